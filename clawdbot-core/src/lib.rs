@@ -1,0 +1,8 @@
+//! clawdbot runs language models inside your program, on the CPU it has.
+#![deny(unsafe_code)]
+
+mod error;
+mod memory;
+mod threads;
+
+pub use error::{Error, ErrorKind, Result};

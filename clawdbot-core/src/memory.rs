@@ -1,0 +1,145 @@
+//! Memory that kernels work on: 64-byte aligned, zeroed, allocated without aborting. [unsafe corner]
+#![allow(unsafe_code, reason = "raw allocation is this module's purpose")]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// Alignment of every buffer in bytes: one cache line, one AVX-512 register.
+pub(crate) const ALIGNMENT: usize = 64;
+/// Buffers of at least this many bytes are aligned to, and advised to use, huge pages.
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Types for which any bit pattern, zero included, is a value.
+///
+/// # Safety
+/// Implement only for primitive integers and floats.
+pub(crate) unsafe trait Pod: Copy + Send + Sync + 'static {}
+// SAFETY: primitive numbers; every bit pattern is valid.
+unsafe impl Pod for u8 {}
+// SAFETY: as above.
+unsafe impl Pod for i8 {}
+// SAFETY: as above.
+unsafe impl Pod for u16 {}
+// SAFETY: as above.
+unsafe impl Pod for i32 {}
+// SAFETY: as above.
+unsafe impl Pod for u32 {}
+// SAFETY: as above.
+unsafe impl Pod for f32 {}
+
+/// A fixed-length, zero-initialised, 64-byte aligned array. Dereferences to a slice.
+pub(crate) struct AlignedBuf<T: Pod> {
+    ptr: NonNull<T>,
+    len: usize,
+}
+
+// SAFETY: the buffer owns its memory exclusively, like `Box<[T]>`, and `T` is `Send + Sync`.
+unsafe impl<T: Pod> Send for AlignedBuf<T> {}
+// SAFETY: as above.
+unsafe impl<T: Pod> Sync for AlignedBuf<T> {}
+
+impl<T: Pod> AlignedBuf<T> {
+    /// `len` zeros.
+    ///
+    /// # Errors
+    /// `OutOfBudget` when the size overflows or the allocator has no memory.
+    pub(crate) fn zeroed(len: usize) -> Result<Self> {
+        if len == 0 {
+            return Ok(AlignedBuf { ptr: NonNull::dangling(), len: 0 });
+        }
+        let layout = Self::layout(len).ok_or_else(|| too_large::<T>(len))?;
+        // SAFETY: the layout has a non-zero size: `len` is not zero and no `Pod` type is zero-sized.
+        let raw = unsafe { alloc_zeroed(layout) };
+        let ptr = NonNull::new(raw.cast::<T>()).ok_or_else(|| too_large::<T>(len))?;
+        #[cfg(target_os = "linux")]
+        if layout.size() >= HUGE_PAGE {
+            // SAFETY: the range is this allocation; the advice changes no contents, and its failure is harmless.
+            unsafe { libc::madvise(raw.cast(), layout.size(), libc::MADV_HUGEPAGE) };
+        }
+        Ok(AlignedBuf { ptr, len })
+    }
+
+    /// Makes the buffer hold at least `len` elements; the contents are zeros after a growth.
+    pub(crate) fn reserve(&mut self, len: usize) -> Result<()> {
+        if self.len < len {
+            // Release first, so that the peak is one buffer, not two.
+            *self = AlignedBuf { ptr: NonNull::dangling(), len: 0 };
+            *self = Self::zeroed(len)?;
+        }
+        Ok(())
+    }
+
+    fn layout(len: usize) -> Option<Layout> {
+        let bytes = len.checked_mul(size_of::<T>())?;
+        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
+        Layout::from_size_align(bytes, align).ok()
+    }
+}
+
+fn too_large<T>(len: usize) -> Error {
+    let bytes = len as u128 * size_of::<T>() as u128;
+    Error::new(ErrorKind::OutOfBudget, format!("the system has no memory for a buffer of {bytes} bytes"))
+        .with("bytes", bytes.min(u128::from(u64::MAX)) as u64)
+}
+
+impl<T: Pod> Drop for AlignedBuf<T> {
+    fn drop(&mut self) {
+        if let (true, Some(layout)) = (self.len > 0, Self::layout(self.len)) {
+            // SAFETY: allocated in `zeroed` with the same layout, freed once.
+            unsafe { dealloc(self.ptr.as_ptr().cast(), layout) };
+        }
+    }
+}
+
+impl<T: Pod> Deref for AlignedBuf<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        // SAFETY: `ptr` is valid for `len` initialised elements (or dangling with `len` 0).
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Pod> DerefMut for AlignedBuf<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: as in `deref`, and `&mut self` is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Pod> Default for AlignedBuf<T> {
+    fn default() -> Self {
+        AlignedBuf { ptr: NonNull::dangling(), len: 0 }
+    }
+}
+
+impl<T: Pod> fmt::Debug for AlignedBuf<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AlignedBuf<{}>[{}]", std::any::type_name::<T>(), self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aligned_and_zeroed() {
+        for len in [0, 1, 17, 1 << 20] {
+            let buf = AlignedBuf::<f32>::zeroed(len).unwrap();
+            assert_eq!(buf.len(), len);
+            assert!(len == 0 || (buf.as_ptr() as usize).is_multiple_of(ALIGNMENT));
+            assert!(buf.iter().all(|&x| x == 0.0));
+        }
+    }
+
+    #[test]
+    fn absurd_sizes_are_errors() {
+        for len in [usize::MAX, usize::MAX / 4, isize::MAX as usize / 8] {
+            assert_eq!(AlignedBuf::<f32>::zeroed(len).unwrap_err().kind(), ErrorKind::OutOfBudget);
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! The pool of one runtime: a *region* wakes the workers once, and the leader hands them job after job. [unsafe corner]
+//!
+//! A forward pass runs inside one region. The leader (the calling thread) executes the pass sequentially and calls
+//! [`Region::parallel`] for each step that is worth splitting; tasks are claimed one by one, so a worker that the
+//! system has descheduled delays nobody unless it holds a task. Workers spin briefly for the next job, then sleep:
+//! an idle pool uses no CPU.
+//!
+//! Fork: threads do not survive it. [`ThreadPool::region`] then answers `ForkedRuntime` in the child, and dropping
+//! the pool there does not wait for threads that do not exist.
+#![allow(unsafe_code, reason = "handing borrowed closures to other threads is this module's purpose")]
+
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long a worker or the leader spins before it sleeps. Longer than the serial gaps of a forward pass.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// `state`: generation in the high half, OPEN bit, number of workers inside the job in the low bits.
+const OPEN: u64 = 1 << 31;
+const COUNT: u64 = OPEN - 1;
+const GENERATION: u64 = 1 << 32;
+
+type Job = *const (dyn Fn(usize) + Sync);
+
+/// Worker threads and the rules for using them. One per runtime.
+pub(crate) struct ThreadPool {
+    threads: usize,
+    pid: u32,
+    /// Started at the first region; held while a region is open.
+    workers: Mutex<Option<Workers>>,
+}
+
+struct Workers {
+    shared: Arc<Shared>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: AtomicU64,
+    job: UnsafeCell<Option<(Job, usize)>>,
+    next: AtomicUsize,
+    panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
+    shutdown: AtomicBool,
+    asleep: Vec<AtomicBool>,
+    leader: UnsafeCell<Option<Thread>>,
+    leader_asleep: AtomicBool,
+}
+
+// SAFETY: `job` and `leader` are written by the leader only while no worker is inside a job and the job is closed, and
+// read by workers only after they entered the open job (acquire on `state`), see `parallel` and `worker`.
+unsafe impl Sync for Shared {}
+// SAFETY: the raw job pointer is used only under the protocol above.
+unsafe impl Send for Shared {}
+
+impl ThreadPool {
+    /// A pool that computes on `threads` threads, the caller's included. No thread is started yet.
+    pub(crate) fn new(threads: usize) -> Self {
+        ThreadPool { threads: threads.max(1), pid: std::process::id(), workers: Mutex::new(None) }
+    }
+
+    /// Number of threads, the caller's included.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Whether this process is a fork of the one that made the pool.
+    ///
+    /// # Errors
+    /// `ForkedRuntime`.
+    pub(crate) fn check_fork(&self) -> Result<()> {
+        if std::process::id() == self.pid {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::ForkedRuntime,
+            "this process was forked after the runtime was made; make a new runtime and load the model in the child",
+        )
+        .with("runtime_pid", self.pid)
+        .with("pid", std::process::id()))
+    }
+
+    /// Runs `f` with the workers awake. One region at a time: concurrent callers wait.
+    ///
+    /// # Errors
+    /// `ForkedRuntime` in a forked child, `Io` when the system cannot start a thread.
+    pub(crate) fn region<R>(&self, f: impl FnOnce(&Region<'_>) -> R) -> Result<R> {
+        self.check_fork()?;
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        if workers.is_none() {
+            *workers = Some(Workers::start(self.threads - 1)?);
+        }
+        if let Some(Workers { shared, .. }) = workers.as_ref() {
+            // SAFETY: no job is open (regions are exclusive by the lock), so no worker reads `leader`.
+            unsafe { *shared.leader.get() = Some(std::thread::current()) };
+        }
+        Ok(f(&Region { threads: self.threads, workers }))
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        let workers = self.workers.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Workers { shared, handles }) = workers else { return };
+        if std::process::id() != self.pid {
+            std::mem::forget(handles);
+            return;
+        }
+        shared.shutdown.store(true, Ordering::SeqCst);
+        for handle in handles {
+            handle.thread().unpark();
+            // A worker catches panics of jobs, so joining cannot fail.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Workers {
+    fn start(count: usize) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            job: UnsafeCell::new(None),
+            next: AtomicUsize::new(0),
+            panic: Mutex::new(None),
+            shutdown: AtomicBool::new(false),
+            asleep: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            leader: UnsafeCell::new(None),
+            leader_asleep: AtomicBool::new(false),
+        });
+        let mut workers = Workers { shared, handles: Vec::with_capacity(count) };
+        for index in 0..count {
+            let shared = Arc::clone(&workers.shared);
+            let spawned = std::thread::Builder::new()
+                .name(format!("clawdbot-{}", index + 1))
+                .spawn(move || worker(&shared, index));
+            match spawned {
+                Ok(handle) => workers.handles.push(handle),
+                Err(error) => {
+                    workers.shared.shutdown.store(true, Ordering::SeqCst);
+                    for handle in workers.handles {
+                        handle.thread().unpark();
+                        let _ = handle.join();
+                    }
+                    return Err(Error::new(ErrorKind::Io, format!("cannot start a worker thread: {error}")));
+                }
+            }
+        }
+        Ok(workers)
+    }
+}
+
+fn worker(shared: &Shared, index: usize) {
+    let mut seen = 0;
+    while let Some(generation) = wait_for_job(shared, index, seen) {
+        seen = generation;
+        // SAFETY: this thread entered the open job in `wait_for_job`; the leader keeps the closure alive and `job`
+        // unchanged until the count of workers inside is zero again.
+        let job = unsafe { *shared.job.get() };
+        if let Some((function, tasks)) = job {
+            // SAFETY: as above: the pointee outlives our stay inside the job.
+            run_tasks(shared, unsafe { &*function }, tasks);
+        }
+        // SAFETY: still inside the job; the leader wrote `leader` before it opened it.
+        let leader = unsafe { (*shared.leader.get()).clone() };
+        let before = shared.state.fetch_sub(1, Ordering::SeqCst);
+        if before & COUNT == 1 && shared.leader_asleep.load(Ordering::SeqCst) {
+            leader.inspect(Thread::unpark);
+        }
+    }
+}
+
+/// Waits until a job newer than `seen` is open, enters it and returns its generation. `None` at shutdown.
+fn wait_for_job(shared: &Shared, index: usize, seen: u64) -> Option<u64> {
+    let try_enter = || {
+        let state = shared.state.load(Ordering::Acquire);
+        let generation = state & !(GENERATION - 1);
+        if state & OPEN == 0 || generation == seen {
+            return None;
+        }
+        let entered = shared.state.compare_exchange(state, state + 1, Ordering::SeqCst, Ordering::Relaxed);
+        entered.is_ok().then_some(generation)
+    };
+    loop {
+        let mut start = None;
+        for round in 0_u32.. {
+            if let Some(generation) = try_enter() {
+                return Some(generation);
+            }
+            std::hint::spin_loop();
+            // The clock is read now and then only: it costs as much as many spins.
+            if round % 64 == 63 && start.get_or_insert_with(Instant::now).elapsed() > SPIN {
+                break;
+            }
+        }
+        shared.asleep[index].store(true, Ordering::SeqCst);
+        loop {
+            if shared.shutdown.load(Ordering::SeqCst) {
+                return None;
+            }
+            // Checked again after the flag is set: the leader sets the state first and reads the flag after, so one
+            // of the two sees the other.
+            let state = shared.state.load(Ordering::SeqCst);
+            if state & OPEN != 0 && state & !(GENERATION - 1) != seen {
+                break;
+            }
+            std::thread::park();
+        }
+        shared.asleep[index].store(false, Ordering::SeqCst);
+    }
+}
+
+fn run_tasks(shared: &Shared, function: &(dyn Fn(usize) + Sync), tasks: usize) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        loop {
+            let task = shared.next.fetch_add(1, Ordering::Relaxed);
+            if task >= tasks {
+                break;
+            }
+            function(task);
+        }
+    }));
+    if let Err(panic) = outcome {
+        // The other tasks are pointless now.
+        shared.next.store(usize::MAX / 2, Ordering::Relaxed);
+        *shared.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+    }
+}
+
+/// The leader's handle inside [`ThreadPool::region`].
+pub(crate) struct Region<'p> {
+    threads: usize,
+    workers: MutexGuard<'p, Option<Workers>>,
+}
+
+impl Region<'_> {
+    /// Number of threads that may take tasks, the caller's included.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Calls `f(0)`, ..., `f(tasks - 1)`, each once, on any of the threads, and returns when all are done.
+    ///
+    /// # Panics
+    /// With the panic of a task, after all threads have left the job.
+    pub(crate) fn parallel(&self, tasks: usize, f: impl Fn(usize) + Sync) {
+        let shared = match self.workers.as_ref() {
+            Some(Workers { shared, handles }) if tasks > 1 && !handles.is_empty() => shared,
+            _ => return (0..tasks).for_each(f),
+        };
+        let function: &(dyn Fn(usize) + Sync) = &f;
+        // SAFETY: only the lifetime is erased; this function does not return before every worker has left the job.
+        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(function) };
+        // SAFETY: the job is closed and nobody is inside (state after the previous call), so nobody reads the cell.
+        unsafe { *shared.job.get() = Some((job, tasks)) };
+        shared.next.store(0, Ordering::Relaxed);
+        let state = shared.state.load(Ordering::Relaxed);
+        shared.state.store((state & !(GENERATION - 1)).wrapping_add(GENERATION) | OPEN, Ordering::SeqCst);
+        if let Some(Workers { handles, .. }) = self.workers.as_ref() {
+            for (handle, asleep) in handles.iter().zip(&shared.asleep) {
+                if asleep.load(Ordering::SeqCst) {
+                    handle.thread().unpark();
+                }
+            }
+        }
+        run_tasks(shared, function, tasks);
+        shared.state.fetch_and(!OPEN, Ordering::SeqCst);
+        wait_until_empty(shared);
+        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Splits `data` into chunks of `chunk` elements (the last may be shorter) and calls `f(index, chunk)` in parallel.
+    pub(crate) fn parallel_chunks_mut<T: Send>(
+        &self,
+        data: &mut [T],
+        chunk: usize,
+        f: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        struct Base<T>(*mut T);
+        // SAFETY: tasks touch disjoint ranges; `T` may be sent to the threads that write them.
+        unsafe impl<T: Send> Sync for Base<T> {}
+        let (len, chunk) = (data.len(), chunk.max(1));
+        let base = Base(data.as_mut_ptr());
+        let base = &base;
+        self.parallel(len.div_ceil(chunk), |index| {
+            let start = index * chunk;
+            // SAFETY: `start < len`; each index is handed out once, so the ranges are disjoint, and `data` is
+            // borrowed exclusively until `parallel` returns.
+            let slice = unsafe { std::slice::from_raw_parts_mut(base.0.add(start), chunk.min(len - start)) };
+            f(index, slice);
+        });
+    }
+}
+
+/// Waits until no worker is inside the closed job: spins, then sleeps until the last one leaves.
+fn wait_until_empty(shared: &Shared) {
+    let empty = || shared.state.load(Ordering::Acquire) & COUNT == 0;
+    let mut start = None;
+    for round in 0_u32.. {
+        if empty() {
+            return;
+        }
+        std::hint::spin_loop();
+        if round % 64 == 63 && start.get_or_insert_with(Instant::now).elapsed() > SPIN {
+            break;
+        }
+    }
+    shared.leader_asleep.store(true, Ordering::SeqCst);
+    while shared.state.load(Ordering::SeqCst) & COUNT != 0 {
+        std::thread::park();
+    }
+    shared.leader_asleep.store(false, Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once() {
+        let pool = ThreadPool::new(3);
+        for round in 0..200 {
+            let counts: Vec<AtomicUsize> = (0..round).map(|_| AtomicUsize::new(0)).collect();
+            pool.region(|region| {
+                for _ in 0..3 {
+                    region.parallel(round, |task| {
+                        counts[task].fetch_add(1, Ordering::Relaxed);
+                    });
+                }
+            })
+            .unwrap();
+            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 3));
+        }
+    }
+
+    #[test]
+    fn chunks_cover_everything_after_sleeping() {
+        let pool = ThreadPool::new(4);
+        let mut data = vec![0_u32; 1001];
+        for pause in [0, 1, 2] {
+            std::thread::sleep(Duration::from_millis(pause));
+            pool.region(|region| {
+                region.parallel_chunks_mut(&mut data, 10, |index, chunk| {
+                    chunk.iter_mut().enumerate().for_each(|(i, x)| *x += (index * 10 + i) as u32);
+                });
+            })
+            .unwrap();
+        }
+        assert!(data.iter().enumerate().all(|(i, &x)| x == 3 * i as u32));
+    }
+
+    #[test]
+    fn a_panic_reaches_the_leader_and_the_pool_lives_on() {
+        let pool = ThreadPool::new(2);
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            pool.region(|region| region.parallel(64, |task| assert!(task != 40, "task 40"))).unwrap();
+        }));
+        assert!(caught.is_err());
+        let sum = AtomicUsize::new(0);
+        pool.region(|region| {
+            region.parallel(10, |task| {
+                sum.fetch_add(task, Ordering::Relaxed);
+            });
+        })
+        .unwrap();
+        assert_eq!(sum.into_inner(), 45);
+    }
+}
