@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Params = dict[str, jax.Array]
+PAD = 0  # the id of <unk>, which a byte-level tokenizer never produces
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,12 @@ class Config:
     """Sizes of the network, named as in Hugging Face's ``LlamaConfig``."""
 
     vocab_size: int = 1024
-    hidden_size: int = 192
-    intermediate_size: int = 512
-    num_hidden_layers: int = 6
-    num_attention_heads: int = 6
+    hidden_size: int = 256
+    intermediate_size: int = 640
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
     num_key_value_heads: int = 2
-    head_dim: int = 32
+    head_dim: int = 64
     max_position_embeddings: int = 1024
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
@@ -93,31 +94,21 @@ def apply_rope(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     return x * cos + jnp.concatenate([-hi, lo], axis=-1) * sin
 
 
-def attention(cfg: Config, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-    """Grouped-query attention.
-
-    ``q [B, T, H, E]``, ``k`` and ``v [B, T, K, E]``, ``mask [B, T, T]`` (0 or
-    a large negative number, added to the scores); returns ``[B, T, H * E]``.
-    """
+def attention(cfg: Config, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    """Causal grouped-query attention: ``q [B, T, H, E]``, ``k`` and ``v [B, T, K, E]`` to ``[B, T, H * E]``."""
     b, t = q.shape[:2]
     kv = cfg.num_key_value_heads
     q = q.reshape(b, t, kv, -1, cfg.head_dim) * cfg.head_dim**-0.5
-    scores = jnp.einsum("btkge,bske->bkgts", q, k) + mask[:, None, None]
+    visible = np.tril(np.ones((t, t), bool))
+    scores = jnp.where(visible, jnp.einsum("btkge,bske->bkgts", q, k), -1e9)
     weights = jax.nn.softmax(scores, axis=-1)
     return jnp.einsum("bkgts,bske->btkge", weights, v).reshape(b, t, -1)
 
 
-def forward(cfg: Config, params: Params, tokens: jax.Array, segments: jax.Array) -> jax.Array:
-    """Logits ``[B, T, V]`` for ``tokens [B, T]``.
-
-    A token sees the earlier tokens of its own segment (``segments [B, T]``).
-    Rotary scores depend on distances alone, so a document in the middle of a
-    packed window gets the same logits as one that starts at position 0.
-    """
+def forward(cfg: Config, params: Params, tokens: jax.Array) -> jax.Array:
+    """Logits ``[B, T, V]`` for ``tokens [B, T]``, each row a document from its first token on."""
     b, t = tokens.shape
     cos, sin = rope_tables(cfg, t)
-    visible = jnp.tril(jnp.ones((t, t), bool)) & (segments[:, :, None] == segments[:, None, :])
-    mask = jnp.where(visible, 0.0, -1e9).astype(jnp.float32)
     embed = params["model.embed_tokens.weight"]
     x = embed[tokens]
     for i in range(cfg.num_hidden_layers):
@@ -126,18 +117,20 @@ def forward(cfg: Config, params: Params, tokens: jax.Array, segments: jax.Array)
         q = (h @ w("self_attn.q_proj").T).reshape(b, t, -1, cfg.head_dim)
         k = (h @ w("self_attn.k_proj").T).reshape(b, t, -1, cfg.head_dim)
         v = (h @ w("self_attn.v_proj").T).reshape(b, t, -1, cfg.head_dim)
-        a = attention(cfg, apply_rope(q, cos, sin), apply_rope(k, cos, sin), v, mask)
+        a = attention(cfg, apply_rope(q, cos, sin), apply_rope(k, cos, sin), v)
         x = x + a @ w("self_attn.o_proj").T
         h = rms_norm(x, w("post_attention_layernorm"), cfg.rms_norm_eps)
         x = x + (jax.nn.silu(h @ w("mlp.gate_proj").T) * (h @ w("mlp.up_proj").T)) @ w("mlp.down_proj").T
     return rms_norm(x, params["model.norm.weight"], cfg.rms_norm_eps) @ embed.T
 
 
-def loss_fn(cfg: Config, params: Params, tokens: jax.Array, segments: jax.Array) -> jax.Array:
-    """Mean next-token cross-entropy in nats; padding (segment 0) and document ends are not scored."""
-    logits = forward(cfg, params, tokens, segments)[:, :-1]
+def loss_fn(cfg: Config, params: Params, tokens: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Next-token cross-entropy of ``tokens [B, T]`` in nats, summed, and the number of tokens scored.
+
+    Rows end in padding (``PAD``), which is not scored.
+    """
+    logits = forward(cfg, params, tokens)[:, :-1]
     targets = tokens[:, 1:]
-    scored = (segments[:, 1:] == segments[:, :-1]) & (segments[:, 1:] > 0)
     picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-    nats = jax.nn.logsumexp(logits, axis=-1) - picked
-    return jnp.sum(nats * scored) / jnp.sum(scored)
+    scored = targets != PAD
+    return jnp.sum((jax.nn.logsumexp(logits, axis=-1) - picked) * scored), jnp.sum(scored)

@@ -1,0 +1,283 @@
+//! What layers remember of each sequence, in pages.
+//!
+//! Layers with the same kind of state form a *group*; each group has its own page pool, and each sequence one page
+//! table per group. Today's kinds are full attention and sliding-window attention (whose pages are given back once
+//! every query has moved past them). A recurrent layer would be a further kind whose "table" is one state slot.
+//!
+//! A page holds `PAGE_TOKENS` consecutive positions of one sequence, aligned to absolute positions, for all layers
+//! of its group:
+//! ```text
+//! page:  [layer of group][kv head] { K: [PAGE_TOKENS / 16][head_dim][16 tokens]   16 keys side by side per dimension
+//!                                    V: [PAGE_TOKENS][head_dim rounded up to 16] }
+//! ```
+//! K is stored in columns of 16 keys, so that scores of 16 keys are one vector and need no horizontal sums.
+
+mod block_pool;
+
+pub(crate) use block_pool::{BlockPool, PageId};
+
+use crate::error::{Error, Result};
+use crate::options::KvType;
+use crate::runtime::Budget;
+
+/// Tokens of a page, and the block of keys of the online softmax.
+pub(crate) const PAGE_TOKENS: usize = 64;
+/// Lanes of a vector: keys side by side in a K panel.
+pub(crate) const LANES: usize = 16;
+
+/// What a layer keeps per sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LayerState {
+    /// Keys and values of all positions, or of the last `window` ones.
+    Attention {
+        /// Number of last positions a query sees, its own included; `None`: all.
+        window: Option<usize>,
+    },
+}
+
+/// Shape of the keys and values of one layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct KvShape {
+    pub(crate) kv_heads: usize,
+    pub(crate) head_dim: usize,
+    pub(crate) kv_type: KvType,
+}
+
+impl KvShape {
+    /// `head_dim` rounded up to whole vectors: elements of a V row.
+    pub(crate) fn value_stride(&self) -> usize {
+        self.head_dim.next_multiple_of(LANES)
+    }
+
+    /// Elements of the K part of one head of a page.
+    pub(crate) fn key_elements(&self) -> usize {
+        PAGE_TOKENS * self.head_dim
+    }
+
+    /// Elements of one head of a page, K and V.
+    pub(crate) fn head_elements(&self) -> usize {
+        self.key_elements() + PAGE_TOKENS * self.value_stride()
+    }
+
+    fn element_bytes(&self) -> usize {
+        match self.kv_type {
+            KvType::F32 => 4,
+            KvType::Bf16 | KvType::Auto => 2,
+        }
+    }
+
+    /// Elements of one layer of a page.
+    pub(crate) fn layer_elements(&self) -> usize {
+        self.kv_heads * self.head_elements()
+    }
+
+    /// Bytes of one page of a group of `layers` layers.
+    ///
+    /// # Errors
+    /// `InvalidModel` when the product overflows.
+    pub(crate) fn page_bytes(&self, layers: usize) -> Result<u64> {
+        let elements = self.kv_heads.checked_mul(self.head_dim.checked_add(self.value_stride()).unwrap_or(usize::MAX));
+        elements
+            .and_then(|n| n.checked_mul(PAGE_TOKENS * self.element_bytes()))
+            .and_then(|n| n.checked_mul(layers))
+            .map(|n| n as u64)
+            .ok_or_else(|| Error::invalid_model("the KV cache of one page exceeds the address space"))
+    }
+}
+
+/// Layers with the same kind of state.
+#[derive(Debug)]
+struct Group {
+    state: LayerState,
+    pool: BlockPool,
+}
+
+/// The KV cache of a model: page pools and where each layer finds its own.
+#[derive(Debug)]
+pub(crate) struct KvCache {
+    shape: KvShape,
+    groups: Vec<Group>,
+    /// For each layer: its group and its index inside.
+    layers: Vec<(usize, usize)>,
+}
+
+/// The pages of one sequence, one table per group. Entry `i` covers positions `i * PAGE_TOKENS ..`; `None` is a page
+/// that no query will look at again.
+#[derive(Debug, Default)]
+pub(crate) struct PageTables(Vec<Vec<Option<PageId>>>);
+
+impl PageTables {
+    /// Table of the group that `layer` belongs to.
+    pub(crate) fn of_layer(&self, cache: &KvCache, layer: usize) -> &[Option<PageId>] {
+        self.0.get(cache.layers[layer].0).map_or(&[], Vec::as_slice)
+    }
+}
+
+impl KvCache {
+    /// An empty cache; pages are allocated as sequences grow, against `budget`.
+    pub(crate) fn new(shape: KvShape, states: &[LayerState], budget: &Budget) -> Result<Self> {
+        let mut kinds: Vec<(LayerState, usize)> = Vec::new();
+        let mut layers = Vec::with_capacity(states.len());
+        for &state in states {
+            let group = kinds.iter().position(|(kind, _)| *kind == state).unwrap_or_else(|| {
+                kinds.push((state, 0));
+                kinds.len() - 1
+            });
+            layers.push((group, kinds[group].1));
+            kinds[group].1 += 1;
+        }
+        let groups = kinds.into_iter().map(|(state, count)| {
+            let bytes = shape.page_bytes(count)?;
+            Ok(Group { state, pool: BlockPool::new(shape.layer_elements() * count, bytes, shape.kv_type, budget) })
+        });
+        Ok(KvCache { shape, groups: groups.collect::<Result<_>>()?, layers })
+    }
+
+    /// Shape of each layer's keys and values.
+    pub(crate) fn shape(&self) -> KvShape {
+        self.shape
+    }
+
+    /// Bytes that one more token costs when all groups keep it, pages counted in full.
+    pub(crate) fn bytes_per_token(&self) -> u64 {
+        self.groups.iter().map(|group| group.pool.page_bytes()).sum::<u64>() / PAGE_TOKENS as u64
+    }
+
+    /// The pool of `layer`'s group and the element range of the layer in each page.
+    pub(crate) fn layer(&self, layer: usize) -> (&BlockPool, std::ops::Range<usize>) {
+        let (group, index) = self.layers[layer];
+        (&self.groups[group].pool, self.range(index))
+    }
+
+    /// As [`KvCache::layer`], for writing.
+    pub(crate) fn layer_mut(&mut self, layer: usize) -> (&mut BlockPool, std::ops::Range<usize>) {
+        let (group, index) = self.layers[layer];
+        let range = self.range(index);
+        (&mut self.groups[group].pool, range)
+    }
+
+    fn range(&self, index: usize) -> std::ops::Range<usize> {
+        let elements = self.shape.layer_elements();
+        index * elements..(index + 1) * elements
+    }
+
+    /// Gives `tables` pages for positions up to `length`. On an error nothing that was there is lost, and the pages
+    /// taken so far stay in the table.
+    ///
+    /// # Errors
+    /// `OutOfBudget` when a page cannot be had.
+    pub(crate) fn grow(&mut self, tables: &mut PageTables, length: usize) -> Result<()> {
+        tables.0.resize_with(self.groups.len(), Vec::new);
+        for (group, table) in self.groups.iter_mut().zip(&mut tables.0) {
+            while table.len() * PAGE_TOKENS < length {
+                table.push(Some(group.pool.take()?));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back pages of sliding-window groups that no query at `position` or later can see.
+    pub(crate) fn release_passed(&mut self, tables: &mut PageTables, position: usize) {
+        for (group, table) in self.groups.iter_mut().zip(&mut tables.0) {
+            let LayerState::Attention { window: Some(window) } = group.state else { continue };
+            let first_seen = (position + 1).saturating_sub(window) / PAGE_TOKENS;
+            for page in table.iter_mut().take(first_seen) {
+                page.take().into_iter().for_each(|id| group.pool.give_back(id));
+            }
+        }
+    }
+
+    /// Gives back all pages of a sequence.
+    pub(crate) fn release_all(&mut self, tables: &mut PageTables) {
+        for (group, table) in self.groups.iter_mut().zip(&mut tables.0) {
+            table.drain(..).flatten().for_each(|id| group.pool.give_back(id));
+        }
+    }
+
+    /// Keeps the pages for the first `length` positions. Returns how many positions are still complete: fewer than
+    /// `length` when a sliding window has already given back pages that they need.
+    pub(crate) fn truncate(&mut self, tables: &mut PageTables, length: usize) -> usize {
+        for (group, table) in self.groups.iter_mut().zip(&mut tables.0) {
+            let keep = length.div_ceil(PAGE_TOKENS).min(table.len());
+            table.drain(keep..).flatten().for_each(|id| group.pool.give_back(id));
+        }
+        let complete = self.groups.iter().zip(&tables.0).all(|(group, table)| match group.state {
+            LayerState::Attention { window } => {
+                let first = window.map_or(0, |window| (length + 1).saturating_sub(window) / PAGE_TOKENS);
+                table.iter().skip(first).all(Option::is_some)
+            }
+        });
+        if complete {
+            return length;
+        }
+        self.release_all(tables);
+        0
+    }
+
+    /// Frees the memory of pages that no sequence uses.
+    pub(crate) fn trim(&mut self) {
+        self.groups.iter_mut().for_each(|group| group.pool.trim());
+    }
+
+    /// Pages in use and pages allocated, over all groups.
+    pub(crate) fn usage(&self) -> (usize, usize) {
+        let pools = self.groups.iter().map(|group| &group.pool);
+        pools.fold((0, 0), |(used, all), pool| (used + pool.used(), all + pool.allocated()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cache(windows: &[Option<usize>], budget: &Budget) -> KvCache {
+        let shape = KvShape { kv_heads: 2, head_dim: 24, kv_type: KvType::Bf16 };
+        let states: Vec<_> = windows.iter().map(|&window| LayerState::Attention { window }).collect();
+        KvCache::new(shape, &states, budget).unwrap()
+    }
+
+    #[test]
+    fn layers_with_the_same_window_share_pages() {
+        let budget = Budget::new(None);
+        let mut cache = cache(&[None, Some(16), None, Some(16)], &budget);
+        let page = 2 * (24 + 32) * 64 * 2 * 2;
+        assert_eq!(cache.bytes_per_token(), 2 * page / 64);
+        let mut tables = PageTables::default();
+        cache.grow(&mut tables, 65).unwrap();
+        assert_eq!(cache.usage(), (4, 4));
+        assert_eq!(budget.used(), 4 * page);
+        assert_eq!(tables.of_layer(&cache, 0), tables.of_layer(&cache, 2));
+        assert_eq!(cache.layer(3).1.start, cache.shape().layer_elements());
+        cache.release_all(&mut tables);
+        assert_eq!(cache.usage(), (0, 4));
+        cache.trim();
+        assert_eq!((cache.usage(), budget.used()), ((0, 0), 0));
+    }
+
+    #[test]
+    fn windows_give_pages_back_and_truncation_notices() {
+        let budget = Budget::new(None);
+        let mut cache = cache(&[None, Some(16)], &budget);
+        let mut tables = PageTables::default();
+        cache.grow(&mut tables, 200).unwrap();
+        cache.release_passed(&mut tables, 78);
+        assert_eq!(cache.usage().0, 8, "position 78 still sees 63");
+        cache.release_passed(&mut tables, 79);
+        assert_eq!(cache.usage().0, 7);
+        assert_eq!(cache.truncate(&mut tables, 100), 100);
+        assert_eq!(cache.truncate(&mut tables, 70), 0, "position 70 needs 55, which is gone");
+        assert_eq!(cache.usage().0, 0);
+    }
+
+    #[test]
+    fn a_full_budget_keeps_what_was_there() {
+        let budget = Budget::new(Some(3 * 2 * (24 + 32) * 64 * 2));
+        let mut cache = cache(&[None], &budget);
+        let mut tables = PageTables::default();
+        cache.grow(&mut tables, 64).unwrap();
+        assert!(cache.grow(&mut tables, 1000).is_err());
+        assert_eq!(cache.usage().0, 3);
+        assert_eq!(cache.truncate(&mut tables, 64), 64);
+        assert_eq!(cache.usage().0, 1);
+    }
+}

@@ -1,0 +1,4 @@
+//! Parts of a layer that are more than one kernel.
+
+pub(crate) mod attention;
+pub(crate) mod rope;

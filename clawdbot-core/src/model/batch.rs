@@ -1,0 +1,44 @@
+//! Which tokens go through one forward pass.
+
+use crate::cache::PageTables;
+
+/// A ragged batch: tokens of several sequences side by side.
+pub(crate) struct Batch<'a> {
+    /// Token ids of all rows.
+    pub(crate) tokens: Vec<u32>,
+    /// Absolute position of each row in its sequence.
+    pub(crate) positions: Vec<usize>,
+    /// The sequences, in the order of their rows; together they cover all rows.
+    pub(crate) sequences: Vec<BatchSequence<'a>>,
+    /// Rows whose logits are wanted, ascending.
+    pub(crate) logits_rows: Vec<usize>,
+}
+
+/// One sequence's share of a batch: consecutive rows at consecutive positions.
+pub(crate) struct BatchSequence<'a> {
+    /// Number of rows.
+    pub(crate) rows: usize,
+    /// Where its keys and values are; pages for all its positions are there.
+    pub(crate) tables: &'a PageTables,
+}
+
+impl<'a> Batch<'a> {
+    /// An empty batch.
+    pub(crate) fn new() -> Self {
+        Batch { tokens: Vec::new(), positions: Vec::new(), sequences: Vec::new(), logits_rows: Vec::new() }
+    }
+
+    /// Adds `tokens` at positions from `start`, with logits for the last `logits` of them.
+    pub(crate) fn push(&mut self, tokens: &[u32], start: usize, logits: usize, tables: &'a PageTables) {
+        self.tokens.extend_from_slice(tokens);
+        self.positions.extend(start..start + tokens.len());
+        let end = self.tokens.len();
+        self.logits_rows.extend(end - logits..end);
+        self.sequences.push(BatchSequence { rows: tokens.len(), tables });
+    }
+
+    /// Number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        self.tokens.len()
+    }
+}

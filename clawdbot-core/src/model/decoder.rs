@@ -1,0 +1,233 @@
+//! The decoder: one forward pass for every family that [`DecoderSpec`] describes.
+//!
+//! ```text
+//! x = embedding[token]
+//! each layer:  x += o_proj(attention(rope(qkv_proj(norm(x)))))
+//!              x += down_proj(act(gate_proj(norm(x))) * up_proj(norm(x)))
+//! logits = lm_head(norm(x))      for the rows that are asked for
+//! ```
+//! Every row's result depends on its own sequence alone: the same bits in any batch, chunking and thread count.
+
+use crate::cache::{KvCache, KvShape, LayerState};
+use crate::error::Result;
+use crate::kernels::{Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm};
+use crate::layers::attention::attend;
+use crate::layers::rope::{rope_tables, rotate_heads};
+use crate::model::batch::Batch;
+use crate::model::scratch::Scratch;
+use crate::model::spec::DecoderSpec;
+use crate::options::KvType;
+use crate::threads::Region;
+
+/// A matrix with its bias.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    pub(crate) weight: PackedMatrix,
+    /// `[n]`
+    pub(crate) bias: Option<Vec<f32>>,
+}
+
+/// Weights of one layer. Matrices that read the same input are packed side by side.
+#[derive(Debug)]
+pub(crate) struct DecoderLayer {
+    /// `[hidden_size]`
+    pub(crate) input_norm: Vec<f32>,
+    /// hidden_size -> queries, keys, values
+    pub(crate) qkv: Linear,
+    /// `[head_dim]` each: norms of each query and key head
+    pub(crate) qk_norms: Option<(Vec<f32>, Vec<f32>)>,
+    /// heads * head_dim -> hidden_size
+    pub(crate) o: Linear,
+    /// `[hidden_size]`
+    pub(crate) post_attention_norm: Vec<f32>,
+    /// hidden_size -> gate, up
+    pub(crate) gate_up: Linear,
+    /// intermediate_size -> hidden_size
+    pub(crate) down: Linear,
+}
+
+/// All weights of a decoder, packed.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    pub(crate) spec: DecoderSpec,
+    /// `[vocab_size, hidden_size]`; the output layer too when the embeddings are tied
+    pub(crate) embedding: PackedMatrix,
+    pub(crate) layers: Vec<DecoderLayer>,
+    /// `[hidden_size]`
+    pub(crate) norm: Vec<f32>,
+    /// hidden_size -> vocab_size; `None` when tied
+    pub(crate) lm_head: Option<PackedMatrix>,
+}
+
+/// What a forward pass computes with.
+pub(crate) struct ForwardContext<'a> {
+    pub(crate) kernels: &'static KernelSet,
+    pub(crate) region: &'a Region<'a>,
+    pub(crate) cache: &'a mut KvCache,
+    pub(crate) scratch: &'a mut Scratch,
+    /// Asked before each layer: true abandons the pass.
+    pub(crate) cancelled: &'a dyn Fn() -> bool,
+}
+
+/// How a forward pass ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// `scratch.logits` holds the logits asked for, and the cache the new keys and values.
+    Done,
+    /// The pass was abandoned; the cache rows of the batch's tokens are unspecified.
+    Cancelled,
+}
+
+impl Decoder {
+    /// The state each layer keeps.
+    pub(crate) fn layer_states(spec: &DecoderSpec) -> Vec<LayerState> {
+        spec.layers.iter().map(|layer| LayerState::Attention { window: layer.window }).collect()
+    }
+
+    /// Shape of the KV cache.
+    pub(crate) fn kv_shape(spec: &DecoderSpec, kv_type: KvType) -> KvShape {
+        KvShape { kv_heads: spec.num_key_value_heads, head_dim: spec.head_dim, kv_type }
+    }
+
+    /// Runs `batch` through all layers and leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`.
+    ///
+    /// # Errors
+    /// `OutOfBudget` when scratch memory cannot be had.
+    pub(crate) fn forward(&self, context: &mut ForwardContext<'_>, batch: &Batch<'_>) -> Result<Pass> {
+        let spec = &self.spec;
+        let (rows, hidden) = (batch.rows(), spec.hidden_size);
+        context.scratch.reserve(spec, rows, batch.logits_rows.len())?;
+        let ops = Ops { kernels: context.kernels, region: context.region };
+        let Scratch {
+            hidden: x,
+            normed,
+            qkv,
+            queries,
+            attended,
+            heads,
+            gate_up,
+            activated,
+            rope,
+            last,
+            logits,
+            quantized,
+        } = &mut *context.scratch;
+        let x = &mut x[..rows * hidden];
+        let normed = &mut normed[..rows * hidden];
+        let head_size = spec.num_attention_heads * spec.head_dim;
+
+        ops.by_rows(x, hidden, |row, out| self.embedding.read_row(batch.tokens[row] as usize, out));
+        let (cos, sin) = rope[..rows * spec.rope.rotary_dim].split_at_mut(rows * spec.rope.rotary_dim / 2);
+        rope_tables(&spec.rope, &batch.positions, cos, sin);
+
+        for (index, layer) in self.layers.iter().enumerate() {
+            if (context.cancelled)() {
+                return Ok(Pass::Cancelled);
+            }
+            ops.rms_norm(x, &layer.input_norm, spec.rms_norm_eps, normed);
+            let qkv = &mut qkv[..rows * spec.qkv_size()];
+            ops.linear(normed, rows, &layer.qkv, qkv, false, quantized)?;
+            ops.by_rows(qkv, spec.qkv_size(), |row, heads| {
+                let half = spec.rope.rotary_dim / 2;
+                let tables = (&cos[row * half..][..half], &sin[row * half..][..half]);
+                rotate_heads(ops.kernels, spec, layer.qk_norms.as_ref(), tables, heads);
+            });
+            let (queries, attended) = (&mut queries[..rows * head_size], &mut attended[..rows * head_size]);
+            attend(&ops, spec, index, context.cache, batch, qkv, queries, attended)?;
+            let heads = &mut heads[..rows * head_size];
+            let group = head_size / spec.num_key_value_heads;
+            ops.by_rows(heads, head_size, |row, out| {
+                for (kv_head, out) in out.chunks_exact_mut(group).enumerate() {
+                    out.copy_from_slice(&attended[(kv_head * rows + row) * group..][..group]);
+                }
+            });
+            ops.linear(heads, rows, &layer.o, x, true, quantized)?;
+
+            ops.rms_norm(x, &layer.post_attention_norm, spec.rms_norm_eps, normed);
+            let size = spec.intermediate_size;
+            let gate_up = &mut gate_up[..rows * 2 * size];
+            ops.linear(normed, rows, &layer.gate_up, gate_up, false, quantized)?;
+            let activated = &mut activated[..rows * size];
+            ops.by_rows(activated, size, |row, out| {
+                let (gate, up) = gate_up[row * 2 * size..][..2 * size].split_at(size);
+                (ops.kernels.silu_mul)(gate, up, out);
+            });
+            ops.linear(activated, rows, &layer.down, x, true, quantized)?;
+        }
+        if (context.cancelled)() {
+            return Ok(Pass::Cancelled);
+        }
+        let wanted = &batch.logits_rows;
+        if wanted.is_empty() {
+            return Ok(Pass::Done);
+        }
+        let last = &mut last[..wanted.len() * hidden];
+        ops.by_rows(last, hidden, |row, out| {
+            (ops.kernels.rms_norm)(&x[wanted[row] * hidden..][..hidden], &self.norm, spec.rms_norm_eps, out);
+        });
+        let logits = &mut logits[..wanted.len() * spec.vocab_size];
+        let head = self.lm_head.as_ref().unwrap_or(&self.embedding);
+        ops.matmul(last, wanted.len(), head, logits, Epilogue::default(), quantized)?;
+        Ok(Pass::Done)
+    }
+}
+
+/// The operations the decoder is written in, on the threads of a region.
+pub(crate) struct Ops<'a> {
+    pub(crate) kernels: &'static KernelSet,
+    pub(crate) region: &'a Region<'a>,
+}
+
+impl Ops<'_> {
+    /// Calls `f(row, values)` for each row of `data` (`[rows, width]`), some rows at a time on each thread.
+    pub(crate) fn by_rows(&self, data: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+        let rows = data.len() / width;
+        let chunk = rows.div_ceil(4 * self.region.threads()).max(1);
+        // Few rows are done sooner than another thread starts.
+        let chunk = if rows < 4 { rows.max(1) } else { chunk };
+        self.region.parallel_chunks_mut(data, chunk * width, |index, part| {
+            for (offset, values) in part.chunks_exact_mut(width).enumerate() {
+                f(index * chunk + offset, values);
+            }
+        });
+    }
+
+    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+        let width = weight.len();
+        self.by_rows(out, width, |row, out| (self.kernels.rms_norm)(&x[row * width..][..width], weight, eps, out));
+    }
+
+    /// `out = x * weight + bias`, or `out += ...` with `residual`. `x` is `[rows, k]`, `out` is `[rows, n]`.
+    fn linear(
+        &self,
+        x: &[f32],
+        rows: usize,
+        linear: &Linear,
+        out: &mut [f32],
+        residual: bool,
+        quantized: &mut QuantizedRows,
+    ) -> Result<()> {
+        let epilogue = Epilogue { bias: linear.bias.as_deref(), residual };
+        self.matmul(x, rows, &linear.weight, out, epilogue, quantized)
+    }
+
+    fn matmul(
+        &self,
+        x: &[f32],
+        rows: usize,
+        weight: &PackedMatrix,
+        out: &mut [f32],
+        epilogue: Epilogue<'_>,
+        quantized: &mut QuantizedRows,
+    ) -> Result<()> {
+        let lhs = match weight.int8_group() {
+            Some(group) => {
+                quantized.quantize(self.kernels, self.region, x, rows, weight.k(), group)?;
+                Lhs::Int8(quantized)
+            }
+            None => Lhs::F32(x),
+        };
+        gemm(self.kernels, self.region, lhs, rows, weight, out, epilogue);
+        Ok(())
+    }
+}

@@ -1,0 +1,243 @@
+//! How to generate: sampling, limits, stopping, what to report.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+
+use serde_json::{Map, Value, json};
+
+use super::{check_range, options, out_of_range};
+use crate::error::Result;
+use crate::model::config::GenerationDefaults;
+
+/// Most entries of `logprobs` for a token.
+const MAX_LOGPROBS: u32 = 64;
+/// Most stop strings of a request.
+const MAX_STOPS: usize = 64;
+
+options! {
+    /// How to generate. What is `None` comes from the model's `generation_config.json`; the options that were in
+    /// force are echoed in the [`Completion`](crate::Completion).
+    pub struct GenerateOptions {
+        /// Most tokens to generate; `None`: until the context is full.
+        max_tokens: Option<u32> = None,
+        /// 0 is greedy; logits are divided by it before the softmax.
+        temperature: Option<f32> = None,
+        /// Keep the `top_k` most likely tokens; 0 keeps all.
+        top_k: Option<u32> = None,
+        /// Keep the fewest most likely tokens whose probabilities add up to at least `top_p`; 1 keeps all.
+        top_p: Option<f32> = None,
+        /// Keep tokens at least `min_p` times as likely as the most likely one; 0 keeps all.
+        min_p: Option<f32> = None,
+        /// Divide positive (multiply negative) logits of tokens that occurred in prompt or output; 1 is off.
+        repetition_penalty: Option<f32> = None,
+        /// Subtract from the logits of tokens that occurred in the output.
+        presence_penalty: Option<f32> = None,
+        /// Subtract from the logits of tokens in the output, once for each occurrence.
+        frequency_penalty: Option<f32> = None,
+        /// Added to the logits of the tokens with these ids.
+        logit_bias: BTreeMap<u32, f32> = BTreeMap::new(),
+        /// Seed of the sampler; `None` draws one, which the completion reports.
+        seed: Option<u64> = None,
+        /// Texts that end the generation; they are not part of the completion's text.
+        stop: Vec<String> = Vec::new(),
+        /// Tokens that end the generation, besides the model's own.
+        stop_token_ids: Vec<u32> = Vec::new(),
+        /// Whether the model's own end-of-sequence tokens are taken as ordinary tokens.
+        ignore_eos: bool = false,
+        /// Report the log-probability of each token and of this many most likely ones.
+        logprobs: Option<u32> = None,
+        /// Whether a text prompt gets the tokenizer's special tokens (such as BOS).
+        add_special_tokens: bool = true,
+        /// Whether special tokens are left out of the text.
+        skip_special_tokens: bool = true,
+    }
+}
+
+impl GenerateOptions {
+    /// Checks every value that can be checked without a model.
+    pub(crate) fn validate(&self) -> Result<()> {
+        if self.max_tokens == Some(0) {
+            return Err(out_of_range("max_tokens", "at least 1", 0));
+        }
+        check_range("temperature", self.temperature, "a finite number, 0 or more", |x| x >= 0.0)?;
+        check_range("top_p", self.top_p, "more than 0, at most 1", |x| x > 0.0 && x <= 1.0)?;
+        check_range("min_p", self.min_p, "0 to 1", |x| (0.0..=1.0).contains(&x))?;
+        check_range("repetition_penalty", self.repetition_penalty, "a finite number above 0", |x| x > 0.0)?;
+        check_range("presence_penalty", self.presence_penalty, "a finite number", |_| true)?;
+        check_range("frequency_penalty", self.frequency_penalty, "a finite number", |_| true)?;
+        for &bias in self.logit_bias.values() {
+            check_range("logit_bias", Some(bias), "finite numbers", |_| true)?;
+        }
+        if let Some(n) = self.logprobs.filter(|&n| n > MAX_LOGPROBS) {
+            return Err(out_of_range("logprobs", &format!("at most {MAX_LOGPROBS}"), n));
+        }
+        if self.stop.len() > MAX_STOPS {
+            return Err(out_of_range("stop", &format!("at most {MAX_STOPS} texts"), self.stop.len()));
+        }
+        if self.stop.iter().any(String::is_empty) {
+            return Err(out_of_range("stop", "texts that are not empty", "an empty text"));
+        }
+        Ok(())
+    }
+}
+
+/// What the model contributes to the options in force.
+pub(crate) struct ResolveContext<'a> {
+    pub(crate) defaults: &'a GenerationDefaults,
+    pub(crate) eos: &'a [u32],
+    pub(crate) vocab_size: usize,
+    /// Most tokens the sequence may still grow by.
+    pub(crate) room: u32,
+}
+
+/// The options in force: nothing left open.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Resolved {
+    pub(crate) max_tokens: u32,
+    pub(crate) temperature: f32,
+    pub(crate) top_k: u32,
+    pub(crate) top_p: f32,
+    pub(crate) min_p: f32,
+    pub(crate) repetition_penalty: f32,
+    pub(crate) presence_penalty: f32,
+    pub(crate) frequency_penalty: f32,
+    pub(crate) logit_bias: BTreeMap<u32, f32>,
+    pub(crate) seed: u64,
+    pub(crate) stop: Vec<String>,
+    /// Tokens that end the generation, the model's own included unless ignored.
+    pub(crate) stop_token_ids: Vec<u32>,
+    pub(crate) ignore_eos: bool,
+    pub(crate) logprobs: Option<u32>,
+    pub(crate) skip_special_tokens: bool,
+}
+
+impl Resolved {
+    /// Fills what `options` leaves open.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a value out of range or a token id outside the vocabulary.
+    pub(crate) fn new(options: &GenerateOptions, context: &ResolveContext<'_>) -> Result<Self> {
+        options.validate()?;
+        let vocabulary = format!("ids below the vocabulary size {}", context.vocab_size);
+        let check_id = |name: &str, id: u32| match (id as usize) < context.vocab_size {
+            true => Ok(()),
+            false => Err(out_of_range(name, &vocabulary, id)),
+        };
+        options.logit_bias.keys().try_for_each(|&id| check_id("logit_bias", id))?;
+        options.stop_token_ids.iter().try_for_each(|&id| check_id("stop_token_ids", id))?;
+        let defaults = context.defaults;
+        // A model that does not ask for sampling is greedy, as in transformers.
+        let temperature = match defaults.do_sample {
+            Some(true) => defaults.temperature.unwrap_or(1.0),
+            _ => 0.0,
+        };
+        let mut stop_token_ids = options.stop_token_ids.clone();
+        if !options.ignore_eos {
+            stop_token_ids.extend_from_slice(context.eos);
+        }
+        stop_token_ids.sort_unstable();
+        stop_token_ids.dedup();
+        Ok(Resolved {
+            max_tokens: options.max_tokens.unwrap_or(context.room),
+            temperature: options.temperature.unwrap_or(temperature),
+            top_k: options.top_k.or(defaults.top_k).unwrap_or(0),
+            top_p: options.top_p.or(defaults.top_p).unwrap_or(1.0),
+            min_p: options.min_p.or(defaults.min_p).unwrap_or(0.0),
+            repetition_penalty: options.repetition_penalty.or(defaults.repetition_penalty).unwrap_or(1.0),
+            presence_penalty: options.presence_penalty.unwrap_or(0.0),
+            frequency_penalty: options.frequency_penalty.unwrap_or(0.0),
+            logit_bias: options.logit_bias.clone(),
+            seed: options.seed.unwrap_or_else(draw_seed),
+            stop: options.stop.clone(),
+            stop_token_ids,
+            ignore_eos: options.ignore_eos,
+            logprobs: options.logprobs,
+            skip_special_tokens: options.skip_special_tokens,
+        })
+    }
+
+    /// The echo in the completion: the names of [`GenerateOptions`], nothing `null` but `logprobs`.
+    pub(crate) fn to_json(&self) -> Map<String, Value> {
+        let object = json!({
+            "max_tokens": self.max_tokens, "temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p,
+            "min_p": self.min_p, "repetition_penalty": self.repetition_penalty,
+            "presence_penalty": self.presence_penalty, "frequency_penalty": self.frequency_penalty,
+            "logit_bias": self.logit_bias, "seed": self.seed, "stop": self.stop,
+            "stop_token_ids": self.stop_token_ids, "ignore_eos": self.ignore_eos, "logprobs": self.logprobs,
+            "skip_special_tokens": self.skip_special_tokens,
+        });
+        match object {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        }
+    }
+}
+
+/// A seed nobody chose: the standard library's per-process random keys, hashed.
+fn draw_seed() -> u64 {
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u8(0);
+    // 53 bits survive a trip through JavaScript and JSON floats.
+    hasher.finish() >> 11
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn parse(value: Value) -> Result<GenerateOptions> {
+        GenerateOptions::from_json(value.as_object().unwrap())
+    }
+
+    #[test]
+    fn json_round_trip() {
+        let options = parse(json!({"max_tokens": 5, "temperature": 0.5, "logit_bias": {"7": -1.5}, "stop": ["x"]}));
+        let options = options.unwrap();
+        assert_eq!(options.logit_bias[&7], -1.5);
+        assert_eq!(GenerateOptions::from_json(&options.to_json()).unwrap(), options);
+    }
+
+    #[test]
+    fn bad_options_name_themselves() {
+        let error = parse(json!({"max_token": 5})).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnknownOption);
+        assert!(error.message().contains("max_tokens"), "{error}");
+        for (name, bad) in [
+            ("max_tokens", json!(0)),
+            ("max_tokens", json!(-1)),
+            ("max_tokens", json!(1.5)),
+            ("temperature", json!(-0.1)),
+            ("temperature", json!("hot")),
+            ("top_p", json!(0)),
+            ("top_p", json!(1.1)),
+            ("min_p", json!(-1)),
+            ("repetition_penalty", json!(0)),
+            ("logprobs", json!(65)),
+            ("stop", json!([""])),
+            ("stop", json!("text")),
+            ("logit_bias", json!({"x": 1})),
+            ("seed", json!(-1)),
+        ] {
+            let error = parse(json!({ name: bad })).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{name}");
+            assert!(error.message().contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn defaults_come_from_the_model() {
+        let defaults = GenerationDefaults {
+            do_sample: Some(true),
+            temperature: Some(0.6),
+            top_k: Some(20),
+            ..GenerationDefaults::default()
+        };
+        let context = ResolveContext { defaults: &defaults, eos: &[2], vocab_size: 10, room: 99 };
+        let resolved = Resolved::new(&GenerateOptions::default().top_k(5), &context).unwrap();
+        assert_eq!((resolved.temperature, resolved.top_k, resolved.max_tokens), (0.6, 5, 99));
+        assert_eq!(resolved.stop_token_ids, [2]);
+        let error = Resolved::new(&GenerateOptions::default().stop_token_ids([10]), &context).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+}

@@ -1,0 +1,152 @@
+//! How to compute and how to load.
+
+use serde::{Deserialize, Serialize};
+
+use super::{options, out_of_range};
+use crate::error::Result;
+
+/// What the weights are kept as and computed with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum WeightType {
+    /// Symmetric 8-bit integers in groups along k, activations quantized alike; exact integer sums.
+    #[default]
+    Int8,
+    /// bfloat16 weights, float32 activations and sums.
+    Bf16,
+    /// float32 throughout: the reference.
+    F32,
+}
+
+/// What the KV cache is kept as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum KvType {
+    /// float32 with float32 weights, bfloat16 otherwise.
+    #[default]
+    Auto,
+    /// bfloat16.
+    Bf16,
+    /// float32.
+    F32,
+}
+
+macro_rules! names {
+    ($type:ident: $($variant:ident = $name:literal),+) => {
+        impl $type {
+            /// The name used in options and reports.
+            pub fn name(self) -> &'static str {
+                match self { $($type::$variant => $name,)+ }
+            }
+        }
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+        impl std::str::FromStr for $type {
+            type Err = crate::Error;
+            fn from_str(text: &str) -> Result<Self> {
+                match text {
+                    $($name => Ok($type::$variant),)+
+                    _ => Err(crate::Error::invalid_argument(format!(
+                        "expected one of {}, found {text:?}", [$($name),+].join(", ")
+                    ))),
+                }
+            }
+        }
+    };
+}
+names!(WeightType: Int8 = "int8", Bf16 = "bf16", F32 = "f32");
+names!(KvType: Auto = "auto", Bf16 = "bf16", F32 = "f32");
+
+options! {
+    /// How a runtime computes.
+    pub struct RuntimeOptions {
+        /// Threads to compute on; `None`: the least of CPU quota, affinity and physical cores.
+        threads: Option<u32> = None,
+        /// Most bytes that all models of the runtime may take together: weights, KV cache and scratch.
+        memory_budget: Option<u64> = None,
+    }
+}
+
+impl RuntimeOptions {
+    pub(crate) fn validate(&self) -> Result<()> {
+        match self.threads {
+            Some(n) if n == 0 || n > 1024 => Err(out_of_range("threads", "1 to 1024", n)),
+            _ => Ok(()),
+        }
+    }
+}
+
+options! {
+    /// How a model is loaded.
+    pub struct ModelOptions {
+        /// What the weights are computed with.
+        weights: WeightType = WeightType::default(),
+        /// What the KV cache is kept as.
+        kv: KvType = KvType::default(),
+        /// Most tokens of a sequence; `None`: what the model was trained for.
+        max_context: Option<u32> = None,
+        /// Most tokens of a forward pass: longer prompts are prefilled in chunks. Changes no result.
+        prefill_chunk: u32 = 512,
+        /// Most sequences of a forward pass; more wait their turn. Changes no result.
+        max_batch: u32 = 64,
+    }
+}
+
+impl ModelOptions {
+    pub(crate) fn validate(&self) -> Result<()> {
+        if self.max_context == Some(0) {
+            return Err(out_of_range("max_context", "at least 1", 0));
+        }
+        if !(1..=65_536).contains(&self.prefill_chunk) {
+            return Err(out_of_range("prefill_chunk", "1 to 65536", self.prefill_chunk));
+        }
+        if !(1..=4096).contains(&self.max_batch) {
+            return Err(out_of_range("max_batch", "1 to 4096", self.max_batch));
+        }
+        Ok(())
+    }
+
+    /// The KV type with `Auto` decided.
+    pub(crate) fn kv_type(&self) -> KvType {
+        match (self.kv, self.weights) {
+            (KvType::Auto, WeightType::F32) => KvType::F32,
+            (KvType::Auto, _) => KvType::Bf16,
+            (kv, _) => kv,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+    use serde_json::json;
+
+    #[test]
+    fn names_and_json_agree() {
+        for weights in [WeightType::Int8, WeightType::Bf16, WeightType::F32] {
+            assert_eq!(weights.name().parse::<WeightType>().unwrap(), weights);
+            assert_eq!(json!(weights), json!(weights.name()));
+        }
+        for kv in [KvType::Auto, KvType::Bf16, KvType::F32] {
+            assert_eq!(json!(kv), json!(kv.name()));
+        }
+    }
+
+    #[test]
+    fn bad_values_are_errors() {
+        for bad in [json!({"weights": "int9"}), json!({"max_context": 0}), json!({"max_batch": 0}), json!({"prefill_chunk": -3})] {
+            let error = ModelOptions::from_json(bad.as_object().unwrap()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}");
+        }
+        let error = RuntimeOptions::from_json(json!({"threads": 0}).as_object().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        let error = RuntimeOptions::from_json(json!({"thread": 1}).as_object().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnknownOption);
+    }
+}

@@ -1,0 +1,96 @@
+//! Options of every kind, declared once: the same names in Rust, Python, C, the command line and JSON.
+//!
+//! [`options!`] makes a struct whose fields can be set from a JSON object; an unknown name, a wrong type or a value
+//! out of range is an error that names the option, what was expected and what was found.
+
+mod generate;
+mod load;
+
+pub use generate::GenerateOptions;
+pub(crate) use generate::{Resolved, ResolveContext};
+pub use load::{KvType, ModelOptions, RuntimeOptions, WeightType};
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::error::{Error, ErrorKind, Result};
+
+macro_rules! options {
+    ($(#[$meta:meta])* pub struct $name:ident {
+        $($(#[doc = $doc:literal])+ $field:ident: $type:ty = $default:expr,)+
+    }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, PartialEq)]
+        #[non_exhaustive]
+        pub struct $name { $($(#[doc = $doc])+ pub $field: $type,)+ }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name { $($field: $default,)+ }
+            }
+        }
+
+        impl $name {
+            /// Names of all options, as they are written in every language.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($field),)+];
+
+            $(#[doc = concat!("Sets `", stringify!($field), "`.")]
+            #[doc = ""]
+            $(#[doc = $doc])+
+            #[must_use]
+            pub fn $field(mut self, value: impl Into<$type>) -> Self {
+                self.$field = value.into();
+                self
+            })+
+
+            /// Options from a JSON object; what it does not name keeps its default.
+            ///
+            /// # Errors
+            /// `UnknownOption` for a name that does not exist, `InvalidArgument` for a value that does not fit.
+            pub fn from_json(object: &serde_json::Map<String, serde_json::Value>) -> $crate::Result<Self> {
+                let mut options = Self::default();
+                for (name, value) in object {
+                    match name.as_str() {
+                        $(stringify!($field) => options.$field = $crate::options::value(name, value)?,)+
+                        _ => return Err($crate::options::unknown(name, Self::NAMES)),
+                    }
+                }
+                options.validate()?;
+                Ok(options)
+            }
+
+            /// The options as a JSON object.
+            pub fn to_json(&self) -> serde_json::Map<String, serde_json::Value> {
+                let mut object = serde_json::Map::new();
+                $(object.insert(stringify!($field).into(), serde_json::json!(&self.$field));)+
+                object
+            }
+        }
+    };
+}
+pub(crate) use options;
+
+fn value<T: DeserializeOwned>(name: &str, value: &Value) -> Result<T> {
+    serde_json::from_value(value.clone())
+        .map_err(|error| Error::invalid_argument(format!("option {name}: {error}")).with("option", name))
+}
+
+fn unknown(name: &str, known: &[&str]) -> Error {
+    Error::new(ErrorKind::UnknownOption, format!("there is no option {name:?}; known: {}", known.join(", ")))
+        .with("option", name)
+}
+
+/// An `InvalidArgument` for option `name`.
+fn out_of_range(name: &str, expected: &str, found: impl std::fmt::Display) -> Error {
+    Error::invalid_argument(format!("option {name}: expected {expected}, found {found}"))
+        .with("option", name)
+        .with("expected", expected)
+        .with("found", found.to_string())
+}
+
+fn check_range(name: &str, found: Option<f32>, expected: &str, holds: impl Fn(f32) -> bool) -> Result<()> {
+    match found {
+        Some(x) if !(x.is_finite() && holds(x)) => Err(out_of_range(name, expected, x)),
+        _ => Ok(()),
+    }
+}

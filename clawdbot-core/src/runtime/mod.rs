@@ -1,0 +1,136 @@
+//! What computing needs and models share: threads, the memory budget, the kernels chosen, the log hook.
+
+mod budget;
+mod cpus;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub(crate) use budget::{Budget, Reservation};
+pub use cpus::Cpus;
+
+use crate::error::Result;
+use crate::kernels::{self, KernelSet};
+use crate::options::RuntimeOptions;
+use crate::threads::ThreadPool;
+
+/// How much a log record matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(i32)]
+#[non_exhaustive]
+pub enum LogLevel {
+    /// Something that was asked for is not quite what happens.
+    Warning = 1,
+    /// What was chosen: kernels, threads, sizes.
+    Info = 2,
+}
+
+/// One message to the log hook.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct LogRecord {
+    /// How much it matters.
+    pub level: LogLevel,
+    /// The text, one line.
+    pub message: String,
+}
+
+type LogHook = dyn Fn(&LogRecord) + Send + Sync;
+
+/// Threads, memory budget and log hook. Cheap to clone; models keep theirs alive.
+///
+/// Worker threads start at the first computation. After a `fork`, the child must make its own runtime: everything
+/// that needs this one answers `ForkedRuntime` there.
+#[derive(Clone)]
+pub struct Runtime(Arc<Inner>);
+
+struct Inner {
+    pool: ThreadPool,
+    budget: Budget,
+    kernels: &'static KernelSet,
+    on_log: Option<Box<LogHook>>,
+}
+
+impl Runtime {
+    /// A runtime with these options.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for options out of range, and when `CLAWDBOT_ISA` names a tier this CPU does not have.
+    pub fn new(options: &RuntimeOptions) -> Result<Self> {
+        Self::build(options, None)
+    }
+
+    /// A runtime that reports to `on_log`. The hook may be called from any thread that uses the runtime.
+    ///
+    /// # Errors
+    /// As [`Runtime::new`].
+    pub fn with_log(
+        options: &RuntimeOptions,
+        on_log: impl Fn(&LogRecord) + Send + Sync + 'static,
+    ) -> Result<Self> {
+        Self::build(options, Some(Box::new(on_log)))
+    }
+
+    fn build(options: &RuntimeOptions, on_log: Option<Box<LogHook>>) -> Result<Self> {
+        options.validate()?;
+        let kernels = kernels::select()?;
+        let threads = options.threads.map_or_else(|| Cpus::detect().threads(), |n| n as usize);
+        let runtime = Runtime(Arc::new(Inner {
+            pool: ThreadPool::new(threads),
+            budget: Budget::new(options.memory_budget),
+            kernels,
+            on_log,
+        }));
+        runtime.log(LogLevel::Info, || format!("{threads} threads, kernels {}", kernels.name));
+        Ok(runtime)
+    }
+
+    /// Number of threads that compute, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.0.pool.threads()
+    }
+
+    /// The instruction-set tier in use, such as `x86_64-avx512-vnni`.
+    pub fn kernels(&self) -> &'static str {
+        self.0.kernels.name
+    }
+
+    /// Bytes that models of this runtime hold now.
+    pub fn memory_used(&self) -> u64 {
+        self.0.budget.used()
+    }
+
+    /// The memory budget in bytes, if there is one.
+    pub fn memory_budget(&self) -> Option<u64> {
+        self.0.budget.limit()
+    }
+
+    pub(crate) fn pool(&self) -> &ThreadPool {
+        &self.0.pool
+    }
+
+    pub(crate) fn budget(&self) -> &Budget {
+        &self.0.budget
+    }
+
+    pub(crate) fn kernel_set(&self) -> &'static KernelSet {
+        self.0.kernels
+    }
+
+    pub(crate) fn log(&self, level: LogLevel, message: impl FnOnce() -> String) {
+        if let Some(hook) = &self.0.on_log {
+            hook(&LogRecord { level, message: message() });
+        }
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime")
+            .field("threads", &self.threads())
+            .field("kernels", &self.kernels())
+            .field("memory_budget", &self.memory_budget())
+            .field("memory_used", &self.memory_used())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,74 @@
+//! top-k, top-p, min-p and the draw over what they keep.
+
+use std::cmp::Ordering;
+
+use crate::options::Resolved;
+
+/// How many candidates top-p looks at first; most distributions need no more.
+const FIRST_LOOK: usize = 1024;
+
+/// Draws an id by inverse transform: `draw` in [0, 1) picks from the kept tokens, most likely first.
+pub(super) fn draw(logits: &[f32], options: &Resolved, draw: f64) -> u32 {
+    let keep_all = options.top_k == 0 || options.top_k as usize >= logits.len();
+    let count = if keep_all { logits.len() } else { options.top_k as usize };
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    let key = |id: u32| logits[id as usize];
+    if !keep_all {
+        sort_first(&mut ids, count, key);
+        ids.truncate(count);
+    }
+    let max = f64::from(ids.iter().map(|&id| key(id)).fold(f32::NEG_INFINITY, f32::max));
+    let temperature = f64::from(options.temperature);
+    let weight = |id: u32| libm::exp((f64::from(key(id)) - max) / temperature);
+    if options.min_p > 0.0 && options.top_p >= 1.0 {
+        // The most likely token has weight 1, so min-p is a threshold on the weight.
+        ids.retain(|&id| weight(id) >= f64::from(options.min_p));
+    }
+    let total: f64 = ids.iter().map(|&id| weight(id)).sum();
+    if options.top_p < 1.0 {
+        keep_top_p(&mut ids, f64::from(options.top_p) * total, key, weight);
+        ids.retain(|&id| weight(id) >= f64::from(options.min_p));
+    }
+    let kept: f64 = ids.iter().map(|&id| weight(id)).sum();
+    let mut left = draw * kept;
+    for &id in &ids {
+        left -= weight(id);
+        if left < 0.0 {
+            return id;
+        }
+    }
+    // Rounding may leave a rest after the last token.
+    ids.last().copied().unwrap_or(0)
+}
+
+/// Keeps the shortest prefix, most likely first, whose weights reach `mass`.
+fn keep_top_p(ids: &mut Vec<u32>, mass: f64, key: impl Fn(u32) -> f32 + Copy, weight: impl Fn(u32) -> f64) {
+    let mut look = FIRST_LOOK.min(ids.len());
+    loop {
+        sort_first(ids, look, key);
+        let mut sum = 0.0;
+        for (rank, &id) in ids[..look].iter().enumerate() {
+            sum += weight(id);
+            if sum >= mass {
+                return ids.truncate(rank + 1);
+            }
+        }
+        if look == ids.len() {
+            return;
+        }
+        look = ids.len();
+    }
+}
+
+/// Moves the `n` ids with the largest keys to the front, sorted: largest first, ties by lower id.
+pub(super) fn sort_first(ids: &mut [u32], n: usize, key: impl Fn(u32) -> f32) {
+    let order = |a: &u32, b: &u32| -> Ordering { key(*b).total_cmp(&key(*a)).then(a.cmp(b)) };
+    let n = n.min(ids.len());
+    if n == 0 {
+        return;
+    }
+    if n < ids.len() {
+        ids.select_nth_unstable_by(n - 1, order);
+    }
+    ids[..n].sort_unstable_by(order);
+}

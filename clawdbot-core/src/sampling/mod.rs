@@ -1,0 +1,126 @@
+//! Logits to token ids: penalties, temperature, filters, draw, log-probabilities.
+//!
+//! The order is that of transformers: bias and penalties, temperature, top-k, top-p, min-p, draw. All arithmetic is
+//! portable (no platform `exp`), so a seed gives the same tokens wherever the logits are the same.
+
+mod filters;
+mod rng;
+
+use std::collections::HashMap;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::options::Resolved;
+
+/// The log-probability of a token under the model's own distribution (before penalties and temperature).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TokenLogprob {
+    /// Token id.
+    pub id: u32,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+/// What was drawn, and how likely it was.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Logprobs {
+    /// The token that was chosen.
+    pub chosen: TokenLogprob,
+    /// The most likely tokens, most likely first; ties by lower id.
+    pub top: Vec<TokenLogprob>,
+}
+
+/// The tokens that penalties look at.
+pub(crate) struct History<'a> {
+    pub(crate) prompt: &'a [u32],
+    pub(crate) output: &'a [u32],
+}
+
+/// Chooses the next token. `logits` is scratch afterwards.
+///
+/// # Errors
+/// `NonFinite` when a logit is NaN or infinite.
+pub(crate) fn sample(
+    logits: &mut [f32],
+    options: &Resolved,
+    history: &History<'_>,
+) -> Result<(u32, Option<Logprobs>)> {
+    check_finite(logits)?;
+    let report = options.logprobs.map(|n| (log_sum_exp(logits), top(logits, n as usize)));
+    let raw = report.as_ref().map(|_| logits.to_vec());
+    adjust(logits, options, history);
+    let id = if options.temperature == 0.0 {
+        argmax(logits)
+    } else {
+        let draw = rng::uniform(options.seed, history.output.len() as u64);
+        filters::draw(logits, options, draw)
+    };
+    let logprobs = report.zip(raw).map(|((normaliser, top), raw)| {
+        let entry = |id: u32| TokenLogprob { id, logprob: (f64::from(raw[id as usize]) - normaliser) as f32 };
+        Logprobs { chosen: entry(id), top: top.into_iter().map(entry).collect() }
+    });
+    Ok((id, logprobs))
+}
+
+fn check_finite(logits: &[f32]) -> Result<()> {
+    // Adding up the differences to themselves keeps the loop free of branches: only NaN and infinities give non-zero.
+    let poison: f32 = logits.iter().map(|x| x - x).sum();
+    if poison == 0.0 {
+        return Ok(());
+    }
+    let (id, value) = logits.iter().enumerate().find(|(_, x)| !x.is_finite()).unwrap_or((0, &f32::NAN));
+    Err(Error::new(
+        ErrorKind::NonFinite,
+        format!("the model's logit for token {id} is {value}: its weights or its configuration are wrong"),
+    ))
+}
+
+/// The largest logit's index; the first of equals.
+pub(crate) fn argmax(logits: &[f32]) -> u32 {
+    let mut best = 0;
+    for (id, &x) in logits.iter().enumerate() {
+        if x > logits[best] {
+            best = id;
+        }
+    }
+    best as u32
+}
+
+fn adjust(logits: &mut [f32], options: &Resolved, history: &History<'_>) {
+    for (&id, &bias) in &options.logit_bias {
+        logits[id as usize] += bias;
+    }
+    if options.repetition_penalty != 1.0 {
+        let mut seen: Vec<u32> = history.prompt.iter().chain(history.output).copied().collect();
+        seen.sort_unstable();
+        seen.dedup();
+        for id in seen {
+            let x = &mut logits[id as usize];
+            *x = if *x < 0.0 { *x * options.repetition_penalty } else { *x / options.repetition_penalty };
+        }
+    }
+    if options.presence_penalty != 0.0 || options.frequency_penalty != 0.0 {
+        let mut counts = HashMap::new();
+        history.output.iter().for_each(|&id| *counts.entry(id).or_insert(0_u32) += 1);
+        for (id, count) in counts {
+            logits[id as usize] -= options.presence_penalty + options.frequency_penalty * count as f32;
+        }
+    }
+}
+
+/// ln of the sum of exp(logit), in double precision.
+fn log_sum_exp(logits: &[f32]) -> f64 {
+    let max = f64::from(logits[argmax(logits) as usize]);
+    let sum: f64 = logits.iter().map(|&x| libm::exp(f64::from(x) - max)).sum();
+    max + libm::log(sum)
+}
+
+/// The `n` most likely ids, most likely first, ties by lower id.
+fn top(logits: &[f32], n: usize) -> Vec<u32> {
+    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+    filters::sort_first(&mut ids, n, |id| logits[id as usize]);
+    ids.truncate(n);
+    ids
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,118 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::config::GenerationDefaults;
+use crate::options::{GenerateOptions, ResolveContext};
+
+fn resolved(options: GenerateOptions) -> Resolved {
+    let defaults = GenerationDefaults::default();
+    Resolved::new(&options, &ResolveContext { defaults: &defaults, eos: &[], vocab_size: 1000, room: 10 }).unwrap()
+}
+
+const NONE: History<'static> = History { prompt: &[], output: &[] };
+
+/// Relative frequencies of ids over many draws.
+fn frequencies(logits: &[f32], options: &GenerateOptions) -> Vec<f64> {
+    let draws = 20_000;
+    let mut counts = vec![0.0; logits.len()];
+    for seed in 0..draws {
+        let options = resolved(options.clone().seed(seed));
+        let (id, _) = sample(&mut logits.to_vec(), &options, &NONE).unwrap();
+        counts[id as usize] += 1.0 / draws as f64;
+    }
+    counts
+}
+
+#[test]
+fn greedy_takes_the_first_of_equals() {
+    let options = resolved(GenerateOptions::default().temperature(0.0));
+    let (id, logprobs) = sample(&mut [1.0, 3.0, 3.0], &options, &NONE).unwrap();
+    assert_eq!((id, logprobs), (1, None));
+}
+
+#[test]
+fn draws_follow_the_distribution() {
+    let logits = [0.0, 1.0, 2.0, -1.0];
+    let options = GenerateOptions::default().temperature(0.8);
+    let weights: Vec<f64> = logits.iter().map(|&x: &f32| (f64::from(x) / 0.8).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    for (found, weight) in frequencies(&logits, &options).iter().zip(&weights) {
+        assert!((found - weight / total).abs() < 0.012, "{found} {}", weight / total);
+    }
+}
+
+#[test]
+fn filters_keep_what_they_say() {
+    let logits = [0.0, 1.0, 2.0, -1.0, 1.9];
+    let support = |options: GenerateOptions| -> Vec<usize> {
+        let found = frequencies(&logits, &options.temperature(1.0));
+        (0..logits.len()).filter(|&i| found[i] > 0.0).collect()
+    };
+    assert_eq!(support(GenerateOptions::default().top_k(2_u32)), [2, 4]);
+    // Probabilities, descending: 0.415, 0.376, 0.153, 0.056, 0.021.
+    assert_eq!(support(GenerateOptions::default().top_p(0.5)), [2, 4]);
+    assert_eq!(support(GenerateOptions::default().top_p(0.4)), [2]);
+    assert_eq!(support(GenerateOptions::default().top_p(0.8)), [1, 2, 4]);
+    assert_eq!(support(GenerateOptions::default().min_p(0.3)), [1, 2, 4]);
+    assert_eq!(support(GenerateOptions::default().min_p(0.3).top_p(0.99).top_k(2_u32)), [2, 4]);
+}
+
+#[test]
+fn penalties_and_bias() {
+    let history = History { prompt: &[0], output: &[1, 1, 2] };
+    let options = GenerateOptions::default().temperature(0.0).repetition_penalty(2.0).presence_penalty(0.5);
+    let mut logits = vec![4.0, -1.0, 8.0, 0.0];
+    adjust(&mut logits, &resolved(options.clone().frequency_penalty(0.25)), &history);
+    assert_eq!(logits, [2.0, -3.0, 3.25, 0.0]);
+    let options = options.logit_bias([(3, 100.0)]);
+    let (id, _) = sample(&mut [4.0, -1.0, 8.0, 0.0], &resolved(options), &history).unwrap();
+    assert_eq!(id, 3);
+}
+
+#[test]
+fn logprobs_are_of_the_model_not_of_the_sampler() {
+    let options = GenerateOptions::default().temperature(0.0).logit_bias([(0, 50.0)]).logprobs(2_u32);
+    let (id, logprobs) = sample(&mut [0.0, 0.0, 1.0], &resolved(options), &NONE).unwrap();
+    let logprobs = logprobs.unwrap();
+    assert_eq!(id, 0);
+    assert!((f64::from(logprobs.chosen.logprob).exp() - 0.211_941_6).abs() < 1e-6);
+    assert_eq!(logprobs.top.iter().map(|t| t.id).collect::<Vec<_>>(), [2, 0]);
+}
+
+#[test]
+fn non_finite_logits_are_an_error() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let options = resolved(GenerateOptions::default().temperature(1.0));
+        assert_eq!(sample(&mut [0.0, bad], &options, &NONE).unwrap_err().kind(), ErrorKind::NonFinite);
+    }
+}
+
+proptest! {
+    /// The fast selection agrees with sorting everything, for any combination of filters.
+    #[test]
+    fn draw_agrees_with_the_plain_definition(
+        logits in proptest::collection::vec(-5.0_f32..5.0, 1..60),
+        top_k in 0_u32..70, top_p in 0.05_f32..1.0, min_p in 0.0_f32..0.5, temperature in 0.1_f32..2.0, seed: u64,
+    ) {
+        let options = GenerateOptions::default().top_k(top_k).top_p(top_p).min_p(min_p).temperature(temperature);
+        let options = resolved(options.seed(seed));
+        let (id, _) = sample(&mut logits.clone(), &options, &NONE).unwrap();
+
+        let mut ranked: Vec<(f64, u32)> = (0..logits.len()).map(|i| (f64::from(logits[i]), i as u32)).collect();
+        ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        if top_k > 0 {
+            ranked.truncate(top_k as usize);
+        }
+        let max = ranked[0].0;
+        ranked.iter_mut().for_each(|r| r.0 = ((r.0 - max) / f64::from(temperature)).exp());
+        let total: f64 = ranked.iter().map(|r| r.0).sum();
+        let mut sum = 0.0;
+        let kept: Vec<u32> = ranked
+            .iter()
+            .take_while(|r| { let before = sum; sum += r.0; before < f64::from(top_p) * total * (1.0 + 1e-9) })
+            .filter(|r| r.0 >= f64::from(min_p) * (1.0 - 1e-9))
+            .map(|r| r.1)
+            .collect();
+        prop_assert!(kept.contains(&id), "{id} not in {kept:?}");
+    }
+}
