@@ -1,0 +1,63 @@
+//! Which kernels to use: the best instruction set of this CPU, or the one that `CLAWDBOT_ISA` names.
+
+use std::sync::OnceLock;
+
+use super::{KernelSet, Result, isa};
+use crate::error::Error;
+
+/// The environment variable that forces a set by name.
+const VARIABLE: &str = "CLAWDBOT_ISA";
+
+type Candidate = (&'static KernelSet, fn() -> bool);
+
+/// Best first.
+static CANDIDATES: &[Candidate] = &[
+    #[cfg(target_arch = "x86_64")]
+    (&isa::avx512_vnni::KERNELS, isa::avx512_vnni::detected),
+    (&isa::scalar::KERNELS, isa::scalar::detected),
+];
+
+/// The sets that this CPU can run, best first. The last is `scalar`, the specification.
+pub(crate) fn available() -> Vec<&'static KernelSet> {
+    CANDIDATES.iter().filter(|(_, detected)| detected()).map(|&(set, _)| set).collect()
+}
+
+/// The set to use: chosen once for the process.
+///
+/// # Errors
+/// `InvalidArgument` when `CLAWDBOT_ISA` names a set that does not exist or that this CPU cannot run.
+pub(crate) fn select() -> Result<&'static KernelSet> {
+    static CHOICE: OnceLock<Result<&'static KernelSet>> = OnceLock::new();
+    CHOICE.get_or_init(|| choose(std::env::var_os(VARIABLE).as_deref().map(|name| name.to_string_lossy()).as_deref())).clone()
+}
+
+fn choose(forced: Option<&str>) -> Result<&'static KernelSet> {
+    let sets = available();
+    let found = match forced {
+        None | Some("") => sets.first(),
+        Some(name) => sets.iter().find(|set| set.name == name),
+    };
+    found.copied().ok_or_else(|| {
+        let names: Vec<_> = sets.iter().map(|set| set.name).collect();
+        Error::invalid_argument(format!(
+            "{VARIABLE}: expected one of {} (what this CPU can run), found {:?}",
+            names.join(", "),
+            forced.unwrap_or_default()
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn forced_choice_is_taken_or_refused() {
+        assert_eq!(choose(Some("scalar")).unwrap().name, "scalar");
+        assert_eq!(choose(None).unwrap().name, available()[0].name);
+        let error = choose(Some("mmx")).map(|set| set.name).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        assert!(error.message().contains("scalar") && error.message().contains("mmx"), "{error}");
+    }
+}

@@ -1,0 +1,51 @@
+//! The instruction sets: one feature list each, which feeds the detector and the compiler.
+
+use super::{Kernel, KernelSet, kernel_set};
+use crate::kernels::simd::Scalar;
+
+/// Kernels for any CPU.
+pub(super) mod scalar {
+    use super::*;
+
+    fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
+        K::run(Scalar, args)
+    }
+
+    pub(in crate::kernels) static KERNELS: KernelSet = kernel_set!("scalar", "any", entry, Scalar);
+
+    pub(in crate::kernels) fn detected() -> bool {
+        true
+    }
+}
+
+/// An ISA of x86-64: `entry` compiles a kernel with the features, `detected` asks the CPU for the same features.
+macro_rules! x86_64_isa {
+    ($(#[$doc:meta])* $module:ident, $name:literal, $token:ident, [$($feature:tt),+ $(,)?]) => {
+        $(#[$doc])*
+        #[cfg(target_arch = "x86_64")]
+        pub(super) mod $module {
+            use super::*;
+            use crate::kernels::simd::$token;
+
+            /// # Safety
+            /// The CPU must have the features: `detected()`.
+            $(#[target_feature(enable = $feature)])+
+            unsafe fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
+                // SAFETY: the caller has checked the features.
+                K::run(unsafe { $token::assume() }, args)
+            }
+
+            pub(in crate::kernels) static KERNELS: KernelSet = kernel_set!($name, "x86_64", entry, $token);
+
+            pub(in crate::kernels) fn detected() -> bool {
+                $(std::arch::is_x86_feature_detected!($feature))&&+
+            }
+        }
+    };
+}
+
+x86_64_isa!(
+    /// AVX-512 with VNNI.
+    avx512_vnni, "avx512-vnni", Avx512,
+    ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx2", "fma", "f16c"]
+);

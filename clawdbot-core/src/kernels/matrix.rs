@@ -1,0 +1,368 @@
+//! [`PackedMatrix`]: weights in the panel layout that every ISA's kernels read.
+//!
+//! A matrix of `n` rows (output columns) of `k` weights becomes panels of 16 output columns; n is padded to 16 with
+//! zeros. Inside a panel, k-blocks follow one another, and each holds consecutive k of all 16 columns, column after column:
+//!
+//! ```text
+//! int8  K4N16   4 k x 16 columns = 64 bytes    k padded to 4; scales [panel][group][16] bf16 beside it
+//! bf16  K2N16   2 k x 16 columns = 64 bytes    k padded to 2
+//! f32   K1N16   1 k x 16 columns = 64 bytes
+//! ```
+//!
+//! int8 groups are runs of `group` weights along k (a multiple of 4; the last may be shorter). A group's scale is
+//! `amax / 127` rounded up to bf16, a code is `w / scale` rounded half to even, in -127..=127. Groups whose scale would be
+//! subnormal are zeros.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::quantize::groups;
+use super::simd::LANES;
+use super::{KernelSet, Result};
+use crate::error::{Error, ErrorKind};
+use crate::memory::{AlignedBuf, Pod};
+use crate::threads::Region;
+
+/// Largest int8 group: sums of products of codes stay within i32.
+pub(crate) const MAX_GROUP: usize = 1 << 16;
+
+/// What the weights of a [`PackedMatrix`] are, and how they are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ComputeFormat {
+    /// Symmetric int8 per group of `group` weights along k; activations quantized to int8 alike.
+    Int8 {
+        /// A multiple of 4, at most [`MAX_GROUP`].
+        group: usize,
+    },
+    /// bf16 weights, f32 activations and sums.
+    Bf16,
+    /// f32 throughout.
+    F32,
+}
+
+/// A row that is int8 already.
+pub(crate) struct Int8Row<'a> {
+    /// `[cols]`, in -127..=127.
+    pub(crate) codes: &'a [i8],
+    /// bf16, one per group.
+    pub(crate) scales: &'a [u16],
+    /// Weights per scale.
+    pub(crate) group: usize,
+}
+
+/// Where rows of weights come from.
+pub(crate) trait RowSource: Sync {
+    /// Rows: output columns of the product.
+    fn rows(&self) -> usize;
+    /// Weights per row: k.
+    fn cols(&self) -> usize;
+    /// Writes row `row` to `out`, `[cols]`.
+    fn read_row(&self, row: usize, out: &mut [f32]);
+    /// The row as int8, if it is stored so; taken over as it is when the group is the wanted one.
+    fn int8_row(&self, row: usize) -> Option<Int8Row<'_>> {
+        let _ = row;
+        None
+    }
+}
+
+/// Panels of one format.
+pub(super) enum Panels {
+    Int8 { codes: AlignedBuf<i8>, scales: AlignedBuf<u16>, group: usize },
+    Bf16(AlignedBuf<u16>),
+    F32(AlignedBuf<f32>),
+}
+
+/// Weights `[n, k]` in panels.
+pub(crate) struct PackedMatrix {
+    n: usize,
+    k: usize,
+    pub(super) panels: Panels,
+}
+
+/// Elements of the data and of the scales of a packed matrix.
+struct Sizes {
+    data: usize,
+    scales: usize,
+}
+
+impl Sizes {
+    fn of(format: ComputeFormat, n: usize, k: usize) -> Result<Self> {
+        if let ComputeFormat::Int8 { group } = format
+            && (group == 0 || !group.is_multiple_of(4) || group > MAX_GROUP)
+        {
+            return Err(Error::invalid_argument(format!(
+                "int8 group: expected a multiple of 4 in 4..={MAX_GROUP}, found {group}"
+            )));
+        }
+        let sizes = || {
+            let columns = n.checked_next_multiple_of(LANES)?;
+            let (k_padded, scales) = match format {
+                ComputeFormat::Int8 { group } => {
+                    (k.checked_next_multiple_of(4)?, columns.checked_mul(groups(k, group))?)
+                }
+                ComputeFormat::Bf16 => (k.checked_next_multiple_of(2)?, 0),
+                ComputeFormat::F32 => (k, 0),
+            };
+            // In bytes it must fit as well.
+            columns.checked_mul(k_padded)?.checked_mul(4).map(|bytes| Sizes { data: bytes / 4, scales })
+        };
+        sizes().ok_or_else(|| {
+            Error::new(ErrorKind::OutOfBudget, format!("a matrix of {n} x {k} weights does not fit into memory"))
+        })
+    }
+}
+
+impl PackedMatrix {
+    /// Bytes that a packed `[n, k]` takes.
+    ///
+    /// # Errors
+    /// `OutOfBudget` when the number overflows, `InvalidArgument` for an impossible group.
+    pub(crate) fn packed_bytes(format: ComputeFormat, n: usize, k: usize) -> Result<u64> {
+        let Sizes { data, scales } = Sizes::of(format, n, k)?;
+        let element = match format {
+            ComputeFormat::Int8 { .. } => 1,
+            ComputeFormat::Bf16 => 2,
+            ComputeFormat::F32 => 4,
+        };
+        Ok(data as u64 * element + scales as u64 * 2)
+    }
+
+    /// Output columns.
+    pub(crate) fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Weights per output column.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
+    /// The format.
+    pub(crate) fn format(&self) -> ComputeFormat {
+        match self.panels {
+            Panels::Int8 { group, .. } => ComputeFormat::Int8 { group },
+            Panels::Bf16(_) => ComputeFormat::Bf16,
+            Panels::F32(_) => ComputeFormat::F32,
+        }
+    }
+
+    /// Packs the rows of all `sources`, one after another, in parallel over panels.
+    ///
+    /// # Errors
+    /// `InvalidModel` when the sources differ in k or (int8) a weight is not finite, `InvalidArgument` for an impossible
+    /// group, `OutOfBudget` without memory.
+    pub(crate) fn pack(
+        kernels: &KernelSet,
+        region: &Region<'_>,
+        format: ComputeFormat,
+        sources: &[&dyn RowSource],
+    ) -> Result<Self> {
+        let k = sources.first().map_or(0, |source| source.cols());
+        if let Some(other) = sources.iter().find(|source| source.cols() != k) {
+            return Err(Error::invalid_model(format!(
+                "matrices packed together must have rows of one length: expected {k}, found {}",
+                other.cols()
+            )));
+        }
+        let too_many = || Error::new(ErrorKind::OutOfBudget, "the number of rows overflows");
+        let n = sources.iter().try_fold(0_usize, |n, source| n.checked_add(source.rows())).ok_or_else(too_many)?;
+        let sizes = Sizes::of(format, n, k)?;
+        let rows = Rows { sources, n, k };
+        let panels = match format {
+            ComputeFormat::Int8 { group } => {
+                let mut codes = AlignedBuf::zeroed(sizes.data)?;
+                let mut scales = AlignedBuf::zeroed(sizes.scales)?;
+                rows.pack_int8(kernels, region, group, &mut codes, &mut scales)?;
+                Panels::Int8 { codes, scales, group }
+            }
+            ComputeFormat::Bf16 => {
+                let mut data = AlignedBuf::zeroed(sizes.data)?;
+                rows.pack_float::<u16, 2>(region, &mut data, |row, out| kernels.to_bf16(row, out))?;
+                Panels::Bf16(data)
+            }
+            ComputeFormat::F32 => {
+                let mut data = AlignedBuf::zeroed(sizes.data)?;
+                rows.pack_float::<f32, 1>(region, &mut data, |row, out| out.copy_from_slice(row))?;
+                Panels::F32(data)
+            }
+        };
+        Ok(PackedMatrix { n, k, panels })
+    }
+
+    /// Writes row `row` (an output column) to `out`, `[k]`, dequantized.
+    ///
+    /// # Panics
+    /// When `row` is not below n or `out` is not k long.
+    pub(crate) fn read_row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.n && out.len() == self.k, "row {row} of {}, {} of {} weights", self.n, out.len(), self.k);
+        let (panel, column) = (row / LANES, row % LANES);
+        match &self.panels {
+            Panels::Int8 { codes, scales, group } => {
+                let groups = groups(self.k, *group);
+                let codes = &codes.as_chunks::<64>().0[panel * self.k.div_ceil(4)..];
+                let scales = &scales.as_chunks::<LANES>().0[panel * groups..];
+                for (g, out) in out.chunks_mut(*group).enumerate() {
+                    let scale = widen(scales[g][column]);
+                    let blocks = &codes[g * group / 4..];
+                    for (out, block) in out.chunks_mut(4).zip(blocks) {
+                        for (out, &code) in out.iter_mut().zip(&block[4 * column..]) {
+                            *out = f32::from(code) * scale;
+                        }
+                    }
+                }
+            }
+            Panels::Bf16(data) => {
+                let blocks = &data.as_chunks::<32>().0[panel * self.k.div_ceil(2)..];
+                for (out, block) in out.chunks_mut(2).zip(blocks) {
+                    for (out, &weight) in out.iter_mut().zip(&block[2 * column..]) {
+                        *out = widen(weight);
+                    }
+                }
+            }
+            Panels::F32(data) => {
+                let blocks = &data.as_chunks::<LANES>().0[panel * self.k..];
+                for (out, block) in out.iter_mut().zip(blocks) {
+                    *out = block[column];
+                }
+            }
+        }
+    }
+}
+
+fn widen(bf16: u16) -> f32 {
+    f32::from_bits(u32::from(bf16) << 16)
+}
+
+/// The rows of several sources, numbered through.
+struct Rows<'a> {
+    sources: &'a [&'a dyn RowSource],
+    n: usize,
+    k: usize,
+}
+
+impl Rows<'_> {
+    /// The source of a row and its number there.
+    fn locate(&self, mut row: usize) -> (&dyn RowSource, usize) {
+        for source in self.sources {
+            if row < source.rows() {
+                return (*source, row);
+            }
+            row -= source.rows();
+        }
+        unreachable!("a row below n belongs to a source")
+    }
+
+    fn pack_int8(
+        &self,
+        kernels: &KernelSet,
+        region: &Region<'_>,
+        group: usize,
+        codes: &mut [i8],
+        scales: &mut [u16],
+    ) -> Result<()> {
+        let (blocks, groups) = (self.k.div_ceil(4), groups(self.k, group));
+        let per_task = self.panels_per_task(region);
+        let parts = codes.chunks_mut((per_task * blocks * 64).max(1)).zip(scales.chunks_mut((per_task * groups * LANES).max(1)));
+        for_each_part(region, parts, |task, (codes, scales)| {
+            let mut row = AlignedBuf::<f32>::zeroed(self.k)?;
+            // Rows of codes of one panel, k padded with zeros.
+            let mut panel_codes = AlignedBuf::<i8>::zeroed(LANES * blocks * 4)?;
+            let mut row_scales = AlignedBuf::<u16>::zeroed(groups)?;
+            let panels = codes.chunks_mut(blocks * 64).zip(scales.chunks_mut(groups * LANES));
+            for (panel, (codes, scales)) in panels.enumerate() {
+                for column in 0..LANES {
+                    let index = (task * per_task + panel) * LANES + column;
+                    let row_codes = &mut panel_codes[column * blocks * 4..][..self.k];
+                    if index >= self.n {
+                        row_codes.fill(0);
+                        continue;
+                    }
+                    let (source, index_there) = self.locate(index);
+                    match source.int8_row(index_there).filter(|stored| stored.group == group) {
+                        Some(stored) => {
+                            row_codes.copy_from_slice(stored.codes);
+                            row_scales.copy_from_slice(stored.scales);
+                        }
+                        None => {
+                            source.read_row(index_there, &mut row);
+                            if !kernels.quantize_weights(&row, group, row_codes, &mut row_scales) {
+                                return Err(Error::invalid_model(format!("row {index_there} has a weight that is not finite"))
+                                    .with("row", index_there));
+                            }
+                        }
+                    }
+                    for (scale, group_scales) in row_scales.iter().zip(scales.chunks_mut(LANES)) {
+                        group_scales[column] = *scale;
+                    }
+                }
+                interleave::<i8, 4>(&panel_codes, codes);
+            }
+            Ok(())
+        })
+    }
+
+    fn pack_float<T: Pod, const KB: usize>(
+        &self,
+        region: &Region<'_>,
+        data: &mut [T],
+        convert: impl Fn(&[f32], &mut [T]) + Sync,
+    ) -> Result<()> {
+        let k_padded = self.k.next_multiple_of(KB);
+        let per_task = self.panels_per_task(region);
+        for_each_part(region, data.chunks_mut((per_task * k_padded * LANES).max(1)), |task, data| {
+            let mut row = AlignedBuf::<f32>::zeroed(self.k)?;
+            let mut panel_rows = AlignedBuf::<T>::zeroed(LANES * k_padded)?;
+            for (panel, data) in data.chunks_mut(k_padded * LANES).enumerate() {
+                let first = (task * per_task + panel) * LANES;
+                let columns = LANES.min(self.n - first);
+                if columns < LANES {
+                    panel_rows = AlignedBuf::zeroed(LANES * k_padded)?;
+                }
+                for column in 0..columns {
+                    let (source, index) = self.locate(first + column);
+                    source.read_row(index, &mut row);
+                    convert(&row, &mut panel_rows[column * k_padded..][..self.k]);
+                }
+                interleave::<T, KB>(&panel_rows, data);
+            }
+            Ok(())
+        })
+    }
+
+    /// Several tasks for each thread; one more task than that costs little.
+    fn panels_per_task(&self, region: &Region<'_>) -> usize {
+        self.n.div_ceil(LANES).div_ceil(region.threads() * 8).max(1)
+    }
+}
+
+/// 16 rows, one after another, to k-blocks of `KB` consecutive elements of each row.
+fn interleave<T: Pod, const KB: usize>(rows: &[T], panel: &mut [T]) {
+    let blocks = rows.len() / LANES / KB;
+    let (rows, panel) = (rows.as_chunks::<KB>().0, panel.as_chunks_mut::<KB>().0);
+    // Strips of k short enough for the panel's lines to stay in the first-level cache while all rows visit them.
+    const STRIP: usize = 128;
+    for strip in (0..blocks).step_by(STRIP) {
+        for column in 0..LANES {
+            let row = &rows[column * blocks..][..blocks];
+            for block in strip..(strip + STRIP).min(blocks) {
+                panel[block * LANES + column] = row[block];
+            }
+        }
+    }
+}
+
+/// Calls `f(index, part)` for each part in parallel; the first error, if any.
+fn for_each_part<P: Send>(
+    region: &Region<'_>,
+    parts: impl Iterator<Item = P>,
+    f: impl Fn(usize, P) -> Result<()> + Sync,
+) -> Result<()> {
+    let parts: Vec<_> = parts.map(|part| Mutex::new(Some(part))).collect();
+    let first_error = Mutex::new(None);
+    region.parallel(parts.len(), |index| {
+        let part = parts[index].lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Err(error)) = part.map(|part| f(index, part)) {
+            first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    });
+    first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}

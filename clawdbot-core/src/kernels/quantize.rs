@@ -1,0 +1,254 @@
+//! Symmetric int8 quantization of rows, in groups along k.
+
+use super::simd::LANES;
+use super::{Kernel, KernelSet, Result, Simd};
+use crate::memory::AlignedBuf;
+use crate::threads::Region;
+
+/// Groups of `group` in a row of `k`.
+pub(super) fn groups(k: usize, group: usize) -> usize {
+    k.div_ceil(group)
+}
+
+/// Activations `[m, k]` as int8 with a scale per row and group. Scratch: grows, keeps its memory.
+///
+/// Per group: `amax = max |x|`, `scale = amax / 127`, `code = x * (127 / amax)` rounded half to even, in -127..=127.
+/// Where `127 / amax` is not finite (amax below 3.8e-37), scale and codes are 0. A group with a NaN or an infinity has the
+/// scale NaN, so that it shows in every output.
+#[derive(Default)]
+pub(crate) struct QuantizedRows {
+    m: usize,
+    k: usize,
+    group: usize,
+    /// `[m, stride]`, zeros beyond k.
+    codes: AlignedBuf<i8>,
+    /// `[m, groups]`.
+    scales: AlignedBuf<f32>,
+    /// `[m, groups]`: `-128 * sum(codes)`, where the accumulators of [`Simd::FLIPPED`] kernels start.
+    starts: AlignedBuf<i32>,
+}
+
+/// What the int8 kernels read of [`QuantizedRows`].
+#[derive(Clone, Copy)]
+pub(super) struct Int8Rows<'a> {
+    pub(super) codes: &'a [i8],
+    /// Bytes from row to row.
+    pub(super) stride: usize,
+    pub(super) scales: &'a [f32],
+    pub(super) starts: &'a [i32],
+}
+
+impl QuantizedRows {
+    /// Quantizes `x`, `[m, k]`, in groups of `group` (a multiple of 4).
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    ///
+    /// # Panics
+    /// When `x` is not `m * k` long.
+    pub(crate) fn quantize(
+        &mut self,
+        kernels: &KernelSet,
+        region: &Region<'_>,
+        x: &[f32],
+        m: usize,
+        k: usize,
+        group: usize,
+    ) -> Result<()> {
+        assert_eq!(x.len(), m * k, "x: [{m}, {k}]");
+        let (stride, groups) = (Self::stride(k), groups(k, group));
+        self.codes.reserve(m * stride)?;
+        self.scales.reserve(m * groups)?;
+        self.starts.reserve(m * groups)?;
+        (self.m, self.k, self.group) = (m, k, group);
+        if m * k == 0 {
+            return Ok(());
+        }
+        // Rows per task: enough work to be worth a task.
+        let rows = (8192 / k).clamp(1, m.div_ceil(region.threads()));
+        let codes = SharedMut(self.codes.as_mut_ptr());
+        let scales = SharedMut(self.scales.as_mut_ptr());
+        let starts = SharedMut(self.starts.as_mut_ptr());
+        region.parallel(m.div_ceil(rows), |task| {
+            for row in task * rows..((task + 1) * rows).min(m) {
+                // SAFETY: `row < m`, the buffers hold m rows, and each row belongs to one task.
+                let (codes, scales, starts) = unsafe {
+                    (
+                        codes.slice(row * stride, stride),
+                        scales.slice(row * groups, groups),
+                        starts.slice(row * groups, groups),
+                    )
+                };
+                codes[k..].fill(0);
+                let x = &x[row * k..][..k];
+                kernels.quantize_row.call(QuantizeArgs { x, group, codes: &mut codes[..k], scales, starts });
+            }
+        });
+        Ok(())
+    }
+
+    /// Rows.
+    pub(crate) fn m(&self) -> usize {
+        self.m
+    }
+
+    /// Bytes that `[m, k]` in groups of `group` take, for plans.
+    pub(crate) fn bytes(m: usize, k: usize, group: usize) -> u64 {
+        m as u64 * (k.next_multiple_of(64) as u64 + 8 * groups(k, group.max(1)) as u64)
+    }
+
+    /// Bytes from row to row: whole cache lines.
+    fn stride(k: usize) -> usize {
+        k.next_multiple_of(64)
+    }
+
+    /// # Panics
+    /// When the rows are not `[m, k]` in groups of `group`.
+    pub(super) fn rows(&self, m: usize, k: usize, group: usize) -> Int8Rows<'_> {
+        assert!(
+            self.m >= m && self.k == k && self.group == group,
+            "quantized rows: expected [{m}, {k}] by {group}, found [{}, {}] by {}",
+            self.m,
+            self.k,
+            self.group
+        );
+        Int8Rows { codes: &self.codes, stride: Self::stride(k), scales: &self.scales, starts: &self.starts }
+    }
+}
+
+/// A buffer whose disjoint parts several tasks write.
+pub(super) struct SharedMut<T>(pub(super) *mut T);
+// SAFETY: only the parts given out by `slice` are accessed, under its contract.
+unsafe impl<T: Send> Sync for SharedMut<T> {}
+
+impl<T> SharedMut<T> {
+    /// # Safety
+    /// The range must lie inside the buffer, which outlives the result, and be in no other task's hands.
+    #[allow(clippy::mut_from_ref, reason = "the contract makes the parts disjoint")]
+    pub(super) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    }
+}
+
+/// Arguments of [`QuantizeRow`].
+pub(super) struct QuantizeArgs<'a> {
+    x: &'a [f32],
+    group: usize,
+    codes: &'a mut [i8],
+    scales: &'a mut [f32],
+    starts: &'a mut [i32],
+}
+
+/// One row of activations.
+pub(super) struct QuantizeRow;
+impl Kernel for QuantizeRow {
+    type Args<'a> = QuantizeArgs<'a>;
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(s: S, args: QuantizeArgs<'_>) {
+        let QuantizeArgs { x, group, codes, scales, starts } = args;
+        let groups = x.chunks(group).zip(codes.chunks_mut(group));
+        for ((x, codes), (scale, start)) in groups.zip(scales.iter_mut().zip(starts)) {
+            let (amax, poison) = amax(s, x);
+            let inv = 127.0 / amax;
+            let sum = if inv.is_finite() {
+                *scale = amax / 127.0 + poison;
+                to_codes(s, x, Factor::Times(inv), codes)
+            } else {
+                *scale = poison;
+                codes.fill(0);
+                0
+            };
+            *start = sum.wrapping_mul(-128);
+        }
+    }
+}
+
+/// One row of weights: codes and bf16 scales; whether all weights are finite.
+pub(super) struct QuantizeWeights;
+impl Kernel for QuantizeWeights {
+    type Args<'a> = (&'a [f32], usize, &'a mut [i8], &'a mut [u16]);
+    type Output = bool;
+    #[inline(always)]
+    fn run<S: Simd>(s: S, (x, group, codes, scales): Self::Args<'_>) -> bool {
+        let mut finite = true;
+        for ((x, codes), scale) in x.chunks(group).zip(codes.chunks_mut(group)).zip(scales) {
+            let (amax, poison) = amax(s, x);
+            finite &= poison == 0.0;
+            // Up to the next bf16: no code beyond 127.
+            let rounded = (amax / 127.0).to_bits().wrapping_add(0xffff) & 0xffff_0000;
+            let divisor = f32::from_bits(rounded);
+            if poison == 0.0 && divisor >= f32::MIN_POSITIVE {
+                *scale = (rounded >> 16) as u16;
+                to_codes(s, x, Factor::Over(divisor), codes);
+            } else {
+                *scale = 0;
+                codes.fill(0);
+            }
+        }
+        finite
+    }
+}
+
+impl KernelSet {
+    /// Quantizes one row of weights in groups; false when one is not finite.
+    pub(super) fn quantize_weights(&self, x: &[f32], group: usize, codes: &mut [i8], scales: &mut [u16]) -> bool {
+        self.quantize_weights.call((x, group, codes, scales))
+    }
+}
+
+/// `max |x|`, and 0.0 if all of `x` is finite, NaN otherwise.
+#[inline(always)]
+fn amax<S: Simd>(s: S, x: &[f32]) -> (f32, f32) {
+    let (mut amax, mut poison) = (s.zero(), s.zero());
+    let (chunks, tail) = x.as_chunks::<LANES>();
+    for chunk in chunks {
+        let v = s.load(chunk);
+        amax = s.max(amax, s.abs(v));
+        poison = s.fma(v, s.zero(), poison);
+    }
+    if !tail.is_empty() {
+        let v = s.load_partial(tail);
+        amax = s.max(amax, s.abs(v));
+        poison = s.fma(v, s.zero(), poison);
+    }
+    (s.reduce_max(amax), s.reduce_add(poison))
+}
+
+#[derive(Clone, Copy)]
+enum Factor {
+    Times(f32),
+    Over(f32),
+}
+
+/// The codes of one group and their sum.
+#[inline(always)]
+fn to_codes<S: Simd>(s: S, x: &[f32], factor: Factor, codes: &mut [i8]) -> i32 {
+    let mut sum = s.splat_i32(0);
+    let (chunks, tail) = x.as_chunks::<LANES>();
+    let (code_chunks, code_tail) = codes.as_chunks_mut::<LANES>();
+    for (chunk, codes) in chunks.iter().zip(code_chunks) {
+        let v = code(s, s.load(chunk), factor);
+        sum = s.add_i32(sum, v);
+        s.store_i8(v, codes);
+    }
+    if !tail.is_empty() {
+        let v = code(s, s.load_partial(tail), factor);
+        sum = s.add_i32(sum, v);
+        let mut lanes = [0; LANES];
+        s.store_i8(v, &mut lanes);
+        code_tail.copy_from_slice(&lanes[..tail.len()]);
+    }
+    s.reduce_add_i32(sum)
+}
+
+#[inline(always)]
+fn code<S: Simd>(s: S, x: S::F32, factor: Factor) -> S::I32 {
+    let scaled = match factor {
+        Factor::Times(inv) => s.mul(x, s.splat(inv)),
+        Factor::Over(scale) => s.div(x, s.splat(scale)),
+    };
+    // In this operand order a NaN becomes -127 on every ISA.
+    s.round_to_i32(s.min(s.max(scaled, s.splat(-127.0)), s.splat(127.0)))
+}

@@ -1,0 +1,118 @@
+//! The sixteen-lane vector every kernel is written in. One generic source per kernel, one implementation of [`Simd`]
+//! per ISA: so all ISAs give the same bits by construction, and [`Scalar`] is the specification.
+//!
+//! Every method is a sequence of correctly rounded IEEE operations or exact integer operations, in an order that the
+//! documentation fixes. (Which NaN a NaN is remains open: its sign and payload differ between instruction sets.)
+
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use avx512::Avx512;
+pub(crate) use scalar::Scalar;
+
+/// Lanes of a vector, columns of a panel.
+pub(crate) const LANES: usize = 16;
+
+/// Sixteen lanes of f32 and i32 on one instruction set. A value of the type is the proof that the CPU has it.
+///
+/// Methods are `#[inline(always)]`, and so must be every function between them and the `#[target_feature]` entry
+/// (`kernels::isa`): otherwise vectors travel through memory.
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
+    /// 16 x f32.
+    type F32: Copy;
+    /// 16 x i32.
+    type I32: Copy;
+    /// One k-block of a `K4N16` panel: 16 columns x 4 consecutive k, prepared for [`Simd::dot4`].
+    type W8: Copy;
+    /// Four consecutive activation codes, the same for all 16 columns.
+    type A4: Copy;
+
+    /// Whether [`Simd::dot4`] sees each weight as `w + 128`. Accumulators then start at `-128 * sum(activations)`.
+    const FLIPPED: bool;
+
+    /// All lanes zero.
+    #[inline(always)]
+    fn zero(self) -> Self::F32 {
+        self.splat(0.0)
+    }
+    /// All lanes `x`.
+    fn splat(self, x: f32) -> Self::F32;
+    fn load(self, x: &[f32; LANES]) -> Self::F32;
+    fn store(self, v: Self::F32, out: &mut [f32; LANES]);
+    /// The first `x.len()` lanes (at most 16) from `x`, the others zero.
+    #[inline(always)]
+    fn load_partial(self, x: &[f32]) -> Self::F32 {
+        let mut lanes = [0.0; LANES];
+        lanes[..x.len()].copy_from_slice(x);
+        self.load(&lanes)
+    }
+    /// The first `out.len()` lanes (at most 16) to `out`.
+    #[inline(always)]
+    fn store_partial(self, v: Self::F32, out: &mut [f32]) {
+        let mut lanes = [0.0; LANES];
+        self.store(v, &mut lanes);
+        out.copy_from_slice(&lanes[..out.len()]);
+    }
+    /// Lane i of `a` where `i < count`, of `b` elsewhere.
+    fn select_below(self, count: usize, a: Self::F32, b: Self::F32) -> Self::F32;
+
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `a * b + c`, rounded once.
+    fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32;
+    /// `if a > b { a } else { b }`: a NaN in either gives `b`.
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    /// `if a < b { a } else { b }`: a NaN in either gives `b`.
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
+    fn abs(self, a: Self::F32) -> Self::F32;
+    fn sqrt(self, a: Self::F32) -> Self::F32;
+
+    /// Sum of the lanes: lanes i and i + 8, then i + 4, i + 2, i + 1.
+    fn reduce_add(self, v: Self::F32) -> f32;
+    /// Maximum of the lanes, in the order of [`Simd::reduce_add`], with the NaN rule of [`Simd::max`].
+    fn reduce_max(self, v: Self::F32) -> f32;
+
+    /// To the nearest integer, ties to even. Outside of the i32 range (and for NaN) the result is unspecified.
+    fn round_to_i32(self, v: Self::F32) -> Self::I32;
+    /// To the nearest f32, ties to even.
+    fn i32_to_f32(self, v: Self::I32) -> Self::F32;
+    /// `2^n` for n in -126..=127; anything outside is unspecified.
+    fn pow2(self, n: Self::I32) -> Self::F32;
+
+    fn splat_i32(self, x: i32) -> Self::I32;
+    fn load_i32(self, x: &[i32; LANES]) -> Self::I32;
+    fn store_i32(self, v: Self::I32, out: &mut [i32; LANES]);
+    /// Wrapping.
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Wrapping.
+    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
+    /// Arithmetic shift right by one: rounds towards minus infinity.
+    fn half_i32(self, v: Self::I32) -> Self::I32;
+    /// Sum of the lanes, wrapping.
+    fn reduce_add_i32(self, v: Self::I32) -> i32;
+
+    /// bf16 widened exactly.
+    fn load_bf16(self, x: &[u16; LANES]) -> Self::F32;
+    /// Sixteen pairs of bf16, widened exactly: first elements of the pairs, second elements of the pairs.
+    fn load_bf16_pairs(self, x: &[u16; 2 * LANES]) -> (Self::F32, Self::F32);
+    /// bf16, to nearest, ties to even; a NaN stays a (quiet) NaN.
+    fn store_bf16(self, v: Self::F32, out: &mut [u16; LANES]);
+    /// Sixteen signed bytes, widened.
+    fn load_i8(self, x: &[i8; LANES]) -> Self::I32;
+    /// The lanes, which must be in -128..=127, as bytes.
+    fn store_i8(self, v: Self::I32, out: &mut [i8; LANES]);
+
+    /// One k-block of an int8 panel: column c, k i at byte `4 * c + i`. Weights are in -127..=127.
+    fn load_w8(self, x: &[i8; 4 * LANES]) -> Self::W8;
+    /// Activation codes in -127..=127.
+    fn splat_a4(self, x: &[i8; 4]) -> Self::A4;
+    /// `acc + sum of a[i] * w[i]` per column, exactly; see [`Simd::FLIPPED`].
+    fn dot4(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32;
+
+    /// Asks for the cache line at `p`, which need not be valid memory.
+    fn prefetch(self, p: *const u8);
+}
