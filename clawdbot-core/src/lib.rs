@@ -4,5 +4,6 @@
 mod error;
 mod memory;
 mod threads;
+mod weights;
 
 pub use error::{Error, ErrorKind, Result};

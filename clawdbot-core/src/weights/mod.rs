@@ -1,0 +1,12 @@
+//! Weights on disk: name -> view with shape and storage format. Files are mapped, not copied, and not trusted.
+
+mod dtype;
+mod matrix;
+mod mmap;
+mod safetensors;
+mod source;
+
+pub(crate) use dtype::{Dtype, FloatType};
+pub(crate) use matrix::{Int8View, MatrixSource, MatrixView, TensorView};
+pub(crate) use safetensors::quoted;
+pub(crate) use source::{WeightSource, read_small_file};

@@ -1,0 +1,360 @@
+//! A model's tensors, from one file, from shards with an index, or from the program itself.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Component, Path};
+
+use super::matrix::{Int8View, MatrixSource, MatrixView, TensorView, shape_text};
+use super::mmap::Mapping;
+use super::safetensors::{Header, Object, quoted};
+use super::{Dtype, FloatType};
+use crate::error::{Error, ErrorKind, Result};
+
+/// File name of a model that is not split.
+const SINGLE_FILE: &str = "model.safetensors";
+/// File name of the index of a model in shards.
+const INDEX_FILE: &str = "model.safetensors.index.json";
+/// Longest index in bytes.
+const MAX_INDEX_BYTES: u64 = 100_000_000;
+/// Most shards of a model.
+const MAX_SHARDS: usize = 10_000;
+/// Value of `format` in the metadata of files with int8 tensors.
+const INT8_FORMAT: &str = "clawdbot-int8";
+/// How a tensor's scales are named: its own name with this behind it.
+pub(crate) const SCALES_SUFFIX: &str = ".scales";
+/// File name endings that hold weights in formats that are not read.
+const OTHER_FORMATS: &[&str] = &["gguf", "bin", "pth", "pt"];
+
+/// Where the tensors of a model are. Immutable; views borrow from it.
+#[derive(Debug)]
+pub(crate) struct WeightSource {
+    /// Directory or name, for messages.
+    name: String,
+    files: Vec<WeightFile>,
+    /// Tensor name -> (file, tensor in the file).
+    index: BTreeMap<String, (usize, usize)>,
+}
+
+#[derive(Debug)]
+struct WeightFile {
+    name: String,
+    bytes: Bytes,
+    header: Header,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mapping),
+    Static(&'static [u8]),
+}
+
+impl Bytes {
+    fn get(&self) -> &[u8] {
+        match self {
+            Bytes::Mapped(mapping) => mapping,
+            Bytes::Static(bytes) => bytes,
+        }
+    }
+}
+
+impl WeightFile {
+    fn new(name: String, bytes: Bytes) -> Result<Self> {
+        let header = Header::parse(bytes.get(), &name)?;
+        Ok(WeightFile { name, bytes, header })
+    }
+
+    fn open(dir: &Path, name: &str) -> Result<Self> {
+        let path = dir.join(name);
+        Self::new(path.display().to_string(), Bytes::Mapped(Mapping::open(&path)?))
+    }
+}
+
+impl WeightSource {
+    /// Opens the weights in a model directory: `model.safetensors`, or the shards of
+    /// `model.safetensors.index.json`.
+    ///
+    /// # Errors
+    /// `NotFound` if neither is there, `Io` if a file cannot be mapped, `InvalidModel` if one is malformed or
+    /// lacks a tensor that the index promises, `UnsupportedModel` for unknown dtypes.
+    pub(crate) fn open_dir(dir: &Path) -> Result<WeightSource> {
+        let name = dir.display().to_string();
+        if dir.join(SINGLE_FILE).exists() {
+            return Self::new(name, vec![WeightFile::open(dir, SINGLE_FILE)?], None);
+        }
+        let index_path = dir.join(INDEX_FILE);
+        if !index_path.exists() {
+            return Err(not_found(dir));
+        }
+        let index_name = index_path.display().to_string();
+        let json = read_small_file(&index_path, MAX_INDEX_BYTES)?;
+        let weight_map = parse_index(&json).map_err(|error| error.context(&index_name))?;
+        let mut shards: Vec<&str> = weight_map.values().map(String::as_str).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        if shards.is_empty() || shards.len() > MAX_SHARDS {
+            let found = shards.len();
+            let message = format!("{index_name}: expected between 1 and {MAX_SHARDS} shards, found {found}");
+            return Err(Error::invalid_model(message));
+        }
+        let files: Result<Vec<WeightFile>> =
+            shards.iter().map(|shard| WeightFile::open(dir, shard)).collect();
+        let files = files.map_err(|error| error.context(&index_name))?;
+        // `shards` is sorted, and `files` has the same order.
+        let by_file = |shard: &String| shards.binary_search(&shard.as_str()).ok();
+        let assigned = weight_map.iter().filter_map(|(name, shard)| Some((name.clone(), by_file(shard)?)));
+        Self::new(name, files, Some(&assigned.collect())).map_err(|error| error.context(&index_name))
+    }
+
+    /// The weights in `bytes`, a safetensors file that is part of the program.
+    ///
+    /// # Errors
+    /// As [`WeightSource::open_dir`].
+    pub(crate) fn from_static(bytes: &'static [u8], name: &str) -> Result<WeightSource> {
+        let file = WeightFile::new(name.to_owned(), Bytes::Static(bytes))?;
+        Self::new(name.to_owned(), vec![file], None)
+    }
+
+    /// `assigned`: the file of each tensor as the index has it.
+    fn new(name: String, files: Vec<WeightFile>, assigned: Option<&BTreeMap<String, usize>>) -> Result<Self> {
+        let mut index = BTreeMap::new();
+        for (file_number, file) in files.iter().enumerate() {
+            for (entry_number, entry) in file.header.tensors.iter().enumerate() {
+                // A tensor in a shard other than the one assigned is a leftover that nobody may read.
+                let expected = assigned.and_then(|assigned| assigned.get(&entry.name));
+                if expected.is_some_and(|&expected| expected != file_number) {
+                    continue;
+                }
+                let other = index.insert(entry.name.clone(), (file_number, entry_number));
+                if let Some((other, _)) = other {
+                    let other: &WeightFile = &files[other];
+                    return Err(Error::invalid_model(format!(
+                        "tensor {} is in both {} and {}, and the index names neither",
+                        quoted(&entry.name),
+                        other.name,
+                        file.name
+                    )));
+                }
+            }
+        }
+        for (tensor, &file) in assigned.into_iter().flatten() {
+            if !index.contains_key(tensor) {
+                let (tensor, file) = (quoted(tensor), &files[file].name);
+                return Err(Error::invalid_model(format!("tensor {tensor} is missing from {file}"))
+                    .with("file", file.clone()));
+            }
+        }
+        Ok(WeightSource { name, files, index })
+    }
+
+    /// The names of all tensors, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.index.keys().map(String::as_str)
+    }
+
+    /// Size of all tensor data in bytes.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        let entries = self.index.values().map(|&(file, entry)| &self.files[file].header.tensors[entry]);
+        entries.map(|entry| entry.range.len() as u64).sum()
+    }
+
+    /// The free-form strings of the (first) file.
+    pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
+        // Every constructor has at least one file.
+        &self.files[0].header.metadata
+    }
+
+    /// The tensor of that name, of whatever dtype.
+    pub(crate) fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
+        let (key, &(file, entry)) = self.index.get_key_value(name)?;
+        let file = &self.files[file];
+        let entry = &file.header.tensors[entry];
+        let data = file.bytes.get().get(entry.range.clone())?;
+        Some(TensorView { file: &file.name, name: key, dtype: entry.dtype, shape: &entry.shape, data })
+    }
+
+    /// The matrix `name` of shape `[n, k]`: f32, f16, bf16, or int8 codes with scales.
+    ///
+    /// # Errors
+    /// `InvalidModel` if it is missing, of another shape, or has unusable scales; `UnsupportedModel` if its dtype
+    /// cannot be used for weights.
+    pub(crate) fn matrix(&self, name: &str, n: usize, k: usize) -> Result<MatrixView<'_>> {
+        let tensor = self.shaped(name, &[n, k])?;
+        let source = match (tensor.dtype.float(), tensor.dtype) {
+            (Some(dtype), _) => MatrixSource::Float { dtype, data: tensor.data },
+            (None, Dtype::I8) => MatrixSource::Int8(self.int8(&tensor, n, k)?),
+            _ => return Err(unusable_dtype(&tensor, "F32, F16, BF16 or I8 with scales")),
+        };
+        Ok(MatrixView { n, k, source })
+    }
+
+    /// The vector `name` of `len` elements, converted to f32.
+    ///
+    /// # Errors
+    /// As [`WeightSource::matrix`], and `OutOfBudget` if there is no memory for it.
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let (tensor, dtype) = self.float_tensor(name, &[len])?;
+        let mut out = Vec::new();
+        // `len` elements are in the file, so this is no more than twice the file.
+        out.try_reserve_exact(len).map_err(|_| {
+            Error::new(
+                ErrorKind::OutOfBudget,
+                format!("the system has no memory for {len} elements of {name}"),
+            )
+        })?;
+        out.resize(len, 0.0);
+        dtype.decode(tensor.data, &mut out);
+        Ok(out)
+    }
+
+    /// What [`WeightSource::vector`] checks, without reading the data.
+    pub(crate) fn check_vector(&self, name: &str, len: usize) -> Result<()> {
+        self.float_tensor(name, &[len]).map(|_| ())
+    }
+
+    fn float_tensor(&self, name: &str, shape: &[usize]) -> Result<(TensorView<'_>, FloatType)> {
+        let tensor = self.shaped(name, shape)?;
+        let dtype = tensor.dtype.float().ok_or_else(|| unusable_dtype(&tensor, "F32, F16 or BF16"))?;
+        Ok((tensor, dtype))
+    }
+
+    fn shaped(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
+        let tensor = self.tensor(name).ok_or_else(|| self.missing(name))?;
+        if tensor.shape != shape {
+            return Err(tensor.error(
+                ErrorKind::InvalidModel,
+                format!("expected shape {}, found {}", shape_text(shape), shape_text(tensor.shape)),
+            ));
+        }
+        Ok(tensor)
+    }
+
+    fn int8<'a>(&'a self, codes: &TensorView<'a>, n: usize, k: usize) -> Result<Int8View<'a>> {
+        let (file, _) = self.index[codes.name];
+        let metadata = &self.files[file].header.metadata;
+        let format = metadata.get("format").map(String::as_str);
+        if format != Some(INT8_FORMAT) {
+            let found = format.map_or_else(|| "none".to_owned(), quoted);
+            return Err(codes.error(
+                ErrorKind::UnsupportedModel,
+                format!("I8 weights need the metadata format={INT8_FORMAT}, found {found}"),
+            ));
+        }
+        let found = metadata.get("group_size").map_or("", String::as_str);
+        let group = found.parse::<usize>().ok().filter(|&group| group > 0).ok_or_else(|| {
+            let message =
+                format!("metadata group_size: expected a positive integer, found {}", quoted(found));
+            codes.error(ErrorKind::InvalidModel, message)
+        })?;
+        let groups = k.div_ceil(group);
+        let scales = self.shaped(&format!("{}{SCALES_SUFFIX}", codes.name), &[n, groups])?;
+        if scales.dtype != Dtype::BF16 {
+            return Err(unusable_dtype(&scales, "BF16, as scales are"));
+        }
+        let view = Int8View { codes: codes.data, scales: scales.data, k, group };
+        let invalid = (0..n * groups).find(|&i| {
+            let scale = view.scale_at(i);
+            !(scale.is_finite() && scale >= 0.0)
+        });
+        if let Some(i) = invalid {
+            let scale = view.scale_at(i);
+            let (row, group) = (i / groups, i % groups);
+            let message = format!("expected finite scales >= 0, found {scale} at row {row}, group {group}");
+            return Err(scales.error(ErrorKind::InvalidModel, message));
+        }
+        Ok(view)
+    }
+
+    fn missing(&self, name: &str) -> Error {
+        let similar = self.similar(name);
+        let hint =
+            if similar.is_empty() { String::new() } else { format!("; similar: {}", similar.join(", ")) };
+        Error::invalid_model(format!("{}: expected a tensor {}, found none{hint}", self.name, quoted(name)))
+            .with("tensor", name)
+    }
+
+    /// Up to three names that share most of their beginning and end with `name`.
+    fn similar(&self, name: &str) -> Vec<String> {
+        let same = |pair: &(u8, u8)| pair.0 == pair.1;
+        let mut scored: Vec<(usize, &str)> = Vec::new();
+        for candidate in self.names() {
+            let (a, b) = (name.as_bytes(), candidate.as_bytes());
+            let prefix = a.iter().copied().zip(b.iter().copied()).take_while(same).count();
+            let suffix = a.iter().rev().copied().zip(b.iter().rev().copied()).take_while(same).count();
+            let score = (prefix + suffix).min(a.len());
+            if score * 3 >= a.len().max(b.len()) * 2 {
+                scored.push((score, candidate));
+            }
+        }
+        scored.sort_by_key(|&(score, _)| std::cmp::Reverse(score));
+        scored.iter().take(3).map(|(_, name)| quoted(name)).collect()
+    }
+}
+
+fn unusable_dtype(tensor: &TensorView<'_>, expected: &str) -> Error {
+    let message = format!("expected dtype {expected}, found {}", tensor.dtype.name());
+    tensor.error(ErrorKind::UnsupportedModel, message)
+}
+
+fn not_found(dir: &Path) -> Error {
+    let mut message = format!("{}: expected {SINGLE_FILE} or {INDEX_FILE}, found neither", dir.display());
+    let mut others: Vec<String> = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| {
+            let path = entry.path();
+            let extension = path.extension().and_then(|extension| extension.to_str());
+            extension.is_some_and(|extension| OTHER_FORMATS.contains(&extension))
+        })
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    others.sort();
+    if !others.is_empty() {
+        others.truncate(3);
+        message.push_str(&format!(", but {}: formats that are not supported yet", others.join(", ")));
+    }
+    Error::new(ErrorKind::NotFound, message).with("path", dir.display().to_string())
+}
+
+/// Tensor name -> shard file name.
+fn parse_index(json: &[u8]) -> Result<BTreeMap<String, String>> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: Object<String>,
+    }
+    let index: Index = serde_json::from_slice(json)
+        .map_err(|error| Error::invalid_model(format!("the index is malformed: {error}")))?;
+    for (tensor, shard) in &index.weight_map.0 {
+        let mut components = Path::new(shard).components();
+        let plain = matches!(components.next(), Some(Component::Normal(part)) if part == shard.as_str());
+        // Separators of other systems are refused too, so that a model means the same everywhere.
+        if !plain || components.next().is_some() || shard.contains(['/', '\\', ':', '\0']) {
+            return Err(Error::invalid_model(format!(
+                "weight_map of {}: expected a plain file name, found {}",
+                quoted(tensor),
+                quoted(shard)
+            )));
+        }
+    }
+    Ok(index.weight_map.0.into_iter().collect())
+}
+
+/// The contents of a file of at most `limit` bytes.
+///
+/// # Errors
+/// `NotFound` or `Io` if it cannot be read; `InvalidModel` if it is longer.
+pub(crate) fn read_small_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let io = |error: &std::io::Error| Error::io(path, error);
+    if !std::fs::metadata(path).map_err(|error| io(&error))?.is_file() {
+        let message = format!("{}: expected a regular file", path.display());
+        return Err(Error::new(ErrorKind::Io, message).with("path", path.display().to_string()));
+    }
+    let file = std::fs::File::open(path).map_err(|error| io(&error))?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| io(&error))?;
+    if bytes.len() as u64 > limit {
+        let message = format!("{}: expected at most {limit} bytes, found more", path.display());
+        return Err(Error::invalid_model(message).with("path", path.display().to_string()));
+    }
+    Ok(bytes)
+}
