@@ -16,7 +16,6 @@ import plots
 BOS, EOS, USER, ASSISTANT, END = "<s>", "</s>", "<|user|>", "<|assistant|>", "<|end|>"
 CHAT_SHARE = 0.25
 
-DESCRIPTIONS = "[little|small|young|{trait}|{trait} little|{trait} young]"
 REQUESTS = (
     "[Tell me|Please tell me|Write|Can you tell me|I would like|Tell us|Make up] a {length} story about {subject}",
     "[Tell me|Please tell me|Write|Can you tell me|I would like|Make up] a [little |new |]story about {subject}",
@@ -79,8 +78,9 @@ def make_story(rng: random.Random) -> Story:
         "length": rng.choice(["short", "long", "long"]),
     }
     say = lambda template: grammar.expand(rng, template, slots)  # noqa: E731
-    slots |= {"descr": say(DESCRIPTIONS).lower(), "friend": say(plots.FRIEND)}
-    slots |= {"weather": say(plot.weather).lower(), "place": say(plot.place).lower()}
+    phrases = {"descr": plots.DESCRIPTION, "friend": plots.FRIEND, "weather": plot.weather, "place": plot.place}
+    for slot, template in phrases.items():
+        slots[slot] = grammar.expand_phrase(rng, template, slots)
     slots["at"] = {"hill": "on", "river": "by", "market": "at"}.get(slots["place"], "in")
     if plot.thing:
         slots["thing"] = rng.choice(grammar.THINGS[plot.thing])
@@ -109,7 +109,7 @@ def subject(rng: random.Random, story: Story) -> str:
     topic = rng.choice(story.topics) if rng.random() < 0.65 else ""
     if " and " in who and not topic.startswith("who"):
         topic = ""
-    return grammar.expand(rng, f"x {who} {topic}", story.slots)[2:]
+    return grammar.expand_phrase(rng, f"{who} {topic}", story.slots)
 
 
 def user_turn(rng: random.Random, text: str) -> str:

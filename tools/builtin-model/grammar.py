@@ -96,10 +96,14 @@ _SLOT = re.compile(r"\{(a )?(\w+)\}")
 _SENTENCE_START = re.compile(r'(?:^|(?<=[.!?] )|(?<=\." )|(?<=\n))[a-z]')
 
 
-def expand(rng: random.Random, template: str, slots: dict[str, str]) -> str:
-    """Resolves choices from the inside out, fills the slots and tidies spaces and capitals."""
+def expand_phrase(rng: random.Random, template: str, slots: dict[str, str]) -> str:
+    """Resolves choices from the inside out, fills the slots and removes double spaces."""
     while (match := _CHOICE.search(template)) is not None:
         template = template[: match.start()] + rng.choice(match[1].split("|")) + template[match.end() :]
     text = _SLOT.sub(lambda m: with_article(slots[m[2]]) if m[1] else slots[m[2]], template)
-    text = re.sub(r" {2,}", " ", text).strip()
-    return _SENTENCE_START.sub(lambda m: m[0].upper(), text)
+    return re.sub(r" {2,}", " ", text).strip()
+
+
+def expand(rng: random.Random, template: str, slots: dict[str, str]) -> str:
+    """Like ``expand_phrase`` for whole sentences, whose first letters it capitalises."""
+    return _SENTENCE_START.sub(lambda m: m[0].upper(), expand_phrase(rng, template, slots))

@@ -63,13 +63,13 @@ def norm_names(cfg: Config) -> list[str]:
 
 
 def init_params(cfg: Config, seed: int) -> Params:
-    """Normal(0, 0.02) matrices; those that write to the residual stream are scaled down."""
+    """Normal matrices of variance 1 / fan-in; those that write to the residual stream are scaled down."""
     rng = np.random.default_rng(seed)
     params: dict[str, np.ndarray] = {}
     for name, shape in matrix_shapes(cfg).items():
         writes_residual = "o_proj" in name or "down_proj" in name
-        std = 0.02 / np.sqrt(2 * cfg.num_hidden_layers) if writes_residual else 0.02
-        params[name] = rng.normal(0.0, std, shape).astype(np.float32)
+        depth = 2 * cfg.num_hidden_layers if writes_residual else 1
+        params[name] = rng.normal(0.0, (shape[1] * depth) ** -0.5, shape).astype(np.float32)
     for name in norm_names(cfg):
         params[name] = np.ones(cfg.hidden_size, np.float32)
     return {k: jnp.asarray(v) for k, v in params.items()}

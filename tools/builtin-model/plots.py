@@ -63,6 +63,7 @@ FEELINGS = (
     "[{his} heart was heavy.|A tear ran down {his} face.|\"This is not my day,\" {h} sighed.|{he} took a deep breath and tried to think.|"
     "\"What shall I do now?\" {h} asked {himself}.|{h} wished that somebody would help {him}.]"
 )
+DESCRIPTION = "[little|small|young|{trait}|{trait} little|{trait} young]"
 FRIEND = "[{f} the {fs}|{f} the {fs}|{a ftrait} {fs} named {f}]"
 OWNS_THING = (
     "[{h} had {a obj} that {he} loved very much.|"
@@ -453,7 +454,7 @@ PLOTS: dict[str, Plot] = {
         ("who met a stranger", "who was afraid of a stranger", "and a stranger"),
         (
             "People said that somebody [strange|bad] lived in the dark house behind the trees. \"Never go there,\" they said. "
-            "But that day, {h} was playing with a ball, and the ball [flew|rolled] into the garden of the dark house. \"Oh no!\" said {h}.",
+            "One {weather} day, {h} was playing with a ball, and the ball [flew|rolled] into the garden of the dark house. \"Oh no!\" said {h}.",
             "{h} tried to reach the ball through the fence, but it was too far away. {he} tried with a stick, but the gate [opened|moved] with a loud noise, and {he} ran [away|behind a tree]. "
             "{his} heart was beating fast.",
             "Then the door opened, and out came {friend} with the ball. \"Is this yours?\" asked {f} with a soft voice. {h} came out from behind the tree. "
@@ -463,7 +464,7 @@ PLOTS: dict[str, Plot] = {
         ),
         ("{h} learned not to believe everything people say.",
          "{h} learned that you must meet somebody to know them."),
-        start=START_DAY.replace(",", ""),
+        start="",
     ),
     "promise": Plot(
         ("who forgot a promise", "who kept a promise", "and a promise"),

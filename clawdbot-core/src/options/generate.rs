@@ -156,6 +156,27 @@ impl Resolved {
         })
     }
 
+    /// Greedy, without limits: for work that samples nothing.
+    pub(crate) fn greedy() -> Self {
+        Resolved {
+            max_tokens: u32::MAX,
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            logit_bias: BTreeMap::new(),
+            seed: 0,
+            stop: Vec::new(),
+            stop_token_ids: Vec::new(),
+            ignore_eos: false,
+            logprobs: None,
+            skip_special_tokens: true,
+        }
+    }
+
     /// The echo in the completion: the names of [`GenerateOptions`], nothing `null` but `logprobs`.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
         let object = json!({

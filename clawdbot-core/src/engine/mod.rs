@@ -1,0 +1,253 @@
+//! The engine of a model: all sequences, the page pool, and one forward pass at a time.
+//!
+//! There is no engine thread. Whoever waits for an event of a sequence drives the engine: it takes the lock, and
+//! unless its event is there already, runs steps. A step serves *all* sequences that have work, so concurrent callers
+//! batch together by themselves, and a single one is simply a batch of one.
+
+mod scheduler;
+mod sequence;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::cache::KvCache;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, FinishReason};
+use crate::model::Loaded;
+use crate::model::batch::Batch;
+use crate::model::decoder::{Decoder, ForwardContext, Pass};
+use crate::model::scratch::Scratch;
+use crate::sampling::{History, sample};
+
+pub(crate) use scheduler::SCORE_ROWS;
+use scheduler::{Limits, Share, plan_step};
+pub(crate) use sequence::{Job, Sequence};
+
+/// Number of a sequence in its engine.
+pub(crate) type SequenceId = u64;
+
+/// All sequences of a model and what they share.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    cache: KvCache,
+    scratch: Scratch,
+    sequences: BTreeMap<SequenceId, Sequence>,
+    next_id: SequenceId,
+    /// Counts requests, for first come, first served.
+    clock: u64,
+}
+
+impl Engine {
+    pub(crate) fn new(cache: KvCache) -> Self {
+        Engine { cache, scratch: Scratch::default(), sequences: BTreeMap::new(), next_id: 0, clock: 0 }
+    }
+
+    /// A new sequence without tokens.
+    pub(crate) fn open(&mut self) -> SequenceId {
+        self.next_id += 1;
+        self.sequences.insert(self.next_id, Sequence::default());
+        self.next_id
+    }
+
+    /// Removes a sequence and gives back its pages.
+    pub(crate) fn close(&mut self, id: SequenceId) {
+        if let Some(mut sequence) = self.sequences.remove(&id) {
+            self.cache.release_all(&mut sequence.tables);
+        }
+        if self.sequences.is_empty() {
+            self.cache.trim();
+        }
+    }
+
+    /// The sequence, or `Closed`.
+    pub(crate) fn sequence(&mut self, id: SequenceId) -> Result<&mut Sequence> {
+        let gone = || Error::new(ErrorKind::Closed, "the session is closed");
+        self.sequences.get_mut(&id).ok_or_else(gone)
+    }
+
+    /// Gives the sequence work.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when it still has some, `Closed` when it does not exist.
+    pub(crate) fn start(&mut self, id: SequenceId, job: Job) -> Result<()> {
+        self.clock += 1;
+        let clock = self.clock;
+        let sequence = self.sequence(id)?;
+        if sequence.job.is_some() {
+            return Err(Error::invalid_argument("the session already has a stream that is not finished"));
+        }
+        sequence.arrival = clock;
+        sequence.job = Some(job);
+        Ok(())
+    }
+
+    /// Takes the sequence's job away, finished or not, and says what it had become.
+    pub(crate) fn stop(&mut self, id: SequenceId) -> Option<Job> {
+        self.sequences.get_mut(&id)?.job.take()
+    }
+
+    /// Keeps the first `length` tokens of an idle sequence.
+    pub(crate) fn truncate(&mut self, id: SequenceId, length: usize) -> Result<()> {
+        let gone = || Error::new(ErrorKind::Closed, "the session is closed");
+        let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
+        sequence.tokens.truncate(length);
+        if sequence.computed > length {
+            sequence.computed = self.cache.truncate(&mut sequence.tables, length);
+        }
+        Ok(())
+    }
+
+    /// Pages of the KV cache in use, and allocated.
+    pub(crate) fn cache_usage(&self) -> (usize, usize) {
+        self.cache.usage()
+    }
+
+    /// Runs one forward pass for all sequences that have work. Returns whether there was any.
+    ///
+    /// # Errors
+    /// Only when nothing could be run for anybody, such as in a forked child; what concerns one sequence becomes an
+    /// event of that sequence.
+    pub(crate) fn step(&mut self, loaded: &Loaded) -> Result<bool> {
+        self.retire_cancelled();
+        let options = &loaded.options;
+        let limits = Limits { rows: options.prefill_chunk as usize, sequences: options.max_batch as usize };
+        let mut shares = plan_step(&self.sequences, &limits);
+        if shares.is_empty() {
+            return Ok(false);
+        }
+        self.find_pages(&mut shares);
+        if shares.is_empty() {
+            return Ok(true);
+        }
+        let started = Instant::now();
+        let outcome = self.forward(loaded, &shares);
+        match outcome {
+            Ok(Pass::Cancelled) => self.retire_cancelled(),
+            Ok(Pass::Done) => self.deliver(loaded, &shares, started),
+            Err(error) if error.kind() == ErrorKind::ForkedRuntime => return Err(error),
+            Err(error) => {
+                for share in &shares {
+                    self.fail(share.id, error.clone());
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn retire_cancelled(&mut self) {
+        for sequence in self.sequences.values_mut() {
+            if sequence.job.as_ref().is_some_and(Job::is_cancelled) {
+                sequence.finish(FinishReason::Cancelled);
+            }
+        }
+    }
+
+    fn fail(&mut self, id: SequenceId, error: Error) {
+        if let Some(job) = self.sequences.get_mut(&id).and_then(|sequence| sequence.job.as_mut()) {
+            job.fail(error);
+        }
+    }
+
+    /// Gets pages for every share; where there are none, takes them from others, or drops the share from the step.
+    fn find_pages(&mut self, shares: &mut Vec<Share>) {
+        let mut index = 0;
+        while index < shares.len() {
+            let share = shares[index];
+            let Some(sequence) = self.sequences.get_mut(&share.id) else {
+                shares.remove(index);
+                continue;
+            };
+            let Err(error) = self.cache.grow(&mut sequence.tables, share.start + share.rows) else {
+                index += 1;
+                continue;
+            };
+            match self.victim(share.id) {
+                Some(victim) => {
+                    self.evict(victim);
+                    shares.retain(|share| share.id != victim);
+                    // The victim may have stood before this share.
+                    index = shares.iter().position(|other| other.id == share.id).unwrap_or(shares.len());
+                }
+                None => {
+                    self.fail(share.id, error);
+                    shares.remove(index);
+                }
+            }
+        }
+    }
+
+    /// Whose pages to take for `id`: an idle session's first, then those of the request that came last. A request
+    /// that came before `id` is never disturbed.
+    fn victim(&self, id: SequenceId) -> Option<SequenceId> {
+        let arrival = self.sequences.get(&id)?.arrival;
+        let holders = self.sequences.iter().filter(|(other, sequence)| **other != id && sequence.computed > 0);
+        holders
+            .filter(|(_, sequence)| !sequence.is_running() || sequence.arrival > arrival)
+            .max_by_key(|(_, sequence)| (!sequence.is_running(), sequence.arrival))
+            .map(|(&id, _)| id)
+    }
+
+    /// Gives back the pages of a sequence. Its tokens stay, and are computed again, to the same bits, when needed.
+    fn evict(&mut self, id: SequenceId) {
+        if let Some(sequence) = self.sequences.get_mut(&id) {
+            self.cache.release_all(&mut sequence.tables);
+            sequence.computed = 0;
+        }
+    }
+
+    fn forward(&mut self, loaded: &Loaded, shares: &[Share]) -> Result<Pass> {
+        let Engine { cache, scratch, sequences, .. } = self;
+        let mut batch = Batch::new();
+        let mut flags = Vec::with_capacity(shares.len());
+        for share in shares {
+            let Some(sequence) = sequences.get(&share.id) else { continue };
+            let tokens = &sequence.tokens[share.start..share.start + share.rows];
+            batch.push(tokens, share.start, share.logits, &sequence.tables);
+            flags.extend(sequence.job.as_ref().map(|job| Arc::clone(&job.cancelled)));
+        }
+        let cancelled = || flags.iter().any(|flag| flag.load(std::sync::atomic::Ordering::Relaxed));
+        let runtime = &loaded.runtime;
+        let decoder: &Decoder = &loaded.decoder;
+        runtime.pool().region(|region| {
+            let kernels = runtime.kernel_set();
+            decoder.forward(&mut ForwardContext { kernels, region, cache, scratch, cancelled: &cancelled }, &batch)
+        })?
+    }
+
+    /// Samples and turns the outcome of a pass into events.
+    fn deliver(&mut self, loaded: &Loaded, shares: &[Share], started: Instant) {
+        let vocab = loaded.decoder.spec.vocab_size;
+        let mut logits = self.scratch.logits.chunks_exact_mut(vocab);
+        for share in shares {
+            let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
+            sequence.computed = share.start + share.rows;
+            self.cache.release_passed(&mut sequence.tables, sequence.computed);
+            let rows: Vec<&mut [f32]> = logits.by_ref().take(share.logits).collect();
+            let complete = sequence.computed == sequence.tokens.len();
+            let total = sequence.tokens.len();
+            let Some(job) = sequence.job.as_mut() else { continue };
+            job.prefill_started.get_or_insert(started);
+            if let Some(scores) = &mut job.scores {
+                rows.iter().for_each(|row| scores.extend_from_slice(row));
+                if complete {
+                    sequence.finish(FinishReason::Length);
+                }
+                continue;
+            }
+            if !complete {
+                job.push(Event::Progress { done: share.start + share.rows, total });
+                continue;
+            }
+            let Some(row) = rows.into_iter().next() else { continue };
+            let (prompt, output) = sequence.tokens.split_at(job.prompt_end);
+            match sample(row, &job.options, &History { prompt, output }) {
+                Ok((id, logprobs)) => {
+                    let max_context = loaded.max_context;
+                    sequence.accept(id, logprobs, max_context);
+                }
+                Err(error) => job.fail(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! One sequence: its tokens, where its state is, and the job it is working on.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crate::cache::PageTables;
+use crate::error::{Error, Result};
+use crate::event::{Completion, Event, FinishReason, Usage};
+use crate::options::Resolved;
+use crate::sampling::Logprobs;
+use crate::tokenizer::{StopMatcher, StreamDecoder};
+
+/// A conversation's tokens and cache state.
+#[derive(Debug, Default)]
+pub(crate) struct Sequence {
+    /// All tokens so far, prompt and output.
+    pub(crate) tokens: Vec<u32>,
+    /// How many of them have their keys and values in the cache.
+    pub(crate) computed: usize,
+    /// Where those are.
+    pub(crate) tables: PageTables,
+    /// When its job came, in requests.
+    pub(crate) arrival: u64,
+    /// What it is working on.
+    pub(crate) job: Option<Job>,
+}
+
+/// A request that a sequence works on.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) options: Resolved,
+    /// Tokens before this index are the prompt.
+    pub(crate) prompt_end: usize,
+    /// Tokens that were in the cache when the request came.
+    cached: usize,
+    /// Logits of all rows, when they are what is wanted.
+    pub(crate) scores: Option<Vec<f32>>,
+    text: Option<(StreamDecoder, StopMatcher)>,
+    /// Everything that was emitted so far.
+    emitted: String,
+    logprobs: Vec<Logprobs>,
+    pub(crate) events: VecDeque<Result<Event>>,
+    pub(crate) cancelled: Arc<AtomicBool>,
+    finished: bool,
+    submitted: Instant,
+    pub(crate) prefill_started: Option<Instant>,
+    first_token: Option<Instant>,
+}
+
+impl Job {
+    /// A request to generate. `text` is `None` for a model without a tokenizer.
+    pub(crate) fn generate(
+        options: Resolved,
+        prompt_end: usize,
+        cached: usize,
+        text: Option<(StreamDecoder, StopMatcher)>,
+    ) -> Self {
+        Job {
+            options,
+            prompt_end,
+            cached,
+            scores: None,
+            text,
+            emitted: String::new(),
+            logprobs: Vec::new(),
+            events: VecDeque::new(),
+            cancelled: Arc::new(AtomicBool::new(false)),
+            finished: false,
+            submitted: Instant::now(),
+            prefill_started: None,
+            first_token: None,
+        }
+    }
+
+    /// A request for the logits of all `tokens` tokens.
+    pub(crate) fn score(tokens: usize) -> Self {
+        let mut job = Job::generate(Resolved::greedy(), tokens, 0, None);
+        job.scores = Some(Vec::new());
+        job
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        !self.finished && self.cancelled.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn push(&mut self, event: Event) {
+        self.events.push_back(Ok(event));
+    }
+
+    /// Ends the job with an error.
+    pub(crate) fn fail(&mut self, error: Error) {
+        self.finished = true;
+        self.events.push_back(Err(error));
+    }
+}
+
+impl Sequence {
+    /// Whether it has a job that is not finished.
+    pub(crate) fn is_running(&self) -> bool {
+        self.job.as_ref().is_some_and(|job| !job.finished)
+    }
+
+    /// Takes a sampled token: text, stop conditions, events.
+    pub(crate) fn accept(&mut self, id: u32, logprobs: Option<Logprobs>, max_context: usize) {
+        self.tokens.push(id);
+        let Some(job) = self.job.as_mut() else { return };
+        job.first_token.get_or_insert_with(Instant::now);
+        let generated = self.tokens.len() - job.prompt_end;
+        let mut reason = None;
+        if job.options.stop_token_ids.contains(&id) {
+            reason = Some(FinishReason::Stop);
+        } else if generated >= job.options.max_tokens as usize || self.tokens.len() >= max_context {
+            reason = Some(FinishReason::Length);
+        }
+        let mut text = String::new();
+        if let Some((decoder, stop)) = &mut job.text {
+            // A stop token ends the text before itself.
+            if reason != Some(FinishReason::Stop) {
+                match decoder.push(id) {
+                    Ok(piece) => text = piece,
+                    Err(error) => return job.fail(error),
+                }
+            }
+            if reason.is_some() {
+                text.push_str(&decoder.finish());
+            }
+            let outcome = stop.push(&text);
+            text = outcome.emit;
+            if outcome.stopped {
+                reason = Some(FinishReason::Stop);
+            } else if reason.is_some() {
+                text.push_str(&stop.flush());
+            }
+        }
+        job.emitted.push_str(&text);
+        job.logprobs.extend(logprobs.clone());
+        job.push(Event::Token { id, text, logprobs });
+        if let Some(reason) = reason {
+            self.finish(reason);
+        }
+    }
+
+    /// Ends the job and queues its completion.
+    pub(crate) fn finish(&mut self, reason: FinishReason) {
+        let Some(job) = self.job.as_mut() else { return };
+        let now = Instant::now();
+        let first_token = job.first_token.unwrap_or(now);
+        let prefill_started = job.prefill_started.unwrap_or(first_token);
+        job.finished = true;
+        let completion = Completion {
+            text: std::mem::take(&mut job.emitted),
+            token_ids: self.tokens.get(job.prompt_end..).unwrap_or(&[]).to_vec(),
+            finish_reason: reason,
+            usage: Usage {
+                prompt_tokens: job.prompt_end,
+                cached_tokens: job.cached,
+                completion_tokens: self.tokens.len().saturating_sub(job.prompt_end),
+                queue_seconds: (prefill_started - job.submitted).as_secs_f64(),
+                prefill_seconds: (first_token - prefill_started).as_secs_f64(),
+                decode_seconds: (now - first_token).as_secs_f64(),
+            },
+            logprobs: job.options.logprobs.map(|_| std::mem::take(&mut job.logprobs)),
+            options: job.options.to_json(),
+        };
+        job.push(Event::Done(Box::new(completion)));
+    }
+}
