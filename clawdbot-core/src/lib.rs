@@ -3,6 +3,7 @@
 
 mod error;
 mod memory;
+mod model;
 mod threads;
 mod weights;
 

@@ -9,4 +9,4 @@ mod source;
 pub(crate) use dtype::{Dtype, FloatType};
 pub(crate) use matrix::{Int8View, MatrixSource, MatrixView, TensorView};
 pub(crate) use safetensors::quoted;
-pub(crate) use source::{WeightSource, read_small_file};
+pub(crate) use source::{SCALES_SUFFIX, WeightSource, read_small_file};

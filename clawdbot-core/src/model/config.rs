@@ -1,0 +1,317 @@
+//! `config.json` and `generation_config.json`: typed access to untrusted settings.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::weights::{quoted, read_small_file};
+
+/// Longest configuration file in bytes.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+/// Largest value of the sizes that have no limit of their own below.
+const MAX_SIZE: u64 = 1 << 31;
+/// Largest values that are taken for a real model's.
+const LIMITS: &[(&str, u64)] = &[
+    ("vocab_size", 1 << 24),
+    ("hidden_size", 1 << 20),
+    ("intermediate_size", 1 << 22),
+    ("num_hidden_layers", 4096),
+    ("num_attention_heads", 1 << 16),
+    ("num_key_value_heads", 1 << 16),
+    ("head_dim", 1 << 16),
+    ("max_window_layers", MAX_SIZE),
+];
+
+/// A JSON object of settings.
+#[derive(Debug, Clone)]
+pub(crate) struct ModelConfig {
+    /// Path or name, for messages.
+    file: String,
+    /// Path of this object in the file, with a dot behind each key; empty for the whole.
+    prefix: String,
+    map: Map<String, Value>,
+}
+
+impl ModelConfig {
+    /// Reads the file at `path`.
+    ///
+    /// # Errors
+    /// `NotFound` or `Io` if it cannot be read, `InvalidModel` if it is not a JSON object.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        Self::parse(&read_small_file(path, MAX_CONFIG_BYTES)?, &path.display().to_string())
+    }
+
+    /// Parses `json`, which messages call `file`.
+    ///
+    /// # Errors
+    /// `InvalidModel` if it is not a JSON object.
+    pub(crate) fn parse(json: &[u8], file: &str) -> Result<Self> {
+        let value: Value = serde_json::from_slice(json).map_err(|error| {
+            let message = match python_number(json) {
+                Some(name) => {
+                    format!("{file}: {name} is not JSON (Python writes it, no other program reads it)")
+                }
+                None => format!("{file}: malformed JSON: {error}"),
+            };
+            Error::invalid_model(message).with("file", file)
+        })?;
+        match value {
+            Value::Object(map) => Ok(ModelConfig { file: file.to_owned(), prefix: String::new(), map }),
+            other => {
+                Err(Error::invalid_model(format!("{file}: expected an object, found {}", short(&other)))
+                    .with("file", file))
+            }
+        }
+    }
+
+    /// Path or name of the file.
+    pub(super) fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The value of `key`, unless it is absent or null.
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    /// `InvalidModel` naming the file, `key`, what was expected and what is there.
+    pub(super) fn invalid(&self, key: &str, expected: &str) -> Error {
+        self.describe(Error::invalid_model, key, expected)
+    }
+
+    /// As [`ModelConfig::invalid`], of kind `UnsupportedModel`.
+    pub(super) fn unsupported(&self, key: &str, expected: &str) -> Error {
+        self.describe(Error::unsupported_model, key, expected)
+    }
+
+    fn describe(&self, kind: fn(String) -> Error, key: &str, expected: &str) -> Error {
+        let found = self.map.get(key).map_or_else(|| "nothing".to_owned(), short);
+        let key = format!("{}{key}", self.prefix);
+        kind(format!("{}: {key}: expected {expected}, found {found}", self.file))
+            .with("file", self.file.clone())
+            .with("key", key)
+    }
+
+    fn required<T>(&self, key: &str, expected: &str, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| self.invalid(key, expected))
+    }
+
+    /// The object under `key`, unless it is absent or null.
+    pub(super) fn object(&self, key: &str) -> Result<Option<ModelConfig>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Object(map)) => {
+                let (file, prefix) = (self.file.clone(), format!("{}{key}.", self.prefix));
+                Ok(Some(ModelConfig { file, prefix, map: map.clone() }))
+            }
+            Some(_) => Err(self.invalid(key, "an object or null")),
+        }
+    }
+
+    /// Refuses keys other than `known`.
+    ///
+    /// # Errors
+    /// `UnsupportedModel` naming the first other key.
+    pub(super) fn only_keys(&self, known: &[&str]) -> Result<()> {
+        match self.map.keys().find(|key| !known.contains(&key.as_str())) {
+            None => Ok(()),
+            Some(key) => Err(self.unsupported(key, &format!("no keys but {}", known.join(", ")))),
+        }
+    }
+
+    /// A size: an integer from 0 to the limit for `key`; `None` if absent or null.
+    pub(super) fn opt_usize(&self, key: &str) -> Result<Option<usize>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let limit = LIMITS.iter().find(|(name, _)| *name == key).map_or(MAX_SIZE, |&(_, limit)| limit);
+        let number = value.as_u64().filter(|&number| number <= limit);
+        match number.and_then(|number| usize::try_from(number).ok()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(self.invalid(key, &format!("an integer from 0 to {limit}"))),
+        }
+    }
+
+    /// As [`ModelConfig::opt_usize`], of a key that must be there.
+    pub(super) fn usize(&self, key: &str) -> Result<usize> {
+        let value = self.opt_usize(key)?;
+        self.required(key, "an integer", value)
+    }
+
+    /// A finite number; `None` if absent or null.
+    pub(super) fn opt_f64(&self, key: &str) -> Result<Option<f64>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        match value.as_f64().filter(|number| number.is_finite()) {
+            Some(number) => Ok(Some(number)),
+            None => Err(self.invalid(key, "a finite number")),
+        }
+    }
+
+    /// As [`ModelConfig::opt_f64`], of a key that must be there.
+    pub(super) fn f64(&self, key: &str) -> Result<f64> {
+        let value = self.opt_f64(key)?;
+        self.required(key, "a number", value)
+    }
+
+    /// A number that is finite as f32; `None` if absent or null.
+    pub(super) fn opt_f32(&self, key: &str) -> Result<Option<f32>> {
+        let Some(number) = self.opt_f64(key)? else { return Ok(None) };
+        let rounded = number as f32;
+        if rounded.is_finite() {
+            Ok(Some(rounded))
+        } else {
+            Err(self.invalid(key, "a number in the range of f32"))
+        }
+    }
+
+    /// As [`ModelConfig::opt_f32`], of a key that must be there.
+    pub(super) fn f32(&self, key: &str) -> Result<f32> {
+        let value = self.opt_f32(key)?;
+        self.required(key, "a number", value)
+    }
+
+    /// A truth value; `None` if absent or null.
+    pub(super) fn opt_bool(&self, key: &str) -> Result<Option<bool>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::Bool(value)) => Ok(Some(*value)),
+            Some(_) => Err(self.invalid(key, "true or false")),
+        }
+    }
+
+    /// A truth value; `default` if absent or null.
+    pub(super) fn bool_or(&self, key: &str, default: bool) -> Result<bool> {
+        Ok(self.opt_bool(key)?.unwrap_or(default))
+    }
+
+    /// A string; `None` if absent or null.
+    pub(super) fn opt_str(&self, key: &str) -> Result<Option<&str>> {
+        match self.get(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(self.invalid(key, "a string")),
+        }
+    }
+
+    /// As [`ModelConfig::opt_str`], of a key that must be there.
+    pub(super) fn str(&self, key: &str) -> Result<&str> {
+        let value = self.opt_str(key)?;
+        self.required(key, "a string", value)
+    }
+
+    /// A list of strings; `None` if absent or null.
+    pub(super) fn opt_strings(&self, key: &str) -> Result<Option<Vec<&str>>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let strings = value.as_array().and_then(|list| list.iter().map(Value::as_str).collect());
+        self.required(key, "a list of strings", strings).map(Some)
+    }
+
+    /// Token ids: one, a list, or (absent, null) none.
+    pub(super) fn token_ids(&self, key: &str) -> Result<Vec<u32>> {
+        let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+        let ids = match self.get(key) {
+            None => Some(Vec::new()),
+            Some(Value::Array(list)) => list.iter().map(id).collect(),
+            Some(value) => id(value).map(|id| vec![id]),
+        };
+        self.required(key, "a token id, a list of them, or null", ids)
+    }
+
+    /// At most one token id, in the notations of [`ModelConfig::token_ids`].
+    pub(super) fn opt_token_id(&self, key: &str) -> Result<Option<u32>> {
+        match self.token_ids(key)?.as_slice() {
+            [] => Ok(None),
+            [id] => Ok(Some(*id)),
+            _ => Err(self.invalid(key, "at most one token id")),
+        }
+    }
+
+    /// The dtype the model was saved in, by its name in PyTorch: `dtype`, formerly `torch_dtype`.
+    pub(crate) fn dtype(&self) -> Result<Option<&str>> {
+        match (self.opt_str("dtype")?, self.opt_str("torch_dtype")?) {
+            (Some(new), Some(old)) if new != old => {
+                Err(self.invalid("torch_dtype", &format!("{} as dtype has it", quoted(new))))
+            }
+            (new, old) => Ok(new.or(old)),
+        }
+    }
+
+    /// Names in `architectures`; empty if absent.
+    pub(super) fn architectures(&self) -> Result<Vec<&str>> {
+        Ok(self.opt_strings("architectures")?.unwrap_or_default())
+    }
+}
+
+/// What `generation_config.json` says; `None` and empty where it says nothing.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct GenerationDefaults {
+    pub(crate) do_sample: Option<bool>,
+    /// Finite, >= 0.
+    pub(crate) temperature: Option<f32>,
+    /// 0 means no limit.
+    pub(crate) top_k: Option<usize>,
+    /// In [0, 1].
+    pub(crate) top_p: Option<f32>,
+    /// In [0, 1].
+    pub(crate) min_p: Option<f32>,
+    /// Finite, > 0.
+    pub(crate) repetition_penalty: Option<f32>,
+    pub(crate) eos_token_id: Vec<u32>,
+    pub(crate) bos_token_id: Option<u32>,
+    pub(crate) pad_token_id: Option<u32>,
+    /// Tokens.
+    pub(crate) max_new_tokens: Option<usize>,
+}
+
+impl GenerationDefaults {
+    /// Takes the settings that clawdbot knows; the many others that transformers writes are left alone.
+    ///
+    /// # Errors
+    /// `InvalidModel` if one of them has the wrong type or is out of range.
+    pub(crate) fn parse(config: &ModelConfig) -> Result<Self> {
+        let ranged = |key: &str, expected: &str, holds: fn(f32) -> bool| match config.opt_f32(key)? {
+            Some(value) if !holds(value) => Err(config.invalid(key, expected)),
+            value => Ok(value),
+        };
+        let fraction = |value: f32| (0.0..=1.0).contains(&value);
+        // -1 is how older configurations say that there is no padding token.
+        let no_pad = config.get("pad_token_id").and_then(Value::as_i64) == Some(-1);
+        Ok(GenerationDefaults {
+            do_sample: config.opt_bool("do_sample")?,
+            temperature: ranged("temperature", "a number >= 0", |value| value >= 0.0)?,
+            top_k: config.opt_usize("top_k")?,
+            top_p: ranged("top_p", "a number from 0 to 1", fraction)?,
+            min_p: ranged("min_p", "a number from 0 to 1", fraction)?,
+            repetition_penalty: ranged("repetition_penalty", "a number > 0", |value| value > 0.0)?,
+            eos_token_id: config.token_ids("eos_token_id")?,
+            bos_token_id: config.opt_token_id("bos_token_id")?,
+            pad_token_id: if no_pad { None } else { config.opt_token_id("pad_token_id")? },
+            max_new_tokens: config.opt_usize("max_new_tokens")?,
+        })
+    }
+}
+
+/// A value as JSON, cut where it is too long for a message.
+fn short(value: &Value) -> String {
+    const LONGEST: usize = 80;
+    let text = value.to_string();
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text,
+    }
+}
+
+/// `NaN` or `Infinity`, if written outside of a string.
+fn python_number(json: &[u8]) -> Option<&'static str> {
+    let (mut in_string, mut escaped) = (false, false);
+    for (i, &byte) in json.iter().enumerate() {
+        match (in_string, byte) {
+            _ if escaped => escaped = false,
+            (true, b'\\') => escaped = true,
+            (_, b'"') => in_string = !in_string,
+            (false, b'N') if json[i..].starts_with(b"NaN") => return Some("NaN"),
+            (false, b'I') if json[i..].starts_with(b"Infinity") => return Some("Infinity"),
+            _ => {}
+        }
+    }
+    None
+}

@@ -1,0 +1,280 @@
+//! Rotary frequencies: the rope types of `config.json` in both notations.
+//!
+//! Formulas: transformers 5, `modeling_rope_utils.py`. Computed in f64, with our own `pow` and `log` so that they are
+//! the same everywhere, and rounded to f32 at the end.
+
+use std::f64::consts::PI;
+
+use super::config::ModelConfig;
+use crate::error::{Error, Result};
+use crate::weights::quoted;
+
+/// Rope types that are understood.
+const SUPPORTED: &[&str] = &["default", "linear", "llama3", "yarn"];
+/// Keys of `rope_parameters` (and `rope_scaling`), of whatever type.
+const KNOWN_KEYS: &[&str] = &[
+    "rope_type",
+    "type",
+    "rope_theta",
+    "partial_rotary_factor",
+    "factor",
+    "original_max_position_embeddings",
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "mscale",
+    "mscale_all_dim",
+    "truncate",
+    "low_freq_factor",
+    "high_freq_factor",
+];
+/// `rope_theta` where the configuration has none, as in transformers.
+const DEFAULT_THETA: f64 = 10_000.0;
+
+/// Rotary position embedding: the pair `(x[i], x[i + rotary_dim / 2])` of a head is turned by the angle
+/// `position * inv_freq[i]`, and cosine and sine are multiplied by `attention_scaling`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RopeSpec {
+    /// Radians per token, `[rotary_dim / 2]`.
+    pub(crate) inv_freq: Vec<f32>,
+    /// 1.0 but for yarn.
+    pub(crate) attention_scaling: f32,
+    /// Leading elements of a head that are rotated.
+    pub(crate) rotary_dim: usize,
+}
+
+impl RopeSpec {
+    /// Reads `rope_parameters`, or `rope_theta` and `rope_scaling`, for heads of `head_dim` elements.
+    ///
+    /// # Errors
+    /// `UnsupportedModel` for other rope types and for partial rotation; `InvalidModel` if a value is missing, out of
+    /// range, or given twice and differently.
+    pub(super) fn parse(config: &ModelConfig, head_dim: usize) -> Result<RopeSpec> {
+        let settings = Settings::new(config)?;
+        if let Some((source, factor)) = settings.find("partial_rotary_factor")?
+            && factor != 1.0
+        {
+            return Err(source.unsupported("partial_rotary_factor", "1"));
+        }
+        let theta = settings.number_or("rope_theta", DEFAULT_THETA, |theta| theta > 1.0, "a number > 1")?;
+        let (source, key, rope_type) = settings.rope_type()?;
+        let exponent = |i: usize| 2.0 * i as f64 / head_dim as f64;
+        let mut inv_freq: Vec<f64> = (0..head_dim / 2).map(|i| 1.0 / libm::pow(theta, exponent(i))).collect();
+        let mut attention_scaling = 1.0;
+        match rope_type {
+            "default" => {}
+            "linear" => {
+                let factor = settings.factor()?;
+                inv_freq.iter_mut().for_each(|freq| *freq /= factor);
+            }
+            "llama3" => Llama3::parse(&settings)?.scale(&mut inv_freq),
+            "yarn" => {
+                let yarn = Yarn::parse(&settings)?;
+                yarn.scale(theta, head_dim, &mut inv_freq);
+                attention_scaling = yarn.attention_factor;
+            }
+            _ => return Err(source.unsupported(key, &format!("one of {}", SUPPORTED.join(", ")))),
+        }
+        let inv_freq: Vec<f32> = inv_freq.into_iter().map(|freq| freq as f32).collect();
+        let attention_scaling = attention_scaling as f32;
+        if !inv_freq.iter().chain([&attention_scaling]).all(|x| x.is_finite() && *x >= 0.0) {
+            return Err(Error::invalid_model(format!(
+                "the rotary embedding of type {}: expected finite frequencies >= 0, found others",
+                quoted(rope_type)
+            )));
+        }
+        Ok(RopeSpec { inv_freq, attention_scaling, rotary_dim: head_dim })
+    }
+}
+
+/// The objects in which a setting may be: `rope_parameters`, `rope_scaling`, the configuration itself.
+struct Settings<'a> {
+    top: &'a ModelConfig,
+    nested: Vec<ModelConfig>,
+}
+
+impl<'a> Settings<'a> {
+    fn new(top: &'a ModelConfig) -> Result<Self> {
+        let mut nested = Vec::new();
+        for key in ["rope_parameters", "rope_scaling"] {
+            if let Some(object) = top.object(key)? {
+                object.only_keys(KNOWN_KEYS)?;
+                nested.push(object);
+            }
+        }
+        Ok(Settings { top, nested })
+    }
+
+    /// The number `key` and where it is; all places that have it must agree.
+    fn find(&self, key: &str) -> Result<Option<(&ModelConfig, f64)>> {
+        let mut found: Option<(&ModelConfig, f64)> = None;
+        for source in self.nested.iter().chain(self.shared(key)) {
+            let Some(value) = source.opt_f64(key)? else { continue };
+            match found {
+                Some((_, other)) if other != value => {
+                    return Err(source.invalid(key, &format!("{other}, its value elsewhere in the file")));
+                }
+                _ => found = found.or(Some((source, value))),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The top level, for the keys that may stand there. (Others, such as `factor`, would mean something else.)
+    fn shared(&self, key: &str) -> Option<&ModelConfig> {
+        const TOP_LEVEL: &[&str] =
+            &["rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
+        TOP_LEVEL.contains(&key).then_some(self.top)
+    }
+
+    /// The rope type, with the object and the key that have it.
+    fn rope_type(&self) -> Result<(&ModelConfig, &'static str, &str)> {
+        let mut found: Option<(&ModelConfig, &'static str, &str)> = None;
+        for source in &self.nested {
+            for key in ["rope_type", "type"] {
+                let Some(value) = source.opt_str(key)? else { continue };
+                match found {
+                    Some((.., other)) if other != value => {
+                        let expected = format!("{}, its value elsewhere in the file", quoted(other));
+                        return Err(source.invalid(key, &expected));
+                    }
+                    _ => found = found.or(Some((source, key, value))),
+                }
+            }
+        }
+        Ok(found.unwrap_or((self.top, "rope_type", "default")))
+    }
+
+    fn checked(&self, key: &str, holds: fn(f64) -> bool, expected: &str) -> Result<Option<f64>> {
+        match self.find(key)? {
+            Some((source, value)) if !holds(value) => Err(source.invalid(key, expected)),
+            found => Ok(found.map(|(_, value)| value)),
+        }
+    }
+
+    fn number_or(&self, key: &str, default: f64, holds: fn(f64) -> bool, expected: &str) -> Result<f64> {
+        Ok(self.checked(key, holds, expected)?.unwrap_or(default))
+    }
+
+    fn required(&self, key: &str, holds: fn(f64) -> bool, expected: &str) -> Result<f64> {
+        let source = self.nested.first().unwrap_or(self.top);
+        self.checked(key, holds, expected)?.ok_or_else(|| source.invalid(key, expected))
+    }
+
+    fn factor(&self) -> Result<f64> {
+        self.required("factor", |factor| factor >= 1.0, "a number >= 1")
+    }
+
+    /// Tokens that the model was trained on before its context was stretched.
+    fn original_max_position_embeddings(&self) -> Result<f64> {
+        const KEY: &str = "original_max_position_embeddings";
+        match self.checked(KEY, |length| length >= 1.0 && length.fract() == 0.0, "a positive integer")? {
+            Some(length) => Ok(length),
+            None => Ok(self.top.usize("max_position_embeddings")? as f64),
+        }
+    }
+}
+
+/// Llama 3.1: long wavelengths are divided by `factor`, short ones kept, those between interpolated.
+struct Llama3 {
+    factor: f64,
+    low_freq_factor: f64,
+    high_freq_factor: f64,
+    original_length: f64,
+}
+
+impl Llama3 {
+    fn parse(settings: &Settings<'_>) -> Result<Self> {
+        let positive = |key| settings.required(key, |factor| factor > 0.0, "a number > 0");
+        let (low_freq_factor, high_freq_factor) =
+            (positive("low_freq_factor")?, positive("high_freq_factor")?);
+        if high_freq_factor <= low_freq_factor {
+            let message = format!(
+                "high_freq_factor: expected more than low_freq_factor, {low_freq_factor}, found {high_freq_factor}"
+            );
+            return Err(Error::invalid_model(message));
+        }
+        let original_length = settings.original_max_position_embeddings()?;
+        Ok(Llama3 { factor: settings.factor()?, low_freq_factor, high_freq_factor, original_length })
+    }
+
+    fn scale(&self, inv_freq: &mut [f64]) {
+        for freq in inv_freq {
+            let wavelength = 2.0 * PI / *freq;
+            if wavelength > self.original_length / self.low_freq_factor {
+                *freq /= self.factor;
+            } else if wavelength >= self.original_length / self.high_freq_factor {
+                let smooth = (self.original_length / wavelength - self.low_freq_factor)
+                    / (self.high_freq_factor - self.low_freq_factor);
+                *freq = (1.0 - smooth) * *freq / self.factor + smooth * *freq;
+            }
+        }
+    }
+}
+
+/// YaRN: dimensions that turn often within the original length are kept, those that turn seldom divided by `factor`,
+/// with a linear ramp over the dimensions between. Paper: <https://arxiv.org/abs/2309.00071>.
+struct Yarn {
+    factor: f64,
+    attention_factor: f64,
+    /// Turns within the original length, from which on a dimension is kept.
+    beta_fast: f64,
+    /// Turns below which a dimension is interpolated.
+    beta_slow: f64,
+    original_length: f64,
+    /// Whether the ends of the ramp are rounded outwards to whole dimensions.
+    truncate: bool,
+}
+
+impl Yarn {
+    fn parse(settings: &Settings<'_>) -> Result<Self> {
+        let original_length = settings.original_max_position_embeddings()?;
+        let factor = settings.factor()?;
+        let not_negative = |key| settings.checked(key, |x| x >= 0.0, "a number >= 0");
+        // A zero counts as absent for these, as in transformers.
+        let optional = |key| Ok::<_, Error>(not_negative(key)?.filter(|&x| x != 0.0));
+        let mscale = |weight: f64| if factor <= 1.0 { 1.0 } else { 0.1 * weight * libm::log(factor) + 1.0 };
+        let inferred = match (optional("mscale")?, optional("mscale_all_dim")?) {
+            (Some(numerator), Some(denominator)) => mscale(numerator) / mscale(denominator),
+            _ => mscale(1.0),
+        };
+        let mut truncate = None;
+        for source in &settings.nested {
+            let value = source.opt_bool("truncate")?;
+            if let (Some(a), Some(b)) = (truncate, value)
+                && a != b
+            {
+                return Err(source.invalid("truncate", &format!("{a}, its value elsewhere in the file")));
+            }
+            truncate = truncate.or(value);
+        }
+        Ok(Yarn {
+            factor,
+            attention_factor: not_negative("attention_factor")?.unwrap_or(inferred),
+            beta_fast: optional("beta_fast")?.unwrap_or(32.0),
+            beta_slow: optional("beta_slow")?.unwrap_or(1.0),
+            original_length,
+            truncate: truncate.unwrap_or(true),
+        })
+    }
+
+    fn scale(&self, theta: f64, head_dim: usize, inv_freq: &mut [f64]) {
+        let dim = head_dim as f64;
+        // The dimension that turns `turns` times within the original length.
+        let dimension = |turns: f64| {
+            dim * libm::log(self.original_length / (turns * 2.0 * PI)) / (2.0 * libm::log(theta))
+        };
+        let (mut low, mut high) = (dimension(self.beta_fast), dimension(self.beta_slow));
+        if self.truncate {
+            (low, high) = (libm::floor(low), libm::ceil(high));
+        }
+        (low, high) = (low.max(0.0), high.min(dim - 1.0));
+        if low == high {
+            high += 0.001;
+        }
+        for (i, freq) in inv_freq.iter_mut().enumerate() {
+            let ramp = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
+            *freq = *freq / self.factor * ramp + *freq * (1.0 - ramp);
+        }
+    }
+}
