@@ -1,8 +1,20 @@
-//! Models as data: configuration -> `DecoderSpec` -> tensor names.
+//! Models: configuration -> `DecoderSpec` -> weights -> decoder, and the public handle to all of it.
 
 mod arch;
-mod config;
+pub(crate) mod batch;
+mod build;
+pub(crate) mod config;
+pub(crate) mod decoder;
+mod handle;
+mod plan;
 mod registry;
 mod rope_scaling;
-mod spec;
+pub(crate) mod scratch;
+mod source;
+pub(crate) mod spec;
 mod tensors;
+
+pub use handle::{Model, ModelInfo};
+pub(crate) use handle::Loaded;
+pub use plan::Plan;
+pub use source::Source;

@@ -140,8 +140,9 @@ impl Resolved {
         Ok(Resolved {
             max_tokens: options.max_tokens.unwrap_or(context.room),
             temperature: options.temperature.unwrap_or(temperature),
-            top_k: options.top_k.or(defaults.top_k).unwrap_or(0),
-            top_p: options.top_p.or(defaults.top_p).unwrap_or(1.0),
+            top_k: options.top_k.or(defaults.top_k.map(|k| u32::try_from(k).unwrap_or(u32::MAX))).unwrap_or(0),
+            // transformers takes 0 as "off" in a configuration.
+            top_p: options.top_p.or(defaults.top_p.filter(|&p| p > 0.0)).unwrap_or(1.0),
             min_p: options.min_p.or(defaults.min_p).unwrap_or(0.0),
             repetition_penalty: options.repetition_penalty.or(defaults.repetition_penalty).unwrap_or(1.0),
             presence_penalty: options.presence_penalty.unwrap_or(0.0),

@@ -1,0 +1,105 @@
+//! Stored tensors to packed weights.
+
+use super::decoder::{Decoder, DecoderLayer, Linear};
+use super::source::Weights;
+use super::spec::DecoderSpec;
+use super::tensors::{LayerNames, LinearNames, MatrixName, TensorNames};
+use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::{ComputeFormat, KernelSet, PackedMatrix, RowSource};
+use crate::options::WeightType;
+use crate::threads::Region;
+
+/// Weights along k that share a scale in int8. `docs/numerics.md` has the measurements.
+pub(crate) const INT8_GROUP: usize = 64;
+
+/// The compute format of a weight type.
+pub(crate) fn format(weights: WeightType) -> ComputeFormat {
+    match weights {
+        WeightType::Int8 => ComputeFormat::Int8 { group: INT8_GROUP },
+        WeightType::Bf16 => ComputeFormat::Bf16,
+        WeightType::F32 => ComputeFormat::F32,
+    }
+}
+
+/// Matrices that are packed as one, as rows of the same length one after another.
+pub(crate) fn packed_shapes(spec: &DecoderSpec) -> Vec<(usize, usize)> {
+    let names = spec.tensors();
+    let joined = |parts: &[&LinearNames]| (parts.iter().map(|part| part.weight.n).sum(), parts[0].weight.k);
+    let mut shapes = vec![(names.embed_tokens.n, names.embed_tokens.k)];
+    for layer in &names.layers {
+        shapes.push(joined(&[&layer.q, &layer.k, &layer.v]));
+        shapes.push(joined(&[&layer.o]));
+        shapes.push(joined(&[&layer.gate, &layer.up]));
+        shapes.push(joined(&[&layer.down]));
+    }
+    shapes.extend(names.lm_head.iter().map(|head| (head.n, head.k)));
+    shapes
+}
+
+/// Packs weights: what, how, and whom to tell.
+pub(crate) struct Builder<'a> {
+    pub(crate) kernels: &'static KernelSet,
+    pub(crate) region: &'a Region<'a>,
+    pub(crate) weights: &'a Weights,
+    pub(crate) format: ComputeFormat,
+    /// Called with weights packed and weights in all; false cancels.
+    pub(crate) progress: &'a mut dyn FnMut(u64, u64) -> bool,
+    pub(crate) done: u64,
+    pub(crate) total: u64,
+}
+
+impl Builder<'_> {
+    /// The decoder with all its weights.
+    ///
+    /// # Errors
+    /// As the weight files give them; `Cancelled` when `progress` says so.
+    pub(crate) fn build(&mut self, spec: DecoderSpec) -> Result<Decoder> {
+        let names: TensorNames = spec.tensors();
+        self.total = packed_shapes(&spec).iter().map(|&(n, k)| n as u64 * k as u64).sum();
+        let embedding = self.matrices(&[&names.embed_tokens])?;
+        let layers = names.layers.iter().map(|layer| self.layer(layer)).collect::<Result<_>>()?;
+        let norm = self.weights.vector(&names.final_norm)?;
+        let lm_head = names.lm_head.as_ref().map(|head| self.matrices(&[head])).transpose()?;
+        Ok(Decoder { spec, embedding, layers, norm, lm_head })
+    }
+
+    fn layer(&mut self, names: &LayerNames) -> Result<DecoderLayer> {
+        let norms = names.q_norm.as_ref().zip(names.k_norm.as_ref());
+        Ok(DecoderLayer {
+            input_norm: self.weights.vector(&names.input_norm)?,
+            qkv: self.linear(&[&names.q, &names.k, &names.v])?,
+            qk_norms: norms
+                .map(|(q, k)| Ok::<_, Error>((self.weights.vector(q)?, self.weights.vector(k)?)))
+                .transpose()?,
+            o: self.linear(&[&names.o])?,
+            post_attention_norm: self.weights.vector(&names.post_attention_norm)?,
+            gate_up: self.linear(&[&names.gate, &names.up])?,
+            down: self.linear(&[&names.down])?,
+        })
+    }
+
+    /// Projections of the same input, side by side.
+    fn linear(&mut self, parts: &[&LinearNames]) -> Result<Linear> {
+        let weights: Vec<&MatrixName> = parts.iter().map(|part| &part.weight).collect();
+        let weight = self.matrices(&weights)?;
+        let mut bias = Vec::new();
+        for name in parts.iter().filter_map(|part| part.bias.as_ref()) {
+            bias.extend(self.weights.vector(name)?);
+        }
+        // A family gives a bias to all of the joined projections or to none.
+        let bias = (bias.len() == weight.n()).then_some(bias);
+        Ok(Linear { weight, bias })
+    }
+
+    fn matrices(&mut self, names: &[&MatrixName]) -> Result<PackedMatrix> {
+        let sources = names.iter().map(|name| self.weights.matrix(name)).collect::<Result<Vec<_>>>()?;
+        let sources: Vec<&dyn RowSource> = sources.iter().map(AsRef::as_ref).collect();
+        let packed = PackedMatrix::pack(self.kernels, self.region, self.format, &sources)
+            .map_err(|error| error.context(&names[0].name))?;
+        self.done += names.iter().map(|name| name.n as u64 * name.k as u64).sum::<u64>();
+        match (self.progress)(self.done, self.total) {
+            true => Ok(packed),
+            false => Err(Error::new(ErrorKind::Cancelled, "loading was cancelled")),
+        }
+    }
+}

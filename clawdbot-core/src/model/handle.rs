@@ -1,0 +1,304 @@
+//! The public handle: load, generate, score, render.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::build::{Builder, format};
+use super::decoder::Decoder;
+use super::plan::{Plan, Sizes};
+use super::source::{Opened, Source, Text};
+use crate::cache::KvCache;
+use crate::engine::{Engine, Job};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Completion, Event};
+use crate::model::config::GenerationDefaults;
+use crate::options::{GenerateOptions, ModelOptions};
+use crate::runtime::{LogLevel, Reservation, Runtime};
+use crate::session::{Prompt, Session, Stream};
+use crate::tokenizer::Tokenizer;
+
+/// A loaded model: immutable weights, tokenizer, chat template, and the engine that all its sequences share.
+///
+/// Cheap to clone, `Send + Sync`: use one from as many threads as you like. Requests that run at the same time are
+/// computed together.
+#[derive(Clone)]
+pub struct Model(Arc<Handle>);
+
+struct Handle {
+    info: ModelInfo,
+    runtime: Runtime,
+    loaded: RwLock<Option<Arc<Loaded>>>,
+}
+
+/// Everything a model holds; freed when the model is closed and the last request has ended.
+pub(crate) struct Loaded {
+    pub(crate) runtime: Runtime,
+    pub(crate) decoder: Decoder,
+    pub(crate) options: ModelOptions,
+    pub(crate) max_context: usize,
+    pub(crate) defaults: GenerationDefaults,
+    /// Tokens that end a generation.
+    pub(crate) eos: Vec<u32>,
+    pub(crate) bos: Option<u32>,
+    pub(crate) text: Option<Text>,
+    engine: Mutex<Engine>,
+    _reservation: Reservation,
+}
+
+/// Facts about a loaded model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ModelInfo {
+    /// What it would have cost, and did.
+    #[serde(flatten)]
+    pub plan: Plan,
+    /// Rows of the embedding: token ids are below.
+    pub vocab_size: usize,
+    /// Beginning-of-sequence token.
+    pub bos_token_id: Option<u32>,
+    /// Tokens that end a generation.
+    pub eos_token_ids: Vec<u32>,
+    /// Whether messages can be rendered.
+    pub has_chat_template: bool,
+}
+
+impl Runtime {
+    /// What loading `source` with `options` would cost. Opens and checks the files, but reads no weights.
+    ///
+    /// # Errors
+    /// As [`Runtime::load`], but for the budget.
+    pub fn plan(&self, source: &Source, options: &ModelOptions) -> Result<Plan> {
+        Plan::new(self, &Opened::open(source)?, options)
+    }
+
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`, `InvalidModel`, `UnsupportedModel`, `InvalidTokenizer`, `InvalidTemplate` for what is wrong
+    /// with the files; `InvalidArgument` for options; `OutOfBudget` before anything is allocated.
+    pub fn load(&self, source: &Source, options: &ModelOptions) -> Result<Model> {
+        self.load_with_progress(source, options, |_, _| true)
+    }
+
+    /// Loads a model and calls `progress(weights done, weights in all)` now and then; false cancels.
+    ///
+    /// # Errors
+    /// As [`Runtime::load`]; `Cancelled`.
+    pub fn load_with_progress(
+        &self,
+        source: &Source,
+        options: &ModelOptions,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<Model> {
+        self.pool().check_fork()?;
+        let opened = Opened::open(source)?;
+        let plan = Plan::new(self, &opened, options)?;
+        let sizes = Sizes::of(&opened.spec, options)?;
+        let available = self.budget().reserve(plan.load_bytes, "weights, scratch and a page of KV cache")?;
+        drop(available);
+        let reservation =
+            self.budget().reserve(sizes.weights.saturating_add(sizes.scratch), "weights and scratch")?;
+        let Opened { spec, defaults, weights, unused, text, name } = opened;
+        if !unused.is_empty() {
+            let first = unused.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+            let count = unused.len();
+            self.log(LogLevel::Warning, || format!("{name}: {count} tensors are not used: {first} ..."));
+        }
+        let shape = Decoder::kv_shape(&spec, options.kv_type());
+        let cache = KvCache::new(shape, &Decoder::layer_states(&spec), self.budget())?;
+        let decoder = self.pool().region(|region| {
+            let kernels = self.kernel_set();
+            let format = format(options.weights);
+            Builder { kernels, region, weights: &weights, format, progress: &mut progress, done: 0, total: 0 }
+                .build(spec)
+        })??;
+        let spec = &decoder.spec;
+        let eos = if defaults.eos_token_id.is_empty() { spec.eos.clone() } else { defaults.eos_token_id.clone() };
+        let bos = defaults.bos_token_id.or(spec.bos);
+        let info = ModelInfo {
+            vocab_size: spec.vocab_size,
+            bos_token_id: bos,
+            eos_token_ids: eos.clone(),
+            has_chat_template: text.as_ref().is_some_and(|text| text.templates.is_some()),
+            plan,
+        };
+        self.log(LogLevel::Info, || format!("{name}: loaded {} parameters", info.plan.parameters));
+        let loaded = Loaded {
+            runtime: self.clone(),
+            options: options.clone(),
+            max_context: sizes.max_context,
+            defaults,
+            eos,
+            bos,
+            text,
+            engine: Mutex::new(Engine::new(cache)),
+            decoder,
+            _reservation: reservation,
+        };
+        let loaded = RwLock::new(Some(Arc::new(loaded)));
+        Ok(Model(Arc::new(Handle { info, runtime: self.clone(), loaded })))
+    }
+}
+
+impl Loaded {
+    /// The engine, for one caller at a time.
+    ///
+    /// # Errors
+    /// `ForkedRuntime` in a forked child (whose copy of the lock may be held forever), `Internal` after a panic.
+    pub(crate) fn engine(&self) -> Result<MutexGuard<'_, Engine>> {
+        self.runtime.pool().check_fork()?;
+        self.engine.lock().map_err(|_| Error::internal("an earlier panic left the engine in an unknown state"))
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// `InvalidTokenizer` when the model has none.
+    pub(crate) fn text(&self) -> Result<&Text> {
+        let missing = "this model has random weights and no tokenizer: use token ids";
+        self.text.as_ref().ok_or_else(|| Error::invalid_tokenizer(missing))
+    }
+}
+
+impl Model {
+    /// Loads the model in directory `path` with default options, on a runtime of its own.
+    ///
+    /// # Errors
+    /// As [`Runtime::load`].
+    pub fn from_pretrained(path: impl AsRef<Path>) -> Result<Self> {
+        Runtime::new(&Default::default())?.load(&Source::from(path.as_ref()), &ModelOptions::default())
+    }
+
+    /// Loads the built-in story model with default options, on a runtime of its own.
+    ///
+    /// # Errors
+    /// As [`Runtime::load`].
+    pub fn builtin() -> Result<Self> {
+        Runtime::new(&Default::default())?.load(&Source::Builtin, &ModelOptions::default())
+    }
+
+    /// Facts about the model.
+    pub fn info(&self) -> &ModelInfo {
+        &self.0.info
+    }
+
+    /// The runtime that computes it.
+    pub fn runtime(&self) -> &Runtime {
+        &self.0.runtime
+    }
+
+    /// Frees the model once its running requests have ended; they are cancelled. Everything else answers `Closed`.
+    pub fn close(&self) {
+        let taken = self.0.loaded.write().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(loaded) = taken
+            && let Ok(mut engine) = loaded.engine()
+        {
+            engine.cancel_all();
+        }
+    }
+
+    pub(crate) fn loaded(&self) -> Result<Arc<Loaded>> {
+        let closed = || Error::new(ErrorKind::Closed, "the model is closed");
+        self.0.loaded.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// `Closed`; `InvalidTokenizer` for a model without one.
+    pub fn tokenizer(&self) -> Result<Tokenizer> {
+        Ok(self.loaded()?.text()?.tokenizer.clone())
+    }
+
+    /// Renders a conversation with the model's chat template.
+    ///
+    /// `messages` is an array of `{"role", "content", ...}`, `tools` an array of functions; `variables` are further
+    /// variables for the template.
+    ///
+    /// # Errors
+    /// `MissingTemplate`, `InvalidTemplate`, `TemplateRaised`, `Closed`.
+    pub fn render_chat(
+        &self,
+        messages: &Value,
+        tools: Option<&Value>,
+        add_generation_prompt: bool,
+        variables: &Map<String, Value>,
+    ) -> Result<String> {
+        let loaded = self.loaded()?;
+        let missing = || {
+            Error::new(
+                ErrorKind::MissingTemplate,
+                "the model has no chat template: give the prompt as text, or render the messages yourself",
+            )
+        };
+        let templates = loaded.text()?.templates.as_ref().ok_or_else(missing)?;
+        templates.render(messages, tools, add_generation_prompt, variables)
+    }
+
+    /// A new conversation without tokens.
+    ///
+    /// # Errors
+    /// `Closed`, `ForkedRuntime`.
+    pub fn session(&self) -> Result<Session> {
+        Session::new(self.loaded()?)
+    }
+
+    /// Generates from `prompt`, event by event.
+    ///
+    /// # Errors
+    /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`, `Closed`, `ForkedRuntime`.
+    pub fn stream(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Stream> {
+        let mut session = self.session()?;
+        session.append(prompt, options.add_special_tokens)?;
+        session.into_stream(options)
+    }
+
+    /// Generates from `prompt`.
+    ///
+    /// # Errors
+    /// As [`Model::stream`]; `OutOfBudget`, `NonFinite` while computing.
+    pub fn generate(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Completion> {
+        self.stream(prompt, options)?.finish()
+    }
+
+    /// Generates from several prompts, computed together. One result for each, in their order.
+    ///
+    /// # Errors
+    /// Per prompt, as [`Model::generate`].
+    pub fn generate_batch(&self, prompts: Vec<Prompt>, options: &GenerateOptions) -> Vec<Result<Completion>> {
+        let streams: Vec<Result<Stream>> = prompts.into_iter().map(|prompt| self.stream(prompt, options)).collect();
+        streams.into_iter().map(|stream| stream?.finish()).collect()
+    }
+
+    /// Logits at every position of `tokens`: `[tokens.len(), vocab_size]`, row-major.
+    ///
+    /// # Errors
+    /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument` for a token outside the vocabulary, `Closed`,
+    /// `OutOfBudget`, `ForkedRuntime`.
+    pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        let mut session = self.session()?;
+        session.append(Prompt::Tokens(tokens.to_vec()), false)?;
+        session.start(Job::score(tokens.len()))?;
+        session.into_scores(tokens.len() * self.info().vocab_size)
+    }
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model").field("info", &self.0.info).finish_non_exhaustive()
+    }
+}
+
+/// Waits for the end of a stream of events.
+pub(crate) fn last_event(mut next: impl FnMut() -> Result<Option<Event>>) -> Result<Completion> {
+    while let Some(event) = next()? {
+        if let Event::Done(completion) = event {
+            return Ok(*completion);
+        }
+    }
+    Err(Error::new(ErrorKind::Closed, "the stream has already given its completion"))
+}

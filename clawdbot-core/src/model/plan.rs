@@ -1,0 +1,105 @@
+//! What a model would cost, before anything is paid.
+
+use serde::Serialize;
+
+use super::build::{format, packed_shapes};
+use super::decoder::Decoder;
+use super::scratch::Scratch;
+use super::source::Opened;
+use super::spec::DecoderSpec;
+use crate::cache::{KvCache, PAGE_TOKENS};
+use crate::engine::SCORE_ROWS;
+use crate::error::{Error, Result};
+use crate::kernels::PackedMatrix;
+use crate::options::ModelOptions;
+use crate::runtime::{Budget, Runtime};
+
+/// What loading a model would cost, and what it would compute with. Sizes in bytes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Plan {
+    /// Directory or name.
+    pub name: String,
+    /// Architecture, as in `config.json`.
+    pub architecture: &'static str,
+    /// Weights in all matrices and vectors.
+    pub parameters: u64,
+    /// Size of the tensors as stored.
+    pub stored_bytes: u64,
+    /// `int8`, `bf16` or `f32`.
+    pub weights: &'static str,
+    /// Packed weights in memory.
+    pub weights_bytes: u64,
+    /// `bf16` or `f32`.
+    pub kv: &'static str,
+    /// KV cache for one token.
+    pub kv_bytes_per_token: u64,
+    /// Most tokens of a sequence.
+    pub max_context: usize,
+    /// KV cache of one sequence as long as the context. Pages are allocated as sequences grow.
+    pub kv_bytes_full_context: u64,
+    /// Buffers of the largest forward pass.
+    pub scratch_bytes: u64,
+    /// Weights, scratch and the first page of KV cache: what loading needs of the budget.
+    pub load_bytes: u64,
+    /// Instruction-set tier that would compute.
+    pub kernels: &'static str,
+    /// Threads that would compute.
+    pub threads: usize,
+}
+
+/// The parts of a plan that loading needs.
+pub(crate) struct Sizes {
+    pub(crate) weights: u64,
+    pub(crate) scratch: u64,
+    pub(crate) max_context: usize,
+}
+
+impl Sizes {
+    pub(crate) fn of(spec: &DecoderSpec, options: &ModelOptions) -> Result<Self> {
+        options.validate()?;
+        let trained = spec.max_position_embeddings;
+        let max_context = options.max_context.map_or(trained, |n| n as usize);
+        if max_context > trained {
+            return Err(Error::invalid_argument(format!(
+                "option max_context: expected at most {trained}, what the model was trained for, found {max_context}"
+            ))
+            .with("option", "max_context"));
+        }
+        let mut weights = spec.vectors_bytes();
+        for (n, k) in packed_shapes(spec) {
+            let bytes = PackedMatrix::packed_bytes(format(options.weights), n, k)?;
+            weights = weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
+        }
+        let rows = options.prefill_chunk.max(options.max_batch) as usize;
+        let logits = SCORE_ROWS.max(options.max_batch as usize);
+        Ok(Sizes { weights, scratch: Scratch::bytes(spec, rows, logits)?, max_context })
+    }
+}
+
+impl Plan {
+    pub(crate) fn new(runtime: &Runtime, opened: &Opened, options: &ModelOptions) -> Result<Self> {
+        let spec = &opened.spec;
+        let sizes = Sizes::of(spec, options)?;
+        let shape = Decoder::kv_shape(spec, options.kv_type());
+        let cache = KvCache::new(shape, &Decoder::layer_states(spec), &Budget::new(None))?;
+        let page = cache.bytes_per_token() * PAGE_TOKENS as u64;
+        let matrices: u64 = packed_shapes(spec).iter().map(|&(n, k)| n as u64 * k as u64).sum();
+        Ok(Plan {
+            name: opened.name.clone(),
+            architecture: spec.architecture,
+            parameters: matrices + spec.vectors_bytes() / 4,
+            stored_bytes: opened.weights.stored_bytes(),
+            weights: options.weights.name(),
+            weights_bytes: sizes.weights,
+            kv: options.kv_type().name(),
+            kv_bytes_per_token: cache.bytes_per_token(),
+            max_context: sizes.max_context,
+            kv_bytes_full_context: (sizes.max_context.div_ceil(PAGE_TOKENS) as u64).saturating_mul(page),
+            scratch_bytes: sizes.scratch,
+            load_bytes: sizes.weights.saturating_add(sizes.scratch).saturating_add(page),
+            kernels: runtime.kernels(),
+            threads: runtime.threads(),
+        })
+    }
+}

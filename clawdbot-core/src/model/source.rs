@@ -1,0 +1,299 @@
+//! Where a model comes from: a directory, the built-in one, or random weights in a known shape.
+
+use std::path::{Path, PathBuf};
+
+use super::config::{GenerationDefaults, ModelConfig};
+use super::registry::parse_spec;
+use super::spec::DecoderSpec;
+use super::tensors::{MatrixName, VectorName, check_tensors};
+use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::{Int8Row, RowSource};
+use crate::tokenizer::{ChatTemplates, SpecialTokens, Tokenizer};
+use crate::weights::{MatrixSource, MatrixView, WeightSource, read_small_file};
+
+/// Most bytes of `tokenizer.json` and its companions.
+const MAX_TEXT_BYTES: u64 = 256 << 20;
+
+/// Where a model comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Source {
+    /// A Hugging Face model directory: `config.json`, safetensors, `tokenizer.json`.
+    Dir(PathBuf),
+    /// The story model that is part of the library.
+    Builtin,
+    /// Random weights in the shape of a published model (see [`Source::SHAPES`]), made in memory: for measuring speed.
+    /// There is no tokenizer.
+    Shape(String),
+}
+
+impl Source {
+    /// Names that [`Source::Shape`] knows.
+    pub const SHAPES: &'static [&'static str] = &SHAPE_NAMES;
+}
+
+impl From<&Path> for Source {
+    fn from(path: &Path) -> Self {
+        Source::Dir(path.to_owned())
+    }
+}
+
+/// hidden, layers, heads, KV heads, intermediate, vocabulary, context, head_dim, tied
+struct Shape(&'static str, &'static str, [usize; 8], bool);
+
+/// Shapes of published models, from their `config.json`.
+const TABLE: [Shape; 8] = [
+    Shape("qwen2.5-0.5b", "Qwen2ForCausalLM", [896, 24, 14, 2, 4864, 151_936, 32_768, 64], true),
+    Shape("qwen2.5-1.5b", "Qwen2ForCausalLM", [1536, 28, 12, 2, 8960, 151_936, 32_768, 128], true),
+    Shape("qwen3-0.6b", "Qwen3ForCausalLM", [1024, 28, 16, 8, 3072, 151_936, 40_960, 128], true),
+    Shape("qwen3-1.7b", "Qwen3ForCausalLM", [2048, 28, 16, 8, 6144, 151_936, 40_960, 128], true),
+    Shape("llama-3.2-1b", "LlamaForCausalLM", [2048, 16, 32, 8, 8192, 128_256, 131_072, 64], true),
+    Shape("llama-3.2-3b", "LlamaForCausalLM", [3072, 28, 24, 8, 8192, 128_256, 131_072, 128], true),
+    Shape("llama-3.1-8b", "LlamaForCausalLM", [4096, 32, 32, 8, 14_336, 128_256, 131_072, 128], false),
+    Shape("mistral-7b", "MistralForCausalLM", [4096, 32, 32, 8, 14_336, 32_768, 32_768, 128], false),
+];
+const SHAPE_NAMES: [&str; TABLE.len()] = {
+    let mut names = [""; TABLE.len()];
+    let mut i = 0;
+    while i < names.len() {
+        names[i] = TABLE[i].0;
+        i += 1;
+    }
+    names
+};
+
+/// A model's files, opened and checked; no weight has been read yet.
+pub(crate) struct Opened {
+    /// What messages and reports call the model.
+    pub(crate) name: String,
+    pub(crate) spec: DecoderSpec,
+    pub(crate) defaults: GenerationDefaults,
+    pub(crate) weights: Weights,
+    /// Names of tensors in the files that the model does not use.
+    pub(crate) unused: Vec<String>,
+    pub(crate) text: Option<Text>,
+}
+
+/// What turns text into tokens and back.
+pub(crate) struct Text {
+    pub(crate) tokenizer: Tokenizer,
+    pub(crate) templates: Option<ChatTemplates>,
+    pub(crate) special: SpecialTokens,
+}
+
+/// Where tensors come from.
+pub(crate) enum Weights {
+    Files(WeightSource),
+    Random,
+}
+
+macro_rules! builtin {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/builtin/", $name))
+    };
+}
+
+impl Opened {
+    /// Opens and checks everything that can be checked without reading the weights.
+    pub(crate) fn open(source: &Source) -> Result<Self> {
+        match source {
+            Source::Dir(dir) => Self::open_dir(dir),
+            Source::Builtin => Self::open_builtin(),
+            Source::Shape(name) => Self::open_shape(name),
+        }
+    }
+
+    fn open_dir(dir: &Path) -> Result<Self> {
+        let name = dir.display().to_string();
+        if !dir.is_dir() {
+            let kind = if dir.exists() { ErrorKind::InvalidArgument } else { ErrorKind::NotFound };
+            return Err(Error::new(kind, format!("{name}: expected a model directory")).with("path", name));
+        }
+        let config = ModelConfig::open(&dir.join("config.json"))?;
+        let spec = parse_spec(&config)?;
+        let generation = dir.join("generation_config.json");
+        let defaults = match generation.exists() {
+            true => GenerationDefaults::parse(&ModelConfig::open(&generation)?)?,
+            false => GenerationDefaults::default(),
+        };
+        let text = open_text(dir)?;
+        let weights = WeightSource::open_dir(dir)?;
+        Self::checked(name, spec, defaults, weights, text)
+    }
+
+    fn open_builtin() -> Result<Self> {
+        let config = ModelConfig::parse(builtin!("config.json"), "builtin/config.json")?;
+        let generation =
+            ModelConfig::parse(builtin!("generation_config.json"), "builtin/generation_config.json")?;
+        let settings = json_object(builtin!("tokenizer_config.json"), "builtin/tokenizer_config.json")?;
+        let special = SpecialTokens::parse(&settings, None)?;
+        let text = Text {
+            tokenizer: Tokenizer::from_bytes(builtin!("tokenizer.json"))?,
+            templates: ChatTemplates::from_config(settings.get("chat_template"), &special)?,
+            special,
+        };
+        let weights = WeightSource::from_static(builtin!("model.safetensors"), "builtin/model.safetensors")?;
+        let defaults = GenerationDefaults::parse(&generation)?;
+        Self::checked("builtin".into(), parse_spec(&config)?, defaults, weights, text)
+    }
+
+    fn open_shape(name: &str) -> Result<Self> {
+        let Some(Shape(_, architecture, sizes, tied)) = TABLE.iter().find(|shape| shape.0 == name) else {
+            let message = format!("expected a shape, one of {}; found {name:?}", SHAPE_NAMES.join(", "));
+            return Err(Error::invalid_argument(message).with("found", name));
+        };
+        let [hidden, layers, heads, kv_heads, intermediate, vocab, context, head_dim] = sizes;
+        let config = serde_json::json!({
+            "architectures": [architecture], "hidden_size": hidden, "num_hidden_layers": layers,
+            "num_attention_heads": heads, "num_key_value_heads": kv_heads, "intermediate_size": intermediate,
+            "vocab_size": vocab, "max_position_embeddings": context, "head_dim": head_dim,
+            "tie_word_embeddings": tied, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+            "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
+        });
+        let config = ModelConfig::parse(config.to_string().as_bytes(), name)?;
+        Ok(Opened {
+            name: name.to_owned(),
+            spec: parse_spec(&config)?,
+            defaults: GenerationDefaults::default(),
+            weights: Weights::Random,
+            unused: Vec::new(),
+            text: None,
+        })
+    }
+
+    fn checked(
+        name: String,
+        spec: DecoderSpec,
+        defaults: GenerationDefaults,
+        weights: WeightSource,
+        text: Text,
+    ) -> Result<Self> {
+        // A larger vocabulary in the model is padding; a larger one in the tokenizer would index past the embedding.
+        let (ids, rows) = (text.tokenizer.vocab_size(), spec.vocab_size);
+        if ids > rows {
+            let message = format!("{name}: the tokenizer has ids below {ids}, but the model's vocabulary has {rows}");
+            let error = Error::new(ErrorKind::InvalidTokenizer, message);
+            return Err(error.with("expected", rows).with("found", ids));
+        }
+        let outside = defaults.eos_token_id.iter().chain(&defaults.bos_token_id).find(|&&id| id as usize >= rows);
+        if let Some(id) = outside {
+            return Err(Error::invalid_model(format!(
+                "{name}: generation_config.json: expected token ids below the vocabulary size {rows}, found {id}"
+            )));
+        }
+        let unused = check_tensors(&spec, &weights)?;
+        Ok(Opened { name, spec, defaults, weights: Weights::Files(weights), unused, text: Some(text) })
+    }
+}
+
+fn open_text(dir: &Path) -> Result<Text> {
+    let tokenizer = Tokenizer::from_file(&dir.join("tokenizer.json"))?;
+    let object = |file: &str| -> Result<Option<serde_json::Value>> {
+        let path = dir.join(file);
+        if !path.exists() {
+            return Ok(None);
+        }
+        json_object(&read_small_file(&path, MAX_TEXT_BYTES)?, &path.display().to_string()).map(Some)
+    };
+    let settings = object("tokenizer_config.json")?.unwrap_or_else(|| serde_json::json!({}));
+    let special = SpecialTokens::parse(&settings, object("special_tokens_map.json")?.as_ref())?;
+    let template = dir.join("chat_template.jinja");
+    let templates = if template.exists() {
+        let bytes = read_small_file(&template, MAX_TEXT_BYTES)?;
+        let source = String::from_utf8(bytes).map_err(|error| {
+            Error::new(ErrorKind::InvalidUtf8, format!("{}: expected UTF-8: {error}", template.display()))
+        })?;
+        ChatTemplates::from_config(Some(&serde_json::Value::String(source)), &special)?
+    } else {
+        ChatTemplates::from_config(settings.get("chat_template"), &special)?
+    };
+    Ok(Text { tokenizer, templates, special })
+}
+
+fn json_object(bytes: &[u8], file: &str) -> Result<serde_json::Value> {
+    let value: serde_json::Value = serde_json::from_slice(bytes)
+        .map_err(|error| Error::invalid_tokenizer(format!("{file}: malformed JSON: {error}")))?;
+    match value.is_object() {
+        true => Ok(value),
+        false => Err(Error::invalid_tokenizer(format!("{file}: expected a JSON object"))),
+    }
+}
+
+impl Weights {
+    /// The rows of a matrix.
+    pub(crate) fn matrix(&self, name: &MatrixName) -> Result<Box<dyn RowSource + '_>> {
+        Ok(match self {
+            Weights::Files(files) => Box::new(Stored::new(files.matrix(&name.name, name.n, name.k)?)?),
+            Weights::Random => Box::new(RandomRows { seed: seed(&name.name), rows: name.n, cols: name.k }),
+        })
+    }
+
+    /// A norm's gains or a bias.
+    pub(crate) fn vector(&self, name: &VectorName) -> Result<Vec<f32>> {
+        match self {
+            Weights::Files(files) => files.vector(&name.name, name.len),
+            Weights::Random if name.name.ends_with(".bias") => Ok(vec![0.0; name.len]),
+            Weights::Random => Ok(vec![1.0; name.len]),
+        }
+    }
+
+    /// Bytes of all tensors as stored.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        match self {
+            Weights::Files(files) => files.total_bytes(),
+            Weights::Random => 0,
+        }
+    }
+}
+
+/// A stored matrix.
+struct Stored<'a>(MatrixView<'a>);
+
+impl<'a> Stored<'a> {
+    fn new(view: MatrixView<'a>) -> Result<Self> {
+        Ok(Stored(view))
+    }
+}
+
+impl RowSource for Stored<'_> {
+    fn rows(&self) -> usize {
+        self.0.n
+    }
+    fn cols(&self) -> usize {
+        self.0.k
+    }
+    fn read_row(&self, row: usize, out: &mut [f32]) {
+        self.0.read_row(row, out);
+    }
+}
+
+/// Nearly normal weights of standard deviation 0.02, a function of name and position.
+struct RandomRows {
+    seed: u64,
+    rows: usize,
+    cols: usize,
+}
+
+/// FNV-1a.
+fn seed(name: &str) -> u64 {
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+}
+
+impl RowSource for RandomRows {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+    fn cols(&self) -> usize {
+        self.cols
+    }
+    fn read_row(&self, row: usize, out: &mut [f32]) {
+        let mut state = self.seed ^ (row as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for x in out {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let bits = state ^ (state >> 29);
+            // The sum of four uniform numbers: mean 2, variance 1/3.
+            let sum: u32 = [0, 16, 32, 48].iter().map(|shift| (bits >> shift) as u32 & 0xffff).sum();
+            *x = (sum as f32 * (1.0 / 65_536.0) - 2.0) * (0.02 * 1.732_050_8);
+        }
+    }
+}

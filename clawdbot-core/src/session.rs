@@ -1,0 +1,321 @@
+//! Conversations: a session keeps its tokens and their cache between requests; a stream is one request's events.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::engine::{Job, SequenceId};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Completion, Event};
+use crate::model::{Loaded, last_event};
+use crate::options::{GenerateOptions, Resolved, ResolveContext};
+use crate::tokenizer::{StopMatcher, StreamDecoder};
+
+/// What to continue: text, or token ids.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Prompt {
+    /// Text, to be tokenized.
+    Text(String),
+    /// Token ids, taken as they are.
+    Tokens(Vec<u32>),
+}
+
+impl From<&str> for Prompt {
+    fn from(text: &str) -> Self {
+        Prompt::Text(text.to_owned())
+    }
+}
+
+impl From<String> for Prompt {
+    fn from(text: String) -> Self {
+        Prompt::Text(text)
+    }
+}
+
+impl From<Vec<u32>> for Prompt {
+    fn from(tokens: Vec<u32>) -> Self {
+        Prompt::Tokens(tokens)
+    }
+}
+
+impl From<&[u32]> for Prompt {
+    fn from(tokens: &[u32]) -> Self {
+        Prompt::Tokens(tokens.to_vec())
+    }
+}
+
+/// A conversation: its tokens, and their keys and values in the model's cache.
+///
+/// Dropping it gives its part of the cache back.
+pub struct Session {
+    slot: Arc<Slot>,
+}
+
+/// A sequence in the engine, removed with its last owner.
+struct Slot {
+    loaded: Arc<Loaded>,
+    id: SequenceId,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // In a forked child the engine is out of reach, and its memory goes with the process.
+        if let Ok(mut engine) = self.loaded.engine() {
+            engine.close(self.id);
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn new(loaded: Arc<Loaded>) -> Result<Self> {
+        let id = loaded.engine()?.open();
+        Ok(Session { slot: Arc::new(Slot { loaded, id }) })
+    }
+
+    /// Adds to the conversation, and says how many tokens that was. Computation starts with the next request.
+    ///
+    /// `add_special_tokens`: whether text gets the tokenizer's special tokens, such as BOS; usually for the first text
+    /// alone, and not for rendered chat templates, which bring their own.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a token outside the vocabulary or while a stream is running, `ContextOverflow`.
+    pub fn append(&mut self, prompt: impl Into<Prompt>, add_special_tokens: bool) -> Result<usize> {
+        let Slot { loaded, id } = &*self.slot;
+        let tokens = match prompt.into() {
+            Prompt::Text(text) => loaded.text()?.tokenizer.encode(&text, add_special_tokens)?,
+            Prompt::Tokens(tokens) => tokens,
+        };
+        let vocab = loaded.decoder.spec.vocab_size;
+        if let Some(bad) = tokens.iter().find(|&&token| token as usize >= vocab) {
+            let message = format!("expected token ids below the vocabulary size {vocab}, found {bad}");
+            return Err(Error::invalid_argument(message).with("token", *bad));
+        }
+        let mut engine = loaded.engine()?;
+        let sequence = engine.sequence(*id)?;
+        if sequence.is_running() {
+            return Err(Error::invalid_argument("the session has a stream that is not finished"));
+        }
+        let length = sequence.tokens.len() + tokens.len();
+        if length > loaded.max_context {
+            return Err(overflow(length, 0, loaded.max_context));
+        }
+        sequence.tokens.extend_from_slice(&tokens);
+        Ok(tokens.len())
+    }
+
+    /// Generates a continuation, event by event. The tokens become part of the conversation.
+    ///
+    /// # Errors
+    /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`.
+    pub fn stream(&mut self, options: &GenerateOptions) -> Result<Stream> {
+        let Slot { loaded, id } = &*self.slot;
+        let mut engine = loaded.engine()?;
+        let sequence = engine.sequence(*id)?;
+        if sequence.is_running() {
+            return Err(Error::invalid_argument("the session already has a stream that is not finished"));
+        }
+        if sequence.tokens.is_empty() {
+            let missing = "the prompt is empty, and the model has no beginning-of-sequence token to start from";
+            sequence.tokens.push(loaded.bos.ok_or_else(|| Error::new(ErrorKind::EmptyPrompt, missing))?);
+        }
+        let (length, context) = (sequence.tokens.len(), loaded.max_context);
+        let wanted = options.max_tokens.map_or(1, |n| n as usize);
+        if wanted > context.saturating_sub(length) {
+            return Err(overflow(length, wanted, context));
+        }
+        let resolved = Resolved::new(
+            options,
+            &ResolveContext {
+                defaults: &loaded.defaults,
+                eos: &loaded.eos,
+                vocab_size: loaded.decoder.spec.vocab_size,
+                room: u32::try_from(context - length).unwrap_or(u32::MAX),
+            },
+        )?;
+        let text = match &loaded.text {
+            Some(text) => Some((
+                StreamDecoder::new(&text.tokenizer, resolved.skip_special_tokens),
+                StopMatcher::new(&resolved.stop),
+            )),
+            None if !resolved.stop.is_empty() => return Err(loaded.text().err().unwrap_or_else(no_text)),
+            None => None,
+        };
+        let job = Job::generate(resolved, length, sequence.computed, text);
+        let cancelled = Arc::clone(&job.cancelled);
+        // A finished job of an earlier stream makes way.
+        sequence.job = None;
+        engine.start(*id, job)?;
+        Ok(Stream { slot: Arc::clone(&self.slot), cancelled, done: false })
+    }
+
+    /// Generates a continuation.
+    ///
+    /// # Errors
+    /// As [`Session::stream`], and what may happen while computing: `OutOfBudget`, `NonFinite`.
+    pub fn generate(&mut self, options: &GenerateOptions) -> Result<Completion> {
+        self.stream(options)?.finish()
+    }
+
+    /// All tokens of the conversation, prompts and outputs.
+    ///
+    /// # Errors
+    /// `ForkedRuntime`.
+    pub fn tokens(&self) -> Result<Vec<u32>> {
+        Ok(self.slot.loaded.engine()?.sequence(self.slot.id)?.tokens.clone())
+    }
+
+    /// Forgets all but the first `length` tokens.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when there are fewer, or while a stream is running.
+    pub fn truncate(&mut self, length: usize) -> Result<()> {
+        let mut engine = self.slot.loaded.engine()?;
+        let sequence = engine.sequence(self.slot.id)?;
+        if sequence.is_running() {
+            return Err(Error::invalid_argument("the session has a stream that is not finished"));
+        }
+        let found = sequence.tokens.len();
+        if length > found {
+            let message = format!("expected a length of at most the session's {found} tokens, found {length}");
+            return Err(Error::invalid_argument(message));
+        }
+        sequence.job = None;
+        engine.truncate(self.slot.id, length)
+    }
+
+    pub(crate) fn into_stream(mut self, options: &GenerateOptions) -> Result<Stream> {
+        self.stream(options)
+    }
+
+    pub(crate) fn start(&mut self, job: Job) -> Result<()> {
+        let mut engine = self.slot.loaded.engine()?;
+        if engine.sequence(self.slot.id)?.tokens.is_empty() {
+            return Err(Error::new(ErrorKind::EmptyPrompt, "expected at least one token"));
+        }
+        engine.start(self.slot.id, job)
+    }
+
+    /// Waits for a scoring job; `expected` floats.
+    pub(crate) fn into_scores(self, expected: usize) -> Result<Vec<f32>> {
+        let Slot { loaded, id } = &*self.slot;
+        last_event(|| next_event(loaded, *id))?;
+        let scores = loaded.engine()?.stop(*id).and_then(|job| job.scores).unwrap_or_default();
+        match scores.len() == expected {
+            true => Ok(scores),
+            false => Err(Error::internal(format!("expected {expected} logits, found {}", scores.len()))),
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.slot.id).finish_non_exhaustive()
+    }
+}
+
+fn overflow(length: usize, wanted: usize, context: usize) -> Error {
+    let message = format!(
+        "the context holds {context} tokens, but {length} tokens of prompt and {wanted} to generate are asked for"
+    );
+    Error::new(ErrorKind::ContextOverflow, message)
+        .with("prompt_tokens", length)
+        .with("max_tokens", wanted)
+        .with("max_context", context)
+}
+
+fn no_text() -> Error {
+    Error::invalid_tokenizer("the model has no tokenizer")
+}
+
+/// Takes the next event of a sequence; drives the engine until there is one. `None` when the job has ended.
+fn next_event(loaded: &Loaded, id: SequenceId) -> Result<Option<Event>> {
+    loop {
+        // The lock is taken anew for each step, so that callers who wait for it get their events in between.
+        let mut engine = loaded.engine()?;
+        let sequence = engine.sequence(id)?;
+        let running = sequence.is_running();
+        let Some(job) = sequence.job.as_mut() else { return Ok(None) };
+        if let Some(event) = job.events.pop_front() {
+            return event.map(Some);
+        }
+        if !running {
+            return Ok(None);
+        }
+        if !engine.step(loaded)? {
+            return Err(Error::internal("a request is running, but there is nothing to compute"));
+        }
+    }
+}
+
+/// Stops a request from any thread. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct CancelHandle(Arc<AtomicBool>);
+
+impl CancelHandle {
+    /// Asks the request to stop. The forward pass it is part of, prefill included, is abandoned before its next layer;
+    /// the stream then ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The events of one request. Dropping it cancels the request.
+pub struct Stream {
+    slot: Arc<Slot>,
+    cancelled: Arc<AtomicBool>,
+    done: bool,
+}
+
+impl Stream {
+    /// A handle that cancels this request.
+    pub fn cancel_handle(&self) -> CancelHandle {
+        CancelHandle(Arc::clone(&self.cancelled))
+    }
+
+    /// The next event; computes until there is one. `None` after the last.
+    ///
+    /// # Errors
+    /// What ended the request: `OutOfBudget`, `NonFinite`, `ForkedRuntime`, `Internal`.
+    pub fn next_event(&mut self) -> Result<Option<Event>> {
+        if self.done {
+            return Ok(None);
+        }
+        let event = next_event(&self.slot.loaded, self.slot.id);
+        self.done = !matches!(event, Ok(Some(Event::Progress { .. } | Event::Token { .. })));
+        event
+    }
+
+    /// Computes to the end.
+    ///
+    /// # Errors
+    /// As [`Stream::next_event`]; `Closed` when the completion was taken already.
+    pub fn finish(mut self) -> Result<Completion> {
+        last_event(|| self.next_event())
+    }
+}
+
+impl Iterator for Stream {
+    type Item = Result<Event>;
+
+    fn next(&mut self) -> Option<Result<Event>> {
+        self.next_event().transpose()
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        if !self.done {
+            self.cancelled.store(true, Ordering::Relaxed);
+            if let Ok(mut engine) = self.slot.loaded.engine() {
+                engine.stop(self.slot.id);
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stream").field("id", &self.slot.id).field("done", &self.done).finish_non_exhaustive()
+    }
+}
