@@ -4,5 +4,6 @@
 mod error;
 mod memory;
 mod threads;
+pub mod tokenizer;
 
 pub use error::{Error, ErrorKind, Result};
