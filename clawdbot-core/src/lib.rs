@@ -1,10 +1,44 @@
 //! clawdbot runs language models inside your program, on the CPU it has.
+//!
+//! ```
+//! use clawdbot_core::{GenerateOptions, Model};
+//!
+//! let model = Model::builtin()?;
+//! let options = GenerateOptions::default().max_tokens(20_u32).temperature(0.0);
+//! let completion = model.generate("Once upon a time", &options)?;
+//! println!("{}", completion.text);
+//! # Ok::<(), clawdbot_core::Error>(())
+//! ```
+//!
+//! The concepts, with the same names in every language: a [`Runtime`] (threads, memory budget, log hook) makes a
+//! [`Plan`] of what a model would cost and loads a [`Model`]; a [`Session`] is one conversation's state; a prompt with
+//! [`GenerateOptions`] becomes a [`Stream`] of [`Event`]s and in the end a [`Completion`]. Everything that can fail
+//! gives an [`Error`] with a stable number.
+//!
+//! The library prints nothing, does not abort, and does not use process-wide state of the host.
 #![deny(unsafe_code)]
 
+mod cache;
+mod engine;
 mod error;
+mod event;
+mod kernels;
+mod layers;
 mod memory;
 mod model;
+mod options;
+mod runtime;
+mod sampling;
+mod session;
 mod threads;
+pub mod tokenizer;
 mod weights;
 
 pub use error::{Error, ErrorKind, Result};
+pub use event::{Completion, Event, FinishReason, Usage};
+pub use model::{Model, ModelInfo, Plan, Source};
+pub use options::{GenerateOptions, KvType, ModelOptions, RuntimeOptions, WeightType};
+pub use runtime::{Cpus, LogLevel, LogRecord, Runtime};
+pub use sampling::{Logprobs, TokenLogprob};
+pub use session::{CancelHandle, Prompt, Session, Stream};
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,373 @@
+//! Methods of Python's `str`, `dict` and `list`, as far as a sandboxed template may call them.
+
+use minijinja::formatting::{FormatStyle, format};
+use minijinja::value::{Kwargs, StringInput, Tuple, ValueKind, from_args};
+use minijinja::{Error, ErrorKind, State, Value};
+
+use super::values::{self, DictView, type_error};
+
+/// The attributes of a Python `dict`.
+pub(super) const DICT_METHODS: &[&str] =
+    &["clear", "copy", "fromkeys", "get", "items", "keys", "pop", "popitem", "setdefault", "update", "values"];
+
+/// Widest padding that a method adds.
+const MAX_WIDTH: i64 = 100_000;
+
+/// Called by the engine for a method of a value that is not an object of our own.
+///
+/// # Errors
+/// `UnknownMethod` for one that Python does not have or that the sandbox forbids because it changes the receiver.
+pub(super) fn call(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    match value.kind() {
+        ValueKind::String => match value.as_str() {
+            Some(text) => string_method(state, value, text, method, args),
+            None => Err(Error::from(ErrorKind::UnknownMethod)),
+        },
+        ValueKind::Map => dict_method(value, method, args),
+        ValueKind::Seq | ValueKind::Iterable => list_method(value, method, args),
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+/// Charges for `bytes` bytes before they are allocated.
+pub(super) fn reserve(state: &State<'_, '_>, bytes: Option<usize>) -> Result<(), Error> {
+    state.consume_fuel(bytes.map_or(u64::MAX, |bytes| bytes as u64 / 64))
+}
+
+/// `str.isspace` of one character: White_Space and the four separators that Python counts in.
+pub(super) fn is_space(c: char) -> bool {
+    c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
+}
+
+/// `str.strip(chars)`, at the sides asked for.
+pub(super) fn strip<'t>(mut text: &'t str, chars: Option<&str>, left: bool, right: bool) -> &'t str {
+    let drop = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
+    if left {
+        text = text.trim_start_matches(drop);
+    }
+    if right {
+        text = text.trim_end_matches(drop);
+    }
+    text
+}
+
+fn string_method(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    text: &str,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
+    let all = |test: fn(char) -> bool| -> Result<Value, Error> {
+        let () = from_args(args)?;
+        Ok(Value::from(!text.is_empty() && text.chars().all(test)))
+    };
+    Ok(match method {
+        "upper" => {
+            let () = from_args(args)?;
+            Value::from(text.to_uppercase())
+        }
+        "lower" | "casefold" => {
+            let () = from_args(args)?;
+            Value::from(text.to_lowercase())
+        }
+        "swapcase" => {
+            let () = from_args(args)?;
+            let swap = |c: char| -> String {
+                if c.is_uppercase() { c.to_lowercase().collect() } else { c.to_uppercase().collect() }
+            };
+            Value::from(text.chars().map(swap).collect::<String>())
+        }
+        "title" => {
+            let () = from_args(args)?;
+            Value::from(title(text))
+        }
+        "capitalize" => {
+            let () = from_args(args)?;
+            minijinja::filters::capitalize(StringInput::new(state, value)?)
+        }
+        "isspace" => all(is_space)?,
+        "isdigit" | "isdecimal" => all(|c| c.is_ascii_digit() || (!c.is_ascii() && c.is_numeric()))?,
+        "isnumeric" => all(char::is_numeric)?,
+        "isalpha" => all(char::is_alphabetic)?,
+        "isalnum" => all(char::is_alphanumeric)?,
+        "isascii" => {
+            let () = from_args(args)?;
+            Value::from(text.is_ascii())
+        }
+        "islower" | "isupper" => {
+            let () = from_args(args)?;
+            let (has, has_not): (fn(char) -> bool, fn(char) -> bool) =
+                if method == "islower" { (char::is_lowercase, char::is_uppercase) } else { (char::is_uppercase, char::is_lowercase) };
+            Value::from(text.chars().any(has) && !text.chars().any(has_not))
+        }
+        "strip" | "lstrip" | "rstrip" => {
+            let (chars,): (Option<&str>,) = from_args(args)?;
+            Value::from(strip(text, chars, method != "rstrip", method != "lstrip"))
+        }
+        "removeprefix" => {
+            let (prefix,): (&str,) = from_args(args)?;
+            Value::from(text.strip_prefix(prefix).unwrap_or(text))
+        }
+        "removesuffix" => {
+            let (suffix,): (&str,) = from_args(args)?;
+            Value::from(text.strip_suffix(suffix).unwrap_or(text))
+        }
+        "startswith" | "endswith" => {
+            let (affix,): (&Value,) = from_args(args)?;
+            let test = |affix: &str| {
+                if method == "startswith" { text.starts_with(affix) } else { text.ends_with(affix) }
+            };
+            let refuse =
+                |found: &Value| type_error(format!("{method} expects str or tuple of str, not {}", values::type_name(found)));
+            match affix.as_str() {
+                Some(affix) => Value::from(test(affix)),
+                None if affix.is_tuple() => {
+                    let mut found = false;
+                    for affix in affix.try_iter()? {
+                        found |= test(affix.as_str().ok_or_else(|| refuse(&affix))?);
+                    }
+                    Value::from(found)
+                }
+                None => return Err(refuse(affix)),
+            }
+        }
+        "replace" => {
+            let (old, new, count, kwargs): (&str, &str, Option<i64>, Kwargs) = from_args(args)?;
+            let count = match count {
+                Some(count) => Some(count),
+                None => kwargs.get("count")?,
+            };
+            kwargs.assert_all_used()?;
+            let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
+            replace(state, text, old, new, count)?
+        }
+        "split" | "rsplit" => {
+            let (separator, limit, kwargs): (Option<&str>, Option<i64>, Kwargs) = from_args(args)?;
+            let separator = match separator {
+                Some(separator) => Some(separator),
+                None => kwargs.get("sep")?,
+            };
+            let limit = match limit {
+                Some(limit) => Some(limit),
+                None => kwargs.get("maxsplit")?,
+            };
+            kwargs.assert_all_used()?;
+            let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+            list(split(text, separator, limit, method == "rsplit")?)
+        }
+        "splitlines" => {
+            let (keep, kwargs): (Option<bool>, Kwargs) = from_args(args)?;
+            let keep = match keep {
+                Some(keep) => Some(keep),
+                None => kwargs.get("keepends")?,
+            };
+            kwargs.assert_all_used()?;
+            list(split_lines(text, keep.unwrap_or(false)))
+        }
+        "partition" | "rpartition" => {
+            let (separator,): (&str,) = from_args(args)?;
+            if separator.is_empty() {
+                return Err(type_error("empty separator"));
+            }
+            let parts = match method {
+                "partition" => text.split_once(separator).map_or([text, "", ""], |(a, b)| [a, separator, b]),
+                _ => text.rsplit_once(separator).map_or(["", "", text], |(a, b)| [a, separator, b]),
+            };
+            Value::from(Tuple::from(parts.map(Value::from)))
+        }
+        "count" => {
+            let (what,): (&str,) = from_args(args)?;
+            Value::from(text.matches(what).count())
+        }
+        "find" | "rfind" | "index" | "rindex" => {
+            let (what,): (&str,) = from_args(args)?;
+            let found = if method.starts_with('r') { text.rfind(what) } else { text.find(what) };
+            match found {
+                Some(at) => Value::from(text[..at].chars().count()),
+                None if method.ends_with("find") => Value::from(-1),
+                None => return Err(type_error("substring not found")),
+            }
+        }
+        "join" => {
+            let (items,): (&Value,) = from_args(args)?;
+            join(state, text, items)?
+        }
+        "ljust" | "rjust" | "center" => {
+            let (width, fill): (i64, Option<&str>) = from_args(args)?;
+            pad(text, method, width, fill.unwrap_or(" "))?
+        }
+        "zfill" => {
+            let (width,): (i64,) = from_args(args)?;
+            let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
+            let sign = &text[..text.len() - digits.len()];
+            let padded = pad(digits, "rjust", width.saturating_sub(sign.len() as i64), "0")?;
+            Value::from(format!("{sign}{padded}"))
+        }
+        "format" => Value::from(format(FormatStyle::StrFormat, text, args)?),
+        _ => return Err(Error::from(ErrorKind::UnknownMethod)),
+    })
+}
+
+fn list(parts: Vec<&str>) -> Value {
+    parts.into_iter().map(Value::from).collect()
+}
+
+/// `str.title`: a letter after anything that is not a letter becomes upper case, every other one lower case.
+fn title(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut in_word = false;
+    for c in text.chars() {
+        if in_word { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+        in_word = c.is_alphabetic();
+    }
+    out
+}
+
+/// `str.replace`.
+pub(super) fn replace(
+    state: &State<'_, '_>,
+    text: &str,
+    old: &str,
+    new: &str,
+    count: usize,
+) -> Result<Value, Error> {
+    let hits = text.matches(old).take(count).count();
+    reserve(state, hits.checked_mul(new.len()).and_then(|added| added.checked_add(text.len())))?;
+    Ok(Value::from(text.replacen(old, new, count)))
+}
+
+/// `str.split` and `str.rsplit`, with at most `limit` cuts.
+fn split<'t>(text: &'t str, separator: Option<&str>, limit: usize, from_right: bool) -> Result<Vec<&'t str>, Error> {
+    let pieces = limit.saturating_add(1);
+    match (separator, from_right) {
+        (Some(""), _) => Err(type_error("empty separator")),
+        (Some(separator), false) => Ok(text.splitn(pieces, separator).collect()),
+        (Some(separator), true) => {
+            let mut parts: Vec<&str> = text.rsplitn(pieces, separator).collect();
+            parts.reverse();
+            Ok(parts)
+        }
+        (None, false) => {
+            let mut parts = Vec::new();
+            let mut rest = strip(text, None, true, false);
+            while !rest.is_empty() {
+                let end = if parts.len() == limit { None } else { rest.find(is_space) };
+                let end = end.unwrap_or(rest.len());
+                parts.push(&rest[..end]);
+                rest = strip(&rest[end..], None, true, false);
+            }
+            Ok(parts)
+        }
+        (None, true) => {
+            let mut parts = Vec::new();
+            let mut rest = strip(text, None, false, true);
+            while !rest.is_empty() {
+                let last = if parts.len() == limit { None } else { rest.char_indices().rfind(|(_, c)| is_space(*c)) };
+                let start = last.map_or(0, |(at, c)| at + c.len_utf8());
+                parts.push(&rest[start..]);
+                rest = strip(&rest[..start], None, false, true);
+            }
+            parts.reverse();
+            Ok(parts)
+        }
+    }
+}
+
+/// `str.splitlines`: at every line boundary that Python knows.
+fn split_lines(text: &str, keep: bool) -> Vec<&str> {
+    let is_break = |c: char| {
+        matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c' | '\x1d' | '\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
+    };
+    let mut lines = Vec::new();
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(is_break).unwrap_or(rest.len());
+        let mark = match &rest[end..] {
+            after if after.starts_with("\r\n") => 2,
+            after => after.chars().next().map_or(0, char::len_utf8),
+        };
+        lines.push(&rest[..if keep { end + mark } else { end }]);
+        rest = &rest[end + mark..];
+    }
+    lines
+}
+
+fn join(state: &State<'_, '_>, separator: &str, items: &Value) -> Result<Value, Error> {
+    if items.is_none() {
+        return Err(type_error("can only join an iterable"));
+    }
+    let mut out = String::new();
+    for (at, item) in items.try_iter()?.enumerate() {
+        let item = item.as_str().ok_or_else(|| {
+            type_error(format!("sequence item {at}: expected str instance, {} found", values::type_name(&item)))
+        })?;
+        reserve(state, separator.len().checked_add(item.len()))?;
+        if at > 0 {
+            out.push_str(separator);
+        }
+        out.push_str(item);
+    }
+    Ok(Value::from(out))
+}
+
+/// `str.ljust`, `str.rjust` and `str.center`: pads to `width` characters with the one character `fill`.
+pub(super) fn pad(text: &str, method: &str, width: i64, fill: &str) -> Result<Value, Error> {
+    if fill.chars().count() != 1 {
+        return Err(type_error("the fill character must be exactly one character long"));
+    }
+    if width > MAX_WIDTH {
+        return Err(type_error(format!("{method}: the width must be at most {MAX_WIDTH}, found {width}")));
+    }
+    let width = usize::try_from(width).unwrap_or(0);
+    let missing = width.saturating_sub(text.chars().count());
+    let left = match method {
+        "ljust" => 0,
+        "rjust" => missing,
+        // CPython puts the odd one to the left only if the width is odd.
+        _ => missing / 2 + (missing & width & 1),
+    };
+    Ok(Value::from(format!("{}{text}{}", fill.repeat(left), fill.repeat(missing - left))))
+}
+
+fn dict_method(value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    let dict = value.as_object().ok_or_else(|| Error::from(ErrorKind::UnknownMethod))?;
+    match method {
+        "keys" | "values" | "items" => {
+            let () = from_args(args)?;
+            let name = DICT_METHODS.iter().find(|name| **name == method).copied().unwrap_or("items");
+            Ok(DictView::of(name, dict))
+        }
+        "get" => {
+            let (key, default): (&Value, Option<Value>) = from_args(args)?;
+            Ok(dict.get_value(key).or(default).unwrap_or_else(|| Value::from(())))
+        }
+        "copy" => {
+            let () = from_args(args)?;
+            Ok(value.clone())
+        }
+        _ if DICT_METHODS.contains(&method) => Err(type_error(format!("access to method '{method}' of a dict is unsafe"))),
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}
+
+fn list_method(value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+    match method {
+        "count" | "index" => {
+            let (what,): (&Value,) = from_args(args)?;
+            let mut items = value.try_iter()?;
+            if method == "count" {
+                return Ok(Value::from(items.filter(|item| item == what).count()));
+            }
+            items.position(|item| item == *what).map(Value::from).ok_or_else(|| type_error("value is not in the list"))
+        }
+        "copy" => {
+            let () = from_args(args)?;
+            Ok(value.clone())
+        }
+        "append" | "clear" | "extend" | "insert" | "pop" | "remove" | "reverse" | "sort" => {
+            Err(type_error(format!("access to method '{method}' of a list is unsafe")))
+        }
+        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    }
+}

@@ -1,0 +1,310 @@
+//! Chat template rendering, exactly as transformers renders it: jinja2 in an immutable sandbox with `trim_blocks`,
+//! `lstrip_blocks` and loop controls, and with the functions that transformers adds. The engine is minijinja; the
+//! submodules bring it to Python's semantics.
+//!
+//! Templates are untrusted: nesting, steps and output are bounded, and a panic inside the engine becomes an error.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Kwargs;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, ErrorKind, Result};
+
+use super::special::SpecialTokens;
+
+mod filters;
+mod json;
+mod methods;
+mod source;
+mod time;
+mod values;
+
+pub use time::LocalTime;
+
+/// Longest template source, in bytes.
+const MAX_SOURCE: usize = 4 << 20;
+
+/// Steps a template may take whatever its input is. The engine also counts 64 bytes of text as one step.
+const BASE_FUEL: u64 = 1_000_000;
+
+/// Steps added for each byte of the conversation.
+const FUEL_PER_BYTE: u64 = 64;
+
+/// A compiled chat template. Cheap to clone, `Send + Sync`.
+#[derive(Clone)]
+pub struct ChatTemplate {
+    environment: Arc<Environment<'static>>,
+    source: Arc<str>,
+    special_tokens: Arc<Map<String, Value>>,
+}
+
+impl std::fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChatTemplate").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+const NAME: &str = "chat_template";
+
+impl ChatTemplate {
+    /// Compiles `source`. `special` gives the variables `bos_token`, `eos_token`, ...
+    ///
+    /// # Errors
+    /// `InvalidTemplate` when the source does not compile; the message gives the line and the reason.
+    pub fn new(source: &str, special: &SpecialTokens) -> Result<Self> {
+        Self::with_variables(source, special.to_variables())
+    }
+
+    fn with_variables(source: &str, special_tokens: Map<String, Value>) -> Result<Self> {
+        if source.len() > MAX_SOURCE {
+            return Err(invalid(format!(
+                "expected a chat template of at most {MAX_SOURCE} bytes, found {} bytes",
+                source.len()
+            )));
+        }
+        let environment = guarded(|| compile(source))?;
+        Ok(ChatTemplate {
+            environment: Arc::new(environment),
+            source: Arc::from(source),
+            special_tokens: Arc::new(special_tokens),
+        })
+    }
+
+    /// The source as given.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// The prompt for `messages` (a list of objects with `role` and `content`). `tools` is a list of JSON schemas;
+    /// `variables` are passed to the template by name, and win over special tokens of the same name.
+    ///
+    /// # Errors
+    /// `TemplateRaised` when the template refuses the conversation, `InvalidTemplate` when it fails otherwise,
+    /// `InvalidArgument` when `messages` is not a list, or a variable has the name of another argument.
+    pub fn render(
+        &self,
+        messages: &Value,
+        tools: Option<&Value>,
+        add_generation_prompt: bool,
+        variables: &Map<String, Value>,
+    ) -> Result<String> {
+        self.render_at(messages, tools, add_generation_prompt, variables, LocalTime::now())
+    }
+
+    /// [`render`](Self::render), with the time that `strftime_now` tells.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_at(
+        &self,
+        messages: &Value,
+        tools: Option<&Value>,
+        add_generation_prompt: bool,
+        variables: &Map<String, Value>,
+        now: LocalTime,
+    ) -> Result<String> {
+        if !messages.is_array() {
+            return Err(Error::invalid_argument(format!("expected messages to be a list, found {}", json_kind(messages))));
+        }
+        for name in ["messages", "tools", "add_generation_prompt"] {
+            if variables.contains_key(name) {
+                return Err(Error::invalid_argument(format!(
+                    "the template variable {name} is an argument of its own and cannot be passed twice"
+                )));
+            }
+        }
+        guarded(|| {
+            let convert = |name: &str, value: &Value| {
+                values::from_json(value).map_err(|error| {
+                    Error::invalid_argument(format!("{name}: {}", error.detail().unwrap_or("cannot be converted")))
+                })
+            };
+            let mut context: Vec<(String, minijinja::Value)> = Vec::new();
+            context.push(("documents".to_owned(), minijinja::Value::from(())));
+            for (name, value) in self.special_tokens.iter().chain(variables) {
+                context.push((name.clone(), convert(name, value)?));
+            }
+            context.push(("messages".to_owned(), convert("messages", messages)?));
+            context.push(("tools".to_owned(), convert("tools", tools.unwrap_or(&Value::Null))?));
+            context.push(("add_generation_prompt".to_owned(), minijinja::Value::from(add_generation_prompt)));
+            context.push(("strftime_now".to_owned(), clock(now)));
+
+            let mut environment = (*self.environment).clone();
+            let input: u64 = context.iter().map(|(_, value)| size(value)).sum();
+            environment.set_fuel(Some(BASE_FUEL.saturating_add(input.saturating_mul(FUEL_PER_BYTE))));
+            let template = environment.get_template(NAME).map_err(convert_error)?;
+            template.render(minijinja::Value::from_pairs(context)).map_err(convert_error)
+        })
+    }
+}
+
+/// Renders `template` once: the special tokens come in `variables` (`bos_token`, `eos_token`, ...).
+///
+/// # Errors
+/// As [`ChatTemplate::new`] and [`ChatTemplate::render`].
+pub fn render_chat_template(
+    template: &str,
+    messages: &Value,
+    tools: Option<&Value>,
+    add_generation_prompt: bool,
+    variables: &Map<String, Value>,
+) -> Result<String> {
+    ChatTemplate::with_variables(template, Map::new())?.render(messages, tools, add_generation_prompt, variables)
+}
+
+/// The chat templates of a model: one, or several by name.
+#[derive(Debug, Clone)]
+pub struct ChatTemplates {
+    templates: Vec<(String, ChatTemplate)>,
+}
+
+impl ChatTemplates {
+    /// Reads the field `chat_template` of `tokenizer_config.json`: a string, or a list of
+    /// `{"name": ..., "template": ...}`. `None` when the model has no template.
+    ///
+    /// # Errors
+    /// `InvalidTemplate` when the field has another form or a template does not compile.
+    pub fn from_config(chat_template: &Value, special: &SpecialTokens) -> Result<Option<Self>> {
+        let templates = match chat_template {
+            Value::Null => return Ok(None),
+            Value::String(source) => vec![("default".to_owned(), ChatTemplate::new(source, special)?)],
+            Value::Array(entries) => entries
+                .iter()
+                .map(|entry| {
+                    let field = |key: &str| {
+                        entry.get(key).and_then(Value::as_str).ok_or_else(|| {
+                            invalid(format!("chat_template: expected a list of objects with the string {key:?}, found {entry}"))
+                        })
+                    };
+                    let name = field("name")?;
+                    let template = ChatTemplate::new(field("template")?, special)
+                        .map_err(|error| error.context(format!("chat template {name:?}")))?;
+                    Ok((name.to_owned(), template))
+                })
+                .collect::<Result<Vec<_>>>()?,
+            other => {
+                return Err(invalid(format!("chat_template: expected a string or a list, found {}", json_kind(other))));
+            }
+        };
+        Ok((!templates.is_empty()).then_some(ChatTemplates { templates }))
+    }
+
+    /// The template called `name`, if there is one.
+    pub fn get(&self, name: &str) -> Option<&ChatTemplate> {
+        self.templates.iter().rev().find(|(known, _)| known == name).map(|(_, template)| template)
+    }
+
+    /// The names, in the order of the file.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.templates.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The template that transformers chooses: `tool_use` when tools are given and it exists, else `default`.
+    ///
+    /// # Errors
+    /// `MissingTemplate` when there is no `default`.
+    pub fn select(&self, with_tools: bool) -> Result<&ChatTemplate> {
+        let chosen = if with_tools { self.get("tool_use") } else { None };
+        chosen.or_else(|| self.get("default")).ok_or_else(|| {
+            let names: Vec<&str> = self.names().collect();
+            Error::new(
+                ErrorKind::MissingTemplate,
+                format!("expected a chat template called \"default\", found {}", names.join(", ")),
+            )
+        })
+    }
+}
+
+fn compile(source: &str) -> Result<Environment<'static>> {
+    let mut env = Environment::new();
+    let syntax = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build()
+        .map_err(|error| Error::internal(format!("template syntax: {error}")))?;
+    env.set_syntax(syntax);
+    env.set_undefined_behavior(UndefinedBehavior::Lenient);
+    env.set_auto_escape_callback(|_| AutoEscape::None);
+    env.set_formatter(|out, _, value| values::write_str(out, value));
+    env.set_unknown_method_callback(methods::call);
+    filters::install(&mut env);
+    env.add_template_owned(NAME, source::rewrite(source).into_owned()).map_err(convert_error)?;
+    Ok(env)
+}
+
+/// The global function `strftime_now(format)`.
+fn clock(now: LocalTime) -> minijinja::Value {
+    minijinja::Value::from_function(move |format: Option<&str>, kwargs: Kwargs| {
+        let format = match format {
+            Some(format) => format,
+            None => kwargs.get::<&str>("format")?,
+        };
+        kwargs.assert_all_used()?;
+        now.format(format)
+    })
+}
+
+/// Bytes of text in `value`, roughly.
+fn size(value: &minijinja::Value) -> u64 {
+    if let Some(text) = value.as_str() {
+        return text.len() as u64 + 1;
+    }
+    let object = value.as_object();
+    let pairs = object.filter(|_| value.kind() == minijinja::value::ValueKind::Map).and_then(|map| map.try_iter_pairs());
+    match (pairs, object) {
+        (Some(pairs), _) => 1 + pairs.map(|(key, item)| size(&key) + size(&item)).sum::<u64>(),
+        (None, Some(list)) => 1 + list.try_iter().into_iter().flatten().map(|item| size(&item)).sum::<u64>(),
+        _ => 1,
+    }
+}
+
+/// Runs `work`; a panic of the engine becomes an error.
+fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err(invalid("the template engine panicked on this template".to_owned())))
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidTemplate, message)
+}
+
+/// The error of the engine as ours. `raise_exception` is found anywhere in the chain of sources.
+fn convert_error(error: minijinja::Error) -> Error {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    let mut reasons = Vec::new();
+    let mut line = None;
+    while let Some(inner) = source {
+        if let Some(raised) = inner.downcast_ref::<filters::Raised>() {
+            return Error::new(ErrorKind::TemplateRaised, raised.0.clone());
+        }
+        match inner.downcast_ref::<minijinja::Error>() {
+            Some(inner) => {
+                line = inner.line().or(line);
+                reasons.push(inner.detail().map_or_else(|| inner.kind().to_string(), str::to_owned));
+            }
+            None => reasons.push(inner.to_string()),
+        }
+        source = inner.source();
+    }
+    let place = line.map_or_else(String::new, |line| format!(", line {line}"));
+    let error = invalid(format!("chat template{place}: {}", reasons.join(": ")));
+    match line {
+        Some(line) => error.with("line", line),
+        None => error,
+    }
+}
+
+fn json_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}

@@ -1,0 +1,207 @@
+//! Rewrites two constructs that the template engine reads differently from jinja2, without changing a line number:
+//!
+//! - `{% generation %}` ... `{% endgeneration %}` (the marker of assistant turns in transformers) becomes a scope;
+//! - `{% for x in expression %}` gets its expression passed through the filter [`ITER_FILTER`], because Python
+//!   refuses to iterate over `None` and the engine does not.
+
+use std::borrow::Cow;
+
+/// The filter that stands for Python's `iter`.
+pub(super) const ITER_FILTER: &str = "__iter__";
+
+/// The source with both constructs rewritten. Malformed sources come out in a form that the engine refuses as well.
+pub(super) fn rewrite(source: &str) -> Cow<'_, str> {
+    let mut edits = Vec::new();
+    let mut at = 0;
+    while let Some(found) = source[at..].find('{') {
+        let open = at + found;
+        let body = open + 2;
+        at = match source.as_bytes().get(open + 1) {
+            Some(b'#') => source[body..].find("#}").map_or(source.len(), |end| body + end + 2),
+            Some(b'{') => skip_tag(source, body, "}}", |_| {}),
+            Some(b'%') => block(source, body, &mut edits),
+            _ => open + 1,
+        };
+    }
+    if edits.is_empty() {
+        return Cow::Borrowed(source);
+    }
+    let mut out = String::with_capacity(source.len() + 16 * edits.len());
+    let mut copied = 0;
+    for Edit { start, end, text } in edits {
+        out.push_str(&source[copied..start]);
+        out.push_str(text);
+        copied = end;
+    }
+    out.push_str(&source[copied..]);
+    Cow::Owned(out)
+}
+
+/// Replaces `source[start..end]` by `text`.
+struct Edit {
+    start: usize,
+    end: usize,
+    text: &'static str,
+}
+
+/// A token at bracket depth 0.
+struct Token<'a> {
+    start: usize,
+    text: &'a str,
+}
+
+/// Handles the block tag whose inside starts at `body`; returns where to go on.
+fn block(source: &str, body: usize, edits: &mut Vec<Edit>) -> usize {
+    let mut name = None;
+    let mut iterable: Option<usize> = None;
+    let mut iterable_closed = false;
+    let mut last_end = body;
+    let mut new_edits = Vec::new();
+    let end = skip_tag(source, body, "%}", |token: Token<'_>| {
+        let token_end = token.start + token.text.len();
+        match name {
+            None if token.text == "-" || token.text == "+" => {}
+            None => {
+                name = Some(token.text.to_owned());
+                let scope = match token.text {
+                    "generation" => Some("with"),
+                    "endgeneration" => Some("endwith"),
+                    _ => None,
+                };
+                if let Some(text) = scope {
+                    new_edits.push(Edit { start: token.start, end: token_end, text });
+                }
+            }
+            Some(ref tag) if tag == "for" => match (iterable, token.text) {
+                (None, "in") => {
+                    iterable = Some(token_end);
+                    new_edits.push(Edit { start: token_end, end: token_end, text: " (" });
+                }
+                (Some(_), "if" | "recursive") if !iterable_closed => {
+                    iterable_closed = true;
+                    new_edits.push(Edit { start: token.start, end: token.start, text: ")|__iter__ " });
+                }
+                _ => {}
+            },
+            Some(_) => {}
+        }
+        last_end = token_end;
+    });
+    if iterable.is_some() && !iterable_closed {
+        new_edits.push(Edit { start: last_end, end: last_end, text: ")|__iter__" });
+    }
+    edits.append(&mut new_edits);
+    if name.as_deref() == Some("raw") { skip_raw(source, end) } else { end }
+}
+
+/// Walks over the tokens of a tag from `at` up to and over its `close` marker. `on_token` gets those outside of
+/// brackets; brackets and what they enclose come as one token each.
+fn skip_tag(source: &str, mut at: usize, close: &str, mut on_token: impl FnMut(Token<'_>)) -> usize {
+    let bytes = source.as_bytes();
+    let mut depth = 0_usize;
+    let mut bracket_start = at;
+    while at < bytes.len() {
+        let rest = &source[at..];
+        if depth == 0 {
+            if rest.starts_with(close) {
+                return at + close.len();
+            }
+            if (rest.starts_with('-') || rest.starts_with('+')) && rest[1..].starts_with(close) {
+                return at + 1 + close.len();
+            }
+        }
+        let start = at;
+        at += token_len(rest);
+        match bytes[start] {
+            b'(' | b'[' | b'{' => {
+                if depth == 0 {
+                    bracket_start = start;
+                }
+                depth += 1;
+            }
+            b')' | b']' | b'}' => {
+                depth = depth.saturating_sub(1);
+                if depth == 0 {
+                    on_token(Token { start: bracket_start, text: &source[bracket_start..at] });
+                }
+            }
+            space if depth > 0 || space.is_ascii_whitespace() => {}
+            _ => on_token(Token { start, text: &source[start..at] }),
+        }
+    }
+    source.len()
+}
+
+/// Bytes of the token at the start of `rest`, which is not empty: a string, a name or number, or one character.
+fn token_len(rest: &str) -> usize {
+    let first = rest.chars().next().map_or(1, char::len_utf8);
+    match rest.as_bytes()[0] {
+        quote @ (b'\'' | b'"') => {
+            let mut escaped = false;
+            for (at, byte) in rest.bytes().enumerate().skip(1) {
+                match byte {
+                    _ if escaped => escaped = false,
+                    b'\\' => escaped = true,
+                    byte if byte == quote => return at + 1,
+                    _ => {}
+                }
+            }
+            rest.len()
+        }
+        byte if byte == b'_' || byte.is_ascii_alphanumeric() => {
+            rest.bytes().take_while(|b| *b == b'_' || b.is_ascii_alphanumeric()).count()
+        }
+        _ => first,
+    }
+}
+
+/// Where `{% endraw %}` ends, looking from `at` on.
+fn skip_raw(source: &str, mut at: usize) -> usize {
+    while let Some(found) = source[at..].find("{%") {
+        at += found + 2;
+        let rest = source[at..].trim_start_matches(['-', '+']).trim_start();
+        if let Some(rest) = rest.strip_prefix("endraw") {
+            let rest = rest.trim_start();
+            let rest = rest.strip_prefix(['-', '+']).unwrap_or(rest);
+            if let Some(rest) = rest.strip_prefix("%}") {
+                return source.len() - rest.len();
+            }
+        }
+    }
+    source.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_scopes_and_iterables() {
+        for (source, expected) in [
+            ("{%- generation -%}x{% endgeneration %}", "{%- with -%}x{% endwith %}"),
+            ("{% for a, b in x.items() -%}", "{% for a, b in ( x.items())|__iter__ -%}"),
+            ("{%for m in l[1:] if m['if'] in q%}", "{%for m in ( l[1:] )|__iter__ if m['if'] in q%}"),
+            ("{% for x in (a if b else c) recursive %}", "{% for x in ( (a if b else c) )|__iter__ recursive %}"),
+            ("{% for x in ['%}', \"\\\"%}\"] %}", "{% for x in ( ['%}', \"\\\"%}\"])|__iter__ %}"),
+        ] {
+            assert_eq!(rewrite(source), expected);
+            assert_eq!(rewrite(expected).matches("\n").count(), source.matches("\n").count());
+        }
+    }
+
+    #[test]
+    fn leaves_text_comments_and_raw_blocks_alone() {
+        for source in [
+            "for x in y {# {% for x in y %} #} { % generation",
+            "{% raw %}{% for x in y %}{% generation %}{%- endraw -%}",
+            "{{ '{% for x in y %}' ~ {'a': {'b': '}}'}} }}",
+            "{% set generation = 1 %}{{ generation }}",
+            "{%",
+            "{% for x in",
+            "{{ 'open",
+        ] {
+            let rewritten = rewrite(source);
+            assert!(rewritten == source || source == "{% for x in", "{rewritten}");
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Text to token ids and back, chat templates, and text that arrives token by token.
+
+mod chat;
+mod special;
+
+pub use chat::{ChatTemplate, ChatTemplates, LocalTime, render_chat_template};
+pub use special::SpecialTokens;
