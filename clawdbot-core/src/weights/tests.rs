@@ -57,6 +57,8 @@ fn broken_framing_is_refused() {
     refused(&raw_file("{\"a\":", &[]), invalid, &["malformed"]);
     refused(&raw_file("{}{}", &[]), invalid, &["malformed"]);
     refused(&raw_file(&"{\"a\":".repeat(100_000), &[]), invalid, &["malformed"]);
+    let many: String = (0..=1 << 20).map(|i| format!("\"{i}\":\"\",")).collect();
+    refused(&raw_file(&format!("{{\"__metadata__\":{{{many}"), &[]), invalid, &["at most 1048576 keys"]);
     let mut file = raw_file("{\"ab\"}", &[]);
     file[10] = 0xff;
     refused(&file, invalid, &["not UTF-8 from byte 2"]);
@@ -86,7 +88,7 @@ fn broken_entries_are_refused() {
         (r#"{"dtype":"F4","shape":[3],"data_offsets":[0,1]}"#, &["whole bytes"]),
         (
             r#"{"dtype":"I8","shape":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,8],"data_offsets":[0,8]}"#,
-            &["dimensions"],
+            &["more than 16 numbers"],
         ),
         (r#"["F32",[2],[0,8]]"#, &["malformed", "expected an object"]),
         ("7", &["malformed"]),
