@@ -10,3 +10,8 @@ pub(crate) use dtype::{Dtype, FloatType};
 pub(crate) use matrix::{Int8View, MatrixSource, MatrixView, TensorView};
 pub(crate) use safetensors::quoted;
 pub(crate) use source::{SCALES_SUFFIX, WeightSource, read_small_file};
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

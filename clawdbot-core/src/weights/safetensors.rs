@@ -17,8 +17,10 @@ use crate::error::{Error, Result};
 
 /// Longest header in bytes, as in the reference implementation.
 pub(crate) const MAX_HEADER_BYTES: u64 = 100_000_000;
-/// Most dimensions of a tensor.
+/// Most dimensions of a tensor, and so the longest list in a header.
 pub(crate) const MAX_RANK: usize = 16;
+/// Most keys of a JSON object: tensors of a file or an index, strings of the metadata.
+const MAX_KEYS: usize = 1 << 20;
 /// Bytes of the length field in front of the header.
 const PREFIX_BYTES: usize = 8;
 /// Key of the free-form strings.
@@ -75,16 +77,7 @@ impl Header {
             )));
         };
         let data_start = PREFIX_BYTES + json.len();
-        let mut header = Header { tensors: Vec::new(), metadata: BTreeMap::new() };
-        for (name, fields) in parse_json(json)?.0 {
-            if name == METADATA {
-                header.metadata = metadata(fields)?;
-            } else {
-                let what = format!("tensor {}", quoted(&name));
-                let entry = Entry::new(name, fields, data_start, data.len());
-                header.tensors.push(entry.map_err(|error| error.context(what))?);
-            }
-        }
+        let mut header = parse_json(json, data_start, data.len())?;
         header.tensors.sort_by_key(|entry| (entry.range.start, entry.range.end));
         header.check_tiling(data_start, bytes.len())?;
         Ok(header)
@@ -181,10 +174,6 @@ impl Entry {
 
 /// The shape in `usize`, and the size of the tensor in bytes.
 fn checked_size(shape: &[u64], dtype: Dtype) -> Result<(Vec<usize>, u64)> {
-    if shape.len() > MAX_RANK {
-        let message = format!("shape: expected at most {MAX_RANK} dimensions, found {}", shape.len());
-        return Err(Error::invalid_model(message));
-    }
     let overflow =
         || Error::invalid_model(format!("shape: the size of {} {shape:?} overflows", dtype.name()));
     // A zero does not excuse absurd other dimensions: the product without it must fit as well.
@@ -214,7 +203,7 @@ fn metadata(fields: Object<Field>) -> Result<BTreeMap<String, String>> {
     Ok(map)
 }
 
-fn parse_json(json: &[u8]) -> Result<Object<Object<Field>>> {
+fn parse_json(json: &[u8], data_start: usize, data_len: usize) -> Result<Header> {
     let text = std::str::from_utf8(json).map_err(|error| {
         Error::invalid_model(format!("the header is not UTF-8 from byte {} on", error.valid_up_to()))
     })?;
@@ -222,8 +211,61 @@ fn parse_json(json: &[u8]) -> Result<Object<Object<Field>>> {
         let found = text.chars().next().map_or_else(|| "nothing".to_owned(), |c| format!("{c:?}"));
         return Err(Error::invalid_model(format!("the header must begin with '{{', found {found}")));
     }
-    serde_json::from_str(text)
-        .map_err(|error| Error::invalid_model(format!("the header is malformed: {error}")))
+    let mut failure = None;
+    let visitor = HeaderVisitor { data_start, data_len, failure: &mut failure };
+    let mut json = serde_json::Deserializer::from_str(text);
+    let parsed = json.deserialize_map(visitor).and_then(|header| json.end().map(|()| header));
+    parsed.map_err(|error| {
+        failure.unwrap_or_else(|| Error::invalid_model(format!("the header is malformed: {error}")))
+    })
+}
+
+/// Checks each tensor as soon as it is parsed, so that a hostile header is not first turned into many small objects.
+struct HeaderVisitor<'a> {
+    data_start: usize,
+    data_len: usize,
+    /// Why visiting ended early, if not for the JSON's sake.
+    failure: &'a mut Option<Error>,
+}
+
+impl<'de> Visitor<'de> for HeaderVisitor<'_> {
+    type Value = Header;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Header, A::Error> {
+        let mut header = Header { tensors: Vec::new(), metadata: BTreeMap::new() };
+        let mut names = HashSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            check_key(&mut names, &name)?;
+            let fields = map.next_value::<Object<Field>>()?;
+            let added = if name == METADATA {
+                metadata(fields).map(|metadata| header.metadata = metadata)
+            } else {
+                let what = format!("tensor {}", quoted(&name));
+                let entry = Entry::new(name, fields, self.data_start, self.data_len);
+                entry.map(|entry| header.tensors.push(entry)).map_err(|error| error.context(what))
+            };
+            if let Err(error) = added {
+                *self.failure = Some(error);
+                return Err(A::Error::custom("see `failure`"));
+            }
+        }
+        Ok(header)
+    }
+}
+
+/// Refuses a key that is in `keys` already, and more keys than a model can have.
+fn check_key<E: serde::de::Error>(keys: &mut HashSet<String>, key: &str) -> std::result::Result<(), E> {
+    if keys.len() == MAX_KEYS {
+        return Err(E::custom(format_args!("expected at most {MAX_KEYS} keys, found more")));
+    }
+    if !keys.insert(key.to_owned()) {
+        return Err(E::custom(format_args!("the key {} occurs twice", quoted(key))));
+    }
+    Ok(())
 }
 
 /// A name in quotes, escaped, and cut where it is too long for a message.
@@ -250,9 +292,7 @@ impl<'de, V: Deserialize<'de>> Deserialize<'de> for Object<V> {
                 let mut entries = Vec::new();
                 let mut keys = HashSet::new();
                 while let Some((key, value)) = map.next_entry::<String, V>()? {
-                    if !keys.insert(key.clone()) {
-                        return Err(A::Error::custom(format_args!("the key {} occurs twice", quoted(&key))));
-                    }
+                    check_key(&mut keys, &key)?;
                     entries.push((key, value));
                 }
                 Ok(Object(entries))
@@ -291,6 +331,9 @@ impl<'de> Deserialize<'de> for Field {
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Field, A::Error> {
                 let mut numbers = Vec::new();
                 while let Some(number) = seq.next_element::<u64>()? {
+                    if numbers.len() == MAX_RANK {
+                        return Err(A::Error::custom(format_args!("more than {MAX_RANK} numbers in a list")));
+                    }
                     numbers.push(number);
                 }
                 Ok(Field::Numbers(numbers))
