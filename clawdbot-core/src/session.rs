@@ -45,6 +45,14 @@ impl From<&[u32]> for Prompt {
     }
 }
 
+/// Which events a caller wants to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    EachToken,
+    /// The completion alone.
+    AtTheEnd,
+}
+
 /// A conversation: its tokens, and their keys and values in the model's cache.
 ///
 /// Dropping it gives its part of the cache back.
@@ -109,6 +117,10 @@ impl Session {
     /// # Errors
     /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`.
     pub fn stream(&mut self, options: &GenerateOptions) -> Result<Stream> {
+        self.request(options, Delivery::EachToken)
+    }
+
+    pub(crate) fn request(&mut self, options: &GenerateOptions, delivery: Delivery) -> Result<Stream> {
         let Slot { loaded, id } = &*self.slot;
         let mut engine = loaded.engine()?;
         let sequence = engine.sequence(*id)?;
@@ -141,7 +153,8 @@ impl Session {
             None if !resolved.stop.is_empty() => return Err(loaded.text().err().unwrap_or_else(no_text)),
             None => None,
         };
-        let job = Job::generate(resolved, length, sequence.computed, text);
+        let mut job = Job::generate(resolved, length, sequence.computed, text);
+        job.quiet = delivery == Delivery::AtTheEnd;
         let cancelled = Arc::clone(&job.cancelled);
         // A finished job of an earlier stream makes way.
         sequence.job = None;
@@ -154,7 +167,7 @@ impl Session {
     /// # Errors
     /// As [`Session::stream`], and what may happen while computing: `OutOfBudget`, `NonFinite`.
     pub fn generate(&mut self, options: &GenerateOptions) -> Result<Completion> {
-        self.stream(options)?.finish()
+        self.request(options, Delivery::AtTheEnd)?.finish()
     }
 
     /// All tokens of the conversation, prompts and outputs.
@@ -182,10 +195,6 @@ impl Session {
         }
         sequence.job = None;
         engine.truncate(self.slot.id, length)
-    }
-
-    pub(crate) fn into_stream(mut self, options: &GenerateOptions) -> Result<Stream> {
-        self.stream(options)
     }
 
     pub(crate) fn start(&mut self, job: Job) -> Result<()> {

@@ -14,7 +14,7 @@
 
 mod block_pool;
 
-pub(crate) use block_pool::{BlockPool, PageId};
+pub(crate) use block_pool::{BlockPool, PageData, PageId};
 
 use crate::error::{Error, Result};
 use crate::options::KvType;

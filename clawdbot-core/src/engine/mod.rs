@@ -135,6 +135,13 @@ impl Engine {
         Ok(true)
     }
 
+    /// Cancels whatever is running.
+    pub(crate) fn cancel_all(&mut self) {
+        for job in self.sequences.values().filter_map(|sequence| sequence.job.as_ref()) {
+            job.cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
     fn retire_cancelled(&mut self) {
         for sequence in self.sequences.values_mut() {
             if sequence.job.as_ref().is_some_and(Job::is_cancelled) {

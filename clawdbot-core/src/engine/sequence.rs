@@ -37,6 +37,8 @@ pub(crate) struct Job {
     cached: usize,
     /// Logits of all rows, when they are what is wanted.
     pub(crate) scores: Option<Vec<f32>>,
+    /// Whether nobody wants to see tokens one by one.
+    pub(crate) quiet: bool,
     text: Option<(StreamDecoder, StopMatcher)>,
     /// Everything that was emitted so far.
     emitted: String,
@@ -62,6 +64,7 @@ impl Job {
             prompt_end,
             cached,
             scores: None,
+            quiet: false,
             text,
             emitted: String::new(),
             logprobs: Vec::new(),
@@ -78,6 +81,7 @@ impl Job {
     pub(crate) fn score(tokens: usize) -> Self {
         let mut job = Job::generate(Resolved::greedy(), tokens, 0, None);
         job.scores = Some(Vec::new());
+        job.quiet = true;
         job
     }
 
@@ -85,8 +89,11 @@ impl Job {
         !self.finished && self.cancelled.load(Ordering::Relaxed)
     }
 
+    /// Queues an event; a quiet job keeps the last one alone.
     pub(crate) fn push(&mut self, event: Event) {
-        self.events.push_back(Ok(event));
+        if !self.quiet || matches!(event, Event::Done(_)) {
+            self.events.push_back(Ok(event));
+        }
     }
 
     /// Ends the job with an error.

@@ -12,7 +12,8 @@
 //! the other rows of the tile. That makes results independent of batch, chunking and threads.
 
 use super::simd::{LANES, Simd};
-use super::vec_math::exp;
+use super::exp;
+use super::{Kernel, KernelSet};
 use crate::cache::PAGE_TOKENS;
 use crate::memory::Pod;
 
@@ -72,8 +73,32 @@ pub(crate) struct AttentionArgs<'a, E> {
     pub(crate) out: &'a mut [f32],
 }
 
+/// See [`KernelSet::attention_f32`] and [`KernelSet::attention_bf16`].
+pub(super) struct Attention<E>(std::marker::PhantomData<E>);
+
+impl<E: KvElement> Kernel for Attention<E> {
+    type Args<'a> = AttentionArgs<'a, E>;
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(s: S, args: Self::Args<'_>) {
+        attention(s, args);
+    }
+}
+
+impl KernelSet {
+    /// Attention of one tile over f32 pages.
+    pub(crate) fn attention_f32(&self, args: AttentionArgs<'_, f32>) {
+        self.attention_f32.call(args);
+    }
+
+    /// Attention of one tile over bf16 pages.
+    pub(crate) fn attention_bf16(&self, args: AttentionArgs<'_, u16>) {
+        self.attention_bf16.call(args);
+    }
+}
+
 #[inline(always)]
-pub(super) fn attention<S: Simd, E: KvElement>(s: S, args: AttentionArgs<'_, E>) {
+fn attention<S: Simd, E: KvElement>(s: S, args: AttentionArgs<'_, E>) {
     let AttentionArgs { queries, positions, head_dim, window, first_page, pages, out } = args;
     let rows = positions.len();
     assert!(rows <= MAX_ROWS && head_dim > 0, "tile of {rows} rows");

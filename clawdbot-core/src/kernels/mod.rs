@@ -10,6 +10,7 @@
 //! output element depends on its row and its column alone: neither on the number of rows, nor on tiles or threads.
 #![allow(unsafe_code, reason = "intrinsics and calls of functions compiled for a detected instruction set")]
 
+pub(crate) mod attention;
 mod dispatch;
 mod gemm;
 mod isa;
@@ -62,6 +63,8 @@ pub(crate) struct KernelSet {
     add: Slot<vector::Add>,
     to_bf16: Slot<vector::ToBf16>,
     exp: Slot<vector::Exp>,
+    attention_f32: Slot<attention::Attention<f32>>,
+    attention_bf16: Slot<attention::Attention<u16>>,
 }
 
 /// The table of an ISA: `$entry::<K>` is kernel `K` compiled for it.
@@ -77,6 +80,8 @@ macro_rules! kernel_set {
             add: $crate::kernels::Slot($entry::<$crate::kernels::vector::Add>),
             to_bf16: $crate::kernels::Slot($entry::<$crate::kernels::vector::ToBf16>),
             exp: $crate::kernels::Slot($entry::<$crate::kernels::vector::Exp>),
+            attention_f32: $crate::kernels::Slot($entry::<$crate::kernels::attention::Attention<f32>>),
+            attention_bf16: $crate::kernels::Slot($entry::<$crate::kernels::attention::Attention<u16>>),
         }
     };
 }

@@ -41,10 +41,11 @@ pub(crate) fn attend(
     let rows = batch.rows();
     let group = spec.num_attention_heads / spec.num_key_value_heads;
     let width = group * spec.head_dim;
+    let scale = 1.0 / (spec.head_dim as f32).sqrt();
     ops.by_rows(queries, width, |index, to| {
         let (kv_head, row) = (index / rows, index % rows);
         let from = &qkv[row * spec.qkv_size() + kv_head * width..][..width];
-        to.iter_mut().zip(from).for_each(|(to, &q)| *to = q * spec.attention_scale);
+        to.iter_mut().zip(from).for_each(|(to, &q)| *to = q * scale);
     });
 
     let tile_tokens = (TILE_ROWS / group).clamp(1, MAX_ROWS);
@@ -81,13 +82,13 @@ pub(crate) fn attend(
         let context = Context { spec, window, first_page, positions, group };
         let pages = table.get(first_page..=last_page).unwrap_or(&[]);
         let found = match pages.first().copied().flatten().and_then(|id| pool.page(id)) {
-            Some(PageData::F32(_)) => run_tile(ops.kernels.attention_f32, tile, &context, pages, |id| {
+            Some(PageData::F32(_)) => run_tile(|args| ops.kernels.attention_f32(args), tile, &context, pages, |id| {
                 match pool.page(id)? {
                     PageData::F32(data) => Some(&data[head.clone()]),
                     PageData::Bf16(_) => None,
                 }
             }),
-            Some(PageData::Bf16(_)) => run_tile(ops.kernels.attention_bf16, tile, &context, pages, |id| {
+            Some(PageData::Bf16(_)) => run_tile(|args| ops.kernels.attention_bf16(args), tile, &context, pages, |id| {
                 match pool.page(id)? {
                     PageData::Bf16(data) => Some(&data[head.clone()]),
                     PageData::F32(_) => None,
@@ -115,7 +116,7 @@ struct Context<'a> {
 
 /// Runs the kernel on one tile; `None` when a page is not there.
 fn run_tile<'p, E: KvElement>(
-    kernel: fn(AttentionArgs<'_, E>),
+    kernel: impl Fn(AttentionArgs<'_, E>),
     tile: &mut Tile<'_>,
     context: &Context<'_>,
     pages: &[Option<PageId>],

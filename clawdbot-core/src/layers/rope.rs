@@ -4,7 +4,8 @@
 //! transformers; their cosines and sines are computed in float64 by portable code, so all platforms agree.
 
 use crate::kernels::KernelSet;
-use crate::model::spec::{DecoderSpec, RopeSpec};
+use crate::model::rope_scaling::RopeSpec;
+use crate::model::spec::{DecoderSpec, NormSpec};
 
 /// cos and sin of each position's angles, `[positions, rotary_dim / 2]`.
 pub(crate) fn rope_tables(rope: &RopeSpec, positions: &[usize], cos: &mut [f32], sin: &mut [f32]) {
@@ -29,10 +30,12 @@ pub(crate) fn rotate_heads(
     heads: &mut [f32],
 ) {
     let rotated = spec.num_attention_heads + spec.num_key_value_heads;
+    let mut normed = norms.map(|_| vec![0.0; spec.head_dim]);
     for (index, head) in heads.chunks_exact_mut(spec.head_dim).take(rotated).enumerate() {
-        if let Some((q_norm, k_norm)) = norms {
+        if let (Some((q_norm, k_norm)), Some(normed), Some(NormSpec { eps })) = (norms, &mut normed, spec.qk_norm) {
             let weight = if index < spec.num_attention_heads { q_norm } else { k_norm };
-            (kernels.rms_norm_in_place)(head, weight, spec.rms_norm_eps);
+            kernels.rms_norm(head, weight, eps, normed);
+            head.copy_from_slice(normed);
         }
         let half = cos.len();
         let (first, rest) = head.split_at_mut(half);

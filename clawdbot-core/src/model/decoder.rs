@@ -10,14 +10,26 @@
 
 use crate::cache::{KvCache, KvShape, LayerState};
 use crate::error::Result;
-use crate::kernels::{Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm};
+use crate::kernels::{ComputeFormat, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm};
 use crate::layers::attention::attend;
 use crate::layers::rope::{rope_tables, rotate_heads};
 use crate::model::batch::Batch;
 use crate::model::scratch::Scratch;
-use crate::model::spec::DecoderSpec;
+use crate::model::spec::{Activation, DecoderSpec};
 use crate::options::KvType;
 use crate::threads::Region;
+
+impl DecoderSpec {
+    /// Elements of a token's queries, keys and values.
+    pub(crate) fn qkv_size(&self) -> usize {
+        (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim
+    }
+
+    /// Bytes of all norms and biases, as f32.
+    pub(crate) fn vectors_bytes(&self) -> u64 {
+        self.tensors().vectors().map(|vector| 4 * vector.len as u64).sum()
+    }
+}
 
 /// A matrix with its bias.
 #[derive(Debug)]
@@ -150,7 +162,9 @@ impl Decoder {
             let activated = &mut activated[..rows * size];
             ops.by_rows(activated, size, |row, out| {
                 let (gate, up) = gate_up[row * 2 * size..][..2 * size].split_at(size);
-                (ops.kernels.silu_mul)(gate, up, out);
+                match spec.activation {
+                    Activation::Silu => ops.kernels.silu_mul(gate, up, out),
+                }
             });
             ops.linear(activated, rows, &layer.down, x, true, quantized)?;
         }
@@ -163,7 +177,7 @@ impl Decoder {
         }
         let last = &mut last[..wanted.len() * hidden];
         ops.by_rows(last, hidden, |row, out| {
-            (ops.kernels.rms_norm)(&x[wanted[row] * hidden..][..hidden], &self.norm, spec.rms_norm_eps, out);
+            ops.kernels.rms_norm(&x[wanted[row] * hidden..][..hidden], &self.norm, spec.rms_norm_eps, out);
         });
         let logits = &mut logits[..wanted.len() * spec.vocab_size];
         let head = self.lm_head.as_ref().unwrap_or(&self.embedding);
@@ -194,7 +208,7 @@ impl Ops<'_> {
 
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         let width = weight.len();
-        self.by_rows(out, width, |row, out| (self.kernels.rms_norm)(&x[row * width..][..width], weight, eps, out));
+        self.by_rows(out, width, |row, out| self.kernels.rms_norm(&x[row * width..][..width], weight, eps, out));
     }
 
     /// `out = x * weight + bias`, or `out += ...` with `residual`. `x` is `[rows, k]`, `out` is `[rows, n]`.
@@ -220,12 +234,12 @@ impl Ops<'_> {
         epilogue: Epilogue<'_>,
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
-        let lhs = match weight.int8_group() {
-            Some(group) => {
+        let lhs = match weight.format() {
+            ComputeFormat::Int8 { group } => {
                 quantized.quantize(self.kernels, self.region, x, rows, weight.k(), group)?;
                 Lhs::Int8(quantized)
             }
-            None => Lhs::F32(x),
+            ComputeFormat::Bf16 | ComputeFormat::F32 => Lhs::F32(x),
         };
         gemm(self.kernels, self.region, lhs, rows, weight, out, epilogue);
         Ok(())

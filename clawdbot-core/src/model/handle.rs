@@ -18,7 +18,7 @@ use crate::event::{Completion, Event};
 use crate::model::config::GenerationDefaults;
 use crate::options::{GenerateOptions, ModelOptions};
 use crate::runtime::{LogLevel, Reservation, Runtime};
-use crate::session::{Prompt, Session, Stream};
+use crate::session::{Delivery, Prompt, Session, Stream};
 use crate::tokenizer::Tokenizer;
 
 /// A loaded model: immutable weights, tokenizer, chat template, and the engine that all its sequences share.
@@ -236,7 +236,7 @@ impl Model {
             )
         };
         let templates = loaded.text()?.templates.as_ref().ok_or_else(missing)?;
-        templates.render(messages, tools, add_generation_prompt, variables)
+        templates.select(tools.is_some())?.render(messages, tools, add_generation_prompt, variables)
     }
 
     /// A new conversation without tokens.
@@ -252,9 +252,13 @@ impl Model {
     /// # Errors
     /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`, `Closed`, `ForkedRuntime`.
     pub fn stream(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Stream> {
+        self.request(prompt.into(), options, Delivery::EachToken)
+    }
+
+    fn request(&self, prompt: Prompt, options: &GenerateOptions, delivery: Delivery) -> Result<Stream> {
         let mut session = self.session()?;
         session.append(prompt, options.add_special_tokens)?;
-        session.into_stream(options)
+        session.request(options, delivery)
     }
 
     /// Generates from `prompt`.
@@ -262,7 +266,7 @@ impl Model {
     /// # Errors
     /// As [`Model::stream`]; `OutOfBudget`, `NonFinite` while computing.
     pub fn generate(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Completion> {
-        self.stream(prompt, options)?.finish()
+        self.request(prompt.into(), options, Delivery::AtTheEnd)?.finish()
     }
 
     /// Generates from several prompts, computed together. One result for each, in their order.
@@ -270,7 +274,9 @@ impl Model {
     /// # Errors
     /// Per prompt, as [`Model::generate`].
     pub fn generate_batch(&self, prompts: Vec<Prompt>, options: &GenerateOptions) -> Vec<Result<Completion>> {
-        let streams: Vec<Result<Stream>> = prompts.into_iter().map(|prompt| self.stream(prompt, options)).collect();
+        let start = |prompt| self.request(prompt, options, Delivery::AtTheEnd);
+        // All are under way before the first is waited for, so they run as one batch.
+        let streams: Vec<Result<Stream>> = prompts.into_iter().map(start).collect();
         streams.into_iter().map(|stream| stream?.finish()).collect()
     }
 

@@ -8,13 +8,13 @@ pub(crate) mod decoder;
 mod handle;
 mod plan;
 mod registry;
-mod rope_scaling;
+pub(crate) mod rope_scaling;
 pub(crate) mod scratch;
 mod source;
 pub(crate) mod spec;
 mod tensors;
 
 pub use handle::{Model, ModelInfo};
-pub(crate) use handle::Loaded;
+pub(crate) use handle::{Loaded, last_event};
 pub use plan::Plan;
 pub use source::Source;

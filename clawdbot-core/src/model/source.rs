@@ -7,9 +7,9 @@ use super::registry::parse_spec;
 use super::spec::DecoderSpec;
 use super::tensors::{MatrixName, VectorName, check_tensors};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{Int8Row, RowSource};
+use crate::kernels::RowSource;
 use crate::tokenizer::{ChatTemplates, SpecialTokens, Tokenizer};
-use crate::weights::{MatrixSource, MatrixView, WeightSource, read_small_file};
+use crate::weights::{MatrixView, WeightSource, read_small_file};
 
 /// Most bytes of `tokenizer.json` and its companions.
 const MAX_TEXT_BYTES: u64 = 256 << 20;
@@ -78,7 +78,6 @@ pub(crate) struct Opened {
 pub(crate) struct Text {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) templates: Option<ChatTemplates>,
-    pub(crate) special: SpecialTokens,
 }
 
 /// Where tensors come from.
@@ -126,11 +125,10 @@ impl Opened {
         let generation =
             ModelConfig::parse(builtin!("generation_config.json"), "builtin/generation_config.json")?;
         let settings = json_object(builtin!("tokenizer_config.json"), "builtin/tokenizer_config.json")?;
-        let special = SpecialTokens::parse(&settings, None)?;
+        let special = SpecialTokens::parse(&settings)?;
         let text = Text {
             tokenizer: Tokenizer::from_bytes(builtin!("tokenizer.json"))?,
-            templates: ChatTemplates::from_config(settings.get("chat_template"), &special)?,
-            special,
+            templates: templates(settings.get("chat_template"), &special)?,
         };
         let weights = WeightSource::from_static(builtin!("model.safetensors"), "builtin/model.safetensors")?;
         let defaults = GenerationDefaults::parse(&generation)?;
@@ -196,18 +194,25 @@ fn open_text(dir: &Path) -> Result<Text> {
         json_object(&read_small_file(&path, MAX_TEXT_BYTES)?, &path.display().to_string()).map(Some)
     };
     let settings = object("tokenizer_config.json")?.unwrap_or_else(|| serde_json::json!({}));
-    let special = SpecialTokens::parse(&settings, object("special_tokens_map.json")?.as_ref())?;
+    let mut special = SpecialTokens::parse(&settings)?;
+    if let Some(map) = object("special_tokens_map.json")? {
+        special = special.or(SpecialTokens::parse(&map)?);
+    }
     let template = dir.join("chat_template.jinja");
     let templates = if template.exists() {
         let bytes = read_small_file(&template, MAX_TEXT_BYTES)?;
         let source = String::from_utf8(bytes).map_err(|error| {
             Error::new(ErrorKind::InvalidUtf8, format!("{}: expected UTF-8: {error}", template.display()))
         })?;
-        ChatTemplates::from_config(Some(&serde_json::Value::String(source)), &special)?
+        templates(Some(&serde_json::Value::String(source)), &special)?
     } else {
-        ChatTemplates::from_config(settings.get("chat_template"), &special)?
+        templates(settings.get("chat_template"), &special)?
     };
-    Ok(Text { tokenizer, templates, special })
+    Ok(Text { tokenizer, templates })
+}
+
+fn templates(template: Option<&serde_json::Value>, special: &SpecialTokens) -> Result<Option<ChatTemplates>> {
+    template.map_or(Ok(None), |template| ChatTemplates::from_config(template, special))
 }
 
 fn json_object(bytes: &[u8], file: &str) -> Result<serde_json::Value> {
@@ -223,7 +228,7 @@ impl Weights {
     /// The rows of a matrix.
     pub(crate) fn matrix(&self, name: &MatrixName) -> Result<Box<dyn RowSource + '_>> {
         Ok(match self {
-            Weights::Files(files) => Box::new(Stored::new(files.matrix(&name.name, name.n, name.k)?)?),
+            Weights::Files(files) => Box::new(Stored(files.matrix(&name.name, name.n, name.k)?)),
             Weights::Random => Box::new(RandomRows { seed: seed(&name.name), rows: name.n, cols: name.k }),
         })
     }
@@ -248,12 +253,6 @@ impl Weights {
 
 /// A stored matrix.
 struct Stored<'a>(MatrixView<'a>);
-
-impl<'a> Stored<'a> {
-    fn new(view: MatrixView<'a>) -> Result<Self> {
-        Ok(Stored(view))
-    }
-}
 
 impl RowSource for Stored<'_> {
     fn rows(&self) -> usize {
