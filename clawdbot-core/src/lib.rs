@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 mod error;
+mod kernels;
 mod memory;
 mod threads;
 
