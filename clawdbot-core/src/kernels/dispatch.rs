@@ -28,7 +28,11 @@ pub(crate) fn available() -> Vec<&'static KernelSet> {
 /// `InvalidArgument` when `CLAWDBOT_ISA` names a set that does not exist or that this CPU cannot run.
 pub(crate) fn select() -> Result<&'static KernelSet> {
     static CHOICE: OnceLock<Result<&'static KernelSet>> = OnceLock::new();
-    CHOICE.get_or_init(|| choose(std::env::var_os(VARIABLE).as_deref().map(|name| name.to_string_lossy()).as_deref())).clone()
+    CHOICE
+        .get_or_init(|| {
+            choose(std::env::var_os(VARIABLE).as_deref().map(|name| name.to_string_lossy()).as_deref())
+        })
+        .clone()
 }
 
 fn choose(forced: Option<&str>) -> Result<&'static KernelSet> {

@@ -1,10 +1,27 @@
 //! Matrix products `out[m, n] = lhs[m, k] * rhs[n, k]^T`: checks, and the split into tasks.
+//!
+//! Two kernels per format. *Narrow* is for few rows, where the time is that of reading the weights: it streams panel
+//! after panel. *Wide* is for many: it copies a slice of some panels, all 16 x panels columns by a stretch of k, into the
+//! first-level cache and multiplies it with row tile after row tile.
 
+use std::ops::Range;
+
+use super::gemm_float::FloatArgs;
+use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
 use super::matrix::Panels;
-use super::quantize::{Int8Rows, QuantizedRows, SharedMut, groups};
+use super::quantize::{QuantizedRows, SharedMut, groups};
 use super::simd::LANES;
-use super::{ComputeFormat, Kernel, KernelSet, PackedMatrix, Simd, Slot};
+use super::{KernelSet, PackedMatrix, Simd};
 use crate::threads::Region;
+
+/// Rows up to which the narrow kernels are used, and rows of their largest tile.
+pub(super) const NARROW_ROWS: usize = 8;
+/// Rows of which a wide kernel keeps the sums at a time: 24 KiB for three panels.
+pub(super) const CHUNK_ROWS: usize = 128;
+/// Bytes of weights that a narrow task reads at least.
+const NARROW_TASK_BYTES: usize = 64 << 10;
+/// Tasks per thread to aim at, so that threads of unequal speed end together.
+const TASKS_PER_THREAD: usize = 8;
 
 /// The left-hand side of [`gemm`].
 #[derive(Clone, Copy)]
@@ -41,5 +58,134 @@ pub(crate) fn gemm(
     let (n, k) = (rhs.n(), rhs.k());
     assert_eq!(out.len(), m * n, "out: [{m}, {n}]");
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == n), "bias: [{n}]");
-    todo!()
+    let out = SharedMut(out.as_mut_ptr());
+    let target = Target { out: &out, n, epilogue };
+    let panels = n.div_ceil(LANES);
+    let wide = m > NARROW_ROWS;
+    match (&rhs.panels, lhs) {
+        (Panels::Int8 { codes, scales, group }, Lhs::Int8(rows)) => {
+            let (k_blocks, groups) = (k.div_ceil(4), groups(k, *group));
+            let lhs = rows.rows(m, k, *group);
+            let (codes, scales) = (codes.as_chunks().0, scales.as_chunks().0);
+            assert!(codes.len() == panels * k_blocks && scales.len() == panels * groups);
+            // A group longer than a slice takes the slow way.
+            let wide = wide && *group <= 4 * SLICE_BLOCKS;
+            let slot = if wide { &kernels.int8_wide } else { &kernels.int8_narrow };
+            let split = Split::new(region, m, panels, k_blocks * 64, wide.then_some(kernels.tile_panels.0));
+            region.parallel(split.tasks(), |task| {
+                let (rows, panels) = split.task(task);
+                slot.call(Int8Args { lhs, codes, scales, k_blocks, group: *group, rows, panels, target });
+            });
+        }
+        (Panels::Bf16(data), Lhs::F32(x)) => {
+            assert!(x.len() == m * k && data.len() == panels * LANES * k.next_multiple_of(2));
+            let slot = if wide { &kernels.bf16_wide } else { &kernels.bf16_narrow };
+            let split = Split::new(region, m, panels, k * 32, wide.then_some(kernels.tile_panels.1));
+            region.parallel(split.tasks(), |task| {
+                let (rows, panels) = split.task(task);
+                slot.call(FloatArgs { x, data, k, rows, panels, target });
+            });
+        }
+        (Panels::F32(data), Lhs::F32(x)) => {
+            assert!(x.len() == m * k && data.len() == panels * LANES * k);
+            let slot = if wide { &kernels.f32_wide } else { &kernels.f32_narrow };
+            let split = Split::new(region, m, panels, k * 64, wide.then_some(kernels.tile_panels.1));
+            region.parallel(split.tasks(), |task| {
+                let (rows, panels) = split.task(task);
+                slot.call(FloatArgs { x, data, k, rows, panels, target });
+            });
+        }
+        (_, lhs) => {
+            let kind = if matches!(lhs, Lhs::F32(_)) { "f32" } else { "int8" };
+            panic!("a matrix of {:?} cannot be multiplied by rows of {kind}", rhs.format());
+        }
+    }
+}
+
+/// The grid of tasks: contiguous panels by contiguous rows.
+struct Split {
+    m: usize,
+    panels: usize,
+    rows_per_task: usize,
+    panels_per_task: usize,
+}
+
+impl Split {
+    /// `tile_panels`: of the wide kernel; none for the narrow one.
+    fn new(
+        region: &Region<'_>,
+        m: usize,
+        panels: usize,
+        panel_bytes: usize,
+        tile_panels: Option<usize>,
+    ) -> Self {
+        let wanted = region.threads() * TASKS_PER_THREAD;
+        match tile_panels {
+            None => {
+                let at_least = NARROW_TASK_BYTES.div_ceil(panel_bytes.max(1));
+                let panels_per_task = panels.div_ceil(wanted).max(at_least).max(1);
+                Split { m, panels, rows_per_task: m.max(1), panels_per_task }
+            }
+            // One column of tiles per task; all rows, unless that makes too few tasks.
+            Some(tile_panels) => {
+                let parts = wanted.div_ceil(panels.div_ceil(tile_panels).max(1));
+                let parts = parts.clamp(1, m.div_ceil(CHUNK_ROWS / 2));
+                Split {
+                    m,
+                    panels,
+                    rows_per_task: m.div_ceil(parts).next_multiple_of(8),
+                    panels_per_task: tile_panels,
+                }
+            }
+        }
+    }
+
+    fn tasks(&self) -> usize {
+        self.m.div_ceil(self.rows_per_task) * self.panels.div_ceil(self.panels_per_task)
+    }
+
+    /// Rows and panels of a task. Neighbouring tasks share panels.
+    fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
+        let row_parts = self.m.div_ceil(self.rows_per_task);
+        let row = task % row_parts * self.rows_per_task;
+        let panel = task / row_parts * self.panels_per_task;
+        (row..(row + self.rows_per_task).min(self.m), panel..(panel + self.panels_per_task).min(self.panels))
+    }
+}
+
+/// Where sums go.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'a> {
+    out: &'a SharedMut<f32>,
+    n: usize,
+    epilogue: Epilogue<'a>,
+}
+
+impl Target<'_> {
+    /// Bias, residual, and out with it.
+    ///
+    /// # Safety
+    /// `row` must be below m, `panel` below `n / 16` rounded up, and both in the caller's task.
+    #[inline(always)]
+    pub(super) unsafe fn finish<S: Simd>(&self, s: S, row: usize, panel: usize, sum: S::F32) {
+        let column = panel * LANES;
+        let count = LANES.min(self.n - column);
+        // SAFETY: inside `[m, n]` by the caller's promise; no other task has this row and panel.
+        let out = unsafe { self.out.slice(row * self.n + column, count) };
+        let mut sum = sum;
+        if let Some(bias) = self.epilogue.bias {
+            sum = s.add(sum, s.load_partial(&bias[column..column + count]));
+        }
+        if self.epilogue.residual {
+            sum = s.add(sum, s.load_partial(out));
+        }
+        s.store_partial(sum, out);
+    }
+}
+
+/// `rows` in chunks of at most [`CHUNK_ROWS`], of nearly equal size, multiples of `mr` except for the last.
+#[inline(always)]
+pub(super) fn row_chunk(rows: usize, mr: usize) -> usize {
+    let chunks = rows.div_ceil(CHUNK_ROWS / mr * mr).max(1);
+    rows.div_ceil(chunks).next_multiple_of(mr)
 }

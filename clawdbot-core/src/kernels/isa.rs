@@ -1,17 +1,20 @@
 //! The instruction sets: one feature list each, which feeds the detector and the compiler.
 
-use super::{Kernel, KernelSet, kernel_set};
+use super::{Kernel, KernelSet, kernel_set, slot};
 use crate::kernels::simd::Scalar;
 
 /// Kernels for any CPU.
 pub(super) mod scalar {
     use super::*;
 
-    fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
+    /// # Safety
+    /// Unsafe only to be called like the others.
+    unsafe fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
         K::run(Scalar, args)
     }
 
-    pub(in crate::kernels) static KERNELS: KernelSet = kernel_set!("scalar", "any", entry, Scalar);
+    pub(in crate::kernels) static KERNELS: KernelSet =
+        kernel_set!("scalar", "any", entry, int8: 2 x 1, float: 2 x 1);
 
     pub(in crate::kernels) fn detected() -> bool {
         true
@@ -20,7 +23,9 @@ pub(super) mod scalar {
 
 /// An ISA of x86-64: `entry` compiles a kernel with the features, `detected` asks the CPU for the same features.
 macro_rules! x86_64_isa {
-    ($(#[$doc:meta])* $module:ident, $name:literal, $token:ident, [$($feature:tt),+ $(,)?]) => {
+    ($(#[$doc:meta])* $module:ident, $name:literal, $token:ident,
+        int8: $mr:literal x $np:literal, float: $fmr:literal x $fnp:literal,
+        [$($feature:tt),+ $(,)?]) => {
         $(#[$doc])*
         #[cfg(target_arch = "x86_64")]
         pub(super) mod $module {
@@ -35,7 +40,7 @@ macro_rules! x86_64_isa {
                 K::run(unsafe { $token::assume() }, args)
             }
 
-            pub(in crate::kernels) static KERNELS: KernelSet = kernel_set!($name, "x86_64", entry, $token);
+            pub(in crate::kernels) static KERNELS: KernelSet = kernel_set!($name, "x86_64", entry, int8: $mr x $np, float: $fmr x $fnp);
 
             pub(in crate::kernels) fn detected() -> bool {
                 $(std::arch::is_x86_feature_detected!($feature))&&+
@@ -46,6 +51,6 @@ macro_rules! x86_64_isa {
 
 x86_64_isa!(
     /// AVX-512 with VNNI.
-    avx512_vnni, "avx512-vnni", Avx512,
+    avx512_vnni, "avx512-vnni", Avx512, int8: 4 x 3, float: 8 x 3,
     ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx2", "fma", "f16c"]
 );

@@ -106,7 +106,10 @@ impl Sizes {
             columns.checked_mul(k_padded)?.checked_mul(4).map(|bytes| Sizes { data: bytes / 4, scales })
         };
         sizes().ok_or_else(|| {
-            Error::new(ErrorKind::OutOfBudget, format!("a matrix of {n} x {k} weights does not fit into memory"))
+            Error::new(
+                ErrorKind::OutOfBudget,
+                format!("a matrix of {n} x {k} weights does not fit into memory"),
+            )
         })
     }
 }
@@ -164,7 +167,10 @@ impl PackedMatrix {
             )));
         }
         let too_many = || Error::new(ErrorKind::OutOfBudget, "the number of rows overflows");
-        let n = sources.iter().try_fold(0_usize, |n, source| n.checked_add(source.rows())).ok_or_else(too_many)?;
+        let n = sources
+            .iter()
+            .try_fold(0_usize, |n, source| n.checked_add(source.rows()))
+            .ok_or_else(too_many)?;
         let sizes = Sizes::of(format, n, k)?;
         let rows = Rows { sources, n, k };
         let panels = match format {
@@ -193,7 +199,13 @@ impl PackedMatrix {
     /// # Panics
     /// When `row` is not below n or `out` is not k long.
     pub(crate) fn read_row(&self, row: usize, out: &mut [f32]) {
-        assert!(row < self.n && out.len() == self.k, "row {row} of {}, {} of {} weights", self.n, out.len(), self.k);
+        assert!(
+            row < self.n && out.len() == self.k,
+            "row {row} of {}, {} of {} weights",
+            self.n,
+            out.len(),
+            self.k
+        );
         let (panel, column) = (row / LANES, row % LANES);
         match &self.panels {
             Panels::Int8 { codes, scales, group } => {
@@ -261,7 +273,9 @@ impl Rows<'_> {
     ) -> Result<()> {
         let (blocks, groups) = (self.k.div_ceil(4), groups(self.k, group));
         let per_task = self.panels_per_task(region);
-        let parts = codes.chunks_mut((per_task * blocks * 64).max(1)).zip(scales.chunks_mut((per_task * groups * LANES).max(1)));
+        let parts = codes
+            .chunks_mut((per_task * blocks * 64).max(1))
+            .zip(scales.chunks_mut((per_task * groups * LANES).max(1)));
         for_each_part(region, parts, |task, (codes, scales)| {
             let mut row = AlignedBuf::<f32>::zeroed(self.k)?;
             // Rows of codes of one panel, k padded with zeros.
@@ -285,8 +299,10 @@ impl Rows<'_> {
                         None => {
                             source.read_row(index_there, &mut row);
                             if !kernels.quantize_weights(&row, group, row_codes, &mut row_scales) {
-                                return Err(Error::invalid_model(format!("row {index_there} has a weight that is not finite"))
-                                    .with("row", index_there));
+                                return Err(Error::invalid_model(format!(
+                                    "row {index_there} has a weight that is not finite"
+                                ))
+                                .with("row", index_there));
                             }
                         }
                     }

@@ -13,10 +13,14 @@
 pub(crate) mod attention;
 mod dispatch;
 mod gemm;
+mod gemm_float;
+mod gemm_int8;
 mod isa;
 mod matrix;
 mod quantize;
 pub(crate) mod simd;
+#[cfg(test)]
+mod tests;
 mod vector;
 
 pub(crate) use dispatch::{available, select};
@@ -39,14 +43,13 @@ pub(crate) trait Kernel {
 }
 
 /// A [`Kernel`] (or another one with the same arguments) compiled for the ISA of the [`KernelSet`] it belongs to.
-pub(crate) struct Slot<K: Kernel>(for<'a> unsafe fn(K::Args<'a>) -> K::Output);
+pub(crate) struct Slot<K: Kernel>(for<'a> fn(K::Args<'a>) -> K::Output);
 
 impl<K: Kernel> Slot<K> {
     /// Runs the kernel.
     #[inline]
     pub(crate) fn call(&self, args: K::Args<'_>) -> K::Output {
-        // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checked that the CPU has its ISA.
-        unsafe { (self.0)(args) }
+        (self.0)(args)
     }
 }
 
@@ -56,8 +59,18 @@ pub(crate) struct KernelSet {
     pub(crate) name: &'static str,
     /// The int8 tile of many rows, as `architecture-types-variant`.
     pub(crate) int8_gemm_name: &'static str,
-    gemm: gemm::GemmSlots,
+    /// The bf16 and f32 tile of many rows.
+    pub(crate) float_gemm_name: &'static str,
+    /// Panels of a tile of many rows: int8, and bf16 and f32.
+    tile_panels: (usize, usize),
+    int8_wide: Slot<gemm_int8::Narrow>,
+    int8_narrow: Slot<gemm_int8::Narrow>,
+    bf16_wide: Slot<gemm_float::Narrow<u16>>,
+    bf16_narrow: Slot<gemm_float::Narrow<u16>>,
+    f32_wide: Slot<gemm_float::Narrow<f32>>,
+    f32_narrow: Slot<gemm_float::Narrow<f32>>,
     quantize_row: Slot<quantize::QuantizeRow>,
+    quantize_weights: Slot<quantize::QuantizeWeights>,
     rms_norm: Slot<vector::RmsNorm>,
     silu_mul: Slot<vector::SiluMul>,
     add: Slot<vector::Add>,
@@ -67,21 +80,39 @@ pub(crate) struct KernelSet {
     attention_bf16: Slot<attention::Attention<u16>>,
 }
 
-/// The table of an ISA: `$entry::<K>` is kernel `K` compiled for it.
+/// Kernel `$kernel` compiled for an ISA by its `$entry`. (A closure, because it takes arguments of any lifetime.)
+macro_rules! slot {
+    ($entry:ident, $($kernel:tt)+) => {
+        // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
+        $crate::kernels::Slot(|args| unsafe { $entry::<$crate::kernels::$($kernel)+>(args) })
+    };
+}
+use slot;
+
+/// The table of an ISA: `$entry::<K>` is kernel `K` compiled for it. Tiles are `rows x panels`, as large as the registers
+/// allow; a panel has 16 columns.
 macro_rules! kernel_set {
-    ($name:literal, $arch:literal, $entry:ident, $tiles:ident) => {
+    ($name:literal, $arch:literal, $entry:ident, int8: $mr:literal x $np:literal, float: $fmr:literal x $fnp:literal) => {
         $crate::kernels::KernelSet {
             name: $name,
-            int8_gemm_name: concat!($arch, "-int8-", $name),
-            gemm: $crate::kernels::gemm::gemm_slots!($entry),
-            quantize_row: $crate::kernels::Slot($entry::<$crate::kernels::quantize::QuantizeRow>),
-            rms_norm: $crate::kernels::Slot($entry::<$crate::kernels::vector::RmsNorm>),
-            silu_mul: $crate::kernels::Slot($entry::<$crate::kernels::vector::SiluMul>),
-            add: $crate::kernels::Slot($entry::<$crate::kernels::vector::Add>),
-            to_bf16: $crate::kernels::Slot($entry::<$crate::kernels::vector::ToBf16>),
-            exp: $crate::kernels::Slot($entry::<$crate::kernels::vector::Exp>),
-            attention_f32: $crate::kernels::Slot($entry::<$crate::kernels::attention::Attention<f32>>),
-            attention_bf16: $crate::kernels::Slot($entry::<$crate::kernels::attention::Attention<u16>>),
+            int8_gemm_name: concat!($arch, "-int8-", $name, "-", $mr, "x", $np, "x16"),
+            float_gemm_name: concat!($arch, "-f32-", $name, "-", $fmr, "x", $fnp, "x16"),
+            tile_panels: ($np, $fnp),
+            int8_wide: slot!($entry, gemm_int8::Wide<$mr, $np>),
+            int8_narrow: slot!($entry, gemm_int8::Narrow),
+            bf16_wide: slot!($entry, gemm_float::Wide<u16, $fmr, $fnp>),
+            bf16_narrow: slot!($entry, gemm_float::Narrow<u16>),
+            f32_wide: slot!($entry, gemm_float::Wide<f32, $fmr, $fnp>),
+            f32_narrow: slot!($entry, gemm_float::Narrow<f32>),
+            quantize_row: slot!($entry, quantize::QuantizeRow),
+            quantize_weights: slot!($entry, quantize::QuantizeWeights),
+            rms_norm: slot!($entry, vector::RmsNorm),
+            silu_mul: slot!($entry, vector::SiluMul),
+            add: slot!($entry, vector::Add),
+            to_bf16: slot!($entry, vector::ToBf16),
+            exp: slot!($entry, vector::Exp),
+            attention_f32: slot!($entry, attention::Attention<f32>),
+            attention_bf16: slot!($entry, attention::Attention<u16>),
         }
     };
 }

@@ -2,8 +2,12 @@
 
 use super::simd::LANES;
 use super::{Kernel, KernelSet, Result, Simd};
+use crate::error::{Error, ErrorKind};
 use crate::memory::AlignedBuf;
 use crate::threads::Region;
+
+/// Rows beyond the last that tiles may read (and ignore).
+const SPARE_ROWS: usize = 15;
 
 /// Groups of `group` in a row of `k`.
 pub(super) fn groups(k: usize, group: usize) -> usize {
@@ -57,9 +61,12 @@ impl QuantizedRows {
     ) -> Result<()> {
         assert_eq!(x.len(), m * k, "x: [{m}, {k}]");
         let (stride, groups) = (Self::stride(k), groups(k, group));
-        self.codes.reserve(m * stride)?;
-        self.scales.reserve(m * groups)?;
-        self.starts.reserve(m * groups)?;
+        let too_many =
+            || Error::new(ErrorKind::OutOfBudget, format!("[{m}, {k}] activations do not fit into memory"));
+        let rows = m.checked_add(SPARE_ROWS).ok_or_else(too_many)?;
+        self.codes.reserve(rows.checked_mul(stride).ok_or_else(too_many)?)?;
+        self.scales.reserve(rows.checked_mul(groups).ok_or_else(too_many)?)?;
+        self.starts.reserve(rows.checked_mul(groups).ok_or_else(too_many)?)?;
         (self.m, self.k, self.group) = (m, k, group);
         if m * k == 0 {
             return Ok(());
@@ -94,7 +101,7 @@ impl QuantizedRows {
 
     /// Bytes that `[m, k]` in groups of `group` take, for plans.
     pub(crate) fn bytes(m: usize, k: usize, group: usize) -> u64 {
-        m as u64 * (k.next_multiple_of(64) as u64 + 8 * groups(k, group.max(1)) as u64)
+        (m as u64 + SPARE_ROWS as u64) * (k.next_multiple_of(64) as u64 + 8 * groups(k, group.max(1)) as u64)
     }
 
     /// Bytes from row to row: whole cache lines.
@@ -193,7 +200,13 @@ impl Kernel for QuantizeWeights {
 
 impl KernelSet {
     /// Quantizes one row of weights in groups; false when one is not finite.
-    pub(super) fn quantize_weights(&self, x: &[f32], group: usize, codes: &mut [i8], scales: &mut [u16]) -> bool {
+    pub(super) fn quantize_weights(
+        &self,
+        x: &[f32],
+        group: usize,
+        codes: &mut [i8],
+        scales: &mut [u16],
+    ) -> bool {
         self.quantize_weights.call((x, group, codes, scales))
     }
 }

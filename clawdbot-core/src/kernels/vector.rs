@@ -40,7 +40,7 @@ pub(crate) fn silu<S: Simd>(s: S, x: S::F32) -> S::F32 {
 /// `out[i] = f(a[i], b[i])` in vectors; the tail is padded with zeros. (`f` is a macro argument, not a closure, because
 /// a closure does not inherit the target features.)
 macro_rules! for_each_vector {
-    ($s:ident, $out:expr, |$($x:ident = $input:expr),+| $body:expr) => {{
+    ($s:ident, $out:expr, [$($x:ident = $input:expr),+] $body:expr) => {{
         let out: &mut [f32] = $out;
         let len = out.len();
         $(let $x: &[f32] = $input; assert_eq!($x.len(), len);)+
@@ -76,7 +76,7 @@ impl Kernel for RmsNorm {
         }
         let mean = s.reduce_add(squares) / x.len() as f32;
         let r = s.splat(1.0 / (mean + eps).sqrt());
-        for_each_vector!(s, out, |x = x, weight = weight| s.mul(s.mul(x, r), weight));
+        for_each_vector!(s, out, [x = x, weight = weight] s.mul(s.mul(x, r), weight));
     }
 }
 
@@ -87,7 +87,7 @@ impl Kernel for SiluMul {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, (gate, up, out): Self::Args<'_>) {
-        for_each_vector!(s, out, |gate = gate, up = up| s.mul(silu(s, gate), up));
+        for_each_vector!(s, out, [gate = gate, up = up] s.mul(silu(s, gate), up));
     }
 }
 
@@ -98,7 +98,7 @@ impl Kernel for Add {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, (a, b, out): Self::Args<'_>) {
-        for_each_vector!(s, out, |a = a, b = b| s.add(a, b));
+        for_each_vector!(s, out, [a = a, b = b] s.add(a, b));
     }
 }
 
@@ -109,7 +109,7 @@ impl Kernel for Exp {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, (x, out): Self::Args<'_>) {
-        for_each_vector!(s, out, |x = x| exp(s, x));
+        for_each_vector!(s, out, [x = x] exp(s, x));
     }
 }
 

@@ -208,6 +208,14 @@ impl Simd for Avx512 {
         isa!(_mm512_xor_si512(_mm512_loadu_si512(x.as_ptr().cast()), _mm512_set1_epi8(-128)))
     }
     #[inline(always)]
+    fn prepare_w8(self, x: &[i8; 4 * LANES], out: &mut [i8; 4 * LANES]) {
+        isa!(_mm512_storeu_si512(out.as_mut_ptr().cast(), self.load_w8(x)))
+    }
+    #[inline(always)]
+    fn load_prepared(self, x: &[i8; 4 * LANES]) -> __m512i {
+        isa!(_mm512_loadu_si512(x.as_ptr().cast()))
+    }
+    #[inline(always)]
     fn splat_a4(self, x: &[i8; 4]) -> __m512i {
         isa!(_mm512_set1_epi32(x.as_ptr().cast::<i32>().read_unaligned()))
     }

@@ -4,9 +4,9 @@
 //! Every method is a sequence of correctly rounded IEEE operations or exact integer operations, in an order that the
 //! documentation fixes. (Which NaN a NaN is remains open: its sign and payload differ between instruction sets.)
 
-mod scalar;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod scalar;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
@@ -108,6 +108,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// One k-block of an int8 panel: column c, k i at byte `4 * c + i`. Weights are in -127..=127.
     fn load_w8(self, x: &[i8; 4 * LANES]) -> Self::W8;
+    /// Copies a k-block into the form that [`Simd::load_prepared`] loads with the least work.
+    fn prepare_w8(self, x: &[i8; 4 * LANES], out: &mut [i8; 4 * LANES]);
+    /// As [`Simd::load_w8`], from a prepared copy.
+    fn load_prepared(self, x: &[i8; 4 * LANES]) -> Self::W8;
     /// Activation codes in -127..=127.
     fn splat_a4(self, x: &[i8; 4]) -> Self::A4;
     /// `acc + sum of a[i] * w[i]` per column, exactly; see [`Simd::FLIPPED`].

@@ -196,6 +196,14 @@ impl Simd for Scalar {
         *x
     }
     #[inline(always)]
+    fn prepare_w8(self, x: &[i8; 4 * LANES], out: &mut [i8; 4 * LANES]) {
+        *out = *x;
+    }
+    #[inline(always)]
+    fn load_prepared(self, x: &[i8; 4 * LANES]) -> Self::W8 {
+        *x
+    }
+    #[inline(always)]
     fn splat_a4(self, x: &[i8; 4]) -> Self::A4 {
         *x
     }

@@ -1,0 +1,315 @@
+//! int8 x int8 -> int32 inside a group, f32 across groups.
+
+use std::ops::Range;
+
+use super::gemm::{CHUNK_ROWS, NARROW_ROWS, Target, row_chunk};
+use super::quantize::Int8Rows;
+use super::simd::LANES;
+use super::{Kernel, Simd};
+
+/// k-blocks of a prepared slice: 512 weights per column, 24 KiB for three panels.
+pub(super) const SLICE_BLOCKS: usize = 128;
+/// Groups of a slice at most.
+const SLICE_GROUPS: usize = 32;
+/// How far ahead of its reads the narrow kernel asks for weights, in cache lines.
+const PREFETCH_LINES: usize = 24;
+
+/// One task. Panels are `[panel][k_blocks]` and `[panel][group]`.
+pub(super) struct Int8Args<'a> {
+    pub(super) lhs: Int8Rows<'a>,
+    pub(super) codes: &'a [[i8; 4 * LANES]],
+    pub(super) scales: &'a [[u16; LANES]],
+    pub(super) k_blocks: usize,
+    /// Weights per group: a multiple of 4.
+    pub(super) group: usize,
+    pub(super) rows: Range<usize>,
+    pub(super) panels: Range<usize>,
+    pub(super) target: Target<'a>,
+}
+
+impl Int8Args<'_> {
+    fn group_blocks(&self) -> usize {
+        self.group / 4
+    }
+
+    fn groups(&self) -> usize {
+        self.k_blocks.div_ceil(self.group_blocks())
+    }
+
+    /// The checks on which the unchecked accesses of the kernels rest; tiles may read `tile_rows - 1` rows too many.
+    fn check(&self, tile_rows: usize) {
+        let Int8Rows { codes, stride, scales, starts } = self.lhs;
+        assert!(self.group >= 4 && stride >= 4 * self.k_blocks);
+        let rows = self.rows.end + tile_rows - 1;
+        assert!(codes.len() >= rows * stride);
+        assert!(scales.len() >= rows * self.groups() && starts.len() >= rows * self.groups());
+        assert!(self.codes.len() >= self.panels.end * self.k_blocks);
+        assert!(self.scales.len() >= self.panels.end * self.groups());
+    }
+}
+
+/// Few rows: every panel is read once, from front to back, and multiplied with up to [`NARROW_ROWS`] rows on the way.
+pub(super) struct Narrow;
+impl Kernel for Narrow {
+    type Args<'a> = Int8Args<'a>;
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(s: S, args: Int8Args<'_>) {
+        args.check(1);
+        for panel in args.panels.clone() {
+            let mut row = args.rows.start;
+            while row < args.rows.end {
+                let count = (args.rows.end - row).min(NARROW_ROWS);
+                // SAFETY: checked above; the rows and the panel are the task's.
+                unsafe {
+                    match count {
+                        1 => narrow_tile::<S, 1, 4>(s, &args, row, panel),
+                        2 => narrow_tile::<S, 2, 2>(s, &args, row, panel),
+                        3 => narrow_tile::<S, 3, 2>(s, &args, row, panel),
+                        4 => narrow_tile::<S, 4, 1>(s, &args, row, panel),
+                        5 => narrow_tile::<S, 5, 1>(s, &args, row, panel),
+                        6 => narrow_tile::<S, 6, 1>(s, &args, row, panel),
+                        7 => narrow_tile::<S, 7, 1>(s, &args, row, panel),
+                        _ => narrow_tile::<S, 8, 1>(s, &args, row, panel),
+                    }
+                }
+                row += count;
+            }
+        }
+    }
+}
+
+/// `R` rows by one panel, in `U` independent int32 sums (their order does not matter, see above).
+///
+/// # Safety
+/// `args.check`; rows `row..row + R` and the panel must be the task's.
+#[inline(always)]
+unsafe fn narrow_tile<S: Simd, const R: usize, const U: usize>(
+    s: S,
+    args: &Int8Args<'_>,
+    row: usize,
+    panel: usize,
+) {
+    let Int8Rows { codes, stride, scales, starts } = args.lhs;
+    let (k_blocks, group_blocks, groups) = (args.k_blocks, args.group_blocks(), args.groups());
+    // SAFETY: `check`: the panel has `k_blocks` blocks and `groups` groups, each row `stride >= 4 * k_blocks` codes and
+    // `groups` scales. Prefetches may go beyond.
+    unsafe {
+        let weights = args.codes.as_ptr().add(panel * k_blocks);
+        let weight_scales = args.scales.as_ptr().add(panel * groups);
+        let codes = codes.as_ptr().add(row * stride);
+        let (scales, starts) = (scales.as_ptr().add(row * groups), starts.as_ptr().add(row * groups));
+        let mut sums = [s.zero(); R];
+        for g in 0..groups {
+            let (mut block, end) = (g * group_blocks, k_blocks.min((g + 1) * group_blocks));
+            let mut dots = [[s.splat_i32(0); U]; R];
+            if S::FLIPPED {
+                for r in 0..R {
+                    dots[r][0] = s.splat_i32(*starts.add(r * groups + g));
+                }
+            }
+            while block + U <= end {
+                for u in 0..U {
+                    let w = weights.add(block + u);
+                    s.prefetch(w.wrapping_add(PREFETCH_LINES).cast());
+                    let w = s.load_w8(&*w);
+                    for r in 0..R {
+                        let a = s.splat_a4(&*codes.add(r * stride + 4 * (block + u)).cast());
+                        dots[r][u] = s.dot4(dots[r][u], w, a);
+                    }
+                }
+                block += U;
+            }
+            while block < end {
+                let w = s.load_w8(&*weights.add(block));
+                for r in 0..R {
+                    let a = s.splat_a4(&*codes.add(r * stride + 4 * block).cast());
+                    dots[r][0] = s.dot4(dots[r][0], w, a);
+                }
+                block += 1;
+            }
+            let weight_scale = s.load_bf16(&*weight_scales.add(g));
+            for r in 0..R {
+                let mut dot = dots[r][0];
+                for u in 1..U {
+                    dot = s.add_i32(dot, dots[r][u]);
+                }
+                let scale = s.mul(s.splat(*scales.add(r * groups + g)), weight_scale);
+                sums[r] = s.fma(s.i32_to_f32(dot), scale, sums[r]);
+            }
+        }
+        for (r, &sum) in sums.iter().enumerate() {
+            args.target.finish(s, row + r, panel, sum);
+        }
+    }
+}
+
+/// Many rows: tiles of `MR` rows by `NP` panels.
+pub(super) struct Wide<const MR: usize, const NP: usize>;
+impl<const MR: usize, const NP: usize> Kernel for Wide<MR, NP> {
+    type Args<'a> = Int8Args<'a>;
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(s: S, args: Int8Args<'_>) {
+        args.check(MR);
+        assert!(args.group_blocks() <= SLICE_BLOCKS, "a group of {} is too long for a slice", args.group);
+        let mut panel = args.panels.start;
+        // SAFETY: checked above; the panels are the task's.
+        unsafe {
+            while panel + NP <= args.panels.end {
+                wide_panels::<S, MR, NP>(s, &args, panel);
+                panel += NP;
+            }
+            while NP > 2 && panel + 2 <= args.panels.end {
+                wide_panels::<S, MR, 2>(s, &args, panel);
+                panel += 2;
+            }
+            while panel < args.panels.end {
+                wide_panels::<S, MR, 1>(s, &args, panel);
+                panel += 1;
+            }
+        }
+    }
+}
+
+/// What a wide kernel keeps in the first-level cache.
+#[repr(align(64))]
+struct Slice<const NP: usize> {
+    /// `[k_block][panel]`.
+    codes: [[[i8; 4 * LANES]; NP]; SLICE_BLOCKS],
+    /// `[group][panel]`, widened.
+    scales: [[[f32; LANES]; NP]; SLICE_GROUPS],
+}
+
+/// All rows of the task by `NP` panels.
+///
+/// # Safety
+/// `args.check(MR)`; the panels must be the task's.
+#[inline(always)]
+unsafe fn wide_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &Int8Args<'_>, panel: usize) {
+    let Int8Rows { codes, stride, scales, starts } = args.lhs;
+    let (k_blocks, group_blocks, groups) = (args.k_blocks, args.group_blocks(), args.groups());
+    let mut slice =
+        Slice { codes: [[[0; 4 * LANES]; NP]; SLICE_BLOCKS], scales: [[[0.0; LANES]; NP]; SLICE_GROUPS] };
+    // The last tile of a chunk may have up to MR - 1 rows too many: they are computed and dropped.
+    let mut sums = [[[0.0; LANES]; NP]; CHUNK_ROWS];
+    let chunk_rows = row_chunk(args.rows.len(), MR);
+    let mut chunk = args.rows.start;
+    while chunk < args.rows.end {
+        let rows = chunk_rows.min(args.rows.end - chunk);
+        for sums in &mut sums[..rows.next_multiple_of(MR)] {
+            *sums = [[0.0; LANES]; NP];
+        }
+        let slice_groups = (SLICE_BLOCKS / group_blocks).min(SLICE_GROUPS);
+        for first_group in (0..groups).step_by(slice_groups) {
+            let count = slice_groups.min(groups - first_group);
+            let first_block = first_group * group_blocks;
+            let blocks = (count * group_blocks).min(k_blocks - first_block);
+            // SAFETY: `check`: the panels have `k_blocks` blocks and `groups` groups, and the slice has room because
+            // `count * group_blocks <= SLICE_BLOCKS` and `count <= SLICE_GROUPS`.
+            unsafe {
+                for p in 0..NP {
+                    let from = args.codes.as_ptr().add((panel + p) * k_blocks + first_block);
+                    for block in 0..blocks {
+                        s.prepare_w8(&*from.add(block), &mut slice.codes.get_unchecked_mut(block)[p]);
+                    }
+                    let from = args.scales.as_ptr().add((panel + p) * groups + first_group);
+                    for g in 0..count {
+                        let scale = s.load_bf16(&*from.add(g));
+                        s.store(scale, &mut slice.scales.get_unchecked_mut(g)[p]);
+                    }
+                }
+            }
+            let mut row = 0;
+            while row < rows {
+                // SAFETY: `check`: the left-hand side has `MR - 1` rows beyond the last, so the tile's rows exist;
+                // `sums` has a multiple of MR rows.
+                unsafe {
+                    let row_group = (chunk + row) * groups + first_group;
+                    wide_tile::<S, MR, NP>(
+                        s,
+                        &slice,
+                        codes.as_ptr().add((chunk + row) * stride + 4 * first_block),
+                        stride,
+                        scales.as_ptr().add(row_group),
+                        starts.as_ptr().add(row_group),
+                        groups,
+                        (count, group_blocks, blocks),
+                        &mut *sums.as_mut_ptr().add(row).cast(),
+                    );
+                }
+                row += MR;
+            }
+        }
+        for (row, sums) in sums[..rows].iter().enumerate() {
+            for (p, sum) in sums.iter().enumerate() {
+                // SAFETY: a row and a panel of the task.
+                unsafe { args.target.finish(s, chunk + row, panel + p, s.load(sum)) };
+            }
+        }
+        chunk += chunk_rows;
+    }
+}
+
+/// `MR` rows by `NP` panels by a slice: `sums += `.
+///
+/// # Safety
+/// `codes` must point to `MR` rows, `stride` apart, of `4 * blocks` codes; `scales` and `starts` to `MR` rows, `groups`
+/// apart, of `count` numbers; the slice must hold `blocks` blocks in `count` groups of `group_blocks` (the last may be shorter).
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "inlined; a struct would be taken apart again")]
+unsafe fn wide_tile<S: Simd, const MR: usize, const NP: usize>(
+    s: S,
+    slice: &Slice<NP>,
+    codes: *const i8,
+    stride: usize,
+    scales: *const f32,
+    starts: *const i32,
+    groups: usize,
+    (count, group_blocks, blocks): (usize, usize, usize),
+    sums: &mut [[[f32; LANES]; NP]; MR],
+) {
+    // SAFETY: the caller's promises bound every access.
+    unsafe {
+        let mut totals = [[s.zero(); NP]; MR];
+        for r in 0..MR {
+            for p in 0..NP {
+                totals[r][p] = s.load(&sums[r][p]);
+            }
+        }
+        for g in 0..count {
+            let mut dots = [[s.splat_i32(0); NP]; MR];
+            if S::FLIPPED {
+                for r in 0..MR {
+                    dots[r] = [s.splat_i32(*starts.add(r * groups + g)); NP];
+                }
+            }
+            for block in g * group_blocks..((g + 1) * group_blocks).min(blocks) {
+                let weights = slice.codes.get_unchecked(block);
+                let mut w = [s.load_prepared(&weights[0]); NP];
+                for p in 1..NP {
+                    w[p] = s.load_prepared(&weights[p]);
+                }
+                for r in 0..MR {
+                    let a = s.splat_a4(&*codes.add(r * stride + 4 * block).cast());
+                    for p in 0..NP {
+                        dots[r][p] = s.dot4(dots[r][p], w[p], a);
+                    }
+                }
+            }
+            let weight_scales = slice.scales.get_unchecked(g);
+            for r in 0..MR {
+                let scale = s.splat(*scales.add(r * groups + g));
+                for p in 0..NP {
+                    let scale = s.mul(scale, s.load(&weight_scales[p]));
+                    totals[r][p] = s.fma(s.i32_to_f32(dots[r][p]), scale, totals[r][p]);
+                }
+            }
+        }
+        for r in 0..MR {
+            for p in 0..NP {
+                s.store(totals[r][p], &mut sums[r][p]);
+            }
+        }
+    }
+}
