@@ -8,7 +8,7 @@ use crate::engine::{Job, SequenceId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event};
 use crate::model::{Loaded, last_event};
-use crate::options::{GenerateOptions, Resolved, ResolveContext};
+use crate::options::{GenerateOptions, ResolveContext, Resolved};
 use crate::tokenizer::{StopMatcher, StreamDecoder};
 
 /// What to continue: text, or token ids.
@@ -128,7 +128,8 @@ impl Session {
             return Err(Error::invalid_argument("the session already has a stream that is not finished"));
         }
         if sequence.tokens.is_empty() {
-            let missing = "the prompt is empty, and the model has no beginning-of-sequence token to start from";
+            let missing =
+                "the prompt is empty, and the model has no beginning-of-sequence token to start from";
             sequence.tokens.push(loaded.bos.ok_or_else(|| Error::new(ErrorKind::EmptyPrompt, missing))?);
         }
         let (length, context) = (sequence.tokens.len(), loaded.max_context);
@@ -190,7 +191,8 @@ impl Session {
         }
         let found = sequence.tokens.len();
         if length > found {
-            let message = format!("expected a length of at most the session's {found} tokens, found {length}");
+            let message =
+                format!("expected a length of at most the session's {found} tokens, found {length}");
             return Err(Error::invalid_argument(message));
         }
         sequence.job = None;

@@ -38,7 +38,15 @@ pub(crate) struct BlockPool {
 impl BlockPool {
     pub(crate) fn new(elements: usize, page_bytes: u64, kv_type: KvType, budget: &Budget) -> Self {
         let budget = budget.clone();
-        BlockPool { elements, page_bytes, kv_type, budget, pages: Vec::new(), free: Vec::new(), empty_slots: Vec::new() }
+        BlockPool {
+            elements,
+            page_bytes,
+            kv_type,
+            budget,
+            pages: Vec::new(),
+            free: Vec::new(),
+            empty_slots: Vec::new(),
+        }
     }
 
     pub(crate) fn page_bytes(&self) -> u64 {
@@ -98,6 +106,9 @@ impl BlockPool {
         debug_assert!(ids.is_sorted());
         let wanted = |index: usize| ids.binary_search(&PageId(index as u32)).is_ok();
         let pages = self.pages.iter_mut().enumerate();
-        pages.filter(|(index, _)| wanted(*index)).filter_map(|(_, page)| Some(&mut page.as_mut()?.data)).collect()
+        pages
+            .filter(|(index, _)| wanted(*index))
+            .filter_map(|(_, page)| Some(&mut page.as_mut()?.data))
+            .collect()
     }
 }

@@ -76,7 +76,8 @@ impl KvShape {
     /// # Errors
     /// `InvalidModel` when the product overflows.
     pub(crate) fn page_bytes(&self, layers: usize) -> Result<u64> {
-        let elements = self.kv_heads.checked_mul(self.head_dim.checked_add(self.value_stride()).unwrap_or(usize::MAX));
+        let elements =
+            self.kv_heads.checked_mul(self.head_dim.checked_add(self.value_stride()).unwrap_or(usize::MAX));
         elements
             .and_then(|n| n.checked_mul(PAGE_TOKENS * self.element_bytes()))
             .and_then(|n| n.checked_mul(layers))
@@ -128,7 +129,10 @@ impl KvCache {
         }
         let groups = kinds.into_iter().map(|(state, count)| {
             let bytes = shape.page_bytes(count)?;
-            Ok(Group { state, pool: BlockPool::new(shape.layer_elements() * count, bytes, shape.kv_type, budget) })
+            Ok(Group {
+                state,
+                pool: BlockPool::new(shape.layer_elements() * count, bytes, shape.kv_type, budget),
+            })
         });
         Ok(KvCache { shape, groups: groups.collect::<Result<_>>()?, layers })
     }

@@ -28,7 +28,6 @@ pub(crate) use sequence::{Job, Sequence};
 pub(crate) type SequenceId = u64;
 
 /// All sequences of a model and what they share.
-#[derive(Debug)]
 pub(crate) struct Engine {
     cache: KvCache,
     scratch: Scratch,
@@ -188,7 +187,8 @@ impl Engine {
     /// that came before `id` is never disturbed.
     fn victim(&self, id: SequenceId) -> Option<SequenceId> {
         let arrival = self.sequences.get(&id)?.arrival;
-        let holders = self.sequences.iter().filter(|(other, sequence)| **other != id && sequence.computed > 0);
+        let holders =
+            self.sequences.iter().filter(|(other, sequence)| **other != id && sequence.computed > 0);
         holders
             .filter(|(_, sequence)| !sequence.is_running() || sequence.arrival > arrival)
             .max_by_key(|(_, sequence)| (!sequence.is_running(), sequence.arrival))
@@ -218,7 +218,10 @@ impl Engine {
         let decoder: &Decoder = &loaded.decoder;
         runtime.pool().region(|region| {
             let kernels = runtime.kernel_set();
-            decoder.forward(&mut ForwardContext { kernels, region, cache, scratch, cancelled: &cancelled }, &batch)
+            decoder.forward(
+                &mut ForwardContext { kernels, region, cache, scratch, cancelled: &cancelled },
+                &batch,
+            )
         })?
     }
 

@@ -56,7 +56,9 @@ fn left(sequence: &Sequence) -> usize {
 }
 
 fn is_ready(sequence: &Sequence) -> bool {
-    sequence.is_running() && left(sequence) > 0 && sequence.job.as_ref().is_some_and(|job| job.events.len() < MAX_EVENTS)
+    sequence.is_running()
+        && left(sequence) > 0
+        && sequence.job.as_ref().is_some_and(|job| job.events.len() < MAX_EVENTS)
 }
 
 #[cfg(test)]

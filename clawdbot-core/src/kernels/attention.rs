@@ -11,8 +11,8 @@
 //! masked key has weight 0, which changes nothing; so a row's bits depend on its own query and keys alone, and not on
 //! the other rows of the tile. That makes results independent of batch, chunking and threads.
 
-use super::simd::{LANES, Simd};
 use super::exp;
+use super::simd::{LANES, Simd};
 use super::{Kernel, KernelSet};
 use crate::cache::PAGE_TOKENS;
 use crate::memory::Pod;

@@ -82,18 +82,26 @@ pub(crate) fn attend(
         let context = Context { spec, window, first_page, positions, group };
         let pages = table.get(first_page..=last_page).unwrap_or(&[]);
         let found = match pages.first().copied().flatten().and_then(|id| pool.page(id)) {
-            Some(PageData::F32(_)) => run_tile(|args| ops.kernels.attention_f32(args), tile, &context, pages, |id| {
-                match pool.page(id)? {
+            Some(PageData::F32(_)) => run_tile(
+                |args| ops.kernels.attention_f32(args),
+                tile,
+                &context,
+                pages,
+                |id| match pool.page(id)? {
                     PageData::F32(data) => Some(&data[head.clone()]),
                     PageData::Bf16(_) => None,
-                }
-            }),
-            Some(PageData::Bf16(_)) => run_tile(|args| ops.kernels.attention_bf16(args), tile, &context, pages, |id| {
-                match pool.page(id)? {
+                },
+            ),
+            Some(PageData::Bf16(_)) => run_tile(
+                |args| ops.kernels.attention_bf16(args),
+                tile,
+                &context,
+                pages,
+                |id| match pool.page(id)? {
                     PageData::Bf16(data) => Some(&data[head.clone()]),
                     PageData::F32(_) => None,
-                }
-            }),
+                },
+            ),
             None => None,
         };
         if found.is_none() {
@@ -187,7 +195,8 @@ fn store(
     ops.region.parallel_chunks_mut(&mut targets, 1, |_, target| {
         let Target { page, rows } = &mut target[0];
         for &(row, slot) in rows.iter() {
-            let (keys, values) = qkv[row * spec.qkv_size()..][..spec.qkv_size()][keys_at..].split_at(kv_heads * d);
+            let (keys, values) =
+                qkv[row * spec.qkv_size()..][..spec.qkv_size()][keys_at..].split_at(kv_heads * d);
             for head in 0..kv_heads {
                 let (key, value) = (&keys[head * d..][..d], &values[head * d..][..d]);
                 let start = range.start + head * shape.head_elements();
@@ -202,7 +211,11 @@ fn store(
     Ok(())
 }
 
-fn targets<'a>(pool: &'a mut BlockPool, ids: &[PageId], writes: &[(PageId, usize, usize)]) -> Vec<Target<'a>> {
+fn targets<'a>(
+    pool: &'a mut BlockPool,
+    ids: &[PageId],
+    writes: &[(PageId, usize, usize)],
+) -> Vec<Target<'a>> {
     let pages = pool.pages_mut(ids);
     let by_page = writes.chunk_by(|a, b| a.0 == b.0);
     let rows = by_page.map(|part| part.iter().map(|&(_, row, slot)| (row, slot)).collect());

@@ -32,7 +32,9 @@ pub(crate) fn rotate_heads(
     let rotated = spec.num_attention_heads + spec.num_key_value_heads;
     let mut normed = norms.map(|_| vec![0.0; spec.head_dim]);
     for (index, head) in heads.chunks_exact_mut(spec.head_dim).take(rotated).enumerate() {
-        if let (Some((q_norm, k_norm)), Some(normed), Some(NormSpec { eps })) = (norms, &mut normed, spec.qk_norm) {
+        if let (Some((q_norm, k_norm)), Some(normed), Some(NormSpec { eps })) =
+            (norms, &mut normed, spec.qk_norm)
+        {
             let weight = if index < spec.num_attention_heads { q_norm } else { k_norm };
             kernels.rms_norm(head, weight, eps, normed);
             head.copy_from_slice(normed);

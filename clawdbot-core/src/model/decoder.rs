@@ -32,7 +32,6 @@ impl DecoderSpec {
 }
 
 /// A matrix with its bias.
-#[derive(Debug)]
 pub(crate) struct Linear {
     pub(crate) weight: PackedMatrix,
     /// `[n]`
@@ -40,7 +39,6 @@ pub(crate) struct Linear {
 }
 
 /// Weights of one layer. Matrices that read the same input are packed side by side.
-#[derive(Debug)]
 pub(crate) struct DecoderLayer {
     /// `[hidden_size]`
     pub(crate) input_norm: Vec<f32>,
@@ -59,7 +57,6 @@ pub(crate) struct DecoderLayer {
 }
 
 /// All weights of a decoder, packed.
-#[derive(Debug)]
 pub(crate) struct Decoder {
     pub(crate) spec: DecoderSpec,
     /// `[vocab_size, hidden_size]`; the output layer too when the embeddings are tied
@@ -208,7 +205,9 @@ impl Ops<'_> {
 
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         let width = weight.len();
-        self.by_rows(out, width, |row, out| self.kernels.rms_norm(&x[row * width..][..width], weight, eps, out));
+        self.by_rows(out, width, |row, out| {
+            self.kernels.rms_norm(&x[row * width..][..width], weight, eps, out)
+        });
     }
 
     /// `out = x * weight + bias`, or `out += ...` with `residual`. `x` is `[rows, k]`, `out` is `[rows, n]`.

@@ -117,7 +117,8 @@ impl Runtime {
                 .build(spec)
         })??;
         let spec = &decoder.spec;
-        let eos = if defaults.eos_token_id.is_empty() { spec.eos.clone() } else { defaults.eos_token_id.clone() };
+        let eos =
+            if defaults.eos_token_id.is_empty() { spec.eos.clone() } else { defaults.eos_token_id.clone() };
         let bos = defaults.bos_token_id.or(spec.bos);
         let info = ModelInfo {
             vocab_size: spec.vocab_size,
@@ -151,7 +152,9 @@ impl Loaded {
     /// `ForkedRuntime` in a forked child (whose copy of the lock may be held forever), `Internal` after a panic.
     pub(crate) fn engine(&self) -> Result<MutexGuard<'_, Engine>> {
         self.runtime.pool().check_fork()?;
-        self.engine.lock().map_err(|_| Error::internal("an earlier panic left the engine in an unknown state"))
+        self.engine
+            .lock()
+            .map_err(|_| Error::internal("an earlier panic left the engine in an unknown state"))
     }
 
     /// The tokenizer.

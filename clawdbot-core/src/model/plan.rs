@@ -69,7 +69,8 @@ impl Sizes {
         let mut weights = spec.vectors_bytes();
         for (n, k) in packed_shapes(spec) {
             let bytes = PackedMatrix::packed_bytes(format(options.weights), n, k)?;
-            weights = weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
+            weights =
+                weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
         }
         let rows = options.prefill_chunk.max(options.max_batch) as usize;
         let logits = SCORE_ROWS.max(options.max_batch as usize);

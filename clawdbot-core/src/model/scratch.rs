@@ -6,7 +6,7 @@ use crate::memory::AlignedBuf;
 use crate::model::spec::DecoderSpec;
 
 /// Buffers of a forward pass over `T` rows, row-major.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Scratch {
     /// `[T, hidden_size]`
     pub(crate) hidden: AlignedBuf<f32>,
@@ -64,6 +64,8 @@ impl Scratch {
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))
             .and_then(|(a, b)| a.checked_add(b)?.checked_mul(4));
-        floats.map(|bytes| bytes as u64).ok_or_else(|| Error::invalid_model("scratch exceeds the address space"))
+        floats
+            .map(|bytes| bytes as u64)
+            .ok_or_else(|| Error::invalid_model("scratch exceeds the address space"))
     }
 }

@@ -169,11 +169,13 @@ impl Opened {
         // A larger vocabulary in the model is padding; a larger one in the tokenizer would index past the embedding.
         let (ids, rows) = (text.tokenizer.vocab_size(), spec.vocab_size);
         if ids > rows {
-            let message = format!("{name}: the tokenizer has ids below {ids}, but the model's vocabulary has {rows}");
+            let message =
+                format!("{name}: the tokenizer has ids below {ids}, but the model's vocabulary has {rows}");
             let error = Error::new(ErrorKind::InvalidTokenizer, message);
             return Err(error.with("expected", rows).with("found", ids));
         }
-        let outside = defaults.eos_token_id.iter().chain(&defaults.bos_token_id).find(|&&id| id as usize >= rows);
+        let outside =
+            defaults.eos_token_id.iter().chain(&defaults.bos_token_id).find(|&&id| id as usize >= rows);
         if let Some(id) = outside {
             return Err(Error::invalid_model(format!(
                 "{name}: generation_config.json: expected token ids below the vocabulary size {rows}, found {id}"
@@ -275,7 +277,8 @@ struct RandomRows {
 
 /// FNV-1a.
 fn seed(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl RowSource for RandomRows {

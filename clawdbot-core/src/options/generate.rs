@@ -140,7 +140,10 @@ impl Resolved {
         Ok(Resolved {
             max_tokens: options.max_tokens.unwrap_or(context.room),
             temperature: options.temperature.unwrap_or(temperature),
-            top_k: options.top_k.or(defaults.top_k.map(|k| u32::try_from(k).unwrap_or(u32::MAX))).unwrap_or(0),
+            top_k: options
+                .top_k
+                .or(defaults.top_k.map(|k| u32::try_from(k).unwrap_or(u32::MAX)))
+                .unwrap_or(0),
             // transformers takes 0 as "off" in a configuration.
             top_p: options.top_p.or(defaults.top_p.filter(|&p| p > 0.0)).unwrap_or(1.0),
             min_p: options.min_p.or(defaults.min_p).unwrap_or(0.0),
@@ -214,7 +217,8 @@ mod tests {
 
     #[test]
     fn json_round_trip() {
-        let options = parse(json!({"max_tokens": 5, "temperature": 0.5, "logit_bias": {"7": -1.5}, "stop": ["x"]}));
+        let options =
+            parse(json!({"max_tokens": 5, "temperature": 0.5, "logit_bias": {"7": -1.5}, "stop": ["x"]}));
         let options = options.unwrap();
         assert_eq!(options.logit_bias[&7], -1.5);
         assert_eq!(GenerateOptions::from_json(&options.to_json()).unwrap(), options);

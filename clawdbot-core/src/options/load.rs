@@ -140,7 +140,12 @@ mod tests {
 
     #[test]
     fn bad_values_are_errors() {
-        for bad in [json!({"weights": "int9"}), json!({"max_context": 0}), json!({"max_batch": 0}), json!({"prefill_chunk": -3})] {
+        for bad in [
+            json!({"weights": "int9"}),
+            json!({"max_context": 0}),
+            json!({"max_batch": 0}),
+            json!({"prefill_chunk": -3}),
+        ] {
             let error = ModelOptions::from_json(bad.as_object().unwrap()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}");
         }

@@ -7,7 +7,7 @@ mod generate;
 mod load;
 
 pub use generate::GenerateOptions;
-pub(crate) use generate::{Resolved, ResolveContext};
+pub(crate) use generate::{ResolveContext, Resolved};
 pub use load::{KvType, ModelOptions, RuntimeOptions, WeightType};
 
 use serde::de::DeserializeOwned;

@@ -44,7 +44,8 @@ fn physical_cores() -> Option<usize> {
 fn count_cores(cpus: &BTreeSet<usize>, sysfs: &Path) -> Option<usize> {
     let mut cores = BTreeSet::new();
     for cpu in cpus {
-        let siblings = std::fs::read_to_string(sysfs.join(format!("cpu{cpu}/topology/thread_siblings_list"))).ok()?;
+        let siblings =
+            std::fs::read_to_string(sysfs.join(format!("cpu{cpu}/topology/thread_siblings_list"))).ok()?;
         cores.insert(parse_list(&siblings)?.first().copied()?);
     }
     (!cores.is_empty()).then_some(cores.len())
@@ -58,7 +59,8 @@ fn parse_list(text: &str) -> Option<BTreeSet<usize>> {
     let mut cpus = BTreeSet::new();
     for part in text.trim().split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        let first: usize = first.trim().parse().ok()?;
+        let last: usize = last.trim().parse().ok()?;
         if first > last || last > MAX_CPU {
             return None;
         }

@@ -6,7 +6,8 @@ use crate::options::{GenerateOptions, ResolveContext};
 
 fn resolved(options: GenerateOptions) -> Resolved {
     let defaults = GenerationDefaults::default();
-    Resolved::new(&options, &ResolveContext { defaults: &defaults, eos: &[], vocab_size: 1000, room: 10 }).unwrap()
+    Resolved::new(&options, &ResolveContext { defaults: &defaults, eos: &[], vocab_size: 1000, room: 10 })
+        .unwrap()
 }
 
 const NONE: History<'static> = History { prompt: &[], output: &[] };

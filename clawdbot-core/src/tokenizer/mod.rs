@@ -5,3 +5,5 @@ mod special;
 
 pub use chat::{ChatTemplate, ChatTemplates, LocalTime, render_chat_template};
 pub use special::SpecialTokens;
+mod tmp;
+pub use tmp::*;

@@ -108,7 +108,10 @@ impl ChatTemplate {
         now: LocalTime,
     ) -> Result<String> {
         if !messages.is_array() {
-            return Err(Error::invalid_argument(format!("expected messages to be a list, found {}", json_kind(messages))));
+            return Err(Error::invalid_argument(format!(
+                "expected messages to be a list, found {}",
+                json_kind(messages)
+            )));
         }
         for name in ["messages", "tools", "add_generation_prompt"] {
             if variables.contains_key(name) {
@@ -120,7 +123,10 @@ impl ChatTemplate {
         guarded(|| {
             let convert = |name: &str, value: &Value| {
                 values::from_json(value).map_err(|error| {
-                    Error::invalid_argument(format!("{name}: {}", error.detail().unwrap_or("cannot be converted")))
+                    Error::invalid_argument(format!(
+                        "{name}: {}",
+                        error.detail().unwrap_or("cannot be converted")
+                    ))
                 })
             };
             let mut context: Vec<(String, minijinja::Value)> = Vec::new();
@@ -153,7 +159,12 @@ pub fn render_chat_template(
     add_generation_prompt: bool,
     variables: &Map<String, Value>,
 ) -> Result<String> {
-    ChatTemplate::with_variables(template, Map::new())?.render(messages, tools, add_generation_prompt, variables)
+    ChatTemplate::with_variables(template, Map::new())?.render(
+        messages,
+        tools,
+        add_generation_prompt,
+        variables,
+    )
 }
 
 /// The chat templates of a model: one, or several by name.
@@ -254,7 +265,9 @@ fn size(value: &minijinja::Value) -> u64 {
         return text.len() as u64 + 1;
     }
     let object = value.as_object();
-    let pairs = object.filter(|_| value.kind() == minijinja::value::ValueKind::Map).and_then(|map| map.try_iter_pairs());
+    let pairs = object
+        .filter(|_| value.kind() == minijinja::value::ValueKind::Map)
+        .and_then(|map| map.try_iter_pairs());
     match (pairs, object) {
         (Some(pairs), _) => 1 + pairs.map(|(key, item)| size(&key) + size(&item)).sum::<u64>(),
         (None, Some(list)) => 1 + list.try_iter().into_iter().flatten().map(|item| size(&item)).sum::<u64>(),

@@ -181,7 +181,10 @@ mod tests {
             ("{%- generation -%}x{% endgeneration %}", "{%- with -%}x{% endwith %}"),
             ("{% for a, b in x.items() -%}", "{% for a, b in ( x.items())|__iter__ -%}"),
             ("{%for m in l[1:] if m['if'] in q%}", "{%for m in ( l[1:] )|__iter__ if m['if'] in q%}"),
-            ("{% for x in (a if b else c) recursive %}", "{% for x in ( (a if b else c) )|__iter__ recursive %}"),
+            (
+                "{% for x in (a if b else c) recursive %}",
+                "{% for x in ( (a if b else c) )|__iter__ recursive %}",
+            ),
             ("{% for x in ['%}', \"\\\"%}\"] %}", "{% for x in ( ['%}', \"\\\"%}\"])|__iter__ %}"),
         ] {
             assert_eq!(rewrite(source), expected);
