@@ -6,3 +6,6 @@ mod registry;
 mod rope_scaling;
 mod spec;
 mod tensors;
+
+#[cfg(test)]
+mod tests;
