@@ -109,14 +109,15 @@ impl ModelConfig {
         }
     }
 
-    /// Refuses keys other than `known`.
+    /// Refuses keys other than `known`, unless they are null.
     ///
     /// # Errors
     /// `UnsupportedModel` naming the first other key.
     pub(super) fn only_keys(&self, known: &[&str]) -> Result<()> {
-        match self.map.keys().find(|key| !known.contains(&key.as_str())) {
+        let other = self.map.iter().find(|(key, value)| !value.is_null() && !known.contains(&key.as_str()));
+        match other {
             None => Ok(()),
-            Some(key) => Err(self.unsupported(key, &format!("no keys but {}", known.join(", ")))),
+            Some((key, _)) => Err(self.unsupported(key, &format!("no keys but {}", known.join(", ")))),
         }
     }
 

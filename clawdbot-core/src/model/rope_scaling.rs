@@ -9,25 +9,19 @@ use super::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::weights::quoted;
 
-/// Rope types that are understood.
-const SUPPORTED: &[&str] = &["default", "linear", "llama3", "yarn"];
-/// Keys of `rope_parameters` (and `rope_scaling`), of whatever type.
-const KNOWN_KEYS: &[&str] = &[
-    "rope_type",
-    "type",
-    "rope_theta",
-    "partial_rotary_factor",
-    "factor",
-    "original_max_position_embeddings",
-    "attention_factor",
-    "beta_fast",
-    "beta_slow",
-    "mscale",
-    "mscale_all_dim",
-    "truncate",
-    "low_freq_factor",
-    "high_freq_factor",
+/// Rope types that are understood, and the keys that each reads besides [`COMMON_KEYS`].
+const TYPES: &[(&str, &[&str])] = &[
+    ("default", &[]),
+    ("linear", &["factor"]),
+    ("llama3", &["factor", "low_freq_factor", "high_freq_factor"]),
+    (
+        "yarn",
+        &["factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"],
+    ),
 ];
+/// Keys that may stand in `rope_parameters` and `rope_scaling` with every type.
+const COMMON_KEYS: &[&str] =
+    &["rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
 /// `rope_theta` where the configuration has none, as in transformers.
 const DEFAULT_THETA: f64 = 10_000.0;
 
@@ -57,7 +51,7 @@ impl RopeSpec {
             return Err(source.unsupported("partial_rotary_factor", "1"));
         }
         let theta = settings.number_or("rope_theta", DEFAULT_THETA, |theta| theta > 1.0, "a number > 1")?;
-        let (source, key, rope_type) = settings.rope_type()?;
+        let rope_type = settings.rope_type()?;
         let exponent = |i: usize| 2.0 * i as f64 / head_dim as f64;
         let mut inv_freq: Vec<f64> = (0..head_dim / 2).map(|i| 1.0 / libm::pow(theta, exponent(i))).collect();
         let mut attention_scaling = 1.0;
@@ -73,15 +67,14 @@ impl RopeSpec {
                 yarn.scale(theta, head_dim, &mut inv_freq);
                 attention_scaling = yarn.attention_factor;
             }
-            _ => return Err(source.unsupported(key, &format!("one of {}", SUPPORTED.join(", ")))),
+            // A type that is in `TYPES` alone.
+            _ => return Err(Error::internal(format!("the rope type {rope_type} is not implemented"))),
         }
         let inv_freq: Vec<f32> = inv_freq.into_iter().map(|freq| freq as f32).collect();
         let attention_scaling = attention_scaling as f32;
         if !inv_freq.iter().chain([&attention_scaling]).all(|x| x.is_finite() && *x >= 0.0) {
-            return Err(Error::invalid_model(format!(
-                "the rotary embedding of type {}: expected finite frequencies >= 0, found others",
-                quoted(rope_type)
-            )));
+            let message = format!("rope type {rope_type}: expected finite frequencies >= 0, found others");
+            return Err(Error::invalid_model(message).context(config.file()));
         }
         Ok(RopeSpec { inv_freq, attention_scaling, rotary_dim: head_dim })
     }
@@ -98,7 +91,6 @@ impl<'a> Settings<'a> {
         let mut nested = Vec::new();
         for key in ["rope_parameters", "rope_scaling"] {
             if let Some(object) = top.object(key)? {
-                object.only_keys(KNOWN_KEYS)?;
                 nested.push(object);
             }
         }
@@ -127,8 +119,8 @@ impl<'a> Settings<'a> {
         TOP_LEVEL.contains(&key).then_some(self.top)
     }
 
-    /// The rope type, with the object and the key that have it.
-    fn rope_type(&self) -> Result<(&ModelConfig, &'static str, &str)> {
+    /// The rope type, one of `TYPES`. Keys that it does not read are refused: they would have no effect.
+    fn rope_type(&self) -> Result<&'static str> {
         let mut found: Option<(&ModelConfig, &'static str, &str)> = None;
         for source in &self.nested {
             for key in ["rope_type", "type"] {
@@ -142,7 +134,15 @@ impl<'a> Settings<'a> {
                 }
             }
         }
-        Ok(found.unwrap_or((self.top, "rope_type", "default")))
+        let (source, key, name) = found.unwrap_or((self.top, "rope_type", "default"));
+        let Some(&(rope_type, keys)) = TYPES.iter().find(|(known, _)| *known == name) else {
+            let names: Vec<&str> = TYPES.iter().map(|&(name, _)| name).collect();
+            return Err(source.unsupported(key, &format!("one of {}", names.join(", "))));
+        };
+        for source in &self.nested {
+            source.only_keys(&[COMMON_KEYS, keys].concat())?;
+        }
+        Ok(rope_type)
     }
 
     fn checked(&self, key: &str, holds: fn(f64) -> bool, expected: &str) -> Result<Option<f64>> {
@@ -157,8 +157,13 @@ impl<'a> Settings<'a> {
     }
 
     fn required(&self, key: &str, holds: fn(f64) -> bool, expected: &str) -> Result<f64> {
-        let source = self.nested.first().unwrap_or(self.top);
-        self.checked(key, holds, expected)?.ok_or_else(|| source.invalid(key, expected))
+        self.checked(key, holds, expected)?.ok_or_else(|| self.invalid(key, expected))
+    }
+
+    /// `InvalidModel` about `key` where it stands, or where it should.
+    fn invalid(&self, key: &str, expected: &str) -> Error {
+        let holder = self.nested.iter().find(|source| source.get(key).is_some());
+        holder.or(self.nested.first()).unwrap_or(self.top).invalid(key, expected)
     }
 
     fn factor(&self) -> Result<f64> {
@@ -189,10 +194,8 @@ impl Llama3 {
         let (low_freq_factor, high_freq_factor) =
             (positive("low_freq_factor")?, positive("high_freq_factor")?);
         if high_freq_factor <= low_freq_factor {
-            let message = format!(
-                "high_freq_factor: expected more than low_freq_factor, {low_freq_factor}, found {high_freq_factor}"
-            );
-            return Err(Error::invalid_model(message));
+            let expected = format!("more than low_freq_factor, which is {low_freq_factor}");
+            return Err(settings.invalid("high_freq_factor", &expected));
         }
         let original_length = settings.original_max_position_embeddings()?;
         Ok(Llama3 { factor: settings.factor()?, low_freq_factor, high_freq_factor, original_length })
@@ -241,8 +244,8 @@ impl Yarn {
         let (beta_fast, beta_slow) =
             (optional("beta_fast")?.unwrap_or(32.0), optional("beta_slow")?.unwrap_or(1.0));
         if beta_fast < beta_slow {
-            let message = format!("beta_fast: expected at least beta_slow, {beta_slow}, found {beta_fast}");
-            return Err(Error::invalid_model(message));
+            let expected = format!("at least beta_slow, which is {beta_slow}");
+            return Err(settings.invalid("beta_fast", &expected));
         }
         let mut truncate = None;
         for source in &settings.nested {
@@ -431,6 +434,8 @@ mod tests {
                 assert!(error.message().contains(part), "{part:?} is not in: {error}");
             }
         };
+        let unread = json!({"type": "linear", "factor": 2, "beta_fast": null});
+        assert!(parse(json!({"rope_scaling": unread}), 16).is_ok());
         let (invalid, unsupported) = (ErrorKind::InvalidModel, ErrorKind::UnsupportedModel);
         let new = json!({"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0});
         let old = json!({"type": "linear", "factor": 2.0});
@@ -458,6 +463,10 @@ mod tests {
         }
         let unknown = json!({"type": "linear", "factor": 2, "mrope_section": [1]});
         refused(json!({"rope_scaling": unknown}), unsupported, &["rope_scaling.mrope_section"]);
+        let typeless = json!({"factor": 2});
+        refused(json!({"rope_scaling": typeless}), unsupported, &["rope_scaling.factor", "found 2"]);
+        let foreign = json!({"type": "linear", "factor": 2, "beta_fast": 32});
+        refused(json!({"rope_scaling": foreign}), unsupported, &["rope_scaling.beta_fast"]);
         let partial = json!({"rope_type": "default", "partial_rotary_factor": 0.5});
         refused(json!({"rope_parameters": partial}), unsupported, &["rope_parameters.partial_rotary_factor"]);
 
@@ -490,7 +499,7 @@ mod tests {
         refused(
             json!({"rope_scaling": yarn}),
             invalid,
-            &["beta_fast: expected at least beta_slow, 2, found 1"],
+            &["beta_fast: expected at least beta_slow, which is 2, found 1"],
         );
         let yarn = json!({"type": "yarn", "factor": 2, "attention_factor": 1e300,
             "original_max_position_embeddings": 64});

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::config::{GenerationDefaults, ModelConfig};
@@ -13,6 +14,7 @@ use crate::weights::WeightSource;
 use crate::weights::testing::{TempDir, Tensor, safetensors};
 
 #[path = "../../tests/support/mod.rs"]
+#[allow(unreachable_pub, reason = "integration tests include it as well")]
 mod support;
 
 const INVALID: ErrorKind = ErrorKind::InvalidModel;
@@ -313,16 +315,14 @@ fn tensors_are_checked_before_use() {
 
     let count = names.matrices().count() + names.vectors().count();
     for i in 0..count {
-        let mut name = String::new();
-        weights_for(&spec, |tensors| assert!(i < tensors.len()));
         let source = weights_for(&spec, |tensors| {
             tensors.remove(i);
         });
         let error = check_tensors(&spec, &source).unwrap_err();
-        name.push_str(error.detail()["tensor"].as_str().unwrap());
-        check(&error, INVALID, &["found none", &name]);
+        let name = error.detail()["tensor"].as_str().unwrap();
+        check(&error, INVALID, &["found none", name]);
         let source = weights_for(&spec, |tensors| tensors[i].1 = "U16");
-        check(&check_tensors(&spec, &source).unwrap_err(), UNSUPPORTED, &["found U16", &name]);
+        check(&check_tensors(&spec, &source).unwrap_err(), UNSUPPORTED, &["found U16", name]);
     }
 }
 
@@ -400,4 +400,61 @@ fn the_real_model_is_read() {
     let spec = parse_spec(&ModelConfig::open(&dir.join("config.json")).unwrap()).unwrap();
     assert_eq!((spec.num_hidden_layers, spec.head_dim, spec.tie_word_embeddings), (5, 8, true));
     assert_eq!(check_tensors(&spec, &WeightSource::open_dir(&dir).unwrap()).unwrap(), [""; 0]);
+}
+
+/// Values that a hostile or careless file may have.
+fn any_value() -> impl Strategy<Value = Value> {
+    let number = prop_oneof![Just(0_i64), Just(-1), Just(i64::MAX), 1_i64..70, any::<i64>()];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        number.prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::sample::select(vec!["silu", "yarn", "llama3", "linear", "default", "sliding_attention", "x"])
+            .prop_map(Value::from),
+    ];
+    let keys = prop::sample::select(vec![
+        "type",
+        "rope_type",
+        "rope_theta",
+        "factor",
+        "beta_fast",
+        "beta_slow",
+        "mscale",
+        "mscale_all_dim",
+        "low_freq_factor",
+        "high_freq_factor",
+        "original_max_position_embeddings",
+    ]);
+    let keys = keys.prop_map(str::to_owned);
+    let object = prop::collection::btree_map(keys, leaf.clone(), 0..6);
+    let object = object.prop_map(|map| Value::Object(map.into_iter().collect()));
+    prop_oneof![4 => leaf.clone(), 1 => prop::collection::vec(leaf, 0..4).prop_map(Value::from), 2 => object]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_values_give_a_sound_spec_or_an_error(
+        architecture in prop::sample::select(ARCHITECTURES.iter().map(|a| a.name).collect::<Vec<_>>()),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any_value()), 1..4),
+    ) {
+        let mut value = with(json!({"architectures": [architecture], "rope_theta": 1e4, "rope_scaling": null,
+            "rope_parameters": null, "sliding_window": null, "use_sliding_window": true, "layer_types": null,
+            "max_window_layers": 1, "attention_bias": false, "tie_word_embeddings": false}));
+        let keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
+        for (key, change) in changes {
+            value[key.get(&keys)] = change;
+        }
+        match spec(&value) {
+            Ok(spec) => {
+                prop_assert_eq!(spec.layers.len(), spec.num_hidden_layers);
+                prop_assert!(spec.rope.inv_freq.iter().all(|freq| freq.is_finite()));
+                prop_assert!(spec.num_attention_heads.is_multiple_of(spec.num_key_value_heads));
+                prop_assert!(spec.tensors().matrices().all(|m| m.n > 0 && m.k > 0));
+            }
+            Err(error) => prop_assert!(matches!(error.kind(), INVALID | UNSUPPORTED), "{}", error),
+        }
+    }
 }

@@ -246,7 +246,7 @@ fn unusable_int8_is_refused() {
     let MatrixSource::Int8(int8) = weights.matrix("w", 2, 5).unwrap().source else { panic!() };
     let mut out = [0; 5];
     assert!(int8.read_codes(0, &mut out).is_ok());
-    check(&int8.read_codes(1, &mut out).unwrap_err(), invalid, &["-128 in row 1"]);
+    check(&int8.read_codes(1, &mut out).unwrap_err(), invalid, &["test", "\"w\"", "-128 in row 1"]);
 }
 
 #[test]
