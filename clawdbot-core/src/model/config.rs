@@ -75,6 +75,11 @@ impl ModelConfig {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether `key` is written, if only as null.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.map.contains_key(key)
+    }
+
     /// `InvalidModel` naming the file, `key`, what was expected and what is there.
     pub(super) fn invalid(&self, key: &str, expected: &str) -> Error {
         self.describe(Error::invalid_model, key, expected)

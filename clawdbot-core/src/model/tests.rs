@@ -213,6 +213,10 @@ fn qwen_has_windows_where_it_says_so() {
         assert_eq!(windows(qwen(upper)), [None, None, Some(8)]);
         let default = json!({"use_sliding_window": true, "sliding_window": 8});
         assert_eq!(windows(qwen(default)), [None; 3]);
+        let absent = json!({"use_sliding_window": true, "max_window_layers": 2});
+        assert_eq!(windows(qwen(absent)), [None, None, Some(4096)]);
+        let null = json!({"use_sliding_window": true, "sliding_window": null, "max_window_layers": 0});
+        assert_eq!(windows(qwen(null)), [None; 3]);
         let types = json!(["sliding_attention", "full_attention", "sliding_attention"]);
         let listed = json!({"use_sliding_window": true, "sliding_window": 8, "max_window_layers": 0,
             "layer_types": types});

@@ -196,6 +196,7 @@ const SCALES: [f32; 6] = [0.5, 2.0, 0.0, 1.0, 0.25, 4.0];
 #[test]
 fn int8_is_code_times_scale() {
     let weights = source(int8_file(INT8, CODES, &SCALES));
+    assert_eq!(weights.metadata()["group_size"], "2");
     let matrix = weights.matrix("w", 2, 5).unwrap();
     assert_eq!((matrix.dtype(), matrix.stored_bytes()), (Dtype::I8, 10 + 12));
     let mut row = [f32::NAN; 5];
