@@ -15,6 +15,7 @@ mod gemm;
 mod gemm_float;
 mod gemm_int8;
 mod isa;
+mod limits;
 mod matrix;
 mod quantize;
 pub(crate) mod simd;
@@ -75,6 +76,9 @@ pub(crate) struct KernelSet {
     add: Slot<vector::Add>,
     to_bf16: Slot<vector::ToBf16>,
     exp: Slot<vector::Exp>,
+    read: Slot<limits::Read>,
+    dots: Slot<limits::Dots>,
+    fmas: Slot<limits::Fmas>,
 }
 
 /// Kernel `$kernel` compiled for an ISA by its `$entry`. (A closure, because it takes arguments of any lifetime.)
@@ -108,6 +112,9 @@ macro_rules! kernel_set {
             add: slot!($entry, vector::Add),
             to_bf16: slot!($entry, vector::ToBf16),
             exp: slot!($entry, vector::Exp),
+            read: slot!($entry, limits::Read),
+            dots: slot!($entry, limits::Dots),
+            fmas: slot!($entry, limits::Fmas),
         }
     };
 }
