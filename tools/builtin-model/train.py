@@ -4,10 +4,10 @@ The first steps read only the openings of documents: names are repeated there
 at short distances, which teaches the model early to copy them.
 
 Every run with the same arguments sees the same batches in the same order, and
-runs that differ in ``--documents`` alone are the same up to the decay: a run
-can be stopped and resumed with fewer or more documents. ``latest.npz`` holds
-all that is needed to go on (``--resume``), ``best.npz`` the parameters with
-the lowest held-out loss.
+runs that differ in ``--documents`` alone (multiples of ``CHUNK``) are the same
+up to the decay: a run can be stopped and resumed with fewer or more documents.
+``latest.npz`` holds all that is needed to go on (``--resume``), ``best.npz``
+the parameters with the lowest held-out loss.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the built-in model.")
     parser.add_argument("--dir", type=Path, default=Path("build"), help="where tokenizer.json is and checkpoints go")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--documents", type=int, default=15000, help="length of the run (default: %(default)s)")
+    parser.add_argument("--documents", type=int, default=15000, help="documents read in full (default: %(default)s)")
     parser.add_argument("--openings", type=int, default=8000, help="documents of which only the opening is read, first")
     parser.add_argument("--batch-tokens", type=int, default=2560, help="tokens per step, padding included")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate")
