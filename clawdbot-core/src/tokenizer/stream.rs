@@ -20,9 +20,11 @@ pub(super) enum Decoding {
 
 impl Decoding {
     pub(super) fn of(tokenizer: &tokenizers::Tokenizer) -> Result<Self> {
-        let Some(decoder) = tokenizer.get_decoder() else { return Ok(Decoding::Window { byte_fallback: false }) };
-        let decoder =
-            serde_json::to_value(decoder).map_err(|error| Error::invalid_tokenizer(format!("decoder: {error}")))?;
+        let Some(decoder) = tokenizer.get_decoder() else {
+            return Ok(Decoding::Window { byte_fallback: false });
+        };
+        let decoder = serde_json::to_value(decoder)
+            .map_err(|error| Error::invalid_tokenizer(format!("decoder: {error}")))?;
         let steps = match decoder.get("decoders") {
             Some(Value::Array(steps)) => steps.as_slice(),
             _ => std::slice::from_ref(&decoder),
