@@ -204,7 +204,13 @@ fn string_method(
             let padded = pad(digits, "rjust", width.saturating_sub(sign.len() as i64), "0")?;
             Value::from(format!("{sign}{padded}"))
         }
-        "format" => Value::from(format(FormatStyle::StrFormat, text, args)?),
+        "format" => {
+            // Widths and precisions are bounded before the engine pads to them.
+            if text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 4) {
+                return Err(type_error("format: a number in the format string has more than 4 digits"));
+            }
+            Value::from(format(FormatStyle::StrFormat, text, args)?)
+        }
         _ => return Err(Error::from(ErrorKind::UnknownMethod)),
     })
 }

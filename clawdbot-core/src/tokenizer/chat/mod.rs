@@ -29,10 +29,10 @@ pub use time::LocalTime;
 const MAX_SOURCE: usize = 4 << 20;
 
 /// Steps a template may take whatever its input is. The engine also counts 64 bytes of text as one step.
-const BASE_FUEL: u64 = 1_000_000;
+const BASE_FUEL: u64 = 50_000;
 
 /// Steps added for each byte of the conversation.
-const FUEL_PER_BYTE: u64 = 64;
+const FUEL_PER_BYTE: u64 = 4;
 
 /// A compiled chat template. Cheap to clone, `Send + Sync`.
 #[derive(Clone)]
@@ -235,7 +235,10 @@ fn compile(source: &str) -> Result<Environment<'static>> {
     });
     env.set_unknown_method_callback(methods::call);
     filters::install(&mut env);
-    env.add_template_owned(NAME, source::rewrite(source).into_owned()).map_err(convert_error)?;
+    let source = source::rewrite(source).map_err(|line| {
+        invalid(format!("chat template, line {line}: the tag, or the chain of elif, is too long")).with("line", line)
+    })?;
+    env.add_template_owned(NAME, source.into_owned()).map_err(convert_error)?;
     Ok(env)
 }
 
