@@ -21,7 +21,8 @@ fn published_templates_render_as_transformers_does() {
         let source = file["chat_template"].as_str().expect("chat_template");
         for case in file["cases"].as_array().expect("cases") {
             cases += 1;
-            let place = format!("{} {}", path.file_name().unwrap_or_default().to_string_lossy(), case["case"]);
+            let place =
+                format!("{} {}", path.file_name().unwrap_or_default().to_string_lossy(), case["case"]);
             let rendered = SpecialTokens::parse(case)
                 .and_then(|special| ChatTemplate::new(source, &special))
                 .and_then(|template| {
@@ -33,7 +34,9 @@ fn published_templates_render_as_transformers_does() {
                 });
             match (case["expected"].as_str(), rendered) {
                 (Some(expected), Ok(found)) if expected == found => {}
-                (Some(expected), Ok(found)) => failures.push(format!("{place}: {}", first_difference(expected, &found))),
+                (Some(expected), Ok(found)) => {
+                    failures.push(format!("{place}: {}", first_difference(expected, &found)))
+                }
                 (Some(_), Err(error)) => failures.push(format!("{place}: {error}")),
                 (None, Ok(_)) => failures.push(format!("{place}: expected the error {}", case["error"])),
                 (None, Err(_)) => {}

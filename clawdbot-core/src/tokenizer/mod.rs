@@ -53,9 +53,11 @@ impl Tokenizer {
     /// # Errors
     /// `InvalidTokenizer` when the contents are malformed, with the parser's words.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let malformed = |reason: &dyn std::fmt::Display| Error::invalid_tokenizer(format!("tokenizer.json: {reason}"));
+        let malformed =
+            |reason: &dyn std::fmt::Display| Error::invalid_tokenizer(format!("tokenizer.json: {reason}"));
         guarded(|| {
-            let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| malformed(&error))?;
+            let mut tokenizer =
+                tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| malformed(&error))?;
             tokenizer.with_truncation(None).map_err(|error| malformed(&error))?;
             tokenizer.with_padding(None);
             let added = tokenizer.get_added_tokens_decoder();
@@ -76,7 +78,8 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         guarded(|| {
             let encoding = self.0.tokenizer.encode_fast(text, add_special_tokens);
-            let encoding = encoding.map_err(|error| Error::invalid_tokenizer(format!("cannot encode: {error}")))?;
+            let encoding =
+                encoding.map_err(|error| Error::invalid_tokenizer(format!("cannot encode: {error}")))?;
             Ok(encoding.get_ids().to_vec())
         })
     }
@@ -115,9 +118,11 @@ impl Tokenizer {
             return Ok(());
         }
         let limit = self.0.id_limit;
-        Err(Error::invalid_argument(format!("token id {id} is outside the vocabulary: ids are below {limit}"))
-            .with("token_id", id)
-            .with("vocab_size", self.0.vocab_size))
+        Err(Error::invalid_argument(format!(
+            "token id {id} is outside the vocabulary: ids are below {limit}"
+        ))
+        .with("token_id", id)
+        .with("vocab_size", self.0.vocab_size))
     }
 
     /// Number of tokens, added tokens included.

@@ -77,9 +77,14 @@ impl SpecialTokens {
 
     /// The tokens as a chat template sees them: `bos_token`, `eos_token`, ...; those that are not set are left out.
     pub fn to_variables(&self) -> Map<String, Value> {
+        let named = [
+            ("bos_token", &self.bos),
+            ("eos_token", &self.eos),
+            ("unk_token", &self.unk),
+            ("pad_token", &self.pad),
+        ];
         let named =
-            [("bos_token", &self.bos), ("eos_token", &self.eos), ("unk_token", &self.unk), ("pad_token", &self.pad)];
-        let named = named.into_iter().filter_map(|(name, token)| Some((name.to_owned(), token.as_deref()?.into())));
+            named.into_iter().filter_map(|(name, token)| Some((name.to_owned(), token.as_deref()?.into())));
         named.chain(self.others.clone()).collect()
     }
 }
@@ -90,9 +95,13 @@ fn content(key: &str, value: &Value) -> Result<Option<String>> {
         Value::String(token) => Ok(Some(token.clone())),
         Value::Object(token) => match token.get("content") {
             Some(Value::String(token)) => Ok(Some(token.clone())),
-            _ => Err(Error::invalid_tokenizer(format!("{key}: expected an object with the string \"content\", found {value}"))),
+            _ => Err(Error::invalid_tokenizer(format!(
+                "{key}: expected an object with the string \"content\", found {value}"
+            ))),
         },
-        _ => Err(Error::invalid_tokenizer(format!("{key}: expected a string, an object or null, found {value}"))),
+        _ => Err(Error::invalid_tokenizer(format!(
+            "{key}: expected a string, an object or null, found {value}"
+        ))),
     }
 }
 
@@ -130,8 +139,8 @@ mod tests {
     #[test]
     fn the_first_file_wins_field_by_field() {
         let first = SpecialTokens::parse(&json!({"bos_token": "a", "x_token": "1"})).expect("well formed");
-        let second =
-            SpecialTokens::parse(&json!({"bos_token": "b", "eos_token": "c", "y_token": "2"})).expect("well formed");
+        let second = SpecialTokens::parse(&json!({"bos_token": "b", "eos_token": "c", "y_token": "2"}))
+            .expect("well formed");
         let both = first.or(second);
         assert_eq!(
             Value::Object(both.to_variables()),

@@ -76,7 +76,9 @@ pub(super) fn install(env: &mut Environment<'_>) {
         methods::pad(&values::to_str(value)?, "center", width.unwrap_or(80), " ")
     });
     env.add_filter("wordcount", |value: &Value| {
-        values::to_str(value).map(|text| text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty()).count())
+        values::to_str(value).map(|text| {
+            text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty()).count()
+        })
     });
     env.add_filter("tojson", json::tojson);
 
@@ -171,7 +173,9 @@ fn reverse(value: &Value) -> Result<Value, Error> {
 fn length(value: &Value) -> Result<usize, Error> {
     match value.kind() {
         ValueKind::Undefined => Ok(0),
-        _ => value.len().ok_or_else(|| type_error(format!("object of type '{}' has no len()", values::type_name(value)))),
+        _ => value
+            .len()
+            .ok_or_else(|| type_error(format!("object of type '{}' has no len()", values::type_name(value)))),
     }
 }
 

@@ -44,7 +44,12 @@ pub(super) fn tojson(
                     (Some(item), Some(key)) => (item.to_owned(), key.to_owned()),
                     _ => return Err(type_error("tojson: separators must be two strings")),
                 },
-                _ => return Err(type_error(format!("tojson: separators must be a pair, found {} items", parts.len()))),
+                _ => {
+                    return Err(type_error(format!(
+                        "tojson: separators must be a pair, found {} items",
+                        parts.len()
+                    )));
+                }
             }
         }
         None => (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned()),
@@ -63,7 +68,9 @@ fn indent_unit(indent: Option<Value>) -> Result<Option<String>, Error> {
     }
     let width = match indent.kind() {
         ValueKind::Bool => i64::from(indent.is_true()),
-        _ => indent.as_i64().ok_or_else(|| type_error("tojson: indent must be an integer, a string or none"))?,
+        _ => indent
+            .as_i64()
+            .ok_or_else(|| type_error("tojson: indent must be an integer, a string or none"))?,
     };
     if width > MAX_INDENT {
         return Err(type_error(format!("tojson: indent must be at most {MAX_INDENT}, found {width}")));
@@ -71,7 +78,13 @@ fn indent_unit(indent: Option<Value>) -> Result<Option<String>, Error> {
     Ok(Some(" ".repeat(usize::try_from(width).unwrap_or(0))))
 }
 
-fn write(state: &State<'_, '_>, out: &mut String, value: &Value, style: &Style, level: usize) -> Result<(), Error> {
+fn write(
+    state: &State<'_, '_>,
+    out: &mut String,
+    value: &Value,
+    style: &Style,
+    level: usize,
+) -> Result<(), Error> {
     if level > MAX_DEPTH {
         return Err(type_error(format!("tojson: nested deeper than {MAX_DEPTH} levels")));
     }
@@ -87,7 +100,8 @@ fn write(state: &State<'_, '_>, out: &mut String, value: &Value, style: &Style, 
         }
         ValueKind::Map => {
             let mut entries = Vec::new();
-            for (key, item) in value.as_object().and_then(|dict| dict.try_iter_pairs()).into_iter().flatten() {
+            for (key, item) in value.as_object().and_then(|dict| dict.try_iter_pairs()).into_iter().flatten()
+            {
                 entries.push((key_text(&key)?, item));
             }
             if style.sort_keys {
@@ -101,10 +115,15 @@ fn write(state: &State<'_, '_>, out: &mut String, value: &Value, style: &Style, 
         }
         ValueKind::Seq | ValueKind::Iterable if values::is_not_a_list(value).is_none() => {
             let items: Vec<Value> = value.try_iter()?.collect();
-            block(out, style, level, '[', ']', items, |out, item| write(state, out, &item, style, level + 1))?;
+            block(out, style, level, '[', ']', items, |out, item| {
+                write(state, out, &item, style, level + 1)
+            })?;
         }
         _ => {
-            return Err(type_error(format!("Object of type {} is not JSON serializable", values::type_name(value))));
+            return Err(type_error(format!(
+                "Object of type {} is not JSON serializable",
+                values::type_name(value)
+            )));
         }
     }
     Ok(())
@@ -159,7 +178,10 @@ fn key_text(key: &Value) -> Result<String, Error> {
         ValueKind::None => Ok("null".to_owned()),
         ValueKind::Bool => Ok(if key.is_true() { "true" } else { "false" }.to_owned()),
         ValueKind::Number => Ok(number(key)),
-        _ => Err(type_error(format!("keys must be str, int, float, bool or None, not {}", values::type_name(key)))),
+        _ => Err(type_error(format!(
+            "keys must be str, int, float, bool or None, not {}",
+            values::type_name(key)
+        ))),
     }
 }
 

@@ -7,8 +7,19 @@ use minijinja::{Error, ErrorKind, State, Value};
 use super::values::{self, DictView, type_error};
 
 /// The attributes of a Python `dict`.
-pub(super) const DICT_METHODS: &[&str] =
-    &["clear", "copy", "fromkeys", "get", "items", "keys", "pop", "popitem", "setdefault", "update", "values"];
+pub(super) const DICT_METHODS: &[&str] = &[
+    "clear",
+    "copy",
+    "fromkeys",
+    "get",
+    "items",
+    "keys",
+    "pop",
+    "popitem",
+    "setdefault",
+    "update",
+    "values",
+];
 
 /// Widest padding that a method adds.
 const MAX_WIDTH: i64 = 100_000;
@@ -17,7 +28,12 @@ const MAX_WIDTH: i64 = 100_000;
 ///
 /// # Errors
 /// `UnknownMethod` for one that Python does not have or that the sandbox forbids because it changes the receiver.
-pub(super) fn call(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
+pub(super) fn call(
+    state: &mut State<'_, '_>,
+    value: &Value,
+    method: &str,
+    args: &[Value],
+) -> Result<Value, Error> {
     match value.kind() {
         ValueKind::String => match value.as_str() {
             Some(text) => string_method(state, value, text, method, args),
@@ -97,8 +113,11 @@ fn string_method(
         }
         "islower" | "isupper" => {
             let () = from_args(args)?;
-            let (has, has_not): (fn(char) -> bool, fn(char) -> bool) =
-                if method == "islower" { (char::is_lowercase, char::is_uppercase) } else { (char::is_uppercase, char::is_lowercase) };
+            let (has, has_not): (fn(char) -> bool, fn(char) -> bool) = if method == "islower" {
+                (char::is_lowercase, char::is_uppercase)
+            } else {
+                (char::is_uppercase, char::is_lowercase)
+            };
             Value::from(text.chars().any(has) && !text.chars().any(has_not))
         }
         "strip" | "lstrip" | "rstrip" => {
@@ -118,8 +137,9 @@ fn string_method(
             let test = |affix: &str| {
                 if method == "startswith" { text.starts_with(affix) } else { text.ends_with(affix) }
             };
-            let refuse =
-                |found: &Value| type_error(format!("{method} expects str or tuple of str, not {}", values::type_name(found)));
+            let refuse = |found: &Value| {
+                type_error(format!("{method} expects str or tuple of str, not {}", values::type_name(found)))
+            };
             match affix.as_str() {
                 Some(affix) => Value::from(test(affix)),
                 None if affix.is_tuple() => {
@@ -224,7 +244,11 @@ fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut in_word = false;
     for c in text.chars() {
-        if in_word { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
+        if in_word {
+            out.extend(c.to_lowercase())
+        } else {
+            out.extend(c.to_uppercase())
+        }
         in_word = c.is_alphabetic();
     }
     out
@@ -244,7 +268,12 @@ pub(super) fn replace(
 }
 
 /// `str.split` and `str.rsplit`, with at most `limit` cuts.
-fn split<'t>(text: &'t str, separator: Option<&str>, limit: usize, from_right: bool) -> Result<Vec<&'t str>, Error> {
+fn split<'t>(
+    text: &'t str,
+    separator: Option<&str>,
+    limit: usize,
+    from_right: bool,
+) -> Result<Vec<&'t str>, Error> {
     let pieces = limit.saturating_add(1);
     match (separator, from_right) {
         (Some(""), _) => Err(type_error("empty separator")),
@@ -269,7 +298,11 @@ fn split<'t>(text: &'t str, separator: Option<&str>, limit: usize, from_right: b
             let mut parts = Vec::new();
             let mut rest = strip(text, None, false, true);
             while !rest.is_empty() {
-                let last = if parts.len() == limit { None } else { rest.char_indices().rfind(|(_, c)| is_space(*c)) };
+                let last = if parts.len() == limit {
+                    None
+                } else {
+                    rest.char_indices().rfind(|(_, c)| is_space(*c))
+                };
                 let start = last.map_or(0, |(at, c)| at + c.len_utf8());
                 parts.push(&rest[start..]);
                 rest = strip(&rest[..start], None, false, true);
@@ -283,7 +316,10 @@ fn split<'t>(text: &'t str, separator: Option<&str>, limit: usize, from_right: b
 /// `str.splitlines`: at every line boundary that Python knows.
 fn split_lines(text: &str, keep: bool) -> Vec<&str> {
     let is_break = |c: char| {
-        matches!(c, '\n' | '\r' | '\x0b' | '\x0c' | '\x1c' | '\x1d' | '\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}')
+        matches!(
+            c,
+            '\n' | '\r' | '\x0b' | '\x0c' | '\x1c' | '\x1d' | '\x1e' | '\u{85}' | '\u{2028}' | '\u{2029}'
+        )
     };
     let mut lines = Vec::new();
     let mut rest = text;
@@ -306,7 +342,10 @@ fn join(state: &State<'_, '_>, separator: &str, items: &Value) -> Result<Value, 
     let mut out = String::new();
     for (at, item) in items.try_iter()?.enumerate() {
         let item = item.as_str().ok_or_else(|| {
-            type_error(format!("sequence item {at}: expected str instance, {} found", values::type_name(&item)))
+            type_error(format!(
+                "sequence item {at}: expected str instance, {} found",
+                values::type_name(&item)
+            ))
         })?;
         reserve(state, separator.len().checked_add(item.len()))?;
         if at > 0 {
@@ -352,7 +391,9 @@ fn dict_method(value: &Value, method: &str, args: &[Value]) -> Result<Value, Err
             let () = from_args(args)?;
             Ok(value.clone())
         }
-        _ if DICT_METHODS.contains(&method) => Err(type_error(format!("access to method '{method}' of a dict is unsafe"))),
+        _ if DICT_METHODS.contains(&method) => {
+            Err(type_error(format!("access to method '{method}' of a dict is unsafe")))
+        }
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
     }
 }
@@ -365,7 +406,10 @@ fn list_method(value: &Value, method: &str, args: &[Value]) -> Result<Value, Err
             if method == "count" {
                 return Ok(Value::from(items.filter(|item| item == what).count()));
             }
-            items.position(|item| item == *what).map(Value::from).ok_or_else(|| type_error("value is not in the list"))
+            items
+                .position(|item| item == *what)
+                .map(Value::from)
+                .ok_or_else(|| type_error("value is not in the list"))
         }
         "copy" => {
             let () = from_args(args)?;

@@ -32,7 +32,14 @@ const MAX_SOURCE: usize = 4 << 20;
 const BASE_FUEL: u64 = 50_000;
 
 /// Steps added for each byte of the conversation.
-const FUEL_PER_BYTE: u64 = 4;
+const FUEL_PER_BYTE: u64 = 64;
+
+/// Most steps in all. Each level of a list that a template nests into itself costs several steps, and some stack when
+/// it is dropped: this bounds the depth to what [`STACK_SIZE`] holds.
+const MAX_FUEL: u64 = 3_000_000;
+
+/// Stack of the thread that renders, in bytes of address space; only what is used takes memory.
+const STACK_SIZE: usize = 256 << 20;
 
 /// A compiled chat template. Cheap to clone, `Send + Sync`.
 #[derive(Clone)]
@@ -108,7 +115,10 @@ impl ChatTemplate {
         now: LocalTime,
     ) -> Result<String> {
         if !messages.is_array() {
-            return Err(Error::invalid_argument(format!("expected messages to be a list, found {}", json_kind(messages))));
+            return Err(Error::invalid_argument(format!(
+                "expected messages to be a list, found {}",
+                json_kind(messages)
+            )));
         }
         for name in ["messages", "tools", "add_generation_prompt"] {
             if variables.contains_key(name) {
@@ -120,7 +130,10 @@ impl ChatTemplate {
         guarded(|| {
             let convert = |name: &str, value: &Value| {
                 values::from_json(value).map_err(|error| {
-                    Error::invalid_argument(format!("{name}: {}", error.detail().unwrap_or("cannot be converted")))
+                    Error::invalid_argument(format!(
+                        "{name}: {}",
+                        error.detail().unwrap_or("cannot be converted")
+                    ))
                 })
             };
             let mut context: Vec<(String, minijinja::Value)> = Vec::new();
@@ -135,9 +148,12 @@ impl ChatTemplate {
 
             let mut environment = (*self.environment).clone();
             let input: u64 = context.iter().map(|(_, value)| size(value)).sum();
-            environment.set_fuel(Some(BASE_FUEL.saturating_add(input.saturating_mul(FUEL_PER_BYTE))));
-            let template = environment.get_template(NAME).map_err(convert_error)?;
-            template.render(minijinja::Value::from_pairs(context)).map_err(convert_error)
+            let fuel = BASE_FUEL.saturating_add(input.saturating_mul(FUEL_PER_BYTE)).min(MAX_FUEL);
+            environment.set_fuel(Some(fuel));
+            on_large_stack(move || {
+                let template = environment.get_template(NAME).map_err(convert_error)?;
+                template.render(minijinja::Value::from_pairs(context)).map_err(convert_error)
+            })
         })
     }
 }
@@ -153,7 +169,12 @@ pub fn render_chat_template(
     add_generation_prompt: bool,
     variables: &Map<String, Value>,
 ) -> Result<String> {
-    ChatTemplate::with_variables(template, Map::new())?.render(messages, tools, add_generation_prompt, variables)
+    ChatTemplate::with_variables(template, Map::new())?.render(
+        messages,
+        tools,
+        add_generation_prompt,
+        variables,
+    )
 }
 
 /// The chat templates of a model: one, or several by name.
@@ -236,7 +257,8 @@ fn compile(source: &str) -> Result<Environment<'static>> {
     env.set_unknown_method_callback(methods::call);
     filters::install(&mut env);
     let source = source::rewrite(source).map_err(|line| {
-        invalid(format!("chat template, line {line}: the tag, or the chain of elif, is too long")).with("line", line)
+        invalid(format!("chat template, line {line}: the tag, or the chain of elif, is too long"))
+            .with("line", line)
     })?;
     env.add_template_owned(NAME, source.into_owned()).map_err(convert_error)?;
     Ok(env)
@@ -260,12 +282,27 @@ fn size(value: &minijinja::Value) -> u64 {
         return text.len() as u64 + 1;
     }
     let object = value.as_object();
-    let pairs = object.filter(|_| value.kind() == minijinja::value::ValueKind::Map).and_then(|map| map.try_iter_pairs());
+    let pairs = object
+        .filter(|_| value.kind() == minijinja::value::ValueKind::Map)
+        .and_then(|map| map.try_iter_pairs());
     match (pairs, object) {
         (Some(pairs), _) => 1 + pairs.map(|(key, item)| size(&key) + size(&item)).sum::<u64>(),
         (None, Some(list)) => 1 + list.try_iter().into_iter().flatten().map(|item| size(&item)).sum::<u64>(),
         _ => 1,
     }
+}
+
+/// Runs `work` on a thread of its own with [`STACK_SIZE`].
+fn on_large_stack(work: impl FnOnce() -> Result<String> + Send) -> Result<String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("chat-template".to_owned()).stack_size(STACK_SIZE);
+        let thread = thread.spawn_scoped(scope, work).map_err(|error| {
+            Error::new(ErrorKind::Io, format!("cannot start the thread that renders: {error}"))
+        })?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(invalid("the template engine panicked on this template".to_owned())))
+    })
 }
 
 /// Runs `work`; a panic of the engine becomes an error.
@@ -314,3 +351,6 @@ fn json_kind(value: &Value) -> &'static str {
         Value::Object(_) => "an object",
     }
 }
+
+#[cfg(test)]
+mod tests;

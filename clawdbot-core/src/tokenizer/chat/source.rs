@@ -28,7 +28,9 @@ pub(super) fn rewrite(source: &str) -> Result<Cow<'_, str>, usize> {
             Some(b'#') => source[body..].find("#}").map_or(source.len(), |end| body + end + 2),
             Some(b'{') => skip_tag(source, body, "}}", |_| {}),
             Some(b'%') => {
-                elifs += usize::from(source[body..].trim_start_matches(['-', '+']).trim_start().starts_with("elif"));
+                elifs += usize::from(
+                    source[body..].trim_start_matches(['-', '+']).trim_start().starts_with("elif"),
+                );
                 block(source, body, &mut edits)
             }
             _ => open + 1,
@@ -208,7 +210,10 @@ mod tests {
             ("{%- generation -%}x{% endgeneration %}", "{%- with -%}x{% endwith %}"),
             ("{% for a, b in x.items() -%}", "{% for a, b in ( x.items())|__iter__ -%}"),
             ("{%for m in l[1:] if m['if'] in q%}", "{%for m in ( l[1:] )|__iter__ if m['if'] in q%}"),
-            ("{% for x in (a if b else c) recursive %}", "{% for x in ( (a if b else c) )|__iter__ recursive %}"),
+            (
+                "{% for x in (a if b else c) recursive %}",
+                "{% for x in ( (a if b else c) )|__iter__ recursive %}",
+            ),
             ("{% for x in ['%}', \"\\\"%}\"] %}", "{% for x in ( ['%}', \"\\\"%}\"])|__iter__ %}"),
         ] {
             assert_eq!(rewrite(source).as_deref(), Ok(expected));

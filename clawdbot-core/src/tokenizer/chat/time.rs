@@ -24,7 +24,17 @@ pub struct LocalTime {
 }
 
 const MONTHS: [&str; 12] = [
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
     "December",
 ];
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
@@ -82,7 +92,8 @@ impl LocalTime {
             if unpadded {
                 directive = chars.next();
             }
-            let directive = directive.ok_or_else(|| type_error("strftime_now: the format ends inside a directive"))?;
+            let directive =
+                directive.ok_or_else(|| type_error("strftime_now: the format ends inside a directive"))?;
             self.push(&mut out, directive, unpadded)?;
         }
         Ok(out)
@@ -112,7 +123,9 @@ impl LocalTime {
             'u' => number(if weekday == 0 { 7 } else { weekday.into() }, 0),
             'U' => number((yday + 7 - u32::from(weekday)) / 7, 2),
             'W' => number((yday + 7 - u32::from((weekday + 6) % 7)) / 7, 2),
-            _ if unpadded => return Err(type_error(format!("strftime_now: unknown directive %-{directive}"))),
+            _ if unpadded => {
+                return Err(type_error(format!("strftime_now: unknown directive %-{directive}")));
+            }
             'f' => out.push_str(&format!("{:06}", self.microsecond)),
             'e' => out.push_str(&format!("{:2}", self.day)),
             'k' => out.push_str(&format!("{:2}", self.hour)),
@@ -166,7 +179,10 @@ mod tests {
         ] {
             assert_eq!(time.format(format).expect(format), expected);
         }
-        assert_eq!(at(2024, 12, 31, 0).format("%j %A %I %p %U %W").expect("known"), "366 Tuesday 12 AM 52 53");
+        assert_eq!(
+            at(2024, 12, 31, 0).format("%j %A %I %p %U %W").expect("known"),
+            "366 Tuesday 12 AM 52 53"
+        );
         assert_eq!(at(2000, 2, 29, 12).format("%a %I %p").expect("known"), "Tue 12 PM");
     }
 

@@ -29,7 +29,9 @@ pub(super) fn from_json(json: &serde_json::Value) -> Result<Value, Error> {
 fn convert(json: &serde_json::Value, depth: usize) -> Result<Value, Error> {
     use serde_json::Value as Json;
     let inner = || {
-        depth.checked_sub(1).ok_or_else(|| type_error(format!("the input is nested deeper than {MAX_DEPTH} levels")))
+        depth
+            .checked_sub(1)
+            .ok_or_else(|| type_error(format!("the input is nested deeper than {MAX_DEPTH} levels")))
     };
     Ok(match json {
         Json::Null => Value::from(()),
@@ -81,7 +83,9 @@ impl Object for Dict {
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
         match methods::DICT_METHODS.iter().find(|name| **name == key) {
-            Some(name) => Some(Value::from_object(BoundMethod { receiver: Value::from_dyn_object(self.clone()), name })),
+            Some(name) => {
+                Some(Value::from_object(BoundMethod { receiver: Value::from_dyn_object(self.clone()), name }))
+            }
             None => self.entry(key),
         }
     }
@@ -332,7 +336,8 @@ mod tests {
 
     #[test]
     fn containers_are_written_as_python_does() {
-        let value = from_json(&serde_json::json!({"a": [1, 2.0, null, true, "it's"], "b": {}})).expect("shallow");
+        let value =
+            from_json(&serde_json::json!({"a": [1, 2.0, null, true, "it's"], "b": {}})).expect("shallow");
         assert_eq!(to_str(&value).expect("shallow"), r#"{'a': [1, 2.0, None, True, "it's"], 'b': {}}"#);
         assert_eq!(to_str(&Value::from(Tuple::from([Value::from(1)]))).expect("shallow"), "(1,)");
         assert_eq!(to_str(&Value::UNDEFINED).expect("flat"), "");
