@@ -96,6 +96,8 @@ fn hostile_templates_end_with_an_error() {
         "{% for i in range(100000) %}{% for j in range(100000) %}{{ 'x' * 1000 }}{% endfor %}{% endfor %}".to_owned(),
         "{% set ns = namespace(x=[]) %}{% for i in range(100000) %}{% for j in range(9) %}{% set ns.x = [ns.x] %}{% endfor %}{% endfor %}".to_owned(),
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".to_owned(),
+        "{% set ns = namespace(x=[1]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}"
+            .to_owned(),
         "{{ 'aaaa'.replace('a', 'b' * 1000000) }}{{ '{:>999999999}'.format(1) }}".to_owned(),
         format!("{{{{ {}1 }}}}", "-".repeat(50_000)),
         format!("{{{{ {}{} }}}}", "(".repeat(400), ")".repeat(400)),
