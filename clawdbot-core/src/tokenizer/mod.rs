@@ -94,10 +94,21 @@ impl Tokenizer {
     }
 
     fn decode_checked(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
+        // Some decoders of the tokenizers crate cannot take an empty list.
+        if !ids.iter().any(|id| self.shows(*id, skip_special_tokens).is_some()) {
+            return Ok(String::new());
+        }
         guarded(|| {
             let text = self.0.tokenizer.decode(ids, skip_special_tokens);
             text.map_err(|error| Error::invalid_tokenizer(format!("cannot decode: {error}")))
         })
+    }
+
+    /// The token that a decoder gets to see for `id`. As in the tokenizers crate, its text says whether it is special.
+    fn shows(&self, id: u32, skip_special_tokens: bool) -> Option<String> {
+        let token = self.id_to_token(id)?;
+        let hidden = skip_special_tokens && self.0.tokenizer.get_added_vocabulary().is_special_token(&token);
+        (!hidden).then_some(token)
     }
 
     /// Refuses an id that no token has. Ids below the limit that the vocabulary leaves out decode to nothing, as in

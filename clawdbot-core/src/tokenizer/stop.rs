@@ -21,8 +21,7 @@ pub struct StopOutcome {
 }
 
 impl StopMatcher {
-    /// A matcher for `stops`. The one that begins earliest in the text wins; of those, the one that ends first, which
-    /// is the one that is complete first.
+    /// A matcher for `stops`. The one that is complete first wins; of several that end at the same place, the longest.
     ///
     /// # Errors
     /// `InvalidArgument` when a stop string is empty.

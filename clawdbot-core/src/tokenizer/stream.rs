@@ -85,12 +85,9 @@ impl StreamDecoder {
     /// `InvalidArgument` when `id` is outside the vocabulary; the stream can go on.
     pub fn push(&mut self, id: u32) -> Result<String> {
         self.tokenizer.check(id)?;
-        let Some(token) = self.tokenizer.id_to_token(id) else { return Ok(String::new()) };
-        // The tokenizers crate skips by the token's text.
-        let special = self.tokenizer.0.tokenizer.get_added_vocabulary().is_special_token(&token);
-        if special && self.skip_special_tokens {
+        let Some(token) = self.tokenizer.shows(id, self.skip_special_tokens) else {
             return Ok(String::new());
-        }
+        };
         match self.tokenizer.0.decoding {
             Decoding::Bytes => {
                 push_token_bytes(&mut self.bytes, &token);

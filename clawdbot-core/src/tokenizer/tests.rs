@@ -10,7 +10,7 @@ use crate::error::ErrorKind;
 fn byte_level() -> Value {
     let alphabet = (0x21..=0x7e).chain(0xa1..=0xac).chain(0xae..=0xff).chain(0x100..=0x143);
     let mut tokens: Vec<String> = alphabet.filter_map(char::from_u32).map(String::from).collect();
-    tokens.extend(["Ġa", "Ã©", "aÃ", "©b", "ðŁĺ", "Ģ"].map(str::to_owned));
+    tokens.extend(["Ġa", "Ã©", "aÃ", "©b", "ðŁĺ"].map(str::to_owned));
     let step =
         json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
     model(&tokens, step.clone(), step)
