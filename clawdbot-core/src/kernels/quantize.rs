@@ -101,12 +101,13 @@ impl QuantizedRows {
 
     /// Bytes that `[m, k]` in groups of `group` take, for plans.
     pub(crate) fn bytes(m: usize, k: usize, group: usize) -> u64 {
-        (m as u64 + SPARE_ROWS as u64) * (k.next_multiple_of(64) as u64 + 8 * groups(k, group.max(1)) as u64)
+        (m as u64 + SPARE_ROWS as u64) * (Self::stride(k) as u64 + 8 * groups(k, group.max(1)) as u64)
     }
 
-    /// Bytes from row to row: whole cache lines.
+    /// Bytes from row to row: an odd multiple of 512, so that the same stretch of 512 codes of eight rows falls into
+    /// different sets of a cache.
     fn stride(k: usize) -> usize {
-        k.next_multiple_of(64)
+        (k.div_ceil(512) | 1) * 512
     }
 
     /// # Panics

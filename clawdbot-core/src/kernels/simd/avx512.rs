@@ -40,6 +40,7 @@ impl Simd for Avx512 {
 
     /// `vpdpbusd` multiplies unsigned by signed bytes: weights take the unsigned side.
     const FLIPPED: bool = true;
+    const REGISTERS: usize = 32;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
