@@ -269,6 +269,6 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
-        isa!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
+        isa!(_mm_prefetch::<_MM_HINT_T0>(p.cast()));
     }
 }
