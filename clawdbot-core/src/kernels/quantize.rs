@@ -64,6 +64,8 @@ impl QuantizedRows {
         let too_many =
             || Error::new(ErrorKind::OutOfBudget, format!("[{m}, {k}] activations do not fit into memory"));
         let rows = m.checked_add(SPARE_ROWS).ok_or_else(too_many)?;
+        // Empty until everything is there.
+        self.m = 0;
         self.codes.reserve(rows.checked_mul(stride).ok_or_else(too_many)?)?;
         self.scales.reserve(rows.checked_mul(groups).ok_or_else(too_many)?)?;
         self.starts.reserve(rows.checked_mul(groups).ok_or_else(too_many)?)?;
