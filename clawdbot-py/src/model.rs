@@ -139,9 +139,7 @@ impl Model {
             Prompts::One(prompt) => {
                 Ok(self.complete(py, vec![prompt], &options)?.remove(0).into_bound(py).into_any())
             }
-            Prompts::Batch(prompts) => {
-                Ok(PyList::new(py, self.complete(py, prompts, &options)?)?.into_any())
-            }
+            Prompts::Batch(prompts) => Ok(PyList::new(py, self.complete(py, prompts, &options)?)?.into_any()),
         }
     }
 

@@ -42,12 +42,7 @@ impl Session {
     /// `add_special_tokens`: whether text gets the tokenizer's special tokens, such as BOS; usually for the first text
     /// alone.
     #[pyo3(signature = (prompt, add_special_tokens=true))]
-    fn append(
-        &self,
-        py: Python<'_>,
-        prompt: &Bound<'_, PyAny>,
-        add_special_tokens: bool,
-    ) -> PyResult<usize> {
+    fn append(&self, py: Python<'_>, prompt: &Bound<'_, PyAny>, add_special_tokens: bool) -> PyResult<usize> {
         let prompt = prompt::one(prompt, "prompt")?;
         self.with(py, |session| session.append(prompt, add_special_tokens))
     }

@@ -29,10 +29,10 @@ def test_threads_give_what_one_gives(model):
 def test_threads_that_stream_score_and_talk(model):
     ids = model.tokenizer.encode(PROMPT)
     logits = model.logits(ids)
-    text = model.generate(PROMPT, max_tokens=30).text
+    text = model.generate(PROMPT, max_tokens=30, temperature=0).text
 
     def stream(_):
-        *_, last = model.stream(PROMPT, max_tokens=30)
+        *_, last = model.stream(PROMPT, max_tokens=30, temperature=0)
         return last.completion.text == text
 
     def score(_):
@@ -41,7 +41,7 @@ def test_threads_that_stream_score_and_talk(model):
     def talk(_):
         with model.session() as session:
             session.append(PROMPT)
-            return session.generate(max_tokens=30).text == text
+            return session.generate(max_tokens=30, temperature=0).text == text
 
     with ThreadPoolExecutor(6) as pool:
         results = [pool.submit(work, i) for i in range(4) for work in (stream, score, talk)]
@@ -52,8 +52,8 @@ def test_threads_that_stream_score_and_talk(model):
 def test_the_interpreter_is_released(model, kind):
     """Another Python thread gets on with its work during one call."""
     work = {
-        "generate": lambda: model.generate(PROMPT, max_tokens=300, ignore_eos=True),
-        "stream": lambda: next(model.stream([5] * 900, max_tokens=1)),
+        "generate": lambda: model.generate(PROMPT, max_tokens=300, temperature=0, ignore_eos=True),
+        "stream": lambda: next(model.stream([5] * 900, max_tokens=1, temperature=0)),
         "logits": lambda: model.logits([5] * 900),
         "load": lambda: clawdbot.Model.from_pretrained(weights="f32").close(),
     }[kind]
@@ -106,11 +106,11 @@ def long_session(model):
     [
         lambda model: model.generate(PROMPT, LONG),
         lambda model: model.generate([PROMPT] * 16, LONG),
-        lambda model: model.generate([[5] * 1000] * 400, max_tokens=1),
+        lambda model: model.generate([[5] * 1000] * 400, max_tokens=1, temperature=0),
         lambda model: model.stream(PROMPT, LONG).finish(),
         lambda model: list(model.stream(PROMPT, LONG)),
         lambda model: long_session(model).generate(LONG),
-        lambda model: [model.chat([{"role": "user", "content": "Go"}], max_tokens=500) for _ in range(99)],
+        lambda model: [model.chat([{"role": "user", "content": "Go"}], max_tokens=500, temperature=0) for _ in range(99)],
         lambda model: [clawdbot.Model.from_pretrained(weights="f32") for _ in range(999)],
     ],
     ids=["generate", "batch", "prefill", "finish", "list", "session", "chat", "load"],
@@ -121,7 +121,7 @@ def test_keyboard_interrupt(model, interrupt, work):
         while True:
             work(model)
     assert time.perf_counter() - sent[0] < 1.0
-    assert model.generate(PROMPT, max_tokens=3).text, "the model still works"
+    assert model.generate(PROMPT, max_tokens=3, temperature=0).text, "the model still works"
 
 
 def test_a_signal_handler_that_does_not_raise_is_run_and_disturbs_nothing(model):
@@ -129,19 +129,19 @@ def test_a_signal_handler_that_does_not_raise_is_run_and_disturbs_nothing(model)
     handler = signal.signal(signal.SIGALRM, lambda *_: seen.append(time.perf_counter()))
     signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
     try:
-        interrupted = model.generate(PROMPT, max_tokens=200, ignore_eos=True)
+        interrupted = model.generate(PROMPT, max_tokens=200, temperature=0, ignore_eos=True)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
     assert seen
-    assert interrupted.token_ids == model.generate(PROMPT, max_tokens=200, ignore_eos=True).token_ids
+    assert interrupted.token_ids == model.generate(PROMPT, max_tokens=200, temperature=0, ignore_eos=True).token_ids
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_fork(model):
-    expected = model.generate(PROMPT, max_tokens=5).token_ids
-    stream = model.stream(PROMPT, max_tokens=50)
+    expected = model.generate(PROMPT, max_tokens=5, temperature=0).token_ids
+    stream = model.stream(PROMPT, max_tokens=50, temperature=0)
     next(stream)
     child = os.fork()
     if child == 0:
@@ -161,7 +161,7 @@ def test_fork(model):
                     continue
                 os._exit(code)
             own = clawdbot.Model.from_pretrained()
-            code = 0 if own.generate(PROMPT, max_tokens=5).token_ids == expected else 20
+            code = 0 if own.generate(PROMPT, max_tokens=5, temperature=0).token_ids == expected else 20
         finally:
             os._exit(code)
     deadline = time.monotonic() + 60
@@ -175,13 +175,13 @@ def test_fork(model):
             pytest.fail("the child hangs")
         time.sleep(0.01)
     assert os.waitstatus_to_exitcode(status) == 0
-    assert stream.finish().token_ids == model.generate(PROMPT, max_tokens=50).token_ids
+    assert stream.finish().token_ids == model.generate(PROMPT, max_tokens=50, temperature=0).token_ids
 
 
 def test_nothing_is_printed(capfd):
     with clawdbot.Model.from_pretrained() as own:
-        own.generate([PROMPT, "One day"], max_tokens=5, logprobs=2)
-        list(own.stream(PROMPT, max_tokens=3))
+        own.generate([PROMPT, "One day"], max_tokens=5, temperature=0, logprobs=2)
+        list(own.stream(PROMPT, max_tokens=3, temperature=0))
         own.logits([5])
         with pytest.raises(clawdbot.InvalidArgument):
             own.generate([10**6])
@@ -197,12 +197,12 @@ import threading, time, clawdbot
 model = clawdbot.Model.from_pretrained()
 def run():
     while True:
-        for event in model.stream("One day", max_tokens=900, ignore_eos=True):
+        for event in model.stream("One day", max_tokens=900, temperature=0, ignore_eos=True):
             pass
 for _ in range(2):
     threading.Thread(target=run, daemon=True).start()
 time.sleep(0.3)
-kept = model.stream("One day", max_tokens=10)
+kept = model.stream("One day", max_tokens=10, temperature=0)
 next(kept)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=False)

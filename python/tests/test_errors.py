@@ -44,7 +44,7 @@ def test_each_class(kind):
 
 def test_detail_survives_pickling(model):
     with pytest.raises(clawdbot.ContextOverflow) as caught:
-        model.generate([5] * 100, max_tokens=5000)
+        model.generate([5] * 100, max_tokens=5000, temperature=0)
     error = pickle.loads(pickle.dumps(caught.value))
     assert error.detail == caught.value.detail
     assert error.detail["max_tokens"] == 5000
@@ -52,7 +52,7 @@ def test_detail_survives_pickling(model):
 
 
 def test_handles_are_not_pickled(model):
-    handles = [model, model.runtime, model.tokenizer, model.session(), model.stream("One", max_tokens=1)]
+    handles = [model, model.runtime, model.tokenizer, model.session(), model.stream("One", max_tokens=1, temperature=0)]
     for handle in handles:
         for refuse in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match=f"clawdbot.{type(handle).__name__} cannot be pickled"):

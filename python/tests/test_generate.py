@@ -11,7 +11,7 @@ PROMPT = "Once upon a time"
 
 
 def test_completion_is_complete(model):
-    completion = model.generate(PROMPT, max_tokens=12)
+    completion = model.generate(PROMPT, max_tokens=12, temperature=0)
     assert completion.text
     assert len(completion.token_ids) == completion.usage.completion_tokens <= 12
     assert completion.finish_reason in ("length", "stop")
@@ -32,12 +32,12 @@ def test_completion_is_complete(model):
 @pytest.mark.parametrize("convert", [list, tuple, np.array, lambda ids: np.array(ids, dtype=np.uint16)])
 def test_ids_equal_text(model, convert):
     ids = model.tokenizer.encode(PROMPT)
-    expected = model.generate(PROMPT, max_tokens=8).token_ids
-    assert model.generate(convert(ids), max_tokens=8).token_ids == expected
+    expected = model.generate(PROMPT, max_tokens=8, temperature=0).token_ids
+    assert model.generate(convert(ids), max_tokens=8, temperature=0).token_ids == expected
 
 
 def test_range_is_a_sequence_of_ids(model):
-    assert model.generate(range(5, 9), max_tokens=3).token_ids == model.generate([5, 6, 7, 8], max_tokens=3).token_ids
+    assert model.generate(range(5, 9), max_tokens=3, temperature=0).token_ids == model.generate([5, 6, 7, 8], max_tokens=3, temperature=0).token_ids
 
 
 def test_batch_equals_singles(model):
@@ -54,20 +54,20 @@ def test_batch_equals_singles(model):
 
 def test_batches_of_ids(model):
     rows = [[5, 6, 7], [8, 9, 10]]
-    expected = [model.generate(row, max_tokens=4).token_ids for row in rows]
+    expected = [model.generate(row, max_tokens=4, temperature=0).token_ids for row in rows]
     arrays = [np.array(row) for row in rows]
     for batch in (rows, tuple(rows), np.array(rows), arrays):
-        assert [c.token_ids for c in model.generate(batch, max_tokens=4)] == expected
-    assert len(model.generate([PROMPT], max_tokens=2)) == 1
-    assert len(model.generate([PROMPT, [5, 6]], max_tokens=2)) == 2
+        assert [c.token_ids for c in model.generate(batch, max_tokens=4, temperature=0)] == expected
+    assert len(model.generate([PROMPT], max_tokens=2, temperature=0)) == 1
+    assert len(model.generate([PROMPT, [5, 6]], max_tokens=2, temperature=0)) == 2
 
 
 def test_batch_larger_than_max_batch():
     with clawdbot.Model.from_pretrained(max_batch=2, prefill_chunk=4) as small:
         prompts = ["One day"] * 5 + ["The dog"]
-        texts = [completion.text for completion in small.generate(prompts, max_tokens=6)]
+        texts = [completion.text for completion in small.generate(prompts, max_tokens=6, temperature=0)]
         assert texts[:5] == [texts[0]] * 5
-        assert texts[5] == small.generate("The dog", max_tokens=6).text
+        assert texts[5] == small.generate("The dog", max_tokens=6, temperature=0).text
 
 
 def test_seed_decides(model):
@@ -90,32 +90,32 @@ def test_options_are_echoed_and_can_be_given_again(model):
     assert echo["stop"] == ["xyz"]
     assert echo["logit_bias"] == {"3": -1.5}
     assert model.generate(PROMPT, echo).token_ids == first.token_ids
-    assert model.generate(PROMPT, echo, max_tokens=3).token_ids == first.token_ids[:3]
+    assert model.generate(PROMPT, echo, max_tokens=3, temperature=0).token_ids == first.token_ids[:3]
 
 
 def test_none_is_the_default(model):
     nothing = dict.fromkeys(clawdbot.GENERATE_OPTIONS)
     nothing["max_tokens"] = 6
-    assert model.generate(PROMPT, **nothing).token_ids == model.generate(PROMPT, max_tokens=6).token_ids
+    assert model.generate(PROMPT, **nothing).token_ids == model.generate(PROMPT, max_tokens=6, temperature=0).token_ids
 
 
 def test_stop_texts_and_tokens(model):
-    full = model.generate(PROMPT, max_tokens=20)
+    full = model.generate(PROMPT, max_tokens=20, temperature=0)
     word = full.text.split()[3]
     for stop in (word, [word], ("never there", word)):
-        stopped = model.generate(PROMPT, max_tokens=20, stop=stop)
+        stopped = model.generate(PROMPT, max_tokens=20, temperature=0, stop=stop)
         assert stopped.text == full.text[: full.text.index(word)]
         assert stopped.finish_reason == "stop"
-    by_id = model.generate(PROMPT, max_tokens=20, stop_token_ids=[full.token_ids[4]])
+    by_id = model.generate(PROMPT, max_tokens=20, temperature=0, stop_token_ids=[full.token_ids[4]])
     assert by_id.finish_reason == "stop"
     assert len(by_id.token_ids) <= 5
 
 
 def test_logit_bias_bans_and_forces(model):
-    first = model.generate(PROMPT, max_tokens=1).token_ids[0]
-    assert model.generate(PROMPT, max_tokens=1, logit_bias={first: -100}).token_ids[0] != first
-    assert model.generate(PROMPT, max_tokens=3, logit_bias={42: 1000.0}).token_ids == [42, 42, 42]
-    assert model.generate(PROMPT, max_tokens=1, logit_bias={np.int64(42): 1000}).token_ids == [42]
+    first = model.generate(PROMPT, max_tokens=1, temperature=0).token_ids[0]
+    assert model.generate(PROMPT, max_tokens=1, temperature=0, logit_bias={first: -100}).token_ids[0] != first
+    assert model.generate(PROMPT, max_tokens=3, temperature=0, logit_bias={42: 1000.0}).token_ids == [42, 42, 42]
+    assert model.generate(PROMPT, max_tokens=1, temperature=0, logit_bias={np.int64(42): 1000}).token_ids == [42]
 
 
 def test_ignore_eos(model):
@@ -128,7 +128,7 @@ def test_ignore_eos(model):
 
 
 def test_logprobs(model):
-    completion = model.generate(PROMPT, max_tokens=4, logprobs=3)
+    completion = model.generate(PROMPT, max_tokens=4, temperature=0, logprobs=3)
     assert len(completion.logprobs) == len(completion.token_ids)
     for token, entry in zip(completion.token_ids, completion.logprobs, strict=True):
         assert entry.chosen.id == token == entry.top[0].id, "greedy takes the most likely"
@@ -144,9 +144,9 @@ def test_logits(model):
     assert logits.shape == (len(ids), model.info["vocab_size"])
     assert logits.dtype == np.float32
     assert np.isfinite(logits).all()
-    assert logits[-1].argmax() == model.generate(PROMPT, max_tokens=1).token_ids[0]
+    assert logits[-1].argmax() == model.generate(PROMPT, max_tokens=1, temperature=0).token_ids[0]
     assert (model.logits(np.array(ids)) == logits).all()
-    first = model.generate(PROMPT, max_tokens=1, logprobs=1).logprobs[0].chosen
+    first = model.generate(PROMPT, max_tokens=1, temperature=0, logprobs=1).logprobs[0].chosen
     row = logits[-1].astype(np.float64)
     assert first.logprob == pytest.approx(row[first.id] - np.logaddexp.reduce(row), abs=1e-4)
 
@@ -162,8 +162,8 @@ def test_logits_outlive_the_model():
 
 
 def test_special_tokens_option(model):
-    with_bos = model.generate(PROMPT, max_tokens=1).usage.prompt_tokens
-    without = model.generate(PROMPT, max_tokens=1, add_special_tokens=False).usage.prompt_tokens
+    with_bos = model.generate(PROMPT, max_tokens=1, temperature=0).usage.prompt_tokens
+    without = model.generate(PROMPT, max_tokens=1, temperature=0, add_special_tokens=False).usage.prompt_tokens
     assert without == len(model.tokenizer.encode(PROMPT, add_special_tokens=False))
     assert with_bos >= without
 
@@ -191,12 +191,12 @@ def test_special_tokens_option(model):
 )
 def test_bad_prompts(model, prompt, expected, message):
     with pytest.raises(expected, match=message):
-        model.generate(prompt, max_tokens=2)
+        model.generate(prompt, max_tokens=2, temperature=0)
 
 
 def test_the_bad_prompt_of_a_batch_is_named(model):
     with pytest.raises(clawdbot.InvalidArgument) as caught:
-        model.generate([[5], [6], [999_999]], max_tokens=2)
+        model.generate([[5], [6], [999_999]], max_tokens=2, temperature=0)
     assert caught.value.detail["prompt"] == 2
     assert caught.value.detail["token"] == 999_999
 

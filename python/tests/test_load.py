@@ -12,10 +12,10 @@ PROMPT = "Once upon a time"
 
 
 def test_a_directory_as_str_or_path(model):
-    expected = model.generate(PROMPT, max_tokens=8).token_ids
+    expected = model.generate(PROMPT, max_tokens=8, temperature=0).token_ids
     for path in (ASSETS, str(ASSETS)):
         with clawdbot.Model.from_pretrained(path) as loaded:
-            assert loaded.generate(PROMPT, max_tokens=8).token_ids == expected
+            assert loaded.generate(PROMPT, max_tokens=8, temperature=0).token_ids == expected
             assert loaded.info["name"] == str(ASSETS)
 
 
@@ -35,7 +35,7 @@ def test_weight_types():
             assert (loaded.info["weights"], loaded.info["kv"]) == (weights, kv)
             assert loaded.info["max_context"] == 64
             assert loaded.runtime.threads == 1
-            assert loaded.generate(PROMPT, max_tokens=4).text
+            assert loaded.generate(PROMPT, max_tokens=4, temperature=0).text
 
 
 def test_defaults_are_those_that_are_documented():
@@ -45,10 +45,10 @@ def test_defaults_are_those_that_are_documented():
 
 
 def test_thread_count_changes_nothing(model):
-    expected = model.generate(PROMPT, max_tokens=20).token_ids
+    expected = model.generate(PROMPT, max_tokens=20, temperature=0).token_ids
     for threads in (1, 3):
         with clawdbot.Model.from_pretrained(threads=threads) as loaded:
-            assert loaded.generate(PROMPT, max_tokens=20).token_ids == expected
+            assert loaded.generate(PROMPT, max_tokens=20, temperature=0).token_ids == expected
 
 
 def test_a_runtime_is_shared_and_budgeted():
@@ -190,7 +190,7 @@ def test_closed_model():
     with clawdbot.Model.from_pretrained() as own:
         runtime, session = own.runtime, own.session()
         tokenizer = own.tokenizer
-        own.generate(PROMPT, max_tokens=1)
+        own.generate(PROMPT, max_tokens=1, temperature=0)
     own.close()
     calls = [
         lambda: own.generate(PROMPT),
@@ -213,7 +213,7 @@ def test_closed_model():
 
 def test_close_ends_a_running_stream():
     own = clawdbot.Model.from_pretrained()
-    stream = own.stream(PROMPT, max_tokens=900, ignore_eos=True)
+    stream = own.stream(PROMPT, max_tokens=900, temperature=0, ignore_eos=True)
     next(stream)
     own.close()
     assert stream.finish().finish_reason == "cancelled"

@@ -27,14 +27,14 @@ def test_pieces_add_up(model):
 
 
 def test_text_that_is_certain_is_all_of_it(model):
-    stream = model.stream(PROMPT, max_tokens=30)
+    stream = model.stream(PROMPT, max_tokens=30, temperature=0)
     events = list(stream)
     assert "".join(event.text for event in events if event.kind == "token") == events[-1].completion.text
 
 
 def test_a_long_prompt_reports_progress():
     with clawdbot.Model.from_pretrained(prefill_chunk=16) as chunked:
-        events = list(chunked.stream([5] * 100, max_tokens=2))
+        events = list(chunked.stream([5] * 100, max_tokens=2, temperature=0))
     progress = [(event.done, event.total) for event in events if event.kind == "progress"]
     assert len(progress) >= 6
     assert progress == sorted(progress)
@@ -43,7 +43,7 @@ def test_a_long_prompt_reports_progress():
 
 
 def test_the_end_is_final(model):
-    stream = model.stream(PROMPT, max_tokens=2)
+    stream = model.stream(PROMPT, max_tokens=2, temperature=0)
     assert iter(stream) is stream
     list(stream)
     assert list(stream) == []
@@ -54,17 +54,17 @@ def test_the_end_is_final(model):
 
 
 def test_finish(model):
-    stream = model.stream(PROMPT, max_tokens=9)
+    stream = model.stream(PROMPT, max_tokens=9, temperature=0)
     while next(stream).kind != "token":
         pass
-    assert stream.finish().token_ids == model.generate(PROMPT, max_tokens=9).token_ids
+    assert stream.finish().token_ids == model.generate(PROMPT, max_tokens=9, temperature=0).token_ids
     with pytest.raises(clawdbot.Closed):
         stream.finish()
     assert list(stream) == []
 
 
 def test_cancel(model):
-    stream = model.stream(PROMPT, max_tokens=500, ignore_eos=True)
+    stream = model.stream(PROMPT, max_tokens=500, temperature=0, ignore_eos=True)
     seen = 0
     for event in stream:
         seen += event.kind == "token"
@@ -76,37 +76,37 @@ def test_cancel(model):
 
 
 def test_cancel_from_another_thread(model):
-    stream = model.stream(PROMPT, max_tokens=900, ignore_eos=True)
+    stream = model.stream(PROMPT, max_tokens=900, temperature=0, ignore_eos=True)
     threading.Timer(0.05, stream.cancel).start()
     assert stream.finish().finish_reason == "cancelled"
 
 
 def test_with_cancels(model):
-    with model.stream(PROMPT, max_tokens=500, ignore_eos=True) as stream:
+    with model.stream(PROMPT, max_tokens=500, temperature=0, ignore_eos=True) as stream:
         next(stream)
     assert list(stream) == []
     stream.close()
-    assert model.generate(PROMPT, max_tokens=3).text
+    assert model.generate(PROMPT, max_tokens=3, temperature=0).text
 
 
 def test_an_abandoned_stream_gives_its_memory_back():
     with clawdbot.Model.from_pretrained() as own:
         before = own.runtime.memory_used
-        streams = [own.stream(PROMPT, max_tokens=100) for _ in range(8)]
+        streams = [own.stream(PROMPT, max_tokens=100, temperature=0) for _ in range(8)]
         for stream in streams:
             next(stream)
         assert own.runtime.memory_used > before
         del streams, stream
-        own.generate(PROMPT, max_tokens=1)
+        own.generate(PROMPT, max_tokens=1, temperature=0)
         again = own.runtime.memory_used
         for _ in range(5):
-            next(own.stream(PROMPT, max_tokens=100))
+            next(own.stream(PROMPT, max_tokens=100, temperature=0))
         assert own.runtime.memory_used <= again
 
 
 def test_one_stream_taken_by_many_threads(model):
-    expected = model.generate(PROMPT, max_tokens=40, ignore_eos=True).token_ids
-    stream = model.stream(PROMPT, max_tokens=40, ignore_eos=True)
+    expected = model.generate(PROMPT, max_tokens=40, temperature=0, ignore_eos=True).token_ids
+    stream = model.stream(PROMPT, max_tokens=40, temperature=0, ignore_eos=True)
     taken = []
 
     def take():

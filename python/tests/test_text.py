@@ -65,16 +65,16 @@ def test_render_and_chat(model):
     rendered = model.render_chat(MESSAGES)
     assert MESSAGES[0]["content"] in rendered
     assert model.render_chat(MESSAGES, add_generation_prompt=False) != rendered
-    completion = model.chat(MESSAGES, max_tokens=8)
-    same = model.generate(rendered, max_tokens=8, add_special_tokens=False)
+    completion = model.chat(MESSAGES, max_tokens=8, temperature=0)
+    same = model.generate(rendered, max_tokens=8, temperature=0, add_special_tokens=False)
     assert completion.token_ids == same.token_ids
     assert completion.usage.prompt_tokens == same.usage.prompt_tokens
     assert model.chat(MESSAGES, options={"max_tokens": 3}).token_ids == completion.token_ids[:3]
-    doubled = model.chat(MESSAGES, max_tokens=8, add_special_tokens=True)
+    doubled = model.chat(MESSAGES, max_tokens=8, temperature=0, add_special_tokens=True)
     assert doubled.usage.prompt_tokens == same.usage.prompt_tokens + 1
     with pytest.raises(clawdbot.UnknownOption):
         model.chat(MESSAGES, enable_thinking=True)
-    assert model.chat(MESSAGES, variables={"x": 1}, max_tokens=2).token_ids == completion.token_ids[:2]
+    assert model.chat(MESSAGES, variables={"x": 1}, max_tokens=2, temperature=0).token_ids == completion.token_ids[:2]
 
 
 def test_a_model_without_template(directory, edit_json):
