@@ -371,7 +371,7 @@ fn int8_rows_are_taken_over() {
     let codes: Vec<i8> = (0..20 * cols).map(|i| (i % 101) as i8 - 50).collect();
     let scales = (0..20 * 3).map(|i| half::bf16::from_f32(0.01 * (i + 1) as f32).to_bits()).collect();
     let stored = Stored { codes, scales, group, cols };
-    let kernels = select().unwrap();
+    let kernels = select(None).unwrap();
     in_region(2, |region| {
         let same = PackedMatrix::pack(kernels, region, ComputeFormat::Int8 { group }, &[&stored]).unwrap();
         let other =
