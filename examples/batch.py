@@ -10,7 +10,7 @@ def main() -> None:
     model = clawdbot.Model.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else None)
     prompts = [line.strip() for line in sys.stdin if line.strip()]
     start = time.perf_counter()
-    completions = model.generate(prompts, max_tokens=50) if prompts else []
+    completions = model.generate(prompts, max_tokens=50, seed=0) if prompts else []
     seconds = time.perf_counter() - start
     for prompt, completion in zip(prompts, completions, strict=True):
         print(f"{prompt!r} -> {completion.text!r} ({completion.finish_reason})")

@@ -11,7 +11,7 @@ def main() -> None:
     for line in sys.stdin:
         messages.append({"role": "user", "content": line.strip()})
         try:
-            completion = model.chat(messages, max_tokens=200)
+            completion = model.chat(messages, max_tokens=200, seed=0)
         except clawdbot.ContextOverflow as error:
             sys.exit(f"the conversation is full: {error}")
         print(completion.text)

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Map, Value};
 
+use crate::error::to_py;
 use crate::json;
 
 /// The log-probability (natural logarithm) of a token under the model's own distribution.
@@ -222,7 +223,10 @@ impl Event {
             core::Event::Done(completion) => {
                 Event { completion: Some(Completion::new(py, *completion)?), ..none }
             }
-            other => return Err(crate::error::invalid_argument(format!("unknown event {other:?}"))),
+            other => {
+                let error = core::Error::new(core::ErrorKind::Internal, format!("unknown event {other:?}"));
+                return Err(to_py(error));
+            }
         })
     }
 }

@@ -13,7 +13,7 @@ import pytest
 import clawdbot
 
 PROMPT = "Once upon a time"
-LONG = {"max_tokens": 900, "ignore_eos": True}
+LONG = {"max_tokens": 900, "temperature": 0, "ignore_eos": True}
 
 
 def test_threads_give_what_one_gives(model):

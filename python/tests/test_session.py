@@ -16,7 +16,7 @@ def test_a_session_continues_with_its_cache(model):
         assert session.tokens == ids + first.token_ids
         more = session.append(" Then", add_special_tokens=False)
         length = len(session.tokens)
-        second = session.generate({"max_tokens": 5})
+        second = session.generate({"max_tokens": 5}, temperature=0)
         assert second.usage.prompt_tokens == length
         assert second.usage.cached_tokens >= length - more - 1
         fresh = model.generate(session.tokens[:length], max_tokens=5, temperature=0)
