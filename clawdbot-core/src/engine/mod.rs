@@ -69,14 +69,20 @@ impl Engine {
     ///
     /// # Errors
     /// `InvalidArgument` when it still has some, `Closed` when it does not exist.
-    pub(crate) fn start(&mut self, id: SequenceId, job: Job) -> Result<()> {
+    pub(crate) fn start(&mut self, id: SequenceId, mut job: Job) -> Result<()> {
         self.clock += 1;
-        let clock = self.clock;
-        let sequence = self.sequence(id)?;
+        let gone = || Error::new(ErrorKind::Closed, "the session is closed");
+        let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
         if sequence.job.is_some() {
             return Err(Error::invalid_argument("the session already has a stream that is not finished"));
         }
-        sequence.arrival = clock;
+        // What is wanted first is logits, and they come from computing the last token: after `truncate`, again.
+        let last = sequence.tokens.len().saturating_sub(1);
+        if sequence.computed > last {
+            sequence.computed = self.cache.truncate(&mut sequence.tables, last);
+            job.cached = sequence.computed;
+        }
+        sequence.arrival = self.clock;
         sequence.job = Some(job);
         Ok(())
     }
@@ -102,7 +108,8 @@ impl Engine {
         self.cache.usage()
     }
 
-    /// Runs one forward pass for all sequences that have work. Returns whether there was any.
+    /// Runs one forward pass for all sequences that have work. Returns whether anything was done: a pass, or the end of
+    /// a cancelled job.
     ///
     /// # Errors
     /// Only when nothing could be run for anybody, such as in a forked child; what concerns one sequence becomes an
