@@ -12,8 +12,8 @@ use clawdbot_core::{Error, ErrorKind, Result};
 
 use crate::error::clawdbot_error;
 
-/// Given as the length of a text: the text ends at its first NUL character.
-pub const CLAWDBOT_NUL_TERMINATED: usize = usize::MAX;
+/// Given as the length of a text: the text ends at its first NUL character. `SIZE_MAX` in the header.
+pub(crate) const CLAWDBOT_NUL_TERMINATED: usize = usize::MAX;
 
 /// Runs the body of an entry point; an error goes to `error` if it is wanted, a panic becomes `Internal`.
 pub(crate) fn guard(
@@ -83,9 +83,9 @@ pub(crate) fn give<T>(out: &mut MaybeUninit<*mut T>, value: T) {
 /// The lock of a handle that one thread at a time may use. Two at once, or a callback that calls back, is an error.
 pub(crate) fn exclusive<'a, T>(lock: &'a Mutex<T>, name: &str) -> Result<MutexGuard<'a, T>> {
     lock.try_lock().map_err(|error| match error {
-        TryLockError::WouldBlock => {
-            invalid(format!("the {name} is in use by another thread, or by the call that this callback is part of"))
-        }
+        TryLockError::WouldBlock => invalid(format!(
+            "the {name} is in use by another thread, or by the call that this callback is part of"
+        )),
         TryLockError::Poisoned(_) => {
             internal(format!("an earlier panic left the {name} in an unknown state"))
         }
@@ -279,10 +279,9 @@ mod tests {
             assert!(array(std::ptr::null::<u32>(), 0, "ids").unwrap().is_empty());
             let error = array(std::ptr::null::<u32>(), 1, "ids").unwrap_err();
             assert_eq!(error.kind(), ErrorKind::NullPointer);
-            for bad in [
-                array(items.as_ptr(), usize::MAX / 2, "ids"),
-                array(items.as_ptr().byte_add(1), 1, "ids"),
-            ] {
+            for bad in
+                [array(items.as_ptr(), usize::MAX / 2, "ids"), array(items.as_ptr().byte_add(1), 1, "ids")]
+            {
                 assert_eq!(bad.unwrap_err().kind(), ErrorKind::InvalidArgument);
             }
         }
@@ -292,7 +291,8 @@ mod tests {
     fn results_need_room() {
         let (mut out, mut count) = ([0_u32; 2], MaybeUninit::new(9));
         // SAFETY: `out` has two items.
-        let error = unsafe { copy_out(&[1, 2, 3], out.as_mut_ptr(), 2, Some(&mut count), "out") }.unwrap_err();
+        let error =
+            unsafe { copy_out(&[1, 2, 3], out.as_mut_ptr(), 2, Some(&mut count), "out") }.unwrap_err();
         assert_eq!((error.kind(), out), (ErrorKind::InvalidArgument, [0, 0]));
         // SAFETY: initialised above.
         assert_eq!(unsafe { count.assume_init() }, 9, "outputs are untouched on failure");

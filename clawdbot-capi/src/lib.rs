@@ -8,16 +8,17 @@
 //! Raw pointers are read and written by the helpers in [`handle`] alone.
 #![allow(non_camel_case_types, reason = "the names are those of C")]
 
-mod abi;
-mod completion;
-mod error;
-mod event;
+/// The number of the binary interface; the build script includes this file too.
+pub mod abi;
+pub mod completion;
+pub mod error;
+pub mod event;
 mod handle;
-mod model;
-mod options;
-mod runtime;
-mod session;
-mod stream;
-mod string;
-mod tokenizer;
-mod version;
+pub mod model;
+pub mod options;
+pub mod runtime;
+pub mod session;
+pub mod stream;
+pub mod string;
+pub mod tokenizer;
+pub mod version;

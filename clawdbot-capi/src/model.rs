@@ -51,9 +51,11 @@ pub unsafe extern "C" fn clawdbot_model_load(
         // SAFETY: the contract of the header.
         let source = unsafe { source(path) }?;
         let options = read(options, ModelOptions::from_json)?;
-        let runtime = runtime.map_or_else(|| Runtime::new(&Default::default()), |runtime| Ok(runtime.0.clone()))?;
+        let runtime =
+            runtime.map_or_else(|| Runtime::new(&Default::default()), |runtime| Ok(runtime.0.clone()))?;
         // SAFETY: the caller's function, with its own pointer.
-        let go_on = |done, total| progress.is_none_or(|progress| unsafe { progress(user_data, done, total) } == 0);
+        let go_on =
+            |done, total| progress.is_none_or(|progress| unsafe { progress(user_data, done, total) } == 0);
         give(out, clawdbot_model(runtime.load_with_progress(&source, &options, go_on)?));
         Ok(())
     })
@@ -233,13 +235,18 @@ pub unsafe extern "C" fn clawdbot_model_render_chat(
             (
                 text(messages, messages_length, "messages")?,
                 if tools.is_null() { None } else { Some(text(tools, tools_length, "tools")?) },
-                if variables.is_null() { None } else { Some(text(variables, variables_length, "variables")?) },
+                if variables.is_null() {
+                    None
+                } else {
+                    Some(text(variables, variables_length, "variables")?)
+                },
             )
         };
         let messages = json(messages, "messages")?;
         let tools = tools.map(|tools| json(tools, "tools")).transpose()?;
         let variables = variables.map_or(Ok(Map::new()), |variables| json_object(variables, "variables"))?;
-        let prompt = model.0.render_chat(&messages, tools.as_ref(), add_generation_prompt != 0, &variables)?;
+        let prompt =
+            model.0.render_chat(&messages, tools.as_ref(), add_generation_prompt != 0, &variables)?;
         give(out, clawdbot_string::new(prompt));
         Ok(())
     })
@@ -264,7 +271,8 @@ pub unsafe extern "C" fn clawdbot_model_logits(
         let model = &required(model, "model")?.0;
         // SAFETY: the contract of the header.
         let ids = unsafe { array(ids, count, "ids") }?;
-        let size = count.checked_mul(model.info().vocab_size).ok_or_else(|| invalid("count: too many tokens"))?;
+        let size =
+            count.checked_mul(model.info().vocab_size).ok_or_else(|| invalid("count: too many tokens"))?;
         if !has_room(logits, capacity, size, "logits")? {
             needed.map(|needed| needed.write(size));
             return Ok(());
@@ -290,7 +298,11 @@ unsafe fn tokens_prompt(ids: *const u32, count: usize) -> Result<Prompt> {
 
 /// # Safety
 /// As `handle::array` for both arrays, unless `lengths` is null; as `handle::text` for each text.
-unsafe fn batch_prompts(texts: *const *const c_char, lengths: *const usize, count: usize) -> Result<Vec<Prompt>> {
+unsafe fn batch_prompts(
+    texts: *const *const c_char,
+    lengths: *const usize,
+    count: usize,
+) -> Result<Vec<Prompt>> {
     // SAFETY: the caller's promise.
     let texts = unsafe { array(texts, count, "texts") }?;
     let lengths = match lengths.is_null() {

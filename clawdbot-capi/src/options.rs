@@ -27,7 +27,8 @@ pub(crate) fn read<T: Default>(
 
 /// A JSON text as a value.
 pub(crate) fn json(text: &str, name: &str) -> Result<Value> {
-    serde_json::from_str(text).map_err(|error| invalid(format!("{name}: expected JSON: {error}")).with("argument", name))
+    serde_json::from_str(text)
+        .map_err(|error| invalid(format!("{name}: expected JSON: {error}")).with("argument", name))
 }
 
 /// A JSON text as an object.

@@ -3,7 +3,7 @@
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 
-use clawdbot_core::{LogRecord, ModelOptions, Result, Runtime, RuntimeOptions, Source};
+use clawdbot_core::{LogLevel, LogRecord, ModelOptions, Result, Runtime, RuntimeOptions, Source};
 use serde_json::json;
 
 use crate::error::clawdbot_error;
@@ -16,6 +16,8 @@ pub const CLAWDBOT_LOG_WARNING: i32 = 1;
 /// Log level: what was chosen, such as kernels, threads and sizes.
 pub const CLAWDBOT_LOG_INFO: i32 = 2;
 
+const _: () = assert!(LogLevel::Warning as i32 == CLAWDBOT_LOG_WARNING && LogLevel::Info as i32 == CLAWDBOT_LOG_INFO);
+
 /// Threads, memory budget and log callback; models keep theirs alive.
 ///
 /// Worker threads start at the first computation. After a `fork`, the child must make its own runtime: everything that
@@ -24,9 +26,8 @@ pub struct clawdbot_runtime(pub(crate) Runtime);
 
 /// Receives log messages: one of `CLAWDBOT_LOG_*`, and one line of text with a NUL after it, valid during the call. May
 /// be called on any thread that uses the runtime, several at a time. It must not call back into the library.
-pub type clawdbot_log_callback = Option<
-    unsafe extern "C" fn(user_data: *mut c_void, level: i32, message: *const c_char, length: usize),
->;
+pub type clawdbot_log_callback =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, level: i32, message: *const c_char, length: usize)>;
 
 /// The source that a path stands for: the model directory, or the built-in model if it is null.
 ///
