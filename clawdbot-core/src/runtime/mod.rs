@@ -95,6 +95,11 @@ impl Runtime {
         self.0.kernels.name
     }
 
+    /// The instruction-set tiers that this CPU can run, best first: what `CLAWDBOT_ISA` may name.
+    pub fn available_kernels() -> Vec<&'static str> {
+        kernels::available().iter().map(|set| set.name).collect()
+    }
+
     /// Bytes that models of this runtime hold now.
     pub fn memory_used(&self) -> u64 {
         self.0.budget.used()
