@@ -18,6 +18,9 @@
 //! The library prints nothing, does not abort, and does not use process-wide state of the host.
 #![deny(unsafe_code)]
 
+#[cfg(feature = "bench-support")]
+#[doc(hidden)]
+pub mod bench_support;
 mod cache;
 mod engine;
 mod error;
@@ -38,7 +41,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
 pub use model::{Model, ModelInfo, Plan, Source};
 pub use options::{GenerateOptions, KvType, ModelOptions, RuntimeOptions, WeightType};
-pub use runtime::{Cpus, LogLevel, LogRecord, Runtime};
+pub use runtime::{Cpus, Limits, LogLevel, LogRecord, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};
 pub use session::{CancelHandle, Prompt, Session, Stream};
 pub use tokenizer::Tokenizer;

@@ -31,6 +31,8 @@ GREETINGS = (
     ("[Who are you|What are you|What is your name]", "I am a very small story model. [I can tell you a story.|Stories are all I know.]"),
     ("[What can you do|Help|What do you know|How does this work]",
      "I can tell you a story. [Tell me who it should be about.|Just say: tell me a story about a fox.]"),
+    ("[My name is|I am|Hello, I am|Hi, my name is] {name}",
+     "Hello, {name}! [What should the story be about, {name}?|Would you like to hear a story, {name}?|I am happy to meet you, {name}.]"),
     ("How are you", "I am fine, thank you! [Would you like to hear a story?|Shall I tell you a story?]"),
     ("[Thank you|Thanks|Thanks a lot]", "You are welcome! [Would you like to hear another story?|Come back soon.]"),
     ("[Bye|Goodbye|Good night]", "Goodbye! [Come back soon.|Sleep well.]"),
@@ -143,7 +145,7 @@ def question(rng: random.Random, story: Story) -> tuple[str, str]:
 def small_talk(rng: random.Random) -> tuple[str, str]:
     """A greeting or an off-topic question and its answer."""
     ask, answer = rng.choice(GREETINGS)
-    slots = {k: rng.choice(v) for k, v in SMALL_TALK_SLOTS.items()}
+    slots = {k: rng.choice(v) for k, v in SMALL_TALK_SLOTS.items()} | {"name": grammar.character(rng).name}
     return user_turn(rng, grammar.expand(rng, ask, slots)), grammar.expand(rng, answer, slots)
 
 

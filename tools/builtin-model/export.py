@@ -72,7 +72,7 @@ def tokenizer_json(cfg: Config) -> dict:
 def held_out_loss(cfg: Config, params: Params, tokenizer: Tokenizer, seed: int) -> float:
     """Nats per token on the held-out documents."""
     evaluate = jax.jit(partial(loss_fn, cfg))
-    sums = [evaluate(params, b) for b in make_batches(tokenizer, seed, "heldout", HELD_OUT_DOCUMENTS, 2560)]
+    sums = [evaluate(params, b) for b in make_batches(tokenizer, seed, "heldout", range(HELD_OUT_DOCUMENTS), 2560)]
     return float(sum(s for s, _ in sums) / sum(n for _, n in sums))
 
 

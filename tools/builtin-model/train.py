@@ -1,8 +1,13 @@
-"""Trains the model: AdamW with warm-up and cosine decay, one pass over fresh documents.
+"""Trains the model: AdamW with warm-up, a constant rate and a final decay, one pass over fresh documents.
 
-Every run with the same arguments sees the same batches in the same order.
-``latest.npz`` holds all that is needed to go on after an interruption
-(``--resume``), ``best.npz`` the parameters with the lowest held-out loss.
+The first steps read only the openings of documents: names are repeated there
+at short distances, which teaches the model early to copy them.
+
+Every run with the same arguments sees the same batches in the same order, and
+runs that differ in ``--documents`` alone (multiples of ``CHUNK``) are the same
+up to the decay: a run can be stopped and resumed with fewer or more documents.
+``latest.npz`` holds all that is needed to go on (``--resume``), ``best.npz``
+the parameters with the lowest held-out loss.
 """
 
 from __future__ import annotations
@@ -21,36 +26,51 @@ from tokenizers import Tokenizer
 import corpus
 from model import PAD, Config, Params, init_params, loss_fn
 
-ROW_LENGTHS = (64, 256, 288, 320, 352, 416, 512, 640, 768)  # a document goes into the shortest row that holds it
+ROW_LENGTHS = (64, 96, 256, 288, 320, 352, 416, 512, 640, 768)  # a document goes into the shortest row that holds it
+OPENING_TOKENS = 96
 HELD_OUT_DOCUMENTS = 160
-WARM_UP, FINAL_LR, WEIGHT_DECAY, CLIP, BETAS, EPS = 60, 0.04, 0.1, 1.0, (0.9, 0.98), 1e-9
+CHUNK = 2000  # documents whose batches are shuffled together
+WARM_UP, DECAY = 60, 300  # steps at the start and at the end
+WEIGHT_DECAY, CLIP, BETAS, EPS = 0.1, 1.0, (0.9, 0.98), 1e-9
 
 
-def make_batches(tokenizer: Tokenizer, seed: int, split: str, documents: int, tokens: int) -> list[np.ndarray]:
-    """Batches ``[B, T]`` of one document per row, about ``tokens`` tokens each, in a shuffled order."""
-    texts = [corpus.document(seed, split, i) for i in range(documents)]
-    rows: dict[int, list[list[int]]] = {length: [] for length in ROW_LENGTHS}
-    for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
-        fitting = [length for length in ROW_LENGTHS if len(encoding.ids) <= length]
-        if fitting:
-            rows[fitting[0]].append(encoding.ids)
-    batches = []
-    for length, ids in rows.items():
-        size = tokens // length
-        for at in range(0, len(ids), size):
-            batch = np.full((size, length), PAD, np.int32)
-            for row, document in zip(batch, ids[at : at + size]):
-                row[: len(document)] = document
-            batches.append(batch)
-    order = np.random.default_rng(seed).permutation(len(batches))
-    return [batches[i] for i in order]
+def padded(rows: list[list[int]], size: int, length: int) -> np.ndarray:
+    """``rows`` filled up with ``PAD`` to a batch ``[size, length]``."""
+    batch = np.full((size, length), PAD, np.int32)
+    for target, ids in zip(batch, rows):
+        target[: len(ids)] = ids
+    return batch
+
+
+def make_batches(
+    tokenizer: Tokenizer, seed: int, split: str, documents: range, tokens: int, cut: int | None = None
+) -> list[np.ndarray]:
+    """Batches ``[B, T]`` of one document per row, about ``tokens`` tokens each, shuffled within chunks.
+
+    With ``cut``, only the first ``cut`` tokens of a document are kept.
+    """
+    batches: list[np.ndarray] = []
+    for start in range(documents.start, documents.stop, CHUNK):
+        texts = [corpus.document(seed, split, i) for i in range(start, min(start + CHUNK, documents.stop))]
+        rows: dict[int, list[list[int]]] = {length: [] for length in ROW_LENGTHS}
+        for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
+            ids = encoding.ids[:cut]
+            fitting = [length for length in ROW_LENGTHS if len(ids) <= length]
+            if fitting:
+                rows[fitting[0]].append(ids)
+        chunk = [
+            padded(ids[at : at + size], size, length)
+            for length, ids in rows.items()
+            for size in [tokens // length]
+            for at in range(0, len(ids), size)
+        ]
+        batches += [chunk[i] for i in np.random.default_rng([seed, start]).permutation(len(chunk))]
+    return batches
 
 
 def learning_rate(step: jax.Array, steps: int, peak: float) -> jax.Array:
-    """Linear warm-up to ``peak``, then a cosine down to ``FINAL_LR * peak``."""
-    progress = jnp.clip((step - WARM_UP) / max(1, steps - WARM_UP), 0.0, 1.0)
-    cosine = FINAL_LR + (1 - FINAL_LR) * 0.5 * (1 + jnp.cos(jnp.pi * progress))
-    return peak * jnp.minimum((step + 1) / WARM_UP, cosine)
+    """Linear warm-up to ``peak``, constant, then a linear decay towards zero."""
+    return peak * jnp.clip(jnp.minimum((step + 1) / WARM_UP, (steps - step) / DECAY), 0.0, 1.0)
 
 
 def train_step(
@@ -96,17 +116,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the built-in model.")
     parser.add_argument("--dir", type=Path, default=Path("build"), help="where tokenizer.json is and checkpoints go")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--documents", type=int, default=15000, help="length of the run (default: %(default)s)")
+    parser.add_argument("--documents", type=int, default=15000, help="documents read in full (default: %(default)s)")
+    parser.add_argument("--openings", type=int, default=8000, help="documents of which only the opening is read, first")
     parser.add_argument("--batch-tokens", type=int, default=2560, help="tokens per step, padding included")
-    parser.add_argument("--lr", type=float, default=2.5e-3, help="peak learning rate")
+    parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate")
     parser.add_argument("--eval-every", type=int, default=100, help="steps between held-out evaluations")
     parser.add_argument("--resume", action="store_true", help="continue from latest.npz")
     args = parser.parse_args()
 
     cfg = Config()
     tokenizer = Tokenizer.from_file(str(args.dir / "tokenizer.json"))
-    batches = make_batches(tokenizer, args.seed, "train", args.documents, args.batch_tokens)
-    held_out = make_batches(tokenizer, args.seed, "heldout", HELD_OUT_DOCUMENTS, args.batch_tokens)
+    openings = range(args.openings)
+    batches = make_batches(tokenizer, args.seed, "train", openings, args.batch_tokens, OPENING_TOKENS)
+    stories = range(args.openings, args.openings + args.documents)
+    batches += make_batches(tokenizer, args.seed, "train", stories, args.batch_tokens)
+    held_out = make_batches(tokenizer, args.seed, "heldout", range(HELD_OUT_DOCUMENTS), args.batch_tokens)
     params = init_params(cfg, args.seed)
     m = {k: jnp.zeros_like(x) for k, x in params.items()}
     v = {k: jnp.zeros_like(x) for k, x in params.items()}

@@ -54,3 +54,8 @@ x86_64_isa!(
     avx512_vnni, "avx512-vnni", Avx512, int8: 4 x 3, float: 8 x 3,
     ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx2", "fma", "f16c"]
 );
+
+x86_64_isa!(
+    /// AVX2 with FMA.
+    avx2, "avx2", Avx2, int8: 3 x 1, float: 6 x 1, ["avx2", "fma"]
+);

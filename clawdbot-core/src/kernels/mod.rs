@@ -16,6 +16,7 @@ mod gemm;
 mod gemm_float;
 mod gemm_int8;
 mod isa;
+mod limits;
 mod matrix;
 mod quantize;
 pub(crate) mod simd;
@@ -78,6 +79,9 @@ pub(crate) struct KernelSet {
     exp: Slot<vector::Exp>,
     attention_f32: Slot<attention::Attention<f32>>,
     attention_bf16: Slot<attention::Attention<u16>>,
+    read: Slot<limits::Read>,
+    dots: Slot<limits::Dots>,
+    fmas: Slot<limits::Fmas>,
 }
 
 /// Kernel `$kernel` compiled for an ISA by its `$entry`. (A closure, because it takes arguments of any lifetime.)
@@ -113,6 +117,9 @@ macro_rules! kernel_set {
             exp: slot!($entry, vector::Exp),
             attention_f32: slot!($entry, attention::Attention<f32>),
             attention_bf16: slot!($entry, attention::Attention<u16>),
+            read: slot!($entry, limits::Read),
+            dots: slot!($entry, limits::Dots),
+            fmas: slot!($entry, limits::Fmas),
         }
     };
 }

@@ -75,6 +75,11 @@ impl ModelConfig {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
+    /// Whether `key` is written, if only as null.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.map.contains_key(key)
+    }
+
     /// `InvalidModel` naming the file, `key`, what was expected and what is there.
     pub(super) fn invalid(&self, key: &str, expected: &str) -> Error {
         self.describe(Error::invalid_model, key, expected)
@@ -109,14 +114,15 @@ impl ModelConfig {
         }
     }
 
-    /// Refuses keys other than `known`.
+    /// Refuses keys other than `known`, unless they are null.
     ///
     /// # Errors
     /// `UnsupportedModel` naming the first other key.
     pub(super) fn only_keys(&self, known: &[&str]) -> Result<()> {
-        match self.map.keys().find(|key| !known.contains(&key.as_str())) {
+        let other = self.map.iter().find(|(key, value)| !value.is_null() && !known.contains(&key.as_str()));
+        match other {
             None => Ok(()),
-            Some(key) => Err(self.unsupported(key, &format!("no keys but {}", known.join(", ")))),
+            Some((key, _)) => Err(self.unsupported(key, &format!("no keys but {}", known.join(", ")))),
         }
     }
 

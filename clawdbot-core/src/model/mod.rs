@@ -18,3 +18,5 @@ pub(crate) use handle::{Loaded, last_event};
 pub use handle::{Model, ModelInfo};
 pub use plan::Plan;
 pub use source::Source;
+#[cfg(test)]
+mod tests;

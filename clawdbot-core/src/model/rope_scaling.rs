@@ -9,25 +9,19 @@ use super::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::weights::quoted;
 
-/// Rope types that are understood.
-const SUPPORTED: &[&str] = &["default", "linear", "llama3", "yarn"];
-/// Keys of `rope_parameters` (and `rope_scaling`), of whatever type.
-const KNOWN_KEYS: &[&str] = &[
-    "rope_type",
-    "type",
-    "rope_theta",
-    "partial_rotary_factor",
-    "factor",
-    "original_max_position_embeddings",
-    "attention_factor",
-    "beta_fast",
-    "beta_slow",
-    "mscale",
-    "mscale_all_dim",
-    "truncate",
-    "low_freq_factor",
-    "high_freq_factor",
+/// Rope types that are understood, and the keys that each reads besides [`COMMON_KEYS`].
+const TYPES: &[(&str, &[&str])] = &[
+    ("default", &[]),
+    ("linear", &["factor"]),
+    ("llama3", &["factor", "low_freq_factor", "high_freq_factor"]),
+    (
+        "yarn",
+        &["factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"],
+    ),
 ];
+/// Keys that may stand in `rope_parameters` and `rope_scaling` with every type.
+const COMMON_KEYS: &[&str] =
+    &["rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
 /// `rope_theta` where the configuration has none, as in transformers.
 const DEFAULT_THETA: f64 = 10_000.0;
 
@@ -57,7 +51,7 @@ impl RopeSpec {
             return Err(source.unsupported("partial_rotary_factor", "1"));
         }
         let theta = settings.number_or("rope_theta", DEFAULT_THETA, |theta| theta > 1.0, "a number > 1")?;
-        let (source, key, rope_type) = settings.rope_type()?;
+        let rope_type = settings.rope_type()?;
         let exponent = |i: usize| 2.0 * i as f64 / head_dim as f64;
         let mut inv_freq: Vec<f64> = (0..head_dim / 2).map(|i| 1.0 / libm::pow(theta, exponent(i))).collect();
         let mut attention_scaling = 1.0;
@@ -73,15 +67,14 @@ impl RopeSpec {
                 yarn.scale(theta, head_dim, &mut inv_freq);
                 attention_scaling = yarn.attention_factor;
             }
-            _ => return Err(source.unsupported(key, &format!("one of {}", SUPPORTED.join(", ")))),
+            // A type that is in `TYPES` alone.
+            _ => return Err(Error::internal(format!("the rope type {rope_type} is not implemented"))),
         }
         let inv_freq: Vec<f32> = inv_freq.into_iter().map(|freq| freq as f32).collect();
         let attention_scaling = attention_scaling as f32;
         if !inv_freq.iter().chain([&attention_scaling]).all(|x| x.is_finite() && *x >= 0.0) {
-            return Err(Error::invalid_model(format!(
-                "the rotary embedding of type {}: expected finite frequencies >= 0, found others",
-                quoted(rope_type)
-            )));
+            let message = format!("rope type {rope_type}: expected finite frequencies >= 0, found others");
+            return Err(Error::invalid_model(message).context(config.file()));
         }
         Ok(RopeSpec { inv_freq, attention_scaling, rotary_dim: head_dim })
     }
@@ -98,7 +91,6 @@ impl<'a> Settings<'a> {
         let mut nested = Vec::new();
         for key in ["rope_parameters", "rope_scaling"] {
             if let Some(object) = top.object(key)? {
-                object.only_keys(KNOWN_KEYS)?;
                 nested.push(object);
             }
         }
@@ -127,8 +119,8 @@ impl<'a> Settings<'a> {
         TOP_LEVEL.contains(&key).then_some(self.top)
     }
 
-    /// The rope type, with the object and the key that have it.
-    fn rope_type(&self) -> Result<(&ModelConfig, &'static str, &str)> {
+    /// The rope type, one of `TYPES`. Keys that it does not read are refused: they would have no effect.
+    fn rope_type(&self) -> Result<&'static str> {
         let mut found: Option<(&ModelConfig, &'static str, &str)> = None;
         for source in &self.nested {
             for key in ["rope_type", "type"] {
@@ -142,7 +134,15 @@ impl<'a> Settings<'a> {
                 }
             }
         }
-        Ok(found.unwrap_or((self.top, "rope_type", "default")))
+        let (source, key, name) = found.unwrap_or((self.top, "rope_type", "default"));
+        let Some(&(rope_type, keys)) = TYPES.iter().find(|(known, _)| *known == name) else {
+            let names: Vec<&str> = TYPES.iter().map(|&(name, _)| name).collect();
+            return Err(source.unsupported(key, &format!("one of {}", names.join(", "))));
+        };
+        for source in &self.nested {
+            source.only_keys(&[COMMON_KEYS, keys].concat())?;
+        }
+        Ok(rope_type)
     }
 
     fn checked(&self, key: &str, holds: fn(f64) -> bool, expected: &str) -> Result<Option<f64>> {
@@ -157,8 +157,13 @@ impl<'a> Settings<'a> {
     }
 
     fn required(&self, key: &str, holds: fn(f64) -> bool, expected: &str) -> Result<f64> {
-        let source = self.nested.first().unwrap_or(self.top);
-        self.checked(key, holds, expected)?.ok_or_else(|| source.invalid(key, expected))
+        self.checked(key, holds, expected)?.ok_or_else(|| self.invalid(key, expected))
+    }
+
+    /// `InvalidModel` about `key` where it stands, or where it should.
+    fn invalid(&self, key: &str, expected: &str) -> Error {
+        let holder = self.nested.iter().find(|source| source.get(key).is_some());
+        holder.or(self.nested.first()).unwrap_or(self.top).invalid(key, expected)
     }
 
     fn factor(&self) -> Result<f64> {
@@ -189,10 +194,8 @@ impl Llama3 {
         let (low_freq_factor, high_freq_factor) =
             (positive("low_freq_factor")?, positive("high_freq_factor")?);
         if high_freq_factor <= low_freq_factor {
-            let message = format!(
-                "high_freq_factor: expected more than low_freq_factor, {low_freq_factor}, found {high_freq_factor}"
-            );
-            return Err(Error::invalid_model(message));
+            let expected = format!("more than low_freq_factor, which is {low_freq_factor}");
+            return Err(settings.invalid("high_freq_factor", &expected));
         }
         let original_length = settings.original_max_position_embeddings()?;
         Ok(Llama3 { factor: settings.factor()?, low_freq_factor, high_freq_factor, original_length })
@@ -238,6 +241,12 @@ impl Yarn {
             (Some(numerator), Some(denominator)) => mscale(numerator) / mscale(denominator),
             _ => mscale(1.0),
         };
+        let (beta_fast, beta_slow) =
+            (optional("beta_fast")?.unwrap_or(32.0), optional("beta_slow")?.unwrap_or(1.0));
+        if beta_fast < beta_slow {
+            let expected = format!("at least beta_slow, which is {beta_slow}");
+            return Err(settings.invalid("beta_fast", &expected));
+        }
         let mut truncate = None;
         for source in &settings.nested {
             let value = source.opt_bool("truncate")?;
@@ -251,8 +260,8 @@ impl Yarn {
         Ok(Yarn {
             factor,
             attention_factor: not_negative("attention_factor")?.unwrap_or(inferred),
-            beta_fast: optional("beta_fast")?.unwrap_or(32.0),
-            beta_slow: optional("beta_slow")?.unwrap_or(1.0),
+            beta_fast,
+            beta_slow,
             original_length,
             truncate: truncate.unwrap_or(true),
         })
@@ -276,5 +285,224 @@ impl Yarn {
             let ramp = ((i as f64 - low) / (high - low)).clamp(0.0, 1.0);
             *freq = *freq / self.factor * ramp + *freq * (1.0 - ramp);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn parse(config: Value, head_dim: usize) -> Result<RopeSpec> {
+        let config = ModelConfig::parse(config.to_string().as_bytes(), "config.json").unwrap();
+        RopeSpec::parse(&config, head_dim)
+    }
+
+    /// Expected values: the formulas in Python's doubles, printed with nine digits.
+    fn assert_freqs(rope: &RopeSpec, expected: &[(usize, f64)]) {
+        assert_eq!(rope.inv_freq.len() * 2, rope.rotary_dim);
+        for &(i, expected) in expected {
+            let found = f64::from(rope.inv_freq[i]);
+            assert!((found - expected).abs() <= 1e-7 * expected, "{i}: {found} instead of {expected}");
+        }
+    }
+
+    fn numbered(values: &[f64]) -> Vec<(usize, f64)> {
+        values.iter().copied().enumerate().collect()
+    }
+
+    #[test]
+    fn default_and_linear() {
+        let expected = [1.0, 0.316227766, 0.1, 0.0316227766, 0.01, 0.00316227766, 0.001, 0.000316227766];
+        for config in [
+            json!({}),
+            json!({"rope_theta": 10000}),
+            json!({"rope_scaling": null}),
+            json!({
+            "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}),
+        ] {
+            let rope = parse(config, 16).unwrap();
+            assert_freqs(&rope, &numbered(&expected));
+            assert_eq!((rope.attention_scaling, rope.rotary_dim), (1.0, 16));
+        }
+        let linear = parse(json!({"rope_scaling": {"type": "linear", "factor": 4}}), 16).unwrap();
+        assert_freqs(&linear, &numbered(&expected.map(|freq| freq / 4.0)));
+        assert_eq!(linear.attention_scaling, 1.0);
+    }
+
+    #[test]
+    fn llama3() {
+        let mut scaling = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 64});
+        let rope = parse(json!({"rope_theta": 500000.0, "rope_scaling": scaling}), 24).unwrap();
+        let expected = [
+            1.0,
+            0.277632774,
+            0.0187231963,
+            0.00470075387,
+            0.00157490131,
+            0.000527641781,
+            0.000176776695,
+            5.92257875e-05,
+            1.98425131e-05,
+            6.64786987e-06,
+            2.2272468e-06,
+            7.46198163e-07,
+        ];
+        assert_freqs(&rope, &numbered(&expected));
+        // The published model's values.
+        scaling["original_max_position_embeddings"] = json!(8192);
+        let rope = parse(json!({"rope_theta": 500000.0, "rope_scaling": scaling}), 128).unwrap();
+        assert_freqs(
+            &rope,
+            &[
+                (0, 1.0),
+                (20, 0.0165604401),
+                (28, 0.00321144599),
+                (30, 0.00137189357),
+                (32, 0.000524846161),
+                (36, 7.78465527e-05),
+                (63, 3.06892599e-07),
+            ],
+        );
+    }
+
+    #[test]
+    fn yarn() {
+        let rope = parse(
+            json!({"rope_parameters": {"rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0,
+                "original_max_position_embeddings": 64}}),
+            16,
+        )
+        .unwrap();
+        let expected =
+            [1.0, 0.237170825, 0.05, 0.00790569415, 0.0025, 0.000790569415, 0.00025, 7.90569415e-05];
+        assert_freqs(&rope, &numbered(&expected));
+        assert_eq!(rope.attention_scaling, 1.138_629_4);
+
+        let qwen = json!({"rope_theta": 1000000.0, "max_position_embeddings": 131072,
+            "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}});
+        let expected =
+            [(0, 1.0), (20, 0.0133352143), (24, 0.00537532149), (32, 0.000602941176), (63, 3.1023444e-07)];
+        assert_freqs(&parse(qwen, 128).unwrap(), &expected);
+
+        let untruncated = json!({"rope_parameters": {"rope_type": "yarn", "rope_theta": 150000.0, "factor": 32.0,
+            "beta_fast": 32.0, "beta_slow": 1.0, "truncate": false, "original_max_position_embeddings": 4096}});
+        let rope = parse(untruncated, 64).unwrap();
+        let expected = [1.0, 0.225418, 0.0508132748, 0.00679495949, 0.000456483919, 1.81883367e-05];
+        let expected: Vec<_> = expected.iter().enumerate().map(|(i, &freq)| (4 * i, freq)).collect();
+        for (i, freq) in expected {
+            assert!((f64::from(rope.inv_freq[i]) - freq).abs() < 1e-6 * freq, "{i}");
+        }
+        assert_eq!(rope.attention_scaling, 1.346_573_6);
+    }
+
+    #[test]
+    fn yarns_attention_factor() {
+        let scaling = |extra: Value| {
+            let mut yarn = json!({"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096});
+            for (key, value) in extra.as_object().unwrap() {
+                yarn[key] = value.clone();
+            }
+            parse(json!({"rope_scaling": yarn}), 64).unwrap().attention_scaling
+        };
+        assert_eq!(scaling(json!({"mscale": 1.0, "mscale_all_dim": 0.5})), 1.155_722);
+        assert_eq!(scaling(json!({"mscale": 1.0, "mscale_all_dim": 1.0})), 1.0);
+        assert_eq!(scaling(json!({"mscale": 1.0, "mscale_all_dim": 0})), scaling(json!({})));
+        assert_eq!(scaling(json!({"attention_factor": 0.75, "mscale": 1.0, "mscale_all_dim": 0.5})), 0.75);
+    }
+
+    #[test]
+    fn the_original_length_defaults_to_the_longest() {
+        let yarn = |config: Value| parse(config, 64).unwrap();
+        let nested = json!({"type": "yarn", "factor": 2, "original_max_position_embeddings": 512});
+        let expected = yarn(json!({"rope_scaling": nested}));
+        let short = json!({"type": "yarn", "factor": 2});
+        assert_eq!(yarn(json!({"rope_scaling": short, "max_position_embeddings": 512})), expected);
+        let top = json!({"rope_scaling": short, "max_position_embeddings": 9, "original_max_position_embeddings": 512});
+        assert_eq!(yarn(top), expected);
+    }
+
+    #[test]
+    fn contradictions_and_unknowns_are_refused() {
+        let refused = |config: Value, kind, parts: &[&str]| {
+            let error = parse(config, 16).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            for part in parts {
+                assert!(error.message().contains(part), "{part:?} is not in: {error}");
+            }
+        };
+        let unread = json!({"type": "linear", "factor": 2, "beta_fast": null});
+        assert!(parse(json!({"rope_scaling": unread}), 16).is_ok());
+        let (invalid, unsupported) = (ErrorKind::InvalidModel, ErrorKind::UnsupportedModel);
+        let new = json!({"rope_type": "linear", "rope_theta": 500.0, "factor": 2.0});
+        let old = json!({"type": "linear", "factor": 2.0});
+        let same = json!({"rope_parameters": new, "rope_scaling": old, "rope_theta": 500});
+        assert_eq!(parse(same, 16).unwrap(), parse(json!({"rope_parameters": new}), 16).unwrap());
+        refused(json!({"rope_parameters": new, "rope_theta": 600.0}), invalid, &["rope_theta", "500", "600"]);
+        let other = json!({"type": "linear", "factor": 3.0});
+        refused(
+            json!({"rope_parameters": new, "rope_scaling": other}),
+            invalid,
+            &["rope_scaling.factor", "2", "3"],
+        );
+        let other = json!({"type": "yarn", "factor": 2.0});
+        refused(
+            json!({"rope_parameters": new, "rope_scaling": other}),
+            invalid,
+            &["rope_scaling.type", "linear"],
+        );
+        let both = json!({"type": "yarn", "rope_type": "linear", "factor": 2.0});
+        refused(json!({"rope_scaling": both}), invalid, &["rope_scaling.type", "linear", "yarn"]);
+
+        for name in ["dynamic", "longrope", "proportional", "su", ""] {
+            let supported = "default, linear, llama3, yarn";
+            refused(json!({"rope_scaling": {"type": name, "factor": 2}}), unsupported, &[name, supported]);
+        }
+        let unknown = json!({"type": "linear", "factor": 2, "mrope_section": [1]});
+        refused(json!({"rope_scaling": unknown}), unsupported, &["rope_scaling.mrope_section"]);
+        let typeless = json!({"factor": 2});
+        refused(json!({"rope_scaling": typeless}), unsupported, &["rope_scaling.factor", "found 2"]);
+        let foreign = json!({"type": "linear", "factor": 2, "beta_fast": 32});
+        refused(json!({"rope_scaling": foreign}), unsupported, &["rope_scaling.beta_fast"]);
+        let partial = json!({"rope_type": "default", "partial_rotary_factor": 0.5});
+        refused(json!({"rope_parameters": partial}), unsupported, &["rope_parameters.partial_rotary_factor"]);
+
+        refused(json!({"rope_scaling": 2}), invalid, &["rope_scaling", "an object or null, found 2"]);
+        refused(
+            json!({"rope_scaling": {"type": "linear"}}),
+            invalid,
+            &["rope_scaling.factor", "found nothing"],
+        );
+        refused(
+            json!({"rope_scaling": {"type": "linear", "factor": 0.5}}),
+            invalid,
+            &["factor", ">= 1, found 0.5"],
+        );
+        refused(
+            json!({"rope_scaling": {"type": 3}}),
+            invalid,
+            &["rope_scaling.type: expected a string, found 3"],
+        );
+        for theta in [json!(0), json!(1), json!(-5), json!("10000")] {
+            refused(json!({"rope_theta": theta}), invalid, &["rope_theta", &theta.to_string()]);
+        }
+        let llama3 = json!({"type": "llama3", "factor": 2, "low_freq_factor": 4, "high_freq_factor": 4,
+            "original_max_position_embeddings": 64});
+        refused(json!({"rope_scaling": llama3}), invalid, &["high_freq_factor"]);
+        let yarn = json!({"type": "yarn", "factor": 2, "original_max_position_embeddings": 0});
+        refused(json!({"rope_scaling": yarn}), invalid, &["original_max_position_embeddings", "found 0"]);
+        let yarn = json!({"type": "yarn", "factor": 2, "beta_fast": 1, "beta_slow": 2,
+            "original_max_position_embeddings": 64});
+        refused(
+            json!({"rope_scaling": yarn}),
+            invalid,
+            &["beta_fast: expected at least beta_slow, which is 2, found 1"],
+        );
+        let yarn = json!({"type": "yarn", "factor": 2, "attention_factor": 1e300,
+            "original_max_position_embeddings": 64});
+        refused(json!({"rope_scaling": yarn}), invalid, &["finite"]);
     }
 }

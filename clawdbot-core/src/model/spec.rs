@@ -137,10 +137,9 @@ impl DecoderSpec {
         })
     }
 
-    /// Elements in all matrices; `None` if absurd.
+    /// Elements in all matrices; `None` if absurd, or if one matrix alone exceeds `usize`.
     fn parameters(&self) -> Option<u64> {
-        // The limits in `config` keep every factor below 2^24, but for the sum they are not enough.
-        let product = |a: usize, b: usize| (a as u64).checked_mul(b as u64);
+        let product = |a: usize, b: usize| a.checked_mul(b).map(|product| product as u64);
         let q = product(self.num_attention_heads, self.head_dim)?;
         let kv = product(self.num_key_value_heads, self.head_dim)?;
         let hidden = self.hidden_size as u64;

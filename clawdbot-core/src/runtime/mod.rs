@@ -14,6 +14,9 @@ use crate::kernels::{self, KernelSet};
 use crate::options::RuntimeOptions;
 use crate::threads::ThreadPool;
 
+/// Bytes read over and over to measure the memory: more than any cache holds.
+const LIMITS_BUFFER: usize = 2 << 30;
+
 /// How much a log record matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(i32)]
@@ -33,6 +36,18 @@ pub struct LogRecord {
     pub level: LogLevel,
     /// The text, one line.
     pub message: String,
+}
+
+/// What a machine can do at most: the roofs that rates are compared with.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes read from memory, in 10^9 per second.
+    pub dram_gb_per_s: f64,
+    /// int8 multiplications and additions, in 10^9 per second.
+    pub int8_gop_per_s: f64,
+    /// f32 multiplications and additions, in 10^9 per second.
+    pub f32_gflop_per_s: f64,
 }
 
 type LogHook = dyn Fn(&LogRecord) + Send + Sync;
@@ -95,9 +110,29 @@ impl Runtime {
         self.0.kernels.name
     }
 
-    /// The instruction-set tiers that this CPU can run, best first: what `CLAWDBOT_ISA` may name.
+    /// The tiers that this CPU can run, best first; `CLAWDBOT_ISA` chooses one by name.
     pub fn available_kernels() -> Vec<&'static str> {
         kernels::available().iter().map(|set| set.name).collect()
+    }
+
+    /// Names of the kernels that do most of the work, as architecture, types and tile.
+    pub fn kernel_names(&self) -> [&'static str; 2] {
+        [self.0.kernels.int8_gemm_name, self.0.kernels.float_gemm_name]
+    }
+
+    /// Measures what this machine can do at most with these threads and kernels. Takes about a second.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory for the buffers, `ForkedRuntime`, `Io` when a thread cannot be started.
+    pub fn measure_limits(&self) -> Result<Limits> {
+        let kernels = self.0.kernels;
+        self.0.pool.region(|region| {
+            Ok(Limits {
+                dram_gb_per_s: kernels.dram_gb_per_s(region, LIMITS_BUFFER)?,
+                int8_gop_per_s: kernels.int8_gop_per_s(region),
+                f32_gflop_per_s: kernels.f32_gflop_per_s(region),
+            })
+        })?
     }
 
     /// Bytes that models of this runtime hold now.

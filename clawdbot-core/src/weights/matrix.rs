@@ -106,7 +106,7 @@ impl MatrixView<'_> {
     pub(crate) fn stored_bytes(&self) -> usize {
         match self.source {
             MatrixSource::Float { data, .. } => data.len(),
-            MatrixSource::Int8(int8) => int8.codes.len() + int8.scales.len(),
+            MatrixSource::Int8(int8) => int8.codes.data.len() + int8.scales.len(),
         }
     }
 }
@@ -115,7 +115,7 @@ impl MatrixView<'_> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Int8View<'a> {
     /// `[n, k]`, two's complement.
-    pub(super) codes: &'a [u8],
+    pub(super) codes: TensorView<'a>,
     /// `[n, groups]`, bf16, little-endian.
     pub(super) scales: &'a [u8],
     /// Codes per row.
@@ -163,14 +163,13 @@ impl<'a> Int8View<'a> {
             lowest = lowest.min(*x);
         }
         if lowest == i8::MIN {
-            return Err(Error::invalid_model(format!(
-                "expected codes in [-127, 127], found -128 in row {row}"
-            )));
+            let message = format!("expected codes in [-127, 127], found -128 in row {row}");
+            return Err(self.codes.error(ErrorKind::InvalidModel, message));
         }
         Ok(())
     }
 
     fn row(&self, row: usize) -> &'a [u8] {
-        &self.codes[row * self.k..][..self.k]
+        &self.codes.data[row * self.k..][..self.k]
     }
 }

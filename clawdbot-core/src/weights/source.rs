@@ -250,7 +250,7 @@ impl WeightSource {
         if scales.dtype != Dtype::BF16 {
             return Err(unusable_dtype(&scales, "BF16, as scales are"));
         }
-        let view = Int8View { codes: codes.data, scales: scales.data, k, group };
+        let view = Int8View { codes: *codes, scales: scales.data, k, group };
         let invalid = (0..n * groups).find(|&i| {
             let scale = view.scale_at(i);
             !(scale.is_finite() && scale >= 0.0)

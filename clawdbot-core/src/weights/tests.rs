@@ -196,6 +196,7 @@ const SCALES: [f32; 6] = [0.5, 2.0, 0.0, 1.0, 0.25, 4.0];
 #[test]
 fn int8_is_code_times_scale() {
     let weights = source(int8_file(INT8, CODES, &SCALES));
+    assert_eq!(weights.metadata()["group_size"], "2");
     let matrix = weights.matrix("w", 2, 5).unwrap();
     assert_eq!((matrix.dtype(), matrix.stored_bytes()), (Dtype::I8, 10 + 12));
     let mut row = [f32::NAN; 5];
@@ -246,7 +247,7 @@ fn unusable_int8_is_refused() {
     let MatrixSource::Int8(int8) = weights.matrix("w", 2, 5).unwrap().source else { panic!() };
     let mut out = [0; 5];
     assert!(int8.read_codes(0, &mut out).is_ok());
-    check(&int8.read_codes(1, &mut out).unwrap_err(), invalid, &["-128 in row 1"]);
+    check(&int8.read_codes(1, &mut out).unwrap_err(), invalid, &["test", "\"w\"", "-128 in row 1"]);
 }
 
 #[test]

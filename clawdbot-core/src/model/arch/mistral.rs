@@ -1,12 +1,13 @@
 //! Mistral: Llama with a sliding window on every layer.
 //! Source: transformers 5, `models/mistral/configuration_mistral.py` and `modeling_mistral.py`.
 
+use super::sliding_window;
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::spec::{DecoderSpec, LayerSpec};
 
 pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
-    let window = config.opt_usize("sliding_window")?;
+    let window = sliding_window(config)?;
     // Mistral knows one kind of layer; a list that says otherwise belongs to another architecture.
     let kind = if window.is_some() { "sliding_attention" } else { "full_attention" };
     if config.opt_strings("layer_types")?.is_some_and(|types| types.iter().any(|found| *found != kind)) {

@@ -1,6 +1,7 @@
 //! Qwen2 and Qwen2.5: Llama with biases on q, k and v, and (rarely) sliding windows on the upper layers.
 //! Source: transformers 5, `models/qwen2/configuration_qwen2.py` and `modeling_qwen2.py`.
 
+use super::sliding_window;
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::spec::{DecoderSpec, LayerSpec};
@@ -17,7 +18,7 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
 /// unless `use_sliding_window`.
 pub(super) fn layers(config: &ModelConfig, num_hidden_layers: usize) -> Result<Vec<LayerSpec>> {
     let window = match config.bool_or("use_sliding_window", false)? {
-        true => config.opt_usize("sliding_window")?,
+        true => sliding_window(config)?,
         false => None,
     };
     let Some(types) = config.opt_strings("layer_types")? else {

@@ -1,0 +1,156 @@
+//! What this machine can do at most, measured: the roofs that rates are compared with.
+
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+use super::simd::LANES;
+use super::{Kernel, KernelSet, Result, Simd};
+use crate::memory::AlignedBuf;
+use crate::threads::Region;
+
+/// How long each measurement repeats its work at least.
+const DURATION: Duration = Duration::from_millis(300);
+/// Rounds of the arithmetic loops between two looks at the clock.
+const ROUNDS: usize = 1 << 16;
+
+/// Sums a buffer.
+pub(super) struct Read;
+impl Kernel for Read {
+    type Args<'a> = &'a [i32];
+    type Output = i32;
+    #[inline(always)]
+    fn run<S: Simd>(s: S, data: &[i32]) -> i32 {
+        const WAYS: usize = 4;
+        let mut sums = [s.splat_i32(0); WAYS];
+        for lines in data.as_chunks::<LANES>().0.as_chunks::<WAYS>().0 {
+            for way in 0..WAYS {
+                s.prefetch(lines[way].as_ptr().wrapping_add(24 * LANES).cast());
+                sums[way] = s.add_i32(sums[way], s.load_i32(&lines[way]));
+            }
+        }
+        let mut sum = s.splat_i32(0);
+        for way in sums {
+            sum = s.add_i32(sum, way);
+        }
+        s.reduce_add_i32(sum)
+    }
+}
+
+/// Weights and activations of a tile in registers and the first-level cache.
+pub(super) struct Operands {
+    w: [[i8; 4 * LANES]; 3],
+    a: [[i8; 4]; 4],
+    x: [[f32; LANES]; 3],
+}
+
+/// [`ROUNDS`] of 12 dot products of 4 x 16: a tile without anything around it.
+pub(super) struct Dots;
+impl Kernel for Dots {
+    type Args<'a> = &'a Operands;
+    type Output = i32;
+    #[inline(always)]
+    fn run<S: Simd>(s: S, operands: &Operands) -> i32 {
+        let mut sums = [[s.splat_i32(0); 3]; 4];
+        for _ in 0..ROUNDS {
+            // Loaded anew in every round, lest parts of the product be computed only once.
+            let Operands { w, a, .. } = black_box(operands);
+            let w = [s.load_prepared(&w[0]), s.load_prepared(&w[1]), s.load_prepared(&w[2])];
+            for (sums, a) in sums.iter_mut().zip(a) {
+                let a = s.splat_a4(a);
+                for (sum, w) in sums.iter_mut().zip(w) {
+                    *sum = s.dot4(*sum, w, a);
+                }
+            }
+        }
+        let mut sum = s.splat_i32(0);
+        for row in sums {
+            for one in row {
+                sum = s.add_i32(sum, one);
+            }
+        }
+        s.reduce_add_i32(sum)
+    }
+}
+
+/// [`ROUNDS`] of 12 FMA of 16 lanes.
+pub(super) struct Fmas;
+impl Kernel for Fmas {
+    type Args<'a> = &'a Operands;
+    type Output = f32;
+    #[inline(always)]
+    fn run<S: Simd>(s: S, operands: &Operands) -> f32 {
+        let mut sums = [[s.zero(); 3]; 4];
+        let factor = s.splat(operands.x[0][0]);
+        for _ in 0..ROUNDS {
+            for row in &mut sums {
+                for (sum, x) in row.iter_mut().zip(&operands.x) {
+                    *sum = s.fma(*sum, factor, s.load(x));
+                }
+            }
+        }
+        let mut sum = s.zero();
+        for row in sums {
+            for one in row {
+                sum = s.add(sum, one);
+            }
+        }
+        s.reduce_add(sum)
+    }
+}
+
+impl KernelSet {
+    /// Sequential reading of `bytes` of memory on all threads, in 10^9 bytes per second. Above the size of the last cache
+    /// this is the bandwidth of the memory.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    pub(crate) fn dram_gb_per_s(&self, region: &Region<'_>, bytes: usize) -> Result<f64> {
+        let mut data = AlignedBuf::<i32>::zeroed(bytes / 4)?;
+        let part = (data.len() / (region.threads() * 8)).next_multiple_of(4 * LANES).max(4 * LANES);
+        region.parallel_chunks_mut(&mut data, part, |_, part| part.fill(1));
+        let parts = data.len() / part;
+        let rate = repeat(|| {
+            region.parallel(parts, |index| {
+                black_box(self.read.call(&data[index * part..(index + 1) * part]));
+            });
+        });
+        Ok(rate * (parts * part * 4) as f64 / 1e9)
+    }
+
+    /// int8 multiply-adds of this set's dot product from registers, all threads, in 10^9 operations (a multiply-add is
+    /// two) per second.
+    pub(crate) fn int8_gop_per_s(&self, region: &Region<'_>) -> f64 {
+        let operands = Operands { w: [[3; 4 * LANES]; 3], a: [[5; 4]; 4], x: [[0.5; LANES]; 3] };
+        let tasks = region.threads() * 4;
+        let rate = repeat(|| {
+            region.parallel(tasks, |_| {
+                black_box(self.dots.call(black_box(&operands)));
+            });
+        });
+        rate * (tasks * ROUNDS * 12 * 4 * LANES * 2) as f64 / 1e9
+    }
+
+    /// f32 fused multiply-adds from registers, all threads, in 10^9 operations (a multiply-add is two) per second.
+    pub(crate) fn f32_gflop_per_s(&self, region: &Region<'_>) -> f64 {
+        let operands = Operands { w: [[3; 4 * LANES]; 3], a: [[5; 4]; 4], x: [[0.5; LANES]; 3] };
+        let tasks = region.threads() * 4;
+        let rate = repeat(|| {
+            region.parallel(tasks, |_| {
+                black_box(self.fmas.call(black_box(&operands)));
+            });
+        });
+        rate * (tasks * ROUNDS * 12 * LANES * 2) as f64 / 1e9
+    }
+}
+
+/// Repetitions per second.
+fn repeat(mut f: impl FnMut()) -> f64 {
+    f();
+    let start = Instant::now();
+    let mut count = 0;
+    while start.elapsed() < DURATION {
+        f();
+        count += 1;
+    }
+    f64::from(count) / start.elapsed().as_secs_f64()
+}

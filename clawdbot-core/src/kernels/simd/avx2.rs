@@ -1,0 +1,273 @@
+//! [`Simd`] on AVX2 with FMA: two 256-bit registers per vector.
+
+use std::arch::x86_64::*;
+
+use super::{LANES, Simd};
+
+/// Proof of the features listed in `kernels::isa`.
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(());
+
+impl Avx2 {
+    /// # Safety
+    /// The CPU must have the features that `kernels::isa` lists for this type.
+    #[inline(always)]
+    pub(crate) unsafe fn assume() -> Self {
+        Avx2(())
+    }
+}
+
+/// Calls intrinsics.
+macro_rules! isa {
+    ($($body:tt)*) => {
+        // SAFETY: the token proves that the CPU has the instructions; pointers come from references to arrays of
+        // exactly the size that is read or written, and all loads and stores are unaligned ones.
+        unsafe { $($body)* }
+    };
+}
+
+/// Lanes 0..8 and 8..16.
+type Pair<T> = [T; 2];
+
+/// Calls an intrinsic on both halves of its arguments.
+macro_rules! both {
+    ($function:ident $(::<$const:literal>)? ($($arg:expr),+)) => {
+        isa!([$function $(::<$const>)? ($($arg[0]),+), $function $(::<$const>)? ($($arg[1]),+)])
+    };
+}
+
+impl Simd for Avx2 {
+    type F32 = Pair<__m256>;
+    type I32 = Pair<__m256i>;
+    type W8 = Pair<__m256i>;
+    type A4 = __m256i;
+
+    /// `|w| * sign(a, w)`: `vpmaddubsw` wants one unsigned side, and two products of at most 127 * 127 fit its 16 bits.
+    const FLIPPED: bool = false;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F32 {
+        isa!([_mm256_set1_ps(x); 2])
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> Self::F32 {
+        isa!([_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))])
+    }
+    #[inline(always)]
+    fn store(self, v: Self::F32, out: &mut [f32; LANES]) {
+        isa! {
+            _mm256_storeu_ps(out.as_mut_ptr(), v[0]);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn select_below(self, count: usize, a: Self::F32, b: Self::F32) -> Self::F32 {
+        let count = count.min(LANES) as i32;
+        isa! {
+            let count = _mm256_set1_epi32(count);
+            let low = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let high = _mm256_add_epi32(low, _mm256_set1_epi32(8));
+            let (low, high) = (_mm256_cmpgt_epi32(count, low), _mm256_cmpgt_epi32(count, high));
+            [
+                _mm256_blendv_ps(b[0], a[0], _mm256_castsi256_ps(low)),
+                _mm256_blendv_ps(b[1], a[1], _mm256_castsi256_ps(high)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        both!(_mm256_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        both!(_mm256_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        both!(_mm256_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        both!(_mm256_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        both!(_mm256_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        both!(_mm256_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        both!(_mm256_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::F32) -> Self::F32 {
+        let sign = self.splat(-0.0);
+        both!(_mm256_andnot_ps(sign, a))
+    }
+    #[inline(always)]
+    fn sqrt(self, a: Self::F32) -> Self::F32 {
+        both!(_mm256_sqrt_ps(a))
+    }
+
+    #[inline(always)]
+    fn reduce_add(self, v: Self::F32) -> f32 {
+        isa! {
+            let v = _mm256_add_ps(v[0], v[1]);
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+    #[inline(always)]
+    fn reduce_max(self, v: Self::F32) -> f32 {
+        isa! {
+            let v = _mm256_max_ps(v[0], v[1]);
+            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+
+    #[inline(always)]
+    fn round_to_i32(self, v: Self::F32) -> Self::I32 {
+        // With the rounding of MXCSR, which Rust requires to be nearest-even.
+        both!(_mm256_cvtps_epi32(v))
+    }
+    #[inline(always)]
+    fn i32_to_f32(self, v: Self::I32) -> Self::F32 {
+        both!(_mm256_cvtepi32_ps(v))
+    }
+    #[inline(always)]
+    fn pow2(self, n: Self::I32) -> Self::F32 {
+        let biased = self.add_i32(n, self.splat_i32(127));
+        let bits = both!(_mm256_slli_epi32::<23>(biased));
+        both!(_mm256_castsi256_ps(bits))
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I32 {
+        isa!([_mm256_set1_epi32(x); 2])
+    }
+    #[inline(always)]
+    fn load_i32(self, x: &[i32; LANES]) -> Self::I32 {
+        isa!([_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(8).cast())])
+    }
+    #[inline(always)]
+    fn store_i32(self, v: Self::I32, out: &mut [i32; LANES]) {
+        isa! {
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), v[0]);
+            _mm256_storeu_si256(out.as_mut_ptr().add(8).cast(), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        both!(_mm256_add_epi32(a, b))
+    }
+    #[inline(always)]
+    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        both!(_mm256_sub_epi32(a, b))
+    }
+    #[inline(always)]
+    fn half_i32(self, v: Self::I32) -> Self::I32 {
+        both!(_mm256_srai_epi32::<1>(v))
+    }
+    #[inline(always)]
+    fn reduce_add_i32(self, v: Self::I32) -> i32 {
+        let mut lanes = [0; LANES];
+        self.store_i32(v, &mut lanes);
+        lanes.iter().fold(0, |sum, lane| sum.wrapping_add(*lane))
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, x: &[u16; LANES]) -> Self::F32 {
+        isa! {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().add(8).cast()));
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn load_bf16_pairs(self, x: &[u16; 2 * LANES]) -> (Self::F32, Self::F32) {
+        let pairs: Self::I32 =
+            isa!([_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(LANES).cast())]);
+        let upper = self.splat_i32(0xffff_0000_u32 as i32);
+        let (even, odd) = (both!(_mm256_slli_epi32::<16>(pairs)), both!(_mm256_and_si256(pairs, upper)));
+        (both!(_mm256_castsi256_ps(even)), both!(_mm256_castsi256_ps(odd)))
+    }
+    #[inline(always)]
+    fn store_bf16(self, v: Self::F32, out: &mut [u16; LANES]) {
+        let narrow = |v: __m256| {
+            isa! {
+                let bits = _mm256_castps_si256(v);
+                let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+                let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+                let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+                let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+                _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan))
+            }
+        };
+        let (low, high) = (narrow(v[0]), narrow(v[1]));
+        isa! {
+            // The pack interleaves 128-bit halves.
+            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), packed);
+        }
+    }
+    #[inline(always)]
+    fn load_i8(self, x: &[i8; LANES]) -> Self::I32 {
+        isa! {
+            let bytes = _mm_loadu_si128(x.as_ptr().cast());
+            [_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes))]
+        }
+    }
+    #[inline(always)]
+    fn store_i8(self, v: Self::I32, out: &mut [i8; LANES]) {
+        isa! {
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(v[0], v[1]));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn load_w8(self, x: &[i8; 4 * LANES]) -> Self::W8 {
+        isa!([_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(32).cast())])
+    }
+    #[inline(always)]
+    fn prepare_w8(self, x: &[i8; 4 * LANES], out: &mut [i8; 4 * LANES]) {
+        *out = *x;
+    }
+    #[inline(always)]
+    fn load_prepared(self, x: &[i8; 4 * LANES]) -> Self::W8 {
+        self.load_w8(x)
+    }
+    #[inline(always)]
+    fn splat_a4(self, x: &[i8; 4]) -> __m256i {
+        isa!(_mm256_set1_epi32(x.as_ptr().cast::<i32>().read_unaligned()))
+    }
+    #[inline(always)]
+    fn dot4(self, acc: Self::I32, w: Self::W8, a: __m256i) -> Self::I32 {
+        isa! {
+            // |a| does not depend on the weights: once for all panels of a tile.
+            let (magnitude, ones) = (_mm256_abs_epi8(a), _mm256_set1_epi16(1));
+            let low = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w[0], a));
+            let high = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w[1], a));
+            [
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(low, ones)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(high, ones)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        isa!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
+    }
+}
