@@ -4,12 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::engine::{Job, SequenceId};
+use crate::engine::{Job, JobText, SequenceId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event};
-use crate::model::{Loaded, last_event};
+use crate::model::{Loaded, last_event, no_tokenizer};
 use crate::options::{GenerateOptions, ResolveContext, Resolved};
-use crate::tokenizer::{StopMatcher, StreamDecoder};
 
 /// What to continue: text, or token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -147,11 +146,9 @@ impl Session {
             },
         )?;
         let text = match &loaded.text {
-            Some(text) => Some((
-                StreamDecoder::new(&text.tokenizer, resolved.skip_special_tokens),
-                StopMatcher::new(&resolved.stop),
-            )),
-            None if !resolved.stop.is_empty() => return Err(loaded.text().err().unwrap_or_else(no_text)),
+            Some(text) => Some(JobText::new(&text.tokenizer, &resolved, &sequence.tokens)?),
+            // Stop texts cannot be seen without text.
+            None if !resolved.stop.is_empty() => return Err(no_tokenizer()),
             None => None,
         };
         let mut job = Job::generate(resolved, length, sequence.computed, text);
@@ -233,10 +230,6 @@ fn overflow(length: usize, wanted: usize, context: usize) -> Error {
         .with("prompt_tokens", length)
         .with("max_tokens", wanted)
         .with("max_context", context)
-}
-
-fn no_text() -> Error {
-    Error::invalid_tokenizer("the model has no tokenizer")
 }
 
 /// Takes the next event of a sequence; drives the engine until there is one. `None` when the job has ended.

@@ -89,15 +89,13 @@ def make_story(rng: random.Random) -> Story:
         slots["obj"] = f"{slots['colour']} {slots['thing']}"
         slots["subplot"] = say(plots.SUBPLOT)
 
-    extra = "" if slots["length"] == "short" else "{} "
-    opening = f"{plots.OPENING} {extra.format(plots.LIKES)}{plots.OWNS_THING if plot.owned else ''}"
-    start = f"{plot.start} "
-    if plot.start == plots.START:
-        start += extra.format(plots.WEATHER_DETAILS[slots["weather"]])
+    detail = (lambda template: "") if slots["length"] == "short" else (lambda template: template)
+    opening = f"{plots.OPENING} {detail(plots.LIKES)} {plots.OWNS_THING if plot.owned else ''}"
+    weather = detail(plots.WEATHER_DETAILS[slots["weather"]]) if plot.start == plots.START else ""
     problem, attempt, *rest = plot.paragraphs
     lesson = say(rng.choice(plot.lessons))
-    end = f"{lesson} {say(extra.format(rng.choice(plots.CLOSINGS)))}".strip()
-    middle = [start + problem, f"{attempt} {extra.format(f'[{plots.FEELINGS}|]')}", *rest]
+    end = f"{lesson} {say(detail(rng.choice(plots.CLOSINGS)))}".strip()
+    middle = [f"{plot.start} {weather} {problem}", f"{attempt} {detail(f'[{plots.FEELINGS}|]')}", *rest]
     return Story("\n\n".join([*map(say, [opening, *middle]), end]), plot.topics, lesson, slots)
 
 

@@ -61,7 +61,7 @@ class Character:
     gender: str
 
     def slots(self, prefix: str) -> dict[str, str]:
-        """Template slots; the hero has no prefix beyond ``h``, the friend uses ``f``."""
+        """Template slots: ``h hs he him his himself`` for prefix ``h`` (the hero), ``f fs fhe fhim ...`` for ``f``."""
         he, him, his, himself = PRONOUNS[self.gender]
         p = "" if prefix == "h" else prefix
         return {prefix: self.name, prefix + "s": self.species, p + "he": he, p + "him": him, p + "his": his,

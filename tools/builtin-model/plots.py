@@ -4,6 +4,11 @@ A plot is a list of paragraphs, each one template of the language described in
 ``grammar.py``. Every plot introduces a problem, lets a first attempt fail,
 brings in a friend and closes with what was learned. ``topics`` say what the
 story is about, in words that can follow "a fox named Pip" in a request.
+
+Slots: the hero is ``h`` (name), ``hs`` (species), ``he him his himself``; the
+friend ``f fs fhe fhim fhis``, and ``friend`` where the friend first appears.
+``obj`` is the coloured ``thing``; ``elder`` a relative of the hero; ``ts`` the
+species of a passer-by; the rest speaks for itself.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ use crate::sampling::{History, sample};
 
 pub(crate) use scheduler::SCORE_ROWS;
 use scheduler::{Limits, Share, plan_step};
-pub(crate) use sequence::{Job, Sequence};
+pub(crate) use sequence::{Job, JobText, Sequence};
 
 /// Number of a sequence in its engine.
 pub(crate) type SequenceId = u64;

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::event::{Completion, Event, FinishReason, Usage};
 use crate::options::Resolved;
 use crate::sampling::Logprobs;
-use crate::tokenizer::{StopMatcher, StreamDecoder};
+use crate::tokenizer::{StopMatcher, StreamDecoder, Tokenizer};
 
 /// A conversation's tokens and cache state.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ pub(crate) struct Job {
     pub(crate) scores: Option<Vec<f32>>,
     /// Whether nobody wants to see tokens one by one.
     pub(crate) quiet: bool,
-    text: Option<(StreamDecoder, StopMatcher)>,
+    text: Option<JobText>,
     /// Everything that was emitted so far.
     emitted: String,
     logprobs: Vec<Logprobs>,
@@ -51,13 +51,58 @@ pub(crate) struct Job {
     first_token: Option<Instant>,
 }
 
+/// Tokens that the decoder sees of a prompt: enough to know how its text ends.
+const CONTEXT_TOKENS: usize = 8;
+
+/// Token ids to text, up to a stop text.
+#[derive(Debug)]
+pub(crate) struct JobText {
+    /// `None` after the end.
+    decoder: Option<StreamDecoder>,
+    stop: StopMatcher,
+    /// Ids from here on are padding of the model's vocabulary and have no text.
+    id_limit: u32,
+}
+
+impl JobText {
+    /// Text that continues `prompt`.
+    pub(crate) fn new(tokenizer: &Tokenizer, options: &Resolved, prompt: &[u32]) -> Result<Self> {
+        let mut decoder = StreamDecoder::new(tokenizer, options.skip_special_tokens);
+        let id_limit = tokenizer.id_limit();
+        // Whether a token's leading space is kept depends on whether something stands before it.
+        let tail = &prompt[prompt.len().saturating_sub(CONTEXT_TOKENS)..];
+        for &id in tail.iter().filter(|&&id| id < id_limit) {
+            decoder.push(id)?;
+        }
+        Ok(JobText { decoder: Some(decoder), stop: StopMatcher::new(&options.stop)?, id_limit })
+    }
+
+    /// Takes a token (`None`: one without text) and says what text is certain now, and whether a stop text was found.
+    fn push(&mut self, token: Option<u32>, last: bool) -> Result<(String, bool)> {
+        let mut piece = String::new();
+        if let (Some(decoder), Some(id)) = (&mut self.decoder, token.filter(|&id| id < self.id_limit)) {
+            piece = decoder.push(id)?;
+        }
+        if let Some(decoder) = self.decoder.take_if(|_| last) {
+            piece.push_str(&decoder.finish()?);
+        }
+        let outcome = self.stop.push(&piece);
+        let mut text = outcome.emit;
+        let stopped = outcome.stopped.is_some();
+        if last && !stopped {
+            text.push_str(&self.stop.flush());
+        }
+        Ok((text, stopped))
+    }
+}
+
 impl Job {
     /// A request to generate. `text` is `None` for a model without a tokenizer.
     pub(crate) fn generate(
         options: Resolved,
         prompt_end: usize,
         cached: usize,
-        text: Option<(StreamDecoder, StopMatcher)>,
+        text: Option<JobText>,
     ) -> Self {
         Job {
             options,
@@ -122,23 +167,15 @@ impl Sequence {
             reason = Some(FinishReason::Length);
         }
         let mut text = String::new();
-        if let Some((decoder, stop)) = &mut job.text {
+        if let Some(job_text) = &mut job.text {
             // A stop token ends the text before itself.
-            if reason != Some(FinishReason::Stop) {
-                match decoder.push(id) {
-                    Ok(piece) => text = piece,
-                    Err(error) => return job.fail(error),
+            let token = (reason != Some(FinishReason::Stop)).then_some(id);
+            match job_text.push(token, reason.is_some()) {
+                Ok((piece, stopped)) => {
+                    text = piece;
+                    reason = if stopped { Some(FinishReason::Stop) } else { reason };
                 }
-            }
-            if reason.is_some() {
-                text.push_str(&decoder.finish());
-            }
-            let outcome = stop.push(&text);
-            text = outcome.emit;
-            if outcome.stopped {
-                reason = Some(FinishReason::Stop);
-            } else if reason.is_some() {
-                text.push_str(&stop.flush());
+                Err(error) => return job.fail(error),
             }
         }
         job.emitted.push_str(&text);

@@ -162,9 +162,12 @@ impl Loaded {
     /// # Errors
     /// `InvalidTokenizer` when the model has none.
     pub(crate) fn text(&self) -> Result<&Text> {
-        let missing = "this model has random weights and no tokenizer: use token ids";
-        self.text.as_ref().ok_or_else(|| Error::invalid_tokenizer(missing))
+        self.text.as_ref().ok_or_else(no_tokenizer)
     }
+}
+
+pub(crate) fn no_tokenizer() -> Error {
+    Error::invalid_tokenizer("this model has random weights and no tokenizer: use token ids")
 }
 
 impl Model {

@@ -14,7 +14,7 @@ mod source;
 pub(crate) mod spec;
 mod tensors;
 
-pub(crate) use handle::{Loaded, last_event};
+pub(crate) use handle::{Loaded, last_event, no_tokenizer};
 pub use handle::{Model, ModelInfo};
 pub use plan::Plan;
 pub use source::Source;

@@ -167,7 +167,7 @@ impl Opened {
         text: Text,
     ) -> Result<Self> {
         // A larger vocabulary in the model is padding; a larger one in the tokenizer would index past the embedding.
-        let (ids, rows) = (text.tokenizer.vocab_size(), spec.vocab_size);
+        let (ids, rows) = (text.tokenizer.id_limit() as usize, spec.vocab_size);
         if ids > rows {
             let message =
                 format!("{name}: the tokenizer has ids below {ids}, but the model's vocabulary has {rows}");
@@ -187,7 +187,7 @@ impl Opened {
 }
 
 fn open_text(dir: &Path) -> Result<Text> {
-    let tokenizer = Tokenizer::from_file(&dir.join("tokenizer.json"))?;
+    let tokenizer = Tokenizer::from_file(dir.join("tokenizer.json"))?;
     let object = |file: &str| -> Result<Option<serde_json::Value>> {
         let path = dir.join(file);
         if !path.exists() {

@@ -54,6 +54,16 @@ pub(super) fn install(env: &mut Environment<'_>) {
         });
     }
 
+    // What cannot be converted becomes the default, never an error.
+    env.add_filter("#int", filters::int);
+    env.add_filter("#float", filters::float);
+    env.add_filter("int", |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
+        number_or_default(state, "#int", args, Value::from(0))
+    });
+    env.add_filter("float", |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
+        number_or_default(state, "#float", args, Value::from(0.0))
+    });
+
     env.add_filter(ITER_FILTER, iter);
     env.add_filter("items", items);
     env.add_filter("reverse", reverse);
@@ -121,6 +131,22 @@ fn with_iterable(args: Rest<ValueOrKwargs>) -> Result<Vec<Value>, Error> {
         }
         _ => Ok(args),
     }
+}
+
+fn number_or_default(
+    state: &mut State<'_, '_>,
+    inner: &str,
+    args: Rest<ValueOrKwargs>,
+    default: Value,
+) -> Result<Value, Error> {
+    let mut args = args.into_values();
+    if args.len() == 1 {
+        args.push(default);
+    }
+    if matches!(args[0].kind(), ValueKind::None | ValueKind::Undefined) {
+        args[0] = Value::from("");
+    }
+    state.apply_filter(inner, &args)
 }
 
 fn items(value: &Value) -> Result<Value, Error> {

@@ -240,7 +240,10 @@ fn compile(source: &str) -> Result<Environment<'static>> {
     env.set_syntax(syntax);
     env.set_undefined_behavior(UndefinedBehavior::Lenient);
     env.set_auto_escape_callback(|_| AutoEscape::None);
-    env.set_formatter(|out, _, value| values::write_str(out, value));
+    env.set_formatter(|out, state, value| match state.auto_escape() {
+        AutoEscape::None => values::write_str(out, value),
+        _ => minijinja::escape_formatter(out, state, value),
+    });
     env.set_unknown_method_callback(methods::call);
     filters::install(&mut env);
     env.add_template_owned(NAME, source::rewrite(source).into_owned()).map_err(convert_error)?;

@@ -139,6 +139,11 @@ impl Object for Generator {
         ObjectRepr::Iterable
     }
 
+    /// A generator has no items to take by index, and the engine would otherwise count its way to one.
+    fn get_value(self: &Arc<Self>, _key: &Value) -> Option<Value> {
+        Some(Value::UNDEFINED)
+    }
+
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         let generator = self.clone();
         Enumerator::Iter(Box::new(std::iter::from_fn(move || generator.next())))

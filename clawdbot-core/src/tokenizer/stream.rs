@@ -1,0 +1,222 @@
+//! Token ids to text, one at a time: each call gives the text that became complete.
+
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+use super::Tokenizer;
+
+/// How a tokenizer's decoder can be run on a stream so that the pieces add up to what it makes of the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Decoding {
+    /// Tokens are bytes: only UTF-8 has to be put together.
+    Bytes,
+    /// A token's text depends on the tokens shortly before it. With `byte_fallback`, tokens `<0xNN>` are decoded as
+    /// one run, which is valid UTF-8 or replaced as a whole.
+    Window { byte_fallback: bool },
+    /// A token's text may depend on later ones: nothing is certain before the end.
+    Whole,
+}
+
+impl Decoding {
+    pub(super) fn of(tokenizer: &tokenizers::Tokenizer) -> Result<Self> {
+        let Some(decoder) = tokenizer.get_decoder() else { return Ok(Decoding::Window { byte_fallback: false }) };
+        let decoder =
+            serde_json::to_value(decoder).map_err(|error| Error::invalid_tokenizer(format!("decoder: {error}")))?;
+        let steps = match decoder.get("decoders") {
+            Some(Value::Array(steps)) => steps.as_slice(),
+            _ => std::slice::from_ref(&decoder),
+        };
+        let kind = |step: &Value| step.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let kinds: Vec<String> = steps.iter().map(kind).collect();
+        if kinds == ["ByteLevel"] {
+            return Ok(Decoding::Bytes);
+        }
+        let mut fused = false;
+        for (step, kind) in steps.iter().zip(&kinds) {
+            let local = match kind.as_str() {
+                "Fuse" => {
+                    fused = true;
+                    true
+                }
+                "Replace" | "ByteFallback" | "Metaspace" => !fused,
+                "WordPiece" => steps.len() == 1,
+                // Stripping the end of each token is local, stripping the end of the text is not.
+                "Strip" => fused && step.get("stop").and_then(Value::as_u64) == Some(0),
+                _ => false,
+            };
+            if !local {
+                return Ok(Decoding::Whole);
+            }
+        }
+        Ok(Decoding::Window { byte_fallback: kinds.iter().any(|kind| kind == "ByteFallback") })
+    }
+}
+
+/// Decodes a stream of token ids. The pieces add up to [`Tokenizer::decode`] of all ids; none of them ends inside a
+/// UTF-8 character. Costs a constant amount of work for each token.
+///
+/// Two decoders make text wait: a run of byte tokens (`<0xNN>`) is valid or replaced as a whole, so that it comes
+/// when the run ends, and with a decoder that changes text across tokens everything comes from `finish`.
+#[derive(Debug, Clone)]
+pub struct StreamDecoder {
+    tokenizer: Tokenizer,
+    skip_special_tokens: bool,
+    /// Bytes of an unfinished character (`Decoding::Bytes`).
+    pub(super) bytes: Vec<u8>,
+    /// Ids whose text is needed as context, followed by ids that are not decoded yet.
+    pub(super) ids: Vec<u32>,
+    /// How many of `ids` are context.
+    context: usize,
+}
+
+impl StreamDecoder {
+    /// A decoder at the beginning of a text.
+    pub fn new(tokenizer: &Tokenizer, skip_special_tokens: bool) -> Self {
+        let tokenizer = tokenizer.clone();
+        StreamDecoder { tokenizer, skip_special_tokens, bytes: Vec::new(), ids: Vec::new(), context: 0 }
+    }
+
+    /// Takes the next id and returns the text that became complete, which may be empty.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when `id` is outside the vocabulary; the stream can go on.
+    pub fn push(&mut self, id: u32) -> Result<String> {
+        self.tokenizer.check(id)?;
+        let Some(token) = self.tokenizer.id_to_token(id) else { return Ok(String::new()) };
+        // The tokenizers crate skips by the token's text.
+        let special = self.tokenizer.0.tokenizer.get_added_vocabulary().is_special_token(&token);
+        if special && self.skip_special_tokens {
+            return Ok(String::new());
+        }
+        match self.tokenizer.0.decoding {
+            Decoding::Bytes => {
+                push_token_bytes(&mut self.bytes, &token);
+                Ok(take_complete(&mut self.bytes))
+            }
+            Decoding::Whole => {
+                self.ids.push(id);
+                Ok(String::new())
+            }
+            Decoding::Window { byte_fallback } => {
+                self.ids.push(id);
+                if byte_fallback && is_byte_token(&token) { Ok(String::new()) } else { self.decode_window() }
+            }
+        }
+    }
+
+    /// The end of the text: what is left, with U+FFFD for bytes that are no complete character.
+    ///
+    /// # Errors
+    /// `InvalidTokenizer` when the tokenizer's decoder fails.
+    pub fn finish(mut self) -> Result<String> {
+        match self.tokenizer.0.decoding {
+            Decoding::Bytes => Ok(String::from_utf8_lossy(&self.bytes).into_owned()),
+            _ => self.decode_window(),
+        }
+    }
+
+    /// The text of the ids after the context, which become the context.
+    fn decode_window(&mut self) -> Result<String> {
+        let before = self.tokenizer.decode_checked(&self.ids[..self.context], self.skip_special_tokens)?;
+        let text = self.tokenizer.decode_checked(&self.ids, self.skip_special_tokens)?;
+        let piece = text
+            .strip_prefix(before.as_str())
+            .ok_or_else(|| Error::internal("the decoder changed text that was already handed out"))?
+            .to_owned();
+        // Ids that decode to nothing on their own (a space at the start) are no context for what follows.
+        let alone = self.tokenizer.decode_checked(&self.ids[self.context..], self.skip_special_tokens)?;
+        if !alone.is_empty() {
+            self.ids.drain(..self.context);
+        }
+        self.context = self.ids.len();
+        Ok(piece)
+    }
+}
+
+/// Whether `token` stands for one byte, as the `ByteFallback` decoder reads it.
+fn is_byte_token(token: &str) -> bool {
+    token.len() == 6
+        && token.starts_with("<0x")
+        && token.ends_with('>')
+        && token.get(3..5).is_some_and(|digits| u8::from_str_radix(digits, 16).is_ok())
+}
+
+/// Appends the bytes of a byte-level token: each character stands for one byte, or else the token for itself.
+fn push_token_bytes(out: &mut Vec<u8>, token: &str) {
+    let start = out.len();
+    for c in token.chars() {
+        match byte_of(c) {
+            Some(byte) => out.push(byte),
+            None => {
+                out.truncate(start);
+                out.extend_from_slice(token.as_bytes());
+                return;
+            }
+        }
+    }
+}
+
+/// The byte that GPT-2's byte-level alphabet writes as `c`: printable Latin-1 characters stand for themselves, the
+/// others are numbered from U+0100 on. See <https://github.com/openai/gpt-2/blob/master/src/encoder.py>.
+fn byte_of(c: char) -> Option<u8> {
+    match u32::from(c) {
+        code @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => u8::try_from(code).ok(),
+        code @ 0x100..=0x120 => u8::try_from(code - 0x100).ok(),
+        code @ 0x121..=0x142 => u8::try_from(code - 0x121 + 0x7f).ok(),
+        0x143 => Some(0xad),
+        _ => None,
+    }
+}
+
+/// Takes everything out of `bytes` but a character that may still be completed; broken ones become U+FFFD.
+fn take_complete(bytes: &mut Vec<u8>) -> String {
+    let mut text = String::new();
+    let mut kept = 0;
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        let invalid = chunk.invalid();
+        let at_end = kept + chunk.valid().len() + invalid.len() == bytes.len();
+        if at_end && is_unfinished(invalid) {
+            kept += chunk.valid().len();
+            break;
+        }
+        kept += chunk.valid().len() + invalid.len();
+        if !invalid.is_empty() {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    bytes.drain(..kept);
+    text
+}
+
+/// Whether more bytes can make a character of `bytes`.
+fn is_unfinished(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_byte_alphabet_covers_every_byte_once() {
+        let mut bytes: Vec<u8> = (0..0x150).filter_map(char::from_u32).filter_map(byte_of).collect();
+        assert_eq!(byte_of('Ġ'), Some(b' '));
+        assert_eq!(byte_of('Ċ'), Some(b'\n'));
+        bytes.sort_unstable();
+        assert_eq!(bytes, (0..=255).collect::<Vec<u8>>());
+    }
+
+    #[test]
+    fn only_an_unfinished_character_is_kept() {
+        let mut bytes = "aé".as_bytes()[..2].to_vec();
+        assert_eq!((take_complete(&mut bytes).as_str(), bytes.len()), ("a", 1));
+        bytes.push(0xa9);
+        assert_eq!((take_complete(&mut bytes).as_str(), bytes.len()), ("é", 0));
+        bytes.extend([0xff, 0xe2, 0x82]);
+        assert_eq!((take_complete(&mut bytes).as_str(), bytes.len()), ("\u{fffd}", 2));
+        bytes.push(b'x');
+        assert_eq!((take_complete(&mut bytes).as_str(), bytes.len()), ("\u{fffd}x", 0));
+    }
+}
