@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use clawdbot_core::{
-    Error, ErrorKind, GenerateOptions, KvType, ModelOptions, Result, Runtime, RuntimeOptions, Source, WeightType,
+    Error, ErrorKind, GenerateOptions, KvType, ModelOptions, Result, Runtime, RuntimeOptions, Source,
+    WeightType,
 };
-use serde::ser::{SerializeMap, Serializer};
 use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
 const EXAMPLES: &str = "\
@@ -154,6 +155,9 @@ pub(crate) struct BenchArgs {
     /// How often to measure
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
+    /// Do not measure what the machine could do at most
+    #[arg(long)]
+    pub(crate) no_limits: bool,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
     #[command(flatten)]
@@ -269,7 +273,9 @@ fn given(args: &impl Serialize) -> Result<Map<String, Value>> {
             object.retain(|_, value| !value.is_null());
             Ok(object)
         }
-        other => Err(Error::new(ErrorKind::Internal, format!("expected options as an object, found {other:?}"))),
+        other => {
+            Err(Error::new(ErrorKind::Internal, format!("expected options as an object, found {other:?}")))
+        }
     }
 }
 
@@ -378,7 +384,8 @@ mod tests {
             Command::Generate(args) => args.options.options(),
             other => panic!("{other:?}"),
         };
-        let options = parse("clawdbot generate --top-p 0.9 --logit-bias 7=-1.5 --stop a --stop b --ignore-eos");
+        let options =
+            parse("clawdbot generate --top-p 0.9 --logit-bias 7=-1.5 --stop a --stop b --ignore-eos");
         let expected = GenerateOptions::default().top_p(0.9).stop(["a".into(), "b".into()]).ignore_eos(true);
         assert_eq!(options.unwrap(), expected.logit_bias([(7, -1.5)]));
         assert_eq!(parse("clawdbot generate").unwrap(), GenerateOptions::default());

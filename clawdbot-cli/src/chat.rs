@@ -120,7 +120,8 @@ impl<'a> Chat<'a> {
     fn turn(&mut self, line: String, args: &ChatArgs) -> Result<Result<()>, Failure> {
         let work = Work::begin();
         self.messages.push(json!({"role": "user", "content": line}));
-        let completion = self.start().map_err(Failure::from).and_then(|stream| answer(stream, &work, &args.output));
+        let completion =
+            self.start().map_err(Failure::from).and_then(|stream| answer(stream, &work, &args.output));
         let completion = match completion {
             Ok(completion) => completion,
             Err(Failure::Library(error)) => {

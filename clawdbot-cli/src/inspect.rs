@@ -35,7 +35,10 @@ fn table(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> String {
     let rows = [
         ("model", plan.name.clone()),
         ("architecture", plan.architecture.to_owned()),
-        ("parameters", format!("{} ({} in the layers)", count(plan.parameters), count(plan.block_parameters))),
+        (
+            "parameters",
+            format!("{} ({} in the layers)", count(plan.parameters), count(plan.block_parameters)),
+        ),
         ("stored", bytes(plan.stored_bytes)),
         ("weights", format!("{} as {}", bytes(plan.weights_bytes), plan.weights)),
         ("KV cache", format!("{} per token as {}", bytes(plan.kv_bytes_per_token), plan.kv)),
@@ -43,7 +46,10 @@ fn table(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> String {
         ("scratch", bytes(plan.scratch_bytes)),
         ("to load", format!("{} (budget: {budget})", bytes(plan.load_bytes))),
         ("kernels", format!("{} (available: {})", plan.kernels, Runtime::available_kernels().join(", "))),
-        ("threads", format!("{} (CPUs: {} available, physical cores: {physical})", plan.threads, cpus.available)),
+        (
+            "threads",
+            format!("{} (CPUs: {} available, physical cores: {physical})", plan.threads, cpus.available),
+        ),
     ];
     rows.iter().map(|(name, value)| format!("{name:<13}{value}\n")).collect()
 }

@@ -56,7 +56,8 @@ fn write_over(text: &str) {
 }
 
 fn bar(done: u64, total: u64) -> String {
-    let filled = (u128::from(done) * u128::from(WIDTH) / u128::from(total.max(1))).min(u128::from(WIDTH)) as usize;
+    let filled =
+        (u128::from(done) * u128::from(WIDTH) / u128::from(total.max(1))).min(u128::from(WIDTH)) as usize;
     let rest = WIDTH as usize - filled;
     let percent = u128::from(done) * 100 / u128::from(total.max(1));
     format!("loading [{}{}] {percent:3} %", "#".repeat(filled), " ".repeat(rest))
