@@ -168,6 +168,7 @@ pub(crate) struct BenchArgs {
 
 /// What to print.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
     /// The result alone, nothing on stderr but errors
     #[arg(long)]

@@ -25,6 +25,7 @@ fn plan_json(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> Value {
     let mut object = json!(plan);
     object["memory_budget"] = json!(runtime.memory_budget());
     object["available_kernels"] = json!(Runtime::available_kernels());
+    object["kernel_names"] = json!(runtime.kernel_names());
     object["cpus"] = json!({"available": cpus.available, "physical": cpus.physical});
     object
 }
@@ -32,6 +33,10 @@ fn plan_json(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> Value {
 fn table(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> String {
     let physical = cpus.physical.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
     let budget = runtime.memory_budget().map_or_else(|| "none".to_owned(), bytes);
+    let stored = match plan.stored_bytes {
+        0 => "nothing: random weights".to_owned(),
+        n => bytes(n),
+    };
     let rows = [
         ("model", plan.name.clone()),
         ("architecture", plan.architecture.to_owned()),
@@ -39,7 +44,7 @@ fn table(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> String {
             "parameters",
             format!("{} ({} in the layers)", count(plan.parameters), count(plan.block_parameters)),
         ),
-        ("stored", bytes(plan.stored_bytes)),
+        ("stored", stored),
         ("weights", format!("{} as {}", bytes(plan.weights_bytes), plan.weights)),
         ("KV cache", format!("{} per token as {}", bytes(plan.kv_bytes_per_token), plan.kv)),
         ("context", format!("{} tokens, {} when full", plan.max_context, bytes(plan.kv_bytes_full_context))),
