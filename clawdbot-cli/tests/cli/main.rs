@@ -1,4 +1,5 @@
 //! The program as its users run it: arguments and stdin in; stdout, stderr and exit code out.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod bench;
 mod chat;
