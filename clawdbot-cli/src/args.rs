@@ -22,7 +22,7 @@ Examples:
   clawdbot bench --shape llama-3.2-1b                how fast this machine is
 
 A model directory is as Hugging Face publishes it: config.json, *.safetensors, tokenizer.json.
-CLAWDBOT_ISA forces an instruction-set tier (see `clawdbot inspect`).
+--kernels, or the environment variable CLAWDBOT_ISA, forces an instruction-set tier.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 
 /// Language models inside your own program, on the CPU you have.
@@ -115,13 +115,13 @@ pub(crate) struct InspectArgs {
     /// Random weights in the shape of a published model
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Source::SHAPES))]
     pub(crate) shape: Option<String>,
+    /// One JSON object, sizes in bytes
+    #[arg(long)]
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
-    /// One JSON object, sizes in bytes
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -265,6 +265,9 @@ pub(crate) struct RuntimeArgs {
     /// Most memory for weights, KV cache and buffers: K, M, G, T are powers of 1000, KiB, MiB, GiB, TiB of 1024
     #[arg(long, value_name = "BYTES", value_parser = byte_size, allow_negative_numbers = true)]
     memory_budget: Option<u64>,
+    /// Instruction-set tier [default: what CLAWDBOT_ISA says, or else the best of this CPU]
+    #[arg(long, value_name = "TIER", value_parser = PossibleValuesParser::new(Runtime::available_kernels()))]
+    kernels: Option<String>,
 }
 
 /// What was given; what was not keeps the library's default.

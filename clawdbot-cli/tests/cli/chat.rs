@@ -36,8 +36,10 @@ fn turns_are_answered_as_fresh_requests_would_be_and_reuse_the_cache() {
 
 #[test]
 fn a_template_may_rewrite_history() {
-    // The last message alone, with a count in front: no two renderings begin alike for long.
-    let template = "<s>{{ messages | length }}<|user|>\n{{ messages[-1].content }}<|end|>\n<|assistant|>\n";
+    // The last message alone, with a count in front: no two renderings begin alike for long. (Jinja drops a last line
+    // feed of the template itself.)
+    let template =
+        "<s>{{ messages | length }}<|user|>\n{{ messages[-1].content }}<|end|>\n<|assistant|>{{ '\n' }}";
     let dir = model_with_template("rewriting", Some(template));
     let model = ["--model", dir.to_str().unwrap()];
     let found = answers(&model, "Hello there\nHello again\n");

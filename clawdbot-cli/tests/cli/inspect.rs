@@ -29,6 +29,15 @@ fn json_has_the_plan_and_the_machine() {
 }
 
 #[test]
+fn a_tier_can_be_chosen() {
+    let json = run(&["inspect", "--kernels", "scalar", "--json"]).json();
+    assert_eq!(json["kernels"], "scalar");
+    assert!(
+        json["kernel_names"].as_array().unwrap().iter().all(|name| name.as_str().unwrap().contains("scalar"))
+    );
+}
+
+#[test]
 fn a_directory_is_described_like_the_model_it_is() {
     let dir = model_with_template("inspected", None);
     let mut copy = run(&["inspect", dir.to_str().unwrap(), "--json"]).json();

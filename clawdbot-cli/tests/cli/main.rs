@@ -1,5 +1,5 @@
 //! The program as its users run it: arguments and stdin in; stdout, stderr and exit code out.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod bench;
 mod chat;
