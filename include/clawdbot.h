@@ -164,19 +164,14 @@
 #define CLAWDBOT_ABI_VERSION 0
 
 /**
- * Finish reason: a stop token, the model's end of sequence, or a stop text.
+ * Log level: something that was asked for is not quite what happens.
  */
-#define CLAWDBOT_FINISH_STOP 1
+#define CLAWDBOT_LOG_WARNING 1
 
 /**
- * Finish reason: `max_tokens`, or the context is full.
+ * Log level: what was chosen, such as kernels, threads and sizes.
  */
-#define CLAWDBOT_FINISH_LENGTH 2
-
-/**
- * Finish reason: cancelled by its owner.
- */
-#define CLAWDBOT_FINISH_CANCELLED 3
+#define CLAWDBOT_LOG_INFO 2
 
 /**
  * Event kind: a chunk of a long prompt was computed.
@@ -194,14 +189,19 @@
 #define CLAWDBOT_EVENT_DONE 3
 
 /**
- * Log level: something that was asked for is not quite what happens.
+ * Finish reason: a stop token, the model's end of sequence, or a stop text.
  */
-#define CLAWDBOT_LOG_WARNING 1
+#define CLAWDBOT_FINISH_STOP 1
 
 /**
- * Log level: what was chosen, such as kernels, threads and sizes.
+ * Finish reason: `max_tokens`, or the context is full.
  */
-#define CLAWDBOT_LOG_INFO 2
+#define CLAWDBOT_FINISH_LENGTH 2
+
+/**
+ * Finish reason: cancelled by its owner.
+ */
+#define CLAWDBOT_FINISH_CANCELLED 3
 
 /**
  * The result of a request.
@@ -258,13 +258,44 @@ typedef struct clawdbot_string clawdbot_string;
 typedef struct clawdbot_tokenizer clawdbot_tokenizer;
 
 /**
+ * Receives log messages: one of `CLAWDBOT_LOG_*`, and one line of text with a NUL after it, valid during the call. May
+ * be called on any thread that uses the runtime, several at a time. It must not call back into the library.
+ */
+typedef void (*clawdbot_log_callback)(void *user_data, int32_t level, const char *message, size_t length);
+
+/**
+ * Receives the progress of loading: weights done, weights in all. Return 0 to go on; anything else cancels.
+ */
+typedef int32_t (*clawdbot_progress_callback)(void *user_data, uint64_t done, uint64_t total);
+
+/**
+ * Receives events. The event is valid during the call, and must not be freed. Return 0 to go on; anything else cancels
+ * the request.
+ */
+typedef int32_t (*clawdbot_event_callback)(void *user_data, const clawdbot_event *event);
+
+/**
+ * The log-probability of a token under the model's own distribution.
+ */
+typedef struct {
+  /**
+   * Token id.
+   */
+  uint32_t id;
+  /**
+   * Natural logarithm of its probability.
+   */
+  float logprob;
+} clawdbot_logprob;
+
+/**
  * Tokens and seconds of a request. Set `struct_size` to `sizeof(clawdbot_usage)` before the call.
  */
 typedef struct {
   /**
    * Size of this struct in bytes, as the program knows it.
    */
-  uintptr_t struct_size;
+  size_t struct_size;
   /**
    * Tokens of the prompt; for a session, everything before the output.
    */
@@ -291,86 +322,19 @@ typedef struct {
   double decode_seconds;
 } clawdbot_usage;
 
-/**
- * The log-probability of a token under the model's own distribution.
- */
-typedef struct {
-  /**
-   * Token id.
-   */
-  uint32_t id;
-  /**
-   * Natural logarithm of its probability.
-   */
-  float logprob;
-} clawdbot_logprob;
-
-/**
- * Receives the progress of loading: weights done, weights in all. Return 0 to go on; anything else cancels.
- */
-typedef int32_t (*clawdbot_progress_callback)(void *user_data, uint64_t done, uint64_t total);
-
-/**
- * Receives log messages: one of `CLAWDBOT_LOG_*`, and one line of text with a NUL after it, valid during the call. May
- * be called on any thread that uses the runtime, several at a time. It must not call back into the library.
- */
-typedef void (*clawdbot_log_callback)(void *user_data, int32_t level, const char *message, uintptr_t length);
-
-/**
- * Receives events. The event is valid during the call, and must not be freed. Return 0 to go on; anything else cancels
- * the request.
- */
-typedef int32_t (*clawdbot_event_callback)(void *user_data, const clawdbot_event *event);
-
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
 
 /**
- * The generated text in UTF-8, with a NUL after it; its length goes to `length`, which may be NULL. Valid until the
- * completion is freed. NULL for NULL.
+ * Version of the library, such as "0.1.0": a static string. To compare with `CLAWDBOT_VERSION`, that of the header.
  */
-const char *clawdbot_completion_text(const clawdbot_completion *completion, uintptr_t *length);
+const char *clawdbot_version(void);
 
 /**
- * The generated tokens, a stop token included; their number goes to `count`, which may be NULL. Valid until the
- * completion is freed. NULL for NULL.
+ * Version of the library's binary interface. A program whose `CLAWDBOT_ABI_VERSION` differs must not use it.
  */
-const uint32_t *clawdbot_completion_token_ids(const clawdbot_completion *completion, uintptr_t *count);
-
-/**
- * Why the request ended, to `reason`: one of `CLAWDBOT_FINISH_*`.
- */
-int32_t clawdbot_completion_finish_reason(const clawdbot_completion *completion,
-                                          int32_t *reason,
-                                          clawdbot_error **error);
-
-/**
- * Tokens and seconds, to `usage`, whose `struct_size` must be set.
- */
-int32_t clawdbot_completion_usage(const clawdbot_completion *completion, clawdbot_usage *usage, clawdbot_error **error);
-
-/**
- * Log-probabilities of the generated token number `index`: its own to `chosen`; an array of the most likely ones, most
- * likely first, to `top`, and its length to `count`. Each of the three may be NULL. The array is valid until the
- * completion is freed. `CLAWDBOT_ERROR_INVALID_ARGUMENT` unless the option `logprobs` was set.
- */
-int32_t clawdbot_completion_logprobs(const clawdbot_completion *completion,
-                                     uintptr_t index,
-                                     clawdbot_logprob *chosen,
-                                     const clawdbot_logprob **top,
-                                     uintptr_t *count,
-                                     clawdbot_error **error);
-
-/**
- * All of it as a JSON object: text, token_ids, finish_reason, usage, logprobs, and the options that were in force.
- */
-int32_t clawdbot_completion_json(const clawdbot_completion *completion, clawdbot_string **out, clawdbot_error **error);
-
-/**
- * Frees a completion. NULL is allowed.
- */
-void clawdbot_completion_free(clawdbot_completion *completion);
+uint32_t clawdbot_abi_version(void);
 
 /**
  * The error's number, one of `CLAWDBOT_ERROR_*`; the same as the status of the call that failed. 0 for NULL.
@@ -404,167 +368,19 @@ const char *clawdbot_error_kind_name(int32_t code);
 void clawdbot_error_free(clawdbot_error *error);
 
 /**
- * The event's kind, one of `CLAWDBOT_EVENT_*`. Kinds may be added: let a program pass over those it does not know.
- * 0 for NULL.
+ * The text, in UTF-8, with a NUL after its last byte. Valid until the string is freed. NULL for NULL.
  */
-int32_t clawdbot_event_kind(const clawdbot_event *event);
+const char *clawdbot_string_data(const clawdbot_string *string);
 
 /**
- * Of a progress event: tokens of the prompt that are computed, and all of them.
+ * Length of the text in bytes, without the NUL after it. 0 for NULL.
  */
-int32_t clawdbot_event_progress(const clawdbot_event *event, uint64_t *done, uint64_t *total, clawdbot_error **error);
+size_t clawdbot_string_length(const clawdbot_string *string);
 
 /**
- * Of a token event: the token's id. `id` must not be NULL.
+ * Frees a string. NULL is allowed.
  */
-int32_t clawdbot_event_token_id(const clawdbot_event *event, uint32_t *id, clawdbot_error **error);
-
-/**
- * Of a token event: the text that became certain with it, whole characters only, with a NUL after it; its length goes
- * to `length`, which may be NULL. Empty while a character or a possible stop text is open. Valid until the event is
- * freed, or the callback that was given it returns. NULL for other events and for NULL.
- */
-const char *clawdbot_event_text(const clawdbot_event *event, uintptr_t *length);
-
-/**
- * Of a token event: log-probabilities, as `clawdbot_completion_logprobs` gives them.
- */
-int32_t clawdbot_event_logprobs(const clawdbot_event *event,
-                                clawdbot_logprob *chosen,
-                                const clawdbot_logprob **top,
-                                uintptr_t *count,
-                                clawdbot_error **error);
-
-/**
- * Of the last event: the completion, which belongs to the event. NULL for other events and for NULL.
- */
-const clawdbot_completion *clawdbot_event_completion(const clawdbot_event *event);
-
-/**
- * Frees an event that `clawdbot_stream_next` gave. NULL is allowed.
- */
-void clawdbot_event_free(clawdbot_event *event);
-
-/**
- * Loads a model.
- *
- * `runtime`: NULL for one of the model's own, with default options.
- * `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json); NULL for the story model that is
- * part of the library.
- * `options`: NULL, or `weights` ("int8", "bf16", "f32"), `kv` ("auto", "bf16", "f32"), `max_context`, `prefill_chunk`,
- * `max_batch`.
- * `progress`: NULL, or called on this thread now and then; a load that it stops is `CLAWDBOT_ERROR_CANCELLED`.
- */
-int32_t clawdbot_model_load(const clawdbot_runtime *runtime,
-                            const char *path,
-                            const clawdbot_options *options,
-                            clawdbot_progress_callback progress,
-                            void *user_data,
-                            clawdbot_model **out,
-                            clawdbot_error **error);
-
-/**
- * Facts about a model, a JSON object: those of its plan, and vocab_size, bos_token_id, eos_token_ids,
- * has_chat_template.
- */
-int32_t clawdbot_model_info_json(const clawdbot_model *model, clawdbot_string **out, clawdbot_error **error);
-
-/**
- * Cancels the model's requests and frees its memory once they have ended. The handle remains, and everything else
- * answers `CLAWDBOT_ERROR_CLOSED`.
- */
-int32_t clawdbot_model_close(const clawdbot_model *model, clawdbot_error **error);
-
-/**
- * Frees a model's handle. Its sessions and streams go on, and the memory is freed with the last of them. NULL is
- * allowed.
- */
-void clawdbot_model_free(clawdbot_model *model);
-
-/**
- * Generates from a text. `options` may be NULL, or has any of `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
- * `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias`, `seed`, `stop`, `stop_token_ids`,
- * `ignore_eos`, `logprobs`, `add_special_tokens`, `skip_special_tokens`.
- */
-int32_t clawdbot_model_generate_text(const clawdbot_model *model,
-                                     const char *text,
-                                     uintptr_t length,
-                                     const clawdbot_options *options,
-                                     clawdbot_completion **out,
-                                     clawdbot_error **error);
-
-/**
- * Generates from token ids.
- */
-int32_t clawdbot_model_generate_tokens(const clawdbot_model *model,
-                                       const uint32_t *ids,
-                                       uintptr_t count,
-                                       const clawdbot_options *options,
-                                       clawdbot_completion **out,
-                                       clawdbot_error **error);
-
-/**
- * Generates from `count` texts, computed together.
- *
- * `lengths` may be NULL if all texts are NUL-terminated. `completions` and `errors` have room for `count` handles each.
- * On success (status 0) every text has given either a completion or an error, to be freed, and NULL stands in the other
- * array. A wrong argument fails the whole call.
- */
-int32_t clawdbot_model_generate_batch(const clawdbot_model *model,
-                                      const char *const *texts,
-                                      const uintptr_t *lengths,
-                                      uintptr_t count,
-                                      const clawdbot_options *options,
-                                      clawdbot_completion **completions,
-                                      clawdbot_error **errors,
-                                      clawdbot_error **error);
-
-/**
- * Generates from a text, event by event.
- */
-int32_t clawdbot_model_stream_text(const clawdbot_model *model,
-                                   const char *text,
-                                   uintptr_t length,
-                                   const clawdbot_options *options,
-                                   clawdbot_stream **out,
-                                   clawdbot_error **error);
-
-/**
- * Generates from token ids, event by event.
- */
-int32_t clawdbot_model_stream_tokens(const clawdbot_model *model,
-                                     const uint32_t *ids,
-                                     uintptr_t count,
-                                     const clawdbot_options *options,
-                                     clawdbot_stream **out,
-                                     clawdbot_error **error);
-
-/**
- * Renders a conversation with the model's chat template.
- *
- * `messages` is a JSON array of {"role", "content", ...}; `tools` a JSON array of functions, or NULL; `variables` a JSON
- * object of further variables for the template, or NULL. `add_generation_prompt`: not 0 to end with what opens the
- * assistant's answer. The result goes to the model without special tokens added.
- */
-int32_t clawdbot_model_render_chat(const clawdbot_model *model,
-                                   const char *messages,
-                                   const char *tools,
-                                   int32_t add_generation_prompt,
-                                   const char *variables,
-                                   clawdbot_string **out,
-                                   clawdbot_error **error);
-
-/**
- * Logits at every position of `ids`: [count, vocab_size] floats, row-major, copied to `logits`, which has room for
- * `capacity`; their number goes to `needed`, which may be NULL. With `logits` NULL nothing is computed.
- */
-int32_t clawdbot_model_logits(const clawdbot_model *model,
-                              const uint32_t *ids,
-                              uintptr_t count,
-                              float *logits,
-                              uintptr_t capacity,
-                              uintptr_t *needed,
-                              clawdbot_error **error);
+void clawdbot_string_free(clawdbot_string *string);
 
 /**
  * New options, all at their defaults.
@@ -600,7 +416,7 @@ int32_t clawdbot_options_set_bool(clawdbot_options *options, const char *name, i
 int32_t clawdbot_options_set_string(clawdbot_options *options,
                                     const char *name,
                                     const char *value,
-                                    uintptr_t length,
+                                    size_t length,
                                     clawdbot_error **error);
 
 /**
@@ -647,6 +463,170 @@ int32_t clawdbot_runtime_plan_json(const clawdbot_runtime *runtime,
 void clawdbot_runtime_free(clawdbot_runtime *runtime);
 
 /**
+ * Loads a model.
+ *
+ * `runtime`: NULL for one of the model's own, with default options.
+ * `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json); NULL for the story model that is
+ * part of the library.
+ * `options`: NULL, or `weights` ("int8", "bf16", "f32"), `kv` ("auto", "bf16", "f32"), `max_context`, `prefill_chunk`,
+ * `max_batch`.
+ * `progress`: NULL, or called on this thread now and then; a load that it stops is `CLAWDBOT_ERROR_CANCELLED`.
+ */
+int32_t clawdbot_model_load(const clawdbot_runtime *runtime,
+                            const char *path,
+                            const clawdbot_options *options,
+                            clawdbot_progress_callback progress,
+                            void *user_data,
+                            clawdbot_model **out,
+                            clawdbot_error **error);
+
+/**
+ * Facts about a model, a JSON object: those of its plan, and vocab_size, bos_token_id, eos_token_ids,
+ * has_chat_template.
+ */
+int32_t clawdbot_model_info_json(const clawdbot_model *model, clawdbot_string **out, clawdbot_error **error);
+
+/**
+ * Cancels the model's requests and frees its memory once they have ended. The handle remains, and everything else
+ * answers `CLAWDBOT_ERROR_CLOSED`.
+ */
+int32_t clawdbot_model_close(const clawdbot_model *model, clawdbot_error **error);
+
+/**
+ * Frees a model's handle. Its sessions and streams go on, and the memory is freed with the last of them. NULL is
+ * allowed.
+ */
+void clawdbot_model_free(clawdbot_model *model);
+
+/**
+ * Generates from a text. `options` may be NULL, or has any of `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
+ * `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias`, `seed`, `stop`, `stop_token_ids`,
+ * `ignore_eos`, `logprobs`, `add_special_tokens`, `skip_special_tokens`.
+ */
+int32_t clawdbot_model_generate_text(const clawdbot_model *model,
+                                     const char *text,
+                                     size_t length,
+                                     const clawdbot_options *options,
+                                     clawdbot_completion **out,
+                                     clawdbot_error **error);
+
+/**
+ * Generates from token ids.
+ */
+int32_t clawdbot_model_generate_tokens(const clawdbot_model *model,
+                                       const uint32_t *ids,
+                                       size_t count,
+                                       const clawdbot_options *options,
+                                       clawdbot_completion **out,
+                                       clawdbot_error **error);
+
+/**
+ * Generates from `count` texts, computed together.
+ *
+ * `lengths` may be NULL if all texts are NUL-terminated. `completions` and `errors` have room for `count` handles each.
+ * On success (status 0) every text has given either a completion or an error, to be freed, and NULL stands in the other
+ * array. A wrong argument fails the whole call.
+ */
+int32_t clawdbot_model_generate_batch(const clawdbot_model *model,
+                                      const char *const *texts,
+                                      const size_t *lengths,
+                                      size_t count,
+                                      const clawdbot_options *options,
+                                      clawdbot_completion **completions,
+                                      clawdbot_error **errors,
+                                      clawdbot_error **error);
+
+/**
+ * Generates from a text, event by event.
+ */
+int32_t clawdbot_model_stream_text(const clawdbot_model *model,
+                                   const char *text,
+                                   size_t length,
+                                   const clawdbot_options *options,
+                                   clawdbot_stream **out,
+                                   clawdbot_error **error);
+
+/**
+ * Generates from token ids, event by event.
+ */
+int32_t clawdbot_model_stream_tokens(const clawdbot_model *model,
+                                     const uint32_t *ids,
+                                     size_t count,
+                                     const clawdbot_options *options,
+                                     clawdbot_stream **out,
+                                     clawdbot_error **error);
+
+/**
+ * Renders a conversation with the model's chat template.
+ *
+ * `messages` is a JSON array of {"role", "content", ...}; `tools` a JSON array of functions, or NULL; `variables` a JSON
+ * object of further variables for the template, or NULL. `add_generation_prompt`: not 0 to end with what opens the
+ * assistant's answer. The result goes to the model without special tokens added.
+ */
+int32_t clawdbot_model_render_chat(const clawdbot_model *model,
+                                   const char *messages,
+                                   const char *tools,
+                                   int32_t add_generation_prompt,
+                                   const char *variables,
+                                   clawdbot_string **out,
+                                   clawdbot_error **error);
+
+/**
+ * Logits at every position of `ids`: [count, vocab_size] floats, row-major, copied to `logits`, which has room for
+ * `capacity`; their number goes to `needed`, which may be NULL. With `logits` NULL nothing is computed.
+ */
+int32_t clawdbot_model_logits(const clawdbot_model *model,
+                              const uint32_t *ids,
+                              size_t count,
+                              float *logits,
+                              size_t capacity,
+                              size_t *needed,
+                              clawdbot_error **error);
+
+/**
+ * Opens a `tokenizer.json`.
+ */
+int32_t clawdbot_tokenizer_from_file(const char *path, clawdbot_tokenizer **out, clawdbot_error **error);
+
+/**
+ * The tokenizer of a model, which it outlives.
+ */
+int32_t clawdbot_model_tokenizer(const clawdbot_model *model, clawdbot_tokenizer **out, clawdbot_error **error);
+
+/**
+ * Token ids of a text: copied to `ids`, which has room for `capacity`, and their number to `count`. `ids` may be NULL
+ * to learn the number, `count` may be NULL. `add_special_tokens`: not 0 for special tokens such as BOS.
+ */
+int32_t clawdbot_tokenizer_encode(const clawdbot_tokenizer *tokenizer,
+                                  const char *text,
+                                  size_t length,
+                                  int32_t add_special_tokens,
+                                  uint32_t *ids,
+                                  size_t capacity,
+                                  size_t *count,
+                                  clawdbot_error **error);
+
+/**
+ * The text of token ids. `skip_special_tokens`: not 0 to leave special tokens out.
+ */
+int32_t clawdbot_tokenizer_decode(const clawdbot_tokenizer *tokenizer,
+                                  const uint32_t *ids,
+                                  size_t count,
+                                  int32_t skip_special_tokens,
+                                  clawdbot_string **out,
+                                  clawdbot_error **error);
+
+/**
+ * Number of tokens, added tokens included. 0 for NULL.
+ */
+size_t clawdbot_tokenizer_vocab_size(const clawdbot_tokenizer *tokenizer);
+
+/**
+ * Frees a tokenizer. NULL is allowed.
+ */
+void clawdbot_tokenizer_free(clawdbot_tokenizer *tokenizer);
+
+/**
  * A new conversation without tokens.
  */
 int32_t clawdbot_session_new(const clawdbot_model *model, clawdbot_session **out, clawdbot_error **error);
@@ -659,9 +639,9 @@ int32_t clawdbot_session_new(const clawdbot_model *model, clawdbot_session **out
  */
 int32_t clawdbot_session_append_text(clawdbot_session *session,
                                      const char *text,
-                                     uintptr_t length,
+                                     size_t length,
                                      int32_t add_special_tokens,
-                                     uintptr_t *count,
+                                     size_t *count,
                                      clawdbot_error **error);
 
 /**
@@ -669,7 +649,7 @@ int32_t clawdbot_session_append_text(clawdbot_session *session,
  */
 int32_t clawdbot_session_append_tokens(clawdbot_session *session,
                                        const uint32_t *ids,
-                                       uintptr_t count,
+                                       size_t count,
                                        clawdbot_error **error);
 
 /**
@@ -678,14 +658,14 @@ int32_t clawdbot_session_append_tokens(clawdbot_session *session,
  */
 int32_t clawdbot_session_tokens(clawdbot_session *session,
                                 uint32_t *ids,
-                                uintptr_t capacity,
-                                uintptr_t *count,
+                                size_t capacity,
+                                size_t *count,
                                 clawdbot_error **error);
 
 /**
  * Forgets all but the first `length` tokens.
  */
-int32_t clawdbot_session_truncate(clawdbot_session *session, uintptr_t length, clawdbot_error **error);
+int32_t clawdbot_session_truncate(clawdbot_session *session, size_t length, clawdbot_error **error);
 
 /**
  * Generates a continuation, which becomes part of the conversation.
@@ -738,72 +718,92 @@ void clawdbot_stream_cancel(const clawdbot_stream *stream);
 void clawdbot_stream_free(clawdbot_stream *stream);
 
 /**
- * The text, in UTF-8, with a NUL after its last byte. Valid until the string is freed. NULL for NULL.
+ * The event's kind, one of `CLAWDBOT_EVENT_*`. Kinds may be added: let a program pass over those it does not know.
+ * 0 for NULL.
  */
-const char *clawdbot_string_data(const clawdbot_string *string);
+int32_t clawdbot_event_kind(const clawdbot_event *event);
 
 /**
- * Length of the text in bytes, without the NUL after it. 0 for NULL.
+ * Of a progress event: tokens of the prompt that are computed, and all of them.
  */
-uintptr_t clawdbot_string_length(const clawdbot_string *string);
+int32_t clawdbot_event_progress(const clawdbot_event *event, uint64_t *done, uint64_t *total, clawdbot_error **error);
 
 /**
- * Frees a string. NULL is allowed.
+ * Of a token event: the token's id. `id` must not be NULL.
  */
-void clawdbot_string_free(clawdbot_string *string);
+int32_t clawdbot_event_token_id(const clawdbot_event *event, uint32_t *id, clawdbot_error **error);
 
 /**
- * Opens a `tokenizer.json`.
+ * Of a token event: the text that became certain with it, whole characters only, with a NUL after it; its length goes
+ * to `length`, which may be NULL. Empty while a character or a possible stop text is open. Valid until the event is
+ * freed, or the callback that was given it returns. NULL for other events and for NULL.
  */
-int32_t clawdbot_tokenizer_from_file(const char *path, clawdbot_tokenizer **out, clawdbot_error **error);
+const char *clawdbot_event_text(const clawdbot_event *event, size_t *length);
 
 /**
- * The tokenizer of a model, which it outlives.
+ * Of a token event: log-probabilities, as `clawdbot_completion_logprobs` gives them.
  */
-int32_t clawdbot_model_tokenizer(const clawdbot_model *model, clawdbot_tokenizer **out, clawdbot_error **error);
+int32_t clawdbot_event_logprobs(const clawdbot_event *event,
+                                clawdbot_logprob *chosen,
+                                const clawdbot_logprob **top,
+                                size_t *count,
+                                clawdbot_error **error);
 
 /**
- * Token ids of a text: copied to `ids`, which has room for `capacity`, and their number to `count`. `ids` may be NULL
- * to learn the number, `count` may be NULL. `add_special_tokens`: not 0 for special tokens such as BOS.
+ * Of the last event: the completion, which belongs to the event. NULL for other events and for NULL.
  */
-int32_t clawdbot_tokenizer_encode(const clawdbot_tokenizer *tokenizer,
-                                  const char *text,
-                                  uintptr_t length,
-                                  int32_t add_special_tokens,
-                                  uint32_t *ids,
-                                  uintptr_t capacity,
-                                  uintptr_t *count,
-                                  clawdbot_error **error);
+const clawdbot_completion *clawdbot_event_completion(const clawdbot_event *event);
 
 /**
- * The text of token ids. `skip_special_tokens`: not 0 to leave special tokens out.
+ * Frees an event that `clawdbot_stream_next` gave. NULL is allowed.
  */
-int32_t clawdbot_tokenizer_decode(const clawdbot_tokenizer *tokenizer,
-                                  const uint32_t *ids,
-                                  uintptr_t count,
-                                  int32_t skip_special_tokens,
-                                  clawdbot_string **out,
-                                  clawdbot_error **error);
+void clawdbot_event_free(clawdbot_event *event);
 
 /**
- * Number of tokens, added tokens included. 0 for NULL.
+ * The generated text in UTF-8, with a NUL after it; its length goes to `length`, which may be NULL. Valid until the
+ * completion is freed. NULL for NULL.
  */
-uintptr_t clawdbot_tokenizer_vocab_size(const clawdbot_tokenizer *tokenizer);
+const char *clawdbot_completion_text(const clawdbot_completion *completion, size_t *length);
 
 /**
- * Frees a tokenizer. NULL is allowed.
+ * The generated tokens, a stop token included; their number goes to `count`, which may be NULL. Valid until the
+ * completion is freed. NULL for NULL.
  */
-void clawdbot_tokenizer_free(clawdbot_tokenizer *tokenizer);
+const uint32_t *clawdbot_completion_token_ids(const clawdbot_completion *completion, size_t *count);
 
 /**
- * Version of the library, such as "0.1.0": a static string. To compare with `CLAWDBOT_VERSION`, that of the header.
+ * Why the request ended, to `reason`: one of `CLAWDBOT_FINISH_*`.
  */
-const char *clawdbot_version(void);
+int32_t clawdbot_completion_finish_reason(const clawdbot_completion *completion,
+                                          int32_t *reason,
+                                          clawdbot_error **error);
 
 /**
- * Version of the library's binary interface. A program whose `CLAWDBOT_ABI_VERSION` differs must not use it.
+ * Tokens and seconds, to `usage`, whose `struct_size` must be set.
  */
-uint32_t clawdbot_abi_version(void);
+int32_t clawdbot_completion_usage(const clawdbot_completion *completion, clawdbot_usage *usage, clawdbot_error **error);
+
+/**
+ * Log-probabilities of the generated token number `index`: its own to `chosen`; an array of the most likely ones, most
+ * likely first, to `top`, and its length to `count`. Each of the three may be NULL. The array is valid until the
+ * completion is freed. `CLAWDBOT_ERROR_INVALID_ARGUMENT` unless the option `logprobs` was set.
+ */
+int32_t clawdbot_completion_logprobs(const clawdbot_completion *completion,
+                                     size_t index,
+                                     clawdbot_logprob *chosen,
+                                     const clawdbot_logprob **top,
+                                     size_t *count,
+                                     clawdbot_error **error);
+
+/**
+ * All of it as a JSON object: text, token_ids, finish_reason, usage, logprobs, and the options that were in force.
+ */
+int32_t clawdbot_completion_json(const clawdbot_completion *completion, clawdbot_string **out, clawdbot_error **error);
+
+/**
+ * Frees a completion. NULL is allowed.
+ */
+void clawdbot_completion_free(clawdbot_completion *completion);
 
 #ifdef __cplusplus
 }  // extern "C"

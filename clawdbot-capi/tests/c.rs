@@ -151,7 +151,6 @@ fn test_program(name: &str) {
         programs.push(program);
     }
     if installed("valgrind") {
-        let suppressions = format!("--suppressions={}", tests().join("valgrind.supp").display());
         let valgrind = [
             "valgrind",
             "--quiet",
@@ -160,7 +159,6 @@ fn test_program(name: &str) {
             "--errors-for-leak-kinds=definite,possible",
             "--show-leak-kinds=definite,possible",
             "--fair-sched=yes",
-            &suppressions,
         ];
         succeed(&mut command(&valgrind, &programs[1]));
     }
@@ -216,7 +214,10 @@ fn the_header_is_cpp_too() {
         return;
     }
     let mut gpp = Command::new("g++");
-    gpp.args(CPP).args(["-fsyntax-only", "-I"]).arg(root().join("include")).arg(tests().join("double_include.cpp"));
+    gpp.args(CPP)
+        .args(["-fsyntax-only", "-I"])
+        .arg(root().join("include"))
+        .arg(tests().join("double_include.cpp"));
     succeed(&mut gpp);
 }
 
@@ -248,8 +249,12 @@ fn examples() {
     assert!(show(&output).contains("NotFound: no/such/model"), "{}", show(&output));
 
     let chat = compile(&source("chat.c"), &directory, Linkage::Shared);
-    let mut child =
-        command(&[], &chat).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command(&[], &chat)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(b"Tell me a story about a \"cat\".\nAnd then?\n").unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", show(&output));
