@@ -35,7 +35,7 @@ fn published_templates_render_as_transformers_does() {
             match (case["expected"].as_str(), rendered) {
                 (Some(expected), Ok(found)) if expected == found => {}
                 (Some(expected), Ok(found)) => {
-                    failures.push(format!("{place}: {}", first_difference(expected, &found)))
+                    failures.push(format!("{place}: {}", first_difference(expected, &found)));
                 }
                 (Some(_), Err(error)) => failures.push(format!("{place}: {error}")),
                 (None, Ok(_)) => failures.push(format!("{place}: expected the error {}", case["error"])),

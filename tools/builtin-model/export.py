@@ -7,7 +7,6 @@ import json
 import math
 import shutil
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -71,8 +70,8 @@ def tokenizer_json(cfg: Config) -> dict:
 
 def held_out_loss(cfg: Config, params: Params, tokenizer: Tokenizer, seed: int) -> float:
     """Nats per token on the held-out documents."""
-    evaluate = jax.jit(partial(loss_fn, cfg))
-    sums = [evaluate(params, b) for b in make_batches(tokenizer, seed, "heldout", range(HELD_OUT_DOCUMENTS), 2560)]
+    evaluate = jax.jit(loss_fn, static_argnums=0)
+    sums = [evaluate(cfg, params, b) for b in make_batches(tokenizer, seed, "heldout", range(HELD_OUT_DOCUMENTS), 2560)]
     return float(sum(s for s, _ in sums) / sum(n for _, n in sums))
 
 

@@ -4,10 +4,10 @@ The first steps read only the openings of documents: names are repeated there
 at short distances, which teaches the model early to copy them.
 
 Every run with the same arguments sees the same batches in the same order, and
-runs that differ in ``--documents`` alone (multiples of ``CHUNK``) are the same
-up to the decay: a run can be stopped and resumed with fewer or more documents.
-``latest.npz`` holds all that is needed to go on (``--resume``), ``best.npz``
-the parameters with the lowest held-out loss.
+a run with more ``--documents`` sees the same chunks of them first, so a run can
+be stopped before its decay and resumed with another length. ``latest.npz``
+holds all that is needed to go on (``--resume``), ``best.npz`` the parameters
+with the lowest held-out loss.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROW_LENGTHS = (64, 96, 256, 288, 320, 352, 416, 512, 640, 768)  # a document goe
 OPENING_TOKENS = 96
 HELD_OUT_DOCUMENTS = 160
 CHUNK = 2000  # documents whose batches are shuffled together
-WARM_UP, DECAY = 60, 300  # steps at the start and at the end
+WARM_UP, DECAY = 60, 200  # steps at the start and at the end
 WEIGHT_DECAY, CLIP, BETAS, EPS = 0.1, 1.0, (0.9, 0.98), 1e-9
 
 
@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the built-in model.")
     parser.add_argument("--dir", type=Path, default=Path("build"), help="where tokenizer.json is and checkpoints go")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--documents", type=int, default=15000, help="documents read in full (default: %(default)s)")
+    parser.add_argument("--documents", type=int, default=4200, help="documents read in full (default: %(default)s)")
     parser.add_argument("--openings", type=int, default=8000, help="documents of which only the opening is read, first")
     parser.add_argument("--batch-tokens", type=int, default=2560, help="tokens per step, padding included")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate")

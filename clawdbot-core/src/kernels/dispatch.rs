@@ -24,20 +24,26 @@ pub(crate) fn available() -> Vec<&'static KernelSet> {
     CANDIDATES.iter().filter(|(_, detected)| detected()).map(|&(set, _)| set).collect()
 }
 
-/// The set to use: chosen once for the process.
+/// The set named `name`, or else the one to use by default, which is chosen once for the process.
 ///
 /// # Errors
-/// `InvalidArgument` when `CLAWDBOT_ISA` names a set that does not exist or that this CPU cannot run.
-pub(crate) fn select() -> Result<&'static KernelSet> {
+/// `InvalidArgument` when `name` or `CLAWDBOT_ISA` names a set that does not exist or that this CPU cannot run.
+pub(crate) fn select(name: Option<&str>) -> Result<&'static KernelSet> {
+    if name.is_some() {
+        return choose("option kernels", name);
+    }
     static CHOICE: OnceLock<Result<&'static KernelSet>> = OnceLock::new();
     CHOICE
         .get_or_init(|| {
-            choose(std::env::var_os(VARIABLE).as_deref().map(|name| name.to_string_lossy()).as_deref())
+            choose(
+                VARIABLE,
+                std::env::var_os(VARIABLE).as_deref().map(|name| name.to_string_lossy()).as_deref(),
+            )
         })
         .clone()
 }
 
-fn choose(forced: Option<&str>) -> Result<&'static KernelSet> {
+fn choose(what: &str, forced: Option<&str>) -> Result<&'static KernelSet> {
     let sets = available();
     let found = match forced {
         None | Some("") => sets.first(),
@@ -46,7 +52,7 @@ fn choose(forced: Option<&str>) -> Result<&'static KernelSet> {
     found.copied().ok_or_else(|| {
         let names: Vec<_> = sets.iter().map(|set| set.name).collect();
         Error::invalid_argument(format!(
-            "{VARIABLE}: expected one of {} (what this CPU can run), found {:?}",
+            "{what}: expected one of {} (what this CPU can run), found {:?}",
             names.join(", "),
             forced.unwrap_or_default()
         ))
@@ -60,9 +66,9 @@ mod tests {
 
     #[test]
     fn forced_choice_is_taken_or_refused() {
-        assert_eq!(choose(Some("scalar")).unwrap().name, "scalar");
-        assert_eq!(choose(None).unwrap().name, available()[0].name);
-        let error = choose(Some("mmx")).map(|set| set.name).unwrap_err();
+        assert_eq!(choose(VARIABLE, Some("scalar")).unwrap().name, "scalar");
+        assert_eq!(choose(VARIABLE, None).unwrap().name, available()[0].name);
+        let error = choose(VARIABLE, Some("mmx")).map(|set| set.name).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.message().contains("scalar") && error.message().contains("mmx"), "{error}");
     }

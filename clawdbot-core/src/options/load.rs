@@ -69,6 +69,8 @@ options! {
         threads: Option<u32> = None,
         /// Most bytes that all models of the runtime may take together: weights, KV cache and scratch.
         memory_budget: Option<u64> = None,
+        /// Instruction-set tier by name; `None`: what `CLAWDBOT_ISA` says, or else the best of this CPU.
+        kernels: Option<String> = None,
     }
 }
 

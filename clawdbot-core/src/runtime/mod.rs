@@ -88,7 +88,7 @@ impl Runtime {
 
     fn build(options: &RuntimeOptions, on_log: Option<Box<LogHook>>) -> Result<Self> {
         options.validate()?;
-        let kernels = kernels::select()?;
+        let kernels = kernels::select(options.kernels.as_deref())?;
         let threads = options.threads.map_or_else(|| Cpus::detect().threads(), |n| n as usize);
         let runtime = Runtime(Arc::new(Inner {
             pool: ThreadPool::new(threads),

@@ -53,9 +53,11 @@ impl Tokenizer {
     /// # Errors
     /// `InvalidTokenizer` when the contents are malformed, with the parser's words.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let malformed = |reason: &dyn std::fmt::Display| Error::invalid_tokenizer(format!("tokenizer.json: {reason}"));
+        let malformed =
+            |reason: &dyn std::fmt::Display| Error::invalid_tokenizer(format!("tokenizer.json: {reason}"));
         guarded(|| {
-            let mut tokenizer = tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| malformed(&error))?;
+            let mut tokenizer =
+                tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| malformed(&error))?;
             tokenizer.with_truncation(None).map_err(|error| malformed(&error))?;
             tokenizer.with_padding(None);
             let added = tokenizer.get_added_tokens_decoder();
@@ -76,7 +78,8 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
         guarded(|| {
             let encoding = self.0.tokenizer.encode_fast(text, add_special_tokens);
-            let encoding = encoding.map_err(|error| Error::invalid_tokenizer(format!("cannot encode: {error}")))?;
+            let encoding =
+                encoding.map_err(|error| Error::invalid_tokenizer(format!("cannot encode: {error}")))?;
             Ok(encoding.get_ids().to_vec())
         })
     }
@@ -91,10 +94,21 @@ impl Tokenizer {
     }
 
     fn decode_checked(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
+        // Some decoders of the tokenizers crate cannot take an empty list.
+        if !ids.iter().any(|id| self.shows(*id, skip_special_tokens).is_some()) {
+            return Ok(String::new());
+        }
         guarded(|| {
             let text = self.0.tokenizer.decode(ids, skip_special_tokens);
             text.map_err(|error| Error::invalid_tokenizer(format!("cannot decode: {error}")))
         })
+    }
+
+    /// The token that a decoder gets to see for `id`. As in the tokenizers crate, its text says whether it is special.
+    fn shows(&self, id: u32, skip_special_tokens: bool) -> Option<String> {
+        let token = self.id_to_token(id)?;
+        let hidden = skip_special_tokens && self.0.tokenizer.get_added_vocabulary().is_special_token(&token);
+        (!hidden).then_some(token)
     }
 
     /// Refuses an id that no token has. Ids below the limit that the vocabulary leaves out decode to nothing, as in
@@ -104,9 +118,11 @@ impl Tokenizer {
             return Ok(());
         }
         let limit = self.0.id_limit;
-        Err(Error::invalid_argument(format!("token id {id} is outside the vocabulary: ids are below {limit}"))
-            .with("token_id", id)
-            .with("vocab_size", self.0.vocab_size))
+        Err(Error::invalid_argument(format!(
+            "token id {id} is outside the vocabulary: ids are below {limit}"
+        ))
+        .with("token_id", id)
+        .with("vocab_size", self.0.vocab_size))
     }
 
     /// Number of tokens, added tokens included.

@@ -21,8 +21,7 @@ pub struct StopOutcome {
 }
 
 impl StopMatcher {
-    /// A matcher for `stops`. The one that begins earliest in the text wins; of those, the one that ends first, which
-    /// is the one that is complete first.
+    /// A matcher for `stops`. The one that is complete first wins; of several that end at the same place, the longest.
     ///
     /// # Errors
     /// `InvalidArgument` when a stop string is empty.
@@ -44,8 +43,11 @@ impl StopMatcher {
             let (head, tail) = rest.split_at(c.len_utf8());
             self.held.push_str(head);
             rest = tail;
-            let complete = self.stops.iter().enumerate().filter(|(_, stop)| self.held.ends_with(stop.as_str()));
-            if let Some((which, stop)) = complete.max_by_key(|(at, stop)| (stop.len(), std::cmp::Reverse(*at))) {
+            let complete =
+                self.stops.iter().enumerate().filter(|(_, stop)| self.held.ends_with(stop.as_str()));
+            if let Some((which, stop)) =
+                complete.max_by_key(|(at, stop)| (stop.len(), std::cmp::Reverse(*at)))
+            {
                 emit.push_str(&self.held[..self.held.len() - stop.len()]);
                 self.held.clear();
                 self.stopped = Some(which);
@@ -65,7 +67,11 @@ impl StopMatcher {
     /// Bytes at the end of the held text that begin a stop string: the longest such end.
     fn longest_beginning(&self) -> usize {
         let starts = self.held.char_indices().map(|(at, _)| &self.held[at..]);
-        starts.filter(|end| self.stops.iter().any(|stop| stop.starts_with(end))).map(str::len).next().unwrap_or(0)
+        starts
+            .filter(|end| self.stops.iter().any(|stop| stop.starts_with(end)))
+            .map(str::len)
+            .next()
+            .unwrap_or(0)
     }
 }
 

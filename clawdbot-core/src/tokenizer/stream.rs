@@ -20,9 +20,11 @@ pub(super) enum Decoding {
 
 impl Decoding {
     pub(super) fn of(tokenizer: &tokenizers::Tokenizer) -> Result<Self> {
-        let Some(decoder) = tokenizer.get_decoder() else { return Ok(Decoding::Window { byte_fallback: false }) };
-        let decoder =
-            serde_json::to_value(decoder).map_err(|error| Error::invalid_tokenizer(format!("decoder: {error}")))?;
+        let Some(decoder) = tokenizer.get_decoder() else {
+            return Ok(Decoding::Window { byte_fallback: false });
+        };
+        let decoder = serde_json::to_value(decoder)
+            .map_err(|error| Error::invalid_tokenizer(format!("decoder: {error}")))?;
         let steps = match decoder.get("decoders") {
             Some(Value::Array(steps)) => steps.as_slice(),
             _ => std::slice::from_ref(&decoder),
@@ -83,12 +85,9 @@ impl StreamDecoder {
     /// `InvalidArgument` when `id` is outside the vocabulary; the stream can go on.
     pub fn push(&mut self, id: u32) -> Result<String> {
         self.tokenizer.check(id)?;
-        let Some(token) = self.tokenizer.id_to_token(id) else { return Ok(String::new()) };
-        // The tokenizers crate skips by the token's text.
-        let special = self.tokenizer.0.tokenizer.get_added_vocabulary().is_special_token(&token);
-        if special && self.skip_special_tokens {
+        let Some(token) = self.tokenizer.shows(id, self.skip_special_tokens) else {
             return Ok(String::new());
-        }
+        };
         match self.tokenizer.0.decoding {
             Decoding::Bytes => {
                 push_token_bytes(&mut self.bytes, &token);

@@ -1,6 +1,7 @@
 //! Helpers of the integration tests.
 
 #![allow(unreachable_pub, reason = "a module of each test crate, which exports nothing")]
+#![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
 use std::path::{Path, PathBuf};
 

@@ -113,12 +113,8 @@ fn string_method(
         }
         "islower" | "isupper" => {
             let () = from_args(args)?;
-            let (has, has_not): (fn(char) -> bool, fn(char) -> bool) = if method == "islower" {
-                (char::is_lowercase, char::is_uppercase)
-            } else {
-                (char::is_uppercase, char::is_lowercase)
-            };
-            Value::from(text.chars().any(has) && !text.chars().any(has_not))
+            let (lower, upper) = (text.chars().any(char::is_lowercase), text.chars().any(char::is_uppercase));
+            Value::from(if method == "islower" { lower && !upper } else { upper && !lower })
         }
         "strip" | "lstrip" | "rstrip" => {
             let (chars,): (Option<&str>,) = from_args(args)?;
@@ -224,7 +220,13 @@ fn string_method(
             let padded = pad(digits, "rjust", width.saturating_sub(sign.len() as i64), "0")?;
             Value::from(format!("{sign}{padded}"))
         }
-        "format" => Value::from(format(FormatStyle::StrFormat, text, args)?),
+        "format" => {
+            // Widths and precisions are bounded before the engine pads to them.
+            if text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 4) {
+                return Err(type_error("format: a number in the format string has more than 4 digits"));
+            }
+            Value::from(format(FormatStyle::StrFormat, text, args)?)
+        }
         _ => return Err(Error::from(ErrorKind::UnknownMethod)),
     })
 }
@@ -239,9 +241,9 @@ fn title(text: &str) -> String {
     let mut in_word = false;
     for c in text.chars() {
         if in_word {
-            out.extend(c.to_lowercase())
+            out.extend(c.to_lowercase());
         } else {
-            out.extend(c.to_uppercase())
+            out.extend(c.to_uppercase());
         }
         in_word = c.is_alphabetic();
     }

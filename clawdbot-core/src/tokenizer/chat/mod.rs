@@ -29,10 +29,17 @@ pub use time::LocalTime;
 const MAX_SOURCE: usize = 4 << 20;
 
 /// Steps a template may take whatever its input is. The engine also counts 64 bytes of text as one step.
-const BASE_FUEL: u64 = 1_000_000;
+const BASE_FUEL: u64 = 50_000;
 
 /// Steps added for each byte of the conversation.
 const FUEL_PER_BYTE: u64 = 64;
+
+/// Most steps in all. Each level of a list that a template nests into itself costs several steps, and some stack when
+/// it is dropped: this bounds the depth to what [`STACK_SIZE`] holds.
+const MAX_FUEL: u64 = 3_000_000;
+
+/// Stack of the thread that renders, in bytes of address space; only what is used takes memory.
+const STACK_SIZE: usize = 256 << 20;
 
 /// A compiled chat template. Cheap to clone, `Send + Sync`.
 #[derive(Clone)]
@@ -141,9 +148,12 @@ impl ChatTemplate {
 
             let mut environment = (*self.environment).clone();
             let input: u64 = context.iter().map(|(_, value)| size(value)).sum();
-            environment.set_fuel(Some(BASE_FUEL.saturating_add(input.saturating_mul(FUEL_PER_BYTE))));
-            let template = environment.get_template(NAME).map_err(convert_error)?;
-            template.render(minijinja::Value::from_pairs(context)).map_err(convert_error)
+            let fuel = BASE_FUEL.saturating_add(input.saturating_mul(FUEL_PER_BYTE)).min(MAX_FUEL);
+            environment.set_fuel(Some(fuel));
+            on_large_stack(move || {
+                let template = environment.get_template(NAME).map_err(convert_error)?;
+                template.render(minijinja::Value::from_pairs(context)).map_err(convert_error)
+            })
         })
     }
 }
@@ -246,7 +256,11 @@ fn compile(source: &str) -> Result<Environment<'static>> {
     });
     env.set_unknown_method_callback(methods::call);
     filters::install(&mut env);
-    env.add_template_owned(NAME, source::rewrite(source).into_owned()).map_err(convert_error)?;
+    let source = source::rewrite(source).map_err(|line| {
+        invalid(format!("chat template, line {line}: the tag, or the chain of elif, is too long"))
+            .with("line", line)
+    })?;
+    env.add_template_owned(NAME, source.into_owned()).map_err(convert_error)?;
     Ok(env)
 }
 
@@ -276,6 +290,19 @@ fn size(value: &minijinja::Value) -> u64 {
         (None, Some(list)) => 1 + list.try_iter().into_iter().flatten().map(|item| size(&item)).sum::<u64>(),
         _ => 1,
     }
+}
+
+/// Runs `work` on a thread of its own with [`STACK_SIZE`].
+fn on_large_stack(work: impl FnOnce() -> Result<String> + Send) -> Result<String> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("chat-template".to_owned()).stack_size(STACK_SIZE);
+        let thread = thread.spawn_scoped(scope, work).map_err(|error| {
+            Error::new(ErrorKind::Io, format!("cannot start the thread that renders: {error}"))
+        })?;
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(invalid("the template engine panicked on this template".to_owned())))
+    })
 }
 
 /// Runs `work`; a panic of the engine becomes an error.
@@ -324,3 +351,6 @@ fn json_kind(value: &Value) -> &'static str {
         Value::Object(_) => "an object",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,22 +9,40 @@ use std::borrow::Cow;
 /// The filter that stands for Python's `iter`.
 pub(super) const ITER_FILTER: &str = "__iter__";
 
+/// Most tokens in one tag, and most `elif` in a template. The engine compiles chains of operators, filters and `elif`
+/// recursively, so that their length is bounded for its stack; published templates stay below 100.
+const MAX_TAG_TOKENS: usize = 1000;
+
 /// The source with both constructs rewritten. Malformed sources come out in a form that the engine refuses as well.
-pub(super) fn rewrite(source: &str) -> Cow<'_, str> {
+///
+/// # Errors
+/// The line of a tag that is too long.
+pub(super) fn rewrite(source: &str) -> Result<Cow<'_, str>, usize> {
     let mut edits = Vec::new();
+    let mut elifs = 0;
     let mut at = 0;
     while let Some(found) = source[at..].find('{') {
         let open = at + found;
         let body = open + 2;
-        at = match source.as_bytes().get(open + 1) {
+        let after = match source.as_bytes().get(open + 1) {
             Some(b'#') => source[body..].find("#}").map_or(source.len(), |end| body + end + 2),
             Some(b'{') => skip_tag(source, body, "}}", |_| {}),
-            Some(b'%') => block(source, body, &mut edits),
+            Some(b'%') => {
+                elifs += usize::from(
+                    source[body..].trim_start_matches(['-', '+']).trim_start().starts_with("elif"),
+                );
+                block(source, body, &mut edits)
+            }
             _ => open + 1,
         };
+        let is_tag = matches!(source.as_bytes().get(open + 1), Some(b'{' | b'%'));
+        if elifs > MAX_TAG_TOKENS || (is_tag && has_too_many_tokens(&source[body..after])) {
+            return Err(1 + source[..open].matches('\n').count());
+        }
+        at = after;
     }
     if edits.is_empty() {
-        return Cow::Borrowed(source);
+        return Ok(Cow::Borrowed(source));
     }
     let mut out = String::with_capacity(source.len() + 16 * edits.len());
     let mut copied = 0;
@@ -34,7 +52,18 @@ pub(super) fn rewrite(source: &str) -> Cow<'_, str> {
         copied = end;
     }
     out.push_str(&source[copied..]);
-    Cow::Owned(out)
+    Ok(Cow::Owned(out))
+}
+
+fn has_too_many_tokens(mut tag: &str) -> bool {
+    for _ in 0..=MAX_TAG_TOKENS {
+        tag = tag.trim_start();
+        if tag.is_empty() || tag.starts_with("%}") {
+            return false;
+        }
+        tag = &tag[token_len(tag)..];
+    }
+    true
 }
 
 /// Replaces `source[start..end]` by `text`.
@@ -187,9 +216,16 @@ mod tests {
             ),
             ("{% for x in ['%}', \"\\\"%}\"] %}", "{% for x in ( ['%}', \"\\\"%}\"])|__iter__ %}"),
         ] {
-            assert_eq!(rewrite(source), expected);
-            assert_eq!(rewrite(expected).matches("\n").count(), source.matches("\n").count());
+            assert_eq!(rewrite(source).as_deref(), Ok(expected));
         }
+    }
+
+    #[test]
+    fn tags_that_are_too_long_are_refused() {
+        let sum = |terms: usize| format!("\n{{{{ 1{} }}}}", "+1".repeat(terms));
+        assert!(rewrite(&sum(490)).is_ok());
+        assert_eq!(rewrite(&sum(600)), Err(2));
+        assert_eq!(rewrite(&format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(1001))), Err(1));
     }
 
     #[test]
@@ -203,7 +239,7 @@ mod tests {
             "{% for x in",
             "{{ 'open",
         ] {
-            let rewritten = rewrite(source);
+            let rewritten = rewrite(source).expect("short");
             assert!(rewritten == source || source == "{% for x in", "{rewritten}");
         }
     }

@@ -13,6 +13,9 @@ use super::methods;
 /// Deepest nesting of lists and dictionaries that is read from the caller, printed or serialised.
 pub(super) const MAX_DEPTH: usize = 100;
 
+/// Most values that are printed at once: lists that hold the same list twice grow exponentially when printed.
+const MAX_NODES: usize = 1_000_000;
+
 /// A template error that says what Python would say.
 pub(super) fn type_error(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
     Error::new(ErrorKind::InvalidOperation, message)
@@ -253,7 +256,7 @@ pub(super) fn float_repr(number: f64) -> String {
 pub(super) fn write_str(out: &mut dyn fmt::Write, value: &Value) -> Result<(), Error> {
     match value.as_str() {
         Some(text) => Ok(out.write_str(text)?),
-        None => write_repr(out, value, MAX_DEPTH),
+        None => write_repr(out, value, MAX_DEPTH, &mut { MAX_NODES }),
     }
 }
 
@@ -264,7 +267,10 @@ pub(super) fn to_str(value: &Value) -> Result<String, Error> {
     Ok(text)
 }
 
-fn write_repr(out: &mut dyn fmt::Write, value: &Value, depth: usize) -> Result<(), Error> {
+fn write_repr(out: &mut dyn fmt::Write, value: &Value, depth: usize, nodes: &mut usize) -> Result<(), Error> {
+    *nodes = nodes
+        .checked_sub(1)
+        .ok_or_else(|| type_error(format!("cannot print a value of more than {MAX_NODES} parts")))?;
     let inner = || {
         depth
             .checked_sub(1)
@@ -282,9 +288,9 @@ fn write_repr(out: &mut dyn fmt::Write, value: &Value, depth: usize) -> Result<(
             let pairs = value.as_object().and_then(|dict| dict.try_iter_pairs());
             for (at, (key, item)) in pairs.into_iter().flatten().enumerate() {
                 out.write_str(if at > 0 { ", " } else { "" })?;
-                write_repr(out, &key, inner)?;
+                write_repr(out, &key, inner, nodes)?;
                 out.write_str(": ")?;
-                write_repr(out, &item, inner)?;
+                write_repr(out, &item, inner, nodes)?;
             }
             out.write_char('}')?;
         }
@@ -295,7 +301,7 @@ fn write_repr(out: &mut dyn fmt::Write, value: &Value, depth: usize) -> Result<(
             let mut length = 0_usize;
             for item in value.try_iter()? {
                 out.write_str(if length > 0 { ", " } else { "" })?;
-                write_repr(out, &item, inner)?;
+                write_repr(out, &item, inner, nodes)?;
                 length += 1;
             }
             out.write_str(if value.is_tuple() && length == 1 { "," } else { "" })?;
