@@ -151,6 +151,7 @@ fn test_program(name: &str) {
         programs.push(program);
     }
     if installed("valgrind") {
+        let suppressions = format!("--suppressions={}", tests().join("valgrind.supp").display());
         let valgrind = [
             "valgrind",
             "--quiet",
@@ -159,6 +160,9 @@ fn test_program(name: &str) {
             "--errors-for-leak-kinds=definite,possible",
             "--show-leak-kinds=definite,possible",
             "--fair-sched=yes",
+            // Enough to reach the frames that the suppressions name.
+            "--num-callers=100",
+            &suppressions,
         ];
         succeed(&mut command(&valgrind, &programs[1]));
     }
