@@ -108,6 +108,11 @@ pub(crate) struct KvCache {
 pub(crate) struct PageTables(Vec<Vec<Option<PageId>>>);
 
 impl PageTables {
+    /// Whether any page would be given back by releasing all.
+    pub(crate) fn hold_pages(&self) -> bool {
+        self.0.iter().flatten().any(Option::is_some)
+    }
+
     /// Table of the group that `layer` belongs to.
     pub(crate) fn of_layer(&self, cache: &KvCache, layer: usize) -> &[Option<PageId>] {
         self.0.get(cache.layers[layer].0).map_or(&[], Vec::as_slice)

@@ -152,14 +152,9 @@ impl Engine {
 
     /// Ends the jobs that were cancelled. Returns whether there were any.
     fn retire_cancelled(&mut self) -> bool {
-        let mut any = false;
-        for sequence in self.sequences.values_mut() {
-            if sequence.job.as_ref().is_some_and(Job::is_cancelled) {
-                sequence.finish(FinishReason::Cancelled);
-                any = true;
-            }
-        }
-        any
+        let cancelled = |sequence: &&mut Sequence| sequence.job.as_ref().is_some_and(Job::is_cancelled);
+        let retired = self.sequences.values_mut().filter(cancelled);
+        retired.map(|sequence| sequence.finish(FinishReason::Cancelled)).count() > 0
     }
 
     fn fail(&mut self, id: SequenceId, error: Error) {
@@ -188,6 +183,11 @@ impl Engine {
                     // The victim may have stood before this share.
                     index = shares.iter().position(|other| other.id == share.id).unwrap_or(shares.len());
                 }
+                None if self.others_hold_pages(share.id) => {
+                    // Those came first: this one waits until they are done.
+                    self.evict(share.id);
+                    shares.remove(index);
+                }
                 None => {
                     self.fail(share.id, error);
                     shares.remove(index);
@@ -201,11 +201,17 @@ impl Engine {
     fn victim(&self, id: SequenceId) -> Option<SequenceId> {
         let arrival = self.sequences.get(&id)?.arrival;
         let holders =
-            self.sequences.iter().filter(|(other, sequence)| **other != id && sequence.computed > 0);
+            self.sequences.iter().filter(|(other, sequence)| **other != id && sequence.tables.hold_pages());
         holders
             .filter(|(_, sequence)| !sequence.is_running() || sequence.arrival > arrival)
             .max_by_key(|(_, sequence)| (!sequence.is_running(), sequence.arrival))
             .map(|(&id, _)| id)
+    }
+
+    fn others_hold_pages(&self, id: SequenceId) -> bool {
+        self.sequences
+            .iter()
+            .any(|(other, sequence)| *other != id && sequence.is_running() && sequence.tables.hold_pages())
     }
 
     /// Gives back the pages of a sequence. Its tokens stay, and are computed again, to the same bits, when needed.

@@ -74,8 +74,8 @@ impl Case {
             format,
             x: noise.vec(m * k),
             weights: noise.vec(n * k),
-            bias: (seed % 2 == 0).then(|| noise.vec(n)),
-            residual: (seed % 3 == 0).then(|| noise.vec(m * n)),
+            bias: seed.is_multiple_of(2).then(|| noise.vec(n)),
+            residual: seed.is_multiple_of(3).then(|| noise.vec(m * n)),
         }
     }
 
@@ -290,6 +290,21 @@ fn non_finite_activations_show_and_weights_are_refused() {
                     PackedMatrix::pack(kernels, region, case.format, &[&source]).map(|_| ()).unwrap_err()
                 });
                 assert_eq!(error.kind(), ErrorKind::InvalidModel);
+            }
+        }
+    }
+}
+
+#[test]
+fn gemm_of_nothing() {
+    let bias = [1.5; 20];
+    for kernels in available() {
+        for format in [ComputeFormat::Int8 { group: 32 }, ComputeFormat::Bf16, ComputeFormat::F32] {
+            for (m, n, k) in [(0, 20, 8), (3, 0, 8), (3, 20, 0), (12, 20, 0), (0, 0, 0)] {
+                let bias = Some(bias[..n].to_vec());
+                let case = Case { bias, residual: None, ..Case::random(1, m, n, k, format) };
+                let out = case.run(kernels, 2);
+                assert_eq!(out, vec![1.5; m * n], "{} {format:?} m {m} n {n} k {k}", kernels.name);
             }
         }
     }

@@ -16,7 +16,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
     let n = s.round_to_i32(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
     let minus_n = s.sub(s.zero(), s.i32_to_f32(n));
     // ln(2) in two parts; the first has few bits, so its product with n is exact.
-    let r = s.fma(minus_n, s.splat(0.693_359_375), x);
+    let r = s.fma(minus_n, s.splat(0.693_359_4), x);
     let r = s.fma(minus_n, s.splat(-2.121_944_4e-4), r);
     let p = s.splat(1.987_569_1e-4);
     let p = s.fma(p, r, s.splat(1.398_199_9e-3));

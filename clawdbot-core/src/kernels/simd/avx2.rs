@@ -44,6 +44,7 @@ impl Simd for Avx2 {
 
     /// `|w| * sign(a, w)`: `vpmaddubsw` wants one unsigned side, and two products of at most 127 * 127 fit its 16 bits.
     const FLIPPED: bool = false;
+    const REGISTERS: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
@@ -268,6 +269,6 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
-        isa!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
+        isa!(_mm_prefetch::<_MM_HINT_T0>(p.cast()));
     }
 }

@@ -35,6 +35,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// Whether [`Simd::dot4`] sees each weight as `w + 128`. Accumulators then start at `-128 * sum(activations)`.
     const FLIPPED: bool;
+    /// Vectors that the registers hold.
+    const REGISTERS: usize;
 
     /// All lanes zero.
     #[inline(always)]

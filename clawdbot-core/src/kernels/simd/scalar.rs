@@ -53,6 +53,7 @@ impl Simd for Scalar {
     type A4 = [i8; 4];
 
     const FLIPPED: bool = false;
+    const REGISTERS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
