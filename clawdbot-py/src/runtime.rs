@@ -136,8 +136,9 @@ pub(crate) fn load(
 ) -> PyResult<Model> {
     let mut raised = None;
     let progress = |done: u64, total: u64| {
-        let goes_on = Python::attach(|py| report(py, on_progress.as_ref(), done, total));
-        goes_on.unwrap_or_else(|error| {
+        // When the interpreter is on its way out, nobody waits for the model.
+        let goes_on = Python::try_attach(|py| report(py, on_progress.as_ref(), done, total));
+        goes_on.unwrap_or(Ok(false)).unwrap_or_else(|error| {
             raised = Some(error);
             false
         })
