@@ -5,9 +5,7 @@ mod support;
 
 use std::path::Path;
 
-use clawdbot_core::{
-    GenerateOptions, KvType, Model, ModelOptions, Prompt, Runtime, RuntimeOptions, Source, WeightType,
-};
+use clawdbot_core::{GenerateOptions, Model, ModelOptions, Runtime, RuntimeOptions, Source, WeightType};
 use serde_json::Value;
 
 /// Families that are supported.

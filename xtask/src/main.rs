@@ -2,12 +2,15 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 mod header;
+mod test;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask generate [--check]
+const USAGE: &str = "usage: cargo xtask test [STEP ...] | generate [--check]
 
+  test               runs everything: format, lints, tests, header, documentation, dependencies, python
+  test STEP ...      runs these steps
   generate           writes the generated files: include/clawdbot.h
   generate --check   fails if a committed file differs from what would be generated";
 
@@ -15,6 +18,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
+        ["test", ref steps @ ..] => test::run(&root(), steps),
         ["generate"] => generate(false),
         ["generate", "--check"] => generate(true),
         _ => Err(USAGE.to_owned()),
