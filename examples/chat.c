@@ -4,7 +4,8 @@
  *
  * Without a directory, the story model that is part of the library is used. Build:
  *
- *   cc -Iinclude examples/chat.c -Ltarget/release -lclawdbot -o chat
+ *   cargo build --release -p clawdbot-capi
+ *   cc -Iinclude examples/chat.c target/release/libclawdbot.a -lpthread -ldl -lm -o chat
  */
 #include <stdio.h>
 #include <string.h>
@@ -65,7 +66,7 @@ static int32_t turn(clawdbot_model *model, clawdbot_session *session, const claw
         fprintf(stderr, "(that line is too long)\n");
         return CLAWDBOT_OK;
     }
-    status = clawdbot_model_render_chat(model, messages, CLAWDBOT_NUL_TERMINATED, NULL, 0, NULL, 0, 1, &prompt, error);
+    status = clawdbot_model_render_chat(model, messages, NULL, 1, NULL, &prompt, error);
     if (status == CLAWDBOT_OK) {
         status = clawdbot_session_append_text(session, clawdbot_string_data(prompt), clawdbot_string_length(prompt), 0,
                                               NULL, error);
@@ -93,7 +94,7 @@ int main(int argc, char **argv) {
 
     if (clawdbot_model_load(NULL, argc > 1 ? argv[1] : NULL, NULL, NULL, NULL, &model, &error) != CLAWDBOT_OK ||
         clawdbot_session_new(model, &session, &error) != CLAWDBOT_OK ||
-        clawdbot_options_from_json(settings, CLAWDBOT_NUL_TERMINATED, &options, &error) != CLAWDBOT_OK) {
+        clawdbot_options_from_json(settings, &options, &error) != CLAWDBOT_OK) {
         result = fail(error);
     }
     while (result == 0 && fgets(line, sizeof line, stdin) != NULL) {

@@ -4,7 +4,8 @@
  *
  * Without a directory, the story model that is part of the library is used. Build:
  *
- *   cc -Iinclude examples/generate.c -Ltarget/release -lclawdbot -o generate
+ *   cargo build --release -p clawdbot-capi
+ *   cc -Iinclude examples/generate.c target/release/libclawdbot.a -lpthread -ldl -lm -o generate
  */
 #include <stdio.h>
 

@@ -15,11 +15,17 @@ use crate::error::clawdbot_error;
 /// Given as the length of a text: the text ends at its first NUL character. `SIZE_MAX` in the header.
 pub(crate) const CLAWDBOT_NUL_TERMINATED: usize = usize::MAX;
 
+#[cfg(not(test))]
+static QUIET: std::sync::Once = std::sync::Once::new();
+
 /// Runs the body of an entry point; an error goes to `error` if it is wanted, a panic becomes `Internal`.
 pub(crate) fn guard(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
     body: impl FnOnce() -> Result<()>,
 ) -> i32 {
+    // This library has a copy of Rust's standard library to itself, so the panic hook is its own; it must not print.
+    #[cfg(not(test))]
+    QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
     let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(from_panic(&*panic)));
     let Err(failure) = result else { return 0 };
     let code = failure.code();

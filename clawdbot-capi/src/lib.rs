@@ -8,17 +8,31 @@
 //! Raw pointers are read and written by the helpers in [`handle`] alone.
 #![allow(non_camel_case_types, reason = "the names are those of C")]
 
+mod handle;
+
+// In the order of the header.
+
 /// The number of the binary interface; the build script includes this file too.
 pub mod abi;
-pub mod completion;
-pub mod error;
-pub mod event;
-mod handle;
-pub mod model;
-pub mod options;
-pub mod runtime;
-pub mod session;
-pub mod stream;
-pub mod string;
-pub mod tokenizer;
+
 pub mod version;
+
+pub mod error;
+
+pub mod string;
+
+pub mod options;
+
+pub mod runtime;
+
+pub mod model;
+
+pub mod tokenizer;
+
+pub mod session;
+
+pub mod stream;
+
+pub mod event;
+
+pub mod completion;

@@ -219,12 +219,9 @@ pub unsafe extern "C" fn clawdbot_model_stream_tokens(
 pub unsafe extern "C" fn clawdbot_model_render_chat(
     model: Option<&clawdbot_model>,
     messages: *const c_char,
-    messages_length: usize,
     tools: *const c_char,
-    tools_length: usize,
-    variables: *const c_char,
-    variables_length: usize,
     add_generation_prompt: i32,
+    variables: *const c_char,
     out: Option<&mut MaybeUninit<*mut clawdbot_string>>,
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
@@ -233,18 +230,11 @@ pub unsafe extern "C" fn clawdbot_model_render_chat(
         // SAFETY: the contract of the header.
         let (messages, tools, variables) = unsafe {
             (
-                text(messages, messages_length, "messages")?,
-                if tools.is_null() { None } else { Some(text(tools, tools_length, "tools")?) },
-                if variables.is_null() {
-                    None
-                } else {
-                    Some(text(variables, variables_length, "variables")?)
-                },
+                json(messages, "messages")?,
+                if tools.is_null() { None } else { Some(json(tools, "tools")?) },
+                if variables.is_null() { Map::new() } else { json_object(variables, "variables")? },
             )
         };
-        let messages = json(messages, "messages")?;
-        let tools = tools.map(|tools| json(tools, "tools")).transpose()?;
-        let variables = variables.map_or(Ok(Map::new()), |variables| json_object(variables, "variables"))?;
         let prompt =
             model.0.render_chat(&messages, tools.as_ref(), add_generation_prompt != 0, &variables)?;
         give(out, clawdbot_string::new(prompt));

@@ -25,15 +25,24 @@ pub(crate) fn read<T: Default>(
     }
 }
 
-/// A JSON text as a value.
-pub(crate) fn json(text: &str, name: &str) -> Result<Value> {
+/// A JSON argument.
+///
+/// # Safety
+/// `pointer` is null or NUL-terminated.
+pub(crate) unsafe fn json(pointer: *const c_char, name: &str) -> Result<Value> {
+    // SAFETY: the caller's promise.
+    let text = unsafe { text(pointer, CLAWDBOT_NUL_TERMINATED, name) }?;
     serde_json::from_str(text)
         .map_err(|error| invalid(format!("{name}: expected JSON: {error}")).with("argument", name))
 }
 
-/// A JSON text as an object.
-pub(crate) fn json_object(text: &str, name: &str) -> Result<Map<String, Value>> {
-    match json(text, name)? {
+/// A JSON argument that is an object.
+///
+/// # Safety
+/// `pointer` is null or NUL-terminated.
+pub(crate) unsafe fn json_object(pointer: *const c_char, name: &str) -> Result<Map<String, Value>> {
+    // SAFETY: the caller's promise.
+    match unsafe { json(pointer, name) }? {
         Value::Object(map) => Ok(map),
         _ => Err(invalid(format!("{name}: expected a JSON object")).with("argument", name)),
     }
@@ -77,14 +86,13 @@ pub extern "C" fn clawdbot_options_new(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clawdbot_options_from_json(
     json: *const c_char,
-    length: usize,
     out: Option<&mut MaybeUninit<*mut clawdbot_options>>,
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
         let out = required(out, "out")?;
         // SAFETY: the contract of the header.
-        let map = json_object(unsafe { text(json, length, "json") }?, "json")?;
+        let map = unsafe { json_object(json, "json") }?;
         give(out, clawdbot_options(Mutex::new(map)));
         Ok(())
     })
@@ -164,11 +172,10 @@ pub unsafe extern "C" fn clawdbot_options_set_json(
     options: Option<NonNull<clawdbot_options>>,
     name: *const c_char,
     value: *const c_char,
-    length: usize,
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     // SAFETY: the contract of the header.
-    guard(error, || unsafe { set(options, name, || json(text(value, length, "value")?, "value")) })
+    guard(error, || unsafe { set(options, name, || json(value, "value")) })
 }
 
 /// Frees options. NULL is allowed.

@@ -16,7 +16,8 @@ pub const CLAWDBOT_LOG_WARNING: i32 = 1;
 /// Log level: what was chosen, such as kernels, threads and sizes.
 pub const CLAWDBOT_LOG_INFO: i32 = 2;
 
-const _: () = assert!(LogLevel::Warning as i32 == CLAWDBOT_LOG_WARNING && LogLevel::Info as i32 == CLAWDBOT_LOG_INFO);
+const _: () =
+    assert!(LogLevel::Warning as i32 == CLAWDBOT_LOG_WARNING && LogLevel::Info as i32 == CLAWDBOT_LOG_INFO);
 
 /// Threads, memory budget and log callback; models keep theirs alive.
 ///

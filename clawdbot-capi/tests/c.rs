@@ -160,6 +160,8 @@ fn test_program(name: &str) {
             "--errors-for-leak-kinds=definite,possible",
             "--show-leak-kinds=definite,possible",
             "--fair-sched=yes",
+            // Enough to reach the frames that the suppressions name.
+            "--num-callers=100",
             &suppressions,
         ];
         succeed(&mut command(&valgrind, &programs[1]));
@@ -203,7 +205,7 @@ fn error_numbers_are_those_of_the_core() {
         writeln!(source, "    CHECK(strcmp(clawdbot_error_kind_name({code}), \"{name}\") == 0);").unwrap();
     }
     writeln!(source, "    CHECK(clawdbot_error_kind_name({}) == NULL);", ErrorKind::ALL.len() + 1).unwrap();
-    source.push_str("    return options == NULL || builtin_model == NULL;\n}\n");
+    source.push_str("    return 0;\n}\n");
     std::fs::write(directory.join("codes.c"), source).unwrap();
     std::fs::copy(tests().join("check.h"), directory.join("check.h")).unwrap();
     let program = compile(&directory.join("codes.c"), &directory, Linkage::Shared);
@@ -216,7 +218,10 @@ fn the_header_is_cpp_too() {
         return;
     }
     let mut gpp = Command::new("g++");
-    gpp.args(CPP).args(["-fsyntax-only", "-I"]).arg(root().join("include")).arg(tests().join("double_include.cpp"));
+    gpp.args(CPP)
+        .args(["-fsyntax-only", "-I"])
+        .arg(root().join("include"))
+        .arg(tests().join("double_include.cpp"));
     succeed(&mut gpp);
 }
 
@@ -248,8 +253,12 @@ fn examples() {
     assert!(show(&output).contains("NotFound: no/such/model"), "{}", show(&output));
 
     let chat = compile(&source("chat.c"), &directory, Linkage::Shared);
-    let mut child =
-        command(&[], &chat).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command(&[], &chat)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     child.stdin.take().unwrap().write_all(b"Tell me a story about a \"cat\".\nAnd then?\n").unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", show(&output));

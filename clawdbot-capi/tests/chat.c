@@ -10,7 +10,7 @@ static size_t length(clawdbot_session *session) {
 static void say(const clawdbot_model *model, clawdbot_session *session, const char *messages) {
     clawdbot_string *prompt = NULL;
     size_t before = length(session), added = 0;
-    OK(clawdbot_model_render_chat(model, messages, NUL, NULL, 0, NULL, 0, 1, &prompt, &error));
+    OK(clawdbot_model_render_chat(model, messages, NULL, 1, NULL, &prompt, &error));
     CHECK(strstr(clawdbot_string_data(prompt), "<|assistant|>\n") != NULL);
     OK(clawdbot_session_append_text(session, clawdbot_string_data(prompt), clawdbot_string_length(prompt), 0, &added,
                                     &error));

@@ -48,7 +48,7 @@
 /* Options from JSON. */
 static inline clawdbot_options *options(const char *json) {
     clawdbot_options *made = NULL;
-    OK(clawdbot_options_from_json(json, NUL, &made, &error));
+    OK(clawdbot_options_from_json(json, &made, &error));
     return made;
 }
 

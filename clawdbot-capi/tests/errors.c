@@ -30,7 +30,7 @@ static void null_handles(void) {
     clawdbot_event *event = UNTOUCHED(clawdbot_event);
     clawdbot_usage usage;
     size_t count = 7;
-    uint64_t done = 7;
+    uint64_t done = 7, total = 7;
     uint32_t id = 7;
     int32_t reason = 7;
     usage.struct_size = sizeof usage;
@@ -48,7 +48,7 @@ static void null_handles(void) {
     NULL_FAILS("model", clawdbot_model_generate_batch(NULL, NULL, NULL, 0, NULL, NULL, NULL, &error));
     NULL_FAILS("model", clawdbot_model_stream_text(NULL, "x", NUL, NULL, &stream, &error));
     NULL_FAILS("model", clawdbot_model_stream_tokens(NULL, &id, 1, NULL, &stream, &error));
-    NULL_FAILS("model", clawdbot_model_render_chat(NULL, "[]", NUL, NULL, 0, NULL, 0, 0, &string, &error));
+    NULL_FAILS("model", clawdbot_model_render_chat(NULL, "[]", NULL, 0, NULL, &string, &error));
     NULL_FAILS("model", clawdbot_model_logits(NULL, &id, 1, NULL, 0, &count, &error));
     NULL_FAILS("model", clawdbot_model_tokenizer(NULL, &tokenizer, &error));
     NULL_FAILS("path", clawdbot_tokenizer_from_file(NULL, &tokenizer, &error));
@@ -63,7 +63,7 @@ static void null_handles(void) {
     NULL_FAILS("session", clawdbot_session_stream(NULL, NULL, &stream, &error));
     NULL_FAILS("stream", clawdbot_stream_next(NULL, &event, &error));
     NULL_FAILS("stream", clawdbot_stream_run(NULL, NULL, NULL, &completion, &error));
-    NULL_FAILS("event", clawdbot_event_progress(NULL, &done, &done, &error));
+    NULL_FAILS("event", clawdbot_event_progress(NULL, &done, &total, &error));
     NULL_FAILS("event", clawdbot_event_token_id(NULL, &id, &error));
     NULL_FAILS("event", clawdbot_event_logprobs(NULL, NULL, NULL, NULL, &error));
     NULL_FAILS("completion", clawdbot_completion_finish_reason(NULL, &reason, &error));
@@ -74,7 +74,7 @@ static void null_handles(void) {
     CHECK(model == UNTOUCHED(clawdbot_model) && session == UNTOUCHED(clawdbot_session));
     CHECK(stream == UNTOUCHED(clawdbot_stream) && completion == UNTOUCHED(clawdbot_completion));
     CHECK(string == UNTOUCHED(clawdbot_string) && tokenizer == UNTOUCHED(clawdbot_tokenizer));
-    CHECK(event == UNTOUCHED(clawdbot_event) && count == 7 && done == 7 && id == 7 && reason == 7);
+    CHECK(event == UNTOUCHED(clawdbot_event) && count == 7 && done == 7 && total == 7 && id == 7 && reason == 7);
     /* What returns a value has one for NULL; an error nobody wants is not made. */
     CHECK(clawdbot_error_code(NULL) == 0 && clawdbot_error_kind(NULL) == NULL);
     CHECK(clawdbot_error_message(NULL) == NULL && clawdbot_error_detail_json(NULL) == NULL);
@@ -113,8 +113,8 @@ static void bad_options(const clawdbot_model *model) {
               clawdbot_model_generate_text(model, "x", NUL, bad, &completion, &error));
         clawdbot_options_free(bad);
     }
-    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "JSON", clawdbot_options_from_json("{", NUL, &made, &error));
-    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "object", clawdbot_options_from_json("[]", NUL, &made, &error));
+    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "JSON", clawdbot_options_from_json("{", &made, &error));
+    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "object", clawdbot_options_from_json("[]", &made, &error));
     CHECK(made == UNTOUCHED(clawdbot_options));
 
     OK(clawdbot_options_new(&made, &error));
@@ -122,13 +122,13 @@ static void bad_options(const clawdbot_model *model) {
     FAILS(CLAWDBOT_ERROR_NULL_POINTER, "value", clawdbot_options_set_string(made, "stop", NULL, NUL, &error));
     FAILS(CLAWDBOT_ERROR_INVALID_UTF8, "value", clawdbot_options_set_string(made, "stop", "\xff", 1, &error));
     FAILS(CLAWDBOT_ERROR_INVALID_UTF8, "name", clawdbot_options_set_int(made, "\xc3", 1, &error));
-    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "JSON", clawdbot_options_set_json(made, "stop", "[1", NUL, &error));
+    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "JSON", clawdbot_options_set_json(made, "stop", "[1", &error));
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "finite", clawdbot_options_set_number(made, "top_p", HUGE_VAL, &error));
     /* Nothing of that was set. What is set by each function arrives. */
     OK(clawdbot_options_set_int(made, "max_tokens", 1, &error));
     OK(clawdbot_options_set_number(made, "temperature", 0.5, &error));
     OK(clawdbot_options_set_bool(made, "ignore_eos", 1, &error));
-    OK(clawdbot_options_set_json(made, "stop", "[\"a\"]", NUL, &error));
+    OK(clawdbot_options_set_json(made, "stop", "[\"a\"]", &error));
     OK(clawdbot_model_generate_text(model, "x", NUL, made, &completion, &error));
     {
         clawdbot_string *json = NULL;
@@ -178,9 +178,9 @@ static void bad_text(const clawdbot_model *model) {
     CHECK(completion == NULL && completions[0] == NULL && errors[0] == NULL);
 
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "messages",
-          clawdbot_model_render_chat(model, "[", NUL, NULL, 0, NULL, 0, 0, &string, &error));
+          clawdbot_model_render_chat(model, "[", NULL, 0, NULL, &string, &error));
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "variables",
-          clawdbot_model_render_chat(model, "[]", NUL, NULL, 0, "[]", NUL, 0, &string, &error));
+          clawdbot_model_render_chat(model, "[]", NULL, 0, "[]", &string, &error));
     OK(clawdbot_session_new(model, &session, &error));
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "length", clawdbot_session_truncate(session, 1, &error));
     clawdbot_session_free(session);
@@ -222,7 +222,7 @@ static void closed(clawdbot_model *model) {
     FAILS(CLAWDBOT_ERROR_CLOSED, "closed", clawdbot_model_generate_text(model, "x", NUL, NULL, &completion, &error));
     FAILS(CLAWDBOT_ERROR_CLOSED, "closed", clawdbot_session_new(model, &session, &error));
     FAILS(CLAWDBOT_ERROR_CLOSED, "closed",
-          clawdbot_model_render_chat(model, "[]", NUL, NULL, 0, NULL, 0, 0, &string, &error));
+          clawdbot_model_render_chat(model, "[]", NULL, 0, NULL, &string, &error));
     CHECK(completion == NULL && session == NULL && string == NULL);
     clawdbot_stream_free(stream);
     clawdbot_options_free(many);

@@ -1,4 +1,5 @@
 //! The published architectures, with random weights, against logits that transformers computed.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 mod support;
 

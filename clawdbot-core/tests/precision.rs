@@ -1,6 +1,7 @@
 //! What int8 and bf16 weights cost in accuracy, against f32 of the same model: KL divergence and top-1 agreement.
 //!
 //! `cargo test -p clawdbot-core --test precision -- --nocapture` prints the table of `docs/numerics.md`.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! What goes wrong must be a typed error that loses nothing: budgets, closing, cancelling, forks, bad input.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

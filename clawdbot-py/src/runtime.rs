@@ -15,6 +15,7 @@ use crate::{json, options};
 ///
 /// threads: to compute on; default: the least of CPU quota, affinity and physical cores.
 /// memory_budget: most bytes that all its models may take together.
+/// kernels: the instruction-set tier to compute with, such as `x86_64-avx2`; default: the best one of this CPU.
 /// on_log: called with level (`warning` or `info`) and message, from any thread; what it raises goes to
 /// `sys.unraisablehook`.
 #[pyclass(frozen, module = "clawdbot")]
@@ -23,16 +24,18 @@ pub(crate) struct Runtime(pub(crate) core::Runtime);
 #[pymethods]
 impl Runtime {
     #[new]
-    #[pyo3(signature = (threads=None, memory_budget=None, on_log=None))]
+    #[pyo3(signature = (threads=None, memory_budget=None, on_log=None, *, kernels=None))]
     fn py_new(
         py: Python<'_>,
         threads: Option<&Bound<'_, PyAny>>,
         memory_budget: Option<&Bound<'_, PyAny>>,
         on_log: Option<Py<PyAny>>,
+        kernels: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let kwargs = PyDict::new(py);
         kwargs.set_item("threads", threads)?;
         kwargs.set_item("memory_budget", memory_budget)?;
+        kwargs.set_item("kernels", kernels)?;
         new(&kwargs, on_log).map(Runtime)
     }
 
@@ -133,8 +136,9 @@ pub(crate) fn load(
 ) -> PyResult<Model> {
     let mut raised = None;
     let progress = |done: u64, total: u64| {
-        let goes_on = Python::attach(|py| report(py, on_progress.as_ref(), done, total));
-        goes_on.unwrap_or_else(|error| {
+        // When the interpreter is on its way out, nobody waits for the model.
+        let goes_on = Python::try_attach(|py| report(py, on_progress.as_ref(), done, total));
+        goes_on.unwrap_or(Ok(false)).unwrap_or_else(|error| {
             raised = Some(error);
             false
         })

@@ -1,5 +1,6 @@
 //! One request's events, as an iterator.
 
+use std::slice::from_ref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -46,7 +47,7 @@ impl Stream {
         let next = move || lock(&inner).get().map_or(Ok(None), core::Stream::next_event);
         let event = match self.decoding.load(Ordering::Relaxed) {
             true => py.detach(next).map_err(to_py)?,
-            false => interruptible(py, &[self.cancel.clone()], next)?,
+            false => interruptible(py, from_ref(&self.cancel), next)?,
         };
         if matches!(event, Some(core::Event::Token { .. })) {
             self.decoding.store(true, Ordering::Relaxed);
@@ -65,7 +66,7 @@ impl Stream {
         let inner = Arc::clone(&self.inner);
         let take = move || lock(&inner).take();
         let stream = py.detach(take).ok_or_else(|| closed("stream"))?;
-        Completion::new(py, interruptible(py, &[self.cancel.clone()], move || stream.finish())?)
+        Completion::new(py, interruptible(py, from_ref(&self.cancel), move || stream.finish())?)
     }
 
     /// Cancels the request and frees its part of the cache.

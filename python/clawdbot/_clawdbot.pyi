@@ -11,6 +11,46 @@ from typing_extensions import Self, Unpack
 
 from .options import GenerateOptions, LoadOptions, ModelOptions
 
+__all__ = [
+    "Cancelled",
+    "ClawdbotError",
+    "Closed",
+    "Completion",
+    "ContextOverflow",
+    "EmptyPrompt",
+    "Event",
+    "ForkedRuntime",
+    "GENERATE_OPTIONS",
+    "Internal",
+    "InvalidArgument",
+    "InvalidModel",
+    "InvalidTemplate",
+    "InvalidTokenizer",
+    "InvalidUtf8",
+    "Io",
+    "Logprobs",
+    "MODEL_OPTIONS",
+    "MissingTemplate",
+    "Model",
+    "NonFinite",
+    "NotFound",
+    "NullPointer",
+    "OutOfBudget",
+    "RUNTIME_OPTIONS",
+    "Runtime",
+    "SHAPES",
+    "Session",
+    "Stream",
+    "TemplateRaised",
+    "TokenLogprob",
+    "Tokenizer",
+    "UnknownOption",
+    "UnsupportedModel",
+    "Usage",
+    "__version__",
+    "render_chat_template",
+]
+
 __version__: Final[str]
 SHAPES: Final[tuple[str, ...]]
 GENERATE_OPTIONS: Final[tuple[str, ...]]
@@ -161,6 +201,8 @@ class Runtime:
         threads: int | None = None,
         memory_budget: int | None = None,
         on_log: _Log | None = None,
+        *,
+        kernels: str | None = None,
     ) -> Self: ...
     def plan(
         self,

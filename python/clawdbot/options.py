@@ -66,3 +66,5 @@ class LoadOptions(ModelOptions, total=False):
     """Threads to compute on; default: the least of CPU quota, affinity and physical cores."""
     memory_budget: int | None
     """Most bytes that the model may take: weights, KV cache and scratch."""
+    kernels: str | None
+    """The instruction-set tier to compute with, such as `x86_64-avx2`; default: the best one of this CPU."""

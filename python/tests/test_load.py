@@ -51,6 +51,13 @@ def test_thread_count_changes_nothing(model):
             assert loaded.generate(PROMPT, max_tokens=20, temperature=0).token_ids == expected
 
 
+def test_kernels_can_be_chosen():
+    chosen = clawdbot.Runtime().kernels
+    assert clawdbot.Runtime(kernels=chosen).kernels == chosen
+    with clawdbot.Model.from_pretrained(kernels=chosen) as loaded:
+        assert loaded.info["kernels"] == chosen
+
+
 def test_a_runtime_is_shared_and_budgeted():
     runtime = clawdbot.Runtime(threads=1, memory_budget=1 << 30)
     assert (runtime.threads, runtime.memory_budget, runtime.memory_used) == (1, 1 << 30, 0)
@@ -141,6 +148,7 @@ def test_what_a_log_hook_raises_is_not_lost(monkeypatch):
         ({"threads": 0}, clawdbot.InvalidArgument, "threads"),
         ({"threads": "many"}, clawdbot.InvalidArgument, "threads"),
         ({"memory_budget": -1}, clawdbot.InvalidArgument, "memory_budget"),
+        ({"kernels": "z80"}, clawdbot.InvalidArgument, "z80"),
         ({"thread": 1}, clawdbot.UnknownOption, "thread"),
         ({"revision": None}, clawdbot.UnknownOption, "revision"),
     ],

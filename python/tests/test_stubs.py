@@ -95,10 +95,10 @@ def test_typed_dicts_are_the_core_s_options():
     assert set(clawdbot.LoadOptions.__annotations__) == {*clawdbot.MODEL_OPTIONS, *clawdbot.RUNTIME_OPTIONS}
 
 
-def test_stubtest():
+def test_stubtest(tmp_path):
     pytest.importorskip("mypy")
     command = [sys.executable, "-m", "mypy.stubtest", "clawdbot"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=PACKAGE.parent)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

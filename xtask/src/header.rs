@@ -24,6 +24,7 @@ pub(crate) fn generate(root: &Path) -> Result<String, String> {
         after_includes: Some(constants()),
         documentation_style: DocumentationStyle::Doxy,
         style: Style::Type,
+        usize_is_size_t: true,
         line_length: 120,
         ..Config::default()
     };

@@ -103,11 +103,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Pages of the KV cache in use, and allocated.
-    pub(crate) fn cache_usage(&self) -> (usize, usize) {
-        self.cache.usage()
-    }
-
     /// Runs one forward pass for all sequences that have work. Returns whether anything was done: a pass, or the end of
     /// a cancelled job.
     ///

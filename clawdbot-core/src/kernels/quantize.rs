@@ -96,16 +96,6 @@ impl QuantizedRows {
         Ok(())
     }
 
-    /// Rows.
-    pub(crate) fn m(&self) -> usize {
-        self.m
-    }
-
-    /// Bytes that `[m, k]` in groups of `group` take, for plans.
-    pub(crate) fn bytes(m: usize, k: usize, group: usize) -> u64 {
-        (m as u64 + SPARE_ROWS as u64) * (Self::stride(k) as u64 + 8 * groups(k, group.max(1)) as u64)
-    }
-
     /// Bytes from row to row: an odd multiple of 512, so that the same stretch of 512 codes of eight rows falls into
     /// different sets of a cache.
     fn stride(k: usize) -> usize {

@@ -91,19 +91,10 @@ impl Kernel for SiluMul {
     }
 }
 
-/// See [`KernelSet::add`].
-pub(super) struct Add;
-impl Kernel for Add {
-    type Args<'a> = (&'a [f32], &'a [f32], &'a mut [f32]);
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(s: S, (a, b, out): Self::Args<'_>) {
-        for_each_vector!(s, out, [a = a, b = b] s.add(a, b));
-    }
-}
-
-/// See [`KernelSet::exp`].
+/// [`exp`] of a slice, to measure and to test it.
+#[cfg(any(test, feature = "bench-support"))]
 pub(super) struct Exp;
+#[cfg(any(test, feature = "bench-support"))]
 impl Kernel for Exp {
     type Args<'a> = (&'a [f32], &'a mut [f32]);
     type Output = ();
@@ -144,12 +135,8 @@ impl KernelSet {
         self.silu_mul.call((gate, up, out));
     }
 
-    /// `out = a + b`, all of one length.
-    pub(crate) fn add(&self, a: &[f32], b: &[f32], out: &mut [f32]) {
-        self.add.call((a, b, out));
-    }
-
     /// `out = exp(x)`, see [`exp()`].
+    #[cfg(any(test, feature = "bench-support"))]
     pub(crate) fn exp(&self, x: &[f32], out: &mut [f32]) {
         self.exp.call((x, out));
     }

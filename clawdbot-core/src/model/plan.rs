@@ -28,6 +28,8 @@ pub struct Plan {
     pub block_parameters: u64,
     /// Size of the tensors as stored.
     pub stored_bytes: u64,
+    /// Type of the weights as `config.json` names it.
+    pub stored_dtype: Option<String>,
     /// `int8`, `bf16` or `f32`.
     pub weights: &'static str,
     /// Packed weights in memory.
@@ -107,6 +109,7 @@ impl Plan {
             parameters: matrices + spec.vectors_bytes() / 4,
             block_parameters: matrices - embedding - head,
             stored_bytes: opened.weights.stored_bytes(),
+            stored_dtype: opened.dtype.clone(),
             weights: options.weights.name(),
             weights_bytes: sizes.weights,
             weights_bytes_per_pass: sizes.weights - looked_up,

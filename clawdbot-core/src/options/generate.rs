@@ -131,6 +131,8 @@ impl Resolved {
             Some(true) => defaults.temperature.unwrap_or(1.0),
             _ => 0.0,
         };
+        let default_tokens =
+            defaults.max_new_tokens.map(|n| u32::try_from(n).unwrap_or(u32::MAX).min(context.room));
         let mut stop_token_ids = options.stop_token_ids.clone();
         if !options.ignore_eos {
             stop_token_ids.extend_from_slice(context.eos);
@@ -138,7 +140,7 @@ impl Resolved {
         stop_token_ids.sort_unstable();
         stop_token_ids.dedup();
         Ok(Resolved {
-            max_tokens: options.max_tokens.unwrap_or(context.room),
+            max_tokens: options.max_tokens.or(default_tokens).unwrap_or(context.room),
             temperature: options.temperature.unwrap_or(temperature),
             top_k: options
                 .top_k

@@ -110,11 +110,6 @@ impl Simd for Avx2 {
         both!(_mm256_andnot_ps(sign, a))
     }
     #[inline(always)]
-    fn sqrt(self, a: Self::F32) -> Self::F32 {
-        both!(_mm256_sqrt_ps(a))
-    }
-
-    #[inline(always)]
     fn reduce_add(self, v: Self::F32) -> f32 {
         isa! {
             let v = _mm256_add_ps(v[0], v[1]);
@@ -219,13 +214,6 @@ impl Simd for Avx2 {
             // The pack interleaves 128-bit halves.
             let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
             _mm256_storeu_si256(out.as_mut_ptr().cast(), packed);
-        }
-    }
-    #[inline(always)]
-    fn load_i8(self, x: &[i8; LANES]) -> Self::I32 {
-        isa! {
-            let bytes = _mm_loadu_si128(x.as_ptr().cast());
-            [_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes))]
         }
     }
     #[inline(always)]

@@ -101,11 +101,6 @@ impl Simd for Avx512 {
         isa!(_mm512_abs_ps(a))
     }
     #[inline(always)]
-    fn sqrt(self, a: __m512) -> __m512 {
-        isa!(_mm512_sqrt_ps(a))
-    }
-
-    #[inline(always)]
     fn reduce_add(self, v: __m512) -> f32 {
         isa! {
             let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
@@ -194,10 +189,6 @@ impl Simd for Avx512 {
             let narrow = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded));
             _mm256_storeu_si256(out.as_mut_ptr().cast(), narrow);
         }
-    }
-    #[inline(always)]
-    fn load_i8(self, x: &[i8; LANES]) -> __m512i {
-        isa!(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast())))
     }
     #[inline(always)]
     fn store_i8(self, v: __m512i, out: &mut [i8; LANES]) {
