@@ -16,13 +16,15 @@ const WIDTH: u64 = 32;
 /// A line that is written over, and gone at the end. Shown when stderr is a terminal.
 pub(crate) struct StatusLine {
     visible: bool,
+    /// Whether there is something to erase.
+    shown: bool,
     changed: Instant,
 }
 
 impl StatusLine {
     pub(crate) fn new(output: &OutputArgs) -> Self {
         let visible = io::stderr().is_terminal() && !output.quiet && !output.json;
-        StatusLine { visible, changed: Instant::now() }
+        StatusLine { visible, shown: false, changed: Instant::now() }
     }
 
     /// Shows `text` unless the line changed a moment ago.
@@ -35,6 +37,7 @@ impl StatusLine {
     /// Shows `text`.
     pub(crate) fn show(&mut self, text: &str) {
         if self.visible {
+            self.shown = true;
             self.changed = Instant::now();
             write_over(text);
         }
@@ -43,7 +46,7 @@ impl StatusLine {
 
 impl Drop for StatusLine {
     fn drop(&mut self) {
-        if self.visible {
+        if self.shown {
             write_over("");
         }
     }
