@@ -78,7 +78,7 @@ impl Machine {
     /// # Errors
     /// `InvalidArgument` for an unknown `CLAWDBOT_ISA`.
     pub fn new(threads: usize) -> Result<Self> {
-        Ok(Machine { pool: ThreadPool::new(threads), kernels: select()? })
+        Ok(Machine { pool: ThreadPool::new(threads), kernels: select(None)? })
     }
 
     pub fn isa_names() -> Vec<&'static str> {

@@ -67,3 +67,28 @@ fn f32_agrees_with_transformers() {
         assert_eq!(completion.token_ids, expected.greedy, "{family}");
     }
 }
+
+/// `config.json` as it was written before transformers 5: `rope_theta`, `rope_scaling`, `torch_dtype`.
+fn older_style(config: &mut Value) {
+    let config = config.as_object_mut().unwrap();
+    let mut rope = config.remove("rope_parameters").unwrap();
+    let rope = rope.as_object_mut().unwrap();
+    config.insert("rope_theta".into(), rope.remove("rope_theta").unwrap());
+    let scaling = if rope["rope_type"] == "default" { Value::Null } else { Value::Object(rope.clone()) };
+    config.insert("rope_scaling".into(), scaling);
+    let dtype = config.remove("dtype").unwrap();
+    config.insert("torch_dtype".into(), dtype);
+}
+
+#[test]
+fn the_older_style_of_configuration_gives_the_same_logits() {
+    let Some(models) = support::shared("conformance/models") else { return };
+    for family in FAMILIES {
+        let dir = models.join(family);
+        let older = support::Copy::of(&dir, &format!("older-{family}"));
+        older.edit("config.json", older_style);
+        let prompt = reference(&dir).prompt;
+        let logits = |dir: &Path| load(dir, WeightType::F32).logits(&prompt).unwrap();
+        assert!(logits(older.path()) == logits(&dir), "{family}");
+    }
+}

@@ -1,6 +1,11 @@
 //! Helpers of the integration tests.
 
-#![allow(unreachable_pub, reason = "a module of each test crate, which exports nothing")]
+#![allow(
+    unreachable_pub,
+    dead_code,
+    clippy::unwrap_used,
+    reason = "a module of each test crate, which exports nothing and uses some"
+)]
 #![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
 use std::path::{Path, PathBuf};
@@ -18,4 +23,40 @@ pub fn shared(sub: &str) -> Option<PathBuf> {
     }
     println!("skipped: {} not found", path.display());
     None
+}
+
+/// A copy of a model directory, to be changed, and removed in the end.
+pub struct Copy(PathBuf);
+
+impl Copy {
+    /// Copies the files of `dir` to a temporary directory.
+    pub fn of(dir: &Path, name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("clawdbot-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::write(path.join(entry.file_name()), std::fs::read(entry.path()).unwrap()).unwrap();
+        }
+        Copy(path)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Changes a JSON file.
+    pub fn edit(&self, file: &str, change: impl FnOnce(&mut serde_json::Value)) {
+        let path = self.0.join(file);
+        let mut json = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        change(&mut json);
+        std::fs::write(path, json.to_string()).unwrap();
+    }
+}
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        // What cannot be removed is left to the system.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
