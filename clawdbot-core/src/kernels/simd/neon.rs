@@ -26,7 +26,7 @@ impl<const DOT: bool> Neon<DOT> {
 /// Calls intrinsics.
 macro_rules! isa {
     ($($body:tt)*) => {
-        // SAFETY: the token proves that the CPU has the instructions; pointers come from references to arrays of
+        // SAFETY: the token (or the caller) proves that the CPU has the instructions; pointers come from references to arrays of
         // exactly the size that is read or written, and no load or store asks for alignment.
         unsafe { $($body)* }
     };
@@ -48,14 +48,20 @@ macro_rules! each {
 }
 
 /// `if a > b { a } else { b }`; `fmax` has other rules for NaN and zeros.
+///
+/// # Safety
+/// The CPU must have NEON.
 #[inline(always)]
-fn greater(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+unsafe fn greater(a: float32x4_t, b: float32x4_t) -> float32x4_t {
     isa!(vbslq_f32(vcgtq_f32(a, b), a, b))
 }
 
 /// `if a < b { a } else { b }`.
+///
+/// # Safety
+/// The CPU must have NEON.
 #[inline(always)]
-fn less(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+unsafe fn less(a: float32x4_t, b: float32x4_t) -> float32x4_t {
     isa!(vbslq_f32(vcltq_f32(a, b), a, b))
 }
 
@@ -80,8 +86,11 @@ unsafe fn sdot(mut acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
 }
 
 /// As [`sdot`]: 16-bit products (at most 127 * 127, so that two of them still fit), their sums in pairs, the sums of those.
+///
+/// # Safety
+/// The CPU must have NEON.
 #[inline(always)]
-fn widening_dot(acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
+unsafe fn widening_dot(acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
     isa! {
         let low = vmull_s8(vget_low_s8(w), vget_low_s8(a));
         let high = vmull_high_s8(w, a);
@@ -172,8 +181,8 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
     #[inline(always)]
     fn reduce_max(self, v: Self::F32) -> f32 {
-        let v = greater(greater(v[0], v[2]), greater(v[1], v[3]));
         isa! {
+            let v = greater(greater(v[0], v[2]), greater(v[1], v[3]));
             let v = greater(v, vextq_f32::<2>(v, v));
             vgetq_lane_f32::<0>(greater(v, vextq_f32::<1>(v, v)))
         }
