@@ -26,8 +26,8 @@ impl<const DOT: bool> Neon<DOT> {
 /// Calls intrinsics.
 macro_rules! isa {
     ($($body:tt)*) => {
-        // SAFETY: the token (or the caller) proves that the CPU has the instructions; pointers come from references to arrays of
-        // exactly the size that is read or written, and no load or store asks for alignment.
+        // SAFETY: the token, or the caller, proves that the CPU has the instructions; pointers come from references to
+        // arrays of exactly the size that is read or written, and no load or store asks for alignment.
         unsafe { $($body)* }
     };
 }
@@ -85,7 +85,8 @@ unsafe fn sdot(mut acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
     acc
 }
 
-/// As [`sdot`]: 16-bit products (at most 127 * 127, so that two of them still fit), their sums in pairs, the sums of those.
+/// As [`sdot`]: 16-bit products (at most 127 * 127, so that two of them still fit), their sums in pairs, the sums of
+/// those.
 ///
 /// # Safety
 /// The CPU must have NEON.
