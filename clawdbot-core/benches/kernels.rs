@@ -1,6 +1,6 @@
 //! Rates of the kernels beside the machine's limits, measured in the same run.
 //!
-//! `cargo bench --features bench-support --bench kernels -- [threads] [filter: limits prefill batch decode pack vector]`
+//! `cargo bench --features bench-support --bench kernels -- [threads] [filter: limits prefill batch tiles decode pack vector]`
 #![allow(clippy::print_stdout, reason = "printing is the purpose")]
 
 use clawdbot_core::Result;
@@ -47,6 +47,19 @@ fn main() -> Result<()> {
             Result::<()>::Ok(())
         })
     };
+    if wanted("tiles") {
+        // Short enough to be left alone by other work on the machine now and then.
+        for (k, group) in [(2048, 32), (2048, 64), (2048, 128), (2048, 256), (8192, 32)] {
+            let times = machine.gemm(Format::Int8(group), 128, 480, k, 1, 0.5)?;
+            let rate = 2.0 * (128 * 480 * k) as f64 / times.gemm / 1e9;
+            println!("m 128 n 480 k {k} group {group}: {rate:.0} GOP/s {:.1} % of peak", rate / int8 * 100.0);
+        }
+        for format in [Format::Bf16, Format::F32] {
+            let times = machine.gemm(format, 128, 192, 2048, 1, 0.5)?;
+            let rate = 2.0 * (128 * 192 * 2048) as f64 / times.gemm / 1e9;
+            println!("m 128 n 192 k 2048 {format:?}: {rate:.0} GFLOP/s {:.1} % of peak", rate / f32 * 100.0);
+        }
+    }
     if wanted("prefill") {
         rows(512)?;
     }

@@ -1,7 +1,8 @@
 //! What the benches measure, as plain functions: no public interface.
 #![allow(missing_docs, reason = "for the benches of this repository only")]
+#![allow(unsafe_code, reason = "the clock of a thread's CPU time")]
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::kernels::{
@@ -45,9 +46,18 @@ pub struct GemmTimes {
     pub bytes: u64,
 }
 
+/// Rows of bf16, widened when read as from a model file.
 struct Pattern {
     rows: usize,
     cols: usize,
+    bf16: Vec<u16>,
+}
+
+impl Pattern {
+    fn new(rows: usize, cols: usize) -> Self {
+        let value = |at: usize| half::bf16::from_f32((at * 17 % 251) as f32 / 125.0 - 1.0).to_bits();
+        Pattern { rows, cols, bf16: (0..cols + 251).map(value).collect() }
+    }
 }
 
 impl RowSource for Pattern {
@@ -58,8 +68,8 @@ impl RowSource for Pattern {
         self.cols
     }
     fn read_row(&self, row: usize, out: &mut [f32]) {
-        for (at, out) in out.iter_mut().enumerate() {
-            *out = ((row * 31 + at * 17) % 251) as f32 / 125.0 - 1.0;
+        for (out, bf16) in out.iter_mut().zip(&self.bf16[row * 31 % 251..]) {
+            *out = f32::from_bits(u32::from(*bf16) << 16);
         }
     }
 }
@@ -122,20 +132,23 @@ impl Machine {
         seconds: f64,
     ) -> Result<GemmTimes> {
         let kernels = self.kernels;
-        let start = Instant::now();
+        let pattern = Pattern::new(n, k);
+        let watch = Stopwatch::start(region.threads());
         let mut matrices = Vec::with_capacity(copies);
         for _ in 0..copies {
-            matrices.push(PackedMatrix::pack(kernels, region, format, &[&Pattern { rows: n, cols: k }])?);
+            matrices.push(PackedMatrix::pack(kernels, region, format, &[&pattern])?);
         }
-        let pack = start.elapsed().as_secs_f64() / copies as f64;
+        let pack = watch.seconds() / copies as f64;
         let x: Vec<f32> = (0..m * k).map(|i| ((i * 7919) % 1009) as f32 / 500.0 - 1.0).collect();
         let mut out = vec![0.0; m * n];
         let mut quantized = QuantizedRows::default();
         let mut quantize = 0.0;
         if let ComputeFormat::Int8 { group } = format {
-            quantize = repeat(seconds / 10.0, |_| quantized.quantize(kernels, region, &x, m, k, group))?;
+            quantize = repeat(region.threads(), seconds / 10.0, |_| {
+                quantized.quantize(kernels, region, &x, m, k, group)
+            })?;
         }
-        let gemm = repeat(seconds, |round| {
+        let gemm = repeat(region.threads(), seconds, |round| {
             let lhs = match format {
                 ComputeFormat::Int8 { .. } => Lhs::Int8(&quantized),
                 _ => Lhs::F32(&x),
@@ -150,8 +163,8 @@ impl Machine {
     pub fn vector(&self, len: usize) -> [(&'static str, f64); 4] {
         let (a, b) = (vec![0.7; len], vec![0.3; len]);
         let (mut out, mut bf16) = (vec![0.0; len], vec![0; len]);
-        let mut time = |f: &mut dyn FnMut()| {
-            let timed = repeat(0.05, |_| {
+        let time = |f: &mut dyn FnMut()| {
+            let timed = repeat(1, 0.05, |_| {
                 f();
                 Ok(())
             });
@@ -166,16 +179,49 @@ impl Machine {
     }
 }
 
-/// Seconds per call: the median of the calls that fit into `seconds`, at least 3.
-fn repeat(seconds: f64, mut f: impl FnMut(usize) -> Result<()>) -> Result<f64> {
-    f(0)?;
-    let mut times = Vec::new();
-    let all = Instant::now();
-    while times.len() < 3 || all.elapsed().as_secs_f64() < seconds {
-        let start = Instant::now();
-        f(times.len() + 1)?;
-        times.push(start.elapsed().as_secs_f64());
+/// Seconds that the work of `threads` threads takes: for one thread the CPU time, where the system tells it, which other
+/// work on the machine disturbs least.
+struct Stopwatch {
+    wall: Instant,
+    cpu: Option<Duration>,
+}
+
+impl Stopwatch {
+    fn start(threads: usize) -> Self {
+        Stopwatch { wall: Instant::now(), cpu: if threads == 1 { thread_cpu_time() } else { None } }
     }
-    times.sort_by(f64::total_cmp);
-    Ok(times[times.len() / 2])
+
+    fn seconds(&self) -> f64 {
+        let cpu = self.cpu.and_then(|start| thread_cpu_time().map(|now| now.saturating_sub(start)));
+        cpu.unwrap_or_else(|| self.wall.elapsed()).as_secs_f64()
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn thread_cpu_time() -> Option<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one timespec.
+    let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } != 0;
+    (!failed).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn thread_cpu_time() -> Option<Duration> {
+    None
+}
+
+/// Seconds per call: the best of the calls that fit into `seconds`, at least 5. Whatever else runs on the machine only
+/// slows down.
+fn repeat(threads: usize, seconds: f64, mut f: impl FnMut(usize) -> Result<()>) -> Result<f64> {
+    f(0)?;
+    let mut best = f64::MAX;
+    let mut count = 0;
+    let all = Instant::now();
+    while count < 5 || all.elapsed().as_secs_f64() < seconds {
+        let watch = Stopwatch::start(threads);
+        f(count + 1)?;
+        best = best.min(watch.seconds());
+        count += 1;
+    }
+    Ok(best)
 }

@@ -22,7 +22,7 @@ macro_rules! error_kinds {
             pub const ALL: &'static [ErrorKind] = &[$(ErrorKind::$name,)+];
 
             /// The kind's name as written in Rust (and, in other notations, in C and Python).
-            pub fn name(self) -> &'static str {
+            pub const fn name(self) -> &'static str {
                 match self { $(ErrorKind::$name => stringify!($name),)+ }
             }
 

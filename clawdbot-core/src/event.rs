@@ -1,8 +1,8 @@
 //! What a request gives back: events while it runs, a completion at its end.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::sampling::Logprobs;
+use crate::sampling::{Logprobs, TokenLogprob};
 
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +64,31 @@ impl Usage {
 
 fn rate(tokens: usize, seconds: f64) -> f64 {
     if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 }
+}
+
+impl Completion {
+    /// The completion as a JSON object, with the names of the fields.
+    pub fn to_json(&self) -> Map<String, Value> {
+        let entry = |entry: &TokenLogprob| json!({"id": entry.id, "logprob": entry.logprob});
+        let report = |report: &Logprobs| {
+            let top: Vec<Value> = report.top.iter().map(entry).collect();
+            json!({"id": report.chosen.id, "logprob": report.chosen.logprob, "top": top})
+        };
+        let logprobs = self.logprobs.as_ref().map(|all| all.iter().map(report).collect::<Vec<Value>>());
+        let object = json!({
+            "text": self.text, "token_ids": self.token_ids, "finish_reason": self.finish_reason.name(),
+            "usage": {
+                "prompt_tokens": self.usage.prompt_tokens, "cached_tokens": self.usage.cached_tokens,
+                "completion_tokens": self.usage.completion_tokens, "queue_seconds": self.usage.queue_seconds,
+                "prefill_seconds": self.usage.prefill_seconds, "decode_seconds": self.usage.decode_seconds,
+            },
+            "logprobs": logprobs, "options": self.options,
+        });
+        match object {
+            Value::Object(map) => map,
+            _ => Map::new(),
+        }
+    }
 }
 
 /// Something that happened to a request.

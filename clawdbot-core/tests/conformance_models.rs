@@ -1,12 +1,11 @@
 //! The published architectures, with random weights, against logits that transformers computed.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 mod support;
 
 use std::path::Path;
 
-use clawdbot_core::{
-    GenerateOptions, KvType, Model, ModelOptions, Prompt, Runtime, RuntimeOptions, Source, WeightType,
-};
+use clawdbot_core::{GenerateOptions, Model, ModelOptions, Runtime, RuntimeOptions, Source, WeightType};
 use serde_json::Value;
 
 /// Families that are supported.

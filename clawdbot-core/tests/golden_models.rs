@@ -1,4 +1,5 @@
 //! Trained models: the text they were published with, and what this library's own reference computes.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 mod support;
 

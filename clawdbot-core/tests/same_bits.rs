@@ -1,4 +1,5 @@
 //! The same bits whatever the instruction set, the batch, the chunking and the number of threads.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 mod support;
 

@@ -47,6 +47,7 @@ def save(path: Path, weights: dict[str, np.ndarray], metadata: dict[str, str]) -
             entries[name] = w
     header = {"format": "clawdbot-int8", "version": "1", "group_size": str(GROUP)}
     save_file(entries, path, header | metadata)
+    path.chmod(0o644)
 
 
 def load(path: Path) -> dict[str, np.ndarray]:

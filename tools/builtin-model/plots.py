@@ -432,7 +432,7 @@ PLOTS: dict[str, Plot] = {
         (
             "{h} wanted to build the biggest snowman of all. {he} made a ball of snow and rolled it [over the field|through the snow], and it grew [bigger and bigger|as big as a house].",
             "But then the ball was too heavy. {h} pushed and pulled, but it did not move. {he} tried to lift the head, but it [fell down and broke|fell on {his} feet].",
-            "{friend} was watching from the window and came out. \"[That looks hard|What a big ball],\" said {f}. \"[Let us push together|Shall I help you?].\" "
+            "{friend} was watching from the window and came out. \"[That looks hard|What a big ball],\" said {f}. \"[Let us push together.|Shall I help you?]\" "
             "One, two, three! The ball moved. {f} made the arms out of sticks, and {h} made the nose out of a carrot.",
             "\"[He looks cold|Something is missing],\" said {h}, and {he} gave the snowman {his} own {colour} scarf. "
             "The snowman [seemed to smile|looked very fine]. Then they went inside and drank warm milk.",

@@ -15,7 +15,7 @@ SAMPLES = (  # text behind <s>, temperature, seed
     ("Once upon a time", 0.0, 0),
     ("Once upon a time", 0.7, 1),
     ("Once upon a time", 0.7, 2),
-    ("One", 0.7, 3),
+    ("Once upon a time", 0.7, 3),
 )
 CHATS = (
     (["Tell me a story about a fox named Pip who lost a red kite."], 0.0, 0),
@@ -51,7 +51,7 @@ class Writer:
         while len(ids) < self.max_tokens and (token := pick(logits, temperature, self.top_p, rng)) not in self.stops:
             ids.append(token)
             logits = self.model.forward([token])[-1]
-        return self.tokenizer.decode(ids)
+        return self.tokenizer.decode(ids, skip_special_tokens=False)
 
     def story(self, start: str, temperature: float, seed: int) -> str:
         """A plain story that begins with ``start``."""

@@ -116,7 +116,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train the built-in model.")
     parser.add_argument("--dir", type=Path, default=Path("build"), help="where tokenizer.json is and checkpoints go")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--documents", type=int, default=4200, help="documents read in full (default: %(default)s)")
+    parser.add_argument("--documents", type=int, default=6500, help="documents read in full (default: %(default)s)")
     parser.add_argument("--openings", type=int, default=8000, help="documents of which only the opening is read, first")
     parser.add_argument("--batch-tokens", type=int, default=2560, help="tokens per step, padding included")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate")

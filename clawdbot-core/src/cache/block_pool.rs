@@ -53,10 +53,12 @@ impl BlockPool {
         self.page_bytes
     }
 
+    #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
         self.allocated() - self.free.len()
     }
 
+    #[cfg(test)]
     pub(crate) fn allocated(&self) -> usize {
         self.pages.len() - self.empty_slots.len()
     }

@@ -76,8 +76,7 @@ impl KvShape {
     /// # Errors
     /// `InvalidModel` when the product overflows.
     pub(crate) fn page_bytes(&self, layers: usize) -> Result<u64> {
-        let elements =
-            self.kv_heads.checked_mul(self.head_dim.checked_add(self.value_stride()).unwrap_or(usize::MAX));
+        let elements = self.kv_heads.checked_mul(self.head_dim.saturating_add(self.value_stride()));
         elements
             .and_then(|n| n.checked_mul(PAGE_TOKENS * self.element_bytes()))
             .and_then(|n| n.checked_mul(layers))
@@ -108,6 +107,11 @@ pub(crate) struct KvCache {
 pub(crate) struct PageTables(Vec<Vec<Option<PageId>>>);
 
 impl PageTables {
+    /// Whether any page would be given back by releasing all.
+    pub(crate) fn hold_pages(&self) -> bool {
+        self.0.iter().flatten().any(Option::is_some)
+    }
+
     /// Table of the group that `layer` belongs to.
     pub(crate) fn of_layer(&self, cache: &KvCache, layer: usize) -> &[Option<PageId>] {
         self.0.get(cache.layers[layer].0).map_or(&[], Vec::as_slice)
@@ -224,6 +228,7 @@ impl KvCache {
     }
 
     /// Pages in use and pages allocated, over all groups.
+    #[cfg(test)]
     pub(crate) fn usage(&self) -> (usize, usize) {
         let pools = self.groups.iter().map(|group| &group.pool);
         pools.fold((0, 0), |(used, all), pool| (used + pool.used(), all + pool.allocated()))

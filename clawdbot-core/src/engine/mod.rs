@@ -69,14 +69,20 @@ impl Engine {
     ///
     /// # Errors
     /// `InvalidArgument` when it still has some, `Closed` when it does not exist.
-    pub(crate) fn start(&mut self, id: SequenceId, job: Job) -> Result<()> {
+    pub(crate) fn start(&mut self, id: SequenceId, mut job: Job) -> Result<()> {
         self.clock += 1;
-        let clock = self.clock;
-        let sequence = self.sequence(id)?;
+        let gone = || Error::new(ErrorKind::Closed, "the session is closed");
+        let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
         if sequence.job.is_some() {
             return Err(Error::invalid_argument("the session already has a stream that is not finished"));
         }
-        sequence.arrival = clock;
+        // What is wanted first is logits, and they come from computing the last token: after `truncate`, again.
+        let last = sequence.tokens.len().saturating_sub(1);
+        if sequence.computed > last {
+            sequence.computed = self.cache.truncate(&mut sequence.tables, last);
+            job.cached = sequence.computed;
+        }
+        sequence.arrival = self.clock;
         sequence.job = Some(job);
         Ok(())
     }
@@ -97,23 +103,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Pages of the KV cache in use, and allocated.
-    pub(crate) fn cache_usage(&self) -> (usize, usize) {
-        self.cache.usage()
-    }
-
-    /// Runs one forward pass for all sequences that have work. Returns whether there was any.
+    /// Runs one forward pass for all sequences that have work. Returns whether anything was done: a pass, or the end of
+    /// a cancelled job.
     ///
     /// # Errors
     /// Only when nothing could be run for anybody, such as in a forked child; what concerns one sequence becomes an
     /// event of that sequence.
     pub(crate) fn step(&mut self, loaded: &Loaded) -> Result<bool> {
-        self.retire_cancelled();
+        let retired = self.retire_cancelled();
         let options = &loaded.options;
         let limits = Limits { rows: options.prefill_chunk as usize, sequences: options.max_batch as usize };
         let mut shares = plan_step(&self.sequences, &limits);
         if shares.is_empty() {
-            return Ok(false);
+            return Ok(retired);
         }
         self.find_pages(&mut shares);
         if shares.is_empty() {
@@ -122,7 +124,9 @@ impl Engine {
         let started = Instant::now();
         let outcome = self.forward(loaded, &shares);
         match outcome {
-            Ok(Pass::Cancelled) => self.retire_cancelled(),
+            Ok(Pass::Cancelled) => {
+                self.retire_cancelled();
+            }
             Ok(Pass::Done) => self.deliver(loaded, &shares, started),
             Err(error) if error.kind() == ErrorKind::ForkedRuntime => return Err(error),
             Err(error) => {
@@ -141,12 +145,11 @@ impl Engine {
         }
     }
 
-    fn retire_cancelled(&mut self) {
-        for sequence in self.sequences.values_mut() {
-            if sequence.job.as_ref().is_some_and(Job::is_cancelled) {
-                sequence.finish(FinishReason::Cancelled);
-            }
-        }
+    /// Ends the jobs that were cancelled. Returns whether there were any.
+    fn retire_cancelled(&mut self) -> bool {
+        let cancelled = |sequence: &&mut Sequence| sequence.job.as_ref().is_some_and(Job::is_cancelled);
+        let retired = self.sequences.values_mut().filter(cancelled);
+        retired.map(|sequence| sequence.finish(FinishReason::Cancelled)).count() > 0
     }
 
     fn fail(&mut self, id: SequenceId, error: Error) {
@@ -175,6 +178,11 @@ impl Engine {
                     // The victim may have stood before this share.
                     index = shares.iter().position(|other| other.id == share.id).unwrap_or(shares.len());
                 }
+                None if self.others_hold_pages(share.id) => {
+                    // Those came first: this one waits until they are done.
+                    self.evict(share.id);
+                    shares.remove(index);
+                }
                 None => {
                     self.fail(share.id, error);
                     shares.remove(index);
@@ -188,11 +196,17 @@ impl Engine {
     fn victim(&self, id: SequenceId) -> Option<SequenceId> {
         let arrival = self.sequences.get(&id)?.arrival;
         let holders =
-            self.sequences.iter().filter(|(other, sequence)| **other != id && sequence.computed > 0);
+            self.sequences.iter().filter(|(other, sequence)| **other != id && sequence.tables.hold_pages());
         holders
             .filter(|(_, sequence)| !sequence.is_running() || sequence.arrival > arrival)
             .max_by_key(|(_, sequence)| (!sequence.is_running(), sequence.arrival))
             .map(|(&id, _)| id)
+    }
+
+    fn others_hold_pages(&self, id: SequenceId) -> bool {
+        self.sequences
+            .iter()
+            .any(|(other, sequence)| *other != id && sequence.is_running() && sequence.tables.hold_pages())
     }
 
     /// Gives back the pages of a sequence. Its tokens stay, and are computed again, to the same bits, when needed.

@@ -34,7 +34,7 @@ pub(crate) struct Job {
     /// Tokens before this index are the prompt.
     pub(crate) prompt_end: usize,
     /// Tokens that were in the cache when the request came.
-    cached: usize,
+    pub(crate) cached: usize,
     /// Logits of all rows, when they are what is wanted.
     pub(crate) scores: Option<Vec<f32>>,
     /// Whether nobody wants to see tokens one by one.

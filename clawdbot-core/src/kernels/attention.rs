@@ -260,6 +260,7 @@ fn add_values<S: Simd, E: KvElement, const R: usize, const V: usize>(
             acc[r][v] = s.mul(old, s.splat(rescale[r]));
         }
     }
+    #[expect(clippy::needless_range_loop, reason = "the key is a row of values and a column of weights")]
     for key in 0..last {
         let row = &block.values[key * block.value_stride + dim..][..V * LANES];
         let values: [S::F32; V] = std::array::from_fn(|v| E::load(s, &row.as_chunks::<LANES>().0[v]));

@@ -33,24 +33,21 @@ pub(crate) fn available() -> Vec<&'static KernelSet> {
 /// # Errors
 /// `InvalidArgument` when `name` or `CLAWDBOT_ISA` names a set that does not exist or that this CPU cannot run.
 pub(crate) fn select(name: Option<&str>) -> Result<&'static KernelSet> {
-    if name.is_some() {
-        return choose("option kernels", name);
-    }
     static CHOICE: OnceLock<Result<&'static KernelSet>> = OnceLock::new();
-    CHOICE
-        .get_or_init(|| {
-            choose(
-                VARIABLE,
-                std::env::var_os(VARIABLE).as_deref().map(|name| name.to_string_lossy()).as_deref(),
-            )
-        })
-        .clone()
+    let by_variable = || {
+        let value = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
+        choose(VARIABLE, value.as_deref().map(|name| name.to_string_lossy()).as_deref())
+    };
+    match name {
+        Some(_) => choose("option kernels", name).map_err(|error| error.with("option", "kernels")),
+        None => CHOICE.get_or_init(by_variable).clone(),
+    }
 }
 
 fn choose(what: &str, forced: Option<&str>) -> Result<&'static KernelSet> {
     let sets = available();
     let found = match forced {
-        None | Some("") => sets.first(),
+        None => sets.first(),
         Some(name) => sets.iter().find(|set| set.name == name),
     };
     found.copied().ok_or_else(|| {

@@ -1,4 +1,8 @@
 //! int8 x int8 -> int32 inside a group, f32 across groups.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "tiles are indexed by row and panel in several arrays at once"
+)]
 
 use std::ops::Range;
 
@@ -11,6 +15,8 @@ use super::{Kernel, Simd};
 pub(super) const SLICE_BLOCKS: usize = 128;
 /// Groups of a slice at most.
 const SLICE_GROUPS: usize = 32;
+/// k-blocks between two tests for the end of a group, where the group has that many.
+const UNROLL: usize = 4;
 /// How far ahead of its reads the narrow kernel asks for weights, in cache lines.
 const PREFETCH_LINES: usize = 24;
 
@@ -144,7 +150,7 @@ unsafe fn narrow_tile<S: Simd, const R: usize, const U: usize>(
     }
 }
 
-/// Many rows: tiles of `MR` rows by `NP` panels.
+/// Many rows: tiles of `MR` rows (a multiple of 4) by `NP` panels.
 pub(super) struct Wide<const MR: usize, const NP: usize>;
 impl<const MR: usize, const NP: usize> Kernel for Wide<MR, NP> {
     type Args<'a> = Int8Args<'a>;
@@ -222,21 +228,24 @@ unsafe fn wide_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &In
             }
             let mut row = 0;
             while row < rows {
+                let row_group = (chunk + row) * groups + first_group;
                 // SAFETY: `check`: the left-hand side has `MR - 1` rows beyond the last, so the tile's rows exist;
                 // `sums` has a multiple of MR rows.
                 unsafe {
-                    let row_group = (chunk + row) * groups + first_group;
-                    wide_tile::<S, MR, NP>(
-                        s,
-                        &slice,
-                        codes.as_ptr().add((chunk + row) * stride + 4 * first_block),
+                    let lhs = TileRows {
+                        codes: codes.as_ptr().add((chunk + row) * stride + 4 * first_block),
                         stride,
-                        scales.as_ptr().add(row_group),
-                        starts.as_ptr().add(row_group),
+                        scales: scales.as_ptr().add(row_group),
+                        starts: starts.as_ptr().add(row_group),
                         groups,
-                        (count, group_blocks, blocks),
-                        &mut *sums.as_mut_ptr().add(row).cast(),
-                    );
+                    };
+                    let extent = (count, group_blocks, blocks);
+                    let sums = sums.as_mut_ptr().add(row);
+                    match rows - row {
+                        1 | 2 => wide_tile::<S, 2, NP>(s, &slice, lhs, extent, &mut *sums.cast()),
+                        3 | 4 => wide_tile::<S, 4, NP>(s, &slice, lhs, extent, &mut *sums.cast()),
+                        _ => wide_tile::<S, MR, NP>(s, &slice, lhs, extent, &mut *sums.cast()),
+                    }
                 }
                 row += MR;
             }
@@ -251,24 +260,33 @@ unsafe fn wide_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &In
     }
 }
 
-/// `MR` rows by `NP` panels by a slice: `sums += `.
-///
-/// # Safety
-/// `codes` must point to `MR` rows, `stride` apart, of `4 * blocks` codes; `scales` and `starts` to `MR` rows, `groups`
-/// apart, of `count` numbers; the slice must hold `blocks` blocks in `count` groups of `group_blocks` (the last may be shorter).
-#[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "inlined; a struct would be taken apart again")]
-unsafe fn wide_tile<S: Simd, const MR: usize, const NP: usize>(
-    s: S,
-    slice: &Slice<NP>,
+/// The left-hand side of a tile: pointers to its first row at the slice's first block and group.
+#[derive(Clone, Copy)]
+struct TileRows {
     codes: *const i8,
+    /// Codes from row to row.
     stride: usize,
     scales: *const f32,
     starts: *const i32,
+    /// Scales and starts from row to row.
     groups: usize,
+}
+
+/// `MR` rows by `NP` panels by a slice: `sums += `. int32 and f32 sums stay in registers:
+/// larger tiles whose f32 sums do not fit were no faster but for groups above 128.
+///
+/// # Safety
+/// `lhs` must have `MR` rows of `4 * blocks` codes and of `count` scales and starts; the slice must hold `blocks` blocks in
+/// `count` groups of `group_blocks` (the last may be shorter).
+#[inline(always)]
+unsafe fn wide_tile<S: Simd, const MR: usize, const NP: usize>(
+    s: S,
+    slice: &Slice<NP>,
+    lhs: TileRows,
     (count, group_blocks, blocks): (usize, usize, usize),
     sums: &mut [[[f32; LANES]; NP]; MR],
 ) {
+    let TileRows { codes, stride, scales, starts, groups } = lhs;
     // SAFETY: the caller's promises bound every access.
     unsafe {
         let mut totals = [[s.zero(); NP]; MR];
@@ -284,18 +302,16 @@ unsafe fn wide_tile<S: Simd, const MR: usize, const NP: usize>(
                     dots[r] = [s.splat_i32(*starts.add(r * groups + g)); NP];
                 }
             }
-            for block in g * group_blocks..((g + 1) * group_blocks).min(blocks) {
-                let weights = slice.codes.get_unchecked(block);
-                let mut w = [s.load_prepared(&weights[0]); NP];
-                for p in 1..NP {
-                    w[p] = s.load_prepared(&weights[p]);
+            let (mut block, end) = (g * group_blocks, ((g + 1) * group_blocks).min(blocks));
+            while block + UNROLL <= end {
+                for at in block..block + UNROLL {
+                    dots = tile_step(s, slice, codes.add(4 * at), stride, at, dots);
                 }
-                for r in 0..MR {
-                    let a = s.splat_a4(&*codes.add(r * stride + 4 * block).cast());
-                    for p in 0..NP {
-                        dots[r][p] = s.dot4(dots[r][p], w[p], a);
-                    }
-                }
+                block += UNROLL;
+            }
+            while block < end {
+                dots = tile_step(s, slice, codes.add(4 * block), stride, block, dots);
+                block += 1;
             }
             let weight_scales = slice.scales.get_unchecked(g);
             for r in 0..MR {
@@ -312,4 +328,34 @@ unsafe fn wide_tile<S: Simd, const MR: usize, const NP: usize>(
             }
         }
     }
+}
+
+/// One k-block of a tile.
+///
+/// # Safety
+/// `codes` must point to the block's codes of the first row; the slice must hold the block.
+#[inline(always)]
+unsafe fn tile_step<S: Simd, const MR: usize, const NP: usize>(
+    s: S,
+    slice: &Slice<NP>,
+    codes: *const i8,
+    stride: usize,
+    block: usize,
+    mut dots: [[S::I32; NP]; MR],
+) -> [[S::I32; NP]; MR] {
+    // SAFETY: the caller's promises bound every access.
+    unsafe {
+        let weights = slice.codes.get_unchecked(block);
+        let mut w = [s.load_prepared(&weights[0]); NP];
+        for p in 1..NP {
+            w[p] = s.load_prepared(&weights[p]);
+        }
+        for r in 0..MR {
+            let a = s.splat_a4(&*codes.add(r * stride).cast());
+            for p in 0..NP {
+                dots[r][p] = s.dot4(dots[r][p], w[p], a);
+            }
+        }
+    }
+    dots
 }

@@ -14,7 +14,7 @@ pub(super) mod scalar {
     }
 
     pub(in crate::kernels) static KERNELS: KernelSet =
-        kernel_set!("scalar", "any", entry, int8: 2 x 1, float: 2 x 1);
+        kernel_set!("scalar", "any", entry, int8: 4 x 1, float: 2 x 1);
 
     pub(in crate::kernels) fn detected() -> bool {
         true
@@ -71,7 +71,7 @@ x86_64_isa!(
 
 x86_64_isa!(
     /// AVX2 with FMA.
-    avx2, "avx2", Avx2, int8: 3 x 1, float: 6 x 1, ["avx2", "fma"]
+    avx2, "avx2", Avx2, int8: 4 x 1, float: 6 x 1, ["avx2", "fma"]
 );
 
 aarch64_isa!(

@@ -39,16 +39,6 @@ pub(crate) enum ComputeFormat {
     F32,
 }
 
-/// A row that is int8 already.
-pub(crate) struct Int8Row<'a> {
-    /// `[cols]`, in -127..=127.
-    pub(crate) codes: &'a [i8],
-    /// bf16, one per group.
-    pub(crate) scales: &'a [u16],
-    /// Weights per scale.
-    pub(crate) group: usize,
-}
-
 /// Where rows of weights come from.
 pub(crate) trait RowSource: Sync {
     /// Rows: output columns of the product.
@@ -57,10 +47,17 @@ pub(crate) trait RowSource: Sync {
     fn cols(&self) -> usize;
     /// Writes row `row` to `out`, `[cols]`.
     fn read_row(&self, row: usize, out: &mut [f32]);
-    /// The row as int8, if it is stored so; taken over as it is when the group is the wanted one.
-    fn int8_row(&self, row: usize) -> Option<Int8Row<'_>> {
-        let _ = row;
+    /// The group size of a source that is stored as int8; rows of the wanted group are then taken over as they are.
+    fn int8_group(&self) -> Option<usize> {
         None
+    }
+    /// Writes the codes, `[cols]` in -127..=127, and the bf16 scales, one per group, of a source stored as int8.
+    ///
+    /// # Errors
+    /// `InvalidModel` for a code of -128.
+    fn read_int8(&self, row: usize, codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
+        let _ = (codes, scales);
+        Err(Error::internal(format!("row {row} is not stored as int8")))
     }
 }
 
@@ -291,19 +288,13 @@ impl Rows<'_> {
                         continue;
                     }
                     let (source, index_there) = self.locate(index);
-                    match source.int8_row(index_there).filter(|stored| stored.group == group) {
-                        Some(stored) => {
-                            row_codes.copy_from_slice(stored.codes);
-                            row_scales.copy_from_slice(stored.scales);
-                        }
-                        None => {
-                            source.read_row(index_there, &mut row);
-                            if !kernels.quantize_weights(&row, group, row_codes, &mut row_scales) {
-                                return Err(Error::invalid_model(format!(
-                                    "row {index_there} has a weight that is not finite"
-                                ))
-                                .with("row", index_there));
-                            }
+                    if source.int8_group() == Some(group) {
+                        source.read_int8(index_there, row_codes, &mut row_scales)?;
+                    } else {
+                        source.read_row(index_there, &mut row);
+                        if !kernels.quantize_weights(&row, group, row_codes, &mut row_scales) {
+                            let message = format!("row {index_there} has a weight that is not finite");
+                            return Err(Error::invalid_model(message).with("row", index_there));
                         }
                     }
                     for (scale, group_scales) in row_scales.iter().zip(scales.chunks_mut(LANES)) {

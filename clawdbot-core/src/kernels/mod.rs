@@ -26,10 +26,10 @@ mod vector;
 
 pub(crate) use dispatch::{available, select};
 pub(crate) use gemm::{Epilogue, Lhs, gemm};
-pub(crate) use matrix::{ComputeFormat, Int8Row, PackedMatrix, RowSource};
+pub(crate) use matrix::{ComputeFormat, PackedMatrix, RowSource};
 pub(crate) use quantize::QuantizedRows;
 pub(crate) use simd::Simd;
-pub(crate) use vector::{exp, silu};
+pub(crate) use vector::exp;
 
 use crate::error::Result;
 
@@ -74,8 +74,8 @@ pub(crate) struct KernelSet {
     quantize_weights: Slot<quantize::QuantizeWeights>,
     rms_norm: Slot<vector::RmsNorm>,
     silu_mul: Slot<vector::SiluMul>,
-    add: Slot<vector::Add>,
     to_bf16: Slot<vector::ToBf16>,
+    #[cfg(any(test, feature = "bench-support"))]
     exp: Slot<vector::Exp>,
     attention_f32: Slot<attention::Attention<f32>>,
     attention_bf16: Slot<attention::Attention<u16>>,
@@ -112,8 +112,8 @@ macro_rules! kernel_set {
             quantize_weights: slot!($entry, quantize::QuantizeWeights),
             rms_norm: slot!($entry, vector::RmsNorm),
             silu_mul: slot!($entry, vector::SiluMul),
-            add: slot!($entry, vector::Add),
             to_bf16: slot!($entry, vector::ToBf16),
+            #[cfg(any(test, feature = "bench-support"))]
             exp: slot!($entry, vector::Exp),
             attention_f32: slot!($entry, attention::Attention<f32>),
             attention_bf16: slot!($entry, attention::Attention<u16>),

@@ -64,6 +64,8 @@ impl QuantizedRows {
         let too_many =
             || Error::new(ErrorKind::OutOfBudget, format!("[{m}, {k}] activations do not fit into memory"));
         let rows = m.checked_add(SPARE_ROWS).ok_or_else(too_many)?;
+        // Empty until everything is there.
+        self.m = 0;
         self.codes.reserve(rows.checked_mul(stride).ok_or_else(too_many)?)?;
         self.scales.reserve(rows.checked_mul(groups).ok_or_else(too_many)?)?;
         self.starts.reserve(rows.checked_mul(groups).ok_or_else(too_many)?)?;
@@ -94,19 +96,10 @@ impl QuantizedRows {
         Ok(())
     }
 
-    /// Rows.
-    pub(crate) fn m(&self) -> usize {
-        self.m
-    }
-
-    /// Bytes that `[m, k]` in groups of `group` take, for plans.
-    pub(crate) fn bytes(m: usize, k: usize, group: usize) -> u64 {
-        (m as u64 + SPARE_ROWS as u64) * (k.next_multiple_of(64) as u64 + 8 * groups(k, group.max(1)) as u64)
-    }
-
-    /// Bytes from row to row: whole cache lines.
+    /// Bytes from row to row: an odd multiple of 512, so that the same stretch of 512 codes of eight rows falls into
+    /// different sets of a cache.
     fn stride(k: usize) -> usize {
-        k.next_multiple_of(64)
+        (k.div_ceil(512) | 1) * 512
     }
 
     /// # Panics

@@ -16,7 +16,7 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
     let n = s.round_to_i32(s.mul(x, s.splat(std::f32::consts::LOG2_E)));
     let minus_n = s.sub(s.zero(), s.i32_to_f32(n));
     // ln(2) in two parts; the first has few bits, so its product with n is exact.
-    let r = s.fma(minus_n, s.splat(0.693_359_375), x);
+    let r = s.fma(minus_n, s.splat(0.693_359_4), x);
     let r = s.fma(minus_n, s.splat(-2.121_944_4e-4), r);
     let p = s.splat(1.987_569_1e-4);
     let p = s.fma(p, r, s.splat(1.398_199_9e-3));
@@ -91,19 +91,10 @@ impl Kernel for SiluMul {
     }
 }
 
-/// See [`KernelSet::add`].
-pub(super) struct Add;
-impl Kernel for Add {
-    type Args<'a> = (&'a [f32], &'a [f32], &'a mut [f32]);
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(s: S, (a, b, out): Self::Args<'_>) {
-        for_each_vector!(s, out, [a = a, b = b] s.add(a, b));
-    }
-}
-
-/// See [`KernelSet::exp`].
+/// [`exp`] of a slice, to measure and to test it.
+#[cfg(any(test, feature = "bench-support"))]
 pub(super) struct Exp;
+#[cfg(any(test, feature = "bench-support"))]
 impl Kernel for Exp {
     type Args<'a> = (&'a [f32], &'a mut [f32]);
     type Output = ();
@@ -144,12 +135,8 @@ impl KernelSet {
         self.silu_mul.call((gate, up, out));
     }
 
-    /// `out = a + b`, all of one length.
-    pub(crate) fn add(&self, a: &[f32], b: &[f32], out: &mut [f32]) {
-        self.add.call((a, b, out));
-    }
-
     /// `out = exp(x)`, see [`exp()`].
+    #[cfg(any(test, feature = "bench-support"))]
     pub(crate) fn exp(&self, x: &[f32], out: &mut [f32]) {
         self.exp.call((x, out));
     }

@@ -152,12 +152,6 @@ impl ModelConfig {
         }
     }
 
-    /// As [`ModelConfig::opt_f64`], of a key that must be there.
-    pub(super) fn f64(&self, key: &str) -> Result<f64> {
-        let value = self.opt_f64(key)?;
-        self.required(key, "a number", value)
-    }
-
     /// A number that is finite as f32; `None` if absent or null.
     pub(super) fn opt_f32(&self, key: &str) -> Result<Option<f32>> {
         let Some(number) = self.opt_f64(key)? else { return Ok(None) };

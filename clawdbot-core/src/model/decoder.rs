@@ -206,7 +206,7 @@ impl Ops<'_> {
     fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
         let width = weight.len();
         self.by_rows(out, width, |row, out| {
-            self.kernels.rms_norm(&x[row * width..][..width], weight, eps, out)
+            self.kernels.rms_norm(&x[row * width..][..width], weight, eps, out);
         });
     }
 

@@ -102,7 +102,7 @@ impl Runtime {
         drop(available);
         let reservation =
             self.budget().reserve(sizes.weights.saturating_add(sizes.scratch), "weights and scratch")?;
-        let Opened { spec, defaults, weights, unused, text, name } = opened;
+        let Opened { spec, defaults, weights, unused, text, name, .. } = opened;
         if !unused.is_empty() {
             let first = unused.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
             let count = unused.len();

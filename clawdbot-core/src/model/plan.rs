@@ -24,12 +24,18 @@ pub struct Plan {
     pub architecture: &'static str,
     /// Weights in all matrices and vectors.
     pub parameters: u64,
+    /// Weights in the matrices of the layers: what every token is multiplied with on its way to the output head.
+    pub block_parameters: u64,
     /// Size of the tensors as stored.
     pub stored_bytes: u64,
+    /// Type of the weights as `config.json` names it.
+    pub stored_dtype: Option<String>,
     /// `int8`, `bf16` or `f32`.
     pub weights: &'static str,
     /// Packed weights in memory.
     pub weights_bytes: u64,
+    /// How many of them a forward pass reads: all but an embedding that is not the output head too.
+    pub weights_bytes_per_pass: u64,
     /// `bf16` or `f32`.
     pub kv: &'static str,
     /// KV cache for one token.
@@ -85,14 +91,28 @@ impl Plan {
         let shape = Decoder::kv_shape(spec, options.kv_type());
         let cache = KvCache::new(shape, &Decoder::layer_states(spec), &Budget::new(None))?;
         let page = cache.bytes_per_token() * PAGE_TOKENS as u64;
+        let names = spec.tensors();
+        let embedding = names.embed_tokens.n as u64 * names.embed_tokens.k as u64;
+        let head = names.lm_head.as_ref().map_or(0, |head| head.n as u64 * head.k as u64);
+        let looked_up = match &names.lm_head {
+            Some(_) => PackedMatrix::packed_bytes(
+                format(options.weights),
+                names.embed_tokens.n,
+                names.embed_tokens.k,
+            )?,
+            None => 0,
+        };
         let matrices: u64 = packed_shapes(spec).iter().map(|&(n, k)| n as u64 * k as u64).sum();
         Ok(Plan {
             name: opened.name.clone(),
             architecture: spec.architecture,
             parameters: matrices + spec.vectors_bytes() / 4,
+            block_parameters: matrices - embedding - head,
             stored_bytes: opened.weights.stored_bytes(),
+            stored_dtype: opened.dtype.clone(),
             weights: options.weights.name(),
             weights_bytes: sizes.weights,
+            weights_bytes_per_pass: sizes.weights - looked_up,
             kv: options.kv_type().name(),
             kv_bytes_per_token: cache.bytes_per_token(),
             max_context: sizes.max_context,

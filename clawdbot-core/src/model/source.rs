@@ -9,7 +9,7 @@ use super::tensors::{MatrixName, VectorName, check_tensors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::RowSource;
 use crate::tokenizer::{ChatTemplates, SpecialTokens, Tokenizer};
-use crate::weights::{MatrixView, WeightSource, read_small_file};
+use crate::weights::{MatrixSource, MatrixView, WeightSource, read_small_file};
 
 /// Most bytes of `tokenizer.json` and its companions.
 const MAX_TEXT_BYTES: u64 = 256 << 20;
@@ -69,6 +69,8 @@ pub(crate) struct Opened {
     pub(crate) spec: DecoderSpec,
     pub(crate) defaults: GenerationDefaults,
     pub(crate) weights: Weights,
+    /// Type of the weights as the configuration names it.
+    pub(crate) dtype: Option<String>,
     /// Names of tensors in the files that the model does not use.
     pub(crate) unused: Vec<String>,
     pub(crate) text: Option<Text>,
@@ -117,7 +119,7 @@ impl Opened {
         };
         let text = open_text(dir)?;
         let weights = WeightSource::open_dir(dir)?;
-        Self::checked(name, spec, defaults, weights, text)
+        Self::checked(name, &config, spec, defaults, weights, text)
     }
 
     fn open_builtin() -> Result<Self> {
@@ -132,7 +134,7 @@ impl Opened {
         };
         let weights = WeightSource::from_static(builtin!("model.safetensors"), "builtin/model.safetensors")?;
         let defaults = GenerationDefaults::parse(&generation)?;
-        Self::checked("builtin".into(), parse_spec(&config)?, defaults, weights, text)
+        Self::checked("builtin".into(), &config, parse_spec(&config)?, defaults, weights, text)
     }
 
     fn open_shape(name: &str) -> Result<Self> {
@@ -154,6 +156,7 @@ impl Opened {
             spec: parse_spec(&config)?,
             defaults: GenerationDefaults::default(),
             weights: Weights::Random,
+            dtype: None,
             unused: Vec::new(),
             text: None,
         })
@@ -161,6 +164,7 @@ impl Opened {
 
     fn checked(
         name: String,
+        config: &ModelConfig,
         spec: DecoderSpec,
         defaults: GenerationDefaults,
         weights: WeightSource,
@@ -182,7 +186,9 @@ impl Opened {
             )));
         }
         let unused = check_tensors(&spec, &weights)?;
-        Ok(Opened { name, spec, defaults, weights: Weights::Files(weights), unused, text: Some(text) })
+        let dtype = config.dtype()?.map(str::to_owned);
+        let weights = Weights::Files(weights);
+        Ok(Opened { name, spec, defaults, weights, dtype, unused, text: Some(text) })
     }
 }
 
@@ -265,6 +271,20 @@ impl RowSource for Stored<'_> {
     }
     fn read_row(&self, row: usize, out: &mut [f32]) {
         self.0.read_row(row, out);
+    }
+    fn int8_group(&self) -> Option<usize> {
+        match self.0.source {
+            MatrixSource::Int8(int8) => Some(int8.group()),
+            MatrixSource::Float { .. } => None,
+        }
+    }
+    fn read_int8(&self, row: usize, codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
+        let MatrixSource::Int8(int8) = self.0.source else {
+            return Err(Error::internal("the matrix is not stored as int8"));
+        };
+        int8.read_codes(row, codes)?;
+        int8.read_scales(row, scales);
+        Ok(())
     }
 }
 

@@ -14,7 +14,6 @@ use crate::weights::WeightSource;
 use crate::weights::testing::{TempDir, Tensor, safetensors};
 
 #[path = "../../tests/support/mod.rs"]
-#[allow(unreachable_pub, reason = "integration tests include it as well")]
 mod support;
 
 const INVALID: ErrorKind = ErrorKind::InvalidModel;

@@ -131,6 +131,8 @@ impl Resolved {
             Some(true) => defaults.temperature.unwrap_or(1.0),
             _ => 0.0,
         };
+        let default_tokens =
+            defaults.max_new_tokens.map(|n| u32::try_from(n).unwrap_or(u32::MAX).min(context.room));
         let mut stop_token_ids = options.stop_token_ids.clone();
         if !options.ignore_eos {
             stop_token_ids.extend_from_slice(context.eos);
@@ -138,7 +140,7 @@ impl Resolved {
         stop_token_ids.sort_unstable();
         stop_token_ids.dedup();
         Ok(Resolved {
-            max_tokens: options.max_tokens.unwrap_or(context.room),
+            max_tokens: options.max_tokens.or(default_tokens).unwrap_or(context.room),
             temperature: options.temperature.unwrap_or(temperature),
             top_k: options
                 .top_k
@@ -184,9 +186,9 @@ impl Resolved {
     /// The echo in the completion: the names of [`GenerateOptions`], nothing `null` but `logprobs`.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
         let object = json!({
-            "max_tokens": self.max_tokens, "temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p,
-            "min_p": self.min_p, "repetition_penalty": self.repetition_penalty,
-            "presence_penalty": self.presence_penalty, "frequency_penalty": self.frequency_penalty,
+            "max_tokens": self.max_tokens, "temperature": shortest(self.temperature), "top_k": self.top_k, "top_p": shortest(self.top_p),
+            "min_p": shortest(self.min_p), "repetition_penalty": shortest(self.repetition_penalty),
+            "presence_penalty": shortest(self.presence_penalty), "frequency_penalty": shortest(self.frequency_penalty),
             "logit_bias": self.logit_bias, "seed": self.seed, "stop": self.stop,
             "stop_token_ids": self.stop_token_ids, "ignore_eos": self.ignore_eos, "logprobs": self.logprobs,
             "skip_special_tokens": self.skip_special_tokens,
@@ -196,6 +198,11 @@ impl Resolved {
             _ => Map::new(),
         }
     }
+}
+
+/// The f64 that is written as the f32 is: 0.7, and not 0.699999988079071.
+fn shortest(x: f32) -> f64 {
+    x.to_string().parse().unwrap_or_else(|_| f64::from(x))
 }
 
 /// A seed nobody chose: the standard library's per-process random keys, hashed.

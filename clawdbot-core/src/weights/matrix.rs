@@ -18,25 +18,6 @@ pub(crate) struct TensorView<'a> {
 }
 
 impl TensorView<'_> {
-    /// Converts the elements from `start` (in row-major order) on to f32, as many as `out` holds.
-    ///
-    /// # Errors
-    /// `UnsupportedModel` if the dtype is not F32, F16 or BF16; `Internal` if the range is not within the tensor.
-    pub(crate) fn read_f32(&self, start: usize, out: &mut [f32]) -> Result<()> {
-        let dtype = self.dtype.float().ok_or_else(|| {
-            let message = format!("expected dtype F32, F16 or BF16, found {}", self.dtype.name());
-            self.error(ErrorKind::UnsupportedModel, message)
-        })?;
-        let begin = start.checked_mul(dtype.bytes());
-        let end = start.checked_add(out.len()).and_then(|end| end.checked_mul(dtype.bytes()));
-        let data = begin.zip(end).and_then(|(begin, end)| self.data.get(begin..end)).ok_or_else(|| {
-            let message = format!("{} elements from {start} on are not within {:?}", out.len(), self.shape);
-            self.error(ErrorKind::Internal, message)
-        })?;
-        dtype.decode(data, out);
-        Ok(())
-    }
-
     /// An error about this tensor; the message is put behind file and name.
     pub(crate) fn error(&self, kind: ErrorKind, message: impl std::fmt::Display) -> Error {
         let name = super::quoted(self.name);
@@ -101,14 +82,6 @@ impl MatrixView<'_> {
             MatrixSource::Int8(_) => Dtype::I8,
         }
     }
-
-    /// Size on disk in bytes, scales included.
-    pub(crate) fn stored_bytes(&self) -> usize {
-        match self.source {
-            MatrixSource::Float { data, .. } => data.len(),
-            MatrixSource::Int8(int8) => int8.codes.data.len() + int8.scales.len(),
-        }
-    }
 }
 
 /// Symmetric int8: `weight[row][i] = code[row][i] * scale[row][i / group]`. Every scale is finite and not negative.
@@ -145,7 +118,21 @@ impl<'a> Int8View<'a> {
     }
 
     pub(super) fn scale_at(&self, i: usize) -> f32 {
-        bf16::from_le_bytes([self.scales[2 * i], self.scales[2 * i + 1]]).to_f32()
+        bf16::from_bits(self.scale_bits(i)).to_f32()
+    }
+
+    fn scale_bits(&self, i: usize) -> u16 {
+        u16::from_le_bytes([self.scales[2 * i], self.scales[2 * i + 1]])
+    }
+
+    /// Copies the scales of row `row`, one per group, as bf16 bits.
+    ///
+    /// # Panics
+    /// If the row does not exist.
+    pub(crate) fn read_scales(&self, row: usize, out: &mut [u16]) {
+        out.iter_mut()
+            .enumerate()
+            .for_each(|(group, scale)| *scale = self.scale_bits(row * self.groups() + group));
     }
 
     /// Copies the codes of row `row`, `k` of them.

@@ -7,7 +7,7 @@ mod safetensors;
 mod source;
 
 pub(crate) use dtype::{Dtype, FloatType};
-pub(crate) use matrix::{Int8View, MatrixSource, MatrixView, TensorView};
+pub(crate) use matrix::{MatrixSource, MatrixView};
 pub(crate) use safetensors::quoted;
 pub(crate) use source::{SCALES_SUFFIX, WeightSource, read_small_file};
 

@@ -157,12 +157,6 @@ impl WeightSource {
         entries.map(|entry| entry.range.len() as u64).sum()
     }
 
-    /// The free-form strings of the (first) file.
-    pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
-        // Every constructor has at least one file.
-        &self.files[0].header.metadata
-    }
-
     /// The tensor of that name, of whatever dtype.
     pub(crate) fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
         let (key, &(file, entry)) = self.index.get_key_value(name)?;

@@ -140,22 +140,12 @@ fn floats_are_read_at_any_alignment() {
     let mut row = [0.0; 3];
     weights.matrix("f", 2, 3).unwrap().read_row(1, &mut row);
     assert_eq!(row, values[3..]);
-    let tensor = weights.tensor("f").unwrap();
-    tensor.read_f32(1, &mut row).unwrap();
-    assert_eq!(row, values[1..4]);
-    assert_eq!(tensor.read_f32(4, &mut row).unwrap_err().kind(), ErrorKind::Internal);
-    assert_eq!(tensor.read_f32(usize::MAX, &mut row).unwrap_err().kind(), ErrorKind::Internal);
     assert_eq!(weights.vector("h", 2).unwrap(), [1.0, -2.5]);
     assert_eq!(weights.vector("b", 2).unwrap(), [1.5, -3.0]);
     check(
         &weights.vector("odd", 1).unwrap_err(),
         ErrorKind::UnsupportedModel,
         &["\"odd\"", "F32", "found U8"],
-    );
-    check(
-        &weights.tensor("odd").unwrap().read_f32(0, &mut row[..1]).unwrap_err(),
-        ErrorKind::UnsupportedModel,
-        &["found U8"],
     );
 }
 
@@ -196,9 +186,8 @@ const SCALES: [f32; 6] = [0.5, 2.0, 0.0, 1.0, 0.25, 4.0];
 #[test]
 fn int8_is_code_times_scale() {
     let weights = source(int8_file(INT8, CODES, &SCALES));
-    assert_eq!(weights.metadata()["group_size"], "2");
     let matrix = weights.matrix("w", 2, 5).unwrap();
-    assert_eq!((matrix.dtype(), matrix.stored_bytes()), (Dtype::I8, 10 + 12));
+    assert_eq!(matrix.dtype(), Dtype::I8);
     let mut row = [f32::NAN; 5];
     matrix.read_row(0, &mut row);
     assert_eq!(row, [0.5, -1.0, 6.0, -8.0, 0.0]);

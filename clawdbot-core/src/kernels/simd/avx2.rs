@@ -44,6 +44,7 @@ impl Simd for Avx2 {
 
     /// `|w| * sign(a, w)`: `vpmaddubsw` wants one unsigned side, and two products of at most 127 * 127 fit its 16 bits.
     const FLIPPED: bool = false;
+    const REGISTERS: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
@@ -108,11 +109,6 @@ impl Simd for Avx2 {
         let sign = self.splat(-0.0);
         both!(_mm256_andnot_ps(sign, a))
     }
-    #[inline(always)]
-    fn sqrt(self, a: Self::F32) -> Self::F32 {
-        both!(_mm256_sqrt_ps(a))
-    }
-
     #[inline(always)]
     fn reduce_add(self, v: Self::F32) -> f32 {
         isa! {
@@ -221,13 +217,6 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
-    fn load_i8(self, x: &[i8; LANES]) -> Self::I32 {
-        isa! {
-            let bytes = _mm_loadu_si128(x.as_ptr().cast());
-            [_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes))]
-        }
-    }
-    #[inline(always)]
     fn store_i8(self, v: Self::I32, out: &mut [i8; LANES]) {
         isa! {
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(v[0], v[1]));
@@ -268,6 +257,6 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
-        isa!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
+        isa!(_mm_prefetch::<_MM_HINT_T0>(p.cast()));
     }
 }

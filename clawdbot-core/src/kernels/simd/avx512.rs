@@ -40,6 +40,7 @@ impl Simd for Avx512 {
 
     /// `vpdpbusd` multiplies unsigned by signed bytes: weights take the unsigned side.
     const FLIPPED: bool = true;
+    const REGISTERS: usize = 32;
 
     #[inline(always)]
     fn splat(self, x: f32) -> __m512 {
@@ -51,7 +52,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn store(self, v: __m512, out: &mut [f32; LANES]) {
-        isa!(_mm512_storeu_ps(out.as_mut_ptr(), v))
+        isa!(_mm512_storeu_ps(out.as_mut_ptr(), v));
     }
     #[inline(always)]
     fn load_partial(self, x: &[f32]) -> __m512 {
@@ -60,7 +61,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn store_partial(self, v: __m512, out: &mut [f32]) {
-        isa!(_mm512_mask_storeu_ps(out.as_mut_ptr(), below(out.len()), v))
+        isa!(_mm512_mask_storeu_ps(out.as_mut_ptr(), below(out.len()), v));
     }
     #[inline(always)]
     fn select_below(self, count: usize, a: __m512, b: __m512) -> __m512 {
@@ -99,11 +100,6 @@ impl Simd for Avx512 {
     fn abs(self, a: __m512) -> __m512 {
         isa!(_mm512_abs_ps(a))
     }
-    #[inline(always)]
-    fn sqrt(self, a: __m512) -> __m512 {
-        isa!(_mm512_sqrt_ps(a))
-    }
-
     #[inline(always)]
     fn reduce_add(self, v: __m512) -> f32 {
         isa! {
@@ -147,7 +143,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn store_i32(self, v: __m512i, out: &mut [i32; LANES]) {
-        isa!(_mm512_storeu_si512(out.as_mut_ptr().cast(), v))
+        isa!(_mm512_storeu_si512(out.as_mut_ptr().cast(), v));
     }
     #[inline(always)]
     fn add_i32(self, a: __m512i, b: __m512i) -> __m512i {
@@ -195,12 +191,8 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
-    fn load_i8(self, x: &[i8; LANES]) -> __m512i {
-        isa!(_mm512_cvtepi8_epi32(_mm_loadu_si128(x.as_ptr().cast())))
-    }
-    #[inline(always)]
     fn store_i8(self, v: __m512i, out: &mut [i8; LANES]) {
-        isa!(_mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(v)))
+        isa!(_mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(v)));
     }
 
     #[inline(always)]
@@ -209,7 +201,7 @@ impl Simd for Avx512 {
     }
     #[inline(always)]
     fn prepare_w8(self, x: &[i8; 4 * LANES], out: &mut [i8; 4 * LANES]) {
-        isa!(_mm512_storeu_si512(out.as_mut_ptr().cast(), self.load_w8(x)))
+        isa!(_mm512_storeu_si512(out.as_mut_ptr().cast(), self.load_w8(x)));
     }
     #[inline(always)]
     fn load_prepared(self, x: &[i8; 4 * LANES]) -> __m512i {
@@ -226,6 +218,6 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
-        isa!(_mm_prefetch::<_MM_HINT_T0>(p.cast()))
+        isa!(_mm_prefetch::<_MM_HINT_T0>(p.cast()));
     }
 }

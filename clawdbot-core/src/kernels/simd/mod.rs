@@ -39,6 +39,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// Whether [`Simd::dot4`] sees each weight as `w + 128`. Accumulators then start at `-128 * sum(activations)`.
     const FLIPPED: bool;
+    /// Vectors that the registers hold.
+    const REGISTERS: usize;
 
     /// All lanes zero.
     #[inline(always)]
@@ -77,7 +79,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `if a < b { a } else { b }`: a NaN in either gives `b`.
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn abs(self, a: Self::F32) -> Self::F32;
-    fn sqrt(self, a: Self::F32) -> Self::F32;
 
     /// Sum of the lanes: lanes i and i + 8, then i + 4, i + 2, i + 1.
     fn reduce_add(self, v: Self::F32) -> f32;
@@ -109,8 +110,6 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_bf16_pairs(self, x: &[u16; 2 * LANES]) -> (Self::F32, Self::F32);
     /// bf16, to nearest, ties to even; a NaN stays a (quiet) NaN.
     fn store_bf16(self, v: Self::F32, out: &mut [u16; LANES]);
-    /// Sixteen signed bytes, widened.
-    fn load_i8(self, x: &[i8; LANES]) -> Self::I32;
     /// The lanes, which must be in -128..=127, as bytes.
     fn store_i8(self, v: Self::I32, out: &mut [i8; LANES]);
 

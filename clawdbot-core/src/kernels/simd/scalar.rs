@@ -53,6 +53,7 @@ impl Simd for Scalar {
     type A4 = [i8; 4];
 
     const FLIPPED: bool = false;
+    const REGISTERS: usize = 4;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
@@ -110,11 +111,6 @@ impl Simd for Scalar {
     fn abs(self, a: Self::F32) -> Self::F32 {
         map(a, f32::abs)
     }
-    #[inline(always)]
-    fn sqrt(self, a: Self::F32) -> Self::F32 {
-        map(a, f32::sqrt)
-    }
-
     #[inline(always)]
     fn reduce_add(self, v: Self::F32) -> f32 {
         reduce(v, |a, b| a + b)
@@ -181,10 +177,6 @@ impl Simd for Scalar {
     #[inline(always)]
     fn store_bf16(self, v: Self::F32, out: &mut [u16; LANES]) {
         *out = map(v, to_bf16);
-    }
-    #[inline(always)]
-    fn load_i8(self, x: &[i8; LANES]) -> Self::I32 {
-        map(*x, i32::from)
     }
     #[inline(always)]
     fn store_i8(self, v: Self::I32, out: &mut [i8; LANES]) {

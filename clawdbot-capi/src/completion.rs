@@ -1,0 +1,215 @@
+//! What a request gave in the end.
+
+use std::ffi::c_char;
+use std::mem::MaybeUninit;
+
+use clawdbot_core::{Completion, FinishReason, Logprobs, TokenLogprob, Usage};
+
+use crate::error::clawdbot_error;
+use crate::handle::{Versioned, give, guard, invalid, quietly, required, write_sized};
+use crate::string::{Text, clawdbot_string};
+
+/// Finish reason: a stop token, the model's end of sequence, or a stop text.
+pub const CLAWDBOT_FINISH_STOP: i32 = 1;
+/// Finish reason: `max_tokens`, or the context is full.
+pub const CLAWDBOT_FINISH_LENGTH: i32 = 2;
+/// Finish reason: cancelled by its owner.
+pub const CLAWDBOT_FINISH_CANCELLED: i32 = 3;
+
+/// The result of a request.
+pub struct clawdbot_completion {
+    completion: Completion,
+    text: Text,
+    logprobs: Option<Vec<TokenReport>>,
+}
+
+impl clawdbot_completion {
+    pub(crate) fn new(completion: Completion) -> Self {
+        let text = Text::from(completion.text.clone());
+        let logprobs = completion.logprobs.as_ref().map(|all| all.iter().map(TokenReport::new).collect());
+        clawdbot_completion { completion, text, logprobs }
+    }
+}
+
+/// The log-probability of a token under the model's own distribution.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct clawdbot_logprob {
+    /// Token id.
+    pub id: u32,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+impl From<&TokenLogprob> for clawdbot_logprob {
+    fn from(entry: &TokenLogprob) -> Self {
+        clawdbot_logprob { id: entry.id, logprob: entry.logprob }
+    }
+}
+
+/// What was drawn and what was likely, for one token.
+pub(crate) struct TokenReport {
+    chosen: clawdbot_logprob,
+    top: Vec<clawdbot_logprob>,
+}
+
+impl TokenReport {
+    pub(crate) fn new(logprobs: &Logprobs) -> Self {
+        TokenReport {
+            chosen: clawdbot_logprob::from(&logprobs.chosen),
+            top: logprobs.top.iter().map(clawdbot_logprob::from).collect(),
+        }
+    }
+
+    /// Writes to those of the out-parameters that are wanted.
+    pub(crate) fn give(
+        &self,
+        chosen: Option<&mut MaybeUninit<clawdbot_logprob>>,
+        top: Option<&mut MaybeUninit<*const clawdbot_logprob>>,
+        count: Option<&mut MaybeUninit<usize>>,
+    ) {
+        chosen.map(|out| out.write(self.chosen));
+        top.map(|out| out.write(self.top.as_ptr()));
+        count.map(|out| out.write(self.top.len()));
+    }
+}
+
+/// Tokens and seconds of a request. Set `struct_size` to `sizeof(clawdbot_usage)` before the call.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct clawdbot_usage {
+    /// Size of this struct in bytes, as the program knows it.
+    pub struct_size: usize,
+    /// Tokens of the prompt; for a session, everything before the output.
+    pub prompt_tokens: u64,
+    /// How many of them were in the cache already.
+    pub cached_tokens: u64,
+    /// Tokens generated, a stop token included.
+    pub completion_tokens: u64,
+    /// Seconds before the request's first forward pass.
+    pub queue_seconds: f64,
+    /// Seconds from there to the first token.
+    pub prefill_seconds: f64,
+    /// Seconds from the first token to the end.
+    pub decode_seconds: f64,
+}
+
+// SAFETY: `repr(C)`, and the first field is a `usize`.
+unsafe impl Versioned for clawdbot_usage {
+    const FIRST: usize = size_of::<clawdbot_usage>();
+}
+
+impl From<&Usage> for clawdbot_usage {
+    fn from(usage: &Usage) -> Self {
+        clawdbot_usage {
+            struct_size: size_of::<clawdbot_usage>(),
+            prompt_tokens: usage.prompt_tokens as u64,
+            cached_tokens: usage.cached_tokens as u64,
+            completion_tokens: usage.completion_tokens as u64,
+            queue_seconds: usage.queue_seconds,
+            prefill_seconds: usage.prefill_seconds,
+            decode_seconds: usage.decode_seconds,
+        }
+    }
+}
+
+/// The generated text in UTF-8, with a NUL after it; its length goes to `length`, which may be NULL. Valid until the
+/// completion is freed. NULL for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_completion_text(
+    completion: Option<&clawdbot_completion>,
+    length: Option<&mut MaybeUninit<usize>>,
+) -> *const c_char {
+    completion.map_or(std::ptr::null(), |completion| completion.text.give(length))
+}
+
+/// The generated tokens, a stop token included; their number goes to `count`, which may be NULL. Valid until the
+/// completion is freed. NULL for NULL.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_completion_token_ids(
+    completion: Option<&clawdbot_completion>,
+    count: Option<&mut MaybeUninit<usize>>,
+) -> *const u32 {
+    let Some(completion) = completion else { return std::ptr::null() };
+    let ids = &completion.completion.token_ids;
+    count.map(|out| out.write(ids.len()));
+    ids.as_ptr()
+}
+
+/// Why the request ended, to `reason`: one of `CLAWDBOT_FINISH_*`.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_completion_finish_reason(
+    completion: Option<&clawdbot_completion>,
+    reason: Option<&mut MaybeUninit<i32>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let (completion, reason) = (required(completion, "completion")?, required(reason, "reason")?);
+        reason.write(match completion.completion.finish_reason {
+            FinishReason::Stop => CLAWDBOT_FINISH_STOP,
+            FinishReason::Length => CLAWDBOT_FINISH_LENGTH,
+            FinishReason::Cancelled => CLAWDBOT_FINISH_CANCELLED,
+            other => return Err(crate::handle::internal(format!("no number for {other:?}"))),
+        });
+        Ok(())
+    })
+}
+
+/// Tokens and seconds, to `usage`, whose `struct_size` must be set.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_completion_usage(
+    completion: Option<&clawdbot_completion>,
+    usage: *mut clawdbot_usage,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let value = clawdbot_usage::from(&required(completion, "completion")?.completion.usage);
+        // SAFETY: the contract of the header.
+        unsafe { write_sized(usage, &value, "usage") }
+    })
+}
+
+/// Log-probabilities of the generated token number `index`: its own to `chosen`; an array of the most likely ones, most
+/// likely first, to `top`, and its length to `count`. Each of the three may be NULL. The array is valid until the
+/// completion is freed. `CLAWDBOT_ERROR_INVALID_ARGUMENT` unless the option `logprobs` was set.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_completion_logprobs(
+    completion: Option<&clawdbot_completion>,
+    index: usize,
+    chosen: Option<&mut MaybeUninit<clawdbot_logprob>>,
+    top: Option<&mut MaybeUninit<*const clawdbot_logprob>>,
+    count: Option<&mut MaybeUninit<usize>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let all = required(completion, "completion")?.logprobs.as_ref();
+        let all = all.ok_or_else(|| invalid("log-probabilities need the option logprobs"))?;
+        let missing = || invalid(format!("index: expected less than {}, found {index}", all.len()));
+        all.get(index).ok_or_else(missing)?.give(chosen, top, count);
+        Ok(())
+    })
+}
+
+/// All of it as a JSON object: text, token_ids, finish_reason, usage, logprobs, and the options that were in force.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_completion_json(
+    completion: Option<&clawdbot_completion>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_string>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let (completion, out) = (required(completion, "completion")?, required(out, "out")?);
+        let json = serde_json::Value::Object(completion.completion.to_json());
+        give(out, clawdbot_string::new(json.to_string()));
+        Ok(())
+    })
+}
+
+/// Frees a completion. NULL is allowed.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_completion_free(completion: Option<Box<clawdbot_completion>>) {
+    quietly(|| drop(completion));
+}

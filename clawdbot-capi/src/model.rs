@@ -1,0 +1,330 @@
+//! Models: loading, generating, rendering, scoring.
+
+use std::ffi::{c_char, c_void};
+use std::mem::MaybeUninit;
+use std::ptr::{NonNull, null_mut};
+
+use clawdbot_core::{GenerateOptions, Model, ModelOptions, Prompt, Result, Runtime};
+use serde_json::Map;
+
+use crate::completion::clawdbot_completion;
+use crate::error::clawdbot_error;
+use crate::handle::{
+    CLAWDBOT_NUL_TERMINATED, array, copy_out, give, guard, has_room, invalid, owned, quietly, required, text,
+};
+use crate::options::{clawdbot_options, json, json_object, read};
+use crate::runtime::{clawdbot_runtime, source, to_json};
+use crate::stream::clawdbot_stream;
+use crate::string::clawdbot_string;
+
+/// A loaded model: immutable weights, tokenizer, chat template, and the engine that all its requests share. Requests
+/// that run at the same time, on several threads, are computed together.
+pub struct clawdbot_model(pub(crate) Model);
+
+/// Receives the progress of loading: weights done, weights in all. Return 0 to go on; anything else cancels.
+pub type clawdbot_progress_callback =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, done: u64, total: u64) -> i32>;
+
+/// Loads a model.
+///
+/// `runtime`: NULL for one of the model's own, with default options.
+/// `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json); NULL for the story model that is
+/// part of the library.
+/// `options`: NULL, or `weights` ("int8", "bf16", "f32"), `kv` ("auto", "bf16", "f32"), `max_context`, `prefill_chunk`,
+/// `max_batch`.
+/// `progress`: NULL, or called on this thread now and then; a load that it stops is `CLAWDBOT_ERROR_CANCELLED`.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_load(
+    runtime: Option<&clawdbot_runtime>,
+    path: *const c_char,
+    options: Option<&clawdbot_options>,
+    progress: clawdbot_progress_callback,
+    user_data: *mut c_void,
+    out: Option<&mut MaybeUninit<*mut clawdbot_model>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let out = required(out, "out")?;
+        // SAFETY: the contract of the header.
+        let source = unsafe { source(path) }?;
+        let options = read(options, ModelOptions::from_json)?;
+        let runtime =
+            runtime.map_or_else(|| Runtime::new(&Default::default()), |runtime| Ok(runtime.0.clone()))?;
+        // SAFETY: the caller's function, with its own pointer.
+        let go_on =
+            |done, total| progress.is_none_or(|progress| unsafe { progress(user_data, done, total) } == 0);
+        give(out, clawdbot_model(runtime.load_with_progress(&source, &options, go_on)?));
+        Ok(())
+    })
+}
+
+/// Facts about a model, a JSON object: those of its plan, and vocab_size, bos_token_id, eos_token_ids,
+/// has_chat_template.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_model_info_json(
+    model: Option<&clawdbot_model>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_string>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let (model, out) = (required(model, "model")?, required(out, "out")?);
+        give(out, clawdbot_string::new(to_json(model.0.info())?));
+        Ok(())
+    })
+}
+
+/// Cancels the model's requests and frees its memory once they have ended. The handle remains, and everything else
+/// answers `CLAWDBOT_ERROR_CLOSED`.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_model_close(
+    model: Option<&clawdbot_model>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        required(model, "model")?.0.close();
+        Ok(())
+    })
+}
+
+/// Frees a model's handle. Its sessions and streams go on, and the memory is freed with the last of them. NULL is
+/// allowed.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_model_free(model: Option<Box<clawdbot_model>>) {
+    quietly(|| drop(model));
+}
+
+/// Generates from a text. `options` may be NULL, or has any of `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
+/// `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias`, `seed`, `stop`, `stop_token_ids`,
+/// `ignore_eos`, `logprobs`, `add_special_tokens`, `skip_special_tokens`.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_generate_text(
+    model: Option<&clawdbot_model>,
+    text: *const c_char,
+    length: usize,
+    options: Option<&clawdbot_options>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_completion>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    // SAFETY: the contract of the header.
+    guard(error, || generate(model, || unsafe { text_prompt(text, length) }, options, out))
+}
+
+/// Generates from token ids.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_generate_tokens(
+    model: Option<&clawdbot_model>,
+    ids: *const u32,
+    count: usize,
+    options: Option<&clawdbot_options>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_completion>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    // SAFETY: the contract of the header.
+    guard(error, || generate(model, || unsafe { tokens_prompt(ids, count) }, options, out))
+}
+
+/// Generates from `count` texts, computed together.
+///
+/// `lengths` may be NULL if all texts are NUL-terminated. `completions` and `errors` have room for `count` handles each.
+/// On success (status 0) every text has given either a completion or an error, to be freed, and NULL stands in the other
+/// array. A wrong argument fails the whole call.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_generate_batch(
+    model: Option<&clawdbot_model>,
+    texts: *const *const c_char,
+    lengths: *const usize,
+    count: usize,
+    options: Option<&clawdbot_options>,
+    completions: *mut *mut clawdbot_completion,
+    errors: *mut *mut clawdbot_error,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let model = required(model, "model")?;
+        // SAFETY: the contract of the header.
+        let prompts = unsafe { batch_prompts(texts, lengths, count) }?;
+        required(NonNull::new(completions), "completions")?;
+        required(NonNull::new(errors), "errors")?;
+        let results = model.0.generate_batch(prompts, &read(options, GenerateOptions::from_json)?);
+        let (done, failed): (Vec<_>, Vec<_>) = results
+            .into_iter()
+            .map(|result| match result {
+                Ok(completion) => (owned(clawdbot_completion::new(completion)), null_mut()),
+                Err(error) => (null_mut(), owned(clawdbot_error::new(error))),
+            })
+            .unzip();
+        // SAFETY: the contract of the header.
+        unsafe {
+            copy_out(&done, completions, count, None, "completions")?;
+            copy_out(&failed, errors, count, None, "errors")
+        }
+    })
+}
+
+/// Generates from a text, event by event.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_stream_text(
+    model: Option<&clawdbot_model>,
+    text: *const c_char,
+    length: usize,
+    options: Option<&clawdbot_options>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_stream>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    // SAFETY: the contract of the header.
+    guard(error, || stream(model, || unsafe { text_prompt(text, length) }, options, out))
+}
+
+/// Generates from token ids, event by event.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_stream_tokens(
+    model: Option<&clawdbot_model>,
+    ids: *const u32,
+    count: usize,
+    options: Option<&clawdbot_options>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_stream>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    // SAFETY: the contract of the header.
+    guard(error, || stream(model, || unsafe { tokens_prompt(ids, count) }, options, out))
+}
+
+/// Renders a conversation with the model's chat template.
+///
+/// `messages` is a JSON array of {"role", "content", ...}; `tools` a JSON array of functions, or NULL; `variables` a JSON
+/// object of further variables for the template, or NULL. `add_generation_prompt`: not 0 to end with what opens the
+/// assistant's answer. The result goes to the model without special tokens added.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_render_chat(
+    model: Option<&clawdbot_model>,
+    messages: *const c_char,
+    tools: *const c_char,
+    add_generation_prompt: i32,
+    variables: *const c_char,
+    out: Option<&mut MaybeUninit<*mut clawdbot_string>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let (model, out) = (required(model, "model")?, required(out, "out")?);
+        // SAFETY: the contract of the header.
+        let (messages, tools, variables) = unsafe {
+            (
+                json(messages, "messages")?,
+                if tools.is_null() { None } else { Some(json(tools, "tools")?) },
+                if variables.is_null() { Map::new() } else { json_object(variables, "variables")? },
+            )
+        };
+        let prompt =
+            model.0.render_chat(&messages, tools.as_ref(), add_generation_prompt != 0, &variables)?;
+        give(out, clawdbot_string::new(prompt));
+        Ok(())
+    })
+}
+
+/// Logits at every position of `ids`: [count, vocab_size] floats, row-major, copied to `logits`, which has room for
+/// `capacity`; their number goes to `needed`, which may be NULL. With `logits` NULL nothing is computed.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_logits(
+    model: Option<&clawdbot_model>,
+    ids: *const u32,
+    count: usize,
+    logits: *mut f32,
+    capacity: usize,
+    needed: Option<&mut MaybeUninit<usize>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let model = &required(model, "model")?.0;
+        // SAFETY: the contract of the header.
+        let ids = unsafe { array(ids, count, "ids") }?;
+        let size =
+            count.checked_mul(model.info().vocab_size).ok_or_else(|| invalid("count: too many tokens"))?;
+        if !has_room(logits, capacity, size, "logits")? {
+            needed.map(|needed| needed.write(size));
+            return Ok(());
+        }
+        // SAFETY: the contract of the header.
+        unsafe { copy_out(&model.logits(ids)?, logits, capacity, needed, "logits") }
+    })
+}
+
+/// # Safety
+/// As `handle::text`.
+unsafe fn text_prompt(pointer: *const c_char, length: usize) -> Result<Prompt> {
+    // SAFETY: the caller's promise.
+    unsafe { text(pointer, length, "text") }.map(Prompt::from)
+}
+
+/// # Safety
+/// As `handle::array`.
+unsafe fn tokens_prompt(ids: *const u32, count: usize) -> Result<Prompt> {
+    // SAFETY: the caller's promise.
+    unsafe { array(ids, count, "ids") }.map(Prompt::from)
+}
+
+/// # Safety
+/// As `handle::array` for both arrays, unless `lengths` is null; as `handle::text` for each text.
+unsafe fn batch_prompts(
+    texts: *const *const c_char,
+    lengths: *const usize,
+    count: usize,
+) -> Result<Vec<Prompt>> {
+    // SAFETY: the caller's promise.
+    let texts = unsafe { array(texts, count, "texts") }?;
+    let lengths = match lengths.is_null() {
+        true => None,
+        // SAFETY: the caller's promise.
+        false => Some(unsafe { array(lengths, count, "lengths") }?),
+    };
+    let length = |i: usize| lengths.map_or(CLAWDBOT_NUL_TERMINATED, |lengths| lengths[i]);
+    // SAFETY: the caller's promise.
+    texts.iter().enumerate().map(|(i, &text)| unsafe { text_prompt(text, length(i)) }).collect()
+}
+
+fn generate(
+    model: Option<&clawdbot_model>,
+    prompt: impl FnOnce() -> Result<Prompt>,
+    options: Option<&clawdbot_options>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_completion>>,
+) -> Result<()> {
+    let (model, out) = (required(model, "model")?, required(out, "out")?);
+    let completion = model.0.generate(prompt()?, &read(options, GenerateOptions::from_json)?)?;
+    give(out, clawdbot_completion::new(completion));
+    Ok(())
+}
+
+fn stream(
+    model: Option<&clawdbot_model>,
+    prompt: impl FnOnce() -> Result<Prompt>,
+    options: Option<&clawdbot_options>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_stream>>,
+) -> Result<()> {
+    let (model, out) = (required(model, "model")?, required(out, "out")?);
+    let stream = model.0.stream(prompt()?, &read(options, GenerateOptions::from_json)?)?;
+    give(out, clawdbot_stream::new(stream));
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Options by name, checked by the core where they are used.
+
+use std::ffi::c_char;
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
+
+use clawdbot_core::Result;
+use serde_json::{Map, Value};
+
+use crate::error::clawdbot_error;
+use crate::handle::{CLAWDBOT_NUL_TERMINATED, give, guard, handle, invalid, quietly, required, text};
+
+/// Options by name: for a runtime, for loading, or for generating.
+pub struct clawdbot_options(Mutex<Map<String, Value>>);
+
+/// What NULL stands for is `T`'s default; otherwise what `from_json` of the core makes of the options.
+pub(crate) fn read<T: Default>(
+    options: Option<&clawdbot_options>,
+    from_json: impl FnOnce(&Map<String, Value>) -> Result<T>,
+) -> Result<T> {
+    match options {
+        None => Ok(T::default()),
+        Some(options) => from_json(&options.0.lock().unwrap_or_else(PoisonError::into_inner)),
+    }
+}
+
+/// A JSON argument.
+///
+/// # Safety
+/// `pointer` is null or NUL-terminated.
+pub(crate) unsafe fn json(pointer: *const c_char, name: &str) -> Result<Value> {
+    // SAFETY: the caller's promise.
+    let text = unsafe { text(pointer, CLAWDBOT_NUL_TERMINATED, name) }?;
+    serde_json::from_str(text)
+        .map_err(|error| invalid(format!("{name}: expected JSON: {error}")).with("argument", name))
+}
+
+/// A JSON argument that is an object.
+///
+/// # Safety
+/// `pointer` is null or NUL-terminated.
+pub(crate) unsafe fn json_object(pointer: *const c_char, name: &str) -> Result<Map<String, Value>> {
+    // SAFETY: the caller's promise.
+    match unsafe { json(pointer, name) }? {
+        Value::Object(map) => Ok(map),
+        _ => Err(invalid(format!("{name}: expected a JSON object")).with("argument", name)),
+    }
+}
+
+/// Sets an option to what `value` gives.
+///
+/// # Safety
+/// `options` is null or live; `name` is null or NUL-terminated.
+unsafe fn set(
+    options: Option<NonNull<clawdbot_options>>,
+    name: *const c_char,
+    value: impl FnOnce() -> Result<Value>,
+) -> Result<()> {
+    // SAFETY: the caller's promise.
+    let (options, name) =
+        unsafe { (handle(options, "options")?, text(name, CLAWDBOT_NUL_TERMINATED, "name")?) };
+    options.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), value()?);
+    Ok(())
+}
+
+/// New options, all at their defaults.
+///
+/// Names and values are checked where the options are used: a name that does not exist there is
+/// `CLAWDBOT_ERROR_UNKNOWN_OPTION`, a value of the wrong type or out of range is `CLAWDBOT_ERROR_INVALID_ARGUMENT`.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_options_new(
+    out: Option<&mut MaybeUninit<*mut clawdbot_options>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        give(required(out, "out")?, clawdbot_options(Mutex::new(Map::new())));
+        Ok(())
+    })
+}
+
+/// New options from a JSON object, such as {"max_tokens": 20, "stop": ["\n"]}.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_options_from_json(
+    json: *const c_char,
+    out: Option<&mut MaybeUninit<*mut clawdbot_options>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let out = required(out, "out")?;
+        // SAFETY: the contract of the header.
+        let map = unsafe { json_object(json, "json") }?;
+        give(out, clawdbot_options(Mutex::new(map)));
+        Ok(())
+    })
+}
+
+/// Sets the option `name` to an integer.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_options_set_int(
+    options: Option<NonNull<clawdbot_options>>,
+    name: *const c_char,
+    value: i64,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    // SAFETY: the contract of the header.
+    guard(error, || unsafe { set(options, name, || Ok(Value::from(value))) })
+}
+
+/// Sets the option `name` to a number, which must be finite.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_options_set_number(
+    options: Option<NonNull<clawdbot_options>>,
+    name: *const c_char,
+    value: f64,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    let finite = || match serde_json::Number::from_f64(value) {
+        Some(number) => Ok(Value::Number(number)),
+        None => Err(invalid(format!("value: expected a finite number, found {value}"))),
+    };
+    // SAFETY: the contract of the header.
+    guard(error, || unsafe { set(options, name, finite) })
+}
+
+/// Sets the option `name` to true (any `value` but 0) or false.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_options_set_bool(
+    options: Option<NonNull<clawdbot_options>>,
+    name: *const c_char,
+    value: i32,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    // SAFETY: the contract of the header.
+    guard(error, || unsafe { set(options, name, || Ok(Value::from(value != 0))) })
+}
+
+/// Sets the option `name` to a text.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_options_set_string(
+    options: Option<NonNull<clawdbot_options>>,
+    name: *const c_char,
+    value: *const c_char,
+    length: usize,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    // SAFETY: the contract of the header.
+    guard(error, || unsafe { set(options, name, || Ok(Value::from(text(value, length, "value")?))) })
+}
+
+/// Sets the option `name` to a JSON value: for lists, objects and null.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_options_set_json(
+    options: Option<NonNull<clawdbot_options>>,
+    name: *const c_char,
+    value: *const c_char,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    // SAFETY: the contract of the header.
+    guard(error, || unsafe { set(options, name, || json(value, "value")) })
+}
+
+/// Frees options. NULL is allowed.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_options_free(options: Option<Box<clawdbot_options>>) {
+    quietly(|| drop(options));
+}

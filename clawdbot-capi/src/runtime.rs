@@ -1,0 +1,122 @@
+//! Runtimes, and what models would cost on them.
+
+use std::ffi::{c_char, c_void};
+use std::mem::MaybeUninit;
+
+use clawdbot_core::{LogLevel, LogRecord, ModelOptions, Result, Runtime, RuntimeOptions, Source};
+use serde_json::json;
+
+use crate::error::clawdbot_error;
+use crate::handle::{UserData, give, guard, internal, path, quietly, required};
+use crate::options::{clawdbot_options, read};
+use crate::string::{Text, clawdbot_string};
+
+/// Log level: something that was asked for is not quite what happens.
+pub const CLAWDBOT_LOG_WARNING: i32 = 1;
+/// Log level: what was chosen, such as kernels, threads and sizes.
+pub const CLAWDBOT_LOG_INFO: i32 = 2;
+
+const _: () =
+    assert!(LogLevel::Warning as i32 == CLAWDBOT_LOG_WARNING && LogLevel::Info as i32 == CLAWDBOT_LOG_INFO);
+
+/// Threads, memory budget and log callback; models keep theirs alive.
+///
+/// Worker threads start at the first computation. After a `fork`, the child must make its own runtime: everything that
+/// needs this one answers `CLAWDBOT_ERROR_FORKED_RUNTIME` there.
+pub struct clawdbot_runtime(pub(crate) Runtime);
+
+/// Receives log messages: one of `CLAWDBOT_LOG_*`, and one line of text with a NUL after it, valid during the call. May
+/// be called on any thread that uses the runtime, several at a time. It must not call back into the library.
+pub type clawdbot_log_callback =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, level: i32, message: *const c_char, length: usize)>;
+
+/// The source that a path stands for: the model directory, or the built-in model if it is null.
+///
+/// # Safety
+/// `directory` is null or NUL-terminated.
+pub(crate) unsafe fn source(directory: *const c_char) -> Result<Source> {
+    if directory.is_null() {
+        return Ok(Source::Builtin);
+    }
+    // SAFETY: the caller's promise.
+    Ok(Source::from(unsafe { path(directory, "path") }?))
+}
+
+/// A new runtime. `options` may be NULL; they are `threads` and `memory_budget` (in bytes). `log` may be NULL; it and
+/// `user_data` must remain valid until the runtime and everything made with it is freed.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_runtime_new(
+    options: Option<&clawdbot_options>,
+    log: clawdbot_log_callback,
+    user_data: *mut c_void,
+    out: Option<&mut MaybeUninit<*mut clawdbot_runtime>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let out = required(out, "out")?;
+        let options = read(options, RuntimeOptions::from_json)?;
+        let user_data = UserData::new(user_data);
+        let runtime = match log {
+            None => Runtime::new(&options)?,
+            Some(log) => Runtime::with_log(&options, move |record: &LogRecord| {
+                let message = Text::from(record.message.clone());
+                // SAFETY: the caller's function, with its own pointer and a text that lives until it returns.
+                unsafe { log(user_data.get(), record.level as i32, message.pointer(), message.length()) }
+            })?,
+        };
+        give(out, clawdbot_runtime(runtime));
+        Ok(())
+    })
+}
+
+/// Facts about a runtime, a JSON object: threads, kernels, memory_budget (bytes or null), memory_used (bytes).
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_runtime_info_json(
+    runtime: Option<&clawdbot_runtime>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_string>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let (runtime, out) = (&required(runtime, "runtime")?.0, required(out, "out")?);
+        let info = json!({
+            "threads": runtime.threads(), "kernels": runtime.kernels(),
+            "memory_budget": runtime.memory_budget(), "memory_used": runtime.memory_used(),
+        });
+        give(out, clawdbot_string::new(info.to_string()));
+        Ok(())
+    })
+}
+
+/// What loading a model would cost, a JSON object: parameters, weights_bytes, kv_bytes_per_token, load_bytes, and so on.
+/// Opens and checks the files, but reads no weights. Arguments as of `clawdbot_model_load`.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_runtime_plan_json(
+    runtime: Option<&clawdbot_runtime>,
+    path: *const c_char,
+    options: Option<&clawdbot_options>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_string>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let (runtime, out) = (required(runtime, "runtime")?, required(out, "out")?);
+        // SAFETY: the contract of the header.
+        let source = unsafe { source(path) }?;
+        let plan = runtime.0.plan(&source, &read(options, ModelOptions::from_json)?)?;
+        give(out, clawdbot_string::new(to_json(&plan)?));
+        Ok(())
+    })
+}
+
+/// `value` as JSON text.
+pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| internal(format!("no JSON: {error}")))
+}
+
+/// Frees a runtime; models made with it go on. NULL is allowed.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_runtime_free(runtime: Option<Box<clawdbot_runtime>>) {
+    quietly(|| drop(runtime));
+}

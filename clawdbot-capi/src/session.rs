@@ -1,0 +1,162 @@
+//! Conversations.
+
+use std::ffi::c_char;
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+
+use clawdbot_core::{GenerateOptions, Prompt, Session};
+
+use crate::completion::clawdbot_completion;
+use crate::error::clawdbot_error;
+use crate::handle::{array, copy_out, exclusive, give, guard, handle, quietly, required};
+use crate::model::clawdbot_model;
+use crate::options::{clawdbot_options, read};
+use crate::stream::clawdbot_stream;
+
+/// One conversation: its tokens, and their part of the model's cache.
+pub struct clawdbot_session(Mutex<Session>);
+
+/// A new conversation without tokens.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_session_new(
+    model: Option<&clawdbot_model>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_session>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let (model, out) = (required(model, "model")?, required(out, "out")?);
+        give(out, clawdbot_session(Mutex::new(model.0.session()?)));
+        Ok(())
+    })
+}
+
+/// Adds text to the conversation; how many tokens that was goes to `count`, which may be NULL.
+///
+/// `add_special_tokens`: not 0 for the tokenizer's special tokens, such as BOS; usually for the first text alone, and not
+/// for rendered chat templates, which bring their own.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_session_append_text(
+    session: Option<NonNull<clawdbot_session>>,
+    text: *const c_char,
+    length: usize,
+    add_special_tokens: i32,
+    count: Option<&mut MaybeUninit<usize>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: the contract of the header.
+        let (session, prompt) =
+            unsafe { (handle(session, "session")?, crate::handle::text(text, length, "text")?) };
+        let added = exclusive(&session.0, "session")?.append(prompt, add_special_tokens != 0)?;
+        count.map(|count| count.write(added));
+        Ok(())
+    })
+}
+
+/// Adds token ids to the conversation.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_session_append_tokens(
+    session: Option<NonNull<clawdbot_session>>,
+    ids: *const u32,
+    count: usize,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: the contract of the header.
+        let (session, ids) = unsafe { (handle(session, "session")?, array(ids, count, "ids")?) };
+        exclusive(&session.0, "session")?.append(Prompt::from(ids), false)?;
+        Ok(())
+    })
+}
+
+/// All tokens of the conversation, prompts and outputs: copied to `ids`, which has room for `capacity`, and their number
+/// to `count`. `ids` may be NULL to learn the number, `count` may be NULL.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_session_tokens(
+    session: Option<NonNull<clawdbot_session>>,
+    ids: *mut u32,
+    capacity: usize,
+    count: Option<&mut MaybeUninit<usize>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: the contract of the header.
+        let session = unsafe { handle(session, "session") }?;
+        let tokens = exclusive(&session.0, "session")?.tokens()?;
+        // SAFETY: the contract of the header.
+        unsafe { copy_out(&tokens, ids, capacity, count, "ids") }
+    })
+}
+
+/// Forgets all but the first `length` tokens.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_session_truncate(
+    session: Option<NonNull<clawdbot_session>>,
+    length: usize,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: the contract of the header.
+        let session = unsafe { handle(session, "session") }?;
+        exclusive(&session.0, "session")?.truncate(length)
+    })
+}
+
+/// Generates a continuation, which becomes part of the conversation.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_session_generate(
+    session: Option<NonNull<clawdbot_session>>,
+    options: Option<&clawdbot_options>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_completion>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: the contract of the header.
+        let (session, out) = (unsafe { handle(session, "session") }?, required(out, "out")?);
+        let options = read(options, GenerateOptions::from_json)?;
+        give(out, clawdbot_completion::new(exclusive(&session.0, "session")?.generate(&options)?));
+        Ok(())
+    })
+}
+
+/// Generates a continuation event by event. Until the stream has ended or is freed, the session takes no other work.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_session_stream(
+    session: Option<NonNull<clawdbot_session>>,
+    options: Option<&clawdbot_options>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_stream>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: the contract of the header.
+        let (session, out) = (unsafe { handle(session, "session") }?, required(out, "out")?);
+        let options = read(options, GenerateOptions::from_json)?;
+        give(out, clawdbot_stream::new(exclusive(&session.0, "session")?.stream(&options)?));
+        Ok(())
+    })
+}
+
+/// Frees a session, and its part of the cache unless a stream still uses it. NULL is allowed.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_session_free(session: Option<Box<clawdbot_session>>) {
+    quietly(|| drop(session));
+}

@@ -1,0 +1,106 @@
+//! The events of one request, pulled one by one or pushed to a callback.
+
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+
+use clawdbot_core::{CancelHandle, Error, ErrorKind, Stream};
+
+use crate::completion::clawdbot_completion;
+use crate::error::clawdbot_error;
+use crate::event::clawdbot_event;
+use crate::handle::{exclusive, give, guard, handle, quietly, required};
+
+/// The events of one request. Computation happens inside the calls that ask for events.
+pub struct clawdbot_stream {
+    stream: Mutex<Stream>,
+    cancel: CancelHandle,
+}
+
+impl clawdbot_stream {
+    pub(crate) fn new(stream: Stream) -> Self {
+        clawdbot_stream { cancel: stream.cancel_handle(), stream: Mutex::new(stream) }
+    }
+}
+
+/// Receives events. The event is valid during the call, and must not be freed. Return 0 to go on; anything else cancels
+/// the request.
+pub type clawdbot_event_callback =
+    Option<unsafe extern "C" fn(user_data: *mut c_void, event: *const clawdbot_event) -> i32>;
+
+/// Computes up to the next event and gives it to `out`, to be freed; NULL to `out` after the last event.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_stream_next(
+    stream: Option<NonNull<clawdbot_stream>>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_event>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: the contract of the header.
+        let (stream, out) = (unsafe { handle(stream, "stream") }?, required(out, "out")?);
+        match exclusive(&stream.stream, "stream")?.next_event()? {
+            Some(event) => give(out, clawdbot_event::new(event)?),
+            None => _ = out.write(std::ptr::null_mut()),
+        }
+        Ok(())
+    })
+}
+
+/// Computes to the end. `callback` may be NULL, and gets every event. `out` may be NULL, and gets the completion, also
+/// that of a request which was cancelled. `CLAWDBOT_ERROR_CLOSED` when the last event was taken before.
+///
+/// The callback may use any handle but this stream and its session.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_stream_run(
+    stream: Option<NonNull<clawdbot_stream>>,
+    callback: clawdbot_event_callback,
+    user_data: *mut c_void,
+    out: Option<&mut MaybeUninit<*mut clawdbot_completion>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: the contract of the header.
+        let stream = unsafe { handle(stream, "stream") }?;
+        let mut events = exclusive(&stream.stream, "stream")?;
+        let mut listener = callback;
+        let mut last = None;
+        while let Some(event) = events.next_event()? {
+            let event = clawdbot_event::new(event)?;
+            // SAFETY: the caller's function, with its own pointer and an event that lives until it returns.
+            if listener.is_some_and(|listener| unsafe { listener(user_data, &raw const event) } != 0) {
+                stream.cancel.cancel();
+                listener = None;
+            }
+            last = event.into_completion();
+        }
+        let taken = || Error::new(ErrorKind::Closed, "the stream has already given its completion");
+        let completion = last.ok_or_else(taken)?;
+        if let Some(out) = out {
+            give(out, completion);
+        }
+        Ok(())
+    })
+}
+
+/// Asks the request to stop; it ends with `CLAWDBOT_FINISH_CANCELLED`. Takes effect before the next layer of the model,
+/// also while the prompt is computed. May be called from any thread and from a signal handler, while another thread is
+/// inside `clawdbot_stream_next` or `clawdbot_stream_run`; not after, or while, the stream is freed. NULL is allowed.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_stream_cancel(stream: Option<&clawdbot_stream>) {
+    if let Some(stream) = stream {
+        stream.cancel.cancel();
+    }
+}
+
+/// Frees a stream; a request that has not ended is cancelled. NULL is allowed.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_stream_free(stream: Option<Box<clawdbot_stream>>) {
+    quietly(|| drop(stream));
+}

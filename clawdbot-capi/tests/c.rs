@@ -1,0 +1,266 @@
+//! Compiles the C programs beside this file, and the examples, against both libraries; runs them, also under valgrind.
+//!
+//! The libraries are built first, with the profile of the tests. `CLAWDBOT_LIB_DIR` names a directory with
+//! `libclawdbot.so` and `libclawdbot.a` to be used instead.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use clawdbot_core::ErrorKind;
+
+const C: [&str; 6] = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion"];
+const CPP: [&str; 5] = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wold-style-cast"];
+/// For `pthread_*` and the like beside `-std=c99`.
+const POSIX: &str = "-D_POSIX_C_SOURCE=200809L";
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Linkage {
+    Static,
+    Shared,
+}
+
+fn here() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn root() -> &'static Path {
+    here().parent().unwrap()
+}
+
+fn tests() -> PathBuf {
+    here().join("tests")
+}
+
+/// The directory with both libraries, which are built at the first call.
+fn libraries() -> &'static Path {
+    static LIBRARIES: OnceLock<PathBuf> = OnceLock::new();
+    LIBRARIES.get_or_init(|| match std::env::var_os("CLAWDBOT_LIB_DIR") {
+        Some(directory) => PathBuf::from(directory),
+        None => build(),
+    })
+}
+
+fn build() -> PathBuf {
+    // <target directory>/[<target triple>/]<profile>/deps/<this test>
+    let executable = std::env::current_exe().unwrap();
+    let directory = executable.ancestors().nth(2).unwrap();
+    let profile = match name(directory) {
+        "debug" => "dev",
+        other => other,
+    };
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo.current_dir(root()).args(["build", "--quiet", "--package", "clawdbot-capi", "--profile", profile]);
+    let above = directory.parent().unwrap();
+    if above.join("CACHEDIR.TAG").exists() {
+        cargo.arg("--target-dir").arg(above);
+    } else {
+        cargo.args(["--target", name(above)]).arg("--target-dir").arg(above.parent().unwrap());
+    }
+    succeed(&mut cargo);
+    directory.to_owned()
+}
+
+fn name(path: &Path) -> &str {
+    path.file_name().and_then(OsStr::to_str).unwrap()
+}
+
+fn show(output: &Output) -> String {
+    format!(
+        "{}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Runs a command that must succeed; gives what it wrote to standard output.
+fn succeed(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}\n{}", show(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn installed(program: &str) -> bool {
+    let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !found {
+        println!("skipped: {program} not found");
+    }
+    found
+}
+
+/// An empty directory of that name for a test's own files.
+fn scratch(name: &str) -> PathBuf {
+    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("c").join(name);
+    let _ = std::fs::remove_dir_all(&directory);
+    std::fs::create_dir_all(&directory).unwrap();
+    directory
+}
+
+/// Compiles and links a C program into `directory`.
+fn compile(source: &Path, directory: &Path, linkage: Linkage) -> PathBuf {
+    let program = directory.join(source.file_stem().unwrap());
+    let mut cc = Command::new("cc");
+    cc.args(C).args([POSIX, "-g", "-pthread", "-I"]).arg(root().join("include")).arg(source);
+    cc.arg("-o").arg(&program);
+    match linkage {
+        Linkage::Static => {
+            cc.arg(libraries().join("libclawdbot.a")).args(["-lgcc_s", "-lutil", "-lrt", "-lm", "-ldl"])
+        }
+        Linkage::Shared => cc.arg("-L").arg(libraries()).args(["-lclawdbot", "-lm"]),
+    };
+    succeed(&mut cc);
+    // The program asks for the library by its versioned name, and finds it by no other.
+    let versioned = directory.join("libclawdbot.so.0");
+    if linkage == Linkage::Shared && !versioned.exists() {
+        std::os::unix::fs::symlink(libraries().join("libclawdbot.so"), versioned).unwrap();
+    }
+    program
+}
+
+/// A command that runs `program`, compiled into its directory.
+fn command(wrapper: &[&str], program: &Path) -> Command {
+    let mut command = match wrapper {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+    };
+    command.env("LD_LIBRARY_PATH", program.parent().unwrap());
+    command
+}
+
+/// A test program of that name: linked both ways, and under valgrind.
+fn test_program(name: &str) {
+    let source = tests().join(format!("{name}.c"));
+    let mut programs = Vec::new();
+    for linkage in [Linkage::Static, Linkage::Shared] {
+        let program = compile(&source, &scratch(&format!("{name}-{linkage:?}")), linkage);
+        let output = command(&[], &program).output().unwrap();
+        assert!(output.status.success(), "{name}, {linkage:?}: {}", show(&output));
+        // The program's own line and nothing else: the library does not print.
+        assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{name}: ok\n"));
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+        programs.push(program);
+    }
+    if installed("valgrind") {
+        let suppressions = format!("--suppressions={}", tests().join("valgrind.supp").display());
+        let valgrind = [
+            "valgrind",
+            "--quiet",
+            "--error-exitcode=9",
+            "--leak-check=full",
+            "--errors-for-leak-kinds=definite,possible",
+            "--show-leak-kinds=definite,possible",
+            "--fair-sched=yes",
+            // Enough to reach the frames that the suppressions name.
+            "--num-callers=100",
+            &suppressions,
+        ];
+        succeed(&mut command(&valgrind, &programs[1]));
+    }
+}
+
+#[test]
+fn generate() {
+    test_program("generate");
+}
+
+#[test]
+fn errors() {
+    test_program("errors");
+}
+
+#[test]
+fn threads() {
+    test_program("threads");
+}
+
+#[test]
+fn chat() {
+    test_program("chat");
+}
+
+#[test]
+fn error_numbers_are_those_of_the_core() {
+    let directory = scratch("codes");
+    let mut source = "#include \"check.h\"\nint main(void) {\n".to_owned();
+    for kind in ErrorKind::ALL {
+        let (name, code) = (kind.name(), kind.code());
+        let words: String = name.chars().fold(String::new(), |mut words, c| {
+            if c.is_ascii_uppercase() {
+                words.push('_');
+            }
+            words.push(c.to_ascii_uppercase());
+            words
+        });
+        writeln!(source, "    CHECK(CLAWDBOT_ERROR{words} == {code});").unwrap();
+        writeln!(source, "    CHECK(strcmp(clawdbot_error_kind_name({code}), \"{name}\") == 0);").unwrap();
+    }
+    writeln!(source, "    CHECK(clawdbot_error_kind_name({}) == NULL);", ErrorKind::ALL.len() + 1).unwrap();
+    source.push_str("    return 0;\n}\n");
+    std::fs::write(directory.join("codes.c"), source).unwrap();
+    std::fs::copy(tests().join("check.h"), directory.join("check.h")).unwrap();
+    let program = compile(&directory.join("codes.c"), &directory, Linkage::Shared);
+    succeed(&mut command(&[], &program));
+}
+
+#[test]
+fn the_header_is_cpp_too() {
+    if !installed("g++") {
+        return;
+    }
+    let mut gpp = Command::new("g++");
+    gpp.args(CPP)
+        .args(["-fsyntax-only", "-I"])
+        .arg(root().join("include"))
+        .arg(tests().join("double_include.cpp"));
+    succeed(&mut gpp);
+}
+
+#[test]
+fn the_shared_library_exports_its_functions_alone() {
+    if !installed("nm") {
+        return;
+    }
+    let library = libraries().join("libclawdbot.so");
+    let symbols = succeed(Command::new("nm").args(["-D", "--defined-only", "--format=posix"]).arg(library));
+    let symbols: Vec<&str> = symbols.lines().filter_map(|line| line.split(' ').next()).collect();
+    assert!(symbols.iter().all(|symbol| symbol.starts_with("clawdbot_")), "{symbols:?}");
+    let header = std::fs::read_to_string(root().join("include/clawdbot.h")).unwrap();
+    for symbol in &symbols {
+        assert!(header.contains(&format!("{symbol}(")), "{symbol} is not in the header");
+    }
+    assert!(symbols.len() > 50, "{symbols:?}");
+}
+
+#[test]
+fn examples() {
+    let directory = scratch("examples");
+    let source = |name: &str| root().join("examples").join(name);
+    let generate = compile(&source("generate.c"), &directory, Linkage::Shared);
+    let text = succeed(command(&[], &generate).arg("Once upon a time"));
+    assert!(text.contains("tokens, "), "{text}");
+    let output = command(&[], &generate).args(["x", "no/such/model"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", show(&output));
+    assert!(show(&output).contains("NotFound: no/such/model"), "{}", show(&output));
+
+    let chat = compile(&source("chat.c"), &directory, Linkage::Shared);
+    let mut child = command(&[], &chat)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"Tell me a story about a \"cat\".\nAnd then?\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", show(&output));
+    assert!(output.stdout.iter().filter(|&&byte| byte == b'\n').count() >= 2, "{}", show(&output));
+}

@@ -1,0 +1,66 @@
+/* A conversation: template, session, truncation. */
+#include "check.h"
+
+static size_t length(clawdbot_session *session) {
+    size_t count = 0;
+    OK(clawdbot_session_tokens(session, NULL, 0, &count, &error));
+    return count;
+}
+
+static void say(const clawdbot_model *model, clawdbot_session *session, const char *messages) {
+    clawdbot_string *prompt = NULL;
+    size_t before = length(session), added = 0;
+    OK(clawdbot_model_render_chat(model, messages, NULL, 1, NULL, &prompt, &error));
+    CHECK(strstr(clawdbot_string_data(prompt), "<|assistant|>\n") != NULL);
+    OK(clawdbot_session_append_text(session, clawdbot_string_data(prompt), clawdbot_string_length(prompt), 0, &added,
+                                    &error));
+    CHECK(added > 3 && length(session) == before + added);
+    clawdbot_string_free(prompt);
+}
+
+int main(void) {
+    clawdbot_model *model = builtin_model();
+    clawdbot_options *greedy = options("{\"max_tokens\": 4, \"temperature\": 0, \"ignore_eos\": true}");
+    clawdbot_session *session = NULL;
+    clawdbot_stream *stream = NULL, *second = NULL;
+    clawdbot_completion *first = NULL, *again = NULL;
+    clawdbot_usage usage;
+    uint32_t tokens[256];
+    size_t prompt, count = 0;
+
+    OK(clawdbot_session_new(model, &session, &error));
+    say(model, session, "[{\"role\": \"user\", \"content\": \"Tell me a story.\"}]");
+    prompt = length(session);
+    OK(clawdbot_session_stream(session, greedy, &stream, &error));
+    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "stream", clawdbot_session_stream(session, greedy, &second, &error));
+    OK(clawdbot_stream_run(stream, NULL, NULL, &first, &error));
+    clawdbot_stream_free(stream);
+    CHECK(length(session) == prompt + 4);
+    OK(clawdbot_session_tokens(session, tokens, 256, &count, &error));
+    CHECK(memcmp(tokens + prompt, clawdbot_completion_token_ids(first, NULL), 4 * sizeof tokens[0]) == 0);
+
+    /* The same turn again, from the same state. */
+    OK(clawdbot_session_truncate(session, prompt, &error));
+    CHECK(length(session) == prompt);
+    OK(clawdbot_session_generate(session, greedy, &again, &error));
+    CHECK(strcmp(clawdbot_completion_text(first, NULL), clawdbot_completion_text(again, NULL)) == 0);
+    memset(&usage, 0, sizeof usage);
+    usage.struct_size = sizeof usage;
+    OK(clawdbot_completion_usage(again, &usage, &error));
+    CHECK(usage.prompt_tokens == prompt && usage.cached_tokens > 0);
+
+    say(model, session, "[{\"role\": \"user\", \"content\": \"And then?\"}]");
+    clawdbot_completion_free(first);
+    OK(clawdbot_session_generate(session, greedy, &first, &error));
+    OK(clawdbot_completion_usage(first, &usage, &error));
+    CHECK(usage.cached_tokens >= prompt);
+    CHECK(second == NULL);
+
+    clawdbot_completion_free(first);
+    clawdbot_completion_free(again);
+    clawdbot_options_free(greedy);
+    clawdbot_model_free(model);
+    clawdbot_session_free(session);
+    puts("chat: ok");
+    return 0;
+}

@@ -1,0 +1,417 @@
+//! The command line. Options that the library has are declared once, under the library's names.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Args, Parser, Subcommand};
+use clawdbot_core::{
+    Error, ErrorKind, GenerateOptions, KvType, ModelOptions, Result, Runtime, RuntimeOptions, Source,
+    WeightType,
+};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::{Map, Value};
+
+const EXAMPLES: &str = "\
+Examples:
+  clawdbot generate                                  a story from the built-in model
+  clawdbot generate --model DIR --prompt \"The sea\"   continue a text
+  clawdbot generate --model DIR --prompt - < text    the prompt from stdin
+  clawdbot chat --model DIR --system \"Be brief.\"     a conversation
+  clawdbot inspect DIR --weights bf16                what a model is and would cost
+  clawdbot bench --shape llama-3.2-1b                how fast this machine is
+
+A model directory is as Hugging Face publishes it: config.json, *.safetensors, tokenizer.json.
+--kernels, or the environment variable CLAWDBOT_ISA, forces an instruction-set tier.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
+
+/// Language models inside your own program, on the CPU you have.
+#[derive(Debug, Parser)]
+#[command(name = "clawdbot", version, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Continue a text
+    Generate(GenerateArgs),
+    /// Talk to a model that has a chat template
+    Chat(ChatArgs),
+    /// Say what a model is and what it would cost, without reading its weights
+    Inspect(InspectArgs),
+    /// Measure prefill and decode
+    Bench(BenchArgs),
+}
+
+impl Command {
+    pub(crate) fn json(&self) -> bool {
+        match self {
+            Command::Generate(args) => args.output.json,
+            Command::Chat(args) => args.output.json,
+            Command::Inspect(args) => args.json,
+            Command::Bench(args) => args.output.json,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawdbot generate --seed 7 --max-tokens 100
+  clawdbot generate --model DIR --prompt-file letter.txt --temperature 0 --stop \"\\n\\n\"
+  echo \"Once upon a time\" | clawdbot generate --prompt - --quiet
+
+The text goes to stdout as it comes, one line of figures to stderr. With --json stdout gets one object instead: text,
+token_ids, finish_reason, usage, options in force; or {\"error\": {code, kind, message, detail}}.")]
+pub(crate) struct GenerateArgs {
+    /// Model directory [default: the built-in story model]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// Text to continue; `-` reads stdin [default for the built-in model: "Once upon a time"]
+    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file")]
+    pub(crate) prompt: Option<String>,
+    /// File with the text to continue; `-` reads stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompt_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: OptionArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Every line is a message. /reset forgets the conversation, /exit or the end of input leaves, /help lists the commands.
+Ctrl-C stops an answer; at the prompt it leaves. With --json every answer, or error, is one object on a line.
+A message that cannot be answered is taken back; the exit code is 1 if there was one.")]
+pub(crate) struct ChatArgs {
+    /// Model directory [default: the built-in story model]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) model: Option<PathBuf>,
+    /// System message at the head of the conversation
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) system: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: OptionArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Model directory [default: the built-in story model]
+    #[arg(value_name = "DIR", conflicts_with = "shape")]
+    pub(crate) model: Option<PathBuf>,
+    /// Random weights in the shape of a published model
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Source::SHAPES))]
+    pub(crate) shape: Option<String>,
+    /// One JSON object, sizes in bytes
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawdbot bench --shape qwen2.5-0.5b --weights bf16 --repeat 5
+  clawdbot bench --model DIR --depth 4096 --batch 8 --json
+
+Every repeat takes fresh sequences of random token ids. Prefill: all prompts, until the last first token. Decode: after
+DEPTH tokens of context, tokens per second of all sequences together. Medians are reported, and in JSON every sample.
+The memory traffic of decode that is compared with the machine's is that of the weights alone.")]
+pub(crate) struct BenchArgs {
+    /// Model directory [default: the built-in story model]
+    #[arg(long, value_name = "DIR", conflicts_with = "shape")]
+    pub(crate) model: Option<PathBuf>,
+    /// Random weights in the shape of a published model
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Source::SHAPES))]
+    pub(crate) shape: Option<String>,
+    /// Tokens of a prompt
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) prompt: u32,
+    /// Tokens to decode
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) generate: u32,
+    /// Tokens of context before decoding is measured
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) depth: u32,
+    /// Sequences at the same time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) batch: u32,
+    /// How often to measure
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repeat: u32,
+    /// Do not measure what the machine could do at most
+    #[arg(long)]
+    pub(crate) no_limits: bool,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// What to print.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct OutputArgs {
+    /// The result alone, nothing on stderr but errors
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    /// JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// [`GenerateOptions`].
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Generation (defaults come from the model's generation_config.json)")]
+pub(crate) struct OptionArgs {
+    /// Most tokens to generate [default: until the model stops or the context is full]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_tokens: Option<u32>,
+    /// 0 takes the most likely token; more is more random
+    #[arg(long, value_name = "T", value_parser = finite, allow_negative_numbers = true)]
+    temperature: Option<f32>,
+    /// Sample from the K most likely tokens; 0 is off
+    #[arg(long, value_name = "K", allow_negative_numbers = true)]
+    top_k: Option<u32>,
+    /// Sample from the fewest tokens whose probabilities add up to P; 1 is off
+    #[arg(long, value_name = "P", value_parser = finite, allow_negative_numbers = true)]
+    top_p: Option<f32>,
+    /// Sample from tokens at least P times as likely as the most likely one; 0 is off
+    #[arg(long, value_name = "P", value_parser = finite, allow_negative_numbers = true)]
+    min_p: Option<f32>,
+    /// Make tokens that occurred less likely, by a factor; 1 is off
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    repetition_penalty: Option<f32>,
+    /// Subtract from the logits of tokens in the output
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    presence_penalty: Option<f32>,
+    /// Subtract from the logits of tokens in the output, for each occurrence
+    #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
+    frequency_penalty: Option<f32>,
+    /// Add BIAS to the logit of token ID; may be repeated
+    #[arg(long, value_name = "ID=BIAS", value_parser = bias)]
+    #[serde(serialize_with = "as_map")]
+    logit_bias: Vec<(u32, f32)>,
+    /// Seed of the sampler [default: a random one, reported with --json]
+    #[arg(long, value_name = "S", allow_negative_numbers = true)]
+    seed: Option<u64>,
+    /// Text that ends the generation and is not part of it; may be repeated
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// Token that ends the generation; may be repeated
+    #[arg(long, value_name = "ID", allow_negative_numbers = true)]
+    stop_token_ids: Vec<u32>,
+    /// Take the model's end-of-sequence tokens as ordinary ones
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Report the log-probability of each token and of the N most likely ones (with --json)
+    #[arg(long, value_name = "N", requires = "json", allow_negative_numbers = true)]
+    logprobs: Option<u32>,
+    /// Whether the prompt gets the tokenizer's special tokens, such as BOS
+    /// [default: true for generate; false for chat, whose template brings them]
+    #[arg(long, value_name = "true|false")]
+    add_special_tokens: Option<bool>,
+    /// Whether special tokens are left out of the text [default: true]
+    #[arg(long, value_name = "true|false")]
+    skip_special_tokens: Option<bool>,
+}
+
+/// [`ModelOptions`].
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct LoadArgs {
+    /// What the weights are computed with: int8, bf16 or f32 [default: int8]
+    #[arg(long, value_name = "TYPE")]
+    weights: Option<WeightType>,
+    /// What the KV cache is kept as: auto, bf16 or f32 [default: auto]
+    #[arg(long, value_name = "TYPE")]
+    kv: Option<KvType>,
+    /// Most tokens of a sequence [default: what the model was trained for]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_context: Option<u32>,
+    /// Most tokens of a forward pass [default: 512]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    prefill_chunk: Option<u32>,
+    /// Most sequences of a forward pass [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_batch: Option<u32>,
+}
+
+/// [`RuntimeOptions`].
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Runtime")]
+pub(crate) struct RuntimeArgs {
+    /// Threads to compute on [default: the least of CPU quota, affinity and physical cores]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    threads: Option<u32>,
+    /// Most memory for weights, KV cache and buffers: K, M, G, T are powers of 1000, KiB, MiB, GiB, TiB of 1024
+    #[arg(long, value_name = "BYTES", value_parser = byte_size, allow_negative_numbers = true)]
+    memory_budget: Option<u64>,
+    /// Instruction-set tier [default: what CLAWDBOT_ISA says, or else the best of this CPU]
+    #[arg(long, value_name = "TIER", value_parser = PossibleValuesParser::new(Runtime::available_kernels()))]
+    kernels: Option<String>,
+}
+
+/// What was given; what was not keeps the library's default.
+fn given(args: &impl Serialize) -> Result<Map<String, Value>> {
+    match serde_json::to_value(args) {
+        Ok(Value::Object(mut object)) => {
+            object.retain(|_, value| !value.is_null());
+            Ok(object)
+        }
+        other => {
+            Err(Error::new(ErrorKind::Internal, format!("expected options as an object, found {other:?}")))
+        }
+    }
+}
+
+impl OptionArgs {
+    /// The library's options, checked.
+    pub(crate) fn options(&self) -> Result<GenerateOptions> {
+        GenerateOptions::from_json(&given(self)?)
+    }
+
+    /// Whether a rendered conversation gets special tokens of the tokenizer: only when asked for.
+    pub(crate) fn chat_special_tokens(&self) -> bool {
+        self.add_special_tokens.unwrap_or(false)
+    }
+}
+
+impl LoadArgs {
+    /// The library's options, checked.
+    pub(crate) fn options(&self) -> Result<ModelOptions> {
+        ModelOptions::from_json(&given(self)?)
+    }
+}
+
+impl RuntimeArgs {
+    /// A runtime with these options.
+    pub(crate) fn runtime(&self) -> Result<Runtime> {
+        Runtime::new(&RuntimeOptions::from_json(&given(self)?)?)
+    }
+}
+
+/// The model a command works with.
+pub(crate) fn source(model: Option<&PathBuf>, shape: Option<&String>) -> Source {
+    match (model, shape) {
+        (Some(dir), _) => Source::Dir(dir.clone()),
+        (None, Some(name)) => Source::Shape(name.clone()),
+        (None, None) => Source::Builtin,
+    }
+}
+
+/// JSON has no infinities, so they must not get that far.
+fn finite(text: &str) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if number.is_finite() { Ok(number) } else { Err("expected a finite number".to_owned()) }
+}
+
+fn bias(text: &str) -> Result<(u32, f32), String> {
+    let (id, bias) = text.split_once('=').ok_or("expected ID=BIAS, such as 50=-2.5")?;
+    Ok((id.parse().map_err(|_| format!("expected a token id, found {id:?}"))?, finite(bias)?))
+}
+
+fn as_map<S: Serializer>(pairs: &[(u32, f32)], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(pairs.len()))?;
+    for (id, bias) in pairs {
+        map.serialize_entry(id, bias)?;
+    }
+    map.end()
+}
+
+/// A number of bytes, with or without a unit.
+fn byte_size(text: &str) -> Result<u64, String> {
+    let expected = || format!("expected a number of bytes such as 500000000, 500M or 1.5GiB, found {text:?}");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1000,
+        "m" | "mb" => 1000_u64.pow(2),
+        "g" | "gb" => 1000_u64.pow(3),
+        "t" | "tb" => 1000_u64.pow(4),
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return Err(expected()),
+    };
+    if let Ok(number) = digits.parse::<u64>() {
+        return number.checked_mul(unit).ok_or_else(expected);
+    }
+    // Decimals alone: no exponents, no words such as "inf".
+    if !digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return Err(expected());
+    }
+    let number: f64 = digits.parse().map_err(|_| expected())?;
+    let bytes = number * unit as f64;
+    if (0.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(expected()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn names<T: Args>() -> Vec<String> {
+        T::augment_args(clap::Command::new("")).get_arguments().map(|arg| arg.get_id().to_string()).collect()
+    }
+
+    #[test]
+    fn options_are_those_of_the_library() {
+        assert_eq!(names::<OptionArgs>(), GenerateOptions::NAMES);
+        assert_eq!(names::<LoadArgs>(), ModelOptions::NAMES);
+        assert_eq!(names::<RuntimeArgs>(), RuntimeOptions::NAMES);
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn options_reach_the_library() {
+        let parse = |line: &str| match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Command::Generate(args) => args.options.options(),
+            other => panic!("{other:?}"),
+        };
+        let options =
+            parse("clawdbot generate --top-p 0.9 --logit-bias 7=-1.5 --stop a --stop b --ignore-eos");
+        let expected = GenerateOptions::default().top_p(0.9).stop(["a".into(), "b".into()]).ignore_eos(true);
+        assert_eq!(options.unwrap(), expected.logit_bias([(7, -1.5)]));
+        assert_eq!(parse("clawdbot generate").unwrap(), GenerateOptions::default());
+        assert_eq!(parse("clawdbot generate --top-p 2").unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("12", 12),
+            ("3b", 3),
+            ("2K", 2000),
+            ("2KiB", 2048),
+            ("1.5GiB", 3 << 29),
+            ("4gb", 4_000_000_000),
+            ("1T", 1_000_000_000_000),
+        ] {
+            assert_eq!(byte_size(text), Ok(bytes), "{text}");
+        }
+        for bad in ["", "G", "-1", "1X", "1 G", "nanG", "infinity", "99999999999T", "1e30", "1e3"] {
+            assert!(byte_size(bad).is_err(), "{bad}");
+        }
+    }
+}

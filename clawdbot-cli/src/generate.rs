@@ -1,0 +1,88 @@
+//! `clawdbot generate`
+
+use std::io::{self, IsTerminal, Read};
+use std::path::Path;
+
+use clawdbot_core::{Completion, Error, ErrorKind, Event, Model, Result, Source, Stream};
+
+use crate::Outcome;
+use crate::args::{GenerateArgs, OutputArgs, source};
+use crate::interrupt::Work;
+use crate::output::{Failure, note, print, print_line};
+use crate::progress::load;
+use crate::report::{completion_json, summary};
+
+/// What the built-in model starts from when nobody says.
+const BUILTIN_PROMPT: &str = "Once upon a time";
+
+pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
+    let options = args.options.options()?;
+    let source = source(args.model.as_ref(), None);
+    let prompt = prompt(args, &source)?;
+    let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
+    let work = Work::begin();
+    let completion = answer(model.stream(prompt, &options)?, &work, &args.output)?;
+    finish(&completion, &model, &args.output)?;
+    Ok(if work.interrupted() { Outcome::Interrupted } else { Outcome::Done })
+}
+
+/// Takes a stream to its end; unless the output is JSON, its text goes to stdout as it comes.
+pub(crate) fn answer(mut stream: Stream, work: &Work, output: &OutputArgs) -> Result<Completion, Failure> {
+    work.cancels(stream.cancel_handle());
+    while let Some(event) = stream.next_event()? {
+        match event {
+            Event::Token { text, .. } if !output.json && !text.is_empty() => print(&text)?,
+            Event::Done(completion) => return Ok(*completion),
+            _ => {}
+        }
+    }
+    Err(Error::new(ErrorKind::Internal, "the stream ended without a completion").into())
+}
+
+/// What follows the text: the figures, or everything as JSON.
+fn finish(completion: &Completion, model: &Model, output: &OutputArgs) -> Result<(), Failure> {
+    if output.json {
+        return print_line(&completion_json(completion, model));
+    }
+    // On a terminal what follows begins a line of its own; in a file the text is the text.
+    if io::stdout().is_terminal() {
+        print("\n")?;
+    } else if !output.quiet && io::stderr().is_terminal() {
+        note("");
+    }
+    if !output.quiet {
+        note(summary(completion, model));
+    }
+    Ok(())
+}
+
+fn prompt(args: &GenerateArgs, source: &Source) -> Result<String> {
+    match (&args.prompt, &args.prompt_file) {
+        (Some(text), _) if text == "-" => read(Path::new("-")),
+        (Some(text), _) => Ok(text.clone()),
+        (None, Some(path)) => read(path),
+        (None, None) if *source == Source::Builtin => Ok(BUILTIN_PROMPT.to_owned()),
+        (None, None) => {
+            let message = "expected a prompt: --prompt TEXT, --prompt-file FILE, or `-` for stdin";
+            Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "prompt"))
+        }
+    }
+}
+
+/// All of a file, or of stdin for `-`, as it is.
+fn read(path: &Path) -> Result<String> {
+    let mut bytes = Vec::new();
+    let (name, read) = match path.to_str() {
+        Some("-") => ("stdin".to_owned(), io::stdin().lock().read_to_end(&mut bytes).map(drop)),
+        _ => (path.display().to_string(), std::fs::read(path).map(|read| bytes = read)),
+    };
+    read.map_err(|error| {
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            _ => ErrorKind::Io,
+        };
+        Error::new(kind, format!("{name}: {error}")).with("path", name.as_str())
+    })?;
+    String::from_utf8(bytes)
+        .map_err(|error| Error::new(ErrorKind::InvalidUtf8, format!("{name}: expected UTF-8: {error}")))
+}

@@ -1,0 +1,60 @@
+//! `clawdbot inspect`
+
+use clawdbot_core::{Cpus, Plan, Runtime};
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::args::{InspectArgs, source};
+use crate::output::{Failure, print, print_line};
+use crate::report::{bytes, count};
+
+pub(crate) fn run(args: &InspectArgs) -> Result<Outcome, Failure> {
+    let runtime = args.runtime.runtime()?;
+    let source = source(args.model.as_ref(), args.shape.as_ref());
+    let plan = runtime.plan(&source, &args.load.options()?)?;
+    let cpus = Cpus::detect();
+    if args.json {
+        print_line(&plan_json(&plan, &runtime, cpus))?;
+    } else {
+        print(&table(&plan, &runtime, cpus))?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn plan_json(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> Value {
+    let mut object = json!(plan);
+    object["memory_budget"] = json!(runtime.memory_budget());
+    object["available_kernels"] = json!(Runtime::available_kernels());
+    object["kernel_names"] = json!(runtime.kernel_names());
+    object["cpus"] = json!({"available": cpus.available, "physical": cpus.physical});
+    object
+}
+
+fn table(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> String {
+    let physical = cpus.physical.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+    let budget = runtime.memory_budget().map_or_else(|| "none".to_owned(), bytes);
+    let stored = match plan.stored_bytes {
+        0 => "nothing: random weights".to_owned(),
+        n => bytes(n),
+    };
+    let rows = [
+        ("model", plan.name.clone()),
+        ("architecture", plan.architecture.to_owned()),
+        (
+            "parameters",
+            format!("{} ({} in the layers)", count(plan.parameters), count(plan.block_parameters)),
+        ),
+        ("stored", stored),
+        ("weights", format!("{} as {}", bytes(plan.weights_bytes), plan.weights)),
+        ("KV cache", format!("{} per token as {}", bytes(plan.kv_bytes_per_token), plan.kv)),
+        ("context", format!("{} tokens, {} when full", plan.max_context, bytes(plan.kv_bytes_full_context))),
+        ("scratch", bytes(plan.scratch_bytes)),
+        ("to load", format!("{} (budget: {budget})", bytes(plan.load_bytes))),
+        ("kernels", format!("{} (available: {})", plan.kernels, Runtime::available_kernels().join(", "))),
+        (
+            "threads",
+            format!("{} (CPUs: {} available, physical cores: {physical})", plan.threads, cpus.available),
+        ),
+    ];
+    rows.iter().map(|(name, value)| format!("{name:<13}{value}\n")).collect()
+}

@@ -1,0 +1,75 @@
+//! Ctrl-C: while something is computed it asks that to stop; at any other time, or when asked twice, it ends the process.
+
+use std::io::{self, IsTerminal};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use clawdbot_core::{CancelHandle, Error, ErrorKind, Result};
+
+use crate::output::note;
+
+/// 128 + SIGINT, as shells have it.
+pub(crate) const EXIT_CODE: u8 = 130;
+
+struct State {
+    /// Whether there is something to stop.
+    working: bool,
+    interrupted: bool,
+    handles: Vec<CancelHandle>,
+}
+
+static STATE: Mutex<State> = Mutex::new(State { working: false, interrupted: false, handles: Vec::new() });
+
+fn state() -> MutexGuard<'static, State> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Takes over Ctrl-C for the process.
+///
+/// # Errors
+/// `Io` when the system refuses.
+pub(crate) fn install() -> Result<()> {
+    ctrlc::set_handler(on_interrupt).map_err(|error| Error::new(ErrorKind::Io, format!("Ctrl-C: {error}")))
+}
+
+fn on_interrupt() {
+    let mut state = state();
+    if !state.working || state.interrupted {
+        if io::stderr().is_terminal() {
+            note("");
+        }
+        std::process::exit(i32::from(EXIT_CODE));
+    }
+    state.interrupted = true;
+    state.handles.iter().for_each(CancelHandle::cancel);
+}
+
+/// While it lives, Ctrl-C stops the work and not the process.
+pub(crate) struct Work(());
+
+impl Work {
+    /// Work starts.
+    pub(crate) fn begin() -> Self {
+        *state() = State { working: true, interrupted: false, handles: Vec::new() };
+        Work(())
+    }
+
+    /// Ctrl-C cancels this too.
+    pub(crate) fn cancels(&self, handle: CancelHandle) {
+        let mut state = state();
+        if state.interrupted {
+            handle.cancel();
+        }
+        state.handles.push(handle);
+    }
+
+    /// Whether Ctrl-C came.
+    pub(crate) fn interrupted(&self) -> bool {
+        state().interrupted
+    }
+}
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        *state() = State { working: false, interrupted: false, handles: Vec::new() };
+    }
+}

@@ -1,0 +1,85 @@
+//! Writing to stdout and stderr, and what a failure looks like there.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clawdbot_core::{Error, ErrorKind};
+use serde_json::{Value, json};
+
+use crate::interrupt;
+
+/// Why a command ended early.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The library says no.
+    Library(Error),
+    /// Stdout took no more.
+    Stdout(io::Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Library(error)
+    }
+}
+
+impl Failure {
+    /// Tells the user, and says what to exit with.
+    pub(crate) fn report(self, json: bool) -> ExitCode {
+        match self {
+            // Whoever read the output wants no more of it, as in `clawdbot ... | head`.
+            Failure::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Failure::Stdout(error) => {
+                note(format_args!("error: stdout: {error}"));
+                ExitCode::FAILURE
+            }
+            Failure::Library(error) => {
+                tell(&error, json);
+                match error.kind() {
+                    ErrorKind::Cancelled => ExitCode::from(interrupt::EXIT_CODE),
+                    ErrorKind::UnknownOption => ExitCode::from(2),
+                    // An option's value, as opposed to what a model or a conversation holds.
+                    ErrorKind::InvalidArgument if error.detail().contains_key("option") => ExitCode::from(2),
+                    _ => ExitCode::FAILURE,
+                }
+            }
+        }
+    }
+}
+
+/// One error: text on stderr, or an object on stdout.
+pub(crate) fn tell(error: &Error, json: bool) {
+    if json {
+        // When stdout is gone too, there is nobody left to tell; the exit code remains.
+        let _ = print_line(&error_json(error));
+    } else {
+        note(format_args!("error: {error}"));
+    }
+}
+
+/// `{"error": {"code", "kind", "message", "detail"}}`
+fn error_json(error: &Error) -> Value {
+    json!({"error": {
+        "code": error.code(),
+        "kind": error.kind().name(),
+        "message": error.message(),
+        "detail": error.detail(),
+    }})
+}
+
+/// Writes to stdout at once.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Stdout)
+}
+
+/// Writes a line to stdout at once.
+pub(crate) fn print_line(line: &impl Display) -> Result<(), Failure> {
+    print(&format!("{line}\n"))
+}
+
+/// Writes a line to stderr. A closed stderr is no reason to stop.
+pub(crate) fn note(line: impl Display) {
+    let _ = writeln!(io::stderr().lock(), "{line}");
+}

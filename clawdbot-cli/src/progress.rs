@@ -1,0 +1,99 @@
+//! A status line on stderr, for people who wait.
+
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use clawdbot_core::{Model, Result, Runtime, Source};
+
+use crate::args::{LoadArgs, OutputArgs};
+use crate::interrupt::Work;
+
+/// What is over sooner is not worth a line, and the eye sees no more changes than one in this time.
+const INTERVAL: Duration = Duration::from_millis(150);
+/// Cells of the bar.
+const WIDTH: u64 = 32;
+
+/// A line that is written over, and gone at the end. Shown when stderr is a terminal.
+pub(crate) struct StatusLine {
+    visible: bool,
+    /// Whether there is something to erase.
+    shown: bool,
+    changed: Instant,
+}
+
+impl StatusLine {
+    pub(crate) fn new(output: &OutputArgs) -> Self {
+        let visible = io::stderr().is_terminal() && !output.quiet && !output.json;
+        StatusLine { visible, shown: false, changed: Instant::now() }
+    }
+
+    /// Shows `text` unless the line changed a moment ago.
+    fn update(&mut self, text: impl FnOnce() -> String) {
+        if self.visible && self.changed.elapsed() >= INTERVAL {
+            self.show(&text());
+        }
+    }
+
+    /// Shows `text`.
+    pub(crate) fn show(&mut self, text: &str) {
+        if self.visible {
+            self.shown = true;
+            self.changed = Instant::now();
+            write_over(text);
+        }
+    }
+}
+
+impl Drop for StatusLine {
+    fn drop(&mut self) {
+        if self.shown {
+            write_over("");
+        }
+    }
+}
+
+fn write_over(text: &str) {
+    let mut stderr = io::stderr().lock();
+    // Carriage return, erase to the end of the line.
+    let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush());
+}
+
+fn bar(done: u64, total: u64) -> String {
+    let filled =
+        (u128::from(done) * u128::from(WIDTH) / u128::from(total.max(1))).min(u128::from(WIDTH)) as usize;
+    let rest = WIDTH as usize - filled;
+    let percent = u128::from(done) * 100 / u128::from(total.max(1));
+    format!("loading [{}{}] {percent:3} %", "#".repeat(filled), " ".repeat(rest))
+}
+
+/// Loads a model with a bar. Ctrl-C cancels.
+///
+/// # Errors
+/// As [`Runtime::load`]; `Cancelled`.
+pub(crate) fn load(
+    runtime: &Runtime,
+    source: &Source,
+    args: &LoadArgs,
+    output: &OutputArgs,
+) -> Result<Model> {
+    let options = args.options()?;
+    let work = Work::begin();
+    let mut line = StatusLine::new(output);
+    runtime.load_with_progress(source, &options, |done, total| {
+        line.update(|| bar(done, total));
+        !work.interrupted()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars() {
+        assert_eq!(bar(0, 10), format!("loading [{}]   0 %", " ".repeat(32)));
+        assert_eq!(bar(5, 10), format!("loading [{}{}]  50 %", "#".repeat(16), " ".repeat(16)));
+        assert_eq!(bar(u64::MAX, u64::MAX), format!("loading [{}] 100 %", "#".repeat(32)));
+        assert!(bar(0, 0).ends_with("  0 %"));
+    }
+}

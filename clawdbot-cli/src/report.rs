@@ -1,0 +1,114 @@
+//! Results in words and in JSON.
+
+use clawdbot_core::{Completion, Logprobs, Model, TokenLogprob, Usage};
+use serde_json::{Value, json};
+
+/// The most memory this process has held so far, in bytes; `None` where the system does not say.
+pub(crate) fn peak_rss_bytes() -> Option<u64> {
+    // Not getrusage(2): what it reports can be the peak of the process that started this one.
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// A size for people.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    match UNITS.iter().find(|(size, _)| bytes >= *size) {
+        Some((size, unit)) => format!("{:.2} {unit}", bytes as f64 / *size as f64),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// A count for people: `1.24 B` parameters.
+pub(crate) fn count(n: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1_000_000_000, " B"), (1_000_000, " M"), (1000, " K")];
+    match UNITS.iter().find(|(size, _)| n >= *size) {
+        Some((size, unit)) => format!("{:.2}{unit}", n as f64 / *size as f64),
+        None => n.to_string(),
+    }
+}
+
+/// One line on how a generation went.
+pub(crate) fn summary(completion: &Completion, model: &Model) -> String {
+    let usage = &completion.usage;
+    let cached = match usage.cached_tokens {
+        0 => String::new(),
+        n => format!(" ({n} cached)"),
+    };
+    let memory = peak_rss_bytes().map_or_else(|| "unknown".to_owned(), bytes);
+    format!(
+        "[{} prompt tokens{cached}, prefill {:.1} tokens/s | {} tokens, decode {:.1} tokens/s | first token {:.1} ms | \
+         peak memory {memory} | {}, {} threads | {}]",
+        usage.prompt_tokens,
+        usage.prefill_tokens_per_s(),
+        usage.completion_tokens,
+        usage.decode_tokens_per_s(),
+        usage.time_to_first_token() * 1e3,
+        model.runtime().kernels(),
+        model.runtime().threads(),
+        completion.finish_reason.name(),
+    )
+}
+
+/// A completion and what computed it, as one object.
+pub(crate) fn completion_json(completion: &Completion, model: &Model) -> Value {
+    let plan = &model.info().plan;
+    let mut object = json!({
+        "model": plan.name,
+        "text": completion.text,
+        "token_ids": completion.token_ids,
+        "finish_reason": completion.finish_reason.name(),
+        "usage": usage_json(&completion.usage),
+        "options": completion.options,
+        "weights": plan.weights,
+        "kv": plan.kv,
+        "kernels": plan.kernels,
+        "threads": plan.threads,
+        "peak_rss_bytes": peak_rss_bytes(),
+    });
+    if let Some(logprobs) = &completion.logprobs {
+        object["logprobs"] = logprobs.iter().map(logprobs_json).collect();
+    }
+    object
+}
+
+fn usage_json(usage: &Usage) -> Value {
+    json!({
+        "prompt_tokens": usage.prompt_tokens,
+        "cached_tokens": usage.cached_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "queue_seconds": usage.queue_seconds,
+        "prefill_seconds": usage.prefill_seconds,
+        "decode_seconds": usage.decode_seconds,
+        "prefill_tokens_per_s": usage.prefill_tokens_per_s(),
+        "decode_tokens_per_s": usage.decode_tokens_per_s(),
+        "time_to_first_token_s": usage.time_to_first_token(),
+    })
+}
+
+fn logprobs_json(logprobs: &Logprobs) -> Value {
+    let entry = |one: &TokenLogprob| json!({"id": one.id, "logprob": one.logprob});
+    json!({"chosen": entry(&logprobs.chosen), "top": logprobs.top.iter().map(entry).collect::<Vec<_>>()})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_counts() {
+        for (n, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.50 KiB"), (5 << 30, "5.00 GiB")] {
+            assert_eq!(bytes(n), text);
+        }
+        for (n, text) in [(999, "999"), (1_235_814_400, "1.24 B"), (3_012_864, "3.01 M")] {
+            assert_eq!(count(n), text);
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process_holds_memory() {
+        assert!(peak_rss_bytes().unwrap() > 1 << 20);
+    }
+}

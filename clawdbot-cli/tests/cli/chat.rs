@@ -1,0 +1,93 @@
+//! `clawdbot chat`
+
+use serde_json::Value;
+
+use crate::support::{model_with_template, run, run_with};
+
+const GREEDY: [&str; 4] = ["--temperature", "0", "--max-tokens", "20"];
+
+/// Answers of a chat in JSON.
+fn answers(args: &[&str], input: &str) -> Vec<Value> {
+    let run = run_with(&[&["chat", "--json"], &GREEDY[..], args].concat(), input.as_bytes());
+    assert_eq!((run.code, run.stderr.as_str()), (Some(0), ""), "{}", run.stdout);
+    run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// What a fresh request answers to a rendered conversation.
+fn fresh(args: &[&str], rendered: &str) -> String {
+    let prompt = ["generate", "--quiet", "--add-special-tokens", "false", "--prompt", rendered];
+    run(&[&prompt, &GREEDY[..], args].concat()).text()
+}
+
+#[test]
+fn turns_are_answered_as_fresh_requests_would_be_and_reuse_the_cache() {
+    let found =
+        answers(&[], "Tell me a story.\n\nWhat came next?\n/reset\nTell me a story.\n/exit\nignored\n");
+    assert_eq!(found.len(), 3);
+    let first = found[0]["text"].as_str().unwrap();
+    let head = "<s><|user|>\nTell me a story.<|end|>\n<|assistant|>\n";
+    assert_eq!(first, fresh(&[], head));
+    let all = format!("{head}{}<|end|>\n<|user|>\nWhat came next?<|end|>\n<|assistant|>\n", first.trim());
+    assert_eq!(found[1]["text"], fresh(&[], &all));
+    assert!(found[1]["usage"]["cached_tokens"].as_u64() >= found[0]["usage"]["prompt_tokens"].as_u64());
+    assert_eq!(found[2]["text"], found[0]["text"]);
+    assert_eq!(found[2]["usage"]["prompt_tokens"], found[0]["usage"]["prompt_tokens"]);
+}
+
+#[test]
+fn a_template_may_rewrite_history() {
+    // The last message alone, with a count in front: no two renderings begin alike for long. (Jinja drops a last line
+    // feed of the template itself.)
+    let template =
+        "<s>{{ messages | length }}<|user|>\n{{ messages[-1].content }}<|end|>\n<|assistant|>{{ '\n' }}";
+    let dir = model_with_template("rewriting", Some(template));
+    let model = ["--model", dir.to_str().unwrap()];
+    let found = answers(&model, "Hello there\nHello again\n");
+    for (answer, rendered) in found.iter().zip([
+        "<s>1<|user|>\nHello there<|end|>\n<|assistant|>\n",
+        "<s>3<|user|>\nHello again<|end|>\n<|assistant|>\n",
+    ]) {
+        assert_eq!(answer["text"], fresh(&model, rendered));
+    }
+    assert!(found[1]["usage"]["cached_tokens"].as_u64() < found[1]["usage"]["prompt_tokens"].as_u64());
+}
+
+#[test]
+fn a_system_message_comes_first() {
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:";
+    let dir = model_with_template("system", Some(template));
+    let model = ["--model", dir.to_str().unwrap()];
+    let found = answers(&[&model[..], &["--system", "Be kind"]].concat(), "Hello\n/reset\nHello\n");
+    assert_eq!(found[0]["text"], fresh(&model, "system: Be kind\nuser: Hello\nassistant:"));
+    assert_eq!(found[1]["text"], found[0]["text"], "it stays on reset");
+}
+
+#[test]
+fn plain_output_has_a_line_for_each_answer() {
+    let input = b"Tell me a story.\nWhat came next?\n";
+    let quiet = run_with(&[&["chat", "--quiet"], &GREEDY[..]].concat(), input);
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (Some(0), ""));
+    let texts = answers(&[], "Tell me a story.\nWhat came next?\n");
+    let lines: String =
+        texts.iter().map(|answer| format!("{}\n", answer["text"].as_str().unwrap())).collect();
+    assert_eq!(quiet.stdout, lines);
+    let plain = run_with(&[&["chat"], &GREEDY[..]].concat(), input);
+    assert_eq!(plain.stdout, lines);
+    assert_eq!(plain.stderr.matches("tokens/s").count(), 4, "{}", plain.stderr);
+}
+
+#[test]
+fn a_message_that_fails_is_taken_back() {
+    let template = "{% if messages[-1].content == 'bad' %}{{ raise_exception('no') }}{% endif %}<s>\
+                    {% for m in messages %}{{ m.content }}\n{% endfor %}";
+    let dir = model_with_template("raising", Some(template));
+    let args = ["chat", "--json", "--model", dir.to_str().unwrap()];
+    let run = run_with(&[&args[..], &GREEDY].concat(), b"Hello\nbad\n/what\n\xff\nAnd then\n");
+    assert_eq!((run.code, run.stderr.as_str()), (Some(1), ""));
+    let lines: Vec<Value> = run.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<&str> = lines.iter().map(|line| line["error"]["kind"].as_str().unwrap_or("-")).collect();
+    assert_eq!(kinds, ["-", "TemplateRaised", "InvalidArgument", "InvalidUtf8", "-"]);
+    let without = run_with(&[&args[..], &GREEDY].concat(), b"Hello\nAnd then\n");
+    let last: Value = serde_json::from_str(without.stdout.lines().last().unwrap()).unwrap();
+    assert_eq!(lines[4]["text"], last["text"]);
+}

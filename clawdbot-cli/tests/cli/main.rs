@@ -1,0 +1,11 @@
+//! The program as its users run it: arguments and stdin in; stdout, stderr and exit code out.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod bench;
+mod chat;
+mod errors;
+mod generate;
+mod inspect;
+#[cfg(unix)]
+mod interrupt;
+mod support;

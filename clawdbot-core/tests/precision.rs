@@ -1,0 +1,87 @@
+//! What int8 and bf16 weights cost in accuracy, against f32 of the same model: KL divergence and top-1 agreement.
+//!
+//! `cargo test -p clawdbot-core --test precision -- --nocapture` prints the table of `docs/numerics.md`.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+
+mod support;
+
+use clawdbot_core::{GenerateOptions, Model, ModelOptions, Runtime, RuntimeOptions, Source, WeightType};
+
+fn load(source: &Source, weights: WeightType) -> Model {
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(2)).unwrap();
+    runtime.load(source, &ModelOptions::default().weights(weights)).unwrap()
+}
+
+/// Probabilities of a row of logits.
+fn softmax(row: &[f32]) -> Vec<f64> {
+    let max = row.iter().copied().fold(f32::MIN, f32::max);
+    let weights: Vec<f64> = row.iter().map(|&x| f64::from(x - max).exp()).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.iter().map(|w| w / sum).collect()
+}
+
+fn argmax(row: &[f32]) -> usize {
+    (0..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
+}
+
+/// Mean KL(reference || other) in nats, and the share of positions with the same most likely token.
+fn compare(reference: &[f32], other: &[f32], vocab: usize) -> (f64, f64) {
+    let rows = reference.chunks_exact(vocab).zip(other.chunks_exact(vocab));
+    let count = reference.len() as f64 / vocab as f64;
+    rows.fold((0.0, 0.0), |(kl, same), (a, b)| {
+        let terms =
+            softmax(a).into_iter().zip(softmax(b)).map(|(p, q)| if p > 0.0 { p * (p / q).ln() } else { 0.0 });
+        (kl + terms.sum::<f64>() / count, same + f64::from(u8::from(argmax(a) == argmax(b))) / count)
+    })
+}
+
+struct Row {
+    name: String,
+    kl: [f64; 2],
+    top1: [f64; 2],
+}
+
+fn measure(name: &str, source: &Source, tokens: Option<Vec<u32>>) -> Row {
+    let exact = load(source, WeightType::F32);
+    let vocab = exact.info().vocab_size;
+    // A trained model is judged on text it writes itself.
+    let tokens = tokens.unwrap_or_else(|| {
+        let options =
+            GenerateOptions::default().temperature(1.0).seed(7).max_tokens(400_u32).ignore_eos(true);
+        let mut session = exact.session().unwrap();
+        session.generate(&options).unwrap();
+        session.tokens().unwrap()
+    });
+    let reference = exact.logits(&tokens).unwrap();
+    let mut row = Row { name: name.to_owned(), kl: [0.0; 2], top1: [0.0; 2] };
+    for (i, weights) in [WeightType::Bf16, WeightType::Int8].into_iter().enumerate() {
+        (row.kl[i], row.top1[i]) =
+            compare(&reference, &load(source, weights).logits(&tokens).unwrap(), vocab);
+    }
+    row
+}
+
+#[test]
+fn lower_precision_stays_close_to_f32() {
+    let mut rows = vec![measure("builtin (stored as int8)", &Source::Builtin, None)];
+    if let Some(dir) = support::shared("real-models/stories260k") {
+        rows.push(measure("stories260k", &Source::Dir(dir), None));
+    }
+    if let Some(models) = support::shared("conformance/models") {
+        for family in ["llama", "llama3_rope", "llama_yarn", "mistral", "qwen2", "qwen3"] {
+            let tokens = (0..300_u32).map(|i| 3 + (i * 37 + i * i * 11) % 500).collect();
+            rows.push(measure(
+                &format!("{family} (random)"),
+                &Source::Dir(models.join(family)),
+                Some(tokens),
+            ));
+        }
+    }
+    println!("| model | KL bf16 | top-1 bf16 | KL int8 | top-1 int8 |\n|---|--:|--:|--:|--:|");
+    for Row { name, kl, top1 } in &rows {
+        let percent = top1.map(|share| 100.0 * share);
+        println!("| {name} | {:.1e} | {:.1} % | {:.1e} | {:.1} % |", kl[0], percent[0], kl[1], percent[1]);
+        assert!(kl[0] < 2e-3 && kl[1] < 1e-2, "{name}");
+        assert!(top1[0] > 0.93 && top1[1] > 0.85, "{name}");
+    }
+}

@@ -1,0 +1,243 @@
+//! What goes wrong must be a typed error that loses nothing: budgets, closing, cancelling, forks, bad input.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clawdbot_core::{
+    ErrorKind, Event, FinishReason, GenerateOptions, Model, ModelOptions, Prompt, Runtime, RuntimeOptions,
+    Source,
+};
+
+fn runtime(options: RuntimeOptions) -> Runtime {
+    Runtime::new(&options.threads(2)).unwrap()
+}
+
+fn builtin(options: ModelOptions) -> Model {
+    runtime(RuntimeOptions::default()).load(&Source::Builtin, &options).unwrap()
+}
+
+fn greedy(tokens: u32) -> GenerateOptions {
+    GenerateOptions::default().temperature(0.0).max_tokens(tokens).ignore_eos(true)
+}
+
+#[test]
+fn the_plan_is_what_loading_takes() {
+    let runtime = runtime(RuntimeOptions::default());
+    let plan = runtime.plan(&Source::Builtin, &ModelOptions::default()).unwrap();
+    assert_eq!(runtime.memory_used(), 0, "a plan costs nothing");
+    let model = runtime.load(&Source::Builtin, &ModelOptions::default()).unwrap();
+    assert_eq!(runtime.memory_used(), plan.weights_bytes + plan.scratch_bytes);
+    let mut session = model.session().unwrap();
+    session.append("Once", true).unwrap();
+    session.generate(&greedy(3)).unwrap();
+    assert_eq!(runtime.memory_used(), plan.load_bytes, "and one page");
+    drop(session);
+    model.close();
+    assert_eq!(runtime.memory_used(), 0);
+}
+
+#[test]
+fn over_budget_is_an_error_before_anything_is_loaded() {
+    let plan = runtime(RuntimeOptions::default()).plan(&Source::Builtin, &ModelOptions::default()).unwrap();
+    let tight = runtime(RuntimeOptions::default().memory_budget(plan.load_bytes - 1));
+    let error = tight.load(&Source::Builtin, &ModelOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfBudget);
+    assert_eq!(error.detail()["needed"], plan.load_bytes);
+    assert_eq!(tight.memory_used(), 0);
+    let enough = runtime(RuntimeOptions::default().memory_budget(plan.load_bytes));
+    enough.load(&Source::Builtin, &ModelOptions::default()).unwrap();
+}
+
+#[test]
+fn a_small_cache_preempts_and_changes_no_token() {
+    let prompts = || {
+        (0..6_u32).map(|i| Prompt::Tokens((0..90).map(|j| 3 + (i * 31 + j * 7) % 400).collect())).collect()
+    };
+    let texts = |model: &Model| -> Vec<Vec<u32>> {
+        let completions = model.generate_batch(prompts(), &greedy(60));
+        completions.into_iter().map(|completion| completion.unwrap().token_ids).collect()
+    };
+    let roomy = builtin(ModelOptions::default());
+    let plan = &roomy.info().plan;
+    // Weights, scratch, and seven pages: six sequences of three pages each must take turns.
+    let page = plan.load_bytes - plan.weights_bytes - plan.scratch_bytes;
+    let budget = plan.load_bytes + 6 * page;
+    let tight = runtime(RuntimeOptions::default().memory_budget(budget));
+    let tight = tight.load(&Source::Builtin, &ModelOptions::default()).unwrap();
+    assert_eq!(texts(&tight), texts(&roomy));
+
+    // One sequence that can never fit is told so, and the model lives on.
+    let error = tight.generate(vec![5; 600], &greedy(5)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfBudget);
+    assert_eq!(tight.generate(vec![5; 40], &greedy(5)).unwrap().token_ids.len(), 5);
+}
+
+#[test]
+fn lengths_are_checked_before_computing() {
+    let model = builtin(ModelOptions::default().max_context(100_u32));
+    let error = model.generate(vec![5; 101], &greedy(1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ContextOverflow);
+    let error = model.generate(vec![5; 60], &greedy(41)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ContextOverflow);
+    assert_eq!(error.detail()["max_context"], 100);
+    let full = model.generate(vec![5; 60], &greedy(40)).unwrap();
+    assert_eq!((full.token_ids.len(), full.finish_reason), (40, FinishReason::Length));
+    let open = greedy(1).max_tokens(None::<u32>);
+    assert_eq!(model.generate(vec![5; 60], &open).unwrap().token_ids.len(), 40, "until the context is full");
+    let vocab = model.info().vocab_size as u32;
+    assert_eq!(model.generate(vec![vocab], &greedy(1)).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert_eq!(model.logits(&[]).unwrap_err().kind(), ErrorKind::EmptyPrompt);
+    let too_long = runtime(RuntimeOptions::default())
+        .load(&Source::Builtin, &ModelOptions::default().max_context(1 << 30));
+    assert_eq!(too_long.unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn a_closed_model_says_so() {
+    let model = builtin(ModelOptions::default());
+    let other = model.clone();
+    let mut stream = model.stream("Once", &greedy(500)).unwrap();
+    assert!(matches!(stream.next_event().unwrap(), Some(Event::Token { .. })));
+    other.close();
+    assert_eq!(model.generate("Once", &greedy(1)).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(model.tokenizer().unwrap_err().kind(), ErrorKind::Closed);
+    let end = stream.last().unwrap().unwrap();
+    let Event::Done(completion) = end else { panic!("expected the end, found {end:?}") };
+    assert_eq!(completion.finish_reason, FinishReason::Cancelled);
+}
+
+#[test]
+fn cancelling_stops_within_a_layer_of_prefill() {
+    // A long prompt in one chunk: without the check between layers, the pass would run to its end first.
+    let model = runtime(RuntimeOptions::default())
+        .load(&Source::Builtin, &ModelOptions::default().prefill_chunk(1024_u32))
+        .unwrap();
+    let length = model.info().plan.max_context as u32 - 8;
+    let prompt: Vec<u32> = (0..length).map(|i| 3 + i * 7 % 400).collect();
+    let mut stream = model.stream(prompt.clone(), &greedy(4)).unwrap();
+    let handle = stream.cancel_handle();
+    handle.cancel();
+    let Some(Event::Done(completion)) = stream.next_event().unwrap() else {
+        panic!("cancelled before it began")
+    };
+    assert_eq!((completion.finish_reason, completion.token_ids.len()), (FinishReason::Cancelled, 0));
+
+    let mut stream = model.stream(prompt, &greedy(4)).unwrap();
+    let handle = stream.cancel_handle();
+    let canceller = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(2));
+        handle.cancel();
+    });
+    let mut last = None;
+    while let Some(event) = stream.next_event().unwrap() {
+        last = Some(event);
+    }
+    canceller.join().unwrap();
+    let Some(Event::Done(completion)) = last else { panic!("the last event is the completion") };
+    assert!(completion.token_ids.len() <= 4);
+    // The model goes on as if nothing had been.
+    assert_eq!(model.generate("Once", &greedy(3)).unwrap().token_ids.len(), 3);
+}
+
+#[test]
+fn a_dropped_stream_leaves_others_alone() {
+    let model = builtin(ModelOptions::default());
+    let expected = model.generate("The fox", &greedy(30)).unwrap().token_ids;
+    let mut kept = model.stream("The fox", &greedy(30)).unwrap();
+    let mut dropped = model.stream("The dog", &greedy(300)).unwrap();
+    kept.next_event().unwrap();
+    dropped.next_event().unwrap();
+    drop(dropped);
+    assert_eq!(kept.finish().unwrap().token_ids, expected);
+}
+
+#[test]
+fn many_threads_share_one_model() {
+    let model = builtin(ModelOptions::default());
+    let prompts = ["Once upon a time", "The fox", "Mia had", "In the forest"];
+    let alone: Vec<_> = prompts.map(|prompt| model.generate(prompt, &greedy(40)).unwrap().token_ids).to_vec();
+    std::thread::scope(|scope| {
+        for (prompt, expected) in prompts.iter().zip(&alone) {
+            let model = model.clone();
+            scope.spawn(move || {
+                for _ in 0..3 {
+                    assert_eq!(&model.generate(*prompt, &greedy(40)).unwrap().token_ids, expected);
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn seeds_repeat_and_stop_texts_end() {
+    let model = builtin(ModelOptions::default());
+    let sampled = GenerateOptions::default().temperature(0.9).seed(11).max_tokens(60_u32);
+    let first = model.generate("Once upon a time", &sampled).unwrap();
+    let again = model.generate("Once upon a time", &sampled).unwrap();
+    assert_eq!((&first.text, &first.token_ids), (&again.text, &again.token_ids));
+    assert_eq!(first.options["seed"], 11);
+    // A seed that nobody gave is reported, and repeats the text.
+    let open = sampled.clone().seed(None::<u64>);
+    let drawn = model.generate("Once upon a time", &open).unwrap();
+    let seed = drawn.options["seed"].as_u64().unwrap();
+    assert_eq!(model.generate("Once upon a time", &sampled.clone().seed(seed)).unwrap().text, drawn.text);
+
+    let words: Vec<&str> = first.text.split_inclusive(' ').collect();
+    let stop = words[4..6].concat();
+    let stopped = model.generate("Once upon a time", &sampled.stop([stop.clone()])).unwrap();
+    assert_eq!(stopped.finish_reason, FinishReason::Stop);
+    assert_eq!(stopped.text, first.text[..first.text.find(&stop).unwrap()]);
+}
+
+#[test]
+fn loading_can_be_cancelled_and_reports_progress() {
+    let runtime = runtime(RuntimeOptions::default());
+    let mut calls = Vec::new();
+    let loaded = runtime.load_with_progress(&Source::Builtin, &ModelOptions::default(), |done, total| {
+        calls.push((done, total));
+        calls.len() < 3
+    });
+    assert_eq!(loaded.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert_eq!(calls.len(), 3);
+    assert!(calls.windows(2).all(|pair| pair[0].0 < pair[1].0 && pair[1].0 <= pair[1].1));
+    assert_eq!(runtime.memory_used(), 0);
+}
+
+#[test]
+fn the_log_hook_hears_and_nothing_is_printed() {
+    static HEARD: AtomicBool = AtomicBool::new(false);
+    let runtime = Runtime::with_log(&RuntimeOptions::default(), |record| {
+        HEARD.store(record.message.contains("threads"), Ordering::Relaxed);
+    });
+    assert!(runtime.unwrap().threads() >= 1);
+    assert!(HEARD.load(Ordering::Relaxed));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_forked_child_gets_an_error_and_no_hang() {
+    let model = builtin(ModelOptions::default());
+    model.generate("Once", &greedy(2)).unwrap();
+    let session = model.session().unwrap();
+    // SAFETY: the child calls only what is tested, and leaves by `_exit`.
+    #[allow(unsafe_code, reason = "fork is what is tested")]
+    let status = unsafe {
+        match libc::fork() {
+            0 => {
+                let generate = model.generate("Once", &greedy(2)).map_err(|error| error.kind());
+                let open = model.session().map_err(|error| error.kind()).err();
+                drop(session);
+                let expected = Some(ErrorKind::ForkedRuntime);
+                libc::_exit(i32::from(!(generate.err() == expected && open == expected)))
+            }
+            child => {
+                let mut status = 0;
+                assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
+                status
+            }
+        }
+    };
+    assert_eq!(status, 0, "the child's answer");
+    assert_eq!(model.generate("Once", &greedy(2)).unwrap().token_ids.len(), 2, "the parent goes on");
+}

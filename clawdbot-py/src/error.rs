@@ -1,0 +1,96 @@
+//! The core's error kinds as exception classes.
+
+use std::collections::HashMap;
+
+use clawdbot_core::{Error, ErrorKind};
+use pyo3::exceptions::{PyException, PyFileNotFoundError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple, PyType};
+
+use crate::json;
+
+/// The class of each [`ErrorKind`], by code; 0 is their base.
+static CLASSES: PyOnceLock<HashMap<i32, Py<PyType>>> = PyOnceLock::new();
+
+const BASE_DOC: &str = "Any failure of clawdbot: `code` (a stable number), `kind` (the class's name), `detail` (a dict \
+                        for programs).";
+
+/// Adds `ClawdbotError` and a class for every kind to `module`.
+pub(crate) fn add_exceptions(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    for class in classes(module.py())?.values() {
+        let class = class.bind(module.py());
+        module.add(class.name()?, class)?;
+    }
+    Ok(())
+}
+
+fn classes(py: Python<'_>) -> PyResult<&HashMap<i32, Py<PyType>>> {
+    CLASSES.get_or_try_init(py, || {
+        let exception = py.get_type::<PyException>();
+        let base = new_class(py, ("ClawdbotError", 0, BASE_DOC), PyTuple::new(py, [exception])?)?;
+        let mut classes = HashMap::from([(0, base.clone().unbind())]);
+        for kind in ErrorKind::ALL {
+            let bases = match builtin(py, *kind) {
+                Some(builtin) => PyTuple::new(py, [base.clone(), builtin])?,
+                None => PyTuple::new(py, [base.clone()])?,
+            };
+            let class = new_class(py, (kind.name(), kind.code(), kind.summary()), bases)?;
+            classes.insert(kind.code(), class.unbind());
+        }
+        Ok(classes)
+    })
+}
+
+/// The exception of Python's own that says the same: `except ValueError` catches it too.
+fn builtin(py: Python<'_>, kind: ErrorKind) -> Option<Bound<'_, PyType>> {
+    match kind {
+        ErrorKind::InvalidArgument | ErrorKind::InvalidUtf8 => Some(py.get_type::<PyValueError>()),
+        ErrorKind::UnknownOption => Some(py.get_type::<PyTypeError>()),
+        ErrorKind::NotFound => Some(py.get_type::<PyFileNotFoundError>()),
+        _ => None,
+    }
+}
+
+fn new_class<'py>(
+    py: Python<'py>,
+    (name, code, doc): (&str, i32, &str),
+    bases: Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyType>> {
+    let body = PyDict::new(py);
+    body.set_item("__module__", "clawdbot")?;
+    body.set_item("__doc__", doc)?;
+    body.set_item("code", code)?;
+    body.set_item("kind", name)?;
+    body.set_item("detail", py.import("types")?.getattr("MappingProxyType")?.call1((PyDict::new(py),))?)?;
+    Ok(py.get_type::<PyType>().call1((name, bases, body))?.cast_into()?)
+}
+
+/// `error` as an exception of its class.
+pub(crate) fn to_py(error: Error) -> PyErr {
+    Python::attach(|py| {
+        let make = || {
+            let classes = classes(py)?;
+            let class = classes.get(&error.code()).unwrap_or(&classes[&0]).bind(py);
+            let exception = class.call1((error.message(),))?;
+            exception.setattr("detail", json::map_to_py(py, error.detail())?)?;
+            Ok(PyErr::from_value(exception))
+        };
+        make().unwrap_or_else(|failure: PyErr| failure)
+    })
+}
+
+/// An exception of class `InvalidArgument`.
+pub(crate) fn invalid_argument(message: impl Into<String>) -> PyErr {
+    to_py(Error::new(ErrorKind::InvalidArgument, message))
+}
+
+/// An exception of class `Closed`.
+pub(crate) fn closed(what: &str) -> PyErr {
+    to_py(Error::new(ErrorKind::Closed, format!("the {what} is closed")))
+}
+
+/// The answer to `pickle`: a handle belongs to its process.
+pub(crate) fn no_pickle(what: &str) -> PyErr {
+    PyTypeError::new_err(format!("a clawdbot.{what} cannot be pickled: make one in the process that uses it"))
+}

@@ -1,0 +1,126 @@
+//! Python objects to JSON values and back: messages, tools, template variables, options, details.
+
+use clawdbot_core::{Error, ErrorKind};
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple};
+use serde_json::{Map, Number, Value};
+
+use crate::error::{invalid_argument, to_py};
+
+/// Deepest nesting that is converted: an object that contains itself ends here.
+const MAX_DEPTH: usize = 128;
+
+/// Converts `object`; `path` is what errors call it.
+///
+/// Dicts keep their order; tuples become arrays; whatever has `__index__` is an integer.
+///
+/// # Errors
+/// `TypeError` for other types, `InvalidArgument` for numbers JSON cannot hold and for nesting that is too deep,
+/// `InvalidUtf8` for lone surrogates. All name the path.
+pub(crate) fn from_py(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Value> {
+    convert(object, path, MAX_DEPTH)
+}
+
+fn convert(object: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Value> {
+    if depth == 0 {
+        return Err(invalid_argument(format!("{path}: nested deeper than {MAX_DEPTH} levels")));
+    }
+    if object.is_none() {
+        Ok(Value::Null)
+    } else if let Ok(text) = object.cast::<PyString>() {
+        Ok(Value::String(text_of(text, path)?))
+    } else if let Ok(value) = object.cast::<PyBool>() {
+        Ok(Value::Bool(value.is_true()))
+    } else if let Ok(value) = object.cast::<PyFloat>() {
+        let number = Number::from_f64(value.extract()?);
+        number.map(Value::Number).ok_or_else(|| not_json(path, "a finite number", object))
+    } else if let Ok(mapping) = object.cast::<PyMapping>() {
+        convert_mapping(mapping, path, depth)
+    } else if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
+        let items = object.try_iter()?.enumerate();
+        items.map(|(i, item)| convert(&item?, &format!("{path}[{i}]"), depth - 1)).collect()
+    } else if object.is_instance_of::<PyInt>() || object.hasattr("__index__")? {
+        integer(object, path)
+    } else {
+        let found = object.get_type().name()?;
+        let expected = "expected dict, list, tuple, str, int, float, bool or None";
+        Err(PyTypeError::new_err(format!("{path}: {expected}, found {found}")))
+    }
+}
+
+fn convert_mapping(mapping: &Bound<'_, PyMapping>, path: &str, depth: usize) -> PyResult<Value> {
+    let mut object = Map::new();
+    for item in mapping.items()? {
+        let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+        let Ok(key) = key.cast::<PyString>() else {
+            let found = key.get_type().name()?;
+            return Err(PyTypeError::new_err(format!("{path}: expected keys of type str, found {found}")));
+        };
+        let key = text_of(key, path)?;
+        let value = convert(&value, &format!("{path}.{key}"), depth - 1)?;
+        object.insert(key, value);
+    }
+    Ok(Value::Object(object))
+}
+
+/// JSON integers are those of 64 bits, with or without sign.
+fn integer(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Value> {
+    match (object.extract::<i64>(), object.extract::<u64>()) {
+        (Ok(value), _) => Ok(value.into()),
+        (_, Ok(value)) => Ok(value.into()),
+        _ => Err(not_json(path, "an integer of at most 64 bits", object)),
+    }
+}
+
+fn not_json(path: &str, expected: &str, object: &Bound<'_, PyAny>) -> PyErr {
+    invalid_argument(format!("{path}: expected {expected}, found {object}"))
+}
+
+/// The text of a `str`.
+///
+/// # Errors
+/// `InvalidUtf8` when it has lone surrogates.
+pub(crate) fn text_of(text: &Bound<'_, PyString>, path: &str) -> PyResult<String> {
+    let bad = |error: PyErr| to_py(Error::new(ErrorKind::InvalidUtf8, format!("{path}: {error}")));
+    Ok(text.to_cow().map_err(bad)?.into_owned())
+}
+
+/// An object made of keyword arguments; `None` stands for none.
+pub(crate) fn map_from_py(kwargs: Option<&Bound<'_, PyDict>>) -> PyResult<Map<String, Value>> {
+    let convert = |(key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>)| {
+        let key: String = key.extract()?;
+        let value = from_py(&value, &key)?;
+        Ok((key, value))
+    };
+    kwargs.into_iter().flat_map(|kwargs| kwargs.iter()).map(convert).collect()
+}
+
+/// A JSON value as a Python object.
+pub(crate) fn to_py_object<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Value::Null => py.None().into_bound(py),
+        Value::Bool(value) => PyBool::new(py, *value).to_owned().into_any(),
+        Value::Number(number) => match (number.as_i64(), number.as_u64()) {
+            (Some(value), _) => value.into_pyobject(py)?.into_any(),
+            (_, Some(value)) => value.into_pyobject(py)?.into_any(),
+            _ => number.as_f64().unwrap_or(f64::NAN).into_pyobject(py)?.into_any(),
+        },
+        Value::String(text) => PyString::new(py, text).into_any(),
+        Value::Array(items) => {
+            let list = PyList::empty(py);
+            items.iter().try_for_each(|item| list.append(to_py_object(py, item)?))?;
+            list.into_any()
+        }
+        Value::Object(map) => map_to_py(py, map)?.into_any(),
+    })
+}
+
+/// A JSON object as a dict.
+pub(crate) fn map_to_py<'py>(py: Python<'py>, map: &Map<String, Value>) -> PyResult<Bound<'py, PyDict>> {
+    let dict = PyDict::new(py);
+    for (key, value) in map {
+        dict.set_item(key, to_py_object(py, value)?)?;
+    }
+    Ok(dict)
+}

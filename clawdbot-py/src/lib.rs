@@ -1,0 +1,42 @@
+//! Python bindings: every function converts its arguments, makes one call into the core with the interpreter released,
+//! and converts the result. What a user imports is `clawdbot`, in `python/clawdbot`, which re-exports this module.
+
+mod error;
+mod event;
+mod floats;
+mod interrupt;
+mod json;
+mod model;
+mod options;
+mod prompt;
+mod runtime;
+mod session;
+mod stream;
+mod tokenizer;
+
+use clawdbot_core::{GenerateOptions, ModelOptions, RuntimeOptions, Source};
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+
+/// Language models inside your program, on the CPU it has: the compiled part of `clawdbot`.
+#[pymodule(gil_used = false)]
+fn _clawdbot(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    let py = module.py();
+    module.add_class::<model::Model>()?;
+    module.add_class::<session::Session>()?;
+    module.add_class::<stream::Stream>()?;
+    module.add_class::<event::Event>()?;
+    module.add_class::<event::Completion>()?;
+    module.add_class::<event::Usage>()?;
+    module.add_class::<event::Logprobs>()?;
+    module.add_class::<event::TokenLogprob>()?;
+    module.add_class::<runtime::Runtime>()?;
+    module.add_class::<tokenizer::Tokenizer>()?;
+    module.add_function(wrap_pyfunction!(tokenizer::render_chat_template, module)?)?;
+    error::add_exceptions(module)?;
+    module.add("SHAPES", PyTuple::new(py, Source::SHAPES)?)?;
+    module.add("GENERATE_OPTIONS", PyTuple::new(py, GenerateOptions::NAMES)?)?;
+    module.add("MODEL_OPTIONS", PyTuple::new(py, ModelOptions::NAMES)?)?;
+    module.add("RUNTIME_OPTIONS", PyTuple::new(py, RuntimeOptions::NAMES)?)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))
+}

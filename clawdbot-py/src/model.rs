@@ -1,0 +1,250 @@
+//! A loaded model: generate, stream, score, render.
+
+use std::path::PathBuf;
+
+use clawdbot_core as core;
+use clawdbot_core::{CancelHandle, GenerateOptions, Prompt, Source};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyMapping, PyTuple};
+
+use crate::error::{invalid_argument, no_pickle, to_py};
+use crate::event::Completion;
+use crate::floats::to_numpy;
+use crate::interrupt::interruptible;
+use crate::prompt::Prompts;
+use crate::runtime::{self, Runtime};
+use crate::session::Session;
+use crate::stream::Stream;
+use crate::tokenizer::Tokenizer;
+use crate::{json, options, prompt};
+
+/// A loaded model: immutable weights, tokenizer, chat template. Use one from as many threads as you like: requests that
+/// run at the same time are computed together.
+#[pyclass(frozen, module = "clawdbot")]
+pub(crate) struct Model(core::Model);
+
+impl Model {
+    pub(crate) fn new(model: core::Model) -> Self {
+        Model(model)
+    }
+
+    /// Generates for all `prompts` together.
+    fn complete(
+        &self,
+        py: Python<'_>,
+        prompts: Vec<Prompt>,
+        options: &GenerateOptions,
+    ) -> PyResult<Vec<Py<Completion>>> {
+        let start = |prompt| self.0.stream(prompt, options);
+        let started = py.detach(|| prompts.into_iter().map(start).enumerate().map(at).collect());
+        let streams: Vec<core::Stream> = Result::map_err(started, to_py)?;
+        let cancel: Vec<CancelHandle> = streams.iter().map(core::Stream::cancel_handle).collect();
+        let completions = interruptible(py, &cancel, || drain(streams))?;
+        completions.into_iter().map(|completion| Completion::new(py, completion)).collect()
+    }
+}
+
+/// Says which prompt of a batch an error is about.
+fn at<T>((index, result): (usize, core::Result<T>)) -> core::Result<T> {
+    result.map_err(|error| error.with("prompt", index))
+}
+
+/// Takes events of all streams in turn, so that they run as one batch, until each has given its completion. The first
+/// error ends them all.
+fn drain(streams: Vec<core::Stream>) -> core::Result<Vec<core::Completion>> {
+    let mut done: Vec<Option<core::Completion>> = streams.iter().map(|_| None).collect();
+    let mut running: Vec<(usize, core::Stream)> = streams.into_iter().enumerate().collect();
+    while !running.is_empty() {
+        let mut still = Vec::with_capacity(running.len());
+        for (index, mut stream) in running {
+            match at((index, stream.next_event()))? {
+                Some(core::Event::Done(completion)) => done[index] = Some(*completion),
+                Some(_) => still.push((index, stream)),
+                None => {}
+            }
+        }
+        running = still;
+    }
+    Ok(done.into_iter().flatten().collect())
+}
+
+/// Loads on `runtime`, or on one of its own made with the runtime's options among `kwargs`.
+fn load(
+    py: Python<'_>,
+    source: &Source,
+    runtime: Option<&Bound<'_, Runtime>>,
+    on_progress: Option<Py<PyAny>>,
+    kwargs: Option<&Bound<'_, PyDict>>,
+) -> PyResult<Model> {
+    let (of_runtime, of_model) = options::split_runtime(py, kwargs)?;
+    let options = options::model(Some(&of_model))?;
+    let runtime = match runtime {
+        Some(_) if !of_runtime.is_empty() => {
+            return Err(invalid_argument(format!("{of_runtime}: a runtime was given, which has its own")));
+        }
+        Some(runtime) => runtime.get().0.clone(),
+        None => runtime::new(&of_runtime, None)?,
+    };
+    runtime::load(py, &runtime, source, &options, on_progress)
+}
+
+#[pymethods]
+impl Model {
+    /// Loads the model in a directory; no path: the built-in story model.
+    ///
+    /// Options: weights (`int8`, `bf16`, `f32`), kv (`auto`, `bf16`, `f32`), max_context, prefill_chunk, max_batch; and
+    /// threads, memory_budget and kernels of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
+    /// called with weights; returning False cancels, raising cancels and raises.
+    #[staticmethod]
+    #[pyo3(signature = (path=None, *, runtime=None, on_progress=None, **options))]
+    fn from_pretrained(
+        py: Python<'_>,
+        path: Option<PathBuf>,
+        runtime: Option<&Bound<'_, Runtime>>,
+        on_progress: Option<Py<PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        load(py, &options::source(path, None)?, runtime, on_progress, options)
+    }
+
+    /// Random weights in a published shape, one of `clawdbot.SHAPES`: for measuring speed. There is no tokenizer.
+    /// Options as for `from_pretrained`.
+    #[staticmethod]
+    #[pyo3(signature = (shape, *, runtime=None, on_progress=None, **options))]
+    fn from_shape(
+        py: Python<'_>,
+        shape: String,
+        runtime: Option<&Bound<'_, Runtime>>,
+        on_progress: Option<Py<PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        load(py, &options::source(None, Some(shape))?, runtime, on_progress, options)
+    }
+
+    /// Generates. A prompt is text or token ids (any sequence, or an integer array).
+    ///
+    /// One prompt gives a Completion; a list of prompts runs as one batch and gives a list in the same order, or the
+    /// error of the first prompt that has one. Options are those of `GenerateOptions`, as a mapping, as keyword
+    /// arguments, or both.
+    #[pyo3(signature = (prompt, options=None, **opts))]
+    fn generate<'py>(
+        &self,
+        py: Python<'py>,
+        prompt: &Bound<'py, PyAny>,
+        options: Option<&Bound<'py, PyMapping>>,
+        opts: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let options = options::generate(py, options, opts)?;
+        match prompt::one_or_many(prompt)? {
+            Prompts::One(prompt) => {
+                Ok(self.complete(py, vec![prompt], &options)?.remove(0).into_bound(py).into_any())
+            }
+            Prompts::Batch(prompts) => Ok(PyList::new(py, self.complete(py, prompts, &options)?)?.into_any()),
+        }
+    }
+
+    /// Generates from one prompt, event by event.
+    #[pyo3(signature = (prompt, options=None, **opts))]
+    fn stream(
+        &self,
+        py: Python<'_>,
+        prompt: &Bound<'_, PyAny>,
+        options: Option<&Bound<'_, PyMapping>>,
+        opts: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Stream> {
+        let (prompt, options) = (prompt::one(prompt, "prompt")?, options::generate(py, options, opts)?);
+        py.detach(|| self.0.stream(prompt, &options)).map(Stream::new).map_err(to_py)
+    }
+
+    /// Generates the next message of a conversation: renders it and continues.
+    ///
+    /// `variables` is a dict of further variables for the template. `add_special_tokens` is off unless given.
+    #[pyo3(signature = (messages, tools=None, options=None, *, variables=None, **opts))]
+    fn chat(
+        &self,
+        py: Python<'_>,
+        messages: &Bound<'_, PyAny>,
+        tools: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyMapping>>,
+        variables: Option<&Bound<'_, PyDict>>,
+        opts: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<Completion>> {
+        let options = options::chat(py, options, opts)?;
+        let prompt = self.render_chat(py, messages, tools, true, variables)?;
+        Ok(self.complete(py, vec![prompt.into()], &options)?.remove(0))
+    }
+
+    /// Renders a conversation with the model's chat template.
+    ///
+    /// `messages` is a list of dicts with `role` and `content`, `tools` a list of function descriptions; further
+    /// keyword arguments are variables of the template.
+    #[pyo3(signature = (messages, tools=None, add_generation_prompt=true, **variables))]
+    fn render_chat(
+        &self,
+        py: Python<'_>,
+        messages: &Bound<'_, PyAny>,
+        tools: Option<&Bound<'_, PyAny>>,
+        add_generation_prompt: bool,
+        variables: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<String> {
+        let messages = json::from_py(messages, "messages")?;
+        let tools = tools.map(|tools| json::from_py(tools, "tools")).transpose()?;
+        let variables = json::map_from_py(variables)?;
+        py.detach(|| self.0.render_chat(&messages, tools.as_ref(), add_generation_prompt, &variables))
+            .map_err(to_py)
+    }
+
+    /// Logits at every position of `ids`: float32 array `[len(ids), vocab_size]`.
+    fn logits<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let ids = prompt::ids(ids, "ids")?;
+        let logits = py.detach(|| self.0.logits(&ids)).map_err(to_py)?;
+        to_numpy(py, logits, (ids.len(), self.0.info().vocab_size))
+    }
+
+    /// A new conversation without tokens.
+    fn session(&self, py: Python<'_>) -> PyResult<Session> {
+        py.detach(|| self.0.session()).map(Session::new).map_err(to_py)
+    }
+
+    /// The tokenizer.
+    #[getter]
+    fn tokenizer(&self) -> PyResult<Tokenizer> {
+        self.0.tokenizer().map(Tokenizer).map_err(to_py)
+    }
+
+    /// The runtime that computes it.
+    #[getter]
+    fn runtime(&self) -> Runtime {
+        Runtime(self.0.runtime().clone())
+    }
+
+    /// Facts about the model, as a dict; sizes in bytes.
+    #[getter]
+    fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        json::to_py_object(py, &serde_json::json!(self.0.info()))
+    }
+
+    /// Cancels running requests and frees the model; everything else then raises `Closed`.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.0.close());
+    }
+
+    fn __enter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) {
+        self.close(py);
+    }
+
+    fn __repr__(&self) -> String {
+        let plan = &self.0.info().plan;
+        let (name, architecture, weights) = (&plan.name, plan.architecture, plan.weights);
+        format!("<clawdbot.Model {name:?}: {architecture}, {} parameters, {weights}>", plan.parameters)
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(no_pickle("Model"))
+    }
+}

@@ -1,0 +1,91 @@
+//! Prompts: text, or token ids as any sequence or integer array; alone, or a batch of them.
+
+use clawdbot_core::Prompt;
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PySequence, PyString};
+
+use crate::error::invalid_argument;
+use crate::json;
+
+/// What `generate` was given.
+pub(crate) enum Prompts {
+    /// One prompt: the answer is one completion.
+    One(Prompt),
+    /// A list of them: the answer is a list.
+    Batch(Vec<Prompt>),
+}
+
+/// One prompt, or a sequence of prompts when its first item is itself text or a sequence.
+///
+/// # Errors
+/// `TypeError`, `InvalidUtf8`, and `InvalidArgument` for an empty sequence, which could mean either.
+pub(crate) fn one_or_many(object: &Bound<'_, PyAny>) -> PyResult<Prompts> {
+    let object = &unpacked(object)?;
+    let Ok(sequence) = items(object) else { return one(object, "prompt").map(Prompts::One) };
+    if sequence.is_empty()? {
+        let both = "an empty sequence is neither a prompt nor a batch: give \"\" for the empty prompt";
+        return Err(invalid_argument(format!("prompt: {both}")));
+    }
+    let first = unpacked(&sequence.get_item(0)?)?;
+    if !first.is_instance_of::<PyString>() && items(&first).is_err() {
+        return one(object, "prompt").map(Prompts::One);
+    }
+    let prompts = sequence.try_iter()?.enumerate();
+    let prompts = prompts.map(|(i, prompt)| one(&prompt?, &format!("prompt[{i}]")));
+    prompts.collect::<PyResult<_>>().map(Prompts::Batch)
+}
+
+/// One prompt; `path` is what errors call it.
+///
+/// # Errors
+/// `TypeError`, `InvalidUtf8`; `InvalidArgument` for ids that are not 32-bit.
+pub(crate) fn one(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Prompt> {
+    match object.cast::<PyString>() {
+        Ok(text) => Ok(Prompt::Text(json::text_of(text, path)?)),
+        Err(_) => Ok(Prompt::Tokens(ids(object, path)?)),
+    }
+}
+
+/// Token ids.
+///
+/// # Errors
+/// As [`one`].
+pub(crate) fn ids(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<u32>> {
+    let object = unpacked(object)?;
+    let sequence = items(&object).map_err(|found| {
+        PyTypeError::new_err(format!("{path}: expected str or a sequence of token ids, found {found}"))
+    })?;
+    sequence.try_iter()?.enumerate().map(|(i, id)| token(&id?, path, i)).collect()
+}
+
+fn token(id: &Bound<'_, PyAny>, path: &str, index: usize) -> PyResult<u32> {
+    if !id.hasattr("__index__")? || id.is_instance_of::<PyBool>() {
+        let found = id.get_type().name()?;
+        return Err(PyTypeError::new_err(format!("{path}[{index}]: expected a token id, found {found}")));
+    }
+    let bad = |_| invalid_argument(format!("{path}[{index}]: expected a token id, found {id}"));
+    id.extract().map_err(bad)
+}
+
+/// Arrays give their items as Python integers faster than one by one.
+fn unpacked<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    match object.getattr_opt("tolist")? {
+        Some(tolist) => tolist.call0(),
+        None => Ok(object.clone()),
+    }
+}
+
+/// A sequence that is not text or bytes.
+///
+/// # Errors
+/// The name of the type that was found.
+fn items<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Result<&'a Bound<'py, PySequence>, String> {
+    let is_text = object.is_instance_of::<PyString>()
+        || object.is_instance_of::<PyBytes>()
+        || object.is_instance_of::<PyByteArray>();
+    match object.cast::<PySequence>() {
+        Ok(sequence) if !is_text => Ok(sequence),
+        _ => Err(object.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string())),
+    }
+}

@@ -1,0 +1,158 @@
+//! Threads, memory budget, log hook; planning and loading.
+
+use std::path::PathBuf;
+
+use clawdbot_core as core;
+use clawdbot_core::{LogLevel, LogRecord, ModelOptions, Source};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict};
+
+use crate::error::{no_pickle, to_py};
+use crate::model::Model;
+use crate::{json, options};
+
+/// Threads, memory budget and log hook; models of one runtime share them.
+///
+/// threads: to compute on; default: the least of CPU quota, affinity and physical cores.
+/// memory_budget: most bytes that all its models may take together.
+/// kernels: the instruction-set tier to compute with, such as `x86_64-avx2`; default: the best one of this CPU.
+/// on_log: called with level (`warning` or `info`) and message, from any thread; what it raises goes to
+/// `sys.unraisablehook`.
+#[pyclass(frozen, module = "clawdbot")]
+pub(crate) struct Runtime(pub(crate) core::Runtime);
+
+#[pymethods]
+impl Runtime {
+    #[new]
+    #[pyo3(signature = (threads=None, memory_budget=None, on_log=None, *, kernels=None))]
+    fn py_new(
+        py: Python<'_>,
+        threads: Option<&Bound<'_, PyAny>>,
+        memory_budget: Option<&Bound<'_, PyAny>>,
+        on_log: Option<Py<PyAny>>,
+        kernels: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let kwargs = PyDict::new(py);
+        kwargs.set_item("threads", threads)?;
+        kwargs.set_item("memory_budget", memory_budget)?;
+        kwargs.set_item("kernels", kernels)?;
+        new(&kwargs, on_log).map(Runtime)
+    }
+
+    /// What loading a model would cost, as a dict; sizes in bytes. Reads no weights. No path and no shape: the
+    /// built-in model.
+    #[pyo3(signature = (path=None, *, shape=None, **options))]
+    fn plan<'py>(
+        &self,
+        py: Python<'py>,
+        path: Option<PathBuf>,
+        shape: Option<String>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (source, options) = (options::source(path, shape)?, options::model(options)?);
+        let plan = py.detach(|| self.0.plan(&source, &options)).map_err(to_py)?;
+        json::to_py_object(py, &serde_json::json!(plan))
+    }
+
+    /// Loads the model in a directory, with random weights in a published shape, or the built-in one.
+    ///
+    /// `on_progress(done, total)` is called with weights; returning False cancels, raising cancels and raises.
+    #[pyo3(signature = (path=None, *, shape=None, on_progress=None, **options))]
+    fn load(
+        &self,
+        py: Python<'_>,
+        path: Option<PathBuf>,
+        shape: Option<String>,
+        on_progress: Option<Py<PyAny>>,
+        options: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Model> {
+        load(py, &self.0, &options::source(path, shape)?, &options::model(options)?, on_progress)
+    }
+
+    /// Number of threads that compute, the caller's included.
+    #[getter]
+    fn threads(&self) -> usize {
+        self.0.threads()
+    }
+
+    /// The instruction-set tier in use, such as `x86_64-avx512-vnni`.
+    #[getter]
+    fn kernels(&self) -> &'static str {
+        self.0.kernels()
+    }
+
+    /// Bytes that models of this runtime hold now.
+    #[getter]
+    fn memory_used(&self) -> u64 {
+        self.0.memory_used()
+    }
+
+    /// The memory budget in bytes, or None.
+    #[getter]
+    fn memory_budget(&self) -> Option<u64> {
+        self.0.memory_budget()
+    }
+
+    fn __repr__(&self) -> String {
+        let (threads, kernels, used) = (self.0.threads(), self.0.kernels(), self.0.memory_used());
+        format!("<clawdbot.Runtime of {threads} threads, {kernels}, {used} bytes used>")
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(no_pickle("Runtime"))
+    }
+}
+
+/// A runtime with the options in `kwargs`.
+pub(crate) fn new(kwargs: &Bound<'_, PyDict>, on_log: Option<Py<PyAny>>) -> PyResult<core::Runtime> {
+    let options = options::runtime(kwargs)?;
+    let runtime = kwargs.py().detach(|| match on_log {
+        Some(on_log) => core::Runtime::with_log(&options, move |record| log(&on_log, record)),
+        None => core::Runtime::new(&options),
+    });
+    runtime.map_err(to_py)
+}
+
+/// Calls the log hook. There is no caller who could take its exception.
+fn log(on_log: &Py<PyAny>, record: &LogRecord) {
+    let level = match record.level {
+        LogLevel::Warning => "warning",
+        _ => "info",
+    };
+    Python::try_attach(|py| {
+        if let Err(error) = on_log.call1(py, (level, &record.message)) {
+            error.write_unraisable(py, Some(on_log.bind(py)));
+        }
+    });
+}
+
+/// Loads, interpreter released; signals and the progress hook are looked after between weights.
+pub(crate) fn load(
+    py: Python<'_>,
+    runtime: &core::Runtime,
+    source: &Source,
+    options: &ModelOptions,
+    on_progress: Option<Py<PyAny>>,
+) -> PyResult<Model> {
+    let mut raised = None;
+    let progress = |done: u64, total: u64| {
+        // When the interpreter is on its way out, nobody waits for the model.
+        let goes_on = Python::try_attach(|py| report(py, on_progress.as_ref(), done, total));
+        goes_on.unwrap_or(Ok(false)).unwrap_or_else(|error| {
+            raised = Some(error);
+            false
+        })
+    };
+    let loaded = py.detach(|| runtime.load_with_progress(source, options, progress));
+    match raised {
+        Some(error) => Err(error),
+        None => loaded.map(Model::new).map_err(to_py),
+    }
+}
+
+fn report(py: Python<'_>, on_progress: Option<&Py<PyAny>>, done: u64, total: u64) -> PyResult<bool> {
+    py.check_signals()?;
+    let Some(on_progress) = on_progress else { return Ok(true) };
+    let answer = on_progress.bind(py).call1((done, total))?;
+    Ok(!answer.is(PyBool::new(py, false)))
+}

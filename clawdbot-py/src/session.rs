@@ -1,0 +1,111 @@
+//! One conversation.
+
+use std::sync::{Mutex, PoisonError};
+
+use clawdbot_core as core;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyMapping, PyTuple};
+
+use crate::error::{closed, no_pickle, to_py};
+use crate::event::Completion;
+use crate::interrupt::{Released, interruptible};
+use crate::stream::Stream;
+use crate::{options, prompt};
+
+/// A conversation: its tokens, and their keys and values in the model's cache. One request at a time.
+#[pyclass(frozen, module = "clawdbot")]
+pub(crate) struct Session(Mutex<Released<core::Session>>);
+
+impl Session {
+    pub(crate) fn new(session: core::Session) -> Self {
+        Session(Mutex::new(Released::new(session)))
+    }
+
+    /// Calls into the core, interpreter released.
+    fn with<T: Send>(
+        &self,
+        py: Python<'_>,
+        call: impl FnOnce(&mut core::Session) -> core::Result<T> + Send,
+    ) -> PyResult<T> {
+        let result = py.detach(|| {
+            let mut session = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            session.get().map(call)
+        });
+        result.ok_or_else(|| closed("session"))?.map_err(to_py)
+    }
+}
+
+#[pymethods]
+impl Session {
+    /// Adds a prompt to the conversation and says how many tokens that was. Computation starts with the next request.
+    ///
+    /// `add_special_tokens`: whether text gets the tokenizer's special tokens, such as BOS; usually for the first text
+    /// alone.
+    #[pyo3(signature = (prompt, add_special_tokens=true))]
+    fn append(&self, py: Python<'_>, prompt: &Bound<'_, PyAny>, add_special_tokens: bool) -> PyResult<usize> {
+        let prompt = prompt::one(prompt, "prompt")?;
+        self.with(py, |session| session.append(prompt, add_special_tokens))
+    }
+
+    /// Generates a continuation, event by event; the tokens become part of the conversation.
+    #[pyo3(signature = (options=None, **opts))]
+    fn stream(
+        &self,
+        py: Python<'_>,
+        options: Option<&Bound<'_, PyMapping>>,
+        opts: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Stream> {
+        let options = options::generate(py, options, opts)?;
+        self.with(py, |session| session.stream(&options)).map(Stream::new)
+    }
+
+    /// Generates a continuation; the tokens become part of the conversation.
+    #[pyo3(signature = (options=None, **opts))]
+    fn generate(
+        &self,
+        py: Python<'_>,
+        options: Option<&Bound<'_, PyMapping>>,
+        opts: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Py<Completion>> {
+        let options = options::generate(py, options, opts)?;
+        let stream = self.with(py, |session| session.stream(&options))?;
+        let cancel = [stream.cancel_handle()];
+        Completion::new(py, interruptible(py, &cancel, move || stream.finish())?)
+    }
+
+    /// All tokens of the conversation, prompts and outputs.
+    #[getter]
+    fn tokens(&self, py: Python<'_>) -> PyResult<Vec<u32>> {
+        self.with(py, |session| session.tokens())
+    }
+
+    /// Forgets all but the first `length` tokens.
+    fn truncate(&self, py: Python<'_>, length: usize) -> PyResult<()> {
+        self.with(py, |session| session.truncate(length))
+    }
+
+    /// Gives the conversation's part of the cache back; everything else then raises `Closed`.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take()));
+    }
+
+    fn __enter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    #[pyo3(signature = (*_exception))]
+    fn __exit__(&self, py: Python<'_>, _exception: &Bound<'_, PyTuple>) {
+        self.close(py);
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> String {
+        match self.tokens(py) {
+            Ok(tokens) => format!("<clawdbot.Session of {} tokens>", tokens.len()),
+            Err(_) => "<clawdbot.Session, closed>".to_owned(),
+        }
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(no_pickle("Session"))
+    }
+}

@@ -1,0 +1,89 @@
+//! Tokenizer, and chat templates on their own.
+
+use std::path::PathBuf;
+
+use clawdbot_core as core;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use crate::error::{no_pickle, to_py};
+use crate::{json, prompt};
+
+/// Text to token ids and back.
+#[pyclass(frozen, module = "clawdbot")]
+pub(crate) struct Tokenizer(pub(crate) core::Tokenizer);
+
+#[pymethods]
+impl Tokenizer {
+    /// The tokenizer in a `tokenizer.json`.
+    #[staticmethod]
+    fn from_file(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        py.detach(|| core::Tokenizer::from_file(&path)).map(Tokenizer).map_err(to_py)
+    }
+
+    /// Token ids of `text`. `add_special_tokens`: put what the model expects around it, such as BOS.
+    #[pyo3(signature = (text, add_special_tokens=true))]
+    fn encode(
+        &self,
+        py: Python<'_>,
+        text: &Bound<'_, PyString>,
+        add_special_tokens: bool,
+    ) -> PyResult<Vec<u32>> {
+        let text = json::text_of(text, "text")?;
+        py.detach(|| self.0.encode(&text, add_special_tokens)).map_err(to_py)
+    }
+
+    /// Text of `ids`. `skip_special_tokens`: leave special tokens out.
+    #[pyo3(signature = (ids, skip_special_tokens=true))]
+    fn decode(&self, py: Python<'_>, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
+        let ids = prompt::ids(ids, "ids")?;
+        py.detach(|| self.0.decode(&ids, skip_special_tokens)).map_err(to_py)
+    }
+
+    /// Number of tokens, added ones included.
+    #[getter]
+    fn vocab_size(&self) -> usize {
+        self.0.vocab_size()
+    }
+
+    /// The id of a token, or None.
+    fn token_to_id(&self, token: &Bound<'_, PyString>) -> PyResult<Option<u32>> {
+        Ok(self.0.token_to_id(&json::text_of(token, "token")?))
+    }
+
+    /// The token with an id, or None.
+    fn id_to_token(&self, id: u32) -> Option<String> {
+        self.0.id_to_token(id)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<clawdbot.Tokenizer of {} tokens>", self.0.vocab_size())
+    }
+
+    fn __reduce__(&self) -> PyResult<()> {
+        Err(no_pickle("Tokenizer"))
+    }
+}
+
+/// Renders a conversation with a chat template (Jinja), as transformers does.
+///
+/// `messages` is a list of dicts with `role` and `content`, `tools` a list of function descriptions; further keyword
+/// arguments are variables of the template, such as `bos_token`.
+#[pyfunction]
+#[pyo3(signature = (template, messages, tools=None, add_generation_prompt=true, **variables))]
+pub(crate) fn render_chat_template(
+    py: Python<'_>,
+    template: &Bound<'_, PyString>,
+    messages: &Bound<'_, PyAny>,
+    tools: Option<&Bound<'_, PyAny>>,
+    add_generation_prompt: bool,
+    variables: Option<&Bound<'_, PyDict>>,
+) -> PyResult<String> {
+    let template = json::text_of(template, "template")?;
+    let messages = json::from_py(messages, "messages")?;
+    let tools = tools.map(|tools| json::from_py(tools, "tools")).transpose()?;
+    let variables = json::map_from_py(variables)?;
+    let render = core::tokenizer::render_chat_template;
+    py.detach(|| render(&template, &messages, tools.as_ref(), add_generation_prompt, &variables))
+        .map_err(to_py)
+}

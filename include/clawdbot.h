@@ -1,0 +1,812 @@
+/**
+ * clawdbot runs language models inside your program, on the CPU it has.
+ *
+ * Generated from clawdbot-capi by `cargo xtask generate`; do not edit.
+ *
+ * The objects: a runtime (threads, memory budget, log callback) loads a model; a session is one conversation's state; a
+ * prompt with options becomes a stream of events and in the end a completion.
+ *
+ * Status and errors. A function that returns int32_t gives 0 (CLAWDBOT_OK) or one of CLAWDBOT_ERROR_*, unless it is
+ * documented to give something else. Its last parameter, error, may be NULL; otherwise, on failure, it receives an error
+ * object, which belongs to the caller: free it. On failure all other outputs are untouched; on success, error is. Wrong
+ * arguments, files and options are errors. Nothing is printed, there is no global or thread-local state, and the
+ * process is not ended.
+ *
+ * Ownership. What a function gives through a pointer to a handle (such as clawdbot_model **out) belongs to the caller,
+ * who frees it once with the function named clawdbot_..._free, in any order: a session keeps its model alive, a model
+ * its runtime. All of them accept NULL. What is returned as a plain pointer belongs to the object it was asked of, and
+ * is valid until that is freed.
+ *
+ * Pointers. A required pointer that is NULL is CLAWDBOT_ERROR_NULL_POINTER. Any other pointer must be valid: handles
+ * made by this library and not yet freed, inputs readable for their length, outputs writable. Outputs of one call must
+ * not overlap.
+ *
+ * Text is UTF-8, checked. It goes in as pointer and length in bytes (CLAWDBOT_NUL_TERMINATED: up to the first NUL; a NULL
+ * pointer with length 0 is the empty text), or NUL-terminated where there is no length (names, paths, JSON). Paths are
+ * bytes on Unix.
+ *
+ * Arrays of unknown size are asked for twice: first with a NULL buffer, which gives the number of items, then with a
+ * buffer; one that is too small is CLAWDBOT_ERROR_INVALID_ARGUMENT.
+ *
+ * Threads. Functions may be called on any thread, several at a time with the same handles, unless their name starts
+ * with clawdbot_session_ or clawdbot_stream_: those need one thread at a time for each session or stream, and answer
+ * CLAWDBOT_ERROR_INVALID_ARGUMENT otherwise. The exception is clawdbot_stream_cancel, for any thread at any time.
+ * Freeing a handle is the last use of it: no other call with it may be running then.
+ *
+ * Callbacks must return: no exception, no longjmp. user_data is passed on untouched.
+ */
+
+#ifndef CLAWDBOT_H
+#define CLAWDBOT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * Version of the library that this header belongs to.
+ */
+#define CLAWDBOT_VERSION "0.1.0"
+
+/**
+ * Given as the length of a text: the text ends at its first NUL character.
+ */
+#define CLAWDBOT_NUL_TERMINATED SIZE_MAX
+
+/**
+ * Status of a call that succeeded.
+ */
+#define CLAWDBOT_OK 0
+
+/**
+ * An argument or option has a value that is out of range or of the wrong type.
+ */
+#define CLAWDBOT_ERROR_INVALID_ARGUMENT 1
+
+/**
+ * An option of that name does not exist.
+ */
+#define CLAWDBOT_ERROR_UNKNOWN_OPTION 2
+
+/**
+ * A file or directory that is needed does not exist.
+ */
+#define CLAWDBOT_ERROR_NOT_FOUND 3
+
+/**
+ * The operating system refused to read or map a file, or to start a thread.
+ */
+#define CLAWDBOT_ERROR_IO 4
+
+/**
+ * A model file is malformed, truncated or inconsistent with its configuration.
+ */
+#define CLAWDBOT_ERROR_INVALID_MODEL 5
+
+/**
+ * The model is well formed, but uses an architecture or a feature that is not supported.
+ */
+#define CLAWDBOT_ERROR_UNSUPPORTED_MODEL 6
+
+/**
+ * The tokenizer files are malformed or do not belong to the model.
+ */
+#define CLAWDBOT_ERROR_INVALID_TOKENIZER 7
+
+/**
+ * The chat template does not compile or failed while rendering.
+ */
+#define CLAWDBOT_ERROR_INVALID_TEMPLATE 8
+
+/**
+ * The model has no chat template, so messages cannot be rendered.
+ */
+#define CLAWDBOT_ERROR_MISSING_TEMPLATE 9
+
+/**
+ * The chat template itself refused the conversation (its `raise_exception`).
+ */
+#define CLAWDBOT_ERROR_TEMPLATE_RAISED 10
+
+/**
+ * The prompt has no tokens and the model has no beginning-of-sequence token to start from.
+ */
+#define CLAWDBOT_ERROR_EMPTY_PROMPT 11
+
+/**
+ * Prompt and requested tokens do not fit into the context.
+ */
+#define CLAWDBOT_ERROR_CONTEXT_OVERFLOW 12
+
+/**
+ * The memory budget does not allow it.
+ */
+#define CLAWDBOT_ERROR_OUT_OF_BUDGET 13
+
+/**
+ * The work was cancelled.
+ */
+#define CLAWDBOT_ERROR_CANCELLED 14
+
+/**
+ * The object was closed, or its last request failed and left it without state.
+ */
+#define CLAWDBOT_ERROR_CLOSED 15
+
+/**
+ * The process was forked after the runtime had started; the child must make its own.
+ */
+#define CLAWDBOT_ERROR_FORKED_RUNTIME 16
+
+/**
+ * Text that must be UTF-8 is not.
+ */
+#define CLAWDBOT_ERROR_INVALID_UTF8 17
+
+/**
+ * A required pointer is null.
+ */
+#define CLAWDBOT_ERROR_NULL_POINTER 18
+
+/**
+ * The model produced logits that are not finite numbers.
+ */
+#define CLAWDBOT_ERROR_NON_FINITE 19
+
+/**
+ * A bug in clawdbot: please report it.
+ */
+#define CLAWDBOT_ERROR_INTERNAL 20
+
+/**
+ * Version of the binary interface that this header describes, and number in the shared library's name. It changes
+ * when a program has to be compiled anew.
+ */
+#define CLAWDBOT_ABI_VERSION 0
+
+/**
+ * Log level: something that was asked for is not quite what happens.
+ */
+#define CLAWDBOT_LOG_WARNING 1
+
+/**
+ * Log level: what was chosen, such as kernels, threads and sizes.
+ */
+#define CLAWDBOT_LOG_INFO 2
+
+/**
+ * Event kind: a chunk of a long prompt was computed.
+ */
+#define CLAWDBOT_EVENT_PROGRESS 1
+
+/**
+ * Event kind: a token was generated.
+ */
+#define CLAWDBOT_EVENT_TOKEN 2
+
+/**
+ * Event kind: the end, with the completion. The last event.
+ */
+#define CLAWDBOT_EVENT_DONE 3
+
+/**
+ * Finish reason: a stop token, the model's end of sequence, or a stop text.
+ */
+#define CLAWDBOT_FINISH_STOP 1
+
+/**
+ * Finish reason: `max_tokens`, or the context is full.
+ */
+#define CLAWDBOT_FINISH_LENGTH 2
+
+/**
+ * Finish reason: cancelled by its owner.
+ */
+#define CLAWDBOT_FINISH_CANCELLED 3
+
+/**
+ * The result of a request.
+ */
+typedef struct clawdbot_completion clawdbot_completion;
+
+/**
+ * What went wrong: a stable number, its name, a message for people, detail for programs.
+ */
+typedef struct clawdbot_error clawdbot_error;
+
+/**
+ * Something that happened to a request.
+ */
+typedef struct clawdbot_event clawdbot_event;
+
+/**
+ * A loaded model: immutable weights, tokenizer, chat template, and the engine that all its requests share. Requests
+ * that run at the same time, on several threads, are computed together.
+ */
+typedef struct clawdbot_model clawdbot_model;
+
+/**
+ * Options by name: for a runtime, for loading, or for generating.
+ */
+typedef struct clawdbot_options clawdbot_options;
+
+/**
+ * Threads, memory budget and log callback; models keep theirs alive.
+ *
+ * Worker threads start at the first computation. After a `fork`, the child must make its own runtime: everything that
+ * needs this one answers `CLAWDBOT_ERROR_FORKED_RUNTIME` there.
+ */
+typedef struct clawdbot_runtime clawdbot_runtime;
+
+/**
+ * One conversation: its tokens, and their part of the model's cache.
+ */
+typedef struct clawdbot_session clawdbot_session;
+
+/**
+ * The events of one request. Computation happens inside the calls that ask for events.
+ */
+typedef struct clawdbot_stream clawdbot_stream;
+
+/**
+ * An owned text: a rendered prompt, decoded tokens, JSON.
+ */
+typedef struct clawdbot_string clawdbot_string;
+
+/**
+ * A tokenizer.
+ */
+typedef struct clawdbot_tokenizer clawdbot_tokenizer;
+
+/**
+ * Receives log messages: one of `CLAWDBOT_LOG_*`, and one line of text with a NUL after it, valid during the call. May
+ * be called on any thread that uses the runtime, several at a time. It must not call back into the library.
+ */
+typedef void (*clawdbot_log_callback)(void *user_data, int32_t level, const char *message, size_t length);
+
+/**
+ * Receives the progress of loading: weights done, weights in all. Return 0 to go on; anything else cancels.
+ */
+typedef int32_t (*clawdbot_progress_callback)(void *user_data, uint64_t done, uint64_t total);
+
+/**
+ * Receives events. The event is valid during the call, and must not be freed. Return 0 to go on; anything else cancels
+ * the request.
+ */
+typedef int32_t (*clawdbot_event_callback)(void *user_data, const clawdbot_event *event);
+
+/**
+ * The log-probability of a token under the model's own distribution.
+ */
+typedef struct {
+  /**
+   * Token id.
+   */
+  uint32_t id;
+  /**
+   * Natural logarithm of its probability.
+   */
+  float logprob;
+} clawdbot_logprob;
+
+/**
+ * Tokens and seconds of a request. Set `struct_size` to `sizeof(clawdbot_usage)` before the call.
+ */
+typedef struct {
+  /**
+   * Size of this struct in bytes, as the program knows it.
+   */
+  size_t struct_size;
+  /**
+   * Tokens of the prompt; for a session, everything before the output.
+   */
+  uint64_t prompt_tokens;
+  /**
+   * How many of them were in the cache already.
+   */
+  uint64_t cached_tokens;
+  /**
+   * Tokens generated, a stop token included.
+   */
+  uint64_t completion_tokens;
+  /**
+   * Seconds before the request's first forward pass.
+   */
+  double queue_seconds;
+  /**
+   * Seconds from there to the first token.
+   */
+  double prefill_seconds;
+  /**
+   * Seconds from the first token to the end.
+   */
+  double decode_seconds;
+} clawdbot_usage;
+
+#ifdef __cplusplus
+extern "C" {
+#endif // __cplusplus
+
+/**
+ * Version of the library, such as "0.1.0": a static string. To compare with `CLAWDBOT_VERSION`, that of the header.
+ */
+const char *clawdbot_version(void);
+
+/**
+ * Version of the library's binary interface. A program whose `CLAWDBOT_ABI_VERSION` differs must not use it.
+ */
+uint32_t clawdbot_abi_version(void);
+
+/**
+ * The error's number, one of `CLAWDBOT_ERROR_*`; the same as the status of the call that failed. 0 for NULL.
+ */
+int32_t clawdbot_error_code(const clawdbot_error *error);
+
+/**
+ * The name of the error's kind, such as "InvalidArgument": a static string. NULL for NULL.
+ */
+const char *clawdbot_error_kind(const clawdbot_error *error);
+
+/**
+ * The message, one sentence in UTF-8, NUL-terminated. Valid until the error is freed. NULL for NULL.
+ */
+const char *clawdbot_error_message(const clawdbot_error *error);
+
+/**
+ * Structured detail, a JSON object such as {"option": "top_p", "expected": ...}, NUL-terminated. Valid until the error
+ * is freed. NULL for NULL.
+ */
+const char *clawdbot_error_detail_json(const clawdbot_error *error);
+
+/**
+ * The name of an error number, such as "InvalidArgument" for 1: a static string. NULL for a number that is not one.
+ */
+const char *clawdbot_error_kind_name(int32_t code);
+
+/**
+ * Frees an error. NULL is allowed.
+ */
+void clawdbot_error_free(clawdbot_error *error);
+
+/**
+ * The text, in UTF-8, with a NUL after its last byte. Valid until the string is freed. NULL for NULL.
+ */
+const char *clawdbot_string_data(const clawdbot_string *string);
+
+/**
+ * Length of the text in bytes, without the NUL after it. 0 for NULL.
+ */
+size_t clawdbot_string_length(const clawdbot_string *string);
+
+/**
+ * Frees a string. NULL is allowed.
+ */
+void clawdbot_string_free(clawdbot_string *string);
+
+/**
+ * New options, all at their defaults.
+ *
+ * Names and values are checked where the options are used: a name that does not exist there is
+ * `CLAWDBOT_ERROR_UNKNOWN_OPTION`, a value of the wrong type or out of range is `CLAWDBOT_ERROR_INVALID_ARGUMENT`.
+ */
+int32_t clawdbot_options_new(clawdbot_options **out, clawdbot_error **error);
+
+/**
+ * New options from a JSON object, such as {"max_tokens": 20, "stop": ["\n"]}.
+ */
+int32_t clawdbot_options_from_json(const char *json, clawdbot_options **out, clawdbot_error **error);
+
+/**
+ * Sets the option `name` to an integer.
+ */
+int32_t clawdbot_options_set_int(clawdbot_options *options, const char *name, int64_t value, clawdbot_error **error);
+
+/**
+ * Sets the option `name` to a number, which must be finite.
+ */
+int32_t clawdbot_options_set_number(clawdbot_options *options, const char *name, double value, clawdbot_error **error);
+
+/**
+ * Sets the option `name` to true (any `value` but 0) or false.
+ */
+int32_t clawdbot_options_set_bool(clawdbot_options *options, const char *name, int32_t value, clawdbot_error **error);
+
+/**
+ * Sets the option `name` to a text.
+ */
+int32_t clawdbot_options_set_string(clawdbot_options *options,
+                                    const char *name,
+                                    const char *value,
+                                    size_t length,
+                                    clawdbot_error **error);
+
+/**
+ * Sets the option `name` to a JSON value: for lists, objects and null.
+ */
+int32_t clawdbot_options_set_json(clawdbot_options *options,
+                                  const char *name,
+                                  const char *value,
+                                  clawdbot_error **error);
+
+/**
+ * Frees options. NULL is allowed.
+ */
+void clawdbot_options_free(clawdbot_options *options);
+
+/**
+ * A new runtime. `options` may be NULL; they are `threads` and `memory_budget` (in bytes). `log` may be NULL; it and
+ * `user_data` must remain valid until the runtime and everything made with it is freed.
+ */
+int32_t clawdbot_runtime_new(const clawdbot_options *options,
+                             clawdbot_log_callback log,
+                             void *user_data,
+                             clawdbot_runtime **out,
+                             clawdbot_error **error);
+
+/**
+ * Facts about a runtime, a JSON object: threads, kernels, memory_budget (bytes or null), memory_used (bytes).
+ */
+int32_t clawdbot_runtime_info_json(const clawdbot_runtime *runtime, clawdbot_string **out, clawdbot_error **error);
+
+/**
+ * What loading a model would cost, a JSON object: parameters, weights_bytes, kv_bytes_per_token, load_bytes, and so on.
+ * Opens and checks the files, but reads no weights. Arguments as of `clawdbot_model_load`.
+ */
+int32_t clawdbot_runtime_plan_json(const clawdbot_runtime *runtime,
+                                   const char *path,
+                                   const clawdbot_options *options,
+                                   clawdbot_string **out,
+                                   clawdbot_error **error);
+
+/**
+ * Frees a runtime; models made with it go on. NULL is allowed.
+ */
+void clawdbot_runtime_free(clawdbot_runtime *runtime);
+
+/**
+ * Loads a model.
+ *
+ * `runtime`: NULL for one of the model's own, with default options.
+ * `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json); NULL for the story model that is
+ * part of the library.
+ * `options`: NULL, or `weights` ("int8", "bf16", "f32"), `kv` ("auto", "bf16", "f32"), `max_context`, `prefill_chunk`,
+ * `max_batch`.
+ * `progress`: NULL, or called on this thread now and then; a load that it stops is `CLAWDBOT_ERROR_CANCELLED`.
+ */
+int32_t clawdbot_model_load(const clawdbot_runtime *runtime,
+                            const char *path,
+                            const clawdbot_options *options,
+                            clawdbot_progress_callback progress,
+                            void *user_data,
+                            clawdbot_model **out,
+                            clawdbot_error **error);
+
+/**
+ * Facts about a model, a JSON object: those of its plan, and vocab_size, bos_token_id, eos_token_ids,
+ * has_chat_template.
+ */
+int32_t clawdbot_model_info_json(const clawdbot_model *model, clawdbot_string **out, clawdbot_error **error);
+
+/**
+ * Cancels the model's requests and frees its memory once they have ended. The handle remains, and everything else
+ * answers `CLAWDBOT_ERROR_CLOSED`.
+ */
+int32_t clawdbot_model_close(const clawdbot_model *model, clawdbot_error **error);
+
+/**
+ * Frees a model's handle. Its sessions and streams go on, and the memory is freed with the last of them. NULL is
+ * allowed.
+ */
+void clawdbot_model_free(clawdbot_model *model);
+
+/**
+ * Generates from a text. `options` may be NULL, or has any of `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
+ * `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias`, `seed`, `stop`, `stop_token_ids`,
+ * `ignore_eos`, `logprobs`, `add_special_tokens`, `skip_special_tokens`.
+ */
+int32_t clawdbot_model_generate_text(const clawdbot_model *model,
+                                     const char *text,
+                                     size_t length,
+                                     const clawdbot_options *options,
+                                     clawdbot_completion **out,
+                                     clawdbot_error **error);
+
+/**
+ * Generates from token ids.
+ */
+int32_t clawdbot_model_generate_tokens(const clawdbot_model *model,
+                                       const uint32_t *ids,
+                                       size_t count,
+                                       const clawdbot_options *options,
+                                       clawdbot_completion **out,
+                                       clawdbot_error **error);
+
+/**
+ * Generates from `count` texts, computed together.
+ *
+ * `lengths` may be NULL if all texts are NUL-terminated. `completions` and `errors` have room for `count` handles each.
+ * On success (status 0) every text has given either a completion or an error, to be freed, and NULL stands in the other
+ * array. A wrong argument fails the whole call.
+ */
+int32_t clawdbot_model_generate_batch(const clawdbot_model *model,
+                                      const char *const *texts,
+                                      const size_t *lengths,
+                                      size_t count,
+                                      const clawdbot_options *options,
+                                      clawdbot_completion **completions,
+                                      clawdbot_error **errors,
+                                      clawdbot_error **error);
+
+/**
+ * Generates from a text, event by event.
+ */
+int32_t clawdbot_model_stream_text(const clawdbot_model *model,
+                                   const char *text,
+                                   size_t length,
+                                   const clawdbot_options *options,
+                                   clawdbot_stream **out,
+                                   clawdbot_error **error);
+
+/**
+ * Generates from token ids, event by event.
+ */
+int32_t clawdbot_model_stream_tokens(const clawdbot_model *model,
+                                     const uint32_t *ids,
+                                     size_t count,
+                                     const clawdbot_options *options,
+                                     clawdbot_stream **out,
+                                     clawdbot_error **error);
+
+/**
+ * Renders a conversation with the model's chat template.
+ *
+ * `messages` is a JSON array of {"role", "content", ...}; `tools` a JSON array of functions, or NULL; `variables` a JSON
+ * object of further variables for the template, or NULL. `add_generation_prompt`: not 0 to end with what opens the
+ * assistant's answer. The result goes to the model without special tokens added.
+ */
+int32_t clawdbot_model_render_chat(const clawdbot_model *model,
+                                   const char *messages,
+                                   const char *tools,
+                                   int32_t add_generation_prompt,
+                                   const char *variables,
+                                   clawdbot_string **out,
+                                   clawdbot_error **error);
+
+/**
+ * Logits at every position of `ids`: [count, vocab_size] floats, row-major, copied to `logits`, which has room for
+ * `capacity`; their number goes to `needed`, which may be NULL. With `logits` NULL nothing is computed.
+ */
+int32_t clawdbot_model_logits(const clawdbot_model *model,
+                              const uint32_t *ids,
+                              size_t count,
+                              float *logits,
+                              size_t capacity,
+                              size_t *needed,
+                              clawdbot_error **error);
+
+/**
+ * Opens a `tokenizer.json`.
+ */
+int32_t clawdbot_tokenizer_from_file(const char *path, clawdbot_tokenizer **out, clawdbot_error **error);
+
+/**
+ * The tokenizer of a model, which it outlives.
+ */
+int32_t clawdbot_model_tokenizer(const clawdbot_model *model, clawdbot_tokenizer **out, clawdbot_error **error);
+
+/**
+ * Token ids of a text: copied to `ids`, which has room for `capacity`, and their number to `count`. `ids` may be NULL
+ * to learn the number, `count` may be NULL. `add_special_tokens`: not 0 for special tokens such as BOS.
+ */
+int32_t clawdbot_tokenizer_encode(const clawdbot_tokenizer *tokenizer,
+                                  const char *text,
+                                  size_t length,
+                                  int32_t add_special_tokens,
+                                  uint32_t *ids,
+                                  size_t capacity,
+                                  size_t *count,
+                                  clawdbot_error **error);
+
+/**
+ * The text of token ids. `skip_special_tokens`: not 0 to leave special tokens out.
+ */
+int32_t clawdbot_tokenizer_decode(const clawdbot_tokenizer *tokenizer,
+                                  const uint32_t *ids,
+                                  size_t count,
+                                  int32_t skip_special_tokens,
+                                  clawdbot_string **out,
+                                  clawdbot_error **error);
+
+/**
+ * Number of tokens, added tokens included. 0 for NULL.
+ */
+size_t clawdbot_tokenizer_vocab_size(const clawdbot_tokenizer *tokenizer);
+
+/**
+ * Frees a tokenizer. NULL is allowed.
+ */
+void clawdbot_tokenizer_free(clawdbot_tokenizer *tokenizer);
+
+/**
+ * A new conversation without tokens.
+ */
+int32_t clawdbot_session_new(const clawdbot_model *model, clawdbot_session **out, clawdbot_error **error);
+
+/**
+ * Adds text to the conversation; how many tokens that was goes to `count`, which may be NULL.
+ *
+ * `add_special_tokens`: not 0 for the tokenizer's special tokens, such as BOS; usually for the first text alone, and not
+ * for rendered chat templates, which bring their own.
+ */
+int32_t clawdbot_session_append_text(clawdbot_session *session,
+                                     const char *text,
+                                     size_t length,
+                                     int32_t add_special_tokens,
+                                     size_t *count,
+                                     clawdbot_error **error);
+
+/**
+ * Adds token ids to the conversation.
+ */
+int32_t clawdbot_session_append_tokens(clawdbot_session *session,
+                                       const uint32_t *ids,
+                                       size_t count,
+                                       clawdbot_error **error);
+
+/**
+ * All tokens of the conversation, prompts and outputs: copied to `ids`, which has room for `capacity`, and their number
+ * to `count`. `ids` may be NULL to learn the number, `count` may be NULL.
+ */
+int32_t clawdbot_session_tokens(clawdbot_session *session,
+                                uint32_t *ids,
+                                size_t capacity,
+                                size_t *count,
+                                clawdbot_error **error);
+
+/**
+ * Forgets all but the first `length` tokens.
+ */
+int32_t clawdbot_session_truncate(clawdbot_session *session, size_t length, clawdbot_error **error);
+
+/**
+ * Generates a continuation, which becomes part of the conversation.
+ */
+int32_t clawdbot_session_generate(clawdbot_session *session,
+                                  const clawdbot_options *options,
+                                  clawdbot_completion **out,
+                                  clawdbot_error **error);
+
+/**
+ * Generates a continuation event by event. Until the stream has ended or is freed, the session takes no other work.
+ */
+int32_t clawdbot_session_stream(clawdbot_session *session,
+                                const clawdbot_options *options,
+                                clawdbot_stream **out,
+                                clawdbot_error **error);
+
+/**
+ * Frees a session, and its part of the cache unless a stream still uses it. NULL is allowed.
+ */
+void clawdbot_session_free(clawdbot_session *session);
+
+/**
+ * Computes up to the next event and gives it to `out`, to be freed; NULL to `out` after the last event.
+ */
+int32_t clawdbot_stream_next(clawdbot_stream *stream, clawdbot_event **out, clawdbot_error **error);
+
+/**
+ * Computes to the end. `callback` may be NULL, and gets every event. `out` may be NULL, and gets the completion, also
+ * that of a request which was cancelled. `CLAWDBOT_ERROR_CLOSED` when the last event was taken before.
+ *
+ * The callback may use any handle but this stream and its session.
+ */
+int32_t clawdbot_stream_run(clawdbot_stream *stream,
+                            clawdbot_event_callback callback,
+                            void *user_data,
+                            clawdbot_completion **out,
+                            clawdbot_error **error);
+
+/**
+ * Asks the request to stop; it ends with `CLAWDBOT_FINISH_CANCELLED`. Takes effect before the next layer of the model,
+ * also while the prompt is computed. May be called from any thread and from a signal handler, while another thread is
+ * inside `clawdbot_stream_next` or `clawdbot_stream_run`; not after, or while, the stream is freed. NULL is allowed.
+ */
+void clawdbot_stream_cancel(const clawdbot_stream *stream);
+
+/**
+ * Frees a stream; a request that has not ended is cancelled. NULL is allowed.
+ */
+void clawdbot_stream_free(clawdbot_stream *stream);
+
+/**
+ * The event's kind, one of `CLAWDBOT_EVENT_*`. Kinds may be added: let a program pass over those it does not know.
+ * 0 for NULL.
+ */
+int32_t clawdbot_event_kind(const clawdbot_event *event);
+
+/**
+ * Of a progress event: tokens of the prompt that are computed, and all of them.
+ */
+int32_t clawdbot_event_progress(const clawdbot_event *event, uint64_t *done, uint64_t *total, clawdbot_error **error);
+
+/**
+ * Of a token event: the token's id. `id` must not be NULL.
+ */
+int32_t clawdbot_event_token_id(const clawdbot_event *event, uint32_t *id, clawdbot_error **error);
+
+/**
+ * Of a token event: the text that became certain with it, whole characters only, with a NUL after it; its length goes
+ * to `length`, which may be NULL. Empty while a character or a possible stop text is open. Valid until the event is
+ * freed, or the callback that was given it returns. NULL for other events and for NULL.
+ */
+const char *clawdbot_event_text(const clawdbot_event *event, size_t *length);
+
+/**
+ * Of a token event: log-probabilities, as `clawdbot_completion_logprobs` gives them.
+ */
+int32_t clawdbot_event_logprobs(const clawdbot_event *event,
+                                clawdbot_logprob *chosen,
+                                const clawdbot_logprob **top,
+                                size_t *count,
+                                clawdbot_error **error);
+
+/**
+ * Of the last event: the completion, which belongs to the event. NULL for other events and for NULL.
+ */
+const clawdbot_completion *clawdbot_event_completion(const clawdbot_event *event);
+
+/**
+ * Frees an event that `clawdbot_stream_next` gave. NULL is allowed.
+ */
+void clawdbot_event_free(clawdbot_event *event);
+
+/**
+ * The generated text in UTF-8, with a NUL after it; its length goes to `length`, which may be NULL. Valid until the
+ * completion is freed. NULL for NULL.
+ */
+const char *clawdbot_completion_text(const clawdbot_completion *completion, size_t *length);
+
+/**
+ * The generated tokens, a stop token included; their number goes to `count`, which may be NULL. Valid until the
+ * completion is freed. NULL for NULL.
+ */
+const uint32_t *clawdbot_completion_token_ids(const clawdbot_completion *completion, size_t *count);
+
+/**
+ * Why the request ended, to `reason`: one of `CLAWDBOT_FINISH_*`.
+ */
+int32_t clawdbot_completion_finish_reason(const clawdbot_completion *completion,
+                                          int32_t *reason,
+                                          clawdbot_error **error);
+
+/**
+ * Tokens and seconds, to `usage`, whose `struct_size` must be set.
+ */
+int32_t clawdbot_completion_usage(const clawdbot_completion *completion, clawdbot_usage *usage, clawdbot_error **error);
+
+/**
+ * Log-probabilities of the generated token number `index`: its own to `chosen`; an array of the most likely ones, most
+ * likely first, to `top`, and its length to `count`. Each of the three may be NULL. The array is valid until the
+ * completion is freed. `CLAWDBOT_ERROR_INVALID_ARGUMENT` unless the option `logprobs` was set.
+ */
+int32_t clawdbot_completion_logprobs(const clawdbot_completion *completion,
+                                     size_t index,
+                                     clawdbot_logprob *chosen,
+                                     const clawdbot_logprob **top,
+                                     size_t *count,
+                                     clawdbot_error **error);
+
+/**
+ * All of it as a JSON object: text, token_ids, finish_reason, usage, logprobs, and the options that were in force.
+ */
+int32_t clawdbot_completion_json(const clawdbot_completion *completion, clawdbot_string **out, clawdbot_error **error);
+
+/**
+ * Frees a completion. NULL is allowed.
+ */
+void clawdbot_completion_free(clawdbot_completion *completion);
+
+#ifdef __cplusplus
+}  // extern "C"
+#endif  // __cplusplus
+
+#endif  /* CLAWDBOT_H */

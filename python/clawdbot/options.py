@@ -1,0 +1,70 @@
+"""Options as typed dicts: what the keyword arguments of the calls that take options may be.
+
+An option that is absent or None keeps its default. Names, ranges and messages are the core's.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypedDict
+
+
+class GenerateOptions(TypedDict, total=False):
+    """How to generate. What is not given comes from the model's `generation_config.json`."""
+
+    max_tokens: int | None
+    """Most tokens to generate; default: until the context is full."""
+    temperature: float | None
+    """0 is greedy; logits are divided by it before the softmax."""
+    top_k: int | None
+    """Keep the `top_k` most likely tokens; 0 keeps all."""
+    top_p: float | None
+    """Keep the fewest most likely tokens whose probabilities add up to at least `top_p`; 1 keeps all."""
+    min_p: float | None
+    """Keep tokens at least `min_p` times as likely as the most likely one; 0 keeps all."""
+    repetition_penalty: float | None
+    """Divide positive (multiply negative) logits of tokens that occurred in prompt or output; 1 is off."""
+    presence_penalty: float | None
+    """Subtract from the logits of tokens that occurred in the output."""
+    frequency_penalty: float | None
+    """Subtract from the logits of tokens in the output, once for each occurrence."""
+    logit_bias: Mapping[int, float] | Mapping[str, float] | None
+    """Added to the logits of the tokens with these ids."""
+    seed: int | None
+    """Seed of the sampler; default: drawn, and reported in the completion's options."""
+    stop: str | Sequence[str] | None
+    """Texts that end the generation; they are not part of the completion's text."""
+    stop_token_ids: Sequence[int] | None
+    """Tokens that end the generation, besides the model's own."""
+    ignore_eos: bool | None
+    """Whether the model's own end-of-sequence tokens are taken as ordinary tokens."""
+    logprobs: int | None
+    """Report the log-probability of each token and of this many most likely ones."""
+    add_special_tokens: bool | None
+    """Whether a text prompt gets the tokenizer's special tokens (such as BOS)."""
+    skip_special_tokens: bool | None
+    """Whether special tokens are left out of the text."""
+
+
+class ModelOptions(TypedDict, total=False):
+    """How a model is loaded."""
+
+    weights: Literal["int8", "bf16", "f32"] | None
+    """What the weights are computed with; default `int8`."""
+    kv: Literal["auto", "bf16", "f32"] | None
+    """What the KV cache is kept as; default `auto`: float32 with float32 weights, bfloat16 otherwise."""
+    max_context: int | None
+    """Most tokens of a sequence; default: what the model was trained for."""
+    prefill_chunk: int | None
+    """Most tokens of a forward pass: longer prompts are prefilled in chunks. Changes no result."""
+    max_batch: int | None
+    """Most sequences of a forward pass; more wait their turn. Changes no result."""
+
+
+class LoadOptions(ModelOptions, total=False):
+    """How a model is loaded on a runtime of its own."""
+
+    threads: int | None
+    """Threads to compute on; default: the least of CPU quota, affinity and physical cores."""
+    memory_budget: int | None
+    """Most bytes that the model may take: weights, KV cache and scratch."""
+    kernels: str | None
+    """The instruction-set tier to compute with, such as `x86_64-avx2`; default: the best one of this CPU."""

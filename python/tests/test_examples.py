@@ -1,0 +1,39 @@
+"""The examples run."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import clawdbot
+
+EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+
+
+def run(name, *arguments, text=""):
+    command = [sys.executable, str(EXAMPLES / name), *arguments]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=True, timeout=120)
+
+
+def test_generate(model):
+    done = run("generate.py")
+    expected = model.generate("Once upon a time", max_tokens=100, seed=0)
+    assert done.stdout == f"Once upon a time{expected.text}\n"
+    assert done.stderr.startswith(f"{expected.usage.completion_tokens} tokens")
+
+
+def test_chat(model):
+    done = run("chat.py", text="Hello\nTell me more\n")
+    first = model.chat([{"role": "user", "content": "Hello"}], max_tokens=200, seed=0).text
+    assert done.stdout.startswith(first)
+
+
+def test_batch(model):
+    done = run("batch.py", text="One day\n\nThe dog\n")
+    texts = [completion.text for completion in model.generate(["One day", "The dog"], max_tokens=50, seed=0)]
+    assert [repr(text) in done.stdout for text in texts] == [True, True]
+    assert run("batch.py").stdout == ""
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run("batch.py", "/nonexistent", text="x")
+    assert clawdbot.NotFound.__name__ in caught.value.stderr

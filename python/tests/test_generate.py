@@ -1,0 +1,243 @@
+"""Prompts, options, completions, batches."""
+
+import math
+
+import numpy as np
+import pytest
+
+import clawdbot
+
+PROMPT = "Once upon a time"
+
+
+def test_completion_is_complete(model):
+    completion = model.generate(PROMPT, max_tokens=12, temperature=0)
+    assert completion.text
+    assert len(completion.token_ids) == completion.usage.completion_tokens <= 12
+    assert completion.finish_reason in ("length", "stop")
+    assert completion.logprobs is None
+    assert str(completion) == completion.text
+    usage = completion.usage
+    assert usage.prompt_tokens == len(model.tokenizer.encode(PROMPT))
+    assert usage.cached_tokens == 0
+    assert usage.prefill_seconds > 0
+    assert usage.decode_seconds > 0
+    assert usage.time_to_first_token == pytest.approx(usage.queue_seconds + usage.prefill_seconds)
+    assert usage.prefill_tokens_per_s > 0
+    assert usage.decode_tokens_per_s > 0
+    assert f"completion_tokens={usage.completion_tokens}" in repr(usage)
+    assert "finish_reason=" in repr(completion)
+
+
+@pytest.mark.parametrize("convert", [list, tuple, np.array, lambda ids: np.array(ids, dtype=np.uint16)])
+def test_ids_equal_text(model, convert):
+    ids = model.tokenizer.encode(PROMPT)
+    expected = model.generate(PROMPT, max_tokens=8, temperature=0).token_ids
+    assert model.generate(convert(ids), max_tokens=8, temperature=0).token_ids == expected
+
+
+def test_range_is_a_sequence_of_ids(model):
+    assert model.generate(range(5, 9), max_tokens=3, temperature=0).token_ids == model.generate([5, 6, 7, 8], max_tokens=3, temperature=0).token_ids
+
+
+def test_batch_equals_singles(model):
+    prompts = [PROMPT, "One day", "The dog", "A little girl named Lily"]
+    options = {"max_tokens": 16, "temperature": 0.9, "seed": 7, "logprobs": 2}
+    batch = model.generate(prompts, options)
+    assert isinstance(batch, list)
+    for prompt, completion in zip(prompts, batch, strict=True):
+        single = model.generate(prompt, options)
+        assert single.token_ids == completion.token_ids
+        assert single.text == completion.text
+        assert [p.chosen.logprob for p in single.logprobs] == [p.chosen.logprob for p in completion.logprobs]
+
+
+def test_batches_of_ids(model):
+    rows = [[5, 6, 7], [8, 9, 10]]
+    expected = [model.generate(row, max_tokens=4, temperature=0).token_ids for row in rows]
+    arrays = [np.array(row) for row in rows]
+    for batch in (rows, tuple(rows), np.array(rows), arrays):
+        assert [c.token_ids for c in model.generate(batch, max_tokens=4, temperature=0)] == expected
+    assert len(model.generate([PROMPT], max_tokens=2, temperature=0)) == 1
+    assert len(model.generate([PROMPT, [5, 6]], max_tokens=2, temperature=0)) == 2
+
+
+def test_batch_larger_than_max_batch():
+    with clawdbot.Model.from_pretrained(max_batch=2, prefill_chunk=4) as small:
+        prompts = ["One day"] * 5 + ["The dog"]
+        texts = [completion.text for completion in small.generate(prompts, max_tokens=6, temperature=0)]
+        assert texts[:5] == [texts[0]] * 5
+        assert texts[5] == small.generate("The dog", max_tokens=6, temperature=0).text
+
+
+def test_seed_decides(model):
+    sample = lambda seed: model.generate(PROMPT, max_tokens=24, temperature=1.2, seed=seed).token_ids
+    assert sample(3) == sample(3)
+    assert len({tuple(sample(seed)) for seed in range(4)}) > 1
+
+
+def test_drawn_seed_is_reported_and_repeats(model):
+    first = model.generate(PROMPT, max_tokens=16, temperature=1.0)
+    again = model.generate(PROMPT, max_tokens=16, temperature=1.0, seed=first.options["seed"])
+    assert again.token_ids == first.token_ids
+
+
+def test_options_are_echoed_and_can_be_given_again(model):
+    first = model.generate(PROMPT, max_tokens=5, temperature=0.5, top_k=10, seed=1, stop="xyz", logit_bias={3: -1.5})
+    echo = first.options
+    assert echo["max_tokens"] == 5
+    assert echo["temperature"] == 0.5
+    assert echo["stop"] == ["xyz"]
+    assert echo["logit_bias"] == {"3": -1.5}
+    assert model.generate(PROMPT, echo).token_ids == first.token_ids
+    assert model.generate(PROMPT, echo, max_tokens=3).token_ids == first.token_ids[:3]
+
+
+def test_none_is_the_default(model):
+    nothing = dict.fromkeys(clawdbot.GENERATE_OPTIONS)
+    nothing |= {"max_tokens": 6, "temperature": 0}
+    assert model.generate(PROMPT, **nothing).token_ids == model.generate(PROMPT, max_tokens=6, temperature=0).token_ids
+
+
+def test_stop_texts_and_tokens(model):
+    full = model.generate(PROMPT, max_tokens=20, temperature=0)
+    word = full.text.split()[3]
+    for stop in (word, [word], ("never there", word)):
+        stopped = model.generate(PROMPT, max_tokens=20, temperature=0, stop=stop)
+        assert stopped.text == full.text[: full.text.index(word)]
+        assert stopped.finish_reason == "stop"
+    by_id = model.generate(PROMPT, max_tokens=20, temperature=0, stop_token_ids=[full.token_ids[4]])
+    assert by_id.finish_reason == "stop"
+    assert len(by_id.token_ids) <= 5
+
+
+def test_logit_bias_bans_and_forces(model):
+    first = model.generate(PROMPT, max_tokens=1, temperature=0).token_ids[0]
+    assert model.generate(PROMPT, max_tokens=1, temperature=0, logit_bias={first: -100}).token_ids[0] != first
+    assert model.generate(PROMPT, max_tokens=3, temperature=0, logit_bias={42: 1000.0}).token_ids == [42, 42, 42]
+    assert model.generate(PROMPT, max_tokens=1, temperature=0, logit_bias={np.int64(42): 1000}).token_ids == [42]
+
+
+def test_ignore_eos(model):
+    eos = model.info["eos_token_ids"][0]
+    forced = {"max_tokens": 5, "logit_bias": {eos: 1000}}
+    assert model.generate(PROMPT, forced).token_ids == [eos]
+    assert model.generate(PROMPT, forced, ignore_eos=True).token_ids == [eos] * 5
+    assert model.generate(PROMPT, forced, ignore_eos=True, skip_special_tokens=False).text
+    assert model.generate(PROMPT, forced, ignore_eos=True).text == ""
+
+
+def test_logprobs(model):
+    completion = model.generate(PROMPT, max_tokens=4, temperature=0, logprobs=3)
+    assert len(completion.logprobs) == len(completion.token_ids)
+    for token, entry in zip(completion.token_ids, completion.logprobs, strict=True):
+        assert entry.chosen.id == token == entry.top[0].id, "greedy takes the most likely"
+        assert len(entry.top) == 3
+        assert 0 >= entry.top[0].logprob >= entry.top[1].logprob >= entry.top[2].logprob
+        assert sum(math.exp(top.logprob) for top in entry.top) <= 1 + 1e-6
+    assert "chosen=TokenLogprob(id=" in repr(completion.logprobs[0])
+
+
+def test_logits(model):
+    ids = model.tokenizer.encode(PROMPT)
+    logits = model.logits(ids)
+    assert logits.shape == (len(ids), model.info["vocab_size"])
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+    assert logits[-1].argmax() == model.generate(PROMPT, max_tokens=1, temperature=0).token_ids[0]
+    assert (model.logits(np.array(ids)) == logits).all()
+    first = model.generate(PROMPT, max_tokens=1, temperature=0, logprobs=1).logprobs[0].chosen
+    row = logits[-1].astype(np.float64)
+    assert first.logprob == pytest.approx(row[first.id] - np.logaddexp.reduce(row), abs=1e-4)
+
+
+def test_logits_outlive_the_model():
+    with clawdbot.Model.from_pretrained() as own:
+        logits = own.logits([5, 6])
+        copy = logits.copy()
+    del own
+    assert (logits == copy).all()
+    logits[0, 0] = 1.0
+    assert logits[0, 0] == 1.0
+
+
+def test_special_tokens_option(model):
+    with_bos = model.generate(PROMPT, max_tokens=1, temperature=0).usage.prompt_tokens
+    without = model.generate(PROMPT, max_tokens=1, temperature=0, add_special_tokens=False).usage.prompt_tokens
+    assert without == len(model.tokenizer.encode(PROMPT, add_special_tokens=False))
+    assert with_bos >= without
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected", "message"),
+    [
+        (None, TypeError, "prompt: expected str"),
+        (1.5, TypeError, "float"),
+        (b"bytes", TypeError, "bytes"),
+        ({"a": 1}, TypeError, "dict"),
+        ([1.5], TypeError, r"prompt\[0\]"),
+        ([1, "x"], TypeError, r"prompt\[1\]"),
+        ([1, True], TypeError, r"prompt\[1\]"),
+        (["x", 1], TypeError, r"prompt\[1\]"),
+        ([[1], None], TypeError, r"prompt\[1\]"),
+        (np.array([1.0]), TypeError, r"prompt\[0\]"),
+        ([], clawdbot.InvalidArgument, "empty sequence"),
+        ([-1], clawdbot.InvalidArgument, r"prompt\[0\]"),
+        ([2**32], clawdbot.InvalidArgument, r"prompt\[0\]"),
+        ([999_999], clawdbot.InvalidArgument, "vocabulary"),
+        ("\ud800", clawdbot.InvalidUtf8, "prompt"),
+        ("word " * 3000, clawdbot.ContextOverflow, "context"),
+    ],
+)
+def test_bad_prompts(model, prompt, expected, message):
+    with pytest.raises(expected, match=message):
+        model.generate(prompt, max_tokens=2, temperature=0)
+
+
+def test_the_bad_prompt_of_a_batch_is_named(model):
+    with pytest.raises(clawdbot.InvalidArgument) as caught:
+        model.generate([[5], [6], [999_999]], max_tokens=2, temperature=0)
+    assert caught.value.detail["prompt"] == 2
+    assert caught.value.detail["token"] == 999_999
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_tokens", 0),
+        ("max_tokens", -1),
+        ("max_tokens", 1.5),
+        ("max_tokens", 2**70),
+        ("temperature", -0.1),
+        ("temperature", "hot"),
+        ("temperature", math.nan),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("min_p", -1),
+        ("repetition_penalty", 0),
+        ("logprobs", 65),
+        ("stop", [""]),
+        ("stop", 5),
+        ("seed", -1),
+        ("logit_bias", {"x": 1}),
+        ("logit_bias", {-1: 1}),
+        ("logit_bias", [1]),
+        ("stop_token_ids", [10**6]),
+        ("ignore_eos", "yes"),
+    ],
+)
+def test_bad_option_values(model, name, value):
+    for call in (model.generate, model.stream):
+        with pytest.raises(clawdbot.InvalidArgument, match=name):
+            call(PROMPT, **{name: value})
+
+
+def test_unknown_options(model):
+    for call in (model.generate, model.stream):
+        with pytest.raises(clawdbot.UnknownOption, match="max_tokens") as caught:
+            call(PROMPT, max_token=5)
+        assert caught.value.detail == {"option": "max_token"}
+        with pytest.raises(TypeError):
+            call(PROMPT, {"nonsense": None})
+    with pytest.raises(TypeError):
+        model.generate(PROMPT, 5)

@@ -1,0 +1,79 @@
+"""Sessions: one conversation and its cache."""
+
+import pytest
+
+import clawdbot
+
+PROMPT = "Once upon a time"
+
+
+def test_a_session_continues_with_its_cache(model):
+    ids = model.tokenizer.encode(PROMPT)
+    with model.session() as session:
+        assert session.append(PROMPT) == len(ids)
+        first = session.generate(max_tokens=6, temperature=0)
+        assert first.token_ids == model.generate(PROMPT, max_tokens=6, temperature=0).token_ids
+        assert session.tokens == ids + first.token_ids
+        more = session.append(" Then", add_special_tokens=False)
+        length = len(session.tokens)
+        second = session.generate({"max_tokens": 5}, temperature=0)
+        assert second.usage.prompt_tokens == length
+        assert second.usage.cached_tokens >= length - more - 1
+        fresh = model.generate(session.tokens[:length], max_tokens=5, temperature=0)
+        assert fresh.token_ids == second.token_ids
+        assert f"{len(session.tokens)} tokens" in repr(session)
+
+
+def test_streaming_in_a_session(model):
+    session = model.session()
+    session.append([5, 6, 7])
+    stream = session.stream(max_tokens=8, temperature=0)
+    next(stream)
+    for call in (lambda: session.append([5]), lambda: session.generate(), lambda: session.truncate(1)):
+        with pytest.raises(clawdbot.InvalidArgument, match="stream"):
+            call()
+    completion = stream.finish()
+    assert session.tokens == [5, 6, 7, *completion.token_ids]
+
+
+def test_truncate_and_do_it_again(model):
+    session = model.session()
+    session.append(PROMPT)
+    length = len(session.tokens)
+    first = session.generate(max_tokens=6, temperature=0)
+    session.truncate(length)
+    assert len(session.tokens) == length
+    assert session.generate(max_tokens=6, temperature=0).token_ids == first.token_ids
+    with pytest.raises(clawdbot.InvalidArgument, match="at most"):
+        session.truncate(10_000)
+    with pytest.raises(OverflowError):
+        session.truncate(-1)
+
+
+def test_closed_session(model):
+    session = model.session()
+    session.append(PROMPT)
+    session.close()
+    session.close()
+    for call in (session.generate, session.stream, lambda: session.append("x"), lambda: session.truncate(0)):
+        with pytest.raises(clawdbot.Closed, match="session"):
+            call()
+    with pytest.raises(clawdbot.Closed):
+        session.tokens
+    assert "closed" in repr(session)
+
+
+def test_bad_input(model):
+    session = model.session()
+    with pytest.raises(clawdbot.InvalidArgument):
+        session.append([10**6])
+    with pytest.raises(TypeError):
+        session.append(None)
+    with pytest.raises(clawdbot.UnknownOption):
+        session.generate(nonsense=1)
+    session.append([5] * 1000)
+    with pytest.raises(clawdbot.ContextOverflow) as caught:
+        session.append([5] * 1000)
+    assert caught.value.detail["max_context"] == model.info["max_context"]
+    with pytest.raises(clawdbot.ContextOverflow):
+        session.generate(max_tokens=1000, temperature=0)

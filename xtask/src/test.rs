@@ -1,0 +1,98 @@
+//! `cargo xtask test`: everything, set-up included, on a machine with Rust and Python and nothing else.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+/// One step: its name and what it does. `Ok(Some(reason))` means that it was skipped.
+type Step = (&'static str, fn(&Path) -> Result<Option<String>, String>);
+
+/// In this order: what fails soonest comes first.
+const STEPS: &[Step] = &[
+    ("format", |root| cargo(root, &["fmt", "--all", "--check"])),
+    ("lints", |root| {
+        cargo(root, &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
+    }),
+    ("tests", |root| cargo(root, &["test", "--workspace"])),
+    ("header", |_| crate::generate(true).map(|()| None)),
+    ("documentation", documentation),
+    ("dependencies", dependencies),
+    ("python", python),
+];
+
+/// Runs the steps named, or all, and reports.
+pub(crate) fn run(root: &Path, names: &[&str]) -> Result<(), String> {
+    if let Some(unknown) = names.iter().find(|name| !STEPS.iter().any(|step| step.0 == **name)) {
+        let known: Vec<&str> = STEPS.iter().map(|step| step.0).collect();
+        return Err(format!("there is no step {unknown:?}; known: {}", known.join(", ")));
+    }
+    let mut report = Vec::new();
+    let mut failed = 0;
+    for (name, step) in STEPS.iter().filter(|step| names.is_empty() || names.contains(&step.0)) {
+        println!("== {name}");
+        let start = Instant::now();
+        let outcome = match step(root) {
+            Ok(None) => "ok".to_owned(),
+            Ok(Some(reason)) => format!("skipped: {reason}"),
+            Err(message) => {
+                failed += 1;
+                format!("FAILED: {message}")
+            }
+        };
+        println!("== {name}: {outcome}");
+        report.push(format!("{name:14} {:6.0} s  {outcome}", start.elapsed().as_secs_f64()));
+    }
+    println!("\n{}", report.join("\n"));
+    match failed {
+        0 => Ok(()),
+        _ => Err(format!("{failed} of {} steps failed", report.len())),
+    }
+}
+
+fn cargo(root: &Path, arguments: &[&str]) -> Result<Option<String>, String> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    execute(Command::new(program).args(arguments).current_dir(root))
+}
+
+fn execute(command: &mut Command) -> Result<Option<String>, String> {
+    let shown = format!("{command:?}");
+    match command.status() {
+        Ok(status) if status.success() => Ok(None),
+        Ok(status) => Err(format!("{shown}: {status}")),
+        Err(error) => Err(format!("{shown}: {error}")),
+    }
+}
+
+fn documentation(root: &Path) -> Result<Option<String>, String> {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").current_dir(root);
+    execute(&mut command)
+}
+
+fn dependencies(root: &Path) -> Result<Option<String>, String> {
+    let installed =
+        Command::new("cargo-deny").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !installed.is_ok_and(|status| status.success()) {
+        return Ok(Some("cargo-deny is not installed (cargo install cargo-deny)".to_owned()));
+    }
+    cargo(root, &["deny", "--offline", "check", "bans", "licenses", "sources"])
+}
+
+/// The wheel in a fresh virtual environment, and its tests.
+fn python(root: &Path) -> Result<Option<String>, String> {
+    let directory = target(root).join("xtask-python");
+    if directory.exists() {
+        std::fs::remove_dir_all(&directory).map_err(|error| format!("{}: {error}", directory.display()))?;
+    }
+    let directory_text = directory.display().to_string();
+    execute(Command::new("python3").args(["-m", "venv", &directory_text]))?;
+    let python = directory.join("bin").join("python");
+    let pip = ["-m", "pip", "--disable-pip-version-check", "install", "--quiet"];
+    execute(Command::new(&python).args(pip).arg(".[test]").current_dir(root))?;
+    execute(Command::new(&python).args(["-m", "pytest", "-q"]).current_dir(root))
+}
+
+fn target(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
