@@ -3,6 +3,7 @@
 //!
 //! When the built-in model or the arithmetic changes on purpose, write the file anew:
 //! `CLAWDBOT_WRITE_GOLDEN=1 cargo test -p clawdbot-core --test pinned_bits`.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use clawdbot_core::{ModelOptions, Runtime, RuntimeOptions, Source, WeightType};
 use serde_json::{Map, Value, json};
