@@ -106,6 +106,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     type A4 = int8x16_t;
 
     const FLIPPED: bool = false;
+    const REGISTERS: usize = 8;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
@@ -166,10 +167,6 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     #[inline(always)]
     fn abs(self, a: Self::F32) -> Self::F32 {
         each!(vabsq_f32(a))
-    }
-    #[inline(always)]
-    fn sqrt(self, a: Self::F32) -> Self::F32 {
-        each!(vsqrtq_f32(a))
     }
 
     #[inline(always)]
@@ -282,19 +279,6 @@ impl<const DOT: bool> Simd for Neon<DOT> {
                 let wide = vbslq_u32(vceqq_f32(v, v), rounded, quiet);
                 vst1_u16(out.as_mut_ptr(), vshrn_n_u32::<16>(wide));
             }
-        }
-    }
-    #[inline(always)]
-    fn load_i8(self, x: &[i8; LANES]) -> Self::I32 {
-        isa! {
-            let bytes = vld1q_s8(x.as_ptr());
-            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
-            [
-                vmovl_s16(vget_low_s16(low)),
-                vmovl_high_s16(low),
-                vmovl_s16(vget_low_s16(high)),
-                vmovl_high_s16(high),
-            ]
         }
     }
     #[inline(always)]
