@@ -14,6 +14,7 @@ const STEPS: &[Step] = &[
         cargo(root, &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
     ("tests", |root| cargo(root, &["test", "--workspace"])),
+    ("aarch64", aarch64),
     ("header", |_| crate::generate(true).map(|()| None)),
     ("documentation", documentation),
     ("dependencies", dependencies),
@@ -77,6 +78,19 @@ fn dependencies(root: &Path) -> Result<Option<String>, String> {
         return Ok(Some("cargo-deny is not installed (cargo install cargo-deny)".to_owned()));
     }
     cargo(root, &["deny", "--offline", "check", "bans", "licenses", "sources"])
+}
+
+/// Kernels and pinned bits on emulated CPUs.
+fn aarch64(root: &Path) -> Result<Option<String>, String> {
+    if cfg!(target_arch = "aarch64") {
+        return Ok(Some("this machine is AArch64 itself".to_owned()));
+    }
+    let installed =
+        Command::new("qemu-aarch64").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !installed.is_ok_and(|status| status.success()) {
+        return Ok(Some("qemu-aarch64 is not installed (tools/aarch64/setup.sh)".to_owned()));
+    }
+    execute(&mut Command::new(root.join("tools/aarch64/test.sh")))
 }
 
 /// The wheel in a fresh virtual environment, and its tests.

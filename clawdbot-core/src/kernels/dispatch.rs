@@ -16,6 +16,10 @@ static CANDIDATES: &[Candidate] = &[
     (&isa::avx512_vnni::KERNELS, isa::avx512_vnni::detected),
     #[cfg(target_arch = "x86_64")]
     (&isa::avx2::KERNELS, isa::avx2::detected),
+    #[cfg(target_arch = "aarch64")]
+    (&isa::neon_dotprod::KERNELS, isa::neon_dotprod::detected),
+    #[cfg(target_arch = "aarch64")]
+    (&isa::neon::KERNELS, isa::neon::detected),
     (&isa::scalar::KERNELS, isa::scalar::detected),
 ];
 

@@ -21,13 +21,13 @@ pub(super) mod scalar {
     }
 }
 
-/// An ISA of x86-64: `entry` compiles a kernel with the features, `detected` asks the CPU for the same features.
-macro_rules! x86_64_isa {
-    ($(#[$doc:meta])* $module:ident, $name:literal, $token:ident,
+/// An ISA: `entry` compiles a kernel with the features, `detected` asks the CPU for the same features.
+macro_rules! isa {
+    ($(#[$doc:meta])* $module:ident, $name:literal, $arch:literal, $detect:ident, $token:ident,
         int8: $mr:literal x $np:literal, float: $fmr:literal x $fnp:literal,
         [$($feature:tt),+ $(,)?]) => {
         $(#[$doc])*
-        #[cfg(target_arch = "x86_64")]
+        #[cfg(target_arch = $arch)]
         pub(super) mod $module {
             use super::*;
             use crate::kernels::simd::$token;
@@ -40,12 +40,26 @@ macro_rules! x86_64_isa {
                 K::run(unsafe { $token::assume() }, args)
             }
 
-            pub(in crate::kernels) static KERNELS: KernelSet = kernel_set!($name, "x86_64", entry, int8: $mr x $np, float: $fmr x $fnp);
+            pub(in crate::kernels) static KERNELS: KernelSet = kernel_set!($name, $arch, entry, int8: $mr x $np, float: $fmr x $fnp);
 
             pub(in crate::kernels) fn detected() -> bool {
-                $(std::arch::is_x86_feature_detected!($feature))&&+
+                $(std::arch::$detect!($feature))&&+
             }
         }
+    };
+}
+
+/// An [`isa!`] of x86-64.
+macro_rules! x86_64_isa {
+    ($(#[$doc:meta])* $module:ident, $name:literal, $($rest:tt)+) => {
+        isa!($(#[$doc])* $module, $name, "x86_64", is_x86_feature_detected, $($rest)+);
+    };
+}
+
+/// An [`isa!`] of AArch64.
+macro_rules! aarch64_isa {
+    ($(#[$doc:meta])* $module:ident, $name:literal, $($rest:tt)+) => {
+        isa!($(#[$doc])* $module, $name, "aarch64", is_aarch64_feature_detected, $($rest)+);
     };
 }
 
@@ -58,4 +72,14 @@ x86_64_isa!(
 x86_64_isa!(
     /// AVX2 with FMA.
     avx2, "avx2", Avx2, int8: 4 x 1, float: 6 x 1, ["avx2", "fma"]
+);
+
+aarch64_isa!(
+    /// NEON with the dot product extension (Armv8.2, optional there; Armv8.4).
+    neon_dotprod, "neon-dotprod", NeonDotprod, int8: 4 x 1, float: 6 x 1, ["neon", "dotprod"]
+);
+
+aarch64_isa!(
+    /// NEON, which every AArch64 CPU with an operating system has.
+    neon, "neon", NeonWidening, int8: 4 x 1, float: 6 x 1, ["neon"]
 );
