@@ -13,7 +13,7 @@ const STEPS: &[Step] = &[
     ("lints", |root| {
         cargo(root, &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
-    ("tests", |root| cargo(root, &["test", "--workspace"])),
+    ("tests", |root| cargo(root, &["test", "--workspace", "--no-fail-fast"])),
     ("aarch64", aarch64),
     ("header", |_| crate::generate(true).map(|()| None)),
     ("documentation", documentation),
@@ -90,7 +90,13 @@ fn aarch64(root: &Path) -> Result<Option<String>, String> {
     if !installed.is_ok_and(|status| status.success()) {
         return Ok(Some("qemu-aarch64 is not installed (tools/aarch64/setup.sh)".to_owned()));
     }
-    execute(&mut Command::new(root.join("tools/aarch64/test.sh")))
+    // Equal bits of whole models on both tiers; without arguments the script runs the kernel tests as well.
+    let mut script = Command::new(root.join("tools/aarch64/test.sh"));
+    execute(
+        script
+            .args(["-q", "-p", "clawdbot-core", "--test", "pinned_bits"])
+            .env("CPUS", "neoverse-n1 cortex-a72"),
+    )
 }
 
 /// The wheel in a fresh virtual environment, and its tests.
