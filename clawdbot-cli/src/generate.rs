@@ -20,8 +20,14 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
     let source = source(args.model.as_ref(), None);
     let prompt = prompt(args, &source)?;
     let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
+    let stream = model.stream(prompt.as_str(), &options)?;
+    // The text continues the prompt: a reader wants to see both, a program that gave the prompt does not.
+    let given = args.prompt.is_some() || args.prompt_file.is_some();
+    if !args.output.quiet && !args.output.json && (!given || io::stdout().is_terminal()) {
+        print(&prompt)?;
+    }
     let work = Work::begin();
-    let completion = answer(model.stream(prompt, &options)?, &work, &args.output)?;
+    let completion = answer(stream, &work, &args.output)?;
     finish(&completion, &model, &args.output)?;
     Ok(if work.interrupted() { Outcome::Interrupted } else { Outcome::Done })
 }
@@ -47,7 +53,7 @@ fn finish(completion: &Completion, model: &Model, output: &OutputArgs) -> Result
     // On a terminal what follows begins a line of its own; in a file the text is the text.
     if io::stdout().is_terminal() {
         print("\n")?;
-    } else if !output.quiet && io::stderr().is_terminal() {
+    } else if !output.quiet {
         note("");
     }
     if !output.quiet {
