@@ -25,13 +25,13 @@ fn first_byte(child: &mut Child) -> u8 {
 
 #[test]
 fn generate_prints_what_there_is() {
-    let mut child = slow(&["generate"]);
+    let mut child = slow(&["generate", "--prompt", "Once upon a time"]);
     let first = first_byte(&mut child);
     interrupt(&child);
     let run: Run = child.wait_with_output().unwrap().into();
     assert_eq!(run.code, Some(130), "{}", run.stderr);
     assert!(run.stderr.contains("cancelled"), "{}", run.stderr);
-    let whole: Run = slow(&["generate", "--max-tokens", "20"]).wait_with_output().unwrap().into();
+    let whole: Run = slow(&["generate", "--prompt", "Once upon a time", "--max-tokens", "20"]).wait_with_output().unwrap().into();
     let text = format!("{}{}", char::from(first), run.stdout);
     let common = text.len().min(whole.stdout.len());
     assert_eq!(text[..common], whole.stdout[..common]);
