@@ -31,7 +31,10 @@ fn generate_prints_what_there_is() {
     let run: Run = child.wait_with_output().unwrap().into();
     assert_eq!(run.code, Some(130), "{}", run.stderr);
     assert!(run.stderr.contains("cancelled"), "{}", run.stderr);
-    let whole: Run = slow(&["generate", "--prompt", "Once upon a time", "--max-tokens", "20"]).wait_with_output().unwrap().into();
+    let whole: Run = slow(&["generate", "--prompt", "Once upon a time", "--max-tokens", "20"])
+        .wait_with_output()
+        .unwrap()
+        .into();
     let text = format!("{}{}", char::from(first), run.stdout);
     let common = text.len().min(whole.stdout.len());
     assert_eq!(text[..common], whole.stdout[..common]);

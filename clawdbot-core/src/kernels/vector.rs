@@ -3,7 +3,7 @@
 use super::simd::LANES;
 use super::{Kernel, KernelSet, Simd};
 
-/// `exp(x)`, at most 1 ULP off where the result is normal and at most 2 where it is subnormal; 0 below, infinity above
+/// `exp(x)`, at most 2 ULP off; 0 below, infinity above
 /// the f32 range; NaN for NaN.
 ///
 /// Cody-Waite reduction to `|r| <= ln(2) / 2` and the degree-5 polynomial of Cephes' `expf`
