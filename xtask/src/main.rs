@@ -1,7 +1,6 @@
 //! Tasks of the repository, run as `cargo xtask <task>`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
-mod header;
 mod test;
 
 use std::path::{Path, PathBuf};
@@ -9,7 +8,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask test [STEP ...] | generate [--check]
 
-  test               runs everything: format, lints, tests, aarch64, header, documentation, dependencies, python
+  test               runs everything: format, lints, tests, aarch64, documentation, dependencies, python
   test STEP ...      runs these steps
   generate           writes the generated files: include/clawdbot.h
   generate --check   fails if a committed file differs from what would be generated";
@@ -19,8 +18,8 @@ fn main() -> ExitCode {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let result = match arguments[..] {
         ["test", ref steps @ ..] => test::run(&root(), steps),
-        ["generate"] => generate(false),
-        ["generate", "--check"] => generate(true),
+        ["generate"] => test::generate(&root(), &[]),
+        ["generate", "--check"] => test::generate(&root(), &["--check"]),
         _ => Err(USAGE.to_owned()),
     };
     match result {
@@ -35,57 +34,4 @@ fn main() -> ExitCode {
 /// The workspace's root.
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-/// Writes every generated file, or checks it.
-fn generate(check: bool) -> Result<(), String> {
-    let name = "include/clawdbot.h";
-    let path = root().join(name);
-    let wanted = header::generate(&root())?;
-    let found = std::fs::read_to_string(&path).unwrap_or_default();
-    if found == wanted {
-        println!("{name}: up to date");
-        return Ok(());
-    }
-    if check {
-        return Err(format!(
-            "{name} is out of date: run `cargo xtask generate`\n{}",
-            difference(&found, &wanted)
-        ));
-    }
-    std::fs::write(&path, wanted).map_err(|error| format!("{name}: {error}"))?;
-    println!("{name}: written");
-    Ok(())
-}
-
-/// The first line in which two texts differ.
-fn difference(found: &str, wanted: &str) -> String {
-    let (mut found, mut wanted) = (found.lines(), wanted.lines());
-    let mut line = 1;
-    loop {
-        match (found.next(), wanted.next()) {
-            (None, None) => return "the files differ in their line ends".to_owned(),
-            (a, b) if a == b => line += 1,
-            (a, b) => {
-                let (a, b) = (a.unwrap_or("(end of file)"), b.unwrap_or("(end of file)"));
-                return format!("first difference in line {line}:\n- {a}\n+ {b}");
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_difference_is_named() {
-        assert!(difference("a\nb", "a\nc").contains("line 2:\n- b\n+ c"));
-        assert!(difference("a", "a\nc").contains("+ c"));
-    }
-
-    #[test]
-    fn committed_files_are_up_to_date() {
-        generate(true).unwrap();
-    }
 }
