@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::engine::{Job, JobText, SequenceId};
+use crate::engine::{Job, JobText, SequenceId, Ticket};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Completion, Event};
+use crate::event::{Completion, Event, FinishReason};
 use crate::model::{Loaded, last_event, no_tokenizer};
 use crate::options::{GenerateOptions, ResolveContext, Resolved};
 
@@ -76,7 +76,7 @@ impl Drop for Slot {
 
 impl Session {
     pub(crate) fn new(loaded: Arc<Loaded>) -> Result<Self> {
-        let id = loaded.engine()?.open();
+        let id = loaded.engine()?.open()?;
         Ok(Session { slot: Arc::new(Slot { loaded, id }) })
     }
 
@@ -99,10 +99,7 @@ impl Session {
             return Err(Error::invalid_argument(message).with("token", *bad));
         }
         let mut engine = loaded.engine()?;
-        let sequence = engine.sequence(*id)?;
-        if sequence.is_running() {
-            return Err(Error::invalid_argument("the session has a stream that is not finished"));
-        }
+        let sequence = engine.idle(*id)?;
         let length = sequence.tokens.len() + tokens.len();
         if length > loaded.max_context {
             return Err(overflow(length, 0, loaded.max_context));
@@ -122,16 +119,14 @@ impl Session {
     pub(crate) fn request(&mut self, options: &GenerateOptions, delivery: Delivery) -> Result<Stream> {
         let Slot { loaded, id } = &*self.slot;
         let mut engine = loaded.engine()?;
-        let sequence = engine.sequence(*id)?;
-        if sequence.is_running() {
-            return Err(Error::invalid_argument("the session already has a stream that is not finished"));
-        }
-        if sequence.tokens.is_empty() {
-            let missing =
-                "the prompt is empty, and the model has no beginning-of-sequence token to start from";
-            sequence.tokens.push(loaded.bos.ok_or_else(|| Error::new(ErrorKind::EmptyPrompt, missing))?);
-        }
-        let (length, context) = (sequence.tokens.len(), loaded.max_context);
+        let sequence = engine.idle(*id)?;
+        // Nothing of the session changes before everything is checked.
+        let beginning = match sequence.tokens.is_empty() {
+            true => Some(loaded.bos.ok_or_else(no_beginning)?),
+            false => None,
+        };
+        let tokens = beginning.as_ref().map_or(sequence.tokens.as_slice(), std::slice::from_ref);
+        let (length, context) = (tokens.len(), loaded.max_context);
         let wanted = options.max_tokens.map_or(1, |n| n as usize);
         if wanted > context.saturating_sub(length) {
             return Err(overflow(length, wanted, context));
@@ -146,17 +141,15 @@ impl Session {
             },
         )?;
         let text = match &loaded.text {
-            Some(text) => Some(JobText::new(&text.tokenizer, &resolved, &sequence.tokens)?),
+            Some(text) => Some(JobText::new(&text.tokenizer, &resolved, tokens)?),
             // Stop texts cannot be seen without text.
             None if !resolved.stop.is_empty() => return Err(no_tokenizer()),
             None => None,
         };
         let mut job = Job::generate(resolved, length, sequence.computed, text);
         job.quiet = delivery == Delivery::AtTheEnd;
-        let cancelled = Arc::clone(&job.cancelled);
-        // A finished job of an earlier stream makes way.
-        sequence.job = None;
-        engine.start(*id, job)?;
+        sequence.tokens.extend(beginning);
+        let cancelled = engine.start(*id, job)?;
         Ok(Stream { slot: Arc::clone(&self.slot), cancelled, done: false })
     }
 
@@ -173,7 +166,7 @@ impl Session {
     /// # Errors
     /// `ForkedRuntime`.
     pub fn tokens(&self) -> Result<Vec<u32>> {
-        Ok(self.slot.loaded.engine()?.sequence(self.slot.id)?.tokens.clone())
+        Ok(self.slot.loaded.engine()?.tokens(self.slot.id)?.to_vec())
     }
 
     /// Forgets all but the first `length` tokens.
@@ -182,33 +175,30 @@ impl Session {
     /// `InvalidArgument` when there are fewer, or while a stream is running.
     pub fn truncate(&mut self, length: usize) -> Result<()> {
         let mut engine = self.slot.loaded.engine()?;
-        let sequence = engine.sequence(self.slot.id)?;
-        if sequence.is_running() {
-            return Err(Error::invalid_argument("the session has a stream that is not finished"));
-        }
-        let found = sequence.tokens.len();
+        let found = engine.idle(self.slot.id)?.tokens.len();
         if length > found {
             let message =
                 format!("expected a length of at most the session's {found} tokens, found {length}");
             return Err(Error::invalid_argument(message));
         }
-        sequence.job = None;
         engine.truncate(self.slot.id, length)
     }
 
-    pub(crate) fn start(&mut self, job: Job) -> Result<()> {
-        let mut engine = self.slot.loaded.engine()?;
-        if engine.sequence(self.slot.id)?.tokens.is_empty() {
+    /// Logits at all tokens of the session, `expected` floats, in `scores`.
+    pub(crate) fn score(self, scores: Vec<f32>, expected: usize) -> Result<Vec<f32>> {
+        let Slot { loaded, id } = &*self.slot;
+        let mut engine = loaded.engine()?;
+        let tokens = engine.idle(*id)?.tokens.len();
+        if tokens == 0 {
             return Err(Error::new(ErrorKind::EmptyPrompt, "expected at least one token"));
         }
-        engine.start(self.slot.id, job)
-    }
-
-    /// Waits for a scoring job; `expected` floats.
-    pub(crate) fn into_scores(self, expected: usize) -> Result<Vec<f32>> {
-        let Slot { loaded, id } = &*self.slot;
-        last_event(|| next_event(loaded, *id))?;
-        let scores = loaded.engine()?.stop(*id).and_then(|job| job.scores).unwrap_or_default();
+        let ticket = engine.start(*id, Job::score(tokens, scores))?;
+        drop(engine);
+        let completion = last_event(|| next_event(loaded, *id, &ticket))?;
+        if completion.finish_reason == FinishReason::Cancelled {
+            return Err(Error::new(ErrorKind::Closed, "the model was closed meanwhile"));
+        }
+        let scores = loaded.engine()?.stop(*id, &ticket).and_then(|job| job.scores).unwrap_or_default();
         match scores.len() == expected {
             true => Ok(scores),
             false => Err(Error::internal(format!("expected {expected} logits, found {}", scores.len()))),
@@ -222,6 +212,11 @@ impl fmt::Debug for Session {
     }
 }
 
+fn no_beginning() -> Error {
+    let missing = "the prompt is empty, and the model has no beginning-of-sequence token to start from";
+    Error::new(ErrorKind::EmptyPrompt, missing)
+}
+
 fn overflow(length: usize, wanted: usize, context: usize) -> Error {
     let message = format!(
         "the context holds {context} tokens, but {length} tokens of prompt and {wanted} to generate are asked for"
@@ -232,14 +227,18 @@ fn overflow(length: usize, wanted: usize, context: usize) -> Error {
         .with("max_context", context)
 }
 
-/// Takes the next event of a sequence; drives the engine until there is one. `None` when the job has ended.
-fn next_event(loaded: &Loaded, id: SequenceId) -> Result<Option<Event>> {
+/// Takes the next event of a job; drives the engine until there is one. `None` when the job has given its last.
+///
+/// # Errors
+/// `Closed` when the session has gone on to another request.
+fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Result<Option<Event>> {
     loop {
         // The lock is taken anew for each step, so that callers who wait for it get their events in between.
         let mut engine = loaded.engine()?;
-        let sequence = engine.sequence(id)?;
-        let running = sequence.is_running();
-        let Some(job) = sequence.job.as_mut() else { return Ok(None) };
+        let Some(job) = engine.job(id, ticket) else {
+            return Err(Error::new(ErrorKind::Closed, "the session has gone on to another request"));
+        };
+        let running = !job.is_finished();
         if let Some(event) = job.events.pop_front() {
             return event.map(Some);
         }
@@ -257,8 +256,8 @@ fn next_event(loaded: &Loaded, id: SequenceId) -> Result<Option<Event>> {
 pub struct CancelHandle(Arc<AtomicBool>);
 
 impl CancelHandle {
-    /// Asks the request to stop. The forward pass it is part of, prefill included, is abandoned before its next layer;
-    /// the stream then ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
+    /// Asks the request to stop. The forward pass it is part of, prefill included, is abandoned before its next layer
+    /// (but not two in a row for the sake of some of several sequences); the stream then ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -267,7 +266,7 @@ impl CancelHandle {
 /// The events of one request. Dropping it cancels the request.
 pub struct Stream {
     slot: Arc<Slot>,
-    cancelled: Arc<AtomicBool>,
+    cancelled: Ticket,
     done: bool,
 }
 
@@ -285,7 +284,7 @@ impl Stream {
         if self.done {
             return Ok(None);
         }
-        let event = next_event(&self.slot.loaded, self.slot.id);
+        let event = next_event(&self.slot.loaded, self.slot.id, &self.cancelled);
         self.done = !matches!(event, Ok(Some(Event::Progress { .. } | Event::Token { .. })));
         event
     }
@@ -312,7 +311,7 @@ impl Drop for Stream {
         if !self.done {
             self.cancelled.store(true, Ordering::Relaxed);
             if let Ok(mut engine) = self.slot.loaded.engine() {
-                engine.stop(self.slot.id);
+                engine.stop(self.slot.id, &self.cancelled);
             }
         }
     }

@@ -241,3 +241,41 @@ fn a_forked_child_gets_an_error_and_no_hang() {
     assert_eq!(status, 0, "the child's answer");
     assert_eq!(model.generate("Once", &greedy(2)).unwrap().token_ids.len(), 2, "the parent goes on");
 }
+
+/// A model whose budget leaves room for its weights, scratch and `pages` pages.
+fn tight(pages: u64, more: u64) -> Model {
+    let plan = runtime(RuntimeOptions::default()).plan(&Source::Builtin, &ModelOptions::default()).unwrap();
+    let page = plan.load_bytes - plan.weights_bytes - plan.scratch_bytes;
+    let budget = plan.load_bytes + (pages - 1) * page + more;
+    runtime(RuntimeOptions::default().memory_budget(budget))
+        .load(&Source::Builtin, &ModelOptions::default())
+        .unwrap()
+}
+
+#[test]
+fn a_consumer_that_stalls_stalls_nobody_else() {
+    let model = tight(12, 0);
+    let mut slow = model.stream(vec![5; 300], &greedy(400)).unwrap();
+    slow.next_event().unwrap();
+    // Driving these fills the queue of the one that nobody reads, and then wants its pages.
+    assert_eq!(model.generate(vec![7; 100], &greedy(500)).unwrap().token_ids.len(), 500);
+    assert_eq!(model.generate(vec![7; 100], &greedy(500)).unwrap().token_ids.len(), 500);
+    assert_eq!(slow.finish().unwrap().token_ids.len(), 400);
+}
+
+#[test]
+fn logits_come_back_whole_from_a_small_cache() {
+    let tokens: Vec<u32> = (0..300).map(|i| 3 + i * 7 % 400).collect();
+    let expected = builtin(ModelOptions::default()).logits(&tokens).unwrap();
+    let bytes = 4 * expected.len() as u64;
+    let model = tight(7, bytes);
+    let mut first = model.stream(vec![5; 100], &greedy(200)).unwrap();
+    first.next_event().unwrap();
+    std::thread::scope(|scope| {
+        let logits = scope.spawn(|| model.logits(&tokens).unwrap());
+        assert_eq!(first.finish().unwrap().token_ids.len(), 200);
+        assert!(logits.join().unwrap() == expected);
+    });
+    let error = tight(7, bytes / 2).logits(&tokens).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutOfBudget);
+}

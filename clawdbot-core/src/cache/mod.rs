@@ -176,9 +176,17 @@ impl KvCache {
     /// `OutOfBudget` when a page cannot be had.
     pub(crate) fn grow(&mut self, tables: &mut PageTables, length: usize) -> Result<()> {
         tables.0.resize_with(self.groups.len(), Vec::new);
-        for (group, table) in self.groups.iter_mut().zip(&mut tables.0) {
+        for (index, table) in tables.0.iter_mut().enumerate() {
             while table.len() * PAGE_TOKENS < length {
-                table.push(Some(group.pool.take()?));
+                let page = match self.groups[index].pool.take() {
+                    // Free pages of other groups are memory, too.
+                    Err(_) => {
+                        self.trim();
+                        self.groups[index].pool.take()?
+                    }
+                    Ok(page) => page,
+                };
+                table.push(Some(page));
             }
         }
         Ok(())

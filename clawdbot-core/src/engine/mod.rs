@@ -24,6 +24,13 @@ pub(crate) use scheduler::SCORE_ROWS;
 use scheduler::{Limits, Share, plan_step};
 pub(crate) use sequence::{Job, JobText, Sequence};
 
+/// What tells the jobs of a sequence apart: the flag that cancels the job.
+pub(crate) type Ticket = Arc<std::sync::atomic::AtomicBool>;
+
+fn gone() -> Error {
+    Error::new(ErrorKind::Closed, "the session is closed")
+}
+
 /// Number of a sequence in its engine.
 pub(crate) type SequenceId = u64;
 
@@ -35,18 +42,34 @@ pub(crate) struct Engine {
     next_id: SequenceId,
     /// Counts requests, for first come, first served.
     clock: u64,
+    /// The model was closed: running jobs end as cancelled, and nothing new begins.
+    closed: bool,
+    /// The last pass was abandoned because of a cancelled sequence.
+    abandoned: bool,
 }
 
 impl Engine {
     pub(crate) fn new(cache: KvCache) -> Self {
-        Engine { cache, scratch: Scratch::default(), sequences: BTreeMap::new(), next_id: 0, clock: 0 }
+        let (scratch, sequences) = (Scratch::default(), BTreeMap::new());
+        Engine { cache, scratch, sequences, next_id: 0, clock: 0, closed: false, abandoned: false }
     }
 
     /// A new sequence without tokens.
-    pub(crate) fn open(&mut self) -> SequenceId {
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub(crate) fn open(&mut self) -> Result<SequenceId> {
+        self.check_open()?;
         self.next_id += 1;
         self.sequences.insert(self.next_id, Sequence::default());
-        self.next_id
+        Ok(self.next_id)
+    }
+
+    fn check_open(&self) -> Result<()> {
+        match self.closed {
+            false => Ok(()),
+            true => Err(Error::new(ErrorKind::Closed, "the model is closed")),
+        }
     }
 
     /// Removes a sequence and gives back its pages.
@@ -59,23 +82,42 @@ impl Engine {
         }
     }
 
-    /// The sequence, or `Closed`.
-    pub(crate) fn sequence(&mut self, id: SequenceId) -> Result<&mut Sequence> {
-        let gone = || Error::new(ErrorKind::Closed, "the session is closed");
-        self.sequences.get_mut(&id).ok_or_else(gone)
-    }
-
-    /// Gives the sequence work.
+    /// The sequence, to work on it.
     ///
     /// # Errors
-    /// `InvalidArgument` when it still has some, `Closed` when it does not exist.
-    pub(crate) fn start(&mut self, id: SequenceId, mut job: Job) -> Result<()> {
-        self.clock += 1;
-        let gone = || Error::new(ErrorKind::Closed, "the session is closed");
+    /// `Closed`; `InvalidArgument` while a job is running.
+    pub(crate) fn idle(&mut self, id: SequenceId) -> Result<&mut Sequence> {
+        self.check_open()?;
         let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
-        if sequence.job.is_some() {
-            return Err(Error::invalid_argument("the session already has a stream that is not finished"));
+        match sequence.is_running() {
+            false => Ok(sequence),
+            true => Err(Error::invalid_argument("the session has a stream that is not finished")),
         }
+    }
+
+    /// The tokens of a sequence.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub(crate) fn tokens(&self, id: SequenceId) -> Result<&[u32]> {
+        self.sequences.get(&id).map(|sequence| sequence.tokens.as_slice()).ok_or_else(gone)
+    }
+
+    /// The job of a sequence that `ticket` belongs to; `None` when the sequence has gone on to another.
+    pub(crate) fn job(&mut self, id: SequenceId, ticket: &Ticket) -> Option<&mut Job> {
+        let job = self.sequences.get_mut(&id)?.job.as_mut()?;
+        Arc::ptr_eq(&job.cancelled, ticket).then_some(job)
+    }
+
+    /// Gives an idle sequence work; a finished job makes way.
+    ///
+    /// # Errors
+    /// As [`Engine::idle`].
+    pub(crate) fn start(&mut self, id: SequenceId, mut job: Job) -> Result<Ticket> {
+        self.idle(id)?;
+        self.clock += 1;
+        let ticket = Arc::clone(&job.cancelled);
+        let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
         // What is wanted first is logits, and they come from computing the last token: after `truncate`, again.
         let last = sequence.tokens.len().saturating_sub(1);
         if sequence.computed > last {
@@ -84,17 +126,18 @@ impl Engine {
         }
         sequence.arrival = self.clock;
         sequence.job = Some(job);
-        Ok(())
+        Ok(ticket)
     }
 
-    /// Takes the sequence's job away, finished or not, and says what it had become.
-    pub(crate) fn stop(&mut self, id: SequenceId) -> Option<Job> {
+    /// Takes the job of `ticket` away, finished or not, and says what it had become.
+    pub(crate) fn stop(&mut self, id: SequenceId, ticket: &Ticket) -> Option<Job> {
+        self.job(id, ticket)?;
         self.sequences.get_mut(&id)?.job.take()
     }
 
     /// Keeps the first `length` tokens of an idle sequence.
     pub(crate) fn truncate(&mut self, id: SequenceId, length: usize) -> Result<()> {
-        let gone = || Error::new(ErrorKind::Closed, "the session is closed");
+        self.idle(id)?;
         let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
         sequence.tokens.truncate(length);
         if sequence.computed > length {
@@ -125,9 +168,13 @@ impl Engine {
         let outcome = self.forward(loaded, &shares);
         match outcome {
             Ok(Pass::Cancelled) => {
+                self.abandoned = true;
                 self.retire_cancelled();
             }
-            Ok(Pass::Done) => self.deliver(loaded, &shares, started),
+            Ok(Pass::Done) => {
+                self.abandoned = false;
+                self.deliver(loaded, &shares, started);
+            }
             Err(error) if error.kind() == ErrorKind::ForkedRuntime => return Err(error),
             Err(error) => {
                 for share in &shares {
@@ -138,8 +185,9 @@ impl Engine {
         Ok(true)
     }
 
-    /// Cancels whatever is running.
-    pub(crate) fn cancel_all(&mut self) {
+    /// Cancels whatever is running, and lets nothing new begin.
+    pub(crate) fn shut(&mut self) {
+        self.closed = true;
         for job in self.sequences.values().filter_map(|sequence| sequence.job.as_ref()) {
             job.cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
         }
@@ -191,22 +239,22 @@ impl Engine {
         }
     }
 
-    /// Whose pages to take for `id`: an idle session's first, then those of the request that came last. A request
+    /// Whose pages to take for `id`: first those of a session that is idle or whose consumer has stalled, then those of the request that came last. A request
     /// that came before `id` is never disturbed.
     fn victim(&self, id: SequenceId) -> Option<SequenceId> {
         let arrival = self.sequences.get(&id)?.arrival;
         let holders =
             self.sequences.iter().filter(|(other, sequence)| **other != id && sequence.tables.hold_pages());
         holders
-            .filter(|(_, sequence)| !sequence.is_running() || sequence.arrival > arrival)
-            .max_by_key(|(_, sequence)| (!sequence.is_running(), sequence.arrival))
+            .filter(|(_, sequence)| !sequence.makes_progress() || sequence.arrival > arrival)
+            .max_by_key(|(_, sequence)| (!sequence.makes_progress(), sequence.arrival))
             .map(|(&id, _)| id)
     }
 
     fn others_hold_pages(&self, id: SequenceId) -> bool {
-        self.sequences
-            .iter()
-            .any(|(other, sequence)| *other != id && sequence.is_running() && sequence.tables.hold_pages())
+        self.sequences.iter().any(|(other, sequence)| {
+            *other != id && sequence.makes_progress() && sequence.tables.hold_pages()
+        })
     }
 
     /// Gives back the pages of a sequence. Its tokens stay, and are computed again, to the same bits, when needed.
@@ -214,11 +262,16 @@ impl Engine {
         if let Some(sequence) = self.sequences.get_mut(&id) {
             self.cache.release_all(&mut sequence.tables);
             sequence.computed = 0;
+            // Logits are gathered anew as well, unless they are complete.
+            let job = sequence.job.as_mut().filter(|job| !job.is_finished());
+            if let Some(scores) = job.and_then(|job| job.scores.as_mut()) {
+                scores.clear();
+            }
         }
     }
 
     fn forward(&mut self, loaded: &Loaded, shares: &[Share]) -> Result<Pass> {
-        let Engine { cache, scratch, sequences, .. } = self;
+        let Engine { cache, scratch, sequences, abandoned, .. } = self;
         let mut batch = Batch::new();
         let mut flags = Vec::with_capacity(shares.len());
         for share in shares {
@@ -227,7 +280,10 @@ impl Engine {
             batch.push(tokens, share.start, share.logits, &sequence.tables);
             flags.extend(sequence.job.as_ref().map(|job| Arc::clone(&job.cancelled)));
         }
-        let cancelled = || flags.iter().any(|flag| flag.load(std::sync::atomic::Ordering::Relaxed));
+        let is_set = |flag: &Ticket| flag.load(std::sync::atomic::Ordering::Relaxed);
+        // One cancelled sequence ends the pass for all, who lose at most one: the next pass is not abandoned for some.
+        let abandoned = *abandoned;
+        let cancelled = || if abandoned { flags.iter().all(is_set) } else { flags.iter().any(is_set) };
         let runtime = &loaded.runtime;
         let decoder: &Decoder = &loaded.decoder;
         runtime.pool().region(|region| {

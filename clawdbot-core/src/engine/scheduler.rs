@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Sequence, SequenceId};
 
-/// Most rows of logits that a scoring sequence gets in one pass: each is a whole vocabulary of floats.
+/// Most rows of logits that scoring sequences get in one pass: each is a whole vocabulary of floats.
 pub(crate) const SCORE_ROWS: usize = 64;
-/// A sequence whose consumer has this many events still to take waits.
-const MAX_EVENTS: usize = 256;
 
 /// Bounds of a forward pass.
 pub(crate) struct Limits {
@@ -34,11 +32,13 @@ pub(crate) fn plan_step(sequences: &BTreeMap<SequenceId, Sequence>, limits: &Lim
     waiting.sort_by_key(|(_, sequence)| (left(sequence) > 1, sequence.arrival));
     let mut shares = Vec::new();
     let mut rows_left = limits.rows;
+    // What the plan of the model has room for.
+    let mut logits_left = SCORE_ROWS.max(limits.sequences);
     for (&id, sequence) in waiting.into_iter().take(limits.sequences) {
         let scores = sequence.job.as_ref().is_some_and(|job| job.scores.is_some());
-        let most = if scores { rows_left.min(SCORE_ROWS) } else { rows_left };
+        let most = if scores { rows_left.min(SCORE_ROWS).min(logits_left) } else { rows_left };
         let rows = left(sequence).min(most);
-        if rows == 0 {
+        if rows == 0 || logits_left == 0 {
             break;
         }
         let logits = match scores {
@@ -47,6 +47,7 @@ pub(crate) fn plan_step(sequences: &BTreeMap<SequenceId, Sequence>, limits: &Lim
         };
         shares.push(Share { id, start: sequence.computed, rows, logits });
         rows_left -= rows;
+        logits_left -= logits;
     }
     shares
 }
@@ -56,9 +57,7 @@ fn left(sequence: &Sequence) -> usize {
 }
 
 fn is_ready(sequence: &Sequence) -> bool {
-    sequence.is_running()
-        && left(sequence) > 0
-        && sequence.job.as_ref().is_some_and(|job| job.events.len() < MAX_EVENTS)
+    sequence.makes_progress() && left(sequence) > 0
 }
 
 #[cfg(test)]
@@ -71,7 +70,7 @@ mod tests {
             tokens: vec![0; tokens],
             computed,
             arrival,
-            job: Some(Job::score(tokens)),
+            job: Some(Job::score(tokens, Vec::new())),
             ..Sequence::default()
         };
         let plain = |mut sequence: Sequence| {

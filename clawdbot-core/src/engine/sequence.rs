@@ -51,6 +51,8 @@ pub(crate) struct Job {
     first_token: Option<Instant>,
 }
 
+/// A sequence whose consumer has this many events still to take waits.
+const MAX_EVENTS: usize = 256;
 /// Tokens that the decoder sees of a prompt: enough to know how its text ends.
 const CONTEXT_TOKENS: usize = 8;
 
@@ -122,12 +124,17 @@ impl Job {
         }
     }
 
-    /// A request for the logits of all `tokens` tokens.
-    pub(crate) fn score(tokens: usize) -> Self {
+    /// A request for the logits of all `tokens` tokens, which go into `scores`.
+    pub(crate) fn score(tokens: usize, scores: Vec<f32>) -> Self {
         let mut job = Job::generate(Resolved::greedy(), tokens, 0, None);
-        job.scores = Some(Vec::new());
+        job.scores = Some(scores);
         job.quiet = true;
         job
+    }
+
+    /// Whether its last event is queued or taken.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
@@ -152,6 +159,11 @@ impl Sequence {
     /// Whether it has a job that is not finished.
     pub(crate) fn is_running(&self) -> bool {
         self.job.as_ref().is_some_and(|job| !job.finished)
+    }
+
+    /// Whether it has a job that is not finished and whose consumer keeps up.
+    pub(crate) fn makes_progress(&self) -> bool {
+        self.job.as_ref().is_some_and(|job| !job.finished && job.events.len() < MAX_EVENTS)
     }
 
     /// Takes a sampled token: text, stop conditions, events.

@@ -8,7 +8,7 @@
 //! are rescaled when the maximum grows (Milakov, Gimelshein 2018, <https://arxiv.org/abs/1805.02867>).
 //!
 //! Numerics: each score is one FMA chain over the dimensions, each weighted value one FMA chain over the keys. A
-//! masked key has weight 0, which changes nothing; so a row's bits depend on its own query and keys alone, and not on
+//! masked key has weight 0, which changes nothing as long as its value is finite; so a row's bits depend on its own query and keys alone, and not on
 //! the other rows of the tile. That makes results independent of batch, chunking and threads.
 
 use super::exp;

@@ -7,7 +7,7 @@ use super::tensors::{LayerNames, LinearNames, MatrixName, TensorNames};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{ComputeFormat, KernelSet, PackedMatrix, RowSource};
 use crate::options::WeightType;
-use crate::threads::Region;
+use crate::threads::ThreadPool;
 
 /// Weights along k that share a scale in int8. `docs/numerics.md` has the measurements.
 pub(crate) const INT8_GROUP: usize = 64;
@@ -39,7 +39,7 @@ pub(crate) fn packed_shapes(spec: &DecoderSpec) -> Vec<(usize, usize)> {
 /// Packs weights: what, how, and whom to tell.
 pub(crate) struct Builder<'a> {
     pub(crate) kernels: &'static KernelSet,
-    pub(crate) region: &'a Region<'a>,
+    pub(crate) pool: &'a ThreadPool,
     pub(crate) weights: &'a Weights,
     pub(crate) format: ComputeFormat,
     /// Called with weights packed and weights in all; false cancels.
@@ -94,7 +94,10 @@ impl Builder<'_> {
     fn matrices(&mut self, names: &[&MatrixName]) -> Result<PackedMatrix> {
         let sources = names.iter().map(|name| self.weights.matrix(name)).collect::<Result<Vec<_>>>()?;
         let sources: Vec<&dyn RowSource> = sources.iter().map(AsRef::as_ref).collect();
-        let packed = PackedMatrix::pack(self.kernels, self.region, self.format, &sources)
+        // A region of its own for each: other models compute in between, and `progress` may do what it likes.
+        let packed = self
+            .pool
+            .region(|region| PackedMatrix::pack(self.kernels, region, self.format, &sources))?
             .map_err(|error| error.context(&names[0].name))?;
         self.done += names.iter().map(|name| name.n as u64 * name.k as u64).sum::<u64>();
         match (self.progress)(self.done, self.total) {

@@ -12,7 +12,7 @@ use super::decoder::Decoder;
 use super::plan::{Plan, Sizes};
 use super::source::{Opened, Source, Text};
 use crate::cache::KvCache;
-use crate::engine::{Engine, Job};
+use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event};
 use crate::model::config::GenerationDefaults;
@@ -46,6 +46,7 @@ pub(crate) struct Loaded {
     pub(crate) bos: Option<u32>,
     pub(crate) text: Option<Text>,
     engine: Mutex<Engine>,
+    turn: Mutex<()>,
     _reservation: Reservation,
 }
 
@@ -110,12 +111,11 @@ impl Runtime {
         }
         let shape = Decoder::kv_shape(&spec, options.kv_type());
         let cache = KvCache::new(shape, &Decoder::layer_states(&spec), self.budget())?;
-        let decoder = self.pool().region(|region| {
-            let kernels = self.kernel_set();
-            let format = format(options.weights);
-            Builder { kernels, region, weights: &weights, format, progress: &mut progress, done: 0, total: 0 }
-                .build(spec)
-        })??;
+        let (kernels, format) = (self.kernel_set(), format(options.weights));
+        let progress = &mut progress;
+        let decoder =
+            Builder { kernels, pool: self.pool(), weights: &weights, format, progress, done: 0, total: 0 }
+                .build(spec)?;
         let spec = &decoder.spec;
         let eos =
             if defaults.eos_token_id.is_empty() { spec.eos.clone() } else { defaults.eos_token_id.clone() };
@@ -137,6 +137,7 @@ impl Runtime {
             bos,
             text,
             engine: Mutex::new(Engine::new(cache)),
+            turn: Mutex::new(()),
             decoder,
             _reservation: reservation,
         };
@@ -152,9 +153,11 @@ impl Loaded {
     /// `ForkedRuntime` in a forked child (whose copy of the lock may be held forever), `Internal` after a panic.
     pub(crate) fn engine(&self) -> Result<MutexGuard<'_, Engine>> {
         self.runtime.pool().check_fork()?;
-        self.engine
-            .lock()
-            .map_err(|_| Error::internal("an earlier panic left the engine in an unknown state"))
+        // Whoever waits for the engine waits here first, so that a caller who needs it again and again has to queue.
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = self.engine.lock();
+        drop(turn);
+        engine.map_err(|_| Error::internal("an earlier panic left the engine in an unknown state"))
     }
 
     /// The tokenizer.
@@ -203,7 +206,7 @@ impl Model {
         if let Some(loaded) = taken
             && let Ok(mut engine) = loaded.engine()
         {
-            engine.cancel_all();
+            engine.shut();
         }
     }
 
@@ -294,8 +297,16 @@ impl Model {
     pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>> {
         let mut session = self.session()?;
         session.append(Prompt::Tokens(tokens.to_vec()), false)?;
-        session.start(Job::score(tokens.len()))?;
-        session.into_scores(tokens.len() * self.info().vocab_size)
+        let mut scores = Vec::new();
+        let no_memory = || {
+            let vocab = self.info().vocab_size;
+            let message = format!("there is no memory for the logits, {} x {vocab} floats", tokens.len());
+            Error::new(ErrorKind::OutOfBudget, message)
+        };
+        let size = tokens.len().checked_mul(self.info().vocab_size).ok_or_else(no_memory)?;
+        let _reservation = self.0.runtime.budget().reserve(4 * size as u64, "the logits")?;
+        scores.try_reserve_exact(size).map_err(|_| no_memory())?;
+        session.score(scores, size)
     }
 }
 

@@ -85,9 +85,15 @@ pub(crate) fn argmax(logits: &[f32]) -> u32 {
     best as u32
 }
 
+/// Extreme penalties make extreme logits, but no infinities.
+fn bounded(x: f32) -> f32 {
+    x.clamp(f32::MIN, f32::MAX)
+}
+
 fn adjust(logits: &mut [f32], options: &Resolved, history: &History<'_>) {
     for (&id, &bias) in &options.logit_bias {
-        logits[id as usize] += bias;
+        let x = &mut logits[id as usize];
+        *x = bounded(*x + bias);
     }
     if options.repetition_penalty != 1.0 {
         let mut seen: Vec<u32> = history.prompt.iter().chain(history.output).copied().collect();
@@ -95,14 +101,19 @@ fn adjust(logits: &mut [f32], options: &Resolved, history: &History<'_>) {
         seen.dedup();
         for id in seen {
             let x = &mut logits[id as usize];
-            *x = if *x < 0.0 { *x * options.repetition_penalty } else { *x / options.repetition_penalty };
+            *x = bounded(if *x < 0.0 {
+                *x * options.repetition_penalty
+            } else {
+                *x / options.repetition_penalty
+            });
         }
     }
     if options.presence_penalty != 0.0 || options.frequency_penalty != 0.0 {
         let mut counts = HashMap::new();
         history.output.iter().for_each(|&id| *counts.entry(id).or_insert(0_u32) += 1);
         for (id, count) in counts {
-            logits[id as usize] -= options.presence_penalty + options.frequency_penalty * count as f32;
+            let x = &mut logits[id as usize];
+            *x = bounded(*x - bounded(options.presence_penalty + options.frequency_penalty * count as f32));
         }
     }
 }

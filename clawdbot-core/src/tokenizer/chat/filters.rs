@@ -3,7 +3,7 @@
 use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
 use minijinja::{Environment, Error, State, Value, filters};
 
-use super::source::ITER_FILTER;
+use super::source::{ITER_FILTER, STORE_FILTER, STORE_IN_FILTER};
 use super::values::{self, Generator, type_error};
 use super::{json, methods};
 
@@ -65,6 +65,8 @@ pub(super) fn install(env: &mut Environment<'_>) {
     });
 
     env.add_filter(ITER_FILTER, iter);
+    env.add_filter(STORE_FILTER, |value: &Value| store(value, 1));
+    env.add_filter(STORE_IN_FILTER, |value: &Value| store(value, 0));
     env.add_filter("items", items);
     env.add_filter("reverse", reverse);
     env.add_filter("length", length);
@@ -108,6 +110,40 @@ impl std::fmt::Display for Raised {
 }
 
 impl std::error::Error for Raised {}
+
+/// Most values inside of a variable's value, counted as often as they occur.
+const MAX_PARTS: usize = 100_000;
+
+/// `value`, if it is a tree of moderate size. What contains a namespace could contain itself, and what shares parts
+/// again and again could have exponentially many: printing and comparing would have no bound. A namespace itself may
+/// be in a variable: `namespaces` says down to which level they are allowed.
+fn store(value: &Value, namespaces: usize) -> Result<Value, Error> {
+    let mut open = Vec::new();
+    let mut seen = 0;
+    let mut next = Some(value.clone());
+    while let Some(part) = next {
+        seen += 1;
+        let is_namespace = part.as_object().is_some_and(|object| object.type_name().ends_with("::Namespace"));
+        if seen > MAX_PARTS || (is_namespace && seen > namespaces) {
+            return Err(type_error(
+                "the value of a variable has too many parts, or contains a namespace".to_owned(),
+            ));
+        }
+        if !is_namespace {
+            match part.kind() {
+                ValueKind::Map => {
+                    for key in part.try_iter()? {
+                        open.push(part.get_item(&key)?);
+                    }
+                }
+                ValueKind::Seq => open.extend(part.try_iter()?),
+                _ => {}
+            }
+        }
+        next = open.pop();
+    }
+    Ok(value.clone())
+}
 
 /// `value` as something that can be iterated over: generators become lists of what is left in them.
 fn iter(value: &Value) -> Result<Value, Error> {

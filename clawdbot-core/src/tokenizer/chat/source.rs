@@ -1,13 +1,20 @@
-//! Rewrites two constructs that the template engine reads differently from jinja2, without changing a line number:
+//! Rewrites three constructs, without changing a line number; the engine reads the first two differently from jinja2:
 //!
 //! - `{% generation %}` ... `{% endgeneration %}` (the marker of assistant turns in transformers) becomes a scope;
 //! - `{% for x in expression %}` gets its expression passed through the filter [`ITER_FILTER`], because Python
-//!   refuses to iterate over `None` and the engine does not.
+//!   refuses to iterate over `None` and the engine does not;
+//! - `{% set x = expression %}` gets its expression passed through the filter [`STORE_FILTER`] or [`STORE_IN_FILTER`], which refuse values
+//!   that contain a namespace (they could contain themselves) or very many others (they share parts).
 
 use std::borrow::Cow;
 
 /// The filter that stands for Python's `iter`.
 pub(super) const ITER_FILTER: &str = "__iter__";
+
+/// The filter that values pass on their way into a variable.
+pub(super) const STORE_FILTER: &str = "__store__";
+/// The same, on their way into a namespace.
+pub(super) const STORE_IN_FILTER: &str = "__store_in__";
 
 /// Most tokens in one tag, and most `elif` in a template. The engine compiles chains of operators, filters and `elif`
 /// recursively, so that their length is bounded for its stack; published templates stay below 100.
@@ -84,6 +91,8 @@ fn block(source: &str, body: usize, edits: &mut Vec<Edit>) -> usize {
     let mut name = None;
     let mut iterable: Option<usize> = None;
     let mut iterable_closed = false;
+    let mut assigned: Option<usize> = None;
+    let mut in_namespace = false;
     let mut last_end = body;
     let mut new_edits = Vec::new();
     let end = skip_tag(source, body, "%}", |token: Token<'_>| {
@@ -112,12 +121,21 @@ fn block(source: &str, body: usize, edits: &mut Vec<Edit>) -> usize {
                 }
                 _ => {}
             },
+            Some(ref tag) if tag == "set" && token.text == "." && assigned.is_none() => in_namespace = true,
+            Some(ref tag) if tag == "set" && token.text == "=" && assigned.is_none() => {
+                assigned = Some(token_end);
+                new_edits.push(Edit { start: token_end, end: token_end, text: " (" });
+            }
             Some(_) => {}
         }
         last_end = token_end;
     });
     if iterable.is_some() && !iterable_closed {
         new_edits.push(Edit { start: last_end, end: last_end, text: ")|__iter__" });
+    }
+    if assigned.is_some() {
+        let text = if in_namespace { ")|__store_in__" } else { ")|__store__" };
+        new_edits.push(Edit { start: last_end, end: last_end, text });
     }
     edits.append(&mut new_edits);
     if name.as_deref() == Some("raw") { skip_raw(source, end) } else { end }
@@ -214,6 +232,9 @@ mod tests {
                 "{% for x in (a if b else c) recursive %}",
                 "{% for x in ( (a if b else c) )|__iter__ recursive %}",
             ),
+            ("{%- set x = a, 'b' -%}", "{%- set x = ( a, 'b')|__store__ -%}"),
+            ("{% set ns.x=(a == b.c) %}", "{% set ns.x= ((a == b.c))|__store_in__ %}"),
+            ("{% set x %}y = z{% endset %}", "{% set x %}y = z{% endset %}"),
             ("{% for x in ['%}', \"\\\"%}\"] %}", "{% for x in ( ['%}', \"\\\"%}\"])|__iter__ %}"),
         ] {
             assert_eq!(rewrite(source).as_deref(), Ok(expected));
@@ -234,7 +255,7 @@ mod tests {
             "for x in y {# {% for x in y %} #} { % generation",
             "{% raw %}{% for x in y %}{% generation %}{%- endraw -%}",
             "{{ '{% for x in y %}' ~ {'a': {'b': '}}'}} }}",
-            "{% set generation = 1 %}{{ generation }}",
+            "{% if generation == 1 %}{{ generation }}{% endif %}",
             "{%",
             "{% for x in",
             "{{ 'open",

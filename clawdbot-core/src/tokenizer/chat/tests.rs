@@ -98,6 +98,9 @@ fn hostile_templates_end_with_an_error() {
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".to_owned(),
         "{% set ns = namespace(x=[1]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}"
             .to_owned(),
+        "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns ~ '' }}".to_owned(),
+        "{% set ns = namespace() %}{% set ns.x = [{'a': ns}] %}{{ ns }}".to_owned(),
+        format!("{{% set a = [1, 2] %}}{}{{{{ a ~ a }}}}", "{% set a = [a, a] %}".repeat(60)),
         "{{ 'aaaa'.replace('a', 'b' * 1000000) }}{{ '{:>999999999}'.format(1) }}".to_owned(),
         format!("{{{{ {}1 }}}}", "-".repeat(50_000)),
         format!("{{{{ {}{} }}}}", "(".repeat(400), ")".repeat(400)),
