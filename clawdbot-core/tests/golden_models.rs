@@ -21,10 +21,6 @@ fn stories260k_tells_the_published_story() {
     let source = Source::Dir(dir);
     let told = |weights| load(&source, weights).generate(Vec::new(), &greedy).unwrap().text;
     let text = told(WeightType::F32);
-    assert!(
-        text.trim_end().starts_with(expected.trim_end()) || expected.trim_end().starts_with(text.trim_end()),
-        "{text}"
-    );
     assert_eq!(text.trim(), expected.trim());
     for weights in [WeightType::Bf16, WeightType::Int8] {
         let text = told(weights);

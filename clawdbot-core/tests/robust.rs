@@ -108,8 +108,8 @@ fn a_closed_model_says_so() {
 }
 
 #[test]
-fn cancelling_stops_within_a_layer_of_prefill() {
-    // A long prompt in one chunk: without the check between layers, the pass would run to its end first.
+fn cancelling_ends_a_prefill_and_the_model_goes_on() {
+    // A long prompt in one chunk, cancelled before and during its pass. (That the pass ends at the next layer: `decoder`.)
     let model = runtime(RuntimeOptions::default())
         .load(&Source::Builtin, &ModelOptions::default().prefill_chunk(1024_u32))
         .unwrap();

@@ -106,11 +106,16 @@ impl BlockPool {
     /// The data of several distinct pages, for writing; `ids` sorted ascending.
     pub(crate) fn pages_mut(&mut self, ids: &[PageId]) -> Vec<&mut PageData> {
         debug_assert!(ids.is_sorted());
-        let wanted = |index: usize| ids.binary_search(&PageId(index as u32)).is_ok();
-        let pages = self.pages.iter_mut().enumerate();
-        pages
-            .filter(|(index, _)| wanted(*index))
-            .filter_map(|(_, page)| Some(&mut page.as_mut()?.data))
-            .collect()
+        // Costs as much as there are ids, however large the pool.
+        let mut rest = self.pages.as_mut_slice();
+        let mut passed = 0;
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            let tail = (id.0 as usize).checked_sub(passed).and_then(|skip| rest.get_mut(skip..));
+            let Some((page, after)) = tail.and_then(<[_]>::split_first_mut) else { break };
+            found.extend(page.as_mut().map(|page| &mut page.data));
+            (rest, passed) = (after, id.0 as usize + 1);
+        }
+        found
     }
 }

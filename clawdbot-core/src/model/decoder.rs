@@ -244,3 +244,43 @@ impl Ops<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::cache::PageTables;
+    use crate::model::Model;
+    use crate::runtime::Budget;
+
+    #[test]
+    fn a_pass_is_abandoned_before_the_next_layer() {
+        let model = Model::builtin().unwrap();
+        let loaded = model.loaded().unwrap();
+        let spec = &loaded.decoder.spec;
+        let shape = Decoder::kv_shape(spec, KvType::Bf16);
+        let mut cache = KvCache::new(shape, &Decoder::layer_states(spec), &Budget::new(None)).unwrap();
+        let mut tables = PageTables::default();
+        cache.grow(&mut tables, 40).unwrap();
+        let mut batch = Batch::new();
+        batch.push(&[5; 40], 0, 1, &tables);
+        // Asked before each layer and before the logits: cancelled at the third time, it is not asked a fourth.
+        for (at, outcome) in [(1, Pass::Cancelled), (3, Pass::Cancelled), (usize::MAX, Pass::Done)] {
+            let asked = Cell::new(0);
+            let cancelled = || {
+                asked.set(asked.get() + 1);
+                asked.get() == at
+            };
+            let found = loaded.runtime.pool().region(|region| {
+                let scratch = &mut Scratch::default();
+                let kernels = loaded.runtime.kernel_set();
+                let mut context =
+                    ForwardContext { kernels, region, cache: &mut cache, scratch, cancelled: &cancelled };
+                loaded.decoder.forward(&mut context, &batch)
+            });
+            assert_eq!(found.unwrap().unwrap(), outcome);
+            assert_eq!(asked.get(), at.min(spec.num_hidden_layers + 1));
+        }
+    }
+}

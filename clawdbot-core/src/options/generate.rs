@@ -46,7 +46,7 @@ options! {
         ignore_eos: bool = false,
         /// Report the log-probability of each token and of this many most likely ones.
         logprobs: Option<u32> = None,
-        /// Whether a text prompt gets the tokenizer's special tokens (such as BOS).
+        /// Whether a text prompt gets the tokenizer's special tokens (such as BOS). A session says so when text is appended.
         add_special_tokens: bool = true,
         /// Whether special tokens are left out of the text.
         skip_special_tokens: bool = true,

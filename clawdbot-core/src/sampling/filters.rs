@@ -19,7 +19,12 @@ pub(super) fn draw(logits: &[f32], options: &Resolved, draw: f64) -> u32 {
     }
     let max = f64::from(ids.iter().map(|&id| key(id)).fold(f32::NEG_INFINITY, f32::max));
     let temperature = f64::from(options.temperature);
-    let weight = |id: u32| libm::exp((f64::from(key(id)) - max) / temperature);
+    // Each is wanted several times, and over a whole vocabulary they are most of the work.
+    let mut weights = vec![0.0; logits.len()];
+    for &id in &ids {
+        weights[id as usize] = libm::exp((f64::from(key(id)) - max) / temperature);
+    }
+    let weight = |id: u32| weights[id as usize];
     if options.min_p > 0.0 && options.top_p >= 1.0 {
         // The most likely token has weight 1, so min-p is a threshold on the weight.
         ids.retain(|&id| weight(id) >= f64::from(options.min_p));
