@@ -124,21 +124,26 @@ def test_keyboard_interrupt(model, interrupt, work):
     with pytest.raises(KeyboardInterrupt):
         while True:
             work(model)
-    assert time.perf_counter() - sent[0] < 1.0
+    # Far less than the work would take, and far more than a busy machine needs.
+    assert time.perf_counter() - sent[0] < 10.0
     assert model.generate(PROMPT, max_tokens=3, temperature=0).text, "the model still works"
 
 
 def test_a_signal_handler_that_does_not_raise_is_run_and_disturbs_nothing(model):
     seen = []
     handler = signal.signal(signal.SIGALRM, lambda *_: seen.append(time.perf_counter()))
-    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    signal.setitimer(signal.ITIMER_REAL, 0.002, 0.002)
     try:
-        interrupted = model.generate(PROMPT, max_tokens=200, temperature=0, ignore_eos=True)
+        # A fast machine may be done before signals are looked at: once more, then.
+        for _ in range(100):
+            interrupted = model.generate(PROMPT, max_tokens=900, temperature=0, ignore_eos=True)
+            if seen:
+                break
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, handler)
     assert seen
-    assert interrupted.token_ids == model.generate(PROMPT, max_tokens=200, temperature=0, ignore_eos=True).token_ids
+    assert interrupted.token_ids == model.generate(PROMPT, max_tokens=900, temperature=0, ignore_eos=True).token_ids
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
