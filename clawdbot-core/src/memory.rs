@@ -1,16 +1,19 @@
 //! Memory that kernels work on: 64-byte aligned, zeroed, allocated without aborting. [unsafe corner]
-#![allow(unsafe_code, reason = "raw allocation is this module's purpose")]
+#![allow(unsafe_code, reason = "raw memory is this module's purpose")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use memmap2::MmapMut;
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// Alignment of every buffer in bytes: one cache line, one AVX-512 register.
 pub(crate) const ALIGNMENT: usize = 64;
-/// Buffers of at least this many bytes are aligned to, and advised to use, huge pages.
+/// Size of a huge page. Buffers at least as large are mappings of their own, aligned to it and advised to consist of
+/// huge pages before they are touched: with small pages, streaming through weights is an eighth slower.
 const HUGE_PAGE: usize = 2 << 20;
 
 /// Types for which any bit pattern, zero included, is a value.
@@ -35,6 +38,8 @@ unsafe impl Pod for f32 {}
 pub(crate) struct AlignedBuf<T: Pod> {
     ptr: NonNull<T>,
     len: usize,
+    /// The memory of a large buffer; others are on the heap.
+    mapping: Option<MmapMut>,
 }
 
 // SAFETY: the buffer owns its memory exclusively, like `Box<[T]>`, and `T` is `Send + Sync`.
@@ -49,35 +54,43 @@ impl<T: Pod> AlignedBuf<T> {
     /// `OutOfBudget` when the size overflows or the allocator has no memory.
     pub(crate) fn zeroed(len: usize) -> Result<Self> {
         if len == 0 {
-            return Ok(AlignedBuf { ptr: NonNull::dangling(), len: 0 });
+            return Ok(AlignedBuf::default());
         }
         let layout = Self::layout(len).ok_or_else(|| too_large::<T>(len))?;
+        if layout.size() >= HUGE_PAGE {
+            let (mut mapping, offset) = map(layout.size()).ok_or_else(|| too_large::<T>(len))?;
+            let ptr = NonNull::from(&mut mapping[offset..]).cast::<T>();
+            return Ok(AlignedBuf { ptr, len, mapping: Some(mapping) });
+        }
         // SAFETY: the layout has a non-zero size: `len` is not zero and no `Pod` type is zero-sized.
         let raw = unsafe { alloc_zeroed(layout) };
         let ptr = NonNull::new(raw.cast::<T>()).ok_or_else(|| too_large::<T>(len))?;
-        #[cfg(target_os = "linux")]
-        if layout.size() >= HUGE_PAGE {
-            // SAFETY: the range is this allocation; the advice changes no contents, and its failure is harmless.
-            unsafe { libc::madvise(raw.cast(), layout.size(), libc::MADV_HUGEPAGE) };
-        }
-        Ok(AlignedBuf { ptr, len })
+        Ok(AlignedBuf { ptr, len, mapping: None })
     }
 
     /// Makes the buffer hold at least `len` elements; the contents are zeros after a growth.
     pub(crate) fn reserve(&mut self, len: usize) -> Result<()> {
         if self.len < len {
             // Release first, so that the peak is one buffer, not two.
-            *self = AlignedBuf { ptr: NonNull::dangling(), len: 0 };
+            *self = AlignedBuf::default();
             *self = Self::zeroed(len)?;
         }
         Ok(())
     }
 
     fn layout(len: usize) -> Option<Layout> {
-        let bytes = len.checked_mul(size_of::<T>())?;
-        let align = if bytes >= HUGE_PAGE { HUGE_PAGE } else { ALIGNMENT };
-        Layout::from_size_align(bytes, align).ok()
+        Layout::from_size_align(len.checked_mul(size_of::<T>())?, ALIGNMENT).ok()
     }
+}
+
+/// Zeroed memory with `bytes` bytes from an offset on that is aligned to huge pages.
+fn map(bytes: usize) -> Option<(MmapMut, usize)> {
+    let mut mapping = MmapMut::map_anon(bytes.checked_add(HUGE_PAGE)?).ok()?;
+    let offset = mapping.as_mut_ptr().align_offset(HUGE_PAGE);
+    // Whole huge pages only, lest the last one take memory beyond the buffer. Refused advice costs speed alone.
+    #[cfg(target_os = "linux")]
+    let _ = mapping.advise_range(memmap2::Advice::HugePage, offset, bytes / HUGE_PAGE * HUGE_PAGE);
+    Some((mapping, offset))
 }
 
 fn too_large<T>(len: usize) -> Error {
@@ -88,8 +101,8 @@ fn too_large<T>(len: usize) -> Error {
 
 impl<T: Pod> Drop for AlignedBuf<T> {
     fn drop(&mut self) {
-        if let (true, Some(layout)) = (self.len > 0, Self::layout(self.len)) {
-            // SAFETY: allocated in `zeroed` with the same layout, freed once.
+        if let (true, None, Some(layout)) = (self.len > 0, &self.mapping, Self::layout(self.len)) {
+            // SAFETY: not mapped, so allocated in `zeroed` with the same layout; freed once.
             unsafe { dealloc(self.ptr.as_ptr().cast(), layout) };
         }
     }
@@ -112,7 +125,7 @@ impl<T: Pod> DerefMut for AlignedBuf<T> {
 
 impl<T: Pod> Default for AlignedBuf<T> {
     fn default() -> Self {
-        AlignedBuf { ptr: NonNull::dangling(), len: 0 }
+        AlignedBuf { ptr: NonNull::dangling(), len: 0, mapping: None }
     }
 }
 
@@ -128,7 +141,7 @@ mod tests {
 
     #[test]
     fn aligned_and_zeroed() {
-        for len in [0, 1, 17, 1 << 20] {
+        for len in [0, 1, 17, 1 << 20, (1 << 20) + 1] {
             let buf = AlignedBuf::<f32>::zeroed(len).unwrap();
             assert_eq!(buf.len(), len);
             assert!(len == 0 || (buf.as_ptr() as usize).is_multiple_of(ALIGNMENT));

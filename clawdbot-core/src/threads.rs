@@ -1,17 +1,19 @@
 //! The pool of one runtime: a *region* wakes the workers once, and the leader hands them job after job. [unsafe corner]
 //!
 //! A forward pass runs inside one region. The leader (the calling thread) executes the pass sequentially and calls
-//! [`Region::parallel`] for each step that is worth splitting; tasks are claimed one by one, so a worker that the
-//! system has descheduled delays nobody unless it holds a task. Workers spin briefly for the next job, then sleep:
-//! an idle pool uses no CPU.
+//! [`Region::parallel`] for each step that is worth splitting. Every thread has a contiguous share of the tasks and
+//! takes them in ascending order, so that neighbouring data is one long stream for it; who is done takes tasks from the
+//! end of another's share, so a thread that the system has descheduled delays nobody by more than the task it holds.
+//! Workers spin briefly for the next job, then sleep: an idle pool uses no CPU.
 //!
 //! Fork: threads do not survive it. [`ThreadPool::region`] then answers `ForkedRuntime` in the child, and dropping
 //! the pool there does not wait for threads that do not exist.
 #![allow(unsafe_code, reason = "handing borrowed closures to other threads is this module's purpose")]
 
 use std::cell::UnsafeCell;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, Thread};
 use std::time::{Duration, Instant};
@@ -43,8 +45,9 @@ struct Workers {
 
 struct Shared {
     state: AtomicU64,
-    job: UnsafeCell<Option<(Job, usize)>>,
-    next: AtomicUsize,
+    job: UnsafeCell<Option<Job>>,
+    /// For each thread, the leader first: its tasks that nobody has taken.
+    shares: Vec<Share>,
     panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
     shutdown: AtomicBool,
     asleep: Vec<AtomicBool>,
@@ -57,6 +60,28 @@ struct Shared {
 unsafe impl Sync for Shared {}
 // SAFETY: the raw job pointer is used only under the protocol above.
 unsafe impl Send for Shared {}
+
+/// Tasks `first..end` as `end << 32 | first`, on a cache line of its own.
+#[repr(align(128))]
+struct Share(AtomicU64);
+
+impl Share {
+    fn set(&self, tasks: Range<u32>) {
+        // Published by opening the job.
+        self.0.store(u64::from(tasks.end) << 32 | u64::from(tasks.start), Ordering::Relaxed);
+    }
+
+    /// The first task, for the owner; the last one, for others.
+    fn take(&self, owner: bool) -> Option<usize> {
+        let rest = |share: u64| {
+            let (first, end) = (share as u32, (share >> 32) as u32);
+            (first < end).then(|| if owner { share + 1 } else { share - (1 << 32) })
+        };
+        // Results of tasks are published by leaving the job, not here.
+        let share = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).ok()?;
+        Some(if owner { share as u32 } else { (share >> 32) as u32 - 1 } as usize)
+    }
+}
 
 impl ThreadPool {
     /// A pool that computes on `threads` threads, the caller's included. No thread is started yet.
@@ -125,7 +150,7 @@ impl Workers {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: UnsafeCell::new(None),
-            next: AtomicUsize::new(0),
+            shares: (0..=count).map(|_| Share(AtomicU64::new(0))).collect(),
             panic: Mutex::new(None),
             shutdown: AtomicBool::new(false),
             asleep: (0..count).map(|_| AtomicBool::new(false)).collect(),
@@ -161,9 +186,9 @@ fn worker(shared: &Shared, index: usize) {
         // SAFETY: this thread entered the open job in `wait_for_job`; the leader keeps the closure alive and `job`
         // unchanged until the count of workers inside is zero again.
         let job = unsafe { *shared.job.get() };
-        if let Some((function, tasks)) = job {
+        if let Some(function) = job {
             // SAFETY: as above: the pointee outlives our stay inside the job.
-            run_tasks(shared, unsafe { &*function }, tasks);
+            run_tasks(shared, index + 1, unsafe { &*function });
         }
         // SAFETY: still inside the job; the leader wrote `leader` before it opened it.
         let leader = unsafe { (*shared.leader.get()).clone() };
@@ -214,19 +239,22 @@ fn wait_for_job(shared: &Shared, index: usize, seen: u64) -> Option<u64> {
     }
 }
 
-fn run_tasks(shared: &Shared, function: &(dyn Fn(usize) + Sync), tasks: usize) {
+/// Runs tasks as thread `thread` (0 is the leader) until none is left to take.
+fn run_tasks(shared: &Shared, thread: usize, function: &(dyn Fn(usize) + Sync)) {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        loop {
-            let task = shared.next.fetch_add(1, Ordering::Relaxed);
-            if task >= tasks {
-                break;
-            }
+        while let Some(task) = shared.shares[thread].take(true) {
             function(task);
+        }
+        let (before, after) = shared.shares.split_at(thread);
+        for share in after[1..].iter().chain(before) {
+            while let Some(task) = share.take(false) {
+                function(task);
+            }
         }
     }));
     if let Err(panic) = outcome {
         // The other tasks are pointless now.
-        shared.next.store(usize::MAX / 2, Ordering::Relaxed);
+        shared.shares.iter().for_each(|share| share.set(0..0));
         *shared.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
     }
 }
@@ -243,21 +271,26 @@ impl Region<'_> {
         self.threads
     }
 
-    /// Calls `f(0)`, ..., `f(tasks - 1)`, each once, on any of the threads, and returns when all are done.
+    /// Calls `f(0)`, ..., `f(tasks - 1)`, each once, on any of the threads, and returns when all are done. Neighbouring
+    /// tasks run on the same thread one after another, in ascending order, as far as that keeps all threads busy.
     ///
     /// # Panics
     /// With the panic of a task, after all threads have left the job.
     pub(crate) fn parallel(&self, tasks: usize, f: impl Fn(usize) + Sync) {
-        let shared = match self.workers.as_ref() {
-            Some(Workers { shared, handles }) if tasks > 1 && !handles.is_empty() => shared,
+        let (shared, count) = match (self.workers.as_ref(), u32::try_from(tasks)) {
+            (Some(Workers { shared, handles }), Ok(count)) if tasks > 1 && !handles.is_empty() => (shared, count),
             _ => return (0..tasks).for_each(f),
         };
         let function: &(dyn Fn(usize) + Sync) = &f;
         // SAFETY: only the lifetime is erased; this function does not return before every worker has left the job.
         let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(function) };
         // SAFETY: the job is closed and nobody is inside (state after the previous call), so nobody reads the cell.
-        unsafe { *shared.job.get() = Some((job, tasks)) };
-        shared.next.store(0, Ordering::Relaxed);
+        unsafe { *shared.job.get() = Some(job) };
+        let threads = shared.shares.len() as u64;
+        let border = |thread: u64| (u64::from(count) * thread / threads) as u32;
+        for (thread, share) in (0..).zip(&shared.shares) {
+            share.set(border(thread)..border(thread + 1));
+        }
         let state = shared.state.load(Ordering::Relaxed);
         shared.state.store((state & !(GENERATION - 1)).wrapping_add(GENERATION) | OPEN, Ordering::SeqCst);
         if let Some(Workers { handles, .. }) = self.workers.as_ref() {
@@ -267,7 +300,7 @@ impl Region<'_> {
                 }
             }
         }
-        run_tasks(shared, function, tasks);
+        run_tasks(shared, 0, function);
         shared.state.fetch_and(!OPEN, Ordering::SeqCst);
         wait_until_empty(shared);
         let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -321,6 +354,8 @@ fn wait_until_empty(shared: &Shared) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     #[test]

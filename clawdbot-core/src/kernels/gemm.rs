@@ -19,9 +19,9 @@ pub(super) const NARROW_ROWS: usize = 8;
 /// Rows of which a wide kernel keeps the sums at a time: 24 KiB for three panels.
 pub(super) const CHUNK_ROWS: usize = 128;
 /// Bytes of weights that a narrow task reads at least.
-const NARROW_TASK_BYTES: usize = 64 << 10;
+const NARROW_TASK_BYTES: usize = 32 << 10;
 /// Tasks per thread to aim at, so that threads of unequal speed end together.
-const TASKS_PER_THREAD: usize = 8;
+const TASKS_PER_THREAD: usize = 16;
 
 /// The left-hand side of [`gemm`].
 #[derive(Clone, Copy)]

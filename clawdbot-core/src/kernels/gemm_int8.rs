@@ -18,7 +18,7 @@ const SLICE_GROUPS: usize = 32;
 /// k-blocks between two tests for the end of a group, where the group has that many.
 const UNROLL: usize = 4;
 /// How far ahead of its reads the narrow kernel asks for weights, in cache lines.
-const PREFETCH_LINES: usize = 24;
+const PREFETCH_LINES: usize = 16;
 
 /// One task. Panels are `[panel][k_blocks]` and `[panel][group]`.
 pub(super) struct Int8Args<'a> {
