@@ -278,7 +278,9 @@ impl Region<'_> {
     /// With the panic of a task, after all threads have left the job.
     pub(crate) fn parallel(&self, tasks: usize, f: impl Fn(usize) + Sync) {
         let (shared, count) = match (self.workers.as_ref(), u32::try_from(tasks)) {
-            (Some(Workers { shared, handles }), Ok(count)) if tasks > 1 && !handles.is_empty() => (shared, count),
+            (Some(Workers { shared, handles }), Ok(count)) if tasks > 1 && !handles.is_empty() => {
+                (shared, count)
+            }
             _ => return (0..tasks).for_each(f),
         };
         let function: &(dyn Fn(usize) + Sync) = &f;

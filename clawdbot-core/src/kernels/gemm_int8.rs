@@ -55,6 +55,7 @@ impl Int8Args<'_> {
 }
 
 /// Few rows: every panel is read once, from front to back, and multiplied with up to [`NARROW_ROWS`] rows on the way.
+/// Two panels at a time where the registers allow it: half the loads of activations, and two streams of weights.
 pub(super) struct Narrow;
 impl Kernel for Narrow {
     type Args<'a> = Int8Args<'a>;
@@ -62,35 +63,60 @@ impl Kernel for Narrow {
     #[inline(always)]
     fn run<S: Simd>(s: S, args: Int8Args<'_>) {
         args.check(1);
-        for panel in args.panels.clone() {
+        let mut panel = args.panels.start;
+        while panel < args.panels.end {
+            let two = S::REGISTERS >= 32 && panel + 2 <= args.panels.end;
             let mut row = args.rows.start;
             while row < args.rows.end {
                 let count = (args.rows.end - row).min(NARROW_ROWS);
-                // SAFETY: checked above; the rows and the panel are the task's.
+                // SAFETY: checked above; the rows and the panels are the task's.
                 unsafe {
-                    match count {
-                        1 => narrow_tile::<S, 1, 4>(s, &args, row, panel),
-                        2 => narrow_tile::<S, 2, 2>(s, &args, row, panel),
-                        3 => narrow_tile::<S, 3, 2>(s, &args, row, panel),
-                        4 => narrow_tile::<S, 4, 1>(s, &args, row, panel),
-                        5 => narrow_tile::<S, 5, 1>(s, &args, row, panel),
-                        6 => narrow_tile::<S, 6, 1>(s, &args, row, panel),
-                        7 => narrow_tile::<S, 7, 1>(s, &args, row, panel),
-                        _ => narrow_tile::<S, 8, 1>(s, &args, row, panel),
+                    if two {
+                        narrow_rows::<S, 2>(s, &args, row, count, panel);
+                    } else {
+                        narrow_rows::<S, 1>(s, &args, row, count, panel);
                     }
                 }
                 row += count;
             }
+            panel += 1 + usize::from(two);
         }
     }
 }
 
-/// `R` rows by one panel, in `U` independent int32 sums (their order does not matter, see above).
+/// `count` rows, 1 to 8, by `P` panels.
 ///
 /// # Safety
-/// `args.check`; rows `row..row + R` and the panel must be the task's.
+/// As for [`narrow_tile`].
 #[inline(always)]
-unsafe fn narrow_tile<S: Simd, const R: usize, const U: usize>(
+unsafe fn narrow_rows<S: Simd, const P: usize>(
+    s: S,
+    args: &Int8Args<'_>,
+    row: usize,
+    count: usize,
+    panel: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match count {
+            1 => narrow_tile::<S, 1, P, 4>(s, args, row, panel),
+            2 => narrow_tile::<S, 2, P, 2>(s, args, row, panel),
+            3 => narrow_tile::<S, 3, P, 2>(s, args, row, panel),
+            4 => narrow_tile::<S, 4, P, 1>(s, args, row, panel),
+            5 => narrow_tile::<S, 5, P, 1>(s, args, row, panel),
+            6 => narrow_tile::<S, 6, P, 1>(s, args, row, panel),
+            7 => narrow_tile::<S, 7, P, 1>(s, args, row, panel),
+            _ => narrow_tile::<S, 8, P, 1>(s, args, row, panel),
+        }
+    }
+}
+
+/// `R` rows by `P` panels, in `U` independent int32 sums (their order does not matter, see above).
+///
+/// # Safety
+/// `args.check`; rows `row..row + R` and panels `panel..panel + P` must be the task's.
+#[inline(always)]
+unsafe fn narrow_tile<S: Simd, const R: usize, const P: usize, const U: usize>(
     s: S,
     args: &Int8Args<'_>,
     row: usize,
@@ -98,54 +124,64 @@ unsafe fn narrow_tile<S: Simd, const R: usize, const U: usize>(
 ) {
     let Int8Rows { codes, stride, scales, starts } = args.lhs;
     let (k_blocks, group_blocks, groups) = (args.k_blocks, args.group_blocks(), args.groups());
-    // SAFETY: `check`: the panel has `k_blocks` blocks and `groups` groups, each row `stride >= 4 * k_blocks` codes and
+    // SAFETY: `check`: a panel has `k_blocks` blocks and `groups` groups, each row `stride >= 4 * k_blocks` codes and
     // `groups` scales. Prefetches may go beyond.
     unsafe {
         let weights = args.codes.as_ptr().add(panel * k_blocks);
         let weight_scales = args.scales.as_ptr().add(panel * groups);
         let codes = codes.as_ptr().add(row * stride);
         let (scales, starts) = (scales.as_ptr().add(row * groups), starts.as_ptr().add(row * groups));
-        let mut sums = [s.zero(); R];
+        let mut sums = [[s.zero(); P]; R];
         for g in 0..groups {
             let (mut block, end) = (g * group_blocks, k_blocks.min((g + 1) * group_blocks));
-            let mut dots = [[s.splat_i32(0); U]; R];
+            let mut dots = [[[s.splat_i32(0); U]; P]; R];
             if S::FLIPPED {
                 for r in 0..R {
-                    dots[r][0] = s.splat_i32(*starts.add(r * groups + g));
+                    for p in 0..P {
+                        dots[r][p][0] = s.splat_i32(*starts.add(r * groups + g));
+                    }
                 }
             }
             while block + U <= end {
                 for u in 0..U {
-                    let w = weights.add(block + u);
-                    s.prefetch(w.wrapping_add(PREFETCH_LINES).cast());
-                    let w = s.load_w8(&*w);
-                    for r in 0..R {
-                        let a = s.splat_a4(&*codes.add(r * stride + 4 * (block + u)).cast());
-                        dots[r][u] = s.dot4(dots[r][u], w, a);
+                    for p in 0..P {
+                        let w = weights.add(p * k_blocks + block + u);
+                        s.prefetch(w.wrapping_add(PREFETCH_LINES).cast());
+                        let w = s.load_w8(&*w);
+                        for r in 0..R {
+                            let a = s.splat_a4(&*codes.add(r * stride + 4 * (block + u)).cast());
+                            dots[r][p][u] = s.dot4(dots[r][p][u], w, a);
+                        }
                     }
                 }
                 block += U;
             }
             while block < end {
-                let w = s.load_w8(&*weights.add(block));
-                for r in 0..R {
-                    let a = s.splat_a4(&*codes.add(r * stride + 4 * block).cast());
-                    dots[r][0] = s.dot4(dots[r][0], w, a);
+                for p in 0..P {
+                    let w = s.load_w8(&*weights.add(p * k_blocks + block));
+                    for r in 0..R {
+                        let a = s.splat_a4(&*codes.add(r * stride + 4 * block).cast());
+                        dots[r][p][0] = s.dot4(dots[r][p][0], w, a);
+                    }
                 }
                 block += 1;
             }
-            let weight_scale = s.load_bf16(&*weight_scales.add(g));
-            for r in 0..R {
-                let mut dot = dots[r][0];
-                for u in 1..U {
-                    dot = s.add_i32(dot, dots[r][u]);
+            for p in 0..P {
+                let weight_scale = s.load_bf16(&*weight_scales.add(p * groups + g));
+                for r in 0..R {
+                    let mut dot = dots[r][p][0];
+                    for u in 1..U {
+                        dot = s.add_i32(dot, dots[r][p][u]);
+                    }
+                    let scale = s.mul(s.splat(*scales.add(r * groups + g)), weight_scale);
+                    sums[r][p] = s.fma(s.i32_to_f32(dot), scale, sums[r][p]);
                 }
-                let scale = s.mul(s.splat(*scales.add(r * groups + g)), weight_scale);
-                sums[r] = s.fma(s.i32_to_f32(dot), scale, sums[r]);
             }
         }
-        for (r, &sum) in sums.iter().enumerate() {
-            args.target.finish(s, row + r, panel, sum);
+        for r in 0..R {
+            for p in 0..P {
+                args.target.finish(s, row + r, panel + p, sums[r][p]);
+            }
         }
     }
 }
