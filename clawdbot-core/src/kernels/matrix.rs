@@ -19,7 +19,7 @@ use super::quantize::groups;
 use super::simd::LANES;
 use super::{KernelSet, Result};
 use crate::error::{Error, ErrorKind};
-use crate::memory::{AlignedBuf, Pod};
+use crate::memory::{AlignedBuf, Panel, Pod};
 use crate::threads::Region;
 
 /// Largest int8 group: sums of products of codes stay within i32.
@@ -63,9 +63,9 @@ pub(crate) trait RowSource: Sync {
 
 /// Panels of one format.
 pub(super) enum Panels {
-    Int8 { codes: AlignedBuf<i8>, scales: AlignedBuf<u16>, group: usize },
-    Bf16(AlignedBuf<u16>),
-    F32(AlignedBuf<f32>),
+    Int8 { codes: Panel<i8>, scales: Panel<u16>, group: usize },
+    Bf16(Panel<u16>),
+    F32(Panel<f32>),
 }
 
 /// Weights `[n, k]` in panels.
@@ -175,17 +175,17 @@ impl PackedMatrix {
                 let mut codes = AlignedBuf::zeroed(sizes.data)?;
                 let mut scales = AlignedBuf::zeroed(sizes.scales)?;
                 rows.pack_int8(kernels, region, group, &mut codes, &mut scales)?;
-                Panels::Int8 { codes, scales, group }
+                Panels::Int8 { codes: codes.into(), scales: scales.into(), group }
             }
             ComputeFormat::Bf16 => {
                 let mut data = AlignedBuf::zeroed(sizes.data)?;
                 rows.pack_float::<u16, 2>(region, &mut data, |row, out| kernels.to_bf16(row, out))?;
-                Panels::Bf16(data)
+                Panels::Bf16(data.into())
             }
             ComputeFormat::F32 => {
                 let mut data = AlignedBuf::zeroed(sizes.data)?;
                 rows.pack_float::<f32, 1>(region, &mut data, |row, out| out.copy_from_slice(row))?;
-                Panels::F32(data)
+                Panels::F32(data.into())
             }
         };
         Ok(PackedMatrix { n, k, panels })
