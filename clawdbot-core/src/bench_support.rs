@@ -67,7 +67,7 @@ impl RowSource for Pattern {
     fn cols(&self) -> usize {
         self.cols
     }
-    fn read_row(&self, row: usize, out: &mut [f32]) {
+    fn read_row(&self, row: usize, _: &[u8], out: &mut [f32]) {
         for (out, bf16) in out.iter_mut().zip(&self.bf16[row * 31 % 251..]) {
             *out = f32::from_bits(u32::from(*bf16) << 16);
         }

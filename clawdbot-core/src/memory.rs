@@ -3,8 +3,9 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 use memmap2::MmapMut;
 
@@ -135,9 +136,132 @@ impl<T: Pod> fmt::Debug for AlignedBuf<T> {
     }
 }
 
+/// Bytes that many buffers share: a mapped file, or one that was read as a whole.
+///
+/// # Safety
+/// `bytes` must give the same memory every time, also after the value was moved, and it must be initialised and
+/// readable until the value is dropped.
+pub(crate) unsafe trait SharedBytes: Send + Sync {
+    /// All of them.
+    fn bytes(&self) -> &[u8];
+}
+
+// SAFETY: the allocation belongs to the buffer, is initialised, and does not move with it.
+unsafe impl SharedBytes for AlignedBuf<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
+
+/// A read-only array for kernels, 64-byte aligned: memory of its own, or a range of bytes that others use too.
+/// Dereferences to a slice.
+#[derive(Debug)]
+pub(crate) struct Panel<T: Pod>(PanelMemory<T>);
+
+enum PanelMemory<T: Pod> {
+    Owned(AlignedBuf<T>),
+    Shared(SharedRange<T>),
+}
+
+/// `len` elements at `ptr`, which lie in the bytes of `owner`.
+struct SharedRange<T> {
+    ptr: NonNull<T>,
+    len: usize,
+    owner: Arc<dyn SharedBytes>,
+}
+
+// SAFETY: the memory is read only, may be read from any thread (`SharedBytes: Sync`) and freed by any (`Send`).
+unsafe impl<T: Pod> Send for SharedRange<T> {}
+// SAFETY: as above.
+unsafe impl<T: Pod> Sync for SharedRange<T> {}
+
+impl<T: Pod> Panel<T> {
+    /// The elements in bytes `range` of `owner`, in place. The bytes are taken as this machine's numbers.
+    ///
+    /// # Errors
+    /// `InvalidModel` when the range does not lie inside the bytes, is not whole elements, or is not 64-byte aligned in
+    /// memory.
+    pub(crate) fn shared(owner: &Arc<dyn SharedBytes>, range: Range<usize>) -> Result<Self> {
+        let bytes = owner.bytes();
+        let Some(part) = bytes.get(range.clone()) else {
+            let message = format!("expected a range within {} bytes, found {range:?}", bytes.len());
+            return Err(Error::invalid_model(message));
+        };
+        if !part.len().is_multiple_of(size_of::<T>()) {
+            let message = format!("expected whole elements of {} bytes, found {range:?}", size_of::<T>());
+            return Err(Error::invalid_model(message));
+        }
+        if !(part.as_ptr() as usize).is_multiple_of(ALIGNMENT) {
+            let message = format!("expected data at a multiple of {ALIGNMENT} bytes, found it at {range:?}");
+            return Err(Error::invalid_model(message));
+        }
+        let ptr = NonNull::from(part).cast::<T>();
+        let shared = SharedRange { ptr, len: part.len() / size_of::<T>(), owner: Arc::clone(owner) };
+        Ok(Panel(PanelMemory::Shared(shared)))
+    }
+}
+
+impl<T: Pod> From<AlignedBuf<T>> for Panel<T> {
+    fn from(buffer: AlignedBuf<T>) -> Self {
+        Panel(PanelMemory::Owned(buffer))
+    }
+}
+
+impl<T: Pod> Deref for Panel<T> {
+    type Target = [T];
+    #[inline]
+    fn deref(&self) -> &[T] {
+        match &self.0 {
+            PanelMemory::Owned(buffer) => buffer,
+            // SAFETY: `shared` checked that `len` elements at `ptr` lie inside the bytes of `owner`, aligned for `T`; every
+            // bit pattern is a `T`; `owner` keeps the memory readable and in place as long as `self` lives.
+            PanelMemory::Shared(range) => unsafe {
+                std::slice::from_raw_parts(range.ptr.as_ptr(), range.len)
+            },
+        }
+    }
+}
+
+impl<T: Pod> fmt::Debug for PanelMemory<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PanelMemory::Owned(buffer) => buffer.fmt(f),
+            PanelMemory::Shared(range) => {
+                let (name, of) = (std::any::type_name::<T>(), range.owner.bytes().len());
+                write!(f, "{name}[{}] in {of} bytes", range.len)
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shared_panels_are_ranges_and_keep_their_owner() {
+        let mut bytes = AlignedBuf::<u8>::zeroed(256).unwrap();
+        bytes[128..132].copy_from_slice(&1.5_f32.to_ne_bytes());
+        let owner: Arc<dyn SharedBytes> = Arc::new(bytes);
+        let panel = Panel::<f32>::shared(&owner, 128..192).unwrap();
+        assert_eq!(panel.as_ptr().cast::<u8>(), owner.bytes()[128..].as_ptr());
+        let weak = Arc::downgrade(&owner);
+        drop(owner);
+        assert_eq!((panel.len(), panel[0], panel[1]), (16, 1.5, 0.0));
+        drop(panel);
+        assert!(weak.upgrade().is_none());
+    }
+
+    #[test]
+    fn ranges_that_do_not_fit_are_errors() {
+        let owner: Arc<dyn SharedBytes> = Arc::new(AlignedBuf::<u8>::zeroed(256).unwrap());
+        #[expect(clippy::reversed_empty_ranges, reason = "what a hostile file may say")]
+        for range in [0..257, 257..257, 64..0, usize::MAX - 3..usize::MAX, 4..8, 60..64, 64..66] {
+            let error = Panel::<f32>::shared(&owner, range.clone()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidModel, "{range:?}");
+        }
+        assert!(Panel::<f32>::shared(&owner, 256..256).is_ok_and(|panel| panel.is_empty()));
+    }
 
     #[test]
     fn aligned_and_zeroed() {

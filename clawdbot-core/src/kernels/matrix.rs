@@ -13,13 +13,14 @@
 //! `amax / 127` rounded up to bf16, a code is `w / scale` rounded half to even, in -127..=127. Groups whose scale would be
 //! subnormal are zeros.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use super::quantize::groups;
 use super::simd::LANES;
 use super::{KernelSet, Result};
 use crate::error::{Error, ErrorKind};
-use crate::memory::{AlignedBuf, Pod};
+use crate::memory::{AlignedBuf, Panel, Pod};
 use crate::threads::Region;
 
 /// Largest int8 group: sums of products of codes stay within i32.
@@ -45,8 +46,18 @@ pub(crate) trait RowSource: Sync {
     fn rows(&self) -> usize;
     /// Weights per row: k.
     fn cols(&self) -> usize;
-    /// Writes row `row` to `out`, `[cols]`.
-    fn read_row(&self, row: usize, out: &mut [f32]);
+    /// Reads rows `rows` as they are stored, each of the same number of bytes, to `buffer`, whatever that holds. A source
+    /// that computes its rows leaves the buffer empty.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+        let _ = rows;
+        buffer.clear();
+        Ok(())
+    }
+    /// Writes row `row` to `out`, `[cols]`. `stored` are its bytes from [`fetch`](Self::fetch).
+    fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]);
     /// The group size of a source that is stored as int8; rows of the wanted group are then taken over as they are.
     fn int8_group(&self) -> Option<usize> {
         None
@@ -55,17 +66,17 @@ pub(crate) trait RowSource: Sync {
     ///
     /// # Errors
     /// `InvalidModel` for a code of -128.
-    fn read_int8(&self, row: usize, codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
-        let _ = (codes, scales);
+    fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
+        let _ = (stored, codes, scales);
         Err(Error::internal(format!("row {row} is not stored as int8")))
     }
 }
 
 /// Panels of one format.
 pub(super) enum Panels {
-    Int8 { codes: AlignedBuf<i8>, scales: AlignedBuf<u16>, group: usize },
-    Bf16(AlignedBuf<u16>),
-    F32(AlignedBuf<f32>),
+    Int8 { codes: Panel<i8>, scales: Panel<u16>, group: usize },
+    Bf16(Panel<u16>),
+    F32(Panel<f32>),
 }
 
 /// Weights `[n, k]` in panels.
@@ -175,17 +186,17 @@ impl PackedMatrix {
                 let mut codes = AlignedBuf::zeroed(sizes.data)?;
                 let mut scales = AlignedBuf::zeroed(sizes.scales)?;
                 rows.pack_int8(kernels, region, group, &mut codes, &mut scales)?;
-                Panels::Int8 { codes, scales, group }
+                Panels::Int8 { codes: codes.into(), scales: scales.into(), group }
             }
             ComputeFormat::Bf16 => {
                 let mut data = AlignedBuf::zeroed(sizes.data)?;
                 rows.pack_float::<u16, 2>(region, &mut data, |row, out| kernels.to_bf16(row, out))?;
-                Panels::Bf16(data)
+                Panels::Bf16(data.into())
             }
             ComputeFormat::F32 => {
                 let mut data = AlignedBuf::zeroed(sizes.data)?;
                 rows.pack_float::<f32, 1>(region, &mut data, |row, out| out.copy_from_slice(row))?;
-                Panels::F32(data)
+                Panels::F32(data.into())
             }
         };
         Ok(PackedMatrix { n, k, panels })
@@ -249,15 +260,32 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// The source of a row and its number there.
-    fn locate(&self, mut row: usize) -> (&dyn RowSource, usize) {
+    /// Calls `f(column, source, row of the source, its bytes as stored)` for the rows of the panel that begins with row
+    /// `first`. Returns how many there are: 16, or fewer at the end.
+    fn each_row(
+        &self,
+        first: usize,
+        stored: &mut Vec<u8>,
+        mut f: impl FnMut(usize, &dyn RowSource, usize, &[u8]) -> Result<()>,
+    ) -> Result<usize> {
+        let columns = LANES.min(self.n - first);
+        let mut column = 0;
+        let mut source_start = 0;
         for source in self.sources {
-            if row < source.rows() {
-                return (*source, row);
+            let source_end = source_start + source.rows();
+            let rows = (first + column).max(source_start)..(first + columns).min(source_end);
+            if !rows.is_empty() {
+                let rows = rows.start - source_start..rows.end - source_start;
+                source.fetch(rows.clone(), stored)?;
+                let row_bytes = stored.len() / rows.len();
+                for (i, row) in rows.enumerate() {
+                    f(column, *source, row, &stored[i * row_bytes..][..row_bytes])?;
+                    column += 1;
+                }
             }
-            row -= source.rows();
+            source_start = source_end;
         }
-        unreachable!("a row below n belongs to a source")
+        Ok(columns)
     }
 
     fn pack_int8(
@@ -278,36 +306,34 @@ impl Rows<'_> {
             // Rows of codes of one panel, k padded with zeros.
             let mut panel_codes = AlignedBuf::<i8>::zeroed(LANES * blocks * 4)?;
             let mut row_scales = AlignedBuf::<u16>::zeroed(groups)?;
+            let mut stored = Vec::new();
             let panels = codes.chunks_mut(blocks * 64).zip(scales.chunks_mut(groups * LANES));
             for (panel, (codes, scales)) in panels.enumerate() {
-                for column in 0..LANES {
-                    let index = (task * per_task + panel) * LANES + column;
+                let first = (task * per_task + panel) * LANES;
+                let columns = self.each_row(first, &mut stored, |column, source, index, stored| {
                     let row_codes = &mut panel_codes[column * blocks * 4..][..self.k];
-                    if index >= self.n {
-                        row_codes.fill(0);
-                        continue;
-                    }
-                    let (source, index_there) = self.locate(index);
                     if source.int8_group() == Some(group) {
-                        source.read_int8(index_there, row_codes, &mut row_scales)?;
+                        source.read_int8(index, stored, row_codes, &mut row_scales)?;
                     } else {
-                        source.read_row(index_there, &mut row);
+                        source.read_row(index, stored, &mut row);
                         if !kernels.quantize_weights(&row, group, row_codes, &mut row_scales) {
-                            let message = format!("row {index_there} has a weight that is not finite");
-                            return Err(Error::invalid_model(message).with("row", index_there));
+                            let message = format!("row {index} has a weight that is not finite");
+                            return Err(Error::invalid_model(message).with("row", index));
                         }
                     }
                     for (scale, group_scales) in row_scales.iter().zip(scales.chunks_mut(LANES)) {
                         group_scales[column] = *scale;
                     }
-                }
+                    Ok(())
+                })?;
+                panel_codes[columns * blocks * 4..].fill(0);
                 interleave::<i8, 4>(&panel_codes, codes);
             }
             Ok(())
         })
     }
 
-    fn pack_float<T: Pod, const KB: usize>(
+    fn pack_float<T: Pod + Default, const KB: usize>(
         &self,
         region: &Region<'_>,
         data: &mut [T],
@@ -318,16 +344,16 @@ impl Rows<'_> {
         for_each_part(region, data.chunks_mut((per_task * k_padded * LANES).max(1)), |task, data| {
             let mut row = AlignedBuf::<f32>::zeroed(self.k)?;
             let mut panel_rows = AlignedBuf::<T>::zeroed(LANES * k_padded)?;
+            let mut stored = Vec::new();
             for (panel, data) in data.chunks_mut(k_padded * LANES).enumerate() {
                 let first = (task * per_task + panel) * LANES;
-                let columns = LANES.min(self.n - first);
-                if columns < LANES {
-                    panel_rows = AlignedBuf::zeroed(LANES * k_padded)?;
-                }
-                for column in 0..columns {
-                    let (source, index) = self.locate(first + column);
-                    source.read_row(index, &mut row);
+                let columns = self.each_row(first, &mut stored, |column, source, index, stored| {
+                    source.read_row(index, stored, &mut row);
                     convert(&row, &mut panel_rows[column * k_padded..][..self.k]);
+                    Ok(())
+                })?;
+                if columns < LANES {
+                    panel_rows[columns * k_padded..].fill(T::default());
                 }
                 interleave::<T, KB>(&panel_rows, data);
             }

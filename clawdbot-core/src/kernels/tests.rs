@@ -34,7 +34,7 @@ impl RowSource for Dense {
     fn cols(&self) -> usize {
         self.cols
     }
-    fn read_row(&self, row: usize, out: &mut [f32]) {
+    fn read_row(&self, row: usize, _: &[u8], out: &mut [f32]) {
         out.copy_from_slice(&self.data[row * self.cols..][..self.cols]);
     }
 }
@@ -365,7 +365,7 @@ impl RowSource for Stored {
     fn cols(&self) -> usize {
         self.cols
     }
-    fn read_row(&self, row: usize, out: &mut [f32]) {
+    fn read_row(&self, row: usize, _: &[u8], out: &mut [f32]) {
         for (at, out) in out.iter_mut().enumerate() {
             let scale = self.scales[row * self.cols.div_ceil(self.group) + at / self.group];
             *out = f32::from(self.codes[row * self.cols + at]) * half::bf16::from_bits(scale).to_f32();
@@ -374,7 +374,7 @@ impl RowSource for Stored {
     fn int8_group(&self) -> Option<usize> {
         Some(self.group)
     }
-    fn read_int8(&self, row: usize, codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
+    fn read_int8(&self, row: usize, _: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
         let groups = self.cols.div_ceil(self.group);
         codes.copy_from_slice(&self.codes[row * self.cols..][..self.cols]);
         scales.copy_from_slice(&self.scales[row * groups..][..groups]);
@@ -396,7 +396,7 @@ fn int8_rows_are_taken_over() {
             PackedMatrix::pack(kernels, region, ComputeFormat::Int8 { group: 64 }, &[&stored]).unwrap();
         let (mut expected, mut found) = (vec![0.0; cols], vec![f32::NAN; cols]);
         for row in 0..20 {
-            stored.read_row(row, &mut expected);
+            stored.read_row(row, &[], &mut expected);
             same.read_row(row, &mut found);
             assert_eq!(bits(&found), bits(&expected));
             other.read_row(row, &mut found);

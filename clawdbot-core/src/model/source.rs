@@ -1,5 +1,6 @@
 //! Where a model comes from: a directory, the built-in one, or random weights in a known shape.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::config::{GenerationDefaults, ModelConfig};
@@ -9,7 +10,7 @@ use super::tensors::{MatrixName, VectorName, check_tensors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::RowSource;
 use crate::tokenizer::{ChatTemplates, SpecialTokens, Tokenizer};
-use crate::weights::{MatrixSource, MatrixView, WeightSource, read_small_file};
+use crate::weights::{MatrixFormat, MatrixView, WeightSource, read_small_file};
 
 /// Most bytes of `tokenizer.json` and its companions.
 const MAX_TEXT_BYTES: u64 = 256 << 20;
@@ -269,21 +270,24 @@ impl RowSource for Stored<'_> {
     fn cols(&self) -> usize {
         self.0.k
     }
-    fn read_row(&self, row: usize, out: &mut [f32]) {
-        self.0.read_row(row, out);
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+        self.0.fetch(rows, buffer)
+    }
+    fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
+        self.0.read_row(row, stored, out);
     }
     fn int8_group(&self) -> Option<usize> {
-        match self.0.source {
-            MatrixSource::Int8(int8) => Some(int8.group()),
-            MatrixSource::Float { .. } => None,
+        match &self.0.format {
+            MatrixFormat::Int8(scales) => Some(scales.group()),
+            MatrixFormat::Float(_) => None,
         }
     }
-    fn read_int8(&self, row: usize, codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
-        let MatrixSource::Int8(int8) = self.0.source else {
+    fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
+        let MatrixFormat::Int8(values) = &self.0.format else {
             return Err(Error::internal("the matrix is not stored as int8"));
         };
-        int8.read_codes(row, codes)?;
-        int8.read_scales(row, scales);
+        self.0.read_codes(row, stored, codes)?;
+        scales.copy_from_slice(values.row(row));
         Ok(())
     }
 }
@@ -308,7 +312,7 @@ impl RowSource for RandomRows {
     fn cols(&self) -> usize {
         self.cols
     }
-    fn read_row(&self, row: usize, out: &mut [f32]) {
+    fn read_row(&self, row: usize, _: &[u8], out: &mut [f32]) {
         let mut state = self.seed ^ (row as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         for x in out {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

@@ -1,29 +1,40 @@
 //! Views of stored tensors: raw, and as matrices whose rows can be read as f32 whatever they are stored in.
 
+use std::ops::Range;
+
 use half::bf16;
 
+use super::file::{DataFile, resize};
 use super::{Dtype, FloatType};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A stored tensor. `data` has exactly the size that `shape` and `dtype` say, at any alignment, little-endian.
-#[derive(Debug, Clone, Copy)]
+/// A stored tensor, little-endian. Its range has exactly the size that `shape` and `dtype` say.
+#[derive(Debug, Clone)]
 pub(crate) struct TensorView<'a> {
-    /// File, for messages.
-    pub(crate) file: &'a str,
+    pub(crate) file: &'a DataFile,
     pub(crate) name: &'a str,
     pub(crate) dtype: Dtype,
     /// Outermost dimension first, in elements.
     pub(crate) shape: &'a [usize],
-    pub(crate) data: &'a [u8],
+    /// Bytes of the file.
+    pub(crate) range: Range<usize>,
 }
 
 impl TensorView<'_> {
     /// An error about this tensor; the message is put behind file and name.
     pub(crate) fn error(&self, kind: ErrorKind, message: impl std::fmt::Display) -> Error {
-        let name = super::quoted(self.name);
-        Error::new(kind, format!("{}: tensor {name}: {message}", self.file))
-            .with("file", self.file)
+        let (file, name) = (self.file.name(), super::quoted(self.name));
+        Error::new(kind, format!("{file}: tensor {name}: {message}"))
+            .with("file", file)
             .with("tensor", self.name)
+    }
+
+    /// All its bytes.
+    ///
+    /// # Errors
+    /// As [`DataFile::read`].
+    pub(crate) fn read(&self) -> Result<Vec<u8>> {
+        self.file.read(self.range.clone())
     }
 }
 
@@ -33,38 +44,62 @@ pub(super) fn shape_text(shape: &[usize]) -> String {
 }
 
 /// A matrix `[n, k]`, row-major: `n` outputs, `k` inputs. Made by `WeightSource::matrix`, which checked the sizes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct MatrixView<'a> {
     pub(crate) n: usize,
     pub(crate) k: usize,
-    pub(crate) source: MatrixSource<'a>,
+    /// The elements, or the codes: `[n, k]`.
+    pub(super) tensor: TensorView<'a>,
+    pub(crate) format: MatrixFormat,
 }
 
 /// How a matrix is stored.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum MatrixSource<'a> {
-    /// `data`: `[n, k]` elements, little-endian, at any alignment.
-    Float { dtype: FloatType, data: &'a [u8] },
+#[derive(Debug, Clone)]
+pub(crate) enum MatrixFormat {
+    /// Elements.
+    Float(FloatType),
     /// Codes with a scale per row and group.
-    Int8(Int8View<'a>),
+    Int8(Int8Scales),
 }
 
 impl MatrixView<'_> {
-    /// Row `row` as f32: exact for floats, code times scale for int8.
+    /// Reads rows `rows` as they are stored, one after another, to `buffer`, whatever that holds.
+    ///
+    /// # Errors
+    /// As [`DataFile::read_at`]; `OutOfBudget` without memory.
     ///
     /// # Panics
-    /// If `row >= n` or `out.len() != k`.
-    pub(crate) fn read_row(&self, row: usize, out: &mut [f32]) {
+    /// If the rows do not exist.
+    pub(crate) fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+        assert!(rows.start <= rows.end && rows.end <= self.n, "rows {rows:?} of {}", self.n);
+        let row = self.row_bytes();
+        // No overflow: the range of the tensor holds `n` rows.
+        resize(buffer, rows.len() * row)?;
+        self.tensor.file.read_at(self.tensor.range.start + rows.start * row, buffer)
+    }
+
+    /// Bytes of a row as stored.
+    fn row_bytes(&self) -> usize {
+        match self.format {
+            MatrixFormat::Float(dtype) => self.k * dtype.bytes(),
+            MatrixFormat::Int8(_) => self.k,
+        }
+    }
+
+    /// Row `row`, of which `stored` is what [`fetch`](Self::fetch) read, as f32: exact for floats, code times scale for
+    /// int8.
+    ///
+    /// # Panics
+    /// If `row >= n`, `stored` is not a row long, or `out.len() != k`.
+    pub(crate) fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
         assert!(row < self.n && out.len() == self.k, "row {row} of {} x {}, {}", self.n, self.k, out.len());
-        match self.source {
-            MatrixSource::Float { dtype, data } => {
-                let bytes = self.k * dtype.bytes();
-                dtype.decode(&data[row * bytes..][..bytes], out);
-            }
-            MatrixSource::Int8(int8) => {
-                let codes = int8.row(row).chunks(int8.group);
-                for (group, (out, codes)) in out.chunks_mut(int8.group).zip(codes).enumerate() {
-                    let scale = int8.scale(row, group);
+        assert_eq!(stored.len(), self.row_bytes(), "bytes of a row");
+        match &self.format {
+            MatrixFormat::Float(dtype) => dtype.decode(stored, out),
+            MatrixFormat::Int8(scales) => {
+                let codes = stored.chunks(scales.group);
+                for (group, (out, codes)) in out.chunks_mut(scales.group).zip(codes).enumerate() {
+                    let scale = scales.scale(row, group);
                     for (x, &code) in out.iter_mut().zip(codes) {
                         *x = f32::from(code as i8) * scale;
                     }
@@ -73,39 +108,66 @@ impl MatrixView<'_> {
         }
     }
 
+    /// Copies the codes of row `row`, of which `stored` is what [`fetch`](Self::fetch) read.
+    ///
+    /// # Errors
+    /// `InvalidModel` if one is -128, which symmetric kernels cannot negate.
+    ///
+    /// # Panics
+    /// If the lengths are not k.
+    pub(crate) fn read_codes(&self, row: usize, stored: &[u8], out: &mut [i8]) -> Result<()> {
+        assert!(stored.len() == self.k && out.len() == self.k, "length of a row of codes");
+        let mut lowest = 0;
+        for (x, &code) in out.iter_mut().zip(stored) {
+            *x = code as i8;
+            lowest = lowest.min(*x);
+        }
+        if lowest == i8::MIN {
+            let message = format!("expected codes in [-127, 127], found -128 in row {row}");
+            return Err(self.tensor.error(ErrorKind::InvalidModel, message));
+        }
+        Ok(())
+    }
+
+    /// Tells the system that the matrix will be read soon.
+    pub(crate) fn will_need(&self) {
+        self.tensor.file.will_need(self.tensor.range.clone());
+    }
+
     /// The dtype of the elements as stored.
     pub(crate) fn dtype(&self) -> Dtype {
-        match self.source {
-            MatrixSource::Float { dtype: FloatType::F32, .. } => Dtype::F32,
-            MatrixSource::Float { dtype: FloatType::F16, .. } => Dtype::F16,
-            MatrixSource::Float { dtype: FloatType::BF16, .. } => Dtype::BF16,
-            MatrixSource::Int8(_) => Dtype::I8,
-        }
+        self.tensor.dtype
     }
 }
 
-/// Symmetric int8: `weight[row][i] = code[row][i] * scale[row][i / group]`. Every scale is finite and not negative.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Int8View<'a> {
-    /// `[n, k]`, two's complement.
-    pub(super) codes: TensorView<'a>,
-    /// `[n, groups]`, bf16, little-endian.
-    pub(super) scales: &'a [u8],
-    /// Codes per row.
-    pub(super) k: usize,
+/// Scales of symmetric int8: `weight[row][i] = code[row][i] * scale[row][i / group]`, finite and not negative.
+#[derive(Debug, Clone)]
+pub(crate) struct Int8Scales {
+    /// `[n, groups]`, bf16 bits.
+    scales: Vec<u16>,
     /// Codes that share a scale; the last group of a row may be shorter.
-    pub(super) group: usize,
+    group: usize,
+    /// Scales per row.
+    groups: usize,
 }
 
-impl<'a> Int8View<'a> {
+impl Int8Scales {
+    /// `bytes`: `[n, groups]`, bf16, little-endian.
+    pub(super) fn new(bytes: &[u8], k: usize, group: usize) -> Self {
+        let scales = bytes.as_chunks::<2>().0.iter().map(|&bytes| u16::from_le_bytes(bytes)).collect();
+        Int8Scales { scales, group, groups: k.div_ceil(group) }
+    }
+
     /// Codes that share a scale.
     pub(crate) fn group(&self) -> usize {
         self.group
     }
 
-    /// Scales per row.
-    pub(crate) fn groups(&self) -> usize {
-        self.k.div_ceil(self.group)
+    /// Row, group and value of a scale that is not finite or is negative.
+    pub(super) fn invalid(&self) -> Option<(usize, usize, f32)> {
+        let scale = |bits: u16| bf16::from_bits(bits).to_f32();
+        let index = self.scales.iter().position(|&bits| !(scale(bits).is_finite() && scale(bits) >= 0.0))?;
+        Some((index / self.groups, index % self.groups, scale(self.scales[index])))
     }
 
     /// The scale of one group of a row.
@@ -113,50 +175,14 @@ impl<'a> Int8View<'a> {
     /// # Panics
     /// If the group does not exist.
     pub(crate) fn scale(&self, row: usize, group: usize) -> f32 {
-        assert!(group < self.groups(), "group {group} of {}", self.groups());
-        self.scale_at(row * self.groups() + group)
+        bf16::from_bits(self.row(row)[group]).to_f32()
     }
 
-    pub(super) fn scale_at(&self, i: usize) -> f32 {
-        bf16::from_bits(self.scale_bits(i)).to_f32()
-    }
-
-    fn scale_bits(&self, i: usize) -> u16 {
-        u16::from_le_bytes([self.scales[2 * i], self.scales[2 * i + 1]])
-    }
-
-    /// Copies the scales of row `row`, one per group, as bf16 bits.
+    /// The scales of row `row`, one per group, as bf16 bits.
     ///
     /// # Panics
     /// If the row does not exist.
-    pub(crate) fn read_scales(&self, row: usize, out: &mut [u16]) {
-        out.iter_mut()
-            .enumerate()
-            .for_each(|(group, scale)| *scale = self.scale_bits(row * self.groups() + group));
-    }
-
-    /// Copies the codes of row `row`, `k` of them.
-    ///
-    /// # Errors
-    /// `InvalidModel` if one is -128, which symmetric kernels cannot negate.
-    ///
-    /// # Panics
-    /// If the row does not exist or `out.len() != k`.
-    pub(crate) fn read_codes(&self, row: usize, out: &mut [i8]) -> Result<()> {
-        assert_eq!(out.len(), self.k, "length of the output");
-        let mut lowest = 0;
-        for (x, &code) in out.iter_mut().zip(self.row(row)) {
-            *x = code as i8;
-            lowest = lowest.min(*x);
-        }
-        if lowest == i8::MIN {
-            let message = format!("expected codes in [-127, 127], found -128 in row {row}");
-            return Err(self.codes.error(ErrorKind::InvalidModel, message));
-        }
-        Ok(())
-    }
-
-    fn row(&self, row: usize) -> &'a [u8] {
-        &self.codes.data[row * self.k..][..self.k]
+    pub(crate) fn row(&self, row: usize) -> &[u16] {
+        &self.scales[row * self.groups..][..self.groups]
     }
 }

@@ -1,13 +1,14 @@
-//! Weights on disk: name -> view with shape and storage format. Files are mapped, not copied, and not trusted.
+//! Weights on disk: name -> view with shape and storage format. Files are read piece by piece, and not trusted.
 
 mod dtype;
+mod file;
 mod matrix;
 mod mmap;
 mod safetensors;
 mod source;
 
 pub(crate) use dtype::{Dtype, FloatType};
-pub(crate) use matrix::{MatrixSource, MatrixView};
+pub(crate) use matrix::{MatrixFormat, MatrixView};
 pub(crate) use safetensors::quoted;
 pub(crate) use source::{SCALES_SUFFIX, WeightSource, read_small_file};
 

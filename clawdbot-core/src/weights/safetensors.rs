@@ -22,7 +22,7 @@ pub(crate) const MAX_RANK: usize = 16;
 /// Most keys of a JSON object: tensors of a file or an index, strings of the metadata.
 const MAX_KEYS: usize = 1 << 20;
 /// Bytes of the length field in front of the header.
-const PREFIX_BYTES: usize = 8;
+pub(crate) const PREFIX_BYTES: usize = 8;
 /// Key of the free-form strings.
 const METADATA: &str = "__metadata__";
 
@@ -47,19 +47,19 @@ pub(crate) struct Entry {
 }
 
 impl Header {
-    /// Reads and checks the header of `bytes`, the whole file called `file` in messages.
+    /// Reads and checks the header of a file of `file_len` bytes, called `file` in messages. `start` is its beginning: all
+    /// of the header, or, where the header claims to be longer than the file or than any is, at least its length.
     ///
     /// # Errors
     /// `InvalidModel` naming file, tensor, expected and found; `UnsupportedModel` for an unknown dtype.
-    pub(crate) fn parse(bytes: &[u8], file: &str) -> Result<Header> {
-        Self::read(bytes).map_err(|error| error.context(file).with("file", file))
+    pub(crate) fn parse(start: &[u8], file_len: usize, file: &str) -> Result<Header> {
+        Self::read(start, file_len).map_err(|error| error.context(file).with("file", file))
     }
 
-    fn read(bytes: &[u8]) -> Result<Header> {
-        let Some((prefix, rest)) = bytes.split_first_chunk::<PREFIX_BYTES>() else {
+    fn read(start: &[u8], file_len: usize) -> Result<Header> {
+        let Some((prefix, rest)) = start.split_first_chunk::<PREFIX_BYTES>() else {
             return Err(Error::invalid_model(format!(
-                "expected at least {PREFIX_BYTES} bytes, the length of the safetensors header; found {}",
-                bytes.len()
+                "expected at least {PREFIX_BYTES} bytes, the length of the safetensors header; found {file_len}"
             )));
         };
         let length = u64::from_le_bytes(*prefix);
@@ -70,16 +70,16 @@ impl Header {
             )));
         }
         // Fits: checked against `MAX_HEADER_BYTES` above.
-        let Some((json, data)) = rest.split_at_checked(length as usize) else {
+        let Some(json) = rest.get(..length as usize) else {
             return Err(Error::invalid_model(format!(
                 "the header claims {length} bytes, found {} after the length; the file is truncated",
-                rest.len()
+                file_len - PREFIX_BYTES
             )));
         };
         let data_start = PREFIX_BYTES + json.len();
-        let mut header = parse_json(json, data_start, data.len())?;
+        let mut header = parse_json(json, data_start, file_len - data_start)?;
         header.tensors.sort_by_key(|entry| (entry.range.start, entry.range.end));
-        header.check_tiling(data_start, bytes.len())?;
+        header.check_tiling(data_start, file_len)?;
         Ok(header)
     }
 
@@ -166,7 +166,7 @@ impl Entry {
                 end - begin
             )));
         }
-        // Both fit: they are at most the length of the data, which lies in memory behind `data_start`.
+        // Both fit: they are at most the length of the data, which lies in the file behind `data_start`.
         let range = data_start + *begin as usize..data_start + *end as usize;
         Ok(Entry { name, dtype, shape, range })
     }

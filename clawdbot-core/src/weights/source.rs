@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Component, Path};
 
-use super::matrix::{Int8View, MatrixSource, MatrixView, TensorView, shape_text};
-use super::mmap::Mapping;
+use super::file::{DataFile, open_regular};
+use super::matrix::{Int8Scales, MatrixFormat, MatrixView, TensorView, shape_text};
 use super::safetensors::{Header, Object, quoted};
 use super::{Dtype, FloatType};
 use crate::error::{Error, ErrorKind, Result};
@@ -37,35 +37,17 @@ pub(crate) struct WeightSource {
 
 #[derive(Debug)]
 struct WeightFile {
-    name: String,
-    bytes: Bytes,
+    data: DataFile,
     header: Header,
 }
 
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Mapping),
-    Static(&'static [u8]),
-}
-
-impl Bytes {
-    fn get(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(mapping) => mapping,
-            Bytes::Static(bytes) => bytes,
-        }
-    }
-}
-
 impl WeightFile {
-    fn new(name: String, bytes: Bytes) -> Result<Self> {
-        let header = Header::parse(bytes.get(), &name)?;
-        Ok(WeightFile { name, bytes, header })
+    fn new(data: DataFile) -> Result<Self> {
+        Ok(WeightFile { header: data.header()?, data })
     }
 
     fn open(dir: &Path, name: &str) -> Result<Self> {
-        let path = dir.join(name);
-        Self::new(path.display().to_string(), Bytes::Mapped(Mapping::open(&path)?))
+        Self::new(DataFile::open(&dir.join(name))?)
     }
 }
 
@@ -74,7 +56,7 @@ impl WeightSource {
     /// `model.safetensors.index.json`.
     ///
     /// # Errors
-    /// `NotFound` if neither is there, `Io` if a file cannot be mapped, `InvalidModel` if one is malformed or
+    /// `NotFound` if neither is there, `Io` if a file cannot be read, `InvalidModel` if one is malformed or
     /// lacks a tensor that the index promises, `UnsupportedModel` for unknown dtypes.
     pub(crate) fn open_dir(dir: &Path) -> Result<WeightSource> {
         let name = dir.display().to_string();
@@ -110,7 +92,7 @@ impl WeightSource {
     /// # Errors
     /// As [`WeightSource::open_dir`].
     pub(crate) fn from_static(bytes: &'static [u8], name: &str) -> Result<WeightSource> {
-        let file = WeightFile::new(name.to_owned(), Bytes::Static(bytes))?;
+        let file = WeightFile::new(DataFile::from_memory(bytes, name))?;
         Self::new(name.to_owned(), vec![file], None)
     }
 
@@ -130,17 +112,17 @@ impl WeightSource {
                     return Err(Error::invalid_model(format!(
                         "tensor {} is in both {} and {}, and the index names neither",
                         quoted(&entry.name),
-                        other.name,
-                        file.name
+                        other.data.name(),
+                        file.data.name()
                     )));
                 }
             }
         }
         for (tensor, &file) in assigned.into_iter().flatten() {
             if !index.contains_key(tensor) {
-                let (tensor, file) = (quoted(tensor), &files[file].name);
+                let (tensor, file) = (quoted(tensor), files[file].data.name());
                 return Err(Error::invalid_model(format!("tensor {tensor} is missing from {file}"))
-                    .with("file", file.clone()));
+                    .with("file", file));
             }
         }
         Ok(WeightSource { name, files, index })
@@ -162,8 +144,13 @@ impl WeightSource {
         let (key, &(file, entry)) = self.index.get_key_value(name)?;
         let file = &self.files[file];
         let entry = &file.header.tensors[entry];
-        let data = file.bytes.get().get(entry.range.clone())?;
-        Some(TensorView { file: &file.name, name: key, dtype: entry.dtype, shape: &entry.shape, data })
+        Some(TensorView {
+            file: &file.data,
+            name: key,
+            dtype: entry.dtype,
+            shape: &entry.shape,
+            range: entry.range.clone(),
+        })
     }
 
     /// The matrix `name` of shape `[n, k]`: f32, f16, bf16, or int8 codes with scales.
@@ -173,12 +160,12 @@ impl WeightSource {
     /// cannot be used for weights.
     pub(crate) fn matrix(&self, name: &str, n: usize, k: usize) -> Result<MatrixView<'_>> {
         let tensor = self.shaped(name, &[n, k])?;
-        let source = match (tensor.dtype.float(), tensor.dtype) {
-            (Some(dtype), _) => MatrixSource::Float { dtype, data: tensor.data },
-            (None, Dtype::I8) => MatrixSource::Int8(self.int8(&tensor, n, k)?),
+        let format = match (tensor.dtype.float(), tensor.dtype) {
+            (Some(dtype), _) => MatrixFormat::Float(dtype),
+            (None, Dtype::I8) => MatrixFormat::Int8(self.int8(&tensor, n, k)?),
             _ => return Err(unusable_dtype(&tensor, "F32, F16, BF16 or I8 with scales")),
         };
-        Ok(MatrixView { n, k, source })
+        Ok(MatrixView { n, k, tensor, format })
     }
 
     /// The vector `name` of `len` elements, converted to f32.
@@ -196,7 +183,7 @@ impl WeightSource {
             )
         })?;
         out.resize(len, 0.0);
-        dtype.decode(tensor.data, &mut out);
+        dtype.decode(&tensor.read()?, &mut out);
         Ok(out)
     }
 
@@ -222,7 +209,7 @@ impl WeightSource {
         Ok(tensor)
     }
 
-    fn int8<'a>(&'a self, codes: &TensorView<'a>, n: usize, k: usize) -> Result<Int8View<'a>> {
+    fn int8(&self, codes: &TensorView<'_>, n: usize, k: usize) -> Result<Int8Scales> {
         let (file, _) = self.index[codes.name];
         let metadata = &self.files[file].header.metadata;
         let format = metadata.get("format").map(String::as_str);
@@ -244,18 +231,12 @@ impl WeightSource {
         if scales.dtype != Dtype::BF16 {
             return Err(unusable_dtype(&scales, "BF16, as scales are"));
         }
-        let view = Int8View { codes: *codes, scales: scales.data, k, group };
-        let invalid = (0..n * groups).find(|&i| {
-            let scale = view.scale_at(i);
-            !(scale.is_finite() && scale >= 0.0)
-        });
-        if let Some(i) = invalid {
-            let scale = view.scale_at(i);
-            let (row, group) = (i / groups, i % groups);
+        let values = Int8Scales::new(&scales.read()?, k, group);
+        if let Some((row, group, scale)) = values.invalid() {
             let message = format!("expected finite scales >= 0, found {scale} at row {row}, group {group}");
             return Err(scales.error(ErrorKind::InvalidModel, message));
         }
-        Ok(view)
+        Ok(values)
     }
 
     fn missing(&self, name: &str) -> Error {
@@ -338,14 +319,9 @@ fn parse_index(json: &[u8]) -> Result<BTreeMap<String, String>> {
 /// # Errors
 /// `NotFound` or `Io` if it cannot be read; `InvalidModel` if it is longer.
 pub(crate) fn read_small_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let io = |error: &std::io::Error| Error::io(path, error);
-    if !std::fs::metadata(path).map_err(|error| io(&error))?.is_file() {
-        let message = format!("{}: expected a regular file", path.display());
-        return Err(Error::new(ErrorKind::Io, message).with("path", path.display().to_string()));
-    }
-    let file = std::fs::File::open(path).map_err(|error| io(&error))?;
+    let file = open_regular(path)?;
     let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| io(&error))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, &error))?;
     if bytes.len() as u64 > limit {
         let message = format!("{}: expected at most {limit} bytes, found more", path.display());
         return Err(Error::invalid_model(message).with("path", path.display().to_string()));

@@ -1,0 +1,226 @@
+//! Files that are read piece by piece. Nothing is mapped: a file that somebody shortens is an error, not a signal.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::safetensors::{Header, MAX_HEADER_BYTES, PREFIX_BYTES};
+use crate::error::{Error, ErrorKind, Result};
+
+/// A file of a known length, on disk or in memory.
+#[derive(Debug)]
+pub(crate) struct DataFile {
+    /// Path or name, for messages.
+    name: String,
+    source: Source,
+    /// Bytes, as they were when it was opened.
+    len: usize,
+}
+
+#[derive(Debug)]
+enum Source {
+    Disk(File, PathBuf),
+    Memory(Cow<'static, [u8]>),
+}
+
+impl DataFile {
+    /// Opens the regular file at `path`.
+    ///
+    /// # Errors
+    /// `NotFound` if it does not exist; `Io` if it is not a regular file or cannot be opened; `UnsupportedModel` if this
+    /// machine has no addresses for its length.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let file = open_regular(path)?;
+        let len = file.metadata().map_err(|error| Error::io(path, &error))?.len();
+        let name = path.display().to_string();
+        let Ok(len) = usize::try_from(len) else {
+            let message = format!("{name}: {len} bytes are more than this machine can address");
+            return Err(Error::unsupported_model(message).with("path", name));
+        };
+        Ok(DataFile { name, source: Source::Disk(file, path.to_owned()), len })
+    }
+
+    /// `bytes` as a file called `name`.
+    pub(crate) fn from_memory(bytes: impl Into<Cow<'static, [u8]>>, name: &str) -> Self {
+        let bytes = bytes.into();
+        DataFile { name: name.to_owned(), len: bytes.len(), source: Source::Memory(bytes) }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Where it is, if it is on disk.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        match &self.source {
+            Source::Disk(_, path) => Some(path),
+            Source::Memory(_) => None,
+        }
+    }
+
+    /// Fills `out` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// `InvalidModel` if the file ends before, `Io` if it cannot be read.
+    pub(crate) fn read_at(&self, offset: usize, out: &mut [u8]) -> Result<()> {
+        let wanted = out.len();
+        let ended = |len: usize| {
+            let message = format!(
+                "{}: expected {wanted} bytes from byte {offset} on, but the file ends at byte {len}",
+                self.name
+            );
+            Err(Error::invalid_model(message).with("file", self.name.clone()))
+        };
+        match &self.source {
+            Source::Memory(bytes) => match bytes.get(offset..).and_then(|rest| rest.get(..out.len())) {
+                Some(part) => out.copy_from_slice(part),
+                None => return ended(bytes.len()),
+            },
+            Source::Disk(file, path) => match read_exact_at(file, out, offset as u64) {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    let now = file.metadata().map_or(0, |metadata| metadata.len());
+                    return ended(usize::try_from(now).unwrap_or(usize::MAX));
+                }
+                Err(error) => return Err(Error::io(path, &error)),
+            },
+        }
+        Ok(())
+    }
+
+    /// The bytes in `range`.
+    ///
+    /// # Errors
+    /// As [`read_at`](Self::read_at); `OutOfBudget` when there is no memory for them.
+    pub(crate) fn read(&self, range: Range<usize>) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // A range that the file does not have is refused before memory is asked for.
+        let len = if range.end <= self.len { range.len() } else { 0 };
+        resize(&mut bytes, len)?;
+        if len != range.len() {
+            let message =
+                format!("{}: expected a range within {} bytes, found {range:?}", self.name, self.len);
+            return Err(Error::invalid_model(message));
+        }
+        self.read_at(range.start, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Reads and checks the safetensors header.
+    ///
+    /// # Errors
+    /// As [`Header::parse`], and when the file cannot be read.
+    pub(crate) fn header(&self) -> Result<Header> {
+        let mut start = self.read(0..PREFIX_BYTES.min(self.len))?;
+        if let Some(prefix) = start.first_chunk::<PREFIX_BYTES>() {
+            let length = u64::from_le_bytes(*prefix);
+            // Anything else is what `parse` refuses.
+            if length <= MAX_HEADER_BYTES && length as usize <= self.len - PREFIX_BYTES {
+                start = self.read(0..PREFIX_BYTES + length as usize)?;
+            }
+        }
+        Header::parse(&start, self.len, &self.name)
+    }
+
+    /// Tells the system that `range` will be read soon.
+    pub(crate) fn will_need(&self, range: Range<usize>) {
+        #[cfg(target_os = "linux")]
+        if let Source::Disk(file, _) = &self.source {
+            super::mmap::will_need(file, range);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = range;
+    }
+}
+
+/// Opens the regular file at `path`.
+///
+/// # Errors
+/// `NotFound` if it does not exist; `Io` if it is not a regular file or cannot be opened.
+pub(crate) fn open_regular(path: &Path) -> Result<File> {
+    // Asked before opening: to open a FIFO would wait for its writer.
+    let metadata = std::fs::metadata(path).map_err(|error| Error::io(path, &error))?;
+    if !metadata.is_file() {
+        let message = format!("{}: expected a regular file", path.display());
+        return Err(Error::new(ErrorKind::Io, message).with("path", path.display().to_string()));
+    }
+    File::open(path).map_err(|error| Error::io(path, &error))
+}
+
+/// Makes `bytes` `len` long, whatever it holds.
+///
+/// # Errors
+/// `OutOfBudget` without memory.
+pub(crate) fn resize(bytes: &mut Vec<u8>, len: usize) -> Result<()> {
+    bytes.try_reserve_exact(len.saturating_sub(bytes.len())).map_err(|_| {
+        Error::new(ErrorKind::OutOfBudget, format!("the system has no memory for a buffer of {len} bytes"))
+            .with("bytes", len)
+    })?;
+    bytes.resize(len, 0);
+    Ok(())
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, out: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut out: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !out.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, out, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                out = &mut out[count..];
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::TempDir;
+    use super::*;
+
+    #[test]
+    fn missing_files_and_directories_are_errors() {
+        let dir = TempDir::new();
+        assert_eq!(DataFile::open(dir.path()).unwrap_err().kind(), ErrorKind::Io);
+        let missing = dir.path().join("none");
+        assert_eq!(DataFile::open(&missing).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn ranges_are_read_and_a_file_that_became_shorter_is_an_error() {
+        let dir = TempDir::new();
+        dir.write("f", b"0123456789");
+        let on_disk = DataFile::open(&dir.path().join("f")).unwrap();
+        let in_memory = DataFile::from_memory(&b"0123456789"[..], "memory");
+        for file in [&on_disk, &in_memory] {
+            assert_eq!((file.len(), file.read(2..5).unwrap()), (10, b"234".to_vec()));
+            assert_eq!(file.read(10..10).unwrap(), b"");
+            for range in [9..11, 0..usize::MAX, 11..12] {
+                assert_eq!(file.read(range).unwrap_err().kind(), ErrorKind::InvalidModel);
+            }
+            let error = file.read_at(8, &mut [0; 4]).unwrap_err();
+            assert!(
+                error.message().contains("4 bytes from byte 8 on, but the file ends at byte 10"),
+                "{error}"
+            );
+        }
+        dir.write("f", b"0123");
+        let error = on_disk.read(2..10).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidModel);
+        assert!(error.message().contains("ends at byte 4"), "{error}");
+    }
+}
