@@ -312,7 +312,7 @@ impl RuntimeArgs {
 /// The model a command works with.
 pub(crate) fn source(model: Option<&PathBuf>, shape: Option<&String>) -> Source {
     match (model, shape) {
-        (Some(dir), _) => Source::Dir(dir.clone()),
+        (Some(dir), _) => Source::Path(dir.clone()),
         (None, Some(name)) => Source::Shape(name.clone()),
         (None, None) => Source::Builtin,
     }

@@ -136,7 +136,19 @@ impl<T: Pod> fmt::Debug for AlignedBuf<T> {
     }
 }
 
-/// Bytes that many buffers share: a mapped file, or one that was read as a whole.
+/// The bytes of numbers, in this machine's order.
+pub(crate) fn bytes_of<T: Pod>(values: &[T]) -> &[u8] {
+    // SAFETY: numbers have no padding, and any alignment is right for bytes.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+/// The bytes of numbers, in this machine's order.
+pub(crate) fn bytes_of_mut<T: Pod>(values: &mut [T]) -> &mut [u8] {
+    // SAFETY: as above; any bytes are numbers, and the borrow is exclusive.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}
+
+/// Bytes that many buffers share, such as a mapped file.
 ///
 /// # Safety
 /// `bytes` must give the same memory every time, also after the value was moved, and it must be initialised and
@@ -144,13 +156,6 @@ impl<T: Pod> fmt::Debug for AlignedBuf<T> {
 pub(crate) unsafe trait SharedBytes: Send + Sync {
     /// All of them.
     fn bytes(&self) -> &[u8];
-}
-
-// SAFETY: the allocation belongs to the buffer, is initialised, and does not move with it.
-unsafe impl SharedBytes for AlignedBuf<u8> {
-    fn bytes(&self) -> &[u8] {
-        self
-    }
 }
 
 /// A read-only array for kernels, 64-byte aligned: memory of its own, or a range of bytes that others use too.
@@ -237,6 +242,21 @@ impl<T: Pod> fmt::Debug for PanelMemory<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // SAFETY: the allocation belongs to the buffer, is initialised, and does not move with it.
+    unsafe impl SharedBytes for AlignedBuf<u8> {
+        fn bytes(&self) -> &[u8] {
+            self
+        }
+    }
+
+    #[test]
+    fn numbers_are_bytes() {
+        let mut numbers = [1_u16, 0x0203];
+        assert_eq!(bytes_of(&numbers), [1_u16.to_ne_bytes(), 0x0203_u16.to_ne_bytes()].as_flattened());
+        bytes_of_mut(&mut numbers)[2..].copy_from_slice(&7_u16.to_ne_bytes());
+        assert_eq!(numbers, [1, 7]);
+    }
 
     #[test]
     fn shared_panels_are_ranges_and_keep_their_owner() {

@@ -34,7 +34,7 @@ fn reference(dir: &Path) -> Reference {
 
 fn load(dir: &Path, weights: WeightType) -> Model {
     let runtime = Runtime::new(&RuntimeOptions::default().threads(2)).unwrap();
-    runtime.load(&Source::Dir(dir.to_owned()), &ModelOptions::default().weights(weights)).unwrap()
+    runtime.load(&Source::Path(dir.to_owned()), &ModelOptions::default().weights(weights)).unwrap()
 }
 
 fn argmax(row: &[f32]) -> u32 {

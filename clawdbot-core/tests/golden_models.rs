@@ -18,7 +18,7 @@ fn stories260k_tells_the_published_story() {
     let Some(dir) = support::shared("real-models/stories260k") else { return };
     let expected = std::fs::read_to_string(dir.join("expected.txt")).unwrap();
     let greedy = GenerateOptions::default().max_tokens(200_u32).temperature(0.0);
-    let source = Source::Dir(dir);
+    let source = Source::Path(dir);
     let told = |weights| load(&source, weights).generate(Vec::new(), &greedy).unwrap().text;
     let text = told(WeightType::F32);
     assert_eq!(text.trim(), expected.trim());

@@ -65,14 +65,14 @@ fn measure(name: &str, source: &Source, tokens: Option<Vec<u32>>) -> Row {
 fn lower_precision_stays_close_to_f32() {
     let mut rows = vec![measure("builtin (stored as int8)", &Source::Builtin, None)];
     if let Some(dir) = support::shared("real-models/stories260k") {
-        rows.push(measure("stories260k", &Source::Dir(dir), None));
+        rows.push(measure("stories260k", &Source::Path(dir), None));
     }
     if let Some(models) = support::shared("conformance/models") {
         for family in ["llama", "llama3_rope", "llama_yarn", "mistral", "qwen2", "qwen3"] {
             let tokens = (0..300_u32).map(|i| 3 + (i * 37 + i * i * 11) % 500).collect();
             rows.push(measure(
                 &format!("{family} (random)"),
-                &Source::Dir(models.join(family)),
+                &Source::Path(models.join(family)),
                 Some(tokens),
             ));
         }

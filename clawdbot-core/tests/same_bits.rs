@@ -20,7 +20,7 @@ fn sources() -> Vec<Source> {
     let shared = ["llama_yarn", "mistral", "qwen2", "qwen3"]
         .iter()
         .filter_map(|name| support::shared(&format!("conformance/models/{name}")));
-    std::iter::once(Source::Builtin).chain(shared.map(|dir: PathBuf| Source::Dir(dir))).collect()
+    std::iter::once(Source::Builtin).chain(shared.map(|dir: PathBuf| Source::Path(dir))).collect()
 }
 
 fn prompt(length: usize, salt: u32) -> Vec<u32> {

@@ -110,7 +110,7 @@ pub(crate) fn split_runtime<'py>(
 pub(crate) fn source(path: Option<PathBuf>, shape: Option<String>) -> PyResult<Source> {
     match (path, shape) {
         (None, None) => Ok(Source::Builtin),
-        (Some(path), None) => Ok(Source::Dir(path)),
+        (Some(path), None) => Ok(Source::Path(path)),
         (None, Some(shape)) => Ok(Source::Shape(shape)),
         (Some(_), Some(_)) => Err(invalid_argument("expected a path or a shape, found both")),
     }

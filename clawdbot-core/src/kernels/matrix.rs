@@ -81,19 +81,19 @@ pub(super) enum Panels {
 
 /// Weights `[n, k]` in panels.
 pub(crate) struct PackedMatrix {
-    n: usize,
-    k: usize,
+    pub(super) n: usize,
+    pub(super) k: usize,
     pub(super) panels: Panels,
 }
 
 /// Elements of the data and of the scales of a packed matrix.
-struct Sizes {
-    data: usize,
-    scales: usize,
+pub(super) struct Sizes {
+    pub(super) data: usize,
+    pub(super) scales: usize,
 }
 
 impl Sizes {
-    fn of(format: ComputeFormat, n: usize, k: usize) -> Result<Self> {
+    pub(super) fn of(format: ComputeFormat, n: usize, k: usize) -> Result<Self> {
         if let ComputeFormat::Int8 { group } = format
             && (group == 0 || !group.is_multiple_of(4) || group > MAX_GROUP)
         {

@@ -18,6 +18,7 @@ mod gemm_int8;
 mod isa;
 mod limits;
 mod matrix;
+mod parts;
 mod quantize;
 pub(crate) mod simd;
 #[cfg(test)]
@@ -27,6 +28,7 @@ mod vector;
 pub(crate) use dispatch::{available, select};
 pub(crate) use gemm::{Epilogue, Lhs, gemm};
 pub(crate) use matrix::{ComputeFormat, PackedMatrix, RowSource};
+pub(crate) use parts::{PanelElement, PanelPart, PanelSource};
 pub(crate) use quantize::QuantizedRows;
 pub(crate) use simd::Simd;
 pub(crate) use vector::exp;

@@ -1,11 +1,14 @@
 //! Stored tensors to packed weights.
 
+use std::sync::Arc;
+
 use super::decoder::{Decoder, DecoderLayer, Linear};
 use super::source::Weights;
 use super::spec::DecoderSpec;
-use super::tensors::{LayerNames, LinearNames, MatrixName, TensorNames};
+use super::tensors::{LayerNames, LinearNames, MatrixName, TensorNames, joined_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{ComputeFormat, KernelSet, PackedMatrix, RowSource};
+use crate::memory::SharedBytes;
 use crate::options::WeightType;
 use crate::threads::ThreadPool;
 
@@ -21,19 +24,16 @@ pub(crate) fn format(weights: WeightType) -> ComputeFormat {
     }
 }
 
-/// Matrices that are packed as one, as rows of the same length one after another.
+/// Rows and columns of every packed matrix.
 pub(crate) fn packed_shapes(spec: &DecoderSpec) -> Vec<(usize, usize)> {
     let names = spec.tensors();
-    let joined = |parts: &[&LinearNames]| (parts.iter().map(|part| part.weight.n).sum(), parts[0].weight.k);
-    let mut shapes = vec![(names.embed_tokens.n, names.embed_tokens.k)];
-    for layer in &names.layers {
-        shapes.push(joined(&[&layer.q, &layer.k, &layer.v]));
-        shapes.push(joined(&[&layer.o]));
-        shapes.push(joined(&[&layer.gate, &layer.up]));
-        shapes.push(joined(&[&layer.down]));
-    }
-    shapes.extend(names.lm_head.iter().map(|head| (head.n, head.k)));
-    shapes
+    let shape = |parts: &Vec<&MatrixName>| (parts.iter().map(|part| part.n).sum(), parts[0].k);
+    names.packed_matrices().iter().map(shape).collect()
+}
+
+/// Weights in all matrices.
+pub(crate) fn weights_in(spec: &DecoderSpec) -> u64 {
+    packed_shapes(spec).iter().map(|&(n, k)| n as u64 * k as u64).sum()
 }
 
 /// Packs weights: what, how, and whom to tell.
@@ -41,6 +41,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) kernels: &'static KernelSet,
     pub(crate) pool: &'a ThreadPool,
     pub(crate) weights: &'a Weights,
+    /// The bytes of a packed file; without them it is read.
+    pub(crate) mapped: Option<Arc<dyn SharedBytes>>,
     pub(crate) format: ComputeFormat,
     /// Called with weights packed and weights in all; false cancels.
     pub(crate) progress: &'a mut dyn FnMut(u64, u64) -> bool,
@@ -55,7 +57,7 @@ impl Builder<'_> {
     /// As the weight files give them; `Cancelled` when `progress` says so.
     pub(crate) fn build(&mut self, spec: DecoderSpec) -> Result<Decoder> {
         let names: TensorNames = spec.tensors();
-        self.total = packed_shapes(&spec).iter().map(|&(n, k)| n as u64 * k as u64).sum();
+        self.total = weights_in(&spec);
         let embedding = self.matrices(&[&names.embed_tokens])?;
         let layers = names.layers.iter().map(|layer| self.layer(layer)).collect::<Result<_>>()?;
         let norm = self.weights.vector(&names.final_norm)?;
@@ -91,18 +93,30 @@ impl Builder<'_> {
         Ok(Linear { weight, bias })
     }
 
-    fn matrices(&mut self, names: &[&MatrixName]) -> Result<PackedMatrix> {
-        let sources = names.iter().map(|name| self.weights.matrix(name)).collect::<Result<Vec<_>>>()?;
-        let sources: Vec<&dyn RowSource> = sources.iter().map(AsRef::as_ref).collect();
-        // A region of its own for each: other models compute in between, and `progress` may do what it likes.
-        let packed = self
-            .pool
-            .region(|region| PackedMatrix::pack(self.kernels, region, self.format, &sources))?
-            .map_err(|error| error.context(&names[0].name))?;
+    /// The matrices as one.
+    pub(crate) fn matrices(&mut self, names: &[&MatrixName]) -> Result<PackedMatrix> {
+        let packed = match self.weights {
+            Weights::Packed(file) => {
+                let (n, k) = (names.iter().map(|name| name.n).sum(), names[0].k);
+                let name = joined_name(names);
+                let mut panels = file.panels(&name, self.mapped.as_ref());
+                PackedMatrix::from_parts(self.format, n, k, &mut panels)?
+            }
+            _ => self.pack(names)?,
+        };
         self.done += names.iter().map(|name| name.n as u64 * name.k as u64).sum::<u64>();
         match (self.progress)(self.done, self.total) {
             true => Ok(packed),
             false => Err(Error::new(ErrorKind::Cancelled, "loading was cancelled")),
         }
+    }
+
+    fn pack(&self, names: &[&MatrixName]) -> Result<PackedMatrix> {
+        let sources = names.iter().map(|name| self.weights.matrix(name)).collect::<Result<Vec<_>>>()?;
+        let sources: Vec<&dyn RowSource> = sources.iter().map(AsRef::as_ref).collect();
+        // A region of its own for each: other models compute in between, and `progress` may do what it likes.
+        self.pool
+            .region(|region| PackedMatrix::pack(self.kernels, region, self.format, &sources))?
+            .map_err(|error| error.context(&names[0].name))
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use super::build::{Builder, format};
 use super::decoder::Decoder;
 use super::plan::{Plan, Sizes};
-use super::source::{Opened, Source, Text};
+use super::source::{Opened, Source, Text, Weights};
 use crate::cache::KvCache;
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -68,12 +68,16 @@ pub struct ModelInfo {
 }
 
 impl Runtime {
-    /// What loading `source` with `options` would cost. Opens and checks the files, but reads no weights.
+    /// What loading `source` with `options` would cost. Opens and checks the files, but reads no weights, unless asked to
+    /// `verify` them.
     ///
     /// # Errors
     /// As [`Runtime::load`], but for the budget.
     pub fn plan(&self, source: &Source, options: &ModelOptions) -> Result<Plan> {
-        Plan::new(self, &Opened::open(source)?, options)
+        options.validate()?;
+        let opened = Opened::open(source)?;
+        opened.verify(options, &mut |_, _| true)?;
+        Plan::new(self, &opened, &opened.resolve(options)?)
     }
 
     /// Loads a model.
@@ -96,13 +100,20 @@ impl Runtime {
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Model> {
         self.pool().check_fork()?;
+        options.validate()?;
         let opened = Opened::open(source)?;
+        let options = &opened.resolve(options)?;
         let plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened.spec, options)?;
         let available = self.budget().reserve(plan.load_bytes, "weights, scratch and a page of KV cache")?;
         drop(available);
         let reservation =
             self.budget().reserve(sizes.weights.saturating_add(sizes.scratch), "weights and scratch")?;
+        opened.verify(options, &mut progress)?;
+        let mapped = match &opened.weights {
+            Weights::Packed(file) if options.mmap => Some(file.map()?),
+            _ => None,
+        };
         let Opened { spec, defaults, weights, unused, text, name, .. } = opened;
         if !unused.is_empty() {
             let first = unused.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
@@ -111,11 +122,19 @@ impl Runtime {
         }
         let shape = Decoder::kv_shape(&spec, options.kv_type());
         let cache = KvCache::new(shape, &Decoder::layer_states(&spec), self.budget())?;
-        let (kernels, format) = (self.kernel_set(), format(options.weights));
+        let (kernels, format) = (self.kernel_set(), format(options.weight_type()));
         let progress = &mut progress;
-        let decoder =
-            Builder { kernels, pool: self.pool(), weights: &weights, format, progress, done: 0, total: 0 }
-                .build(spec)?;
+        let decoder = Builder {
+            kernels,
+            pool: self.pool(),
+            weights: &weights,
+            mapped,
+            format,
+            progress,
+            done: 0,
+            total: 0,
+        }
+        .build(spec)?;
         let spec = &decoder.spec;
         let eos =
             if defaults.eos_token_id.is_empty() { spec.eos.clone() } else { defaults.eos_token_id.clone() };
@@ -174,7 +193,7 @@ pub(crate) fn no_tokenizer() -> Error {
 }
 
 impl Model {
-    /// Loads the model in directory `path` with default options, on a runtime of its own.
+    /// Loads the model in directory or packed file `path` with default options, on a runtime of its own.
     ///
     /// # Errors
     /// As [`Runtime::load`].

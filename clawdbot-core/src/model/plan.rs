@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::build::{format, packed_shapes};
 use super::decoder::Decoder;
 use super::scratch::Scratch;
-use super::source::Opened;
+use super::source::{Opened, Weights};
 use super::spec::DecoderSpec;
 use crate::cache::{KvCache, PAGE_TOKENS};
 use crate::engine::SCORE_ROWS;
@@ -18,7 +18,7 @@ use crate::runtime::{Budget, Runtime};
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Plan {
-    /// Directory or name.
+    /// Directory, file or name.
     pub name: String,
     /// Architecture, as in `config.json`.
     pub architecture: &'static str,
@@ -30,9 +30,11 @@ pub struct Plan {
     pub stored_bytes: u64,
     /// Type of the weights as `config.json` names it.
     pub stored_dtype: Option<String>,
+    /// Whether the model is a packed file, whose weights are used as they are.
+    pub packed: bool,
     /// `int8`, `bf16` or `f32`.
     pub weights: &'static str,
-    /// Packed weights in memory.
+    /// Packed weights in memory; those of a packed file that is mapped count too, though other processes share them.
     pub weights_bytes: u64,
     /// How many of them a forward pass reads: all but an embedding that is not the output head too.
     pub weights_bytes_per_pass: u64,
@@ -74,7 +76,7 @@ impl Sizes {
         }
         let mut weights = spec.vectors_bytes();
         for (n, k) in packed_shapes(spec) {
-            let bytes = PackedMatrix::packed_bytes(format(options.weights), n, k)?;
+            let bytes = PackedMatrix::packed_bytes(format(options.weight_type()), n, k)?;
             weights =
                 weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
         }
@@ -96,7 +98,7 @@ impl Plan {
         let head = names.lm_head.as_ref().map_or(0, |head| head.n as u64 * head.k as u64);
         let looked_up = match &names.lm_head {
             Some(_) => PackedMatrix::packed_bytes(
-                format(options.weights),
+                format(options.weight_type()),
                 names.embed_tokens.n,
                 names.embed_tokens.k,
             )?,
@@ -110,7 +112,8 @@ impl Plan {
             block_parameters: matrices - embedding - head,
             stored_bytes: opened.weights.stored_bytes(),
             stored_dtype: opened.dtype.clone(),
-            weights: options.weights.name(),
+            packed: matches!(opened.weights, Weights::Packed(_)),
+            weights: options.weight_type().name(),
             weights_bytes: sizes.weights,
             weights_bytes_per_pass: sizes.weights - looked_up,
             kv: options.kv_type().name(),

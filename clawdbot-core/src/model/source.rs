@@ -1,26 +1,29 @@
-//! Where a model comes from: a directory, the built-in one, or random weights in a known shape.
+//! Where a model comes from: a directory, a packed file, the built-in one, or random weights in a known shape.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use super::build::format;
 use super::config::{GenerationDefaults, ModelConfig};
+use super::files::ModelFiles;
 use super::registry::parse_spec;
 use super::spec::DecoderSpec;
-use super::tensors::{MatrixName, VectorName, check_tensors};
+use super::tensors::{MatrixName, VectorName, check_packed, check_tensors};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::RowSource;
+use crate::kernels::{ComputeFormat, RowSource};
+use crate::options::{ModelOptions, WeightType};
 use crate::tokenizer::{ChatTemplates, SpecialTokens, Tokenizer};
-use crate::weights::{MatrixFormat, MatrixView, WeightSource, read_small_file};
-
-/// Most bytes of `tokenizer.json` and its companions.
-const MAX_TEXT_BYTES: u64 = 256 << 20;
+use crate::weights::{DataFile, MatrixFormat, MatrixView, PackedFile, WeightSource, quoted};
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// A Hugging Face model directory: `config.json`, safetensors, `tokenizer.json`.
-    Dir(PathBuf),
+    /// A Hugging Face model directory (`config.json`, safetensors, `tokenizer.json`), or a packed model file (see
+    /// [`Runtime::pack`](crate::Runtime::pack)).
+    Path(PathBuf),
     /// The story model that is part of the library.
     Builtin,
     /// Random weights in the shape of a published model (see [`Source::SHAPES`]), made in memory: for measuring speed.
@@ -35,7 +38,7 @@ impl Source {
 
 impl From<&Path> for Source {
     fn from(path: &Path) -> Self {
-        Source::Dir(path.to_owned())
+        Source::Path(path.to_owned())
     }
 }
 
@@ -75,6 +78,7 @@ pub(crate) struct Opened {
     /// Names of tensors in the files that the model does not use.
     pub(crate) unused: Vec<String>,
     pub(crate) text: Option<Text>,
+    pub(crate) files: ModelFiles,
 }
 
 /// What turns text into tokens and back.
@@ -86,6 +90,7 @@ pub(crate) struct Text {
 /// Where tensors come from.
 pub(crate) enum Weights {
     Files(WeightSource),
+    Packed(Arc<PackedFile>),
     Random,
 }
 
@@ -99,68 +104,127 @@ impl Opened {
     /// Opens and checks everything that can be checked without reading the weights.
     pub(crate) fn open(source: &Source) -> Result<Self> {
         match source {
-            Source::Dir(dir) => Self::open_dir(dir),
-            Source::Builtin => Self::open_builtin(),
-            Source::Shape(name) => Self::open_shape(name),
+            Source::Path(path) => {
+                let name = path.display().to_string();
+                if path.is_dir() {
+                    let files = ModelFiles::Dir(path.clone());
+                    return Self::from_files(name, files, || {
+                        Ok(Weights::Files(WeightSource::open_dir(path)?))
+                    });
+                }
+                if !path.exists() {
+                    let message = format!("{name}: expected a model directory or a packed model file");
+                    return Err(Error::new(ErrorKind::NotFound, message).with("path", name));
+                }
+                Self::open_packed(name, PackedFile::open(DataFile::open(path)?)?)
+            }
+            Source::Builtin => {
+                let weights = || {
+                    let file = "builtin/model.safetensors";
+                    Ok(Weights::Files(WeightSource::from_static(builtin!("model.safetensors"), file)?))
+                };
+                Self::from_files("builtin".to_owned(), builtin_files(), weights)
+            }
+            Source::Shape(name) => {
+                let config = shape_config(name)?.to_string().into_bytes();
+                let files = ModelFiles::Memory(name.clone(), vec![("config.json", config.into())]);
+                let parsed = ModelConfig::parse(&files.require("config.json")?, name)?;
+                let spec = parse_spec(&parsed)?;
+                Ok(Opened {
+                    name: name.clone(),
+                    spec,
+                    defaults: GenerationDefaults::default(),
+                    weights: Weights::Random,
+                    dtype: None,
+                    unused: Vec::new(),
+                    text: None,
+                    files,
+                })
+            }
         }
     }
 
-    fn open_dir(dir: &Path) -> Result<Self> {
-        let name = dir.display().to_string();
-        if !dir.is_dir() {
-            let kind = if dir.exists() { ErrorKind::InvalidArgument } else { ErrorKind::NotFound };
-            return Err(Error::new(kind, format!("{name}: expected a model directory")).with("path", name));
-        }
-        let config = ModelConfig::open(&dir.join("config.json"))?;
+    fn open_packed(name: String, file: PackedFile) -> Result<Self> {
+        let file = Arc::new(file);
+        let files = ModelFiles::Packed(Arc::clone(&file));
+        let config = ModelConfig::parse(&files.require("config.json")?, &files.path("config.json"))?;
         let spec = parse_spec(&config)?;
-        let generation = dir.join("generation_config.json");
-        let defaults = match generation.exists() {
-            true => GenerationDefaults::parse(&ModelConfig::open(&generation)?)?,
-            false => GenerationDefaults::default(),
+        let weights = file.info().weights.parse::<WeightType>().map_err(|_| {
+            let found = quoted(&file.info().weights);
+            Error::unsupported_model(format!("{name}: expected int8, bf16 or f32 weights, found {found}"))
+        })?;
+        let group = match format(weights) {
+            ComputeFormat::Int8 { group } => Some(group),
+            ComputeFormat::Bf16 | ComputeFormat::F32 => None,
         };
-        let text = open_text(dir)?;
-        let weights = WeightSource::open_dir(dir)?;
-        Self::checked(name, &config, spec, defaults, weights, text)
+        if file.info().group_size != group {
+            let found = file.info().group_size;
+            let message = format!("{name}: group_size: expected {group:?} for {weights}, found {found:?}");
+            return Err(Error::unsupported_model(message));
+        }
+        check_packed(&spec, &file, format(weights))?;
+        if !file.info().has_tokenizer {
+            let (unused, text, dtype) = (Vec::new(), None, None);
+            let (defaults, weights) = (GenerationDefaults::default(), Weights::Packed(file));
+            return Ok(Opened { name, spec, defaults, weights, dtype, unused, text, files });
+        }
+        Self::from_files(name, files, || Ok(Weights::Packed(file)))
     }
 
-    fn open_builtin() -> Result<Self> {
-        let config = ModelConfig::parse(builtin!("config.json"), "builtin/config.json")?;
-        let generation =
-            ModelConfig::parse(builtin!("generation_config.json"), "builtin/generation_config.json")?;
-        let settings = json_object(builtin!("tokenizer_config.json"), "builtin/tokenizer_config.json")?;
-        let special = SpecialTokens::parse(&settings)?;
-        let text = Text {
-            tokenizer: Tokenizer::from_bytes(builtin!("tokenizer.json"))?,
-            templates: templates(settings.get("chat_template"), &special)?,
+    fn from_files(
+        name: String,
+        files: ModelFiles,
+        weights: impl FnOnce() -> Result<Weights>,
+    ) -> Result<Self> {
+        let config = ModelConfig::parse(&files.require("config.json")?, &files.path("config.json"))?;
+        let spec = parse_spec(&config)?;
+        let generation = "generation_config.json";
+        let defaults = match files.get(generation)? {
+            Some(json) => GenerationDefaults::parse(&ModelConfig::parse(&json, &files.path(generation))?)?,
+            None => GenerationDefaults::default(),
         };
-        let weights = WeightSource::from_static(builtin!("model.safetensors"), "builtin/model.safetensors")?;
-        let defaults = GenerationDefaults::parse(&generation)?;
-        Self::checked("builtin".into(), &config, parse_spec(&config)?, defaults, weights, text)
+        let text = open_text(&files)?;
+        Self::checked(name, &config, spec, defaults, weights()?, text, files)
     }
 
-    fn open_shape(name: &str) -> Result<Self> {
-        let Some(Shape(_, architecture, sizes, tied)) = TABLE.iter().find(|shape| shape.0 == name) else {
-            let message = format!("expected a shape, one of {}; found {name:?}", SHAPE_NAMES.join(", "));
-            return Err(Error::invalid_argument(message).with("found", name));
+    /// Reads all of a packed file and compares it with its checksum, if `options` want that.
+    ///
+    /// # Errors
+    /// As `PackedFile::verify`; `InvalidArgument` for anything but a packed file, which has no checksum.
+    pub(crate) fn verify(
+        &self,
+        options: &ModelOptions,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<()> {
+        match &self.weights {
+            _ if !options.verify => Ok(()),
+            Weights::Packed(file) => file.verify(progress),
+            Weights::Files(_) | Weights::Random => Err(Error::invalid_argument(format!(
+                "option verify: expected a packed model file, which has a checksum, found {}",
+                self.name
+            ))
+            .with("option", "verify")),
+        }
+    }
+
+    /// The options with the weight type decided.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for another type than that of a packed file.
+    pub(crate) fn resolve(&self, options: &ModelOptions) -> Result<ModelOptions> {
+        let Weights::Packed(file) = &self.weights else {
+            let weights = Some(options.weight_type());
+            return Ok(ModelOptions { weights, ..options.clone() });
         };
-        let [hidden, layers, heads, kv_heads, intermediate, vocab, context, head_dim] = sizes;
-        let config = serde_json::json!({
-            "architectures": [architecture], "hidden_size": hidden, "num_hidden_layers": layers,
-            "num_attention_heads": heads, "num_key_value_heads": kv_heads, "intermediate_size": intermediate,
-            "vocab_size": vocab, "max_position_embeddings": context, "head_dim": head_dim,
-            "tie_word_embeddings": tied, "rms_norm_eps": 1e-5, "hidden_act": "silu",
-            "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
-        });
-        let config = ModelConfig::parse(config.to_string().as_bytes(), name)?;
-        Ok(Opened {
-            name: name.to_owned(),
-            spec: parse_spec(&config)?,
-            defaults: GenerationDefaults::default(),
-            weights: Weights::Random,
-            dtype: None,
-            unused: Vec::new(),
-            text: None,
-        })
+        let packed: WeightType = file.info().weights.parse()?;
+        match options.weights {
+            Some(wanted) if wanted != packed => Err(Error::invalid_argument(format!(
+                "option weights: {} is packed as {packed}, found {wanted}; pack the model again for that",
+                self.name
+            ))
+            .with("option", "weights")),
+            _ => Ok(ModelOptions { weights: Some(packed), ..options.clone() }),
+        }
     }
 
     fn checked(
@@ -168,8 +232,9 @@ impl Opened {
         config: &ModelConfig,
         spec: DecoderSpec,
         defaults: GenerationDefaults,
-        weights: WeightSource,
+        weights: Weights,
         text: Text,
+        files: ModelFiles,
     ) -> Result<Self> {
         // A larger vocabulary in the model is padding; a larger one in the tokenizer would index past the embedding.
         let (ids, rows) = (text.tokenizer.id_limit() as usize, spec.vocab_size);
@@ -186,36 +251,62 @@ impl Opened {
                 "{name}: generation_config.json: expected token ids below the vocabulary size {rows}, found {id}"
             )));
         }
-        let unused = check_tensors(&spec, &weights)?;
+        let unused = match &weights {
+            Weights::Files(files) => check_tensors(&spec, files)?,
+            Weights::Packed(_) | Weights::Random => Vec::new(),
+        };
         let dtype = config.dtype()?.map(str::to_owned);
-        let weights = Weights::Files(weights);
-        Ok(Opened { name, spec, defaults, weights, dtype, unused, text: Some(text) })
+        Ok(Opened { name, spec, defaults, weights, dtype, unused, text: Some(text), files })
     }
 }
 
-fn open_text(dir: &Path) -> Result<Text> {
-    let tokenizer = Tokenizer::from_file(dir.join("tokenizer.json"))?;
+/// The configuration of a shape.
+fn shape_config(name: &str) -> Result<serde_json::Value> {
+    let Some(Shape(_, architecture, sizes, tied)) = TABLE.iter().find(|shape| shape.0 == name) else {
+        let message = format!("expected a shape, one of {}; found {name:?}", SHAPE_NAMES.join(", "));
+        return Err(Error::invalid_argument(message).with("found", name));
+    };
+    let [hidden, layers, heads, kv_heads, intermediate, vocab, context, head_dim] = sizes;
+    Ok(serde_json::json!({
+        "architectures": [architecture], "hidden_size": hidden, "num_hidden_layers": layers,
+        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "intermediate_size": intermediate,
+        "vocab_size": vocab, "max_position_embeddings": context, "head_dim": head_dim,
+        "tie_word_embeddings": tied, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+        "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
+    }))
+}
+
+fn builtin_files() -> ModelFiles {
+    let files = vec![
+        ("config.json", Cow::Borrowed(&builtin!("config.json")[..])),
+        ("generation_config.json", Cow::Borrowed(&builtin!("generation_config.json")[..])),
+        ("tokenizer.json", Cow::Borrowed(&builtin!("tokenizer.json")[..])),
+        ("tokenizer_config.json", Cow::Borrowed(&builtin!("tokenizer_config.json")[..])),
+    ];
+    ModelFiles::Memory("builtin".to_owned(), files)
+}
+
+fn open_text(files: &ModelFiles) -> Result<Text> {
+    let tokenizer = Tokenizer::from_bytes(&files.require("tokenizer.json")?)
+        .map_err(|error| error.context(files.path("tokenizer.json")))?;
     let object = |file: &str| -> Result<Option<serde_json::Value>> {
-        let path = dir.join(file);
-        if !path.exists() {
-            return Ok(None);
-        }
-        json_object(&read_small_file(&path, MAX_TEXT_BYTES)?, &path.display().to_string()).map(Some)
+        files.get(file)?.map(|bytes| json_object(&bytes, &files.path(file))).transpose()
     };
     let settings = object("tokenizer_config.json")?.unwrap_or_else(|| serde_json::json!({}));
     let mut special = SpecialTokens::parse(&settings)?;
     if let Some(map) = object("special_tokens_map.json")? {
         special = special.or(SpecialTokens::parse(&map)?);
     }
-    let template = dir.join("chat_template.jinja");
-    let templates = if template.exists() {
-        let bytes = read_small_file(&template, MAX_TEXT_BYTES)?;
-        let source = String::from_utf8(bytes).map_err(|error| {
-            Error::new(ErrorKind::InvalidUtf8, format!("{}: expected UTF-8: {error}", template.display()))
-        })?;
-        templates(Some(&serde_json::Value::String(source)), &special)?
-    } else {
-        templates(settings.get("chat_template"), &special)?
+    let template = "chat_template.jinja";
+    let templates = match files.get(template)? {
+        Some(bytes) => {
+            let source = std::str::from_utf8(&bytes).map_err(|error| {
+                let path = files.path(template);
+                Error::new(ErrorKind::InvalidUtf8, format!("{path}: expected UTF-8: {error}"))
+            })?;
+            templates(Some(&serde_json::Value::from(source)), &special)?
+        }
+        None => templates(settings.get("chat_template"), &special)?,
     };
     Ok(Text { tokenizer, templates })
 }
@@ -238,6 +329,9 @@ impl Weights {
     pub(crate) fn matrix(&self, name: &MatrixName) -> Result<Box<dyn RowSource + '_>> {
         Ok(match self {
             Weights::Files(files) => Box::new(Stored(files.matrix(&name.name, name.n, name.k)?)),
+            Weights::Packed(file) => {
+                return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
+            }
             Weights::Random => Box::new(RandomRows { seed: seed(&name.name), rows: name.n, cols: name.k }),
         })
     }
@@ -246,6 +340,7 @@ impl Weights {
     pub(crate) fn vector(&self, name: &VectorName) -> Result<Vec<f32>> {
         match self {
             Weights::Files(files) => files.vector(&name.name, name.len),
+            Weights::Packed(file) => file.vector(&name.name, name.len),
             Weights::Random if name.name.ends_with(".bias") => Ok(vec![0.0; name.len]),
             Weights::Random => Ok(vec![1.0; name.len]),
         }
@@ -255,6 +350,7 @@ impl Weights {
     pub(crate) fn stored_bytes(&self) -> u64 {
         match self {
             Weights::Files(files) => files.total_bytes(),
+            Weights::Packed(file) => file.len() as u64,
             Weights::Random => 0,
         }
     }

@@ -2,9 +2,11 @@
 
 use std::collections::HashSet;
 
+use super::files::MODEL_FILES;
 use super::spec::DecoderSpec;
 use crate::error::Result;
-use crate::weights::{Dtype, SCALES_SUFFIX, WeightSource};
+use crate::kernels::{ComputeFormat, PackedMatrix};
+use crate::weights::{Dtype, PackedFile, SCALES_SUFFIX, WeightSource};
 
 /// A matrix `[n, k]`: `n` outputs, `k` inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -116,7 +118,26 @@ impl LayerNames {
     }
 }
 
+/// The name of matrices that are packed as one.
+pub(crate) fn joined_name(parts: &[&MatrixName]) -> String {
+    let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
+    names.join("+")
+}
+
 impl TensorNames {
+    /// Every matrix as it is packed, in the order of use: those that read the same input are one, row after row.
+    pub(crate) fn packed_matrices(&self) -> Vec<Vec<&MatrixName>> {
+        let mut packed = vec![vec![&self.embed_tokens]];
+        for layer in &self.layers {
+            packed.push(vec![&layer.q.weight, &layer.k.weight, &layer.v.weight]);
+            packed.push(vec![&layer.o.weight]);
+            packed.push(vec![&layer.gate.weight, &layer.up.weight]);
+            packed.push(vec![&layer.down.weight]);
+        }
+        packed.extend(self.lm_head.iter().map(|head| vec![head]));
+        packed
+    }
+
     /// Every matrix.
     pub(crate) fn matrices(&self) -> impl Iterator<Item = &MatrixName> {
         let layers = self.layers.iter().flat_map(|layer| layer.linears().map(|linear| &linear.weight));
@@ -132,6 +153,22 @@ impl TensorNames {
         });
         layers.chain([&self.final_norm])
     }
+}
+
+/// Checks that `file` has every tensor of `spec` packed as `format`, and no other.
+///
+/// # Errors
+/// As `PackedFile::check`, and `OutOfBudget` for sizes that overflow.
+pub(crate) fn check_packed(spec: &DecoderSpec, file: &PackedFile, format: ComputeFormat) -> Result<()> {
+    let names = spec.tensors();
+    let parts = |parts: Vec<&MatrixName>| {
+        let n = parts.iter().map(|part| part.n).sum();
+        Ok((joined_name(&parts), PackedMatrix::parts(format, n, parts[0].k)?))
+    };
+    let matrices = names.packed_matrices().into_iter().map(parts).collect::<Result<Vec<_>>>()?;
+    let vectors: Vec<(&str, usize)> =
+        names.vectors().map(|vector| (vector.name.as_str(), vector.len)).collect();
+    file.check(&matrices, &vectors, &MODEL_FILES)
 }
 
 /// Checks that `weights` has every tensor of `spec`, of the right shape and of a usable dtype, before anything is

@@ -86,8 +86,8 @@ impl RuntimeOptions {
 options! {
     /// How a model is loaded.
     pub struct ModelOptions {
-        /// What the weights are computed with.
-        weights: WeightType = WeightType::default(),
+        /// What the weights are computed with; `None`: int8, or what a packed model file holds.
+        weights: Option<WeightType> = None,
         /// What the KV cache is kept as.
         kv: KvType = KvType::default(),
         /// Most tokens of a sequence; `None`: what the model was trained for.
@@ -96,10 +96,20 @@ options! {
         prefill_chunk: u32 = 512,
         /// Most sequences of a forward pass; more wait their turn. Changes no result.
         max_batch: u32 = 64,
+        /// Whether a packed model file is mapped: used where it lies, in memory that all processes share. The file must
+        /// not be changed or shortened meanwhile. Otherwise it is read.
+        mmap: bool = true,
+        /// Whether a packed model file is read and compared with its checksum first.
+        verify: bool = false,
     }
 }
 
 impl ModelOptions {
+    /// The weight type, once it is decided.
+    pub(crate) fn weight_type(&self) -> WeightType {
+        self.weights.unwrap_or_default()
+    }
+
     pub(crate) fn validate(&self) -> Result<()> {
         if self.max_context == Some(0) {
             return Err(out_of_range("max_context", "at least 1", 0));
@@ -115,11 +125,28 @@ impl ModelOptions {
 
     /// The KV type with `Auto` decided.
     pub(crate) fn kv_type(&self) -> KvType {
-        match (self.kv, self.weights) {
+        match (self.kv, self.weight_type()) {
             (KvType::Auto, WeightType::F32) => KvType::F32,
             (KvType::Auto, _) => KvType::Bf16,
             (kv, _) => kv,
         }
+    }
+}
+
+options! {
+    /// How a model is packed.
+    pub struct PackOptions {
+        /// What the weights will be computed with.
+        weights: WeightType = WeightType::default(),
+        /// Whether a file that is there already is replaced.
+        overwrite: bool = false,
+    }
+}
+
+impl PackOptions {
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as for every kind of options")]
+    pub(crate) fn validate(&self) -> Result<()> {
+        Ok(())
     }
 }
 

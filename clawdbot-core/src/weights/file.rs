@@ -6,6 +6,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use super::mmap::Mapping;
 use super::safetensors::{Header, MAX_HEADER_BYTES, PREFIX_BYTES};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -56,11 +57,14 @@ impl DataFile {
         self.len
     }
 
-    /// Where it is, if it is on disk.
-    pub(crate) fn path(&self) -> Option<&Path> {
+    /// Maps it.
+    ///
+    /// # Errors
+    /// `Io` when the system refuses; `InvalidArgument` for a file in memory.
+    pub(crate) fn map(&self) -> Result<Mapping> {
         match &self.source {
-            Source::Disk(_, path) => Some(path),
-            Source::Memory(_) => None,
+            Source::Disk(file, path) => Mapping::of(file).map_err(|error| Error::io(path, &error)),
+            Source::Memory(_) => Err(Error::invalid_argument(format!("{}: not on disk", self.name))),
         }
     }
 
@@ -126,6 +130,26 @@ impl DataFile {
             }
         }
         Header::parse(&start, self.len, &self.name)
+    }
+
+    /// The safetensors header as it is written, with its length in front.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn header_bytes(&self) -> Result<Vec<u8>> {
+        let mut prefix = [0; PREFIX_BYTES];
+        self.read_at(0, &mut prefix)?;
+        // `header` checked it; a file that has changed since is refused by `read`.
+        let length = usize::try_from(u64::from_le_bytes(prefix)).unwrap_or(usize::MAX);
+        self.read(0..length.saturating_add(PREFIX_BYTES))
+    }
+
+    /// Its name without the directory.
+    pub(crate) fn file_name(&self) -> std::borrow::Cow<'_, str> {
+        match &self.source {
+            Source::Disk(_, path) => path.file_name().unwrap_or_default().to_string_lossy(),
+            Source::Memory(_) => self.name.as_str().into(),
+        }
     }
 
     /// Tells the system that `range` will be read soon.

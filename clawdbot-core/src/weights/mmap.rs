@@ -5,10 +5,8 @@
 //! load option `mmap = false`.
 #![allow(unsafe_code, reason = "mapping a file is this module's purpose")]
 
-use std::path::Path;
+use std::fs::File;
 
-use super::file::open_regular;
-use crate::error::{Error, Result};
 use crate::memory::SharedBytes;
 
 /// A whole file, mapped read-only.
@@ -16,16 +14,14 @@ use crate::memory::SharedBytes;
 pub(crate) struct Mapping(memmap2::Mmap);
 
 impl Mapping {
-    /// Maps the regular file at `path`.
+    /// Maps `file`, which is open for reading.
     ///
     /// # Errors
-    /// `NotFound` if it does not exist; `Io` if it is not a regular file, cannot be opened or cannot be mapped.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        let file = open_regular(path)?;
+    /// What the system says.
+    pub(super) fn of(file: &File) -> std::io::Result<Self> {
         // SAFETY: the mapping is private to this value and read-only. That nobody changes the file meanwhile is the
         // contract stated at the head of this module; every length is taken from the mapping, not from the file.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|error| Error::io(path, &error))?;
-        Ok(Mapping(map))
+        unsafe { memmap2::Mmap::map(file) }.map(Mapping)
     }
 }
 
@@ -38,7 +34,7 @@ unsafe impl SharedBytes for Mapping {
 
 /// Tells the system that `range` of `file` will be read soon.
 #[cfg(target_os = "linux")]
-pub(super) fn will_need(file: &std::fs::File, range: std::ops::Range<usize>) {
+pub(super) fn will_need(file: &File, range: std::ops::Range<usize>) {
     use std::os::fd::AsRawFd;
     let (Ok(start), Ok(len)) = (range.start.try_into(), range.len().try_into()) else { return };
     // SAFETY: the descriptor is open while `file` lives. A refused advice changes nothing but the speed.

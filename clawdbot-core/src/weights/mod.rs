@@ -4,11 +4,16 @@ mod dtype;
 mod file;
 mod matrix;
 mod mmap;
+mod packed;
+mod packed_writer;
 mod safetensors;
 mod source;
 
 pub(crate) use dtype::{Dtype, FloatType};
+pub(crate) use file::DataFile;
 pub(crate) use matrix::{MatrixFormat, MatrixView};
+pub(crate) use packed::{PackedFile, PackedInfo, hex};
+pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
 pub(crate) use safetensors::quoted;
 pub(crate) use source::{SCALES_SUFFIX, WeightSource, read_small_file};
 

@@ -133,6 +133,11 @@ impl WeightSource {
         self.index.keys().map(String::as_str)
     }
 
+    /// The files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &DataFile> {
+        self.files.iter().map(|file| &file.data)
+    }
+
     /// Size of all tensor data in bytes.
     pub(crate) fn total_bytes(&self) -> u64 {
         let entries = self.index.values().map(|&(file, entry)| &self.files[file].header.tensors[entry]);

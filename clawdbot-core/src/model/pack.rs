@@ -1,0 +1,158 @@
+//! A model to one packed file.
+
+use std::path::Path;
+
+use sha2::{Digest, Sha256};
+
+use super::build::{Builder, format, weights_in};
+use super::files::MODEL_FILES;
+use super::source::{Opened, Source, Weights};
+use super::tensors::{MatrixName, joined_name};
+use crate::error::{Error, Result};
+use crate::kernels::{ComputeFormat, PackedMatrix};
+use crate::options::{PackOptions, WeightType};
+use crate::runtime::Runtime;
+use crate::weights::{Overwrite, PackedInfo, PackedLayout, PackedWriter, hex};
+
+impl Runtime {
+    /// Writes the model `source` to the packed file `target`: weights in the form in which they are computed with,
+    /// tokenizer, chat template and configuration. Loading such a file maps it and takes milliseconds; its pages are
+    /// shared by all processes that use it. The file appears when it is complete. Returns its size in bytes.
+    ///
+    /// # Errors
+    /// As [`Runtime::load`] for the source; `InvalidArgument` if it is packed already, or if `target` exists and may not
+    /// be overwritten; `Io` when the file cannot be written.
+    pub fn pack(&self, source: &Source, target: impl AsRef<Path>, options: &PackOptions) -> Result<u64> {
+        self.pack_with_progress(source, target, options, |_, _| true)
+    }
+
+    /// As [`Runtime::pack`], and calls `progress(weights done, weights in all)` now and then; false cancels.
+    ///
+    /// # Errors
+    /// As [`Runtime::pack`]; `Cancelled`.
+    pub fn pack_with_progress(
+        &self,
+        source: &Source,
+        target: impl AsRef<Path>,
+        options: &PackOptions,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<u64> {
+        self.pool().check_fork()?;
+        let opened = Opened::open(source)?;
+        if let Weights::Packed(file) = &opened.weights {
+            return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
+        }
+        let format = format(options.weights);
+        let names = opened.spec.tensors();
+        // One matrix is in memory at a time.
+        let mut largest = 0;
+        for parts in names.packed_matrices() {
+            let n = parts.iter().map(|part| part.n).sum();
+            largest = largest.max(PackedMatrix::packed_bytes(format, n, parts[0].k)?);
+        }
+        let _reservation = self.budget().reserve(largest, "the largest matrix, packed,")?;
+        let overwrite = if options.overwrite { Overwrite::Replace } else { Overwrite::Refuse };
+        let mut builder = Builder {
+            kernels: self.kernel_set(),
+            pool: self.pool(),
+            weights: &opened.weights,
+            mapped: None,
+            format,
+            progress: &mut progress,
+            done: 0,
+            total: weights_in(&opened.spec),
+        };
+        write(&opened, options.weights, target.as_ref(), overwrite, |writer, parts| {
+            write_matrix(writer, &builder.matrices(parts)?)
+        })
+    }
+}
+
+/// Writes the arrays of a matrix.
+pub(crate) fn write_matrix(writer: &mut PackedWriter, matrix: &PackedMatrix) -> Result<()> {
+    matrix.part_bytes().into_iter().try_for_each(|bytes| writer.write(bytes))
+}
+
+/// Writes a packed file, whose matrices `matrix` is asked to write one after another. Returns its size.
+pub(crate) fn write(
+    opened: &Opened,
+    weights: WeightType,
+    target: &Path,
+    overwrite: Overwrite,
+    mut matrix: impl FnMut(&mut PackedWriter, &[&MatrixName]) -> Result<()>,
+) -> Result<u64> {
+    let format = format(weights);
+    let names = opened.spec.tensors();
+    let mut layout = PackedLayout::default();
+    let mut files = Vec::new();
+    for name in MODEL_FILES {
+        if let Some(bytes) = opened.files.get(name)? {
+            layout.file(name, bytes.len())?;
+            files.push(bytes);
+        }
+    }
+    for parts in names.packed_matrices() {
+        let n = parts.iter().map(|part| part.n).sum();
+        for part in PackedMatrix::parts(format, n, parts[0].k)? {
+            layout.part(&joined_name(&parts), &part)?;
+        }
+    }
+    for vector in names.vectors() {
+        layout.vector(&vector.name, vector.len)?;
+    }
+    let mut sha256 = Sha256::new();
+    opened.fingerprint(&mut sha256)?;
+    let info = PackedInfo {
+        weights: weights.name().to_owned(),
+        group_size: match format {
+            ComputeFormat::Int8 { group } => Some(group),
+            ComputeFormat::Bf16 | ComputeFormat::F32 => None,
+        },
+        source: opened.name.clone(),
+        source_sha256: hex(&sha256.finalize()),
+        stored_bytes: opened.weights.stored_bytes(),
+        has_tokenizer: opened.text.is_some(),
+        written_by: env!("CARGO_PKG_VERSION").to_owned(),
+        data_sha256: String::new(),
+    };
+    let mut writer = PackedWriter::create(target, overwrite, layout, info)?;
+    for bytes in files {
+        writer.write(&bytes)?;
+    }
+    for parts in names.packed_matrices() {
+        matrix(&mut writer, &parts)?;
+    }
+    for vector in names.vectors() {
+        writer.write_floats(&opened.weights.vector(vector)?)?;
+    }
+    writer.finish()
+}
+
+impl Opened {
+    /// Feeds what tells this model from another: names, sizes and safetensors headers of its weight files, and its small
+    /// files as a whole. Not the weights themselves: that would take as long as packing them.
+    pub(crate) fn fingerprint(&self, sha256: &mut Sha256) -> Result<()> {
+        let mut field = |bytes: &[u8]| {
+            sha256.update((bytes.len() as u64).to_le_bytes());
+            sha256.update(bytes);
+        };
+        for name in MODEL_FILES {
+            if let Some(bytes) = self.files.get(name)? {
+                field(name.as_bytes());
+                field(&bytes);
+            }
+        }
+        match &self.weights {
+            Weights::Files(files) => {
+                for file in files.files() {
+                    field(file.file_name().as_bytes());
+                    field(&(file.len() as u64).to_le_bytes());
+                    field(&file.header_bytes()?);
+                }
+            }
+            Weights::Packed(file) => field(file.info().data_sha256.as_bytes()),
+            Weights::Random => field(b"random weights"),
+        }
+        Ok(())
+    }
+}

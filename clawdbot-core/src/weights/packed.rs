@@ -1,0 +1,421 @@
+//! Packed model files: a whole model in one safetensors file, its weights as kernels read them.
+//!
+//! ```text
+//! header     safetensors, padded with spaces so that the data begins at a multiple of 4096
+//!   __metadata__      format=clawdbot-packed, and the rest of `PackedInfo`
+//! data       in this order, without holes; a tensor named `padding.N` keeps what follows it aligned to 64 bytes
+//!   files/NAME        U8    config.json, tokenizer.json, ... as they were
+//!   A+B               I8, BF16 or F32: matrices A and B as one, in the panels of `kernels/matrix.rs`
+//!   A+B.scales        BF16  (int8 only)
+//!   NAME              F32   norms and biases
+//! ```
+//! The file is untrusted. What is checked when: opening it checks the header, the version, and that every tensor that the
+//! model needs is there, of the right type, shape, size and alignment, and no other. The values of codes, scales and
+//! weights are not looked at: any of them are safe to compute with, scales that are not finite end in `NonFinite`, and
+//! reading them all would take as long as the mapping saves. [`PackedFile::verify`] reads everything.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::file::{DataFile, resize};
+use super::safetensors::{Entry, Header, quoted};
+use super::{Dtype, matrix::shape_text};
+use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::{PanelElement, PanelPart, PanelSource};
+use crate::memory::{ALIGNMENT, AlignedBuf, Panel, Pod, SharedBytes, bytes_of_mut};
+
+/// Value of `format` in the metadata.
+pub(super) const FORMAT: &str = "clawdbot-packed";
+/// Version of the layout above and of the panels; other versions are refused.
+pub(super) const FORMAT_VERSION: &str = "1";
+/// In front of the names of the model's small files.
+pub(super) const FILES_PREFIX: &str = "files/";
+/// In front of the numbers of what only keeps the rest aligned.
+pub(super) const PADDING_PREFIX: &str = "padding.";
+/// What a file without a tokenizer says in `tokenizer`.
+pub(super) const NO_TOKENIZER: &str = "none";
+/// Bytes that are read at a time.
+const PIECE: usize = 8 << 20;
+
+/// The metadata of a packed file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PackedInfo {
+    /// Name of the weight type.
+    pub(crate) weights: String,
+    /// Weights that share a scale, for types that have scales.
+    pub(crate) group_size: Option<usize>,
+    /// What it was packed from, for people.
+    pub(crate) source: String,
+    /// SHA-256 of the source's file names, sizes, safetensors headers and small files.
+    pub(crate) source_sha256: String,
+    /// Size of the source's tensors as stored.
+    pub(crate) stored_bytes: u64,
+    /// Whether the model has a tokenizer.
+    pub(crate) has_tokenizer: bool,
+    /// Version of clawdbot that wrote it.
+    pub(crate) written_by: String,
+    /// SHA-256 of everything behind the header.
+    pub(crate) data_sha256: String,
+}
+
+impl PackedInfo {
+    /// The metadata of a file.
+    pub(super) fn to_metadata(&self) -> BTreeMap<String, String> {
+        let tokenizer = if self.has_tokenizer { "tokenizer.json" } else { NO_TOKENIZER };
+        let pairs = [
+            ("format", FORMAT.to_owned()),
+            ("format_version", FORMAT_VERSION.to_owned()),
+            ("weights", self.weights.clone()),
+            ("source", self.source.clone()),
+            ("source_sha256", self.source_sha256.clone()),
+            ("stored_bytes", self.stored_bytes.to_string()),
+            ("tokenizer", tokenizer.to_owned()),
+            ("written_by", self.written_by.clone()),
+            ("data_sha256", self.data_sha256.clone()),
+        ];
+        let group = self.group_size.map(|group| ("group_size", group.to_string()));
+        pairs.into_iter().chain(group).map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
+    fn parse(mut metadata: BTreeMap<String, String>) -> Result<Self> {
+        let mut take = |key: &str| {
+            let missing = || Error::invalid_model(format!("metadata: expected {key}, found none"));
+            metadata.remove(key).ok_or_else(missing)
+        };
+        take("format")?;
+        let version = take("format_version")?;
+        if version != FORMAT_VERSION {
+            return Err(Error::unsupported_model(format!(
+                "metadata format_version: expected {FORMAT_VERSION}, found {}; pack the model again",
+                quoted(&version)
+            )));
+        }
+        let number = |key: &str, text: &str| {
+            text.parse::<u64>().map_err(|_| {
+                Error::invalid_model(format!("metadata {key}: expected a number, found {}", quoted(text)))
+            })
+        };
+        let sha256 = |key: &str, text: String| match text.len() == 64
+            && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+        {
+            true => Ok(text),
+            false => {
+                let found = quoted(&text);
+                Err(Error::invalid_model(format!("metadata {key}: expected 64 hex digits, found {found}")))
+            }
+        };
+        let info = PackedInfo {
+            weights: take("weights")?,
+            source: take("source")?,
+            source_sha256: sha256("source_sha256", take("source_sha256")?)?,
+            stored_bytes: number("stored_bytes", &take("stored_bytes")?)?,
+            has_tokenizer: match take("tokenizer")?.as_str() {
+                "tokenizer.json" => true,
+                NO_TOKENIZER => false,
+                other => {
+                    let message = format!(
+                        "metadata tokenizer: expected tokenizer.json or none, found {}",
+                        quoted(other)
+                    );
+                    return Err(Error::invalid_model(message));
+                }
+            },
+            written_by: take("written_by")?,
+            data_sha256: sha256("data_sha256", take("data_sha256")?)?,
+            group_size: match metadata.remove("group_size") {
+                Some(text) => Some(number("group_size", &text)? as usize),
+                None => None,
+            },
+        };
+        match metadata.keys().next() {
+            Some(key) => Err(Error::invalid_model(format!("metadata: {} is not known", quoted(key)))),
+            None => Ok(info),
+        }
+    }
+}
+
+/// An opened packed file: its header is read and checked, nothing else.
+#[derive(Debug)]
+pub(crate) struct PackedFile {
+    file: DataFile,
+    tensors: Vec<Entry>,
+    /// Name -> tensor.
+    index: HashMap<String, usize>,
+    info: PackedInfo,
+    data_start: usize,
+}
+
+impl PackedFile {
+    /// Opens a packed file.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is some other file, `UnsupportedModel` for another version of the format, `InvalidModel`
+    /// if its header is malformed or does not fit the file.
+    pub(crate) fn open(file: DataFile) -> Result<Self> {
+        let not_packed = |found: &str| {
+            let name = file.name();
+            Error::invalid_argument(format!(
+                "{name}: expected a model directory or a packed model file, found {found}"
+            ))
+            .with("path", name)
+        };
+        // Any safetensors file has a brace behind the length, whose upper bytes are zeros.
+        let start = file.read(0..file.len().min(9))?;
+        if !matches!(start.as_slice(), [.., 0, 0, 0, 0, b'{']) {
+            let found = if start.starts_with(b"GGUF") {
+                "GGUF, which is not supported yet"
+            } else {
+                "a file of another kind"
+            };
+            return Err(not_packed(found));
+        }
+        let Header { tensors, metadata } = file.header()?;
+        if metadata.get("format").map(String::as_str) != Some(FORMAT) {
+            return Err(not_packed(
+                "safetensors that were not packed: give their directory, with config.json and tokenizer.json",
+            ));
+        }
+        let info = PackedInfo::parse(metadata).map_err(|error| error.context(file.name()))?;
+        let data_start = tensors.first().map_or(file.len(), |entry| entry.range.start);
+        let index = tensors.iter().enumerate().map(|(i, entry)| (entry.name.clone(), i)).collect();
+        Ok(PackedFile { file, tensors, index, info, data_start })
+    }
+
+    /// Path, for messages.
+    pub(crate) fn name(&self) -> &str {
+        self.file.name()
+    }
+
+    pub(crate) fn info(&self) -> &PackedInfo {
+        &self.info
+    }
+
+    /// Size of the file in bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.file.len()
+    }
+
+    /// An error about tensor `name`.
+    fn error(&self, name: &str, message: impl std::fmt::Display) -> Error {
+        let file = self.name();
+        Error::invalid_model(format!("{file}: tensor {}: {message}", quoted(name)))
+            .with("file", file)
+            .with("tensor", name)
+    }
+
+    fn entry(&self, name: &str, dtype: Dtype, shape: &[usize]) -> Result<&Entry> {
+        let entry = self.index.get(name).map(|&i| &self.tensors[i]);
+        let entry = entry.ok_or_else(|| self.error(name, "expected it, found none"))?;
+        if entry.dtype != dtype || entry.shape != shape {
+            return Err(self.error(
+                name,
+                format!(
+                    "expected {} {}, found {} {}",
+                    dtype.name(),
+                    shape_text(shape),
+                    entry.dtype.name(),
+                    shape_text(&entry.shape)
+                ),
+            ));
+        }
+        Ok(entry)
+    }
+
+    /// Where the part of matrix `name` is in the file.
+    fn part(&self, name: &str, part: &PanelPart) -> Result<Range<usize>> {
+        let dtype = match part.element {
+            PanelElement::I8 => Dtype::I8,
+            PanelElement::Bf16 => Dtype::BF16,
+            PanelElement::F32 => Dtype::F32,
+        };
+        let name = format!("{name}{}", part.suffix);
+        let range = self.entry(&name, dtype, &part.shape)?.range.clone();
+        if !range.start.is_multiple_of(ALIGNMENT) {
+            let at = range.start;
+            return Err(self
+                .error(&name, format!("expected it at a multiple of {ALIGNMENT} bytes, found it at {at}")));
+        }
+        Ok(range)
+    }
+
+    /// Checks that the file has exactly these matrices (by name and parts), vectors (by name and length), and nothing
+    /// but them, small files and padding.
+    ///
+    /// # Errors
+    /// `InvalidModel` naming the first tensor that is missing, wrong or unknown.
+    pub(crate) fn check(
+        &self,
+        matrices: &[(String, Vec<PanelPart>)],
+        vectors: &[(&str, usize)],
+        files: &[&str],
+    ) -> Result<()> {
+        let mut known = 0;
+        for (name, parts) in matrices {
+            for part in parts {
+                self.part(name, part)?;
+                known += 1;
+            }
+        }
+        for (name, len) in vectors {
+            self.entry(name, Dtype::F32, &[*len])?;
+            known += 1;
+        }
+        let rest = self.tensors.iter().filter(|entry| {
+            let file = entry.name.strip_prefix(FILES_PREFIX);
+            entry.name.starts_with(PADDING_PREFIX) || file.is_some_and(|file| files.contains(&file))
+        });
+        if known + rest.count() == self.tensors.len() {
+            return Ok(());
+        }
+        let expected: std::collections::HashSet<String> = matrices
+            .iter()
+            .flat_map(|(name, parts)| parts.iter().map(move |part| format!("{name}{}", part.suffix)))
+            .chain(vectors.iter().map(|(name, _)| (*name).to_owned()))
+            .chain(files.iter().map(|file| format!("{FILES_PREFIX}{file}")))
+            .collect();
+        let unknown = self
+            .tensors
+            .iter()
+            .find(|entry| !entry.name.starts_with(PADDING_PREFIX) && !expected.contains(&entry.name));
+        match unknown {
+            Some(entry) => Err(self.error(&entry.name, "the model has no such tensor")),
+            None => Err(Error::internal("more tensors than names")),
+        }
+    }
+
+    /// The small file `name` of the model, if there is one.
+    ///
+    /// # Errors
+    /// `InvalidModel` if it is no list of bytes or longer than `limit`, and as [`DataFile::read`].
+    pub(crate) fn model_file(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let name = format!("{FILES_PREFIX}{name}");
+        let Some(&index) = self.index.get(&name) else { return Ok(None) };
+        let entry = &self.tensors[index];
+        if entry.dtype != Dtype::U8 || entry.shape.len() != 1 {
+            let (dtype, shape) = (entry.dtype.name(), shape_text(&entry.shape));
+            return Err(self.error(&name, format!("expected bytes, U8 [length], found {dtype} {shape}")));
+        }
+        if entry.range.len() as u64 > limit {
+            let found = entry.range.len();
+            return Err(self.error(&name, format!("expected at most {limit} bytes, found {found}")));
+        }
+        self.file.read(entry.range.clone()).map(Some)
+    }
+
+    /// The vector `name`, `[len]`.
+    ///
+    /// # Errors
+    /// `InvalidModel` if it is not there, and as [`DataFile::read`].
+    pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        let bytes = self.file.read(self.entry(name, Dtype::F32, &[len])?.range.clone())?;
+        Ok(bytes.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect())
+    }
+
+    /// Maps the file.
+    ///
+    /// # Errors
+    /// `Io` when the system refuses, `InvalidModel` if the file has another length than when it was opened.
+    pub(crate) fn map(&self) -> Result<Arc<dyn SharedBytes>> {
+        let mapping = self.file.map()?;
+        if mapping.bytes().len() != self.file.len() {
+            let (expected, found) = (self.file.len(), mapping.bytes().len());
+            return Err(Error::invalid_model(format!(
+                "{}: expected {expected} bytes, as when it was opened, found {found}",
+                self.name()
+            )));
+        }
+        Ok(Arc::new(mapping))
+    }
+
+    /// The arrays of matrix `name`: ranges of `mapped`, or, without one, read into memory of their own.
+    pub(crate) fn panels<'a>(
+        &'a self,
+        name: &'a str,
+        mapped: Option<&'a Arc<dyn SharedBytes>>,
+    ) -> impl PanelSource + 'a {
+        Panels { file: self, name, mapped }
+    }
+
+    /// Reads all data and compares it with the checksum; codes of int8 weights must be in -127..=127, and their scales
+    /// finite and not negative. `progress` is called with bytes done and bytes in all; false cancels.
+    ///
+    /// # Errors
+    /// `InvalidModel` for data that is not as it was written or cannot be weights; `Cancelled`; as
+    /// [`DataFile::read_at`].
+    pub(crate) fn verify(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<()> {
+        let (mut sha256, mut buffer) = (Sha256::new(), Vec::new());
+        let total = (self.file.len() - self.data_start) as u64;
+        let mut done = 0;
+        for entry in &self.tensors {
+            let mut start = entry.range.start;
+            while start < entry.range.end {
+                let end = entry.range.end.min(start + PIECE);
+                resize(&mut buffer, end - start)?;
+                self.file.read_at(start, &mut buffer)?;
+                sha256.update(&buffer);
+                self.check_values(entry, &buffer)?;
+                done += (end - start) as u64;
+                start = end;
+                if !progress(done, total) {
+                    return Err(Error::new(ErrorKind::Cancelled, "verifying was cancelled"));
+                }
+            }
+        }
+        let found = hex(&sha256.finalize());
+        if found != self.info.data_sha256 {
+            let expected = &self.info.data_sha256;
+            return Err(Error::invalid_model(format!(
+                "{}: the data is not as it was written: expected SHA-256 {expected}, found {found}",
+                self.name()
+            ))
+            .with("expected", expected.clone())
+            .with("found", found));
+        }
+        Ok(())
+    }
+
+    fn check_values(&self, entry: &Entry, bytes: &[u8]) -> Result<()> {
+        let scales = entry.dtype == Dtype::BF16 && entry.name.ends_with(".scales");
+        // The sign bit, or all bits of the exponent.
+        let unusable = |&[low, high]: &[u8; 2]| high >= 0x80 || (high == 0x7f && low >= 0x80);
+        let message = if entry.dtype == Dtype::I8 && bytes.contains(&0x80) {
+            "expected codes in [-127, 127], found -128"
+        } else if scales && bytes.as_chunks().0.iter().any(unusable) {
+            "expected finite scales >= 0, found another"
+        } else {
+            return Ok(());
+        };
+        Err(self.error(&entry.name, message))
+    }
+}
+
+struct Panels<'a> {
+    file: &'a PackedFile,
+    name: &'a str,
+    mapped: Option<&'a Arc<dyn SharedBytes>>,
+}
+
+impl PanelSource for Panels<'_> {
+    fn panel<T: Pod>(&mut self, part: &PanelPart) -> Result<Panel<T>> {
+        let range = self.file.part(self.name, part)?;
+        if let Some(mapped) = self.mapped {
+            return Panel::shared(mapped, range).map_err(|error| error.context(self.file.name()));
+        }
+        let mut buffer = AlignedBuf::<T>::zeroed(part.len())?;
+        self.file.file.read_at(range.start, bytes_of_mut(&mut buffer))?;
+        Ok(buffer.into())
+    }
+}
+
+/// In hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

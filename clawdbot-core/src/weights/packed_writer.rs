@@ -1,0 +1,348 @@
+//! Writes packed model files. A file appears under its name when it is complete, or not at all.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::Dtype;
+use super::packed::{FILES_PREFIX, PADDING_PREFIX, PackedInfo, hex};
+use super::safetensors::PREFIX_BYTES;
+use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::{PanelElement, PanelPart};
+use crate::memory::{ALIGNMENT, bytes_of};
+
+/// The data begins at a multiple of this: a page, or several.
+const DATA_ALIGNMENT: usize = 4096;
+
+/// The tensors of a file, in the order in which they will be written.
+#[derive(Debug, Default)]
+pub(crate) struct PackedLayout {
+    /// Name, JSON, and bytes.
+    tensors: Vec<(String, Value, usize)>,
+    end: usize,
+    paddings: usize,
+}
+
+impl PackedLayout {
+    /// A small file of the model.
+    pub(crate) fn file(&mut self, name: &str, len: usize) -> Result<()> {
+        self.add(format!("{FILES_PREFIX}{name}"), Dtype::U8, &[len], 1)
+    }
+
+    /// An array of matrix `name`.
+    pub(crate) fn part(&mut self, name: &str, part: &PanelPart) -> Result<()> {
+        let dtype = match part.element {
+            PanelElement::I8 => Dtype::I8,
+            PanelElement::Bf16 => Dtype::BF16,
+            PanelElement::F32 => Dtype::F32,
+        };
+        self.add(format!("{name}{}", part.suffix), dtype, &part.shape, ALIGNMENT)
+    }
+
+    /// A norm or a bias.
+    pub(crate) fn vector(&mut self, name: &str, len: usize) -> Result<()> {
+        self.add(name.to_owned(), Dtype::F32, &[len], size_of::<f32>())
+    }
+
+    fn add(&mut self, name: String, dtype: Dtype, shape: &[usize], alignment: usize) -> Result<()> {
+        let padding = self.end.next_multiple_of(alignment) - self.end;
+        if padding > 0 {
+            let name = format!("{PADDING_PREFIX}{}", self.paddings);
+            self.paddings += 1;
+            self.push(name, Dtype::U8, &[padding], padding)?;
+        }
+        let too_large = || Error::new(ErrorKind::OutOfBudget, format!("the size of tensor {name} overflows"));
+        let elements = shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
+        let bytes = elements.and_then(|elements| elements.checked_mul(dtype.bits() as usize / 8));
+        let bytes = bytes.ok_or_else(too_large)?;
+        self.push(name, dtype, shape, bytes)
+    }
+
+    fn push(&mut self, name: String, dtype: Dtype, shape: &[usize], bytes: usize) -> Result<()> {
+        let too_large = || Error::new(ErrorKind::OutOfBudget, "the size of the packed file overflows");
+        let end = self.end.checked_add(bytes).ok_or_else(too_large)?;
+        let entry = json!({"dtype": dtype.name(), "shape": shape, "data_offsets": [self.end, end]});
+        self.tensors.push((name, entry, bytes));
+        self.end = end;
+        Ok(())
+    }
+
+    /// The length of the header, and the header, padded so that the data behind it is aligned.
+    fn header(&self, info: &PackedInfo) -> Result<Vec<u8>> {
+        let mut header = Map::new();
+        header.insert("__metadata__".to_owned(), json!(info.to_metadata()));
+        for (name, entry, _) in &self.tensors {
+            if header.insert(name.clone(), entry.clone()).is_some() {
+                return Err(Error::internal(format!("two tensors are called {name}")));
+            }
+        }
+        let mut json = Value::Object(header).to_string().into_bytes();
+        json.resize((PREFIX_BYTES + json.len()).next_multiple_of(DATA_ALIGNMENT) - PREFIX_BYTES, b' ');
+        Ok([&(json.len() as u64).to_le_bytes(), json.as_slice()].concat())
+    }
+
+    /// Bytes of the file.
+    fn file_len(&self, info: &PackedInfo) -> Result<u64> {
+        Ok(self.header(info)?.len() as u64 + self.end as u64)
+    }
+}
+
+/// A file that is being written, under another name beside its own. Dropping it without `finish` removes it.
+pub(crate) struct PackedWriter {
+    file: File,
+    temporary: Temporary,
+    target: PathBuf,
+    overwrite: Overwrite,
+    layout: PackedLayout,
+    info: PackedInfo,
+    sha256: Sha256,
+    /// The next tensor.
+    next: usize,
+}
+
+/// What happens to a file that has the name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Overwrite {
+    /// It is an error.
+    Refuse,
+    /// It is replaced.
+    Replace,
+}
+
+impl PackedWriter {
+    /// Begins the file `target`. The checksum in `info` is filled in.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if there is a file already that may not be overwritten; `Io`.
+    pub(crate) fn create(
+        target: &Path,
+        overwrite: Overwrite,
+        layout: PackedLayout,
+        info: PackedInfo,
+    ) -> Result<Self> {
+        check_target(target, overwrite)?;
+        // The length of the header does not depend on the checksum's digits.
+        let info = PackedInfo { data_sha256: "0".repeat(64), ..info };
+        let header = layout.header(&info)?;
+        let (temporary, mut file) = Temporary::create(target)?;
+        let io = |error: &std::io::Error| Error::io(&temporary.0, error);
+        file.write_all(&header).map_err(|error| io(&error))?;
+        let (target, sha256) = (target.to_owned(), Sha256::new());
+        Ok(PackedWriter { file, temporary, target, overwrite, layout, info, sha256, next: 0 })
+    }
+
+    /// Writes the next tensor of the layout.
+    ///
+    /// # Errors
+    /// `Io`; `Internal` if `bytes` is not as long as the layout says.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.skip_padding()?;
+        self.append(bytes)
+    }
+
+    /// Writes a norm or a bias.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub(crate) fn write_floats(&mut self, values: &[f32]) -> Result<()> {
+        self.write(bytes_of(values))
+    }
+
+    fn skip_padding(&mut self) -> Result<()> {
+        match self.layout.tensors.get(self.next) {
+            Some((name, _, bytes)) if name.starts_with(PADDING_PREFIX) => {
+                self.append(&[0; ALIGNMENT][..*bytes])
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        match self.layout.tensors.get(self.next) {
+            Some((_, _, expected)) if *expected == bytes.len() => {}
+            other => {
+                let message = format!("the next tensor is {other:?}, found {} bytes", bytes.len());
+                return Err(Error::internal(message));
+            }
+        }
+        self.next += 1;
+        self.sha256.update(bytes);
+        self.file.write_all(bytes).map_err(|error| Error::io(&self.temporary.0, &error))
+    }
+
+    /// Completes the file and gives it its name. Returns its size in bytes.
+    ///
+    /// # Errors
+    /// `Io`; `InvalidArgument` if there is a file of that name by now; `Internal` if tensors are missing.
+    pub(crate) fn finish(mut self) -> Result<u64> {
+        if let Some((name, ..)) = self.layout.tensors.get(self.next) {
+            return Err(Error::internal(format!("tensor {name} was not written")));
+        }
+        self.info.data_sha256 = hex(&std::mem::take(&mut self.sha256).finalize());
+        let header = self.layout.header(&self.info)?;
+        let io = |error: &std::io::Error| Error::io(&self.temporary.0, error);
+        self.file.seek(SeekFrom::Start(0)).map_err(|error| io(&error))?;
+        self.file.write_all(&header).map_err(|error| io(&error))?;
+        self.file.sync_all().map_err(|error| io(&error))?;
+        check_target(&self.target, self.overwrite)?;
+        self.temporary.rename(&self.target)?;
+        self.layout.file_len(&self.info)
+    }
+}
+
+fn check_target(target: &Path, overwrite: Overwrite) -> Result<()> {
+    let name = target.display().to_string();
+    match std::fs::symlink_metadata(target) {
+        Ok(metadata) if metadata.is_dir() => {
+            let message = format!("{name}: expected the name of a file, found a directory");
+            Err(Error::invalid_argument(message).with("path", name))
+        }
+        Ok(_) if overwrite == Overwrite::Refuse => {
+            let message = format!("{name}: expected no file of that name, found one; overwrite replaces it");
+            Err(Error::invalid_argument(message).with("path", name))
+        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(target, &error)),
+        _ => Ok(()),
+    }
+}
+
+/// The path of a file that is removed when dropped.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    /// A new file beside `target`, whose name no other process uses.
+    fn create(target: &Path) -> Result<(Self, File)> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let Some(name) = target.file_name() else {
+            let message = format!("{}: expected the name of a file", target.display());
+            return Err(Error::invalid_argument(message).with("path", target.display().to_string()));
+        };
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let mut temporary = std::ffi::OsString::from(".");
+            temporary.push(name);
+            temporary.push(format!(".{}-{number}.tmp", std::process::id()));
+            let path = target.with_file_name(temporary);
+            match OpenOptions::new().read(true).write(true).create_new(true).open(&path) {
+                Ok(file) => return Ok((Temporary(path), file)),
+                // Left by a process of the same number that was killed.
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(Error::io(&path, &error)),
+            }
+        }
+    }
+
+    /// Renames it and makes the new name last.
+    fn rename(&mut self, target: &Path) -> Result<()> {
+        std::fs::rename(&self.0, target).map_err(|error| Error::io(target, &error))?;
+        self.0 = PathBuf::new();
+        #[cfg(unix)]
+        {
+            let dir = target.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            // The file is whole under either name; a directory that cannot be synced (some network file systems) is
+            // no reason to call it failed.
+            if let Ok(dir) = File::open(dir) {
+                let _ = dir.sync_all();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.0.as_os_str().is_empty() {
+            // What cannot be removed stays; there is nobody to tell.
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::TempDir;
+    use super::*;
+
+    fn info() -> PackedInfo {
+        PackedInfo {
+            weights: "f32".into(),
+            group_size: None,
+            source: "test".into(),
+            source_sha256: "0".repeat(64),
+            stored_bytes: 7,
+            has_tokenizer: false,
+            written_by: "0".into(),
+            data_sha256: String::new(),
+        }
+    }
+
+    fn layout() -> PackedLayout {
+        let mut layout = PackedLayout::default();
+        layout.file("config.json", 3).unwrap();
+        layout.vector("v", 2).unwrap();
+        layout
+    }
+
+    fn names(dir: &TempDir) -> Vec<String> {
+        let entries = std::fs::read_dir(dir.path()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn a_file_appears_when_it_is_complete() {
+        let dir = TempDir::new();
+        let target = dir.path().join("m");
+        let create = |overwrite| PackedWriter::create(&target, overwrite, layout(), info());
+        let mut writer = create(Overwrite::Refuse).unwrap();
+        writer.write(b"{ }").unwrap();
+        assert!(!target.exists());
+        assert_eq!(names(&dir).len(), 1, "a temporary file beside it");
+        drop(writer);
+        assert!(names(&dir).is_empty(), "and nothing is left of it");
+
+        let mut writer = create(Overwrite::Refuse).unwrap();
+        writer.write(b"{ }").unwrap();
+        writer.write_floats(&[1.5, -2.0]).unwrap();
+        let len = writer.finish().unwrap();
+        assert_eq!(names(&dir), ["m"]);
+        let file = super::super::PackedFile::open(super::super::DataFile::open(&target).unwrap()).unwrap();
+        assert_eq!((file.len() as u64, file.info().stored_bytes), (len, 7));
+        assert_eq!(file.model_file("config.json", 10).unwrap().unwrap(), b"{ }");
+        assert_eq!(file.vector("v", 2).unwrap(), [1.5, -2.0]);
+        file.verify(&mut |_, _| true).unwrap();
+
+        assert_eq!(create(Overwrite::Refuse).err().unwrap().kind(), ErrorKind::InvalidArgument);
+        let mut writer = create(Overwrite::Replace).unwrap();
+        writer.write(b"{x}").unwrap();
+        writer.write_floats(&[1.5, -2.0]).unwrap();
+        writer.finish().unwrap();
+        assert_eq!(names(&dir), ["m"]);
+        assert!(std::fs::read(&target).unwrap().windows(3).any(|bytes| bytes == b"{x}"));
+    }
+
+    #[test]
+    fn what_is_not_as_planned_is_an_error() {
+        let dir = TempDir::new();
+        let target = dir.path().join("m");
+        let mut writer = PackedWriter::create(&target, Overwrite::Refuse, layout(), info()).unwrap();
+        assert_eq!(writer.write(b"{").unwrap_err().kind(), ErrorKind::Internal);
+        writer.write(b"{ }").unwrap();
+        assert_eq!(writer.finish().unwrap_err().kind(), ErrorKind::Internal);
+        // Somebody else's file of that name came meanwhile.
+        let mut writer = PackedWriter::create(&target, Overwrite::Refuse, layout(), info()).unwrap();
+        writer.write(b"{ }").unwrap();
+        writer.write_floats(&[1.5, -2.0]).unwrap();
+        dir.write("m", "other");
+        assert_eq!(writer.finish().unwrap_err().kind(), ErrorKind::InvalidArgument);
+        assert_eq!((names(&dir), std::fs::read(&target).unwrap()), (vec!["m".to_owned()], b"other".to_vec()));
+        let nowhere = dir.path().join("none").join("m");
+        let error = PackedWriter::create(&nowhere, Overwrite::Refuse, layout(), info()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        let error = PackedWriter::create(dir.path(), Overwrite::Replace, layout(), info()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+}
