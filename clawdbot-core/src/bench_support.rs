@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::kernels::{
-    ComputeFormat, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, RowSource, available, gemm, select,
+    ComputeFormat, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, ROTATED_GROUPS, RowSource,
+    available, gemm, select,
 };
 use crate::threads::{Region, ThreadPool};
 
@@ -21,7 +22,7 @@ pub enum Format {
 impl Format {
     fn compute(self) -> ComputeFormat {
         match self {
-            Format::Int8(group) => ComputeFormat::Int8 { group },
+            Format::Int8(group) => ComputeFormat::Int8 { group, rotated: ROTATED_GROUPS.contains(&group) },
             Format::Bf16 => ComputeFormat::Bf16,
             Format::F32 => ComputeFormat::F32,
         }
@@ -143,9 +144,9 @@ impl Machine {
         let mut out = vec![0.0; m * n];
         let mut quantized = QuantizedRows::default();
         let mut quantize = 0.0;
-        if let ComputeFormat::Int8 { group } = format {
+        if let ComputeFormat::Int8 { group, rotated } = format {
             quantize = repeat(region.threads(), seconds / 10.0, |_| {
-                quantized.quantize(kernels, region, &x, m, k, group)
+                quantized.quantize(kernels, region, &x, m, k, group, rotated)
             })?;
         }
         let gemm = repeat(region.threads(), seconds, |round| {

@@ -28,7 +28,7 @@ const TASKS_PER_THREAD: usize = 16;
 pub(crate) enum Lhs<'a> {
     /// `[m, k]`, for bf16 and f32 weights.
     F32(&'a [f32]),
-    /// For int8 weights of the same group.
+    /// For int8 weights of the same group, rotated alike.
     Int8(&'a QuantizedRows),
 }
 
@@ -63,9 +63,9 @@ pub(crate) fn gemm(
     let panels = n.div_ceil(LANES);
     let wide = m > NARROW_ROWS;
     match (&rhs.panels, lhs) {
-        (Panels::Int8 { codes, scales, group }, Lhs::Int8(rows)) => {
+        (Panels::Int8 { codes, scales, group, rotated }, Lhs::Int8(rows)) => {
             let (k_blocks, groups) = (k.div_ceil(4), groups(k, *group));
-            let lhs = rows.rows(m, k, *group);
+            let lhs = rows.rows(m, k, *group, *rotated);
             let (codes, scales) = (codes.as_chunks().0, scales.as_chunks().0);
             assert!(codes.len() == panels * k_blocks && scales.len() == panels * groups);
             // A group longer than a slice takes the slow way.

@@ -16,7 +16,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::quantize::groups;
+use super::quantize::{ROTATED_GROUPS, groups};
 use super::simd::LANES;
 use super::{KernelSet, Result};
 use crate::error::{Error, ErrorKind};
@@ -31,8 +31,10 @@ pub(crate) const MAX_GROUP: usize = 1 << 16;
 pub(crate) enum ComputeFormat {
     /// Symmetric int8 per group of `group` weights along k; activations quantized to int8 alike.
     Int8 {
-        /// A multiple of 4, at most [`MAX_GROUP`].
+        /// A multiple of 4, at most [`MAX_GROUP`]; of rotated weights, one of [`ROTATED_GROUPS`].
         group: usize,
+        /// Whether weights and activations are rotated before they are quantized: see `rotate.rs`.
+        rotated: bool,
     },
     /// bf16 weights, f32 activations and sums.
     Bf16,
@@ -74,7 +76,7 @@ pub(crate) trait RowSource: Sync {
 
 /// Panels of one format.
 pub(super) enum Panels {
-    Int8 { codes: Panel<i8>, scales: Panel<u16>, group: usize },
+    Int8 { codes: Panel<i8>, scales: Panel<u16>, group: usize, rotated: bool },
     Bf16(Panel<u16>),
     F32(Panel<f32>),
 }
@@ -94,7 +96,14 @@ pub(super) struct Sizes {
 
 impl Sizes {
     pub(super) fn of(format: ComputeFormat, n: usize, k: usize) -> Result<Self> {
-        if let ComputeFormat::Int8 { group } = format
+        if let ComputeFormat::Int8 { group, rotated: true } = format
+            && !ROTATED_GROUPS.contains(&group)
+        {
+            return Err(Error::invalid_argument(format!(
+                "int8 group of rotated weights: expected one of {ROTATED_GROUPS:?}, found {group}"
+            )));
+        }
+        if let ComputeFormat::Int8 { group, .. } = format
             && (group == 0 || !group.is_multiple_of(4) || group > MAX_GROUP)
         {
             return Err(Error::invalid_argument(format!(
@@ -104,7 +113,7 @@ impl Sizes {
         let sizes = || {
             let columns = n.checked_next_multiple_of(LANES)?;
             let (k_padded, scales) = match format {
-                ComputeFormat::Int8 { group } => {
+                ComputeFormat::Int8 { group, .. } => {
                     (k.checked_next_multiple_of(4)?, columns.checked_mul(groups(k, group))?)
                 }
                 ComputeFormat::Bf16 => (k.checked_next_multiple_of(2)?, 0),
@@ -150,7 +159,7 @@ impl PackedMatrix {
     /// The format.
     pub(crate) fn format(&self) -> ComputeFormat {
         match self.panels {
-            Panels::Int8 { group, .. } => ComputeFormat::Int8 { group },
+            Panels::Int8 { group, rotated, .. } => ComputeFormat::Int8 { group, rotated },
             Panels::Bf16(_) => ComputeFormat::Bf16,
             Panels::F32(_) => ComputeFormat::F32,
         }
@@ -182,11 +191,11 @@ impl PackedMatrix {
         let sizes = Sizes::of(format, n, k)?;
         let rows = Rows { sources, n, k };
         let panels = match format {
-            ComputeFormat::Int8 { group } => {
+            ComputeFormat::Int8 { group, rotated } => {
                 let mut codes = AlignedBuf::zeroed(sizes.data)?;
                 let mut scales = AlignedBuf::zeroed(sizes.scales)?;
-                rows.pack_int8(kernels, region, group, &mut codes, &mut scales)?;
-                Panels::Int8 { codes: codes.into(), scales: scales.into(), group }
+                rows.pack_int8(kernels, region, (group, rotated), &mut codes, &mut scales)?;
+                Panels::Int8 { codes: codes.into(), scales: scales.into(), group, rotated }
             }
             ComputeFormat::Bf16 => {
                 let mut data = AlignedBuf::zeroed(sizes.data)?;
@@ -206,7 +215,7 @@ impl PackedMatrix {
     ///
     /// # Panics
     /// When `row` is not below n or `out` is not k long.
-    pub(crate) fn read_row(&self, row: usize, out: &mut [f32]) {
+    pub(crate) fn read_row(&self, kernels: &KernelSet, row: usize, out: &mut [f32]) {
         assert!(
             row < self.n && out.len() == self.k,
             "row {row} of {}, {} of {} weights",
@@ -216,7 +225,7 @@ impl PackedMatrix {
         );
         let (panel, column) = (row / LANES, row % LANES);
         match &self.panels {
-            Panels::Int8 { codes, scales, group } => {
+            Panels::Int8 { codes, scales, group, rotated } => {
                 let groups = groups(self.k, *group);
                 let codes = &codes.as_chunks::<64>().0[panel * self.k.div_ceil(4)..];
                 let scales = &scales.as_chunks::<LANES>().0[panel * groups..];
@@ -228,6 +237,9 @@ impl PackedMatrix {
                             *out = f32::from(code) * scale;
                         }
                     }
+                }
+                if *rotated {
+                    kernels.rotate(out);
                 }
             }
             Panels::Bf16(data) => {
@@ -292,7 +304,7 @@ impl Rows<'_> {
         &self,
         kernels: &KernelSet,
         region: &Region<'_>,
-        group: usize,
+        (group, rotated): (usize, bool),
         codes: &mut [i8],
         scales: &mut [u16],
     ) -> Result<()> {
@@ -312,10 +324,13 @@ impl Rows<'_> {
                 let first = (task * per_task + panel) * LANES;
                 let columns = self.each_row(first, &mut stored, |column, source, index, stored| {
                     let row_codes = &mut panel_codes[column * blocks * 4..][..self.k];
-                    if source.int8_group() == Some(group) {
+                    if source.int8_group() == Some(group) && !rotated {
                         source.read_int8(index, stored, row_codes, &mut row_scales)?;
                     } else {
                         source.read_row(index, stored, &mut row);
+                        if rotated {
+                            kernels.rotate(&mut row);
+                        }
                         if !kernels.quantize_weights(&row, group, row_codes, &mut row_scales) {
                             let message = format!("row {index} has a weight that is not finite");
                             return Err(Error::invalid_model(message).with("row", index));

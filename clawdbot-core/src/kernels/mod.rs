@@ -20,6 +20,7 @@ mod limits;
 mod matrix;
 mod parts;
 mod quantize;
+mod rotate;
 pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,8 @@ pub(crate) use gemm::{Epilogue, Lhs, gemm};
 pub(crate) use matrix::{ComputeFormat, PackedMatrix, RowSource};
 pub(crate) use parts::{PanelElement, PanelPart, PanelSource};
 pub(crate) use quantize::QuantizedRows;
+#[cfg(feature = "bench-support")]
+pub(crate) use quantize::ROTATED_GROUPS;
 pub(crate) use simd::Simd;
 pub(crate) use vector::exp;
 
@@ -74,6 +77,7 @@ pub(crate) struct KernelSet {
     f32_narrow: Slot<gemm_float::Narrow<f32>>,
     quantize_row: Slot<quantize::QuantizeRow>,
     quantize_weights: Slot<quantize::QuantizeWeights>,
+    rotate: Slot<rotate::Rotate>,
     rms_norm: Slot<vector::RmsNorm>,
     silu_mul: Slot<vector::SiluMul>,
     to_bf16: Slot<vector::ToBf16>,
@@ -112,6 +116,7 @@ macro_rules! kernel_set {
             f32_narrow: slot!($entry, gemm_float::Narrow<f32>),
             quantize_row: slot!($entry, quantize::QuantizeRow),
             quantize_weights: slot!($entry, quantize::QuantizeWeights),
+            rotate: slot!($entry, rotate::Rotate),
             rms_norm: slot!($entry, vector::RmsNorm),
             silu_mul: slot!($entry, vector::SiluMul),
             to_bf16: slot!($entry, vector::ToBf16),

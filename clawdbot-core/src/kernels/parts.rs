@@ -62,7 +62,7 @@ impl PackedMatrix {
         };
         let data = PanelPart { suffix: "", element, shape: vec![panels, k.div_ceil(block), LANES, block] };
         let mut parts = vec![data];
-        if let ComputeFormat::Int8 { group } = format {
+        if let ComputeFormat::Int8 { group, .. } = format {
             let shape = vec![panels, groups(k, group), LANES];
             parts.push(PanelPart { suffix: ".scales", element: PanelElement::Bf16, shape });
         }
@@ -95,10 +95,11 @@ impl PackedMatrix {
     ) -> Result<Self> {
         let parts = Self::parts(format, n, k)?;
         let panels = match format {
-            ComputeFormat::Int8 { group } => Panels::Int8 {
+            ComputeFormat::Int8 { group, rotated } => Panels::Int8 {
                 codes: checked(source, &parts[0])?,
                 scales: checked(source, &parts[1])?,
                 group,
+                rotated,
             },
             ComputeFormat::Bf16 => Panels::Bf16(checked(source, &parts[0])?),
             ComputeFormat::F32 => Panels::F32(checked(source, &parts[0])?),

@@ -1,5 +1,6 @@
 //! Symmetric int8 quantization of rows, in groups along k.
 
+use super::rotate::{ROTATED_BLOCK, rotate, rotate_row};
 use super::simd::LANES;
 use super::{Kernel, KernelSet, Result, Simd};
 use crate::error::{Error, ErrorKind};
@@ -8,6 +9,11 @@ use crate::threads::Region;
 
 /// Rows beyond the last that tiles may read (and ignore).
 const SPARE_ROWS: usize = 15;
+
+/// Groups that rotated rows may be quantized in: parts or multiples of a rotated block.
+pub(crate) const ROTATED_GROUPS: &[usize] = &[16, 32, 64, 128, 256];
+/// The largest of them.
+const MAX_ROTATED_GROUP: usize = 256;
 
 /// Groups of `group` in a row of `k`.
 pub(super) fn groups(k: usize, group: usize) -> usize {
@@ -24,6 +30,7 @@ pub(crate) struct QuantizedRows {
     m: usize,
     k: usize,
     group: usize,
+    rotated: bool,
     /// `[m, stride]`, zeros beyond k.
     codes: AlignedBuf<i8>,
     /// `[m, groups]`.
@@ -43,13 +50,15 @@ pub(super) struct Int8Rows<'a> {
 }
 
 impl QuantizedRows {
-    /// Quantizes `x`, `[m, k]`, in groups of `group` (a multiple of 4).
+    /// Quantizes `x`, `[m, k]`, in groups of `group` (a multiple of 4; one of [`ROTATED_GROUPS`] when the rows are to be
+    /// rotated first).
     ///
     /// # Errors
     /// `OutOfBudget` without memory.
     ///
     /// # Panics
     /// When `x` is not `m * k` long.
+    #[expect(clippy::too_many_arguments, reason = "a matrix by its parts")]
     pub(crate) fn quantize(
         &mut self,
         kernels: &KernelSet,
@@ -58,8 +67,10 @@ impl QuantizedRows {
         m: usize,
         k: usize,
         group: usize,
+        rotated: bool,
     ) -> Result<()> {
         assert_eq!(x.len(), m * k, "x: [{m}, {k}]");
+        assert!(!rotated || ROTATED_GROUPS.contains(&group), "rotated rows in groups of {group}");
         let (stride, groups) = (Self::stride(k), groups(k, group));
         let too_many =
             || Error::new(ErrorKind::OutOfBudget, format!("[{m}, {k}] activations do not fit into memory"));
@@ -69,7 +80,7 @@ impl QuantizedRows {
         self.codes.reserve(rows.checked_mul(stride).ok_or_else(too_many)?)?;
         self.scales.reserve(rows.checked_mul(groups).ok_or_else(too_many)?)?;
         self.starts.reserve(rows.checked_mul(groups).ok_or_else(too_many)?)?;
-        (self.m, self.k, self.group) = (m, k, group);
+        (self.m, self.k, self.group, self.rotated) = (m, k, group, rotated);
         if m * k == 0 {
             return Ok(());
         }
@@ -90,7 +101,8 @@ impl QuantizedRows {
                 };
                 codes[k..].fill(0);
                 let x = &x[row * k..][..k];
-                kernels.quantize_row.call(QuantizeArgs { x, group, codes: &mut codes[..k], scales, starts });
+                let codes = &mut codes[..k];
+                kernels.quantize_row.call(QuantizeArgs { x, group, rotated, codes, scales, starts });
             }
         });
         Ok(())
@@ -104,13 +116,14 @@ impl QuantizedRows {
 
     /// # Panics
     /// When the rows are not `[m, k]` in groups of `group`.
-    pub(super) fn rows(&self, m: usize, k: usize, group: usize) -> Int8Rows<'_> {
+    pub(super) fn rows(&self, m: usize, k: usize, group: usize, rotated: bool) -> Int8Rows<'_> {
         assert!(
-            self.m >= m && self.k == k && self.group == group,
-            "quantized rows: expected [{m}, {k}] by {group}, found [{}, {}] by {}",
+            self.m >= m && self.k == k && self.group == group && self.rotated == rotated,
+            "quantized rows: expected [{m}, {k}] by {group}, found [{}, {}] by {} (rotated: {rotated}, {})",
             self.m,
             self.k,
-            self.group
+            self.group,
+            self.rotated
         );
         Int8Rows { codes: &self.codes, stride: Self::stride(k), scales: &self.scales, starts: &self.starts }
     }
@@ -135,6 +148,7 @@ impl<T> SharedMut<T> {
 pub(super) struct QuantizeArgs<'a> {
     x: &'a [f32],
     group: usize,
+    rotated: bool,
     codes: &'a mut [i8],
     scales: &'a mut [f32],
     starts: &'a mut [i32],
@@ -147,22 +161,84 @@ impl Kernel for QuantizeRow {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, args: QuantizeArgs<'_>) {
-        let QuantizeArgs { x, group, codes, scales, starts } = args;
-        let groups = x.chunks(group).zip(codes.chunks_mut(group));
-        for ((x, codes), (scale, start)) in groups.zip(scales.iter_mut().zip(starts)) {
-            let (amax, poison) = amax(s, x);
-            let inv = 127.0 / amax;
-            let sum = if inv.is_finite() {
-                *scale = amax / 127.0 + poison;
-                to_codes(s, x, Factor::Times(inv), codes)
-            } else {
-                *scale = poison;
-                codes.fill(0);
-                0
-            };
-            *start = sum.wrapping_mul(-128);
+        let QuantizeArgs { x, group, rotated, codes, scales, starts } = args;
+        if group == ROTATED_BLOCK {
+            let groups = x.chunks(group).zip(codes.chunks_mut(group));
+            for ((x, codes), (scale, start)) in groups.zip(scales.iter_mut().zip(starts)) {
+                (*scale, *start) = match (x.as_array(), codes.as_mut_array()) {
+                    (Some(x), Some(codes)) => quantize_block(s, x, rotated, codes),
+                    _ => quantize_group(s, x, codes),
+                };
+            }
+        } else if rotated {
+            // As many elements at a time as hold whole groups and whole blocks.
+            let strip = group.max(ROTATED_BLOCK);
+            let mut buffer = [0.0; MAX_ROTATED_GROUP];
+            let mut results = scales.iter_mut().zip(starts);
+            for (x, codes) in x.chunks(strip).zip(codes.chunks_mut(strip)) {
+                let strip = &mut buffer[..x.len()];
+                strip.copy_from_slice(x);
+                rotate_row(s, strip);
+                for ((x, codes), (scale, start)) in
+                    strip.chunks(group).zip(codes.chunks_mut(group)).zip(&mut results)
+                {
+                    (*scale, *start) = quantize_group(s, x, codes);
+                }
+            }
+        } else {
+            let groups = x.chunks(group).zip(codes.chunks_mut(group));
+            for ((x, codes), (scale, start)) in groups.zip(scales.iter_mut().zip(starts)) {
+                (*scale, *start) = quantize_group(s, x, codes);
+            }
         }
     }
+}
+
+/// Codes of one group of activations; its scale and `-128 * sum(codes)`.
+#[inline(always)]
+fn quantize_group<S: Simd>(s: S, x: &[f32], codes: &mut [i8]) -> (f32, i32) {
+    let (amax, poison) = amax(s, x);
+    let inv = 127.0 / amax;
+    if inv.is_finite() {
+        let sum = to_codes(s, x, Factor::Times(inv), codes);
+        (amax / 127.0 + poison, sum.wrapping_mul(-128))
+    } else {
+        codes.fill(0);
+        (poison, 0)
+    }
+}
+
+/// As [`quantize_group`] for a group that is a rotated block (or could be one), which stays in registers.
+#[inline(always)]
+fn quantize_block<S: Simd>(
+    s: S,
+    x: &[f32; ROTATED_BLOCK],
+    rotated: bool,
+    codes: &mut [i8; ROTATED_BLOCK],
+) -> (f32, i32) {
+    let x = x.as_chunks::<LANES>().0;
+    let mut v = [s.load(&x[0]), s.load(&x[1]), s.load(&x[2]), s.load(&x[3])];
+    if rotated {
+        v = rotate(s, v);
+    }
+    let (mut amax, mut poison) = (s.zero(), s.zero());
+    for v in v {
+        amax = s.max(amax, s.abs(v));
+        poison = s.fma(v, s.zero(), poison);
+    }
+    let (amax, poison) = (s.reduce_max(amax), s.reduce_add(poison));
+    let inv = 127.0 / amax;
+    if !inv.is_finite() {
+        codes.fill(0);
+        return (poison, 0);
+    }
+    let mut sum = s.splat_i32(0);
+    for (v, codes) in v.into_iter().zip(codes.as_chunks_mut::<LANES>().0) {
+        let v = code(s, v, Factor::Times(inv));
+        sum = s.add_i32(sum, v);
+        s.store_i8(v, codes);
+    }
+    (amax / 127.0 + poison, s.reduce_add_i32(sum).wrapping_mul(-128))
 }
 
 /// One row of weights: codes and bf16 scales; whether all weights are finite.

@@ -85,8 +85,8 @@ impl Case {
             let rhs = PackedMatrix::pack(kernels, region, self.format, &[&source]).unwrap();
             let mut quantized = QuantizedRows::default();
             let lhs = match self.format {
-                ComputeFormat::Int8 { group } => {
-                    quantized.quantize(kernels, region, &self.x, self.m, self.k, group).unwrap();
+                ComputeFormat::Int8 { group, rotated } => {
+                    quantized.quantize(kernels, region, &self.x, self.m, self.k, group, rotated).unwrap();
                     Lhs::Int8(&quantized)
                 }
                 _ => Lhs::F32(&self.x),
@@ -114,7 +114,10 @@ impl Case {
         for row in self.x.chunks(self.k) {
             for weights in self.weights.chunks(self.k) {
                 let sum = match self.format {
-                    ComputeFormat::Int8 { group } => naive_int8(row, weights, group),
+                    ComputeFormat::Int8 { group, rotated: false } => naive_int8(row, weights, group),
+                    ComputeFormat::Int8 { group, rotated: true } => {
+                        naive_int8(&rotated(row), &rotated(weights), group)
+                    }
                     ComputeFormat::Bf16 => row
                         .iter()
                         .zip(weights)
@@ -144,6 +147,13 @@ impl Case {
     }
 }
 
+/// By the scalar kernel, which `rotate.rs` tests against the definition.
+fn rotated(row: &[f32]) -> Vec<f32> {
+    let mut row = row.to_vec();
+    select(Some("scalar")).unwrap().rotate(&mut row);
+    row
+}
+
 fn naive_int8(x: &[f32], weights: &[f32], group: usize) -> f32 {
     let mut sum = 0.0_f32;
     for (x, weights) in x.chunks(group).zip(weights.chunks(group)) {
@@ -165,11 +175,13 @@ fn naive_int8(x: &[f32], weights: &[f32], group: usize) -> f32 {
     sum
 }
 
-const FORMATS: [ComputeFormat; 6] = [
-    ComputeFormat::Int8 { group: 4 },
-    ComputeFormat::Int8 { group: 32 },
-    ComputeFormat::Int8 { group: 64 },
-    ComputeFormat::Int8 { group: 128 },
+const FORMATS: [ComputeFormat; 8] = [
+    ComputeFormat::Int8 { group: 4, rotated: false },
+    ComputeFormat::Int8 { group: 64, rotated: true },
+    ComputeFormat::Int8 { group: 128, rotated: true },
+    ComputeFormat::Int8 { group: 32, rotated: false },
+    ComputeFormat::Int8 { group: 64, rotated: false },
+    ComputeFormat::Int8 { group: 128, rotated: false },
     ComputeFormat::Bf16,
     ComputeFormat::F32,
 ];
@@ -192,10 +204,10 @@ fn gemm_on_ragged_shapes() {
 #[test]
 fn gemm_over_several_slices_and_chunks() {
     for (seed, (m, n, k)) in [(130, 50, 1100), (257, 20, 520), (40, 100, 2048)].into_iter().enumerate() {
-        for format in FORMATS
-            .into_iter()
-            .chain([ComputeFormat::Int8 { group: 512 }, ComputeFormat::Int8 { group: 1024 }])
-        {
+        for format in FORMATS.into_iter().chain([
+            ComputeFormat::Int8 { group: 512, rotated: false },
+            ComputeFormat::Int8 { group: 1024, rotated: false },
+        ]) {
             Case::random(seed as u64, m, n, k, format).check(2);
         }
     }
@@ -248,8 +260,8 @@ fn gemm_with_extreme_values() {
         for weights in fills {
             for m in [1, 3, 12] {
                 for format in [
-                    ComputeFormat::Int8 { group: 32 },
-                    ComputeFormat::Int8 { group: 128 },
+                    ComputeFormat::Int8 { group: 32, rotated: false },
+                    ComputeFormat::Int8 { group: 128, rotated: false },
                     ComputeFormat::F32,
                 ] {
                     let case = Case {
@@ -266,8 +278,11 @@ fn gemm_with_extreme_values() {
         }
     }
     // All codes at the ends: the largest sums there are.
-    let case =
-        Case { bias: None, residual: None, ..Case::random(1, 12, 16, k, ComputeFormat::Int8 { group: 128 }) };
+    let case = Case {
+        bias: None,
+        residual: None,
+        ..Case::random(1, 12, 16, k, ComputeFormat::Int8 { group: 128, rotated: false })
+    };
     let case = Case { x: vec![127.0; 12 * k], weights: vec![127.0; 16 * k], ..case };
     for kernels in available() {
         assert!(case.run(kernels, 1).iter().all(|&x| x == 127.0 * 127.0 * 160.0), "{}", kernels.name);
@@ -279,7 +294,7 @@ fn non_finite_activations_show_and_weights_are_refused() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for at in [0, 17, 99] {
             for kernels in available() {
-                let mut case = Case::random(4, 2, 20, 100, ComputeFormat::Int8 { group: 32 });
+                let mut case = Case::random(4, 2, 20, 100, ComputeFormat::Int8 { group: 32, rotated: false });
                 case.x[100 + at] = bad;
                 let out = case.run(kernels, 1);
                 assert!(out[..20].iter().all(|x| x.is_finite()), "{}", kernels.name);
@@ -299,7 +314,9 @@ fn non_finite_activations_show_and_weights_are_refused() {
 fn gemm_of_nothing() {
     let bias = [1.5; 20];
     for kernels in available() {
-        for format in [ComputeFormat::Int8 { group: 32 }, ComputeFormat::Bf16, ComputeFormat::F32] {
+        for format in
+            [ComputeFormat::Int8 { group: 32, rotated: false }, ComputeFormat::Bf16, ComputeFormat::F32]
+        {
             for (m, n, k) in [(0, 20, 8), (3, 0, 8), (3, 20, 0), (12, 20, 0), (0, 0, 0)] {
                 let bias = Some(bias[..n].to_vec());
                 let case = Case { bias, residual: None, ..Case::random(1, m, n, k, format) };
@@ -331,12 +348,17 @@ proptest! {
             prop_assert_eq!((packed.n(), packed.k(), packed.format()), (n, k, format));
             let mut row = vec![f32::NAN; k];
             for (index, weights) in weights.chunks(k).enumerate() {
-                packed.read_row(index, &mut row);
+                packed.read_row(kernels, index, &mut row);
                 for (at, (found, expected)) in row.iter().zip(weights).enumerate() {
                     let bound = match format {
                         ComputeFormat::F32 => 0.0,
                         ComputeFormat::Bf16 => expected.abs() / 256.0,
-                        ComputeFormat::Int8 { group } => {
+                        ComputeFormat::Int8 { rotated: true, .. } => {
+                            let amax = self::rotated(weights).iter().fold(0.0_f32, |a, w| a.max(w.abs()));
+                            // Half a step for each of 64 rotated elements: as a vector, eight halves long.
+                            8.0 * amax / 127.0 * 0.5 * 1.01
+                        }
+                        ComputeFormat::Int8 { group, rotated: false } => {
                             let first = at / group * group;
                             let amax = weights[first..(first + group).min(k)].iter().fold(0.0_f32, |a, w| a.max(w.abs()));
                             // Half a step; the step is up to 1/128 too large.
@@ -391,15 +413,22 @@ fn int8_rows_are_taken_over() {
     let stored = Stored { codes, scales, group, cols };
     let kernels = select(None).unwrap();
     in_region(2, |region| {
-        let same = PackedMatrix::pack(kernels, region, ComputeFormat::Int8 { group }, &[&stored]).unwrap();
-        let other =
-            PackedMatrix::pack(kernels, region, ComputeFormat::Int8 { group: 64 }, &[&stored]).unwrap();
+        let same =
+            PackedMatrix::pack(kernels, region, ComputeFormat::Int8 { group, rotated: false }, &[&stored])
+                .unwrap();
+        let other = PackedMatrix::pack(
+            kernels,
+            region,
+            ComputeFormat::Int8 { group: 64, rotated: false },
+            &[&stored],
+        )
+        .unwrap();
         let (mut expected, mut found) = (vec![0.0; cols], vec![f32::NAN; cols]);
         for row in 0..20 {
             stored.read_row(row, &[], &mut expected);
-            same.read_row(row, &mut found);
+            same.read_row(kernels, row, &mut found);
             assert_eq!(bits(&found), bits(&expected));
-            other.read_row(row, &mut found);
+            other.read_row(kernels, row, &mut found);
             assert!(found.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 0.16));
         }
     });
@@ -407,7 +436,7 @@ fn int8_rows_are_taken_over() {
 
 #[test]
 fn packed_bytes_are_checked() {
-    let int8 = ComputeFormat::Int8 { group: 32 };
+    let int8 = ComputeFormat::Int8 { group: 32, rotated: false };
     assert_eq!(PackedMatrix::packed_bytes(int8, 17, 33).unwrap(), 32 * 36 + 32 * 2 * 2);
     assert_eq!(PackedMatrix::packed_bytes(ComputeFormat::Bf16, 16, 3).unwrap(), 16 * 4 * 2);
     assert_eq!(PackedMatrix::packed_bytes(ComputeFormat::F32, 1, 3).unwrap(), 16 * 3 * 4);
@@ -415,7 +444,8 @@ fn packed_bytes_are_checked() {
         assert_eq!(PackedMatrix::packed_bytes(int8, n, k).unwrap_err().kind(), ErrorKind::OutOfBudget);
     }
     for group in [0, 2, 33, 1 << 20] {
-        let error = PackedMatrix::packed_bytes(ComputeFormat::Int8 { group }, 16, 16).unwrap_err();
+        let error =
+            PackedMatrix::packed_bytes(ComputeFormat::Int8 { group, rotated: false }, 16, 16).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     }
 }

@@ -15,10 +15,10 @@ use crate::threads::ThreadPool;
 /// Weights along k that share a scale in int8. `docs/numerics.md` has the measurements.
 pub(crate) const INT8_GROUP: usize = 64;
 
-/// The compute format of a weight type.
-pub(crate) fn format(weights: WeightType) -> ComputeFormat {
+/// The compute format of a weight type; `rotated` says whether int8 weights are rotated.
+pub(crate) fn format(weights: WeightType, rotated: bool) -> ComputeFormat {
     match weights {
-        WeightType::Int8 => ComputeFormat::Int8 { group: INT8_GROUP },
+        WeightType::Int8 => ComputeFormat::Int8 { group: INT8_GROUP, rotated },
         WeightType::Bf16 => ComputeFormat::Bf16,
         WeightType::F32 => ComputeFormat::F32,
     }

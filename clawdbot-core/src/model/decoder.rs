@@ -125,7 +125,9 @@ impl Decoder {
         let normed = &mut normed[..rows * hidden];
         let head_size = spec.num_attention_heads * spec.head_dim;
 
-        ops.by_rows(x, hidden, |row, out| self.embedding.read_row(batch.tokens[row] as usize, out));
+        ops.by_rows(x, hidden, |row, out| {
+            self.embedding.read_row(ops.kernels, batch.tokens[row] as usize, out);
+        });
         let (cos, sin) = rope[..rows * spec.rope.rotary_dim].split_at_mut(rows * spec.rope.rotary_dim / 2);
         rope_tables(&spec.rope, &batch.positions, cos, sin);
 
@@ -234,8 +236,8 @@ impl Ops<'_> {
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
         let lhs = match weight.format() {
-            ComputeFormat::Int8 { group } => {
-                quantized.quantize(self.kernels, self.region, x, rows, weight.k(), group)?;
+            ComputeFormat::Int8 { group, rotated } => {
+                quantized.quantize(self.kernels, self.region, x, rows, weight.k(), group, rotated)?;
                 Lhs::Int8(quantized)
             }
             ComputeFormat::Bf16 | ComputeFormat::F32 => Lhs::F32(x),

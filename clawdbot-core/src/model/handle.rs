@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::build::{Builder, format};
+use super::build::Builder;
 use super::decoder::Decoder;
 use super::plan::{Plan, Sizes};
 use super::source::{Opened, Source, Text, Weights};
@@ -114,6 +114,7 @@ impl Runtime {
             Weights::Packed(file) if options.mmap => Some(file.map()?),
             _ => None,
         };
+        let format = opened.format(options.weight_type());
         let Opened { spec, defaults, weights, unused, text, name, .. } = opened;
         if !unused.is_empty() {
             let first = unused.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
@@ -122,7 +123,7 @@ impl Runtime {
         }
         let shape = Decoder::kv_shape(&spec, options.kv_type());
         let cache = KvCache::new(shape, &Decoder::layer_states(&spec), self.budget())?;
-        let (kernels, format) = (self.kernel_set(), format(options.weight_type()));
+        let kernels = self.kernel_set();
         let progress = &mut progress;
         let decoder = Builder {
             kernels,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::build::{Builder, format, weights_in};
+use super::build::{Builder, weights_in};
 use super::files::MODEL_FILES;
 use super::source::{Opened, Source, Weights};
 use super::tensors::{MatrixName, joined_name};
@@ -42,7 +42,7 @@ impl Runtime {
         if let Weights::Packed(file) = &opened.weights {
             return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
         }
-        let format = format(options.weights);
+        let format = opened.format(options.weights);
         let names = opened.spec.tensors();
         // One matrix is in memory at a time.
         let mut largest = 0;
@@ -81,7 +81,7 @@ pub(crate) fn write(
     overwrite: Overwrite,
     mut matrix: impl FnMut(&mut PackedWriter, &[&MatrixName]) -> Result<()>,
 ) -> Result<u64> {
-    let format = format(weights);
+    let format = opened.format(weights);
     let names = opened.spec.tensors();
     let mut layout = PackedLayout::default();
     let mut files = Vec::new();
@@ -105,9 +105,10 @@ pub(crate) fn write(
     let info = PackedInfo {
         weights: weights.name().to_owned(),
         group_size: match format {
-            ComputeFormat::Int8 { group } => Some(group),
+            ComputeFormat::Int8 { group, .. } => Some(group),
             ComputeFormat::Bf16 | ComputeFormat::F32 => None,
         },
+        rotated: matches!(format, ComputeFormat::Int8 { rotated: true, .. }),
         source: opened.name.clone(),
         source_sha256: hex(&sha256.finalize()),
         stored_bytes: opened.weights.stored_bytes(),

@@ -76,7 +76,7 @@ impl Sizes {
         }
         let mut weights = spec.vectors_bytes();
         for (n, k) in packed_shapes(spec) {
-            let bytes = PackedMatrix::packed_bytes(format(options.weight_type()), n, k)?;
+            let bytes = PackedMatrix::packed_bytes(format(options.weight_type(), true), n, k)?;
             weights =
                 weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
         }
@@ -98,7 +98,7 @@ impl Plan {
         let head = names.lm_head.as_ref().map_or(0, |head| head.n as u64 * head.k as u64);
         let looked_up = match &names.lm_head {
             Some(_) => PackedMatrix::packed_bytes(
-                format(options.weight_type()),
+                opened.format(options.weight_type()),
                 names.embed_tokens.n,
                 names.embed_tokens.k,
             )?,

@@ -153,8 +153,9 @@ impl Opened {
             let found = quoted(&file.info().weights);
             Error::unsupported_model(format!("{name}: expected int8, bf16 or f32 weights, found {found}"))
         })?;
-        let group = match format(weights) {
-            ComputeFormat::Int8 { group } => Some(group),
+        let format = format(weights, file.info().rotated);
+        let group = match format {
+            ComputeFormat::Int8 { group, .. } => Some(group),
             ComputeFormat::Bf16 | ComputeFormat::F32 => None,
         };
         if file.info().group_size != group {
@@ -162,7 +163,7 @@ impl Opened {
             let message = format!("{name}: group_size: expected {group:?} for {weights}, found {found:?}");
             return Err(Error::unsupported_model(message));
         }
-        check_packed(&spec, &file, format(weights))?;
+        check_packed(&spec, &file, format)?;
         if !file.info().has_tokenizer {
             let (unused, text, dtype) = (Vec::new(), None, None);
             let (defaults, weights) = (GenerationDefaults::default(), Weights::Packed(file));
@@ -185,6 +186,11 @@ impl Opened {
         };
         let text = open_text(&files)?;
         Self::checked(name, &config, spec, defaults, weights()?, text, files)
+    }
+
+    /// What weights of the type are computed as.
+    pub(crate) fn format(&self, weights: WeightType) -> ComputeFormat {
+        format(weights, self.weights.rotated())
     }
 
     /// Reads all of a packed file and compares it with its checksum, if `options` want that.
@@ -325,6 +331,15 @@ fn json_object(bytes: &[u8], file: &str) -> Result<serde_json::Value> {
 }
 
 impl Weights {
+    /// Whether int8 weights of this source are rotated. Those that are stored as int8 are taken over as they are.
+    fn rotated(&self) -> bool {
+        match self {
+            Weights::Files(files) => !files.stores_int8(),
+            Weights::Packed(file) => file.info().rotated,
+            Weights::Random => true,
+        }
+    }
+
     /// The rows of a matrix.
     pub(crate) fn matrix(&self, name: &MatrixName) -> Result<Box<dyn RowSource + '_>> {
         Ok(match self {

@@ -47,6 +47,8 @@ pub(crate) struct PackedInfo {
     pub(crate) weights: String,
     /// Weights that share a scale, for types that have scales.
     pub(crate) group_size: Option<usize>,
+    /// Whether int8 weights are rotated along k, see `docs/numerics.md`.
+    pub(crate) rotated: bool,
     /// What it was packed from, for people.
     pub(crate) source: String,
     /// SHA-256 of the source's file names, sizes, safetensors headers and small files.
@@ -77,7 +79,8 @@ impl PackedInfo {
             ("data_sha256", self.data_sha256.clone()),
         ];
         let group = self.group_size.map(|group| ("group_size", group.to_string()));
-        pairs.into_iter().chain(group).map(|(key, value)| (key.to_owned(), value)).collect()
+        let rotated = self.rotated.then(|| ("rotated", "true".to_owned()));
+        pairs.into_iter().chain(group).chain(rotated).map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
     fn parse(mut metadata: BTreeMap<String, String>) -> Result<Self> {
@@ -125,6 +128,15 @@ impl PackedInfo {
             },
             written_by: take("written_by")?,
             data_sha256: sha256("data_sha256", take("data_sha256")?)?,
+            rotated: match metadata.remove("rotated").as_deref() {
+                Some("true") => true,
+                None => false,
+                Some(other) => {
+                    let message =
+                        format!("metadata rotated: expected true or nothing, found {}", quoted(other));
+                    return Err(Error::invalid_model(message));
+                }
+            },
             group_size: match metadata.remove("group_size") {
                 Some(text) => Some(number("group_size", &text)? as usize),
                 None => None,

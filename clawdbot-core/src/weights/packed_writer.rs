@@ -271,6 +271,7 @@ mod tests {
         PackedInfo {
             weights: "f32".into(),
             group_size: None,
+            rotated: false,
             source: "test".into(),
             source_sha256: "0".repeat(64),
             stored_bytes: 7,

@@ -214,6 +214,13 @@ impl WeightSource {
         Ok(tensor)
     }
 
+    /// Whether weights are stored as int8 codes with scales.
+    pub(crate) fn stores_int8(&self) -> bool {
+        self.files
+            .iter()
+            .any(|file| file.header.metadata.get("format").is_some_and(|format| format == INT8_FORMAT))
+    }
+
     fn int8(&self, codes: &TensorView<'_>, n: usize, k: usize) -> Result<Int8Scales> {
         let (file, _) = self.index[codes.name];
         let metadata = &self.files[file].header.metadata;

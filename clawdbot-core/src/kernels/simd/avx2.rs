@@ -129,6 +129,31 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn butterfly<const STRIDE: usize>(self, v: Self::F32) -> Self::F32 {
+        if STRIDE == 8 {
+            return [self.add(v, [v[1], v[0]])[0], self.sub(v, [v[1], v[0]])[0]];
+        }
+        isa! {
+            let mut out = v;
+            for half in 0..2 {
+                let v = v[half];
+                let swapped = match STRIDE {
+                    1 => _mm256_permute_ps::<0b10_11_00_01>(v),
+                    2 => _mm256_permute_ps::<0b01_00_11_10>(v),
+                    _ => _mm256_permute2f128_ps::<1>(v, v),
+                };
+                let (sum, difference) = (_mm256_add_ps(v, swapped), _mm256_sub_ps(swapped, v));
+                out[half] = match STRIDE {
+                    1 => _mm256_blend_ps::<0b1010_1010>(sum, difference),
+                    2 => _mm256_blend_ps::<0b1100_1100>(sum, difference),
+                    _ => _mm256_blend_ps::<0b1111_0000>(sum, difference),
+                };
+            }
+            out
+        }
+    }
+
+    #[inline(always)]
     fn round_to_i32(self, v: Self::F32) -> Self::I32 {
         // With the rounding of MXCSR, which Rust requires to be nearest-even.
         both!(_mm256_cvtps_epi32(v))

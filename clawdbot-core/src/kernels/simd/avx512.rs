@@ -120,6 +120,19 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn butterfly<const STRIDE: usize>(self, v: __m512) -> __m512 {
+        isa! {
+            let (swapped, differences) = match STRIDE {
+                1 => (_mm512_permute_ps::<0b10_11_00_01>(v), 0xaaaa),
+                2 => (_mm512_permute_ps::<0b01_00_11_10>(v), 0xcccc),
+                4 => (_mm512_shuffle_f32x4::<0b10_11_00_01>(v, v), 0xf0f0),
+                _ => (_mm512_shuffle_f32x4::<0b01_00_11_10>(v, v), 0xff00),
+            };
+            _mm512_mask_sub_ps(_mm512_add_ps(v, swapped), differences, swapped, v)
+        }
+    }
+
+    #[inline(always)]
     fn round_to_i32(self, v: __m512) -> __m512i {
         // With the rounding of MXCSR, which Rust requires to be nearest-even.
         isa!(_mm512_cvtps_epi32(v))

@@ -85,6 +85,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Maximum of the lanes, in the order of [`Simd::reduce_add`], with the NaN rule of [`Simd::max`].
     fn reduce_max(self, v: Self::F32) -> f32;
 
+    /// One step of a Walsh-Hadamard transform: lanes `i` and `i + STRIDE` (`i & STRIDE == 0`) become their sum and their
+    /// difference. `STRIDE` is 1, 2, 4 or 8.
+    fn butterfly<const STRIDE: usize>(self, v: Self::F32) -> Self::F32;
+
     /// To the nearest integer, ties to even. Outside of the i32 range (and for NaN) the result is unspecified.
     fn round_to_i32(self, v: Self::F32) -> Self::I32;
     /// To the nearest f32, ties to even.

@@ -187,6 +187,31 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn butterfly<const STRIDE: usize>(self, v: Self::F32) -> Self::F32 {
+        isa! {
+            match STRIDE {
+                8 => [vaddq_f32(v[0], v[2]), vaddq_f32(v[1], v[3]), vsubq_f32(v[0], v[2]), vsubq_f32(v[1], v[3])],
+                4 => [vaddq_f32(v[0], v[1]), vsubq_f32(v[0], v[1]), vaddq_f32(v[2], v[3]), vsubq_f32(v[2], v[3])],
+                _ => {
+                    let mut out = v;
+                    for quarter in 0..4 {
+                        let v = v[quarter];
+                        let swapped = if STRIDE == 2 { vextq_f32::<2>(v, v) } else { vrev64q_f32(v) };
+                        let (sum, difference) = (vaddq_f32(v, swapped), vsubq_f32(swapped, v));
+                        // Sums in the lower half of each pair (of pairs), differences in the upper.
+                        out[quarter] = if STRIDE == 2 {
+                            vcombine_f32(vget_low_f32(sum), vget_high_f32(difference))
+                        } else {
+                            vtrn1q_f32(sum, vrev64q_f32(difference))
+                        };
+                    }
+                    out
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
     fn round_to_i32(self, v: Self::F32) -> Self::I32 {
         each!(vcvtnq_s32_f32(v))
     }

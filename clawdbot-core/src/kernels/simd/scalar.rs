@@ -121,6 +121,16 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn butterfly<const STRIDE: usize>(self, v: Self::F32) -> Self::F32 {
+        let mut out = v;
+        for (i, out) in out.iter_mut().enumerate() {
+            let other = v[i ^ STRIDE];
+            *out = if i & STRIDE == 0 { v[i] + other } else { other - v[i] };
+        }
+        out
+    }
+
+    #[inline(always)]
     fn round_to_i32(self, v: Self::F32) -> Self::I32 {
         map(v, |x| x.round_ties_even() as i32)
     }
