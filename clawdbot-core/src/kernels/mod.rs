@@ -19,6 +19,7 @@ mod isa;
 mod limits;
 mod matrix;
 mod quantize;
+mod rope;
 pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
@@ -28,8 +29,8 @@ pub(crate) use dispatch::{available, select};
 pub(crate) use gemm::{Epilogue, Lhs, gemm};
 pub(crate) use matrix::{ComputeFormat, PackedMatrix, RowSource};
 pub(crate) use quantize::QuantizedRows;
+pub(crate) use rope::RotateArgs;
 pub(crate) use simd::Simd;
-pub(crate) use vector::exp;
 
 use crate::error::Result;
 
@@ -77,8 +78,15 @@ pub(crate) struct KernelSet {
     to_bf16: Slot<vector::ToBf16>,
     #[cfg(any(test, feature = "bench-support"))]
     exp: Slot<vector::Exp>,
-    attention_f32: Slot<attention::Attention<f32>>,
-    attention_bf16: Slot<attention::Attention<u16>>,
+    rotate_heads: Slot<rope::RotateHeads>,
+    attend_f32: Slot<attention::AttendF32>,
+    attend_bf16: Slot<attention::AttendBf16>,
+    attend_int8: Slot<attention::AttendInt8>,
+    merge_attention: Slot<attention::Merge>,
+    finish_attention: Slot<attention::Finish>,
+    write_f32: Slot<attention::WriteF32>,
+    write_bf16: Slot<attention::WriteBf16>,
+    write_int8: Slot<attention::WriteInt8>,
     read: Slot<limits::Read>,
     dots: Slot<limits::Dots>,
     fmas: Slot<limits::Fmas>,
@@ -115,8 +123,15 @@ macro_rules! kernel_set {
             to_bf16: slot!($entry, vector::ToBf16),
             #[cfg(any(test, feature = "bench-support"))]
             exp: slot!($entry, vector::Exp),
-            attention_f32: slot!($entry, attention::Attention<f32>),
-            attention_bf16: slot!($entry, attention::Attention<u16>),
+            rotate_heads: slot!($entry, rope::RotateHeads),
+            attend_f32: slot!($entry, attention::AttendF32),
+            attend_bf16: slot!($entry, attention::AttendBf16),
+            attend_int8: slot!($entry, attention::AttendInt8),
+            merge_attention: slot!($entry, attention::Merge),
+            finish_attention: slot!($entry, attention::Finish),
+            write_f32: slot!($entry, attention::WriteF32),
+            write_bf16: slot!($entry, attention::WriteBf16),
+            write_int8: slot!($entry, attention::WriteInt8),
             read: slot!($entry, limits::Read),
             dots: slot!($entry, limits::Dots),
             fmas: slot!($entry, limits::Fmas),

@@ -206,7 +206,7 @@ impl KernelSet {
 
 /// `max |x|`, and 0.0 if all of `x` is finite, NaN otherwise.
 #[inline(always)]
-fn amax<S: Simd>(s: S, x: &[f32]) -> (f32, f32) {
+pub(super) fn amax<S: Simd>(s: S, x: &[f32]) -> (f32, f32) {
     let (mut amax, mut poison) = (s.zero(), s.zero());
     let (chunks, tail) = x.as_chunks::<LANES>();
     for chunk in chunks {
@@ -223,14 +223,14 @@ fn amax<S: Simd>(s: S, x: &[f32]) -> (f32, f32) {
 }
 
 #[derive(Clone, Copy)]
-enum Factor {
+pub(super) enum Factor {
     Times(f32),
     Over(f32),
 }
 
 /// The codes of one group and their sum.
 #[inline(always)]
-fn to_codes<S: Simd>(s: S, x: &[f32], factor: Factor, codes: &mut [i8]) -> i32 {
+pub(super) fn to_codes<S: Simd>(s: S, x: &[f32], factor: Factor, codes: &mut [i8]) -> i32 {
     let mut sum = s.splat_i32(0);
     let (chunks, tail) = x.as_chunks::<LANES>();
     let (code_chunks, code_tail) = codes.as_chunks_mut::<LANES>();

@@ -98,7 +98,7 @@ impl Runtime {
         self.pool().check_fork()?;
         let opened = Opened::open(source)?;
         let plan = Plan::new(self, &opened, options)?;
-        let sizes = Sizes::of(&opened.spec, options)?;
+        let sizes = Sizes::of(&opened.spec, options, self.threads())?;
         let available = self.budget().reserve(plan.load_bytes, "weights, scratch and a page of KV cache")?;
         drop(available);
         let reservation =
