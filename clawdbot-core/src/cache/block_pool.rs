@@ -12,6 +12,7 @@ pub(crate) struct PageId(u32);
 /// Elements of a page in the pool's type.
 #[derive(Debug)]
 pub(crate) enum PageData {
+    Int8 { codes: AlignedBuf<i8>, scales: AlignedBuf<f32> },
     Bf16(AlignedBuf<u16>),
     F32(AlignedBuf<f32>),
 }
@@ -25,7 +26,8 @@ struct Page {
 /// A pool of equal pages.
 #[derive(Debug)]
 pub(crate) struct BlockPool {
-    elements: usize,
+    /// Elements and scales of a page.
+    len: (usize, usize),
     page_bytes: u64,
     kv_type: KvType,
     budget: Budget,
@@ -36,10 +38,10 @@ pub(crate) struct BlockPool {
 }
 
 impl BlockPool {
-    pub(crate) fn new(elements: usize, page_bytes: u64, kv_type: KvType, budget: &Budget) -> Self {
+    pub(crate) fn new(len: (usize, usize), page_bytes: u64, kv_type: KvType, budget: &Budget) -> Self {
         let budget = budget.clone();
         BlockPool {
-            elements,
+            len,
             page_bytes,
             kv_type,
             budget,
@@ -70,8 +72,12 @@ impl BlockPool {
         }
         let reservation = self.budget.reserve(self.page_bytes, "a page of the KV cache")?;
         let data = match self.kv_type {
-            KvType::F32 => PageData::F32(AlignedBuf::zeroed(self.elements)?),
-            KvType::Bf16 | KvType::Auto => PageData::Bf16(AlignedBuf::zeroed(self.elements)?),
+            KvType::F32 => PageData::F32(AlignedBuf::zeroed(self.len.0)?),
+            KvType::Bf16 | KvType::Auto => PageData::Bf16(AlignedBuf::zeroed(self.len.0)?),
+            KvType::Int8 => PageData::Int8 {
+                codes: AlignedBuf::zeroed(self.len.0)?,
+                scales: AlignedBuf::zeroed(self.len.1)?,
+            },
         };
         let page = Some(Page { data, _reservation: reservation });
         Ok(match self.empty_slots.pop() {

@@ -7,10 +7,10 @@
 //! A page holds `PAGE_TOKENS` consecutive positions of one sequence, aligned to absolute positions, for all layers
 //! of its group:
 //! ```text
-//! page:  [layer of group][kv head] { K: [PAGE_TOKENS / 16][head_dim][16 tokens]   16 keys side by side per dimension
-//!                                    V: [PAGE_TOKENS][head_dim rounded up to 16] }
+//! page:  [layer of group][kv head] { K, V }
 //! ```
-//! K is stored in columns of 16 keys, so that scores of 16 keys are one vector and need no horizontal sums.
+//! What K and V look like inside is the business of `kernels::attention`: 16 keys lie side by side, so that scores of 16
+//! keys are one vector and need no horizontal sums.
 
 mod block_pool;
 
@@ -24,6 +24,8 @@ use crate::runtime::Budget;
 pub(crate) const PAGE_TOKENS: usize = 64;
 /// Lanes of a vector: keys side by side in a K panel.
 pub(crate) const LANES: usize = 16;
+/// Dimensions of a key that share a scale, in an int8 page.
+pub(crate) const KEY_GROUP: usize = 64;
 
 /// What a layer keeps per sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,26 +51,35 @@ impl KvShape {
         self.head_dim.next_multiple_of(LANES)
     }
 
-    /// Elements of the K part of one head of a page.
-    pub(crate) fn key_elements(&self) -> usize {
-        PAGE_TOKENS * self.head_dim
-    }
-
     /// Elements of one head of a page, K and V.
     pub(crate) fn head_elements(&self) -> usize {
-        self.key_elements() + PAGE_TOKENS * self.value_stride()
+        let key = match self.kv_type {
+            KvType::Int8 => self.head_dim.next_multiple_of(4),
+            KvType::F32 | KvType::Bf16 | KvType::Auto => self.head_dim,
+        };
+        PAGE_TOKENS * (key + self.value_stride())
+    }
+
+    /// Scales of one head of a page, K and V.
+    pub(crate) fn head_scales(&self) -> usize {
+        match self.kv_type {
+            KvType::Int8 => PAGE_TOKENS * (self.head_dim.div_ceil(KEY_GROUP) + 1),
+            KvType::F32 | KvType::Bf16 | KvType::Auto => 0,
+        }
     }
 
     fn element_bytes(&self) -> usize {
         match self.kv_type {
             KvType::F32 => 4,
             KvType::Bf16 | KvType::Auto => 2,
+            KvType::Int8 => 1,
         }
     }
 
-    /// Elements of one layer of a page.
-    pub(crate) fn layer_elements(&self) -> usize {
-        self.kv_heads * self.head_elements()
+    /// Elements and scales of one page of a group of `layers` layers.
+    fn page_len(&self, layers: usize) -> (usize, usize) {
+        let heads = layers * self.kv_heads;
+        (heads * self.head_elements(), heads * self.head_scales())
     }
 
     /// Bytes of one page of a group of `layers` layers.
@@ -76,9 +87,10 @@ impl KvShape {
     /// # Errors
     /// `InvalidModel` when the product overflows.
     pub(crate) fn page_bytes(&self, layers: usize) -> Result<u64> {
-        let elements = self.kv_heads.checked_mul(self.head_dim.saturating_add(self.value_stride()));
-        elements
-            .and_then(|n| n.checked_mul(PAGE_TOKENS * self.element_bytes()))
+        // A head has at most 2^16 dimensions.
+        let head = self.head_elements() * self.element_bytes() + 4 * self.head_scales();
+        self.kv_heads
+            .checked_mul(head)
             .and_then(|n| n.checked_mul(layers))
             .map(|n| n as u64)
             .ok_or_else(|| Error::invalid_model("the KV cache of one page exceeds the address space"))
@@ -112,9 +124,9 @@ impl PageTables {
         self.0.iter().flatten().any(Option::is_some)
     }
 
-    /// Table of the group that `layer` belongs to.
-    pub(crate) fn of_layer(&self, cache: &KvCache, layer: usize) -> &[Option<PageId>] {
-        self.0.get(cache.layers[layer].0).map_or(&[], Vec::as_slice)
+    /// Table of a group.
+    pub(crate) fn of_group(&self, group: usize) -> &[Option<PageId>] {
+        self.0.get(group).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -133,10 +145,7 @@ impl KvCache {
         }
         let groups = kinds.into_iter().map(|(state, count)| {
             let bytes = shape.page_bytes(count)?;
-            Ok(Group {
-                state,
-                pool: BlockPool::new(shape.layer_elements() * count, bytes, shape.kv_type, budget),
-            })
+            Ok(Group { state, pool: BlockPool::new(shape.page_len(count), bytes, shape.kv_type, budget) })
         });
         Ok(KvCache { shape, groups: groups.collect::<Result<_>>()?, layers })
     }
@@ -151,22 +160,26 @@ impl KvCache {
         self.groups.iter().map(|group| group.pool.page_bytes()).sum::<u64>() / PAGE_TOKENS as u64
     }
 
-    /// The pool of `layer`'s group and the element range of the layer in each page.
-    pub(crate) fn layer(&self, layer: usize) -> (&BlockPool, std::ops::Range<usize>) {
+    /// The pool of `layer`'s group and the layer's index inside its pages.
+    pub(crate) fn layer(&self, layer: usize) -> (&BlockPool, usize) {
         let (group, index) = self.layers[layer];
-        (&self.groups[group].pool, self.range(index))
+        (&self.groups[group].pool, index)
     }
 
     /// As [`KvCache::layer`], for writing.
-    pub(crate) fn layer_mut(&mut self, layer: usize) -> (&mut BlockPool, std::ops::Range<usize>) {
+    pub(crate) fn layer_mut(&mut self, layer: usize) -> (&mut BlockPool, usize) {
         let (group, index) = self.layers[layer];
-        let range = self.range(index);
-        (&mut self.groups[group].pool, range)
+        (&mut self.groups[group].pool, index)
     }
 
-    fn range(&self, index: usize) -> std::ops::Range<usize> {
-        let elements = self.shape.layer_elements();
-        index * elements..(index + 1) * elements
+    /// Index of the group that `layer` belongs to, below [`KvCache::groups`].
+    pub(crate) fn group_of(&self, layer: usize) -> usize {
+        self.layers[layer].0
+    }
+
+    /// Number of groups.
+    pub(crate) fn groups(&self) -> usize {
+        self.groups.len()
     }
 
     /// Gives `tables` pages for positions up to `length`. On an error nothing that was there is lost, and the pages
@@ -263,8 +276,9 @@ mod tests {
         cache.grow(&mut tables, 65).unwrap();
         assert_eq!(cache.usage(), (4, 4));
         assert_eq!(budget.used(), 4 * page);
-        assert_eq!(tables.of_layer(&cache, 0), tables.of_layer(&cache, 2));
-        assert_eq!(cache.layer(3).1.start, cache.shape().layer_elements());
+        assert_eq!([0, 1, 2, 3].map(|layer| cache.group_of(layer)), [0, 1, 0, 1]);
+        assert_eq!(tables.of_group(0).len(), 2);
+        assert_eq!(cache.layer(3).1, 1);
         cache.release_all(&mut tables);
         assert_eq!(cache.usage(), (0, 4));
         cache.trim();

@@ -33,7 +33,7 @@ pub(crate) enum ComputeFormat {
     Int8 {
         /// A multiple of 4, at most [`MAX_GROUP`]; of rotated weights, one of [`ROTATED_GROUPS`].
         group: usize,
-        /// Whether weights and activations are rotated before they are quantized: see `rotate.rs`.
+        /// Whether weights and activations are rotated before they are quantized: see `hadamard.rs`.
         rotated: bool,
     },
     /// bf16 weights, f32 activations and sums.
@@ -239,7 +239,7 @@ impl PackedMatrix {
                     }
                 }
                 if *rotated {
-                    kernels.rotate(out);
+                    kernels.hadamard(out);
                 }
             }
             Panels::Bf16(data) => {
@@ -329,7 +329,7 @@ impl Rows<'_> {
                     } else {
                         source.read_row(index, stored, &mut row);
                         if rotated {
-                            kernels.rotate(&mut row);
+                            kernels.hadamard(&mut row);
                         }
                         if !kernels.quantize_weights(&row, group, row_codes, &mut row_scales) {
                             let message = format!("row {index} has a weight that is not finite");

@@ -15,12 +15,13 @@ mod dispatch;
 mod gemm;
 mod gemm_float;
 mod gemm_int8;
+mod hadamard;
 mod isa;
 mod limits;
 mod matrix;
 mod parts;
 mod quantize;
-mod rotate;
+mod rope;
 pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
@@ -33,8 +34,8 @@ pub(crate) use parts::{PanelElement, PanelPart, PanelSource};
 pub(crate) use quantize::QuantizedRows;
 #[cfg(feature = "bench-support")]
 pub(crate) use quantize::ROTATED_GROUPS;
+pub(crate) use rope::RotateArgs;
 pub(crate) use simd::Simd;
-pub(crate) use vector::exp;
 
 use crate::error::Result;
 
@@ -77,14 +78,21 @@ pub(crate) struct KernelSet {
     f32_narrow: Slot<gemm_float::Narrow<f32>>,
     quantize_row: Slot<quantize::QuantizeRow>,
     quantize_weights: Slot<quantize::QuantizeWeights>,
-    rotate: Slot<rotate::Rotate>,
+    hadamard: Slot<hadamard::Hadamard>,
     rms_norm: Slot<vector::RmsNorm>,
     silu_mul: Slot<vector::SiluMul>,
     to_bf16: Slot<vector::ToBf16>,
     #[cfg(any(test, feature = "bench-support"))]
     exp: Slot<vector::Exp>,
-    attention_f32: Slot<attention::Attention<f32>>,
-    attention_bf16: Slot<attention::Attention<u16>>,
+    rotate_heads: Slot<rope::RotateHeads>,
+    attend_f32: Slot<attention::AttendF32>,
+    attend_bf16: Slot<attention::AttendBf16>,
+    attend_int8: Slot<attention::AttendInt8>,
+    merge_attention: Slot<attention::Merge>,
+    finish_attention: Slot<attention::Finish>,
+    write_f32: Slot<attention::WriteF32>,
+    write_bf16: Slot<attention::WriteBf16>,
+    write_int8: Slot<attention::WriteInt8>,
     read: Slot<limits::Read>,
     dots: Slot<limits::Dots>,
     fmas: Slot<limits::Fmas>,
@@ -116,14 +124,21 @@ macro_rules! kernel_set {
             f32_narrow: slot!($entry, gemm_float::Narrow<f32>),
             quantize_row: slot!($entry, quantize::QuantizeRow),
             quantize_weights: slot!($entry, quantize::QuantizeWeights),
-            rotate: slot!($entry, rotate::Rotate),
+            hadamard: slot!($entry, hadamard::Hadamard),
             rms_norm: slot!($entry, vector::RmsNorm),
             silu_mul: slot!($entry, vector::SiluMul),
             to_bf16: slot!($entry, vector::ToBf16),
             #[cfg(any(test, feature = "bench-support"))]
             exp: slot!($entry, vector::Exp),
-            attention_f32: slot!($entry, attention::Attention<f32>),
-            attention_bf16: slot!($entry, attention::Attention<u16>),
+            rotate_heads: slot!($entry, rope::RotateHeads),
+            attend_f32: slot!($entry, attention::AttendF32),
+            attend_bf16: slot!($entry, attention::AttendBf16),
+            attend_int8: slot!($entry, attention::AttendInt8),
+            merge_attention: slot!($entry, attention::Merge),
+            finish_attention: slot!($entry, attention::Finish),
+            write_f32: slot!($entry, attention::WriteF32),
+            write_bf16: slot!($entry, attention::WriteBf16),
+            write_int8: slot!($entry, attention::WriteInt8),
             read: slot!($entry, limits::Read),
             dots: slot!($entry, limits::Dots),
             fmas: slot!($entry, limits::Fmas),

@@ -1,6 +1,6 @@
 //! Symmetric int8 quantization of rows, in groups along k.
 
-use super::rotate::{ROTATED_BLOCK, rotate, rotate_row};
+use super::hadamard::{ROTATED_BLOCK, hadamard, hadamard_row};
 use super::simd::LANES;
 use super::{Kernel, KernelSet, Result, Simd};
 use crate::error::{Error, ErrorKind};
@@ -178,7 +178,7 @@ impl Kernel for QuantizeRow {
             for (x, codes) in x.chunks(strip).zip(codes.chunks_mut(strip)) {
                 let strip = &mut buffer[..x.len()];
                 strip.copy_from_slice(x);
-                rotate_row(s, strip);
+                hadamard_row(s, strip);
                 for ((x, codes), (scale, start)) in
                     strip.chunks(group).zip(codes.chunks_mut(group)).zip(&mut results)
                 {
@@ -219,7 +219,7 @@ fn quantize_block<S: Simd>(
     let x = x.as_chunks::<LANES>().0;
     let mut v = [s.load(&x[0]), s.load(&x[1]), s.load(&x[2]), s.load(&x[3])];
     if rotated {
-        v = rotate(s, v);
+        v = hadamard(s, v);
     }
     let (mut amax, mut poison) = (s.zero(), s.zero());
     for v in v {
@@ -282,7 +282,7 @@ impl KernelSet {
 
 /// `max |x|`, and 0.0 if all of `x` is finite, NaN otherwise.
 #[inline(always)]
-fn amax<S: Simd>(s: S, x: &[f32]) -> (f32, f32) {
+pub(super) fn amax<S: Simd>(s: S, x: &[f32]) -> (f32, f32) {
     let (mut amax, mut poison) = (s.zero(), s.zero());
     let (chunks, tail) = x.as_chunks::<LANES>();
     for chunk in chunks {
@@ -299,14 +299,14 @@ fn amax<S: Simd>(s: S, x: &[f32]) -> (f32, f32) {
 }
 
 #[derive(Clone, Copy)]
-enum Factor {
+pub(super) enum Factor {
     Times(f32),
     Over(f32),
 }
 
 /// The codes of one group and their sum.
 #[inline(always)]
-fn to_codes<S: Simd>(s: S, x: &[f32], factor: Factor, codes: &mut [i8]) -> i32 {
+pub(super) fn to_codes<S: Simd>(s: S, x: &[f32], factor: Factor, codes: &mut [i8]) -> i32 {
     let mut sum = s.splat_i32(0);
     let (chunks, tail) = x.as_chunks::<LANES>();
     let (code_chunks, code_tail) = codes.as_chunks_mut::<LANES>();

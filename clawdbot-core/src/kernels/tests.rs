@@ -147,10 +147,10 @@ impl Case {
     }
 }
 
-/// By the scalar kernel, which `rotate.rs` tests against the definition.
+/// By the scalar kernel, which `hadamard.rs` tests against the definition.
 fn rotated(row: &[f32]) -> Vec<f32> {
     let mut row = row.to_vec();
-    select(Some("scalar")).unwrap().rotate(&mut row);
+    select(Some("scalar")).unwrap().hadamard(&mut row);
     row
 }
 

@@ -9,7 +9,7 @@ use super::{Kernel, KernelSet, Simd};
 /// Cody-Waite reduction to `|r| <= ln(2) / 2` and the degree-5 polynomial of Cephes' `expf`
 /// (<https://www.netlib.org/cephes/>), evaluated with FMA.
 #[inline(always)]
-pub(crate) fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
+pub(super) fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
     // The operand order lets NaN through. Beyond the bounds the result is 0 or infinite already.
     let x = s.max(s.splat(-104.0), x);
     let x = s.min(s.splat(89.0), x);
@@ -28,6 +28,24 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::F32) -> S::F32 {
     // 2^n in two factors: n itself may be beyond the exponents of f32.
     let half = s.half_i32(n);
     s.mul(s.mul(y, s.pow2(half)), s.pow2(s.sub_i32(n, half)))
+}
+
+/// `2^x` for x up to a little above 0, relative error at most 6e-7; 0 from -126.5 down; NaN for NaN.
+///
+/// `2^round(x)` times the polynomial of degree 5 that comes closest to `2^f` for `|f| <= 1/2` and is 1 for 0.
+#[inline(always)]
+pub(super) fn exp2_below<S: Simd>(s: S, x: S::F32) -> S::F32 {
+    // The operand order lets NaN through.
+    let x = s.max(s.splat(-127.0), x);
+    let n = s.round_to_i32(x);
+    let f = s.sub(x, s.i32_to_f32(n));
+    let p = s.splat(1.112_550_7e-3);
+    let p = s.fma(p, f, s.splat(9.666_283e-3));
+    let p = s.fma(p, f, s.splat(5.557_400_4e-2));
+    let p = s.fma(p, f, s.splat(0.240_223_51));
+    let p = s.fma(p, f, s.splat(0.693_142_83));
+    let p = s.fma(p, f, s.splat(1.0));
+    s.mul(p, s.pow2(n))
 }
 
 /// `x / (1 + exp(-x))`.

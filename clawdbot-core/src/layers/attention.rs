@@ -1,227 +1,230 @@
-//! Attention of a batch: keys and values into the cache, then tiles of queries over the pages, in parallel.
+//! Attention of a batch: keys and values into the cache, then queries over its pages.
 
-use crate::cache::{BlockPool, KvCache, PAGE_TOKENS, PageData, PageId};
+use crate::cache::{KvCache, KvShape, PAGE_TOKENS, PageData, PageId};
 use crate::error::{Error, Result};
-use crate::kernels::attention::{AttentionArgs, KvElement, MAX_ROWS, write_kv};
+use crate::kernels::attention::{
+    self, Attention, Element, Float, Int8, Int8Head, Int8Page, KvKind, KvSequence, Workspaces, WriteArgs,
+};
 use crate::model::batch::Batch;
 use crate::model::decoder::Ops;
 use crate::model::spec::DecoderSpec;
+use crate::options::KvType;
 
-/// Query rows of a tile when there are many: enough to reuse a page from L1, few enough to share out evenly.
-const TILE_ROWS: usize = 32;
+/// Rows of a batch from which writing is shared between threads.
+const MANY_ROWS: usize = 16;
 
-/// Some tokens of one sequence and one KV head.
-struct Tile<'a> {
-    kv_head: usize,
-    sequence: usize,
-    /// First row of the tile in the batch.
+/// Which rows go into which pages: the same for all layers of a group.
+pub(crate) struct WritePlan(Vec<Vec<PageWrite>>);
+
+/// Consecutive rows at consecutive positions of one page.
+struct PageWrite {
+    page: PageId,
     row: usize,
-    /// `[tokens, heads of a KV head, head_dim]`
-    queries: &'a [f32],
-    out: &'a mut [f32],
+    slot: usize,
+    rows: usize,
 }
 
-/// Attends with layer `layer`. `qkv` holds the rotated heads of all rows, `[rows, qkv_size]`; `queries` and `out` are
-/// `[num_key_value_heads, rows, heads of a KV head * head_dim]`.
+impl WritePlan {
+    /// # Errors
+    /// `Internal` when a page is missing.
+    pub(crate) fn new(cache: &KvCache, batch: &Batch<'_>) -> Result<Self> {
+        let of_group = |group: usize| {
+            let mut writes = Vec::new();
+            let mut row = 0;
+            for sequence in &batch.sequences {
+                let (table, end) = (sequence.tables.of_group(group), row + sequence.rows);
+                while row < end {
+                    let (index, slot) =
+                        (batch.positions[row] / PAGE_TOKENS, batch.positions[row] % PAGE_TOKENS);
+                    let page = table.get(index).copied().flatten().ok_or_else(page_missing)?;
+                    let rows = (PAGE_TOKENS - slot).min(end - row);
+                    writes.push(PageWrite { page, row, slot, rows });
+                    row += rows;
+                }
+            }
+            writes.sort_unstable_by_key(|write| write.page);
+            Ok(writes)
+        };
+        (0..cache.groups()).map(of_group).collect::<Result<_>>().map(WritePlan)
+    }
+}
+
+/// The buffers of [`attend`].
+pub(crate) struct AttendBuffers<'a> {
+    /// Rotated heads of all rows, `[rows, qkv_size]`.
+    pub(crate) qkv: &'a [f32],
+    /// `[rows, num_attention_heads * head_dim]`
+    pub(crate) out: &'a mut [f32],
+    pub(crate) workspaces: &'a mut Workspaces,
+}
+
+/// Attends with layer `layer`.
 ///
 /// # Errors
 /// `Internal` when a page is missing.
-#[expect(clippy::too_many_arguments, reason = "buffers of one caller, borrowed apart")]
 pub(crate) fn attend(
     ops: &Ops<'_>,
-    spec: &DecoderSpec,
-    layer: usize,
+    (spec, layer): (&DecoderSpec, usize),
     cache: &mut KvCache,
-    batch: &Batch<'_>,
-    qkv: &[f32],
-    queries: &mut [f32],
-    out: &mut [f32],
+    (batch, plan): (&Batch<'_>, &WritePlan),
+    buffers: AttendBuffers<'_>,
 ) -> Result<()> {
-    store(ops, spec, layer, cache, batch, qkv)?;
-    let rows = batch.rows();
-    let group = spec.num_attention_heads / spec.num_key_value_heads;
-    let width = group * spec.head_dim;
-    let scale = 1.0 / (spec.head_dim as f32).sqrt();
-    ops.by_rows(queries, width, |index, to| {
-        let (kv_head, row) = (index / rows, index % rows);
-        let from = &qkv[row * spec.qkv_size() + kv_head * width..][..width];
-        to.iter_mut().zip(from).for_each(|(to, &q)| *to = q * scale);
-    });
-
-    let tile_tokens = (TILE_ROWS / group).clamp(1, MAX_ROWS);
-    let mut tiles = Vec::new();
-    let (mut queries, mut out) = (&*queries, out);
-    for kv_head in 0..spec.num_key_value_heads {
-        let mut row = 0;
-        for (sequence, share) in batch.sequences.iter().enumerate() {
-            let mut left = share.rows;
-            while left > 0 {
-                let tokens = left.min(tile_tokens);
-                let (tile_queries, other) = queries.split_at(tokens * width);
-                let (tile_out, rest) = out.split_at_mut(tokens * width);
-                tiles.push(Tile { kv_head, sequence, row, queries: tile_queries, out: tile_out });
-                (queries, out) = (other, rest);
-                row += tokens;
-                left -= tokens;
-            }
+    match cache.shape().kv_type {
+        KvType::F32 => attend_kind::<Float<f32>>(ops, (spec, layer), cache, (batch, plan), buffers),
+        KvType::Bf16 | KvType::Auto => {
+            attend_kind::<Float<u16>>(ops, (spec, layer), cache, (batch, plan), buffers)
         }
+        KvType::Int8 => attend_kind::<Int8>(ops, (spec, layer), cache, (batch, plan), buffers),
     }
-    let (pool, range) = cache.layer(layer);
-    let shape = cache.shape();
+}
+
+fn attend_kind<K: PageKind>(
+    ops: &Ops<'_>,
+    (spec, layer): (&DecoderSpec, usize),
+    cache: &mut KvCache,
+    (batch, plan): (&Batch<'_>, &WritePlan),
+    buffers: AttendBuffers<'_>,
+) -> Result<()> {
+    let AttendBuffers { qkv, out, workspaces } = buffers;
+    store::<K>(ops, (spec, layer), cache, plan, qkv)?;
     let window = spec.layers[layer].window;
-    let missing = std::sync::atomic::AtomicBool::new(false);
-    ops.region.parallel_chunks_mut(&mut tiles, 1, |_, tile| {
-        let tile = &mut tile[0];
-        let tokens = tile.queries.len() / width;
-        let positions = &batch.positions[tile.row..][..tokens];
-        let first_page = window.map_or(0, |window| (positions[0] + 1).saturating_sub(window) / PAGE_TOKENS);
-        let table = batch.sequences[tile.sequence].tables.of_layer(cache, layer);
-        let last_page = positions[tokens - 1] / PAGE_TOKENS;
-        let head = range.start + tile.kv_head * shape.head_elements()..;
-        let head = head.start..head.start + shape.head_elements();
-        let context = Context { spec, window, first_page, positions, group };
-        let pages = table.get(first_page..=last_page).unwrap_or(&[]);
-        let found = match pages.first().copied().flatten().and_then(|id| pool.page(id)) {
-            Some(PageData::F32(_)) => run_tile(
-                |args| ops.kernels.attention_f32(args),
-                tile,
-                &context,
-                pages,
-                |id| match pool.page(id)? {
-                    PageData::F32(data) => Some(&data[head.clone()]),
-                    PageData::Bf16(_) => None,
-                },
-            ),
-            Some(PageData::Bf16(_)) => run_tile(
-                |args| ops.kernels.attention_bf16(args),
-                tile,
-                &context,
-                pages,
-                |id| match pool.page(id)? {
-                    PageData::Bf16(data) => Some(&data[head.clone()]),
-                    PageData::F32(_) => None,
-                },
-            ),
-            None => None,
+    let (pool, index) = cache.layer(layer);
+    let (group, shape) = (cache.group_of(layer), cache.shape());
+    let mut sequences = Vec::with_capacity(batch.sequences.len());
+    let mut row = 0;
+    for sequence in &batch.sequences {
+        let rows = row..row + sequence.rows;
+        row = rows.end;
+        let Some(positions) = batch.positions.get(rows.clone()).filter(|positions| !positions.is_empty())
+        else {
+            continue;
         };
-        if found.is_none() {
-            missing.store(true, std::sync::atomic::Ordering::Relaxed);
-        }
-    });
-    match missing.into_inner() {
-        false => Ok(()),
-        true => Err(page_missing(layer)),
+        let first_page = window.map_or(0, |window| (positions[0] + 1).saturating_sub(window) / PAGE_TOKENS);
+        let last_page = positions[positions.len() - 1] / PAGE_TOKENS;
+        let table = sequence.tables.of_group(group).get(first_page..=last_page).ok_or_else(page_missing)?;
+        let page = |id: &Option<PageId>| K::page(pool.page((*id)?)?, index, &shape);
+        let pages = table.iter().map(page).collect::<Option<_>>().ok_or_else(page_missing)?;
+        sequences.push(KvSequence { rows, first_page, pages });
+    }
+    let problem = Attention {
+        qkv,
+        positions: &batch.positions,
+        heads: spec.num_attention_heads,
+        kv_heads: spec.num_key_value_heads,
+        head_dim: spec.head_dim,
+        window,
+        sequences: &sequences,
+    };
+    attention::attend::<K>(ops.kernels, ops.region, &problem, out, workspaces);
+    Ok(())
+}
+
+/// Where a kind of page finds its parts.
+trait PageKind: KvKind {
+    /// Layer `index` of a page; `None` when the page is of another kind.
+    fn page<'a>(data: &'a PageData, index: usize, shape: &KvShape) -> Option<Self::Page<'a>>;
+    /// The heads of layer `index` of a page; none when the page is of another kind.
+    fn heads<'a>(data: &'a mut PageData, index: usize, shape: &KvShape) -> Vec<Self::HeadMut<'a>>;
+}
+
+impl<E: StoredElement> PageKind for Float<E> {
+    fn page<'a>(data: &'a PageData, index: usize, shape: &KvShape) -> Option<&'a [E]> {
+        let elements = shape.kv_heads * shape.head_elements();
+        E::of(data)?.get(index * elements..(index + 1) * elements)
+    }
+
+    fn heads<'a>(data: &'a mut PageData, index: usize, shape: &KvShape) -> Vec<&'a mut [E]> {
+        let heads = E::of_mut(data).chunks_exact_mut(shape.head_elements());
+        heads.skip(index * shape.kv_heads).take(shape.kv_heads).collect()
     }
 }
 
-struct Context<'a> {
-    spec: &'a DecoderSpec,
-    window: Option<usize>,
-    first_page: usize,
-    positions: &'a [usize],
-    group: usize,
-}
-
-/// Runs the kernel on one tile; `None` when a page is not there.
-fn run_tile<'p, E: KvElement>(
-    kernel: impl Fn(AttentionArgs<'_, E>),
-    tile: &mut Tile<'_>,
-    context: &Context<'_>,
-    pages: &[Option<PageId>],
-    page: impl Fn(PageId) -> Option<&'p [E]>,
-) -> Option<()> {
-    let pages: Vec<&[E]> = pages.iter().map(|id| page((*id)?)).collect::<Option<_>>()?;
-    // Each token has one row per query head.
-    let mut positions = [0; MAX_ROWS];
-    let head_dim = context.spec.head_dim;
-    let tokens_at_once = (MAX_ROWS / context.group).max(1);
-    let rows_at_once = (tokens_at_once * context.group).min(MAX_ROWS);
-    let rows = context.positions.len() * context.group;
-    let mut start = 0;
-    while start < rows {
-        let count = (rows - start).min(rows_at_once);
-        for (offset, position) in positions[..count].iter_mut().enumerate() {
-            *position = context.positions[(start + offset) / context.group];
-        }
-        kernel(AttentionArgs {
-            queries: &tile.queries[start * head_dim..][..count * head_dim],
-            positions: &positions[..count],
-            head_dim,
-            window: context.window,
-            first_page: context.first_page,
-            pages: &pages,
-            out: &mut tile.out[start * head_dim..][..count * head_dim],
-        });
-        start += count;
+impl PageKind for Int8 {
+    fn page<'a>(data: &'a PageData, index: usize, shape: &KvShape) -> Option<Int8Page<'a>> {
+        let PageData::Int8 { codes, scales } = data else { return None };
+        let part = |len: usize| index * shape.kv_heads * len..(index + 1) * shape.kv_heads * len;
+        let (codes, scales) =
+            (codes.get(part(shape.head_elements()))?, scales.get(part(shape.head_scales()))?);
+        Some(Int8Page { codes, scales })
     }
-    Some(())
+
+    fn heads<'a>(data: &'a mut PageData, index: usize, shape: &KvShape) -> Vec<Int8Head<'a>> {
+        let PageData::Int8 { codes, scales } = data else { return Vec::new() };
+        let heads = codes
+            .chunks_exact_mut(shape.head_elements())
+            .zip(scales.chunks_exact_mut(shape.head_scales()))
+            .map(|(codes, scales)| Int8Head { codes, scales });
+        heads.skip(index * shape.kv_heads).take(shape.kv_heads).collect()
+    }
 }
 
-/// A page that this batch writes to, with the rows that go there.
-struct Target<'a> {
-    page: &'a mut PageData,
-    /// (row in the batch, slot in the page)
-    rows: Vec<(usize, usize)>,
+/// An element type and the pages that are made of it.
+trait StoredElement: Element {
+    fn of(data: &PageData) -> Option<&[Self]>;
+    fn of_mut(data: &mut PageData) -> &mut [Self];
+}
+
+impl StoredElement for f32 {
+    fn of(data: &PageData) -> Option<&[f32]> {
+        if let PageData::F32(data) = data { Some(data) } else { None }
+    }
+    fn of_mut(data: &mut PageData) -> &mut [f32] {
+        if let PageData::F32(data) = data { data } else { &mut [] }
+    }
+}
+
+impl StoredElement for u16 {
+    fn of(data: &PageData) -> Option<&[u16]> {
+        if let PageData::Bf16(data) = data { Some(data) } else { None }
+    }
+    fn of_mut(data: &mut PageData) -> &mut [u16] {
+        if let PageData::Bf16(data) = data { data } else { &mut [] }
+    }
+}
+
+/// One head of one page to be written to.
+struct HeadWrite<'a, H> {
+    head: Option<H>,
+    index: usize,
+    write: &'a PageWrite,
 }
 
 /// Writes the keys and values of all rows into the pages of `layer`.
-fn store(
+fn store<K: PageKind>(
     ops: &Ops<'_>,
-    spec: &DecoderSpec,
-    layer: usize,
+    (spec, layer): (&DecoderSpec, usize),
     cache: &mut KvCache,
-    batch: &Batch<'_>,
+    plan: &WritePlan,
     qkv: &[f32],
 ) -> Result<()> {
-    let mut writes: Vec<(PageId, usize, usize)> = Vec::with_capacity(batch.rows());
-    let mut row = 0;
-    for sequence in &batch.sequences {
-        let table = sequence.tables.of_layer(cache, layer);
-        for row in row..row + sequence.rows {
-            let position = batch.positions[row];
-            let page = table.get(position / PAGE_TOKENS).copied().flatten();
-            writes.push((page.ok_or_else(|| page_missing(layer))?, row, position % PAGE_TOKENS));
-        }
-        row += sequence.rows;
+    let (shape, writes) = (cache.shape(), &plan.0[cache.group_of(layer)]);
+    let ids: Vec<PageId> = writes.iter().map(|write| write.page).collect();
+    let (pool, index) = cache.layer_mut(layer);
+    let pages = pool.pages_mut(&ids);
+    if pages.len() != ids.len() {
+        return Err(page_missing());
     }
-    writes.sort_unstable_by_key(|&(page, row, _)| (page, row));
-    let mut ids: Vec<PageId> = writes.iter().map(|write| write.0).collect();
-    ids.dedup();
-    let shape = cache.shape();
-    let (pool, range) = cache.layer_mut(layer);
-    let mut targets = targets(pool, &ids, &writes);
-    let (d, kv_heads) = (spec.head_dim, spec.num_key_value_heads);
-    let keys_at = spec.num_attention_heads * d;
-    ops.region.parallel_chunks_mut(&mut targets, 1, |_, target| {
-        let Target { page, rows } = &mut target[0];
-        for &(row, slot) in rows.iter() {
-            let (keys, values) =
-                qkv[row * spec.qkv_size()..][..spec.qkv_size()][keys_at..].split_at(kv_heads * d);
-            for head in 0..kv_heads {
-                let (key, value) = (&keys[head * d..][..d], &values[head * d..][..d]);
-                let start = range.start + head * shape.head_elements();
-                let part = start..start + shape.head_elements();
-                match page {
-                    PageData::F32(data) => write_kv(&mut data[part], slot, key, value),
-                    PageData::Bf16(data) => write_kv(&mut data[part], slot, key, value),
-                }
-            }
+    let mut heads = Vec::with_capacity(pages.len() * shape.kv_heads);
+    for (page, write) in pages.into_iter().zip(writes) {
+        let of_page = K::heads(page, index, &shape).into_iter().enumerate();
+        heads.extend(of_page.map(|(index, head)| HeadWrite { head: Some(head), index, write }));
+    }
+    let (d, kv_heads, stride) = (spec.head_dim, spec.num_key_value_heads, spec.qkv_size());
+    let rows: usize = writes.iter().map(|write| write.rows).sum();
+    let at_once = if rows < MANY_ROWS { heads.len() } else { 1 };
+    ops.region.parallel_chunks_mut(&mut heads, at_once, |_, heads| {
+        for HeadWrite { head, index, write } in heads {
+            let Some(head) = head.take() else { continue };
+            let PageWrite { row, slot, rows, .. } = **write;
+            let keys = &qkv[row * stride + (spec.num_attention_heads + *index) * d..];
+            let values = &keys[kv_heads * d..];
+            let args = WriteArgs { head, slot, tokens: rows, head_dim: d, keys, values, stride };
+            K::slots(ops.kernels).1.call(args);
         }
     });
     Ok(())
 }
 
-fn targets<'a>(
-    pool: &'a mut BlockPool,
-    ids: &[PageId],
-    writes: &[(PageId, usize, usize)],
-) -> Vec<Target<'a>> {
-    let pages = pool.pages_mut(ids);
-    let by_page = writes.chunk_by(|a, b| a.0 == b.0);
-    let rows = by_page.map(|part| part.iter().map(|&(_, row, slot)| (row, slot)).collect());
-    pages.into_iter().zip(rows).map(|(page, rows)| Target { page, rows }).collect()
-}
-
-fn page_missing(layer: usize) -> Error {
-    Error::internal(format!("a page of the KV cache of layer {layer} is missing"))
+fn page_missing() -> Error {
+    Error::internal("a page of the KV cache is missing")
 }

@@ -3,7 +3,7 @@
 //! Su et al. 2021, <https://arxiv.org/abs/2104.09864>. Angles are `position * inv_freq` in float32, as in
 //! transformers; their cosines and sines are computed in float64 by portable code, so all platforms agree.
 
-use crate::kernels::KernelSet;
+use crate::kernels::{KernelSet, RotateArgs};
 use crate::model::rope_scaling::RopeSpec;
 use crate::model::spec::{DecoderSpec, NormSpec};
 
@@ -29,20 +29,8 @@ pub(crate) fn rotate_heads(
     (cos, sin): (&[f32], &[f32]),
     heads: &mut [f32],
 ) {
-    let rotated = spec.num_attention_heads + spec.num_key_value_heads;
-    let mut normed = norms.map(|_| vec![0.0; spec.head_dim]);
-    for (index, head) in heads.chunks_exact_mut(spec.head_dim).take(rotated).enumerate() {
-        if let (Some((q_norm, k_norm)), Some(normed), Some(NormSpec { eps })) =
-            (norms, &mut normed, spec.qk_norm)
-        {
-            let weight = if index < spec.num_attention_heads { q_norm } else { k_norm };
-            kernels.rms_norm(head, weight, eps, normed);
-            head.copy_from_slice(normed);
-        }
-        let half = cos.len();
-        let (first, rest) = head.split_at_mut(half);
-        for (((a, b), &c), &s) in first.iter_mut().zip(rest).zip(cos).zip(sin) {
-            (*a, *b) = (*a * c - *b * s, *b * c + *a * s);
-        }
-    }
+    let (head_dim, queries) = (spec.head_dim, spec.num_attention_heads);
+    let norms = norms.zip(spec.qk_norm).map(|((q, k), NormSpec { eps })| (q.as_slice(), k.as_slice(), eps));
+    let heads = &mut heads[..(queries + spec.num_key_value_heads) * head_dim];
+    kernels.rotate_heads(RotateArgs { heads, head_dim, queries, norms, cos, sin });
 }

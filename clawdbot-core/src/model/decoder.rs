@@ -11,7 +11,7 @@
 use crate::cache::{KvCache, KvShape, LayerState};
 use crate::error::Result;
 use crate::kernels::{ComputeFormat, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm};
-use crate::layers::attention::attend;
+use crate::layers::attention::{AttendBuffers, WritePlan, attend};
 use crate::layers::rope::{rope_tables, rotate_heads};
 use crate::model::batch::Batch;
 use crate::model::scratch::Scratch;
@@ -105,15 +105,15 @@ impl Decoder {
     pub(crate) fn forward(&self, context: &mut ForwardContext<'_>, batch: &Batch<'_>) -> Result<Pass> {
         let spec = &self.spec;
         let (rows, hidden) = (batch.rows(), spec.hidden_size);
-        context.scratch.reserve(spec, rows, batch.logits_rows.len())?;
+        context.scratch.reserve(spec, rows, batch.logits_rows.len(), context.region.threads())?;
+        let plan = WritePlan::new(context.cache, batch)?;
         let ops = Ops { kernels: context.kernels, region: context.region };
         let Scratch {
             hidden: x,
             normed,
             qkv,
-            queries,
             attended,
-            heads,
+            workspaces,
             gate_up,
             activated,
             rope,
@@ -143,16 +143,10 @@ impl Decoder {
                 let tables = (&cos[row * half..][..half], &sin[row * half..][..half]);
                 rotate_heads(ops.kernels, spec, layer.qk_norms.as_ref(), tables, heads);
             });
-            let (queries, attended) = (&mut queries[..rows * head_size], &mut attended[..rows * head_size]);
-            attend(&ops, spec, index, context.cache, batch, qkv, queries, attended)?;
-            let heads = &mut heads[..rows * head_size];
-            let group = head_size / spec.num_key_value_heads;
-            ops.by_rows(heads, head_size, |row, out| {
-                for (kv_head, out) in out.chunks_exact_mut(group).enumerate() {
-                    out.copy_from_slice(&attended[(kv_head * rows + row) * group..][..group]);
-                }
-            });
-            ops.linear(heads, rows, &layer.o, x, true, quantized)?;
+            let attended = &mut attended[..rows * head_size];
+            let buffers = AttendBuffers { qkv, out: attended, workspaces };
+            attend(&ops, (spec, index), context.cache, (batch, &plan), buffers)?;
+            ops.linear(attended, rows, &layer.o, x, true, quantized)?;
 
             ops.rms_norm(x, &layer.post_attention_norm, spec.rms_norm_eps, normed);
             let size = spec.intermediate_size;

@@ -104,7 +104,7 @@ impl Runtime {
         let opened = Opened::open(source)?;
         let options = &opened.resolve(options)?;
         let plan = Plan::new(self, &opened, options)?;
-        let sizes = Sizes::of(&opened.spec, options)?;
+        let sizes = Sizes::of(&opened.spec, options, self.threads())?;
         let available = self.budget().reserve(plan.load_bytes, "weights, scratch and a page of KV cache")?;
         drop(available);
         let reservation =

@@ -38,7 +38,7 @@ pub struct Plan {
     pub weights_bytes: u64,
     /// How many of them a forward pass reads: all but an embedding that is not the output head too.
     pub weights_bytes_per_pass: u64,
-    /// `bf16` or `f32`.
+    /// `int8`, `bf16` or `f32`.
     pub kv: &'static str,
     /// KV cache for one token.
     pub kv_bytes_per_token: u64,
@@ -64,7 +64,7 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    pub(crate) fn of(spec: &DecoderSpec, options: &ModelOptions) -> Result<Self> {
+    pub(crate) fn of(spec: &DecoderSpec, options: &ModelOptions, threads: usize) -> Result<Self> {
         options.validate()?;
         let trained = spec.max_position_embeddings;
         let max_context = options.max_context.map_or(trained, |n| n as usize);
@@ -82,14 +82,14 @@ impl Sizes {
         }
         let rows = options.prefill_chunk.max(options.max_batch) as usize;
         let logits = SCORE_ROWS.max(options.max_batch as usize);
-        Ok(Sizes { weights, scratch: Scratch::bytes(spec, rows, logits)?, max_context })
+        Ok(Sizes { weights, scratch: Scratch::bytes(spec, rows, logits, threads)?, max_context })
     }
 }
 
 impl Plan {
     pub(crate) fn new(runtime: &Runtime, opened: &Opened, options: &ModelOptions) -> Result<Self> {
         let spec = &opened.spec;
-        let sizes = Sizes::of(spec, options)?;
+        let sizes = Sizes::of(spec, options, runtime.threads())?;
         let shape = Decoder::kv_shape(spec, options.kv_type());
         let cache = KvCache::new(shape, &Decoder::layer_states(spec), &Budget::new(None))?;
         let page = cache.bytes_per_token() * PAGE_TOKENS as u64;

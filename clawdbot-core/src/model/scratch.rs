@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::QuantizedRows;
+use crate::kernels::attention::Workspaces;
 use crate::memory::AlignedBuf;
 use crate::model::spec::DecoderSpec;
 
@@ -14,12 +15,10 @@ pub(crate) struct Scratch {
     pub(crate) normed: AlignedBuf<f32>,
     /// `[T, (num_attention_heads + 2 num_key_value_heads) * head_dim]`
     pub(crate) qkv: AlignedBuf<f32>,
-    /// `[num_key_value_heads, T, heads of a KV head * head_dim]`
-    pub(crate) queries: AlignedBuf<f32>,
-    /// as `queries`
-    pub(crate) attended: AlignedBuf<f32>,
     /// `[T, num_attention_heads * head_dim]`
-    pub(crate) heads: AlignedBuf<f32>,
+    pub(crate) attended: AlignedBuf<f32>,
+    /// of the threads
+    pub(crate) workspaces: Workspaces,
     /// `[T, 2 * intermediate_size]`
     pub(crate) gate_up: AlignedBuf<f32>,
     /// `[T, intermediate_size]`
@@ -35,15 +34,20 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    /// Makes room for `rows` rows and `logits` rows of logits.
-    pub(crate) fn reserve(&mut self, spec: &DecoderSpec, rows: usize, logits: usize) -> Result<()> {
+    /// Makes room for `rows` rows and `logits` rows of logits, computed on `threads` threads.
+    pub(crate) fn reserve(
+        &mut self,
+        spec: &DecoderSpec,
+        rows: usize,
+        logits: usize,
+        threads: usize,
+    ) -> Result<()> {
         let heads = spec.num_attention_heads * spec.head_dim;
         self.hidden.reserve(rows * spec.hidden_size)?;
         self.normed.reserve(rows * spec.hidden_size)?;
         self.qkv.reserve(rows * spec.qkv_size())?;
-        self.queries.reserve(rows * heads)?;
         self.attended.reserve(rows * heads)?;
-        self.heads.reserve(rows * heads)?;
+        self.workspaces.reserve(threads, spec.head_dim)?;
         self.gate_up.reserve(rows * 2 * spec.intermediate_size)?;
         self.activated.reserve(rows * spec.intermediate_size)?;
         self.rope.reserve(rows * spec.rope.rotary_dim)?;
@@ -55,15 +59,16 @@ impl Scratch {
     ///
     /// # Errors
     /// `InvalidModel` when the product overflows.
-    pub(crate) fn bytes(spec: &DecoderSpec, rows: usize, logits: usize) -> Result<u64> {
+    pub(crate) fn bytes(spec: &DecoderSpec, rows: usize, logits: usize, threads: usize) -> Result<u64> {
         let heads = spec.num_attention_heads * spec.head_dim;
         // int8 codes with their scales and sums take less than two bytes an element.
         let widest = spec.hidden_size.max(spec.intermediate_size).max(heads);
-        let per_row = 2 * spec.hidden_size + spec.qkv_size() + 3 * heads + 3 * spec.intermediate_size;
+        let per_row = 2 * spec.hidden_size + spec.qkv_size() + heads + 3 * spec.intermediate_size;
         let floats = (per_row + spec.rope.rotary_dim + widest.div_ceil(2))
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))
-            .and_then(|(a, b)| a.checked_add(b)?.checked_mul(4));
+            .and_then(|(a, b)| a.checked_add(b)?.checked_mul(4))
+            .and_then(|bytes| bytes.checked_add(Workspaces::bytes(threads, spec.head_dim)));
         floats
             .map(|bytes| bytes as u64)
             .ok_or_else(|| Error::invalid_model("scratch exceeds the address space"))

@@ -27,6 +27,8 @@ pub enum KvType {
     /// float32 with float32 weights, bfloat16 otherwise.
     #[default]
     Auto,
+    /// 8-bit integers: a scale per key, head and 64 dimensions, and one per value and head.
+    Int8,
     /// bfloat16.
     Bf16,
     /// float32.
@@ -60,7 +62,7 @@ macro_rules! names {
     };
 }
 names!(WeightType: Int8 = "int8", Bf16 = "bf16", F32 = "f32");
-names!(KvType: Auto = "auto", Bf16 = "bf16", F32 = "f32");
+names!(KvType: Auto = "auto", Int8 = "int8", Bf16 = "bf16", F32 = "f32");
 
 options! {
     /// How a runtime computes.
@@ -162,7 +164,7 @@ mod tests {
             assert_eq!(weights.name().parse::<WeightType>().unwrap(), weights);
             assert_eq!(json!(weights), json!(weights.name()));
         }
-        for kv in [KvType::Auto, KvType::Bf16, KvType::F32] {
+        for kv in [KvType::Auto, KvType::Int8, KvType::Bf16, KvType::F32] {
             assert_eq!(json!(kv), json!(kv.name()));
         }
     }

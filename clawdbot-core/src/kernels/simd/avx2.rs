@@ -110,6 +110,13 @@ impl Simd for Avx2 {
         both!(_mm256_andnot_ps(sign, a))
     }
     #[inline(always)]
+    fn any_above(self, a: Self::F32, b: Self::F32) -> bool {
+        isa! {
+            let (low, high) = (_mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0]), _mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1]));
+            _mm256_movemask_ps(_mm256_or_ps(low, high)) != 0
+        }
+    }
+    #[inline(always)]
     fn reduce_add(self, v: Self::F32) -> f32 {
         isa! {
             let v = _mm256_add_ps(v[0], v[1]);
@@ -197,6 +204,10 @@ impl Simd for Avx2 {
         both!(_mm256_srai_epi32::<1>(v))
     }
     #[inline(always)]
+    fn times_128_i32(self, v: Self::I32) -> Self::I32 {
+        both!(_mm256_slli_epi32::<7>(v))
+    }
+    #[inline(always)]
     fn reduce_add_i32(self, v: Self::I32) -> i32 {
         let mut lanes = [0; LANES];
         self.store_i32(v, &mut lanes);
@@ -242,6 +253,24 @@ impl Simd for Avx2 {
         }
     }
     #[inline(always)]
+    fn store_u14(self, v: [Self::I32; 4], high: &mut [i8; 4 * LANES], low: &mut [i8; 4 * LANES]) {
+        // The packs interleave 128-bit halves; 32-bit lane i of their result belongs at i / 4 + i % 4 * 2.
+        for i in 0..2 {
+            isa! {
+                let [a, b] = [v[2 * i], v[2 * i + 1]];
+                let (a, b) = (_mm256_packs_epi32(a[0], a[1]), _mm256_packs_epi32(b[0], b[1]));
+                let upper = _mm256_packus_epi16(_mm256_srli_epi16::<7>(a), _mm256_srli_epi16::<7>(b));
+                let mask = _mm256_set1_epi16(127);
+                let lower = _mm256_packus_epi16(_mm256_and_si256(a, mask), _mm256_and_si256(b, mask));
+                let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+                let (upper, lower) =
+                    (_mm256_permutevar8x32_epi32(upper, order), _mm256_permutevar8x32_epi32(lower, order));
+                _mm256_storeu_si256(high.as_mut_ptr().add(32 * i).cast(), upper);
+                _mm256_storeu_si256(low.as_mut_ptr().add(32 * i).cast(), lower);
+            }
+        }
+    }
+    #[inline(always)]
     fn store_i8(self, v: Self::I32, out: &mut [i8; LANES]) {
         isa! {
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(v[0], v[1]));
@@ -273,6 +302,22 @@ impl Simd for Avx2 {
             let (magnitude, ones) = (_mm256_abs_epi8(a), _mm256_set1_epi16(1));
             let low = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w[0], a));
             let high = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w[1], a));
+            [
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(low, ones)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(high, ones)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn load_signed_w8(self, x: &[i8; 4 * LANES]) -> Self::W8 {
+        self.load_w8(x)
+    }
+    #[inline(always)]
+    fn dot4_positive(self, acc: Self::I32, w: Self::W8, a: __m256i) -> Self::I32 {
+        isa! {
+            let ones = _mm256_set1_epi16(1);
+            let (low, high) = (_mm256_maddubs_epi16(a, w[0]), _mm256_maddubs_epi16(a, w[1]));
             [
                 _mm256_add_epi32(acc[0], _mm256_madd_epi16(low, ones)),
                 _mm256_add_epi32(acc[1], _mm256_madd_epi16(high, ones)),

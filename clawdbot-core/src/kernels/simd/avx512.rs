@@ -101,6 +101,10 @@ impl Simd for Avx512 {
         isa!(_mm512_abs_ps(a))
     }
     #[inline(always)]
+    fn any_above(self, a: __m512, b: __m512) -> bool {
+        isa!(_mm512_cmp_ps_mask::<_CMP_GT_OQ>(a, b)) != 0
+    }
+    #[inline(always)]
     fn reduce_add(self, v: __m512) -> f32 {
         isa! {
             let v = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps::<1>(v));
@@ -171,6 +175,10 @@ impl Simd for Avx512 {
         isa!(_mm512_srai_epi32::<1>(v))
     }
     #[inline(always)]
+    fn times_128_i32(self, v: __m512i) -> __m512i {
+        isa!(_mm512_slli_epi32::<7>(v))
+    }
+    #[inline(always)]
     fn reduce_add_i32(self, v: __m512i) -> i32 {
         isa!(_mm512_reduce_add_epi32(v))
     }
@@ -204,6 +212,19 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    fn store_u14(self, v: [__m512i; 4], high: &mut [i8; 4 * LANES], low: &mut [i8; 4 * LANES]) {
+        isa! {
+            // The packs interleave 128-bit quarters; 32-bit lane i of their result belongs at i / 4 + i % 4 * 4.
+            let (a, b) = (_mm512_packs_epi32(v[0], v[1]), _mm512_packs_epi32(v[2], v[3]));
+            let upper = _mm512_packus_epi16(_mm512_srli_epi16::<7>(a), _mm512_srli_epi16::<7>(b));
+            let mask = _mm512_set1_epi16(127);
+            let lower = _mm512_packus_epi16(_mm512_and_si512(a, mask), _mm512_and_si512(b, mask));
+            let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+            _mm512_storeu_si512(high.as_mut_ptr().cast(), _mm512_permutexvar_epi32(order, upper));
+            _mm512_storeu_si512(low.as_mut_ptr().cast(), _mm512_permutexvar_epi32(order, lower));
+        }
+    }
+    #[inline(always)]
     fn store_i8(self, v: __m512i, out: &mut [i8; LANES]) {
         isa!(_mm_storeu_si128(out.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(v)));
     }
@@ -227,6 +248,16 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn dot4(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
         isa!(_mm512_dpbusd_epi32(acc, w, a))
+    }
+
+    #[inline(always)]
+    fn load_signed_w8(self, x: &[i8; 4 * LANES]) -> __m512i {
+        isa!(_mm512_loadu_si512(x.as_ptr().cast()))
+    }
+    #[inline(always)]
+    fn dot4_positive(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
+        // The activations are the unsigned side.
+        isa!(_mm512_dpbusd_epi32(acc, a, w))
     }
 
     #[inline(always)]

@@ -79,6 +79,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// `if a < b { a } else { b }`: a NaN in either gives `b`.
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32;
     fn abs(self, a: Self::F32) -> Self::F32;
+    /// Whether `a > b` in any lane; never for a NaN.
+    fn any_above(self, a: Self::F32, b: Self::F32) -> bool;
 
     /// Sum of the lanes: lanes i and i + 8, then i + 4, i + 2, i + 1.
     fn reduce_add(self, v: Self::F32) -> f32;
@@ -93,7 +95,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn round_to_i32(self, v: Self::F32) -> Self::I32;
     /// To the nearest f32, ties to even.
     fn i32_to_f32(self, v: Self::I32) -> Self::F32;
-    /// `2^n` for n in -126..=127; anything outside is unspecified.
+    /// `2^n` for n in -126..=127, 0 for -127; anything outside is unspecified.
     fn pow2(self, n: Self::I32) -> Self::F32;
 
     fn splat_i32(self, x: i32) -> Self::I32;
@@ -105,6 +107,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32;
     /// Arithmetic shift right by one: rounds towards minus infinity.
     fn half_i32(self, v: Self::I32) -> Self::I32;
+    /// `v * 128`, wrapping.
+    fn times_128_i32(self, v: Self::I32) -> Self::I32;
     /// Sum of the lanes, wrapping.
     fn reduce_add_i32(self, v: Self::I32) -> i32;
 
@@ -114,6 +118,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_bf16_pairs(self, x: &[u16; 2 * LANES]) -> (Self::F32, Self::F32);
     /// bf16, to nearest, ties to even; a NaN stays a (quiet) NaN.
     fn store_bf16(self, v: Self::F32, out: &mut [u16; LANES]);
+    /// Lanes of 0..=16383 as two bytes each: `v / 128` and `v % 128`. Other values give unspecified bytes.
+    fn store_u14(self, v: [Self::I32; 4], high: &mut [i8; 4 * LANES], low: &mut [i8; 4 * LANES]);
     /// The lanes, which must be in -128..=127, as bytes.
     fn store_i8(self, v: Self::I32, out: &mut [i8; LANES]);
 
@@ -127,6 +133,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn splat_a4(self, x: &[i8; 4]) -> Self::A4;
     /// `acc + sum of a[i] * w[i]` per column, exactly; see [`Simd::FLIPPED`].
     fn dot4(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32;
+
+    /// As [`Simd::load_w8`], for [`Simd::dot4_positive`].
+    fn load_signed_w8(self, x: &[i8; 4 * LANES]) -> Self::W8;
+    /// `acc + sum of a[i] * w[i]` per column, exactly, for activation codes in 0..=127: no accumulator is flipped.
+    fn dot4_positive(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32;
 
     /// Asks for the cache line at `p`, which need not be valid memory.
     fn prefetch(self, p: *const u8);

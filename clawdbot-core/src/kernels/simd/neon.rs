@@ -170,6 +170,11 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn any_above(self, a: Self::F32, b: Self::F32) -> bool {
+        let above = each!(vcgtq_f32(a, b));
+        isa!(vmaxvq_u32(vorrq_u32(vorrq_u32(above[0], above[1]), vorrq_u32(above[2], above[3])))) != 0
+    }
+    #[inline(always)]
     fn reduce_add(self, v: Self::F32) -> f32 {
         isa! {
             let v = vaddq_f32(vaddq_f32(v[0], v[2]), vaddq_f32(v[1], v[3]));
@@ -260,6 +265,10 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         each!(vshrq_n_s32::<1>(v))
     }
     #[inline(always)]
+    fn times_128_i32(self, v: Self::I32) -> Self::I32 {
+        each!(vshlq_n_s32::<7>(v))
+    }
+    #[inline(always)]
     fn reduce_add_i32(self, v: Self::I32) -> i32 {
         isa!(vaddvq_s32(vaddq_s32(vaddq_s32(v[0], v[1]), vaddq_s32(v[2], v[3]))))
     }
@@ -307,6 +316,16 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         }
     }
     #[inline(always)]
+    fn store_u14(self, v: [Self::I32; 4], high: &mut [i8; 4 * LANES], low: &mut [i8; 4 * LANES]) {
+        let (mask, seven) = (self.splat_i32(127), self.splat_i32(-7));
+        for i in 0..4 {
+            let x = v[i];
+            // A shift by a negative count is one to the right.
+            self.store_i8(each!(vshlq_s32(x, seven)), &mut high.as_chunks_mut().0[i]);
+            self.store_i8(each!(vandq_s32(x, mask)), &mut low.as_chunks_mut().0[i]);
+        }
+    }
+    #[inline(always)]
     fn store_i8(self, v: Self::I32, out: &mut [i8; LANES]) {
         isa! {
             let low = vcombine_s16(vmovn_s32(v[0]), vmovn_s32(v[1]));
@@ -341,6 +360,15 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     fn dot4(self, acc: Self::I32, w: Self::W8, a: int8x16_t) -> Self::I32 {
         let a = [a; 4];
         if DOT { each!(sdot(acc, w, a)) } else { each!(widening_dot(acc, w, a)) }
+    }
+
+    #[inline(always)]
+    fn load_signed_w8(self, x: &[i8; 4 * LANES]) -> Self::W8 {
+        self.load_w8(x)
+    }
+    #[inline(always)]
+    fn dot4_positive(self, acc: Self::I32, w: Self::W8, a: int8x16_t) -> Self::I32 {
+        self.dot4(acc, w, a)
     }
 
     #[inline(always)]

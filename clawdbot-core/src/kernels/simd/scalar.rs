@@ -112,6 +112,10 @@ impl Simd for Scalar {
         map(a, f32::abs)
     }
     #[inline(always)]
+    fn any_above(self, a: Self::F32, b: Self::F32) -> bool {
+        a.iter().zip(&b).any(|(a, b)| a > b)
+    }
+    #[inline(always)]
     fn reduce_add(self, v: Self::F32) -> f32 {
         reduce(v, |a, b| a + b)
     }
@@ -168,6 +172,10 @@ impl Simd for Scalar {
         map(v, |x| x >> 1)
     }
     #[inline(always)]
+    fn times_128_i32(self, v: Self::I32) -> Self::I32 {
+        map(v, |x| x << 7)
+    }
+    #[inline(always)]
     fn reduce_add_i32(self, v: Self::I32) -> i32 {
         reduce(v, i32::wrapping_add)
     }
@@ -187,6 +195,12 @@ impl Simd for Scalar {
     #[inline(always)]
     fn store_bf16(self, v: Self::F32, out: &mut [u16; LANES]) {
         *out = map(v, to_bf16);
+    }
+    #[inline(always)]
+    fn store_u14(self, v: [Self::I32; 4], high: &mut [i8; 4 * LANES], low: &mut [i8; 4 * LANES]) {
+        for ((x, high), low) in v.as_flattened().iter().zip(high).zip(low) {
+            (*high, *low) = ((x >> 7) as i8, (x & 127) as i8);
+        }
     }
     #[inline(always)]
     fn store_i8(self, v: Self::I32, out: &mut [i8; LANES]) {
@@ -218,6 +232,15 @@ impl Simd for Scalar {
             }
         }
         out
+    }
+
+    #[inline(always)]
+    fn load_signed_w8(self, x: &[i8; 4 * LANES]) -> Self::W8 {
+        *x
+    }
+    #[inline(always)]
+    fn dot4_positive(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32 {
+        self.dot4(acc, w, a)
     }
 
     #[inline(always)]

@@ -14,7 +14,7 @@ pub(crate) const ROTATED_BLOCK: usize = 4 * LANES;
 
 /// One block: steps over vectors first, then within them, strides descending; the factor 1/8 last.
 #[inline(always)]
-pub(super) fn rotate<S: Simd>(s: S, v: [S::F32; 4]) -> [S::F32; 4] {
+pub(super) fn hadamard<S: Simd>(s: S, v: [S::F32; 4]) -> [S::F32; 4] {
     let [a, b, c, d] = v;
     let (a, c) = (s.add(a, c), s.sub(a, c));
     let (b, d) = (s.add(b, d), s.sub(b, d));
@@ -30,22 +30,22 @@ pub(super) fn rotate<S: Simd>(s: S, v: [S::F32; 4]) -> [S::F32; 4] {
 }
 
 /// See [`KernelSet::rotate`].
-pub(super) struct Rotate;
-impl Kernel for Rotate {
+pub(super) struct Hadamard;
+impl Kernel for Hadamard {
     type Args<'a> = &'a mut [f32];
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, row: &mut [f32]) {
-        rotate_row(s, row);
+        hadamard_row(s, row);
     }
 }
 
 /// The whole blocks of a row, in place.
 #[inline(always)]
-pub(super) fn rotate_row<S: Simd>(s: S, row: &mut [f32]) {
+pub(super) fn hadamard_row<S: Simd>(s: S, row: &mut [f32]) {
     for block in row.as_chunks_mut::<LANES>().0.as_chunks_mut::<4>().0 {
         let [a, b, c, d] =
-            rotate(s, [s.load(&block[0]), s.load(&block[1]), s.load(&block[2]), s.load(&block[3])]);
+            hadamard(s, [s.load(&block[0]), s.load(&block[1]), s.load(&block[2]), s.load(&block[3])]);
         s.store(a, &mut block[0]);
         s.store(b, &mut block[1]);
         s.store(c, &mut block[2]);
@@ -55,8 +55,8 @@ pub(super) fn rotate_row<S: Simd>(s: S, row: &mut [f32]) {
 
 impl KernelSet {
     /// Rotates the whole blocks of a row, in place. Doing it twice gives the row again, up to rounding.
-    pub(crate) fn rotate(&self, row: &mut [f32]) {
-        self.rotate.call(row);
+    pub(crate) fn hadamard(&self, row: &mut [f32]) {
+        self.hadamard.call(row);
     }
 }
 
@@ -74,7 +74,7 @@ mod tests {
         let x = row(ROTATED_BLOCK);
         for set in available() {
             let mut rotated = x.clone();
-            set.rotate(&mut rotated);
+            set.hadamard(&mut rotated);
             for (i, &found) in rotated.iter().enumerate() {
                 let sign = |j: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
                 let expected: f64 =
@@ -90,11 +90,11 @@ mod tests {
         let mut expected: Option<Vec<u32>> = None;
         for set in available() {
             let mut found = x.clone();
-            set.rotate(&mut found);
+            set.hadamard(&mut found);
             assert_eq!(found[3 * ROTATED_BLOCK..], x[3 * ROTATED_BLOCK..], "the rest stays");
             let bits: Vec<u32> = found.iter().map(|x| x.to_bits()).collect();
             assert_eq!(*expected.get_or_insert_with(|| bits.clone()), bits, "{}", set.name);
-            set.rotate(&mut found);
+            set.hadamard(&mut found);
             assert!(found.iter().zip(&x).all(|(a, b)| (a - b).abs() < 1e-5), "{}", set.name);
         }
     }
