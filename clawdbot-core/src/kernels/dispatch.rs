@@ -13,6 +13,8 @@ type Candidate = (&'static KernelSet, fn() -> bool);
 /// Best first.
 static CANDIDATES: &[Candidate] = &[
     #[cfg(target_arch = "x86_64")]
+    (&isa::avx512_amx::KERNELS, isa::avx512_amx::detected),
+    #[cfg(target_arch = "x86_64")]
     (&isa::avx512_vnni::KERNELS, isa::avx512_vnni::detected),
     #[cfg(target_arch = "x86_64")]
     (&isa::avx2::KERNELS, isa::avx2::detected),

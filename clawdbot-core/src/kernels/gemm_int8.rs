@@ -34,16 +34,16 @@ pub(super) struct Int8Args<'a> {
 }
 
 impl Int8Args<'_> {
-    fn group_blocks(&self) -> usize {
+    pub(super) fn group_blocks(&self) -> usize {
         self.group / 4
     }
 
-    fn groups(&self) -> usize {
+    pub(super) fn groups(&self) -> usize {
         self.k_blocks.div_ceil(self.group_blocks())
     }
 
     /// The checks on which the unchecked accesses of the kernels rest; tiles may read `tile_rows - 1` rows too many.
-    fn check(&self, tile_rows: usize) {
+    pub(super) fn check(&self, tile_rows: usize) {
         let Int8Rows { codes, stride, scales, starts } = self.lhs;
         assert!(self.group >= 4 && stride >= 4 * self.k_blocks);
         let rows = self.rows.end + tile_rows - 1;

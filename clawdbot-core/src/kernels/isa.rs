@@ -35,12 +35,13 @@ macro_rules! isa {
             /// # Safety
             /// The CPU must have the features: `detected()`.
             $(#[target_feature(enable = $feature)])+
-            unsafe fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
+            pub(super) unsafe fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
                 // SAFETY: the caller has checked the features.
                 K::run(unsafe { $token::assume() }, args)
             }
 
-            pub(in crate::kernels) static KERNELS: KernelSet = kernel_set!($name, $arch, entry, int8: $mr x $np, float: $fmr x $fnp);
+            pub(in crate::kernels) const SET: KernelSet = kernel_set!($name, $arch, entry, int8: $mr x $np, float: $fmr x $fnp);
+            pub(in crate::kernels) static KERNELS: KernelSet = SET;
 
             pub(in crate::kernels) fn detected() -> bool {
                 $(std::arch::$detect!($feature))&&+
@@ -68,6 +69,28 @@ x86_64_isa!(
     avx512_vnni, "avx512-vnni", Avx512, int8: 4 x 3, float: 8 x 3,
     ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx2", "fma", "f16c"]
 );
+
+/// [`avx512_vnni`] with the int8 tiles of AMX for many rows.
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512_amx {
+    use super::*;
+    use crate::kernels::Slot;
+    use crate::kernels::gemm_amx::{PANELS, Tiled};
+    use crate::kernels::tiles::Amx;
+
+    pub(in crate::kernels) static KERNELS: KernelSet = KernelSet {
+        name: "avx512-amx",
+        int8_gemm_name: "x86_64-int8-avx512-amx-32x2x16",
+        tile_panels: (PANELS, avx512_vnni::SET.tile_panels.1),
+        // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
+        int8_wide: Slot(|args| unsafe { avx512_vnni::entry::<Tiled<Amx>>(args) }),
+        ..avx512_vnni::SET
+    };
+
+    pub(in crate::kernels) fn detected() -> bool {
+        avx512_vnni::detected() && Amx::detected()
+    }
+}
 
 x86_64_isa!(
     /// AVX2 with FMA.

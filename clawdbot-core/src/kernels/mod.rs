@@ -13,6 +13,8 @@
 pub(crate) mod attention;
 mod dispatch;
 mod gemm;
+#[cfg(any(target_arch = "x86_64", test))]
+mod gemm_amx;
 mod gemm_float;
 mod gemm_int8;
 mod hadamard;
@@ -25,6 +27,8 @@ mod rope;
 pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
+#[cfg(any(target_arch = "x86_64", test))]
+mod tiles;
 mod vector;
 
 pub(crate) use dispatch::{available, select};
