@@ -8,4 +8,6 @@ mod generate;
 mod inspect;
 #[cfg(unix)]
 mod interrupt;
+#[cfg(target_os = "linux")]
+mod machine;
 mod support;
