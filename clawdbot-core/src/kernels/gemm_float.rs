@@ -122,9 +122,12 @@ unsafe fn narrow_tile<S: Simd, W: FloatWeight, const R: usize, const P: usize>(
         let mut sums = [[s.zero(); P]; R];
         let mut at = 0;
         while at + W::BLOCK <= k {
+            let ahead = at * LANES + PREFETCH_BYTES / size_of::<W>();
+            // What comes after the end of a panel is the panel behind those that are being read.
+            let ahead = if ahead < panel_len { ahead } else { ahead + (P - 1) * panel_len };
             for p in 0..P {
                 let block = weights.add(p * panel_len + at * LANES);
-                s.prefetch(block.cast::<u8>().wrapping_add(PREFETCH_BYTES));
+                s.prefetch(weights.wrapping_add(p * panel_len + ahead).cast());
                 let (first, second) = W::load(s, block);
                 for r in 0..R {
                     sums[r][p] = s.fma(first, s.splat(*x.add(r * k + at)), sums[r][p]);

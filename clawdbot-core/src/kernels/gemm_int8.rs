@@ -99,6 +99,8 @@ unsafe fn narrow_rows<S: Simd, const P: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         match count {
+            // More lines in one turn keep more reads of memory in flight.
+            1 if P == 2 => narrow_tile::<S, 1, P, 8>(s, args, row, panel),
             1 => narrow_tile::<S, 1, P, 4>(s, args, row, panel),
             2 => narrow_tile::<S, 2, P, 2>(s, args, row, panel),
             3 => narrow_tile::<S, 3, P, 2>(s, args, row, panel),
@@ -143,10 +145,12 @@ unsafe fn narrow_tile<S: Simd, const R: usize, const P: usize, const U: usize>(
                 }
             }
             while block + U <= end {
+                // What comes after the end of a panel is the panel behind those that are being read.
+                let beyond = if block + PREFETCH_LINES < k_blocks { 0 } else { (P - 1) * k_blocks };
                 for u in 0..U {
                     for p in 0..P {
                         let w = weights.add(p * k_blocks + block + u);
-                        s.prefetch(w.wrapping_add(PREFETCH_LINES).cast());
+                        s.prefetch(w.wrapping_add(PREFETCH_LINES + beyond).cast());
                         let w = s.load_w8(&*w);
                         for r in 0..R {
                             let a = s.splat_a4(&*codes.add(r * stride + 4 * (block + u)).cast());
@@ -167,7 +171,9 @@ unsafe fn narrow_tile<S: Simd, const R: usize, const P: usize, const U: usize>(
                 block += 1;
             }
             for p in 0..P {
-                let weight_scale = s.load_bf16(&*weight_scales.add(p * groups + g));
+                let weight_scale = weight_scales.add(p * groups + g);
+                s.prefetch(weight_scale.wrapping_add(P * groups).cast());
+                let weight_scale = s.load_bf16(&*weight_scale);
                 for r in 0..R {
                     let mut dot = dots[r][p][0];
                     for u in 1..U {
