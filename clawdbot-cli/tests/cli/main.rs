@@ -8,4 +8,5 @@ mod generate;
 mod inspect;
 #[cfg(unix)]
 mod interrupt;
+mod pack;
 mod support;

@@ -128,8 +128,7 @@ impl Opened {
             Source::Shape(name) => {
                 let config = shape_config(name)?.to_string().into_bytes();
                 let files = ModelFiles::Memory(name.clone(), vec![("config.json", config.into())]);
-                let parsed = ModelConfig::parse(&files.require("config.json")?, name)?;
-                let spec = parse_spec(&parsed)?;
+                let spec = parse_spec(&ModelConfig::open(&files, "config.json")?)?;
                 Ok(Opened {
                     name: name.clone(),
                     spec,
@@ -147,7 +146,7 @@ impl Opened {
     fn open_packed(name: String, file: PackedFile) -> Result<Self> {
         let file = Arc::new(file);
         let files = ModelFiles::Packed(Arc::clone(&file));
-        let config = ModelConfig::parse(&files.require("config.json")?, &files.path("config.json"))?;
+        let config = ModelConfig::open(&files, "config.json")?;
         let spec = parse_spec(&config)?;
         let weights = file.info().weights.parse::<WeightType>().map_err(|_| {
             let found = quoted(&file.info().weights);
@@ -176,7 +175,7 @@ impl Opened {
         files: ModelFiles,
         weights: impl FnOnce() -> Result<Weights>,
     ) -> Result<Self> {
-        let config = ModelConfig::parse(&files.require("config.json")?, &files.path("config.json"))?;
+        let config = ModelConfig::open(&files, "config.json")?;
         let spec = parse_spec(&config)?;
         let generation = "generation_config.json";
         let defaults = match files.get(generation)? {
