@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use clawdbot_core::{
-    Error, ErrorKind, GenerateOptions, KvType, ModelOptions, PackOptions, Result, Runtime, RuntimeOptions,
-    Source, WeightType,
+    Cache, Error, ErrorKind, GenerateOptions, KvType, ModelOptions, PackOptions, Result, Runtime,
+    RuntimeOptions, Source, WeightType,
 };
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -325,6 +325,10 @@ pub(crate) struct LoadArgs {
     /// Read all of a packed file first and compare it with its checksum
     #[arg(long)]
     verify: bool,
+    /// Whether loading a directory leaves a packed file behind and uses it the next time: in the user's directory for
+    /// caches, or in DIR [default: false]
+    #[arg(long, value_name = "true|false|DIR", value_parser = cache)]
+    cache: Option<Cache>,
 }
 
 /// [`RuntimeOptions`].
@@ -388,6 +392,15 @@ pub(crate) fn source(model: Option<&PathBuf>, shape: Option<&String>) -> Source 
         (None, Some(name)) => Source::Shape(name.clone()),
         (None, None) => Source::Builtin,
     }
+}
+
+fn cache(text: &str) -> Result<Cache, String> {
+    Ok(match text {
+        "" => return Err("expected true, false or a directory".to_owned()),
+        "true" => Cache::User,
+        "false" => Cache::Off,
+        dir => Cache::Dir(dir.into()),
+    })
 }
 
 /// JSON has no infinities, so they must not get that far.

@@ -13,7 +13,7 @@ use super::spec::DecoderSpec;
 use super::tensors::{MatrixName, VectorName, check_packed, check_tensors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{ComputeFormat, RowSource};
-use crate::options::{ModelOptions, WeightType};
+use crate::options::{Cache, ModelOptions, WeightType};
 use crate::tokenizer::{ChatTemplates, SpecialTokens, Tokenizer};
 use crate::weights::{DataFile, MatrixFormat, MatrixView, PackedFile, WeightSource, quoted};
 
@@ -189,7 +189,7 @@ impl Opened {
     /// Reads all of a packed file and compares it with its checksum, if `options` want that.
     ///
     /// # Errors
-    /// As `PackedFile::verify`; `InvalidArgument` for anything but a packed file, which has no checksum.
+    /// As `PackedFile::verify`; `InvalidArgument` for a source without a checksum.
     pub(crate) fn verify(
         &self,
         options: &ModelOptions,
@@ -198,6 +198,8 @@ impl Opened {
         match &self.weights {
             _ if !options.verify => Ok(()),
             Weights::Packed(file) => file.verify(progress),
+            // What is cached is verified once it is there.
+            Weights::Files(_) if options.cache != Cache::Off => Ok(()),
             Weights::Files(_) | Weights::Random => Err(Error::invalid_argument(format!(
                 "option verify: expected a packed model file, which has a checksum, found {}",
                 self.name

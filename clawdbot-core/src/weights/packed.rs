@@ -30,7 +30,7 @@ use crate::memory::{ALIGNMENT, AlignedBuf, Panel, Pod, SharedBytes, bytes_of_mut
 /// Value of `format` in the metadata.
 pub(super) const FORMAT: &str = "clawdbot-packed";
 /// Version of the layout above and of the panels; other versions are refused.
-pub(super) const FORMAT_VERSION: &str = "1";
+pub(crate) const FORMAT_VERSION: &str = "1";
 /// In front of the names of the model's small files.
 pub(super) const FILES_PREFIX: &str = "files/";
 /// In front of the numbers of what only keeps the rest aligned.
