@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self, Unpack
 
-from .options import GenerateOptions, LoadOptions, ModelOptions
+from .options import GenerateOptions, LoadOptions, ModelOptions, PackOptions
 
 __all__ = [
     "Cancelled",

@@ -161,10 +161,10 @@ fn malformed_files_are_refused() {
     check(&parse("[1]"), INVALID, &["expected an object, found [1]"]);
     check(&parse(""), INVALID, &["malformed JSON"]);
     let dir = TempDir::new();
-    let error = open(&dir.path(), "config.json").unwrap_err();
+    let error = open(dir.path(), "config.json").unwrap_err();
     check(&error, ErrorKind::NotFound, &["config.json"]);
     dir.write("config.json", vec![b' '; (16 << 20) + 1]);
-    check(&open(&dir.path(), "config.json").unwrap_err(), INVALID, &["at most 16777216 bytes"]);
+    check(&open(dir.path(), "config.json").unwrap_err(), INVALID, &["at most 16777216 bytes"]);
 }
 
 #[test]

@@ -203,7 +203,6 @@ options! {
 }
 
 impl PackOptions {
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as for every kind of options")]
     pub(crate) fn validate(&self) -> Result<()> {
         Ok(())
     }
