@@ -458,6 +458,24 @@ int32_t clawdbot_runtime_plan_json(const clawdbot_runtime *runtime,
                                    clawdbot_error **error);
 
 /**
+ * Writes a model to a packed file: weights as they are computed with, tokenizer, chat template and configuration. Such a
+ * file loads in milliseconds, and processes that use it share its memory. It appears when it is complete.
+ *
+ * `path`: as of `clawdbot_model_load`. `target`: the file to write.
+ * `options`: NULL, or `weights` ("int8", "bf16", "f32"), `overwrite` (whether a file that is there already is replaced).
+ * `progress`: NULL, or called on this thread now and then; what it stops is `CLAWDBOT_ERROR_CANCELLED`.
+ * `size`: receives the size of the file in bytes; may be NULL.
+ */
+int32_t clawdbot_runtime_pack(const clawdbot_runtime *runtime,
+                              const char *path,
+                              const char *target,
+                              const clawdbot_options *options,
+                              clawdbot_progress_callback progress,
+                              void *user_data,
+                              uint64_t *size,
+                              clawdbot_error **error);
+
+/**
  * Frees a runtime; models made with it go on. NULL is allowed.
  */
 void clawdbot_runtime_free(clawdbot_runtime *runtime);
@@ -466,10 +484,10 @@ void clawdbot_runtime_free(clawdbot_runtime *runtime);
  * Loads a model.
  *
  * `runtime`: NULL for one of the model's own, with default options.
- * `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json); NULL for the story model that is
- * part of the library.
+ * `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json) or a packed file (see
+ * `clawdbot_runtime_pack`); NULL for the story model that is part of the library.
  * `options`: NULL, or `weights` ("int8", "bf16", "f32"), `kv` ("auto", "bf16", "f32"), `max_context`, `prefill_chunk`,
- * `max_batch`.
+ * `max_batch`, `mmap`, `verify`, `cache` (true, false, or the path of a directory).
  * `progress`: NULL, or called on this thread now and then; a load that it stops is `CLAWDBOT_ERROR_CANCELLED`.
  */
 int32_t clawdbot_model_load(const clawdbot_runtime *runtime,

@@ -3,11 +3,14 @@
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 
-use clawdbot_core::{LogLevel, LogRecord, ModelOptions, Result, Runtime, RuntimeOptions, Source};
+use clawdbot_core::{
+    LogLevel, LogRecord, ModelOptions, PackOptions, Result, Runtime, RuntimeOptions, Source,
+};
 use serde_json::json;
 
 use crate::error::clawdbot_error;
 use crate::handle::{UserData, give, guard, internal, path, quietly, required};
+use crate::model::clawdbot_progress_callback;
 use crate::options::{clawdbot_options, read};
 use crate::string::{Text, clawdbot_string};
 
@@ -30,16 +33,16 @@ pub struct clawdbot_runtime(pub(crate) Runtime);
 pub type clawdbot_log_callback =
     Option<unsafe extern "C" fn(user_data: *mut c_void, level: i32, message: *const c_char, length: usize)>;
 
-/// The source that a path stands for: the model directory, or the built-in model if it is null.
+/// The source that a path stands for: the model directory or packed file, or the built-in model if it is null.
 ///
 /// # Safety
-/// `directory` is null or NUL-terminated.
-pub(crate) unsafe fn source(directory: *const c_char) -> Result<Source> {
-    if directory.is_null() {
+/// `pointer` is null or NUL-terminated.
+pub(crate) unsafe fn source(pointer: *const c_char) -> Result<Source> {
+    if pointer.is_null() {
         return Ok(Source::Builtin);
     }
     // SAFETY: the caller's promise.
-    Ok(Source::from(unsafe { path(directory, "path") }?))
+    Ok(Source::from(unsafe { path(pointer, "path") }?))
 }
 
 /// A new runtime. `options` may be NULL; they are `threads` and `memory_budget` (in bytes). `log` may be NULL; it and
@@ -106,6 +109,41 @@ pub unsafe extern "C" fn clawdbot_runtime_plan_json(
         let source = unsafe { source(path) }?;
         let plan = runtime.0.plan(&source, &read(options, ModelOptions::from_json)?)?;
         give(out, clawdbot_string::new(to_json(&plan)?));
+        Ok(())
+    })
+}
+
+/// Writes a model to a packed file: weights as they are computed with, tokenizer, chat template and configuration. Such a
+/// file loads in milliseconds, and processes that use it share its memory. It appears when it is complete.
+///
+/// `path`: as of `clawdbot_model_load`. `target`: the file to write.
+/// `options`: NULL, or `weights` ("int8", "bf16", "f32"), `overwrite` (whether a file that is there already is replaced).
+/// `progress`: NULL, or called on this thread now and then; what it stops is `CLAWDBOT_ERROR_CANCELLED`.
+/// `size`: receives the size of the file in bytes; may be NULL.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_runtime_pack(
+    runtime: Option<&clawdbot_runtime>,
+    path: *const c_char,
+    target: *const c_char,
+    options: Option<&clawdbot_options>,
+    progress: clawdbot_progress_callback,
+    user_data: *mut c_void,
+    size: Option<&mut MaybeUninit<u64>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let runtime = required(runtime, "runtime")?;
+        // SAFETY: the contract of the header.
+        let (source, target) = unsafe { (source(path)?, crate::handle::path(target, "target")?) };
+        let options = read(options, PackOptions::from_json)?;
+        // SAFETY: the caller's function, with its own pointer.
+        let go_on =
+            |done, total| progress.is_none_or(|progress| unsafe { progress(user_data, done, total) } == 0);
+        let bytes = runtime.0.pack_with_progress(&source, target, &options, go_on)?;
+        size.map(|size| size.write(bytes));
         Ok(())
     })
 }

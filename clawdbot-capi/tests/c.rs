@@ -133,7 +133,8 @@ fn command(wrapper: &[&str], program: &Path) -> Command {
             command
         }
     };
-    command.env("LD_LIBRARY_PATH", program.parent().unwrap());
+    let directory = program.parent().unwrap();
+    command.env("LD_LIBRARY_PATH", directory).current_dir(directory);
     command
 }
 
@@ -176,6 +177,11 @@ fn generate() {
 #[test]
 fn errors() {
     test_program("errors");
+}
+
+#[test]
+fn pack() {
+    test_program("pack");
 }
 
 #[test]

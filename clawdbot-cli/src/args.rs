@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use clawdbot_core::{
-    Error, ErrorKind, GenerateOptions, KvType, ModelOptions, Result, Runtime, RuntimeOptions, Source,
-    WeightType,
+    Cache, Error, ErrorKind, GenerateOptions, KvType, ModelOptions, PackOptions, Result, Runtime,
+    RuntimeOptions, Source, WeightType,
 };
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -19,9 +19,10 @@ Examples:
   clawdbot generate --model DIR --prompt - < text    the prompt from stdin
   clawdbot chat --model DIR --system \"Be brief.\"     a conversation
   clawdbot inspect DIR --weights bf16                what a model is and would cost
+  clawdbot pack DIR model.clawdbot                   the whole model in one file that loads at once
   clawdbot bench --shape llama-3.2-1b                how fast this machine is
 
-A model directory is as Hugging Face publishes it: config.json, *.safetensors, tokenizer.json.
+A model is a directory as Hugging Face publishes it (config.json, *.safetensors, tokenizer.json) or a packed file.
 --kernels, or the environment variable CLAWDBOT_ISA, forces an instruction-set tier.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 
@@ -41,6 +42,8 @@ pub(crate) enum Command {
     Chat(ChatArgs),
     /// Say what a model is and what it would cost, without reading its weights
     Inspect(InspectArgs),
+    /// Write a model to one file, weights as they are computed with
+    Pack(PackArgs),
     /// Measure prefill and decode
     Bench(BenchArgs),
 }
@@ -51,6 +54,7 @@ impl Command {
             Command::Generate(args) => args.output.json,
             Command::Chat(args) => args.output.json,
             Command::Inspect(args) => args.json,
+            Command::Pack(args) => args.output.json,
             Command::Bench(args) => args.output.json,
         }
     }
@@ -66,8 +70,8 @@ Examples:
 The text goes to stdout as it comes, one line of figures to stderr. With --json stdout gets one object instead: text,
 token_ids, finish_reason, usage, options in force; or {\"error\": {code, kind, message, detail}}.")]
 pub(crate) struct GenerateArgs {
-    /// Model directory [default: the built-in story model]
-    #[arg(long, value_name = "DIR")]
+    /// Model directory or packed file [default: the built-in story model]
+    #[arg(long, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
     /// Text to continue; `-` reads stdin [default for the built-in model: "Once upon a time"]
     #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file")]
@@ -91,8 +95,8 @@ Every line is a message. /reset forgets the conversation, /exit or the end of in
 Ctrl-C stops an answer; at the prompt it leaves. With --json every answer, or error, is one object on a line.
 A message that cannot be answered is taken back; the exit code is 1 if there was one.")]
 pub(crate) struct ChatArgs {
-    /// Model directory [default: the built-in story model]
-    #[arg(long, value_name = "DIR")]
+    /// Model directory or packed file [default: the built-in story model]
+    #[arg(long, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
     /// System message at the head of the conversation
     #[arg(long, value_name = "TEXT")]
@@ -109,8 +113,8 @@ pub(crate) struct ChatArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Model directory [default: the built-in story model]
-    #[arg(value_name = "DIR", conflicts_with = "shape")]
+    /// Model directory or packed file [default: the built-in story model]
+    #[arg(value_name = "PATH", conflicts_with = "shape")]
     pub(crate) model: Option<PathBuf>,
     /// Random weights in the shape of a published model
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Source::SHAPES))]
@@ -127,6 +131,68 @@ pub(crate) struct InspectArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  clawdbot pack DIR model.clawdbot
+  clawdbot pack DIR model.clawdbot --weights bf16 --overwrite
+  clawdbot pack --shape llama-3.2-1b model.clawdbot
+  clawdbot chat --model model.clawdbot
+
+The file holds everything: weights, tokenizer, chat template, configuration. It is mapped, not read: it loads in
+milliseconds, and processes that use it share its memory. It appears when it is complete. clawdbot inspect FILE --verify
+compares it with its checksum.")]
+pub(crate) struct PackArgs {
+    /// Model directory and the file to write; with --shape, the file alone
+    #[arg(value_name = "DIR FILE", required = true, num_args = 1..=2)]
+    paths: Vec<PathBuf>,
+    /// Random weights in the shape of a published model
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Source::SHAPES))]
+    shape: Option<String>,
+    #[command(flatten)]
+    pub(crate) options: PackOptionArgs,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+impl PackArgs {
+    /// What is packed, and the file to write.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a directory and a shape, or neither.
+    pub(crate) fn source_and_target(&self) -> Result<(Source, &PathBuf)> {
+        match (self.paths.as_slice(), &self.shape) {
+            ([dir, target], None) => Ok((Source::Path(dir.clone()), target)),
+            ([target], Some(shape)) => Ok((Source::Shape(shape.clone()), target)),
+            (paths, _) => {
+                let message =
+                    format!("expected DIR and FILE, or --shape and FILE, found {} paths", paths.len());
+                Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "shape"))
+            }
+        }
+    }
+}
+
+/// [`PackOptions`].
+#[derive(Debug, Args, Serialize)]
+pub(crate) struct PackOptionArgs {
+    /// What the weights will be computed with: int8, bf16 or f32 [default: int8]
+    #[arg(long, value_name = "TYPE")]
+    weights: Option<WeightType>,
+    /// Replace the file if there is one
+    #[arg(long)]
+    overwrite: bool,
+}
+
+impl PackOptionArgs {
+    /// The library's options, checked.
+    pub(crate) fn options(&self) -> Result<PackOptions> {
+        PackOptions::from_json(&given(self)?)
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
   clawdbot bench --shape qwen2.5-0.5b --weights bf16 --repeat 5
   clawdbot bench --model DIR --depth 4096 --batch 8 --json
 
@@ -134,8 +200,8 @@ Every repeat takes fresh sequences of random token ids. Prefill: all prompts, un
 DEPTH tokens of context, tokens per second of all sequences together. Medians are reported, and in JSON every sample.
 The memory traffic of decode that is compared with the machine's is that of the weights alone.")]
 pub(crate) struct BenchArgs {
-    /// Model directory [default: the built-in story model]
-    #[arg(long, value_name = "DIR", conflicts_with = "shape")]
+    /// Model directory or packed file [default: the built-in story model]
+    #[arg(long, value_name = "PATH", conflicts_with = "shape")]
     pub(crate) model: Option<PathBuf>,
     /// Random weights in the shape of a published model
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Source::SHAPES))]
@@ -238,7 +304,7 @@ pub(crate) struct OptionArgs {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct LoadArgs {
-    /// What the weights are computed with: int8, bf16 or f32 [default: int8]
+    /// What the weights are computed with: int8, bf16 or f32 [default: int8, or as packed]
     #[arg(long, value_name = "TYPE")]
     weights: Option<WeightType>,
     /// What the KV cache is kept as: auto, bf16 or f32 [default: auto]
@@ -253,6 +319,16 @@ pub(crate) struct LoadArgs {
     /// Most sequences of a forward pass [default: 64]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_batch: Option<u32>,
+    /// Whether a packed file is mapped; otherwise it is read, and may be changed meanwhile [default: true]
+    #[arg(long, value_name = "true|false")]
+    mmap: Option<bool>,
+    /// Read all of a packed file first and compare it with its checksum
+    #[arg(long)]
+    verify: bool,
+    /// Whether loading a directory leaves a packed file behind and uses it the next time: in the user's directory for
+    /// caches, or in DIR [default: false]
+    #[arg(long, value_name = "true|false|DIR", value_parser = cache)]
+    cache: Option<Cache>,
 }
 
 /// [`RuntimeOptions`].
@@ -312,10 +388,19 @@ impl RuntimeArgs {
 /// The model a command works with.
 pub(crate) fn source(model: Option<&PathBuf>, shape: Option<&String>) -> Source {
     match (model, shape) {
-        (Some(dir), _) => Source::Path(dir.clone()),
+        (Some(path), _) => Source::Path(path.clone()),
         (None, Some(name)) => Source::Shape(name.clone()),
         (None, None) => Source::Builtin,
     }
+}
+
+fn cache(text: &str) -> Result<Cache, String> {
+    Ok(match text {
+        "" => return Err("expected true, false or a directory".to_owned()),
+        "true" => Cache::User,
+        "false" => Cache::Off,
+        dir => Cache::Dir(dir.into()),
+    })
 }
 
 /// JSON has no infinities, so they must not get that far.

@@ -35,6 +35,7 @@ fn table(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> String {
     let budget = runtime.memory_budget().map_or_else(|| "none".to_owned(), bytes);
     let stored = match plan.stored_bytes {
         0 => "nothing: random weights".to_owned(),
+        n if plan.packed => format!("{} in a packed file", bytes(n)),
         n => bytes(n),
     };
     let rows = [

@@ -1,4 +1,4 @@
-//! `clawdbot` on the command line: generate, chat, inspect, bench.
+//! `clawdbot` on the command line: generate, chat, inspect, pack, bench.
 //!
 //! Text and JSON go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 #![forbid(unsafe_code)]
@@ -10,6 +10,7 @@ mod generate;
 mod inspect;
 mod interrupt;
 mod output;
+mod pack;
 mod progress;
 mod report;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Pack(args) => pack::run(args),
         Command::Bench(args) => bench::run(args),
     });
     match outcome {

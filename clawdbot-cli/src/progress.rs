@@ -1,9 +1,10 @@
 //! A status line on stderr, for people who wait.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use clawdbot_core::{Model, Result, Runtime, Source};
+use clawdbot_core::{Model, PackOptions, Result, Runtime, Source};
 
 use crate::args::{LoadArgs, OutputArgs};
 use crate::interrupt::Work;
@@ -58,12 +59,12 @@ fn write_over(text: &str) {
     let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush());
 }
 
-fn bar(done: u64, total: u64) -> String {
+fn bar(what: &str, done: u64, total: u64) -> String {
     let filled =
         (u128::from(done) * u128::from(WIDTH) / u128::from(total.max(1))).min(u128::from(WIDTH)) as usize;
     let rest = WIDTH as usize - filled;
     let percent = u128::from(done) * 100 / u128::from(total.max(1));
-    format!("loading [{}{}] {percent:3} %", "#".repeat(filled), " ".repeat(rest))
+    format!("{what} [{}{}] {percent:3} %", "#".repeat(filled), " ".repeat(rest))
 }
 
 /// Loads a model with a bar. Ctrl-C cancels.
@@ -80,7 +81,26 @@ pub(crate) fn load(
     let work = Work::begin();
     let mut line = StatusLine::new(output);
     runtime.load_with_progress(source, &options, |done, total| {
-        line.update(|| bar(done, total));
+        line.update(|| bar("loading", done, total));
+        !work.interrupted()
+    })
+}
+
+/// Packs a model with a bar. Ctrl-C cancels. Returns the size of the file in bytes.
+///
+/// # Errors
+/// As [`Runtime::pack`]; `Cancelled`.
+pub(crate) fn pack(
+    runtime: &Runtime,
+    source: &Source,
+    target: &Path,
+    options: &PackOptions,
+    output: &OutputArgs,
+) -> Result<u64> {
+    let work = Work::begin();
+    let mut line = StatusLine::new(output);
+    runtime.pack_with_progress(source, target, options, |done, total| {
+        line.update(|| bar("packing", done, total));
         !work.interrupted()
     })
 }
@@ -91,9 +111,9 @@ mod tests {
 
     #[test]
     fn bars() {
-        assert_eq!(bar(0, 10), format!("loading [{}]   0 %", " ".repeat(32)));
-        assert_eq!(bar(5, 10), format!("loading [{}{}]  50 %", "#".repeat(16), " ".repeat(16)));
-        assert_eq!(bar(u64::MAX, u64::MAX), format!("loading [{}] 100 %", "#".repeat(32)));
-        assert!(bar(0, 0).ends_with("  0 %"));
+        assert_eq!(bar("loading", 0, 10), format!("loading [{}]   0 %", " ".repeat(32)));
+        assert_eq!(bar("loading", 5, 10), format!("loading [{}{}]  50 %", "#".repeat(16), " ".repeat(16)));
+        assert_eq!(bar("loading", u64::MAX, u64::MAX), format!("loading [{}] 100 %", "#".repeat(32)));
+        assert!(bar("loading", 0, 0).ends_with("  0 %"));
     }
 }

@@ -40,7 +40,7 @@ mod weights;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
 pub use model::{Model, ModelInfo, Plan, Source};
-pub use options::{GenerateOptions, KvType, ModelOptions, PackOptions, RuntimeOptions, WeightType};
+pub use options::{Cache, GenerateOptions, KvType, ModelOptions, PackOptions, RuntimeOptions, WeightType};
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};
 pub use session::{CancelHandle, Prompt, Session, Stream};

@@ -4,10 +4,11 @@
 mod support;
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use clawdbot_core::{
-    Error, ErrorKind, GenerateOptions, Model, ModelOptions, PackOptions, Prompt, Result, Runtime,
-    RuntimeOptions, Source, WeightType,
+    Error, ErrorKind, GenerateOptions, LogLevel, LogRecord, Model, ModelOptions, PackOptions, Prompt, Result,
+    Runtime, RuntimeOptions, Source, WeightType,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -480,4 +481,92 @@ proptest! {
         }
         try_out(&GOOD.0.0.join("bad"), &bytes);
     }
+}
+
+#[test]
+fn loading_a_directory_can_leave_a_packed_file_behind() {
+    let dir = Dir::new("cache");
+    let cache = dir.0.join("below").join("cache");
+    let assets = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/builtin"));
+    let source = support::Copy::of(assets, "cached");
+    let expected = bits(&Model::builtin().unwrap(), &PROMPT);
+    let messages = Arc::new(Mutex::new(Vec::new()));
+    let load = |options: ModelOptions| {
+        let sink = Arc::clone(&messages);
+        let log = move |record: &LogRecord| {
+            if record.level == LogLevel::Warning {
+                sink.lock().unwrap().push(record.message.clone());
+            }
+        };
+        let runtime = Runtime::with_log(&RuntimeOptions::default().threads(2), log).unwrap();
+        runtime.load(&Source::Path(source.path().to_owned()), &options).unwrap()
+    };
+    let warnings = || std::mem::take(&mut *messages.lock().unwrap());
+    let cached = ModelOptions::default().cache(cache.clone());
+    let files = || -> Vec<PathBuf> {
+        let mut files: Vec<_> =
+            std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+        files.sort();
+        files
+    };
+    load(ModelOptions::default());
+    assert!(!cache.exists(), "not unless asked for");
+    let first = load(cached.clone());
+    assert!(bits(&first, &PROMPT) == expected && !first.info().plan.packed);
+    assert_eq!(files().len(), 1);
+    // The next load takes the weights from the file: what is changed there shows.
+    let [file] = &files()[..] else { unreachable!() };
+    let written = std::fs::metadata(file).unwrap().modified().unwrap();
+    assert!(bits(&load(cached.clone().verify(true)), &PROMPT) == expected);
+    let good = std::fs::read(file).unwrap();
+    let mut parts = Parts::of(&good);
+    parts.tensor("model.norm.weight")[..4].copy_from_slice(&1e6_f32.to_le_bytes());
+    drop(first);
+    std::fs::write(file, parts.bytes()).unwrap();
+    assert!(bits(&load(cached.clone()), &PROMPT) != expected);
+    std::fs::write(file, &good).unwrap();
+    assert!(written <= std::fs::metadata(file).unwrap().modified().unwrap() && warnings().is_empty());
+    // Another weight type and changed files have packed files of their own.
+    load(cached.clone().weights(WeightType::Bf16));
+    assert_eq!(files().len(), 2);
+    source.edit("generation_config.json", |json| json["top_k"] = 7.into());
+    load(cached.clone());
+    assert_eq!(files().len(), 3);
+    let weights = source.path().join("model.safetensors");
+    let later = std::fs::metadata(&weights).unwrap().modified().unwrap() + std::time::Duration::from_secs(5);
+    std::fs::File::options().append(true).open(&weights).unwrap().set_modified(later).unwrap();
+    load(cached.clone());
+    assert_eq!(files().len(), 4, "weights that were written again are other weights");
+    assert!(warnings().is_empty());
+    // A file that is broken, or of another model, is written again.
+    for file in files() {
+        std::fs::write(file, &good[..good.len() / 2]).unwrap();
+    }
+    assert!(bits(&load(cached.clone()), &PROMPT) == expected);
+    assert!(warnings()[0].contains("cache"));
+    assert!(bits(&load(cached), &PROMPT) == expected && warnings().is_empty());
+    // A cache that cannot be written is no reason not to load.
+    let occupied = dir.0.join("occupied");
+    std::fs::write(&occupied, "").unwrap();
+    assert!(bits(&load(ModelOptions::default().cache(occupied)), &PROMPT) == expected);
+    assert!(warnings()[0].contains("occupied"));
+}
+
+#[test]
+fn two_loads_at_once_share_a_cache() {
+    let dir = Dir::new("cache-race");
+    let assets = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/builtin"));
+    let source = support::Copy::of(assets, "cached-race");
+    let expected = bits(&Model::builtin().unwrap(), &PROMPT);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let model = load(source.path(), &ModelOptions::default().cache(dir.0.clone())).unwrap();
+                assert!(bits(&model, &PROMPT) == expected);
+            });
+        }
+    });
+    assert_eq!(dir.files().len(), 1);
+    let model = load(&dir.0.join(&dir.files()[0]), &ModelOptions::default().verify(true)).unwrap();
+    assert!(bits(&model, &PROMPT) == expected);
 }

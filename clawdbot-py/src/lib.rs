@@ -14,7 +14,7 @@ mod session;
 mod stream;
 mod tokenizer;
 
-use clawdbot_core::{GenerateOptions, ModelOptions, RuntimeOptions, Source};
+use clawdbot_core::{GenerateOptions, ModelOptions, PackOptions, RuntimeOptions, Source};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -37,6 +37,7 @@ fn _clawdbot(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("SHAPES", PyTuple::new(py, Source::SHAPES)?)?;
     module.add("GENERATE_OPTIONS", PyTuple::new(py, GenerateOptions::NAMES)?)?;
     module.add("MODEL_OPTIONS", PyTuple::new(py, ModelOptions::NAMES)?)?;
+    module.add("PACK_OPTIONS", PyTuple::new(py, PackOptions::NAMES)?)?;
     module.add("RUNTIME_OPTIONS", PyTuple::new(py, RuntimeOptions::NAMES)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clawdbot_core::{GenerateOptions, ModelOptions, RuntimeOptions, Source};
+use clawdbot_core::{GenerateOptions, ModelOptions, PackOptions, RuntimeOptions, Source};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyString};
 use serde_json::{Map, Value};
@@ -89,6 +89,15 @@ pub(crate) fn model(kwargs: Kwargs<'_, '_>) -> PyResult<ModelOptions> {
     ModelOptions::from_json(&set(kwargs, ModelOptions::NAMES)?).map_err(to_py)
 }
 
+/// Options of packing.
+///
+/// # Errors
+/// As [`generate`].
+pub(crate) fn pack(kwargs: Kwargs<'_, '_>) -> PyResult<PackOptions> {
+    let Some(kwargs) = kwargs else { return Ok(PackOptions::default()) };
+    PackOptions::from_json(&set(kwargs, PackOptions::NAMES)?).map_err(to_py)
+}
+
 /// Takes a runtime's options out of those of a model.
 pub(crate) fn split_runtime<'py>(
     py: Python<'py>,
@@ -103,7 +112,7 @@ pub(crate) fn split_runtime<'py>(
     Ok((of_runtime, of_model))
 }
 
-/// A directory, a shape, or neither: the built-in model.
+/// A path, a shape, or neither: the built-in model.
 ///
 /// # Errors
 /// `InvalidArgument` for both.

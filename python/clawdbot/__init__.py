@@ -11,6 +11,7 @@ becomes a `Stream` of `Event` and in the end a `Completion`. Every failure is a 
 from ._clawdbot import (
     GENERATE_OPTIONS,
     MODEL_OPTIONS,
+    PACK_OPTIONS,
     RUNTIME_OPTIONS,
     SHAPES,
     Cancelled,
@@ -47,7 +48,7 @@ from ._clawdbot import (
     __version__,
     render_chat_template,
 )
-from .options import GenerateOptions, LoadOptions, ModelOptions
+from .options import GenerateOptions, LoadOptions, ModelOptions, PackOptions
 
 __all__ = [
     "GENERATE_OPTIONS",
@@ -79,6 +80,8 @@ __all__ = [
     "NotFound",
     "NullPointer",
     "OutOfBudget",
+    "PACK_OPTIONS",
+    "PackOptions",
     "Runtime",
     "Session",
     "Stream",

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self, Unpack
 
-from .options import GenerateOptions, LoadOptions, ModelOptions
+from .options import GenerateOptions, LoadOptions, ModelOptions, PackOptions
 
 __all__ = [
     "Cancelled",
@@ -36,6 +36,7 @@ __all__ = [
     "NotFound",
     "NullPointer",
     "OutOfBudget",
+    "PACK_OPTIONS",
     "RUNTIME_OPTIONS",
     "Runtime",
     "SHAPES",
@@ -55,6 +56,7 @@ __version__: Final[str]
 SHAPES: Final[tuple[str, ...]]
 GENERATE_OPTIONS: Final[tuple[str, ...]]
 MODEL_OPTIONS: Final[tuple[str, ...]]
+PACK_OPTIONS: Final[tuple[str, ...]]
 RUNTIME_OPTIONS: Final[tuple[str, ...]]
 
 _Path: TypeAlias = str | os.PathLike[str]
@@ -219,6 +221,15 @@ class Runtime:
         on_progress: _Progress | None = None,
         **options: Unpack[ModelOptions],
     ) -> Model: ...
+    def pack(
+        self,
+        path: _Path | None,
+        target: _Path,
+        *,
+        shape: str | None = None,
+        on_progress: _Progress | None = None,
+        **options: Unpack[PackOptions],
+    ) -> int: ...
     @property
     def threads(self) -> int: ...
     @property

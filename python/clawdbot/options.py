@@ -48,7 +48,7 @@ class ModelOptions(TypedDict, total=False):
     """How a model is loaded."""
 
     weights: Literal["int8", "bf16", "f32"] | None
-    """What the weights are computed with; default `int8`."""
+    """What the weights are computed with; default `int8`, or what a packed model file holds."""
     kv: Literal["auto", "bf16", "f32"] | None
     """What the KV cache is kept as; default `auto`: float32 with float32 weights, bfloat16 otherwise."""
     max_context: int | None
@@ -57,6 +57,22 @@ class ModelOptions(TypedDict, total=False):
     """Most tokens of a forward pass: longer prompts are prefilled in chunks. Changes no result."""
     max_batch: int | None
     """Most sequences of a forward pass; more wait their turn. Changes no result."""
+    mmap: bool | None
+    """Whether a packed model file is mapped, in memory that processes share, instead of read; default True."""
+    verify: bool | None
+    """Whether a packed model file is read and compared with its checksum first; default False."""
+    cache: bool | str | None
+    """Whether loading a directory leaves a packed file behind and uses it the next time: True (in the user's directory
+    for caches), a directory, or False; default False."""
+
+
+class PackOptions(TypedDict, total=False):
+    """How a model is packed."""
+
+    weights: Literal["int8", "bf16", "f32"] | None
+    """What the weights will be computed with; default `int8`."""
+    overwrite: bool | None
+    """Whether a file that is there already is replaced; default False."""
 
 
 class LoadOptions(ModelOptions, total=False):

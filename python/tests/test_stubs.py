@@ -25,7 +25,7 @@ def assigned(node):
 
 
 def test_the_package_exports_everything():
-    assert set(clawdbot.__all__) == public(vars(_clawdbot)) | {"GenerateOptions", "ModelOptions", "LoadOptions"}
+    assert set(clawdbot.__all__) == public(vars(_clawdbot)) | {"GenerateOptions", "ModelOptions", "LoadOptions", "PackOptions"}
     assert len(clawdbot.__all__) == len(set(clawdbot.__all__))
     assert (PACKAGE / "py.typed").exists()
     assert importlib.metadata.version("clawdbot") == clawdbot.__version__

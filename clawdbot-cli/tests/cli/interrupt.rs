@@ -91,3 +91,21 @@ fn bench_ends() {
     let run: Run = child.wait_with_output().unwrap().into();
     assert_eq!((run.code, run.stdout.as_str()), (Some(130), ""), "{}", run.stderr);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn pack_leaves_nothing_behind() {
+    let dir = crate::support::empty_dir("interrupted-pack");
+    let out = dir.join("m");
+    let child = command(&["pack", "--shape", "llama-3.2-1b", out.to_str().unwrap(), "--threads", "1"])
+        .spawn()
+        .unwrap();
+    // As soon as there is something to leave behind.
+    while std::fs::read_dir(&dir).unwrap().count() == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    interrupt(&child);
+    let run: Run = child.wait_with_output().unwrap().into();
+    assert_eq!(run.code, Some(130), "{}", run.stderr);
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 0);
+}

@@ -10,4 +10,5 @@ mod inspect;
 mod interrupt;
 #[cfg(target_os = "linux")]
 mod machine;
+mod pack;
 mod support;

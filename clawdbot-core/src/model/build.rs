@@ -99,8 +99,14 @@ impl Builder<'_> {
             Weights::Packed(file) => {
                 let (n, k) = (names.iter().map(|name| name.n).sum(), names[0].k);
                 let name = joined_name(names);
-                let mut panels = file.panels(&name, self.mapped.as_ref());
-                PackedMatrix::from_parts(self.format, n, k, &mut panels)?
+                match &self.mapped {
+                    Some(mapped) => {
+                        PackedMatrix::from_parts(self.format, n, k, &mut file.mapped_panels(&name, mapped))?
+                    }
+                    None => self.pool.region(|region| {
+                        PackedMatrix::from_parts(self.format, n, k, &mut file.read_panels(&name, region))
+                    })??,
+                }
             }
             _ => self.pack(names)?,
         };

@@ -1,14 +1,11 @@
 //! `config.json` and `generation_config.json`: typed access to untrusted settings.
 
-use std::path::Path;
-
 use serde_json::{Map, Value};
 
+use super::files::ModelFiles;
 use crate::error::{Error, Result};
-use crate::weights::{quoted, read_small_file};
+use crate::weights::quoted;
 
-/// Longest configuration file in bytes.
-const MAX_CONFIG_BYTES: u64 = 16 << 20;
 /// Largest value of the sizes that have no limit of their own below.
 const MAX_SIZE: u64 = 1 << 31;
 /// Largest values that are taken for a real model's.
@@ -34,12 +31,12 @@ pub(crate) struct ModelConfig {
 }
 
 impl ModelConfig {
-    /// Reads the file at `path`.
+    /// Reads the file `name`.
     ///
     /// # Errors
     /// `NotFound` or `Io` if it cannot be read, `InvalidModel` if it is not a JSON object.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
-        Self::parse(&read_small_file(path, MAX_CONFIG_BYTES)?, &path.display().to_string())
+    pub(crate) fn open(files: &ModelFiles, name: &str) -> Result<Self> {
+        Self::parse(&files.require(name)?, &files.path(name))
     }
 
     /// Parses `json`, which messages call `file`.

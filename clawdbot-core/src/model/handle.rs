@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::build::Builder;
 use super::decoder::Decoder;
+use super::load_cache::CacheEntry;
 use super::plan::{Plan, Sizes};
 use super::source::{Opened, Source, Text, Weights};
 use crate::cache::KvCache;
@@ -101,7 +102,7 @@ impl Runtime {
     ) -> Result<Model> {
         self.pool().check_fork()?;
         options.validate()?;
-        let opened = Opened::open(source)?;
+        let mut opened = Opened::open(source)?;
         let options = &opened.resolve(options)?;
         let plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened.spec, options, self.threads())?;
@@ -109,33 +110,50 @@ impl Runtime {
         drop(available);
         let reservation =
             self.budget().reserve(sizes.weights.saturating_add(sizes.scratch), "weights and scratch")?;
+        let weight_type = options.weight_type();
+        let mut entry = CacheEntry::of(&opened, &options.cache, weight_type)
+            .inspect_err(|error| CacheEntry::complain(self, &opened, error))
+            .unwrap_or_default();
+        if let Some(cached) = &entry {
+            match cached.lookup(&mut opened, weight_type) {
+                Ok(true) => entry = None,
+                Ok(false) => {}
+                Err(error) => CacheEntry::complain(self, &opened, &error),
+            }
+        }
         opened.verify(options, &mut progress)?;
         let mapped = match &opened.weights {
             Weights::Packed(file) if options.mmap => Some(file.map()?),
             _ => None,
         };
-        let format = opened.format(options.weight_type());
-        let Opened { spec, defaults, weights, unused, text, name, .. } = opened;
-        if !unused.is_empty() {
-            let first = unused.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
-            let count = unused.len();
+        if !opened.unused.is_empty() {
+            let first = opened.unused.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
+            let (name, count) = (&opened.name, opened.unused.len());
             self.log(LogLevel::Warning, || format!("{name}: {count} tensors are not used: {first} ..."));
         }
+        let spec = opened.spec.clone();
         let shape = Decoder::kv_shape(&spec, options.kv_type());
         let cache = KvCache::new(shape, &Decoder::layer_states(&spec), self.budget())?;
-        let kernels = self.kernel_set();
-        let progress = &mut progress;
-        let decoder = Builder {
-            kernels,
+        let mut builder = Builder {
+            kernels: self.kernel_set(),
             pool: self.pool(),
-            weights: &weights,
+            weights: &opened.weights,
             mapped,
-            format,
-            progress,
+            format: opened.format(weight_type),
+            progress: &mut progress,
             done: 0,
             total: 0,
+        };
+        let decoder = builder.build(spec)?;
+        let total = builder.total;
+        if let Some(entry) = entry {
+            match entry.store(&opened, &decoder, weight_type, &mut || progress(total, total)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+                Err(error) => CacheEntry::complain(self, &opened, &error),
+            }
         }
-        .build(spec)?;
+        let Opened { defaults, text, name, .. } = opened;
         let spec = &decoder.spec;
         let eos =
             if defaults.eos_token_id.is_empty() { spec.eos.clone() } else { defaults.eos_token_id.clone() };

@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod decoder;
 mod files;
 mod handle;
+mod load_cache;
 mod pack;
 mod plan;
 mod registry;

@@ -100,8 +100,6 @@ pub(crate) fn write(
     for vector in names.vectors() {
         layout.vector(&vector.name, vector.len)?;
     }
-    let mut sha256 = Sha256::new();
-    opened.fingerprint(&mut sha256)?;
     let info = PackedInfo {
         weights: weights.name().to_owned(),
         group_size: match format {
@@ -110,7 +108,7 @@ pub(crate) fn write(
         },
         rotated: matches!(format, ComputeFormat::Int8 { rotated: true, .. }),
         source: opened.name.clone(),
-        source_sha256: hex(&sha256.finalize()),
+        source_sha256: source_sha256(opened)?,
         stored_bytes: opened.weights.stored_bytes(),
         has_tokenizer: opened.text.is_some(),
         written_by: env!("CARGO_PKG_VERSION").to_owned(),
@@ -127,6 +125,13 @@ pub(crate) fn write(
         writer.write_floats(&opened.weights.vector(vector)?)?;
     }
     writer.finish()
+}
+
+/// What `PackedInfo` says about the source.
+pub(crate) fn source_sha256(opened: &Opened) -> Result<String> {
+    let mut sha256 = Sha256::new();
+    opened.fingerprint(&mut sha256)?;
+    Ok(hex(&sha256.finalize()))
 }
 
 impl Opened {

@@ -13,7 +13,7 @@ use super::spec::DecoderSpec;
 use super::tensors::{MatrixName, VectorName, check_packed, check_tensors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{ComputeFormat, RowSource};
-use crate::options::{ModelOptions, WeightType};
+use crate::options::{Cache, ModelOptions, WeightType};
 use crate::tokenizer::{ChatTemplates, SpecialTokens, Tokenizer};
 use crate::weights::{DataFile, MatrixFormat, MatrixView, PackedFile, WeightSource, quoted};
 
@@ -128,8 +128,7 @@ impl Opened {
             Source::Shape(name) => {
                 let config = shape_config(name)?.to_string().into_bytes();
                 let files = ModelFiles::Memory(name.clone(), vec![("config.json", config.into())]);
-                let parsed = ModelConfig::parse(&files.require("config.json")?, name)?;
-                let spec = parse_spec(&parsed)?;
+                let spec = parse_spec(&ModelConfig::open(&files, "config.json")?)?;
                 Ok(Opened {
                     name: name.clone(),
                     spec,
@@ -147,7 +146,7 @@ impl Opened {
     fn open_packed(name: String, file: PackedFile) -> Result<Self> {
         let file = Arc::new(file);
         let files = ModelFiles::Packed(Arc::clone(&file));
-        let config = ModelConfig::parse(&files.require("config.json")?, &files.path("config.json"))?;
+        let config = ModelConfig::open(&files, "config.json")?;
         let spec = parse_spec(&config)?;
         let weights = file.info().weights.parse::<WeightType>().map_err(|_| {
             let found = quoted(&file.info().weights);
@@ -177,7 +176,7 @@ impl Opened {
         files: ModelFiles,
         weights: impl FnOnce() -> Result<Weights>,
     ) -> Result<Self> {
-        let config = ModelConfig::parse(&files.require("config.json")?, &files.path("config.json"))?;
+        let config = ModelConfig::open(&files, "config.json")?;
         let spec = parse_spec(&config)?;
         let generation = "generation_config.json";
         let defaults = match files.get(generation)? {
@@ -196,7 +195,7 @@ impl Opened {
     /// Reads all of a packed file and compares it with its checksum, if `options` want that.
     ///
     /// # Errors
-    /// As `PackedFile::verify`; `InvalidArgument` for anything but a packed file, which has no checksum.
+    /// As `PackedFile::verify`; `InvalidArgument` for a source without a checksum.
     pub(crate) fn verify(
         &self,
         options: &ModelOptions,
@@ -205,6 +204,8 @@ impl Opened {
         match &self.weights {
             _ if !options.verify => Ok(()),
             Weights::Packed(file) => file.verify(progress),
+            // What is cached is verified once it is there.
+            Weights::Files(_) if options.cache != Cache::Off => Ok(()),
             Weights::Files(_) | Weights::Random => Err(Error::invalid_argument(format!(
                 "option verify: expected a packed model file, which has a checksum, found {}",
                 self.name
@@ -343,7 +344,11 @@ impl Weights {
     /// The rows of a matrix.
     pub(crate) fn matrix(&self, name: &MatrixName) -> Result<Box<dyn RowSource + '_>> {
         Ok(match self {
-            Weights::Files(files) => Box::new(Stored(files.matrix(&name.name, name.n, name.k)?)),
+            Weights::Files(files) => {
+                let matrix = files.matrix(&name.name, name.n, name.k)?;
+                matrix.will_need();
+                Box::new(Stored(matrix))
+            }
             Weights::Packed(file) => {
                 return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
             }
@@ -424,13 +429,31 @@ impl RowSource for RandomRows {
         self.cols
     }
     fn read_row(&self, row: usize, _: &[u8], out: &mut [f32]) {
-        let mut state = self.seed ^ (row as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        for x in out {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let bits = state ^ (state >> 29);
-            // The sum of four uniform numbers: mean 2, variance 1/3.
-            let sum: u32 = [0, 16, 32, 48].iter().map(|shift| (bits >> shift) as u32 & 0xffff).sum();
-            *x = (sum as f32 * (1.0 / 65_536.0) - 2.0) * (0.02 * 1.732_050_8);
+        // Sixteen xorshift generators side by side (Marsaglia, "Xorshift RNGs", 2003), which compilers turn into vectors.
+        const LANES: usize = 16;
+        let mut state = [0_u32; LANES];
+        for (lane, state) in state.iter_mut().enumerate() {
+            // SplitMix64 keeps neighbouring rows and lanes apart. Zero is the one state that has no successor.
+            let mut x = self.seed.wrapping_add((row * LANES + lane + 1) as u64 * 0x9e37_79b9_7f4a_7c15);
+            x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            *state = ((x >> 32) as u32).max(1);
         }
+        let mut next = |values: &mut [f32; LANES]| {
+            for (state, value) in state.iter_mut().zip(values) {
+                *state ^= *state << 13;
+                *state ^= *state >> 17;
+                *state ^= *state << 5;
+                // The sum of four uniform bytes: mean 510, variance 4 * (256^2 - 1) / 12.
+                let bits = *state;
+                let sum = (bits & 0xff) + ((bits >> 8) & 0xff) + ((bits >> 16) & 0xff) + (bits >> 24);
+                *value = (sum as i32 - 510) as f32 * (0.02 / 147.8);
+            }
+        };
+        let (chunks, tail) = out.as_chunks_mut::<LANES>();
+        chunks.iter_mut().for_each(&mut next);
+        let mut last = [0.0; LANES];
+        next(&mut last);
+        tail.copy_from_slice(&last[..tail.len()]);
     }
 }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::config::{GenerationDefaults, ModelConfig};
+use super::files::ModelFiles;
 use super::registry::{ARCHITECTURES, parse_spec};
 use super::spec::{Activation, DecoderSpec, NormSpec};
 use super::tensors::check_tensors;
@@ -18,6 +19,10 @@ mod support;
 
 const INVALID: ErrorKind = ErrorKind::InvalidModel;
 const UNSUPPORTED: ErrorKind = ErrorKind::UnsupportedModel;
+
+fn open(dir: &Path, file: &str) -> Result<ModelConfig> {
+    ModelConfig::open(&ModelFiles::Dir(dir.to_owned()), file)
+}
 
 fn config(value: &Value) -> ModelConfig {
     ModelConfig::parse(value.to_string().as_bytes(), "config.json").unwrap()
@@ -156,14 +161,10 @@ fn malformed_files_are_refused() {
     check(&parse("[1]"), INVALID, &["expected an object, found [1]"]);
     check(&parse(""), INVALID, &["malformed JSON"]);
     let dir = TempDir::new();
-    let error = ModelConfig::open(&dir.path().join("config.json")).unwrap_err();
+    let error = open(dir.path(), "config.json").unwrap_err();
     check(&error, ErrorKind::NotFound, &["config.json"]);
     dir.write("config.json", vec![b' '; (16 << 20) + 1]);
-    check(
-        &ModelConfig::open(&dir.path().join("config.json")).unwrap_err(),
-        INVALID,
-        &["at most 16777216 bytes"],
-    );
+    check(&open(dir.path(), "config.json").unwrap_err(), INVALID, &["at most 16777216 bytes"]);
 }
 
 #[test]
@@ -367,7 +368,7 @@ fn conformance_models_load_in_both_notations() {
     let Some(models) = support::shared("conformance/models") else { return };
     for model in ["llama", "llama3_rope", "llama_yarn", "mistral", "qwen2", "qwen3"] {
         let dir = models.join(model);
-        let spec = parse_spec(&ModelConfig::open(&dir.join("config.json")).unwrap()).unwrap();
+        let spec = parse_spec(&open(&dir, "config.json").unwrap()).unwrap();
         let value = read_json(&dir.join("config.json"));
         for type_key in ["type", "rope_type"] {
             let older = config(&older(&value, type_key));
@@ -376,7 +377,7 @@ fn conformance_models_load_in_both_notations() {
         }
         let weights = WeightSource::open_dir(&dir).unwrap();
         assert_eq!(check_tensors(&spec, &weights).unwrap(), [""; 0], "{model}");
-        let generation = ModelConfig::open(&dir.join("generation_config.json")).unwrap();
+        let generation = open(&dir, "generation_config.json").unwrap();
         let generation = GenerationDefaults::parse(&generation).unwrap();
         assert_eq!((generation.bos_token_id, generation.eos_token_id.as_slice()), (Some(1), &[2][..]));
     }
@@ -387,7 +388,7 @@ fn other_conformance_models_are_refused_by_name() {
     let Some(models) = support::shared("conformance/models") else { return };
     let mut refused = 0;
     for entry in std::fs::read_dir(models).unwrap() {
-        let config = ModelConfig::open(&entry.unwrap().path().join("config.json")).unwrap();
+        let config = open(&entry.unwrap().path(), "config.json").unwrap();
         let name = config.architectures().unwrap()[0];
         if ARCHITECTURES.iter().all(|architecture| architecture.name != name) {
             check(&parse_spec(&config).unwrap_err(), UNSUPPORTED, &[name, "LlamaForCausalLM"]);
@@ -400,7 +401,7 @@ fn other_conformance_models_are_refused_by_name() {
 #[test]
 fn the_real_model_is_read() {
     let Some(dir) = support::shared("real-models/stories260k") else { return };
-    let spec = parse_spec(&ModelConfig::open(&dir.join("config.json")).unwrap()).unwrap();
+    let spec = parse_spec(&open(&dir, "config.json").unwrap()).unwrap();
     assert_eq!((spec.num_hidden_layers, spec.head_dim, spec.tie_word_embeddings), (5, 8, true));
     assert_eq!(check_tensors(&spec, &WeightSource::open_dir(&dir).unwrap()).unwrap(), [""; 0]);
 }

@@ -1,5 +1,7 @@
 //! How to compute and how to load.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{options, out_of_range};
@@ -33,6 +35,60 @@ pub enum KvType {
     Bf16,
     /// float32.
     F32,
+}
+
+/// Where packed files of directories that were loaded are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "CacheValue", into = "CacheValue")]
+#[non_exhaustive]
+pub enum Cache {
+    /// Nowhere.
+    #[default]
+    Off,
+    /// `$XDG_CACHE_HOME/clawdbot` or `~/.cache/clawdbot`; on Windows in `%LOCALAPPDATA%`.
+    User,
+    /// In this directory.
+    Dir(PathBuf),
+}
+
+/// [`Cache`] in JSON.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected true, false or the path of a directory")]
+enum CacheValue {
+    Switch(bool),
+    Dir(PathBuf),
+}
+
+impl From<CacheValue> for Cache {
+    fn from(value: CacheValue) -> Self {
+        match value {
+            CacheValue::Switch(false) => Cache::Off,
+            CacheValue::Switch(true) => Cache::User,
+            CacheValue::Dir(dir) => Cache::Dir(dir),
+        }
+    }
+}
+
+impl From<Cache> for CacheValue {
+    fn from(cache: Cache) -> Self {
+        match cache {
+            Cache::Off => CacheValue::Switch(false),
+            Cache::User => CacheValue::Switch(true),
+            Cache::Dir(dir) => CacheValue::Dir(dir),
+        }
+    }
+}
+
+impl From<bool> for Cache {
+    fn from(on: bool) -> Self {
+        if on { Cache::User } else { Cache::Off }
+    }
+}
+
+impl From<PathBuf> for Cache {
+    fn from(dir: PathBuf) -> Self {
+        Cache::Dir(dir)
+    }
 }
 
 macro_rules! names {
@@ -103,6 +159,9 @@ options! {
         mmap: bool = true,
         /// Whether a packed model file is read and compared with its checksum first.
         verify: bool = false,
+        /// Whether loading a directory leaves a packed file behind and uses it the next time: false, true (in the user's
+        /// directory for caches), or a directory. Changes no result.
+        cache: Cache = Cache::Off,
     }
 }
 
@@ -146,7 +205,6 @@ options! {
 }
 
 impl PackOptions {
-    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "as for every kind of options")]
     pub(crate) fn validate(&self) -> Result<()> {
         Ok(())
     }
@@ -170,11 +228,24 @@ mod tests {
     }
 
     #[test]
+    fn caches_are_switches_or_directories() {
+        for (cache, value) in
+            [(Cache::Off, json!(false)), (Cache::User, json!(true)), (Cache::Dir("/x".into()), json!("/x"))]
+        {
+            let options = ModelOptions::default().cache(cache.clone());
+            assert_eq!(options.to_json()["cache"], value);
+            assert_eq!(ModelOptions::from_json(&options.to_json()).unwrap().cache, cache);
+        }
+    }
+
+    #[test]
     fn bad_values_are_errors() {
         for bad in [
             json!({"weights": "int9"}),
             json!({"max_context": 0}),
             json!({"max_batch": 0}),
+            json!({"cache": 1}),
+            json!({"mmap": "yes"}),
             json!({"prefill_chunk": -3}),
         ] {
             let error = ModelOptions::from_json(bad.as_object().unwrap()).unwrap_err();

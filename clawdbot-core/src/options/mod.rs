@@ -8,7 +8,7 @@ mod load;
 
 pub use generate::GenerateOptions;
 pub(crate) use generate::{ResolveContext, Resolved};
-pub use load::{KvType, ModelOptions, PackOptions, RuntimeOptions, WeightType};
+pub use load::{Cache, KvType, ModelOptions, PackOptions, RuntimeOptions, WeightType};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 
 mod chat;
+mod read;
 mod special;
 mod stop;
 mod stream;
@@ -56,17 +57,16 @@ impl Tokenizer {
         let malformed =
             |reason: &dyn std::fmt::Display| Error::invalid_tokenizer(format!("tokenizer.json: {reason}"));
         guarded(|| {
-            let mut tokenizer =
-                tokenizers::Tokenizer::from_bytes(bytes).map_err(|error| malformed(&error))?;
+            let (mut tokenizer, largest_id) = read::read(bytes).map_err(|error| malformed(&error))?;
             tokenizer.with_truncation(None).map_err(|error| malformed(&error))?;
             tokenizer.with_padding(None);
             let added = tokenizer.get_added_tokens_decoder();
             let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
-            let vocab = tokenizer.get_vocab(true);
-            let id_limit = vocab.values().max().map_or(Some(0), |last| last.checked_add(1));
+            let vocab_size = tokenizer.get_vocab_size(true);
+            let id_limit = largest_id.map_or(Some(0), |last| last.checked_add(1));
             let id_limit = id_limit.ok_or_else(|| malformed(&"a token has the id 4294967295"))?;
             let decoding = stream::Decoding::of(&tokenizer)?;
-            Ok(Tokenizer(Arc::new(Inner { special, vocab_size: vocab.len(), id_limit, decoding, tokenizer })))
+            Ok(Tokenizer(Arc::new(Inner { special, vocab_size, id_limit, decoding, tokenizer })))
         })
     }
 

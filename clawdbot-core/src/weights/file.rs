@@ -152,6 +152,18 @@ impl DataFile {
         }
     }
 
+    /// When it was last changed, in nanoseconds since 1970; `None` for a file in memory.
+    ///
+    /// # Errors
+    /// `Io` when the system does not say.
+    pub(crate) fn modified(&self) -> Result<Option<u128>> {
+        let Source::Disk(file, path) = &self.source else { return Ok(None) };
+        let time = file.metadata().and_then(|metadata| metadata.modified());
+        let time = time.map_err(|error| Error::io(path, &error))?;
+        // Before 1970 there were no models.
+        Ok(Some(time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos()))
+    }
+
     /// Tells the system that `range` will be read soon.
     pub(crate) fn will_need(&self, range: Range<usize>) {
         #[cfg(target_os = "linux")]

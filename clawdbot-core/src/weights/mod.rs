@@ -12,7 +12,7 @@ mod source;
 pub(crate) use dtype::{Dtype, FloatType};
 pub(crate) use file::DataFile;
 pub(crate) use matrix::{MatrixFormat, MatrixView};
-pub(crate) use packed::{PackedFile, PackedInfo, hex};
+pub(crate) use packed::{FORMAT_VERSION, PackedFile, PackedInfo, hex};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
 pub(crate) use safetensors::quoted;
 pub(crate) use source::{SCALES_SUFFIX, WeightSource, read_small_file};

@@ -16,7 +16,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
@@ -26,11 +26,12 @@ use super::{Dtype, matrix::shape_text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{PanelElement, PanelPart, PanelSource};
 use crate::memory::{ALIGNMENT, AlignedBuf, Panel, Pod, SharedBytes, bytes_of_mut};
+use crate::threads::Region;
 
 /// Value of `format` in the metadata.
 pub(super) const FORMAT: &str = "clawdbot-packed";
 /// Version of the layout above and of the panels; other versions are refused.
-pub(super) const FORMAT_VERSION: &str = "1";
+pub(crate) const FORMAT_VERSION: &str = "1";
 /// In front of the names of the model's small files.
 pub(super) const FILES_PREFIX: &str = "files/";
 /// In front of the numbers of what only keeps the rest aligned.
@@ -38,7 +39,7 @@ pub(super) const PADDING_PREFIX: &str = "padding.";
 /// What a file without a tokenizer says in `tokenizer`.
 pub(super) const NO_TOKENIZER: &str = "none";
 /// Bytes that are read at a time.
-const PIECE: usize = 8 << 20;
+const PIECE: usize = 4 << 20;
 
 /// The metadata of a packed file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -342,13 +343,18 @@ impl PackedFile {
         Ok(Arc::new(mapping))
     }
 
-    /// The arrays of matrix `name`: ranges of `mapped`, or, without one, read into memory of their own.
-    pub(crate) fn panels<'a>(
+    /// The arrays of matrix `name`: ranges of `mapped`.
+    pub(crate) fn mapped_panels<'a>(
         &'a self,
         name: &'a str,
-        mapped: Option<&'a Arc<dyn SharedBytes>>,
+        mapped: &'a Arc<dyn SharedBytes>,
     ) -> impl PanelSource + 'a {
-        Panels { file: self, name, mapped }
+        Panels { file: self, name, access: Access::Mapped(mapped) }
+    }
+
+    /// The arrays of matrix `name`, read into memory of their own.
+    pub(crate) fn read_panels<'a>(&'a self, name: &'a str, region: &'a Region<'a>) -> impl PanelSource + 'a {
+        Panels { file: self, name, access: Access::Read(region) }
     }
 
     /// Reads all data and compares it with the checksum; codes of int8 weights must be in -127..=127, and their scales
@@ -407,18 +413,33 @@ impl PackedFile {
 struct Panels<'a> {
     file: &'a PackedFile,
     name: &'a str,
-    mapped: Option<&'a Arc<dyn SharedBytes>>,
+    access: Access<'a>,
+}
+
+enum Access<'a> {
+    Mapped(&'a Arc<dyn SharedBytes>),
+    Read(&'a Region<'a>),
 }
 
 impl PanelSource for Panels<'_> {
     fn panel<T: Pod>(&mut self, part: &PanelPart) -> Result<Panel<T>> {
         let range = self.file.part(self.name, part)?;
-        if let Some(mapped) = self.mapped {
-            return Panel::shared(mapped, range).map_err(|error| error.context(self.file.name()));
+        match self.access {
+            Access::Mapped(mapped) => {
+                Panel::shared(mapped, range).map_err(|error| error.context(self.file.name()))
+            }
+            Access::Read(region) => {
+                let mut buffer = AlignedBuf::<T>::zeroed(part.len())?;
+                let outcome = Mutex::new(Ok(()));
+                region.parallel_chunks_mut(bytes_of_mut(&mut buffer), PIECE, |i, piece| {
+                    if let Err(error) = self.file.file.read_at(range.start + i * PIECE, piece) {
+                        *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Err(error);
+                    }
+                });
+                outcome.into_inner().unwrap_or_else(PoisonError::into_inner)?;
+                Ok(buffer.into())
+            }
         }
-        let mut buffer = AlignedBuf::<T>::zeroed(part.len())?;
-        self.file.file.read_at(range.start, bytes_of_mut(&mut buffer))?;
-        Ok(buffer.into())
     }
 }
 

@@ -1,0 +1,34 @@
+//! `clawdbot pack`
+
+use std::time::Instant;
+
+use serde_json::json;
+
+use crate::Outcome;
+use crate::args::PackArgs;
+use crate::output::{Failure, print, print_line};
+use crate::progress::pack;
+use crate::report::{bytes, peak_rss_bytes};
+
+pub(crate) fn run(args: &PackArgs) -> Result<Outcome, Failure> {
+    let runtime = args.runtime.runtime()?;
+    let (source, target) = args.source_and_target()?;
+    let options = args.options.options()?;
+    let start = Instant::now();
+    let size = pack(&runtime, &source, target, &options, &args.output)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let path = target.display().to_string();
+    if args.output.json {
+        print_line(&json!({
+            "path": path, "bytes": size, "weights": options.weights.name(), "seconds": seconds,
+            "peak_rss_bytes": peak_rss_bytes(),
+        }))?;
+    } else if !args.output.quiet {
+        print(&format!(
+            "{path}: {} of {} weights, packed in {seconds:.2} s\n",
+            bytes(size),
+            options.weights
+        ))?;
+    }
+    Ok(Outcome::Done)
+}

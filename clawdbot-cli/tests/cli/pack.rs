@@ -1,0 +1,62 @@
+//! `clawdbot pack`, and packed files wherever a model is expected.
+
+use crate::support::{empty_dir, model_with_template, run};
+
+#[test]
+fn a_packed_file_is_used_like_a_directory() {
+    let dir = model_with_template("packed-source", None);
+    let dir = dir.to_str().unwrap();
+    let out = empty_dir("packed").join("model.clawdbot");
+    let out = out.to_str().unwrap();
+    for weights in ["int8", "bf16", "f32"] {
+        let json = run(&["pack", dir, out, "--weights", weights, "--overwrite", "--json"]).json();
+        assert_eq!((json["path"].as_str(), json["weights"].as_str()), (Some(out), Some(weights)));
+        assert_eq!(json["bytes"], std::fs::metadata(out).unwrap().len());
+        let plan = run(&["inspect", out, "--verify", "--json"]).json();
+        assert_eq!((plan["weights"].as_str(), &plan["packed"]), (Some(weights), &true.into()));
+        let options = ["--seed", "5", "--max-tokens", "16", "--quiet", "--prompt", "The"];
+        let packed = run(&[&["generate", "--model", out], &options[..]].concat()).text();
+        let read = run(&[&["generate", "--model", out, "--mmap", "false"], &options[..]].concat()).text();
+        let source =
+            run(&[&["generate", "--model", dir, "--weights", weights], &options[..]].concat()).text();
+        assert_eq!((&packed, &read), (&source, &source));
+        let bench = ["bench", "--model", out, "--prompt", "8", "--generate", "2", "--no-limits", "--json"];
+        assert_eq!(run(&bench).json()["weights"], weights);
+    }
+    assert!(run(&["inspect", out]).text().contains("in a packed file"));
+}
+
+#[test]
+fn files_are_kept_unless_told() {
+    let dir = empty_dir("kept");
+    let out = dir.join("m");
+    std::fs::write(&out, "mine").unwrap();
+    let source = model_with_template("kept-source", None);
+    let args = ["pack", source.to_str().unwrap(), out.to_str().unwrap()];
+    let refused = run(&args);
+    assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+    assert!(refused.stderr.contains("overwrite"), "{}", refused.stderr);
+    assert_eq!(std::fs::read(&out).unwrap(), b"mine");
+    let done = run(&[&args[..], &["--overwrite"]].concat()).text();
+    assert!(done.contains("int8 weights, packed in"), "{done}");
+    assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
+    assert_eq!(run(&["pack", "one", "--weights", "int9"]).code, Some(2));
+    assert_eq!(run(&["pack", "one"]).code, Some(2));
+    assert_eq!(run(&["pack", "one", "two", "--shape", "qwen2.5-0.5b"]).code, Some(2));
+}
+
+#[test]
+fn a_changed_file_is_found() {
+    let out = empty_dir("changed").join("m");
+    let source = model_with_template("changed-source", None);
+    run(&["pack", source.to_str().unwrap(), out.to_str().unwrap()]).text();
+    let mut bytes = std::fs::read(&out).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&out, bytes).unwrap();
+    let path = out.to_str().unwrap();
+    run(&["inspect", path]).text();
+    let refused = run(&["inspect", path, "--verify"]);
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("SHA-256"), "{}", refused.stderr);
+}
