@@ -16,7 +16,9 @@ use super::scratch::Scratch;
 use super::source::{Opened, Source};
 use crate::cache::{KvCache, PageTables};
 use crate::error::Result;
-use crate::kernels::{ComputeFormat, Epilogue, Lhs, PackedMatrix, QuantizedRows, RowSource, gemm};
+use crate::kernels::{
+    ComputeFormat, Epilogue, Int4Scales, KernelSet, Lhs, PackedMatrix, QuantizedRows, RowSource, gemm,
+};
 use crate::options::{GenerateOptions, KvType, ModelOptions, WeightType};
 use crate::runtime::{Budget, Runtime};
 
@@ -32,7 +34,7 @@ type Rounder = fn(&mut [f32]);
 enum Variant {
     Coded(usize, Coder),
     WeightOnly(usize, Rounder),
-    Float(ComputeFormat),
+    Packed(ComputeFormat),
 }
 
 /// The smallest bf16 not below `x`, which is not negative.
@@ -148,28 +150,28 @@ fn int4_affine_search(w: &mut [f32]) {
 }
 
 /// The rows of a matrix, rounded.
-struct Rounded<'a>(&'a PackedMatrix, Variant);
+struct Rounded<'a>(&'static KernelSet, &'a PackedMatrix, Variant);
 
 impl RowSource for Rounded<'_> {
     fn rows(&self) -> usize {
-        self.0.n()
+        self.1.n()
     }
     fn cols(&self) -> usize {
-        self.0.k()
+        self.1.k()
     }
-    fn read_row(&self, row: usize, out: &mut [f32]) {
-        self.0.read_row(row, out);
-        if let Variant::WeightOnly(group, round) = self.1 {
+    fn read_row(&self, row: usize, _: &[u8], out: &mut [f32]) {
+        self.1.read_row(self.0, row, out);
+        if let Variant::WeightOnly(group, round) = self.2 {
             out.chunks_mut(group).for_each(round);
         }
     }
     fn int8_group(&self) -> Option<usize> {
-        if let Variant::Coded(group, _) = self.1 { Some(group) } else { None }
+        if let Variant::Coded(group, _) = self.2 { Some(group) } else { None }
     }
-    fn read_int8(&self, row: usize, codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
-        let Variant::Coded(group, coder) = self.1 else { unreachable!("int8_group") };
-        let mut exact = vec![0.0; self.0.k()];
-        self.0.read_row(row, &mut exact);
+    fn read_int8(&self, row: usize, _: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
+        let Variant::Coded(group, coder) = self.2 else { unreachable!("int8_group") };
+        let mut exact = vec![0.0; self.1.k()];
+        self.1.read_row(self.0, row, &mut exact);
         for ((w, codes), scale) in exact.chunks(group).zip(codes.chunks_mut(group)).zip(scales) {
             *scale = coder(w, codes).to_bits();
         }
@@ -180,11 +182,11 @@ impl RowSource for Rounded<'_> {
 impl Variant {
     fn pack(self, runtime: &Runtime, exact: &PackedMatrix) -> PackedMatrix {
         let format = match self {
-            Variant::Coded(group, _) => ComputeFormat::Int8 { group },
+            Variant::Coded(group, _) => ComputeFormat::Int8 { group, rotated: false },
             Variant::WeightOnly(..) => ComputeFormat::F32,
-            Variant::Float(format) => format,
+            Variant::Packed(format) => format,
         };
-        let source = Rounded(exact, self);
+        let source = Rounded(runtime.kernel_set(), exact, self);
         let kernels = runtime.kernel_set();
         runtime
             .pool()
@@ -220,6 +222,7 @@ fn f32_decoder(runtime: &Runtime, source: &Source) -> Decoder {
         kernels: runtime.kernel_set(),
         pool: runtime.pool(),
         weights: &weights,
+        mapped: None,
         format: ComputeFormat::F32,
         progress: &mut |_, _| true,
         done: 0,
@@ -283,11 +286,11 @@ impl Subject {
     fn all() -> Vec<Self> {
         let mut all = vec![Self::new("built-in", &Source::Builtin, true)];
         if let Some(dir) = support::shared("real-models/stories260k") {
-            all.push(Self::new("stories260k", &Source::Dir(dir), true));
+            all.push(Self::new("stories260k", &Source::Path(dir), true));
         }
         if let Some(models) = support::shared("conformance/models") {
             for family in ["llama", "mistral", "qwen2", "qwen3"] {
-                all.push(Self::new(family, &Source::Dir(models.join(family)), false));
+                all.push(Self::new(family, &Source::Path(models.join(family)), false));
             }
         }
         all
@@ -361,7 +364,16 @@ fn table(subjects: &[Subject], kv: KvType, lines: &[Line<'_>]) {
     }
 }
 
-const EXACT: Variant = Variant::Float(ComputeFormat::F32);
+const EXACT: Variant = Variant::Packed(ComputeFormat::F32);
+
+const fn int8_rotated(group: usize) -> Variant {
+    Variant::Packed(ComputeFormat::Int8 { group, rotated: true })
+}
+
+/// int4 as models are loaded.
+const fn built_in(group: usize, rotated: bool) -> Variant {
+    Variant::Packed(ComputeFormat::Int4 { group, scales: Int4Scales::Bf16, rotated })
+}
 
 const fn int8(group: usize) -> Variant {
     Variant::Coded(group, int8_amax)
@@ -371,9 +383,12 @@ const fn int8(group: usize) -> Variant {
 #[ignore = "prints tables, takes minutes"]
 fn study_of_int8_groups() {
     let subjects = Subject::all();
-    let mut lines = vec![all("bf16", Variant::Float(ComputeFormat::Bf16))];
+    let mut lines = vec![all("bf16", Variant::Packed(ComputeFormat::Bf16))];
     for group in [32, 64, 128, 256] {
         lines.push(all(&format!("group {group}"), int8(group)));
+    }
+    for group in [32, 64, 128, 256] {
+        lines.push(all(&format!("group {group}, rotated"), int8_rotated(group)));
     }
     for group in [32, 64, 128] {
         let searched = Variant::Coded(group, int8_search);
@@ -427,6 +442,16 @@ fn study_of_int4() {
     ] {
         lines.push(all(name, Variant::WeightOnly(group, rounder)));
     }
+    for (name, group, rotated) in [
+        ("as built in, not rotated, group 32", 32, false),
+        ("as built in, group 32", 32, true),
+        ("as built in, group 64", 64, true),
+        ("as built in, group 128", 128, true),
+    ] {
+        lines.push(all(name, built_in(group, rotated)));
+    }
+    lines.push(mixed("layers as built in, head int8", LAYERS, built_in(32, true), int8_rotated(64)));
+    lines.push(mixed("layers as built in, head f32", LAYERS, built_in(32, true), EXACT));
     let int4 = Variant::Coded(32, int4_eight_search);
     let head = Variant::WeightOnly(32, int4_affine_search);
     lines.push(mixed("layers -8..7 group 32, head f32", LAYERS, int4, EXACT));
@@ -457,9 +482,17 @@ fn study_of_outliers() {
     let (m, n, k) = (64, 256, 2048);
     let runtime = Runtime::new(&Default::default()).unwrap();
     let kernels = runtime.kernel_set();
-    println!(
-        "| outliers | g32 | g64 | g128 | g256 | g64 search | g128 search |\n|---|--:|--:|--:|--:|--:|--:|"
-    );
+    let mut variants = Vec::new();
+    for group in [32, 64, 128, 256] {
+        variants.push((format!("{group}"), int8(group)));
+        variants.push((format!("{group} rotated"), int8_rotated(group)));
+    }
+    for (name, rotated) in [("int4 32", false), ("int4 32 rotated", true)] {
+        variants.push((name.to_owned(), built_in(32, rotated)));
+    }
+    print!("| outliers ");
+    variants.iter().for_each(|(name, _)| print!("| {name} "));
+    println!("|\n|---{}|", "|--:".repeat(variants.len()));
     for (weights_by, x_by) in [(1.0, 1.0), (1.0, 10.0), (1.0, 50.0), (10.0, 1.0), (10.0, 10.0)] {
         let mut normal = Normal(42);
         let outlier: Vec<bool> = (0..k).map(|_| normal.uniform() < 1.0 / 128.0).collect();
@@ -472,19 +505,13 @@ fn study_of_outliers() {
             .region(|region| PackedMatrix::pack(kernels, region, ComputeFormat::F32, &[&source]).unwrap());
         let exact = exact.unwrap();
         print!("| weights x {weights_by}, activations x {x_by} |");
-        for (group, coder) in [
-            (32, int8_amax as Coder),
-            (64, int8_amax),
-            (128, int8_amax),
-            (256, int8_amax),
-            (64, int8_search),
-            (128, int8_search),
-        ] {
-            let packed = Variant::Coded(group, coder).pack(&runtime, &exact);
+        for &(_, variant) in &variants {
+            let packed = variant.pack(&runtime, &exact);
+            let (group, rotated) = packed.format().activations().unwrap();
             let mut out = vec![0.0; m * n];
             let mut quantized = QuantizedRows::default();
             let product = runtime.pool().region(|region| {
-                quantized.quantize(kernels, region, &x, m, k, group).unwrap();
+                quantized.quantize(kernels, region, &x, m, k, group, rotated).unwrap();
                 gemm(kernels, region, Lhs::Int8(&quantized), m, &packed, &mut out, Epilogue::default());
             });
             product.unwrap();
@@ -514,7 +541,7 @@ impl RowSource for Dense<'_> {
     fn cols(&self) -> usize {
         self.cols
     }
-    fn read_row(&self, row: usize, out: &mut [f32]) {
+    fn read_row(&self, row: usize, _: &[u8], out: &mut [f32]) {
         out.copy_from_slice(&self.data[row * self.cols..][..self.cols]);
     }
 }
