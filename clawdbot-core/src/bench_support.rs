@@ -24,11 +24,7 @@ impl Format {
     fn compute(self) -> ComputeFormat {
         match self {
             Format::Int8(group) => ComputeFormat::Int8 { group, rotated: ROTATED_GROUPS.contains(&group) },
-            Format::Int4(group) => ComputeFormat::Int4 {
-                group,
-                scales: Int4Scales::Bf16,
-                rotated: ROTATED_GROUPS.contains(&group),
-            },
+            Format::Int4(group) => ComputeFormat::Int4 { group, scales: Int4Scales::Bf16, rotated: false },
             Format::Bf16 => ComputeFormat::Bf16,
             Format::F32 => ComputeFormat::F32,
         }

@@ -15,7 +15,7 @@ use crate::threads::ThreadPool;
 /// Weights along k that share a scale in int8. `docs/numerics.md` has the measurements.
 pub(crate) const INT8_GROUP: usize = 64;
 
-/// Weights along k that share a scale in int4.
+/// Weights along k that share a scale in int4. `docs/numerics.md` has the measurements.
 const INT4_GROUP: usize = 32;
 
 /// The compute format of a weight type; `rotated` says whether int8 and int4 weights are rotated.

@@ -330,12 +330,13 @@ fn json_object(bytes: &[u8], file: &str) -> Result<serde_json::Value> {
 }
 
 impl Weights {
-    /// Whether int8 or int4 weights of this source are rotated. int8 that is stored as such is taken over as it is.
+    /// Whether weights of this source are rotated: int8, unless it is stored as such and taken over as it is. (int4 is not
+    /// rotated, see `docs/numerics.md`.)
     fn rotated(&self, weights: WeightType) -> bool {
         match self {
-            Weights::Files(files) => weights != WeightType::Int8 || !files.stores_int8(),
+            Weights::Files(files) => weights == WeightType::Int8 && !files.stores_int8(),
             Weights::Packed(file) => file.info().rotated,
-            Weights::Random => true,
+            Weights::Random => weights == WeightType::Int8,
         }
     }
 
