@@ -392,12 +392,19 @@ impl PackedFile {
 
     fn check_values(&self, entry: &Entry, bytes: &[u8]) -> Result<()> {
         let scales = entry.dtype == Dtype::BF16 && entry.name.ends_with(".scales");
+        // The scales of int4 may be negative: codes reach further on one side.
+        let signed = self.info.weights == "int4";
         // The sign bit, or all bits of the exponent.
-        let unusable = |&[low, high]: &[u8; 2]| high >= 0x80 || (high == 0x7f && low >= 0x80);
+        let unusable =
+            |&[low, high]: &[u8; 2]| (high >= 0x80 && !signed) || (high & 0x7f == 0x7f && low >= 0x80);
         let message = if entry.dtype == Dtype::I8 && bytes.contains(&0x80) {
             "expected codes in [-127, 127], found -128"
         } else if scales && bytes.as_chunks().0.iter().any(unusable) {
-            "expected finite scales >= 0, found another"
+            if signed {
+                "expected finite scales, found another"
+            } else {
+                "expected finite scales >= 0, found another"
+            }
         } else {
             return Ok(());
         };
