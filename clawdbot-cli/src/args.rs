@@ -304,7 +304,7 @@ pub(crate) struct OptionArgs {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct LoadArgs {
-    /// What the weights are computed with: int8, bf16 or f32 [default: int8, or as packed]
+    /// What the weights are computed with: int8, int4, bf16 or f32 [default: int8, or as packed]
     #[arg(long, value_name = "TYPE")]
     weights: Option<WeightType>,
     /// What the KV cache is kept as: auto, bf16 or f32 [default: auto]

@@ -1,6 +1,6 @@
 //! Rates of the kernels beside the machine's limits, measured in the same run.
 //!
-//! `cargo bench --features bench-support --bench kernels -- [threads] [filter: limits prefill batch tiles decode pack vector]`
+//! `cargo bench --features bench-support --bench kernels -- [threads] [filter: limits prefill batch tiles decode pack vector, and formats: int8 int4 bf16 f32]`
 #![allow(clippy::print_stdout, reason = "printing is the purpose")]
 
 use clawdbot_core::Result;
@@ -23,6 +23,14 @@ fn main() -> Result<()> {
     if threads.is_some() {
         args.remove(0);
     }
+    let named = |format: Format| match format {
+        Format::Int8(_) => "int8",
+        Format::Int4(_) => "int4",
+        Format::Bf16 => "bf16",
+        Format::F32 => "f32",
+    };
+    let (only, args): (Vec<String>, Vec<String>) =
+        args.into_iter().partition(|arg| ["int8", "int4", "bf16", "f32"].contains(&arg.as_str()));
     let wanted = |part: &str| args.is_empty() || args.iter().any(|arg| arg == part);
     let machine = Machine::new(threads.unwrap_or(2))?;
     println!("kernels {:?} of {:?}", machine.kernel_names(), Machine::isa_names());
@@ -31,13 +39,21 @@ fn main() -> Result<()> {
     let f32 = machine.f32_gflop_per_s()?;
     println!("limits: DRAM {dram:.2} GB/s, int8 {int8:.0} GOP/s, f32 {f32:.0} GFLOP/s");
     let shapes = || LLAMA_1B.iter().chain(QWEN_05B);
-    let formats = [Format::Int8(32), Format::Int8(64), Format::Int8(128), Format::Bf16, Format::F32];
+    let mut formats = vec![
+        Format::Int8(32),
+        Format::Int8(64),
+        Format::Int8(128),
+        Format::Int4(32),
+        Format::Bf16,
+        Format::F32,
+    ];
+    formats.retain(|&format| only.is_empty() || only.iter().any(|name| name == named(format)));
     let rows = |m: usize| {
-        formats.into_iter().try_for_each(|format| {
+        formats.iter().try_for_each(|&format| {
             for &(name, n, k) in shapes() {
                 let times = machine.gemm(format, m, n, k, 1, 0.3)?;
                 let rate = 2.0 * (m * n * k) as f64 / times.gemm / 1e9;
-                let roof = if matches!(format, Format::Int8(_)) { int8 } else { f32 };
+                let roof = if matches!(format, Format::Int8(_) | Format::Int4(_)) { int8 } else { f32 };
                 println!(
                     "m {m:4} {format:?} {name:12} {rate:7.0} GOP/s {:5.1} % of peak (quantize +{:.1} %)",
                     rate / roof * 100.0,
@@ -79,9 +95,11 @@ fn main() -> Result<()> {
         }
     }
     if wanted("decode") {
-        for format in formats {
+        for &format in &formats {
             for &(name, n, k) in shapes() {
-                let copies = (3 << 30) / (n * k * if matches!(format, Format::Int8(_)) { 1 } else { 3 }) + 1;
+                let copies = (3 << 30)
+                    / (n * k * if matches!(format, Format::Int8(_) | Format::Int4(_)) { 1 } else { 3 })
+                    + 1;
                 let times = machine.gemm(format, 1, n, k, copies, 0.5)?;
                 let rate = times.bytes as f64 / times.gemm / 1e9;
                 println!(
@@ -93,7 +111,7 @@ fn main() -> Result<()> {
         }
     }
     if wanted("pack") {
-        for format in formats {
+        for &format in &formats {
             let times = machine.gemm(format, 1, 8192, 2048, 4, 0.01)?;
             println!("pack {format:?}: {:.2} GB of bf16 per s", (8192 * 2048 * 2) as f64 / times.pack / 1e9);
         }

@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 
 use crate::error::Result;
 use crate::kernels::{
-    ComputeFormat, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, ROTATED_GROUPS, RowSource,
-    available, gemm, select,
+    ComputeFormat, Epilogue, Int4Scales, KernelSet, Lhs, PackedMatrix, QuantizedRows, ROTATED_GROUPS,
+    RowSource, available, gemm, select,
 };
 use crate::threads::{Region, ThreadPool};
 
-/// int8 by group, bf16 or f32.
+/// int8 or int4 by group, bf16 or f32.
 #[derive(Debug, Clone, Copy)]
 pub enum Format {
     Int8(usize),
+    Int4(usize),
     Bf16,
     F32,
 }
@@ -23,6 +24,7 @@ impl Format {
     fn compute(self) -> ComputeFormat {
         match self {
             Format::Int8(group) => ComputeFormat::Int8 { group, rotated: ROTATED_GROUPS.contains(&group) },
+            Format::Int4(group) => ComputeFormat::Int4 { group, scales: Int4Scales::Bf16, rotated: false },
             Format::Bf16 => ComputeFormat::Bf16,
             Format::F32 => ComputeFormat::F32,
         }
@@ -144,15 +146,15 @@ impl Machine {
         let mut out = vec![0.0; m * n];
         let mut quantized = QuantizedRows::default();
         let mut quantize = 0.0;
-        if let ComputeFormat::Int8 { group, rotated } = format {
+        if let Some((group, rotated)) = format.activations() {
             quantize = repeat(region.threads(), seconds / 10.0, |_| {
                 quantized.quantize(kernels, region, &x, m, k, group, rotated)
             })?;
         }
         let gemm = repeat(region.threads(), seconds, |round| {
-            let lhs = match format {
-                ComputeFormat::Int8 { .. } => Lhs::Int8(&quantized),
-                _ => Lhs::F32(&x),
+            let lhs = match format.activations() {
+                Some(_) => Lhs::Int8(&quantized),
+                None => Lhs::F32(&x),
             };
             gemm(kernels, region, lhs, m, &matrices[round % copies], &mut out, Epilogue::default());
             Ok(())

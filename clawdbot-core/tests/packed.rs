@@ -13,7 +13,7 @@ use clawdbot_core::{
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-const WEIGHTS: [WeightType; 3] = [WeightType::Int8, WeightType::Bf16, WeightType::F32];
+const WEIGHTS: [WeightType; 4] = [WeightType::Int8, WeightType::Int4, WeightType::Bf16, WeightType::F32];
 const PROMPT: [u32; 5] = [1, 40, 50, 60, 70];
 
 /// A temporary directory, removed in the end.

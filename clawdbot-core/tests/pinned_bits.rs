@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/pinned_bits.json");
 const REGENERATE: &str = "CLAWDBOT_WRITE_GOLDEN=1 cargo test -p clawdbot-core --test pinned_bits";
-const WEIGHTS: [WeightType; 3] = [WeightType::Int8, WeightType::Bf16, WeightType::F32];
+const WEIGHTS: [WeightType; 4] = [WeightType::Int8, WeightType::Int4, WeightType::Bf16, WeightType::F32];
 /// Few rows and many: both kinds of matrix kernels, and more than a page of keys.
 const LENGTHS: [u32; 2] = [5, 75];
 

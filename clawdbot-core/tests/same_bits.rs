@@ -9,7 +9,7 @@ use clawdbot_core::{
     GenerateOptions, Model, ModelOptions, Prompt, Runtime, RuntimeOptions, Source, WeightType,
 };
 
-const WEIGHTS: [WeightType; 3] = [WeightType::Int8, WeightType::Bf16, WeightType::F32];
+const WEIGHTS: [WeightType; 4] = [WeightType::Int8, WeightType::Int4, WeightType::Bf16, WeightType::F32];
 
 fn runtime(threads: u32, kernels: &str) -> Runtime {
     Runtime::new(&RuntimeOptions::default().threads(threads).kernels(kernels.to_owned())).unwrap()

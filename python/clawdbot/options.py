@@ -47,7 +47,7 @@ class GenerateOptions(TypedDict, total=False):
 class ModelOptions(TypedDict, total=False):
     """How a model is loaded."""
 
-    weights: Literal["int8", "bf16", "f32"] | None
+    weights: Literal["int8", "int4", "bf16", "f32"] | None
     """What the weights are computed with; default `int8`, or what a packed model file holds."""
     kv: Literal["auto", "bf16", "f32"] | None
     """What the KV cache is kept as; default `auto`: float32 with float32 weights, bfloat16 otherwise."""

@@ -30,7 +30,7 @@ def test_info_and_repr(model):
 
 
 def test_weight_types():
-    for weights, kv in (("f32", "f32"), ("bf16", "bf16"), ("int8", "bf16")):
+    for weights, kv in (("f32", "f32"), ("bf16", "bf16"), ("int8", "bf16"), ("int4", "bf16")):
         with clawdbot.Model.from_pretrained(weights=weights, max_context=64, threads=1) as loaded:
             assert (loaded.info["weights"], loaded.info["kv"]) == (weights, kv)
             assert loaded.info["max_context"] == 64

@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::gemm_float::FloatArgs;
+use super::gemm_int4::{Int4Args, Int4Panels};
 use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
 use super::matrix::Panels;
 use super::quantize::{QuantizedRows, SharedMut, groups};
@@ -28,7 +29,7 @@ const TASKS_PER_THREAD: usize = 16;
 pub(crate) enum Lhs<'a> {
     /// `[m, k]`, for bf16 and f32 weights.
     F32(&'a [f32]),
-    /// For int8 weights of the same group, rotated alike.
+    /// For int8 and int4 weights of the same group, rotated alike.
     Int8(&'a QuantizedRows),
 }
 
@@ -74,7 +75,36 @@ pub(crate) fn gemm(
             let split = Split::new(region, m, panels, k_blocks * 64, wide.then_some(kernels.tile_panels.0));
             region.parallel(split.tasks(), |task| {
                 let (rows, panels) = split.task(task);
-                slot.call(Int8Args { lhs, codes, scales, k_blocks, group: *group, rows, panels, target });
+                let int4 = None;
+                slot.call(Int8Args {
+                    lhs,
+                    codes,
+                    scales,
+                    int4,
+                    k_blocks,
+                    group: *group,
+                    rows,
+                    panels,
+                    target,
+                });
+            });
+        }
+        (Panels::Int4 { codes, scales, group, kind, rotated }, Lhs::Int8(rows)) => {
+            let (group, lines, scale_lines) = (*group, k.div_ceil(8), kind.lines(groups(k, *group)));
+            let lhs = rows.rows(m, k, group, *rotated);
+            let rhs = Int4Panels { codes: codes.as_chunks().0, scales: scales.as_chunks().0, kind: *kind };
+            assert!(rhs.codes.len() == panels * lines && rhs.scales.len() == panels * scale_lines);
+            let wide = wide && group <= 4 * SLICE_BLOCKS;
+            let split = Split::new(region, m, panels, lines * 64, wide.then_some(kernels.tile_panels.0));
+            region.parallel(split.tasks(), |task| {
+                let (rows, panels) = split.task(task);
+                if wide {
+                    let (codes, scales, int4, k_blocks) = (&[][..], &[][..], Some(rhs), 2 * lines);
+                    let args = Int8Args { lhs, codes, scales, int4, k_blocks, group, rows, panels, target };
+                    kernels.int8_wide.call(args);
+                } else {
+                    kernels.int4_narrow.call(Int4Args { lhs, rhs, lines, group, rows, panels, target });
+                }
             });
         }
         (Panels::Bf16(data), Lhs::F32(x)) => {

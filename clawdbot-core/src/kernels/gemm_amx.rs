@@ -29,7 +29,7 @@ const SLAB_TILES: usize = 8;
 /// The f32 sums of a row of a block.
 type Sums = [[f32; LANES]; PANELS];
 
-/// Many rows on tiles of kind `T`. Groups other than 32, 64 and 128 go to the kernel without tiles.
+/// Many rows on tiles of kind `T`. int4, and groups other than 32, 64 and 128, go to the kernel without tiles.
 pub(super) struct Tiled<T>(PhantomData<T>);
 impl<T: Tiles> Kernel for Tiled<T> {
     type Args<'a> = Int8Args<'a>;
@@ -39,6 +39,7 @@ impl<T: Tiles> Kernel for Tiled<T> {
         // SAFETY: a kernel set with this kernel is used only where its tiles are, see `isa`.
         unsafe {
             match args.group {
+                _ if args.int4.is_some() => Wide::<4, 3>::run(s, args),
                 32 => task::<S, T, false>(s, &args, 8),
                 64 => task::<S, T, false>(s, &args, 16),
                 128 => task::<S, T, true>(s, &args, 16),

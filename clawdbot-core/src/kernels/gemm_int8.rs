@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::gemm::{CHUNK_ROWS, NARROW_ROWS, Target, row_chunk};
+use super::gemm_int4::{self, Int4Panels, ScaleLines, for_scales};
 use super::quantize::Int8Rows;
 use super::simd::LANES;
 use super::{Kernel, Simd};
@@ -25,6 +26,8 @@ pub(super) struct Int8Args<'a> {
     pub(super) lhs: Int8Rows<'a>,
     pub(super) codes: &'a [[i8; 4 * LANES]],
     pub(super) scales: &'a [[u16; LANES]],
+    /// For wide kernels, instead of `codes` and `scales`. There are two k-blocks to a line.
+    pub(super) int4: Option<Int4Panels<'a>>,
     pub(super) k_blocks: usize,
     /// Weights per group: a multiple of 4.
     pub(super) group: usize,
@@ -49,8 +52,14 @@ impl Int8Args<'_> {
         let rows = self.rows.end + tile_rows - 1;
         assert!(codes.len() >= rows * stride);
         assert!(scales.len() >= rows * self.groups() && starts.len() >= rows * self.groups());
-        assert!(self.codes.len() >= self.panels.end * self.k_blocks);
-        assert!(self.scales.len() >= self.panels.end * self.groups());
+        let end = self.panels.end;
+        if let Some(Int4Panels { codes, scales, kind }) = self.int4 {
+            assert!(self.k_blocks.is_multiple_of(2) && self.group.is_multiple_of(8));
+            assert!(codes.len() >= end * self.k_blocks / 2);
+            assert!(scales.len() >= end * kind.lines(self.groups()));
+        } else {
+            assert!(self.codes.len() >= end * self.k_blocks && self.scales.len() >= end * self.groups());
+        }
     }
 }
 
@@ -257,6 +266,17 @@ unsafe fn wide_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &In
             // `count * group_blocks <= SLICE_BLOCKS` and `count <= SLICE_GROUPS`.
             unsafe {
                 for p in 0..NP {
+                    if let Some(Int4Panels { codes, scales, kind }) = args.int4 {
+                        let from = codes.as_ptr().add((panel + p) * k_blocks / 2 + first_block / 2);
+                        let to = (&raw mut slice.codes).cast::<[i8; 4 * LANES]>().add(p);
+                        gemm_int4::fill(s, kind.zero(), from, blocks / 2, to, NP);
+                        let from = scales.as_ptr().add((panel + p) * kind.lines(groups));
+                        for_scales!(kind, K => for g in 0..count {
+                            let (scale, _) = K::load(s, from, first_group + g);
+                            s.store(scale, &mut slice.scales.get_unchecked_mut(g)[p]);
+                        });
+                        continue;
+                    }
                     let from = args.codes.as_ptr().add((panel + p) * k_blocks + first_block);
                     for block in 0..blocks {
                         s.prepare_w8(&*from.add(block), &mut slice.codes.get_unchecked_mut(block)[p]);
@@ -290,6 +310,14 @@ unsafe fn wide_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &In
                     }
                 }
                 row += MR;
+            }
+        }
+        if let Some(Int4Panels { scales: lines, kind, .. }) = args.int4 {
+            // SAFETY: `check`, as above.
+            unsafe {
+                let lines = lines.as_ptr().add(panel * kind.lines(groups));
+                let row_scales = (scales.as_ptr().add(chunk * groups), starts.as_ptr().add(chunk * groups));
+                gemm_int4::add_minima(s, kind, lines, row_scales, groups, &mut sums[..rows]);
             }
         }
         for (row, sums) in sums[..rows].iter().enumerate() {

@@ -5,6 +5,7 @@
 //!
 //! ```text
 //! int8  K4N16   4 k x 16 columns = 64 bytes    k padded to 4; scales [panel][group][16] bf16 beside it
+//! int4  K8N16   8 k x 16 columns = 64 bytes    k padded to 8; scales [panel][line][16] beside it, see `int4.rs`
 //! bf16  K2N16   2 k x 16 columns = 64 bytes    k padded to 2
 //! f32   K1N16   1 k x 16 columns = 64 bytes
 //! ```
@@ -16,6 +17,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use super::int4::{self, Int4Scales, StoredScale};
 use super::quantize::{ROTATED_GROUPS, groups};
 use super::simd::LANES;
 use super::{KernelSet, Result};
@@ -36,10 +38,31 @@ pub(crate) enum ComputeFormat {
         /// Whether weights and activations are rotated before they are quantized: see `hadamard.rs`.
         rotated: bool,
     },
+    /// int4 per group of `group` weights along k; activations quantized to int8 in groups of the same size.
+    Int4 {
+        /// A multiple of 8, at most [`MAX_GROUP`].
+        group: usize,
+        /// What the codes stand for.
+        scales: Int4Scales,
+        /// As for int8; only of [`Int4Scales::Bf16`].
+        rotated: bool,
+    },
     /// bf16 weights, f32 activations and sums.
     Bf16,
     /// f32 throughout.
     F32,
+}
+
+impl ComputeFormat {
+    /// The group in which activations are quantized to int8, and whether they are rotated; none where they stay f32.
+    pub(crate) fn activations(self) -> Option<(usize, bool)> {
+        match self {
+            ComputeFormat::Int8 { group, rotated } | ComputeFormat::Int4 { group, rotated, .. } => {
+                Some((group, rotated))
+            }
+            ComputeFormat::Bf16 | ComputeFormat::F32 => None,
+        }
+    }
 }
 
 /// Where rows of weights come from.
@@ -72,11 +95,30 @@ pub(crate) trait RowSource: Sync {
         let _ = (stored, codes, scales);
         Err(Error::internal(format!("row {row} is not stored as int8")))
     }
+    /// Group and scales of a source that is stored as int4; rows of the wanted format are then taken over as they are.
+    fn int4(&self) -> Option<(usize, Int4Scales)> {
+        None
+    }
+    /// Writes the codes, `[cols]` in 0..=15, and appends the scales, one for each group, of a source stored as int4.
+    ///
+    /// # Errors
+    /// `InvalidModel` for what cannot be.
+    fn read_int4(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        let _ = (stored, codes, scales);
+        Err(Error::internal(format!("row {row} is not stored as int4")))
+    }
 }
 
 /// Panels of one format.
 pub(super) enum Panels {
     Int8 { codes: Panel<i8>, scales: Panel<u16>, group: usize, rotated: bool },
+    Int4 { codes: Panel<u8>, scales: Panel<u16>, group: usize, kind: Int4Scales, rotated: bool },
     Bf16(Panel<u16>),
     F32(Panel<f32>),
 }
@@ -96,11 +138,11 @@ pub(super) struct Sizes {
 
 impl Sizes {
     pub(super) fn of(format: ComputeFormat, n: usize, k: usize) -> Result<Self> {
-        if let ComputeFormat::Int8 { group, rotated: true } = format
+        if let Some((group, true)) = format.activations()
             && !ROTATED_GROUPS.contains(&group)
         {
             return Err(Error::invalid_argument(format!(
-                "int8 group of rotated weights: expected one of {ROTATED_GROUPS:?}, found {group}"
+                "group of rotated weights: expected one of {ROTATED_GROUPS:?}, found {group}"
             )));
         }
         if let ComputeFormat::Int8 { group, .. } = format
@@ -110,11 +152,23 @@ impl Sizes {
                 "int8 group: expected a multiple of 4 in 4..={MAX_GROUP}, found {group}"
             )));
         }
+        if let ComputeFormat::Int4 { group, .. } = format
+            && (group == 0 || !group.is_multiple_of(8) || group > MAX_GROUP)
+        {
+            return Err(Error::invalid_argument(format!(
+                "int4 group: expected a multiple of 8 in 8..={MAX_GROUP}, found {group}"
+            )));
+        }
         let sizes = || {
             let columns = n.checked_next_multiple_of(LANES)?;
             let (k_padded, scales) = match format {
                 ComputeFormat::Int8 { group, .. } => {
                     (k.checked_next_multiple_of(4)?, columns.checked_mul(groups(k, group))?)
+                }
+                ComputeFormat::Int4 { group, scales, .. } => {
+                    let lines = scales.checked_lines(groups(k, group))?;
+                    // A byte for two weights.
+                    (k.checked_next_multiple_of(8)? / 2, columns.checked_mul(lines)?)
                 }
                 ComputeFormat::Bf16 => (k.checked_next_multiple_of(2)?, 0),
                 ComputeFormat::F32 => (k, 0),
@@ -139,7 +193,7 @@ impl PackedMatrix {
     pub(crate) fn packed_bytes(format: ComputeFormat, n: usize, k: usize) -> Result<u64> {
         let Sizes { data, scales } = Sizes::of(format, n, k)?;
         let element = match format {
-            ComputeFormat::Int8 { .. } => 1,
+            ComputeFormat::Int8 { .. } | ComputeFormat::Int4 { .. } => 1,
             ComputeFormat::Bf16 => 2,
             ComputeFormat::F32 => 4,
         };
@@ -160,6 +214,7 @@ impl PackedMatrix {
     pub(crate) fn format(&self) -> ComputeFormat {
         match self.panels {
             Panels::Int8 { group, rotated, .. } => ComputeFormat::Int8 { group, rotated },
+            Panels::Int4 { group, kind, rotated, .. } => ComputeFormat::Int4 { group, scales: kind, rotated },
             Panels::Bf16(_) => ComputeFormat::Bf16,
             Panels::F32(_) => ComputeFormat::F32,
         }
@@ -196,6 +251,12 @@ impl PackedMatrix {
                 let mut scales = AlignedBuf::zeroed(sizes.scales)?;
                 rows.pack_int8(kernels, region, (group, rotated), &mut codes, &mut scales)?;
                 Panels::Int8 { codes: codes.into(), scales: scales.into(), group, rotated }
+            }
+            ComputeFormat::Int4 { group, scales: kind, rotated } => {
+                let mut codes = AlignedBuf::zeroed(sizes.data)?;
+                let mut scales = AlignedBuf::zeroed(sizes.scales)?;
+                rows.pack_int4(kernels, region, (group, kind, rotated), &mut codes, &mut scales)?;
+                Panels::Int4 { codes: codes.into(), scales: scales.into(), group, kind, rotated }
             }
             ComputeFormat::Bf16 => {
                 let mut data = AlignedBuf::zeroed(sizes.data)?;
@@ -242,6 +303,15 @@ impl PackedMatrix {
                     kernels.hadamard(out);
                 }
             }
+            Panels::Int4 { codes, scales, group, kind, rotated } => {
+                let codes = &codes.as_chunks::<64>().0[panel * self.k.div_ceil(8)..];
+                let lines = kind.lines(groups(self.k, *group));
+                let scales = &scales.as_chunks::<LANES>().0[panel * lines..][..lines];
+                int4::read_row((*group, *kind), codes, scales, column, out);
+                if *rotated {
+                    kernels.hadamard(out);
+                }
+            }
             Panels::Bf16(data) => {
                 let blocks = &data.as_chunks::<32>().0[panel * self.k.div_ceil(2)..];
                 for (out, block) in out.chunks_mut(2).zip(blocks) {
@@ -265,16 +335,16 @@ fn widen(bf16: u16) -> f32 {
 }
 
 /// The rows of several sources, numbered through.
-struct Rows<'a> {
+pub(super) struct Rows<'a> {
     sources: &'a [&'a dyn RowSource],
     n: usize,
-    k: usize,
+    pub(super) k: usize,
 }
 
 impl Rows<'_> {
     /// Calls `f(column, source, row of the source, its bytes as stored)` for the rows of the panel that begins with row
     /// `first`. Returns how many there are: 16, or fewer at the end.
-    fn each_row(
+    pub(super) fn each_row(
         &self,
         first: usize,
         stored: &mut Vec<u8>,
@@ -377,7 +447,7 @@ impl Rows<'_> {
     }
 
     /// Several tasks for each thread; one more task than that costs little.
-    fn panels_per_task(&self, region: &Region<'_>) -> usize {
+    pub(super) fn panels_per_task(&self, region: &Region<'_>) -> usize {
         self.n.div_ceil(LANES).div_ceil(region.threads() * 8).max(1)
     }
 }
@@ -399,7 +469,7 @@ fn interleave<T: Pod, const KB: usize>(rows: &[T], panel: &mut [T]) {
 }
 
 /// Calls `f(index, part)` for each part in parallel; the first error, if any.
-fn for_each_part<P: Send>(
+pub(super) fn for_each_part<P: Send>(
     region: &Region<'_>,
     parts: impl Iterator<Item = P>,
     f: impl Fn(usize, P) -> Result<()> + Sync,

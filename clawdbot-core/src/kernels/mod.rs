@@ -16,8 +16,10 @@ mod gemm;
 #[cfg(any(target_arch = "x86_64", test))]
 mod gemm_amx;
 mod gemm_float;
+mod gemm_int4;
 mod gemm_int8;
 mod hadamard;
+mod int4;
 mod isa;
 mod limits;
 mod matrix;
@@ -27,12 +29,17 @@ mod rope;
 pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_int4;
 #[cfg(any(target_arch = "x86_64", test))]
 mod tiles;
 mod vector;
 
 pub(crate) use dispatch::{available, select};
 pub(crate) use gemm::{Epilogue, Lhs, gemm};
+pub(crate) use int4::Int4Scales;
+#[cfg(test)]
+pub(crate) use int4::StoredScale;
 pub(crate) use matrix::{ComputeFormat, PackedMatrix, RowSource};
 pub(crate) use parts::{PanelElement, PanelPart, PanelSource};
 pub(crate) use quantize::QuantizedRows;
@@ -80,9 +87,11 @@ pub(crate) struct KernelSet {
     bf16_narrow: Slot<gemm_float::Narrow<u16>>,
     f32_wide: Slot<gemm_float::Narrow<f32>>,
     f32_narrow: Slot<gemm_float::Narrow<f32>>,
+    int4_narrow: Slot<gemm_int4::Narrow>,
     quantize_row: Slot<quantize::QuantizeRow>,
     quantize_weights: Slot<quantize::QuantizeWeights>,
     hadamard: Slot<hadamard::Hadamard>,
+    quantize_int4: Slot<int4::QuantizeInt4>,
     rms_norm: Slot<vector::RmsNorm>,
     silu_mul: Slot<vector::SiluMul>,
     to_bf16: Slot<vector::ToBf16>,
@@ -126,9 +135,11 @@ macro_rules! kernel_set {
             bf16_narrow: slot!($entry, gemm_float::Narrow<u16>),
             f32_wide: slot!($entry, gemm_float::Wide<f32, $fmr, $fnp>),
             f32_narrow: slot!($entry, gemm_float::Narrow<f32>),
+            int4_narrow: slot!($entry, gemm_int4::Narrow),
             quantize_row: slot!($entry, quantize::QuantizeRow),
             quantize_weights: slot!($entry, quantize::QuantizeWeights),
             hadamard: slot!($entry, hadamard::Hadamard),
+            quantize_int4: slot!($entry, int4::QuantizeInt4),
             rms_norm: slot!($entry, vector::RmsNorm),
             silu_mul: slot!($entry, vector::SiluMul),
             to_bf16: slot!($entry, vector::ToBf16),

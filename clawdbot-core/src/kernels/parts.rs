@@ -3,7 +3,7 @@
 use super::matrix::{Panels, Sizes};
 use super::quantize::groups;
 use super::simd::LANES;
-use super::{ComputeFormat, PackedMatrix, Result};
+use super::{ComputeFormat, Int4Scales, PackedMatrix, Result};
 use crate::error::Error;
 use crate::memory::{Panel, Pod, bytes_of};
 
@@ -12,6 +12,8 @@ use crate::memory::{Panel, Pod, bytes_of};
 pub(crate) enum PanelElement {
     /// Codes.
     I8,
+    /// Pairs of codes of four bits.
+    U8,
     /// Weights or scales.
     Bf16,
     /// Weights.
@@ -57,12 +59,22 @@ impl PackedMatrix {
         let panels = n.div_ceil(LANES);
         let (element, block) = match format {
             ComputeFormat::Int8 { .. } => (PanelElement::I8, 4),
+            ComputeFormat::Int4 { .. } => (PanelElement::U8, 8),
             ComputeFormat::Bf16 => (PanelElement::Bf16, 2),
             ComputeFormat::F32 => (PanelElement::F32, 1),
         };
-        let data = PanelPart { suffix: "", element, shape: vec![panels, k.div_ceil(block), LANES, block] };
+        // Two codes of four bits are one element.
+        let elements = if element == PanelElement::U8 { block / 2 } else { block };
+        let data = PanelPart { suffix: "", element, shape: vec![panels, k.div_ceil(block), LANES, elements] };
         let mut parts = vec![data];
-        if let ComputeFormat::Int8 { group, .. } = format {
+        if let ComputeFormat::Int4 { scales, .. } = format
+            && scales != Int4Scales::Bf16
+        {
+            return Err(Error::unsupported_model(format!(
+                "int4 weights with {scales:?} scales cannot be stored"
+            )));
+        }
+        if let Some((group, _)) = format.activations() {
             let shape = vec![panels, groups(k, group), LANES];
             parts.push(PanelPart { suffix: ".scales", element: PanelElement::Bf16, shape });
         }
@@ -78,6 +90,7 @@ impl PackedMatrix {
     pub(crate) fn part_bytes(&self) -> Vec<&[u8]> {
         match &self.panels {
             Panels::Int8 { codes, scales, .. } => vec![bytes_of(codes), bytes_of(scales)],
+            Panels::Int4 { codes, scales, .. } => vec![bytes_of(codes), bytes_of(scales)],
             Panels::Bf16(data) => vec![bytes_of(data)],
             Panels::F32(data) => vec![bytes_of(data)],
         }
@@ -99,6 +112,13 @@ impl PackedMatrix {
                 codes: checked(source, &parts[0])?,
                 scales: checked(source, &parts[1])?,
                 group,
+                rotated,
+            },
+            ComputeFormat::Int4 { group, scales: kind, rotated } => Panels::Int4 {
+                codes: checked(source, &parts[0])?,
+                scales: checked(source, &parts[1])?,
+                group,
+                kind,
                 rotated,
             },
             ComputeFormat::Bf16 => Panels::Bf16(checked(source, &parts[0])?),

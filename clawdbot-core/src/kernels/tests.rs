@@ -8,20 +8,20 @@ use crate::error::ErrorKind;
 use crate::threads::{Region, ThreadPool};
 
 /// Reproducible numbers in -1..1.
-struct Noise(u64);
+pub(super) struct Noise(pub(super) u64);
 
 impl Noise {
-    fn next(&mut self) -> f32 {
+    pub(super) fn next(&mut self) -> f32 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 40) as f32 / (1 << 23) as f32 - 1.0
     }
 
-    fn vec(&mut self, len: usize) -> Vec<f32> {
+    pub(super) fn vec(&mut self, len: usize) -> Vec<f32> {
         (0..len).map(|_| self.next()).collect()
     }
 }
 
-struct Dense {
+pub(super) struct Dense {
     rows: usize,
     cols: usize,
     data: Vec<f32>,
@@ -39,16 +39,16 @@ impl RowSource for Dense {
     }
 }
 
-fn dense(rows: usize, cols: usize, data: Vec<f32>) -> Dense {
+pub(super) fn dense(rows: usize, cols: usize, data: Vec<f32>) -> Dense {
     assert_eq!(data.len(), rows * cols);
     Dense { rows, cols, data }
 }
 
-fn in_region<R>(threads: usize, f: impl FnOnce(&Region<'_>) -> R) -> R {
+pub(super) fn in_region<R>(threads: usize, f: impl FnOnce(&Region<'_>) -> R) -> R {
     ThreadPool::new(threads).region(f).unwrap()
 }
 
-fn bits(x: &[f32]) -> Vec<u32> {
+pub(super) fn bits(x: &[f32]) -> Vec<u32> {
     // Which NaN is not specified.
     x.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()
 }
@@ -118,6 +118,7 @@ impl Case {
                     ComputeFormat::Int8 { group, rotated: true } => {
                         naive_int8(&rotated(row), &rotated(weights), group)
                     }
+                    ComputeFormat::Int4 { .. } => unreachable!("see tests_int4"),
                     ComputeFormat::Bf16 => row
                         .iter()
                         .zip(weights)
@@ -352,6 +353,7 @@ proptest! {
                 for (at, (found, expected)) in row.iter().zip(weights).enumerate() {
                     let bound = match format {
                         ComputeFormat::F32 => 0.0,
+                        ComputeFormat::Int4 { .. } => unreachable!("see tests_int4"),
                         ComputeFormat::Bf16 => expected.abs() / 256.0,
                         ComputeFormat::Int8 { rotated: true, .. } => {
                             let amax = self::rotated(weights).iter().fold(0.0_f32, |a, w| a.max(w.abs()));

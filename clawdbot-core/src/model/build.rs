@@ -7,7 +7,7 @@ use super::source::Weights;
 use super::spec::DecoderSpec;
 use super::tensors::{LayerNames, LinearNames, MatrixName, TensorNames, joined_name};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{ComputeFormat, KernelSet, PackedMatrix, RowSource};
+use crate::kernels::{ComputeFormat, Int4Scales, KernelSet, PackedMatrix, RowSource};
 use crate::memory::SharedBytes;
 use crate::options::WeightType;
 use crate::threads::ThreadPool;
@@ -15,10 +15,14 @@ use crate::threads::ThreadPool;
 /// Weights along k that share a scale in int8. `docs/numerics.md` has the measurements.
 pub(crate) const INT8_GROUP: usize = 64;
 
-/// The compute format of a weight type; `rotated` says whether int8 weights are rotated.
+/// Weights along k that share a scale in int4. `docs/numerics.md` has the measurements.
+const INT4_GROUP: usize = 32;
+
+/// The compute format of a weight type; `rotated` says whether int8 and int4 weights are rotated.
 pub(crate) fn format(weights: WeightType, rotated: bool) -> ComputeFormat {
     match weights {
         WeightType::Int8 => ComputeFormat::Int8 { group: INT8_GROUP, rotated },
+        WeightType::Int4 => ComputeFormat::Int4 { group: INT4_GROUP, scales: Int4Scales::Bf16, rotated },
         WeightType::Bf16 => ComputeFormat::Bf16,
         WeightType::F32 => ComputeFormat::F32,
     }

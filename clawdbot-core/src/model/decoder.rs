@@ -10,7 +10,7 @@
 
 use crate::cache::{KvCache, KvShape, LayerState};
 use crate::error::Result;
-use crate::kernels::{ComputeFormat, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm};
+use crate::kernels::{Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm};
 use crate::layers::attention::{AttendBuffers, WritePlan, attend};
 use crate::layers::rope::{rope_tables, rotate_heads};
 use crate::model::batch::Batch;
@@ -229,12 +229,12 @@ impl Ops<'_> {
         epilogue: Epilogue<'_>,
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
-        let lhs = match weight.format() {
-            ComputeFormat::Int8 { group, rotated } => {
+        let lhs = match weight.format().activations() {
+            Some((group, rotated)) => {
                 quantized.quantize(self.kernels, self.region, x, rows, weight.k(), group, rotated)?;
                 Lhs::Int8(quantized)
             }
-            ComputeFormat::Bf16 | ComputeFormat::F32 => Lhs::F32(x),
+            None => Lhs::F32(x),
         };
         gemm(self.kernels, self.region, lhs, rows, weight, out, epilogue);
         Ok(())

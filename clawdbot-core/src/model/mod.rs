@@ -22,4 +22,6 @@ pub use handle::{Model, ModelInfo};
 pub use plan::Plan;
 pub use source::Source;
 #[cfg(test)]
+mod study;
+#[cfg(test)]
 mod tests;

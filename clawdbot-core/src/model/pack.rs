@@ -9,7 +9,7 @@ use super::files::MODEL_FILES;
 use super::source::{Opened, Source, Weights};
 use super::tensors::{MatrixName, joined_name};
 use crate::error::{Error, Result};
-use crate::kernels::{ComputeFormat, PackedMatrix};
+use crate::kernels::PackedMatrix;
 use crate::options::{PackOptions, WeightType};
 use crate::runtime::Runtime;
 use crate::weights::{Overwrite, PackedInfo, PackedLayout, PackedWriter, hex};
@@ -102,11 +102,8 @@ pub(crate) fn write(
     }
     let info = PackedInfo {
         weights: weights.name().to_owned(),
-        group_size: match format {
-            ComputeFormat::Int8 { group, .. } => Some(group),
-            ComputeFormat::Bf16 | ComputeFormat::F32 => None,
-        },
-        rotated: matches!(format, ComputeFormat::Int8 { rotated: true, .. }),
+        group_size: format.activations().map(|(group, _)| group),
+        rotated: format.activations().is_some_and(|(_, rotated)| rotated),
         source: opened.name.clone(),
         source_sha256: source_sha256(opened)?,
         stored_bytes: opened.weights.stored_bytes(),

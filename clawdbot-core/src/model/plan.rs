@@ -32,7 +32,7 @@ pub struct Plan {
     pub stored_dtype: Option<String>,
     /// Whether the model is a packed file, whose weights are used as they are.
     pub packed: bool,
-    /// `int8`, `bf16` or `f32`.
+    /// `int8`, `int4`, `bf16` or `f32`.
     pub weights: &'static str,
     /// Packed weights in memory; those of a packed file that is mapped count too, though other processes share them.
     pub weights_bytes: u64,

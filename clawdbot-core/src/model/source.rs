@@ -150,13 +150,12 @@ impl Opened {
         let spec = parse_spec(&config)?;
         let weights = file.info().weights.parse::<WeightType>().map_err(|_| {
             let found = quoted(&file.info().weights);
-            Error::unsupported_model(format!("{name}: expected int8, bf16 or f32 weights, found {found}"))
+            Error::unsupported_model(format!(
+                "{name}: expected int8, int4, bf16 or f32 weights, found {found}"
+            ))
         })?;
         let format = format(weights, file.info().rotated);
-        let group = match format {
-            ComputeFormat::Int8 { group, .. } => Some(group),
-            ComputeFormat::Bf16 | ComputeFormat::F32 => None,
-        };
+        let group = format.activations().map(|(group, _)| group);
         if file.info().group_size != group {
             let found = file.info().group_size;
             let message = format!("{name}: group_size: expected {group:?} for {weights}, found {found:?}");
@@ -189,7 +188,7 @@ impl Opened {
 
     /// What weights of the type are computed as.
     pub(crate) fn format(&self, weights: WeightType) -> ComputeFormat {
-        format(weights, self.weights.rotated())
+        format(weights, self.weights.rotated(weights))
     }
 
     /// Reads all of a packed file and compares it with its checksum, if `options` want that.
@@ -332,12 +331,13 @@ fn json_object(bytes: &[u8], file: &str) -> Result<serde_json::Value> {
 }
 
 impl Weights {
-    /// Whether int8 weights of this source are rotated. Those that are stored as int8 are taken over as they are.
-    fn rotated(&self) -> bool {
+    /// Whether weights of this source are rotated: int8, unless it is stored as such and taken over as it is. (int4 is not
+    /// rotated, see `docs/numerics.md`.)
+    fn rotated(&self, weights: WeightType) -> bool {
         match self {
-            Weights::Files(files) => !files.stores_int8(),
+            Weights::Files(files) => weights == WeightType::Int8 && !files.stores_int8(),
             Weights::Packed(file) => file.info().rotated,
-            Weights::Random => true,
+            Weights::Random => weights == WeightType::Int8,
         }
     }
 

@@ -15,6 +15,8 @@ pub enum WeightType {
     /// Symmetric 8-bit integers in groups along k, activations quantized alike; exact integer sums.
     #[default]
     Int8,
+    /// 4-bit integers in groups along k, activations quantized to 8 bits; exact integer sums. Half the memory of int8.
+    Int4,
     /// bfloat16 weights, float32 activations and sums.
     Bf16,
     /// float32 throughout: the reference.
@@ -117,7 +119,7 @@ macro_rules! names {
         }
     };
 }
-names!(WeightType: Int8 = "int8", Bf16 = "bf16", F32 = "f32");
+names!(WeightType: Int8 = "int8", Int4 = "int4", Bf16 = "bf16", F32 = "f32");
 names!(KvType: Auto = "auto", Int8 = "int8", Bf16 = "bf16", F32 = "f32");
 
 options! {
@@ -218,7 +220,7 @@ mod tests {
 
     #[test]
     fn names_and_json_agree() {
-        for weights in [WeightType::Int8, WeightType::Bf16, WeightType::F32] {
+        for weights in [WeightType::Int8, WeightType::Int4, WeightType::Bf16, WeightType::F32] {
             assert_eq!(weights.name().parse::<WeightType>().unwrap(), weights);
             assert_eq!(json!(weights), json!(weights.name()));
         }

@@ -6,7 +6,7 @@
 //! data       in this order, without holes; a tensor named `padding.N` keeps what follows it aligned to 64 bytes
 //!   files/NAME        U8    config.json, tokenizer.json, ... as they were
 //!   A+B               I8, BF16 or F32: matrices A and B as one, in the panels of `kernels/matrix.rs`
-//!   A+B.scales        BF16  (int8 only)
+//!   A+B.scales        BF16  (int8 and int4)
 //!   NAME              F32   norms and biases
 //! ```
 //! The file is untrusted. What is checked when: opening it checks the header, the version, and that every tensor that the
@@ -48,7 +48,7 @@ pub(crate) struct PackedInfo {
     pub(crate) weights: String,
     /// Weights that share a scale, for types that have scales.
     pub(crate) group_size: Option<usize>,
-    /// Whether int8 weights are rotated along k, see `docs/numerics.md`.
+    /// Whether int8 or int4 weights are rotated along k, see `docs/numerics.md`.
     pub(crate) rotated: bool,
     /// What it was packed from, for people.
     pub(crate) source: String,
@@ -241,6 +241,7 @@ impl PackedFile {
     fn part(&self, name: &str, part: &PanelPart) -> Result<Range<usize>> {
         let dtype = match part.element {
             PanelElement::I8 => Dtype::I8,
+            PanelElement::U8 => Dtype::U8,
             PanelElement::Bf16 => Dtype::BF16,
             PanelElement::F32 => Dtype::F32,
         };
@@ -397,12 +398,19 @@ impl PackedFile {
 
     fn check_values(&self, entry: &Entry, bytes: &[u8]) -> Result<()> {
         let scales = entry.dtype == Dtype::BF16 && entry.name.ends_with(".scales");
+        // The scales of int4 may be negative: codes reach further on one side.
+        let signed = self.info.weights == "int4";
         // The sign bit, or all bits of the exponent.
-        let unusable = |&[low, high]: &[u8; 2]| high >= 0x80 || (high == 0x7f && low >= 0x80);
+        let unusable =
+            |&[low, high]: &[u8; 2]| (high >= 0x80 && !signed) || (high & 0x7f == 0x7f && low >= 0x80);
         let message = if entry.dtype == Dtype::I8 && bytes.contains(&0x80) {
             "expected codes in [-127, 127], found -128"
         } else if scales && bytes.as_chunks().0.iter().any(unusable) {
-            "expected finite scales >= 0, found another"
+            if signed {
+                "expected finite scales, found another"
+            } else {
+                "expected finite scales >= 0, found another"
+            }
         } else {
             return Ok(());
         };

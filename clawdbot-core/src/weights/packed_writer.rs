@@ -37,6 +37,7 @@ impl PackedLayout {
     pub(crate) fn part(&mut self, name: &str, part: &PanelPart) -> Result<()> {
         let dtype = match part.element {
             PanelElement::I8 => Dtype::I8,
+            PanelElement::U8 => Dtype::U8,
             PanelElement::Bf16 => Dtype::BF16,
             PanelElement::F32 => Dtype::F32,
         };

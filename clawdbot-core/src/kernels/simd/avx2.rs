@@ -234,6 +234,24 @@ impl Simd for Avx2 {
         (both!(_mm256_castsi256_ps(even)), both!(_mm256_castsi256_ps(odd)))
     }
     #[inline(always)]
+    fn load_f16(self, x: &[u16; LANES]) -> Self::F32 {
+        isa! {
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().add(8).cast())),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn load_u8(self, x: &[u8; LANES]) -> Self::I32 {
+        isa! {
+            [
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(x.as_ptr().cast())),
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(x.as_ptr().add(8).cast())),
+            ]
+        }
+    }
+    #[inline(always)]
     fn store_bf16(self, v: Self::F32, out: &mut [u16; LANES]) {
         let narrow = |v: __m256| {
             isa! {
@@ -322,6 +340,48 @@ impl Simd for Avx2 {
                 _mm256_add_epi32(acc[0], _mm256_madd_epi16(low, ones)),
                 _mm256_add_epi32(acc[1], _mm256_madd_epi16(high, ones)),
             ]
+        }
+    }
+    fn load_u4(self, x: &[u8; 4 * LANES]) -> (Self::W8, Self::W8) {
+        isa! {
+            let mask = _mm256_set1_epi8(15);
+            let first = _mm256_loadu_si256(x.as_ptr().cast());
+            let second = _mm256_loadu_si256(x.as_ptr().add(32).cast());
+            (
+                [_mm256_and_si256(first, mask), _mm256_and_si256(second, mask)],
+                [
+                    _mm256_and_si256(_mm256_srli_epi32::<4>(first), mask),
+                    _mm256_and_si256(_mm256_srli_epi32::<4>(second), mask),
+                ],
+            )
+        }
+    }
+    #[inline(always)]
+    fn dot4_u4(self, acc: Self::I32, w: Self::W8, a: __m256i) -> Self::I32 {
+        isa! {
+            // Two products of at most 15 * 127 fit 16 bits; the weights are the unsigned side.
+            let ones = _mm256_set1_epi16(1);
+            [
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(_mm256_maddubs_epi16(w[0], a), ones)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(_mm256_maddubs_epi16(w[1], a), ones)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn prepare_u4(
+        self,
+        x: &[u8; 4 * LANES],
+        zero: i8,
+        low: &mut [i8; 4 * LANES],
+        high: &mut [i8; 4 * LANES],
+    ) {
+        let (a, b) = self.load_u4(x);
+        isa! {
+            let zero = _mm256_set1_epi8(zero);
+            _mm256_storeu_si256(low.as_mut_ptr().cast(), _mm256_sub_epi8(a[0], zero));
+            _mm256_storeu_si256(low.as_mut_ptr().add(32).cast(), _mm256_sub_epi8(a[1], zero));
+            _mm256_storeu_si256(high.as_mut_ptr().cast(), _mm256_sub_epi8(b[0], zero));
+            _mm256_storeu_si256(high.as_mut_ptr().add(32).cast(), _mm256_sub_epi8(b[1], zero));
         }
     }
 

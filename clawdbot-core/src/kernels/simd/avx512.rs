@@ -199,6 +199,14 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    fn load_f16(self, x: &[u16; LANES]) -> __m512 {
+        isa!(_mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())))
+    }
+    #[inline(always)]
+    fn load_u8(self, x: &[u8; LANES]) -> __m512i {
+        isa!(_mm512_cvtepu8_epi32(_mm_loadu_si128(x.as_ptr().cast())))
+    }
+    #[inline(always)]
     fn store_bf16(self, v: __m512, out: &mut [u16; LANES]) {
         isa! {
             let bits = _mm512_castps_si512(v);
@@ -258,6 +266,33 @@ impl Simd for Avx512 {
     fn dot4_positive(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
         // The activations are the unsigned side.
         isa!(_mm512_dpbusd_epi32(acc, a, w))
+    }
+    #[inline(always)]
+    fn load_u4(self, x: &[u8; 4 * LANES]) -> (__m512i, __m512i) {
+        isa! {
+            let (both, mask) = (_mm512_loadu_si512(x.as_ptr().cast()), _mm512_set1_epi8(15));
+            (_mm512_and_si512(both, mask), _mm512_and_si512(_mm512_srli_epi32::<4>(both), mask))
+        }
+    }
+    #[inline(always)]
+    fn dot4_u4(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
+        self.dot4(acc, w, a)
+    }
+    #[inline(always)]
+    fn prepare_u4(
+        self,
+        x: &[u8; 4 * LANES],
+        zero: i8,
+        low: &mut [i8; 4 * LANES],
+        high: &mut [i8; 4 * LANES],
+    ) {
+        let (a, b) = self.load_u4(x);
+        isa! {
+            // Flipped, as `load_w8` does it.
+            let offset = _mm512_set1_epi8((-128_i8).wrapping_sub(zero));
+            _mm512_storeu_si512(low.as_mut_ptr().cast(), _mm512_add_epi8(a, offset));
+            _mm512_storeu_si512(high.as_mut_ptr().cast(), _mm512_add_epi8(b, offset));
+        }
     }
 
     #[inline(always)]

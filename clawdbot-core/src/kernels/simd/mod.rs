@@ -116,6 +116,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_bf16(self, x: &[u16; LANES]) -> Self::F32;
     /// Sixteen pairs of bf16, widened exactly: first elements of the pairs, second elements of the pairs.
     fn load_bf16_pairs(self, x: &[u16; 2 * LANES]) -> (Self::F32, Self::F32);
+    /// f16 widened exactly.
+    fn load_f16(self, x: &[u16; LANES]) -> Self::F32;
+    /// Bytes as numbers.
+    fn load_u8(self, x: &[u8; LANES]) -> Self::I32;
     /// bf16, to nearest, ties to even; a NaN stays a (quiet) NaN.
     fn store_bf16(self, v: Self::F32, out: &mut [u16; LANES]);
     /// Lanes of 0..=16383 as two bytes each: `v / 128` and `v % 128`. Other values give unspecified bytes.
@@ -138,6 +142,13 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_signed_w8(self, x: &[i8; 4 * LANES]) -> Self::W8;
     /// `acc + sum of a[i] * w[i]` per column, exactly, for activation codes in 0..=127: no accumulator is flipped.
     fn dot4_positive(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32;
+    /// One line of an int4 panel: its low and its high codes, 0..=15, each as a k-block for [`Simd::dot4_u4`].
+    fn load_u4(self, x: &[u8; 4 * LANES]) -> (Self::W8, Self::W8);
+    /// `acc + sum of a[i] * w[i]` per column, exactly, for weights in 0..=15 (which are not flipped).
+    fn dot4_u4(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32;
+    /// The low and the high codes of a line of an int4 panel, less `zero` (0 or 8), as k-blocks of an int8 panel in the
+    /// form of [`Simd::prepare_w8`].
+    fn prepare_u4(self, x: &[u8; 4 * LANES], zero: i8, low: &mut [i8; 4 * LANES], high: &mut [i8; 4 * LANES]);
 
     /// Asks for the cache line at `p`, which need not be valid memory.
     fn prefetch(self, p: *const u8);

@@ -85,6 +85,25 @@ unsafe fn sdot(mut acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
     acc
 }
 
+/// f16 to f32. The intrinsic, `vcvt_f32_f16`, is not stable yet.
+///
+/// # Safety
+/// The CPU must have NEON.
+#[inline(always)]
+unsafe fn widen_f16(x: uint16x4_t) -> float32x4_t {
+    let wide;
+    // SAFETY: arithmetic on registers, part of NEON.
+    unsafe {
+        asm!(
+            "fcvtl {wide:v}.4s, {x:v}.4h",
+            wide = lateout(vreg) wide,
+            x = in(vreg) x,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    wide
+}
+
 /// As [`sdot`]: 16-bit products (at most 127 * 127, so that two of them still fit), their sums in pairs, the sums of
 /// those.
 ///
@@ -302,6 +321,30 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         (each!(vreinterpretq_f32_s32(even)), each!(vreinterpretq_f32_s32(odd)))
     }
     #[inline(always)]
+    fn load_f16(self, x: &[u16; LANES]) -> Self::F32 {
+        let x = x.as_chunks::<4>().0;
+        isa!([
+            widen_f16(vld1_u16(x[0].as_ptr())),
+            widen_f16(vld1_u16(x[1].as_ptr())),
+            widen_f16(vld1_u16(x[2].as_ptr())),
+            widen_f16(vld1_u16(x[3].as_ptr())),
+        ])
+    }
+    #[inline(always)]
+    fn load_u8(self, x: &[u8; LANES]) -> Self::I32 {
+        isa! {
+            let bytes = vld1q_u8(x.as_ptr());
+            let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes));
+            let wide = [
+                vmovl_u16(vget_low_u16(low)),
+                vmovl_high_u16(low),
+                vmovl_u16(vget_low_u16(high)),
+                vmovl_high_u16(high),
+            ];
+            each!(vreinterpretq_s32_u32(wide))
+        }
+    }
+    #[inline(always)]
     fn store_bf16(self, v: Self::F32, out: &mut [u16; LANES]) {
         for (v, out) in v.into_iter().zip(out.as_chunks_mut::<4>().0) {
             isa! {
@@ -369,6 +412,40 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     #[inline(always)]
     fn dot4_positive(self, acc: Self::I32, w: Self::W8, a: int8x16_t) -> Self::I32 {
         self.dot4(acc, w, a)
+    }
+    fn load_u4(self, x: &[u8; 4 * LANES]) -> (Self::W8, Self::W8) {
+        let x = x.as_chunks::<16>().0;
+        let both = isa!([
+            vld1q_u8(x[0].as_ptr()),
+            vld1q_u8(x[1].as_ptr()),
+            vld1q_u8(x[2].as_ptr()),
+            vld1q_u8(x[3].as_ptr()),
+        ]);
+        let mask = isa!([vdupq_n_u8(15); 4]);
+        let (low, high) = (each!(vandq_u8(both, mask)), each!(vshrq_n_u8::<4>(both)));
+        (each!(vreinterpretq_s8_u8(low)), each!(vreinterpretq_s8_u8(high)))
+    }
+    #[inline(always)]
+    fn dot4_u4(self, acc: Self::I32, w: Self::W8, a: int8x16_t) -> Self::I32 {
+        self.dot4(acc, w, a)
+    }
+    #[inline(always)]
+    fn prepare_u4(
+        self,
+        x: &[u8; 4 * LANES],
+        zero: i8,
+        low: &mut [i8; 4 * LANES],
+        high: &mut [i8; 4 * LANES],
+    ) {
+        let (a, b) = self.load_u4(x);
+        let zero = isa!([vdupq_n_s8(zero); 4]);
+        let (a, b) = (each!(vsubq_s8(a, zero)), each!(vsubq_s8(b, zero)));
+        for (v, out) in a.into_iter().zip(low.as_chunks_mut::<16>().0) {
+            isa!(vst1q_s8(out.as_mut_ptr(), v));
+        }
+        for (v, out) in b.into_iter().zip(high.as_chunks_mut::<16>().0) {
+            isa!(vst1q_s8(out.as_mut_ptr(), v));
+        }
     }
 
     #[inline(always)]

@@ -193,6 +193,14 @@ impl Simd for Scalar {
         (self.load_bf16(&even), self.load_bf16(&odd))
     }
     #[inline(always)]
+    fn load_f16(self, x: &[u16; LANES]) -> Self::F32 {
+        map(*x, |x| half::f16::from_bits(x).to_f32())
+    }
+    #[inline(always)]
+    fn load_u8(self, x: &[u8; LANES]) -> Self::I32 {
+        map(*x, i32::from)
+    }
+    #[inline(always)]
     fn store_bf16(self, v: Self::F32, out: &mut [u16; LANES]) {
         *out = map(v, to_bf16);
     }
@@ -241,6 +249,27 @@ impl Simd for Scalar {
     #[inline(always)]
     fn dot4_positive(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32 {
         self.dot4(acc, w, a)
+    }
+    fn load_u4(self, x: &[u8; 4 * LANES]) -> (Self::W8, Self::W8) {
+        let (mut low, mut high) = ([0; 4 * LANES], [0; 4 * LANES]);
+        self.prepare_u4(x, 0, &mut low, &mut high);
+        (low, high)
+    }
+    #[inline(always)]
+    fn dot4_u4(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32 {
+        self.dot4(acc, w, a)
+    }
+    #[inline(always)]
+    fn prepare_u4(
+        self,
+        x: &[u8; 4 * LANES],
+        zero: i8,
+        low: &mut [i8; 4 * LANES],
+        high: &mut [i8; 4 * LANES],
+    ) {
+        for (x, (low, high)) in x.iter().zip(low.iter_mut().zip(high)) {
+            (*low, *high) = ((x & 15) as i8 - zero, (x >> 4) as i8 - zero);
+        }
     }
 
     #[inline(always)]
