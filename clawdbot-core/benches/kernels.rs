@@ -1,6 +1,6 @@
 //! Rates of the kernels beside the machine's limits, measured in the same run.
 //!
-//! `cargo bench --features bench-support --bench kernels -- [threads] [filter: limits prefill batch tiles decode pack vector]`
+//! `cargo bench --features bench-support --bench kernels -- [threads] [filter: limits prefill batch tiles decode pack vector prefill-int8]`
 #![allow(clippy::print_stdout, reason = "printing is the purpose")]
 
 use clawdbot_core::Result;
@@ -32,8 +32,8 @@ fn main() -> Result<()> {
     println!("limits: DRAM {dram:.2} GB/s, int8 {int8:.0} GOP/s, f32 {f32:.0} GFLOP/s");
     let shapes = || LLAMA_1B.iter().chain(QWEN_05B);
     let formats = [Format::Int8(32), Format::Int8(64), Format::Int8(128), Format::Bf16, Format::F32];
-    let rows = |m: usize| {
-        formats.into_iter().try_for_each(|format| {
+    let rows = |m: usize, formats: &[Format]| {
+        formats.iter().try_for_each(|&format| {
             for &(name, n, k) in shapes() {
                 let times = machine.gemm(format, m, n, k, 1, 0.3)?;
                 let rate = 2.0 * (m * n * k) as f64 / times.gemm / 1e9;
@@ -61,7 +61,10 @@ fn main() -> Result<()> {
         }
     }
     if wanted("prefill") {
-        rows(512)?;
+        rows(512, &formats)?;
+    }
+    if args.iter().any(|arg| arg == "prefill-int8") {
+        rows(512, &[Format::Int8(64)])?;
     }
     if wanted("batch") {
         for m in [8, 16, 32, 64] {
