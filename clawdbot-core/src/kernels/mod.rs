@@ -21,6 +21,7 @@ mod isa;
 mod limits;
 mod matrix;
 mod quantize;
+mod self_test;
 pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ mod tests;
 mod tiles;
 mod vector;
 
-pub(crate) use dispatch::{available, select};
+pub(crate) use dispatch::{available, refused, select};
 pub(crate) use gemm::{Epilogue, Lhs, gemm};
 pub(crate) use matrix::{ComputeFormat, PackedMatrix, RowSource};
 pub(crate) use quantize::QuantizedRows;
