@@ -342,8 +342,14 @@ pub(crate) struct RuntimeArgs {
     #[arg(long, value_name = "BYTES", value_parser = byte_size, allow_negative_numbers = true)]
     memory_budget: Option<u64>,
     /// Instruction-set tier [default: what CLAWDBOT_ISA says, or else the best of this CPU]
-    #[arg(long, value_name = "TIER", value_parser = PossibleValuesParser::new(Runtime::available_kernels()))]
+    #[arg(long, value_name = "TIER", value_parser = PossibleValuesParser::new(tiers()))]
     kernels: Option<String>,
+}
+
+/// The names of tiers; those that failed their self-test too, for the runtime says why.
+fn tiers() -> Vec<&'static str> {
+    let refused = Runtime::refused_kernels().into_iter().map(|refused| refused.name);
+    Runtime::available_kernels().into_iter().chain(refused).collect()
 }
 
 /// What was given; what was not keeps the library's default.

@@ -25,6 +25,7 @@ fn plan_json(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> Value {
     let mut object = json!(plan);
     object["memory_budget"] = json!(runtime.memory_budget());
     object["available_kernels"] = json!(Runtime::available_kernels());
+    object["refused_kernels"] = json!(Runtime::refused_kernels());
     object["kernel_names"] = json!(runtime.kernel_names());
     object["cpus"] = json!({"available": cpus.available, "physical": cpus.physical});
     object
@@ -57,5 +58,8 @@ fn table(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> String {
             format!("{} (CPUs: {} available, physical cores: {physical})", plan.threads, cpus.available),
         ),
     ];
-    rows.iter().map(|(name, value)| format!("{name:<13}{value}\n")).collect()
+    let refused = Runtime::refused_kernels()
+        .into_iter()
+        .map(|refused| ("", format!("{} switched off, self-test failed: {}", refused.name, refused.reason)));
+    rows.into_iter().chain(refused).map(|(name, value)| format!("{name:<13}{value}\n")).collect()
 }

@@ -77,7 +77,10 @@ fn main() -> Result<()> {
         }
     }
     if wanted("prefill") {
-        rows(512)?;
+        rows(512, &formats)?;
+    }
+    if args.iter().any(|arg| arg == "prefill-int8") {
+        rows(512, &[Format::Int8(64)])?;
     }
     if wanted("batch") {
         for m in [8, 16, 32, 64] {

@@ -41,7 +41,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
 pub use model::{Model, ModelInfo, Plan, Source};
 pub use options::{Cache, GenerateOptions, KvType, ModelOptions, PackOptions, RuntimeOptions, WeightType};
-pub use runtime::{Cpus, Limits, LogLevel, LogRecord, Runtime};
+pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};
 pub use session::{CancelHandle, Prompt, Session, Stream};
 pub use tokenizer::Tokenizer;

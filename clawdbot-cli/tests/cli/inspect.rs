@@ -24,6 +24,7 @@ fn json_has_the_plan_and_the_machine() {
     let tiers = json["available_kernels"].as_array().unwrap();
     assert!(tiers.contains(&json["kernels"]), "{json}");
     assert_eq!(tiers.last().unwrap(), "scalar");
+    assert!(json["refused_kernels"].as_array().unwrap().is_empty(), "{json}");
     assert!(json["cpus"]["available"].as_u64().unwrap() >= 1);
     assert!(json["memory_budget"].is_null());
 }

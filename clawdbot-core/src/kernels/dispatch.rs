@@ -2,77 +2,166 @@
 
 use std::sync::OnceLock;
 
-use super::{KernelSet, Result, isa};
+use super::{KernelSet, Result, isa, self_test};
 use crate::error::Error;
 
 /// The environment variable that forces a set by name.
 const VARIABLE: &str = "CLAWDBOT_ISA";
 
-type Candidate = (&'static KernelSet, fn() -> bool);
+struct Candidate {
+    set: &'static KernelSet,
+    /// Whether the CPU and the operating system have what it takes.
+    detected: fn() -> bool,
+    proof: Proof,
+}
+
+/// Where it is shown that a set computes what it should.
+#[derive(Clone, Copy, PartialEq)]
+enum Proof {
+    /// By the project's tests, on every change.
+    Tests,
+    /// On this machine as well, before the set is first used: not every machine that runs the tests can run it.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        allow(dead_code, reason = "no such set of this architecture yet")
+    )]
+    SelfTest,
+}
+
+macro_rules! candidate {
+    ($module:ident, $proof:ident) => {
+        Candidate { set: &isa::$module::KERNELS, detected: isa::$module::detected, proof: Proof::$proof }
+    };
+}
 
 /// Best first.
 static CANDIDATES: &[Candidate] = &[
     #[cfg(target_arch = "x86_64")]
-    (&isa::avx512_amx::KERNELS, isa::avx512_amx::detected),
+    candidate!(avx512_amx, SelfTest),
     #[cfg(target_arch = "x86_64")]
-    (&isa::avx512_vnni::KERNELS, isa::avx512_vnni::detected),
+    candidate!(avx512_vnni, Tests),
     #[cfg(target_arch = "x86_64")]
-    (&isa::avx2::KERNELS, isa::avx2::detected),
+    candidate!(avx2, Tests),
     #[cfg(target_arch = "aarch64")]
-    (&isa::neon_dotprod::KERNELS, isa::neon_dotprod::detected),
+    candidate!(neon_dotprod, Tests),
     #[cfg(target_arch = "aarch64")]
-    (&isa::neon::KERNELS, isa::neon::detected),
-    (&isa::scalar::KERNELS, isa::scalar::detected),
+    candidate!(neon, Tests),
+    candidate!(scalar, Tests),
 ];
+
+/// A set that the CPU has, but that is not used, and why.
+pub(crate) struct Refused {
+    pub(crate) name: &'static str,
+    pub(crate) reason: String,
+}
+
+/// What the candidates came to on this machine.
+struct Sets {
+    available: Vec<&'static KernelSet>,
+    refused: Vec<Refused>,
+}
+
+impl Sets {
+    fn of(candidates: &[Candidate]) -> Self {
+        let mut sets = Sets { available: Vec::new(), refused: Vec::new() };
+        for &Candidate { set, detected, proof } in candidates {
+            if !detected() {
+                continue;
+            }
+            let reason = match proof {
+                Proof::Tests => None,
+                Proof::SelfTest => self_test::difference(set).unwrap_or_else(|error| Some(error.to_string())),
+            };
+            match reason {
+                None => sets.available.push(set),
+                Some(reason) => sets.refused.push(Refused { name: set.name, reason }),
+            }
+        }
+        sets
+    }
+
+    fn choose(&self, what: &str, forced: Option<&str>) -> Result<&'static KernelSet> {
+        let found = match forced {
+            None => self.available.first(),
+            Some(name) => self.available.iter().find(|set| set.name == name),
+        };
+        found.copied().ok_or_else(|| {
+            let names: Vec<_> = self.available.iter().map(|set| set.name).collect();
+            let forced = forced.unwrap_or_default();
+            let refused = self.refused.iter().find(|refused| refused.name == forced);
+            let why = refused.map_or(String::new(), |refused| {
+                format!(", which failed its self-test on this machine: {}", refused.reason)
+            });
+            Error::invalid_argument(format!(
+                "{what}: expected one of {} (what this CPU can run), found {forced:?}{why}",
+                names.join(", "),
+            ))
+        })
+    }
+}
+
+fn sets() -> &'static Sets {
+    static SETS: OnceLock<Sets> = OnceLock::new();
+    SETS.get_or_init(|| Sets::of(CANDIDATES))
+}
 
 /// The sets that this CPU can run, best first. The last is `scalar`, the specification.
 pub(crate) fn available() -> Vec<&'static KernelSet> {
-    CANDIDATES.iter().filter(|(_, detected)| detected()).map(|&(set, _)| set).collect()
+    sets().available.clone()
+}
+
+/// The sets that this CPU has, but that failed their self-test.
+pub(crate) fn refused() -> &'static [Refused] {
+    &sets().refused
 }
 
 /// The set named `name`, or else the one to use by default, which is chosen once for the process.
 ///
 /// # Errors
-/// `InvalidArgument` when `name` or `CLAWDBOT_ISA` names a set that does not exist or that this CPU cannot run.
+/// `InvalidArgument` when `name` or `CLAWDBOT_ISA` names a set that does not exist, that this CPU cannot run, or that failed
+/// its self-test.
 pub(crate) fn select(name: Option<&str>) -> Result<&'static KernelSet> {
     static CHOICE: OnceLock<Result<&'static KernelSet>> = OnceLock::new();
     let by_variable = || {
         let value = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
-        choose(VARIABLE, value.as_deref().map(|name| name.to_string_lossy()).as_deref())
+        sets().choose(VARIABLE, value.as_deref().map(|name| name.to_string_lossy()).as_deref())
     };
     match name {
-        Some(_) => choose("option kernels", name).map_err(|error| error.with("option", "kernels")),
+        Some(_) => sets().choose("option kernels", name).map_err(|error| error.with("option", "kernels")),
         None => CHOICE.get_or_init(by_variable).clone(),
     }
 }
 
-fn choose(what: &str, forced: Option<&str>) -> Result<&'static KernelSet> {
-    let sets = available();
-    let found = match forced {
-        None => sets.first(),
-        Some(name) => sets.iter().find(|set| set.name == name),
-    };
-    found.copied().ok_or_else(|| {
-        let names: Vec<_> = sets.iter().map(|set| set.name).collect();
-        Error::invalid_argument(format!(
-            "{what}: expected one of {} (what this CPU can run), found {:?}",
-            names.join(", "),
-            forced.unwrap_or_default()
-        ))
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Slot;
     use super::*;
     use crate::error::ErrorKind;
 
     #[test]
     fn forced_choice_is_taken_or_refused() {
-        assert_eq!(choose(VARIABLE, Some("scalar")).unwrap().name, "scalar");
-        assert_eq!(choose(VARIABLE, None).unwrap().name, available()[0].name);
-        let error = choose(VARIABLE, Some("mmx")).map(|set| set.name).unwrap_err();
+        let sets = sets();
+        assert_eq!(sets.choose(VARIABLE, Some("scalar")).unwrap().name, "scalar");
+        assert_eq!(sets.choose(VARIABLE, None).unwrap().name, available()[0].name);
+        let error = sets.choose(VARIABLE, Some("mmx")).map(|set| set.name).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.message().contains("scalar") && error.message().contains("mmx"), "{error}");
+    }
+
+    #[test]
+    fn wrong_kernels_are_not_used() {
+        /// Does nothing.
+        static WRONG: KernelSet = KernelSet { name: "wrong", int8_narrow: Slot(|_| ()), ..isa::scalar::SET };
+        let wrong = |proof| Candidate { set: &WRONG, detected: || true, proof };
+        let sets = Sets::of(&[wrong(Proof::SelfTest), candidate!(scalar, Tests)]);
+        assert_eq!(sets.choose(VARIABLE, None).unwrap().name, "scalar");
+        assert_eq!(sets.refused.len(), 1);
+        let error = sets.choose(VARIABLE, Some("wrong")).map(|set| set.name).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        for part in [VARIABLE, "self-test", "m 1, n 17, k 130", "found 0.0"] {
+            assert!(error.message().contains(part), "{error}");
+        }
+        // Who is not tested here is believed.
+        assert_eq!(Sets::of(&[wrong(Proof::Tests)]).available.len(), 1);
     }
 }

@@ -19,6 +19,8 @@ use crate::threads::Region;
 pub(super) const NARROW_ROWS: usize = 8;
 /// Rows of which a wide kernel keeps the sums at a time: 24 KiB for three panels.
 pub(super) const CHUNK_ROWS: usize = 128;
+/// Bytes of the left-hand side that one task after another of a thread reads: they should stay in the second-level cache.
+const CACHED_ROWS_BYTES: usize = 3 << 19;
 /// Bytes of weights that a narrow task reads at least.
 const NARROW_TASK_BYTES: usize = 32 << 10;
 /// Tasks per thread to aim at, so that threads of unequal speed end together.
@@ -72,7 +74,8 @@ pub(crate) fn gemm(
             // A group longer than a slice takes the slow way.
             let wide = wide && *group <= 4 * SLICE_BLOCKS;
             let slot = if wide { &kernels.int8_wide } else { &kernels.int8_narrow };
-            let split = Split::new(region, m, panels, k_blocks * 64, wide.then_some(kernels.tile_panels.0));
+            let tile_panels = wide.then_some(kernels.tile_panels.0);
+            let split = Split::new(region, m, panels, k_blocks * 64, tile_panels, lhs.stride);
             region.parallel(split.tasks(), |task| {
                 let (rows, panels) = split.task(task);
                 let int4 = None;
@@ -95,7 +98,8 @@ pub(crate) fn gemm(
             let rhs = Int4Panels { codes: codes.as_chunks().0, scales: scales.as_chunks().0, kind: *kind };
             assert!(rhs.codes.len() == panels * lines && rhs.scales.len() == panels * scale_lines);
             let wide = wide && group <= 4 * SLICE_BLOCKS;
-            let split = Split::new(region, m, panels, lines * 64, wide.then_some(kernels.tile_panels.0));
+            let tile_panels = wide.then_some(kernels.tile_panels.0);
+            let split = Split::new(region, m, panels, lines * 64, tile_panels, lhs.stride);
             region.parallel(split.tasks(), |task| {
                 let (rows, panels) = split.task(task);
                 if wide {
@@ -110,7 +114,7 @@ pub(crate) fn gemm(
         (Panels::Bf16(data), Lhs::F32(x)) => {
             assert!(x.len() == m * k && data.len() == panels * LANES * k.next_multiple_of(2));
             let slot = if wide { &kernels.bf16_wide } else { &kernels.bf16_narrow };
-            let split = Split::new(region, m, panels, k * 32, wide.then_some(kernels.tile_panels.1));
+            let split = Split::new(region, m, panels, k * 32, wide.then_some(kernels.tile_panels.1), 4 * k);
             region.parallel(split.tasks(), |task| {
                 let (rows, panels) = split.task(task);
                 slot.call(FloatArgs { x, data, k, rows, panels, target });
@@ -119,7 +123,7 @@ pub(crate) fn gemm(
         (Panels::F32(data), Lhs::F32(x)) => {
             assert!(x.len() == m * k && data.len() == panels * LANES * k);
             let slot = if wide { &kernels.f32_wide } else { &kernels.f32_narrow };
-            let split = Split::new(region, m, panels, k * 64, wide.then_some(kernels.tile_panels.1));
+            let split = Split::new(region, m, panels, k * 64, wide.then_some(kernels.tile_panels.1), 4 * k);
             region.parallel(split.tasks(), |task| {
                 let (rows, panels) = split.task(task);
                 slot.call(FloatArgs { x, data, k, rows, panels, target });
@@ -141,13 +145,14 @@ struct Split {
 }
 
 impl Split {
-    /// `tile_panels`: of the wide kernel; none for the narrow one.
+    /// `tile_panels`: of the wide kernel; none for the narrow one. `row_bytes`: of the left-hand side.
     fn new(
         region: &Region<'_>,
         m: usize,
         panels: usize,
         panel_bytes: usize,
         tile_panels: Option<usize>,
+        row_bytes: usize,
     ) -> Self {
         let wanted = region.threads() * TASKS_PER_THREAD;
         match tile_panels {
@@ -156,9 +161,10 @@ impl Split {
                 let panels_per_task = panels.div_ceil(wanted).max(at_least).max(1);
                 Split { m, panels, rows_per_task: m.max(1), panels_per_task }
             }
-            // One column of tiles per task; all rows, unless that makes too few tasks.
+            // One column of tiles per task; all rows, unless that makes too few tasks or they do not stay in the cache.
             Some(tile_panels) => {
                 let parts = wanted.div_ceil(panels.div_ceil(tile_panels).max(1));
+                let parts = parts.max((m * row_bytes).div_ceil(CACHED_ROWS_BYTES));
                 let parts = parts.clamp(1, m.div_ceil(CHUNK_ROWS / 2));
                 Split {
                     m,
@@ -174,11 +180,11 @@ impl Split {
         self.m.div_ceil(self.rows_per_task) * self.panels.div_ceil(self.panels_per_task)
     }
 
-    /// Rows and panels of a task. Neighbouring tasks share panels.
+    /// Rows and panels of a task. Neighbouring tasks share rows.
     fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
-        let row_parts = self.m.div_ceil(self.rows_per_task);
-        let row = task % row_parts * self.rows_per_task;
-        let panel = task / row_parts * self.panels_per_task;
+        let panel_parts = self.panels.div_ceil(self.panels_per_task);
+        let row = task / panel_parts * self.rows_per_task;
+        let panel = task % panel_parts * self.panels_per_task;
         (row..(row + self.rows_per_task).min(self.m), panel..(panel + self.panels_per_task).min(self.panels))
     }
 }

@@ -9,6 +9,7 @@
 //! the first-level cache for a slab of eight k-tiles, and so do the slab's weights for all blocks of rows.
 
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
 
 use super::gemm::{CHUNK_ROWS, row_chunk};
 use super::gemm_int8::{Int8Args, Wide};
@@ -99,23 +100,23 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
     let k_tiles = k_blocks.div_ceil(tile_blocks);
     let tile_groups = |tiles: usize| if JOINED { tiles.div_ceil(2) } else { tiles };
     assert!(stride >= k_tiles * 4 * tile_blocks, "rows are padded to whole tiles");
-    let mut stage = Stage {
-        tiles: [[[[[0; LANES]; TILE_ROWS]; PANELS]; 4]; 2],
-        sums: [[[0.0; LANES]; PANELS]; CHUNK_ROWS],
-        scales: [[[[0.0; LANES]; PANELS]; SLAB_TILES]; 2],
-        padded: [[0; TILE_ROWS * TILE_BYTES]; PANELS + 1],
-    };
+    let mut stage = MaybeUninit::<Stage>::uninit();
+    let stage = stage.as_mut_ptr();
     let slab_bytes = SLAB_TILES * tile_blocks * TILE_BYTES;
     // SAFETY: the caller's promise. Every pointer below stays inside its array: `check` has compared the arrays with the
     // rows (15 more may be read), the panels, `k_blocks` and `groups`; tiles of weights that would end beyond their
-    // panel are read from `padded`; rows have `stride` codes.
+    // panel are read from `padded`; rows have `stride` codes. Every part of the stage is written before it is read.
     unsafe {
         let mut pipeline = Pipeline {
             tiles: T::configure(tile_blocks),
-            buffers: stage.tiles.as_mut_ptr(),
+            buffers: (&raw mut (*stage).tiles).cast(),
             turn: 0,
             pending: None,
         };
+        let padded: *mut [i8; TILE_ROWS * TILE_BYTES] = (&raw mut (*stage).padded).cast();
+        padded.write_bytes(0, PANELS + 1);
+        let sums: *mut Sums = (&raw mut (*stage).sums).cast();
+        let slab_scales: *mut [[[f32; LANES]; PANELS]; SLAB_TILES] = (&raw mut (*stage).scales).cast();
         let mut panel = args.panels.start;
         while panel < args.panels.end {
             let count = PANELS.min(args.panels.end - panel);
@@ -125,7 +126,7 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
             if tail > 0 {
                 for p in 0..PANELS {
                     let from = args.codes.as_ptr().add(panels[p] * k_blocks + k_blocks - tail).cast::<i8>();
-                    let to = stage.padded.get_unchecked_mut(p).as_mut_ptr();
+                    let to = padded.add(p).cast::<i8>();
                     to.copy_from_nonoverlapping(from, tail * TILE_BYTES);
                 }
             }
@@ -133,8 +134,6 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
                 args.codes.as_ptr().add(panels[0] * k_blocks).cast(),
                 args.codes.as_ptr().add(panels[1] * k_blocks).cast(),
             ];
-            let padded: *const [i8; TILE_ROWS * TILE_BYTES] = stage.padded.as_ptr();
-            let sums = stage.sums.as_mut_ptr();
             let chunk_rows = row_chunk(args.rows.len(), BLOCK_ROWS);
             let mut chunk = args.rows.start;
             while chunk < args.rows.end {
@@ -147,11 +146,8 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
                     let slab_tiles = SLAB_TILES.min(k_tiles - first_tile);
                     let first_group = tile_groups(first_tile);
                     // The step before this slab still uses the scales of its own slab.
-                    let weight_scales = stage
-                        .scales
-                        .as_mut_ptr()
-                        .add(first_tile / SLAB_TILES % 2)
-                        .cast::<[[f32; LANES]; PANELS]>();
+                    let weight_scales =
+                        slab_scales.add(first_tile / SLAB_TILES % 2).cast::<[[f32; LANES]; PANELS]>();
                     for g in 0..tile_groups(slab_tiles) {
                         for p in 0..PANELS {
                             let scale = args.scales.as_ptr().add(panels[p] * groups + first_group + g);
@@ -180,7 +176,7 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
                         let mut tile = 0;
                         while tile < slab_tiles {
                             let at = first_tile + tile;
-                            let mut weights = [[padded.add(PANELS).cast::<i8>(); PANELS]; 2];
+                            let mut weights = [[padded.add(PANELS).cast::<i8>().cast_const(); PANELS]; 2];
                             for (half, weights) in weights.iter_mut().enumerate() {
                                 for p in 0..PANELS {
                                     if (at + half + 1) * tile_blocks <= k_blocks {

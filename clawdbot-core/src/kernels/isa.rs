@@ -13,8 +13,9 @@ pub(super) mod scalar {
         K::run(Scalar, args)
     }
 
-    pub(in crate::kernels) static KERNELS: KernelSet =
+    pub(in crate::kernels) const SET: KernelSet =
         kernel_set!("scalar", "any", entry, int8: 4 x 1, float: 2 x 1);
+    pub(in crate::kernels) static KERNELS: KernelSet = SET;
 
     pub(in crate::kernels) fn detected() -> bool {
         true

@@ -26,6 +26,7 @@ mod matrix;
 mod parts;
 mod quantize;
 mod rope;
+mod self_test;
 pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
@@ -35,7 +36,7 @@ mod tests_int4;
 mod tiles;
 mod vector;
 
-pub(crate) use dispatch::{available, select};
+pub(crate) use dispatch::{available, refused, select};
 pub(crate) use gemm::{Epilogue, Lhs, gemm};
 pub(crate) use int4::Int4Scales;
 #[cfg(test)]

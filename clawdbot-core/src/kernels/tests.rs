@@ -3,6 +3,7 @@
 
 use proptest::prelude::*;
 
+use super::simd::Scalar;
 use super::*;
 use crate::error::ErrorKind;
 use crate::threads::{Region, ThreadPool};
@@ -324,6 +325,38 @@ fn gemm_of_nothing() {
                 let out = case.run(kernels, 2);
                 assert_eq!(out, vec![1.5; m * n], "{} {format:?} m {m} n {n} k {k}", kernels.name);
             }
+        }
+    }
+}
+
+/// The scalar set with the tile kernel over the model of the tiles.
+static TILES: KernelSet = KernelSet {
+    name: "tiles",
+    int8_wide: Slot(|args| gemm_amx::Tiled::<tiles::Model>::run(Scalar, args)),
+    tile_panels: (gemm_amx::PANELS, 1),
+    ..isa::scalar::SET
+};
+
+#[test]
+fn tiles_on_ragged_shapes() {
+    let mut seed = 0;
+    for m in [9, 15, 16, 17, 25, 31, 32, 33, 48, 70] {
+        for (n, k) in [(1, 1), (16, 64), (33, 63), (48, 65), (40, 128), (49, 172), (17, 520), (64, 641)] {
+            for group in [32, 64, 128, 256] {
+                seed += 1;
+                let case = Case::random(seed, m, n, k, ComputeFormat::Int8 { group, rotated: false });
+                assert_eq!(
+                    bits(&case.run(&TILES, 1)),
+                    bits(&case.naive()),
+                    "m {m} n {n} k {k} group {group}"
+                );
+            }
+        }
+    }
+    for (seed, (m, n, k)) in [(300, 20, 1100), (130, 50, 2048)].into_iter().enumerate() {
+        for group in [32, 64, 128] {
+            let case = Case::random(seed as u64, m, n, k, ComputeFormat::Int8 { group, rotated: false });
+            assert_eq!(bits(&case.run(&TILES, 2)), bits(&case.naive()), "m {m} n {n} k {k} group {group}");
         }
     }
 }

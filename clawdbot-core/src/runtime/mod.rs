@@ -50,6 +50,16 @@ pub struct Limits {
     pub f32_gflop_per_s: f64,
 }
 
+/// A tier of kernels that this CPU has, but that is switched off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct RefusedKernels {
+    /// The tier.
+    pub name: &'static str,
+    /// What it computed wrongly in its self-test.
+    pub reason: &'static str,
+}
+
 type LogHook = dyn Fn(&LogRecord) + Send + Sync;
 
 /// Threads, memory budget and log hook. Cheap to clone; models keep theirs alive.
@@ -70,7 +80,8 @@ impl Runtime {
     /// A runtime with these options.
     ///
     /// # Errors
-    /// `InvalidArgument` for options out of range, and when `CLAWDBOT_ISA` names a tier this CPU does not have.
+    /// `InvalidArgument` for options out of range, and when `CLAWDBOT_ISA` names a tier that this CPU does not have or that
+    /// failed its self-test.
     pub fn new(options: &RuntimeOptions) -> Result<Self> {
         Self::build(options, None)
     }
@@ -96,6 +107,11 @@ impl Runtime {
             kernels,
             on_log,
         }));
+        for RefusedKernels { name, reason } in Self::refused_kernels() {
+            runtime.log(LogLevel::Warning, || {
+                format!("kernels {name} are switched off: their self-test failed: {reason}")
+            });
+        }
         runtime.log(LogLevel::Info, || format!("{threads} threads, kernels {}", kernels.name));
         Ok(runtime)
     }
@@ -113,6 +129,12 @@ impl Runtime {
     /// The tiers that this CPU can run, best first; `CLAWDBOT_ISA` chooses one by name.
     pub fn available_kernels() -> Vec<&'static str> {
         kernels::available().iter().map(|set| set.name).collect()
+    }
+
+    /// The tiers that this CPU has, but that failed the self-test which some go through before their first use.
+    pub fn refused_kernels() -> Vec<RefusedKernels> {
+        let refused = kernels::refused().iter();
+        refused.map(|refused| RefusedKernels { name: refused.name, reason: &refused.reason }).collect()
     }
 
     /// Names of the kernels that do most of the work, as architecture, types and tile.
