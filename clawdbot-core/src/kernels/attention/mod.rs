@@ -18,6 +18,8 @@
 mod float;
 mod int8;
 mod run;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
@@ -292,12 +294,13 @@ fn soften<S: Simd, const MASKED: bool>(
             x[v] = s.select_below(visible.start.saturating_sub(v * LANES), hidden, x[v]);
         }
     }
-    let scale = s.splat(scale);
-    let top = s.mul(s.max(s.max(x[0], x[1]), s.max(x[2], x[3])), scale);
+    let top = s.max(s.max(x[0], x[1]), s.max(x[2], x[3]));
+    let lanes_scale = s.splat(scale);
     let mut max = s.splat(state.max[row]);
     let mut rescale = 1.0;
-    if s.any_above(top, max) {
-        let higher = s.reduce_max(top);
+    if s.any_above(s.mul(top, lanes_scale), max) {
+        // Scaled afterwards: a scale of 0 makes a NaN of what is hidden.
+        let higher = s.reduce_max(top) * scale;
         let mut lanes = [0.0; LANES];
         s.store(exp2_below(s, s.sub(max, s.splat(higher))), &mut lanes);
         rescale = lanes[0];
@@ -306,9 +309,8 @@ fn soften<S: Simd, const MASKED: bool>(
     }
     let below = s.sub(s.zero(), max);
     for v in 0..VECTORS {
-        x[v] = s.fma(x[v], scale, below);
+        x[v] = s.fma(x[v], lanes_scale, below);
         if MASKED {
-            // A scale of 0 has made a NaN of what is hidden.
             x[v] = s.select_below(visible.end.saturating_sub(v * LANES), x[v], hidden);
             x[v] = s.select_below(visible.start.saturating_sub(v * LANES), hidden, x[v]);
         }
