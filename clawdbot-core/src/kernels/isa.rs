@@ -13,8 +13,9 @@ pub(super) mod scalar {
         K::run(Scalar, args)
     }
 
-    pub(in crate::kernels) static KERNELS: KernelSet =
+    pub(in crate::kernels) const SET: KernelSet =
         kernel_set!("scalar", "any", entry, int8: 4 x 1, float: 2 x 1);
+    pub(in crate::kernels) static KERNELS: KernelSet = SET;
 
     pub(in crate::kernels) fn detected() -> bool {
         true
@@ -75,6 +76,7 @@ x86_64_isa!(
 pub(super) mod avx512_amx {
     use super::*;
     use crate::kernels::Slot;
+    use crate::kernels::attention::AttendTiled;
     use crate::kernels::gemm_amx::{PANELS, Tiled};
     use crate::kernels::tiles::Amx;
 
@@ -84,6 +86,8 @@ pub(super) mod avx512_amx {
         tile_panels: (PANELS, avx512_vnni::SET.tile_panels.1),
         // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
         int8_wide: Slot(|args| unsafe { avx512_vnni::entry::<Tiled<Amx>>(args) }),
+        // SAFETY: as above.
+        attend_int8: Slot(|args| unsafe { avx512_vnni::entry::<AttendTiled<Amx>>(args) }),
         ..avx512_vnni::SET
     };
 

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::{AttendRange, WriteKv};
-use super::{KvKind, MAX_ROWS, Tile, VECTORS, Work, by_rows};
+use super::{KvKind, KvSlots, MAX_ROWS, Tile, VECTORS, Work, by_rows};
 use crate::cache::PAGE_TOKENS;
 use crate::kernels::simd::{LANES, Simd};
 use crate::kernels::{KernelSet, Slot};
@@ -65,16 +65,18 @@ impl Element for u16 {
 /// Pages of `E`.
 pub(crate) struct Float<E>(std::marker::PhantomData<E>);
 
+impl<E: Element> KvSlots for Float<E> {
+    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Self>>, &Slot<WriteKv<Self>>) {
+        E::slots(kernels)
+    }
+}
+
 impl<E: Element> KvKind for Float<E> {
     type Page<'a> = &'a [E];
     type HeadMut<'a> = &'a mut [E];
 
     fn shorten<'s, 'l: 's>(page: &'l [E]) -> &'s [E] {
         page
-    }
-
-    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Self>>, &Slot<WriteKv<Self>>) {
-        E::slots(kernels)
     }
 
     #[inline(always)]

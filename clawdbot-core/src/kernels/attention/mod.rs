@@ -20,12 +20,16 @@ mod int8;
 mod run;
 #[cfg(test)]
 mod tests;
+#[cfg(any(test, target_arch = "x86_64"))]
+mod tiled;
 
 use std::ops::Range;
 
 pub(crate) use float::{Element, Float};
 pub(crate) use int8::{Int8, Int8Head, Int8Page};
 pub(crate) use run::{Attention, KvSequence, Workspaces, attend};
+#[cfg(target_arch = "x86_64")]
+pub(super) use tiled::AttendTiled;
 
 use super::quantize::SharedMut;
 use super::simd::LANES;
@@ -49,9 +53,6 @@ pub(crate) trait KvKind: Sized + Send + Sync + 'static {
 
     /// The same page.
     fn shorten<'s, 'l: 's>(page: Self::Page<'l>) -> Self::Page<'s>;
-
-    /// Its kernels.
-    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Self>>, &Slot<WriteKv<Self>>);
 
     /// Makes the tile's queries ready in `work`; `scales` get what turns each row's scores into powers of two.
     fn queries<S: Simd>(s: S, tile: &Tile<'_>, work: &mut Work<'_>, scales: &mut [f32; MAX_ROWS]);
@@ -93,6 +94,12 @@ pub(crate) trait KvKind: Sized + Send + Sync + 'static {
 
     /// Writes one token at position `slot` of the page.
     fn write<S: Simd>(s: S, head: &mut Self::HeadMut<'_>, slot: usize, key: &[f32], value: &[f32]);
+}
+
+/// A kind with kernels in every set.
+pub(crate) trait KvSlots: KvKind {
+    /// Its kernels.
+    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Self>>, &Slot<WriteKv<Self>>);
 }
 
 /// Some tokens of one sequence, at consecutive positions, and some query heads of one KV head. Row `t * heads + h` is

@@ -4,7 +4,9 @@
 use super::float::Element;
 use super::*;
 use crate::cache::KEY_GROUP;
-use crate::kernels::available;
+use crate::kernels::simd::Scalar;
+use crate::kernels::tiles::Model;
+use crate::kernels::{available, isa};
 use crate::threads::ThreadPool;
 
 /// Reproducible numbers in -1..1.
@@ -18,7 +20,7 @@ impl Noise {
 }
 
 /// Pages of a kind outside of a cache.
-trait TestKind: KvKind {
+trait TestKind: KvSlots {
     type Storage: Sync;
     fn page(kv_heads: usize, head_dim: usize) -> Self::Storage;
     fn head(page: &mut Self::Storage, head: usize, head_dim: usize) -> Self::HeadMut<'_>;
@@ -74,12 +76,18 @@ impl TestKind for Int8 {
         Int8Page { codes, scales }
     }
     fn rounded(x: &[f32], part: Part) -> Vec<f64> {
+        let mut x = x.to_vec();
+        let rotate = |x: &mut [f32]| available()[0].hadamard(x);
+        if part != Part::Value {
+            rotate(&mut x);
+        }
         let group = if part == Part::Key { KEY_GROUP } else { x.len() };
         let codes = x.chunks(group).flat_map(|x| {
             let amax = x.iter().fold(0.0_f32, |amax, x| amax.max(x.abs()));
             let (inv, scale) = if amax > 0.0 { (127.0 / amax, amax / 127.0) } else { (0.0, 0.0) };
             x.iter().map(move |x| f64::from((x * inv).round_ties_even()) * f64::from(scale))
         });
+        // Products of what is rotated are those of what is not.
         codes.collect()
     }
 }
@@ -296,6 +304,24 @@ fn ranges_and_windows() {
 fn many_rows_are_the_same_as_few() {
     check_all(&case(3, (2, 4), 64, None, &[(150, 140), (30, 30)]));
     check_all(&case(4, (2, 3), 128, Some(50), &[(130, 100)]));
+}
+
+/// Tile registers, or their model, give the bits of the other kernels.
+#[test]
+fn tiles_are_the_same() {
+    let tiled = KernelSet {
+        attend_int8: Slot(|args| tiled::AttendTiled::<Model>::run(Scalar, args)),
+        ..isa::scalar::SET
+    };
+    let scalar = available().into_iter().last().unwrap();
+    for (seed, head_dim) in [64, 128, 192, 80].into_iter().enumerate() {
+        for (group, window) in [(1, None), (3, Some(70)), (7, None)] {
+            let case = case(seed as u64, (2, group), head_dim, window, &[(150, 33), (20, 20), (5, 1)]);
+            let expected = bits(&run::<Int8>(&case, scalar, 1, usize::MAX));
+            assert!(bits(&run::<Int8>(&case, &tiled, 2, usize::MAX)) == expected, "{group} x {head_dim}");
+            assert!(bits(&run::<Int8>(&case, &tiled, 1, 17)) == expected, "{group} x {head_dim}, 17 rows");
+        }
+    }
 }
 
 /// A large weight beside many that are small but matter together.
