@@ -157,6 +157,9 @@ impl<E: Element> KvKind for Float<E> {
     }
 
     #[inline(always)]
+    fn encode<S: Simd>(_: S, _: Range<usize>, _: &mut Work<'_>) {}
+
+    #[inline(always)]
     fn values<S: Simd>(
         s: S,
         tile: &Tile<'_>,

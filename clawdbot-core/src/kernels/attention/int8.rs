@@ -14,7 +14,7 @@
 //! ```text
 //! s[j]    = sum over groups of f32(codes of q . codes of k[j]) * scale_k[j]    first a product, then FMAs
 //! x[j]    = fma(s[j], scale * scale_q, -m);  p[j] = 2^x[j]
-//! w[j]    = p[j] * scale_v[j];  step = max w / 16383;  code_w[j] = w[j] * (16383 / max w), rounded half to even
+//! w[j]    = p[j] * scale_v[j];  step = max w * (1 / 16383);  code_w[j] = w[j] * (16383 / max w), rounded half to even
 //! out     = fma(f32(sum over j of code_w[j] * code_v[j]), step, out * rescale)
 //! ```
 //! Weights have 14 bits because a page may hold one large weight and 63 small ones that matter together: with 7 bits
@@ -185,26 +185,38 @@ impl KvKind for Int8 {
         work: &mut Work<'_>,
     ) {
         let scales = page.head(tile).3.as_chunks::<LANES>().0;
-        let mut w = p;
+        let row = &mut work.scores.as_chunks_mut::<LANES>().0[row * VECTORS..][..VECTORS];
         for v in 0..VECTORS {
-            w[v] = s.mul(p[v], s.load(&scales[v]));
+            let mut w = s.mul(p[v], s.load(&scales[v]));
             if visible.len() < PAGE_TOKENS {
                 // A stale scale may be anything.
-                w[v] = s.select_below(visible.end.saturating_sub(v * LANES), w[v], s.zero());
-                w[v] = s.select_below(visible.start.saturating_sub(v * LANES), s.zero(), w[v]);
+                w = s.select_below(visible.end.saturating_sub(v * LANES), w, s.zero());
+                w = s.select_below(visible.start.saturating_sub(v * LANES), s.zero(), w);
             }
+            s.store(w, &mut row[v]);
         }
-        let amax = s.reduce_max(s.max(s.max(w[0], w[1]), s.max(w[2], w[3])));
-        let inv = MAX_WEIGHT / amax;
-        let (inv, factor) = if inv.is_finite() { (inv, amax / MAX_WEIGHT) } else { (0.0, 0.0) };
-        work.factors[row] = factor;
-        let inv = s.splat(inv);
-        let mut codes = [s.splat_i32(0); VECTORS];
-        for v in 0..VECTORS {
-            codes[v] = s.round_to_i32(s.mul(w[v], inv));
-        }
+    }
+
+    #[inline(always)]
+    fn encode<S: Simd>(s: S, rows: Range<usize>, work: &mut Work<'_>) {
         let (high, low) = work.weight_codes.split_at_mut(MAX_ROWS * PAGE_TOKENS);
-        s.store_u14(codes, &mut high.as_chunks_mut().0[row], &mut low.as_chunks_mut().0[row]);
+        let (high, low) = (high.as_chunks_mut().0, low.as_chunks_mut().0);
+        let weights = work.scores.as_chunks::<LANES>().0.as_chunks::<VECTORS>().0;
+        assert!(rows.end <= MAX_ROWS && weights.len() >= MAX_ROWS && low.len() >= MAX_ROWS);
+        for row in rows {
+            let w = &weights[row];
+            let w = [s.load(&w[0]), s.load(&w[1]), s.load(&w[2]), s.load(&w[3])];
+            let amax = s.reduce_max(s.max(s.max(w[0], w[1]), s.max(w[2], w[3])));
+            let inv = MAX_WEIGHT / amax;
+            let (inv, factor) = if inv.is_finite() { (inv, amax * (1.0 / MAX_WEIGHT)) } else { (0.0, 0.0) };
+            work.factors[row] = factor;
+            let inv = s.splat(inv);
+            let mut codes = [s.splat_i32(0); VECTORS];
+            for v in 0..VECTORS {
+                codes[v] = s.round_to_i32(s.mul(w[v], inv));
+            }
+            s.store_u14(codes, &mut high[row], &mut low[row]);
+        }
     }
 
     #[inline(always)]

@@ -81,6 +81,10 @@ pub(crate) trait KvKind: Sized + Send + Sync + 'static {
         work: &mut Work<'_>,
     );
 
+    /// Makes what [`KvKind::weights`] kept ready for [`KvKind::values`]: a pass of its own, so that the work on one row
+    /// does not wait for that on the row before.
+    fn encode<S: Simd>(s: S, rows: Range<usize>, work: &mut Work<'_>);
+
     /// `out[row] = out[row] * rescale[row] + sum over the first keys of weight * value`.
     fn values<S: Simd>(
         s: S,
@@ -276,6 +280,7 @@ impl<K: KvKind> Kernel for AttendRange<K> {
                     K::weights(s, &tile, page, row, visible.clone(), p, work);
                 }
             }
+            K::encode(s, rows.clone(), work);
             K::values(s, &tile, page, rows, keys, work, state.out);
         }
     }

@@ -112,6 +112,11 @@ impl<T: Tiles + Send + Sync + 'static> KvKind for Tiled<T> {
     }
 
     #[inline(always)]
+    fn encode<S: Simd>(s: S, rows: Range<usize>, work: &mut Work<'_>) {
+        Int8::encode(s, rows, work);
+    }
+
+    #[inline(always)]
     fn values<S: Simd>(
         s: S,
         tile: &Tile<'_>,
