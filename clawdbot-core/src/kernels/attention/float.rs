@@ -7,11 +7,10 @@
 
 use std::ops::Range;
 
-use super::{AttendRange, WriteKv};
-use super::{KvKind, KvSlots, MAX_ROWS, Tile, VECTORS, Work, by_rows};
+use super::{KvKind, KvSlots, MAX_ROWS, Slots, Tile, VECTORS, Work, by_rows};
 use crate::cache::PAGE_TOKENS;
+use crate::kernels::KernelSet;
 use crate::kernels::simd::{LANES, Simd};
-use crate::kernels::{KernelSet, Slot};
 use crate::memory::Pod;
 
 /// Rows from which a page is worth widening to f32 first.
@@ -28,7 +27,7 @@ pub(crate) trait Element: Pod {
     /// To the nearest representable value, ties to even.
     fn store<S: Simd>(s: S, x: S::F32, out: &mut [Self; LANES]);
     /// The kernels for it.
-    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Float<Self>>>, &Slot<WriteKv<Float<Self>>>);
+    fn slots(kernels: &KernelSet) -> Slots<'_, Float<Self>>;
 }
 
 impl Element for f32 {
@@ -41,7 +40,7 @@ impl Element for f32 {
     fn store<S: Simd>(s: S, x: S::F32, out: &mut [f32; LANES]) {
         s.store(x, out);
     }
-    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Float<f32>>>, &Slot<WriteKv<Float<f32>>>) {
+    fn slots(kernels: &KernelSet) -> Slots<'_, Float<f32>> {
         (&kernels.attend_f32, &kernels.write_f32)
     }
 }
@@ -57,7 +56,7 @@ impl Element for u16 {
     fn store<S: Simd>(s: S, x: S::F32, out: &mut [u16; LANES]) {
         s.store_bf16(x, out);
     }
-    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Float<u16>>>, &Slot<WriteKv<Float<u16>>>) {
+    fn slots(kernels: &KernelSet) -> Slots<'_, Float<u16>> {
         (&kernels.attend_bf16, &kernels.write_bf16)
     }
 }
@@ -66,7 +65,7 @@ impl Element for u16 {
 pub(crate) struct Float<E>(std::marker::PhantomData<E>);
 
 impl<E: Element> KvSlots for Float<E> {
-    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Self>>, &Slot<WriteKv<Self>>) {
+    fn slots(kernels: &KernelSet) -> Slots<'_, Self> {
         E::slots(kernels)
     }
 }
@@ -118,7 +117,7 @@ impl<E: Element> KvKind for Float<E> {
                         dims,
                         dim > 0,
                         scores.add(row * PAGE_TOKENS),
-                    )
+                    );
                 });
             } else {
                 // SAFETY: `dim < d`, and `keys` has `PAGE_TOKENS * d` elements.
@@ -134,7 +133,7 @@ impl<E: Element> KvKind for Float<E> {
                         dims,
                         dim > 0,
                         scores.add(row * PAGE_TOKENS),
-                    )
+                    );
                 });
             }
         }

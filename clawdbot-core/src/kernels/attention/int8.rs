@@ -23,12 +23,12 @@
 
 use std::ops::Range;
 
-use super::{AttendRange, KvKind, KvSlots, MAX_ROWS, Tile, VECTORS, Work, WriteKv, by_rows};
+use super::{KvKind, KvSlots, MAX_ROWS, Slots, Tile, VECTORS, Work, by_rows};
 use crate::cache::{KEY_GROUP, PAGE_TOKENS};
+use crate::kernels::KernelSet;
 use crate::kernels::hadamard::hadamard_row;
 use crate::kernels::quantize::{Factor, amax, to_codes};
 use crate::kernels::simd::{LANES, Simd};
-use crate::kernels::{KernelSet, Slot};
 
 /// Rows from which the keys of a page are worth preparing first.
 const MANY_ROWS: usize = 16;
@@ -73,7 +73,7 @@ impl<'a> Int8Page<'a> {
 }
 
 impl KvSlots for Int8 {
-    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Self>>, &Slot<WriteKv<Self>>) {
+    fn slots(kernels: &KernelSet) -> Slots<'_, Self> {
         (&kernels.attend_int8, &kernels.write_int8)
     }
 }

@@ -14,6 +14,10 @@
 //! and `int8`. A masked key has weight 0, which changes nothing as long as its value is finite. A row's bits depend on
 //! its own query and keys alone, and not on the other rows of the tile: results are independent of batch, chunking and
 //! threads.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "tiles are indexed by row and vector in several arrays at once"
+)]
 
 mod float;
 mod int8;
@@ -100,10 +104,13 @@ pub(crate) trait KvKind: Sized + Send + Sync + 'static {
     fn write<S: Simd>(s: S, head: &mut Self::HeadMut<'_>, slot: usize, key: &[f32], value: &[f32]);
 }
 
+/// The kernels of a kind.
+pub(crate) type Slots<'a, K> = (&'a Slot<AttendRange<K>>, &'a Slot<WriteKv<K>>);
+
 /// A kind with kernels in every set.
 pub(crate) trait KvSlots: KvKind {
     /// Its kernels.
-    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Self>>, &Slot<WriteKv<Self>>);
+    fn slots(kernels: &KernelSet) -> Slots<'_, Self>;
 }
 
 /// Some tokens of one sequence, at consecutive positions, and some query heads of one KV head. Row `t * heads + h` is
