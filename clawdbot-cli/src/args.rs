@@ -307,7 +307,7 @@ pub(crate) struct LoadArgs {
     /// What the weights are computed with: int8, int4, bf16 or f32 [default: int8, or as packed]
     #[arg(long, value_name = "TYPE")]
     weights: Option<WeightType>,
-    /// What the KV cache is kept as: auto, bf16 or f32 [default: auto]
+    /// What the KV cache is kept as: auto, int8, bf16 or f32 [default: auto]
     #[arg(long, value_name = "TYPE")]
     kv: Option<KvType>,
     /// Most tokens of a sequence [default: what the model was trained for]

@@ -5,12 +5,18 @@
 //! `CLAWDBOT_WRITE_GOLDEN=1 cargo test -p clawdbot-core --test pinned_bits`.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
-use clawdbot_core::{ModelOptions, Runtime, RuntimeOptions, Source, WeightType};
+use clawdbot_core::{KvType, ModelOptions, Runtime, RuntimeOptions, Source, WeightType};
 use serde_json::{Map, Value, json};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/pinned_bits.json");
 const REGENERATE: &str = "CLAWDBOT_WRITE_GOLDEN=1 cargo test -p clawdbot-core --test pinned_bits";
-const WEIGHTS: [WeightType; 4] = [WeightType::Int8, WeightType::Int4, WeightType::Bf16, WeightType::F32];
+const TYPES: [(&str, WeightType, KvType); 5] = [
+    ("int8", WeightType::Int8, KvType::Bf16),
+    ("int8, kv int8", WeightType::Int8, KvType::Int8),
+    ("int4", WeightType::Int4, KvType::Bf16),
+    ("bf16", WeightType::Bf16, KvType::Bf16),
+    ("f32", WeightType::F32, KvType::F32),
+];
 /// Few rows and many: both kinds of matrix kernels, and more than a page of keys.
 const LENGTHS: [u32; 2] = [5, 75];
 
@@ -30,21 +36,22 @@ fn model_hash() -> String {
     fnv1a(files.concat().into_iter())
 }
 
-/// One hash of all logits for each prompt, by weight type.
+/// One hash of all logits for each prompt, by types of weights and KV cache.
 fn hashes(kernels: &str, threads: u32) -> Map<String, Value> {
     let options = RuntimeOptions::default().threads(threads).kernels(kernels.to_owned());
     let runtime = Runtime::new(&options).unwrap();
-    let of_type = |weights: WeightType| {
-        let model = runtime.load(&Source::Builtin, &ModelOptions::default().weights(weights)).unwrap();
+    let of_type = |(name, weights, kv): (&str, WeightType, KvType)| {
+        let options = ModelOptions::default().weights(weights).kv(kv);
+        let model = runtime.load(&Source::Builtin, &options).unwrap();
         let of_prompt = |length: u32| {
             let prompt: Vec<u32> = (0..length).map(|i| 3 + (i * 41 + length) % 900).collect();
             let logits = model.logits(&prompt).unwrap();
-            assert!(logits.iter().all(|x| x.is_finite()), "{kernels} {weights}");
+            assert!(logits.iter().all(|x| x.is_finite()), "{kernels} {name}");
             fnv1a(logits.iter().flat_map(|x| x.to_bits().to_le_bytes()))
         };
-        (weights.to_string(), json!(LENGTHS.map(of_prompt)))
+        (name.to_owned(), json!(LENGTHS.map(of_prompt)))
     };
-    WEIGHTS.into_iter().map(of_type).collect()
+    TYPES.into_iter().map(of_type).collect()
 }
 
 #[test]

@@ -6,10 +6,16 @@ mod support;
 use std::path::PathBuf;
 
 use clawdbot_core::{
-    GenerateOptions, Model, ModelOptions, Prompt, Runtime, RuntimeOptions, Source, WeightType,
+    GenerateOptions, KvType, Model, ModelOptions, Prompt, Runtime, RuntimeOptions, Source, WeightType,
 };
 
-const WEIGHTS: [WeightType; 4] = [WeightType::Int8, WeightType::Int4, WeightType::Bf16, WeightType::F32];
+const TYPES: [(WeightType, KvType); 5] = [
+    (WeightType::Int8, KvType::Auto),
+    (WeightType::Int8, KvType::Int8),
+    (WeightType::Int4, KvType::Auto),
+    (WeightType::Bf16, KvType::Auto),
+    (WeightType::F32, KvType::Auto),
+];
 
 fn runtime(threads: u32, kernels: &str) -> Runtime {
     Runtime::new(&RuntimeOptions::default().threads(threads).kernels(kernels.to_owned())).unwrap()
@@ -34,10 +40,10 @@ fn bits(logits: &[f32]) -> Vec<u32> {
 #[test]
 fn every_instruction_set_and_thread_count() {
     for source in sources() {
-        for weights in WEIGHTS {
+        for (weights, kv) in TYPES {
             let logits = |kernels: &str, threads| {
                 let model = runtime(threads, kernels)
-                    .load(&source, &ModelOptions::default().weights(weights))
+                    .load(&source, &ModelOptions::default().weights(weights).kv(kv))
                     .unwrap();
                 bits(&model.logits(&prompt(83, 1)).unwrap())
             };
@@ -46,7 +52,7 @@ fn every_instruction_set_and_thread_count() {
                 for threads in [1, 2, 3] {
                     assert!(
                         logits(kernels, threads) == expected,
-                        "{source:?} {weights} {kernels} x {threads}"
+                        "{source:?} {weights} {kv} {kernels} x {threads}"
                     );
                 }
             }
@@ -72,18 +78,18 @@ fn greedy(model: &Model, prompts: &[Vec<u32>]) -> Vec<(Vec<u32>, Vec<u32>)> {
 fn any_batch_and_any_chunk() {
     let prompts: Vec<Vec<u32>> = [1, 5, 17, 64, 65, 130, 200].iter().map(|&n| prompt(n, n as u32)).collect();
     for source in sources() {
-        for weights in WEIGHTS {
+        for (weights, kv) in TYPES {
             let load = |options: ModelOptions| {
                 let runtime = Runtime::new(&RuntimeOptions::default().threads(2)).unwrap();
-                runtime.load(&source, &options.weights(weights)).unwrap()
+                runtime.load(&source, &options.weights(weights).kv(kv)).unwrap()
             };
             let model = load(ModelOptions::default());
             let alone: Vec<_> =
                 prompts.iter().flat_map(|prompt| greedy(&model, std::slice::from_ref(prompt))).collect();
-            assert!(greedy(&model, &prompts) == alone, "{source:?} {weights}: batch of seven");
+            assert!(greedy(&model, &prompts) == alone, "{source:?} {weights} {kv}: batch of seven");
             for chunk in [1_u32, 7, 64, 100] {
                 let model = load(ModelOptions::default().prefill_chunk(chunk).max_batch(3_u32));
-                assert!(greedy(&model, &prompts) == alone, "{source:?} {weights}: chunks of {chunk}");
+                assert!(greedy(&model, &prompts) == alone, "{source:?} {weights} {kv}: chunks of {chunk}");
             }
         }
     }

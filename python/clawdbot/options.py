@@ -49,7 +49,7 @@ class ModelOptions(TypedDict, total=False):
 
     weights: Literal["int8", "int4", "bf16", "f32"] | None
     """What the weights are computed with; default `int8`, or what a packed model file holds."""
-    kv: Literal["auto", "bf16", "f32"] | None
+    kv: Literal["auto", "int8", "bf16", "f32"] | None
     """What the KV cache is kept as; default `auto`: float32 with float32 weights, bfloat16 otherwise."""
     max_context: int | None
     """Most tokens of a sequence; default: what the model was trained for."""

@@ -76,6 +76,7 @@ x86_64_isa!(
 pub(super) mod avx512_amx {
     use super::*;
     use crate::kernels::Slot;
+    use crate::kernels::attention::AttendTiled;
     use crate::kernels::gemm_amx::{PANELS, Tiled};
     use crate::kernels::tiles::Amx;
 
@@ -85,6 +86,8 @@ pub(super) mod avx512_amx {
         tile_panels: (PANELS, avx512_vnni::SET.tile_panels.1),
         // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
         int8_wide: Slot(|args| unsafe { avx512_vnni::entry::<Tiled<Amx>>(args) }),
+        // SAFETY: as above.
+        attend_int8: Slot(|args| unsafe { avx512_vnni::entry::<AttendTiled<Amx>>(args) }),
         ..avx512_vnni::SET
     };
 

@@ -3,7 +3,7 @@
 use crate::cache::{KvCache, KvShape, PAGE_TOKENS, PageData, PageId};
 use crate::error::{Error, Result};
 use crate::kernels::attention::{
-    self, Attention, Element, Float, Int8, Int8Head, Int8Page, KvKind, KvSequence, Workspaces, WriteArgs,
+    self, Attention, Element, Float, Int8, Int8Head, Int8Page, KvSequence, KvSlots, Workspaces, WriteArgs,
 };
 use crate::model::batch::Batch;
 use crate::model::decoder::Ops;
@@ -120,7 +120,7 @@ fn attend_kind<K: PageKind>(
 }
 
 /// Where a kind of page finds its parts.
-trait PageKind: KvKind {
+trait PageKind: KvSlots {
     /// Layer `index` of a page; `None` when the page is of another kind.
     fn page<'a>(data: &'a PageData, index: usize, shape: &KvShape) -> Option<Self::Page<'a>>;
     /// The heads of layer `index` of a page; none when the page is of another kind.

@@ -7,11 +7,10 @@
 
 use std::ops::Range;
 
-use super::{AttendRange, WriteKv};
-use super::{KvKind, MAX_ROWS, Tile, VECTORS, Work, by_rows};
+use super::{KvKind, KvSlots, MAX_ROWS, Slots, Tile, VECTORS, Work, by_rows};
 use crate::cache::PAGE_TOKENS;
+use crate::kernels::KernelSet;
 use crate::kernels::simd::{LANES, Simd};
-use crate::kernels::{KernelSet, Slot};
 use crate::memory::Pod;
 
 /// Rows from which a page is worth widening to f32 first.
@@ -28,7 +27,7 @@ pub(crate) trait Element: Pod {
     /// To the nearest representable value, ties to even.
     fn store<S: Simd>(s: S, x: S::F32, out: &mut [Self; LANES]);
     /// The kernels for it.
-    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Float<Self>>>, &Slot<WriteKv<Float<Self>>>);
+    fn slots(kernels: &KernelSet) -> Slots<'_, Float<Self>>;
 }
 
 impl Element for f32 {
@@ -41,7 +40,7 @@ impl Element for f32 {
     fn store<S: Simd>(s: S, x: S::F32, out: &mut [f32; LANES]) {
         s.store(x, out);
     }
-    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Float<f32>>>, &Slot<WriteKv<Float<f32>>>) {
+    fn slots(kernels: &KernelSet) -> Slots<'_, Float<f32>> {
         (&kernels.attend_f32, &kernels.write_f32)
     }
 }
@@ -57,7 +56,7 @@ impl Element for u16 {
     fn store<S: Simd>(s: S, x: S::F32, out: &mut [u16; LANES]) {
         s.store_bf16(x, out);
     }
-    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Float<u16>>>, &Slot<WriteKv<Float<u16>>>) {
+    fn slots(kernels: &KernelSet) -> Slots<'_, Float<u16>> {
         (&kernels.attend_bf16, &kernels.write_bf16)
     }
 }
@@ -65,16 +64,18 @@ impl Element for u16 {
 /// Pages of `E`.
 pub(crate) struct Float<E>(std::marker::PhantomData<E>);
 
+impl<E: Element> KvSlots for Float<E> {
+    fn slots(kernels: &KernelSet) -> Slots<'_, Self> {
+        E::slots(kernels)
+    }
+}
+
 impl<E: Element> KvKind for Float<E> {
     type Page<'a> = &'a [E];
     type HeadMut<'a> = &'a mut [E];
 
     fn shorten<'s, 'l: 's>(page: &'l [E]) -> &'s [E] {
         page
-    }
-
-    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Self>>, &Slot<WriteKv<Self>>) {
-        E::slots(kernels)
     }
 
     #[inline(always)]
@@ -116,7 +117,7 @@ impl<E: Element> KvKind for Float<E> {
                         dims,
                         dim > 0,
                         scores.add(row * PAGE_TOKENS),
-                    )
+                    );
                 });
             } else {
                 // SAFETY: `dim < d`, and `keys` has `PAGE_TOKENS * d` elements.
@@ -132,7 +133,7 @@ impl<E: Element> KvKind for Float<E> {
                         dims,
                         dim > 0,
                         scores.add(row * PAGE_TOKENS),
-                    )
+                    );
                 });
             }
         }
@@ -153,6 +154,9 @@ impl<E: Element> KvKind for Float<E> {
             s.store(p[v], &mut row[v]);
         }
     }
+
+    #[inline(always)]
+    fn encode<S: Simd>(_: S, _: Range<usize>, _: &mut Work<'_>) {}
 
     #[inline(always)]
     fn values<S: Simd>(

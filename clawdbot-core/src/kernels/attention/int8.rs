@@ -8,12 +8,13 @@
 //! ```
 //! all quotients rounded up, the rest zeros.
 //!
-//! Numerics: a key has a scale per [`KEY_GROUP`] dimensions, a value one scale, a query one: `amax / 127`, codes
+//! Numerics: whole blocks of [`KEY_GROUP`] dimensions of queries and keys are rotated first (see `kernels::hadamard`):
+//! products stay the same, but no dimension stands out, as those of keys do in many models. A key has a scale per [`KEY_GROUP`] dimensions, a value one scale, a query one: `amax / 127`, codes
 //! `x * (127 / amax)` rounded half to even, as for activations. Then
 //! ```text
 //! s[j]    = sum over groups of f32(codes of q . codes of k[j]) * scale_k[j]    first a product, then FMAs
 //! x[j]    = fma(s[j], scale * scale_q, -m);  p[j] = 2^x[j]
-//! w[j]    = p[j] * scale_v[j];  step = max w / 16383;  code_w[j] = w[j] * (16383 / max w), rounded half to even
+//! w[j]    = p[j] * scale_v[j];  step = max w * (1 / 16383);  code_w[j] = w[j] * (16383 / max w), rounded half to even
 //! out     = fma(f32(sum over j of code_w[j] * code_v[j]), step, out * rescale)
 //! ```
 //! Weights have 14 bits because a page may hold one large weight and 63 small ones that matter together: with 7 bits
@@ -22,18 +23,19 @@
 
 use std::ops::Range;
 
-use super::{AttendRange, KvKind, MAX_ROWS, Tile, VECTORS, Work, WriteKv, by_rows};
+use super::{KvKind, KvSlots, MAX_ROWS, Slots, Tile, VECTORS, Work, by_rows};
 use crate::cache::{KEY_GROUP, PAGE_TOKENS};
+use crate::kernels::KernelSet;
+use crate::kernels::hadamard::hadamard_row;
 use crate::kernels::quantize::{Factor, amax, to_codes};
 use crate::kernels::simd::{LANES, Simd};
-use crate::kernels::{KernelSet, Slot};
 
 /// Rows from which the keys of a page are worth preparing first.
 const MANY_ROWS: usize = 16;
 /// Bytes of a k-block.
-const BLOCK: usize = 4 * LANES;
+pub(super) const BLOCK: usize = 4 * LANES;
 /// k-blocks of a page of values.
-const VALUE_BLOCKS: usize = PAGE_TOKENS / 4;
+pub(super) const VALUE_BLOCKS: usize = PAGE_TOKENS / 4;
 /// Largest code of a weight.
 const MAX_WEIGHT: f32 = 16_383.0;
 
@@ -59,7 +61,7 @@ impl<'a> Int8Page<'a> {
     /// # Panics
     /// When the page is too short.
     #[inline(always)]
-    fn head(self, tile: &Tile<'_>) -> (&'a [i8], &'a [i8], &'a [f32], &'a [f32]) {
+    pub(super) fn head(self, tile: &Tile<'_>) -> (&'a [i8], &'a [i8], &'a [f32], &'a [f32]) {
         let keys = VECTORS * tile.head_dim.div_ceil(4) * BLOCK;
         let codes = keys + PAGE_TOKENS * tile.stride();
         let groups = PAGE_TOKENS * tile.head_dim.div_ceil(KEY_GROUP);
@@ -67,6 +69,12 @@ impl<'a> Int8Page<'a> {
         let scales = groups + PAGE_TOKENS;
         let (key_scales, value_scales) = self.scales[tile.kv_head * scales..][..scales].split_at(groups);
         (keys, values, key_scales, value_scales)
+    }
+}
+
+impl KvSlots for Int8 {
+    fn slots(kernels: &KernelSet) -> Slots<'_, Self> {
+        (&kernels.attend_int8, &kernels.write_int8)
     }
 }
 
@@ -78,15 +86,13 @@ impl KvKind for Int8 {
         page
     }
 
-    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Self>>, &Slot<WriteKv<Self>>) {
-        (&kernels.attend_int8, &kernels.write_int8)
-    }
-
     #[inline(always)]
     fn queries<S: Simd>(s: S, tile: &Tile<'_>, work: &mut Work<'_>, scales: &mut [f32; MAX_ROWS]) {
         let groups = tile.head_dim.div_ceil(KEY_GROUP);
         for row in 0..tile.rows() {
-            let query = tile.query(row);
+            let query = &mut work.queries[row * tile.stride()..][..tile.head_dim];
+            query.copy_from_slice(tile.query(row));
+            hadamard_row(s, query);
             let codes = &mut work.query_codes[row * tile.stride()..][..tile.stride()];
             let (amax, poison) = amax(s, query);
             let inv = 127.0 / amax;
@@ -179,26 +185,38 @@ impl KvKind for Int8 {
         work: &mut Work<'_>,
     ) {
         let scales = page.head(tile).3.as_chunks::<LANES>().0;
-        let mut w = p;
+        let row = &mut work.scores.as_chunks_mut::<LANES>().0[row * VECTORS..][..VECTORS];
         for v in 0..VECTORS {
-            w[v] = s.mul(p[v], s.load(&scales[v]));
+            let mut w = s.mul(p[v], s.load(&scales[v]));
             if visible.len() < PAGE_TOKENS {
                 // A stale scale may be anything.
-                w[v] = s.select_below(visible.end.saturating_sub(v * LANES), w[v], s.zero());
-                w[v] = s.select_below(visible.start.saturating_sub(v * LANES), s.zero(), w[v]);
+                w = s.select_below(visible.end.saturating_sub(v * LANES), w, s.zero());
+                w = s.select_below(visible.start.saturating_sub(v * LANES), s.zero(), w);
             }
+            s.store(w, &mut row[v]);
         }
-        let amax = s.reduce_max(s.max(s.max(w[0], w[1]), s.max(w[2], w[3])));
-        let inv = MAX_WEIGHT / amax;
-        let (inv, factor) = if inv.is_finite() { (inv, amax / MAX_WEIGHT) } else { (0.0, 0.0) };
-        work.factors[row] = factor;
-        let inv = s.splat(inv);
-        let mut codes = [s.splat_i32(0); VECTORS];
-        for v in 0..VECTORS {
-            codes[v] = s.round_to_i32(s.mul(w[v], inv));
-        }
+    }
+
+    #[inline(always)]
+    fn encode<S: Simd>(s: S, rows: Range<usize>, work: &mut Work<'_>) {
         let (high, low) = work.weight_codes.split_at_mut(MAX_ROWS * PAGE_TOKENS);
-        s.store_u14(codes, &mut high.as_chunks_mut().0[row], &mut low.as_chunks_mut().0[row]);
+        let (high, low) = (high.as_chunks_mut().0, low.as_chunks_mut().0);
+        let weights = work.scores.as_chunks::<LANES>().0.as_chunks::<VECTORS>().0;
+        assert!(rows.end <= MAX_ROWS && weights.len() >= MAX_ROWS && low.len() >= MAX_ROWS);
+        for row in rows {
+            let w = &weights[row];
+            let w = [s.load(&w[0]), s.load(&w[1]), s.load(&w[2]), s.load(&w[3])];
+            let amax = s.reduce_max(s.max(s.max(w[0], w[1]), s.max(w[2], w[3])));
+            let inv = MAX_WEIGHT / amax;
+            let (inv, factor) = if inv.is_finite() { (inv, amax * (1.0 / MAX_WEIGHT)) } else { (0.0, 0.0) };
+            work.factors[row] = factor;
+            let inv = s.splat(inv);
+            let mut codes = [s.splat_i32(0); VECTORS];
+            for v in 0..VECTORS {
+                codes[v] = s.round_to_i32(s.mul(w[v], inv));
+            }
+            s.store_u14(codes, &mut high[row], &mut low[row]);
+        }
     }
 
     #[inline(always)]
@@ -248,8 +266,11 @@ impl KvKind for Int8 {
         let mut poison = 0.0;
         let panel = &mut keys.as_chunks_mut::<BLOCK>().0[slot / LANES * k_blocks..][..k_blocks];
         for (group, x) in key.chunks(KEY_GROUP).enumerate() {
-            let mut codes = [0; KEY_GROUP];
-            let scale = quantize(s, x, &mut codes[..x.len()], &mut poison);
+            let (mut rotated, mut codes) = ([0.0; KEY_GROUP], [0; KEY_GROUP]);
+            let rotated = &mut rotated[..x.len()];
+            rotated.copy_from_slice(x);
+            hadamard_row(s, rotated);
+            let scale = quantize(s, rotated, &mut codes[..x.len()], &mut poison);
             key_scales[group * PAGE_TOKENS + slot] = scale;
             let blocks = &mut panel[group * (KEY_GROUP / 4)..];
             for (block, codes) in blocks.iter_mut().zip(codes.as_chunks::<4>().0) {

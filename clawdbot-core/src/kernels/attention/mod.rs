@@ -14,16 +14,26 @@
 //! and `int8`. A masked key has weight 0, which changes nothing as long as its value is finite. A row's bits depend on
 //! its own query and keys alone, and not on the other rows of the tile: results are independent of batch, chunking and
 //! threads.
+#![allow(
+    clippy::needless_range_loop,
+    reason = "tiles are indexed by row and vector in several arrays at once"
+)]
 
 mod float;
 mod int8;
 mod run;
+#[cfg(test)]
+mod tests;
+#[cfg(any(test, target_arch = "x86_64"))]
+mod tiled;
 
 use std::ops::Range;
 
 pub(crate) use float::{Element, Float};
 pub(crate) use int8::{Int8, Int8Head, Int8Page};
 pub(crate) use run::{Attention, KvSequence, Workspaces, attend};
+#[cfg(target_arch = "x86_64")]
+pub(super) use tiled::AttendTiled;
 
 use super::quantize::SharedMut;
 use super::simd::LANES;
@@ -47,9 +57,6 @@ pub(crate) trait KvKind: Sized + Send + Sync + 'static {
 
     /// The same page.
     fn shorten<'s, 'l: 's>(page: Self::Page<'l>) -> Self::Page<'s>;
-
-    /// Its kernels.
-    fn slots(kernels: &KernelSet) -> (&Slot<AttendRange<Self>>, &Slot<WriteKv<Self>>);
 
     /// Makes the tile's queries ready in `work`; `scales` get what turns each row's scores into powers of two.
     fn queries<S: Simd>(s: S, tile: &Tile<'_>, work: &mut Work<'_>, scales: &mut [f32; MAX_ROWS]);
@@ -78,6 +85,10 @@ pub(crate) trait KvKind: Sized + Send + Sync + 'static {
         work: &mut Work<'_>,
     );
 
+    /// Makes what [`KvKind::weights`] kept ready for [`KvKind::values`]: a pass of its own, so that the work on one row
+    /// does not wait for that on the row before.
+    fn encode<S: Simd>(s: S, rows: Range<usize>, work: &mut Work<'_>);
+
     /// `out[row] = out[row] * rescale[row] + sum over the first keys of weight * value`.
     fn values<S: Simd>(
         s: S,
@@ -91,6 +102,15 @@ pub(crate) trait KvKind: Sized + Send + Sync + 'static {
 
     /// Writes one token at position `slot` of the page.
     fn write<S: Simd>(s: S, head: &mut Self::HeadMut<'_>, slot: usize, key: &[f32], value: &[f32]);
+}
+
+/// The kernels of a kind.
+pub(crate) type Slots<'a, K> = (&'a Slot<AttendRange<K>>, &'a Slot<WriteKv<K>>);
+
+/// A kind with kernels in every set.
+pub(crate) trait KvSlots: KvKind {
+    /// Its kernels.
+    fn slots(kernels: &KernelSet) -> Slots<'_, Self>;
 }
 
 /// Some tokens of one sequence, at consecutive positions, and some query heads of one KV head. Row `t * heads + h` is
@@ -267,6 +287,7 @@ impl<K: KvKind> Kernel for AttendRange<K> {
                     K::weights(s, &tile, page, row, visible.clone(), p, work);
                 }
             }
+            K::encode(s, rows.clone(), work);
             K::values(s, &tile, page, rows, keys, work, state.out);
         }
     }
@@ -292,12 +313,13 @@ fn soften<S: Simd, const MASKED: bool>(
             x[v] = s.select_below(visible.start.saturating_sub(v * LANES), hidden, x[v]);
         }
     }
-    let scale = s.splat(scale);
-    let top = s.mul(s.max(s.max(x[0], x[1]), s.max(x[2], x[3])), scale);
+    let top = s.max(s.max(x[0], x[1]), s.max(x[2], x[3]));
+    let lanes_scale = s.splat(scale);
     let mut max = s.splat(state.max[row]);
     let mut rescale = 1.0;
-    if s.any_above(top, max) {
-        let higher = s.reduce_max(top);
+    if s.any_above(s.mul(top, lanes_scale), max) {
+        // Scaled afterwards: a scale of 0 makes a NaN of what is hidden.
+        let higher = s.reduce_max(top) * scale;
         let mut lanes = [0.0; LANES];
         s.store(exp2_below(s, s.sub(max, s.splat(higher))), &mut lanes);
         rescale = lanes[0];
@@ -306,9 +328,8 @@ fn soften<S: Simd, const MASKED: bool>(
     }
     let below = s.sub(s.zero(), max);
     for v in 0..VECTORS {
-        x[v] = s.fma(x[v], scale, below);
+        x[v] = s.fma(x[v], lanes_scale, below);
         if MASKED {
-            // A scale of 0 has made a NaN of what is hidden.
             x[v] = s.select_below(visible.end.saturating_sub(v * LANES), x[v], hidden);
             x[v] = s.select_below(visible.start.saturating_sub(v * LANES), hidden, x[v]);
         }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::{FinishArgs, KvKind, MAX_ROWS, MergeArgs, RANGE_PAGES, RangeArgs, State, Tile, Work};
+use super::{FinishArgs, KvSlots, MAX_ROWS, MergeArgs, RANGE_PAGES, RangeArgs, State, Tile, Work};
 use crate::cache::{KEY_GROUP, LANES, PAGE_TOKENS};
 use crate::error::Result;
 use crate::kernels::KernelSet;
@@ -15,6 +15,8 @@ use crate::threads::Region;
 const TILE_FLOATS: usize = 4096;
 /// Floats for results of ranges that are computed side by side.
 const PART_FLOATS: usize = 1 << 17;
+/// Rows of codes that tile registers may read (and ignore) beyond the last.
+const SPARE_ROWS: usize = 16;
 /// Tiles per thread from which ranges need not be split.
 const TILES_PER_THREAD: usize = 4;
 
@@ -79,7 +81,7 @@ impl Sizes {
     }
 
     fn codes(&self) -> usize {
-        (self.rows + PAGE_TOKENS) * self.stride + 2 * MAX_ROWS * PAGE_TOKENS
+        (self.rows + SPARE_ROWS + PAGE_TOKENS) * self.stride + (2 * MAX_ROWS + SPARE_ROWS) * PAGE_TOKENS
     }
 
     fn starts(&self) -> usize {
@@ -121,7 +123,7 @@ impl Workspace {
         let (slice, rest) = rest.split_at_mut(PAGE_TOKENS * PAGE_TOKENS);
         let (queries, rest) = rest.split_at_mut(sizes.rows * sizes.stride);
         let (part, total) = rest.split_at_mut(sizes.state());
-        let (query_codes, rest) = self.codes.split_at_mut(sizes.rows * sizes.stride);
+        let (query_codes, rest) = self.codes.split_at_mut((sizes.rows + SPARE_ROWS) * sizes.stride);
         let (keys, weight_codes) = rest.split_at_mut(PAGE_TOKENS * sizes.stride);
         let work = Work {
             scores,
@@ -160,7 +162,7 @@ impl Place<'_> {
 ///
 /// # Panics
 /// When a shape does not fit or a page is not there; `workspaces` must have been reserved for the region's threads.
-pub(crate) fn attend<'p, K: KvKind>(
+pub(crate) fn attend<'p, K: KvSlots>(
     kernels: &KernelSet,
     region: &Region<'_>,
     problem: &Attention<'_, K::Page<'p>>,
@@ -258,7 +260,7 @@ fn places<'a, P>(problem: &Attention<'a, P>, most_rows: usize) -> Vec<Place<'a>>
 }
 
 /// What all tasks share.
-struct Run<'a, 'q, 'p, K: KvKind> {
+struct Run<'a, 'q, 'p, K: KvSlots> {
     kernels: &'a KernelSet,
     problem: &'a Attention<'q, K::Page<'p>>,
     sizes: Sizes,
@@ -266,7 +268,7 @@ struct Run<'a, 'q, 'p, K: KvKind> {
     works: SharedMut<Workspace>,
 }
 
-impl<K: KvKind> Run<'_, '_, '_, K> {
+impl<K: KvSlots> Run<'_, '_, '_, K> {
     /// Calls `f(task, buffers)` for each task, on at most `threads` threads.
     fn tasks(
         &self,
