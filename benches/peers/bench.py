@@ -1,209 +1,381 @@
 #!/usr/bin/env python3
-"""Compare `clawdbot bench` with llama.cpp on the same shape, in alternation, on this machine.
+"""Compare clawdbot with other CPU engines on the same shapes and the same work, in alternation, on this machine.
 
-    python3 benches/peers/bench.py llama-3.2-1b [--repeats 5] [--threads 2] [--json OUT]
+    python3 benches/peers/bench.py llama-3.2-1b [--rounds 5] [--threads 2] [--json OUT]
+    python3 benches/peers/bench.py qwen2.5-0.5b --quick
+    python3 benches/peers/bench.py --list
 
-The first run makes a virtual environment in --work and installs llama-cpp-python there, compiled for this CPU (some
-minutes). Both engines get random weights of the named shape: clawdbot int8, llama.cpp Q8_0. Each repeat runs both, one
-after the other, and gives a pair; ratios are medians over the pairs, so a machine that is slow for a while is slow
-for both.
+The first run makes a virtual environment in --work (default target/peers) and installs the peers there from PyPI:
+llama-cpp-python compiled for this CPU (some minutes), openvino-genai, ctranslate2; about 0.5 GB, no torch. It also
+writes models of random weights there (8 GB for both shapes). In each round every work item is done by every engine, one
+after the other, each in a process of its own, warmed up. Ratios are medians over the rounds of pairs of neighbours in
+time, so a machine that is slow for a while is slow for all. An engine that fails is named with its error.
 """
 import argparse
+import dataclasses
+import datetime
 import json
 import os
 import pathlib
+import shlex
+import signal
 import statistics
 import subprocess
 import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# hidden, layers, heads, KV heads, intermediate, vocabulary, head dimension
-SHAPES = {
-    "llama-3.2-1b": ("llama", 2048, 16, 32, 8, 8192, 128256, 64),
-    "qwen2.5-0.5b": ("qwen2", 896, 24, 14, 2, 4864, 151936, 64),
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """One row. `bits` says which rows are compared; options go to `engines.py`, or to the command line of clawdbot."""
+
+    name: str
+    precision: str
+    bits: int
+    options: object = None
+    label: str = ""
+    # Tried when the first process of the engine crashes.
+    fallback: object = None
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} {self.label or self.precision}"
+
+    @property
+    def ours(self) -> bool:
+        return self.name == "clawdbot"
+
+
+# OpenVINO's CPU plugin computes in bf16 where the CPU can; decoding is faster in f32 with int8 activations.
+VNNI = {"properties": {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "128"}}
+
+# The first row of ours with the same bits is what a peer is compared with.
+ENGINES = [
+    Engine("clawdbot", "int8", 8),
+    Engine("clawdbot", "int8", 8, ["--kv", "int8"], "int8, kv int8"),
+    Engine("llama.cpp", "Q8_0", 8, {}, fallback={"repack": False}),
+    Engine("OpenVINO", "int8", 8, {}),
+    Engine("OpenVINO", "int8", 8, VNNI, "int8, hint f32"),
+    Engine("CTranslate2", "int8", 8, {}),
+    Engine("clawdbot", "int4", 4),
+    Engine("llama.cpp", "Q4_0", 4, {}, fallback={"repack": False}),
+    Engine("OpenVINO", "int4", 4, {}),
+    Engine("OpenVINO", "int4", 4, VNNI, "int4, hint f32"),
+    Engine("clawdbot", "bf16", 16),
+    Engine("llama.cpp", "BF16", 16, {}, fallback={"repack": False}),
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """Work: the prompt of a prefill, or tokens decoded after `depth` tokens of context by `batch` sequences."""
+
+    name: str
+    kind: str
+    prompt: int = 1
+    depth: int = 0
+    generate: int = 1
+    batch: int = 1
+
+
+ITEMS = [
+    Item("prefill 512", "prefill", prompt=512),
+    Item("prefill 4096", "prefill", prompt=4096),
+    Item("decode", "decode", generate=64),
+    Item("decode at 2048", "decode", depth=2048, generate=64),
+    Item("decode, batch 8", "decode", depth=16, generate=64, batch=8),
+]
+QUICK = [Item("prefill 64", "prefill", prompt=64), Item("decode", "decode", generate=8)]
+
+PACKAGES = {"llama.cpp": "llama-cpp-python", "OpenVINO": "openvino-genai", "CTranslate2": "ctranslate2"}
+INSTALL = ["llama-cpp-python", "gguf", "numpy", "openvino-genai", "ctranslate2", "setuptools"]
+
+# CPU features that decide, in words.
+FEATURES = {
+    "avx2": "AVX2", "fma": "FMA", "f16c": "F16C", "avx_vnni": "AVX-VNNI", "avx512f": "AVX-512",
+    "avx512_vnni": "AVX-512-VNNI", "avx512_bf16": "AVX-512-BF16", "avx512_fp16": "AVX-512-FP16",
+    "amx_int8": "AMX-int8", "amx_bf16": "AMX-bf16",
+    "asimd": "NEON", "asimddp": "dotprod", "i8mm": "i8mm", "bf16": "bf16", "sve": "SVE",
 }
-METRICS = ["prefill_tokens_per_s", "decode_tokens_per_s"]
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def environment(work: pathlib.Path) -> pathlib.Path:
-    """The Python of an environment with llama-cpp-python, made when it is not there."""
-    python = work / "venv" / "bin" / "python"
-    if not (work / "installed").exists():
-        subprocess.run([sys.executable, "-m", "venv", work / "venv"], check=True)
+    """The Python of the peers' environment, made when it is not there."""
+    python, stamp = work / "venv" / "bin" / "python", work / "installed"
+    wanted = " ".join(INSTALL)
+    if not stamp.exists() or stamp.read_text() != wanted:
+        say(f"installing {wanted}")
+        if not python.exists():
+            subprocess.run([sys.executable, "-m", "venv", work / "venv"], check=True)
         variables = {**os.environ, "CMAKE_ARGS": "-DGGML_NATIVE=ON"}
-        install = [python, "-m", "pip", "install", "-q", "llama-cpp-python", "gguf", "numpy"]
-        subprocess.run(install, check=True, env=variables)
-        (work / "installed").touch()
+        subprocess.run([python, "-m", "pip", "install", "-q", *INSTALL], check=True, env=variables)
+        stamp.write_text(wanted)
     return python
 
 
-def write_gguf(shape: str, path: pathlib.Path) -> None:
-    """A Q8_0 file of random weights. (Runs in the environment.)"""
-    import gguf
-    import numpy as np
-
-    arch, hidden, layers, heads, kv_heads, intermediate, vocab, head_dim = SHAPES[shape]
-    rng = np.random.default_rng(1)
-    writer = gguf.GGUFWriter(str(path), arch)
-    writer.add_context_length(32768)
-    writer.add_embedding_length(hidden)
-    writer.add_block_count(layers)
-    writer.add_feed_forward_length(intermediate)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(kv_heads)
-    writer.add_rope_freq_base(500000.0)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(vocab)
-    if arch == "llama":
-        writer.add_rope_dimension_count(head_dim)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
-    # A vocabulary has to be there, but is never used: both engines get token ids.
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list([f"t{i}" for i in range(vocab)])
-    writer.add_token_types([gguf.TokenType.NORMAL] * vocab)
-    writer.add_token_merges(["t 0"])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(0)
-
-    def matrix(name: str, rows: int, columns: int) -> None:
-        blocks = np.empty((rows, columns // 32, 34), dtype=np.uint8)
-        blocks[..., :2] = np.full((rows, columns // 32, 1), 0.0005, dtype=np.float16).view(np.uint8)
-        blocks[..., 2:] = rng.integers(-127, 128, (rows, columns // 32, 32), dtype=np.int8).view(np.uint8)
-        writer.add_tensor(name, blocks.reshape(rows, -1), raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-
-    def vector(name: str, length: int, value: float) -> None:
-        writer.add_tensor(name, np.full(length, value, dtype=np.float32))
-
-    matrix("token_embd.weight", vocab, hidden)
-    vector("output_norm.weight", hidden, 1.0)
-    for layer in range(layers):
-        prefix = f"blk.{layer}."
-        vector(prefix + "attn_norm.weight", hidden, 1.0)
-        vector(prefix + "ffn_norm.weight", hidden, 1.0)
-        for name, rows in [("q", heads * head_dim), ("k", kv_heads * head_dim), ("v", kv_heads * head_dim)]:
-            matrix(f"{prefix}attn_{name}.weight", rows, hidden)
-            if arch == "qwen2":
-                vector(f"{prefix}attn_{name}.bias", rows, 0.0)
-        matrix(prefix + "attn_output.weight", hidden, heads * head_dim)
-        matrix(prefix + "ffn_gate.weight", intermediate, hidden)
-        matrix(prefix + "ffn_up.weight", intermediate, hidden)
-        matrix(prefix + "ffn_down.weight", hidden, intermediate)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+def build() -> str:
+    """The path of the program, built from this tree."""
+    say("building clawdbot")
+    cargo = ["cargo", "build", "--release", "--quiet", "-p", "clawdbot-cli", "--message-format",
+             "json-render-diagnostics"]
+    lines = subprocess.run(cargo, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    return next(message["executable"] for message in map(json.loads, lines) if message.get("executable"))
 
 
-def run_llama(path: pathlib.Path, prompt: int, generate: int, threads: int, repack: bool) -> dict:
-    """One measurement of llama.cpp through its C interface. (Runs in the environment.)"""
-    import ctypes
+class Failure(Exception):
+    """What an engine said before it ended."""
 
-    import llama_cpp as lc
 
-    lc.llama_backend_init()
-    quiet = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
-    lc.llama_log_set(quiet, ctypes.c_void_p(0))
-    model_params = lc.llama_model_default_params()
-    model_params.use_extra_bufts = repack
-    model = lc.llama_model_load_from_file(str(path).encode(), model_params)
-    if not model:
-        raise SystemExit(f"llama.cpp cannot load {path}")
-    params = lc.llama_context_default_params()
-    params.n_ctx = prompt + generate + 64
-    params.n_batch = params.n_ubatch = max(prompt, 512)
-    params.n_threads = params.n_threads_batch = threads
-    context = lc.llama_init_from_model(model, params)
+def output_of(command: list) -> str:
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    return checked([done.returncode, done.stdout, done.stderr])
 
-    def feed(tokens: list[int], start: int) -> None:
-        batch = lc.llama_batch_init(len(tokens), 0, 1)
-        batch.n_tokens = len(tokens)
-        for i, token in enumerate(tokens):
-            batch.token[i], batch.pos[i], batch.n_seq_id[i] = token, start + i, 1
-            batch.seq_id[i][0] = 0
-            batch.logits[i] = i + 1 == len(tokens)
-        if lc.llama_decode(context, batch) != 0:
-            raise SystemExit("llama_decode failed")
-        lc.llama_get_logits_ith(context, -1)
-        lc.llama_batch_free(batch)
 
-    ids = [300 + i * 7 % 1600 for i in range(prompt)]
-    feed(ids[:64], 0)
-    lc.llama_memory_clear(lc.llama_get_memory(context), True)
-    start = time.perf_counter()
-    feed(ids, 0)
-    prefill = time.perf_counter() - start
-    start = time.perf_counter()
-    for i in range(generate):
-        feed([300 + i], prompt + i)
-    decode = time.perf_counter() - start
-    return {"prefill_tokens_per_s": prompt / prefill, "decode_tokens_per_s": generate / decode}
+def checked(done: list) -> str:
+    """The output of a process, given as exit code, stdout and stderr."""
+    code, stdout, stderr = done
+    # A shell in between makes 128 + N of signal N.
+    number = -code if code < 0 else code - 128
+    if number > 0:
+        raise Failure(f"ended by {signal.Signals(number).name}")
+    if code != 0:
+        raise Failure(" ".join(stderr.strip().splitlines()[-3:])[-400:] or f"exit code {code}")
+    return stdout
+
+
+def run_until(commands: list[list[str]], seconds: float) -> None:
+    """Runs one after the other, begins none after `seconds`, and prints what came of each as a line of JSON."""
+    end = time.monotonic() + seconds
+    for command in commands:
+        done = subprocess.run(command, capture_output=True, text=True)
+        print(json.dumps([done.returncode, done.stdout, done.stderr]), flush=True)
+        if time.monotonic() > end:
+            break
+
+
+class Runner:
+    def __init__(self, args: argparse.Namespace, clawdbot: str, python: pathlib.Path):
+        self.args, self.clawdbot, self.python = args, clawdbot, python
+        self.prefix = shlex.split(args.wrap)
+
+    def task(self, engine: Engine, **more) -> str:
+        task = {"engine": engine.name, "precision": engine.precision, "shape": self.args.shape,
+                "work": str(self.args.work), "threads": self.args.threads, **more}
+        return json.dumps(task)
+
+    def make(self, engine: Engine) -> None:
+        output_of([self.python, HERE / "engines.py", "make", self.task(engine)])
+
+    def commands(self, commands: list[list]) -> list[list]:
+        """Exit code, stdout and stderr of each. Neighbours share a process of --wrap, so that nothing comes between."""
+        done: list[list] = []
+        while len(done) < len(commands):
+            rest = [[str(part) for part in command] for command in commands[len(done):]]
+            group = [*self.prefix, sys.executable, __file__, "--wrapped", json.dumps([rest, self.args.wrap_seconds])]
+            ended = subprocess.run(group, stdout=subprocess.PIPE, text=True)
+            lines = [json.loads(line) for line in ended.stdout.splitlines()]
+            done += lines or [[ended.returncode or 1, "", "the process around it failed"]]
+        return done
+
+    def command(self, engine: Engine, item: Item, options) -> list:
+        if not engine.ours:
+            task = self.task(engine, options=options, item=dataclasses.asdict(item))
+            return [self.python, HERE / "engines.py", "run", task]
+        # The last sample counts. Decoding is warm after its context; a long prompt is warm after its first chunk.
+        repeat = 2 if item.kind == "prefill" and item.prompt <= 512 else 1
+        return [self.clawdbot, "bench", "--shape", self.args.shape, "--weights", engine.precision, *(options or []),
+                "--threads", self.args.threads, "--prompt", item.prompt, "--generate", item.generate,
+                "--depth", item.depth, "--batch", item.batch, "--repeat", repeat, "--no-limits", "--json"]
+
+    def value(self, engine: Engine, item: Item, text: str) -> dict:
+        if not engine.ours:
+            line = next(line for line in text.splitlines() if line.startswith("RESULT "))
+            return json.loads(line[len("RESULT "):])
+        report = json.loads(text)
+        return {"value": report["samples"][f"{item.kind}_tokens_per_s"][-1], "load_s": report["load_seconds"],
+                "peak_rss_bytes": report["peak_rss_bytes"], "kernels": report["kernels"]}
+
+    def machine(self) -> dict:
+        text = output_of([*self.prefix, self.clawdbot, "bench", "--threads", self.args.threads, "--prompt", "8",
+                          "--generate", "1", "--repeat", "1", "--json"])
+        info = pathlib.Path("/proc/cpuinfo").read_text()
+        field = lambda name: next((line.split(":", 1)[1].strip() for line in info.splitlines()
+                                   if line.split(":")[0].strip().lower() == name), "")
+        flags = set((field("flags") or field("features")).split())
+        return {"cpu": field("model name"), "cores": os.cpu_count(),
+                "features": [word for flag, word in FEATURES.items() if flag in flags],
+                "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+                "limits": json.loads(text)["limits"]}
+
+    def versions(self, engines: list[Engine]) -> dict:
+        found = {}
+        for name in dict.fromkeys(engine.name for engine in engines):
+            if name == "clawdbot":
+                git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+                found[name] = output_of([self.clawdbot, "--version"]).split()[-1] + " " + git.stdout.strip()
+            else:
+                code = f"import importlib.metadata as m; print(m.version({PACKAGES[name]!r}))"
+                found[name] = f"{PACKAGES[name]} {output_of([self.python, '-c', code]).strip()}"
+        return found
+
+
+def measure(runner: Runner, engines: list[Engine], items: list[Item], rounds: int, results: dict, save) -> None:
+    """Fills `results` in place: `values` and `failures` by title and item, `notes` by title."""
+    options = {engine.title: engine.options for engine in engines}
+
+    def measure_item(of: list[Engine], item: Item, where: str) -> None:
+        again = []
+        outcomes = runner.commands([runner.command(engine, item, options[engine.title]) for engine in of])
+        for engine, done in zip(of, outcomes):
+            title = engine.title
+            try:
+                value = runner.value(engine, item, checked(done))
+                results["values"].setdefault(title, {}).setdefault(item.name, []).append(value)
+                say(f"{where}, {item.name}: {title} {value['value']:.1f} tokens/s")
+            except Failure as failure:
+                if engine.fallback is not None and options[title] != engine.fallback:
+                    options[title] = engine.fallback
+                    results["notes"][title] = f"{failure} with its defaults; run with {json.dumps(engine.fallback)}"
+                    say(f"{where}, {item.name}: {title}: {results['notes'][title]}")
+                    again.append(engine)
+                else:
+                    results["failures"].setdefault(title, {})[item.name] = str(failure)
+                    say(f"{where}, {item.name}: {title} FAILED: {failure}")
+        if again:
+            measure_item(again, item, where)
+
+    for number in range(1, rounds + 1):
+        for item in items:
+            able = [engine for engine in engines if item.name not in results["failures"].get(engine.title, {})]
+            measure_item(able, item, f"round {number} of {rounds}")
+            save()
+
+
+# Columns of the table: title, item, what of it, factor for showing, whether more is better.
+def columns(items: list[str]) -> list[tuple]:
+    shown = [(name, name, "value", 1.0, True) for name in items]
+    last = items[-2] if len(items) > 2 else items[-1]
+    return shown + [("load, s", items[0], "load_s", 1.0, False), ("peak MB", last, "peak_rss_bytes", 1e-6, False)]
+
+
+def compare(results: dict, title: str, base: str, column: tuple) -> tuple[float, float] | None:
+    """How many times better `base` is (median over rounds) and the median of `title`; None where one is missing."""
+    _, item, field, factor, more_is_better = column
+    theirs = [value[field] for value in results["values"].get(title, {}).get(item, [])]
+    ours = [value[field] for value in results["values"].get(base, {}).get(item, [])]
+    if not theirs:
+        return None
+    ratios = [a / b if more_is_better else b / a for a, b in zip(ours, theirs)]
+    return (statistics.median(ratios) if ratios else float("nan")), statistics.median(theirs) * factor
+
+
+def table(results: dict) -> str:
+    """Markdown. A cell: how many times better ours of the same bits is, and the figure itself."""
+    heads = columns(results["items"])
+    machine, limits = results["machine"], results["machine"]["limits"]
+    lines = [
+        f"{results['shape']}, {results['threads']} threads, {results['rounds']} rounds, {results['date']}",
+        f"{machine['cpu']}: {', '.join(machine['features'])}; memory {limits['dram_gb_per_s']:.1f} GB/s, "
+        f"int8 {limits['int8_gop_per_s']:.0f} GOP/s, f32 {limits['f32_gflop_per_s']:.0f} GFLOP/s",
+        "A cell: how many times better clawdbot of the same width is (its first row), and tokens/s, s or MB.", "",
+        "| engine | version | " + " | ".join(head[0] for head in heads) + " |",
+        "|---|---|" + "--:|" * len(heads)]
+    for row in results["engines"]:
+        title = row["title"]
+        if title not in results["values"]:
+            continue
+        base = next((other["title"] for other in results["engines"] if other["bits"] == row["bits"]
+                     and other["name"] == "clawdbot" and other["title"] in results["values"]), "")
+        cells = []
+        for head in heads:
+            pair = compare(results, title, base, head)
+            if pair is None:
+                cells.append("-")
+            else:
+                figure = f"{pair[1]:.0f}" if pair[1] >= 100 else f"{pair[1]:.1f}"
+                cells.append(figure if pair[0] != pair[0] or title == base else f"{pair[0]:.2f} x ({figure})")
+        lines.append(f"| {title} | {results['versions'][row['name']]} | " + " | ".join(cells) + " |")
+    lines += [f"{title}: {note}" for title, note in results["notes"].items()]
+    lines += [f"FAILED {title}, {item}: {text}" for title, by_item in results["failures"].items()
+              for item, text in by_item.items()]
+    return "\n".join(lines)
+
+
+def selected(all_of: list, texts: str | None, name) -> list:
+    """Those whose name contains one of the texts between commas; all without any."""
+    if texts is None:
+        return list(all_of)
+    wanted = [text.strip() for text in texts.split("|")]
+    found = [one for one in all_of if any(text in name(one) for text in wanted)]
+    if not found:
+        raise SystemExit(f"nothing is called {texts!r}; known: {', '.join(map(name, all_of))}")
+    return found
 
 
 def main() -> None:
+    from models import SHAPES
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("shape", nargs="?", choices=SHAPES)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--prompt", type=int, default=512)
-    parser.add_argument("--generate", type=int, default=64)
+    parser.add_argument("--engines", metavar="TEXT|TEXT", help="rows whose title contains one of the texts")
+    parser.add_argument("--items", metavar="TEXT|TEXT", help="work items, likewise")
+    parser.add_argument("--quick", action="store_true", help="one round of short work, to see that everything runs")
+    parser.add_argument("--wrap", default="", metavar="CMD", help="command before what is measured, as taskset -c 0,1")
+    parser.add_argument("--wrap-seconds", type=float, default=40.0, metavar="S",
+                        help="one such command runs measured processes until S seconds have passed")
+    parser.add_argument("--wrapped", help=argparse.SUPPRESS)
+    parser.add_argument("--clawdbot", metavar="FILE", help="the program to measure; default: this tree, built")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "target" / "peers")
-    parser.add_argument("--json", type=pathlib.Path, help="write all measurements here")
-    parser.add_argument("--child", choices=["write", "run", "run-without-repacking"], help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write everything measured here, after each item")
+    parser.add_argument("--list", action="store_true", help="say what is measured")
     args = parser.parse_args()
+    if args.wrapped:
+        return run_until(*json.loads(args.wrapped))
+    if args.list or args.shape is None:
+        print("shapes:", ", ".join(SHAPES))
+        print("engines:", "; ".join(engine.title for engine in ENGINES))
+        print("items:", "; ".join(item.name for item in ITEMS))
+        return
+    engines = selected(ENGINES, args.engines, lambda engine: engine.title)
+    items = selected(QUICK if args.quick else ITEMS, args.items, lambda item: item.name)
+    rounds = 1 if args.quick else args.rounds
+    args.work = args.work.resolve()
     args.work.mkdir(parents=True, exist_ok=True)
-    gguf = args.work / f"{args.shape}-Q8_0.gguf"
-    if args.child == "write":
-        partial = gguf.with_suffix(".partial")
-        write_gguf(args.shape, partial)
-        partial.rename(gguf)
-        return
-    if args.child:
-        repack = args.child == "run"
-        print("RESULT " + json.dumps(run_llama(gguf, args.prompt, args.generate, args.threads, repack)))
-        return
-
     python = environment(args.work)
-    child = [python, __file__, args.shape, "--work", args.work, "--threads", str(args.threads),
-             "--prompt", str(args.prompt), "--generate", str(args.generate), "--child"]
-    if not gguf.exists():
-        subprocess.run([*child, "write"], check=True)
-    cargo = ["cargo", "build", "--release", "--quiet", "-p", "clawdbot-cli", "--message-format", "json-render-diagnostics"]
-    messages = subprocess.run(cargo, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
-    binary = next(m["executable"] for m in map(json.loads, messages) if m.get("executable"))
-    ours = [binary, "bench", "--shape", args.shape, "--weights", "int8", "--threads", str(args.threads), "--repeat", "1",
-            "--prompt", str(args.prompt), "--generate", str(args.generate), "--json"]
+    runner = Runner(args, args.clawdbot or build(), python)
+    results = {
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "shape": args.shape,
+        "threads": args.threads, "rounds": rounds, "machine": runner.machine(), "versions": runner.versions(engines),
+        "items": [item.name for item in items],
+        "engines": [{"title": e.title, "name": e.name, "bits": e.bits, "options": e.options} for e in engines],
+        "values": {}, "notes": {}, "failures": {},
+    }
+    usable = []
+    for engine in engines:
+        try:
+            if not engine.ours:
+                say(f"model for {engine.title}")
+                runner.make(engine)
+            usable.append(engine)
+        except Failure as failure:
+            results["failures"][engine.title] = {"making its model": str(failure)}
 
-    # llama-cpp-python 0.3.36 repacks weights for AMX where the CPU has it, and crashes in its first decode there.
-    mode = "run"
-    if subprocess.run([*child, mode], capture_output=True).returncode != 0:
-        mode = "run-without-repacking"
-        print("llama.cpp crashes with repacked weights on this CPU: running it without", file=sys.stderr)
-    pairs = []
-    for repeat in range(args.repeats):
-        # The limits of the machine are measured once, with the first pair.
-        mine = subprocess.run(ours + (["--no-limits"] if repeat else []), check=True, capture_output=True, text=True).stdout
-        theirs = subprocess.run([*child, mode], check=True, capture_output=True, text=True).stdout
-        line = next(line for line in theirs.splitlines() if line.startswith("RESULT "))
-        pairs.append({"clawdbot": json.loads(mine), "llama.cpp": json.loads(line[len("RESULT "):])})
-        shown = [f"{m.split('_')[0]} {pairs[-1]['clawdbot'][m]:.1f} : {pairs[-1]['llama.cpp'][m]:.1f}" for m in METRICS]
-        print(f"pair {repeat + 1}: " + ", ".join(shown), file=sys.stderr)
+    def save() -> None:
+        if args.json:
+            args.json.write_text(json.dumps(results, indent=1) + "\n")
 
-    version = subprocess.run([python, "-c", "import llama_cpp; print(llama_cpp.__version__)"], check=True,
-                             capture_output=True, text=True).stdout.strip()
-    print(f"{args.shape}, {args.threads} threads, prompt {args.prompt}, generate {args.generate}, "
-          f"{args.repeats} pairs; clawdbot int8 ({pairs[0]['clawdbot']['kernels']}), "
-          f"llama-cpp-python {version} Q8_0 ({mode})")
-    print("| | clawdbot | llama.cpp | ratio (median of pairs) | min | max |\n|---|--:|--:|--:|--:|--:|")
-    for metric in METRICS:
-        mine = [pair["clawdbot"][metric] for pair in pairs]
-        theirs = [pair["llama.cpp"][metric] for pair in pairs]
-        ratios = [a / b for a, b in zip(mine, theirs)]
-        print(f"| {metric} | {statistics.median(mine):.1f} | {statistics.median(theirs):.1f} | "
-              f"{statistics.median(ratios):.2f} | {min(ratios):.2f} | {max(ratios):.2f} |")
-    if args.json:
-        args.json.write_text(json.dumps({"shape": args.shape, "llama_cpp": version, "llama_cpp_mode": mode, "pairs": pairs}, indent=1) + "\n")
+    measure(runner, usable, items, rounds, results, save)
+    save()
+    print(table(results))
 
 
 if __name__ == "__main__":

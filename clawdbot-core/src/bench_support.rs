@@ -1,14 +1,22 @@
 //! What the benches measure, as plain functions: no public interface.
 #![allow(missing_docs, reason = "for the benches of this repository only")]
-#![allow(unsafe_code, reason = "the clock of a thread's CPU time")]
 
 use std::time::{Duration, Instant};
 
-use crate::error::Result;
+use crate::cache::{KvCache, PageTables};
+use crate::error::{Error, Result};
+use crate::kernels::attention::Workspaces;
 use crate::kernels::{
     ComputeFormat, Epilogue, Int4Scales, KernelSet, Lhs, PackedMatrix, QuantizedRows, ROTATED_GROUPS,
     RowSource, available, gemm, select,
 };
+use crate::layers::attention::{AttendBuffers, WritePlan, attend};
+use crate::model::batch::Batch;
+use crate::model::decoder::{Decoder, Ops};
+use crate::model::source::{Opened, Source};
+use crate::model::spec::DecoderSpec;
+use crate::options::KvType;
+use crate::runtime::Budget;
 use crate::threads::{Region, ThreadPool};
 
 /// int8 or int4 by group, bf16 or f32.
@@ -35,18 +43,6 @@ impl Format {
 pub struct Machine {
     pool: ThreadPool,
     kernels: &'static KernelSet,
-}
-
-/// Times of one shape.
-pub struct GemmTimes {
-    /// Seconds per product, activations quantized already.
-    pub gemm: f64,
-    /// Seconds per quantization of the activations.
-    pub quantize: f64,
-    /// Seconds to pack one matrix.
-    pub pack: f64,
-    /// Bytes of one packed matrix.
-    pub bytes: u64,
 }
 
 /// Rows of bf16, widened when read as from a model file.
@@ -110,121 +106,216 @@ impl Machine {
         self.pool.region(|region| self.kernels.f32_gflop_per_s(region))
     }
 
-    /// Products of `m` rows with `copies` matrices `[n, k]` in turn, for at least `seconds`.
+    /// Products with `copies` matrices `[n, k]` in turn: so many that together they fit into no cache, or one.
     ///
     /// # Errors
     /// `OutOfBudget` without memory.
-    pub fn gemm(
-        &self,
-        format: Format,
-        m: usize,
-        n: usize,
-        k: usize,
-        copies: usize,
-        seconds: f64,
-    ) -> Result<GemmTimes> {
-        self.pool.region(|region| self.gemm_in(region, format.compute(), [m, n, k], copies, seconds))?
+    pub fn gemm(&self, format: Format, [n, k]: [usize; 2], copies: usize) -> Result<Gemm<'_>> {
+        let (format, pattern) = (format.compute(), Pattern::new(n, k));
+        let pack = |region: &Region<'_>| {
+            let pack = |_| PackedMatrix::pack(self.kernels, region, format, &[&pattern]);
+            (0..copies).map(pack).collect::<Result<Vec<_>>>()
+        };
+        let matrices = self.pool.region(pack)??;
+        Ok(Gemm { machine: self, format, matrices, n, k, out: Vec::new(), next: 0 })
     }
 
-    fn gemm_in(
-        &self,
-        region: &Region<'_>,
-        format: ComputeFormat,
-        [m, n, k]: [usize; 3],
-        copies: usize,
-        seconds: f64,
-    ) -> Result<GemmTimes> {
-        let kernels = self.kernels;
+    /// Bytes of a packed matrix `[n, k]`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a matrix that is too large.
+    pub fn packed_bytes(&self, format: Format, [n, k]: [usize; 2]) -> Result<u64> {
+        PackedMatrix::packed_bytes(format.compute(), n, k)
+    }
+
+    /// Seconds of `iterations` quantizations of `[m, k]` activations.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    pub fn time_quantize(&self, format: Format, [m, k]: [usize; 2], iterations: u64) -> Result<Duration> {
+        let (x, mut rows) = (activations(m * k), QuantizedRows::default());
+        self.pool.region(|region| {
+            time(iterations, || quantize(self.kernels, region, &mut rows, format.compute(), &x, [m, k]))
+        })?
+    }
+
+    /// Seconds to pack a matrix `[n, k]` of bf16.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    pub fn time_pack(&self, format: Format, [n, k]: [usize; 2], iterations: u64) -> Result<Duration> {
         let pattern = Pattern::new(n, k);
-        let watch = Stopwatch::start(region.threads());
-        let mut matrices = Vec::with_capacity(copies);
-        for _ in 0..copies {
-            matrices.push(PackedMatrix::pack(kernels, region, format, &[&pattern])?);
-        }
-        let pack = watch.seconds() / copies as f64;
-        let x: Vec<f32> = (0..m * k).map(|i| ((i * 7919) % 1009) as f32 / 500.0 - 1.0).collect();
-        let mut out = vec![0.0; m * n];
-        let mut quantized = QuantizedRows::default();
-        let mut quantize = 0.0;
-        if let Some((group, rotated)) = format.activations() {
-            quantize = repeat(region.threads(), seconds / 10.0, |_| {
-                quantized.quantize(kernels, region, &x, m, k, group, rotated)
-            })?;
-        }
-        let gemm = repeat(region.threads(), seconds, |round| {
-            let lhs = match format.activations() {
-                Some(_) => Lhs::Int8(&quantized),
-                None => Lhs::F32(&x),
-            };
-            gemm(kernels, region, lhs, m, &matrices[round % copies], &mut out, Epilogue::default());
-            Ok(())
-        })?;
-        Ok(GemmTimes { gemm, quantize, pack, bytes: PackedMatrix::packed_bytes(format, n, k)? })
+        self.pool.region(|region| {
+            time(iterations, || {
+                PackedMatrix::pack(self.kernels, region, format.compute(), &[&pattern]).map(drop)
+            })
+        })?
     }
 
-    /// Seconds per call of a vector kernel on `len` elements, on one thread: `rms_norm`, `silu_mul`, `exp`, `to_bf16`.
-    pub fn vector(&self, len: usize) -> [(&'static str, f64); 4] {
+    /// Attention of one layer of a shape (see [`Source::SHAPES`]), after `depth` tokens of context.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an unknown shape, `OutOfBudget` without memory.
+    pub fn attention(&self, shape: &str, kv: KvType, depth: usize) -> Result<AttentionBench<'_>> {
+        let spec = Opened::open(&Source::Shape(shape.to_owned()))?.spec;
+        let budget = Budget::new(None);
+        let mut cache = KvCache::new(Decoder::kv_shape(&spec, kv), &Decoder::layer_states(&spec), &budget)?;
+        let mut tables = PageTables::default();
+        cache.grow(&mut tables, depth + MOST_ROWS)?;
+        let mut workspaces = Workspaces::default();
+        workspaces.reserve(self.pool.threads(), spec.head_dim)?;
+        let mut bench = AttentionBench { machine: self, spec, cache, tables, workspaces, depth };
+        // The context.
+        for start in (0..depth).step_by(MOST_ROWS) {
+            bench.run(start, MOST_ROWS.min(depth - start), 1)?;
+        }
+        Ok(bench)
+    }
+
+    /// Multiplications and additions with keys and values of the queries after `depth` tokens in one layer, and the bytes of
+    /// its keys and values.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an unknown shape.
+    pub fn attention_work(
+        &self,
+        shape: &str,
+        kv: KvType,
+        depth: usize,
+        queries: usize,
+    ) -> Result<(f64, u64)> {
+        let spec = Opened::open(&Source::Shape(shape.to_owned()))?.spec;
+        let keys: usize = (0..queries).map(|query| depth + query + 1).sum();
+        let cache =
+            KvCache::new(Decoder::kv_shape(&spec, kv), &Decoder::layer_states(&spec), &Budget::new(None))?;
+        let bytes = cache.bytes_per_token() * (depth + queries) as u64 / spec.num_hidden_layers as u64;
+        Ok((4.0 * (keys * spec.num_attention_heads * spec.head_dim) as f64, bytes))
+    }
+
+    /// Seconds of `iterations` calls of a vector kernel on `len` elements, on one thread.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that is not in [`VECTORS`].
+    pub fn time_vector(&self, name: &str, len: usize, iterations: u64) -> Result<Duration> {
         let (a, b) = (vec![0.7; len], vec![0.3; len]);
         let (mut out, mut bf16) = (vec![0.0; len], vec![0; len]);
-        let time = |f: &mut dyn FnMut()| {
-            let timed = repeat(1, 0.05, |_| {
-                f();
+        let kernels = self.kernels;
+        time(iterations, || {
+            match name {
+                "rms_norm" => kernels.rms_norm(&a, &b, 1e-5, &mut out),
+                "silu_mul" => kernels.silu_mul(&a, &b, &mut out),
+                "exp" => kernels.exp(&a, &mut out),
+                "to_bf16" => kernels.to_bf16(&a, &mut bf16),
+                _ => return Err(Error::invalid_argument(format!("no vector kernel is called {name:?}"))),
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Names of vector kernels.
+pub const VECTORS: [&str; 4] = ["rms_norm", "silu_mul", "exp", "to_bf16"];
+
+/// Rows of the largest batch of [`AttentionBench`].
+const MOST_ROWS: usize = 512;
+
+/// Packed matrices.
+pub struct Gemm<'a> {
+    machine: &'a Machine,
+    format: ComputeFormat,
+    matrices: Vec<PackedMatrix>,
+    n: usize,
+    k: usize,
+    out: Vec<f32>,
+    next: usize,
+}
+
+impl Gemm<'_> {
+    /// Seconds of `iterations` products of `m` rows, quantized already.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    pub fn time(&mut self, m: usize, iterations: u64) -> Result<Duration> {
+        let (x, mut rows) = (activations(m * self.k), QuantizedRows::default());
+        self.out.resize(m * self.n, 0.0);
+        let kernels = self.machine.kernels;
+        self.machine.pool.region(|region| {
+            quantize(kernels, region, &mut rows, self.format, &x, [m, self.k])?;
+            time(iterations, || {
+                let lhs = match self.format.activations() {
+                    Some(_) => Lhs::Int8(&rows),
+                    None => Lhs::F32(&x),
+                };
+                let matrix = &self.matrices[self.next];
+                self.next = (self.next + 1) % self.matrices.len();
+                gemm(kernels, region, lhs, m, matrix, &mut self.out, Epilogue::default());
                 Ok(())
-            });
-            timed.unwrap_or(f64::NAN)
-        };
-        [
-            ("rms_norm", time(&mut || self.kernels.rms_norm(&a, &b, 1e-5, &mut out))),
-            ("silu_mul", time(&mut || self.kernels.silu_mul(&a, &b, &mut out))),
-            ("exp", time(&mut || self.kernels.exp(&a, &mut out))),
-            ("to_bf16", time(&mut || self.kernels.to_bf16(&a, &mut bf16))),
-        ]
+            })
+        })?
     }
 }
 
-/// Seconds that the work of `threads` threads takes: for one thread the CPU time, where the system tells it, which other
-/// work on the machine disturbs least.
-struct Stopwatch {
-    wall: Instant,
-    cpu: Option<Duration>,
+/// A KV cache with some context, and the first layer of a model.
+pub struct AttentionBench<'a> {
+    machine: &'a Machine,
+    spec: DecoderSpec,
+    cache: KvCache,
+    tables: PageTables,
+    workspaces: Workspaces,
+    depth: usize,
 }
 
-impl Stopwatch {
-    fn start(threads: usize) -> Self {
-        Stopwatch { wall: Instant::now(), cpu: if threads == 1 { thread_cpu_time() } else { None } }
+impl AttentionBench<'_> {
+    /// Seconds of `iterations` times writing and attending `rows` rows after the context.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    pub fn time(&mut self, rows: usize, iterations: u64) -> Result<Duration> {
+        self.run(self.depth, rows, iterations)
     }
 
-    fn seconds(&self) -> f64 {
-        let cpu = self.cpu.and_then(|start| thread_cpu_time().map(|now| now.saturating_sub(start)));
-        cpu.unwrap_or_else(|| self.wall.elapsed()).as_secs_f64()
+    fn run(&mut self, start: usize, rows: usize, iterations: u64) -> Result<Duration> {
+        let (spec, machine) = (&self.spec, self.machine);
+        let heads = spec.num_attention_heads;
+        let qkv = activations(rows * (heads + 2 * spec.num_key_value_heads) * spec.head_dim);
+        let mut out = vec![0.0; rows * heads * spec.head_dim];
+        let mut batch = Batch::new();
+        batch.push(&vec![0; rows], start, 0, &self.tables);
+        let plan = WritePlan::new(&self.cache, &batch)?;
+        machine.pool.region(|region| {
+            let ops = Ops { kernels: machine.kernels, region };
+            time(iterations, || {
+                let buffers = AttendBuffers { qkv: &qkv, out: &mut out, workspaces: &mut self.workspaces };
+                attend(&ops, (spec, 0), &mut self.cache, (&batch, &plan), buffers)
+            })
+        })?
     }
 }
 
-#[cfg(target_os = "linux")]
-fn thread_cpu_time() -> Option<Duration> {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: the call writes one timespec.
-    let failed = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) } != 0;
-    (!failed).then(|| Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+/// Numbers between -1 and 1.
+fn activations(len: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i * 7919) % 1009) as f32 / 500.0 - 1.0).collect()
 }
 
-#[cfg(not(target_os = "linux"))]
-fn thread_cpu_time() -> Option<Duration> {
-    None
-}
-
-/// Seconds per call: the best of the calls that fit into `seconds`, at least 5. Whatever else runs on the machine only
-/// slows down.
-fn repeat(threads: usize, seconds: f64, mut f: impl FnMut(usize) -> Result<()>) -> Result<f64> {
-    f(0)?;
-    let mut best = f64::MAX;
-    let mut count = 0;
-    let all = Instant::now();
-    while count < 5 || all.elapsed().as_secs_f64() < seconds {
-        let watch = Stopwatch::start(threads);
-        f(count + 1)?;
-        best = best.min(watch.seconds());
-        count += 1;
+/// Quantizes as a product with weights of `format` wants it: not at all for floats.
+fn quantize(
+    kernels: &'static KernelSet,
+    region: &Region<'_>,
+    rows: &mut QuantizedRows,
+    format: ComputeFormat,
+    x: &[f32],
+    [m, k]: [usize; 2],
+) -> Result<()> {
+    match format.activations() {
+        Some((group, rotated)) => rows.quantize(kernels, region, x, m, k, group, rotated),
+        None => Ok(()),
     }
-    Ok(best)
+}
+
+fn time(iterations: u64, mut f: impl FnMut() -> Result<()>) -> Result<Duration> {
+    let start = Instant::now();
+    for _ in 0..iterations {
+        f()?;
+    }
+    Ok(start.elapsed())
 }

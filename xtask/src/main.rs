@@ -1,12 +1,13 @@
 //! Tasks of the repository, run as `cargo xtask <task>`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
+mod compare;
 mod test;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask test [STEP ...] | generate [--check]
+const USAGE: &str = "usage: cargo xtask test [STEP ...] | generate [--check] | bench-compare REV
 
   test               runs everything: format, lints, tests, aarch64, documentation, dependencies, python
   test STEP ...      runs these steps
@@ -20,7 +21,8 @@ fn main() -> ExitCode {
         ["test", ref steps @ ..] => test::run(&root(), steps),
         ["generate"] => test::generate(&root(), &[]),
         ["generate", "--check"] => test::generate(&root(), &["--check"]),
-        _ => Err(USAGE.to_owned()),
+        ["bench-compare", ref arguments @ ..] => compare::run(&root(), arguments),
+        _ => Err(format!("{USAGE}\n{}", compare::USAGE)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -55,11 +55,16 @@ pub(crate) fn generate(root: &Path, arguments: &[&str]) -> Result<(), String> {
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<Option<String>, String> {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    execute(Command::new(program).args(arguments).current_dir(root))
+    execute(&mut cargo_command(root, arguments))
 }
 
-fn execute(command: &mut Command) -> Result<Option<String>, String> {
+pub(crate) fn cargo_command(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(root);
+    command
+}
+
+pub(crate) fn execute(command: &mut Command) -> Result<Option<String>, String> {
     let shown = format!("{command:?}");
     match command.status() {
         Ok(status) if status.success() => Ok(None),
@@ -69,10 +74,8 @@ fn execute(command: &mut Command) -> Result<Option<String>, String> {
 }
 
 fn documentation(root: &Path) -> Result<Option<String>, String> {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
-    command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings").current_dir(root);
-    execute(&mut command)
+    let mut command = cargo_command(root, &["doc", "--workspace", "--no-deps"]);
+    execute(command.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 fn dependencies(root: &Path) -> Result<Option<String>, String> {
@@ -117,6 +120,6 @@ fn python(root: &Path) -> Result<Option<String>, String> {
     execute(Command::new(&python).args(["-m", "pytest", "-q"]).current_dir(root))
 }
 
-fn target(root: &Path) -> PathBuf {
+pub(crate) fn target(root: &Path) -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
 }

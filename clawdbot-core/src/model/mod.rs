@@ -13,7 +13,7 @@ mod plan;
 mod registry;
 pub(crate) mod rope_scaling;
 pub(crate) mod scratch;
-mod source;
+pub(crate) mod source;
 pub(crate) mod spec;
 mod tensors;
 
