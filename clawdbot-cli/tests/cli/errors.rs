@@ -30,7 +30,7 @@ fn wrong_usage() {
     fails(&["generate", "--logit-bias", "99999=1"], 2, &["logit_bias", "99999"]);
     fails(&["generate", "--logprobs", "1"], 2, &["--json"]);
     fails(&["generate", "--weights", "int9"], 2, &["int9", "int8, int4, bf16, f32"]);
-    fails(&["generate", "--kv", "int4"], 2, &["int4", "auto, bf16, f32"]);
+    fails(&["generate", "--kv", "int4"], 2, &["int4", "auto, int8, bf16, f32"]);
     fails(&["generate", "--threads", "0"], 2, &["threads", "1 to 1024"]);
     fails(&["generate", "--kernels", "mmx"], 2, &["mmx", "scalar"]);
     fails(&["generate", "--memory-budget", "lots"], 2, &["lots", "1.5GiB"]);

@@ -434,7 +434,8 @@ impl RowSource for RandomRows {
         let mut state = [0_u32; LANES];
         for (lane, state) in state.iter_mut().enumerate() {
             // SplitMix64 keeps neighbouring rows and lanes apart. Zero is the one state that has no successor.
-            let mut x = self.seed.wrapping_add((row * LANES + lane + 1) as u64 * 0x9e37_79b9_7f4a_7c15);
+            let mut x =
+                self.seed.wrapping_add(((row * LANES + lane + 1) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
             x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             *state = ((x >> 32) as u32).max(1);
