@@ -183,8 +183,12 @@ def write_openvino(shape: Shape, precision: str, path: pathlib.Path) -> None:
         shifted = op.subtract(op.convert(data, "f16"), op.convert(zero, "f16"))
         return op.convert(op.multiply(shifted, scale), "f32")
 
+    # A constant of a tensor borrows the tensor's memory.
+    borrowed = []
+
     def groups(rows: int, columns: int, group: int = 128):
         def packed(bytes_, dims):
+            borrowed.append(bytes_)
             return op.constant(ov.Tensor(bytes_, ov.Shape(dims), ov.Type.u4))
 
         count = columns // group
