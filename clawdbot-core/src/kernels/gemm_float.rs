@@ -1,8 +1,4 @@
 //! bf16 or f32 weights, f32 activations and sums: each output element is one FMA chain over ascending k.
-#![allow(
-    clippy::needless_range_loop,
-    reason = "tiles are indexed by row and panel in several arrays at once"
-)]
 
 use std::ops::Range;
 

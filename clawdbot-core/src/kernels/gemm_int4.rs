@@ -7,10 +7,6 @@
 //! low     = fma(f32(sum of code_x) * scale_x[g], min_w[g], low)       likewise; out = sum + low
 //! ```
 //! Few rows go through a kernel of their own. For many, [`fill`] unpacks slices to int8, and the int8 tiles do the rest.
-#![allow(
-    clippy::needless_range_loop,
-    reason = "tiles are indexed by row and panel in several arrays at once"
-)]
 
 use std::ops::Range;
 

@@ -1,8 +1,4 @@
 //! int8 x int8 -> int32 inside a group, f32 across groups.
-#![allow(
-    clippy::needless_range_loop,
-    reason = "tiles are indexed by row and panel in several arrays at once"
-)]
 
 use std::ops::Range;
 

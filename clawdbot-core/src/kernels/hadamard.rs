@@ -76,7 +76,7 @@ mod tests {
             let mut rotated = x.clone();
             set.hadamard(&mut rotated);
             for (i, &found) in rotated.iter().enumerate() {
-                let sign = |j: usize| if (i & j).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+                let sign = |j: usize| if (i & j).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
                 let expected: f64 =
                     x.iter().enumerate().map(|(j, &x)| sign(j) * f64::from(x)).sum::<f64>() / 8.0;
                 assert!((f64::from(found) - expected).abs() < 1e-5, "{} {i}: {found} {expected}", set.name);

@@ -1,8 +1,4 @@
 //! What this machine can do at most, measured: the roofs that rates are compared with.
-#![allow(
-    clippy::needless_range_loop,
-    reason = "tiles are indexed by row and panel in several arrays at once"
-)]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

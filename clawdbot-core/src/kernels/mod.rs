@@ -9,6 +9,10 @@
 //! the bias and the residual are added, one addition each. bf16 and f32 weights: one FMA chain over ascending k. So an
 //! output element depends on its row and its column alone: neither on the number of rows, nor on tiles or threads.
 #![allow(unsafe_code, reason = "intrinsics and calls of functions compiled for a detected instruction set")]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "tiles are indexed by row and panel in several arrays at once"
+)]
 
 pub(crate) mod attention;
 mod dispatch;

@@ -14,6 +14,7 @@ use super::build::Builder;
 use super::decoder::{Decoder, DecoderLayer, ForwardContext, Linear, Pass};
 use super::scratch::Scratch;
 use super::source::{Opened, Source};
+use super::tests::support;
 use crate::cache::{KvCache, PageTables};
 use crate::error::Result;
 use crate::kernels::{
@@ -21,9 +22,6 @@ use crate::kernels::{
 };
 use crate::options::{GenerateOptions, KvType, ModelOptions, WeightType};
 use crate::runtime::{Budget, Runtime};
-
-#[path = "../../tests/support/mod.rs"]
-mod support;
 
 /// Rounds a group of weights: codes, and the bf16 scale they are multiplied with.
 type Coder = fn(&[f32], &mut [i8]) -> bf16;

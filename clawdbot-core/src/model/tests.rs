@@ -15,7 +15,7 @@ use crate::weights::WeightSource;
 use crate::weights::testing::{TempDir, Tensor, safetensors};
 
 #[path = "../../tests/support/mod.rs"]
-mod support;
+pub(super) mod support;
 
 const INVALID: ErrorKind = ErrorKind::InvalidModel;
 const UNSUPPORTED: ErrorKind = ErrorKind::UnsupportedModel;

@@ -14,11 +14,6 @@
 //! and `int8`. A masked key has weight 0, which changes nothing as long as its value is finite. A row's bits depend on
 //! its own query and keys alone, and not on the other rows of the tile: results are independent of batch, chunking and
 //! threads.
-#![allow(
-    clippy::needless_range_loop,
-    reason = "tiles are indexed by row and vector in several arrays at once"
-)]
-
 mod float;
 mod int8;
 mod run;

@@ -341,7 +341,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
                 vmovl_u16(vget_low_u16(high)),
                 vmovl_high_u16(high),
             ];
-            each!(vreinterpretq_s32_u32(wide))
+            wide.map(|quarter| vreinterpretq_s32_u32(quarter))
         }
     }
     #[inline(always)]
