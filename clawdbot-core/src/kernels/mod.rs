@@ -14,6 +14,7 @@
     reason = "tiles are indexed by row and panel in several arrays at once"
 )]
 
+mod activation;
 pub(crate) mod attention;
 mod dispatch;
 mod gemm;
@@ -40,6 +41,7 @@ mod tests_int4;
 mod tiles;
 mod vector;
 
+pub(crate) use activation::Activation;
 pub(crate) use dispatch::{available, refused, select};
 pub(crate) use gemm::{Epilogue, Lhs, gemm};
 pub(crate) use int4::Int4Scales;
@@ -98,6 +100,7 @@ pub(crate) struct KernelSet {
     hadamard: Slot<hadamard::Hadamard>,
     quantize_int4: Slot<int4::QuantizeInt4>,
     rms_norm: Slot<vector::RmsNorm>,
+    #[cfg(any(test, feature = "bench-support"))]
     silu_mul: Slot<vector::SiluMul>,
     to_bf16: Slot<vector::ToBf16>,
     #[cfg(any(test, feature = "bench-support"))]
@@ -146,6 +149,7 @@ macro_rules! kernel_set {
             hadamard: slot!($entry, hadamard::Hadamard),
             quantize_int4: slot!($entry, int4::QuantizeInt4),
             rms_norm: slot!($entry, vector::RmsNorm),
+            #[cfg(any(test, feature = "bench-support"))]
             silu_mul: slot!($entry, vector::SiluMul),
             to_bf16: slot!($entry, vector::ToBf16),
             #[cfg(any(test, feature = "bench-support"))]

@@ -15,7 +15,7 @@ use crate::layers::attention::{AttendBuffers, WritePlan, attend};
 use crate::layers::rope::{rope_tables, rotate_heads};
 use crate::model::batch::Batch;
 use crate::model::scratch::Scratch;
-use crate::model::spec::{Activation, DecoderSpec};
+use crate::model::spec::DecoderSpec;
 use crate::options::KvType;
 use crate::threads::Region;
 
@@ -50,7 +50,7 @@ pub(crate) struct DecoderLayer {
     pub(crate) o: Linear,
     /// `[hidden_size]`
     pub(crate) post_attention_norm: Vec<f32>,
-    /// hidden_size -> gate, up
+    /// hidden_size -> gate and up, `PackedMatrix::pack_gated`
     pub(crate) gate_up: Linear,
     /// intermediate_size -> hidden_size
     pub(crate) down: Linear,
@@ -114,7 +114,6 @@ impl Decoder {
             qkv,
             attended,
             workspaces,
-            gate_up,
             activated,
             rope,
             last,
@@ -150,15 +149,13 @@ impl Decoder {
 
             ops.rms_norm(x, &layer.post_attention_norm, spec.rms_norm_eps, normed);
             let size = spec.intermediate_size;
-            let gate_up = &mut gate_up[..rows * 2 * size];
-            ops.linear(normed, rows, &layer.gate_up, gate_up, false, quantized)?;
             let activated = &mut activated[..rows * size];
-            ops.by_rows(activated, size, |row, out| {
-                let (gate, up) = gate_up[row * 2 * size..][..2 * size].split_at(size);
-                match spec.activation {
-                    Activation::Silu => ops.kernels.silu_mul(gate, up, out),
-                }
-            });
+            let gate = Epilogue {
+                bias: layer.gate_up.bias.as_deref(),
+                gate: Some(spec.activation),
+                ..Epilogue::default()
+            };
+            ops.matmul(normed, rows, &layer.gate_up.weight, activated, gate, quantized)?;
             ops.linear(activated, rows, &layer.down, x, true, quantized)?;
         }
         if (context.cancelled)() {
@@ -216,7 +213,7 @@ impl Ops<'_> {
         residual: bool,
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
-        let epilogue = Epilogue { bias: linear.bias.as_deref(), residual };
+        let epilogue = Epilogue { bias: linear.bias.as_deref(), residual, gate: None };
         self.matmul(x, rows, &linear.weight, out, epilogue, quantized)
     }
 

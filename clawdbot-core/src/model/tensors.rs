@@ -118,23 +118,58 @@ impl LayerNames {
     }
 }
 
-/// The name of matrices that are packed as one.
-pub(crate) fn joined_name(parts: &[&MatrixName]) -> String {
-    let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
-    names.join("+")
+/// Matrices that are packed as one.
+pub(crate) struct Joined<'a> {
+    pub(crate) parts: Vec<&'a MatrixName>,
+    /// A gate and an up projection, see `PackedMatrix::pack_gated`; otherwise row after row.
+    pub(crate) gated: bool,
+}
+
+impl<'a> Joined<'a> {
+    pub(crate) fn rows(parts: impl IntoIterator<Item = &'a MatrixName>) -> Self {
+        Joined { parts: parts.into_iter().collect(), gated: false }
+    }
+
+    pub(crate) fn gated(gate: &'a MatrixName, up: &'a MatrixName) -> Self {
+        Joined { parts: vec![gate, up], gated: true }
+    }
+
+    /// Its name in a packed file.
+    pub(crate) fn name(&self) -> String {
+        let names: Vec<&str> = self.parts.iter().map(|part| part.name.as_str()).collect();
+        names.join(if self.gated { "*" } else { "+" })
+    }
+
+    /// Columns of the packed matrix.
+    pub(crate) fn n(&self) -> usize {
+        match self.gated {
+            // Sizes that overflow are refused where the matrix is packed or read.
+            true => PackedMatrix::gated_columns(self.parts[0].n).unwrap_or(usize::MAX),
+            false => self.parts.iter().map(|part| part.n).sum(),
+        }
+    }
+
+    pub(crate) fn k(&self) -> usize {
+        self.parts[0].k
+    }
+
+    /// Weights in all parts.
+    pub(crate) fn weights(&self) -> u64 {
+        self.parts.iter().map(|part| part.n as u64 * part.k as u64).sum()
+    }
 }
 
 impl TensorNames {
-    /// Every matrix as it is packed, in the order of use: those that read the same input are one, row after row.
-    pub(crate) fn packed_matrices(&self) -> Vec<Vec<&MatrixName>> {
-        let mut packed = vec![vec![&self.embed_tokens]];
+    /// Every matrix as it is packed, in the order of use: those that read the same input are one.
+    pub(crate) fn packed_matrices(&self) -> Vec<Joined<'_>> {
+        let mut packed = vec![Joined::rows([&self.embed_tokens])];
         for layer in &self.layers {
-            packed.push(vec![&layer.q.weight, &layer.k.weight, &layer.v.weight]);
-            packed.push(vec![&layer.o.weight]);
-            packed.push(vec![&layer.gate.weight, &layer.up.weight]);
-            packed.push(vec![&layer.down.weight]);
+            packed.push(Joined::rows([&layer.q.weight, &layer.k.weight, &layer.v.weight]));
+            packed.push(Joined::rows([&layer.o.weight]));
+            packed.push(Joined::gated(&layer.gate.weight, &layer.up.weight));
+            packed.push(Joined::rows([&layer.down.weight]));
         }
-        packed.extend(self.lm_head.iter().map(|head| vec![head]));
+        packed.extend(self.lm_head.iter().map(|head| Joined::rows([head])));
         packed
     }
 
@@ -161,10 +196,8 @@ impl TensorNames {
 /// As `PackedFile::check`, and `OutOfBudget` for sizes that overflow.
 pub(crate) fn check_packed(spec: &DecoderSpec, file: &PackedFile, format: ComputeFormat) -> Result<()> {
     let names = spec.tensors();
-    let parts = |parts: Vec<&MatrixName>| {
-        let n = parts.iter().map(|part| part.n).sum();
-        Ok((joined_name(&parts), PackedMatrix::parts(format, n, parts[0].k)?))
-    };
+    let parts =
+        |joined: Joined<'_>| Ok((joined.name(), PackedMatrix::parts(format, joined.n(), joined.k())?));
     let matrices = names.packed_matrices().into_iter().map(parts).collect::<Result<Vec<_>>>()?;
     let vectors: Vec<(&str, usize)> =
         names.vectors().map(|vector| (vector.name.as_str(), vector.len)).collect();
