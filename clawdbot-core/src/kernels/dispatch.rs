@@ -41,6 +41,8 @@ static CANDIDATES: &[Candidate] = &[
     #[cfg(target_arch = "x86_64")]
     candidate!(avx512_vnni, Tests),
     #[cfg(target_arch = "x86_64")]
+    candidate!(avx_vnni, SelfTest),
+    #[cfg(target_arch = "x86_64")]
     candidate!(avx2, Tests),
     #[cfg(target_arch = "aarch64")]
     candidate!(neon_dotprod, Tests),

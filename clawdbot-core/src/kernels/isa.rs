@@ -97,8 +97,13 @@ pub(super) mod avx512_amx {
 }
 
 x86_64_isa!(
+    /// AVX2 with the dot products of AVX-VNNI.
+    avx_vnni, "avx-vnni", AvxVnni, int8: 4 x 1, float: 6 x 1, ["avxvnni", "avx2", "fma", "f16c"]
+);
+
+x86_64_isa!(
     /// AVX2 with FMA, and the f16 conversion that all such CPUs have.
-    avx2, "avx2", Avx2, int8: 4 x 1, float: 6 x 1, ["avx2", "fma", "f16c"]
+    avx2, "avx2", Avx2Maddubs, int8: 4 x 1, float: 6 x 1, ["avx2", "fma", "f16c"]
 );
 
 aarch64_isa!(
