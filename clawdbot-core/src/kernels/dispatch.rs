@@ -22,7 +22,7 @@ enum Proof {
     Tests,
     /// On this machine as well, before the set is first used: not every machine that runs the tests can run it.
     #[cfg_attr(
-        not(target_arch = "x86_64"),
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
         allow(dead_code, reason = "no such set of this architecture yet")
     )]
     SelfTest,
@@ -44,6 +44,8 @@ static CANDIDATES: &[Candidate] = &[
     candidate!(avx_vnni, SelfTest),
     #[cfg(target_arch = "x86_64")]
     candidate!(avx2, Tests),
+    #[cfg(target_arch = "aarch64")]
+    candidate!(neon_i8mm, SelfTest),
     #[cfg(target_arch = "aarch64")]
     candidate!(neon_dotprod, Tests),
     #[cfg(target_arch = "aarch64")]

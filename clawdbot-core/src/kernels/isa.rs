@@ -106,6 +106,35 @@ x86_64_isa!(
     avx2, "avx2", Avx2Maddubs, int8: 4 x 1, float: 6 x 1, ["avx2", "fma", "f16c"]
 );
 
+/// [`neon_dotprod`] with the matrix products of i8mm (Armv8.6, optional since Armv8.2) for many rows of int8.
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon_i8mm {
+    use super::*;
+    use crate::kernels::Slot;
+    use crate::kernels::gemm_i8mm::Wide;
+    use crate::kernels::simd::NeonDotprod;
+
+    /// # Safety
+    /// The CPU must have the features: `detected()`.
+    #[target_feature(enable = "neon", enable = "dotprod", enable = "i8mm")]
+    unsafe fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
+        // SAFETY: the caller has checked the features.
+        K::run(unsafe { NeonDotprod::assume() }, args)
+    }
+
+    pub(in crate::kernels) static KERNELS: KernelSet = KernelSet {
+        name: "neon-i8mm",
+        int8_gemm_name: "aarch64-int8-neon-i8mm-4x1x16",
+        // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
+        int8_wide: Slot(|args| unsafe { entry::<Wide>(args) }),
+        ..neon_dotprod::SET
+    };
+
+    pub(in crate::kernels) fn detected() -> bool {
+        neon_dotprod::detected() && std::arch::is_aarch64_feature_detected!("i8mm")
+    }
+}
+
 aarch64_isa!(
     /// NEON with the dot product extension (Armv8.2, optional there; Armv8.4).
     neon_dotprod, "neon-dotprod", NeonDotprod, int8: 4 x 1, float: 6 x 1, ["neon", "dotprod"]

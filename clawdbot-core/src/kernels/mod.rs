@@ -20,6 +20,8 @@ mod gemm;
 #[cfg(any(target_arch = "x86_64", test))]
 mod gemm_amx;
 mod gemm_float;
+#[cfg(target_arch = "aarch64")]
+mod gemm_i8mm;
 mod gemm_int4;
 mod gemm_int8;
 mod hadamard;
