@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use super::bf16_dot::{Bf16Args, RoundedRows};
 use super::gemm_float::FloatArgs;
 use super::gemm_int4::{Int4Args, Int4Panels};
 use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
@@ -31,6 +32,8 @@ const TASKS_PER_THREAD: usize = 16;
 pub(crate) enum Lhs<'a> {
     /// `[m, k]`, for bf16 and f32 weights.
     F32(&'a [f32]),
+    /// For bf16 weights, where [`KernelSet::rounds`] says so.
+    Bf16(&'a RoundedRows),
     /// For int8 and int4 weights of the same group, rotated alike.
     Int8(&'a QuantizedRows),
 }
@@ -48,7 +51,7 @@ pub(crate) struct Epilogue<'a> {
 }
 
 /// `out = lhs * rhs^T`, then the epilogue. `out` is `[m, n]`, of gated products `[m, rows of gate and up]`. Every element
-/// has the same bits whatever m, the number of threads and the ISA.
+/// has the same bits whatever m, the number of threads and the ISA (bf16: among the sets without `bf16_dot`).
 ///
 /// # Panics
 /// When a shape does not fit, or the left-hand side is not of the kind that the format of `rhs` wants.
@@ -121,7 +124,26 @@ pub(crate) fn gemm(
                 }
             });
         }
+        (Panels::Bf16(data), Lhs::Bf16(rows)) => {
+            let dot = kernels.bf16_dot.as_ref().expect("rows are rounded for kernels that want them so");
+            let (lhs, k_blocks) = (rows.rows(m, k), k.div_ceil(2));
+            let data = data.as_chunks().0;
+            assert!(data.len() == panels * k_blocks);
+            let split = Split::new(
+                region,
+                m,
+                (panels, unit),
+                k_blocks * 64,
+                wide.then_some(dot.tile_panels),
+                2 * lhs.stride,
+            );
+            region.parallel(split.tasks(), |task| {
+                let (rows, panels) = split.task(task);
+                (dot.product)(Bf16Args { lhs, data, k_blocks, rows, panels, target });
+            });
+        }
         (Panels::Bf16(data), Lhs::F32(x)) => {
+            assert!(kernels.bf16_dot.is_none(), "kernels {} multiply rounded rows", kernels.name);
             assert!(x.len() == m * k && data.len() == panels * LANES * k.next_multiple_of(2));
             let slot = if wide { &kernels.bf16_wide } else { &kernels.bf16_narrow };
             let split =
@@ -142,7 +164,11 @@ pub(crate) fn gemm(
             });
         }
         (_, lhs) => {
-            let kind = if matches!(lhs, Lhs::F32(_)) { "f32" } else { "int8" };
+            let kind = match lhs {
+                Lhs::F32(_) => "f32",
+                Lhs::Bf16(_) => "bf16",
+                Lhs::Int8(_) => "int8",
+            };
             panic!("a matrix of {:?} cannot be multiplied by rows of {kind}", rhs.format());
         }
     }

@@ -2,7 +2,7 @@
 
 use super::hadamard::{ROTATED_BLOCK, hadamard, hadamard_row};
 use super::simd::LANES;
-use super::{Kernel, KernelSet, Result, Simd};
+use super::{Kernel, KernelSet, Result, RoundedRows, Simd};
 use crate::error::{Error, ErrorKind};
 use crate::memory::AlignedBuf;
 use crate::threads::Region;
@@ -37,6 +37,8 @@ pub(crate) struct QuantizedRows {
     scales: AlignedBuf<f32>,
     /// `[m, groups]`: `-128 * sum(codes)`, where the accumulators of [`Simd::FLIPPED`] kernels start.
     starts: AlignedBuf<i32>,
+    /// Rows in their other form, for kernels that want bf16.
+    pub(crate) rounded: RoundedRows,
 }
 
 /// What the int8 kernels read of [`QuantizedRows`].

@@ -231,6 +231,10 @@ impl Ops<'_> {
                 quantized.quantize(self.kernels, self.region, x, rows, weight.k(), group, rotated)?;
                 Lhs::Int8(quantized)
             }
+            None if self.kernels.rounds(weight.format()) => {
+                quantized.rounded.round(self.kernels, self.region, x, rows, weight.k())?;
+                Lhs::Bf16(&quantized.rounded)
+            }
             None => Lhs::F32(x),
         };
         gemm(self.kernels, self.region, lhs, rows, weight, out, epilogue);

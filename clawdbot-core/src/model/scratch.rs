@@ -58,7 +58,7 @@ impl Scratch {
     /// `InvalidModel` when the product overflows.
     pub(crate) fn bytes(spec: &DecoderSpec, rows: usize, logits: usize, threads: usize) -> Result<u64> {
         let heads = spec.num_attention_heads * spec.head_dim;
-        // int8 codes with their scales and sums take less than two bytes an element.
+        // int8 codes with their scales and sums take less than two bytes an element, bf16 two.
         let widest = spec.hidden_size.max(spec.intermediate_size).max(heads);
         let per_row = 2 * spec.hidden_size + spec.qkv_size() + heads + spec.intermediate_size;
         let floats = (per_row + spec.rope.rotary_dim + widest.div_ceil(2))
