@@ -2,6 +2,7 @@
 
 mod dtype;
 mod file;
+mod gguf;
 mod matrix;
 mod mmap;
 mod packed;
