@@ -14,7 +14,7 @@ mod cursor;
 mod header;
 mod value;
 
-pub(crate) use header::{GgufHeader, GgufTensor};
+pub(crate) use header::{GgufHeader, GgufTensor, MAGIC};
 pub(crate) use value::{Array, Metadata, Value};
 
 mod tensor_type;

@@ -57,6 +57,11 @@ impl Writer {
         Writer { version: 3, alignment: 32, pairs: Vec::new(), tensors: Vec::new() }
     }
 
+    /// Takes the pair of that key away.
+    pub(crate) fn remove(&mut self, key: &str) {
+        self.pairs.retain(|(other, _)| other != key);
+    }
+
     /// `value` with its type in front.
     #[must_use]
     pub(crate) fn pair(mut self, key: &str, value: Vec<u8>) -> Self {
