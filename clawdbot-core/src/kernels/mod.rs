@@ -24,6 +24,7 @@ mod gemm_int4;
 mod gemm_int8;
 mod hadamard;
 mod int4;
+mod int8_stored;
 mod isa;
 mod limits;
 mod matrix;
@@ -41,10 +42,8 @@ mod tiles;
 mod vector;
 
 pub(crate) use dispatch::{available, refused, select};
-pub(crate) use gemm::{Epilogue, Lhs, gemm};
-pub(crate) use int4::Int4Scales;
-#[cfg(test)]
-pub(crate) use int4::StoredScale;
+pub(crate) use gemm::{Epilogue, Lhs, gemm, gemm_columns};
+pub(crate) use int4::{Int4Scales, StoredScale};
 pub(crate) use matrix::{ComputeFormat, PackedMatrix, RowSource};
 pub(crate) use parts::{PanelElement, PanelPart, PanelSource};
 pub(crate) use quantize::QuantizedRows;

@@ -10,7 +10,7 @@
 
 use crate::cache::{KvCache, KvShape, LayerState};
 use crate::error::Result;
-use crate::kernels::{Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm};
+use crate::kernels::{Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm_columns};
 use crate::layers::attention::{AttendBuffers, WritePlan, attend};
 use crate::layers::rope::{rope_tables, rotate_heads};
 use crate::model::batch::Batch;
@@ -229,14 +229,22 @@ impl Ops<'_> {
         epilogue: Epilogue<'_>,
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
-        let lhs = match weight.format().activations() {
-            Some((group, rotated)) => {
-                quantized.quantize(self.kernels, self.region, x, rows, weight.k(), group, rotated)?;
-                Lhs::Int8(quantized)
+        let (mut first, mut before) = (0, None);
+        for part in weight.segments() {
+            let activations = part.format().activations();
+            if let Some((group, rotated)) = activations
+                && activations != before
+            {
+                quantized.quantize(self.kernels, self.region, x, rows, part.k(), group, rotated)?;
+                before = activations;
             }
-            None => Lhs::F32(x),
-        };
-        gemm(self.kernels, self.region, lhs, rows, weight, out, epilogue);
+            let lhs = if activations.is_some() { Lhs::Int8(quantized) } else { Lhs::F32(x) };
+            let columns = first..first + part.n();
+            let bias = epilogue.bias.map(|bias| &bias[columns.clone()]);
+            first = columns.end;
+            let out = (&mut *out, columns, weight.n());
+            gemm_columns(self.kernels, self.region, lhs, rows, part, out, Epilogue { bias, ..epilogue });
+        }
         Ok(())
     }
 }

@@ -2,11 +2,10 @@
 
 use serde::Serialize;
 
-use super::build::{format, packed_shapes};
+use super::build::{Segment, packed_shapes};
 use super::decoder::Decoder;
 use super::scratch::Scratch;
 use super::source::{Opened, Weights};
-use super::spec::DecoderSpec;
 use crate::cache::{KvCache, PAGE_TOKENS};
 use crate::engine::SCORE_ROWS;
 use crate::error::{Error, Result};
@@ -32,7 +31,7 @@ pub struct Plan {
     pub stored_dtype: Option<String>,
     /// Whether the model is a packed file, whose weights are used as they are.
     pub packed: bool,
-    /// `int8`, `int4`, `bf16` or `f32`.
+    /// `int8`, `int4`, `bf16`, `f32` or `stored`.
     pub weights: &'static str,
     /// Packed weights in memory; those of a packed file that is mapped count too, though other processes share them.
     pub weights_bytes: u64,
@@ -40,6 +39,8 @@ pub struct Plan {
     pub weights_bytes_per_pass: u64,
     /// `int8`, `bf16` or `f32`.
     pub kv: &'static str,
+    /// Of a GGUF file: in which formats its matrices are stored, and what each is computed as.
+    pub stored: Vec<StoredMatrices>,
     /// KV cache for one token.
     pub kv_bytes_per_token: u64,
     /// Most tokens of a sequence.
@@ -56,6 +57,49 @@ pub struct Plan {
     pub threads: usize,
 }
 
+/// Matrices of a GGUF file that are stored in one format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StoredMatrices {
+    /// Name of the format, such as `Q4_K`.
+    pub format: &'static str,
+    /// How many there are.
+    pub matrices: u64,
+    /// Weights in them.
+    pub weights: u64,
+    /// What they are computed as: bits, weights that share a scale, and type of the scales, such as `int4/32/super`.
+    pub computed: String,
+    /// Whether that is with their own codes and scales. Otherwise they are converted, which rounds again.
+    pub own_codes: bool,
+}
+
+fn stored_matrices(opened: &Opened, options: &ModelOptions) -> Result<Vec<StoredMatrices>> {
+    let Weights::Gguf(gguf) = &opened.weights else { return Ok(Vec::new()) };
+    let mut found: Vec<StoredMatrices> = Vec::new();
+    for name in opened.spec.tensors().matrices() {
+        let Some(kind) = gguf.stored_type(name)? else { continue };
+        for segment in opened.weights.segments(&[name], options.weight_type())? {
+            let computed = segment.format.name();
+            let weights = name.n as u64 * name.k as u64;
+            match found.iter_mut().find(|other| other.format == kind.name()) {
+                Some(other) => {
+                    other.matrices += 1;
+                    other.weights += weights;
+                }
+                None => found.push(StoredMatrices {
+                    format: kind.name(),
+                    matrices: 1,
+                    weights,
+                    computed,
+                    own_codes: kind.compute_format() == Some(segment.format),
+                }),
+            }
+        }
+    }
+    found.sort_by_key(|other| std::cmp::Reverse(other.weights));
+    Ok(found)
+}
+
 /// The parts of a plan that loading needs.
 pub(crate) struct Sizes {
     pub(crate) weights: u64,
@@ -64,8 +108,9 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    pub(crate) fn of(spec: &DecoderSpec, options: &ModelOptions, threads: usize) -> Result<Self> {
+    pub(crate) fn of(opened: &Opened, options: &ModelOptions, threads: usize) -> Result<Self> {
         options.validate()?;
+        let spec = &opened.spec;
         let trained = spec.max_position_embeddings;
         let max_context = options.max_context.map_or(trained, |n| n as usize);
         if max_context > trained {
@@ -75,10 +120,12 @@ impl Sizes {
             .with("option", "max_context"));
         }
         let mut weights = spec.vectors_bytes();
-        for (n, k) in packed_shapes(spec) {
-            let bytes = PackedMatrix::packed_bytes(format(options.weight_type(), true), n, k)?;
-            weights =
-                weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
+        for group in spec.tensors().packed_matrices() {
+            for segment in opened.weights.segments(&group, options.weight_type())? {
+                let bytes = PackedMatrix::packed_bytes(segment.format, segment.n(), segment.k())?;
+                weights =
+                    weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
+            }
         }
         let rows = options.prefill_chunk.max(options.max_batch) as usize;
         let logits = SCORE_ROWS.max(options.max_batch as usize);
@@ -89,7 +136,7 @@ impl Sizes {
 impl Plan {
     pub(crate) fn new(runtime: &Runtime, opened: &Opened, options: &ModelOptions) -> Result<Self> {
         let spec = &opened.spec;
-        let sizes = Sizes::of(spec, options, runtime.threads())?;
+        let sizes = Sizes::of(opened, options, runtime.threads())?;
         let shape = Decoder::kv_shape(spec, options.kv_type());
         let cache = KvCache::new(shape, &Decoder::layer_states(spec), &Budget::new(None))?;
         let page = cache.bytes_per_token() * PAGE_TOKENS as u64;
@@ -97,11 +144,13 @@ impl Plan {
         let embedding = names.embed_tokens.n as u64 * names.embed_tokens.k as u64;
         let head = names.lm_head.as_ref().map_or(0, |head| head.n as u64 * head.k as u64);
         let looked_up = match &names.lm_head {
-            Some(_) => PackedMatrix::packed_bytes(
-                opened.format(options.weight_type()),
-                names.embed_tokens.n,
-                names.embed_tokens.k,
-            )?,
+            Some(_) => {
+                let segments = opened.weights.segments(&[&names.embed_tokens], options.weight_type())?;
+                let bytes = |segment: &Segment<'_>| {
+                    PackedMatrix::packed_bytes(segment.format, segment.n(), segment.k())
+                };
+                segments.iter().map(bytes).sum::<Result<u64>>()?
+            }
             None => 0,
         };
         let matrices: u64 = packed_shapes(spec).iter().map(|&(n, k)| n as u64 * k as u64).sum();
@@ -116,6 +165,7 @@ impl Plan {
             weights: options.weight_type().name(),
             weights_bytes: sizes.weights,
             weights_bytes_per_pass: sizes.weights - looked_up,
+            stored: stored_matrices(opened, options)?,
             kv: options.kv_type().name(),
             kv_bytes_per_token: cache.bytes_per_token(),
             max_context: sizes.max_context,

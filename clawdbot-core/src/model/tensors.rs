@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
+use super::build::Segment;
 use super::files::MODEL_FILES;
 use super::spec::DecoderSpec;
 use crate::error::Result;
-use crate::kernels::{ComputeFormat, PackedMatrix};
+use crate::kernels::PackedMatrix;
 use crate::weights::{Dtype, PackedFile, SCALES_SUFFIX, WeightSource};
 
 /// A matrix `[n, k]`: `n` outputs, `k` inputs.
@@ -155,17 +156,23 @@ impl TensorNames {
     }
 }
 
-/// Checks that `file` has every tensor of `spec` packed as `format`, and no other.
+/// Checks that `file` has every tensor of `spec` packed as `segments` says of matrices that read the same input, and no
+/// other.
 ///
 /// # Errors
 /// As `PackedFile::check`, and `OutOfBudget` for sizes that overflow.
-pub(crate) fn check_packed(spec: &DecoderSpec, file: &PackedFile, format: ComputeFormat) -> Result<()> {
-    let names = spec.tensors();
-    let parts = |parts: Vec<&MatrixName>| {
-        let n = parts.iter().map(|part| part.n).sum();
-        Ok((joined_name(&parts), PackedMatrix::parts(format, n, parts[0].k)?))
-    };
-    let matrices = names.packed_matrices().into_iter().map(parts).collect::<Result<Vec<_>>>()?;
+pub(crate) fn check_packed<'a>(
+    names: &'a TensorNames,
+    file: &PackedFile,
+    segments: impl Fn(&[&'a MatrixName]) -> Result<Vec<Segment<'a>>>,
+) -> Result<()> {
+    let mut matrices = Vec::new();
+    for group in names.packed_matrices() {
+        for segment in segments(&group)? {
+            let parts = PackedMatrix::parts(segment.format, segment.n(), segment.k())?;
+            matrices.push((joined_name(&segment.names), parts));
+        }
+    }
     let vectors: Vec<(&str, usize)> =
         names.vectors().map(|vector| (vector.name.as_str(), vector.len)).collect();
     file.check(&matrices, &vectors, &MODEL_FILES)

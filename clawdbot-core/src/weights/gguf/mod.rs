@@ -10,17 +10,20 @@
 //! Strings are a `u64` length and UTF-8; arrays are `u32` type, `u64` length and the elements.
 //! Source: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
+mod blocks;
 mod cursor;
 mod header;
-mod value;
-
-pub(crate) use header::{GgufHeader, GgufTensor, MAGIC};
-pub(crate) use value::{Array, Metadata, Value};
-
+mod matrix;
+mod source;
 mod tensor_type;
-pub(crate) use tensor_type::TensorType;
-
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod value;
+
+pub(crate) use header::{GgufHeader, GgufTensor, MAGIC};
+pub(crate) use matrix::{GgufMatrix, RowOrder};
+pub(crate) use source::GgufSource;
+pub(crate) use tensor_type::TensorType;
+pub(crate) use value::{Array, Metadata, Value};

@@ -1,5 +1,7 @@
 //! GGUF files for tests.
 
+use super::TensorType;
+
 /// A file under construction: metadata and tensors as they are to be written, right or wrong.
 #[derive(Clone)]
 pub(crate) struct Writer {
@@ -115,5 +117,78 @@ impl Writer {
             out.extend(data);
         }
         out
+    }
+}
+
+impl Writer {
+    /// The same tensors in `count` parts, of which the first has the metadata.
+    pub(crate) fn split(&self, count: usize) -> Vec<Writer> {
+        let typed_u16 = |number: usize| [&2_u32.to_le_bytes()[..], &(number as u16).to_le_bytes()].concat();
+        let total = self.tensors.len();
+        let mut parts = Vec::new();
+        for (number, tensors) in self.tensors.chunks(total.div_ceil(count)).enumerate() {
+            let mut part = if number == 0 { self.clone() } else { Writer::new() };
+            part.tensors = tensors.to_vec();
+            part = part
+                .pair("split.no", typed_u16(number))
+                .pair("split.count", typed_u16(count))
+                .pair("split.tensors.count", [5_u32.to_le_bytes(), (total as i32).to_le_bytes()].concat());
+            parts.push(part);
+        }
+        parts
+    }
+
+    /// The matrices that `which` chooses by name, if their rows fill blocks of `kind`, as such blocks: of random bytes with
+    /// small scales.
+    pub(crate) fn requantized(&self, kind: TensorType, which: impl Fn(&str) -> bool) -> Writer {
+        let mut writer = self.clone();
+        let mut state = 1_u64;
+        for tensor in writer.tensors.iter_mut().filter(|tensor| tensor.dims.len() == 2 && which(&tensor.name))
+        {
+            let weights: u64 = tensor.dims.iter().product();
+            if !tensor.dims[0].is_multiple_of(kind.block() as u64) {
+                continue;
+            }
+            tensor.kind = kind.id();
+            tensor.data.clear();
+            for _ in 0..weights as usize / kind.block() {
+                let start = tensor.data.len();
+                for _ in 0..kind.block_bytes() {
+                    state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                    tensor.data.push((state >> 56) as u8);
+                }
+                let block = &mut tensor.data[start..];
+                for &at in kind.f16_places() {
+                    // 0.00049 to 0.00097, or less for scales of scales.
+                    block[at + 1] = if kind.block() == 256 { 0x04 } else { 0x10 };
+                }
+                match kind {
+                    TensorType::Mxfp4 => block[0] = 118 + block[0] % 4,
+                    // Quantizers stay within -127..=127.
+                    TensorType::Q8_0 => {
+                        block[2..].iter_mut().filter(|code| **code == 0x80).for_each(|code| *code = 1)
+                    }
+                    TensorType::F32 => block[2..].copy_from_slice(&[0x80, 0x3c]),
+                    TensorType::Bf16 => block[1] = 0x3c,
+                    TensorType::F16 => block[1] = 0x24,
+                    _ => {}
+                }
+            }
+        }
+        writer
+    }
+}
+
+impl TensorType {
+    /// Where in a block f16 numbers are.
+    pub(crate) fn f16_places(self) -> &'static [usize] {
+        match self {
+            TensorType::Q2K => &[80, 82],
+            TensorType::Q3K => &[108],
+            TensorType::Q6K => &[208],
+            TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4K | TensorType::Q5K => &[0, 2],
+            TensorType::Mxfp4 | TensorType::F32 | TensorType::F16 | TensorType::Bf16 => &[],
+            _ => &[0],
+        }
     }
 }

@@ -182,6 +182,7 @@ impl Array {
     }
 
     /// Elements.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
