@@ -60,7 +60,8 @@ fn check(row: usize, codes: &[i8], scales: usize, groups: usize) -> Result<()> {
         let message = format!("row {row}: expected {groups} scales, found {scales}");
         return Err(Error::invalid_model(message).with("row", row));
     }
-    if codes.iter().fold(0, |lowest, &code| code.min(lowest)) == i8::MIN {
+    // Not `any`, which compilers do not make vectors of.
+    if codes.iter().fold(false, |found, &code| found | (code == i8::MIN)) {
         let message = format!("row {row}: expected codes in -127..=127, found -128");
         return Err(Error::invalid_model(message).with("row", row));
     }

@@ -9,6 +9,9 @@ use crate::error::Result;
 use crate::weights::{Array, Metadata, Value};
 
 const SCORES: &str = "tokenizer.ggml.scores";
+/// Most of the sum of squared lengths of tokens, in bytes, which is what finding the merges costs. Large vocabularies have a
+/// hundredth of it.
+const MAX_WORK: u64 = 1 << 32;
 /// What stands for a space.
 const SPACE: &str = "\u{2581}";
 
@@ -18,6 +21,10 @@ pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<V
         return Err(metadata.unsupported(SQUEEZE, "false"));
     }
     let scores = scores(metadata, vocab.tokens.len())?;
+    let work: u64 = vocab.tokens.iter().map(|token| (token.len() as u64).pow(2)).sum();
+    if work > MAX_WORK {
+        return Err(invalid(metadata, TOKENS, "tokens of ordinary lengths"));
+    }
     let unknown = match vocab.id(metadata, "unknown")? {
         Some(id) => id,
         None => match vocab.kinds.iter().position(|kind| *kind == TokenKind::Unknown) {

@@ -173,6 +173,11 @@ fn sentencepiece_scores_are_checked_and_decide() {
     };
     assert_eq!(ids(&[0.0, 0.0, 0.0, -1.0, -2.0, 0.0]), [3, 1]);
     assert_eq!(ids(&[0.0, 0.0, 0.0, -2.0, -1.0, 0.0]), [1, 4]);
+    let long = "a".repeat(70_000);
+    let writer = without(spm(f32s(&[0.0; 6])), "tokenizer.ggml.tokens");
+    let tokens = ["<unk>", "a", "b", "ab", "ba", &long];
+    let error = files(&writer.pair("tokenizer.ggml.tokens", typed_strings(&tokens))).err().unwrap();
+    assert!(error.message().contains("ordinary lengths"), "{error}");
     let key = "tokenizer.ggml.scores";
     for bad in [f32s(&[0.0; 5]), f32s(&[f32::NAN; 6]), typed_f32(1.0)] {
         let error = files(&spm(bad)).err().unwrap();

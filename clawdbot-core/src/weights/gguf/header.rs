@@ -12,7 +12,7 @@ use crate::weights::{DataFile, quoted};
 /// The first bytes of every file.
 pub(crate) const MAGIC: &[u8; 4] = b"GGUF";
 /// Longest header in bytes. A vocabulary of a million tokens with their merges is a tenth of this.
-const MAX_HEADER_BYTES: usize = 512 << 20;
+const MAX_HEADER_BYTES: usize = 256 << 20;
 /// Most pairs of metadata.
 const MAX_PAIRS: u64 = 1 << 16;
 /// Most tensors of a file.

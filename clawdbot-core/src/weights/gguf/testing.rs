@@ -166,7 +166,7 @@ impl Writer {
                     TensorType::Mxfp4 => block[0] = 118 + block[0] % 4,
                     // Quantizers stay within -127..=127.
                     TensorType::Q8_0 => {
-                        block[2..].iter_mut().filter(|code| **code == 0x80).for_each(|code| *code = 1)
+                        block[2..].iter_mut().filter(|code| **code == 0x80).for_each(|code| *code = 1);
                     }
                     TensorType::F32 => block[2..].copy_from_slice(&[0x80, 0x3c]),
                     TensorType::Bf16 => block[1] = 0x3c,
