@@ -5,102 +5,99 @@ use std::sync::Arc;
 use super::decoder::{Decoder, DecoderLayer, Linear};
 use super::source::Weights;
 use super::spec::DecoderSpec;
-use super::tensors::{LayerNames, LinearNames, MatrixName, TensorNames, joined_name};
+use super::tensors::{Joined, LayerNames, LinearNames, TensorNames};
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::simd::LANES;
 use crate::kernels::{ComputeFormat, Int4Scales, KernelSet, PackedMatrix, RowSource};
 use crate::memory::SharedBytes;
 use crate::options::WeightType;
 use crate::threads::ThreadPool;
+use crate::weights::PackedFile;
 
 /// Weights along k that share a scale in int8. `docs/numerics.md` has the measurements.
-pub(crate) const INT8_GROUP: usize = 64;
+pub(crate) const INT8_GROUP: usize = 128;
 
 /// Weights along k that share a scale in int4. `docs/numerics.md` has the measurements.
 const INT4_GROUP: usize = 32;
 
-/// The compute format of a weight type where weights are not taken over as they are stored; `rotated` says whether int8
-/// and int4 weights are rotated.
-pub(crate) fn format(weights: WeightType, rotated: bool) -> ComputeFormat {
+/// The compute format of a weight type, where weights are not taken over as they are stored.
+pub(crate) fn format(weights: WeightType) -> ComputeFormat {
     match weights {
-        WeightType::Int8 | WeightType::Stored => ComputeFormat::Int8 { group: INT8_GROUP, rotated },
-        WeightType::Int4 => ComputeFormat::Int4 { group: INT4_GROUP, scales: Int4Scales::Bf16, rotated },
+        WeightType::Int8 | WeightType::Stored => ComputeFormat::Int8 { group: INT8_GROUP, rotated: true },
+        WeightType::Int4 => {
+            ComputeFormat::Int4 { group: INT4_GROUP, scales: Int4Scales::Bf16, rotated: false }
+        }
         WeightType::Bf16 => ComputeFormat::Bf16,
         WeightType::F32 => ComputeFormat::F32,
     }
 }
 
-/// Rows and columns of every packed matrix.
-pub(crate) fn packed_shapes(spec: &DecoderSpec) -> Vec<(usize, usize)> {
-    let names = spec.tensors();
-    let shape = |parts: &Vec<&MatrixName>| (parts.iter().map(|part| part.n).sum(), parts[0].k);
-    names.packed_matrices().iter().map(shape).collect()
-}
-
 /// Weights in all matrices.
 pub(crate) fn weights_in(spec: &DecoderSpec) -> u64 {
-    packed_shapes(spec).iter().map(|&(n, k)| n as u64 * k as u64).sum()
+    spec.tensors().packed_matrices().iter().map(Joined::weights).sum()
 }
 
-/// Matrices that are packed side by side, and as what.
-#[derive(Debug, Clone)]
+/// Matrices that are packed as one, and as what.
 pub(crate) struct Segment<'a> {
-    pub(crate) names: Vec<&'a MatrixName>,
+    pub(crate) names: Joined<'a>,
     pub(crate) format: ComputeFormat,
 }
 
-impl Segment<'_> {
-    pub(crate) fn n(&self) -> usize {
-        self.names.iter().map(|name| name.n).sum()
-    }
-
-    pub(crate) fn k(&self) -> usize {
-        self.names[0].k
-    }
-}
-
 impl Weights {
-    /// Matrices that read the same input, parted where they are packed as something else.
+    /// Matrices that read the same input, parted where they are packed as something else. A gate and an up projection are
+    /// one in any case: where they are stored in different formats, both are converted.
     ///
     /// # Errors
     /// `InvalidModel` where a packed file does not say what one is packed as.
-    pub(crate) fn segments<'a>(
-        &self,
-        names: &[&'a MatrixName],
-        weights: WeightType,
-    ) -> Result<Vec<Segment<'a>>> {
-        let mut segments: Vec<Segment<'a>> = Vec::new();
+    pub(crate) fn segments<'a>(&self, joined: &Joined<'a>, weights: WeightType) -> Result<Vec<Segment<'a>>> {
         if let (Weights::Packed(file), WeightType::Stored) = (self, weights) {
-            let mut names = names;
-            while !names.is_empty() {
-                let found = (1..=names.len()).rev().find_map(|count| {
-                    let format = file.info().formats.get(&joined_name(&names[..count]))?;
-                    Some((count, format))
-                });
-                let (count, format) = found.ok_or_else(|| {
-                    let message = format!("{}: formats: expected one of {:?}", file.name(), names[0].name);
-                    Error::invalid_model(message).with("tensor", names[0].name.clone())
-                })?;
-                let format = ComputeFormat::from_name(format).ok_or_else(|| {
-                    Error::unsupported_model(format!("{}: formats: {format:?} is not known", file.name()))
-                })?;
-                segments.push(Segment { names: names[..count].to_vec(), format });
-                names = &names[count..];
-            }
-            return Ok(segments);
+            return packed_segments(file, joined);
         }
-        for name in names {
+        let mut formats = Vec::new();
+        for name in &joined.parts {
             let own = match self {
                 Weights::Gguf(gguf) if weights == WeightType::Stored => gguf.compute_format(name)?,
                 _ => None,
             };
-            let format = own.unwrap_or_else(|| format(weights, self.rotated(weights)));
+            formats.push(own.unwrap_or_else(|| self.format(weights)));
+        }
+        if joined.gated {
+            let format = if formats[0] == formats[1] { formats[0] } else { self.format(weights) };
+            return Ok(vec![Segment { names: joined.clone(), format }]);
+        }
+        let mut segments: Vec<Segment<'a>> = Vec::new();
+        for (name, format) in joined.parts.iter().zip(formats) {
             match segments.last_mut() {
-                Some(last) if last.format == format => last.names.push(name),
-                _ => segments.push(Segment { names: vec![name], format }),
+                Some(last) if last.format == format => last.names.parts.push(name),
+                _ => segments.push(Segment { names: Joined::rows([*name]), format }),
             }
         }
         Ok(segments)
     }
+}
+
+/// The segments of `joined` in a file that names the format of each.
+fn packed_segments<'a>(file: &PackedFile, joined: &Joined<'a>) -> Result<Vec<Segment<'a>>> {
+    let mut segments = Vec::new();
+    let mut rest = joined.clone();
+    while !rest.parts.is_empty() {
+        let fewest = if rest.gated { rest.parts.len() } else { 1 };
+        let found = (fewest..=rest.parts.len()).rev().find_map(|count| {
+            let names = Joined { parts: rest.parts[..count].to_vec(), gated: rest.gated };
+            let format = file.info().formats.get(&names.name())?;
+            Some((names, format))
+        });
+        let (names, format) = found.ok_or_else(|| {
+            let message = format!("{}: formats: expected one of {:?}", file.name(), rest.parts[0].name);
+            Error::invalid_model(message).with("tensor", rest.parts[0].name.clone())
+        })?;
+        let format = ComputeFormat::from_name(format).ok_or_else(|| {
+            Error::unsupported_model(format!("{}: formats: {format:?} is not known", file.name()))
+        })?;
+        rest.parts.drain(..names.parts.len());
+        segments.push(Segment { names, format });
+    }
+    Ok(segments)
 }
 
 /// Packs weights: what, how, and whom to tell.
@@ -125,10 +122,10 @@ impl Builder<'_> {
     pub(crate) fn build(&mut self, spec: DecoderSpec) -> Result<Decoder> {
         let names: TensorNames = spec.tensors();
         self.total = weights_in(&spec);
-        let embedding = self.matrices(&[&names.embed_tokens])?;
+        let embedding = self.matrices(&Joined::rows([&names.embed_tokens]))?;
         let layers = names.layers.iter().map(|layer| self.layer(layer)).collect::<Result<_>>()?;
         let norm = self.weights.vector(&names.final_norm)?;
-        let lm_head = names.lm_head.as_ref().map(|head| self.matrices(&[head])).transpose()?;
+        let lm_head = names.lm_head.as_ref().map(|head| self.matrices(&Joined::rows([head]))).transpose()?;
         Ok(Decoder { spec, embedding, layers, norm, lm_head })
     }
 
@@ -142,15 +139,14 @@ impl Builder<'_> {
                 .transpose()?,
             o: self.linear(&[&names.o])?,
             post_attention_norm: self.weights.vector(&names.post_attention_norm)?,
-            gate_up: self.linear(&[&names.gate, &names.up])?,
+            gate_up: self.gated(&names.gate, &names.up)?,
             down: self.linear(&[&names.down])?,
         })
     }
 
     /// Projections of the same input, side by side.
     fn linear(&mut self, parts: &[&LinearNames]) -> Result<Linear> {
-        let weights: Vec<&MatrixName> = parts.iter().map(|part| &part.weight).collect();
-        let weight = self.matrices(&weights)?;
+        let weight = self.matrices(&Joined::rows(parts.iter().map(|part| &part.weight)))?;
         let mut bias = Vec::new();
         for name in parts.iter().filter_map(|part| part.bias.as_ref()) {
             bias.extend(self.weights.vector(name)?);
@@ -160,35 +156,60 @@ impl Builder<'_> {
         Ok(Linear { weight, bias })
     }
 
+    /// Gate and up projection, for a product with [`Epilogue::gate`](crate::kernels::Epilogue::gate).
+    fn gated(&mut self, gate: &LinearNames, up: &LinearNames) -> Result<Linear> {
+        let weight = self.matrices(&Joined::gated(&gate.weight, &up.weight))?;
+        let biases = gate.bias.as_ref().zip(up.bias.as_ref());
+        let bias = biases.map(|(gate, up)| {
+            Ok::<_, Error>(gated_bias(&self.weights.vector(gate)?, &self.weights.vector(up)?))
+        });
+        Ok(Linear { weight, bias: bias.transpose()? })
+    }
+
     /// The matrices as one.
-    pub(crate) fn matrices(&mut self, names: &[&MatrixName]) -> Result<PackedMatrix> {
+    pub(crate) fn matrices(&mut self, names: &Joined<'_>) -> Result<PackedMatrix> {
         let segments = self.weights.segments(names, self.weight_type)?;
         let parts = segments.iter().map(|segment| self.segment(segment)).collect::<Result<_>>()?;
-        self.done += names.iter().map(|name| name.n as u64 * name.k as u64).sum::<u64>();
+        self.done += names.weights();
         match (self.progress)(self.done, self.total) {
             true => Ok(PackedMatrix::joined(parts)),
             false => Err(Error::new(ErrorKind::Cancelled, "loading was cancelled")),
         }
     }
 
-    fn segment(&self, segment: &Segment<'_>) -> Result<PackedMatrix> {
-        let Weights::Packed(file) = self.weights else { return self.pack(&segment.names, segment.format) };
-        let (format, n, k) = (segment.format, segment.n(), segment.k());
-        let name = joined_name(&segment.names);
+    fn segment(&self, Segment { names, format }: &Segment<'_>) -> Result<PackedMatrix> {
+        let Weights::Packed(file) = self.weights else { return self.pack(names, *format) };
+        let (n, k, name) = (names.n(), names.k(), names.name());
         match &self.mapped {
-            Some(mapped) => PackedMatrix::from_parts(format, n, k, &mut file.mapped_panels(&name, mapped)),
+            Some(mapped) => PackedMatrix::from_parts(*format, n, k, &mut file.mapped_panels(&name, mapped)),
             None => self.pool.region(|region| {
-                PackedMatrix::from_parts(format, n, k, &mut file.read_panels(&name, region))
+                PackedMatrix::from_parts(*format, n, k, &mut file.read_panels(&name, region))
             })?,
         }
     }
 
-    fn pack(&self, names: &[&MatrixName], format: ComputeFormat) -> Result<PackedMatrix> {
-        let sources = names.iter().map(|name| self.weights.matrix(name)).collect::<Result<Vec<_>>>()?;
+    fn pack(&self, names: &Joined<'_>, format: ComputeFormat) -> Result<PackedMatrix> {
+        let sources = names.parts.iter().map(|name| self.weights.matrix(name)).collect::<Result<Vec<_>>>()?;
         let sources: Vec<&dyn RowSource> = sources.iter().map(AsRef::as_ref).collect();
         // A region of its own for each: other models compute in between, and `progress` may do what it likes.
         self.pool
-            .region(|region| PackedMatrix::pack(self.kernels, region, format, &sources))?
-            .map_err(|error| error.context(&names[0].name))
+            .region(|region| match *sources.as_slice() {
+                [gate, up] if names.gated => {
+                    PackedMatrix::pack_gated(self.kernels, region, format, [gate, up])
+                }
+                _ => PackedMatrix::pack(self.kernels, region, format, &sources),
+            })?
+            .map_err(|error| error.context(&names.parts[0].name))
     }
+}
+
+/// The biases of a gate and an up projection in the order of the columns of `PackedMatrix::pack_gated`.
+fn gated_bias(gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let mut bias = vec![0.0; PackedMatrix::gated_columns(gate.len()).unwrap_or(0)];
+    let panels = bias.chunks_mut(LANES);
+    let pairs = gate.chunks(LANES).zip(up.chunks(LANES)).flat_map(|(gate, up)| [gate, up]);
+    for (panel, part) in panels.zip(pairs) {
+        panel[..part.len()].copy_from_slice(part);
+    }
+    bias
 }

@@ -15,7 +15,7 @@ use crate::layers::attention::{AttendBuffers, WritePlan, attend};
 use crate::layers::rope::{rope_tables, rotate_heads};
 use crate::model::batch::Batch;
 use crate::model::scratch::Scratch;
-use crate::model::spec::{Activation, DecoderSpec};
+use crate::model::spec::DecoderSpec;
 use crate::options::KvType;
 use crate::threads::Region;
 
@@ -50,7 +50,7 @@ pub(crate) struct DecoderLayer {
     pub(crate) o: Linear,
     /// `[hidden_size]`
     pub(crate) post_attention_norm: Vec<f32>,
-    /// hidden_size -> gate, up
+    /// hidden_size -> gate and up, `PackedMatrix::pack_gated`
     pub(crate) gate_up: Linear,
     /// intermediate_size -> hidden_size
     pub(crate) down: Linear,
@@ -114,7 +114,6 @@ impl Decoder {
             qkv,
             attended,
             workspaces,
-            gate_up,
             activated,
             rope,
             last,
@@ -150,15 +149,13 @@ impl Decoder {
 
             ops.rms_norm(x, &layer.post_attention_norm, spec.rms_norm_eps, normed);
             let size = spec.intermediate_size;
-            let gate_up = &mut gate_up[..rows * 2 * size];
-            ops.linear(normed, rows, &layer.gate_up, gate_up, false, quantized)?;
             let activated = &mut activated[..rows * size];
-            ops.by_rows(activated, size, |row, out| {
-                let (gate, up) = gate_up[row * 2 * size..][..2 * size].split_at(size);
-                match spec.activation {
-                    Activation::Silu => ops.kernels.silu_mul(gate, up, out),
-                }
-            });
+            let gate = Epilogue {
+                bias: layer.gate_up.bias.as_deref(),
+                gate: Some(spec.activation),
+                ..Epilogue::default()
+            };
+            ops.matmul(normed, rows, &layer.gate_up.weight, activated, gate, quantized)?;
             ops.linear(activated, rows, &layer.down, x, true, quantized)?;
         }
         if (context.cancelled)() {
@@ -216,7 +213,7 @@ impl Ops<'_> {
         residual: bool,
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
-        let epilogue = Epilogue { bias: linear.bias.as_deref(), residual };
+        let epilogue = Epilogue { bias: linear.bias.as_deref(), residual, gate: None };
         self.matmul(x, rows, &linear.weight, out, epilogue, quantized)
     }
 
@@ -238,11 +235,21 @@ impl Ops<'_> {
                 quantized.quantize(self.kernels, self.region, x, rows, part.k(), group, rotated)?;
                 before = activations;
             }
-            let lhs = if activations.is_some() { Lhs::Int8(quantized) } else { Lhs::F32(x) };
-            let columns = first..first + part.n();
-            let bias = epilogue.bias.map(|bias| &bias[columns.clone()]);
+            let lhs = match activations {
+                Some(_) => Lhs::Int8(quantized),
+                None if self.kernels.rounds(part.format()) => {
+                    quantized.rounded.round(self.kernels, self.region, x, rows, part.k())?;
+                    Lhs::Bf16(&quantized.rounded)
+                }
+                None => Lhs::F32(x),
+            };
+            // A gated matrix has no parts.
+            let width = if epilogue.gate.is_some() { out.len() / rows.max(1) } else { weight.n() };
+            let count = if epilogue.gate.is_some() { width } else { part.n() };
+            let columns = first..first + count;
+            let bias = epilogue.bias.map(|bias| &bias[first..first + part.n()]);
             first = columns.end;
-            let out = (&mut *out, columns, weight.n());
+            let out = (&mut *out, columns, width);
             gemm_columns(self.kernels, self.region, lhs, rows, part, out, Epilogue { bias, ..epilogue });
         }
         Ok(())

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use super::build::{Builder, weights_in};
 use super::files::MODEL_FILES;
 use super::source::{Opened, Source, Weights};
-use super::tensors::{MatrixName, joined_name};
+use super::tensors::Joined;
 use crate::error::{Error, Result};
 use crate::kernels::PackedMatrix;
 use crate::options::{PackOptions, WeightType};
@@ -50,7 +50,7 @@ impl Runtime {
         for parts in names.packed_matrices() {
             let mut bytes = 0;
             for segment in opened.weights.segments(&parts, weight_type)? {
-                bytes += PackedMatrix::packed_bytes(segment.format, segment.n(), segment.k())?;
+                bytes += PackedMatrix::packed_bytes(segment.format, segment.names.n(), segment.names.k())?;
             }
             largest = largest.max(bytes);
         }
@@ -83,7 +83,7 @@ pub(crate) fn write(
     weights: WeightType,
     target: &Path,
     overwrite: Overwrite,
-    mut matrix: impl FnMut(&mut PackedWriter, &[&MatrixName]) -> Result<()>,
+    mut matrix: impl FnMut(&mut PackedWriter, &Joined<'_>) -> Result<()>,
 ) -> Result<u64> {
     let format = opened.format(weights);
     let stored = weights == WeightType::Stored;
@@ -99,12 +99,12 @@ pub(crate) fn write(
     let mut formats = BTreeMap::new();
     for parts in names.packed_matrices() {
         for segment in opened.weights.segments(&parts, weights)? {
-            let name = joined_name(&segment.names);
-            for part in PackedMatrix::parts(segment.format, segment.n(), segment.k())? {
-                layout.part(&name, &part)?;
+            let (names, format) = (segment.names, segment.format);
+            for part in PackedMatrix::parts(format, names.n(), names.k())? {
+                layout.part(&names.name(), &part)?;
             }
             if stored {
-                formats.insert(name, segment.format.name());
+                formats.insert(names.name(), format.name());
             }
         }
     }

@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use super::build::{Segment, packed_shapes};
+use super::build::{Segment, weights_in};
 use super::decoder::Decoder;
 use super::scratch::Scratch;
 use super::source::{Opened, Weights};
+use super::tensors::Joined;
 use crate::cache::{KvCache, PAGE_TOKENS};
 use crate::engine::SCORE_ROWS;
 use crate::error::{Error, Result};
@@ -76,23 +77,26 @@ pub struct StoredMatrices {
 fn stored_matrices(opened: &Opened, options: &ModelOptions) -> Result<Vec<StoredMatrices>> {
     let Weights::Gguf(gguf) = &opened.weights else { return Ok(Vec::new()) };
     let mut found: Vec<StoredMatrices> = Vec::new();
-    for name in opened.spec.tensors().matrices() {
-        let Some(kind) = gguf.stored_type(name)? else { continue };
-        for segment in opened.weights.segments(&[name], options.weight_type())? {
-            let computed = segment.format.name();
-            let weights = name.n as u64 * name.k as u64;
-            match found.iter_mut().find(|other| other.format == kind.name()) {
-                Some(other) => {
-                    other.matrices += 1;
-                    other.weights += weights;
+    for group in opened.spec.tensors().packed_matrices() {
+        for Segment { names, format } in opened.weights.segments(&group, options.weight_type())? {
+            for name in names.parts {
+                let Some(kind) = gguf.stored_type(name)? else { continue };
+                let (computed, weights) = (format.name(), name.n as u64 * name.k as u64);
+                let same =
+                    |other: &&mut StoredMatrices| other.format == kind.name() && other.computed == computed;
+                match found.iter_mut().find(same) {
+                    Some(other) => {
+                        other.matrices += 1;
+                        other.weights += weights;
+                    }
+                    None => found.push(StoredMatrices {
+                        format: kind.name(),
+                        matrices: 1,
+                        weights,
+                        computed,
+                        own_codes: kind.compute_format() == Some(format),
+                    }),
                 }
-                None => found.push(StoredMatrices {
-                    format: kind.name(),
-                    matrices: 1,
-                    weights,
-                    computed,
-                    own_codes: kind.compute_format() == Some(segment.format),
-                }),
             }
         }
     }
@@ -121,8 +125,8 @@ impl Sizes {
         }
         let mut weights = spec.vectors_bytes();
         for group in spec.tensors().packed_matrices() {
-            for segment in opened.weights.segments(&group, options.weight_type())? {
-                let bytes = PackedMatrix::packed_bytes(segment.format, segment.n(), segment.k())?;
+            for Segment { names, format } in opened.weights.segments(&group, options.weight_type())? {
+                let bytes = PackedMatrix::packed_bytes(format, names.n(), names.k())?;
                 weights =
                     weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
             }
@@ -145,15 +149,16 @@ impl Plan {
         let head = names.lm_head.as_ref().map_or(0, |head| head.n as u64 * head.k as u64);
         let looked_up = match &names.lm_head {
             Some(_) => {
-                let segments = opened.weights.segments(&[&names.embed_tokens], options.weight_type())?;
+                let embedding = Joined::rows([&names.embed_tokens]);
+                let segments = opened.weights.segments(&embedding, options.weight_type())?;
                 let bytes = |segment: &Segment<'_>| {
-                    PackedMatrix::packed_bytes(segment.format, segment.n(), segment.k())
+                    PackedMatrix::packed_bytes(segment.format, segment.names.n(), segment.names.k())
                 };
                 segments.iter().map(bytes).sum::<Result<u64>>()?
             }
             None => 0,
         };
-        let matrices: u64 = packed_shapes(spec).iter().map(|&(n, k)| n as u64 * k as u64).sum();
+        let matrices = weights_in(spec);
         Ok(Plan {
             name: opened.name.clone(),
             architecture: spec.architecture,

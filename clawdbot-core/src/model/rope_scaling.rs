@@ -15,12 +15,12 @@ use crate::weights::quoted;
 const TYPES: &[(&str, &[&str])] = &[
     ("default", &[]),
     ("linear", &["factor"]),
-    ("factors", &["factors"]),
     ("llama3", &["factor", "low_freq_factor", "high_freq_factor"]),
     (
         "yarn",
         &["factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"],
     ),
+    ("factors", &["factors"]),
 ];
 /// Keys that may stand in `rope_parameters` and `rope_scaling` with every type.
 const COMMON_KEYS: &[&str] =

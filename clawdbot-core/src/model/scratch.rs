@@ -19,8 +19,6 @@ pub(crate) struct Scratch {
     pub(crate) attended: AlignedBuf<f32>,
     /// of the threads
     pub(crate) workspaces: Workspaces,
-    /// `[T, 2 * intermediate_size]`
-    pub(crate) gate_up: AlignedBuf<f32>,
     /// `[T, intermediate_size]`
     pub(crate) activated: AlignedBuf<f32>,
     /// `[T, rotary_dim / 2]` of cos, then as many of sin
@@ -48,7 +46,6 @@ impl Scratch {
         self.qkv.reserve(rows * spec.qkv_size())?;
         self.attended.reserve(rows * heads)?;
         self.workspaces.reserve(threads, spec.head_dim)?;
-        self.gate_up.reserve(rows * 2 * spec.intermediate_size)?;
         self.activated.reserve(rows * spec.intermediate_size)?;
         self.rope.reserve(rows * spec.rope.rotary_dim)?;
         self.last.reserve(logits * spec.hidden_size)?;
@@ -61,9 +58,9 @@ impl Scratch {
     /// `InvalidModel` when the product overflows.
     pub(crate) fn bytes(spec: &DecoderSpec, rows: usize, logits: usize, threads: usize) -> Result<u64> {
         let heads = spec.num_attention_heads * spec.head_dim;
-        // int8 codes with their scales and sums take less than two bytes an element.
+        // int8 codes with their scales and sums take less than two bytes an element, bf16 two.
         let widest = spec.hidden_size.max(spec.intermediate_size).max(heads);
-        let per_row = 2 * spec.hidden_size + spec.qkv_size() + heads + 3 * spec.intermediate_size;
+        let per_row = 2 * spec.hidden_size + spec.qkv_size() + heads + spec.intermediate_size;
         let floats = (per_row + spec.rope.rotary_dim + widest.div_ceil(2))
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))

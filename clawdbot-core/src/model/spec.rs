@@ -3,6 +3,7 @@
 use super::config::ModelConfig;
 use super::rope_scaling::RopeSpec;
 use crate::error::{Error, Result};
+pub(crate) use crate::kernels::Activation;
 
 /// A decoder-only transformer with pre-norm blocks, rotary positions and a gated MLP. Fields are named as in
 /// `config.json`.
@@ -61,13 +62,6 @@ pub(crate) struct LayerSpec {
     /// included); without, all up to `p`. As transformers has it: `kv_idx > q_idx - sliding_window`
     /// (`masking_utils.py`, `sliding_window_overlay`).
     pub(crate) window: Option<usize>,
-}
-
-/// Function between the gate projection and the product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Activation {
-    /// `x / (1 + exp(-x))`.
-    Silu,
 }
 
 impl Activation {

@@ -119,23 +119,59 @@ impl LayerNames {
     }
 }
 
-/// The name of matrices that are packed as one.
-pub(crate) fn joined_name(parts: &[&MatrixName]) -> String {
-    let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
-    names.join("+")
+/// Matrices that are packed as one.
+#[derive(Debug, Clone)]
+pub(crate) struct Joined<'a> {
+    pub(crate) parts: Vec<&'a MatrixName>,
+    /// A gate and an up projection, see `PackedMatrix::pack_gated`; otherwise row after row.
+    pub(crate) gated: bool,
+}
+
+impl<'a> Joined<'a> {
+    pub(crate) fn rows(parts: impl IntoIterator<Item = &'a MatrixName>) -> Self {
+        Joined { parts: parts.into_iter().collect(), gated: false }
+    }
+
+    pub(crate) fn gated(gate: &'a MatrixName, up: &'a MatrixName) -> Self {
+        Joined { parts: vec![gate, up], gated: true }
+    }
+
+    /// Its name in a packed file.
+    pub(crate) fn name(&self) -> String {
+        let names: Vec<&str> = self.parts.iter().map(|part| part.name.as_str()).collect();
+        names.join(if self.gated { "*" } else { "+" })
+    }
+
+    /// Columns of the packed matrix.
+    pub(crate) fn n(&self) -> usize {
+        match self.gated {
+            // Sizes that overflow are refused where the matrix is packed or read.
+            true => PackedMatrix::gated_columns(self.parts[0].n).unwrap_or(usize::MAX),
+            false => self.parts.iter().map(|part| part.n).sum(),
+        }
+    }
+
+    pub(crate) fn k(&self) -> usize {
+        self.parts[0].k
+    }
+
+    /// Weights in all parts.
+    pub(crate) fn weights(&self) -> u64 {
+        self.parts.iter().map(|part| part.n as u64 * part.k as u64).sum()
+    }
 }
 
 impl TensorNames {
-    /// Every matrix as it is packed, in the order of use: those that read the same input are one, row after row.
-    pub(crate) fn packed_matrices(&self) -> Vec<Vec<&MatrixName>> {
-        let mut packed = vec![vec![&self.embed_tokens]];
+    /// Every matrix as it is packed, in the order of use: those that read the same input are one.
+    pub(crate) fn packed_matrices(&self) -> Vec<Joined<'_>> {
+        let mut packed = vec![Joined::rows([&self.embed_tokens])];
         for layer in &self.layers {
-            packed.push(vec![&layer.q.weight, &layer.k.weight, &layer.v.weight]);
-            packed.push(vec![&layer.o.weight]);
-            packed.push(vec![&layer.gate.weight, &layer.up.weight]);
-            packed.push(vec![&layer.down.weight]);
+            packed.push(Joined::rows([&layer.q.weight, &layer.k.weight, &layer.v.weight]));
+            packed.push(Joined::rows([&layer.o.weight]));
+            packed.push(Joined::gated(&layer.gate.weight, &layer.up.weight));
+            packed.push(Joined::rows([&layer.down.weight]));
         }
-        packed.extend(self.lm_head.iter().map(|head| vec![head]));
+        packed.extend(self.lm_head.iter().map(|head| Joined::rows([head])));
         packed
     }
 
@@ -164,13 +200,12 @@ impl TensorNames {
 pub(crate) fn check_packed<'a>(
     names: &'a TensorNames,
     file: &PackedFile,
-    segments: impl Fn(&[&'a MatrixName]) -> Result<Vec<Segment<'a>>>,
+    segments: impl Fn(&Joined<'a>) -> Result<Vec<Segment<'a>>>,
 ) -> Result<()> {
     let mut matrices = Vec::new();
     for group in names.packed_matrices() {
-        for segment in segments(&group)? {
-            let parts = PackedMatrix::parts(segment.format, segment.n(), segment.k())?;
-            matrices.push((joined_name(&segment.names), parts));
+        for Segment { names, format } in segments(&group)? {
+            matrices.push((names.name(), PackedMatrix::parts(format, names.n(), names.k())?));
         }
     }
     let vectors: Vec<(&str, usize)> =
