@@ -6,6 +6,7 @@ mod build;
 pub(crate) mod config;
 pub(crate) mod decoder;
 mod files;
+mod gguf;
 mod handle;
 mod load_cache;
 mod pack;
@@ -19,7 +20,7 @@ mod tensors;
 
 pub(crate) use handle::{Loaded, last_event, no_tokenizer};
 pub use handle::{Model, ModelInfo};
-pub use plan::Plan;
+pub use plan::{Plan, StoredMatrices};
 pub use source::Source;
 #[cfg(test)]
 mod study;

@@ -5,6 +5,8 @@
 
 use std::f64::consts::PI;
 
+use serde_json::Value;
+
 use super::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::weights::quoted;
@@ -18,6 +20,7 @@ const TYPES: &[(&str, &[&str])] = &[
         "yarn",
         &["factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"],
     ),
+    ("factors", &["factors"]),
 ];
 /// Keys that may stand in `rope_parameters` and `rope_scaling` with every type.
 const COMMON_KEYS: &[&str] =
@@ -60,6 +63,11 @@ impl RopeSpec {
             "linear" => {
                 let factor = settings.factor()?;
                 inv_freq.iter_mut().for_each(|freq| *freq /= factor);
+            }
+            // Not of the transformers library: GGUF files have the divisors themselves.
+            "factors" => {
+                let factors = settings.factors(inv_freq.len())?;
+                inv_freq.iter_mut().zip(factors).for_each(|(freq, factor)| *freq /= factor);
             }
             "llama3" => Llama3::parse(&settings)?.scale(&mut inv_freq),
             "yarn" => {
@@ -117,6 +125,18 @@ impl<'a> Settings<'a> {
         const TOP_LEVEL: &[&str] =
             &["rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
         TOP_LEVEL.contains(&key).then_some(self.top)
+    }
+
+    /// `factors`: `count` positive numbers.
+    fn factors(&self, count: usize) -> Result<Vec<f64>> {
+        const KEY: &str = "factors";
+        let source = self.nested.iter().find(|source| source.get(KEY).is_some()).unwrap_or(self.top);
+        let list = source.get(KEY).and_then(Value::as_array);
+        let factors = list.and_then(|list| list.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>());
+        let usable = |factors: &Vec<f64>| {
+            factors.len() == count && factors.iter().all(|factor| factor.is_finite() && *factor > 0.0)
+        };
+        factors.filter(usable).ok_or_else(|| source.invalid(KEY, &format!("{count} positive numbers")))
     }
 
     /// The rope type, one of `TYPES`. Keys that it does not read are refused: they would have no effect.
