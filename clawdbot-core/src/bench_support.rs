@@ -286,7 +286,7 @@ impl AttentionBench<'_> {
             let ops = Ops { kernels: machine.kernels, region };
             time(iterations, || {
                 let buffers = AttendBuffers { qkv: &qkv, out: &mut out, workspaces: &mut self.workspaces };
-                attend(&ops, (spec, 0), &mut self.cache, (&batch, &plan), buffers)
+                attend(&ops, (spec, 0, None), &mut self.cache, (&batch, &plan), buffers)
             })
         })?
     }

@@ -30,6 +30,7 @@ mod matrix;
 mod parts;
 mod quantize;
 mod rope;
+mod row_ops;
 mod self_test;
 pub(crate) mod simd;
 #[cfg(test)]
@@ -51,6 +52,7 @@ pub(crate) use quantize::QuantizedRows;
 #[cfg(feature = "bench-support")]
 pub(crate) use quantize::ROTATED_GROUPS;
 pub(crate) use rope::RotateArgs;
+pub(crate) use row_ops::SwigluArgs;
 pub(crate) use simd::Simd;
 
 use crate::error::Result;
@@ -100,6 +102,12 @@ pub(crate) struct KernelSet {
     rms_norm: Slot<vector::RmsNorm>,
     silu_mul: Slot<vector::SiluMul>,
     to_bf16: Slot<vector::ToBf16>,
+    gelu_mul: Slot<row_ops::GeluMul>,
+    clamped_swiglu: Slot<row_ops::ClampedSwiglu>,
+    sigmoid_mul: Slot<row_ops::SigmoidMul>,
+    layer_norm: Slot<row_ops::LayerNorm>,
+    add_scaled: Slot<row_ops::AddScaled>,
+    scale_and_cap: Slot<row_ops::ScaleAndCap>,
     #[cfg(any(test, feature = "bench-support"))]
     exp: Slot<vector::Exp>,
     rotate_heads: Slot<rope::RotateHeads>,
@@ -148,6 +156,12 @@ macro_rules! kernel_set {
             rms_norm: slot!($entry, vector::RmsNorm),
             silu_mul: slot!($entry, vector::SiluMul),
             to_bf16: slot!($entry, vector::ToBf16),
+            gelu_mul: slot!($entry, row_ops::GeluMul),
+            clamped_swiglu: slot!($entry, row_ops::ClampedSwiglu),
+            sigmoid_mul: slot!($entry, row_ops::SigmoidMul),
+            layer_norm: slot!($entry, row_ops::LayerNorm),
+            add_scaled: slot!($entry, row_ops::AddScaled),
+            scale_and_cap: slot!($entry, row_ops::ScaleAndCap),
             #[cfg(any(test, feature = "bench-support"))]
             exp: slot!($entry, vector::Exp),
             rotate_heads: slot!($entry, rope::RotateHeads),

@@ -2,10 +2,16 @@
 
 use std::sync::Arc;
 
+use super::blocks::{AttentionWeights, GatedMlp, Mlp};
 use super::decoder::{Decoder, DecoderLayer, Linear};
+use super::moe::MoeWeights;
+use super::parts::InMemory;
 use super::source::Weights;
 use super::spec::DecoderSpec;
-use super::tensors::{LayerNames, LinearNames, MatrixName, TensorNames, joined_name};
+use super::tensors::{
+    AttentionNames, GatedNames, LayerNames, LinearNames, MatrixName, MlpNames, MoeNames, TensorNames,
+    VectorName, joined_name,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{ComputeFormat, Int4Scales, KernelSet, PackedMatrix, RowSource};
 use crate::memory::SharedBytes;
@@ -70,22 +76,66 @@ impl Builder<'_> {
     }
 
     fn layer(&mut self, names: &LayerNames) -> Result<DecoderLayer> {
-        let norms = names.q_norm.as_ref().zip(names.k_norm.as_ref());
         Ok(DecoderLayer {
-            input_norm: self.weights.vector(&names.input_norm)?,
-            qkv: self.linear(&[&names.q, &names.k, &names.v])?,
-            qk_norms: norms
-                .map(|(q, k)| Ok::<_, Error>((self.weights.vector(q)?, self.weights.vector(k)?)))
-                .transpose()?,
-            o: self.linear(&[&names.o])?,
-            post_attention_norm: self.weights.vector(&names.post_attention_norm)?,
-            gate_up: self.linear(&[&names.gate, &names.up])?,
-            down: self.linear(&[&names.down])?,
+            input_norm: self.optional(names.input_norm.as_ref())?,
+            attention: self.attention(&names.attention)?,
+            attention_out_norm: self.optional(names.attention_out_norm.as_ref())?,
+            mlp_norm: self.optional(names.mlp_norm.as_ref())?,
+            mlp: match &names.mlp {
+                MlpNames::Dense(names) => Mlp::Dense(self.gated(names)?),
+                MlpNames::Moe(names) => Mlp::Moe(Box::new(self.moe(names)?)),
+            },
+            mlp_out_norm: self.optional(names.mlp_out_norm.as_ref())?,
         })
     }
 
+    fn attention(&mut self, names: &AttentionNames) -> Result<AttentionWeights> {
+        let norms = (self.optional(names.q_norm.as_ref())?, self.optional(names.k_norm.as_ref())?);
+        Ok(AttentionWeights {
+            qkv: self.linear(&names.qkv)?,
+            qk_norms: norms.0.zip(norms.1),
+            sinks: self.optional(names.sinks.as_ref())?,
+            o: self.linear(std::slice::from_ref(&names.o))?,
+        })
+    }
+
+    fn gated(&mut self, names: &GatedNames) -> Result<GatedMlp> {
+        Ok(GatedMlp {
+            gate_up: self.linear(&names.gate_up)?,
+            down: self.linear(std::slice::from_ref(&names.down))?,
+        })
+    }
+
+    fn moe(&mut self, names: &MoeNames) -> Result<MoeWeights> {
+        let experts = names.experts.iter().map(|expert| self.gated(expert)).collect::<Result<_>>()?;
+        let shared = names.shared.as_ref().map(|shared| self.gated(shared)).transpose()?;
+        let mut router = self.weights.vector(&names.router)?;
+        let mut router_bias = self.optional(names.router_bias.as_ref())?;
+        if let Some(gate) = &names.shared_gate {
+            router.extend(self.weights.vector(gate)?);
+            router_bias.iter_mut().for_each(|bias| bias.push(0.0));
+        }
+        Ok(MoeWeights {
+            router: self.float_matrix(&router, names.experts.len() + names.shared_gate.iter().count())?,
+            router_bias,
+            correction: self.optional(names.correction.as_ref())?,
+            experts,
+            shared,
+        })
+    }
+
+    fn optional(&self, name: Option<&VectorName>) -> Result<Option<Vec<f32>>> {
+        name.map(|name| self.weights.vector(name)).transpose()
+    }
+
+    /// A matrix of `n` rows that is computed with in f32, whatever the others are.
+    fn float_matrix(&self, values: &[f32], n: usize) -> Result<PackedMatrix> {
+        let rows = InMemory { values, k: values.len() / n.max(1) };
+        self.pool.region(|region| PackedMatrix::pack(self.kernels, region, ComputeFormat::F32, &[&rows]))?
+    }
+
     /// Projections of the same input, side by side.
-    fn linear(&mut self, parts: &[&LinearNames]) -> Result<Linear> {
+    fn linear(&mut self, parts: &[LinearNames]) -> Result<Linear> {
         let weights: Vec<&MatrixName> = parts.iter().map(|part| &part.weight).collect();
         let weight = self.matrices(&weights)?;
         let mut bias = Vec::new();

@@ -3,19 +3,22 @@
 //! ```text
 //! x = embedding[token]
 //! each layer:  x += o_proj(attention(rope(qkv_proj(norm(x)))))
-//!              x += down_proj(act(gate_proj(norm(x))) * up_proj(norm(x)))
+//!              x += down_proj(act(gate_proj(norm(x))) * up_proj(norm(x)))      or experts
 //! logits = lm_head(norm(x))      for the rows that are asked for
 //! ```
+//! Families differ in where the norms are and what is multiplied with what: `blocks.rs`.
+//!
 //! Every row's result depends on its own sequence alone: the same bits in any batch, chunking and thread count.
 
 use crate::cache::{KvCache, KvShape, LayerState};
 use crate::error::Result;
 use crate::kernels::{Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm};
 use crate::layers::attention::{AttendBuffers, WritePlan, attend};
-use crate::layers::rope::{rope_tables, rotate_heads};
+use crate::layers::rope::{RopeTables, rotate_heads};
 use crate::model::batch::Batch;
+use crate::model::blocks::{AttentionWeights, GatedMlp, Mlp};
 use crate::model::scratch::Scratch;
-use crate::model::spec::{Activation, DecoderSpec};
+use crate::model::spec::DecoderSpec;
 use crate::options::KvType;
 use crate::threads::Region;
 
@@ -25,9 +28,9 @@ impl DecoderSpec {
         (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim
     }
 
-    /// Bytes of all norms and biases, as f32.
+    /// Bytes of all norms and biases, and of the small matrices that stay in f32.
     pub(crate) fn vectors_bytes(&self) -> u64 {
-        self.tensors().vectors().map(|vector| 4 * vector.len as u64).sum()
+        self.tensors().vectors().map(|vector| 4 * vector.padded_len() as u64).sum()
     }
 }
 
@@ -38,22 +41,34 @@ pub(crate) struct Linear {
     pub(crate) bias: Option<Vec<f32>>,
 }
 
-/// Weights of one layer. Matrices that read the same input are packed side by side.
+/// Weights of one layer. Matrices that read the same input are packed side by side. Norms are `[hidden_size]`, and there as
+/// the family has them, see `Names`.
 pub(crate) struct DecoderLayer {
-    /// `[hidden_size]`
-    pub(crate) input_norm: Vec<f32>,
-    /// hidden_size -> queries, keys, values
-    pub(crate) qkv: Linear,
-    /// `[head_dim]` each: norms of each query and key head
-    pub(crate) qk_norms: Option<(Vec<f32>, Vec<f32>)>,
-    /// heads * head_dim -> hidden_size
-    pub(crate) o: Linear,
-    /// `[hidden_size]`
-    pub(crate) post_attention_norm: Vec<f32>,
-    /// hidden_size -> gate, up
-    pub(crate) gate_up: Linear,
-    /// intermediate_size -> hidden_size
-    pub(crate) down: Linear,
+    /// Before attention
+    pub(crate) input_norm: Option<Vec<f32>>,
+    pub(crate) attention: AttentionWeights,
+    /// Of what attention gives
+    pub(crate) attention_out_norm: Option<Vec<f32>>,
+    /// Before the MLP
+    pub(crate) mlp_norm: Option<Vec<f32>>,
+    pub(crate) mlp: Mlp,
+    /// Of what the MLP gives
+    pub(crate) mlp_out_norm: Option<Vec<f32>>,
+}
+
+impl DecoderLayer {
+    /// Packed matrices, in the order of `TensorNames::packed_matrices`.
+    pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
+        let mut matrices = vec![&self.attention.qkv.weight, &self.attention.o.weight];
+        let mlps: Vec<&GatedMlp> = match &self.mlp {
+            Mlp::Dense(mlp) => vec![mlp],
+            Mlp::Moe(moe) => moe.experts.iter().chain(&moe.shared).collect(),
+        };
+        for mlp in mlps {
+            matrices.extend([&mlp.gate_up.weight, &mlp.down.weight]);
+        }
+        matrices
+    }
 }
 
 /// All weights of a decoder, packed.
@@ -114,8 +129,9 @@ impl Decoder {
             qkv,
             attended,
             workspaces,
-            gate_up,
-            activated,
+            branch,
+            mlp,
+            moe,
             rope,
             last,
             logits,
@@ -123,43 +139,61 @@ impl Decoder {
         } = &mut *context.scratch;
         let x = &mut x[..rows * hidden];
         let normed = &mut normed[..rows * hidden];
+        let branch = &mut branch[..if spec.needs_branch() { rows * hidden } else { 0 }];
         let head_size = spec.num_attention_heads * spec.head_dim;
 
         ops.by_rows(x, hidden, |row, out| {
             self.embedding.read_row(ops.kernels, batch.tokens[row] as usize, out);
+            if spec.embedding_multiplier != 1.0 {
+                ops.kernels.scale_and_cap(spec.embedding_multiplier, None, out);
+            }
         });
-        let (cos, sin) = rope[..rows * spec.rope.rotary_dim].split_at_mut(rows * spec.rope.rotary_dim / 2);
-        rope_tables(&spec.rope, &batch.positions, cos, sin);
+        let tables = RopeTables::fill(&spec.ropes, &batch.positions, rope);
 
         for (index, layer) in self.layers.iter().enumerate() {
             if (context.cancelled)() {
                 return Ok(Pass::Cancelled);
             }
-            ops.rms_norm(x, &layer.input_norm, spec.rms_norm_eps, normed);
+            ops.input(spec, x, layer.input_norm.as_deref(), normed);
+            let attention = &layer.attention;
             let qkv = &mut qkv[..rows * spec.qkv_size()];
-            ops.linear(normed, rows, &layer.qkv, qkv, false, quantized)?;
-            ops.by_rows(qkv, spec.qkv_size(), |row, heads| {
-                let half = spec.rope.rotary_dim / 2;
-                let tables = (&cos[row * half..][..half], &sin[row * half..][..half]);
-                rotate_heads(ops.kernels, spec, layer.qk_norms.as_ref(), tables, heads);
-            });
+            ops.linear(normed, rows, &attention.qkv, qkv, false, quantized)?;
+            let rope = spec.layers[index].rope;
+            if rope.is_some() || attention.qk_norms.is_some() {
+                ops.by_rows(qkv, spec.qkv_size(), |row, heads| {
+                    let tables = tables.row(rope, row);
+                    rotate_heads(ops.kernels, spec, attention.qk_norms.as_ref(), tables, heads);
+                });
+            }
             let attended = &mut attended[..rows * head_size];
             let buffers = AttendBuffers { qkv, out: attended, workspaces };
-            attend(&ops, (spec, index), context.cache, (batch, &plan), buffers)?;
-            ops.linear(attended, rows, &layer.o, x, true, quantized)?;
+            let sinks = attention.sinks.as_deref();
+            attend(&ops, (spec, index, sinks), context.cache, (batch, &plan), buffers)?;
+            if spec.adds_directly(layer.attention_out_norm.as_ref()) {
+                ops.linear(attended, rows, &attention.o, x, true, quantized)?;
+            } else {
+                ops.linear(attended, rows, &attention.o, branch, false, quantized)?;
+                ops.join(spec, branch, layer.attention_out_norm.as_deref(), x);
+            }
 
-            ops.rms_norm(x, &layer.post_attention_norm, spec.rms_norm_eps, normed);
-            let size = spec.intermediate_size;
-            let gate_up = &mut gate_up[..rows * 2 * size];
-            ops.linear(normed, rows, &layer.gate_up, gate_up, false, quantized)?;
-            let activated = &mut activated[..rows * size];
-            ops.by_rows(activated, size, |row, out| {
-                let (gate, up) = gate_up[row * 2 * size..][..2 * size].split_at(size);
-                match spec.activation {
-                    Activation::Silu => ops.kernels.silu_mul(gate, up, out),
+            // A parallel block's MLP reads what its attention read.
+            if layer.mlp_norm.is_some() || layer.input_norm.is_none() {
+                ops.input(spec, x, layer.mlp_norm.as_deref(), normed);
+            }
+            let direct = spec.adds_directly(layer.mlp_out_norm.as_ref());
+            match &layer.mlp {
+                Mlp::Dense(weights) => {
+                    let mut buffers = mlp.buffers(quantized);
+                    let out = if direct { (&mut *x, true) } else { (&mut *branch, false) };
+                    weights.forward(&ops, spec.activation, (normed, rows), out, &mut buffers)?;
                 }
-            });
-            ops.linear(activated, rows, &layer.down, x, true, quantized)?;
+                Mlp::Moe(weights) => {
+                    weights.forward(&ops, spec, (normed, rows), branch, (mlp, moe), quantized)?;
+                }
+            }
+            if !direct || matches!(layer.mlp, Mlp::Moe(_)) {
+                ops.join(spec, branch, layer.mlp_out_norm.as_deref(), x);
+            }
         }
         if (context.cancelled)() {
             return Ok(Pass::Cancelled);
@@ -170,11 +204,16 @@ impl Decoder {
         }
         let last = &mut last[..wanted.len() * hidden];
         ops.by_rows(last, hidden, |row, out| {
-            ops.kernels.rms_norm(&x[wanted[row] * hidden..][..hidden], &self.norm, spec.rms_norm_eps, out);
+            ops.norm_row(spec, &x[wanted[row] * hidden..][..hidden], &self.norm, out);
         });
         let logits = &mut logits[..wanted.len() * spec.vocab_size];
         let head = self.lm_head.as_ref().unwrap_or(&self.embedding);
         ops.matmul(last, wanted.len(), head, logits, Epilogue::default(), quantized)?;
+        if spec.logit_scale != 1.0 || spec.final_logit_softcapping.is_some() {
+            ops.by_rows(logits, spec.vocab_size, |_, row| {
+                ops.kernels.scale_and_cap(spec.logit_scale, spec.final_logit_softcapping, row);
+            });
+        }
         Ok(Pass::Done)
     }
 }
@@ -199,15 +238,8 @@ impl Ops<'_> {
         });
     }
 
-    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        let width = weight.len();
-        self.by_rows(out, width, |row, out| {
-            self.kernels.rms_norm(&x[row * width..][..width], weight, eps, out);
-        });
-    }
-
     /// `out = x * weight + bias`, or `out += ...` with `residual`. `x` is `[rows, k]`, `out` is `[rows, n]`.
-    fn linear(
+    pub(crate) fn linear(
         &self,
         x: &[f32],
         rows: usize,
@@ -220,7 +252,7 @@ impl Ops<'_> {
         self.matmul(x, rows, &linear.weight, out, epilogue, quantized)
     }
 
-    fn matmul(
+    pub(crate) fn matmul(
         &self,
         x: &[f32],
         rows: usize,

@@ -2,13 +2,18 @@
 
 mod arch;
 pub(crate) mod batch;
+mod blocks;
 mod build;
 pub(crate) mod config;
 pub(crate) mod decoder;
 mod files;
 mod handle;
 mod load_cache;
+mod moe;
+mod mxfp4;
+mod names;
 mod pack;
+mod parts;
 mod plan;
 mod registry;
 pub(crate) mod rope_scaling;

@@ -22,6 +22,8 @@ const TYPES: &[(&str, &[&str])] = &[
 /// Keys that may stand in `rope_parameters` and `rope_scaling` with every type.
 const COMMON_KEYS: &[&str] =
     &["rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
+/// Keys of `rope_parameters` that stand for kinds of layers.
+const LAYER_TYPES: &[&str] = &["full_attention", "sliding_attention"];
 /// `rope_theta` where the configuration has none, as in transformers.
 const DEFAULT_THETA: f64 = 10_000.0;
 
@@ -35,48 +37,62 @@ pub(crate) struct RopeSpec {
     pub(crate) attention_scaling: f32,
     /// Leading elements of a head that are rotated.
     pub(crate) rotary_dim: usize,
+    /// Pairs are `(x[2i], x[2i + 1])` instead.
+    pub(crate) interleaved: bool,
+}
+
+/// Where one of several rotations of a model is: those of layers with a window have settings of their own.
+pub(super) struct LayerRope {
+    /// Key in `rope_parameters`.
+    pub(super) layer_type: &'static str,
+    /// Key of the base in the older notation.
+    pub(super) theta_key: &'static str,
+    /// Base where there is none.
+    pub(super) default_theta: f64,
+    /// Whether the older notation's `rope_scaling` is about this one.
+    pub(super) scaled: bool,
+}
+
+/// What families assume where a configuration says nothing.
+#[derive(Clone, Copy)]
+pub(super) struct RopeDefaults {
+    pub(super) theta: f64,
+    /// Part of a head that is rotated; `None`: always all of it.
+    pub(super) partial: Option<f64>,
+}
+
+impl RopeDefaults {
+    /// Llama's.
+    pub(super) const LLAMA: RopeDefaults = RopeDefaults { theta: DEFAULT_THETA, partial: None };
 }
 
 impl RopeSpec {
     /// Reads `rope_parameters`, or `rope_theta` and `rope_scaling`, for heads of `head_dim` elements.
     ///
     /// # Errors
-    /// `UnsupportedModel` for other rope types and for partial rotation; `InvalidModel` if a value is missing, out of
-    /// range, or given twice and differently.
-    pub(super) fn parse(config: &ModelConfig, head_dim: usize) -> Result<RopeSpec> {
-        let settings = Settings::new(config)?;
-        if let Some((source, factor)) = settings.find("partial_rotary_factor")?
-            && factor != 1.0
-        {
-            return Err(source.unsupported("partial_rotary_factor", "1"));
+    /// `UnsupportedModel` for other rope types and for partial rotation where the family has none; `InvalidModel` if a
+    /// value is missing, out of range, or given twice and differently.
+    pub(super) fn parse(config: &ModelConfig, head_dim: usize, defaults: RopeDefaults) -> Result<RopeSpec> {
+        let settings = Settings { default_theta: defaults.theta, ..Settings::new(config)? };
+        let Some(partial) = defaults.partial else { return settings.whole_heads(head_dim) };
+        let in_range = |factor| factor > 0.0 && factor <= 1.0;
+        let factor =
+            settings.number_or("partial_rotary_factor", partial, in_range, "a number > 0, up to 1")?;
+        // Heads are short, so nothing is lost.
+        let rotary_dim = (head_dim as f64 * factor) as usize;
+        if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) {
+            let expected = format!("an even part of the heads' {head_dim} elements");
+            return Err(settings.invalid("partial_rotary_factor", &expected));
         }
-        let theta = settings.number_or("rope_theta", DEFAULT_THETA, |theta| theta > 1.0, "a number > 1")?;
-        let rope_type = settings.rope_type()?;
-        let exponent = |i: usize| 2.0 * i as f64 / head_dim as f64;
-        let mut inv_freq: Vec<f64> = (0..head_dim / 2).map(|i| 1.0 / libm::pow(theta, exponent(i))).collect();
-        let mut attention_scaling = 1.0;
-        match rope_type {
-            "default" => {}
-            "linear" => {
-                let factor = settings.factor()?;
-                inv_freq.iter_mut().for_each(|freq| *freq /= factor);
-            }
-            "llama3" => Llama3::parse(&settings)?.scale(&mut inv_freq),
-            "yarn" => {
-                let yarn = Yarn::parse(&settings)?;
-                yarn.scale(theta, head_dim, &mut inv_freq);
-                attention_scaling = yarn.attention_factor;
-            }
-            // A type that is in `TYPES` alone.
-            _ => return Err(Error::internal(format!("the rope type {rope_type} is not implemented"))),
-        }
-        let inv_freq: Vec<f32> = inv_freq.into_iter().map(|freq| freq as f32).collect();
-        let attention_scaling = attention_scaling as f32;
-        if !inv_freq.iter().chain([&attention_scaling]).all(|x| x.is_finite() && *x >= 0.0) {
-            let message = format!("rope type {rope_type}: expected finite frequencies >= 0, found others");
-            return Err(Error::invalid_model(message).context(config.file()));
-        }
-        Ok(RopeSpec { inv_freq, attention_scaling, rotary_dim: head_dim })
+        settings.spec(rotary_dim)
+    }
+
+    /// As [`RopeSpec::parse`], of the layers that `layer` tells.
+    ///
+    /// # Errors
+    /// As [`RopeSpec::parse`].
+    pub(super) fn parse_layers(config: &ModelConfig, head_dim: usize, layer: &LayerRope) -> Result<RopeSpec> {
+        Settings::of_layers(config, layer)?.whole_heads(head_dim)
     }
 }
 
@@ -84,6 +100,9 @@ impl RopeSpec {
 struct Settings<'a> {
     top: &'a ModelConfig,
     nested: Vec<ModelConfig>,
+    /// What the configuration itself calls the base.
+    theta_key: &'static str,
+    default_theta: f64,
 }
 
 impl<'a> Settings<'a> {
@@ -94,13 +113,70 @@ impl<'a> Settings<'a> {
                 nested.push(object);
             }
         }
-        Ok(Settings { top, nested })
+        Ok(Settings { top, nested, theta_key: "rope_theta", default_theta: DEFAULT_THETA })
+    }
+
+    /// Of one kind of layers, where `rope_parameters` has an object for each.
+    fn of_layers(top: &'a ModelConfig, layer: &LayerRope) -> Result<Self> {
+        let LayerRope { layer_type, theta_key, default_theta, scaled } = *layer;
+        let mut nested = Vec::new();
+        match top.object("rope_parameters")? {
+            Some(all) => {
+                all.only_keys(LAYER_TYPES)?;
+                nested.extend(all.object(layer_type)?);
+            }
+            None if scaled => nested.extend(top.object("rope_scaling")?),
+            None => {}
+        }
+        Ok(Settings { top, nested, theta_key, default_theta })
+    }
+
+    /// The rotation of whole heads.
+    fn whole_heads(&self, head_dim: usize) -> Result<RopeSpec> {
+        match self.find("partial_rotary_factor")? {
+            Some((source, factor)) if factor != 1.0 => Err(source.unsupported("partial_rotary_factor", "1")),
+            _ => self.spec(head_dim),
+        }
+    }
+
+    /// The rotation of `rotary_dim` elements.
+    fn spec(&self, rotary_dim: usize) -> Result<RopeSpec> {
+        let theta = self.number_or("rope_theta", self.default_theta, |theta| theta > 1.0, "a number > 1")?;
+        let rope_type = self.rope_type()?;
+        let exponent = |i: usize| 2.0 * i as f64 / rotary_dim as f64;
+        let mut inv_freq: Vec<f64> =
+            (0..rotary_dim / 2).map(|i| 1.0 / libm::pow(theta, exponent(i))).collect();
+        let mut attention_scaling = 1.0;
+        match rope_type {
+            "default" => {}
+            "linear" => {
+                let factor = self.factor()?;
+                inv_freq.iter_mut().for_each(|freq| *freq /= factor);
+            }
+            "llama3" => Llama3::parse(self)?.scale(&mut inv_freq),
+            "yarn" => {
+                let yarn = Yarn::parse(self)?;
+                yarn.scale(theta, rotary_dim, &mut inv_freq);
+                attention_scaling = yarn.attention_factor;
+            }
+            // A type that is in `TYPES` alone.
+            _ => return Err(Error::internal(format!("the rope type {rope_type} is not implemented"))),
+        }
+        let inv_freq: Vec<f32> = inv_freq.into_iter().map(|freq| freq as f32).collect();
+        let attention_scaling = attention_scaling as f32;
+        if !inv_freq.iter().chain([&attention_scaling]).all(|x| x.is_finite() && *x >= 0.0) {
+            let message = format!("rope type {rope_type}: expected finite frequencies >= 0, found others");
+            return Err(Error::invalid_model(message).context(self.top.file()));
+        }
+        Ok(RopeSpec { inv_freq, attention_scaling, rotary_dim, interleaved: false })
     }
 
     /// The number `key` and where it is; all places that have it must agree.
     fn find(&self, key: &str) -> Result<Option<(&ModelConfig, f64)>> {
         let mut found: Option<(&ModelConfig, f64)> = None;
-        for source in self.nested.iter().chain(self.shared(key)) {
+        let top_key = if key == "rope_theta" { self.theta_key } else { key };
+        let nested = self.nested.iter().map(|source| (source, key));
+        for (source, key) in nested.chain(self.shared(key).map(|top| (top, top_key))) {
             let Some(value) = source.opt_f64(key)? else { continue };
             match found {
                 Some((_, other)) if other != value => {
@@ -297,7 +373,7 @@ mod tests {
 
     fn parse(config: Value, head_dim: usize) -> Result<RopeSpec> {
         let config = ModelConfig::parse(config.to_string().as_bytes(), "config.json").unwrap();
-        RopeSpec::parse(&config, head_dim)
+        RopeSpec::parse(&config, head_dim, RopeDefaults::LLAMA)
     }
 
     /// Expected values: the formulas in Python's doubles, printed with nine digits.

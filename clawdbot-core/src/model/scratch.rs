@@ -4,6 +4,8 @@ use crate::error::{Error, Result};
 use crate::kernels::QuantizedRows;
 use crate::kernels::attention::Workspaces;
 use crate::memory::AlignedBuf;
+use crate::model::blocks::MlpBuffers;
+use crate::model::moe::Choice;
 use crate::model::spec::DecoderSpec;
 
 /// Buffers of a forward pass over `T` rows, row-major.
@@ -19,11 +21,11 @@ pub(crate) struct Scratch {
     pub(crate) attended: AlignedBuf<f32>,
     /// of the threads
     pub(crate) workspaces: Workspaces,
-    /// `[T, 2 * intermediate_size]`
-    pub(crate) gate_up: AlignedBuf<f32>,
-    /// `[T, intermediate_size]`
-    pub(crate) activated: AlignedBuf<f32>,
-    /// `[T, rotary_dim / 2]` of cos, then as many of sin
+    /// `[T, hidden_size]`: what a half of a layer gives, where it is not added as it is
+    pub(crate) branch: AlignedBuf<f32>,
+    pub(crate) mlp: MlpScratch,
+    pub(crate) moe: MoeScratch,
+    /// Of each rotation: `[T, rotary_dim / 2]` of cos, then as many of sin
     pub(crate) rope: AlignedBuf<f32>,
     /// `[rows of logits, hidden_size]`
     pub(crate) last: AlignedBuf<f32>,
@@ -31,6 +33,72 @@ pub(crate) struct Scratch {
     pub(crate) logits: AlignedBuf<f32>,
     /// int8 form of a layer's input
     pub(crate) quantized: QuantizedRows,
+}
+
+/// Buffers of a gated MLP.
+#[derive(Default)]
+pub(crate) struct MlpScratch {
+    /// `[T, 2 * intermediate_size]`, of the widest MLP
+    gate_up: AlignedBuf<f32>,
+    /// `[T, intermediate_size]`
+    activated: AlignedBuf<f32>,
+}
+
+impl MlpScratch {
+    /// The buffers, and one for the int8 form of inputs.
+    pub(crate) fn buffers<'a>(&'a mut self, quantized: &'a mut QuantizedRows) -> MlpBuffers<'a> {
+        MlpBuffers { gate_up: &mut self.gate_up, activated: &mut self.activated, quantized }
+    }
+}
+
+/// Buffers of expert layers.
+#[derive(Default)]
+pub(crate) struct MoeScratch {
+    /// `[T, experts + 1]`
+    pub(crate) logits: AlignedBuf<f32>,
+    /// `[T, hidden_size]`: the rows of an expert
+    pub(crate) gathered: AlignedBuf<f32>,
+    /// `[T, hidden_size]`: what it gives
+    pub(crate) result: AlignedBuf<f32>,
+    /// `[T * experts per token]`
+    pub(crate) choices: Vec<Choice>,
+    /// `[T]`: where each row is among those of an expert
+    pub(crate) places: Vec<usize>,
+}
+
+/// Elements of a pass's buffers, per row and per row of logits.
+struct Widths {
+    hidden: usize,
+    qkv: usize,
+    heads: usize,
+    branch: usize,
+    mlp: usize,
+    router: usize,
+    experts: usize,
+    gathered: usize,
+    rope: usize,
+    vocab: usize,
+}
+
+impl Widths {
+    fn of(spec: &DecoderSpec) -> Self {
+        let moe = spec.moe.filter(|_| spec.layers.iter().any(|layer| layer.moe));
+        let dense = spec.layers.iter().any(|layer| !layer.moe).then_some(spec.intermediate_size);
+        let shared = moe.and_then(|moe| moe.shared).map(|shared| shared.intermediate_size);
+        let widths = dense.into_iter().chain(moe.map(|moe| moe.intermediate_size)).chain(shared);
+        Widths {
+            hidden: spec.hidden_size,
+            qkv: spec.qkv_size(),
+            heads: spec.num_attention_heads * spec.head_dim,
+            branch: if spec.needs_branch() { spec.hidden_size } else { 0 },
+            mlp: widths.max().unwrap_or(0),
+            router: moe.map_or(0, |moe| moe.num_experts + 1),
+            experts: moe.map_or(0, |moe| moe.num_experts_per_tok),
+            gathered: moe.map_or(0, |_| spec.hidden_size),
+            rope: spec.ropes.iter().map(|rope| rope.rotary_dim).sum(),
+            vocab: spec.vocab_size,
+        }
+    }
 }
 
 impl Scratch {
@@ -42,17 +110,21 @@ impl Scratch {
         logits: usize,
         threads: usize,
     ) -> Result<()> {
-        let heads = spec.num_attention_heads * spec.head_dim;
-        self.hidden.reserve(rows * spec.hidden_size)?;
-        self.normed.reserve(rows * spec.hidden_size)?;
-        self.qkv.reserve(rows * spec.qkv_size())?;
-        self.attended.reserve(rows * heads)?;
+        let widths = Widths::of(spec);
+        self.hidden.reserve(rows * widths.hidden)?;
+        self.normed.reserve(rows * widths.hidden)?;
+        self.qkv.reserve(rows * widths.qkv)?;
+        self.attended.reserve(rows * widths.heads)?;
         self.workspaces.reserve(threads, spec.head_dim)?;
-        self.gate_up.reserve(rows * 2 * spec.intermediate_size)?;
-        self.activated.reserve(rows * spec.intermediate_size)?;
-        self.rope.reserve(rows * spec.rope.rotary_dim)?;
-        self.last.reserve(logits * spec.hidden_size)?;
-        self.logits.reserve(logits * spec.vocab_size)
+        self.branch.reserve(rows * widths.branch)?;
+        self.mlp.gate_up.reserve(rows * 2 * widths.mlp)?;
+        self.mlp.activated.reserve(rows * widths.mlp)?;
+        self.moe.logits.reserve(rows * widths.router)?;
+        self.moe.gathered.reserve(rows * widths.gathered)?;
+        self.moe.result.reserve(rows * widths.gathered)?;
+        self.rope.reserve(rows * widths.rope)?;
+        self.last.reserve(logits * widths.hidden)?;
+        self.logits.reserve(logits * widths.vocab)
     }
 
     /// Bytes that [`Scratch::reserve`] takes at most, the int8 form included.
@@ -60,11 +132,12 @@ impl Scratch {
     /// # Errors
     /// `InvalidModel` when the product overflows.
     pub(crate) fn bytes(spec: &DecoderSpec, rows: usize, logits: usize, threads: usize) -> Result<u64> {
-        let heads = spec.num_attention_heads * spec.head_dim;
+        let widths = Widths::of(spec);
         // int8 codes with their scales and sums take less than two bytes an element.
-        let widest = spec.hidden_size.max(spec.intermediate_size).max(heads);
-        let per_row = 2 * spec.hidden_size + spec.qkv_size() + heads + 3 * spec.intermediate_size;
-        let floats = (per_row + spec.rope.rotary_dim + widest.div_ceil(2))
+        let widest = widths.hidden.max(widths.mlp).max(widths.heads);
+        let moe = widths.router + 2 * widths.gathered + 6 * widths.experts;
+        let per_row = 2 * widths.hidden + widths.qkv + widths.heads + widths.branch + 3 * widths.mlp + moe;
+        let floats = (per_row + widths.rope + widest.div_ceil(2))
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))
             .and_then(|(a, b)| a.checked_add(b)?.checked_mul(4))

@@ -10,6 +10,7 @@
 use half::bf16;
 
 use super::batch::Batch;
+use super::blocks::{AttentionWeights, GatedMlp, Mlp};
 use super::build::Builder;
 use super::decoder::{Decoder, DecoderLayer, ForwardContext, Linear, Pass};
 use super::scratch::Scratch;
@@ -321,14 +322,24 @@ fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) 
         layers: from
             .layers
             .iter()
-            .map(|layer| DecoderLayer {
-                input_norm: layer.input_norm.clone(),
-                qkv: linear(Part::Qkv, &layer.qkv),
-                qk_norms: layer.qk_norms.clone(),
-                o: linear(Part::O, &layer.o),
-                post_attention_norm: layer.post_attention_norm.clone(),
-                gate_up: linear(Part::GateUp, &layer.gate_up),
-                down: linear(Part::Down, &layer.down),
+            .map(|layer| {
+                let Mlp::Dense(mlp) = &layer.mlp else { panic!("the studied models have no experts") };
+                DecoderLayer {
+                    input_norm: layer.input_norm.clone(),
+                    attention: AttentionWeights {
+                        qkv: linear(Part::Qkv, &layer.attention.qkv),
+                        qk_norms: layer.attention.qk_norms.clone(),
+                        sinks: layer.attention.sinks.clone(),
+                        o: linear(Part::O, &layer.attention.o),
+                    },
+                    attention_out_norm: layer.attention_out_norm.clone(),
+                    mlp_norm: layer.mlp_norm.clone(),
+                    mlp: Mlp::Dense(GatedMlp {
+                        gate_up: linear(Part::GateUp, &mlp.gate_up),
+                        down: linear(Part::Down, &mlp.down),
+                    }),
+                    mlp_out_norm: layer.mlp_out_norm.clone(),
+                }
             })
             .collect(),
         norm: from.norm.clone(),

@@ -11,7 +11,7 @@ mod source;
 
 pub(crate) use dtype::{Dtype, FloatType};
 pub(crate) use file::DataFile;
-pub(crate) use matrix::{MatrixFormat, MatrixView};
+pub(crate) use matrix::{MatrixFormat, MatrixView, TensorView};
 pub(crate) use packed::{FORMAT_VERSION, PackedFile, PackedInfo, hex};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
 pub(crate) use safetensors::quoted;

@@ -3,8 +3,9 @@
 
 use crate::error::Result;
 use crate::model::config::ModelConfig;
-use crate::model::rope_scaling::RopeSpec;
-use crate::model::spec::{Activation, DecoderSpec, LayerSpec};
+use crate::model::names;
+use crate::model::rope_scaling::{RopeDefaults, RopeSpec};
+use crate::model::spec::{Activation, AttentionSpec, DecoderSpec, LayerSpec, NormKind};
 
 pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let bias = config.bool_or("attention_bias", false)?;
@@ -16,9 +17,33 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     })
 }
 
+/// What families call their settings, and what they assume where there are none.
+pub(super) struct Keys {
+    /// Of the norms' epsilon.
+    pub(super) eps: &'static str,
+    /// Of the activation; `None`: always SiLU, unless the family says otherwise.
+    pub(super) activation: Option<&'static str>,
+    /// Whether the output projection is the embedding unless the configuration says something.
+    pub(super) tied: bool,
+}
+
+impl Keys {
+    /// Llama's.
+    pub(super) const LLAMA: Keys = Keys { eps: "rms_norm_eps", activation: Some("hidden_act"), tied: false };
+}
+
 impl DecoderSpec {
     /// The settings that all of Llama's relatives have in common: no biases, no norms on heads, no windows.
     pub(super) fn plain(config: &ModelConfig) -> Result<DecoderSpec> {
+        let plain = Self::with_keys(config, &Keys::LLAMA)?;
+        Ok(DecoderSpec {
+            ropes: vec![RopeSpec::parse(config, plain.head_dim, RopeDefaults::LLAMA)?],
+            ..plain
+        })
+    }
+
+    /// As [`DecoderSpec::plain`], without a rotation, for families with other keys.
+    pub(super) fn with_keys(config: &ModelConfig, keys: &Keys) -> Result<DecoderSpec> {
         let hidden_size = config.usize("hidden_size")?;
         let num_hidden_layers = config.usize("num_hidden_layers")?;
         let num_attention_heads = config.usize("num_attention_heads")?;
@@ -42,18 +67,29 @@ impl DecoderSpec {
             num_attention_heads,
             num_key_value_heads: config.opt_usize("num_key_value_heads")?.unwrap_or(num_attention_heads),
             head_dim,
-            rms_norm_eps: config.f32("rms_norm_eps")?,
+            rms_norm_eps: config.f32(keys.eps)?,
+            norm: NormKind::Rms { offset: 0.0 },
             qk_norm: None,
             qkv_bias: false,
             o_bias: false,
             mlp_bias: false,
-            activation: Activation::parse(config, "hidden_act")?,
-            rope: RopeSpec::parse(config, head_dim)?,
+            activation: match keys.activation {
+                Some(key) => Activation::parse(config, key)?,
+                None => Activation::Silu,
+            },
+            attention: AttentionSpec::of_width(head_dim as f64),
+            moe: None,
+            ropes: Vec::new(),
             layers: vec![LayerSpec::default(); num_hidden_layers],
-            tie_word_embeddings: config.bool_or("tie_word_embeddings", false)?,
+            embedding_multiplier: 1.0,
+            residual_multiplier: 1.0,
+            logit_scale: 1.0,
+            final_logit_softcapping: None,
+            tie_word_embeddings: config.bool_or("tie_word_embeddings", keys.tied)?,
             max_position_embeddings: config.usize("max_position_embeddings")?,
             bos: config.opt_token_id("bos_token_id")?,
             eos: config.token_ids("eos_token_id")?,
+            names: names::LLAMA,
         })
     }
 }
