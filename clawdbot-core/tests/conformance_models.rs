@@ -13,12 +13,14 @@ use serde_json::Value;
 /// Every folder of the conformance models.
 const FAMILIES: &[&str] = &[
     "cohere2",
+    "deepseek_v3",
     "gemma",
     "gemma2",
     "gemma3",
     "glm4",
     "gpt_oss",
     "granite",
+    "lfm2",
     "llama",
     "llama3_rope",
     "llama_yarn",
@@ -31,6 +33,7 @@ const FAMILIES: &[&str] = &[
     "qwen2_moe",
     "qwen3",
     "qwen3_moe",
+    "qwen3_next",
     "smollm3",
 ];
 
@@ -119,6 +122,13 @@ fn older_style(config: &mut Value) {
     if config["model_type"] == "qwen3_moe" {
         let experts = config.remove("num_local_experts").unwrap();
         config.insert("num_experts".into(), experts);
+    }
+    if config["model_type"] == "lfm2" {
+        let size = config.remove("intermediate_size").unwrap();
+        config.insert("block_ff_dim".into(), size);
+        let tied = config.remove("tie_word_embeddings").unwrap();
+        config.insert("tie_embedding".into(), tied);
+        config.insert("full_attn_idxs".into(), vec![1].into());
     }
     if config["model_type"] == "smollm3" {
         config.remove("no_rope_layers");

@@ -34,6 +34,9 @@ fn sources() -> Vec<Source> {
         "olmo2",
         "qwen2_moe",
         "gpt_oss",
+        "deepseek_v3",
+        "lfm2",
+        "qwen3_next",
     ]
     .iter()
     .filter_map(|name| support::shared(&format!("conformance/models/{name}")));

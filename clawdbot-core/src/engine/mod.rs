@@ -169,6 +169,7 @@ impl Engine {
         match outcome {
             Ok(Pass::Cancelled) => {
                 self.abandoned = true;
+                self.abandon(&shares);
                 self.retire_cancelled();
             }
             Ok(Pass::Done) => {
@@ -177,12 +178,22 @@ impl Engine {
             }
             Err(error) if error.kind() == ErrorKind::ForkedRuntime => return Err(error),
             Err(error) => {
+                self.abandon(&shares);
                 for share in &shares {
                     self.fail(share.id, error.clone());
                 }
             }
         }
         Ok(true)
+    }
+
+    /// After a pass that did not end: states that it has changed are not to be gone on from.
+    fn abandon(&mut self, shares: &[Share]) {
+        for share in shares {
+            if let Some(sequence) = self.sequences.get_mut(&share.id) {
+                sequence.computed = self.cache.abandon(&mut sequence.tables, share.start);
+            }
+        }
     }
 
     /// Cancels whatever is running, and lets nothing new begin.

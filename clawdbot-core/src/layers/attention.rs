@@ -31,6 +31,9 @@ impl WritePlan {
     pub(crate) fn new(cache: &KvCache, batch: &Batch<'_>) -> Result<Self> {
         let of_group = |group: usize| {
             let mut writes = Vec::new();
+            if cache.is_recurrent(group) {
+                return Ok(writes);
+            }
             let mut row = 0;
             for sequence in &batch.sequences {
                 let (table, end) = (sequence.tables.of_group(group), row + sequence.rows);

@@ -6,18 +6,6 @@ use super::spec::{Activation, DecoderSpec, NormKind};
 use crate::error::Result;
 use crate::kernels::{QuantizedRows, SwigluArgs};
 
-/// Weights of attention.
-pub(crate) struct AttentionWeights {
-    /// hidden_size -> queries, keys, values
-    pub(crate) qkv: Linear,
-    /// Norms of queries and keys: `[head_dim]` each, or as long as all heads together
-    pub(crate) qk_norms: Option<(Vec<f32>, Vec<f32>)>,
-    /// `[heads]`
-    pub(crate) sinks: Option<Vec<f32>>,
-    /// heads * head_dim -> hidden_size
-    pub(crate) o: Linear,
-}
-
 /// The second half of a layer.
 pub(crate) enum Mlp {
     Dense(GatedMlp),

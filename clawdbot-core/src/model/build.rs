@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use super::blocks::{AttentionWeights, GatedMlp, Mlp};
+use super::blocks::{GatedMlp, Mlp};
 use super::decoder::{Decoder, DecoderLayer, Linear};
+use super::delta_net::DeltaNetWeights;
+use super::mixer::{AttentionWeights, Mixer};
+use super::mixer_names::MixerNames;
+use super::mla::MlaWeights;
 use super::moe::MoeWeights;
 use super::parts::InMemory;
+use super::short_conv::ShortConvWeights;
 use super::source::Weights;
 use super::spec::DecoderSpec;
 use super::tensors::{
-    AttentionNames, GatedNames, LayerNames, LinearNames, MatrixName, MlpNames, MoeNames, TensorNames,
-    VectorName, joined_name,
+    GatedNames, LayerNames, LinearNames, MatrixName, MlpNames, MoeNames, TensorNames, VectorName, joined_name,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{ComputeFormat, Int4Scales, KernelSet, PackedMatrix, RowSource};
@@ -78,7 +82,8 @@ impl Builder<'_> {
     fn layer(&mut self, names: &LayerNames) -> Result<DecoderLayer> {
         Ok(DecoderLayer {
             input_norm: self.optional(names.input_norm.as_ref())?,
-            attention: self.attention(&names.attention)?,
+            mixer: self.mixer(&names.mixer)?,
+            o: self.linear(std::slice::from_ref(&names.o))?,
             attention_out_norm: self.optional(names.attention_out_norm.as_ref())?,
             mlp_norm: self.optional(names.mlp_norm.as_ref())?,
             mlp: match &names.mlp {
@@ -89,14 +94,55 @@ impl Builder<'_> {
         })
     }
 
-    fn attention(&mut self, names: &AttentionNames) -> Result<AttentionWeights> {
-        let norms = (self.optional(names.q_norm.as_ref())?, self.optional(names.k_norm.as_ref())?);
-        Ok(AttentionWeights {
-            qkv: self.linear(&names.qkv)?,
-            qk_norms: norms.0.zip(norms.1),
-            sinks: self.optional(names.sinks.as_ref())?,
-            o: self.linear(std::slice::from_ref(&names.o))?,
+    fn mixer(&mut self, names: &MixerNames) -> Result<Mixer> {
+        Ok(match names {
+            MixerNames::Attention(names) => {
+                let norms = (self.optional(names.q_norm.as_ref())?, self.optional(names.k_norm.as_ref())?);
+                Mixer::Attention(AttentionWeights {
+                    qkv: self.linear(&names.qkv)?,
+                    gate: self.some_linear(&names.gate)?,
+                    qk_norms: norms.0.zip(norms.1),
+                    sinks: self.optional(names.sinks.as_ref())?,
+                })
+            }
+            MixerNames::Mla(names) => Mixer::Mla(Box::new(MlaWeights {
+                down: self.linear(&names.down)?,
+                q_norm: self.optional(names.q_norm.as_ref())?,
+                q_up: self.some_linear(&names.q_up)?,
+                kv_norm: self.weights.vector(&names.kv_norm)?,
+                key_up: self.each(&names.key_up)?,
+                value_up: self.each(&names.value_up)?,
+            })),
+            MixerNames::ShortConv(names) => Mixer::ShortConv(Box::new(ShortConvWeights {
+                input: self.linear(std::slice::from_ref(&names.input))?,
+                conv: by_taps(&self.weights.vector(&names.conv)?, names.input.weight.k),
+                conv_bias: self.optional(names.conv_bias.as_ref())?,
+            })),
+            MixerNames::DeltaNet(names) => {
+                let qkvz = self.linear(&names.qkvz)?;
+                let mut gates = self.weights.vector(&names.beta)?;
+                gates.extend(self.weights.vector(&names.decay)?);
+                let channels = names.qkvz.iter().take(3).map(|part| part.weight.n).sum();
+                let a_log = self.weights.vector(&names.a_log)?;
+                Mixer::DeltaNet(Box::new(DeltaNetWeights {
+                    qkvz,
+                    gates: self.float_matrix(&gates, 2 * a_log.len())?,
+                    conv: by_taps(&self.weights.vector(&names.conv)?, channels),
+                    minus_a: a_log.into_iter().map(|a| -libm::expf(a)).collect(),
+                    dt_bias: self.weights.vector(&names.dt_bias)?,
+                    norm: self.weights.vector(&names.norm)?,
+                }))
+            }
         })
+    }
+
+    fn some_linear(&mut self, parts: &[LinearNames]) -> Result<Option<Linear>> {
+        if parts.is_empty() { Ok(None) } else { self.linear(parts).map(Some) }
+    }
+
+    /// Matrices one by one.
+    fn each(&mut self, names: &[LinearNames]) -> Result<Vec<PackedMatrix>> {
+        names.iter().map(|name| self.matrices(&[&name.weight])).collect()
     }
 
     fn gated(&mut self, names: &GatedNames) -> Result<GatedMlp> {
@@ -179,4 +225,10 @@ impl Builder<'_> {
             .region(|region| PackedMatrix::pack(self.kernels, region, self.format, &sources))?
             .map_err(|error| error.context(&names[0].name))
     }
+}
+
+/// A convolution's weights `[channels, taps]` as `[taps, channels]`.
+fn by_taps(weights: &[f32], channels: usize) -> Vec<f32> {
+    let taps = weights.len() / channels.max(1);
+    (0..weights.len()).map(|i| weights[i % channels * taps + i / channels]).collect()
 }

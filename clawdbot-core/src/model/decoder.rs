@@ -10,13 +10,14 @@
 //!
 //! Every row's result depends on its own sequence alone: the same bits in any batch, chunking and thread count.
 
-use crate::cache::{KvCache, KvShape, LayerState};
+use crate::cache::{KvCache, KvShape};
 use crate::error::Result;
 use crate::kernels::{Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm};
-use crate::layers::attention::{AttendBuffers, WritePlan, attend};
-use crate::layers::rope::{RopeTables, rotate_heads};
+use crate::layers::attention::WritePlan;
+use crate::layers::rope::RopeTables;
 use crate::model::batch::Batch;
-use crate::model::blocks::{AttentionWeights, GatedMlp, Mlp};
+use crate::model::blocks::{GatedMlp, Mlp};
+use crate::model::mixer::{MixContext, Mixer};
 use crate::model::scratch::Scratch;
 use crate::model::spec::DecoderSpec;
 use crate::options::KvType;
@@ -46,7 +47,9 @@ pub(crate) struct Linear {
 pub(crate) struct DecoderLayer {
     /// Before attention
     pub(crate) input_norm: Option<Vec<f32>>,
-    pub(crate) attention: AttentionWeights,
+    pub(crate) mixer: Mixer,
+    /// To the residual stream
+    pub(crate) o: Linear,
     /// Of what attention gives
     pub(crate) attention_out_norm: Option<Vec<f32>>,
     /// Before the MLP
@@ -59,7 +62,8 @@ pub(crate) struct DecoderLayer {
 impl DecoderLayer {
     /// Packed matrices, in the order of `TensorNames::packed_matrices`.
     pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
-        let mut matrices = vec![&self.attention.qkv.weight, &self.attention.o.weight];
+        let mut matrices = self.mixer.matrices();
+        matrices.push(&self.o.weight);
         let mlps: Vec<&GatedMlp> = match &self.mlp {
             Mlp::Dense(mlp) => vec![mlp],
             Mlp::Moe(moe) => moe.experts.iter().chain(&moe.shared).collect(),
@@ -103,11 +107,6 @@ pub(crate) enum Pass {
 }
 
 impl Decoder {
-    /// The state each layer keeps.
-    pub(crate) fn layer_states(spec: &DecoderSpec) -> Vec<LayerState> {
-        spec.layers.iter().map(|layer| LayerState::Attention { window: layer.window }).collect()
-    }
-
     /// Shape of the KV cache.
     pub(crate) fn kv_shape(spec: &DecoderSpec, kv_type: KvType) -> KvShape {
         KvShape { kv_heads: spec.num_key_value_heads, head_dim: spec.head_dim, kv_type }
@@ -123,24 +122,11 @@ impl Decoder {
         context.scratch.reserve(spec, rows, batch.logits_rows.len(), context.region.threads())?;
         let plan = WritePlan::new(context.cache, batch)?;
         let ops = Ops { kernels: context.kernels, region: context.region };
-        let Scratch {
-            hidden: x,
-            normed,
-            qkv,
-            attended,
-            workspaces,
-            branch,
-            mlp,
-            moe,
-            rope,
-            last,
-            logits,
-            quantized,
-        } = &mut *context.scratch;
+        let Scratch { hidden: x, normed, mixer, mixed, branch, mlp, moe, rope, last, logits, quantized } =
+            &mut *context.scratch;
         let x = &mut x[..rows * hidden];
         let normed = &mut normed[..rows * hidden];
         let branch = &mut branch[..if spec.needs_branch() { rows * hidden } else { 0 }];
-        let head_size = spec.num_attention_heads * spec.head_dim;
 
         ops.by_rows(x, hidden, |row, out| {
             self.embedding.read_row(ops.kernels, batch.tokens[row] as usize, out);
@@ -155,24 +141,23 @@ impl Decoder {
                 return Ok(Pass::Cancelled);
             }
             ops.input(spec, x, layer.input_norm.as_deref(), normed);
-            let attention = &layer.attention;
-            let qkv = &mut qkv[..rows * spec.qkv_size()];
-            ops.linear(normed, rows, &attention.qkv, qkv, false, quantized)?;
-            let rope = spec.layers[index].rope;
-            if rope.is_some() || attention.qk_norms.is_some() {
-                ops.by_rows(qkv, spec.qkv_size(), |row, heads| {
-                    let tables = tables.row(rope, row);
-                    rotate_heads(ops.kernels, spec, attention.qk_norms.as_ref(), tables, heads);
-                });
-            }
-            let attended = &mut attended[..rows * head_size];
-            let buffers = AttendBuffers { qkv, out: attended, workspaces };
-            let sinks = attention.sinks.as_deref();
-            attend(&ops, (spec, index, sinks), context.cache, (batch, &plan), buffers)?;
+            let mixed = &mut mixed[..rows * layer.o.weight.k()];
+            let mut mix = MixContext {
+                ops: &ops,
+                spec,
+                layer: index,
+                cache: &mut *context.cache,
+                batch,
+                plan: &plan,
+                tables: &tables,
+                scratch: &mut *mixer,
+                quantized: &mut *quantized,
+            };
+            layer.mixer.forward(&mut mix, normed, mixed)?;
             if spec.adds_directly(layer.attention_out_norm.as_ref()) {
-                ops.linear(attended, rows, &attention.o, x, true, quantized)?;
+                ops.linear(mixed, rows, &layer.o, x, true, quantized)?;
             } else {
-                ops.linear(attended, rows, &attention.o, branch, false, quantized)?;
+                ops.linear(mixed, rows, &layer.o, branch, false, quantized)?;
                 ops.join(spec, branch, layer.attention_out_norm.as_deref(), x);
             }
 
@@ -288,7 +273,7 @@ mod tests {
         let loaded = model.loaded().unwrap();
         let spec = &loaded.decoder.spec;
         let shape = Decoder::kv_shape(spec, KvType::Bf16);
-        let mut cache = KvCache::new(shape, &Decoder::layer_states(spec), &Budget::new(None)).unwrap();
+        let mut cache = KvCache::new(shape, &spec.layer_states(), &Budget::new(None)).unwrap();
         let mut tables = PageTables::default();
         cache.grow(&mut tables, 40).unwrap();
         let mut batch = Batch::new();

@@ -44,11 +44,11 @@ pub struct Plan {
     pub kv_bytes_per_token: u64,
     /// Most tokens of a sequence.
     pub max_context: usize,
-    /// KV cache of one sequence as long as the context. Pages are allocated as sequences grow.
+    /// KV cache of one sequence as long as the context, the states of recurrent layers included. Pages are allocated as sequences grow.
     pub kv_bytes_full_context: u64,
     /// Buffers of the largest forward pass.
     pub scratch_bytes: u64,
-    /// Weights, scratch and the first page of KV cache: what loading needs of the budget.
+    /// Weights, scratch, the first page of KV cache and the states of a sequence: what loading needs of the budget.
     pub load_bytes: u64,
     /// Instruction-set tier that would compute.
     pub kernels: &'static str,
@@ -91,7 +91,7 @@ impl Plan {
         let spec = &opened.spec;
         let sizes = Sizes::of(spec, options, runtime.threads())?;
         let shape = Decoder::kv_shape(spec, options.kv_type());
-        let cache = KvCache::new(shape, &Decoder::layer_states(spec), &Budget::new(None))?;
+        let cache = KvCache::new(shape, &spec.layer_states(), &Budget::new(None))?;
         let page = cache.bytes_per_token() * PAGE_TOKENS as u64;
         let names = spec.tensors();
         let embedding = names.embed_tokens.n as u64 * names.embed_tokens.k as u64;
@@ -119,9 +119,15 @@ impl Plan {
             kv: options.kv_type().name(),
             kv_bytes_per_token: cache.bytes_per_token(),
             max_context: sizes.max_context,
-            kv_bytes_full_context: (sizes.max_context.div_ceil(PAGE_TOKENS) as u64).saturating_mul(page),
+            kv_bytes_full_context: (sizes.max_context.div_ceil(PAGE_TOKENS) as u64)
+                .saturating_mul(page)
+                .saturating_add(cache.state_bytes()),
             scratch_bytes: sizes.scratch,
-            load_bytes: sizes.weights.saturating_add(sizes.scratch).saturating_add(page),
+            load_bytes: sizes
+                .weights
+                .saturating_add(sizes.scratch)
+                .saturating_add(page)
+                .saturating_add(cache.state_bytes()),
             kernels: runtime.kernels(),
             threads: runtime.threads(),
         })

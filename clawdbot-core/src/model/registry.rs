@@ -34,6 +34,7 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
     architecture("Qwen2MoeForCausalLM", "qwen2_moe", arch::qwen2_moe::parse_qwen2),
     architecture("Qwen3ForCausalLM", "qwen3", arch::qwen3::parse),
     architecture("Qwen3MoeForCausalLM", "qwen3_moe", arch::qwen2_moe::parse_qwen3),
+    architecture("Qwen3NextForCausalLM", "qwen3_next", arch::qwen3_next::parse),
     architecture("GemmaForCausalLM", "gemma", arch::gemma::parse),
     architecture("Gemma2ForCausalLM", "gemma2", arch::gemma::parse_gemma2),
     architecture("Gemma3ForCausalLM", "gemma3_text", arch::gemma::parse_gemma3),
@@ -43,6 +44,8 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
     architecture("Olmo2ForCausalLM", "olmo2", arch::olmo2::parse),
     architecture("Cohere2ForCausalLM", "cohere2", arch::cohere2::parse),
     architecture("Glm4ForCausalLM", "glm4", arch::glm4::parse),
+    architecture("DeepseekV3ForCausalLM", "deepseek_v3", arch::deepseek_v3::parse),
+    architecture("Lfm2ForCausalLM", "lfm2", arch::lfm2::parse),
     Architecture {
         quantizations: &["mxfp4"],
         ..architecture("GptOssForCausalLM", "gpt_oss", arch::gpt_oss::parse)

@@ -39,6 +39,8 @@ pub(crate) struct RopeSpec {
     pub(crate) rotary_dim: usize,
     /// Pairs are `(x[2i], x[2i + 1])` instead.
     pub(crate) interleaved: bool,
+    /// What scores are multiplied with on top, by families that say so: DeepSeek's, for yarn's `mscale_all_dim`.
+    pub(crate) score_scale: f32,
 }
 
 /// Where one of several rotations of a model is: those of layers with a window have settings of their own.
@@ -146,7 +148,7 @@ impl<'a> Settings<'a> {
         let exponent = |i: usize| 2.0 * i as f64 / rotary_dim as f64;
         let mut inv_freq: Vec<f64> =
             (0..rotary_dim / 2).map(|i| 1.0 / libm::pow(theta, exponent(i))).collect();
-        let mut attention_scaling = 1.0;
+        let (mut attention_scaling, mut score_scale) = (1.0, 1.0);
         match rope_type {
             "default" => {}
             "linear" => {
@@ -157,18 +159,18 @@ impl<'a> Settings<'a> {
             "yarn" => {
                 let yarn = Yarn::parse(self)?;
                 yarn.scale(theta, rotary_dim, &mut inv_freq);
-                attention_scaling = yarn.attention_factor;
+                (attention_scaling, score_scale) = (yarn.attention_factor, yarn.score_scale);
             }
             // A type that is in `TYPES` alone.
             _ => return Err(Error::internal(format!("the rope type {rope_type} is not implemented"))),
         }
         let inv_freq: Vec<f32> = inv_freq.into_iter().map(|freq| freq as f32).collect();
-        let attention_scaling = attention_scaling as f32;
-        if !inv_freq.iter().chain([&attention_scaling]).all(|x| x.is_finite() && *x >= 0.0) {
+        let (attention_scaling, score_scale) = (attention_scaling as f32, score_scale as f32);
+        if !inv_freq.iter().chain([&attention_scaling, &score_scale]).all(|x| x.is_finite() && *x >= 0.0) {
             let message = format!("rope type {rope_type}: expected finite frequencies >= 0, found others");
             return Err(Error::invalid_model(message).context(self.top.file()));
         }
-        Ok(RopeSpec { inv_freq, attention_scaling, rotary_dim, interleaved: false })
+        Ok(RopeSpec { inv_freq, attention_scaling, rotary_dim, interleaved: false, score_scale })
     }
 
     /// The number `key` and where it is; all places that have it must agree.
@@ -296,6 +298,7 @@ impl Llama3 {
 struct Yarn {
     factor: f64,
     attention_factor: f64,
+    score_scale: f64,
     /// Turns within the original length, from which on a dimension is kept.
     beta_fast: f64,
     /// Turns below which a dimension is interpolated.
@@ -336,6 +339,7 @@ impl Yarn {
         Ok(Yarn {
             factor,
             attention_factor: not_negative("attention_factor")?.unwrap_or(inferred),
+            score_scale: optional("mscale_all_dim")?.map_or(1.0, |weight| mscale(weight) * mscale(weight)),
             beta_fast,
             beta_slow,
             original_length,

@@ -15,12 +15,9 @@ pub(crate) struct Scratch {
     pub(crate) hidden: AlignedBuf<f32>,
     /// `[T, hidden_size]`
     pub(crate) normed: AlignedBuf<f32>,
-    /// `[T, (num_attention_heads + 2 num_key_value_heads) * head_dim]`
-    pub(crate) qkv: AlignedBuf<f32>,
-    /// `[T, num_attention_heads * head_dim]`
-    pub(crate) attended: AlignedBuf<f32>,
-    /// of the threads
-    pub(crate) workspaces: Workspaces,
+    pub(crate) mixer: MixerScratch,
+    /// `[T, as the layer's projection back wants it]`
+    pub(crate) mixed: AlignedBuf<f32>,
     /// `[T, hidden_size]`: what a half of a layer gives, where it is not added as it is
     pub(crate) branch: AlignedBuf<f32>,
     pub(crate) mlp: MlpScratch,
@@ -33,6 +30,17 @@ pub(crate) struct Scratch {
     pub(crate) logits: AlignedBuf<f32>,
     /// int8 form of a layer's input
     pub(crate) quantized: QuantizedRows,
+}
+
+/// Buffers of a layer's first half.
+#[derive(Default)]
+pub(crate) struct MixerScratch {
+    /// `[T, (num_attention_heads + 2 num_key_value_heads) * head_dim]`
+    pub(crate) qkv: AlignedBuf<f32>,
+    /// of the threads
+    pub(crate) workspaces: Workspaces,
+    /// `[T, what the kind of mixer wants]` each
+    pub(crate) wide: [AlignedBuf<f32>; 5],
 }
 
 /// Buffers of a gated MLP.
@@ -70,7 +78,8 @@ pub(crate) struct MoeScratch {
 struct Widths {
     hidden: usize,
     qkv: usize,
-    heads: usize,
+    mixed: usize,
+    wide: [usize; 5],
     branch: usize,
     mlp: usize,
     router: usize,
@@ -89,7 +98,8 @@ impl Widths {
         Widths {
             hidden: spec.hidden_size,
             qkv: spec.qkv_size(),
-            heads: spec.num_attention_heads * spec.head_dim,
+            mixed: spec.widest_mixed(),
+            wide: spec.wide_sizes(),
             branch: if spec.needs_branch() { spec.hidden_size } else { 0 },
             mlp: widths.max().unwrap_or(0),
             router: moe.map_or(0, |moe| moe.num_experts + 1),
@@ -113,9 +123,12 @@ impl Scratch {
         let widths = Widths::of(spec);
         self.hidden.reserve(rows * widths.hidden)?;
         self.normed.reserve(rows * widths.hidden)?;
-        self.qkv.reserve(rows * widths.qkv)?;
-        self.attended.reserve(rows * widths.heads)?;
-        self.workspaces.reserve(threads, spec.head_dim)?;
+        self.mixer.qkv.reserve(rows * widths.qkv)?;
+        self.mixer.workspaces.reserve(threads, spec.head_dim)?;
+        for (buffer, width) in self.mixer.wide.iter_mut().zip(widths.wide) {
+            buffer.reserve(rows * width)?;
+        }
+        self.mixed.reserve(rows * widths.mixed)?;
         self.branch.reserve(rows * widths.branch)?;
         self.mlp.gate_up.reserve(rows * 2 * widths.mlp)?;
         self.mlp.activated.reserve(rows * widths.mlp)?;
@@ -134,9 +147,11 @@ impl Scratch {
     pub(crate) fn bytes(spec: &DecoderSpec, rows: usize, logits: usize, threads: usize) -> Result<u64> {
         let widths = Widths::of(spec);
         // int8 codes with their scales and sums take less than two bytes an element.
-        let widest = widths.hidden.max(widths.mlp).max(widths.heads);
+        let wide: usize = widths.wide.iter().sum();
+        let widest = widths.hidden.max(widths.mlp).max(widths.mixed).max(wide);
         let moe = widths.router + 2 * widths.gathered + 6 * widths.experts;
-        let per_row = 2 * widths.hidden + widths.qkv + widths.heads + widths.branch + 3 * widths.mlp + moe;
+        let per_row =
+            2 * widths.hidden + widths.qkv + widths.mixed + wide + widths.branch + 3 * widths.mlp + moe;
         let floats = (per_row + widths.rope + widest.div_ceil(2))
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))

@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 /// Most experts of all layers together that are taken for a real model's.
 const MAX_EXPERTS: usize = 1 << 18;
 
+/// Largest sizes of latent attention and recurrent layers that are taken for a real model's: products of three fit.
+const MAX_MIXER_SIZE: usize = 1 << 16;
+
 /// A decoder-only transformer with rotary positions and gated MLPs. Fields are named as in `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DecoderSpec {
@@ -41,6 +44,12 @@ pub(crate) struct DecoderSpec {
     /// Applied to the gate projection.
     pub(crate) activation: Activation,
     pub(crate) attention: AttentionSpec,
+    /// Multi-head latent attention: keys and values are kept compressed.
+    pub(crate) mla: Option<MlaSpec>,
+    /// Of the layers that are [`MixerKind::ShortConv`].
+    pub(crate) short_conv: Option<ShortConvSpec>,
+    /// Of the layers that are [`MixerKind::DeltaNet`].
+    pub(crate) delta_net: Option<DeltaNetSpec>,
     /// The expert layers' MLPs.
     pub(crate) moe: Option<MoeSpec>,
     /// Rotations that layers choose from.
@@ -106,13 +115,65 @@ pub(crate) struct AttentionSpec {
     pub(crate) softcap: Option<f32>,
     /// Each head has a further score, which has no value.
     pub(crate) sinks: bool,
+    /// Each element of what heads give is multiplied by the sigmoid of a projection, which is stored with the queries'.
+    pub(crate) gate: bool,
 }
 
 impl AttentionSpec {
     /// Scores divided by `sqrt(width)`.
     pub(crate) fn of_width(width: f64) -> Self {
-        AttentionSpec { divisor: libm::sqrt(width) as f32, softcap: None, sinks: false }
+        AttentionSpec { divisor: libm::sqrt(width) as f32, softcap: None, sinks: false, gate: false }
     }
+}
+
+/// Multi-head latent attention (DeepSeek-V2, <https://arxiv.org/abs/2405.04434>). What is kept of a token is one key of
+/// `qk_rope_head_dim + kv_lora_rank` elements, for all heads. So for attention itself there is one key head, and
+/// `head_dim` is that sum: queries and outputs are projected to and from the compressed space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MlaSpec {
+    /// Elements between the two projections of queries; `None`: one projection.
+    pub(crate) q_lora_rank: Option<usize>,
+    /// Elements of what keys and values are projected from.
+    pub(crate) kv_lora_rank: usize,
+    /// Elements of a head that are not rotated.
+    pub(crate) qk_nope_head_dim: usize,
+    /// Elements of a head that are, of keys the same for all heads.
+    pub(crate) qk_rope_head_dim: usize,
+    /// Elements of a head's values.
+    pub(crate) v_head_dim: usize,
+}
+
+/// A gated convolution over the last tokens (LFM2): `out(C * conv(B * x))`, `B`, `C` and `x` projected from the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShortConvSpec {
+    /// Tokens that it sees, the current one included.
+    pub(crate) taps: usize,
+    /// The convolution and the projections have biases.
+    pub(crate) bias: bool,
+}
+
+/// Gated delta net (<https://arxiv.org/abs/2412.06464>) as Qwen3-Next has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DeltaNetSpec {
+    /// Tokens that the convolution before it sees, the current one included.
+    pub(crate) taps: usize,
+    pub(crate) num_key_heads: usize,
+    /// A multiple of `num_key_heads`.
+    pub(crate) num_value_heads: usize,
+    pub(crate) key_head_dim: usize,
+    pub(crate) value_head_dim: usize,
+}
+
+/// What lets a layer's tokens see each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum MixerKind {
+    /// Softmax attention.
+    #[default]
+    Attention,
+    /// See [`ShortConvSpec`].
+    ShortConv,
+    /// See [`DeltaNetSpec`].
+    DeltaNet,
 }
 
 /// What may differ from layer to layer.
@@ -126,11 +187,12 @@ pub(crate) struct LayerSpec {
     pub(crate) rope: Option<usize>,
     /// The MLP is [`DecoderSpec::moe`].
     pub(crate) moe: bool,
+    pub(crate) mixer: MixerKind,
 }
 
 impl Default for LayerSpec {
     fn default() -> Self {
-        LayerSpec { window: None, rope: Some(0), moe: false }
+        LayerSpec { window: None, rope: Some(0), moe: false, mixer: MixerKind::Attention }
     }
 }
 
@@ -274,6 +336,12 @@ impl DecoderSpec {
                 "another",
             )?;
             expect(!layer.moe || self.moe.is_some(), "experts", "some", "none")?;
+            let described = match layer.mixer {
+                MixerKind::Attention => true,
+                MixerKind::ShortConv => self.short_conv.is_some(),
+                MixerKind::DeltaNet => self.delta_net.is_some(),
+            };
+            expect(described, "recurrent layers", "their sizes", "none")?;
         }
         let multipliers = [
             ("embedding_multiplier", self.embedding_multiplier),
@@ -286,6 +354,7 @@ impl DecoderSpec {
         for (key, value) in multipliers {
             expect(value.is_finite() && value > 0.0, key, "a finite number > 0", value)?;
         }
+        self.check_mixers()?;
         if let Some(moe) = &self.moe {
             moe.check()?;
             let all = self.layers.iter().filter(|layer| layer.moe).count().saturating_mul(moe.num_experts);
@@ -300,6 +369,46 @@ impl DecoderSpec {
                 "the sizes of the model: expected a number of weights below 2^60, found more",
             )
         })
+    }
+
+    fn check_mixers(&self) -> Result<()> {
+        let mut sizes = Vec::new();
+        if let Some(mla) = &self.mla {
+            let key = mla.qk_rope_head_dim.saturating_add(mla.kv_lora_rank);
+            let fits = self.head_dim == key && self.num_key_value_heads == 1;
+            expect(fits, "head_dim", "qk_rope_head_dim + kv_lora_rank", self.head_dim)?;
+            let all = self.num_attention_heads.saturating_mul(self.num_hidden_layers);
+            expect(all <= MAX_EXPERTS, "heads of all layers", &format!("at most {MAX_EXPERTS}"), all)?;
+            sizes.extend([
+                ("q_lora_rank", mla.q_lora_rank.unwrap_or(1)),
+                ("kv_lora_rank", mla.kv_lora_rank),
+                ("qk_nope_head_dim", mla.qk_nope_head_dim),
+                ("qk_rope_head_dim", mla.qk_rope_head_dim),
+                ("v_head_dim", mla.v_head_dim),
+            ]);
+        }
+        if let Some(conv) = &self.short_conv {
+            sizes.push(("conv_L_cache", conv.taps));
+        }
+        if let Some(delta) = &self.delta_net {
+            sizes.extend([
+                ("linear_conv_kernel_dim", delta.taps),
+                ("linear_num_key_heads", delta.num_key_heads),
+                ("linear_num_value_heads", delta.num_value_heads),
+                ("linear_key_head_dim", delta.key_head_dim),
+                ("linear_value_head_dim", delta.value_head_dim),
+            ]);
+        }
+        for (key, size) in sizes {
+            let expected = format!("an integer from 1 to {MAX_MIXER_SIZE}");
+            expect(size > 0 && size <= MAX_MIXER_SIZE, key, &expected, size)?;
+        }
+        if let Some(DeltaNetSpec { num_key_heads, num_value_heads, .. }) = self.delta_net {
+            let divides = format!("a multiple of linear_num_key_heads, which is {num_key_heads}");
+            let fits = num_value_heads.is_multiple_of(num_key_heads);
+            expect(fits, "linear_num_value_heads", &divides, num_value_heads)?;
+        }
+        Ok(())
     }
 
     /// Elements in all matrices; `None` if absurd, or if one matrix alone exceeds `usize`.

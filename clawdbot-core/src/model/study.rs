@@ -10,9 +10,10 @@
 use half::bf16;
 
 use super::batch::Batch;
-use super::blocks::{AttentionWeights, GatedMlp, Mlp};
+use super::blocks::{GatedMlp, Mlp};
 use super::build::Builder;
 use super::decoder::{Decoder, DecoderLayer, ForwardContext, Linear, Pass};
+use super::mixer::{AttentionWeights, Mixer};
 use super::scratch::Scratch;
 use super::source::{Opened, Source};
 use super::tests::support;
@@ -233,7 +234,7 @@ fn f32_decoder(runtime: &Runtime, source: &Source) -> Decoder {
 
 fn logits(runtime: &Runtime, decoder: &Decoder, kv: KvType, tokens: &[u32]) -> Vec<f32> {
     let shape = Decoder::kv_shape(&decoder.spec, kv);
-    let mut cache = KvCache::new(shape, &Decoder::layer_states(&decoder.spec), &Budget::new(None)).unwrap();
+    let mut cache = KvCache::new(shape, &decoder.spec.layer_states(), &Budget::new(None)).unwrap();
     let mut tables = PageTables::default();
     cache.grow(&mut tables, tokens.len()).unwrap();
     let mut batch = Batch::new();
@@ -323,15 +324,18 @@ fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) 
             .layers
             .iter()
             .map(|layer| {
-                let Mlp::Dense(mlp) = &layer.mlp else { panic!("the studied models have no experts") };
+                let (Mlp::Dense(mlp), Mixer::Attention(attention)) = (&layer.mlp, &layer.mixer) else {
+                    panic!("the studied models are plain")
+                };
                 DecoderLayer {
                     input_norm: layer.input_norm.clone(),
-                    attention: AttentionWeights {
-                        qkv: linear(Part::Qkv, &layer.attention.qkv),
-                        qk_norms: layer.attention.qk_norms.clone(),
-                        sinks: layer.attention.sinks.clone(),
-                        o: linear(Part::O, &layer.attention.o),
-                    },
+                    mixer: Mixer::Attention(AttentionWeights {
+                        qkv: linear(Part::Qkv, &attention.qkv),
+                        gate: None,
+                        qk_norms: attention.qk_norms.clone(),
+                        sinks: attention.sinks.clone(),
+                    }),
+                    o: linear(Part::O, &layer.o),
                     attention_out_norm: layer.attention_out_norm.clone(),
                     mlp_norm: layer.mlp_norm.clone(),
                     mlp: Mlp::Dense(GatedMlp {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::files::MODEL_FILES;
+use super::mixer_names::MixerNames;
 use super::mxfp4;
 use super::names::MlpModules;
 use super::spec::{DecoderSpec, ExpertStorage, MoeSpec, Scoring};
@@ -31,6 +32,8 @@ pub(crate) struct VectorName {
     pub(crate) part: Option<Box<Part>>,
     /// Added to the elements as checkpoints store them.
     pub(crate) offset: f32,
+    /// Of a small matrix that is computed with in f32 whatever the others are: `[len / k, k]`, row-major.
+    pub(crate) k: Option<usize>,
 }
 
 /// Rows of a stored tensor, which is seen as a matrix: all its dimensions but the last are one. Row `r` of the part is row
@@ -76,7 +79,9 @@ pub(crate) struct LinearNames {
 pub(crate) struct LayerNames {
     /// `[hidden_size]`, before attention.
     pub(crate) input_norm: Option<VectorName>,
-    pub(crate) attention: AttentionNames,
+    pub(crate) mixer: MixerNames,
+    /// To the residual stream.
+    pub(crate) o: LinearNames,
     /// `[hidden_size]`, behind attention.
     pub(crate) attention_out_norm: Option<VectorName>,
     /// `[hidden_size]`, before the MLP.
@@ -84,21 +89,6 @@ pub(crate) struct LayerNames {
     pub(crate) mlp: MlpNames,
     /// `[hidden_size]`, behind the MLP.
     pub(crate) mlp_out_norm: Option<VectorName>,
-}
-
-/// The tensors of attention.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct AttentionNames {
-    /// `[heads * head_dim, hidden_size]`, then twice `[kv_heads * head_dim, hidden_size]`; or all in one.
-    pub(crate) qkv: Vec<LinearNames>,
-    /// `[head_dim]`, or `[heads * head_dim]`.
-    pub(crate) q_norm: Option<VectorName>,
-    /// `[head_dim]`, or `[kv_heads * head_dim]`.
-    pub(crate) k_norm: Option<VectorName>,
-    /// `[heads]`.
-    pub(crate) sinks: Option<VectorName>,
-    /// `[hidden_size, heads * head_dim]`.
-    pub(crate) o: LinearNames,
 }
 
 /// The tensors of a layer's second half.
@@ -168,7 +158,8 @@ impl DecoderSpec {
         let norm = |module: Option<&str>| module.map(|module| self.stream_norm(format!("{prefix}.{module}")));
         LayerNames {
             input_norm: norm(self.names.input_norm),
-            attention: self.attention_tensors(&prefix),
+            mixer: self.mixer_tensors(&prefix, layer),
+            o: self.mixer_out(&prefix, layer),
             attention_out_norm: norm(self.names.attention_out_norm),
             mlp_norm: norm(self.names.mlp_norm),
             mlp: match self.moe.filter(|_| self.layers[layer].moe) {
@@ -186,30 +177,6 @@ impl DecoderSpec {
         VectorName::new(format!("{module}.weight"), self.hidden_size, self.norm.offset())
     }
 
-    fn attention_tensors(&self, prefix: &str) -> AttentionNames {
-        let hidden = self.hidden_size;
-        let q = self.num_attention_heads * self.head_dim;
-        let kv = self.num_key_value_heads * self.head_dim;
-        let sizes: &[usize] = if self.names.qkv.len() == 3 { &[q, kv, kv] } else { &[q + 2 * kv] };
-        let qkv = self.names.qkv.iter().zip(sizes);
-        let head_norm = |module: &str, whole: usize| {
-            self.qk_norm.map(|norm| {
-                let len = if norm.whole { whole } else { self.head_dim };
-                VectorName::new(format!("{prefix}.{module}.weight"), len, self.norm.offset())
-            })
-        };
-        AttentionNames {
-            qkv: qkv.map(|(module, &n)| linear(prefix, module, n, hidden, self.qkv_bias)).collect(),
-            q_norm: head_norm(self.names.q_norm, q),
-            k_norm: head_norm(self.names.k_norm, kv),
-            sinks: self
-                .attention
-                .sinks
-                .then(|| VectorName::new(format!("{prefix}.self_attn.sinks"), self.num_attention_heads, 0.0)),
-            o: linear(prefix, self.names.o, hidden, q, self.o_bias),
-        }
-    }
-
     /// A gated MLP of `size` elements.
     fn gated(&self, prefix: &str, modules: &MlpModules, size: usize, bias: bool) -> GatedNames {
         let hidden = self.hidden_size;
@@ -223,11 +190,8 @@ impl DecoderSpec {
 
     fn moe_tensors(&self, prefix: &str, moe: &MoeSpec) -> MoeNames {
         let (hidden, modules, experts) = (self.hidden_size, &self.names.moe, moe.num_experts);
-        let matrix = |module: &str, n: usize| VectorName {
-            name: format!("{prefix}.{module}.weight"),
-            len: n * hidden,
-            part: Some(Box::new(Part::whole(format!("{prefix}.{module}.weight"), vec![n, hidden]))),
-            offset: 0.0,
+        let matrix = |module: &str, n: usize| {
+            VectorName::matrix(format!("{prefix}.{module}.weight"), vec![n, hidden], hidden)
         };
         let router =
             |suffix: &str| VectorName::new(format!("{prefix}.{}.{suffix}", modules.router), experts, 0.0);
@@ -282,6 +246,7 @@ impl DecoderSpec {
                     len: n,
                     part: Some(Box::new(bias)),
                     offset: 0.0,
+                    k: None,
                 }),
             }
         };
@@ -296,21 +261,20 @@ impl DecoderSpec {
 }
 
 impl VectorName {
-    fn new(name: String, len: usize, offset: f32) -> Self {
-        VectorName { name, len, part: None, offset }
+    pub(super) fn new(name: String, len: usize, offset: f32) -> Self {
+        VectorName { name, len, part: None, offset, k: None }
     }
-}
 
-impl VectorName {
+    /// All of a tensor of `shape`, as a matrix of rows of `k`.
+    pub(super) fn matrix(name: String, shape: Vec<usize>, k: usize) -> Self {
+        let len = shape.iter().product();
+        let part = Some(Box::new(Part::whole(name.clone(), shape)));
+        VectorName { name, len, part, offset: 0.0, k: Some(k) }
+    }
+
     /// Elements in memory: a small matrix is packed in panels of 16 rows.
     pub(crate) fn padded_len(&self) -> usize {
-        match &self.part {
-            Some(part) if part.run == usize::MAX => {
-                let k = part.shape.last().copied().unwrap_or(1);
-                (self.len / k.max(1)).next_multiple_of(16) * k
-            }
-            _ => self.len,
-        }
+        self.k.map_or(self.len, |k| (self.len / k.max(1)).next_multiple_of(16) * k)
     }
 }
 
@@ -321,22 +285,11 @@ impl Part {
     }
 }
 
-fn linear(prefix: &str, module: &str, n: usize, k: usize, bias: bool) -> LinearNames {
+pub(super) fn linear(prefix: &str, module: &str, n: usize, k: usize, bias: bool) -> LinearNames {
     let name = format!("{prefix}.{module}");
     LinearNames {
         weight: MatrixName { name: format!("{name}.weight"), n, k, part: None },
         bias: bias.then(|| VectorName::new(format!("{name}.bias"), n, 0.0)),
-    }
-}
-
-impl AttentionNames {
-    /// Projections, those that are packed as one together.
-    fn packed(&self) -> impl Iterator<Item = &[LinearNames]> {
-        [self.qkv.as_slice(), std::slice::from_ref(&self.o)].into_iter()
-    }
-
-    fn vectors(&self) -> impl Iterator<Item = &VectorName> {
-        self.q_norm.iter().chain(&self.k_norm).chain(&self.sinks)
     }
 }
 
@@ -349,7 +302,8 @@ impl GatedNames {
 impl LayerNames {
     /// Projections, those that are packed as one together.
     fn packed(&self) -> Vec<&[LinearNames]> {
-        let mut packed: Vec<&[LinearNames]> = self.attention.packed().collect();
+        let mut packed = self.mixer.packed();
+        packed.push(std::slice::from_ref(&self.o));
         match &self.mlp {
             MlpNames::Dense(mlp) => packed.extend(mlp.packed()),
             MlpNames::Moe(moe) => {
@@ -364,7 +318,7 @@ impl LayerNames {
     fn vectors(&self) -> Vec<&VectorName> {
         let norms = self.input_norm.iter().chain(&self.attention_out_norm).chain(&self.mlp_norm);
         let mut vectors: Vec<&VectorName> = norms.chain(&self.mlp_out_norm).collect();
-        vectors.extend(self.attention.vectors());
+        vectors.extend(self.mixer.vectors());
         if let MlpNames::Moe(moe) = &self.mlp {
             vectors.push(&moe.router);
             vectors.extend(moe.router_bias.iter().chain(&moe.correction).chain(&moe.shared_gate));

@@ -72,7 +72,7 @@ fn common(config: &ModelConfig) -> Result<DecoderSpec> {
     only(config, "use_bidirectional_attention", false)?;
     // Not derived from hidden_size here, so a missing one must not be guessed.
     config.usize("head_dim")?;
-    let keys = Keys { eps: "rms_norm_eps", activation: None, tied: true };
+    let keys = Keys { activation: None, tied: true, ..Keys::LLAMA };
     let plain = DecoderSpec::with_keys(config, &keys)?;
     let bias = config.bool_or("attention_bias", false)?;
     Ok(DecoderSpec {

@@ -20,7 +20,7 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     // Not derived from hidden_size here, so a missing one must not be guessed.
     config.usize("head_dim")?;
     // What hidden_act says is not what is computed.
-    let keys = Keys { eps: "rms_norm_eps", activation: None, tied: false };
+    let keys = Keys { activation: None, ..Keys::LLAMA };
     let plain = DecoderSpec::with_keys(config, &keys)?;
     let positive = |key: &str, default: f32| match config.opt_f32(key)? {
         None => Ok(default),

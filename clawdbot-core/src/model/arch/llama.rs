@@ -1,6 +1,7 @@
 //! Llama: the decoder that the others differ from.
 //! Source: transformers 5, `models/llama/configuration_llama.py` and `modeling_llama.py`.
 
+use super::one_of;
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::names;
@@ -21,6 +22,8 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
 pub(super) struct Keys {
     /// Of the norms' epsilon.
     pub(super) eps: &'static str,
+    /// Of the MLP's size.
+    pub(super) intermediate_size: &'static [&'static str],
     /// Of the activation; `None`: always SiLU, unless the family says otherwise.
     pub(super) activation: Option<&'static str>,
     /// Whether the output projection is the embedding unless the configuration says something.
@@ -29,7 +32,12 @@ pub(super) struct Keys {
 
 impl Keys {
     /// Llama's.
-    pub(super) const LLAMA: Keys = Keys { eps: "rms_norm_eps", activation: Some("hidden_act"), tied: false };
+    pub(super) const LLAMA: Keys = Keys {
+        eps: "rms_norm_eps",
+        intermediate_size: &["intermediate_size"],
+        activation: Some("hidden_act"),
+        tied: false,
+    };
 }
 
 impl DecoderSpec {
@@ -62,7 +70,7 @@ impl DecoderSpec {
             architecture: "LlamaForCausalLM",
             vocab_size: config.usize("vocab_size")?,
             hidden_size,
-            intermediate_size: config.usize("intermediate_size")?,
+            intermediate_size: one_of(config, keys.intermediate_size)?,
             num_hidden_layers,
             num_attention_heads,
             num_key_value_heads: config.opt_usize("num_key_value_heads")?.unwrap_or(num_attention_heads),
@@ -78,6 +86,9 @@ impl DecoderSpec {
                 None => Activation::Silu,
             },
             attention: AttentionSpec::of_width(head_dim as f64),
+            mla: None,
+            short_conv: None,
+            delta_net: None,
             moe: None,
             ropes: Vec::new(),
             layers: vec![LayerSpec::default(); num_hidden_layers],

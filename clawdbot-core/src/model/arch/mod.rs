@@ -1,10 +1,12 @@
 //! One file per architecture: `config.json` -> `DecoderSpec`.
 
 pub(super) mod cohere2;
+pub(super) mod deepseek_v3;
 pub(super) mod gemma;
 pub(super) mod glm4;
 pub(super) mod gpt_oss;
 pub(super) mod granite;
+pub(super) mod lfm2;
 pub(super) mod llama;
 pub(super) mod mistral;
 pub(super) mod mixtral;
@@ -13,6 +15,7 @@ pub(super) mod phi3;
 pub(super) mod qwen2;
 pub(super) mod qwen2_moe;
 pub(super) mod qwen3;
+pub(super) mod qwen3_next;
 pub(super) mod smollm3;
 
 use super::config::ModelConfig;

@@ -10,18 +10,20 @@ pub(in crate::model) fn parse_qwen2(config: &ModelConfig) -> Result<DecoderSpec>
     let shared =
         SharedExpert { intermediate_size: config.usize("shared_expert_intermediate_size")?, gated: true };
     let qkv_bias = config.bool_or("qkv_bias", true)?;
-    with_experts(config, DecoderSpec { qkv_bias, ..qwen2::parse(config)? }, Some(shared))
+    with_experts(config, DecoderSpec { qkv_bias, ..qwen2::parse(config)? }, Some(shared), false)
 }
 
 pub(in crate::model) fn parse_qwen3(config: &ModelConfig) -> Result<DecoderSpec> {
-    with_experts(config, qwen3::parse(config)?, None)
+    with_experts(config, qwen3::parse(config)?, None, false)
 }
 
-/// Replaces the MLPs of `dense`: all but those in `mlp_only_layers`, every `decoder_sparse_step`-th.
+/// Replaces the MLPs of `dense`: all but those in `mlp_only_layers`, every `decoder_sparse_step`-th. `norm_topk_prob` where
+/// the configuration does not say.
 pub(super) fn with_experts(
     config: &ModelConfig,
     dense: DecoderSpec,
     shared: Option<SharedExpert>,
+    norm_topk_prob: bool,
 ) -> Result<DecoderSpec> {
     let step = config.opt_usize("decoder_sparse_step")?.unwrap_or(1);
     if step == 0 {
@@ -29,7 +31,7 @@ pub(super) fn with_experts(
     }
     let dense_layers = config.opt_usizes("mlp_only_layers")?.unwrap_or_default();
     let moe = |i: usize| (i + 1).is_multiple_of(step) && !dense_layers.contains(&i);
-    let norm_topk_prob = config.bool_or("norm_topk_prob", false)?;
+    let norm_topk_prob = config.bool_or("norm_topk_prob", norm_topk_prob)?;
     Ok(DecoderSpec {
         moe: Some(MoeSpec {
             num_experts: one_of(config, &["num_experts", "num_local_experts"])?,
