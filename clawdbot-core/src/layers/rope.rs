@@ -4,6 +4,7 @@
 //! transformers; their cosines and sines are computed in float64 by portable code, so all platforms agree.
 
 use crate::kernels::{KernelSet, RotateArgs};
+use crate::model::batch::Batch;
 use crate::model::rope_scaling::RopeSpec;
 use crate::model::spec::DecoderSpec;
 
@@ -31,15 +32,15 @@ pub(crate) struct Rotation<'a> {
 }
 
 impl<'a> RopeTables<'a> {
-    /// Fills `buffer`, which has room for `positions.len()` times the sum of all `rotary_dim`.
-    pub(crate) fn fill(ropes: &[RopeSpec], positions: &[usize], buffer: &'a mut [f32]) -> Self {
-        let mut rest = buffer;
+    /// Fills `buffer`, which has room for the rows of `batch` times the sum of all `rotary_dim`.
+    pub(crate) fn fill(ropes: &[RopeSpec], batch: &Batch<'_>, buffer: &'a mut [f32]) -> Self {
+        let (mut rest, rows) = (buffer, batch.rows());
         let table = |rope: &RopeSpec| {
             let half = rope.inv_freq.len();
-            let (table, others) = std::mem::take(&mut rest).split_at_mut(2 * half * positions.len());
+            let (table, others) = std::mem::take(&mut rest).split_at_mut(2 * half * rows);
             rest = others;
-            let (cos, sin) = table.split_at_mut(half * positions.len());
-            rope_tables(rope, positions, cos, sin);
+            let (cos, sin) = table.split_at_mut(half * rows);
+            rope_tables(rope, batch, cos, sin);
             Table { cos, sin, half, interleaved: rope.interleaved }
         };
         RopeTables(ropes.iter().map(table).collect())
@@ -54,10 +55,10 @@ impl<'a> RopeTables<'a> {
 }
 
 /// cos and sin of each position's angles, `[positions, rotary_dim / 2]`.
-fn rope_tables(rope: &RopeSpec, positions: &[usize], cos: &mut [f32], sin: &mut [f32]) {
+fn rope_tables(rope: &RopeSpec, batch: &Batch<'_>, cos: &mut [f32], sin: &mut [f32]) {
     let half = rope.inv_freq.len();
-    for (row, &position) in positions.iter().enumerate() {
-        for (i, &inv_freq) in rope.inv_freq.iter().enumerate() {
+    for (row, (&position, &length)) in batch.positions.iter().zip(&batch.lengths).enumerate() {
+        for (i, &inv_freq) in rope.inv_freq(length).iter().enumerate() {
             let (s, c) = libm::sincos(f64::from(position as f32 * inv_freq));
             cos[row * half + i] = c as f32 * rope.attention_scaling;
             sin[row * half + i] = s as f32 * rope.attention_scaling;

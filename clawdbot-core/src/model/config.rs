@@ -213,6 +213,14 @@ impl ModelConfig {
         self.required(key, "a list of integers", sizes).map(Some)
     }
 
+    /// A list of finite numbers; `None` if absent or null.
+    pub(super) fn opt_f64s(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let number = |value: &Value| value.as_f64().filter(|number| number.is_finite());
+        let numbers = value.as_array().and_then(|list| list.iter().map(number).collect());
+        self.required(key, "a list of numbers", numbers).map(Some)
+    }
+
     /// Token ids: one, a list, or (absent, null) none.
     pub(super) fn token_ids(&self, key: &str) -> Result<Vec<u32>> {
         let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());

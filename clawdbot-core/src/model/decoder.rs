@@ -134,7 +134,7 @@ impl Decoder {
                 ops.kernels.scale_and_cap(spec.embedding_multiplier, None, out);
             }
         });
-        let tables = RopeTables::fill(&spec.ropes, &batch.positions, rope);
+        let tables = RopeTables::fill(&spec.ropes, batch, rope);
 
         for (index, layer) in self.layers.iter().enumerate() {
             if (context.cancelled)() {

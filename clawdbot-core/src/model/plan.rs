@@ -24,7 +24,8 @@ pub struct Plan {
     pub architecture: &'static str,
     /// Weights in all matrices and vectors.
     pub parameters: u64,
-    /// Weights in the matrices of the layers: what every token is multiplied with on its way to the output head.
+    /// Weights in the matrices of the layers that a token is multiplied with on its way to the output head: of experts those
+    /// it chooses.
     pub block_parameters: u64,
     /// Size of the tensors as stored.
     pub stored_bytes: u64,
@@ -36,7 +37,8 @@ pub struct Plan {
     pub weights: &'static str,
     /// Packed weights in memory; those of a packed file that is mapped count too, though other processes share them.
     pub weights_bytes: u64,
-    /// How many of them a forward pass reads: all but an embedding that is not the output head too.
+    /// How many of them a forward pass for one token reads: all but an embedding that is not the output head too, and the
+    /// experts that the token does not choose.
     pub weights_bytes_per_pass: u64,
     /// `int8`, `bf16` or `f32`.
     pub kv: &'static str,
@@ -104,18 +106,24 @@ impl Plan {
             )?,
             None => 0,
         };
+        let idle = names.idle_experts(spec);
+        let idle_bytes = idle
+            .iter()
+            .map(|&(n, k)| PackedMatrix::packed_bytes(opened.format(options.weight_type()), n, k))
+            .sum::<Result<u64>>()?;
+        let idle: u64 = idle.into_iter().map(|(n, k)| n as u64 * k as u64).sum();
         let matrices: u64 = packed_shapes(spec).iter().map(|&(n, k)| n as u64 * k as u64).sum();
         Ok(Plan {
             name: opened.name.clone(),
             architecture: spec.architecture,
             parameters: matrices + spec.vectors_bytes() / 4,
-            block_parameters: matrices - embedding - head,
+            block_parameters: matrices - embedding - head - idle,
             stored_bytes: opened.weights.stored_bytes(),
             stored_dtype: opened.dtype.clone(),
             packed: matches!(opened.weights, Weights::Packed(_)),
             weights: options.weight_type().name(),
             weights_bytes: sizes.weights,
-            weights_bytes_per_pass: sizes.weights - looked_up,
+            weights_bytes_per_pass: sizes.weights - looked_up - idle_bytes,
             kv: options.kv_type().name(),
             kv_bytes_per_token: cache.bytes_per_token(),
             max_context: sizes.max_context,

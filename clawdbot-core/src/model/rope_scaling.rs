@@ -18,7 +18,11 @@ const TYPES: &[(&str, &[&str])] = &[
         "yarn",
         &["factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"],
     ),
+    ("longrope", LONGROPE_KEYS),
+    // What the first checkpoints call it.
+    ("su", LONGROPE_KEYS),
 ];
+const LONGROPE_KEYS: &[&str] = &["factor", "attention_factor", "short_factor", "long_factor"];
 /// Keys that may stand in `rope_parameters` and `rope_scaling` with every type.
 const COMMON_KEYS: &[&str] =
     &["rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
@@ -41,6 +45,27 @@ pub(crate) struct RopeSpec {
     pub(crate) interleaved: bool,
     /// What scores are multiplied with on top, by families that say so: DeepSeek's, for yarn's `mscale_all_dim`.
     pub(crate) score_scale: f32,
+    /// Other frequencies for long sequences.
+    pub(crate) long: Option<LongRope>,
+}
+
+/// LongRoPE (<https://arxiv.org/abs/2402.13753>): a sequence of more than `from` tokens is rotated by other frequencies
+/// from its first token on, so what was computed of it before it became so long is computed anew.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LongRope {
+    pub(crate) from: usize,
+    /// Radians per token, `[rotary_dim / 2]`.
+    pub(crate) inv_freq: Vec<f32>,
+}
+
+impl RopeSpec {
+    /// The frequencies for a sequence of `length` tokens.
+    pub(crate) fn inv_freq(&self, length: usize) -> &[f32] {
+        match &self.long {
+            Some(long) if length > long.from => &long.inv_freq,
+            _ => &self.inv_freq,
+        }
+    }
 }
 
 /// Where one of several rotations of a model is: those of layers with a window have settings of their own.
@@ -148,7 +173,7 @@ impl<'a> Settings<'a> {
         let exponent = |i: usize| 2.0 * i as f64 / rotary_dim as f64;
         let mut inv_freq: Vec<f64> =
             (0..rotary_dim / 2).map(|i| 1.0 / libm::pow(theta, exponent(i))).collect();
-        let (mut attention_scaling, mut score_scale) = (1.0, 1.0);
+        let (mut attention_scaling, mut score_scale, mut long) = (1.0, 1.0, None);
         match rope_type {
             "default" => {}
             "linear" => {
@@ -161,16 +186,31 @@ impl<'a> Settings<'a> {
                 yarn.scale(theta, rotary_dim, &mut inv_freq);
                 (attention_scaling, score_scale) = (yarn.attention_factor, yarn.score_scale);
             }
+            "longrope" | "su" => {
+                let scaling = LongRopeScaling::parse(self, rotary_dim / 2)?;
+                let scaled = |factors: &[f64]| -> Vec<f32> {
+                    inv_freq.iter().zip(factors).map(|(freq, factor)| (freq / factor) as f32).collect()
+                };
+                long = Some(LongRope { from: scaling.from, inv_freq: scaled(&scaling.long) });
+                inv_freq.iter_mut().zip(&scaling.short).for_each(|(freq, factor)| *freq /= factor);
+                attention_scaling = scaling.attention_factor;
+            }
             // A type that is in `TYPES` alone.
             _ => return Err(Error::internal(format!("the rope type {rope_type} is not implemented"))),
         }
         let inv_freq: Vec<f32> = inv_freq.into_iter().map(|freq| freq as f32).collect();
         let (attention_scaling, score_scale) = (attention_scaling as f32, score_scale as f32);
-        if !inv_freq.iter().chain([&attention_scaling, &score_scale]).all(|x| x.is_finite() && *x >= 0.0) {
+        let long_freq = long.iter().flat_map(|long: &LongRope| &long.inv_freq);
+        if !inv_freq
+            .iter()
+            .chain(long_freq)
+            .chain([&attention_scaling, &score_scale])
+            .all(|x| x.is_finite() && *x >= 0.0)
+        {
             let message = format!("rope type {rope_type}: expected finite frequencies >= 0, found others");
             return Err(Error::invalid_model(message).context(self.top.file()));
         }
-        Ok(RopeSpec { inv_freq, attention_scaling, rotary_dim, interleaved: false, score_scale })
+        Ok(RopeSpec { inv_freq, attention_scaling, rotary_dim, interleaved: false, score_scale, long })
     }
 
     /// The number `key` and where it is; all places that have it must agree.
@@ -368,6 +408,43 @@ impl Yarn {
     }
 }
 
+/// Divisors of all frequencies, for short and for long sequences.
+struct LongRopeScaling {
+    short: Vec<f64>,
+    long: Vec<f64>,
+    attention_factor: f64,
+    from: usize,
+}
+
+impl LongRopeScaling {
+    fn parse(settings: &Settings<'_>, count: usize) -> Result<Self> {
+        let original = settings.original_max_position_embeddings()?;
+        let factor = match settings.checked("factor", |factor| factor >= 1.0, "a number >= 1")? {
+            Some(factor) => factor,
+            None => settings.top.usize("max_position_embeddings")? as f64 / original,
+        };
+        let inferred =
+            if factor <= 1.0 { 1.0 } else { libm::sqrt(1.0 + libm::log(factor) / libm::log(original)) };
+        let given = settings.checked("attention_factor", |factor| factor > 0.0, "a number > 0")?;
+        let factors = |key: &str| {
+            let mut found = None;
+            for source in &settings.nested {
+                found = found.or(source.opt_f64s(key)?);
+            }
+            match found.filter(|list: &Vec<f64>| list.len() == count && list.iter().all(|&x| x > 0.0)) {
+                Some(list) => Ok(list),
+                None => Err(settings.invalid(key, &format!("{count} numbers > 0"))),
+            }
+        };
+        Ok(LongRopeScaling {
+            short: factors("short_factor")?,
+            long: factors("long_factor")?,
+            attention_factor: given.unwrap_or(inferred),
+            from: original as usize,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -480,6 +557,82 @@ mod tests {
     }
 
     #[test]
+    fn longrope() {
+        let scaling = |name: &str| json!({"type": name, "short_factor": [1.0, 1.0, 2.0, 4.0], "long_factor": [1.0, 2.0, 4.0, 8]});
+        let config = |name| {
+            json!({"rope_theta": 10000.0, "max_position_embeddings": 131072,
+            "original_max_position_embeddings": 4096, "rope_scaling": scaling(name)})
+        };
+        let rope = parse(config("longrope"), 8).unwrap();
+        assert_freqs(&rope, &numbered(&[1.0, 0.1, 0.005, 0.00025]));
+        // sqrt(1 + ln(32) / ln(4096))
+        assert!((rope.attention_scaling - 1.190_238_1).abs() < 1e-6);
+        let long = rope.long.as_ref().unwrap();
+        assert_eq!((long.from, long.inv_freq.as_slice()), (4096, &[1.0, 0.05, 0.0025, 0.000_125][..]));
+        assert_eq!(
+            (rope.inv_freq(4096), rope.inv_freq(4097)),
+            (rope.inv_freq.as_slice(), long.inv_freq.as_slice())
+        );
+        assert_eq!(parse(config("su"), 8).unwrap(), rope);
+        let mut new = scaling("x");
+        new["rope_type"] = json!("longrope");
+        new["rope_theta"] = json!(10000.0);
+        new["factor"] = json!(32.0);
+        new["original_max_position_embeddings"] = json!(4096);
+        new.as_object_mut().unwrap().remove("type");
+        assert_eq!(parse(json!({"rope_parameters": new}), 8).unwrap(), rope);
+        for bad in [json!([1.0, 1.0]), json!([1, 1, 1, 0]), json!(null)] {
+            let mut config = config("longrope");
+            config["rope_scaling"]["long_factor"] = bad;
+            let error = parse(config, 8).unwrap_err();
+            assert!(error.message().contains("rope_scaling.long_factor: expected 4 numbers"), "{error}");
+        }
+    }
+
+    #[test]
+    fn partial_and_nested_settings() {
+        let parse = |config: Value, defaults: RopeDefaults| {
+            let config = ModelConfig::parse(config.to_string().as_bytes(), "config.json").unwrap();
+            RopeSpec::parse(&config, 32, defaults)
+        };
+        let half = RopeDefaults { theta: 5e5, partial: Some(0.5) };
+        let rope = parse(json!({}), half).unwrap();
+        assert_eq!((rope.rotary_dim, rope.inv_freq.len()), (16, 8));
+        assert!((f64::from(rope.inv_freq[1]) - 1.0 / 5e5_f64.powf(0.125)).abs() < 1e-7);
+        assert_eq!(parse(json!({"partial_rotary_factor": 0.25}), half).unwrap().rotary_dim, 8);
+        for bad in [0.0, 1.5, 0.01, 0.1] {
+            let error = parse(json!({"partial_rotary_factor": bad}), half).unwrap_err();
+            assert!(error.message().contains("partial_rotary_factor"), "{error}");
+        }
+        let layer = |layer_type, theta_key, default_theta, scaled| LayerRope {
+            layer_type,
+            theta_key,
+            default_theta,
+            scaled,
+        };
+        let (global, local) = (
+            layer("full_attention", "rope_theta", 1e6, true),
+            layer("sliding_attention", "rope_local_base_freq", 1e4, false),
+        );
+        let of = |config: &Value, layer: &LayerRope| {
+            let config = ModelConfig::parse(config.to_string().as_bytes(), "config.json").unwrap();
+            RopeSpec::parse_layers(&config, 16, layer)
+        };
+        let new = json!({"rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}});
+        let old = json!({"rope_theta": 1e6, "rope_local_base_freq": 1e4,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0}});
+        for layer in [&global, &local] {
+            assert_eq!(of(&new, layer).unwrap(), of(&old, layer).unwrap());
+        }
+        assert!((f64::from(of(&new, &global).unwrap().inv_freq[0]) - 0.125).abs() < 1e-7);
+        assert_eq!(of(&json!({}), &local).unwrap(), of(&new, &local).unwrap());
+        let unknown = json!({"rope_parameters": {"chunked_attention": {}}});
+        assert!(of(&unknown, &local).unwrap_err().message().contains("chunked_attention"));
+    }
+
+    #[test]
     fn yarns_attention_factor() {
         let scaling = |extra: Value| {
             let mut yarn = json!({"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096});
@@ -537,8 +690,8 @@ mod tests {
         let both = json!({"type": "yarn", "rope_type": "linear", "factor": 2.0});
         refused(json!({"rope_scaling": both}), invalid, &["rope_scaling.type", "linear", "yarn"]);
 
-        for name in ["dynamic", "longrope", "proportional", "su", ""] {
-            let supported = "default, linear, llama3, yarn";
+        for name in ["dynamic", "proportional", ""] {
+            let supported = "default, linear, llama3, yarn, longrope";
             refused(json!({"rope_scaling": {"type": name, "factor": 2}}), unsupported, &[name, supported]);
         }
         let unknown = json!({"type": "linear", "factor": 2, "mrope_section": [1]});

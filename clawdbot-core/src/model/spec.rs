@@ -371,6 +371,11 @@ impl DecoderSpec {
         })
     }
 
+    /// Tokens beyond which a sequence is rotated otherwise, from its beginning on.
+    pub(crate) fn longrope_from(&self) -> Option<usize> {
+        self.ropes.iter().filter_map(|rope| rope.long.as_ref()).map(|long| long.from).min()
+    }
+
     fn check_mixers(&self) -> Result<()> {
         let mut sizes = Vec::new();
         if let Some(mla) = &self.mla {

@@ -347,6 +347,19 @@ impl TensorNames {
         packed
     }
 
+    /// Rows and columns of the packed matrices that a token does not use: those of experts it does not choose.
+    pub(crate) fn idle_experts(&self, spec: &DecoderSpec) -> Vec<(usize, usize)> {
+        let chosen = spec.moe.map_or(0, |moe| moe.num_experts_per_tok);
+        let shape = |parts: &[LinearNames]| (parts.iter().map(|part| part.weight.n).sum(), parts[0].weight.k);
+        let idle = |layer: &LayerNames| match &layer.mlp {
+            MlpNames::Dense(_) => Vec::new(),
+            MlpNames::Moe(moe) => {
+                moe.experts.iter().skip(chosen).flat_map(GatedNames::packed).map(shape).collect()
+            }
+        };
+        self.layers.iter().flat_map(idle).collect()
+    }
+
     /// Every matrix.
     pub(crate) fn matrices(&self) -> impl Iterator<Item = &MatrixName> {
         self.packed_matrices().into_iter().flatten()

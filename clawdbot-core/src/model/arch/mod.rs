@@ -18,6 +18,9 @@ pub(super) mod qwen3;
 pub(super) mod qwen3_next;
 pub(super) mod smollm3;
 
+#[cfg(test)]
+mod tests;
+
 use super::config::ModelConfig;
 use super::spec::LayerSpec;
 use crate::error::Result;
