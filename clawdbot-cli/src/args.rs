@@ -341,7 +341,7 @@ pub(crate) struct RuntimeArgs {
     /// Most memory for weights, KV cache and buffers: K, M, G, T are powers of 1000, KiB, MiB, GiB, TiB of 1024
     #[arg(long, value_name = "BYTES", value_parser = byte_size, allow_negative_numbers = true)]
     memory_budget: Option<u64>,
-    /// Instruction-set tier [default: what CLAWDBOT_ISA says, or else the best of this CPU]
+    /// Instruction-set tier; those with bf16 in their name round activations to bf16 where weights are bf16 [default: what CLAWDBOT_ISA says, or else the best of this CPU]
     #[arg(long, value_name = "TIER", value_parser = PossibleValuesParser::new(tiers()))]
     kernels: Option<String>,
 }
@@ -349,7 +349,7 @@ pub(crate) struct RuntimeArgs {
 /// The names of tiers; those that failed their self-test too, for the runtime says why.
 fn tiers() -> Vec<&'static str> {
     let refused = Runtime::refused_kernels().into_iter().map(|refused| refused.name);
-    Runtime::available_kernels().into_iter().chain(refused).collect()
+    Runtime::available_kernels().into_iter().chain(Runtime::named_kernels()).chain(refused).collect()
 }
 
 /// What was given; what was not keeps the library's default.

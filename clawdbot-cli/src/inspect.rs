@@ -25,6 +25,7 @@ fn plan_json(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> Value {
     let mut object = json!(plan);
     object["memory_budget"] = json!(runtime.memory_budget());
     object["available_kernels"] = json!(Runtime::available_kernels());
+    object["named_kernels"] = json!(Runtime::named_kernels());
     object["refused_kernels"] = json!(Runtime::refused_kernels());
     object["kernel_names"] = json!(runtime.kernel_names());
     object["cpus"] = json!({"available": cpus.available, "physical": cpus.physical});
@@ -39,6 +40,10 @@ fn table(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> String {
         n if plan.packed => format!("{} in a packed file", bytes(n)),
         n => bytes(n),
     };
+    let mut available = format!("available: {}", Runtime::available_kernels().join(", "));
+    if let named @ [_, ..] = &*Runtime::named_kernels() {
+        available += &format!("; with numerics of their own: {}", named.join(", "));
+    }
     let rows = [
         ("model", plan.name.clone()),
         ("architecture", plan.architecture.to_owned()),
@@ -52,7 +57,7 @@ fn table(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> String {
         ("context", format!("{} tokens, {} when full", plan.max_context, bytes(plan.kv_bytes_full_context))),
         ("scratch", bytes(plan.scratch_bytes)),
         ("to load", format!("{} (budget: {budget})", bytes(plan.load_bytes))),
-        ("kernels", format!("{} (available: {})", plan.kernels, Runtime::available_kernels().join(", "))),
+        ("kernels", format!("{} ({available})", plan.kernels)),
         (
             "threads",
             format!("{} (CPUs: {} available, physical cores: {physical})", plan.threads, cpus.available),

@@ -243,6 +243,7 @@ impl Gemm<'_> {
             time(iterations, || {
                 let lhs = match self.format.activations() {
                     Some(_) => Lhs::Int8(&rows),
+                    None if kernels.rounds(self.format) => Lhs::Bf16(&rows.rounded),
                     None => Lhs::F32(&x),
                 };
                 let matrix = &self.matrices[self.next];
@@ -296,7 +297,7 @@ fn activations(len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7919) % 1009) as f32 / 500.0 - 1.0).collect()
 }
 
-/// Quantizes as a product with weights of `format` wants it: not at all for floats.
+/// Quantizes or rounds as a product with weights of `format` wants it.
 fn quantize(
     kernels: &'static KernelSet,
     region: &Region<'_>,
@@ -307,6 +308,7 @@ fn quantize(
 ) -> Result<()> {
     match format.activations() {
         Some((group, rotated)) => rows.quantize(kernels, region, x, m, k, group, rotated),
+        None if kernels.rounds(format) => rows.rounded.round(kernels, region, x, m, k),
         None => Ok(()),
     }
 }

@@ -305,12 +305,13 @@ fn hostile_headers_are_errors() {
     refused("format", &metadata("format", json!("pt")), ErrorKind::InvalidArgument, &["packed model file"]);
     refused(
         "version",
-        &metadata("format_version", json!("2")),
+        &metadata("format_version", json!("3")),
         unsupported,
-        &["format_version: expected 1, found \"2\""],
+        &["format_version: expected 2, found \"3\""],
     );
     refused("weights", &metadata("weights", json!("int3")), unsupported, &["int3"]);
-    refused("group", &metadata("group_size", json!("32")), unsupported, &["group_size", "32"]);
+    refused("group", &metadata("group_size", json!("33")), unsupported, &["group_size", "33"]);
+    refused("group", &metadata("group_size", json!("32")), invalid, &["scales", "expected"]);
     refused("group", &metadata("group_size", json!("-1")), invalid, &["group_size", "-1"]);
     refused("checksum", &metadata("data_sha256", json!("zz")), invalid, &["data_sha256", "64 hex digits"]);
     refused("tokenizer", &metadata("tokenizer", json!("maybe")), invalid, &["tokenizer", "maybe"]);

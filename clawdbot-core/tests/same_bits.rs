@@ -88,22 +88,58 @@ fn greedy(model: &Model, prompts: &[Vec<u32>]) -> Vec<(Vec<u32>, Vec<u32>)> {
     completions.into_iter().map(|completion| summary(completion.unwrap())).collect()
 }
 
+/// Every prompt alone, all together, and in chunks.
+fn check_batches_and_chunks(source: &Source, weights: WeightType, kv: KvType, kernels: &str) {
+    let prompts: Vec<Vec<u32>> = [1, 5, 17, 64, 65, 130, 200].iter().map(|&n| prompt(n, n as u32)).collect();
+    let load =
+        |options: ModelOptions| runtime(2, kernels).load(source, &options.weights(weights).kv(kv)).unwrap();
+    let model = load(ModelOptions::default());
+    let alone: Vec<_> =
+        prompts.iter().flat_map(|prompt| greedy(&model, std::slice::from_ref(prompt))).collect();
+    assert!(greedy(&model, &prompts) == alone, "{source:?} {weights} {kv} {kernels}: batch of seven");
+    for chunk in [1_u32, 7, 64, 100] {
+        let model = load(ModelOptions::default().prefill_chunk(chunk).max_batch(3_u32));
+        assert!(greedy(&model, &prompts) == alone, "{source:?} {weights} {kv} {kernels}: chunks of {chunk}");
+    }
+}
+
 #[test]
 fn any_batch_and_any_chunk() {
-    let prompts: Vec<Vec<u32>> = [1, 5, 17, 64, 65, 130, 200].iter().map(|&n| prompt(n, n as u32)).collect();
+    let kernels = Runtime::new(&RuntimeOptions::default()).unwrap().kernels();
     for source in sources() {
         for (weights, kv) in TYPES {
-            let load = |options: ModelOptions| {
-                let runtime = Runtime::new(&RuntimeOptions::default().threads(2)).unwrap();
-                runtime.load(&source, &options.weights(weights).kv(kv)).unwrap()
+            check_batches_and_chunks(&source, weights, kv, kernels);
+        }
+    }
+}
+
+#[test]
+fn tiers_with_numerics_of_their_own() {
+    for kernels in Runtime::named_kernels() {
+        for source in sources() {
+            check_batches_and_chunks(&source, WeightType::Bf16, KvType::Auto, kernels);
+            let logits = |kernels: &str, weights, threads| {
+                let model = runtime(threads, kernels)
+                    .load(&source, &ModelOptions::default().weights(weights))
+                    .unwrap();
+                model.logits(&prompt(83, 1)).unwrap()
             };
-            let model = load(ModelOptions::default());
-            let alone: Vec<_> =
-                prompts.iter().flat_map(|prompt| greedy(&model, std::slice::from_ref(prompt))).collect();
-            assert!(greedy(&model, &prompts) == alone, "{source:?} {weights} {kv}: batch of seven");
-            for chunk in [1_u32, 7, 64, 100] {
-                let model = load(ModelOptions::default().prefill_chunk(chunk).max_batch(3_u32));
-                assert!(greedy(&model, &prompts) == alone, "{source:?} {weights} {kv}: chunks of {chunk}");
+            let one = logits(kernels, WeightType::Bf16, 1);
+            assert!(
+                bits(&logits(kernels, WeightType::Bf16, 3)) == bits(&one),
+                "{source:?} {kernels}: threads"
+            );
+            let other = logits("scalar", WeightType::Bf16, 1);
+            assert!(bits(&one) != bits(&other), "{source:?} {kernels}: activations are rounded");
+            let range = other.iter().fold(0.0_f32, |range, x| range.max(x.abs()));
+            let error = one.iter().zip(&other).fold(0.0_f32, |error, (a, b)| error.max((a - b).abs()));
+            assert!(error < 0.05 * range, "{source:?} {kernels}: off by {error} of {range}");
+            // All but bf16 weights is as everywhere.
+            for weights in [WeightType::Int8, WeightType::F32] {
+                assert!(
+                    bits(&logits(kernels, weights, 2)) == bits(&logits("scalar", weights, 1)),
+                    "{source:?} {kernels} {weights}"
+                );
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::{json, options};
 ///
 /// threads: to compute on; default: the least of CPU quota, affinity and physical cores.
 /// memory_budget: most bytes that all its models may take together.
-/// kernels: the instruction-set tier to compute with, such as `x86_64-avx2`; default: the best one of this CPU.
+/// kernels: the instruction-set tier to compute with, such as `avx2`; default: the best one of this CPU.
 /// on_log: called with level (`warning` or `info`) and message, from any thread; what it raises goes to
 /// `sys.unraisablehook`.
 #[pyclass(frozen, module = "clawdbot")]

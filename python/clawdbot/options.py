@@ -83,4 +83,4 @@ class LoadOptions(ModelOptions, total=False):
     memory_budget: int | None
     """Most bytes that the model may take: weights, KV cache and scratch."""
     kernels: str | None
-    """The instruction-set tier to compute with, such as `x86_64-avx2`; default: the best one of this CPU."""
+    """The instruction-set tier to compute with, such as `avx2`; default: the best one of this CPU."""

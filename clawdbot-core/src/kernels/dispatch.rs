@@ -22,7 +22,7 @@ enum Proof {
     Tests,
     /// On this machine as well, before the set is first used: not every machine that runs the tests can run it.
     #[cfg_attr(
-        not(target_arch = "x86_64"),
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
         allow(dead_code, reason = "no such set of this architecture yet")
     )]
     SelfTest,
@@ -41,12 +41,26 @@ static CANDIDATES: &[Candidate] = &[
     #[cfg(target_arch = "x86_64")]
     candidate!(avx512_vnni, Tests),
     #[cfg(target_arch = "x86_64")]
+    candidate!(avx_vnni, SelfTest),
+    #[cfg(target_arch = "x86_64")]
     candidate!(avx2, Tests),
+    #[cfg(target_arch = "aarch64")]
+    candidate!(neon_i8mm, SelfTest),
     #[cfg(target_arch = "aarch64")]
     candidate!(neon_dotprod, Tests),
     #[cfg(target_arch = "aarch64")]
     candidate!(neon, Tests),
     candidate!(scalar, Tests),
+];
+
+/// Sets with numerics of their own: used by those who name them, and tested only then.
+static NAMED: &[Candidate] = &[
+    #[cfg(target_arch = "x86_64")]
+    candidate!(avx512_amx_bf16, SelfTest),
+    #[cfg(target_arch = "x86_64")]
+    candidate!(avx512_bf16, SelfTest),
+    #[cfg(target_arch = "aarch64")]
+    candidate!(neon_bf16, SelfTest),
 ];
 
 /// A set that the CPU has, but that is not used, and why.
@@ -80,15 +94,22 @@ impl Sets {
         sets
     }
 
-    fn choose(&self, what: &str, forced: Option<&str>) -> Result<&'static KernelSet> {
+    /// `named`: further candidates, which are taken by their name only.
+    fn choose(&self, what: &str, forced: Option<&str>, named: &[Candidate]) -> Result<&'static KernelSet> {
+        let mut named_refused = Vec::new();
         let found = match forced {
-            None => self.available.first(),
-            Some(name) => self.available.iter().find(|set| set.name == name),
+            None => self.available.first().copied(),
+            Some(name) => self.available.iter().copied().find(|set| set.name == name).or_else(|| {
+                let candidate = named.iter().position(|candidate| candidate.set.name == name)?;
+                let Sets { available, refused } = Sets::of(&named[candidate..=candidate]);
+                named_refused = refused;
+                available.first().copied()
+            }),
         };
-        found.copied().ok_or_else(|| {
-            let names: Vec<_> = self.available.iter().map(|set| set.name).collect();
+        found.ok_or_else(|| {
+            let names: Vec<_> = self.available.iter().map(|set| set.name).chain(detected(named)).collect();
             let forced = forced.unwrap_or_default();
-            let refused = self.refused.iter().find(|refused| refused.name == forced);
+            let refused = self.refused.iter().chain(&named_refused).find(|refused| refused.name == forced);
             let why = refused.map_or(String::new(), |refused| {
                 format!(", which failed its self-test on this machine: {}", refused.reason)
             });
@@ -105,7 +126,18 @@ fn sets() -> &'static Sets {
     SETS.get_or_init(|| Sets::of(CANDIDATES))
 }
 
-/// The sets that this CPU can run, best first. The last is `scalar`, the specification.
+/// Names of the candidates that this CPU has.
+fn detected(candidates: &[Candidate]) -> impl Iterator<Item = &'static str> {
+    candidates.iter().filter(|candidate| (candidate.detected)()).map(|candidate| candidate.set.name)
+}
+
+/// The names of further sets that this CPU has, with numerics of their own: bf16 products differ from those of all others.
+/// They are never chosen by default.
+pub(crate) fn named() -> Vec<&'static str> {
+    detected(NAMED).collect()
+}
+
+/// The sets that this CPU can run and that give equal bits, best first. The last is `scalar`, the specification.
 pub(crate) fn available() -> Vec<&'static KernelSet> {
     sets().available.clone()
 }
@@ -124,10 +156,12 @@ pub(crate) fn select(name: Option<&str>) -> Result<&'static KernelSet> {
     static CHOICE: OnceLock<Result<&'static KernelSet>> = OnceLock::new();
     let by_variable = || {
         let value = std::env::var_os(VARIABLE).filter(|value| !value.is_empty());
-        sets().choose(VARIABLE, value.as_deref().map(|name| name.to_string_lossy()).as_deref())
+        sets().choose(VARIABLE, value.as_deref().map(|name| name.to_string_lossy()).as_deref(), NAMED)
     };
     match name {
-        Some(_) => sets().choose("option kernels", name).map_err(|error| error.with("option", "kernels")),
+        Some(_) => {
+            sets().choose("option kernels", name, NAMED).map_err(|error| error.with("option", "kernels"))
+        }
         None => CHOICE.get_or_init(by_variable).clone(),
     }
 }
@@ -141,9 +175,9 @@ mod tests {
     #[test]
     fn forced_choice_is_taken_or_refused() {
         let sets = sets();
-        assert_eq!(sets.choose(VARIABLE, Some("scalar")).unwrap().name, "scalar");
-        assert_eq!(sets.choose(VARIABLE, None).unwrap().name, available()[0].name);
-        let error = sets.choose(VARIABLE, Some("mmx")).map(|set| set.name).unwrap_err();
+        assert_eq!(sets.choose(VARIABLE, Some("scalar"), &[]).unwrap().name, "scalar");
+        assert_eq!(sets.choose(VARIABLE, None, &[]).unwrap().name, available()[0].name);
+        let error = sets.choose(VARIABLE, Some("mmx"), &[]).map(|set| set.name).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         assert!(error.message().contains("scalar") && error.message().contains("mmx"), "{error}");
     }
@@ -154,9 +188,9 @@ mod tests {
         static WRONG: KernelSet = KernelSet { name: "wrong", int8_narrow: Slot(|_| ()), ..isa::scalar::SET };
         let wrong = |proof| Candidate { set: &WRONG, detected: || true, proof };
         let sets = Sets::of(&[wrong(Proof::SelfTest), candidate!(scalar, Tests)]);
-        assert_eq!(sets.choose(VARIABLE, None).unwrap().name, "scalar");
+        assert_eq!(sets.choose(VARIABLE, None, &[]).unwrap().name, "scalar");
         assert_eq!(sets.refused.len(), 1);
-        let error = sets.choose(VARIABLE, Some("wrong")).map(|set| set.name).unwrap_err();
+        let error = sets.choose(VARIABLE, Some("wrong"), &[]).map(|set| set.name).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         for part in [VARIABLE, "self-test", "m 1, n 17, k 130", "found 0.0"] {
             assert!(error.message().contains(part), "{error}");

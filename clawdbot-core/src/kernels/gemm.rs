@@ -6,13 +6,14 @@
 
 use std::ops::Range;
 
+use super::bf16_dot::{Bf16Args, RoundedRows};
 use super::gemm_float::FloatArgs;
 use super::gemm_int4::{Int4Args, Int4Panels};
 use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
 use super::matrix::Panels;
 use super::quantize::{QuantizedRows, SharedMut, groups};
 use super::simd::LANES;
-use super::{KernelSet, PackedMatrix, Simd};
+use super::{Activation, KernelSet, PackedMatrix, Simd};
 use crate::threads::Region;
 
 /// Rows up to which the narrow kernels are used, and rows of their largest tile.
@@ -31,6 +32,8 @@ const TASKS_PER_THREAD: usize = 16;
 pub(crate) enum Lhs<'a> {
     /// `[m, k]`, for bf16 and f32 weights.
     F32(&'a [f32]),
+    /// For bf16 weights, where [`KernelSet::rounds`] says so.
+    Bf16(&'a RoundedRows),
     /// For int8 and int4 weights of the same group, rotated alike.
     Int8(&'a QuantizedRows),
 }
@@ -42,10 +45,13 @@ pub(crate) struct Epilogue<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     /// Whether the previous contents of `out` are added then.
     pub(crate) residual: bool,
+    /// The columns are those of [`PackedMatrix::pack_gated`]: `out` is what [`Activation`] makes of the sums of gate and up, after the bias,
+    /// without a residual.
+    pub(crate) gate: Option<Activation>,
 }
 
-/// `out = lhs * rhs^T`, then the epilogue. `out` is `[m, n]`. Every element has the same bits whatever m, the number of
-/// threads and the ISA.
+/// `out = lhs * rhs^T`, then the epilogue. `out` is `[m, n]`, of gated products `[m, rows of gate and up]`. Every element
+/// has the same bits whatever m, the number of threads and the ISA (bf16: among the sets without `bf16_dot`).
 ///
 /// # Panics
 /// When a shape does not fit, or the left-hand side is not of the kind that the format of `rhs` wants.
@@ -59,11 +65,18 @@ pub(crate) fn gemm(
     epilogue: Epilogue<'_>,
 ) {
     let (n, k) = (rhs.n(), rhs.k());
-    assert_eq!(out.len(), m * n, "out: [{m}, {n}]");
+    let columns = if epilogue.gate.is_some() && m > 0 { out.len() / m } else { n };
+    assert_eq!(out.len(), m * columns, "out: [{m}, {columns}]");
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == n), "bias: [{n}]");
+    if epilogue.gate.is_some() && m > 0 {
+        let fits = PackedMatrix::gated_columns(columns) == Some(n) && !epilogue.residual;
+        assert!(fits, "{columns} of {n} gated columns");
+    }
     let out = SharedMut(out.as_mut_ptr());
-    let target = Target { out: &out, n, epilogue };
+    let target = Target { out: &out, n: columns, epilogue };
     let panels = n.div_ceil(LANES);
+    // The panels of a gate and its up belong to one task.
+    let unit = if epilogue.gate.is_some() { 2 } else { 1 };
     let wide = m > NARROW_ROWS;
     match (&rhs.panels, lhs) {
         (Panels::Int8 { codes, scales, group, rotated }, Lhs::Int8(rows)) => {
@@ -75,7 +88,7 @@ pub(crate) fn gemm(
             let wide = wide && *group <= 4 * SLICE_BLOCKS;
             let slot = if wide { &kernels.int8_wide } else { &kernels.int8_narrow };
             let tile_panels = wide.then_some(kernels.tile_panels.0);
-            let split = Split::new(region, m, panels, k_blocks * 64, tile_panels, lhs.stride);
+            let split = Split::new(region, m, (panels, unit), k_blocks * 64, tile_panels, lhs.stride);
             region.parallel(split.tasks(), |task| {
                 let (rows, panels) = split.task(task);
                 let int4 = None;
@@ -99,7 +112,7 @@ pub(crate) fn gemm(
             assert!(rhs.codes.len() == panels * lines && rhs.scales.len() == panels * scale_lines);
             let wide = wide && group <= 4 * SLICE_BLOCKS;
             let tile_panels = wide.then_some(kernels.tile_panels.0);
-            let split = Split::new(region, m, panels, lines * 64, tile_panels, lhs.stride);
+            let split = Split::new(region, m, (panels, unit), lines * 64, tile_panels, lhs.stride);
             region.parallel(split.tasks(), |task| {
                 let (rows, panels) = split.task(task);
                 if wide {
@@ -111,10 +124,30 @@ pub(crate) fn gemm(
                 }
             });
         }
+        (Panels::Bf16(data), Lhs::Bf16(rows)) => {
+            let dot = kernels.bf16_dot.as_ref().expect("rows are rounded for kernels that want them so");
+            let (lhs, k_blocks) = (rows.rows(m, k), k.div_ceil(2));
+            let data = data.as_chunks().0;
+            assert!(data.len() == panels * k_blocks);
+            let split = Split::new(
+                region,
+                m,
+                (panels, unit),
+                k_blocks * 64,
+                wide.then_some(dot.tile_panels),
+                2 * lhs.stride,
+            );
+            region.parallel(split.tasks(), |task| {
+                let (rows, panels) = split.task(task);
+                (dot.product)(Bf16Args { lhs, data, k_blocks, rows, panels, target });
+            });
+        }
         (Panels::Bf16(data), Lhs::F32(x)) => {
+            assert!(kernels.bf16_dot.is_none(), "kernels {} multiply rounded rows", kernels.name);
             assert!(x.len() == m * k && data.len() == panels * LANES * k.next_multiple_of(2));
             let slot = if wide { &kernels.bf16_wide } else { &kernels.bf16_narrow };
-            let split = Split::new(region, m, panels, k * 32, wide.then_some(kernels.tile_panels.1), 4 * k);
+            let split =
+                Split::new(region, m, (panels, unit), k * 32, wide.then_some(kernels.tile_panels.1), 4 * k);
             region.parallel(split.tasks(), |task| {
                 let (rows, panels) = split.task(task);
                 slot.call(FloatArgs { x, data, k, rows, panels, target });
@@ -123,14 +156,19 @@ pub(crate) fn gemm(
         (Panels::F32(data), Lhs::F32(x)) => {
             assert!(x.len() == m * k && data.len() == panels * LANES * k);
             let slot = if wide { &kernels.f32_wide } else { &kernels.f32_narrow };
-            let split = Split::new(region, m, panels, k * 64, wide.then_some(kernels.tile_panels.1), 4 * k);
+            let split =
+                Split::new(region, m, (panels, unit), k * 64, wide.then_some(kernels.tile_panels.1), 4 * k);
             region.parallel(split.tasks(), |task| {
                 let (rows, panels) = split.task(task);
                 slot.call(FloatArgs { x, data, k, rows, panels, target });
             });
         }
         (_, lhs) => {
-            let kind = if matches!(lhs, Lhs::F32(_)) { "f32" } else { "int8" };
+            let kind = match lhs {
+                Lhs::F32(_) => "f32",
+                Lhs::Bf16(_) => "bf16",
+                Lhs::Int8(_) => "int8",
+            };
             panic!("a matrix of {:?} cannot be multiplied by rows of {kind}", rhs.format());
         }
     }
@@ -145,11 +183,12 @@ struct Split {
 }
 
 impl Split {
-    /// `tile_panels`: of the wide kernel; none for the narrow one. `row_bytes`: of the left-hand side.
+    /// `unit`: panels that stay together. `tile_panels`: of the wide kernel; none for the narrow one. `row_bytes`: of the
+    /// left-hand side.
     fn new(
         region: &Region<'_>,
         m: usize,
-        panels: usize,
+        (panels, unit): (usize, usize),
         panel_bytes: usize,
         tile_panels: Option<usize>,
         row_bytes: usize,
@@ -158,11 +197,13 @@ impl Split {
         match tile_panels {
             None => {
                 let at_least = NARROW_TASK_BYTES.div_ceil(panel_bytes.max(1));
-                let panels_per_task = panels.div_ceil(wanted).max(at_least).max(1);
+                let panels_per_task = panels.div_ceil(wanted).max(at_least).max(1).next_multiple_of(unit);
                 Split { m, panels, rows_per_task: m.max(1), panels_per_task }
             }
             // One column of tiles per task; all rows, unless that makes too few tasks or they do not stay in the cache.
             Some(tile_panels) => {
+                let tile_panels =
+                    if tile_panels.is_multiple_of(unit) { tile_panels } else { tile_panels * unit };
                 let parts = wanted.div_ceil(panels.div_ceil(tile_panels).max(1));
                 let parts = parts.max((m * row_bytes).div_ceil(CACHED_ROWS_BYTES));
                 let parts = parts.clamp(1, m.div_ceil(CHUNK_ROWS / 2));
@@ -198,24 +239,73 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Bias, residual, and out with it.
+    /// Bias, residual or gate, and out with it. Of a gated product, the gate's panel comes before up's.
     ///
     /// # Safety
-    /// `row` must be below m, `panel` below `n / 16` rounded up, and both in the caller's task.
+    /// `row` must be below m, `panel` below `n / 16` rounded up (both of the product), and both in the caller's task.
     #[inline(always)]
     pub(super) unsafe fn finish<S: Simd>(&self, s: S, row: usize, panel: usize, sum: S::F32) {
-        let column = panel * LANES;
+        let Epilogue { bias, residual, gate } = self.epilogue;
+        let column = if gate.is_some() { panel / 2 } else { panel } * LANES;
         let count = LANES.min(self.n - column);
         // SAFETY: inside `[m, n]` by the caller's promise; no other task has this row and panel.
         let out = unsafe { self.out.slice(row * self.n + column, count) };
         let mut sum = sum;
-        if let Some(bias) = self.epilogue.bias {
-            sum = s.add(sum, s.load_partial(&bias[column..column + count]));
+        if let Some(bias) = bias {
+            sum = s.add(sum, s.load_partial(&bias[panel * LANES..][..count]));
         }
-        if self.epilogue.residual {
+        if residual {
             sum = s.add(sum, s.load_partial(out));
         }
+        // Up finds the gate's sum where the product goes.
+        if let Some(activation) = gate
+            && panel % 2 == 1
+        {
+            sum = activation.gated(s, s.load_partial(out), sum);
+        }
         s.store_partial(sum, out);
+    }
+
+    /// [`finish`](Self::finish) for the first `rows` rows of some sums.
+    ///
+    /// # Safety
+    /// As there, for `rows` rows from `row` and `P` panels from `panel`.
+    #[inline(always)]
+    pub(super) unsafe fn finish_rows<S: Simd, const P: usize>(
+        &self,
+        s: S,
+        (row, panel): (usize, usize),
+        rows: usize,
+        sums: &[[[f32; LANES]; P]],
+    ) {
+        for (r, sums) in sums[..rows].iter().enumerate() {
+            for (p, sum) in sums.iter().enumerate() {
+                // SAFETY: the caller's promise.
+                unsafe { self.finish(s, row + r, panel + p, s.load(sum)) };
+            }
+        }
+    }
+
+    /// [`finish`](Self::finish) for all sums, from registers. A loop, since every tile size has a copy of it.
+    ///
+    /// # Safety
+    /// As there, for `R` rows from `row` and `P` panels from `panel`.
+    #[inline(always)]
+    pub(super) unsafe fn finish_tile<S: Simd, const R: usize, const P: usize>(
+        &self,
+        s: S,
+        (row, panel): (usize, usize),
+        rows: &Range<usize>,
+        sums: [[S::F32; P]; R],
+    ) {
+        let mut stored = [[[0.0; LANES]; P]; R];
+        for r in 0..R {
+            for p in 0..P {
+                s.store(sums[r][p], &mut stored[r][p]);
+            }
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.finish_rows(s, (row, panel), R.min(rows.end - row), &stored) };
     }
 }
 

@@ -142,11 +142,7 @@ unsafe fn narrow_tile<S: Simd, W: FloatWeight, const R: usize, const P: usize>(
                 }
             }
         }
-        for r in 0..R {
-            for p in 0..P {
-                args.target.finish(s, row + r, panel + p, sums[r][p]);
-            }
-        }
+        args.target.finish_tile(s, (row, panel), &args.rows, sums);
     }
 }
 
@@ -231,12 +227,8 @@ unsafe fn wide_panels<S: Simd, W: FloatWeight, const MR: usize, const NP: usize>
                 }
             }
         }
-        for (row, sums) in sums[..rows].iter().enumerate() {
-            for (p, sum) in sums.iter().enumerate() {
-                // SAFETY: a row and a panel of the task.
-                unsafe { args.target.finish(s, chunk + row, panel + p, s.load(sum)) };
-            }
-        }
+        // SAFETY: rows and panels of the task.
+        unsafe { args.target.finish_rows(s, (chunk, panel), rows, &sums) };
         chunk += chunk_rows;
     }
 }

@@ -245,12 +245,14 @@ unsafe fn narrow_tile<S: Simd, K: ScaleLines, const R: usize, const P: usize>(
                 }
             }
         }
-        for r in 0..R {
-            for p in 0..P {
-                let sum = if K::MIN { s.add(sums[r][p], lows[r][p]) } else { sums[r][p] };
-                args.target.finish(s, row + r, panel + p, sum);
+        if K::MIN {
+            for r in 0..R {
+                for p in 0..P {
+                    sums[r][p] = s.add(sums[r][p], lows[r][p]);
+                }
             }
         }
+        args.target.finish_tile(s, (row, panel), &args.rows, sums);
     }
 }
 

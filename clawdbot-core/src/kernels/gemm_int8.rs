@@ -189,11 +189,7 @@ unsafe fn narrow_tile<S: Simd, const R: usize, const P: usize, const U: usize>(
                 }
             }
         }
-        for r in 0..R {
-            for p in 0..P {
-                args.target.finish(s, row + r, panel + p, sums[r][p]);
-            }
-        }
+        args.target.finish_tile(s, (row, panel), &args.rows, sums);
     }
 }
 
@@ -316,12 +312,8 @@ unsafe fn wide_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &In
                 gemm_int4::add_minima(s, kind, lines, row_scales, groups, &mut sums[..rows]);
             }
         }
-        for (row, sums) in sums[..rows].iter().enumerate() {
-            for (p, sum) in sums.iter().enumerate() {
-                // SAFETY: a row and a panel of the task.
-                unsafe { args.target.finish(s, chunk + row, panel + p, s.load(sum)) };
-            }
-        }
+        // SAFETY: rows and panels of the task.
+        unsafe { args.target.finish_rows(s, (chunk, panel), rows, &sums) };
         chunk += chunk_rows;
     }
 }

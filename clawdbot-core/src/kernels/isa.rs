@@ -80,7 +80,8 @@ pub(super) mod avx512_amx {
     use crate::kernels::gemm_amx::{PANELS, Tiled};
     use crate::kernels::tiles::Amx;
 
-    pub(in crate::kernels) static KERNELS: KernelSet = KernelSet {
+    pub(in crate::kernels) static KERNELS: KernelSet = SET;
+    pub(in crate::kernels) const SET: KernelSet = KernelSet {
         name: "avx512-amx",
         int8_gemm_name: "x86_64-int8-avx512-amx-32x2x16",
         tile_panels: (PANELS, avx512_vnni::SET.tile_panels.1),
@@ -96,10 +97,142 @@ pub(super) mod avx512_amx {
     }
 }
 
+/// [`avx512_vnni`] with the bf16 dot products of AVX512-BF16, which have numerics of their own.
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512_bf16 {
+    use super::*;
+    use crate::kernels::bf16_dot::{Bf16Dot, vdpbf16_model};
+    use crate::kernels::gemm_bf16::{Dot, Vdpbf16};
+    use crate::kernels::simd::Avx512;
+
+    /// # Safety
+    /// The CPU must have the features: `detected()`.
+    #[target_feature(enable = "avx512f", enable = "avx512bw", enable = "avx512dq", enable = "avx512vl")]
+    #[target_feature(
+        enable = "avx512vnni",
+        enable = "avx512bf16",
+        enable = "avx2",
+        enable = "fma",
+        enable = "f16c"
+    )]
+    unsafe fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
+        // SAFETY: the caller has checked the features.
+        K::run(unsafe { Avx512::assume() }, args)
+    }
+
+    pub(in crate::kernels) static KERNELS: KernelSet = KernelSet {
+        name: "avx512-bf16",
+        float_gemm_name: "x86_64-bf16-avx512-bf16-8x3x16",
+        bf16_dot: Some(Bf16Dot {
+            // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
+            product: |args| unsafe { entry::<Dot<Vdpbf16, 8, 3>>(args) },
+            tile_panels: 3,
+            model: vdpbf16_model,
+        }),
+        ..avx512_vnni::SET
+    };
+
+    pub(in crate::kernels) fn detected() -> bool {
+        avx512_vnni::detected() && std::arch::is_x86_feature_detected!("avx512bf16")
+    }
+}
+
+/// [`avx512_amx`] with the bf16 tiles of AMX, which have numerics of their own.
+#[cfg(target_arch = "x86_64")]
+pub(super) mod avx512_amx_bf16 {
+    use super::*;
+    use crate::kernels::bf16_dot::{Bf16Dot, tdpbf16_model};
+    use crate::kernels::gemm_bf16_amx::{AmxBf16, PANELS, Tiled};
+
+    pub(in crate::kernels) static KERNELS: KernelSet = KernelSet {
+        name: "avx512-amx-bf16",
+        float_gemm_name: "x86_64-bf16-avx512-amx-bf16-32x2x16",
+        bf16_dot: Some(Bf16Dot {
+            // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
+            product: |args| unsafe { avx512_vnni::entry::<Tiled<AmxBf16>>(args) },
+            tile_panels: PANELS,
+            model: tdpbf16_model,
+        }),
+        ..avx512_amx::SET
+    };
+
+    pub(in crate::kernels) fn detected() -> bool {
+        avx512_amx::detected() && AmxBf16::detected()
+    }
+}
+
+x86_64_isa!(
+    /// AVX2 with the dot products of AVX-VNNI.
+    avx_vnni, "avx-vnni", AvxVnni, int8: 4 x 1, float: 6 x 1, ["avxvnni", "avx2", "fma", "f16c"]
+);
+
 x86_64_isa!(
     /// AVX2 with FMA, and the f16 conversion that all such CPUs have.
-    avx2, "avx2", Avx2, int8: 4 x 1, float: 6 x 1, ["avx2", "fma", "f16c"]
+    avx2, "avx2", Avx2Maddubs, int8: 4 x 1, float: 6 x 1, ["avx2", "fma", "f16c"]
 );
+
+/// [`neon_dotprod`] with the matrix products of i8mm (Armv8.6, optional since Armv8.2) for many rows of int8.
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon_i8mm {
+    use super::*;
+    use crate::kernels::Slot;
+    use crate::kernels::gemm_i8mm::Wide;
+    use crate::kernels::simd::NeonDotprod;
+
+    /// # Safety
+    /// The CPU must have the features: `detected()`.
+    #[target_feature(enable = "neon", enable = "dotprod", enable = "i8mm")]
+    unsafe fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
+        // SAFETY: the caller has checked the features.
+        K::run(unsafe { NeonDotprod::assume() }, args)
+    }
+
+    pub(in crate::kernels) static KERNELS: KernelSet = SET;
+    pub(in crate::kernels) const SET: KernelSet = KernelSet {
+        name: "neon-i8mm",
+        int8_gemm_name: "aarch64-int8-neon-i8mm-4x1x16",
+        // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
+        int8_wide: Slot(|args| unsafe { entry::<Wide>(args) }),
+        ..neon_dotprod::SET
+    };
+
+    pub(in crate::kernels) fn detected() -> bool {
+        neon_dotprod::detected() && std::arch::is_aarch64_feature_detected!("i8mm")
+    }
+}
+
+/// [`neon_i8mm`] with the bf16 dot products of BF16 (Armv8.6, optional since Armv8.2), which have numerics of their own.
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon_bf16 {
+    use super::*;
+    use crate::kernels::bf16_dot::{Bf16Dot, bfdot_model};
+    use crate::kernels::gemm_bf16::{Bfdot, Dot};
+    use crate::kernels::simd::NeonDotprod;
+
+    /// # Safety
+    /// The CPU must have the features: `detected()`.
+    #[target_feature(enable = "neon", enable = "dotprod", enable = "bf16")]
+    unsafe fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
+        // SAFETY: the caller has checked the features.
+        K::run(unsafe { NeonDotprod::assume() }, args)
+    }
+
+    pub(in crate::kernels) static KERNELS: KernelSet = KernelSet {
+        name: "neon-bf16",
+        float_gemm_name: "aarch64-bf16-neon-bf16-4x1x16",
+        bf16_dot: Some(Bf16Dot {
+            // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
+            product: |args| unsafe { entry::<Dot<Bfdot, 4, 1>>(args) },
+            tile_panels: 1,
+            model: bfdot_model,
+        }),
+        ..neon_i8mm::SET
+    };
+
+    pub(in crate::kernels) fn detected() -> bool {
+        neon_i8mm::detected() && std::arch::is_aarch64_feature_detected!("bf16")
+    }
+}
 
 aarch64_isa!(
     /// NEON with the dot product extension (Armv8.2, optional there; Armv8.4).

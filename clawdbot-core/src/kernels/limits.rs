@@ -52,26 +52,39 @@ impl Kernel for Dots {
     type Output = i32;
     #[inline(always)]
     fn run<S: Simd>(s: S, operands: &Operands) -> i32 {
-        let mut sums = [[s.splat_i32(0); 3]; 8];
-        for _ in 0..ROUNDS {
-            // Loaded anew in every round, lest parts of the product be computed only once.
-            let Operands { w, a, .. } = black_box(operands);
-            let w = [s.load_prepared(&w[0]), s.load_prepared(&w[1]), s.load_prepared(&w[2])];
-            for (sums, a) in sums.iter_mut().zip(a) {
-                let a = s.splat_a4(a);
-                for (sum, w) in sums.iter_mut().zip(w) {
-                    *sum = s.dot4(*sum, w, a);
-                }
-            }
+        // As many sums as the registers hold.
+        if S::REGISTERS >= 16 {
+            dots::<S, 8, 3>(s, operands, ROUNDS)
+        } else {
+            dots::<S, 6, 1>(s, operands, 4 * ROUNDS)
         }
-        let mut sum = s.splat_i32(0);
-        for row in sums {
-            for one in row {
-                sum = s.add_i32(sum, one);
-            }
-        }
-        s.reduce_add_i32(sum)
     }
+}
+
+#[inline(always)]
+fn dots<S: Simd, const R: usize, const P: usize>(s: S, operands: &Operands, rounds: usize) -> i32 {
+    let mut sums = [[s.splat_i32(0); P]; R];
+    for _ in 0..rounds {
+        // Loaded anew in every round, lest parts of the product be computed only once.
+        let operands = black_box(operands);
+        let mut w = [s.load_prepared(&operands.w[0]); P];
+        for p in 1..P {
+            w[p] = s.load_prepared(&operands.w[p]);
+        }
+        for r in 0..R {
+            let a = s.splat_a4(&operands.a[r]);
+            for p in 0..P {
+                sums[r][p] = s.dot4(sums[r][p], w[p], a);
+            }
+        }
+    }
+    let mut sum = s.splat_i32(0);
+    for row in sums {
+        for one in row {
+            sum = s.add_i32(sum, one);
+        }
+    }
+    s.reduce_add_i32(sum)
 }
 
 /// [`ROUNDS`] of 12 FMA of 16 lanes.

@@ -220,6 +220,12 @@ impl PackedMatrix {
         }
     }
 
+    /// Columns of the panels of a gate and an up projection of `rows` rows each, packed by [`pack_gated`](Self::pack_gated);
+    /// `None` on overflow.
+    pub(crate) fn gated_columns(rows: usize) -> Option<usize> {
+        rows.checked_next_multiple_of(LANES)?.checked_mul(2)
+    }
+
     /// Packs the rows of all `sources`, one after another, in parallel over panels.
     ///
     /// # Errors
@@ -231,6 +237,40 @@ impl PackedMatrix {
         format: ComputeFormat,
         sources: &[&dyn RowSource],
     ) -> Result<Self> {
+        let n = sources.iter().try_fold(0_usize, |n, source| n.checked_add(source.rows()));
+        Self::pack_rows(kernels, region, format, sources, (n, false))
+    }
+
+    /// Packs a gate and an up projection for a product with [`Epilogue::gate`](super::Epilogue::gate): panels of 16 columns
+    /// of the one and of the other in turn, the last of both padded with zeros. `n` is
+    /// [`gated_columns`](Self::gated_columns).
+    ///
+    /// # Errors
+    /// As [`pack`](Self::pack), and `InvalidModel` when they differ in rows.
+    pub(crate) fn pack_gated(
+        kernels: &KernelSet,
+        region: &Region<'_>,
+        format: ComputeFormat,
+        [gate, up]: [&dyn RowSource; 2],
+    ) -> Result<Self> {
+        if gate.rows() != up.rows() {
+            return Err(Error::invalid_model(format!(
+                "gate and up projections must have equally many rows: found {} and {}",
+                gate.rows(),
+                up.rows()
+            )));
+        }
+        let n = Self::gated_columns(gate.rows());
+        Self::pack_rows(kernels, region, format, &[gate, up], (n, true))
+    }
+
+    fn pack_rows(
+        kernels: &KernelSet,
+        region: &Region<'_>,
+        format: ComputeFormat,
+        sources: &[&dyn RowSource],
+        (n, gated): (Option<usize>, bool),
+    ) -> Result<Self> {
         let k = sources.first().map_or(0, |source| source.cols());
         if let Some(other) = sources.iter().find(|source| source.cols() != k) {
             return Err(Error::invalid_model(format!(
@@ -238,13 +278,9 @@ impl PackedMatrix {
                 other.cols()
             )));
         }
-        let too_many = || Error::new(ErrorKind::OutOfBudget, "the number of rows overflows");
-        let n = sources
-            .iter()
-            .try_fold(0_usize, |n, source| n.checked_add(source.rows()))
-            .ok_or_else(too_many)?;
+        let n = n.ok_or_else(|| Error::new(ErrorKind::OutOfBudget, "the number of rows overflows"))?;
         let sizes = Sizes::of(format, n, k)?;
-        let rows = Rows { sources, n, k };
+        let rows = Rows { sources, n, k, gated };
         let panels = match format {
             ComputeFormat::Int8 { group, rotated } => {
                 let mut codes = AlignedBuf::zeroed(sizes.data)?;
@@ -339,6 +375,8 @@ pub(super) struct Rows<'a> {
     sources: &'a [&'a dyn RowSource],
     n: usize,
     pub(super) k: usize,
+    /// Two sources whose panels alternate.
+    gated: bool,
 }
 
 impl Rows<'_> {
@@ -350,10 +388,18 @@ impl Rows<'_> {
         stored: &mut Vec<u8>,
         mut f: impl FnMut(usize, &dyn RowSource, usize, &[u8]) -> Result<()>,
     ) -> Result<usize> {
-        let columns = LANES.min(self.n - first);
+        let panel = first / LANES;
+        let (sources, first, n) = match self.gated {
+            true => {
+                let source = &self.sources[panel % 2..=panel % 2];
+                (source, panel / 2 * LANES, source[0].rows())
+            }
+            false => (self.sources, first, self.n),
+        };
+        let columns = LANES.min(n - first);
         let mut column = 0;
         let mut source_start = 0;
-        for source in self.sources {
+        for source in sources {
             let source_end = source_start + source.rows();
             let rows = (first + column).max(source_start)..(first + columns).min(source_end);
             if !rows.is_empty() {

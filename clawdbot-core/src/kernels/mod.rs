@@ -14,12 +14,20 @@
     reason = "tiles are indexed by row and panel in several arrays at once"
 )]
 
+mod activation;
 pub(crate) mod attention;
+mod bf16_dot;
 mod dispatch;
 mod gemm;
 #[cfg(any(target_arch = "x86_64", test))]
 mod gemm_amx;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
+mod gemm_bf16;
+#[cfg(any(target_arch = "x86_64", test))]
+mod gemm_bf16_amx;
 mod gemm_float;
+#[cfg(target_arch = "aarch64")]
+mod gemm_i8mm;
 mod gemm_int4;
 mod gemm_int8;
 mod hadamard;
@@ -37,12 +45,16 @@ pub(crate) mod simd;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_bf16;
+#[cfg(test)]
 mod tests_int4;
 #[cfg(any(target_arch = "x86_64", test))]
 mod tiles;
 mod vector;
 
-pub(crate) use dispatch::{available, refused, select};
+pub(crate) use activation::Activation;
+pub(crate) use bf16_dot::RoundedRows;
+pub(crate) use dispatch::{available, named, refused, select};
 pub(crate) use gemm::{Epilogue, Lhs, gemm};
 pub(crate) use int4::Int4Scales;
 #[cfg(test)]
@@ -54,7 +66,6 @@ pub(crate) use quantize::QuantizedRows;
 pub(crate) use quantize::ROTATED_GROUPS;
 pub(crate) use recurrent::{ConvArgs, DeltaArgs};
 pub(crate) use rope::RotateArgs;
-pub(crate) use row_ops::SwigluArgs;
 pub(crate) use simd::Simd;
 
 use crate::error::Result;
@@ -94,6 +105,8 @@ pub(crate) struct KernelSet {
     int8_narrow: Slot<gemm_int8::Narrow>,
     bf16_wide: Slot<gemm_float::Narrow<u16>>,
     bf16_narrow: Slot<gemm_float::Narrow<u16>>,
+    /// Instead of the two above, in a set with numerics of its own.
+    bf16_dot: Option<bf16_dot::Bf16Dot>,
     f32_wide: Slot<gemm_float::Narrow<f32>>,
     f32_narrow: Slot<gemm_float::Narrow<f32>>,
     int4_narrow: Slot<gemm_int4::Narrow>,
@@ -102,10 +115,9 @@ pub(crate) struct KernelSet {
     hadamard: Slot<hadamard::Hadamard>,
     quantize_int4: Slot<int4::QuantizeInt4>,
     rms_norm: Slot<vector::RmsNorm>,
+    #[cfg(any(test, feature = "bench-support"))]
     silu_mul: Slot<vector::SiluMul>,
     to_bf16: Slot<vector::ToBf16>,
-    gelu_mul: Slot<row_ops::GeluMul>,
-    clamped_swiglu: Slot<row_ops::ClampedSwiglu>,
     sigmoid_mul: Slot<row_ops::SigmoidMul>,
     layer_norm: Slot<row_ops::LayerNorm>,
     add_scaled: Slot<row_ops::AddScaled>,
@@ -127,6 +139,13 @@ pub(crate) struct KernelSet {
     read: Slot<limits::Read>,
     dots: Slot<limits::Dots>,
     fmas: Slot<limits::Fmas>,
+}
+
+impl KernelSet {
+    /// Whether activations that are multiplied by weights of `format` are rounded to bf16 first: [`Lhs::Bf16`].
+    pub(crate) fn rounds(&self, format: ComputeFormat) -> bool {
+        self.bf16_dot.is_some() && format == ComputeFormat::Bf16
+    }
 }
 
 /// Kernel `$kernel` compiled for an ISA by its `$entry`. (A closure, because it takes arguments of any lifetime.)
@@ -151,6 +170,7 @@ macro_rules! kernel_set {
             int8_narrow: slot!($entry, gemm_int8::Narrow),
             bf16_wide: slot!($entry, gemm_float::Wide<u16, $fmr, $fnp>),
             bf16_narrow: slot!($entry, gemm_float::Narrow<u16>),
+            bf16_dot: None,
             f32_wide: slot!($entry, gemm_float::Wide<f32, $fmr, $fnp>),
             f32_narrow: slot!($entry, gemm_float::Narrow<f32>),
             int4_narrow: slot!($entry, gemm_int4::Narrow),
@@ -159,10 +179,9 @@ macro_rules! kernel_set {
             hadamard: slot!($entry, hadamard::Hadamard),
             quantize_int4: slot!($entry, int4::QuantizeInt4),
             rms_norm: slot!($entry, vector::RmsNorm),
+            #[cfg(any(test, feature = "bench-support"))]
             silu_mul: slot!($entry, vector::SiluMul),
             to_bf16: slot!($entry, vector::ToBf16),
-            gelu_mul: slot!($entry, row_ops::GeluMul),
-            clamped_swiglu: slot!($entry, row_ops::ClampedSwiglu),
             sigmoid_mul: slot!($entry, row_ops::SigmoidMul),
             layer_norm: slot!($entry, row_ops::LayerNorm),
             add_scaled: slot!($entry, row_ops::AddScaled),

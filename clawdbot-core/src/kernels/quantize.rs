@@ -2,7 +2,7 @@
 
 use super::hadamard::{ROTATED_BLOCK, hadamard, hadamard_row};
 use super::simd::LANES;
-use super::{Kernel, KernelSet, Result, Simd};
+use super::{Kernel, KernelSet, Result, RoundedRows, Simd};
 use crate::error::{Error, ErrorKind};
 use crate::memory::AlignedBuf;
 use crate::threads::Region;
@@ -37,6 +37,8 @@ pub(crate) struct QuantizedRows {
     scales: AlignedBuf<f32>,
     /// `[m, groups]`: `-128 * sum(codes)`, where the accumulators of [`Simd::FLIPPED`] kernels start.
     starts: AlignedBuf<i32>,
+    /// Rows in their other form, for kernels that want bf16.
+    pub(crate) rounded: RoundedRows,
 }
 
 /// What the int8 kernels read of [`QuantizedRows`].
@@ -161,29 +163,19 @@ impl Kernel for QuantizeRow {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, args: QuantizeArgs<'_>) {
+        if args.group == ROTATED_BLOCK {
+            return quantize_in_blocks::<S, 1>(s, args);
+        }
+        if args.group == 2 * ROTATED_BLOCK {
+            return quantize_in_blocks::<S, 2>(s, args);
+        }
         let QuantizeArgs { x, group, rotated, codes, scales, starts } = args;
-        if group == ROTATED_BLOCK {
-            let groups = x.chunks(group).zip(codes.chunks_mut(group));
-            for ((x, codes), (scale, start)) in groups.zip(scales.iter_mut().zip(starts)) {
-                (*scale, *start) = match (x.as_array(), codes.as_mut_array()) {
-                    (Some(x), Some(codes)) => quantize_block(s, x, rotated, codes),
-                    _ => quantize_group(s, x, codes),
-                };
-            }
-        } else if rotated {
+        if rotated {
             // As many elements at a time as hold whole groups and whole blocks.
             let strip = group.max(ROTATED_BLOCK);
-            let mut buffer = [0.0; MAX_ROTATED_GROUP];
             let mut results = scales.iter_mut().zip(starts);
             for (x, codes) in x.chunks(strip).zip(codes.chunks_mut(strip)) {
-                let strip = &mut buffer[..x.len()];
-                strip.copy_from_slice(x);
-                hadamard_row(s, strip);
-                for ((x, codes), (scale, start)) in
-                    strip.chunks(group).zip(codes.chunks_mut(group)).zip(&mut results)
-                {
-                    (*scale, *start) = quantize_group(s, x, codes);
-                }
+                quantize_strip(s, x, group, codes, &mut results);
             }
         } else {
             let groups = x.chunks(group).zip(codes.chunks_mut(group));
@@ -191,6 +183,45 @@ impl Kernel for QuantizeRow {
                 (*scale, *start) = quantize_group(s, x, codes);
             }
         }
+    }
+}
+
+/// A row in groups of `B` blocks, each group in registers; the rest of it through memory.
+#[inline(always)]
+fn quantize_in_blocks<S: Simd, const B: usize>(s: S, args: QuantizeArgs<'_>) {
+    let QuantizeArgs { x, group, rotated, codes, scales, starts } = args;
+    let mut results = scales.iter_mut().zip(starts);
+    for (x, codes) in x.chunks(group).zip(codes.chunks_mut(group)) {
+        let (blocks, rest) = x.as_chunks::<ROTATED_BLOCK>();
+        match blocks.as_array::<B>() {
+            Some(blocks) if rest.is_empty() => {
+                let result = quantize_blocks(s, blocks, rotated, codes);
+                results.next().into_iter().for_each(|(scale, start)| (*scale, *start) = result);
+            }
+            _ if rotated => quantize_strip(s, x, group, codes, &mut results),
+            _ => {
+                let result = quantize_group(s, x, codes);
+                results.next().into_iter().for_each(|(scale, start)| (*scale, *start) = result);
+            }
+        }
+    }
+}
+
+/// Rotates up to [`MAX_ROTATED_GROUP`] elements, whole blocks and then a rest that stays, and quantizes them in groups.
+#[inline(always)]
+fn quantize_strip<'r, S: Simd>(
+    s: S,
+    x: &[f32],
+    group: usize,
+    codes: &mut [i8],
+    results: &mut impl Iterator<Item = (&'r mut f32, &'r mut i32)>,
+) {
+    let mut buffer = [0.0; MAX_ROTATED_GROUP];
+    let strip = &mut buffer[..x.len()];
+    strip.copy_from_slice(x);
+    hadamard_row(s, strip);
+    for ((x, codes), (scale, start)) in strip.chunks(group).zip(codes.chunks_mut(group)).zip(results) {
+        (*scale, *start) = quantize_group(s, x, codes);
     }
 }
 
@@ -208,35 +239,41 @@ fn quantize_group<S: Simd>(s: S, x: &[f32], codes: &mut [i8]) -> (f32, i32) {
     }
 }
 
-/// As [`quantize_group`] for a group that is a rotated block (or could be one), which stays in registers.
+/// As [`quantize_group`] for a group of whole blocks, rotated or not, which stays in registers.
 #[inline(always)]
-fn quantize_block<S: Simd>(
+fn quantize_blocks<S: Simd, const B: usize>(
     s: S,
-    x: &[f32; ROTATED_BLOCK],
+    x: &[[f32; ROTATED_BLOCK]; B],
     rotated: bool,
-    codes: &mut [i8; ROTATED_BLOCK],
+    codes: &mut [i8],
 ) -> (f32, i32) {
-    let x = x.as_chunks::<LANES>().0;
-    let mut v = [s.load(&x[0]), s.load(&x[1]), s.load(&x[2]), s.load(&x[3])];
-    if rotated {
-        v = hadamard(s, v);
+    let mut blocks = [[s.zero(); ROTATED_BLOCK / LANES]; B];
+    let (mut max, mut poison) = (s.zero(), s.zero());
+    for b in 0..B {
+        let x = x[b].as_chunks::<LANES>().0;
+        blocks[b] = [s.load(&x[0]), s.load(&x[1]), s.load(&x[2]), s.load(&x[3])];
+        if rotated {
+            blocks[b] = hadamard(s, blocks[b]);
+        }
+        for v in blocks[b] {
+            max = s.max(max, s.abs(v));
+            poison = s.fma(v, s.zero(), poison);
+        }
     }
-    let (mut amax, mut poison) = (s.zero(), s.zero());
-    for v in v {
-        amax = s.max(amax, s.abs(v));
-        poison = s.fma(v, s.zero(), poison);
-    }
-    let (amax, poison) = (s.reduce_max(amax), s.reduce_add(poison));
+    let (amax, poison) = (s.reduce_max(max), s.reduce_add(poison));
     let inv = 127.0 / amax;
     if !inv.is_finite() {
         codes.fill(0);
         return (poison, 0);
     }
     let mut sum = s.splat_i32(0);
-    for (v, codes) in v.into_iter().zip(codes.as_chunks_mut::<LANES>().0) {
-        let v = code(s, v, Factor::Times(inv));
-        sum = s.add_i32(sum, v);
-        s.store_i8(v, codes);
+    let codes = codes.as_chunks_mut::<LANES>().0;
+    for b in 0..B {
+        for (v, codes) in blocks[b].into_iter().zip(&mut codes[b * ROTATED_BLOCK / LANES..]) {
+            let v = code(s, v, Factor::Times(inv));
+            sum = s.add_i32(sum, v);
+            s.store_i8(v, codes);
+        }
     }
     (amax / 127.0 + poison, s.reduce_add_i32(sum).wrapping_mul(-128))
 }

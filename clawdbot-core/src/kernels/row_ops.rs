@@ -19,53 +19,6 @@ pub(super) fn tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
     s.sub(one, s.div(s.splat(2.0), s.add(e, one)))
 }
 
-/// `gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))`, as `x / (1 + exp(-2 ...))`.
-#[inline(always)]
-fn gelu_tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
-    let cubic = s.fma(s.mul(x, x), s.splat(0.044_715), s.splat(1.0));
-    // 2 sqrt(2/pi)
-    let minus_two_y = s.mul(s.mul(x, cubic), s.splat(-1.595_769_1));
-    s.div(x, s.add(s.splat(1.0), exp(s, minus_two_y)))
-}
-
-/// See [`KernelSet::gelu_mul`].
-pub(super) struct GeluMul;
-impl Kernel for GeluMul {
-    type Args<'a> = (&'a [f32], &'a [f32], &'a mut [f32]);
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(s: S, (gate, up, out): Self::Args<'_>) {
-        for_each_vector!(s, out, [gate = gate, up = up] s.mul(gelu_tanh(s, gate), up));
-    }
-}
-
-/// Arguments of [`ClampedSwiglu`].
-pub(crate) struct SwigluArgs<'a> {
-    pub(crate) gate: &'a [f32],
-    pub(crate) up: &'a [f32],
-    pub(crate) alpha: f32,
-    pub(crate) limit: f32,
-    pub(crate) out: &'a mut [f32],
-}
-
-/// See [`KernelSet::clamped_swiglu`].
-pub(super) struct ClampedSwiglu;
-impl Kernel for ClampedSwiglu {
-    type Args<'a> = SwigluArgs<'a>;
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(s: S, SwigluArgs { gate, up, alpha, limit, out }: SwigluArgs<'_>) {
-        let (alpha, high, low) = (s.splat(alpha), s.splat(limit), s.splat(-limit));
-        for_each_vector!(s, out, [gate = gate, up = up] {
-            // The operand order lets NaN through.
-            let gate = s.min(high, gate);
-            let up = s.max(low, s.min(high, up));
-            let swish = s.mul(gate, sigmoid(s, s.mul(gate, alpha)));
-            s.mul(s.add(up, s.splat(1.0)), swish)
-        });
-    }
-}
-
 /// See [`KernelSet::sigmoid_mul`].
 pub(super) struct SigmoidMul;
 impl Kernel for SigmoidMul {
@@ -141,18 +94,6 @@ impl Kernel for ScaleAndCap {
 }
 
 impl KernelSet {
-    /// `out = gelu(gate) * up` with the tanh form of GELU (Hendrycks, Gimpel 2016, <https://arxiv.org/abs/1606.08415>), all
-    /// of one length.
-    pub(crate) fn gelu_mul(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
-        self.gelu_mul.call((gate, up, out));
-    }
-
-    /// `out = (u + 1) * g * sigmoid(alpha * g)` with `g = min(gate, limit)` and `u = clamp(up, -limit, limit)`, all of one
-    /// length.
-    pub(crate) fn clamped_swiglu(&self, args: SwigluArgs<'_>) {
-        self.clamped_swiglu.call(args);
-    }
-
     /// `x = x * sigmoid(gate)`, both of one length.
     pub(crate) fn sigmoid_mul(&self, gate: &[f32], x: &mut [f32]) {
         self.sigmoid_mul.call((gate, x));
@@ -214,22 +155,11 @@ mod tests {
     const LENGTHS: [usize; 5] = [1, 15, 16, 33, 160];
 
     #[test]
-    fn activations_are_those_of_the_formulas() {
+    fn gates_are_those_of_the_formula() {
         for len in LENGTHS {
             let (a, b) = (noise(len, 1), noise(len, 2));
             let at = |v: &[f32], i: usize| f64::from(v[i]);
             let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
-            let gelu = everywhere(len, |set, out| set.gelu_mul(&a, &b, out));
-            let inner = |x: f64| (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x * x * x);
-            close(&gelu, |i| at(&a, i) / 2.0 * (1.0 + inner(at(&a, i)).tanh()) * at(&b, i), 1e-6);
-            let swiglu = everywhere(len, |set, out| {
-                set.clamped_swiglu(SwigluArgs { gate: &a, up: &b, alpha: 1.702, limit: 3.0, out });
-            });
-            let expected = |i: usize| {
-                let (gate, up) = (at(&a, i).min(3.0), at(&b, i).clamp(-3.0, 3.0));
-                (up + 1.0) * gate * sigmoid(1.702 * gate)
-            };
-            close(&swiglu, expected, 1e-6);
             let gated = everywhere(len, |set, out| {
                 out.copy_from_slice(&b);
                 set.sigmoid_mul(&a, out);
@@ -268,14 +198,7 @@ mod tests {
     #[test]
     fn what_is_not_a_number_shows() {
         for set in available() {
-            let (nan, one, mut out) = ([f32::NAN], [1.0], [0.0]);
-            set.gelu_mul(&nan, &one, &mut out);
-            assert!(out[0].is_nan());
-            set.clamped_swiglu(SwigluArgs { gate: &nan, up: &one, alpha: 1.0, limit: 7.0, out: &mut out });
-            assert!(out[0].is_nan());
-            set.clamped_swiglu(SwigluArgs { gate: &one, up: &nan, alpha: 1.0, limit: 7.0, out: &mut out });
-            assert!(out[0].is_nan());
-            out = nan;
+            let mut out = [f32::NAN];
             set.scale_and_cap(1.0, Some(2.0), &mut out);
             assert!(out[0].is_nan());
         }

@@ -93,7 +93,8 @@ impl Case {
                 _ => Lhs::F32(&self.x),
             };
             let mut out = self.residual.clone().unwrap_or_else(|| vec![f32::NAN; self.m * self.n]);
-            let epilogue = Epilogue { bias: self.bias.as_deref(), residual: self.residual.is_some() };
+            let epilogue =
+                Epilogue { bias: self.bias.as_deref(), residual: self.residual.is_some(), gate: None };
             gemm(kernels, region, lhs, self.m, &rhs, &mut out, epilogue);
             out
         })
@@ -201,6 +202,76 @@ fn gemm_on_ragged_shapes() {
             }
         }
     }
+}
+
+/// A gated product against the two products it is made of.
+#[test]
+fn gated_gemm() {
+    let scalar = select(Some("scalar")).unwrap();
+    let mut seed = 0;
+    for m in [1, 2, 5, 8, 9, 31, 140] {
+        for (columns, k) in [(1, 3), (16, 64), (20, 129), (31, 64), (48, 300), (97, 128)] {
+            for format in FORMATS {
+                seed += 1;
+                let gate = Case { residual: None, ..Case::random(2 * seed, m, columns, k, format) };
+                let up = Case {
+                    residual: None,
+                    x: gate.x.clone(),
+                    ..Case::random(2 * seed + 2, m, columns, k, format)
+                };
+                let mut expected = vec![0.0; m * columns];
+                scalar.silu_mul(&gate.run(scalar, 1), &up.run(scalar, 1), &mut expected);
+                let mut bias = vec![0.0; PackedMatrix::gated_columns(columns).unwrap()];
+                for (from, first) in [(&gate.bias, 0), (&up.bias, 16)] {
+                    for (i, &value) in from.iter().flatten().enumerate() {
+                        bias[i / 16 * 32 + first + i % 16] = value;
+                    }
+                }
+                for kernels in available() {
+                    let found = in_region(1 + seed as usize % 3, |region| {
+                        let sources = [&gate, &up].map(|case| dense(columns, k, case.weights.clone()));
+                        let rhs =
+                            PackedMatrix::pack_gated(kernels, region, format, [&sources[0], &sources[1]])
+                                .unwrap();
+                        let mut quantized = QuantizedRows::default();
+                        let lhs = match format.activations() {
+                            Some((group, rotated)) => {
+                                quantized.quantize(kernels, region, &gate.x, m, k, group, rotated).unwrap();
+                                Lhs::Int8(&quantized)
+                            }
+                            None => Lhs::F32(&gate.x),
+                        };
+                        let mut out = vec![f32::NAN; m * columns];
+                        let epilogue =
+                            Epilogue { bias: Some(&bias), residual: false, gate: Some(Activation::Silu) };
+                        gemm(kernels, region, lhs, m, &rhs, &mut out, epilogue);
+                        out
+                    });
+                    assert_eq!(
+                        bits(&found),
+                        bits(&expected),
+                        "{} {format:?} m {m} columns {columns} k {k}",
+                        kernels.name
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn gated_projections_are_alike() {
+    let kernels = select(Some("scalar")).unwrap();
+    let pack = |gate: [usize; 2], up: [usize; 2]| {
+        let source = |[rows, cols]: [usize; 2]| dense(rows, cols, vec![0.0; rows * cols]);
+        in_region(1, |region| {
+            PackedMatrix::pack_gated(kernels, region, ComputeFormat::F32, [&source(gate), &source(up)])
+                .map(|packed| packed.n())
+        })
+    };
+    assert_eq!(pack([20, 8], [20, 8]).unwrap(), 64);
+    assert_eq!(pack([20, 8], [19, 8]).unwrap_err().kind(), ErrorKind::InvalidModel);
+    assert_eq!(pack([20, 8], [20, 9]).unwrap_err().kind(), ErrorKind::InvalidModel);
 }
 
 #[test]

@@ -50,10 +50,31 @@ pub(super) trait Tiles {
     fn store<const T: usize>(&self, sums: &mut SumTile);
 }
 
+/// The operand of LDTILECFG. By default no tile has rows.
+#[cfg(target_arch = "x86_64")]
+#[repr(C, align(64))]
+pub(super) struct Configuration {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    pub(super) row_bytes: [u16; 16],
+    pub(super) rows: [u8; 16],
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Default for Configuration {
+    fn default() -> Self {
+        Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] }
+    }
+}
+
 /// The instructions themselves. No compiler-generated code touches tile registers, so their contents last from one
 /// statement to the next, although each declares those it writes as clobbered.
 #[cfg(target_arch = "x86_64")]
 pub(super) struct Amx(());
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use amx::usable;
 
 #[cfg(target_arch = "x86_64")]
 mod amx {
@@ -61,27 +82,11 @@ mod amx {
 
     use super::*;
 
-    /// The operand of LDTILECFG.
-    #[repr(C, align(64))]
-    struct Configuration {
-        palette: u8,
-        start_row: u8,
-        reserved: [u8; 14],
-        row_bytes: [u16; 16],
-        rows: [u8; 16],
-    }
-
     impl Tiles for Amx {
         #[inline(always)]
         unsafe fn configure(k_blocks: usize) -> Self {
             assert!((1..=TILE_ROWS).contains(&k_blocks), "1 to 16 blocks, found {k_blocks}");
-            let mut configuration = Configuration {
-                palette: 1,
-                start_row: 0,
-                reserved: [0; 14],
-                row_bytes: [0; 16],
-                rows: [0; 16],
-            };
+            let mut configuration = Configuration::default();
             for tile in 0..8 {
                 let (rows, bytes) = match tile {
                     ACTIVATIONS => (TILE_ROWS, 4 * k_blocks),
@@ -183,21 +188,29 @@ mod amx {
     impl Amx {
         /// Whether the CPU has int8 tiles and the operating system lets this process use them.
         pub(in crate::kernels) fn detected() -> bool {
-            /// AMX-TILE and AMX-INT8 in EDX of leaf 7.
-            const FEATURES: u32 = 1 << 24 | 1 << 25;
-            /// XTILECFG and XTILEDATA in XCR0.
-            const STATE: u64 = 1 << 17 | 1 << 18;
-            if !std::arch::is_x86_feature_detected!("xsave") {
-                return false;
-            }
-            let leaf7 = match std::arch::x86_64::__cpuid(0).eax {
-                0..7 => return false,
-                _ => std::arch::x86_64::__cpuid_count(7, 0),
-            };
-            // SAFETY: `xsave` was detected, which includes that the operating system has enabled XGETBV.
-            let xcr0 = unsafe { std::arch::x86_64::_xgetbv(0) };
-            leaf7.edx & FEATURES == FEATURES && xcr0 & STATE == STATE && permitted()
+            /// AMX-INT8 in EDX of leaf 7.
+            const AMX_INT8: u32 = 1 << 25;
+            usable(AMX_INT8)
         }
+    }
+
+    /// Whether the CPU has tiles and `features`, bits of EDX of leaf 7, and the operating system lets this process use them.
+    pub(in crate::kernels) fn usable(features: u32) -> bool {
+        /// AMX-TILE in EDX of leaf 7.
+        const AMX_TILE: u32 = 1 << 24;
+        /// XTILECFG and XTILEDATA in XCR0.
+        const STATE: u64 = 1 << 17 | 1 << 18;
+        if !std::arch::is_x86_feature_detected!("xsave") {
+            return false;
+        }
+        let leaf7 = match std::arch::x86_64::__cpuid(0).eax {
+            0..7 => return false,
+            _ => std::arch::x86_64::__cpuid_count(7, 0),
+        };
+        let features = features | AMX_TILE;
+        // SAFETY: `xsave` was detected, which includes that the operating system has enabled XGETBV.
+        let xcr0 = unsafe { std::arch::x86_64::_xgetbv(0) };
+        leaf7.edx & features == features && xcr0 & STATE == STATE && permitted()
     }
 
     /// Asks Linux for the tile data. It refuses where a thread's alternate signal stack is too small for the registers.

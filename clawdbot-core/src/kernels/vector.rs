@@ -101,7 +101,9 @@ impl Kernel for RmsNorm {
 }
 
 /// See [`KernelSet::silu_mul`].
+#[cfg(any(test, feature = "bench-support"))]
 pub(super) struct SiluMul;
+#[cfg(any(test, feature = "bench-support"))]
 impl Kernel for SiluMul {
     type Args<'a> = (&'a [f32], &'a [f32], &'a mut [f32]);
     type Output = ();
@@ -150,7 +152,9 @@ impl KernelSet {
         self.rms_norm.call((x, weight, eps, out));
     }
 
-    /// `out = silu(gate) * up` with `silu(x) = x / (1 + exp(-x))`, all of one length.
+    /// `out = silu(gate) * up` with `silu(x) = x / (1 + exp(-x))`, all of one length: the epilogue of gated products by
+    /// itself, to measure and to test it.
+    #[cfg(any(test, feature = "bench-support"))]
     pub(crate) fn silu_mul(&self, gate: &[f32], up: &[f32], out: &mut [f32]) {
         self.silu_mul.call((gate, up, out));
     }

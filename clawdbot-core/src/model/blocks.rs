@@ -4,7 +4,7 @@ use super::decoder::{Linear, Ops};
 use super::moe::MoeWeights;
 use super::spec::{Activation, DecoderSpec, NormKind};
 use crate::error::Result;
-use crate::kernels::{QuantizedRows, SwigluArgs};
+use crate::kernels::{Epilogue, QuantizedRows};
 
 /// The second half of a layer.
 pub(crate) enum Mlp {
@@ -14,7 +14,7 @@ pub(crate) enum Mlp {
 
 /// Weights of a gated MLP.
 pub(crate) struct GatedMlp {
-    /// hidden_size -> gate, up
+    /// hidden_size -> gate and up, `PackedMatrix::pack_gated`
     pub(crate) gate_up: Linear,
     /// intermediate_size -> hidden_size
     pub(crate) down: Linear,
@@ -22,8 +22,6 @@ pub(crate) struct GatedMlp {
 
 /// The buffers of [`GatedMlp::forward`].
 pub(crate) struct MlpBuffers<'a> {
-    /// `[rows, 2 * intermediate_size]` or more
-    pub(crate) gate_up: &'a mut [f32],
     /// `[rows, intermediate_size]` or more
     pub(crate) activated: &'a mut [f32],
     pub(crate) quantized: &'a mut QuantizedRows,
@@ -42,21 +40,11 @@ impl GatedMlp {
         (out, residual): (&mut [f32], bool),
         buffers: &mut MlpBuffers<'_>,
     ) -> Result<()> {
-        let MlpBuffers { gate_up, activated, quantized } = buffers;
-        let size = self.down.weight.k();
-        let gate_up = &mut gate_up[..rows * 2 * size];
-        ops.linear(x, rows, &self.gate_up, gate_up, false, quantized)?;
-        let activated = &mut activated[..rows * size];
-        ops.by_rows(activated, size, |row, out| {
-            let (gate, up) = gate_up[row * 2 * size..][..2 * size].split_at(size);
-            match activation {
-                Activation::Silu => ops.kernels.silu_mul(gate, up, out),
-                Activation::GeluTanh => ops.kernels.gelu_mul(gate, up, out),
-                Activation::ClampedSwiglu { alpha, limit } => {
-                    ops.kernels.clamped_swiglu(SwigluArgs { gate, up, alpha, limit, out });
-                }
-            }
-        });
+        let MlpBuffers { activated, quantized } = buffers;
+        let activated = &mut activated[..rows * self.down.weight.k()];
+        let bias = self.gate_up.bias.as_deref();
+        let gate = Epilogue { bias, gate: Some(activation), ..Epilogue::default() };
+        ops.matmul(x, rows, &self.gate_up.weight, activated, gate, quantized)?;
         ops.linear(activated, rows, &self.down, out, residual, quantized)
     }
 }

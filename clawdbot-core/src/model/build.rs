@@ -14,25 +14,28 @@ use super::short_conv::ShortConvWeights;
 use super::source::Weights;
 use super::spec::DecoderSpec;
 use super::tensors::{
-    GatedNames, LayerNames, LinearNames, MatrixName, MlpNames, MoeNames, TensorNames, VectorName, joined_name,
+    GatedNames, Joined, LayerNames, LinearNames, MlpNames, MoeNames, TensorNames, VectorName,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::simd::LANES;
 use crate::kernels::{ComputeFormat, Int4Scales, KernelSet, PackedMatrix, RowSource};
 use crate::memory::SharedBytes;
 use crate::options::WeightType;
 use crate::threads::ThreadPool;
 
 /// Weights along k that share a scale in int8. `docs/numerics.md` has the measurements.
-pub(crate) const INT8_GROUP: usize = 64;
+pub(crate) const INT8_GROUP: usize = 128;
 
 /// Weights along k that share a scale in int4. `docs/numerics.md` has the measurements.
 const INT4_GROUP: usize = 32;
 
-/// The compute format of a weight type; `rotated` says whether int8 and int4 weights are rotated.
-pub(crate) fn format(weights: WeightType, rotated: bool) -> ComputeFormat {
+/// The compute format of a weight type.
+pub(crate) fn format(weights: WeightType) -> ComputeFormat {
     match weights {
-        WeightType::Int8 => ComputeFormat::Int8 { group: INT8_GROUP, rotated },
-        WeightType::Int4 => ComputeFormat::Int4 { group: INT4_GROUP, scales: Int4Scales::Bf16, rotated },
+        WeightType::Int8 => ComputeFormat::Int8 { group: INT8_GROUP, rotated: true },
+        WeightType::Int4 => {
+            ComputeFormat::Int4 { group: INT4_GROUP, scales: Int4Scales::Bf16, rotated: false }
+        }
         WeightType::Bf16 => ComputeFormat::Bf16,
         WeightType::F32 => ComputeFormat::F32,
     }
@@ -40,14 +43,12 @@ pub(crate) fn format(weights: WeightType, rotated: bool) -> ComputeFormat {
 
 /// Rows and columns of every packed matrix.
 pub(crate) fn packed_shapes(spec: &DecoderSpec) -> Vec<(usize, usize)> {
-    let names = spec.tensors();
-    let shape = |parts: &Vec<&MatrixName>| (parts.iter().map(|part| part.n).sum(), parts[0].k);
-    names.packed_matrices().iter().map(shape).collect()
+    spec.tensors().packed_matrices().iter().map(|joined| (joined.n(), joined.k())).collect()
 }
 
 /// Weights in all matrices.
 pub(crate) fn weights_in(spec: &DecoderSpec) -> u64 {
-    packed_shapes(spec).iter().map(|&(n, k)| n as u64 * k as u64).sum()
+    spec.tensors().packed_matrices().iter().map(Joined::weights).sum()
 }
 
 /// Packs weights: what, how, and whom to tell.
@@ -72,10 +73,10 @@ impl Builder<'_> {
     pub(crate) fn build(&mut self, spec: DecoderSpec) -> Result<Decoder> {
         let names: TensorNames = spec.tensors();
         self.total = weights_in(&spec);
-        let embedding = self.matrices(&[&names.embed_tokens])?;
+        let embedding = self.matrices(&Joined::rows([&names.embed_tokens]))?;
         let layers = names.layers.iter().map(|layer| self.layer(layer)).collect::<Result<_>>()?;
         let norm = self.weights.vector(&names.final_norm)?;
-        let lm_head = names.lm_head.as_ref().map(|head| self.matrices(&[head])).transpose()?;
+        let lm_head = names.lm_head.as_ref().map(|head| self.matrices(&Joined::rows([head]))).transpose()?;
         Ok(Decoder { spec, embedding, layers, norm, lm_head })
     }
 
@@ -142,12 +143,17 @@ impl Builder<'_> {
 
     /// Matrices one by one.
     fn each(&mut self, names: &[LinearNames]) -> Result<Vec<PackedMatrix>> {
-        names.iter().map(|name| self.matrices(&[&name.weight])).collect()
+        names.iter().map(|name| self.matrices(&Joined::rows([&name.weight]))).collect()
     }
 
     fn gated(&mut self, names: &GatedNames) -> Result<GatedMlp> {
+        let weight = self.matrices(&Joined::gated(&names.gate.weight, &names.up.weight))?;
+        let biases = names.gate.bias.as_ref().zip(names.up.bias.as_ref());
+        let bias = biases.map(|(gate, up)| {
+            Ok::<_, Error>(gated_bias(&self.weights.vector(gate)?, &self.weights.vector(up)?))
+        });
         Ok(GatedMlp {
-            gate_up: self.linear(&names.gate_up)?,
+            gate_up: Linear { weight, bias: bias.transpose()? },
             down: self.linear(std::slice::from_ref(&names.down))?,
         })
     }
@@ -182,8 +188,7 @@ impl Builder<'_> {
 
     /// Projections of the same input, side by side.
     fn linear(&mut self, parts: &[LinearNames]) -> Result<Linear> {
-        let weights: Vec<&MatrixName> = parts.iter().map(|part| &part.weight).collect();
-        let weight = self.matrices(&weights)?;
+        let weight = self.matrices(&Joined::rows(parts.iter().map(|part| &part.weight)))?;
         let mut bias = Vec::new();
         for name in parts.iter().filter_map(|part| part.bias.as_ref()) {
             bias.extend(self.weights.vector(name)?);
@@ -194,11 +199,11 @@ impl Builder<'_> {
     }
 
     /// The matrices as one.
-    pub(crate) fn matrices(&mut self, names: &[&MatrixName]) -> Result<PackedMatrix> {
+    pub(crate) fn matrices(&mut self, names: &Joined<'_>) -> Result<PackedMatrix> {
         let packed = match self.weights {
             Weights::Packed(file) => {
-                let (n, k) = (names.iter().map(|name| name.n).sum(), names[0].k);
-                let name = joined_name(names);
+                let (n, k) = (names.n(), names.k());
+                let name = names.name();
                 match &self.mapped {
                     Some(mapped) => {
                         PackedMatrix::from_parts(self.format, n, k, &mut file.mapped_panels(&name, mapped))?
@@ -210,21 +215,37 @@ impl Builder<'_> {
             }
             _ => self.pack(names)?,
         };
-        self.done += names.iter().map(|name| name.n as u64 * name.k as u64).sum::<u64>();
+        self.done += names.weights();
         match (self.progress)(self.done, self.total) {
             true => Ok(packed),
             false => Err(Error::new(ErrorKind::Cancelled, "loading was cancelled")),
         }
     }
 
-    fn pack(&self, names: &[&MatrixName]) -> Result<PackedMatrix> {
-        let sources = names.iter().map(|name| self.weights.matrix(name)).collect::<Result<Vec<_>>>()?;
+    fn pack(&self, names: &Joined<'_>) -> Result<PackedMatrix> {
+        let sources = names.parts.iter().map(|name| self.weights.matrix(name)).collect::<Result<Vec<_>>>()?;
         let sources: Vec<&dyn RowSource> = sources.iter().map(AsRef::as_ref).collect();
         // A region of its own for each: other models compute in between, and `progress` may do what it likes.
         self.pool
-            .region(|region| PackedMatrix::pack(self.kernels, region, self.format, &sources))?
-            .map_err(|error| error.context(&names[0].name))
+            .region(|region| match *sources.as_slice() {
+                [gate, up] if names.gated => {
+                    PackedMatrix::pack_gated(self.kernels, region, self.format, [gate, up])
+                }
+                _ => PackedMatrix::pack(self.kernels, region, self.format, &sources),
+            })?
+            .map_err(|error| error.context(&names.parts[0].name))
     }
+}
+
+/// The biases of a gate and an up projection in the order of the columns of `PackedMatrix::pack_gated`.
+fn gated_bias(gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let mut bias = vec![0.0; PackedMatrix::gated_columns(gate.len()).unwrap_or(0)];
+    let panels = bias.chunks_mut(LANES);
+    let pairs = gate.chunks(LANES).zip(up.chunks(LANES)).flat_map(|(gate, up)| [gate, up]);
+    for (panel, part) in panels.zip(pairs) {
+        panel[..part.len()].copy_from_slice(part);
+    }
+    bias
 }
 
 /// A convolution's weights `[channels, taps]` as `[taps, channels]`.

@@ -233,7 +233,7 @@ impl Ops<'_> {
         residual: bool,
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
-        let epilogue = Epilogue { bias: linear.bias.as_deref(), residual };
+        let epilogue = Epilogue { bias: linear.bias.as_deref(), residual, gate: None };
         self.matmul(x, rows, &linear.weight, out, epilogue, quantized)
     }
 
@@ -250,6 +250,10 @@ impl Ops<'_> {
             Some((group, rotated)) => {
                 quantized.quantize(self.kernels, self.region, x, rows, weight.k(), group, rotated)?;
                 Lhs::Int8(quantized)
+            }
+            None if self.kernels.rounds(weight.format()) => {
+                quantized.rounded.round(self.kernels, self.region, x, rows, weight.k())?;
+                Lhs::Bf16(&quantized.rounded)
             }
             None => Lhs::F32(x),
         };

@@ -105,7 +105,7 @@ impl Runtime {
         let mut opened = Opened::open(source)?;
         let options = &opened.resolve(options)?;
         let plan = Plan::new(self, &opened, options)?;
-        let sizes = Sizes::of(&opened.spec, options, self.threads())?;
+        let sizes = Sizes::of(&opened, options, self.threads())?;
         let available = self.budget().reserve(plan.load_bytes, "weights, scratch and a page of KV cache")?;
         drop(available);
         let reservation =

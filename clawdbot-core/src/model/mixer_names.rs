@@ -271,17 +271,17 @@ impl DecoderSpec {
 }
 
 /// Rows of a projection that stand apart.
-struct Runs {
-    first: usize,
-    run: usize,
-    stride: usize,
+pub(super) struct Runs {
+    pub(super) first: usize,
+    pub(super) run: usize,
+    pub(super) stride: usize,
     /// Rows of all.
-    of: usize,
+    pub(super) of: usize,
 }
 
 impl Runs {
     /// `n` rows of `all`, whose name gets `what` behind it.
-    fn linear(&self, all: &LinearNames, what: &str, n: usize) -> LinearNames {
+    pub(super) fn linear(&self, all: &LinearNames, what: &str, n: usize) -> LinearNames {
         let Runs { first, run, stride, of } = *self;
         let part = |tensor: &str, shape: Vec<usize>| {
             let (tensor, storage) = (tensor.to_owned(), PartStorage::Rows);

@@ -54,7 +54,7 @@ impl MoeWeights {
         let mut buffers = mlp.buffers(quantized);
         let width = self.router.n();
         let logits = &mut logits[..rows * width];
-        let epilogue = Epilogue { bias: self.router_bias.as_deref(), residual: false };
+        let epilogue = Epilogue { bias: self.router_bias.as_deref(), ..Epilogue::default() };
         gemm(ops.kernels, ops.region, Lhs::F32(x), rows, &self.router, logits, epilogue);
         choices.clear();
         for (row, logits) in logits.chunks_exact(width).enumerate() {

@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 use super::build::{Builder, weights_in};
 use super::files::MODEL_FILES;
 use super::source::{Opened, Source, Weights};
-use super::tensors::{MatrixName, joined_name};
+use super::tensors::Joined;
 use crate::error::{Error, Result};
 use crate::kernels::PackedMatrix;
 use crate::options::{PackOptions, WeightType};
@@ -47,8 +47,7 @@ impl Runtime {
         // One matrix is in memory at a time.
         let mut largest = 0;
         for parts in names.packed_matrices() {
-            let n = parts.iter().map(|part| part.n).sum();
-            largest = largest.max(PackedMatrix::packed_bytes(format, n, parts[0].k)?);
+            largest = largest.max(PackedMatrix::packed_bytes(format, parts.n(), parts.k())?);
         }
         let _reservation = self.budget().reserve(largest, "the largest matrix, packed,")?;
         let overwrite = if options.overwrite { Overwrite::Replace } else { Overwrite::Refuse };
@@ -79,7 +78,7 @@ pub(crate) fn write(
     weights: WeightType,
     target: &Path,
     overwrite: Overwrite,
-    mut matrix: impl FnMut(&mut PackedWriter, &[&MatrixName]) -> Result<()>,
+    mut matrix: impl FnMut(&mut PackedWriter, &Joined<'_>) -> Result<()>,
 ) -> Result<u64> {
     let format = opened.format(weights);
     let names = opened.spec.tensors();
@@ -92,9 +91,8 @@ pub(crate) fn write(
         }
     }
     for parts in names.packed_matrices() {
-        let n = parts.iter().map(|part| part.n).sum();
-        for part in PackedMatrix::parts(format, n, parts[0].k)? {
-            layout.part(&joined_name(&parts), &part)?;
+        for part in PackedMatrix::parts(format, parts.n(), parts.k())? {
+            layout.part(&parts.name(), &part)?;
         }
     }
     for vector in names.vectors() {

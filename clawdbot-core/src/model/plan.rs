@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::build::{format, packed_shapes};
+use super::build::{packed_shapes, weights_in};
 use super::decoder::Decoder;
 use super::scratch::Scratch;
 use super::source::{Opened, Weights};
-use super::spec::DecoderSpec;
+use super::tensors::Joined;
 use crate::cache::{KvCache, PAGE_TOKENS};
 use crate::engine::SCORE_ROWS;
 use crate::error::{Error, Result};
@@ -66,7 +66,8 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    pub(crate) fn of(spec: &DecoderSpec, options: &ModelOptions, threads: usize) -> Result<Self> {
+    pub(crate) fn of(opened: &Opened, options: &ModelOptions, threads: usize) -> Result<Self> {
+        let spec = &opened.spec;
         options.validate()?;
         let trained = spec.max_position_embeddings;
         let max_context = options.max_context.map_or(trained, |n| n as usize);
@@ -78,7 +79,7 @@ impl Sizes {
         }
         let mut weights = spec.vectors_bytes();
         for (n, k) in packed_shapes(spec) {
-            let bytes = PackedMatrix::packed_bytes(format(options.weight_type(), true), n, k)?;
+            let bytes = PackedMatrix::packed_bytes(opened.format(options.weight_type()), n, k)?;
             weights =
                 weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
         }
@@ -91,7 +92,7 @@ impl Sizes {
 impl Plan {
     pub(crate) fn new(runtime: &Runtime, opened: &Opened, options: &ModelOptions) -> Result<Self> {
         let spec = &opened.spec;
-        let sizes = Sizes::of(spec, options, runtime.threads())?;
+        let sizes = Sizes::of(opened, options, runtime.threads())?;
         let shape = Decoder::kv_shape(spec, options.kv_type());
         let cache = KvCache::new(shape, &spec.layer_states(), &Budget::new(None))?;
         let page = cache.bytes_per_token() * PAGE_TOKENS as u64;
@@ -107,12 +108,11 @@ impl Plan {
             None => 0,
         };
         let idle = names.idle_experts(spec);
-        let idle_bytes = idle
-            .iter()
-            .map(|&(n, k)| PackedMatrix::packed_bytes(opened.format(options.weight_type()), n, k))
-            .sum::<Result<u64>>()?;
-        let idle: u64 = idle.into_iter().map(|(n, k)| n as u64 * k as u64).sum();
-        let matrices: u64 = packed_shapes(spec).iter().map(|&(n, k)| n as u64 * k as u64).sum();
+        let format = opened.format(options.weight_type());
+        let bytes = |joined: &Joined<'_>| PackedMatrix::packed_bytes(format, joined.n(), joined.k());
+        let idle_bytes = idle.iter().map(bytes).sum::<Result<u64>>()?;
+        let idle: u64 = idle.iter().map(Joined::weights).sum();
+        let matrices = weights_in(spec);
         Ok(Plan {
             name: opened.name.clone(),
             architecture: spec.architecture,

@@ -46,16 +46,14 @@ pub(crate) struct MixerScratch {
 /// Buffers of a gated MLP.
 #[derive(Default)]
 pub(crate) struct MlpScratch {
-    /// `[T, 2 * intermediate_size]`, of the widest MLP
-    gate_up: AlignedBuf<f32>,
-    /// `[T, intermediate_size]`
+    /// `[T, intermediate_size]`, of the widest MLP
     activated: AlignedBuf<f32>,
 }
 
 impl MlpScratch {
     /// The buffers, and one for the int8 form of inputs.
     pub(crate) fn buffers<'a>(&'a mut self, quantized: &'a mut QuantizedRows) -> MlpBuffers<'a> {
-        MlpBuffers { gate_up: &mut self.gate_up, activated: &mut self.activated, quantized }
+        MlpBuffers { activated: &mut self.activated, quantized }
     }
 }
 
@@ -130,7 +128,6 @@ impl Scratch {
         }
         self.mixed.reserve(rows * widths.mixed)?;
         self.branch.reserve(rows * widths.branch)?;
-        self.mlp.gate_up.reserve(rows * 2 * widths.mlp)?;
         self.mlp.activated.reserve(rows * widths.mlp)?;
         self.moe.logits.reserve(rows * widths.router)?;
         self.moe.gathered.reserve(rows * widths.gathered)?;
@@ -146,12 +143,11 @@ impl Scratch {
     /// `InvalidModel` when the product overflows.
     pub(crate) fn bytes(spec: &DecoderSpec, rows: usize, logits: usize, threads: usize) -> Result<u64> {
         let widths = Widths::of(spec);
-        // int8 codes with their scales and sums take less than two bytes an element.
+        // int8 codes with their scales and sums take less than two bytes an element, bf16 two.
         let wide: usize = widths.wide.iter().sum();
         let widest = widths.hidden.max(widths.mlp).max(widths.mixed).max(wide);
         let moe = widths.router + 2 * widths.gathered + 6 * widths.experts;
-        let per_row =
-            2 * widths.hidden + widths.qkv + widths.mixed + wide + widths.branch + 3 * widths.mlp + moe;
+        let per_row = 2 * widths.hidden + widths.qkv + widths.mixed + wide + widths.branch + widths.mlp + moe;
         let floats = (per_row + widths.rope + widest.div_ceil(2))
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))

@@ -13,7 +13,7 @@ use super::registry::parse_spec;
 use super::spec::DecoderSpec;
 use super::tensors::{MatrixName, VectorName, check_packed, check_tensors};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{ComputeFormat, RowSource};
+use crate::kernels::{ComputeFormat, PackedMatrix, RowSource};
 use crate::options::{Cache, ModelOptions, WeightType};
 use crate::tokenizer::{ChatTemplates, SpecialTokens, Tokenizer};
 use crate::weights::{DataFile, MatrixFormat, MatrixView, PackedFile, WeightSource, quoted};
@@ -155,13 +155,18 @@ impl Opened {
                 "{name}: expected int8, int4, bf16 or f32 weights, found {found}"
             ))
         })?;
-        let format = format(weights, file.info().rotated);
-        let group = format.activations().map(|(group, _)| group);
-        if file.info().group_size != group {
-            let found = file.info().group_size;
-            let message = format!("{name}: group_size: expected {group:?} for {weights}, found {found:?}");
+        // int8 may be in any group, the others are always packed alike.
+        let format = Weights::Packed(Arc::clone(&file)).format(weights);
+        let expected = format.activations();
+        let found = file.info().group_size.map(|group| (group, file.info().rotated));
+        if found != expected || (found.is_none() && file.info().rotated) {
+            let message = format!(
+                "{name}: group_size and rotated: expected {expected:?} for {weights}, found {found:?}"
+            );
             return Err(Error::unsupported_model(message));
         }
+        PackedMatrix::packed_bytes(format, 1, 1)
+            .map_err(|error| Error::unsupported_model(format!("{name}: group_size: {}", error.message())))?;
         check_packed(&spec, &file, format)?;
         if !file.info().has_tokenizer {
             let (unused, text, dtype) = (Vec::new(), None, None);
@@ -189,7 +194,7 @@ impl Opened {
 
     /// What weights of the type are computed as.
     pub(crate) fn format(&self, weights: WeightType) -> ComputeFormat {
-        format(weights, self.weights.rotated(weights))
+        self.weights.format(weights)
     }
 
     /// Reads all of a packed file and compares it with its checksum, if `options` want that.
@@ -332,13 +337,16 @@ fn json_object(bytes: &[u8], file: &str) -> Result<serde_json::Value> {
 }
 
 impl Weights {
-    /// Whether weights of this source are rotated: int8, unless it is stored as such and taken over as it is. (int4 is not
-    /// rotated, see `docs/numerics.md`.)
-    fn rotated(&self, weights: WeightType) -> bool {
-        match self {
-            Weights::Files(files) => weights == WeightType::Int8 && !files.stores_int8(),
-            Weights::Packed(file) => file.info().rotated,
-            Weights::Random => weights == WeightType::Int8,
+    /// What weights of the type are computed as. What is stored as int8 is taken over as it is.
+    fn format(&self, weights: WeightType) -> ComputeFormat {
+        let stored = match self {
+            Weights::Files(files) => files.stored_int8_group().map(|group| (group, false)),
+            Weights::Packed(file) => file.info().group_size.map(|group| (group, file.info().rotated)),
+            Weights::Random => None,
+        };
+        match stored {
+            Some((group, rotated)) if weights == WeightType::Int8 => ComputeFormat::Int8 { group, rotated },
+            _ => format(weights),
         }
     }
 

@@ -4,6 +4,7 @@ use super::config::ModelConfig;
 use super::names::Names;
 use super::rope_scaling::RopeSpec;
 use crate::error::{Error, Result};
+pub(crate) use crate::kernels::Activation;
 
 /// Most experts of all layers together that are taken for a real model's.
 const MAX_EXPERTS: usize = 1 << 18;
@@ -255,17 +256,6 @@ pub(crate) enum ExpertStorage {
     Joined,
     /// As `Joined`, but `[experts, outputs, inputs]` in MXFP4 blocks with scales.
     JoinedMxfp4,
-}
-
-/// Function between the gate projection and the product.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Activation {
-    /// `x / (1 + exp(-x))`.
-    Silu,
-    /// The tanh form of GELU.
-    GeluTanh,
-    /// `(up + 1) * gate * sigmoid(alpha * gate)`, gate and up held below `limit`.
-    ClampedSwiglu { alpha: f32, limit: f32 },
 }
 
 impl Activation {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::files::MODEL_FILES;
-use super::mixer_names::MixerNames;
+use super::mixer_names::{MixerNames, Runs};
 use super::mxfp4;
 use super::names::MlpModules;
 use super::spec::{DecoderSpec, ExpertStorage, MoeSpec, Scoring};
@@ -101,8 +101,10 @@ pub(crate) enum MlpNames {
 /// The tensors of a gated MLP.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct GatedNames {
-    /// Twice `[intermediate_size, hidden_size]`, or both in one.
-    pub(crate) gate_up: Vec<LinearNames>,
+    /// `[intermediate_size, hidden_size]`
+    pub(crate) gate: LinearNames,
+    /// `[intermediate_size, hidden_size]`
+    pub(crate) up: LinearNames,
     /// `[hidden_size, intermediate_size]`.
     pub(crate) down: LinearNames,
 }
@@ -180,12 +182,17 @@ impl DecoderSpec {
     /// A gated MLP of `size` elements.
     fn gated(&self, prefix: &str, modules: &MlpModules, size: usize, bias: bool) -> GatedNames {
         let hidden = self.hidden_size;
-        let n = if modules.gate_up.len() == 2 { size } else { 2 * size };
-        let gate_up = modules.gate_up.iter();
-        GatedNames {
-            gate_up: gate_up.map(|module| linear(prefix, module, n, hidden, bias)).collect(),
-            down: linear(prefix, modules.down, hidden, size, bias),
-        }
+        let [gate, up] = match *modules.gate_up {
+            [joined] => {
+                let all = linear(prefix, joined, 2 * size, hidden, bias);
+                let part =
+                    |what, first| Runs { first, run: size, stride: 0, of: 2 * size }.linear(&all, what, size);
+                [part("gate", 0), part("up", size)]
+            }
+            [gate, up, ..] => [gate, up].map(|module| linear(prefix, module, size, hidden, bias)),
+            [] => [(); 2].map(|()| linear(prefix, "mlp", size, hidden, bias)),
+        };
+        GatedNames { gate, up, down: linear(prefix, modules.down, hidden, size, bias) }
     }
 
     fn moe_tensors(&self, prefix: &str, moe: &MoeSpec) -> MoeNames {
@@ -251,10 +258,8 @@ impl DecoderSpec {
             }
         };
         GatedNames {
-            gate_up: vec![
-                linear("gate_proj", "gate_up_proj", (size, hidden), (0, 2)),
-                linear("up_proj", "gate_up_proj", (size, hidden), (1, 2)),
-            ],
+            gate: linear("gate_proj", "gate_up_proj", (size, hidden), (0, 2)),
+            up: linear("up_proj", "gate_up_proj", (size, hidden), (1, 2)),
             down: linear("down_proj", "down_proj", (hidden, size), (0, 1)),
         }
     }
@@ -293,22 +298,38 @@ pub(super) fn linear(prefix: &str, module: &str, n: usize, k: usize, bias: bool)
     }
 }
 
+/// Projections that are packed as one.
+struct Projections<'a> {
+    parts: Vec<&'a LinearNames>,
+    gated: bool,
+}
+
+impl<'a> Projections<'a> {
+    fn rows(parts: &'a [LinearNames]) -> Self {
+        Projections { parts: parts.iter().collect(), gated: false }
+    }
+
+    fn joined(&self) -> Joined<'a> {
+        Joined { parts: self.parts.iter().map(|part| &part.weight).collect(), gated: self.gated }
+    }
+}
+
 impl GatedNames {
-    fn packed(&self) -> impl Iterator<Item = &[LinearNames]> {
-        [self.gate_up.as_slice(), std::slice::from_ref(&self.down)].into_iter()
+    fn packed(&self) -> [Projections<'_>; 2] {
+        let gate_up = Projections { parts: vec![&self.gate, &self.up], gated: true };
+        [gate_up, Projections::rows(std::slice::from_ref(&self.down))]
     }
 }
 
 impl LayerNames {
     /// Projections, those that are packed as one together.
-    fn packed(&self) -> Vec<&[LinearNames]> {
-        let mut packed = self.mixer.packed();
-        packed.push(std::slice::from_ref(&self.o));
+    fn packed(&self) -> Vec<Projections<'_>> {
+        let mixer = self.mixer.packed().into_iter().chain([std::slice::from_ref(&self.o)]);
+        let mut packed: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
         match &self.mlp {
             MlpNames::Dense(mlp) => packed.extend(mlp.packed()),
             MlpNames::Moe(moe) => {
-                packed.extend(moe.experts.iter().flat_map(GatedNames::packed));
-                packed.extend(moe.shared.iter().flat_map(GatedNames::packed));
+                packed.extend(moe.experts.iter().chain(&moe.shared).flat_map(GatedNames::packed));
             }
         }
         packed
@@ -323,46 +344,80 @@ impl LayerNames {
             vectors.push(&moe.router);
             vectors.extend(moe.router_bias.iter().chain(&moe.correction).chain(&moe.shared_gate));
         }
-        vectors.extend(self.packed().into_iter().flatten().filter_map(|linear| linear.bias.as_ref()));
+        let linears = self.packed().into_iter().flat_map(|projections| projections.parts);
+        vectors.extend(linears.filter_map(|linear| linear.bias.as_ref()));
         vectors
     }
 }
 
-/// The name of matrices that are packed as one.
-pub(crate) fn joined_name(parts: &[&MatrixName]) -> String {
-    let names: Vec<&str> = parts.iter().map(|part| part.name.as_str()).collect();
-    names.join("+")
+/// Matrices that are packed as one.
+pub(crate) struct Joined<'a> {
+    pub(crate) parts: Vec<&'a MatrixName>,
+    /// A gate and an up projection, see `PackedMatrix::pack_gated`; otherwise row after row.
+    pub(crate) gated: bool,
+}
+
+impl<'a> Joined<'a> {
+    pub(crate) fn rows(parts: impl IntoIterator<Item = &'a MatrixName>) -> Self {
+        Joined { parts: parts.into_iter().collect(), gated: false }
+    }
+
+    pub(crate) fn gated(gate: &'a MatrixName, up: &'a MatrixName) -> Self {
+        Joined { parts: vec![gate, up], gated: true }
+    }
+
+    /// Its name in a packed file.
+    pub(crate) fn name(&self) -> String {
+        let names: Vec<&str> = self.parts.iter().map(|part| part.name.as_str()).collect();
+        names.join(if self.gated { "*" } else { "+" })
+    }
+
+    /// Columns of the packed matrix.
+    pub(crate) fn n(&self) -> usize {
+        match self.gated {
+            // Sizes that overflow are refused where the matrix is packed or read.
+            true => PackedMatrix::gated_columns(self.parts[0].n).unwrap_or(usize::MAX),
+            false => self.parts.iter().map(|part| part.n).sum(),
+        }
+    }
+
+    pub(crate) fn k(&self) -> usize {
+        self.parts[0].k
+    }
+
+    /// Weights in all parts.
+    pub(crate) fn weights(&self) -> u64 {
+        self.parts.iter().map(|part| part.n as u64 * part.k as u64).sum()
+    }
 }
 
 impl TensorNames {
-    /// Every matrix as it is packed, in the order of use: those that read the same input are one, row after row.
-    pub(crate) fn packed_matrices(&self) -> Vec<Vec<&MatrixName>> {
-        let mut packed = vec![vec![&self.embed_tokens]];
+    /// Every matrix as it is packed, in the order of use: those that read the same input are one.
+    pub(crate) fn packed_matrices(&self) -> Vec<Joined<'_>> {
+        let mut packed = vec![Joined::rows([&self.embed_tokens])];
         for layer in &self.layers {
-            packed.extend(
-                layer.packed().into_iter().map(|parts| parts.iter().map(|part| &part.weight).collect()),
-            );
+            packed.extend(layer.packed().iter().map(Projections::joined));
         }
-        packed.extend(self.lm_head.iter().map(|head| vec![head]));
+        packed.extend(self.lm_head.iter().map(|head| Joined::rows([head])));
         packed
     }
 
-    /// Rows and columns of the packed matrices that a token does not use: those of experts it does not choose.
-    pub(crate) fn idle_experts(&self, spec: &DecoderSpec) -> Vec<(usize, usize)> {
+    /// The packed matrices that a token does not use: those of experts it does not choose.
+    pub(crate) fn idle_experts(&self, spec: &DecoderSpec) -> Vec<Joined<'_>> {
         let chosen = spec.moe.map_or(0, |moe| moe.num_experts_per_tok);
-        let shape = |parts: &[LinearNames]| (parts.iter().map(|part| part.weight.n).sum(), parts[0].weight.k);
-        let idle = |layer: &LayerNames| match &layer.mlp {
-            MlpNames::Dense(_) => Vec::new(),
-            MlpNames::Moe(moe) => {
-                moe.experts.iter().skip(chosen).flat_map(GatedNames::packed).map(shape).collect()
+        let idle = |layer| match layer {
+            &LayerNames { mlp: MlpNames::Moe(ref moe), .. } => {
+                let experts = moe.experts.iter().skip(chosen).flat_map(GatedNames::packed);
+                experts.map(|projections| projections.joined()).collect()
             }
+            _ => Vec::new(),
         };
         self.layers.iter().flat_map(idle).collect()
     }
 
     /// Every matrix.
     pub(crate) fn matrices(&self) -> impl Iterator<Item = &MatrixName> {
-        self.packed_matrices().into_iter().flatten()
+        self.packed_matrices().into_iter().flat_map(|joined| joined.parts)
     }
 
     /// Every norm and bias, and the small matrices that stay in f32.
@@ -377,10 +432,8 @@ impl TensorNames {
 /// As `PackedFile::check`, and `OutOfBudget` for sizes that overflow.
 pub(crate) fn check_packed(spec: &DecoderSpec, file: &PackedFile, format: ComputeFormat) -> Result<()> {
     let names = spec.tensors();
-    let parts = |parts: Vec<&MatrixName>| {
-        let n = parts.iter().map(|part| part.n).sum();
-        Ok((joined_name(&parts), PackedMatrix::parts(format, n, parts[0].k)?))
-    };
+    let parts =
+        |joined: Joined<'_>| Ok((joined.name(), PackedMatrix::parts(format, joined.n(), joined.k())?));
     let matrices = names.packed_matrices().into_iter().map(parts).collect::<Result<Vec<_>>>()?;
     let vectors: Vec<(&str, usize)> =
         names.vectors().map(|vector| (vector.name.as_str(), vector.len)).collect();

@@ -129,7 +129,8 @@ options! {
         threads: Option<u32> = None,
         /// Most bytes that all models of the runtime may take together: weights, KV cache and scratch.
         memory_budget: Option<u64> = None,
-        /// Instruction-set tier by name; `None`: what `CLAWDBOT_ISA` says, or else the best of this CPU.
+        /// Instruction-set tier by name; `None`: what `CLAWDBOT_ISA` says, or else the best of this CPU. All give equal
+        /// bits, but for those that are taken by name only: see [`Runtime::named_kernels`](crate::Runtime::named_kernels).
         kernels: Option<String> = None,
     }
 }

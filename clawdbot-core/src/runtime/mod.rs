@@ -126,9 +126,17 @@ impl Runtime {
         self.0.kernels.name
     }
 
-    /// The tiers that this CPU can run, best first; `CLAWDBOT_ISA` chooses one by name.
+    /// The tiers that this CPU can run, best first, all with equal bits; the option `kernels` or `CLAWDBOT_ISA` chooses one
+    /// by name.
     pub fn available_kernels() -> Vec<&'static str> {
         kernels::available().iter().map(|set| set.name).collect()
+    }
+
+    /// Further tiers of this CPU, which compute with bf16 weights in numerics of their own: activations are rounded to
+    /// bf16, and sums are those of the tier's instruction (`docs/numerics.md`). They are taken only when the option
+    /// `kernels` or `CLAWDBOT_ISA` names one.
+    pub fn named_kernels() -> Vec<&'static str> {
+        kernels::named()
     }
 
     /// The tiers that this CPU has, but that failed the self-test which some go through before their first use.

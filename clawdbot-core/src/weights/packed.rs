@@ -31,7 +31,7 @@ use crate::threads::Region;
 /// Value of `format` in the metadata.
 pub(super) const FORMAT: &str = "clawdbot-packed";
 /// Version of the layout above and of the panels; other versions are refused.
-pub(crate) const FORMAT_VERSION: &str = "1";
+pub(crate) const FORMAT_VERSION: &str = "2";
 /// In front of the names of the model's small files.
 pub(super) const FILES_PREFIX: &str = "files/";
 /// In front of the numbers of what only keeps the rest aligned.

@@ -245,11 +245,15 @@ impl WeightSource {
         Ok(tensor)
     }
 
-    /// Whether weights are stored as int8 codes with scales.
-    pub(crate) fn stores_int8(&self) -> bool {
-        self.files
-            .iter()
-            .any(|file| file.header.metadata.get("format").is_some_and(|format| format == INT8_FORMAT))
+    /// The group of weights that are stored as int8 codes with scales.
+    pub(crate) fn stored_int8_group(&self) -> Option<usize> {
+        let group = |file: &WeightFile| {
+            let metadata = &file.header.metadata;
+            // Of a group that is no number the matrices tell.
+            let int8 = metadata.get("format").is_some_and(|format| format == INT8_FORMAT);
+            int8.then(|| metadata.get("group_size")?.parse().ok()).flatten()
+        };
+        self.files.iter().find_map(group)
     }
 
     fn int8(&self, codes: &TensorView<'_>, n: usize, k: usize) -> Result<Int8Scales> {

@@ -1,14 +1,19 @@
-//! [`Simd`] on AVX2 with FMA: two 256-bit registers per vector.
+//! [`Simd`] on AVX2 with FMA, with or without AVX-VNNI: two 256-bit registers per vector.
 
 use std::arch::x86_64::*;
 
 use super::{LANES, Simd};
 
-/// Proof of the features listed in `kernels::isa`.
+/// Proof of AVX2 and FMA and, if `VNNI`, of AVX-VNNI.
 #[derive(Clone, Copy)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2<const VNNI: bool>(());
 
-impl Avx2 {
+/// With `vpdpbusd` on 256 bits: client CPUs since Alder Lake, which have no AVX-512.
+pub(crate) type AvxVnni = Avx2<true>;
+/// With `vpmaddubsw`.
+pub(crate) type Avx2Maddubs = Avx2<false>;
+
+impl<const VNNI: bool> Avx2<VNNI> {
     /// # Safety
     /// The CPU must have the features that `kernels::isa` lists for this type.
     #[inline(always)]
@@ -36,14 +41,23 @@ macro_rules! both {
     };
 }
 
-impl Simd for Avx2 {
+#[inline(always)]
+fn store_bytes(v: Pair<__m256i>, out: &mut [i8; 4 * LANES]) {
+    isa! {
+        _mm256_storeu_si256(out.as_mut_ptr().cast(), v[0]);
+        _mm256_storeu_si256(out.as_mut_ptr().add(32).cast(), v[1]);
+    }
+}
+
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F32 = Pair<__m256>;
     type I32 = Pair<__m256i>;
     type W8 = Pair<__m256i>;
     type A4 = __m256i;
 
-    /// `|w| * sign(a, w)`: `vpmaddubsw` wants one unsigned side, and two products of at most 127 * 127 fit its 16 bits.
-    const FLIPPED: bool = false;
+    /// Both instructions multiply unsigned by signed bytes. `vpdpbusd` has the weights on the unsigned side. `vpmaddubsw`
+    /// sums two products to 16 bits, into which two of `|a| * sign(w, a)`, at most 127 * 127, fit.
+    const FLIPPED: bool = VNNI;
     const REGISTERS: usize = 8;
 
     #[inline(always)]
@@ -299,15 +313,21 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn load_w8(self, x: &[i8; 4 * LANES]) -> Self::W8 {
-        isa!([_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(32).cast())])
+        let w = self.load_signed_w8(x);
+        if VNNI {
+            let flip = isa!([_mm256_set1_epi8(-128); 2]);
+            both!(_mm256_xor_si256(w, flip))
+        } else {
+            w
+        }
     }
     #[inline(always)]
     fn prepare_w8(self, x: &[i8; 4 * LANES], out: &mut [i8; 4 * LANES]) {
-        *out = *x;
+        store_bytes(self.load_w8(x), out);
     }
     #[inline(always)]
     fn load_prepared(self, x: &[i8; 4 * LANES]) -> Self::W8 {
-        self.load_w8(x)
+        self.load_signed_w8(x)
     }
     #[inline(always)]
     fn splat_a4(self, x: &[i8; 4]) -> __m256i {
@@ -315,6 +335,12 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn dot4(self, acc: Self::I32, w: Self::W8, a: __m256i) -> Self::I32 {
+        if VNNI {
+            return isa!([
+                _mm256_dpbusd_avx_epi32(acc[0], w[0], a),
+                _mm256_dpbusd_avx_epi32(acc[1], w[1], a)
+            ]);
+        }
         isa! {
             // |a| does not depend on the weights: once for all panels of a tile.
             let (magnitude, ones) = (_mm256_abs_epi8(a), _mm256_set1_epi16(1));
@@ -329,10 +355,17 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     fn load_signed_w8(self, x: &[i8; 4 * LANES]) -> Self::W8 {
-        self.load_w8(x)
+        isa!([_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(32).cast())])
     }
     #[inline(always)]
     fn dot4_positive(self, acc: Self::I32, w: Self::W8, a: __m256i) -> Self::I32 {
+        if VNNI {
+            // The activations are the unsigned side.
+            return isa!([
+                _mm256_dpbusd_avx_epi32(acc[0], a, w[0]),
+                _mm256_dpbusd_avx_epi32(acc[1], a, w[1])
+            ]);
+        }
         isa! {
             let ones = _mm256_set1_epi16(1);
             let (low, high) = (_mm256_maddubs_epi16(a, w[0]), _mm256_maddubs_epi16(a, w[1]));
@@ -358,6 +391,9 @@ impl Simd for Avx2 {
     }
     #[inline(always)]
     fn dot4_u4(self, acc: Self::I32, w: Self::W8, a: __m256i) -> Self::I32 {
+        if VNNI {
+            return self.dot4(acc, w, a);
+        }
         isa! {
             // Two products of at most 15 * 127 fit 16 bits; the weights are the unsigned side.
             let ones = _mm256_set1_epi16(1);
@@ -376,13 +412,10 @@ impl Simd for Avx2 {
         high: &mut [i8; 4 * LANES],
     ) {
         let (a, b) = self.load_u4(x);
-        isa! {
-            let zero = _mm256_set1_epi8(zero);
-            _mm256_storeu_si256(low.as_mut_ptr().cast(), _mm256_sub_epi8(a[0], zero));
-            _mm256_storeu_si256(low.as_mut_ptr().add(32).cast(), _mm256_sub_epi8(a[1], zero));
-            _mm256_storeu_si256(high.as_mut_ptr().cast(), _mm256_sub_epi8(b[0], zero));
-            _mm256_storeu_si256(high.as_mut_ptr().add(32).cast(), _mm256_sub_epi8(b[1], zero));
-        }
+        // In the form of `prepare_w8`: flipped or not.
+        let zero = isa!([_mm256_set1_epi8(if VNNI { zero.wrapping_sub(-128) } else { zero }); 2]);
+        store_bytes(both!(_mm256_sub_epi8(a, zero)), low);
+        store_bytes(both!(_mm256_sub_epi8(b, zero)), high);
     }
 
     #[inline(always)]
