@@ -143,8 +143,11 @@ fn softmax(row: &[f32]) -> Vec<f64> {
     weights.iter().map(|w| w / sum).collect()
 }
 
-/// KL(reference || other) over the rows, in nats: mean and median.
-fn divergence(reference: &[f32], other: &[f32], vocab: usize) -> (f64, f64) {
+/// Fixtures with experts.
+const EXPERTS: [&str; 6] = ["deepseek_v3", "gpt_oss", "mixtral", "qwen2_moe", "qwen3_moe", "qwen3_next"];
+
+/// Mean KL(reference || other) over the rows, in nats.
+fn divergence(reference: &[f32], other: &[f32], vocab: usize) -> f64 {
     let rows = reference.chunks_exact(vocab).zip(other.chunks_exact(vocab));
     let kl = |(a, b): (&[f32], &[f32])| -> f64 {
         softmax(a)
@@ -153,9 +156,7 @@ fn divergence(reference: &[f32], other: &[f32], vocab: usize) -> (f64, f64) {
             .map(|(p, q)| if p > 0.0 { p * (p / q).ln() } else { 0.0 })
             .sum()
     };
-    let mut all: Vec<f64> = rows.map(kl).collect();
-    all.sort_by(f64::total_cmp);
-    (all.iter().sum::<f64>() / all.len() as f64, all[all.len() / 2])
+    rows.map(kl).sum::<f64>() / (reference.len() / vocab) as f64
 }
 
 #[test]
@@ -184,13 +185,10 @@ fn lower_precision_stays_close() {
         let last = &logits[logits.len() - vocab..];
         let worst = last.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         let architecture = exact.info().plan.architecture;
-        println!(
-            "| {name} | {architecture} | {worst:.0e} | {:.1e} | {:.1e} | {:.1e} |",
-            kl[0].0, kl[1].0, kl[2].0
-        );
-        // Where a router of random weights chooses another expert after rounding, that costs more than rounding itself.
-        let [(_, bf16), (_, int8), (_, int4)] = kl;
-        assert!(bf16 < 2e-3 && int8 < 1e-2 && int4 < 0.3, "{name}, median: {kl:?}");
-        assert!(kl[0].0 < 2e-2 && kl[1].0 < 0.1 && kl[2].0 < 1.0, "{name}, mean: {kl:?}");
+        println!("| {name} | {architecture} | {worst:.0e} | {:.1e} | {:.1e} | {:.1e} |", kl[0], kl[1], kl[2]);
+        // Where a router of random weights chooses another expert after rounding, that costs more than rounding itself, and
+        // what later tokens see is another text.
+        let bounds = if EXPERTS.contains(&&*name) { [2e-2, 0.1, 1.0] } else { [2e-4, 2e-3, 0.2] };
+        assert!(kl.iter().zip(bounds).all(|(kl, bound)| *kl < bound), "{name}: {kl:?}");
     }
 }

@@ -128,7 +128,9 @@ fn phi3_is_rotated_in_part_and_by_length() {
     assert_eq!((found.ropes[0].rotary_dim, found.longrope_from()), (96, Some(4096)));
     assert_eq!(windows(&found), [Some(262_144); 2]);
     let names = found.tensors();
-    let expected = ["model.layers.0.self_attn.qkv_proj.weight", "model.layers.0.mlp.gate_up_proj.weight"];
+    let expected =
+        ["self_attn.qkv_proj.weight", "mlp.gate_up_proj.weight.gate", "mlp.gate_up_proj.weight.up"];
+    let expected = expected.map(|name| format!("model.layers.0.{name}"));
     assert!(expected.iter().all(|name| names.matrices().any(|matrix| matrix.name == *name)));
     refused(&base, json!({"partial_rotary_factor": 0.01}), "partial_rotary_factor");
 }
