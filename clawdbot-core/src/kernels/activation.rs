@@ -24,7 +24,7 @@ impl Activation {
             Activation::Silu => (gate, gate, up),
             Activation::GeluTanh => {
                 let cubic = s.fma(s.mul(gate, gate), s.splat(0.044_715), one);
-                (gate, s.mul(s.mul(gate, cubic), s.splat(1.595_769_1)), up)
+                (gate, s.mul(s.mul(gate, cubic), s.splat(1.595_769)), up)
             }
             Activation::ClampedSwiglu { alpha, limit } => {
                 // The operand order lets NaN through.

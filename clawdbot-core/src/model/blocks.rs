@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::kernels::{Epilogue, QuantizedRows};
 
 /// The second half of a layer.
+#[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
 pub(crate) enum Mlp {
     Dense(GatedMlp),
     Moe(Box<MoeWeights>),

@@ -14,6 +14,7 @@ use crate::layers::attention::{AttendBuffers, WritePlan, attend};
 use crate::layers::rope::{RopeTables, rotate_heads};
 
 /// Weights of a layer's first half, but for the projection back.
+#[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
 pub(crate) enum Mixer {
     Attention(AttentionWeights),
     Mla(Box<MlaWeights>),

@@ -4,6 +4,7 @@ use super::spec::{DecoderSpec, DeltaNetSpec, MixerKind, MlaSpec, ShortConvSpec};
 use super::tensors::{LinearNames, MatrixName, Part, PartStorage, VectorName, linear};
 
 /// The tensors of a layer's first half, but for the projection back.
+#[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum MixerNames {
     Attention(AttentionNames),

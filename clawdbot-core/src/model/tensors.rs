@@ -92,6 +92,7 @@ pub(crate) struct LayerNames {
 }
 
 /// The tensors of a layer's second half.
+#[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum MlpNames {
     Dense(GatedNames),
