@@ -23,7 +23,7 @@ const TILE_BLOCKS: usize = TILE_K / 2;
 /// k-tiles of a slab: 16 KiB of weights.
 const SLAB_TILES: usize = 8;
 /// How far ahead of its reads the kernel asks for weights when there are few rows, in k-tiles.
-const PREFETCH_TILES: usize = 4;
+const PREFETCH_TILES: usize = 2;
 
 /// The f32 sums of a row of a block.
 type Sums = [[f32; LANES]; PANELS];

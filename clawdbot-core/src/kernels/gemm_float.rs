@@ -9,7 +9,7 @@ use super::{Kernel, Simd};
 /// k of a prepared slice: 12 KiB for three panels, which leaves room for eight rows that fall into the same cache sets.
 const SLICE_K: usize = 64;
 /// How far ahead of its reads the narrow kernel asks for weights, in bytes.
-const PREFETCH_BYTES: usize = 1536;
+const PREFETCH_BYTES: usize = 3072;
 
 /// A weight type of float panels: a k-block is `BLOCK` consecutive k of 16 columns, 64 bytes.
 pub(super) trait FloatWeight: Copy + Send + Sync + 'static {

@@ -22,6 +22,7 @@ use crate::kernels::{ComputeFormat, Int4Scales, KernelSet, PackedMatrix, RowSour
 use crate::memory::SharedBytes;
 use crate::options::WeightType;
 use crate::threads::ThreadPool;
+use crate::weights::PackedFile;
 
 /// Weights along k that share a scale in int8. `docs/numerics.md` has the measurements.
 pub(crate) const INT8_GROUP: usize = 128;
@@ -29,10 +30,10 @@ pub(crate) const INT8_GROUP: usize = 128;
 /// Weights along k that share a scale in int4. `docs/numerics.md` has the measurements.
 const INT4_GROUP: usize = 32;
 
-/// The compute format of a weight type.
+/// The compute format of a weight type, where weights are not taken over as they are stored.
 pub(crate) fn format(weights: WeightType) -> ComputeFormat {
     match weights {
-        WeightType::Int8 => ComputeFormat::Int8 { group: INT8_GROUP, rotated: true },
+        WeightType::Int8 | WeightType::Stored => ComputeFormat::Int8 { group: INT8_GROUP, rotated: true },
         WeightType::Int4 => {
             ComputeFormat::Int4 { group: INT4_GROUP, scales: Int4Scales::Bf16, rotated: false }
         }
@@ -41,14 +42,72 @@ pub(crate) fn format(weights: WeightType) -> ComputeFormat {
     }
 }
 
-/// Rows and columns of every packed matrix.
-pub(crate) fn packed_shapes(spec: &DecoderSpec) -> Vec<(usize, usize)> {
-    spec.tensors().packed_matrices().iter().map(|joined| (joined.n(), joined.k())).collect()
-}
-
 /// Weights in all matrices.
 pub(crate) fn weights_in(spec: &DecoderSpec) -> u64 {
     spec.tensors().packed_matrices().iter().map(Joined::weights).sum()
+}
+
+/// Matrices that are packed as one, and as what.
+pub(crate) struct Segment<'a> {
+    pub(crate) names: Joined<'a>,
+    pub(crate) format: ComputeFormat,
+}
+
+impl Weights {
+    /// Matrices that read the same input, parted where they are packed as something else. A gate and an up projection are
+    /// one in any case: where they are stored in different formats, both are converted.
+    ///
+    /// # Errors
+    /// `InvalidModel` where a packed file does not say what one is packed as.
+    pub(crate) fn segments<'a>(&self, joined: &Joined<'a>, weights: WeightType) -> Result<Vec<Segment<'a>>> {
+        if let (Weights::Packed(file), WeightType::Stored) = (self, weights) {
+            return packed_segments(file, joined);
+        }
+        let mut formats = Vec::new();
+        for name in &joined.parts {
+            let own = match self {
+                Weights::Gguf(gguf) if weights == WeightType::Stored => gguf.compute_format(name)?,
+                _ => None,
+            };
+            formats.push(own.unwrap_or_else(|| self.format(weights)));
+        }
+        if joined.gated {
+            let format = if formats[0] == formats[1] { formats[0] } else { self.format(weights) };
+            return Ok(vec![Segment { names: joined.clone(), format }]);
+        }
+        let mut segments: Vec<Segment<'a>> = Vec::new();
+        for (name, format) in joined.parts.iter().zip(formats) {
+            match segments.last_mut() {
+                Some(last) if last.format == format => last.names.parts.push(name),
+                _ => segments.push(Segment { names: Joined::rows([*name]), format }),
+            }
+        }
+        Ok(segments)
+    }
+}
+
+/// The segments of `joined` in a file that names the format of each.
+fn packed_segments<'a>(file: &PackedFile, joined: &Joined<'a>) -> Result<Vec<Segment<'a>>> {
+    let mut segments = Vec::new();
+    let mut rest = joined.clone();
+    while !rest.parts.is_empty() {
+        let fewest = if rest.gated { rest.parts.len() } else { 1 };
+        let found = (fewest..=rest.parts.len()).rev().find_map(|count| {
+            let names = Joined { parts: rest.parts[..count].to_vec(), gated: rest.gated };
+            let format = file.info().formats.get(&names.name())?;
+            Some((names, format))
+        });
+        let (names, format) = found.ok_or_else(|| {
+            let message = format!("{}: formats: expected one of {:?}", file.name(), rest.parts[0].name);
+            Error::invalid_model(message).with("tensor", rest.parts[0].name.clone())
+        })?;
+        let format = ComputeFormat::from_name(format).ok_or_else(|| {
+            Error::unsupported_model(format!("{}: formats: {format:?} is not known", file.name()))
+        })?;
+        rest.parts.drain(..names.parts.len());
+        segments.push(Segment { names, format });
+    }
+    Ok(segments)
 }
 
 /// Packs weights: what, how, and whom to tell.
@@ -58,7 +117,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) weights: &'a Weights,
     /// The bytes of a packed file; without them it is read.
     pub(crate) mapped: Option<Arc<dyn SharedBytes>>,
-    pub(crate) format: ComputeFormat,
+    pub(crate) weight_type: WeightType,
     /// Called with weights packed and weights in all; false cancels.
     pub(crate) progress: &'a mut dyn FnMut(u64, u64) -> bool,
     pub(crate) done: u64,
@@ -200,38 +259,36 @@ impl Builder<'_> {
 
     /// The matrices as one.
     pub(crate) fn matrices(&mut self, names: &Joined<'_>) -> Result<PackedMatrix> {
-        let packed = match self.weights {
-            Weights::Packed(file) => {
-                let (n, k) = (names.n(), names.k());
-                let name = names.name();
-                match &self.mapped {
-                    Some(mapped) => {
-                        PackedMatrix::from_parts(self.format, n, k, &mut file.mapped_panels(&name, mapped))?
-                    }
-                    None => self.pool.region(|region| {
-                        PackedMatrix::from_parts(self.format, n, k, &mut file.read_panels(&name, region))
-                    })??,
-                }
-            }
-            _ => self.pack(names)?,
-        };
+        let segments = self.weights.segments(names, self.weight_type)?;
+        let parts = segments.iter().map(|segment| self.segment(segment)).collect::<Result<_>>()?;
         self.done += names.weights();
         match (self.progress)(self.done, self.total) {
-            true => Ok(packed),
+            true => Ok(PackedMatrix::joined(parts)),
             false => Err(Error::new(ErrorKind::Cancelled, "loading was cancelled")),
         }
     }
 
-    fn pack(&self, names: &Joined<'_>) -> Result<PackedMatrix> {
+    fn segment(&self, Segment { names, format }: &Segment<'_>) -> Result<PackedMatrix> {
+        let Weights::Packed(file) = self.weights else { return self.pack(names, *format) };
+        let (n, k, name) = (names.n(), names.k(), names.name());
+        match &self.mapped {
+            Some(mapped) => PackedMatrix::from_parts(*format, n, k, &mut file.mapped_panels(&name, mapped)),
+            None => self.pool.region(|region| {
+                PackedMatrix::from_parts(*format, n, k, &mut file.read_panels(&name, region))
+            })?,
+        }
+    }
+
+    fn pack(&self, names: &Joined<'_>, format: ComputeFormat) -> Result<PackedMatrix> {
         let sources = names.parts.iter().map(|name| self.weights.matrix(name)).collect::<Result<Vec<_>>>()?;
         let sources: Vec<&dyn RowSource> = sources.iter().map(AsRef::as_ref).collect();
         // A region of its own for each: other models compute in between, and `progress` may do what it likes.
         self.pool
             .region(|region| match *sources.as_slice() {
                 [gate, up] if names.gated => {
-                    PackedMatrix::pack_gated(self.kernels, region, self.format, [gate, up])
+                    PackedMatrix::pack_gated(self.kernels, region, format, [gate, up])
                 }
-                _ => PackedMatrix::pack(self.kernels, region, self.format, &sources),
+                _ => PackedMatrix::pack(self.kernels, region, format, &sources),
             })?
             .map_err(|error| error.context(&names.parts[0].name))
     }

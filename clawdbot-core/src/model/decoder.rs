@@ -12,7 +12,7 @@
 
 use crate::cache::{KvCache, KvShape};
 use crate::error::Result;
-use crate::kernels::{Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm};
+use crate::kernels::{Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm_columns};
 use crate::layers::attention::WritePlan;
 use crate::layers::rope::RopeTables;
 use crate::model::batch::Batch;
@@ -246,18 +246,32 @@ impl Ops<'_> {
         epilogue: Epilogue<'_>,
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
-        let lhs = match weight.format().activations() {
-            Some((group, rotated)) => {
-                quantized.quantize(self.kernels, self.region, x, rows, weight.k(), group, rotated)?;
-                Lhs::Int8(quantized)
+        let (mut first, mut before) = (0, None);
+        for part in weight.segments() {
+            let activations = part.format().activations();
+            if let Some((group, rotated)) = activations
+                && activations != before
+            {
+                quantized.quantize(self.kernels, self.region, x, rows, part.k(), group, rotated)?;
+                before = activations;
             }
-            None if self.kernels.rounds(weight.format()) => {
-                quantized.rounded.round(self.kernels, self.region, x, rows, weight.k())?;
-                Lhs::Bf16(&quantized.rounded)
-            }
-            None => Lhs::F32(x),
-        };
-        gemm(self.kernels, self.region, lhs, rows, weight, out, epilogue);
+            let lhs = match activations {
+                Some(_) => Lhs::Int8(quantized),
+                None if self.kernels.rounds(part.format()) => {
+                    quantized.rounded.round(self.kernels, self.region, x, rows, part.k())?;
+                    Lhs::Bf16(&quantized.rounded)
+                }
+                None => Lhs::F32(x),
+            };
+            // A gated matrix has no parts.
+            let width = if epilogue.gate.is_some() { out.len() / rows.max(1) } else { weight.n() };
+            let count = if epilogue.gate.is_some() { width } else { part.n() };
+            let columns = first..first + count;
+            let bias = epilogue.bias.map(|bias| &bias[first..first + part.n()]);
+            first = columns.end;
+            let out = (&mut *out, columns, width);
+            gemm_columns(self.kernels, self.region, lhs, rows, part, out, Epilogue { bias, ..epilogue });
+        }
         Ok(())
     }
 }

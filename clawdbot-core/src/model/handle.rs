@@ -139,7 +139,7 @@ impl Runtime {
             pool: self.pool(),
             weights: &opened.weights,
             mapped,
-            format: opened.format(weight_type),
+            weight_type,
             progress: &mut progress,
             done: 0,
             total: 0,

@@ -8,6 +8,7 @@ pub(crate) mod config;
 pub(crate) mod decoder;
 mod delta_net;
 mod files;
+mod gguf;
 mod handle;
 mod load_cache;
 mod mixer;
@@ -29,7 +30,7 @@ mod tensors;
 
 pub(crate) use handle::{Loaded, last_event, no_tokenizer};
 pub use handle::{Model, ModelInfo};
-pub use plan::Plan;
+pub use plan::{Plan, StoredMatrices};
 pub use source::Source;
 #[cfg(test)]
 mod study;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::build::{packed_shapes, weights_in};
+use super::build::{Segment, weights_in};
 use super::decoder::Decoder;
 use super::scratch::Scratch;
 use super::source::{Opened, Weights};
@@ -33,7 +33,7 @@ pub struct Plan {
     pub stored_dtype: Option<String>,
     /// Whether the model is a packed file, whose weights are used as they are.
     pub packed: bool,
-    /// `int8`, `int4`, `bf16` or `f32`.
+    /// `int8`, `int4`, `bf16`, `f32` or `stored`.
     pub weights: &'static str,
     /// Packed weights in memory; those of a packed file that is mapped count too, though other processes share them.
     pub weights_bytes: u64,
@@ -42,6 +42,8 @@ pub struct Plan {
     pub weights_bytes_per_pass: u64,
     /// `int8`, `bf16` or `f32`.
     pub kv: &'static str,
+    /// Of a GGUF file: in which formats its matrices are stored, and what each is computed as.
+    pub stored: Vec<StoredMatrices>,
     /// KV cache for one token.
     pub kv_bytes_per_token: u64,
     /// Most tokens of a sequence.
@@ -58,6 +60,52 @@ pub struct Plan {
     pub threads: usize,
 }
 
+/// Matrices of a GGUF file that are stored in one format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StoredMatrices {
+    /// Name of the format, such as `Q4_K`.
+    pub format: &'static str,
+    /// How many there are.
+    pub matrices: u64,
+    /// Weights in them.
+    pub weights: u64,
+    /// What they are computed as: bits, weights that share a scale, and type of the scales, such as `int4/32/super`.
+    pub computed: String,
+    /// Whether that is with their own codes and scales. Otherwise they are converted, which rounds again.
+    pub own_codes: bool,
+}
+
+fn stored_matrices(opened: &Opened, options: &ModelOptions) -> Result<Vec<StoredMatrices>> {
+    let Weights::Gguf(gguf) = &opened.weights else { return Ok(Vec::new()) };
+    let mut found: Vec<StoredMatrices> = Vec::new();
+    for group in opened.spec.tensors().packed_matrices() {
+        for Segment { names, format } in opened.weights.segments(&group, options.weight_type())? {
+            for name in names.parts {
+                let Some(kind) = gguf.stored_type(name)? else { continue };
+                let (computed, weights) = (format.name(), name.n as u64 * name.k as u64);
+                let same =
+                    |other: &&mut StoredMatrices| other.format == kind.name() && other.computed == computed;
+                match found.iter_mut().find(same) {
+                    Some(other) => {
+                        other.matrices += 1;
+                        other.weights += weights;
+                    }
+                    None => found.push(StoredMatrices {
+                        format: kind.name(),
+                        matrices: 1,
+                        weights,
+                        computed,
+                        own_codes: kind.compute_format() == Some(format),
+                    }),
+                }
+            }
+        }
+    }
+    found.sort_by_key(|other| std::cmp::Reverse(other.weights));
+    Ok(found)
+}
+
 /// The parts of a plan that loading needs.
 pub(crate) struct Sizes {
     pub(crate) weights: u64,
@@ -67,8 +115,8 @@ pub(crate) struct Sizes {
 
 impl Sizes {
     pub(crate) fn of(opened: &Opened, options: &ModelOptions, threads: usize) -> Result<Self> {
-        let spec = &opened.spec;
         options.validate()?;
+        let spec = &opened.spec;
         let trained = spec.max_position_embeddings;
         let max_context = options.max_context.map_or(trained, |n| n as usize);
         if max_context > trained {
@@ -78,10 +126,12 @@ impl Sizes {
             .with("option", "max_context"));
         }
         let mut weights = spec.vectors_bytes();
-        for (n, k) in packed_shapes(spec) {
-            let bytes = PackedMatrix::packed_bytes(opened.format(options.weight_type()), n, k)?;
-            weights =
-                weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
+        for group in spec.tensors().packed_matrices() {
+            for Segment { names, format } in opened.weights.segments(&group, options.weight_type())? {
+                let bytes = PackedMatrix::packed_bytes(format, names.n(), names.k())?;
+                weights =
+                    weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
+            }
         }
         let rows = options.prefill_chunk.max(options.max_batch) as usize;
         let logits = SCORE_ROWS.max(options.max_batch as usize);
@@ -100,17 +150,23 @@ impl Plan {
         let embedding = names.embed_tokens.n as u64 * names.embed_tokens.k as u64;
         let head = names.lm_head.as_ref().map_or(0, |head| head.n as u64 * head.k as u64);
         let looked_up = match &names.lm_head {
-            Some(_) => PackedMatrix::packed_bytes(
-                opened.format(options.weight_type()),
-                names.embed_tokens.n,
-                names.embed_tokens.k,
-            )?,
+            Some(_) => {
+                let embedding = Joined::rows([&names.embed_tokens]);
+                let segments = opened.weights.segments(&embedding, options.weight_type())?;
+                let bytes = |segment: &Segment<'_>| {
+                    PackedMatrix::packed_bytes(segment.format, segment.names.n(), segment.names.k())
+                };
+                segments.iter().map(bytes).sum::<Result<u64>>()?
+            }
             None => 0,
         };
         let idle = names.idle_experts(spec);
-        let format = opened.format(options.weight_type());
-        let bytes = |joined: &Joined<'_>| PackedMatrix::packed_bytes(format, joined.n(), joined.k());
-        let idle_bytes = idle.iter().map(bytes).sum::<Result<u64>>()?;
+        let mut idle_bytes = 0;
+        for group in &idle {
+            for Segment { names, format } in opened.weights.segments(group, options.weight_type())? {
+                idle_bytes += PackedMatrix::packed_bytes(format, names.n(), names.k())?;
+            }
+        }
         let idle: u64 = idle.iter().map(Joined::weights).sum();
         let matrices = weights_in(spec);
         Ok(Plan {
@@ -124,6 +180,7 @@ impl Plan {
             weights: options.weight_type().name(),
             weights_bytes: sizes.weights,
             weights_bytes_per_pass: sizes.weights - looked_up - idle_bytes,
+            stored: stored_matrices(opened, options)?,
             kv: options.kv_type().name(),
             kv_bytes_per_token: cache.bytes_per_token(),
             max_context: sizes.max_context,

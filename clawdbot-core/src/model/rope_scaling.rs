@@ -5,6 +5,8 @@
 
 use std::f64::consts::PI;
 
+use serde_json::Value;
+
 use super::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::weights::quoted;
@@ -21,6 +23,7 @@ const TYPES: &[(&str, &[&str])] = &[
     ("longrope", LONGROPE_KEYS),
     // What the first checkpoints call it.
     ("su", LONGROPE_KEYS),
+    ("factors", &["factors"]),
 ];
 const LONGROPE_KEYS: &[&str] = &["factor", "attention_factor", "short_factor", "long_factor"];
 /// Keys that may stand in `rope_parameters` and `rope_scaling` with every type.
@@ -180,6 +183,11 @@ impl<'a> Settings<'a> {
                 let factor = self.factor()?;
                 inv_freq.iter_mut().for_each(|freq| *freq /= factor);
             }
+            // Not of the transformers library: GGUF files have the divisors themselves.
+            "factors" => {
+                let factors = self.factors(inv_freq.len())?;
+                inv_freq.iter_mut().zip(factors).for_each(|(freq, factor)| *freq /= factor);
+            }
             "llama3" => Llama3::parse(self)?.scale(&mut inv_freq),
             "yarn" => {
                 let yarn = Yarn::parse(self)?;
@@ -235,6 +243,18 @@ impl<'a> Settings<'a> {
         const TOP_LEVEL: &[&str] =
             &["rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
         TOP_LEVEL.contains(&key).then_some(self.top)
+    }
+
+    /// `factors`: `count` positive numbers.
+    fn factors(&self, count: usize) -> Result<Vec<f64>> {
+        const KEY: &str = "factors";
+        let source = self.nested.iter().find(|source| source.get(KEY).is_some()).unwrap_or(self.top);
+        let list = source.get(KEY).and_then(Value::as_array);
+        let factors = list.and_then(|list| list.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>());
+        let usable = |factors: &Vec<f64>| {
+            factors.len() == count && factors.iter().all(|factor| factor.is_finite() && *factor > 0.0)
+        };
+        factors.filter(usable).ok_or_else(|| source.invalid(KEY, &format!("{count} positive numbers")))
     }
 
     /// The rope type, one of `TYPES`. Keys that it does not read are refused: they would have no effect.

@@ -223,7 +223,7 @@ fn f32_decoder(runtime: &Runtime, source: &Source) -> Decoder {
         pool: runtime.pool(),
         weights: &weights,
         mapped: None,
-        format: ComputeFormat::F32,
+        weight_type: WeightType::F32,
         progress: &mut |_, _| true,
         done: 0,
         total: 0,

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
+use super::build::Segment;
 use super::files::MODEL_FILES;
 use super::mixer_names::{MixerNames, Runs};
 use super::mxfp4;
 use super::names::MlpModules;
 use super::spec::{DecoderSpec, ExpertStorage, MoeSpec, Scoring};
 use crate::error::Result;
-use crate::kernels::{ComputeFormat, PackedMatrix};
+use crate::kernels::PackedMatrix;
 use crate::weights::{Dtype, PackedFile, SCALES_SUFFIX, WeightSource};
 
 /// A matrix `[n, k]`: `n` outputs, `k` inputs.
@@ -352,6 +353,7 @@ impl LayerNames {
 }
 
 /// Matrices that are packed as one.
+#[derive(Debug, Clone)]
 pub(crate) struct Joined<'a> {
     pub(crate) parts: Vec<&'a MatrixName>,
     /// A gate and an up projection, see `PackedMatrix::pack_gated`; otherwise row after row.
@@ -427,15 +429,22 @@ impl TensorNames {
     }
 }
 
-/// Checks that `file` has every tensor of `spec` packed as `format`, and no other.
+/// Checks that `file` has every tensor of `spec` packed as `segments` says of matrices that read the same input, and no
+/// other.
 ///
 /// # Errors
 /// As `PackedFile::check`, and `OutOfBudget` for sizes that overflow.
-pub(crate) fn check_packed(spec: &DecoderSpec, file: &PackedFile, format: ComputeFormat) -> Result<()> {
-    let names = spec.tensors();
-    let parts =
-        |joined: Joined<'_>| Ok((joined.name(), PackedMatrix::parts(format, joined.n(), joined.k())?));
-    let matrices = names.packed_matrices().into_iter().map(parts).collect::<Result<Vec<_>>>()?;
+pub(crate) fn check_packed<'a>(
+    names: &'a TensorNames,
+    file: &PackedFile,
+    segments: impl Fn(&Joined<'a>) -> Result<Vec<Segment<'a>>>,
+) -> Result<()> {
+    let mut matrices = Vec::new();
+    for group in names.packed_matrices() {
+        for Segment { names, format } in segments(&group)? {
+            matrices.push((names.name(), PackedMatrix::parts(format, names.n(), names.k())?));
+        }
+    }
     let vectors: Vec<(&str, usize)> =
         names.vectors().map(|vector| (vector.name.as_str(), vector.len)).collect();
     file.check(&matrices, &vectors, &MODEL_FILES)

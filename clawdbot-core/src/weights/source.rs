@@ -23,7 +23,7 @@ const INT8_FORMAT: &str = "clawdbot-int8";
 /// How a tensor's scales are named: its own name with this behind it.
 pub(crate) const SCALES_SUFFIX: &str = ".scales";
 /// File name endings that hold weights in formats that are not read.
-const OTHER_FORMATS: &[&str] = &["gguf", "bin", "pth", "pt"];
+const OTHER_FORMATS: &[&str] = &["bin", "pth", "pt"];
 
 /// Where the tensors of a model are. Immutable; views borrow from it.
 #[derive(Debug)]
@@ -334,6 +334,12 @@ fn not_found(dir: &Path) -> Error {
     if !others.is_empty() {
         others.truncate(3);
         message.push_str(&format!(", but {}: formats that are not supported yet", others.join(", ")));
+    }
+    let gguf = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    if let Some(path) =
+        gguf.filter(|path| path.extension().is_some_and(|extension| extension == "gguf")).min()
+    {
+        message.push_str(&format!("; a GGUF file is loaded by its own path: {}", path.display()));
     }
     Error::new(ErrorKind::NotFound, message).with("path", dir.display().to_string())
 }
