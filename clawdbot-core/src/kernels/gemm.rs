@@ -45,7 +45,7 @@ pub(crate) struct Epilogue<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     /// Whether the previous contents of `out` are added then.
     pub(crate) residual: bool,
-    /// The columns are those of [`PackedMatrix::pack_gated`]: `out = gate(sum of the gate) * sum of up`, after the bias,
+    /// The columns are those of [`PackedMatrix::pack_gated`]: `out` is what [`Activation`] makes of the sums of gate and up, after the bias,
     /// without a residual.
     pub(crate) gate: Option<Activation>,
 }
@@ -287,7 +287,7 @@ impl Target<'_> {
         if let Some(activation) = gate
             && panel % 2 == 1
         {
-            sum = s.mul(activation.apply(s, s.load_partial(out)), sum);
+            sum = activation.gated(s, s.load_partial(out), sum);
         }
         s.store_partial(sum, out);
     }

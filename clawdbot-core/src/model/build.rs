@@ -2,10 +2,20 @@
 
 use std::sync::Arc;
 
+use super::blocks::{GatedMlp, Mlp};
 use super::decoder::{Decoder, DecoderLayer, Linear};
+use super::delta_net::DeltaNetWeights;
+use super::mixer::{AttentionWeights, Mixer};
+use super::mixer_names::MixerNames;
+use super::mla::MlaWeights;
+use super::moe::MoeWeights;
+use super::parts::InMemory;
+use super::short_conv::ShortConvWeights;
 use super::source::Weights;
 use super::spec::DecoderSpec;
-use super::tensors::{Joined, LayerNames, LinearNames, TensorNames};
+use super::tensors::{
+    GatedNames, Joined, LayerNames, LinearNames, MlpNames, MoeNames, TensorNames, VectorName,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::simd::LANES;
 use crate::kernels::{ComputeFormat, Int4Scales, KernelSet, PackedMatrix, RowSource};
@@ -130,22 +140,113 @@ impl Builder<'_> {
     }
 
     fn layer(&mut self, names: &LayerNames) -> Result<DecoderLayer> {
-        let norms = names.q_norm.as_ref().zip(names.k_norm.as_ref());
         Ok(DecoderLayer {
-            input_norm: self.weights.vector(&names.input_norm)?,
-            qkv: self.linear(&[&names.q, &names.k, &names.v])?,
-            qk_norms: norms
-                .map(|(q, k)| Ok::<_, Error>((self.weights.vector(q)?, self.weights.vector(k)?)))
-                .transpose()?,
-            o: self.linear(&[&names.o])?,
-            post_attention_norm: self.weights.vector(&names.post_attention_norm)?,
-            gate_up: self.gated(&names.gate, &names.up)?,
-            down: self.linear(&[&names.down])?,
+            input_norm: self.optional(names.input_norm.as_ref())?,
+            mixer: self.mixer(&names.mixer)?,
+            o: self.linear(std::slice::from_ref(&names.o))?,
+            attention_out_norm: self.optional(names.attention_out_norm.as_ref())?,
+            mlp_norm: self.optional(names.mlp_norm.as_ref())?,
+            mlp: match &names.mlp {
+                MlpNames::Dense(names) => Mlp::Dense(self.gated(names)?),
+                MlpNames::Moe(names) => Mlp::Moe(Box::new(self.moe(names)?)),
+            },
+            mlp_out_norm: self.optional(names.mlp_out_norm.as_ref())?,
         })
     }
 
+    fn mixer(&mut self, names: &MixerNames) -> Result<Mixer> {
+        Ok(match names {
+            MixerNames::Attention(names) => {
+                let norms = (self.optional(names.q_norm.as_ref())?, self.optional(names.k_norm.as_ref())?);
+                Mixer::Attention(AttentionWeights {
+                    qkv: self.linear(&names.qkv)?,
+                    gate: self.some_linear(&names.gate)?,
+                    qk_norms: norms.0.zip(norms.1),
+                    sinks: self.optional(names.sinks.as_ref())?,
+                })
+            }
+            MixerNames::Mla(names) => Mixer::Mla(Box::new(MlaWeights {
+                down: self.linear(&names.down)?,
+                q_norm: self.optional(names.q_norm.as_ref())?,
+                q_up: self.some_linear(&names.q_up)?,
+                kv_norm: self.weights.vector(&names.kv_norm)?,
+                key_up: self.each(&names.key_up)?,
+                value_up: self.each(&names.value_up)?,
+            })),
+            MixerNames::ShortConv(names) => Mixer::ShortConv(Box::new(ShortConvWeights {
+                input: self.linear(std::slice::from_ref(&names.input))?,
+                conv: by_taps(&self.weights.vector(&names.conv)?, names.input.weight.k),
+                conv_bias: self.optional(names.conv_bias.as_ref())?,
+            })),
+            MixerNames::DeltaNet(names) => {
+                let qkvz = self.linear(&names.qkvz)?;
+                let mut gates = self.weights.vector(&names.beta)?;
+                gates.extend(self.weights.vector(&names.decay)?);
+                let channels = names.qkvz.iter().take(3).map(|part| part.weight.n).sum();
+                let a_log = self.weights.vector(&names.a_log)?;
+                Mixer::DeltaNet(Box::new(DeltaNetWeights {
+                    qkvz,
+                    gates: self.float_matrix(&gates, 2 * a_log.len())?,
+                    conv: by_taps(&self.weights.vector(&names.conv)?, channels),
+                    minus_a: a_log.into_iter().map(|a| -libm::expf(a)).collect(),
+                    dt_bias: self.weights.vector(&names.dt_bias)?,
+                    norm: self.weights.vector(&names.norm)?,
+                }))
+            }
+        })
+    }
+
+    fn some_linear(&mut self, parts: &[LinearNames]) -> Result<Option<Linear>> {
+        if parts.is_empty() { Ok(None) } else { self.linear(parts).map(Some) }
+    }
+
+    /// Matrices one by one.
+    fn each(&mut self, names: &[LinearNames]) -> Result<Vec<PackedMatrix>> {
+        names.iter().map(|name| self.matrices(&Joined::rows([&name.weight]))).collect()
+    }
+
+    fn gated(&mut self, names: &GatedNames) -> Result<GatedMlp> {
+        let weight = self.matrices(&Joined::gated(&names.gate.weight, &names.up.weight))?;
+        let biases = names.gate.bias.as_ref().zip(names.up.bias.as_ref());
+        let bias = biases.map(|(gate, up)| {
+            Ok::<_, Error>(gated_bias(&self.weights.vector(gate)?, &self.weights.vector(up)?))
+        });
+        Ok(GatedMlp {
+            gate_up: Linear { weight, bias: bias.transpose()? },
+            down: self.linear(std::slice::from_ref(&names.down))?,
+        })
+    }
+
+    fn moe(&mut self, names: &MoeNames) -> Result<MoeWeights> {
+        let experts = names.experts.iter().map(|expert| self.gated(expert)).collect::<Result<_>>()?;
+        let shared = names.shared.as_ref().map(|shared| self.gated(shared)).transpose()?;
+        let mut router = self.weights.vector(&names.router)?;
+        let mut router_bias = self.optional(names.router_bias.as_ref())?;
+        if let Some(gate) = &names.shared_gate {
+            router.extend(self.weights.vector(gate)?);
+            router_bias.iter_mut().for_each(|bias| bias.push(0.0));
+        }
+        Ok(MoeWeights {
+            router: self.float_matrix(&router, names.experts.len() + names.shared_gate.iter().count())?,
+            router_bias,
+            correction: self.optional(names.correction.as_ref())?,
+            experts,
+            shared,
+        })
+    }
+
+    fn optional(&self, name: Option<&VectorName>) -> Result<Option<Vec<f32>>> {
+        name.map(|name| self.weights.vector(name)).transpose()
+    }
+
+    /// A matrix of `n` rows that is computed with in f32, whatever the others are.
+    fn float_matrix(&self, values: &[f32], n: usize) -> Result<PackedMatrix> {
+        let rows = InMemory { values, k: values.len() / n.max(1) };
+        self.pool.region(|region| PackedMatrix::pack(self.kernels, region, ComputeFormat::F32, &[&rows]))?
+    }
+
     /// Projections of the same input, side by side.
-    fn linear(&mut self, parts: &[&LinearNames]) -> Result<Linear> {
+    fn linear(&mut self, parts: &[LinearNames]) -> Result<Linear> {
         let weight = self.matrices(&Joined::rows(parts.iter().map(|part| &part.weight)))?;
         let mut bias = Vec::new();
         for name in parts.iter().filter_map(|part| part.bias.as_ref()) {
@@ -154,16 +255,6 @@ impl Builder<'_> {
         // A family gives a bias to all of the joined projections or to none.
         let bias = (bias.len() == weight.n()).then_some(bias);
         Ok(Linear { weight, bias })
-    }
-
-    /// Gate and up projection, for a product with [`Epilogue::gate`](crate::kernels::Epilogue::gate).
-    fn gated(&mut self, gate: &LinearNames, up: &LinearNames) -> Result<Linear> {
-        let weight = self.matrices(&Joined::gated(&gate.weight, &up.weight))?;
-        let biases = gate.bias.as_ref().zip(up.bias.as_ref());
-        let bias = biases.map(|(gate, up)| {
-            Ok::<_, Error>(gated_bias(&self.weights.vector(gate)?, &self.weights.vector(up)?))
-        });
-        Ok(Linear { weight, bias: bias.transpose()? })
     }
 
     /// The matrices as one.
@@ -212,4 +303,10 @@ fn gated_bias(gate: &[f32], up: &[f32]) -> Vec<f32> {
         panel[..part.len()].copy_from_slice(part);
     }
     bias
+}
+
+/// A convolution's weights `[channels, taps]` as `[taps, channels]`.
+fn by_taps(weights: &[f32], channels: usize) -> Vec<f32> {
+    let taps = weights.len() / channels.max(1);
+    (0..weights.len()).map(|i| weights[i % channels * taps + i / channels]).collect()
 }

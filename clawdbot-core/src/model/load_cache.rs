@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, DecoderLayer};
 use super::pack::{source_sha256, write, write_matrix};
 use super::source::{Opened, Weights};
 use super::tensors::check_packed;
@@ -102,9 +102,7 @@ impl CacheEntry {
 impl Decoder {
     /// The packed matrices, in the order of `TensorNames::packed_matrices`.
     fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
-        let layers = self.layers.iter().flat_map(|layer| {
-            [&layer.qkv.weight, &layer.o.weight, &layer.gate_up.weight, &layer.down.weight]
-        });
+        let layers = self.layers.iter().flat_map(DecoderLayer::matrices);
         std::iter::once(&self.embedding).chain(layers).chain(&self.lm_head)
     }
 }

@@ -2,18 +2,28 @@
 
 mod arch;
 pub(crate) mod batch;
+mod blocks;
 mod build;
 pub(crate) mod config;
 pub(crate) mod decoder;
+mod delta_net;
 mod files;
 mod gguf;
 mod handle;
 mod load_cache;
+mod mixer;
+mod mixer_names;
+mod mla;
+mod moe;
+mod mxfp4;
+mod names;
 mod pack;
+mod parts;
 mod plan;
 mod registry;
 pub(crate) mod rope_scaling;
 pub(crate) mod scratch;
+mod short_conv;
 pub(crate) mod source;
 pub(crate) mod spec;
 mod tensors;

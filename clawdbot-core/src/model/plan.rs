@@ -24,7 +24,8 @@ pub struct Plan {
     pub architecture: &'static str,
     /// Weights in all matrices and vectors.
     pub parameters: u64,
-    /// Weights in the matrices of the layers: what every token is multiplied with on its way to the output head.
+    /// Weights in the matrices of the layers that a token is multiplied with on its way to the output head: of experts those
+    /// it chooses.
     pub block_parameters: u64,
     /// Size of the tensors as stored.
     pub stored_bytes: u64,
@@ -36,7 +37,8 @@ pub struct Plan {
     pub weights: &'static str,
     /// Packed weights in memory; those of a packed file that is mapped count too, though other processes share them.
     pub weights_bytes: u64,
-    /// How many of them a forward pass reads: all but an embedding that is not the output head too.
+    /// How many of them a forward pass for one token reads: all but an embedding that is not the output head too, and the
+    /// experts that the token does not choose.
     pub weights_bytes_per_pass: u64,
     /// `int8`, `bf16` or `f32`.
     pub kv: &'static str,
@@ -46,11 +48,11 @@ pub struct Plan {
     pub kv_bytes_per_token: u64,
     /// Most tokens of a sequence.
     pub max_context: usize,
-    /// KV cache of one sequence as long as the context. Pages are allocated as sequences grow.
+    /// KV cache of one sequence as long as the context, the states of recurrent layers included. Pages are allocated as sequences grow.
     pub kv_bytes_full_context: u64,
     /// Buffers of the largest forward pass.
     pub scratch_bytes: u64,
-    /// Weights, scratch and the first page of KV cache: what loading needs of the budget.
+    /// Weights, scratch, the first page of KV cache and the states of a sequence: what loading needs of the budget.
     pub load_bytes: u64,
     /// Instruction-set tier that would compute.
     pub kernels: &'static str,
@@ -142,7 +144,7 @@ impl Plan {
         let spec = &opened.spec;
         let sizes = Sizes::of(opened, options, runtime.threads())?;
         let shape = Decoder::kv_shape(spec, options.kv_type());
-        let cache = KvCache::new(shape, &Decoder::layer_states(spec), &Budget::new(None))?;
+        let cache = KvCache::new(shape, &spec.layer_states(), &Budget::new(None))?;
         let page = cache.bytes_per_token() * PAGE_TOKENS as u64;
         let names = spec.tensors();
         let embedding = names.embed_tokens.n as u64 * names.embed_tokens.k as u64;
@@ -158,25 +160,39 @@ impl Plan {
             }
             None => 0,
         };
+        let idle = names.idle_experts(spec);
+        let mut idle_bytes = 0;
+        for group in &idle {
+            for Segment { names, format } in opened.weights.segments(group, options.weight_type())? {
+                idle_bytes += PackedMatrix::packed_bytes(format, names.n(), names.k())?;
+            }
+        }
+        let idle: u64 = idle.iter().map(Joined::weights).sum();
         let matrices = weights_in(spec);
         Ok(Plan {
             name: opened.name.clone(),
             architecture: spec.architecture,
             parameters: matrices + spec.vectors_bytes() / 4,
-            block_parameters: matrices - embedding - head,
+            block_parameters: matrices - embedding - head - idle,
             stored_bytes: opened.weights.stored_bytes(),
             stored_dtype: opened.dtype.clone(),
             packed: matches!(opened.weights, Weights::Packed(_)),
             weights: options.weight_type().name(),
             weights_bytes: sizes.weights,
-            weights_bytes_per_pass: sizes.weights - looked_up,
+            weights_bytes_per_pass: sizes.weights - looked_up - idle_bytes,
             stored: stored_matrices(opened, options)?,
             kv: options.kv_type().name(),
             kv_bytes_per_token: cache.bytes_per_token(),
             max_context: sizes.max_context,
-            kv_bytes_full_context: (sizes.max_context.div_ceil(PAGE_TOKENS) as u64).saturating_mul(page),
+            kv_bytes_full_context: (sizes.max_context.div_ceil(PAGE_TOKENS) as u64)
+                .saturating_mul(page)
+                .saturating_add(cache.state_bytes()),
             scratch_bytes: sizes.scratch,
-            load_bytes: sizes.weights.saturating_add(sizes.scratch).saturating_add(page),
+            load_bytes: sizes
+                .weights
+                .saturating_add(sizes.scratch)
+                .saturating_add(page)
+                .saturating_add(cache.state_bytes()),
             kernels: runtime.kernels(),
             threads: runtime.threads(),
         })

@@ -9,6 +9,7 @@ use super::build::format;
 use super::config::{GenerationDefaults, ModelConfig};
 use super::files::ModelFiles;
 use super::gguf::GgufWeights;
+use super::parts;
 use super::registry::parse_spec;
 use super::spec::DecoderSpec;
 use super::tensors::{MatrixName, VectorName, check_packed, check_tensors};
@@ -375,11 +376,14 @@ impl Weights {
     /// The rows of a matrix.
     pub(crate) fn matrix(&self, name: &MatrixName) -> Result<Box<dyn RowSource + '_>> {
         Ok(match self {
-            Weights::Files(files) => {
-                let matrix = files.matrix(&name.name, name.n, name.k)?;
-                matrix.will_need();
-                Box::new(Stored(matrix))
-            }
+            Weights::Files(files) => match &name.part {
+                Some(part) => parts::rows(files, name, part)?,
+                None => {
+                    let matrix = files.matrix(&name.name, name.n, name.k)?;
+                    matrix.will_need();
+                    Box::new(Stored(matrix))
+                }
+            },
             Weights::Gguf(gguf) => gguf.matrix(name)?,
             Weights::Packed(file) => {
                 return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
@@ -388,13 +392,19 @@ impl Weights {
         })
     }
 
-    /// A norm's gains or a bias.
+    /// A norm's gains, a bias, or a small matrix that stays in f32.
     pub(crate) fn vector(&self, name: &VectorName) -> Result<Vec<f32>> {
         match self {
-            Weights::Files(files) => files.vector(&name.name, name.len),
+            Weights::Files(files) => parts::vector(files, name),
             Weights::Gguf(gguf) => gguf.vector(name),
             Weights::Packed(file) => file.vector(&name.name, name.len),
-            Weights::Random if name.name.ends_with(".bias") => Ok(vec![0.0; name.len]),
+            Weights::Random if name.name.ends_with("bias") => Ok(vec![0.0; name.len]),
+            // A matrix: what it chooses should not always be the same.
+            Weights::Random if name.part.is_some() => {
+                let mut row = vec![0.0; name.len];
+                RandomRows { seed: seed(&name.name), rows: 1, cols: name.len }.read_row(0, &[], &mut row);
+                Ok(row)
+            }
             Weights::Random => Ok(vec![1.0; name.len]),
         }
     }
@@ -411,7 +421,7 @@ impl Weights {
 }
 
 /// A stored matrix.
-struct Stored<'a>(MatrixView<'a>);
+pub(super) struct Stored<'a>(pub(super) MatrixView<'a>);
 
 impl RowSource for Stored<'_> {
     fn rows(&self) -> usize {

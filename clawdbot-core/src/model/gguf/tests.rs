@@ -31,7 +31,7 @@ fn written(source: &Source, family: &str) -> GgufWriter {
     ] {
         writer = writer.pair(&format!("{family}.{key}"), typed_u32(value as u32));
     }
-    let theta = 1.0 / f64::from(spec.rope.inv_freq[1]).powf(spec.head_dim as f64 / 2.0);
+    let theta = 1.0 / f64::from(spec.ropes[0].inv_freq[1]).powf(spec.head_dim as f64 / 2.0);
     writer = writer
         .pair(&format!("{family}.attention.layer_norm_rms_epsilon"), typed_f32(spec.rms_norm_eps))
         .pair(&format!("{family}.rope.freq_base"), typed_f32(theta.round() as f32));
@@ -168,12 +168,12 @@ fn what_would_change_the_results_unseen_is_refused() {
 #[test]
 fn factors_divide_the_frequencies() {
     let factors: Vec<f32> = (1..=32).map(|i| i as f32).collect();
-    let plain = open(&written(&Source::Builtin, "llama")).unwrap().spec.rope.inv_freq;
+    let plain = &open(&written(&Source::Builtin, "llama")).unwrap().spec.ropes[0].inv_freq;
     let writer =
         written(&Source::Builtin, "llama").tensor("rope_freqs.weight", 0, &[32], f32_bytes(&factors));
     let opened = open(&writer).unwrap();
     assert!(opened.unused.is_empty(), "{:?}", opened.unused);
-    for (i, (found, plain)) in opened.spec.rope.inv_freq.iter().zip(plain).enumerate() {
+    for (i, (found, plain)) in opened.spec.ropes[0].inv_freq.iter().zip(plain).enumerate() {
         assert!((found - plain / factors[i]).abs() <= 1e-7 * plain, "{i}: {found} {plain}");
     }
 }
