@@ -462,7 +462,7 @@ int32_t clawdbot_runtime_plan_json(const clawdbot_runtime *runtime,
  * file loads in milliseconds, and processes that use it share its memory. It appears when it is complete.
  *
  * `path`: as of `clawdbot_model_load`. `target`: the file to write.
- * `options`: NULL, or `weights` ("int8", "bf16", "f32"), `overwrite` (whether a file that is there already is replaced).
+ * `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32", "stored"), `overwrite` (whether a file that is there already is replaced).
  * `progress`: NULL, or called on this thread now and then; what it stops is `CLAWDBOT_ERROR_CANCELLED`.
  * `size`: receives the size of the file in bytes; may be NULL.
  */
@@ -484,9 +484,9 @@ void clawdbot_runtime_free(clawdbot_runtime *runtime);
  * Loads a model.
  *
  * `runtime`: NULL for one of the model's own, with default options.
- * `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json) or a packed file (see
+ * `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json), a GGUF file, or a packed file (see
  * `clawdbot_runtime_pack`); NULL for the story model that is part of the library.
- * `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32"), `kv` ("auto", "int8", "bf16", "f32"), `max_context`, `prefill_chunk`,
+ * `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32", "stored"), `kv` ("auto", "int8", "bf16", "f32"), `max_context`, `prefill_chunk`,
  * `max_batch`, `mmap`, `verify`, `cache` (true, false, or the path of a directory).
  * `progress`: NULL, or called on this thread now and then; a load that it stops is `CLAWDBOT_ERROR_CANCELLED`.
  */
@@ -602,7 +602,7 @@ int32_t clawdbot_model_logits(const clawdbot_model *model,
                               clawdbot_error **error);
 
 /**
- * Opens a `tokenizer.json`.
+ * Opens a `tokenizer.json`, or the vocabulary in a GGUF file.
  */
 int32_t clawdbot_tokenizer_from_file(const char *path, clawdbot_tokenizer **out, clawdbot_error **error);
 

@@ -77,7 +77,7 @@ def write_gguf(shape: Shape, precision: str, path: pathlib.Path) -> None:
     # A vocabulary has to be there, but is never used: engines get token ids.
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list([f"t{i}" for i in range(shape.vocab)])
+    writer.add_token_list(["t", "0", "t0"] + [f"t{i}" for i in range(3, shape.vocab)])
     writer.add_token_types([gguf.TokenType.NORMAL] * shape.vocab)
     writer.add_token_merges(["t 0"])
     writer.add_bos_token_id(0)
@@ -96,6 +96,9 @@ def write_gguf(shape: Shape, precision: str, path: pathlib.Path) -> None:
         block, size = gguf.GGML_QUANT_SIZES[kind]
         data = random_bytes(rows * columns // block * size).reshape(rows, columns // block, size)
         scale = np.array([{"Q8_0": 3e-4, "Q4_0": 4e-3, "Q6_K": 1.5e-5}[precision]], dtype=np.float16).view(np.uint8)
+        if precision == "Q8_0":
+            # Quantizers stay within -127..127.
+            data[data == 0x80] = 0x81
         data[..., slice(-2, None) if precision == "Q6_K" else slice(0, 2)] = scale
         writer.add_tensor(name, data.reshape(rows, -1), raw_dtype=kind)
 

@@ -28,9 +28,9 @@ pub type clawdbot_progress_callback =
 /// Loads a model.
 ///
 /// `runtime`: NULL for one of the model's own, with default options.
-/// `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json) or a packed file (see
+/// `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json), a GGUF file, or a packed file (see
 /// `clawdbot_runtime_pack`); NULL for the story model that is part of the library.
-/// `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32"), `kv` ("auto", "int8", "bf16", "f32"), `max_context`, `prefill_chunk`,
+/// `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32", "stored"), `kv` ("auto", "int8", "bf16", "f32"), `max_context`, `prefill_chunk`,
 /// `max_batch`, `mmap`, `verify`, `cache` (true, false, or the path of a directory).
 /// `progress`: NULL, or called on this thread now and then; a load that it stops is `CLAWDBOT_ERROR_CANCELLED`.
 ///

@@ -117,7 +117,7 @@ pub unsafe extern "C" fn clawdbot_runtime_plan_json(
 /// file loads in milliseconds, and processes that use it share its memory. It appears when it is complete.
 ///
 /// `path`: as of `clawdbot_model_load`. `target`: the file to write.
-/// `options`: NULL, or `weights` ("int8", "bf16", "f32"), `overwrite` (whether a file that is there already is replaced).
+/// `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32", "stored"), `overwrite` (whether a file that is there already is replaced).
 /// `progress`: NULL, or called on this thread now and then; what it stops is `CLAWDBOT_ERROR_CANCELLED`.
 /// `size`: receives the size of the file in bytes; may be NULL.
 ///

@@ -13,7 +13,7 @@ use crate::string::clawdbot_string;
 /// A tokenizer.
 pub struct clawdbot_tokenizer(Tokenizer);
 
-/// Opens a `tokenizer.json`.
+/// Opens a `tokenizer.json`, or the vocabulary in a GGUF file.
 ///
 /// # Safety
 /// As the head of the header says.

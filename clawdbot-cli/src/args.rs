@@ -22,7 +22,8 @@ Examples:
   clawdbot pack DIR model.clawdbot                   the whole model in one file that loads at once
   clawdbot bench --shape llama-3.2-1b                how fast this machine is
 
-A model is a directory as Hugging Face publishes it (config.json, *.safetensors, tokenizer.json) or a packed file.
+A model is a directory as Hugging Face publishes it (config.json, *.safetensors, tokenizer.json), a GGUF file (the first
+of a split one) or a packed file.
 --kernels, or the environment variable CLAWDBOT_ISA, forces an instruction-set tier.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 
@@ -70,7 +71,7 @@ Examples:
 The text goes to stdout as it comes, one line of figures to stderr. With --json stdout gets one object instead: text,
 token_ids, finish_reason, usage, options in force; or {\"error\": {code, kind, message, detail}}.")]
 pub(crate) struct GenerateArgs {
-    /// Model directory or packed file [default: the built-in story model]
+    /// Model directory, GGUF or packed file [default: the built-in story model]
     #[arg(long, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
     /// Text to continue; `-` reads stdin [default for the built-in model: "Once upon a time"]
@@ -95,7 +96,7 @@ Every line is a message. /reset forgets the conversation, /exit or the end of in
 Ctrl-C stops an answer; at the prompt it leaves. With --json every answer, or error, is one object on a line.
 A message that cannot be answered is taken back; the exit code is 1 if there was one.")]
 pub(crate) struct ChatArgs {
-    /// Model directory or packed file [default: the built-in story model]
+    /// Model directory, GGUF or packed file [default: the built-in story model]
     #[arg(long, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
     /// System message at the head of the conversation
@@ -113,7 +114,7 @@ pub(crate) struct ChatArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Model directory or packed file [default: the built-in story model]
+    /// Model directory, GGUF or packed file [default: the built-in story model]
     #[arg(value_name = "PATH", conflicts_with = "shape")]
     pub(crate) model: Option<PathBuf>,
     /// Random weights in the shape of a published model
@@ -175,7 +176,8 @@ impl PackArgs {
 /// [`PackOptions`].
 #[derive(Debug, Args, Serialize)]
 pub(crate) struct PackOptionArgs {
-    /// What the weights will be computed with: int8, bf16 or f32 [default: int8]
+    /// What the weights will be computed with: int8, int4, bf16, f32 or stored (a GGUF file's own codes) [default: int8,
+    /// or stored for GGUF]
     #[arg(long, value_name = "TYPE")]
     weights: Option<WeightType>,
     /// Replace the file if there is one
@@ -200,7 +202,7 @@ Every repeat takes fresh sequences of random token ids. Prefill: all prompts, un
 DEPTH tokens of context, tokens per second of all sequences together. Medians are reported, and in JSON every sample.
 The memory traffic of decode that is compared with the machine's is that of the weights alone.")]
 pub(crate) struct BenchArgs {
-    /// Model directory or packed file [default: the built-in story model]
+    /// Model directory, GGUF or packed file [default: the built-in story model]
     #[arg(long, value_name = "PATH", conflicts_with = "shape")]
     pub(crate) model: Option<PathBuf>,
     /// Random weights in the shape of a published model
@@ -304,7 +306,8 @@ pub(crate) struct OptionArgs {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct LoadArgs {
-    /// What the weights are computed with: int8, int4, bf16 or f32 [default: int8, or as packed]
+    /// What the weights are computed with: int8, int4, bf16, f32 or stored (a GGUF file's own codes) [default: int8, or as
+    /// packed, or stored for GGUF]
     #[arg(long, value_name = "TYPE")]
     weights: Option<WeightType>,
     /// What the KV cache is kept as: auto, int8, bf16 or f32 [default: auto]

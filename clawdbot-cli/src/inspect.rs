@@ -63,8 +63,16 @@ fn table(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> String {
             format!("{} (CPUs: {} available, physical cores: {physical})", plan.threads, cpus.available),
         ),
     ];
+    let formats = plan.stored.iter().map(|stored| {
+        let how = if stored.own_codes { "from their own codes" } else { "converted" };
+        let (matrices, weights) = (stored.matrices, count(stored.weights));
+        ("", format!("{} {matrices} matrices, {weights} weights, {how}: {}", stored.format, stored.computed))
+    });
     let refused = Runtime::refused_kernels()
         .into_iter()
         .map(|refused| ("", format!("{} switched off, self-test failed: {}", refused.name, refused.reason)));
-    rows.into_iter().chain(refused).map(|(name, value)| format!("{name:<13}{value}\n")).collect()
+    let weights = rows.iter().position(|(name, _)| *name == "weights").map_or(0, |at| at + 1);
+    let mut rows: Vec<(&str, String)> = rows.into_iter().chain(refused).collect();
+    rows.splice(weights..weights, formats);
+    rows.into_iter().map(|(name, value)| format!("{name:<13}{value}\n")).collect()
 }

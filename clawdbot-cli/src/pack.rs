@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use clawdbot_core::{ModelOptions, Source};
 use serde_json::json;
 
 use crate::Outcome;
@@ -18,17 +19,14 @@ pub(crate) fn run(args: &PackArgs) -> Result<Outcome, Failure> {
     let size = pack(&runtime, &source, target, &options, &args.output)?;
     let seconds = start.elapsed().as_secs_f64();
     let path = target.display().to_string();
+    let weights = runtime.plan(&Source::Path(target.to_owned()), &ModelOptions::default())?.weights;
     if args.output.json {
         print_line(&json!({
-            "path": path, "bytes": size, "weights": options.weights.name(), "seconds": seconds,
+            "path": path, "bytes": size, "weights": weights, "seconds": seconds,
             "peak_rss_bytes": peak_rss_bytes(),
         }))?;
     } else if !args.output.quiet {
-        print(&format!(
-            "{path}: {} of {} weights, packed in {seconds:.2} s\n",
-            bytes(size),
-            options.weights
-        ))?;
+        print(&format!("{path}: {} of {} weights, packed in {seconds:.2} s\n", bytes(size), weights))?;
     }
     Ok(Outcome::Done)
 }

@@ -39,7 +39,7 @@ mod weights;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
-pub use model::{Model, ModelInfo, Plan, Source};
+pub use model::{Model, ModelInfo, Plan, Source, StoredMatrices};
 pub use options::{Cache, GenerateOptions, KvType, ModelOptions, PackOptions, RuntimeOptions, WeightType};
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};

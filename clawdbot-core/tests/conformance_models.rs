@@ -5,11 +5,37 @@ mod support;
 
 use std::path::Path;
 
-use clawdbot_core::{GenerateOptions, Model, ModelOptions, Runtime, RuntimeOptions, Source, WeightType};
+use clawdbot_core::{
+    GenerateOptions, Model, ModelOptions, PackOptions, Runtime, RuntimeOptions, Source, WeightType,
+};
 use serde_json::Value;
 
-/// Families that are supported.
-const FAMILIES: &[&str] = &["llama", "llama3_rope", "llama_yarn", "mistral", "qwen2", "qwen3"];
+/// Every folder of the conformance models.
+const FAMILIES: &[&str] = &[
+    "cohere2",
+    "deepseek_v3",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "glm4",
+    "gpt_oss",
+    "granite",
+    "lfm2",
+    "llama",
+    "llama3_rope",
+    "llama_yarn",
+    "mistral",
+    "mixtral",
+    "olmo2",
+    "phi3",
+    "phi3_partial",
+    "qwen2",
+    "qwen2_moe",
+    "qwen3",
+    "qwen3_moe",
+    "qwen3_next",
+    "smollm3",
+];
 
 struct Reference {
     prompt: Vec<u32>,
@@ -68,16 +94,46 @@ fn f32_agrees_with_transformers() {
     }
 }
 
-/// `config.json` as it was written before transformers 5: `rope_theta`, `rope_scaling`, `torch_dtype`.
+/// `config.json` as it was written before transformers 5: `rope_theta`, `rope_scaling`, `torch_dtype`, and layers by a
+/// pattern instead of a list.
 fn older_style(config: &mut Value) {
     let config = config.as_object_mut().unwrap();
     let mut rope = config.remove("rope_parameters").unwrap();
     let rope = rope.as_object_mut().unwrap();
-    config.insert("rope_theta".into(), rope.remove("rope_theta").unwrap());
-    let scaling = if rope["rope_type"] == "default" { Value::Null } else { Value::Object(rope.clone()) };
-    config.insert("rope_scaling".into(), scaling);
+    if let Some(local) = rope.remove("sliding_attention") {
+        config.insert("rope_theta".into(), rope["full_attention"]["rope_theta"].clone());
+        config.insert("rope_local_base_freq".into(), local["rope_theta"].clone());
+        config.insert("rope_scaling".into(), Value::Null);
+    } else {
+        config.insert("rope_theta".into(), rope.remove("rope_theta").unwrap());
+        if let Some(factor) = rope.remove("partial_rotary_factor") {
+            config.insert("partial_rotary_factor".into(), factor);
+        }
+        let scaling = if rope["rope_type"] == "default" { Value::Null } else { Value::Object(rope.clone()) };
+        config.insert("rope_scaling".into(), scaling);
+    }
     let dtype = config.remove("dtype").unwrap();
     config.insert("torch_dtype".into(), dtype);
+    let types = config.remove("layer_types");
+    config.remove("_sliding_window_pattern");
+    if types.is_some() && matches!(config["model_type"].as_str(), Some("gemma3_text" | "cohere2")) {
+        config.insert("sliding_window_pattern".into(), 2.into());
+    }
+    if config["model_type"] == "qwen3_moe" {
+        let experts = config.remove("num_local_experts").unwrap();
+        config.insert("num_experts".into(), experts);
+    }
+    if config["model_type"] == "lfm2" {
+        let size = config.remove("intermediate_size").unwrap();
+        config.insert("block_ff_dim".into(), size);
+        let tied = config.remove("tie_word_embeddings").unwrap();
+        config.insert("tie_embedding".into(), tied);
+        config.insert("full_attn_idxs".into(), vec![1].into());
+    }
+    if config["model_type"] == "smollm3" {
+        config.remove("no_rope_layers");
+        config.insert("no_rope_layer_interval".into(), 3.into());
+    }
 }
 
 #[test]
@@ -90,5 +146,38 @@ fn the_older_style_of_configuration_gives_the_same_logits() {
         let prompt = reference(&dir).prompt;
         let logits = |dir: &Path| load(dir, WeightType::F32).logits(&prompt).unwrap();
         assert!(logits(older.path()) == logits(&dir), "{family}");
+    }
+}
+
+#[test]
+fn every_folder_is_among_them() {
+    let Some(models) = support::shared("conformance/models") else { return };
+    let mut folders: Vec<String> = std::fs::read_dir(models)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    folders.sort();
+    assert_eq!(folders, FAMILIES);
+}
+
+#[test]
+fn packed_models_are_the_same() {
+    let Some(models) = support::shared("conformance/models") else { return };
+    for family in FAMILIES {
+        let dir = models.join(family);
+        let prompt = reference(&dir).prompt;
+        let file = std::env::temp_dir().join(format!("clawdbot-{}-{family}.clawdbot", std::process::id()));
+        for weights in [WeightType::Int8, WeightType::F32] {
+            let runtime = Runtime::new(&RuntimeOptions::default().threads(2)).unwrap();
+            let options = PackOptions::default().weights(weights).overwrite(true);
+            runtime.pack(&Source::Path(dir.clone()), &file, &options).unwrap();
+            let packed = runtime.load(&Source::Path(file.clone()), &ModelOptions::default()).unwrap();
+            let loaded = load(&dir, weights);
+            assert!(packed.logits(&prompt).unwrap() == loaded.logits(&prompt).unwrap(), "{family} {weights}");
+            let (packed, loaded) = (&packed.info().plan, &loaded.info().plan);
+            assert_eq!(packed.parameters, loaded.parameters, "{family}");
+            assert_eq!(packed.load_bytes, loaded.load_bytes, "{family}");
+        }
+        std::fs::remove_file(file).unwrap();
     }
 }

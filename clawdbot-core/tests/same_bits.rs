@@ -23,9 +23,23 @@ fn runtime(threads: u32, kernels: &str) -> Runtime {
 
 /// The built-in model, and the conformance models where they are.
 fn sources() -> Vec<Source> {
-    let shared = ["llama_yarn", "mistral", "qwen2", "qwen3"]
-        .iter()
-        .filter_map(|name| support::shared(&format!("conformance/models/{name}")));
+    let shared = [
+        "llama_yarn",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "gemma2",
+        "cohere2",
+        "glm4",
+        "olmo2",
+        "qwen2_moe",
+        "gpt_oss",
+        "deepseek_v3",
+        "lfm2",
+        "qwen3_next",
+    ]
+    .iter()
+    .filter_map(|name| support::shared(&format!("conformance/models/{name}")));
     std::iter::once(Source::Builtin).chain(shared.map(|dir: PathBuf| Source::Path(dir))).collect()
 }
 

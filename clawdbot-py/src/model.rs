@@ -90,9 +90,9 @@ fn load(
 
 #[pymethods]
 impl Model {
-    /// Loads the model in a directory or packed file; no path: the built-in story model.
+    /// Loads the model in a directory, GGUF or packed file; no path: the built-in story model.
     ///
-    /// Options: weights (`int8`, `int4`, `bf16`, `f32`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, mmap,
+    /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, mmap,
     /// verify, cache; and threads, memory_budget and kernels of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
     /// called with weights; returning False cancels, raising cancels and raises.
     #[staticmethod]

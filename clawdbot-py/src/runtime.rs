@@ -54,7 +54,7 @@ impl Runtime {
         json::to_py_object(py, &serde_json::json!(plan))
     }
 
-    /// Loads the model in a directory or packed file, with random weights in a published shape, or the built-in one.
+    /// Loads the model in a directory, GGUF or packed file, with random weights in a published shape, or the built-in one.
     ///
     /// `on_progress(done, total)` is called with weights; returning False cancels, raising cancels and raises.
     #[pyo3(signature = (path=None, *, shape=None, on_progress=None, **options))]
@@ -73,7 +73,7 @@ impl Runtime {
     /// configuration. Such a file loads in milliseconds, and processes that use it share its memory. Returns its size in
     /// bytes. No path and no shape: the built-in model.
     ///
-    /// Options: weights (`int8`, `bf16`, `f32`), overwrite. `on_progress(done, total)` is called with weights; returning
+    /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), overwrite. `on_progress(done, total)` is called with weights; returning
     /// False cancels, raising cancels and raises.
     #[pyo3(signature = (path, target, *, shape=None, on_progress=None, **options))]
     fn pack(

@@ -15,7 +15,7 @@ pub(crate) struct Tokenizer(pub(crate) core::Tokenizer);
 
 #[pymethods]
 impl Tokenizer {
-    /// The tokenizer in a `tokenizer.json`.
+    /// The tokenizer in a `tokenizer.json`, or the vocabulary in a GGUF file.
     #[staticmethod]
     fn from_file(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         py.detach(|| core::Tokenizer::from_file(&path)).map(Tokenizer).map_err(to_py)

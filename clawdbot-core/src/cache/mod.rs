@@ -1,8 +1,8 @@
 //! What layers remember of each sequence, in pages.
 //!
 //! Layers with the same kind of state form a *group*; each group has its own page pool, and each sequence one page
-//! table per group. Today's kinds are full attention and sliding-window attention (whose pages are given back once
-//! every query has moved past them). A recurrent layer would be a further kind whose "table" is one state slot.
+//! table per group. The kinds are full attention, sliding-window attention (whose pages are given back once every query
+//! has moved past them), and recurrent layers, whose state is a page by itself: see `states`.
 //!
 //! A page holds `PAGE_TOKENS` consecutive positions of one sequence, aligned to absolute positions, for all layers
 //! of its group:
@@ -13,8 +13,10 @@
 //! keys are one vector and need no horizontal sums.
 
 mod block_pool;
+mod states;
 
 pub(crate) use block_pool::{BlockPool, PageData, PageId};
+pub(crate) use states::StateTable;
 
 use crate::error::{Error, Result};
 use crate::options::KvType;
@@ -34,6 +36,11 @@ pub(crate) enum LayerState {
     Attention {
         /// Number of last positions a query sees, its own included; `None`: all.
         window: Option<usize>,
+    },
+    /// A state of fixed size, after the last position.
+    Recurrent {
+        /// Its size.
+        floats: usize,
     },
 }
 
@@ -104,6 +111,12 @@ struct Group {
     pool: BlockPool,
 }
 
+impl Group {
+    fn is_recurrent(&self) -> bool {
+        matches!(self.state, LayerState::Recurrent { .. })
+    }
+}
+
 /// The KV cache of a model: page pools and where each layer finds its own.
 #[derive(Debug)]
 pub(crate) struct KvCache {
@@ -114,19 +127,27 @@ pub(crate) struct KvCache {
 }
 
 /// The pages of one sequence, one table per group. Entry `i` covers positions `i * PAGE_TOKENS ..`; `None` is a page
-/// that no query will look at again.
+/// that no query will look at again. Of a recurrent group, its states.
 #[derive(Debug, Default)]
-pub(crate) struct PageTables(Vec<Vec<Option<PageId>>>);
+pub(crate) struct PageTables {
+    pages: Vec<Vec<Option<PageId>>>,
+    states: Vec<StateTable>,
+}
 
 impl PageTables {
     /// Whether any page would be given back by releasing all.
     pub(crate) fn hold_pages(&self) -> bool {
-        self.0.iter().flatten().any(Option::is_some)
+        self.pages.iter().flatten().any(Option::is_some) || self.states.iter().any(StateTable::holds_pages)
     }
 
     /// Table of a group.
     pub(crate) fn of_group(&self, group: usize) -> &[Option<PageId>] {
-        self.0.get(group).map_or(&[], Vec::as_slice)
+        self.pages.get(group).map_or(&[], Vec::as_slice)
+    }
+
+    /// States of a recurrent group.
+    pub(crate) fn states(&self, group: usize) -> Option<&StateTable> {
+        self.states.get(group)
     }
 }
 
@@ -144,8 +165,17 @@ impl KvCache {
             kinds[group].1 += 1;
         }
         let groups = kinds.into_iter().map(|(state, count)| {
-            let bytes = shape.page_bytes(count)?;
-            Ok(Group { state, pool: BlockPool::new(shape.page_len(count), bytes, shape.kv_type, budget) })
+            let pool = match state {
+                LayerState::Attention { .. } => {
+                    BlockPool::new(shape.page_len(count), shape.page_bytes(count)?, shape.kv_type, budget)
+                }
+                LayerState::Recurrent { floats } => {
+                    let len = floats.checked_mul(count).filter(|len| len.checked_mul(4).is_some());
+                    let len = len.ok_or_else(|| Error::invalid_model("a state exceeds the address space"))?;
+                    BlockPool::new((len, 0), 4 * len as u64, KvType::F32, budget)
+                }
+            };
+            Ok(Group { state, pool })
         });
         Ok(KvCache { shape, groups: groups.collect::<Result<_>>()?, layers })
     }
@@ -155,9 +185,21 @@ impl KvCache {
         self.shape
     }
 
-    /// Bytes that one more token costs when all groups keep it, pages counted in full.
+    /// Bytes that one more token costs when all groups keep it, pages counted in full. States do not grow.
     pub(crate) fn bytes_per_token(&self) -> u64 {
-        self.groups.iter().map(|group| group.pool.page_bytes()).sum::<u64>() / PAGE_TOKENS as u64
+        let attention = self.groups.iter().filter(|group| !group.is_recurrent());
+        attention.map(|group| group.pool.page_bytes()).sum::<u64>() / PAGE_TOKENS as u64
+    }
+
+    /// Bytes of the states that a sequence has, however long it is; snapshots come on top while there is room.
+    pub(crate) fn state_bytes(&self) -> u64 {
+        let recurrent = self.groups.iter().filter(|group| group.is_recurrent());
+        recurrent.map(|group| group.pool.page_bytes()).sum()
+    }
+
+    /// Whether a group's layers are recurrent.
+    pub(crate) fn is_recurrent(&self, group: usize) -> bool {
+        self.groups[group].is_recurrent()
     }
 
     /// The pool of `layer`'s group and the layer's index inside its pages.
@@ -182,61 +224,126 @@ impl KvCache {
         self.groups.len()
     }
 
-    /// Gives `tables` pages for positions up to `length`. On an error nothing that was there is lost, and the pages
-    /// taken so far stay in the table.
+    /// Gives `tables` pages for positions up to `length`, and states for a pass that ends there. On an error nothing that
+    /// was there is lost, and the pages taken so far stay in the table.
     ///
     /// # Errors
     /// `OutOfBudget` when a page cannot be had.
     pub(crate) fn grow(&mut self, tables: &mut PageTables, length: usize) -> Result<()> {
-        tables.0.resize_with(self.groups.len(), Vec::new);
-        for (index, table) in tables.0.iter_mut().enumerate() {
-            while table.len() * PAGE_TOKENS < length {
-                let page = match self.groups[index].pool.take() {
-                    // Free pages of other groups are memory, too.
-                    Err(_) => {
-                        self.trim();
-                        self.groups[index].pool.take()?
-                    }
-                    Ok(page) => page,
-                };
-                table.push(Some(page));
+        tables.pages.resize_with(self.groups.len(), Vec::new);
+        tables.states.resize_with(self.groups.len(), StateTable::default);
+        if let Err(error) = self.grow_pages(tables, length) {
+            // Snapshots are there for convenience.
+            let mut freed = false;
+            for (group, states) in self.groups.iter_mut().zip(&mut tables.states) {
+                freed |= states.drop_snapshots(&mut group.pool);
+            }
+            if !freed {
+                return Err(error);
+            }
+            self.grow_pages(tables, length)?;
+        }
+        for index in 0..self.groups.len() {
+            if self.is_recurrent(index) {
+                self.prepare_snapshot(index, &mut tables.states[index], length);
             }
         }
         Ok(())
     }
 
-    /// Gives back pages of sliding-window groups that no query at `position` or later can see.
+    /// What a pass cannot do without.
+    fn grow_pages(&mut self, tables: &mut PageTables, length: usize) -> Result<()> {
+        for index in 0..self.groups.len() {
+            if self.is_recurrent(index) {
+                self.begin_states(index, &mut tables.states[index])?;
+                continue;
+            }
+            while tables.pages[index].len() * PAGE_TOKENS < length {
+                let page = self.take(index)?;
+                tables.pages[index].push(Some(page));
+            }
+        }
+        Ok(())
+    }
+
+    /// A page of a group.
+    fn take(&mut self, group: usize) -> Result<PageId> {
+        match self.groups[group].pool.take() {
+            // Free pages of other groups are memory, too.
+            Err(_) => {
+                self.trim();
+                self.groups[group].pool.take()
+            }
+            Ok(page) => Ok(page),
+        }
+    }
+
+    /// After a pass that ended at `position`: gives back pages of sliding-window groups that no query from there on can see,
+    /// and notes where the states are.
     pub(crate) fn release_passed(&mut self, tables: &mut PageTables, position: usize) {
-        for (group, table) in self.groups.iter_mut().zip(&mut tables.0) {
+        for (group, table) in self.groups.iter_mut().zip(&mut tables.pages) {
             let LayerState::Attention { window: Some(window) } = group.state else { continue };
             let first_seen = (position + 1).saturating_sub(window) / PAGE_TOKENS;
             for page in table.iter_mut().take(first_seen) {
                 page.take().into_iter().for_each(|id| group.pool.give_back(id));
             }
         }
+        for (group, states) in self.groups.iter_mut().zip(&mut tables.states) {
+            states.settle(position, &mut group.pool);
+        }
+    }
+
+    /// After a pass from `position` on that did not end: how many positions are still complete. Keys and values are there
+    /// as before, but states have been changed, so that those of a snapshot take their place.
+    pub(crate) fn abandon(&mut self, tables: &mut PageTables, position: usize) -> usize {
+        if self.state_bytes() == 0 {
+            return position;
+        }
+        for (group, states) in self.groups.iter_mut().zip(&mut tables.states) {
+            states.spoil(&mut group.pool);
+        }
+        self.truncate(tables, position)
     }
 
     /// Gives back all pages of a sequence.
     pub(crate) fn release_all(&mut self, tables: &mut PageTables) {
-        for (group, table) in self.groups.iter_mut().zip(&mut tables.0) {
+        for (group, table) in self.groups.iter_mut().zip(&mut tables.pages) {
             table.drain(..).flatten().for_each(|id| group.pool.give_back(id));
+        }
+        for (group, states) in self.groups.iter_mut().zip(&mut tables.states) {
+            states.release(&mut group.pool);
         }
     }
 
     /// Keeps the pages for the first `length` positions. Returns how many positions are still complete: fewer than
-    /// `length` when a sliding window has already given back pages that they need.
+    /// `length` when a sliding window has already given back pages that they need, or when the last snapshot of the
+    /// states is older.
     pub(crate) fn truncate(&mut self, tables: &mut PageTables, length: usize) -> usize {
-        for (group, table) in self.groups.iter_mut().zip(&mut tables.0) {
+        let mut length = length;
+        // Until all groups agree: one may lack a snapshot that another has.
+        loop {
+            let before = length;
+            for (group, states) in self.groups.iter_mut().zip(&mut tables.states) {
+                if group.is_recurrent() {
+                    length = states.rewind(length, &mut group.pool);
+                }
+            }
+            if length == before {
+                break;
+            }
+        }
+        for (group, table) in self.groups.iter_mut().zip(&mut tables.pages) {
             let keep = length.div_ceil(PAGE_TOKENS).min(table.len());
             table.drain(keep..).flatten().for_each(|id| group.pool.give_back(id));
         }
-        let complete = self.groups.iter().zip(&tables.0).all(|(group, table)| match group.state {
+        let complete = self.groups.iter().zip(&tables.pages).all(|(group, table)| match group.state {
             LayerState::Attention { window } => {
                 let first = window.map_or(0, |window| (length + 1).saturating_sub(window) / PAGE_TOKENS);
                 table.iter().skip(first).all(Option::is_some)
             }
+            LayerState::Recurrent { .. } => true,
         });
-        if complete {
+        if complete && length > 0 {
             return length;
         }
         self.release_all(tables);

@@ -18,6 +18,7 @@ use crate::model::Loaded;
 use crate::model::batch::Batch;
 use crate::model::decoder::{Decoder, ForwardContext, Pass};
 use crate::model::scratch::Scratch;
+use crate::model::spec::DecoderSpec;
 use crate::sampling::{History, sample};
 
 pub(crate) use scheduler::SCORE_ROWS;
@@ -154,6 +155,7 @@ impl Engine {
     /// event of that sequence.
     pub(crate) fn step(&mut self, loaded: &Loaded) -> Result<bool> {
         let retired = self.retire_cancelled();
+        self.rotate_anew(&loaded.decoder.spec);
         let options = &loaded.options;
         let limits = Limits { rows: options.prefill_chunk as usize, sequences: options.max_batch as usize };
         let mut shares = plan_step(&self.sequences, &limits);
@@ -169,6 +171,7 @@ impl Engine {
         match outcome {
             Ok(Pass::Cancelled) => {
                 self.abandoned = true;
+                self.abandon(&shares);
                 self.retire_cancelled();
             }
             Ok(Pass::Done) => {
@@ -177,12 +180,40 @@ impl Engine {
             }
             Err(error) if error.kind() == ErrorKind::ForkedRuntime => return Err(error),
             Err(error) => {
+                self.abandon(&shares);
                 for share in &shares {
                     self.fail(share.id, error.clone());
                 }
             }
         }
         Ok(true)
+    }
+
+    /// Lets sequences begin anew that have become so long (or short) that they are rotated by other frequencies.
+    fn rotate_anew(&mut self, spec: &DecoderSpec) {
+        let Some(from) = spec.longrope_from() else { return };
+        let changed = |sequence: &Sequence| sequence.long != (sequence.tokens.len() > from);
+        let ids: Vec<SequenceId> = self
+            .sequences
+            .iter()
+            .filter(|(_, sequence)| sequence.makes_progress() && changed(sequence))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.evict(id);
+            if let Some(sequence) = self.sequences.get_mut(&id) {
+                sequence.long = !sequence.long;
+            }
+        }
+    }
+
+    /// After a pass that did not end: states that it has changed are not to be gone on from.
+    fn abandon(&mut self, shares: &[Share]) {
+        for share in shares {
+            if let Some(sequence) = self.sequences.get_mut(&share.id) {
+                sequence.computed = self.cache.abandon(&mut sequence.tables, share.start);
+            }
+        }
     }
 
     /// Cancels whatever is running, and lets nothing new begin.
@@ -277,7 +308,7 @@ impl Engine {
         for share in shares {
             let Some(sequence) = sequences.get(&share.id) else { continue };
             let tokens = &sequence.tokens[share.start..share.start + share.rows];
-            batch.push(tokens, share.start, share.logits, &sequence.tables);
+            batch.push_of(sequence.tokens.len(), tokens, share.start, share.logits, &sequence.tables);
             flags.extend(sequence.job.as_ref().map(|job| Arc::clone(&job.cancelled)));
         }
         let is_set = |flag: &Ticket| flag.load(std::sync::atomic::Ordering::Relaxed);

@@ -21,6 +21,8 @@ pub(crate) struct Sequence {
     pub(crate) computed: usize,
     /// Where those are.
     pub(crate) tables: PageTables,
+    /// Whether those are rotated as those of long sequences.
+    pub(crate) long: bool,
     /// When its job came, in requests.
     pub(crate) arrival: u64,
     /// What it is working on.

@@ -45,7 +45,7 @@ pub(crate) struct Epilogue<'a> {
     pub(crate) bias: Option<&'a [f32]>,
     /// Whether the previous contents of `out` are added then.
     pub(crate) residual: bool,
-    /// The columns are those of [`PackedMatrix::pack_gated`]: `out = gate(sum of the gate) * sum of up`, after the bias,
+    /// The columns are those of [`PackedMatrix::pack_gated`]: `out` is what [`Activation`] makes of the sums of gate and up, after the bias,
     /// without a residual.
     pub(crate) gate: Option<Activation>,
 }
@@ -64,26 +64,44 @@ pub(crate) fn gemm(
     out: &mut [f32],
     epilogue: Epilogue<'_>,
 ) {
+    let columns = if epilogue.gate.is_some() && m > 0 { out.len() / m } else { rhs.n() };
+    gemm_columns(kernels, region, lhs, m, rhs, (out, 0..columns, columns), epilogue);
+}
+
+/// As [`gemm`], to columns `columns` of `out`, which is `[m, stride]`.
+///
+/// # Panics
+/// As [`gemm`].
+pub(crate) fn gemm_columns(
+    kernels: &KernelSet,
+    region: &Region<'_>,
+    lhs: Lhs<'_>,
+    m: usize,
+    rhs: &PackedMatrix,
+    (out, columns, stride): (&mut [f32], Range<usize>, usize),
+    epilogue: Epilogue<'_>,
+) {
     let (n, k) = (rhs.n(), rhs.k());
-    let columns = if epilogue.gate.is_some() && m > 0 { out.len() / m } else { n };
-    assert_eq!(out.len(), m * columns, "out: [{m}, {columns}]");
-    assert!(epilogue.bias.is_none_or(|bias| bias.len() == n), "bias: [{n}]");
-    if epilogue.gate.is_some() && m > 0 {
-        let fits = PackedMatrix::gated_columns(columns) == Some(n) && !epilogue.residual;
-        assert!(fits, "{columns} of {n} gated columns");
+    if epilogue.gate.is_some() {
+        let fits = PackedMatrix::gated_columns(columns.len()) == Some(n) && !epilogue.residual;
+        assert!(fits, "{} of {n} gated columns", columns.len());
+    } else {
+        assert_eq!(columns.len(), n, "columns of the product");
     }
+    assert!(columns.end <= stride && out.len() == m * stride, "out: columns {columns:?} of [{m}, {stride}]");
+    assert!(epilogue.bias.is_none_or(|bias| bias.len() == n), "bias: [{n}]");
     let out = SharedMut(out.as_mut_ptr());
-    let target = Target { out: &out, n: columns, epilogue };
+    let target = Target { out: &out, n: columns.len(), first: columns.start, stride, epilogue };
     let panels = n.div_ceil(LANES);
     // The panels of a gate and its up belong to one task.
     let unit = if epilogue.gate.is_some() { 2 } else { 1 };
     let wide = m > NARROW_ROWS;
     match (&rhs.panels, lhs) {
-        (Panels::Int8 { codes, scales, group, rotated }, Lhs::Int8(rows)) => {
+        (Panels::Int8 { codes, scales, group, kind, rotated }, Lhs::Int8(rows)) => {
             let (k_blocks, groups) = (k.div_ceil(4), groups(k, *group));
             let lhs = rows.rows(m, k, *group, *rotated);
             let (codes, scales) = (codes.as_chunks().0, scales.as_chunks().0);
-            assert!(codes.len() == panels * k_blocks && scales.len() == panels * groups);
+            assert!(codes.len() == panels * k_blocks && scales.len() == panels * kind.lines(groups));
             // A group longer than a slice takes the slow way.
             let wide = wide && *group <= 4 * SLICE_BLOCKS;
             let slot = if wide { &kernels.int8_wide } else { &kernels.int8_narrow };
@@ -96,6 +114,7 @@ pub(crate) fn gemm(
                     lhs,
                     codes,
                     scales,
+                    kind: *kind,
                     int4,
                     k_blocks,
                     group: *group,
@@ -117,7 +136,9 @@ pub(crate) fn gemm(
                 let (rows, panels) = split.task(task);
                 if wide {
                     let (codes, scales, int4, k_blocks) = (&[][..], &[][..], Some(rhs), 2 * lines);
-                    let args = Int8Args { lhs, codes, scales, int4, k_blocks, group, rows, panels, target };
+                    let kind = rhs.kind;
+                    let args =
+                        Int8Args { lhs, codes, scales, kind, int4, k_blocks, group, rows, panels, target };
                     kernels.int8_wide.call(args);
                 } else {
                     kernels.int4_narrow.call(Int4Args { lhs, rhs, lines, group, rows, panels, target });
@@ -235,6 +256,10 @@ impl Split {
 pub(super) struct Target<'a> {
     out: &'a SharedMut<f32>,
     n: usize,
+    /// Column of `out` that the first column of the product goes to.
+    first: usize,
+    /// Columns of `out`.
+    stride: usize,
     epilogue: Epilogue<'a>,
 }
 
@@ -248,8 +273,9 @@ impl Target<'_> {
         let Epilogue { bias, residual, gate } = self.epilogue;
         let column = if gate.is_some() { panel / 2 } else { panel } * LANES;
         let count = LANES.min(self.n - column);
-        // SAFETY: inside `[m, n]` by the caller's promise; no other task has this row and panel.
-        let out = unsafe { self.out.slice(row * self.n + column, count) };
+        // SAFETY: inside `[m, stride]` by the caller's promise, as `first + n <= stride`; no other task has this row and
+        // panel.
+        let out = unsafe { self.out.slice(row * self.stride + self.first + column, count) };
         let mut sum = sum;
         if let Some(bias) = bias {
             sum = s.add(sum, s.load_partial(&bias[panel * LANES..][..count]));
@@ -261,7 +287,7 @@ impl Target<'_> {
         if let Some(activation) = gate
             && panel % 2 == 1
         {
-            sum = s.mul(activation.apply(s, s.load_partial(out)), sum);
+            sum = activation.gated(s, s.load_partial(out), sum);
         }
         s.store_partial(sum, out);
     }

@@ -12,6 +12,7 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use super::gemm::{CHUNK_ROWS, row_chunk};
+use super::gemm_int4::{ScaleLines, for_scales};
 use super::gemm_int8::{Int8Args, Wide};
 use super::quantize::Int8Rows;
 use super::simd::LANES;
@@ -40,7 +41,8 @@ impl<T: Tiles> Kernel for Tiled<T> {
         // SAFETY: a kernel set with this kernel is used only where its tiles are, see `isa`.
         unsafe {
             match args.group {
-                _ if args.int4.is_some() => Wide::<4, 3>::run(s, args),
+                // Minima are added by the kernel without tiles.
+                _ if args.int4.is_some() || args.kind.minimum() => Wide::<4, 3>::run(s, args),
                 32 => task::<S, T, false>(s, &args, 8),
                 64 => task::<S, T, false>(s, &args, 16),
                 128 => task::<S, T, true>(s, &args, 16),
@@ -148,12 +150,13 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
                     // The step before this slab still uses the scales of its own slab.
                     let weight_scales =
                         slab_scales.add(first_tile / SLAB_TILES % 2).cast::<[[f32; LANES]; PANELS]>();
-                    for g in 0..tile_groups(slab_tiles) {
-                        for p in 0..PANELS {
-                            let scale = args.scales.as_ptr().add(panels[p] * groups + first_group + g);
-                            s.store(s.load_bf16(&*scale), &mut (&mut *weight_scales.add(g))[p]);
+                    for_scales!(args.kind, K => for p in 0..PANELS {
+                        let lines = args.scales.as_ptr().add(panels[p] * args.kind.lines(groups));
+                        for g in 0..tile_groups(slab_tiles) {
+                            let (scale, _) = K::load(s, lines, first_group + g);
+                            s.store(scale, &mut (&mut *weight_scales.add(g))[p]);
                         }
-                    }
+                    });
                     let steps = slab_tiles.div_ceil(2) * rows.div_ceil(BLOCK_ROWS);
                     // The next slab's weights: of these panels, or of the next ones.
                     let ahead = if first_tile + SLAB_TILES < k_tiles {

@@ -60,6 +60,7 @@ struct Slice {
 unsafe fn rows_by_panel<S: Simd>(s: S, args: &Int8Args<'_>, panel: usize) {
     let Int8Rows { codes, stride, scales, starts } = args.lhs;
     let (k_blocks, group_blocks, groups) = (args.k_blocks, args.group_blocks(), args.groups());
+    let (lines, kind) = args.int4.map_or((args.scales, args.kind), |int4| (int4.scales, int4.kind));
     let group_pairs = group_blocks.div_ceil(2);
     let mut slice = Slice { codes: [[[0; 4 * LANES]; 2]; SLICE_PAIRS], scales: [[0.0; LANES]; SLICE_GROUPS] };
     // The last tile may have rows too many: they are computed and dropped.
@@ -83,18 +84,11 @@ unsafe fn rows_by_panel<S: Simd>(s: S, args: &Int8Args<'_>, panel: usize) {
                         (first_group + g) * group_blocks..k_blocks.min((first_group + g + 1) * group_blocks);
                     fill(s, args, panel, blocks, slice.codes.as_mut_ptr().add(g * group_pairs));
                 }
-                if let Some(Int4Panels { scales, kind, .. }) = args.int4 {
-                    let from = scales.as_ptr().add(panel * kind.lines(groups));
-                    for_scales!(kind, K => for g in 0..count {
-                        let (scale, _) = K::load(s, from, first_group + g);
-                        s.store(scale, slice.scales.get_unchecked_mut(g));
-                    });
-                } else {
-                    let from = args.scales.as_ptr().add(panel * groups + first_group);
-                    for g in 0..count {
-                        s.store(s.load_bf16(&*from.add(g)), slice.scales.get_unchecked_mut(g));
-                    }
-                }
+                let from = lines.as_ptr().add(panel * kind.lines(groups));
+                for_scales!(kind, K => for g in 0..count {
+                    let (scale, _) = K::load(s, from, first_group + g);
+                    s.store(scale, slice.scales.get_unchecked_mut(g));
+                });
                 for row in (0..rows).step_by(TILE_ROWS) {
                     let codes = codes.as_ptr().add((chunk + row) * stride + 4 * first_group * group_blocks);
                     let scales = scales.as_ptr().add((chunk + row) * groups + first_group);
@@ -120,7 +114,7 @@ unsafe fn rows_by_panel<S: Simd>(s: S, args: &Int8Args<'_>, panel: usize) {
                 }
             }
         }
-        if let Some(Int4Panels { scales: lines, kind, .. }) = args.int4 {
+        if kind.minimum() {
             // SAFETY: `check`, as above.
             unsafe {
                 let lines = lines.as_ptr().add(panel * kind.lines(groups));

@@ -59,6 +59,7 @@ macro_rules! scale_lines {
 
 scale_lines!(Bf16Lines, false, 8, |s, lines, g| (s.load_bf16(&*lines.add(g)), s.zero()));
 scale_lines!(F16Lines, false, 8, |s, lines, g| (s.load_f16(&*lines.add(g)), s.zero()));
+scale_lines!(F32Lines, false, 8, |s, lines, g| (s.load(&*lines.add(2 * g).cast()), s.zero()));
 scale_lines!(F16MinLines, true, 0, |s, lines, g| {
     (s.load_f16(&*lines.add(2 * g)), s.load_f16(&*lines.add(2 * g + 1)))
 });
@@ -83,6 +84,10 @@ macro_rules! for_scales {
             }
             $crate::kernels::int4::Int4Scales::F16 => {
                 type $k = $crate::kernels::gemm_int4::F16Lines;
+                $body
+            }
+            $crate::kernels::int4::Int4Scales::F32 => {
+                type $k = $crate::kernels::gemm_int4::F32Lines;
                 $body
             }
             $crate::kernels::int4::Int4Scales::F16Min => {
@@ -258,7 +263,7 @@ unsafe fn narrow_tile<S: Simd, K: ScaleLines, const R: usize, const P: usize>(
 
 /// `f32(sum of code_x) * scale_x` of a group of a row, from what its sum starts at: `-128 * sum of code_x`.
 #[inline(always)]
-fn row_total(scale: f32, start: i32) -> f32 {
+pub(super) fn row_total(scale: f32, start: i32) -> f32 {
     (-(start >> 7)) as f32 * scale
 }
 

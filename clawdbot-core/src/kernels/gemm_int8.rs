@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::gemm::{CHUNK_ROWS, NARROW_ROWS, Target, row_chunk};
-use super::gemm_int4::{self, Int4Panels, ScaleLines, for_scales};
+use super::gemm_int4::{self, Int4Panels, ScaleLines, for_scales, row_total};
+use super::int4::Int4Scales;
 use super::quantize::Int8Rows;
 use super::simd::LANES;
 use super::{Kernel, Simd};
@@ -17,11 +18,14 @@ const UNROLL: usize = 4;
 /// How far ahead of its reads the narrow kernel asks for weights, in cache lines.
 const PREFETCH_LINES: usize = 16;
 
-/// One task. Panels are `[panel][k_blocks]` and `[panel][group]`.
+/// One task. Panels are `[panel][k_blocks]`.
 pub(super) struct Int8Args<'a> {
     pub(super) lhs: Int8Rows<'a>,
     pub(super) codes: &'a [[i8; 4 * LANES]],
+    /// `[panel][line of scales]`
     pub(super) scales: &'a [[u16; LANES]],
+    /// Of the scales. Nothing is subtracted from codes.
+    pub(super) kind: Int4Scales,
     /// For wide kernels, instead of `codes` and `scales`. There are two k-blocks to a line.
     pub(super) int4: Option<Int4Panels<'a>>,
     pub(super) k_blocks: usize,
@@ -54,7 +58,8 @@ impl Int8Args<'_> {
             assert!(codes.len() >= end * self.k_blocks / 2);
             assert!(scales.len() >= end * kind.lines(self.groups()));
         } else {
-            assert!(self.codes.len() >= end * self.k_blocks && self.scales.len() >= end * self.groups());
+            assert!(self.codes.len() >= end * self.k_blocks);
+            assert!(self.scales.len() >= end * self.kind.lines(self.groups()));
         }
     }
 }
@@ -76,10 +81,11 @@ impl Kernel for Narrow {
                 let count = (args.rows.end - row).min(NARROW_ROWS);
                 // SAFETY: checked above; the rows and the panels are the task's.
                 unsafe {
-                    if two {
-                        narrow_rows::<S, 2>(s, &args, row, count, panel);
-                    } else {
-                        narrow_rows::<S, 1>(s, &args, row, count, panel);
+                    match (args.kind == Int4Scales::Bf16, two) {
+                        (true, true) => narrow_rows::<S, false, 2>(s, &args, row, count, panel),
+                        (true, false) => narrow_rows::<S, false, 1>(s, &args, row, count, panel),
+                        (false, true) => narrow_rows::<S, true, 2>(s, &args, row, count, panel),
+                        (false, false) => narrow_rows::<S, true, 1>(s, &args, row, count, panel),
                     }
                 }
                 row += count;
@@ -89,12 +95,12 @@ impl Kernel for Narrow {
     }
 }
 
-/// `count` rows, 1 to 8, by `P` panels.
+/// `count` rows, 1 to 8, by `P` panels. `STORED`: scales are not bf16.
 ///
 /// # Safety
 /// As for [`narrow_tile`].
 #[inline(always)]
-unsafe fn narrow_rows<S: Simd, const P: usize>(
+unsafe fn narrow_rows<S: Simd, const STORED: bool, const P: usize>(
     s: S,
     args: &Int8Args<'_>,
     row: usize,
@@ -105,15 +111,15 @@ unsafe fn narrow_rows<S: Simd, const P: usize>(
     unsafe {
         match count {
             // More lines in one turn keep more reads of memory in flight.
-            1 if P == 2 => narrow_tile::<S, 1, P, 8>(s, args, row, panel),
-            1 => narrow_tile::<S, 1, P, 4>(s, args, row, panel),
-            2 => narrow_tile::<S, 2, P, 2>(s, args, row, panel),
-            3 => narrow_tile::<S, 3, P, 2>(s, args, row, panel),
-            4 => narrow_tile::<S, 4, P, 1>(s, args, row, panel),
-            5 => narrow_tile::<S, 5, P, 1>(s, args, row, panel),
-            6 => narrow_tile::<S, 6, P, 1>(s, args, row, panel),
-            7 => narrow_tile::<S, 7, P, 1>(s, args, row, panel),
-            _ => narrow_tile::<S, 8, P, 1>(s, args, row, panel),
+            1 if P == 2 => narrow_tile::<S, STORED, 1, P, 8>(s, args, row, panel),
+            1 => narrow_tile::<S, STORED, 1, P, 4>(s, args, row, panel),
+            2 => narrow_tile::<S, STORED, 2, P, 2>(s, args, row, panel),
+            3 => narrow_tile::<S, STORED, 3, P, 2>(s, args, row, panel),
+            4 => narrow_tile::<S, STORED, 4, P, 1>(s, args, row, panel),
+            5 => narrow_tile::<S, STORED, 5, P, 1>(s, args, row, panel),
+            6 => narrow_tile::<S, STORED, 6, P, 1>(s, args, row, panel),
+            7 => narrow_tile::<S, STORED, 7, P, 1>(s, args, row, panel),
+            _ => narrow_tile::<S, STORED, 8, P, 1>(s, args, row, panel),
         }
     }
 }
@@ -123,7 +129,7 @@ unsafe fn narrow_rows<S: Simd, const P: usize>(
 /// # Safety
 /// `args.check`; rows `row..row + R` and panels `panel..panel + P` must be the task's.
 #[inline(always)]
-unsafe fn narrow_tile<S: Simd, const R: usize, const P: usize, const U: usize>(
+unsafe fn narrow_tile<S: Simd, const STORED: bool, const R: usize, const P: usize, const U: usize>(
     s: S,
     args: &Int8Args<'_>,
     row: usize,
@@ -135,10 +141,12 @@ unsafe fn narrow_tile<S: Simd, const R: usize, const P: usize, const U: usize>(
     // `groups` scales. Prefetches may go beyond.
     unsafe {
         let weights = args.codes.as_ptr().add(panel * k_blocks);
-        let weight_scales = args.scales.as_ptr().add(panel * groups);
+        let scale_lines = if STORED { args.kind.lines(groups) } else { groups };
+        let weight_scales = args.scales.as_ptr().add(panel * scale_lines);
         let codes = codes.as_ptr().add(row * stride);
         let (scales, starts) = (scales.as_ptr().add(row * groups), starts.as_ptr().add(row * groups));
         let mut sums = [[s.zero(); P]; R];
+        let mut lows = [[s.zero(); P]; R];
         for g in 0..groups {
             let (mut block, end) = (g * group_blocks, k_blocks.min((g + 1) * group_blocks));
             let mut dots = [[[s.splat_i32(0); U]; P]; R];
@@ -176,9 +184,14 @@ unsafe fn narrow_tile<S: Simd, const R: usize, const P: usize, const U: usize>(
                 block += 1;
             }
             for p in 0..P {
-                let weight_scale = weight_scales.add(p * groups + g);
-                s.prefetch(weight_scale.wrapping_add(P * groups).cast());
-                let weight_scale = s.load_bf16(&*weight_scale);
+                let lines = weight_scales.add(p * scale_lines);
+                let (weight_scale, min) = if STORED {
+                    // The same branch for every group: a kernel for each kind would save little.
+                    for_scales!(args.kind, K => K::load(s, lines, g))
+                } else {
+                    s.prefetch(lines.wrapping_add(P * scale_lines + g).cast());
+                    (s.load_bf16(&*lines.add(g)), s.zero())
+                };
                 for r in 0..R {
                     let mut dot = dots[r][p][0];
                     for u in 1..U {
@@ -186,6 +199,17 @@ unsafe fn narrow_tile<S: Simd, const R: usize, const P: usize, const U: usize>(
                     }
                     let scale = s.mul(s.splat(*scales.add(r * groups + g)), weight_scale);
                     sums[r][p] = s.fma(s.i32_to_f32(dot), scale, sums[r][p]);
+                    if STORED && args.kind.minimum() {
+                        let total = row_total(*scales.add(r * groups + g), *starts.add(r * groups + g));
+                        lows[r][p] = s.fma(s.splat(total), min, lows[r][p]);
+                    }
+                }
+            }
+        }
+        if STORED && args.kind.minimum() {
+            for r in 0..R {
+                for p in 0..P {
+                    sums[r][p] = s.add(sums[r][p], lows[r][p]);
                 }
             }
         }
@@ -273,11 +297,11 @@ unsafe fn wide_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &In
                     for block in 0..blocks {
                         s.prepare_w8(&*from.add(block), &mut slice.codes.get_unchecked_mut(block)[p]);
                     }
-                    let from = args.scales.as_ptr().add((panel + p) * groups + first_group);
-                    for g in 0..count {
-                        let scale = s.load_bf16(&*from.add(g));
+                    let from = args.scales.as_ptr().add((panel + p) * args.kind.lines(groups));
+                    for_scales!(args.kind, K => for g in 0..count {
+                        let (scale, _) = K::load(s, from, first_group + g);
                         s.store(scale, &mut slice.scales.get_unchecked_mut(g)[p]);
-                    }
+                    });
                 }
             }
             let mut row = 0;
@@ -304,7 +328,8 @@ unsafe fn wide_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &In
                 row += MR;
             }
         }
-        if let Some(Int4Panels { scales: lines, kind, .. }) = args.int4 {
+        let (lines, kind) = args.int4.map_or((args.scales, args.kind), |int4| (int4.scales, int4.kind));
+        if kind.minimum() {
             // SAFETY: `check`, as above.
             unsafe {
                 let lines = lines.as_ptr().add(panel * kind.lines(groups));

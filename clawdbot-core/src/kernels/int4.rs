@@ -15,15 +15,17 @@ use crate::error::Error;
 use crate::memory::AlignedBuf;
 use crate::threads::Region;
 
-/// How the scales of int4 groups are kept: per panel, in lines of 16 u16, one for each column. All formats that weights
-/// are published in can be taken over without rounding anything.
+/// How the scales of int4 groups, and of int8 groups that are taken over, are kept: per panel, in lines of 16 u16, one for
+/// each column. All formats that weights are published in can be taken over without rounding anything. int8 codes are
+/// signed: `code` in place of `code - 8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[cfg_attr(not(test), expect(dead_code, reason = "readers of files stored as int4 will make the others"))]
 pub(crate) enum Int4Scales {
     /// `(code - 8) * scale`, bf16: what float weights are quantized to. 1 line per group.
     Bf16,
     /// `(code - 8) * scale`, f16: GGUF Q4_0, and GPTQ and AWQ where they are symmetric. 1 line per group.
     F16,
+    /// `(code - 8) * scale`, f32: GGUF Q6_K, whose scale is a product. 2 lines per group.
+    F32,
     /// `code * scale + min`, both f16: GGUF Q4_1. 2 lines per group.
     F16Min,
     /// `code * scale + min`, both f32: GPTQ and AWQ, whose `min = -scale * zero` f32 holds exactly. 4 lines per group.
@@ -37,16 +39,21 @@ impl Int4Scales {
     /// What is subtracted from a code before it is multiplied.
     pub(super) fn zero(self) -> i8 {
         match self {
-            Int4Scales::Bf16 | Int4Scales::F16 => 8,
+            Int4Scales::Bf16 | Int4Scales::F16 | Int4Scales::F32 => 8,
             Int4Scales::F16Min | Int4Scales::F32Min | Int4Scales::Super => 0,
         }
+    }
+
+    /// Whether there are minima.
+    pub(super) fn minimum(self) -> bool {
+        matches!(self, Int4Scales::F16Min | Int4Scales::F32Min | Int4Scales::Super)
     }
 
     /// Lines of `groups` groups of a panel; none on overflow.
     pub(super) fn checked_lines(self, groups: usize) -> Option<usize> {
         match self {
             Int4Scales::Bf16 | Int4Scales::F16 => Some(groups),
-            Int4Scales::F16Min => groups.checked_mul(2),
+            Int4Scales::F32 | Int4Scales::F16Min => groups.checked_mul(2),
             Int4Scales::F32Min => groups.checked_mul(4),
             Int4Scales::Super => groups.div_ceil(8).checked_mul(2)?.checked_add(groups),
         }
@@ -66,10 +73,11 @@ pub(super) fn super_lines(group: usize) -> (usize, usize) {
 
 /// The scales of a stored group in one row, as they are kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "made by sources that are stored as int4"))]
 pub(crate) enum StoredScale {
     /// Bits of bf16 or f16.
     One(u16),
+    /// Scale.
+    Float(f32),
     /// Bits of f16: scale, minimum.
     Two([u16; 2]),
     /// Scale, minimum.
@@ -168,7 +176,7 @@ fn interleave(rows: &[i8], lines: usize, panel: &mut [u8]) {
 
 /// # Errors
 /// `Internal` when the source gives another kind of scale than it said.
-fn put_scale(
+pub(super) fn put_scale(
     kind: Int4Scales,
     lines: &mut [[u16; LANES]],
     g: usize,
@@ -177,16 +185,16 @@ fn put_scale(
 ) -> Result<()> {
     match (kind, scale) {
         (Int4Scales::Bf16 | Int4Scales::F16, StoredScale::One(bits)) => lines[g][column] = bits,
+        (Int4Scales::F32, StoredScale::Float(value)) => {
+            put_float(&mut lines[2 * g..][..2], column, value);
+        }
         (Int4Scales::F16Min, StoredScale::Two(bits)) => {
             lines[2 * g][column] = bits[0];
             lines[2 * g + 1][column] = bits[1];
         }
         (Int4Scales::F32Min, StoredScale::Floats(values)) => {
             for (i, value) in values.into_iter().enumerate() {
-                let lines = lines[4 * g + 2 * i..][..2].as_flattened_mut();
-                let bits = value.to_bits();
-                // Little-endian whatever the machine, like all panels.
-                (lines[2 * column], lines[2 * column + 1]) = (bits as u16, (bits >> 16) as u16);
+                put_float(&mut lines[4 * g + 2 * i..][..2], column, value);
             }
         }
         (Int4Scales::Super, StoredScale::Super(d, s)) => {
@@ -203,6 +211,13 @@ fn put_scale(
         }
     }
     Ok(())
+}
+
+/// An f32 in two lines.
+fn put_float(lines: &mut [[u16; LANES]], column: usize, value: f32) {
+    let (lines, bits) = (lines.as_flattened_mut(), value.to_bits());
+    // Little-endian whatever the machine, like all panels.
+    (lines[2 * column], lines[2 * column + 1]) = (bits as u16, (bits >> 16) as u16);
 }
 
 /// One row of weights: codes 0..=15 and bf16 scales for `(code - 8) * scale`; whether all weights are finite.
@@ -330,7 +345,7 @@ pub(super) fn read_row(
 }
 
 /// Scale and minimum of a group of a column.
-fn read_scale(kind: Int4Scales, lines: &[[u16; LANES]], g: usize, column: usize) -> (f32, f32) {
+pub(super) fn read_scale(kind: Int4Scales, lines: &[[u16; LANES]], g: usize, column: usize) -> (f32, f32) {
     assert!(kind.lines(g + 1) <= lines.len(), "group {g} of {} lines", lines.len());
     // SAFETY: the lines of the groups up to this one are there.
     let (scale, min) = for_scales!(kind, K => unsafe { K::load(Scalar, lines.as_ptr(), g) });

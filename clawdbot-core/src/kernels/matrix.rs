@@ -38,6 +38,13 @@ pub(crate) enum ComputeFormat {
         /// Whether weights and activations are rotated before they are quantized: see `hadamard.rs`.
         rotated: bool,
     },
+    /// int8 codes and scales as a file has them; activations quantized to int8 in groups of the same size.
+    Stored8 {
+        /// As for int8.
+        group: usize,
+        /// What the codes stand for.
+        scales: Int4Scales,
+    },
     /// int4 per group of `group` weights along k; activations quantized to int8 in groups of the same size.
     Int4 {
         /// A multiple of 8, at most [`MAX_GROUP`].
@@ -60,6 +67,7 @@ impl ComputeFormat {
             ComputeFormat::Int8 { group, rotated } | ComputeFormat::Int4 { group, rotated, .. } => {
                 Some((group, rotated))
             }
+            ComputeFormat::Stored8 { group, .. } => Some((group, false)),
             ComputeFormat::Bf16 | ComputeFormat::F32 => None,
         }
     }
@@ -95,6 +103,24 @@ pub(crate) trait RowSource: Sync {
         let _ = (stored, codes, scales);
         Err(Error::internal(format!("row {row} is not stored as int8")))
     }
+    /// Group and scales of a source whose codes and scales are taken over as [`ComputeFormat::Stored8`].
+    fn stored8(&self) -> Option<(usize, Int4Scales)> {
+        None
+    }
+    /// Writes the codes, `[cols]` in -127..=127, and appends the scales, one for each group, of such a source.
+    ///
+    /// # Errors
+    /// `InvalidModel` for what cannot be.
+    fn read_stored8(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        let _ = (stored, codes, scales);
+        Err(Error::internal(format!("row {row} is not stored as int8")))
+    }
     /// Group and scales of a source that is stored as int4; rows of the wanted format are then taken over as they are.
     fn int4(&self) -> Option<(usize, Int4Scales)> {
         None
@@ -117,10 +143,24 @@ pub(crate) trait RowSource: Sync {
 
 /// Panels of one format.
 pub(super) enum Panels {
-    Int8 { codes: Panel<i8>, scales: Panel<u16>, group: usize, rotated: bool },
-    Int4 { codes: Panel<u8>, scales: Panel<u16>, group: usize, kind: Int4Scales, rotated: bool },
+    Int8 {
+        codes: Panel<i8>,
+        scales: Panel<u16>,
+        group: usize,
+        kind: Int4Scales,
+        rotated: bool,
+    },
+    Int4 {
+        codes: Panel<u8>,
+        scales: Panel<u16>,
+        group: usize,
+        kind: Int4Scales,
+        rotated: bool,
+    },
     Bf16(Panel<u16>),
     F32(Panel<f32>),
+    /// Matrices of the same k in formats of their own, one behind the other.
+    Joined(Vec<PackedMatrix>),
 }
 
 /// Weights `[n, k]` in panels.
@@ -145,7 +185,7 @@ impl Sizes {
                 "group of rotated weights: expected one of {ROTATED_GROUPS:?}, found {group}"
             )));
         }
-        if let ComputeFormat::Int8 { group, .. } = format
+        if let ComputeFormat::Int8 { group, .. } | ComputeFormat::Stored8 { group, .. } = format
             && (group == 0 || !group.is_multiple_of(4) || group > MAX_GROUP)
         {
             return Err(Error::invalid_argument(format!(
@@ -164,6 +204,10 @@ impl Sizes {
             let (k_padded, scales) = match format {
                 ComputeFormat::Int8 { group, .. } => {
                     (k.checked_next_multiple_of(4)?, columns.checked_mul(groups(k, group))?)
+                }
+                ComputeFormat::Stored8 { group, scales } => {
+                    let lines = scales.checked_lines(groups(k, group))?;
+                    (k.checked_next_multiple_of(4)?, columns.checked_mul(lines)?)
                 }
                 ComputeFormat::Int4 { group, scales, .. } => {
                     let lines = scales.checked_lines(groups(k, group))?;
@@ -193,7 +237,7 @@ impl PackedMatrix {
     pub(crate) fn packed_bytes(format: ComputeFormat, n: usize, k: usize) -> Result<u64> {
         let Sizes { data, scales } = Sizes::of(format, n, k)?;
         let element = match format {
-            ComputeFormat::Int8 { .. } | ComputeFormat::Int4 { .. } => 1,
+            ComputeFormat::Int8 { .. } | ComputeFormat::Stored8 { .. } | ComputeFormat::Int4 { .. } => 1,
             ComputeFormat::Bf16 => 2,
             ComputeFormat::F32 => 4,
         };
@@ -210,13 +254,38 @@ impl PackedMatrix {
         self.k
     }
 
-    /// The format.
+    /// The format; of joined matrices, that of the first.
     pub(crate) fn format(&self) -> ComputeFormat {
         match self.panels {
-            Panels::Int8 { group, rotated, .. } => ComputeFormat::Int8 { group, rotated },
+            Panels::Int8 { group, kind: Int4Scales::Bf16, rotated, .. } => {
+                ComputeFormat::Int8 { group, rotated }
+            }
+            Panels::Int8 { group, kind, .. } => ComputeFormat::Stored8 { group, scales: kind },
             Panels::Int4 { group, kind, rotated, .. } => ComputeFormat::Int4 { group, scales: kind, rotated },
             Panels::Bf16(_) => ComputeFormat::Bf16,
             Panels::F32(_) => ComputeFormat::F32,
+            Panels::Joined(ref parts) => parts[0].format(),
+        }
+    }
+
+    /// Matrices of the same k, one behind the other, each in its format.
+    ///
+    /// # Panics
+    /// When there is none, or they differ in k.
+    pub(crate) fn joined(mut parts: Vec<PackedMatrix>) -> Self {
+        let (n, k) = (parts.iter().map(|part| part.n).sum(), parts[0].k);
+        assert!(parts.iter().all(|part| part.k == k), "joined matrices have the same k");
+        match parts.len() {
+            1 => parts.remove(0),
+            _ => PackedMatrix { n, k, panels: Panels::Joined(parts) },
+        }
+    }
+
+    /// The matrices that were joined, or this one.
+    pub(crate) fn segments(&self) -> &[PackedMatrix] {
+        match &self.panels {
+            Panels::Joined(parts) => parts,
+            _ => std::slice::from_ref(self),
         }
     }
 
@@ -286,7 +355,14 @@ impl PackedMatrix {
                 let mut codes = AlignedBuf::zeroed(sizes.data)?;
                 let mut scales = AlignedBuf::zeroed(sizes.scales)?;
                 rows.pack_int8(kernels, region, (group, rotated), &mut codes, &mut scales)?;
-                Panels::Int8 { codes: codes.into(), scales: scales.into(), group, rotated }
+                let kind = Int4Scales::Bf16;
+                Panels::Int8 { codes: codes.into(), scales: scales.into(), group, kind, rotated }
+            }
+            ComputeFormat::Stored8 { group, scales: kind } => {
+                let mut codes = AlignedBuf::zeroed(sizes.data)?;
+                let mut scales = AlignedBuf::zeroed(sizes.scales)?;
+                rows.pack_stored8(region, (group, kind), &mut codes, &mut scales)?;
+                Panels::Int8 { codes: codes.into(), scales: scales.into(), group, kind, rotated: false }
             }
             ComputeFormat::Int4 { group, scales: kind, rotated } => {
                 let mut codes = AlignedBuf::zeroed(sizes.data)?;
@@ -322,16 +398,20 @@ impl PackedMatrix {
         );
         let (panel, column) = (row / LANES, row % LANES);
         match &self.panels {
-            Panels::Int8 { codes, scales, group, rotated } => {
-                let groups = groups(self.k, *group);
+            Panels::Int8 { codes, scales, group, kind, rotated } => {
+                let lines = kind.lines(groups(self.k, *group));
                 let codes = &codes.as_chunks::<64>().0[panel * self.k.div_ceil(4)..];
-                let scales = &scales.as_chunks::<LANES>().0[panel * groups..];
+                let scales = &scales.as_chunks::<LANES>().0[panel * lines..][..lines];
                 for (g, out) in out.chunks_mut(*group).enumerate() {
-                    let scale = widen(scales[g][column]);
+                    let (scale, min) = int4::read_scale(*kind, scales, g, column);
                     let blocks = &codes[g * group / 4..];
                     for (out, block) in out.chunks_mut(4).zip(blocks) {
                         for (out, &code) in out.iter_mut().zip(&block[4 * column..]) {
-                            *out = f32::from(code) * scale;
+                            *out = if kind.minimum() {
+                                f32::from(code).mul_add(scale, min)
+                            } else {
+                                f32::from(code) * scale
+                            };
                         }
                     }
                 }
@@ -354,6 +434,15 @@ impl PackedMatrix {
                     for (out, &weight) in out.iter_mut().zip(&block[2 * column..]) {
                         *out = widen(weight);
                     }
+                }
+            }
+            Panels::Joined(parts) => {
+                let mut row = row;
+                for part in parts {
+                    if row < part.n {
+                        return part.read_row(kernels, row, out);
+                    }
+                    row -= part.n;
                 }
             }
             Panels::F32(data) => {
@@ -499,7 +588,7 @@ impl Rows<'_> {
 }
 
 /// 16 rows, one after another, to k-blocks of `KB` consecutive elements of each row.
-fn interleave<T: Pod, const KB: usize>(rows: &[T], panel: &mut [T]) {
+pub(super) fn interleave<T: Pod, const KB: usize>(rows: &[T], panel: &mut [T]) {
     let blocks = rows.len() / LANES / KB;
     let (rows, panel) = (rows.as_chunks::<KB>().0, panel.as_chunks_mut::<KB>().0);
     // Strips of k short enough for the panel's lines to stay in the first-level cache while all rows visit them.

@@ -32,12 +32,15 @@ mod gemm_int4;
 mod gemm_int8;
 mod hadamard;
 mod int4;
+mod int8_stored;
 mod isa;
 mod limits;
 mod matrix;
 mod parts;
 mod quantize;
+mod recurrent;
 mod rope;
+mod row_ops;
 mod self_test;
 pub(crate) mod simd;
 #[cfg(test)]
@@ -53,15 +56,14 @@ mod vector;
 pub(crate) use activation::Activation;
 pub(crate) use bf16_dot::RoundedRows;
 pub(crate) use dispatch::{available, named, refused, select};
-pub(crate) use gemm::{Epilogue, Lhs, gemm};
-pub(crate) use int4::Int4Scales;
-#[cfg(test)]
-pub(crate) use int4::StoredScale;
+pub(crate) use gemm::{Epilogue, Lhs, gemm, gemm_columns};
+pub(crate) use int4::{Int4Scales, StoredScale};
 pub(crate) use matrix::{ComputeFormat, PackedMatrix, RowSource};
 pub(crate) use parts::{PanelElement, PanelPart, PanelSource};
 pub(crate) use quantize::QuantizedRows;
 #[cfg(feature = "bench-support")]
 pub(crate) use quantize::ROTATED_GROUPS;
+pub(crate) use recurrent::{ConvArgs, DeltaArgs};
 pub(crate) use rope::RotateArgs;
 pub(crate) use simd::Simd;
 
@@ -115,6 +117,13 @@ pub(crate) struct KernelSet {
     #[cfg(any(test, feature = "bench-support"))]
     silu_mul: Slot<vector::SiluMul>,
     to_bf16: Slot<vector::ToBf16>,
+    sigmoid_mul: Slot<row_ops::SigmoidMul>,
+    layer_norm: Slot<row_ops::LayerNorm>,
+    add_scaled: Slot<row_ops::AddScaled>,
+    scale_and_cap: Slot<row_ops::ScaleAndCap>,
+    causal_conv: Slot<recurrent::CausalConv>,
+    l2_norm: Slot<recurrent::L2Norm>,
+    delta_rule: Slot<recurrent::DeltaRule>,
     #[cfg(any(test, feature = "bench-support"))]
     exp: Slot<vector::Exp>,
     rotate_heads: Slot<rope::RotateHeads>,
@@ -172,6 +181,13 @@ macro_rules! kernel_set {
             #[cfg(any(test, feature = "bench-support"))]
             silu_mul: slot!($entry, vector::SiluMul),
             to_bf16: slot!($entry, vector::ToBf16),
+            sigmoid_mul: slot!($entry, row_ops::SigmoidMul),
+            layer_norm: slot!($entry, row_ops::LayerNorm),
+            add_scaled: slot!($entry, row_ops::AddScaled),
+            scale_and_cap: slot!($entry, row_ops::ScaleAndCap),
+            causal_conv: slot!($entry, recurrent::CausalConv),
+            l2_norm: slot!($entry, recurrent::L2Norm),
+            delta_rule: slot!($entry, recurrent::DeltaRule),
             #[cfg(any(test, feature = "bench-support"))]
             exp: slot!($entry, vector::Exp),
             rotate_heads: slot!($entry, rope::RotateHeads),

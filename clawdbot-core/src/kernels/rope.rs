@@ -16,6 +16,8 @@ pub(crate) struct RotateArgs<'a> {
     pub(crate) cos: &'a [f32],
     /// `[rotary_dim / 2]`
     pub(crate) sin: &'a [f32],
+    /// Whether dimensions 2i and 2i + 1 form a pair, instead of i and i + rotary_dim / 2.
+    pub(crate) interleaved: bool,
 }
 
 /// See [`KernelSet::rotate_heads`].
@@ -25,12 +27,16 @@ impl Kernel for RotateHeads {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, args: RotateArgs<'_>) {
-        let RotateArgs { heads, head_dim, queries, norms, cos, sin } = args;
+        let RotateArgs { heads, head_dim, queries, norms, cos, sin, interleaved } = args;
         let half = cos.len();
         assert!(sin.len() == half && 2 * half <= head_dim && heads.len().is_multiple_of(head_dim));
         for (index, head) in heads.chunks_exact_mut(head_dim).enumerate() {
             if let Some((query_norm, key_norm, eps)) = norms {
                 norm(s, head, if index < queries { query_norm } else { key_norm }, eps);
+            }
+            if interleaved {
+                rotate_pairs(head, cos, sin);
+                continue;
             }
             let (first, rest) = head.split_at_mut(half);
             for i in (0..half).step_by(LANES) {
@@ -41,6 +47,15 @@ impl Kernel for RotateHeads {
                 s.store_partial(s.add(s.mul(b, c), s.mul(a, d)), &mut rest[i..end]);
             }
         }
+    }
+}
+
+/// The rotation of neighbouring dimensions: the same operations, pair by pair.
+#[inline(always)]
+fn rotate_pairs(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    for (pair, (c, d)) in head.as_chunks_mut::<2>().0.iter_mut().zip(cos.iter().zip(sin)) {
+        let [a, b] = *pair;
+        *pair = [a * c - b * d, b * c + a * d];
     }
 }
 
@@ -62,8 +77,23 @@ fn norm<S: Simd>(s: S, x: &mut [f32], weight: &[f32], eps: f32) {
 
 impl KernelSet {
     /// Norms the heads and rotates their first `rotary_dim` dimensions, in place: `a, b = a * cos - b * sin, b * cos + a * sin`
-    /// for dimensions i and i + rotary_dim / 2, each operation rounded.
+    /// for dimensions i and i + rotary_dim / 2, or 2i and 2i + 1, each operation rounded.
     pub(crate) fn rotate_heads(&self, args: RotateArgs<'_>) {
         self.rotate_heads.call(args);
+    }
+
+    /// [`KernelSet::rms_norm`] in place.
+    pub(crate) fn norm_in_place(&self, x: &mut [f32], weight: &[f32], eps: f32) {
+        let (head_dim, norms) = (x.len(), Some((weight, weight, eps)));
+        let none = &[][..];
+        self.rotate_heads(RotateArgs {
+            heads: x,
+            head_dim,
+            queries: 1,
+            norms,
+            cos: none,
+            sin: none,
+            interleaved: false,
+        });
     }
 }

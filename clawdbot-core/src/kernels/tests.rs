@@ -120,7 +120,9 @@ impl Case {
                     ComputeFormat::Int8 { group, rotated: true } => {
                         naive_int8(&rotated(row), &rotated(weights), group)
                     }
-                    ComputeFormat::Int4 { .. } => unreachable!("see tests_int4"),
+                    ComputeFormat::Int4 { .. } | ComputeFormat::Stored8 { .. } => {
+                        unreachable!("see tests_int4")
+                    }
                     ComputeFormat::Bf16 => row
                         .iter()
                         .zip(weights)
@@ -457,7 +459,9 @@ proptest! {
                 for (at, (found, expected)) in row.iter().zip(weights).enumerate() {
                     let bound = match format {
                         ComputeFormat::F32 => 0.0,
-                        ComputeFormat::Int4 { .. } => unreachable!("see tests_int4"),
+                        ComputeFormat::Int4 { .. } | ComputeFormat::Stored8 { .. } => {
+                            unreachable!("see tests_int4")
+                        }
                         ComputeFormat::Bf16 => expected.abs() / 256.0,
                         ComputeFormat::Int8 { rotated: true, .. } => {
                             let amax = self::rotated(weights).iter().fold(0.0_f32, |a, w| a.max(w.abs()));

@@ -1,4 +1,4 @@
-//! int4: kernels on every ISA against the definition, the quantizer, packing, and reading back.
+//! int4, and int8 that is taken over: kernels on every ISA against the definition, the quantizer, packing, and reading back.
 
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -7,26 +7,47 @@ use super::tests::{Dense, Noise, bits, dense, in_region};
 use super::*;
 use crate::error::ErrorKind;
 
-const KINDS: [Int4Scales; 5] =
-    [Int4Scales::Bf16, Int4Scales::F16, Int4Scales::F16Min, Int4Scales::F32Min, Int4Scales::Super];
+const KINDS: [Int4Scales; 6] = [
+    Int4Scales::Bf16,
+    Int4Scales::F16,
+    Int4Scales::F32,
+    Int4Scales::F16Min,
+    Int4Scales::F32Min,
+    Int4Scales::Super,
+];
 
-/// Rows that are int4 already.
+/// Every kind with codes of four bits, and all but the first with codes of eight.
+fn formats() -> impl Iterator<Item = (Int4Scales, bool)> {
+    KINDS.iter().map(|kind| (*kind, false)).chain(KINDS[1..].iter().map(|kind| (*kind, true)))
+}
+
+/// Rows that are int4 or int8 already.
 #[derive(Clone)]
 struct Stored {
     group: usize,
     kind: Int4Scales,
+    /// Codes of eight bits.
+    eight: bool,
     cols: usize,
     codes: Vec<i8>,
     scales: Vec<StoredScale>,
 }
 
 impl Stored {
-    fn random(noise: &mut Noise, rows: usize, cols: usize, group: usize, kind: Int4Scales) -> Self {
-        let codes = (0..rows * cols).map(|_| (noise.next() * 8.0 + 8.0) as i8 & 15).collect();
+    fn random(
+        noise: &mut Noise,
+        rows: usize,
+        cols: usize,
+        group: usize,
+        (kind, eight): (Int4Scales, bool),
+    ) -> Self {
+        let code = |x: f32| if eight { (x * 127.0) as i8 } else { (x * 8.0 + 8.0) as i8 & 15 };
+        let codes = (0..rows * cols).map(|_| code(noise.next())).collect();
         let mut supers = [0; 2];
         let mut scale = |g: usize| match kind {
             Int4Scales::Bf16 => StoredScale::One(bf16::from_f32(noise.next()).to_bits()),
             Int4Scales::F16 => StoredScale::One(f16::from_f32(noise.next()).to_bits()),
+            Int4Scales::F32 => StoredScale::Float(noise.next()),
             Int4Scales::F16Min => {
                 StoredScale::Two([noise.next(), noise.next()].map(|x| f16::from_f32(x).to_bits()))
             }
@@ -40,15 +61,17 @@ impl Stored {
         };
         let groups = cols.div_ceil(group);
         let scales = (0..rows).flat_map(|_| (0..groups).map(&mut scale).collect::<Vec<_>>()).collect();
-        Stored { group, kind, cols, codes, scales }
+        Stored { group, kind, eight, cols, codes, scales }
     }
 
     /// Scale, minimum and what codes are lessened by.
     fn scale(&self, row: usize, g: usize) -> (f32, f32, i32) {
         let f = |bits: u16| f16::from_bits(bits).to_f32();
+        let zero = if self.eight { 0 } else { 8 };
         match (self.kind, self.scales[row * self.cols.div_ceil(self.group) + g]) {
-            (Int4Scales::Bf16, StoredScale::One(bits)) => (bf16::from_bits(bits).to_f32(), 0.0, 8),
-            (_, StoredScale::One(bits)) => (f(bits), 0.0, 8),
+            (Int4Scales::Bf16, StoredScale::One(bits)) => (bf16::from_bits(bits).to_f32(), 0.0, zero),
+            (_, StoredScale::One(bits)) => (f(bits), 0.0, zero),
+            (_, StoredScale::Float(scale)) => (scale, 0.0, zero),
             (_, StoredScale::Two([scale, min])) => (f(scale), f(min), 0),
             (_, StoredScale::Floats([scale, min])) => (scale, min, 0),
             (_, StoredScale::Super([d, d_min], [s, m])) => {
@@ -58,7 +81,10 @@ impl Stored {
     }
 
     fn format(&self) -> ComputeFormat {
-        ComputeFormat::Int4 { group: self.group, scales: self.kind, rotated: false }
+        match self.eight {
+            true => ComputeFormat::Stored8 { group: self.group, scales: self.kind },
+            false => ComputeFormat::Int4 { group: self.group, scales: self.kind, rotated: false },
+        }
     }
 
     fn pack(&self, kernels: &KernelSet) -> PackedMatrix {
@@ -82,7 +108,7 @@ impl Stored {
                     sum = (dot as f32).mul_add(amax / 127.0 * scale, sum);
                     low = (total as f32 * (amax / 127.0)).mul_add(min, low);
                 }
-                let sum = if self.kind.zero() == 0 { sum + low } else { sum };
+                let sum = if self.kind.minimum() { sum + low } else { sum };
                 out.push(sum + bias[row] + residual[out.len()]);
             }
         }
@@ -101,11 +127,23 @@ impl RowSource for Stored {
         for (at, out) in out.iter_mut().enumerate() {
             let (scale, min, zero) = self.scale(row, at / self.group);
             let code = (i32::from(self.codes[row * self.cols + at]) - zero) as f32;
-            *out = if zero == 0 { code.mul_add(scale, min) } else { code * scale };
+            *out = if self.kind.minimum() { code.mul_add(scale, min) } else { code * scale };
         }
     }
     fn int4(&self) -> Option<(usize, Int4Scales)> {
-        Some((self.group, self.kind))
+        (!self.eight).then_some((self.group, self.kind))
+    }
+    fn stored8(&self) -> Option<(usize, Int4Scales)> {
+        self.eight.then_some((self.group, self.kind))
+    }
+    fn read_stored8(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        self.read_int4(row, stored, codes, scales)
     }
     fn read_int4(&self, row: usize, _: &[u8], codes: &mut [i8], scales: &mut Vec<StoredScale>) -> Result<()> {
         let groups = self.cols.div_ceil(self.group);
@@ -134,7 +172,7 @@ fn multiply(
     })
 }
 
-fn check(seed: u64, [m, n, k]: [usize; 3], group: usize, kind: Int4Scales) {
+fn check(seed: u64, [m, n, k]: [usize; 3], group: usize, kind: (Int4Scales, bool)) {
     let mut noise = Noise(seed);
     let stored = Stored::random(&mut noise, n, k, group, kind);
     let (x, bias, residual) = (noise.vec(m * k), noise.vec(n), noise.vec(m * n));
@@ -158,7 +196,7 @@ fn products_are_the_definition_on_ragged_shapes() {
     let mut seed = 0;
     for m in [1, 2, 3, 4, 5, 7, 8, 9, 13, 20] {
         for (n, k) in [(1, 1), (15, 7), (17, 9), (33, 31), (49, 172), (95, 64), (20, 300), (7, 601)] {
-            for kind in KINDS {
+            for kind in formats() {
                 for group in [8, 32, 64] {
                     seed += 1;
                     check(seed, [m, n, k], group, kind);
@@ -171,7 +209,7 @@ fn products_are_the_definition_on_ragged_shapes() {
 #[test]
 fn products_over_several_slices_and_chunks() {
     for (seed, (m, n, k)) in [(130, 50, 1100), (257, 20, 520), (40, 100, 2048)].into_iter().enumerate() {
-        for kind in KINDS {
+        for kind in formats() {
             // The last is longer than a slice, which takes the kernel of few rows.
             for group in [32, 128, 512, 1024] {
                 check(seed as u64, [m, n, k], group, kind);
@@ -184,16 +222,16 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
     fn products_on_any_shape(
-        seed: u64, m in 1..40_usize, n in 1..100_usize, k in 1..300_usize, kind in 0..KINDS.len(), group in 1..9_usize,
+        seed: u64, m in 1..40_usize, n in 1..100_usize, k in 1..300_usize, kind in 0..11_usize, group in 1..9_usize,
     ) {
-        check(seed, [m, n, k], 8 * group, KINDS[kind]);
+        check(seed, [m, n, k], 8 * group, formats().nth(kind).unwrap());
     }
 
     #[test]
     fn stored_rows_are_taken_over(
-        seed: u64, n in 1..40_usize, k in 1..300_usize, kind in 0..KINDS.len(), group in 1..9_usize, split in 0..40_usize,
+        seed: u64, n in 1..40_usize, k in 1..300_usize, kind in 0..11_usize, group in 1..9_usize, split in 0..40_usize,
     ) {
-        let stored = Stored::random(&mut Noise(seed), n, k, 8 * group, KINDS[kind]);
+        let stored = Stored::random(&mut Noise(seed), n, k, 8 * group, formats().nth(kind).unwrap());
         let groups = k.div_ceil(8 * group);
         let (mut first, mut second) = (stored.clone(), stored.clone());
         let split = split.min(n);
@@ -277,7 +315,7 @@ fn extreme_weights_are_quantized() {
 #[test]
 fn stored_rows_are_checked() {
     let kernels = select(None).unwrap();
-    let good = Stored::random(&mut Noise(5), 20, 64, 32, Int4Scales::F16);
+    let good = Stored::random(&mut Noise(5), 20, 64, 32, (Int4Scales::F16, false));
     let pack = |stored: &Stored| {
         let format = good.format();
         in_region(2, |region| PackedMatrix::pack(kernels, region, format, &[stored]).map(|_| ()))
@@ -290,6 +328,16 @@ fn stored_rows_are_checked() {
     }
     let other = Stored { scales: vec![StoredScale::Floats([1.0; 2]); 40], ..good.clone() };
     assert_eq!(pack(&other).unwrap_err().kind(), ErrorKind::Internal);
+    let good8 = Stored::random(&mut Noise(5), 20, 64, 32, (Int4Scales::F16, true));
+    let pack8 = |stored: &Stored| {
+        let format = good8.format();
+        in_region(2, |region| PackedMatrix::pack(kernels, region, format, &[stored]).map(|_| ()))
+    };
+    pack8(&good8).unwrap();
+    let mut bad = good8.clone();
+    bad.codes[100] = -128;
+    assert_eq!(pack8(&bad).unwrap_err().kind(), ErrorKind::InvalidModel);
+    assert_eq!(pack8(&good).unwrap_err().kind(), ErrorKind::Internal);
     // Floats are quantized with bf16 scales only.
     let floats = dense(4, 64, vec![1.0; 256]);
     let result = in_region(2, |region| PackedMatrix::pack(kernels, region, good.format(), &[&floats]));
@@ -302,7 +350,7 @@ fn packed_bytes_are_those_of_the_layout() {
         PackedMatrix::packed_bytes(ComputeFormat::Int4 { group: 32, scales: kind, rotated: false }, n, k)
     };
     // 32 columns, 40 k; two groups.
-    let expected = [2, 2, 4, 8, 4].map(|lines| 32 * 40 / 2 + lines * 32 * 2);
+    let expected = [2, 2, 4, 4, 8, 4].map(|lines| 32 * 40 / 2 + lines * 32 * 2);
     for (kind, expected) in KINDS.into_iter().zip(expected) {
         assert_eq!(bytes(kind, 17, 33).unwrap(), expected, "{kind:?}");
         for (n, k) in [(usize::MAX, 2), (1 << 40, 1 << 30), (2, usize::MAX)] {
@@ -315,5 +363,42 @@ fn packed_bytes_are_those_of_the_layout() {
             PackedMatrix::packed_bytes(format, 16, 16).unwrap_err().kind(),
             ErrorKind::InvalidArgument
         );
+    }
+}
+
+#[test]
+fn joined_matrices_give_the_columns_of_each() {
+    let mut noise = Noise(3);
+    let (k, ns) = (96, [20, 7, 33]);
+    let sources: Vec<Stored> = [(Int4Scales::Super, false), (Int4Scales::F32, true), (Int4Scales::F16, true)]
+        .into_iter()
+        .zip(ns)
+        .map(|(kind, n)| Stored::random(&mut noise, n, k, 16, kind))
+        .collect();
+    let kernels = select(None).unwrap();
+    let joined = PackedMatrix::joined(sources.iter().map(|source| source.pack(kernels)).collect());
+    assert_eq!((joined.n(), joined.k(), joined.segments().len()), (60, k, 3));
+    let mut row = vec![0.0; k];
+    let mut expected = vec![0.0; k];
+    joined.read_row(kernels, 25, &mut row);
+    sources[1].read_row(5, &[], &mut expected);
+    assert_eq!(bits(&row), bits(&expected));
+    let m = 11;
+    let x = noise.vec(m * k);
+    let mut out = vec![f32::NAN; m * 60];
+    let mut first = 0;
+    for (part, source) in joined.segments().iter().zip(&sources) {
+        in_region(2, |region| {
+            let mut quantized = QuantizedRows::default();
+            quantized.quantize(kernels, region, &x, m, k, 16, false).unwrap();
+            let columns = (&mut out[..], first..first + part.n(), 60);
+            gemm_columns(kernels, region, Lhs::Int8(&quantized), m, part, columns, Epilogue::default());
+        });
+        let zeros = vec![0.0; m * part.n()];
+        let expected = source.product(&x, &zeros, &zeros);
+        for (out, expected) in out.chunks(60).zip(expected.chunks(part.n())) {
+            assert_eq!(bits(&out[first..first + part.n()]), bits(expected));
+        }
+        first += part.n();
     }
 }

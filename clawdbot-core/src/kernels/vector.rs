@@ -75,6 +75,8 @@ macro_rules! for_each_vector {
     }};
 }
 
+pub(super) use for_each_vector;
+
 /// See [`KernelSet::rms_norm`].
 pub(super) struct RmsNorm;
 impl Kernel for RmsNorm {

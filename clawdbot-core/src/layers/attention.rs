@@ -3,7 +3,8 @@
 use crate::cache::{KvCache, KvShape, PAGE_TOKENS, PageData, PageId};
 use crate::error::{Error, Result};
 use crate::kernels::attention::{
-    self, Attention, Element, Float, Int8, Int8Head, Int8Page, KvSequence, KvSlots, Workspaces, WriteArgs,
+    self, Attention, Element, Float, Int8, Int8Head, Int8Page, KvSequence, KvSlots, Scores, Workspaces,
+    WriteArgs,
 };
 use crate::model::batch::Batch;
 use crate::model::decoder::Ops;
@@ -30,6 +31,9 @@ impl WritePlan {
     pub(crate) fn new(cache: &KvCache, batch: &Batch<'_>) -> Result<Self> {
         let of_group = |group: usize| {
             let mut writes = Vec::new();
+            if cache.is_recurrent(group) {
+                return Ok(writes);
+            }
             let mut row = 0;
             for sequence in &batch.sequences {
                 let (table, end) = (sequence.tables.of_group(group), row + sequence.rows);
@@ -58,29 +62,28 @@ pub(crate) struct AttendBuffers<'a> {
     pub(crate) workspaces: &'a mut Workspaces,
 }
 
-/// Attends with layer `layer`.
+/// Attends with layer `layer`, whose heads may have sinks.
 ///
 /// # Errors
 /// `Internal` when a page is missing.
 pub(crate) fn attend(
     ops: &Ops<'_>,
-    (spec, layer): (&DecoderSpec, usize),
+    (spec, layer, sinks): (&DecoderSpec, usize, Option<&[f32]>),
     cache: &mut KvCache,
     (batch, plan): (&Batch<'_>, &WritePlan),
     buffers: AttendBuffers<'_>,
 ) -> Result<()> {
+    let layer = (spec, layer, sinks);
     match cache.shape().kv_type {
-        KvType::F32 => attend_kind::<Float<f32>>(ops, (spec, layer), cache, (batch, plan), buffers),
-        KvType::Bf16 | KvType::Auto => {
-            attend_kind::<Float<u16>>(ops, (spec, layer), cache, (batch, plan), buffers)
-        }
-        KvType::Int8 => attend_kind::<Int8>(ops, (spec, layer), cache, (batch, plan), buffers),
+        KvType::F32 => attend_kind::<Float<f32>>(ops, layer, cache, (batch, plan), buffers),
+        KvType::Bf16 | KvType::Auto => attend_kind::<Float<u16>>(ops, layer, cache, (batch, plan), buffers),
+        KvType::Int8 => attend_kind::<Int8>(ops, layer, cache, (batch, plan), buffers),
     }
 }
 
 fn attend_kind<K: PageKind>(
     ops: &Ops<'_>,
-    (spec, layer): (&DecoderSpec, usize),
+    (spec, layer, sinks): (&DecoderSpec, usize, Option<&[f32]>),
     cache: &mut KvCache,
     (batch, plan): (&Batch<'_>, &WritePlan),
     buffers: AttendBuffers<'_>,
@@ -113,6 +116,7 @@ fn attend_kind<K: PageKind>(
         kv_heads: spec.num_key_value_heads,
         head_dim: spec.head_dim,
         window,
+        scores: Scores { divisor: spec.attention.divisor, softcap: spec.attention.softcap, sinks },
         sequences: &sequences,
     };
     attention::attend::<K>(ops.kernels, ops.region, &problem, out, workspaces);

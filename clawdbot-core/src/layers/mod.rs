@@ -2,3 +2,4 @@
 
 pub(crate) mod attention;
 pub(crate) mod rope;
+pub(crate) mod states;

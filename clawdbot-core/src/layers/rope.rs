@@ -1,17 +1,64 @@
-//! Rotary position embedding, "rotate half" convention: dimensions i and i + rotary_dim / 2 form a pair.
+//! Rotary position embedding: dimensions i and i + rotary_dim / 2, or 2i and 2i + 1, form a pair.
 //!
 //! Su et al. 2021, <https://arxiv.org/abs/2104.09864>. Angles are `position * inv_freq` in float32, as in
 //! transformers; their cosines and sines are computed in float64 by portable code, so all platforms agree.
 
 use crate::kernels::{KernelSet, RotateArgs};
+use crate::model::batch::Batch;
 use crate::model::rope_scaling::RopeSpec;
-use crate::model::spec::{DecoderSpec, NormSpec};
+use crate::model::spec::DecoderSpec;
+
+/// cos and sin of the angles of a pass's positions, for each rotation of a model.
+pub(crate) struct RopeTables<'a>(Vec<Table<'a>>);
+
+/// One rotation's.
+struct Table<'a> {
+    /// `[positions, rotary_dim / 2]`
+    cos: &'a [f32],
+    /// `[positions, rotary_dim / 2]`
+    sin: &'a [f32],
+    half: usize,
+    interleaved: bool,
+}
+
+/// What the heads of one token are rotated by.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Rotation<'a> {
+    /// `[rotary_dim / 2]`
+    cos: &'a [f32],
+    /// `[rotary_dim / 2]`
+    sin: &'a [f32],
+    interleaved: bool,
+}
+
+impl<'a> RopeTables<'a> {
+    /// Fills `buffer`, which has room for the rows of `batch` times the sum of all `rotary_dim`.
+    pub(crate) fn fill(ropes: &[RopeSpec], batch: &Batch<'_>, buffer: &'a mut [f32]) -> Self {
+        let (mut rest, rows) = (buffer, batch.rows());
+        let table = |rope: &RopeSpec| {
+            let half = rope.inv_freq.len();
+            let (table, others) = std::mem::take(&mut rest).split_at_mut(2 * half * rows);
+            rest = others;
+            let (cos, sin) = table.split_at_mut(half * rows);
+            rope_tables(rope, batch, cos, sin);
+            Table { cos, sin, half, interleaved: rope.interleaved }
+        };
+        RopeTables(ropes.iter().map(table).collect())
+    }
+
+    /// Row `row` of rotation `rope`; of none, nothing is rotated.
+    pub(crate) fn row(&self, rope: Option<usize>, row: usize) -> Rotation<'_> {
+        let Some(table) = rope.and_then(|rope| self.0.get(rope)) else { return Rotation::default() };
+        let part = row * table.half..(row + 1) * table.half;
+        Rotation { cos: &table.cos[part.clone()], sin: &table.sin[part], interleaved: table.interleaved }
+    }
+}
 
 /// cos and sin of each position's angles, `[positions, rotary_dim / 2]`.
-pub(crate) fn rope_tables(rope: &RopeSpec, positions: &[usize], cos: &mut [f32], sin: &mut [f32]) {
+fn rope_tables(rope: &RopeSpec, batch: &Batch<'_>, cos: &mut [f32], sin: &mut [f32]) {
     let half = rope.inv_freq.len();
-    for (row, &position) in positions.iter().enumerate() {
-        for (i, &inv_freq) in rope.inv_freq.iter().enumerate() {
+    for (row, (&position, &length)) in batch.positions.iter().zip(&batch.lengths).enumerate() {
+        for (i, &inv_freq) in rope.inv_freq(length).iter().enumerate() {
             let (s, c) = libm::sincos(f64::from(position as f32 * inv_freq));
             cos[row * half + i] = c as f32 * rope.attention_scaling;
             sin[row * half + i] = s as f32 * rope.attention_scaling;
@@ -26,11 +73,19 @@ pub(crate) fn rotate_heads(
     kernels: &KernelSet,
     spec: &DecoderSpec,
     norms: Option<&(Vec<f32>, Vec<f32>)>,
-    (cos, sin): (&[f32], &[f32]),
+    rotation: Rotation<'_>,
     heads: &mut [f32],
 ) {
     let (head_dim, queries) = (spec.head_dim, spec.num_attention_heads);
-    let norms = norms.zip(spec.qk_norm).map(|((q, k), NormSpec { eps })| (q.as_slice(), k.as_slice(), eps));
+    let mut norms = norms.zip(spec.qk_norm).map(|((q, k), norm)| (q.as_slice(), k.as_slice(), norm.eps));
     let heads = &mut heads[..(queries + spec.num_key_value_heads) * head_dim];
-    kernels.rotate_heads(RotateArgs { heads, head_dim, queries, norms, cos, sin });
+    if spec.qk_norm.is_some_and(|norm| norm.whole)
+        && let Some((q, k, eps)) = norms.take()
+    {
+        let (queries, keys) = heads.split_at_mut(queries * head_dim);
+        kernels.norm_in_place(queries, q, eps);
+        kernels.norm_in_place(keys, k, eps);
+    }
+    let Rotation { cos, sin, interleaved } = rotation;
+    kernels.rotate_heads(RotateArgs { heads, head_dim, queries, norms, cos, sin, interleaved });
 }

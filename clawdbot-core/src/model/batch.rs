@@ -8,6 +8,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) tokens: Vec<u32>,
     /// Absolute position of each row in its sequence.
     pub(crate) positions: Vec<usize>,
+    /// Tokens that the sequence of each row has, computed or not.
+    pub(crate) lengths: Vec<usize>,
     /// The sequences, in the order of their rows; together they cover all rows.
     pub(crate) sequences: Vec<BatchSequence<'a>>,
     /// Rows whose logits are wanted, ascending.
@@ -25,11 +27,31 @@ pub(crate) struct BatchSequence<'a> {
 impl<'a> Batch<'a> {
     /// An empty batch.
     pub(crate) fn new() -> Self {
-        Batch { tokens: Vec::new(), positions: Vec::new(), sequences: Vec::new(), logits_rows: Vec::new() }
+        Batch {
+            tokens: Vec::new(),
+            positions: Vec::new(),
+            lengths: Vec::new(),
+            sequences: Vec::new(),
+            logits_rows: Vec::new(),
+        }
     }
 
-    /// Adds `tokens` at positions from `start`, with logits for the last `logits` of them.
+    /// Adds `tokens` at positions from `start`, the last of their sequence, with logits for the last `logits` of them.
+    #[cfg(any(test, feature = "bench-support"))]
     pub(crate) fn push(&mut self, tokens: &[u32], start: usize, logits: usize, tables: &'a PageTables) {
+        self.push_of(start + tokens.len(), tokens, start, logits, tables);
+    }
+
+    /// As [`Batch::push`], of a sequence of `length` tokens.
+    pub(crate) fn push_of(
+        &mut self,
+        length: usize,
+        tokens: &[u32],
+        start: usize,
+        logits: usize,
+        tables: &'a PageTables,
+    ) {
+        self.lengths.extend(tokens.iter().map(|_| length));
         self.tokens.extend_from_slice(tokens);
         self.positions.extend(start..start + tokens.len());
         let end = self.tokens.len();

@@ -2,16 +2,27 @@
 
 use std::sync::Arc;
 
+use super::blocks::{GatedMlp, Mlp};
 use super::decoder::{Decoder, DecoderLayer, Linear};
+use super::delta_net::DeltaNetWeights;
+use super::mixer::{AttentionWeights, Mixer};
+use super::mixer_names::MixerNames;
+use super::mla::MlaWeights;
+use super::moe::MoeWeights;
+use super::parts::InMemory;
+use super::short_conv::ShortConvWeights;
 use super::source::Weights;
 use super::spec::DecoderSpec;
-use super::tensors::{Joined, LayerNames, LinearNames, TensorNames};
+use super::tensors::{
+    GatedNames, Joined, LayerNames, LinearNames, MlpNames, MoeNames, TensorNames, VectorName,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::simd::LANES;
 use crate::kernels::{ComputeFormat, Int4Scales, KernelSet, PackedMatrix, RowSource};
 use crate::memory::SharedBytes;
 use crate::options::WeightType;
 use crate::threads::ThreadPool;
+use crate::weights::PackedFile;
 
 /// Weights along k that share a scale in int8. `docs/numerics.md` has the measurements.
 pub(crate) const INT8_GROUP: usize = 128;
@@ -19,10 +30,10 @@ pub(crate) const INT8_GROUP: usize = 128;
 /// Weights along k that share a scale in int4. `docs/numerics.md` has the measurements.
 const INT4_GROUP: usize = 32;
 
-/// The compute format of a weight type.
+/// The compute format of a weight type, where weights are not taken over as they are stored.
 pub(crate) fn format(weights: WeightType) -> ComputeFormat {
     match weights {
-        WeightType::Int8 => ComputeFormat::Int8 { group: INT8_GROUP, rotated: true },
+        WeightType::Int8 | WeightType::Stored => ComputeFormat::Int8 { group: INT8_GROUP, rotated: true },
         WeightType::Int4 => {
             ComputeFormat::Int4 { group: INT4_GROUP, scales: Int4Scales::Bf16, rotated: false }
         }
@@ -31,14 +42,72 @@ pub(crate) fn format(weights: WeightType) -> ComputeFormat {
     }
 }
 
-/// Rows and columns of every packed matrix.
-pub(crate) fn packed_shapes(spec: &DecoderSpec) -> Vec<(usize, usize)> {
-    spec.tensors().packed_matrices().iter().map(|joined| (joined.n(), joined.k())).collect()
-}
-
 /// Weights in all matrices.
 pub(crate) fn weights_in(spec: &DecoderSpec) -> u64 {
     spec.tensors().packed_matrices().iter().map(Joined::weights).sum()
+}
+
+/// Matrices that are packed as one, and as what.
+pub(crate) struct Segment<'a> {
+    pub(crate) names: Joined<'a>,
+    pub(crate) format: ComputeFormat,
+}
+
+impl Weights {
+    /// Matrices that read the same input, parted where they are packed as something else. A gate and an up projection are
+    /// one in any case: where they are stored in different formats, both are converted.
+    ///
+    /// # Errors
+    /// `InvalidModel` where a packed file does not say what one is packed as.
+    pub(crate) fn segments<'a>(&self, joined: &Joined<'a>, weights: WeightType) -> Result<Vec<Segment<'a>>> {
+        if let (Weights::Packed(file), WeightType::Stored) = (self, weights) {
+            return packed_segments(file, joined);
+        }
+        let mut formats = Vec::new();
+        for name in &joined.parts {
+            let own = match self {
+                Weights::Gguf(gguf) if weights == WeightType::Stored => gguf.compute_format(name)?,
+                _ => None,
+            };
+            formats.push(own.unwrap_or_else(|| self.format(weights)));
+        }
+        if joined.gated {
+            let format = if formats[0] == formats[1] { formats[0] } else { self.format(weights) };
+            return Ok(vec![Segment { names: joined.clone(), format }]);
+        }
+        let mut segments: Vec<Segment<'a>> = Vec::new();
+        for (name, format) in joined.parts.iter().zip(formats) {
+            match segments.last_mut() {
+                Some(last) if last.format == format => last.names.parts.push(name),
+                _ => segments.push(Segment { names: Joined::rows([*name]), format }),
+            }
+        }
+        Ok(segments)
+    }
+}
+
+/// The segments of `joined` in a file that names the format of each.
+fn packed_segments<'a>(file: &PackedFile, joined: &Joined<'a>) -> Result<Vec<Segment<'a>>> {
+    let mut segments = Vec::new();
+    let mut rest = joined.clone();
+    while !rest.parts.is_empty() {
+        let fewest = if rest.gated { rest.parts.len() } else { 1 };
+        let found = (fewest..=rest.parts.len()).rev().find_map(|count| {
+            let names = Joined { parts: rest.parts[..count].to_vec(), gated: rest.gated };
+            let format = file.info().formats.get(&names.name())?;
+            Some((names, format))
+        });
+        let (names, format) = found.ok_or_else(|| {
+            let message = format!("{}: formats: expected one of {:?}", file.name(), rest.parts[0].name);
+            Error::invalid_model(message).with("tensor", rest.parts[0].name.clone())
+        })?;
+        let format = ComputeFormat::from_name(format).ok_or_else(|| {
+            Error::unsupported_model(format!("{}: formats: {format:?} is not known", file.name()))
+        })?;
+        rest.parts.drain(..names.parts.len());
+        segments.push(Segment { names, format });
+    }
+    Ok(segments)
 }
 
 /// Packs weights: what, how, and whom to tell.
@@ -48,7 +117,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) weights: &'a Weights,
     /// The bytes of a packed file; without them it is read.
     pub(crate) mapped: Option<Arc<dyn SharedBytes>>,
-    pub(crate) format: ComputeFormat,
+    pub(crate) weight_type: WeightType,
     /// Called with weights packed and weights in all; false cancels.
     pub(crate) progress: &'a mut dyn FnMut(u64, u64) -> bool,
     pub(crate) done: u64,
@@ -71,22 +140,113 @@ impl Builder<'_> {
     }
 
     fn layer(&mut self, names: &LayerNames) -> Result<DecoderLayer> {
-        let norms = names.q_norm.as_ref().zip(names.k_norm.as_ref());
         Ok(DecoderLayer {
-            input_norm: self.weights.vector(&names.input_norm)?,
-            qkv: self.linear(&[&names.q, &names.k, &names.v])?,
-            qk_norms: norms
-                .map(|(q, k)| Ok::<_, Error>((self.weights.vector(q)?, self.weights.vector(k)?)))
-                .transpose()?,
-            o: self.linear(&[&names.o])?,
-            post_attention_norm: self.weights.vector(&names.post_attention_norm)?,
-            gate_up: self.gated(&names.gate, &names.up)?,
-            down: self.linear(&[&names.down])?,
+            input_norm: self.optional(names.input_norm.as_ref())?,
+            mixer: self.mixer(&names.mixer)?,
+            o: self.linear(std::slice::from_ref(&names.o))?,
+            attention_out_norm: self.optional(names.attention_out_norm.as_ref())?,
+            mlp_norm: self.optional(names.mlp_norm.as_ref())?,
+            mlp: match &names.mlp {
+                MlpNames::Dense(names) => Mlp::Dense(self.gated(names)?),
+                MlpNames::Moe(names) => Mlp::Moe(Box::new(self.moe(names)?)),
+            },
+            mlp_out_norm: self.optional(names.mlp_out_norm.as_ref())?,
         })
     }
 
+    fn mixer(&mut self, names: &MixerNames) -> Result<Mixer> {
+        Ok(match names {
+            MixerNames::Attention(names) => {
+                let norms = (self.optional(names.q_norm.as_ref())?, self.optional(names.k_norm.as_ref())?);
+                Mixer::Attention(AttentionWeights {
+                    qkv: self.linear(&names.qkv)?,
+                    gate: self.some_linear(&names.gate)?,
+                    qk_norms: norms.0.zip(norms.1),
+                    sinks: self.optional(names.sinks.as_ref())?,
+                })
+            }
+            MixerNames::Mla(names) => Mixer::Mla(Box::new(MlaWeights {
+                down: self.linear(&names.down)?,
+                q_norm: self.optional(names.q_norm.as_ref())?,
+                q_up: self.some_linear(&names.q_up)?,
+                kv_norm: self.weights.vector(&names.kv_norm)?,
+                key_up: self.each(&names.key_up)?,
+                value_up: self.each(&names.value_up)?,
+            })),
+            MixerNames::ShortConv(names) => Mixer::ShortConv(Box::new(ShortConvWeights {
+                input: self.linear(std::slice::from_ref(&names.input))?,
+                conv: by_taps(&self.weights.vector(&names.conv)?, names.input.weight.k),
+                conv_bias: self.optional(names.conv_bias.as_ref())?,
+            })),
+            MixerNames::DeltaNet(names) => {
+                let qkvz = self.linear(&names.qkvz)?;
+                let mut gates = self.weights.vector(&names.beta)?;
+                gates.extend(self.weights.vector(&names.decay)?);
+                let channels = names.qkvz.iter().take(3).map(|part| part.weight.n).sum();
+                let a_log = self.weights.vector(&names.a_log)?;
+                Mixer::DeltaNet(Box::new(DeltaNetWeights {
+                    qkvz,
+                    gates: self.float_matrix(&gates, 2 * a_log.len())?,
+                    conv: by_taps(&self.weights.vector(&names.conv)?, channels),
+                    minus_a: a_log.into_iter().map(|a| -libm::expf(a)).collect(),
+                    dt_bias: self.weights.vector(&names.dt_bias)?,
+                    norm: self.weights.vector(&names.norm)?,
+                }))
+            }
+        })
+    }
+
+    fn some_linear(&mut self, parts: &[LinearNames]) -> Result<Option<Linear>> {
+        if parts.is_empty() { Ok(None) } else { self.linear(parts).map(Some) }
+    }
+
+    /// Matrices one by one.
+    fn each(&mut self, names: &[LinearNames]) -> Result<Vec<PackedMatrix>> {
+        names.iter().map(|name| self.matrices(&Joined::rows([&name.weight]))).collect()
+    }
+
+    fn gated(&mut self, names: &GatedNames) -> Result<GatedMlp> {
+        let weight = self.matrices(&Joined::gated(&names.gate.weight, &names.up.weight))?;
+        let biases = names.gate.bias.as_ref().zip(names.up.bias.as_ref());
+        let bias = biases.map(|(gate, up)| {
+            Ok::<_, Error>(gated_bias(&self.weights.vector(gate)?, &self.weights.vector(up)?))
+        });
+        Ok(GatedMlp {
+            gate_up: Linear { weight, bias: bias.transpose()? },
+            down: self.linear(std::slice::from_ref(&names.down))?,
+        })
+    }
+
+    fn moe(&mut self, names: &MoeNames) -> Result<MoeWeights> {
+        let experts = names.experts.iter().map(|expert| self.gated(expert)).collect::<Result<_>>()?;
+        let shared = names.shared.as_ref().map(|shared| self.gated(shared)).transpose()?;
+        let mut router = self.weights.vector(&names.router)?;
+        let mut router_bias = self.optional(names.router_bias.as_ref())?;
+        if let Some(gate) = &names.shared_gate {
+            router.extend(self.weights.vector(gate)?);
+            router_bias.iter_mut().for_each(|bias| bias.push(0.0));
+        }
+        Ok(MoeWeights {
+            router: self.float_matrix(&router, names.experts.len() + names.shared_gate.iter().count())?,
+            router_bias,
+            correction: self.optional(names.correction.as_ref())?,
+            experts,
+            shared,
+        })
+    }
+
+    fn optional(&self, name: Option<&VectorName>) -> Result<Option<Vec<f32>>> {
+        name.map(|name| self.weights.vector(name)).transpose()
+    }
+
+    /// A matrix of `n` rows that is computed with in f32, whatever the others are.
+    fn float_matrix(&self, values: &[f32], n: usize) -> Result<PackedMatrix> {
+        let rows = InMemory { values, k: values.len() / n.max(1) };
+        self.pool.region(|region| PackedMatrix::pack(self.kernels, region, ComputeFormat::F32, &[&rows]))?
+    }
+
     /// Projections of the same input, side by side.
-    fn linear(&mut self, parts: &[&LinearNames]) -> Result<Linear> {
+    fn linear(&mut self, parts: &[LinearNames]) -> Result<Linear> {
         let weight = self.matrices(&Joined::rows(parts.iter().map(|part| &part.weight)))?;
         let mut bias = Vec::new();
         for name in parts.iter().filter_map(|part| part.bias.as_ref()) {
@@ -97,50 +257,38 @@ impl Builder<'_> {
         Ok(Linear { weight, bias })
     }
 
-    /// Gate and up projection, for a product with [`Epilogue::gate`](crate::kernels::Epilogue::gate).
-    fn gated(&mut self, gate: &LinearNames, up: &LinearNames) -> Result<Linear> {
-        let weight = self.matrices(&Joined::gated(&gate.weight, &up.weight))?;
-        let biases = gate.bias.as_ref().zip(up.bias.as_ref());
-        let bias = biases.map(|(gate, up)| {
-            Ok::<_, Error>(gated_bias(&self.weights.vector(gate)?, &self.weights.vector(up)?))
-        });
-        Ok(Linear { weight, bias: bias.transpose()? })
-    }
-
     /// The matrices as one.
     pub(crate) fn matrices(&mut self, names: &Joined<'_>) -> Result<PackedMatrix> {
-        let packed = match self.weights {
-            Weights::Packed(file) => {
-                let (n, k) = (names.n(), names.k());
-                let name = names.name();
-                match &self.mapped {
-                    Some(mapped) => {
-                        PackedMatrix::from_parts(self.format, n, k, &mut file.mapped_panels(&name, mapped))?
-                    }
-                    None => self.pool.region(|region| {
-                        PackedMatrix::from_parts(self.format, n, k, &mut file.read_panels(&name, region))
-                    })??,
-                }
-            }
-            _ => self.pack(names)?,
-        };
+        let segments = self.weights.segments(names, self.weight_type)?;
+        let parts = segments.iter().map(|segment| self.segment(segment)).collect::<Result<_>>()?;
         self.done += names.weights();
         match (self.progress)(self.done, self.total) {
-            true => Ok(packed),
+            true => Ok(PackedMatrix::joined(parts)),
             false => Err(Error::new(ErrorKind::Cancelled, "loading was cancelled")),
         }
     }
 
-    fn pack(&self, names: &Joined<'_>) -> Result<PackedMatrix> {
+    fn segment(&self, Segment { names, format }: &Segment<'_>) -> Result<PackedMatrix> {
+        let Weights::Packed(file) = self.weights else { return self.pack(names, *format) };
+        let (n, k, name) = (names.n(), names.k(), names.name());
+        match &self.mapped {
+            Some(mapped) => PackedMatrix::from_parts(*format, n, k, &mut file.mapped_panels(&name, mapped)),
+            None => self.pool.region(|region| {
+                PackedMatrix::from_parts(*format, n, k, &mut file.read_panels(&name, region))
+            })?,
+        }
+    }
+
+    fn pack(&self, names: &Joined<'_>, format: ComputeFormat) -> Result<PackedMatrix> {
         let sources = names.parts.iter().map(|name| self.weights.matrix(name)).collect::<Result<Vec<_>>>()?;
         let sources: Vec<&dyn RowSource> = sources.iter().map(AsRef::as_ref).collect();
         // A region of its own for each: other models compute in between, and `progress` may do what it likes.
         self.pool
             .region(|region| match *sources.as_slice() {
                 [gate, up] if names.gated => {
-                    PackedMatrix::pack_gated(self.kernels, region, self.format, [gate, up])
+                    PackedMatrix::pack_gated(self.kernels, region, format, [gate, up])
                 }
-                _ => PackedMatrix::pack(self.kernels, region, self.format, &sources),
+                _ => PackedMatrix::pack(self.kernels, region, format, &sources),
             })?
             .map_err(|error| error.context(&names.parts[0].name))
     }
@@ -155,4 +303,10 @@ fn gated_bias(gate: &[f32], up: &[f32]) -> Vec<f32> {
         panel[..part.len()].copy_from_slice(part);
     }
     bias
+}
+
+/// A convolution's weights `[channels, taps]` as `[taps, channels]`.
+fn by_taps(weights: &[f32], channels: usize) -> Vec<f32> {
+    let taps = weights.len() / channels.max(1);
+    (0..weights.len()).map(|i| weights[i % channels * taps + i / channels]).collect()
 }

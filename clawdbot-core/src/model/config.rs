@@ -18,6 +18,9 @@ const LIMITS: &[(&str, u64)] = &[
     ("num_key_value_heads", 1 << 16),
     ("head_dim", 1 << 16),
     ("max_window_layers", MAX_SIZE),
+    ("num_experts", 1 << 16),
+    ("num_local_experts", 1 << 16),
+    ("n_routed_experts", 1 << 16),
 ];
 
 /// A JSON object of settings.
@@ -200,6 +203,22 @@ impl ModelConfig {
         let Some(value) = self.get(key) else { return Ok(None) };
         let strings = value.as_array().and_then(|list| list.iter().map(Value::as_str).collect());
         self.required(key, "a list of strings", strings).map(Some)
+    }
+
+    /// A list of sizes; `None` if absent or null.
+    pub(super) fn opt_usizes(&self, key: &str) -> Result<Option<Vec<usize>>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let size = |value: &Value| value.as_u64().and_then(|size| usize::try_from(size).ok());
+        let sizes = value.as_array().and_then(|list| list.iter().map(size).collect());
+        self.required(key, "a list of integers", sizes).map(Some)
+    }
+
+    /// A list of finite numbers; `None` if absent or null.
+    pub(super) fn opt_f64s(&self, key: &str) -> Result<Option<Vec<f64>>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let number = |value: &Value| value.as_f64().filter(|number| number.is_finite());
+        let numbers = value.as_array().and_then(|list| list.iter().map(number).collect());
+        self.required(key, "a list of numbers", numbers).map(Some)
     }
 
     /// Token ids: one, a list, or (absent, null) none.

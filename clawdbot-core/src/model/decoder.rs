@@ -3,17 +3,21 @@
 //! ```text
 //! x = embedding[token]
 //! each layer:  x += o_proj(attention(rope(qkv_proj(norm(x)))))
-//!              x += down_proj(act(gate_proj(norm(x))) * up_proj(norm(x)))
+//!              x += down_proj(act(gate_proj(norm(x))) * up_proj(norm(x)))      or experts
 //! logits = lm_head(norm(x))      for the rows that are asked for
 //! ```
+//! Families differ in where the norms are and what is multiplied with what: `blocks.rs`.
+//!
 //! Every row's result depends on its own sequence alone: the same bits in any batch, chunking and thread count.
 
-use crate::cache::{KvCache, KvShape, LayerState};
+use crate::cache::{KvCache, KvShape};
 use crate::error::Result;
-use crate::kernels::{Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm};
-use crate::layers::attention::{AttendBuffers, WritePlan, attend};
-use crate::layers::rope::{rope_tables, rotate_heads};
+use crate::kernels::{Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm_columns};
+use crate::layers::attention::WritePlan;
+use crate::layers::rope::RopeTables;
 use crate::model::batch::Batch;
+use crate::model::blocks::{GatedMlp, Mlp};
+use crate::model::mixer::{MixContext, Mixer};
 use crate::model::scratch::Scratch;
 use crate::model::spec::DecoderSpec;
 use crate::options::KvType;
@@ -25,9 +29,9 @@ impl DecoderSpec {
         (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim
     }
 
-    /// Bytes of all norms and biases, as f32.
+    /// Bytes of all norms and biases, and of the small matrices that stay in f32.
     pub(crate) fn vectors_bytes(&self) -> u64 {
-        self.tensors().vectors().map(|vector| 4 * vector.len as u64).sum()
+        self.tensors().vectors().map(|vector| 4 * vector.padded_len() as u64).sum()
     }
 }
 
@@ -38,22 +42,37 @@ pub(crate) struct Linear {
     pub(crate) bias: Option<Vec<f32>>,
 }
 
-/// Weights of one layer. Matrices that read the same input are packed side by side.
+/// Weights of one layer. Matrices that read the same input are packed side by side. Norms are `[hidden_size]`, and there as
+/// the family has them, see `Names`.
 pub(crate) struct DecoderLayer {
-    /// `[hidden_size]`
-    pub(crate) input_norm: Vec<f32>,
-    /// hidden_size -> queries, keys, values
-    pub(crate) qkv: Linear,
-    /// `[head_dim]` each: norms of each query and key head
-    pub(crate) qk_norms: Option<(Vec<f32>, Vec<f32>)>,
-    /// heads * head_dim -> hidden_size
+    /// Before attention
+    pub(crate) input_norm: Option<Vec<f32>>,
+    pub(crate) mixer: Mixer,
+    /// To the residual stream
     pub(crate) o: Linear,
-    /// `[hidden_size]`
-    pub(crate) post_attention_norm: Vec<f32>,
-    /// hidden_size -> gate and up, `PackedMatrix::pack_gated`
-    pub(crate) gate_up: Linear,
-    /// intermediate_size -> hidden_size
-    pub(crate) down: Linear,
+    /// Of what attention gives
+    pub(crate) attention_out_norm: Option<Vec<f32>>,
+    /// Before the MLP
+    pub(crate) mlp_norm: Option<Vec<f32>>,
+    pub(crate) mlp: Mlp,
+    /// Of what the MLP gives
+    pub(crate) mlp_out_norm: Option<Vec<f32>>,
+}
+
+impl DecoderLayer {
+    /// Packed matrices, in the order of `TensorNames::packed_matrices`.
+    pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
+        let mut matrices = self.mixer.matrices();
+        matrices.push(&self.o.weight);
+        let mlps: Vec<&GatedMlp> = match &self.mlp {
+            Mlp::Dense(mlp) => vec![mlp],
+            Mlp::Moe(moe) => moe.experts.iter().chain(&moe.shared).collect(),
+        };
+        for mlp in mlps {
+            matrices.extend([&mlp.gate_up.weight, &mlp.down.weight]);
+        }
+        matrices
+    }
 }
 
 /// All weights of a decoder, packed.
@@ -88,11 +107,6 @@ pub(crate) enum Pass {
 }
 
 impl Decoder {
-    /// The state each layer keeps.
-    pub(crate) fn layer_states(spec: &DecoderSpec) -> Vec<LayerState> {
-        spec.layers.iter().map(|layer| LayerState::Attention { window: layer.window }).collect()
-    }
-
     /// Shape of the KV cache.
     pub(crate) fn kv_shape(spec: &DecoderSpec, kv_type: KvType) -> KvShape {
         KvShape { kv_heads: spec.num_key_value_heads, head_dim: spec.head_dim, kv_type }
@@ -108,55 +122,63 @@ impl Decoder {
         context.scratch.reserve(spec, rows, batch.logits_rows.len(), context.region.threads())?;
         let plan = WritePlan::new(context.cache, batch)?;
         let ops = Ops { kernels: context.kernels, region: context.region };
-        let Scratch {
-            hidden: x,
-            normed,
-            qkv,
-            attended,
-            workspaces,
-            activated,
-            rope,
-            last,
-            logits,
-            quantized,
-        } = &mut *context.scratch;
+        let Scratch { hidden: x, normed, mixer, mixed, branch, mlp, moe, rope, last, logits, quantized } =
+            &mut *context.scratch;
         let x = &mut x[..rows * hidden];
         let normed = &mut normed[..rows * hidden];
-        let head_size = spec.num_attention_heads * spec.head_dim;
+        let branch = &mut branch[..if spec.needs_branch() { rows * hidden } else { 0 }];
 
         ops.by_rows(x, hidden, |row, out| {
             self.embedding.read_row(ops.kernels, batch.tokens[row] as usize, out);
+            if spec.embedding_multiplier != 1.0 {
+                ops.kernels.scale_and_cap(spec.embedding_multiplier, None, out);
+            }
         });
-        let (cos, sin) = rope[..rows * spec.rope.rotary_dim].split_at_mut(rows * spec.rope.rotary_dim / 2);
-        rope_tables(&spec.rope, &batch.positions, cos, sin);
+        let tables = RopeTables::fill(&spec.ropes, batch, rope);
 
         for (index, layer) in self.layers.iter().enumerate() {
             if (context.cancelled)() {
                 return Ok(Pass::Cancelled);
             }
-            ops.rms_norm(x, &layer.input_norm, spec.rms_norm_eps, normed);
-            let qkv = &mut qkv[..rows * spec.qkv_size()];
-            ops.linear(normed, rows, &layer.qkv, qkv, false, quantized)?;
-            ops.by_rows(qkv, spec.qkv_size(), |row, heads| {
-                let half = spec.rope.rotary_dim / 2;
-                let tables = (&cos[row * half..][..half], &sin[row * half..][..half]);
-                rotate_heads(ops.kernels, spec, layer.qk_norms.as_ref(), tables, heads);
-            });
-            let attended = &mut attended[..rows * head_size];
-            let buffers = AttendBuffers { qkv, out: attended, workspaces };
-            attend(&ops, (spec, index), context.cache, (batch, &plan), buffers)?;
-            ops.linear(attended, rows, &layer.o, x, true, quantized)?;
-
-            ops.rms_norm(x, &layer.post_attention_norm, spec.rms_norm_eps, normed);
-            let size = spec.intermediate_size;
-            let activated = &mut activated[..rows * size];
-            let gate = Epilogue {
-                bias: layer.gate_up.bias.as_deref(),
-                gate: Some(spec.activation),
-                ..Epilogue::default()
+            ops.input(spec, x, layer.input_norm.as_deref(), normed);
+            let mixed = &mut mixed[..rows * layer.o.weight.k()];
+            let mut mix = MixContext {
+                ops: &ops,
+                spec,
+                layer: index,
+                cache: &mut *context.cache,
+                batch,
+                plan: &plan,
+                tables: &tables,
+                scratch: &mut *mixer,
+                quantized: &mut *quantized,
             };
-            ops.matmul(normed, rows, &layer.gate_up.weight, activated, gate, quantized)?;
-            ops.linear(activated, rows, &layer.down, x, true, quantized)?;
+            layer.mixer.forward(&mut mix, normed, mixed)?;
+            if spec.adds_directly(layer.attention_out_norm.as_ref()) {
+                ops.linear(mixed, rows, &layer.o, x, true, quantized)?;
+            } else {
+                ops.linear(mixed, rows, &layer.o, branch, false, quantized)?;
+                ops.join(spec, branch, layer.attention_out_norm.as_deref(), x);
+            }
+
+            // A parallel block's MLP reads what its attention read.
+            if layer.mlp_norm.is_some() || layer.input_norm.is_none() {
+                ops.input(spec, x, layer.mlp_norm.as_deref(), normed);
+            }
+            let direct = spec.adds_directly(layer.mlp_out_norm.as_ref());
+            match &layer.mlp {
+                Mlp::Dense(weights) => {
+                    let mut buffers = mlp.buffers(quantized);
+                    let out = if direct { (&mut *x, true) } else { (&mut *branch, false) };
+                    weights.forward(&ops, spec.activation, (normed, rows), out, &mut buffers)?;
+                }
+                Mlp::Moe(weights) => {
+                    weights.forward(&ops, spec, (normed, rows), branch, (mlp, moe), quantized)?;
+                }
+            }
+            if !direct || matches!(layer.mlp, Mlp::Moe(_)) {
+                ops.join(spec, branch, layer.mlp_out_norm.as_deref(), x);
+            }
         }
         if (context.cancelled)() {
             return Ok(Pass::Cancelled);
@@ -167,11 +189,16 @@ impl Decoder {
         }
         let last = &mut last[..wanted.len() * hidden];
         ops.by_rows(last, hidden, |row, out| {
-            ops.kernels.rms_norm(&x[wanted[row] * hidden..][..hidden], &self.norm, spec.rms_norm_eps, out);
+            ops.norm_row(spec, &x[wanted[row] * hidden..][..hidden], &self.norm, out);
         });
         let logits = &mut logits[..wanted.len() * spec.vocab_size];
         let head = self.lm_head.as_ref().unwrap_or(&self.embedding);
         ops.matmul(last, wanted.len(), head, logits, Epilogue::default(), quantized)?;
+        if spec.logit_scale != 1.0 || spec.final_logit_softcapping.is_some() {
+            ops.by_rows(logits, spec.vocab_size, |_, row| {
+                ops.kernels.scale_and_cap(spec.logit_scale, spec.final_logit_softcapping, row);
+            });
+        }
         Ok(Pass::Done)
     }
 }
@@ -196,15 +223,8 @@ impl Ops<'_> {
         });
     }
 
-    fn rms_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        let width = weight.len();
-        self.by_rows(out, width, |row, out| {
-            self.kernels.rms_norm(&x[row * width..][..width], weight, eps, out);
-        });
-    }
-
     /// `out = x * weight + bias`, or `out += ...` with `residual`. `x` is `[rows, k]`, `out` is `[rows, n]`.
-    fn linear(
+    pub(crate) fn linear(
         &self,
         x: &[f32],
         rows: usize,
@@ -217,7 +237,7 @@ impl Ops<'_> {
         self.matmul(x, rows, &linear.weight, out, epilogue, quantized)
     }
 
-    fn matmul(
+    pub(crate) fn matmul(
         &self,
         x: &[f32],
         rows: usize,
@@ -226,18 +246,32 @@ impl Ops<'_> {
         epilogue: Epilogue<'_>,
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
-        let lhs = match weight.format().activations() {
-            Some((group, rotated)) => {
-                quantized.quantize(self.kernels, self.region, x, rows, weight.k(), group, rotated)?;
-                Lhs::Int8(quantized)
+        let (mut first, mut before) = (0, None);
+        for part in weight.segments() {
+            let activations = part.format().activations();
+            if let Some((group, rotated)) = activations
+                && activations != before
+            {
+                quantized.quantize(self.kernels, self.region, x, rows, part.k(), group, rotated)?;
+                before = activations;
             }
-            None if self.kernels.rounds(weight.format()) => {
-                quantized.rounded.round(self.kernels, self.region, x, rows, weight.k())?;
-                Lhs::Bf16(&quantized.rounded)
-            }
-            None => Lhs::F32(x),
-        };
-        gemm(self.kernels, self.region, lhs, rows, weight, out, epilogue);
+            let lhs = match activations {
+                Some(_) => Lhs::Int8(quantized),
+                None if self.kernels.rounds(part.format()) => {
+                    quantized.rounded.round(self.kernels, self.region, x, rows, part.k())?;
+                    Lhs::Bf16(&quantized.rounded)
+                }
+                None => Lhs::F32(x),
+            };
+            // A gated matrix has no parts.
+            let width = if epilogue.gate.is_some() { out.len() / rows.max(1) } else { weight.n() };
+            let count = if epilogue.gate.is_some() { width } else { part.n() };
+            let columns = first..first + count;
+            let bias = epilogue.bias.map(|bias| &bias[first..first + part.n()]);
+            first = columns.end;
+            let out = (&mut *out, columns, width);
+            gemm_columns(self.kernels, self.region, lhs, rows, part, out, Epilogue { bias, ..epilogue });
+        }
         Ok(())
     }
 }
@@ -257,7 +291,7 @@ mod tests {
         let loaded = model.loaded().unwrap();
         let spec = &loaded.decoder.spec;
         let shape = Decoder::kv_shape(spec, KvType::Bf16);
-        let mut cache = KvCache::new(shape, &Decoder::layer_states(spec), &Budget::new(None)).unwrap();
+        let mut cache = KvCache::new(shape, &spec.layer_states(), &Budget::new(None)).unwrap();
         let mut tables = PageTables::default();
         cache.grow(&mut tables, 40).unwrap();
         let mut batch = Batch::new();

@@ -133,13 +133,13 @@ impl Runtime {
         }
         let spec = opened.spec.clone();
         let shape = Decoder::kv_shape(&spec, options.kv_type());
-        let cache = KvCache::new(shape, &Decoder::layer_states(&spec), self.budget())?;
+        let cache = KvCache::new(shape, &spec.layer_states(), self.budget())?;
         let mut builder = Builder {
             kernels: self.kernel_set(),
             pool: self.pool(),
             weights: &opened.weights,
             mapped,
-            format: opened.format(weight_type),
+            weight_type,
             progress: &mut progress,
             done: 0,
             total: 0,

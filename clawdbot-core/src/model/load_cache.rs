@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::decoder::Decoder;
+use super::decoder::{Decoder, DecoderLayer};
 use super::pack::{source_sha256, write, write_matrix};
 use super::source::{Opened, Weights};
 use super::tensors::check_packed;
@@ -23,12 +23,16 @@ use crate::weights::{DataFile, FORMAT_VERSION, Overwrite, PackedFile, hex};
 pub(crate) struct CacheEntry(PathBuf);
 
 impl CacheEntry {
-    /// The entry of a directory's model; `None` for other sources, and without `cache`.
+    /// The entry of a directory's or GGUF file's model; `None` for other sources, and without `cache`.
     ///
     /// # Errors
     /// `Io` when the system does not say where caches are, or nothing about the source's files.
     pub(crate) fn of(opened: &Opened, cache: &Cache, weights: WeightType) -> Result<Option<Self>> {
-        let Weights::Files(files) = &opened.weights else { return Ok(None) };
+        let files: Vec<&DataFile> = match &opened.weights {
+            Weights::Files(files) => files.files().collect(),
+            Weights::Gguf(gguf) => gguf.source.files().collect(),
+            Weights::Packed(_) | Weights::Random => return Ok(None),
+        };
         let dir = match cache {
             Cache::Off => return Ok(None),
             Cache::User => user_dir()?,
@@ -36,7 +40,7 @@ impl CacheEntry {
         };
         let mut sha256 = Sha256::new();
         opened.fingerprint(&mut sha256)?;
-        for file in files.files() {
+        for file in files {
             // A built-in model has no times, and nothing to gain.
             let Some(time) = file.modified()? else { return Ok(None) };
             sha256.update(time.to_le_bytes());
@@ -60,7 +64,7 @@ impl CacheEntry {
         if *found != expected || file.info().weights != weights.name() {
             return Err(Error::invalid_model(format!("{}: of another model", file.name())));
         }
-        check_packed(&opened.spec, &file, opened.format(weights))?;
+        check_packed(&opened.spec.tensors(), &file, |names| opened.weights.segments(names, weights))?;
         opened.weights = Weights::Packed(Arc::new(file));
         Ok(true)
     }
@@ -98,9 +102,7 @@ impl CacheEntry {
 impl Decoder {
     /// The packed matrices, in the order of `TensorNames::packed_matrices`.
     fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
-        let layers = self.layers.iter().flat_map(|layer| {
-            [&layer.qkv.weight, &layer.o.weight, &layer.gate_up.weight, &layer.down.weight]
-        });
+        let layers = self.layers.iter().flat_map(DecoderLayer::matrices);
         std::iter::once(&self.embedding).chain(layers).chain(&self.lm_head)
     }
 }

@@ -2,24 +2,35 @@
 
 mod arch;
 pub(crate) mod batch;
+mod blocks;
 mod build;
 pub(crate) mod config;
 pub(crate) mod decoder;
+mod delta_net;
 mod files;
+mod gguf;
 mod handle;
 mod load_cache;
+mod mixer;
+mod mixer_names;
+mod mla;
+mod moe;
+mod mxfp4;
+mod names;
 mod pack;
+mod parts;
 mod plan;
 mod registry;
 pub(crate) mod rope_scaling;
 pub(crate) mod scratch;
+mod short_conv;
 pub(crate) mod source;
 pub(crate) mod spec;
 mod tensors;
 
 pub(crate) use handle::{Loaded, last_event, no_tokenizer};
 pub use handle::{Model, ModelInfo};
-pub use plan::Plan;
+pub use plan::{Plan, StoredMatrices};
 pub use source::Source;
 #[cfg(test)]
 mod study;

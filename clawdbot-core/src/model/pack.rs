@@ -1,5 +1,6 @@
 //! A model to one packed file.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
@@ -42,12 +43,16 @@ impl Runtime {
         if let Weights::Packed(file) = &opened.weights {
             return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
         }
-        let format = opened.format(options.weights);
+        let weight_type = opened.weight_type(options.weights);
         let names = opened.spec.tensors();
-        // One matrix is in memory at a time.
+        // One matrix (or several that read the same input) is in memory at a time.
         let mut largest = 0;
         for parts in names.packed_matrices() {
-            largest = largest.max(PackedMatrix::packed_bytes(format, parts.n(), parts.k())?);
+            let mut bytes = 0;
+            for segment in opened.weights.segments(&parts, weight_type)? {
+                bytes += PackedMatrix::packed_bytes(segment.format, segment.names.n(), segment.names.k())?;
+            }
+            largest = largest.max(bytes);
         }
         let _reservation = self.budget().reserve(largest, "the largest matrix, packed,")?;
         let overwrite = if options.overwrite { Overwrite::Replace } else { Overwrite::Refuse };
@@ -56,12 +61,12 @@ impl Runtime {
             pool: self.pool(),
             weights: &opened.weights,
             mapped: None,
-            format,
+            weight_type,
             progress: &mut progress,
             done: 0,
             total: weights_in(&opened.spec),
         };
-        write(&opened, options.weights, target.as_ref(), overwrite, |writer, parts| {
+        write(&opened, weight_type, target.as_ref(), overwrite, |writer, parts| {
             write_matrix(writer, &builder.matrices(parts)?)
         })
     }
@@ -81,6 +86,7 @@ pub(crate) fn write(
     mut matrix: impl FnMut(&mut PackedWriter, &Joined<'_>) -> Result<()>,
 ) -> Result<u64> {
     let format = opened.format(weights);
+    let stored = weights == WeightType::Stored;
     let names = opened.spec.tensors();
     let mut layout = PackedLayout::default();
     let mut files = Vec::new();
@@ -90,9 +96,16 @@ pub(crate) fn write(
             files.push(bytes);
         }
     }
+    let mut formats = BTreeMap::new();
     for parts in names.packed_matrices() {
-        for part in PackedMatrix::parts(format, parts.n(), parts.k())? {
-            layout.part(&parts.name(), &part)?;
+        for segment in opened.weights.segments(&parts, weights)? {
+            let (names, format) = (segment.names, segment.format);
+            for part in PackedMatrix::parts(format, names.n(), names.k())? {
+                layout.part(&names.name(), &part)?;
+            }
+            if stored {
+                formats.insert(names.name(), format.name());
+            }
         }
     }
     for vector in names.vectors() {
@@ -100,8 +113,9 @@ pub(crate) fn write(
     }
     let info = PackedInfo {
         weights: weights.name().to_owned(),
-        group_size: format.activations().map(|(group, _)| group),
-        rotated: format.activations().is_some_and(|(_, rotated)| rotated),
+        group_size: format.activations().map(|(group, _)| group).filter(|_| !stored),
+        rotated: format.activations().is_some_and(|(_, rotated)| rotated) && !stored,
+        formats,
         source: opened.name.clone(),
         source_sha256: source_sha256(opened)?,
         stored_bytes: opened.weights.stored_bytes(),
@@ -149,6 +163,13 @@ impl Opened {
                     field(file.file_name().as_bytes());
                     field(&(file.len() as u64).to_le_bytes());
                     field(&file.header_bytes()?);
+                }
+            }
+            Weights::Gguf(gguf) => {
+                for (file, header) in gguf.source.files().zip(gguf.source.headers()) {
+                    field(file.file_name().as_bytes());
+                    field(&(file.len() as u64).to_le_bytes());
+                    field(&header?);
                 }
             }
             Weights::Packed(file) => field(file.info().data_sha256.as_bytes()),

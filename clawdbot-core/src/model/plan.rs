@@ -2,10 +2,11 @@
 
 use serde::Serialize;
 
-use super::build::{packed_shapes, weights_in};
+use super::build::{Segment, weights_in};
 use super::decoder::Decoder;
 use super::scratch::Scratch;
 use super::source::{Opened, Weights};
+use super::tensors::Joined;
 use crate::cache::{KvCache, PAGE_TOKENS};
 use crate::engine::SCORE_ROWS;
 use crate::error::{Error, Result};
@@ -23,7 +24,8 @@ pub struct Plan {
     pub architecture: &'static str,
     /// Weights in all matrices and vectors.
     pub parameters: u64,
-    /// Weights in the matrices of the layers: what every token is multiplied with on its way to the output head.
+    /// Weights in the matrices of the layers that a token is multiplied with on its way to the output head: of experts those
+    /// it chooses.
     pub block_parameters: u64,
     /// Size of the tensors as stored.
     pub stored_bytes: u64,
@@ -31,28 +33,77 @@ pub struct Plan {
     pub stored_dtype: Option<String>,
     /// Whether the model is a packed file, whose weights are used as they are.
     pub packed: bool,
-    /// `int8`, `int4`, `bf16` or `f32`.
+    /// `int8`, `int4`, `bf16`, `f32` or `stored`.
     pub weights: &'static str,
     /// Packed weights in memory; those of a packed file that is mapped count too, though other processes share them.
     pub weights_bytes: u64,
-    /// How many of them a forward pass reads: all but an embedding that is not the output head too.
+    /// How many of them a forward pass for one token reads: all but an embedding that is not the output head too, and the
+    /// experts that the token does not choose.
     pub weights_bytes_per_pass: u64,
     /// `int8`, `bf16` or `f32`.
     pub kv: &'static str,
+    /// Of a GGUF file: in which formats its matrices are stored, and what each is computed as.
+    pub stored: Vec<StoredMatrices>,
     /// KV cache for one token.
     pub kv_bytes_per_token: u64,
     /// Most tokens of a sequence.
     pub max_context: usize,
-    /// KV cache of one sequence as long as the context. Pages are allocated as sequences grow.
+    /// KV cache of one sequence as long as the context, the states of recurrent layers included. Pages are allocated as sequences grow.
     pub kv_bytes_full_context: u64,
     /// Buffers of the largest forward pass.
     pub scratch_bytes: u64,
-    /// Weights, scratch and the first page of KV cache: what loading needs of the budget.
+    /// Weights, scratch, the first page of KV cache and the states of a sequence: what loading needs of the budget.
     pub load_bytes: u64,
     /// Instruction-set tier that would compute.
     pub kernels: &'static str,
     /// Threads that would compute.
     pub threads: usize,
+}
+
+/// Matrices of a GGUF file that are stored in one format.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StoredMatrices {
+    /// Name of the format, such as `Q4_K`.
+    pub format: &'static str,
+    /// How many there are.
+    pub matrices: u64,
+    /// Weights in them.
+    pub weights: u64,
+    /// What they are computed as: bits, weights that share a scale, and type of the scales, such as `int4/32/super`.
+    pub computed: String,
+    /// Whether that is with their own codes and scales. Otherwise they are converted, which rounds again.
+    pub own_codes: bool,
+}
+
+fn stored_matrices(opened: &Opened, options: &ModelOptions) -> Result<Vec<StoredMatrices>> {
+    let Weights::Gguf(gguf) = &opened.weights else { return Ok(Vec::new()) };
+    let mut found: Vec<StoredMatrices> = Vec::new();
+    for group in opened.spec.tensors().packed_matrices() {
+        for Segment { names, format } in opened.weights.segments(&group, options.weight_type())? {
+            for name in names.parts {
+                let Some(kind) = gguf.stored_type(name)? else { continue };
+                let (computed, weights) = (format.name(), name.n as u64 * name.k as u64);
+                let same =
+                    |other: &&mut StoredMatrices| other.format == kind.name() && other.computed == computed;
+                match found.iter_mut().find(same) {
+                    Some(other) => {
+                        other.matrices += 1;
+                        other.weights += weights;
+                    }
+                    None => found.push(StoredMatrices {
+                        format: kind.name(),
+                        matrices: 1,
+                        weights,
+                        computed,
+                        own_codes: kind.compute_format() == Some(format),
+                    }),
+                }
+            }
+        }
+    }
+    found.sort_by_key(|other| std::cmp::Reverse(other.weights));
+    Ok(found)
 }
 
 /// The parts of a plan that loading needs.
@@ -64,8 +115,8 @@ pub(crate) struct Sizes {
 
 impl Sizes {
     pub(crate) fn of(opened: &Opened, options: &ModelOptions, threads: usize) -> Result<Self> {
-        let spec = &opened.spec;
         options.validate()?;
+        let spec = &opened.spec;
         let trained = spec.max_position_embeddings;
         let max_context = options.max_context.map_or(trained, |n| n as usize);
         if max_context > trained {
@@ -75,10 +126,12 @@ impl Sizes {
             .with("option", "max_context"));
         }
         let mut weights = spec.vectors_bytes();
-        for (n, k) in packed_shapes(spec) {
-            let bytes = PackedMatrix::packed_bytes(opened.format(options.weight_type()), n, k)?;
-            weights =
-                weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
+        for group in spec.tensors().packed_matrices() {
+            for Segment { names, format } in opened.weights.segments(&group, options.weight_type())? {
+                let bytes = PackedMatrix::packed_bytes(format, names.n(), names.k())?;
+                weights =
+                    weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
+            }
         }
         let rows = options.prefill_chunk.max(options.max_batch) as usize;
         let logits = SCORE_ROWS.max(options.max_batch as usize);
@@ -91,37 +144,55 @@ impl Plan {
         let spec = &opened.spec;
         let sizes = Sizes::of(opened, options, runtime.threads())?;
         let shape = Decoder::kv_shape(spec, options.kv_type());
-        let cache = KvCache::new(shape, &Decoder::layer_states(spec), &Budget::new(None))?;
+        let cache = KvCache::new(shape, &spec.layer_states(), &Budget::new(None))?;
         let page = cache.bytes_per_token() * PAGE_TOKENS as u64;
         let names = spec.tensors();
         let embedding = names.embed_tokens.n as u64 * names.embed_tokens.k as u64;
         let head = names.lm_head.as_ref().map_or(0, |head| head.n as u64 * head.k as u64);
         let looked_up = match &names.lm_head {
-            Some(_) => PackedMatrix::packed_bytes(
-                opened.format(options.weight_type()),
-                names.embed_tokens.n,
-                names.embed_tokens.k,
-            )?,
+            Some(_) => {
+                let embedding = Joined::rows([&names.embed_tokens]);
+                let segments = opened.weights.segments(&embedding, options.weight_type())?;
+                let bytes = |segment: &Segment<'_>| {
+                    PackedMatrix::packed_bytes(segment.format, segment.names.n(), segment.names.k())
+                };
+                segments.iter().map(bytes).sum::<Result<u64>>()?
+            }
             None => 0,
         };
+        let idle = names.idle_experts(spec);
+        let mut idle_bytes = 0;
+        for group in &idle {
+            for Segment { names, format } in opened.weights.segments(group, options.weight_type())? {
+                idle_bytes += PackedMatrix::packed_bytes(format, names.n(), names.k())?;
+            }
+        }
+        let idle: u64 = idle.iter().map(Joined::weights).sum();
         let matrices = weights_in(spec);
         Ok(Plan {
             name: opened.name.clone(),
             architecture: spec.architecture,
             parameters: matrices + spec.vectors_bytes() / 4,
-            block_parameters: matrices - embedding - head,
+            block_parameters: matrices - embedding - head - idle,
             stored_bytes: opened.weights.stored_bytes(),
             stored_dtype: opened.dtype.clone(),
             packed: matches!(opened.weights, Weights::Packed(_)),
             weights: options.weight_type().name(),
             weights_bytes: sizes.weights,
-            weights_bytes_per_pass: sizes.weights - looked_up,
+            weights_bytes_per_pass: sizes.weights - looked_up - idle_bytes,
+            stored: stored_matrices(opened, options)?,
             kv: options.kv_type().name(),
             kv_bytes_per_token: cache.bytes_per_token(),
             max_context: sizes.max_context,
-            kv_bytes_full_context: (sizes.max_context.div_ceil(PAGE_TOKENS) as u64).saturating_mul(page),
+            kv_bytes_full_context: (sizes.max_context.div_ceil(PAGE_TOKENS) as u64)
+                .saturating_mul(page)
+                .saturating_add(cache.state_bytes()),
             scratch_bytes: sizes.scratch,
-            load_bytes: sizes.weights.saturating_add(sizes.scratch).saturating_add(page),
+            load_bytes: sizes
+                .weights
+                .saturating_add(sizes.scratch)
+                .saturating_add(page)
+                .saturating_add(cache.state_bytes()),
             kernels: runtime.kernels(),
             threads: runtime.threads(),
         })

@@ -13,14 +13,43 @@ pub(crate) struct Architecture {
     /// As in `model_type`, which decides where `architectures` is missing.
     pub(crate) model_type: &'static str,
     parse: fn(&ModelConfig) -> Result<DecoderSpec>,
+    /// Quantizations that `parse` understands, as in `quant_method`.
+    quantizations: &'static [&'static str],
+}
+
+const fn architecture(
+    name: &'static str,
+    model_type: &'static str,
+    parse: fn(&ModelConfig) -> Result<DecoderSpec>,
+) -> Architecture {
+    Architecture { name, model_type, parse, quantizations: &[] }
 }
 
 /// Every supported architecture.
 pub(crate) const ARCHITECTURES: &[Architecture] = &[
-    Architecture { name: "LlamaForCausalLM", model_type: "llama", parse: arch::llama::parse },
-    Architecture { name: "MistralForCausalLM", model_type: "mistral", parse: arch::mistral::parse },
-    Architecture { name: "Qwen2ForCausalLM", model_type: "qwen2", parse: arch::qwen2::parse },
-    Architecture { name: "Qwen3ForCausalLM", model_type: "qwen3", parse: arch::qwen3::parse },
+    architecture("LlamaForCausalLM", "llama", arch::llama::parse),
+    architecture("MistralForCausalLM", "mistral", arch::mistral::parse),
+    architecture("MixtralForCausalLM", "mixtral", arch::mixtral::parse),
+    architecture("Qwen2ForCausalLM", "qwen2", arch::qwen2::parse),
+    architecture("Qwen2MoeForCausalLM", "qwen2_moe", arch::qwen2_moe::parse_qwen2),
+    architecture("Qwen3ForCausalLM", "qwen3", arch::qwen3::parse),
+    architecture("Qwen3MoeForCausalLM", "qwen3_moe", arch::qwen2_moe::parse_qwen3),
+    architecture("Qwen3NextForCausalLM", "qwen3_next", arch::qwen3_next::parse),
+    architecture("GemmaForCausalLM", "gemma", arch::gemma::parse),
+    architecture("Gemma2ForCausalLM", "gemma2", arch::gemma::parse_gemma2),
+    architecture("Gemma3ForCausalLM", "gemma3_text", arch::gemma::parse_gemma3),
+    architecture("Phi3ForCausalLM", "phi3", arch::phi3::parse),
+    architecture("SmolLM3ForCausalLM", "smollm3", arch::smollm3::parse),
+    architecture("GraniteForCausalLM", "granite", arch::granite::parse),
+    architecture("Olmo2ForCausalLM", "olmo2", arch::olmo2::parse),
+    architecture("Cohere2ForCausalLM", "cohere2", arch::cohere2::parse),
+    architecture("Glm4ForCausalLM", "glm4", arch::glm4::parse),
+    architecture("DeepseekV3ForCausalLM", "deepseek_v3", arch::deepseek_v3::parse),
+    architecture("Lfm2ForCausalLM", "lfm2", arch::lfm2::parse),
+    Architecture {
+        quantizations: &["mxfp4"],
+        ..architecture("GptOssForCausalLM", "gpt_oss", arch::gpt_oss::parse)
+    },
 ];
 
 /// Reads a model's configuration.
@@ -32,7 +61,9 @@ pub(crate) fn parse_spec(config: &ModelConfig) -> Result<DecoderSpec> {
     let architecture = find(config)?;
     // Weights in a foreign quantization would be misread.
     for key in ["quantization_config", "compression_config"] {
-        if config.get(key).is_some() {
+        let Some(quantization) = config.object(key)? else { continue };
+        let method = quantization.opt_str("quant_method")?;
+        if !method.is_some_and(|method| architecture.quantizations.contains(&method)) {
             return Err(config.unsupported(key, "weights that are not quantized"));
         }
     }

@@ -5,6 +5,8 @@
 
 use std::f64::consts::PI;
 
+use serde_json::Value;
+
 use super::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::weights::quoted;
@@ -18,10 +20,17 @@ const TYPES: &[(&str, &[&str])] = &[
         "yarn",
         &["factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"],
     ),
+    ("longrope", LONGROPE_KEYS),
+    // What the first checkpoints call it.
+    ("su", LONGROPE_KEYS),
+    ("factors", &["factors"]),
 ];
+const LONGROPE_KEYS: &[&str] = &["factor", "attention_factor", "short_factor", "long_factor"];
 /// Keys that may stand in `rope_parameters` and `rope_scaling` with every type.
 const COMMON_KEYS: &[&str] =
     &["rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
+/// Keys of `rope_parameters` that stand for kinds of layers.
+const LAYER_TYPES: &[&str] = &["full_attention", "sliding_attention"];
 /// `rope_theta` where the configuration has none, as in transformers.
 const DEFAULT_THETA: f64 = 10_000.0;
 
@@ -35,48 +44,85 @@ pub(crate) struct RopeSpec {
     pub(crate) attention_scaling: f32,
     /// Leading elements of a head that are rotated.
     pub(crate) rotary_dim: usize,
+    /// Pairs are `(x[2i], x[2i + 1])` instead.
+    pub(crate) interleaved: bool,
+    /// What scores are multiplied with on top, by families that say so: DeepSeek's, for yarn's `mscale_all_dim`.
+    pub(crate) score_scale: f32,
+    /// Other frequencies for long sequences.
+    pub(crate) long: Option<LongRope>,
+}
+
+/// LongRoPE (<https://arxiv.org/abs/2402.13753>): a sequence of more than `from` tokens is rotated by other frequencies
+/// from its first token on, so what was computed of it before it became so long is computed anew.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LongRope {
+    pub(crate) from: usize,
+    /// Radians per token, `[rotary_dim / 2]`.
+    pub(crate) inv_freq: Vec<f32>,
+}
+
+impl RopeSpec {
+    /// The frequencies for a sequence of `length` tokens.
+    pub(crate) fn inv_freq(&self, length: usize) -> &[f32] {
+        match &self.long {
+            Some(long) if length > long.from => &long.inv_freq,
+            _ => &self.inv_freq,
+        }
+    }
+}
+
+/// Where one of several rotations of a model is: those of layers with a window have settings of their own.
+pub(super) struct LayerRope {
+    /// Key in `rope_parameters`.
+    pub(super) layer_type: &'static str,
+    /// Key of the base in the older notation.
+    pub(super) theta_key: &'static str,
+    /// Base where there is none.
+    pub(super) default_theta: f64,
+    /// Whether the older notation's `rope_scaling` is about this one.
+    pub(super) scaled: bool,
+}
+
+/// What families assume where a configuration says nothing.
+#[derive(Clone, Copy)]
+pub(super) struct RopeDefaults {
+    pub(super) theta: f64,
+    /// Part of a head that is rotated; `None`: always all of it.
+    pub(super) partial: Option<f64>,
+}
+
+impl RopeDefaults {
+    /// Llama's.
+    pub(super) const LLAMA: RopeDefaults = RopeDefaults { theta: DEFAULT_THETA, partial: None };
 }
 
 impl RopeSpec {
     /// Reads `rope_parameters`, or `rope_theta` and `rope_scaling`, for heads of `head_dim` elements.
     ///
     /// # Errors
-    /// `UnsupportedModel` for other rope types and for partial rotation; `InvalidModel` if a value is missing, out of
-    /// range, or given twice and differently.
-    pub(super) fn parse(config: &ModelConfig, head_dim: usize) -> Result<RopeSpec> {
-        let settings = Settings::new(config)?;
-        if let Some((source, factor)) = settings.find("partial_rotary_factor")?
-            && factor != 1.0
-        {
-            return Err(source.unsupported("partial_rotary_factor", "1"));
+    /// `UnsupportedModel` for other rope types and for partial rotation where the family has none; `InvalidModel` if a
+    /// value is missing, out of range, or given twice and differently.
+    pub(super) fn parse(config: &ModelConfig, head_dim: usize, defaults: RopeDefaults) -> Result<RopeSpec> {
+        let settings = Settings { default_theta: defaults.theta, ..Settings::new(config)? };
+        let Some(partial) = defaults.partial else { return settings.whole_heads(head_dim) };
+        let in_range = |factor| factor > 0.0 && factor <= 1.0;
+        let factor =
+            settings.number_or("partial_rotary_factor", partial, in_range, "a number > 0, up to 1")?;
+        // Heads are short, so nothing is lost.
+        let rotary_dim = (head_dim as f64 * factor) as usize;
+        if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) {
+            let expected = format!("an even part of the heads' {head_dim} elements");
+            return Err(settings.invalid("partial_rotary_factor", &expected));
         }
-        let theta = settings.number_or("rope_theta", DEFAULT_THETA, |theta| theta > 1.0, "a number > 1")?;
-        let rope_type = settings.rope_type()?;
-        let exponent = |i: usize| 2.0 * i as f64 / head_dim as f64;
-        let mut inv_freq: Vec<f64> = (0..head_dim / 2).map(|i| 1.0 / libm::pow(theta, exponent(i))).collect();
-        let mut attention_scaling = 1.0;
-        match rope_type {
-            "default" => {}
-            "linear" => {
-                let factor = settings.factor()?;
-                inv_freq.iter_mut().for_each(|freq| *freq /= factor);
-            }
-            "llama3" => Llama3::parse(&settings)?.scale(&mut inv_freq),
-            "yarn" => {
-                let yarn = Yarn::parse(&settings)?;
-                yarn.scale(theta, head_dim, &mut inv_freq);
-                attention_scaling = yarn.attention_factor;
-            }
-            // A type that is in `TYPES` alone.
-            _ => return Err(Error::internal(format!("the rope type {rope_type} is not implemented"))),
-        }
-        let inv_freq: Vec<f32> = inv_freq.into_iter().map(|freq| freq as f32).collect();
-        let attention_scaling = attention_scaling as f32;
-        if !inv_freq.iter().chain([&attention_scaling]).all(|x| x.is_finite() && *x >= 0.0) {
-            let message = format!("rope type {rope_type}: expected finite frequencies >= 0, found others");
-            return Err(Error::invalid_model(message).context(config.file()));
-        }
-        Ok(RopeSpec { inv_freq, attention_scaling, rotary_dim: head_dim })
+        settings.spec(rotary_dim)
+    }
+
+    /// As [`RopeSpec::parse`], of the layers that `layer` tells.
+    ///
+    /// # Errors
+    /// As [`RopeSpec::parse`].
+    pub(super) fn parse_layers(config: &ModelConfig, head_dim: usize, layer: &LayerRope) -> Result<RopeSpec> {
+        Settings::of_layers(config, layer)?.whole_heads(head_dim)
     }
 }
 
@@ -84,6 +130,9 @@ impl RopeSpec {
 struct Settings<'a> {
     top: &'a ModelConfig,
     nested: Vec<ModelConfig>,
+    /// What the configuration itself calls the base.
+    theta_key: &'static str,
+    default_theta: f64,
 }
 
 impl<'a> Settings<'a> {
@@ -94,13 +143,90 @@ impl<'a> Settings<'a> {
                 nested.push(object);
             }
         }
-        Ok(Settings { top, nested })
+        Ok(Settings { top, nested, theta_key: "rope_theta", default_theta: DEFAULT_THETA })
+    }
+
+    /// Of one kind of layers, where `rope_parameters` has an object for each.
+    fn of_layers(top: &'a ModelConfig, layer: &LayerRope) -> Result<Self> {
+        let LayerRope { layer_type, theta_key, default_theta, scaled } = *layer;
+        let mut nested = Vec::new();
+        match top.object("rope_parameters")? {
+            Some(all) => {
+                all.only_keys(LAYER_TYPES)?;
+                nested.extend(all.object(layer_type)?);
+            }
+            None if scaled => nested.extend(top.object("rope_scaling")?),
+            None => {}
+        }
+        Ok(Settings { top, nested, theta_key, default_theta })
+    }
+
+    /// The rotation of whole heads.
+    fn whole_heads(&self, head_dim: usize) -> Result<RopeSpec> {
+        match self.find("partial_rotary_factor")? {
+            Some((source, factor)) if factor != 1.0 => Err(source.unsupported("partial_rotary_factor", "1")),
+            _ => self.spec(head_dim),
+        }
+    }
+
+    /// The rotation of `rotary_dim` elements.
+    fn spec(&self, rotary_dim: usize) -> Result<RopeSpec> {
+        let theta = self.number_or("rope_theta", self.default_theta, |theta| theta > 1.0, "a number > 1")?;
+        let rope_type = self.rope_type()?;
+        let exponent = |i: usize| 2.0 * i as f64 / rotary_dim as f64;
+        let mut inv_freq: Vec<f64> =
+            (0..rotary_dim / 2).map(|i| 1.0 / libm::pow(theta, exponent(i))).collect();
+        let (mut attention_scaling, mut score_scale, mut long) = (1.0, 1.0, None);
+        match rope_type {
+            "default" => {}
+            "linear" => {
+                let factor = self.factor()?;
+                inv_freq.iter_mut().for_each(|freq| *freq /= factor);
+            }
+            // Not of the transformers library: GGUF files have the divisors themselves.
+            "factors" => {
+                let factors = self.factors(inv_freq.len())?;
+                inv_freq.iter_mut().zip(factors).for_each(|(freq, factor)| *freq /= factor);
+            }
+            "llama3" => Llama3::parse(self)?.scale(&mut inv_freq),
+            "yarn" => {
+                let yarn = Yarn::parse(self)?;
+                yarn.scale(theta, rotary_dim, &mut inv_freq);
+                (attention_scaling, score_scale) = (yarn.attention_factor, yarn.score_scale);
+            }
+            "longrope" | "su" => {
+                let scaling = LongRopeScaling::parse(self, rotary_dim / 2)?;
+                let scaled = |factors: &[f64]| -> Vec<f32> {
+                    inv_freq.iter().zip(factors).map(|(freq, factor)| (freq / factor) as f32).collect()
+                };
+                long = Some(LongRope { from: scaling.from, inv_freq: scaled(&scaling.long) });
+                inv_freq.iter_mut().zip(&scaling.short).for_each(|(freq, factor)| *freq /= factor);
+                attention_scaling = scaling.attention_factor;
+            }
+            // A type that is in `TYPES` alone.
+            _ => return Err(Error::internal(format!("the rope type {rope_type} is not implemented"))),
+        }
+        let inv_freq: Vec<f32> = inv_freq.into_iter().map(|freq| freq as f32).collect();
+        let (attention_scaling, score_scale) = (attention_scaling as f32, score_scale as f32);
+        let long_freq = long.iter().flat_map(|long: &LongRope| &long.inv_freq);
+        if !inv_freq
+            .iter()
+            .chain(long_freq)
+            .chain([&attention_scaling, &score_scale])
+            .all(|x| x.is_finite() && *x >= 0.0)
+        {
+            let message = format!("rope type {rope_type}: expected finite frequencies >= 0, found others");
+            return Err(Error::invalid_model(message).context(self.top.file()));
+        }
+        Ok(RopeSpec { inv_freq, attention_scaling, rotary_dim, interleaved: false, score_scale, long })
     }
 
     /// The number `key` and where it is; all places that have it must agree.
     fn find(&self, key: &str) -> Result<Option<(&ModelConfig, f64)>> {
         let mut found: Option<(&ModelConfig, f64)> = None;
-        for source in self.nested.iter().chain(self.shared(key)) {
+        let top_key = if key == "rope_theta" { self.theta_key } else { key };
+        let nested = self.nested.iter().map(|source| (source, key));
+        for (source, key) in nested.chain(self.shared(key).map(|top| (top, top_key))) {
             let Some(value) = source.opt_f64(key)? else { continue };
             match found {
                 Some((_, other)) if other != value => {
@@ -117,6 +243,18 @@ impl<'a> Settings<'a> {
         const TOP_LEVEL: &[&str] =
             &["rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
         TOP_LEVEL.contains(&key).then_some(self.top)
+    }
+
+    /// `factors`: `count` positive numbers.
+    fn factors(&self, count: usize) -> Result<Vec<f64>> {
+        const KEY: &str = "factors";
+        let source = self.nested.iter().find(|source| source.get(KEY).is_some()).unwrap_or(self.top);
+        let list = source.get(KEY).and_then(Value::as_array);
+        let factors = list.and_then(|list| list.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>());
+        let usable = |factors: &Vec<f64>| {
+            factors.len() == count && factors.iter().all(|factor| factor.is_finite() && *factor > 0.0)
+        };
+        factors.filter(usable).ok_or_else(|| source.invalid(KEY, &format!("{count} positive numbers")))
     }
 
     /// The rope type, one of `TYPES`. Keys that it does not read are refused: they would have no effect.
@@ -220,6 +358,7 @@ impl Llama3 {
 struct Yarn {
     factor: f64,
     attention_factor: f64,
+    score_scale: f64,
     /// Turns within the original length, from which on a dimension is kept.
     beta_fast: f64,
     /// Turns below which a dimension is interpolated.
@@ -260,6 +399,7 @@ impl Yarn {
         Ok(Yarn {
             factor,
             attention_factor: not_negative("attention_factor")?.unwrap_or(inferred),
+            score_scale: optional("mscale_all_dim")?.map_or(1.0, |weight| mscale(weight) * mscale(weight)),
             beta_fast,
             beta_slow,
             original_length,
@@ -288,6 +428,43 @@ impl Yarn {
     }
 }
 
+/// Divisors of all frequencies, for short and for long sequences.
+struct LongRopeScaling {
+    short: Vec<f64>,
+    long: Vec<f64>,
+    attention_factor: f64,
+    from: usize,
+}
+
+impl LongRopeScaling {
+    fn parse(settings: &Settings<'_>, count: usize) -> Result<Self> {
+        let original = settings.original_max_position_embeddings()?;
+        let factor = match settings.checked("factor", |factor| factor >= 1.0, "a number >= 1")? {
+            Some(factor) => factor,
+            None => settings.top.usize("max_position_embeddings")? as f64 / original,
+        };
+        let inferred =
+            if factor <= 1.0 { 1.0 } else { libm::sqrt(1.0 + libm::log(factor) / libm::log(original)) };
+        let given = settings.checked("attention_factor", |factor| factor > 0.0, "a number > 0")?;
+        let factors = |key: &str| {
+            let mut found = None;
+            for source in &settings.nested {
+                found = found.or(source.opt_f64s(key)?);
+            }
+            match found.filter(|list: &Vec<f64>| list.len() == count && list.iter().all(|&x| x > 0.0)) {
+                Some(list) => Ok(list),
+                None => Err(settings.invalid(key, &format!("{count} numbers > 0"))),
+            }
+        };
+        Ok(LongRopeScaling {
+            short: factors("short_factor")?,
+            long: factors("long_factor")?,
+            attention_factor: given.unwrap_or(inferred),
+            from: original as usize,
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -297,7 +474,7 @@ mod tests {
 
     fn parse(config: Value, head_dim: usize) -> Result<RopeSpec> {
         let config = ModelConfig::parse(config.to_string().as_bytes(), "config.json").unwrap();
-        RopeSpec::parse(&config, head_dim)
+        RopeSpec::parse(&config, head_dim, RopeDefaults::LLAMA)
     }
 
     /// Expected values: the formulas in Python's doubles, printed with nine digits.
@@ -400,6 +577,82 @@ mod tests {
     }
 
     #[test]
+    fn longrope() {
+        let scaling = |name: &str| json!({"type": name, "short_factor": [1.0, 1.0, 2.0, 4.0], "long_factor": [1.0, 2.0, 4.0, 8]});
+        let config = |name| {
+            json!({"rope_theta": 10000.0, "max_position_embeddings": 131072,
+            "original_max_position_embeddings": 4096, "rope_scaling": scaling(name)})
+        };
+        let rope = parse(config("longrope"), 8).unwrap();
+        assert_freqs(&rope, &numbered(&[1.0, 0.1, 0.005, 0.00025]));
+        // sqrt(1 + ln(32) / ln(4096))
+        assert!((rope.attention_scaling - 1.190_238_1).abs() < 1e-6);
+        let long = rope.long.as_ref().unwrap();
+        assert_eq!((long.from, long.inv_freq.as_slice()), (4096, &[1.0, 0.05, 0.0025, 0.000_125][..]));
+        assert_eq!(
+            (rope.inv_freq(4096), rope.inv_freq(4097)),
+            (rope.inv_freq.as_slice(), long.inv_freq.as_slice())
+        );
+        assert_eq!(parse(config("su"), 8).unwrap(), rope);
+        let mut new = scaling("x");
+        new["rope_type"] = json!("longrope");
+        new["rope_theta"] = json!(10000.0);
+        new["factor"] = json!(32.0);
+        new["original_max_position_embeddings"] = json!(4096);
+        new.as_object_mut().unwrap().remove("type");
+        assert_eq!(parse(json!({"rope_parameters": new}), 8).unwrap(), rope);
+        for bad in [json!([1.0, 1.0]), json!([1, 1, 1, 0]), json!(null)] {
+            let mut config = config("longrope");
+            config["rope_scaling"]["long_factor"] = bad;
+            let error = parse(config, 8).unwrap_err();
+            assert!(error.message().contains("rope_scaling.long_factor: expected 4 numbers"), "{error}");
+        }
+    }
+
+    #[test]
+    fn partial_and_nested_settings() {
+        let parse = |config: Value, defaults: RopeDefaults| {
+            let config = ModelConfig::parse(config.to_string().as_bytes(), "config.json").unwrap();
+            RopeSpec::parse(&config, 32, defaults)
+        };
+        let half = RopeDefaults { theta: 5e5, partial: Some(0.5) };
+        let rope = parse(json!({}), half).unwrap();
+        assert_eq!((rope.rotary_dim, rope.inv_freq.len()), (16, 8));
+        assert!((f64::from(rope.inv_freq[1]) - 1.0 / 5e5_f64.powf(0.125)).abs() < 1e-7);
+        assert_eq!(parse(json!({"partial_rotary_factor": 0.25}), half).unwrap().rotary_dim, 8);
+        for bad in [0.0, 1.5, 0.01, 0.1] {
+            let error = parse(json!({"partial_rotary_factor": bad}), half).unwrap_err();
+            assert!(error.message().contains("partial_rotary_factor"), "{error}");
+        }
+        let layer = |layer_type, theta_key, default_theta, scaled| LayerRope {
+            layer_type,
+            theta_key,
+            default_theta,
+            scaled,
+        };
+        let (global, local) = (
+            layer("full_attention", "rope_theta", 1e6, true),
+            layer("sliding_attention", "rope_local_base_freq", 1e4, false),
+        );
+        let of = |config: &Value, layer: &LayerRope| {
+            let config = ModelConfig::parse(config.to_string().as_bytes(), "config.json").unwrap();
+            RopeSpec::parse_layers(&config, 16, layer)
+        };
+        let new = json!({"rope_parameters": {
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}});
+        let old = json!({"rope_theta": 1e6, "rope_local_base_freq": 1e4,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0}});
+        for layer in [&global, &local] {
+            assert_eq!(of(&new, layer).unwrap(), of(&old, layer).unwrap());
+        }
+        assert!((f64::from(of(&new, &global).unwrap().inv_freq[0]) - 0.125).abs() < 1e-7);
+        assert_eq!(of(&json!({}), &local).unwrap(), of(&new, &local).unwrap());
+        let unknown = json!({"rope_parameters": {"chunked_attention": {}}});
+        assert!(of(&unknown, &local).unwrap_err().message().contains("chunked_attention"));
+    }
+
+    #[test]
     fn yarns_attention_factor() {
         let scaling = |extra: Value| {
             let mut yarn = json!({"type": "yarn", "factor": 40, "original_max_position_embeddings": 4096});
@@ -457,8 +710,8 @@ mod tests {
         let both = json!({"type": "yarn", "rope_type": "linear", "factor": 2.0});
         refused(json!({"rope_scaling": both}), invalid, &["rope_scaling.type", "linear", "yarn"]);
 
-        for name in ["dynamic", "longrope", "proportional", "su", ""] {
-            let supported = "default, linear, llama3, yarn";
+        for name in ["dynamic", "proportional", ""] {
+            let supported = "default, linear, llama3, yarn, longrope";
             refused(json!({"rope_scaling": {"type": name, "factor": 2}}), unsupported, &[name, supported]);
         }
         let unknown = json!({"type": "linear", "factor": 2, "mrope_section": [1]});

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use super::build::format;
 use super::config::{GenerationDefaults, ModelConfig};
 use super::files::ModelFiles;
+use super::gguf::GgufWeights;
+use super::parts;
 use super::registry::parse_spec;
 use super::spec::DecoderSpec;
 use super::tensors::{MatrixName, VectorName, check_packed, check_tensors};
@@ -15,14 +17,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{ComputeFormat, PackedMatrix, RowSource};
 use crate::options::{Cache, ModelOptions, WeightType};
 use crate::tokenizer::{ChatTemplates, SpecialTokens, Tokenizer};
-use crate::weights::{DataFile, MatrixFormat, MatrixView, PackedFile, WeightSource, quoted};
+use crate::weights::{DataFile, MAGIC, MatrixFormat, MatrixView, PackedFile, WeightSource, quoted};
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Source {
-    /// A Hugging Face model directory (`config.json`, safetensors, `tokenizer.json`), or a packed model file (see
-    /// [`Runtime::pack`](crate::Runtime::pack)).
+    /// A Hugging Face model directory (`config.json`, safetensors, `tokenizer.json`), a GGUF file (the first, if it is in
+    /// parts), or a packed model file (see [`Runtime::pack`](crate::Runtime::pack)).
     Path(PathBuf),
     /// The story model that is part of the library.
     Builtin,
@@ -90,6 +92,7 @@ pub(crate) struct Text {
 /// Where tensors come from.
 pub(crate) enum Weights {
     Files(WeightSource),
+    Gguf(GgufWeights),
     Packed(Arc<PackedFile>),
     Random,
 }
@@ -113,8 +116,12 @@ impl Opened {
                     });
                 }
                 if !path.exists() {
-                    let message = format!("{name}: expected a model directory or a packed model file");
+                    let message =
+                        format!("{name}: expected a model directory, a GGUF or a packed model file");
                     return Err(Error::new(ErrorKind::NotFound, message).with("path", name));
+                }
+                if is_gguf(path)? {
+                    return Self::open_gguf(name, path);
                 }
                 Self::open_packed(name, PackedFile::open(DataFile::open(path)?)?)
             }
@@ -151,12 +158,13 @@ impl Opened {
         let weights = file.info().weights.parse::<WeightType>().map_err(|_| {
             let found = quoted(&file.info().weights);
             Error::unsupported_model(format!(
-                "{name}: expected int8, int4, bf16 or f32 weights, found {found}"
+                "{name}: expected int8, int4, bf16, f32 or stored weights, found {found}"
             ))
         })?;
-        // int8 may be in any group, the others are always packed alike.
-        let format = Weights::Packed(Arc::clone(&file)).format(weights);
-        let expected = format.activations();
+        // int8 may be in any group, the others are always packed alike; of what is taken over, each matrix has its own.
+        let packed = Weights::Packed(Arc::clone(&file));
+        let format = packed.format(weights);
+        let expected = format.activations().filter(|_| weights != WeightType::Stored);
         let found = file.info().group_size.map(|group| (group, file.info().rotated));
         if found != expected || (found.is_none() && file.info().rotated) {
             let message = format!(
@@ -166,16 +174,16 @@ impl Opened {
         }
         PackedMatrix::packed_bytes(format, 1, 1)
             .map_err(|error| Error::unsupported_model(format!("{name}: group_size: {}", error.message())))?;
-        check_packed(&spec, &file, format)?;
+        check_packed(&spec.tensors(), &file, |names| packed.segments(names, weights))?;
         if !file.info().has_tokenizer {
             let (unused, text, dtype) = (Vec::new(), None, None);
-            let (defaults, weights) = (GenerationDefaults::default(), Weights::Packed(file));
+            let (defaults, weights) = (GenerationDefaults::default(), packed);
             return Ok(Opened { name, spec, defaults, weights, dtype, unused, text, files });
         }
-        Self::from_files(name, files, || Ok(Weights::Packed(file)))
+        Self::from_files(name, files, || Ok(packed))
     }
 
-    fn from_files(
+    pub(super) fn from_files(
         name: String,
         files: ModelFiles,
         weights: impl FnOnce() -> Result<Weights>,
@@ -189,6 +197,15 @@ impl Opened {
         };
         let text = open_text(&files)?;
         Self::checked(name, &config, spec, defaults, weights()?, text, files)
+    }
+
+    /// The weight type where it is not decided yet, of sources that are not packed.
+    pub(crate) fn weight_type(&self, wanted: Option<WeightType>) -> WeightType {
+        match (&self.weights, wanted) {
+            (Weights::Gguf(_), wanted) => wanted.unwrap_or(WeightType::Stored),
+            (_, None | Some(WeightType::Stored)) => WeightType::Int8,
+            (_, Some(wanted)) => wanted,
+        }
     }
 
     /// What weights of the type are computed as.
@@ -209,8 +226,8 @@ impl Opened {
             _ if !options.verify => Ok(()),
             Weights::Packed(file) => file.verify(progress),
             // What is cached is verified once it is there.
-            Weights::Files(_) if options.cache != Cache::Off => Ok(()),
-            Weights::Files(_) | Weights::Random => Err(Error::invalid_argument(format!(
+            Weights::Files(_) | Weights::Gguf(_) if options.cache != Cache::Off => Ok(()),
+            Weights::Files(_) | Weights::Gguf(_) | Weights::Random => Err(Error::invalid_argument(format!(
                 "option verify: expected a packed model file, which has a checksum, found {}",
                 self.name
             ))
@@ -224,7 +241,7 @@ impl Opened {
     /// `InvalidArgument` for another type than that of a packed file.
     pub(crate) fn resolve(&self, options: &ModelOptions) -> Result<ModelOptions> {
         let Weights::Packed(file) = &self.weights else {
-            let weights = Some(options.weight_type());
+            let weights = Some(self.weight_type(options.weights));
             return Ok(ModelOptions { weights, ..options.clone() });
         };
         let packed: WeightType = file.info().weights.parse()?;
@@ -264,11 +281,17 @@ impl Opened {
         }
         let unused = match &weights {
             Weights::Files(files) => check_tensors(&spec, files)?,
-            Weights::Packed(_) | Weights::Random => Vec::new(),
+            Weights::Packed(_) | Weights::Gguf(_) | Weights::Random => Vec::new(),
         };
         let dtype = config.dtype()?.map(str::to_owned);
         Ok(Opened { name, spec, defaults, weights, dtype, unused, text: Some(text), files })
     }
+}
+
+/// Whether the file at `path` is a GGUF file.
+fn is_gguf(path: &Path) -> Result<bool> {
+    let file = DataFile::open(path)?;
+    Ok(file.len() >= MAGIC.len() && file.read(0..MAGIC.len())? == MAGIC)
 }
 
 /// The configuration of a shape.
@@ -336,12 +359,13 @@ fn json_object(bytes: &[u8], file: &str) -> Result<serde_json::Value> {
 }
 
 impl Weights {
-    /// What weights of the type are computed as. What is stored as int8 is taken over as it is.
-    fn format(&self, weights: WeightType) -> ComputeFormat {
+    /// What weights of the type are computed as, where they are not taken over as [`segments`](Self::segments) says. What
+    /// is stored as int8 in safetensors or packed is taken over as it is.
+    pub(super) fn format(&self, weights: WeightType) -> ComputeFormat {
         let stored = match self {
             Weights::Files(files) => files.stored_int8_group().map(|group| (group, false)),
             Weights::Packed(file) => file.info().group_size.map(|group| (group, file.info().rotated)),
-            Weights::Random => None,
+            Weights::Gguf(_) | Weights::Random => None,
         };
         match stored {
             Some((group, rotated)) if weights == WeightType::Int8 => ComputeFormat::Int8 { group, rotated },
@@ -352,11 +376,15 @@ impl Weights {
     /// The rows of a matrix.
     pub(crate) fn matrix(&self, name: &MatrixName) -> Result<Box<dyn RowSource + '_>> {
         Ok(match self {
-            Weights::Files(files) => {
-                let matrix = files.matrix(&name.name, name.n, name.k)?;
-                matrix.will_need();
-                Box::new(Stored(matrix))
-            }
+            Weights::Files(files) => match &name.part {
+                Some(part) => parts::rows(files, name, part)?,
+                None => {
+                    let matrix = files.matrix(&name.name, name.n, name.k)?;
+                    matrix.will_need();
+                    Box::new(Stored(matrix))
+                }
+            },
+            Weights::Gguf(gguf) => gguf.matrix(name)?,
             Weights::Packed(file) => {
                 return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
             }
@@ -364,12 +392,19 @@ impl Weights {
         })
     }
 
-    /// A norm's gains or a bias.
+    /// A norm's gains, a bias, or a small matrix that stays in f32.
     pub(crate) fn vector(&self, name: &VectorName) -> Result<Vec<f32>> {
         match self {
-            Weights::Files(files) => files.vector(&name.name, name.len),
+            Weights::Files(files) => parts::vector(files, name),
+            Weights::Gguf(gguf) => gguf.vector(name),
             Weights::Packed(file) => file.vector(&name.name, name.len),
-            Weights::Random if name.name.ends_with(".bias") => Ok(vec![0.0; name.len]),
+            Weights::Random if name.name.ends_with("bias") => Ok(vec![0.0; name.len]),
+            // A matrix: what it chooses should not always be the same.
+            Weights::Random if name.part.is_some() => {
+                let mut row = vec![0.0; name.len];
+                RandomRows { seed: seed(&name.name), rows: 1, cols: name.len }.read_row(0, &[], &mut row);
+                Ok(row)
+            }
             Weights::Random => Ok(vec![1.0; name.len]),
         }
     }
@@ -378,6 +413,7 @@ impl Weights {
     pub(crate) fn stored_bytes(&self) -> u64 {
         match self {
             Weights::Files(files) => files.total_bytes(),
+            Weights::Gguf(gguf) => gguf.source.total_bytes(),
             Weights::Packed(file) => file.len() as u64,
             Weights::Random => 0,
         }
@@ -385,7 +421,7 @@ impl Weights {
 }
 
 /// A stored matrix.
-struct Stored<'a>(MatrixView<'a>);
+pub(super) struct Stored<'a>(pub(super) MatrixView<'a>);
 
 impl RowSource for Stored<'_> {
     fn rows(&self) -> usize {

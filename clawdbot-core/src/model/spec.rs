@@ -1,12 +1,18 @@
 //! `DecoderSpec`: everything that tells one decoder from another, as data.
 
 use super::config::ModelConfig;
+use super::names::Names;
 use super::rope_scaling::RopeSpec;
 use crate::error::{Error, Result};
 pub(crate) use crate::kernels::Activation;
 
-/// A decoder-only transformer with pre-norm blocks, rotary positions and a gated MLP. Fields are named as in
-/// `config.json`.
+/// Most experts of all layers together that are taken for a real model's.
+const MAX_EXPERTS: usize = 1 << 18;
+
+/// Largest sizes of latent attention and recurrent layers that are taken for a real model's: products of three fit.
+const MAX_MIXER_SIZE: usize = 1 << 16;
+
+/// A decoder-only transformer with rotary positions and gated MLPs. Fields are named as in `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DecoderSpec {
     /// Name in the registry, such as `LlamaForCausalLM`.
@@ -15,7 +21,7 @@ pub(crate) struct DecoderSpec {
     pub(crate) vocab_size: usize,
     /// Elements of the residual stream.
     pub(crate) hidden_size: usize,
-    /// Elements between the MLP's projections.
+    /// Elements between a dense MLP's projections.
     pub(crate) intermediate_size: usize,
     pub(crate) num_hidden_layers: usize,
     /// Query heads per layer.
@@ -24,9 +30,11 @@ pub(crate) struct DecoderSpec {
     pub(crate) num_key_value_heads: usize,
     /// Elements per head, even. `num_attention_heads * head_dim` need not be `hidden_size`.
     pub(crate) head_dim: usize,
-    /// Added to the mean square in every RMSNorm of the residual stream.
+    /// Added to the mean square (or the variance) in every norm of the residual stream.
     pub(crate) rms_norm_eps: f32,
-    /// RMSNorm of each query and key head, `[head_dim]`, before the rotation.
+    /// Norms of the residual stream and of heads.
+    pub(crate) norm: NormKind,
+    /// RMSNorm of queries and keys before the rotation.
     pub(crate) qk_norm: Option<NormSpec>,
     /// The projections of q, k and v have biases.
     pub(crate) qkv_bias: bool,
@@ -36,9 +44,27 @@ pub(crate) struct DecoderSpec {
     pub(crate) mlp_bias: bool,
     /// Applied to the gate projection.
     pub(crate) activation: Activation,
-    pub(crate) rope: RopeSpec,
+    pub(crate) attention: AttentionSpec,
+    /// Multi-head latent attention: keys and values are kept compressed.
+    pub(crate) mla: Option<MlaSpec>,
+    /// Of the layers that are [`MixerKind::ShortConv`].
+    pub(crate) short_conv: Option<ShortConvSpec>,
+    /// Of the layers that are [`MixerKind::DeltaNet`].
+    pub(crate) delta_net: Option<DeltaNetSpec>,
+    /// The expert layers' MLPs.
+    pub(crate) moe: Option<MoeSpec>,
+    /// Rotations that layers choose from.
+    pub(crate) ropes: Vec<RopeSpec>,
     /// One per layer, in order.
     pub(crate) layers: Vec<LayerSpec>,
+    /// What rows of the embedding are multiplied with.
+    pub(crate) embedding_multiplier: f32,
+    /// What attention and MLP are multiplied with before they are added to the residual stream.
+    pub(crate) residual_multiplier: f32,
+    /// What logits are multiplied with.
+    pub(crate) logit_scale: f32,
+    /// Then `logit = cap * tanh(logit / cap)`.
+    pub(crate) final_logit_softcapping: Option<f32>,
     /// The output projection is the embedding.
     pub(crate) tie_word_embeddings: bool,
     /// Tokens that the model was made for.
@@ -47,26 +73,199 @@ pub(crate) struct DecoderSpec {
     pub(crate) bos: Option<u32>,
     /// End-of-sequence tokens as `config.json` has them.
     pub(crate) eos: Vec<u32>,
+    /// How the family names its tensors, and which norms it has where.
+    pub(crate) names: Names,
+}
+
+/// A kind of norm over a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum NormKind {
+    /// `x * gain / sqrt(mean(x^2) + eps)`; `offset` is added to the gains as they are stored.
+    Rms {
+        /// 0 or 1.
+        offset: f32,
+    },
+    /// `(x - mean(x)) * gain / sqrt(var(x) + eps)`.
+    Layer,
+}
+
+impl NormKind {
+    /// What is added to stored gains.
+    pub(crate) fn offset(self) -> f32 {
+        match self {
+            NormKind::Rms { offset } => offset,
+            NormKind::Layer => 0.0,
+        }
+    }
 }
 
 /// RMSNorm: `x * gain / sqrt(mean(x^2) + eps)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct NormSpec {
     pub(crate) eps: f32,
+    /// Over all heads at once, with a gain for each element, instead of over each head.
+    pub(crate) whole: bool,
+}
+
+/// What differs in the softmax of attention.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct AttentionSpec {
+    /// Scores are divided by it.
+    pub(crate) divisor: f32,
+    /// Then `score = cap * tanh(score / cap)`.
+    pub(crate) softcap: Option<f32>,
+    /// Each head has a further score, which has no value.
+    pub(crate) sinks: bool,
+    /// Each element of what heads give is multiplied by the sigmoid of a projection, which is stored with the queries'.
+    pub(crate) gate: bool,
+}
+
+impl AttentionSpec {
+    /// Scores divided by `sqrt(width)`.
+    pub(crate) fn of_width(width: f64) -> Self {
+        AttentionSpec { divisor: libm::sqrt(width) as f32, softcap: None, sinks: false, gate: false }
+    }
+}
+
+/// Multi-head latent attention (DeepSeek-V2, <https://arxiv.org/abs/2405.04434>). What is kept of a token is one key of
+/// `qk_rope_head_dim + kv_lora_rank` elements, for all heads. So for attention itself there is one key head, and
+/// `head_dim` is that sum: queries and outputs are projected to and from the compressed space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MlaSpec {
+    /// Elements between the two projections of queries; `None`: one projection.
+    pub(crate) q_lora_rank: Option<usize>,
+    /// Elements of what keys and values are projected from.
+    pub(crate) kv_lora_rank: usize,
+    /// Elements of a head that are not rotated.
+    pub(crate) qk_nope_head_dim: usize,
+    /// Elements of a head that are, of keys the same for all heads.
+    pub(crate) qk_rope_head_dim: usize,
+    /// Elements of a head's values.
+    pub(crate) v_head_dim: usize,
+}
+
+/// A gated convolution over the last tokens (LFM2): `out(C * conv(B * x))`, `B`, `C` and `x` projected from the input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ShortConvSpec {
+    /// Tokens that it sees, the current one included.
+    pub(crate) taps: usize,
+    /// The convolution and the projections have biases.
+    pub(crate) bias: bool,
+}
+
+/// Gated delta net (<https://arxiv.org/abs/2412.06464>) as Qwen3-Next has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DeltaNetSpec {
+    /// Tokens that the convolution before it sees, the current one included.
+    pub(crate) taps: usize,
+    pub(crate) num_key_heads: usize,
+    /// A multiple of `num_key_heads`.
+    pub(crate) num_value_heads: usize,
+    pub(crate) key_head_dim: usize,
+    pub(crate) value_head_dim: usize,
+}
+
+/// What lets a layer's tokens see each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum MixerKind {
+    /// Softmax attention.
+    #[default]
+    Attention,
+    /// See [`ShortConvSpec`].
+    ShortConv,
+    /// See [`DeltaNetSpec`].
+    DeltaNet,
 }
 
 /// What may differ from layer to layer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LayerSpec {
     /// With `Some(w)`, the query at position `p` sees the keys at positions `p - w + 1 ..= p` (the last `w`, itself
     /// included); without, all up to `p`. As transformers has it: `kv_idx > q_idx - sliding_window`
     /// (`masking_utils.py`, `sliding_window_overlay`).
     pub(crate) window: Option<usize>,
+    /// Index in [`DecoderSpec::ropes`]; `None`: no rotation.
+    pub(crate) rope: Option<usize>,
+    /// The MLP is [`DecoderSpec::moe`].
+    pub(crate) moe: bool,
+    pub(crate) mixer: MixerKind,
+}
+
+impl Default for LayerSpec {
+    fn default() -> Self {
+        LayerSpec { window: None, rope: Some(0), moe: false, mixer: MixerKind::Attention }
+    }
+}
+
+/// An MLP of which each token uses some parts only.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct MoeSpec {
+    pub(crate) num_experts: usize,
+    /// Experts of each token.
+    pub(crate) num_experts_per_tok: usize,
+    /// Elements between an expert's projections.
+    pub(crate) intermediate_size: usize,
+    /// What makes weights of the router's logits.
+    pub(crate) scoring: Scoring,
+    /// Whether the weights of the chosen experts are divided by their sum.
+    pub(crate) norm_topk_prob: bool,
+    /// What they are multiplied with then.
+    pub(crate) routed_scaling_factor: f32,
+    /// Experts in `n_group` groups, of which the best `topk_group` may be chosen from.
+    pub(crate) groups: Option<ExpertGroups>,
+    /// The router has a bias.
+    pub(crate) router_bias: bool,
+    /// Experts have biases.
+    pub(crate) expert_bias: bool,
+    /// An MLP that all tokens use.
+    pub(crate) shared: Option<SharedExpert>,
+    /// How experts are stored.
+    pub(crate) storage: ExpertStorage,
+}
+
+/// See [`MoeSpec::scoring`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scoring {
+    /// Over all experts.
+    Softmax,
+    /// Of each expert by itself, with a correction that counts for the choice alone.
+    Sigmoid,
+}
+
+/// See [`MoeSpec::groups`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ExpertGroups {
+    pub(crate) n_group: usize,
+    pub(crate) topk_group: usize,
+}
+
+/// See [`MoeSpec::shared`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SharedExpert {
+    pub(crate) intermediate_size: usize,
+    /// Multiplied by the sigmoid of a projection of its own.
+    pub(crate) gated: bool,
+}
+
+/// How the experts of a layer are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ExpertStorage {
+    /// Three matrices for each.
+    Separate,
+    /// All in one tensor, `[experts, inputs, outputs]`, with gate and up in turn.
+    Joined,
+    /// As `Joined`, but `[experts, outputs, inputs]` in MXFP4 blocks with scales.
+    JoinedMxfp4,
 }
 
 impl Activation {
     /// `hidden_act` -> activation.
-    const NAMES: &[(&str, Activation)] = &[("silu", Activation::Silu), ("swish", Activation::Silu)];
+    const NAMES: &[(&str, Activation)] = &[
+        ("silu", Activation::Silu),
+        ("swish", Activation::Silu),
+        ("gelu_pytorch_tanh", Activation::GeluTanh),
+        ("gelu_new", Activation::GeluTanh),
+    ];
 
     /// The activation that `config.json` names by `key`.
     ///
@@ -106,9 +305,10 @@ impl DecoderSpec {
         let kv_heads = self.num_key_value_heads;
         expect(heads.is_multiple_of(kv_heads), "num_key_value_heads", &divides, kv_heads)?;
         expect(self.head_dim.is_multiple_of(2), "head_dim", "an even number", self.head_dim)?;
-        let rotary = self.rope.rotary_dim;
-        let fits = rotary <= self.head_dim && self.rope.inv_freq.len() * 2 == rotary;
-        expect(fits, "rotary dimension", "at most head_dim", rotary)?;
+        for RopeSpec { rotary_dim, inv_freq, .. } in &self.ropes {
+            let fits = *rotary_dim <= self.head_dim && inv_freq.len() * 2 == *rotary_dim;
+            expect(fits, "rotary dimension", "an even number up to head_dim", rotary_dim)?;
+        }
         let eps = self.rms_norm_eps;
         expect(eps.is_finite() && eps >= 0.0, "rms_norm_eps", "a finite number >= 0", eps)?;
         expect(
@@ -119,6 +319,36 @@ impl DecoderSpec {
         )?;
         for layer in &self.layers {
             expect(layer.window != Some(0), "sliding_window", "a positive integer", 0)?;
+            expect(
+                layer.rope.is_none_or(|rope| rope < self.ropes.len()),
+                "rope",
+                "one of the model's",
+                "another",
+            )?;
+            expect(!layer.moe || self.moe.is_some(), "experts", "some", "none")?;
+            let described = match layer.mixer {
+                MixerKind::Attention => true,
+                MixerKind::ShortConv => self.short_conv.is_some(),
+                MixerKind::DeltaNet => self.delta_net.is_some(),
+            };
+            expect(described, "recurrent layers", "their sizes", "none")?;
+        }
+        let multipliers = [
+            ("embedding_multiplier", self.embedding_multiplier),
+            ("residual_multiplier", self.residual_multiplier),
+            ("logit_scale", self.logit_scale),
+            ("attention_multiplier", self.attention.divisor),
+            ("final_logit_softcapping", self.final_logit_softcapping.unwrap_or(1.0)),
+            ("attn_logit_softcapping", self.attention.softcap.unwrap_or(1.0)),
+        ];
+        for (key, value) in multipliers {
+            expect(value.is_finite() && value > 0.0, key, "a finite number > 0", value)?;
+        }
+        self.check_mixers()?;
+        if let Some(moe) = &self.moe {
+            moe.check()?;
+            let all = self.layers.iter().filter(|layer| layer.moe).count().saturating_mul(moe.num_experts);
+            expect(all <= MAX_EXPERTS, "experts of all layers", &format!("at most {MAX_EXPERTS}"), all)?;
         }
         for id in self.bos.iter().chain(&self.eos) {
             let vocab = format!("below vocab_size, which is {}", self.vocab_size);
@@ -131,6 +361,51 @@ impl DecoderSpec {
         })
     }
 
+    /// Tokens beyond which a sequence is rotated otherwise, from its beginning on.
+    pub(crate) fn longrope_from(&self) -> Option<usize> {
+        self.ropes.iter().filter_map(|rope| rope.long.as_ref()).map(|long| long.from).min()
+    }
+
+    fn check_mixers(&self) -> Result<()> {
+        let mut sizes = Vec::new();
+        if let Some(mla) = &self.mla {
+            let key = mla.qk_rope_head_dim.saturating_add(mla.kv_lora_rank);
+            let fits = self.head_dim == key && self.num_key_value_heads == 1;
+            expect(fits, "head_dim", "qk_rope_head_dim + kv_lora_rank", self.head_dim)?;
+            let all = self.num_attention_heads.saturating_mul(self.num_hidden_layers);
+            expect(all <= MAX_EXPERTS, "heads of all layers", &format!("at most {MAX_EXPERTS}"), all)?;
+            sizes.extend([
+                ("q_lora_rank", mla.q_lora_rank.unwrap_or(1)),
+                ("kv_lora_rank", mla.kv_lora_rank),
+                ("qk_nope_head_dim", mla.qk_nope_head_dim),
+                ("qk_rope_head_dim", mla.qk_rope_head_dim),
+                ("v_head_dim", mla.v_head_dim),
+            ]);
+        }
+        if let Some(conv) = &self.short_conv {
+            sizes.push(("conv_L_cache", conv.taps));
+        }
+        if let Some(delta) = &self.delta_net {
+            sizes.extend([
+                ("linear_conv_kernel_dim", delta.taps),
+                ("linear_num_key_heads", delta.num_key_heads),
+                ("linear_num_value_heads", delta.num_value_heads),
+                ("linear_key_head_dim", delta.key_head_dim),
+                ("linear_value_head_dim", delta.value_head_dim),
+            ]);
+        }
+        for (key, size) in sizes {
+            let expected = format!("an integer from 1 to {MAX_MIXER_SIZE}");
+            expect(size > 0 && size <= MAX_MIXER_SIZE, key, &expected, size)?;
+        }
+        if let Some(DeltaNetSpec { num_key_heads, num_value_heads, .. }) = self.delta_net {
+            let divides = format!("a multiple of linear_num_key_heads, which is {num_key_heads}");
+            let fits = num_value_heads.is_multiple_of(num_key_heads);
+            expect(fits, "linear_num_value_heads", &divides, num_value_heads)?;
+        }
+        Ok(())
+    }
+
     /// Elements in all matrices; `None` if absurd, or if one matrix alone exceeds `usize`.
     fn parameters(&self) -> Option<u64> {
         let product = |a: usize, b: usize| a.checked_mul(b).map(|product| product as u64);
@@ -139,9 +414,42 @@ impl DecoderSpec {
         let hidden = self.hidden_size as u64;
         let attention = q.checked_add(kv)?.checked_mul(2)?.checked_mul(hidden)?;
         let mlp = product(self.intermediate_size, self.hidden_size)?.checked_mul(3)?;
-        let layers = attention.checked_add(mlp)?.checked_mul(self.num_hidden_layers as u64)?;
+        let experts = self.moe.map_or(Some(0), |moe| {
+            let all = product(moe.num_experts, moe.intermediate_size)?;
+            let shared = moe.shared.map_or(0, |shared| shared.intermediate_size as u64);
+            all.checked_add(shared)?.checked_mul(3)?.checked_mul(hidden)
+        })?;
+        let layers =
+            attention.checked_add(mlp)?.checked_add(experts)?.checked_mul(self.num_hidden_layers as u64)?;
         let embeddings = product(self.vocab_size, self.hidden_size)?.checked_mul(2)?;
         layers.checked_add(embeddings).filter(|&total| total < 1 << 60)
+    }
+}
+
+impl MoeSpec {
+    fn check(&self) -> Result<()> {
+        let sizes = [
+            ("num_experts", self.num_experts),
+            ("num_experts_per_tok", self.num_experts_per_tok),
+            ("moe_intermediate_size", self.intermediate_size),
+            ("shared_expert_intermediate_size", self.shared.map_or(1, |shared| shared.intermediate_size)),
+        ];
+        for (key, size) in sizes {
+            expect(size > 0, key, "a positive integer", size)?;
+        }
+        let (experts, chosen) = (self.num_experts, self.num_experts_per_tok);
+        let at_most = format!("at most the number of experts, which is {experts}");
+        expect(chosen <= experts, "num_experts_per_tok", &at_most, chosen)?;
+        let factor = self.routed_scaling_factor;
+        expect(factor.is_finite(), "routed_scaling_factor", "a finite number", factor)?;
+        if let Some(ExpertGroups { n_group, topk_group }) = self.groups {
+            let divides = format!("a divisor of the number of experts, which is {experts}");
+            expect(n_group > 0 && experts.is_multiple_of(n_group), "n_group", &divides, n_group)?;
+            let enough = format!("from 1 to {n_group}, with at least {chosen} experts in them");
+            let fits = topk_group > 0 && topk_group <= n_group && experts / n_group * topk_group >= chosen;
+            expect(fits, "topk_group", &enough, topk_group)?;
+        }
+        Ok(())
     }
 }
 

@@ -10,8 +10,10 @@
 use half::bf16;
 
 use super::batch::Batch;
+use super::blocks::{GatedMlp, Mlp};
 use super::build::Builder;
 use super::decoder::{Decoder, DecoderLayer, ForwardContext, Linear, Pass};
+use super::mixer::{AttentionWeights, Mixer};
 use super::scratch::Scratch;
 use super::source::{Opened, Source};
 use super::tests::support;
@@ -221,7 +223,7 @@ fn f32_decoder(runtime: &Runtime, source: &Source) -> Decoder {
         pool: runtime.pool(),
         weights: &weights,
         mapped: None,
-        format: ComputeFormat::F32,
+        weight_type: WeightType::F32,
         progress: &mut |_, _| true,
         done: 0,
         total: 0,
@@ -232,7 +234,7 @@ fn f32_decoder(runtime: &Runtime, source: &Source) -> Decoder {
 
 fn logits(runtime: &Runtime, decoder: &Decoder, kv: KvType, tokens: &[u32]) -> Vec<f32> {
     let shape = Decoder::kv_shape(&decoder.spec, kv);
-    let mut cache = KvCache::new(shape, &Decoder::layer_states(&decoder.spec), &Budget::new(None)).unwrap();
+    let mut cache = KvCache::new(shape, &decoder.spec.layer_states(), &Budget::new(None)).unwrap();
     let mut tables = PageTables::default();
     cache.grow(&mut tables, tokens.len()).unwrap();
     let mut batch = Batch::new();
@@ -321,14 +323,27 @@ fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) 
         layers: from
             .layers
             .iter()
-            .map(|layer| DecoderLayer {
-                input_norm: layer.input_norm.clone(),
-                qkv: linear(Part::Qkv, &layer.qkv),
-                qk_norms: layer.qk_norms.clone(),
-                o: linear(Part::O, &layer.o),
-                post_attention_norm: layer.post_attention_norm.clone(),
-                gate_up: linear(Part::GateUp, &layer.gate_up),
-                down: linear(Part::Down, &layer.down),
+            .map(|layer| {
+                let (Mlp::Dense(mlp), Mixer::Attention(attention)) = (&layer.mlp, &layer.mixer) else {
+                    panic!("the studied models are plain")
+                };
+                DecoderLayer {
+                    input_norm: layer.input_norm.clone(),
+                    mixer: Mixer::Attention(AttentionWeights {
+                        qkv: linear(Part::Qkv, &attention.qkv),
+                        gate: None,
+                        qk_norms: attention.qk_norms.clone(),
+                        sinks: attention.sinks.clone(),
+                    }),
+                    o: linear(Part::O, &layer.o),
+                    attention_out_norm: layer.attention_out_norm.clone(),
+                    mlp_norm: layer.mlp_norm.clone(),
+                    mlp: Mlp::Dense(GatedMlp {
+                        gate_up: linear(Part::GateUp, &mlp.gate_up),
+                        down: linear(Part::Down, &mlp.down),
+                    }),
+                    mlp_out_norm: layer.mlp_out_norm.clone(),
+                }
             })
             .collect(),
         norm: from.norm.clone(),

@@ -2,64 +2,132 @@
 
 use std::collections::HashSet;
 
+use super::build::Segment;
 use super::files::MODEL_FILES;
-use super::spec::DecoderSpec;
+use super::mixer_names::{MixerNames, Runs};
+use super::mxfp4;
+use super::names::MlpModules;
+use super::spec::{DecoderSpec, ExpertStorage, MoeSpec, Scoring};
 use crate::error::Result;
-use crate::kernels::{ComputeFormat, PackedMatrix};
+use crate::kernels::PackedMatrix;
 use crate::weights::{Dtype, PackedFile, SCALES_SUFFIX, WeightSource};
 
 /// A matrix `[n, k]`: `n` outputs, `k` inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MatrixName {
+    /// Of the stored tensor, or what distinguishes a part of one.
     pub(crate) name: String,
     pub(crate) n: usize,
     pub(crate) k: usize,
+    /// Where it is, unless it is the tensor `name` as it stands.
+    pub(crate) part: Option<Box<Part>>,
 }
 
 /// A vector `[len]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct VectorName {
+    /// Of the stored tensor, or what distinguishes a part of one.
     pub(crate) name: String,
     pub(crate) len: usize,
+    /// Where it is, unless it is the tensor `name` as it stands; in elements.
+    pub(crate) part: Option<Box<Part>>,
+    /// Added to the elements as checkpoints store them.
+    pub(crate) offset: f32,
+    /// Of a small matrix that is computed with in f32 whatever the others are: `[len / k, k]`, row-major.
+    pub(crate) k: Option<usize>,
+}
+
+/// Rows of a stored tensor, which is seen as a matrix: all its dimensions but the last are one. Row `r` of the part is row
+/// `first + r / run * stride + r % run` of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) tensor: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) first: usize,
+    pub(crate) run: usize,
+    pub(crate) stride: usize,
+    pub(crate) storage: PartStorage,
+}
+
+/// How a [`Part`] is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PartStorage {
+    /// Row by row.
+    Rows,
+    /// Column by column: `k` rows of the tensor from the given one on, of which the part's rows are columns.
+    Columns { from: usize },
+    /// Row by row, in MXFP4: `{tensor}_blocks` `[.., k / 32, 16]` and `{tensor}_scales` `[.., k / 32]`.
+    Mxfp4,
+}
+
+impl Part {
+    /// Index of row `row` in the tensor.
+    pub(crate) fn row(&self, row: usize) -> usize {
+        self.first + row / self.run * self.stride + row % self.run
+    }
 }
 
 /// A projection.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LinearNames {
     pub(crate) weight: MatrixName,
     /// `[n]`.
     pub(crate) bias: Option<VectorName>,
 }
 
-/// The tensors of one layer, in the order of their use.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The tensors of one layer, in the order of their use. Which norms there are is explained at [`Names`].
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LayerNames {
     /// `[hidden_size]`, before attention.
-    pub(crate) input_norm: VectorName,
-    /// `[heads * head_dim, hidden_size]`.
-    pub(crate) q: LinearNames,
-    /// `[kv_heads * head_dim, hidden_size]`.
-    pub(crate) k: LinearNames,
-    /// `[kv_heads * head_dim, hidden_size]`.
-    pub(crate) v: LinearNames,
-    /// `[head_dim]`.
-    pub(crate) q_norm: Option<VectorName>,
-    /// `[head_dim]`.
-    pub(crate) k_norm: Option<VectorName>,
-    /// `[hidden_size, heads * head_dim]`.
+    pub(crate) input_norm: Option<VectorName>,
+    pub(crate) mixer: MixerNames,
+    /// To the residual stream.
     pub(crate) o: LinearNames,
+    /// `[hidden_size]`, behind attention.
+    pub(crate) attention_out_norm: Option<VectorName>,
     /// `[hidden_size]`, before the MLP.
-    pub(crate) post_attention_norm: VectorName,
-    /// `[intermediate_size, hidden_size]`.
+    pub(crate) mlp_norm: Option<VectorName>,
+    pub(crate) mlp: MlpNames,
+    /// `[hidden_size]`, behind the MLP.
+    pub(crate) mlp_out_norm: Option<VectorName>,
+}
+
+/// The tensors of a layer's second half.
+#[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum MlpNames {
+    Dense(GatedNames),
+    Moe(Box<MoeNames>),
+}
+
+/// The tensors of a gated MLP.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct GatedNames {
+    /// `[intermediate_size, hidden_size]`
     pub(crate) gate: LinearNames,
-    /// `[intermediate_size, hidden_size]`.
+    /// `[intermediate_size, hidden_size]`
     pub(crate) up: LinearNames,
     /// `[hidden_size, intermediate_size]`.
     pub(crate) down: LinearNames,
 }
 
+/// The tensors of an expert layer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct MoeNames {
+    /// `[experts, hidden_size]`, row-major: what chooses stays in f32.
+    pub(crate) router: VectorName,
+    /// `[experts]`
+    pub(crate) router_bias: Option<VectorName>,
+    /// `[experts]`
+    pub(crate) correction: Option<VectorName>,
+    pub(crate) experts: Vec<GatedNames>,
+    pub(crate) shared: Option<GatedNames>,
+    /// `[1, hidden_size]`
+    pub(crate) shared_gate: Option<VectorName>,
+}
+
 /// All tensors of a decoder.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct TensorNames {
     /// `[vocab_size, hidden_size]`.
     pub(crate) embed_tokens: MatrixName,
@@ -75,50 +143,217 @@ const LM_HEAD: &str = "lm_head.weight";
 impl DecoderSpec {
     /// Names and shapes of every tensor.
     pub(crate) fn tensors(&self) -> TensorNames {
-        let vocabulary =
-            |name: &str| MatrixName { name: name.into(), n: self.vocab_size, k: self.hidden_size };
+        let vocabulary = |name: &str| MatrixName {
+            name: name.into(),
+            n: self.vocab_size,
+            k: self.hidden_size,
+            part: None,
+        };
         TensorNames {
             embed_tokens: vocabulary("model.embed_tokens.weight"),
             layers: (0..self.num_hidden_layers).map(|layer| self.layer_tensors(layer)).collect(),
-            final_norm: VectorName { name: "model.norm.weight".into(), len: self.hidden_size },
+            final_norm: self.stream_norm(self.names.final_norm.to_owned()),
             lm_head: (!self.tie_word_embeddings).then(|| vocabulary(LM_HEAD)),
         }
     }
 
     fn layer_tensors(&self, layer: usize) -> LayerNames {
-        let hidden = self.hidden_size;
-        let q = self.num_attention_heads * self.head_dim;
-        let kv = self.num_key_value_heads * self.head_dim;
         let prefix = format!("model.layers.{layer}");
-        let linear = |module: &str, n: usize, k: usize, bias: bool| LinearNames {
-            weight: MatrixName { name: format!("{prefix}.{module}.weight"), n, k },
-            bias: bias.then(|| VectorName { name: format!("{prefix}.{module}.bias"), len: n }),
-        };
-        let norm = |module: &str, len: usize| VectorName { name: format!("{prefix}.{module}.weight"), len };
-        let head_norm = |module: &str| self.qk_norm.map(|_| norm(module, self.head_dim));
+        let norm = |module: Option<&str>| module.map(|module| self.stream_norm(format!("{prefix}.{module}")));
         LayerNames {
-            input_norm: norm("input_layernorm", hidden),
-            q: linear("self_attn.q_proj", q, hidden, self.qkv_bias),
-            k: linear("self_attn.k_proj", kv, hidden, self.qkv_bias),
-            v: linear("self_attn.v_proj", kv, hidden, self.qkv_bias),
-            q_norm: head_norm("self_attn.q_norm"),
-            k_norm: head_norm("self_attn.k_norm"),
-            o: linear("self_attn.o_proj", hidden, q, self.o_bias),
-            post_attention_norm: norm("post_attention_layernorm", hidden),
-            gate: linear("mlp.gate_proj", self.intermediate_size, hidden, self.mlp_bias),
-            up: linear("mlp.up_proj", self.intermediate_size, hidden, self.mlp_bias),
-            down: linear("mlp.down_proj", hidden, self.intermediate_size, self.mlp_bias),
+            input_norm: norm(self.names.input_norm),
+            mixer: self.mixer_tensors(&prefix, layer),
+            o: self.mixer_out(&prefix, layer),
+            attention_out_norm: norm(self.names.attention_out_norm),
+            mlp_norm: norm(self.names.mlp_norm),
+            mlp: match self.moe.filter(|_| self.layers[layer].moe) {
+                Some(moe) => MlpNames::Moe(Box::new(self.moe_tensors(&prefix, &moe))),
+                None => {
+                    let size = self.intermediate_size;
+                    MlpNames::Dense(self.gated(&prefix, &self.names.mlp, size, self.mlp_bias))
+                }
+            },
+            mlp_out_norm: norm(self.names.mlp_out_norm),
+        }
+    }
+
+    fn stream_norm(&self, module: String) -> VectorName {
+        VectorName::new(format!("{module}.weight"), self.hidden_size, self.norm.offset())
+    }
+
+    /// A gated MLP of `size` elements.
+    fn gated(&self, prefix: &str, modules: &MlpModules, size: usize, bias: bool) -> GatedNames {
+        let hidden = self.hidden_size;
+        let [gate, up] = match *modules.gate_up {
+            [joined] => {
+                let all = linear(prefix, joined, 2 * size, hidden, bias);
+                let part =
+                    |what, first| Runs { first, run: size, stride: 0, of: 2 * size }.linear(&all, what, size);
+                [part("gate", 0), part("up", size)]
+            }
+            [gate, up, ..] => [gate, up].map(|module| linear(prefix, module, size, hidden, bias)),
+            [] => [(); 2].map(|()| linear(prefix, "mlp", size, hidden, bias)),
+        };
+        GatedNames { gate, up, down: linear(prefix, modules.down, hidden, size, bias) }
+    }
+
+    fn moe_tensors(&self, prefix: &str, moe: &MoeSpec) -> MoeNames {
+        let (hidden, modules, experts) = (self.hidden_size, &self.names.moe, moe.num_experts);
+        let matrix = |module: &str, n: usize| {
+            VectorName::matrix(format!("{prefix}.{module}.weight"), vec![n, hidden], hidden)
+        };
+        let router =
+            |suffix: &str| VectorName::new(format!("{prefix}.{}.{suffix}", modules.router), experts, 0.0);
+        let expert = |expert: usize| match moe.storage {
+            ExpertStorage::Separate => {
+                let prefix = format!("{prefix}.{}.{expert}", modules.experts);
+                self.gated(&prefix, &modules.expert, moe.intermediate_size, moe.expert_bias)
+            }
+            ExpertStorage::Joined | ExpertStorage::JoinedMxfp4 => {
+                self.joined_expert(&format!("{prefix}.{}", modules.experts), moe, expert)
+            }
+        };
+        let shared = moe.shared;
+        MoeNames {
+            router: matrix(modules.router, experts),
+            router_bias: moe.router_bias.then(|| router("bias")),
+            correction: (moe.scoring == Scoring::Sigmoid).then(|| router("e_score_correction_bias")),
+            experts: (0..experts).map(expert).collect(),
+            shared: shared.map(|shared| self.gated(prefix, &modules.shared, shared.intermediate_size, false)),
+            shared_gate: shared.filter(|shared| shared.gated).map(|_| matrix(modules.shared_gate, 1)),
+        }
+    }
+
+    /// An expert of tensors that hold all, gate and up in turn.
+    fn joined_expert(&self, module: &str, moe: &MoeSpec, expert: usize) -> GatedNames {
+        let (hidden, size, experts) = (self.hidden_size, moe.intermediate_size, moe.num_experts);
+        let linear = |what: &str, tensor: &str, (n, k): (usize, usize), (first, stride): (usize, usize)| {
+            let outputs = n * stride;
+            let mxfp4 = moe.storage == ExpertStorage::JoinedMxfp4;
+            let tensor = format!("{module}.{tensor}");
+            let part = Part {
+                tensor: tensor.clone(),
+                shape: if mxfp4 { vec![experts, outputs, k] } else { vec![experts, k, outputs] },
+                first: if mxfp4 { expert * outputs + first } else { first },
+                run: 1,
+                stride,
+                storage: if mxfp4 { PartStorage::Mxfp4 } else { PartStorage::Columns { from: expert * k } },
+            };
+            let bias = Part {
+                tensor: format!("{tensor}_bias"),
+                shape: vec![experts, outputs],
+                first: expert * outputs + first,
+                run: 1,
+                stride,
+                storage: PartStorage::Rows,
+            };
+            let name = format!("{module}.{expert}.{what}");
+            LinearNames {
+                weight: MatrixName { name: format!("{name}.weight"), n, k, part: Some(Box::new(part)) },
+                bias: moe.expert_bias.then(|| VectorName {
+                    name: format!("{name}.bias"),
+                    len: n,
+                    part: Some(Box::new(bias)),
+                    offset: 0.0,
+                    k: None,
+                }),
+            }
+        };
+        GatedNames {
+            gate: linear("gate_proj", "gate_up_proj", (size, hidden), (0, 2)),
+            up: linear("up_proj", "gate_up_proj", (size, hidden), (1, 2)),
+            down: linear("down_proj", "down_proj", (hidden, size), (0, 1)),
         }
     }
 }
 
+impl VectorName {
+    pub(super) fn new(name: String, len: usize, offset: f32) -> Self {
+        VectorName { name, len, part: None, offset, k: None }
+    }
+
+    /// All of a tensor of `shape`, as a matrix of rows of `k`.
+    pub(super) fn matrix(name: String, shape: Vec<usize>, k: usize) -> Self {
+        let len = shape.iter().product();
+        let part = Some(Box::new(Part::whole(name.clone(), shape)));
+        VectorName { name, len, part, offset: 0.0, k: Some(k) }
+    }
+
+    /// Elements in memory: a small matrix is packed in panels of 16 rows.
+    pub(crate) fn padded_len(&self) -> usize {
+        self.k.map_or(self.len, |k| (self.len / k.max(1)).next_multiple_of(16) * k)
+    }
+}
+
+impl Part {
+    /// All of a tensor.
+    fn whole(tensor: String, shape: Vec<usize>) -> Self {
+        Part { tensor, shape, first: 0, run: usize::MAX, stride: 0, storage: PartStorage::Rows }
+    }
+}
+
+pub(super) fn linear(prefix: &str, module: &str, n: usize, k: usize, bias: bool) -> LinearNames {
+    let name = format!("{prefix}.{module}");
+    LinearNames {
+        weight: MatrixName { name: format!("{name}.weight"), n, k, part: None },
+        bias: bias.then(|| VectorName::new(format!("{name}.bias"), n, 0.0)),
+    }
+}
+
+/// Projections that are packed as one.
+struct Projections<'a> {
+    parts: Vec<&'a LinearNames>,
+    gated: bool,
+}
+
+impl<'a> Projections<'a> {
+    fn rows(parts: &'a [LinearNames]) -> Self {
+        Projections { parts: parts.iter().collect(), gated: false }
+    }
+
+    fn joined(&self) -> Joined<'a> {
+        Joined { parts: self.parts.iter().map(|part| &part.weight).collect(), gated: self.gated }
+    }
+}
+
+impl GatedNames {
+    fn packed(&self) -> [Projections<'_>; 2] {
+        let gate_up = Projections { parts: vec![&self.gate, &self.up], gated: true };
+        [gate_up, Projections::rows(std::slice::from_ref(&self.down))]
+    }
+}
+
 impl LayerNames {
-    fn linears(&self) -> [&LinearNames; 7] {
-        [&self.q, &self.k, &self.v, &self.o, &self.gate, &self.up, &self.down]
+    /// Projections, those that are packed as one together.
+    fn packed(&self) -> Vec<Projections<'_>> {
+        let mixer = self.mixer.packed().into_iter().chain([std::slice::from_ref(&self.o)]);
+        let mut packed: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
+        match &self.mlp {
+            MlpNames::Dense(mlp) => packed.extend(mlp.packed()),
+            MlpNames::Moe(moe) => {
+                packed.extend(moe.experts.iter().chain(&moe.shared).flat_map(GatedNames::packed));
+            }
+        }
+        packed
+    }
+
+    /// Norms, biases, and what else stays in f32.
+    fn vectors(&self) -> Vec<&VectorName> {
+        let norms = self.input_norm.iter().chain(&self.attention_out_norm).chain(&self.mlp_norm);
+        let mut vectors: Vec<&VectorName> = norms.chain(&self.mlp_out_norm).collect();
+        vectors.extend(self.mixer.vectors());
+        if let MlpNames::Moe(moe) = &self.mlp {
+            vectors.push(&moe.router);
+            vectors.extend(moe.router_bias.iter().chain(&moe.correction).chain(&moe.shared_gate));
+        }
+        let linears = self.packed().into_iter().flat_map(|projections| projections.parts);
+        vectors.extend(linears.filter_map(|linear| linear.bias.as_ref()));
+        vectors
     }
 }
 
 /// Matrices that are packed as one.
+#[derive(Debug, Clone)]
 pub(crate) struct Joined<'a> {
     pub(crate) parts: Vec<&'a MatrixName>,
     /// A gate and an up projection, see `PackedMatrix::pack_gated`; otherwise row after row.
@@ -164,41 +399,52 @@ impl TensorNames {
     pub(crate) fn packed_matrices(&self) -> Vec<Joined<'_>> {
         let mut packed = vec![Joined::rows([&self.embed_tokens])];
         for layer in &self.layers {
-            packed.push(Joined::rows([&layer.q.weight, &layer.k.weight, &layer.v.weight]));
-            packed.push(Joined::rows([&layer.o.weight]));
-            packed.push(Joined::gated(&layer.gate.weight, &layer.up.weight));
-            packed.push(Joined::rows([&layer.down.weight]));
+            packed.extend(layer.packed().iter().map(Projections::joined));
         }
         packed.extend(self.lm_head.iter().map(|head| Joined::rows([head])));
         packed
     }
 
-    /// Every matrix.
-    pub(crate) fn matrices(&self) -> impl Iterator<Item = &MatrixName> {
-        let layers = self.layers.iter().flat_map(|layer| layer.linears().map(|linear| &linear.weight));
-        std::iter::once(&self.embed_tokens).chain(layers).chain(&self.lm_head)
+    /// The packed matrices that a token does not use: those of experts it does not choose.
+    pub(crate) fn idle_experts(&self, spec: &DecoderSpec) -> Vec<Joined<'_>> {
+        let chosen = spec.moe.map_or(0, |moe| moe.num_experts_per_tok);
+        let idle = |layer| match layer {
+            &LayerNames { mlp: MlpNames::Moe(ref moe), .. } => {
+                let experts = moe.experts.iter().skip(chosen).flat_map(GatedNames::packed);
+                experts.map(|projections| projections.joined()).collect()
+            }
+            _ => Vec::new(),
+        };
+        self.layers.iter().flat_map(idle).collect()
     }
 
-    /// Every norm and bias.
+    /// Every matrix.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &MatrixName> {
+        self.packed_matrices().into_iter().flat_map(|joined| joined.parts)
+    }
+
+    /// Every norm and bias, and the small matrices that stay in f32.
     pub(crate) fn vectors(&self) -> impl Iterator<Item = &VectorName> {
-        let layers = self.layers.iter().flat_map(|layer| {
-            let norms = [&layer.input_norm, &layer.post_attention_norm];
-            let biases = layer.linears().into_iter().filter_map(|linear| linear.bias.as_ref());
-            norms.into_iter().chain(&layer.q_norm).chain(&layer.k_norm).chain(biases)
-        });
-        layers.chain([&self.final_norm])
+        self.layers.iter().flat_map(LayerNames::vectors).chain([&self.final_norm])
     }
 }
 
-/// Checks that `file` has every tensor of `spec` packed as `format`, and no other.
+/// Checks that `file` has every tensor of `spec` packed as `segments` says of matrices that read the same input, and no
+/// other.
 ///
 /// # Errors
 /// As `PackedFile::check`, and `OutOfBudget` for sizes that overflow.
-pub(crate) fn check_packed(spec: &DecoderSpec, file: &PackedFile, format: ComputeFormat) -> Result<()> {
-    let names = spec.tensors();
-    let parts =
-        |joined: Joined<'_>| Ok((joined.name(), PackedMatrix::parts(format, joined.n(), joined.k())?));
-    let matrices = names.packed_matrices().into_iter().map(parts).collect::<Result<Vec<_>>>()?;
+pub(crate) fn check_packed<'a>(
+    names: &'a TensorNames,
+    file: &PackedFile,
+    segments: impl Fn(&Joined<'a>) -> Result<Vec<Segment<'a>>>,
+) -> Result<()> {
+    let mut matrices = Vec::new();
+    for group in names.packed_matrices() {
+        for Segment { names, format } in segments(&group)? {
+            matrices.push((names.name(), PackedMatrix::parts(format, names.n(), names.k())?));
+        }
+    }
     let vectors: Vec<(&str, usize)> =
         names.vectors().map(|vector| (vector.name.as_str(), vector.len)).collect();
     file.check(&matrices, &vectors, &MODEL_FILES)
@@ -213,15 +459,30 @@ pub(crate) fn check_tensors(spec: &DecoderSpec, weights: &WeightSource) -> Resul
     let names = spec.tensors();
     let mut used: HashSet<String> = HashSet::new();
     for matrix in names.matrices() {
-        let view = weights.matrix(&matrix.name, matrix.n, matrix.k)?;
-        used.insert(matrix.name.clone());
+        if let Some(part) = matrix.part.as_ref().filter(|part| part.storage == PartStorage::Mxfp4) {
+            used.extend(mxfp4::check(part, weights)?);
+            continue;
+        }
+        let (name, shape) = match &matrix.part {
+            Some(part) => (&part.tensor, part.shape.as_slice()),
+            None => (&matrix.name, &[matrix.n, matrix.k][..]),
+        };
+        if used.contains(name) {
+            continue;
+        }
+        let view = weights.matrix_of(name, shape)?;
+        used.insert(name.clone());
         if view.dtype() == Dtype::I8 {
-            used.insert(format!("{}{SCALES_SUFFIX}", matrix.name));
+            used.insert(format!("{name}{SCALES_SUFFIX}"));
         }
     }
     for vector in names.vectors() {
-        weights.check_vector(&vector.name, vector.len)?;
-        used.insert(vector.name.clone());
+        let (name, shape) = match &vector.part {
+            Some(part) => (&part.tensor, part.shape.as_slice()),
+            None => (&vector.name, &[vector.len][..]),
+        };
+        weights.check_elements(name, shape)?;
+        used.insert(name.clone());
     }
     let harmless = |name: &str| {
         // Frequencies follow from the configuration; a copy of the tied embedding is what it is tied to.

@@ -21,6 +21,8 @@ pub enum WeightType {
     Bf16,
     /// float32 throughout: the reference.
     F32,
+    /// Quantized matrices of GGUF files: their own codes and scales, nothing rounded again. Others: int8.
+    Stored,
 }
 
 /// What the KV cache is kept as.
@@ -119,7 +121,7 @@ macro_rules! names {
         }
     };
 }
-names!(WeightType: Int8 = "int8", Int4 = "int4", Bf16 = "bf16", F32 = "f32");
+names!(WeightType: Int8 = "int8", Int4 = "int4", Bf16 = "bf16", F32 = "f32", Stored = "stored");
 names!(KvType: Auto = "auto", Int8 = "int8", Bf16 = "bf16", F32 = "f32");
 
 options! {
@@ -200,8 +202,8 @@ impl ModelOptions {
 options! {
     /// How a model is packed.
     pub struct PackOptions {
-        /// What the weights will be computed with.
-        weights: WeightType = WeightType::default(),
+        /// What the weights will be computed with; `None`: `stored` for GGUF files, int8 for others.
+        weights: Option<WeightType> = None,
         /// Whether a file that is there already is replaced.
         overwrite: bool = false,
     }
@@ -221,7 +223,9 @@ mod tests {
 
     #[test]
     fn names_and_json_agree() {
-        for weights in [WeightType::Int8, WeightType::Int4, WeightType::Bf16, WeightType::F32] {
+        for weights in
+            [WeightType::Int8, WeightType::Int4, WeightType::Bf16, WeightType::F32, WeightType::Stored]
+        {
             assert_eq!(weights.name().parse::<WeightType>().unwrap(), weights);
             assert_eq!(json!(weights), json!(weights.name()));
         }

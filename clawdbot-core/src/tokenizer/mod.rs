@@ -1,19 +1,23 @@
 //! Text to token ids and back, chat templates, and text that arrives token by token.
 
 use std::collections::HashSet;
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::weights::MAGIC;
 
 mod chat;
+mod gguf;
 mod read;
 mod special;
 mod stop;
 mod stream;
 
 pub use chat::{ChatTemplate, ChatTemplates, LocalTime, render_chat_template};
+pub(crate) use gguf::{TokenizerFiles, tokenizer_files};
 pub use special::SpecialTokens;
 pub use stop::{StopMatcher, StopOutcome};
 pub use stream::StreamDecoder;
@@ -38,12 +42,16 @@ impl std::fmt::Debug for Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads a `tokenizer.json` file.
+    /// Reads a `tokenizer.json` file, or the vocabulary in a GGUF file.
     ///
     /// # Errors
-    /// `NotFound` or `Io` when the file cannot be read, else as [`from_bytes`](Self::from_bytes).
+    /// `NotFound` or `Io` when the file cannot be read, else as [`from_bytes`](Self::from_bytes); `UnsupportedModel` for a
+    /// GGUF vocabulary of a kind or with a pre-tokenizer that is not known.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        if starts_with(path, MAGIC)? {
+            return Self::from_gguf(path);
+        }
         let bytes = std::fs::read(path).map_err(|error| Error::io(path, &error))?;
         Self::from_bytes(&bytes).map_err(|error| error.context(path.display()))
     }
@@ -149,6 +157,15 @@ impl Tokenizer {
     pub fn is_special(&self, id: u32) -> bool {
         self.0.special.contains(&id)
     }
+}
+
+/// Whether the file at `path` begins with `magic`.
+fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
+    let mut start = Vec::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(magic.len() as u64).read_to_end(&mut start));
+    read.map_err(|error| Error::io(path, &error))?;
+    Ok(start == magic)
 }
 
 /// Runs `work`; a panic of the tokenizers crate on a hostile file becomes an error.

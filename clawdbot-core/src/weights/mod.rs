@@ -2,6 +2,7 @@
 
 mod dtype;
 mod file;
+mod gguf;
 mod matrix;
 mod mmap;
 mod packed;
@@ -11,7 +12,10 @@ mod source;
 
 pub(crate) use dtype::{Dtype, FloatType};
 pub(crate) use file::DataFile;
-pub(crate) use matrix::{MatrixFormat, MatrixView};
+#[cfg(test)]
+pub(crate) use gguf::testing::{self as gguf_testing, Writer as GgufWriter};
+pub(crate) use gguf::{Array, GgufHeader, GgufSource, MAGIC, Metadata, RowOrder, TensorType, Value};
+pub(crate) use matrix::{MatrixFormat, MatrixView, TensorView};
 pub(crate) use packed::{FORMAT_VERSION, PackedFile, PackedInfo, hex};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
 pub(crate) use safetensors::quoted;

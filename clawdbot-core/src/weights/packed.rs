@@ -57,6 +57,8 @@ pub(crate) struct PackedInfo {
     /// Size of the source's tensors as stored.
     pub(crate) stored_bytes: u64,
     /// Whether the model has a tokenizer.
+    /// With the weights `stored`: name of a matrix -> name of its format. Empty with others.
+    pub(crate) formats: BTreeMap<String, String>,
     pub(crate) has_tokenizer: bool,
     /// Version of clawdbot that wrote it.
     pub(crate) written_by: String,
@@ -81,7 +83,15 @@ impl PackedInfo {
         ];
         let group = self.group_size.map(|group| ("group_size", group.to_string()));
         let rotated = self.rotated.then(|| ("rotated", "true".to_owned()));
-        pairs.into_iter().chain(group).chain(rotated).map(|(key, value)| (key.to_owned(), value)).collect()
+        let formats =
+            (!self.formats.is_empty()).then(|| ("formats", serde_json::json!(self.formats).to_string()));
+        pairs
+            .into_iter()
+            .chain(group)
+            .chain(rotated)
+            .chain(formats)
+            .map(|(key, value)| (key.to_owned(), value))
+            .collect()
     }
 
     fn parse(mut metadata: BTreeMap<String, String>) -> Result<Self> {
@@ -138,6 +148,11 @@ impl PackedInfo {
                     return Err(Error::invalid_model(message));
                 }
             },
+            formats: match metadata.remove("formats") {
+                Some(text) => serde_json::from_str(&text)
+                    .map_err(|error| Error::invalid_model(format!("metadata formats: {error}")))?,
+                None => BTreeMap::new(),
+            },
             group_size: match metadata.remove("group_size") {
                 Some(text) => Some(number("group_size", &text)? as usize),
                 None => None,
@@ -171,19 +186,14 @@ impl PackedFile {
         let not_packed = |found: &str| {
             let name = file.name();
             Error::invalid_argument(format!(
-                "{name}: expected a model directory or a packed model file, found {found}"
+                "{name}: expected a model directory, a GGUF or a packed model file, found {found}"
             ))
             .with("path", name)
         };
         // Any safetensors file has a brace behind the length, whose upper bytes are zeros.
         let start = file.read(0..file.len().min(9))?;
         if !matches!(start.as_slice(), [.., 0, 0, 0, 0, b'{']) {
-            let found = if start.starts_with(b"GGUF") {
-                "GGUF, which is not supported yet"
-            } else {
-                "a file of another kind"
-            };
-            return Err(not_packed(found));
+            return Err(not_packed("a file of another kind"));
         }
         let Header { tensors, metadata } = file.header()?;
         if metadata.get("format").map(String::as_str) != Some(FORMAT) {
@@ -244,6 +254,7 @@ impl PackedFile {
             PanelElement::U8 => Dtype::U8,
             PanelElement::Bf16 => Dtype::BF16,
             PanelElement::F32 => Dtype::F32,
+            PanelElement::U16 => Dtype::U16,
         };
         let name = format!("{name}{}", part.suffix);
         let range = self.entry(&name, dtype, &part.shape)?.range.clone();

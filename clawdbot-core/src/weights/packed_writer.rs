@@ -40,6 +40,7 @@ impl PackedLayout {
             PanelElement::U8 => Dtype::U8,
             PanelElement::Bf16 => Dtype::BF16,
             PanelElement::F32 => Dtype::F32,
+            PanelElement::U16 => Dtype::U16,
         };
         self.add(format!("{name}{}", part.suffix), dtype, &part.shape, ALIGNMENT)
     }
@@ -270,6 +271,7 @@ mod tests {
 
     fn info() -> PackedInfo {
         PackedInfo {
+            formats: std::collections::BTreeMap::new(),
             weights: "f32".into(),
             group_size: None,
             rotated: false,

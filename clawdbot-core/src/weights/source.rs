@@ -23,7 +23,7 @@ const INT8_FORMAT: &str = "clawdbot-int8";
 /// How a tensor's scales are named: its own name with this behind it.
 pub(crate) const SCALES_SUFFIX: &str = ".scales";
 /// File name endings that hold weights in formats that are not read.
-const OTHER_FORMATS: &[&str] = &["gguf", "bin", "pth", "pt"];
+const OTHER_FORMATS: &[&str] = &["bin", "pth", "pt"];
 
 /// Where the tensors of a model are. Immutable; views borrow from it.
 #[derive(Debug)]
@@ -164,7 +164,20 @@ impl WeightSource {
     /// `InvalidModel` if it is missing, of another shape, or has unusable scales; `UnsupportedModel` if its dtype
     /// cannot be used for weights.
     pub(crate) fn matrix(&self, name: &str, n: usize, k: usize) -> Result<MatrixView<'_>> {
-        let tensor = self.shaped(name, &[n, k])?;
+        self.matrix_of(name, &[n, k])
+    }
+
+    /// The tensor `name` of `shape` as the matrix in which all its dimensions but the last are one.
+    ///
+    /// # Errors
+    /// As [`WeightSource::matrix`].
+    pub(crate) fn matrix_of(&self, name: &str, shape: &[usize]) -> Result<MatrixView<'_>> {
+        let tensor = self.shaped(name, shape)?;
+        // No overflow: the tensor has that shape.
+        let (k, n) = match shape.split_last() {
+            Some((&k, rows)) => (k, rows.iter().product()),
+            None => (1, 1),
+        };
         let format = match (tensor.dtype.float(), tensor.dtype) {
             (Some(dtype), _) => MatrixFormat::Float(dtype),
             (None, Dtype::I8) => MatrixFormat::Int8(self.int8(&tensor, n, k)?),
@@ -178,7 +191,16 @@ impl WeightSource {
     /// # Errors
     /// As [`WeightSource::matrix`], and `OutOfBudget` if there is no memory for it.
     pub(crate) fn vector(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        let (tensor, dtype) = self.float_tensor(name, &[len])?;
+        self.elements(name, &[len])
+    }
+
+    /// All elements of `name`, a tensor of `shape`, converted to f32.
+    ///
+    /// # Errors
+    /// As [`WeightSource::vector`].
+    pub(crate) fn elements(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let (tensor, dtype) = self.float_tensor(name, shape)?;
+        let len = shape.iter().product();
         let mut out = Vec::new();
         // `len` elements are in the file, so this is no more than twice the file.
         out.try_reserve_exact(len).map_err(|_| {
@@ -192,9 +214,18 @@ impl WeightSource {
         Ok(out)
     }
 
-    /// What [`WeightSource::vector`] checks, without reading the data.
-    pub(crate) fn check_vector(&self, name: &str, len: usize) -> Result<()> {
-        self.float_tensor(name, &[len]).map(|_| ())
+    /// What [`WeightSource::elements`] checks, without reading the data.
+    pub(crate) fn check_elements(&self, name: &str, shape: &[usize]) -> Result<()> {
+        self.float_tensor(name, shape).map(|_| ())
+    }
+
+    /// The elements of a tensor of `shape` and dtype U8, as they are stored.
+    ///
+    /// # Errors
+    /// As [`WeightSource::matrix`].
+    pub(crate) fn bytes(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
+        let tensor = self.shaped(name, shape)?;
+        if tensor.dtype == Dtype::U8 { Ok(tensor) } else { Err(unusable_dtype(&tensor, "U8")) }
     }
 
     fn float_tensor(&self, name: &str, shape: &[usize]) -> Result<(TensorView<'_>, FloatType)> {
@@ -303,6 +334,12 @@ fn not_found(dir: &Path) -> Error {
     if !others.is_empty() {
         others.truncate(3);
         message.push_str(&format!(", but {}: formats that are not supported yet", others.join(", ")));
+    }
+    let gguf = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    if let Some(path) =
+        gguf.filter(|path| path.extension().is_some_and(|extension| extension == "gguf")).min()
+    {
+        message.push_str(&format!("; a GGUF file is loaded by its own path: {}", path.display()));
     }
     Error::new(ErrorKind::NotFound, message).with("path", dir.display().to_string())
 }

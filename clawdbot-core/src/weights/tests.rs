@@ -261,7 +261,11 @@ fn directories_without_weights_say_what_was_looked_for() {
     dir.write("m.Q8_0.gguf", "GGUF");
     dir.write("pytorch_model.bin", "");
     let error = WeightSource::open_dir(dir.path()).unwrap_err();
-    check(&error, ErrorKind::NotFound, &["m.Q8_0.gguf, pytorch_model.bin", "not supported yet"]);
+    check(
+        &error,
+        ErrorKind::NotFound,
+        &["pytorch_model.bin", "not supported yet", "by its own path", "m.Q8_0.gguf"],
+    );
     let error = WeightSource::open_dir(&dir.path().join("none")).unwrap_err();
     check(&error, ErrorKind::NotFound, &["none"]);
     dir.write("model.safetensors", "");

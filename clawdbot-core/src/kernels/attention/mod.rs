@@ -4,6 +4,9 @@
 //! s[r][j] = scale * q[r] . k[j]      for the keys j that row r sees; scale = log2(e) / sqrt(head_dim)
 //! out[r]  = sum over j of 2^(s[r][j] - m) v[j] / sum over j of 2^(s[r][j] - m)
 //! ```
+//! Families may have another scale, scores `cap * tanh(score / cap)`, and *sinks*: a score per head that counts in the
+//! sum below, but has no value.
+//!
 //! A *tile* is some tokens of one sequence times query heads of one KV head, so that a page is read once for all of
 //! them. Keys are taken in blocks of one page, at absolute positions, ascending: running maximum, sum and weighted
 //! values are rescaled when the maximum grows (Milakov, Gimelshein 2018, <https://arxiv.org/abs/1805.02867>). Every
@@ -26,11 +29,12 @@ use std::ops::Range;
 
 pub(crate) use float::{Element, Float};
 pub(crate) use int8::{Int8, Int8Head, Int8Page};
-pub(crate) use run::{Attention, KvSequence, Workspaces, attend};
+pub(crate) use run::{Attention, KvSequence, Scores, Workspaces, attend};
 #[cfg(target_arch = "x86_64")]
 pub(super) use tiled::AttendTiled;
 
 use super::quantize::SharedMut;
+use super::row_ops::tanh;
 use super::simd::LANES;
 use super::vector::exp2_below;
 use super::{Kernel, KernelSet, Simd, Slot};
@@ -122,8 +126,12 @@ pub(crate) struct Tile<'a> {
     positions: &'a [usize],
     /// Number of last positions a row sees, its own included.
     window: Option<usize>,
-    /// Of scores.
+    /// Of scores, times log2(e).
     scale: f32,
+    /// Of scores, times log2(e); 0 for none.
+    softcap: f32,
+    /// Of the tile's heads.
+    sinks: Option<&'a [f32]>,
 }
 
 impl Tile<'_> {
@@ -262,6 +270,7 @@ impl<K: KvKind> Kernel for AttendRange<K> {
         state.clear();
         let mut scales = [1.0; MAX_ROWS];
         K::queries(s, &tile, work, &mut scales);
+        let after_cap = [1.0; MAX_ROWS];
         for (index, &page) in pages.iter().enumerate() {
             let start = (first_page + index) * PAGE_TOKENS;
             let tokens = tile.seeing(start, PAGE_TOKENS);
@@ -271,6 +280,11 @@ impl<K: KvKind> Kernel for AttendRange<K> {
             let rows = tokens.start * heads..tokens.end * heads;
             let keys = tile.visible(tokens.end - 1, start, PAGE_TOKENS).end;
             K::scores(s, &tile, page, rows.clone(), keys, work);
+            let mut scales = &scales;
+            if tile.softcap > 0.0 {
+                cap_scores(s, rows.clone(), tile.softcap, scales, work);
+                scales = &after_cap;
+            }
             for token in tokens {
                 let visible = tile.visible(token, start, PAGE_TOKENS);
                 for row in token * heads..(token + 1) * heads {
@@ -284,6 +298,19 @@ impl<K: KvKind> Kernel for AttendRange<K> {
             }
             K::encode(s, rows.clone(), work);
             K::values(s, &tile, page, rows, keys, work, state.out);
+        }
+    }
+}
+
+/// `score = cap * tanh(score * scale / cap)`; what is beyond the keys stays without meaning.
+#[inline(always)]
+fn cap_scores<S: Simd>(s: S, rows: Range<usize>, cap: f32, scales: &[f32; MAX_ROWS], work: &mut Work<'_>) {
+    let cap_lanes = s.splat(cap);
+    for row in rows {
+        let factor = s.splat(scales[row] / cap);
+        for scores in &mut work.scores.as_chunks_mut::<LANES>().0[row * VECTORS..][..VECTORS] {
+            let capped = s.mul(tanh(s, s.mul(s.load(scores), factor)), cap_lanes);
+            s.store(capped, scores);
         }
     }
 }
@@ -407,9 +434,17 @@ impl Kernel for Finish {
             // SAFETY: `run::attend`, the only caller, has checked that `out` has room for all tokens and heads, and made
             // each row of one tile only.
             let out = unsafe { out.slice(at, tile.head_dim) };
-            let sum = s.splat(s.reduce_add(s.load(&state.sums.as_chunks::<LANES>().0[row])));
-            let row = &state.out[row * tile.stride()..][..tile.stride()];
-            for (out, row) in out.chunks_mut(LANES).zip(row.as_chunks::<LANES>().0) {
+            let mut sum = s.splat(s.reduce_add(s.load(&state.sums.as_chunks::<LANES>().0[row])));
+            let values = &state.out[row * tile.stride()..][..tile.stride()];
+            if let Some(sinks) = tile.sinks {
+                // The sink takes part in the sum, and maybe in the maximum, but has no value.
+                let (max, sink) = (state.max[row], sinks[row % tile.heads] * std::f32::consts::LOG2_E);
+                let top = if max > sink { max } else { sink };
+                let ours = exp2_below(s, s.splat(max - top));
+                sum = s.fma(sum, ours, exp2_below(s, s.splat(sink - top)));
+                sum = s.div(sum, ours);
+            }
+            for (out, row) in out.chunks_mut(LANES).zip(values.as_chunks::<LANES>().0) {
                 s.store_partial(s.div(s.load(row), sum), out);
             }
         }

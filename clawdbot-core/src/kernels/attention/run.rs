@@ -30,6 +30,25 @@ pub(crate) struct KvSequence<P> {
     pub(crate) pages: Vec<P>,
 }
 
+/// What happens to the products of queries and keys.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scores<'a> {
+    /// They are divided by it.
+    pub(crate) divisor: f32,
+    /// Then `score = cap * tanh(score / cap)`, with a cap above 0.
+    pub(crate) softcap: Option<f32>,
+    /// `[heads]`: what each head's softmax has as a further score.
+    pub(crate) sinks: Option<&'a [f32]>,
+}
+
+impl Scores<'static> {
+    /// Divided by `sqrt(head_dim)`, and nothing else.
+    #[cfg(test)]
+    pub(crate) fn plain(head_dim: usize) -> Self {
+        Scores { divisor: (head_dim as f32).sqrt(), softcap: None, sinks: None }
+    }
+}
+
 /// One layer's attention.
 pub(crate) struct Attention<'a, P> {
     /// `[rows, heads + 2 kv_heads, head_dim]`: rotated queries first.
@@ -41,6 +60,7 @@ pub(crate) struct Attention<'a, P> {
     pub(crate) head_dim: usize,
     /// Number of last positions a row sees, its own included.
     pub(crate) window: Option<usize>,
+    pub(crate) scores: Scores<'a>,
     /// They cover all rows, in order.
     pub(crate) sequences: &'a [KvSequence<P>],
 }
@@ -217,11 +237,13 @@ pub(crate) fn attend<'p, K: KvSlots>(
 }
 
 fn places<'a, P>(problem: &Attention<'a, P>, most_rows: usize) -> Vec<Place<'a>> {
-    let Attention { qkv, positions, heads, kv_heads, head_dim, window, sequences } = *problem;
+    let Attention { qkv, positions, heads, kv_heads, head_dim, window, scores, sequences } = *problem;
     let token_stride = (heads + 2 * kv_heads) * head_dim;
     assert_eq!(qkv.len(), positions.len() * token_stride, "qkv: [{}, {token_stride}]", positions.len());
     let group = heads / kv_heads;
-    let scale = std::f32::consts::LOG2_E / (head_dim as f32).sqrt();
+    let scale = std::f32::consts::LOG2_E / scores.divisor;
+    let softcap = scores.softcap.map_or(0.0, |cap| cap * std::f32::consts::LOG2_E);
+    assert!(scores.sinks.is_none_or(|sinks| sinks.len() == heads), "sinks: [{heads}]");
     let tile_heads = group.min(most_rows);
     let tile_tokens = most_rows / tile_heads;
     let mut places = Vec::new();
@@ -250,6 +272,8 @@ fn places<'a, P>(problem: &Attention<'a, P>, most_rows: usize) -> Vec<Place<'a>>
                     positions,
                     window,
                     scale,
+                    softcap,
+                    sinks: scores.sinks.map(|sinks| &sinks[head..]),
                 };
                 places.push(Place { tile, sequence, row, head, pages: pages.clone() });
             }

@@ -100,7 +100,15 @@ struct Case {
     window: Option<usize>,
     /// Tokens, and how many of them are rows.
     sequences: Vec<(usize, usize)>,
+    softcap: Option<f32>,
+    /// Whether heads have sinks: [`sink`].
+    sinks: bool,
     seed: u64,
+}
+
+/// The sink of a head: below, between and above the scores.
+fn sink(head: usize) -> f32 {
+    (head as f32 - 1.0) * 4.0
 }
 
 /// `[tokens, heads + 2 kv_heads, head_dim]`
@@ -128,6 +136,7 @@ fn run<K: TestKind>(case: &Case, kernels: &KernelSet, threads: usize, rows_at_on
         }
         pages.push(of_sequence);
     }
+    let sinks: Option<Vec<f32>> = case.sinks.then(|| (0..heads).map(sink).collect());
     let mut done: Vec<usize> = case.sequences.iter().map(|(length, rows)| length - rows).collect();
     let mut results: Vec<Vec<f32>> = vec![Vec::new(); data.len()];
     let mut workspaces = Workspaces::default();
@@ -159,6 +168,7 @@ fn run<K: TestKind>(case: &Case, kernels: &KernelSet, threads: usize, rows_at_on
             kv_heads,
             head_dim: d,
             window,
+            scores: Scores { softcap: case.softcap, sinks: sinks.as_deref(), ..Scores::plain(d) },
             sequences: &sequences,
         };
         let mut out = vec![f32::NAN; row * heads * d];
@@ -212,11 +222,15 @@ fn naive<K: TestKind>(case: &Case, sequence: usize) -> Vec<f64> {
             let scores: Vec<f64> = (first..=row)
                 .map(|token| {
                     let key = part(token, heads + head / group, Part::Key);
-                    query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() / (d as f64).sqrt()
+                    let score = query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() / (d as f64).sqrt();
+                    case.softcap.map(f64::from).map_or(score, |cap| cap * (score / cap).tanh())
                 })
                 .collect();
             let max = scores.iter().copied().fold(f64::MIN, f64::max);
-            let sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
+            let mut sum: f64 = scores.iter().map(|score| (score - max).exp()).sum();
+            if case.sinks {
+                sum += (f64::from(sink(head)) - max).exp();
+            }
             let mut result = vec![0.0; d];
             for (token, score) in (first..=row).zip(scores) {
                 let value = part(token, heads + kv_heads + head / group, Part::Value);
@@ -275,7 +289,16 @@ fn case(
     window: Option<usize>,
     sequences: &[(usize, usize)],
 ) -> Case {
-    Case { kv_heads: heads.0, group: heads.1, head_dim, window, sequences: sequences.to_vec(), seed }
+    Case {
+        kv_heads: heads.0,
+        group: heads.1,
+        head_dim,
+        window,
+        sequences: sequences.to_vec(),
+        softcap: None,
+        sinks: false,
+        seed,
+    }
 }
 
 #[test]
@@ -297,6 +320,19 @@ fn ranges_and_windows() {
     check_all(&case(1, (1, 2), 32, None, &[(1100, 3), (513, 4), (512, 2), (64, 64), (1, 1)]));
     for window in [1, 7, 64, 65, 500, 600] {
         check_all(&case(window as u64, (1, 2), 16, Some(window), &[(1030, 12), (70, 70)]));
+    }
+}
+
+#[test]
+fn soft_caps_and_sinks() {
+    for (softcap, sinks) in [(Some(1.5), false), (None, true), (Some(3.0), true)] {
+        let case = |seed, heads, head_dim, window, sequences| Case {
+            softcap,
+            sinks,
+            ..case(seed, heads, head_dim, window, sequences)
+        };
+        check_all(&case(1, (2, 3), 24, None, &[(600, 4), (70, 9)]));
+        check_all(&case(2, (1, 4), 64, Some(20), &[(150, 33), (1, 1)]));
     }
 }
 
@@ -349,6 +385,7 @@ fn small_weights_beside_a_large_one_count() {
         kv_heads: 1,
         head_dim: 16,
         window: None,
+        scores: Scores::plain(16),
         sequences: &sequences,
     };
     let mut workspaces = Workspaces::default();
@@ -388,6 +425,7 @@ fn non_finite_and_zero_rows() {
                         kv_heads: 1,
                         head_dim: 16,
                         window: None,
+                        scores: Scores::plain(16),
                         sequences: &sequences,
                     };
                     let mut out = [7.0; 16];

@@ -1,10 +1,12 @@
 //! Llama: the decoder that the others differ from.
 //! Source: transformers 5, `models/llama/configuration_llama.py` and `modeling_llama.py`.
 
+use super::one_of;
 use crate::error::Result;
 use crate::model::config::ModelConfig;
-use crate::model::rope_scaling::RopeSpec;
-use crate::model::spec::{Activation, DecoderSpec, LayerSpec};
+use crate::model::names;
+use crate::model::rope_scaling::{RopeDefaults, RopeSpec};
+use crate::model::spec::{Activation, AttentionSpec, DecoderSpec, LayerSpec, NormKind};
 
 pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let bias = config.bool_or("attention_bias", false)?;
@@ -16,9 +18,40 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     })
 }
 
+/// What families call their settings, and what they assume where there are none.
+pub(super) struct Keys {
+    /// Of the norms' epsilon.
+    pub(super) eps: &'static str,
+    /// Of the MLP's size.
+    pub(super) intermediate_size: &'static [&'static str],
+    /// Of the activation; `None`: always SiLU, unless the family says otherwise.
+    pub(super) activation: Option<&'static str>,
+    /// Whether the output projection is the embedding unless the configuration says something.
+    pub(super) tied: bool,
+}
+
+impl Keys {
+    /// Llama's.
+    pub(super) const LLAMA: Keys = Keys {
+        eps: "rms_norm_eps",
+        intermediate_size: &["intermediate_size"],
+        activation: Some("hidden_act"),
+        tied: false,
+    };
+}
+
 impl DecoderSpec {
     /// The settings that all of Llama's relatives have in common: no biases, no norms on heads, no windows.
     pub(super) fn plain(config: &ModelConfig) -> Result<DecoderSpec> {
+        let plain = Self::with_keys(config, &Keys::LLAMA)?;
+        Ok(DecoderSpec {
+            ropes: vec![RopeSpec::parse(config, plain.head_dim, RopeDefaults::LLAMA)?],
+            ..plain
+        })
+    }
+
+    /// As [`DecoderSpec::plain`], without a rotation, for families with other keys.
+    pub(super) fn with_keys(config: &ModelConfig, keys: &Keys) -> Result<DecoderSpec> {
         let hidden_size = config.usize("hidden_size")?;
         let num_hidden_layers = config.usize("num_hidden_layers")?;
         let num_attention_heads = config.usize("num_attention_heads")?;
@@ -37,23 +70,37 @@ impl DecoderSpec {
             architecture: "LlamaForCausalLM",
             vocab_size: config.usize("vocab_size")?,
             hidden_size,
-            intermediate_size: config.usize("intermediate_size")?,
+            intermediate_size: one_of(config, keys.intermediate_size)?,
             num_hidden_layers,
             num_attention_heads,
             num_key_value_heads: config.opt_usize("num_key_value_heads")?.unwrap_or(num_attention_heads),
             head_dim,
-            rms_norm_eps: config.f32("rms_norm_eps")?,
+            rms_norm_eps: config.f32(keys.eps)?,
+            norm: NormKind::Rms { offset: 0.0 },
             qk_norm: None,
             qkv_bias: false,
             o_bias: false,
             mlp_bias: false,
-            activation: Activation::parse(config, "hidden_act")?,
-            rope: RopeSpec::parse(config, head_dim)?,
+            activation: match keys.activation {
+                Some(key) => Activation::parse(config, key)?,
+                None => Activation::Silu,
+            },
+            attention: AttentionSpec::of_width(head_dim as f64),
+            mla: None,
+            short_conv: None,
+            delta_net: None,
+            moe: None,
+            ropes: Vec::new(),
             layers: vec![LayerSpec::default(); num_hidden_layers],
-            tie_word_embeddings: config.bool_or("tie_word_embeddings", false)?,
+            embedding_multiplier: 1.0,
+            residual_multiplier: 1.0,
+            logit_scale: 1.0,
+            final_logit_softcapping: None,
+            tie_word_embeddings: config.bool_or("tie_word_embeddings", keys.tied)?,
             max_position_embeddings: config.usize("max_position_embeddings")?,
             bos: config.opt_token_id("bos_token_id")?,
             eos: config.token_ids("eos_token_id")?,
+            names: names::LLAMA,
         })
     }
 }

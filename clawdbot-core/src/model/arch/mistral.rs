@@ -14,5 +14,8 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
         return Err(config.unsupported("layer_types", &format!("only {kind}, as sliding_window has it")));
     }
     let plain = DecoderSpec::plain(config)?;
-    Ok(DecoderSpec { layers: vec![LayerSpec { window }; plain.num_hidden_layers], ..plain })
+    Ok(DecoderSpec {
+        layers: vec![LayerSpec { window, ..LayerSpec::default() }; plain.num_hidden_layers],
+        ..plain
+    })
 }

@@ -1,11 +1,28 @@
 //! One file per architecture: `config.json` -> `DecoderSpec`.
 
+pub(super) mod cohere2;
+pub(super) mod deepseek_v3;
+pub(super) mod gemma;
+pub(super) mod glm4;
+pub(super) mod gpt_oss;
+pub(super) mod granite;
+pub(super) mod lfm2;
 pub(super) mod llama;
 pub(super) mod mistral;
+pub(super) mod mixtral;
+pub(super) mod olmo2;
+pub(super) mod phi3;
 pub(super) mod qwen2;
+pub(super) mod qwen2_moe;
 pub(super) mod qwen3;
+pub(super) mod qwen3_next;
+pub(super) mod smollm3;
+
+#[cfg(test)]
+mod tests;
 
 use super::config::ModelConfig;
+use super::spec::LayerSpec;
 use crate::error::Result;
 
 /// `sliding_window` where the configuration does not have the key (null means none), as in transformers.
@@ -15,4 +32,83 @@ const DEFAULT_SLIDING_WINDOW: usize = 4096;
 fn sliding_window(config: &ModelConfig) -> Result<Option<usize>> {
     const KEY: &str = "sliding_window";
     if config.has(KEY) { config.opt_usize(KEY) } else { Ok(Some(DEFAULT_SLIDING_WINDOW)) }
+}
+
+/// The kinds of layers that `layer_types` lists, one per layer and each one of `kinds`; `None` without a list.
+///
+/// # Errors
+/// `InvalidModel` for a list of another length, `UnsupportedModel` for other kinds.
+fn layer_types<'a>(
+    config: &'a ModelConfig,
+    num_hidden_layers: usize,
+    kinds: &[&str],
+) -> Result<Option<Vec<&'a str>>> {
+    let Some(types) = config.opt_strings("layer_types")? else { return Ok(None) };
+    if types.len() != num_hidden_layers {
+        let expected = format!("{num_hidden_layers} entries, one per layer, not {}", types.len());
+        return Err(config.invalid("layer_types", &expected));
+    }
+    match types.iter().all(|kind| kinds.contains(kind)) {
+        true => Ok(Some(types)),
+        false => Err(config.unsupported("layer_types", &format!("only {}", kinds.join(" and ")))),
+    }
+}
+
+/// Layers with `window` where `layer_types` says so, else where `windowed` does. `what` is expected of `sliding_window`
+/// where the list has windows and there is none.
+fn windows(
+    config: &ModelConfig,
+    num_hidden_layers: usize,
+    (window, what): (Option<usize>, &str),
+    windowed: impl Fn(usize) -> bool,
+) -> Result<Vec<LayerSpec>> {
+    let layer = |windowed: bool| LayerSpec { window: window.filter(|_| windowed), ..LayerSpec::default() };
+    match layer_types(config, num_hidden_layers, &["full_attention", "sliding_attention"])? {
+        None => Ok((0..num_hidden_layers).map(|i| layer(windowed(i))).collect()),
+        Some(types) if window.is_none() && types.contains(&"sliding_attention") => {
+            Err(config.invalid("sliding_window", what))
+        }
+        Some(types) => Ok(types.into_iter().map(|kind| layer(kind == "sliding_attention")).collect()),
+    }
+}
+
+/// As [`windows`], where every `sliding_window_pattern`-th layer has none.
+fn windows_by_pattern(
+    config: &ModelConfig,
+    num_hidden_layers: usize,
+    default_pattern: usize,
+) -> Result<Vec<LayerSpec>> {
+    let mut pattern = None;
+    // transformers writes the older key with an underscore.
+    for key in ["sliding_window_pattern", "_sliding_window_pattern"] {
+        pattern = pattern.or(config.opt_usize(key)?);
+        if pattern == Some(0) {
+            return Err(config.invalid(key, "a positive integer"));
+        }
+    }
+    let pattern = pattern.unwrap_or(default_pattern);
+    let window = (sliding_window(config)?, "an integer, as layer_types has windows");
+    windows(config, num_hidden_layers, window, |i| (i + 1) % pattern != 0)
+}
+
+/// The size that the configuration gives under one of `keys`, or, alike, under several.
+fn one_of(config: &ModelConfig, keys: &[&str]) -> Result<usize> {
+    let mut found = None;
+    for key in keys {
+        match (found, config.opt_usize(key)?) {
+            (Some(a), Some(b)) if a != b => {
+                return Err(config.invalid(key, &format!("{a}, its value under another name")));
+            }
+            (_, value) => found = found.or(value),
+        }
+    }
+    found.ok_or_else(|| config.invalid(keys[0], "an integer"))
+}
+
+/// Refuses a switch that is not as the family has it.
+fn only(config: &ModelConfig, key: &str, value: bool) -> Result<()> {
+    match config.opt_bool(key)? {
+        Some(found) if found != value => Err(config.unsupported(key, &value.to_string())),
+        _ => Ok(()),
+    }
 }

@@ -12,7 +12,7 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let plain = DecoderSpec::plain(config)?;
     let bias = config.bool_or("attention_bias", false)?;
     Ok(DecoderSpec {
-        qk_norm: Some(NormSpec { eps: plain.rms_norm_eps }),
+        qk_norm: Some(NormSpec { eps: plain.rms_norm_eps, whole: false }),
         qkv_bias: bias,
         o_bias: bias,
         layers: qwen2::layers(config, plain.num_hidden_layers)?,

@@ -1,0 +1,204 @@
+//! The states of a sequence's recurrent layers: the one that goes on, and snapshots of earlier ones.
+//!
+//! A state is that after some position and cannot be taken back, so a sequence that is cut shorter goes on from a snapshot,
+//! and computes what lies between anew. A pass over several tokens leaves one behind before its last token: that is where
+//! the same prompt starts when it is asked for again, since logits come from computing its last token.
+
+use super::{BlockPool, KvCache, PageData, PageId};
+use crate::error::Result;
+
+/// Most snapshots of a sequence.
+const MAX_SNAPSHOTS: usize = 2;
+
+/// A state and the number of tokens it has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct State {
+    tokens: usize,
+    page: PageId,
+}
+
+/// The states of one sequence in one group. All groups of a sequence have theirs at the same positions.
+#[derive(Debug, Default)]
+pub(crate) struct StateTable {
+    live: Option<State>,
+    /// The one that the current pass takes.
+    pending: Option<State>,
+    /// Ascending.
+    snapshots: Vec<State>,
+}
+
+impl StateTable {
+    /// The state that goes on: how many tokens it has seen, and its page.
+    pub(crate) fn live(&self) -> Option<(usize, PageId)> {
+        self.live.map(|state| (state.tokens, state.page))
+    }
+
+    /// The snapshot that the pass is to take: after how many tokens, and to which page.
+    pub(crate) fn snapshot(&self) -> Option<(usize, PageId)> {
+        self.pending.map(|state| (state.tokens, state.page))
+    }
+
+    pub(super) fn holds_pages(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// The pass has ended after `tokens` tokens.
+    pub(super) fn settle(&mut self, tokens: usize, pool: &mut BlockPool) {
+        if let Some(live) = &mut self.live {
+            live.tokens = tokens;
+        }
+        self.snapshots.extend(self.pending.take());
+        if self.snapshots.len() > MAX_SNAPSHOTS {
+            pool.give_back(self.snapshots.remove(0).page);
+        }
+    }
+
+    /// The pass has not ended: what it has changed is worth nothing.
+    pub(super) fn spoil(&mut self, pool: &mut BlockPool) {
+        let spoiled = self.live.take().into_iter().chain(self.pending.take());
+        spoiled.for_each(|state| pool.give_back(state.page));
+        self.live = self.snapshots.pop();
+    }
+
+    /// Goes back to the latest state that has seen at most `tokens` tokens. Returns how many it has seen.
+    pub(super) fn rewind(&mut self, tokens: usize, pool: &mut BlockPool) -> usize {
+        while let Some(late) = self.live.filter(|state| state.tokens > tokens) {
+            pool.give_back(late.page);
+            self.live = self.snapshots.pop();
+        }
+        self.live.map_or(0, |state| state.tokens)
+    }
+
+    /// Gives the snapshots back. Returns whether there were any.
+    pub(super) fn drop_snapshots(&mut self, pool: &mut BlockPool) -> bool {
+        let all = self.pending.take().into_iter().chain(self.snapshots.drain(..));
+        all.map(|state| pool.give_back(state.page)).count() > 0
+    }
+
+    pub(super) fn release(&mut self, pool: &mut BlockPool) {
+        let all = self.live.take().into_iter().chain(self.pending.take()).chain(self.snapshots.drain(..));
+        all.for_each(|state| pool.give_back(state.page));
+    }
+}
+
+impl KvCache {
+    /// Gives a new sequence a state of zeros.
+    pub(super) fn begin_states(&mut self, group: usize, table: &mut StateTable) -> Result<()> {
+        if table.live.is_none() {
+            let page = self.take(group)?;
+            if let [PageData::F32(state)] = self.groups[group].pool.pages_mut(&[page]).as_mut_slice() {
+                state.fill(0.0);
+            }
+            table.live = Some(State { tokens: 0, page });
+        }
+        Ok(())
+    }
+
+    /// Takes a page for the snapshot of a pass that ends after `length` tokens, where one is due and there is room: without
+    /// one a sequence that is cut shorter starts from further back.
+    pub(super) fn prepare_snapshot(&mut self, group: usize, table: &mut StateTable, length: usize) {
+        let done = table.live.map_or(0, |state| state.tokens);
+        let page = table.pending.take().map(|state| state.page);
+        if length > done + 1 {
+            let page = page.or_else(|| self.take(group).ok());
+            table.pending = page.map(|page| State { tokens: length - 1, page });
+        } else if let Some(page) = page {
+            self.groups[group].pool.give_back(page);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{KvShape, LayerState, PageTables};
+    use super::*;
+    use crate::options::KvType;
+    use crate::runtime::Budget;
+
+    fn cache(budget: &Budget) -> KvCache {
+        let shape = KvShape { kv_heads: 1, head_dim: 16, kv_type: KvType::F32 };
+        let states = [
+            LayerState::Recurrent { floats: 8 },
+            LayerState::Attention { window: None },
+            LayerState::Recurrent { floats: 8 },
+        ];
+        KvCache::new(shape, &states, budget).unwrap()
+    }
+
+    fn pass(cache: &mut KvCache, tables: &mut PageTables, length: usize) {
+        cache.grow(tables, length).unwrap();
+        cache.release_passed(tables, length);
+    }
+
+    fn tokens(tables: &PageTables) -> Option<usize> {
+        tables.states(0).unwrap().live().map(|(tokens, _)| tokens)
+    }
+
+    #[test]
+    fn layers_share_states_and_states_do_not_grow() {
+        let budget = Budget::new(None);
+        let mut cache = cache(&budget);
+        assert_eq!((cache.state_bytes(), cache.bytes_per_token()), (64, 2 * 16 * 4));
+        assert_eq!(
+            [0, 1, 2].map(|layer| (cache.group_of(layer), cache.layer(layer).1)),
+            [(0, 0), (1, 0), (0, 1)]
+        );
+        let mut tables = PageTables::default();
+        cache.grow(&mut tables, 1).unwrap();
+        let state = tables.states(0).unwrap();
+        assert_eq!((state.live().map(|(tokens, _)| tokens), state.snapshot()), (Some(0), None));
+        cache.release_passed(&mut tables, 1);
+        assert_eq!(tokens(&tables), Some(1));
+        cache.release_all(&mut tables);
+        assert!(!tables.hold_pages());
+        assert_eq!(cache.usage().0, 0);
+    }
+
+    #[test]
+    fn a_shorter_sequence_goes_on_from_a_snapshot() {
+        let budget = Budget::new(None);
+        let mut cache = cache(&budget);
+        let mut tables = PageTables::default();
+        for length in [10, 20, 30, 31, 32] {
+            pass(&mut cache, &mut tables, length);
+        }
+        // The state, two snapshots, and a page of keys.
+        assert_eq!(cache.usage().0, 4);
+        assert_eq!(cache.truncate(&mut tables, 31), 29);
+        assert_eq!(cache.truncate(&mut tables, 29), 29);
+        pass(&mut cache, &mut tables, 31);
+        assert_eq!(cache.truncate(&mut tables, 25), 19);
+        assert_eq!(cache.truncate(&mut tables, 18), 0, "older snapshots are gone");
+        assert_eq!(cache.usage().0, 0);
+    }
+
+    #[test]
+    fn an_abandoned_pass_goes_back() {
+        let budget = Budget::new(None);
+        let mut cache = cache(&budget);
+        let mut tables = PageTables::default();
+        pass(&mut cache, &mut tables, 10);
+        cache.grow(&mut tables, 20).unwrap();
+        assert_eq!(cache.abandon(&mut tables, 10), 9);
+        assert_eq!(tokens(&tables), Some(9));
+        cache.grow(&mut tables, 20).unwrap();
+        assert_eq!(cache.abandon(&mut tables, 9), 0);
+        assert_eq!((tables.hold_pages(), cache.usage().0), (false, 0));
+    }
+
+    #[test]
+    fn snapshots_make_room() {
+        // A state and a page of keys, and room for one more state.
+        let budget = Budget::new(Some(64 + 64 * 2 * 16 * 4 + 64));
+        let mut cache = cache(&budget);
+        let mut tables = PageTables::default();
+        pass(&mut cache, &mut tables, 20);
+        assert_eq!(cache.usage().0, 3);
+        pass(&mut cache, &mut tables, 40);
+        assert_eq!((cache.usage().0, tables.states(0).unwrap().snapshots.len()), (3, 1));
+        // A second page of keys does not fit, even without the snapshot.
+        assert!(cache.grow(&mut tables, 65).is_err());
+        assert_eq!((cache.usage().0, tokens(&tables)), (2, Some(40)));
+        assert_eq!(cache.truncate(&mut tables, 39), 0);
+    }
+}

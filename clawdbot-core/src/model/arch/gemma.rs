@@ -1,0 +1,117 @@
+//! Gemma, Gemma 2 and Gemma 3: gains stored less one, a scaled embedding, GELU. Gemma 2 has norms on both sides, windows on
+//! every other layer and soft caps; Gemma 3 norms heads and rotates the layers with windows by another base.
+//! Source: transformers 5, `models/gemma{,2,3}/configuration_*.py` and `modeling_*.py`.
+
+use super::llama::Keys;
+use super::{only, windows_by_pattern};
+use crate::error::Result;
+use crate::model::config::ModelConfig;
+use crate::model::names::{self, Names};
+use crate::model::rope_scaling::{LayerRope, RopeDefaults, RopeSpec};
+use crate::model::spec::{Activation, AttentionSpec, DecoderSpec, LayerSpec, NormKind, NormSpec};
+
+const SANDWICH: Names = Names {
+    attention_out_norm: Some("post_attention_layernorm"),
+    mlp_norm: Some("pre_feedforward_layernorm"),
+    mlp_out_norm: Some("post_feedforward_layernorm"),
+    ..names::LLAMA
+};
+/// `query_pre_attn_scalar` where there is none, as in transformers.
+const DEFAULT_SCALAR: f64 = 256.0;
+/// Soft caps of Gemma 2 where the keys are missing (null means none), as in transformers.
+const DEFAULT_CAPS: (f32, f32) = (50.0, 30.0);
+/// Gemma 3's rotations.
+const GLOBAL: LayerRope =
+    LayerRope { layer_type: "full_attention", theta_key: "rope_theta", default_theta: 1e6, scaled: true };
+const LOCAL: LayerRope = LayerRope {
+    layer_type: "sliding_attention",
+    theta_key: "rope_local_base_freq",
+    default_theta: 1e4,
+    scaled: false,
+};
+
+pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    let common = common(config)?;
+    Ok(DecoderSpec { ropes: vec![RopeSpec::parse(config, common.head_dim, RopeDefaults::LLAMA)?], ..common })
+}
+
+pub(in crate::model) fn parse_gemma2(config: &ModelConfig) -> Result<DecoderSpec> {
+    let spec = parse(config)?;
+    let (attention, logits) = DEFAULT_CAPS;
+    Ok(DecoderSpec {
+        attention: attention_of(config, Some(attention))?,
+        final_logit_softcapping: cap(config, "final_logit_softcapping", Some(logits))?,
+        layers: windows_by_pattern(config, spec.num_hidden_layers, 2)?,
+        names: SANDWICH,
+        ..spec
+    })
+}
+
+pub(in crate::model) fn parse_gemma3(config: &ModelConfig) -> Result<DecoderSpec> {
+    let common = common(config)?;
+    let layers = windows_by_pattern(config, common.num_hidden_layers, 6)?;
+    // Rotation 1 is that of the layers with a window.
+    let rotated = |layer: LayerSpec| LayerSpec { rope: Some(usize::from(layer.window.is_some())), ..layer };
+    let head_dim = common.head_dim;
+    Ok(DecoderSpec {
+        qk_norm: Some(NormSpec { eps: common.rms_norm_eps, whole: false }),
+        attention: attention_of(config, None)?,
+        final_logit_softcapping: cap(config, "final_logit_softcapping", None)?,
+        ropes: vec![
+            RopeSpec::parse_layers(config, head_dim, &GLOBAL)?,
+            RopeSpec::parse_layers(config, head_dim, &LOCAL)?,
+        ],
+        layers: layers.into_iter().map(rotated).collect(),
+        names: SANDWICH,
+        ..common
+    })
+}
+
+/// What all have in common.
+fn common(config: &ModelConfig) -> Result<DecoderSpec> {
+    only(config, "use_bidirectional_attention", false)?;
+    // Not derived from hidden_size here, so a missing one must not be guessed.
+    config.usize("head_dim")?;
+    let keys = Keys { activation: None, tied: true, ..Keys::LLAMA };
+    let plain = DecoderSpec::with_keys(config, &keys)?;
+    let bias = config.bool_or("attention_bias", false)?;
+    Ok(DecoderSpec {
+        norm: NormKind::Rms { offset: 1.0 },
+        qkv_bias: bias,
+        o_bias: bias,
+        activation: activation(config)?,
+        embedding_multiplier: libm::sqrt(plain.hidden_size as f64) as f32,
+        ..plain
+    })
+}
+
+fn activation(config: &ModelConfig) -> Result<Activation> {
+    if config.opt_str("hidden_activation")?.is_some() {
+        return Activation::parse(config, "hidden_activation");
+    }
+    match config.opt_str("hidden_act")? {
+        // The first checkpoints say gelu, but were trained with its tanh form.
+        None | Some("gelu") => Ok(Activation::GeluTanh),
+        Some(_) => Activation::parse(config, "hidden_act"),
+    }
+}
+
+fn attention_of(config: &ModelConfig, default_cap: Option<f32>) -> Result<AttentionSpec> {
+    const KEY: &str = "query_pre_attn_scalar";
+    let scalar = config.opt_f64(KEY)?.unwrap_or(DEFAULT_SCALAR);
+    if scalar <= 0.0 {
+        return Err(config.invalid(KEY, "a number > 0"));
+    }
+    let softcap = cap(config, "attn_logit_softcapping", default_cap)?;
+    Ok(AttentionSpec { softcap, ..AttentionSpec::of_width(scalar) })
+}
+
+/// A soft cap; `default` where the key is missing.
+fn cap(config: &ModelConfig, key: &str, default: Option<f32>) -> Result<Option<f32>> {
+    match config.opt_f32(key)? {
+        None if config.has(key) => Ok(None),
+        None => Ok(default),
+        Some(cap) if cap > 0.0 => Ok(Some(cap)),
+        Some(_) => Err(config.invalid(key, "a number > 0 or null")),
+    }
+}

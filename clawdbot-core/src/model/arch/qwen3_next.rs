@@ -1,0 +1,59 @@
+//! Qwen3-Next: gated delta nets on three layers of four, attention with a gate on the fourth, experts beside a shared one.
+//! Source: transformers 5, `models/qwen3_next/configuration_qwen3_next.py` and `modeling_qwen3_next.py`.
+
+use super::layer_types;
+use super::llama::Keys;
+use super::qwen2_moe::with_experts;
+use crate::error::Result;
+use crate::model::config::ModelConfig;
+use crate::model::rope_scaling::{RopeDefaults, RopeSpec};
+use crate::model::spec::{
+    AttentionSpec, DecoderSpec, DeltaNetSpec, LayerSpec, MixerKind, NormKind, NormSpec, SharedExpert,
+};
+
+/// Every how many layers one has attention, as in transformers.
+const DEFAULT_INTERVAL: usize = 4;
+
+pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    // Not derived from hidden_size here, so a missing one must not be guessed.
+    config.usize("head_dim")?;
+    let plain = DecoderSpec::with_keys(config, &Keys::LLAMA)?;
+    let bias = config.bool_or("attention_bias", false)?;
+    let rope = RopeDefaults { partial: Some(0.25), ..RopeDefaults::LLAMA };
+    let dense = DecoderSpec {
+        norm: NormKind::Rms { offset: 1.0 },
+        qk_norm: Some(NormSpec { eps: plain.rms_norm_eps, whole: false }),
+        qkv_bias: bias,
+        o_bias: bias,
+        attention: AttentionSpec { gate: true, ..plain.attention },
+        delta_net: Some(DeltaNetSpec {
+            taps: config.usize("linear_conv_kernel_dim")?,
+            num_key_heads: config.usize("linear_num_key_heads")?,
+            num_value_heads: config.usize("linear_num_value_heads")?,
+            key_head_dim: config.usize("linear_key_head_dim")?,
+            value_head_dim: config.usize("linear_value_head_dim")?,
+        }),
+        ropes: vec![RopeSpec::parse(config, plain.head_dim, rope)?],
+        layers: layers(config, plain.num_hidden_layers)?,
+        ..plain
+    };
+    let size = config.usize("shared_expert_intermediate_size")?;
+    let shared = SharedExpert { intermediate_size: size, gated: true };
+    with_experts(config, dense, Some(shared), true)
+}
+
+/// `layer_types`, or attention on every `full_attention_interval`-th layer.
+fn layers(config: &ModelConfig, count: usize) -> Result<Vec<LayerSpec>> {
+    let layer = |recurrent: bool| LayerSpec {
+        mixer: if recurrent { MixerKind::DeltaNet } else { MixerKind::Attention },
+        ..LayerSpec::default()
+    };
+    if let Some(types) = layer_types(config, count, &["linear_attention", "full_attention"])? {
+        return Ok(types.into_iter().map(|kind| layer(kind == "linear_attention")).collect());
+    }
+    let interval = config.opt_usize("full_attention_interval")?.unwrap_or(DEFAULT_INTERVAL);
+    if interval == 0 {
+        return Err(config.invalid("full_attention_interval", "a positive integer"));
+    }
+    Ok((0..count).map(|i| layer(!(i + 1).is_multiple_of(interval))).collect())
+}

@@ -1,0 +1,99 @@
+//! What a layer is put together from: norms of the residual stream, gated MLPs, and how their results are added.
+
+use super::decoder::{Linear, Ops};
+use super::moe::MoeWeights;
+use super::spec::{Activation, DecoderSpec, NormKind};
+use crate::error::Result;
+use crate::kernels::{Epilogue, QuantizedRows};
+
+/// The second half of a layer.
+#[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
+pub(crate) enum Mlp {
+    Dense(GatedMlp),
+    Moe(Box<MoeWeights>),
+}
+
+/// Weights of a gated MLP.
+pub(crate) struct GatedMlp {
+    /// hidden_size -> gate and up, `PackedMatrix::pack_gated`
+    pub(crate) gate_up: Linear,
+    /// intermediate_size -> hidden_size
+    pub(crate) down: Linear,
+}
+
+/// The buffers of [`GatedMlp::forward`].
+pub(crate) struct MlpBuffers<'a> {
+    /// `[rows, intermediate_size]` or more
+    pub(crate) activated: &'a mut [f32],
+    pub(crate) quantized: &'a mut QuantizedRows,
+}
+
+impl GatedMlp {
+    /// `out = down(act(gate(x)) * up(x))`, or `out += ...` with `residual`. `x` and `out` are `[rows, hidden_size]`.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    pub(crate) fn forward(
+        &self,
+        ops: &Ops<'_>,
+        activation: Activation,
+        (x, rows): (&[f32], usize),
+        (out, residual): (&mut [f32], bool),
+        buffers: &mut MlpBuffers<'_>,
+    ) -> Result<()> {
+        let MlpBuffers { activated, quantized } = buffers;
+        let activated = &mut activated[..rows * self.down.weight.k()];
+        let bias = self.gate_up.bias.as_deref();
+        let gate = Epilogue { bias, gate: Some(activation), ..Epilogue::default() };
+        ops.matmul(x, rows, &self.gate_up.weight, activated, gate, quantized)?;
+        ops.linear(activated, rows, &self.down, out, residual, quantized)
+    }
+}
+
+impl DecoderSpec {
+    /// Whether what a half of a layer gives can be added to the residual stream as it is.
+    pub(crate) fn adds_directly(&self, out_norm: Option<&Vec<f32>>) -> bool {
+        out_norm.is_none() && self.residual_multiplier == 1.0
+    }
+
+    /// Whether some half of a layer needs a buffer for what it gives.
+    pub(crate) fn needs_branch(&self) -> bool {
+        let norms = self.names.attention_out_norm.or(self.names.mlp_out_norm);
+        norms.is_some() || self.residual_multiplier != 1.0 || self.layers.iter().any(|layer| layer.moe)
+    }
+}
+
+impl Ops<'_> {
+    /// The input of a half of a layer: `out = norm(x)`; without gains a copy. `[rows, hidden_size]` each.
+    pub(crate) fn input(&self, spec: &DecoderSpec, x: &[f32], gains: Option<&[f32]>, out: &mut [f32]) {
+        let width = spec.hidden_size;
+        self.by_rows(out, width, |row, out| {
+            let x = &x[row * width..][..width];
+            match gains {
+                Some(gains) => self.norm_row(spec, x, gains, out),
+                None => out.copy_from_slice(x),
+            }
+        });
+    }
+
+    /// One row of the residual stream, normed.
+    pub(crate) fn norm_row(&self, spec: &DecoderSpec, x: &[f32], gains: &[f32], out: &mut [f32]) {
+        match spec.norm {
+            NormKind::Rms { .. } => self.kernels.rms_norm(x, gains, spec.rms_norm_eps, out),
+            NormKind::Layer => self.kernels.layer_norm(x, gains, spec.rms_norm_eps, out),
+        }
+    }
+
+    /// `x += norm(branch) * residual_multiplier`; without gains the branch as it is. It is normed in place.
+    pub(crate) fn join(&self, spec: &DecoderSpec, branch: &mut [f32], gains: Option<&[f32]>, x: &mut [f32]) {
+        let width = spec.hidden_size;
+        if let Some(gains) = gains {
+            self.by_rows(branch, width, |_, row| {
+                self.kernels.norm_in_place(row, gains, spec.rms_norm_eps);
+            });
+        }
+        self.by_rows(x, width, |row, x| {
+            self.kernels.add_scaled(&branch[row * width..][..width], spec.residual_multiplier, x);
+        });
+    }
+}

@@ -1,0 +1,134 @@
+//! The first half of a layer: what lets a sequence's tokens see each other.
+
+use super::batch::Batch;
+use super::decoder::{Linear, Ops};
+use super::delta_net::DeltaNetWeights;
+use super::mla::MlaWeights;
+use super::scratch::MixerScratch;
+use super::short_conv::ShortConvWeights;
+use super::spec::{DecoderSpec, MixerKind};
+use crate::cache::{KvCache, LayerState};
+use crate::error::Result;
+use crate::kernels::{PackedMatrix, QuantizedRows};
+use crate::layers::attention::{AttendBuffers, WritePlan, attend};
+use crate::layers::rope::{RopeTables, rotate_heads};
+
+/// Weights of a layer's first half, but for the projection back.
+#[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
+pub(crate) enum Mixer {
+    Attention(AttentionWeights),
+    Mla(Box<MlaWeights>),
+    ShortConv(Box<ShortConvWeights>),
+    DeltaNet(Box<DeltaNetWeights>),
+}
+
+/// Weights of attention.
+pub(crate) struct AttentionWeights {
+    /// hidden_size -> queries, keys, values
+    pub(crate) qkv: Linear,
+    /// hidden_size -> heads * head_dim
+    pub(crate) gate: Option<Linear>,
+    /// Norms of queries and keys: `[head_dim]` each, or as long as all heads together
+    pub(crate) qk_norms: Option<(Vec<f32>, Vec<f32>)>,
+    /// `[heads]`
+    pub(crate) sinks: Option<Vec<f32>>,
+}
+
+/// What a mixer computes with.
+pub(crate) struct MixContext<'a> {
+    pub(crate) ops: &'a Ops<'a>,
+    pub(crate) spec: &'a DecoderSpec,
+    pub(crate) layer: usize,
+    pub(crate) cache: &'a mut KvCache,
+    pub(crate) batch: &'a Batch<'a>,
+    pub(crate) plan: &'a WritePlan,
+    pub(crate) tables: &'a RopeTables<'a>,
+    pub(crate) scratch: &'a mut MixerScratch,
+    pub(crate) quantized: &'a mut QuantizedRows,
+}
+
+impl DecoderSpec {
+    /// The state each layer keeps.
+    pub(crate) fn layer_states(&self) -> Vec<LayerState> {
+        let state = |layer: &super::spec::LayerSpec| match layer.mixer {
+            MixerKind::Attention => LayerState::Attention { window: layer.window },
+            MixerKind::ShortConv => LayerState::Recurrent {
+                floats: self.short_conv.map_or(0, |conv| (conv.taps - 1).max(1) * self.hidden_size),
+            },
+            MixerKind::DeltaNet => {
+                LayerState::Recurrent { floats: self.delta_net.map_or(0, |delta| delta.state_len()) }
+            }
+        };
+        self.layers.iter().map(state).collect()
+    }
+
+    /// Elements per row of each of the buffers in [`MixerScratch::wide`].
+    pub(super) fn wide_sizes(&self) -> [usize; 5] {
+        let gate = if self.attention.gate { self.num_attention_heads * self.head_dim } else { 0 };
+        let mut sizes = [gate, 0, 0, 0, 0];
+        let others = [
+            self.mla.map(|mla| mla.wide_sizes(self)),
+            self.short_conv.map(|_| [3 * self.hidden_size, self.hidden_size, 0, 0, 0]),
+            self.delta_net.map(|delta| delta.wide_sizes()),
+        ];
+        for other in others.into_iter().flatten() {
+            sizes = std::array::from_fn(|i| sizes[i].max(other[i]));
+        }
+        sizes
+    }
+
+    /// Elements per row of what the widest mixer gives before it is projected back.
+    pub(super) fn widest_mixed(&self) -> usize {
+        (0..self.layers.len()).map(|layer| self.mixed_size(layer)).max().unwrap_or(0)
+    }
+}
+
+impl Mixer {
+    /// Packed matrices, in the order of `MixerNames::packed`.
+    pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
+        match self {
+            Mixer::Attention(weights) => {
+                std::iter::once(&weights.qkv).chain(&weights.gate).map(|linear| &linear.weight).collect()
+            }
+            Mixer::Mla(weights) => weights.matrices(),
+            Mixer::ShortConv(weights) => vec![&weights.input.weight],
+            Mixer::DeltaNet(weights) => vec![&weights.qkvz.weight],
+        }
+    }
+
+    /// Mixes `x`, `[rows, hidden_size]`, into `out`, as wide as the projection back wants it.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory, `Internal` when a page or state is missing.
+    pub(crate) fn forward(&self, context: &mut MixContext<'_>, x: &[f32], out: &mut [f32]) -> Result<()> {
+        match self {
+            Mixer::Attention(weights) => weights.forward(context, x, out),
+            Mixer::Mla(weights) => weights.forward(context, x, out),
+            Mixer::ShortConv(weights) => weights.forward(context, x, out),
+            Mixer::DeltaNet(weights) => weights.forward(context, x, out),
+        }
+    }
+}
+
+impl AttentionWeights {
+    fn forward(&self, context: &mut MixContext<'_>, x: &[f32], out: &mut [f32]) -> Result<()> {
+        let MixContext { ops, spec, layer, cache, batch, plan, tables, scratch, quantized } = context;
+        let (rows, rope) = (batch.rows(), spec.layers[*layer].rope);
+        let MixerScratch { qkv, workspaces, wide } = &mut **scratch;
+        let qkv = &mut qkv[..rows * spec.qkv_size()];
+        ops.linear(x, rows, &self.qkv, qkv, false, quantized)?;
+        if rope.is_some() || self.qk_norms.is_some() {
+            ops.by_rows(qkv, spec.qkv_size(), |row, heads| {
+                rotate_heads(ops.kernels, spec, self.qk_norms.as_ref(), tables.row(rope, row), heads);
+            });
+        }
+        let buffers = AttendBuffers { qkv, out, workspaces };
+        attend(ops, (spec, *layer, self.sinks.as_deref()), cache, (batch, plan), buffers)?;
+        let Some(gate) = &self.gate else { return Ok(()) };
+        let width = gate.weight.n();
+        let gates = &mut wide[0][..rows * width];
+        ops.linear(x, rows, gate, gates, false, quantized)?;
+        ops.by_rows(out, width, |row, out| ops.kernels.sigmoid_mul(&gates[row * width..][..width], out));
+        Ok(())
+    }
+}

@@ -1,0 +1,303 @@
+//! The tensors of what lets a layer's tokens see each other: attention and its relatives.
+
+use super::spec::{DecoderSpec, DeltaNetSpec, MixerKind, MlaSpec, ShortConvSpec};
+use super::tensors::{LinearNames, MatrixName, Part, PartStorage, VectorName, linear};
+
+/// The tensors of a layer's first half, but for the projection back.
+#[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum MixerNames {
+    Attention(AttentionNames),
+    Mla(Box<MlaNames>),
+    ShortConv(Box<ShortConvNames>),
+    DeltaNet(Box<DeltaNetNames>),
+}
+
+/// The tensors of attention.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct AttentionNames {
+    /// `[heads * head_dim, hidden_size]`, then twice `[kv_heads * head_dim, hidden_size]`; or all in one.
+    pub(crate) qkv: Vec<LinearNames>,
+    /// `[heads * head_dim, hidden_size]`, none or one.
+    pub(crate) gate: Vec<LinearNames>,
+    /// `[head_dim]`, or `[heads * head_dim]`.
+    pub(crate) q_norm: Option<VectorName>,
+    /// `[head_dim]`, or `[kv_heads * head_dim]`.
+    pub(crate) k_norm: Option<VectorName>,
+    /// `[heads]`.
+    pub(crate) sinks: Option<VectorName>,
+}
+
+/// The tensors of latent attention.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct MlaNames {
+    /// To `q_lora_rank` (or to the queries), and to `kv_lora_rank + qk_rope_head_dim`.
+    pub(crate) down: Vec<LinearNames>,
+    /// `[q_lora_rank]`
+    pub(crate) q_norm: Option<VectorName>,
+    /// `[heads * (qk_nope_head_dim + qk_rope_head_dim), q_lora_rank]`, none or one.
+    pub(crate) q_up: Vec<LinearNames>,
+    /// `[kv_lora_rank]`
+    pub(crate) kv_norm: VectorName,
+    /// Of each head: `[kv_lora_rank, qk_nope_head_dim]`.
+    pub(crate) key_up: Vec<LinearNames>,
+    /// Of each head: `[v_head_dim, kv_lora_rank]`.
+    pub(crate) value_up: Vec<LinearNames>,
+}
+
+/// The tensors of a short convolution.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct ShortConvNames {
+    /// `[3 * hidden_size, hidden_size]`
+    pub(crate) input: LinearNames,
+    /// `[hidden_size, 1, taps]`
+    pub(crate) conv: VectorName,
+    /// `[hidden_size]`
+    pub(crate) conv_bias: Option<VectorName>,
+}
+
+/// The tensors of a gated delta net.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DeltaNetNames {
+    /// Queries, keys, values, gates.
+    pub(crate) qkvz: Vec<LinearNames>,
+    /// `[value_heads, hidden_size]`: the weight of corrections.
+    pub(crate) beta: VectorName,
+    /// `[value_heads, hidden_size]`: the decay.
+    pub(crate) decay: VectorName,
+    /// `[channels, 1, taps]`
+    pub(crate) conv: VectorName,
+    /// `[value_heads]`
+    pub(crate) a_log: VectorName,
+    /// `[value_heads]`
+    pub(crate) dt_bias: VectorName,
+    /// `[value_head_dim]`
+    pub(crate) norm: VectorName,
+}
+
+impl MixerNames {
+    /// Projections, those that are packed as one together.
+    pub(crate) fn packed(&self) -> Vec<&[LinearNames]> {
+        let mut packed: Vec<&[LinearNames]> = Vec::new();
+        match self {
+            MixerNames::Attention(names) => packed.extend([names.qkv.as_slice(), &names.gate]),
+            MixerNames::Mla(names) => {
+                packed.extend([names.down.as_slice(), &names.q_up]);
+                packed.extend(names.key_up.chunks(1).chain(names.value_up.chunks(1)));
+            }
+            MixerNames::ShortConv(names) => packed.push(std::slice::from_ref(&names.input)),
+            MixerNames::DeltaNet(names) => packed.push(&names.qkvz),
+        }
+        packed.retain(|parts| !parts.is_empty());
+        packed
+    }
+
+    /// What stays in f32, but for biases of projections.
+    pub(crate) fn vectors(&self) -> Vec<&VectorName> {
+        match self {
+            MixerNames::Attention(names) => {
+                names.q_norm.iter().chain(&names.k_norm).chain(&names.sinks).collect()
+            }
+            MixerNames::Mla(names) => names.q_norm.iter().chain([&names.kv_norm]).collect(),
+            MixerNames::ShortConv(names) => std::iter::once(&names.conv).chain(&names.conv_bias).collect(),
+            MixerNames::DeltaNet(names) => {
+                vec![&names.beta, &names.decay, &names.conv, &names.a_log, &names.dt_bias, &names.norm]
+            }
+        }
+    }
+}
+
+impl DecoderSpec {
+    /// The tensors of the first half of layer `layer`.
+    pub(super) fn mixer_tensors(&self, prefix: &str, layer: usize) -> MixerNames {
+        match (self.layers[layer].mixer, self.mla, self.short_conv, self.delta_net) {
+            (MixerKind::ShortConv, _, Some(conv), _) => {
+                MixerNames::ShortConv(Box::new(self.short_conv_tensors(prefix, conv)))
+            }
+            (MixerKind::DeltaNet, _, _, Some(delta)) => {
+                MixerNames::DeltaNet(Box::new(self.delta_net_tensors(prefix, delta)))
+            }
+            (_, Some(mla), ..) => MixerNames::Mla(Box::new(self.mla_tensors(prefix, mla))),
+            _ => MixerNames::Attention(self.attention_tensors(prefix)),
+        }
+    }
+
+    /// Elements that layer `layer`'s first half gives, before they are projected back.
+    pub(super) fn mixed_size(&self, layer: usize) -> usize {
+        match (self.layers[layer].mixer, self.mla, self.delta_net) {
+            (MixerKind::ShortConv, ..) => self.hidden_size,
+            (MixerKind::DeltaNet, _, Some(delta)) => delta.num_value_heads * delta.value_head_dim,
+            (_, Some(mla), _) => self.num_attention_heads * mla.v_head_dim,
+            _ => self.num_attention_heads * self.head_dim,
+        }
+    }
+
+    /// The projection back.
+    pub(super) fn mixer_out(&self, prefix: &str, layer: usize) -> LinearNames {
+        let (module, bias) = match self.layers[layer].mixer {
+            MixerKind::Attention => (self.names.o, self.o_bias),
+            MixerKind::ShortConv => ("conv.out_proj", self.short_conv.is_some_and(|conv| conv.bias)),
+            MixerKind::DeltaNet => ("linear_attn.out_proj", false),
+        };
+        linear(prefix, module, self.hidden_size, self.mixed_size(layer), bias)
+    }
+
+    fn attention_tensors(&self, prefix: &str) -> AttentionNames {
+        let hidden = self.hidden_size;
+        let q = self.num_attention_heads * self.head_dim;
+        let kv = self.num_key_value_heads * self.head_dim;
+        let sizes: &[usize] = if self.names.qkv.len() == 3 { &[q, kv, kv] } else { &[q + 2 * kv] };
+        let names = self.names.qkv.iter().zip(sizes);
+        let mut qkv: Vec<LinearNames> =
+            names.map(|(module, &n)| linear(prefix, module, n, hidden, self.qkv_bias)).collect();
+        let mut gate = Vec::new();
+        if self.attention.gate {
+            // Stored with the queries, head by head.
+            let runs = |first| Runs { first, run: self.head_dim, stride: 2 * self.head_dim, of: 2 * q };
+            gate.push(runs(self.head_dim).linear(&qkv[0], "gate", q));
+            qkv[0] = runs(0).linear(&qkv[0], "query", q);
+        }
+        let head_norm = |module: &str, whole: usize| {
+            self.qk_norm.map(|norm| {
+                let len = if norm.whole { whole } else { self.head_dim };
+                VectorName::new(format!("{prefix}.{module}.weight"), len, self.norm.offset())
+            })
+        };
+        let sinks = || VectorName::new(format!("{prefix}.self_attn.sinks"), self.num_attention_heads, 0.0);
+        AttentionNames {
+            qkv,
+            gate,
+            q_norm: head_norm(self.names.q_norm, q),
+            k_norm: head_norm(self.names.k_norm, kv),
+            sinks: self.attention.sinks.then(sinks),
+        }
+    }
+
+    fn mla_tensors(&self, prefix: &str, mla: MlaSpec) -> MlaNames {
+        let (hidden, heads, rank) = (self.hidden_size, self.num_attention_heads, mla.kv_lora_rank);
+        let queries = heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim);
+        let norm =
+            |module: &str, len| VectorName::new(format!("{prefix}.self_attn.{module}.weight"), len, 0.0);
+        let q_down = match mla.q_lora_rank {
+            Some(rank) => linear(prefix, "self_attn.q_a_proj", rank, hidden, self.qkv_bias),
+            None => linear(prefix, "self_attn.q_proj", queries, hidden, false),
+        };
+        let kv = rank + mla.qk_rope_head_dim;
+        let of_head = mla.qk_nope_head_dim + mla.v_head_dim;
+        let up = |head: usize, what: &str, (n, k): (usize, usize), first: usize, storage: PartStorage| {
+            let tensor = format!("{prefix}.self_attn.kv_b_proj.weight");
+            let (shape, run, stride) = (vec![heads * of_head, rank], usize::MAX, 0);
+            let part = Part { tensor: tensor.clone(), shape, first, run, stride, storage };
+            let name = format!("{tensor}.{head}.{what}");
+            LinearNames { weight: MatrixName { name, n, k, part: Some(Box::new(part)) }, bias: None }
+        };
+        let key_up = |head: usize| {
+            let storage = PartStorage::Columns { from: head * of_head };
+            up(head, "keys", (rank, mla.qk_nope_head_dim), 0, storage)
+        };
+        let value_up = |head: usize| {
+            let first = head * of_head + mla.qk_nope_head_dim;
+            up(head, "values", (mla.v_head_dim, rank), first, PartStorage::Rows)
+        };
+        MlaNames {
+            down: vec![q_down, linear(prefix, "self_attn.kv_a_proj_with_mqa", kv, hidden, self.qkv_bias)],
+            q_norm: mla.q_lora_rank.map(|rank| norm("q_a_layernorm", rank)),
+            q_up: mla
+                .q_lora_rank
+                .map(|rank| linear(prefix, "self_attn.q_b_proj", queries, rank, false))
+                .into_iter()
+                .collect(),
+            kv_norm: norm("kv_a_layernorm", rank),
+            key_up: (0..heads).map(key_up).collect(),
+            value_up: (0..heads).map(value_up).collect(),
+        }
+    }
+
+    fn short_conv_tensors(&self, prefix: &str, conv: ShortConvSpec) -> ShortConvNames {
+        let hidden = self.hidden_size;
+        let shape = vec![hidden, 1, conv.taps];
+        ShortConvNames {
+            input: linear(prefix, "conv.in_proj", 3 * hidden, hidden, conv.bias),
+            conv: VectorName {
+                k: None,
+                ..VectorName::matrix(format!("{prefix}.conv.conv.weight"), shape, 1)
+            },
+            conv_bias: conv.bias.then(|| VectorName::new(format!("{prefix}.conv.conv.bias"), hidden, 0.0)),
+        }
+    }
+
+    fn delta_net_tensors(&self, prefix: &str, delta: DeltaNetSpec) -> DeltaNetNames {
+        let DeltaNetSpec { num_key_heads: groups, num_value_heads: heads, key_head_dim: k, .. } = delta;
+        let (hidden, per_group) = (self.hidden_size, heads / groups);
+        let v = per_group * delta.value_head_dim;
+        // Group by group: queries, keys, values, gates.
+        let stride = 2 * k + 2 * v;
+        let all = linear(prefix, "linear_attn.in_proj_qkvz", groups * stride, hidden, false);
+        let part = |what: &str, first: usize, run: usize| {
+            Runs { first, run, stride, of: groups * stride }.linear(&all, what, groups * run)
+        };
+        // Likewise: corrections, decays; in elements.
+        let gate = |what: &str, first: usize| VectorName {
+            name: format!("{prefix}.linear_attn.in_proj_ba.weight.{what}"),
+            len: heads * hidden,
+            part: Some(Box::new(Part {
+                tensor: format!("{prefix}.linear_attn.in_proj_ba.weight"),
+                shape: vec![2 * heads, hidden],
+                first: first * hidden,
+                run: per_group * hidden,
+                stride: 2 * per_group * hidden,
+                storage: PartStorage::Rows,
+            })),
+            offset: 0.0,
+            k: Some(hidden),
+        };
+        let vector = |name: &str, len| VectorName::new(format!("{prefix}.linear_attn.{name}"), len, 0.0);
+        let channels = groups * (2 * k + v);
+        let conv = format!("{prefix}.linear_attn.conv1d.weight");
+        DeltaNetNames {
+            qkvz: vec![
+                part("query", 0, k),
+                part("key", k, k),
+                part("value", 2 * k, v),
+                part("gate", 2 * k + v, v),
+            ],
+            beta: gate("beta", 0),
+            decay: gate("decay", per_group),
+            conv: VectorName { k: None, ..VectorName::matrix(conv, vec![channels, 1, delta.taps], 1) },
+            a_log: vector("A_log", heads),
+            dt_bias: vector("dt_bias", heads),
+            norm: vector("norm.weight", delta.value_head_dim),
+        }
+    }
+}
+
+/// Rows of a projection that stand apart.
+pub(super) struct Runs {
+    pub(super) first: usize,
+    pub(super) run: usize,
+    pub(super) stride: usize,
+    /// Rows of all.
+    pub(super) of: usize,
+}
+
+impl Runs {
+    /// `n` rows of `all`, whose name gets `what` behind it.
+    pub(super) fn linear(&self, all: &LinearNames, what: &str, n: usize) -> LinearNames {
+        let Runs { first, run, stride, of } = *self;
+        let part = |tensor: &str, shape: Vec<usize>| {
+            let (tensor, storage) = (tensor.to_owned(), PartStorage::Rows);
+            Some(Box::new(Part { tensor, shape, first, run, stride, storage }))
+        };
+        let (weight, k) = (&all.weight.name, all.weight.k);
+        LinearNames {
+            weight: MatrixName { name: format!("{weight}.{what}"), n, k, part: part(weight, vec![of, k]) },
+            bias: all.bias.as_ref().map(|bias| VectorName {
+                name: format!("{}.{what}", bias.name),
+                len: n,
+                part: part(&bias.name, vec![of]),
+                offset: 0.0,
+                k: None,
+            }),
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Multi-head latent attention (DeepSeek-V2, section 2.1, <https://arxiv.org/abs/2405.04434>).
+//!
+//! What is cached of a token is one key for all heads: `k_rope` (rotated) and the latent `c`. A head's keys `W_k c` and
+//! values `W_v c` are never made: its query is taken to the space of `c` instead, and its result back from there:
+//! ```text
+//! q'_h = [q_rope_h ; W_k,h^T q_nope_h]     k' = [k_rope ; c]      v' = [0 ; c]
+//! out_h = W_v,h (attention(q'_h, k', v') without its first part)
+//! ```
+
+use super::decoder::{Linear, Ops};
+use super::mixer::MixContext;
+use super::scratch::MixerScratch;
+use super::spec::{DecoderSpec, MlaSpec};
+use crate::error::{Error, Result};
+use crate::kernels::{Epilogue, PackedMatrix, QuantizedRows};
+use crate::layers::attention::{AttendBuffers, attend};
+use crate::layers::rope::rotate_heads;
+
+/// Added to the mean square in the norms of latents, whatever the configuration says of others, as in transformers.
+const LATENT_EPS: f32 = 1e-6;
+
+/// Weights of latent attention.
+pub(crate) struct MlaWeights {
+    /// hidden_size -> q_lora_rank (or queries), kv_lora_rank, qk_rope_head_dim
+    pub(crate) down: Linear,
+    /// `[q_lora_rank]`
+    pub(crate) q_norm: Option<Vec<f32>>,
+    /// q_lora_rank -> queries
+    pub(crate) q_up: Option<Linear>,
+    /// `[kv_lora_rank]`
+    pub(crate) kv_norm: Vec<f32>,
+    /// Of each head: qk_nope_head_dim -> kv_lora_rank
+    pub(crate) key_up: Vec<PackedMatrix>,
+    /// Of each head: kv_lora_rank -> v_head_dim
+    pub(crate) value_up: Vec<PackedMatrix>,
+}
+
+impl MlaSpec {
+    /// See [`DecoderSpec::wide_sizes`].
+    pub(super) fn wide_sizes(&self, spec: &DecoderSpec) -> [usize; 5] {
+        let heads = spec.num_attention_heads;
+        let queries = heads * (self.qk_nope_head_dim + self.qk_rope_head_dim);
+        let down = self.q_lora_rank.unwrap_or(queries) + self.kv_lora_rank + self.qk_rope_head_dim;
+        let (into, out) =
+            (self.qk_nope_head_dim.max(self.kv_lora_rank), self.kv_lora_rank.max(self.v_head_dim));
+        let latent = (heads * spec.head_dim).max(self.q_lora_rank.unwrap_or(0));
+        [down, queries, into, out, latent]
+    }
+}
+
+impl MlaWeights {
+    /// Packed matrices, in the order of `MixerNames::packed`.
+    pub(super) fn matrices(&self) -> Vec<&PackedMatrix> {
+        let linears = std::iter::once(&self.down).chain(&self.q_up).map(|linear| &linear.weight);
+        linears.chain(&self.key_up).chain(&self.value_up).collect()
+    }
+
+    /// See [`super::mixer::Mixer::forward`].
+    pub(super) fn forward(&self, context: &mut MixContext<'_>, x: &[f32], out: &mut [f32]) -> Result<()> {
+        let MixContext { ops, spec, layer, cache, batch, plan, tables, scratch, quantized } = context;
+        let mla = spec.mla.ok_or_else(|| Error::internal("latent attention without sizes"))?;
+        let MlaSpec { kv_lora_rank: rank, qk_nope_head_dim: nope, qk_rope_head_dim: rope, .. } = mla;
+        let (rows, heads, width) = (batch.rows(), spec.num_attention_heads, spec.head_dim);
+        let MixerScratch { qkv, workspaces, wide } = &mut **scratch;
+        let [down, queries, into, from, latent] = wide;
+
+        let down_size = self.down.weight.n();
+        let down = &mut down[..rows * down_size];
+        ops.linear(x, rows, &self.down, down, false, quantized)?;
+        let down = &*down;
+        // Queries stand at the beginning of each row of `down`, or, with a projection in between, in rows of their own.
+        let (queries, query_size) = match (&self.q_norm, &self.q_up) {
+            (Some(norm), Some(up)) => {
+                let normed = &mut latent[..rows * norm.len()];
+                ops.by_rows(normed, norm.len(), |row, out| {
+                    ops.kernels.rms_norm(&down[row * down_size..][..norm.len()], norm, LATENT_EPS, out);
+                });
+                let queries = &mut queries[..rows * up.weight.n()];
+                ops.linear(normed, rows, up, queries, false, quantized)?;
+                (&*queries, up.weight.n())
+            }
+            _ => (down, down_size),
+        };
+
+        let row_size = spec.qkv_size();
+        let qkv = &mut qkv[..rows * row_size];
+        ops.by_rows(qkv, row_size, |row, out| {
+            let (q, kv) = out.split_at_mut(heads * width);
+            let from = queries[row * query_size..].chunks_exact(nope + rope);
+            for (q, from) in q.chunks_exact_mut(width).zip(from) {
+                q[..rope].copy_from_slice(&from[nope..]);
+            }
+            let from = &down[(row + 1) * down_size - rank - rope..][..rank + rope];
+            let (key, value) = kv.split_at_mut(width);
+            key[..rope].copy_from_slice(&from[rank..]);
+            ops.kernels.rms_norm(&from[..rank], &self.kv_norm, LATENT_EPS, &mut key[rope..]);
+            value[..rope].fill(0.0);
+            value[rope..].copy_from_slice(&key[rope..]);
+        });
+        for (head, up) in self.key_up.iter().enumerate() {
+            let input = Columns { data: queries, stride: query_size, first: head * (nope + rope) };
+            let from = input.multiply(ops, rows, up, into, from, quantized)?;
+            ops.by_rows(qkv, row_size, |row, out| {
+                out[head * width + rope..][..rank].copy_from_slice(&from[row * rank..][..rank]);
+            });
+        }
+        let rotation = spec.layers[*layer].rope;
+        ops.by_rows(qkv, row_size, |row, out| {
+            rotate_heads(ops.kernels, spec, None, tables.row(rotation, row), out);
+        });
+        let latent = &mut latent[..rows * heads * width];
+        let buffers = AttendBuffers { qkv, out: latent, workspaces };
+        attend(ops, (spec, *layer, None), cache, (batch, plan), buffers)?;
+        let size = mla.v_head_dim;
+        for (head, up) in self.value_up.iter().enumerate() {
+            let input = Columns { data: latent, stride: heads * width, first: head * width + rope };
+            let from = input.multiply(ops, rows, up, into, from, quantized)?;
+            ops.by_rows(out, heads * size, |row, out| {
+                out[head * size..][..size].copy_from_slice(&from[row * size..][..size]);
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Some columns of rows of `stride`, from `first` on.
+struct Columns<'a> {
+    data: &'a [f32],
+    stride: usize,
+    first: usize,
+}
+
+impl Columns<'_> {
+    /// Their product with `weight`, `[rows, n]`, in `out`.
+    fn multiply<'o>(
+        &self,
+        ops: &Ops<'_>,
+        rows: usize,
+        weight: &PackedMatrix,
+        buffer: &mut [f32],
+        out: &'o mut [f32],
+        quantized: &mut QuantizedRows,
+    ) -> Result<&'o [f32]> {
+        let (k, n) = (weight.k(), weight.n());
+        let input = &mut buffer[..rows * k];
+        ops.by_rows(input, k, |row, to| {
+            to.copy_from_slice(&self.data[row * self.stride + self.first..][..k]);
+        });
+        let out = &mut out[..rows * n];
+        ops.matmul(input, rows, weight, out, Epilogue::default(), quantized)?;
+        Ok(out)
+    }
+}

@@ -1,0 +1,163 @@
+//! Parts of stored tensors as matrices and vectors of their own: [`Part`].
+
+use std::ops::Range;
+
+use super::mxfp4::Mxfp4Rows;
+use super::source::Stored;
+use super::tensors::{MatrixName, Part, PartStorage, VectorName};
+use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::RowSource;
+use crate::weights::{MatrixView, WeightSource};
+
+/// The rows of a matrix that is a part of a stored tensor.
+///
+/// # Errors
+/// As `WeightSource::matrix`.
+pub(super) fn rows<'a>(
+    files: &'a WeightSource,
+    name: &MatrixName,
+    part: &Part,
+) -> Result<Box<dyn RowSource + 'a>> {
+    Ok(match part.storage {
+        PartStorage::Rows => {
+            let tensor = files.matrix_of(&part.tensor, &part.shape)?;
+            check(part, name.n, tensor.n)?;
+            tensor.will_need();
+            Box::new(SomeRows { tensor: Stored(tensor), part: part.clone(), n: name.n })
+        }
+        PartStorage::Columns { from } => {
+            let tensor = files.matrix_of(&part.tensor, &part.shape)?;
+            check(part, name.n, tensor.k)?;
+            Box::new(Columns::read(&tensor, part, from, (name.n, name.k))?)
+        }
+        PartStorage::Mxfp4 => Box::new(Mxfp4Rows::new(files, part, (name.n, name.k))?),
+    })
+}
+
+/// The elements of a vector, with its offset.
+///
+/// # Errors
+/// As `WeightSource::vector`.
+pub(super) fn vector(files: &WeightSource, name: &VectorName) -> Result<Vec<f32>> {
+    let mut out = match &name.part {
+        None => files.vector(&name.name, name.len)?,
+        Some(part) => {
+            let all = files.elements(&part.tensor, &part.shape)?;
+            check(part, name.len, all.len())?;
+            (0..name.len).map(|i| all[part.row(i)]).collect()
+        }
+    };
+    if name.offset != 0.0 {
+        out.iter_mut().for_each(|x| *x += name.offset);
+    }
+    Ok(out)
+}
+
+/// Checks that the part's rows are among the tensor's.
+fn check(part: &Part, rows: usize, of: usize) -> Result<()> {
+    match rows.checked_sub(1).is_none_or(|last| part.row(last) < of) {
+        true => Ok(()),
+        false => Err(Error::internal(format!("a part of {} is beyond its {of} rows", part.tensor))),
+    }
+}
+
+/// Some rows of a stored matrix.
+struct SomeRows<'a> {
+    tensor: Stored<'a>,
+    part: Part,
+    n: usize,
+}
+
+impl RowSource for SomeRows<'_> {
+    fn rows(&self) -> usize {
+        self.n
+    }
+    fn cols(&self) -> usize {
+        self.tensor.cols()
+    }
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+        let row = |row| self.part.row(row);
+        // Mostly they are side by side.
+        if rows.end - rows.start == 1 + row(rows.end - 1) - row(rows.start) {
+            return self.tensor.fetch(row(rows.start)..row(rows.end - 1) + 1, buffer);
+        }
+        let (mut one, mut all) = (Vec::new(), Vec::new());
+        for row in rows.map(row) {
+            self.tensor.fetch(row..row + 1, &mut one)?;
+            all.extend_from_slice(&one);
+        }
+        *buffer = all;
+        Ok(())
+    }
+    fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
+        self.tensor.read_row(self.part.row(row), stored, out);
+    }
+    fn int8_group(&self) -> Option<usize> {
+        self.tensor.int8_group()
+    }
+    fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
+        self.tensor.read_int8(self.part.row(row), stored, codes, scales)
+    }
+}
+
+/// Columns of a stored matrix, in memory.
+struct Columns {
+    /// `[n, k]`
+    values: Vec<f32>,
+    n: usize,
+    k: usize,
+}
+
+impl Columns {
+    fn read(tensor: &MatrixView<'_>, part: &Part, from: usize, (n, k): (usize, usize)) -> Result<Self> {
+        let no_memory = || {
+            Error::new(
+                ErrorKind::OutOfBudget,
+                format!("there is no memory to turn {n} x {k} of {}", part.tensor),
+            )
+        };
+        let mut values = Vec::new();
+        let size = n.checked_mul(k).ok_or_else(no_memory)?;
+        values.try_reserve_exact(size).map_err(|_| no_memory())?;
+        values.resize(size, 0.0);
+        let (mut stored, mut row) = (Vec::new(), vec![0.0; tensor.k]);
+        for i in 0..k {
+            tensor.fetch(from + i..from + i + 1, &mut stored)?;
+            tensor.read_row(from + i, &stored, &mut row);
+            for j in 0..n {
+                values[j * k + i] = row[part.row(j)];
+            }
+        }
+        Ok(Columns { values, n, k })
+    }
+}
+
+impl RowSource for Columns {
+    fn rows(&self) -> usize {
+        self.n
+    }
+    fn cols(&self) -> usize {
+        self.k
+    }
+    fn read_row(&self, row: usize, _: &[u8], out: &mut [f32]) {
+        out.copy_from_slice(&self.values[row * self.k..][..self.k]);
+    }
+}
+
+/// A matrix `[n, k]` in memory.
+pub(super) struct InMemory<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) k: usize,
+}
+
+impl RowSource for InMemory<'_> {
+    fn rows(&self) -> usize {
+        self.values.len() / self.k
+    }
+    fn cols(&self) -> usize {
+        self.k
+    }
+    fn read_row(&self, row: usize, _: &[u8], out: &mut [f32]) {
+        out.copy_from_slice(&self.values[row * self.k..][..self.k]);
+    }
+}

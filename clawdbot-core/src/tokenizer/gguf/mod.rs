@@ -1,0 +1,113 @@
+//! A vocabulary in the metadata of a GGUF file -> `tokenizer.json` and `tokenizer_config.json`, from which everything else
+//! follows as for any model.
+//!
+//! Keys: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer>. `tokenizer.ggml.model` says what kind of
+//! tokenizer it is: `gpt2` is byte-level BPE (see `bpe.rs`), `llama` is SentencePiece's BPE (see `spm.rs`).
+
+mod bpe;
+mod pre;
+mod spm;
+#[cfg(test)]
+mod tests;
+mod vocab;
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use self::vocab::Vocab;
+use super::Tokenizer;
+use crate::error::{Error, ErrorKind, Result};
+use crate::weights::{DataFile, GgufHeader, Metadata};
+
+pub(super) const MODEL: &str = "tokenizer.ggml.model";
+
+/// The files that a Hugging Face directory would have.
+pub(crate) struct TokenizerFiles {
+    /// `tokenizer.json`.
+    pub(crate) tokenizer: Vec<u8>,
+    /// `tokenizer_config.json`.
+    pub(crate) config: Vec<u8>,
+    /// Token that begins a text.
+    pub(crate) bos: Option<u32>,
+    /// Tokens that end a text or a turn.
+    pub(crate) eos: Vec<u32>,
+    pub(crate) pad: Option<u32>,
+}
+
+/// What the metadata say of the tokenizer; `None` when they say nothing, or that there is none.
+///
+/// # Errors
+/// `UnsupportedModel` for kinds of tokenizers and names of pre-tokenizers that are not known, `InvalidTokenizer` for what
+/// is missing or contradictory.
+pub(crate) fn tokenizer_files(metadata: &Metadata) -> Result<Option<TokenizerFiles>> {
+    let json = match metadata.opt_str(MODEL)? {
+        None | Some("none" | "no_vocab") => return Ok(None),
+        Some("gpt2") => bpe::tokenizer_json,
+        Some("llama") => spm::tokenizer_json,
+        Some(_) => return Err(metadata.unsupported(MODEL, "gpt2 or llama")),
+    };
+    let vocab = Vocab::read(metadata)?;
+    let tokenizer = json(metadata, &vocab)?;
+    Ok(Some(TokenizerFiles {
+        tokenizer,
+        config: config(metadata, &vocab)?.to_string().into_bytes(),
+        bos: vocab.id(metadata, "bos")?,
+        eos: vocab.ends(metadata)?,
+        pad: vocab.id(metadata, "padding")?,
+    }))
+}
+
+/// Special tokens by role, and the chat templates.
+fn config(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<Value> {
+    let mut config = json!({});
+    for (key, role) in [
+        ("bos_token", "bos"),
+        ("eos_token", "eos"),
+        ("unk_token", "unknown"),
+        ("pad_token", "padding"),
+        ("sep_token", "seperator"),
+        ("cls_token", "cls"),
+        ("mask_token", "mask"),
+    ] {
+        if let Some(id) = vocab.id(metadata, role)? {
+            config[key] = vocab.tokens[id as usize].into();
+        }
+    }
+    for role in ["bos", "eos"] {
+        if let Some(add) = metadata.opt_bool(&format!("tokenizer.ggml.add_{role}_token"))? {
+            config[format!("add_{role}_token")] = add.into();
+        }
+    }
+    const TEMPLATE: &str = "tokenizer.chat_template";
+    let default = metadata.opt_str(TEMPLATE)?;
+    let prefix = format!("{TEMPLATE}.");
+    let mut named = Vec::new();
+    for key in metadata.keys().filter(|key| key.starts_with(&prefix)) {
+        named.push(json!({"name": &key[prefix.len()..], "template": metadata.str(key)?}));
+    }
+    match (default, named.is_empty()) {
+        (Some(template), true) => config["chat_template"] = template.into(),
+        (None, true) => {}
+        (default, false) => {
+            named.extend(default.map(|template| json!({"name": "default", "template": template})));
+            config["chat_template"] = named.into();
+        }
+    }
+    Ok(config)
+}
+
+impl Tokenizer {
+    /// The tokenizer in the metadata of the GGUF file at `path`.
+    ///
+    /// # Errors
+    /// `InvalidTokenizer` if it has none; as [`tokenizer_files`], `GgufHeader::read` and `from_bytes`.
+    pub(super) fn from_gguf(path: &Path) -> Result<Self> {
+        let header = GgufHeader::read(&DataFile::open(path)?)?;
+        let files = tokenizer_files(&header.metadata)?.ok_or_else(|| {
+            let message = format!("{}: expected a vocabulary, found none", path.display());
+            Error::new(ErrorKind::InvalidTokenizer, message).with("path", path.display().to_string())
+        })?;
+        Self::from_bytes(&files.tokenizer).map_err(|error| error.context(path.display()))
+    }
+}

@@ -1,0 +1,98 @@
+//! `llama`: SentencePiece's BPE. Of all neighbours whose concatenation is a token, those are merged first whose token has
+//! the highest score. As ranked merges: every way to cut a token in two, by the score of the token, as the transformers
+//! library converts such vocabularies (`convert_slow_tokenizer.py`, `generate_merges`).
+
+use serde_json::json;
+
+use super::vocab::{TOKENS, TokenKind, Vocab, invalid};
+use crate::error::Result;
+use crate::weights::{Array, Metadata, Value};
+
+const SCORES: &str = "tokenizer.ggml.scores";
+/// Most of the sum of squared lengths of tokens, in bytes, which is what finding the merges costs. Large vocabularies have a
+/// hundredth of it.
+const MAX_WORK: u64 = 1 << 32;
+/// What stands for a space.
+const SPACE: &str = "\u{2581}";
+
+pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<Vec<u8>> {
+    const SQUEEZE: &str = "tokenizer.ggml.remove_extra_whitespaces";
+    if metadata.opt_bool(SQUEEZE)? == Some(true) {
+        return Err(metadata.unsupported(SQUEEZE, "false"));
+    }
+    let scores = scores(metadata, vocab.tokens.len())?;
+    let work: u64 = vocab.tokens.iter().map(|token| (token.len() as u64).pow(2)).sum();
+    if work > MAX_WORK {
+        return Err(invalid(metadata, TOKENS, "tokens of ordinary lengths"));
+    }
+    let unknown = match vocab.id(metadata, "unknown")? {
+        Some(id) => id,
+        None => match vocab.kinds.iter().position(|kind| *kind == TokenKind::Unknown) {
+            Some(id) => id as u32,
+            None => return Err(invalid(metadata, TOKENS, "a token for what is unknown")),
+        },
+    };
+    let prefix = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+    let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
+    let mut normalizers = vec![replace];
+    let mut decoders = vec![
+        json!({"type": "Replace", "pattern": {"String": SPACE}, "content": " "}),
+        json!({"type": "ByteFallback"}),
+        json!({"type": "Fuse"}),
+    ];
+    if prefix {
+        normalizers.insert(0, json!({"type": "Prepend", "prepend": SPACE}));
+        decoders.push(json!({"type": "Strip", "content": " ", "start": 1, "stop": 0}));
+    }
+    let head = json!({
+        "added_tokens": vocab.added(Some(unknown)),
+        "normalizer": {"type": "Sequence", "normalizers": normalizers},
+        "pre_tokenizer": null,
+        "post_processor": vocab.post_processor(metadata, (true, false))?,
+        "decoder": {"type": "Sequence", "decoders": decoders},
+    });
+    let model = json!({
+        "unk_token": vocab.tokens[unknown as usize],
+        "fuse_unk": true,
+        "byte_fallback": vocab.kinds.contains(&TokenKind::Byte),
+        "ignore_merges": false,
+    });
+    vocab.bpe_json(head, model, merges(vocab, &scores).into_iter())
+}
+
+fn scores(metadata: &Metadata, count: usize) -> Result<Vec<f64>> {
+    let score = |value| match value {
+        Value::Float(score) if score.is_finite() => Some(score),
+        _ => None,
+    };
+    let scores = metadata.opt_array(SCORES)?.and_then(Array::scalars);
+    let scores: Option<Vec<f64>> = scores.and_then(|scores| scores.map(score).collect());
+    let expected = || invalid(metadata, SCORES, &format!("{count} finite numbers, one for each token"));
+    scores.filter(|scores| scores.len() == count).ok_or_else(expected)
+}
+
+/// The merges by rank.
+fn merges<'a>(vocab: &Vocab<'a>, scores: &[f64]) -> Vec<(&'a str, &'a str)> {
+    let text = |id: u32| {
+        matches!(vocab.kinds[id as usize], TokenKind::Normal | TokenKind::UserDefined | TokenKind::Unused)
+    };
+    let part = |token: &str| vocab.ids.get(token).copied().filter(|&id| text(id));
+    let mut merges = Vec::new();
+    for (id, token) in vocab.tokens.iter().enumerate() {
+        if !text(id as u32) {
+            continue;
+        }
+        let start = merges.len();
+        for (at, _) in token.char_indices().skip(1) {
+            let (left, right) = token.split_at(at);
+            if let Some(ids) = part(left).zip(part(right)) {
+                let lengths = (left.chars().count(), right.chars().count());
+                merges.push((scores[id], lengths, ids, (left, right)));
+            }
+        }
+        merges[start..].sort_by_key(|&(_, _, ids, _)| ids);
+    }
+    // Stable: what is equal stays in the order of ids.
+    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
+    merges.into_iter().map(|(.., pair)| pair).collect()
+}

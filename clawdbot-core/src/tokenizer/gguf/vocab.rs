@@ -1,0 +1,221 @@
+//! Tokens, their types and roles.
+
+use std::collections::{BTreeSet, HashMap};
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::weights::{Array, Metadata, Value as MetadataValue, quoted};
+
+pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
+const TYPES: &str = "tokenizer.ggml.token_type";
+
+/// Control tokens that end a text or a turn, in files that name only one such token.
+const ENDS: &[&str] = &[
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eom_id|>",
+    "<|end|>",
+    "<|endoftext|>",
+    "<|return|>",
+    "<|call|>",
+    "<|end_of_text|>",
+    "<end_of_turn>",
+    "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
+];
+
+/// Type of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenKind {
+    Normal,
+    Unknown,
+    /// A marker, such as the end of a turn.
+    Control,
+    /// Found in texts before anything else.
+    UserDefined,
+    Unused,
+    /// A byte, `<0xNN>`.
+    Byte,
+}
+
+/// A vocabulary: every id has a token, and no token two ids.
+pub(super) struct Vocab<'a> {
+    pub(super) tokens: Vec<&'a str>,
+    pub(super) kinds: Vec<TokenKind>,
+    pub(super) ids: HashMap<&'a str, u32>,
+}
+
+impl<'a> Vocab<'a> {
+    pub(super) fn read(metadata: &'a Metadata) -> Result<Self> {
+        let tokens = metadata.opt_array(TOKENS)?.and_then(Array::strings);
+        let tokens: Vec<&str> =
+            tokens.ok_or_else(|| invalid(metadata, TOKENS, "an array of strings"))?.collect();
+        let mut ids = HashMap::with_capacity(tokens.len());
+        for (id, token) in tokens.iter().enumerate() {
+            let id = u32::try_from(id).map_err(|_| invalid(metadata, TOKENS, "less than 2^32 tokens"))?;
+            if let Some(other) = ids.insert(*token, id) {
+                let found = format!("tokens that differ, but {} is both {other} and {id}", quoted(token));
+                return Err(invalid(metadata, TOKENS, &found));
+            }
+        }
+        let kinds = match metadata.opt_array(TYPES)? {
+            None => vec![TokenKind::Normal; tokens.len()],
+            Some(types) => kinds(metadata, types, tokens.len())?,
+        };
+        Ok(Vocab { tokens, kinds, ids })
+    }
+
+    /// The id of the token with a role: `tokenizer.ggml.ROLE_token_id`.
+    pub(super) fn id(&self, metadata: &Metadata, role: &str) -> Result<Option<u32>> {
+        let key = format!("tokenizer.ggml.{role}_token_id");
+        let Some(id) = metadata.opt_u64(&key)? else { return Ok(None) };
+        match u32::try_from(id).ok().filter(|&id| (id as usize) < self.tokens.len()) {
+            Some(id) => Ok(Some(id)),
+            None => {
+                let expected = format!("an id below {}, the number of tokens", self.tokens.len());
+                Err(invalid(metadata, &key, &expected))
+            }
+        }
+    }
+
+    /// Every token that ends a text or a turn.
+    pub(super) fn ends(&self, metadata: &Metadata) -> Result<Vec<u32>> {
+        let mut ends = Vec::new();
+        for role in ["eos", "eot", "eom"] {
+            ends.extend(self.id(metadata, role)?);
+        }
+        let marker = |id: &u32| self.kinds[*id as usize] == TokenKind::Control;
+        let named: BTreeSet<u32> =
+            ENDS.iter().filter_map(|name| self.ids.get(name).copied()).filter(marker).collect();
+        for id in named {
+            if !ends.contains(&id) {
+                ends.push(id);
+            }
+        }
+        ends.dedup();
+        Ok(ends)
+    }
+
+    /// `added_tokens` of `tokenizer.json`.
+    pub(super) fn added(&self, unknown: Option<u32>) -> Vec<Value> {
+        let mut added = Vec::new();
+        for (id, (token, kind)) in self.tokens.iter().zip(&self.kinds).enumerate() {
+            let special = *kind == TokenKind::Control || unknown == Some(id as u32);
+            if (special || *kind == TokenKind::UserDefined) && !token.is_empty() {
+                added.push(json!({
+                    "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                    "normalized": false, "special": special,
+                }));
+            }
+        }
+        added
+    }
+
+    /// `post_processor` of `tokenizer.json`: the tokens that are put around a text. `defaults`: whether, where the file
+    /// does not say.
+    pub(super) fn post_processor(&self, metadata: &Metadata, defaults: (bool, bool)) -> Result<Value> {
+        let around = |role: &str, default: bool| -> Result<Option<(u32, &str)>> {
+            let key = format!("tokenizer.ggml.add_{role}_token");
+            let add = metadata.opt_bool(&key)?;
+            match self.id(metadata, role)? {
+                Some(id) if add.unwrap_or(default) => Ok(Some((id, self.tokens[id as usize]))),
+                None if add == Some(true) => {
+                    let role_key = format!("tokenizer.ggml.{role}_token_id");
+                    Err(invalid(metadata, &role_key, &format!("an id, as {key} is true")))
+                }
+                _ => Ok(None),
+            }
+        };
+        let (before, behind) = (around("bos", defaults.0)?, around("eos", defaults.1)?);
+        if before.is_none() && behind.is_none() {
+            return Ok(Value::Null);
+        }
+        let marker = |token: &str, kind: u32| json!({"SpecialToken": {"id": token, "type_id": kind}});
+        let text = |name: &str, kind: u32| {
+            let mut parts = Vec::new();
+            parts.extend(before.map(|(_, token)| marker(token, kind)));
+            parts.push(json!({"Sequence": {"id": name, "type_id": kind}}));
+            parts.extend(behind.map(|(_, token)| marker(token, kind)));
+            parts
+        };
+        let single = text("A", 0);
+        let pair: Vec<Value> = single.iter().cloned().chain(text("B", 1)).collect();
+        let mut special = json!({});
+        for (id, token) in before.iter().chain(&behind) {
+            special[*token] = json!({"id": token, "ids": [id], "tokens": [token]});
+        }
+        Ok(json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}))
+    }
+
+    /// The whole file, with a BPE model.
+    ///
+    /// # Errors
+    /// `Internal` when a string cannot be written, which does not happen.
+    pub(super) fn bpe_json(
+        &self,
+        mut head: Value,
+        mut model: Value,
+        merges: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Vec<u8>> {
+        // The large parts are written as they come, not made to JSON values first.
+        head["version"] = "1.0".into();
+        let mut out = head.to_string().into_bytes();
+        out.pop();
+        // Behind its type, for which the reader looks first.
+        out.extend_from_slice(br#","model":{"type":"BPE""#);
+        model["dropout"] = Value::Null;
+        let model = model.to_string();
+        out.push(b',');
+        out.extend_from_slice(&model.as_bytes()[1..model.len() - 1]);
+        out.extend_from_slice(br#","vocab":{"#);
+        for (id, token) in self.tokens.iter().enumerate() {
+            write_text(&mut out, token)?;
+            out.extend_from_slice(format!(":{id},").as_bytes());
+        }
+        close(&mut out, b"}");
+        out.extend_from_slice(br#","merges":["#);
+        for (left, right) in merges {
+            out.push(b'[');
+            write_text(&mut out, left)?;
+            out.push(b',');
+            write_text(&mut out, right)?;
+            out.extend_from_slice(b"],");
+        }
+        close(&mut out, b"]}}");
+        Ok(out)
+    }
+}
+
+/// `end` in place of the comma behind the last element.
+fn close(out: &mut Vec<u8>, end: &[u8]) {
+    if out.last() == Some(&b',') {
+        out.pop();
+    }
+    out.extend_from_slice(end);
+}
+
+fn write_text(out: &mut Vec<u8>, text: &str) -> Result<()> {
+    serde_json::to_writer(out, text).map_err(|error| Error::internal(format!("{text:?} as JSON: {error}")))
+}
+
+fn kinds(metadata: &Metadata, types: &Array, count: usize) -> Result<Vec<TokenKind>> {
+    let kind = |value: MetadataValue| match value {
+        MetadataValue::Signed(1) | MetadataValue::Unsigned(1) => Some(TokenKind::Normal),
+        MetadataValue::Signed(2) | MetadataValue::Unsigned(2) => Some(TokenKind::Unknown),
+        MetadataValue::Signed(3) | MetadataValue::Unsigned(3) => Some(TokenKind::Control),
+        MetadataValue::Signed(4) | MetadataValue::Unsigned(4) => Some(TokenKind::UserDefined),
+        MetadataValue::Signed(5) | MetadataValue::Unsigned(5) => Some(TokenKind::Unused),
+        MetadataValue::Signed(6) | MetadataValue::Unsigned(6) => Some(TokenKind::Byte),
+        _ => None,
+    };
+    let kinds: Option<Vec<TokenKind>> = types.scalars().and_then(|types| types.map(kind).collect());
+    kinds
+        .filter(|kinds| kinds.len() == count)
+        .ok_or_else(|| invalid(metadata, TYPES, &format!("{count} integers from 1 to 6, one for each token")))
+}
+
+/// `InvalidTokenizer` naming the file, `key`, what was expected and what is there.
+pub(super) fn invalid(metadata: &Metadata, key: &str, expected: &str) -> Error {
+    let found = metadata.invalid(key, expected);
+    Error::new(ErrorKind::InvalidTokenizer, found.message()).with("file", metadata.file()).with("key", key)
+}

@@ -1,0 +1,241 @@
+//! Matrices of a GGUF file, row by row.
+
+use std::ops::Range;
+
+use super::{GgufTensor, TensorType};
+use crate::error::{Error, Result};
+use crate::kernels::{ComputeFormat, Int4Scales, RowSource, StoredScale};
+use crate::weights::file::resize;
+use crate::weights::{DataFile, FloatType, quoted};
+
+/// In which order the rows of a matrix, or the elements of a vector, are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowOrder {
+    /// In that of the model.
+    Stored,
+    /// The two halves of each run of `head` rows are shuffled into pairs: row `i` of the first half, row `i` of the
+    /// second, and so on. So are the queries and keys of models whose rotation was made for pairs of neighbours.
+    Pairs { head: usize },
+}
+
+impl RowOrder {
+    /// The stored index of `row`.
+    pub(super) fn stored(self, row: usize) -> usize {
+        match self {
+            RowOrder::Stored => row,
+            RowOrder::Pairs { head } => {
+                let (start, row) = (row / head * head, row % head);
+                start + row % (head / 2) * 2 + row / (head / 2)
+            }
+        }
+    }
+
+    /// # Errors
+    /// `InvalidModel` for rows that are not whole heads of even size.
+    pub(super) fn check(self, rows: usize) -> Result<()> {
+        match self {
+            RowOrder::Pairs { head } if head == 0 || head % 2 != 0 || !rows.is_multiple_of(head) => {
+                Err(Error::invalid_model(format!(
+                    "expected rows for whole heads of an even size, found {rows} for {head}"
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A matrix `[n, k]`, row-major: `n` outputs, `k` inputs.
+#[derive(Debug)]
+pub(crate) struct GgufMatrix<'a> {
+    file: &'a DataFile,
+    tensor: &'a GgufTensor,
+    n: usize,
+    k: usize,
+    /// Bytes of a row.
+    row: usize,
+    order: RowOrder,
+}
+
+impl<'a> GgufMatrix<'a> {
+    /// `tensor` is `[n, k]`, which its range was checked for.
+    pub(super) fn new(
+        file: &'a DataFile,
+        tensor: &'a GgufTensor,
+        n: usize,
+        k: usize,
+        order: RowOrder,
+    ) -> Result<Self> {
+        order
+            .check(n)
+            .map_err(|error| error.context(format!("{}: tensor {}", file.name(), quoted(&tensor.name))))?;
+        let row = k / tensor.kind.block() * tensor.kind.block_bytes();
+        Ok(GgufMatrix { file, tensor, n, k, row, order })
+    }
+
+    /// Tells the system that the matrix will be read soon.
+    pub(crate) fn will_need(&self) {
+        self.file.will_need(self.tensor.range.clone());
+    }
+}
+
+impl RowSource for GgufMatrix<'_> {
+    fn rows(&self) -> usize {
+        self.n
+    }
+
+    fn cols(&self) -> usize {
+        self.k
+    }
+
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+        assert!(rows.start <= rows.end && rows.end <= self.n, "rows {rows:?} of {}", self.n);
+        // No overflow: the range of the tensor holds `n` rows.
+        resize(buffer, rows.len() * self.row)?;
+        let start = |row: usize| self.tensor.range.start + row * self.row;
+        match self.order {
+            RowOrder::Stored => self.file.read_at(start(rows.start), buffer),
+            RowOrder::Pairs { .. } => {
+                let rows = rows.zip(buffer.chunks_exact_mut(self.row.max(1)));
+                rows.into_iter()
+                    .try_for_each(|(row, out)| self.file.read_at(start(self.order.stored(row)), out))
+            }
+        }
+    }
+
+    fn read_row(&self, _: usize, stored: &[u8], out: &mut [f32]) {
+        self.tensor.kind.decode(stored, out);
+    }
+
+    fn int8_group(&self) -> Option<usize> {
+        match self.tensor.kind.compute_format()? {
+            ComputeFormat::Int8 { group, .. } => Some(group),
+            _ => None,
+        }
+    }
+
+    fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
+        let mut stored_scales = Vec::new();
+        self.tensor.kind.codes(stored, codes, &mut stored_scales);
+        for (scale, stored) in scales.iter_mut().zip(stored_scales) {
+            let StoredScale::One(bits) = stored else {
+                return Err(Error::internal(format!("row {row} has no bf16 scales")));
+            };
+            *scale = bits;
+        }
+        Ok(())
+    }
+
+    fn stored8(&self) -> Option<(usize, Int4Scales)> {
+        match self.tensor.kind.compute_format()? {
+            ComputeFormat::Stored8 { group, scales } => Some((group, scales)),
+            _ => None,
+        }
+    }
+
+    fn read_stored8(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        self.read_int4(row, stored, codes, scales)
+    }
+
+    fn int4(&self) -> Option<(usize, Int4Scales)> {
+        match self.tensor.kind.compute_format()? {
+            ComputeFormat::Int4 { group, scales, .. } => Some((group, scales)),
+            _ => None,
+        }
+    }
+
+    fn read_int4(
+        &self,
+        _: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        self.tensor.kind.codes(stored, codes, scales);
+        Ok(())
+    }
+}
+
+impl TensorType {
+    /// The format in which its own codes and scales are computed with, unless they are floats.
+    pub(crate) fn compute_format(self) -> Option<ComputeFormat> {
+        let int4 = |scales| Some(ComputeFormat::Int4 { group: 32, scales, rotated: false });
+        let int8 = |group, scales| Some(ComputeFormat::Stored8 { group, scales });
+        match self {
+            TensorType::F32 | TensorType::F16 | TensorType::Bf16 => None,
+            TensorType::Q4_0 => int4(Int4Scales::F16),
+            TensorType::Q4_1 => int4(Int4Scales::F16Min),
+            TensorType::Q4K => int4(Int4Scales::Super),
+            TensorType::Q8_0 | TensorType::Q5_0 | TensorType::Iq4Nl => int8(32, Int4Scales::F16),
+            TensorType::Q5_1 => int8(32, Int4Scales::F16Min),
+            TensorType::Q5K => int8(32, Int4Scales::Super),
+            TensorType::Q6K | TensorType::Q3K => int8(16, Int4Scales::F32),
+            TensorType::Q2K => int8(16, Int4Scales::F32Min),
+            TensorType::Iq4Xs => int8(32, Int4Scales::F32),
+            // Powers of two are exact in bf16.
+            TensorType::Mxfp4 => Some(ComputeFormat::Int8 { group: 32, rotated: false }),
+        }
+    }
+
+    /// The float type of elements that are no blocks.
+    pub(super) fn float(self) -> Option<FloatType> {
+        match self {
+            TensorType::F32 => Some(FloatType::F32),
+            TensorType::F16 => Some(FloatType::F16),
+            TensorType::Bf16 => Some(FloatType::BF16),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{PackedMatrix, select};
+    use crate::threads::ThreadPool;
+    use crate::weights::gguf::GgufHeader;
+
+    /// Made by `make.py` beside it.
+    const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/gguf/types.gguf");
+
+    #[test]
+    fn packed_codes_are_the_values_bit_for_bit() {
+        let file = DataFile::from_memory(GOLDEN, "types.gguf");
+        let header = GgufHeader::read(&file).unwrap();
+        let (kernels, pool) = (select(None).unwrap(), ThreadPool::new(2));
+        let mut seen = 0;
+        for tensor in &header.tensors {
+            let Some(format) = tensor.kind.compute_format() else { continue };
+            let matrix = GgufMatrix::new(&file, tensor, 3, 512, RowOrder::Stored).unwrap();
+            let packed = pool
+                .region(|region| PackedMatrix::pack(kernels, region, format, &[&matrix]))
+                .unwrap()
+                .unwrap();
+            assert_eq!(packed.format(), format);
+            let (mut stored, mut expected, mut found) = (Vec::new(), vec![0.0; 512], vec![f32::NAN; 512]);
+            for row in 0..3 {
+                matrix.fetch(row..row + 1, &mut stored).unwrap();
+                matrix.read_row(row, &stored, &mut expected);
+                packed.read_row(kernels, row, &mut found);
+                assert_eq!(found, expected, "{} row {row}", tensor.name);
+            }
+            seen += 1;
+        }
+        assert_eq!(seen, TensorType::ALL.len() - 3);
+    }
+
+    #[test]
+    fn pairs_are_put_apart() {
+        let order = RowOrder::Pairs { head: 6 };
+        let stored: Vec<usize> = (0..12).map(|row| order.stored(row)).collect();
+        assert_eq!(stored, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
+        order.check(12).unwrap();
+        assert!(order.check(10).is_err() && RowOrder::Pairs { head: 3 }.check(12).is_err());
+        assert!(RowOrder::Pairs { head: 0 }.check(0).is_err());
+    }
+}

@@ -1,0 +1,210 @@
+//! The tensors of a GGUF file, or of all parts of a split one.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::{GgufHeader, GgufMatrix, GgufTensor, Metadata, RowOrder, TensorType};
+use crate::error::{Error, ErrorKind, Result};
+use crate::weights::{DataFile, quoted};
+
+/// Most parts of a model.
+const MAX_PARTS: u64 = 10_000;
+
+/// Where the tensors of a model are. Immutable; views borrow from it.
+#[derive(Debug)]
+pub(crate) struct GgufSource {
+    /// Path of the first file, for messages.
+    name: String,
+    /// Each with the length of its header.
+    files: Vec<(DataFile, usize)>,
+    metadata: Metadata,
+    /// Name -> file, tensor.
+    index: BTreeMap<String, (usize, GgufTensor)>,
+}
+
+impl GgufSource {
+    /// Opens the file at `path` and, if it is the first part of a model, all others.
+    ///
+    /// # Errors
+    /// As [`GgufHeader::read`]; `NotFound` for a missing part; `InvalidModel` for parts that do not belong together;
+    /// `InvalidArgument` for a part that is not the first.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let first = DataFile::open(path)?;
+        let name = first.name().to_owned();
+        let header = GgufHeader::read(&first)?;
+        let count = header.metadata.opt_u64("split.count")?.unwrap_or(0);
+        let mut parts = vec![(first, header)];
+        if count > 1 {
+            let pattern = Pattern::of(path, count).map_err(|error| error.with("file", name.clone()))?;
+            for number in 2..=count {
+                let part = DataFile::open(&pattern.part(number))?;
+                let header = GgufHeader::read(&part)?;
+                parts.push((part, header));
+            }
+            check_parts(&parts, count)?;
+        }
+        let metadata = std::mem::take(&mut parts[0].1.metadata);
+        let mut index = BTreeMap::new();
+        let mut files = Vec::new();
+        for (number, (file, header)) in parts.into_iter().enumerate() {
+            for tensor in header.tensors {
+                let name = tensor.name.clone();
+                if index.insert(name.clone(), (number, tensor)).is_some() {
+                    let message =
+                        format!("{}: tensor {}: it is in another part too", file.name(), quoted(&name));
+                    return Err(Error::invalid_model(message).with("file", file.name()));
+                }
+            }
+            files.push((file, header.header_bytes));
+        }
+        Ok(GgufSource { name, files, metadata, index })
+    }
+
+    pub(crate) fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
+    /// The names of all tensors, sorted.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.index.keys().map(String::as_str)
+    }
+
+    /// The files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &DataFile> {
+        self.files.iter().map(|(file, _)| file)
+    }
+
+    /// The header of each file as it is written.
+    ///
+    /// # Errors
+    /// As [`DataFile::read`].
+    pub(crate) fn headers(&self) -> impl Iterator<Item = Result<Vec<u8>>> {
+        self.files.iter().map(|(file, bytes)| file.read(0..*bytes))
+    }
+
+    /// Size of all tensor data in bytes.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        self.index.values().map(|(_, tensor)| tensor.range.len() as u64).sum()
+    }
+
+    /// The tensor of that name.
+    pub(crate) fn tensor(&self, name: &str) -> Option<&GgufTensor> {
+        self.index.get(name).map(|(_, tensor)| tensor)
+    }
+
+    /// The matrix `name` of shape `[n, k]`, whose rows are in `order`.
+    ///
+    /// # Errors
+    /// `InvalidModel` if it is missing or of another shape.
+    pub(crate) fn matrix(&self, name: &str, n: usize, k: usize, order: RowOrder) -> Result<GgufMatrix<'_>> {
+        let (file, tensor) = self.shaped(name, &[n, k])?;
+        GgufMatrix::new(file, tensor, n, k, order)
+    }
+
+    /// The vector `name` of `len` elements, whose elements are in `order`, as f32.
+    ///
+    /// # Errors
+    /// As [`matrix`](Self::matrix), and `OutOfBudget` if there is no memory for it.
+    pub(crate) fn vector(&self, name: &str, len: usize, order: RowOrder) -> Result<Vec<f32>> {
+        let (file, tensor) = self.shaped(name, &[len])?;
+        let bytes = file.read(tensor.range.clone())?;
+        let mut stored = Vec::new();
+        stored.try_reserve_exact(len).map_err(|_| {
+            let message = format!("the system has no memory for {len} elements of {name}");
+            Error::new(ErrorKind::OutOfBudget, message)
+        })?;
+        stored.resize(len, 0.0);
+        tensor.kind.decode(&bytes, &mut stored);
+        order.check(len)?;
+        Ok(match order {
+            RowOrder::Stored => stored,
+            RowOrder::Pairs { .. } => (0..len).map(|i| stored[order.stored(i)]).collect(),
+        })
+    }
+
+    /// What [`vector`](Self::vector) checks, without reading the data.
+    pub(crate) fn check_vector(&self, name: &str, len: usize) -> Result<()> {
+        self.shaped(name, &[len]).map(|_| ())
+    }
+
+    fn shaped(&self, name: &str, shape: &[usize]) -> Result<(&DataFile, &GgufTensor)> {
+        let Some((file, tensor)) = self.index.get(name) else {
+            let message = format!("{}: expected a tensor {}, found none", self.name, quoted(name));
+            return Err(Error::invalid_model(message).with("tensor", name));
+        };
+        let file = &self.files[*file].0;
+        if tensor.shape != shape {
+            let (name, found) = (quoted(name), &tensor.shape);
+            let message =
+                format!("{}: tensor {name}: expected shape {shape:?}, found {found:?}", file.name());
+            return Err(Error::invalid_model(message).with("tensor", tensor.name.clone()));
+        }
+        Ok((file, tensor))
+    }
+
+    /// How many tensors of each type there are.
+    pub(crate) fn types(&self) -> BTreeMap<TensorType, usize> {
+        let mut types = BTreeMap::new();
+        for (_, tensor) in self.index.values() {
+            *types.entry(tensor.kind).or_default() += 1;
+        }
+        types
+    }
+}
+
+/// How the parts of a split model are named: `{stem}-00001-of-00003.gguf`.
+struct Pattern {
+    dir: PathBuf,
+    stem: String,
+    count: u64,
+}
+
+impl Pattern {
+    /// From the path of the first of `count` parts.
+    fn of(path: &Path, count: u64) -> Result<Self> {
+        let shown = path.display();
+        if count > MAX_PARTS {
+            let message = format!("{shown}: split.count: expected at most {MAX_PARTS}, found {count}");
+            return Err(Error::invalid_model(message));
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let tail = format!("-of-{count:05}.gguf");
+        let Some((stem, number)) = name.strip_suffix(&tail).and_then(|rest| rest.rsplit_once('-')) else {
+            let message =
+                format!("{shown}: expected a file name that ends in -00001{tail}, as it has {count} parts");
+            return Err(Error::invalid_model(message));
+        };
+        let pattern =
+            Pattern { dir: path.parent().unwrap_or(Path::new("")).to_owned(), stem: stem.to_owned(), count };
+        if number != "00001" {
+            let first = pattern.part(1);
+            let message = format!("{shown}: expected the first part of the model, {}", first.display());
+            return Err(Error::invalid_argument(message).with("path", shown.to_string()));
+        }
+        Ok(pattern)
+    }
+
+    fn part(&self, number: u64) -> PathBuf {
+        self.dir.join(format!("{}-{number:05}-of-{:05}.gguf", self.stem, self.count))
+    }
+}
+
+/// Checks that each part says which one it is, and that together they have as many tensors as the first one says.
+fn check_parts(parts: &[(DataFile, GgufHeader)], count: u64) -> Result<()> {
+    for (number, (_, header)) in parts.iter().enumerate() {
+        for (key, expected) in [("split.no", number as u64), ("split.count", count)] {
+            if header.metadata.u64(key)? != expected {
+                return Err(header.metadata.invalid(key, &expected.to_string()));
+            }
+        }
+    }
+    let metadata = &parts[0].1.metadata;
+    let found: usize = parts.iter().map(|(_, header)| header.tensors.len()).sum();
+    match metadata.opt_u64("split.tensors.count")? {
+        Some(expected) if expected != found as u64 => {
+            let expected = format!("{found}, the tensors of all parts");
+            Err(metadata.invalid("split.tensors.count", &expected))
+        }
+        _ => Ok(()),
+    }
+}
