@@ -141,8 +141,8 @@ fn any_exponent(noise: &mut Noise) -> f32 {
 #[test]
 fn products_are_the_definition_on_ragged_shapes() {
     let mut seed = 0;
-    for m in (1..=13).chain([15, 16, 17, 31, 32, 33, 48, 70]) {
-        for (n, k) in [(1, 1), (16, 2), (33, 31), (48, 32), (49, 33), (80, 64), (100, 129)] {
+    for m in (1..=9).chain([12, 13, 16, 17, 32, 33, 70]) {
+        for (n, k) in [(1, 1), (16, 2), (33, 31), (49, 64), (100, 129)] {
             seed += 1;
             Case::new(seed, [m, n, k], Noise::next).check(1 + seed as usize % 3);
         }
@@ -220,7 +220,7 @@ fn the_definitions_add_as_documented() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
     #[test]
     fn products_are_the_definition_on_any_shape(
         seed: u64, m in 1..70_usize, n in 1..100_usize, k in 1..200_usize, threads in 1..4_usize,
