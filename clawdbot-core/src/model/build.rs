@@ -183,12 +183,12 @@ impl Builder<'_> {
                 let mut gates = self.weights.vector(&names.beta)?;
                 gates.extend(self.weights.vector(&names.decay)?);
                 let channels = names.qkvz.iter().take(3).map(|part| part.weight.n).sum();
-                let a_log = self.weights.vector(&names.a_log)?;
+                let minus_a = self.weights.vector(&names.minus_a)?;
                 Mixer::DeltaNet(Box::new(DeltaNetWeights {
                     qkvz,
-                    gates: self.float_matrix(&gates, 2 * a_log.len())?,
+                    gates: self.float_matrix(&gates, 2 * minus_a.len())?,
                     conv: by_taps(&self.weights.vector(&names.conv)?, channels),
-                    minus_a: a_log.into_iter().map(|a| -libm::expf(a)).collect(),
+                    minus_a,
                     dt_bias: self.weights.vector(&names.dt_bias)?,
                     norm: self.weights.vector(&names.norm)?,
                 }))

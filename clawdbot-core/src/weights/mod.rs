@@ -14,7 +14,9 @@ pub(crate) use dtype::{Dtype, FloatType};
 pub(crate) use file::DataFile;
 #[cfg(test)]
 pub(crate) use gguf::testing::{self as gguf_testing, Writer as GgufWriter};
-pub(crate) use gguf::{Array, GgufHeader, GgufSource, MAGIC, Metadata, RowOrder, TensorType, Value};
+pub(crate) use gguf::{
+    Array, GgufHeader, GgufMatrix, GgufSource, MAGIC, Metadata, RowOrder, TensorType, Value,
+};
 pub(crate) use matrix::{MatrixFormat, MatrixView, TensorView};
 pub(crate) use packed::{FORMAT_VERSION, PackedFile, PackedInfo, hex};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
