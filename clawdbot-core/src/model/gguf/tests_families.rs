@@ -1,6 +1,7 @@
 //! Every family, converted from a directory as llama.cpp's converter does it: the same bits.
 //!
-//! With `CLAWDBOT_GGUF_OUT` the files stay in that folder, where other programs can read them.
+//! With `CLAWDBOT_GGUF_OUT` the files stay in that folder, where other programs can read them, each with the bits of the
+//! logits of 20 tokens, of which number i is `(37 i + 5) % vocab_size`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,10 +11,11 @@ use serde_json::{Value, json};
 use super::super::tests::support;
 use super::tests::{logits, save};
 use crate::model::Source;
-use crate::options::WeightType;
+use crate::options::{ModelOptions, RuntimeOptions, WeightType};
+use crate::runtime::Runtime;
 use crate::weights::gguf_testing::{typed_array, typed_bool, typed_f32, typed_string, typed_u32};
 use crate::weights::testing::{TempDir, f32_bytes};
-use crate::weights::{GgufWriter, WeightSource};
+use crate::weights::{GgufWriter, TensorType, WeightSource};
 
 /// Fixture, architecture in GGUF files, rows of queries and keys in pairs, norms stored less one, what to change in the
 /// configuration first: what the format cannot say.
@@ -42,6 +44,9 @@ const CASES: &[Case] = &[
     ("cohere2", "cohere2", false, false, |_| {}),
     ("glm4", "glm4", false, false, |_| {}),
     ("gpt_oss", "gpt-oss", false, false, |_| {}),
+    ("gpt_oss", "gpt-oss", false, false, |config| {
+        config["rope_parameters"] = json!({"rope_type": "default", "rope_theta": 150_000.0});
+    }),
     ("deepseek_v3", "deepseek2", false, false, |_| {}),
     ("deepseek_v3", "deepseek2", false, false, |config| {
         config["rope_parameters"] = json!({"rope_type": "yarn", "rope_theta": 10000.0, "factor": 40.0,
@@ -161,6 +166,8 @@ const MODULES: &[(&str, &str)] = &[
 const SANDWICH: [&str; 5] = ["gemma2", "gemma3", "olmo2", "gpt-oss", "qwen3next"];
 
 struct Converter {
+    /// Names and shapes that older and newer converters write.
+    others: bool,
     family: &'static str,
     pairs: bool,
     plus_one: bool,
@@ -191,6 +198,7 @@ impl Converter {
             let stored = match name {
                 "model.embed_tokens.weight" => "token_embd.weight",
                 "model.norm.weight" => "output_norm.weight",
+                "model.embedding_norm.weight" if self.others => "output_norm.weight",
                 "model.embedding_norm.weight" => "token_embd_norm.weight",
                 "lm_head.weight" => "output.weight",
                 _ => panic!("{name}"),
@@ -208,7 +216,9 @@ impl Converter {
                 let sandwich = SANDWICH.contains(&self.family);
                 return put(if sandwich { "post_attention_norm.weight" } else { "ffn_norm.weight" }, tensor);
             }
+            "linear_attn.in_proj_qkvz.weight" if self.others => return put("ssm_in.weight", tensor),
             "linear_attn.in_proj_qkvz.weight" => return self.qkvz(layer, &tensor),
+            "self_attn.kv_b_proj.weight" if self.others => return put("attn_kv_b.weight", tensor),
             "self_attn.kv_b_proj.weight" => return self.kv_b(layer, &tensor),
             // gpt-oss: `[experts, inputs, outputs]`, gate and up in turn.
             "mlp.experts.gate_up_proj" | "mlp.experts.gate_up_proj_bias" => {
@@ -287,7 +297,21 @@ impl Converter {
     }
 
     fn finish(mut self) -> GgufWriter {
-        for ((layer, what), experts) in std::mem::take(&mut self.experts) {
+        let mut experts = std::mem::take(&mut self.experts);
+        if self.others {
+            // Gate and up of each in one.
+            let gates: Vec<_> = experts.keys().filter(|(_, what)| what == "gate").cloned().collect();
+            for key in gates {
+                let ups = experts.remove(&(key.0.clone(), "up".to_owned())).unwrap();
+                let gates = experts.remove(&key).unwrap();
+                let joined = gates.into_iter().map(|(number, gate)| {
+                    let joined = Tensor::stacked(&[&gate, &ups[&number]]);
+                    (number, joined.reshaped(&[2 * gate.shape[0], gate.shape[1]]))
+                });
+                experts.insert((key.0, "gate_up".to_owned()), joined.collect());
+            }
+        }
+        for ((layer, what), experts) in experts {
             let experts: Vec<&Tensor> = experts.values().collect();
             self.out.push((format!("blk.{layer}.ffn_{what}_exps.weight"), Tensor::stacked(&experts)));
         }
@@ -417,6 +441,9 @@ impl Converter {
         }
         if config["rope_scaling"]["type"] == "longrope" {
             let original = config["original_max_position_embeddings"].as_u64().unwrap();
+            let factor = self.size("max_position_embeddings") as f64 / original as f64;
+            let attention = libm::sqrt(1.0 + libm::log(factor) / libm::log(original as f64));
+            pair("rope.scaling.attn_factor", typed_f32(attention as f32));
             pair("rope.scaling.original_context_length", typed_u32(original as u32));
             for kind in ["short", "long"] {
                 let factors: Vec<f32> =
@@ -429,11 +456,11 @@ impl Converter {
     }
 }
 
-fn convert(dir: &Path, case: &Case) -> GgufWriter {
+fn convert(dir: &Path, case: &Case, others: bool) -> GgufWriter {
     let (_, family, pairs, plus_one, _) = *case;
     let config = serde_json::from_slice(&std::fs::read(dir.join("config.json")).unwrap()).unwrap();
     let (experts, out) = (BTreeMap::new(), Vec::new());
-    let mut converter = Converter { family, pairs, plus_one, config, experts, out };
+    let mut converter = Converter { others, family, pairs, plus_one, config, experts, out };
     let source = WeightSource::open_dir(dir).unwrap();
     for name in source.names() {
         let shape = source.tensor(name).unwrap().shape.to_vec();
@@ -447,14 +474,17 @@ fn convert(dir: &Path, case: &Case) -> GgufWriter {
 fn every_family_computes_what_it_does_from_its_directory() {
     let Some(models) = support::shared("conformance/models") else { return };
     let dir = TempDir::new();
-    for case in CASES {
+    for (number, case) in CASES.iter().enumerate() {
         let (folder, family, .., change) = case;
         let copy = support::Copy::of(&models.join(folder), "gguf");
         copy.edit("config.json", change);
         let source = Source::Path(copy.path().to_owned());
-        let writer = convert(copy.path(), case);
+        let writer = convert(copy.path(), case, false);
         if let Some(out) = std::env::var_os("CLAWDBOT_GGUF_OUT") {
-            std::fs::write(Path::new(&out).join(format!("{folder}.gguf")), writer.bytes()).unwrap();
+            let path = |kind: &str| Path::new(&out).join(format!("{number}-{folder}.{kind}"));
+            std::fs::write(path("gguf"), writer.bytes()).unwrap();
+            let bits = logits(&source, WeightType::F32);
+            std::fs::write(path("json"), serde_json::to_vec(&bits).unwrap()).unwrap();
         }
         let file = save(&dir, "m.gguf", &writer);
         let opened =
@@ -470,5 +500,43 @@ fn every_family_computes_what_it_does_from_its_directory() {
                 expected.len()
             );
         }
+    }
+}
+
+#[test]
+fn what_older_and_newer_converters_write_is_read_too() {
+    let Some(models) = support::shared("conformance/models") else { return };
+    let dir = TempDir::new();
+    for name in ["deepseek_v3", "qwen3_next", "qwen3_moe", "lfm2"] {
+        let case = CASES.iter().find(|case| case.0 == name).unwrap();
+        let path = models.join(name);
+        let file = save(&dir, "m.gguf", &convert(&path, case, true));
+        let source = Source::Path(path);
+        assert!(logits(&file, WeightType::F32) == logits(&source, WeightType::F32), "{name}");
+    }
+}
+
+#[test]
+fn experts_in_blocks_are_the_values_of_the_blocks() {
+    let Some(models) = support::shared("conformance/models") else { return };
+    let dir = TempDir::new();
+    for (name, kind) in [
+        ("gpt_oss", TensorType::Mxfp4),
+        ("mixtral", TensorType::Q4_0),
+        ("qwen3_next", TensorType::Q8_0),
+        ("deepseek_v3", TensorType::Q8_0),
+    ] {
+        let case = CASES.iter().find(|case| case.0 == name).unwrap();
+        let plain = convert(&models.join(name), case, false);
+        let in_parts = |name: &str| name.contains("_exps") || name.contains("_b.weight");
+        let blocks = plain.requantized(kind, in_parts);
+        let file = save(&dir, "blocks.gguf", &blocks);
+        let values = save(&dir, "values.gguf", &blocks.decoded());
+        assert!(logits(&file, WeightType::F32) == logits(&values, WeightType::F32), "{name}");
+        let runtime = Runtime::new(&RuntimeOptions::default()).unwrap();
+        let plan = runtime.plan(&file, &ModelOptions::default()).unwrap();
+        let stored = plan.stored.iter().find(|stored| stored.format == kind.name()).unwrap();
+        assert!(stored.own_codes, "{name}: {stored:?}");
+        assert!(logits(&file, WeightType::Stored).iter().all(|&bits| f32::from_bits(bits).is_finite()));
     }
 }
