@@ -25,6 +25,9 @@ mod cache;
 mod engine;
 mod error;
 mod event;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz_support;
 mod kernels;
 mod layers;
 mod memory;

@@ -20,7 +20,7 @@ mod names;
 mod pack;
 mod parts;
 mod plan;
-mod registry;
+pub(crate) mod registry;
 pub(crate) mod rope_scaling;
 pub(crate) mod scratch;
 mod short_conv;

@@ -150,7 +150,8 @@ impl Opened {
         }
     }
 
-    fn open_packed(name: String, file: PackedFile) -> Result<Self> {
+    /// The model in an opened packed file.
+    pub(crate) fn open_packed(name: String, file: PackedFile) -> Result<Self> {
         let file = Arc::new(file);
         let files = ModelFiles::Packed(Arc::clone(&file));
         let config = ModelConfig::open(&files, "config.json")?;

@@ -21,6 +21,8 @@ pub(crate) use matrix::{MatrixFormat, MatrixView, TensorView};
 pub(crate) use packed::{FORMAT_VERSION, PackedFile, PackedInfo, hex};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
 pub(crate) use safetensors::quoted;
+#[cfg(feature = "fuzzing")]
+pub(crate) use source::parse_index;
 pub(crate) use source::{SCALES_SUFFIX, WeightSource, read_small_file};
 
 #[cfg(test)]

@@ -39,7 +39,14 @@ impl Opened {
     /// # Errors
     /// As [`Opened::open`].
     pub(super) fn open_gguf(name: String, path: &Path) -> Result<Self> {
-        let source = GgufSource::open(path)?;
+        Self::of_gguf(name, GgufSource::open(path)?)
+    }
+
+    /// The model in an opened file.
+    ///
+    /// # Errors
+    /// As [`Opened::open`].
+    pub(crate) fn of_gguf(name: String, source: GgufSource) -> Result<Self> {
         let tokenizer = tokenizer_files(source.metadata())?;
         let (family, config) = config::config_json(&source)?;
         let mut files = vec![("config.json", config.into())];

@@ -29,7 +29,11 @@ impl GgufSource {
     /// As [`GgufHeader::read`]; `NotFound` for a missing part; `InvalidModel` for parts that do not belong together;
     /// `InvalidArgument` for a part that is not the first.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let first = DataFile::open(path)?;
+        Self::with_first(DataFile::open(path)?, path)
+    }
+
+    /// As [`open`](Self::open), of the first file opened.
+    pub(crate) fn with_first(first: DataFile, path: &Path) -> Result<Self> {
         let name = first.name().to_owned();
         let header = GgufHeader::read(&first)?;
         let count = header.metadata.opt_u64("split.count")?.unwrap_or(0);
