@@ -255,7 +255,7 @@ fn word_pieces_are_those_of_bert() {
         .pair("tokenizer.ggml.cls_token_id", typed_u32(2))
         .pair("tokenizer.ggml.seperator_token_id", typed_u32(3));
     let vocab: Value =
-        tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), id.into())).collect();
+        tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), json!(id))).collect();
     let special = |id: usize| {
         json!({"id": id, "content": tokens[id], "single_word": false, "lstrip": false, "rstrip": false,
             "normalized": false, "special": true})
