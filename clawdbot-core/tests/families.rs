@@ -26,13 +26,16 @@ fn tokens(length: u32, salt: u32) -> Vec<u32> {
 }
 
 /// Families whose states matter: recurrent ones, and one with windows to compare with.
-const STATEFUL: [&str; 4] = ["lfm2", "qwen3_next", "gemma2", "deepseek_v3"];
+const STATEFUL: [&str; 7] = ["lfm2", "qwen3_next", "qwen3_5", "granite4", "gemma2", "gemma4", "deepseek_v3"];
+
+/// Those of them that keep no states, but pages that are given back.
+const WINDOWED: [&str; 2] = ["gemma2", "gemma4"];
 
 #[test]
 fn sessions_go_back_to_any_length() {
-    let Some(models) = support::shared("conformance/models") else { return };
     for family in STATEFUL {
-        let model = load(&models.join(family), ModelOptions::default().prefill_chunk(40_u32));
+        let Some(dir) = support::family(family) else { continue };
+        let model = load(&dir, ModelOptions::default().prefill_chunk(40_u32));
         let mut session = model.session().unwrap();
         session.append(tokens(100, 1), false).unwrap();
         let first = session.generate(&greedy(20)).unwrap();
@@ -40,7 +43,7 @@ fn sessions_go_back_to_any_length() {
         session.truncate(100).unwrap();
         let again = session.generate(&greedy(20)).unwrap();
         assert_eq!(again.token_ids, first.token_ids, "{family}");
-        if family != "gemma2" {
+        if !WINDOWED.contains(&family) {
             assert_eq!(again.usage.cached_tokens, 99, "{family}");
         }
         for length in [119, 110, 99, 80, 41, 3] {
@@ -56,9 +59,9 @@ fn sessions_go_back_to_any_length() {
 
 #[test]
 fn a_cancelled_pass_leaves_no_trace() {
-    let Some(models) = support::shared("conformance/models") else { return };
     for family in STATEFUL {
-        let model = load(&models.join(family), ModelOptions::default().prefill_chunk(16_u32));
+        let Some(dir) = support::family(family) else { continue };
+        let model = load(&dir, ModelOptions::default().prefill_chunk(16_u32));
         let expected = model.generate(tokens(90, 1), &greedy(12)).unwrap().token_ids;
         let mut session = model.session().unwrap();
         session.append(tokens(90, 1), false).unwrap();
@@ -77,9 +80,8 @@ fn a_cancelled_pass_leaves_no_trace() {
 
 #[test]
 fn evicted_states_are_computed_again() {
-    let Some(models) = support::shared("conformance/models") else { return };
     for family in STATEFUL {
-        let dir = models.join(family);
+        let Some(dir) = support::family(family) else { continue };
         let alone = load(&dir, ModelOptions::default());
         let prompts: Vec<Vec<u32>> = (0..6).map(|i| tokens(70 + 9 * i, i)).collect();
         let expected: Vec<Vec<u32>> = prompts
@@ -144,7 +146,17 @@ fn softmax(row: &[f32]) -> Vec<f64> {
 }
 
 /// Fixtures with experts.
-const EXPERTS: [&str; 6] = ["deepseek_v3", "gpt_oss", "mixtral", "qwen2_moe", "qwen3_moe", "qwen3_next"];
+const EXPERTS: [&str; 9] = [
+    "deepseek_v3",
+    "gemma4_moe",
+    "gpt_oss",
+    "granite4",
+    "mixtral",
+    "qwen2_moe",
+    "qwen3_5_moe",
+    "qwen3_moe",
+    "qwen3_next",
+];
 
 /// Mean KL(reference || other) over the rows, in nats.
 fn divergence(reference: &[f32], other: &[f32], vocab: usize) -> f64 {
@@ -161,14 +173,10 @@ fn divergence(reference: &[f32], other: &[f32], vocab: usize) -> f64 {
 
 #[test]
 fn lower_precision_stays_close() {
-    let Some(models) = support::shared("conformance/models") else { return };
-    let mut folders: Vec<_> = std::fs::read_dir(models).unwrap().map(|entry| entry.unwrap().path()).collect();
-    folders.sort();
     let types = [WeightType::Bf16, WeightType::Int8, WeightType::Int4];
     println!("| fixture | architecture | f32 against transformers | KL of bf16 | of int8 | of int4 |");
     println!("|---|---|--:|--:|--:|--:|");
-    for dir in folders {
-        let name = dir.file_name().unwrap().to_string_lossy();
+    for (name, dir) in support::families() {
         let exact = load(&dir, ModelOptions::default().weights(WeightType::F32).kv(KvType::F32));
         let vocab = exact.info().vocab_size;
         let text = tokens(300, 0);
@@ -188,7 +196,7 @@ fn lower_precision_stays_close() {
         println!("| {name} | {architecture} | {worst:.0e} | {:.1e} | {:.1e} | {:.1e} |", kl[0], kl[1], kl[2]);
         // Where a router of random weights chooses another expert after rounding, that costs more than rounding itself, and
         // what later tokens see is another text.
-        let bounds = if EXPERTS.contains(&&*name) { [2e-2, 0.1, 1.0] } else { [2e-4, 2e-3, 0.2] };
+        let bounds = if EXPERTS.contains(&name.as_str()) { [2e-2, 0.1, 1.0] } else { [2e-4, 2e-3, 0.2] };
         assert!(kl.iter().zip(bounds).all(|(kl, bound)| *kl < bound), "{name}: {kl:?}");
     }
 }

@@ -5,7 +5,7 @@
 
 use crate::kernels::{KernelSet, RotateArgs};
 use crate::model::batch::Batch;
-use crate::model::rope_scaling::RopeSpec;
+use crate::model::rope_scaling::{QueryGrowth, RopeSpec};
 use crate::model::spec::DecoderSpec;
 
 /// cos and sin of the angles of a pass's positions, for each rotation of a model.
@@ -19,6 +19,8 @@ struct Table<'a> {
     sin: &'a [f32],
     half: usize,
     interleaved: bool,
+    /// `[positions]`: of queries; empty: 1
+    scales: Vec<f32>,
 }
 
 /// What the heads of one token are rotated by.
@@ -29,6 +31,8 @@ pub(crate) struct Rotation<'a> {
     /// `[rotary_dim / 2]`
     sin: &'a [f32],
     interleaved: bool,
+    /// What queries are multiplied with.
+    scale: Option<f32>,
 }
 
 impl<'a> RopeTables<'a> {
@@ -41,7 +45,9 @@ impl<'a> RopeTables<'a> {
             rest = others;
             let (cos, sin) = table.split_at_mut(half * rows);
             rope_tables(rope, batch, cos, sin);
-            Table { cos, sin, half, interleaved: rope.interleaved }
+            let scale = |growth: QueryGrowth| batch.positions.iter().map(|&p| growth.at(p)).collect();
+            let scales = rope.growth.map_or_else(Vec::new, scale);
+            Table { cos, sin, half, interleaved: rope.interleaved, scales }
         };
         RopeTables(ropes.iter().map(table).collect())
     }
@@ -50,7 +56,9 @@ impl<'a> RopeTables<'a> {
     pub(crate) fn row(&self, rope: Option<usize>, row: usize) -> Rotation<'_> {
         let Some(table) = rope.and_then(|rope| self.0.get(rope)) else { return Rotation::default() };
         let part = row * table.half..(row + 1) * table.half;
-        Rotation { cos: &table.cos[part.clone()], sin: &table.sin[part], interleaved: table.interleaved }
+        let scale = table.scales.get(row).copied();
+        let (cos, sin) = (&table.cos[part.clone()], &table.sin[part]);
+        Rotation { cos, sin, interleaved: table.interleaved, scale }
     }
 }
 
@@ -86,6 +94,9 @@ pub(crate) fn rotate_heads(
         kernels.norm_in_place(queries, q, eps);
         kernels.norm_in_place(keys, k, eps);
     }
-    let Rotation { cos, sin, interleaved } = rotation;
+    let Rotation { cos, sin, interleaved, scale } = rotation;
     kernels.rotate_heads(RotateArgs { heads, head_dim, queries, norms, cos, sin, interleaved });
+    if let Some(scale) = scale {
+        kernels.scale_and_cap(scale, None, &mut heads[..queries * head_dim]);
+    }
 }

@@ -182,8 +182,9 @@ impl Builder<'_> {
                 let qkvz = self.linear(&names.qkvz)?;
                 let mut gates = self.weights.vector(&names.beta)?;
                 gates.extend(self.weights.vector(&names.decay)?);
-                let channels = names.qkvz.iter().take(3).map(|part| part.weight.n).sum();
                 let a_log = self.weights.vector(&names.a_log)?;
+                // The gates, as many as a head's norm is long for each head, are not convolved.
+                let channels = qkvz.weight.n() - a_log.len() * names.norm.len;
                 Mixer::DeltaNet(Box::new(DeltaNetWeights {
                     qkvz,
                     gates: self.float_matrix(&gates, 2 * a_log.len())?,

@@ -114,6 +114,40 @@ impl ModelConfig {
         }
     }
 
+    /// The configuration of the text model in one of several: `text_config`, with `defaults` (a JSON object) for what it does
+    /// not have, and with what stands beside it.
+    ///
+    /// # Errors
+    /// `InvalidModel` if there is none.
+    pub(super) fn text(&self, defaults: &str) -> Result<ModelConfig> {
+        const BESIDE: &[&str] = &[
+            "bos_token_id",
+            "eos_token_id",
+            "dtype",
+            "torch_dtype",
+            "quantization_config",
+            "compression_config",
+        ];
+        let key = "text_config";
+        let mut text = self.object(key)?.ok_or_else(|| self.invalid(key, "an object"))?;
+        for &key in BESIDE {
+            if let (None, Some(value)) = (text.get(key), self.get(key)) {
+                text.map.insert(key.to_owned(), value.clone());
+            }
+        }
+        // Whether the output projection is the embedding is said of the model as a whole.
+        let tied = "tie_word_embeddings";
+        if let Some(value) = self.get(tied) {
+            text.map.insert(tied.to_owned(), value.clone());
+        }
+        for (key, value) in Self::parse(defaults.as_bytes(), "defaults")?.map {
+            if text.get(&key).is_none() {
+                text.map.insert(key, value);
+            }
+        }
+        Ok(text)
+    }
+
     /// Refuses keys other than `known`, unless they are null.
     ///
     /// # Errors

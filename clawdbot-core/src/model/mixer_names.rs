@@ -1,6 +1,6 @@
 //! The tensors of what lets a layer's tokens see each other: attention and its relatives.
 
-use super::spec::{DecoderSpec, DeltaNetSpec, MixerKind, MlaSpec, ShortConvSpec};
+use super::spec::{DecoderSpec, DeltaNetSpec, DeltaStorage, MixerKind, MlaSpec, ShortConvSpec};
 use super::tensors::{LinearNames, MatrixName, Part, PartStorage, VectorName, linear};
 
 /// The tensors of a layer's first half, but for the projection back.
@@ -59,7 +59,7 @@ pub(crate) struct ShortConvNames {
 /// The tensors of a gated delta net.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DeltaNetNames {
-    /// Queries, keys, values, gates.
+    /// Queries, keys, values, gates: `[2 * keys + 2 * values, hidden_size]` together.
     pub(crate) qkvz: Vec<LinearNames>,
     /// `[value_heads, hidden_size]`: the weight of corrections.
     pub(crate) beta: VectorName,
@@ -227,6 +227,37 @@ impl DecoderSpec {
     }
 
     fn delta_net_tensors(&self, prefix: &str, delta: DeltaNetSpec) -> DeltaNetNames {
+        let heads = delta.num_value_heads;
+        let (keys, values) = (delta.num_key_heads * delta.key_head_dim, heads * delta.value_head_dim);
+        let (qkvz, [beta, decay]) = match delta.storage {
+            DeltaStorage::Grouped => self.grouped_projections(prefix, delta),
+            DeltaStorage::Apart => {
+                let of = |module: &str, n| linear(prefix, module, n, self.hidden_size, false);
+                let small = |module: &str| {
+                    let name = format!("{prefix}.linear_attn.{module}.weight");
+                    VectorName::matrix(name, vec![heads, self.hidden_size], self.hidden_size)
+                };
+                let qkv = of("linear_attn.in_proj_qkv", 2 * keys + values);
+                let gates = [small("in_proj_b"), small("in_proj_a")];
+                (vec![qkv, of("linear_attn.in_proj_z", values)], gates)
+            }
+        };
+        let vector = |name: &str, len| VectorName::new(format!("{prefix}.linear_attn.{name}"), len, 0.0);
+        let conv = format!("{prefix}.linear_attn.conv1d.weight");
+        let shape = vec![2 * keys + values, 1, delta.taps];
+        DeltaNetNames {
+            qkvz,
+            beta,
+            decay,
+            conv: VectorName { k: None, ..VectorName::matrix(conv, shape, 1) },
+            a_log: vector("A_log", heads),
+            dt_bias: vector("dt_bias", heads),
+            norm: vector("norm.weight", delta.value_head_dim),
+        }
+    }
+
+    /// Queries, keys, values and gates, and the small projections, of [`DeltaStorage::Grouped`].
+    fn grouped_projections(&self, prefix: &str, delta: DeltaNetSpec) -> (Vec<LinearNames>, [VectorName; 2]) {
         let DeltaNetSpec { num_key_heads: groups, num_value_heads: heads, key_head_dim: k, .. } = delta;
         let (hidden, per_group) = (self.hidden_size, heads / groups);
         let v = per_group * delta.value_head_dim;
@@ -251,23 +282,9 @@ impl DecoderSpec {
             offset: 0.0,
             k: Some(hidden),
         };
-        let vector = |name: &str, len| VectorName::new(format!("{prefix}.linear_attn.{name}"), len, 0.0);
-        let channels = groups * (2 * k + v);
-        let conv = format!("{prefix}.linear_attn.conv1d.weight");
-        DeltaNetNames {
-            qkvz: vec![
-                part("query", 0, k),
-                part("key", k, k),
-                part("value", 2 * k, v),
-                part("gate", 2 * k + v, v),
-            ],
-            beta: gate("beta", 0),
-            decay: gate("decay", per_group),
-            conv: VectorName { k: None, ..VectorName::matrix(conv, vec![channels, 1, delta.taps], 1) },
-            a_log: vector("A_log", heads),
-            dt_bias: vector("dt_bias", heads),
-            norm: vector("norm.weight", delta.value_head_dim),
-        }
+        let qkvz =
+            vec![part("query", 0, k), part("key", k, k), part("value", 2 * k, v), part("gate", 2 * k + v, v)];
+        (qkvz, [gate("beta", 0), gate("decay", per_group)])
     }
 }
 

@@ -27,8 +27,18 @@ const TYPES: &[(&str, &[&str])] = &[
 ];
 const LONGROPE_KEYS: &[&str] = &["factor", "attention_factor", "short_factor", "long_factor"];
 /// Keys that may stand in `rope_parameters` and `rope_scaling` with every type.
-const COMMON_KEYS: &[&str] =
-    &["rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
+const COMMON_KEYS: &[&str] = &[
+    "rope_type",
+    "type",
+    "rope_theta",
+    "partial_rotary_factor",
+    "original_max_position_embeddings",
+    // How positions of images are put together; those of text are the same in all parts.
+    "mrope_section",
+    "mrope_interleaved",
+];
+/// And those that stand there where queries grow with their position.
+const GROWTH_KEYS: &[&str] = &["llama_4_scaling_beta", "max_position_embeddings"];
 /// Keys of `rope_parameters` that stand for kinds of layers.
 const LAYER_TYPES: &[&str] = &["full_attention", "sliding_attention"];
 /// `rope_theta` where the configuration has none, as in transformers.
@@ -50,6 +60,22 @@ pub(crate) struct RopeSpec {
     pub(crate) score_scale: f32,
     /// Other frequencies for long sequences.
     pub(crate) long: Option<LongRope>,
+    /// Queries of later positions are longer.
+    pub(crate) growth: Option<QueryGrowth>,
+}
+
+/// Queries at position `p` are multiplied with `1 + beta * ln(1 + floor(p / length))`, as in Llama 4 and Ministral 3.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct QueryGrowth {
+    pub(crate) beta: f32,
+    pub(crate) length: usize,
+}
+
+impl QueryGrowth {
+    /// What queries at `position` are multiplied with.
+    pub(crate) fn at(self, position: usize) -> f32 {
+        1.0 + self.beta * libm::log1pf((position / self.length) as f32)
+    }
 }
 
 /// LongRoPE (<https://arxiv.org/abs/2402.13753>): a sequence of more than `from` tokens is rotated by other frequencies
@@ -89,11 +115,14 @@ pub(super) struct RopeDefaults {
     pub(super) theta: f64,
     /// Part of a head that is rotated; `None`: always all of it.
     pub(super) partial: Option<f64>,
+    /// Whether there may be a [`QueryGrowth`].
+    pub(super) growth: bool,
 }
 
 impl RopeDefaults {
     /// Llama's.
-    pub(super) const LLAMA: RopeDefaults = RopeDefaults { theta: DEFAULT_THETA, partial: None };
+    pub(super) const LLAMA: RopeDefaults =
+        RopeDefaults { theta: DEFAULT_THETA, partial: None, growth: false };
 }
 
 impl RopeSpec {
@@ -103,7 +132,8 @@ impl RopeSpec {
     /// `UnsupportedModel` for other rope types and for partial rotation where the family has none; `InvalidModel` if a
     /// value is missing, out of range, or given twice and differently.
     pub(super) fn parse(config: &ModelConfig, head_dim: usize, defaults: RopeDefaults) -> Result<RopeSpec> {
-        let settings = Settings { default_theta: defaults.theta, ..Settings::new(config)? };
+        let settings =
+            Settings { default_theta: defaults.theta, growth: defaults.growth, ..Settings::new(config)? };
         let Some(partial) = defaults.partial else { return settings.whole_heads(head_dim) };
         let in_range = |factor| factor > 0.0 && factor <= 1.0;
         let factor =
@@ -133,6 +163,8 @@ struct Settings<'a> {
     /// What the configuration itself calls the base.
     theta_key: &'static str,
     default_theta: f64,
+    /// See [`RopeDefaults::growth`].
+    growth: bool,
 }
 
 impl<'a> Settings<'a> {
@@ -143,7 +175,7 @@ impl<'a> Settings<'a> {
                 nested.push(object);
             }
         }
-        Ok(Settings { top, nested, theta_key: "rope_theta", default_theta: DEFAULT_THETA })
+        Ok(Settings { top, nested, theta_key: "rope_theta", default_theta: DEFAULT_THETA, growth: false })
     }
 
     /// Of one kind of layers, where `rope_parameters` has an object for each.
@@ -158,7 +190,7 @@ impl<'a> Settings<'a> {
             None if scaled => nested.extend(top.object("rope_scaling")?),
             None => {}
         }
-        Ok(Settings { top, nested, theta_key, default_theta })
+        Ok(Settings { top, nested, theta_key, default_theta, growth: false })
     }
 
     /// The rotation of whole heads.
@@ -218,7 +250,16 @@ impl<'a> Settings<'a> {
             let message = format!("rope type {rope_type}: expected finite frequencies >= 0, found others");
             return Err(Error::invalid_model(message).context(self.top.file()));
         }
-        Ok(RopeSpec { inv_freq, attention_scaling, rotary_dim, interleaved: false, score_scale, long })
+        let growth = self.query_growth()?;
+        Ok(RopeSpec {
+            inv_freq,
+            attention_scaling,
+            rotary_dim,
+            interleaved: false,
+            score_scale,
+            long,
+            growth,
+        })
     }
 
     /// The number `key` and where it is; all places that have it must agree.
@@ -277,8 +318,9 @@ impl<'a> Settings<'a> {
             let names: Vec<&str> = TYPES.iter().map(|&(name, _)| name).collect();
             return Err(source.unsupported(key, &format!("one of {}", names.join(", "))));
         };
+        let growth = if self.growth { GROWTH_KEYS } else { &[] };
         for source in &self.nested {
-            source.only_keys(&[COMMON_KEYS, keys].concat())?;
+            source.only_keys(&[COMMON_KEYS, keys, growth].concat())?;
         }
         Ok(rope_type)
     }
@@ -302,6 +344,13 @@ impl<'a> Settings<'a> {
     fn invalid(&self, key: &str, expected: &str) -> Error {
         let holder = self.nested.iter().find(|source| source.get(key).is_some());
         holder.or(self.nested.first()).unwrap_or(self.top).invalid(key, expected)
+    }
+
+    fn query_growth(&self) -> Result<Option<QueryGrowth>> {
+        let beta = self.checked("llama_4_scaling_beta", |beta| (0.0..=100.0).contains(&beta), "up to 100")?;
+        let Some(beta) = beta.filter(|_| self.growth) else { return Ok(None) };
+        let length = self.original_max_position_embeddings()? as usize;
+        Ok(Some(QueryGrowth { beta: beta as f32, length }))
     }
 
     fn factor(&self) -> Result<f64> {

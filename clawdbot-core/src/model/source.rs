@@ -189,14 +189,18 @@ impl Opened {
         weights: impl FnOnce() -> Result<Weights>,
     ) -> Result<Self> {
         let config = ModelConfig::open(&files, "config.json")?;
-        let spec = parse_spec(&config)?;
+        let weights = weights()?;
+        let mut spec = parse_spec(&config)?;
+        if let Weights::Files(files) = &weights {
+            spec = spec.with_experts_as_stored(|name| files.tensor(name).is_some());
+        }
         let generation = "generation_config.json";
         let defaults = match files.get(generation)? {
             Some(json) => GenerationDefaults::parse(&ModelConfig::parse(&json, &files.path(generation))?)?,
             None => GenerationDefaults::default(),
         };
         let text = open_text(&files)?;
-        Self::checked(name, &config, spec, defaults, weights()?, text, files)
+        Self::checked(name, &config, spec, defaults, weights, text, files)
     }
 
     /// The weight type where it is not decided yet, of sources that are not packed.

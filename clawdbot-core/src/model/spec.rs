@@ -163,6 +163,17 @@ pub(crate) struct DeltaNetSpec {
     pub(crate) num_value_heads: usize,
     pub(crate) key_head_dim: usize,
     pub(crate) value_head_dim: usize,
+    /// How its projections are stored.
+    pub(crate) storage: DeltaStorage,
+}
+
+/// How the projections of a delta net are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeltaStorage {
+    /// Queries, keys, values and gates in one, the heads of one key head together; corrections and decays likewise.
+    Grouped,
+    /// Queries, keys and values in one, and the others by themselves.
+    Apart,
 }
 
 /// What lets a layer's tokens see each other.
@@ -252,6 +263,8 @@ pub(crate) struct SharedExpert {
 pub(crate) enum ExpertStorage {
     /// Three matrices for each.
     Separate,
+    /// All in one tensor, `[experts, outputs, inputs]`, gate before up.
+    JoinedRows,
     /// All in one tensor, `[experts, inputs, outputs]`, with gate and up in turn.
     Joined,
     /// As `Joined`, but `[experts, outputs, inputs]` in MXFP4 blocks with scales.

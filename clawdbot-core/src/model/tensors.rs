@@ -209,8 +209,8 @@ impl DecoderSpec {
                 let prefix = format!("{prefix}.{}.{expert}", modules.experts);
                 self.gated(&prefix, &modules.expert, moe.intermediate_size, moe.expert_bias)
             }
-            ExpertStorage::Joined | ExpertStorage::JoinedMxfp4 => {
-                self.joined_expert(&format!("{prefix}.{}", modules.experts), moe, expert)
+            ExpertStorage::JoinedRows | ExpertStorage::Joined | ExpertStorage::JoinedMxfp4 => {
+                self.joined_expert(prefix, moe, expert)
             }
         };
         let shared = moe.shared;
@@ -224,13 +224,44 @@ impl DecoderSpec {
         }
     }
 
-    /// An expert of tensors that hold all, gate and up in turn.
-    fn joined_expert(&self, module: &str, moe: &MoeSpec, expert: usize) -> GatedNames {
+    /// The same decoder with experts as `stored` has them: some checkpoints of a family have all in one tensor.
+    pub(super) fn with_experts_as_stored(mut self, stored: impl Fn(&str) -> bool) -> Self {
+        let tensor = self.names.moe.joined[0];
+        let first = self.layers.iter().position(|layer| layer.moe);
+        if let (Some(moe), Some(layer)) = (&mut self.moe, first)
+            && moe.storage == ExpertStorage::Separate
+            && stored(&format!("model.layers.{layer}.{tensor}"))
+        {
+            moe.storage = ExpertStorage::JoinedRows;
+        }
+        self
+    }
+
+    /// An expert of tensors that hold all.
+    fn joined_expert(&self, prefix: &str, moe: &MoeSpec, expert: usize) -> GatedNames {
         let (hidden, size, experts) = (self.hidden_size, moe.intermediate_size, moe.num_experts);
+        let module = format!("{prefix}.{}", self.names.moe.experts);
+        let [gate_up, down] = self.names.moe.joined;
+        if moe.storage == ExpertStorage::JoinedRows {
+            let rows = |what: &str, tensor: &str, (n, k): (usize, usize), (first, of): (usize, usize)| {
+                let tensor = format!("{prefix}.{tensor}");
+                let first = expert * of + first;
+                let (shape, run) = (vec![experts, of, k], usize::MAX);
+                let part = Part { tensor, shape, first, run, stride: 0, storage: PartStorage::Rows };
+                let name = format!("{module}.{expert}.{what}.weight");
+                LinearNames { weight: MatrixName { name, n, k, part: Some(Box::new(part)) }, bias: None }
+            };
+            return GatedNames {
+                gate: rows("gate_proj", gate_up, (size, hidden), (0, 2 * size)),
+                up: rows("up_proj", gate_up, (size, hidden), (size, 2 * size)),
+                down: rows("down_proj", down, (hidden, size), (0, hidden)),
+            };
+        }
+        // Gate and up in turn.
         let linear = |what: &str, tensor: &str, (n, k): (usize, usize), (first, stride): (usize, usize)| {
             let outputs = n * stride;
             let mxfp4 = moe.storage == ExpertStorage::JoinedMxfp4;
-            let tensor = format!("{module}.{tensor}");
+            let tensor = format!("{prefix}.{tensor}");
             let part = Part {
                 tensor: tensor.clone(),
                 shape: if mxfp4 { vec![experts, outputs, k] } else { vec![experts, k, outputs] },
@@ -260,9 +291,9 @@ impl DecoderSpec {
             }
         };
         GatedNames {
-            gate: linear("gate_proj", "gate_up_proj", (size, hidden), (0, 2)),
-            up: linear("up_proj", "gate_up_proj", (size, hidden), (1, 2)),
-            down: linear("down_proj", "down_proj", (hidden, size), (0, 1)),
+            gate: linear("gate_proj", gate_up, (size, hidden), (0, 2)),
+            up: linear("up_proj", gate_up, (size, hidden), (1, 2)),
+            down: linear("down_proj", down, (hidden, size), (0, 1)),
         }
     }
 }

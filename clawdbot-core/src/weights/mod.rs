@@ -5,6 +5,7 @@ mod file;
 mod gguf;
 mod matrix;
 mod mmap;
+mod names;
 mod packed;
 mod packed_writer;
 mod safetensors;

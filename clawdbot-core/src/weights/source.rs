@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 
 use super::file::{DataFile, open_regular};
 use super::matrix::{Int8Scales, MatrixFormat, MatrixView, TensorView, shape_text};
+use super::names::text_name;
 use super::safetensors::{Header, Object, quoted};
 use super::{Dtype, FloatType};
 use crate::error::{Error, ErrorKind, Result};
@@ -31,7 +32,7 @@ pub(crate) struct WeightSource {
     /// Directory or name, for messages.
     name: String,
     files: Vec<WeightFile>,
-    /// Tensor name -> (file, tensor in the file).
+    /// Tensor name, as a text model alone has it -> (file, tensor in the file).
     index: BTreeMap<String, (usize, usize)>,
 }
 
@@ -106,7 +107,7 @@ impl WeightSource {
                 if expected.is_some_and(|&expected| expected != file_number) {
                     continue;
                 }
-                let other = index.insert(entry.name.clone(), (file_number, entry_number));
+                let other = index.insert(text_name(&entry.name), (file_number, entry_number));
                 if let Some((other, _)) = other {
                     let other: &WeightFile = &files[other];
                     return Err(Error::invalid_model(format!(
@@ -119,7 +120,7 @@ impl WeightSource {
             }
         }
         for (tensor, &file) in assigned.into_iter().flatten() {
-            if !index.contains_key(tensor) {
+            if !index.contains_key(&text_name(tensor)) {
                 let (tensor, file) = (quoted(tensor), files[file].data.name());
                 return Err(Error::invalid_model(format!("tensor {tensor} is missing from {file}"))
                     .with("file", file));

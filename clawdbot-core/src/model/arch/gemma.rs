@@ -20,6 +20,10 @@ const SANDWICH: Names = Names {
 const DEFAULT_SCALAR: f64 = 256.0;
 /// Soft caps of Gemma 2 where the keys are missing (null means none), as in transformers.
 const DEFAULT_CAPS: (f32, f32) = (50.0, 30.0);
+/// What the first checkpoints of Gemma 3 with a vision tower do not have, as in transformers.
+pub(in crate::model) const GEMMA3_DEFAULTS: &str = r#"{"vocab_size": 262208, "num_attention_heads": 8,
+    "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6,
+    "bos_token_id": 2, "eos_token_id": 1}"#;
 /// Gemma 3's rotations.
 const GLOBAL: LayerRope =
     LayerRope { layer_type: "full_attention", theta_key: "rope_theta", default_theta: 1e6, scaled: true };

@@ -8,6 +8,7 @@ pub(super) mod gpt_oss;
 pub(super) mod granite;
 pub(super) mod lfm2;
 pub(super) mod llama;
+pub(super) mod ministral3;
 pub(super) mod mistral;
 pub(super) mod mixtral;
 pub(super) mod olmo2;
@@ -15,6 +16,7 @@ pub(super) mod phi3;
 pub(super) mod qwen2;
 pub(super) mod qwen2_moe;
 pub(super) mod qwen3;
+pub(super) mod qwen3_5;
 pub(super) mod qwen3_next;
 pub(super) mod smollm3;
 
