@@ -159,7 +159,7 @@ impl Machine {
     pub fn attention(&self, shape: &str, kv: KvType, depth: usize) -> Result<AttentionBench<'_>> {
         let spec = Opened::open(&Source::Shape(shape.to_owned()))?.spec;
         let budget = Budget::new(None);
-        let mut cache = KvCache::new(Decoder::kv_shape(&spec, kv), &spec.layer_states(), &budget)?;
+        let mut cache = KvCache::new(kv, &spec.layer_states(), &budget)?;
         let mut tables = PageTables::default();
         cache.grow(&mut tables, depth + MOST_ROWS)?;
         let mut workspaces = Workspaces::default();
@@ -186,7 +186,7 @@ impl Machine {
     ) -> Result<(f64, u64)> {
         let spec = Opened::open(&Source::Shape(shape.to_owned()))?.spec;
         let keys: usize = (0..queries).map(|query| depth + query + 1).sum();
-        let cache = KvCache::new(Decoder::kv_shape(&spec, kv), &spec.layer_states(), &Budget::new(None))?;
+        let cache = KvCache::new(kv, &spec.layer_states(), &Budget::new(None))?;
         let bytes = cache.bytes_per_token() * (depth + queries) as u64 / spec.num_hidden_layers as u64;
         Ok((4.0 * (keys * spec.num_attention_heads * spec.head_dim) as f64, bytes))
     }

@@ -119,6 +119,7 @@ pub(crate) struct KernelSet {
     #[cfg(any(test, feature = "bench-support"))]
     silu_mul: Slot<vector::SiluMul>,
     to_bf16: Slot<vector::ToBf16>,
+    activate: Slot<row_ops::Activate>,
     sigmoid_mul: Slot<row_ops::SigmoidMul>,
     layer_norm: Slot<row_ops::LayerNorm>,
     add_scaled: Slot<row_ops::AddScaled>,
@@ -184,6 +185,7 @@ macro_rules! kernel_set {
             #[cfg(any(test, feature = "bench-support"))]
             silu_mul: slot!($entry, vector::SiluMul),
             to_bf16: slot!($entry, vector::ToBf16),
+            activate: slot!($entry, row_ops::Activate),
             sigmoid_mul: slot!($entry, row_ops::SigmoidMul),
             layer_norm: slot!($entry, row_ops::LayerNorm),
             add_scaled: slot!($entry, row_ops::AddScaled),

@@ -6,7 +6,7 @@
 use crate::kernels::{KernelSet, RotateArgs};
 use crate::model::batch::Batch;
 use crate::model::rope_scaling::{QueryGrowth, RopeSpec};
-use crate::model::spec::DecoderSpec;
+use crate::model::spec::{DecoderSpec, HeadShape, KeySource};
 
 /// cos and sin of the angles of a pass's positions, for each rotation of a model.
 pub(crate) struct RopeTables<'a>(Vec<Table<'a>>);
@@ -76,17 +76,20 @@ fn rope_tables(rope: &RopeSpec, batch: &Batch<'_>, cos: &mut [f32], sin: &mut [f
 
 /// Norms (where the family has them) and rotates the query and key heads of one token, in place.
 ///
-/// `heads` is `[num_attention_heads + 2 num_key_value_heads, head_dim]`: queries, keys, values.
+/// `heads` is `[num_attention_heads + 2 num_key_value_heads, head_dim]`: queries, keys, values, as in layer `layer`; without
+/// keys of its own it has queries alone.
 pub(crate) fn rotate_heads(
     kernels: &KernelSet,
-    spec: &DecoderSpec,
+    (spec, layer): (&DecoderSpec, usize),
     norms: Option<&(Vec<f32>, Vec<f32>)>,
     rotation: Rotation<'_>,
     heads: &mut [f32],
 ) {
-    let (head_dim, queries) = (spec.head_dim, spec.num_attention_heads);
+    let HeadShape { num_key_value_heads, head_dim } = spec.heads(layer);
+    let queries = spec.num_attention_heads;
+    let keys = if matches!(spec.layers[layer].keys, KeySource::Layer(_)) { 0 } else { num_key_value_heads };
     let mut norms = norms.zip(spec.qk_norm).map(|((q, k), norm)| (q.as_slice(), k.as_slice(), norm.eps));
-    let heads = &mut heads[..(queries + spec.num_key_value_heads) * head_dim];
+    let heads = &mut heads[..(queries + keys) * head_dim];
     if spec.qk_norm.is_some_and(|norm| norm.whole)
         && let Some((q, k, eps)) = norms.take()
     {

@@ -59,7 +59,9 @@ impl DecoderSpec {
     /// Whether some half of a layer needs a buffer for what it gives.
     pub(crate) fn needs_branch(&self) -> bool {
         let norms = self.names.attention_out_norm.or(self.names.mlp_out_norm);
-        norms.is_some() || self.residual_multiplier != 1.0 || self.layers.iter().any(|layer| layer.moe)
+        let inputs = self.per_layer_inputs.is_some();
+        let moe = self.layers.iter().any(|layer| layer.moe);
+        norms.is_some() || self.residual_multiplier != 1.0 || inputs || moe
     }
 }
 

@@ -132,8 +132,7 @@ impl Runtime {
             self.log(LogLevel::Warning, || format!("{name}: {count} tensors are not used: {first} ..."));
         }
         let spec = opened.spec.clone();
-        let shape = Decoder::kv_shape(&spec, options.kv_type());
-        let cache = KvCache::new(shape, &spec.layer_states(), self.budget())?;
+        let cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.budget())?;
         let mut builder = Builder {
             kernels: self.kernel_set(),
             pool: self.pool(),

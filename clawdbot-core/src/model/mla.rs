@@ -82,7 +82,7 @@ impl MlaWeights {
             _ => (down, down_size),
         };
 
-        let row_size = spec.qkv_size();
+        let row_size = spec.qkv_size(*layer);
         let qkv = &mut qkv[..rows * row_size];
         ops.by_rows(qkv, row_size, |row, out| {
             let (q, kv) = out.split_at_mut(heads * width);
@@ -106,7 +106,7 @@ impl MlaWeights {
         }
         let rotation = spec.layers[*layer].rope;
         ops.by_rows(qkv, row_size, |row, out| {
-            rotate_heads(ops.kernels, spec, None, tables.row(rotation, row), out);
+            rotate_heads(ops.kernels, (spec, *layer), None, tables.row(rotation, row), out);
         });
         let latent = &mut latent[..rows * heads * width];
         let buffers = AttendBuffers { qkv, out: latent, workspaces };

@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::build::{Segment, weights_in};
-use super::decoder::Decoder;
 use super::scratch::Scratch;
 use super::source::{Opened, Weights};
 use super::tensors::Joined;
@@ -143,23 +142,19 @@ impl Plan {
     pub(crate) fn new(runtime: &Runtime, opened: &Opened, options: &ModelOptions) -> Result<Self> {
         let spec = &opened.spec;
         let sizes = Sizes::of(opened, options, runtime.threads())?;
-        let shape = Decoder::kv_shape(spec, options.kv_type());
-        let cache = KvCache::new(shape, &spec.layer_states(), &Budget::new(None))?;
+        let cache = KvCache::new(options.kv_type(), &spec.layer_states(), &Budget::new(None))?;
         let page = cache.bytes_per_token() * PAGE_TOKENS as u64;
         let names = spec.tensors();
         let embedding = names.embed_tokens.n as u64 * names.embed_tokens.k as u64;
+        let inputs = names.layer_inputs.as_ref().map(|inputs| &inputs.embedding);
         let head = names.lm_head.as_ref().map_or(0, |head| head.n as u64 * head.k as u64);
-        let looked_up = match &names.lm_head {
-            Some(_) => {
-                let embedding = Joined::rows([&names.embed_tokens]);
-                let segments = opened.weights.segments(&embedding, options.weight_type())?;
-                let bytes = |segment: &Segment<'_>| {
-                    PackedMatrix::packed_bytes(segment.format, segment.names.n(), segment.names.k())
-                };
-                segments.iter().map(bytes).sum::<Result<u64>>()?
+        let mut looked_up = 0;
+        for matrix in names.lm_head.as_ref().map(|_| &names.embed_tokens).into_iter().chain(inputs) {
+            let segments = opened.weights.segments(&Joined::rows([matrix]), options.weight_type())?;
+            for Segment { names, format } in segments {
+                looked_up += PackedMatrix::packed_bytes(format, names.n(), names.k())?;
             }
-            None => 0,
-        };
+        }
         let idle = names.idle_experts(spec);
         let mut idle_bytes = 0;
         for group in &idle {
@@ -173,7 +168,11 @@ impl Plan {
             name: opened.name.clone(),
             architecture: spec.architecture,
             parameters: matrices + spec.vectors_bytes() / 4,
-            block_parameters: matrices - embedding - head - idle,
+            block_parameters: matrices
+                - embedding
+                - inputs.map_or(0, |inputs| inputs.n as u64 * inputs.k as u64)
+                - head
+                - idle,
             stored_bytes: opened.weights.stored_bytes(),
             stored_dtype: opened.dtype.clone(),
             packed: matches!(opened.weights, Weights::Packed(_)),

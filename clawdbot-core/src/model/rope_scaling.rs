@@ -15,6 +15,7 @@ use crate::weights::quoted;
 const TYPES: &[(&str, &[&str])] = &[
     ("default", &[]),
     ("linear", &["factor"]),
+    ("proportional", &["factor"]),
     ("llama3", &["factor", "low_freq_factor", "high_freq_factor"]),
     (
         "yarn",
@@ -196,6 +197,8 @@ impl<'a> Settings<'a> {
     /// The rotation of whole heads.
     fn whole_heads(&self, head_dim: usize) -> Result<RopeSpec> {
         match self.find("partial_rotary_factor")? {
+            // Which leaves the other elements where they are, but counts them.
+            Some(_) if self.rope_type()? == "proportional" => self.spec(head_dim),
             Some((source, factor)) if factor != 1.0 => Err(source.unsupported("partial_rotary_factor", "1")),
             _ => self.spec(head_dim),
         }
@@ -214,6 +217,15 @@ impl<'a> Settings<'a> {
             "linear" => {
                 let factor = self.factor()?;
                 inv_freq.iter_mut().for_each(|freq| *freq /= factor);
+            }
+            "proportional" => {
+                let in_range = |factor| factor > 0.0 && factor <= 1.0;
+                let part = self.number_or("partial_rotary_factor", 1.0, in_range, "a number > 0, up to 1")?;
+                let factor = self.number_or("factor", 1.0, |factor| factor >= 1.0, "a number >= 1")?;
+                // Heads are short, so nothing is lost.
+                let turned = (part * rotary_dim as f64 / 2.0) as usize;
+                inv_freq.iter_mut().for_each(|freq| *freq /= factor);
+                inv_freq.iter_mut().skip(turned).for_each(|freq| *freq = 0.0);
             }
             // Not of the transformers library: GGUF files have the divisors themselves.
             "factors" => {
@@ -664,7 +676,7 @@ mod tests {
             let config = ModelConfig::parse(config.to_string().as_bytes(), "config.json").unwrap();
             RopeSpec::parse(&config, 32, defaults)
         };
-        let half = RopeDefaults { theta: 5e5, partial: Some(0.5) };
+        let half = RopeDefaults { theta: 5e5, partial: Some(0.5), growth: false };
         let rope = parse(json!({}), half).unwrap();
         assert_eq!((rope.rotary_dim, rope.inv_freq.len()), (16, 8));
         assert!((f64::from(rope.inv_freq[1]) - 1.0 / 5e5_f64.powf(0.125)).abs() < 1e-7);

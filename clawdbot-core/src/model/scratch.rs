@@ -22,6 +22,7 @@ pub(crate) struct Scratch {
     pub(crate) branch: AlignedBuf<f32>,
     pub(crate) mlp: MlpScratch,
     pub(crate) moe: MoeScratch,
+    pub(crate) inputs: InputScratch,
     /// Of each rotation: `[T, rotary_dim / 2]` of cos, then as many of sin
     pub(crate) rope: AlignedBuf<f32>,
     /// `[rows of logits, hidden_size]`
@@ -60,6 +61,27 @@ impl MlpScratch {
 /// Buffers of expert layers.
 #[derive(Default)]
 pub(crate) struct MoeScratch {
+    pub(crate) experts: ExpertScratch,
+    /// `[T, hidden_size]` each, where they are beside a dense MLP
+    pub(crate) beside: [AlignedBuf<f32>; 2],
+}
+
+/// Buffers of second embeddings.
+#[derive(Default)]
+pub(crate) struct InputScratch {
+    /// `[T, layers * size]`: what the layers get
+    pub(crate) all: AlignedBuf<f32>,
+    /// `[T, layers * size]`
+    pub(crate) looked_up: AlignedBuf<f32>,
+    /// `[T, size]`
+    pub(crate) gates: AlignedBuf<f32>,
+    /// `[T, size]`
+    pub(crate) gated: AlignedBuf<f32>,
+}
+
+/// Buffers of experts.
+#[derive(Default)]
+pub(crate) struct ExpertScratch {
     /// `[T, experts + 1]`
     pub(crate) logits: AlignedBuf<f32>,
     /// `[T, hidden_size]`: the rows of an expert
@@ -83,6 +105,9 @@ struct Widths {
     router: usize,
     experts: usize,
     gathered: usize,
+    beside: usize,
+    inputs: usize,
+    input: usize,
     rope: usize,
     vocab: usize,
 }
@@ -90,12 +115,16 @@ struct Widths {
 impl Widths {
     fn of(spec: &DecoderSpec) -> Self {
         let moe = spec.moe.filter(|_| spec.layers.iter().any(|layer| layer.moe));
-        let dense = spec.layers.iter().any(|layer| !layer.moe).then_some(spec.intermediate_size);
+        let beside = moe.is_some_and(|moe| moe.beside_dense);
+        let layers = 0..spec.layers.len();
+        let dense = layers.clone().filter(|&layer| beside || !spec.layers[layer].moe);
+        let dense = dense.map(|layer| spec.dense_size(layer)).max();
+        let input = spec.per_layer_inputs.map_or(0, |inputs| inputs.size);
         let shared = moe.and_then(|moe| moe.shared).map(|shared| shared.intermediate_size);
         let widths = dense.into_iter().chain(moe.map(|moe| moe.intermediate_size)).chain(shared);
         Widths {
             hidden: spec.hidden_size,
-            qkv: spec.qkv_size(),
+            qkv: layers.map(|layer| spec.qkv_size(layer)).max().unwrap_or(0),
             mixed: spec.widest_mixed(),
             wide: spec.wide_sizes(),
             branch: if spec.needs_branch() { spec.hidden_size } else { 0 },
@@ -103,10 +132,21 @@ impl Widths {
             router: moe.map_or(0, |moe| moe.num_experts + 1),
             experts: moe.map_or(0, |moe| moe.num_experts_per_tok),
             gathered: moe.map_or(0, |_| spec.hidden_size),
+            beside: if beside { spec.hidden_size } else { 0 },
+            inputs: input * spec.layers.len(),
+            input,
             rope: spec.ropes.iter().map(|rope| rope.rotary_dim).sum(),
             vocab: spec.vocab_size,
         }
     }
+}
+
+/// Elements per head in some layers.
+fn head_dims(spec: &DecoderSpec) -> Vec<usize> {
+    let mut sizes: Vec<usize> = (0..spec.layers.len()).map(|layer| spec.heads(layer).head_dim).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    sizes
 }
 
 impl Scratch {
@@ -122,16 +162,28 @@ impl Scratch {
         self.hidden.reserve(rows * widths.hidden)?;
         self.normed.reserve(rows * widths.hidden)?;
         self.mixer.qkv.reserve(rows * widths.qkv)?;
-        self.mixer.workspaces.reserve(threads, spec.head_dim)?;
+        for head_dim in head_dims(spec) {
+            self.mixer.workspaces.reserve(threads, head_dim)?;
+        }
         for (buffer, width) in self.mixer.wide.iter_mut().zip(widths.wide) {
             buffer.reserve(rows * width)?;
         }
         self.mixed.reserve(rows * widths.mixed)?;
         self.branch.reserve(rows * widths.branch)?;
         self.mlp.activated.reserve(rows * widths.mlp)?;
-        self.moe.logits.reserve(rows * widths.router)?;
-        self.moe.gathered.reserve(rows * widths.gathered)?;
-        self.moe.result.reserve(rows * widths.gathered)?;
+        let ExpertScratch { logits: router, gathered, result, .. } = &mut self.moe.experts;
+        router.reserve(rows * widths.router)?;
+        gathered.reserve(rows * widths.gathered)?;
+        result.reserve(rows * widths.gathered)?;
+        for buffer in &mut self.moe.beside {
+            buffer.reserve(rows * widths.beside)?;
+        }
+        let InputScratch { all, looked_up, gates, gated } = &mut self.inputs;
+        for (buffer, width) in
+            [(all, widths.inputs), (looked_up, widths.inputs), (gates, widths.input), (gated, widths.input)]
+        {
+            buffer.reserve(rows * width)?;
+        }
         self.rope.reserve(rows * widths.rope)?;
         self.last.reserve(logits * widths.hidden)?;
         self.logits.reserve(logits * widths.vocab)
@@ -146,13 +198,18 @@ impl Scratch {
         // int8 codes with their scales and sums take less than two bytes an element, bf16 two.
         let wide: usize = widths.wide.iter().sum();
         let widest = widths.hidden.max(widths.mlp).max(widths.mixed).max(wide);
-        let moe = widths.router + 2 * widths.gathered + 6 * widths.experts;
+        let moe = widths.router + 2 * widths.gathered + 6 * widths.experts + 2 * widths.beside;
+        let moe = moe + 2 * widths.inputs + 2 * widths.input;
         let per_row = 2 * widths.hidden + widths.qkv + widths.mixed + wide + widths.branch + widths.mlp + moe;
         let floats = (per_row + widths.rope + widest.div_ceil(2))
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))
             .and_then(|(a, b)| a.checked_add(b)?.checked_mul(4))
-            .and_then(|bytes| bytes.checked_add(Workspaces::bytes(threads, spec.head_dim)));
+            .and_then(|bytes| {
+                // Those of one shape make room for others.
+                let workspaces = head_dims(spec).into_iter().map(|size| Workspaces::bytes(threads, size));
+                bytes.checked_add(workspaces.max().unwrap_or(0))
+            });
         floats
             .map(|bytes| bytes as u64)
             .ok_or_else(|| Error::invalid_model("scratch exceeds the address space"))

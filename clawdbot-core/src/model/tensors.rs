@@ -90,6 +90,31 @@ pub(crate) struct LayerNames {
     pub(crate) mlp: MlpNames,
     /// `[hidden_size]`, behind the MLP.
     pub(crate) mlp_out_norm: Option<VectorName>,
+    pub(crate) input: Option<LayerInputNames>,
+    /// `[1]`
+    pub(crate) scalar: Option<VectorName>,
+}
+
+/// The tensors that a layer reads its part of the second embedding by.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LayerInputNames {
+    /// `[size, hidden_size]`
+    pub(crate) gate: LinearNames,
+    /// `[hidden_size, size]`
+    pub(crate) projection: LinearNames,
+    /// `[hidden_size]`
+    pub(crate) norm: VectorName,
+}
+
+/// The tensors of the second embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LayerInputsNames {
+    /// `[vocab_size, layers * size]`
+    pub(crate) embedding: MatrixName,
+    /// `[layers * size, hidden_size]`
+    pub(crate) projection: LinearNames,
+    /// `[size]`
+    pub(crate) norm: VectorName,
 }
 
 /// The tensors of a layer's second half.
@@ -124,6 +149,23 @@ pub(crate) struct MoeNames {
     pub(crate) shared: Option<GatedNames>,
     /// `[1, hidden_size]`
     pub(crate) shared_gate: Option<VectorName>,
+    pub(crate) beside: Option<BesideNames>,
+}
+
+/// The tensors of an expert layer beside a dense MLP.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BesideNames {
+    pub(crate) dense: GatedNames,
+    /// `[hidden_size]`, of what the dense MLP gives.
+    pub(crate) dense_out_norm: VectorName,
+    /// `[hidden_size]`, of what experts read.
+    pub(crate) expert_norm: VectorName,
+    /// `[hidden_size]`, of what they give.
+    pub(crate) expert_out_norm: VectorName,
+    /// `[hidden_size]`, of what the router reads, times the root of `hidden_size`.
+    pub(crate) router_norm: VectorName,
+    /// `[experts]`: what their weights are multiplied with.
+    pub(crate) expert_scale: VectorName,
 }
 
 /// All tensors of a decoder.
@@ -131,6 +173,7 @@ pub(crate) struct MoeNames {
 pub(crate) struct TensorNames {
     /// `[vocab_size, hidden_size]`.
     pub(crate) embed_tokens: MatrixName,
+    pub(crate) layer_inputs: Option<LayerInputsNames>,
     pub(crate) layers: Vec<LayerNames>,
     /// `[hidden_size]`, behind the last layer.
     pub(crate) final_norm: VectorName,
@@ -151,6 +194,19 @@ impl DecoderSpec {
         };
         TensorNames {
             embed_tokens: vocabulary("model.embed_tokens.weight"),
+            layer_inputs: self.per_layer_inputs.map(|inputs| {
+                let width = inputs.size * self.num_hidden_layers;
+                LayerInputsNames {
+                    embedding: MatrixName {
+                        name: "model.embed_tokens_per_layer.weight".into(),
+                        n: inputs.vocab_size,
+                        k: width,
+                        part: None,
+                    },
+                    projection: linear("model", "per_layer_model_projection", width, self.hidden_size, false),
+                    norm: VectorName::new("model.per_layer_projection_norm.weight".into(), inputs.size, 0.0),
+                }
+            }),
             layers: (0..self.num_hidden_layers).map(|layer| self.layer_tensors(layer)).collect(),
             final_norm: self.stream_norm(self.names.final_norm.to_owned()),
             lm_head: (!self.tie_word_embeddings).then(|| vocabulary(LM_HEAD)),
@@ -167,14 +223,25 @@ impl DecoderSpec {
             attention_out_norm: norm(self.names.attention_out_norm),
             mlp_norm: norm(self.names.mlp_norm),
             mlp: match self.moe.filter(|_| self.layers[layer].moe) {
-                Some(moe) => MlpNames::Moe(Box::new(self.moe_tensors(&prefix, &moe))),
+                Some(moe) => MlpNames::Moe(Box::new(self.moe_tensors(&prefix, layer, &moe))),
                 None => {
-                    let size = self.intermediate_size;
+                    let size = self.dense_size(layer);
                     MlpNames::Dense(self.gated(&prefix, &self.names.mlp, size, self.mlp_bias))
                 }
             },
             mlp_out_norm: norm(self.names.mlp_out_norm),
+            input: self.per_layer_inputs.map(|inputs| LayerInputNames {
+                gate: linear(&prefix, "per_layer_input_gate", inputs.size, self.hidden_size, false),
+                projection: linear(&prefix, "per_layer_projection", self.hidden_size, inputs.size, false),
+                norm: self.stream_norm(format!("{prefix}.post_per_layer_input_norm")),
+            }),
+            scalar: self.layer_scalars.then(|| VectorName::new(format!("{prefix}.layer_scalar"), 1, 0.0)),
         }
+    }
+
+    /// Elements between the projections of layer `layer`'s dense MLP.
+    pub(crate) fn dense_size(&self, layer: usize) -> usize {
+        self.layers[layer].intermediate_size.unwrap_or(self.intermediate_size)
     }
 
     fn stream_norm(&self, module: String) -> VectorName {
@@ -197,7 +264,7 @@ impl DecoderSpec {
         GatedNames { gate, up, down: linear(prefix, modules.down, hidden, size, bias) }
     }
 
-    fn moe_tensors(&self, prefix: &str, moe: &MoeSpec) -> MoeNames {
+    fn moe_tensors(&self, prefix: &str, layer: usize, moe: &MoeSpec) -> MoeNames {
         let (hidden, modules, experts) = (self.hidden_size, &self.names.moe, moe.num_experts);
         let matrix = |module: &str, n: usize| {
             VectorName::matrix(format!("{prefix}.{module}.weight"), vec![n, hidden], hidden)
@@ -221,6 +288,18 @@ impl DecoderSpec {
             experts: (0..experts).map(expert).collect(),
             shared: shared.map(|shared| self.gated(prefix, &modules.shared, shared.intermediate_size, false)),
             shared_gate: shared.filter(|shared| shared.gated).map(|_| matrix(modules.shared_gate, 1)),
+            beside: moe.beside_dense.then(|| {
+                let norm = |module: &str| self.stream_norm(format!("{prefix}.{module}"));
+                let vector = |name: &str, len| VectorName::new(format!("{prefix}.router.{name}"), len, 0.0);
+                BesideNames {
+                    dense: self.gated(prefix, &self.names.mlp, self.dense_size(layer), self.mlp_bias),
+                    dense_out_norm: norm("post_feedforward_layernorm_1"),
+                    expert_norm: norm("pre_feedforward_layernorm_2"),
+                    expert_out_norm: norm("post_feedforward_layernorm_2"),
+                    router_norm: vector("scale", hidden),
+                    expert_scale: vector("per_expert_scale", experts),
+                }
+            }),
         }
     }
 
@@ -362,8 +441,13 @@ impl LayerNames {
         match &self.mlp {
             MlpNames::Dense(mlp) => packed.extend(mlp.packed()),
             MlpNames::Moe(moe) => {
-                packed.extend(moe.experts.iter().chain(&moe.shared).flat_map(GatedNames::packed));
+                let dense = moe.beside.as_ref().map(|beside| &beside.dense);
+                packed
+                    .extend(moe.experts.iter().chain(&moe.shared).chain(dense).flat_map(GatedNames::packed));
             }
+        }
+        if let Some(input) = &self.input {
+            packed.extend([&input.gate, &input.projection].map(std::slice::from_ref).map(Projections::rows));
         }
         packed
     }
@@ -376,7 +460,12 @@ impl LayerNames {
         if let MlpNames::Moe(moe) = &self.mlp {
             vectors.push(&moe.router);
             vectors.extend(moe.router_bias.iter().chain(&moe.correction).chain(&moe.shared_gate));
+            if let Some(beside) = &moe.beside {
+                vectors.extend([&beside.dense_out_norm, &beside.expert_norm, &beside.expert_out_norm]);
+                vectors.extend([&beside.router_norm, &beside.expert_scale]);
+            }
         }
+        vectors.extend(self.input.iter().map(|input| &input.norm).chain(&self.scalar));
         let linears = self.packed().into_iter().flat_map(|projections| projections.parts);
         vectors.extend(linears.filter_map(|linear| linear.bias.as_ref()));
         vectors
@@ -429,6 +518,10 @@ impl TensorNames {
     /// Every matrix as it is packed, in the order of use: those that read the same input are one.
     pub(crate) fn packed_matrices(&self) -> Vec<Joined<'_>> {
         let mut packed = vec![Joined::rows([&self.embed_tokens])];
+        if let Some(inputs) = &self.layer_inputs {
+            packed
+                .extend([&inputs.embedding, &inputs.projection.weight].map(|matrix| Joined::rows([matrix])));
+        }
         for layer in &self.layers {
             packed.extend(layer.packed().iter().map(Projections::joined));
         }
@@ -456,7 +549,8 @@ impl TensorNames {
 
     /// Every norm and bias, and the small matrices that stay in f32.
     pub(crate) fn vectors(&self) -> impl Iterator<Item = &VectorName> {
-        self.layers.iter().flat_map(LayerNames::vectors).chain([&self.final_norm])
+        let inputs = self.layer_inputs.iter().map(|inputs| &inputs.norm);
+        self.layers.iter().flat_map(LayerNames::vectors).chain(inputs).chain([&self.final_norm])
     }
 }
 

@@ -10,7 +10,7 @@ use crate::model::names::{self, Names};
 use crate::model::rope_scaling::{LayerRope, RopeDefaults, RopeSpec};
 use crate::model::spec::{Activation, AttentionSpec, DecoderSpec, LayerSpec, NormKind, NormSpec};
 
-const SANDWICH: Names = Names {
+pub(super) const SANDWICH: Names = Names {
     attention_out_norm: Some("post_attention_layernorm"),
     mlp_norm: Some("pre_feedforward_layernorm"),
     mlp_out_norm: Some("post_feedforward_layernorm"),
@@ -89,7 +89,7 @@ fn common(config: &ModelConfig) -> Result<DecoderSpec> {
     })
 }
 
-fn activation(config: &ModelConfig) -> Result<Activation> {
+pub(super) fn activation(config: &ModelConfig) -> Result<Activation> {
     if config.opt_str("hidden_activation")?.is_some() {
         return Activation::parse(config, "hidden_activation");
     }
@@ -111,7 +111,7 @@ fn attention_of(config: &ModelConfig, default_cap: Option<f32>) -> Result<Attent
 }
 
 /// A soft cap; `default` where the key is missing.
-fn cap(config: &ModelConfig, key: &str, default: Option<f32>) -> Result<Option<f32>> {
+pub(super) fn cap(config: &ModelConfig, key: &str, default: Option<f32>) -> Result<Option<f32>> {
     match config.opt_f32(key)? {
         None if config.has(key) => Ok(None),
         None => Ok(default),

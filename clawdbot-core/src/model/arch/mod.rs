@@ -3,6 +3,7 @@
 pub(super) mod cohere2;
 pub(super) mod deepseek_v3;
 pub(super) mod gemma;
+pub(super) mod gemma4;
 pub(super) mod glm4;
 pub(super) mod gpt_oss;
 pub(super) mod granite;
