@@ -196,7 +196,12 @@ fn lower_precision_stays_close() {
         println!("| {name} | {architecture} | {worst:.0e} | {:.1e} | {:.1e} | {:.1e} |", kl[0], kl[1], kl[2]);
         // Where a router of random weights chooses another expert after rounding, that costs more than rounding itself, and
         // what later tokens see is another text.
-        let bounds = if EXPERTS.contains(&name.as_str()) { [2e-2, 0.1, 1.0] } else { [2e-4, 2e-3, 0.2] };
+        let bounds = match name.as_str() {
+            name if EXPERTS.contains(&name) => [2e-2, 0.1, 1.0],
+            // A delta net carries rounding on from token to token.
+            "qwen3_5" => [2e-4, 5e-3, 0.2],
+            _ => [2e-4, 2e-3, 0.2],
+        };
         assert!(kl.iter().zip(bounds).all(|(kl, bound)| *kl < bound), "{name}: {kl:?}");
     }
 }

@@ -61,6 +61,11 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
     },
     architecture("Gemma4ForCausalLM", "gemma4_text", arch::gemma4::parse),
     text_of("Gemma4ForConditionalGeneration", "gemma4", arch::gemma4::parse),
+    Architecture {
+        // Gemma 4 without per-layer inputs, whose images are embedded otherwise.
+        text_defaults: Some(r#"{"hidden_size_per_layer_input": 0}"#),
+        ..architecture("Gemma4UnifiedForConditionalGeneration", "gemma4_unified", arch::gemma4::parse)
+    },
     architecture("Phi3ForCausalLM", "phi3", arch::phi3::parse),
     architecture("SmolLM3ForCausalLM", "smollm3", arch::smollm3::parse),
     architecture("GraniteForCausalLM", "granite", arch::granite::parse),

@@ -44,19 +44,32 @@ impl From<&Path> for Source {
     }
 }
 
-/// hidden, layers, heads, KV heads, intermediate, vocabulary, context, head_dim, tied
-struct Shape(&'static str, &'static str, [usize; 8], bool);
+/// hidden, layers, heads, KV heads, intermediate, vocabulary, context, head_dim; tied; experts, those of each token, their
+/// size
+struct Shape(&'static str, &'static str, [usize; 8], bool, [usize; 3]);
+
+const DENSE: [usize; 3] = [0; 3];
+const A3B: [usize; 3] = [128, 8, 768];
 
 /// Shapes of published models, from their `config.json`.
-const TABLE: [Shape; 8] = [
-    Shape("qwen2.5-0.5b", "Qwen2ForCausalLM", [896, 24, 14, 2, 4864, 151_936, 32_768, 64], true),
-    Shape("qwen2.5-1.5b", "Qwen2ForCausalLM", [1536, 28, 12, 2, 8960, 151_936, 32_768, 128], true),
-    Shape("qwen3-0.6b", "Qwen3ForCausalLM", [1024, 28, 16, 8, 3072, 151_936, 40_960, 128], true),
-    Shape("qwen3-1.7b", "Qwen3ForCausalLM", [2048, 28, 16, 8, 6144, 151_936, 40_960, 128], true),
-    Shape("llama-3.2-1b", "LlamaForCausalLM", [2048, 16, 32, 8, 8192, 128_256, 131_072, 64], true),
-    Shape("llama-3.2-3b", "LlamaForCausalLM", [3072, 28, 24, 8, 8192, 128_256, 131_072, 128], true),
-    Shape("llama-3.1-8b", "LlamaForCausalLM", [4096, 32, 32, 8, 14_336, 128_256, 131_072, 128], false),
-    Shape("mistral-7b", "MistralForCausalLM", [4096, 32, 32, 8, 14_336, 32_768, 32_768, 128], false),
+const TABLE: [Shape; 10] = [
+    Shape("qwen2.5-0.5b", "Qwen2ForCausalLM", [896, 24, 14, 2, 4864, 151_936, 32_768, 64], true, DENSE),
+    Shape("qwen2.5-1.5b", "Qwen2ForCausalLM", [1536, 28, 12, 2, 8960, 151_936, 32_768, 128], true, DENSE),
+    Shape("qwen3-0.6b", "Qwen3ForCausalLM", [1024, 28, 16, 8, 3072, 151_936, 40_960, 128], true, DENSE),
+    Shape("qwen3-1.7b", "Qwen3ForCausalLM", [2048, 28, 16, 8, 6144, 151_936, 40_960, 128], true, DENSE),
+    Shape("llama-3.2-1b", "LlamaForCausalLM", [2048, 16, 32, 8, 8192, 128_256, 131_072, 64], true, DENSE),
+    Shape("llama-3.2-3b", "LlamaForCausalLM", [3072, 28, 24, 8, 8192, 128_256, 131_072, 128], true, DENSE),
+    Shape("llama-3.1-8b", "LlamaForCausalLM", [4096, 32, 32, 8, 14_336, 128_256, 131_072, 128], false, DENSE),
+    Shape("mistral-7b", "MistralForCausalLM", [4096, 32, 32, 8, 14_336, 32_768, 32_768, 128], false, DENSE),
+    Shape("qwen3-30b-a3b", "Qwen3MoeForCausalLM", [2048, 48, 32, 4, 6144, 151_936, 40_960, 128], false, A3B),
+    // The same with fewer layers, for machines that it is too large for.
+    Shape(
+        "qwen3-30b-a3b-8l",
+        "Qwen3MoeForCausalLM",
+        [2048, 8, 32, 4, 6144, 151_936, 40_960, 128],
+        false,
+        A3B,
+    ),
 ];
 const SHAPE_NAMES: [&str; TABLE.len()] = {
     let mut names = [""; TABLE.len()];
@@ -300,7 +313,8 @@ fn is_gguf(path: &Path) -> Result<bool> {
 
 /// The configuration of a shape.
 fn shape_config(name: &str) -> Result<serde_json::Value> {
-    let Some(Shape(_, architecture, sizes, tied)) = TABLE.iter().find(|shape| shape.0 == name) else {
+    let Some(Shape(_, architecture, sizes, tied, experts)) = TABLE.iter().find(|shape| shape.0 == name)
+    else {
         let message = format!("expected a shape, one of {}; found {name:?}", SHAPE_NAMES.join(", "));
         return Err(Error::invalid_argument(message).with("found", name));
     };
@@ -310,6 +324,8 @@ fn shape_config(name: &str) -> Result<serde_json::Value> {
         "num_attention_heads": heads, "num_key_value_heads": kv_heads, "intermediate_size": intermediate,
         "vocab_size": vocab, "max_position_embeddings": context, "head_dim": head_dim,
         "tie_word_embeddings": tied, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+        "num_experts": experts[0], "num_experts_per_tok": experts[1], "moe_intermediate_size": experts[2],
+        "norm_topk_prob": true,
         "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
     }))
 }
