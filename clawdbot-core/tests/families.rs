@@ -6,9 +6,11 @@
 mod support;
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use clawdbot_core::{
-    FinishReason, GenerateOptions, KvType, Model, ModelOptions, Runtime, RuntimeOptions, Source, WeightType,
+    FinishReason, GenerateOptions, KvType, LogLevel, LogRecord, Model, ModelOptions, Runtime, RuntimeOptions,
+    Source, WeightType,
 };
 use serde_json::{Value, json};
 
@@ -203,5 +205,77 @@ fn lower_precision_stays_close() {
             _ => [2e-4, 2e-3, 0.2],
         };
         assert!(kl.iter().zip(bounds).all(|(kl, bound)| *kl < bound), "{name}: {kl:?}");
+    }
+}
+
+#[test]
+fn of_several_models_in_one_the_text_model_is_loaded() {
+    for (family, parts) in [("gemma3_vision", "vision_tower"), ("qwen3_5", "visual"), ("gemma4", "vision")] {
+        let Some(dir) = support::family(family) else { continue };
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let log = {
+            let lines = Arc::clone(&lines);
+            move |record: &LogRecord| lines.lock().unwrap().push((record.level, record.message.clone()))
+        };
+        let runtime = Runtime::with_log(&RuntimeOptions::default(), log).unwrap();
+        runtime.load(&Source::Path(dir), &ModelOptions::default()).unwrap();
+        let lines = lines.lock().unwrap();
+        let told = |(level, line): &(LogLevel, String)| {
+            *level == LogLevel::Info
+                && line.contains("tensors are not of the text model")
+                && line.contains(parts)
+        };
+        assert!(lines.iter().any(told), "{family}: {lines:?}");
+        assert!(lines.iter().all(|(level, _)| *level != LogLevel::Warning), "{family}: {lines:?}");
+    }
+}
+
+/// Copies `qwen3_5_moe` with all experts of a layer in one tensor, as its checkpoints are published.
+fn joined_experts(dir: &Path) {
+    let path = dir.join("model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Map<String, Value> = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let data = |name: &str| {
+        let range: [usize; 2] = serde_json::from_value(header[name]["data_offsets"].clone()).unwrap();
+        bytes[8 + length + range[0]..8 + length + range[1]].to_vec()
+    };
+    let mut tensors: Vec<(String, Value, Vec<u8>)> = Vec::new();
+    for (name, entry) in header.iter().filter(|(name, _)| *name != "__metadata__") {
+        if !name.contains(".mlp.experts.") {
+            tensors.push((name.clone(), entry["shape"].clone(), data(name)));
+        }
+    }
+    for layer in 0..2 {
+        let of = |expert: usize, what: &str| {
+            data(&format!("model.layers.{layer}.mlp.experts.{expert}.{what}.weight"))
+        };
+        let gate_up = (0..6).flat_map(|i| [of(i, "gate_proj"), of(i, "up_proj")].concat()).collect();
+        let down = (0..6).flat_map(|i| of(i, "down_proj")).collect();
+        let prefix = format!("model.layers.{layer}.mlp.experts");
+        tensors.push((format!("{prefix}.gate_up_proj"), json!([6, 48, 64]), gate_up));
+        tensors.push((format!("{prefix}.down_proj"), json!([6, 64, 24]), down));
+    }
+    let (mut header, mut all) = (serde_json::Map::new(), Vec::new());
+    for (name, shape, bytes) in tensors {
+        let offsets = [all.len(), all.len() + bytes.len()];
+        header.insert(name, json!({"dtype": "BF16", "shape": shape, "data_offsets": offsets}));
+        all.extend(bytes);
+    }
+    let mut header = serde_json::to_vec(&header).unwrap();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let file = [&(header.len() as u64).to_le_bytes()[..], &header, &all].concat();
+    std::fs::write(path, file).unwrap();
+}
+
+#[test]
+fn experts_in_one_tensor_are_the_same() {
+    let Some(dir) = support::family("qwen3_5_moe") else { return };
+    let copy = support::Copy::of(&dir, "joined");
+    joined_experts(copy.path());
+    for weights in [WeightType::F32, WeightType::Int8] {
+        let logits =
+            |dir: &Path| load(dir, ModelOptions::default().weights(weights)).logits(&tokens(30, 1)).unwrap();
+        assert!(logits(copy.path()) == logits(&dir), "{weights}");
     }
 }

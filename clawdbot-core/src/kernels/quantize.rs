@@ -110,6 +110,47 @@ impl QuantizedRows {
         Ok(())
     }
 
+    /// Whether these are `m` rows of `k`, quantized in that way.
+    pub(crate) fn are(&self, m: usize, k: usize, (group, rotated): (usize, bool)) -> bool {
+        (self.m, self.k, self.group, self.rotated) == (m, k, group, rotated)
+    }
+
+    /// Forgets the rows, not the memory.
+    pub(crate) fn clear(&mut self) {
+        self.m = 0;
+    }
+
+    /// Takes some rows of `from` over, as they are: row `i` is row `rows(i)` there, of `m`.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    ///
+    /// # Panics
+    /// When `from` does not have such a row.
+    pub(crate) fn gather(
+        &mut self,
+        from: &QuantizedRows,
+        m: usize,
+        rows: impl Iterator<Item = usize>,
+    ) -> Result<()> {
+        let QuantizedRows { k, group, rotated, .. } = *from;
+        let (stride, groups) = (Self::stride(k), groups(k, group));
+        self.m = 0;
+        // No more than `from` has, and there it was possible.
+        self.codes.reserve((m + SPARE_ROWS) * stride)?;
+        self.scales.reserve((m + SPARE_ROWS) * groups)?;
+        self.starts.reserve((m + SPARE_ROWS) * groups)?;
+        for (to, row) in rows.take(m).enumerate() {
+            assert!(row < from.m, "row {row} of {}", from.m);
+            self.codes[to * stride..][..stride].copy_from_slice(&from.codes[row * stride..][..stride]);
+            let (to, row) = (to * groups, row * groups);
+            self.scales[to..][..groups].copy_from_slice(&from.scales[row..][..groups]);
+            self.starts[to..][..groups].copy_from_slice(&from.starts[row..][..groups]);
+        }
+        (self.m, self.k, self.group, self.rotated) = (m, k, group, rotated);
+        Ok(())
+    }
+
     /// Bytes from row to row: an odd multiple of 512, so that the same stretch of 512 codes of eight rows falls into
     /// different sets of a cache.
     fn stride(k: usize) -> usize {

@@ -1,10 +1,10 @@
 //! What a layer is put together from: norms of the residual stream, gated MLPs, and how their results are added.
 
 use super::decoder::{Linear, Ops};
-use super::moe::MoeWeights;
+use super::moe::{Choice, MoeWeights};
 use super::spec::{Activation, DecoderSpec, NormKind};
 use crate::error::Result;
-use crate::kernels::{Epilogue, QuantizedRows};
+use crate::kernels::{Epilogue, Lhs, QuantizedRows, gemm};
 
 /// The second half of a layer.
 #[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
@@ -47,6 +47,42 @@ impl GatedMlp {
         let gate = Epilogue { bias, gate: Some(activation), ..Epilogue::default() };
         ops.matmul(x, rows, &self.gate_up.weight, activated, gate, quantized)?;
         ops.linear(activated, rows, &self.down, out, residual, quantized)
+    }
+}
+
+impl GatedMlp {
+    /// What its inputs are quantized to; none where they are not, or not all alike.
+    pub(crate) fn activations(&self) -> Option<(usize, bool)> {
+        match self.gate_up.weight.segments() {
+            [one] => one.format().activations(),
+            _ => None,
+        }
+    }
+
+    /// As [`GatedMlp::forward`], of rows that are quantized already, as [`GatedMlp::activations`] says: those of `from` that
+    /// `taken` lists, or all.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    pub(crate) fn forward_quantized(
+        &self,
+        ops: &Ops<'_>,
+        activation: Activation,
+        (from, taken, rows): (&QuantizedRows, Option<&[Choice]>, usize),
+        out: &mut [f32],
+        buffers: &mut MlpBuffers<'_>,
+    ) -> Result<()> {
+        let MlpBuffers { activated, quantized } = buffers;
+        let activated = &mut activated[..rows * self.down.weight.k()];
+        let mut from = from;
+        if let Some(taken) = taken {
+            quantized.gather(from, rows, taken.iter().map(|choice| choice.row))?;
+            from = quantized;
+        }
+        let bias = self.gate_up.bias.as_deref();
+        let gate = Epilogue { bias, gate: Some(activation), ..Epilogue::default() };
+        gemm(ops.kernels, ops.region, Lhs::Int8(from), rows, &self.gate_up.weight, activated, gate);
+        ops.linear(activated, rows, &self.down, out, false, quantized)
     }
 }
 

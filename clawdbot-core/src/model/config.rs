@@ -17,6 +17,8 @@ const LIMITS: &[(&str, u64)] = &[
     ("num_attention_heads", 1 << 16),
     ("num_key_value_heads", 1 << 16),
     ("head_dim", 1 << 16),
+    ("global_head_dim", 1 << 16),
+    ("num_global_key_value_heads", 1 << 16),
     ("max_window_layers", MAX_SIZE),
     ("num_experts", 1 << 16),
     ("num_local_experts", 1 << 16),

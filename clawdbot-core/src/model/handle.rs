@@ -21,6 +21,7 @@ use crate::options::{GenerateOptions, ModelOptions};
 use crate::runtime::{LogLevel, Reservation, Runtime};
 use crate::session::{Delivery, Prompt, Session, Stream};
 use crate::tokenizer::Tokenizer;
+use crate::weights::beside_text;
 
 /// A loaded model: immutable weights, tokenizer, chat template, and the engine that all its sequences share.
 ///
@@ -126,10 +127,18 @@ impl Runtime {
             Weights::Packed(file) if options.mmap => Some(file.map()?),
             _ => None,
         };
-        if !opened.unused.is_empty() {
-            let first = opened.unused.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
-            let (name, count) = (&opened.name, opened.unused.len());
-            self.log(LogLevel::Warning, || format!("{name}: {count} tensors are not used: {first} ..."));
+        let (others, unused): (Vec<&str>, Vec<&str>) =
+            opened.unused.iter().map(String::as_str).partition(|name| beside_text(name));
+        let name = &opened.name;
+        let some = |names: &[&str]| names.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+        if !others.is_empty() {
+            let (count, some) = (others.len(), some(&others));
+            let what = "tensors are not of the text model, which alone is loaded";
+            self.log(LogLevel::Info, || format!("{name}: {count} {what}: {some} ..."));
+        }
+        if !unused.is_empty() {
+            let (count, some) = (unused.len(), some(&unused));
+            self.log(LogLevel::Warning, || format!("{name}: {count} tensors are not used: {some} ..."));
         }
         let spec = opened.spec.clone();
         let cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.budget())?;

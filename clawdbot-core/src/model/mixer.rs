@@ -136,7 +136,7 @@ impl AttentionWeights {
     fn forward(&self, context: &mut MixContext<'_>, x: &[f32], out: &mut [f32]) -> Result<()> {
         let MixContext { ops, spec, layer, cache, batch, plan, tables, scratch, quantized } = context;
         let (rows, rope) = (batch.rows(), spec.layers[*layer].rope);
-        let MixerScratch { qkv, workspaces, wide } = &mut **scratch;
+        let MixerScratch { qkv, workspaces, wide, .. } = &mut **scratch;
         let size = spec.qkv_size(*layer);
         let qkv = &mut qkv[..rows * size];
         if self.qkv.weight.n() == size {

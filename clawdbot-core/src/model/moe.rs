@@ -43,7 +43,7 @@ pub(crate) struct BesideWeights {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Choice {
     expert: usize,
-    row: usize,
+    pub(super) row: usize,
     weight: f32,
 }
 
@@ -97,7 +97,7 @@ impl MoeWeights {
     ) -> Result<()> {
         let moe = spec.moe.as_ref().ok_or_else(|| Error::internal("an expert layer without experts"))?;
         let hidden = spec.hidden_size;
-        let ExpertScratch { logits, gathered, result, choices, places } = scratch;
+        let ExpertScratch { logits, quantized: all, gathered, result, choices, places } = scratch;
         let mut buffers = mlp.buffers(quantized);
         let width = self.router.n();
         let logits = &mut logits[..rows * width];
@@ -116,20 +116,30 @@ impl MoeWeights {
         out.fill(0.0);
         places.clear();
         places.resize(rows, ABSENT);
+        all.clear();
         for group in choices.chunk_by(|a, b| a.expert == b.expert) {
             let count = group.len();
-            let input = if count == rows {
-                x
-            } else {
-                let gathered = &mut gathered[..count * hidden];
-                ops.by_rows(gathered, hidden, |place, to| {
-                    to.copy_from_slice(&x[group[place].row * hidden..][..hidden]);
-                });
-                gathered
-            };
             let result = &mut result[..count * hidden];
             let expert = &self.experts[group[0].expert];
-            expert.forward(ops, spec.activation, (input, count), (result, false), &mut buffers)?;
+            if let Some((size, rotated)) = expert.activations() {
+                // Each row once, not once for each of its experts.
+                if !all.are(rows, hidden, (size, rotated)) {
+                    all.quantize(ops.kernels, ops.region, x, rows, hidden, size, rotated)?;
+                }
+                let input = (&*all, Some(group).filter(|_| count < rows), count);
+                expert.forward_quantized(ops, spec.activation, input, result, &mut buffers)?;
+            } else {
+                let input = if count == rows {
+                    x
+                } else {
+                    let gathered = &mut gathered[..count * hidden];
+                    ops.by_rows(gathered, hidden, |place, to| {
+                        to.copy_from_slice(&x[group[place].row * hidden..][..hidden]);
+                    });
+                    gathered
+                };
+                expert.forward(ops, spec.activation, (input, count), (result, false), &mut buffers)?;
+            }
             group.iter().enumerate().for_each(|(place, choice)| places[choice.row] = place);
             ops.by_rows(out, hidden, |row, out| {
                 if let Some(choice) = group.get(places[row]) {

@@ -14,7 +14,7 @@ pub(crate) struct Architecture {
     pub(crate) model_type: &'static str,
     parse: fn(&ModelConfig) -> Result<DecoderSpec>,
     /// The text model is one of several: its configuration is `text_config`. What this may lack, as JSON.
-    text_defaults: Option<&'static str>,
+    pub(crate) text_defaults: Option<&'static str>,
     /// Quantizations that `parse` understands, as in `quant_method`.
     quantizations: &'static [&'static str],
 }

@@ -135,7 +135,10 @@ impl RopeSpec {
     pub(super) fn parse(config: &ModelConfig, head_dim: usize, defaults: RopeDefaults) -> Result<RopeSpec> {
         let settings =
             Settings { default_theta: defaults.theta, growth: defaults.growth, ..Settings::new(config)? };
-        let Some(partial) = defaults.partial else { return settings.whole_heads(head_dim) };
+        let proportional = settings.rope_type()? == "proportional";
+        let Some(partial) = defaults.partial.filter(|_| !proportional) else {
+            return settings.whole_heads(head_dim);
+        };
         let in_range = |factor| factor > 0.0 && factor <= 1.0;
         let factor =
             settings.number_or("partial_rotary_factor", partial, in_range, "a number > 0, up to 1")?;
@@ -772,7 +775,7 @@ mod tests {
         refused(json!({"rope_scaling": both}), invalid, &["rope_scaling.type", "linear", "yarn"]);
 
         for name in ["dynamic", "proportional", ""] {
-            let supported = "default, linear, llama3, yarn, longrope";
+            let supported = "default, linear, proportional, llama3, yarn, longrope";
             refused(json!({"rope_scaling": {"type": name, "factor": 2}}), unsupported, &[name, supported]);
         }
         let unknown = json!({"type": "linear", "factor": 2, "mrope_section": [1]});

@@ -42,6 +42,16 @@ pub(crate) struct MixerScratch {
     pub(crate) workspaces: Workspaces,
     /// `[T, what the kind of mixer wants]` each
     pub(crate) wide: [AlignedBuf<f32>; 5],
+    /// Of the threads, where heads have matrices of their own
+    pub(crate) heads: Vec<HeadScratch>,
+}
+
+/// Buffers of the product of a head's rows with its matrix.
+#[derive(Default)]
+pub(crate) struct HeadScratch {
+    /// `[T, inputs]`
+    pub(crate) input: AlignedBuf<f32>,
+    pub(crate) quantized: QuantizedRows,
 }
 
 /// Buffers of a gated MLP.
@@ -84,6 +94,8 @@ pub(crate) struct InputScratch {
 pub(crate) struct ExpertScratch {
     /// `[T, experts + 1]`
     pub(crate) logits: AlignedBuf<f32>,
+    /// int8 form of the layer's input
+    pub(crate) quantized: QuantizedRows,
     /// `[T, hidden_size]`: the rows of an expert
     pub(crate) gathered: AlignedBuf<f32>,
     /// `[T, hidden_size]`: what it gives
@@ -100,6 +112,7 @@ struct Widths {
     qkv: usize,
     mixed: usize,
     wide: [usize; 5],
+    head: usize,
     branch: usize,
     mlp: usize,
     router: usize,
@@ -127,6 +140,7 @@ impl Widths {
             qkv: layers.map(|layer| spec.qkv_size(layer)).max().unwrap_or(0),
             mixed: spec.widest_mixed(),
             wide: spec.wide_sizes(),
+            head: spec.mla.map_or(0, |mla| mla.head_input()),
             branch: if spec.needs_branch() { spec.hidden_size } else { 0 },
             mlp: widths.max().unwrap_or(0),
             router: moe.map_or(0, |moe| moe.num_experts + 1),
@@ -168,6 +182,12 @@ impl Scratch {
         for (buffer, width) in self.mixer.wide.iter_mut().zip(widths.wide) {
             buffer.reserve(rows * width)?;
         }
+        if widths.head > 0 {
+            self.mixer.heads.resize_with(threads, HeadScratch::default);
+            for head in &mut self.mixer.heads {
+                head.input.reserve(rows * widths.head)?;
+            }
+        }
         self.mixed.reserve(rows * widths.mixed)?;
         self.branch.reserve(rows * widths.branch)?;
         self.mlp.activated.reserve(rows * widths.mlp)?;
@@ -199,9 +219,10 @@ impl Scratch {
         let wide: usize = widths.wide.iter().sum();
         let widest = widths.hidden.max(widths.mlp).max(widths.mixed).max(wide);
         let moe = widths.router + 2 * widths.gathered + 6 * widths.experts + 2 * widths.beside;
-        let moe = moe + 2 * widths.inputs + 2 * widths.input;
+        let moe = moe + widths.gathered.div_ceil(2) + 2 * widths.inputs + 2 * widths.input;
+        let heads = (widths.head + widths.head.div_ceil(2)).saturating_mul(threads);
         let per_row = 2 * widths.hidden + widths.qkv + widths.mixed + wide + widths.branch + widths.mlp + moe;
-        let floats = (per_row + widths.rope + widest.div_ceil(2))
+        let floats = (per_row + heads + widths.rope + widest.div_ceil(2))
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))
             .and_then(|(a, b)| a.checked_add(b)?.checked_mul(4))

@@ -513,12 +513,30 @@ proptest! {
             "logit_scale": 1.0, "embedding_multiplier": 1.0, "attn_logit_softcapping": null,
             "query_pre_attn_scalar": 4, "no_rope_layers": null, "sliding_window_pattern": 2,
             "mlp_only_layers": null, "swiglu_limit": 7.0, "block_multiple_of": 4});
-        for (key, setting) in of_families.as_object().unwrap() {
+        let of_others = json!({
+            "shared_intermediate_size": 4, "mamba_n_heads": 2, "mamba_d_head": null, "mamba_d_state": 4,
+            "mamba_n_groups": 1, "mamba_expand": 2, "mamba_d_conv": 4, "position_embedding_type": "rope",
+            "attention_k_eq_v": false, "num_global_key_value_heads": null, "num_kv_shared_layers": 1,
+            "global_head_dim": null, "per_layer_config": null, "use_double_wide_mlp": true,
+            "hidden_size_per_layer_input": 4, "vocab_size_per_layer_input": null, "enable_moe_block": true,
+            "top_k_experts": 2, "text_config": null});
+        if architecture.starts_with("Gemma4") {
+            value["rope_parameters"] = json!({"full_attention": {"rope_theta": 1e6, "rope_type": "proportional"},
+                "sliding_attention": {"rope_theta": 1e4}});
+        } else if architecture.starts_with("Ministral3") {
+            value["rope_parameters"] = json!({"rope_type": "yarn", "factor": 2.0, "llama_4_scaling_beta": 0.1});
+        }
+        // Of several models in one, the settings are those of one of them.
+        let nested = ARCHITECTURES.iter().any(|a| a.name == architecture && a.text_defaults.is_some());
+        for (key, setting) in of_families.as_object().unwrap().iter().chain(of_others.as_object().unwrap()) {
             value[key] = setting.clone();
         }
         let keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
         for (key, change) in changes {
             value[key.get(&keys)] = change;
+        }
+        if nested {
+            value = json!({"architectures": [architecture], "text_config": value});
         }
         match spec(&value) {
             Ok(spec) => {

@@ -17,6 +17,7 @@ pub(crate) use file::DataFile;
 pub(crate) use gguf::testing::{self as gguf_testing, Writer as GgufWriter};
 pub(crate) use gguf::{Array, GgufHeader, GgufSource, MAGIC, Metadata, RowOrder, TensorType, Value};
 pub(crate) use matrix::{MatrixFormat, MatrixView, TensorView};
+pub(crate) use names::beside_text;
 pub(crate) use packed::{FORMAT_VERSION, PackedFile, PackedInfo, hex};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
 pub(crate) use safetensors::quoted;

@@ -8,6 +8,25 @@ const PREFIXES: &[(&str, &str)] = &[
     ("language_model.lm_head.", "lm_head."),
 ];
 
+/// How the names of tensors begin that are of something else than the text model: towers for images and sounds, what joins
+/// them to it, and layers that guess several tokens at once.
+const OTHERS: &[&str] = &[
+    "audio_tower.",
+    "embed_audio.",
+    "embed_vision.",
+    "mtp.",
+    "multi_modal_projector.",
+    "vision_embedder.",
+    "vision_tower.",
+    "visual.",
+];
+
+/// Whether the tensor is of another part than the text model.
+pub(crate) fn beside_text(name: &str) -> bool {
+    let name = name.strip_prefix("model.").unwrap_or(name);
+    OTHERS.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// The name that the tensor has in a checkpoint of the text model alone.
 pub(super) fn text_name(name: &str) -> String {
     let found = PREFIXES.iter().find_map(|(prefix, text)| Some((text, name.strip_prefix(prefix)?)));
@@ -28,6 +47,7 @@ mod tests {
             ("model.visual.blocks.0.norm1.bias", "model.visual.blocks.0.norm1.bias"),
         ] {
             assert_eq!(text_name(stored), name);
+            assert_eq!(beside_text(name), stored.contains("visual"));
         }
     }
 }

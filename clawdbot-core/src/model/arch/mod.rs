@@ -23,6 +23,8 @@ pub(super) mod smollm3;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_newer;
 
 use super::config::ModelConfig;
 use super::spec::LayerSpec;
