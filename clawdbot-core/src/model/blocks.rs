@@ -4,7 +4,7 @@ use super::decoder::{Linear, Ops};
 use super::moe::{Choice, MoeWeights};
 use super::spec::{Activation, DecoderSpec, NormKind};
 use crate::error::Result;
-use crate::kernels::{Epilogue, Lhs, QuantizedRows, gemm};
+use crate::kernels::{Epilogue, Lhs, QuantizedRows, gemm, gemm_gated, takes_gated};
 
 /// The second half of a layer.
 #[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
@@ -26,6 +26,8 @@ pub(crate) struct MlpBuffers<'a> {
     /// `[rows, intermediate_size]` or more
     pub(crate) activated: &'a mut [f32],
     pub(crate) quantized: &'a mut QuantizedRows,
+    /// Of what is activated
+    pub(crate) codes: &'a mut QuantizedRows,
 }
 
 impl GatedMlp {
@@ -41,22 +43,21 @@ impl GatedMlp {
         (out, residual): (&mut [f32], bool),
         buffers: &mut MlpBuffers<'_>,
     ) -> Result<()> {
-        let MlpBuffers { activated, quantized } = buffers;
+        let MlpBuffers { activated, quantized, codes } = buffers;
+        let gate_up = &self.gate_up;
+        if let Some((group, rotated)) = self.activations() {
+            quantized.quantize(ops.kernels, ops.region, x, rows, gate_up.weight.k(), group, rotated)?;
+            return self.of_codes(ops, activation, (quantized, rows), (out, residual), (activated, codes));
+        }
         let activated = &mut activated[..rows * self.down.weight.k()];
-        let bias = self.gate_up.bias.as_deref();
-        let gate = Epilogue { bias, gate: Some(activation), ..Epilogue::default() };
-        ops.matmul(x, rows, &self.gate_up.weight, activated, gate, quantized)?;
+        let gate = Epilogue { bias: gate_up.bias.as_deref(), gate: Some(activation), ..Epilogue::default() };
+        ops.matmul(x, rows, &gate_up.weight, activated, gate, quantized)?;
         ops.linear(activated, rows, &self.down, out, residual, quantized)
     }
-}
 
-impl GatedMlp {
-    /// What its inputs are quantized to; none where they are not, or not all alike.
+    /// What its inputs are quantized to; none where they are not.
     pub(crate) fn activations(&self) -> Option<(usize, bool)> {
-        match self.gate_up.weight.segments() {
-            [one] => one.format().activations(),
-            _ => None,
-        }
+        self.gate_up.weight.format().activations()
     }
 
     /// As [`GatedMlp::forward`], of rows that are quantized already, as [`GatedMlp::activations`] says: those of `from` that
@@ -72,17 +73,36 @@ impl GatedMlp {
         out: &mut [f32],
         buffers: &mut MlpBuffers<'_>,
     ) -> Result<()> {
-        let MlpBuffers { activated, quantized } = buffers;
-        let activated = &mut activated[..rows * self.down.weight.k()];
+        let MlpBuffers { activated, quantized, codes } = buffers;
         let mut from = from;
         if let Some(taken) = taken {
             quantized.gather(from, rows, taken.iter().map(|choice| choice.row))?;
             from = quantized;
         }
+        self.of_codes(ops, activation, (from, rows), (out, false), (activated, codes))
+    }
+
+    fn of_codes(
+        &self,
+        ops: &Ops<'_>,
+        activation: Activation,
+        (from, rows): (&QuantizedRows, usize),
+        (out, residual): (&mut [f32], bool),
+        (activated, codes): (&mut [f32], &mut QuantizedRows),
+    ) -> Result<()> {
+        let Ops { kernels, region } = ops;
+        let (gate_up, down) = (&self.gate_up.weight, &self.down.weight);
+        let activated = &mut activated[..rows * down.k()];
         let bias = self.gate_up.bias.as_deref();
         let gate = Epilogue { bias, gate: Some(activation), ..Epilogue::default() };
-        gemm(ops.kernels, ops.region, Lhs::Int8(from), rows, &self.gate_up.weight, activated, gate);
-        ops.linear(activated, rows, &self.down, out, false, quantized)
+        if takes_gated(rows, gate_up, down) {
+            gemm_gated(kernels, region, from, rows, gate_up, gate, down, activated, codes)?;
+            let epilogue = Epilogue { bias: self.down.bias.as_deref(), residual, gate: None };
+            gemm(kernels, region, Lhs::Int8(codes), rows, down, out, epilogue);
+            return Ok(());
+        }
+        gemm(kernels, region, Lhs::Int8(from), rows, gate_up, activated, gate);
+        ops.linear(activated, rows, &self.down, out, residual, codes)
     }
 }
 

@@ -28,18 +28,12 @@ const TYPES: &[(&str, &[&str])] = &[
 ];
 const LONGROPE_KEYS: &[&str] = &["factor", "attention_factor", "short_factor", "long_factor"];
 /// Keys that may stand in `rope_parameters` and `rope_scaling` with every type.
-const COMMON_KEYS: &[&str] = &[
-    "rope_type",
-    "type",
-    "rope_theta",
-    "partial_rotary_factor",
-    "original_max_position_embeddings",
-    // How positions of images are put together; those of text are the same in all parts.
-    "mrope_section",
-    "mrope_interleaved",
-];
-/// And those that stand there where queries grow with their position.
+const COMMON_KEYS: &[&str] =
+    &["rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
+/// And with [`Extras::growth`].
 const GROWTH_KEYS: &[&str] = &["llama_4_scaling_beta", "max_position_embeddings"];
+/// And with [`Extras::sections`].
+const SECTION_KEYS: &[&str] = &["mrope_section", "mrope_interleaved"];
 /// Keys of `rope_parameters` that stand for kinds of layers.
 const LAYER_TYPES: &[&str] = &["full_attention", "sliding_attention"];
 /// `rope_theta` where the configuration has none, as in transformers.
@@ -108,6 +102,23 @@ pub(super) struct LayerRope {
     pub(super) default_theta: f64,
     /// Whether the older notation's `rope_scaling` is about this one.
     pub(super) scaled: bool,
+    pub(super) extras: Extras,
+}
+
+/// What only some families have.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Extras {
+    /// Queries may grow with their position, see [`QueryGrowth`].
+    pub(super) growth: bool,
+    /// Positions have parts, which are the same for text.
+    pub(super) sections: bool,
+    /// Heads may be turned in part with frequencies as if in whole: the type `proportional`.
+    pub(super) proportional: bool,
+}
+
+impl Extras {
+    /// None of them.
+    pub(super) const NONE: Extras = Extras { growth: false, sections: false, proportional: false };
 }
 
 /// What families assume where a configuration says nothing.
@@ -116,14 +127,13 @@ pub(super) struct RopeDefaults {
     pub(super) theta: f64,
     /// Part of a head that is rotated; `None`: always all of it.
     pub(super) partial: Option<f64>,
-    /// Whether there may be a [`QueryGrowth`].
-    pub(super) growth: bool,
+    pub(super) extras: Extras,
 }
 
 impl RopeDefaults {
     /// Llama's.
     pub(super) const LLAMA: RopeDefaults =
-        RopeDefaults { theta: DEFAULT_THETA, partial: None, growth: false };
+        RopeDefaults { theta: DEFAULT_THETA, partial: None, extras: Extras::NONE };
 }
 
 impl RopeSpec {
@@ -134,11 +144,8 @@ impl RopeSpec {
     /// value is missing, out of range, or given twice and differently.
     pub(super) fn parse(config: &ModelConfig, head_dim: usize, defaults: RopeDefaults) -> Result<RopeSpec> {
         let settings =
-            Settings { default_theta: defaults.theta, growth: defaults.growth, ..Settings::new(config)? };
-        let proportional = settings.rope_type()? == "proportional";
-        let Some(partial) = defaults.partial.filter(|_| !proportional) else {
-            return settings.whole_heads(head_dim);
-        };
+            Settings { default_theta: defaults.theta, extras: defaults.extras, ..Settings::new(config)? };
+        let Some(partial) = defaults.partial else { return settings.whole_heads(head_dim) };
         let in_range = |factor| factor > 0.0 && factor <= 1.0;
         let factor =
             settings.number_or("partial_rotary_factor", partial, in_range, "a number > 0, up to 1")?;
@@ -167,8 +174,7 @@ struct Settings<'a> {
     /// What the configuration itself calls the base.
     theta_key: &'static str,
     default_theta: f64,
-    /// See [`RopeDefaults::growth`].
-    growth: bool,
+    extras: Extras,
 }
 
 impl<'a> Settings<'a> {
@@ -179,12 +185,18 @@ impl<'a> Settings<'a> {
                 nested.push(object);
             }
         }
-        Ok(Settings { top, nested, theta_key: "rope_theta", default_theta: DEFAULT_THETA, growth: false })
+        Ok(Settings {
+            top,
+            nested,
+            theta_key: "rope_theta",
+            default_theta: DEFAULT_THETA,
+            extras: Extras::NONE,
+        })
     }
 
     /// Of one kind of layers, where `rope_parameters` has an object for each.
     fn of_layers(top: &'a ModelConfig, layer: &LayerRope) -> Result<Self> {
-        let LayerRope { layer_type, theta_key, default_theta, scaled } = *layer;
+        let LayerRope { layer_type, theta_key, default_theta, scaled, extras } = *layer;
         let mut nested = Vec::new();
         match top.object("rope_parameters")? {
             Some(all) => {
@@ -194,7 +206,7 @@ impl<'a> Settings<'a> {
             None if scaled => nested.extend(top.object("rope_scaling")?),
             None => {}
         }
-        Ok(Settings { top, nested, theta_key, default_theta, growth: false })
+        Ok(Settings { top, nested, theta_key, default_theta, extras })
     }
 
     /// The rotation of whole heads.
@@ -329,13 +341,15 @@ impl<'a> Settings<'a> {
             }
         }
         let (source, key, name) = found.unwrap_or((self.top, "rope_type", "default"));
-        let Some(&(rope_type, keys)) = TYPES.iter().find(|(known, _)| *known == name) else {
-            let names: Vec<&str> = TYPES.iter().map(|&(name, _)| name).collect();
+        let types = || TYPES.iter().filter(|(known, _)| self.extras.proportional || *known != "proportional");
+        let Some(&(rope_type, keys)) = types().find(|(known, _)| *known == name) else {
+            let names: Vec<&str> = types().map(|&(name, _)| name).collect();
             return Err(source.unsupported(key, &format!("one of {}", names.join(", "))));
         };
-        let growth = if self.growth { GROWTH_KEYS } else { &[] };
+        let growth = if self.extras.growth { GROWTH_KEYS } else { &[] };
+        let sections = if self.extras.sections { SECTION_KEYS } else { &[] };
         for source in &self.nested {
-            source.only_keys(&[COMMON_KEYS, keys, growth].concat())?;
+            source.only_keys(&[COMMON_KEYS, keys, growth, sections].concat())?;
         }
         Ok(rope_type)
     }
@@ -363,7 +377,7 @@ impl<'a> Settings<'a> {
 
     fn query_growth(&self) -> Result<Option<QueryGrowth>> {
         let beta = self.checked("llama_4_scaling_beta", |beta| (0.0..=100.0).contains(&beta), "up to 100")?;
-        let Some(beta) = beta.filter(|_| self.growth) else { return Ok(None) };
+        let Some(beta) = beta.filter(|_| self.extras.growth) else { return Ok(None) };
         let length = self.original_max_position_embeddings()? as usize;
         Ok(Some(QueryGrowth { beta: beta as f32, length }))
     }
@@ -679,7 +693,7 @@ mod tests {
             let config = ModelConfig::parse(config.to_string().as_bytes(), "config.json").unwrap();
             RopeSpec::parse(&config, 32, defaults)
         };
-        let half = RopeDefaults { theta: 5e5, partial: Some(0.5), growth: false };
+        let half = RopeDefaults { theta: 5e5, partial: Some(0.5), extras: Extras::NONE };
         let rope = parse(json!({}), half).unwrap();
         assert_eq!((rope.rotary_dim, rope.inv_freq.len()), (16, 8));
         assert!((f64::from(rope.inv_freq[1]) - 1.0 / 5e5_f64.powf(0.125)).abs() < 1e-7);
@@ -693,6 +707,7 @@ mod tests {
             theta_key,
             default_theta,
             scaled,
+            extras: Extras::NONE,
         };
         let (global, local) = (
             layer("full_attention", "rope_theta", 1e6, true),
@@ -775,7 +790,7 @@ mod tests {
         refused(json!({"rope_scaling": both}), invalid, &["rope_scaling.type", "linear", "yarn"]);
 
         for name in ["dynamic", "proportional", ""] {
-            let supported = "default, linear, proportional, llama3, yarn, longrope";
+            let supported = "default, linear, llama3, yarn, longrope";
             refused(json!({"rope_scaling": {"type": name, "factor": 2}}), unsupported, &[name, supported]);
         }
         let unknown = json!({"type": "linear", "factor": 2, "mrope_section": [1]});

@@ -59,12 +59,14 @@ pub(crate) struct HeadScratch {
 pub(crate) struct MlpScratch {
     /// `[T, intermediate_size]`, of the widest MLP
     activated: AlignedBuf<f32>,
+    /// The int8 form of it
+    codes: QuantizedRows,
 }
 
 impl MlpScratch {
     /// The buffers, and one for the int8 form of inputs.
     pub(crate) fn buffers<'a>(&'a mut self, quantized: &'a mut QuantizedRows) -> MlpBuffers<'a> {
-        MlpBuffers { activated: &mut self.activated, quantized }
+        MlpBuffers { activated: &mut self.activated, quantized, codes: &mut self.codes }
     }
 }
 
@@ -222,7 +224,7 @@ impl Scratch {
         let moe = moe + widths.gathered.div_ceil(2) + 2 * widths.inputs + 2 * widths.input;
         let heads = (widths.head + widths.head.div_ceil(2)).saturating_mul(threads);
         let per_row = 2 * widths.hidden + widths.qkv + widths.mixed + wide + widths.branch + widths.mlp + moe;
-        let floats = (per_row + heads + widths.rope + widest.div_ceil(2))
+        let floats = (per_row + heads + widths.rope + widest.div_ceil(2) + widths.mlp.div_ceil(2))
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))
             .and_then(|(a, b)| a.checked_add(b)?.checked_mul(4))

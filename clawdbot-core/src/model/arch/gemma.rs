@@ -7,7 +7,7 @@ use super::{only, windows_by_pattern};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::names::{self, Names};
-use crate::model::rope_scaling::{LayerRope, RopeDefaults, RopeSpec};
+use crate::model::rope_scaling::{Extras, LayerRope, RopeDefaults, RopeSpec};
 use crate::model::spec::{Activation, AttentionSpec, DecoderSpec, LayerSpec, NormKind, NormSpec};
 
 pub(super) const SANDWICH: Names = Names {
@@ -25,13 +25,19 @@ pub(in crate::model) const GEMMA3_DEFAULTS: &str = r#"{"vocab_size": 262208, "nu
     "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6,
     "bos_token_id": 2, "eos_token_id": 1}"#;
 /// Gemma 3's rotations.
-const GLOBAL: LayerRope =
-    LayerRope { layer_type: "full_attention", theta_key: "rope_theta", default_theta: 1e6, scaled: true };
+const GLOBAL: LayerRope = LayerRope {
+    layer_type: "full_attention",
+    theta_key: "rope_theta",
+    default_theta: 1e6,
+    scaled: true,
+    extras: Extras::NONE,
+};
 const LOCAL: LayerRope = LayerRope {
     layer_type: "sliding_attention",
     theta_key: "rope_local_base_freq",
     default_theta: 1e4,
     scaled: false,
+    extras: Extras::NONE,
 };
 
 pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {

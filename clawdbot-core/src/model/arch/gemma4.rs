@@ -9,7 +9,7 @@ use super::windows_by_pattern;
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::names::{MoeModules, Names};
-use crate::model::rope_scaling::{LayerRope, RopeSpec};
+use crate::model::rope_scaling::{Extras, LayerRope, RopeSpec};
 use crate::model::spec::{
     AttentionSpec, DecoderSpec, ExpertStorage, HeadShape, KeySource, LayerSpec, MoeSpec, NormSpec,
     PerLayerSpec,
@@ -24,10 +24,20 @@ const NAMES: Names = Names {
     },
     ..SANDWICH
 };
-const GLOBAL: LayerRope =
-    LayerRope { layer_type: "full_attention", theta_key: "rope_theta", default_theta: 1e6, scaled: true };
-const LOCAL: LayerRope =
-    LayerRope { layer_type: "sliding_attention", theta_key: "rope_theta", default_theta: 1e4, scaled: false };
+const GLOBAL: LayerRope = LayerRope {
+    layer_type: "full_attention",
+    theta_key: "rope_theta",
+    default_theta: 1e6,
+    scaled: true,
+    extras: Extras { proportional: true, ..Extras::NONE },
+};
+const LOCAL: LayerRope = LayerRope {
+    layer_type: "sliding_attention",
+    theta_key: "rope_theta",
+    default_theta: 1e4,
+    scaled: false,
+    extras: Extras { proportional: true, ..Extras::NONE },
+};
 /// Sizes where the configuration has none, as in transformers.
 const DEFAULT_GLOBAL_HEAD_DIM: usize = 512;
 const DEFAULT_INPUTS: PerLayerSpec = PerLayerSpec { vocab_size: 262_144, size: 256 };

@@ -6,7 +6,7 @@ use super::llama::Keys;
 use super::mistral;
 use crate::error::Result;
 use crate::model::config::ModelConfig;
-use crate::model::rope_scaling::{RopeDefaults, RopeSpec};
+use crate::model::rope_scaling::{Extras, RopeDefaults, RopeSpec};
 use crate::model::spec::{DecoderSpec, LayerSpec};
 
 pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
@@ -17,7 +17,8 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let plain = DecoderSpec::with_keys(config, &Keys::LLAMA)?;
     // A missing window is none here.
     let window = config.opt_usize("sliding_window")?;
-    let rope = RopeSpec::parse(config, plain.head_dim, RopeDefaults { growth: true, ..RopeDefaults::LLAMA })?;
+    let extras = Extras { growth: true, ..Extras::NONE };
+    let rope = RopeSpec::parse(config, plain.head_dim, RopeDefaults { extras, ..RopeDefaults::LLAMA })?;
     if rope.growth.is_none() {
         return Err(config.invalid("rope_parameters", "llama_4_scaling_beta in it"));
     }

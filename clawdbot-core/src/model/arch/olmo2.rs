@@ -7,7 +7,7 @@ use super::windows_by_pattern;
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::names::{self, Names};
-use crate::model::rope_scaling::{LayerRope, RopeDefaults, RopeSpec};
+use crate::model::rope_scaling::{Extras, LayerRope, RopeDefaults, RopeSpec};
 use crate::model::spec::{DecoderSpec, LayerSpec, NormSpec};
 
 const NAMES: Names = Names {
@@ -18,10 +18,20 @@ const NAMES: Names = Names {
     ..names::LLAMA
 };
 /// OLMo 3's rotations.
-const GLOBAL: LayerRope =
-    LayerRope { layer_type: "full_attention", theta_key: "rope_theta", default_theta: 5e5, scaled: true };
-const LOCAL: LayerRope =
-    LayerRope { layer_type: "sliding_attention", theta_key: "rope_theta", default_theta: 5e5, scaled: false };
+const GLOBAL: LayerRope = LayerRope {
+    layer_type: "full_attention",
+    theta_key: "rope_theta",
+    default_theta: 5e5,
+    scaled: true,
+    extras: Extras::NONE,
+};
+const LOCAL: LayerRope = LayerRope {
+    layer_type: "sliding_attention",
+    theta_key: "rope_theta",
+    default_theta: 5e5,
+    scaled: false,
+    extras: Extras::NONE,
+};
 
 pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let common = common(config)?;

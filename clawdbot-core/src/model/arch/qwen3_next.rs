@@ -6,7 +6,7 @@ use super::llama::Keys;
 use super::qwen2_moe::with_experts;
 use crate::error::Result;
 use crate::model::config::ModelConfig;
-use crate::model::rope_scaling::{RopeDefaults, RopeSpec};
+use crate::model::rope_scaling::{Extras, RopeDefaults, RopeSpec};
 use crate::model::spec::{
     AttentionSpec, DecoderSpec, DeltaNetSpec, DeltaStorage, LayerSpec, MixerKind, NormKind, NormSpec,
     SharedExpert,
@@ -29,7 +29,8 @@ pub(super) fn with_delta_nets(
     config.usize("head_dim")?;
     let plain = DecoderSpec::with_keys(config, keys)?;
     let bias = config.bool_or("attention_bias", false)?;
-    let rope = RopeDefaults { partial: Some(0.25), ..RopeDefaults::LLAMA };
+    let extras = Extras { sections: storage == DeltaStorage::Apart, ..Extras::NONE };
+    let rope = RopeDefaults { partial: Some(0.25), extras, ..RopeDefaults::LLAMA };
     Ok(DecoderSpec {
         norm: NormKind::Rms { offset: 1.0 },
         qk_norm: Some(NormSpec { eps: plain.rms_norm_eps, whole: false }),
