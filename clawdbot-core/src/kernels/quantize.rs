@@ -461,3 +461,33 @@ fn code<S: Simd>(s: S, x: S::F32, factor: Factor) -> S::I32 {
     // In this operand order a NaN becomes -127 on every ISA.
     s.round_to_i32(s.min(s.max(scaled, s.splat(-127.0)), s.splat(127.0)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::available;
+
+    #[test]
+    fn gathered_rows_are_those_of_the_rows_alone() {
+        let (m, k, group) = (7, 200, 64);
+        let x: Vec<f32> = (0..m * k).map(|i| ((i * 7919 + 13) % 1009) as f32 / 100.0 - 5.0).collect();
+        let (set, region) = (available()[0], Region::alone());
+        let mut all = QuantizedRows::default();
+        all.quantize(set, &region, &x, m, k, group, true).unwrap();
+        assert!(all.are(m, k, (group, true)) && !all.are(m, k, (group, false)));
+        let (taken, mut some) = ([5, 0, 6], QuantizedRows::default());
+        some.gather(&all, taken.len(), taken.into_iter()).unwrap();
+        let rows: Vec<f32> = taken.iter().flat_map(|row| &x[row * k..][..k]).copied().collect();
+        let mut alone = QuantizedRows::default();
+        alone.quantize(set, &region, &rows, taken.len(), k, group, true).unwrap();
+        let (some, alone) = (some.rows(3, k, group, true), alone.rows(3, k, group, true));
+        assert_eq!(some.codes[..3 * some.stride], alone.codes[..3 * alone.stride]);
+        let groups = 3 * groups(k, group);
+        assert_eq!(
+            (&some.scales[..groups], &some.starts[..groups]),
+            (&alone.scales[..groups], &alone.starts[..groups])
+        );
+        all.clear();
+        assert!(!all.are(m, k, (group, true)));
+    }
+}

@@ -185,6 +185,11 @@ mod tests {
                 set.sigmoid_mul(&a, out);
             });
             close(&gated, |i| at(&b, i) * sigmoid(at(&a, i)), 1e-6);
+            let activated = everywhere(len, |set, out| {
+                out.copy_from_slice(&b);
+                set.activate(Activation::Silu, &a, out);
+            });
+            close(&activated, |i| at(&a, i) * sigmoid(at(&a, i)) * at(&b, i), 1e-6);
         }
     }
 

@@ -1,9 +1,9 @@
 //! Qwen3-Next: gated delta nets on three layers of four, attention with a gate on the fourth, experts beside a shared one.
 //! Source: transformers 5, `models/qwen3_next/configuration_qwen3_next.py` and `modeling_qwen3_next.py`.
 
-use super::layer_types;
 use super::llama::Keys;
 use super::qwen2_moe::with_experts;
+use super::{layer_types, only};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::rope_scaling::{Extras, RopeDefaults, RopeSpec};
@@ -27,6 +27,7 @@ pub(super) fn with_delta_nets(
 ) -> Result<DecoderSpec> {
     // Not derived from hidden_size here, so a missing one must not be guessed.
     config.usize("head_dim")?;
+    only(config, "attn_output_gate", true)?;
     let plain = DecoderSpec::with_keys(config, keys)?;
     let bias = config.bool_or("attention_bias", false)?;
     let extras = Extras { sections: storage == DeltaStorage::Apart, ..Extras::NONE };

@@ -49,6 +49,7 @@ fn qwen3_5_is_qwen3_next_with_projections_apart() {
     let alone = with(&base["text_config"], &json!({"architectures": ["Qwen3_5ForCausalLM"]}));
     let alone = spec(&with(&alone, &json!({"tie_word_embeddings": true})));
     assert_eq!(alone.layers, found.layers);
+    refused(&with_text(&base, &json!({"attn_output_gate": false})), json!({}), "attn_output_gate");
     refused(&base, json!({"text_config": null}), "text_config: expected an object, found nothing");
     refused(&base, json!({"text_config": 3}), "text_config: expected an object or null, found 3");
     let error = with_text(&base, &json!({"linear_key_head_dim": null}));
