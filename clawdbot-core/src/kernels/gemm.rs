@@ -13,7 +13,7 @@ use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
 use super::matrix::Panels;
 use super::quantize::{QuantizedRows, SharedMut, groups};
 use super::simd::LANES;
-use super::{Activation, KernelSet, PackedMatrix, Simd};
+use super::{Activation, Kernel, KernelSet, PackedMatrix, Simd, Slot};
 use crate::threads::Region;
 
 /// Rows up to which the narrow kernels are used, and rows of their largest tile.
@@ -91,7 +91,8 @@ pub(crate) fn gemm_columns(
     assert!(columns.end <= stride && out.len() == m * stride, "out: columns {columns:?} of [{m}, {stride}]");
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == n), "bias: [{n}]");
     let out = SharedMut(out.as_mut_ptr());
-    let target = Target { out: &out, n: columns.len(), first: columns.start, stride, epilogue };
+    let finish = &kernels.finish;
+    let target = Target { out: &out, n: columns.len(), first: columns.start, stride, epilogue, finish };
     let panels = n.div_ceil(LANES);
     // The panels of a gate and its up belong to one task.
     let unit = if epilogue.gate.is_some() { 2 } else { 1 };
@@ -261,58 +262,33 @@ pub(super) struct Target<'a> {
     /// Columns of `out`.
     stride: usize,
     epilogue: Epilogue<'a>,
+    finish: &'a Slot<Finish>,
 }
 
 impl Target<'_> {
-    /// Bias, residual or gate, and out with it. Of a gated product, the gate's panel comes before up's.
+    /// Bias, residual or gate, and out with them: the first `panels` of `P` panels of every row of `sums`, which is that of
+    /// `row` and `panel`, those below.
     ///
     /// # Safety
-    /// `row` must be below m, `panel` below `n / 16` rounded up (both of the product), and both in the caller's task.
+    /// All rows must be below m, all panels below `n / 16` rounded up (both of the product), and all in the caller's task.
     #[inline(always)]
-    pub(super) unsafe fn finish<S: Simd>(&self, s: S, row: usize, panel: usize, sum: S::F32) {
-        let Epilogue { bias, residual, gate } = self.epilogue;
-        let column = if gate.is_some() { panel / 2 } else { panel } * LANES;
-        let count = LANES.min(self.n - column);
-        // SAFETY: inside `[m, stride]` by the caller's promise, as `first + n <= stride`; no other task has this row and
-        // panel.
-        let out = unsafe { self.out.slice(row * self.stride + self.first + column, count) };
-        let mut sum = sum;
-        if let Some(bias) = bias {
-            sum = s.add(sum, s.load_partial(&bias[panel * LANES..][..count]));
-        }
-        if residual {
-            sum = s.add(sum, s.load_partial(out));
-        }
-        // Up finds the gate's sum where the product goes.
-        if let Some(activation) = gate
-            && panel % 2 == 1
-        {
-            sum = activation.gated(s, s.load_partial(out), sum);
-        }
-        s.store_partial(sum, out);
-    }
-
-    /// [`finish`](Self::finish) for the first `rows` rows of some sums.
-    ///
-    /// # Safety
-    /// As there, for `rows` rows from `row` and `P` panels from `panel`.
-    #[inline(always)]
-    pub(super) unsafe fn finish_rows<S: Simd, const P: usize>(
+    pub(super) unsafe fn finish<const P: usize>(
         &self,
-        s: S,
         (row, panel): (usize, usize),
-        rows: usize,
+        panels: usize,
         sums: &[[[f32; LANES]; P]],
     ) {
-        for (r, sums) in sums[..rows].iter().enumerate() {
-            for (p, sum) in sums.iter().enumerate() {
-                // SAFETY: the caller's promise.
-                unsafe { self.finish(s, row + r, panel + p, s.load(sum)) };
-            }
-        }
+        self.finish.call(FinishArgs {
+            target: *self,
+            row,
+            panel,
+            panels,
+            sums: sums.as_flattened(),
+            sums_stride: P,
+        });
     }
 
-    /// [`finish`](Self::finish) for all sums, from registers. A loop, since every tile size has a copy of it.
+    /// [`finish`](Self::finish) for all sums, from registers, of those rows that are below `end`.
     ///
     /// # Safety
     /// As there, for `R` rows from `row` and `P` panels from `panel`.
@@ -321,7 +297,7 @@ impl Target<'_> {
         &self,
         s: S,
         (row, panel): (usize, usize),
-        rows: &Range<usize>,
+        end: usize,
         sums: [[S::F32; P]; R],
     ) {
         let mut stored = [[[0.0; LANES]; P]; R];
@@ -331,7 +307,55 @@ impl Target<'_> {
             }
         }
         // SAFETY: the caller's promise.
-        unsafe { self.finish_rows(s, (row, panel), R.min(rows.end - row), &stored) };
+        unsafe { self.finish((row, panel), P, &stored[..R.min(end - row)]) };
+    }
+}
+
+/// What becomes of sums. A kernel of its own, since every tile of every format would have a copy of it.
+pub(super) struct Finish;
+
+/// See [`Target::finish`], which alone makes them.
+pub(super) struct FinishArgs<'a> {
+    target: Target<'a>,
+    row: usize,
+    panel: usize,
+    panels: usize,
+    /// `[rows][sums_stride]`
+    sums: &'a [[f32; LANES]],
+    sums_stride: usize,
+}
+
+impl Kernel for Finish {
+    type Args<'a> = FinishArgs<'a>;
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(s: S, args: FinishArgs<'_>) {
+        let Target { out, n, first, stride, epilogue, .. } = args.target;
+        let Epilogue { bias, residual, gate } = epilogue;
+        for (row, sums) in (args.row..).zip(args.sums.chunks_exact(args.sums_stride)) {
+            for (panel, sum) in (args.panel..).zip(&sums[..args.panels]) {
+                // Of a gated product, the gate's panel comes before up's.
+                let column = if gate.is_some() { panel / 2 } else { panel } * LANES;
+                let count = LANES.min(n - column);
+                // SAFETY: inside `[m, stride]` by the caller's promise, as `first + n <= stride`; no other task has this
+                // row and panel.
+                let out = unsafe { out.slice(row * stride + first + column, count) };
+                let mut sum = s.load(sum);
+                if let Some(bias) = bias {
+                    sum = s.add(sum, s.load_partial(&bias[panel * LANES..][..count]));
+                }
+                if residual {
+                    sum = s.add(sum, s.load_partial(out));
+                }
+                // Up finds the gate's sum where the product goes.
+                if let Some(activation) = gate
+                    && panel % 2 == 1
+                {
+                    sum = activation.gated(s, s.load_partial(out), sum);
+                }
+                s.store_partial(sum, out);
+            }
+        }
     }
 }
 

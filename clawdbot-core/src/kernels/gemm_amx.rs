@@ -218,11 +218,7 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
                 if let Some(last) = previous {
                     pipeline.drain(s, &last);
                 }
-                for row in 0..rows {
-                    for p in 0..count {
-                        args.target.finish(s, chunk + row, panel + p, s.load(&(&*sums.add(row))[p]));
-                    }
-                }
+                args.target.finish((chunk, panel), count, std::slice::from_raw_parts(sums, rows));
                 chunk += chunk_rows;
             }
             panel += PANELS;

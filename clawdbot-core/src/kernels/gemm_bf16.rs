@@ -122,12 +122,8 @@ unsafe fn rows_by_panels<S: Simd, D: PairDot, const MR: usize, const P: usize, c
                 }
             }
         }
-        for (row, sums) in sums[..rows].iter().enumerate() {
-            for (p, sum) in sums.iter().enumerate() {
-                // SAFETY: a row and a panel of the task.
-                unsafe { args.target.finish(s, chunk + row, panel + p, s.load(sum)) };
-            }
-        }
+        // SAFETY: rows and panels of the task.
+        unsafe { args.target.finish((chunk, panel), P, &sums[..rows]) };
         chunk += chunk_rows;
     }
 }

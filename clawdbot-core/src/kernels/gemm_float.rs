@@ -142,7 +142,7 @@ unsafe fn narrow_tile<S: Simd, W: FloatWeight, const R: usize, const P: usize>(
                 }
             }
         }
-        args.target.finish_tile(s, (row, panel), &args.rows, sums);
+        args.target.finish_tile(s, (row, panel), args.rows.end, sums);
     }
 }
 
@@ -228,7 +228,7 @@ unsafe fn wide_panels<S: Simd, W: FloatWeight, const MR: usize, const NP: usize>
             }
         }
         // SAFETY: rows and panels of the task.
-        unsafe { args.target.finish_rows(s, (chunk, panel), rows, &sums) };
+        unsafe { args.target.finish((chunk, panel), NP, &sums[..rows]) };
         chunk += chunk_rows;
     }
 }

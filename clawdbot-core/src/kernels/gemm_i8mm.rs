@@ -122,10 +122,8 @@ unsafe fn rows_by_panel<S: Simd>(s: S, args: &Int8Args<'_>, panel: usize) {
                 gemm_int4::add_minima(s, kind, lines, row_scales, groups, &mut sums[..rows]);
             }
         }
-        for (row, sum) in sums[..rows].iter().enumerate() {
-            // SAFETY: a row and the panel of the task.
-            unsafe { args.target.finish(s, chunk + row, panel, s.load(&sum[0])) };
-        }
+        // SAFETY: rows and the panel of the task.
+        unsafe { args.target.finish((chunk, panel), 1, &sums[..rows]) };
         chunk += chunk_rows;
     }
 }

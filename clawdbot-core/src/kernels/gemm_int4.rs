@@ -11,6 +11,7 @@
 use std::ops::Range;
 
 use super::gemm::Target;
+use super::gemm_int8::tile_panels;
 use super::int4::{Int4Scales, super_lines};
 use super::quantize::Int8Rows;
 use super::simd::LANES;
@@ -149,46 +150,58 @@ impl Kernel for Narrow {
         for_scales!(args.rhs.kind, K => {
             let mut panel = args.panels.start;
             while panel < args.panels.end {
-                let two = S::REGISTERS >= 32 && panel + 2 <= args.panels.end;
+                let panels = tile_panels::<S>(panel..args.panels.end);
                 let mut row = args.rows.start;
                 while row < args.rows.end {
                     // SAFETY: checked above; the rows and the panels are the task's.
-                    row += unsafe {
-                        if two {
-                            narrow_rows::<S, K, 2>(s, &args, row, panel)
-                        } else {
-                            narrow_rows::<S, K, 1>(s, &args, row, panel)
-                        }
-                    };
+                    row += unsafe { narrow_rows::<S, K>(s, &args, row, panel, panels) };
                 }
-                panel += 1 + usize::from(two);
+                panel += panels;
             }
         });
     }
 }
 
-/// Up to four rows by `P` panels; how many rows.
+/// Up to four rows from `row` by one or two panels; how many rows.
 ///
 /// # Safety
 /// As for [`narrow_tile`].
 #[inline(always)]
-unsafe fn narrow_rows<S: Simd, K: ScaleLines, const P: usize>(
+unsafe fn narrow_rows<S: Simd, K: ScaleLines>(
     s: S,
     args: &Int4Args<'_>,
     row: usize,
     panel: usize,
+    panels: usize,
 ) -> usize {
-    let count = (args.rows.end - row).min(4);
     // SAFETY: the caller's promise.
     unsafe {
-        match count {
-            1 => narrow_tile::<S, K, 1, P>(s, args, row, panel),
-            2 => narrow_tile::<S, K, 2, P>(s, args, row, panel),
-            3 => narrow_tile::<S, K, 3, P>(s, args, row, panel),
-            _ => narrow_tile::<S, K, 4, P>(s, args, row, panel),
+        if const { S::REGISTERS >= 32 } && panels == 2 {
+            let count = (args.rows.end - row).min(4);
+            match count {
+                1 => narrow_tile::<S, K, 1, 2>(s, args, row, panel),
+                2 => narrow_tile::<S, K, 2, 2>(s, args, row, panel),
+                3 => narrow_tile::<S, K, 3, 2>(s, args, row, panel),
+                _ => narrow_tile::<S, K, 4, 2>(s, args, row, panel),
+            }
+            return count;
+        }
+        // The second time, the panel comes from a cache.
+        match args.rows.end - row {
+            1 => {
+                narrow_tile::<S, K, 1, 1>(s, args, row, panel);
+                1
+            }
+            2 | 3 => {
+                narrow_tile::<S, K, 2, 1>(s, args, row, panel);
+                2
+            }
+            _ => {
+                narrow_tile::<S, K, 4, 1>(s, args, row, panel);
+                4
+            }
         }
     }
-    count
 }
 
 /// `R` rows by `P` panels. Low and high codes have sums of their own (the order of an int32 sum does not matter).
@@ -257,7 +270,7 @@ unsafe fn narrow_tile<S: Simd, K: ScaleLines, const R: usize, const P: usize>(
                 }
             }
         }
-        args.target.finish_tile(s, (row, panel), &args.rows, sums);
+        args.target.finish_tile(s, (row, panel), args.rows.end, sums);
     }
 }
 

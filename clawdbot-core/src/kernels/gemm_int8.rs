@@ -75,51 +75,72 @@ impl Kernel for Narrow {
         args.check(1);
         let mut panel = args.panels.start;
         while panel < args.panels.end {
-            let two = S::REGISTERS >= 32 && panel + 2 <= args.panels.end;
+            let panels = tile_panels::<S>(panel..args.panels.end);
             let mut row = args.rows.start;
             while row < args.rows.end {
-                let count = (args.rows.end - row).min(NARROW_ROWS);
                 // SAFETY: checked above; the rows and the panels are the task's.
-                unsafe {
-                    match (args.kind == Int4Scales::Bf16, two) {
-                        (true, true) => narrow_rows::<S, false, 2>(s, &args, row, count, panel),
-                        (true, false) => narrow_rows::<S, false, 1>(s, &args, row, count, panel),
-                        (false, true) => narrow_rows::<S, true, 2>(s, &args, row, count, panel),
-                        (false, false) => narrow_rows::<S, true, 1>(s, &args, row, count, panel),
+                row += unsafe {
+                    if args.kind == Int4Scales::Bf16 {
+                        narrow_rows::<S, false>(s, &args, row, panel, panels)
+                    } else {
+                        narrow_rows::<S, true>(s, &args, row, panel, panels)
                     }
-                }
-                row += count;
+                };
             }
-            panel += 1 + usize::from(two);
+            panel += panels;
         }
     }
 }
 
-/// `count` rows, 1 to 8, by `P` panels. `STORED`: scales are not bf16.
+/// Panels of the next tile: two where there are registers for them.
+#[inline(always)]
+pub(super) fn tile_panels<S: Simd>(panels: Range<usize>) -> usize {
+    if S::REGISTERS >= 32 && panels.len() >= 2 { 2 } else { 1 }
+}
+
+/// Some rows from `row` by one or two panels; how many rows. `STORED`: scales are not bf16.
 ///
 /// # Safety
 /// As for [`narrow_tile`].
 #[inline(always)]
-unsafe fn narrow_rows<S: Simd, const STORED: bool, const P: usize>(
+unsafe fn narrow_rows<S: Simd, const STORED: bool>(
     s: S,
     args: &Int8Args<'_>,
     row: usize,
-    count: usize,
     panel: usize,
-) {
+    panels: usize,
+) -> usize {
     // SAFETY: the caller's promise.
     unsafe {
-        match count {
-            // More lines in one turn keep more reads of memory in flight.
-            1 if P == 2 => narrow_tile::<S, STORED, 1, P, 8>(s, args, row, panel),
-            1 => narrow_tile::<S, STORED, 1, P, 4>(s, args, row, panel),
-            2 => narrow_tile::<S, STORED, 2, P, 2>(s, args, row, panel),
-            3 => narrow_tile::<S, STORED, 3, P, 2>(s, args, row, panel),
-            4 => narrow_tile::<S, STORED, 4, P, 1>(s, args, row, panel),
-            5 => narrow_tile::<S, STORED, 5, P, 1>(s, args, row, panel),
-            6 => narrow_tile::<S, STORED, 6, P, 1>(s, args, row, panel),
-            7 => narrow_tile::<S, STORED, 7, P, 1>(s, args, row, panel),
-            _ => narrow_tile::<S, STORED, 8, P, 1>(s, args, row, panel),
+        if const { S::REGISTERS >= 32 } && panels == 2 {
+            let count = (args.rows.end - row).min(NARROW_ROWS);
+            match count {
+                // More lines in one turn keep more reads of memory in flight.
+                1 => narrow_tile::<S, STORED, 1, 2, 8>(s, args, row, panel),
+                2 => narrow_tile::<S, STORED, 2, 2, 2>(s, args, row, panel),
+                3 => narrow_tile::<S, STORED, 3, 2, 2>(s, args, row, panel),
+                4 => narrow_tile::<S, STORED, 4, 2, 1>(s, args, row, panel),
+                5 => narrow_tile::<S, STORED, 5, 2, 1>(s, args, row, panel),
+                6 => narrow_tile::<S, STORED, 6, 2, 1>(s, args, row, panel),
+                7 => narrow_tile::<S, STORED, 7, 2, 1>(s, args, row, panel),
+                _ => narrow_tile::<S, STORED, 8, 2, 1>(s, args, row, panel),
+            }
+            return count;
+        }
+        // The second time, the panel comes from a cache.
+        match args.rows.end - row {
+            1 => {
+                narrow_tile::<S, STORED, 1, 1, 4>(s, args, row, panel);
+                1
+            }
+            2 | 3 => {
+                narrow_tile::<S, STORED, 2, 1, 2>(s, args, row, panel);
+                2
+            }
+            _ => {
+                narrow_tile::<S, STORED, 4, 1, 1>(s, args, row, panel);
+                4
+            }
         }
     }
 }
@@ -213,7 +234,7 @@ unsafe fn narrow_tile<S: Simd, const STORED: bool, const R: usize, const P: usiz
                 }
             }
         }
-        args.target.finish_tile(s, (row, panel), &args.rows, sums);
+        args.target.finish_tile(s, (row, panel), args.rows.end, sums);
     }
 }
 
@@ -338,7 +359,7 @@ unsafe fn wide_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &In
             }
         }
         // SAFETY: rows and panels of the task.
-        unsafe { args.target.finish_rows(s, (chunk, panel), rows, &sums) };
+        unsafe { args.target.finish((chunk, panel), NP, &sums[..rows]) };
         chunk += chunk_rows;
     }
 }

@@ -100,6 +100,8 @@ pub(crate) struct KernelSet {
     pub(crate) float_gemm_name: &'static str,
     /// Panels of a tile of many rows: int8, and bf16 and f32.
     tile_panels: (usize, usize),
+    /// The epilogue of all products.
+    finish: Slot<gemm::Finish>,
     int8_wide: Slot<gemm_int8::Narrow>,
     int8_narrow: Slot<gemm_int8::Narrow>,
     bf16_wide: Slot<gemm_float::Narrow<u16>>,
@@ -165,6 +167,7 @@ macro_rules! kernel_set {
             int8_gemm_name: concat!($arch, "-int8-", $name, "-", $mr, "x", $np, "x16"),
             float_gemm_name: concat!($arch, "-f32-", $name, "-", $fmr, "x", $fnp, "x16"),
             tile_panels: ($np, $fnp),
+            finish: slot!($entry, gemm::Finish),
             int8_wide: slot!($entry, gemm_int8::Wide<$mr, $np>),
             int8_narrow: slot!($entry, gemm_int8::Narrow),
             bf16_wide: slot!($entry, gemm_float::Wide<u16, $fmr, $fnp>),

@@ -1,4 +1,7 @@
 //! [`Simd`] in plain Rust, for every CPU: the specification of the others.
+//!
+//! Unlike theirs, its arithmetic is not inlined: it needs no features of its callers, and sixteen lanes in every place of every
+//! tile would be most of the library.
 
 use super::{LANES, Simd};
 
@@ -67,7 +70,7 @@ impl Simd for Scalar {
     fn store(self, v: Self::F32, out: &mut [f32; LANES]) {
         *out = v;
     }
-    #[inline(always)]
+    #[inline(never)]
     fn select_below(self, count: usize, a: Self::F32, b: Self::F32) -> Self::F32 {
         let mut out = b;
         let count = count.min(LANES);
@@ -75,23 +78,23 @@ impl Simd for Scalar {
         out
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
         zip(a, b, |a, b| a + b)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
         zip(a, b, |a, b| a - b)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
         zip(a, b, |a, b| a * b)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
         zip(a, b, |a, b| a / b)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
         let mut out = c;
         for (out, (a, b)) in out.iter_mut().zip(a.into_iter().zip(b)) {
@@ -99,32 +102,32 @@ impl Simd for Scalar {
         }
         out
     }
-    #[inline(always)]
+    #[inline(never)]
     fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
         zip(a, b, |a, b| if a > b { a } else { b })
     }
-    #[inline(always)]
+    #[inline(never)]
     fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
         zip(a, b, |a, b| if a < b { a } else { b })
     }
-    #[inline(always)]
+    #[inline(never)]
     fn abs(self, a: Self::F32) -> Self::F32 {
         map(a, f32::abs)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn any_above(self, a: Self::F32, b: Self::F32) -> bool {
         a.iter().zip(&b).any(|(a, b)| a > b)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn reduce_add(self, v: Self::F32) -> f32 {
         reduce(v, |a, b| a + b)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn reduce_max(self, v: Self::F32) -> f32 {
         reduce(v, |a, b| if a > b { a } else { b })
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn butterfly<const STRIDE: usize>(self, v: Self::F32) -> Self::F32 {
         let mut out = v;
         for (i, out) in out.iter_mut().enumerate() {
@@ -134,15 +137,15 @@ impl Simd for Scalar {
         out
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn round_to_i32(self, v: Self::F32) -> Self::I32 {
         map(v, |x| x.round_ties_even() as i32)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn i32_to_f32(self, v: Self::I32) -> Self::F32 {
         map(v, |x| x as f32)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn pow2(self, n: Self::I32) -> Self::F32 {
         map(n, |n| f32::from_bits((n.wrapping_add(127) as u32) << 23))
     }
@@ -159,32 +162,32 @@ impl Simd for Scalar {
     fn store_i32(self, v: Self::I32, out: &mut [i32; LANES]) {
         *out = v;
     }
-    #[inline(always)]
+    #[inline(never)]
     fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
         zip(a, b, i32::wrapping_add)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
         zip(a, b, i32::wrapping_sub)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn half_i32(self, v: Self::I32) -> Self::I32 {
         map(v, |x| x >> 1)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn times_128_i32(self, v: Self::I32) -> Self::I32 {
         map(v, |x| x << 7)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn reduce_add_i32(self, v: Self::I32) -> i32 {
         reduce(v, i32::wrapping_add)
     }
 
-    #[inline(always)]
+    #[inline(never)]
     fn load_bf16(self, x: &[u16; LANES]) -> Self::F32 {
         map(*x, |x| f32::from_bits(u32::from(x) << 16))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn load_bf16_pairs(self, x: &[u16; 2 * LANES]) -> (Self::F32, Self::F32) {
         let (mut even, mut odd) = ([0; LANES], [0; LANES]);
         for (i, pair) in x.as_chunks::<2>().0.iter().enumerate() {
@@ -192,25 +195,25 @@ impl Simd for Scalar {
         }
         (self.load_bf16(&even), self.load_bf16(&odd))
     }
-    #[inline(always)]
+    #[inline(never)]
     fn load_f16(self, x: &[u16; LANES]) -> Self::F32 {
         map(*x, |x| half::f16::from_bits(x).to_f32())
     }
-    #[inline(always)]
+    #[inline(never)]
     fn load_u8(self, x: &[u8; LANES]) -> Self::I32 {
         map(*x, i32::from)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn store_bf16(self, v: Self::F32, out: &mut [u16; LANES]) {
         *out = map(v, to_bf16);
     }
-    #[inline(always)]
+    #[inline(never)]
     fn store_u14(self, v: [Self::I32; 4], high: &mut [i8; 4 * LANES], low: &mut [i8; 4 * LANES]) {
         for ((x, high), low) in v.as_flattened().iter().zip(high).zip(low) {
             (*high, *low) = ((x >> 7) as i8, (x & 127) as i8);
         }
     }
-    #[inline(always)]
+    #[inline(never)]
     fn store_i8(self, v: Self::I32, out: &mut [i8; LANES]) {
         *out = map(v, |x| x as i8);
     }
@@ -231,7 +234,7 @@ impl Simd for Scalar {
     fn splat_a4(self, x: &[i8; 4]) -> Self::A4 {
         *x
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot4(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32 {
         let mut out = acc;
         for (out, w) in out.iter_mut().zip(w.as_chunks::<4>().0) {
@@ -246,20 +249,21 @@ impl Simd for Scalar {
     fn load_signed_w8(self, x: &[i8; 4 * LANES]) -> Self::W8 {
         *x
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot4_positive(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32 {
         self.dot4(acc, w, a)
     }
+    #[inline(never)]
     fn load_u4(self, x: &[u8; 4 * LANES]) -> (Self::W8, Self::W8) {
         let (mut low, mut high) = ([0; 4 * LANES], [0; 4 * LANES]);
         self.prepare_u4(x, 0, &mut low, &mut high);
         (low, high)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn dot4_u4(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32 {
         self.dot4(acc, w, a)
     }
-    #[inline(always)]
+    #[inline(never)]
     fn prepare_u4(
         self,
         x: &[u8; 4 * LANES],
