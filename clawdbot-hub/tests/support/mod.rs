@@ -12,11 +12,11 @@ use serde_json::json;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
-pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
 /// What goes wrong with a request.
 #[derive(Debug, Clone)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// This status with these header lines.
     Status(u16, &'static str),
     /// The connection breaks after so many bytes of the body.
@@ -36,11 +36,11 @@ pub enum Fault {
 }
 
 #[derive(Debug, Clone)]
-pub struct Seen {
-    pub method: String,
-    pub target: String,
+pub(crate) struct Seen {
+    pub(crate) method: String,
+    pub(crate) target: String,
     /// Lower-case name, value.
-    pub headers: BTreeMap<String, String>,
+    pub(crate) headers: BTreeMap<String, String>,
 }
 
 #[derive(Default)]
@@ -62,13 +62,13 @@ struct State {
 
 /// A running server with the repository `org/model`.
 #[derive(Clone)]
-pub struct Hub {
-    pub url: String,
+pub(crate) struct Hub {
+    pub(crate) url: String,
     state: Arc<Mutex<State>>,
 }
 
 impl Hub {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let hub = Hub { url: format!("http://{}", listener.local_addr().unwrap()), state: Arc::default() };
         let server = hub.clone();
@@ -84,46 +84,46 @@ impl Hub {
         hub
     }
 
-    pub fn file(self, name: &str, content: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn file(self, name: &str, content: impl Into<Vec<u8>>) -> Self {
         self.state.lock().unwrap().files.insert(name.into(), content.into());
         self
     }
 
-    pub fn git_file(self, name: &str, content: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn git_file(self, name: &str, content: impl Into<Vec<u8>>) -> Self {
         self.state.lock().unwrap().git.push(name.into());
         self.file(name, content)
     }
 
-    pub fn cdn(self, cdn: &Hub) -> Self {
+    pub(crate) fn cdn(self, cdn: &Hub) -> Self {
         let files = self.state.lock().unwrap().files.clone();
         cdn.state.lock().unwrap().files.extend(files);
         self.state.lock().unwrap().cdn = Some(cdn.url.clone());
         self
     }
 
-    pub fn token(self, token: &str) -> Self {
+    pub(crate) fn token(self, token: &str) -> Self {
         self.state.lock().unwrap().token = Some(token.into());
         self
     }
 
-    pub fn bare(self) -> Self {
+    pub(crate) fn bare(self) -> Self {
         self.state.lock().unwrap().bare = true;
         self
     }
 
     /// Every request takes at least so long.
-    pub fn delay(self, delay: Duration) -> Self {
+    pub(crate) fn delay(self, delay: Duration) -> Self {
         self.state.lock().unwrap().delay = delay;
         self
     }
 
     /// The next `times` requests whose target contains `part` go wrong.
-    pub fn fault(&self, part: &str, times: usize, fault: Fault) {
+    pub(crate) fn fault(&self, part: &str, times: usize, fault: Fault) {
         self.state.lock().unwrap().faults.push((part.into(), times, fault));
     }
 
     /// Requests since the last call.
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         std::mem::take(&mut self.state.lock().unwrap().seen)
     }
 
@@ -279,10 +279,10 @@ fn hex(bytes: &[u8]) -> String {
     })
 }
 
-pub fn sha256(content: &[u8]) -> String {
+pub(crate) fn sha256(content: &[u8]) -> String {
     hex(&Sha256::digest(content))
 }
 
-pub fn git(content: &[u8]) -> String {
+pub(crate) fn git(content: &[u8]) -> String {
     hex(&Sha1::new().chain_update(format!("blob {}\0", content.len())).chain_update(content).finalize())
 }
