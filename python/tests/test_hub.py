@@ -5,6 +5,7 @@ import http.server
 import json
 import pathlib
 import threading
+import time
 
 import pytest
 
@@ -130,18 +131,14 @@ def test_paths_stay_paths(hub, directory):
     assert hub.seen == []
 
 
-def test_hooks_can_stop_a_download(hub):
-    with pytest.raises(clawdbot.Cancelled):
-        clawdbot.download("org/model", on_download=lambda done, total: False)
-
+def test_hooks_can_stop_a_download(hub, monkeypatch):
     def fail(done, total):
         raise RuntimeError("mine")
 
     # Called at least once, for the server takes its time.
-    answer, wait = Handler.answer, threading.Event()
-    Handler.answer = lambda *args: (wait.wait(0.3), answer(*args))
-    try:
-        with pytest.raises(RuntimeError, match="mine"):
-            clawdbot.download("org/model", on_download=fail)
-    finally:
-        Handler.answer = answer
+    answer = Handler.answer
+    monkeypatch.setattr(Handler, "answer", lambda *args: (time.sleep(0.3), answer(*args)))
+    with pytest.raises(clawdbot.Cancelled):
+        clawdbot.download("org/model", on_download=lambda done, total: False)
+    with pytest.raises(RuntimeError, match="mine"):
+        clawdbot.download("org/model", on_download=fail)
