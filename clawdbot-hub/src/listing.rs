@@ -55,7 +55,7 @@ impl Remote<'_> {
             }
             Site::ModelScope => {
                 let name = escape(revision, false);
-                let url = format!("{endpoint}/api/v1/models/{id}/repo/files?Revision={name}&Recursive=true");
+                let url = format!("{endpoint}/api/v1/models/{id}/repo/files?Revision={name}&Recursive=True");
                 self.answer(&url).and_then(|answer| modelscope(answer, revision))
             }
         }

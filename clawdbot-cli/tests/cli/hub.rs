@@ -1,6 +1,8 @@
 //! Models by name, from a server that behaves like the hub.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
 
 use crate::support::{Run, command, empty_dir};
 use server::{COMMIT, Fault, Hub};
@@ -31,6 +33,10 @@ impl User {
     }
 
     fn run(&self, args: &[&str], variables: &[(&str, &str)]) -> Run {
+        self.command(args, variables).output().unwrap().into()
+    }
+
+    fn command(&self, args: &[&str], variables: &[(&str, &str)]) -> Command {
         let mut command = command(args);
         for name in [
             "HF_TOKEN",
@@ -44,7 +50,7 @@ impl User {
         }
         command.env("HF_HOME", &self.home).env("HF_ENDPOINT", &self.endpoint).env("NO_PROXY", "127.0.0.1");
         command.envs(variables.iter().copied());
-        command.output().unwrap().into()
+        command
     }
 }
 
@@ -78,6 +84,18 @@ fn every_command_takes_a_name() {
     user.run(&[&bench[..], &["--offline"]].concat(), &[]).text();
     user.run(&generate, &[("HF_HUB_OFFLINE", "1")]).json();
     assert_eq!(hub.seen().len(), 0);
+}
+
+#[test]
+fn two_processes_download_once() {
+    let hub = repository("model.safetensors").delay(Duration::from_millis(200));
+    let user = User::new("hub_processes", &hub);
+    let both = [(); 2].map(|()| user.command(&["inspect", "org/model"], &[]).spawn().unwrap());
+    for one in both {
+        let run = Run::from(one.wait_with_output().unwrap());
+        assert_eq!(run.code, Some(0), "{}", run.stderr);
+    }
+    assert_eq!(hub.seen().iter().filter(|seen| seen.target.contains("resolve")).count(), 5);
 }
 
 #[test]
