@@ -232,7 +232,7 @@ impl Remote<'_> {
             Ok(())
         };
         thread::scope(|scope| {
-            let workers: Vec<_> = (1..threads).map(|_| spawn(scope, &work)).collect::<Result<_>>()?;
+            let workers: Vec<_> = (1..threads).map(|_| spawn(scope, work)).collect::<Result<_>>()?;
             let mut results = vec![work()];
             let panicked = |_| Err(Error::new(ErrorKind::Io, "a downloading thread panicked"));
             results.extend(workers.into_iter().map(|worker| worker.join().unwrap_or_else(panicked)));

@@ -218,7 +218,9 @@ mod tests {
 
     #[test]
     fn refusals() {
-        let cases: [(&[&str], Option<&str>, &str, ErrorKind, &str); 10] = [
+        /// Names of the repository, file that is asked for, index, kind of the error, part of its message.
+        type Case = (&'static [&'static str], Option<&'static str>, &'static str, ErrorKind, &'static str);
+        let cases: [Case; 10] = [
             (&["a.gguf", "b.gguf"], None, "", ErrorKind::InvalidArgument, "a.gguf, b.gguf"),
             (&["a.gguf"], Some("b.gguf"), "", ErrorKind::NotFound, "found a.gguf"),
             (&["m-00001-of-00002.gguf"], None, "", ErrorKind::NotFound, "m-00002-of-00002.gguf"),

@@ -1,4 +1,5 @@
 //! Downloads from a server that behaves like a hub, faults included.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
 
