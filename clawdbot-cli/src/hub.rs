@@ -1,6 +1,6 @@
 //! Where a command's model comes from: a path, a published shape, the built-in one, or a hub.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 #[cfg(feature = "hub")]
@@ -60,9 +60,9 @@ pub(crate) fn source(
 }
 
 #[cfg(feature = "hub")]
-fn named(path: &PathBuf, args: &HubArgs, output: &OutputArgs) -> Result<Source> {
+fn named(path: &Path, args: &HubArgs, output: &OutputArgs) -> Result<Source> {
     // What is not text is no name.
-    let Some(name) = path.to_str() else { return Ok(Source::Path(path.clone())) };
+    let Some(name) = path.to_str() else { return Ok(Source::from(path)) };
     let options = HubOptions::from_json(&given(args)?)?;
     let work = Work::begin();
     let mut line = StatusLine::new(output);
@@ -73,8 +73,8 @@ fn named(path: &PathBuf, args: &HubArgs, output: &OutputArgs) -> Result<Source> 
 }
 
 #[cfg(not(feature = "hub"))]
-fn named(path: &PathBuf, _: &HubArgs, _: &OutputArgs) -> Result<Source> {
-    Ok(Source::Path(path.clone()))
+fn named(path: &Path, _: &HubArgs, _: &OutputArgs) -> Result<Source> {
+    Ok(Source::from(path))
 }
 
 #[cfg(all(test, feature = "hub"))]
