@@ -5,6 +5,8 @@ mod bench;
 mod chat;
 mod errors;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
 mod inspect;
 #[cfg(unix)]
 mod interrupt;

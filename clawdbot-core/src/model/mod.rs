@@ -31,6 +31,8 @@ pub(crate) mod source;
 pub(crate) mod spec;
 mod tensors;
 
+#[cfg(feature = "hub")]
+pub(crate) use files::MODEL_FILES;
 pub(crate) use handle::{Loaded, last_event, no_tokenizer};
 pub use handle::{Model, ModelInfo};
 pub use plan::{Plan, StoredMatrices};
