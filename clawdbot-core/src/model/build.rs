@@ -206,14 +206,14 @@ impl Builder<'_> {
                 let qkvz = self.linear(&names.qkvz)?;
                 let mut gates = self.weights.vector(&names.beta)?;
                 gates.extend(self.weights.vector(&names.decay)?);
-                let a_log = self.weights.vector(&names.a_log)?;
+                let minus_a = self.weights.vector(&names.minus_a)?;
                 // The gates, as many as a head's norm is long for each head, are not convolved.
-                let channels = qkvz.weight.n() - a_log.len() * names.norm.len;
+                let channels = qkvz.weight.n() - minus_a.len() * names.norm.len;
                 Mixer::DeltaNet(Box::new(DeltaNetWeights {
                     qkvz,
-                    gates: self.float_matrix(&gates, 2 * a_log.len())?,
+                    gates: self.float_matrix(&gates, 2 * minus_a.len())?,
                     conv: by_taps(&self.weights.vector(&names.conv)?, channels),
-                    minus_a: a_log.into_iter().map(|a| -libm::expf(a)).collect(),
+                    minus_a,
                     dt_bias: self.weights.vector(&names.dt_bias)?,
                     norm: self.weights.vector(&names.norm)?,
                 }))

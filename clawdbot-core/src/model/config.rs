@@ -19,6 +19,8 @@ const LIMITS: &[(&str, u64)] = &[
     ("head_dim", 1 << 16),
     ("global_head_dim", 1 << 16),
     ("num_global_key_value_heads", 1 << 16),
+    // Frequencies are made for it before anything else is checked.
+    ("qk_rope_head_dim", 1 << 16),
     ("max_window_layers", MAX_SIZE),
     ("num_experts", 1 << 16),
     ("num_local_experts", 1 << 16),

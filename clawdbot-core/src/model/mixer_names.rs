@@ -72,8 +72,8 @@ pub(crate) struct DeltaNetNames {
     pub(crate) decay: VectorName,
     /// `[channels, 1, taps]`
     pub(crate) conv: VectorName,
-    /// `[value_heads]`
-    pub(crate) a_log: VectorName,
+    /// `[value_heads]`, the negative rates of decay.
+    pub(crate) minus_a: VectorName,
     /// `[value_heads]`
     pub(crate) dt_bias: VectorName,
     /// `[value_head_dim]`
@@ -128,7 +128,7 @@ impl MixerNames {
             MixerNames::Mla(names) => names.q_norm.iter().chain([&names.kv_norm]).collect(),
             MixerNames::ShortConv(names) => std::iter::once(&names.conv).chain(&names.conv_bias).collect(),
             MixerNames::DeltaNet(names) => {
-                vec![&names.beta, &names.decay, &names.conv, &names.a_log, &names.dt_bias, &names.norm]
+                vec![&names.beta, &names.decay, &names.conv, &names.minus_a, &names.dt_bias, &names.norm]
             }
             MixerNames::Mamba(names) => {
                 let vectors = [&names.steps, &names.conv].into_iter().chain(&names.conv_bias);
@@ -328,7 +328,18 @@ impl DecoderSpec {
             beta,
             decay,
             conv: VectorName { k: None, ..VectorName::matrix(conv, shape, 1) },
-            a_log: vector("A_log", heads),
+            minus_a: VectorName {
+                name: format!("{prefix}.linear_attn.A_log.rate"),
+                part: Some(Box::new(Part {
+                    tensor: format!("{prefix}.linear_attn.A_log"),
+                    shape: vec![heads],
+                    first: 0,
+                    run: usize::MAX,
+                    stride: 0,
+                    storage: PartStorage::MinusExp,
+                })),
+                ..vector("A_log", heads)
+            },
             dt_bias: vector("dt_bias", heads),
             norm: vector("norm.weight", delta.value_head_dim),
         }

@@ -23,7 +23,7 @@ mod pack;
 mod parts;
 mod plan;
 mod recurrence;
-mod registry;
+pub(crate) mod registry;
 pub(crate) mod rope_scaling;
 pub(crate) mod scratch;
 mod short_conv;

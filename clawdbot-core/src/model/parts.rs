@@ -7,7 +7,7 @@ use super::source::Stored;
 use super::tensors::{MatrixName, Part, PartStorage, VectorName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::RowSource;
-use crate::weights::{MatrixView, WeightSource};
+use crate::weights::{RowOrder, WeightSource};
 
 /// The rows of a matrix that is a part of a stored tensor.
 ///
@@ -28,7 +28,11 @@ pub(super) fn rows<'a>(
         PartStorage::Columns { from } => {
             let tensor = files.matrix_of(&part.tensor, &part.shape)?;
             check(part, name.n, tensor.k)?;
-            Box::new(Columns::read(&tensor, part, from, (name.n, name.k))?)
+            let order = RowOrder::Runs { first: part.first, run: part.run, stride: part.stride };
+            Box::new(Columns::read(&Stored(tensor), order, from, (name.n, name.k))?)
+        }
+        PartStorage::MinusExp => {
+            return Err(Error::internal(format!("{}: a matrix of exponentials", name.name)));
         }
         PartStorage::Mxfp4 => Box::new(Mxfp4Rows::new(files, part, (name.n, name.k))?),
     })
@@ -44,7 +48,11 @@ pub(super) fn vector(files: &WeightSource, name: &VectorName) -> Result<Vec<f32>
         Some(part) => {
             let all = files.elements(&part.tensor, &part.shape)?;
             check(part, name.len, all.len())?;
-            (0..name.len).map(|i| all[part.row(i)]).collect()
+            let elements = (0..name.len).map(|i| all[part.row(i)]);
+            match part.storage {
+                PartStorage::MinusExp => elements.map(|x| -libm::expf(x)).collect(),
+                _ => elements.collect(),
+            }
         }
     };
     if name.offset != 0.0 {
@@ -101,7 +109,7 @@ impl RowSource for SomeRows<'_> {
 }
 
 /// Columns of a stored matrix, in memory.
-struct Columns {
+pub(super) struct Columns {
     /// `[n, k]`
     values: Vec<f32>,
     n: usize,
@@ -109,23 +117,35 @@ struct Columns {
 }
 
 impl Columns {
-    fn read(tensor: &MatrixView<'_>, part: &Part, from: usize, (n, k): (usize, usize)) -> Result<Self> {
+    /// Of `k` rows from `from` on the `n` columns that `order` tells.
+    ///
+    /// # Errors
+    /// As `RowSource::fetch`; `OutOfBudget` without memory; `Internal` for columns and rows that are not there.
+    pub(super) fn read(
+        tensor: &dyn RowSource,
+        order: RowOrder,
+        from: usize,
+        (n, k): (usize, usize),
+    ) -> Result<Self> {
         let no_memory = || {
-            Error::new(
-                ErrorKind::OutOfBudget,
-                format!("there is no memory to turn {n} x {k} of {}", part.tensor),
-            )
+            let message = format!("there is no memory to turn a matrix of {n} x {k}");
+            Error::new(ErrorKind::OutOfBudget, message)
         };
+        let there = from.checked_add(k).is_some_and(|end| end <= tensor.rows())
+            && n.checked_sub(1).is_none_or(|last| order.stored(last) < tensor.cols());
+        if !there {
+            return Err(Error::internal(format!("{n} columns of {k} rows, which are not there")));
+        }
         let mut values = Vec::new();
         let size = n.checked_mul(k).ok_or_else(no_memory)?;
         values.try_reserve_exact(size).map_err(|_| no_memory())?;
         values.resize(size, 0.0);
-        let (mut stored, mut row) = (Vec::new(), vec![0.0; tensor.k]);
+        let (mut stored, mut row) = (Vec::new(), vec![0.0; tensor.cols()]);
         for i in 0..k {
             tensor.fetch(from + i..from + i + 1, &mut stored)?;
             tensor.read_row(from + i, &stored, &mut row);
             for j in 0..n {
-                values[j * k + i] = row[part.row(j)];
+                values[j * k + i] = row[order.stored(j)];
             }
         }
         Ok(Columns { values, n, k })

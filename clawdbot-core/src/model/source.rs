@@ -12,7 +12,7 @@ use super::gguf::GgufWeights;
 use super::parts;
 use super::registry::parse_spec;
 use super::spec::DecoderSpec;
-use super::tensors::{MatrixName, VectorName, check_packed, check_tensors};
+use super::tensors::{MatrixName, PartStorage, VectorName, check_packed, check_tensors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{ComputeFormat, PackedMatrix, RowSource};
 use crate::options::{Cache, ModelOptions, WeightType};
@@ -163,7 +163,8 @@ impl Opened {
         }
     }
 
-    fn open_packed(name: String, file: PackedFile) -> Result<Self> {
+    /// The model in an opened packed file.
+    pub(crate) fn open_packed(name: String, file: PackedFile) -> Result<Self> {
         let file = Arc::new(file);
         let files = ModelFiles::Packed(Arc::clone(&file));
         let config = ModelConfig::open(&files, "config.json")?;
@@ -419,6 +420,7 @@ impl Weights {
             Weights::Gguf(gguf) => gguf.vector(name),
             Weights::Packed(file) => file.vector(&name.name, name.len),
             Weights::Random if name.name.ends_with("bias") => Ok(vec![0.0; name.len]),
+            Weights::Random if is_rate(name) => Ok(vec![-1.0; name.len]),
             // A matrix: what it chooses should not always be the same.
             Weights::Random if name.part.is_some() => {
                 let mut row = vec![0.0; name.len];
@@ -438,6 +440,11 @@ impl Weights {
             Weights::Random => 0,
         }
     }
+}
+
+/// Whether a vector has the negative rates at which a state decays.
+fn is_rate(name: &VectorName) -> bool {
+    name.part.as_ref().is_some_and(|part| part.storage == PartStorage::MinusExp)
 }
 
 /// A stored matrix.

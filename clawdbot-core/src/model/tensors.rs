@@ -56,6 +56,8 @@ pub(crate) enum PartStorage {
     Rows,
     /// Column by column: `k` rows of the tensor from the given one on, of which the part's rows are columns.
     Columns { from: usize },
+    /// Row by row, of a vector whose elements `x` stand for `-exp(x)`.
+    MinusExp,
     /// Row by row, in MXFP4: `{tensor}_blocks` `[.., k / 32, 16]` and `{tensor}_scales` `[.., k / 32]`.
     Mxfp4,
 }

@@ -93,8 +93,16 @@ impl WeightSource {
     /// # Errors
     /// As [`WeightSource::open_dir`].
     pub(crate) fn from_static(bytes: &'static [u8], name: &str) -> Result<WeightSource> {
-        let file = WeightFile::new(DataFile::from_memory(bytes, name))?;
-        Self::new(name.to_owned(), vec![file], None)
+        Self::from_file(DataFile::from_memory(bytes, name))
+    }
+
+    /// The weights in a safetensors file.
+    ///
+    /// # Errors
+    /// As [`WeightSource::open_dir`].
+    pub(crate) fn from_file(file: DataFile) -> Result<WeightSource> {
+        let name = file.name().to_owned();
+        Self::new(name, vec![WeightFile::new(file)?], None)
     }
 
     /// `assigned`: the file of each tensor as the index has it.
@@ -346,7 +354,7 @@ fn not_found(dir: &Path) -> Error {
 }
 
 /// Tensor name -> shard file name.
-fn parse_index(json: &[u8]) -> Result<BTreeMap<String, String>> {
+pub(crate) fn parse_index(json: &[u8]) -> Result<BTreeMap<String, String>> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: Object<String>,
