@@ -176,8 +176,8 @@ impl PackArgs {
 /// [`PackOptions`].
 #[derive(Debug, Args, Serialize)]
 pub(crate) struct PackOptionArgs {
-    /// What the weights will be computed with: int8, int4, bf16, f32 or stored (a GGUF file's own codes) [default: int8,
-    /// or stored for GGUF]
+    /// What the weights will be computed with: int8, int4, bf16, f32 or stored (a quantized model's own codes)
+    /// [default: stored for quantized models, int8 for others]
     #[arg(long, value_name = "TYPE")]
     weights: Option<WeightType>,
     /// Replace the file if there is one
@@ -306,8 +306,8 @@ pub(crate) struct OptionArgs {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct LoadArgs {
-    /// What the weights are computed with: int8, int4, bf16, f32 or stored (a GGUF file's own codes) [default: int8, or as
-    /// packed, or stored for GGUF]
+    /// What the weights are computed with: int8, int4, bf16, f32 or stored (a quantized model's own codes)
+    /// [default: as packed, stored for quantized models, int8 for others]
     #[arg(long, value_name = "TYPE")]
     weights: Option<WeightType>,
     /// What the KV cache is kept as: auto, int8, bf16 or f32 [default: auto]

@@ -48,8 +48,8 @@ class ModelOptions(TypedDict, total=False):
     """How a model is loaded."""
 
     weights: Literal["int8", "int4", "bf16", "f32", "stored"] | None
-    """What the weights are computed with; default `int8`, what a packed model file holds, or (GGUF files) `stored`: their
-    own codes."""
+    """What the weights are computed with; default `int8`, what a packed model file holds, or (quantized models) `stored`:
+    their own codes."""
     kv: Literal["auto", "int8", "bf16", "f32"] | None
     """What the KV cache is kept as; default `auto`: float32 with float32 weights, bfloat16 otherwise."""
     max_context: int | None
@@ -71,7 +71,7 @@ class PackOptions(TypedDict, total=False):
     """How a model is packed."""
 
     weights: Literal["int8", "int4", "bf16", "f32", "stored"] | None
-    """What the weights will be computed with; default `int8`, or `stored` for GGUF files."""
+    """What the weights will be computed with; default `int8`, or `stored` for quantized models."""
     overwrite: bool | None
     """Whether a file that is there already is replaced; default False."""
 

@@ -65,10 +65,7 @@ impl Weights {
         }
         let mut formats = Vec::new();
         for name in &joined.parts {
-            let own = match self {
-                Weights::Gguf(gguf) if weights == WeightType::Stored => gguf.compute_format(name)?,
-                _ => None,
-            };
+            let own = if weights == WeightType::Stored { self.own_format(name)? } else { None };
             formats.push(own.unwrap_or_else(|| self.format(weights)));
         }
         if joined.gated {

@@ -29,7 +29,7 @@ impl CacheEntry {
     /// `Io` when the system does not say where caches are, or nothing about the source's files.
     pub(crate) fn of(opened: &Opened, cache: &Cache, weights: WeightType) -> Result<Option<Self>> {
         let files: Vec<&DataFile> = match &opened.weights {
-            Weights::Files(files) => files.files().collect(),
+            Weights::Files(files) => files.source.files().collect(),
             Weights::Gguf(gguf) => gguf.source.files().collect(),
             Weights::Packed(_) | Weights::Random => return Ok(None),
         };

@@ -20,6 +20,7 @@ mod names;
 mod pack;
 mod parts;
 mod plan;
+mod quantization;
 mod registry;
 pub(crate) mod rope_scaling;
 pub(crate) mod scratch;

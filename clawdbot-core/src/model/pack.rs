@@ -159,7 +159,7 @@ impl Opened {
         }
         match &self.weights {
             Weights::Files(files) => {
-                for file in files.files() {
+                for file in files.source.files() {
                     field(file.file_name().as_bytes());
                     field(&(file.len() as u64).to_le_bytes());
                     field(&file.header_bytes()?);

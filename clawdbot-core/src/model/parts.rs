@@ -3,34 +3,50 @@
 use std::ops::Range;
 
 use super::mxfp4::Mxfp4Rows;
+use super::quantization::FileWeights;
 use super::source::Stored;
 use super::tensors::{MatrixName, Part, PartStorage, VectorName};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::RowSource;
-use crate::weights::{MatrixView, WeightSource};
+use crate::kernels::{Int4Scales, RowSource, StoredScale};
+
+/// The rows of the tensor `name` of `shape`, in which all dimensions but the last are one.
+///
+/// # Errors
+/// As `WeightSource::matrix`.
+pub(super) fn whole<'a>(
+    files: &'a FileWeights,
+    name: &str,
+    shape: &[usize],
+) -> Result<Box<dyn RowSource + 'a>> {
+    if let Some(rows) = files.rows(name, shape)? {
+        return Ok(rows);
+    }
+    let matrix = files.source.matrix(name, shape)?;
+    matrix.will_need();
+    Ok(Box::new(Stored(matrix)))
+}
 
 /// The rows of a matrix that is a part of a stored tensor.
 ///
 /// # Errors
 /// As `WeightSource::matrix`.
 pub(super) fn rows<'a>(
-    files: &'a WeightSource,
+    files: &'a FileWeights,
     name: &MatrixName,
     part: &Part,
 ) -> Result<Box<dyn RowSource + 'a>> {
     Ok(match part.storage {
         PartStorage::Rows => {
-            let tensor = files.matrix_of(&part.tensor, &part.shape)?;
-            check(part, name.n, tensor.n)?;
-            tensor.will_need();
-            Box::new(SomeRows { tensor: Stored(tensor), part: part.clone(), n: name.n })
+            let tensor = whole(files, &part.tensor, &part.shape)?;
+            check(part, name.n, tensor.rows())?;
+            Box::new(SomeRows { tensor, part: part.clone(), n: name.n })
         }
         PartStorage::Columns { from } => {
-            let tensor = files.matrix_of(&part.tensor, &part.shape)?;
-            check(part, name.n, tensor.k)?;
-            Box::new(Columns::read(&tensor, part, from, (name.n, name.k))?)
+            let tensor = whole(files, &part.tensor, &part.shape)?;
+            check(part, name.n, tensor.cols())?;
+            Box::new(Columns::read(&*tensor, part, from, (name.n, name.k))?)
         }
-        PartStorage::Mxfp4 => Box::new(Mxfp4Rows::new(files, part, (name.n, name.k))?),
+        PartStorage::Mxfp4 => Box::new(Mxfp4Rows::new(&files.source, part, (name.n, name.k))?),
     })
 }
 
@@ -38,11 +54,11 @@ pub(super) fn rows<'a>(
 ///
 /// # Errors
 /// As `WeightSource::vector`.
-pub(super) fn vector(files: &WeightSource, name: &VectorName) -> Result<Vec<f32>> {
+pub(super) fn vector(files: &FileWeights, name: &VectorName) -> Result<Vec<f32>> {
     let mut out = match &name.part {
-        None => files.vector(&name.name, name.len)?,
+        None => files.source.vector(&name.name, name.len)?,
         Some(part) => {
-            let all = files.elements(&part.tensor, &part.shape)?;
+            let all = files.source.elements(&part.tensor, &part.shape)?;
             check(part, name.len, all.len())?;
             (0..name.len).map(|i| all[part.row(i)]).collect()
         }
@@ -63,7 +79,7 @@ fn check(part: &Part, rows: usize, of: usize) -> Result<()> {
 
 /// Some rows of a stored matrix.
 struct SomeRows<'a> {
-    tensor: Stored<'a>,
+    tensor: Box<dyn RowSource + 'a>,
     part: Part,
     n: usize,
 }
@@ -98,6 +114,30 @@ impl RowSource for SomeRows<'_> {
     fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
         self.tensor.read_int8(self.part.row(row), stored, codes, scales)
     }
+    fn stored8(&self) -> Option<(usize, Int4Scales)> {
+        self.tensor.stored8()
+    }
+    fn read_stored8(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        self.tensor.read_stored8(self.part.row(row), stored, codes, scales)
+    }
+    fn int4(&self) -> Option<(usize, Int4Scales)> {
+        self.tensor.int4()
+    }
+    fn read_int4(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        self.tensor.read_int4(self.part.row(row), stored, codes, scales)
+    }
 }
 
 /// Columns of a stored matrix, in memory.
@@ -109,7 +149,7 @@ struct Columns {
 }
 
 impl Columns {
-    fn read(tensor: &MatrixView<'_>, part: &Part, from: usize, (n, k): (usize, usize)) -> Result<Self> {
+    fn read(tensor: &dyn RowSource, part: &Part, from: usize, (n, k): (usize, usize)) -> Result<Self> {
         let no_memory = || {
             Error::new(
                 ErrorKind::OutOfBudget,
@@ -120,7 +160,7 @@ impl Columns {
         let size = n.checked_mul(k).ok_or_else(no_memory)?;
         values.try_reserve_exact(size).map_err(|_| no_memory())?;
         values.resize(size, 0.0);
-        let (mut stored, mut row) = (Vec::new(), vec![0.0; tensor.k]);
+        let (mut stored, mut row) = (Vec::new(), vec![0.0; tensor.cols()]);
         for i in 0..k {
             tensor.fetch(from + i..from + i + 1, &mut stored)?;
             tensor.read_row(from + i, &stored, &mut row);

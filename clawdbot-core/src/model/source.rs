@@ -10,7 +10,8 @@ use super::config::{GenerationDefaults, ModelConfig};
 use super::files::ModelFiles;
 use super::gguf::GgufWeights;
 use super::parts;
-use super::registry::parse_spec;
+use super::quantization::FileWeights;
+use super::registry::{parse_quantization, parse_spec};
 use super::spec::DecoderSpec;
 use super::tensors::{MatrixName, VectorName, check_packed, check_tensors};
 use crate::error::{Error, ErrorKind, Result};
@@ -91,7 +92,7 @@ pub(crate) struct Text {
 
 /// Where tensors come from.
 pub(crate) enum Weights {
-    Files(WeightSource),
+    Files(FileWeights),
     Gguf(GgufWeights),
     Packed(Arc<PackedFile>),
     Random,
@@ -111,8 +112,12 @@ impl Opened {
                 let name = path.display().to_string();
                 if path.is_dir() {
                     let files = ModelFiles::Dir(path.clone());
-                    return Self::from_files(name, files, || {
-                        Ok(Weights::Files(WeightSource::open_dir(path)?))
+                    return Self::from_files(name, files, |config| {
+                        let quantization = parse_quantization(config)?;
+                        Ok(Weights::Files(FileWeights {
+                            source: WeightSource::open_dir(path)?,
+                            quantization,
+                        }))
                     });
                 }
                 if !path.exists() {
@@ -126,9 +131,10 @@ impl Opened {
                 Self::open_packed(name, PackedFile::open(DataFile::open(path)?)?)
             }
             Source::Builtin => {
-                let weights = || {
+                let weights = |_: &ModelConfig| {
                     let file = "builtin/model.safetensors";
-                    Ok(Weights::Files(WeightSource::from_static(builtin!("model.safetensors"), file)?))
+                    let source = WeightSource::from_static(builtin!("model.safetensors"), file)?;
+                    Ok(Weights::Files(source.into()))
                 };
                 Self::from_files("builtin".to_owned(), builtin_files(), weights)
             }
@@ -180,13 +186,13 @@ impl Opened {
             let (defaults, weights) = (GenerationDefaults::default(), packed);
             return Ok(Opened { name, spec, defaults, weights, dtype, unused, text, files });
         }
-        Self::from_files(name, files, || Ok(packed))
+        Self::from_files(name, files, |_| Ok(packed))
     }
 
     pub(super) fn from_files(
         name: String,
         files: ModelFiles,
-        weights: impl FnOnce() -> Result<Weights>,
+        weights: impl FnOnce(&ModelConfig) -> Result<Weights>,
     ) -> Result<Self> {
         let config = ModelConfig::open(&files, "config.json")?;
         let spec = parse_spec(&config)?;
@@ -196,13 +202,15 @@ impl Opened {
             None => GenerationDefaults::default(),
         };
         let text = open_text(&files)?;
-        Self::checked(name, &config, spec, defaults, weights()?, text, files)
+        Self::checked(name, &config, spec, defaults, weights(&config)?, text, files)
     }
 
     /// The weight type where it is not decided yet, of sources that are not packed.
     pub(crate) fn weight_type(&self, wanted: Option<WeightType>) -> WeightType {
         match (&self.weights, wanted) {
-            (Weights::Gguf(_), wanted) => wanted.unwrap_or(WeightType::Stored),
+            (Weights::Gguf(_) | Weights::Files(FileWeights { quantization: Some(_), .. }), wanted) => {
+                wanted.unwrap_or(WeightType::Stored)
+            }
             (_, None | Some(WeightType::Stored)) => WeightType::Int8,
             (_, Some(wanted)) => wanted,
         }
@@ -280,7 +288,11 @@ impl Opened {
             )));
         }
         let unused = match &weights {
-            Weights::Files(files) => check_tensors(&spec, files)?,
+            Weights::Files(files) => {
+                let unused = check_tensors(&spec, files)?;
+                files.check_unused_biases(&unused)?;
+                unused
+            }
             Weights::Packed(_) | Weights::Gguf(_) | Weights::Random => Vec::new(),
         };
         let dtype = config.dtype()?.map(str::to_owned);
@@ -359,11 +371,35 @@ fn json_object(bytes: &[u8], file: &str) -> Result<serde_json::Value> {
 }
 
 impl Weights {
+    /// In which format a matrix's own codes are computed with; `None` of floats, and where they are converted.
+    ///
+    /// # Errors
+    /// As [`matrix`](Self::matrix).
+    pub(super) fn own_format(&self, name: &MatrixName) -> Result<Option<ComputeFormat>> {
+        match self {
+            Weights::Gguf(gguf) => gguf.compute_format(name),
+            Weights::Files(files) => files.compute_format(name),
+            Weights::Packed(_) | Weights::Random => Ok(None),
+        }
+    }
+
+    /// The name of the format in which a matrix is stored, of sources with several.
+    ///
+    /// # Errors
+    /// As [`matrix`](Self::matrix).
+    pub(super) fn stored_format(&self, name: &MatrixName) -> Result<Option<String>> {
+        match self {
+            Weights::Gguf(gguf) => Ok(gguf.stored_type(name)?.map(|kind| kind.name().to_owned())),
+            Weights::Files(files) if files.quantization.is_some() => files.stored_format(name).map(Some),
+            Weights::Files(_) | Weights::Packed(_) | Weights::Random => Ok(None),
+        }
+    }
+
     /// What weights of the type are computed as, where they are not taken over as [`segments`](Self::segments) says. What
     /// is stored as int8 in safetensors or packed is taken over as it is.
     pub(super) fn format(&self, weights: WeightType) -> ComputeFormat {
         let stored = match self {
-            Weights::Files(files) => files.stored_int8_group().map(|group| (group, false)),
+            Weights::Files(files) => files.source.stored_int8_group().map(|group| (group, false)),
             Weights::Packed(file) => file.info().group_size.map(|group| (group, file.info().rotated)),
             Weights::Gguf(_) | Weights::Random => None,
         };
@@ -378,11 +414,7 @@ impl Weights {
         Ok(match self {
             Weights::Files(files) => match &name.part {
                 Some(part) => parts::rows(files, name, part)?,
-                None => {
-                    let matrix = files.matrix(&name.name, name.n, name.k)?;
-                    matrix.will_need();
-                    Box::new(Stored(matrix))
-                }
+                None => parts::whole(files, &name.name, &[name.n, name.k])?,
             },
             Weights::Gguf(gguf) => gguf.matrix(name)?,
             Weights::Packed(file) => {
@@ -412,7 +444,7 @@ impl Weights {
     /// Bytes of all tensors as stored.
     pub(crate) fn stored_bytes(&self) -> u64 {
         match self {
-            Weights::Files(files) => files.total_bytes(),
+            Weights::Files(files) => files.source.total_bytes(),
             Weights::Gguf(gguf) => gguf.source.total_bytes(),
             Weights::Packed(file) => file.len() as u64,
             Weights::Random => 0,

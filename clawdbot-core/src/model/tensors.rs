@@ -7,10 +7,11 @@ use super::files::MODEL_FILES;
 use super::mixer_names::{MixerNames, Runs};
 use super::mxfp4;
 use super::names::MlpModules;
+use super::quantization::FileWeights;
 use super::spec::{DecoderSpec, ExpertStorage, MoeSpec, Scoring};
 use crate::error::Result;
 use crate::kernels::PackedMatrix;
-use crate::weights::{Dtype, PackedFile, SCALES_SUFFIX, WeightSource};
+use crate::weights::{Dtype, PackedFile, SCALES_SUFFIX};
 
 /// A matrix `[n, k]`: `n` outputs, `k` inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -455,7 +456,8 @@ pub(crate) fn check_packed<'a>(
 ///
 /// # Errors
 /// As `WeightSource::matrix`.
-pub(crate) fn check_tensors(spec: &DecoderSpec, weights: &WeightSource) -> Result<Vec<String>> {
+pub(crate) fn check_tensors(spec: &DecoderSpec, files: &FileWeights) -> Result<Vec<String>> {
+    let weights = &files.source;
     let names = spec.tensors();
     let mut used: HashSet<String> = HashSet::new();
     for matrix in names.matrices() {
@@ -470,7 +472,11 @@ pub(crate) fn check_tensors(spec: &DecoderSpec, weights: &WeightSource) -> Resul
         if used.contains(name) {
             continue;
         }
-        let view = weights.matrix_of(name, shape)?;
+        if files.check(name, shape, &mut used)? {
+            used.insert(name.clone());
+            continue;
+        }
+        let view = weights.matrix(name, shape)?;
         used.insert(name.clone());
         if view.dtype() == Dtype::I8 {
             used.insert(format!("{name}{SCALES_SUFFIX}"));

@@ -21,7 +21,8 @@ pub enum WeightType {
     Bf16,
     /// float32 throughout: the reference.
     F32,
-    /// Quantized matrices of GGUF files: their own codes and scales, nothing rounded again. Others: int8.
+    /// Quantized matrices of GGUF files and directories: their own codes and scales, nothing rounded again, where these fit
+    /// (`docs/formats.md`). Others: int8.
     Stored,
 }
 
@@ -149,7 +150,8 @@ impl RuntimeOptions {
 options! {
     /// How a model is loaded.
     pub struct ModelOptions {
-        /// What the weights are computed with; `None`: int8, or what a packed model file holds.
+        /// What the weights are computed with; `None`: `stored` for quantized models, what a packed model file holds, and
+        /// int8 for others.
         weights: Option<WeightType> = None,
         /// What the KV cache is kept as.
         kv: KvType = KvType::default(),
@@ -202,7 +204,7 @@ impl ModelOptions {
 options! {
     /// How a model is packed.
     pub struct PackOptions {
-        /// What the weights will be computed with; `None`: `stored` for GGUF files, int8 for others.
+        /// What the weights will be computed with; `None`: `stored` for quantized models, int8 for others.
         weights: Option<WeightType> = None,
         /// Whether a file that is there already is replaced.
         overwrite: bool = false,

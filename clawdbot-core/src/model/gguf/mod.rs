@@ -50,7 +50,7 @@ impl Opened {
         let unused = check_tensors(&spec, family, &source)?;
         let weights = Weights::Gguf(GgufWeights { head_dim: spec.head_dim, source, family });
         let mut opened = match has_tokenizer {
-            true => Self::from_files(name, files, || Ok(weights))?,
+            true => Self::from_files(name, files, |_| Ok(weights))?,
             false => {
                 let (defaults, text, unused) = (GenerationDefaults::default(), None, Vec::new());
                 Opened { name, spec, defaults, weights, dtype: None, unused, text, files }
