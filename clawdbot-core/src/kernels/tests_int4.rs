@@ -167,7 +167,7 @@ fn multiply(
         let (group, rotated) = rhs.format().activations().unwrap();
         quantized.quantize(kernels, region, x, m, rhs.k(), group, rotated).unwrap();
         let mut out = residual.to_vec();
-        let epilogue = Epilogue { bias: Some(bias), residual: true, gate: None };
+        let epilogue = Epilogue { bias: Some(bias), residual: true, ..Epilogue::default() };
         gemm(kernels, region, Lhs::Int8(&quantized), m, rhs, &mut out, epilogue);
         out
     })

@@ -43,9 +43,8 @@ impl GatedMlp {
     ) -> Result<()> {
         let MlpBuffers { activated, quantized } = buffers;
         let activated = &mut activated[..rows * self.down.weight.k()];
-        let bias = self.gate_up.bias.as_deref();
-        let gate = Epilogue { bias, gate: Some(activation), ..Epilogue::default() };
-        ops.matmul(x, rows, &self.gate_up.weight, activated, gate, quantized)?;
+        let gate = Epilogue { gate: Some(activation), ..Epilogue::default() };
+        ops.adapted(x, rows, &self.gate_up, activated, gate, quantized)?;
         ops.linear(activated, rows, &self.down, out, residual, quantized)
     }
 }

@@ -209,7 +209,7 @@ impl Builder<'_> {
             Ok::<_, Error>(gated_bias(&self.weights.vector(gate)?, &self.weights.vector(up)?))
         });
         Ok(GatedMlp {
-            gate_up: Linear { weight, bias: bias.transpose()? },
+            gate_up: Linear { name: names.gate.weight.name.clone(), weight, bias: bias.transpose()? },
             down: self.linear(std::slice::from_ref(&names.down))?,
         })
     }
@@ -251,7 +251,11 @@ impl Builder<'_> {
         }
         // A family gives a bias to all of the joined projections or to none.
         let bias = (bias.len() == weight.n()).then_some(bias);
-        Ok(Linear { weight, bias })
+        Ok(Linear {
+            name: parts.first().map_or_else(String::new, |part| part.weight.name.clone()),
+            weight,
+            bias,
+        })
     }
 
     /// The matrices as one.

@@ -1,5 +1,6 @@
 //! Models: configuration -> `DecoderSpec` -> weights -> decoder, and the public handle to all of it.
 
+mod adapter;
 mod arch;
 pub(crate) mod batch;
 mod blocks;
@@ -29,6 +30,7 @@ pub(crate) mod source;
 pub(crate) mod spec;
 mod tensors;
 
+pub(crate) use adapter::Adapter;
 pub(crate) use handle::{Loaded, last_event, no_tokenizer};
 pub use handle::{Model, ModelInfo};
 pub use plan::{Plan, StoredMatrices};

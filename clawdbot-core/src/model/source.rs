@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::adapter::MergedWeights;
 use super::build::format;
 use super::config::{GenerationDefaults, ModelConfig};
 use super::files::ModelFiles;
@@ -96,6 +97,8 @@ pub(crate) enum Weights {
     Gguf(GgufWeights),
     Packed(Arc<PackedFile>),
     Random,
+    /// With adapters that are added as they are read.
+    Merged(Box<MergedWeights>),
 }
 
 macro_rules! builtin {
@@ -207,7 +210,7 @@ impl Opened {
 
     /// The weight type where it is not decided yet, of sources that are not packed.
     pub(crate) fn weight_type(&self, wanted: Option<WeightType>) -> WeightType {
-        match (&self.weights, wanted) {
+        match (self.weights.base(), wanted) {
             (Weights::Gguf(_) | Weights::Files(FileWeights { quantization: Some(_), .. }), wanted) => {
                 wanted.unwrap_or(WeightType::Stored)
             }
@@ -230,12 +233,12 @@ impl Opened {
         options: &ModelOptions,
         progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<()> {
-        match &self.weights {
+        match self.weights.base() {
             _ if !options.verify => Ok(()),
             Weights::Packed(file) => file.verify(progress),
             // What is cached is verified once it is there.
             Weights::Files(_) | Weights::Gguf(_) if options.cache != Cache::Off => Ok(()),
-            Weights::Files(_) | Weights::Gguf(_) | Weights::Random => Err(Error::invalid_argument(format!(
+            _ => Err(Error::invalid_argument(format!(
                 "option verify: expected a packed model file, which has a checksum, found {}",
                 self.name
             ))
@@ -293,7 +296,7 @@ impl Opened {
                 files.check_unused_biases(&unused)?;
                 unused
             }
-            Weights::Packed(_) | Weights::Gguf(_) | Weights::Random => Vec::new(),
+            _ => Vec::new(),
         };
         let dtype = config.dtype()?.map(str::to_owned);
         Ok(Opened { name, spec, defaults, weights, dtype, unused, text: Some(text), files })
@@ -371,6 +374,14 @@ fn json_object(bytes: &[u8], file: &str) -> Result<serde_json::Value> {
 }
 
 impl Weights {
+    /// Where they come from, whatever is added to them.
+    pub(crate) fn base(&self) -> &Weights {
+        match self {
+            Weights::Merged(merged) => &merged.base,
+            weights => weights,
+        }
+    }
+
     /// In which format a matrix's own codes are computed with; `None` of floats, and where they are converted.
     ///
     /// # Errors
@@ -379,7 +390,8 @@ impl Weights {
         match self {
             Weights::Gguf(gguf) => gguf.compute_format(name),
             Weights::Files(files) => files.compute_format(name),
-            Weights::Packed(_) | Weights::Random => Ok(None),
+            Weights::Merged(merged) if !merged.changes(name) => merged.base.own_format(name),
+            Weights::Packed(_) | Weights::Random | Weights::Merged(_) => Ok(None),
         }
     }
 
@@ -388,20 +400,20 @@ impl Weights {
     /// # Errors
     /// As [`matrix`](Self::matrix).
     pub(super) fn stored_format(&self, name: &MatrixName) -> Result<Option<String>> {
-        match self {
+        match self.base() {
             Weights::Gguf(gguf) => Ok(gguf.stored_type(name)?.map(|kind| kind.name().to_owned())),
             Weights::Files(files) if files.quantization.is_some() => files.stored_format(name).map(Some),
-            Weights::Files(_) | Weights::Packed(_) | Weights::Random => Ok(None),
+            _ => Ok(None),
         }
     }
 
     /// What weights of the type are computed as, where they are not taken over as [`segments`](Self::segments) says. What
     /// is stored as int8 in safetensors or packed is taken over as it is.
     pub(super) fn format(&self, weights: WeightType) -> ComputeFormat {
-        let stored = match self {
+        let stored = match self.base() {
             Weights::Files(files) => files.source.stored_int8_group().map(|group| (group, false)),
             Weights::Packed(file) => file.info().group_size.map(|group| (group, file.info().rotated)),
-            Weights::Gguf(_) | Weights::Random => None,
+            _ => None,
         };
         match stored {
             Some((group, rotated)) if weights == WeightType::Int8 => ComputeFormat::Int8 { group, rotated },
@@ -420,6 +432,7 @@ impl Weights {
             Weights::Packed(file) => {
                 return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
             }
+            Weights::Merged(merged) => merged.matrix(name)?,
             Weights::Random => Box::new(RandomRows { seed: seed(&name.name), rows: name.n, cols: name.k }),
         })
     }
@@ -438,6 +451,7 @@ impl Weights {
                 Ok(row)
             }
             Weights::Random => Ok(vec![1.0; name.len]),
+            Weights::Merged(merged) => merged.base.vector(name),
         }
     }
 
@@ -448,6 +462,7 @@ impl Weights {
             Weights::Gguf(gguf) => gguf.source.total_bytes(),
             Weights::Packed(file) => file.len() as u64,
             Weights::Random => 0,
+            Weights::Merged(merged) => merged.base.stored_bytes(),
         }
     }
 }

@@ -302,9 +302,9 @@ pub(super) fn linear(prefix: &str, module: &str, n: usize, k: usize, bias: bool)
 }
 
 /// Projections that are packed as one.
-struct Projections<'a> {
-    parts: Vec<&'a LinearNames>,
-    gated: bool,
+pub(super) struct Projections<'a> {
+    pub(super) parts: Vec<&'a LinearNames>,
+    pub(super) gated: bool,
 }
 
 impl<'a> Projections<'a> {
@@ -312,7 +312,7 @@ impl<'a> Projections<'a> {
         Projections { parts: parts.iter().collect(), gated: false }
     }
 
-    fn joined(&self) -> Joined<'a> {
+    pub(super) fn joined(&self) -> Joined<'a> {
         Joined { parts: self.parts.iter().map(|part| &part.weight).collect(), gated: self.gated }
     }
 }
@@ -336,6 +336,21 @@ impl LayerNames {
             }
         }
         packed
+    }
+
+    /// The projections that adapters may change: those of all tokens, but for what latent attention is computed through.
+    fn adaptable(&self) -> Vec<Projections<'_>> {
+        let mixer = match &self.mixer {
+            MixerNames::Mla(names) => vec![names.down.as_slice(), &names.q_up],
+            mixer => mixer.packed(),
+        };
+        let mixer =
+            mixer.into_iter().chain([std::slice::from_ref(&self.o)]).filter(|parts| !parts.is_empty());
+        let mut projections: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
+        if let MlpNames::Dense(mlp) = &self.mlp {
+            projections.extend(mlp.packed());
+        }
+        projections
     }
 
     /// Norms, biases, and what else stays in f32.
@@ -417,6 +432,11 @@ impl TensorNames {
             _ => Vec::new(),
         };
         self.layers.iter().flat_map(idle).collect()
+    }
+
+    /// The projections that adapters may change, those that are computed as one together.
+    pub(super) fn adaptable(&self) -> Vec<Projections<'_>> {
+        self.layers.iter().flat_map(LayerNames::adaptable).collect()
     }
 
     /// Every matrix.

@@ -161,6 +161,8 @@ options! {
         prefill_chunk: u32 = 512,
         /// Most sequences of a forward pass; more wait their turn. Changes no result.
         max_batch: u32 = 64,
+        /// Directories of LoRA adapters, as PEFT writes them, that are added to the weights before these are quantized.
+        merge_adapters: Vec<PathBuf> = Vec::new(),
         /// Whether a packed model file is mapped: used where it lies, in memory that all processes share. The file must
         /// not be changed or shortened meanwhile. Otherwise it is read.
         mmap: bool = true,
@@ -206,6 +208,8 @@ options! {
     pub struct PackOptions {
         /// What the weights will be computed with; `None`: `stored` for quantized models, int8 for others.
         weights: Option<WeightType> = None,
+        /// Directories of LoRA adapters, as PEFT writes them, that are added to the weights before these are quantized.
+        merge_adapters: Vec<PathBuf> = Vec::new(),
         /// Whether a file that is there already is replaced.
         overwrite: bool = false,
     }

@@ -87,6 +87,14 @@ impl WeightSource {
         Self::new(name, files, Some(&assigned.collect())).map_err(|error| error.context(&index_name))
     }
 
+    /// Opens the file `name` in a directory.
+    ///
+    /// # Errors
+    /// As [`WeightSource::open_dir`].
+    pub(crate) fn open_file(dir: &Path, name: &str) -> Result<WeightSource> {
+        Self::new(dir.display().to_string(), vec![WeightFile::open(dir, name)?], None)
+    }
+
     /// The weights in `bytes`, a safetensors file that is part of the program.
     ///
     /// # Errors
