@@ -23,6 +23,7 @@ Ctrl-C stops an answer; at the prompt it leaves.";
 pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
     let model = load(&args.runtime.runtime()?, &source(args.model.as_ref(), None), &args.load, &args.output)?;
+    let options = args.lora.load(&model, options)?;
     if !model.info().has_chat_template {
         // Says so in the library's words.
         model.render_chat(&json!([]), None, true, &Map::new())?;

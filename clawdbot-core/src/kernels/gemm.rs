@@ -13,7 +13,7 @@ use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
 use super::matrix::Panels;
 use super::quantize::{QuantizedRows, SharedMut, groups};
 use super::simd::LANES;
-use super::{Activation, Kernel, KernelSet, PackedMatrix, Simd, Slot};
+use super::{Activation, Kernel, KernelSet, PackedMatrix, Simd};
 use crate::threads::Region;
 
 /// Rows up to which the narrow kernels are used, and rows of their largest tile.
@@ -105,8 +105,7 @@ pub(crate) fn gemm_columns(
     let fits = |added: Added<'_>| added.first + n <= added.stride && added.values.len() == m * added.stride;
     assert!(epilogue.added.is_none_or(fits), "added: [{m}, {n}]");
     let out = SharedMut(out.as_mut_ptr());
-    let finish = &kernels.finish;
-    let target = Target { out: &out, n: columns.len(), first: columns.start, stride, epilogue, finish };
+    let target = Target { out: &out, n: columns.len(), first: columns.start, stride, epilogue, kernels };
     let panels = n.div_ceil(LANES);
     // The panels of a gate and its up belong to one task.
     let unit = if epilogue.gate.is_some() { 2 } else { 1 };
@@ -276,7 +275,7 @@ pub(super) struct Target<'a> {
     /// Columns of `out`.
     stride: usize,
     epilogue: Epilogue<'a>,
-    finish: &'a Slot<Finish>,
+    pub(super) kernels: &'a KernelSet,
 }
 
 impl Target<'_> {
@@ -292,7 +291,7 @@ impl Target<'_> {
         panels: usize,
         sums: &[[[f32; LANES]; P]],
     ) {
-        self.finish.call(FinishArgs {
+        self.kernels.finish.call(FinishArgs {
             target: *self,
             row,
             panel,

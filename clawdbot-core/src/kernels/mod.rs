@@ -41,6 +41,7 @@ mod quantize;
 mod recurrent;
 mod rope;
 mod row_ops;
+mod scale_lines;
 mod self_test;
 pub(crate) mod simd;
 #[cfg(test)]
@@ -102,6 +103,8 @@ pub(crate) struct KernelSet {
     tile_panels: (usize, usize),
     /// The epilogue of all products.
     finish: Slot<gemm::Finish>,
+    scale_lines: Slot<scale_lines::Widen>,
+    minima: Slot<scale_lines::AddMinima>,
     int8_wide: Slot<gemm_int8::Narrow>,
     int8_narrow: Slot<gemm_int8::Narrow>,
     bf16_wide: Slot<gemm_float::Narrow<u16>>,
@@ -168,6 +171,8 @@ macro_rules! kernel_set {
             float_gemm_name: concat!($arch, "-f32-", $name, "-", $fmr, "x", $fnp, "x16"),
             tile_panels: ($np, $fnp),
             finish: slot!($entry, gemm::Finish),
+            scale_lines: slot!($entry, scale_lines::Widen),
+            minima: slot!($entry, scale_lines::AddMinima),
             int8_wide: slot!($entry, gemm_int8::Wide<$mr, $np>),
             int8_narrow: slot!($entry, gemm_int8::Narrow),
             bf16_wide: slot!($entry, gemm_float::Wide<u16, $fmr, $fnp>),
