@@ -58,7 +58,7 @@ pub(super) fn vector(files: &FileWeights, name: &VectorName) -> Result<Vec<f32>>
     let mut out = match &name.part {
         None => files.source.vector(&name.name, name.len)?,
         Some(part) => {
-            let all = files.source.elements(&part.tensor, &part.shape)?;
+            let all = elements(files, part)?;
             check(part, name.len, all.len())?;
             (0..name.len).map(|i| all[part.row(i)]).collect()
         }
@@ -67,6 +67,21 @@ pub(super) fn vector(files: &FileWeights, name: &VectorName) -> Result<Vec<f32>>
         out.iter_mut().for_each(|x| *x += name.offset);
     }
     Ok(out)
+}
+
+/// All elements of the tensor of a part, dequantized.
+fn elements(files: &FileWeights, part: &Part) -> Result<Vec<f32>> {
+    let Some(rows) = files.rows(&part.tensor, &part.shape)? else {
+        return files.source.elements(&part.tensor, &part.shape);
+    };
+    // Tensors that are read whole are small: routers and gates.
+    let mut all = vec![0.0; rows.rows() * rows.cols()];
+    let mut stored = Vec::new();
+    for (row, out) in all.chunks_exact_mut(rows.cols().max(1)).enumerate() {
+        rows.fetch(row..row + 1, &mut stored)?;
+        rows.read_row(row, &stored, out);
+    }
+    Ok(all)
 }
 
 /// Checks that the part's rows are among the tensor's.

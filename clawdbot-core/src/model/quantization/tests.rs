@@ -9,8 +9,9 @@ use super::{FileWeights, Quantization};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{ComputeFormat, PackedMatrix, RowSource};
 use crate::model::config::ModelConfig;
+use crate::model::parts;
 use crate::model::source::{Opened, Source, Weights};
-use crate::model::tensors::MatrixName;
+use crate::model::tensors::{MatrixName, Part, PartStorage, VectorName};
 use crate::options::{ModelOptions, PackOptions, RuntimeOptions, WeightType};
 use crate::runtime::Runtime;
 use crate::weights::testing::{TempDir, Tensor, f32_bytes, safetensors};
@@ -361,6 +362,70 @@ fn contradictions_between_configuration_and_tensors_are_errors() {
     ];
     check(&open(good.clone(), &floats).unwrap_err(), ErrorKind::UnsupportedModel, &["module \"m\"", "F32"]);
     assert!(open(good, &floats[..1]).unwrap().is_none());
+}
+
+/// Phi-3 and others store projections as one; routers are vectors here.
+#[test]
+fn parts_of_quantized_tensors_are_read() {
+    let part = |tensor: &str, first, storage| Part {
+        tensor: tensor.to_owned(),
+        shape: vec![8, 16],
+        first,
+        run: 2,
+        stride: 4,
+        storage,
+    };
+    let swapped = std::array::from_fn(|i| plain(15 - i));
+    let whole = gptq(true, 0x7777_7777, swapped);
+    let all = whole.rows("m.weight", &[8, 16]).unwrap().unwrap();
+    let own = gptq(true, 0x7777_7777, std::array::from_fn(plain));
+    let name = |n, k, storage| MatrixName {
+        name: "some".to_owned(),
+        n,
+        k,
+        part: Some(Box::new(part("m.weight", 2, storage))),
+    };
+    // Rows 2, 3, 6 and 7.
+    let some = name(4, 16, PartStorage::Rows);
+    let format = own.compute_format(&some).unwrap().unwrap();
+    assert_eq!(own.stored_format(&some).unwrap(), "GPTQ int4/8");
+    let rows = parts::rows(&own, &some, some.part.as_deref().unwrap()).unwrap();
+    let runtime = runtime();
+    let kernels = runtime.kernel_set();
+    let packed = runtime
+        .pool()
+        .region(|region| PackedMatrix::pack(kernels, region, format, &[&*rows]))
+        .unwrap()
+        .unwrap();
+    let of_all = own.rows("m.weight", &[8, 16]).unwrap().unwrap();
+    let mut found = vec![f32::NAN; 16];
+    for (index, from) in [2, 3, 6, 7].into_iter().enumerate() {
+        packed.read_row(kernels, index, &mut found);
+        assert_eq!(found, row(&*of_all, from));
+        assert_eq!(row(&*rows, index), found);
+    }
+    // Columns 2, 3, 6 and 7 of rows 1, 2 and 3: in no format of their own.
+    let columns = name(4, 3, PartStorage::Columns { from: 1 });
+    assert!(whole.compute_format(&columns).unwrap().is_none());
+    let columns = parts::rows(&whole, &columns, columns.part.as_deref().unwrap()).unwrap();
+    for (index, from) in [2, 3, 6, 7].into_iter().enumerate() {
+        let expected: Vec<f32> = (1..4).map(|i| row(&*all, i)[from]).collect();
+        assert_eq!(row(&*columns, index), expected);
+    }
+    let vector = VectorName {
+        name: "v".to_owned(),
+        len: 128,
+        part: Some(Box::new(Part {
+            first: 0,
+            run: usize::MAX,
+            stride: 0,
+            ..part("m.weight", 0, PartStorage::Rows)
+        })),
+        offset: 0.0,
+        k: Some(16),
+    };
+    let expected: Vec<f32> = (0..8).flat_map(|index| row(&*all, index)).collect();
+    assert_eq!(parts::vector(&whole, &vector).unwrap(), expected);
 }
 
 #[test]
