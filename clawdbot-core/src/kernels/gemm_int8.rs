@@ -256,7 +256,8 @@ impl<const MR: usize, const NP: usize> Kernel for Wide<MR, NP> {
         let mut panel = args.panels.start;
         // SAFETY: checked above; the panels are the task's.
         unsafe {
-            while panel + NP <= args.panels.end {
+            // Twice two panels are better than three and one.
+            while panel + NP <= args.panels.end && !(NP > 2 && panel + NP + 1 == args.panels.end) {
                 wide_panels::<S, MR, NP>(s, &args, panel);
                 panel += NP;
             }

@@ -26,6 +26,7 @@ mod gemm_bf16;
 #[cfg(any(target_arch = "x86_64", test))]
 mod gemm_bf16_amx;
 mod gemm_float;
+mod gemm_gated;
 #[cfg(target_arch = "aarch64")]
 mod gemm_i8mm;
 mod gemm_int4;
@@ -58,6 +59,7 @@ pub(crate) use activation::Activation;
 pub(crate) use bf16_dot::RoundedRows;
 pub(crate) use dispatch::{available, named, refused, select};
 pub(crate) use gemm::{Added, Epilogue, Lhs, gemm, gemm_columns};
+pub(crate) use gemm_gated::{gemm_gated, takes_gated};
 pub(crate) use int4::{Int4Scales, StoredScale};
 pub(crate) use matrix::{ComputeFormat, PackedMatrix, RowSource};
 pub(crate) use parts::{PanelElement, PanelPart, PanelSource};

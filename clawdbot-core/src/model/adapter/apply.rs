@@ -53,6 +53,12 @@ impl<'a> BatchAdapters<'a> {
 }
 
 impl Ops<'_> {
+    /// Whether an adapter of the batch's rows changes a projection.
+    pub(crate) fn is_adapted(&self, linear: &Linear) -> bool {
+        let changes = |rows: &AdapterRows<'_>| rows.adapter.sites.contains_key(&linear.name);
+        self.adapters.is_some_and(|adapters| adapters.rows.iter().any(changes))
+    }
+
     /// `out = x * weight + bias` with `epilogue`, and what the adapters of the batch's rows add before it: `x` and `out` have
     /// all rows of the batch, or those of an expert, which no adapter changes.
     ///
@@ -68,9 +74,7 @@ impl Ops<'_> {
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
         let epilogue = Epilogue { bias: linear.bias.as_deref(), ..epilogue };
-        let changes = |rows: &&AdapterRows<'_>| rows.adapter.sites.contains_key(&linear.name);
-        let Some(adapters) = self.adapters.filter(|adapters| adapters.rows.iter().any(|rows| changes(&rows)))
-        else {
+        let Some(adapters) = self.adapters.filter(|_| self.is_adapted(linear)) else {
             return self.matmul(x, rows, &linear.weight, out, epilogue, quantized);
         };
         let (n, k) = (linear.weight.n(), linear.weight.k());
@@ -79,7 +83,7 @@ impl Ops<'_> {
         let added = &mut added[..rows * n];
         // Added to any number it leaves that as it is.
         added.fill(-0.0);
-        for AdapterRows { rows: range, adapter } in adapters.rows.iter().filter(changes) {
+        for AdapterRows { rows: range, adapter } in adapters.rows {
             let Some(site) = adapter.sites.get(&linear.name) else { continue };
             let (count, ranks) = (range.len(), site.scales.len());
             let hidden = &mut hidden[..count * ranks];
