@@ -283,7 +283,7 @@ impl AttentionBench<'_> {
         batch.push(&vec![0; rows], start, 0, &self.tables);
         let plan = WritePlan::new(&self.cache, &batch)?;
         machine.pool.region(|region| {
-            let ops = Ops { kernels: machine.kernels, region };
+            let ops = Ops { kernels: machine.kernels, region, adapters: None };
             time(iterations, || {
                 let buffers = AttendBuffers { qkv: &qkv, out: &mut out, workspaces: &mut self.workspaces };
                 attend(&ops, (spec, 0, None), &mut self.cache, (&batch, &plan), buffers)

@@ -58,7 +58,7 @@ mod vector;
 pub(crate) use activation::Activation;
 pub(crate) use bf16_dot::RoundedRows;
 pub(crate) use dispatch::{available, named, refused, select};
-pub(crate) use gemm::{Epilogue, Lhs, gemm, gemm_columns};
+pub(crate) use gemm::{Added, Epilogue, Lhs, gemm, gemm_columns};
 pub(crate) use gemm_gated::{gemm_gated, takes_gated};
 pub(crate) use int4::{Int4Scales, StoredScale};
 pub(crate) use matrix::{ComputeFormat, PackedMatrix, RowSource};

@@ -45,13 +45,16 @@ impl GatedMlp {
     ) -> Result<()> {
         let MlpBuffers { activated, quantized, codes } = buffers;
         let gate_up = &self.gate_up;
-        if let Some((group, rotated)) = self.activations() {
+        let adapted = ops.is_adapted(gate_up) || ops.is_adapted(&self.down);
+        if let Some((group, rotated)) = self.activations()
+            && !adapted
+        {
             quantized.quantize(ops.kernels, ops.region, x, rows, gate_up.weight.k(), group, rotated)?;
             return self.of_codes(ops, activation, (quantized, rows), (out, residual), (activated, codes));
         }
         let activated = &mut activated[..rows * self.down.weight.k()];
         let gate = Epilogue { bias: gate_up.bias.as_deref(), gate: Some(activation), ..Epilogue::default() };
-        ops.matmul(x, rows, &gate_up.weight, activated, gate, quantized)?;
+        ops.adapted(x, rows, gate_up, activated, gate, quantized)?;
         ops.linear(activated, rows, &self.down, out, residual, quantized)
     }
 
@@ -90,14 +93,14 @@ impl GatedMlp {
         (out, residual): (&mut [f32], bool),
         (activated, codes): (&mut [f32], &mut QuantizedRows),
     ) -> Result<()> {
-        let Ops { kernels, region } = ops;
+        let Ops { kernels, region, .. } = ops;
         let (gate_up, down) = (&self.gate_up.weight, &self.down.weight);
         let activated = &mut activated[..rows * down.k()];
         let bias = self.gate_up.bias.as_deref();
         let gate = Epilogue { bias, gate: Some(activation), ..Epilogue::default() };
         if takes_gated(rows, gate_up, down) {
             gemm_gated(kernels, region, from, rows, gate_up, gate, down, activated, codes)?;
-            let epilogue = Epilogue { bias: self.down.bias.as_deref(), residual, gate: None };
+            let epilogue = Epilogue { bias: self.down.bias.as_deref(), residual, ..Epilogue::default() };
             gemm(kernels, region, Lhs::Int8(codes), rows, down, out, epilogue);
             return Ok(());
         }

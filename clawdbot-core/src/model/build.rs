@@ -68,10 +68,7 @@ impl Weights {
         }
         let mut formats = Vec::new();
         for name in &joined.parts {
-            let own = match self {
-                Weights::Gguf(gguf) if weights == WeightType::Stored => gguf.compute_format(name)?,
-                _ => None,
-            };
+            let own = if weights == WeightType::Stored { self.own_format(name)? } else { None };
             formats.push(own.unwrap_or_else(|| self.format(weights)));
         }
         if joined.gated {
@@ -254,7 +251,7 @@ impl Builder<'_> {
             Ok::<_, Error>(gated_bias(&self.weights.vector(gate)?, &self.weights.vector(up)?))
         });
         Ok(GatedMlp {
-            gate_up: Linear { weight, bias: bias.transpose()? },
+            gate_up: Linear { name: names.gate.weight.name.clone(), weight, bias: bias.transpose()? },
             down: self.linear(std::slice::from_ref(&names.down))?,
         })
     }
@@ -311,7 +308,11 @@ impl Builder<'_> {
         }
         // A family gives a bias to all of the joined projections or to none.
         let bias = (bias.len() == weight.n()).then_some(bias);
-        Ok(Linear { weight, bias })
+        Ok(Linear {
+            name: parts.first().map_or_else(String::new, |part| part.weight.name.clone()),
+            weight,
+            bias,
+        })
     }
 
     /// The matrices as one.

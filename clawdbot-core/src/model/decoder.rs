@@ -12,9 +12,10 @@
 
 use crate::cache::KvCache;
 use crate::error::Result;
-use crate::kernels::{Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm_columns};
+use crate::kernels::{Added, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm_columns};
 use crate::layers::attention::WritePlan;
 use crate::layers::rope::RopeTables;
+use crate::model::adapter::BatchAdapters;
 use crate::model::batch::Batch;
 use crate::model::blocks::{GatedMlp, Mlp};
 use crate::model::layer_inputs::{LayerInput, LayerInputs};
@@ -38,6 +39,8 @@ impl DecoderSpec {
 
 /// A matrix with its bias.
 pub(crate) struct Linear {
+    /// Name of the first of the tensors that it was packed from: what adapters know it by.
+    pub(crate) name: String,
     pub(crate) weight: PackedMatrix,
     /// `[n]`
     pub(crate) bias: Option<Vec<f32>>,
@@ -128,7 +131,7 @@ impl Decoder {
         let (rows, hidden) = (batch.rows(), spec.hidden_size);
         context.scratch.reserve(spec, rows, batch.logits_rows.len(), context.region.threads())?;
         let plan = WritePlan::new(context.cache, batch)?;
-        let ops = Ops { kernels: context.kernels, region: context.region };
+        context.scratch.reserve_adapters(rows, &batch.adapters)?;
         let Scratch {
             hidden: x,
             normed,
@@ -142,7 +145,10 @@ impl Decoder {
             last,
             logits,
             quantized,
+            adapters,
         } = &mut *context.scratch;
+        let adapters = BatchAdapters::new(&batch.adapters, adapters);
+        let ops = Ops { kernels: context.kernels, region: context.region, adapters: adapters.as_ref() };
         let x = &mut x[..rows * hidden];
         let normed = &mut normed[..rows * hidden];
         let branch = &mut branch[..if spec.needs_branch() { rows * hidden } else { 0 }];
@@ -235,6 +241,8 @@ impl Decoder {
 pub(crate) struct Ops<'a> {
     pub(crate) kernels: &'static KernelSet,
     pub(crate) region: &'a Region<'a>,
+    /// Of the batch's rows.
+    pub(crate) adapters: Option<&'a BatchAdapters<'a>>,
 }
 
 impl Ops<'_> {
@@ -251,7 +259,7 @@ impl Ops<'_> {
         });
     }
 
-    /// `out = x * weight + bias`, or `out += ...` with `residual`. `x` is `[rows, k]`, `out` is `[rows, n]`.
+    /// `out = x * weight + bias`, or `out += ...` with `residual`, and what adapters add. `x` is `[rows, k]`, `out` is `[rows, n]`.
     pub(crate) fn linear(
         &self,
         x: &[f32],
@@ -261,8 +269,8 @@ impl Ops<'_> {
         residual: bool,
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
-        let epilogue = Epilogue { bias: linear.bias.as_deref(), residual, gate: None };
-        self.matmul(x, rows, &linear.weight, out, epilogue, quantized)
+        let epilogue = Epilogue { residual, ..Epilogue::default() };
+        self.adapted(x, rows, linear, out, epilogue, quantized)
     }
 
     pub(crate) fn matmul(
@@ -296,9 +304,18 @@ impl Ops<'_> {
             let count = if epilogue.gate.is_some() { width } else { part.n() };
             let columns = first..first + count;
             let bias = epilogue.bias.map(|bias| &bias[first..first + part.n()]);
+            let added = epilogue.added.map(|added| Added { first: added.first + first, ..added });
             first = columns.end;
             let out = (&mut *out, columns, width);
-            gemm_columns(self.kernels, self.region, lhs, rows, part, out, Epilogue { bias, ..epilogue });
+            gemm_columns(
+                self.kernels,
+                self.region,
+                lhs,
+                rows,
+                part,
+                out,
+                Epilogue { bias, added, ..epilogue },
+            );
         }
         Ok(())
     }

@@ -29,10 +29,10 @@ impl CacheEntry {
     /// # Errors
     /// `Io` when the system does not say where caches are, or nothing about the source's files.
     pub(crate) fn of(opened: &Opened, cache: &Cache, weights: WeightType) -> Result<Option<Self>> {
-        let files: Vec<&DataFile> = match &opened.weights {
-            Weights::Files(files) => files.files().collect(),
+        let files: Vec<&DataFile> = match opened.weights.base() {
+            Weights::Files(files) => files.source.files().collect(),
             Weights::Gguf(gguf) => gguf.source.files().collect(),
-            Weights::Packed(_) | Weights::Random => return Ok(None),
+            _ => return Ok(None),
         };
         let dir = match cache {
             Cache::Off => return Ok(None),

@@ -151,7 +151,7 @@ impl HeadColumns<'_> {
             out.chunks_mut(of_share).zip(scratch).map(|(out, scratch)| (out, scratch, Ok(()))).collect();
         ops.region.parallel_chunks_mut(&mut tasks, 1, |index, tasks| {
             let region = Region::alone();
-            let ops = Ops { kernels: ops.kernels, region: &region };
+            let ops = Ops { kernels: ops.kernels, region: &region, adapters: None };
             for (out, scratch, outcome) in tasks {
                 *outcome = self.multiply_share(&ops, rows, (weights, index * share), out, scratch);
             }

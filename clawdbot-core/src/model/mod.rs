@@ -1,5 +1,6 @@
 //! Models: configuration -> `DecoderSpec` -> weights -> decoder, and the public handle to all of it.
 
+mod adapter;
 mod arch;
 pub(crate) mod batch;
 mod blocks;
@@ -22,6 +23,7 @@ mod names;
 mod pack;
 mod parts;
 mod plan;
+mod quantization;
 mod recurrence;
 pub(crate) mod registry;
 pub(crate) mod rope_scaling;
@@ -31,6 +33,7 @@ pub(crate) mod source;
 pub(crate) mod spec;
 mod tensors;
 
+pub(crate) use adapter::Adapter;
 #[cfg(feature = "hub")]
 pub(crate) use files::MODEL_FILES;
 pub(crate) use handle::{Loaded, last_event, no_tokenizer};

@@ -41,7 +41,7 @@ pub struct Plan {
     pub weights_bytes_per_pass: u64,
     /// `int8`, `bf16` or `f32`.
     pub kv: &'static str,
-    /// Of a GGUF file: in which formats its matrices are stored, and what each is computed as.
+    /// Of a GGUF file or a quantized directory: in which formats its matrices are stored, and what each is computed as.
     pub stored: Vec<StoredMatrices>,
     /// KV cache for one token.
     pub kv_bytes_per_token: u64,
@@ -59,12 +59,12 @@ pub struct Plan {
     pub threads: usize,
 }
 
-/// Matrices of a GGUF file that are stored in one format.
+/// Matrices that are stored in one format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoredMatrices {
-    /// Name of the format, such as `Q4_K`.
-    pub format: &'static str,
+    /// Name of the format, such as `Q4_K` or `GPTQ int4/128`.
+    pub format: String,
     /// How many there are.
     pub matrices: u64,
     /// Weights in them.
@@ -76,26 +76,24 @@ pub struct StoredMatrices {
 }
 
 fn stored_matrices(opened: &Opened, options: &ModelOptions) -> Result<Vec<StoredMatrices>> {
-    let Weights::Gguf(gguf) = &opened.weights else { return Ok(Vec::new()) };
     let mut found: Vec<StoredMatrices> = Vec::new();
     for group in opened.spec.tensors().packed_matrices() {
         for Segment { names, format } in opened.weights.segments(&group, options.weight_type())? {
             for name in names.parts {
-                let Some(kind) = gguf.stored_type(name)? else { continue };
+                let Some(stored) = opened.weights.stored_format(name)? else { continue };
                 let (computed, weights) = (format.name(), name.n as u64 * name.k as u64);
-                let same =
-                    |other: &&mut StoredMatrices| other.format == kind.name() && other.computed == computed;
+                let same = |other: &&mut StoredMatrices| other.format == stored && other.computed == computed;
                 match found.iter_mut().find(same) {
                     Some(other) => {
                         other.matrices += 1;
                         other.weights += weights;
                     }
                     None => found.push(StoredMatrices {
-                        format: kind.name(),
+                        format: stored,
                         matrices: 1,
                         weights,
                         computed,
-                        own_codes: kind.compute_format() == Some(format),
+                        own_codes: opened.weights.own_format(name)? == Some(format),
                     }),
                 }
             }

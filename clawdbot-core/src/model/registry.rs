@@ -2,6 +2,7 @@
 
 use super::arch;
 use super::config::ModelConfig;
+use super::quantization::Quantization;
 use super::spec::DecoderSpec;
 use crate::error::{Error, Result};
 use crate::weights::quoted;
@@ -92,16 +93,18 @@ pub(crate) fn parse_spec(config: &ModelConfig) -> Result<DecoderSpec> {
     let text = architecture.text_defaults.map(|defaults| config.text(defaults)).transpose()?;
     let config = text.as_ref().unwrap_or(config);
     // Weights in a foreign quantization would be misread.
-    for key in ["quantization_config", "compression_config"] {
-        let Some(quantization) = config.object(key)? else { continue };
-        let method = quantization.opt_str("quant_method")?;
-        if !method.is_some_and(|method| architecture.quantizations.contains(&method)) {
-            return Err(config.unsupported(key, "weights that are not quantized"));
-        }
-    }
+    Quantization::parse(config, architecture.quantizations)?;
     let spec = DecoderSpec { architecture: architecture.name, ..(architecture.parse)(config)? };
     spec.check().map_err(|error| error.context(config.file()))?;
     Ok(spec)
+}
+
+/// How the configuration says the matrices are quantized; `None` if not, or in a way that is part of the architecture.
+///
+/// # Errors
+/// As [`parse_spec`].
+pub(crate) fn parse_quantization(config: &ModelConfig) -> Result<Option<Quantization>> {
+    Quantization::parse(config, find(config)?.quantizations)
 }
 
 fn find(config: &ModelConfig) -> Result<&'static Architecture> {

@@ -1,9 +1,12 @@
 //! The buffers of a forward pass: allocated once, grown when a larger batch comes, charged to the budget.
 
+use std::sync::{Mutex, PoisonError};
+
 use crate::error::{Error, Result};
 use crate::kernels::QuantizedRows;
 use crate::kernels::attention::Workspaces;
 use crate::memory::AlignedBuf;
+use crate::model::adapter::{AdapterRows, AdapterScratch};
 use crate::model::blocks::MlpBuffers;
 use crate::model::moe::Choice;
 use crate::model::spec::DecoderSpec;
@@ -31,6 +34,8 @@ pub(crate) struct Scratch {
     pub(crate) logits: AlignedBuf<f32>,
     /// int8 form of a layer's input
     pub(crate) quantized: QuantizedRows,
+    /// Of adapters, which have reserved them.
+    pub(crate) adapters: Mutex<AdapterScratch>,
 }
 
 /// Buffers of a layer's first half.
@@ -166,6 +171,14 @@ fn head_dims(spec: &DecoderSpec) -> Vec<usize> {
 }
 
 impl Scratch {
+    /// Makes room for what the adapters of `rows` rows need.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    pub(crate) fn reserve_adapters(&mut self, rows: usize, adapters: &[AdapterRows<'_>]) -> Result<()> {
+        self.adapters.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(rows, adapters)
+    }
+
     /// Makes room for `rows` rows and `logits` rows of logits, computed on `threads` threads.
     pub(crate) fn reserve(
         &mut self,

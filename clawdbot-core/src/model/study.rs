@@ -315,7 +315,11 @@ impl Subject {
 
 /// The decoder with every matrix packed anew by `pack(part, f32 panels)`.
 fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) -> Decoder {
-    let linear = |part, from: &Linear| Linear { weight: pack(part, &from.weight), bias: from.bias.clone() };
+    let linear = |part, from: &Linear| Linear {
+        name: from.name.clone(),
+        weight: pack(part, &from.weight),
+        bias: from.bias.clone(),
+    };
     Decoder {
         layer_inputs: None,
         spec: from.spec.clone(),

@@ -7,10 +7,11 @@ use super::files::MODEL_FILES;
 use super::mixer_names::{MixerNames, Runs};
 use super::mxfp4;
 use super::names::MlpModules;
+use super::quantization::FileWeights;
 use super::spec::{DecoderSpec, ExpertStorage, MoeSpec, Scoring};
 use crate::error::Result;
 use crate::kernels::PackedMatrix;
-use crate::weights::{Dtype, PackedFile, SCALES_SUFFIX, WeightSource};
+use crate::weights::{Dtype, PackedFile, SCALES_SUFFIX};
 
 /// A matrix `[n, k]`: `n` outputs, `k` inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -413,9 +414,9 @@ pub(super) fn linear(prefix: &str, module: &str, n: usize, k: usize, bias: bool)
 }
 
 /// Projections that are packed as one.
-struct Projections<'a> {
-    parts: Vec<&'a LinearNames>,
-    gated: bool,
+pub(super) struct Projections<'a> {
+    pub(super) parts: Vec<&'a LinearNames>,
+    pub(super) gated: bool,
 }
 
 impl<'a> Projections<'a> {
@@ -423,7 +424,7 @@ impl<'a> Projections<'a> {
         Projections { parts: parts.iter().collect(), gated: false }
     }
 
-    fn joined(&self) -> Joined<'a> {
+    pub(super) fn joined(&self) -> Joined<'a> {
         Joined { parts: self.parts.iter().map(|part| &part.weight).collect(), gated: self.gated }
     }
 }
@@ -452,6 +453,21 @@ impl LayerNames {
             packed.extend([&input.gate, &input.projection].map(std::slice::from_ref).map(Projections::rows));
         }
         packed
+    }
+
+    /// The projections that adapters may change: those of all tokens, but for what latent attention is computed through.
+    fn adaptable(&self) -> Vec<Projections<'_>> {
+        let mixer = match &self.mixer {
+            MixerNames::Mla(names) => vec![names.down.as_slice(), &names.q_up],
+            mixer => mixer.packed(),
+        };
+        let mixer =
+            mixer.into_iter().chain([std::slice::from_ref(&self.o)]).filter(|parts| !parts.is_empty());
+        let mut projections: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
+        if let MlpNames::Dense(mlp) = &self.mlp {
+            projections.extend(mlp.packed());
+        }
+        projections
     }
 
     /// Norms, biases, and what else stays in f32.
@@ -544,6 +560,11 @@ impl TensorNames {
         self.layers.iter().flat_map(idle).collect()
     }
 
+    /// The projections that adapters may change, those that are computed as one together.
+    pub(super) fn adaptable(&self) -> Vec<Projections<'_>> {
+        self.layers.iter().flat_map(LayerNames::adaptable).collect()
+    }
+
     /// Every matrix.
     pub(crate) fn matrices(&self) -> impl Iterator<Item = &MatrixName> {
         self.packed_matrices().into_iter().flat_map(|joined| joined.parts)
@@ -582,7 +603,8 @@ pub(crate) fn check_packed<'a>(
 ///
 /// # Errors
 /// As `WeightSource::matrix`.
-pub(crate) fn check_tensors(spec: &DecoderSpec, weights: &WeightSource) -> Result<Vec<String>> {
+pub(crate) fn check_tensors(spec: &DecoderSpec, files: &FileWeights) -> Result<Vec<String>> {
+    let weights = &files.source;
     let names = spec.tensors();
     let mut used: HashSet<String> = HashSet::new();
     for matrix in names.matrices() {
@@ -597,7 +619,11 @@ pub(crate) fn check_tensors(spec: &DecoderSpec, weights: &WeightSource) -> Resul
         if used.contains(name) {
             continue;
         }
-        let view = weights.matrix_of(name, shape)?;
+        if files.check(name, shape, &mut used)? {
+            used.insert(name.clone());
+            continue;
+        }
+        let view = weights.matrix(name, shape)?;
         used.insert(name.clone());
         if view.dtype() == Dtype::I8 {
             used.insert(format!("{name}{SCALES_SUFFIX}"));
@@ -608,7 +634,9 @@ pub(crate) fn check_tensors(spec: &DecoderSpec, weights: &WeightSource) -> Resul
             Some(part) => (&part.tensor, part.shape.as_slice()),
             None => (&vector.name, &[vector.len][..]),
         };
-        weights.check_elements(name, shape)?;
+        if !files.check(name, shape, &mut used)? {
+            weights.check_elements(name, shape)?;
+        }
         used.insert(name.clone());
     }
     let harmless = |name: &str| {

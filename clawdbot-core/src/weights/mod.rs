@@ -12,7 +12,7 @@ mod safetensors;
 mod source;
 
 pub(crate) use dtype::{Dtype, FloatType};
-pub(crate) use file::DataFile;
+pub(crate) use file::{DataFile, resize};
 #[cfg(test)]
 pub(crate) use gguf::testing::{self as gguf_testing, Writer as GgufWriter};
 pub(crate) use gguf::{

@@ -88,6 +88,14 @@ impl WeightSource {
         Self::new(name, files, Some(&assigned.collect())).map_err(|error| error.context(&index_name))
     }
 
+    /// Opens the file `name` in a directory.
+    ///
+    /// # Errors
+    /// As [`WeightSource::open_dir`].
+    pub(crate) fn open_file(dir: &Path, name: &str) -> Result<WeightSource> {
+        Self::new(dir.display().to_string(), vec![WeightFile::open(dir, name)?], None)
+    }
+
     /// The weights in `bytes`, a safetensors file that is part of the program.
     ///
     /// # Errors
@@ -167,20 +175,13 @@ impl WeightSource {
         })
     }
 
-    /// The matrix `name` of shape `[n, k]`: f32, f16, bf16, or int8 codes with scales.
+    /// The tensor `name` of `shape` as the matrix in which all its dimensions but the last are one: f32, f16, bf16, or
+    /// int8 codes with scales.
     ///
     /// # Errors
     /// `InvalidModel` if it is missing, of another shape, or has unusable scales; `UnsupportedModel` if its dtype
     /// cannot be used for weights.
-    pub(crate) fn matrix(&self, name: &str, n: usize, k: usize) -> Result<MatrixView<'_>> {
-        self.matrix_of(name, &[n, k])
-    }
-
-    /// The tensor `name` of `shape` as the matrix in which all its dimensions but the last are one.
-    ///
-    /// # Errors
-    /// As [`WeightSource::matrix`].
-    pub(crate) fn matrix_of(&self, name: &str, shape: &[usize]) -> Result<MatrixView<'_>> {
+    pub(crate) fn matrix(&self, name: &str, shape: &[usize]) -> Result<MatrixView<'_>> {
         let tensor = self.shaped(name, shape)?;
         // No overflow: the tensor has that shape.
         let (k, n) = match shape.split_last() {
@@ -237,13 +238,21 @@ impl WeightSource {
         if tensor.dtype == Dtype::U8 { Ok(tensor) } else { Err(unusable_dtype(&tensor, "U8")) }
     }
 
-    fn float_tensor(&self, name: &str, shape: &[usize]) -> Result<(TensorView<'_>, FloatType)> {
+    /// The tensor `name` of `shape`, of a dtype whose elements are read as f32.
+    ///
+    /// # Errors
+    /// As [`WeightSource::matrix`].
+    pub(crate) fn float_tensor(&self, name: &str, shape: &[usize]) -> Result<(TensorView<'_>, FloatType)> {
         let tensor = self.shaped(name, shape)?;
         let dtype = tensor.dtype.float().ok_or_else(|| unusable_dtype(&tensor, "F32, F16 or BF16"))?;
         Ok((tensor, dtype))
     }
 
-    fn shaped(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
+    /// The tensor `name` of `shape`, of whatever dtype.
+    ///
+    /// # Errors
+    /// `InvalidModel` if it is missing or of another shape.
+    pub(crate) fn shaped(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
         let tensor = self.tensor(name).ok_or_else(|| self.missing(name))?;
         if tensor.shape != shape {
             return Err(tensor.error(
