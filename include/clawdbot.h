@@ -158,6 +158,16 @@
 #define CLAWDBOT_ERROR_INTERNAL 20
 
 /**
+ * A download failed: the hub cannot be reached, keeps failing, or sends what does not match its checksum.
+ */
+#define CLAWDBOT_ERROR_DOWNLOAD 21
+
+/**
+ * The hub refuses: a token is missing or invalid, or has no right to read a private or gated repository.
+ */
+#define CLAWDBOT_ERROR_ACCESS_DENIED 22
+
+/**
  * Version of the binary interface that this header describes, and number in the shared library's name. It changes
  * when a program has to be compiled anew.
  */
@@ -480,6 +490,24 @@ int32_t clawdbot_runtime_pack(const clawdbot_runtime *runtime,
  */
 void clawdbot_runtime_free(clawdbot_runtime *runtime);
 
+#if defined(CLAWDBOT_HUB)
+/**
+ * Sees to it that a model is on this machine, and gives its path, for `clawdbot_model_load`. Only in a library that was
+ * built with the feature `hub`; define CLAWDBOT_HUB to have it declared.
+ *
+ * `name`: OWNER/NAME on Hugging Face, hf://OWNER/NAME or modelscope://OWNER/NAME; or a path, which is given back.
+ * `options`: NULL, or `revision` (branch, tag or commit), `file` (a GGUF file of the repository), `offline`.
+ * `progress`: NULL, or called on this thread with bytes: those that are there, and those that will be (0 while that is
+ * found out).
+ */
+int32_t clawdbot_hub_fetch(const char *name,
+                           const clawdbot_options *options,
+                           clawdbot_progress_callback progress,
+                           void *user_data,
+                           clawdbot_string **out,
+                           clawdbot_error **error);
+#endif
+
 /**
  * Loads a model.
  *
@@ -487,7 +515,7 @@ void clawdbot_runtime_free(clawdbot_runtime *runtime);
  * `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json), a GGUF file, or a packed file (see
  * `clawdbot_runtime_pack`); NULL for the story model that is part of the library.
  * `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32", "stored"), `kv` ("auto", "int8", "bf16", "f32"), `max_context`, `prefill_chunk`,
- * `max_batch`, `mmap`, `verify`, `cache` (true, false, or the path of a directory).
+ * `max_batch`, `merge_adapters` (paths of LoRA directories), `mmap`, `verify`, `cache` (true, false, or the path of a directory).
  * `progress`: NULL, or called on this thread now and then; a load that it stops is `CLAWDBOT_ERROR_CANCELLED`.
  */
 int32_t clawdbot_model_load(const clawdbot_runtime *runtime,
@@ -517,7 +545,21 @@ int32_t clawdbot_model_close(const clawdbot_model *model, clawdbot_error **error
 void clawdbot_model_free(clawdbot_model *model);
 
 /**
- * Generates from a text. `options` may be NULL, or has any of `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
+ * Loads the LoRA adapter in the directory `path`, as PEFT writes it, for requests whose option `adapter` is `name`. It is
+ * applied beside the weights, which stay as they are.
+ */
+int32_t clawdbot_model_load_adapter(const clawdbot_model *model,
+                                    const char *name,
+                                    const char *path,
+                                    clawdbot_error **error);
+
+/**
+ * Unloads an adapter. Requests that run with it go on; its memory is freed with the last session that used it.
+ */
+int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *name, clawdbot_error **error);
+
+/**
+ * Generates from a text. `options` may be NULL, or has any of `adapter`, `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
  * `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias`, `seed`, `stop`, `stop_token_ids`,
  * `ignore_eos`, `logprobs`, `add_special_tokens`, `skip_special_tokens`.
  */

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use clawdbot_core::{
-    Cache, Error, ErrorKind, GenerateOptions, KvType, ModelOptions, PackOptions, Result, Runtime,
+    Cache, Error, ErrorKind, GenerateOptions, KvType, Model, ModelOptions, PackOptions, Result, Runtime,
     RuntimeOptions, Source, WeightType,
 };
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
+
+use crate::hub::HubArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,12 +20,13 @@ Examples:
   clawdbot generate --model DIR --prompt \"The sea\"   continue a text
   clawdbot generate --model DIR --prompt - < text    the prompt from stdin
   clawdbot chat --model DIR --system \"Be brief.\"     a conversation
+  clawdbot chat --model Qwen/Qwen3-0.6B              one from Hugging Face
   clawdbot inspect DIR --weights bf16                what a model is and would cost
   clawdbot pack DIR model.clawdbot                   the whole model in one file that loads at once
   clawdbot bench --shape llama-3.2-1b                how fast this machine is
 
 A model is a directory as Hugging Face publishes it (config.json, *.safetensors, tokenizer.json), a GGUF file (the first
-of a split one) or a packed file.
+of a split one) or a packed file; or the name OWNER/NAME of one on Hugging Face, which is downloaded once.
 --kernels, or the environment variable CLAWDBOT_ISA, forces an instruction-set tier.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 
@@ -71,7 +74,7 @@ Examples:
 The text goes to stdout as it comes, one line of figures to stderr. With --json stdout gets one object instead: text,
 token_ids, finish_reason, usage, options in force; or {\"error\": {code, kind, message, detail}}.")]
 pub(crate) struct GenerateArgs {
-    /// Model directory, GGUF or packed file [default: the built-in story model]
+    /// Model directory, GGUF or packed file, or OWNER/NAME [default: the built-in story model]
     #[arg(long, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
     /// Text to continue; `-` reads stdin [default for the built-in model: "Once upon a time"]
@@ -82,6 +85,10 @@ pub(crate) struct GenerateArgs {
     pub(crate) prompt_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) options: OptionArgs,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+    #[command(flatten)]
+    pub(crate) lora: LoraArgs,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
     #[command(flatten)]
@@ -96,7 +103,7 @@ Every line is a message. /reset forgets the conversation, /exit or the end of in
 Ctrl-C stops an answer; at the prompt it leaves. With --json every answer, or error, is one object on a line.
 A message that cannot be answered is taken back; the exit code is 1 if there was one.")]
 pub(crate) struct ChatArgs {
-    /// Model directory, GGUF or packed file [default: the built-in story model]
+    /// Model directory, GGUF or packed file, or OWNER/NAME [default: the built-in story model]
     #[arg(long, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
     /// System message at the head of the conversation
@@ -104,6 +111,10 @@ pub(crate) struct ChatArgs {
     pub(crate) system: Option<String>,
     #[command(flatten)]
     pub(crate) options: OptionArgs,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+    #[command(flatten)]
+    pub(crate) lora: LoraArgs,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
     #[command(flatten)]
@@ -114,7 +125,7 @@ pub(crate) struct ChatArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Model directory, GGUF or packed file [default: the built-in story model]
+    /// Model directory, GGUF or packed file, or OWNER/NAME [default: the built-in story model]
     #[arg(value_name = "PATH", conflicts_with = "shape")]
     pub(crate) model: Option<PathBuf>,
     /// Random weights in the shape of a published model
@@ -123,6 +134,8 @@ pub(crate) struct InspectArgs {
     /// One JSON object, sizes in bytes
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
     #[command(flatten)]
@@ -141,7 +154,7 @@ The file holds everything: weights, tokenizer, chat template, configuration. It 
 milliseconds, and processes that use it share its memory. It appears when it is complete. clawdbot inspect FILE --verify
 compares it with its checksum.")]
 pub(crate) struct PackArgs {
-    /// Model directory and the file to write; with --shape, the file alone
+    /// Model directory or OWNER/NAME, and the file to write; with --shape, the file alone
     #[arg(value_name = "DIR FILE", required = true, num_args = 1..=2)]
     paths: Vec<PathBuf>,
     /// Random weights in the shape of a published model
@@ -150,20 +163,22 @@ pub(crate) struct PackArgs {
     #[command(flatten)]
     pub(crate) options: PackOptionArgs,
     #[command(flatten)]
+    pub(crate) hub: HubArgs,
+    #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
 impl PackArgs {
-    /// What is packed, and the file to write.
+    /// What is packed (model, shape), and the file to write.
     ///
     /// # Errors
     /// `InvalidArgument` for a directory and a shape, or neither.
-    pub(crate) fn source_and_target(&self) -> Result<(Source, &PathBuf)> {
+    pub(crate) fn source_and_target(&self) -> Result<(Option<&PathBuf>, Option<&String>, &PathBuf)> {
         match (self.paths.as_slice(), &self.shape) {
-            ([dir, target], None) => Ok((Source::Path(dir.clone()), target)),
-            ([target], Some(shape)) => Ok((Source::Shape(shape.clone()), target)),
+            ([model, target], None) => Ok((Some(model), None, target)),
+            ([target], Some(shape)) => Ok((None, Some(shape), target)),
             (paths, _) => {
                 let message =
                     format!("expected DIR and FILE, or --shape and FILE, found {} paths", paths.len());
@@ -176,10 +191,13 @@ impl PackArgs {
 /// [`PackOptions`].
 #[derive(Debug, Args, Serialize)]
 pub(crate) struct PackOptionArgs {
-    /// What the weights will be computed with: int8, int4, bf16, f32 or stored (a GGUF file's own codes) [default: int8,
-    /// or stored for GGUF]
+    /// What the weights will be computed with: int8, int4, bf16, f32 or stored (a quantized model's own codes)
+    /// [default: stored for quantized models, int8 for others]
     #[arg(long, value_name = "TYPE")]
     weights: Option<WeightType>,
+    /// Directory of a LoRA adapter that is added to the weights before these are quantized; may be repeated
+    #[arg(long, value_name = "DIR")]
+    merge_adapters: Vec<PathBuf>,
     /// Replace the file if there is one
     #[arg(long)]
     overwrite: bool,
@@ -202,7 +220,7 @@ Every repeat takes fresh sequences of random token ids. Prefill: all prompts, un
 DEPTH tokens of context, tokens per second of all sequences together. Medians are reported, and in JSON every sample.
 The memory traffic of decode that is compared with the machine's is that of the weights alone.")]
 pub(crate) struct BenchArgs {
-    /// Model directory, GGUF or packed file [default: the built-in story model]
+    /// Model directory, GGUF or packed file, or OWNER/NAME [default: the built-in story model]
     #[arg(long, value_name = "PATH", conflicts_with = "shape")]
     pub(crate) model: Option<PathBuf>,
     /// Random weights in the shape of a published model
@@ -227,6 +245,8 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) no_limits: bool,
     #[command(flatten)]
+    pub(crate) hub: HubArgs,
+    #[command(flatten)]
     pub(crate) load: LoadArgs,
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
@@ -250,6 +270,9 @@ pub(crate) struct OutputArgs {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Generation (defaults come from the model's generation_config.json)")]
 pub(crate) struct OptionArgs {
+    /// Name of the LoRA adapter to use, one of those of --lora [default: the one there is]
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
     /// Most tokens to generate [default: until the model stops or the context is full]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_tokens: Option<u32>,
@@ -302,12 +325,46 @@ pub(crate) struct OptionArgs {
     skip_special_tokens: Option<bool>,
 }
 
+/// LoRA adapters to load beside the model.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Adapters")]
+pub(crate) struct LoraArgs {
+    /// Directory of a LoRA adapter as PEFT writes it, applied beside the weights; its name is that of the directory unless
+    /// given; may be repeated, and --adapter says which is used
+    #[arg(long, value_name = "[NAME=]DIR", value_parser = lora)]
+    lora: Vec<(String, PathBuf)>,
+}
+
+impl LoraArgs {
+    /// Loads them, and lets `options` use the one that there is unless they name one.
+    ///
+    /// # Errors
+    /// As `Model::load_adapter`; `InvalidArgument` where it is not said which is used.
+    pub(crate) fn load(&self, model: &Model, mut options: GenerateOptions) -> Result<GenerateOptions> {
+        for (name, dir) in &self.lora {
+            model.load_adapter(name, dir)?;
+        }
+        if options.adapter.is_none() {
+            options.adapter = match self.lora.as_slice() {
+                [] => None,
+                [(name, _)] => Some(name.clone()),
+                several => {
+                    let names: Vec<&str> = several.iter().map(|(name, _)| name.as_str()).collect();
+                    let message = format!("expected --adapter with one of {}", names.join(", "));
+                    return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "adapter"));
+                }
+            };
+        }
+        Ok(options)
+    }
+}
+
 /// [`ModelOptions`].
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct LoadArgs {
-    /// What the weights are computed with: int8, int4, bf16, f32 or stored (a GGUF file's own codes) [default: int8, or as
-    /// packed, or stored for GGUF]
+    /// What the weights are computed with: int8, int4, bf16, f32 or stored (a quantized model's own codes)
+    /// [default: as packed, stored for quantized models, int8 for others]
     #[arg(long, value_name = "TYPE")]
     weights: Option<WeightType>,
     /// What the KV cache is kept as: auto, int8, bf16 or f32 [default: auto]
@@ -322,6 +379,9 @@ pub(crate) struct LoadArgs {
     /// Most sequences of a forward pass [default: 64]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_batch: Option<u32>,
+    /// Directory of a LoRA adapter that is added to the weights before these are quantized; may be repeated
+    #[arg(long, value_name = "DIR")]
+    merge_adapters: Vec<PathBuf>,
     /// Whether a packed file is mapped; otherwise it is read, and may be changed meanwhile [default: true]
     #[arg(long, value_name = "true|false")]
     mmap: Option<bool>,
@@ -356,7 +416,7 @@ fn tiers() -> Vec<&'static str> {
 }
 
 /// What was given; what was not keeps the library's default.
-fn given(args: &impl Serialize) -> Result<Map<String, Value>> {
+pub(crate) fn given(args: &impl Serialize) -> Result<Map<String, Value>> {
     match serde_json::to_value(args) {
         Ok(Value::Object(mut object)) => {
             object.retain(|_, value| !value.is_null());
@@ -394,15 +454,6 @@ impl RuntimeArgs {
     }
 }
 
-/// The model a command works with.
-pub(crate) fn source(model: Option<&PathBuf>, shape: Option<&String>) -> Source {
-    match (model, shape) {
-        (Some(path), _) => Source::Path(path.clone()),
-        (None, Some(name)) => Source::Shape(name.clone()),
-        (None, None) => Source::Builtin,
-    }
-}
-
 fn cache(text: &str) -> Result<Cache, String> {
     Ok(match text {
         "" => return Err("expected true, false or a directory".to_owned()),
@@ -416,6 +467,22 @@ fn cache(text: &str) -> Result<Cache, String> {
 fn finite(text: &str) -> Result<f32, String> {
     let number: f32 = text.parse().map_err(|_| "expected a number".to_owned())?;
     if number.is_finite() { Ok(number) } else { Err("expected a finite number".to_owned()) }
+}
+
+/// A name and a directory, whose own name is taken where there is none.
+fn lora(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, dir) = match text.split_once('=') {
+        Some((name, dir)) => (name.to_owned(), PathBuf::from(dir)),
+        None => {
+            let dir = PathBuf::from(text);
+            let name = dir.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            (name, dir)
+        }
+    };
+    match name.is_empty() || dir.as_os_str().is_empty() {
+        true => Err("expected DIR or NAME=DIR".to_owned()),
+        false => Ok((name, dir)),
+    }
 }
 
 fn bias(text: &str) -> Result<(u32, f32), String> {

@@ -28,6 +28,8 @@ mod event;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz_support;
+#[cfg(feature = "hub")]
+mod hub;
 mod kernels;
 mod layers;
 mod memory;
@@ -43,6 +45,8 @@ mod weights;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
 pub use model::{Model, ModelInfo, Plan, Source, StoredMatrices};
+#[cfg(feature = "hub")]
+pub use options::HubOptions;
 pub use options::{Cache, GenerateOptions, KvType, ModelOptions, PackOptions, RuntimeOptions, WeightType};
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};

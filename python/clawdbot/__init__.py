@@ -14,11 +14,13 @@ from ._clawdbot import (
     PACK_OPTIONS,
     RUNTIME_OPTIONS,
     SHAPES,
+    AccessDenied,
     Cancelled,
     ClawdbotError,
     Closed,
     Completion,
     ContextOverflow,
+    Download,
     EmptyPrompt,
     Event,
     ForkedRuntime,
@@ -46,11 +48,13 @@ from ._clawdbot import (
     UnsupportedModel,
     Usage,
     __version__,
+    download,
     render_chat_template,
 )
 from .options import GenerateOptions, LoadOptions, ModelOptions, PackOptions
 
 __all__ = [
+    "AccessDenied",
     "GENERATE_OPTIONS",
     "MODEL_OPTIONS",
     "RUNTIME_OPTIONS",
@@ -60,6 +64,7 @@ __all__ = [
     "Closed",
     "Completion",
     "ContextOverflow",
+    "Download",
     "EmptyPrompt",
     "Event",
     "ForkedRuntime",
@@ -92,5 +97,6 @@ __all__ = [
     "UnsupportedModel",
     "Usage",
     "__version__",
+    "download",
     "render_chat_template",
 ]

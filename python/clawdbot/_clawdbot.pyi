@@ -1,6 +1,7 @@
 """Language models inside your program, on the CPU it has: the compiled part of `clawdbot`."""
 
 import os
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, NoReturn, TypeAlias, final, overload
@@ -12,11 +13,13 @@ from typing_extensions import Self, Unpack
 from .options import GenerateOptions, LoadOptions, ModelOptions, PackOptions
 
 __all__ = [
+    "AccessDenied",
     "Cancelled",
     "ClawdbotError",
     "Closed",
     "Completion",
     "ContextOverflow",
+    "Download",
     "EmptyPrompt",
     "Event",
     "ForkedRuntime",
@@ -49,6 +52,7 @@ __all__ = [
     "UnsupportedModel",
     "Usage",
     "__version__",
+    "download",
     "render_chat_template",
 ]
 
@@ -248,6 +252,10 @@ class Model:
     def from_pretrained(
         path: _Path | None = None,
         *,
+        revision: str | None = None,
+        file: str | None = None,
+        offline: bool | None = None,
+        on_download: _Progress | None = None,
         runtime: Runtime | None = None,
         on_progress: _Progress | None = None,
         **options: Unpack[LoadOptions],
@@ -303,7 +311,11 @@ class Model:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str: ...
-    def logits(self, ids: _Ids) -> npt.NDArray[np.float32]: ...
+    def load_adapter(self, name: str, path: _Path) -> None: ...
+    def unload_adapter(self, name: str) -> None: ...
+    @property
+    def adapters(self) -> list[str]: ...
+    def logits(self, ids: _Ids, adapter: str | None = None) -> npt.NDArray[np.float32]: ...
     def session(self) -> Session: ...
     @property
     def tokenizer(self) -> Tokenizer: ...
@@ -317,6 +329,16 @@ class Model:
         self, *_exception: type[BaseException] | BaseException | TracebackType | None
     ) -> None: ...
     def __reduce__(self) -> NoReturn: ...
+
+def download(
+    name: str,
+    *,
+    revision: str | None = None,
+    file: str | None = None,
+    offline: bool | None = None,
+    on_download: _Progress | None = None,
+) -> pathlib.Path:
+    """Downloads a model, unless the cache has it, and returns its path."""
 
 def render_chat_template(
     template: str,
@@ -357,3 +379,5 @@ class InvalidUtf8(ClawdbotError, ValueError): ...
 class NullPointer(ClawdbotError): ...
 class NonFinite(ClawdbotError): ...
 class Internal(ClawdbotError): ...
+class Download(ClawdbotError): ...
+class AccessDenied(ClawdbotError): ...

@@ -40,7 +40,7 @@ def test_weight_types():
 
 def test_defaults_are_those_that_are_documented():
     runtime = clawdbot.Runtime()
-    documented = {"weights": "int8", "kv": "auto", "prefill_chunk": 512, "max_batch": 64, "mmap": True, "verify": False, "cache": False}
+    documented = {"weights": "int8", "kv": "auto", "prefill_chunk": 512, "max_batch": 64, "merge_adapters": [], "mmap": True, "verify": False, "cache": False}
     assert runtime.plan() == runtime.plan(**documented) == runtime.plan(max_context=None)
 
 
@@ -150,7 +150,7 @@ def test_what_a_log_hook_raises_is_not_lost(monkeypatch):
         ({"memory_budget": -1}, clawdbot.InvalidArgument, "memory_budget"),
         ({"kernels": "z80"}, clawdbot.InvalidArgument, "z80"),
         ({"thread": 1}, clawdbot.UnknownOption, "thread"),
-        ({"revision": None}, clawdbot.UnknownOption, "revision"),
+        ({"revison": None}, clawdbot.UnknownOption, "revison"),
     ],
 )
 def test_bad_options(options, expected, message):

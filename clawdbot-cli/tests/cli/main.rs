@@ -1,10 +1,13 @@
 //! The program as its users run it: arguments and stdin in; stdout, stderr and exit code out.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod adapters;
 mod bench;
 mod chat;
 mod errors;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
 mod inspect;
 #[cfg(unix)]
 mod interrupt;

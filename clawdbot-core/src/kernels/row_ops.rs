@@ -2,7 +2,7 @@
 
 use super::simd::LANES;
 use super::vector::{exp, for_each_vector};
-use super::{Kernel, KernelSet, Simd};
+use super::{Activation, Kernel, KernelSet, Simd};
 
 /// `1 / (1 + exp(-x))`.
 #[inline(always)]
@@ -29,6 +29,21 @@ impl Kernel for SigmoidMul {
         assert_eq!(gate.len(), x.len());
         for (x, gate) in x.chunks_mut(LANES).zip(gate.chunks(LANES)) {
             let product = s.mul(s.load_partial(x), sigmoid(s, s.load_partial(gate)));
+            s.store_partial(product, x);
+        }
+    }
+}
+
+/// See [`KernelSet::activate`].
+pub(super) struct Activate;
+impl Kernel for Activate {
+    type Args<'a> = (Activation, &'a [f32], &'a mut [f32]);
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(s: S, (activation, gate, x): Self::Args<'_>) {
+        assert_eq!(gate.len(), x.len());
+        for (x, gate) in x.chunks_mut(LANES).zip(gate.chunks(LANES)) {
+            let product = activation.gated(s, s.load_partial(gate), s.load_partial(x));
             s.store_partial(product, x);
         }
     }
@@ -94,6 +109,11 @@ impl Kernel for ScaleAndCap {
 }
 
 impl KernelSet {
+    /// `x = activation(gate) * x`, both of one length.
+    pub(crate) fn activate(&self, activation: Activation, gate: &[f32], x: &mut [f32]) {
+        self.activate.call((activation, gate, x));
+    }
+
     /// `x = x * sigmoid(gate)`, both of one length.
     pub(crate) fn sigmoid_mul(&self, gate: &[f32], x: &mut [f32]) {
         self.sigmoid_mul.call((gate, x));
@@ -165,6 +185,11 @@ mod tests {
                 set.sigmoid_mul(&a, out);
             });
             close(&gated, |i| at(&b, i) * sigmoid(at(&a, i)), 1e-6);
+            let activated = everywhere(len, |set, out| {
+                out.copy_from_slice(&b);
+                set.activate(Activation::Silu, &a, out);
+            });
+            close(&activated, |i| at(&a, i) * sigmoid(at(&a, i)) * at(&b, i), 1e-6);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Which tokens go through one forward pass.
 
 use crate::cache::PageTables;
+use crate::model::adapter::{Adapter, AdapterRows};
 
 /// A ragged batch: tokens of several sequences side by side.
 pub(crate) struct Batch<'a> {
@@ -14,6 +15,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) sequences: Vec<BatchSequence<'a>>,
     /// Rows whose logits are wanted, ascending.
     pub(crate) logits_rows: Vec<usize>,
+    /// Rows of sequences with an adapter, ascending.
+    pub(crate) adapters: Vec<AdapterRows<'a>>,
 }
 
 /// One sequence's share of a batch: consecutive rows at consecutive positions.
@@ -33,6 +36,7 @@ impl<'a> Batch<'a> {
             lengths: Vec::new(),
             sequences: Vec::new(),
             logits_rows: Vec::new(),
+            adapters: Vec::new(),
         }
     }
 
@@ -57,6 +61,15 @@ impl<'a> Batch<'a> {
         let end = self.tokens.len();
         self.logits_rows.extend(end - logits..end);
         self.sequences.push(BatchSequence { rows: tokens.len(), tables });
+    }
+
+    /// Gives the sequence that was added last an adapter. Neighbours with the same one are adapted together.
+    pub(crate) fn adapt(&mut self, adapter: &'a Adapter) {
+        let (end, rows) = (self.rows(), self.sequences.last().map_or(0, |sequence| sequence.rows));
+        match self.adapters.last_mut() {
+            Some(last) if last.rows.end == end - rows && last.adapter.id == adapter.id => last.rows.end = end,
+            _ => self.adapters.push(AdapterRows { rows: end - rows..end, adapter }),
+        }
     }
 
     /// Number of rows.

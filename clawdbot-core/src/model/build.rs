@@ -5,16 +5,19 @@ use std::sync::Arc;
 use super::blocks::{GatedMlp, Mlp};
 use super::decoder::{Decoder, DecoderLayer, Linear};
 use super::delta_net::DeltaNetWeights;
+use super::layer_inputs::{LayerInput, LayerInputs};
+use super::mamba::MambaWeights;
 use super::mixer::{AttentionWeights, Mixer};
-use super::mixer_names::MixerNames;
+use super::mixer_names::{MambaNames, MixerNames};
 use super::mla::MlaWeights;
-use super::moe::MoeWeights;
+use super::moe::{BesideWeights, MoeWeights};
 use super::parts::InMemory;
 use super::short_conv::ShortConvWeights;
 use super::source::Weights;
 use super::spec::DecoderSpec;
 use super::tensors::{
-    GatedNames, Joined, LayerNames, LinearNames, MlpNames, MoeNames, TensorNames, VectorName,
+    BesideNames, GatedNames, Joined, LayerInputsNames, LayerNames, LinearNames, MlpNames, MoeNames,
+    TensorNames, VectorName,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::simd::LANES;
@@ -65,10 +68,7 @@ impl Weights {
         }
         let mut formats = Vec::new();
         for name in &joined.parts {
-            let own = match self {
-                Weights::Gguf(gguf) if weights == WeightType::Stored => gguf.compute_format(name)?,
-                _ => None,
-            };
+            let own = if weights == WeightType::Stored { self.own_format(name)? } else { None };
             formats.push(own.unwrap_or_else(|| self.format(weights)));
         }
         if joined.gated {
@@ -133,16 +133,25 @@ impl Builder<'_> {
         let names: TensorNames = spec.tensors();
         self.total = weights_in(&spec);
         let embedding = self.matrices(&Joined::rows([&names.embed_tokens]))?;
-        let layers = names.layers.iter().map(|layer| self.layer(layer)).collect::<Result<_>>()?;
+        let layer_inputs = names.layer_inputs.as_ref().map(|names| self.layer_inputs(names)).transpose()?;
+        let layers = names.layers.iter().map(|layer| self.layer(&spec, layer)).collect::<Result<_>>()?;
         let norm = self.weights.vector(&names.final_norm)?;
         let lm_head = names.lm_head.as_ref().map(|head| self.matrices(&Joined::rows([head]))).transpose()?;
-        Ok(Decoder { spec, embedding, layers, norm, lm_head })
+        Ok(Decoder { spec, embedding, layer_inputs, layers, norm, lm_head })
     }
 
-    fn layer(&mut self, names: &LayerNames) -> Result<DecoderLayer> {
+    fn layer_inputs(&mut self, names: &LayerInputsNames) -> Result<LayerInputs> {
+        Ok(LayerInputs {
+            embedding: self.matrices(&Joined::rows([&names.embedding]))?,
+            projection: self.linear(std::slice::from_ref(&names.projection))?,
+            norm: self.weights.vector(&names.norm)?,
+        })
+    }
+
+    fn layer(&mut self, spec: &DecoderSpec, names: &LayerNames) -> Result<DecoderLayer> {
         Ok(DecoderLayer {
             input_norm: self.optional(names.input_norm.as_ref())?,
-            mixer: self.mixer(&names.mixer)?,
+            mixer: self.mixer(spec, &names.mixer)?,
             o: self.linear(std::slice::from_ref(&names.o))?,
             attention_out_norm: self.optional(names.attention_out_norm.as_ref())?,
             mlp_norm: self.optional(names.mlp_norm.as_ref())?,
@@ -151,17 +160,28 @@ impl Builder<'_> {
                 MlpNames::Moe(names) => Mlp::Moe(Box::new(self.moe(names)?)),
             },
             mlp_out_norm: self.optional(names.mlp_out_norm.as_ref())?,
+            input: match &names.input {
+                Some(names) => Some(LayerInput {
+                    gate: self.linear(std::slice::from_ref(&names.gate))?,
+                    projection: self.linear(std::slice::from_ref(&names.projection))?,
+                    norm: self.weights.vector(&names.norm)?,
+                }),
+                None => None,
+            },
+            scalar: self.optional(names.scalar.as_ref())?.and_then(|scalar| scalar.first().copied()),
         })
     }
 
-    fn mixer(&mut self, names: &MixerNames) -> Result<Mixer> {
+    fn mixer(&mut self, spec: &DecoderSpec, names: &MixerNames) -> Result<Mixer> {
         Ok(match names {
             MixerNames::Attention(names) => {
                 let norms = (self.optional(names.q_norm.as_ref())?, self.optional(names.k_norm.as_ref())?);
                 Mixer::Attention(AttentionWeights {
                     qkv: self.linear(&names.qkv)?,
                     gate: self.some_linear(&names.gate)?,
-                    qk_norms: norms.0.zip(norms.1),
+                    value_norm: spec.value_norm.then(|| vec![1.0; norms.0.as_ref().map_or(0, Vec::len)]),
+                    // A layer without keys of its own has no norm for them.
+                    qk_norms: norms.0.map(|q| (q, norms.1.unwrap_or_default())),
                     sinks: self.optional(names.sinks.as_ref())?,
                 })
             }
@@ -178,12 +198,14 @@ impl Builder<'_> {
                 conv: by_taps(&self.weights.vector(&names.conv)?, names.input.weight.k),
                 conv_bias: self.optional(names.conv_bias.as_ref())?,
             })),
+            MixerNames::Mamba(names) => Mixer::Mamba(Box::new(self.mamba(names)?)),
             MixerNames::DeltaNet(names) => {
                 let qkvz = self.linear(&names.qkvz)?;
                 let mut gates = self.weights.vector(&names.beta)?;
                 gates.extend(self.weights.vector(&names.decay)?);
-                let channels = names.qkvz.iter().take(3).map(|part| part.weight.n).sum();
                 let minus_a = self.weights.vector(&names.minus_a)?;
+                // The gates, as many as a head's norm is long for each head, are not convolved.
+                let channels = qkvz.weight.n() - minus_a.len() * names.norm.len;
                 Mixer::DeltaNet(Box::new(DeltaNetWeights {
                     qkvz,
                     gates: self.float_matrix(&gates, 2 * minus_a.len())?,
@@ -193,6 +215,23 @@ impl Builder<'_> {
                     norm: self.weights.vector(&names.norm)?,
                 }))
             }
+        })
+    }
+
+    fn mamba(&mut self, names: &MambaNames) -> Result<MambaWeights> {
+        let input = self.linear(std::slice::from_ref(&names.input))?;
+        let (steps, a_log) = (self.weights.vector(&names.steps)?, self.weights.vector(&names.a_log)?);
+        // z, as long as the norm, is not convolved.
+        let channels = input.weight.n() - names.norm.len;
+        Ok(MambaWeights {
+            input,
+            steps: self.float_matrix(&steps, a_log.len())?,
+            conv: by_taps(&self.weights.vector(&names.conv)?, channels),
+            conv_bias: self.optional(names.conv_bias.as_ref())?,
+            minus_a: a_log.into_iter().map(|a| -libm::expf(a)).collect(),
+            dt_bias: self.weights.vector(&names.dt_bias)?,
+            skip: self.weights.vector(&names.skip)?,
+            norm: self.weights.vector(&names.norm)?,
         })
     }
 
@@ -212,7 +251,7 @@ impl Builder<'_> {
             Ok::<_, Error>(gated_bias(&self.weights.vector(gate)?, &self.weights.vector(up)?))
         });
         Ok(GatedMlp {
-            gate_up: Linear { weight, bias: bias.transpose()? },
+            gate_up: Linear { name: names.gate.weight.name.clone(), weight, bias: bias.transpose()? },
             down: self.linear(std::slice::from_ref(&names.down))?,
         })
     }
@@ -232,6 +271,21 @@ impl Builder<'_> {
             correction: self.optional(names.correction.as_ref())?,
             experts,
             shared,
+            beside: names.beside.as_ref().map(|names| self.beside(names)).transpose()?,
+        })
+    }
+
+    fn beside(&mut self, names: &BesideNames) -> Result<BesideWeights> {
+        let mut router_norm = self.weights.vector(&names.router_norm)?;
+        let root = libm::sqrtf(router_norm.len() as f32);
+        router_norm.iter_mut().for_each(|gain| *gain /= root);
+        Ok(BesideWeights {
+            dense: self.gated(&names.dense)?,
+            dense_out_norm: self.weights.vector(&names.dense_out_norm)?,
+            expert_norm: self.weights.vector(&names.expert_norm)?,
+            expert_out_norm: self.weights.vector(&names.expert_out_norm)?,
+            router_norm,
+            expert_scale: self.weights.vector(&names.expert_scale)?,
         })
     }
 
@@ -254,7 +308,11 @@ impl Builder<'_> {
         }
         // A family gives a bias to all of the joined projections or to none.
         let bias = (bias.len() == weight.n()).then_some(bias);
-        Ok(Linear { weight, bias })
+        Ok(Linear {
+            name: parts.first().map_or_else(String::new, |part| part.weight.name.clone()),
+            weight,
+            bias,
+        })
     }
 
     /// The matrices as one.

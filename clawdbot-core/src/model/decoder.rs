@@ -10,23 +10,25 @@
 //!
 //! Every row's result depends on its own sequence alone: the same bits in any batch, chunking and thread count.
 
-use crate::cache::{KvCache, KvShape};
+use crate::cache::KvCache;
 use crate::error::Result;
-use crate::kernels::{Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm_columns};
+use crate::kernels::{Added, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm_columns};
 use crate::layers::attention::WritePlan;
 use crate::layers::rope::RopeTables;
+use crate::model::adapter::BatchAdapters;
 use crate::model::batch::Batch;
 use crate::model::blocks::{GatedMlp, Mlp};
+use crate::model::layer_inputs::{LayerInput, LayerInputs};
 use crate::model::mixer::{MixContext, Mixer};
 use crate::model::scratch::Scratch;
-use crate::model::spec::DecoderSpec;
-use crate::options::KvType;
+use crate::model::spec::{DecoderSpec, HeadShape};
 use crate::threads::Region;
 
 impl DecoderSpec {
-    /// Elements of a token's queries, keys and values.
-    pub(crate) fn qkv_size(&self) -> usize {
-        (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim
+    /// Elements of a token's queries, keys and values in layer `layer`.
+    pub(crate) fn qkv_size(&self, layer: usize) -> usize {
+        let HeadShape { num_key_value_heads, head_dim } = self.heads(layer);
+        (self.num_attention_heads + 2 * num_key_value_heads) * head_dim
     }
 
     /// Bytes of all norms and biases, and of the small matrices that stay in f32.
@@ -37,6 +39,8 @@ impl DecoderSpec {
 
 /// A matrix with its bias.
 pub(crate) struct Linear {
+    /// Name of the first of the tensors that it was packed from: what adapters know it by.
+    pub(crate) name: String,
     pub(crate) weight: PackedMatrix,
     /// `[n]`
     pub(crate) bias: Option<Vec<f32>>,
@@ -57,6 +61,10 @@ pub(crate) struct DecoderLayer {
     pub(crate) mlp: Mlp,
     /// Of what the MLP gives
     pub(crate) mlp_out_norm: Option<Vec<f32>>,
+    /// Behind the MLP
+    pub(crate) input: Option<LayerInput>,
+    /// What the residual stream is multiplied with in the end
+    pub(crate) scalar: Option<f32>,
 }
 
 impl DecoderLayer {
@@ -66,10 +74,16 @@ impl DecoderLayer {
         matrices.push(&self.o.weight);
         let mlps: Vec<&GatedMlp> = match &self.mlp {
             Mlp::Dense(mlp) => vec![mlp],
-            Mlp::Moe(moe) => moe.experts.iter().chain(&moe.shared).collect(),
+            Mlp::Moe(moe) => {
+                let dense = moe.beside.as_ref().map(|beside| &beside.dense);
+                moe.experts.iter().chain(&moe.shared).chain(dense).collect()
+            }
         };
         for mlp in mlps {
             matrices.extend([&mlp.gate_up.weight, &mlp.down.weight]);
+        }
+        if let Some(input) = &self.input {
+            matrices.extend([&input.gate.weight, &input.projection.weight]);
         }
         matrices
     }
@@ -80,6 +94,7 @@ pub(crate) struct Decoder {
     pub(crate) spec: DecoderSpec,
     /// `[vocab_size, hidden_size]`; the output layer too when the embeddings are tied
     pub(crate) embedding: PackedMatrix,
+    pub(crate) layer_inputs: Option<LayerInputs>,
     pub(crate) layers: Vec<DecoderLayer>,
     /// `[hidden_size]`
     pub(crate) norm: Vec<f32>,
@@ -107,11 +122,6 @@ pub(crate) enum Pass {
 }
 
 impl Decoder {
-    /// Shape of the KV cache.
-    pub(crate) fn kv_shape(spec: &DecoderSpec, kv_type: KvType) -> KvShape {
-        KvShape { kv_heads: spec.num_key_value_heads, head_dim: spec.head_dim, kv_type }
-    }
-
     /// Runs `batch` through all layers and leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`.
     ///
     /// # Errors
@@ -121,9 +131,24 @@ impl Decoder {
         let (rows, hidden) = (batch.rows(), spec.hidden_size);
         context.scratch.reserve(spec, rows, batch.logits_rows.len(), context.region.threads())?;
         let plan = WritePlan::new(context.cache, batch)?;
-        let ops = Ops { kernels: context.kernels, region: context.region };
-        let Scratch { hidden: x, normed, mixer, mixed, branch, mlp, moe, rope, last, logits, quantized } =
-            &mut *context.scratch;
+        context.scratch.reserve_adapters(rows, &batch.adapters)?;
+        let Scratch {
+            hidden: x,
+            normed,
+            mixer,
+            mixed,
+            branch,
+            mlp,
+            moe,
+            inputs,
+            rope,
+            last,
+            logits,
+            quantized,
+            adapters,
+        } = &mut *context.scratch;
+        let adapters = BatchAdapters::new(&batch.adapters, adapters);
+        let ops = Ops { kernels: context.kernels, region: context.region, adapters: adapters.as_ref() };
         let x = &mut x[..rows * hidden];
         let normed = &mut normed[..rows * hidden];
         let branch = &mut branch[..if spec.needs_branch() { rows * hidden } else { 0 }];
@@ -134,6 +159,9 @@ impl Decoder {
                 ops.kernels.scale_and_cap(spec.embedding_multiplier, None, out);
             }
         });
+        if let Some(weights) = &self.layer_inputs {
+            weights.forward(&ops, spec, batch, x, inputs, quantized)?;
+        }
         let tables = RopeTables::fill(&spec.ropes, batch, rope);
 
         for (index, layer) in self.layers.iter().enumerate() {
@@ -173,11 +201,17 @@ impl Decoder {
                     weights.forward(&ops, spec.activation, (normed, rows), out, &mut buffers)?;
                 }
                 Mlp::Moe(weights) => {
-                    weights.forward(&ops, spec, (normed, rows), branch, (mlp, moe), quantized)?;
+                    weights.forward(&ops, spec, (x, normed, rows), branch, (mlp, moe), quantized)?;
                 }
             }
             if !direct || matches!(layer.mlp, Mlp::Moe(_)) {
                 ops.join(spec, branch, layer.mlp_out_norm.as_deref(), x);
+            }
+            if let Some(input) = &layer.input {
+                input.forward(&ops, (spec, index), (x, rows), branch, inputs, quantized)?;
+            }
+            if let Some(scalar) = layer.scalar {
+                ops.by_rows(x, hidden, |_, row| ops.kernels.scale_and_cap(scalar, None, row));
             }
         }
         if (context.cancelled)() {
@@ -207,6 +241,8 @@ impl Decoder {
 pub(crate) struct Ops<'a> {
     pub(crate) kernels: &'static KernelSet,
     pub(crate) region: &'a Region<'a>,
+    /// Of the batch's rows.
+    pub(crate) adapters: Option<&'a BatchAdapters<'a>>,
 }
 
 impl Ops<'_> {
@@ -223,7 +259,7 @@ impl Ops<'_> {
         });
     }
 
-    /// `out = x * weight + bias`, or `out += ...` with `residual`. `x` is `[rows, k]`, `out` is `[rows, n]`.
+    /// `out = x * weight + bias`, or `out += ...` with `residual`, and what adapters add. `x` is `[rows, k]`, `out` is `[rows, n]`.
     pub(crate) fn linear(
         &self,
         x: &[f32],
@@ -233,8 +269,8 @@ impl Ops<'_> {
         residual: bool,
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
-        let epilogue = Epilogue { bias: linear.bias.as_deref(), residual, gate: None };
-        self.matmul(x, rows, &linear.weight, out, epilogue, quantized)
+        let epilogue = Epilogue { residual, ..Epilogue::default() };
+        self.adapted(x, rows, linear, out, epilogue, quantized)
     }
 
     pub(crate) fn matmul(
@@ -268,9 +304,18 @@ impl Ops<'_> {
             let count = if epilogue.gate.is_some() { width } else { part.n() };
             let columns = first..first + count;
             let bias = epilogue.bias.map(|bias| &bias[first..first + part.n()]);
+            let added = epilogue.added.map(|added| Added { first: added.first + first, ..added });
             first = columns.end;
             let out = (&mut *out, columns, width);
-            gemm_columns(self.kernels, self.region, lhs, rows, part, out, Epilogue { bias, ..epilogue });
+            gemm_columns(
+                self.kernels,
+                self.region,
+                lhs,
+                rows,
+                part,
+                out,
+                Epilogue { bias, added, ..epilogue },
+            );
         }
         Ok(())
     }
@@ -283,6 +328,7 @@ mod tests {
     use super::*;
     use crate::cache::PageTables;
     use crate::model::Model;
+    use crate::options::KvType;
     use crate::runtime::Budget;
 
     #[test]
@@ -290,8 +336,7 @@ mod tests {
         let model = Model::builtin().unwrap();
         let loaded = model.loaded().unwrap();
         let spec = &loaded.decoder.spec;
-        let shape = Decoder::kv_shape(spec, KvType::Bf16);
-        let mut cache = KvCache::new(shape, &spec.layer_states(), &Budget::new(None)).unwrap();
+        let mut cache = KvCache::new(KvType::Bf16, &spec.layer_states(), &Budget::new(None)).unwrap();
         let mut tables = PageTables::default();
         cache.grow(&mut tables, 40).unwrap();
         let mut batch = Batch::new();

@@ -1,5 +1,6 @@
 //! Models: configuration -> `DecoderSpec` -> weights -> decoder, and the public handle to all of it.
 
+mod adapter;
 mod arch;
 pub(crate) mod batch;
 mod blocks;
@@ -10,7 +11,9 @@ mod delta_net;
 mod files;
 mod gguf;
 mod handle;
+mod layer_inputs;
 mod load_cache;
+mod mamba;
 mod mixer;
 mod mixer_names;
 mod mla;
@@ -20,6 +23,8 @@ mod names;
 mod pack;
 mod parts;
 mod plan;
+mod quantization;
+mod recurrence;
 pub(crate) mod registry;
 pub(crate) mod rope_scaling;
 pub(crate) mod scratch;
@@ -28,6 +33,9 @@ pub(crate) mod source;
 pub(crate) mod spec;
 mod tensors;
 
+pub(crate) use adapter::Adapter;
+#[cfg(feature = "hub")]
+pub(crate) use files::MODEL_FILES;
 pub(crate) use handle::{Loaded, last_event, no_tokenizer};
 pub use handle::{Model, ModelInfo};
 pub use plan::{Plan, StoredMatrices};

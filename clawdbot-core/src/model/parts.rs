@@ -3,38 +3,55 @@
 use std::ops::Range;
 
 use super::mxfp4::Mxfp4Rows;
+use super::quantization::FileWeights;
 use super::source::Stored;
 use super::tensors::{MatrixName, Part, PartStorage, VectorName};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::RowSource;
-use crate::weights::{RowOrder, WeightSource};
+use crate::kernels::{Int4Scales, RowSource, StoredScale};
+use crate::weights::RowOrder;
+
+/// The rows of the tensor `name` of `shape`, in which all dimensions but the last are one.
+///
+/// # Errors
+/// As `WeightSource::matrix`.
+pub(super) fn whole<'a>(
+    files: &'a FileWeights,
+    name: &str,
+    shape: &[usize],
+) -> Result<Box<dyn RowSource + 'a>> {
+    if let Some(rows) = files.rows(name, shape)? {
+        return Ok(rows);
+    }
+    let matrix = files.source.matrix(name, shape)?;
+    matrix.will_need();
+    Ok(Box::new(Stored(matrix)))
+}
 
 /// The rows of a matrix that is a part of a stored tensor.
 ///
 /// # Errors
 /// As `WeightSource::matrix`.
 pub(super) fn rows<'a>(
-    files: &'a WeightSource,
+    files: &'a FileWeights,
     name: &MatrixName,
     part: &Part,
 ) -> Result<Box<dyn RowSource + 'a>> {
     Ok(match part.storage {
         PartStorage::Rows => {
-            let tensor = files.matrix_of(&part.tensor, &part.shape)?;
-            check(part, name.n, tensor.n)?;
-            tensor.will_need();
-            Box::new(SomeRows { tensor: Stored(tensor), part: part.clone(), n: name.n })
+            let tensor = whole(files, &part.tensor, &part.shape)?;
+            check(part, name.n, tensor.rows())?;
+            Box::new(SomeRows { tensor, part: part.clone(), n: name.n })
         }
         PartStorage::Columns { from } => {
-            let tensor = files.matrix_of(&part.tensor, &part.shape)?;
-            check(part, name.n, tensor.k)?;
+            let tensor = whole(files, &part.tensor, &part.shape)?;
+            check(part, name.n, tensor.cols())?;
             let order = RowOrder::Runs { first: part.first, run: part.run, stride: part.stride };
-            Box::new(Columns::read(&Stored(tensor), order, from, (name.n, name.k))?)
+            Box::new(Columns::read(&*tensor, order, from, (name.n, name.k))?)
         }
         PartStorage::MinusExp => {
             return Err(Error::internal(format!("{}: a matrix of exponentials", name.name)));
         }
-        PartStorage::Mxfp4 => Box::new(Mxfp4Rows::new(files, part, (name.n, name.k))?),
+        PartStorage::Mxfp4 => Box::new(Mxfp4Rows::new(&files.source, part, (name.n, name.k))?),
     })
 }
 
@@ -42,11 +59,11 @@ pub(super) fn rows<'a>(
 ///
 /// # Errors
 /// As `WeightSource::vector`.
-pub(super) fn vector(files: &WeightSource, name: &VectorName) -> Result<Vec<f32>> {
+pub(super) fn vector(files: &FileWeights, name: &VectorName) -> Result<Vec<f32>> {
     let mut out = match &name.part {
-        None => files.vector(&name.name, name.len)?,
+        None => files.source.vector(&name.name, name.len)?,
         Some(part) => {
-            let all = files.elements(&part.tensor, &part.shape)?;
+            let all = elements(files, part)?;
             check(part, name.len, all.len())?;
             let elements = (0..name.len).map(|i| all[part.row(i)]);
             match part.storage {
@@ -61,6 +78,21 @@ pub(super) fn vector(files: &WeightSource, name: &VectorName) -> Result<Vec<f32>
     Ok(out)
 }
 
+/// All elements of the tensor of a part, dequantized.
+fn elements(files: &FileWeights, part: &Part) -> Result<Vec<f32>> {
+    let Some(rows) = files.rows(&part.tensor, &part.shape)? else {
+        return files.source.elements(&part.tensor, &part.shape);
+    };
+    // Tensors that are read whole are small: routers and gates.
+    let mut all = vec![0.0; rows.rows() * rows.cols()];
+    let mut stored = Vec::new();
+    for (row, out) in all.chunks_exact_mut(rows.cols().max(1)).enumerate() {
+        rows.fetch(row..row + 1, &mut stored)?;
+        rows.read_row(row, &stored, out);
+    }
+    Ok(all)
+}
+
 /// Checks that the part's rows are among the tensor's.
 fn check(part: &Part, rows: usize, of: usize) -> Result<()> {
     match rows.checked_sub(1).is_none_or(|last| part.row(last) < of) {
@@ -71,7 +103,7 @@ fn check(part: &Part, rows: usize, of: usize) -> Result<()> {
 
 /// Some rows of a stored matrix.
 struct SomeRows<'a> {
-    tensor: Stored<'a>,
+    tensor: Box<dyn RowSource + 'a>,
     part: Part,
     n: usize,
 }
@@ -105,6 +137,30 @@ impl RowSource for SomeRows<'_> {
     }
     fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
         self.tensor.read_int8(self.part.row(row), stored, codes, scales)
+    }
+    fn stored8(&self) -> Option<(usize, Int4Scales)> {
+        self.tensor.stored8()
+    }
+    fn read_stored8(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        self.tensor.read_stored8(self.part.row(row), stored, codes, scales)
+    }
+    fn int4(&self) -> Option<(usize, Int4Scales)> {
+        self.tensor.int4()
+    }
+    fn read_int4(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        self.tensor.read_int4(self.part.row(row), stored, codes, scales)
     }
 }
 

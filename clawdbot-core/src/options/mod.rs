@@ -4,10 +4,14 @@
 //! out of range is an error that names the option, what was expected and what was found.
 
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
 mod load;
 
 pub use generate::GenerateOptions;
 pub(crate) use generate::{ResolveContext, Resolved};
+#[cfg(feature = "hub")]
+pub use hub::HubOptions;
 pub use load::{Cache, KvType, ModelOptions, PackOptions, RuntimeOptions, WeightType};
 
 use serde::de::DeserializeOwned;

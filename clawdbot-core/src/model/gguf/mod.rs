@@ -62,7 +62,7 @@ impl Opened {
         let unused = gguf.check()?;
         let weights = Weights::Gguf(gguf);
         let mut opened = match has_tokenizer {
-            true => Self::from_files(name, files, || Ok(weights))?,
+            true => Self::from_files(name, files, |_| Ok(weights))?,
             false => {
                 let (defaults, text, unused) = (GenerationDefaults::default(), None, Vec::new());
                 Opened { name, spec, defaults, weights, dtype: None, unused, text, files }

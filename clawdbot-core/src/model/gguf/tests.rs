@@ -248,7 +248,8 @@ fn formats_may_be_mixed_and_packed() {
     let source = save(&dir, "m.gguf", &mixed);
     let runtime = Runtime::new(&RuntimeOptions::default()).unwrap();
     let plan = runtime.plan(&source, &ModelOptions::default()).unwrap();
-    let own: Vec<(&str, bool)> = plan.stored.iter().map(|stored| (stored.format, stored.own_codes)).collect();
+    let own: Vec<(&str, bool)> =
+        plan.stored.iter().map(|stored| (stored.format.as_str(), stored.own_codes)).collect();
     for format in ["Q4_K", "Q6_K", "Q8_0", "MXFP4"] {
         assert!(own.contains(&(format, true)), "{format}: {own:?}");
     }
