@@ -158,7 +158,7 @@ pub(crate) fn load(
 }
 
 /// Does `work`, interpreter released, with a progress function that looks after signals and the hook.
-fn watched<T: Send>(
+pub(crate) fn watched<T: Send>(
     py: Python<'_>,
     on_progress: Option<Py<PyAny>>,
     work: impl FnOnce(&mut dyn FnMut(u64, u64) -> bool) -> core::Result<T> + Send,

@@ -9,9 +9,11 @@ becomes a `Stream` of `Event` and in the end a `Completion`. Every failure is a 
 """
 
 from ._clawdbot import (
+    EMBED_OPTIONS,
     GENERATE_OPTIONS,
     MODEL_OPTIONS,
     PACK_OPTIONS,
+    RERANK_OPTIONS,
     RUNTIME_OPTIONS,
     SHAPES,
     Cancelled,
@@ -48,11 +50,13 @@ from ._clawdbot import (
     __version__,
     render_chat_template,
 )
-from .options import GenerateOptions, LoadOptions, ModelOptions, PackOptions
+from .options import EmbedOptions, GenerateOptions, LoadOptions, ModelOptions, PackOptions, RerankOptions
 
 __all__ = [
+    "EMBED_OPTIONS",
     "GENERATE_OPTIONS",
     "MODEL_OPTIONS",
+    "RERANK_OPTIONS",
     "RUNTIME_OPTIONS",
     "SHAPES",
     "Cancelled",
@@ -60,6 +64,7 @@ __all__ = [
     "Closed",
     "Completion",
     "ContextOverflow",
+    "EmbedOptions",
     "EmptyPrompt",
     "Event",
     "ForkedRuntime",
@@ -82,6 +87,7 @@ __all__ = [
     "OutOfBudget",
     "PACK_OPTIONS",
     "PackOptions",
+    "RerankOptions",
     "Runtime",
     "Session",
     "Stream",

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self, Unpack
 
-from .options import GenerateOptions, LoadOptions, ModelOptions, PackOptions
+from .options import EmbedOptions, GenerateOptions, LoadOptions, ModelOptions, PackOptions, RerankOptions
 
 __all__ = [
     "Cancelled",
@@ -17,6 +17,7 @@ __all__ = [
     "Closed",
     "Completion",
     "ContextOverflow",
+    "EMBED_OPTIONS",
     "EmptyPrompt",
     "Event",
     "ForkedRuntime",
@@ -37,6 +38,7 @@ __all__ = [
     "NullPointer",
     "OutOfBudget",
     "PACK_OPTIONS",
+    "RERANK_OPTIONS",
     "RUNTIME_OPTIONS",
     "Runtime",
     "SHAPES",
@@ -55,6 +57,8 @@ __all__ = [
 __version__: Final[str]
 SHAPES: Final[tuple[str, ...]]
 GENERATE_OPTIONS: Final[tuple[str, ...]]
+EMBED_OPTIONS: Final[tuple[str, ...]]
+RERANK_OPTIONS: Final[tuple[str, ...]]
 MODEL_OPTIONS: Final[tuple[str, ...]]
 PACK_OPTIONS: Final[tuple[str, ...]]
 RUNTIME_OPTIONS: Final[tuple[str, ...]]
@@ -304,6 +308,21 @@ class Model:
         **variables: Any,
     ) -> str: ...
     def logits(self, ids: _Ids) -> npt.NDArray[np.float32]: ...
+    def embed(
+        self,
+        texts: Sequence[str] | Sequence[_Ids],
+        *,
+        on_progress: _Progress | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> npt.NDArray[np.float32]: ...
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        on_progress: _Progress | None = None,
+        **options: Unpack[RerankOptions],
+    ) -> npt.NDArray[np.float32]: ...
     def session(self) -> Session: ...
     @property
     def tokenizer(self) -> Tokenizer: ...

@@ -3,6 +3,7 @@
 
 mod bench;
 mod chat;
+mod embed;
 mod errors;
 mod generate;
 mod inspect;

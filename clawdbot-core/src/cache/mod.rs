@@ -50,6 +50,9 @@ pub(crate) struct KvShape {
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
     pub(crate) kv_type: KvType,
+    /// The layers of a group use the same pages one after another: for passes that hold whole sequences, of which no
+    /// later one reads.
+    pub(crate) shared: bool,
 }
 
 impl KvShape {
@@ -161,8 +164,9 @@ impl KvCache {
                 kinds.push((state, 0));
                 kinds.len() - 1
             });
-            layers.push((group, kinds[group].1));
-            kinds[group].1 += 1;
+            let index = if shape.shared { 0 } else { kinds[group].1 };
+            layers.push((group, index));
+            kinds[group].1 = index + 1;
         }
         let groups = kinds.into_iter().map(|(state, count)| {
             let pool = match state {
@@ -368,7 +372,7 @@ mod tests {
     use super::*;
 
     fn cache(windows: &[Option<usize>], budget: &Budget) -> KvCache {
-        let shape = KvShape { kv_heads: 2, head_dim: 24, kv_type: KvType::Bf16 };
+        let shape = KvShape { kv_heads: 2, head_dim: 24, kv_type: KvType::Bf16, shared: false };
         let states: Vec<_> = windows.iter().map(|&window| LayerState::Attention { window }).collect();
         KvCache::new(shape, &states, budget).unwrap()
     }

@@ -116,7 +116,7 @@ mod tests {
     use crate::runtime::Budget;
 
     fn cache(budget: &Budget) -> KvCache {
-        let shape = KvShape { kv_heads: 1, head_dim: 16, kv_type: KvType::F32 };
+        let shape = KvShape { kv_heads: 1, head_dim: 16, kv_type: KvType::F32, shared: false };
         let states = [
             LayerState::Recurrent { floats: 8 },
             LayerState::Attention { window: None },

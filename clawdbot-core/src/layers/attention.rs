@@ -116,6 +116,7 @@ fn attend_kind<K: PageKind>(
         kv_heads: spec.num_key_value_heads,
         head_dim: spec.head_dim,
         window,
+        both_ways: spec.bidirectional,
         scores: Scores { divisor: spec.attention.divisor, softcap: spec.attention.softcap, sinks },
         sequences: &sequences,
     };

@@ -51,6 +51,8 @@ impl DecoderSpec {
     /// The state each layer keeps.
     pub(crate) fn layer_states(&self) -> Vec<LayerState> {
         let state = |layer: &super::spec::LayerSpec| match layer.mixer {
+            // Which share their pages.
+            MixerKind::Attention if self.bidirectional => LayerState::Attention { window: None },
             MixerKind::Attention => LayerState::Attention { window: layer.window },
             MixerKind::ShortConv => LayerState::Recurrent {
                 floats: self.short_conv.map_or(0, |conv| (conv.taps - 1).max(1) * self.hidden_size),

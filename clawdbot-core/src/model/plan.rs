@@ -133,7 +133,9 @@ impl Sizes {
                     weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
             }
         }
-        let rows = options.prefill_chunk.max(options.max_batch) as usize;
+        // What sees both ways is not cut.
+        let whole = if spec.bidirectional { max_context } else { 0 };
+        let rows = (options.prefill_chunk.max(options.max_batch) as usize).max(whole);
         let logits = SCORE_ROWS.max(options.max_batch as usize);
         Ok(Sizes { weights, scratch: Scratch::bytes(spec, rows, logits, threads)?, max_context })
     }
@@ -150,7 +152,7 @@ impl Plan {
         let embedding = names.embed_tokens.n as u64 * names.embed_tokens.k as u64;
         let head = names.lm_head.as_ref().map_or(0, |head| head.n as u64 * head.k as u64);
         let looked_up = match &names.lm_head {
-            Some(_) => {
+            _ if names.lm_head.is_some() || !spec.generates() => {
                 let embedding = Joined::rows([&names.embed_tokens]);
                 let segments = opened.weights.segments(&embedding, options.weight_type())?;
                 let bytes = |segment: &Segment<'_>| {
@@ -158,7 +160,7 @@ impl Plan {
                 };
                 segments.iter().map(bytes).sum::<Result<u64>>()?
             }
-            None => 0,
+            _ => 0,
         };
         let idle = names.idle_experts(spec);
         let mut idle_bytes = 0;

@@ -24,7 +24,7 @@ pub(crate) struct Scratch {
     pub(crate) moe: MoeScratch,
     /// Of each rotation: `[T, rotary_dim / 2]` of cos, then as many of sin
     pub(crate) rope: AlignedBuf<f32>,
-    /// `[rows of logits, hidden_size]`
+    /// `[rows of logits + rows of states, hidden_size]`: behind the last norm
     pub(crate) last: AlignedBuf<f32>,
     /// `[rows of logits, vocab_size]`
     pub(crate) logits: AlignedBuf<f32>,
@@ -110,12 +110,12 @@ impl Widths {
 }
 
 impl Scratch {
-    /// Makes room for `rows` rows and `logits` rows of logits, computed on `threads` threads.
+    /// Makes room for `rows` rows, `logits` rows of logits and `states` of states, computed on `threads` threads.
     pub(crate) fn reserve(
         &mut self,
         spec: &DecoderSpec,
         rows: usize,
-        logits: usize,
+        (logits, states): (usize, usize),
         threads: usize,
     ) -> Result<()> {
         let widths = Widths::of(spec);
@@ -133,7 +133,7 @@ impl Scratch {
         self.moe.gathered.reserve(rows * widths.gathered)?;
         self.moe.result.reserve(rows * widths.gathered)?;
         self.rope.reserve(rows * widths.rope)?;
-        self.last.reserve(logits * widths.hidden)?;
+        self.last.reserve((logits + states) * widths.hidden)?;
         self.logits.reserve(logits * widths.vocab)
     }
 
@@ -147,7 +147,8 @@ impl Scratch {
         let wide: usize = widths.wide.iter().sum();
         let widest = widths.hidden.max(widths.mlp).max(widths.mixed).max(wide);
         let moe = widths.router + 2 * widths.gathered + 6 * widths.experts;
-        let per_row = 2 * widths.hidden + widths.qkv + widths.mixed + wide + widths.branch + widths.mlp + moe;
+        // The states of all rows may be wanted.
+        let per_row = 3 * widths.hidden + widths.qkv + widths.mixed + wide + widths.branch + widths.mlp + moe;
         let floats = (per_row + widths.rope + widest.div_ceil(2))
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))

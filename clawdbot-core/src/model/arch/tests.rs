@@ -174,7 +174,7 @@ fn cohere2_is_parallel() {
         "sliding_window": 4096, "sliding_window_pattern": 4, "order_of_interleaved_layers": "local_attn_first",
         "use_parallel_block": true, "use_gated_activation": true, "use_qk_norm": false, "logit_scale": 0.25});
     let found = spec(&base);
-    assert_eq!(found.norm, NormKind::Layer);
+    assert_eq!(found.norm, NormKind::Layer { bias: false });
     let layers = found.layers.iter().map(|layer| (layer.window, layer.rope)).collect::<Vec<_>>();
     let (local, global) = ((Some(4096), Some(0)), (None, None));
     assert_eq!(layers, [local, local, local, global, local]);

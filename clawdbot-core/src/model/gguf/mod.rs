@@ -11,6 +11,7 @@ use std::path::Path;
 use self::config::Family;
 use self::names::stored_name;
 use super::config::{GenerationDefaults, ModelConfig};
+use super::embedding::EmbeddingConfig;
 use super::files::ModelFiles;
 use super::registry::parse_spec;
 use super::source::{Opened, Weights};
@@ -53,7 +54,8 @@ impl Opened {
             true => Self::from_files(name, files, || Ok(weights))?,
             false => {
                 let (defaults, text, unused) = (GenerationDefaults::default(), None, Vec::new());
-                Opened { name, spec, defaults, weights, dtype: None, unused, text, files }
+                let embedding = EmbeddingConfig::default();
+                Opened { name, spec, embedding, defaults, weights, dtype: None, unused, text, files }
             }
         };
         if let Weights::Gguf(GgufWeights { source, .. }) = &opened.weights {
