@@ -158,6 +158,16 @@
 #define CLAWDBOT_ERROR_INTERNAL 20
 
 /**
+ * A download failed: the hub cannot be reached, keeps failing, or sends what does not match its checksum.
+ */
+#define CLAWDBOT_ERROR_DOWNLOAD 21
+
+/**
+ * The hub refuses: a token is missing or invalid, or has no right to read a private or gated repository.
+ */
+#define CLAWDBOT_ERROR_ACCESS_DENIED 22
+
+/**
  * Version of the binary interface that this header describes, and number in the shared library's name. It changes
  * when a program has to be compiled anew.
  */
@@ -479,6 +489,24 @@ int32_t clawdbot_runtime_pack(const clawdbot_runtime *runtime,
  * Frees a runtime; models made with it go on. NULL is allowed.
  */
 void clawdbot_runtime_free(clawdbot_runtime *runtime);
+
+#if defined(CLAWDBOT_HUB)
+/**
+ * Sees to it that a model is on this machine, and gives its path, for `clawdbot_model_load`. Only in a library that was
+ * built with the feature `hub`; define CLAWDBOT_HUB to have it declared.
+ *
+ * `name`: OWNER/NAME on Hugging Face, hf://OWNER/NAME or modelscope://OWNER/NAME; or a path, which is given back.
+ * `options`: NULL, or `revision` (branch, tag or commit), `file` (a GGUF file of the repository), `offline`.
+ * `progress`: NULL, or called on this thread with bytes: those that are there, and those that will be (0 while that is
+ * found out).
+ */
+int32_t clawdbot_hub_fetch(const char *name,
+                           const clawdbot_options *options,
+                           clawdbot_progress_callback progress,
+                           void *user_data,
+                           clawdbot_string **out,
+                           clawdbot_error **error);
+#endif
 
 /**
  * Loads a model.

@@ -25,6 +25,9 @@ pub mod options;
 
 pub mod runtime;
 
+#[cfg(feature = "hub")]
+pub mod hub;
+
 pub mod model;
 
 pub mod tokenizer;

@@ -12,6 +12,8 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 use serde_json::{Map, Value};
 
+use crate::hub::HubArgs;
+
 const EXAMPLES: &str = "\
 Examples:
   clawdbot generate                                  a story from the built-in model
@@ -19,12 +21,13 @@ Examples:
   clawdbot generate --model DIR --prompt - < text    the prompt from stdin
   clawdbot chat --model DIR --system \"Be brief.\"     a conversation
   clawdbot embed --model DIR --input lines.txt       texts to vectors
+  clawdbot chat --model Qwen/Qwen3-0.6B              one from Hugging Face
   clawdbot inspect DIR --weights bf16                what a model is and would cost
   clawdbot pack DIR model.clawdbot                   the whole model in one file that loads at once
   clawdbot bench --shape llama-3.2-1b                how fast this machine is
 
 A model is a directory as Hugging Face publishes it (config.json, *.safetensors, tokenizer.json), a GGUF file (the first
-of a split one) or a packed file.
+of a split one) or a packed file; or the name OWNER/NAME of one on Hugging Face, which is downloaded once.
 --kernels, or the environment variable CLAWDBOT_ISA, forces an instruction-set tier.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 
@@ -78,7 +81,7 @@ Examples:
 The text goes to stdout as it comes, one line of figures to stderr. With --json stdout gets one object instead: text,
 token_ids, finish_reason, usage, options in force; or {\"error\": {code, kind, message, detail}}.")]
 pub(crate) struct GenerateArgs {
-    /// Model directory, GGUF or packed file [default: the built-in story model]
+    /// Model directory, GGUF or packed file, or OWNER/NAME [default: the built-in story model]
     #[arg(long, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
     /// Text to continue; `-` reads stdin [default for the built-in model: "Once upon a time"]
@@ -89,6 +92,8 @@ pub(crate) struct GenerateArgs {
     pub(crate) prompt_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) options: OptionArgs,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
     #[command(flatten)]
@@ -103,7 +108,7 @@ Every line is a message. /reset forgets the conversation, /exit or the end of in
 Ctrl-C stops an answer; at the prompt it leaves. With --json every answer, or error, is one object on a line.
 A message that cannot be answered is taken back; the exit code is 1 if there was one.")]
 pub(crate) struct ChatArgs {
-    /// Model directory, GGUF or packed file [default: the built-in story model]
+    /// Model directory, GGUF or packed file, or OWNER/NAME [default: the built-in story model]
     #[arg(long, value_name = "PATH")]
     pub(crate) model: Option<PathBuf>,
     /// System message at the head of the conversation
@@ -111,6 +116,8 @@ pub(crate) struct ChatArgs {
     pub(crate) system: Option<String>,
     #[command(flatten)]
     pub(crate) options: OptionArgs,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
     #[command(flatten)]
@@ -127,7 +134,7 @@ Examples:
 
 A text is a line of numbers; with --json an object: index, embedding. Texts are computed together.")]
 pub(crate) struct EmbedArgs {
-    /// Model directory or packed file
+    /// Model directory or packed file, or OWNER/NAME
     #[arg(long, value_name = "PATH")]
     pub(crate) model: PathBuf,
     /// Texts
@@ -138,6 +145,8 @@ pub(crate) struct EmbedArgs {
     pub(crate) input: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) options: EmbedOptionArgs,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
     #[command(flatten)]
@@ -187,7 +196,7 @@ Examples:
 
 The best document comes first: its score, a tab, the document; with --json an object: index, score, document.")]
 pub(crate) struct RerankArgs {
-    /// Model directory or packed file
+    /// Model directory or packed file, or OWNER/NAME
     #[arg(long, value_name = "PATH")]
     pub(crate) model: PathBuf,
     /// What is looked for
@@ -201,6 +210,8 @@ pub(crate) struct RerankArgs {
     pub(crate) input: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) options: RerankOptionArgs,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
     #[command(flatten)]
@@ -233,7 +244,7 @@ impl RerankOptionArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Model directory, GGUF or packed file [default: the built-in story model]
+    /// Model directory, GGUF or packed file, or OWNER/NAME [default: the built-in story model]
     #[arg(value_name = "PATH", conflicts_with = "shape")]
     pub(crate) model: Option<PathBuf>,
     /// Random weights in the shape of a published model
@@ -242,6 +253,8 @@ pub(crate) struct InspectArgs {
     /// One JSON object, sizes in bytes
     #[arg(long)]
     pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
     #[command(flatten)]
@@ -260,7 +273,7 @@ The file holds everything: weights, tokenizer, chat template, configuration. It 
 milliseconds, and processes that use it share its memory. It appears when it is complete. clawdbot inspect FILE --verify
 compares it with its checksum.")]
 pub(crate) struct PackArgs {
-    /// Model directory and the file to write; with --shape, the file alone
+    /// Model directory or OWNER/NAME, and the file to write; with --shape, the file alone
     #[arg(value_name = "DIR FILE", required = true, num_args = 1..=2)]
     paths: Vec<PathBuf>,
     /// Random weights in the shape of a published model
@@ -269,20 +282,22 @@ pub(crate) struct PackArgs {
     #[command(flatten)]
     pub(crate) options: PackOptionArgs,
     #[command(flatten)]
+    pub(crate) hub: HubArgs,
+    #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }
 
 impl PackArgs {
-    /// What is packed, and the file to write.
+    /// What is packed (model, shape), and the file to write.
     ///
     /// # Errors
     /// `InvalidArgument` for a directory and a shape, or neither.
-    pub(crate) fn source_and_target(&self) -> Result<(Source, &PathBuf)> {
+    pub(crate) fn source_and_target(&self) -> Result<(Option<&PathBuf>, Option<&String>, &PathBuf)> {
         match (self.paths.as_slice(), &self.shape) {
-            ([dir, target], None) => Ok((Source::Path(dir.clone()), target)),
-            ([target], Some(shape)) => Ok((Source::Shape(shape.clone()), target)),
+            ([model, target], None) => Ok((Some(model), None, target)),
+            ([target], Some(shape)) => Ok((None, Some(shape), target)),
             (paths, _) => {
                 let message =
                     format!("expected DIR and FILE, or --shape and FILE, found {} paths", paths.len());
@@ -321,7 +336,7 @@ Every repeat takes fresh sequences of random token ids. Prefill: all prompts, un
 DEPTH tokens of context, tokens per second of all sequences together. Medians are reported, and in JSON every sample.
 The memory traffic of decode that is compared with the machine's is that of the weights alone.")]
 pub(crate) struct BenchArgs {
-    /// Model directory, GGUF or packed file [default: the built-in story model]
+    /// Model directory, GGUF or packed file, or OWNER/NAME [default: the built-in story model]
     #[arg(long, value_name = "PATH", conflicts_with = "shape")]
     pub(crate) model: Option<PathBuf>,
     /// Random weights in the shape of a published model
@@ -345,6 +360,8 @@ pub(crate) struct BenchArgs {
     /// Do not measure what the machine could do at most
     #[arg(long)]
     pub(crate) no_limits: bool,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
     #[command(flatten)]
@@ -475,7 +492,7 @@ fn tiers() -> Vec<&'static str> {
 }
 
 /// What was given; what was not keeps the library's default.
-fn given(args: &impl Serialize) -> Result<Map<String, Value>> {
+pub(crate) fn given(args: &impl Serialize) -> Result<Map<String, Value>> {
     match serde_json::to_value(args) {
         Ok(Value::Object(mut object)) => {
             object.retain(|_, value| !value.is_null());
@@ -510,15 +527,6 @@ impl RuntimeArgs {
     /// A runtime with these options.
     pub(crate) fn runtime(&self) -> Result<Runtime> {
         Runtime::new(&RuntimeOptions::from_json(&given(self)?)?)
-    }
-}
-
-/// The model a command works with.
-pub(crate) fn source(model: Option<&PathBuf>, shape: Option<&String>) -> Source {
-    match (model, shape) {
-        (Some(path), _) => Source::Path(path.clone()),
-        (None, Some(name)) => Source::Shape(name.clone()),
-        (None, None) => Source::Builtin,
     }
 }
 

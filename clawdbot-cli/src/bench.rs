@@ -6,7 +6,8 @@ use clawdbot_core::{Error, ErrorKind, Event, GenerateOptions, Limits, Model, Pla
 use serde_json::{Map, Value, json};
 
 use crate::Outcome;
-use crate::args::{BenchArgs, source};
+use crate::args::BenchArgs;
+use crate::hub::source;
 use crate::interrupt::Work;
 use crate::output::{Failure, print, print_line};
 use crate::progress::{StatusLine, load};
@@ -28,7 +29,7 @@ struct Outcomes {
 
 pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
     let runtime = args.runtime.runtime()?;
-    let source = source(args.model.as_ref(), args.shape.as_ref());
+    let source = source(args.model.as_ref(), args.shape.as_ref(), &args.hub, &args.output)?;
     check_context(args, &runtime.plan(&source, &args.load.options()?)?)?;
     check_batch(args)?;
     let start = Instant::now();

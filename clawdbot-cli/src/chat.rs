@@ -6,8 +6,9 @@ use clawdbot_core::{Completion, Error, ErrorKind, GenerateOptions, Model, Result
 use serde_json::{Map, Value, json};
 
 use crate::Outcome;
-use crate::args::{ChatArgs, source};
+use crate::args::ChatArgs;
 use crate::generate::answer;
+use crate::hub::source;
 use crate::interrupt::Work;
 use crate::output::{Failure, note, print, print_line, tell};
 use crate::progress::load;
@@ -22,7 +23,8 @@ Ctrl-C stops an answer; at the prompt it leaves.";
 
 pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
-    let model = load(&args.runtime.runtime()?, &source(args.model.as_ref(), None), &args.load, &args.output)?;
+    let source = source(args.model.as_ref(), None, &args.hub, &args.output)?;
+    let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
     if !model.info().has_chat_template {
         // Says so in the library's words.
         model.render_chat(&json!([]), None, true, &Map::new())?;

@@ -8,14 +8,15 @@ use clawdbot_core::{Error, ErrorKind, Prompt, Result};
 use serde_json::json;
 
 use crate::Outcome;
-use crate::args::{EmbedArgs, RerankArgs, source};
+use crate::args::{EmbedArgs, RerankArgs};
+use crate::hub::source;
 use crate::output::{Failure, note, print, print_line};
 use crate::progress::{StatusLine, load, watch};
 
 pub(crate) fn run(args: &EmbedArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
     let texts = texts(&args.texts, args.input.as_deref(), "TEXT")?;
-    let source = source(Some(&args.model), None);
+    let source = source(Some(&args.model), None, &args.hub, &args.output)?;
     let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
     let start = Instant::now();
     let prompts = texts.into_iter().map(Prompt::Text).collect();
@@ -43,7 +44,7 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<Outcome, Failure> {
 pub(crate) fn rerank(args: &RerankArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
     let documents = texts(&args.documents, args.input.as_deref(), "DOCUMENT")?;
-    let source = source(Some(&args.model), None);
+    let source = source(Some(&args.model), None, &args.hub, &args.output)?;
     let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
     let mut line = StatusLine::new(&args.output);
     let scores = watch("scoring", &mut line, |progress| {

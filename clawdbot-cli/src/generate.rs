@@ -3,10 +3,11 @@
 use std::io::{self, IsTerminal, Read};
 use std::path::Path;
 
-use clawdbot_core::{Completion, Error, ErrorKind, Event, Model, Result, Source, Stream};
+use clawdbot_core::{Completion, Error, ErrorKind, Event, Model, Result, Stream};
 
 use crate::Outcome;
-use crate::args::{GenerateArgs, OutputArgs, source};
+use crate::args::{GenerateArgs, OutputArgs};
+use crate::hub::source;
 use crate::interrupt::Work;
 use crate::output::{Failure, note, print, print_line};
 use crate::progress::load;
@@ -17,8 +18,8 @@ const BUILTIN_PROMPT: &str = "Once upon a time";
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
-    let source = source(args.model.as_ref(), None);
-    let prompt = prompt(args, &source)?;
+    let prompt = prompt(args)?;
+    let source = source(args.model.as_ref(), None, &args.hub, &args.output)?;
     let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
     let stream = model.stream(prompt.as_str(), &options)?;
     // The text continues the prompt: a reader wants to see both, a program that gave the prompt does not.
@@ -62,12 +63,12 @@ fn finish(completion: &Completion, model: &Model, output: &OutputArgs) -> Result
     Ok(())
 }
 
-fn prompt(args: &GenerateArgs, source: &Source) -> Result<String> {
+fn prompt(args: &GenerateArgs) -> Result<String> {
     match (&args.prompt, &args.prompt_file) {
         (Some(text), _) if text == "-" => read(Path::new("-")),
         (Some(text), _) => Ok(text.clone()),
         (None, Some(path)) => read(path),
-        (None, None) if *source == Source::Builtin => Ok(BUILTIN_PROMPT.to_owned()),
+        (None, None) if args.model.is_none() => Ok(BUILTIN_PROMPT.to_owned()),
         (None, None) => {
             let message = "expected a prompt: --prompt TEXT, --prompt-file FILE, or `-` for stdin";
             Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "prompt"))

@@ -4,13 +4,15 @@ use clawdbot_core::{Cpus, Plan, Runtime};
 use serde_json::{Value, json};
 
 use crate::Outcome;
-use crate::args::{InspectArgs, source};
+use crate::args::{InspectArgs, OutputArgs};
+use crate::hub::source;
 use crate::output::{Failure, print, print_line};
 use crate::report::{bytes, count};
 
 pub(crate) fn run(args: &InspectArgs) -> Result<Outcome, Failure> {
     let runtime = args.runtime.runtime()?;
-    let source = source(args.model.as_ref(), args.shape.as_ref());
+    let output = OutputArgs { quiet: false, json: args.json };
+    let source = source(args.model.as_ref(), args.shape.as_ref(), &args.hub, &output)?;
     let plan = runtime.plan(&source, &args.load.options()?)?;
     let cpus = Cpus::detect();
     if args.json {

@@ -8,6 +8,7 @@ mod bench;
 mod chat;
 mod embed;
 mod generate;
+mod hub;
 mod inspect;
 mod interrupt;
 mod output;

@@ -7,14 +7,16 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::args::PackArgs;
+use crate::hub::source;
 use crate::output::{Failure, print, print_line};
 use crate::progress::pack;
 use crate::report::{bytes, peak_rss_bytes};
 
 pub(crate) fn run(args: &PackArgs) -> Result<Outcome, Failure> {
     let runtime = args.runtime.runtime()?;
-    let (source, target) = args.source_and_target()?;
+    let (model, shape, target) = args.source_and_target()?;
     let options = args.options.options()?;
+    let source = source(model, shape, &args.hub, &args.output)?;
     let start = Instant::now();
     let size = pack(&runtime, &source, target, &options, &args.output)?;
     let seconds = start.elapsed().as_secs_f64();

@@ -29,7 +29,7 @@ impl StatusLine {
     }
 
     /// Shows `text` unless the line changed a moment ago.
-    fn update(&mut self, text: impl FnOnce() -> String) {
+    pub(crate) fn update(&mut self, text: impl FnOnce() -> String) {
         if self.visible && self.changed.elapsed() >= INTERVAL {
             self.show(&text());
         }
@@ -59,7 +59,7 @@ fn write_over(text: &str) {
     let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush());
 }
 
-fn bar(what: &str, done: u64, total: u64) -> String {
+pub(crate) fn bar(what: &str, done: u64, total: u64) -> String {
     let filled =
         (u128::from(done) * u128::from(WIDTH) / u128::from(total.max(1))).min(u128::from(WIDTH)) as usize;
     let rest = WIDTH as usize - filled;

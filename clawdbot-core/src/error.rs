@@ -75,6 +75,10 @@ error_kinds! {
     NonFinite = 19,
     /// A bug in clawdbot: please report it.
     Internal = 20,
+    /// A download failed: the hub cannot be reached, keeps failing, or sends what does not match its checksum.
+    Download = 21,
+    /// The hub refuses: a token is missing or invalid, or has no right to read a private or gated repository.
+    AccessDenied = 22,
 }
 
 impl ErrorKind {

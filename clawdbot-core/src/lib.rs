@@ -25,6 +25,8 @@ mod cache;
 mod engine;
 mod error;
 mod event;
+#[cfg(feature = "hub")]
+mod hub;
 mod kernels;
 mod layers;
 mod memory;
@@ -40,6 +42,8 @@ mod weights;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
 pub use model::{EmbeddingInfo, Embeddings, Model, ModelInfo, Plan, Source, StoredMatrices};
+#[cfg(feature = "hub")]
+pub use options::HubOptions;
 pub use options::{
     Cache, EmbedOptions, GenerateOptions, KvType, ModelOptions, PackOptions, Pooling, RerankOptions,
     RuntimeOptions, WeightType,

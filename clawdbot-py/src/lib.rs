@@ -4,6 +4,7 @@
 mod error;
 mod event;
 mod floats;
+mod hub;
 mod interrupt;
 mod json;
 mod model;
@@ -34,6 +35,7 @@ fn _clawdbot(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<event::TokenLogprob>()?;
     module.add_class::<runtime::Runtime>()?;
     module.add_class::<tokenizer::Tokenizer>()?;
+    module.add_function(wrap_pyfunction!(hub::download, module)?)?;
     module.add_function(wrap_pyfunction!(tokenizer::render_chat_template, module)?)?;
     error::add_exceptions(module)?;
     module.add("SHAPES", PyTuple::new(py, Source::SHAPES)?)?;

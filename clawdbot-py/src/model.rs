@@ -1,9 +1,7 @@
 //! A loaded model: generate, stream, score, render.
 
-use std::path::PathBuf;
-
 use clawdbot_core as core;
-use clawdbot_core::{CancelHandle, GenerateOptions, Prompt, Source};
+use clawdbot_core::{CancelHandle, GenerateOptions, HubOptions, ModelOptions, Prompt, Source};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyMapping, PyTuple};
 
@@ -16,7 +14,7 @@ use crate::runtime::{self, Runtime, watched};
 use crate::session::Session;
 use crate::stream::Stream;
 use crate::tokenizer::Tokenizer;
-use crate::{json, options, prompt};
+use crate::{hub, json, options, prompt};
 
 /// A loaded model: immutable weights, tokenizer, chat template. Use one from as many threads as you like: requests that
 /// run at the same time are computed together.
@@ -68,43 +66,66 @@ fn drain(streams: Vec<core::Stream>) -> core::Result<Vec<core::Completion>> {
     Ok(done.into_iter().flatten().collect())
 }
 
-/// Loads on `runtime`, or on one of its own made with the runtime's options among `kwargs`.
-fn load(
-    py: Python<'_>,
-    source: &Source,
-    runtime: Option<&Bound<'_, Runtime>>,
-    on_progress: Option<Py<PyAny>>,
-    kwargs: Option<&Bound<'_, PyDict>>,
-) -> PyResult<Model> {
-    let (of_runtime, of_model) = options::split_runtime(py, kwargs)?;
-    let options = options::model(Some(&of_model))?;
-    let runtime = match runtime {
-        Some(_) if !of_runtime.is_empty() => {
-            return Err(invalid_argument(format!("{of_runtime}: a runtime was given, which has its own")));
-        }
-        Some(runtime) => runtime.get().0.clone(),
-        None => runtime::new(&of_runtime, None)?,
-    };
-    runtime::load(py, &runtime, source, &options, on_progress)
+/// What a model is loaded on and how, checked before anything is downloaded.
+struct Prepared {
+    runtime: core::Runtime,
+    options: ModelOptions,
+}
+
+impl Prepared {
+    /// `runtime`, or one of its own made with the runtime's options among `kwargs`.
+    fn new(
+        py: Python<'_>,
+        runtime: Option<&Bound<'_, Runtime>>,
+        kwargs: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Self> {
+        let (of_runtime, of_model) = options::split_runtime(py, kwargs)?;
+        let options = options::model(Some(&of_model))?;
+        let runtime = match runtime {
+            Some(_) if !of_runtime.is_empty() => {
+                return Err(invalid_argument(format!(
+                    "{of_runtime}: a runtime was given, which has its own"
+                )));
+            }
+            Some(runtime) => runtime.get().0.clone(),
+            None => runtime::new(&of_runtime, None)?,
+        };
+        Ok(Prepared { runtime, options })
+    }
+
+    fn load(&self, py: Python<'_>, source: &Source, on_progress: Option<Py<PyAny>>) -> PyResult<Model> {
+        runtime::load(py, &self.runtime, source, &self.options, on_progress)
+    }
 }
 
 #[pymethods]
 impl Model {
     /// Loads the model in a directory, GGUF or packed file; no path: the built-in story model.
     ///
+    /// A string OWNER/NAME that is no path names a model on Hugging Face, which is downloaded unless its cache has it
+    /// (hf://OWNER/NAME and modelscope://OWNER/NAME say which hub). revision: branch, tag or commit; file: a GGUF file of
+    /// the repository; offline: whether the cache has to do; `on_download(done, total)` is called with bytes, as `on_progress`.
+    ///
     /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, mmap,
     /// verify, cache; and threads, memory_budget and kernels of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
     /// called with weights; returning False cancels, raising cancels and raises.
     #[staticmethod]
-    #[pyo3(signature = (path=None, *, runtime=None, on_progress=None, **options))]
+    #[pyo3(signature = (path=None, *, revision=None, file=None, offline=None, on_download=None, runtime=None, on_progress=None, **options))]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn from_pretrained(
         py: Python<'_>,
-        path: Option<PathBuf>,
+        path: Option<&Bound<'_, PyAny>>,
+        revision: Option<String>,
+        file: Option<String>,
+        offline: Option<bool>,
+        on_download: Option<Py<PyAny>>,
         runtime: Option<&Bound<'_, Runtime>>,
         on_progress: Option<Py<PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        load(py, &options::source(path, None)?, runtime, on_progress, options)
+        let prepared = Prepared::new(py, runtime, options)?;
+        let hub = HubOptions::default().revision(revision).file(file).offline(offline);
+        prepared.load(py, &hub::source(py, path, &hub, on_download)?, on_progress)
     }
 
     /// Random weights in a published shape, one of `clawdbot.SHAPES`: for measuring speed. There is no tokenizer.
@@ -118,7 +139,7 @@ impl Model {
         on_progress: Option<Py<PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        load(py, &options::source(None, Some(shape))?, runtime, on_progress, options)
+        Prepared::new(py, runtime, options)?.load(py, &Source::Shape(shape), on_progress)
     }
 
     /// Generates. A prompt is text or token ids (any sequence, or an integer array).

@@ -16,11 +16,13 @@ from ._clawdbot import (
     RERANK_OPTIONS,
     RUNTIME_OPTIONS,
     SHAPES,
+    AccessDenied,
     Cancelled,
     ClawdbotError,
     Closed,
     Completion,
     ContextOverflow,
+    Download,
     EmptyPrompt,
     Event,
     ForkedRuntime,
@@ -48,12 +50,14 @@ from ._clawdbot import (
     UnsupportedModel,
     Usage,
     __version__,
+    download,
     render_chat_template,
 )
 from .options import EmbedOptions, GenerateOptions, LoadOptions, ModelOptions, PackOptions, RerankOptions
 
 __all__ = [
     "EMBED_OPTIONS",
+    "AccessDenied",
     "GENERATE_OPTIONS",
     "MODEL_OPTIONS",
     "RERANK_OPTIONS",
@@ -65,6 +69,7 @@ __all__ = [
     "Completion",
     "ContextOverflow",
     "EmbedOptions",
+    "Download",
     "EmptyPrompt",
     "Event",
     "ForkedRuntime",
@@ -98,5 +103,6 @@ __all__ = [
     "UnsupportedModel",
     "Usage",
     "__version__",
+    "download",
     "render_chat_template",
 ]

@@ -1,6 +1,7 @@
 """Language models inside your program, on the CPU it has: the compiled part of `clawdbot`."""
 
 import os
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, ClassVar, Final, Literal, NoReturn, TypeAlias, final, overload
@@ -12,12 +13,14 @@ from typing_extensions import Self, Unpack
 from .options import EmbedOptions, GenerateOptions, LoadOptions, ModelOptions, PackOptions, RerankOptions
 
 __all__ = [
+    "AccessDenied",
     "Cancelled",
     "ClawdbotError",
     "Closed",
     "Completion",
     "ContextOverflow",
     "EMBED_OPTIONS",
+    "Download",
     "EmptyPrompt",
     "Event",
     "ForkedRuntime",
@@ -51,6 +54,7 @@ __all__ = [
     "UnsupportedModel",
     "Usage",
     "__version__",
+    "download",
     "render_chat_template",
 ]
 
@@ -252,6 +256,10 @@ class Model:
     def from_pretrained(
         path: _Path | None = None,
         *,
+        revision: str | None = None,
+        file: str | None = None,
+        offline: bool | None = None,
+        on_download: _Progress | None = None,
         runtime: Runtime | None = None,
         on_progress: _Progress | None = None,
         **options: Unpack[LoadOptions],
@@ -337,6 +345,16 @@ class Model:
     ) -> None: ...
     def __reduce__(self) -> NoReturn: ...
 
+def download(
+    name: str,
+    *,
+    revision: str | None = None,
+    file: str | None = None,
+    offline: bool | None = None,
+    on_download: _Progress | None = None,
+) -> pathlib.Path:
+    """Downloads a model, unless the cache has it, and returns its path."""
+
 def render_chat_template(
     template: str,
     messages: _Messages,
@@ -376,3 +394,5 @@ class InvalidUtf8(ClawdbotError, ValueError): ...
 class NullPointer(ClawdbotError): ...
 class NonFinite(ClawdbotError): ...
 class Internal(ClawdbotError): ...
+class Download(ClawdbotError): ...
+class AccessDenied(ClawdbotError): ...

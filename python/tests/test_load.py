@@ -150,7 +150,7 @@ def test_what_a_log_hook_raises_is_not_lost(monkeypatch):
         ({"memory_budget": -1}, clawdbot.InvalidArgument, "memory_budget"),
         ({"kernels": "z80"}, clawdbot.InvalidArgument, "z80"),
         ({"thread": 1}, clawdbot.UnknownOption, "thread"),
-        ({"revision": None}, clawdbot.UnknownOption, "revision"),
+        ({"revison": None}, clawdbot.UnknownOption, "revison"),
     ],
 )
 def test_bad_options(options, expected, message):

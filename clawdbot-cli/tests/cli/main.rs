@@ -6,6 +6,8 @@ mod chat;
 mod embed;
 mod errors;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
 mod inspect;
 #[cfg(unix)]
 mod interrupt;

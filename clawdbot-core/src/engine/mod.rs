@@ -20,7 +20,8 @@ use crate::model::decoder::{Decoder, ForwardContext, Pass};
 use crate::model::pooling::Pooler;
 use crate::model::scratch::Scratch;
 use crate::model::spec::DecoderSpec;
-use crate::sampling::{History, sample};
+use crate::options::Resolved;
+use crate::sampling::{History, Logprobs, sample};
 
 pub(crate) use scheduler::SCORE_ROWS;
 use scheduler::{Limits, Share, plan_step};
@@ -340,6 +341,7 @@ impl Engine {
 
     /// Samples and turns the outcome of a pass into events.
     fn deliver(&mut self, loaded: &Loaded, shares: &[Share], started: Instant) {
+        let mut drawn = Vec::with_capacity(shares.len());
         let vocab = loaded.decoder.spec.vocab_size;
         let mut logits = self.scratch.logits.chunks_exact_mut(vocab);
         let mut states = self.scratch.last.chunks_exact(loaded.decoder.spec.hidden_size);
@@ -372,15 +374,58 @@ impl Engine {
                 job.push(Event::Progress { done: share.start + share.rows, total });
                 continue;
             }
-            let Some(row) = rows.into_iter().next() else { continue };
+            drawn.extend(rows.into_iter().next().map(|row| (share.id, row)));
+        }
+        let sequences = &self.sequences;
+        let draws = drawn.into_iter().filter_map(|(id, logits)| {
+            let sequence = sequences.get(&id)?;
+            let job = sequence.job.as_ref()?;
             let (prompt, output) = sequence.tokens.split_at(job.prompt_end);
-            match sample(row, &job.options, &History { prompt, output }) {
-                Ok((id, logprobs)) => {
-                    let max_context = loaded.max_context;
-                    sequence.accept(id, logprobs, max_context);
-                }
-                Err(error) => job.fail(error),
+            Some(Draw {
+                id,
+                logits,
+                options: &job.options,
+                history: History { prompt, output },
+                outcome: None,
+            })
+        });
+        for (id, outcome) in sample_all(loaded, draws.collect()) {
+            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
+            match outcome {
+                Ok((id, logprobs)) => sequence.accept(id, logprobs, loaded.max_context),
+                Err(error) => sequence.job.iter_mut().for_each(|job| job.fail(error.clone())),
             }
         }
     }
+}
+
+type Sampled = Result<(u32, Option<Logprobs>)>;
+
+/// A token that is to be sampled.
+struct Draw<'a> {
+    id: SequenceId,
+    logits: &'a mut [f32],
+    options: &'a Resolved,
+    history: History<'a>,
+    outcome: Option<Sampled>,
+}
+
+/// Samples for several sequences at the same time.
+fn sample_all(loaded: &Loaded, mut draws: Vec<Draw<'_>>) -> Vec<(SequenceId, Sampled)> {
+    let run = |draw: &mut Draw<'_>| draw.outcome = Some(sample(draw.logits, draw.options, &draw.history));
+    let done = match &mut draws[..] {
+        [] => Ok(()),
+        [draw] => {
+            run(draw);
+            Ok(())
+        }
+        draws => loaded.runtime.pool().region(|region| {
+            region.parallel_chunks_mut(draws, 1, |_, draws| draws.iter_mut().for_each(run));
+        }),
+    };
+    let outcome = |draw: Draw<'_>| match &done {
+        Ok(()) => draw.outcome,
+        Err(error) => Some(Err(error.clone())),
+    };
+    draws.into_iter().filter_map(|draw| Some((draw.id, outcome(draw)?))).collect()
 }

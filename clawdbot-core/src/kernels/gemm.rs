@@ -10,10 +10,11 @@ use super::bf16_dot::{Bf16Args, RoundedRows};
 use super::gemm_float::FloatArgs;
 use super::gemm_int4::{Int4Args, Int4Panels};
 use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
+use super::int4::Int4Scales;
 use super::matrix::Panels;
-use super::quantize::{QuantizedRows, SharedMut, groups};
+use super::quantize::{Int8Rows, QuantizedRows, SharedMut, groups};
 use super::simd::LANES;
-use super::{Activation, Kernel, KernelSet, PackedMatrix, Simd, Slot};
+use super::{Activation, Kernel, KernelSet, PackedMatrix, Simd};
 use crate::threads::Region;
 
 /// Rows up to which the narrow kernels are used, and rows of their largest tile.
@@ -91,58 +92,50 @@ pub(crate) fn gemm_columns(
     assert!(columns.end <= stride && out.len() == m * stride, "out: columns {columns:?} of [{m}, {stride}]");
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == n), "bias: [{n}]");
     let out = SharedMut(out.as_mut_ptr());
-    let finish = &kernels.finish;
-    let target = Target { out: &out, n: columns.len(), first: columns.start, stride, epilogue, finish };
-    let panels = n.div_ceil(LANES);
+    let (n, first) = (columns.len(), columns.start);
+    let target = Target { out: &out, n, origin: (0, 0), first, stride, epilogue, kernels };
+    let panels = rhs.n().div_ceil(LANES);
     // The panels of a gate and its up belong to one task.
     let unit = if epilogue.gate.is_some() { 2 } else { 1 };
     let wide = m > NARROW_ROWS;
     match (&rhs.panels, lhs) {
-        (Panels::Int8 { codes, scales, group, kind, rotated }, Lhs::Int8(rows)) => {
-            let (k_blocks, groups) = (k.div_ceil(4), groups(k, *group));
-            let lhs = rows.rows(m, k, *group, *rotated);
-            let (codes, scales) = (codes.as_chunks().0, scales.as_chunks().0);
-            assert!(codes.len() == panels * k_blocks && scales.len() == panels * kind.lines(groups));
+        (Panels::Int8 { group, .. }, Lhs::Int8(rows)) => {
+            let operands = Operands::new(rows, m, rhs).expect("int8 panels");
             // A group longer than a slice takes the slow way.
             let wide = wide && *group <= 4 * SLICE_BLOCKS;
             let slot = if wide { &kernels.int8_wide } else { &kernels.int8_narrow };
             let tile_panels = wide.then_some(kernels.tile_panels.0);
-            let split = Split::new(region, m, (panels, unit), k_blocks * 64, tile_panels, lhs.stride);
-            region.parallel(split.tasks(), |task| {
-                let (rows, panels) = split.task(task);
-                let int4 = None;
-                slot.call(Int8Args {
-                    lhs,
-                    codes,
-                    scales,
-                    kind: *kind,
-                    int4,
-                    k_blocks,
-                    group: *group,
-                    rows,
-                    panels,
-                    target,
-                });
-            });
+            let split = Split::new(
+                region,
+                m,
+                (panels, unit),
+                operands.panel_bytes(),
+                tile_panels,
+                operands.lhs.stride,
+            );
+            region.parallel(split.tasks(), |task| slot.call(operands.args(split.task(task), target)));
         }
-        (Panels::Int4 { codes, scales, group, kind, rotated }, Lhs::Int8(rows)) => {
-            let (group, lines, scale_lines) = (*group, k.div_ceil(8), kind.lines(groups(k, *group)));
-            let lhs = rows.rows(m, k, group, *rotated);
-            let rhs = Int4Panels { codes: codes.as_chunks().0, scales: scales.as_chunks().0, kind: *kind };
-            assert!(rhs.codes.len() == panels * lines && rhs.scales.len() == panels * scale_lines);
-            let wide = wide && group <= 4 * SLICE_BLOCKS;
+        (Panels::Int4 { group, .. }, Lhs::Int8(rows)) => {
+            let operands = Operands::new(rows, m, rhs).expect("int4 panels");
+            let wide = wide && *group <= 4 * SLICE_BLOCKS;
             let tile_panels = wide.then_some(kernels.tile_panels.0);
-            let split = Split::new(region, m, (panels, unit), lines * 64, tile_panels, lhs.stride);
+            let split = Split::new(
+                region,
+                m,
+                (panels, unit),
+                operands.panel_bytes(),
+                tile_panels,
+                operands.lhs.stride,
+            );
             region.parallel(split.tasks(), |task| {
-                let (rows, panels) = split.task(task);
-                if wide {
-                    let (codes, scales, int4, k_blocks) = (&[][..], &[][..], Some(rhs), 2 * lines);
-                    let kind = rhs.kind;
-                    let args =
-                        Int8Args { lhs, codes, scales, kind, int4, k_blocks, group, rows, panels, target };
-                    kernels.int8_wide.call(args);
-                } else {
-                    kernels.int4_narrow.call(Int4Args { lhs, rhs, lines, group, rows, panels, target });
+                let args = operands.args(split.task(task), target);
+                match (wide, args.int4) {
+                    (false, Some(rhs)) => {
+                        let Int8Args { lhs, k_blocks, group, rows, panels, target, .. } = args;
+                        let lines = k_blocks / 2;
+                        kernels.int4_narrow.call(Int4Args { lhs, rhs, lines, group, rows, panels, target });
+                    }
+                    _ => kernels.int8_wide.call(args),
                 }
             });
         }
@@ -193,6 +186,61 @@ pub(crate) fn gemm_columns(
             };
             panic!("a matrix of {:?} cannot be multiplied by rows of {kind}", rhs.format());
         }
+    }
+}
+
+/// Both sides of a product of quantized rows.
+#[derive(Clone, Copy)]
+pub(super) struct Operands<'a> {
+    lhs: Int8Rows<'a>,
+    codes: &'a [[i8; 4 * LANES]],
+    scales: &'a [[u16; LANES]],
+    kind: Int4Scales,
+    int4: Option<Int4Panels<'a>>,
+    k_blocks: usize,
+    group: usize,
+}
+
+impl<'a> Operands<'a> {
+    /// None where `rhs` is neither int8 nor int4.
+    ///
+    /// # Panics
+    /// When the rows are not `m` rows of what `rhs` wants.
+    pub(super) fn new(rows: &'a QuantizedRows, m: usize, rhs: &'a PackedMatrix) -> Option<Self> {
+        let (panels, k) = (rhs.n().div_ceil(LANES), rhs.k());
+        match &rhs.panels {
+            Panels::Int8 { codes, scales, group, kind, rotated } => {
+                let (k_blocks, lines) = (k.div_ceil(4), kind.lines(groups(k, *group)));
+                let lhs = rows.rows(m, k, *group, *rotated);
+                let (codes, scales) = (codes.as_chunks().0, scales.as_chunks().0);
+                assert!(codes.len() == panels * k_blocks && scales.len() == panels * lines);
+                Some(Operands { lhs, codes, scales, kind: *kind, int4: None, k_blocks, group: *group })
+            }
+            Panels::Int4 { codes, scales, group, kind, rotated } => {
+                let (lines, scale_lines) = (k.div_ceil(8), kind.lines(groups(k, *group)));
+                let lhs = rows.rows(m, k, *group, *rotated);
+                let rhs =
+                    Int4Panels { codes: codes.as_chunks().0, scales: scales.as_chunks().0, kind: *kind };
+                assert!(rhs.codes.len() == panels * lines && rhs.scales.len() == panels * scale_lines);
+                let (codes, scales, k_blocks) = (&[][..], &[][..], 2 * lines);
+                Some(Operands { lhs, codes, scales, kind: *kind, int4: Some(rhs), k_blocks, group: *group })
+            }
+            _ => None,
+        }
+    }
+
+    fn panel_bytes(&self) -> usize {
+        if self.int4.is_some() { self.k_blocks / 2 * 64 } else { self.k_blocks * 64 }
+    }
+
+    /// Arguments of the wide kernel.
+    pub(super) fn args(
+        &self,
+        (rows, panels): (Range<usize>, Range<usize>),
+        target: Target<'a>,
+    ) -> Int8Args<'a> {
+        let Operands { lhs, codes, scales, kind, int4, k_blocks, group } = *self;
+        Int8Args { lhs, codes, scales, kind, int4, k_blocks, group, rows, panels, target }
     }
 }
 
@@ -255,14 +303,17 @@ impl Split {
 /// Where sums go.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
-    out: &'a SharedMut<f32>,
-    n: usize,
-    /// Column of `out` that the first column of the product goes to.
-    first: usize,
+    pub(super) out: &'a SharedMut<f32>,
+    /// Columns of the whole product, after its gate.
+    pub(super) n: usize,
+    /// Row and column of the product that the first row of `out` and its column `first` are.
+    pub(super) origin: (usize, usize),
+    /// Column of `out` that the column of `origin` goes to.
+    pub(super) first: usize,
     /// Columns of `out`.
-    stride: usize,
-    epilogue: Epilogue<'a>,
-    finish: &'a Slot<Finish>,
+    pub(super) stride: usize,
+    pub(super) epilogue: Epilogue<'a>,
+    pub(super) kernels: &'a KernelSet,
 }
 
 impl Target<'_> {
@@ -270,7 +321,8 @@ impl Target<'_> {
     /// `row` and `panel`, those below.
     ///
     /// # Safety
-    /// All rows must be below m, all panels below `n / 16` rounded up (both of the product), and all in the caller's task.
+    /// All rows must be below m, all panels below `n / 16` rounded up (both of the product), and all in the caller's task;
+    /// `out` must have a place for them.
     #[inline(always)]
     pub(super) unsafe fn finish<const P: usize>(
         &self,
@@ -278,7 +330,7 @@ impl Target<'_> {
         panels: usize,
         sums: &[[[f32; LANES]; P]],
     ) {
-        self.finish.call(FinishArgs {
+        self.kernels.finish.call(FinishArgs {
             target: *self,
             row,
             panel,
@@ -330,16 +382,15 @@ impl Kernel for Finish {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, args: FinishArgs<'_>) {
-        let Target { out, n, first, stride, epilogue, .. } = args.target;
+        let Target { out, n, origin, first, stride, epilogue, .. } = args.target;
         let Epilogue { bias, residual, gate } = epilogue;
         for (row, sums) in (args.row..).zip(args.sums.chunks_exact(args.sums_stride)) {
             for (panel, sum) in (args.panel..).zip(&sums[..args.panels]) {
                 // Of a gated product, the gate's panel comes before up's.
                 let column = if gate.is_some() { panel / 2 } else { panel } * LANES;
                 let count = LANES.min(n - column);
-                // SAFETY: inside `[m, stride]` by the caller's promise, as `first + n <= stride`; no other task has this
-                // row and panel.
-                let out = unsafe { out.slice(row * stride + first + column, count) };
+                // SAFETY: inside `out` by the caller's promise; no other task has this row and panel.
+                let out = unsafe { out.slice((row - origin.0) * stride + first + column - origin.1, count) };
                 let mut sum = s.load(sum);
                 if let Some(bias) = bias {
                     sum = s.add(sum, s.load_partial(&bias[panel * LANES..][..count]));

@@ -12,9 +12,10 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use super::gemm::{CHUNK_ROWS, row_chunk};
-use super::gemm_int4::{ScaleLines, for_scales};
+use super::gemm_int4::{self, Int4Panels};
 use super::gemm_int8::{Int8Args, Wide};
 use super::quantize::Int8Rows;
+use super::scale_lines::{MinimaArgs, WidenArgs};
 use super::simd::LANES;
 use super::tiles::{SumTile, TILE_BYTES, TILE_ROWS, Tiles};
 use super::{Kernel, Simd};
@@ -31,7 +32,7 @@ const SLAB_TILES: usize = 8;
 /// The f32 sums of a row of a block.
 type Sums = [[f32; LANES]; PANELS];
 
-/// Many rows on tiles of kind `T`. int4, and groups other than 32, 64 and 128, go to the kernel without tiles.
+/// Many rows on tiles of kind `T`. Groups other than 32, 64 and 128 go to the kernel without tiles.
 pub(super) struct Tiled<T>(PhantomData<T>);
 impl<T: Tiles> Kernel for Tiled<T> {
     type Args<'a> = Int8Args<'a>;
@@ -41,8 +42,6 @@ impl<T: Tiles> Kernel for Tiled<T> {
         // SAFETY: a kernel set with this kernel is used only where its tiles are, see `isa`.
         unsafe {
             match args.group {
-                // Minima are added by the kernel without tiles.
-                _ if args.int4.is_some() || args.kind.minimum() => Wide::<4, 3>::run(s, args),
                 32 => task::<S, T, false>(s, &args, 8),
                 64 => task::<S, T, false>(s, &args, 16),
                 128 => task::<S, T, true>(s, &args, 16),
@@ -63,6 +62,8 @@ struct Stage {
     scales: [[[[f32; LANES]; PANELS]; SLAB_TILES]; 2],
     /// The last k-tile of the two panels, where it is not a whole one, and a tile of zeros.
     padded: [[i8; TILE_ROWS * TILE_BYTES]; PANELS + 1],
+    /// A slab of weights that are not kept as int8.
+    unpacked: [[i8; SLAB_TILES * TILE_ROWS * TILE_BYTES]; PANELS],
 }
 
 /// 1 to 32 rows x 2 panels x 2 k-tiles.
@@ -97,8 +98,9 @@ struct Step {
 #[inline(always)]
 unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>, tile_blocks: usize) {
     args.check(TILE_ROWS);
-    let Int8Rows { codes, stride, scales, .. } = args.lhs;
+    let Int8Rows { codes, stride, scales, starts } = args.lhs;
     let (k_blocks, groups) = (args.k_blocks, args.groups());
+    let ((lines, kind), kernels) = (args.scale_lines(), args.target.kernels);
     let k_tiles = k_blocks.div_ceil(tile_blocks);
     let tile_groups = |tiles: usize| if JOINED { tiles.div_ceil(2) } else { tiles };
     assert!(stride >= k_tiles * 4 * tile_blocks, "rows are padded to whole tiles");
@@ -118,6 +120,7 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
         let padded: *mut [i8; TILE_ROWS * TILE_BYTES] = (&raw mut (*stage).padded).cast();
         padded.write_bytes(0, PANELS + 1);
         let sums: *mut Sums = (&raw mut (*stage).sums).cast();
+        let unpacked: *mut [i8; SLAB_TILES * TILE_ROWS * TILE_BYTES] = (&raw mut (*stage).unpacked).cast();
         let slab_scales: *mut [[[f32; LANES]; PANELS]; SLAB_TILES] = (&raw mut (*stage).scales).cast();
         let mut panel = args.panels.start;
         while panel < args.panels.end {
@@ -125,17 +128,20 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
             // An odd last panel goes twice, and its double is dropped.
             let panels = [panel, panel + count - 1];
             let tail = k_blocks % tile_blocks;
-            if tail > 0 {
+            if tail > 0 && args.int4.is_none() {
                 for p in 0..PANELS {
                     let from = args.codes.as_ptr().add(panels[p] * k_blocks + k_blocks - tail).cast::<i8>();
                     let to = padded.add(p).cast::<i8>();
                     to.copy_from_nonoverlapping(from, tail * TILE_BYTES);
                 }
             }
-            let base: [*const i8; PANELS] = [
-                args.codes.as_ptr().add(panels[0] * k_blocks).cast(),
-                args.codes.as_ptr().add(panels[1] * k_blocks).cast(),
-            ];
+            // Where a panel is: of int4, a line of codes is two k-blocks.
+            let (codes_start, panel_bytes): (*const i8, usize) = match args.int4 {
+                Some(Int4Panels { codes, .. }) => (codes.as_ptr().cast(), k_blocks / 2 * TILE_BYTES),
+                None => (args.codes.as_ptr().cast(), k_blocks * TILE_BYTES),
+            };
+            let slab_bytes = if args.int4.is_some() { slab_bytes / 2 } else { slab_bytes };
+            let base = [codes_start.add(panels[0] * panel_bytes), codes_start.add(panels[1] * panel_bytes)];
             let chunk_rows = row_chunk(args.rows.len(), BLOCK_ROWS);
             let mut chunk = args.rows.start;
             while chunk < args.rows.end {
@@ -150,13 +156,19 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
                     // The step before this slab still uses the scales of its own slab.
                     let weight_scales =
                         slab_scales.add(first_tile / SLAB_TILES % 2).cast::<[[f32; LANES]; PANELS]>();
-                    for_scales!(args.kind, K => for p in 0..PANELS {
-                        let lines = args.scales.as_ptr().add(panels[p] * args.kind.lines(groups));
-                        for g in 0..tile_groups(slab_tiles) {
-                            let (scale, _) = K::load(s, lines, first_group + g);
-                            s.store(scale, &mut (&mut *weight_scales.add(g))[p]);
+                    for p in 0..PANELS {
+                        let lines = lines.as_ptr().add(panels[p] * kind.lines(groups));
+                        let to = (weight_scales.cast::<[f32; LANES]>().add(p), PANELS);
+                        let range = (first_group, tile_groups(slab_tiles));
+                        kernels.scale_lines.call(WidenArgs::new(kind, lines, range, to));
+                        if args.int4.is_some() {
+                            let blocks = (slab_tiles * tile_blocks).min(k_blocks - first_tile * tile_blocks);
+                            let from = base[p].add(first_tile * tile_blocks / 2 * TILE_BYTES).cast();
+                            let to = unpacked.add(p).cast::<[i8; TILE_BYTES]>();
+                            gemm_int4::fill(s, kind.zero(), from, blocks / 2, to, 1);
+                            to.add(blocks).write_bytes(0, slab_tiles * tile_blocks - blocks);
                         }
-                    });
+                    }
                     let steps = slab_tiles.div_ceil(2) * rows.div_ceil(BLOCK_ROWS);
                     // The next slab's weights: of these panels, or of the next ones.
                     let ahead = if first_tile + SLAB_TILES < k_tiles {
@@ -165,10 +177,7 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
                             base[1].wrapping_add((first_tile / SLAB_TILES + 1) * slab_bytes),
                         ]
                     } else if chunk + chunk_rows >= args.rows.end {
-                        [
-                            base[1].wrapping_add(k_blocks * TILE_BYTES),
-                            base[1].wrapping_add(2 * k_blocks * TILE_BYTES),
-                        ]
+                        [base[1].wrapping_add(panel_bytes), base[1].wrapping_add(2 * panel_bytes)]
                     } else {
                         base
                     };
@@ -182,7 +191,12 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
                             let mut weights = [[padded.add(PANELS).cast::<i8>().cast_const(); PANELS]; 2];
                             for (half, weights) in weights.iter_mut().enumerate() {
                                 for p in 0..PANELS {
-                                    if (at + half + 1) * tile_blocks <= k_blocks {
+                                    if args.int4.is_some() {
+                                        if at + half < k_tiles {
+                                            let tile = (tile + half) * tile_blocks * TILE_BYTES;
+                                            weights[p] = unpacked.add(p).cast::<i8>().add(tile);
+                                        }
+                                    } else if (at + half + 1) * tile_blocks <= k_blocks {
                                         weights[p] = base[p].add((at + half) * tile_blocks * TILE_BYTES);
                                     } else if (at + half) * tile_blocks < k_blocks {
                                         weights[p] = padded.add(p).cast();
@@ -218,7 +232,14 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
                 if let Some(last) = previous {
                     pipeline.drain(s, &last);
                 }
-                args.target.finish((chunk, panel), count, std::slice::from_raw_parts(sums, rows));
+                let sums = std::slice::from_raw_parts_mut(sums, rows);
+                if kind.minimum() {
+                    let lines = lines.as_ptr().add(panel * kind.lines(groups));
+                    let row_scales =
+                        (scales.as_ptr().add(chunk * groups), starts.as_ptr().add(chunk * groups));
+                    kernels.minima.call(MinimaArgs::new(kind, lines, row_scales, groups, sums, count));
+                }
+                args.target.finish((chunk, panel), count, sums);
                 chunk += chunk_rows;
             }
             panel += PANELS;

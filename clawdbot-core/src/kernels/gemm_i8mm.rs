@@ -8,9 +8,10 @@ use std::arch::aarch64::*;
 use std::arch::asm;
 
 use super::gemm::{CHUNK_ROWS, row_chunk};
-use super::gemm_int4::{self, Int4Panels, ScaleLines, for_scales};
+use super::gemm_int4::{self, Int4Panels};
 use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
 use super::quantize::Int8Rows;
+use super::scale_lines::{MinimaArgs, WidenArgs};
 use super::simd::LANES;
 use super::{Kernel, Simd};
 
@@ -60,7 +61,7 @@ struct Slice {
 unsafe fn rows_by_panel<S: Simd>(s: S, args: &Int8Args<'_>, panel: usize) {
     let Int8Rows { codes, stride, scales, starts } = args.lhs;
     let (k_blocks, group_blocks, groups) = (args.k_blocks, args.group_blocks(), args.groups());
-    let (lines, kind) = args.int4.map_or((args.scales, args.kind), |int4| (int4.scales, int4.kind));
+    let ((lines, kind), kernels) = (args.scale_lines(), args.target.kernels);
     let group_pairs = group_blocks.div_ceil(2);
     let mut slice = Slice { codes: [[[0; 4 * LANES]; 2]; SLICE_PAIRS], scales: [[0.0; LANES]; SLICE_GROUPS] };
     // The last tile may have rows too many: they are computed and dropped.
@@ -85,10 +86,8 @@ unsafe fn rows_by_panel<S: Simd>(s: S, args: &Int8Args<'_>, panel: usize) {
                     fill(s, args, panel, blocks, slice.codes.as_mut_ptr().add(g * group_pairs));
                 }
                 let from = lines.as_ptr().add(panel * kind.lines(groups));
-                for_scales!(kind, K => for g in 0..count {
-                    let (scale, _) = K::load(s, from, first_group + g);
-                    s.store(scale, slice.scales.get_unchecked_mut(g));
-                });
+                let to = (slice.scales.as_mut_ptr(), 1);
+                kernels.scale_lines.call(WidenArgs::new(kind, from, (first_group, count), to));
                 for row in (0..rows).step_by(TILE_ROWS) {
                     let codes = codes.as_ptr().add((chunk + row) * stride + 4 * first_group * group_blocks);
                     let scales = scales.as_ptr().add((chunk + row) * groups + first_group);
@@ -119,7 +118,7 @@ unsafe fn rows_by_panel<S: Simd>(s: S, args: &Int8Args<'_>, panel: usize) {
             unsafe {
                 let lines = lines.as_ptr().add(panel * kind.lines(groups));
                 let row_scales = (scales.as_ptr().add(chunk * groups), starts.as_ptr().add(chunk * groups));
-                gemm_int4::add_minima(s, kind, lines, row_scales, groups, &mut sums[..rows]);
+                kernels.minima.call(MinimaArgs::new(kind, lines, row_scales, groups, &mut sums[..rows], 1));
             }
         }
         // SAFETY: rows and the panel of the task.

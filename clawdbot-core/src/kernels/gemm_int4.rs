@@ -12,8 +12,9 @@ use std::ops::Range;
 
 use super::gemm::Target;
 use super::gemm_int8::tile_panels;
-use super::int4::{Int4Scales, super_lines};
+use super::int4::Int4Scales;
 use super::quantize::Int8Rows;
+use super::scale_lines::{ScaleLines, for_scales, row_total};
 use super::simd::LANES;
 use super::{Kernel, Simd};
 
@@ -29,84 +30,6 @@ pub(super) struct Int4Panels<'a> {
     pub(super) scales: &'a [[u16; LANES]],
     pub(super) kind: Int4Scales,
 }
-
-/// One kind of [`Int4Scales`].
-pub(super) trait ScaleLines {
-    /// Whether there are minima.
-    const MIN: bool;
-    /// Subtracted from codes.
-    const ZERO: i8;
-    /// Scales and minima (or zeros) of group `g`.
-    ///
-    /// # Safety
-    /// `lines` must point to the lines of at least `g + 1` groups.
-    unsafe fn load<S: Simd>(s: S, lines: *const [u16; LANES], g: usize) -> (S::F32, S::F32);
-}
-
-macro_rules! scale_lines {
-    ($name:ident, $min:literal, $zero:literal, |$s:ident, $lines:ident, $g:ident| $body:expr) => {
-        pub(super) struct $name;
-        impl ScaleLines for $name {
-            const MIN: bool = $min;
-            const ZERO: i8 = $zero;
-            #[inline(always)]
-            unsafe fn load<S: Simd>($s: S, $lines: *const [u16; LANES], $g: usize) -> (S::F32, S::F32) {
-                // SAFETY: the caller's promise; all lines are in one allocation of 64-byte alignment.
-                unsafe { $body }
-            }
-        }
-    };
-}
-
-scale_lines!(Bf16Lines, false, 8, |s, lines, g| (s.load_bf16(&*lines.add(g)), s.zero()));
-scale_lines!(F16Lines, false, 8, |s, lines, g| (s.load_f16(&*lines.add(g)), s.zero()));
-scale_lines!(F32Lines, false, 8, |s, lines, g| (s.load(&*lines.add(2 * g).cast()), s.zero()));
-scale_lines!(F16MinLines, true, 0, |s, lines, g| {
-    (s.load_f16(&*lines.add(2 * g)), s.load_f16(&*lines.add(2 * g + 1)))
-});
-scale_lines!(F32MinLines, true, 0, |s, lines, g| {
-    (s.load(&*lines.add(4 * g).cast()), s.load(&*lines.add(4 * g + 2).cast()))
-});
-scale_lines!(SuperLines, true, 0, |s, lines, g| {
-    let (line, first) = super_lines(g);
-    let bytes = lines.add(line).cast::<[u8; LANES]>();
-    let (d, d_min) = (s.load_f16(&*lines.add(first)), s.load_f16(&*lines.add(first + 1)));
-    let (scale, min) = (s.i32_to_f32(s.load_u8(&*bytes)), s.i32_to_f32(s.load_u8(&*bytes.add(1))));
-    (s.mul(d, scale), s.sub(s.zero(), s.mul(d_min, min)))
-});
-
-/// `$body` with `$k` as the [`ScaleLines`] of `$kind`.
-macro_rules! for_scales {
-    ($kind:expr, $k:ident => $body:expr) => {
-        match $kind {
-            $crate::kernels::int4::Int4Scales::Bf16 => {
-                type $k = $crate::kernels::gemm_int4::Bf16Lines;
-                $body
-            }
-            $crate::kernels::int4::Int4Scales::F16 => {
-                type $k = $crate::kernels::gemm_int4::F16Lines;
-                $body
-            }
-            $crate::kernels::int4::Int4Scales::F32 => {
-                type $k = $crate::kernels::gemm_int4::F32Lines;
-                $body
-            }
-            $crate::kernels::int4::Int4Scales::F16Min => {
-                type $k = $crate::kernels::gemm_int4::F16MinLines;
-                $body
-            }
-            $crate::kernels::int4::Int4Scales::F32Min => {
-                type $k = $crate::kernels::gemm_int4::F32MinLines;
-                $body
-            }
-            $crate::kernels::int4::Int4Scales::Super => {
-                type $k = $crate::kernels::gemm_int4::SuperLines;
-                $body
-            }
-        }
-    };
-}
-pub(super) use for_scales;
 
 /// One task of few rows.
 pub(super) struct Int4Args<'a> {
@@ -274,13 +197,7 @@ unsafe fn narrow_tile<S: Simd, K: ScaleLines, const R: usize, const P: usize>(
     }
 }
 
-/// `f32(sum of code_x) * scale_x` of a group of a row, from what its sum starts at: `-128 * sum of code_x`.
-#[inline(always)]
-pub(super) fn row_total(scale: f32, start: i32) -> f32 {
-    (-(start >> 7)) as f32 * scale
-}
-
-/// Unpacks `count` lines of panel codes to int8 k-blocks, prepared for [`Simd::load_prepared`], every `step` blocks.
+/// Unpacks `count` lines of panel codes, less `zero` (wrapping), to int8 k-blocks, every `step` blocks.
 ///
 /// # Safety
 /// `from` must point to `count` lines and `to` to `(2 * count - 1) * step + 1` blocks that nobody else uses.
@@ -297,43 +214,7 @@ pub(super) unsafe fn fill<S: Simd>(
         // SAFETY: the caller's promises; the two blocks differ.
         unsafe {
             let (low, high) = (to.add(2 * line * step), to.add((2 * line + 1) * step));
-            s.prepare_u4(&*from.add(line), zero, &mut *low, &mut *high);
+            s.unpack_u4(&*from.add(line), zero, &mut *low, &mut *high);
         }
     }
-}
-
-/// Adds what the minima contribute to finished sums of `rows` rows by `NP` panels.
-///
-/// # Safety
-/// `scales` must point to the lines of the panels; `row_scales` and `starts` to `rows` rows of `groups`.
-#[inline(always)]
-pub(super) unsafe fn add_minima<S: Simd, const NP: usize>(
-    s: S,
-    kind: Int4Scales,
-    scales: *const [u16; LANES],
-    (row_scales, starts): (*const f32, *const i32),
-    groups: usize,
-    sums: &mut [[[f32; LANES]; NP]],
-) {
-    for_scales!(kind, K => {
-        if K::MIN {
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let mut lows = [s.zero(); NP];
-                for g in 0..groups {
-                    // SAFETY: the caller's promises.
-                    unsafe {
-                        let total = row_total(*row_scales.add(r * groups + g), *starts.add(r * groups + g));
-                        for p in 0..NP {
-                            let (_, min) = K::load(s, scales.add(p * kind.lines(groups)), g);
-                            lows[p] = s.fma(s.splat(total), min, lows[p]);
-                        }
-                    }
-                }
-                for p in 0..NP {
-                    let sum = s.add(s.load(&sums[p]), lows[p]);
-                    s.store(sum, &mut sums[p]);
-                }
-            }
-        }
-    });
 }

@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use super::gemm::{CHUNK_ROWS, NARROW_ROWS, Target, row_chunk};
-use super::gemm_int4::{self, Int4Panels, ScaleLines, for_scales, row_total};
+use super::gemm_int4::{self, Int4Panels};
 use super::int4::Int4Scales;
 use super::quantize::Int8Rows;
+use super::scale_lines::{MinimaArgs, ScaleLines, WidenArgs, for_scales, row_total};
 use super::simd::LANES;
 use super::{Kernel, Simd};
 
@@ -43,6 +44,11 @@ impl Int8Args<'_> {
 
     pub(super) fn groups(&self) -> usize {
         self.k_blocks.div_ceil(self.group_blocks())
+    }
+
+    /// The lines of scales and their kind.
+    pub(super) fn scale_lines(&self) -> (&[[u16; LANES]], Int4Scales) {
+        self.int4.map_or((self.scales, self.kind), |int4| (int4.scales, int4.kind))
     }
 
     /// The checks on which the unchecked accesses of the kernels rest; tiles may read `tile_rows - 1` rows too many.
@@ -250,7 +256,8 @@ impl<const MR: usize, const NP: usize> Kernel for Wide<MR, NP> {
         let mut panel = args.panels.start;
         // SAFETY: checked above; the panels are the task's.
         unsafe {
-            while panel + NP <= args.panels.end {
+            // Twice two panels are better than three and one.
+            while panel + NP <= args.panels.end && !(NP > 2 && panel + NP + 1 == args.panels.end) {
                 wide_panels::<S, MR, NP>(s, &args, panel);
                 panel += NP;
             }
@@ -283,6 +290,7 @@ struct Slice<const NP: usize> {
 unsafe fn wide_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &Int8Args<'_>, panel: usize) {
     let Int8Rows { codes, stride, scales, starts } = args.lhs;
     let (k_blocks, group_blocks, groups) = (args.k_blocks, args.group_blocks(), args.groups());
+    let ((lines, kind), kernels) = (args.scale_lines(), args.target.kernels);
     let mut slice =
         Slice { codes: [[[0; 4 * LANES]; NP]; SLICE_BLOCKS], scales: [[[0.0; LANES]; NP]; SLICE_GROUPS] };
     // The last tile of a chunk may have up to MR - 1 rows too many: they are computed and dropped.
@@ -303,26 +311,19 @@ unsafe fn wide_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &In
             // `count * group_blocks <= SLICE_BLOCKS` and `count <= SLICE_GROUPS`.
             unsafe {
                 for p in 0..NP {
-                    if let Some(Int4Panels { codes, scales, kind }) = args.int4 {
+                    if let Some(Int4Panels { codes, kind, .. }) = args.int4 {
                         let from = codes.as_ptr().add((panel + p) * k_blocks / 2 + first_block / 2);
                         let to = (&raw mut slice.codes).cast::<[i8; 4 * LANES]>().add(p);
-                        gemm_int4::fill(s, kind.zero(), from, blocks / 2, to, NP);
-                        let from = scales.as_ptr().add((panel + p) * kind.lines(groups));
-                        for_scales!(kind, K => for g in 0..count {
-                            let (scale, _) = K::load(s, from, first_group + g);
-                            s.store(scale, &mut slice.scales.get_unchecked_mut(g)[p]);
-                        });
-                        continue;
+                        gemm_int4::fill(s, s.prepared_zero(kind.zero()), from, blocks / 2, to, NP);
+                    } else {
+                        let from = args.codes.as_ptr().add((panel + p) * k_blocks + first_block);
+                        for block in 0..blocks {
+                            s.prepare_w8(&*from.add(block), &mut slice.codes.get_unchecked_mut(block)[p]);
+                        }
                     }
-                    let from = args.codes.as_ptr().add((panel + p) * k_blocks + first_block);
-                    for block in 0..blocks {
-                        s.prepare_w8(&*from.add(block), &mut slice.codes.get_unchecked_mut(block)[p]);
-                    }
-                    let from = args.scales.as_ptr().add((panel + p) * args.kind.lines(groups));
-                    for_scales!(args.kind, K => for g in 0..count {
-                        let (scale, _) = K::load(s, from, first_group + g);
-                        s.store(scale, &mut slice.scales.get_unchecked_mut(g)[p]);
-                    });
+                    let to = ((&raw mut slice.scales).cast::<[f32; LANES]>().add(p), NP);
+                    let from = lines.as_ptr().add((panel + p) * kind.lines(groups));
+                    kernels.scale_lines.call(WidenArgs::new(kind, from, (first_group, count), to));
                 }
             }
             let mut row = 0;
@@ -349,13 +350,12 @@ unsafe fn wide_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &In
                 row += MR;
             }
         }
-        let (lines, kind) = args.int4.map_or((args.scales, args.kind), |int4| (int4.scales, int4.kind));
         if kind.minimum() {
             // SAFETY: `check`, as above.
             unsafe {
                 let lines = lines.as_ptr().add(panel * kind.lines(groups));
                 let row_scales = (scales.as_ptr().add(chunk * groups), starts.as_ptr().add(chunk * groups));
-                gemm_int4::add_minima(s, kind, lines, row_scales, groups, &mut sums[..rows]);
+                kernels.minima.call(MinimaArgs::new(kind, lines, row_scales, groups, &mut sums[..rows], NP));
             }
         }
         // SAFETY: rows and panels of the task.

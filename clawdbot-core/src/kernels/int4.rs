@@ -6,9 +6,9 @@
 //! Byte `4 * column + i` holds k `i` in its low and k `4 + i` in its high four bits: two k-blocks of an int8 panel in one.
 //! A code is 0..=15; what it stands for, [`Int4Scales`] says. Groups are multiples of 8.
 
-use super::gemm_int4::{ScaleLines, for_scales};
 use super::matrix::{Rows, for_each_part};
 use super::quantize::{amax, groups};
+use super::scale_lines::{ScaleLines, for_scales};
 use super::simd::{LANES, Scalar};
 use super::{Kernel, KernelSet, Result, Simd};
 use crate::error::Error;

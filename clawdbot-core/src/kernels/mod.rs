@@ -26,6 +26,7 @@ mod gemm_bf16;
 #[cfg(any(target_arch = "x86_64", test))]
 mod gemm_bf16_amx;
 mod gemm_float;
+mod gemm_gated;
 #[cfg(target_arch = "aarch64")]
 mod gemm_i8mm;
 mod gemm_int4;
@@ -41,6 +42,7 @@ mod quantize;
 mod recurrent;
 mod rope;
 mod row_ops;
+mod scale_lines;
 mod self_test;
 pub(crate) mod simd;
 #[cfg(test)]
@@ -57,6 +59,7 @@ pub(crate) use activation::Activation;
 pub(crate) use bf16_dot::RoundedRows;
 pub(crate) use dispatch::{available, named, refused, select};
 pub(crate) use gemm::{Epilogue, Lhs, gemm, gemm_columns};
+pub(crate) use gemm_gated::{gemm_gated, takes_gated};
 pub(crate) use int4::{Int4Scales, StoredScale};
 pub(crate) use matrix::{ComputeFormat, PackedMatrix, RowSource};
 pub(crate) use parts::{PanelElement, PanelPart, PanelSource};
@@ -102,6 +105,8 @@ pub(crate) struct KernelSet {
     tile_panels: (usize, usize),
     /// The epilogue of all products.
     finish: Slot<gemm::Finish>,
+    scale_lines: Slot<scale_lines::Widen>,
+    minima: Slot<scale_lines::AddMinima>,
     int8_wide: Slot<gemm_int8::Narrow>,
     int8_narrow: Slot<gemm_int8::Narrow>,
     bf16_wide: Slot<gemm_float::Narrow<u16>>,
@@ -169,6 +174,8 @@ macro_rules! kernel_set {
             float_gemm_name: concat!($arch, "-f32-", $name, "-", $fmr, "x", $fnp, "x16"),
             tile_panels: ($np, $fnp),
             finish: slot!($entry, gemm::Finish),
+            scale_lines: slot!($entry, scale_lines::Widen),
+            minima: slot!($entry, scale_lines::AddMinima),
             int8_wide: slot!($entry, gemm_int8::Wide<$mr, $np>),
             int8_narrow: slot!($entry, gemm_int8::Narrow),
             bf16_wide: slot!($entry, gemm_float::Wide<u16, $fmr, $fnp>),

@@ -1,5 +1,7 @@
 //! Symmetric int8 quantization of rows, in groups along k.
 
+use std::marker::PhantomData;
+
 use super::hadamard::{ROTATED_BLOCK, hadamard, hadamard_row};
 use super::simd::LANES;
 use super::{Kernel, KernelSet, Result, RoundedRows, Simd};
@@ -41,6 +43,43 @@ pub(crate) struct QuantizedRows {
     pub(crate) rounded: RoundedRows,
 }
 
+/// Writes [`QuantizedRows`] from several tasks.
+pub(super) struct RowWriter<'a> {
+    k: usize,
+    group: usize,
+    rotated: bool,
+    codes: SharedMut<i8>,
+    scales: SharedMut<f32>,
+    starts: SharedMut<i32>,
+    rows: PhantomData<&'a mut QuantizedRows>,
+}
+
+impl RowWriter<'_> {
+    /// Quantizes `x`, columns `first..` of row `row`: a whole number of groups and rotated blocks, or up to the end.
+    ///
+    /// # Safety
+    /// `row` must be below m, the columns below k, and both in the caller's task alone.
+    pub(super) unsafe fn write(&self, kernels: &KernelSet, row: usize, first: usize, x: &[f32]) {
+        let Self { k, group, rotated, .. } = *self;
+        let (stride, groups) = (QuantizedRows::stride(k), groups(k, group));
+        debug_assert!(first.is_multiple_of(group) && first + x.len() <= k);
+        // What is behind the last column is zeros.
+        let end = if first + x.len() == k { stride } else { first + x.len() };
+        let (group_at, group_count) = (row * groups + first / group, x.len().div_ceil(group));
+        // SAFETY: the buffers hold m rows; the caller's promise.
+        let (codes, scales, starts) = unsafe {
+            (
+                self.codes.slice(row * stride + first, end - first),
+                self.scales.slice(group_at, group_count),
+                self.starts.slice(group_at, group_count),
+            )
+        };
+        let (codes, rest) = codes.split_at_mut(x.len());
+        rest.fill(0);
+        kernels.quantize_row.call(QuantizeArgs { x, group, rotated, codes, scales, starts });
+    }
+}
+
 /// What the int8 kernels read of [`QuantizedRows`].
 #[derive(Clone, Copy)]
 pub(super) struct Int8Rows<'a> {
@@ -72,6 +111,32 @@ impl QuantizedRows {
         rotated: bool,
     ) -> Result<()> {
         assert_eq!(x.len(), m * k, "x: [{m}, {k}]");
+        let writer = self.writer(m, k, group, rotated)?;
+        if m * k == 0 {
+            return Ok(());
+        }
+        // Rows per task: enough work to be worth a task.
+        let rows = (8192 / k).clamp(1, m.div_ceil(region.threads()));
+        region.parallel(m.div_ceil(rows), |task| {
+            for row in task * rows..((task + 1) * rows).min(m) {
+                // SAFETY: each row belongs to one task.
+                unsafe { writer.write(kernels, row, 0, &x[row * k..][..k]) };
+            }
+        });
+        Ok(())
+    }
+
+    /// Makes room for rows `[m, k]`, which are to be written.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    pub(super) fn writer(
+        &mut self,
+        m: usize,
+        k: usize,
+        group: usize,
+        rotated: bool,
+    ) -> Result<RowWriter<'_>> {
         assert!(!rotated || ROTATED_GROUPS.contains(&group), "rotated rows in groups of {group}");
         let (stride, groups) = (Self::stride(k), groups(k, group));
         let too_many =
@@ -83,31 +148,15 @@ impl QuantizedRows {
         self.scales.reserve(rows.checked_mul(groups).ok_or_else(too_many)?)?;
         self.starts.reserve(rows.checked_mul(groups).ok_or_else(too_many)?)?;
         (self.m, self.k, self.group, self.rotated) = (m, k, group, rotated);
-        if m * k == 0 {
-            return Ok(());
-        }
-        // Rows per task: enough work to be worth a task.
-        let rows = (8192 / k).clamp(1, m.div_ceil(region.threads()));
-        let codes = SharedMut(self.codes.as_mut_ptr());
-        let scales = SharedMut(self.scales.as_mut_ptr());
-        let starts = SharedMut(self.starts.as_mut_ptr());
-        region.parallel(m.div_ceil(rows), |task| {
-            for row in task * rows..((task + 1) * rows).min(m) {
-                // SAFETY: `row < m`, the buffers hold m rows, and each row belongs to one task.
-                let (codes, scales, starts) = unsafe {
-                    (
-                        codes.slice(row * stride, stride),
-                        scales.slice(row * groups, groups),
-                        starts.slice(row * groups, groups),
-                    )
-                };
-                codes[k..].fill(0);
-                let x = &x[row * k..][..k];
-                let codes = &mut codes[..k];
-                kernels.quantize_row.call(QuantizeArgs { x, group, rotated, codes, scales, starts });
-            }
-        });
-        Ok(())
+        Ok(RowWriter {
+            k,
+            group,
+            rotated,
+            codes: SharedMut(self.codes.as_mut_ptr()),
+            scales: SharedMut(self.scales.as_mut_ptr()),
+            starts: SharedMut(self.starts.as_mut_ptr()),
+            rows: PhantomData,
+        })
     }
 
     /// Bytes from row to row: an odd multiple of 512, so that the same stretch of 512 codes of eight rows falls into

@@ -261,6 +261,60 @@ fn gated_gemm() {
     }
 }
 
+/// What [`gemm_gated`] gives is what a gated product and [`QuantizedRows::quantize`] give, on ragged shapes.
+#[test]
+fn gated_products_quantized_on_the_way() {
+    let down = |format, k: usize, kernels, region: &Region<'_>| {
+        PackedMatrix::pack(kernels, region, format, &[&dense(3, k, Noise(k as u64).vec(3 * k))]).unwrap()
+    };
+    let formats = FORMATS.into_iter().filter(|format| format.activations().is_some());
+    for (seed, format) in formats.enumerate() {
+        for (m, columns, k) in [(9, 128, 64), (31, 300, 130), (140, 135, 256), (300, 129, 40)] {
+            let x = Noise(seed as u64).vec(m * k);
+            let gate_up = [1, 2].map(|i| dense(columns, k, Noise(seed as u64 + 10 * i).vec(columns * k)));
+            for kernels in available() {
+                in_region(1 + seed % 3, |region| {
+                    let rhs = PackedMatrix::pack_gated(kernels, region, format, [&gate_up[0], &gate_up[1]])
+                        .unwrap();
+                    let next = down(format, columns, kernels, region);
+                    assert!(!takes_gated(8, &rhs, &next));
+                    if !takes_gated(m, &rhs, &next) {
+                        assert!(format.activations().unwrap().0 > 128, "{format:?}");
+                        return;
+                    }
+                    let (group, rotated) = format.activations().unwrap();
+                    let mut lhs = QuantizedRows::default();
+                    let (mut expected, mut found) = (QuantizedRows::default(), QuantizedRows::default());
+                    lhs.quantize(kernels, region, &x, m, k, group, rotated).unwrap();
+                    let bias = Noise(3).vec(rhs.n());
+                    let epilogue =
+                        Epilogue { bias: Some(&bias), residual: false, gate: Some(Activation::Silu) };
+                    let mut activated = vec![f32::NAN; m * columns];
+                    gemm(kernels, region, Lhs::Int8(&lhs), m, &rhs, &mut activated, epilogue);
+                    expected.quantize(kernels, region, &activated, m, columns, group, rotated).unwrap();
+                    let mut buffer = vec![f32::NAN; m * columns];
+                    gemm_gated(kernels, region, &lhs, m, &rhs, epilogue, &next, &mut buffer, &mut found)
+                        .unwrap();
+                    let (expected, found) =
+                        (expected.rows(m, columns, group, rotated), found.rows(m, columns, group, rotated));
+                    let groups = columns.div_ceil(group);
+                    let what = format!("{} {format:?} {m} {columns} {k}", kernels.name);
+                    assert!(
+                        expected.codes[..m * expected.stride] == found.codes[..m * found.stride],
+                        "{what}"
+                    );
+                    assert_eq!(
+                        bits(&expected.scales[..m * groups]),
+                        bits(&found.scales[..m * groups]),
+                        "{what}"
+                    );
+                    assert_eq!(expected.starts[..m * groups], found.starts[..m * groups], "{what}");
+                });
+            }
+        }
+    }
+}
+
 #[test]
 fn gated_projections_are_alike() {
     let kernels = select(Some("scalar")).unwrap();

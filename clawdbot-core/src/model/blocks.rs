@@ -4,7 +4,7 @@ use super::decoder::{Linear, Ops};
 use super::moe::MoeWeights;
 use super::spec::{Activation, DecoderSpec, NormKind};
 use crate::error::Result;
-use crate::kernels::{Epilogue, QuantizedRows};
+use crate::kernels::{Epilogue, Lhs, QuantizedRows, gemm, gemm_gated, takes_gated};
 
 /// The second half of a layer.
 #[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
@@ -35,6 +35,8 @@ pub(crate) struct MlpBuffers<'a> {
     /// `[rows, intermediate_size]` or more
     pub(crate) activated: &'a mut [f32],
     pub(crate) quantized: &'a mut QuantizedRows,
+    /// Of what is activated
+    pub(crate) codes: &'a mut QuantizedRows,
 }
 
 impl GatedMlp {
@@ -50,11 +52,22 @@ impl GatedMlp {
         (out, residual): (&mut [f32], bool),
         buffers: &mut MlpBuffers<'_>,
     ) -> Result<()> {
-        let MlpBuffers { activated, quantized } = buffers;
+        let MlpBuffers { activated, quantized, codes } = buffers;
         let activated = &mut activated[..rows * self.down.weight.k()];
         let bias = self.gate_up.bias.as_deref();
         let gate = Epilogue { bias, gate: Some(activation), ..Epilogue::default() };
-        ops.matmul(x, rows, &self.gate_up.weight, activated, gate, quantized)?;
+        let (gate_up, down) = (&self.gate_up.weight, &self.down.weight);
+        if let Some((group, rotated)) = gate_up.format().activations()
+            && takes_gated(rows, gate_up, down)
+        {
+            let Ops { kernels, region } = ops;
+            quantized.quantize(kernels, region, x, rows, gate_up.k(), group, rotated)?;
+            gemm_gated(kernels, region, quantized, rows, gate_up, gate, down, activated, codes)?;
+            let epilogue = Epilogue { bias: self.down.bias.as_deref(), residual, gate: None };
+            gemm(kernels, region, Lhs::Int8(codes), rows, down, out, epilogue);
+            return Ok(());
+        }
+        ops.matmul(x, rows, gate_up, activated, gate, quantized)?;
         ops.linear(activated, rows, &self.down, out, residual, quantized)
     }
 }

@@ -222,12 +222,22 @@ pub(crate) fn no_tokenizer() -> Error {
 }
 
 impl Model {
-    /// Loads the model in directory or packed file `path` with default options, on a runtime of its own.
+    /// Loads the model in the directory, GGUF or packed file `path` with default options, on a runtime of its own.
+    ///
+    /// With the feature `hub`, `path` may also name a repository, as for `Source::fetch`.
     ///
     /// # Errors
-    /// As [`Runtime::load`].
+    /// As [`Runtime::load`]; as `Source::fetch`.
     pub fn from_pretrained(path: impl AsRef<Path>) -> Result<Self> {
-        Runtime::new(&Default::default())?.load(&Source::from(path.as_ref()), &ModelOptions::default())
+        let path = path.as_ref();
+        #[cfg(feature = "hub")]
+        let source = match path.to_str() {
+            Some(name) => Source::fetch(name, &Default::default(), |_, _| true)?,
+            None => Source::from(path),
+        };
+        #[cfg(not(feature = "hub"))]
+        let source = Source::from(path);
+        Runtime::new(&Default::default())?.load(&source, &ModelOptions::default())
     }
 
     /// Loads the built-in story model with default options, on a runtime of its own.

@@ -32,6 +32,8 @@ pub(crate) mod spec;
 mod tensors;
 
 pub use embed::{EmbeddingInfo, Embeddings};
+#[cfg(feature = "hub")]
+pub(crate) use files::MODEL_FILES;
 pub(crate) use handle::{Loaded, last_event, no_tokenizer};
 pub use handle::{Model, ModelInfo};
 pub use plan::{Plan, StoredMatrices};

@@ -48,12 +48,14 @@ pub(crate) struct MixerScratch {
 pub(crate) struct MlpScratch {
     /// `[T, intermediate_size]`, of the widest MLP
     activated: AlignedBuf<f32>,
+    /// The int8 form of it
+    codes: QuantizedRows,
 }
 
 impl MlpScratch {
     /// The buffers, and one for the int8 form of inputs.
     pub(crate) fn buffers<'a>(&'a mut self, quantized: &'a mut QuantizedRows) -> MlpBuffers<'a> {
-        MlpBuffers { activated: &mut self.activated, quantized }
+        MlpBuffers { activated: &mut self.activated, quantized, codes: &mut self.codes }
     }
 }
 
@@ -149,7 +151,7 @@ impl Scratch {
         let moe = widths.router + 2 * widths.gathered + 6 * widths.experts;
         // The states of all rows may be wanted.
         let per_row = 3 * widths.hidden + widths.qkv + widths.mixed + wide + widths.branch + widths.mlp + moe;
-        let floats = (per_row + widths.rope + widest.div_ceil(2))
+        let floats = (per_row + widths.rope + widest.div_ceil(2) + widths.mlp.div_ceil(2))
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))
             .and_then(|(a, b)| a.checked_add(b)?.checked_mul(4))

@@ -5,11 +5,15 @@
 
 mod embed;
 mod generate;
+#[cfg(feature = "hub")]
+mod hub;
 mod load;
 
 pub use embed::{EmbedOptions, Pooling, RerankOptions};
 pub use generate::GenerateOptions;
 pub(crate) use generate::{ResolveContext, Resolved};
+#[cfg(feature = "hub")]
+pub use hub::HubOptions;
 pub use load::{Cache, KvType, ModelOptions, PackOptions, RuntimeOptions, WeightType};
 
 use serde::de::DeserializeOwned;

@@ -62,9 +62,16 @@ pub(crate) fn sample(
 }
 
 fn check_finite(logits: &[f32]) -> Result<()> {
-    // Zero times a number is zero, but for NaN and infinities; a sum keeps the loop free of branches.
-    let poison: f32 = logits.iter().map(|x| x * 0.0).sum();
-    if poison == 0.0 {
+    // Zero times a number is zero, but for NaN and infinities; sums keep the loop free of branches, and as many of them as a
+    // vector has lanes make it one of vectors.
+    let (chunks, rest) = logits.as_chunks::<16>();
+    let mut poison = [0.0; 16];
+    for chunk in chunks {
+        for (poison, x) in poison.iter_mut().zip(chunk) {
+            *poison += x * 0.0;
+        }
+    }
+    if poison.iter().chain(rest).all(|x| x * 0.0 == 0.0) {
         return Ok(());
     }
     let (id, value) = logits.iter().enumerate().find(|(_, x)| !x.is_finite()).unwrap_or((0, &f32::NAN));
@@ -76,13 +83,24 @@ fn check_finite(logits: &[f32]) -> Result<()> {
 
 /// The largest logit's index; the first of equals.
 pub(crate) fn argmax(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (id, &x) in logits.iter().enumerate() {
-        if x > logits[best] {
-            best = id;
+    const PART: usize = 1024;
+    let mut best = (0, f32::NEG_INFINITY);
+    for (part, x) in logits.chunks(PART).enumerate() {
+        let (chunks, rest) = x.as_chunks::<16>();
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        for chunk in chunks {
+            for (lane, x) in lanes.iter_mut().zip(chunk) {
+                *lane = if *x > *lane { *x } else { *lane };
+            }
+        }
+        let largest = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+        if largest > best.1 {
+            best = (part, largest);
         }
     }
-    best as u32
+    let first = best.0 * PART;
+    let within = logits[first..].iter().position(|x| *x == best.1).unwrap_or(0);
+    (first + within) as u32
 }
 
 /// Extreme penalties make extreme logits, but no infinities.

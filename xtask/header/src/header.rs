@@ -1,5 +1,6 @@
 //! `include/clawdbot.h`: what cbindgen reads from clawdbot-capi, and the table of errors from `ErrorKind::ALL`.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -25,6 +26,7 @@ pub(crate) fn generate(root: &Path) -> Result<String, String> {
         documentation_style: DocumentationStyle::Doxy,
         style: Style::Type,
         usize_is_size_t: true,
+        defines: HashMap::from([("feature = hub".to_owned(), "CLAWDBOT_HUB".to_owned())]),
         line_length: 120,
         ..Config::default()
     };

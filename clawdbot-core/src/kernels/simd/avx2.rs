@@ -404,16 +404,9 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         }
     }
     #[inline(always)]
-    fn prepare_u4(
-        self,
-        x: &[u8; 4 * LANES],
-        zero: i8,
-        low: &mut [i8; 4 * LANES],
-        high: &mut [i8; 4 * LANES],
-    ) {
+    fn unpack_u4(self, x: &[u8; 4 * LANES], zero: i8, low: &mut [i8; 4 * LANES], high: &mut [i8; 4 * LANES]) {
         let (a, b) = self.load_u4(x);
-        // In the form of `prepare_w8`: flipped or not.
-        let zero = isa!([_mm256_set1_epi8(if VNNI { zero.wrapping_sub(-128) } else { zero }); 2]);
+        let zero = isa!([_mm256_set1_epi8(zero); 2]);
         store_bytes(both!(_mm256_sub_epi8(a, zero)), low);
         store_bytes(both!(_mm256_sub_epi8(b, zero)), high);
     }

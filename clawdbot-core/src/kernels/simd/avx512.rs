@@ -279,19 +279,12 @@ impl Simd for Avx512 {
         self.dot4(acc, w, a)
     }
     #[inline(always)]
-    fn prepare_u4(
-        self,
-        x: &[u8; 4 * LANES],
-        zero: i8,
-        low: &mut [i8; 4 * LANES],
-        high: &mut [i8; 4 * LANES],
-    ) {
+    fn unpack_u4(self, x: &[u8; 4 * LANES], zero: i8, low: &mut [i8; 4 * LANES], high: &mut [i8; 4 * LANES]) {
         let (a, b) = self.load_u4(x);
         isa! {
-            // Flipped, as `load_w8` does it.
-            let offset = _mm512_set1_epi8((-128_i8).wrapping_sub(zero));
-            _mm512_storeu_si512(low.as_mut_ptr().cast(), _mm512_add_epi8(a, offset));
-            _mm512_storeu_si512(high.as_mut_ptr().cast(), _mm512_add_epi8(b, offset));
+            let zero = _mm512_set1_epi8(zero);
+            _mm512_storeu_si512(low.as_mut_ptr().cast(), _mm512_sub_epi8(a, zero));
+            _mm512_storeu_si512(high.as_mut_ptr().cast(), _mm512_sub_epi8(b, zero));
         }
     }
 

@@ -130,6 +130,11 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// One k-block of an int8 panel: column c, k i at byte `4 * c + i`. Weights are in -127..=127.
     fn load_w8(self, x: &[i8; 4 * LANES]) -> Self::W8;
+    /// What [`Simd::unpack_u4`] is to subtract so that codes less `zero` have the form of [`Simd::prepare_w8`].
+    #[inline(always)]
+    fn prepared_zero(self, zero: i8) -> i8 {
+        if Self::FLIPPED { zero.wrapping_sub(-128) } else { zero }
+    }
     /// Copies a k-block into the form that [`Simd::load_prepared`] loads with the least work.
     fn prepare_w8(self, x: &[i8; 4 * LANES], out: &mut [i8; 4 * LANES]);
     /// As [`Simd::load_w8`], from a prepared copy.
@@ -147,9 +152,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn load_u4(self, x: &[u8; 4 * LANES]) -> (Self::W8, Self::W8);
     /// `acc + sum of a[i] * w[i]` per column, exactly, for weights in 0..=15 (which are not flipped).
     fn dot4_u4(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32;
-    /// The low and the high codes of a line of an int4 panel, less `zero` (0 or 8), as k-blocks of an int8 panel in the
-    /// form of [`Simd::prepare_w8`].
-    fn prepare_u4(self, x: &[u8; 4 * LANES], zero: i8, low: &mut [i8; 4 * LANES], high: &mut [i8; 4 * LANES]);
+    /// The low and the high codes of a line of an int4 panel, less `zero` (wrapping), as k-blocks of an int8 panel.
+    fn unpack_u4(self, x: &[u8; 4 * LANES], zero: i8, low: &mut [i8; 4 * LANES], high: &mut [i8; 4 * LANES]);
 
     /// Asks for the cache line at `p`, which need not be valid memory.
     fn prefetch(self, p: *const u8);

@@ -430,13 +430,7 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         self.dot4(acc, w, a)
     }
     #[inline(always)]
-    fn prepare_u4(
-        self,
-        x: &[u8; 4 * LANES],
-        zero: i8,
-        low: &mut [i8; 4 * LANES],
-        high: &mut [i8; 4 * LANES],
-    ) {
+    fn unpack_u4(self, x: &[u8; 4 * LANES], zero: i8, low: &mut [i8; 4 * LANES], high: &mut [i8; 4 * LANES]) {
         let (a, b) = self.load_u4(x);
         let zero = isa!([vdupq_n_s8(zero); 4]);
         let (a, b) = (each!(vsubq_s8(a, zero)), each!(vsubq_s8(b, zero)));

@@ -256,7 +256,7 @@ impl Simd for Scalar {
     #[inline(never)]
     fn load_u4(self, x: &[u8; 4 * LANES]) -> (Self::W8, Self::W8) {
         let (mut low, mut high) = ([0; 4 * LANES], [0; 4 * LANES]);
-        self.prepare_u4(x, 0, &mut low, &mut high);
+        self.unpack_u4(x, 0, &mut low, &mut high);
         (low, high)
     }
     #[inline(never)]
@@ -264,15 +264,10 @@ impl Simd for Scalar {
         self.dot4(acc, w, a)
     }
     #[inline(never)]
-    fn prepare_u4(
-        self,
-        x: &[u8; 4 * LANES],
-        zero: i8,
-        low: &mut [i8; 4 * LANES],
-        high: &mut [i8; 4 * LANES],
-    ) {
+    fn unpack_u4(self, x: &[u8; 4 * LANES], zero: i8, low: &mut [i8; 4 * LANES], high: &mut [i8; 4 * LANES]) {
         for (x, (low, high)) in x.iter().zip(low.iter_mut().zip(high)) {
-            (*low, *high) = ((x & 15) as i8 - zero, (x >> 4) as i8 - zero);
+            *low = ((x & 15) as i8).wrapping_sub(zero);
+            *high = ((x >> 4) as i8).wrapping_sub(zero);
         }
     }
 

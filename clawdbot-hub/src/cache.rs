@@ -1,0 +1,226 @@
+//! The caches of the hubs' own tools, and how files get into them.
+//!
+//! ```text
+//! Hugging Face, in HF_HUB_CACHE              ModelScope, in MODELSCOPE_CACHE
+//! models--OWNER--NAME/                       models/OWNER--NAME/
+//!   refs/REVISION            the commit
+//!   blobs/CHECKSUM           content           blobs/CHECKSUM
+//!   blobs/CHECKSUM.incomplete                  ...
+//!   snapshots/COMMIT/PATH -> ../../blobs/...   snapshots/REVISION/PATH -> ../../blobs/...
+//!   .no_exist/COMMIT/PATH    empty: the commit has no such file
+//! .locks/models--OWNER--NAME/CHECKSUM.lock   .lock/OWNER--NAME/CHECKSUM.lock
+//! ```
+//! ModelScope's own tool keeps the files themselves in `snapshots`; such files are used when their checksum is right.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::checksum::Checksum;
+use crate::error::{Error, Result};
+use crate::id::{ModelId, Site, check_relative, is_commit};
+use crate::settings::Settings;
+
+/// Deepest directory of a snapshot that is looked into.
+const MAX_DEPTH: usize = 8;
+/// Bytes read at a time.
+const CHUNK: usize = 1 << 18;
+
+/// One repository's part of a cache.
+pub(crate) struct Cache {
+    site: Site,
+    root: PathBuf,
+    locks: PathBuf,
+}
+
+impl Cache {
+    pub(crate) fn new(settings: &Settings, id: &ModelId) -> Self {
+        let (cache, site) = (&settings.cache, settings.site);
+        let (root, locks) = match site {
+            Site::HuggingFace => {
+                let folder = format!("models--{}", id.folder());
+                (cache.join(&folder), cache.join(".locks").join(folder))
+            }
+            Site::ModelScope => {
+                (cache.join("models").join(id.folder()), cache.join(".lock").join(id.folder()))
+            }
+        };
+        Cache { site, root, locks }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
+        self.root.join("snapshots").join(commit)
+    }
+
+    pub(crate) fn blob(&self, checksum: &Checksum) -> PathBuf {
+        self.root.join("blobs").join(checksum.text())
+    }
+
+    pub(crate) fn lock(&self, checksum: &Checksum) -> PathBuf {
+        self.locks.join(format!("{}.lock", checksum.text()))
+    }
+
+    /// The commit that `revision` was when it was downloaded last; for ModelScope the revision itself.
+    ///
+    /// # Errors
+    /// `Io`; `BadContent` if it is no commit.
+    pub(crate) fn commit(&self, revision: &str) -> Result<Option<String>> {
+        if self.site == Site::ModelScope || is_commit(revision) {
+            return Ok(Some(revision.to_owned()));
+        }
+        let path = self.root.join("refs").join(revision);
+        let mut text = String::new();
+        match fs::File::open(&path).and_then(|file| file.take(100).read_to_string(&mut text)) {
+            Ok(_) if is_commit(text.trim()) => Ok(Some(text.trim().to_owned())),
+            Ok(_) => {
+                Err(Error::bad_content(format!("{}: expected a commit, found {text:?}", path.display())))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io(&path, &error)),
+        }
+    }
+
+    /// Notes which commit a branch or tag is.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn note_commit(&self, revision: &str, commit: &str) -> Result<()> {
+        if self.commit(revision).ok().flatten().as_deref() == Some(commit) {
+            return Ok(());
+        }
+        self.replace(&self.root.join("refs").join(revision), |path| fs::write(path, commit))
+    }
+
+    /// Notes that `commit` has no file `name`.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn note_absent(&self, commit: &str, name: &str) -> Result<()> {
+        if self.is_absent(commit, name) {
+            return Ok(());
+        }
+        self.replace(&self.root.join(".no_exist").join(commit).join(name), |path| fs::write(path, ""))
+    }
+
+    /// Whether it is known that `commit` has no file `name`.
+    pub(crate) fn is_absent(&self, commit: &str, name: &str) -> bool {
+        self.root.join(".no_exist").join(commit).join(name).is_file()
+    }
+
+    /// Names of the files of a snapshot that are there.
+    pub(crate) fn names(&self, commit: &str) -> BTreeSet<String> {
+        let mut names = BTreeSet::new();
+        collect(&self.snapshot(commit), "", MAX_DEPTH, &mut names);
+        names
+    }
+
+    /// Whether the snapshot has the file with this content. A snapshot of a commit never changes; one of a branch does.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn has(&self, commit: &str, name: &str, size: u64, checksum: &Checksum) -> Result<bool> {
+        let path = self.snapshot(commit).join(name);
+        if !fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() == size) {
+            return Ok(false);
+        }
+        if self.site == Site::HuggingFace {
+            return Ok(true);
+        }
+        match fs::read_link(&path) {
+            Ok(target) => Ok(target.file_name().is_some_and(|name| name == checksum.text())),
+            Err(_) => {
+                Ok(sum_of(&path, size, checksum).map_err(|error| Error::io(&path, &error))? == *checksum)
+            }
+        }
+    }
+
+    /// Puts a blob that is there into a snapshot: by a relative link, or where the file system has none, by a hard link, or
+    /// as the file itself.
+    ///
+    /// # Errors
+    /// `Io`.
+    pub(crate) fn link(&self, commit: &str, name: &str, checksum: &Checksum) -> Result<()> {
+        let blob = self.blob(checksum);
+        // `snapshots` stands for the file's own name among the components to climb.
+        let depth = commit.split('/').count() + name.split('/').count();
+        let mut target: PathBuf = std::iter::repeat_n("..", depth).collect();
+        target.extend(["blobs", checksum.text()]);
+        self.replace(&self.snapshot(commit).join(name), |path| {
+            symlink(&target, path)
+                .or_else(|_| fs::hard_link(&blob, path))
+                .or_else(|_| fs::rename(&blob, path))
+        })
+    }
+
+    /// Makes `path` anew: under another name first, so that nobody sees half of it.
+    fn replace(&self, path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}-{count}.tmp", std::process::id()));
+        let temporary = path.with_file_name(name);
+        create_parent(path)?;
+        let made = make(&temporary).and_then(|()| fs::rename(&temporary, path));
+        made.map_err(|error| {
+            let _ = fs::remove_file(&temporary);
+            Error::io(path, &error)
+        })
+    }
+}
+
+/// Makes the directory that `path` is to be in.
+///
+/// # Errors
+/// `Io`.
+pub(crate) fn create_parent(path: &Path) -> Result<()> {
+    match path.parent() {
+        Some(parent) => fs::create_dir_all(parent).map_err(|error| Error::io(parent, &error)),
+        None => Ok(()),
+    }
+}
+
+/// The checksum of a file, of the same kind as `like`.
+pub(crate) fn sum_of(path: &Path, size: u64, like: &Checksum) -> io::Result<Checksum> {
+    let (mut file, mut sum, mut buffer) = (fs::File::open(path)?, like.start(size), vec![0; CHUNK]);
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(sum.finish()),
+            n => sum.update(&buffer[..n]),
+        }
+    }
+}
+
+fn collect(directory: &Path, prefix: &str, depth: usize, names: &mut BTreeSet<String>) {
+    let Ok(entries) = fs::read_dir(directory) else { return };
+    for entry in entries.flatten() {
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        let (name, path) = (format!("{prefix}{name}"), entry.path());
+        // Follows links: what leads nowhere is not there.
+        match fs::metadata(&path) {
+            Ok(file) if file.is_file() && check_relative("a file", &name).is_ok() => drop(names.insert(name)),
+            Ok(file) if file.is_dir() && depth > 0 => collect(&path, &format!("{name}/"), depth - 1, names),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(unix)]
+fn symlink(target: &Path, path: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(target, path)
+}
+
+#[cfg(windows)]
+fn symlink(target: &Path, path: &Path) -> io::Result<()> {
+    std::os::windows::fs::symlink_file(target, path)
+}
+
+#[cfg(not(any(unix, windows)))]
+fn symlink(_: &Path, _: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}

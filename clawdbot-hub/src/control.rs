@@ -1,0 +1,144 @@
+//! What a download and the one who waits for it share: how far it is, whether to stop, and how long to be patient.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::http::{Failure, Repeat};
+use crate::settings::Settings;
+
+/// Longest time between a stop and its being noticed, where nothing else is waited for.
+const POLL: Duration = Duration::from_millis(50);
+
+/// How far a download is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Bytes that are there, those of an earlier, interrupted download included.
+    pub bytes: u64,
+    /// Bytes of all files to be downloaded; 0 while it is being found out.
+    pub total_bytes: u64,
+    /// Files that are complete.
+    pub files: usize,
+    /// Files to be downloaded.
+    pub total_files: usize,
+}
+
+/// Shared by all threads of a download.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    stop: AtomicBool,
+    bytes: AtomicU64,
+    total_bytes: AtomicU64,
+    files: AtomicUsize,
+    total_files: AtomicUsize,
+}
+
+impl Control {
+    pub(crate) fn progress(&self) -> Progress {
+        Progress {
+            bytes: self.bytes.load(Ordering::Relaxed),
+            total_bytes: self.total_bytes.load(Ordering::Relaxed),
+            files: self.files.load(Ordering::Relaxed),
+            total_files: self.total_files.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn plan(&self, bytes: u64, files: usize) {
+        self.bytes.store(0, Ordering::Relaxed);
+        self.files.store(0, Ordering::Relaxed);
+        self.total_files.store(files, Ordering::Relaxed);
+        self.total_bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Takes back bytes that turned out to be useless.
+    pub(crate) fn remove_bytes(&self, bytes: u64) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_file(&self) {
+        self.files.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// # Errors
+    /// `Cancelled` after [`Control::stop`].
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) { Err(Error::cancelled()) } else { Ok(()) }
+    }
+
+    /// Waits.
+    ///
+    /// # Errors
+    /// `Cancelled`.
+    pub(crate) fn sleep(&self, time: Duration) -> Result<()> {
+        let end = Instant::now() + time;
+        loop {
+            self.check()?;
+            let rest = end.saturating_duration_since(Instant::now());
+            if rest.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(rest.min(POLL));
+        }
+    }
+}
+
+/// Failures in a row, and what is left of the patience with them.
+pub(crate) struct Patience<'a> {
+    settings: &'a Settings,
+    control: &'a Control,
+    failures: u32,
+}
+
+impl<'a> Patience<'a> {
+    pub(crate) fn new(settings: &'a Settings, control: &'a Control) -> Self {
+        Patience { settings, control, failures: 0 }
+    }
+
+    /// Something came: failures before it do not count.
+    pub(crate) fn renew(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Waits until the request may be repeated.
+    ///
+    /// # Errors
+    /// The failure's own, if it is not worth repeating, or was repeated often enough; `Cancelled`.
+    pub(crate) fn wait(&mut self, failure: Failure) -> Result<()> {
+        let settings = self.settings;
+        let backoff =
+            settings.retry_delay.saturating_mul(1_u32.checked_shl(self.failures).unwrap_or(u32::MAX));
+        let delay = match failure.repeat {
+            Repeat::No => return Err(failure.error),
+            Repeat::Yes => backoff.min(settings.max_retry_after),
+            Repeat::After(delay) if delay > settings.max_retry_after => return Err(failure.error),
+            Repeat::After(delay) => delay,
+        };
+        if self.failures >= settings.retries {
+            let attempts = self.failures.saturating_add(1);
+            return Err(failure.error.hint(&format!("gave up after {attempts} attempts in a row")));
+        }
+        self.failures += 1;
+        self.control.sleep(delay)
+    }
+
+    /// Repeats `request` until it succeeds, or patience ends.
+    pub(crate) fn repeat<T>(&mut self, mut request: impl FnMut() -> Result<T, Failure>) -> Result<T> {
+        loop {
+            self.control.check()?;
+            match request() {
+                Ok(value) => return Ok(value),
+                Err(failure) => self.wait(failure)?,
+            }
+        }
+    }
+}

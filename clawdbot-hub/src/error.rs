@@ -1,0 +1,132 @@
+//! The error of this crate: a kind, a message a person can act on, and what an HTTP server said.
+
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+/// Result with [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What went wrong, as a class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// An id, revision, file name or setting is malformed, or leaves open which file is meant.
+    InvalidArgument,
+    /// The hub has no such repository, revision or file; or, offline, the cache does not.
+    NotFound,
+    /// The hub refuses: a token is missing or invalid, or has no right (private or gated repository).
+    AccessDenied,
+    /// The hub cannot be reached, or kept failing, or asks to come back later.
+    Unreachable,
+    /// What the hub sent is not what it promised: length, checksum, or an answer that makes no sense.
+    BadContent,
+    /// The repository has no weights in a format that is read.
+    Unsupported,
+    /// The disk is too small for what is to be downloaded.
+    NoSpace,
+    /// The operating system refused to read or write the cache.
+    Io,
+    /// The progress function said to stop.
+    Cancelled,
+}
+
+/// An error: kind, message, and where it came from.
+#[derive(Debug, Clone)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug, Clone)]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    url: Option<String>,
+    status: Option<u16>,
+    retry_after: Option<Duration>,
+}
+
+impl Error {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Error(Box::new(Inner { kind, message: message.into(), url: None, status: None, retry_after: None }))
+    }
+
+    pub(crate) fn invalid(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::InvalidArgument, message)
+    }
+
+    pub(crate) fn bad_content(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::BadContent, message)
+    }
+
+    pub(crate) fn cancelled() -> Self {
+        Self::new(ErrorKind::Cancelled, "the download was cancelled")
+    }
+
+    pub(crate) fn io(path: &Path, error: &std::io::Error) -> Self {
+        let kind = match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ErrorKind::NoSpace,
+            _ => ErrorKind::Io,
+        };
+        Self::new(kind, format!("{}: {error}", path.display()))
+    }
+
+    /// Says which address it was about, without its query: that of a signed address is a secret.
+    pub(crate) fn at(mut self, url: &str) -> Self {
+        let url = url.split(['?', '#']).next().unwrap_or(url);
+        self.0.message = format!("{url}: {}", self.0.message);
+        self.0.url = Some(url.to_owned());
+        self
+    }
+
+    pub(crate) fn with_status(mut self, status: u16) -> Self {
+        self.0.status = Some(status);
+        self
+    }
+
+    pub(crate) fn with_retry_after(mut self, delay: Option<Duration>) -> Self {
+        self.0.retry_after = delay;
+        self
+    }
+
+    pub(crate) fn context(mut self, prefix: impl fmt::Display) -> Self {
+        self.0.message = format!("{prefix}: {}", self.0.message);
+        self
+    }
+
+    pub(crate) fn hint(mut self, hint: &str) -> Self {
+        self.0.message = format!("{}; {hint}", self.0.message);
+        self
+    }
+
+    /// The class of the error.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// What was expected, what was found, what to do.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// The address it is about, without its query.
+    pub fn url(&self) -> Option<&str> {
+        self.0.url.as_deref()
+    }
+
+    /// The HTTP status, if the server gave one.
+    pub fn status(&self) -> Option<u16> {
+        self.0.status
+    }
+
+    /// How long the server asks to wait before the next request.
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,281 @@
+//! A whole model: what is needed, what of it is there, whether there is room for the rest, and then the rest.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::cache::Cache;
+use crate::control::{Control, Progress};
+use crate::download::{Job, incomplete};
+use crate::error::{Error, ErrorKind, Result};
+use crate::http::Client;
+use crate::id::{ModelId, check_relative, is_commit};
+use crate::listing::Remote;
+use crate::select::{INDEX, Selection, select};
+use crate::settings::Settings;
+
+/// Time between two calls of the progress function.
+const TICK: Duration = Duration::from_millis(50);
+/// Longest index of safetensors in shards, in bytes.
+const MAX_INDEX: u64 = 64 << 20;
+
+/// What to download.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Request {
+    /// The repository.
+    pub id: ModelId,
+    /// Branch, tag or commit; by default the hub's main branch.
+    pub revision: Option<String>,
+    /// A GGUF file, or any part of one in parts, or a packed model. Without it: safetensors, or else the only GGUF file.
+    pub file: Option<String>,
+    /// Names of the small files that belong to a model in safetensors, if the repository has them: configuration,
+    /// tokenizer, chat template.
+    pub small_files: Vec<String>,
+}
+
+impl Request {
+    /// All of the model at `id` that there is no choice about.
+    pub fn new(id: ModelId) -> Self {
+        Request { id, revision: None, file: None, small_files: Vec::new() }
+    }
+}
+
+/// A model in the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The directory with the files, or the file, if the model is one (the first part, if it is in parts).
+    pub path: PathBuf,
+    /// The commit; on ModelScope the revision.
+    pub revision: String,
+    /// Bytes that came over the network.
+    pub downloaded_bytes: u64,
+}
+
+/// Sees to it that the model is in the cache, and says where. A commit that is there already costs no request.
+///
+/// `progress` is called on this thread, about 20 times a second; false stops the download, which can be resumed. It takes
+/// as long as a read from the network takes, at most [`Settings::read_timeout`].
+///
+/// # Errors
+/// All of [`ErrorKind`].
+pub fn fetch(
+    settings: &Settings,
+    request: &Request,
+    mut progress: impl FnMut(&Progress) -> bool,
+) -> Result<Snapshot> {
+    let control = Control::default();
+    thread::scope(|scope| {
+        let (sender, receiver) = channel::<()>();
+        let work = || {
+            // Dropped at the end, also that of a panic: then the other side wakes up.
+            let _done = sender;
+            run(settings, request, &control)
+        };
+        let worker = spawn(scope, work)?;
+        while receiver.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            if !progress(&control.progress()) {
+                control.stop();
+            }
+        }
+        worker.join().map_err(|_| Error::new(ErrorKind::Io, "the downloading thread panicked"))?
+    })
+}
+
+fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> Result<thread::ScopedJoinHandle<'scope, T>> {
+    let spawned = thread::Builder::new().name("clawdbot-hub".into()).spawn_scoped(scope, work);
+    spawned.map_err(|error| Error::new(ErrorKind::Io, format!("starting a thread: {error}")))
+}
+
+fn run(settings: &Settings, request: &Request, control: &Control) -> Result<Snapshot> {
+    let (id, cache) = (&request.id, Cache::new(settings, &request.id));
+    let revision = request.revision.as_deref().unwrap_or(settings.site.default_revision());
+    check_relative("a revision", revision)?;
+    if settings.offline {
+        let commit = cache.commit(revision)?;
+        let found = commit.as_deref().map(|commit| local(&cache, commit, request));
+        return match (found, commit) {
+            (Some(Ok(selection)), Some(commit)) => Ok(snapshot(&cache, &commit, &selection, 0)),
+            (Some(Err(error)), _) if error.kind() == ErrorKind::InvalidArgument => Err(error),
+            (found, _) => {
+                let why = found.and_then(Result::err).map_or(String::new(), |error| format!(": {error}"));
+                let place = cache.root().display();
+                let message = format!(
+                    "{id} at {revision}: expected it in {place}, found it not there or not complete{why}; download it once \
+                     without offline mode (HF_HUB_OFFLINE)"
+                );
+                Err(Error::new(ErrorKind::NotFound, message))
+            }
+        };
+    }
+    if is_commit(revision)
+        && let Ok(selection) = local(&cache, revision, request)
+        && selection.absent.iter().all(|name| cache.is_absent(revision, name))
+    {
+        return Ok(snapshot(&cache, revision, &selection, 0));
+    }
+    let client = Client::new(settings)?;
+    let remote = Remote { settings, client: &client, control, id };
+    remote.fetch(&cache, revision, request)
+}
+
+/// What the cache alone has of the model.
+fn local(cache: &Cache, commit: &str, request: &Request) -> Result<Selection> {
+    let names = cache.names(commit);
+    let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    choose(&names, request, || read_index(&cache.snapshot(commit).join(INDEX)))
+}
+
+fn choose(
+    names: &BTreeSet<&str>,
+    request: &Request,
+    index: impl FnOnce() -> Result<Vec<u8>>,
+) -> Result<Selection> {
+    let small: Vec<&str> = request.small_files.iter().map(String::as_str).collect();
+    select(names, request.file.as_deref(), &small, index)
+}
+
+fn snapshot(cache: &Cache, commit: &str, selection: &Selection, downloaded_bytes: u64) -> Snapshot {
+    let directory = cache.snapshot(commit);
+    let path = selection.file.as_ref().map_or_else(|| directory.clone(), |file| directory.join(file));
+    Snapshot { path, revision: commit.to_owned(), downloaded_bytes }
+}
+
+fn read_index(path: &Path) -> Result<Vec<u8>> {
+    let size = fs::metadata(path).map_err(|error| Error::io(path, &error))?.len();
+    check_index(size)?;
+    fs::read(path).map_err(|error| Error::io(path, &error))
+}
+
+fn check_index(size: u64) -> Result<()> {
+    if size > MAX_INDEX {
+        return Err(Error::bad_content(format!("{INDEX}: expected at most {MAX_INDEX} bytes, found {size}")));
+    }
+    Ok(())
+}
+
+impl Remote<'_> {
+    fn fetch(&self, cache: &Cache, revision: &str, request: &Request) -> Result<Snapshot> {
+        let listing = self.list(revision)?;
+        let commit = listing.commit.as_str();
+        let names: BTreeSet<&str> = listing.files.keys().map(String::as_str).collect();
+        let job = |name: &str| -> Result<Job> {
+            let missing = || Error::new(ErrorKind::NotFound, format!("{}: no file {name}", self.id));
+            let (size, checksum) =
+                self.describe(commit, name, listing.files.get(name).ok_or_else(missing)?)?;
+            Ok(Job { name: name.to_owned(), size, checksum })
+        };
+        let mut downloaded_bytes = 0;
+        // The index says which shards there are, so it comes before the plan.
+        let selection = choose(&names, request, || {
+            let index = job(INDEX)?;
+            check_index(index.size)?;
+            downloaded_bytes += self.obtain(cache, commit, vec![index])?;
+            read_index(&cache.snapshot(commit).join(INDEX))
+        })
+        .map_err(|error| error.context(format!("{} at {revision}", self.id)))?;
+        let jobs: Vec<Job> = selection.names.iter().map(|name| job(name)).collect::<Result<_>>()?;
+        downloaded_bytes += self.obtain(cache, commit, jobs)?;
+        for name in &selection.absent {
+            cache.note_absent(commit, name)?;
+        }
+        // Last: whoever finds a commit by its branch finds all of it.
+        if !is_commit(revision) {
+            cache.note_commit(revision, commit)?;
+        }
+        Ok(snapshot(cache, commit, &selection, downloaded_bytes))
+    }
+
+    /// Downloads what is missing, several files at a time, small ones first. Returns the bytes that came.
+    fn obtain(&self, cache: &Cache, commit: &str, mut jobs: Vec<Job>) -> Result<u64> {
+        let mut missing = Vec::new();
+        for job in jobs.drain(..) {
+            if !cache.has(commit, &job.name, job.size, &job.checksum)? {
+                missing.push(job);
+            }
+        }
+        missing.sort_by_key(|job| std::cmp::Reverse(job.size));
+        let total = missing.iter().fold(0_u64, |sum, job| sum.saturating_add(job.size));
+        let there = |path: PathBuf| fs::metadata(path).map_or(0, |file| file.len());
+        let have: u64 = missing
+            .iter()
+            .map(|job| {
+                let blob = cache.blob(&job.checksum);
+                there(blob.clone()).max(there(incomplete(&blob))).min(job.size)
+            })
+            .fold(0, u64::saturating_add);
+        let needed = total.saturating_sub(have);
+        check_space(cache.root(), needed)?;
+        self.control.plan(total, missing.len());
+
+        let threads = self.settings.connections.clamp(1, missing.len().max(1));
+        let queue = Mutex::new(missing);
+        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let work = || -> Result<()> {
+            while let Some(job) = next() {
+                let placed = self.place(cache, commit, &job);
+                placed.map_err(|error| {
+                    // The others would only make the caller wait.
+                    self.control.stop();
+                    error.context(format!("{}: {}", self.id, job.name))
+                })?;
+                self.control.add_file();
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let workers: Vec<_> = (1..threads).map(|_| spawn(scope, work)).collect::<Result<_>>()?;
+            let mut results = vec![work()];
+            let panicked = |_| Err(Error::new(ErrorKind::Io, "a downloading thread panicked"));
+            results.extend(workers.into_iter().map(|worker| worker.join().unwrap_or_else(panicked)));
+            // The error that stopped the others, rather than their having been stopped.
+            let mut errors: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
+            errors.sort_by_key(|error| error.kind() == ErrorKind::Cancelled);
+            errors.into_iter().next().map_or(Ok(needed), Err)
+        })
+    }
+
+    fn place(&self, cache: &Cache, commit: &str, job: &Job) -> Result<()> {
+        self.download(cache, commit, job)?;
+        cache.link(commit, &job.name, &job.checksum)
+    }
+}
+
+/// Whether `needed` bytes fit on the disk of `directory`, which need not exist yet.
+fn check_space(directory: &Path, needed: u64) -> Result<()> {
+    let existing = directory.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."));
+    match fs4::available_space(existing) {
+        Ok(available) if available < needed => {
+            let message = format!(
+                "{}: expected {needed} bytes free on the disk, found {available}",
+                directory.display()
+            );
+            Err(Error::new(ErrorKind::NoSpace, message))
+        }
+        // A file system that does not say it is found full when it is.
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("not/there/yet");
+        check_space(&path, 0).unwrap();
+        let error = check_space(&path, u64::MAX).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NoSpace);
+        assert!(error.message().contains(&u64::MAX.to_string()), "{error}");
+    }
+}

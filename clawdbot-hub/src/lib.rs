@@ -1,0 +1,41 @@
+//! Downloads of models from Hugging Face and ModelScope, into the caches that their own tools use.
+//!
+//! ```no_run
+//! use clawdbot_hub::{ModelId, Request, Settings, fetch};
+//!
+//! let id = ModelId::parse("Qwen/Qwen3-0.6B")?;
+//! let settings = Settings::from_env(id.site())?;
+//! let mut request = Request::new(id);
+//! request.small_files = vec!["config.json".into(), "tokenizer.json".into()];
+//! let snapshot = fetch(&settings, &request, |progress| {
+//!     eprintln!("{} of {} bytes", progress.bytes, progress.total_bytes);
+//!     true
+//! })?;
+//! println!("{}", snapshot.path.display());
+//! # Ok::<(), clawdbot_hub::Error>(())
+//! ```
+//!
+//! A download takes what the model needs and nothing else: never a pickle. The hub's list of files is the plan: their
+//! sizes are the total that progress is measured against, and must fit on the disk; their checksums must be those of what
+//! comes. What an interrupted download leaves behind is gone on with. Two processes that want the same file wait for each
+//! other. The token goes to the hub, and not to the servers that it redirects to.
+#![forbid(unsafe_code)]
+
+mod cache;
+mod checksum;
+mod control;
+mod download;
+mod error;
+mod fetch;
+mod http;
+mod id;
+mod listing;
+mod lock;
+mod select;
+mod settings;
+
+pub use control::Progress;
+pub use error::{Error, ErrorKind, Result};
+pub use fetch::{Request, Snapshot, fetch};
+pub use id::{ModelId, Site};
+pub use settings::Settings;

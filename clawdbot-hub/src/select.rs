@@ -1,0 +1,297 @@
+//! Which of a repository's files make the model.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::check_relative;
+
+const CONFIG: &str = "config.json";
+const SINGLE: &str = "model.safetensors";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
+const MODULES: &str = "modules.json";
+/// Most names that an error lists.
+const MAX_SHOWN: usize = 40;
+/// Endings of files with weights that are never downloaded: they are programs, or in formats that are not read.
+const OTHER_WEIGHTS: [&str; 7] = [".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx"];
+/// Endings of files that are models of their own.
+const MODEL_FILES: [&str; 2] = [".gguf", ".clawdbot"];
+
+/// The files of a model.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Selection {
+    pub(crate) names: Vec<String>,
+    /// The file to load, if it is not the directory.
+    pub(crate) file: Option<String>,
+    /// Files that would be wanted, or would have been preferred, if the repository had them.
+    pub(crate) absent: Vec<String>,
+}
+
+/// Chooses among the files for which `has` is true: `file`, with the other parts if it is split; or `small` and
+/// safetensors; or else the only GGUF file.
+///
+/// `names` are all files; `index` gives the content of the index of safetensors in shards.
+///
+/// # Errors
+/// `NotFound` for a file that is not there; `InvalidArgument` if there are several GGUF files and none is named;
+/// `Unsupported` if there are no weights that can be read; `BadContent` for an index that makes no sense.
+pub(crate) fn select(
+    names: &BTreeSet<&str>,
+    file: Option<&str>,
+    small: &[&str],
+    index: impl FnOnce() -> Result<Vec<u8>>,
+) -> Result<Selection> {
+    let has = |name: &str| names.contains(name);
+    if let Some(file) = file {
+        let names = parts(names, file)?;
+        return Ok(Selection { file: names.first().cloned(), names, absent: Vec::new() });
+    }
+    let shards = if has(SINGLE) {
+        vec![SINGLE.to_owned()]
+    } else if has(INDEX) {
+        let mut names = shards(names, &index()?).map_err(|error| error.context(INDEX))?;
+        names.insert(0, INDEX.to_owned());
+        names
+    } else {
+        return only_gguf(names);
+    };
+    if !has(CONFIG) {
+        return Err(Error::new(
+            ErrorKind::Unsupported,
+            format!("expected {CONFIG} beside the weights, found none"),
+        ));
+    }
+    let (mut found, mut absent): (Vec<String>, Vec<String>) =
+        small.iter().map(|&name| name.to_owned()).partition(|name| has(name));
+    if small.contains(&MODULES) && has(MODULES) {
+        found.extend(names.iter().filter(|name| is_of_module(name)).map(|&name| name.to_owned()));
+    }
+    if !has(SINGLE) {
+        absent.push(SINGLE.to_owned());
+    }
+    Ok(Selection { names: found.into_iter().chain(shards).collect(), file: None, absent })
+}
+
+/// Whether a file belongs to one of the modules that sentence-transformers puts behind a model, such as
+/// `1_Pooling/config.json`.
+fn is_of_module(name: &str) -> bool {
+    let Some((folder, file)) = name.split_once('/') else { return false };
+    let Some((number, kind)) = folder.split_once('_') else { return false };
+    let plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    plain && kind.bytes().all(|byte| byte.is_ascii_alphanumeric()) && [CONFIG, SINGLE].contains(&file)
+}
+
+/// `file`, or all parts of the split file that it is a part of.
+fn parts(names: &BTreeSet<&str>, file: &str) -> Result<Vec<String>> {
+    check_relative("a file", file)?;
+    let lower = file.to_ascii_lowercase();
+    if !MODEL_FILES.iter().any(|ending| lower.ends_with(ending)) {
+        return Err(Error::invalid(format!("expected a GGUF file or a packed model, found {file:?}")));
+    }
+    let wanted = match split_name(file) {
+        Some((stem, _, count)) => {
+            (1..=count).map(|part| format!("{stem}-{part:05}-of-{count:05}.gguf")).collect()
+        }
+        None => vec![file.to_owned()],
+    };
+    match wanted.iter().find(|name| !names.contains(name.as_str())) {
+        Some(missing) => {
+            let models = names.iter().filter(|name| MODEL_FILES.iter().any(|ending| name.ends_with(ending)));
+            let message = format!("expected {missing}, found {}", shown(models.copied()));
+            Err(Error::new(ErrorKind::NotFound, message))
+        }
+        None => Ok(wanted),
+    }
+}
+
+/// Name without `-PART-of-COUNT.gguf`, the part, and how many there are.
+fn split_name(name: &str) -> Option<(&str, u32, u32)> {
+    let number = |text: &str| match text.len() {
+        5 if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
+        _ => None,
+    };
+    let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
+    let (stem, part) = rest.rsplit_once('-')?;
+    let (part, count) = (number(part)?, number(count)?);
+    (1..=count).contains(&part).then_some((stem, part, count))
+}
+
+fn only_gguf(names: &BTreeSet<&str>) -> Result<Selection> {
+    // Projectors of multimodal models lie beside the model and are none.
+    let projector = |name: &str| name.rsplit('/').next().is_some_and(|name| name.starts_with("mmproj"));
+    let first = |name: &str| split_name(name).is_none_or(|(_, part, _)| part == 1);
+    let gguf = |name: &&str| name.ends_with(".gguf") && !projector(name) && first(name);
+    let found: Vec<&str> = names.iter().copied().filter(gguf).collect();
+    match found.as_slice() {
+        [only] => {
+            let names = parts(names, only)?;
+            let absent = vec![SINGLE.to_owned(), INDEX.to_owned()];
+            Ok(Selection { file: names.first().cloned(), names, absent })
+        }
+        [] => {
+            let other = |name: &&&str| OTHER_WEIGHTS.iter().any(|ending| name.ends_with(ending));
+            let message = match names.iter().find(other) {
+                Some(name) => {
+                    format!("expected safetensors or GGUF, found weights as {name}, which are not loaded")
+                }
+                None => format!("expected {SINGLE}, {INDEX} or a GGUF file, found none of them"),
+            };
+            Err(Error::new(ErrorKind::Unsupported, message))
+        }
+        several => Err(Error::invalid(format!(
+            "expected the name of one of the GGUF files: {}",
+            shown(several.iter().copied())
+        ))),
+    }
+}
+
+fn shown<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    match names.len() {
+        0 => "none".to_owned(),
+        n if n <= MAX_SHOWN => names.join(", "),
+        n => format!("{} and {} more", names[..MAX_SHOWN].join(", "), n - MAX_SHOWN),
+    }
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+/// The files that an index names, in order, each once.
+fn shards(names: &BTreeSet<&str>, json: &[u8]) -> Result<Vec<String>> {
+    let index: Index = serde_json::from_slice(json).map_err(|error| {
+        Error::bad_content(format!("expected a weight_map from tensors to files: {error}"))
+    })?;
+    let mut shards: Vec<String> = index.weight_map.into_values().collect();
+    shards.sort_unstable();
+    shards.dedup();
+    if shards.is_empty() {
+        return Err(Error::bad_content("weight_map: expected tensors, found none"));
+    }
+    for name in &shards {
+        check_relative("a file", name).map_err(|error| Error::bad_content(error.message()))?;
+        if !name.ends_with(".safetensors") || !names.contains(name.as_str()) {
+            let message = format!("expected a safetensors file of the repository, found {name:?}");
+            return Err(Error::bad_content(message));
+        }
+    }
+    Ok(shards)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SMALL: [&str; 3] = [CONFIG, "tokenizer.json", "chat_template.jinja"];
+
+    fn selected(names: &[&str], file: Option<&str>, index: &str) -> Result<Selection> {
+        select(&names.iter().copied().collect(), file, &SMALL, || Ok(index.as_bytes().to_vec()))
+    }
+
+    #[test]
+    fn safetensors() {
+        let names = [
+            CONFIG,
+            SINGLE,
+            INDEX,
+            "README.md",
+            "pytorch_model.bin",
+            "tokenizer.json",
+            "x.gguf",
+            "x.safetensors",
+        ];
+        let found = selected(&names, None, "").unwrap();
+        assert_eq!(found.names, [CONFIG, "tokenizer.json", SINGLE]);
+        assert_eq!((found.file, found.absent), (None, vec!["chat_template.jinja".to_owned()]));
+
+        let names = [CONFIG, INDEX, "a.safetensors", "b.safetensors", "consolidated.safetensors"];
+        let index = r#"{"metadata": {}, "weight_map": {"x": "b.safetensors", "y": "a.safetensors", "z": "b.safetensors"}}"#;
+        let found = selected(&names, None, index).unwrap();
+        assert_eq!(found.names, [CONFIG, INDEX, "a.safetensors", "b.safetensors"]);
+        assert_eq!(found.absent, ["tokenizer.json", "chat_template.jinja", SINGLE]);
+    }
+
+    #[test]
+    fn modules_of_sentence_transformers() {
+        let modules = ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"];
+        let others =
+            ["2_Dense/pytorch_model.bin", "onnx/config.json", "1_Pooling/x/config.json", "_x/config.json"];
+        let names: Vec<&str> = [CONFIG, SINGLE, MODULES].into_iter().chain(modules).chain(others).collect();
+        let found =
+            select(&names.iter().copied().collect(), None, &[CONFIG, MODULES], || Ok(Vec::new())).unwrap();
+        let expected: Vec<&str> = [CONFIG, MODULES].into_iter().chain(modules).chain([SINGLE]).collect();
+        assert_eq!(found.names, expected);
+        assert_eq!(selected(&names, None, "").unwrap().names, [CONFIG, SINGLE]);
+    }
+
+    #[test]
+    fn gguf() {
+        let split = ["q/m-00001-of-00002.gguf", "q/m-00002-of-00002.gguf"];
+        let found = selected(&["mmproj-f16.gguf", split[1], split[0], CONFIG], None, "").unwrap();
+        assert_eq!(
+            (found.file.as_deref(), found.names.as_slice()),
+            (Some(split[0]), &split.map(str::to_owned)[..])
+        );
+        assert_eq!(found.absent, [SINGLE, INDEX]);
+        let found = selected(&[split[0], split[1], "other.gguf"], Some(split[1]), "").unwrap();
+        assert_eq!(found.file.as_deref(), Some(split[0]));
+        assert_eq!(selected(&["a.gguf", SINGLE], Some("a.gguf"), "").unwrap().names, ["a.gguf"]);
+    }
+
+    #[test]
+    fn refusals() {
+        /// Names of the repository, file that is asked for, index, kind of the error, part of its message.
+        type Case = (&'static [&'static str], Option<&'static str>, &'static str, ErrorKind, &'static str);
+        let cases: [Case; 10] = [
+            (&["a.gguf", "b.gguf"], None, "", ErrorKind::InvalidArgument, "a.gguf, b.gguf"),
+            (&["a.gguf"], Some("b.gguf"), "", ErrorKind::NotFound, "found a.gguf"),
+            (&["m-00001-of-00002.gguf"], None, "", ErrorKind::NotFound, "m-00002-of-00002.gguf"),
+            (&["m.bin"], Some("m.bin"), "", ErrorKind::InvalidArgument, "m.bin"),
+            (&["a.gguf"], Some("../a.gguf"), "", ErrorKind::InvalidArgument, "inside the repository"),
+            (&[CONFIG, "pytorch_model.bin"], None, "", ErrorKind::Unsupported, "pytorch_model.bin"),
+            (&[SINGLE], None, "", ErrorKind::Unsupported, CONFIG),
+            (&[CONFIG, INDEX], None, "[]", ErrorKind::BadContent, "weight_map"),
+            (
+                &[CONFIG, INDEX],
+                None,
+                r#"{"weight_map": {"x": "../x.safetensors"}}"#,
+                ErrorKind::BadContent,
+                "inside",
+            ),
+            (
+                &[CONFIG, INDEX, "x.bin"],
+                None,
+                r#"{"weight_map": {"x": "x.bin"}}"#,
+                ErrorKind::BadContent,
+                "x.bin",
+            ),
+        ];
+        for (names, file, index, kind, text) in cases {
+            let error = selected(names, file, index).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error}");
+            assert!(error.message().contains(text), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_selected_is_there(
+            names in prop::collection::vec("(config.json|model.safetensors|model.safetensors.index.json|[a-c].gguf|\
+                a-0000[0-3]-of-0000[0-3].gguf|[a-c].safetensors|[a-c].bin)", 0..8),
+            file in prop::option::of("[a-c](-0000[0-3]-of-0000[0-3])?.gguf"),
+            index in r#"\{"weight_map": \{("[a-c]": "[a-c/.]{1,3}.safetensors")?\}\}"#,
+        ) {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            if let Ok(selection) = selected(&names, file.as_deref(), &index) {
+                prop_assert!(selection.names.iter().all(|name| names.contains(&name.as_str())));
+                prop_assert!(selection.absent.iter().all(|name| !names.contains(&name.as_str())));
+                prop_assert!(selection.names.iter().all(|name| !name.ends_with(".bin")));
+                prop_assert!(!selection.names.is_empty());
+            }
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Where the hub and the cache are, and who asks: from the environment variables that the hubs' own tools use.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::id::Site;
+
+/// Names the hub of ids that do not: `huggingface` (the default) or `modelscope`.
+const SITE_VARIABLE: &str = "CLAWDBOT_HUB";
+/// Longest token in bytes.
+const MAX_TOKEN: u64 = 4096;
+
+/// Everything a download depends on besides its request.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Settings {
+    /// The hub.
+    pub site: Site,
+    /// Its address, without a slash at the end.
+    pub endpoint: String,
+    /// Directory of the cache, shared with the hub's own tools.
+    pub cache: PathBuf,
+    /// Sent to `endpoint`, and to no other server.
+    pub token: Option<String>,
+    /// Whether the network is never used.
+    pub offline: bool,
+    /// Longest time to set up a connection.
+    pub connect_timeout: Duration,
+    /// Longest time without a byte. There is no limit on how long a download takes.
+    pub read_timeout: Duration,
+    /// How often a request is repeated that failed without a byte of progress.
+    pub retries: u32,
+    /// Time before the first repetition; it doubles with each.
+    pub retry_delay: Duration,
+    /// Longest wait that a server may ask for (`Retry-After`); a longer one is an error.
+    pub max_retry_after: Duration,
+    /// Files downloaded at the same time.
+    pub connections: usize,
+    /// PEM file with the certificates to trust instead of Mozilla's.
+    pub certificates: Option<PathBuf>,
+}
+
+impl Settings {
+    /// From the environment of the process.
+    ///
+    /// Both: `CLAWDBOT_HUB`, `SSL_CERT_FILE`. Hugging Face: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`,
+    /// `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_DISABLE_IMPLICIT_TOKEN`, `HF_HUB_OFFLINE`, `HF_HUB_DOWNLOAD_TIMEOUT`.
+    /// ModelScope: `MODELSCOPE_ENDPOINT`, `MODELSCOPE_CACHE`, `MODELSCOPE_API_TOKEN`, and `HF_HUB_OFFLINE`.
+    ///
+    /// `site` goes before `CLAWDBOT_HUB`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a value that makes no sense; `Io` for a token file that cannot be read.
+    pub fn from_env(site: Option<Site>) -> Result<Self> {
+        Self::from_variables(site, &|name| std::env::var_os(name))
+    }
+
+    pub(crate) fn from_variables(
+        site: Option<Site>,
+        variable: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Self> {
+        let variables = Variables(variable);
+        let site = match (site, variables.text(SITE_VARIABLE)?.as_deref()) {
+            (Some(site), _) => site,
+            (None, None | Some("huggingface")) => Site::HuggingFace,
+            (None, Some("modelscope")) => Site::ModelScope,
+            (None, Some(other)) => {
+                let message = format!("{SITE_VARIABLE}: expected huggingface or modelscope, found {other:?}");
+                return Err(Error::invalid(message));
+            }
+        };
+        let (endpoint, default, cache, token) = match site {
+            Site::HuggingFace => {
+                let home = variables.hf_home();
+                let cache =
+                    variables.path("HF_HUB_CACHE").or_else(|| variables.path("HUGGINGFACE_HUB_CACHE"));
+                let cache = cache.or_else(|| Some(home.as_ref()?.join("hub")));
+                ("HF_ENDPOINT", "https://huggingface.co", cache, variables.hf_token(home.as_deref())?)
+            }
+            Site::ModelScope => {
+                let cache = variables.path("MODELSCOPE_CACHE");
+                let cache = cache.or_else(|| Some(variables.home()?.join(".cache").join("modelscope")));
+                let token = variables.text("MODELSCOPE_API_TOKEN")?;
+                ("MODELSCOPE_ENDPOINT", "https://modelscope.cn", cache, token)
+            }
+        };
+        let endpoint = variables.text(endpoint)?.unwrap_or_else(|| default.to_owned());
+        let cache = cache.ok_or_else(|| Error::invalid("no place for the cache: set HOME or HF_HOME"))?;
+        let read_timeout = match variables.text("HF_HUB_DOWNLOAD_TIMEOUT")? {
+            Some(text) => {
+                let expected = || {
+                    Error::invalid(format!(
+                        "HF_HUB_DOWNLOAD_TIMEOUT: expected 1 or more seconds, found {text:?}"
+                    ))
+                };
+                Duration::from_secs(text.parse().ok().filter(|&seconds| seconds > 0).ok_or_else(expected)?)
+            }
+            None => Duration::from_secs(30),
+        };
+        Ok(Settings {
+            site,
+            endpoint: endpoint.trim_end_matches('/').to_owned(),
+            cache,
+            token,
+            offline: variables.flag("HF_HUB_OFFLINE")?,
+            connect_timeout: Duration::from_secs(15),
+            read_timeout,
+            retries: 5,
+            retry_delay: Duration::from_millis(500),
+            max_retry_after: Duration::from_secs(300),
+            connections: 4,
+            certificates: variables.path("SSL_CERT_FILE"),
+        })
+    }
+}
+
+/// All but the token.
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("site", &self.site)
+            .field("endpoint", &self.endpoint)
+            .field("cache", &self.cache)
+            .field("token", &self.token.as_ref().map(|_| "..."))
+            .field("offline", &self.offline)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Variables<'a>(&'a dyn Fn(&str) -> Option<OsString>);
+
+impl Variables<'_> {
+    /// A variable that is set and not empty.
+    fn raw(&self, name: &str) -> Option<OsString> {
+        (self.0)(name).filter(|value| !value.is_empty())
+    }
+
+    fn text(&self, name: &str) -> Result<Option<String>> {
+        let Some(value) = self.raw(name) else { return Ok(None) };
+        match value.into_string() {
+            Ok(text) => Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty())),
+            Err(_) => Err(Error::invalid(format!("{name}: expected UTF-8"))),
+        }
+    }
+
+    /// True for what Hugging Face's tools take as true, false for the opposites.
+    fn flag(&self, name: &str) -> Result<bool> {
+        match self.text(name)?.map(|text| text.to_ascii_uppercase()).as_deref() {
+            None | Some("0" | "OFF" | "NO" | "FALSE") => Ok(false),
+            Some("1" | "ON" | "YES" | "TRUE") => Ok(true),
+            Some(other) => Err(Error::invalid(format!("{name}: expected 1 or 0, found {other:?}"))),
+        }
+    }
+
+    fn home(&self) -> Option<PathBuf> {
+        let name = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
+        self.raw(name).map(PathBuf::from)
+    }
+
+    /// A path; `~/` is the user's directory.
+    fn path(&self, name: &str) -> Option<PathBuf> {
+        let path = PathBuf::from(self.raw(name)?);
+        match path.strip_prefix("~") {
+            Ok(rest) => Some(self.home()?.join(rest)),
+            Err(_) => Some(path),
+        }
+    }
+
+    fn hf_home(&self) -> Option<PathBuf> {
+        self.path("HF_HOME").or_else(|| {
+            let caches = self.path("XDG_CACHE_HOME").or_else(|| Some(self.home()?.join(".cache")));
+            Some(caches?.join("huggingface"))
+        })
+    }
+
+    fn hf_token(&self, home: Option<&Path>) -> Result<Option<String>> {
+        if let Some(token) = self.text("HF_TOKEN")? {
+            return Ok(Some(token));
+        }
+        if self.flag("HF_HUB_DISABLE_IMPLICIT_TOKEN")? {
+            return Ok(None);
+        }
+        match self.path("HF_TOKEN_PATH").or_else(|| Some(home?.join("token"))) {
+            Some(path) => token_file(&path),
+            None => Ok(None),
+        }
+    }
+}
+
+/// The token in a file, if there is one.
+fn token_file(path: &Path) -> Result<Option<String>> {
+    use std::io::Read;
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io(path, &error)),
+    };
+    let mut token = String::new();
+    file.take(MAX_TOKEN + 1).read_to_string(&mut token).map_err(|error| Error::io(path, &error))?;
+    if token.len() as u64 > MAX_TOKEN {
+        return Err(Error::invalid(format!("{}: expected a token, found a long text", path.display())));
+    }
+    Ok(Some(token.trim().to_owned()).filter(|token| !token.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(variables: &[(&str, &str)]) -> Result<Settings> {
+        Settings::from_variables(None, &|name| {
+            let found = variables.iter().find(|(key, _)| *key == name)?;
+            Some(found.1.into())
+        })
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn caches() {
+        let cache = |variables: &[(&str, &str)]| settings(variables).unwrap().cache;
+        let home = ("HOME", "/h");
+        assert_eq!(cache(&[home]), Path::new("/h/.cache/huggingface/hub"));
+        assert_eq!(cache(&[home, ("XDG_CACHE_HOME", "/x")]), Path::new("/x/huggingface/hub"));
+        assert_eq!(cache(&[home, ("HF_HOME", "~/hf"), ("XDG_CACHE_HOME", "/x")]), Path::new("/h/hf/hub"));
+        assert_eq!(cache(&[home, ("HF_HUB_CACHE", "/c"), ("HF_HOME", "/hf")]), Path::new("/c"));
+        let modelscope = ("CLAWDBOT_HUB", "modelscope");
+        assert_eq!(cache(&[home, modelscope]), Path::new("/h/.cache/modelscope"));
+        assert_eq!(cache(&[modelscope, ("MODELSCOPE_CACHE", "/m")]), Path::new("/m"));
+        assert!(settings(&[]).unwrap_err().message().contains("HF_HOME"));
+    }
+
+    #[test]
+    fn tokens() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("token"), "hf_file\n").unwrap();
+        let home = ("HF_HOME", directory.path().to_str().unwrap());
+        assert_eq!(settings(&[home]).unwrap().token.as_deref(), Some("hf_file"));
+        assert_eq!(
+            settings(&[home, ("HF_TOKEN", " hf_variable ")]).unwrap().token.as_deref(),
+            Some("hf_variable")
+        );
+        assert_eq!(settings(&[home, ("HF_HUB_DISABLE_IMPLICIT_TOKEN", "1")]).unwrap().token, None);
+        let path = directory.path().join("other");
+        assert_eq!(settings(&[home, ("HF_TOKEN_PATH", path.to_str().unwrap())]).unwrap().token, None);
+        assert!(!format!("{:?}", settings(&[home]).unwrap()).contains("hf_file"));
+    }
+
+    #[test]
+    fn values() {
+        let home = ("HF_HOME", "/h");
+        let found =
+            settings(&[home, ("HF_ENDPOINT", "http://mirror:8080/api/"), ("HF_HUB_OFFLINE", "yes")]).unwrap();
+        assert_eq!((found.endpoint.as_str(), found.offline), ("http://mirror:8080/api", true));
+        assert_eq!(settings(&[home, ("HF_HUB_DOWNLOAD_TIMEOUT", "7")]).unwrap().read_timeout.as_secs(), 7);
+        for bad in [("HF_HUB_OFFLINE", "maybe"), ("CLAWDBOT_HUB", "x"), ("HF_HUB_DOWNLOAD_TIMEOUT", "0")] {
+            assert!(settings(&[home, bad]).unwrap_err().message().contains(bad.0));
+        }
+    }
+}
