@@ -86,7 +86,7 @@ impl PlainMlp {
         (out, residual): (&mut [f32], bool),
         buffers: &mut MlpBuffers<'_>,
     ) -> Result<()> {
-        let MlpBuffers { activated, quantized } = buffers;
+        let MlpBuffers { activated, quantized, .. } = buffers;
         let width = self.down.weight.k();
         let activated = &mut activated[..rows * width];
         ops.linear(x.unwrap_or(out), rows, &self.up, activated, false, quantized)?;
