@@ -515,7 +515,7 @@ int32_t clawdbot_hub_fetch(const char *name,
  * `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json), a GGUF file, or a packed file (see
  * `clawdbot_runtime_pack`); NULL for the story model that is part of the library.
  * `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32", "stored"), `kv` ("auto", "int8", "bf16", "f32"), `max_context`, `prefill_chunk`,
- * `max_batch`, `mmap`, `verify`, `cache` (true, false, or the path of a directory).
+ * `max_batch`, `merge_adapters` (paths of LoRA directories), `mmap`, `verify`, `cache` (true, false, or the path of a directory).
  * `progress`: NULL, or called on this thread now and then; a load that it stops is `CLAWDBOT_ERROR_CANCELLED`.
  */
 int32_t clawdbot_model_load(const clawdbot_runtime *runtime,
@@ -545,7 +545,21 @@ int32_t clawdbot_model_close(const clawdbot_model *model, clawdbot_error **error
 void clawdbot_model_free(clawdbot_model *model);
 
 /**
- * Generates from a text. `options` may be NULL, or has any of `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
+ * Loads the LoRA adapter in the directory `path`, as PEFT writes it, for requests whose option `adapter` is `name`. It is
+ * applied beside the weights, which stay as they are.
+ */
+int32_t clawdbot_model_load_adapter(const clawdbot_model *model,
+                                    const char *name,
+                                    const char *path,
+                                    clawdbot_error **error);
+
+/**
+ * Unloads an adapter. Requests that run with it go on; its memory is freed with the last session that used it.
+ */
+int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *name, clawdbot_error **error);
+
+/**
+ * Generates from a text. `options` may be NULL, or has any of `adapter`, `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
  * `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias`, `seed`, `stop`, `stop_token_ids`,
  * `ignore_eos`, `logprobs`, `add_special_tokens`, `skip_special_tokens`.
  */

@@ -33,7 +33,7 @@ pub type clawdbot_progress_callback =
 /// `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json), a GGUF file, or a packed file (see
 /// `clawdbot_runtime_pack`); NULL for the story model that is part of the library.
 /// `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32", "stored"), `kv` ("auto", "int8", "bf16", "f32"), `max_context`, `prefill_chunk`,
-/// `max_batch`, `mmap`, `verify`, `cache` (true, false, or the path of a directory).
+/// `max_batch`, `merge_adapters` (paths of LoRA directories), `mmap`, `verify`, `cache` (true, false, or the path of a directory).
 /// `progress`: NULL, or called on this thread now and then; a load that it stops is `CLAWDBOT_ERROR_CANCELLED`.
 ///
 /// # Safety
@@ -98,7 +98,45 @@ pub extern "C" fn clawdbot_model_free(model: Option<Box<clawdbot_model>>) {
     quietly(|| drop(model));
 }
 
-/// Generates from a text. `options` may be NULL, or has any of `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
+/// Loads the LoRA adapter in the directory `path`, as PEFT writes it, for requests whose option `adapter` is `name`. It is
+/// applied beside the weights, which stay as they are.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_load_adapter(
+    model: Option<&clawdbot_model>,
+    name: *const c_char,
+    path: *const c_char,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let model = required(model, "model")?;
+        // SAFETY: the contract of the header.
+        let (name, dir) =
+            unsafe { (text(name, CLAWDBOT_NUL_TERMINATED, "name")?, crate::handle::path(path, "path")?) };
+        model.0.load_adapter(name, dir)
+    })
+}
+
+/// Unloads an adapter. Requests that run with it go on; its memory is freed with the last session that used it.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_unload_adapter(
+    model: Option<&clawdbot_model>,
+    name: *const c_char,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let model = required(model, "model")?;
+        // SAFETY: the contract of the header.
+        model.0.unload_adapter(unsafe { text(name, CLAWDBOT_NUL_TERMINATED, "name") }?)
+    })
+}
+
+/// Generates from a text. `options` may be NULL, or has any of `adapter`, `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
 /// `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias`, `seed`, `stop`, `stop_token_ids`,
 /// `ignore_eos`, `logprobs`, `add_special_tokens`, `skip_special_tokens`.
 ///

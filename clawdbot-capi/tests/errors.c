@@ -43,6 +43,8 @@ static void null_handles(void) {
     NULL_FAILS("runtime", clawdbot_runtime_plan_json(NULL, NULL, NULL, &string, &error));
     NULL_FAILS("model", clawdbot_model_info_json(NULL, &string, &error));
     NULL_FAILS("model", clawdbot_model_close(NULL, &error));
+    NULL_FAILS("model", clawdbot_model_load_adapter(NULL, "a", "b", &error));
+    NULL_FAILS("model", clawdbot_model_unload_adapter(NULL, "a", &error));
     NULL_FAILS("model", clawdbot_model_generate_text(NULL, "x", NUL, NULL, &completion, &error));
     NULL_FAILS("model", clawdbot_model_generate_tokens(NULL, &id, 1, NULL, &completion, &error));
     NULL_FAILS("model", clawdbot_model_generate_batch(NULL, NULL, NULL, 0, NULL, NULL, NULL, &error));
@@ -174,6 +176,10 @@ static void bad_text(const clawdbot_model *model) {
           clawdbot_model_generate_batch(model, texts, NULL, 2, NULL, completions, errors, &error));
     FAILS(CLAWDBOT_ERROR_NULL_POINTER, "errors",
           clawdbot_model_generate_batch(model, texts, NULL, 1, NULL, completions, NULL, &error));
+    FAILS(CLAWDBOT_ERROR_NULL_POINTER, "name", clawdbot_model_load_adapter(model, NULL, "nowhere", &error));
+    FAILS(CLAWDBOT_ERROR_NULL_POINTER, "path", clawdbot_model_load_adapter(model, "a", NULL, &error));
+    FAILS(CLAWDBOT_ERROR_NOT_FOUND, "adapter_config.json", clawdbot_model_load_adapter(model, "a", "nowhere", &error));
+    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "\"a\"", clawdbot_model_unload_adapter(model, "a", &error));
     FAILS(CLAWDBOT_ERROR_EMPTY_PROMPT, "", clawdbot_model_logits(model, NULL, 0, (float[1]){0}, 1, NULL, &error));
     CHECK(completion == NULL && completions[0] == NULL && errors[0] == NULL);
 

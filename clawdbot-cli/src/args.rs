@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use clawdbot_core::{
-    Cache, EmbedOptions, Error, ErrorKind, GenerateOptions, KvType, ModelOptions, PackOptions, Pooling,
-    RerankOptions, Result, Runtime, RuntimeOptions, Source, WeightType,
+    Cache, EmbedOptions, Error, ErrorKind, GenerateOptions, KvType, Model, ModelOptions, PackOptions,
+    Pooling, RerankOptions, Result, Runtime, RuntimeOptions, Source, WeightType,
 };
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -95,6 +95,8 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) hub: HubArgs,
     #[command(flatten)]
+    pub(crate) lora: LoraArgs,
+    #[command(flatten)]
     pub(crate) load: LoadArgs,
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
@@ -118,6 +120,8 @@ pub(crate) struct ChatArgs {
     pub(crate) options: OptionArgs,
     #[command(flatten)]
     pub(crate) hub: HubArgs,
+    #[command(flatten)]
+    pub(crate) lora: LoraArgs,
     #[command(flatten)]
     pub(crate) load: LoadArgs,
     #[command(flatten)]
@@ -310,10 +314,13 @@ impl PackArgs {
 /// [`PackOptions`].
 #[derive(Debug, Args, Serialize)]
 pub(crate) struct PackOptionArgs {
-    /// What the weights will be computed with: int8, int4, bf16, f32 or stored (a GGUF file's own codes) [default: int8,
-    /// or stored for GGUF]
+    /// What the weights will be computed with: int8, int4, bf16, f32 or stored (a quantized model's own codes)
+    /// [default: stored for quantized models, int8 for others]
     #[arg(long, value_name = "TYPE")]
     weights: Option<WeightType>,
+    /// Directory of a LoRA adapter that is added to the weights before these are quantized; may be repeated
+    #[arg(long, value_name = "DIR")]
+    merge_adapters: Vec<PathBuf>,
     /// Replace the file if there is one
     #[arg(long)]
     overwrite: bool,
@@ -386,6 +393,9 @@ pub(crate) struct OutputArgs {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Generation (defaults come from the model's generation_config.json)")]
 pub(crate) struct OptionArgs {
+    /// Name of the LoRA adapter to use, one of those of --lora [default: the one there is]
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
     /// Most tokens to generate [default: until the model stops or the context is full]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_tokens: Option<u32>,
@@ -438,12 +448,46 @@ pub(crate) struct OptionArgs {
     skip_special_tokens: Option<bool>,
 }
 
+/// LoRA adapters to load beside the model.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Adapters")]
+pub(crate) struct LoraArgs {
+    /// Directory of a LoRA adapter as PEFT writes it, applied beside the weights; its name is that of the directory unless
+    /// given; may be repeated, and --adapter says which is used
+    #[arg(long, value_name = "[NAME=]DIR", value_parser = lora)]
+    lora: Vec<(String, PathBuf)>,
+}
+
+impl LoraArgs {
+    /// Loads them, and lets `options` use the one that there is unless they name one.
+    ///
+    /// # Errors
+    /// As `Model::load_adapter`; `InvalidArgument` where it is not said which is used.
+    pub(crate) fn load(&self, model: &Model, mut options: GenerateOptions) -> Result<GenerateOptions> {
+        for (name, dir) in &self.lora {
+            model.load_adapter(name, dir)?;
+        }
+        if options.adapter.is_none() {
+            options.adapter = match self.lora.as_slice() {
+                [] => None,
+                [(name, _)] => Some(name.clone()),
+                several => {
+                    let names: Vec<&str> = several.iter().map(|(name, _)| name.as_str()).collect();
+                    let message = format!("expected --adapter with one of {}", names.join(", "));
+                    return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "adapter"));
+                }
+            };
+        }
+        Ok(options)
+    }
+}
+
 /// [`ModelOptions`].
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct LoadArgs {
-    /// What the weights are computed with: int8, int4, bf16, f32 or stored (a GGUF file's own codes) [default: int8, or as
-    /// packed, or stored for GGUF]
+    /// What the weights are computed with: int8, int4, bf16, f32 or stored (a quantized model's own codes)
+    /// [default: as packed, stored for quantized models, int8 for others]
     #[arg(long, value_name = "TYPE")]
     weights: Option<WeightType>,
     /// What the KV cache is kept as: auto, int8, bf16 or f32 [default: auto]
@@ -458,6 +502,9 @@ pub(crate) struct LoadArgs {
     /// Most sequences of a forward pass [default: 64]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_batch: Option<u32>,
+    /// Directory of a LoRA adapter that is added to the weights before these are quantized; may be repeated
+    #[arg(long, value_name = "DIR")]
+    merge_adapters: Vec<PathBuf>,
     /// Whether a packed file is mapped; otherwise it is read, and may be changed meanwhile [default: true]
     #[arg(long, value_name = "true|false")]
     mmap: Option<bool>,
@@ -543,6 +590,22 @@ fn cache(text: &str) -> Result<Cache, String> {
 fn finite(text: &str) -> Result<f32, String> {
     let number: f32 = text.parse().map_err(|_| "expected a number".to_owned())?;
     if number.is_finite() { Ok(number) } else { Err("expected a finite number".to_owned()) }
+}
+
+/// A name and a directory, whose own name is taken where there is none.
+fn lora(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, dir) = match text.split_once('=') {
+        Some((name, dir)) => (name.to_owned(), PathBuf::from(dir)),
+        None => {
+            let dir = PathBuf::from(text);
+            let name = dir.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            (name, dir)
+        }
+    };
+    match name.is_empty() || dir.as_os_str().is_empty() {
+        true => Err("expected DIR or NAME=DIR".to_owned()),
+        false => Ok((name, dir)),
+    }
 }
 
 fn bias(text: &str) -> Result<(u32, f32), String> {

@@ -25,6 +25,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
     let source = source(args.model.as_ref(), None, &args.hub, &args.output)?;
     let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
+    let options = args.lora.load(&model, options)?;
     if !model.info().has_chat_template {
         // Says so in the library's words.
         model.render_chat(&json!([]), None, true, &Map::new())?;

@@ -21,6 +21,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
     let prompt = prompt(args)?;
     let source = source(args.model.as_ref(), None, &args.hub, &args.output)?;
     let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
+    let options = args.lora.load(&model, options)?;
     let stream = model.stream(prompt.as_str(), &options)?;
     // The text continues the prompt: a reader wants to see both, a program that gave the prompt does not.
     let given = args.prompt.is_some() || args.prompt_file.is_some();

@@ -159,7 +159,7 @@ impl Machine {
     pub fn attention(&self, shape: &str, kv: KvType, depth: usize) -> Result<AttentionBench<'_>> {
         let spec = Opened::open(&Source::Shape(shape.to_owned()))?.spec;
         let budget = Budget::new(None);
-        let mut cache = KvCache::new(Decoder::kv_shape(&spec, kv), &spec.layer_states(), &budget)?;
+        let mut cache = KvCache::new(kv, &spec.layer_states(), &budget)?;
         let mut tables = PageTables::default();
         cache.grow(&mut tables, depth + MOST_ROWS)?;
         let mut workspaces = Workspaces::default();
@@ -186,7 +186,7 @@ impl Machine {
     ) -> Result<(f64, u64)> {
         let spec = Opened::open(&Source::Shape(shape.to_owned()))?.spec;
         let keys: usize = (0..queries).map(|query| depth + query + 1).sum();
-        let cache = KvCache::new(Decoder::kv_shape(&spec, kv), &spec.layer_states(), &Budget::new(None))?;
+        let cache = KvCache::new(kv, &spec.layer_states(), &Budget::new(None))?;
         let bytes = cache.bytes_per_token() * (depth + queries) as u64 / spec.num_hidden_layers as u64;
         Ok((4.0 * (keys * spec.num_attention_heads * spec.head_dim) as f64, bytes))
     }
@@ -283,7 +283,7 @@ impl AttentionBench<'_> {
         batch.push(&vec![0; rows], start, 0, &self.tables);
         let plan = WritePlan::new(&self.cache, &batch)?;
         machine.pool.region(|region| {
-            let ops = Ops { kernels: machine.kernels, region };
+            let ops = Ops { kernels: machine.kernels, region, adapters: None };
             time(iterations, || {
                 let buffers = AttendBuffers { qkv: &qkv, out: &mut out, workspaces: &mut self.workspaces };
                 attend(&ops, (spec, 0, None), &mut self.cache, (&batch, &plan), buffers)

@@ -107,9 +107,9 @@ mod tests {
                 Err(error) => assert_eq!((path, error.kind()), ("models/x.gguf", ErrorKind::NotFound)),
             }
         }
-        let error = fetched("src/model", &none).unwrap_err();
+        let error = fetched("src/no-such", &none).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotFound);
-        assert!(error.message().contains("hf://src/model"), "{error}");
+        assert!(error.message().contains("hf://src/no-such"), "{error}");
         for options in [none.clone().revision("main".to_owned()), none.clone().file("x.gguf".to_owned())] {
             let error = fetched("src", &options).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument);

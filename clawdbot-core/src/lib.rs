@@ -25,6 +25,9 @@ mod cache;
 mod engine;
 mod error;
 mod event;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzz_support;
 #[cfg(feature = "hub")]
 mod hub;
 mod kernels;

@@ -8,7 +8,7 @@ use crate::engine::{Job, JobText, SequenceId, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event, FinishReason};
 use crate::model::pooling::Pooler;
-use crate::model::{Loaded, last_event, no_tokenizer};
+use crate::model::{Adapter, Loaded, last_event, no_tokenizer};
 use crate::options::{GenerateOptions, ResolveContext, Resolved};
 
 /// What to continue: text, or token ids.
@@ -115,6 +115,7 @@ impl Session {
 
     pub(crate) fn request(&mut self, options: &GenerateOptions, delivery: Delivery) -> Result<Stream> {
         let Slot { loaded, id } = &*self.slot;
+        let adapter = loaded.adapter(options.adapter.as_deref())?;
         let mut engine = loaded.engine()?;
         let sequence = engine.idle(*id)?;
         // Nothing of the session changes before everything is checked.
@@ -146,6 +147,7 @@ impl Session {
         let mut job = Job::generate(resolved, length, sequence.computed, text);
         job.quiet = delivery == Delivery::AtTheEnd;
         sequence.tokens.extend(beginning);
+        engine.adapt(*id, adapter)?;
         let cancelled = engine.start(*id, job)?;
         Ok(Stream { slot: Arc::clone(&self.slot), cancelled, done: false })
     }
@@ -196,13 +198,19 @@ impl Session {
     }
 
     /// Logits at all tokens of the session, `expected` floats, in `scores`.
-    pub(crate) fn score(self, scores: Vec<f32>, expected: usize) -> Result<Vec<f32>> {
+    pub(crate) fn score(
+        self,
+        scores: Vec<f32>,
+        expected: usize,
+        adapter: Option<Arc<Adapter>>,
+    ) -> Result<Vec<f32>> {
         let Slot { loaded, id } = &*self.slot;
         let mut engine = loaded.engine()?;
         let tokens = engine.idle(*id)?.tokens.len();
         if tokens == 0 {
             return Err(Error::new(ErrorKind::EmptyPrompt, "expected at least one token"));
         }
+        engine.adapt(*id, adapter)?;
         let ticket = engine.start(*id, Job::score(tokens, scores))?;
         drop(engine);
         let completion = last_event(|| next_event(loaded, *id, &ticket))?;

@@ -124,7 +124,7 @@ impl ThreadPool {
             // SAFETY: no job is open (regions are exclusive by the lock), so no worker reads `leader`.
             unsafe { *shared.leader.get() = Some(std::thread::current()) };
         }
-        Ok(f(&Region { threads: self.threads, workers }))
+        Ok(f(&Region { threads: self.threads, workers: Some(workers) }))
     }
 }
 
@@ -262,10 +262,16 @@ fn run_tasks(shared: &Shared, thread: usize, function: &(dyn Fn(usize) + Sync)) 
 /// The leader's handle inside [`ThreadPool::region`].
 pub(crate) struct Region<'p> {
     threads: usize,
-    workers: MutexGuard<'p, Option<Workers>>,
+    /// None inside a task.
+    workers: Option<MutexGuard<'p, Option<Workers>>>,
 }
 
 impl Region<'_> {
+    /// The calling thread by itself: what a task of another region computes with.
+    pub(crate) fn alone() -> Region<'static> {
+        Region { threads: 1, workers: None }
+    }
+
     /// Number of threads that may take tasks, the caller's included.
     pub(crate) fn threads(&self) -> usize {
         self.threads
@@ -277,7 +283,8 @@ impl Region<'_> {
     /// # Panics
     /// With the panic of a task, after all threads have left the job.
     pub(crate) fn parallel(&self, tasks: usize, f: impl Fn(usize) + Sync) {
-        let (shared, count) = match (self.workers.as_ref(), u32::try_from(tasks)) {
+        let workers = self.workers.as_deref().and_then(Option::as_ref);
+        let (shared, count) = match (workers, u32::try_from(tasks)) {
             (Some(Workers { shared, handles }), Ok(count)) if tasks > 1 && !handles.is_empty() => {
                 (shared, count)
             }
@@ -295,7 +302,7 @@ impl Region<'_> {
         }
         let state = shared.state.load(Ordering::Relaxed);
         shared.state.store((state & !(GENERATION - 1)).wrapping_add(GENERATION) | OPEN, Ordering::SeqCst);
-        if let Some(Workers { handles, .. }) = self.workers.as_ref() {
+        if let Some(Workers { handles, .. }) = workers {
             for (handle, asleep) in handles.iter().zip(&shared.asleep) {
                 if asleep.load(Ordering::SeqCst) {
                     handle.thread().unpark();

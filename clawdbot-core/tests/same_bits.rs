@@ -21,9 +21,9 @@ fn runtime(threads: u32, kernels: &str) -> Runtime {
     Runtime::new(&RuntimeOptions::default().threads(threads).kernels(kernels.to_owned())).unwrap()
 }
 
-/// The built-in model, and the conformance models where they are.
+/// The built-in model, and small ones of families that differ.
 fn sources() -> Vec<Source> {
-    let shared = [
+    let families = [
         "llama_yarn",
         "mistral",
         "qwen2",
@@ -37,10 +37,15 @@ fn sources() -> Vec<Source> {
         "deepseek_v3",
         "lfm2",
         "qwen3_next",
+        "qwen3_5_moe",
+        "ministral3",
+        "granite4",
+        "gemma4",
+        "gemma4_moe",
     ]
-    .iter()
-    .filter_map(|name| support::shared(&format!("conformance/models/{name}")));
-    std::iter::once(Source::Builtin).chain(shared.map(|dir: PathBuf| Source::Path(dir))).collect()
+    .into_iter()
+    .filter_map(support::family);
+    std::iter::once(Source::Builtin).chain(families.map(|dir: PathBuf| Source::Path(dir))).collect()
 }
 
 fn prompt(length: usize, salt: u32) -> Vec<u32> {

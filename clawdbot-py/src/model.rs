@@ -1,5 +1,7 @@
 //! A loaded model: generate, stream, score, render.
 
+use std::path::PathBuf;
+
 use clawdbot_core as core;
 use clawdbot_core::{CancelHandle, GenerateOptions, HubOptions, ModelOptions, Prompt, Source};
 use pyo3::prelude::*;
@@ -106,7 +108,7 @@ impl Model {
     /// (hf://OWNER/NAME and modelscope://OWNER/NAME say which hub). revision: branch, tag or commit; file: a GGUF file of
     /// the repository; offline: whether the cache has to do; `on_download(done, total)` is called with bytes, as `on_progress`.
     ///
-    /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, mmap,
+    /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, merge_adapters, mmap,
     /// verify, cache; and threads, memory_budget and kernels of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
     /// called with weights; returning False cancels, raising cancels and raises.
     #[staticmethod]
@@ -215,10 +217,33 @@ impl Model {
             .map_err(to_py)
     }
 
-    /// Logits at every position of `ids`: float32 array `[len(ids), vocab_size]`.
-    fn logits<'py>(&self, py: Python<'py>, ids: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    /// Loads the LoRA adapter in `path`, a directory as PEFT writes it, for requests with `adapter=name`. It is applied beside
+    /// the weights, which stay as they are.
+    fn load_adapter(&self, py: Python<'_>, name: &str, path: PathBuf) -> PyResult<()> {
+        py.detach(|| self.0.load_adapter(name, path)).map_err(to_py)
+    }
+
+    /// Unloads an adapter. Requests that run with it go on.
+    fn unload_adapter(&self, py: Python<'_>, name: &str) -> PyResult<()> {
+        py.detach(|| self.0.unload_adapter(name)).map_err(to_py)
+    }
+
+    /// The names of the loaded adapters, sorted.
+    #[getter]
+    fn adapters(&self) -> PyResult<Vec<String>> {
+        self.0.adapters().map_err(to_py)
+    }
+
+    /// Logits at every position of `ids`, with an adapter or without: float32 array `[len(ids), vocab_size]`.
+    #[pyo3(signature = (ids, adapter=None))]
+    fn logits<'py>(
+        &self,
+        py: Python<'py>,
+        ids: &Bound<'py, PyAny>,
+        adapter: Option<&str>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         let ids = prompt::ids(ids, "ids")?;
-        let logits = py.detach(|| self.0.logits(&ids)).map_err(to_py)?;
+        let logits = py.detach(|| self.0.logits_with(&ids, adapter)).map_err(to_py)?;
         to_numpy(py, logits, (ids.len(), self.0.info().vocab_size))
     }
 

@@ -10,6 +10,8 @@ from typing import Literal, TypedDict
 class GenerateOptions(TypedDict, total=False):
     """How to generate. What is not given comes from the model's `generation_config.json`."""
 
+    adapter: str | None
+    """Name of a LoRA adapter that the model has loaded; default: the model as it is."""
     max_tokens: int | None
     """Most tokens to generate; default: until the context is full."""
     temperature: float | None
@@ -78,8 +80,8 @@ class ModelOptions(TypedDict, total=False):
     """How a model is loaded."""
 
     weights: Literal["int8", "int4", "bf16", "f32", "stored"] | None
-    """What the weights are computed with; default `int8`, what a packed model file holds, or (GGUF files) `stored`: their
-    own codes."""
+    """What the weights are computed with; default `int8`, what a packed model file holds, or (quantized models) `stored`:
+    their own codes."""
     kv: Literal["auto", "int8", "bf16", "f32"] | None
     """What the KV cache is kept as; default `auto`: float32 with float32 weights, bfloat16 otherwise."""
     max_context: int | None
@@ -88,6 +90,8 @@ class ModelOptions(TypedDict, total=False):
     """Most tokens of a forward pass: longer prompts are prefilled in chunks. Changes no result."""
     max_batch: int | None
     """Most sequences of a forward pass; more wait their turn. Changes no result."""
+    merge_adapters: Sequence[str] | None
+    """Directories of LoRA adapters that are added to the weights before these are quantized."""
     mmap: bool | None
     """Whether a packed model file is mapped, in memory that processes share, instead of read; default True."""
     verify: bool | None
@@ -101,7 +105,9 @@ class PackOptions(TypedDict, total=False):
     """How a model is packed."""
 
     weights: Literal["int8", "int4", "bf16", "f32", "stored"] | None
-    """What the weights will be computed with; default `int8`, or `stored` for GGUF files."""
+    """What the weights will be computed with; default `int8`, or `stored` for quantized models."""
+    merge_adapters: Sequence[str] | None
+    """Directories of LoRA adapters that are added to the weights before these are quantized."""
     overwrite: bool | None
     """Whether a file that is there already is replaced; default False."""
 

@@ -40,7 +40,7 @@ def test_weight_types():
 
 def test_defaults_are_those_that_are_documented():
     runtime = clawdbot.Runtime()
-    documented = {"weights": "int8", "kv": "auto", "prefill_chunk": 512, "max_batch": 64, "mmap": True, "verify": False, "cache": False}
+    documented = {"weights": "int8", "kv": "auto", "prefill_chunk": 512, "max_batch": 64, "merge_adapters": [], "mmap": True, "verify": False, "cache": False}
     assert runtime.plan() == runtime.plan(**documented) == runtime.plan(max_context=None)
 
 

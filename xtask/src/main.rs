@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask test [STEP ...] | generate [--check] | bench-compare REV
 
-  test               runs everything: format, lints, tests, aarch64, documentation, dependencies, python
+  test               runs everything: format, lints, tests, fuzz, aarch64, documentation, dependencies, python
   test STEP ...      runs these steps
   generate           writes the generated files: include/clawdbot.h
   generate --check   fails if a committed file differs from what would be generated";

@@ -14,6 +14,7 @@ const STEPS: &[Step] = &[
         cargo(root, &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
     ("tests", |root| cargo(root, &["test", "--workspace", "--no-fail-fast"])),
+    ("fuzz", fuzz),
     ("aarch64", aarch64),
     ("documentation", documentation),
     ("dependencies", dependencies),
@@ -71,6 +72,15 @@ pub(crate) fn execute(command: &mut Command) -> Result<Option<String>, String> {
         Ok(status) => Err(format!("{shown}: {status}")),
         Err(error) => Err(format!("{shown}: {error}")),
     }
+}
+
+/// A few seconds of what `fuzz/README.md` does for long.
+fn fuzz(root: &Path) -> Result<Option<String>, String> {
+    let manifest = root.join("fuzz").join("Cargo.toml").display().to_string();
+    let directory = target(root).display().to_string();
+    let options =
+        ["--locked", "--target-dir", &directory, "--bin", "run", "--", "--runs", "50000", "--seconds", "20"];
+    cargo(root, &[&["run", "--quiet", "--manifest-path", &manifest], &options[..]].concat())
 }
 
 fn documentation(root: &Path) -> Result<Option<String>, String> {

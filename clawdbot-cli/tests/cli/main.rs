@@ -1,6 +1,7 @@
 //! The program as its users run it: arguments and stdin in; stdout, stderr and exit code out.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+mod adapters;
 mod bench;
 mod chat;
 mod embed;

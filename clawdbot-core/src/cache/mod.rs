@@ -36,6 +36,15 @@ pub(crate) enum LayerState {
     Attention {
         /// Number of last positions a query sees, its own included; `None`: all.
         window: Option<usize>,
+        /// Heads of keys and values.
+        kv_heads: usize,
+        /// Elements of each.
+        head_dim: usize,
+    },
+    /// None of its own: the keys and values of an earlier layer.
+    Shared {
+        /// Its index.
+        layer: usize,
     },
     /// A state of fixed size, after the last position.
     Recurrent {
@@ -50,9 +59,6 @@ pub(crate) struct KvShape {
     pub(crate) kv_heads: usize,
     pub(crate) head_dim: usize,
     pub(crate) kv_type: KvType,
-    /// The layers of a group use the same pages one after another: for passes that hold whole sequences, of which no
-    /// later one reads.
-    pub(crate) shared: bool,
 }
 
 impl KvShape {
@@ -111,6 +117,8 @@ impl KvShape {
 #[derive(Debug)]
 struct Group {
     state: LayerState,
+    /// Of keys and values; nothing in a recurrent group.
+    shape: KvShape,
     pool: BlockPool,
 }
 
@@ -123,7 +131,7 @@ impl Group {
 /// The KV cache of a model: page pools and where each layer finds its own.
 #[derive(Debug)]
 pub(crate) struct KvCache {
-    shape: KvShape,
+    kv_type: KvType,
     groups: Vec<Group>,
     /// For each layer: its group and its index inside.
     layers: Vec<(usize, usize)>,
@@ -156,21 +164,31 @@ impl PageTables {
 
 impl KvCache {
     /// An empty cache; pages are allocated as sequences grow, against `budget`.
-    pub(crate) fn new(shape: KvShape, states: &[LayerState], budget: &Budget) -> Result<Self> {
+    pub(crate) fn new(kv_type: KvType, states: &[LayerState], budget: &Budget) -> Result<Self> {
         let mut kinds: Vec<(LayerState, usize)> = Vec::new();
-        let mut layers = Vec::with_capacity(states.len());
+        let mut layers: Vec<(usize, usize)> = Vec::with_capacity(states.len());
         for &state in states {
+            if let LayerState::Shared { layer } = state {
+                let source = layers.get(layer).copied();
+                layers.push(source.ok_or_else(|| Error::internal("a layer shares what comes later"))?);
+                continue;
+            }
             let group = kinds.iter().position(|(kind, _)| *kind == state).unwrap_or_else(|| {
                 kinds.push((state, 0));
                 kinds.len() - 1
             });
-            let index = if shape.shared { 0 } else { kinds[group].1 };
-            layers.push((group, index));
-            kinds[group].1 = index + 1;
+            layers.push((group, kinds[group].1));
+            kinds[group].1 += 1;
         }
         let groups = kinds.into_iter().map(|(state, count)| {
+            let shape = match state {
+                LayerState::Attention { kv_heads, head_dim, .. } => KvShape { kv_heads, head_dim, kv_type },
+                LayerState::Recurrent { .. } | LayerState::Shared { .. } => {
+                    KvShape { kv_heads: 0, head_dim: 0, kv_type }
+                }
+            };
             let pool = match state {
-                LayerState::Attention { .. } => {
+                LayerState::Attention { .. } | LayerState::Shared { .. } => {
                     BlockPool::new(shape.page_len(count), shape.page_bytes(count)?, shape.kv_type, budget)
                 }
                 LayerState::Recurrent { floats } => {
@@ -179,14 +197,19 @@ impl KvCache {
                     BlockPool::new((len, 0), 4 * len as u64, KvType::F32, budget)
                 }
             };
-            Ok(Group { state, pool })
+            Ok(Group { state, shape, pool })
         });
-        Ok(KvCache { shape, groups: groups.collect::<Result<_>>()?, layers })
+        Ok(KvCache { kv_type, groups: groups.collect::<Result<_>>()?, layers })
     }
 
-    /// Shape of each layer's keys and values.
-    pub(crate) fn shape(&self) -> KvShape {
-        self.shape
+    /// What keys and values are kept as.
+    pub(crate) fn kv_type(&self) -> KvType {
+        self.kv_type
+    }
+
+    /// Shape of `layer`'s keys and values.
+    pub(crate) fn shape(&self, layer: usize) -> KvShape {
+        self.groups[self.layers[layer].0].shape
     }
 
     /// Bytes that one more token costs when all groups keep it, pages counted in full. States do not grow.
@@ -286,7 +309,7 @@ impl KvCache {
     /// and notes where the states are.
     pub(crate) fn release_passed(&mut self, tables: &mut PageTables, position: usize) {
         for (group, table) in self.groups.iter_mut().zip(&mut tables.pages) {
-            let LayerState::Attention { window: Some(window) } = group.state else { continue };
+            let LayerState::Attention { window: Some(window), .. } = group.state else { continue };
             let first_seen = (position + 1).saturating_sub(window) / PAGE_TOKENS;
             for page in table.iter_mut().take(first_seen) {
                 page.take().into_iter().for_each(|id| group.pool.give_back(id));
@@ -341,11 +364,11 @@ impl KvCache {
             table.drain(keep..).flatten().for_each(|id| group.pool.give_back(id));
         }
         let complete = self.groups.iter().zip(&tables.pages).all(|(group, table)| match group.state {
-            LayerState::Attention { window } => {
+            LayerState::Attention { window, .. } => {
                 let first = window.map_or(0, |window| (length + 1).saturating_sub(window) / PAGE_TOKENS);
                 table.iter().skip(first).all(Option::is_some)
             }
-            LayerState::Recurrent { .. } => true,
+            LayerState::Recurrent { .. } | LayerState::Shared { .. } => true,
         });
         if complete && length > 0 {
             return length;
@@ -372,9 +395,9 @@ mod tests {
     use super::*;
 
     fn cache(windows: &[Option<usize>], budget: &Budget) -> KvCache {
-        let shape = KvShape { kv_heads: 2, head_dim: 24, kv_type: KvType::Bf16, shared: false };
-        let states: Vec<_> = windows.iter().map(|&window| LayerState::Attention { window }).collect();
-        KvCache::new(shape, &states, budget).unwrap()
+        let layer = |&window| LayerState::Attention { window, kv_heads: 2, head_dim: 24 };
+        let states: Vec<_> = windows.iter().map(layer).collect();
+        KvCache::new(KvType::Bf16, &states, budget).unwrap()
     }
 
     #[test]
@@ -394,6 +417,20 @@ mod tests {
         assert_eq!(cache.usage(), (0, 4));
         cache.trim();
         assert_eq!((cache.usage(), budget.used()), ((0, 0), 0));
+    }
+
+    #[test]
+    fn layers_share_keys_and_may_differ_in_heads() {
+        let budget = Budget::new(None);
+        let small = LayerState::Attention { window: Some(16), kv_heads: 2, head_dim: 16 };
+        let large = LayerState::Attention { window: Some(16), kv_heads: 1, head_dim: 32 };
+        let states = [small, large, LayerState::Shared { layer: 0 }, LayerState::Shared { layer: 1 }, large];
+        let cache = KvCache::new(KvType::F32, &states, &budget).unwrap();
+        let places = [0, 1, 2, 3, 4].map(|layer| (cache.group_of(layer), cache.layer(layer).1));
+        assert_eq!(places, [(0, 0), (1, 0), (0, 0), (1, 0), (1, 1)]);
+        assert_eq!([0, 2, 3].map(|layer| cache.shape(layer).head_dim), [16, 16, 32]);
+        assert_eq!(cache.bytes_per_token(), 3 * 2 * 32 * 4);
+        assert!(KvCache::new(KvType::F32, &[LayerState::Shared { layer: 0 }], &budget).is_err());
     }
 
     #[test]

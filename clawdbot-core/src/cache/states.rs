@@ -110,19 +110,18 @@ impl KvCache {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{KvShape, LayerState, PageTables};
+    use super::super::{LayerState, PageTables};
     use super::*;
     use crate::options::KvType;
     use crate::runtime::Budget;
 
     fn cache(budget: &Budget) -> KvCache {
-        let shape = KvShape { kv_heads: 1, head_dim: 16, kv_type: KvType::F32, shared: false };
         let states = [
             LayerState::Recurrent { floats: 8 },
-            LayerState::Attention { window: None },
+            LayerState::Attention { window: None, kv_heads: 1, head_dim: 16 },
             LayerState::Recurrent { floats: 8 },
         ];
-        KvCache::new(shape, &states, budget).unwrap()
+        KvCache::new(KvType::F32, &states, budget).unwrap()
     }
 
     fn pass(cache: &mut KvCache, tables: &mut PageTables, length: usize) {

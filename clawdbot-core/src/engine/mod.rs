@@ -14,12 +14,12 @@ use std::time::Instant;
 use crate::cache::KvCache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, FinishReason};
-use crate::model::Loaded;
 use crate::model::batch::Batch;
 use crate::model::decoder::{Decoder, ForwardContext, Pass};
 use crate::model::pooling::Pooler;
 use crate::model::scratch::Scratch;
 use crate::model::spec::DecoderSpec;
+use crate::model::{Adapter, Loaded};
 use crate::options::Resolved;
 use crate::sampling::{History, Logprobs, sample};
 
@@ -125,11 +125,24 @@ impl Engine {
         let last = sequence.tokens.len().saturating_sub(1);
         if sequence.computed > last {
             sequence.computed = self.cache.truncate(&mut sequence.tables, last);
-            job.cached = sequence.computed;
         }
+        job.cached = sequence.computed;
         sequence.arrival = self.clock;
         sequence.job = Some(job);
         Ok(ticket)
+    }
+
+    /// Lets an idle sequence go on with another adapter, or with none: what is cached of it is computed again.
+    ///
+    /// # Errors
+    /// As [`Engine::idle`].
+    pub(crate) fn adapt(&mut self, id: SequenceId, adapter: Option<Arc<Adapter>>) -> Result<()> {
+        let number = |adapter: &Option<Arc<Adapter>>| adapter.as_ref().map(|adapter| adapter.id);
+        if number(&self.idle(id)?.adapter) != number(&adapter) {
+            self.evict(id);
+            self.idle(id)?.adapter = adapter;
+        }
+        Ok(())
     }
 
     /// Takes the job of `ticket` away, finished or not, and says what it had become.
@@ -172,6 +185,8 @@ impl Engine {
         if shares.is_empty() {
             return Ok(true);
         }
+        // Sequences with the same adapter are neighbours, so that it is applied to all of them at once.
+        shares.sort_by_key(|share| self.adapter(share.id).map(|adapter| adapter.id));
         let started = Instant::now();
         let outcome = self.forward(loaded, &shares);
         match outcome {
@@ -235,6 +250,10 @@ impl Engine {
         let cancelled = |sequence: &&mut Sequence| sequence.job.as_ref().is_some_and(Job::is_cancelled);
         let retired = self.sequences.values_mut().filter(cancelled);
         retired.map(|sequence| sequence.finish(FinishReason::Cancelled)).count() > 0
+    }
+
+    fn adapter(&self, id: SequenceId) -> Option<&Adapter> {
+        self.sequences.get(&id)?.adapter.as_deref()
     }
 
     fn fail(&mut self, id: SequenceId, error: Error) {
@@ -321,6 +340,9 @@ impl Engine {
             batch.push_of(sequence.tokens.len(), tokens, share.start, share.logits, &sequence.tables);
             if !sequence.token_types.is_empty() {
                 batch.push_types(&sequence.token_types[share.start..share.start + share.rows]);
+            }
+            if let Some(adapter) = &sequence.adapter {
+                batch.adapt(adapter);
             }
             flags.extend(sequence.job.as_ref().map(|job| Arc::clone(&job.cancelled)));
         }

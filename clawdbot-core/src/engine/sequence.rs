@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::cache::PageTables;
 use crate::error::{Error, Result};
 use crate::event::{Completion, Event, FinishReason, Usage};
+use crate::model::Adapter;
 use crate::model::pooling::Pooler;
 use crate::options::Resolved;
 use crate::sampling::Logprobs;
@@ -24,6 +25,8 @@ pub(crate) struct Sequence {
     pub(crate) computed: usize,
     /// Where those are.
     pub(crate) tables: PageTables,
+    /// What changes the model for it. Keys and values were computed with it, so they are no other adapter's.
+    pub(crate) adapter: Option<Arc<Adapter>>,
     /// Whether those are rotated as those of long sequences.
     pub(crate) long: bool,
     /// When its job came, in requests.

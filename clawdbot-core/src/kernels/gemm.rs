@@ -39,11 +39,30 @@ pub(crate) enum Lhs<'a> {
     Int8(&'a QuantizedRows),
 }
 
+/// What is added to sums: rows of numbers of their own.
+#[derive(Clone, Copy)]
+pub(crate) struct Added<'a> {
+    /// `[m, stride]`
+    pub(crate) values: &'a [f32],
+    pub(crate) stride: usize,
+    /// The column that belongs to the first column of the product (of gated products, to the first of their panels).
+    pub(crate) first: usize,
+}
+
+impl Added<'_> {
+    /// Whether there are numbers for all sums of a product `[m, n]`.
+    pub(super) fn fits(&self, m: usize, n: usize) -> bool {
+        self.first + n <= self.stride && self.values.len() == m * self.stride
+    }
+}
+
 /// What happens to a finished sum.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Epilogue<'a> {
     /// `[n]`, added first.
     pub(crate) bias: Option<&'a [f32]>,
+    /// Added then.
+    pub(crate) added: Option<Added<'a>>,
     /// Whether the previous contents of `out` are added then.
     pub(crate) residual: bool,
     /// The columns are those of [`PackedMatrix::pack_gated`]: `out` is what [`Activation`] makes of the sums of gate and up, after the bias,
@@ -91,6 +110,7 @@ pub(crate) fn gemm_columns(
     }
     assert!(columns.end <= stride && out.len() == m * stride, "out: columns {columns:?} of [{m}, {stride}]");
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == n), "bias: [{n}]");
+    assert!(epilogue.added.is_none_or(|added| added.fits(m, n)), "added: [{m}, {n}]");
     let out = SharedMut(out.as_mut_ptr());
     let (n, first) = (columns.len(), columns.start);
     let target = Target { out: &out, n, origin: (0, 0), first, stride, epilogue, kernels };
@@ -383,7 +403,7 @@ impl Kernel for Finish {
     #[inline(always)]
     fn run<S: Simd>(s: S, args: FinishArgs<'_>) {
         let Target { out, n, origin, first, stride, epilogue, .. } = args.target;
-        let Epilogue { bias, residual, gate } = epilogue;
+        let Epilogue { bias, added, residual, gate } = epilogue;
         for (row, sums) in (args.row..).zip(args.sums.chunks_exact(args.sums_stride)) {
             for (panel, sum) in (args.panel..).zip(&sums[..args.panels]) {
                 // Of a gated product, the gate's panel comes before up's.
@@ -394,6 +414,10 @@ impl Kernel for Finish {
                 let mut sum = s.load(sum);
                 if let Some(bias) = bias {
                     sum = s.add(sum, s.load_partial(&bias[panel * LANES..][..count]));
+                }
+                if let Some(Added { values, stride, first }) = added {
+                    let start = row * stride + first + panel * LANES;
+                    sum = s.add(sum, s.load_partial(&values[start..start + count]));
                 }
                 if residual {
                     sum = s.add(sum, s.load_partial(out));

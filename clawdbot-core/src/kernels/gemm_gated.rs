@@ -55,6 +55,7 @@ pub(crate) fn gemm_gated(
         "{n} gated columns"
     );
     assert!(epilogue.gate.is_some() && epilogue.bias.is_none_or(|bias| bias.len() == rhs.n()));
+    assert!(epilogue.added.is_none_or(|added| added.fits(m, rhs.n())), "added: [{m}, {}]", rhs.n());
     let (group, rotated) = next.format().activations().expect("checked above");
     let operands = Operands::new(lhs, m, rhs).expect("checked above");
     let rows = m.div_ceil(m.div_ceil(CHUNK_ROWS)).next_multiple_of(8);

@@ -39,7 +39,7 @@ impl Rows<'_> {
                     let row_codes = &mut panel_codes[column * blocks * 4..][..self.k];
                     row_scales.clear();
                     source.read_stored8(index, stored, row_codes, &mut row_scales)?;
-                    check(index, row_codes, row_scales.len(), groups)?;
+                    check(index, row_scales.len(), groups)?;
                     for (g, scale) in row_scales.iter().enumerate() {
                         put_scale(kind, scales, g, column, *scale)?;
                     }
@@ -54,15 +54,10 @@ impl Rows<'_> {
 }
 
 /// # Errors
-/// `InvalidModel` for the code -128, which symmetric kernels cannot negate, or another number of scales than of groups.
-fn check(row: usize, codes: &[i8], scales: usize, groups: usize) -> Result<()> {
+/// `InvalidModel` for another number of scales than of groups.
+fn check(row: usize, scales: usize, groups: usize) -> Result<()> {
     if scales != groups {
         let message = format!("row {row}: expected {groups} scales, found {scales}");
-        return Err(Error::invalid_model(message).with("row", row));
-    }
-    // Not `any`, which compilers do not make vectors of.
-    if codes.iter().fold(false, |found, &code| found | (code == i8::MIN)) {
-        let message = format!("row {row}: expected codes in -127..=127, found -128");
         return Err(Error::invalid_model(message).with("row", row));
     }
     Ok(())

@@ -95,10 +95,10 @@ pub(crate) trait RowSource: Sync {
     fn int8_group(&self) -> Option<usize> {
         None
     }
-    /// Writes the codes, `[cols]` in -127..=127, and the bf16 scales, one per group, of a source stored as int8.
+    /// Writes the codes, `[cols]`, and the bf16 scales, one per group, of a source stored as int8.
     ///
     /// # Errors
-    /// `InvalidModel` for a code of -128.
+    /// `InvalidModel` for what cannot be.
     fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
         let _ = (stored, codes, scales);
         Err(Error::internal(format!("row {row} is not stored as int8")))
@@ -107,7 +107,7 @@ pub(crate) trait RowSource: Sync {
     fn stored8(&self) -> Option<(usize, Int4Scales)> {
         None
     }
-    /// Writes the codes, `[cols]` in -127..=127, and appends the scales, one for each group, of such a source.
+    /// Writes the codes, `[cols]`, and appends the scales, one for each group, of such a source.
     ///
     /// # Errors
     /// `InvalidModel` for what cannot be.

@@ -58,7 +58,7 @@ mod vector;
 pub(crate) use activation::Activation;
 pub(crate) use bf16_dot::RoundedRows;
 pub(crate) use dispatch::{available, named, refused, select};
-pub(crate) use gemm::{Epilogue, Lhs, gemm, gemm_columns};
+pub(crate) use gemm::{Added, Epilogue, Lhs, gemm, gemm_columns};
 pub(crate) use gemm_gated::{gemm_gated, takes_gated};
 pub(crate) use int4::{Int4Scales, StoredScale};
 pub(crate) use matrix::{ComputeFormat, PackedMatrix, RowSource};
@@ -124,9 +124,10 @@ pub(crate) struct KernelSet {
     #[cfg(any(test, feature = "bench-support"))]
     silu_mul: Slot<vector::SiluMul>,
     to_bf16: Slot<vector::ToBf16>,
+    activate: Slot<row_ops::Activate>,
     sigmoid_mul: Slot<row_ops::SigmoidMul>,
     layer_norm: Slot<row_ops::LayerNorm>,
-    activate: Slot<row_ops::Activate>,
+    activate_in_place: Slot<row_ops::ActivateInPlace>,
     add_scaled: Slot<row_ops::AddScaled>,
     scale_and_cap: Slot<row_ops::ScaleAndCap>,
     causal_conv: Slot<recurrent::CausalConv>,
@@ -192,9 +193,10 @@ macro_rules! kernel_set {
             #[cfg(any(test, feature = "bench-support"))]
             silu_mul: slot!($entry, vector::SiluMul),
             to_bf16: slot!($entry, vector::ToBf16),
+            activate: slot!($entry, row_ops::Activate),
             sigmoid_mul: slot!($entry, row_ops::SigmoidMul),
             layer_norm: slot!($entry, row_ops::LayerNorm),
-            activate: slot!($entry, row_ops::Activate),
+            activate_in_place: slot!($entry, row_ops::ActivateInPlace),
             add_scaled: slot!($entry, row_ops::AddScaled),
             scale_and_cap: slot!($entry, row_ops::ScaleAndCap),
             causal_conv: slot!($entry, recurrent::CausalConv),

@@ -159,6 +159,47 @@ impl QuantizedRows {
         })
     }
 
+    /// Whether these are `m` rows of `k`, quantized in that way.
+    pub(crate) fn are(&self, m: usize, k: usize, (group, rotated): (usize, bool)) -> bool {
+        (self.m, self.k, self.group, self.rotated) == (m, k, group, rotated)
+    }
+
+    /// Forgets the rows, not the memory.
+    pub(crate) fn clear(&mut self) {
+        self.m = 0;
+    }
+
+    /// Takes some rows of `from` over, as they are: row `i` is row `rows(i)` there, of `m`.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    ///
+    /// # Panics
+    /// When `from` does not have such a row.
+    pub(crate) fn gather(
+        &mut self,
+        from: &QuantizedRows,
+        m: usize,
+        rows: impl Iterator<Item = usize>,
+    ) -> Result<()> {
+        let QuantizedRows { k, group, rotated, .. } = *from;
+        let (stride, groups) = (Self::stride(k), groups(k, group));
+        self.m = 0;
+        // No more than `from` has, and there it was possible.
+        self.codes.reserve((m + SPARE_ROWS) * stride)?;
+        self.scales.reserve((m + SPARE_ROWS) * groups)?;
+        self.starts.reserve((m + SPARE_ROWS) * groups)?;
+        for (to, row) in rows.take(m).enumerate() {
+            assert!(row < from.m, "row {row} of {}", from.m);
+            self.codes[to * stride..][..stride].copy_from_slice(&from.codes[row * stride..][..stride]);
+            let (to, row) = (to * groups, row * groups);
+            self.scales[to..][..groups].copy_from_slice(&from.scales[row..][..groups]);
+            self.starts[to..][..groups].copy_from_slice(&from.starts[row..][..groups]);
+        }
+        (self.m, self.k, self.group, self.rotated) = (m, k, group, rotated);
+        Ok(())
+    }
+
     /// Bytes from row to row: an odd multiple of 512, so that the same stretch of 512 codes of eight rows falls into
     /// different sets of a cache.
     fn stride(k: usize) -> usize {
@@ -419,4 +460,34 @@ fn code<S: Simd>(s: S, x: S::F32, factor: Factor) -> S::I32 {
     };
     // In this operand order a NaN becomes -127 on every ISA.
     s.round_to_i32(s.min(s.max(scaled, s.splat(-127.0)), s.splat(127.0)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::available;
+
+    #[test]
+    fn gathered_rows_are_those_of_the_rows_alone() {
+        let (m, k, group) = (7, 200, 64);
+        let x: Vec<f32> = (0..m * k).map(|i| ((i * 7919 + 13) % 1009) as f32 / 100.0 - 5.0).collect();
+        let (set, region) = (available()[0], Region::alone());
+        let mut all = QuantizedRows::default();
+        all.quantize(set, &region, &x, m, k, group, true).unwrap();
+        assert!(all.are(m, k, (group, true)) && !all.are(m, k, (group, false)));
+        let (taken, mut some) = ([5, 0, 6], QuantizedRows::default());
+        some.gather(&all, taken.len(), taken.into_iter()).unwrap();
+        let rows: Vec<f32> = taken.iter().flat_map(|row| &x[row * k..][..k]).copied().collect();
+        let mut alone = QuantizedRows::default();
+        alone.quantize(set, &region, &rows, taken.len(), k, group, true).unwrap();
+        let (some, alone) = (some.rows(3, k, group, true), alone.rows(3, k, group, true));
+        assert_eq!(some.codes[..3 * some.stride], alone.codes[..3 * alone.stride]);
+        let groups = 3 * groups(k, group);
+        assert_eq!(
+            (&some.scales[..groups], &some.starts[..groups]),
+            (&alone.scales[..groups], &alone.starts[..groups])
+        );
+        all.clear();
+        assert!(!all.are(m, k, (group, true)));
+    }
 }

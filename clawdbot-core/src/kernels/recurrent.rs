@@ -69,6 +69,8 @@ pub(crate) struct DeltaArgs<'a> {
     pub(crate) state: &'a mut [f32],
     /// Of each token, what the state is multiplied with and the weight of its correction.
     pub(crate) gates: &'a [[f32; 2]],
+    /// Whether what a key recalls is taken from its value: the delta rule.
+    pub(crate) corrects: bool,
     /// Queries, from the first token's on; `[key_dim]` each
     pub(crate) queries: &'a [f32],
     /// Keys, from the first token's on; `[key_dim]` each
@@ -90,7 +92,7 @@ impl Kernel for DeltaRule {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, args: DeltaArgs<'_>) {
-        let DeltaArgs { state, gates, queries, keys, values, stride, columns, out } = args;
+        let DeltaArgs { state, gates, corrects, queries, keys, values, stride, columns, out } = args;
         let (state, out) = (state.as_chunks_mut::<LANES>().0, out.as_chunks_mut::<LANES>().0);
         let dim = state.len();
         for (token, ([decay, beta], out)) in gates.iter().zip(out).enumerate() {
@@ -98,6 +100,17 @@ impl Kernel for DeltaRule {
             let key = &keys[token * stride..][..dim];
             let value = s.load_partial(&values[token * stride..][..columns]);
             let decay = s.splat(*decay);
+            if !corrects {
+                let added = s.mul(value, s.splat(*beta));
+                let mut sums = [s.zero(); WAYS];
+                for (i, (state, (&key, &query))) in state.iter_mut().zip(key.iter().zip(query)).enumerate() {
+                    let updated = s.fma(s.splat(key), added, s.mul(s.load(state), decay));
+                    s.store(updated, state);
+                    sums[i % WAYS] = s.fma(s.splat(query), updated, sums[i % WAYS]);
+                }
+                s.store(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])), out);
+                continue;
+            }
             // Four sums side by side, so that each addition need not wait for the one before.
             let mut sums = [s.zero(); WAYS];
             for (i, (state, &key)) in state.iter_mut().zip(key).enumerate() {
@@ -137,6 +150,7 @@ impl KernelSet {
     /// ```text
     /// S = decay S;   S += k (beta (v - k^T S))^T;   out = q^T S
     /// ```
+    /// Without correction `S += k (beta v)^T`.
     pub(crate) fn delta_rule(&self, args: DeltaArgs<'_>) {
         self.delta_rule.call(args);
     }
@@ -190,13 +204,14 @@ mod tests {
         let gates: Vec<[f32; 2]> =
             (0..tokens).map(|token| [0.9 - 0.05 * token as f32, 0.3 + 0.1 * token as f32]).collect();
         let start = noise(dim * LANES, 5);
-        let run = |set: &KernelSet, chunk: usize| {
+        let run = |set: &KernelSet, chunk: usize, corrects: bool| {
             let (mut state, mut out) = (start.clone(), vec![0.0; tokens * LANES]);
             for first in (0..tokens).step_by(chunk) {
                 let rows = first..tokens.min(first + chunk);
                 set.delta_rule(DeltaArgs {
                     state: &mut state,
                     gates: &gates[rows.clone()],
+                    corrects,
                     queries: &data[first * stride..],
                     keys: &data[first * stride + 10..],
                     values: &data[first * stride + 20..],
@@ -207,20 +222,21 @@ mod tests {
             }
             (bits(&state), out)
         };
-        let (state, out) = run(available()[0], tokens);
-        for set in available() {
-            for chunk in [1, 3, tokens] {
-                let (other, found) = run(set, chunk);
-                assert!(other == state && bits(&found) == bits(&out), "{} {chunk}", set.name);
+        for (column, corrects) in (0..columns).flat_map(|column| [(column, true), (column, false)]) {
+            let (state, out) = run(available()[0], tokens, corrects);
+            for set in available() {
+                for chunk in [1, 3, tokens] {
+                    let (other, found) = run(set, chunk, corrects);
+                    assert!(other == state && bits(&found) == bits(&out), "{} {chunk}", set.name);
+                }
             }
-        }
-        for column in 0..columns {
             let mut state: Vec<f64> = (0..dim).map(|i| f64::from(start[i * LANES + column])).collect();
             for token in 0..tokens {
                 let at = |offset: usize| f64::from(data[token * stride + offset]);
                 let [decay, beta] = gates[token].map(f64::from);
                 state.iter_mut().for_each(|x| *x *= decay);
                 let recalled: f64 = (0..dim).map(|i| at(10 + i) * state[i]).sum();
+                let recalled = if corrects { recalled } else { 0.0 };
                 let delta = (at(20 + column) - recalled) * beta;
                 (0..dim).for_each(|i| state[i] += at(10 + i) * delta);
                 let expected: f64 = (0..dim).map(|i| at(i) * state[i]).sum();

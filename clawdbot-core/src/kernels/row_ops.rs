@@ -34,6 +34,21 @@ impl Kernel for SigmoidMul {
     }
 }
 
+/// See [`KernelSet::activate`].
+pub(super) struct Activate;
+impl Kernel for Activate {
+    type Args<'a> = (Activation, &'a [f32], &'a mut [f32]);
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(s: S, (activation, gate, x): Self::Args<'_>) {
+        assert_eq!(gate.len(), x.len());
+        for (x, gate) in x.chunks_mut(LANES).zip(gate.chunks(LANES)) {
+            let product = activation.gated(s, s.load_partial(gate), s.load_partial(x));
+            s.store_partial(product, x);
+        }
+    }
+}
+
 /// See [`KernelSet::layer_norm`].
 pub(super) struct LayerNorm;
 impl Kernel for LayerNorm {
@@ -64,9 +79,9 @@ impl Kernel for LayerNorm {
     }
 }
 
-/// See [`KernelSet::activate`].
-pub(super) struct Activate;
-impl Kernel for Activate {
+/// See [`KernelSet::activate_in_place`].
+pub(super) struct ActivateInPlace;
+impl Kernel for ActivateInPlace {
     type Args<'a> = (Activation, &'a mut [f32]);
     type Output = ();
     #[inline(always)]
@@ -115,6 +130,11 @@ impl Kernel for ScaleAndCap {
 }
 
 impl KernelSet {
+    /// `x = activation(gate) * x`, both of one length.
+    pub(crate) fn activate(&self, activation: Activation, gate: &[f32], x: &mut [f32]) {
+        self.activate.call((activation, gate, x));
+    }
+
     /// `x = x * sigmoid(gate)`, both of one length.
     pub(crate) fn sigmoid_mul(&self, gate: &[f32], x: &mut [f32]) {
         self.sigmoid_mul.call((gate, x));
@@ -134,8 +154,8 @@ impl KernelSet {
     }
 
     /// `x = activation(x)`, see [`Activation`].
-    pub(crate) fn activate(&self, activation: Activation, x: &mut [f32]) {
-        self.activate.call((activation, x));
+    pub(crate) fn activate_in_place(&self, activation: Activation, x: &mut [f32]) {
+        self.activate_in_place.call((activation, x));
     }
 
     /// `x = x + y * factor`, both of one length.
@@ -199,6 +219,11 @@ mod tests {
                 set.sigmoid_mul(&a, out);
             });
             close(&gated, |i| at(&b, i) * sigmoid(at(&a, i)), 1e-6);
+            let activated = everywhere(len, |set, out| {
+                out.copy_from_slice(&b);
+                set.activate(Activation::Silu, &a, out);
+            });
+            close(&activated, |i| at(&a, i) * sigmoid(at(&a, i)) * at(&b, i), 1e-6);
         }
     }
 
@@ -215,7 +240,7 @@ mod tests {
             close(&biased, |i| formula(i) + f64::from(a[i]), 1e-5);
             let active = everywhere(len, |set, out| {
                 out.copy_from_slice(&a);
-                set.activate(Activation::Gelu, out);
+                set.activate_in_place(Activation::Gelu, out);
             });
             close(
                 &active,

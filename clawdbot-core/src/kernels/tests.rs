@@ -62,6 +62,7 @@ struct Case {
     x: Vec<f32>,
     weights: Vec<f32>,
     bias: Option<Vec<f32>>,
+    added: Option<Vec<f32>>,
     residual: Option<Vec<f32>>,
 }
 
@@ -77,6 +78,7 @@ impl Case {
             weights: noise.vec(n * k),
             bias: seed.is_multiple_of(2).then(|| noise.vec(n)),
             residual: seed.is_multiple_of(3).then(|| noise.vec(m * n)),
+            added: seed.is_multiple_of(5).then(|| noise.vec(m * n)),
         }
     }
 
@@ -93,8 +95,12 @@ impl Case {
                 _ => Lhs::F32(&self.x),
             };
             let mut out = self.residual.clone().unwrap_or_else(|| vec![f32::NAN; self.m * self.n]);
-            let epilogue =
-                Epilogue { bias: self.bias.as_deref(), residual: self.residual.is_some(), gate: None };
+            let epilogue = Epilogue {
+                bias: self.bias.as_deref(),
+                added: self.added.as_deref().map(|values| Added { values, stride: self.n, first: 0 }),
+                residual: self.residual.is_some(),
+                gate: None,
+            };
             gemm(kernels, region, lhs, self.m, &rhs, &mut out, epilogue);
             out
         })
@@ -103,6 +109,9 @@ impl Case {
     fn epilogue(&self, row: usize, column: usize, mut sum: f32) -> f32 {
         if let Some(bias) = &self.bias {
             sum += bias[column];
+        }
+        if let Some(added) = &self.added {
+            sum += added[row * self.n + column];
         }
         if let Some(residual) = &self.residual {
             sum += residual[row * self.n + column];
@@ -229,6 +238,15 @@ fn gated_gemm() {
                         bias[i / 16 * 32 + first + i % 16] = value;
                     }
                 }
+                // What is added to neither is -0.0, which changes no bit.
+                let stride = bias.len();
+                let mut added = vec![-0.0; m * stride];
+                for (from, first) in [(&gate.added, 0), (&up.added, 16)] {
+                    for (i, &value) in from.iter().flatten().enumerate() {
+                        let (row, column) = (i / columns, i % columns);
+                        added[row * stride + column / 16 * 32 + first + column % 16] = value;
+                    }
+                }
                 for kernels in available() {
                     let found = in_region(1 + seed as usize % 3, |region| {
                         let sources = [&gate, &up].map(|case| dense(columns, k, case.weights.clone()));
@@ -244,8 +262,12 @@ fn gated_gemm() {
                             None => Lhs::F32(&gate.x),
                         };
                         let mut out = vec![f32::NAN; m * columns];
-                        let epilogue =
-                            Epilogue { bias: Some(&bias), residual: false, gate: Some(Activation::Silu) };
+                        let epilogue = Epilogue {
+                            bias: Some(&bias),
+                            added: Some(Added { values: &added, stride, first: 0 }),
+                            residual: false,
+                            gate: Some(Activation::Silu),
+                        };
                         gemm(kernels, region, lhs, m, &rhs, &mut out, epilogue);
                         out
                     });
@@ -287,8 +309,11 @@ fn gated_products_quantized_on_the_way() {
                     let (mut expected, mut found) = (QuantizedRows::default(), QuantizedRows::default());
                     lhs.quantize(kernels, region, &x, m, k, group, rotated).unwrap();
                     let bias = Noise(3).vec(rhs.n());
+                    let stride = rhs.n();
+                    let added = Noise(4).vec(m * stride);
+                    let added = Some(Added { values: &added, stride, first: 0 });
                     let epilogue =
-                        Epilogue { bias: Some(&bias), residual: false, gate: Some(Activation::Silu) };
+                        Epilogue { bias: Some(&bias), added, residual: false, gate: Some(Activation::Silu) };
                     let mut activated = vec![f32::NAN; m * columns];
                     gemm(kernels, region, Lhs::Int8(&lhs), m, &rhs, &mut activated, epilogue);
                     expected.quantize(kernels, region, &activated, m, columns, group, rotated).unwrap();
@@ -362,6 +387,7 @@ fn gemm_is_the_same_for_any_rows_and_threads() {
                     x: whole.x[row * 200..][..200].to_vec(),
                     weights: whole.weights.clone(),
                     bias: whole.bias.clone(),
+                    added: whole.added.as_ref().map(|added| added[row * 70..][..70].to_vec()),
                     residual: None,
                     ..whole
                 };

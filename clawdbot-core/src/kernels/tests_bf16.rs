@@ -99,7 +99,7 @@ impl Case {
             let mut rows = RoundedRows::default();
             rows.round(kernels, region, &self.x, m, k).unwrap();
             let mut out = self.residual.clone();
-            let epilogue = Epilogue { bias: Some(&self.bias), residual: true, gate: None };
+            let epilogue = Epilogue { bias: Some(&self.bias), residual: true, ..Epilogue::default() };
             gemm(kernels, region, Lhs::Bf16(&rows), m, &rhs, &mut out, epilogue);
             out
         })

@@ -8,7 +8,7 @@ use crate::kernels::attention::{
 };
 use crate::model::batch::Batch;
 use crate::model::decoder::Ops;
-use crate::model::spec::DecoderSpec;
+use crate::model::spec::{DecoderSpec, HeadShape, KeySource};
 use crate::options::KvType;
 
 /// Rows of a batch from which writing is shared between threads.
@@ -74,7 +74,7 @@ pub(crate) fn attend(
     buffers: AttendBuffers<'_>,
 ) -> Result<()> {
     let layer = (spec, layer, sinks);
-    match cache.shape().kv_type {
+    match cache.kv_type() {
         KvType::F32 => attend_kind::<Float<f32>>(ops, layer, cache, (batch, plan), buffers),
         KvType::Bf16 | KvType::Auto => attend_kind::<Float<u16>>(ops, layer, cache, (batch, plan), buffers),
         KvType::Int8 => attend_kind::<Int8>(ops, layer, cache, (batch, plan), buffers),
@@ -89,10 +89,13 @@ fn attend_kind<K: PageKind>(
     buffers: AttendBuffers<'_>,
 ) -> Result<()> {
     let AttendBuffers { qkv, out, workspaces } = buffers;
-    store::<K>(ops, (spec, layer), cache, plan, qkv)?;
-    let window = spec.layers[layer].window;
+    let (window, keys, heads) = (spec.layers[layer].window, spec.layers[layer].keys, spec.heads(layer));
+    // Those of another layer are there already.
+    if !matches!(keys, KeySource::Layer(_)) {
+        store::<K>(ops, (spec, layer), cache, plan, qkv)?;
+    }
     let (pool, index) = cache.layer(layer);
-    let (group, shape) = (cache.group_of(layer), cache.shape());
+    let (group, shape) = (cache.group_of(layer), cache.shape(layer));
     let mut sequences = Vec::with_capacity(batch.sequences.len());
     let mut row = 0;
     for sequence in &batch.sequences {
@@ -113,8 +116,8 @@ fn attend_kind<K: PageKind>(
         qkv,
         positions: &batch.positions,
         heads: spec.num_attention_heads,
-        kv_heads: spec.num_key_value_heads,
-        head_dim: spec.head_dim,
+        kv_heads: heads.num_key_value_heads,
+        head_dim: heads.head_dim,
         window,
         both_ways: spec.bidirectional,
         scores: Scores { divisor: spec.attention.divisor, softcap: spec.attention.softcap, sinks },
@@ -202,7 +205,7 @@ fn store<K: PageKind>(
     plan: &WritePlan,
     qkv: &[f32],
 ) -> Result<()> {
-    let (shape, writes) = (cache.shape(), &plan.0[cache.group_of(layer)]);
+    let (shape, writes) = (cache.shape(layer), &plan.0[cache.group_of(layer)]);
     let ids: Vec<PageId> = writes.iter().map(|write| write.page).collect();
     let (pool, index) = cache.layer_mut(layer);
     let pages = pool.pages_mut(&ids);
@@ -214,7 +217,8 @@ fn store<K: PageKind>(
         let of_page = K::heads(page, index, &shape).into_iter().enumerate();
         heads.extend(of_page.map(|(index, head)| HeadWrite { head: Some(head), index, write }));
     }
-    let (d, kv_heads, stride) = (spec.head_dim, spec.num_key_value_heads, spec.qkv_size());
+    let HeadShape { num_key_value_heads: kv_heads, head_dim: d } = spec.heads(layer);
+    let stride = spec.qkv_size(layer);
     let rows: usize = writes.iter().map(|write| write.rows).sum();
     let at_once = if rows < MANY_ROWS { heads.len() } else { 1 };
     ops.region.parallel_chunks_mut(&mut heads, at_once, |_, heads| {

@@ -5,8 +5,8 @@
 
 use crate::kernels::{KernelSet, RotateArgs};
 use crate::model::batch::Batch;
-use crate::model::rope_scaling::RopeSpec;
-use crate::model::spec::DecoderSpec;
+use crate::model::rope_scaling::{QueryGrowth, RopeSpec};
+use crate::model::spec::{DecoderSpec, HeadShape, KeySource};
 
 /// cos and sin of the angles of a pass's positions, for each rotation of a model.
 pub(crate) struct RopeTables<'a>(Vec<Table<'a>>);
@@ -19,6 +19,8 @@ struct Table<'a> {
     sin: &'a [f32],
     half: usize,
     interleaved: bool,
+    /// `[positions]`: of queries; empty: 1
+    scales: Vec<f32>,
 }
 
 /// What the heads of one token are rotated by.
@@ -29,6 +31,8 @@ pub(crate) struct Rotation<'a> {
     /// `[rotary_dim / 2]`
     sin: &'a [f32],
     interleaved: bool,
+    /// What queries are multiplied with.
+    scale: Option<f32>,
 }
 
 impl<'a> RopeTables<'a> {
@@ -41,7 +45,9 @@ impl<'a> RopeTables<'a> {
             rest = others;
             let (cos, sin) = table.split_at_mut(half * rows);
             rope_tables(rope, batch, cos, sin);
-            Table { cos, sin, half, interleaved: rope.interleaved }
+            let scale = |growth: QueryGrowth| batch.positions.iter().map(|&p| growth.at(p)).collect();
+            let scales = rope.growth.map_or_else(Vec::new, scale);
+            Table { cos, sin, half, interleaved: rope.interleaved, scales }
         };
         RopeTables(ropes.iter().map(table).collect())
     }
@@ -50,7 +56,9 @@ impl<'a> RopeTables<'a> {
     pub(crate) fn row(&self, rope: Option<usize>, row: usize) -> Rotation<'_> {
         let Some(table) = rope.and_then(|rope| self.0.get(rope)) else { return Rotation::default() };
         let part = row * table.half..(row + 1) * table.half;
-        Rotation { cos: &table.cos[part.clone()], sin: &table.sin[part], interleaved: table.interleaved }
+        let scale = table.scales.get(row).copied();
+        let (cos, sin) = (&table.cos[part.clone()], &table.sin[part]);
+        Rotation { cos, sin, interleaved: table.interleaved, scale }
     }
 }
 
@@ -68,17 +76,20 @@ fn rope_tables(rope: &RopeSpec, batch: &Batch<'_>, cos: &mut [f32], sin: &mut [f
 
 /// Norms (where the family has them) and rotates the query and key heads of one token, in place.
 ///
-/// `heads` is `[num_attention_heads + 2 num_key_value_heads, head_dim]`: queries, keys, values.
+/// `heads` is `[num_attention_heads + 2 num_key_value_heads, head_dim]`: queries, keys, values, as in layer `layer`; without
+/// keys of its own it has queries alone.
 pub(crate) fn rotate_heads(
     kernels: &KernelSet,
-    spec: &DecoderSpec,
+    (spec, layer): (&DecoderSpec, usize),
     norms: Option<&(Vec<f32>, Vec<f32>)>,
     rotation: Rotation<'_>,
     heads: &mut [f32],
 ) {
-    let (head_dim, queries) = (spec.head_dim, spec.num_attention_heads);
+    let HeadShape { num_key_value_heads, head_dim } = spec.heads(layer);
+    let queries = spec.num_attention_heads;
+    let keys = if matches!(spec.layers[layer].keys, KeySource::Layer(_)) { 0 } else { num_key_value_heads };
     let mut norms = norms.zip(spec.qk_norm).map(|((q, k), norm)| (q.as_slice(), k.as_slice(), norm.eps));
-    let heads = &mut heads[..(queries + spec.num_key_value_heads) * head_dim];
+    let heads = &mut heads[..(queries + keys) * head_dim];
     if spec.qk_norm.is_some_and(|norm| norm.whole)
         && let Some((q, k, eps)) = norms.take()
     {
@@ -86,6 +97,9 @@ pub(crate) fn rotate_heads(
         kernels.norm_in_place(queries, q, eps);
         kernels.norm_in_place(keys, k, eps);
     }
-    let Rotation { cos, sin, interleaved } = rotation;
+    let Rotation { cos, sin, interleaved, scale } = rotation;
     kernels.rotate_heads(RotateArgs { heads, head_dim, queries, norms, cos, sin, interleaved });
+    if let Some(scale) = scale {
+        kernels.scale_and_cap(scale, None, &mut heads[..queries * head_dim]);
+    }
 }

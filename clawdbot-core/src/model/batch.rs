@@ -1,6 +1,7 @@
 //! Which tokens go through one forward pass.
 
 use crate::cache::PageTables;
+use crate::model::adapter::{Adapter, AdapterRows};
 
 /// A ragged batch: tokens of several sequences side by side.
 pub(crate) struct Batch<'a> {
@@ -18,6 +19,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) state_rows: Vec<usize>,
     /// Of each row, where the model has them; empty: 0 for all.
     pub(crate) token_types: Vec<u32>,
+    /// Rows of sequences with an adapter, ascending.
+    pub(crate) adapters: Vec<AdapterRows<'a>>,
 }
 
 /// One sequence's share of a batch: consecutive rows at consecutive positions.
@@ -39,6 +42,7 @@ impl<'a> Batch<'a> {
             logits_rows: Vec::new(),
             state_rows: Vec::new(),
             token_types: Vec::new(),
+            adapters: Vec::new(),
         }
     }
 
@@ -69,6 +73,15 @@ impl<'a> Batch<'a> {
     pub(crate) fn push_types(&mut self, types: &[u32]) {
         self.token_types.resize(self.rows() - types.len(), 0);
         self.token_types.extend_from_slice(types);
+    }
+
+    /// Gives the sequence that was added last an adapter. Neighbours with the same one are adapted together.
+    pub(crate) fn adapt(&mut self, adapter: &'a Adapter) {
+        let (end, rows) = (self.rows(), self.sequences.last().map_or(0, |sequence| sequence.rows));
+        match self.adapters.last_mut() {
+            Some(last) if last.rows.end == end - rows && last.adapter.id == adapter.id => last.rows.end = end,
+            _ => self.adapters.push(AdapterRows { rows: end - rows..end, adapter }),
+        }
     }
 
     /// Number of rows.

@@ -1,7 +1,7 @@
 //! What a layer is put together from: norms of the residual stream, gated MLPs, and how their results are added.
 
 use super::decoder::{Linear, Ops};
-use super::moe::MoeWeights;
+use super::moe::{Choice, MoeWeights};
 use super::spec::{Activation, DecoderSpec, NormKind};
 use crate::error::Result;
 use crate::kernels::{Epilogue, Lhs, QuantizedRows, gemm, gemm_gated, takes_gated};
@@ -53,22 +53,68 @@ impl GatedMlp {
         buffers: &mut MlpBuffers<'_>,
     ) -> Result<()> {
         let MlpBuffers { activated, quantized, codes } = buffers;
+        let gate_up = &self.gate_up;
+        let adapted = ops.is_adapted(gate_up) || ops.is_adapted(&self.down);
+        if let Some((group, rotated)) = self.activations()
+            && !adapted
+        {
+            quantized.quantize(ops.kernels, ops.region, x, rows, gate_up.weight.k(), group, rotated)?;
+            return self.of_codes(ops, activation, (quantized, rows), (out, residual), (activated, codes));
+        }
         let activated = &mut activated[..rows * self.down.weight.k()];
+        let gate = Epilogue { bias: gate_up.bias.as_deref(), gate: Some(activation), ..Epilogue::default() };
+        ops.adapted(x, rows, gate_up, activated, gate, quantized)?;
+        ops.linear(activated, rows, &self.down, out, residual, quantized)
+    }
+
+    /// What its inputs are quantized to; none where they are not.
+    pub(crate) fn activations(&self) -> Option<(usize, bool)> {
+        self.gate_up.weight.format().activations()
+    }
+
+    /// As [`GatedMlp::forward`], of rows that are quantized already, as [`GatedMlp::activations`] says: those of `from` that
+    /// `taken` lists, or all.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    pub(crate) fn forward_quantized(
+        &self,
+        ops: &Ops<'_>,
+        activation: Activation,
+        (from, taken, rows): (&QuantizedRows, Option<&[Choice]>, usize),
+        out: &mut [f32],
+        buffers: &mut MlpBuffers<'_>,
+    ) -> Result<()> {
+        let MlpBuffers { activated, quantized, codes } = buffers;
+        let mut from = from;
+        if let Some(taken) = taken {
+            quantized.gather(from, rows, taken.iter().map(|choice| choice.row))?;
+            from = quantized;
+        }
+        self.of_codes(ops, activation, (from, rows), (out, false), (activated, codes))
+    }
+
+    fn of_codes(
+        &self,
+        ops: &Ops<'_>,
+        activation: Activation,
+        (from, rows): (&QuantizedRows, usize),
+        (out, residual): (&mut [f32], bool),
+        (activated, codes): (&mut [f32], &mut QuantizedRows),
+    ) -> Result<()> {
+        let Ops { kernels, region, .. } = ops;
+        let (gate_up, down) = (&self.gate_up.weight, &self.down.weight);
+        let activated = &mut activated[..rows * down.k()];
         let bias = self.gate_up.bias.as_deref();
         let gate = Epilogue { bias, gate: Some(activation), ..Epilogue::default() };
-        let (gate_up, down) = (&self.gate_up.weight, &self.down.weight);
-        if let Some((group, rotated)) = gate_up.format().activations()
-            && takes_gated(rows, gate_up, down)
-        {
-            let Ops { kernels, region } = ops;
-            quantized.quantize(kernels, region, x, rows, gate_up.k(), group, rotated)?;
-            gemm_gated(kernels, region, quantized, rows, gate_up, gate, down, activated, codes)?;
-            let epilogue = Epilogue { bias: self.down.bias.as_deref(), residual, gate: None };
+        if takes_gated(rows, gate_up, down) {
+            gemm_gated(kernels, region, from, rows, gate_up, gate, down, activated, codes)?;
+            let epilogue = Epilogue { bias: self.down.bias.as_deref(), residual, ..Epilogue::default() };
             gemm(kernels, region, Lhs::Int8(codes), rows, down, out, epilogue);
             return Ok(());
         }
-        ops.matmul(x, rows, gate_up, activated, gate, quantized)?;
-        ops.linear(activated, rows, &self.down, out, residual, quantized)
+        gemm(kernels, region, Lhs::Int8(from), rows, gate_up, activated, gate);
+        ops.linear(activated, rows, &self.down, out, residual, codes)
     }
 }
 
@@ -90,7 +136,7 @@ impl PlainMlp {
         let width = self.down.weight.k();
         let activated = &mut activated[..rows * width];
         ops.linear(x.unwrap_or(out), rows, &self.up, activated, false, quantized)?;
-        ops.by_rows(activated, width, |_, row| ops.kernels.activate(activation, row));
+        ops.by_rows(activated, width, |_, row| ops.kernels.activate_in_place(activation, row));
         ops.linear(activated, rows, &self.down, out, residual, quantized)
     }
 }
@@ -104,7 +150,9 @@ impl DecoderSpec {
     /// Whether some half of a layer needs a buffer for what it gives.
     pub(crate) fn needs_branch(&self) -> bool {
         let norms = self.names.attention_out_norm.or(self.names.mlp_out_norm);
-        norms.is_some() || self.residual_multiplier != 1.0 || self.layers.iter().any(|layer| layer.moe)
+        let inputs = self.per_layer_inputs.is_some();
+        let moe = self.layers.iter().any(|layer| layer.moe);
+        norms.is_some() || self.residual_multiplier != 1.0 || inputs || moe
     }
 }
 

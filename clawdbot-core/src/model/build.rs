@@ -5,17 +5,19 @@ use std::sync::Arc;
 use super::blocks::{GatedMlp, Mlp, PlainMlp};
 use super::decoder::{Decoder, DecoderLayer, Dense, InputTables, Linear};
 use super::delta_net::DeltaNetWeights;
+use super::layer_inputs::{LayerInput, LayerInputs};
+use super::mamba::MambaWeights;
 use super::mixer::{AttentionWeights, Mixer};
-use super::mixer_names::MixerNames;
+use super::mixer_names::{MambaNames, MixerNames};
 use super::mla::MlaWeights;
-use super::moe::MoeWeights;
+use super::moe::{BesideWeights, MoeWeights};
 use super::parts::InMemory;
 use super::short_conv::ShortConvWeights;
 use super::source::Weights;
 use super::spec::DecoderSpec;
 use super::tensors::{
-    DenseNames, GatedNames, Joined, LayerNames, LinearNames, MlpNames, MoeNames, NormNames, PlainNames,
-    TensorNames, VectorName,
+    BesideNames, DenseNames, GatedNames, Joined, LayerInputsNames, LayerNames, LinearNames, MlpNames,
+    MoeNames, NormNames, PlainNames, TensorNames, VectorName,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::simd::LANES;
@@ -66,10 +68,7 @@ impl Weights {
         }
         let mut formats = Vec::new();
         for name in &joined.parts {
-            let own = match self {
-                Weights::Gguf(gguf) if weights == WeightType::Stored => gguf.compute_format(name)?,
-                _ => None,
-            };
+            let own = if weights == WeightType::Stored { self.own_format(name)? } else { None };
             formats.push(own.unwrap_or_else(|| self.format(weights)));
         }
         if joined.gated {
@@ -134,7 +133,8 @@ impl Builder<'_> {
         let names: TensorNames = spec.tensors();
         self.total = weights_in(&spec);
         let embedding = self.matrices(&Joined::rows([&names.embed_tokens]))?;
-        let layers = names.layers.iter().map(|layer| self.layer(layer)).collect::<Result<_>>()?;
+        let layer_inputs = names.layer_inputs.as_ref().map(|names| self.layer_inputs(names)).transpose()?;
+        let layers = names.layers.iter().map(|layer| self.layer(&spec, layer)).collect::<Result<_>>()?;
         let norm = self.norm(names.final_norm.as_ref())?;
         let lm_head = names.lm_head.as_ref().map(|head| self.matrices(&Joined::rows([head]))).transpose()?;
         let input = InputTables {
@@ -143,14 +143,17 @@ impl Builder<'_> {
             norm: self.norm(names.embedding_norm.as_ref())?,
         };
         let chain = names.chain.iter().map(|dense| self.dense(dense)).collect::<Result<_>>()?;
-        Ok(Decoder { spec, embedding, input, layers, norm, lm_head, chain })
+        Ok(Decoder { spec, embedding, input, layer_inputs, layers, norm, lm_head, chain })
     }
 
     fn dense(&self, names: &DenseNames) -> Result<Dense> {
         let n = names.weight.len / names.weight.k.unwrap_or(1).max(1);
         let weight = self.float_matrix(&self.weights.vector(&names.weight)?, n)?;
         let bias = self.optional(names.bias.as_ref())?;
-        Ok(Dense { linear: Linear { weight, bias }, norm: self.norm(names.norm.as_ref())? })
+        Ok(Dense {
+            linear: Linear { name: names.weight.name.clone(), weight, bias },
+            norm: self.norm(names.norm.as_ref())?,
+        })
     }
 
     /// Gains, with the biases behind them if there are any.
@@ -161,10 +164,18 @@ impl Builder<'_> {
         Ok(Some(norm))
     }
 
-    fn layer(&mut self, names: &LayerNames) -> Result<DecoderLayer> {
+    fn layer_inputs(&mut self, names: &LayerInputsNames) -> Result<LayerInputs> {
+        Ok(LayerInputs {
+            embedding: self.matrices(&Joined::rows([&names.embedding]))?,
+            projection: self.linear(std::slice::from_ref(&names.projection))?,
+            norm: self.weights.vector(&names.norm)?,
+        })
+    }
+
+    fn layer(&mut self, spec: &DecoderSpec, names: &LayerNames) -> Result<DecoderLayer> {
         Ok(DecoderLayer {
             input_norm: self.norm(names.input_norm.as_ref())?,
-            mixer: self.mixer(&names.mixer)?,
+            mixer: self.mixer(spec, &names.mixer)?,
             o: self.linear(std::slice::from_ref(&names.o))?,
             attention_out_norm: self.norm(names.attention_out_norm.as_ref())?,
             attention_sum_norm: self.norm(names.attention_sum_norm.as_ref())?,
@@ -179,17 +190,28 @@ impl Builder<'_> {
             },
             mlp_out_norm: self.norm(names.mlp_out_norm.as_ref())?,
             mlp_sum_norm: self.norm(names.mlp_sum_norm.as_ref())?,
+            input: match &names.input {
+                Some(names) => Some(LayerInput {
+                    gate: self.linear(std::slice::from_ref(&names.gate))?,
+                    projection: self.linear(std::slice::from_ref(&names.projection))?,
+                    norm: self.weights.vector(&names.norm)?,
+                }),
+                None => None,
+            },
+            scalar: self.optional(names.scalar.as_ref())?.and_then(|scalar| scalar.first().copied()),
         })
     }
 
-    fn mixer(&mut self, names: &MixerNames) -> Result<Mixer> {
+    fn mixer(&mut self, spec: &DecoderSpec, names: &MixerNames) -> Result<Mixer> {
         Ok(match names {
             MixerNames::Attention(names) => {
                 let norms = (self.optional(names.q_norm.as_ref())?, self.optional(names.k_norm.as_ref())?);
                 Mixer::Attention(AttentionWeights {
                     qkv: self.linear(&names.qkv)?,
                     gate: self.some_linear(&names.gate)?,
-                    qk_norms: norms.0.zip(norms.1),
+                    value_norm: spec.value_norm.then(|| vec![1.0; norms.0.as_ref().map_or(0, Vec::len)]),
+                    // A layer without keys of its own has no norm for them.
+                    qk_norms: norms.0.map(|q| (q, norms.1.unwrap_or_default())),
                     sinks: self.optional(names.sinks.as_ref())?,
                 })
             }
@@ -206,21 +228,40 @@ impl Builder<'_> {
                 conv: by_taps(&self.weights.vector(&names.conv)?, names.input.weight.k),
                 conv_bias: self.optional(names.conv_bias.as_ref())?,
             })),
+            MixerNames::Mamba(names) => Mixer::Mamba(Box::new(self.mamba(names)?)),
             MixerNames::DeltaNet(names) => {
                 let qkvz = self.linear(&names.qkvz)?;
                 let mut gates = self.weights.vector(&names.beta)?;
                 gates.extend(self.weights.vector(&names.decay)?);
-                let channels = names.qkvz.iter().take(3).map(|part| part.weight.n).sum();
-                let a_log = self.weights.vector(&names.a_log)?;
+                let minus_a = self.weights.vector(&names.minus_a)?;
+                // The gates, as many as a head's norm is long for each head, are not convolved.
+                let channels = qkvz.weight.n() - minus_a.len() * names.norm.len;
                 Mixer::DeltaNet(Box::new(DeltaNetWeights {
                     qkvz,
-                    gates: self.float_matrix(&gates, 2 * a_log.len())?,
+                    gates: self.float_matrix(&gates, 2 * minus_a.len())?,
                     conv: by_taps(&self.weights.vector(&names.conv)?, channels),
-                    minus_a: a_log.into_iter().map(|a| -libm::expf(a)).collect(),
+                    minus_a,
                     dt_bias: self.weights.vector(&names.dt_bias)?,
                     norm: self.weights.vector(&names.norm)?,
                 }))
             }
+        })
+    }
+
+    fn mamba(&mut self, names: &MambaNames) -> Result<MambaWeights> {
+        let input = self.linear(std::slice::from_ref(&names.input))?;
+        let (steps, a_log) = (self.weights.vector(&names.steps)?, self.weights.vector(&names.a_log)?);
+        // z, as long as the norm, is not convolved.
+        let channels = input.weight.n() - names.norm.len;
+        Ok(MambaWeights {
+            input,
+            steps: self.float_matrix(&steps, a_log.len())?,
+            conv: by_taps(&self.weights.vector(&names.conv)?, channels),
+            conv_bias: self.optional(names.conv_bias.as_ref())?,
+            minus_a: a_log.into_iter().map(|a| -libm::expf(a)).collect(),
+            dt_bias: self.weights.vector(&names.dt_bias)?,
+            skip: self.weights.vector(&names.skip)?,
+            norm: self.weights.vector(&names.norm)?,
         })
     }
 
@@ -240,7 +281,7 @@ impl Builder<'_> {
             Ok::<_, Error>(gated_bias(&self.weights.vector(gate)?, &self.weights.vector(up)?))
         });
         Ok(GatedMlp {
-            gate_up: Linear { weight, bias: bias.transpose()? },
+            gate_up: Linear { name: names.gate.weight.name.clone(), weight, bias: bias.transpose()? },
             down: self.linear(std::slice::from_ref(&names.down))?,
         })
     }
@@ -260,6 +301,21 @@ impl Builder<'_> {
             correction: self.optional(names.correction.as_ref())?,
             experts,
             shared,
+            beside: names.beside.as_ref().map(|names| self.beside(names)).transpose()?,
+        })
+    }
+
+    fn beside(&mut self, names: &BesideNames) -> Result<BesideWeights> {
+        let mut router_norm = self.weights.vector(&names.router_norm)?;
+        let root = libm::sqrtf(router_norm.len() as f32);
+        router_norm.iter_mut().for_each(|gain| *gain /= root);
+        Ok(BesideWeights {
+            dense: self.gated(&names.dense)?,
+            dense_out_norm: self.weights.vector(&names.dense_out_norm)?,
+            expert_norm: self.weights.vector(&names.expert_norm)?,
+            expert_out_norm: self.weights.vector(&names.expert_out_norm)?,
+            router_norm,
+            expert_scale: self.weights.vector(&names.expert_scale)?,
         })
     }
 
@@ -282,7 +338,11 @@ impl Builder<'_> {
         }
         // A family gives a bias to all of the joined projections or to none.
         let bias = (bias.len() == weight.n()).then_some(bias);
-        Ok(Linear { weight, bias })
+        Ok(Linear {
+            name: parts.first().map_or_else(String::new, |part| part.weight.name.clone()),
+            weight,
+            bias,
+        })
     }
 
     /// The matrices as one.

@@ -17,6 +17,10 @@ const LIMITS: &[(&str, u64)] = &[
     ("num_attention_heads", 1 << 16),
     ("num_key_value_heads", 1 << 16),
     ("head_dim", 1 << 16),
+    ("global_head_dim", 1 << 16),
+    ("num_global_key_value_heads", 1 << 16),
+    // Frequencies are made for it before anything else is checked.
+    ("qk_rope_head_dim", 1 << 16),
     ("max_window_layers", MAX_SIZE),
     ("num_experts", 1 << 16),
     ("num_local_experts", 1 << 16),
@@ -69,14 +73,19 @@ impl ModelConfig {
         }
     }
 
-    /// Names of all settings.
-    pub(super) fn keys(&self) -> impl Iterator<Item = &String> {
-        self.map.keys()
-    }
-
     /// Path or name of the file.
     pub(super) fn file(&self) -> &str {
         &self.file
+    }
+
+    /// All keys.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.map.keys().map(String::as_str)
+    }
+
+    /// Whether there are no keys.
+    pub(super) fn is_empty(&self) -> bool {
+        self.map.is_empty()
     }
 
     /// The value of `key`, unless it is absent or null.
@@ -121,6 +130,40 @@ impl ModelConfig {
             }
             Some(_) => Err(self.invalid(key, "an object or null")),
         }
+    }
+
+    /// The configuration of the text model in one of several: `text_config`, with `defaults` (a JSON object) for what it does
+    /// not have, and with what stands beside it.
+    ///
+    /// # Errors
+    /// `InvalidModel` if there is none.
+    pub(super) fn text(&self, defaults: &str) -> Result<ModelConfig> {
+        const BESIDE: &[&str] = &[
+            "bos_token_id",
+            "eos_token_id",
+            "dtype",
+            "torch_dtype",
+            "quantization_config",
+            "compression_config",
+        ];
+        let key = "text_config";
+        let mut text = self.object(key)?.ok_or_else(|| self.invalid(key, "an object"))?;
+        for &key in BESIDE {
+            if let (None, Some(value)) = (text.get(key), self.get(key)) {
+                text.map.insert(key.to_owned(), value.clone());
+            }
+        }
+        // Whether the output projection is the embedding is said of the model as a whole.
+        let tied = "tie_word_embeddings";
+        if let Some(value) = self.get(tied) {
+            text.map.insert(tied.to_owned(), value.clone());
+        }
+        for (key, value) in Self::parse(defaults.as_bytes(), "defaults")?.map {
+            if text.get(&key).is_none() {
+                text.map.insert(key, value);
+            }
+        }
+        Ok(text)
     }
 
     /// Refuses keys other than `known`, unless they are null.

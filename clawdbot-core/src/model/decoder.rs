@@ -11,23 +11,25 @@
 //!
 //! Every row's result depends on its own sequence alone: the same bits in any batch, chunking and thread count.
 
-use crate::cache::{KvCache, KvShape};
+use crate::cache::KvCache;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm_columns};
+use crate::kernels::{Added, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm_columns};
 use crate::layers::attention::WritePlan;
 use crate::layers::rope::RopeTables;
+use crate::model::adapter::BatchAdapters;
 use crate::model::batch::Batch;
 use crate::model::blocks::{GatedMlp, Mlp};
+use crate::model::layer_inputs::{LayerInput, LayerInputs};
 use crate::model::mixer::{MixContext, Mixer};
 use crate::model::scratch::Scratch;
-use crate::model::spec::DecoderSpec;
-use crate::options::KvType;
+use crate::model::spec::{DecoderSpec, HeadShape};
 use crate::threads::Region;
 
 impl DecoderSpec {
-    /// Elements of a token's queries, keys and values.
-    pub(crate) fn qkv_size(&self) -> usize {
-        (self.num_attention_heads + 2 * self.num_key_value_heads) * self.head_dim
+    /// Elements of a token's queries, keys and values in layer `layer`.
+    pub(crate) fn qkv_size(&self, layer: usize) -> usize {
+        let HeadShape { num_key_value_heads, head_dim } = self.heads(layer);
+        (self.num_attention_heads + 2 * num_key_value_heads) * head_dim
     }
 
     /// Bytes of all norms and biases, and of the small matrices that stay in f32.
@@ -38,6 +40,8 @@ impl DecoderSpec {
 
 /// A matrix with its bias.
 pub(crate) struct Linear {
+    /// Name of the first of the tensors that it was packed from: what adapters know it by.
+    pub(crate) name: String,
     pub(crate) weight: PackedMatrix,
     /// `[n]`
     pub(crate) bias: Option<Vec<f32>>,
@@ -62,6 +66,10 @@ pub(crate) struct DecoderLayer {
     pub(crate) mlp_out_norm: Option<Vec<f32>>,
     /// Of the sum with it
     pub(crate) mlp_sum_norm: Option<Vec<f32>>,
+    /// Behind the MLP
+    pub(crate) input: Option<LayerInput>,
+    /// What the residual stream is multiplied with in the end
+    pub(crate) scalar: Option<f32>,
 }
 
 impl DecoderLayer {
@@ -75,10 +83,16 @@ impl DecoderLayer {
                 matrices.extend([&mlp.up.weight, &mlp.down.weight]);
                 Vec::new()
             }
-            Mlp::Moe(moe) => moe.experts.iter().chain(&moe.shared).collect(),
+            Mlp::Moe(moe) => {
+                let dense = moe.beside.as_ref().map(|beside| &beside.dense);
+                moe.experts.iter().chain(&moe.shared).chain(dense).collect()
+            }
         };
         for mlp in mlps {
             matrices.extend([&mlp.gate_up.weight, &mlp.down.weight]);
+        }
+        if let Some(input) = &self.input {
+            matrices.extend([&input.gate.weight, &input.projection.weight]);
         }
         matrices
     }
@@ -105,6 +119,7 @@ pub(crate) struct Decoder {
     /// `[vocab_size, hidden_size]`; the output layer too when the embeddings are tied
     pub(crate) embedding: PackedMatrix,
     pub(crate) input: InputTables,
+    pub(crate) layer_inputs: Option<LayerInputs>,
     pub(crate) layers: Vec<DecoderLayer>,
     /// `[hidden_size]`
     pub(crate) norm: Option<Vec<f32>>,
@@ -134,12 +149,6 @@ pub(crate) enum Pass {
 }
 
 impl Decoder {
-    /// Shape of the KV cache.
-    pub(crate) fn kv_shape(spec: &DecoderSpec, kv_type: KvType) -> KvShape {
-        let shared = spec.bidirectional;
-        KvShape { kv_heads: spec.num_key_value_heads, head_dim: spec.head_dim, kv_type, shared }
-    }
-
     /// Runs `batch` through all layers and leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`, and in
     /// `scratch.last` the states behind the last norm, `[state_rows, hidden_size]`.
     ///
@@ -151,9 +160,24 @@ impl Decoder {
         let wanted = (batch.logits_rows.len(), batch.state_rows.len());
         context.scratch.reserve(spec, rows, wanted, context.region.threads())?;
         let plan = WritePlan::new(context.cache, batch)?;
-        let ops = Ops { kernels: context.kernels, region: context.region };
-        let Scratch { hidden: x, normed, mixer, mixed, branch, mlp, moe, rope, last, logits, quantized } =
-            &mut *context.scratch;
+        context.scratch.reserve_adapters(rows, &batch.adapters)?;
+        let Scratch {
+            hidden: x,
+            normed,
+            mixer,
+            mixed,
+            branch,
+            mlp,
+            moe,
+            inputs,
+            rope,
+            last,
+            logits,
+            quantized,
+            adapters,
+        } = &mut *context.scratch;
+        let adapters = BatchAdapters::new(&batch.adapters, adapters);
+        let ops = Ops { kernels: context.kernels, region: context.region, adapters: adapters.as_ref() };
         let mut x = &mut x[..rows * hidden];
         let mut normed = &mut normed[..rows * hidden];
         let branch = &mut branch[..if spec.needs_branch() { rows * hidden } else { 0 }];
@@ -168,6 +192,9 @@ impl Decoder {
         if let Some(norm) = &self.input.norm {
             ops.input(spec, x, Some(norm), normed);
             std::mem::swap(&mut x, &mut normed);
+        }
+        if let Some(weights) = &self.layer_inputs {
+            weights.forward(&ops, spec, batch, x, inputs, quantized)?;
         }
         let tables = RopeTables::fill(&spec.ropes, batch, rope);
 
@@ -225,7 +252,7 @@ impl Decoder {
                     weights.forward(&ops, spec.activation, (input, rows), (&mut *x, true), &mut buffers)?;
                 }
                 Mlp::Moe(weights) => {
-                    weights.forward(&ops, spec, (normed, rows), branch, (mlp, moe), quantized)?;
+                    weights.forward(&ops, spec, (x, normed, rows), branch, (mlp, moe), quantized)?;
                 }
             }
             if !direct || matches!(layer.mlp, Mlp::Moe(_)) {
@@ -234,6 +261,12 @@ impl Decoder {
             if let Some(gains) = &layer.mlp_sum_norm {
                 ops.input(spec, x, Some(gains), normed);
                 std::mem::swap(&mut x, &mut normed);
+            }
+            if let Some(input) = &layer.input {
+                input.forward(&ops, (spec, index), (x, rows), branch, inputs, quantized)?;
+            }
+            if let Some(scalar) = layer.scalar {
+                ops.by_rows(x, hidden, |_, row| ops.kernels.scale_and_cap(scalar, None, row));
             }
         }
         if (context.cancelled)() {
@@ -291,7 +324,7 @@ impl Decoder {
             let mut out = floats(rows, spec.outputs)?;
             ops.linear(&x, rows, &dense.linear, &mut out, false, &mut quantized)?;
             if let Some(activation) = spec.activation {
-                ops.by_rows(&mut out, spec.outputs, |_, row| ops.kernels.activate(activation, row));
+                ops.by_rows(&mut out, spec.outputs, |_, row| ops.kernels.activate_in_place(activation, row));
             }
             if let Some(gains) = &dense.norm {
                 x = floats(rows, spec.outputs)?;
@@ -323,6 +356,8 @@ pub(crate) fn floats(rows: usize, width: usize) -> Result<Vec<f32>> {
 pub(crate) struct Ops<'a> {
     pub(crate) kernels: &'static KernelSet,
     pub(crate) region: &'a Region<'a>,
+    /// Of the batch's rows.
+    pub(crate) adapters: Option<&'a BatchAdapters<'a>>,
 }
 
 impl Ops<'_> {
@@ -339,7 +374,7 @@ impl Ops<'_> {
         });
     }
 
-    /// `out = x * weight + bias`, or `out += ...` with `residual`. `x` is `[rows, k]`, `out` is `[rows, n]`.
+    /// `out = x * weight + bias`, or `out += ...` with `residual`, and what adapters add. `x` is `[rows, k]`, `out` is `[rows, n]`.
     pub(crate) fn linear(
         &self,
         x: &[f32],
@@ -349,8 +384,8 @@ impl Ops<'_> {
         residual: bool,
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
-        let epilogue = Epilogue { bias: linear.bias.as_deref(), residual, gate: None };
-        self.matmul(x, rows, &linear.weight, out, epilogue, quantized)
+        let epilogue = Epilogue { residual, ..Epilogue::default() };
+        self.adapted(x, rows, linear, out, epilogue, quantized)
     }
 
     pub(crate) fn matmul(
@@ -384,9 +419,18 @@ impl Ops<'_> {
             let count = if epilogue.gate.is_some() { width } else { part.n() };
             let columns = first..first + count;
             let bias = epilogue.bias.map(|bias| &bias[first..first + part.n()]);
+            let added = epilogue.added.map(|added| Added { first: added.first + first, ..added });
             first = columns.end;
             let out = (&mut *out, columns, width);
-            gemm_columns(self.kernels, self.region, lhs, rows, part, out, Epilogue { bias, ..epilogue });
+            gemm_columns(
+                self.kernels,
+                self.region,
+                lhs,
+                rows,
+                part,
+                out,
+                Epilogue { bias, added, ..epilogue },
+            );
         }
         Ok(())
     }
@@ -399,6 +443,7 @@ mod tests {
     use super::*;
     use crate::cache::PageTables;
     use crate::model::Model;
+    use crate::options::KvType;
     use crate::runtime::Budget;
 
     #[test]
@@ -406,8 +451,7 @@ mod tests {
         let model = Model::builtin().unwrap();
         let loaded = model.loaded().unwrap();
         let spec = &loaded.decoder.spec;
-        let shape = Decoder::kv_shape(spec, KvType::Bf16);
-        let mut cache = KvCache::new(shape, &spec.layer_states(), &Budget::new(None)).unwrap();
+        let mut cache = KvCache::new(KvType::Bf16, &spec.layer_states(), &Budget::new(None)).unwrap();
         let mut tables = PageTables::default();
         cache.grow(&mut tables, 40).unwrap();
         let mut batch = Batch::new();

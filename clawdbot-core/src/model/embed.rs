@@ -401,7 +401,7 @@ impl Loaded {
             return Ok(states);
         }
         self.runtime.pool().region(|region| {
-            let ops = Ops { kernels: self.runtime.kernel_set(), region };
+            let ops = Ops { kernels: self.runtime.kernel_set(), region, adapters: None };
             self.decoder.finish_pooled(&ops, states, rows)
         })?
     }

@@ -198,7 +198,7 @@ fn last_part(name: &str) -> &str {
 
 fn prompts(config: &ModelConfig) -> Result<BTreeMap<String, String>> {
     let Some(object) = config.object("prompts")? else { return Ok(BTreeMap::new()) };
-    let text = |name: &String| Ok((name.clone(), object.opt_str(name)?.unwrap_or_default().to_owned()));
+    let text = |name: &str| Ok((name.to_owned(), object.opt_str(name)?.unwrap_or_default().to_owned()));
     object.keys().map(text).collect()
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::adapter::{Adapter, Adapters};
 use super::build::Builder;
 use super::decoder::Decoder;
 use super::embed::EmbeddingInfo;
@@ -23,6 +24,7 @@ use crate::options::{GenerateOptions, ModelOptions};
 use crate::runtime::{LogLevel, Reservation, Runtime};
 use crate::session::{Delivery, Prompt, Session, Stream};
 use crate::tokenizer::Tokenizer;
+use crate::weights::beside_text;
 
 /// A loaded model: immutable weights, tokenizer, chat template, and the engine that all its sequences share.
 ///
@@ -51,6 +53,7 @@ pub(crate) struct Loaded {
     pub(crate) text: Option<Text>,
     engine: Mutex<Engine>,
     turn: Mutex<()>,
+    adapters: RwLock<Adapters>,
     _reservation: Reservation,
 }
 
@@ -83,7 +86,7 @@ impl Runtime {
     /// As [`Runtime::load`], but for the budget.
     pub fn plan(&self, source: &Source, options: &ModelOptions) -> Result<Plan> {
         options.validate()?;
-        let opened = Opened::open(source)?;
+        let opened = Opened::open(source)?.merged(&options.merge_adapters)?;
         opened.verify(options, &mut |_, _| true)?;
         Plan::new(self, &opened, &opened.resolve(options)?)
     }
@@ -109,7 +112,7 @@ impl Runtime {
     ) -> Result<Model> {
         self.pool().check_fork()?;
         options.validate()?;
-        let mut opened = Opened::open(source)?;
+        let mut opened = Opened::open(source)?.merged(&options.merge_adapters)?;
         let options = &opened.resolve(options)?;
         let plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened, options, self.threads())?;
@@ -133,14 +136,21 @@ impl Runtime {
             Weights::Packed(file) if options.mmap => Some(file.map()?),
             _ => None,
         };
-        if !opened.unused.is_empty() {
-            let first = opened.unused.iter().take(3).cloned().collect::<Vec<_>>().join(", ");
-            let (name, count) = (&opened.name, opened.unused.len());
-            self.log(LogLevel::Warning, || format!("{name}: {count} tensors are not used: {first} ..."));
+        let (others, unused): (Vec<&str>, Vec<&str>) =
+            opened.unused.iter().map(String::as_str).partition(|name| beside_text(name));
+        let name = &opened.name;
+        let some = |names: &[&str]| names.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+        if !others.is_empty() {
+            let (count, some) = (others.len(), some(&others));
+            let what = "tensors are not of the text model, which alone is loaded";
+            self.log(LogLevel::Info, || format!("{name}: {count} {what}: {some} ..."));
+        }
+        if !unused.is_empty() {
+            let (count, some) = (unused.len(), some(&unused));
+            self.log(LogLevel::Warning, || format!("{name}: {count} tensors are not used: {some} ..."));
         }
         let spec = opened.spec.clone();
-        let shape = Decoder::kv_shape(&spec, options.kv_type());
-        let cache = KvCache::new(shape, &spec.layer_states(), self.budget())?;
+        let cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.budget())?;
         let mut builder = Builder {
             kernels: self.kernel_set(),
             pool: self.pool(),
@@ -186,6 +196,7 @@ impl Runtime {
             embedding,
             engine: Mutex::new(Engine::new(cache)),
             turn: Mutex::new(()),
+            adapters: RwLock::default(),
             decoder,
             _reservation: reservation,
         };
@@ -208,6 +219,19 @@ impl Loaded {
         engine.map_err(|_| Error::internal("an earlier panic left the engine in an unknown state"))
     }
 
+    /// The adapter of that name; none for none.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is not loaded.
+    pub(crate) fn adapter(&self, name: Option<&str>) -> Result<Option<Arc<Adapter>>> {
+        let Some(name) = name else { return Ok(None) };
+        let adapters = self.adapters.read().unwrap_or_else(PoisonError::into_inner);
+        match adapters.get(name) {
+            Some(adapter) => Ok(Some(Arc::clone(adapter))),
+            None => Err(no_adapter(name, &adapters)),
+        }
+    }
+
     /// The tokenizer.
     ///
     /// # Errors
@@ -215,6 +239,13 @@ impl Loaded {
     pub(crate) fn text(&self) -> Result<&Text> {
         self.text.as_ref().ok_or_else(no_tokenizer)
     }
+}
+
+fn no_adapter(name: &str, adapters: &Adapters) -> Error {
+    let loaded: Vec<&str> = adapters.keys().map(String::as_str).collect();
+    let loaded = if loaded.is_empty() { "none".to_owned() } else { loaded.join(", ") };
+    let message = format!("option adapter: expected the name of a loaded adapter ({loaded}), found {name:?}");
+    Error::invalid_argument(message).with("option", "adapter").with("found", name)
 }
 
 pub(crate) fn no_tokenizer() -> Error {
@@ -306,6 +337,55 @@ impl Model {
         templates.select(tools.is_some())?.render(messages, tools, add_generation_prompt, variables)
     }
 
+    /// Loads the LoRA adapter in `dir`, as PEFT writes it, for requests that name it (`GenerateOptions::adapter`). It is
+    /// applied beside the weights, which stay as they are; requests with different adapters, and without, are computed
+    /// together. Its memory counts in the runtime's budget.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that is empty or taken; `NotFound`, `Io`, `InvalidModel`, `UnsupportedModel` for what
+    /// is wrong with the files; `OutOfBudget`, `Closed`, `ForkedRuntime`.
+    pub fn load_adapter(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
+        let loaded = self.loaded()?;
+        loaded.runtime.pool().check_fork()?;
+        let taken = |adapters: &Adapters| match adapters.contains_key(name) || name.is_empty() {
+            true => Err(Error::invalid_argument(format!(
+                "adapter: expected a name that is not empty and not taken, found {name:?}"
+            ))
+            .with("found", name)),
+            false => Ok(()),
+        };
+        taken(&loaded.adapters.read().unwrap_or_else(PoisonError::into_inner))?;
+        let adapter = Adapter::load(&loaded.runtime, dir.as_ref(), &loaded.decoder.spec, &loaded.options)?;
+        let mut adapters = loaded.adapters.write().unwrap_or_else(PoisonError::into_inner);
+        // Another thread may have been faster.
+        taken(&adapters)?;
+        adapters.insert(name.to_owned(), Arc::new(adapter));
+        Ok(())
+    }
+
+    /// Unloads an adapter. Requests that run with it go on; its memory is freed with the last session that used it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if it is not loaded; `Closed`.
+    pub fn unload_adapter(&self, name: &str) -> Result<()> {
+        let loaded = self.loaded()?;
+        let mut adapters = loaded.adapters.write().unwrap_or_else(PoisonError::into_inner);
+        match adapters.remove(name) {
+            Some(_) => Ok(()),
+            None => Err(no_adapter(name, &adapters)),
+        }
+    }
+
+    /// The names of the loaded adapters, sorted.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub fn adapters(&self) -> Result<Vec<String>> {
+        let loaded = self.loaded()?;
+        let adapters = loaded.adapters.read().unwrap_or_else(PoisonError::into_inner);
+        Ok(adapters.keys().cloned().collect())
+    }
+
     /// A new conversation without tokens.
     ///
     /// # Errors
@@ -361,6 +441,15 @@ impl Model {
     /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument` for a token outside the vocabulary, `Closed`,
     /// `OutOfBudget`, `ForkedRuntime`.
     pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        self.logits_with(tokens, None)
+    }
+
+    /// As [`Model::logits`], with an adapter.
+    ///
+    /// # Errors
+    /// As [`Model::logits`]; `InvalidArgument` for an adapter that is not loaded.
+    pub fn logits_with(&self, tokens: &[u32], adapter: Option<&str>) -> Result<Vec<f32>> {
+        let adapter = self.loaded()?.adapter(adapter)?;
         let mut session = self.session()?;
         session.append(Prompt::Tokens(tokens.to_vec()), false)?;
         let mut scores = Vec::new();
@@ -372,7 +461,7 @@ impl Model {
         let size = tokens.len().checked_mul(self.info().vocab_size).ok_or_else(no_memory)?;
         let _reservation = self.0.runtime.budget().reserve(4 * size as u64, "the logits")?;
         scores.try_reserve_exact(size).map_err(|_| no_memory())?;
-        session.score(scores, size)
+        session.score(scores, size, adapter)
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::decoder::{Decoder, DecoderLayer};
+use super::layer_inputs::LayerInputs;
 use super::pack::{source_sha256, write, write_matrix};
 use super::source::{Opened, Weights};
 use super::tensors::check_packed;
@@ -28,10 +29,10 @@ impl CacheEntry {
     /// # Errors
     /// `Io` when the system does not say where caches are, or nothing about the source's files.
     pub(crate) fn of(opened: &Opened, cache: &Cache, weights: WeightType) -> Result<Option<Self>> {
-        let files: Vec<&DataFile> = match &opened.weights {
-            Weights::Files(files) => files.files().collect(),
+        let files: Vec<&DataFile> = match opened.weights.base() {
+            Weights::Files(files) => files.source.files().collect(),
             Weights::Gguf(gguf) => gguf.source.files().collect(),
-            Weights::Packed(_) | Weights::Random => return Ok(None),
+            _ => return Ok(None),
         };
         let dir = match cache {
             Cache::Off => return Ok(None),
@@ -105,7 +106,8 @@ impl Decoder {
     /// The packed matrices, in the order of `TensorNames::packed_matrices`.
     fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
         let layers = self.layers.iter().flat_map(DecoderLayer::matrices);
-        std::iter::once(&self.embedding).chain(layers).chain(&self.lm_head)
+        let inputs = self.layer_inputs.iter().flat_map(LayerInputs::matrices);
+        std::iter::once(&self.embedding).chain(inputs).chain(layers).chain(&self.lm_head)
     }
 }
 

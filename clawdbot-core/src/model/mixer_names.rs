@@ -1,6 +1,9 @@
 //! The tensors of what lets a layer's tokens see each other: attention and its relatives.
 
-use super::spec::{DecoderSpec, DeltaNetSpec, MixerKind, MlaSpec, ShortConvSpec};
+use super::spec::{
+    DecoderSpec, DeltaNetSpec, DeltaStorage, HeadShape, KeySource, MambaSpec, MixerKind, MlaSpec,
+    ShortConvSpec,
+};
 use super::tensors::{LinearNames, MatrixName, Part, PartStorage, VectorName, linear};
 
 /// The tensors of a layer's first half, but for the projection back.
@@ -11,12 +14,14 @@ pub(crate) enum MixerNames {
     Mla(Box<MlaNames>),
     ShortConv(Box<ShortConvNames>),
     DeltaNet(Box<DeltaNetNames>),
+    Mamba(Box<MambaNames>),
 }
 
 /// The tensors of attention.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AttentionNames {
-    /// `[heads * head_dim, hidden_size]`, then twice `[kv_heads * head_dim, hidden_size]`; or all in one.
+    /// `[heads * head_dim, hidden_size]`, then twice `[kv_heads * head_dim, hidden_size]`; or all in one; or without values,
+    /// or without keys and values.
     pub(crate) qkv: Vec<LinearNames>,
     /// `[heads * head_dim, hidden_size]`, none or one.
     pub(crate) gate: Vec<LinearNames>,
@@ -59,7 +64,7 @@ pub(crate) struct ShortConvNames {
 /// The tensors of a gated delta net.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DeltaNetNames {
-    /// Queries, keys, values, gates.
+    /// Queries, keys, values, gates: `[2 * keys + 2 * values, hidden_size]` together.
     pub(crate) qkvz: Vec<LinearNames>,
     /// `[value_heads, hidden_size]`: the weight of corrections.
     pub(crate) beta: VectorName,
@@ -67,11 +72,32 @@ pub(crate) struct DeltaNetNames {
     pub(crate) decay: VectorName,
     /// `[channels, 1, taps]`
     pub(crate) conv: VectorName,
-    /// `[value_heads]`
-    pub(crate) a_log: VectorName,
+    /// `[value_heads]`, the negative rates of decay.
+    pub(crate) minus_a: VectorName,
     /// `[value_heads]`
     pub(crate) dt_bias: VectorName,
     /// `[value_head_dim]`
+    pub(crate) norm: VectorName,
+}
+
+/// The tensors of a Mamba-2 layer.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct MambaNames {
+    /// z, x, B, C.
+    pub(crate) input: LinearNames,
+    /// `[heads, hidden_size]`: dt.
+    pub(crate) steps: VectorName,
+    /// `[channels, 1, taps]`
+    pub(crate) conv: VectorName,
+    /// `[channels]`
+    pub(crate) conv_bias: Option<VectorName>,
+    /// `[heads]`
+    pub(crate) a_log: VectorName,
+    /// `[heads]`
+    pub(crate) dt_bias: VectorName,
+    /// `[heads]`
+    pub(crate) skip: VectorName,
+    /// `[heads * head_dim]`
     pub(crate) norm: VectorName,
 }
 
@@ -87,6 +113,7 @@ impl MixerNames {
             }
             MixerNames::ShortConv(names) => packed.push(std::slice::from_ref(&names.input)),
             MixerNames::DeltaNet(names) => packed.push(&names.qkvz),
+            MixerNames::Mamba(names) => packed.push(std::slice::from_ref(&names.input)),
         }
         packed.retain(|parts| !parts.is_empty());
         packed
@@ -101,7 +128,11 @@ impl MixerNames {
             MixerNames::Mla(names) => names.q_norm.iter().chain([&names.kv_norm]).collect(),
             MixerNames::ShortConv(names) => std::iter::once(&names.conv).chain(&names.conv_bias).collect(),
             MixerNames::DeltaNet(names) => {
-                vec![&names.beta, &names.decay, &names.conv, &names.a_log, &names.dt_bias, &names.norm]
+                vec![&names.beta, &names.decay, &names.conv, &names.minus_a, &names.dt_bias, &names.norm]
+            }
+            MixerNames::Mamba(names) => {
+                let vectors = [&names.steps, &names.conv].into_iter().chain(&names.conv_bias);
+                vectors.chain([&names.a_log, &names.dt_bias, &names.skip, &names.norm]).collect()
             }
         }
     }
@@ -110,6 +141,9 @@ impl MixerNames {
 impl DecoderSpec {
     /// The tensors of the first half of layer `layer`.
     pub(super) fn mixer_tensors(&self, prefix: &str, layer: usize) -> MixerNames {
+        if let (MixerKind::Mamba, Some(mamba)) = (self.layers[layer].mixer, self.mamba) {
+            return MixerNames::Mamba(Box::new(self.mamba_tensors(prefix, mamba)));
+        }
         match (self.layers[layer].mixer, self.mla, self.short_conv, self.delta_net) {
             (MixerKind::ShortConv, _, Some(conv), _) => {
                 MixerNames::ShortConv(Box::new(self.short_conv_tensors(prefix, conv)))
@@ -118,17 +152,20 @@ impl DecoderSpec {
                 MixerNames::DeltaNet(Box::new(self.delta_net_tensors(prefix, delta)))
             }
             (_, Some(mla), ..) => MixerNames::Mla(Box::new(self.mla_tensors(prefix, mla))),
-            _ => MixerNames::Attention(self.attention_tensors(prefix)),
+            _ => MixerNames::Attention(self.attention_tensors(prefix, layer)),
         }
     }
 
     /// Elements that layer `layer`'s first half gives, before they are projected back.
     pub(super) fn mixed_size(&self, layer: usize) -> usize {
-        match (self.layers[layer].mixer, self.mla, self.delta_net) {
-            (MixerKind::ShortConv, ..) => self.hidden_size,
-            (MixerKind::DeltaNet, _, Some(delta)) => delta.num_value_heads * delta.value_head_dim,
-            (_, Some(mla), _) => self.num_attention_heads * mla.v_head_dim,
-            _ => self.num_attention_heads * self.head_dim,
+        match (self.layers[layer].mixer, self.mla) {
+            (MixerKind::ShortConv, _) => self.hidden_size,
+            (MixerKind::DeltaNet, _) => {
+                self.delta_net.map_or(0, |delta| delta.num_value_heads * delta.value_head_dim)
+            }
+            (MixerKind::Mamba, _) => self.mamba.map_or(0, |mamba| mamba.inner()),
+            (MixerKind::Attention, Some(mla)) => self.num_attention_heads * mla.v_head_dim,
+            (MixerKind::Attention, None) => self.num_attention_heads * self.heads(layer).head_dim,
         }
     }
 
@@ -138,28 +175,35 @@ impl DecoderSpec {
             MixerKind::Attention => (self.names.o, self.o_bias),
             MixerKind::ShortConv => ("conv.out_proj", self.short_conv.is_some_and(|conv| conv.bias)),
             MixerKind::DeltaNet => ("linear_attn.out_proj", false),
+            MixerKind::Mamba => ("mamba.out_proj", false),
         };
         linear(prefix, module, self.hidden_size, self.mixed_size(layer), bias)
     }
 
-    fn attention_tensors(&self, prefix: &str) -> AttentionNames {
-        let hidden = self.hidden_size;
-        let q = self.num_attention_heads * self.head_dim;
-        let kv = self.num_key_value_heads * self.head_dim;
+    fn attention_tensors(&self, prefix: &str, layer: usize) -> AttentionNames {
+        let (hidden, keys) = (self.hidden_size, self.layers[layer].keys);
+        let HeadShape { num_key_value_heads, head_dim } = self.heads(layer);
+        let (q, kv) = (self.num_attention_heads * head_dim, num_key_value_heads * head_dim);
         let sizes: &[usize] = if self.names.qkv.len() == 3 { &[q, kv, kv] } else { &[q + 2 * kv] };
-        let names = self.names.qkv.iter().zip(sizes);
+        // A family that has them joined has all of them.
+        let count = match keys {
+            KeySource::Own => 3,
+            KeySource::KeysAsValues => 2,
+            KeySource::Layer(_) => 1,
+        };
+        let names = self.names.qkv.iter().zip(sizes).take(count);
         let mut qkv: Vec<LinearNames> =
             names.map(|(module, &n)| linear(prefix, module, n, hidden, self.qkv_bias)).collect();
         let mut gate = Vec::new();
         if self.attention.gate {
             // Stored with the queries, head by head.
-            let runs = |first| Runs { first, run: self.head_dim, stride: 2 * self.head_dim, of: 2 * q };
-            gate.push(runs(self.head_dim).linear(&qkv[0], "gate", q));
+            let runs = |first| Runs { first, run: head_dim, stride: 2 * head_dim, of: 2 * q };
+            gate.push(runs(head_dim).linear(&qkv[0], "gate", q));
             qkv[0] = runs(0).linear(&qkv[0], "query", q);
         }
         let head_norm = |module: &str, whole: usize| {
             self.qk_norm.map(|norm| {
-                let len = if norm.whole { whole } else { self.head_dim };
+                let len = if norm.whole { whole } else { head_dim };
                 VectorName::new(format!("{prefix}.{module}.weight"), len, self.norm.offset())
             })
         };
@@ -168,7 +212,7 @@ impl DecoderSpec {
             qkv,
             gate,
             q_norm: head_norm(self.names.q_norm, q),
-            k_norm: head_norm(self.names.k_norm, kv),
+            k_norm: head_norm(self.names.k_norm, kv).filter(|_| !matches!(keys, KeySource::Layer(_))),
             sinks: self.attention.sinks.then(sinks),
         }
     }
@@ -213,6 +257,40 @@ impl DecoderSpec {
         }
     }
 
+    fn mamba_tensors(&self, prefix: &str, mamba: MambaSpec) -> MambaNames {
+        let (hidden, heads, inner) = (self.hidden_size, mamba.num_heads, mamba.inner());
+        let channels = mamba.recurrence().channels();
+        let (wide, all) = (inner + channels, inner + channels + heads);
+        let joined = linear(prefix, "mamba.in_proj", all, hidden, false);
+        let tensor = joined.weight.name.clone();
+        let steps = Part {
+            tensor: tensor.clone(),
+            shape: vec![all, hidden],
+            first: wide * hidden,
+            run: usize::MAX,
+            stride: 0,
+            storage: PartStorage::Rows,
+        };
+        let vector = |name: &str, len| VectorName::new(format!("{prefix}.mamba.{name}"), len, 0.0);
+        let conv = format!("{prefix}.mamba.conv1d.weight");
+        MambaNames {
+            input: Runs { first: 0, run: wide, stride: 0, of: all }.linear(&joined, "input", wide),
+            steps: VectorName {
+                name: format!("{tensor}.steps"),
+                len: heads * hidden,
+                part: Some(Box::new(steps)),
+                offset: 0.0,
+                k: Some(hidden),
+            },
+            conv: VectorName { k: None, ..VectorName::matrix(conv, vec![channels, 1, mamba.taps], 1) },
+            conv_bias: mamba.conv_bias.then(|| vector("conv1d.bias", channels)),
+            a_log: vector("A_log", heads),
+            dt_bias: vector("dt_bias", heads),
+            skip: vector("D", heads),
+            norm: vector("norm.weight", inner),
+        }
+    }
+
     fn short_conv_tensors(&self, prefix: &str, conv: ShortConvSpec) -> ShortConvNames {
         let hidden = self.hidden_size;
         let shape = vec![hidden, 1, conv.taps];
@@ -227,6 +305,48 @@ impl DecoderSpec {
     }
 
     fn delta_net_tensors(&self, prefix: &str, delta: DeltaNetSpec) -> DeltaNetNames {
+        let heads = delta.num_value_heads;
+        let (keys, values) = (delta.num_key_heads * delta.key_head_dim, heads * delta.value_head_dim);
+        let (qkvz, [beta, decay]) = match delta.storage {
+            DeltaStorage::Grouped => self.grouped_projections(prefix, delta),
+            DeltaStorage::Apart => {
+                let of = |module: &str, n| linear(prefix, module, n, self.hidden_size, false);
+                let small = |module: &str| {
+                    let name = format!("{prefix}.linear_attn.{module}.weight");
+                    VectorName::matrix(name, vec![heads, self.hidden_size], self.hidden_size)
+                };
+                let qkv = of("linear_attn.in_proj_qkv", 2 * keys + values);
+                let gates = [small("in_proj_b"), small("in_proj_a")];
+                (vec![qkv, of("linear_attn.in_proj_z", values)], gates)
+            }
+        };
+        let vector = |name: &str, len| VectorName::new(format!("{prefix}.linear_attn.{name}"), len, 0.0);
+        let conv = format!("{prefix}.linear_attn.conv1d.weight");
+        let shape = vec![2 * keys + values, 1, delta.taps];
+        DeltaNetNames {
+            qkvz,
+            beta,
+            decay,
+            conv: VectorName { k: None, ..VectorName::matrix(conv, shape, 1) },
+            minus_a: VectorName {
+                name: format!("{prefix}.linear_attn.A_log.rate"),
+                part: Some(Box::new(Part {
+                    tensor: format!("{prefix}.linear_attn.A_log"),
+                    shape: vec![heads],
+                    first: 0,
+                    run: usize::MAX,
+                    stride: 0,
+                    storage: PartStorage::MinusExp,
+                })),
+                ..vector("A_log", heads)
+            },
+            dt_bias: vector("dt_bias", heads),
+            norm: vector("norm.weight", delta.value_head_dim),
+        }
+    }
+
+    /// Queries, keys, values and gates, and the small projections, of [`DeltaStorage::Grouped`].
+    fn grouped_projections(&self, prefix: &str, delta: DeltaNetSpec) -> (Vec<LinearNames>, [VectorName; 2]) {
         let DeltaNetSpec { num_key_heads: groups, num_value_heads: heads, key_head_dim: k, .. } = delta;
         let (hidden, per_group) = (self.hidden_size, heads / groups);
         let v = per_group * delta.value_head_dim;
@@ -251,23 +371,9 @@ impl DecoderSpec {
             offset: 0.0,
             k: Some(hidden),
         };
-        let vector = |name: &str, len| VectorName::new(format!("{prefix}.linear_attn.{name}"), len, 0.0);
-        let channels = groups * (2 * k + v);
-        let conv = format!("{prefix}.linear_attn.conv1d.weight");
-        DeltaNetNames {
-            qkvz: vec![
-                part("query", 0, k),
-                part("key", k, k),
-                part("value", 2 * k, v),
-                part("gate", 2 * k + v, v),
-            ],
-            beta: gate("beta", 0),
-            decay: gate("decay", per_group),
-            conv: VectorName { k: None, ..VectorName::matrix(conv, vec![channels, 1, delta.taps], 1) },
-            a_log: vector("A_log", heads),
-            dt_bias: vector("dt_bias", heads),
-            norm: vector("norm.weight", delta.value_head_dim),
-        }
+        let qkvz =
+            vec![part("query", 0, k), part("key", k, k), part("value", 2 * k, v), part("gate", 2 * k + v, v)];
+        (qkvz, [gate("beta", 0), gate("decay", per_group)])
     }
 }
 

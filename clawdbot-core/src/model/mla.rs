@@ -9,12 +9,13 @@
 
 use super::decoder::{Linear, Ops};
 use super::mixer::MixContext;
-use super::scratch::MixerScratch;
+use super::scratch::{HeadScratch, MixerScratch};
 use super::spec::{DecoderSpec, MlaSpec};
 use crate::error::{Error, Result};
-use crate::kernels::{Epilogue, PackedMatrix, QuantizedRows};
+use crate::kernels::{Epilogue, PackedMatrix};
 use crate::layers::attention::{AttendBuffers, attend};
 use crate::layers::rope::rotate_heads;
+use crate::threads::Region;
 
 /// Added to the mean square in the norms of latents, whatever the configuration says of others, as in transformers.
 const LATENT_EPS: f32 = 1e-6;
@@ -39,12 +40,15 @@ impl MlaSpec {
     /// See [`DecoderSpec::wide_sizes`].
     pub(super) fn wide_sizes(&self, spec: &DecoderSpec) -> [usize; 5] {
         let heads = spec.num_attention_heads;
-        let queries = heads * (self.qk_nope_head_dim + self.qk_rope_head_dim);
+        let queries = heads * (self.qk_nope_head_dim + self.qk_rope_head_dim).max(self.v_head_dim);
         let down = self.q_lora_rank.unwrap_or(queries) + self.kv_lora_rank + self.qk_rope_head_dim;
-        let (into, out) =
-            (self.qk_nope_head_dim.max(self.kv_lora_rank), self.kv_lora_rank.max(self.v_head_dim));
         let latent = (heads * spec.head_dim).max(self.q_lora_rank.unwrap_or(0));
-        [down, queries, into, out, latent]
+        [down, queries, latent, 0, 0]
+    }
+
+    /// Elements per row of the inputs of a head's projections.
+    pub(super) fn head_input(&self) -> usize {
+        self.qk_nope_head_dim.max(self.kv_lora_rank)
     }
 }
 
@@ -61,8 +65,8 @@ impl MlaWeights {
         let mla = spec.mla.ok_or_else(|| Error::internal("latent attention without sizes"))?;
         let MlaSpec { kv_lora_rank: rank, qk_nope_head_dim: nope, qk_rope_head_dim: rope, .. } = mla;
         let (rows, heads, width) = (batch.rows(), spec.num_attention_heads, spec.head_dim);
-        let MixerScratch { qkv, workspaces, wide } = &mut **scratch;
-        let [down, queries, into, from, latent] = wide;
+        let MixerScratch { qkv, workspaces, wide, heads: of_heads } = &mut **scratch;
+        let [down, query_buffer, latent, ..] = wide;
 
         let down_size = self.down.weight.n();
         let down = &mut down[..rows * down_size];
@@ -75,14 +79,14 @@ impl MlaWeights {
                 ops.by_rows(normed, norm.len(), |row, out| {
                     ops.kernels.rms_norm(&down[row * down_size..][..norm.len()], norm, LATENT_EPS, out);
                 });
-                let queries = &mut queries[..rows * up.weight.n()];
+                let queries = &mut query_buffer[..rows * up.weight.n()];
                 ops.linear(normed, rows, up, queries, false, quantized)?;
                 (&*queries, up.weight.n())
             }
             _ => (down, down_size),
         };
 
-        let row_size = spec.qkv_size();
+        let row_size = spec.qkv_size(*layer);
         let qkv = &mut qkv[..rows * row_size];
         ops.by_rows(qkv, row_size, |row, out| {
             let (q, kv) = out.split_at_mut(heads * width);
@@ -97,57 +101,85 @@ impl MlaWeights {
             value[..rope].fill(0.0);
             value[rope..].copy_from_slice(&key[rope..]);
         });
-        for (head, up) in self.key_up.iter().enumerate() {
-            let input = Columns { data: queries, stride: query_size, first: head * (nope + rope) };
-            let from = input.multiply(ops, rows, up, into, from, quantized)?;
-            ops.by_rows(qkv, row_size, |row, out| {
-                out[head * width + rope..][..rank].copy_from_slice(&from[row * rank..][..rank]);
-            });
-        }
+        let input = HeadColumns { data: queries, stride: query_size, step: nope + rope, first: 0 };
+        let taken = &mut latent[..heads * rows * rank];
+        input.multiply(ops, rows, &self.key_up, taken, of_heads)?;
         let rotation = spec.layers[*layer].rope;
         ops.by_rows(qkv, row_size, |row, out| {
-            rotate_heads(ops.kernels, spec, None, tables.row(rotation, row), out);
+            for (head, out) in out[..heads * width].chunks_exact_mut(width).enumerate() {
+                out[rope..].copy_from_slice(&taken[(head * rows + row) * rank..][..rank]);
+            }
+            rotate_heads(ops.kernels, (spec, *layer), None, tables.row(rotation, row), out);
         });
         let latent = &mut latent[..rows * heads * width];
         let buffers = AttendBuffers { qkv, out: latent, workspaces };
         attend(ops, (spec, *layer, None), cache, (batch, plan), buffers)?;
         let size = mla.v_head_dim;
-        for (head, up) in self.value_up.iter().enumerate() {
-            let input = Columns { data: latent, stride: heads * width, first: head * width + rope };
-            let from = input.multiply(ops, rows, up, into, from, quantized)?;
-            ops.by_rows(out, heads * size, |row, out| {
-                out[head * size..][..size].copy_from_slice(&from[row * size..][..size]);
-            });
-        }
+        let input = HeadColumns { data: latent, stride: heads * width, step: width, first: rope };
+        let values = &mut query_buffer[..heads * rows * size];
+        input.multiply(ops, rows, &self.value_up, values, of_heads)?;
+        ops.by_rows(out, heads * size, |row, out| {
+            for (head, out) in out.chunks_exact_mut(size).enumerate() {
+                out.copy_from_slice(&values[(head * rows + row) * size..][..size]);
+            }
+        });
         Ok(())
     }
 }
 
-/// Some columns of rows of `stride`, from `first` on.
-struct Columns<'a> {
+/// Columns of rows of `stride`, as many for each head as its matrix has inputs: those of head `h` from `h * step + first` on.
+struct HeadColumns<'a> {
     data: &'a [f32],
     stride: usize,
+    step: usize,
     first: usize,
 }
 
-impl Columns<'_> {
-    /// Their product with `weight`, `[rows, n]`, in `out`.
-    fn multiply<'o>(
+impl HeadColumns<'_> {
+    /// Their products with the heads' matrices, `[heads, rows, n]`. A head is too little for all threads: each has some.
+    fn multiply(
         &self,
         ops: &Ops<'_>,
         rows: usize,
-        weight: &PackedMatrix,
-        buffer: &mut [f32],
-        out: &'o mut [f32],
-        quantized: &mut QuantizedRows,
-    ) -> Result<&'o [f32]> {
-        let (k, n) = (weight.k(), weight.n());
-        let input = &mut buffer[..rows * k];
-        ops.by_rows(input, k, |row, to| {
-            to.copy_from_slice(&self.data[row * self.stride + self.first..][..k]);
+        weights: &[PackedMatrix],
+        out: &mut [f32],
+        scratch: &mut [HeadScratch],
+    ) -> Result<()> {
+        let share = weights.len().div_ceil(scratch.len().max(1)).max(1);
+        let of_share = share * out.len() / weights.len().max(1);
+        let mut tasks: Vec<(&mut [f32], &mut HeadScratch, Result<()>)> =
+            out.chunks_mut(of_share).zip(scratch).map(|(out, scratch)| (out, scratch, Ok(()))).collect();
+        ops.region.parallel_chunks_mut(&mut tasks, 1, |index, tasks| {
+            let region = Region::alone();
+            let ops = Ops { kernels: ops.kernels, region: &region, adapters: None };
+            for (out, scratch, outcome) in tasks {
+                *outcome = self.multiply_share(&ops, rows, (weights, index * share), out, scratch);
+            }
         });
-        let out = &mut out[..rows * n];
-        ops.matmul(input, rows, weight, out, Epilogue::default(), quantized)?;
-        Ok(out)
+        tasks.into_iter().try_for_each(|(.., outcome)| outcome)
+    }
+
+    /// Of the heads from the given one on, as many as `out` has room for.
+    fn multiply_share(
+        &self,
+        ops: &Ops<'_>,
+        rows: usize,
+        (weights, from): (&[PackedMatrix], usize),
+        out: &mut [f32],
+        HeadScratch { input, quantized }: &mut HeadScratch,
+    ) -> Result<()> {
+        let mut rest = out;
+        for (head, weight) in weights.iter().enumerate().skip(from) {
+            let Some((out, others)) = rest.split_at_mut_checked(rows * weight.n()) else { break };
+            rest = others;
+            let k = weight.k();
+            let input = &mut input[..rows * k];
+            for (row, to) in input.chunks_exact_mut(k).enumerate() {
+                let from = row * self.stride + head * self.step + self.first;
+                to.copy_from_slice(&self.data[from..][..k]);
+            }
+            ops.matmul(input, rows, weight, out, Epilogue::default(), quantized)?;
+        }
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! Models: configuration -> `DecoderSpec` -> weights -> decoder, and the public handle to all of it.
 
+mod adapter;
 mod arch;
 pub(crate) mod batch;
 mod blocks;
@@ -12,7 +13,9 @@ pub(crate) mod embedding;
 mod files;
 mod gguf;
 mod handle;
+mod layer_inputs;
 mod load_cache;
+mod mamba;
 mod mixer;
 mod mixer_names;
 mod mla;
@@ -23,7 +26,9 @@ mod pack;
 mod parts;
 mod plan;
 pub(crate) mod pooling;
-mod registry;
+mod quantization;
+mod recurrence;
+pub(crate) mod registry;
 pub(crate) mod rope_scaling;
 pub(crate) mod scratch;
 mod short_conv;
@@ -31,6 +36,7 @@ pub(crate) mod source;
 pub(crate) mod spec;
 mod tensors;
 
+pub(crate) use adapter::Adapter;
 pub use embed::{EmbeddingInfo, Embeddings};
 #[cfg(feature = "hub")]
 pub(crate) use files::MODEL_FILES;

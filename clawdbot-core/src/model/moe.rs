@@ -6,7 +6,7 @@
 
 use super::blocks::GatedMlp;
 use super::decoder::Ops;
-use super::scratch::{MlpScratch, MoeScratch};
+use super::scratch::{ExpertScratch, MlpScratch, MoeScratch};
 use super::spec::{DecoderSpec, ExpertGroups, MoeSpec, Scoring};
 use crate::error::{Error, Result};
 use crate::kernels::{Epilogue, Lhs, PackedMatrix, QuantizedRows, gemm};
@@ -21,13 +21,29 @@ pub(crate) struct MoeWeights {
     pub(crate) correction: Option<Vec<f32>>,
     pub(crate) experts: Vec<GatedMlp>,
     pub(crate) shared: Option<GatedMlp>,
+    pub(crate) beside: Option<BesideWeights>,
+}
+
+/// Of an expert layer beside a dense MLP, see [`MoeSpec::beside_dense`]. Norms are `[hidden_size]`.
+pub(crate) struct BesideWeights {
+    pub(crate) dense: GatedMlp,
+    /// Of what the dense MLP gives
+    pub(crate) dense_out_norm: Vec<f32>,
+    /// Of what experts read
+    pub(crate) expert_norm: Vec<f32>,
+    /// Of what they give
+    pub(crate) expert_out_norm: Vec<f32>,
+    /// Of what the router reads
+    pub(crate) router_norm: Vec<f32>,
+    /// `[experts]`: what their weights are multiplied with
+    pub(crate) expert_scale: Vec<f32>,
 }
 
 /// A token's row, one of its experts, and that one's weight.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Choice {
     expert: usize,
-    row: usize,
+    pub(super) row: usize,
     weight: f32,
 }
 
@@ -35,7 +51,8 @@ pub(crate) struct Choice {
 const ABSENT: usize = usize::MAX;
 
 impl MoeWeights {
-    /// `out = sum of weight * expert(x) over the chosen experts, plus the shared one`. `x` and `out` are `[rows, hidden_size]`.
+    /// `out = sum of weight * expert(x) over the chosen experts, plus the shared one`. The residual stream before its norm, `x`
+    /// and `out` are `[rows, hidden_size]`.
     ///
     /// # Errors
     /// `OutOfBudget` without memory.
@@ -43,43 +60,86 @@ impl MoeWeights {
         &self,
         ops: &Ops<'_>,
         spec: &DecoderSpec,
-        (x, rows): (&[f32], usize),
+        (stream, x, rows): (&[f32], &[f32], usize),
         out: &mut [f32],
         (mlp, scratch): (&mut MlpScratch, &mut MoeScratch),
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
+        let MoeScratch { experts, beside: [routed, input] } = scratch;
+        let Some(beside) = &self.beside else {
+            return self.experts(ops, spec, (x, x, rows), out, (mlp, experts), quantized);
+        };
+        let (hidden, eps) = (spec.hidden_size, spec.rms_norm_eps);
+        let (routed, input) = (&mut routed[..rows * hidden], &mut input[..rows * hidden]);
+        ops.input(spec, stream, Some(&beside.router_norm), routed);
+        ops.input(spec, stream, Some(&beside.expert_norm), input);
+        self.experts(ops, spec, (routed, input, rows), out, (mlp, experts), quantized)?;
+        let dense = routed;
+        let mut buffers = mlp.buffers(quantized);
+        beside.dense.forward(ops, spec.activation, (x, rows), (dense, false), &mut buffers)?;
+        ops.by_rows(dense, hidden, |_, row| ops.kernels.norm_in_place(row, &beside.dense_out_norm, eps));
+        ops.by_rows(out, hidden, |row, out| {
+            ops.kernels.norm_in_place(out, &beside.expert_out_norm, eps);
+            ops.kernels.add_scaled(&dense[row * hidden..][..hidden], 1.0, out);
+        });
+        Ok(())
+    }
+
+    /// `out = sum of weight * expert(x) over the experts that `routed` chooses, plus the shared one`.
+    fn experts(
+        &self,
+        ops: &Ops<'_>,
+        spec: &DecoderSpec,
+        (routed, x, rows): (&[f32], &[f32], usize),
+        out: &mut [f32],
+        (mlp, scratch): (&mut MlpScratch, &mut ExpertScratch),
+        quantized: &mut QuantizedRows,
+    ) -> Result<()> {
         let moe = spec.moe.as_ref().ok_or_else(|| Error::internal("an expert layer without experts"))?;
         let hidden = spec.hidden_size;
-        let MoeScratch { logits, gathered, result, choices, places } = scratch;
+        let ExpertScratch { logits, quantized: all, gathered, result, choices, places } = scratch;
         let mut buffers = mlp.buffers(quantized);
         let width = self.router.n();
         let logits = &mut logits[..rows * width];
         let epilogue = Epilogue { bias: self.router_bias.as_deref(), ..Epilogue::default() };
-        gemm(ops.kernels, ops.region, Lhs::F32(x), rows, &self.router, logits, epilogue);
+        gemm(ops.kernels, ops.region, Lhs::F32(routed), rows, &self.router, logits, epilogue);
         choices.clear();
         for (row, logits) in logits.chunks_exact(width).enumerate() {
             let chosen = moe.choose(&logits[..moe.num_experts], self.correction.as_deref());
-            choices.extend(chosen.into_iter().map(|(expert, weight)| Choice { expert, row, weight }));
+            choices.extend(chosen.into_iter().map(|(expert, weight)| {
+                let scale = self.beside.as_ref().map_or(1.0, |beside| beside.expert_scale[expert]);
+                Choice { expert, row, weight: weight * scale }
+            }));
         }
         choices.sort_unstable_by_key(|choice| (choice.expert, choice.row));
 
         out.fill(0.0);
         places.clear();
         places.resize(rows, ABSENT);
+        all.clear();
         for group in choices.chunk_by(|a, b| a.expert == b.expert) {
             let count = group.len();
-            let input = if count == rows {
-                x
-            } else {
-                let gathered = &mut gathered[..count * hidden];
-                ops.by_rows(gathered, hidden, |place, to| {
-                    to.copy_from_slice(&x[group[place].row * hidden..][..hidden]);
-                });
-                gathered
-            };
             let result = &mut result[..count * hidden];
             let expert = &self.experts[group[0].expert];
-            expert.forward(ops, spec.activation, (input, count), (result, false), &mut buffers)?;
+            if let Some((size, rotated)) = expert.activations() {
+                // Each row once, not once for each of its experts.
+                if !all.are(rows, hidden, (size, rotated)) {
+                    all.quantize(ops.kernels, ops.region, x, rows, hidden, size, rotated)?;
+                }
+                let input = (&*all, Some(group).filter(|_| count < rows), count);
+                expert.forward_quantized(ops, spec.activation, input, result, &mut buffers)?;
+            } else {
+                let input = if count == rows {
+                    x
+                } else {
+                    let gathered = &mut gathered[..count * hidden];
+                    ops.by_rows(gathered, hidden, |place, to| {
+                        to.copy_from_slice(&x[group[place].row * hidden..][..hidden]);
+                    });
+                    gathered
+                };
+                expert.forward(ops, spec.activation, (input, count), (result, false), &mut buffers)?;
+            }
             group.iter().enumerate().for_each(|(place, choice)| places[choice.row] = place);
             ops.by_rows(out, hidden, |row, out| {
                 if let Some(choice) = group.get(places[row]) {
@@ -181,6 +241,7 @@ mod tests {
             router_bias: false,
             expert_bias: false,
             shared: None,
+            beside_dense: false,
             storage: ExpertStorage::Separate,
         }
     }

@@ -50,8 +50,10 @@ pub(crate) struct MlpModules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MoeModules {
     pub(crate) router: &'static str,
-    /// Before the expert's number, or of the tensors that hold all.
+    /// Before the expert's number.
     pub(crate) experts: &'static str,
+    /// Tensors that hold all experts' gate and up projections, and all down projections.
+    pub(crate) joined: [&'static str; 2],
     /// Behind the expert's number.
     pub(crate) expert: MlpModules,
     pub(crate) shared: MlpModules,
@@ -80,6 +82,7 @@ pub(crate) const LLAMA: Names = Names {
     moe: MoeModules {
         router: "mlp.gate",
         experts: "mlp.experts",
+        joined: ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
         expert: MlpModules { gate_up: &["gate_proj", "up_proj"], down: "down_proj" },
         shared: MlpModules {
             gate_up: &["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj"],

@@ -38,7 +38,7 @@ impl Runtime {
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<u64> {
         self.pool().check_fork()?;
-        let opened = Opened::open(source)?;
+        let opened = Opened::open(source)?.merged(&options.merge_adapters)?;
         if let Weights::Packed(file) = &opened.weights {
             return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
         }
@@ -156,9 +156,9 @@ impl Opened {
                 field(&bytes);
             }
         }
-        match &self.weights {
+        match self.weights.base() {
             Weights::Files(files) => {
-                for file in files.files() {
+                for file in files.source.files() {
                     field(file.file_name().as_bytes());
                     field(&(file.len() as u64).to_le_bytes());
                     field(&file.header_bytes()?);
@@ -172,8 +172,11 @@ impl Opened {
                 }
             }
             Weights::Packed(file) => field(file.info().data_sha256.as_bytes()),
-            Weights::Random => field(b"random weights"),
+            Weights::Random | Weights::Merged(_) => field(b"random weights"),
         }
-        Ok(())
+        match &self.weights {
+            Weights::Merged(merged) => merged.fingerprint(sha256),
+            _ => Ok(()),
+        }
     }
 }

@@ -3,34 +3,55 @@
 use std::ops::Range;
 
 use super::mxfp4::Mxfp4Rows;
+use super::quantization::FileWeights;
 use super::source::Stored;
 use super::tensors::{MatrixName, Part, PartStorage, VectorName};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::RowSource;
-use crate::weights::{MatrixView, WeightSource};
+use crate::kernels::{Int4Scales, RowSource, StoredScale};
+use crate::weights::RowOrder;
+
+/// The rows of the tensor `name` of `shape`, in which all dimensions but the last are one.
+///
+/// # Errors
+/// As `WeightSource::matrix`.
+pub(super) fn whole<'a>(
+    files: &'a FileWeights,
+    name: &str,
+    shape: &[usize],
+) -> Result<Box<dyn RowSource + 'a>> {
+    if let Some(rows) = files.rows(name, shape)? {
+        return Ok(rows);
+    }
+    let matrix = files.source.matrix(name, shape)?;
+    matrix.will_need();
+    Ok(Box::new(Stored(matrix)))
+}
 
 /// The rows of a matrix that is a part of a stored tensor.
 ///
 /// # Errors
 /// As `WeightSource::matrix`.
 pub(super) fn rows<'a>(
-    files: &'a WeightSource,
+    files: &'a FileWeights,
     name: &MatrixName,
     part: &Part,
 ) -> Result<Box<dyn RowSource + 'a>> {
     Ok(match part.storage {
         PartStorage::Rows => {
-            let tensor = files.matrix_of(&part.tensor, &part.shape)?;
-            check(part, name.n, tensor.n)?;
-            tensor.will_need();
-            Box::new(SomeRows { tensor: Stored(tensor), part: part.clone(), n: name.n })
+            let tensor = whole(files, &part.tensor, &part.shape)?;
+            check(part, name.n, tensor.rows())?;
+            Box::new(SomeRows { tensor, part: part.clone(), n: name.n })
         }
         PartStorage::Columns { from } => {
-            let tensor = files.matrix_of(&part.tensor, &part.shape)?;
-            check(part, name.n, tensor.k)?;
-            Box::new(Columns::read(&tensor, part, from, (name.n, name.k))?)
+            let tensor = whole(files, &part.tensor, &part.shape)?;
+            check(part, name.n, tensor.cols())?;
+            let order = RowOrder::Runs { first: part.first, run: part.run, stride: part.stride };
+            Box::new(Columns::read(&*tensor, order, from, (name.n, name.k))?)
         }
-        PartStorage::Mxfp4 => Box::new(Mxfp4Rows::new(files, part, (name.n, name.k))?),
+        PartStorage::MinusExp => {
+            return Err(Error::internal(format!("{}: a matrix of exponentials", name.name)));
+        }
+        PartStorage::Mxfp4 => Box::new(Mxfp4Rows::new(&files.source, part, (name.n, name.k))?),
     })
 }
 
@@ -38,19 +59,38 @@ pub(super) fn rows<'a>(
 ///
 /// # Errors
 /// As `WeightSource::vector`.
-pub(super) fn vector(files: &WeightSource, name: &VectorName) -> Result<Vec<f32>> {
+pub(super) fn vector(files: &FileWeights, name: &VectorName) -> Result<Vec<f32>> {
     let mut out = match &name.part {
-        None => files.vector(&name.name, name.len)?,
+        None => files.source.vector(&name.name, name.len)?,
         Some(part) => {
-            let all = files.elements(&part.tensor, &part.shape)?;
+            let all = elements(files, part)?;
             check(part, name.len, all.len())?;
-            (0..name.len).map(|i| all[part.row(i)]).collect()
+            let elements = (0..name.len).map(|i| all[part.row(i)]);
+            match part.storage {
+                PartStorage::MinusExp => elements.map(|x| -libm::expf(x)).collect(),
+                _ => elements.collect(),
+            }
         }
     };
     if name.offset != 0.0 {
         out.iter_mut().for_each(|x| *x += name.offset);
     }
     Ok(out)
+}
+
+/// All elements of the tensor of a part, dequantized.
+fn elements(files: &FileWeights, part: &Part) -> Result<Vec<f32>> {
+    let Some(rows) = files.rows(&part.tensor, &part.shape)? else {
+        return files.source.elements(&part.tensor, &part.shape);
+    };
+    // Tensors that are read whole are small: routers and gates.
+    let mut all = vec![0.0; rows.rows() * rows.cols()];
+    let mut stored = Vec::new();
+    for (row, out) in all.chunks_exact_mut(rows.cols().max(1)).enumerate() {
+        rows.fetch(row..row + 1, &mut stored)?;
+        rows.read_row(row, &stored, out);
+    }
+    Ok(all)
 }
 
 /// Checks that the part's rows are among the tensor's.
@@ -63,7 +103,7 @@ fn check(part: &Part, rows: usize, of: usize) -> Result<()> {
 
 /// Some rows of a stored matrix.
 struct SomeRows<'a> {
-    tensor: Stored<'a>,
+    tensor: Box<dyn RowSource + 'a>,
     part: Part,
     n: usize,
 }
@@ -98,10 +138,34 @@ impl RowSource for SomeRows<'_> {
     fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
         self.tensor.read_int8(self.part.row(row), stored, codes, scales)
     }
+    fn stored8(&self) -> Option<(usize, Int4Scales)> {
+        self.tensor.stored8()
+    }
+    fn read_stored8(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        self.tensor.read_stored8(self.part.row(row), stored, codes, scales)
+    }
+    fn int4(&self) -> Option<(usize, Int4Scales)> {
+        self.tensor.int4()
+    }
+    fn read_int4(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        self.tensor.read_int4(self.part.row(row), stored, codes, scales)
+    }
 }
 
 /// Columns of a stored matrix, in memory.
-struct Columns {
+pub(super) struct Columns {
     /// `[n, k]`
     values: Vec<f32>,
     n: usize,
@@ -109,23 +173,35 @@ struct Columns {
 }
 
 impl Columns {
-    fn read(tensor: &MatrixView<'_>, part: &Part, from: usize, (n, k): (usize, usize)) -> Result<Self> {
+    /// Of `k` rows from `from` on the `n` columns that `order` tells.
+    ///
+    /// # Errors
+    /// As `RowSource::fetch`; `OutOfBudget` without memory; `Internal` for columns and rows that are not there.
+    pub(super) fn read(
+        tensor: &dyn RowSource,
+        order: RowOrder,
+        from: usize,
+        (n, k): (usize, usize),
+    ) -> Result<Self> {
         let no_memory = || {
-            Error::new(
-                ErrorKind::OutOfBudget,
-                format!("there is no memory to turn {n} x {k} of {}", part.tensor),
-            )
+            let message = format!("there is no memory to turn a matrix of {n} x {k}");
+            Error::new(ErrorKind::OutOfBudget, message)
         };
+        let there = from.checked_add(k).is_some_and(|end| end <= tensor.rows())
+            && n.checked_sub(1).is_none_or(|last| order.stored(last) < tensor.cols());
+        if !there {
+            return Err(Error::internal(format!("{n} columns of {k} rows, which are not there")));
+        }
         let mut values = Vec::new();
         let size = n.checked_mul(k).ok_or_else(no_memory)?;
         values.try_reserve_exact(size).map_err(|_| no_memory())?;
         values.resize(size, 0.0);
-        let (mut stored, mut row) = (Vec::new(), vec![0.0; tensor.k]);
+        let (mut stored, mut row) = (Vec::new(), vec![0.0; tensor.cols()]);
         for i in 0..k {
             tensor.fetch(from + i..from + i + 1, &mut stored)?;
             tensor.read_row(from + i, &stored, &mut row);
             for j in 0..n {
-                values[j * k + i] = row[part.row(j)];
+                values[j * k + i] = row[order.stored(j)];
             }
         }
         Ok(Columns { values, n, k })

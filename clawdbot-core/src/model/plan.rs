@@ -3,7 +3,6 @@
 use serde::Serialize;
 
 use super::build::{Segment, weights_in};
-use super::decoder::Decoder;
 use super::scratch::Scratch;
 use super::source::{Opened, Weights};
 use super::tensors::Joined;
@@ -42,7 +41,7 @@ pub struct Plan {
     pub weights_bytes_per_pass: u64,
     /// `int8`, `bf16` or `f32`.
     pub kv: &'static str,
-    /// Of a GGUF file: in which formats its matrices are stored, and what each is computed as.
+    /// Of a GGUF file or a quantized directory: in which formats its matrices are stored, and what each is computed as.
     pub stored: Vec<StoredMatrices>,
     /// KV cache for one token.
     pub kv_bytes_per_token: u64,
@@ -60,12 +59,12 @@ pub struct Plan {
     pub threads: usize,
 }
 
-/// Matrices of a GGUF file that are stored in one format.
+/// Matrices that are stored in one format.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct StoredMatrices {
-    /// Name of the format, such as `Q4_K`.
-    pub format: &'static str,
+    /// Name of the format, such as `Q4_K` or `GPTQ int4/128`.
+    pub format: String,
     /// How many there are.
     pub matrices: u64,
     /// Weights in them.
@@ -77,26 +76,24 @@ pub struct StoredMatrices {
 }
 
 fn stored_matrices(opened: &Opened, options: &ModelOptions) -> Result<Vec<StoredMatrices>> {
-    let Weights::Gguf(gguf) = &opened.weights else { return Ok(Vec::new()) };
     let mut found: Vec<StoredMatrices> = Vec::new();
     for group in opened.spec.tensors().packed_matrices() {
         for Segment { names, format } in opened.weights.segments(&group, options.weight_type())? {
             for name in names.parts {
-                let Some(kind) = gguf.stored_type(name)? else { continue };
+                let Some(stored) = opened.weights.stored_format(name)? else { continue };
                 let (computed, weights) = (format.name(), name.n as u64 * name.k as u64);
-                let same =
-                    |other: &&mut StoredMatrices| other.format == kind.name() && other.computed == computed;
+                let same = |other: &&mut StoredMatrices| other.format == stored && other.computed == computed;
                 match found.iter_mut().find(same) {
                     Some(other) => {
                         other.matrices += 1;
                         other.weights += weights;
                     }
                     None => found.push(StoredMatrices {
-                        format: kind.name(),
+                        format: stored,
                         matrices: 1,
                         weights,
                         computed,
-                        own_codes: kind.compute_format() == Some(format),
+                        own_codes: opened.weights.own_format(name)? == Some(format),
                     }),
                 }
             }
@@ -145,23 +142,20 @@ impl Plan {
     pub(crate) fn new(runtime: &Runtime, opened: &Opened, options: &ModelOptions) -> Result<Self> {
         let spec = &opened.spec;
         let sizes = Sizes::of(opened, options, runtime.threads())?;
-        let shape = Decoder::kv_shape(spec, options.kv_type());
-        let cache = KvCache::new(shape, &spec.layer_states(), &Budget::new(None))?;
+        let cache = KvCache::new(options.kv_type(), &spec.layer_states(), &Budget::new(None))?;
         let page = cache.bytes_per_token() * PAGE_TOKENS as u64;
         let names = spec.tensors();
         let embedding = names.embed_tokens.n as u64 * names.embed_tokens.k as u64;
+        let inputs = names.layer_inputs.as_ref().map(|inputs| &inputs.embedding);
         let head = names.lm_head.as_ref().map_or(0, |head| head.n as u64 * head.k as u64);
-        let looked_up = match &names.lm_head {
-            _ if names.lm_head.is_some() || !spec.generates() => {
-                let embedding = Joined::rows([&names.embed_tokens]);
-                let segments = opened.weights.segments(&embedding, options.weight_type())?;
-                let bytes = |segment: &Segment<'_>| {
-                    PackedMatrix::packed_bytes(segment.format, segment.names.n(), segment.names.k())
-                };
-                segments.iter().map(bytes).sum::<Result<u64>>()?
+        let mut looked_up = 0;
+        let apart = names.lm_head.is_some() || !spec.generates();
+        for matrix in apart.then_some(&names.embed_tokens).into_iter().chain(inputs) {
+            let segments = opened.weights.segments(&Joined::rows([matrix]), options.weight_type())?;
+            for Segment { names, format } in segments {
+                looked_up += PackedMatrix::packed_bytes(format, names.n(), names.k())?;
             }
-            _ => 0,
-        };
+        }
         let idle = names.idle_experts(spec);
         let mut idle_bytes = 0;
         for group in &idle {
@@ -175,7 +169,11 @@ impl Plan {
             name: opened.name.clone(),
             architecture: spec.architecture,
             parameters: matrices + spec.vectors_bytes() / 4,
-            block_parameters: matrices - embedding - head - idle,
+            block_parameters: matrices
+                - embedding
+                - inputs.map_or(0, |inputs| inputs.n as u64 * inputs.k as u64)
+                - head
+                - idle,
             stored_bytes: opened.weights.stored_bytes(),
             stored_dtype: opened.dtype.clone(),
             packed: matches!(opened.weights, Weights::Packed(_)),

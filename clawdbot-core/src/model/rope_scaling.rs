@@ -15,6 +15,7 @@ use crate::weights::quoted;
 const TYPES: &[(&str, &[&str])] = &[
     ("default", &[]),
     ("linear", &["factor"]),
+    ("proportional", &["factor"]),
     ("llama3", &["factor", "low_freq_factor", "high_freq_factor"]),
     (
         "yarn",
@@ -29,6 +30,10 @@ const LONGROPE_KEYS: &[&str] = &["factor", "attention_factor", "short_factor", "
 /// Keys that may stand in `rope_parameters` and `rope_scaling` with every type.
 const COMMON_KEYS: &[&str] =
     &["rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
+/// And with [`Extras::growth`].
+const GROWTH_KEYS: &[&str] = &["llama_4_scaling_beta", "max_position_embeddings"];
+/// And with [`Extras::sections`].
+const SECTION_KEYS: &[&str] = &["mrope_section", "mrope_interleaved"];
 /// Keys of `rope_parameters` that stand for kinds of layers.
 const LAYER_TYPES: &[&str] = &["full_attention", "sliding_attention"];
 /// `rope_theta` where the configuration has none, as in transformers.
@@ -50,6 +55,22 @@ pub(crate) struct RopeSpec {
     pub(crate) score_scale: f32,
     /// Other frequencies for long sequences.
     pub(crate) long: Option<LongRope>,
+    /// Queries of later positions are longer.
+    pub(crate) growth: Option<QueryGrowth>,
+}
+
+/// Queries at position `p` are multiplied with `1 + beta * ln(1 + floor(p / length))`, as in Llama 4 and Ministral 3.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct QueryGrowth {
+    pub(crate) beta: f32,
+    pub(crate) length: usize,
+}
+
+impl QueryGrowth {
+    /// What queries at `position` are multiplied with.
+    pub(crate) fn at(self, position: usize) -> f32 {
+        1.0 + self.beta * libm::log1pf((position / self.length) as f32)
+    }
 }
 
 /// LongRoPE (<https://arxiv.org/abs/2402.13753>): a sequence of more than `from` tokens is rotated by other frequencies
@@ -81,6 +102,23 @@ pub(super) struct LayerRope {
     pub(super) default_theta: f64,
     /// Whether the older notation's `rope_scaling` is about this one.
     pub(super) scaled: bool,
+    pub(super) extras: Extras,
+}
+
+/// What only some families have.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Extras {
+    /// Queries may grow with their position, see [`QueryGrowth`].
+    pub(super) growth: bool,
+    /// Positions have parts, which are the same for text.
+    pub(super) sections: bool,
+    /// Heads may be turned in part with frequencies as if in whole: the type `proportional`.
+    pub(super) proportional: bool,
+}
+
+impl Extras {
+    /// None of them.
+    pub(super) const NONE: Extras = Extras { growth: false, sections: false, proportional: false };
 }
 
 /// What families assume where a configuration says nothing.
@@ -89,11 +127,13 @@ pub(super) struct RopeDefaults {
     pub(super) theta: f64,
     /// Part of a head that is rotated; `None`: always all of it.
     pub(super) partial: Option<f64>,
+    pub(super) extras: Extras,
 }
 
 impl RopeDefaults {
     /// Llama's.
-    pub(super) const LLAMA: RopeDefaults = RopeDefaults { theta: DEFAULT_THETA, partial: None };
+    pub(super) const LLAMA: RopeDefaults =
+        RopeDefaults { theta: DEFAULT_THETA, partial: None, extras: Extras::NONE };
 }
 
 impl RopeSpec {
@@ -103,7 +143,8 @@ impl RopeSpec {
     /// `UnsupportedModel` for other rope types and for partial rotation where the family has none; `InvalidModel` if a
     /// value is missing, out of range, or given twice and differently.
     pub(super) fn parse(config: &ModelConfig, head_dim: usize, defaults: RopeDefaults) -> Result<RopeSpec> {
-        let settings = Settings { default_theta: defaults.theta, ..Settings::new(config)? };
+        let settings =
+            Settings { default_theta: defaults.theta, extras: defaults.extras, ..Settings::new(config)? };
         let Some(partial) = defaults.partial else { return settings.whole_heads(head_dim) };
         let in_range = |factor| factor > 0.0 && factor <= 1.0;
         let factor =
@@ -133,6 +174,7 @@ struct Settings<'a> {
     /// What the configuration itself calls the base.
     theta_key: &'static str,
     default_theta: f64,
+    extras: Extras,
 }
 
 impl<'a> Settings<'a> {
@@ -143,12 +185,18 @@ impl<'a> Settings<'a> {
                 nested.push(object);
             }
         }
-        Ok(Settings { top, nested, theta_key: "rope_theta", default_theta: DEFAULT_THETA })
+        Ok(Settings {
+            top,
+            nested,
+            theta_key: "rope_theta",
+            default_theta: DEFAULT_THETA,
+            extras: Extras::NONE,
+        })
     }
 
     /// Of one kind of layers, where `rope_parameters` has an object for each.
     fn of_layers(top: &'a ModelConfig, layer: &LayerRope) -> Result<Self> {
-        let LayerRope { layer_type, theta_key, default_theta, scaled } = *layer;
+        let LayerRope { layer_type, theta_key, default_theta, scaled, extras } = *layer;
         let mut nested = Vec::new();
         match top.object("rope_parameters")? {
             Some(all) => {
@@ -158,12 +206,14 @@ impl<'a> Settings<'a> {
             None if scaled => nested.extend(top.object("rope_scaling")?),
             None => {}
         }
-        Ok(Settings { top, nested, theta_key, default_theta })
+        Ok(Settings { top, nested, theta_key, default_theta, extras })
     }
 
     /// The rotation of whole heads.
     fn whole_heads(&self, head_dim: usize) -> Result<RopeSpec> {
         match self.find("partial_rotary_factor")? {
+            // Which leaves the other elements where they are, but counts them.
+            Some(_) if self.rope_type()? == "proportional" => self.spec(head_dim),
             Some((source, factor)) if factor != 1.0 => Err(source.unsupported("partial_rotary_factor", "1")),
             _ => self.spec(head_dim),
         }
@@ -182,6 +232,15 @@ impl<'a> Settings<'a> {
             "linear" => {
                 let factor = self.factor()?;
                 inv_freq.iter_mut().for_each(|freq| *freq /= factor);
+            }
+            "proportional" => {
+                let in_range = |factor| factor > 0.0 && factor <= 1.0;
+                let part = self.number_or("partial_rotary_factor", 1.0, in_range, "a number > 0, up to 1")?;
+                let factor = self.number_or("factor", 1.0, |factor| factor >= 1.0, "a number >= 1")?;
+                // Heads are short, so nothing is lost.
+                let turned = (part * rotary_dim as f64 / 2.0) as usize;
+                inv_freq.iter_mut().for_each(|freq| *freq /= factor);
+                inv_freq.iter_mut().skip(turned).for_each(|freq| *freq = 0.0);
             }
             // Not of the transformers library: GGUF files have the divisors themselves.
             "factors" => {
@@ -218,7 +277,16 @@ impl<'a> Settings<'a> {
             let message = format!("rope type {rope_type}: expected finite frequencies >= 0, found others");
             return Err(Error::invalid_model(message).context(self.top.file()));
         }
-        Ok(RopeSpec { inv_freq, attention_scaling, rotary_dim, interleaved: false, score_scale, long })
+        let growth = self.query_growth()?;
+        Ok(RopeSpec {
+            inv_freq,
+            attention_scaling,
+            rotary_dim,
+            interleaved: false,
+            score_scale,
+            long,
+            growth,
+        })
     }
 
     /// The number `key` and where it is; all places that have it must agree.
@@ -273,12 +341,15 @@ impl<'a> Settings<'a> {
             }
         }
         let (source, key, name) = found.unwrap_or((self.top, "rope_type", "default"));
-        let Some(&(rope_type, keys)) = TYPES.iter().find(|(known, _)| *known == name) else {
-            let names: Vec<&str> = TYPES.iter().map(|&(name, _)| name).collect();
+        let types = || TYPES.iter().filter(|(known, _)| self.extras.proportional || *known != "proportional");
+        let Some(&(rope_type, keys)) = types().find(|(known, _)| *known == name) else {
+            let names: Vec<&str> = types().map(|&(name, _)| name).collect();
             return Err(source.unsupported(key, &format!("one of {}", names.join(", "))));
         };
+        let growth = if self.extras.growth { GROWTH_KEYS } else { &[] };
+        let sections = if self.extras.sections { SECTION_KEYS } else { &[] };
         for source in &self.nested {
-            source.only_keys(&[COMMON_KEYS, keys].concat())?;
+            source.only_keys(&[COMMON_KEYS, keys, growth, sections].concat())?;
         }
         Ok(rope_type)
     }
@@ -302,6 +373,13 @@ impl<'a> Settings<'a> {
     fn invalid(&self, key: &str, expected: &str) -> Error {
         let holder = self.nested.iter().find(|source| source.get(key).is_some());
         holder.or(self.nested.first()).unwrap_or(self.top).invalid(key, expected)
+    }
+
+    fn query_growth(&self) -> Result<Option<QueryGrowth>> {
+        let beta = self.checked("llama_4_scaling_beta", |beta| (0.0..=100.0).contains(&beta), "up to 100")?;
+        let Some(beta) = beta.filter(|_| self.extras.growth) else { return Ok(None) };
+        let length = self.original_max_position_embeddings()? as usize;
+        Ok(Some(QueryGrowth { beta: beta as f32, length }))
     }
 
     fn factor(&self) -> Result<f64> {
@@ -615,7 +693,7 @@ mod tests {
             let config = ModelConfig::parse(config.to_string().as_bytes(), "config.json").unwrap();
             RopeSpec::parse(&config, 32, defaults)
         };
-        let half = RopeDefaults { theta: 5e5, partial: Some(0.5) };
+        let half = RopeDefaults { theta: 5e5, partial: Some(0.5), extras: Extras::NONE };
         let rope = parse(json!({}), half).unwrap();
         assert_eq!((rope.rotary_dim, rope.inv_freq.len()), (16, 8));
         assert!((f64::from(rope.inv_freq[1]) - 1.0 / 5e5_f64.powf(0.125)).abs() < 1e-7);
@@ -629,6 +707,7 @@ mod tests {
             theta_key,
             default_theta,
             scaled,
+            extras: Extras::NONE,
         };
         let (global, local) = (
             layer("full_attention", "rope_theta", 1e6, true),

@@ -5,15 +5,17 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::adapter::MergedWeights;
 use super::build::format;
 use super::config::{GenerationDefaults, ModelConfig};
 use super::embedding::EmbeddingConfig;
 use super::files::{MODEL_FILES, ModelFiles};
 use super::gguf::GgufWeights;
 use super::parts;
-use super::registry::parse_spec;
+use super::quantization::FileWeights;
+use super::registry::{parse_quantization, parse_spec};
 use super::spec::DecoderSpec;
-use super::tensors::{MatrixName, VectorName, check_packed, check_tensors};
+use super::tensors::{MatrixName, PartStorage, VectorName, check_packed, check_tensors};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{ComputeFormat, PackedMatrix, RowSource};
 use crate::options::{Cache, ModelOptions, WeightType};
@@ -45,19 +47,32 @@ impl From<&Path> for Source {
     }
 }
 
-/// hidden, layers, heads, KV heads, intermediate, vocabulary, context, head_dim, tied
-struct Shape(&'static str, &'static str, [usize; 8], bool);
+/// hidden, layers, heads, KV heads, intermediate, vocabulary, context, head_dim; tied; experts, those of each token, their
+/// size
+struct Shape(&'static str, &'static str, [usize; 8], bool, [usize; 3]);
+
+const DENSE: [usize; 3] = [0; 3];
+const A3B: [usize; 3] = [128, 8, 768];
 
 /// Shapes of published models, from their `config.json`.
-const TABLE: [Shape; 8] = [
-    Shape("qwen2.5-0.5b", "Qwen2ForCausalLM", [896, 24, 14, 2, 4864, 151_936, 32_768, 64], true),
-    Shape("qwen2.5-1.5b", "Qwen2ForCausalLM", [1536, 28, 12, 2, 8960, 151_936, 32_768, 128], true),
-    Shape("qwen3-0.6b", "Qwen3ForCausalLM", [1024, 28, 16, 8, 3072, 151_936, 40_960, 128], true),
-    Shape("qwen3-1.7b", "Qwen3ForCausalLM", [2048, 28, 16, 8, 6144, 151_936, 40_960, 128], true),
-    Shape("llama-3.2-1b", "LlamaForCausalLM", [2048, 16, 32, 8, 8192, 128_256, 131_072, 64], true),
-    Shape("llama-3.2-3b", "LlamaForCausalLM", [3072, 28, 24, 8, 8192, 128_256, 131_072, 128], true),
-    Shape("llama-3.1-8b", "LlamaForCausalLM", [4096, 32, 32, 8, 14_336, 128_256, 131_072, 128], false),
-    Shape("mistral-7b", "MistralForCausalLM", [4096, 32, 32, 8, 14_336, 32_768, 32_768, 128], false),
+const TABLE: [Shape; 10] = [
+    Shape("qwen2.5-0.5b", "Qwen2ForCausalLM", [896, 24, 14, 2, 4864, 151_936, 32_768, 64], true, DENSE),
+    Shape("qwen2.5-1.5b", "Qwen2ForCausalLM", [1536, 28, 12, 2, 8960, 151_936, 32_768, 128], true, DENSE),
+    Shape("qwen3-0.6b", "Qwen3ForCausalLM", [1024, 28, 16, 8, 3072, 151_936, 40_960, 128], true, DENSE),
+    Shape("qwen3-1.7b", "Qwen3ForCausalLM", [2048, 28, 16, 8, 6144, 151_936, 40_960, 128], true, DENSE),
+    Shape("llama-3.2-1b", "LlamaForCausalLM", [2048, 16, 32, 8, 8192, 128_256, 131_072, 64], true, DENSE),
+    Shape("llama-3.2-3b", "LlamaForCausalLM", [3072, 28, 24, 8, 8192, 128_256, 131_072, 128], true, DENSE),
+    Shape("llama-3.1-8b", "LlamaForCausalLM", [4096, 32, 32, 8, 14_336, 128_256, 131_072, 128], false, DENSE),
+    Shape("mistral-7b", "MistralForCausalLM", [4096, 32, 32, 8, 14_336, 32_768, 32_768, 128], false, DENSE),
+    Shape("qwen3-30b-a3b", "Qwen3MoeForCausalLM", [2048, 48, 32, 4, 6144, 151_936, 40_960, 128], false, A3B),
+    // The same with fewer layers, for machines that it is too large for.
+    Shape(
+        "qwen3-30b-a3b-8l",
+        "Qwen3MoeForCausalLM",
+        [2048, 8, 32, 4, 6144, 151_936, 40_960, 128],
+        false,
+        A3B,
+    ),
 ];
 const SHAPE_NAMES: [&str; TABLE.len()] = {
     let mut names = [""; TABLE.len()];
@@ -94,10 +109,12 @@ pub(crate) struct Text {
 
 /// Where tensors come from.
 pub(crate) enum Weights {
-    Files(WeightSource),
+    Files(FileWeights),
     Gguf(GgufWeights),
     Packed(Arc<PackedFile>),
     Random,
+    /// With adapters that are added as they are read.
+    Merged(Box<MergedWeights>),
 }
 
 macro_rules! builtin {
@@ -114,8 +131,12 @@ impl Opened {
                 let name = path.display().to_string();
                 if path.is_dir() {
                     let files = ModelFiles::Dir(path.clone());
-                    return Self::from_files(name, files, || {
-                        Ok(Weights::Files(WeightSource::open_dir(path)?))
+                    return Self::from_files(name, files, |config| {
+                        let quantization = parse_quantization(config)?;
+                        Ok(Weights::Files(FileWeights {
+                            source: WeightSource::open_dir(path)?,
+                            quantization,
+                        }))
                     });
                 }
                 if !path.exists() {
@@ -129,9 +150,10 @@ impl Opened {
                 Self::open_packed(name, PackedFile::open(DataFile::open(path)?)?)
             }
             Source::Builtin => {
-                let weights = || {
+                let weights = |_: &ModelConfig| {
                     let file = "builtin/model.safetensors";
-                    Ok(Weights::Files(WeightSource::from_static(builtin!("model.safetensors"), file)?))
+                    let source = WeightSource::from_static(builtin!("model.safetensors"), file)?;
+                    Ok(Weights::Files(source.into()))
                 };
                 Self::from_files("builtin".to_owned(), builtin_files(), weights)
             }
@@ -154,7 +176,8 @@ impl Opened {
         }
     }
 
-    fn open_packed(name: String, file: PackedFile) -> Result<Self> {
+    /// The model in an opened packed file.
+    pub(crate) fn open_packed(name: String, file: PackedFile) -> Result<Self> {
         let file = Arc::new(file);
         let files = ModelFiles::Packed(Arc::clone(&file));
         let (_, spec, embedding) = Self::describe(&files)?;
@@ -185,30 +208,31 @@ impl Opened {
             let (defaults, weights) = (GenerationDefaults::default(), packed);
             return Ok(Opened { name, spec, embedding, defaults, weights, dtype, unused, text, files });
         }
-        Self::from_files(name, files, || Ok(packed))
+        Self::from_files(name, files, |_| Ok(packed))
     }
 
     pub(super) fn from_files(
         name: String,
         files: ModelFiles,
-        weights: impl FnOnce() -> Result<Weights>,
+        weights: impl FnOnce(&ModelConfig) -> Result<Weights>,
     ) -> Result<Self> {
-        let (config, spec, embedding) = Self::describe(&files)?;
+        let (config, mut spec, embedding) = Self::describe(&files)?;
+        let mut weights = weights(&config)?;
+        if let Weights::Files(stored) = &mut weights {
+            stored.source.rename(&spec.embedding_tensor())?;
+            if let ModelFiles::Dir(dir) = &files {
+                for folder in &embedding.folders {
+                    stored.source.add_dir(&dir.join(folder), &format!("{folder}."))?;
+                }
+            }
+            spec = spec.with_experts_as_stored(|name| stored.source.tensor(name).is_some());
+        }
         let generation = "generation_config.json";
         let defaults = match files.get(generation)? {
             Some(json) => GenerationDefaults::parse(&ModelConfig::parse(&json, &files.path(generation))?)?,
             None => GenerationDefaults::default(),
         };
         let text = open_text(&files)?;
-        let mut weights = weights()?;
-        if let Weights::Files(source) = &mut weights {
-            source.rename(&spec.embedding_tensor())?;
-            if let ModelFiles::Dir(dir) = &files {
-                for folder in &embedding.folders {
-                    source.add_dir(&dir.join(folder), &format!("{folder}."))?;
-                }
-            }
-        }
         Self::checked(name, &config, (spec, embedding), defaults, weights, text, files)
     }
 
@@ -229,8 +253,10 @@ impl Opened {
 
     /// The weight type where it is not decided yet, of sources that are not packed.
     pub(crate) fn weight_type(&self, wanted: Option<WeightType>) -> WeightType {
-        match (&self.weights, wanted) {
-            (Weights::Gguf(_), wanted) => wanted.unwrap_or(WeightType::Stored),
+        match (self.weights.base(), wanted) {
+            (Weights::Gguf(_) | Weights::Files(FileWeights { quantization: Some(_), .. }), wanted) => {
+                wanted.unwrap_or(WeightType::Stored)
+            }
             (_, None | Some(WeightType::Stored)) => WeightType::Int8,
             (_, Some(wanted)) => wanted,
         }
@@ -250,12 +276,12 @@ impl Opened {
         options: &ModelOptions,
         progress: &mut dyn FnMut(u64, u64) -> bool,
     ) -> Result<()> {
-        match &self.weights {
+        match self.weights.base() {
             _ if !options.verify => Ok(()),
             Weights::Packed(file) => file.verify(progress),
             // What is cached is verified once it is there.
             Weights::Files(_) | Weights::Gguf(_) if options.cache != Cache::Off => Ok(()),
-            Weights::Files(_) | Weights::Gguf(_) | Weights::Random => Err(Error::invalid_argument(format!(
+            _ => Err(Error::invalid_argument(format!(
                 "option verify: expected a packed model file, which has a checksum, found {}",
                 self.name
             ))
@@ -308,8 +334,12 @@ impl Opened {
             )));
         }
         let unused = match &weights {
-            Weights::Files(files) => check_tensors(&spec, files)?,
-            Weights::Packed(_) | Weights::Gguf(_) | Weights::Random => Vec::new(),
+            Weights::Files(files) => {
+                let unused = check_tensors(&spec, files)?;
+                files.check_unused_biases(&unused)?;
+                unused
+            }
+            _ => Vec::new(),
         };
         let dtype = config.dtype()?.map(str::to_owned);
         Ok(Opened { name, spec, embedding, defaults, weights, dtype, unused, text: Some(text), files })
@@ -328,7 +358,8 @@ fn is_gguf(path: &Path) -> Result<bool> {
 
 /// The configuration of a shape.
 fn shape_config(name: &str) -> Result<serde_json::Value> {
-    let Some(Shape(_, architecture, sizes, tied)) = TABLE.iter().find(|shape| shape.0 == name) else {
+    let Some(Shape(_, architecture, sizes, tied, experts)) = TABLE.iter().find(|shape| shape.0 == name)
+    else {
         let message = format!("expected a shape, one of {}; found {name:?}", SHAPE_NAMES.join(", "));
         return Err(Error::invalid_argument(message).with("found", name));
     };
@@ -338,6 +369,8 @@ fn shape_config(name: &str) -> Result<serde_json::Value> {
         "num_attention_heads": heads, "num_key_value_heads": kv_heads, "intermediate_size": intermediate,
         "vocab_size": vocab, "max_position_embeddings": context, "head_dim": head_dim,
         "tie_word_embeddings": tied, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+        "num_experts": experts[0], "num_experts_per_tok": experts[1], "moe_intermediate_size": experts[2],
+        "norm_topk_prob": true,
         "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
     }))
 }
@@ -391,13 +424,46 @@ fn json_object(bytes: &[u8], file: &str) -> Result<serde_json::Value> {
 }
 
 impl Weights {
+    /// Where they come from, whatever is added to them.
+    pub(crate) fn base(&self) -> &Weights {
+        match self {
+            Weights::Merged(merged) => &merged.base,
+            weights => weights,
+        }
+    }
+
+    /// In which format a matrix's own codes are computed with; `None` of floats, and where they are converted.
+    ///
+    /// # Errors
+    /// As [`matrix`](Self::matrix).
+    pub(super) fn own_format(&self, name: &MatrixName) -> Result<Option<ComputeFormat>> {
+        match self {
+            Weights::Gguf(gguf) => gguf.compute_format(name),
+            Weights::Files(files) => files.compute_format(name),
+            Weights::Merged(merged) if !merged.changes(name) => merged.base.own_format(name),
+            Weights::Packed(_) | Weights::Random | Weights::Merged(_) => Ok(None),
+        }
+    }
+
+    /// The name of the format in which a matrix is stored, of sources with several.
+    ///
+    /// # Errors
+    /// As [`matrix`](Self::matrix).
+    pub(super) fn stored_format(&self, name: &MatrixName) -> Result<Option<String>> {
+        match self.base() {
+            Weights::Gguf(gguf) => Ok(gguf.stored_type(name)?.map(|kind| kind.name().to_owned())),
+            Weights::Files(files) if files.quantization.is_some() => files.stored_format(name).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     /// What weights of the type are computed as, where they are not taken over as [`segments`](Self::segments) says. What
     /// is stored as int8 in safetensors or packed is taken over as it is.
     pub(super) fn format(&self, weights: WeightType) -> ComputeFormat {
-        let stored = match self {
-            Weights::Files(files) => files.stored_int8_group().map(|group| (group, false)),
+        let stored = match self.base() {
+            Weights::Files(files) => files.source.stored_int8_group().map(|group| (group, false)),
             Weights::Packed(file) => file.info().group_size.map(|group| (group, file.info().rotated)),
-            Weights::Gguf(_) | Weights::Random => None,
+            _ => None,
         };
         match stored {
             Some((group, rotated)) if weights == WeightType::Int8 => ComputeFormat::Int8 { group, rotated },
@@ -410,16 +476,13 @@ impl Weights {
         Ok(match self {
             Weights::Files(files) => match &name.part {
                 Some(part) => parts::rows(files, name, part)?,
-                None => {
-                    let matrix = files.matrix(&name.name, name.n, name.k)?;
-                    matrix.will_need();
-                    Box::new(Stored(matrix))
-                }
+                None => parts::whole(files, &name.name, &[name.n, name.k])?,
             },
             Weights::Gguf(gguf) => gguf.matrix(name)?,
             Weights::Packed(file) => {
                 return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
             }
+            Weights::Merged(merged) => merged.matrix(name)?,
             Weights::Random => Box::new(RandomRows { seed: seed(&name.name), rows: name.n, cols: name.k }),
         })
     }
@@ -431,6 +494,7 @@ impl Weights {
             Weights::Gguf(gguf) => gguf.vector(name),
             Weights::Packed(file) => file.vector(&name.name, name.len),
             Weights::Random if name.name.ends_with("bias") => Ok(vec![0.0; name.len]),
+            Weights::Random if is_rate(name) => Ok(vec![-1.0; name.len]),
             // A matrix: what it chooses should not always be the same.
             Weights::Random if name.part.is_some() => {
                 let mut row = vec![0.0; name.len];
@@ -438,18 +502,25 @@ impl Weights {
                 Ok(row)
             }
             Weights::Random => Ok(vec![1.0; name.len]),
+            Weights::Merged(merged) => merged.base.vector(name),
         }
     }
 
     /// Bytes of all tensors as stored.
     pub(crate) fn stored_bytes(&self) -> u64 {
         match self {
-            Weights::Files(files) => files.total_bytes(),
+            Weights::Files(files) => files.source.total_bytes(),
             Weights::Gguf(gguf) => gguf.source.total_bytes(),
             Weights::Packed(file) => file.len() as u64,
             Weights::Random => 0,
+            Weights::Merged(merged) => merged.base.stored_bytes(),
         }
     }
+}
+
+/// Whether a vector has the negative rates at which a state decays.
+fn is_rate(name: &VectorName) -> bool {
+    name.part.as_ref().is_some_and(|part| part.storage == PartStorage::MinusExp)
 }
 
 /// A stored matrix.

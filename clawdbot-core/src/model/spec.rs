@@ -7,8 +7,8 @@ use super::rope_scaling::RopeSpec;
 use crate::error::{Error, Result};
 pub(crate) use crate::kernels::Activation;
 
-/// Most experts of all layers together that are taken for a real model's.
-const MAX_EXPERTS: usize = 1 << 18;
+/// Most experts of all layers together that are taken for a real model's, whose names take 60 MB.
+const MAX_EXPERTS: usize = 1 << 16;
 
 /// Largest sizes of latent attention and recurrent layers that are taken for a real model's: products of three fit.
 const MAX_MIXER_SIZE: usize = 1 << 16;
@@ -37,6 +37,8 @@ pub(crate) struct DecoderSpec {
     pub(crate) norm: NormKind,
     /// RMSNorm of queries and keys before the rotation.
     pub(crate) qk_norm: Option<NormSpec>,
+    /// RMSNorm of each head of values, without gains.
+    pub(crate) value_norm: bool,
     /// The projections of q, k and v have biases.
     pub(crate) qkv_bias: bool,
     /// The output projection of attention has a bias.
@@ -54,6 +56,8 @@ pub(crate) struct DecoderSpec {
     pub(crate) short_conv: Option<ShortConvSpec>,
     /// Of the layers that are [`MixerKind::DeltaNet`].
     pub(crate) delta_net: Option<DeltaNetSpec>,
+    /// Of the layers that are [`MixerKind::Mamba`].
+    pub(crate) mamba: Option<MambaSpec>,
     /// The expert layers' MLPs.
     pub(crate) moe: Option<MoeSpec>,
     /// Every token sees all others of its sequence (or of its window), also those behind it: an encoder, which generates
@@ -79,6 +83,10 @@ pub(crate) struct DecoderSpec {
     pub(crate) logit_scale: f32,
     /// Then `logit = cap * tanh(logit / cap)`.
     pub(crate) final_logit_softcapping: Option<f32>,
+    /// A second embedding, of which each layer gets a part of its own.
+    pub(crate) per_layer_inputs: Option<PerLayerSpec>,
+    /// Each layer multiplies the residual stream with a number in the end.
+    pub(crate) layer_scalars: bool,
     /// The output projection is the embedding.
     pub(crate) tie_word_embeddings: bool,
     /// Tokens that the model was made for.
@@ -212,6 +220,41 @@ pub(crate) struct DeltaNetSpec {
     pub(crate) num_value_heads: usize,
     pub(crate) key_head_dim: usize,
     pub(crate) value_head_dim: usize,
+    /// How its projections are stored.
+    pub(crate) storage: DeltaStorage,
+}
+
+/// How the projections of a delta net are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DeltaStorage {
+    /// Queries, keys, values and gates in one, the heads of one key head together; corrections and decays likewise.
+    Grouped,
+    /// Queries, keys and values in one, and the others by themselves.
+    Apart,
+}
+
+/// Mamba-2 (<https://arxiv.org/abs/2405.21060>) as Granite 4 has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MambaSpec {
+    /// Tokens that the convolution before it sees, the current one included.
+    pub(crate) taps: usize,
+    /// The convolution has a bias.
+    pub(crate) conv_bias: bool,
+    pub(crate) num_heads: usize,
+    pub(crate) head_dim: usize,
+    /// Of `B` and `C`; divides `num_heads`.
+    pub(crate) num_groups: usize,
+    pub(crate) state_size: usize,
+}
+
+/// Per-layer embeddings, as Gemma 4 has them: what a layer gets for a token is a part of a second embedding and of a
+/// projection of the first one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PerLayerSpec {
+    /// Tokens in the second embedding.
+    pub(crate) vocab_size: usize,
+    /// Elements for each layer.
+    pub(crate) size: usize,
 }
 
 /// What lets a layer's tokens see each other.
@@ -224,6 +267,29 @@ pub(crate) enum MixerKind {
     ShortConv,
     /// See [`DeltaNetSpec`].
     DeltaNet,
+    /// See [`MambaSpec`].
+    Mamba,
+}
+
+/// Heads of keys and values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HeadShape {
+    /// Divides `num_attention_heads`.
+    pub(crate) num_key_value_heads: usize,
+    /// Elements per head, even.
+    pub(crate) head_dim: usize,
+}
+
+/// Where a layer's keys and values are from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum KeySource {
+    /// Projections of their own.
+    #[default]
+    Own,
+    /// One projection: values are keys as they are before their norm.
+    KeysAsValues,
+    /// An earlier layer's, with the same heads and the same window.
+    Layer(usize),
 }
 
 /// What may differ from layer to layer.
@@ -240,11 +306,25 @@ pub(crate) struct LayerSpec {
     pub(crate) mixer: MixerKind,
     /// The first half has the family's norm before it, if there is one.
     pub(crate) input_norm: bool,
+    /// Heads that are not as the model has them.
+    pub(crate) heads: Option<HeadShape>,
+    pub(crate) keys: KeySource,
+    /// Elements between a dense MLP's projections, where they are not as many as the model has.
+    pub(crate) intermediate_size: Option<usize>,
 }
 
 impl Default for LayerSpec {
     fn default() -> Self {
-        LayerSpec { window: None, rope: Some(0), moe: false, mixer: MixerKind::Attention, input_norm: true }
+        LayerSpec {
+            window: None,
+            rope: Some(0),
+            moe: false,
+            mixer: MixerKind::Attention,
+            heads: None,
+            keys: KeySource::Own,
+            intermediate_size: None,
+            input_norm: true,
+        }
     }
 }
 
@@ -270,6 +350,8 @@ pub(crate) struct MoeSpec {
     pub(crate) expert_bias: bool,
     /// An MLP that all tokens use.
     pub(crate) shared: Option<SharedExpert>,
+    /// The experts are beside a dense MLP and read the residual stream by norms of their own, as does the router.
+    pub(crate) beside_dense: bool,
     /// How experts are stored.
     pub(crate) storage: ExpertStorage,
 }
@@ -303,6 +385,8 @@ pub(crate) struct SharedExpert {
 pub(crate) enum ExpertStorage {
     /// Three matrices for each.
     Separate,
+    /// All in one tensor, `[experts, outputs, inputs]`, gate before up.
+    JoinedRows,
     /// All in one tensor, `[experts, inputs, outputs]`, with gate and up in turn.
     Joined,
     /// As `Joined`, but `[experts, outputs, inputs]` in MXFP4 blocks with scales.
@@ -353,15 +437,10 @@ impl DecoderSpec {
         for (key, size) in sizes {
             expect(size > 0, key, "a positive integer", size)?;
         }
-        let heads = self.num_attention_heads;
-        let divides = format!("a divisor of num_attention_heads, which is {heads}");
-        let kv_heads = self.num_key_value_heads;
-        expect(heads.is_multiple_of(kv_heads), "num_key_value_heads", &divides, kv_heads)?;
-        expect(self.head_dim.is_multiple_of(2), "head_dim", "an even number", self.head_dim)?;
-        for RopeSpec { rotary_dim, inv_freq, .. } in &self.ropes {
-            let fits = *rotary_dim <= self.head_dim && inv_freq.len() * 2 == *rotary_dim;
-            expect(fits, "rotary dimension", "an even number up to head_dim", rotary_dim)?;
-        }
+        self.check_heads(HeadShape {
+            num_key_value_heads: self.num_key_value_heads,
+            head_dim: self.head_dim,
+        })?;
         let eps = self.rms_norm_eps;
         expect(eps.is_finite() && eps >= 0.0, "rms_norm_eps", "a finite number >= 0", eps)?;
         expect(
@@ -370,7 +449,9 @@ impl DecoderSpec {
             "num_hidden_layers",
             self.layers.len(),
         )?;
-        for layer in &self.layers {
+        for (index, layer) in self.layers.iter().enumerate() {
+            self.check_keys(index)?;
+            expect(layer.intermediate_size != Some(0), "intermediate_size", "a positive integer", 0)?;
             expect(layer.window != Some(0), "sliding_window", "a positive integer", 0)?;
             expect(
                 layer.rope.is_none_or(|rope| rope < self.ropes.len()),
@@ -383,6 +464,7 @@ impl DecoderSpec {
                 MixerKind::Attention => true,
                 MixerKind::ShortConv => self.short_conv.is_some(),
                 MixerKind::DeltaNet => self.delta_net.is_some(),
+                MixerKind::Mamba => self.mamba.is_some(),
             };
             expect(described, "recurrent layers", "their sizes", "none")?;
         }
@@ -466,6 +548,38 @@ impl DecoderSpec {
         self.chain.last().map_or(self.hidden_size, |dense| dense.outputs)
     }
 
+    /// Heads of layer `layer`.
+    pub(crate) fn heads(&self, layer: usize) -> HeadShape {
+        let (num_key_value_heads, head_dim) = (self.num_key_value_heads, self.head_dim);
+        self.layers[layer].heads.unwrap_or(HeadShape { num_key_value_heads, head_dim })
+    }
+
+    fn check_heads(&self, HeadShape { num_key_value_heads, head_dim }: HeadShape) -> Result<()> {
+        let heads = self.num_attention_heads;
+        let divides = format!("a divisor of num_attention_heads, which is {heads}");
+        let fits = num_key_value_heads > 0 && heads.is_multiple_of(num_key_value_heads);
+        expect(fits, "num_key_value_heads", &divides, num_key_value_heads)?;
+        expect(head_dim > 0 && head_dim.is_multiple_of(2), "head_dim", "an even number", head_dim)
+    }
+
+    /// Checks a layer's heads, its rotation, and where its keys are from.
+    fn check_keys(&self, index: usize) -> Result<()> {
+        let (layer, heads) = (&self.layers[index], self.heads(index));
+        self.check_heads(heads)?;
+        if let Some(RopeSpec { rotary_dim, inv_freq, .. }) = layer.rope.and_then(|rope| self.ropes.get(rope))
+        {
+            let fits = *rotary_dim <= heads.head_dim && inv_freq.len() * 2 == *rotary_dim;
+            expect(fits, "rotary dimension", "an even number up to head_dim", rotary_dim)?;
+        }
+        let KeySource::Layer(source) = layer.keys else { return Ok(()) };
+        let shares = |other: &LayerSpec| {
+            let same = self.heads(source) == heads && other.window == layer.window;
+            same && other.mixer == MixerKind::Attention && !matches!(other.keys, KeySource::Layer(_))
+        };
+        let found = self.layers[..index].get(source).is_some_and(shares);
+        expect(found, "num_kv_shared_layers", "layers of the same kind before", "none")
+    }
+
     fn check_mixers(&self) -> Result<()> {
         let mut sizes = Vec::new();
         if let Some(mla) = &self.mla {
@@ -494,6 +608,21 @@ impl DecoderSpec {
                 ("linear_value_head_dim", delta.value_head_dim),
             ]);
         }
+        if let Some(mamba) = &self.mamba {
+            sizes.extend([
+                ("mamba_d_conv", mamba.taps),
+                ("mamba_n_heads", mamba.num_heads),
+                ("mamba_d_head", mamba.head_dim),
+                ("mamba_n_groups", mamba.num_groups),
+                ("mamba_d_state", mamba.state_size),
+            ]);
+        }
+        if let Some(inputs) = &self.per_layer_inputs {
+            sizes.push(("hidden_size_per_layer_input", inputs.size));
+            let (vocab, found) = (self.vocab_size, inputs.vocab_size);
+            let expected = format!("at least vocab_size, which is {vocab}");
+            expect(found >= vocab, "vocab_size_per_layer_input", &expected, found)?;
+        }
         for (key, size) in sizes {
             let expected = format!("an integer from 1 to {MAX_MIXER_SIZE}");
             expect(size > 0 && size <= MAX_MIXER_SIZE, key, &expected, size)?;
@@ -503,17 +632,25 @@ impl DecoderSpec {
             let fits = num_value_heads.is_multiple_of(num_key_heads);
             expect(fits, "linear_num_value_heads", &divides, num_value_heads)?;
         }
+        if let Some(MambaSpec { num_heads, num_groups, .. }) = self.mamba {
+            let divides = format!("a divisor of mamba_n_heads, which is {num_heads}");
+            expect(num_heads.is_multiple_of(num_groups), "mamba_n_groups", &divides, num_groups)?;
+        }
         Ok(())
     }
 
     /// Elements in all matrices; `None` if absurd, or if one matrix alone exceeds `usize`.
     fn parameters(&self) -> Option<u64> {
         let product = |a: usize, b: usize| a.checked_mul(b).map(|product| product as u64);
-        let q = product(self.num_attention_heads, self.head_dim)?;
-        let kv = product(self.num_key_value_heads, self.head_dim)?;
+        let widest = (0..self.layers.len()).map(|layer| self.heads(layer).head_dim).max()?;
+        let q = product(self.num_attention_heads, widest)?;
+        // As many as queries, at most.
+        let kv = q;
         let hidden = self.hidden_size as u64;
         let attention = q.checked_add(kv)?.checked_mul(2)?.checked_mul(hidden)?;
-        let mlp = product(self.intermediate_size, self.hidden_size)?.checked_mul(3)?;
+        let widest = self.layers.iter().filter_map(|layer| layer.intermediate_size).max();
+        let widest = widest.unwrap_or(0).max(self.intermediate_size);
+        let mlp = product(widest, self.hidden_size)?.checked_mul(3)?;
         let experts = self.moe.map_or(Some(0), |moe| {
             let all = product(moe.num_experts, moe.intermediate_size)?;
             let shared = moe.shared.map_or(0, |shared| shared.intermediate_size as u64);
@@ -521,7 +658,11 @@ impl DecoderSpec {
         })?;
         let layers =
             attention.checked_add(mlp)?.checked_add(experts)?.checked_mul(self.num_hidden_layers as u64)?;
-        let embeddings = product(self.vocab_size, self.hidden_size)?.checked_mul(2)?;
+        let inputs = self.per_layer_inputs.map_or(Some(0), |inputs| {
+            let width = inputs.size.checked_mul(self.num_hidden_layers)?;
+            product(width, inputs.vocab_size)?.checked_add(product(width, self.hidden_size)?.checked_mul(3)?)
+        })?;
+        let embeddings = product(self.vocab_size, self.hidden_size)?.checked_mul(2)?.checked_add(inputs)?;
         layers.checked_add(embeddings).filter(|&total| total < 1 << 60)
     }
 }

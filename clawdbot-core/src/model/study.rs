@@ -233,8 +233,7 @@ fn f32_decoder(runtime: &Runtime, source: &Source) -> Decoder {
 }
 
 fn logits(runtime: &Runtime, decoder: &Decoder, kv: KvType, tokens: &[u32]) -> Vec<f32> {
-    let shape = Decoder::kv_shape(&decoder.spec, kv);
-    let mut cache = KvCache::new(shape, &decoder.spec.layer_states(), &Budget::new(None)).unwrap();
+    let mut cache = KvCache::new(kv, &decoder.spec.layer_states(), &Budget::new(None)).unwrap();
     let mut tables = PageTables::default();
     cache.grow(&mut tables, tokens.len()).unwrap();
     let mut batch = Batch::new();
@@ -316,8 +315,13 @@ impl Subject {
 
 /// The decoder with every matrix packed anew by `pack(part, f32 panels)`.
 fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) -> Decoder {
-    let linear = |part, from: &Linear| Linear { weight: pack(part, &from.weight), bias: from.bias.clone() };
+    let linear = |part, from: &Linear| Linear {
+        name: from.name.clone(),
+        weight: pack(part, &from.weight),
+        bias: from.bias.clone(),
+    };
     Decoder {
+        layer_inputs: None,
         spec: from.spec.clone(),
         embedding: pack(Part::Head, &from.embedding),
         input: InputTables { positions: None, token_types: None, norm: None },
@@ -335,6 +339,7 @@ fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) 
                         qkv: linear(Part::Qkv, &attention.qkv),
                         gate: None,
                         qk_norms: attention.qk_norms.clone(),
+                        value_norm: None,
                         sinks: attention.sinks.clone(),
                     }),
                     o: linear(Part::O, &layer.o),
@@ -347,6 +352,8 @@ fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) 
                     }),
                     mlp_out_norm: layer.mlp_out_norm.clone(),
                     mlp_sum_norm: None,
+                    input: None,
+                    scalar: None,
                 }
             })
             .collect(),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::config::{GenerationDefaults, ModelConfig};
 use super::files::ModelFiles;
+use super::quantization::FileWeights;
 use super::registry::{ARCHITECTURES, parse_spec};
 use super::scratch::Scratch;
 use super::source::Source;
@@ -145,9 +146,9 @@ fn what_is_not_supported_is_named() {
     refused(json!({"architectures": "A"}), INVALID, &["architectures: expected a list of strings"]);
     refused(json!({"hidden_act": "mish"}), UNSUPPORTED, &["hidden_act: expected one of silu", "\"mish\""]);
     refused(
-        json!({"quantization_config": {"quant_method": "gptq"}}),
+        json!({"quantization_config": {"quant_method": "bitsandbytes"}}),
         UNSUPPORTED,
-        &["quantization_config", "gptq"],
+        &["quantization_config", "gptq", "bitsandbytes"],
     );
     refused(
         json!({"partial_rotary_factor": 0.5}),
@@ -290,7 +291,7 @@ fn generation_defaults_are_typed() {
 }
 
 /// Weights of the right names and shapes for `spec`, but for `change`.
-fn weights_for(spec: &DecoderSpec, change: impl Fn(&mut Vec<Tensor<'_>>)) -> WeightSource {
+fn weights_for(spec: &DecoderSpec, change: impl Fn(&mut Vec<Tensor<'_>>)) -> FileWeights {
     let names = spec.tensors();
     let shapes: Vec<(String, Vec<usize>)> = names
         .matrices()
@@ -302,7 +303,7 @@ fn weights_for(spec: &DecoderSpec, change: impl Fn(&mut Vec<Tensor<'_>>)) -> Wei
         tensors.push((name, "BF16", shape, vec![0; 2 * shape.iter().product::<usize>()]));
     }
     change(&mut tensors);
-    WeightSource::from_static(safetensors("{}", &tensors).leak(), "test").unwrap()
+    WeightSource::from_static(safetensors("{}", &tensors).leak(), "test").unwrap().into()
 }
 
 #[test]
@@ -379,7 +380,7 @@ fn conformance_models_load_in_both_notations() {
             assert_eq!(parse_spec(&older).unwrap(), spec, "{model}");
             assert_eq!(older.dtype().unwrap(), Some("float32"));
         }
-        let weights = WeightSource::open_dir(&dir).unwrap();
+        let weights = WeightSource::open_dir(&dir).unwrap().into();
         assert_eq!(check_tensors(&spec, &weights).unwrap(), [""; 0], "{model}");
         let generation = open(&dir, "generation_config.json").unwrap();
         let generation = GenerationDefaults::parse(&generation).unwrap();
@@ -392,7 +393,7 @@ fn the_real_model_is_read() {
     let Some(dir) = support::shared("real-models/stories260k") else { return };
     let spec = parse_spec(&open(&dir, "config.json").unwrap()).unwrap();
     assert_eq!((spec.num_hidden_layers, spec.head_dim, spec.tie_word_embeddings), (5, 8, true));
-    assert_eq!(check_tensors(&spec, &WeightSource::open_dir(&dir).unwrap()).unwrap(), [""; 0]);
+    assert_eq!(check_tensors(&spec, &WeightSource::open_dir(&dir).unwrap().into()).unwrap(), [""; 0]);
 }
 
 /// `gpt_oss` with experts of coarse values, in MXFP4 as published, or the same in f32.
@@ -517,12 +518,31 @@ proptest! {
             "n_heads": 4, "hidden_dim": 12, "type_vocab_size": 2, "pad_token_id": 1, "local_attention": 6,
             "global_attn_every_n_layers": 2, "norm_bias": false, "classifier_pooling": null, "num_labels": 1,
             "id2label": {"0": "x"}, "use_bidirectional_attention": false});
-        for (key, setting) in of_families.as_object().unwrap().iter().chain(of_encoders.as_object().unwrap()) {
+        let of_others = json!({
+            "shared_intermediate_size": 4, "mamba_n_heads": 2, "mamba_d_head": null, "mamba_d_state": 4,
+            "mamba_n_groups": 1, "mamba_expand": 2, "mamba_d_conv": 4, "position_embedding_type": "rope",
+            "attention_k_eq_v": false, "num_global_key_value_heads": null, "num_kv_shared_layers": 1,
+            "global_head_dim": null, "per_layer_config": null, "use_double_wide_mlp": true,
+            "hidden_size_per_layer_input": 4, "vocab_size_per_layer_input": null, "enable_moe_block": true,
+            "top_k_experts": 2, "text_config": null});
+        if architecture.starts_with("Gemma4") {
+            value["rope_parameters"] = json!({"full_attention": {"rope_theta": 1e6, "rope_type": "proportional"},
+                "sliding_attention": {"rope_theta": 1e4}});
+        } else if architecture.starts_with("Ministral3") {
+            value["rope_parameters"] = json!({"rope_type": "yarn", "factor": 2.0, "llama_4_scaling_beta": 0.1});
+        }
+        // Of several models in one, the settings are those of one of them.
+        let nested = ARCHITECTURES.iter().any(|a| a.name == architecture && a.text_defaults.is_some());
+        let settings = [&of_families, &of_others, &of_encoders].map(|settings| settings.as_object().unwrap());
+        for (key, setting) in settings.into_iter().flatten() {
             value[key] = setting.clone();
         }
         let keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
         for (key, change) in changes {
             value[key.get(&keys)] = change;
+        }
+        if nested {
+            value = json!({"architectures": [architecture], "text_config": value});
         }
         match spec(&value) {
             Ok(spec) => {

@@ -18,6 +18,8 @@ options! {
     /// How to generate. What is `None` comes from the model's `generation_config.json`; the options that were in
     /// force are echoed in the [`Completion`](crate::Completion).
     pub struct GenerateOptions {
+        /// Name of a LoRA adapter that the model has loaded; `None`: the model as it is.
+        adapter: Option<String> = None,
         /// Most tokens to generate; `None`: until the context is full.
         max_tokens: Option<u32> = None,
         /// 0 is greedy; logits are divided by it before the softmax.
@@ -93,6 +95,7 @@ pub(crate) struct ResolveContext<'a> {
 /// The options in force: nothing left open.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Resolved {
+    pub(crate) adapter: Option<String>,
     pub(crate) max_tokens: u32,
     pub(crate) temperature: f32,
     pub(crate) top_k: u32,
@@ -140,6 +143,7 @@ impl Resolved {
         stop_token_ids.sort_unstable();
         stop_token_ids.dedup();
         Ok(Resolved {
+            adapter: options.adapter.clone(),
             max_tokens: options.max_tokens.or(default_tokens).unwrap_or(context.room),
             temperature: options.temperature.unwrap_or(temperature),
             top_k: options
@@ -165,6 +169,7 @@ impl Resolved {
     /// Greedy, without limits: for work that samples nothing.
     pub(crate) fn greedy() -> Self {
         Resolved {
+            adapter: None,
             max_tokens: u32::MAX,
             temperature: 0.0,
             top_k: 0,
@@ -183,10 +188,10 @@ impl Resolved {
         }
     }
 
-    /// The echo in the completion: the names of [`GenerateOptions`], nothing `null` but `logprobs`.
+    /// The echo in the completion: the names of [`GenerateOptions`], nothing `null` but `adapter` and `logprobs`.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
         let object = json!({
-            "max_tokens": self.max_tokens, "temperature": shortest(self.temperature), "top_k": self.top_k, "top_p": shortest(self.top_p),
+            "adapter": self.adapter, "max_tokens": self.max_tokens, "temperature": shortest(self.temperature), "top_k": self.top_k, "top_p": shortest(self.top_p),
             "min_p": shortest(self.min_p), "repetition_penalty": shortest(self.repetition_penalty),
             "presence_penalty": shortest(self.presence_penalty), "frequency_penalty": shortest(self.frequency_penalty),
             "logit_bias": self.logit_bias, "seed": self.seed, "stop": self.stop,

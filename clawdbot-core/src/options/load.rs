@@ -21,7 +21,8 @@ pub enum WeightType {
     Bf16,
     /// float32 throughout: the reference.
     F32,
-    /// Quantized matrices of GGUF files: their own codes and scales, nothing rounded again. Others: int8.
+    /// Quantized matrices of GGUF files and directories: their own codes and scales, nothing rounded again, where these fit
+    /// (`docs/formats.md`). Others: int8.
     Stored,
 }
 
@@ -149,7 +150,8 @@ impl RuntimeOptions {
 options! {
     /// How a model is loaded.
     pub struct ModelOptions {
-        /// What the weights are computed with; `None`: int8, or what a packed model file holds.
+        /// What the weights are computed with; `None`: `stored` for quantized models, what a packed model file holds, and
+        /// int8 for others.
         weights: Option<WeightType> = None,
         /// What the KV cache is kept as.
         kv: KvType = KvType::default(),
@@ -159,6 +161,8 @@ options! {
         prefill_chunk: u32 = 512,
         /// Most sequences of a forward pass; more wait their turn. Changes no result.
         max_batch: u32 = 64,
+        /// Directories of LoRA adapters, as PEFT writes them, that are added to the weights before these are quantized.
+        merge_adapters: Vec<PathBuf> = Vec::new(),
         /// Whether a packed model file is mapped: used where it lies, in memory that all processes share. The file must
         /// not be changed or shortened meanwhile. Otherwise it is read.
         mmap: bool = true,
@@ -202,8 +206,10 @@ impl ModelOptions {
 options! {
     /// How a model is packed.
     pub struct PackOptions {
-        /// What the weights will be computed with; `None`: `stored` for GGUF files, int8 for others.
+        /// What the weights will be computed with; `None`: `stored` for quantized models, int8 for others.
         weights: Option<WeightType> = None,
+        /// Directories of LoRA adapters, as PEFT writes them, that are added to the weights before these are quantized.
+        merge_adapters: Vec<PathBuf> = Vec::new(),
         /// Whether a file that is there already is replaced.
         overwrite: bool = false,
     }

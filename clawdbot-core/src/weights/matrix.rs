@@ -111,7 +111,7 @@ impl MatrixView<'_> {
     /// Copies the codes of row `row`, of which `stored` is what [`fetch`](Self::fetch) read.
     ///
     /// # Errors
-    /// `InvalidModel` if one is -128, which symmetric kernels cannot negate.
+    /// `InvalidModel` if one is -128, which the format does not have.
     ///
     /// # Panics
     /// If the lengths are not k.

@@ -5,20 +5,26 @@ mod file;
 mod gguf;
 mod matrix;
 mod mmap;
+mod names;
 mod packed;
 mod packed_writer;
 mod safetensors;
 mod source;
 
 pub(crate) use dtype::{Dtype, FloatType};
-pub(crate) use file::DataFile;
+pub(crate) use file::{DataFile, resize};
 #[cfg(test)]
 pub(crate) use gguf::testing::{self as gguf_testing, Writer as GgufWriter};
-pub(crate) use gguf::{Array, GgufHeader, GgufSource, MAGIC, Metadata, RowOrder, TensorType, Value};
+pub(crate) use gguf::{
+    Array, GgufHeader, GgufMatrix, GgufSource, MAGIC, Metadata, RowOrder, TensorType, Value,
+};
 pub(crate) use matrix::{MatrixFormat, MatrixView, TensorView};
+pub(crate) use names::beside_text;
 pub(crate) use packed::{FORMAT_VERSION, PackedFile, PackedInfo, hex};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
 pub(crate) use safetensors::quoted;
+#[cfg(feature = "fuzzing")]
+pub(crate) use source::parse_index;
 pub(crate) use source::{SCALES_SUFFIX, WeightSource, read_small_file};
 
 #[cfg(test)]

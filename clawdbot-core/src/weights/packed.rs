@@ -414,9 +414,7 @@ impl PackedFile {
         // The sign bit, or all bits of the exponent.
         let unusable =
             |&[low, high]: &[u8; 2]| (high >= 0x80 && !signed) || (high & 0x7f == 0x7f && low >= 0x80);
-        let message = if entry.dtype == Dtype::I8 && bytes.contains(&0x80) {
-            "expected codes in [-127, 127], found -128"
-        } else if scales && bytes.as_chunks().0.iter().any(unusable) {
+        let message = if scales && bytes.as_chunks().0.iter().any(unusable) {
             if signed {
                 "expected finite scales, found another"
             } else {

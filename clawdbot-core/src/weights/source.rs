@@ -6,6 +6,7 @@ use std::path::{Component, Path};
 
 use super::file::{DataFile, open_regular};
 use super::matrix::{Int8Scales, MatrixFormat, MatrixView, TensorView, shape_text};
+use super::names::text_name;
 use super::safetensors::{Header, Object, quoted};
 use super::{Dtype, FloatType};
 use crate::error::{Error, ErrorKind, Result};
@@ -31,7 +32,7 @@ pub(crate) struct WeightSource {
     /// Directory or name, for messages.
     name: String,
     files: Vec<WeightFile>,
-    /// Tensor name -> (file, tensor in the file).
+    /// Tensor name, as a text model alone has it -> (file, tensor in the file).
     index: BTreeMap<String, (usize, usize)>,
 }
 
@@ -87,13 +88,29 @@ impl WeightSource {
         Self::new(name, files, Some(&assigned.collect())).map_err(|error| error.context(&index_name))
     }
 
+    /// Opens the file `name` in a directory.
+    ///
+    /// # Errors
+    /// As [`WeightSource::open_dir`].
+    pub(crate) fn open_file(dir: &Path, name: &str) -> Result<WeightSource> {
+        Self::new(dir.display().to_string(), vec![WeightFile::open(dir, name)?], None)
+    }
+
     /// The weights in `bytes`, a safetensors file that is part of the program.
     ///
     /// # Errors
     /// As [`WeightSource::open_dir`].
     pub(crate) fn from_static(bytes: &'static [u8], name: &str) -> Result<WeightSource> {
-        let file = WeightFile::new(DataFile::from_memory(bytes, name))?;
-        Self::new(name.to_owned(), vec![file], None)
+        Self::from_file(DataFile::from_memory(bytes, name))
+    }
+
+    /// The weights in a safetensors file.
+    ///
+    /// # Errors
+    /// As [`WeightSource::open_dir`].
+    pub(crate) fn from_file(file: DataFile) -> Result<WeightSource> {
+        let name = file.name().to_owned();
+        Self::new(name, vec![WeightFile::new(file)?], None)
     }
 
     /// `assigned`: the file of each tensor as the index has it.
@@ -106,7 +123,7 @@ impl WeightSource {
                 if expected.is_some_and(|&expected| expected != file_number) {
                     continue;
                 }
-                let other = index.insert(entry.name.clone(), (file_number, entry_number));
+                let other = index.insert(text_name(&entry.name), (file_number, entry_number));
                 if let Some((other, _)) = other {
                     let other: &WeightFile = &files[other];
                     return Err(Error::invalid_model(format!(
@@ -119,7 +136,7 @@ impl WeightSource {
             }
         }
         for (tensor, &file) in assigned.into_iter().flatten() {
-            if !index.contains_key(tensor) {
+            if !index.contains_key(&text_name(tensor)) {
                 let (tensor, file) = (quoted(tensor), files[file].data.name());
                 return Err(Error::invalid_model(format!("tensor {tensor} is missing from {file}"))
                     .with("file", file));
@@ -213,20 +230,13 @@ impl WeightSource {
         })
     }
 
-    /// The matrix `name` of shape `[n, k]`: f32, f16, bf16, or int8 codes with scales.
+    /// The tensor `name` of `shape` as the matrix in which all its dimensions but the last are one: f32, f16, bf16, or
+    /// int8 codes with scales.
     ///
     /// # Errors
     /// `InvalidModel` if it is missing, of another shape, or has unusable scales; `UnsupportedModel` if its dtype
     /// cannot be used for weights.
-    pub(crate) fn matrix(&self, name: &str, n: usize, k: usize) -> Result<MatrixView<'_>> {
-        self.matrix_of(name, &[n, k])
-    }
-
-    /// The tensor `name` of `shape` as the matrix in which all its dimensions but the last are one.
-    ///
-    /// # Errors
-    /// As [`WeightSource::matrix`].
-    pub(crate) fn matrix_of(&self, name: &str, shape: &[usize]) -> Result<MatrixView<'_>> {
+    pub(crate) fn matrix(&self, name: &str, shape: &[usize]) -> Result<MatrixView<'_>> {
         let tensor = self.shaped(name, shape)?;
         // No overflow: the tensor has that shape.
         let (k, n) = match shape.split_last() {
@@ -283,13 +293,21 @@ impl WeightSource {
         if tensor.dtype == Dtype::U8 { Ok(tensor) } else { Err(unusable_dtype(&tensor, "U8")) }
     }
 
-    fn float_tensor(&self, name: &str, shape: &[usize]) -> Result<(TensorView<'_>, FloatType)> {
+    /// The tensor `name` of `shape`, of a dtype whose elements are read as f32.
+    ///
+    /// # Errors
+    /// As [`WeightSource::matrix`].
+    pub(crate) fn float_tensor(&self, name: &str, shape: &[usize]) -> Result<(TensorView<'_>, FloatType)> {
         let tensor = self.shaped(name, shape)?;
         let dtype = tensor.dtype.float().ok_or_else(|| unusable_dtype(&tensor, "F32, F16 or BF16"))?;
         Ok((tensor, dtype))
     }
 
-    fn shaped(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
+    /// The tensor `name` of `shape`, of whatever dtype.
+    ///
+    /// # Errors
+    /// `InvalidModel` if it is missing or of another shape.
+    pub(crate) fn shaped(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
         let tensor = self.tensor(name).ok_or_else(|| self.missing(name))?;
         if tensor.shape != shape {
             return Err(tensor.error(
@@ -400,7 +418,7 @@ fn not_found(dir: &Path) -> Error {
 }
 
 /// Tensor name -> shard file name.
-fn parse_index(json: &[u8]) -> Result<BTreeMap<String, String>> {
+pub(crate) fn parse_index(json: &[u8]) -> Result<BTreeMap<String, String>> {
     #[derive(serde::Deserialize)]
     struct Index {
         weight_map: Object<String>,

@@ -158,7 +158,7 @@ fn floats_are_read_at_any_alignment() {
     let weights = source(bytes);
     assert_eq!(weights.total_bytes(), 1 + 24 + 4 + 4);
     assert_eq!(weights.names().collect::<Vec<_>>(), ["b", "f", "h", "odd"]);
-    assert_eq!(row::<3>(&weights.matrix("f", 2, 3).unwrap(), 1), values[3..]);
+    assert_eq!(row::<3>(&weights.matrix("f", &[2, 3]).unwrap(), 1), values[3..]);
     assert_eq!(weights.vector("h", 2).unwrap(), [1.0, -2.5]);
     assert_eq!(weights.vector("b", 2).unwrap(), [1.5, -3.0]);
     check(
@@ -174,16 +174,16 @@ fn wrong_shapes_and_missing_tensors_are_named() {
     let weights =
         source(safetensors("{}", &[(name, "F32", &[2, 1], vec![0; 8]), ("z", "I64", &[1, 1], vec![0; 8])]));
     let invalid = ErrorKind::InvalidModel;
-    let error = weights.matrix(name, 1, 2).unwrap_err();
+    let error = weights.matrix(name, &[1, 2]).unwrap_err();
     check(&error, invalid, &["test", name, "expected shape [1, 2], found [2, 1]"]);
     check(&weights.vector(name, 2).unwrap_err(), invalid, &["expected shape [2], found [2, 1]"]);
-    let error = weights.matrix("layers.0.self_attn.q_proj.weight", 2, 1).unwrap_err();
+    let error = weights.matrix("layers.0.self_attn.q_proj.weight", &[2, 1]).unwrap_err();
     check(&error, invalid, &["\"layers.0.self_attn.q_proj.weight\"", "similar", name]);
-    let error = weights.matrix("model.norm", 2, 1).unwrap_err();
+    let error = weights.matrix("model.norm", &[2, 1]).unwrap_err();
     check(&error, invalid, &["\"model.norm\"", "found none"]);
     assert!(!error.message().contains("similar"), "{error}");
     check(
-        &weights.matrix("z", 1, 1).unwrap_err(),
+        &weights.matrix("z", &[1, 1]).unwrap_err(),
         ErrorKind::UnsupportedModel,
         &["I8 with scales, found I64"],
     );
@@ -205,7 +205,7 @@ const SCALES: [f32; 6] = [0.5, 2.0, 0.0, 1.0, 0.25, 4.0];
 #[test]
 fn int8_is_code_times_scale() {
     let weights = source(int8_file(INT8, CODES, &SCALES));
-    let matrix = weights.matrix("w", 2, 5).unwrap();
+    let matrix = weights.matrix("w", &[2, 5]).unwrap();
     assert_eq!(matrix.dtype(), Dtype::I8);
     assert_eq!(row::<5>(&matrix, 0), [0.5, -1.0, 6.0, -8.0, 0.0]);
     assert_eq!(row::<5>(&matrix, 1), [127.0, -127.0, 0.0, 1.75, -32.0]);
@@ -217,7 +217,7 @@ fn int8_is_code_times_scale() {
 #[test]
 fn unusable_int8_is_refused() {
     let refused = |bytes: Vec<u8>, kind, parts: &[&str]| {
-        check(&source(bytes).matrix("w", 2, 5).unwrap_err(), kind, parts);
+        check(&source(bytes).matrix("w", &[2, 5]).unwrap_err(), kind, parts);
     };
     let (invalid, unsupported) = (ErrorKind::InvalidModel, ErrorKind::UnsupportedModel);
     refused(int8_file("{}", CODES, &SCALES), unsupported, &["\"w\"", "format=clawdbot-int8", "found none"]);
@@ -247,7 +247,7 @@ fn unusable_int8_is_refused() {
     let mut with_lowest = CODES;
     with_lowest[9] = -128;
     let weights = source(int8_file(INT8, with_lowest, &SCALES));
-    let matrix = weights.matrix("w", 2, 5).unwrap();
+    let matrix = weights.matrix("w", &[2, 5]).unwrap();
     assert!(codes(&matrix, 0).is_ok());
     check(&codes(&matrix, 1).unwrap_err(), invalid, &["test", "\"w\"", "-128 in row 1"]);
 }

@@ -25,6 +25,26 @@ pub fn shared(sub: &str) -> Option<PathBuf> {
     None
 }
 
+/// The small models of published families: those in the project by name, and the conformance models where they are.
+pub fn families() -> Vec<(String, PathBuf)> {
+    let own = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models")).to_path_buf();
+    let mut found = Vec::new();
+    for folder in std::iter::once(own).chain(shared("conformance/models")) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            found.push((entry.file_name().into_string().unwrap(), entry.path()));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The folder of one of [`families`], if it is there.
+pub fn family(name: &str) -> Option<PathBuf> {
+    let own = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models")).join(name);
+    if own.exists() { Some(own) } else { shared(&format!("conformance/models/{name}")) }
+}
+
 /// A copy of a model directory, to be changed, and removed in the end.
 pub struct Copy(PathBuf);
 

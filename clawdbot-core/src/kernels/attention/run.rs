@@ -70,7 +70,8 @@ pub(crate) struct Attention<'a, P> {
 /// Buffers of [`attend`]: one set per thread, and the results of ranges.
 #[derive(Default)]
 pub(crate) struct Workspaces {
-    head_dim: usize,
+    /// What there is room for.
+    head_dims: Vec<usize>,
     per_thread: Vec<Workspace>,
     parts: AlignedBuf<f32>,
 }
@@ -126,7 +127,9 @@ impl Workspaces {
             work.codes.reserve(sizes.codes())?;
             work.starts.reserve(sizes.starts())?;
         }
-        self.head_dim = head_dim;
+        if !self.head_dims.contains(&head_dim) {
+            self.head_dims.push(head_dim);
+        }
         self.parts.reserve(PART_FLOATS)
     }
 
@@ -193,7 +196,7 @@ pub(crate) fn attend<'p, K: KvSlots>(
 ) {
     let Attention { head_dim, heads, positions, .. } = *problem;
     let rows = positions.len();
-    assert!(head_dim > 0 && workspaces.head_dim == head_dim, "heads of {head_dim}");
+    assert!(head_dim > 0 && workspaces.head_dims.contains(&head_dim), "heads of {head_dim}");
     assert!(out.len() == rows * heads * head_dim, "out: [{rows}, {heads}, {head_dim}]");
     let threads = region.threads().min(workspaces.per_thread.len());
     let sizes = Sizes::new(head_dim);

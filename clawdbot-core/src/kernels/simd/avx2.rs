@@ -56,7 +56,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type A4 = __m256i;
 
     /// Both instructions multiply unsigned by signed bytes. `vpdpbusd` has the weights on the unsigned side. `vpmaddubsw`
-    /// sums two products to 16 bits, into which two of `|a| * sign(w, a)`, at most 127 * 127, fit.
+    /// sums two products to 16 bits, into which two of `|w| * sign(a, w)`, at most 128 * 127, fit; no activation is -128,
+    /// which could not be negated.
     const FLIPPED: bool = VNNI;
     const REGISTERS: usize = 8;
 
@@ -342,10 +343,10 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             ]);
         }
         isa! {
-            // |a| does not depend on the weights: once for all panels of a tile.
-            let (magnitude, ones) = (_mm256_abs_epi8(a), _mm256_set1_epi16(1));
-            let low = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w[0], a));
-            let high = _mm256_maddubs_epi16(magnitude, _mm256_sign_epi8(w[1], a));
+            // |w| does not depend on the activations: once for all rows of a tile.
+            let ones = _mm256_set1_epi16(1);
+            let low = _mm256_maddubs_epi16(_mm256_abs_epi8(w[0]), _mm256_sign_epi8(a, w[0]));
+            let high = _mm256_maddubs_epi16(_mm256_abs_epi8(w[1]), _mm256_sign_epi8(a, w[1]));
             [
                 _mm256_add_epi32(acc[0], _mm256_madd_epi16(low, ones)),
                 _mm256_add_epi32(acc[1], _mm256_madd_epi16(high, ones)),

@@ -104,7 +104,7 @@ unsafe fn widen_f16(x: uint16x4_t) -> float32x4_t {
     wide
 }
 
-/// As [`sdot`]: 16-bit products (at most 127 * 127, so that two of them still fit), their sums in pairs, the sums of
+/// As [`sdot`]: 16-bit products (at most 128 * 127, so that two of them still fit), their sums in pairs, the sums of
 /// those.
 ///
 /// # Safety

@@ -7,10 +7,10 @@ use super::{only, windows_by_pattern};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::names::{self, Names};
-use crate::model::rope_scaling::{LayerRope, RopeDefaults, RopeSpec};
+use crate::model::rope_scaling::{Extras, LayerRope, RopeDefaults, RopeSpec};
 use crate::model::spec::{Activation, AttentionSpec, DecoderSpec, LayerSpec, NormKind, NormSpec};
 
-const SANDWICH: Names = Names {
+pub(super) const SANDWICH: Names = Names {
     attention_out_norm: Some("post_attention_layernorm"),
     mlp_norm: Some("pre_feedforward_layernorm"),
     mlp_out_norm: Some("post_feedforward_layernorm"),
@@ -22,14 +22,24 @@ const DEFAULT_SCALAR: f64 = 256.0;
 const DEFAULT_CAPS: (f32, f32) = (50.0, 30.0);
 /// Whether tokens see those behind them.
 const BOTH_WAYS: &str = "use_bidirectional_attention";
+/// What the first checkpoints of Gemma 3 with a vision tower do not have, as in transformers.
+pub(in crate::model) const GEMMA3_DEFAULTS: &str = r#"{"vocab_size": 262208, "num_attention_heads": 8,
+    "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6,
+    "bos_token_id": 2, "eos_token_id": 1}"#;
 /// Gemma 3's rotations.
-const GLOBAL: LayerRope =
-    LayerRope { layer_type: "full_attention", theta_key: "rope_theta", default_theta: 1e6, scaled: true };
+const GLOBAL: LayerRope = LayerRope {
+    layer_type: "full_attention",
+    theta_key: "rope_theta",
+    default_theta: 1e6,
+    scaled: true,
+    extras: Extras::NONE,
+};
 const LOCAL: LayerRope = LayerRope {
     layer_type: "sliding_attention",
     theta_key: "rope_local_base_freq",
     default_theta: 1e4,
     scaled: false,
+    extras: Extras::NONE,
 };
 
 pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
@@ -109,7 +119,7 @@ fn common(config: &ModelConfig) -> Result<DecoderSpec> {
     })
 }
 
-fn activation(config: &ModelConfig) -> Result<Activation> {
+pub(super) fn activation(config: &ModelConfig) -> Result<Activation> {
     if config.opt_str("hidden_activation")?.is_some() {
         return Activation::parse(config, "hidden_activation");
     }
@@ -131,7 +141,7 @@ fn attention_of(config: &ModelConfig, default_cap: Option<f32>) -> Result<Attent
 }
 
 /// A soft cap; `default` where the key is missing.
-fn cap(config: &ModelConfig, key: &str, default: Option<f32>) -> Result<Option<f32>> {
+pub(super) fn cap(config: &ModelConfig, key: &str, default: Option<f32>) -> Result<Option<f32>> {
     match config.opt_f32(key)? {
         None if config.has(key) => Ok(None),
         None => Ok(default),

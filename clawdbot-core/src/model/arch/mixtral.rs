@@ -52,6 +52,7 @@ impl MoeSpec {
             router_bias: false,
             expert_bias: false,
             shared: None,
+            beside_dense: false,
             storage: ExpertStorage::Separate,
         }
     }

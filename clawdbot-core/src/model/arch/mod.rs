@@ -4,11 +4,13 @@ pub(super) mod bert;
 pub(super) mod cohere2;
 pub(super) mod deepseek_v3;
 pub(super) mod gemma;
+pub(super) mod gemma4;
 pub(super) mod glm4;
 pub(super) mod gpt_oss;
 pub(super) mod granite;
 pub(super) mod lfm2;
 pub(super) mod llama;
+pub(super) mod ministral3;
 pub(super) mod mistral;
 pub(super) mod mixtral;
 pub(super) mod modernbert;
@@ -17,11 +19,14 @@ pub(super) mod phi3;
 pub(super) mod qwen2;
 pub(super) mod qwen2_moe;
 pub(super) mod qwen3;
+pub(super) mod qwen3_5;
 pub(super) mod qwen3_next;
 pub(super) mod smollm3;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_newer;
 
 use super::config::ModelConfig;
 use super::spec::LayerSpec;

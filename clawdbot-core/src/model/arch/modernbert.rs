@@ -6,7 +6,7 @@ use super::{labels, layer_types};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::names::{self, MlpModules, Names};
-use crate::model::rope_scaling::{LayerRope, RopeSpec};
+use crate::model::rope_scaling::{Extras, LayerRope, RopeSpec};
 use crate::model::spec::{Activation, DecoderSpec, DenseSpec, InputSpec, LayerSpec, NormKind};
 use crate::options::Pooling;
 
@@ -31,12 +31,14 @@ const GLOBAL: LayerRope = LayerRope {
     theta_key: "global_rope_theta",
     default_theta: 160_000.0,
     scaled: true,
+    extras: Extras::NONE,
 };
 const LOCAL: LayerRope = LayerRope {
     layer_type: "sliding_attention",
     theta_key: "local_rope_theta",
     default_theta: 10_000.0,
     scaled: true,
+    extras: Extras::NONE,
 };
 
 pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {

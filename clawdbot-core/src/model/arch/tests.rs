@@ -16,7 +16,7 @@ fn config(value: &Value) -> ModelConfig {
 }
 
 /// `base` with the settings in `changes`; null removes one.
-fn with(base: &Value, changes: &Value) -> Value {
+pub(super) fn with(base: &Value, changes: &Value) -> Value {
     let mut value = base.clone();
     for (key, change) in changes.as_object().unwrap() {
         value[key] = change.clone();
@@ -27,17 +27,17 @@ fn with(base: &Value, changes: &Value) -> Value {
     value
 }
 
-fn spec(value: &Value) -> DecoderSpec {
+pub(super) fn spec(value: &Value) -> DecoderSpec {
     parse_spec(&config(value)).unwrap()
 }
 
-fn refused(base: &Value, changes: Value, part: &str) {
+pub(super) fn refused(base: &Value, changes: Value, part: &str) {
     let error = parse_spec(&config(&with(base, &changes))).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::InvalidModel | ErrorKind::UnsupportedModel), "{error}");
     assert!(error.message().contains(part), "{part:?} is not in: {error}");
 }
 
-fn windows(spec: &DecoderSpec) -> Vec<Option<usize>> {
+pub(super) fn windows(spec: &DecoderSpec) -> Vec<Option<usize>> {
     spec.layers.iter().map(|layer| layer.window).collect()
 }
 

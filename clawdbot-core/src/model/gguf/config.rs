@@ -1,40 +1,43 @@
-//! Metadata -> `config.json` and `generation_config.json`.
+//! Metadata -> `config.json` and `generation_config.json`: what all families have in common.
 //!
 //! Keys: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#llm>. They begin with the architecture's name. A key
 //! that is not known is refused: it could change what is computed.
 
 use serde_json::{Map, Value, json};
 
-use crate::error::Result;
+use super::families::FAMILIES;
+use crate::error::{Error, Result};
 use crate::tokenizer::TokenizerFiles;
 use crate::weights::{GgufSource, Metadata, RowOrder};
 
 /// Divisors of the rotary frequencies.
-pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+const ROPE_FACTORS: &str = "rope_freqs.weight";
+/// LongRoPE's, for short and long sequences.
+const LONG_ROPE_FACTORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
 /// What is particular to an architecture.
 pub(super) struct Family {
     /// `general.architecture`.
-    name: &'static str,
+    pub(super) name: &'static str,
     /// As `config.json` names it.
-    architecture: &'static str,
+    pub(super) architecture: &'static str,
     /// And with a sliding window.
-    windowed: Option<&'static str>,
+    pub(super) windowed: Option<&'static str>,
     /// Whether the rows of queries and keys are shuffled into pairs.
     pub(super) pairs: bool,
+    /// Whether a part of each head may be rotated.
+    pub(super) partial: bool,
+    /// Key of the norms' epsilon, and the one in `config.json`.
+    pub(super) eps: (&'static str, &'static str),
+    /// Modules that are named otherwise than in most families.
+    pub(super) names: &'static [(&'static str, &'static str)],
+    /// Modules with an older name, which is taken where it is there.
+    pub(super) renamed: &'static [(&'static str, &'static str)],
+    /// Keys that no other family has.
+    pub(super) keys: &'static [&'static str],
+    /// Adds to `config.json`, or changes there, what is particular.
+    pub(super) fields: fn(&Keys<'_>, &mut Map<String, Value>) -> Result<()>,
 }
-
-/// Every architecture: the only list.
-const FAMILIES: &[Family] = &[
-    Family {
-        name: "llama",
-        architecture: "LlamaForCausalLM",
-        windowed: Some("MistralForCausalLM"),
-        pairs: true,
-    },
-    Family { name: "qwen2", architecture: "Qwen2ForCausalLM", windowed: None, pairs: false },
-    Family { name: "qwen3", architecture: "Qwen3ForCausalLM", windowed: None, pairs: false },
-];
 
 /// Sizes: the key behind the architecture, and the one in `config.json`.
 const SIZES: &[(&str, &str)] = &[
@@ -50,8 +53,8 @@ const OTHERS: &[&str] = &[
     "attention.head_count_kv",
     "attention.key_length",
     "attention.value_length",
-    "attention.layer_norm_rms_epsilon",
     "attention.sliding_window",
+    "attention.causal",
     "rope.dimension_count",
     "rope.freq_base",
     "rope.scale_linear",
@@ -59,6 +62,9 @@ const OTHERS: &[&str] = &[
     "rope.scaling.factor",
     "rope.scaling.original_context_length",
     "rope.scaling.finetuned",
+    "rope.scaling.attn_factor",
+    "rope.scaling.yarn_beta_fast",
+    "rope.scaling.yarn_beta_slow",
     "expert_count",
     "expert_used_count",
     "vocab_size",
@@ -78,35 +84,35 @@ pub(super) fn config_json(source: &GgufSource) -> Result<(&'static Family, Vec<u
         let names: Vec<&str> = FAMILIES.iter().map(|family| family.name).collect();
         return Err(metadata.unsupported(ARCHITECTURE, &format!("one of {}", names.join(", "))));
     };
-    let keys = Keys { metadata, name };
+    let keys = Keys { metadata, source, name };
     let prefix = format!("{name}.");
     for key in metadata.keys().filter(|key| key.starts_with(&prefix)) {
         let rest = &key[prefix.len()..];
-        if !SIZES.iter().any(|(known, _)| *known == rest) && !OTHERS.contains(&rest) {
+        let known = SIZES.iter().any(|(known, _)| *known == rest) || OTHERS.contains(&rest);
+        if !known && rest != family.eps.0 && !family.keys.contains(&rest) {
             return Err(metadata.unsupported(key, "no such key"));
         }
     }
-    for key in ["expert_count", "expert_used_count"] {
-        if keys.opt_u64(key)?.is_some_and(|count| count != 0) {
-            return Err(keys.unsupported(key, "no experts"));
-        }
-    }
-    let has = |tensor: &str| source.tensor(tensor).is_some();
+    let mut config = common(&keys, family)?;
+    (family.fields)(&keys, &mut config)?;
+    Ok((family, Value::Object(config).to_string().into_bytes()))
+}
+
+/// What is read alike in all families.
+fn common(keys: &Keys<'_>, family: &Family) -> Result<Map<String, Value>> {
     let mut config = Map::new();
     for (key, field) in SIZES {
         config.insert((*field).to_owned(), keys.u64(key)?.into());
     }
     let heads = keys.u64("attention.head_count")?;
-    let kv_heads = keys.opt_u64("attention.head_count_kv")?.unwrap_or(heads);
+    let kv_heads = keys.per_layer("attention.head_count_kv")?.unwrap_or_default();
     let head_dim = match keys.opt_u64("attention.key_length")? {
         Some(length) => length,
         None if heads > 0 => keys.u64("embedding_length")? / heads,
         None => return Err(keys.invalid("attention.head_count", "a positive integer")),
     };
-    if let Some(length) = keys.opt_u64("attention.value_length")?
-        && length != head_dim
-    {
-        return Err(keys.unsupported("attention.value_length", &format!("{head_dim}, as keys have")));
+    if keys.opt_bool("attention.causal")? == Some(false) {
+        return Err(keys.unsupported("attention.causal", "true"));
     }
     let window = keys.opt_u64("attention.sliding_window")?.filter(|&window| window > 0);
     let architecture = match (window, family.windowed) {
@@ -114,46 +120,53 @@ pub(super) fn config_json(source: &GgufSource) -> Result<(&'static Family, Vec<u
         (Some(_), Some(windowed)) => windowed,
         (Some(_), None) => return Err(keys.unsupported("attention.sliding_window", "none")),
     };
-    let vocabulary = source.tensor("token_embd.weight").and_then(|tensor| tensor.shape.first());
-    let epsilon = keys.opt_f64("attention.layer_norm_rms_epsilon")?;
+    let vocabulary = keys.source.tensor("token_embd.weight").and_then(|tensor| tensor.shape.first());
+    let (key, field) = family.eps;
+    let epsilon = keys.opt_f64(key)?.ok_or_else(|| keys.invalid(key, "a number"))?;
     let fields = json!({
         "architectures": [architecture],
         "vocab_size": vocabulary.copied().unwrap_or_default(),
-        "num_key_value_heads": kv_heads,
+        // Of layers without attention there are none.
+        "num_key_value_heads": kv_heads.iter().copied().max().unwrap_or(heads),
         "head_dim": head_dim,
-        "rms_norm_eps": epsilon.ok_or_else(|| keys.invalid("attention.layer_norm_rms_epsilon", "a number"))?,
+        field: epsilon,
         "hidden_act": "silu",
-        "tie_word_embeddings": !has("output.weight"),
-        "attention_bias": has("blk.0.attn_q.bias"),
-        "mlp_bias": has("blk.0.ffn_gate.bias"),
+        "tie_word_embeddings": !keys.has("output.weight"),
+        "attention_bias": keys.has("blk.0.attn_q.bias"),
+        "mlp_bias": keys.has("blk.0.ffn_gate.bias"),
         "sliding_window": window,
-        "rope_parameters": rope(&keys, source, head_dim)?,
+        "rope_parameters": rope(keys, family, head_dim)?,
     });
     if let Value::Object(fields) = fields {
         config.extend(fields);
     }
-    Ok((family, Value::Object(config).to_string().into_bytes()))
+    Ok(config)
 }
 
 /// `rope_parameters`.
-fn rope(keys: &Keys<'_>, source: &GgufSource, head_dim: u64) -> Result<Value> {
-    if let Some(rotated) = keys.opt_u64("rope.dimension_count")?
-        && rotated != head_dim
-    {
+fn rope(keys: &Keys<'_>, family: &Family, head_dim: u64) -> Result<Value> {
+    let rotated = keys.opt_u64("rope.dimension_count")?.unwrap_or(head_dim);
+    if rotated != head_dim && !family.partial {
         return Err(keys.unsupported("rope.dimension_count", &format!("{head_dim}, all of a head")));
     }
     let mut rope =
         json!({"rope_type": "default", "rope_theta": keys.opt_f64("rope.freq_base")?.unwrap_or(10_000.0)});
+    if family.partial {
+        // The product with `head_dim` is rounded down: half an element keeps it from falling below.
+        rope["partial_rotary_factor"] = match rotated < head_dim {
+            true => ((rotated as f64 + 0.5) / head_dim as f64).into(),
+            false => (rotated as f64 / head_dim as f64).into(),
+        };
+    }
     const TYPE: &str = "rope.scaling.type";
     let older = keys.opt_f64("rope.scale_linear")?.filter(|&factor| factor != 1.0);
-    let kind =
-        keys.metadata.opt_str(&keys.key(TYPE))?.unwrap_or(if older.is_some() { "linear" } else { "none" });
+    let kind = keys.opt_str(TYPE)?.unwrap_or(if older.is_some() { "linear" } else { "none" });
     let factor = || -> Result<f64> {
         let factor = keys.opt_f64("rope.scaling.factor")?.or(older);
         factor.ok_or_else(|| keys.invalid("rope.scaling.factor", "a number"))
     };
     match kind {
-        "none" => {}
+        "none" | "longrope" => {}
         "linear" => {
             rope["rope_type"] = "linear".into();
             rope["factor"] = factor()?.into();
@@ -163,18 +176,43 @@ fn rope(keys: &Keys<'_>, source: &GgufSource, head_dim: u64) -> Result<Value> {
             rope["factor"] = factor()?.into();
             rope["original_max_position_embeddings"] =
                 keys.u64("rope.scaling.original_context_length")?.into();
+            for (key, field) in [
+                ("rope.scaling.yarn_beta_fast", "beta_fast"),
+                ("rope.scaling.yarn_beta_slow", "beta_slow"),
+                ("rope.scaling.attn_factor", "attention_factor"),
+            ] {
+                if let Some(value) = keys.opt_f64(key)? {
+                    rope[field] = value.into();
+                }
+            }
         }
-        _ => return Err(keys.unsupported(TYPE, "none, linear or yarn")),
+        _ => return Err(keys.unsupported(TYPE, "none, linear, yarn or longrope")),
     }
-    if let Some(tensor) = source.tensor(ROPE_FACTORS) {
+    let [short, long] = LONG_ROPE_FACTORS;
+    if keys.has(ROPE_FACTORS) {
         if kind != "none" {
             return Err(keys.unsupported(TYPE, "none, as there are factors of frequencies"));
         }
-        let count: usize = tensor.shape.iter().product();
         rope["rope_type"] = "factors".into();
-        rope["factors"] = source.vector(ROPE_FACTORS, count, RowOrder::Stored)?.into();
+        rope["factors"] = keys.elements(ROPE_FACTORS)?;
+    } else if keys.has(short) || keys.has(long) || kind == "longrope" {
+        if kind != "longrope" && kind != "none" {
+            return Err(keys.unsupported(TYPE, "none or longrope, as there are factors for it"));
+        }
+        rope["rope_type"] = "longrope".into();
+        rope["short_factor"] = keys.elements(short)?;
+        rope["long_factor"] = keys.elements(long)?;
+        rope["original_max_position_embeddings"] = keys.u64("rope.scaling.original_context_length")?.into();
+        if let Some(factor) = keys.opt_f64("rope.scaling.attn_factor")? {
+            rope["attention_factor"] = factor.into();
+        }
     }
     Ok(rope)
+}
+
+/// Whether a tensor is what the configuration is made of.
+pub(super) fn is_read(tensor: &str) -> bool {
+    tensor == ROPE_FACTORS || LONG_ROPE_FACTORS.contains(&tensor)
 }
 
 /// `generation_config.json`.
@@ -185,9 +223,10 @@ pub(super) fn generation_json(tokenizer: &TokenizerFiles) -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-/// The keys of an architecture.
-struct Keys<'a> {
+/// The keys of an architecture, and what tensors there are.
+pub(super) struct Keys<'a> {
     metadata: &'a Metadata,
+    source: &'a GgufSource,
     name: &'a str,
 }
 
@@ -196,23 +235,62 @@ impl Keys<'_> {
         format!("{}.{key}", self.name)
     }
 
-    fn invalid(&self, key: &str, expected: &str) -> crate::error::Error {
+    /// Whether there is a tensor of that name.
+    pub(super) fn has(&self, tensor: &str) -> bool {
+        self.source.tensor(tensor).is_some()
+    }
+
+    /// All elements of a tensor.
+    fn elements(&self, name: &str) -> Result<Value> {
+        let shape = self.source.tensor(name).map_or(&[][..], |tensor| &tensor.shape);
+        let count = shape.iter().product();
+        Ok(self.source.vector(name, shape, count, RowOrder::Stored)?.into())
+    }
+
+    pub(super) fn invalid(&self, key: &str, expected: &str) -> Error {
         self.metadata.invalid(&self.key(key), expected)
     }
 
-    fn unsupported(&self, key: &str, expected: &str) -> crate::error::Error {
+    pub(super) fn unsupported(&self, key: &str, expected: &str) -> Error {
         self.metadata.unsupported(&self.key(key), expected)
     }
 
-    fn opt_u64(&self, key: &str) -> Result<Option<u64>> {
+    pub(super) fn opt_u64(&self, key: &str) -> Result<Option<u64>> {
         self.metadata.opt_u64(&self.key(key))
     }
 
-    fn u64(&self, key: &str) -> Result<u64> {
+    pub(super) fn u64(&self, key: &str) -> Result<u64> {
         self.metadata.u64(&self.key(key))
     }
 
-    fn opt_f64(&self, key: &str) -> Result<Option<f64>> {
+    pub(super) fn opt_f64(&self, key: &str) -> Result<Option<f64>> {
         self.metadata.opt_f64(&self.key(key))
+    }
+
+    pub(super) fn opt_bool(&self, key: &str) -> Result<Option<bool>> {
+        self.metadata.opt_bool(&self.key(key))
+    }
+
+    pub(super) fn opt_str(&self, key: &str) -> Result<Option<&str>> {
+        self.metadata.opt_str(&self.key(key))
+    }
+
+    /// One integer or bool for all layers, or one for each.
+    pub(super) fn per_layer(&self, key: &str) -> Result<Option<Vec<u64>>> {
+        let expected = "an integer >= 0, or one for each layer";
+        let number = |value: crate::weights::Value| match value {
+            crate::weights::Value::Bool(value) => Some(u64::from(value)),
+            value => value.unsigned(),
+        };
+        let numbers = match self.metadata.get(&self.key(key)) {
+            None => return Ok(None),
+            Some(crate::weights::Value::Array(array)) => {
+                array.scalars().and_then(|values| values.map(number).collect::<Option<Vec<u64>>>())
+            }
+            Some(value) => number(value.clone()).map(|number| vec![number]),
+        };
+        let layers = self.u64("block_count")?;
+        let fits = |numbers: &Vec<u64>| numbers.len() == 1 || numbers.len() as u64 == layers;
+        numbers.filter(fits).map(Some).ok_or_else(|| self.invalid(key, expected))
     }
 }

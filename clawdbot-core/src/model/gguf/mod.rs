@@ -2,17 +2,22 @@
 //! and everything else is as for any model.
 
 mod config;
+mod families;
 mod names;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_families;
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use self::config::Family;
-use self::names::stored_name;
+use self::names::{Finder, Place};
 use super::config::{GenerationDefaults, ModelConfig};
 use super::embedding::EmbeddingConfig;
 use super::files::ModelFiles;
+use super::parts::Columns;
 use super::registry::parse_spec;
 use super::source::{Opened, Weights};
 use super::spec::DecoderSpec;
@@ -20,14 +25,13 @@ use super::tensors::{MatrixName, VectorName};
 use crate::error::Result;
 use crate::kernels::{ComputeFormat, RowSource};
 use crate::tokenizer::tokenizer_files;
-use crate::weights::{GgufSource, RowOrder, TensorType};
+use crate::weights::{GgufMatrix, GgufSource, RowOrder, TensorType};
 
 /// The weights of a GGUF file.
 pub(crate) struct GgufWeights {
     pub(crate) source: GgufSource,
     family: &'static Family,
-    /// Elements of a head.
-    head_dim: usize,
+    spec: Box<DecoderSpec>,
 }
 
 impl Opened {
@@ -36,7 +40,14 @@ impl Opened {
     /// # Errors
     /// As [`Opened::open`].
     pub(super) fn open_gguf(name: String, path: &Path) -> Result<Self> {
-        let source = GgufSource::open(path)?;
+        Self::of_gguf(name, GgufSource::open(path)?)
+    }
+
+    /// The model in an opened file.
+    ///
+    /// # Errors
+    /// As [`Opened::open`].
+    pub(crate) fn of_gguf(name: String, source: GgufSource) -> Result<Self> {
         let tokenizer = tokenizer_files(source.metadata())?;
         let (family, config) = config::config_json(&source)?;
         let mut files = vec![("config.json", config.into())];
@@ -48,10 +59,11 @@ impl Opened {
         let has_tokenizer = files.len() > 1;
         let files = ModelFiles::Memory(name.clone(), files);
         let spec = parse_spec(&ModelConfig::open(&files, "config.json")?)?;
-        let unused = check_tensors(&spec, family, &source)?;
-        let weights = Weights::Gguf(GgufWeights { head_dim: spec.head_dim, source, family });
+        let gguf = GgufWeights { source, family, spec: Box::new(spec.clone()) };
+        let unused = gguf.check()?;
+        let weights = Weights::Gguf(gguf);
         let mut opened = match has_tokenizer {
-            true => Self::from_files(name, files, || Ok(weights))?,
+            true => Self::from_files(name, files, |_| Ok(weights))?,
             false => {
                 let (defaults, text, unused) = (GenerationDefaults::default(), None, Vec::new());
                 let embedding = EmbeddingConfig::default();
@@ -75,21 +87,28 @@ fn types(source: &GgufSource) -> String {
 }
 
 impl GgufWeights {
+    fn finder(&self) -> Finder<'_> {
+        Finder { family: self.family, spec: &self.spec, source: &self.source }
+    }
+
     /// The format in which a matrix's own codes are computed with, unless it is stored as floats.
     ///
     /// # Errors
-    /// As [`stored_name`].
+    /// As [`Finder::matrix`].
     pub(crate) fn compute_format(&self, name: &MatrixName) -> Result<Option<ComputeFormat>> {
-        let tensor = self.source.tensor(&stored_name(&name.name)?);
+        let place = self.finder().matrix(name)?;
+        // Blocks lie along rows, so columns have none.
+        let tensor = self.source.tensor(&place.tensor).filter(|_| place.columns.is_none());
         Ok(tensor.and_then(|tensor| tensor.kind.compute_format()))
     }
 
     /// The type in which a matrix is stored.
     ///
     /// # Errors
-    /// As [`stored_name`].
+    /// As [`Finder::matrix`].
     pub(crate) fn stored_type(&self, name: &MatrixName) -> Result<Option<TensorType>> {
-        Ok(self.source.tensor(&stored_name(&name.name)?).map(|tensor| tensor.kind))
+        let place = self.finder().matrix(name)?;
+        Ok(self.source.tensor(&place.tensor).map(|tensor| tensor.kind))
     }
 
     /// The rows of a matrix.
@@ -97,45 +116,49 @@ impl GgufWeights {
     /// # Errors
     /// As [`GgufSource::matrix`].
     pub(crate) fn matrix(&self, name: &MatrixName) -> Result<Box<dyn RowSource + '_>> {
-        let order = self.family.order(&name.name, self.head_dim);
-        let matrix = self.source.matrix(&stored_name(&name.name)?, name.n, name.k, order)?;
+        let place = self.finder().matrix(name)?;
+        let matrix = self.stored(&place, name.n)?;
         matrix.will_need();
-        Ok(Box::new(matrix))
+        Ok(match place.columns {
+            None => Box::new(matrix),
+            Some(from) => Box::new(Columns::read(&matrix, place.order, from, (name.n, name.k))?),
+        })
     }
 
-    /// A norm's gains or a bias.
+    fn stored(&self, place: &Place, n: usize) -> Result<GgufMatrix<'_>> {
+        let (n, order) = match place.columns {
+            None => (n, place.order),
+            Some(_) => (place.shape.iter().rev().skip(1).product(), RowOrder::Stored),
+        };
+        self.source.matrix(&place.tensor, &place.shape, n, order)
+    }
+
+    /// A norm's gains, a bias, or a small matrix that stays in f32. What checkpoints store changed, files have as it is
+    /// used.
     ///
     /// # Errors
     /// As [`GgufSource::vector`].
     pub(crate) fn vector(&self, name: &VectorName) -> Result<Vec<f32>> {
-        let order = self.family.order(&name.name, self.head_dim);
-        self.source.vector(&stored_name(&name.name)?, name.len, order)
+        let place = self.finder().vector(name)?;
+        self.source.vector(&place.tensor, &place.shape, name.len, place.order)
     }
-}
 
-/// Checks that `source` has every tensor of `spec`, of the right shape. Returns the names of tensors that the model does
-/// not use.
-fn check_tensors(spec: &DecoderSpec, family: &Family, source: &GgufSource) -> Result<Vec<String>> {
-    let names = spec.tensors();
-    let mut used = std::collections::HashSet::new();
-    for matrix in names.matrices() {
-        let name = stored_name(&matrix.name)?;
-        source.matrix(&name, matrix.n, matrix.k, family.order(&matrix.name, spec.head_dim))?;
-        used.insert(name);
-    }
-    for vector in names.vectors() {
-        let name = stored_name(&vector.name)?;
-        source.check_vector(&name, vector.len)?;
-        used.insert(name);
-    }
-    let unused = source.names().filter(|name| !used.contains(*name) && *name != config::ROPE_FACTORS);
-    Ok(unused.map(str::to_owned).collect())
-}
-
-impl Family {
-    /// In which order the rows of a tensor are stored.
-    fn order(&self, name: &str, head: usize) -> RowOrder {
-        let rotated = name.contains(".self_attn.q_proj.") || name.contains(".self_attn.k_proj.");
-        if self.pairs && rotated { RowOrder::Pairs { head } } else { RowOrder::Stored }
+    /// Checks that the file has every tensor of the model, of the right shape. Returns the names of tensors that the model
+    /// does not use.
+    fn check(&self) -> Result<Vec<String>> {
+        let names = self.spec.tensors();
+        let mut used = HashSet::new();
+        for matrix in names.matrices() {
+            let place = self.finder().matrix(matrix)?;
+            self.stored(&place, matrix.n)?;
+            used.insert(place.tensor);
+        }
+        for vector in names.vectors() {
+            let place = self.finder().vector(vector)?;
+            self.source.check_vector(&place.tensor, &place.shape, vector.len, place.order)?;
+            used.insert(place.tensor);
+        }
+        let unused = self.source.names().filter(|name| !used.contains(*name) && !config::is_read(name));
+        Ok(unused.map(str::to_owned).collect())
     }
 }

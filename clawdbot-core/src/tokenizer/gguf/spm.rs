@@ -4,34 +4,25 @@
 
 use serde_json::json;
 
-use super::vocab::{TOKENS, TokenKind, Vocab, invalid};
+use super::vocab::{SPACE, TOKENS, TokenKind, Vocab, invalid};
 use crate::error::Result;
-use crate::weights::{Array, Metadata, Value};
+use crate::weights::Metadata;
 
-const SCORES: &str = "tokenizer.ggml.scores";
 /// Most of the sum of squared lengths of tokens, in bytes, which is what finding the merges costs. Large vocabularies have a
 /// hundredth of it.
 const MAX_WORK: u64 = 1 << 32;
-/// What stands for a space.
-const SPACE: &str = "\u{2581}";
 
 pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<Vec<u8>> {
     const SQUEEZE: &str = "tokenizer.ggml.remove_extra_whitespaces";
     if metadata.opt_bool(SQUEEZE)? == Some(true) {
         return Err(metadata.unsupported(SQUEEZE, "false"));
     }
-    let scores = scores(metadata, vocab.tokens.len())?;
+    let scores = vocab.scores(metadata)?;
     let work: u64 = vocab.tokens.iter().map(|token| (token.len() as u64).pow(2)).sum();
     if work > MAX_WORK {
         return Err(invalid(metadata, TOKENS, "tokens of ordinary lengths"));
     }
-    let unknown = match vocab.id(metadata, "unknown")? {
-        Some(id) => id,
-        None => match vocab.kinds.iter().position(|kind| *kind == TokenKind::Unknown) {
-            Some(id) => id as u32,
-            None => return Err(invalid(metadata, TOKENS, "a token for what is unknown")),
-        },
-    };
+    let unknown = vocab.unknown(metadata)?;
     let prefix = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
     let mut normalizers = vec![replace];
@@ -58,17 +49,6 @@ pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<V
         "ignore_merges": false,
     });
     vocab.bpe_json(head, model, merges(vocab, &scores).into_iter())
-}
-
-fn scores(metadata: &Metadata, count: usize) -> Result<Vec<f64>> {
-    let score = |value| match value {
-        Value::Float(score) if score.is_finite() => Some(score),
-        _ => None,
-    };
-    let scores = metadata.opt_array(SCORES)?.and_then(Array::scalars);
-    let scores: Option<Vec<f64>> = scores.and_then(|scores| scores.map(score).collect());
-    let expected = || invalid(metadata, SCORES, &format!("{count} finite numbers, one for each token"));
-    scores.filter(|scores| scores.len() == count).ok_or_else(expected)
 }
 
 /// The merges by rank.

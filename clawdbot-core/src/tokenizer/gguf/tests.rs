@@ -130,7 +130,11 @@ fn without_a_vocabulary_there_is_no_tokenizer() {
 fn what_is_unknown_or_contradictory_is_refused() {
     use ErrorKind::{InvalidTokenizer, UnsupportedModel};
     let changed = |key: &str, value: Vec<u8>| without(small(), key).pair(key, value);
-    refused(&changed(MODEL, typed_string("rwkv")), UnsupportedModel, &[MODEL, "gpt2 or llama", "rwkv"]);
+    refused(
+        &changed(MODEL, typed_string("rwkv")),
+        UnsupportedModel,
+        &[MODEL, "gpt2, llama, bert or t5", "rwkv"],
+    );
     let pre = "tokenizer.ggml.pre";
     refused(
         &changed(pre, typed_string("nobody")),
@@ -183,4 +187,188 @@ fn sentencepiece_scores_are_checked_and_decide() {
         let error = files(&spm(bad)).err().unwrap();
         assert!(error.message().contains(key), "{error}");
     }
+}
+
+/// The ids of texts by the vocabulary in a file, and by a `tokenizer.json`.
+fn same_ids(writer: &GgufWriter, json: &Value, texts: &[&str]) {
+    let found = Tokenizer::from_bytes(&files(writer).unwrap().unwrap().tokenizer).unwrap();
+    let expected = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
+    for text in texts {
+        for special in [false, true] {
+            let ids = expected.encode(text, special).unwrap();
+            assert_eq!(found.encode(text, special).unwrap(), ids, "{text:?}");
+            assert_eq!(found.decode(&ids, true).unwrap(), expected.decode(&ids, true).unwrap(), "{text:?}");
+        }
+    }
+}
+
+#[test]
+fn word_pieces_are_those_of_bert() {
+    // As BERT's own vocabularies have them, and as files do.
+    let tokens = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[unused1]",
+        "em",
+        "##bed",
+        "##ding",
+        "##s",
+        ",",
+        "!",
+        "cafe",
+        "##",
+        "[",
+        "\u{4e2d}",
+        "a",
+        "##a",
+        "##]",
+        "]",
+        "e",
+    ];
+    let stored: Vec<String> = tokens
+        .iter()
+        .map(|token| match token.strip_prefix("##") {
+            _ if token.starts_with('[') && token.ends_with(']') => (*token).to_owned(),
+            Some(goes_on) => goes_on.to_owned(),
+            None => format!("\u{2581}{token}"),
+        })
+        .collect();
+    let stored: Vec<&str> = stored.iter().map(String::as_str).collect();
+    let kinds: Vec<i32> = (0..tokens.len())
+        .map(|id| {
+            if id == 1 {
+                2
+            } else if id < 4 {
+                3
+            } else {
+                1
+            }
+        })
+        .collect();
+    let writer = GgufWriter::new()
+        .pair(MODEL, typed_string("bert"))
+        .pair("tokenizer.ggml.tokens", typed_strings(&stored))
+        .pair("tokenizer.ggml.token_type", i32s(&kinds))
+        .pair("tokenizer.ggml.unknown_token_id", typed_u32(1))
+        .pair("tokenizer.ggml.cls_token_id", typed_u32(2))
+        .pair("tokenizer.ggml.seperator_token_id", typed_u32(3));
+    let vocab: Value =
+        tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), json!(id))).collect();
+    let special = |id: usize| {
+        json!({"id": id, "content": tokens[id], "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": true})
+    };
+    let expected = json!({
+        "version": "1.0", "added_tokens": (0..4).map(special).collect::<Vec<_>>(),
+        "normalizer": {"type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+            "strip_accents": null, "lowercase": true},
+        "pre_tokenizer": {"type": "BertPreTokenizer"},
+        "post_processor": {"type": "BertProcessing", "sep": ["[SEP]", 3], "cls": ["[CLS]", 2]},
+        "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": true},
+        "model": {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": vocab},
+    });
+    let long = "a".repeat(101);
+    let texts = [
+        "embeddings, Embedding!",
+        "Caf\u{e9} \u{4e2d}\u{4e2d}a",
+        "nothing of that",
+        "[CLS] em [SEP]",
+        "",
+        " \t\n",
+        "## [] a]",
+        "[unused1]",
+        "\u{0}aa\u{fffd}a",
+        &long[..100],
+        &long,
+    ];
+    same_ids(&writer, &expected, &texts);
+    let cased = writer.clone().pair("tokenizer.ggml.normalizer.lowercase", typed_bool(false));
+    let found = Tokenizer::from_bytes(&files(&cased).unwrap().unwrap().tokenizer).unwrap();
+    assert_eq!(found.encode("em Em", false).unwrap(), [5, 1]);
+    let bare = writer.clone().pair("tokenizer.ggml.add_bos_token", typed_bool(false));
+    let found = Tokenizer::from_bytes(&files(&bare).unwrap().unwrap().tokenizer).unwrap();
+    assert_eq!(found.encode("em", true).unwrap(), [5, 3]);
+    let twice = without(writer.clone(), "tokenizer.ggml.tokens");
+    let twice = without(twice, "tokenizer.ggml.token_type");
+    let twice = twice.pair("tokenizer.ggml.tokens", typed_strings(&["a", "b", "\u{2581}##a", "c"]));
+    refused(&twice, ErrorKind::InvalidTokenizer, &["two are \"##a\""]);
+    let unknown = without(without(writer, "tokenizer.ggml.unknown_token_id"), "tokenizer.ggml.token_type");
+    refused(&unknown, ErrorKind::InvalidTokenizer, &["a token for what is unknown"]);
+}
+
+#[test]
+fn unigrams_are_those_of_sentencepiece() {
+    let tokens =
+        ["<pad>", "</s>", "<unk>", "\u{2581}", "a", "b", "ab", "\u{2581}a", "\u{2581}ab", "ba", "<u>"];
+    let scores = [0.0, 0.0, 0.0, -2.0, -3.0, -3.5, -4.0, -4.5, -9.0, -5.0, -7.0];
+    let writer = GgufWriter::new()
+        .pair(MODEL, typed_string("t5"))
+        .pair("tokenizer.ggml.tokens", typed_strings(&tokens))
+        .pair("tokenizer.ggml.token_type", i32s(&[3, 3, 2, 1, 1, 1, 1, 1, 1, 1, 4]))
+        .pair("tokenizer.ggml.scores", f32s(&scores))
+        .pair("tokenizer.ggml.eos_token_id", typed_u32(1))
+        .pair("tokenizer.ggml.remove_extra_whitespaces", typed_bool(true));
+    let vocab: Vec<Value> = tokens.iter().zip(scores).map(|(token, score)| json!([token, score])).collect();
+    let added = |id: usize, special: bool| {
+        json!({"id": id, "content": tokens[id], "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": special})
+    };
+    // As the transformers library converts T5's.
+    let spaces =
+        json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true});
+    let expected = json!({
+        "version": "1.0",
+        "added_tokens": [added(0, true), added(1, true), added(2, true), added(10, false)],
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Strip", "strip_left": true, "strip_right": true},
+            {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]},
+        "pre_tokenizer": spaces, "decoder": spaces,
+        "post_processor": {"type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+            "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+            "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}}},
+        "model": {"type": "Unigram", "unk_id": 2, "vocab": vocab, "byte_fallback": false},
+    });
+    let texts = ["ab ba", "  a   b ", "aba", "abxyzab", "", "a<u>b", "a</s>b", "\u{1f600}"];
+    same_ids(&writer, &expected, &texts);
+    // Scores decide: three times `a` cost less than what has two of them in one.
+    let found = Tokenizer::from_bytes(&files(&writer).unwrap().unwrap().tokenizer).unwrap();
+    assert_eq!(found.encode("ab", true).unwrap(), [3, 6, 1]);
+    let bare = writer.clone().pair("tokenizer.ggml.add_eos_token", typed_bool(false));
+    let bare = bare.pair("tokenizer.ggml.add_space_prefix", typed_bool(false));
+    let found = Tokenizer::from_bytes(&files(&bare).unwrap().unwrap().tokenizer).unwrap();
+    assert_eq!(found.encode("ab", true).unwrap(), [6]);
+    let key = "tokenizer.ggml.precompiled_charsmap";
+    refused(
+        &writer.clone().pair(key, typed_strings(&["a"])),
+        ErrorKind::InvalidTokenizer,
+        &[key, "an array of bytes"],
+    );
+    // One rule: 'B' is replaced by 'b'. A trie of one byte, in the order of its units: see `charsmap`.
+    let rules = typed_array(0, charsmap().len() as u64, &charsmap());
+    let found = files(&writer.clone().pair(key, rules)).unwrap().unwrap();
+    let found = Tokenizer::from_bytes(&found.tokenizer).unwrap();
+    assert_eq!(found.encode("aB", false).unwrap(), found.encode("ab", false).unwrap());
+    let broken = writer.pair(key, typed_array(0, 3, &[1, 2, 3]));
+    let error = Tokenizer::from_bytes(&files(&broken).unwrap().unwrap().tokenizer).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidTokenizer);
+}
+
+/// Rules that replace `B` by `b`: length of the trie in bytes, its units, replacements that end in zeros.
+///
+/// A unit of the double array (Darts-clone) has the offset to its children from bit 10 on, whether a value follows in bit
+/// 8, and the byte that leads to it in the lowest eight; a unit with a value has bit 31. A child is at `unit ^ byte`.
+fn charsmap() -> Vec<u8> {
+    let mut units = vec![0_u32; 256];
+    units[0] = 1 << 10;
+    // The child of the root by 'B', at 0 ^ 1 ^ 0x42 = 0x43; its value, by 0, at 0x43 ^ 1 = 0x42.
+    units[0x43] = 1 << 10 | 1 << 8 | 0x42;
+    units[0x42] = 1 << 31;
+    let mut out = (units.len() as u32 * 4).to_le_bytes().to_vec();
+    out.extend(units.iter().flat_map(|unit| unit.to_le_bytes()));
+    out.extend_from_slice(b"b\0");
+    out
 }

@@ -8,6 +8,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::weights::{Array, Metadata, Value as MetadataValue, quoted};
 
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
+const SCORES: &str = "tokenizer.ggml.scores";
+/// What stands for a space.
+pub(super) const SPACE: &str = "\u{2581}";
 const TYPES: &str = "tokenizer.ggml.token_type";
 
 /// Control tokens that end a text or a turn, in files that name only one such token.
@@ -126,25 +129,50 @@ impl<'a> Vocab<'a> {
                 _ => Ok(None),
             }
         };
-        let (before, behind) = (around("bos", defaults.0)?, around("eos", defaults.1)?);
+        let owned = |(id, token): (u32, &str)| (id, token.to_owned());
+        Ok(Self::around(around("bos", defaults.0)?.map(owned), around("eos", defaults.1)?.map(owned)))
+    }
+
+    /// `post_processor` of `tokenizer.json` that puts these tokens before and behind a text.
+    pub(super) fn around(before: Option<(u32, String)>, behind: Option<(u32, String)>) -> Value {
         if before.is_none() && behind.is_none() {
-            return Ok(Value::Null);
+            return Value::Null;
         }
         let marker = |token: &str, kind: u32| json!({"SpecialToken": {"id": token, "type_id": kind}});
         let text = |name: &str, kind: u32| {
             let mut parts = Vec::new();
-            parts.extend(before.map(|(_, token)| marker(token, kind)));
+            parts.extend(before.as_ref().map(|(_, token)| marker(token, kind)));
             parts.push(json!({"Sequence": {"id": name, "type_id": kind}}));
-            parts.extend(behind.map(|(_, token)| marker(token, kind)));
+            parts.extend(behind.as_ref().map(|(_, token)| marker(token, kind)));
             parts
         };
         let single = text("A", 0);
         let pair: Vec<Value> = single.iter().cloned().chain(text("B", 1)).collect();
         let mut special = json!({});
         for (id, token) in before.iter().chain(&behind) {
-            special[*token] = json!({"id": token, "ids": [id], "tokens": [token]});
+            special[token.as_str()] = json!({"id": token, "ids": [id], "tokens": [token]});
         }
-        Ok(json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special}))
+        json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special})
+    }
+
+    /// The id of the token for what is unknown: the one with that role, else the first of that type.
+    pub(super) fn unknown(&self, metadata: &Metadata) -> Result<u32> {
+        let of_type = || self.kinds.iter().position(|kind| *kind == TokenKind::Unknown).map(|id| id as u32);
+        let found = self.id(metadata, "unknown")?.or_else(of_type);
+        found.ok_or_else(|| invalid(metadata, TOKENS, "a token for what is unknown"))
+    }
+
+    /// One score for each token.
+    pub(super) fn scores(&self, metadata: &Metadata) -> Result<Vec<f64>> {
+        let score = |value| match value {
+            MetadataValue::Float(score) if score.is_finite() => Some(score),
+            _ => None,
+        };
+        let count = self.tokens.len();
+        let scores = metadata.opt_array(SCORES)?.and_then(Array::scalars);
+        let scores: Option<Vec<f64>> = scores.and_then(|scores| scores.map(score).collect());
+        let expected = || invalid(metadata, SCORES, &format!("{count} finite numbers, one for each token"));
+        scores.filter(|scores| scores.len() == count).ok_or_else(expected)
     }
 
     /// The whole file, with a BPE model.

@@ -16,24 +16,35 @@ pub(crate) enum RowOrder {
     /// The two halves of each run of `head` rows are shuffled into pairs: row `i` of the first half, row `i` of the
     /// second, and so on. So are the queries and keys of models whose rotation was made for pairs of neighbours.
     Pairs { head: usize },
+    /// They are a part of what is stored: row `r` is row `first + r / run * stride + r % run`. `stride` is at least `run`.
+    Runs { first: usize, run: usize, stride: usize },
 }
 
 impl RowOrder {
     /// The stored index of `row`.
-    pub(super) fn stored(self, row: usize) -> usize {
+    pub(crate) fn stored(self, row: usize) -> usize {
         match self {
             RowOrder::Stored => row,
             RowOrder::Pairs { head } => {
                 let (start, row) = (row / head * head, row % head);
                 start + row % (head / 2) * 2 + row / (head / 2)
             }
+            RowOrder::Runs { first, run, stride } => first + row / run * stride + row % run,
         }
     }
 
+    /// Checks `rows` of `all` stored ones.
+    ///
     /// # Errors
-    /// `InvalidModel` for rows that are not whole heads of even size.
-    pub(super) fn check(self, rows: usize) -> Result<()> {
+    /// `InvalidModel` for rows that are not whole heads of even size, `Internal` for a part that is not there.
+    pub(super) fn check(self, rows: usize, all: usize) -> Result<()> {
         match self {
+            RowOrder::Stored | RowOrder::Pairs { .. } if rows != all => {
+                Err(Error::internal(format!("{rows} rows of {all}, all of them")))
+            }
+            RowOrder::Runs { run, .. } if rows > 0 && (run == 0 || self.stored(rows - 1) >= all) => {
+                Err(Error::internal(format!("{rows} rows of {all}, {self:?}")))
+            }
             RowOrder::Pairs { head } if head == 0 || head % 2 != 0 || !rows.is_multiple_of(head) => {
                 Err(Error::invalid_model(format!(
                     "expected rows for whole heads of an even size, found {rows} for {head}"
@@ -57,7 +68,7 @@ pub(crate) struct GgufMatrix<'a> {
 }
 
 impl<'a> GgufMatrix<'a> {
-    /// `tensor` is `[n, k]`, which its range was checked for.
+    /// `tensor` is `[.., k]`, which its range was checked for; `n` rows of it.
     pub(super) fn new(
         file: &'a DataFile,
         tensor: &'a GgufTensor,
@@ -65,8 +76,9 @@ impl<'a> GgufMatrix<'a> {
         k: usize,
         order: RowOrder,
     ) -> Result<Self> {
+        let all = tensor.shape.iter().product::<usize>() / k.max(1);
         order
-            .check(n)
+            .check(n, all)
             .map_err(|error| error.context(format!("{}: tensor {}", file.name(), quoted(&tensor.name))))?;
         let row = k / tensor.kind.block() * tensor.kind.block_bytes();
         Ok(GgufMatrix { file, tensor, n, k, row, order })
@@ -92,9 +104,15 @@ impl RowSource for GgufMatrix<'_> {
         // No overflow: the range of the tensor holds `n` rows.
         resize(buffer, rows.len() * self.row)?;
         let start = |row: usize| self.tensor.range.start + row * self.row;
+        let Some(last) = rows.end.checked_sub(1).filter(|&last| last >= rows.start) else { return Ok(()) };
+        let first = self.order.stored(rows.start);
         match self.order {
             RowOrder::Stored => self.file.read_at(start(rows.start), buffer),
-            RowOrder::Pairs { .. } => {
+            // Side by side, as they mostly are: runs ascend.
+            RowOrder::Runs { .. } if self.order.stored(last) - first == last - rows.start => {
+                self.file.read_at(start(first), buffer)
+            }
+            RowOrder::Pairs { .. } | RowOrder::Runs { .. } => {
                 let rows = rows.zip(buffer.chunks_exact_mut(self.row.max(1)));
                 rows.into_iter()
                     .try_for_each(|(row, out)| self.file.read_at(start(self.order.stored(row)), out))
@@ -234,8 +252,34 @@ mod tests {
         let order = RowOrder::Pairs { head: 6 };
         let stored: Vec<usize> = (0..12).map(|row| order.stored(row)).collect();
         assert_eq!(stored, [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11]);
-        order.check(12).unwrap();
-        assert!(order.check(10).is_err() && RowOrder::Pairs { head: 3 }.check(12).is_err());
-        assert!(RowOrder::Pairs { head: 0 }.check(0).is_err());
+        order.check(12, 12).unwrap();
+        assert!(order.check(10, 10).is_err() && RowOrder::Pairs { head: 3 }.check(12, 12).is_err());
+        assert!(RowOrder::Pairs { head: 0 }.check(0, 0).is_err() && order.check(6, 12).is_err());
+    }
+
+    #[test]
+    fn runs_are_parts_of_what_is_stored() {
+        let order = RowOrder::Runs { first: 1, run: 2, stride: 5 };
+        let stored: Vec<usize> = (0..6).map(|row| order.stored(row)).collect();
+        assert_eq!(stored, [1, 2, 6, 7, 11, 12]);
+        order.check(6, 13).unwrap();
+        order.check(0, 0).unwrap();
+        assert!(
+            order.check(6, 12).is_err()
+                && RowOrder::Runs { first: 0, run: 0, stride: 0 }.check(1, 1).is_err()
+        );
+        let file = DataFile::from_memory(GOLDEN, "types.gguf");
+        let header = GgufHeader::read(&file).unwrap();
+        let tensor = header.tensors.iter().find(|tensor| tensor.kind == TensorType::F32).unwrap();
+        let part = |first, run, n| {
+            let order = RowOrder::Runs { first, run, stride: 2 };
+            let matrix = GgufMatrix::new(&file, tensor, n, 512, order).unwrap();
+            let mut stored = Vec::new();
+            matrix.fetch(0..n, &mut stored).unwrap();
+            stored
+        };
+        let all = file.read(tensor.range.clone()).unwrap();
+        assert_eq!(part(1, usize::MAX, 2), all[2048..]);
+        assert_eq!(part(0, 1, 2), [&all[..2048], &all[4096..]].concat());
     }
 }

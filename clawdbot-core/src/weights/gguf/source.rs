@@ -29,7 +29,11 @@ impl GgufSource {
     /// As [`GgufHeader::read`]; `NotFound` for a missing part; `InvalidModel` for parts that do not belong together;
     /// `InvalidArgument` for a part that is not the first.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let first = DataFile::open(path)?;
+        Self::with_first(DataFile::open(path)?, path)
+    }
+
+    /// As [`open`](Self::open), of the first file opened.
+    pub(crate) fn with_first(first: DataFile, path: &Path) -> Result<Self> {
         let name = first.name().to_owned();
         let header = GgufHeader::read(&first)?;
         let count = header.metadata.opt_u64("split.count")?.unwrap_or(0);
@@ -92,39 +96,59 @@ impl GgufSource {
         self.index.get(name).map(|(_, tensor)| tensor)
     }
 
-    /// The matrix `name` of shape `[n, k]`, whose rows are in `order`.
+    /// The `n` rows that `order` tells of the matrix `name`. Of its `shape`, all dimensions but the last are one.
     ///
     /// # Errors
     /// `InvalidModel` if it is missing or of another shape.
-    pub(crate) fn matrix(&self, name: &str, n: usize, k: usize, order: RowOrder) -> Result<GgufMatrix<'_>> {
-        let (file, tensor) = self.shaped(name, &[n, k])?;
-        GgufMatrix::new(file, tensor, n, k, order)
+    pub(crate) fn matrix(
+        &self,
+        name: &str,
+        shape: &[usize],
+        n: usize,
+        order: RowOrder,
+    ) -> Result<GgufMatrix<'_>> {
+        let (file, tensor) = self.shaped(name, shape)?;
+        GgufMatrix::new(file, tensor, n, shape.last().copied().unwrap_or(1), order)
     }
 
-    /// The vector `name` of `len` elements, whose elements are in `order`, as f32.
+    /// The `len` elements that `order` tells of the tensor `name`, as f32.
     ///
     /// # Errors
     /// As [`matrix`](Self::matrix), and `OutOfBudget` if there is no memory for it.
-    pub(crate) fn vector(&self, name: &str, len: usize, order: RowOrder) -> Result<Vec<f32>> {
-        let (file, tensor) = self.shaped(name, &[len])?;
+    pub(crate) fn vector(
+        &self,
+        name: &str,
+        shape: &[usize],
+        len: usize,
+        order: RowOrder,
+    ) -> Result<Vec<f32>> {
+        let (file, tensor) = self.shaped(name, shape)?;
+        let all = shape.iter().product();
+        order.check(len, all)?;
         let bytes = file.read(tensor.range.clone())?;
         let mut stored = Vec::new();
-        stored.try_reserve_exact(len).map_err(|_| {
-            let message = format!("the system has no memory for {len} elements of {name}");
+        stored.try_reserve_exact(all).map_err(|_| {
+            let message = format!("the system has no memory for {all} elements of {name}");
             Error::new(ErrorKind::OutOfBudget, message)
         })?;
-        stored.resize(len, 0.0);
+        stored.resize(all, 0.0);
         tensor.kind.decode(&bytes, &mut stored);
-        order.check(len)?;
         Ok(match order {
             RowOrder::Stored => stored,
-            RowOrder::Pairs { .. } => (0..len).map(|i| stored[order.stored(i)]).collect(),
+            _ => (0..len).map(|i| stored[order.stored(i)]).collect(),
         })
     }
 
     /// What [`vector`](Self::vector) checks, without reading the data.
-    pub(crate) fn check_vector(&self, name: &str, len: usize) -> Result<()> {
-        self.shaped(name, &[len]).map(|_| ())
+    pub(crate) fn check_vector(
+        &self,
+        name: &str,
+        shape: &[usize],
+        len: usize,
+        order: RowOrder,
+    ) -> Result<()> {
+        self.shaped(name, shape)?;
+        order.check(len, shape.iter().product())
     }
 
     fn shaped(&self, name: &str, shape: &[usize]) -> Result<(&DataFile, &GgufTensor)> {
@@ -133,7 +157,10 @@ impl GgufSource {
             return Err(Error::invalid_model(message).with("tensor", name));
         };
         let file = &self.files[*file].0;
-        if tensor.shape != shape {
+        // Writers leave out dimensions of one element, or do not.
+        let long = |shape: &[usize]| shape.iter().copied().filter(|&size| size != 1).collect::<Vec<_>>();
+        let same_rows = tensor.shape.last() == shape.last() || !tensor.kind.is_blocks();
+        if tensor.shape != shape && !(same_rows && long(&tensor.shape) == long(shape)) {
             let (name, found) = (quoted(name), &tensor.shape);
             let message =
                 format!("{}: tensor {name}: expected shape {shape:?}, found {found:?}", file.name());

@@ -81,6 +81,11 @@ const OTHERS: &[(u32, &str)] = &[
 ];
 
 impl TensorType {
+    /// Whether rows are made of blocks.
+    pub(super) fn is_blocks(self) -> bool {
+        self.block() > 1
+    }
+
     /// The type of that number.
     ///
     /// # Errors

@@ -143,7 +143,7 @@ impl Writer {
     pub(crate) fn requantized(&self, kind: TensorType, which: impl Fn(&str) -> bool) -> Writer {
         let mut writer = self.clone();
         let mut state = 1_u64;
-        for tensor in writer.tensors.iter_mut().filter(|tensor| tensor.dims.len() == 2 && which(&tensor.name))
+        for tensor in writer.tensors.iter_mut().filter(|tensor| tensor.dims.len() > 1 && which(&tensor.name))
         {
             let weights: u64 = tensor.dims.iter().product();
             if !tensor.dims[0].is_multiple_of(kind.block() as u64) {
@@ -174,6 +174,21 @@ impl Writer {
                     _ => {}
                 }
             }
+        }
+        writer
+    }
+}
+
+impl Writer {
+    /// All tensors as F32 of the same values.
+    pub(crate) fn decoded(&self) -> Writer {
+        let mut writer = self.clone();
+        for tensor in &mut writer.tensors {
+            let kind = TensorType::from_id(tensor.kind).unwrap();
+            let mut values = vec![0.0; tensor.dims.iter().product::<u64>() as usize];
+            kind.decode(&tensor.data, &mut values);
+            tensor.data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            tensor.kind = TensorType::F32.id();
         }
         writer
     }

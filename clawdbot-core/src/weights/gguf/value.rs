@@ -105,7 +105,8 @@ impl Value {
         }
     }
 
-    fn unsigned(&self) -> Option<u64> {
+    /// An integer that is not negative.
+    pub(crate) fn unsigned(&self) -> Option<u64> {
         match *self {
             Value::Unsigned(number) => Some(number),
             Value::Signed(number) => u64::try_from(number).ok(),

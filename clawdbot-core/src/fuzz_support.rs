@@ -1,0 +1,103 @@
+//! What the fuzz targets call: each parser on bytes in memory, and what follows from them read to the end. No public
+//! interface.
+#![allow(missing_docs, reason = "for the fuzz targets of this repository only")]
+
+use serde_json::{Map, json};
+
+use crate::error::Result;
+use crate::model::config::{GenerationDefaults, ModelConfig};
+use crate::model::registry::parse_spec;
+use crate::model::source::{Opened, Weights};
+use crate::tokenizer::{Tokenizer, render_chat_template};
+use crate::weights::{DataFile, GgufSource, PackedFile, WeightSource, parse_index};
+
+/// A GGUF file: header, tokenizer, configuration, every norm and the first row of every matrix.
+pub fn gguf(data: &[u8]) -> Result<()> {
+    let file = DataFile::from_memory(data.to_vec(), "m.gguf");
+    let source = GgufSource::with_first(file, "m.gguf".as_ref())?;
+    read_weights(&Opened::of_gguf("m.gguf".to_owned(), source)?)
+}
+
+/// A safetensors file: header, and every tensor as whatever it can be read as.
+pub fn safetensors(data: &[u8]) -> Result<()> {
+    let source = WeightSource::from_file(DataFile::from_memory(data.to_vec(), "m.safetensors"))?;
+    let names: Vec<String> = source.names().map(str::to_owned).collect();
+    for name in names {
+        let Some(tensor) = source.tensor(&name) else { continue };
+        let shape = tensor.shape.to_vec();
+        tensor.read()?;
+        if source.bytes(&name, &shape).is_ok() {
+            continue;
+        }
+        match *shape.as_slice() {
+            [n, k] if n > 0 => {
+                let matrix = source.matrix(&name, n, k)?;
+                let (mut stored, mut row) = (Vec::new(), vec![0.0; k]);
+                matrix.fetch(n - 1..n, &mut stored)?;
+                matrix.read_row(n - 1, &stored, &mut row);
+            }
+            _ => source.elements(&name, &shape).map(|_| ())?,
+        }
+    }
+    Ok(())
+}
+
+/// `model.safetensors.index.json`.
+pub fn index(data: &[u8]) -> Result<()> {
+    parse_index(data).map(|_| ())
+}
+
+/// `config.json` and `generation_config.json`: the specification, and the names of all tensors.
+pub fn config(data: &[u8]) -> Result<()> {
+    let config = ModelConfig::parse(data, "config.json")?;
+    GenerationDefaults::parse(&config)?;
+    let names = parse_spec(&config)?.tensors();
+    names.matrices().count();
+    names.vectors().count();
+    Ok(())
+}
+
+/// `tokenizer.json`, and a text there and back.
+pub fn tokenizer(data: &[u8]) -> Result<()> {
+    let tokenizer = Tokenizer::from_bytes(data)?;
+    let ids = tokenizer.encode("Once upon a time, 12 caf\u{e9}s\n\tsaid \u{1f600}!", true)?;
+    tokenizer.decode(&ids, true).map(|_| ())
+}
+
+/// A packed model file: header, small files, every norm.
+pub fn packed(data: &[u8]) -> Result<()> {
+    let file = PackedFile::open(DataFile::from_memory(data.to_vec(), "m.clawdbot"))?;
+    let opened = Opened::open_packed("m.clawdbot".to_owned(), file)?;
+    read_weights(&opened)?;
+    match &opened.weights {
+        Weights::Packed(file) => file.verify(&mut |_, _| true),
+        _ => Ok(()),
+    }
+}
+
+/// A chat template, rendered.
+pub fn template(data: &[u8]) -> Result<()> {
+    let source = String::from_utf8_lossy(data);
+    let messages = json!([{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hello"}]);
+    let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]);
+    let mut variables = Map::new();
+    variables.insert("bos_token".to_owned(), "<s>".into());
+    render_chat_template(&source, &messages, Some(&tools), true, &variables).map(|_| ())
+}
+
+fn read_weights(opened: &Opened) -> Result<()> {
+    let names = opened.spec.tensors();
+    for name in names.vectors() {
+        opened.weights.vector(name)?;
+    }
+    if matches!(opened.weights, Weights::Packed(_)) {
+        return Ok(());
+    }
+    for name in names.matrices() {
+        let rows = opened.weights.matrix(name)?;
+        let (mut stored, mut row) = (Vec::new(), vec![0.0; name.k]);
+        rows.fetch(0..1, &mut stored)?;
+        rows.read_row(0, &stored, &mut row);
+    }
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! The files of an adapter: `adapter_config.json` and `adapter_model.safetensors`, as PEFT writes them. Untrusted.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use super::config::AdapterConfig;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::config::ModelConfig;
+use crate::model::files::ModelFiles;
+use crate::model::tensors::{MatrixName, PartStorage, TensorNames};
+use crate::weights::{Dtype, WeightSource, quoted};
+
+pub(super) const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+/// In front of the names of modules.
+const PREFIX: &str = "base_model.model.";
+/// Most ranks of a module.
+const MAX_RANK: usize = 1 << 16;
+
+/// An adapter's files, opened and checked against a model; nothing has been read yet.
+#[derive(Debug)]
+pub(crate) struct AdapterFiles {
+    pub(crate) source: WeightSource,
+    /// The bytes of the configuration.
+    pub(crate) config: Vec<u8>,
+    /// By module, such as `model.layers.0.self_attn.q_proj`.
+    pub(super) pairs: BTreeMap<String, Pair>,
+}
+
+/// The matrices of a module.
+#[derive(Debug, Default)]
+pub(super) struct Pair {
+    /// Tensors `[rank, k]` and `[n, rank]`.
+    a: String,
+    b: String,
+    pub(super) rank: usize,
+    pub(super) scale: f32,
+    n: usize,
+    k: usize,
+    /// Whether both are stored as bf16.
+    pub(super) bf16: bool,
+}
+
+/// The module that a matrix, or the tensor that it is a part of, belongs to, if its rows are the tensor's.
+pub(super) fn module(name: &MatrixName) -> Option<&str> {
+    let tensor = match name.part.as_deref() {
+        None => &name.name,
+        Some(part) if part.storage == PartStorage::Rows => &part.tensor,
+        Some(_) => return None,
+    };
+    tensor.strip_suffix(".weight")
+}
+
+impl AdapterFiles {
+    /// Opens the adapter in `dir` and checks it against the projections of a model.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io` if a file is not there or cannot be read; `InvalidModel` for what is malformed, for shapes that do
+    /// not fit and for a matrix without its other; `UnsupportedModel` for other kinds of adapters and for modules that
+    /// cannot be adapted.
+    pub(crate) fn open(dir: &Path, names: &TensorNames) -> Result<Self> {
+        let files = ModelFiles::Dir(dir.to_owned());
+        let json = files.require(CONFIG)?.into_owned();
+        let config = ModelConfig::parse(&json, &files.path(CONFIG))?;
+        let settings = AdapterConfig::parse(&config)?;
+        let source = WeightSource::open_file(dir, WEIGHTS)?;
+        let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
+        for name in source.names() {
+            let refused = |kind, what: &str| {
+                let message = format!("{}: tensor {}: {what}", files.path(WEIGHTS), quoted(name));
+                Err(Error::new(kind, message).with("tensor", name))
+            };
+            let Some(module) = name.strip_prefix(PREFIX) else {
+                return refused(
+                    ErrorKind::UnsupportedModel,
+                    &format!("expected a name that begins with {PREFIX}"),
+                );
+            };
+            let (module, is_a) =
+                match (module.strip_suffix(".lora_A.weight"), module.strip_suffix(".lora_B.weight")) {
+                    (Some(module), _) => (module, true),
+                    (_, Some(module)) => (module, false),
+                    _ => {
+                        return refused(
+                            ErrorKind::UnsupportedModel,
+                            "expected lora_A.weight or lora_B.weight",
+                        );
+                    }
+                };
+            let pair = pairs.entry(module.to_owned()).or_default();
+            *if is_a { &mut pair.a } else { &mut pair.b } = name.to_owned();
+        }
+        if pairs.is_empty() {
+            let message = format!("{}: expected tensors, found none", files.path(WEIGHTS));
+            return Err(Error::invalid_model(message));
+        }
+        let sizes = sizes(names);
+        for (module, pair) in &mut pairs {
+            let Some(&(n, k)) = sizes.get(module.as_str()) else {
+                let message = format!(
+                    "{}: module {}: expected a projection of attention or of an MLP that the model has",
+                    files.path(WEIGHTS),
+                    quoted(module)
+                );
+                return Err(Error::unsupported_model(message).with("module", module.as_str()));
+            };
+            (pair.n, pair.k) = (n, k);
+            (pair.rank, pair.scale) = settings.rank_and_scale(module)?;
+            if pair.rank > MAX_RANK || !pair.scale.is_finite() {
+                let (rank, scale) = (pair.rank, pair.scale);
+                return Err(Error::invalid_model(format!(
+                    "{}: module {}: expected a rank of at most {MAX_RANK} and a finite scale, found {rank} and {scale}",
+                    files.path(CONFIG),
+                    quoted(module)
+                )));
+            }
+            pair.bf16 = true;
+            for (name, suffix, shape) in
+                [(&mut pair.a, "A", [pair.rank, k]), (&mut pair.b, "B", [n, pair.rank])]
+            {
+                if name.is_empty() {
+                    *name = format!("{PREFIX}{module}.lora_{suffix}.weight");
+                }
+                source.check_elements(name, &shape)?;
+                pair.bf16 &= source.tensor(name).is_some_and(|tensor| tensor.dtype == Dtype::BF16);
+            }
+        }
+        Ok(AdapterFiles { source, config: json, pairs })
+    }
+
+    /// `[rank, k]`
+    pub(super) fn a(&self, pair: &Pair) -> Result<Vec<f32>> {
+        self.source.elements(&pair.a, &[pair.rank, pair.k])
+    }
+
+    /// `[n, rank]`
+    pub(super) fn b(&self, pair: &Pair) -> Result<Vec<f32>> {
+        self.source.elements(&pair.b, &[pair.n, pair.rank])
+    }
+}
+
+/// Outputs and inputs of every module that can be adapted.
+pub(super) fn sizes(names: &TensorNames) -> HashMap<String, (usize, usize)> {
+    let mut sizes = HashMap::new();
+    for part in names.adaptable().iter().flat_map(|projections| &projections.parts) {
+        let Some(module) = module(&part.weight) else { continue };
+        let rows = part
+            .weight
+            .part
+            .as_ref()
+            .map_or(part.weight.n, |part| part.shape[..part.shape.len() - 1].iter().product());
+        sizes.insert(module.to_owned(), (rows, part.weight.k));
+    }
+    sizes
+}

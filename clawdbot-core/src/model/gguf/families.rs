@@ -1,0 +1,451 @@
+//! The architectures of GGUF files: what of each differs from Llama.
+//!
+//! Source: the converter and the model definitions of <https://github.com/ggml-org/llama.cpp>, and its `gguf` package.
+//! Gains that checkpoints store less one are stored whole, tensors of experts one behind another.
+
+use serde_json::{Map, Value, json};
+
+use super::config::{Family, Keys};
+use crate::error::Result;
+
+type Config = Map<String, Value>;
+
+const LLAMA: Family = Family {
+    name: "llama",
+    architecture: "LlamaForCausalLM",
+    windowed: Some("MistralForCausalLM"),
+    pairs: true,
+    partial: false,
+    eps: ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
+    names: &[],
+    renamed: &[],
+    keys: &[],
+    fields: llama,
+};
+
+/// Most families: no pairs, no windows.
+const PLAIN: Family = Family { windowed: None, pairs: false, fields: dense, ..LLAMA };
+
+/// Norms on both sides of attention.
+const SANDWICH: &[(&str, &str)] = &[("post_attention_layernorm", "post_attention_norm")];
+
+/// Where an expert layer's sizes are.
+const EXPERT_SIZE: &str = "expert_feed_forward_length";
+const SHARED_SIZE: &str = "expert_shared_feed_forward_length";
+const WINDOW: &str = "attention.sliding_window";
+const PATTERN: &str = "attention.sliding_window_pattern";
+
+/// Every architecture: the only list.
+pub(super) const FAMILIES: &[Family] = &[
+    LLAMA,
+    Family { name: "qwen2", architecture: "Qwen2ForCausalLM", ..PLAIN },
+    Family { name: "qwen3", architecture: "Qwen3ForCausalLM", ..PLAIN },
+    Family {
+        name: "qwen2moe",
+        architecture: "Qwen2MoeForCausalLM",
+        keys: &[EXPERT_SIZE, SHARED_SIZE, "expert_weights_norm"],
+        fields: qwen2moe,
+        ..PLAIN
+    },
+    Family {
+        name: "qwen3moe",
+        architecture: "Qwen3MoeForCausalLM",
+        keys: &[EXPERT_SIZE, "expert_weights_norm"],
+        fields: qwen3moe,
+        ..PLAIN
+    },
+    Family {
+        name: "qwen3next",
+        architecture: "Qwen3NextForCausalLM",
+        partial: true,
+        names: SANDWICH,
+        keys: &[
+            EXPERT_SIZE,
+            SHARED_SIZE,
+            "expert_weights_norm",
+            "full_attention_interval",
+            "ssm.conv_kernel",
+            "ssm.inner_size",
+            "ssm.state_size",
+            "ssm.time_step_rank",
+            "ssm.group_count",
+        ],
+        fields: qwen3next,
+        ..PLAIN
+    },
+    Family { name: "gemma", architecture: "GemmaForCausalLM", fields: gemma, ..PLAIN },
+    Family {
+        name: "gemma2",
+        architecture: "Gemma2ForCausalLM",
+        windowed: Some("Gemma2ForCausalLM"),
+        names: SANDWICH,
+        keys: &["attn_logit_softcapping", "final_logit_softcapping"],
+        fields: gemma2,
+        ..PLAIN
+    },
+    Family {
+        name: "gemma3",
+        architecture: "Gemma3ForCausalLM",
+        windowed: Some("Gemma3ForCausalLM"),
+        names: SANDWICH,
+        keys: &["rope.freq_base_swa", PATTERN, "attn_logit_softcapping", "final_logit_softcapping"],
+        fields: gemma3,
+        ..PLAIN
+    },
+    Family {
+        name: "phi3",
+        architecture: "Phi3ForCausalLM",
+        windowed: Some("Phi3ForCausalLM"),
+        partial: true,
+        ..PLAIN
+    },
+    Family { name: "smollm3", architecture: "SmolLM3ForCausalLM", pairs: true, ..PLAIN },
+    Family { name: "olmo2", architecture: "Olmo2ForCausalLM", names: SANDWICH, ..PLAIN },
+    Family {
+        name: "granite",
+        architecture: "GraniteForCausalLM",
+        pairs: true,
+        keys: &["attention.scale", "embedding_scale", "residual_scale", "logit_scale"],
+        fields: granite,
+        ..PLAIN
+    },
+    Family {
+        name: "cohere2",
+        architecture: "Cohere2ForCausalLM",
+        windowed: Some("Cohere2ForCausalLM"),
+        eps: ("attention.layer_norm_epsilon", "layer_norm_eps"),
+        keys: &["logit_scale", PATTERN],
+        fields: cohere2,
+        ..PLAIN
+    },
+    Family { name: "glm4", architecture: "Glm4ForCausalLM", partial: true, ..PLAIN },
+    Family {
+        name: "gpt-oss",
+        architecture: "GptOssForCausalLM",
+        windowed: Some("GptOssForCausalLM"),
+        names: SANDWICH,
+        keys: &[EXPERT_SIZE],
+        fields: gpt_oss,
+        ..PLAIN
+    },
+    Family {
+        name: "deepseek2",
+        architecture: "DeepseekV3ForCausalLM",
+        partial: true,
+        keys: &[
+            EXPERT_SIZE,
+            "attention.q_lora_rank",
+            "attention.kv_lora_rank",
+            "attention.key_length_mla",
+            "attention.value_length_mla",
+            "leading_dense_block_count",
+            "expert_shared_count",
+            "expert_weights_scale",
+            "expert_weights_norm",
+            "expert_gating_func",
+            "expert_group_count",
+            "expert_group_used_count",
+            "rope.scaling.yarn_log_multiplier",
+        ],
+        fields: deepseek2,
+        ..PLAIN
+    },
+    Family {
+        name: "lfm2",
+        architecture: "Lfm2ForCausalLM",
+        eps: ("attention.layer_norm_rms_epsilon", "norm_eps"),
+        names: &[
+            ("operator_norm", "attn_norm"),
+            ("ffn_norm", "ffn_norm"),
+            ("model.embedding_norm", "output_norm"),
+            ("self_attn.out_proj", "attn_output"),
+            ("self_attn.q_layernorm", "attn_q_norm"),
+            ("self_attn.k_layernorm", "attn_k_norm"),
+            ("feed_forward.w1", "ffn_gate"),
+            ("feed_forward.w3", "ffn_up"),
+            ("feed_forward.w2", "ffn_down"),
+            ("conv.in_proj", "shortconv.in_proj"),
+            ("conv.out_proj", "shortconv.out_proj"),
+            ("conv.conv", "shortconv.conv"),
+        ],
+        renamed: &[("output_norm", "token_embd_norm")],
+        keys: &["shortconv.l_cache"],
+        fields: lfm2,
+        ..PLAIN
+    },
+];
+
+/// No experts; values as long as keys.
+fn dense(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    for key in ["expert_count", "expert_used_count"] {
+        if keys.opt_u64(key)?.is_some_and(|count| count != 0) {
+            return Err(keys.unsupported(key, "no experts"));
+        }
+    }
+    value_length(keys, config)
+}
+
+fn value_length(keys: &Keys<'_>, config: &Config) -> Result<()> {
+    let head_dim = &config["head_dim"];
+    match keys.opt_u64("attention.value_length")? {
+        Some(length) if *head_dim != length => {
+            Err(keys.unsupported("attention.value_length", &format!("{head_dim}, as keys have")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Mixtral's files say that they are Llama's, with experts.
+fn llama(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    let Some(experts) = keys.opt_u64("expert_count")?.filter(|&count| count != 0) else {
+        return dense(keys, config);
+    };
+    extend(
+        config,
+        json!({
+            "architectures": ["MixtralForCausalLM"],
+            "num_local_experts": experts,
+            "num_experts_per_tok": keys.u64("expert_used_count")?,
+        }),
+    );
+    value_length(keys, config)
+}
+
+/// `norm` where the file does not say whether weights are divided by their sum.
+fn experts(keys: &Keys<'_>, config: &mut Config, norm: bool) -> Result<()> {
+    let size = match keys.opt_u64(EXPERT_SIZE)? {
+        Some(size) => size,
+        None => keys.u64("feed_forward_length")?,
+    };
+    extend(
+        config,
+        json!({
+            "num_experts": keys.u64("expert_count")?,
+            "num_experts_per_tok": keys.u64("expert_used_count")?,
+            "moe_intermediate_size": size,
+            "norm_topk_prob": keys.opt_bool("expert_weights_norm")?.unwrap_or(norm),
+        }),
+    );
+    value_length(keys, config)
+}
+
+fn qwen2moe(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    config.insert("shared_expert_intermediate_size".to_owned(), shared_size(keys)?.into());
+    config.insert("qkv_bias".to_owned(), keys.has("blk.0.attn_q.bias").into());
+    experts(keys, config, false)
+}
+
+fn qwen3moe(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    experts(keys, config, true)
+}
+
+fn shared_size(keys: &Keys<'_>) -> Result<u64> {
+    match keys.opt_u64(SHARED_SIZE)? {
+        Some(size) => Ok(size),
+        None => keys.u64("feed_forward_length"),
+    }
+}
+
+fn qwen3next(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    let heads = keys.u64("ssm.time_step_rank")?;
+    let inner = keys.u64("ssm.inner_size")?;
+    if heads == 0 || !inner.is_multiple_of(heads) {
+        return Err(
+            keys.invalid("ssm.inner_size", &format!("a multiple of ssm.time_step_rank, which is {heads}"))
+        );
+    }
+    extend(
+        config,
+        json!({
+            "shared_expert_intermediate_size": shared_size(keys)?,
+            "full_attention_interval": keys.opt_u64("full_attention_interval")?.unwrap_or(4),
+            "linear_conv_kernel_dim": keys.u64("ssm.conv_kernel")?,
+            "linear_key_head_dim": keys.u64("ssm.state_size")?,
+            "linear_value_head_dim": inner / heads,
+            "linear_num_key_heads": keys.u64("ssm.group_count")?,
+            "linear_num_value_heads": heads,
+        }),
+    );
+    experts(keys, config, true)
+}
+
+fn gemma(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    config.remove("hidden_act");
+    config.insert("hidden_activation".to_owned(), "gelu_pytorch_tanh".into());
+    dense(keys, config)
+}
+
+fn gemma2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    gemma(keys, config)?;
+    // Gemma 2 27B divides scores by something else than the others do, and its files do not say so.
+    scores(keys, config, 46)?;
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        if let Some(cap) = keys.opt_f64(key)? {
+            config.insert(key.to_owned(), cap.into());
+        }
+    }
+    Ok(())
+}
+
+fn gemma3(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    gemma(keys, config)?;
+    // As Gemma 3 27B does.
+    scores(keys, config, 62)?;
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        let cap = keys.opt_f64(key)?.filter(|&cap| cap != 0.0);
+        config.insert(key.to_owned(), cap.into());
+    }
+    let theta = keys.opt_f64("rope.freq_base")?.unwrap_or(1e6);
+    let mut global = config["rope_parameters"].take();
+    global["rope_theta"] = theta.into();
+    let local = json!({
+        "rope_type": "default", "rope_theta": keys.opt_f64("rope.freq_base_swa")?.unwrap_or(1e4),
+    });
+    config
+        .insert("rope_parameters".to_owned(), json!({"full_attention": global, "sliding_attention": local}));
+    pattern(keys, config, 6)
+}
+
+/// What scores are divided by: the root of the heads' size, but in the model of `layers` layers, of which it is the width's
+/// part for each head.
+fn scores(keys: &Keys<'_>, config: &mut Config, layers: u64) -> Result<()> {
+    let scalar = match keys.u64("block_count")? == layers {
+        true => json!(keys.u64("embedding_length")? as f64 / keys.u64("attention.head_count")? as f64),
+        false => config["head_dim"].clone(),
+    };
+    config.insert("query_pre_attn_scalar".to_owned(), scalar);
+    Ok(())
+}
+
+/// Which layers have windows: all but every n-th, or those that are marked.
+fn pattern(keys: &Keys<'_>, config: &mut Config, default: u64) -> Result<()> {
+    // Without a size there are none, whatever the pattern.
+    if keys.opt_u64(WINDOW)?.is_none_or(|window| window == 0) {
+        return Ok(());
+    }
+    match keys.per_layer(PATTERN)?.as_deref() {
+        None => config.insert("sliding_window_pattern".to_owned(), default.into()),
+        Some([every]) => config.insert("sliding_window_pattern".to_owned(), (*every).into()),
+        Some(marks) => {
+            let name = |&mark: &u64| if mark == 0 { "full_attention" } else { "sliding_attention" };
+            config.insert("layer_types".to_owned(), marks.iter().map(name).collect())
+        }
+    };
+    Ok(())
+}
+
+fn granite(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    for (key, field) in [
+        ("attention.scale", "attention_multiplier"),
+        ("embedding_scale", "embedding_multiplier"),
+        ("residual_scale", "residual_multiplier"),
+        ("logit_scale", "logits_scaling"),
+    ] {
+        let value = keys.opt_f64(key)?.ok_or_else(|| keys.invalid(key, "a number"))?;
+        config.insert(field.to_owned(), value.into());
+    }
+    dense(keys, config)
+}
+
+fn cohere2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    const SCALE: &str = "logit_scale";
+    let scale = keys.opt_f64(SCALE)?.ok_or_else(|| keys.invalid(SCALE, "a number"))?;
+    config.insert(SCALE.to_owned(), scale.into());
+    dense(keys, config)?;
+    pattern(keys, config, 4)
+}
+
+fn gpt_oss(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    if let Some(size) = keys.opt_u64(EXPERT_SIZE)? {
+        config.insert("intermediate_size".to_owned(), size.into());
+    }
+    extend(
+        config,
+        json!({
+            "num_local_experts": keys.u64("expert_count")?,
+            "num_experts_per_tok": keys.u64("expert_used_count")?,
+        }),
+    );
+    // The released models do not round the ends of the ramp, and files do not say so.
+    if config["rope_parameters"]["rope_type"] == "yarn" {
+        config["rope_parameters"]["truncate"] = false.into();
+    }
+    value_length(keys, config)
+}
+
+fn deepseek2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    let rotated = keys.u64("rope.dimension_count")?;
+    let older = || Ok((keys.u64("attention.key_length")?, keys.u64("attention.value_length")?));
+    let (key, value) = match keys.opt_u64("attention.key_length_mla")? {
+        Some(key) => (key, keys.u64("attention.value_length_mla")?),
+        None => older()?,
+    };
+    let Some(fixed) = key.checked_sub(rotated) else {
+        return Err(keys.invalid("rope.dimension_count", &format!("at most {key}, the elements of a head")));
+    };
+    const GATING: &str = "expert_gating_func";
+    if keys.opt_u64(GATING)? != Some(2) {
+        return Err(keys.unsupported(GATING, "2, the sigmoid of DeepSeek-V3"));
+    }
+    let rope = &mut config["rope_parameters"];
+    if let Some(rope) = rope.as_object_mut() {
+        rope.remove("partial_rotary_factor");
+    }
+    if let Some(multiplier) = keys.opt_f64("rope.scaling.yarn_log_multiplier")?
+        && rope["rope_type"] == "yarn"
+    {
+        // A tenth of it is stored, in f32.
+        let mscale = f64::from((multiplier * 10.0) as f32);
+        rope["mscale"] = mscale.into();
+        rope["mscale_all_dim"] = mscale.into();
+    }
+    extend(
+        config,
+        json!({
+            "q_lora_rank": keys.opt_u64("attention.q_lora_rank")?.filter(|&rank| rank > 0),
+            "kv_lora_rank": keys.u64("attention.kv_lora_rank")?,
+            "qk_nope_head_dim": fixed,
+            "qk_rope_head_dim": rotated,
+            "v_head_dim": value,
+            "num_key_value_heads": config["num_attention_heads"],
+            "head_dim": rotated,
+            "first_k_dense_replace": keys.opt_u64("leading_dense_block_count")?.unwrap_or(0),
+            "n_routed_experts": keys.u64("expert_count")?,
+            "num_experts_per_tok": keys.u64("expert_used_count")?,
+            "n_shared_experts": keys.opt_u64("expert_shared_count")?.unwrap_or(0),
+            "moe_intermediate_size": keys.u64(EXPERT_SIZE)?,
+            "routed_scaling_factor": keys.opt_f64("expert_weights_scale")?.unwrap_or(1.0),
+            "norm_topk_prob": keys.opt_bool("expert_weights_norm")?.unwrap_or(false),
+            "n_group": keys.opt_u64("expert_group_count")?.filter(|&groups| groups > 0),
+            "topk_group": keys.opt_u64("expert_group_used_count")?.filter(|&groups| groups > 0),
+        }),
+    );
+    Ok(())
+}
+
+/// Layers without key heads are convolutions.
+fn lfm2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    const HEADS: &str = "attention.head_count_kv";
+    let heads = keys.per_layer(HEADS)?.unwrap_or_default();
+    if heads.len() as u64 != keys.u64("block_count")? {
+        return Err(keys.invalid(HEADS, "one integer for each layer"));
+    }
+    let kinds = heads.iter().map(|&heads| if heads == 0 { "conv" } else { "full_attention" });
+    extend(
+        config,
+        json!({
+            "layer_types": kinds.collect::<Vec<_>>(),
+            "conv_L_cache": keys.u64("shortconv.l_cache")?,
+            "conv_bias": keys.has("blk.0.shortconv.conv.bias"),
+            "block_auto_adjust_ff_dim": false,
+            "tie_embedding": config["tie_word_embeddings"],
+        }),
+    );
+    dense(keys, config)
+}
+
+fn extend(config: &mut Config, fields: Value) {
+    if let Value::Object(fields) = fields {
+        config.extend(fields);
+    }
+}

@@ -1,0 +1,550 @@
+//! Matrices of integer codes of 4 or 8 bits: `weight[row][i] = (code - zero) * scale`, zero and scale per row and group.
+//!
+//! Codes and zero points are signed here: what is stored unsigned is less `2^(bits - 1)`, as everywhere. Products of scales
+//! of 16 bits are exact in f32, those of f32 scales are rounded once.
+
+use std::ops::Range;
+
+use super::scales::{Block, ScaleTensor, Scales};
+use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::{ComputeFormat, Int4Scales, RowSource, StoredScale};
+use crate::weights::{Dtype, FloatType, TensorView, WeightSource, resize};
+
+/// Weights that share a scale when they are computed with, where they are more as stored: the activations are quantized in
+/// the same groups.
+const COMPUTED_GROUP: usize = 128;
+/// Where in a word AWQ has each of eight outputs.
+const AWQ_ORDER: [u32; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
+
+/// Integer weights of compressed-tensors.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct IntArgs {
+    /// 4 or 8.
+    pub(super) bits: u32,
+    /// In words; otherwise in bytes.
+    pub(super) packed: bool,
+    /// Whether all zero points are 0.
+    pub(super) symmetric: bool,
+    pub(super) block: Block,
+}
+
+/// Weights of GPTQ.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct GptqArgs {
+    /// 4 or 8.
+    pub(super) bits: u32,
+    /// Inputs that share a scale; none: all.
+    pub(super) group: Option<usize>,
+    /// Whether all zero points are said to be 0.
+    pub(super) symmetric: bool,
+    /// Whether inputs are in groups in the order of `g_idx` (`desc_act`).
+    pub(super) ordered: bool,
+    /// Whether zero points are stored less one, as in the first version of the format.
+    pub(super) stored_less_one: bool,
+}
+
+/// The zero points as they are stored.
+#[derive(Debug)]
+enum ZeroTensor<'a> {
+    /// `[blocks of n, groups]`, I8.
+    Bytes(TensorView<'a>),
+    /// `[n b / 32, groups]` words.
+    AlongOutputs(TensorView<'a>),
+    /// `[groups, n b / 32]` words; what is added to each word.
+    Gptq(TensorView<'a>, u32),
+    /// `[groups, n / 8]` words.
+    Awq(TensorView<'a>),
+}
+
+/// The order of codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    /// `[n, k]` bytes.
+    Bytes,
+    /// `[n, k b / 32]` words.
+    Rows,
+    /// `[k b / 32, n]` words.
+    Gptq,
+    /// `[k, n / 8]` words.
+    Awq,
+}
+
+/// The tensors of an integer matrix.
+#[derive(Debug)]
+pub(super) struct IntTensor<'a> {
+    n: usize,
+    k: usize,
+    bits: u32,
+    layout: Layout,
+    codes: TensorView<'a>,
+    scales: ScaleTensor<'a>,
+    zeros: Option<ZeroTensor<'a>>,
+    /// Inputs that share a scale; none: all.
+    group: Option<usize>,
+    /// The group of each input: `[k]`, I32.
+    g_idx: Option<TensorView<'a>>,
+    /// Whether `g_idx` may say something else than the order of inputs.
+    ordered: bool,
+    /// Whether the zero points are said to be 0.
+    symmetric: bool,
+}
+
+/// `name`, of `shape` and dtype I32.
+fn words<'a>(files: &'a WeightSource, name: &str, shape: &[usize]) -> Result<TensorView<'a>> {
+    typed(files, name, shape, Dtype::I32)
+}
+
+fn typed<'a>(files: &'a WeightSource, name: &str, shape: &[usize], dtype: Dtype) -> Result<TensorView<'a>> {
+    let tensor = files.shaped(name, shape)?;
+    match tensor.dtype == dtype {
+        true => Ok(tensor),
+        false => {
+            let message = format!("expected dtype {}, found {}", dtype.name(), tensor.dtype.name());
+            Err(tensor.error(ErrorKind::UnsupportedModel, message))
+        }
+    }
+}
+
+impl<'a> IntTensor<'a> {
+    /// The tensors of compressed-tensors.
+    ///
+    /// # Errors
+    /// `InvalidModel` for missing tensors and other shapes, `UnsupportedModel` for other types.
+    pub(super) fn compressed(
+        files: &'a WeightSource,
+        module: &str,
+        size: (usize, usize),
+        args: IntArgs,
+    ) -> Result<Self> {
+        let IntArgs { bits, packed, symmetric, block } = args;
+        let (n, k) = size;
+        let per_word = (32 / bits) as usize;
+        let codes = match packed {
+            true => words(files, &format!("{module}.weight_packed"), &[n, k.div_ceil(per_word)])?,
+            false => typed(files, &format!("{module}.weight"), &[n, k], Dtype::I8)?,
+        };
+        let scales = ScaleTensor::open(files, &format!("{module}.weight_scale"), size, block)?;
+        let zero = format!("{module}.weight_zero_point");
+        let zeros = match (symmetric, packed) {
+            (true, _) => None,
+            (_, true) => {
+                Some(ZeroTensor::AlongOutputs(words(files, &zero, &[n.div_ceil(per_word), scales.groups])?))
+            }
+            // Of the same shape as the scales.
+            (_, false) => Some(ZeroTensor::Bytes(typed(files, &zero, scales.tensor.shape, Dtype::I8)?)),
+        };
+        let g_idx = format!("{module}.weight_g_idx");
+        let g_idx = files.tensor(&g_idx).map(|_| words(files, &g_idx, &[k])).transpose()?;
+        let (layout, ordered) = (if packed { Layout::Rows } else { Layout::Bytes }, g_idx.is_some());
+        let group = block.columns;
+        Ok(IntTensor { n, k, bits, layout, codes, scales, zeros, group, g_idx, ordered, symmetric })
+    }
+
+    /// The tensors of GPTQ.
+    ///
+    /// # Errors
+    /// As [`compressed`](Self::compressed).
+    pub(super) fn gptq(
+        files: &'a WeightSource,
+        module: &str,
+        (n, k): (usize, usize),
+        args: GptqArgs,
+    ) -> Result<Self> {
+        let GptqArgs { bits, group, symmetric, ordered, stored_less_one } = args;
+        let per_word = (32 / bits) as usize;
+        let codes = words(files, &format!("{module}.qweight"), &[k.div_ceil(per_word), n])?;
+        let scales = ScaleTensor::open_by_group(files, &format!("{module}.scales"), (n, k), group)?;
+        let zeros = words(files, &format!("{module}.qzeros"), &[scales.groups, n.div_ceil(per_word)])?;
+        // One in each field of a word: a carry takes back the borrow of the subtraction before.
+        let ones = if bits == 4 { 0x1111_1111 } else { 0x0101_0101 };
+        let zeros = Some(ZeroTensor::Gptq(zeros, if stored_less_one { ones } else { 0 }));
+        let g_idx = format!("{module}.g_idx");
+        let g_idx = match files.tensor(&g_idx) {
+            None if ordered => Some(words(files, &g_idx, &[k])?),
+            found => found.map(|_| words(files, &g_idx, &[k])).transpose()?,
+        };
+        let layout = Layout::Gptq;
+        Ok(IntTensor { n, k, bits, layout, codes, scales, zeros, group, g_idx, ordered, symmetric })
+    }
+
+    /// The tensors of AWQ.
+    ///
+    /// # Errors
+    /// As [`compressed`](Self::compressed).
+    pub(super) fn awq(
+        files: &'a WeightSource,
+        module: &str,
+        (n, k): (usize, usize),
+        group: Option<usize>,
+    ) -> Result<Self> {
+        let codes = words(files, &format!("{module}.qweight"), &[k, n.div_ceil(8)])?;
+        let scales = ScaleTensor::open_by_group(files, &format!("{module}.scales"), (n, k), group)?;
+        let zeros = words(files, &format!("{module}.qzeros"), &[scales.groups, n.div_ceil(8)])?;
+        let (layout, zeros) = (Layout::Awq, Some(ZeroTensor::Awq(zeros)));
+        let (g_idx, ordered, symmetric, bits) = (None, false, false, 4);
+        Ok(IntTensor { n, k, bits, layout, codes, scales, zeros, group, g_idx, ordered, symmetric })
+    }
+
+    /// The names of all tensors.
+    pub(super) fn names(&self) -> Vec<&'a str> {
+        let zeros = self.zeros.as_ref().map(|zeros| match zeros {
+            ZeroTensor::Bytes(tensor)
+            | ZeroTensor::AlongOutputs(tensor)
+            | ZeroTensor::Gptq(tensor, _)
+            | ZeroTensor::Awq(tensor) => tensor.name,
+        });
+        let others = zeros.into_iter().chain(self.g_idx.as_ref().map(|tensor| tensor.name));
+        [self.codes.name, self.scales.tensor.name].into_iter().chain(others).collect()
+    }
+
+    /// Such as `GPTQ int4/128`; zero points and an order of inputs are named too.
+    pub(super) fn format_name(&self) -> String {
+        let method = match self.layout {
+            Layout::Bytes | Layout::Rows => "",
+            Layout::Gptq => "GPTQ ",
+            Layout::Awq => "AWQ ",
+        };
+        let zeros = if self.symmetric { "" } else { " with zero points" };
+        let ordered = if self.is_ordered() { ", ordered inputs" } else { "" };
+        format!("{method}int{}/{}{zeros}{ordered}", self.bits, self.scales.block.name())
+    }
+
+    fn is_ordered(&self) -> bool {
+        self.ordered && self.scales.groups > 1
+    }
+
+    /// The format in which the codes are computed with.
+    pub(super) fn compute_format(&self) -> Option<ComputeFormat> {
+        if self.is_ordered() {
+            return None;
+        }
+        let group = match self.group {
+            None => COMPUTED_GROUP,
+            Some(group) if group > COMPUTED_GROUP && group.is_multiple_of(COMPUTED_GROUP) => COMPUTED_GROUP,
+            Some(group) => group,
+        };
+        let multiple = if self.bits == 4 { 8 } else { 4 };
+        if !group.is_multiple_of(multiple) || group > COMPUTED_GROUP {
+            return None;
+        }
+        let scales = match (self.symmetric, self.scales.dtype) {
+            (true, FloatType::BF16) => Int4Scales::Bf16,
+            (true, FloatType::F16) => Int4Scales::F16,
+            (true, FloatType::F32) => Int4Scales::F32,
+            (false, FloatType::BF16 | FloatType::F16) => Int4Scales::F32Min,
+            // The product of zero point and scale would be rounded apart from that of the code.
+            (false, FloatType::F32) => return None,
+        };
+        Some(match (self.bits, scales) {
+            (4, _) => ComputeFormat::Int4 { group, scales, rotated: false },
+            (_, Int4Scales::Bf16) => ComputeFormat::Int8 { group, rotated: false },
+            _ => ComputeFormat::Stored8 { group, scales },
+        })
+    }
+
+    /// Reads scales, zero points and groups, and codes that are not row by row.
+    ///
+    /// # Errors
+    /// As `TensorView::read`; `InvalidModel` for scales that are not finite and groups that do not exist.
+    pub(super) fn read(self) -> Result<IntMatrix<'a>> {
+        let format = self.compute_format();
+        let scales = self.scales.read()?;
+        let zeros = self.read_zeros()?;
+        let groups = self.read_groups()?;
+        let codes = match self.layout {
+            Layout::Bytes | Layout::Rows => {
+                self.codes.file.will_need(self.codes.range.clone());
+                Vec::new()
+            }
+            Layout::Gptq | Layout::Awq => self.codes.read()?,
+        };
+        Ok(IntMatrix { tensor: self, codes, scales, zeros, groups, format })
+    }
+
+    /// `[n, groups]`; empty where all are 0.
+    fn read_zeros(&self) -> Result<Vec<i16>> {
+        let Some(zeros) = &self.zeros else { return Ok(Vec::new()) };
+        let (n, groups, bits) = (self.n, self.scales.groups, self.bits);
+        let (per_word, middle, mask) = ((32 / bits) as usize, 1 << (bits - 1), (1_u32 << bits) - 1);
+        let field = |word: u32, at: u32| (word >> (bits * at) & mask) as i16 - middle;
+        let bytes = match zeros {
+            ZeroTensor::Bytes(tensor)
+            | ZeroTensor::AlongOutputs(tensor)
+            | ZeroTensor::Gptq(tensor, _)
+            | ZeroTensor::Awq(tensor) => tensor.read()?,
+        };
+        let mut out = Vec::new();
+        // No overflow, and no more than eight times the file: it has a field for each.
+        out.try_reserve_exact(n * groups).map_err(|_| {
+            Error::new(ErrorKind::OutOfBudget, format!("there is no memory for {n} x {groups} zero points"))
+        })?;
+        for row in 0..n {
+            for group in 0..groups {
+                out.push(match zeros {
+                    ZeroTensor::Bytes(_) => {
+                        i16::from(bytes[row / self.scales.block.rows * groups + group] as i8)
+                    }
+                    ZeroTensor::AlongOutputs(_) => {
+                        field(word(&bytes, row / per_word * groups + group), (row % per_word) as u32)
+                    }
+                    ZeroTensor::Gptq(_, ones) => {
+                        let word = word(&bytes, group * n.div_ceil(per_word) + row / per_word);
+                        field(word.wrapping_add(*ones), (row % per_word) as u32)
+                    }
+                    ZeroTensor::Awq(_) => {
+                        field(word(&bytes, group * n.div_ceil(8) + row / 8), AWQ_ORDER[row % 8])
+                    }
+                });
+            }
+        }
+        Ok(out)
+    }
+
+    /// The group of each input, where that is not its place.
+    fn read_groups(&self) -> Result<Option<Vec<u32>>> {
+        let Some(tensor) = &self.g_idx else { return Ok(None) };
+        let bytes = tensor.read()?;
+        let mut groups: Vec<i32> =
+            bytes.as_chunks::<4>().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();
+        let group = self.group.unwrap_or(usize::MAX);
+        // So compressed-tensors writes that there is no order.
+        if groups.iter().all(|&group| group == -1) {
+            groups.clear();
+        }
+        if groups.iter().enumerate().all(|(i, &found)| usize::try_from(found) == Ok(i / group)) {
+            return Ok(None);
+        }
+        let count = self.scales.groups;
+        let invalid = |&&group: &&i32| usize::try_from(group).is_ok_and(|group| group < count);
+        match groups.iter().find(|group| !invalid(group)) {
+            None => Ok(Some(groups.into_iter().map(|group| group as u32).collect())),
+            Some(group) => {
+                let message = format!("expected groups from 0 to {}, found {group}", count.saturating_sub(1));
+                Err(tensor.error(ErrorKind::InvalidModel, message))
+            }
+        }
+    }
+}
+
+/// The word `index` of little-endian words.
+fn word(bytes: &[u8], index: usize) -> u32 {
+    bytes.as_chunks::<4>().0.get(index).map_or(0, |bytes| u32::from_le_bytes(*bytes))
+}
+
+/// The rows of an integer matrix.
+#[derive(Debug)]
+pub(super) struct IntMatrix<'a> {
+    tensor: IntTensor<'a>,
+    /// The words of layouts that are not row by row; empty of others.
+    codes: Vec<u8>,
+    scales: Scales,
+    /// `[n, groups]`, or empty.
+    zeros: Vec<i16>,
+    /// `[k]`
+    groups: Option<Vec<u32>>,
+    format: Option<ComputeFormat>,
+}
+
+impl IntMatrix<'_> {
+    /// The codes of row `row`, `[k]`.
+    fn row_codes(&self, row: usize, stored: &[u8], out: &mut [i8]) {
+        let (n, bits) = (self.tensor.n, self.tensor.bits);
+        match (self.tensor.layout, bits) {
+            (Layout::Bytes, _) => {
+                for (out, &byte) in out.iter_mut().zip(stored) {
+                    *out = byte as i8;
+                }
+            }
+            (Layout::Rows, 4) => {
+                for (pair, &byte) in out.chunks_mut(2).zip(stored) {
+                    for (half, out) in pair.iter_mut().enumerate() {
+                        *out = (byte >> (4 * half) & 15) as i8 - 8;
+                    }
+                }
+            }
+            (Layout::Rows, _) => {
+                for (out, &byte) in out.iter_mut().zip(stored) {
+                    *out = (byte ^ 0x80) as i8;
+                }
+            }
+            (Layout::Gptq, 4) => {
+                for (block, out) in out.chunks_mut(8).enumerate() {
+                    let word = word(&self.codes, block * n + row);
+                    for (i, out) in out.iter_mut().enumerate() {
+                        *out = (word >> (4 * i) & 15) as i8 - 8;
+                    }
+                }
+            }
+            (Layout::Gptq, _) => {
+                for (block, out) in out.chunks_mut(4).enumerate() {
+                    let bytes = word(&self.codes, block * n + row).to_le_bytes();
+                    for (out, byte) in out.iter_mut().zip(bytes) {
+                        *out = (byte ^ 0x80) as i8;
+                    }
+                }
+            }
+            (Layout::Awq, _) => {
+                let (words, shift) = (n.div_ceil(8), 4 * AWQ_ORDER[row % 8]);
+                for (i, out) in out.iter_mut().enumerate() {
+                    *out = (word(&self.codes, i * words + row / 8) >> shift & 15) as i8 - 8;
+                }
+            }
+        }
+    }
+
+    fn zero(&self, row: usize, group: usize) -> i16 {
+        self.zeros.get(row * self.tensor.scales.groups + group).copied().unwrap_or(0)
+    }
+
+    fn value(&self, row: usize, group: usize, code: i8) -> f32 {
+        f32::from(i16::from(code) - self.zero(row, group)) * self.scales.value(row, group)
+    }
+
+    /// The stored groups of a row of `computed` groups, with what is added to a code.
+    fn computed_groups(&self, row: usize, computed: usize) -> Result<impl Iterator<Item = (usize, i16)>> {
+        let IntTensor { k, group, symmetric, ref codes, .. } = self.tensor;
+        let refused = |what: &str| {
+            let message = format!(
+                "{what}, which the configuration does not say: load it with another weight type than stored"
+            );
+            Err(codes.error(ErrorKind::InvalidModel, message))
+        };
+        if self.groups.is_some() {
+            return refused("the inputs are in groups in an order of their own");
+        }
+        let count = self.tensor.scales.groups;
+        if symmetric && (0..count).any(|group| self.zero(row, group) != 0) {
+            return refused("there is a zero point other than the middle");
+        }
+        let group = group.unwrap_or(usize::MAX);
+        let zeros = (0..k).step_by(computed).map(move |start| {
+            let group = start / group;
+            (group, self.zero(row, group))
+        });
+        Ok(zeros)
+    }
+
+    /// Codes, less `least`, and scales as `kind` wants them, of groups of `group`.
+    fn stored_codes(
+        &self,
+        row: usize,
+        stored: &[u8],
+        (group, kind, least): (usize, Int4Scales, i8),
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        self.row_codes(row, stored, codes);
+        codes.iter_mut().for_each(|code| *code -= least);
+        for (from, zero) in self.computed_groups(row, group)? {
+            scales.push(match kind {
+                Int4Scales::Bf16 | Int4Scales::F16 => StoredScale::One(self.scales.bits(row, from)?),
+                Int4Scales::F32 => StoredScale::Float(self.scales.value(row, from)),
+                Int4Scales::F32Min => {
+                    let scale = self.scales.value(row, from);
+                    StoredScale::Floats([scale, f32::from(i16::from(least) - zero) * scale])
+                }
+                Int4Scales::F16Min | Int4Scales::Super => {
+                    return Err(Error::internal("integer matrices have no such scales"));
+                }
+            });
+        }
+        Ok(())
+    }
+}
+
+impl RowSource for IntMatrix<'_> {
+    fn rows(&self) -> usize {
+        self.tensor.n
+    }
+
+    fn cols(&self) -> usize {
+        self.tensor.k
+    }
+
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+        let IntTensor { n, k, bits, layout, ref codes, .. } = self.tensor;
+        assert!(rows.start <= rows.end && rows.end <= n, "rows {rows:?} of {n}");
+        let row = match layout {
+            Layout::Bytes => k,
+            // No overflow: the tensor has that shape.
+            Layout::Rows => k.div_ceil((32 / bits) as usize) * 4,
+            Layout::Gptq | Layout::Awq => 0,
+        };
+        resize(buffer, rows.len() * row)?;
+        codes.file.read_at(codes.range.start + rows.start * row, buffer)
+    }
+
+    fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
+        let mut codes = vec![0; out.len()];
+        self.row_codes(row, stored, &mut codes);
+        match &self.groups {
+            Some(groups) => {
+                for ((out, &code), &group) in out.iter_mut().zip(&codes).zip(groups) {
+                    *out = self.value(row, group as usize, code);
+                }
+            }
+            None => {
+                let group = self.tensor.group.unwrap_or(usize::MAX).min(out.len().max(1));
+                for (g, (out, codes)) in out.chunks_mut(group).zip(codes.chunks(group)).enumerate() {
+                    let (scale, zero) = (self.scales.value(row, g), self.zero(row, g));
+                    for (out, &code) in out.iter_mut().zip(codes) {
+                        *out = f32::from(i16::from(code) - zero) * scale;
+                    }
+                }
+            }
+        }
+    }
+
+    fn int8_group(&self) -> Option<usize> {
+        match self.format? {
+            ComputeFormat::Int8 { group, .. } => Some(group),
+            _ => None,
+        }
+    }
+
+    fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
+        self.row_codes(row, stored, codes);
+        let group = self.int8_group().unwrap_or(COMPUTED_GROUP);
+        for (out, (from, _)) in scales.iter_mut().zip(self.computed_groups(row, group)?) {
+            *out = self.scales.bits(row, from)?;
+        }
+        Ok(())
+    }
+
+    fn stored8(&self) -> Option<(usize, Int4Scales)> {
+        match self.format? {
+            ComputeFormat::Stored8 { group, scales } => Some((group, scales)),
+            _ => None,
+        }
+    }
+
+    fn read_stored8(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        let (group, kind) =
+            self.stored8().ok_or_else(|| Error::internal("the matrix is not stored as int8"))?;
+        self.stored_codes(row, stored, (group, kind, 0), codes, scales)
+    }
+
+    fn int4(&self) -> Option<(usize, Int4Scales)> {
+        match self.format? {
+            ComputeFormat::Int4 { group, scales, .. } => Some((group, scales)),
+            _ => None,
+        }
+    }
+
+    fn read_int4(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        let (group, kind) = self.int4().ok_or_else(|| Error::internal("the matrix is not stored as int4"))?;
+        self.stored_codes(row, stored, (group, kind, -8), codes, scales)
+    }
+}

@@ -1,0 +1,312 @@
+//! Mutates files at random and parses them: no panic, no hang, no memory beyond a bound. See `README.md`.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::{BTreeMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use clawdbot_core::ErrorKind;
+use clawdbot_fuzz::mutate::mutate;
+use clawdbot_fuzz::rng::Rng;
+use clawdbot_fuzz::{TARGETS, Target};
+
+/// Memory that one input may take at most, in bytes: far more than any of at most 256 KiB needs.
+const MAX_BYTES: usize = 64 << 20;
+/// Time that one input may take at most.
+const MAX_TIME: Duration = Duration::from_secs(5);
+/// Inputs kept for each target: those whose outcome was new.
+const MAX_CORPUS: usize = 2000;
+
+const USAGE: &str = "usage: run [--runs N] [--seconds N] [--seed N] [--target NAME] [FILE ...]
+
+  --runs N       inputs in all (default: 100000)
+  --seconds N    ends earlier
+  --seed N       another sequence of inputs (default: 1)
+  --target NAME  this parser only
+  FILE ...       parses these with --target, and nothing else";
+
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+fn add(bytes: usize) {
+    let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    PEAK.fetch_max(live, Ordering::Relaxed);
+}
+
+// SAFETY: every call goes to the system's allocator as it came; the counters touch no memory of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        add(layout.size());
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        add(layout.size());
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        add(size);
+        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// What is being parsed, for the thread that watches the time.
+static CURRENT: Mutex<Option<(Instant, &'static str, Vec<u8>)>> = Mutex::new(None);
+
+/// What was seen of a target.
+#[derive(Default)]
+struct Report {
+    runs: u64,
+    accepted: u64,
+    outcomes: HashSet<String>,
+    most_bytes: usize,
+    longest: Duration,
+    time: Duration,
+}
+
+/// The input is left where it can be looked at.
+fn keep(target: &str, what: &str, input: &[u8]) -> String {
+    let hash = input.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/artifacts");
+    let path = format!("{dir}/{target}-{what}-{hash:016x}");
+    match std::fs::create_dir_all(dir).and_then(|()| std::fs::write(&path, input)) {
+        Ok(()) => path,
+        Err(error) => format!("{path}: {error}"),
+    }
+}
+
+/// The words of a message without names and numbers.
+fn outcome(message: &str) -> String {
+    let mut words = String::new();
+    let mut quoted = false;
+    for c in message.chars() {
+        match c {
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            '0'..='9' if words.ends_with('#') => {}
+            '0'..='9' => words.push('#'),
+            _ => words.push(c),
+        }
+    }
+    words.chars().take(120).collect()
+}
+
+/// Parses one input.
+///
+/// # Errors
+/// A finding.
+fn one(target: &Target, input: &[u8], report: &mut Report) -> Result<String, String> {
+    if let Ok(mut current) = CURRENT.lock() {
+        *current = Some((Instant::now(), target.name, input.to_vec()));
+    }
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    let start = Instant::now();
+    let result = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
+    let time = start.elapsed();
+    let bytes = PEAK.load(Ordering::Relaxed).saturating_sub(before);
+    if let Ok(mut current) = CURRENT.lock() {
+        *current = None;
+    }
+    report.runs += 1;
+    report.time += time;
+    report.most_bytes = report.most_bytes.max(bytes);
+    report.longest = report.longest.max(time);
+    let found = |what: &str, detail: String| {
+        Err(format!("{}: {detail}: {}", target.name, keep(target.name, what, input)))
+    };
+    let message = match result {
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().cloned();
+            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+            return found("panic", format!("panic: {}", text.unwrap_or_default()));
+        }
+        Ok(Err(error)) if error.kind() == ErrorKind::Internal => return found("internal", error.to_string()),
+        Ok(Err(error)) => error.to_string(),
+        Ok(Ok(())) => {
+            report.accepted += 1;
+            String::new()
+        }
+    };
+    if bytes > MAX_BYTES {
+        return found("memory", format!("{bytes} bytes for an input of {}", input.len()));
+    }
+    if time > MAX_TIME {
+        return found("slow", format!("{:.1} s for an input of {} bytes", time.as_secs_f64(), input.len()));
+    }
+    Ok(outcome(&message))
+}
+
+struct Arguments {
+    runs: u64,
+    seconds: u64,
+    seed: u64,
+    target: Option<String>,
+    files: Vec<String>,
+}
+
+fn arguments() -> Result<Arguments, String> {
+    let mut parsed = Arguments { runs: 100_000, seconds: u64::MAX, seed: 1, target: None, files: Vec::new() };
+    let mut rest = std::env::args().skip(1);
+    while let Some(argument) = rest.next() {
+        if !argument.starts_with("--") {
+            parsed.files.push(argument);
+            continue;
+        }
+        let value = rest.next().ok_or(USAGE)?;
+        let number = || value.parse::<u64>().map_err(|_| USAGE.to_owned());
+        match argument.as_str() {
+            "--runs" => parsed.runs = number()?,
+            "--seconds" => parsed.seconds = number()?,
+            "--seed" => parsed.seed = number()?,
+            "--target" => parsed.target = Some(value),
+            _ => return Err(USAGE.to_owned()),
+        }
+    }
+    Ok(parsed)
+}
+
+fn main() -> ExitCode {
+    match arguments().and_then(|arguments| fuzz(&arguments)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("{message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn fuzz(arguments: &Arguments) -> Result<(), String> {
+    let wanted = |target: &&Target| arguments.target.as_ref().is_none_or(|name| name == target.name);
+    let targets: Vec<&Target> = TARGETS.iter().filter(wanted).collect();
+    if targets.is_empty() {
+        let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
+        return Err(format!("{USAGE}\n\ntargets: {}", names.join(", ")));
+    }
+    // Panics are reported with their input; parsers of other crates may panic and are caught.
+    std::panic::set_hook(Box::new(|_| {}));
+    std::thread::spawn(watch);
+    let mut reports: BTreeMap<&str, Report> = BTreeMap::new();
+    let mut findings = Vec::new();
+    if !arguments.files.is_empty() {
+        for file in &arguments.files {
+            let input = std::fs::read(file).map_err(|error| format!("{file}: {error}"))?;
+            for target in &targets {
+                let outcome = one(target, &input, reports.entry(target.name).or_default());
+                println!("{file}: {outcome:?}");
+                findings.extend(outcome.err());
+            }
+        }
+        return if findings.is_empty() { Ok(()) } else { Err(findings.join("\n")) };
+    }
+    let mut corpora: Vec<Vec<Vec<u8>>> = Vec::new();
+    for target in &targets {
+        let seeds = (target.seeds)();
+        let report = reports.entry(target.name).or_default();
+        for (number, seed) in seeds.iter().enumerate() {
+            let outcome = one(target, seed, report)?;
+            if !outcome.is_empty() {
+                println!("{}: seed {number} is refused: {outcome}", target.name);
+            }
+            report.outcomes.insert(outcome);
+        }
+        corpora.push(seeds);
+    }
+    let shares: u32 = targets.iter().map(|target| target.share).sum();
+    let mut rng = Rng(arguments.seed);
+    let (start, mut shown) = (Instant::now(), Instant::now());
+    for run in 0..arguments.runs {
+        let mut place = rng.below(shares as usize) as u32;
+        let chosen = targets.iter().position(|target| {
+            let here = place < target.share;
+            place = place.saturating_sub(target.share);
+            here
+        });
+        let chosen = chosen.unwrap_or(0);
+        let (target, corpus) = (targets[chosen], &mut corpora[chosen]);
+        let mut input = rng.pick(corpus).clone();
+        let other = rng.pick(corpus).clone();
+        mutate(&mut input, &other, &mut rng, target.text);
+        let report = reports.entry(target.name).or_default();
+        match one(target, &input, report) {
+            Err(finding) => {
+                // One of a kind is enough.
+                if report.outcomes.insert(outcome(&finding)) {
+                    println!("FOUND {finding}");
+                    findings.push(finding);
+                }
+            }
+            Ok(outcome) => {
+                if report.outcomes.insert(outcome) && corpus.len() < MAX_CORPUS {
+                    corpus.push(input);
+                }
+            }
+        }
+        if shown.elapsed() > Duration::from_secs(60) {
+            shown = Instant::now();
+            println!("{} runs, {:.0} s", run + 1, start.elapsed().as_secs_f64());
+        }
+        if run % 256 == 0 && start.elapsed().as_secs() >= arguments.seconds {
+            break;
+        }
+    }
+    println!(
+        "{:12} {:>10} {:>9} {:>9} {:>9} {:>12} {:>11}",
+        "target", "runs", "runs/s", "accepted", "outcomes", "most memory", "longest"
+    );
+    let mut all = 0;
+    for (name, report) in &reports {
+        all += report.runs;
+        println!(
+            "{name:12} {:10} {:9.0} {:9} {:9} {:8.1} MiB {:8.1} ms",
+            report.runs,
+            report.runs as f64 / report.time.as_secs_f64().max(1e-9),
+            report.accepted,
+            report.outcomes.len(),
+            report.most_bytes as f64 / f64::from(1 << 20),
+            report.longest.as_secs_f64() * 1e3
+        );
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "{all} runs in {seconds:.0} s, {:.0} a second; {} findings",
+        all as f64 / seconds,
+        findings.len()
+    );
+    if findings.is_empty() { Ok(()) } else { Err(findings.join("\n")) }
+}
+
+/// Ends the program when an input takes far too long: nothing else can.
+fn watch() {
+    loop {
+        std::thread::sleep(Duration::from_secs(2));
+        let Ok(current) = CURRENT.lock() else { return };
+        if let Some((start, target, input)) = &*current
+            && start.elapsed() > 4 * MAX_TIME
+        {
+            eprintln!("{target}: a hang: {}", keep(target, "hang", input));
+            std::process::exit(1);
+        }
+    }
+}
