@@ -7,8 +7,9 @@ use super::rope_scaling::RopeSpec;
 use crate::error::{Error, Result};
 pub(crate) use crate::kernels::Activation;
 
-/// Most experts of all layers together that are taken for a real model's, whose names take 60 MB.
-const MAX_EXPERTS: usize = 1 << 16;
+/// Most experts (and heads that are projected each by itself) of all layers together that are taken for a real model's:
+/// the names of their tensors take up to 60 MB.
+const MAX_EXPERTS: usize = 1 << 15;
 
 /// Largest sizes of latent attention and recurrent layers that are taken for a real model's: products of three fit.
 const MAX_MIXER_SIZE: usize = 1 << 16;
