@@ -30,11 +30,11 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """One row. `bits` says which rows are compared; options go to `engines.py`, or to the command line of clawdbot."""
+    """One row. `bits` says which rows are compared, be it a width or the type of a file; options go to `engines.py`, or to the command line of clawdbot."""
 
     name: str
     precision: str
-    bits: int
+    bits: object
     options: object = None
     label: str = ""
     # Tried when the first process of the engine crashes.
@@ -67,6 +67,12 @@ ENGINES = [
     Engine("clawdbot", "bf16", 16),
     Engine("llama.cpp", "BF16", 16, {}, fallback={"repack": False}),
 ]
+
+
+# With --gguf: the same file in both.
+FILES = [Engine(name, kind, kind, {} if name == "llama.cpp" else None, f"{kind} file",
+                {"repack": False} if name == "llama.cpp" else None)
+         for kind in ("Q8_0", "Q4_0", "Q4_K_M") for name in ("clawdbot", "llama.cpp")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +196,11 @@ class Runner:
             return [self.python, HERE / "engines.py", "run", task]
         # The last sample counts. Decoding is warm after its context; a long prompt is warm after its first chunk.
         repeat = 2 if item.kind == "prefill" and item.prompt <= 512 else 1
-        return [self.clawdbot, "bench", "--shape", self.args.shape, "--weights", engine.precision, *(options or []),
+        model = ["--shape", self.args.shape, "--weights", engine.precision]
+        if engine in FILES:
+            # The one that llama.cpp reads.
+            model = ["--model", self.args.work / f"{self.args.shape}-llama.cpp-{engine.precision}.gguf"]
+        return [self.clawdbot, "bench", *model, *(options or []),
                 "--threads", self.args.threads, "--prompt", item.prompt, "--generate", item.generate,
                 "--depth", item.depth, "--batch", item.batch, "--repeat", repeat, "--no-limits", "--json"]
 
@@ -328,6 +338,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--engines", metavar="TEXT|TEXT", help="rows whose title contains one of the texts")
     parser.add_argument("--items", metavar="TEXT|TEXT", help="work items, likewise")
+    parser.add_argument("--gguf", action="store_true", help="files of llama.cpp's types, each in clawdbot and llama.cpp")
     parser.add_argument("--quick", action="store_true", help="one round of short work, to see that everything runs")
     parser.add_argument("--wrap", default="", metavar="CMD", help="command before what is measured, as taskset -c 0,1")
     parser.add_argument("--wrap-seconds", type=float, default=40.0, metavar="S",
@@ -343,9 +354,10 @@ def main() -> None:
     if args.list or args.shape is None:
         print("shapes:", ", ".join(SHAPES))
         print("engines:", "; ".join(engine.title for engine in ENGINES))
+        print("with --gguf:", "; ".join(engine.title for engine in FILES))
         print("items:", "; ".join(item.name for item in ITEMS))
         return
-    engines = selected(ENGINES, args.engines, lambda engine: engine.title)
+    engines = selected(FILES if args.gguf else ENGINES, args.engines, lambda engine: engine.title)
     items = selected(QUICK if args.quick else ITEMS, args.items, lambda item: item.name)
     rounds = 1 if args.quick else args.rounds
     args.work = args.work.resolve()
@@ -359,15 +371,15 @@ def main() -> None:
         "engines": [{"title": e.title, "name": e.name, "bits": e.bits, "options": e.options} for e in engines],
         "values": {}, "notes": {}, "failures": {},
     }
-    usable = []
-    for engine in engines:
+    for engine in sorted(engines, key=lambda engine: engine.ours):
         try:
             if not engine.ours:
                 say(f"model for {engine.title}")
                 runner.make(engine)
-            usable.append(engine)
         except Failure as failure:
             results["failures"][engine.title] = {"making its model": str(failure)}
+
+    usable = [engine for engine in engines if engine.title not in results["failures"]]
 
     def save() -> None:
         if args.json:

@@ -56,7 +56,8 @@ def random_bytes(count: int):
 
 # ---------------------------------------------------------------------------------------------------------- llama.cpp
 def write_gguf(shape: Shape, precision: str, path: pathlib.Path) -> None:
-    """One file; matrices in `precision`, but the embeddings and head of Q4_0 in Q6_K, as llama.cpp's quantizer does."""
+    """One file; matrices in `precision`, but where llama.cpp's quantizer spends more: embeddings and head of Q4_0 and
+    Q4_K_M, and v and down of some layers of the latter, in Q6_K."""
     import gguf
     import numpy as np
 
@@ -92,20 +93,31 @@ def write_gguf(shape: Shape, precision: str, path: pathlib.Path) -> None:
             return
         if columns % gguf.GGML_QUANT_SIZES[kind][0] != 0:
             # Rows that are no multiple of 256 stay in a format of smaller blocks, also as its quantizer does.
-            return matrix(name, rows, columns, "Q8_0")
+            return matrix(name, rows, columns, "Q5_0" if precision == "Q4_K" else "Q8_0")
         block, size = gguf.GGML_QUANT_SIZES[kind]
         data = random_bytes(rows * columns // block * size).reshape(rows, columns // block, size)
-        scale = np.array([{"Q8_0": 3e-4, "Q4_0": 4e-3, "Q6_K": 1.5e-5}[precision]], dtype=np.float16).view(np.uint8)
+        scale = {"Q8_0": 3e-4, "Q4_0": 4e-3, "Q5_0": 2e-3, "Q6_K": 1.5e-5, "Q4_K": 1e-4}[precision]
+        scale = np.array([scale], dtype=np.float16).view(np.uint8)
         if precision == "Q8_0":
             # Quantizers stay within -127..127.
             data[data == 0x80] = 0x81
         data[..., slice(-2, None) if precision == "Q6_K" else slice(0, 2)] = scale
+        if precision == "Q4_K":
+            data[..., 2:4] = scale
         writer.add_tensor(name, data.reshape(rows, -1), raw_dtype=kind)
 
     def vector(name: str, length: int, value: float) -> None:
         writer.add_tensor(name, np.full(length, value, dtype=np.float32))
 
-    matrix("token_embd.weight", shape.vocab, shape.hidden, "Q6_K" if precision == "Q4_0" else precision)
+    small = precision in ("Q4_0", "Q4_K_M")
+    plain = "Q4_K" if precision == "Q4_K_M" else precision
+
+    def of_layer(name: str, layer: int) -> str:
+        eighth = shape.layers // 8
+        more = layer < eighth or layer >= 7 * eighth or (layer - eighth) % 3 == 2
+        return "Q6_K" if precision == "Q4_K_M" and name in ("v", "down") and more else plain
+
+    matrix("token_embd.weight", shape.vocab, shape.hidden, "Q6_K" if small else precision)
     vector("output_norm.weight", shape.hidden, 1.0)
     names = {"q": "attn_q", "k": "attn_k", "v": "attn_v", "o": "attn_output",
              "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down"}
@@ -114,7 +126,7 @@ def write_gguf(shape: Shape, precision: str, path: pathlib.Path) -> None:
         vector(prefix + "attn_norm.weight", shape.hidden, 1.0)
         vector(prefix + "ffn_norm.weight", shape.hidden, 1.0)
         for name, (rows, columns) in shape.projections().items():
-            matrix(f"{prefix}{names[name]}.weight", rows, columns)
+            matrix(f"{prefix}{names[name]}.weight", rows, columns, of_layer(name, layer))
             if shape.bias and name in "qkv":
                 vector(f"{prefix}{names[name]}.bias", rows, 0.0)
     writer.write_header_to_file()

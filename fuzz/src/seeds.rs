@@ -375,7 +375,6 @@ pub fn gguf() -> Vec<Vec<u8>> {
         gguf_file(0, "bert").bytes(),
         unigram(),
         gguf_experts().bytes(),
-        include_bytes!("../../clawdbot-core/tests/golden/gguf/types.gguf").to_vec(),
     ]
 }
 
