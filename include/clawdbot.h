@@ -528,7 +528,7 @@ int32_t clawdbot_model_load(const clawdbot_runtime *runtime,
 
 /**
  * Facts about a model, a JSON object: those of its plan, and vocab_size, bos_token_id, eos_token_ids,
- * has_chat_template.
+ * has_chat_template, tasks, embedding (dimensions, pooling, normalize, prompts, default_prompt_name, max_tokens).
  */
 int32_t clawdbot_model_info_json(const clawdbot_model *model, clawdbot_string **out, clawdbot_error **error);
 
@@ -641,6 +641,40 @@ int32_t clawdbot_model_logits(const clawdbot_model *model,
                               float *logits,
                               size_t capacity,
                               size_t *needed,
+                              clawdbot_error **error);
+
+/**
+ * Turns `count` texts into vectors, computed together: [count, dimensions] floats, row-major, copied to `vectors`, which has
+ * room for `capacity`; their number goes to `needed`, which may be NULL. With `vectors` NULL nothing is computed.
+ *
+ * `lengths` may be NULL if all texts are NUL-terminated. `options` may be NULL, or has any of `pooling` ("cls", "mean",
+ * "max", "last", "weighted_mean", "mean_sqrt_len"), `normalize`, `prompt_name`, `prompt`, `dimensions`, `truncate`,
+ * `add_special_tokens`; what is not given comes from the model's files.
+ */
+int32_t clawdbot_model_embed(const clawdbot_model *model,
+                             const char *const *texts,
+                             const size_t *lengths,
+                             size_t count,
+                             const clawdbot_options *options,
+                             float *vectors,
+                             size_t capacity,
+                             size_t *needed,
+                             clawdbot_error **error);
+
+/**
+ * Scores `count` documents against a query, more is more relevant: `count` floats to `scores`, in their order.
+ *
+ * `lengths` may be NULL if all documents are NUL-terminated. `options` may be NULL, or has any of `sigmoid`, `instruction`,
+ * `truncate`.
+ */
+int32_t clawdbot_model_rerank(const clawdbot_model *model,
+                              const char *query,
+                              size_t query_length,
+                              const char *const *documents,
+                              const size_t *lengths,
+                              size_t count,
+                              const clawdbot_options *options,
+                              float *scores,
                               clawdbot_error **error);
 
 /**

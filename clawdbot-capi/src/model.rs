@@ -4,7 +4,9 @@ use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 use std::ptr::{NonNull, null_mut};
 
-use clawdbot_core::{GenerateOptions, Model, ModelOptions, Prompt, Result, Runtime};
+use clawdbot_core::{
+    EmbedOptions, GenerateOptions, Model, ModelOptions, Prompt, RerankOptions, Result, Runtime,
+};
 use serde_json::Map;
 
 use crate::completion::clawdbot_completion;
@@ -62,7 +64,7 @@ pub unsafe extern "C" fn clawdbot_model_load(
 }
 
 /// Facts about a model, a JSON object: those of its plan, and vocab_size, bos_token_id, eos_token_ids,
-/// has_chat_template.
+/// has_chat_template, tasks, embedding (dimensions, pooling, normalize, prompts, default_prompt_name, max_tokens).
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_model_info_json(
     model: Option<&clawdbot_model>,
@@ -310,6 +312,74 @@ pub unsafe extern "C" fn clawdbot_model_logits(
     })
 }
 
+/// Turns `count` texts into vectors, computed together: [count, dimensions] floats, row-major, copied to `vectors`, which has
+/// room for `capacity`; their number goes to `needed`, which may be NULL. With `vectors` NULL nothing is computed.
+///
+/// `lengths` may be NULL if all texts are NUL-terminated. `options` may be NULL, or has any of `pooling` ("cls", "mean",
+/// "max", "last", "weighted_mean", "mean_sqrt_len"), `normalize`, `prompt_name`, `prompt`, `dimensions`, `truncate`,
+/// `add_special_tokens`; what is not given comes from the model's files.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_embed(
+    model: Option<&clawdbot_model>,
+    texts: *const *const c_char,
+    lengths: *const usize,
+    count: usize,
+    options: Option<&clawdbot_options>,
+    vectors: *mut f32,
+    capacity: usize,
+    needed: Option<&mut MaybeUninit<usize>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let model = &required(model, "model")?.0;
+        // SAFETY: the contract of the header.
+        let prompts = unsafe { batch_prompts(texts, lengths, count) }?;
+        let options = read(options, EmbedOptions::from_json)?;
+        let dimensions = options.dimensions.map_or(model.info().embedding.dimensions, |n| n as usize);
+        let size = count.checked_mul(dimensions).ok_or_else(|| invalid("count: too many texts"))?;
+        if !has_room(vectors, capacity, size, "vectors")? {
+            needed.map(|needed| needed.write(size));
+            return Ok(());
+        }
+        // SAFETY: the contract of the header.
+        unsafe { copy_out(&model.embed(prompts, &options)?.values, vectors, capacity, needed, "vectors") }
+    })
+}
+
+/// Scores `count` documents against a query, more is more relevant: `count` floats to `scores`, in their order.
+///
+/// `lengths` may be NULL if all documents are NUL-terminated. `options` may be NULL, or has any of `sigmoid`, `instruction`,
+/// `truncate`.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_rerank(
+    model: Option<&clawdbot_model>,
+    query: *const c_char,
+    query_length: usize,
+    documents: *const *const c_char,
+    lengths: *const usize,
+    count: usize,
+    options: Option<&clawdbot_options>,
+    scores: *mut f32,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let model = &required(model, "model")?.0;
+        required(NonNull::new(scores), "scores")?;
+        // SAFETY: the contract of the header.
+        let (query, documents) =
+            unsafe { (text(query, query_length, "query")?, batch_texts(documents, lengths, count)?) };
+        let found = model.rerank(query, &documents, &read(options, RerankOptions::from_json)?)?;
+        // SAFETY: the contract of the header.
+        unsafe { copy_out(&found, scores, count, None, "scores") }
+    })
+}
+
 /// # Safety
 /// As `handle::text`.
 unsafe fn text_prompt(pointer: *const c_char, length: usize) -> Result<Prompt> {
@@ -332,6 +402,18 @@ unsafe fn batch_prompts(
     count: usize,
 ) -> Result<Vec<Prompt>> {
     // SAFETY: the caller's promise.
+    let texts = unsafe { batch_texts(texts, lengths, count) }?;
+    Ok(texts.into_iter().map(Prompt::from).collect())
+}
+
+/// # Safety
+/// As [`batch_prompts`].
+unsafe fn batch_texts<'a>(
+    texts: *const *const c_char,
+    lengths: *const usize,
+    count: usize,
+) -> Result<Vec<&'a str>> {
+    // SAFETY: the caller's promise.
     let texts = unsafe { array(texts, count, "texts") }?;
     let lengths = match lengths.is_null() {
         true => None,
@@ -340,7 +422,7 @@ unsafe fn batch_prompts(
     };
     let length = |i: usize| lengths.map_or(CLAWDBOT_NUL_TERMINATED, |lengths| lengths[i]);
     // SAFETY: the caller's promise.
-    texts.iter().enumerate().map(|(i, &text)| unsafe { text_prompt(text, length(i)) }).collect()
+    texts.iter().enumerate().map(|(i, &one)| unsafe { text(one, length(i), "text") }).collect()
 }
 
 fn generate(

@@ -135,6 +135,7 @@ fn command(wrapper: &[&str], program: &Path) -> Command {
     };
     let directory = program.parent().unwrap();
     command.env("LD_LIBRARY_PATH", directory).current_dir(directory);
+    command.env("CLAWDBOT_GOLDEN", root().join("clawdbot-core/tests/golden/embeddings"));
     command
 }
 
@@ -182,6 +183,11 @@ fn errors() {
 #[test]
 fn pack() {
     test_program("pack");
+}
+
+#[test]
+fn embed() {
+    test_program("embed");
 }
 
 #[test]

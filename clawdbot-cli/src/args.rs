@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 use clawdbot_core::{
-    Cache, Error, ErrorKind, GenerateOptions, KvType, Model, ModelOptions, PackOptions, Result, Runtime,
-    RuntimeOptions, Source, WeightType,
+    Cache, EmbedOptions, Error, ErrorKind, GenerateOptions, KvType, Model, ModelOptions, PackOptions,
+    Pooling, RerankOptions, Result, Runtime, RuntimeOptions, Source, WeightType,
 };
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
@@ -20,6 +20,7 @@ Examples:
   clawdbot generate --model DIR --prompt \"The sea\"   continue a text
   clawdbot generate --model DIR --prompt - < text    the prompt from stdin
   clawdbot chat --model DIR --system \"Be brief.\"     a conversation
+  clawdbot embed --model DIR --input lines.txt       texts to vectors
   clawdbot chat --model Qwen/Qwen3-0.6B              one from Hugging Face
   clawdbot inspect DIR --weights bf16                what a model is and would cost
   clawdbot pack DIR model.clawdbot                   the whole model in one file that loads at once
@@ -44,6 +45,10 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Talk to a model that has a chat template
     Chat(ChatArgs),
+    /// Turn texts into vectors
+    Embed(EmbedArgs),
+    /// Order documents by how well they answer a query
+    Rerank(RerankArgs),
     /// Say what a model is and what it would cost, without reading its weights
     Inspect(InspectArgs),
     /// Write a model to one file, weights as they are computed with
@@ -57,6 +62,8 @@ impl Command {
         match self {
             Command::Generate(args) => args.output.json,
             Command::Chat(args) => args.output.json,
+            Command::Embed(args) => args.output.json,
+            Command::Rerank(args) => args.output.json,
             Command::Inspect(args) => args.json,
             Command::Pack(args) => args.output.json,
             Command::Bench(args) => args.output.json,
@@ -121,6 +128,122 @@ pub(crate) struct ChatArgs {
     pub(crate) runtime: RuntimeArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawdbot embed --model DIR \"a text\" \"another\"
+  clawdbot embed --model DIR --input lines.txt --prompt-name query --json
+
+A text is a line of numbers; with --json an object: index, embedding. Texts are computed together.")]
+pub(crate) struct EmbedArgs {
+    /// Model directory or packed file, or OWNER/NAME
+    #[arg(long, value_name = "PATH")]
+    pub(crate) model: PathBuf,
+    /// Texts
+    #[arg(value_name = "TEXT", conflicts_with = "input")]
+    pub(crate) texts: Vec<String>,
+    /// File with one text a line; `-` reads stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: EmbedOptionArgs,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// [`EmbedOptions`].
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Embedding (defaults come from the model's own files)")]
+pub(crate) struct EmbedOptionArgs {
+    /// How states of tokens become one: cls, mean, max, last, weighted_mean or mean_sqrt_len
+    #[arg(long, value_name = "KIND")]
+    pooling: Option<Pooling>,
+    /// Whether vectors are scaled to length 1
+    #[arg(long, value_name = "true|false")]
+    normalize: Option<bool>,
+    /// Name of the model's prompt to put before each text
+    #[arg(long, value_name = "NAME")]
+    prompt_name: Option<String>,
+    /// Text to put before each text
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// Keep N first elements of each vector
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    dimensions: Option<u32>,
+    /// Cut texts that are too long instead of refusing them
+    #[arg(long)]
+    truncate: bool,
+    /// Whether texts get the tokenizer's special tokens [default: true]
+    #[arg(long, value_name = "true|false")]
+    add_special_tokens: Option<bool>,
+}
+
+impl EmbedOptionArgs {
+    /// The library's options, checked.
+    pub(crate) fn options(&self) -> Result<EmbedOptions> {
+        EmbedOptions::from_json(&given(self)?)
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawdbot rerank --model DIR --query \"how do ships sail?\" --input passages.txt
+
+The best document comes first: its score, a tab, the document; with --json an object: index, score, document.")]
+pub(crate) struct RerankArgs {
+    /// Model directory or packed file, or OWNER/NAME
+    #[arg(long, value_name = "PATH")]
+    pub(crate) model: PathBuf,
+    /// What is looked for
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) query: String,
+    /// Documents
+    #[arg(value_name = "DOCUMENT", conflicts_with = "input")]
+    pub(crate) documents: Vec<String>,
+    /// File with one document a line; `-` reads stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: RerankOptionArgs,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// [`RerankOptions`].
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Reranking")]
+pub(crate) struct RerankOptionArgs {
+    /// Whether scores are probabilities instead of logits [default: as the model's files say, or true]
+    #[arg(long, value_name = "true|false")]
+    sigmoid: Option<bool>,
+    /// What the query asks for, of models that are told (Qwen3-Reranker)
+    #[arg(long, value_name = "TEXT")]
+    instruction: Option<String>,
+    /// Cut texts that are too long instead of refusing them
+    #[arg(long)]
+    truncate: bool,
+}
+
+impl RerankOptionArgs {
+    /// The library's options, checked.
+    pub(crate) fn options(&self) -> Result<RerankOptions> {
+        RerankOptions::from_json(&given(self)?)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -539,6 +662,8 @@ mod tests {
     fn options_are_those_of_the_library() {
         assert_eq!(names::<OptionArgs>(), GenerateOptions::NAMES);
         assert_eq!(names::<LoadArgs>(), ModelOptions::NAMES);
+        assert_eq!(names::<EmbedOptionArgs>(), EmbedOptions::NAMES);
+        assert_eq!(names::<RerankOptionArgs>(), RerankOptions::NAMES);
         assert_eq!(names::<RuntimeArgs>(), RuntimeOptions::NAMES);
         Cli::command().debug_assert();
     }

@@ -1,4 +1,4 @@
-//! `clawdbot` on the command line: generate, chat, inspect, pack, bench.
+//! `clawdbot` on the command line: generate, chat, embed, rerank, inspect, pack, bench.
 //!
 //! Text and JSON go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 #![forbid(unsafe_code)]
@@ -6,6 +6,7 @@
 mod args;
 mod bench;
 mod chat;
+mod embed;
 mod generate;
 mod hub;
 mod inspect;
@@ -37,6 +38,8 @@ fn main() -> ExitCode {
     let outcome = interrupt::install().map_err(Failure::from).and_then(|()| match &cli.command {
         Command::Generate(args) => generate::run(args),
         Command::Chat(args) => chat::run(args),
+        Command::Embed(args) => embed::run(args),
+        Command::Rerank(args) => embed::rerank(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Pack(args) => pack::run(args),
         Command::Bench(args) => bench::run(args),

@@ -86,6 +86,22 @@ pub(crate) fn load(
     })
 }
 
+/// Does `work`, which reports its progress, with a bar. Ctrl-C cancels.
+///
+/// # Errors
+/// As `work`.
+pub(crate) fn watch<T>(
+    what: &str,
+    line: &mut StatusLine,
+    work: impl FnOnce(&mut dyn FnMut(u64, u64) -> bool) -> Result<T>,
+) -> Result<T> {
+    let interrupt = Work::begin();
+    work(&mut |done, total| {
+        line.update(|| bar(what, done, total));
+        !interrupt.interrupted()
+    })
+}
+
 /// Packs a model with a bar. Ctrl-C cancels. Returns the size of the file in bytes.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use crate::kernels::{
 };
 use crate::layers::attention::{AttendBuffers, WritePlan, attend};
 use crate::model::batch::Batch;
-use crate::model::decoder::{Decoder, Ops};
+use crate::model::decoder::Ops;
 use crate::model::source::{Opened, Source};
 use crate::model::spec::DecoderSpec;
 use crate::options::KvType;

@@ -31,7 +31,7 @@ pub fn safetensors(data: &[u8]) -> Result<()> {
         }
         match *shape.as_slice() {
             [n, k] if n > 0 => {
-                let matrix = source.matrix(&name, n, k)?;
+                let matrix = source.matrix(&name, &[n, k])?;
                 let (mut stored, mut row) = (Vec::new(), vec![0.0; k]);
                 matrix.fetch(n - 1..n, &mut stored)?;
                 matrix.read_row(n - 1, &stored, &mut row);

@@ -44,10 +44,13 @@ mod weights;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
-pub use model::{Model, ModelInfo, Plan, Source, StoredMatrices};
+pub use model::{EmbeddingInfo, Embeddings, Model, ModelInfo, Plan, Source, StoredMatrices};
 #[cfg(feature = "hub")]
 pub use options::HubOptions;
-pub use options::{Cache, GenerateOptions, KvType, ModelOptions, PackOptions, RuntimeOptions, WeightType};
+pub use options::{
+    Cache, EmbedOptions, GenerateOptions, KvType, ModelOptions, PackOptions, Pooling, RerankOptions,
+    RuntimeOptions, WeightType,
+};
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};
 pub use session::{CancelHandle, Prompt, Session, Stream};

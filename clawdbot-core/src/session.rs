@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::engine::{Job, JobText, SequenceId, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event, FinishReason};
+use crate::model::pooling::Pooler;
 use crate::model::{Adapter, Loaded, last_event, no_tokenizer};
 use crate::options::{GenerateOptions, ResolveContext, Resolved};
 
@@ -93,11 +94,7 @@ impl Session {
             Prompt::Text(text) => loaded.text()?.tokenizer.encode(&text, add_special_tokens)?,
             Prompt::Tokens(tokens) => tokens,
         };
-        let vocab = loaded.decoder.spec.vocab_size;
-        if let Some(bad) = tokens.iter().find(|&&token| token as usize >= vocab) {
-            let message = format!("expected token ids below the vocabulary size {vocab}, found {bad}");
-            return Err(Error::invalid_argument(message).with("token", *bad));
-        }
+        check_vocabulary(loaded, &tokens)?;
         let mut engine = loaded.engine()?;
         let sequence = engine.idle(*id)?;
         let length = sequence.tokens.len() + tokens.len();
@@ -186,6 +183,20 @@ impl Session {
         engine.truncate(self.slot.id, length)
     }
 
+    /// Pools the states of `tokens`, of kinds `types` (empty: 0 for all), at most as many as the context holds, in a session
+    /// of their own: see [`Stream::pooled`].
+    pub(crate) fn pool(self, tokens: Vec<u32>, types: Vec<u32>, pooler: Pooler) -> Result<Stream> {
+        let Slot { loaded, id } = &*self.slot;
+        check_vocabulary(loaded, &tokens)?;
+        let mut engine = loaded.engine()?;
+        let sequence = engine.idle(*id)?;
+        let length = tokens.len();
+        (sequence.tokens, sequence.token_types) = (tokens, types);
+        let cancelled = engine.start(*id, Job::pool(length, pooler))?;
+        drop(engine);
+        Ok(Stream { slot: self.slot, cancelled, done: false })
+    }
+
     /// Logits at all tokens of the session, `expected` floats, in `scores`.
     pub(crate) fn score(
         self,
@@ -218,6 +229,14 @@ impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("id", &self.slot.id).finish_non_exhaustive()
     }
+}
+
+/// Refuses tokens that the model has no row for.
+fn check_vocabulary(loaded: &Loaded, tokens: &[u32]) -> Result<()> {
+    let vocab = loaded.decoder.spec.vocab_size;
+    let Some(bad) = tokens.iter().find(|&&token| token as usize >= vocab) else { return Ok(()) };
+    let message = format!("expected token ids below the vocabulary size {vocab}, found {bad}");
+    Err(Error::invalid_argument(message).with("token", *bad))
 }
 
 fn no_beginning() -> Error {
@@ -295,6 +314,16 @@ impl Stream {
         let event = next_event(&self.slot.loaded, self.slot.id, &self.cancelled);
         self.done = !matches!(event, Ok(Some(Event::Progress { .. } | Event::Token { .. })));
         event
+    }
+
+    /// The pooled state of a stream that [`Session::pool`] began, `[hidden_size]`; computes until it is there.
+    pub(crate) fn pooled(mut self) -> Result<Vec<f32>> {
+        let completion = last_event(|| self.next_event())?;
+        if completion.finish_reason == FinishReason::Cancelled {
+            return Err(Error::new(ErrorKind::Closed, "the model was closed meanwhile"));
+        }
+        let job = self.slot.loaded.engine()?.stop(self.slot.id, &self.cancelled);
+        Ok(job.and_then(|job| job.pooler).map_or_else(Vec::new, Pooler::finish))
     }
 
     /// Computes to the end.

@@ -10,6 +10,7 @@ use crate::id::check_relative;
 const CONFIG: &str = "config.json";
 const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
+const MODULES: &str = "modules.json";
 /// Most names that an error lists.
 const MAX_SHOWN: usize = 40;
 /// Endings of files with weights that are never downloaded: they are programs, or in formats that are not read.
@@ -61,12 +62,24 @@ pub(crate) fn select(
             format!("expected {CONFIG} beside the weights, found none"),
         ));
     }
-    let (found, mut absent): (Vec<String>, Vec<String>) =
+    let (mut found, mut absent): (Vec<String>, Vec<String>) =
         small.iter().map(|&name| name.to_owned()).partition(|name| has(name));
+    if small.contains(&MODULES) && has(MODULES) {
+        found.extend(names.iter().filter(|name| is_of_module(name)).map(|&name| name.to_owned()));
+    }
     if !has(SINGLE) {
         absent.push(SINGLE.to_owned());
     }
     Ok(Selection { names: found.into_iter().chain(shards).collect(), file: None, absent })
+}
+
+/// Whether a file belongs to one of the modules that sentence-transformers puts behind a model, such as
+/// `1_Pooling/config.json`.
+fn is_of_module(name: &str) -> bool {
+    let Some((folder, file)) = name.split_once('/') else { return false };
+    let Some((number, kind)) = folder.split_once('_') else { return false };
+    let plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    plain && kind.bytes().all(|byte| byte.is_ascii_alphanumeric()) && [CONFIG, SINGLE].contains(&file)
 }
 
 /// `file`, or all parts of the split file that it is a part of.
@@ -200,6 +213,19 @@ mod tests {
         let found = selected(&names, None, index).unwrap();
         assert_eq!(found.names, [CONFIG, INDEX, "a.safetensors", "b.safetensors"]);
         assert_eq!(found.absent, ["tokenizer.json", "chat_template.jinja", SINGLE]);
+    }
+
+    #[test]
+    fn modules_of_sentence_transformers() {
+        let modules = ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"];
+        let others =
+            ["2_Dense/pytorch_model.bin", "onnx/config.json", "1_Pooling/x/config.json", "_x/config.json"];
+        let names: Vec<&str> = [CONFIG, SINGLE, MODULES].into_iter().chain(modules).chain(others).collect();
+        let found =
+            select(&names.iter().copied().collect(), None, &[CONFIG, MODULES], || Ok(Vec::new())).unwrap();
+        let expected: Vec<&str> = [CONFIG, MODULES].into_iter().chain(modules).chain([SINGLE]).collect();
+        assert_eq!(found.names, expected);
+        assert_eq!(selected(&names, None, "").unwrap().names, [CONFIG, SINGLE]);
     }
 
     #[test]

@@ -15,7 +15,9 @@ mod session;
 mod stream;
 mod tokenizer;
 
-use clawdbot_core::{GenerateOptions, ModelOptions, PackOptions, RuntimeOptions, Source};
+use clawdbot_core::{
+    EmbedOptions, GenerateOptions, ModelOptions, PackOptions, RerankOptions, RuntimeOptions, Source,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
@@ -38,6 +40,8 @@ fn _clawdbot(module: &Bound<'_, PyModule>) -> PyResult<()> {
     error::add_exceptions(module)?;
     module.add("SHAPES", PyTuple::new(py, Source::SHAPES)?)?;
     module.add("GENERATE_OPTIONS", PyTuple::new(py, GenerateOptions::NAMES)?)?;
+    module.add("EMBED_OPTIONS", PyTuple::new(py, EmbedOptions::NAMES)?)?;
+    module.add("RERANK_OPTIONS", PyTuple::new(py, RerankOptions::NAMES)?)?;
     module.add("MODEL_OPTIONS", PyTuple::new(py, ModelOptions::NAMES)?)?;
     module.add("PACK_OPTIONS", PyTuple::new(py, PackOptions::NAMES)?)?;
     module.add("RUNTIME_OPTIONS", PyTuple::new(py, RuntimeOptions::NAMES)?)?;

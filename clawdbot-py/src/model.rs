@@ -12,7 +12,7 @@ use crate::event::Completion;
 use crate::floats::to_numpy;
 use crate::interrupt::interruptible;
 use crate::prompt::Prompts;
-use crate::runtime::{self, Runtime};
+use crate::runtime::{self, Runtime, watched};
 use crate::session::Session;
 use crate::stream::Stream;
 use crate::tokenizer::Tokenizer;
@@ -245,6 +245,45 @@ impl Model {
         let ids = prompt::ids(ids, "ids")?;
         let logits = py.detach(|| self.0.logits_with(&ids, adapter)).map_err(to_py)?;
         to_numpy(py, logits, (ids.len(), self.0.info().vocab_size))
+    }
+
+    /// Turns texts into vectors: float32 array `[len(texts), dimensions]`, computed together. A text may also be token ids.
+    ///
+    /// Options are those of `EmbedOptions`; what is not given comes from the model's files. `on_progress(done, total)` is
+    /// called with texts; returning False cancels, raising cancels and raises.
+    #[pyo3(signature = (texts, *, on_progress=None, **options))]
+    fn embed<'py>(
+        &self,
+        py: Python<'py>,
+        texts: &Bound<'py, PyAny>,
+        on_progress: Option<Py<PyAny>>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (texts, options) = (prompt::many(texts, "texts")?, options::embed(options)?);
+        let count = texts.len();
+        let found =
+            watched(py, on_progress, |progress| self.0.embed_with_progress(texts, &options, progress))?;
+        to_numpy(py, found.values, (count, found.dimensions))
+    }
+
+    /// Scores documents against a query, more is more relevant: float32 array `[len(documents)]`.
+    ///
+    /// Options are those of `RerankOptions`; `on_progress` is as for `embed`, called with documents.
+    #[pyo3(signature = (query, documents, *, on_progress=None, **options))]
+    fn rerank<'py>(
+        &self,
+        py: Python<'py>,
+        query: &Bound<'py, PyAny>,
+        documents: &Bound<'py, PyAny>,
+        on_progress: Option<Py<PyAny>>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let (query, documents) = (prompt::text(query, "query")?, prompt::texts(documents, "documents")?);
+        let (options, count) = (options::rerank(options)?, documents.len());
+        let scores = watched(py, on_progress, |progress| {
+            self.0.rerank_with_progress(&query, &documents, &options, progress)
+        })?;
+        to_numpy(py, scores, (1, count))?.call_method1("reshape", (count,))
     }
 
     /// A new conversation without tokens.

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clawdbot_core::{GenerateOptions, ModelOptions, PackOptions, RuntimeOptions, Source};
+use clawdbot_core::{
+    EmbedOptions, GenerateOptions, ModelOptions, PackOptions, RerankOptions, RuntimeOptions, Source,
+};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyString};
 use serde_json::{Map, Value};
@@ -87,6 +89,24 @@ pub(crate) fn runtime(kwargs: &Bound<'_, PyDict>) -> PyResult<RuntimeOptions> {
 pub(crate) fn model(kwargs: Kwargs<'_, '_>) -> PyResult<ModelOptions> {
     let Some(kwargs) = kwargs else { return Ok(ModelOptions::default()) };
     ModelOptions::from_json(&set(kwargs, ModelOptions::NAMES)?).map_err(to_py)
+}
+
+/// Options of embedding.
+///
+/// # Errors
+/// As [`generate`].
+pub(crate) fn embed(kwargs: Kwargs<'_, '_>) -> PyResult<EmbedOptions> {
+    let Some(kwargs) = kwargs else { return Ok(EmbedOptions::default()) };
+    EmbedOptions::from_json(&set(kwargs, EmbedOptions::NAMES)?).map_err(to_py)
+}
+
+/// Options of reranking.
+///
+/// # Errors
+/// As [`generate`].
+pub(crate) fn rerank(kwargs: Kwargs<'_, '_>) -> PyResult<RerankOptions> {
+    let Some(kwargs) = kwargs else { return Ok(RerankOptions::default()) };
+    RerankOptions::from_json(&set(kwargs, RerankOptions::NAMES)?).map_err(to_py)
 }
 
 /// Options of packing.

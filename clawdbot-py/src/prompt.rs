@@ -36,6 +36,48 @@ pub(crate) fn one_or_many(object: &Bound<'_, PyAny>) -> PyResult<Prompts> {
     prompts.collect::<PyResult<_>>().map(Prompts::Batch)
 }
 
+/// Prompts, in a sequence.
+///
+/// # Errors
+/// As [`one`].
+pub(crate) fn many(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<Prompt>> {
+    let prompts = sequence(object, path, "prompts")?.try_iter()?.enumerate();
+    prompts.map(|(i, prompt)| one(&prompt?, &format!("{path}[{i}]"))).collect()
+}
+
+/// Texts, in a sequence.
+///
+/// # Errors
+/// `TypeError`, `InvalidUtf8`.
+pub(crate) fn texts(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<String>> {
+    let texts = sequence(object, path, "texts")?.try_iter()?.enumerate();
+    texts.map(|(i, item)| text(&item?, &format!("{path}[{i}]"))).collect()
+}
+
+/// A text.
+///
+/// # Errors
+/// `TypeError`, `InvalidUtf8`.
+pub(crate) fn text(object: &Bound<'_, PyAny>, path: &str) -> PyResult<String> {
+    match object.cast::<PyString>() {
+        Ok(text) => json::text_of(text, path),
+        Err(_) => {
+            let found = object.get_type().name()?;
+            Err(PyTypeError::new_err(format!("{path}: expected str, found {found}")))
+        }
+    }
+}
+
+fn sequence<'a, 'py>(
+    object: &'a Bound<'py, PyAny>,
+    path: &str,
+    what: &str,
+) -> PyResult<&'a Bound<'py, PySequence>> {
+    items(object).map_err(|found| {
+        PyTypeError::new_err(format!("{path}: expected a sequence of {what}, found {found}"))
+    })
+}
+
 /// One prompt; `path` is what errors call it.
 ///
 /// # Errors

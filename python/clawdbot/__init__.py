@@ -9,9 +9,11 @@ becomes a `Stream` of `Event` and in the end a `Completion`. Every failure is a 
 """
 
 from ._clawdbot import (
+    EMBED_OPTIONS,
     GENERATE_OPTIONS,
     MODEL_OPTIONS,
     PACK_OPTIONS,
+    RERANK_OPTIONS,
     RUNTIME_OPTIONS,
     SHAPES,
     AccessDenied,
@@ -51,12 +53,14 @@ from ._clawdbot import (
     download,
     render_chat_template,
 )
-from .options import GenerateOptions, LoadOptions, ModelOptions, PackOptions
+from .options import EmbedOptions, GenerateOptions, LoadOptions, ModelOptions, PackOptions, RerankOptions
 
 __all__ = [
+    "EMBED_OPTIONS",
     "AccessDenied",
     "GENERATE_OPTIONS",
     "MODEL_OPTIONS",
+    "RERANK_OPTIONS",
     "RUNTIME_OPTIONS",
     "SHAPES",
     "Cancelled",
@@ -64,6 +68,7 @@ __all__ = [
     "Closed",
     "Completion",
     "ContextOverflow",
+    "EmbedOptions",
     "Download",
     "EmptyPrompt",
     "Event",
@@ -87,6 +92,7 @@ __all__ = [
     "OutOfBudget",
     "PACK_OPTIONS",
     "PackOptions",
+    "RerankOptions",
     "Runtime",
     "Session",
     "Stream",

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self, Unpack
 
-from .options import GenerateOptions, LoadOptions, ModelOptions, PackOptions
+from .options import EmbedOptions, GenerateOptions, LoadOptions, ModelOptions, PackOptions, RerankOptions
 
 __all__ = [
     "AccessDenied",
@@ -19,6 +19,7 @@ __all__ = [
     "Closed",
     "Completion",
     "ContextOverflow",
+    "EMBED_OPTIONS",
     "Download",
     "EmptyPrompt",
     "Event",
@@ -40,6 +41,7 @@ __all__ = [
     "NullPointer",
     "OutOfBudget",
     "PACK_OPTIONS",
+    "RERANK_OPTIONS",
     "RUNTIME_OPTIONS",
     "Runtime",
     "SHAPES",
@@ -59,6 +61,8 @@ __all__ = [
 __version__: Final[str]
 SHAPES: Final[tuple[str, ...]]
 GENERATE_OPTIONS: Final[tuple[str, ...]]
+EMBED_OPTIONS: Final[tuple[str, ...]]
+RERANK_OPTIONS: Final[tuple[str, ...]]
 MODEL_OPTIONS: Final[tuple[str, ...]]
 PACK_OPTIONS: Final[tuple[str, ...]]
 RUNTIME_OPTIONS: Final[tuple[str, ...]]
@@ -316,6 +320,21 @@ class Model:
     @property
     def adapters(self) -> list[str]: ...
     def logits(self, ids: _Ids, adapter: str | None = None) -> npt.NDArray[np.float32]: ...
+    def embed(
+        self,
+        texts: Sequence[str] | Sequence[_Ids],
+        *,
+        on_progress: _Progress | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> npt.NDArray[np.float32]: ...
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        on_progress: _Progress | None = None,
+        **options: Unpack[RerankOptions],
+    ) -> npt.NDArray[np.float32]: ...
     def session(self) -> Session: ...
     @property
     def tokenizer(self) -> Tokenizer: ...

@@ -46,6 +46,36 @@ class GenerateOptions(TypedDict, total=False):
     """Whether special tokens are left out of the text."""
 
 
+class EmbedOptions(TypedDict, total=False):
+    """How texts become vectors. What is not given comes from the model's own files."""
+
+    pooling: Literal["cls", "mean", "max", "last", "weighted_mean", "mean_sqrt_len"] | None
+    """How the states of a text's tokens become one; must be given for a model that does not say."""
+    normalize: bool | None
+    """Whether vectors are scaled to length 1."""
+    prompt_name: str | None
+    """Name of the prompt, of those that the model has, to put before each text."""
+    prompt: str | None
+    """Text to put before each text, instead of a prompt of the model."""
+    dimensions: int | None
+    """Keep this many first elements of each vector, for models that are trained for it (Matryoshka)."""
+    truncate: bool | None
+    """Whether texts that are too long are cut; otherwise they are errors."""
+    add_special_tokens: bool | None
+    """Whether texts get the tokenizer's special tokens."""
+
+
+class RerankOptions(TypedDict, total=False):
+    """How documents are scored against a query."""
+
+    sigmoid: bool | None
+    """Whether scores are probabilities instead of logits; default: as the model's files say, or else True."""
+    instruction: str | None
+    """What the query asks for, of models that are told (Qwen3-Reranker)."""
+    truncate: bool | None
+    """Whether texts that are too long are cut; otherwise they are errors."""
+
+
 class ModelOptions(TypedDict, total=False):
     """How a model is loaded."""
 

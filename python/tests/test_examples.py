@@ -37,3 +37,11 @@ def test_batch(model):
     with pytest.raises(subprocess.CalledProcessError) as caught:
         run("batch.py", "/nonexistent", text="x")
     assert clawdbot.NotFound.__name__ in caught.value.stderr
+
+
+def test_embed(model):
+    done = run("embed.py")
+    texts = ["A cat sat.", "The cat was sitting.", "Rain fell on the sea."]
+    vectors = model.embed(texts, pooling="mean", normalize=True)
+    assert done.stdout.splitlines()[0] == f"{vectors[1] @ vectors[0]:.4f} 'The cat was sitting.'"
+    assert len(done.stdout.splitlines()) == 2

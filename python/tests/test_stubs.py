@@ -25,7 +25,14 @@ def assigned(node):
 
 
 def test_the_package_exports_everything():
-    assert set(clawdbot.__all__) == public(vars(_clawdbot)) | {"GenerateOptions", "ModelOptions", "LoadOptions", "PackOptions"}
+    assert set(clawdbot.__all__) == public(vars(_clawdbot)) | {
+        "EmbedOptions",
+        "GenerateOptions",
+        "LoadOptions",
+        "ModelOptions",
+        "PackOptions",
+        "RerankOptions",
+    }
     assert len(clawdbot.__all__) == len(set(clawdbot.__all__))
     assert (PACKAGE / "py.typed").exists()
     assert importlib.metadata.version("clawdbot") == clawdbot.__version__
@@ -92,6 +99,8 @@ def test_everything_has_a_docstring():
 def test_typed_dicts_are_the_core_s_options():
     assert tuple(clawdbot.GenerateOptions.__annotations__) == clawdbot.GENERATE_OPTIONS
     assert tuple(clawdbot.ModelOptions.__annotations__) == clawdbot.MODEL_OPTIONS
+    assert tuple(clawdbot.EmbedOptions.__annotations__) == clawdbot.EMBED_OPTIONS
+    assert tuple(clawdbot.RerankOptions.__annotations__) == clawdbot.RERANK_OPTIONS
     assert set(clawdbot.LoadOptions.__annotations__) == {*clawdbot.MODEL_OPTIONS, *clawdbot.RUNTIME_OPTIONS}
 
 

@@ -4,6 +4,7 @@
 mod adapters;
 mod bench;
 mod chat;
+mod embed;
 mod errors;
 mod generate;
 #[cfg(feature = "hub")]

@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, FinishReason};
 use crate::model::batch::Batch;
 use crate::model::decoder::{Decoder, ForwardContext, Pass};
+use crate::model::pooling::Pooler;
 use crate::model::scratch::Scratch;
 use crate::model::spec::DecoderSpec;
 use crate::model::{Adapter, Loaded};
@@ -171,7 +172,11 @@ impl Engine {
         let retired = self.retire_cancelled();
         self.rotate_anew(&loaded.decoder.spec);
         let options = &loaded.options;
-        let limits = Limits { rows: options.prefill_chunk as usize, sequences: options.max_batch as usize };
+        let limits = Limits {
+            rows: options.prefill_chunk as usize,
+            sequences: options.max_batch as usize,
+            whole: loaded.decoder.spec.bidirectional,
+        };
         let mut shares = plan_step(&self.sequences, &limits);
         if shares.is_empty() {
             return Ok(retired);
@@ -313,10 +318,11 @@ impl Engine {
         if let Some(sequence) = self.sequences.get_mut(&id) {
             self.cache.release_all(&mut sequence.tables);
             sequence.computed = 0;
-            // Logits are gathered anew as well, unless they are complete.
+            // Logits and states are gathered anew as well, unless they are complete.
             let job = sequence.job.as_mut().filter(|job| !job.is_finished());
-            if let Some(scores) = job.and_then(|job| job.scores.as_mut()) {
-                scores.clear();
+            if let Some(job) = job {
+                job.scores.iter_mut().for_each(Vec::clear);
+                job.pooler.iter_mut().for_each(Pooler::clear);
             }
         }
     }
@@ -328,7 +334,13 @@ impl Engine {
         for share in shares {
             let Some(sequence) = sequences.get(&share.id) else { continue };
             let tokens = &sequence.tokens[share.start..share.start + share.rows];
+            let (first, count) = share.states;
+            let first = batch.rows() + first - share.start;
+            batch.state_rows.extend(first..first + count);
             batch.push_of(sequence.tokens.len(), tokens, share.start, share.logits, &sequence.tables);
+            if !sequence.token_types.is_empty() {
+                batch.push_types(&sequence.token_types[share.start..share.start + share.rows]);
+            }
             if let Some(adapter) = &sequence.adapter {
                 batch.adapt(adapter);
             }
@@ -354,6 +366,7 @@ impl Engine {
         let mut drawn = Vec::with_capacity(shares.len());
         let vocab = loaded.decoder.spec.vocab_size;
         let mut logits = self.scratch.logits.chunks_exact_mut(vocab);
+        let mut states = self.scratch.last.chunks_exact(loaded.decoder.spec.hidden_size);
         for share in shares {
             let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
             sequence.computed = share.start + share.rows;
@@ -363,6 +376,15 @@ impl Engine {
             let total = sequence.tokens.len();
             let Some(job) = sequence.job.as_mut() else { continue };
             job.prefill_started.get_or_insert(started);
+            if let Some(pooler) = &mut job.pooler {
+                let (first, count) = share.states;
+                let positions = first..first + count;
+                positions.zip(states.by_ref()).for_each(|(position, state)| pooler.add(position, state));
+                if complete {
+                    sequence.finish(FinishReason::Length);
+                }
+                continue;
+            }
             if let Some(scores) = &mut job.scores {
                 rows.iter().for_each(|row| scores.extend_from_slice(row));
                 if complete {

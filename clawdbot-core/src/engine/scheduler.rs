@@ -13,6 +13,8 @@ pub(crate) struct Limits {
     pub(crate) rows: usize,
     /// Most sequences.
     pub(crate) sequences: usize,
+    /// Sequences are not cut: one that is longer than `rows` has a pass of its own.
+    pub(crate) whole: bool,
 }
 
 /// A sequence's share of a pass: tokens `start .. start + rows`.
@@ -23,6 +25,8 @@ pub(crate) struct Share {
     pub(crate) rows: usize,
     /// Number of last rows whose logits are wanted.
     pub(crate) logits: usize,
+    /// First position whose state is wanted, and how many are.
+    pub(crate) states: (usize, usize),
 }
 
 /// Plans a step: first one token for each sequence that is decoding, so that nobody's stream stalls behind a long
@@ -37,16 +41,23 @@ pub(crate) fn plan_step(sequences: &BTreeMap<SequenceId, Sequence>, limits: &Lim
     for (&id, sequence) in waiting.into_iter().take(limits.sequences) {
         let scores = sequence.job.as_ref().is_some_and(|job| job.scores.is_some());
         let most = if scores { rows_left.min(SCORE_ROWS).min(logits_left) } else { rows_left };
-        let rows = left(sequence).min(most);
+        let rows = match limits.whole && (shares.is_empty() || left(sequence) <= most) {
+            true => left(sequence),
+            false if limits.whole => 0,
+            false => left(sequence).min(most),
+        };
         if rows == 0 || logits_left == 0 {
             break;
         }
-        let logits = match scores {
-            true => rows,
-            false => usize::from(rows == left(sequence)),
+        let (start, pooler) = (sequence.computed, sequence.job.as_ref().and_then(|job| job.pooler.as_ref()));
+        let logits = match (pooler, scores) {
+            (Some(_), _) => 0,
+            (None, true) => rows,
+            (None, false) => usize::from(rows == left(sequence)),
         };
-        shares.push(Share { id, start: sequence.computed, rows, logits });
-        rows_left -= rows;
+        let wanted = pooler.map_or(start..start, |pooler| pooler.wanted(start, rows, sequence.tokens.len()));
+        shares.push(Share { id, start, rows, logits, states: (wanted.start, wanted.len()) });
+        rows_left = rows_left.saturating_sub(rows);
         logits_left -= logits;
     }
     shares
@@ -64,6 +75,8 @@ fn is_ready(sequence: &Sequence) -> bool {
 mod tests {
     use super::*;
     use crate::engine::Job;
+    use crate::model::pooling::Pooler;
+    use crate::options::Pooling;
 
     fn sequences(list: &[(usize, usize, u64)]) -> BTreeMap<SequenceId, Sequence> {
         let make = |&(tokens, computed, arrival): &(usize, usize, u64)| Sequence {
@@ -84,11 +97,11 @@ mod tests {
     fn decoding_goes_first_and_prompts_fill_the_rest() {
         // (tokens, computed, arrival): a prompt, two that decode, a later prompt.
         let all = sequences(&[(100, 0, 1), (11, 10, 3), (6, 5, 2), (50, 0, 4)]);
-        let limits = Limits { rows: 64, sequences: 8 };
+        let limits = Limits { rows: 64, sequences: 8, whole: false };
         let shares = plan_step(&all, &limits);
         let short: Vec<_> = shares.iter().map(|s| (s.id, s.start, s.rows, s.logits)).collect();
         assert_eq!(short, [(2, 5, 1, 1), (1, 10, 1, 1), (0, 0, 62, 0)]);
-        let shares = plan_step(&all, &Limits { rows: 1000, sequences: 3 });
+        let shares = plan_step(&all, &Limits { rows: 1000, sequences: 3, whole: false });
         assert_eq!(shares.len(), 3);
         assert_eq!(shares[2].logits, 1, "the whole prompt fits");
     }
@@ -97,9 +110,35 @@ mod tests {
     fn scoring_is_bounded_and_idle_sequences_are_left_alone() {
         let mut all = sequences(&[(200, 0, 1), (10, 10, 2)]);
         all.get_mut(&0).unwrap().job.as_mut().unwrap().scores = Some(Vec::new());
-        let shares = plan_step(&all, &Limits { rows: 512, sequences: 8 });
-        assert_eq!(shares, [Share { id: 0, start: 0, rows: SCORE_ROWS, logits: SCORE_ROWS }]);
+        let limits = Limits { rows: 512, sequences: 8, whole: false };
+        let shares = plan_step(&all, &limits);
+        let expected = Share { id: 0, start: 0, rows: SCORE_ROWS, logits: SCORE_ROWS, states: (0, 0) };
+        assert_eq!(shares, [expected]);
         all.get_mut(&0).unwrap().job = None;
-        assert!(plan_step(&all, &Limits { rows: 512, sequences: 8 }).is_empty());
+        assert!(plan_step(&all, &limits).is_empty());
+    }
+
+    #[test]
+    fn what_is_not_cut_waits_or_goes_alone() {
+        let all = sequences(&[(30, 0, 1), (30, 0, 2), (10, 0, 3), (100, 0, 4)]);
+        let limits = Limits { rows: 64, sequences: 8, whole: true };
+        let rows = |all: &_| plan_step(all, &limits).iter().map(|s| (s.id, s.rows)).collect::<Vec<_>>();
+        assert_eq!(rows(&all), [(0, 30), (1, 30)]);
+        let rest = all.into_iter().skip(2).collect::<BTreeMap<_, _>>();
+        assert_eq!(rows(&rest), [(2, 10)]);
+        assert_eq!(rows(&rest.into_iter().skip(1).collect()), [(3, 100)]);
+    }
+
+    #[test]
+    fn pooling_wants_states_instead_of_logits() {
+        let mut all = sequences(&[(100, 60, 1)]);
+        let limits = Limits { rows: 30, sequences: 8, whole: false };
+        for (pooling, states) in
+            [(Pooling::Mean, (60, 30)), (Pooling::Last, (90, 0)), (Pooling::Cls, (60, 0))]
+        {
+            all.get_mut(&0).unwrap().job.as_mut().unwrap().pooler = Some(Pooler::new(pooling, 0));
+            let share = plan_step(&all, &limits)[0];
+            assert_eq!((share.logits, share.states), (0, states), "{pooling}");
+        }
     }
 }

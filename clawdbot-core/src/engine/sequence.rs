@@ -9,6 +9,7 @@ use crate::cache::PageTables;
 use crate::error::{Error, Result};
 use crate::event::{Completion, Event, FinishReason, Usage};
 use crate::model::Adapter;
+use crate::model::pooling::Pooler;
 use crate::options::Resolved;
 use crate::sampling::Logprobs;
 use crate::tokenizer::{StopMatcher, StreamDecoder, Tokenizer};
@@ -18,6 +19,8 @@ use crate::tokenizer::{StopMatcher, StreamDecoder, Tokenizer};
 pub(crate) struct Sequence {
     /// All tokens so far, prompt and output.
     pub(crate) tokens: Vec<u32>,
+    /// Their kinds, where the model has them; empty: 0 for all.
+    pub(crate) token_types: Vec<u32>,
     /// How many of them have their keys and values in the cache.
     pub(crate) computed: usize,
     /// Where those are.
@@ -42,6 +45,8 @@ pub(crate) struct Job {
     pub(crate) cached: usize,
     /// Logits of all rows, when they are what is wanted.
     pub(crate) scores: Option<Vec<f32>>,
+    /// What gathers states, when they are what is wanted.
+    pub(crate) pooler: Option<Pooler>,
     /// Whether nobody wants to see tokens one by one.
     pub(crate) quiet: bool,
     text: Option<JobText>,
@@ -116,6 +121,7 @@ impl Job {
             prompt_end,
             cached,
             scores: None,
+            pooler: None,
             quiet: false,
             text,
             emitted: String::new(),
@@ -133,6 +139,14 @@ impl Job {
     pub(crate) fn score(tokens: usize, scores: Vec<f32>) -> Self {
         let mut job = Job::generate(Resolved::greedy(), tokens, 0, None);
         job.scores = Some(scores);
+        job.quiet = true;
+        job
+    }
+
+    /// A request for the states of `tokens` tokens, as `pooler` gathers them.
+    pub(crate) fn pool(tokens: usize, pooler: Pooler) -> Self {
+        let mut job = Job::generate(Resolved::greedy(), tokens, 0, None);
+        job.pooler = Some(pooler);
         job.quiet = true;
         job
     }

@@ -52,10 +52,10 @@ impl Kernel for Activate {
 /// See [`KernelSet::layer_norm`].
 pub(super) struct LayerNorm;
 impl Kernel for LayerNorm {
-    type Args<'a> = (&'a [f32], &'a [f32], f32, &'a mut [f32]);
+    type Args<'a> = (&'a [f32], &'a [f32], Option<&'a [f32]>, f32, &'a mut [f32]);
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(s: S, (x, weight, eps, out): Self::Args<'_>) {
+    fn run<S: Simd>(s: S, (x, weight, bias, eps, out): Self::Args<'_>) {
         let mut sum = s.zero();
         for x in x.chunks(LANES) {
             sum = s.add(sum, s.load_partial(x));
@@ -69,7 +69,28 @@ impl Kernel for LayerNorm {
         }
         let variance = s.reduce_add(squares) / x.len() as f32;
         let r = s.splat(1.0 / (variance + eps).sqrt());
-        for_each_vector!(s, out, [x = x, weight = weight] s.mul(s.mul(s.sub(x, mean), r), weight));
+        match bias {
+            Some(bias) => for_each_vector!(s, out, [x = x, weight = weight, bias = bias]
+                s.fma(s.mul(s.sub(x, mean), r), weight, bias)),
+            None => {
+                for_each_vector!(s, out, [x = x, weight = weight] s.mul(s.mul(s.sub(x, mean), r), weight));
+            }
+        }
+    }
+}
+
+/// See [`KernelSet::activate_in_place`].
+pub(super) struct ActivateInPlace;
+impl Kernel for ActivateInPlace {
+    type Args<'a> = (Activation, &'a mut [f32]);
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(s: S, (activation, x): Self::Args<'_>) {
+        let one = s.splat(1.0);
+        for x in x.chunks_mut(LANES) {
+            let y = activation.gated(s, s.load_partial(x), one);
+            s.store_partial(y, x);
+        }
     }
 }
 
@@ -119,9 +140,22 @@ impl KernelSet {
         self.sigmoid_mul.call((gate, x));
     }
 
-    /// `out = (x - mean) / sqrt(var + eps) * weight`, all of one length; sums as in [`KernelSet::rms_norm`].
-    pub(crate) fn layer_norm(&self, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-        self.layer_norm.call((x, weight, eps, out));
+    /// `out = (x - mean) / sqrt(var + eps) * weight`, and `+ bias` (one FMA) where there is one, all of one length; sums
+    /// as in [`KernelSet::rms_norm`].
+    pub(crate) fn layer_norm(
+        &self,
+        x: &[f32],
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        eps: f32,
+        out: &mut [f32],
+    ) {
+        self.layer_norm.call((x, weight, bias, eps, out));
+    }
+
+    /// `x = activation(x)`, see [`Activation`].
+    pub(crate) fn activate_in_place(&self, activation: Activation, x: &mut [f32]) {
+        self.activate_in_place.call((activation, x));
     }
 
     /// `x = x + y * factor`, both of one length.
@@ -199,8 +233,20 @@ mod tests {
             let (a, b) = (noise(len, 3), noise(len, 4));
             let mean = a.iter().map(|&x| f64::from(x)).sum::<f64>() / len as f64;
             let var = a.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / len as f64;
-            let normed = everywhere(len, |set, out| set.layer_norm(&a, &b, 1e-5, out));
-            close(&normed, |i| (f64::from(a[i]) - mean) / (var + 1e-5).sqrt() * f64::from(b[i]), 1e-5);
+            let formula = |i: usize| (f64::from(a[i]) - mean) / (var + 1e-5).sqrt() * f64::from(b[i]);
+            let normed = everywhere(len, |set, out| set.layer_norm(&a, &b, None, 1e-5, out));
+            close(&normed, formula, 1e-5);
+            let biased = everywhere(len, |set, out| set.layer_norm(&a, &b, Some(&a), 1e-5, out));
+            close(&biased, |i| formula(i) + f64::from(a[i]), 1e-5);
+            let active = everywhere(len, |set, out| {
+                out.copy_from_slice(&a);
+                set.activate_in_place(Activation::Gelu, out);
+            });
+            close(
+                &active,
+                |i| f64::from(a[i]) * (1.0 + libm::erf(f64::from(a[i]) / 2_f64.sqrt())) / 2.0,
+                3e-7,
+            );
             let added = everywhere(len, |set, out| {
                 out.copy_from_slice(&a);
                 set.add_scaled(&b, 0.6, out);

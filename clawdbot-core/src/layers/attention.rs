@@ -119,6 +119,7 @@ fn attend_kind<K: PageKind>(
         kv_heads: heads.num_key_value_heads,
         head_dim: heads.head_dim,
         window,
+        both_ways: spec.bidirectional,
         scores: Scores { divisor: spec.attention.divisor, softcap: spec.attention.softcap, sinks },
         sequences: &sequences,
     };

@@ -15,6 +15,10 @@ pub(crate) struct Batch<'a> {
     pub(crate) sequences: Vec<BatchSequence<'a>>,
     /// Rows whose logits are wanted, ascending.
     pub(crate) logits_rows: Vec<usize>,
+    /// Rows whose states behind the last norm are wanted, ascending.
+    pub(crate) state_rows: Vec<usize>,
+    /// Of each row, where the model has them; empty: 0 for all.
+    pub(crate) token_types: Vec<u32>,
     /// Rows of sequences with an adapter, ascending.
     pub(crate) adapters: Vec<AdapterRows<'a>>,
 }
@@ -36,6 +40,8 @@ impl<'a> Batch<'a> {
             lengths: Vec::new(),
             sequences: Vec::new(),
             logits_rows: Vec::new(),
+            state_rows: Vec::new(),
+            token_types: Vec::new(),
             adapters: Vec::new(),
         }
     }
@@ -61,6 +67,12 @@ impl<'a> Batch<'a> {
         let end = self.tokens.len();
         self.logits_rows.extend(end - logits..end);
         self.sequences.push(BatchSequence { rows: tokens.len(), tables });
+    }
+
+    /// The kinds of the tokens that were added last.
+    pub(crate) fn push_types(&mut self, types: &[u32]) {
+        self.token_types.resize(self.rows() - types.len(), 0);
+        self.token_types.extend_from_slice(types);
     }
 
     /// Gives the sequence that was added last an adapter. Neighbours with the same one are adapted together.

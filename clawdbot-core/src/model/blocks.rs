@@ -10,6 +10,7 @@ use crate::kernels::{Epilogue, Lhs, QuantizedRows, gemm, gemm_gated, takes_gated
 #[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
 pub(crate) enum Mlp {
     Dense(GatedMlp),
+    Plain(PlainMlp),
     Moe(Box<MoeWeights>),
 }
 
@@ -17,6 +18,14 @@ pub(crate) enum Mlp {
 pub(crate) struct GatedMlp {
     /// hidden_size -> gate and up, `PackedMatrix::pack_gated`
     pub(crate) gate_up: Linear,
+    /// intermediate_size -> hidden_size
+    pub(crate) down: Linear,
+}
+
+/// Weights of an MLP without a gate.
+pub(crate) struct PlainMlp {
+    /// hidden_size -> intermediate_size
+    pub(crate) up: Linear,
     /// intermediate_size -> hidden_size
     pub(crate) down: Linear,
 }
@@ -109,6 +118,29 @@ impl GatedMlp {
     }
 }
 
+impl PlainMlp {
+    /// `out = down(act(up(x)))`, or `out += ...` with `residual`; without `x` the input is `out`. Both are
+    /// `[rows, hidden_size]`.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    pub(crate) fn forward(
+        &self,
+        ops: &Ops<'_>,
+        activation: Activation,
+        (x, rows): (Option<&[f32]>, usize),
+        (out, residual): (&mut [f32], bool),
+        buffers: &mut MlpBuffers<'_>,
+    ) -> Result<()> {
+        let MlpBuffers { activated, quantized, .. } = buffers;
+        let width = self.down.weight.k();
+        let activated = &mut activated[..rows * width];
+        ops.linear(x.unwrap_or(out), rows, &self.up, activated, false, quantized)?;
+        ops.by_rows(activated, width, |_, row| ops.kernels.activate_in_place(activation, row));
+        ops.linear(activated, rows, &self.down, out, residual, quantized)
+    }
+}
+
 impl DecoderSpec {
     /// Whether what a half of a layer gives can be added to the residual stream as it is.
     pub(crate) fn adds_directly(&self, out_norm: Option<&Vec<f32>>) -> bool {
@@ -137,11 +169,14 @@ impl Ops<'_> {
         });
     }
 
-    /// One row of the residual stream, normed.
+    /// One row of the residual stream, normed. `gains` has the biases behind them, if there are any.
     pub(crate) fn norm_row(&self, spec: &DecoderSpec, x: &[f32], gains: &[f32], out: &mut [f32]) {
+        let (gains, bias) = gains.split_at(x.len());
         match spec.norm {
             NormKind::Rms { .. } => self.kernels.rms_norm(x, gains, spec.rms_norm_eps, out),
-            NormKind::Layer => self.kernels.layer_norm(x, gains, spec.rms_norm_eps, out),
+            NormKind::Layer { bias: has } => {
+                self.kernels.layer_norm(x, gains, has.then_some(bias), spec.rms_norm_eps, out);
+            }
         }
     }
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::blocks::{GatedMlp, Mlp};
-use super::decoder::{Decoder, DecoderLayer, Linear};
+use super::blocks::{GatedMlp, Mlp, PlainMlp};
+use super::decoder::{Decoder, DecoderLayer, Dense, InputTables, Linear};
 use super::delta_net::DeltaNetWeights;
 use super::layer_inputs::{LayerInput, LayerInputs};
 use super::mamba::MambaWeights;
@@ -16,8 +16,8 @@ use super::short_conv::ShortConvWeights;
 use super::source::Weights;
 use super::spec::DecoderSpec;
 use super::tensors::{
-    BesideNames, GatedNames, Joined, LayerInputsNames, LayerNames, LinearNames, MlpNames, MoeNames,
-    TensorNames, VectorName,
+    BesideNames, DenseNames, GatedNames, Joined, LayerInputsNames, LayerNames, LinearNames, MlpNames,
+    MoeNames, NormNames, PlainNames, TensorNames, VectorName,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::simd::LANES;
@@ -135,9 +135,33 @@ impl Builder<'_> {
         let embedding = self.matrices(&Joined::rows([&names.embed_tokens]))?;
         let layer_inputs = names.layer_inputs.as_ref().map(|names| self.layer_inputs(names)).transpose()?;
         let layers = names.layers.iter().map(|layer| self.layer(&spec, layer)).collect::<Result<_>>()?;
-        let norm = self.weights.vector(&names.final_norm)?;
+        let norm = self.norm(names.final_norm.as_ref())?;
         let lm_head = names.lm_head.as_ref().map(|head| self.matrices(&Joined::rows([head]))).transpose()?;
-        Ok(Decoder { spec, embedding, layer_inputs, layers, norm, lm_head })
+        let input = InputTables {
+            positions: self.optional(names.positions.as_ref())?,
+            token_types: self.optional(names.token_types.as_ref())?,
+            norm: self.norm(names.embedding_norm.as_ref())?,
+        };
+        let chain = names.chain.iter().map(|dense| self.dense(dense)).collect::<Result<_>>()?;
+        Ok(Decoder { spec, embedding, input, layer_inputs, layers, norm, lm_head, chain })
+    }
+
+    fn dense(&self, names: &DenseNames) -> Result<Dense> {
+        let n = names.weight.len / names.weight.k.unwrap_or(1).max(1);
+        let weight = self.float_matrix(&self.weights.vector(&names.weight)?, n)?;
+        let bias = self.optional(names.bias.as_ref())?;
+        Ok(Dense {
+            linear: Linear { name: names.weight.name.clone(), weight, bias },
+            norm: self.norm(names.norm.as_ref())?,
+        })
+    }
+
+    /// Gains, with the biases behind them if there are any.
+    fn norm(&self, names: Option<&NormNames>) -> Result<Option<Vec<f32>>> {
+        let Some(NormNames { gains, bias }) = names else { return Ok(None) };
+        let mut norm = self.weights.vector(gains)?;
+        norm.extend(self.optional(bias.as_ref())?.unwrap_or_default());
+        Ok(Some(norm))
     }
 
     fn layer_inputs(&mut self, names: &LayerInputsNames) -> Result<LayerInputs> {
@@ -150,16 +174,22 @@ impl Builder<'_> {
 
     fn layer(&mut self, spec: &DecoderSpec, names: &LayerNames) -> Result<DecoderLayer> {
         Ok(DecoderLayer {
-            input_norm: self.optional(names.input_norm.as_ref())?,
+            input_norm: self.norm(names.input_norm.as_ref())?,
             mixer: self.mixer(spec, &names.mixer)?,
             o: self.linear(std::slice::from_ref(&names.o))?,
-            attention_out_norm: self.optional(names.attention_out_norm.as_ref())?,
-            mlp_norm: self.optional(names.mlp_norm.as_ref())?,
+            attention_out_norm: self.norm(names.attention_out_norm.as_ref())?,
+            attention_sum_norm: self.norm(names.attention_sum_norm.as_ref())?,
+            mlp_norm: self.norm(names.mlp_norm.as_ref())?,
             mlp: match &names.mlp {
                 MlpNames::Dense(names) => Mlp::Dense(self.gated(names)?),
+                MlpNames::Plain(PlainNames { up, down }) => Mlp::Plain(PlainMlp {
+                    up: self.linear(std::slice::from_ref(up))?,
+                    down: self.linear(std::slice::from_ref(down))?,
+                }),
                 MlpNames::Moe(names) => Mlp::Moe(Box::new(self.moe(names)?)),
             },
-            mlp_out_norm: self.optional(names.mlp_out_norm.as_ref())?,
+            mlp_out_norm: self.norm(names.mlp_out_norm.as_ref())?,
+            mlp_sum_norm: self.norm(names.mlp_sum_norm.as_ref())?,
             input: match &names.input {
                 Some(names) => Some(LayerInput {
                     gate: self.linear(std::slice::from_ref(&names.gate))?,

@@ -25,6 +25,10 @@ const LIMITS: &[(&str, u64)] = &[
     ("num_experts", 1 << 16),
     ("num_local_experts", 1 << 16),
     ("n_routed_experts", 1 << 16),
+    ("dim", 1 << 20),
+    ("hidden_dim", 1 << 22),
+    ("n_layers", 4096),
+    ("n_heads", 1 << 16),
 ];
 
 /// A JSON object of settings.

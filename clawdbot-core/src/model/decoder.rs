@@ -6,12 +6,13 @@
 //!              x += down_proj(act(gate_proj(norm(x))) * up_proj(norm(x)))      or experts
 //! logits = lm_head(norm(x))      for the rows that are asked for
 //! ```
-//! Families differ in where the norms are and what is multiplied with what: `blocks.rs`.
+//! Families differ in where the norms are and what is multiplied with what: `blocks.rs`. An encoder adds positions to the
+//! embedding, lets tokens see each other both ways, norms the sums, and gives states instead of logits.
 //!
 //! Every row's result depends on its own sequence alone: the same bits in any batch, chunking and thread count.
 
 use crate::cache::KvCache;
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{Added, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm_columns};
 use crate::layers::attention::WritePlan;
 use crate::layers::rope::RopeTables;
@@ -56,11 +57,15 @@ pub(crate) struct DecoderLayer {
     pub(crate) o: Linear,
     /// Of what attention gives
     pub(crate) attention_out_norm: Option<Vec<f32>>,
+    /// Of the sum with it
+    pub(crate) attention_sum_norm: Option<Vec<f32>>,
     /// Before the MLP
     pub(crate) mlp_norm: Option<Vec<f32>>,
     pub(crate) mlp: Mlp,
     /// Of what the MLP gives
     pub(crate) mlp_out_norm: Option<Vec<f32>>,
+    /// Of the sum with it
+    pub(crate) mlp_sum_norm: Option<Vec<f32>>,
     /// Behind the MLP
     pub(crate) input: Option<LayerInput>,
     /// What the residual stream is multiplied with in the end
@@ -74,6 +79,10 @@ impl DecoderLayer {
         matrices.push(&self.o.weight);
         let mlps: Vec<&GatedMlp> = match &self.mlp {
             Mlp::Dense(mlp) => vec![mlp],
+            Mlp::Plain(mlp) => {
+                matrices.extend([&mlp.up.weight, &mlp.down.weight]);
+                Vec::new()
+            }
             Mlp::Moe(moe) => {
                 let dense = moe.beside.as_ref().map(|beside| &beside.dense);
                 moe.experts.iter().chain(&moe.shared).chain(dense).collect()
@@ -89,17 +98,35 @@ impl DecoderLayer {
     }
 }
 
-/// All weights of a decoder, packed.
+/// What is added to rows of the embedding, see `InputSpec`.
+pub(crate) struct InputTables {
+    /// `[positions, hidden_size]`
+    pub(crate) positions: Option<Vec<f32>>,
+    /// `[token types, hidden_size]`
+    pub(crate) token_types: Option<Vec<f32>>,
+    pub(crate) norm: Option<Vec<f32>>,
+}
+
+/// A layer behind the pooling, in f32.
+pub(crate) struct Dense {
+    pub(crate) linear: Linear,
+    pub(crate) norm: Option<Vec<f32>>,
+}
+
+/// All weights of a model, packed.
 pub(crate) struct Decoder {
     pub(crate) spec: DecoderSpec,
     /// `[vocab_size, hidden_size]`; the output layer too when the embeddings are tied
     pub(crate) embedding: PackedMatrix,
+    pub(crate) input: InputTables,
     pub(crate) layer_inputs: Option<LayerInputs>,
     pub(crate) layers: Vec<DecoderLayer>,
     /// `[hidden_size]`
-    pub(crate) norm: Vec<f32>,
+    pub(crate) norm: Option<Vec<f32>>,
     /// hidden_size -> vocab_size; `None` when tied
     pub(crate) lm_head: Option<PackedMatrix>,
+    /// One for each of `DecoderSpec::chain`
+    pub(crate) chain: Vec<Dense>,
 }
 
 /// What a forward pass computes with.
@@ -115,21 +142,23 @@ pub(crate) struct ForwardContext<'a> {
 /// How a forward pass ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pass {
-    /// `scratch.logits` holds the logits asked for, and the cache the new keys and values.
+    /// `scratch.logits` holds the logits asked for, `scratch.last` the states, and the cache the new keys and values.
     Done,
     /// The pass was abandoned; the cache rows of the batch's tokens are unspecified.
     Cancelled,
 }
 
 impl Decoder {
-    /// Runs `batch` through all layers and leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`.
+    /// Runs `batch` through all layers and leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`, and in
+    /// `scratch.last` the states behind the last norm, `[state_rows, hidden_size]`.
     ///
     /// # Errors
     /// `OutOfBudget` when scratch memory cannot be had.
     pub(crate) fn forward(&self, context: &mut ForwardContext<'_>, batch: &Batch<'_>) -> Result<Pass> {
         let spec = &self.spec;
         let (rows, hidden) = (batch.rows(), spec.hidden_size);
-        context.scratch.reserve(spec, rows, batch.logits_rows.len(), context.region.threads())?;
+        let wanted = (batch.logits_rows.len(), batch.state_rows.len());
+        context.scratch.reserve(spec, rows, wanted, context.region.threads())?;
         let plan = WritePlan::new(context.cache, batch)?;
         context.scratch.reserve_adapters(rows, &batch.adapters)?;
         let Scratch {
@@ -149,8 +178,8 @@ impl Decoder {
         } = &mut *context.scratch;
         let adapters = BatchAdapters::new(&batch.adapters, adapters);
         let ops = Ops { kernels: context.kernels, region: context.region, adapters: adapters.as_ref() };
-        let x = &mut x[..rows * hidden];
-        let normed = &mut normed[..rows * hidden];
+        let mut x = &mut x[..rows * hidden];
+        let mut normed = &mut normed[..rows * hidden];
         let branch = &mut branch[..if spec.needs_branch() { rows * hidden } else { 0 }];
 
         ops.by_rows(x, hidden, |row, out| {
@@ -158,7 +187,12 @@ impl Decoder {
             if spec.embedding_multiplier != 1.0 {
                 ops.kernels.scale_and_cap(spec.embedding_multiplier, None, out);
             }
+            self.add_tables(&ops, batch, row, out);
         });
+        if let Some(norm) = &self.input.norm {
+            ops.input(spec, x, Some(norm), normed);
+            std::mem::swap(&mut x, &mut normed);
+        }
         if let Some(weights) = &self.layer_inputs {
             weights.forward(&ops, spec, batch, x, inputs, quantized)?;
         }
@@ -168,7 +202,13 @@ impl Decoder {
             if (context.cancelled)() {
                 return Ok(Pass::Cancelled);
             }
-            ops.input(spec, x, layer.input_norm.as_deref(), normed);
+            let input = match &layer.input_norm {
+                Some(gains) => {
+                    ops.input(spec, x, Some(gains), normed);
+                    &*normed
+                }
+                None => &*x,
+            };
             let mixed = &mut mixed[..rows * layer.o.weight.k()];
             let mut mix = MixContext {
                 ops: &ops,
@@ -181,7 +221,7 @@ impl Decoder {
                 scratch: &mut *mixer,
                 quantized: &mut *quantized,
             };
-            layer.mixer.forward(&mut mix, normed, mixed)?;
+            layer.mixer.forward(&mut mix, input, mixed)?;
             if spec.adds_directly(layer.attention_out_norm.as_ref()) {
                 ops.linear(mixed, rows, &layer.o, x, true, quantized)?;
             } else {
@@ -189,8 +229,14 @@ impl Decoder {
                 ops.join(spec, branch, layer.attention_out_norm.as_deref(), x);
             }
 
-            // A parallel block's MLP reads what its attention read.
-            if layer.mlp_norm.is_some() || layer.input_norm.is_none() {
+            if let Some(gains) = &layer.attention_sum_norm {
+                ops.input(spec, x, Some(gains), normed);
+                std::mem::swap(&mut x, &mut normed);
+            }
+
+            // A plain MLP may read the stream itself, and a parallel block's reads what its attention read.
+            let itself = layer.mlp_norm.is_none() && matches!(layer.mlp, Mlp::Plain(_));
+            if layer.mlp_norm.is_some() || (layer.input_norm.is_none() && !itself) {
                 ops.input(spec, x, layer.mlp_norm.as_deref(), normed);
             }
             let direct = spec.adds_directly(layer.mlp_out_norm.as_ref());
@@ -200,12 +246,21 @@ impl Decoder {
                     let out = if direct { (&mut *x, true) } else { (&mut *branch, false) };
                     weights.forward(&ops, spec.activation, (normed, rows), out, &mut buffers)?;
                 }
+                Mlp::Plain(weights) => {
+                    let mut buffers = mlp.buffers(quantized);
+                    let input = (!itself).then_some(&*normed);
+                    weights.forward(&ops, spec.activation, (input, rows), (&mut *x, true), &mut buffers)?;
+                }
                 Mlp::Moe(weights) => {
                     weights.forward(&ops, spec, (x, normed, rows), branch, (mlp, moe), quantized)?;
                 }
             }
             if !direct || matches!(layer.mlp, Mlp::Moe(_)) {
                 ops.join(spec, branch, layer.mlp_out_norm.as_deref(), x);
+            }
+            if let Some(gains) = &layer.mlp_sum_norm {
+                ops.input(spec, x, Some(gains), normed);
+                std::mem::swap(&mut x, &mut normed);
             }
             if let Some(input) = &layer.input {
                 input.forward(&ops, (spec, index), (x, rows), branch, inputs, quantized)?;
@@ -218,13 +273,20 @@ impl Decoder {
             return Ok(Pass::Cancelled);
         }
         let wanted = &batch.logits_rows;
+        let (states, last) = last.split_at_mut(batch.state_rows.len() * hidden);
+        let last = &mut last[..wanted.len() * hidden];
+        for (out, rows) in [(states, &batch.state_rows), (&mut *last, wanted)] {
+            ops.by_rows(out, hidden, |row, out| {
+                let x = &x[rows[row] * hidden..][..hidden];
+                match &self.norm {
+                    Some(gains) => ops.norm_row(spec, x, gains, out),
+                    None => out.copy_from_slice(x),
+                }
+            });
+        }
         if wanted.is_empty() {
             return Ok(Pass::Done);
         }
-        let last = &mut last[..wanted.len() * hidden];
-        ops.by_rows(last, hidden, |row, out| {
-            ops.norm_row(spec, &x[wanted[row] * hidden..][..hidden], &self.norm, out);
-        });
         let logits = &mut logits[..wanted.len() * spec.vocab_size];
         let head = self.lm_head.as_ref().unwrap_or(&self.embedding);
         ops.matmul(last, wanted.len(), head, logits, Epilogue::default(), quantized)?;
@@ -235,6 +297,59 @@ impl Decoder {
         }
         Ok(Pass::Done)
     }
+}
+
+impl Decoder {
+    /// Adds to a row of the embedding what belongs to its position and kind.
+    fn add_tables(&self, ops: &Ops<'_>, batch: &Batch<'_>, row: usize, out: &mut [f32]) {
+        let hidden = self.spec.hidden_size;
+        let first = self.spec.input.positions.map_or(0, |positions| positions.first);
+        let token_type = batch.token_types.get(row).map_or(0, |&token_type| token_type as usize);
+        let tables =
+            [(&self.input.token_types, token_type), (&self.input.positions, first + batch.positions[row])];
+        for (table, index) in tables {
+            if let Some(table) = table {
+                ops.kernels.add_scaled(&table[index * hidden..][..hidden], 1.0, out);
+            }
+        }
+    }
+
+    /// What becomes of pooled states, `[rows, hidden_size]`: `[rows, pooled_size]`.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    pub(crate) fn finish_pooled(&self, ops: &Ops<'_>, states: Vec<f32>, rows: usize) -> Result<Vec<f32>> {
+        let (mut x, mut quantized) = (states, QuantizedRows::default());
+        for (spec, dense) in self.spec.chain.iter().zip(&self.chain) {
+            let mut out = floats(rows, spec.outputs)?;
+            ops.linear(&x, rows, &dense.linear, &mut out, false, &mut quantized)?;
+            if let Some(activation) = spec.activation {
+                ops.by_rows(&mut out, spec.outputs, |_, row| ops.kernels.activate_in_place(activation, row));
+            }
+            if let Some(gains) = &dense.norm {
+                x = floats(rows, spec.outputs)?;
+                let rows = out.chunks_exact(spec.outputs).zip(x.chunks_exact_mut(spec.outputs));
+                rows.for_each(|(row, normed)| ops.norm_row(&self.spec, row, gains, normed));
+            } else {
+                x = out;
+            }
+        }
+        Ok(x)
+    }
+}
+
+/// Room for `rows` rows of `width`.
+///
+/// # Errors
+/// `OutOfBudget` without memory.
+pub(crate) fn floats(rows: usize, width: usize) -> Result<Vec<f32>> {
+    let mut floats = Vec::new();
+    let size = rows.checked_mul(width).filter(|&size| floats.try_reserve_exact(size).is_ok());
+    let no_memory = || {
+        Error::new(ErrorKind::OutOfBudget, format!("there is no memory for {rows} rows of {width} floats"))
+    };
+    floats.resize(size.ok_or_else(no_memory)?, 0.0);
+    Ok(floats)
 }
 
 /// The operations the decoder is written in, on the threads of a region.

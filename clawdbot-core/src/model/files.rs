@@ -8,19 +8,23 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::weights::{PackedFile, read_small_file};
 
 /// Names of all files that may be part of a model, apart from its weights.
-pub(crate) const MODEL_FILES: [&str; 6] = [
+pub(crate) const MODEL_FILES: [&str; 9] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
     "chat_template.jinja",
+    "modules.json",
+    "config_sentence_transformers.json",
+    "sentence_bert_config.json",
 ];
 
 /// Most bytes of a file.
 fn limit(name: &str) -> u64 {
     match name {
         "config.json" | "generation_config.json" => 16 << 20,
+        name if name.ends_with("/config.json") => 16 << 20,
         _ => 256 << 20,
     }
 }

@@ -10,6 +10,8 @@ use serde_json::{Map, Value};
 use super::adapter::{Adapter, Adapters};
 use super::build::Builder;
 use super::decoder::Decoder;
+use super::embed::EmbeddingInfo;
+use super::embedding::EmbeddingConfig;
 use super::load_cache::CacheEntry;
 use super::plan::{Plan, Sizes};
 use super::source::{Opened, Source, Text, Weights};
@@ -41,6 +43,7 @@ struct Handle {
 pub(crate) struct Loaded {
     pub(crate) runtime: Runtime,
     pub(crate) decoder: Decoder,
+    pub(crate) embedding: EmbeddingConfig,
     pub(crate) options: ModelOptions,
     pub(crate) max_context: usize,
     pub(crate) defaults: GenerationDefaults,
@@ -69,6 +72,10 @@ pub struct ModelInfo {
     pub eos_token_ids: Vec<u32>,
     /// Whether messages can be rendered.
     pub has_chat_template: bool,
+    /// What it can do: `generate`, `embed`, `rerank`.
+    pub tasks: Vec<&'static str>,
+    /// How texts become vectors.
+    pub embedding: EmbeddingInfo,
 }
 
 impl Runtime {
@@ -163,7 +170,7 @@ impl Runtime {
                 Err(error) => CacheEntry::complain(self, &opened, &error),
             }
         }
-        let Opened { defaults, text, name, .. } = opened;
+        let Opened { defaults, text, name, embedding, .. } = opened;
         let spec = &decoder.spec;
         let eos =
             if defaults.eos_token_id.is_empty() { spec.eos.clone() } else { defaults.eos_token_id.clone() };
@@ -173,6 +180,8 @@ impl Runtime {
             bos_token_id: bos,
             eos_token_ids: eos.clone(),
             has_chat_template: text.as_ref().is_some_and(|text| text.templates.is_some()),
+            tasks: spec.tasks(),
+            embedding: EmbeddingInfo::new(&embedding, spec.pooled_size(), sizes.max_context),
             plan,
         };
         self.log(LogLevel::Info, || format!("{name}: loaded {} parameters", info.plan.parameters));
@@ -184,6 +193,7 @@ impl Runtime {
             eos,
             bos,
             text,
+            embedding,
             engine: Mutex::new(Engine::new(cache)),
             turn: Mutex::new(()),
             adapters: RwLock::default(),
@@ -379,15 +389,23 @@ impl Model {
     /// A new conversation without tokens.
     ///
     /// # Errors
-    /// `Closed`, `ForkedRuntime`.
+    /// `UnsupportedModel` for a model that does not generate, such as an encoder; `Closed`, `ForkedRuntime`.
     pub fn session(&self) -> Result<Session> {
-        Session::new(self.loaded()?)
+        let loaded = self.loaded()?;
+        let spec = &loaded.decoder.spec;
+        if !spec.generates() {
+            let (architecture, tasks) = (spec.architecture, spec.tasks().join(" and "));
+            let message =
+                format!("{architecture} has no output head and does not generate: it can only {tasks}");
+            return Err(Error::unsupported_model(message));
+        }
+        Session::new(loaded)
     }
 
     /// Generates from `prompt`, event by event.
     ///
     /// # Errors
-    /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`, `Closed`, `ForkedRuntime`.
+    /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`, `Closed`, `ForkedRuntime`; as [`Model::session`].
     pub fn stream(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Stream> {
         self.request(prompt.into(), options, Delivery::EachToken)
     }

@@ -65,7 +65,9 @@ impl CacheEntry {
         if *found != expected || file.info().weights != weights.name() {
             return Err(Error::invalid_model(format!("{}: of another model", file.name())));
         }
-        check_packed(&opened.spec.tensors(), &file, |names| opened.weights.segments(names, weights))?;
+        check_packed(&opened.spec.tensors(), &file, &opened.file_names(), |names| {
+            opened.weights.segments(names, weights)
+        })?;
         opened.weights = Weights::Packed(Arc::new(file));
         Ok(true)
     }

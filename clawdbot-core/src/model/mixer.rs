@@ -58,6 +58,13 @@ impl DecoderSpec {
         let state = |(index, layer): (usize, &LayerSpec)| match layer.mixer {
             MixerKind::Attention => match (layer.keys, self.heads(index)) {
                 (KeySource::Layer(layer), _) => LayerState::Shared { layer },
+                // A pass holds whole sequences, and no later one reads their keys: one layer's pages are enough for all.
+                _ if self.bidirectional && index > 0 => LayerState::Shared { layer: 0 },
+                _ if self.bidirectional => LayerState::Attention {
+                    window: None,
+                    kv_heads: self.num_key_value_heads,
+                    head_dim: self.head_dim,
+                },
                 (_, HeadShape { num_key_value_heads: kv_heads, head_dim }) => {
                     LayerState::Attention { window: layer.window, kv_heads, head_dim }
                 }

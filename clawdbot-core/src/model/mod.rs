@@ -8,6 +8,8 @@ mod build;
 pub(crate) mod config;
 pub(crate) mod decoder;
 mod delta_net;
+mod embed;
+pub(crate) mod embedding;
 mod files;
 mod gguf;
 mod handle;
@@ -23,6 +25,7 @@ mod names;
 mod pack;
 mod parts;
 mod plan;
+pub(crate) mod pooling;
 mod quantization;
 mod recurrence;
 pub(crate) mod registry;
@@ -34,6 +37,7 @@ pub(crate) mod spec;
 mod tensors;
 
 pub(crate) use adapter::Adapter;
+pub use embed::{EmbeddingInfo, Embeddings};
 #[cfg(feature = "hub")]
 pub(crate) use files::MODEL_FILES;
 pub(crate) use handle::{Loaded, last_event, no_tokenizer};

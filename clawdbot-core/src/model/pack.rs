@@ -6,7 +6,6 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 
 use super::build::{Builder, weights_in};
-use super::files::MODEL_FILES;
 use super::source::{Opened, Source, Weights};
 use super::tensors::Joined;
 use crate::error::{Error, Result};
@@ -90,7 +89,7 @@ pub(crate) fn write(
     let names = opened.spec.tensors();
     let mut layout = PackedLayout::default();
     let mut files = Vec::new();
-    for name in MODEL_FILES {
+    for name in opened.file_names() {
         if let Some(bytes) = opened.files.get(name)? {
             layout.file(name, bytes.len())?;
             files.push(bytes);
@@ -151,7 +150,7 @@ impl Opened {
             sha256.update((bytes.len() as u64).to_le_bytes());
             sha256.update(bytes);
         };
-        for name in MODEL_FILES {
+        for name in self.file_names() {
             if let Some(bytes) = self.files.get(name)? {
                 field(name.as_bytes());
                 field(&bytes);

@@ -130,7 +130,9 @@ impl Sizes {
                     weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
             }
         }
-        let rows = options.prefill_chunk.max(options.max_batch) as usize;
+        // What sees both ways is not cut.
+        let whole = if spec.bidirectional { max_context } else { 0 };
+        let rows = (options.prefill_chunk.max(options.max_batch) as usize).max(whole);
         let logits = SCORE_ROWS.max(options.max_batch as usize);
         Ok(Sizes { weights, scratch: Scratch::bytes(spec, rows, logits, threads)?, max_context })
     }
@@ -147,7 +149,8 @@ impl Plan {
         let inputs = names.layer_inputs.as_ref().map(|inputs| &inputs.embedding);
         let head = names.lm_head.as_ref().map_or(0, |head| head.n as u64 * head.k as u64);
         let mut looked_up = 0;
-        for matrix in names.lm_head.as_ref().map(|_| &names.embed_tokens).into_iter().chain(inputs) {
+        let apart = names.lm_head.is_some() || !spec.generates();
+        for matrix in apart.then_some(&names.embed_tokens).into_iter().chain(inputs) {
             let segments = opened.weights.segments(&Joined::rows([matrix]), options.weight_type())?;
             for Segment { names, format } in segments {
                 looked_up += PackedMatrix::packed_bytes(format, names.n(), names.k())?;

@@ -28,7 +28,7 @@ pub(crate) struct Scratch {
     pub(crate) inputs: InputScratch,
     /// Of each rotation: `[T, rotary_dim / 2]` of cos, then as many of sin
     pub(crate) rope: AlignedBuf<f32>,
-    /// `[rows of logits, hidden_size]`
+    /// `[rows of logits + rows of states, hidden_size]`: behind the last norm
     pub(crate) last: AlignedBuf<f32>,
     /// `[rows of logits, vocab_size]`
     pub(crate) logits: AlignedBuf<f32>,
@@ -179,12 +179,12 @@ impl Scratch {
         self.adapters.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(rows, adapters)
     }
 
-    /// Makes room for `rows` rows and `logits` rows of logits, computed on `threads` threads.
+    /// Makes room for `rows` rows, `logits` rows of logits and `states` of states, computed on `threads` threads.
     pub(crate) fn reserve(
         &mut self,
         spec: &DecoderSpec,
         rows: usize,
-        logits: usize,
+        (logits, states): (usize, usize),
         threads: usize,
     ) -> Result<()> {
         let widths = Widths::of(spec);
@@ -220,7 +220,7 @@ impl Scratch {
             buffer.reserve(rows * width)?;
         }
         self.rope.reserve(rows * widths.rope)?;
-        self.last.reserve(logits * widths.hidden)?;
+        self.last.reserve((logits + states) * widths.hidden)?;
         self.logits.reserve(logits * widths.vocab)
     }
 
@@ -236,7 +236,8 @@ impl Scratch {
         let moe = widths.router + 2 * widths.gathered + 6 * widths.experts + 2 * widths.beside;
         let moe = moe + widths.gathered.div_ceil(2) + 2 * widths.inputs + 2 * widths.input;
         let heads = (widths.head + widths.head.div_ceil(2)).saturating_mul(threads);
-        let per_row = 2 * widths.hidden + widths.qkv + widths.mixed + wide + widths.branch + widths.mlp + moe;
+        // The states of all rows may be wanted.
+        let per_row = 3 * widths.hidden + widths.qkv + widths.mixed + wide + widths.branch + widths.mlp + moe;
         let floats = (per_row + heads + widths.rope + widest.div_ceil(2) + widths.mlp.div_ceil(2))
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))

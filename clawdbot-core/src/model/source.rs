@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::adapter::MergedWeights;
 use super::build::format;
 use super::config::{GenerationDefaults, ModelConfig};
-use super::files::ModelFiles;
+use super::embedding::EmbeddingConfig;
+use super::files::{MODEL_FILES, ModelFiles};
 use super::gguf::GgufWeights;
 use super::parts;
 use super::quantization::FileWeights;
@@ -88,6 +89,8 @@ pub(crate) struct Opened {
     /// What messages and reports call the model.
     pub(crate) name: String,
     pub(crate) spec: DecoderSpec,
+    /// How texts become vectors.
+    pub(crate) embedding: EmbeddingConfig,
     pub(crate) defaults: GenerationDefaults,
     pub(crate) weights: Weights,
     /// Type of the weights as the configuration names it.
@@ -161,6 +164,7 @@ impl Opened {
                 Ok(Opened {
                     name: name.clone(),
                     spec,
+                    embedding: EmbeddingConfig::default(),
                     defaults: GenerationDefaults::default(),
                     weights: Weights::Random,
                     dtype: None,
@@ -176,8 +180,7 @@ impl Opened {
     pub(crate) fn open_packed(name: String, file: PackedFile) -> Result<Self> {
         let file = Arc::new(file);
         let files = ModelFiles::Packed(Arc::clone(&file));
-        let config = ModelConfig::open(&files, "config.json")?;
-        let spec = parse_spec(&config)?;
+        let (_, spec, embedding) = Self::describe(&files)?;
         let weights = file.info().weights.parse::<WeightType>().map_err(|_| {
             let found = quoted(&file.info().weights);
             Error::unsupported_model(format!(
@@ -197,11 +200,13 @@ impl Opened {
         }
         PackedMatrix::packed_bytes(format, 1, 1)
             .map_err(|error| Error::unsupported_model(format!("{name}: group_size: {}", error.message())))?;
-        check_packed(&spec.tensors(), &file, |names| packed.segments(names, weights))?;
+        check_packed(&spec.tensors(), &file, &file_names(&embedding), |names| {
+            packed.segments(names, weights)
+        })?;
         if !file.info().has_tokenizer {
             let (unused, text, dtype) = (Vec::new(), None, None);
             let (defaults, weights) = (GenerationDefaults::default(), packed);
-            return Ok(Opened { name, spec, defaults, weights, dtype, unused, text, files });
+            return Ok(Opened { name, spec, embedding, defaults, weights, dtype, unused, text, files });
         }
         Self::from_files(name, files, |_| Ok(packed))
     }
@@ -211,11 +216,16 @@ impl Opened {
         files: ModelFiles,
         weights: impl FnOnce(&ModelConfig) -> Result<Weights>,
     ) -> Result<Self> {
-        let config = ModelConfig::open(&files, "config.json")?;
-        let weights = weights(&config)?;
-        let mut spec = parse_spec(&config)?;
-        if let Weights::Files(files) = &weights {
-            spec = spec.with_experts_as_stored(|name| files.source.tensor(name).is_some());
+        let (config, mut spec, embedding) = Self::describe(&files)?;
+        let mut weights = weights(&config)?;
+        if let Weights::Files(stored) = &mut weights {
+            stored.source.rename(&spec.embedding_tensor())?;
+            if let ModelFiles::Dir(dir) = &files {
+                for folder in &embedding.folders {
+                    stored.source.add_dir(&dir.join(folder), &format!("{folder}."))?;
+                }
+            }
+            spec = spec.with_experts_as_stored(|name| stored.source.tensor(name).is_some());
         }
         let generation = "generation_config.json";
         let defaults = match files.get(generation)? {
@@ -223,7 +233,22 @@ impl Opened {
             None => GenerationDefaults::default(),
         };
         let text = open_text(&files)?;
-        Self::checked(name, &config, spec, defaults, weights, text, files)
+        Self::checked(name, &config, (spec, embedding), defaults, weights, text, files)
+    }
+
+    /// What the model is.
+    fn describe(files: &ModelFiles) -> Result<(ModelConfig, DecoderSpec, EmbeddingConfig)> {
+        let config = ModelConfig::open(files, "config.json")?;
+        let mut spec = parse_spec(&config)?;
+        let embedding = EmbeddingConfig::read(files, &config, spec.hidden_size)?;
+        embedding.extend(&mut spec)?;
+        spec.check().map_err(|error| error.context(config.file()))?;
+        Ok((config, spec, embedding))
+    }
+
+    /// Names of the small files that may be part of the model.
+    pub(crate) fn file_names(&self) -> Vec<&str> {
+        file_names(&self.embedding)
     }
 
     /// The weight type where it is not decided yet, of sources that are not packed.
@@ -287,7 +312,7 @@ impl Opened {
     fn checked(
         name: String,
         config: &ModelConfig,
-        spec: DecoderSpec,
+        (spec, embedding): (DecoderSpec, EmbeddingConfig),
         defaults: GenerationDefaults,
         weights: Weights,
         text: Text,
@@ -317,8 +342,12 @@ impl Opened {
             _ => Vec::new(),
         };
         let dtype = config.dtype()?.map(str::to_owned);
-        Ok(Opened { name, spec, defaults, weights, dtype, unused, text: Some(text), files })
+        Ok(Opened { name, spec, embedding, defaults, weights, dtype, unused, text: Some(text), files })
     }
+}
+
+fn file_names(embedding: &EmbeddingConfig) -> Vec<&str> {
+    MODEL_FILES.into_iter().chain(embedding.files.iter().map(String::as_str)).collect()
 }
 
 /// Whether the file at `path` is a GGUF file.

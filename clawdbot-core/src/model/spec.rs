@@ -1,6 +1,7 @@
-//! `DecoderSpec`: everything that tells one decoder from another, as data.
+//! `DecoderSpec`: everything that tells one decoder (or encoder) from another, as data.
 
 use super::config::ModelConfig;
+use super::embedding::Pooling;
 use super::names::Names;
 use super::rope_scaling::RopeSpec;
 use crate::error::{Error, Result};
@@ -13,7 +14,7 @@ const MAX_EXPERTS: usize = 1 << 15;
 /// Largest sizes of latent attention and recurrent layers that are taken for a real model's: products of three fit.
 const MAX_MIXER_SIZE: usize = 1 << 16;
 
-/// A decoder-only transformer with rotary positions and gated MLPs. Fields are named as in `config.json`.
+/// A decoder-only transformer with rotary positions and gated MLPs, or an encoder. Fields are named as in `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DecoderSpec {
     /// Name in the registry, such as `LlamaForCausalLM`.
@@ -45,7 +46,9 @@ pub(crate) struct DecoderSpec {
     pub(crate) o_bias: bool,
     /// The three projections of the MLP have biases.
     pub(crate) mlp_bias: bool,
-    /// Applied to the gate projection.
+    /// The MLP has a gate beside its projection up.
+    pub(crate) mlp_gate: bool,
+    /// Applied to the gate projection, or to the only one.
     pub(crate) activation: Activation,
     pub(crate) attention: AttentionSpec,
     /// Multi-head latent attention: keys and values are kept compressed.
@@ -58,6 +61,17 @@ pub(crate) struct DecoderSpec {
     pub(crate) mamba: Option<MambaSpec>,
     /// The expert layers' MLPs.
     pub(crate) moe: Option<MoeSpec>,
+    /// Every token sees all others of its sequence (or of its window), also those behind it: an encoder, which generates
+    /// nothing.
+    pub(crate) bidirectional: bool,
+    /// What is added to rows of the embedding.
+    pub(crate) input: InputSpec,
+    /// What becomes of a sequence's pooled state.
+    pub(crate) chain: Vec<DenseSpec>,
+    /// There is no output projection, though states are a decoder's: nothing is generated.
+    pub(crate) headless: bool,
+    /// The result of `chain` is a score, of states pooled like this.
+    pub(crate) scores: Option<Pooling>,
     /// Rotations that layers choose from.
     pub(crate) ropes: Vec<RopeSpec>,
     /// One per layer, in order.
@@ -94,8 +108,43 @@ pub(crate) enum NormKind {
         /// 0 or 1.
         offset: f32,
     },
-    /// `(x - mean(x)) * gain / sqrt(var(x) + eps)`.
-    Layer,
+    /// `(x - mean(x)) * gain / sqrt(var(x) + eps) + bias`.
+    Layer {
+        /// Whether there is one.
+        bias: bool,
+    },
+}
+
+/// What is added to rows of the embedding before the first layer; encoders have these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct InputSpec {
+    /// A learned row for each position.
+    pub(crate) positions: Option<PositionSpec>,
+    /// Rows for kinds of tokens: 0, or 1 in the second text of a pair.
+    pub(crate) token_types: Option<usize>,
+    /// The sum is normed.
+    pub(crate) norm: bool,
+}
+
+/// Learned positions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PositionSpec {
+    pub(crate) rows: usize,
+    /// Row of position 0.
+    pub(crate) first: usize,
+}
+
+/// A layer behind the pooling: `norm(activation(weight * x + bias))`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DenseSpec {
+    /// Of its tensors.
+    pub(crate) module: String,
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
+    pub(crate) bias: bool,
+    pub(crate) activation: Option<Activation>,
+    /// Module of a norm of the model's kind.
+    pub(crate) norm: Option<&'static str>,
 }
 
 impl NormKind {
@@ -103,7 +152,7 @@ impl NormKind {
     pub(crate) fn offset(self) -> f32 {
         match self {
             NormKind::Rms { offset } => offset,
-            NormKind::Layer => 0.0,
+            NormKind::Layer { .. } => 0.0,
         }
     }
 }
@@ -249,13 +298,15 @@ pub(crate) enum KeySource {
 pub(crate) struct LayerSpec {
     /// With `Some(w)`, the query at position `p` sees the keys at positions `p - w + 1 ..= p` (the last `w`, itself
     /// included); without, all up to `p`. As transformers has it: `kv_idx > q_idx - sliding_window`
-    /// (`masking_utils.py`, `sliding_window_overlay`).
+    /// (`masking_utils.py`, `sliding_window_overlay`). Of an encoder it also sees those at `p + 1 ..= p + w - 1`.
     pub(crate) window: Option<usize>,
     /// Index in [`DecoderSpec::ropes`]; `None`: no rotation.
     pub(crate) rope: Option<usize>,
     /// The MLP is [`DecoderSpec::moe`].
     pub(crate) moe: bool,
     pub(crate) mixer: MixerKind,
+    /// The first half has the family's norm before it, if there is one.
+    pub(crate) input_norm: bool,
     /// Heads that are not as the model has them.
     pub(crate) heads: Option<HeadShape>,
     pub(crate) keys: KeySource,
@@ -273,6 +324,7 @@ impl Default for LayerSpec {
             heads: None,
             keys: KeySource::Own,
             intermediate_size: None,
+            input_norm: true,
         }
     }
 }
@@ -349,6 +401,8 @@ impl Activation {
         ("swish", Activation::Silu),
         ("gelu_pytorch_tanh", Activation::GeluTanh),
         ("gelu_new", Activation::GeluTanh),
+        ("gelu", Activation::Gelu),
+        ("relu", Activation::Relu),
     ];
 
     /// The activation that `config.json` names by `key`.
@@ -427,6 +481,7 @@ impl DecoderSpec {
             expect(value.is_finite() && value > 0.0, key, "a finite number > 0", value)?;
         }
         self.check_mixers()?;
+        self.check_encoder()?;
         if let Some(moe) = &self.moe {
             moe.check()?;
             let all = self.layers.iter().filter(|layer| layer.moe).count().saturating_mul(moe.num_experts);
@@ -446,6 +501,52 @@ impl DecoderSpec {
     /// Tokens beyond which a sequence is rotated otherwise, from its beginning on.
     pub(crate) fn longrope_from(&self) -> Option<usize> {
         self.ropes.iter().filter_map(|rope| rope.long.as_ref()).map(|long| long.from).min()
+    }
+
+    fn check_encoder(&self) -> Result<()> {
+        let fits = |rows: usize, width: usize| rows.checked_mul(width).is_some_and(|size| size < 1 << 31);
+        if let Some(PositionSpec { rows, first }) = self.input.positions {
+            let expected = "less than 2^31 weights in them";
+            expect(fits(rows, self.hidden_size), "max_position_embeddings", expected, rows)?;
+            let most = rows.saturating_sub(first);
+            let expected = format!("at most the {most} positions that there are rows for");
+            let found = self.max_position_embeddings;
+            expect(found <= most, "max_position_embeddings", &expected, found)?;
+        }
+        let types = self.input.token_types.unwrap_or(1);
+        let expected = format!("an integer from 1 to {MAX_MIXER_SIZE}");
+        let few = types > 0 && types <= MAX_MIXER_SIZE && fits(types, self.hidden_size);
+        expect(few, "type_vocab_size", &expected, types)?;
+        let plain = self.layers.iter().all(|layer| layer.mixer == MixerKind::Attention && !layer.moe);
+        let plain = plain && self.mla.is_none();
+        expect(plain || !self.bidirectional, "layers of an encoder", "attention and MLPs", "others")?;
+        let mut width = self.hidden_size;
+        for dense in &self.chain {
+            expect(dense.inputs == width, &dense.module, &format!("{width} inputs"), dense.inputs)?;
+            width = dense.outputs;
+            let few = width > 0 && fits(dense.inputs, width);
+            expect(few, &dense.module, "some outputs, but less than 2^31 weights", width)?;
+        }
+        expect(self.scores.is_none() || width == 1, "number of labels", "1: a score", width)
+    }
+
+    /// Whether it can say what comes next.
+    pub(crate) fn generates(&self) -> bool {
+        !self.bidirectional && self.scores.is_none() && !self.headless
+    }
+
+    /// What it is for: the names of functions.
+    pub(crate) fn tasks(&self) -> Vec<&'static str> {
+        match self.scores {
+            Some(_) => vec!["rerank"],
+            None if self.generates() => vec!["generate", "embed"],
+            None => vec!["embed"],
+        }
+    }
+
+    /// Elements of what becomes of a pooled state.
+    pub(crate) fn pooled_size(&self) -> usize {
+        self.chain.last().map_or(self.hidden_size, |dense| dense.outputs)
     }
 
     /// Heads of layer `layer`.

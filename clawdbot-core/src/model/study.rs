@@ -12,7 +12,7 @@ use half::bf16;
 use super::batch::Batch;
 use super::blocks::{GatedMlp, Mlp};
 use super::build::Builder;
-use super::decoder::{Decoder, DecoderLayer, ForwardContext, Linear, Pass};
+use super::decoder::{Decoder, DecoderLayer, ForwardContext, InputTables, Linear, Pass};
 use super::mixer::{AttentionWeights, Mixer};
 use super::scratch::Scratch;
 use super::source::{Opened, Source};
@@ -324,6 +324,8 @@ fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) 
         layer_inputs: None,
         spec: from.spec.clone(),
         embedding: pack(Part::Head, &from.embedding),
+        input: InputTables { positions: None, token_types: None, norm: None },
+        chain: Vec::new(),
         layers: from
             .layers
             .iter()
@@ -342,12 +344,14 @@ fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) 
                     }),
                     o: linear(Part::O, &layer.o),
                     attention_out_norm: layer.attention_out_norm.clone(),
+                    attention_sum_norm: None,
                     mlp_norm: layer.mlp_norm.clone(),
                     mlp: Mlp::Dense(GatedMlp {
                         gate_up: linear(Part::GateUp, &mlp.gate_up),
                         down: linear(Part::Down, &mlp.down),
                     }),
                     mlp_out_norm: layer.mlp_out_norm.clone(),
+                    mlp_sum_norm: None,
                     input: None,
                     scalar: None,
                 }

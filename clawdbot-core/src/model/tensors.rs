@@ -1,14 +1,13 @@
-//! The tensors of a decoder: names as Hugging Face checkpoints have them, and the shapes the spec demands.
+//! The tensors of a model: names as Hugging Face checkpoints have them, and the shapes the spec demands.
 
 use std::collections::HashSet;
 
 use super::build::Segment;
-use super::files::MODEL_FILES;
 use super::mixer_names::{MixerNames, Runs};
 use super::mxfp4;
 use super::names::MlpModules;
 use super::quantization::FileWeights;
-use super::spec::{DecoderSpec, ExpertStorage, MoeSpec, Scoring};
+use super::spec::{DecoderSpec, DenseSpec, ExpertStorage, InputSpec, MoeSpec, NormKind, Scoring};
 use crate::error::Result;
 use crate::kernels::PackedMatrix;
 use crate::weights::{Dtype, PackedFile, SCALES_SUFFIX};
@@ -82,20 +81,54 @@ pub(crate) struct LinearNames {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LayerNames {
     /// `[hidden_size]`, before attention.
-    pub(crate) input_norm: Option<VectorName>,
+    pub(crate) input_norm: Option<NormNames>,
     pub(crate) mixer: MixerNames,
     /// To the residual stream.
     pub(crate) o: LinearNames,
     /// `[hidden_size]`, behind attention.
-    pub(crate) attention_out_norm: Option<VectorName>,
+    pub(crate) attention_out_norm: Option<NormNames>,
+    /// `[hidden_size]`, of the stream behind attention.
+    pub(crate) attention_sum_norm: Option<NormNames>,
     /// `[hidden_size]`, before the MLP.
-    pub(crate) mlp_norm: Option<VectorName>,
+    pub(crate) mlp_norm: Option<NormNames>,
     pub(crate) mlp: MlpNames,
     /// `[hidden_size]`, behind the MLP.
-    pub(crate) mlp_out_norm: Option<VectorName>,
+    pub(crate) mlp_out_norm: Option<NormNames>,
+    /// `[hidden_size]`, of the stream behind the MLP.
+    pub(crate) mlp_sum_norm: Option<NormNames>,
     pub(crate) input: Option<LayerInputNames>,
     /// `[1]`
     pub(crate) scalar: Option<VectorName>,
+}
+
+/// The tensors of a norm, `[hidden_size]` each.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct NormNames {
+    pub(crate) gains: VectorName,
+    pub(crate) bias: Option<VectorName>,
+}
+
+impl NormNames {
+    fn vectors(&self) -> impl Iterator<Item = &VectorName> {
+        std::iter::once(&self.gains).chain(&self.bias)
+    }
+}
+
+/// The tensors of a layer behind the pooling, which stay in f32.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct DenseNames {
+    /// `[outputs, inputs]`, row-major.
+    pub(crate) weight: VectorName,
+    /// `[outputs]`
+    pub(crate) bias: Option<VectorName>,
+    /// `[outputs]`
+    pub(crate) norm: Option<NormNames>,
+}
+
+impl DenseNames {
+    fn vectors(&self) -> impl Iterator<Item = &VectorName> {
+        std::iter::once(&self.weight).chain(&self.bias).chain(self.norm.iter().flat_map(NormNames::vectors))
+    }
 }
 
 /// The tensors that a layer reads its part of the second embedding by.
@@ -125,6 +158,7 @@ pub(crate) struct LayerInputsNames {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum MlpNames {
     Dense(GatedNames),
+    Plain(PlainNames),
     Moe(Box<MoeNames>),
 }
 
@@ -133,6 +167,15 @@ pub(crate) enum MlpNames {
 pub(crate) struct GatedNames {
     /// `[intermediate_size, hidden_size]`
     pub(crate) gate: LinearNames,
+    /// `[intermediate_size, hidden_size]`
+    pub(crate) up: LinearNames,
+    /// `[hidden_size, intermediate_size]`.
+    pub(crate) down: LinearNames,
+}
+
+/// The tensors of an MLP without a gate.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct PlainNames {
     /// `[intermediate_size, hidden_size]`
     pub(crate) up: LinearNames,
     /// `[hidden_size, intermediate_size]`.
@@ -176,10 +219,18 @@ pub(crate) struct BesideNames {
 pub(crate) struct TensorNames {
     /// `[vocab_size, hidden_size]`.
     pub(crate) embed_tokens: MatrixName,
+    /// `[positions, hidden_size]`, row-major.
+    pub(crate) positions: Option<VectorName>,
+    /// `[token types, hidden_size]`, row-major.
+    pub(crate) token_types: Option<VectorName>,
+    /// `[hidden_size]`, of their sum.
+    pub(crate) embedding_norm: Option<NormNames>,
     pub(crate) layer_inputs: Option<LayerInputsNames>,
     pub(crate) layers: Vec<LayerNames>,
     /// `[hidden_size]`, behind the last layer.
-    pub(crate) final_norm: VectorName,
+    pub(crate) final_norm: Option<NormNames>,
+    /// Behind the pooling.
+    pub(crate) chain: Vec<DenseNames>,
     /// `[vocab_size, hidden_size]`; `None` if tied to the embedding.
     pub(crate) lm_head: Option<MatrixName>,
 }
@@ -195,8 +246,15 @@ impl DecoderSpec {
             k: self.hidden_size,
             part: None,
         };
+        let hidden = self.hidden_size;
+        let table =
+            |module: &str, rows| VectorName::matrix(format!("{module}.weight"), vec![rows, hidden], hidden);
+        let InputSpec { positions, token_types, norm } = self.input;
         TensorNames {
-            embed_tokens: vocabulary("model.embed_tokens.weight"),
+            embed_tokens: vocabulary(&self.embedding_tensor()),
+            positions: positions.map(|positions| table(self.names.positions, positions.rows)),
+            token_types: token_types.map(|rows| table(self.names.token_types, rows)),
+            embedding_norm: norm.then(|| self.stream_norm(self.names.embedding_norm, hidden)),
             layer_inputs: self.per_layer_inputs.map(|inputs| {
                 let width = inputs.size * self.num_hidden_layers;
                 LayerInputsNames {
@@ -211,32 +269,45 @@ impl DecoderSpec {
                 }
             }),
             layers: (0..self.num_hidden_layers).map(|layer| self.layer_tensors(layer)).collect(),
-            final_norm: self.stream_norm(self.names.final_norm.to_owned()),
-            lm_head: (!self.tie_word_embeddings).then(|| vocabulary(LM_HEAD)),
+            final_norm: self.names.final_norm.map(|module| self.stream_norm(module, hidden)),
+            chain: self.chain.iter().map(|dense| self.dense_tensors(dense)).collect(),
+            lm_head: (!self.tie_word_embeddings && !self.headless).then(|| vocabulary(LM_HEAD)),
         }
     }
 
+    /// Name of the embedding's tensor.
+    pub(crate) fn embedding_tensor(&self) -> String {
+        format!("{}.weight", self.names.embedding)
+    }
+
     fn layer_tensors(&self, layer: usize) -> LayerNames {
-        let prefix = format!("model.layers.{layer}");
-        let norm = |module: Option<&str>| module.map(|module| self.stream_norm(format!("{prefix}.{module}")));
+        let prefix = format!("{}.{layer}", self.names.layers);
+        let norm = |module: Option<&str>| {
+            module.map(|module| self.stream_norm(&format!("{prefix}.{module}"), self.hidden_size))
+        };
         LayerNames {
-            input_norm: norm(self.names.input_norm),
+            input_norm: norm(self.names.input_norm.filter(|_| self.layers[layer].input_norm)),
             mixer: self.mixer_tensors(&prefix, layer),
             o: self.mixer_out(&prefix, layer),
             attention_out_norm: norm(self.names.attention_out_norm),
+            attention_sum_norm: norm(self.names.attention_sum_norm),
             mlp_norm: norm(self.names.mlp_norm),
             mlp: match self.moe.filter(|_| self.layers[layer].moe) {
                 Some(moe) => MlpNames::Moe(Box::new(self.moe_tensors(&prefix, layer, &moe))),
+                None if !self.mlp_gate => MlpNames::Plain(self.plain_mlp(&prefix)),
                 None => {
                     let size = self.dense_size(layer);
                     MlpNames::Dense(self.gated(&prefix, &self.names.mlp, size, self.mlp_bias))
                 }
             },
             mlp_out_norm: norm(self.names.mlp_out_norm),
+            mlp_sum_norm: norm(self.names.mlp_sum_norm),
             input: self.per_layer_inputs.map(|inputs| LayerInputNames {
                 gate: linear(&prefix, "per_layer_input_gate", inputs.size, self.hidden_size, false),
                 projection: linear(&prefix, "per_layer_projection", self.hidden_size, inputs.size, false),
-                norm: self.stream_norm(format!("{prefix}.post_per_layer_input_norm")),
+                norm: self
+                    .stream_norm(&format!("{prefix}.post_per_layer_input_norm"), self.hidden_size)
+                    .gains,
             }),
             scalar: self.layer_scalars.then(|| VectorName::new(format!("{prefix}.layer_scalar"), 1, 0.0)),
         }
@@ -247,8 +318,32 @@ impl DecoderSpec {
         self.layers[layer].intermediate_size.unwrap_or(self.intermediate_size)
     }
 
-    fn stream_norm(&self, module: String) -> VectorName {
-        VectorName::new(format!("{module}.weight"), self.hidden_size, self.norm.offset())
+    /// A norm of the kind of the residual stream's.
+    fn stream_norm(&self, module: &str, len: usize) -> NormNames {
+        let bias = self.norm == NormKind::Layer { bias: true };
+        NormNames {
+            gains: VectorName::new(format!("{module}.weight"), len, self.norm.offset()),
+            bias: bias.then(|| VectorName::new(format!("{module}.bias"), len, 0.0)),
+        }
+    }
+
+    fn dense_tensors(&self, dense: &DenseSpec) -> DenseNames {
+        let DenseSpec { module, inputs, outputs, bias, norm, .. } = dense;
+        DenseNames {
+            weight: VectorName::matrix(format!("{module}.weight"), vec![*outputs, *inputs], *inputs),
+            bias: bias.then(|| VectorName::new(format!("{module}.bias"), *outputs, 0.0)),
+            norm: norm.map(|module| self.stream_norm(module, *outputs)),
+        }
+    }
+
+    fn plain_mlp(&self, prefix: &str) -> PlainNames {
+        let (hidden, size) = (self.hidden_size, self.intermediate_size);
+        let modules = &self.names.mlp;
+        let up = modules.gate_up.first().copied().unwrap_or("mlp");
+        PlainNames {
+            up: linear(prefix, up, size, hidden, self.mlp_bias),
+            down: linear(prefix, modules.down, hidden, size, self.mlp_bias),
+        }
     }
 
     /// A gated MLP of `size` elements.
@@ -292,7 +387,8 @@ impl DecoderSpec {
             shared: shared.map(|shared| self.gated(prefix, &modules.shared, shared.intermediate_size, false)),
             shared_gate: shared.filter(|shared| shared.gated).map(|_| matrix(modules.shared_gate, 1)),
             beside: moe.beside_dense.then(|| {
-                let norm = |module: &str| self.stream_norm(format!("{prefix}.{module}"));
+                let norm =
+                    |module: &str| self.stream_norm(&format!("{prefix}.{module}"), self.hidden_size).gains;
                 let vector = |name: &str, len| VectorName::new(format!("{prefix}.router.{name}"), len, 0.0);
                 BesideNames {
                     dense: self.gated(prefix, &self.names.mlp, self.dense_size(layer), self.mlp_bias),
@@ -443,6 +539,9 @@ impl LayerNames {
         let mut packed: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
         match &self.mlp {
             MlpNames::Dense(mlp) => packed.extend(mlp.packed()),
+            MlpNames::Plain(mlp) => {
+                packed.extend([&mlp.up, &mlp.down].map(|part| Projections::rows(std::slice::from_ref(part))));
+            }
             MlpNames::Moe(moe) => {
                 let dense = moe.beside.as_ref().map(|beside| &beside.dense);
                 packed
@@ -472,8 +571,9 @@ impl LayerNames {
 
     /// Norms, biases, and what else stays in f32.
     fn vectors(&self) -> Vec<&VectorName> {
-        let norms = self.input_norm.iter().chain(&self.attention_out_norm).chain(&self.mlp_norm);
-        let mut vectors: Vec<&VectorName> = norms.chain(&self.mlp_out_norm).collect();
+        let first = self.input_norm.iter().chain(&self.attention_out_norm).chain(&self.attention_sum_norm);
+        let norms = first.chain(&self.mlp_norm).chain(&self.mlp_out_norm).chain(&self.mlp_sum_norm);
+        let mut vectors: Vec<&VectorName> = norms.flat_map(NormNames::vectors).collect();
         vectors.extend(self.mixer.vectors());
         if let MlpNames::Moe(moe) = &self.mlp {
             vectors.push(&moe.router);
@@ -572,19 +672,24 @@ impl TensorNames {
 
     /// Every norm and bias, and the small matrices that stay in f32.
     pub(crate) fn vectors(&self) -> impl Iterator<Item = &VectorName> {
+        let tables = self.positions.iter().chain(&self.token_types);
+        let first = tables.chain(self.embedding_norm.iter().flat_map(NormNames::vectors));
+        let last = self.final_norm.iter().flat_map(NormNames::vectors);
+        let last = last.chain(self.chain.iter().flat_map(DenseNames::vectors));
         let inputs = self.layer_inputs.iter().map(|inputs| &inputs.norm);
-        self.layers.iter().flat_map(LayerNames::vectors).chain(inputs).chain([&self.final_norm])
+        first.chain(self.layers.iter().flat_map(LayerNames::vectors)).chain(inputs).chain(last)
     }
 }
 
-/// Checks that `file` has every tensor of `spec` packed as `segments` says of matrices that read the same input, and no
-/// other.
+/// Checks that `file` has every tensor of `spec` packed as `segments` says of matrices that read the same input, and beside
+/// them no other than the small files `files`.
 ///
 /// # Errors
 /// As `PackedFile::check`, and `OutOfBudget` for sizes that overflow.
 pub(crate) fn check_packed<'a>(
     names: &'a TensorNames,
     file: &PackedFile,
+    files: &[&str],
     segments: impl Fn(&Joined<'a>) -> Result<Vec<Segment<'a>>>,
 ) -> Result<()> {
     let mut matrices = Vec::new();
@@ -595,7 +700,7 @@ pub(crate) fn check_packed<'a>(
     }
     let vectors: Vec<(&str, usize)> =
         names.vectors().map(|vector| (vector.name.as_str(), vector.len)).collect();
-    file.check(&matrices, &vectors, &MODEL_FILES)
+    file.check(&matrices, &vectors, files)
 }
 
 /// Checks that `weights` has every tensor of `spec`, of the right shape and of a usable dtype, before anything is
@@ -642,7 +747,9 @@ pub(crate) fn check_tensors(spec: &DecoderSpec, files: &FileWeights) -> Result<V
     let harmless = |name: &str| {
         // Frequencies follow from the configuration; a copy of the tied embedding is what it is tied to.
         let tied = spec.tie_word_embeddings && name.strip_suffix(SCALES_SUFFIX).unwrap_or(name) == LM_HEAD;
-        tied || name.ends_with(".rotary_emb.inv_freq")
+        // An encoder's head for its training, and its numbers of positions.
+        let idle = spec.bidirectional && (name.starts_with("pooler.") || name == "embeddings.position_ids");
+        tied || idle || name.ends_with(".rotary_emb.inv_freq")
     };
     Ok(weights.names().filter(|name| !used.contains(*name) && !harmless(name)).map(str::to_owned).collect())
 }

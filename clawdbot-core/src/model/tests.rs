@@ -144,7 +144,7 @@ fn what_is_not_supported_is_named() {
     refused(json!({"architectures": null, "model_type": null}), INVALID, &["model_type"]);
     refused(json!({"architectures": ["A", "B"]}), UNSUPPORTED, &["architectures: expected one name"]);
     refused(json!({"architectures": "A"}), INVALID, &["architectures: expected a list of strings"]);
-    refused(json!({"hidden_act": "gelu"}), UNSUPPORTED, &["hidden_act: expected one of silu", "\"gelu\""]);
+    refused(json!({"hidden_act": "mish"}), UNSUPPORTED, &["hidden_act: expected one of silu", "\"mish\""]);
     refused(
         json!({"quantization_config": {"quant_method": "bitsandbytes"}}),
         UNSUPPORTED,
@@ -514,6 +514,10 @@ proptest! {
             "logit_scale": 1.0, "embedding_multiplier": 1.0, "attn_logit_softcapping": null,
             "query_pre_attn_scalar": 4, "no_rope_layers": null, "sliding_window_pattern": 2,
             "mlp_only_layers": null, "swiglu_limit": 7.0, "block_multiple_of": 4});
+        let of_encoders = json!({"dim": 8, "n_layers": 3,
+            "n_heads": 4, "hidden_dim": 12, "type_vocab_size": 2, "pad_token_id": 1, "local_attention": 6,
+            "global_attn_every_n_layers": 2, "norm_bias": false, "classifier_pooling": null, "num_labels": 1,
+            "id2label": {"0": "x"}, "use_bidirectional_attention": false});
         let of_others = json!({
             "shared_intermediate_size": 4, "mamba_n_heads": 2, "mamba_d_head": null, "mamba_d_state": 4,
             "mamba_n_groups": 1, "mamba_expand": 2, "mamba_d_conv": 4, "position_embedding_type": "rope",
@@ -529,7 +533,8 @@ proptest! {
         }
         // Of several models in one, the settings are those of one of them.
         let nested = ARCHITECTURES.iter().any(|a| a.name == architecture && a.text_defaults.is_some());
-        for (key, setting) in of_families.as_object().unwrap().iter().chain(of_others.as_object().unwrap()) {
+        let settings = [&of_families, &of_others, &of_encoders].map(|settings| settings.as_object().unwrap());
+        for (key, setting) in settings.into_iter().flatten() {
             value[key] = setting.clone();
         }
         let keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
@@ -547,6 +552,8 @@ proptest! {
                 prop_assert_eq!(spec.layer_states().len(), spec.layers.len());
                 prop_assert!(Scratch::bytes(&spec, 512, 8, 2).is_ok_and(|bytes| bytes > 0));
                 prop_assert!(spec.tensors().matrices().all(|m| m.n > 0 && m.k > 0));
+                prop_assert!(spec.tensors().vectors().all(|vector| vector.len > 0));
+                prop_assert!(spec.pooled_size() > 0 && (spec.scores.is_none() || spec.pooled_size() == 1));
             }
             Err(error) => prop_assert!(matches!(error.kind(), INVALID | UNSUPPORTED), "{}", error),
         }

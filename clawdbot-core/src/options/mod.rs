@@ -3,11 +3,13 @@
 //! [`options!`] makes a struct whose fields can be set from a JSON object; an unknown name, a wrong type or a value
 //! out of range is an error that names the option, what was expected and what was found.
 
+mod embed;
 mod generate;
 #[cfg(feature = "hub")]
 mod hub;
 mod load;
 
+pub use embed::{EmbedOptions, Pooling, RerankOptions};
 pub use generate::GenerateOptions;
 pub(crate) use generate::{ResolveContext, Resolved};
 #[cfg(feature = "hub")]

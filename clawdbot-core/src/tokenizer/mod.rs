@@ -6,7 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use tokenizers::{PostProcessor, TruncationParams, truncate_encodings};
+
+use crate::error::{Error, ErrorKind, Result};
 use crate::weights::MAGIC;
 
 mod chat;
@@ -92,6 +94,43 @@ impl Tokenizer {
         })
     }
 
+    /// The tokens of `text`, or of a pair, cut at the end (of a pair first the longer one) so that they are at most `most`,
+    /// special tokens included.
+    ///
+    /// # Errors
+    /// `InvalidTokenizer` when the tokenizer cannot process the text; `ContextOverflow` when not even special tokens fit.
+    pub(crate) fn encode_within(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        add_special_tokens: bool,
+        most: usize,
+    ) -> Result<Encoded> {
+        let failed = |error: tokenizers::Error| Error::invalid_tokenizer(format!("cannot encode: {error}"));
+        guarded(|| {
+            let tokenizer = &self.0.tokenizer;
+            let encode = |text: &str, special| tokenizer.encode_fast(text, special).map_err(failed);
+            let mut encoding = match pair {
+                None => encode(text, add_special_tokens)?,
+                Some(pair) => tokenizer.encode_fast((text, pair), add_special_tokens).map_err(failed)?,
+            };
+            if encoding.len() > most {
+                let processor = tokenizer.get_post_processor().filter(|_| add_special_tokens);
+                let special = processor.map_or(0, |processor| processor.added_tokens(pair.is_some()));
+                let room = most.checked_sub(special).filter(|&room| room > 0).ok_or_else(|| {
+                    let message =
+                        format!("expected room for more than {special} special tokens, found {most}");
+                    Error::new(ErrorKind::ContextOverflow, message).with("max_tokens", most)
+                })?;
+                let params = TruncationParams { max_length: room, ..TruncationParams::default() };
+                let pair = pair.map(|pair| encode(pair, false)).transpose()?;
+                let (text, pair) = truncate_encodings(encode(text, false)?, pair, &params).map_err(failed)?;
+                encoding = tokenizer.post_process(text, pair, add_special_tokens).map_err(failed)?;
+            }
+            Ok(Encoded { tokens: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec() })
+        })
+    }
+
     /// The text of `ids`, without special tokens if `skip_special_tokens`. Bytes that are not UTF-8 become U+FFFD.
     ///
     /// # Errors
@@ -157,6 +196,14 @@ impl Tokenizer {
     pub fn is_special(&self, id: u32) -> bool {
         self.0.special.contains(&id)
     }
+}
+
+/// What a model is given of a text or a pair of texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    pub(crate) tokens: Vec<u32>,
+    /// Of each token: which text it belongs to.
+    pub(crate) types: Vec<u32>,
 }
 
 /// Whether the file at `path` begins with `magic`.

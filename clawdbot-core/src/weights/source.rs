@@ -145,6 +145,61 @@ impl WeightSource {
         Ok(WeightSource { name, files, index })
     }
 
+    /// Calls the tensors as a model does whose embedding is the tensor `embedding`: the name of another module may stand
+    /// before its own, or some part of them may be missing; norms may have a `gamma` and a `beta`.
+    ///
+    /// # Errors
+    /// `InvalidModel` where two tensors would have the same name.
+    pub(crate) fn rename(&mut self, embedding: &str) -> Result<()> {
+        let ends = |name: &&str| name.strip_suffix(embedding).is_some_and(|rest| rest.ends_with('.'));
+        let (mut strip, mut add) = (String::new(), String::new());
+        if !self.index.contains_key(embedding) {
+            let longer: Vec<&str> = self.names().filter(ends).collect();
+            let shorter = |name: &&str| embedding.strip_suffix(*name).is_some_and(|rest| rest.ends_with('.'));
+            match (longer.as_slice(), self.names().find(shorter)) {
+                ([one], _) => strip = one.strip_suffix(embedding).unwrap_or_default().to_owned(),
+                (_, Some(name)) => add = embedding.strip_suffix(name).unwrap_or_default().to_owned(),
+                _ => {}
+            }
+        }
+        let rename = |name: &str| {
+            let name = name.strip_prefix(&strip).unwrap_or(name);
+            let name = match (name.strip_suffix("LayerNorm.gamma"), name.strip_suffix("LayerNorm.beta")) {
+                (Some(module), _) => format!("{module}LayerNorm.weight"),
+                (_, Some(module)) => format!("{module}LayerNorm.bias"),
+                _ => name.to_owned(),
+            };
+            format!("{add}{name}")
+        };
+        let before = self.index.len();
+        self.index = self.index.iter().map(|(name, &place)| (rename(name), place)).collect();
+        match self.index.len() == before {
+            true => Ok(()),
+            false => Err(Error::invalid_model(format!(
+                "{}: expected tensors of one model, found some with and without {}",
+                self.name,
+                quoted(&strip)
+            ))),
+        }
+    }
+
+    /// Adds the tensors of `model.safetensors` in `dir`, with `prefix` before their names.
+    ///
+    /// # Errors
+    /// As [`WeightSource::open_dir`].
+    pub(crate) fn add_dir(&mut self, dir: &Path, prefix: &str) -> Result<()> {
+        let file = WeightFile::open(dir, SINGLE_FILE)?;
+        for (entry_number, entry) in file.header.tensors.iter().enumerate() {
+            let name = format!("{prefix}{}", entry.name);
+            if self.index.insert(name, (self.files.len(), entry_number)).is_some() {
+                let name = quoted(&entry.name);
+                return Err(Error::invalid_model(format!("{}: {name} is there twice", file.data.name())));
+            }
+        }
+        self.files.push(file);
+        Ok(())
+    }
+
     /// The names of all tensors, sorted.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.index.keys().map(String::as_str)

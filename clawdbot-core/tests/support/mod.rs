@@ -52,11 +52,7 @@ impl Copy {
     /// Copies the files of `dir` to a temporary directory.
     pub fn of(dir: &Path, name: &str) -> Self {
         let path = std::env::temp_dir().join(format!("clawdbot-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).unwrap();
-        for entry in std::fs::read_dir(dir).unwrap() {
-            let entry = entry.unwrap();
-            std::fs::write(path.join(entry.file_name()), std::fs::read(entry.path()).unwrap()).unwrap();
-        }
+        copy(dir, &path);
         Copy(path)
     }
 
@@ -71,6 +67,19 @@ impl Copy {
         let mut json = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         change(&mut json);
         std::fs::write(path, json.to_string()).unwrap();
+    }
+}
+
+fn copy(dir: &Path, target: &Path) {
+    std::fs::create_dir_all(target).unwrap();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let entry = entry.unwrap();
+        let place = target.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &place);
+        } else {
+            std::fs::write(place, std::fs::read(entry.path()).unwrap()).unwrap();
+        }
     }
 }
 

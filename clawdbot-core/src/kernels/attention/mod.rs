@@ -5,7 +5,7 @@
 //! out[r]  = sum over j of 2^(s[r][j] - m) v[j] / sum over j of 2^(s[r][j] - m)
 //! ```
 //! Families may have another scale, scores `cap * tanh(score / cap)`, and *sinks*: a score per head that counts in the
-//! sum below, but has no value.
+//! sum below, but has no value. A row sees its own position and those before it; in an encoder also those behind it.
 //!
 //! A *tile* is some tokens of one sequence times query heads of one KV head, so that a page is read once for all of
 //! them. Keys are taken in blocks of one page, at absolute positions, ascending: running maximum, sum and weighted
@@ -126,6 +126,10 @@ pub(crate) struct Tile<'a> {
     positions: &'a [usize],
     /// Number of last positions a row sees, its own included.
     window: Option<usize>,
+    /// Number of positions behind its own that a row sees.
+    ahead: usize,
+    /// Positions of the sequence.
+    keys: usize,
     /// Of scores, times log2(e).
     scale: f32,
     /// Of scores, times log2(e); 0 for none.
@@ -149,7 +153,7 @@ impl Tile<'_> {
     fn visible(&self, token: usize, start: usize, len: usize) -> Range<usize> {
         let end = self.positions[token] + 1;
         let first = self.window.map_or(0, |window| end.saturating_sub(window));
-        let end = end.saturating_sub(start).min(len);
+        let end = end.saturating_add(self.ahead).min(self.keys).saturating_sub(start).min(len);
         first.saturating_sub(start).min(end)..end
     }
 

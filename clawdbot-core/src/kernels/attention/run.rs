@@ -60,6 +60,8 @@ pub(crate) struct Attention<'a, P> {
     pub(crate) head_dim: usize,
     /// Number of last positions a row sees, its own included.
     pub(crate) window: Option<usize>,
+    /// Whether a row sees as many positions behind its own: then the last row of each sequence must be in the batch.
+    pub(crate) both_ways: bool,
     pub(crate) scores: Scores<'a>,
     /// They cover all rows, in order.
     pub(crate) sequences: &'a [KvSequence<P>],
@@ -240,7 +242,8 @@ pub(crate) fn attend<'p, K: KvSlots>(
 }
 
 fn places<'a, P>(problem: &Attention<'a, P>, most_rows: usize) -> Vec<Place<'a>> {
-    let Attention { qkv, positions, heads, kv_heads, head_dim, window, scores, sequences } = *problem;
+    let Attention { qkv, positions, heads, kv_heads, head_dim, window, both_ways, scores, sequences } =
+        *problem;
     let token_stride = (heads + 2 * kv_heads) * head_dim;
     assert_eq!(qkv.len(), positions.len() * token_stride, "qkv: [{}, {token_stride}]", positions.len());
     let group = heads / kv_heads;
@@ -249,18 +252,20 @@ fn places<'a, P>(problem: &Attention<'a, P>, most_rows: usize) -> Vec<Place<'a>>
     assert!(scores.sinks.is_none_or(|sinks| sinks.len() == heads), "sinks: [{heads}]");
     let tile_heads = group.min(most_rows);
     let tile_tokens = most_rows / tile_heads;
+    let ahead = if both_ways { window.map_or(usize::MAX, |window| window.saturating_sub(1)) } else { 0 };
     let mut places = Vec::new();
     let mut expected = 0;
     for (sequence, share) in sequences.iter().enumerate() {
         // Each row in one sequence: that makes the parts of `out` that tiles write disjoint.
         assert_eq!(share.rows.start, expected, "rows of a batch");
         expected = share.rows.end;
+        let keys = share.rows.clone().next_back().map_or(0, |last| positions[last] + 1);
         for row in share.rows.clone().step_by(tile_tokens) {
             let positions = &positions[row..share.rows.end.min(row + tile_tokens)];
             let (first, last) = (positions[0], positions[positions.len() - 1]);
             assert_eq!(last - first, positions.len() - 1, "positions of a sequence");
             let first_page = window.map_or(0, |window| (first + 1).saturating_sub(window) / PAGE_TOKENS);
-            let pages = first_page..last / PAGE_TOKENS + 1;
+            let pages = first_page..last.saturating_add(ahead).min(keys - 1) / PAGE_TOKENS + 1;
             for head in 0..heads {
                 let (kv_head, within) = (head / group, head % group);
                 if within % tile_heads != 0 {
@@ -274,6 +279,8 @@ fn places<'a, P>(problem: &Attention<'a, P>, most_rows: usize) -> Vec<Place<'a>>
                     kv_head,
                     positions,
                     window,
+                    ahead,
+                    keys,
                     scale,
                     softcap,
                     sinks: scores.sinks.map(|sinks| &sinks[head..]),

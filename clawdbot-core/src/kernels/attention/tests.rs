@@ -98,6 +98,8 @@ struct Case {
     group: usize,
     head_dim: usize,
     window: Option<usize>,
+    /// Whether rows see what is behind them, too; then all tokens are rows.
+    both_ways: bool,
     /// Tokens, and how many of them are rows.
     sequences: Vec<(usize, usize)>,
     softcap: Option<f32>,
@@ -168,6 +170,7 @@ fn run<K: TestKind>(case: &Case, kernels: &KernelSet, threads: usize, rows_at_on
             kv_heads,
             head_dim: d,
             window,
+            both_ways: case.both_ways,
             scores: Scores { softcap: case.softcap, sinks: sinks.as_deref(), ..Scores::plain(d) },
             sequences: &sequences,
         };
@@ -219,7 +222,11 @@ fn naive<K: TestKind>(case: &Case, sequence: usize) -> Vec<f64> {
         for head in 0..heads {
             let query = part(row, head, Part::Query);
             let first = window.map_or(0, |window| (row + 1).saturating_sub(window));
-            let scores: Vec<f64> = (first..=row)
+            let end = match case.both_ways {
+                true => window.map_or(length, |window| (row + window).min(length)),
+                false => row + 1,
+            };
+            let scores: Vec<f64> = (first..end)
                 .map(|token| {
                     let key = part(token, heads + head / group, Part::Key);
                     let score = query.iter().zip(key).map(|(q, k)| q * k).sum::<f64>() / (d as f64).sqrt();
@@ -232,7 +239,7 @@ fn naive<K: TestKind>(case: &Case, sequence: usize) -> Vec<f64> {
                 sum += (f64::from(sink(head)) - max).exp();
             }
             let mut result = vec![0.0; d];
-            for (token, score) in (first..=row).zip(scores) {
+            for (token, score) in (first..end).zip(scores) {
                 let value = part(token, heads + kv_heads + head / group, Part::Value);
                 let weight = (score - max).exp() / sum;
                 result.iter_mut().zip(value).for_each(|(out, v)| *out += weight * v);
@@ -267,6 +274,7 @@ fn check<K: TestKind>(case: &Case, bound: f64) {
     let expected = bits(&expected);
     for set in sets {
         for (threads, rows) in [(1, usize::MAX), (2, 5), (3, 1)] {
+            let rows = if case.both_ways { usize::MAX } else { rows };
             assert!(
                 bits(&run::<K>(case, set, threads, rows)) == expected,
                 "{what}: {} x {threads} threads, {rows} rows",
@@ -294,6 +302,7 @@ fn case(
         group: heads.1,
         head_dim,
         window,
+        both_ways: false,
         sequences: sequences.to_vec(),
         softcap: None,
         sinks: false,
@@ -333,6 +342,34 @@ fn soft_caps_and_sinks() {
         };
         check_all(&case(1, (2, 3), 24, None, &[(600, 4), (70, 9)]));
         check_all(&case(2, (1, 4), 64, Some(20), &[(150, 33), (1, 1)]));
+    }
+}
+
+#[test]
+fn both_ways() {
+    let both = |seed, heads, head_dim, window, lengths: &[usize]| {
+        let sequences: Vec<_> = lengths.iter().map(|&length| (length, length)).collect();
+        check_all(&Case { both_ways: true, ..case(seed, heads, head_dim, window, &sequences) });
+    };
+    both(1, (3, 1), 32, None, &[70, 1, 64, 5, 128, 63]);
+    both(2, (2, 3), 24, None, &[600]);
+    for window in [1, 2, 33, 64, 65, 200] {
+        both(window as u64, (2, 1), 16, Some(window), &[150, 3, 65]);
+    }
+    both(3, (1, 2), 64, Some(65), &[700]);
+}
+
+/// What a row gets does not depend on what else is in the batch, nor on what was in its pages before.
+#[test]
+fn both_ways_alone_and_together() {
+    let all = Case { both_ways: true, ..case(7, (2, 1), 32, Some(20), &[(40, 40), (9, 9), (100, 100)]) };
+    let together = run::<Float<u16>>(&all, available()[0], 2, usize::MAX);
+    for (sequence, (length, _)) in all.sequences.iter().enumerate() {
+        let mut sequences = vec![(1, 1); sequence];
+        sequences.push((*length, *length));
+        let alone = Case { sequences, ..Case { both_ways: true, ..case(7, (2, 1), 32, Some(20), &[]) } };
+        let found = run::<Float<u16>>(&alone, available()[0], 1, usize::MAX);
+        assert!(bits(&found[sequence..]) == bits(&together[sequence..=sequence]), "{sequence}");
     }
 }
 
@@ -385,6 +422,7 @@ fn small_weights_beside_a_large_one_count() {
         kv_heads: 1,
         head_dim: 16,
         window: None,
+        both_ways: false,
         scores: Scores::plain(16),
         sequences: &sequences,
     };
@@ -425,6 +463,7 @@ fn non_finite_and_zero_rows() {
                         kv_heads: 1,
                         head_dim: 16,
                         window: None,
+                        both_ways: false,
                         scores: Scores::plain(16),
                         sequences: &sequences,
                     };

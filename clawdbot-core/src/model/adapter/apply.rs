@@ -48,7 +48,7 @@ pub(crate) struct BatchAdapters<'a> {
 impl<'a> BatchAdapters<'a> {
     /// `None` if no row has one. `scratch` has room for them.
     pub(crate) fn new(rows: &'a [AdapterRows<'a>], scratch: &'a Mutex<AdapterScratch>) -> Option<Self> {
-        (!rows.is_empty()).then(|| BatchAdapters { rows, scratch })
+        (!rows.is_empty()).then_some(BatchAdapters { rows, scratch })
     }
 }
 

@@ -29,7 +29,7 @@ pub(crate) use self::files::AdapterFiles;
 pub(crate) use self::merge::MergedWeights;
 use super::parts::InMemory;
 use super::spec::DecoderSpec;
-use super::tensors::{Part, Projections};
+use super::tensors::Projections;
 use crate::error::Result;
 use crate::kernels::{ComputeFormat, KernelSet, PackedMatrix};
 use crate::options::ModelOptions;
@@ -158,7 +158,7 @@ impl<'a> Plan<'a> {
                 scales.resize(first + pair.rank, pair.scale);
                 let stored = files.b(pair)?;
                 for (row, block) in block.chunks_exact_mut(ranks).enumerate() {
-                    let row = part.weight.part.as_ref().map_or(row, |part: &Box<Part>| part.row(row));
+                    let row = part.weight.part.as_ref().map_or(row, |part| part.row(row));
                     block[first..first + pair.rank].copy_from_slice(&stored[row * pair.rank..][..pair.rank]);
                 }
             }

@@ -28,7 +28,7 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
         return Err(config.invalid("logit_scale", "a number > 0"));
     }
     Ok(DecoderSpec {
-        norm: NormKind::Layer,
+        norm: NormKind::Layer { bias: false },
         qkv_bias: bias,
         o_bias: bias,
         ropes: vec![RopeSpec { interleaved: true, ..rope }],

@@ -20,6 +20,8 @@ pub(super) const SANDWICH: Names = Names {
 const DEFAULT_SCALAR: f64 = 256.0;
 /// Soft caps of Gemma 2 where the keys are missing (null means none), as in transformers.
 const DEFAULT_CAPS: (f32, f32) = (50.0, 30.0);
+/// Whether tokens see those behind them.
+const BOTH_WAYS: &str = "use_bidirectional_attention";
 /// What the first checkpoints of Gemma 3 with a vision tower do not have, as in transformers.
 pub(in crate::model) const GEMMA3_DEFAULTS: &str = r#"{"vocab_size": 262208, "num_attention_heads": 8,
     "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6,
@@ -41,6 +43,7 @@ const LOCAL: LayerRope = LayerRope {
 };
 
 pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    only(config, BOTH_WAYS, false)?;
     let common = common(config)?;
     Ok(DecoderSpec { ropes: vec![RopeSpec::parse(config, common.head_dim, RopeDefaults::LLAMA)?], ..common })
 }
@@ -58,6 +61,28 @@ pub(in crate::model) fn parse_gemma2(config: &ModelConfig) -> Result<DecoderSpec
 }
 
 pub(in crate::model) fn parse_gemma3(config: &ModelConfig) -> Result<DecoderSpec> {
+    only(config, BOTH_WAYS, false)?;
+    gemma3(config)
+}
+
+/// Gemma 3 without an output head: EmbeddingGemma, whose tokens see each other both ways.
+pub(in crate::model) fn parse_gemma3_headless(config: &ModelConfig) -> Result<DecoderSpec> {
+    let spec = gemma3(config)?;
+    let bidirectional = config.bool_or(BOTH_WAYS, false)?;
+    // The window reaches half as far to each side, inclusively.
+    let both_ways = |layer: LayerSpec| match bidirectional {
+        true => LayerSpec { window: layer.window.map(|window| window / 2 + 1), ..layer },
+        false => layer,
+    };
+    Ok(DecoderSpec {
+        headless: true,
+        bidirectional,
+        layers: spec.layers.iter().copied().map(both_ways).collect(),
+        ..spec
+    })
+}
+
+fn gemma3(config: &ModelConfig) -> Result<DecoderSpec> {
     let common = common(config)?;
     let layers = windows_by_pattern(config, common.num_hidden_layers, 6)?;
     // Rotation 1 is that of the layers with a window.
@@ -79,7 +104,6 @@ pub(in crate::model) fn parse_gemma3(config: &ModelConfig) -> Result<DecoderSpec
 
 /// What all have in common.
 fn common(config: &ModelConfig) -> Result<DecoderSpec> {
-    only(config, "use_bidirectional_attention", false)?;
     // Not derived from hidden_size here, so a missing one must not be guessed.
     config.usize("head_dim")?;
     let keys = Keys { activation: None, tied: true, ..Keys::LLAMA };

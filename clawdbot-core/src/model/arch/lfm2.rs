@@ -12,7 +12,7 @@ use crate::model::spec::{DecoderSpec, LayerSpec, MixerKind, NormSpec, ShortConvS
 const NAMES: Names = Names {
     input_norm: Some("operator_norm"),
     mlp_norm: Some("ffn_norm"),
-    final_norm: "model.embedding_norm",
+    final_norm: Some("model.embedding_norm"),
     o: "self_attn.out_proj",
     q_norm: "self_attn.q_layernorm",
     k_norm: "self_attn.k_layernorm",
@@ -29,7 +29,7 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let tied = config.bool_or("tie_embedding", true)?;
     let plain = DecoderSpec::with_keys(
         config,
-        &Keys { eps: "norm_eps", intermediate_size: SIZES, activation: None, tied },
+        &Keys { eps: "norm_eps", intermediate_size: SIZES, activation: None, tied, ..Keys::LLAMA },
     )?;
     let rope = RopeDefaults { theta: 1e6, ..RopeDefaults::LLAMA };
     Ok(DecoderSpec {

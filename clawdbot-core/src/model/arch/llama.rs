@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::names;
 use crate::model::rope_scaling::{RopeDefaults, RopeSpec};
-use crate::model::spec::{Activation, AttentionSpec, DecoderSpec, LayerSpec, NormKind};
+use crate::model::spec::{Activation, AttentionSpec, DecoderSpec, InputSpec, LayerSpec, NormKind};
 
 pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let bias = config.bool_or("attention_bias", false)?;
@@ -20,8 +20,13 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
 
 /// What families call their settings, and what they assume where there are none.
 pub(super) struct Keys {
+    pub(super) hidden_size: &'static str,
+    pub(super) num_hidden_layers: &'static str,
+    pub(super) num_attention_heads: &'static str,
     /// Of the norms' epsilon.
     pub(super) eps: &'static str,
+    /// That epsilon where there is none.
+    pub(super) default_eps: Option<f32>,
     /// Of the MLP's size.
     pub(super) intermediate_size: &'static [&'static str],
     /// Of the activation; `None`: always SiLU, unless the family says otherwise.
@@ -33,7 +38,11 @@ pub(super) struct Keys {
 impl Keys {
     /// Llama's.
     pub(super) const LLAMA: Keys = Keys {
+        hidden_size: "hidden_size",
+        num_hidden_layers: "num_hidden_layers",
+        num_attention_heads: "num_attention_heads",
         eps: "rms_norm_eps",
+        default_eps: None,
         intermediate_size: &["intermediate_size"],
         activation: Some("hidden_act"),
         tied: false,
@@ -52,9 +61,9 @@ impl DecoderSpec {
 
     /// As [`DecoderSpec::plain`], without a rotation, for families with other keys.
     pub(super) fn with_keys(config: &ModelConfig, keys: &Keys) -> Result<DecoderSpec> {
-        let hidden_size = config.usize("hidden_size")?;
-        let num_hidden_layers = config.usize("num_hidden_layers")?;
-        let num_attention_heads = config.usize("num_attention_heads")?;
+        let hidden_size = config.usize(keys.hidden_size)?;
+        let num_hidden_layers = config.usize(keys.num_hidden_layers)?;
+        let num_attention_heads = config.usize(keys.num_attention_heads)?;
         let head_dim = match config.opt_usize("head_dim")? {
             Some(head_dim) => head_dim,
             None if num_attention_heads > 0 && hidden_size.is_multiple_of(num_attention_heads) => {
@@ -63,7 +72,7 @@ impl DecoderSpec {
             None => {
                 let expected =
                     format!("a divisor of hidden_size, which is {hidden_size}, as there is no head_dim");
-                return Err(config.invalid("num_attention_heads", &expected));
+                return Err(config.invalid(keys.num_attention_heads, &expected));
             }
         };
         Ok(DecoderSpec {
@@ -75,13 +84,17 @@ impl DecoderSpec {
             num_attention_heads,
             num_key_value_heads: config.opt_usize("num_key_value_heads")?.unwrap_or(num_attention_heads),
             head_dim,
-            rms_norm_eps: config.f32(keys.eps)?,
+            rms_norm_eps: match (config.opt_f32(keys.eps)?, keys.default_eps) {
+                (None, Some(eps)) => eps,
+                _ => config.f32(keys.eps)?,
+            },
             norm: NormKind::Rms { offset: 0.0 },
             qk_norm: None,
             value_norm: false,
             qkv_bias: false,
             o_bias: false,
             mlp_bias: false,
+            mlp_gate: true,
             activation: match keys.activation {
                 Some(key) => Activation::parse(config, key)?,
                 None => Activation::Silu,
@@ -92,6 +105,11 @@ impl DecoderSpec {
             delta_net: None,
             mamba: None,
             moe: None,
+            bidirectional: false,
+            input: InputSpec::default(),
+            chain: Vec::new(),
+            scores: None,
+            headless: false,
             ropes: Vec::new(),
             layers: vec![LayerSpec::default(); num_hidden_layers],
             embedding_multiplier: 1.0,

@@ -1,5 +1,6 @@
 //! One file per architecture: `config.json` -> `DecoderSpec`.
 
+pub(super) mod bert;
 pub(super) mod cohere2;
 pub(super) mod deepseek_v3;
 pub(super) mod gemma;
@@ -12,6 +13,7 @@ pub(super) mod llama;
 pub(super) mod ministral3;
 pub(super) mod mistral;
 pub(super) mod mixtral;
+pub(super) mod modernbert;
 pub(super) mod olmo2;
 pub(super) mod phi3;
 pub(super) mod qwen2;
@@ -115,5 +117,16 @@ fn only(config: &ModelConfig, key: &str, value: bool) -> Result<()> {
     match config.opt_bool(key)? {
         Some(found) if found != value => Err(config.unsupported(key, &value.to_string())),
         _ => Ok(()),
+    }
+}
+
+/// Refuses a classifier with other than one label: the score of a pair.
+fn labels(config: &ModelConfig) -> Result<()> {
+    const LABELS: &str = "id2label";
+    const NUMBER: &str = "num_labels";
+    let labels = config.object(LABELS)?.map(|labels| labels.keys().count());
+    match labels.or(config.opt_usize(NUMBER)?) {
+        Some(1) => Ok(()),
+        _ => Err(config.unsupported(if labels.is_some() { LABELS } else { NUMBER }, "one label: a score")),
     }
 }

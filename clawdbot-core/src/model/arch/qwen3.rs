@@ -1,10 +1,12 @@
-//! Qwen3 dense decoders: Llama with RMSNorm on each q and k head, and Qwen2's windows.
+//! Qwen3 dense decoders: Llama with RMSNorm on each q and k head, and Qwen2's windows. Also without an output head
+//! (Qwen3-Embedding), or with a score instead of it (Qwen3-Reranker, converted).
 //! Source: transformers 5, `models/qwen3/configuration_qwen3.py` and `modeling_qwen3.py`.
 
-use super::qwen2;
+use super::{labels, qwen2};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
-use crate::model::spec::{DecoderSpec, NormSpec};
+use crate::model::spec::{DecoderSpec, DenseSpec, NormSpec};
+use crate::options::Pooling;
 
 pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     // Not derived from hidden_size here, so a missing one must not be guessed.
@@ -18,4 +20,24 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
         layers: qwen2::layers(config, plain.num_hidden_layers)?,
         ..plain
     })
+}
+
+/// Without an output head.
+pub(in crate::model) fn parse_headless(config: &ModelConfig) -> Result<DecoderSpec> {
+    Ok(DecoderSpec { headless: true, ..parse(config)? })
+}
+
+/// With a score of the last token's state.
+pub(in crate::model) fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
+    labels(config)?;
+    let spec = parse_headless(config)?;
+    let score = DenseSpec {
+        module: "score".to_owned(),
+        inputs: spec.hidden_size,
+        outputs: 1,
+        bias: false,
+        activation: None,
+        norm: None,
+    };
+    Ok(DecoderSpec { chain: vec![score], scores: Some(Pooling::Last), ..spec })
 }

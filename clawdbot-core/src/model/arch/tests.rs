@@ -9,6 +9,7 @@ use crate::model::registry::parse_spec;
 use crate::model::spec::{
     Activation, DecoderSpec, ExpertGroups, ExpertStorage, MixerKind, MlaSpec, NormKind, Scoring, SharedExpert,
 };
+use crate::options::Pooling;
 
 fn config(value: &Value) -> ModelConfig {
     ModelConfig::parse(value.to_string().as_bytes(), "config.json").unwrap()
@@ -55,7 +56,7 @@ fn gemma_is_scaled_and_tied() {
         found.tie_word_embeddings && found.embedding_multiplier == 48.0 && found.attention.divisor == 16.0
     );
     assert_eq!(found.names.mlp_out_norm, None);
-    refused(&base, json!({"hidden_act": "relu"}), "hidden_act");
+    refused(&base, json!({"hidden_act": "mish"}), "hidden_act");
     refused(
         &base,
         json!({"use_bidirectional_attention": true}),
@@ -174,7 +175,7 @@ fn cohere2_is_parallel() {
         "sliding_window": 4096, "sliding_window_pattern": 4, "order_of_interleaved_layers": "local_attn_first",
         "use_parallel_block": true, "use_gated_activation": true, "use_qk_norm": false, "logit_scale": 0.25});
     let found = spec(&base);
-    assert_eq!(found.norm, NormKind::Layer);
+    assert_eq!(found.norm, NormKind::Layer { bias: false });
     let layers = found.layers.iter().map(|layer| (layer.window, layer.rope)).collect::<Vec<_>>();
     let (local, global) = ((Some(4096), Some(0)), (None, None));
     assert_eq!(layers, [local, local, local, global, local]);
@@ -339,4 +340,105 @@ fn recurrent_layers_are_where_the_configuration_says() {
     refused(&next, json!({"linear_num_value_heads": 3}), "linear_num_value_heads: expected a multiple");
     refused(&next, json!({"linear_conv_kernel_dim": 0}), "linear_conv_kernel_dim");
     refused(&next, json!({"full_attention_interval": 0}), "full_attention_interval");
+}
+
+/// The configuration of all-MiniLM-L6-v2, as published.
+fn minilm() -> Value {
+    json!({
+        "architectures": ["BertModel"], "hidden_act": "gelu", "hidden_size": 384, "intermediate_size": 1536,
+        "layer_norm_eps": 1e-12, "max_position_embeddings": 512, "model_type": "bert", "num_attention_heads": 12,
+        "num_hidden_layers": 6, "pad_token_id": 0, "position_embedding_type": "absolute", "type_vocab_size": 2,
+        "vocab_size": 30522
+    })
+}
+
+#[test]
+fn bert_norms_its_sums_and_sees_both_ways() {
+    let found = spec(&minilm());
+    assert!(found.bidirectional && !found.generates() && found.tasks() == ["embed"]);
+    assert_eq!(found.norm, NormKind::Layer { bias: true });
+    assert_eq!((found.input.token_types, found.max_position_embeddings), (Some(2), 512));
+    assert_eq!(found.activation, Activation::Gelu);
+    let names = found.tensors();
+    assert!(names.final_norm.is_none() && names.lm_head.is_none());
+    let matrices: Vec<&str> = names.matrices().take(4).map(|matrix| matrix.name.as_str()).collect();
+    assert_eq!(matrices[0], "embeddings.word_embeddings.weight");
+    assert_eq!(matrices[3], "encoder.layer.0.attention.self.value.weight");
+    let vectors: Vec<&str> = names.vectors().map(|vector| vector.name.as_str()).collect();
+    for name in [
+        "embeddings.position_embeddings.weight",
+        "embeddings.LayerNorm.bias",
+        "encoder.layer.5.output.LayerNorm.weight",
+        "encoder.layer.0.intermediate.dense.bias",
+    ] {
+        assert!(vectors.contains(&name), "{name} is not among {vectors:?}");
+    }
+    for (changes, key) in [
+        (json!({"position_embedding_type": "relative_key"}), "position_embedding_type"),
+        (json!({"is_decoder": true}), "is_decoder"),
+        (json!({"hidden_act": "mish"}), "hidden_act"),
+    ] {
+        refused(&minilm(), changes, key);
+    }
+}
+
+#[test]
+fn roberta_counts_positions_from_behind_padding() {
+    let changes = json!({"architectures": ["XLMRobertaModel"], "max_position_embeddings": 514, "pad_token_id": 1,
+        "type_vocab_size": 1});
+    let found = spec(&with(&minilm(), &changes));
+    let positions = found.input.positions.unwrap();
+    assert_eq!((positions.rows, positions.first, found.max_position_embeddings), (514, 2, 512));
+    refused(
+        &minilm(),
+        json!({"architectures": ["XLMRobertaModel"], "pad_token_id": 600}),
+        "max_position_embeddings",
+    );
+}
+
+#[test]
+fn classifiers_with_one_label_score() {
+    let one = json!({"0": "LABEL_0"});
+    let changes = json!({"architectures": ["BertForSequenceClassification"], "id2label": one});
+    let found = spec(&with(&minilm(), &changes));
+    assert_eq!((found.scores, found.pooled_size()), (Some(Pooling::Cls), 1));
+    assert_eq!(found.tasks(), ["rerank"]);
+    let modules: Vec<&str> = found.chain.iter().map(|dense| dense.module.as_str()).collect();
+    assert_eq!(modules, ["pooler.dense", "classifier"]);
+    let none = with(&minilm(), &json!({"architectures": ["BertForSequenceClassification"]}));
+    refused(&none, json!({}), "num_labels");
+    refused(&none, json!({"id2label": {"0": "a", "1": "b"}}), "id2label");
+}
+
+/// The configuration of ModernBERT-base, as published, where it matters.
+#[test]
+fn modernbert_has_windows_to_both_sides() {
+    let published = json!({
+        "architectures": ["ModernBertForMaskedLM"], "global_attn_every_n_layers": 3, "global_rope_theta": 160_000.0,
+        "hidden_activation": "gelu", "hidden_size": 768, "intermediate_size": 1152, "local_attention": 128,
+        "local_rope_theta": 10_000.0, "max_position_embeddings": 8192, "model_type": "modernbert", "norm_bias": false,
+        "norm_eps": 1e-5, "num_attention_heads": 12, "num_hidden_layers": 22, "vocab_size": 50368
+    });
+    let found = spec(&published);
+    let windows: Vec<_> = found.layers.iter().take(4).map(|layer| (layer.window, layer.rope)).collect();
+    assert_eq!(windows, [(None, Some(0)), (Some(65), Some(1)), (Some(65), Some(1)), (None, Some(0))]);
+    assert_eq!((found.ropes.len(), found.norm), (2, NormKind::Layer { bias: false }));
+    let names = found.tensors();
+    assert!(names.layers[0].input_norm.is_none() && names.layers[1].input_norm.is_some());
+    assert_eq!(names.final_norm.unwrap().gains.name, "final_norm.weight");
+    refused(&published, json!({"global_attn_every_n_layers": 0}), "global_attn_every_n_layers");
+}
+
+#[test]
+fn embedding_gemma_halves_its_windows() {
+    let changes = json!({"architectures": ["Gemma3TextModel"], "use_bidirectional_attention": true,
+        "sliding_window": 512, "sliding_window_pattern": 6, "layer_types": null, "rope_local_base_freq": 10000.0});
+    let found = spec(&with(&gemma("Gemma3TextModel"), &changes));
+    assert!(found.bidirectional && found.headless && !found.generates());
+    assert_eq!(found.layers[0].window, Some(257));
+    let causal = with(&changes, &json!({"use_bidirectional_attention": false}));
+    let found = spec(&with(&gemma("Gemma3TextModel"), &causal));
+    assert_eq!((found.bidirectional, found.layers[0].window), (false, Some(512)));
+    let changes = with(&changes, &json!({"architectures": ["Gemma3ForCausalLM"]}));
+    refused(&with(&gemma("Gemma3ForCausalLM"), &changes), json!({}), "use_bidirectional_attention");
 }

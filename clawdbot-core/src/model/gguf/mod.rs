@@ -15,6 +15,7 @@ use std::path::Path;
 use self::config::Family;
 use self::names::{Finder, Place};
 use super::config::{GenerationDefaults, ModelConfig};
+use super::embedding::EmbeddingConfig;
 use super::files::ModelFiles;
 use super::parts::Columns;
 use super::registry::parse_spec;
@@ -65,7 +66,8 @@ impl Opened {
             true => Self::from_files(name, files, |_| Ok(weights))?,
             false => {
                 let (defaults, text, unused) = (GenerationDefaults::default(), None, Vec::new());
-                Opened { name, spec, defaults, weights, dtype: None, unused, text, files }
+                let embedding = EmbeddingConfig::default();
+                Opened { name, spec, embedding, defaults, weights, dtype: None, unused, text, files }
             }
         };
         if let Weights::Gguf(GgufWeights { source, .. }) = &opened.weights {

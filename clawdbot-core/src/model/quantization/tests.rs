@@ -132,8 +132,7 @@ fn models_compute_what_they_stand_for() {
         let largest = expected.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
         let source = Source::Path(path.clone());
         let error = |weights: Option<WeightType>, source: &Source| {
-            let mut options = ModelOptions::default();
-            options.weights = weights;
+            let options = ModelOptions { weights, ..ModelOptions::default() };
             let logits = runtime.load(source, &options).unwrap().logits(&tokens).unwrap();
             let last = &logits[logits.len() - expected.len()..];
             let errors = last.iter().zip(&expected).map(|(a, b)| (a - b).abs() / largest);

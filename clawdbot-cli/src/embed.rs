@@ -1,0 +1,90 @@
+//! `clawdbot embed` and `clawdbot rerank`
+
+use std::io::{self, BufRead};
+use std::path::Path;
+use std::time::Instant;
+
+use clawdbot_core::{Error, ErrorKind, Prompt, Result};
+use serde_json::json;
+
+use crate::Outcome;
+use crate::args::{EmbedArgs, RerankArgs};
+use crate::hub::source;
+use crate::output::{Failure, note, print, print_line};
+use crate::progress::{StatusLine, load, watch};
+
+pub(crate) fn run(args: &EmbedArgs) -> Result<Outcome, Failure> {
+    let options = args.options.options()?;
+    let texts = texts(&args.texts, args.input.as_deref(), "TEXT")?;
+    let source = source(Some(&args.model), None, &args.hub, &args.output)?;
+    let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
+    let start = Instant::now();
+    let prompts = texts.into_iter().map(Prompt::Text).collect();
+    let mut line = StatusLine::new(&args.output);
+    let found =
+        watch("embedding", &mut line, |progress| model.embed_with_progress(prompts, &options, progress))?;
+    drop(line);
+    let seconds = start.elapsed().as_secs_f64();
+    for (index, row) in found.rows().enumerate() {
+        if args.output.json {
+            print_line(&json!({"index": index, "embedding": row}))?;
+        } else {
+            let numbers: Vec<String> = row.iter().map(f32::to_string).collect();
+            print(&format!("{}\n", numbers.join(" ")))?;
+        }
+    }
+    if !args.output.quiet && !args.output.json {
+        let (count, tokens) = (found.rows().len(), found.tokens);
+        let rate = tokens as f64 / seconds;
+        note(format_args!("{count} texts, {tokens} tokens in {seconds:.2} s ({rate:.0} tokens/s)"));
+    }
+    Ok(Outcome::Done)
+}
+
+pub(crate) fn rerank(args: &RerankArgs) -> Result<Outcome, Failure> {
+    let options = args.options.options()?;
+    let documents = texts(&args.documents, args.input.as_deref(), "DOCUMENT")?;
+    let source = source(Some(&args.model), None, &args.hub, &args.output)?;
+    let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
+    let mut line = StatusLine::new(&args.output);
+    let scores = watch("scoring", &mut line, |progress| {
+        model.rerank_with_progress(&args.query, &documents, &options, progress)
+    })?;
+    drop(line);
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
+    for index in order {
+        let (score, document) = (scores[index], &documents[index]);
+        if args.output.json {
+            print_line(&json!({"index": index, "score": score, "document": document}))?;
+        } else {
+            print(&format!("{score:.6}\t{document}\n"))?;
+        }
+    }
+    Ok(Outcome::Done)
+}
+
+/// Those that were given, or the lines of a file; `-` is stdin.
+fn texts(given: &[String], input: Option<&Path>, what: &str) -> Result<Vec<String>> {
+    let Some(path) = input else {
+        if given.is_empty() {
+            let message = format!("expected a {what}, or --input FILE with one a line (`-` for stdin)");
+            return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "input"));
+        }
+        return Ok(given.to_vec());
+    };
+    let name = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
+    let failed = |error: io::Error| {
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::InvalidData => ErrorKind::InvalidUtf8,
+            _ => ErrorKind::Io,
+        };
+        Error::new(kind, format!("{name}: {error}")).with("path", name.as_str())
+    };
+    let reader: Box<dyn BufRead> = match path == Path::new("-") {
+        true => Box::new(io::stdin().lock()),
+        false => Box::new(io::BufReader::new(std::fs::File::open(path).map_err(failed)?)),
+    };
+    reader.lines().map(|line| line.map_err(failed)).collect()
+}

@@ -1,0 +1,98 @@
+//! `clawdbot embed` and `clawdbot rerank`.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{run, run_with};
+
+fn fixture(name: &str) -> String {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../clawdbot-core/tests/golden/embeddings");
+    golden.join(name).display().to_string()
+}
+
+fn reference(name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(Path::new(&fixture(name)).join("reference.json")).unwrap()).unwrap()
+}
+
+fn close(found: &[f64], expected: &Value) {
+    let expected: Vec<f64> = serde_json::from_value(expected.clone()).unwrap();
+    assert_eq!(found.len(), expected.len());
+    assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5), "{found:?} {expected:?}");
+}
+
+#[test]
+fn texts_become_lines_of_numbers() {
+    let (model, expected) = (fixture("bert"), reference("bert"));
+    let texts: Vec<String> = serde_json::from_value(expected["texts"].clone()).unwrap();
+    let args = ["embed", "--model", &model, "--weights", "f32"];
+    let plain = run(&[&args[..], &[&texts[0], &texts[1]]].concat());
+    assert!(plain.stderr.contains("2 texts, "), "{}", plain.stderr);
+    let plain = plain.text();
+    for (line, expected) in plain.lines().zip(expected["embeddings"].as_array().unwrap()) {
+        let numbers: Vec<f64> = line.split(' ').map(|number| number.parse().unwrap()).collect();
+        close(&numbers, expected);
+    }
+    let input = texts.join("\n");
+    let json = run_with(&[&args[..], &["--input", "-", "--json"]].concat(), input.as_bytes()).text();
+    assert_eq!(json.lines().count(), texts.len());
+    for (index, line) in json.lines().enumerate() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(line["index"], index);
+        close(
+            &serde_json::from_value::<Vec<f64>>(line["embedding"].clone()).unwrap(),
+            &expected["embeddings"][index],
+        );
+    }
+    let options = ["--prompt-name", "query", "--dimensions", "3", "--pooling", "cls", "--normalize", "false"];
+    let short = run(&[&args[..], &options, &["bread", "--quiet"]].concat());
+    assert!(short.stderr.is_empty());
+    assert_eq!(short.text().split_whitespace().count(), 3);
+}
+
+#[test]
+fn documents_come_best_first() {
+    let (model, expected) = (fixture("bert_score"), reference("bert_score"));
+    let documents: Vec<String> = serde_json::from_value(expected["documents"].clone()).unwrap();
+    let query = expected["query"].as_str().unwrap();
+    let input = documents.join("\n");
+    let args = [
+        "rerank",
+        "--model",
+        &model,
+        "--weights",
+        "f32",
+        "--query",
+        query,
+        "--sigmoid",
+        "false",
+        "--input",
+        "-",
+    ];
+    let json = run_with(&[&args[..], &["--json"]].concat(), input.as_bytes()).text();
+    let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), documents.len());
+    for line in &lines {
+        let index = line["index"].as_u64().unwrap() as usize;
+        assert_eq!(line["document"], documents[index]);
+        close(&[line["score"].as_f64().unwrap()], &Value::from(vec![expected["logits"][index].clone()]));
+    }
+    assert!(lines.windows(2).all(|pair| pair[0]["score"].as_f64() >= pair[1]["score"].as_f64()));
+    let plain = run_with(&args, input.as_bytes()).text();
+    assert!(
+        plain.lines().zip(&lines).all(|(plain, json)| plain.ends_with(json["document"].as_str().unwrap()))
+    );
+}
+
+#[test]
+fn mistakes_are_said() {
+    let model = fixture("bert");
+    assert_eq!(run(&["embed", "--model", &model]).code, Some(2));
+    assert_eq!(run(&["embed", "--model", &model, "a", "--pooling", "median"]).code, Some(2));
+    assert_eq!(run(&["embed", "a"]).code, Some(2));
+    assert_eq!(run(&["embed", "--model", &model, "--input", "no/such/file"]).code, Some(1));
+    let refused = run(&["generate", "--model", &model, "--prompt", "a"]);
+    assert!(refused.code == Some(1) && refused.stderr.contains("does not generate"), "{}", refused.stderr);
+    let refused = run(&["rerank", "--model", &model, "--query", "a", "b", "--json"]);
+    assert!(refused.code == Some(1) && refused.stdout.contains("UnsupportedModel"), "{}", refused.stdout);
+}

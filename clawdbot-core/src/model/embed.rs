@@ -1,0 +1,445 @@
+//! Texts to vectors, and documents to scores.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::decoder::{Ops, floats};
+use super::embedding::EmbeddingConfig;
+use super::handle::{Loaded, Model};
+use super::pooling::{Pooler, normalize};
+use crate::error::{Error, ErrorKind, Result};
+use crate::kernels::PackedMatrix;
+use crate::options::{EmbedOptions, Pooling, RerankOptions};
+use crate::session::{Prompt, Session, Stream};
+use crate::tokenizer::{Encoded, Tokenizer};
+
+/// Sequences that are under way, in units of those of a forward pass.
+const PASSES_AHEAD: usize = 2;
+
+/// Vectors of texts.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Embeddings {
+    /// `[texts, dimensions]`, row-major, in the order of the texts.
+    pub values: Vec<f32>,
+    /// Elements of a vector.
+    pub dimensions: usize,
+    /// Tokens of all texts, special ones and prompts included.
+    pub tokens: usize,
+}
+
+impl Embeddings {
+    /// The vector of each text.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        self.values.chunks_exact(self.dimensions)
+    }
+}
+
+/// What a model's files say about turning texts into vectors.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct EmbeddingInfo {
+    /// Elements of a vector.
+    pub dimensions: usize,
+    /// How states of tokens become one; `None`: the option must say.
+    pub pooling: Option<Pooling>,
+    /// Whether vectors are scaled to length 1.
+    pub normalize: bool,
+    /// Names of the prompts.
+    pub prompts: Vec<String>,
+    /// The prompt that is used when none is asked for.
+    pub default_prompt_name: Option<String>,
+    /// Most tokens of a text.
+    pub max_tokens: usize,
+}
+
+impl EmbeddingInfo {
+    pub(super) fn new(config: &EmbeddingConfig, dimensions: usize, max_context: usize) -> Self {
+        EmbeddingInfo {
+            dimensions,
+            pooling: config.pooling,
+            normalize: config.normalize,
+            prompts: config.prompts.keys().cloned().collect(),
+            default_prompt_name: config.default_prompt_name.clone(),
+            max_tokens: config.max_tokens.map_or(max_context, |most| most.min(max_context)),
+        }
+    }
+}
+
+/// Tokens whose states become one.
+struct Input {
+    tokens: Vec<u32>,
+    /// Empty: 0 for all.
+    types: Vec<u32>,
+    pooler: Pooler,
+}
+
+impl Model {
+    /// Turns texts into vectors, several in one forward pass. The vector of a text does not depend on the others.
+    ///
+    /// # Errors
+    /// `EmptyPrompt` and `ContextOverflow` for texts without tokens or with too many, unless `truncate` is on;
+    /// `InvalidArgument` for a pooling or prompt that neither the options nor the model give, or for a token outside of the
+    /// vocabulary; `UnsupportedModel` for a model that gives scores; `NonFinite`, `OutOfBudget`, `Closed`, `ForkedRuntime`.
+    /// Which text it is about stands in the detail as `text`.
+    pub fn embed(&self, texts: Vec<Prompt>, options: &EmbedOptions) -> Result<Embeddings> {
+        self.embed_with_progress(texts, options, |_, _| true)
+    }
+
+    /// As [`Model::embed`], and calls `progress(texts done, texts in all)` now and then; false cancels.
+    ///
+    /// # Errors
+    /// As [`Model::embed`]; `Cancelled`.
+    pub fn embed_with_progress(
+        &self,
+        texts: Vec<Prompt>,
+        options: &EmbedOptions,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<Embeddings> {
+        options.validate()?;
+        let loaded = self.loaded()?;
+        let spec = &loaded.decoder.spec;
+        if spec.scores.is_some() {
+            let message = format!("{} gives scores of pairs, not vectors: use rerank", spec.architecture);
+            return Err(Error::unsupported_model(message));
+        }
+        let plan = EmbedPlan::new(&loaded, options)?;
+        let mut tokens = 0;
+        let count = texts.len();
+        let inputs = texts.into_iter().map(|text| {
+            let input = plan.input(&loaded, text)?;
+            tokens += input.tokens.len();
+            Ok(input)
+        });
+        let states = pool_all(&loaded, inputs, count, &mut progress)?;
+        let values = loaded.finish(states, count)?;
+        let dimensions = plan.dimensions;
+        let mut kept = floats(count, dimensions)?;
+        let rows = kept.chunks_exact_mut(dimensions).zip(values.chunks_exact(spec.pooled_size()));
+        for (index, (out, row)) in rows.enumerate() {
+            out.copy_from_slice(&row[..dimensions]);
+            if plan.normalize {
+                normalize(out);
+            }
+            finite(out).map_err(|error| error.with("text", index))?;
+        }
+        Ok(Embeddings { values: kept, dimensions, tokens })
+    }
+
+    /// Scores documents against a query: more is more relevant. One score for each, in their order.
+    ///
+    /// For models with a head for one score (`...ForSequenceClassification`) and for Qwen3-Reranker, which is asked and whose
+    /// score is that of "yes" against "no".
+    ///
+    /// # Errors
+    /// `UnsupportedModel` for a model that cannot; `ContextOverflow` for a document that is too long with the query, unless
+    /// `truncate` is on; else as [`Model::embed`]. Which document it is about stands in the detail as `text`.
+    pub fn rerank(
+        &self,
+        query: &str,
+        documents: &[impl AsRef<str>],
+        options: &RerankOptions,
+    ) -> Result<Vec<f32>> {
+        self.rerank_with_progress(query, documents, options, |_, _| true)
+    }
+
+    /// As [`Model::rerank`], and calls `progress(documents done, documents in all)` now and then; false cancels.
+    ///
+    /// # Errors
+    /// As [`Model::rerank`]; `Cancelled`.
+    pub fn rerank_with_progress(
+        &self,
+        query: &str,
+        documents: &[impl AsRef<str>],
+        options: &RerankOptions,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<Vec<f32>> {
+        options.validate()?;
+        let loaded = self.loaded()?;
+        let judge = match loaded.decoder.spec.scores {
+            Some(_) if options.instruction.is_some() => {
+                let message =
+                    "option instruction: expected none, as the model is not told what a query asks for";
+                return Err(Error::invalid_argument(message).with("option", "instruction"));
+            }
+            Some(_) => None,
+            None => Some(Judge::new(&loaded, query, options)?),
+        };
+        let pooling = loaded.decoder.spec.scores.unwrap_or(Pooling::Last);
+        let most = loaded.most_tokens();
+        let inputs = documents.iter().map(|document| {
+            let document = document.as_ref();
+            let (tokens, types) = match &judge {
+                Some(judge) => (judge.tokens(&loaded, document, most, options.truncate)?, Vec::new()),
+                None => loaded.pair(query, document, most, options.truncate)?,
+            };
+            Ok(Input { tokens, types, pooler: Pooler::new(pooling, 0) })
+        });
+        let states = pool_all(&loaded, inputs, documents.len(), &mut progress)?;
+        let mut scores = match &judge {
+            Some(judge) => judge.scores(&states),
+            None => loaded.finish(states, documents.len())?,
+        };
+        for (index, score) in scores.iter_mut().enumerate() {
+            if options.sigmoid.or(loaded.embedding.sigmoid).unwrap_or(true) {
+                *score = (1.0 / (1.0 + libm::exp(-f64::from(*score)))) as f32;
+            }
+            finite(std::slice::from_ref(score)).map_err(|error| error.with("text", index))?;
+        }
+        Ok(scores)
+    }
+}
+
+fn finite(values: &[f32]) -> Result<()> {
+    match values.iter().all(|x| x.is_finite()) {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::NonFinite, "the model gave values that are not finite numbers")),
+    }
+}
+
+/// The options of a call with what the model's files add.
+struct EmbedPlan {
+    pooling: Pooling,
+    normalize: bool,
+    dimensions: usize,
+    prompt: String,
+    /// Tokens of the prompt that are not pooled.
+    skip: usize,
+    most: usize,
+    truncate: bool,
+    add_special_tokens: bool,
+}
+
+impl EmbedPlan {
+    fn new(loaded: &Loaded, options: &EmbedOptions) -> Result<Self> {
+        let config = &loaded.embedding;
+        let option = |name: &str, message: String| {
+            Error::invalid_argument(format!("option {name}: {message}")).with("option", name)
+        };
+        let pooling = options.pooling.or(config.pooling).ok_or_else(|| {
+            let names = Pooling::ALL.map(Pooling::name).join(", ");
+            option("pooling", format!("expected one of {names}, as the model's files do not say"))
+        })?;
+        let full = loaded.decoder.spec.pooled_size();
+        let dimensions = options.dimensions.map_or(full, |dimensions| dimensions as usize);
+        if dimensions > full {
+            let message = format!("expected at most the {full} that the model gives, found {dimensions}");
+            return Err(option("dimensions", message));
+        }
+        let name = options.prompt_name.as_ref().or(config.default_prompt_name.as_ref());
+        let prompt = match (&options.prompt, name) {
+            (Some(prompt), _) => prompt.clone(),
+            (None, None) => String::new(),
+            (None, Some(name)) => config.prompts.get(name).cloned().ok_or_else(|| {
+                let known: Vec<&str> = config.prompts.keys().map(String::as_str).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                option("prompt_name", format!("expected a prompt of the model ({known}), found {name:?}"))
+            })?,
+        };
+        let mut plan = EmbedPlan {
+            pooling,
+            normalize: options.normalize.unwrap_or(config.normalize),
+            dimensions,
+            prompt,
+            skip: 0,
+            most: loaded.most_tokens(),
+            truncate: options.truncate,
+            add_special_tokens: options.add_special_tokens,
+        };
+        if !config.include_prompt && !plan.prompt.is_empty() {
+            let tokenizer = &loaded.text()?.tokenizer;
+            let tokens = plan.encode(loaded, &plan.prompt)?.tokens;
+            // As in sentence-transformers: what closes a text comes behind the whole of it.
+            let closed = tokens.last().is_some_and(|&last| tokenizer.is_special(last));
+            plan.skip = tokens.len() - usize::from(closed);
+        }
+        Ok(plan)
+    }
+
+    fn input(&self, loaded: &Loaded, text: Prompt) -> Result<Input> {
+        let (tokens, skip) = match text {
+            Prompt::Tokens(tokens) => (tokens, 0),
+            Prompt::Text(text) => (self.encode(loaded, &format!("{}{text}", self.prompt))?.tokens, self.skip),
+        };
+        if tokens.len() <= skip {
+            let message = "expected a text with at least one token, found none";
+            return Err(Error::new(ErrorKind::EmptyPrompt, message));
+        }
+        if tokens.len() > self.most {
+            return Err(too_long(tokens.len(), self.most));
+        }
+        Ok(Input { tokens, types: Vec::new(), pooler: Pooler::new(self.pooling, skip) })
+    }
+
+    fn encode(&self, loaded: &Loaded, text: &str) -> Result<Encoded> {
+        let lowered;
+        let text = if loaded.embedding.lowercase {
+            lowered = text.to_lowercase();
+            &lowered
+        } else {
+            text
+        };
+        let most = if self.truncate { self.most } else { usize::MAX };
+        loaded.text()?.tokenizer.encode_within(text, None, self.add_special_tokens, most)
+    }
+}
+
+fn too_long(found: usize, most: usize) -> Error {
+    let message = format!("expected a text of at most {most} tokens, found {found}; `truncate` cuts it");
+    Error::new(ErrorKind::ContextOverflow, message).with("tokens", found).with("max_tokens", most)
+}
+
+/// Asks a decoder whether a document is what a query asks for, as Qwen3-Reranker was trained to be asked
+/// (<https://huggingface.co/Qwen/Qwen3-Reranker-0.6B>).
+struct Judge {
+    before: Vec<u32>,
+    query: String,
+    after: Vec<u32>,
+    /// Rows of the output head: "yes" less "no". `[hidden_size]`
+    direction: Vec<f32>,
+}
+
+/// The architecture that is asked.
+const JUDGE: &str = "Qwen3ForCausalLM";
+const JUDGE_BEFORE: &str = "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the \
+    Instruct provided. Note that the answer can only be \"yes\" or \"no\".<|im_end|>\n<|im_start|>user\n";
+const JUDGE_AFTER: &str = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n";
+const JUDGE_INSTRUCTION: &str = "Given a web search query, retrieve relevant passages that answer the query";
+
+impl Judge {
+    fn new(loaded: &Loaded, query: &str, options: &RerankOptions) -> Result<Self> {
+        let decoder = &loaded.decoder;
+        let architecture = decoder.spec.architecture;
+        if architecture != JUDGE || !decoder.spec.generates() {
+            let message = format!(
+                "{architecture} gives no scores: expected a ...ForSequenceClassification with one label, or {JUDGE}"
+            );
+            return Err(Error::unsupported_model(message));
+        }
+        let tokenizer = &loaded.text()?.tokenizer;
+        let head = decoder.lm_head.as_ref().unwrap_or(&decoder.embedding);
+        let row = |answer: &str| {
+            let id = answer_id(tokenizer, answer)?;
+            Ok::<_, Error>(read_row(loaded, head, id))
+        };
+        let (mut direction, no) = (row("yes")?, row("no")?);
+        direction.iter_mut().zip(no).for_each(|(yes, no)| *yes -= no);
+        let instruction = options.instruction.as_deref().unwrap_or(JUDGE_INSTRUCTION);
+        Ok(Judge {
+            before: tokenizer.encode(JUDGE_BEFORE, false)?,
+            query: format!("<Instruct>: {instruction}\n<Query>: {query}\n<Document>: "),
+            after: tokenizer.encode(JUDGE_AFTER, false)?,
+            direction,
+        })
+    }
+
+    fn tokens(&self, loaded: &Loaded, document: &str, most: usize, truncate: bool) -> Result<Vec<u32>> {
+        let text = format!("{}{document}", self.query);
+        let around = self.before.len() + self.after.len();
+        let limit = if truncate { most.saturating_sub(around) } else { usize::MAX };
+        let middle = loaded.text()?.tokenizer.encode_within(&text, None, false, limit)?.tokens;
+        let tokens = [&self.before[..], &middle, &self.after].concat();
+        if tokens.len() > most { Err(too_long(tokens.len(), most)) } else { Ok(tokens) }
+    }
+
+    /// The difference of the two logits, from states `[documents, hidden_size]`.
+    fn scores(&self, states: &[f32]) -> Vec<f32> {
+        let rows = states.chunks_exact(self.direction.len());
+        let dot = |row: &[f32]| -> f64 {
+            row.iter().zip(&self.direction).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
+        };
+        rows.map(|row| dot(row) as f32).collect()
+    }
+}
+
+fn answer_id(tokenizer: &Tokenizer, answer: &str) -> Result<u32> {
+    tokenizer.token_to_id(answer).ok_or_else(|| {
+        Error::invalid_tokenizer(format!(
+            "expected a token {answer:?}, with which the model answers, found none"
+        ))
+    })
+}
+
+fn read_row(loaded: &Loaded, matrix: &PackedMatrix, row: u32) -> Vec<f32> {
+    let mut out = vec![0.0; matrix.k()];
+    matrix.read_row(loaded.runtime.kernel_set(), row as usize, &mut out);
+    out
+}
+
+impl Loaded {
+    /// Most tokens of a text.
+    fn most_tokens(&self) -> usize {
+        self.embedding.max_tokens.map_or(self.max_context, |most| most.min(self.max_context))
+    }
+
+    /// Query and document as one, and the kinds of its tokens.
+    fn pair(&self, query: &str, document: &str, most: usize, truncate: bool) -> Result<(Vec<u32>, Vec<u32>)> {
+        let limit = if truncate { most } else { usize::MAX };
+        let Encoded { tokens, types } =
+            self.text()?.tokenizer.encode_within(query, Some(document), true, limit)?;
+        if tokens.len() > most {
+            return Err(too_long(tokens.len(), most));
+        }
+        let rows = self.decoder.spec.input.token_types.unwrap_or(0);
+        // A model that does not tell texts apart ignores what the tokenizer says.
+        if rows < 2 {
+            return Ok((tokens, Vec::new()));
+        }
+        match types.iter().find(|&&kind| kind as usize >= rows) {
+            None => Ok((tokens, types)),
+            Some(kind) => Err(Error::invalid_tokenizer(format!(
+                "expected token types below {rows}, as the model has them, found {kind}"
+            ))),
+        }
+    }
+
+    /// What becomes of pooled states.
+    fn finish(&self, states: Vec<f32>, rows: usize) -> Result<Vec<f32>> {
+        if self.decoder.chain.is_empty() {
+            return Ok(states);
+        }
+        self.runtime.pool().region(|region| {
+            let ops = Ops { kernels: self.runtime.kernel_set(), region, adapters: None };
+            self.decoder.finish_pooled(&ops, states, rows)
+        })?
+    }
+}
+
+/// The pooled state of each input, `[count, hidden_size]`. Some are under way at a time, so that they share forward passes.
+fn pool_all(
+    loaded: &Arc<Loaded>,
+    mut inputs: impl Iterator<Item = Result<Input>>,
+    count: usize,
+    progress: &mut impl FnMut(u64, u64) -> bool,
+) -> Result<Vec<f32>> {
+    let hidden = loaded.decoder.spec.hidden_size;
+    let size = count.checked_mul(4 * hidden).map_or(u64::MAX, |size| size as u64);
+    let _reservation = loaded.runtime.budget().reserve(size, "the pooled states")?;
+    let mut states = floats(count, hidden)?;
+    let most = PASSES_AHEAD * loaded.options.max_batch as usize;
+    let mut running: VecDeque<Stream> = VecDeque::new();
+    let mut started = 0;
+    for (done, out) in states.chunks_exact_mut(hidden).enumerate() {
+        while running.len() < most
+            && let Some(input) = inputs.next()
+        {
+            let begin = input.and_then(|Input { tokens, types, pooler }| {
+                Session::new(Arc::clone(loaded))?.pool(tokens, types, pooler)
+            });
+            running.push_back(begin.map_err(|error| error.with("text", started))?);
+            started += 1;
+        }
+        let Some(next) = running.pop_front() else { break };
+        let pooled = next.pooled().map_err(|error| error.with("text", done))?;
+        if pooled.len() != hidden {
+            return Err(Error::internal(format!("expected a state of {hidden}, found {}", pooled.len())));
+        }
+        out.copy_from_slice(&pooled);
+        if !progress(done as u64 + 1, count as u64) {
+            return Err(Error::new(ErrorKind::Cancelled, "the work was cancelled"));
+        }
+    }
+    Ok(states)
+}

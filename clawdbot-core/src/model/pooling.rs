@@ -1,0 +1,127 @@
+//! The states of a text's tokens to one.
+
+use std::ops::Range;
+
+use crate::options::Pooling;
+
+/// Gathers the states of one text as passes give them, in the order of positions: the result does not depend on how the text
+/// was cut into passes. Sums are kept in f64.
+#[derive(Debug, Clone)]
+pub(crate) struct Pooler {
+    pooling: Pooling,
+    /// Positions that do not count: those of a prompt.
+    skip: usize,
+    /// `[hidden_size]`, empty before the first row.
+    sums: Vec<f64>,
+    /// Sum of the rows' weights.
+    weight: f64,
+}
+
+impl Pooler {
+    /// Pools positions from `skip` on.
+    pub(crate) fn new(pooling: Pooling, skip: usize) -> Self {
+        Pooler { pooling, skip, sums: Vec::new(), weight: 0.0 }
+    }
+
+    /// Those of positions `start .. start + rows`, of `total`, whose states are wanted.
+    pub(crate) fn wanted(&self, start: usize, rows: usize, total: usize) -> Range<usize> {
+        let all = match self.pooling {
+            Pooling::Cls => self.skip..self.skip + 1,
+            Pooling::Last => total.saturating_sub(1)..total,
+            Pooling::Mean | Pooling::Max | Pooling::WeightedMean | Pooling::MeanSqrtLen => self.skip..total,
+        };
+        let first = all.start.clamp(start, start + rows);
+        first..all.end.clamp(first, start + rows)
+    }
+
+    /// Takes the state of a wanted position.
+    pub(crate) fn add(&mut self, position: usize, state: &[f32]) {
+        let weight = if self.pooling == Pooling::WeightedMean { (position + 1) as f64 } else { 1.0 };
+        let max = self.pooling == Pooling::Max;
+        if self.sums.is_empty() {
+            self.sums.resize(state.len(), if max { f64::NEG_INFINITY } else { 0.0 });
+        }
+        for (sum, &x) in self.sums.iter_mut().zip(state) {
+            let x = f64::from(x);
+            // A NaN must show.
+            if !max {
+                *sum += weight * x;
+            } else if x > *sum || x.is_nan() {
+                *sum = x;
+            }
+        }
+        self.weight += weight;
+    }
+
+    /// Forgets all states.
+    pub(crate) fn clear(&mut self) {
+        self.sums.clear();
+        self.weight = 0.0;
+    }
+
+    /// The pooled state, `[hidden_size]`; empty if no position counted.
+    pub(crate) fn finish(self) -> Vec<f32> {
+        let divisor = match self.pooling {
+            Pooling::Mean | Pooling::WeightedMean => self.weight,
+            Pooling::MeanSqrtLen => self.weight.sqrt(),
+            Pooling::Cls | Pooling::Last | Pooling::Max => 1.0,
+        };
+        self.sums.into_iter().map(|sum| (sum / divisor) as f32).collect()
+    }
+}
+
+/// Scales a vector to length 1; one of zeros stays as it is.
+pub(crate) fn normalize(vector: &mut [f32]) {
+    let squares: f64 = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+    let length = squares.sqrt().max(1e-12);
+    vector.iter_mut().for_each(|x| *x = (f64::from(*x) / length) as f32);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATES: [[f32; 2]; 4] = [[1.0, -2.0], [3.0, 5.0], [-4.0, 0.5], [2.0, 2.0]];
+
+    fn pooled(pooling: Pooling, skip: usize, chunk: usize) -> Vec<f32> {
+        let mut pooler = Pooler::new(pooling, skip);
+        for start in (0..4).step_by(chunk) {
+            let rows = chunk.min(4 - start);
+            pooler.wanted(start, rows, 4).for_each(|position| pooler.add(position, &STATES[position]));
+        }
+        pooler.finish()
+    }
+
+    #[test]
+    fn kinds_are_those_of_the_formulas_in_any_chunks() {
+        for (pooling, expected, without_first) in [
+            (Pooling::Cls, [1.0, -2.0], [3.0, 5.0]),
+            (Pooling::Mean, [0.5, 1.375], [1.0 / 3.0, 2.5]),
+            (Pooling::Max, [3.0, 5.0], [3.0, 5.0]),
+            (Pooling::Last, [2.0, 2.0], [2.0, 2.0]),
+            (Pooling::WeightedMean, [0.3, 1.75], [2.0 / 9.0, 19.5 / 9.0]),
+            (Pooling::MeanSqrtLen, [1.0, 2.75], [1.0 / 3_f32.sqrt(), 7.5 / 3_f32.sqrt()]),
+        ] {
+            for chunk in 1..=4 {
+                assert_eq!(pooled(pooling, 0, chunk), expected, "{pooling}");
+                assert_eq!(pooled(pooling, 1, chunk), without_first, "{pooling}");
+            }
+        }
+        assert!(pooled(Pooling::Mean, 4, 2).is_empty());
+    }
+
+    #[test]
+    fn vectors_get_length_one_and_what_is_not_a_number_shows() {
+        let mut vector = [3.0, 4.0];
+        normalize(&mut vector);
+        assert_eq!(vector, [0.6, 0.8]);
+        let mut zeros = [0.0; 3];
+        normalize(&mut zeros);
+        assert_eq!(zeros, [0.0; 3]);
+        for pooling in Pooling::ALL {
+            let mut pooler = Pooler::new(pooling, 0);
+            pooler.add(0, &[f32::NAN]);
+            assert!(pooler.finish()[0].is_nan(), "{pooling}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! How texts become vectors and scores.
+
+use serde::{Deserialize, Serialize};
+
+use super::{options, out_of_range};
+use crate::error::Result;
+
+/// How the states of a text's tokens become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Pooling {
+    /// That of the first token.
+    Cls,
+    /// Their mean.
+    Mean,
+    /// The largest value of each element.
+    Max,
+    /// That of the last token.
+    Last,
+    /// Their mean with weights 1, 2, 3, ...
+    WeightedMean,
+    /// Their sum, divided by the square root of their number.
+    MeanSqrtLen,
+}
+
+impl Pooling {
+    /// Every kind.
+    pub const ALL: [Pooling; 6] = [
+        Pooling::Cls,
+        Pooling::Mean,
+        Pooling::Max,
+        Pooling::Last,
+        Pooling::WeightedMean,
+        Pooling::MeanSqrtLen,
+    ];
+
+    /// The name used in options and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pooling::Cls => "cls",
+            Pooling::Mean => "mean",
+            Pooling::Max => "max",
+            Pooling::Last => "last",
+            Pooling::WeightedMean => "weighted_mean",
+            Pooling::MeanSqrtLen => "mean_sqrt_len",
+        }
+    }
+}
+
+impl std::fmt::Display for Pooling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl std::str::FromStr for Pooling {
+    type Err = crate::error::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let known = Self::ALL.into_iter().find(|pooling| pooling.name() == text);
+        let names = Self::ALL.map(Pooling::name).join(", ");
+        known.ok_or_else(|| out_of_range("pooling", &format!("one of {names}"), format!("{text:?}")))
+    }
+}
+
+options! {
+    /// How texts become vectors. What is `None` comes from the model's own files (those of sentence-transformers).
+    pub struct EmbedOptions {
+        /// How the states of a text's tokens become one; must be given for a model that does not say.
+        pooling: Option<Pooling> = None,
+        /// Whether vectors are scaled to length 1.
+        normalize: Option<bool> = None,
+        /// Name of the prompt, of those that the model has, to put before each text.
+        prompt_name: Option<String> = None,
+        /// Text to put before each text, instead of a prompt of the model.
+        prompt: Option<String> = None,
+        /// Keep this many first elements of each vector, for models that are trained for it (Matryoshka).
+        dimensions: Option<u32> = None,
+        /// Whether texts that are too long are cut; otherwise they are errors.
+        truncate: bool = false,
+        /// Whether texts get the tokenizer's special tokens.
+        add_special_tokens: bool = true,
+    }
+}
+
+impl EmbedOptions {
+    /// Checks every value that can be checked without a model.
+    pub(crate) fn validate(&self) -> Result<()> {
+        if self.dimensions == Some(0) {
+            return Err(out_of_range("dimensions", "at least 1", 0));
+        }
+        if self.prompt.is_some() && self.prompt_name.is_some() {
+            return Err(out_of_range("prompt", "nothing beside prompt_name", "both"));
+        }
+        Ok(())
+    }
+}
+
+options! {
+    /// How documents are scored against a query.
+    pub struct RerankOptions {
+        /// Whether scores are probabilities, `1 / (1 + exp(-logit))`, instead of logits; `None`: as the model's files say, or
+        /// else yes.
+        sigmoid: Option<bool> = None,
+        /// What the query asks for, of models that are told (Qwen3-Reranker); `None`: the model's default.
+        instruction: Option<String> = None,
+        /// Whether texts that are too long are cut; otherwise they are errors.
+        truncate: bool = false,
+    }
+}
+
+impl RerankOptions {
+    /// Checks every value that can be checked without a model.
+    pub(crate) fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn names_are_the_same_everywhere() {
+        for pooling in Pooling::ALL {
+            assert_eq!(json!(pooling), json!(pooling.name()));
+            assert_eq!(pooling.name().parse::<Pooling>().unwrap(), pooling);
+        }
+        assert!("median".parse::<Pooling>().unwrap_err().message().contains("weighted_mean"));
+    }
+
+    #[test]
+    fn bad_options_name_themselves() {
+        let parse =
+            |value: serde_json::Value| EmbedOptions::from_json(value.as_object().unwrap()).unwrap_err();
+        for (name, bad) in [
+            ("pooling", json!({"pooling": "median"})),
+            ("dimensions", json!({"dimensions": 0})),
+            ("prompt", json!({"prompt": "a", "prompt_name": "b"})),
+        ] {
+            let error = parse(bad);
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+            assert!(error.message().contains(name), "{error}");
+        }
+        assert_eq!(parse(json!({"pool": "mean"})).kind(), ErrorKind::UnknownOption);
+    }
+}

@@ -1,0 +1,79 @@
+"""Vectors and scores."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+import clawdbot
+
+GOLDEN = pathlib.Path(__file__).parents[2] / "clawdbot-core" / "tests" / "golden" / "embeddings"
+
+
+def reference(name):
+    return json.loads((GOLDEN / name / "reference.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def bert():
+    with clawdbot.Model.from_pretrained(GOLDEN / "bert", weights="f32") as model:
+        yield model
+
+
+def test_vectors_are_those_of_sentence_transformers(bert):
+    expected = reference("bert")
+    found = bert.embed(expected["texts"])
+    assert found.dtype == np.float32
+    assert found.shape == np.shape(expected["embeddings"])
+    assert np.abs(found - expected["embeddings"]).max() < 1e-5
+    prompted = bert.embed(expected["texts"][:2], prompt_name="query")
+    assert np.abs(prompted - expected["prompted"]["query"]).max() < 1e-5
+    ids = [bert.tokenizer.encode(text) for text in expected["texts"]]
+    assert (bert.embed(ids) == found).all()
+    assert bert.embed([]).shape == (0, 48)
+    assert bert.info["embedding"]["pooling"] == "mean"
+    assert bert.info["tasks"] == ["embed"]
+
+
+def test_options(bert):
+    raw = bert.embed(("a", "b"), pooling="cls", normalize=None, dimensions=7, truncate=True)
+    assert raw.shape == (2, 7)
+    with pytest.raises(clawdbot.UnknownOption):
+        bert.embed(["a"], pool="mean")
+    with pytest.raises(clawdbot.InvalidArgument):
+        bert.embed(["a"], pooling="median")
+    with pytest.raises(clawdbot.ContextOverflow) as caught:
+        bert.embed(["a", "a " * 1000])
+    assert caught.value.detail["text"] == 1
+    for wrong in ("a", [1], [None], 5):
+        with pytest.raises(TypeError):
+            bert.embed(wrong)
+    with pytest.raises(clawdbot.UnsupportedModel):
+        bert.generate("a")
+
+
+def test_progress(bert):
+    calls = []
+    bert.embed(["a", "b", "c"], on_progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+    with pytest.raises(clawdbot.Cancelled):
+        bert.embed(["a", "b"], on_progress=lambda done, total: False)
+    with pytest.raises(ZeroDivisionError):
+        bert.embed(["a", "b"], on_progress=lambda done, total: 1 // 0)
+
+
+@pytest.mark.parametrize("name", ["bert_score", "qwen3_judge"])
+def test_scores_are_those_of_transformers(name):
+    expected = reference(name)
+    with clawdbot.Model.from_pretrained(GOLDEN / name, weights="f32") as model:
+        query, documents = expected["query"], expected["documents"]
+        found = model.rerank(query, documents, sigmoid=False)
+        assert (found.dtype, found.shape) == (np.float32, (len(documents),))
+        assert np.abs(found - expected["logits"]).max() < 1e-4
+        assert np.allclose(model.rerank(query, documents), 1 / (1 + np.exp(-found)), atol=1e-6)
+        for wrong in ("text", [1]):
+            with pytest.raises(TypeError):
+                model.rerank(query, wrong)
+        with pytest.raises(TypeError):
+            model.rerank(["a"], documents)
