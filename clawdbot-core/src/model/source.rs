@@ -217,6 +217,7 @@ impl Opened {
         weights: impl FnOnce(&ModelConfig) -> Result<Weights>,
     ) -> Result<Self> {
         let (config, mut spec, embedding) = Self::describe(&files)?;
+        let text = open_text(&files)?;
         let mut weights = weights(&config)?;
         if let Weights::Files(stored) = &mut weights {
             stored.source.rename(&spec.embedding_tensor())?;
@@ -232,7 +233,6 @@ impl Opened {
             Some(json) => GenerationDefaults::parse(&ModelConfig::parse(&json, &files.path(generation))?)?,
             None => GenerationDefaults::default(),
         };
-        let text = open_text(&files)?;
         Self::checked(name, &config, (spec, embedding), defaults, weights, text, files)
     }
 
