@@ -128,7 +128,9 @@ pub(crate) fn parse_spec(config: &ModelConfig) -> Result<DecoderSpec> {
 /// # Errors
 /// As [`parse_spec`].
 pub(crate) fn parse_quantization(config: &ModelConfig) -> Result<Option<Quantization>> {
-    Quantization::parse(config, find(config)?.quantizations)
+    let architecture = find(config)?;
+    let text = architecture.text_defaults.map(|defaults| config.text(defaults)).transpose()?;
+    Quantization::parse(text.as_ref().unwrap_or(config), architecture.quantizations)
 }
 
 fn find(config: &ModelConfig) -> Result<&'static Architecture> {

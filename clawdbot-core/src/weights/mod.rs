@@ -19,7 +19,7 @@ pub(crate) use gguf::{
     Array, GgufHeader, GgufMatrix, GgufSource, MAGIC, Metadata, RowOrder, TensorType, Value,
 };
 pub(crate) use matrix::{MatrixFormat, MatrixView, TensorView};
-pub(crate) use names::beside_text;
+pub(crate) use names::{beside_text, stored_names, text_name};
 pub(crate) use packed::{FORMAT_VERSION, PackedFile, PackedInfo, hex};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
 pub(crate) use safetensors::quoted;

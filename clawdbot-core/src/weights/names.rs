@@ -28,9 +28,15 @@ pub(crate) fn beside_text(name: &str) -> bool {
 }
 
 /// The name that the tensor has in a checkpoint of the text model alone.
-pub(super) fn text_name(name: &str) -> String {
+pub(crate) fn text_name(name: &str) -> String {
     let found = PREFIXES.iter().find_map(|(prefix, text)| Some((text, name.strip_prefix(prefix)?)));
     found.map_or_else(|| name.to_owned(), |(text, rest)| format!("{text}{rest}"))
+}
+
+/// The names that a module of a text model may have in checkpoints: first the one that it has alone.
+pub(crate) fn stored_names(module: &str) -> Vec<String> {
+    let stored = |(prefix, text): &(&str, &str)| Some(format!("{prefix}{}", module.strip_prefix(text)?));
+    std::iter::once(module.to_owned()).chain(PREFIXES.iter().filter_map(stored)).collect()
 }
 
 #[cfg(test)]

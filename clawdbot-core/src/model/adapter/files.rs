@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::config::ModelConfig;
 use crate::model::files::ModelFiles;
 use crate::model::tensors::{MatrixName, PartStorage, TensorNames};
-use crate::weights::{Dtype, WeightSource, quoted};
+use crate::weights::{Dtype, WeightSource, quoted, text_name};
 
 pub(super) const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -87,8 +87,12 @@ impl AdapterFiles {
                         );
                     }
                 };
-            let pair = pairs.entry(module.to_owned()).or_default();
-            *if is_a { &mut pair.a } else { &mut pair.b } = name.to_owned();
+            let pair = pairs.entry(text_name(module)).or_default();
+            let tensor = if is_a { &mut pair.a } else { &mut pair.b };
+            if !tensor.is_empty() {
+                return refused(ErrorKind::InvalidModel, "it is there under another name too");
+            }
+            name.clone_into(tensor);
         }
         if pairs.is_empty() {
             let message = format!("{}: expected tensors, found none", files.path(WEIGHTS));

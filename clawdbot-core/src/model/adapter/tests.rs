@@ -318,6 +318,13 @@ fn other_adapters_are_refused_by_name() {
     check(&changed(1, "base_model.model.lm_head.lora_B.weight"), unsupported, &["module \"lm_head\""]);
     check(&load(json!({}), &pair()[..1]).unwrap_err(), invalid, &["q_proj.lora_B.weight", "found none"]);
     check(&load(json!({}), &[]).unwrap_err(), invalid, &["expected tensors"]);
+    // As in a checkpoint with more than text; under both names is once too often.
+    const OTHER: &str = "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight";
+    let mut renamed = pair();
+    renamed[0].0 = OTHER;
+    load(json!({}), &renamed).unwrap();
+    renamed.push(pair().remove(0));
+    check(&load(json!({}), &renamed).unwrap_err(), invalid, &["q_proj.lora_A.weight", "another name"]);
     let mut wide = pair();
     (wide[1].2, wide[1].3) = (&[33, 2], bf16_bytes(&[0.5; 66]));
     check(&load(json!({}), &wide).unwrap_err(), invalid, &["[32, 2]", "[33, 2]"]);

@@ -8,7 +8,7 @@ use super::ints::{GptqArgs, IntArgs};
 use super::scales::Block;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
-use crate::weights::quoted;
+use crate::weights::{quoted, stored_names};
 
 /// Methods that are read for every architecture, as in `quant_method`.
 const METHODS: &str = "compressed-tensors, gptq, awq, fp8 or fbgemm_fp8";
@@ -83,9 +83,19 @@ impl Pattern {
         }
     }
 
+    /// How closely it fits `module`, under any of the names that it may have in checkpoints.
+    ///
     /// # Errors
     /// `InvalidModel` for an expression that takes too long.
-    fn fit(&self, module: &str) -> Result<Option<Fit>> {
+    fn fit(&self, names: &[String]) -> Result<Option<Fit>> {
+        let mut best = None;
+        for name in names {
+            best = best.max(self.fit_name(name)?);
+        }
+        Ok(best)
+    }
+
+    fn fit_name(&self, module: &str) -> Result<Option<Fit>> {
         // Of the modules whose matrices are asked for, one kind is no linear layer.
         let class = if module.ends_with("embed_tokens") { "Embedding" } else { "Linear" };
         match self {
@@ -103,10 +113,10 @@ impl Pattern {
         }
     }
 
-    fn best(patterns: &[Pattern], module: &str) -> Result<Option<Fit>> {
+    fn best(patterns: &[Pattern], names: &[String]) -> Result<Option<Fit>> {
         let mut best = None;
         for pattern in patterns {
-            best = best.max(pattern.fit(module)?);
+            best = best.max(pattern.fit(names)?);
         }
         Ok(best)
     }
@@ -197,12 +207,13 @@ impl Quantization {
             ))
             .with("module", module)
         };
-        if Pattern::best(&self.ignore, module)?.is_some() {
+        let names = stored_names(module);
+        if Pattern::best(&self.ignore, &names)?.is_some() {
             return Err(contradiction("ignore has"));
         }
         let mut best: Option<(Fit, Scheme)> = None;
         for group in &self.groups {
-            if let Some(fit) = Pattern::best(&group.targets, module)?
+            if let Some(fit) = Pattern::best(&group.targets, &names)?
                 && best.is_none_or(|(found, _)| fit > found)
             {
                 best = Some((fit, group.scheme));

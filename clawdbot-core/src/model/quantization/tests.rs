@@ -354,6 +354,12 @@ fn contradictions_between_configuration_and_tensors_are_errors() {
     let mut other = good.clone();
     other["config_groups"]["group_0"]["targets"] = json!(["re:n"]);
     check(&open(other, &tensors(0.5, "F32")).unwrap_err(), invalid, &["no group has module \"m\""]);
+    // The text model of several is called otherwise.
+    let mut of_several = good.clone();
+    of_several["config_groups"]["group_0"]["targets"] = json!(["re:language_model.model.layers.*m$"]);
+    let of_several = parse(of_several).unwrap().unwrap();
+    of_several.scheme("model.layers.0.m").unwrap();
+    assert!(of_several.scheme("model.layers.0.n").is_err());
     // Scales beside a weight that is not quantized.
     let floats: Vec<Tensor<'_>> = vec![
         ("m.weight", "F32", &[2, 4], f32_bytes(&[1.0; 8])),
