@@ -78,8 +78,7 @@ pub(crate) fn execute(command: &mut Command) -> Result<Option<String>, String> {
 fn fuzz(root: &Path) -> Result<Option<String>, String> {
     let manifest = root.join("fuzz").join("Cargo.toml").display().to_string();
     let directory = target(root).display().to_string();
-    let options =
-        ["--locked", "--target-dir", &directory, "--bin", "run", "--", "--runs", "50000", "--seconds", "20"];
+    let options = ["--target-dir", &directory, "--bin", "run", "--", "--runs", "50000", "--seconds", "20"];
     cargo(root, &[&["run", "--quiet", "--manifest-path", &manifest], &options[..]].concat())
 }
 

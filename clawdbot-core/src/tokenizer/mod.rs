@@ -11,6 +11,7 @@ use tokenizers::{PostProcessor, TruncationParams, truncate_encodings};
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::MAGIC;
 
+mod charsmap;
 mod chat;
 mod gguf;
 mod read;

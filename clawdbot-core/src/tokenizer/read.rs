@@ -14,6 +14,8 @@ use tokenizers::{
     DecoderWrapper, Model, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Token, TokenizerImpl,
 };
 
+use super::charsmap;
+
 type Parsed =
     TokenizerImpl<ReadModel, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
@@ -22,6 +24,7 @@ type Parsed =
 /// # Errors
 /// With the parser's words.
 pub(super) fn read(json: &[u8]) -> serde_json::Result<(tokenizers::Tokenizer, Option<u32>)> {
+    charsmap::check(json).map_err(serde_json::Error::custom)?;
     let parsed: Parsed = serde_json::from_slice(json)?;
     let of_model = match parsed.get_model() {
         ReadModel { largest_id: Some(id), .. } => Some(*id),
