@@ -250,15 +250,15 @@ impl Builder<'_> {
 
     fn mamba(&mut self, names: &MambaNames) -> Result<MambaWeights> {
         let input = self.linear(std::slice::from_ref(&names.input))?;
-        let (steps, a_log) = (self.weights.vector(&names.steps)?, self.weights.vector(&names.a_log)?);
+        let (steps, minus_a) = (self.weights.vector(&names.steps)?, self.weights.vector(&names.minus_a)?);
         // z, as long as the norm, is not convolved.
         let channels = input.weight.n() - names.norm.len;
         Ok(MambaWeights {
             input,
-            steps: self.float_matrix(&steps, a_log.len())?,
+            steps: self.float_matrix(&steps, minus_a.len())?,
             conv: by_taps(&self.weights.vector(&names.conv)?, channels),
             conv_bias: self.optional(names.conv_bias.as_ref())?,
-            minus_a: a_log.into_iter().map(|a| -libm::expf(a)).collect(),
+            minus_a,
             dt_bias: self.weights.vector(&names.dt_bias)?,
             skip: self.weights.vector(&names.skip)?,
             norm: self.weights.vector(&names.norm)?,

@@ -46,6 +46,7 @@ impl DeltaNetSpec {
         Recurrence {
             heads: self.num_value_heads,
             key_heads: self.num_key_heads,
+            tiled: self.tiled,
             key_dim: self.key_head_dim,
             value_dim: self.value_head_dim,
             taps: self.taps,

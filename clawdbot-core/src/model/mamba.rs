@@ -45,6 +45,7 @@ impl MambaSpec {
         Recurrence {
             heads: self.num_heads,
             key_heads: self.num_groups,
+            tiled: false,
             key_dim: self.state_size,
             value_dim: self.head_dim,
             taps: self.taps,

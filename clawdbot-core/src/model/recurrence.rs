@@ -19,6 +19,8 @@ pub(super) struct Recurrence {
     pub(super) heads: usize,
     /// Heads of keys and queries, a divisor of `heads`.
     pub(super) key_heads: usize,
+    /// Heads have key heads in turn; otherwise neighbours have the same.
+    pub(super) tiled: bool,
     pub(super) key_dim: usize,
     /// Columns of a head's state.
     pub(super) value_dim: usize,
@@ -131,7 +133,8 @@ impl Recurrence {
         let per_key_head = heads / self.key_heads;
         ops.region.parallel_chunks_mut(&mut tasks, 1, |_, tasks| {
             for Task { head, block, row, rows: count, state, snapshot, out } in tasks {
-                let key_head = *head / per_key_head * key_dim;
+                let key_head = if self.tiled { *head % self.key_heads } else { *head / per_key_head };
+                let key_head = key_head * key_dim;
                 let column = *head * value_dim + *block * LANES;
                 let mut run = |from: usize, to: usize, state: &mut [f32]| {
                     let first = &mixed[(*row + from) * stride..];

@@ -237,7 +237,7 @@ impl Opened {
     }
 
     /// What the model is.
-    fn describe(files: &ModelFiles) -> Result<(ModelConfig, DecoderSpec, EmbeddingConfig)> {
+    pub(super) fn describe(files: &ModelFiles) -> Result<(ModelConfig, DecoderSpec, EmbeddingConfig)> {
         let config = ModelConfig::open(files, "config.json")?;
         let mut spec = parse_spec(&config)?;
         let embedding = EmbeddingConfig::read(files, &config, spec.hidden_size)?;

@@ -221,6 +221,8 @@ pub(crate) struct DeltaNetSpec {
     pub(crate) num_value_heads: usize,
     pub(crate) key_head_dim: usize,
     pub(crate) value_head_dim: usize,
+    /// Value head `h` belongs to key head `h % num_key_heads`, not to `h / (num_value_heads / num_key_heads)`.
+    pub(crate) tiled: bool,
     /// How its projections are stored.
     pub(crate) storage: DeltaStorage,
 }

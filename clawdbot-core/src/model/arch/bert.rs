@@ -51,7 +51,8 @@ const DISTILBERT_KEYS: Keys = Keys {
 
 pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let types = config.opt_usize("type_vocab_size")?.unwrap_or(2);
-    encoder(config, &BERT_KEYS, "hidden_act", (Some(types), 0))
+    // GGUF files of DistilBERT, which are BERT's otherwise, have none.
+    encoder(config, &BERT_KEYS, "hidden_act", (Some(types).filter(|&types| types > 0), 0))
 }
 
 pub(in crate::model) fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {

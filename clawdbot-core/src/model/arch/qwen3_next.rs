@@ -44,6 +44,8 @@ pub(super) fn with_delta_nets(
             num_value_heads: config.usize("linear_num_value_heads")?,
             key_head_dim: config.usize("linear_key_head_dim")?,
             value_head_dim: config.usize("linear_value_head_dim")?,
+            // Not of the transformers library: the order in which GGUF files have them.
+            tiled: config.bool_or("linear_value_heads_tiled", false)?,
             storage,
         }),
         ropes: vec![RopeSpec::parse(config, plain.head_dim, rope)?],

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::encoders::embedding_files;
 use super::families::FAMILIES;
 use crate::error::{Error, Result};
 use crate::tokenizer::TokenizerFiles;
@@ -27,6 +28,10 @@ pub(super) struct Family {
     pub(super) pairs: bool,
     /// Whether a part of each head may be rotated.
     pub(super) partial: bool,
+    /// Whether tokens see those behind them.
+    pub(super) bidirectional: bool,
+    /// Whether layers' MLPs may differ in size.
+    pub(super) uneven: bool,
     /// Key of the norms' epsilon, and the one in `config.json`.
     pub(super) eps: (&'static str, &'static str),
     /// Modules that are named otherwise than in most families.
@@ -41,15 +46,21 @@ pub(super) struct Family {
 
 /// Sizes: the key behind the architecture, and the one in `config.json`.
 const SIZES: &[(&str, &str)] = &[
-    ("block_count", "num_hidden_layers"),
     ("context_length", "max_position_embeddings"),
     ("embedding_length", "hidden_size"),
-    ("feed_forward_length", "intermediate_size"),
     ("attention.head_count", "num_attention_heads"),
 ];
 
+const FEED_FORWARD: &str = "feed_forward_length";
+/// Where an expert layer's sizes are.
+pub(super) const EXPERT_SIZE: &str = "expert_feed_forward_length";
+/// Layers behind the others, which guess further tokens; they are not read.
+pub(super) const PREDICTING_LAYERS: &str = "nextn_predict_layers";
+
 /// Keys that are read further down, or say nothing about what is computed.
 const OTHERS: &[&str] = &[
+    "block_count",
+    FEED_FORWARD,
     "attention.head_count_kv",
     "attention.key_length",
     "attention.value_length",
@@ -65,18 +76,21 @@ const OTHERS: &[&str] = &[
     "rope.scaling.attn_factor",
     "rope.scaling.yarn_beta_fast",
     "rope.scaling.yarn_beta_slow",
+    "rope.scaling.yarn_attn_factor",
+    "rope.scaling.yarn_ext_factor",
     "expert_count",
     "expert_used_count",
     "vocab_size",
+    "pooling_type",
     "tensor_data_layout",
 ];
 
-/// The configuration of the model in `source`.
+/// The configuration of the model in `source`, and what sentence-transformers have beside it.
 ///
 /// # Errors
 /// `UnsupportedModel` for architectures and keys that are not known; `InvalidModel` for values that are missing or
 /// malformed.
-pub(super) fn config_json(source: &GgufSource) -> Result<(&'static Family, Vec<u8>)> {
+pub(super) fn config_json(source: &GgufSource) -> Result<(&'static Family, ModelJson)> {
     let metadata = source.metadata();
     const ARCHITECTURE: &str = "general.architecture";
     let name = metadata.str(ARCHITECTURE)?;
@@ -95,8 +109,13 @@ pub(super) fn config_json(source: &GgufSource) -> Result<(&'static Family, Vec<u
     }
     let mut config = common(&keys, family)?;
     (family.fields)(&keys, &mut config)?;
-    Ok((family, Value::Object(config).to_string().into_bytes()))
+    let mut files = vec![("config.json", Value::Object(config).to_string().into_bytes())];
+    files.extend(embedding_files(&keys)?);
+    Ok((family, files))
 }
+
+/// Small files of a Hugging Face directory.
+type ModelJson = Vec<(&'static str, Vec<u8>)>;
 
 /// What is read alike in all families.
 fn common(keys: &Keys<'_>, family: &Family) -> Result<Map<String, Value>> {
@@ -104,6 +123,8 @@ fn common(keys: &Keys<'_>, family: &Family) -> Result<Map<String, Value>> {
     for (key, field) in SIZES {
         config.insert((*field).to_owned(), keys.u64(key)?.into());
     }
+    config.insert("num_hidden_layers".to_owned(), keys.layers(family)?.into());
+    config.insert("intermediate_size".to_owned(), keys.feed_forward(family)?.into());
     let heads = keys.u64("attention.head_count")?;
     let kv_heads = keys.per_layer("attention.head_count_kv")?.unwrap_or_default();
     let head_dim = match keys.opt_u64("attention.key_length")? {
@@ -111,8 +132,8 @@ fn common(keys: &Keys<'_>, family: &Family) -> Result<Map<String, Value>> {
         None if heads > 0 => keys.u64("embedding_length")? / heads,
         None => return Err(keys.invalid("attention.head_count", "a positive integer")),
     };
-    if keys.opt_bool("attention.causal")? == Some(false) {
-        return Err(keys.unsupported("attention.causal", "true"));
+    if keys.opt_bool("attention.causal")? == Some(family.bidirectional) {
+        return Err(keys.unsupported("attention.causal", &(!family.bidirectional).to_string()));
     }
     let window = keys.opt_u64("attention.sliding_window")?.filter(|&window| window > 0);
     let architecture = match (window, family.windowed) {
@@ -132,7 +153,7 @@ fn common(keys: &Keys<'_>, family: &Family) -> Result<Map<String, Value>> {
         field: epsilon,
         "hidden_act": "silu",
         "tie_word_embeddings": !keys.has("output.weight"),
-        "attention_bias": keys.has("blk.0.attn_q.bias"),
+        "attention_bias": keys.some(".attn_q.bias"),
         "mlp_bias": keys.has("blk.0.ffn_gate.bias"),
         "sliding_window": window,
         "rope_parameters": rope(keys, family, head_dim)?,
@@ -176,10 +197,15 @@ fn rope(keys: &Keys<'_>, family: &Family, head_dim: u64) -> Result<Value> {
             rope["factor"] = factor()?.into();
             rope["original_max_position_embeddings"] =
                 keys.u64("rope.scaling.original_context_length")?.into();
+            const EXTRAPOLATED: &str = "rope.scaling.yarn_ext_factor";
+            if keys.opt_f64(EXTRAPOLATED)?.is_some_and(|factor| factor != 1.0) {
+                return Err(keys.unsupported(EXTRAPOLATED, "1"));
+            }
             for (key, field) in [
                 ("rope.scaling.yarn_beta_fast", "beta_fast"),
                 ("rope.scaling.yarn_beta_slow", "beta_slow"),
                 ("rope.scaling.attn_factor", "attention_factor"),
+                ("rope.scaling.yarn_attn_factor", "attention_factor"),
             ] {
                 if let Some(value) = keys.opt_f64(key)? {
                     rope[field] = value.into();
@@ -235,9 +261,54 @@ impl Keys<'_> {
         format!("{}.{key}", self.name)
     }
 
+    /// Whether the architecture has that name.
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.name == name
+    }
+
     /// Whether there is a tensor of that name.
     pub(super) fn has(&self, tensor: &str) -> bool {
         self.source.tensor(tensor).is_some()
+    }
+
+    /// Whether there is a tensor whose name ends so.
+    pub(super) fn some(&self, suffix: &str) -> bool {
+        self.source.names().any(|name| name.ends_with(suffix))
+    }
+
+    /// Sizes of a tensor, outermost first; none without it.
+    pub(super) fn shape(&self, tensor: &str) -> &[usize] {
+        self.source.tensor(tensor).map_or(&[], |tensor| &tensor.shape)
+    }
+
+    /// Layers of the model itself.
+    pub(super) fn layers(&self, family: &Family) -> Result<u64> {
+        let (all, predicting) = (
+            self.u64("block_count")?,
+            match family.keys.contains(&PREDICTING_LAYERS) {
+                true => self.opt_u64(PREDICTING_LAYERS)?.unwrap_or(0),
+                false => 0,
+            },
+        );
+        let fewer = || self.invalid(PREDICTING_LAYERS, &format!("fewer than block_count, which is {all}"));
+        all.checked_sub(predicting).ok_or_else(fewer)
+    }
+
+    /// Elements between the projections of the first layer's dense MLP. Models that have experts everywhere may lack it.
+    fn feed_forward(&self, family: &Family) -> Result<u64> {
+        let Some(sizes) = self.per_layer(FEED_FORWARD)? else {
+            return match self.opt_u64(EXPERT_SIZE)? {
+                Some(size) => Ok(size),
+                None => self.u64(FEED_FORWARD),
+            };
+        };
+        match sizes.split_first() {
+            None => Err(self.invalid(FEED_FORWARD, "a positive integer")),
+            Some((first, rest)) if !family.uneven && rest.iter().any(|size| size != first) => {
+                Err(self.unsupported(FEED_FORWARD, "the same in all layers"))
+            }
+            Some((first, _)) => Ok(*first),
+        }
     }
 
     /// All elements of a tensor.

@@ -1,14 +1,16 @@
-//! The architectures of GGUF files: what of each differs from Llama.
+//! The architectures of GGUF files: what of each differs from Llama. (Encoders are in `encoders.rs`, the latest in `recent.rs`.)
 //!
 //! Source: the converter and the model definitions of <https://github.com/ggml-org/llama.cpp>, and its `gguf` package.
 //! Gains that checkpoints store less one are stored whole, tensors of experts one behind another.
 
 use serde_json::{Map, Value, json};
 
-use super::config::{Family, Keys};
+use super::config::{EXPERT_SIZE, Family, Keys, PREDICTING_LAYERS};
+use super::encoders::{self, BERT_NAMES, EMBEDDING_GEMMA_NAMES, MODERNBERT_NAMES};
+use super::recent;
 use crate::error::Result;
 
-type Config = Map<String, Value>;
+pub(super) type Config = Map<String, Value>;
 
 const LLAMA: Family = Family {
     name: "llama",
@@ -16,6 +18,8 @@ const LLAMA: Family = Family {
     windowed: Some("MistralForCausalLM"),
     pairs: true,
     partial: false,
+    bidirectional: false,
+    uneven: false,
     eps: ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
     names: &[],
     renamed: &[],
@@ -27,13 +31,33 @@ const LLAMA: Family = Family {
 const PLAIN: Family = Family { windowed: None, pairs: false, fields: dense, ..LLAMA };
 
 /// Norms on both sides of attention.
-const SANDWICH: &[(&str, &str)] = &[("post_attention_layernorm", "post_attention_norm")];
+pub(super) const SANDWICH: &[(&str, &str)] = &[("post_attention_layernorm", "post_attention_norm")];
 
-/// Where an expert layer's sizes are.
-const EXPERT_SIZE: &str = "expert_feed_forward_length";
-const SHARED_SIZE: &str = "expert_shared_feed_forward_length";
-const WINDOW: &str = "attention.sliding_window";
-const PATTERN: &str = "attention.sliding_window_pattern";
+pub(super) const SHARED_SIZE: &str = "expert_shared_feed_forward_length";
+pub(super) const WINDOW: &str = "attention.sliding_window";
+pub(super) const PATTERN: &str = "attention.sliding_window_pattern";
+/// Base of the rotation on layers with a window.
+pub(super) const LOCAL_THETA: &str = "rope.freq_base_swa";
+
+const QWEN3_NEXT: Family = Family {
+    name: "qwen3next",
+    architecture: "Qwen3NextForCausalLM",
+    partial: true,
+    names: SANDWICH,
+    keys: &[
+        EXPERT_SIZE,
+        SHARED_SIZE,
+        "expert_weights_norm",
+        "full_attention_interval",
+        "ssm.conv_kernel",
+        "ssm.inner_size",
+        "ssm.state_size",
+        "ssm.time_step_rank",
+        "ssm.group_count",
+    ],
+    fields: qwen3next,
+    ..PLAIN
+};
 
 /// Every architecture: the only list.
 pub(super) const FAMILIES: &[Family] = &[
@@ -54,15 +78,14 @@ pub(super) const FAMILIES: &[Family] = &[
         fields: qwen3moe,
         ..PLAIN
     },
+    QWEN3_NEXT,
     Family {
-        name: "qwen3next",
-        architecture: "Qwen3NextForCausalLM",
-        partial: true,
-        names: SANDWICH,
+        name: "qwen35",
+        architecture: "Qwen3_5ForCausalLM",
         keys: &[
-            EXPERT_SIZE,
-            SHARED_SIZE,
-            "expert_weights_norm",
+            PREDICTING_LAYERS,
+            "attention.recurrent_layers",
+            "rope.dimension_sections",
             "full_attention_interval",
             "ssm.conv_kernel",
             "ssm.inner_size",
@@ -70,8 +93,28 @@ pub(super) const FAMILIES: &[Family] = &[
             "ssm.time_step_rank",
             "ssm.group_count",
         ],
-        fields: qwen3next,
-        ..PLAIN
+        fields: recent::qwen35,
+        ..QWEN3_NEXT
+    },
+    Family {
+        name: "qwen35moe",
+        architecture: "Qwen3_5MoeForCausalLM",
+        keys: &[
+            PREDICTING_LAYERS,
+            EXPERT_SIZE,
+            SHARED_SIZE,
+            "expert_weights_norm",
+            "attention.recurrent_layers",
+            "rope.dimension_sections",
+            "full_attention_interval",
+            "ssm.conv_kernel",
+            "ssm.inner_size",
+            "ssm.state_size",
+            "ssm.time_step_rank",
+            "ssm.group_count",
+        ],
+        fields: recent::qwen35moe,
+        ..QWEN3_NEXT
     },
     Family { name: "gemma", architecture: "GemmaForCausalLM", fields: gemma, ..PLAIN },
     Family {
@@ -88,8 +131,75 @@ pub(super) const FAMILIES: &[Family] = &[
         architecture: "Gemma3ForCausalLM",
         windowed: Some("Gemma3ForCausalLM"),
         names: SANDWICH,
-        keys: &["rope.freq_base_swa", PATTERN, "attn_logit_softcapping", "final_logit_softcapping"],
+        keys: &[LOCAL_THETA, PATTERN, "attn_logit_softcapping", "final_logit_softcapping"],
         fields: gemma3,
+        ..PLAIN
+    },
+    Family {
+        name: "gemma4",
+        architecture: "Gemma4ForCausalLM",
+        windowed: Some("Gemma4ForCausalLM"),
+        uneven: true,
+        names: recent::GEMMA4_NAMES,
+        keys: &[
+            EXPERT_SIZE,
+            PATTERN,
+            LOCAL_THETA,
+            "attention.shared_kv_layers",
+            "attention.key_length_swa",
+            "attention.value_length_swa",
+            "rope.dimension_count_swa",
+            "embedding_length_per_layer_input",
+            "final_logit_softcapping",
+        ],
+        fields: recent::gemma4,
+        ..PLAIN
+    },
+    Family {
+        name: "gemma-embedding",
+        architecture: "Gemma3TextModel",
+        windowed: Some("Gemma3TextModel"),
+        bidirectional: true,
+        names: EMBEDDING_GEMMA_NAMES,
+        keys: &[
+            LOCAL_THETA,
+            PATTERN,
+            "dense_2_feat_in",
+            "dense_2_feat_out",
+            "dense_3_feat_in",
+            "dense_3_feat_out",
+        ],
+        fields: encoders::embedding_gemma,
+        ..PLAIN
+    },
+    Family {
+        name: "bert",
+        architecture: "BertModel",
+        bidirectional: true,
+        eps: ("attention.layer_norm_epsilon", "layer_norm_eps"),
+        names: BERT_NAMES,
+        keys: &["classifier.output_labels"],
+        fields: encoders::bert,
+        ..PLAIN
+    },
+    Family {
+        name: "modern-bert",
+        architecture: "ModernBertModel",
+        windowed: Some("ModernBertModel"),
+        bidirectional: true,
+        eps: ("attention.layer_norm_epsilon", "norm_eps"),
+        names: MODERNBERT_NAMES,
+        keys: &[LOCAL_THETA, PATTERN, "hidden_activation"],
+        fields: encoders::modernbert,
+        ..PLAIN
+    },
+    Family {
+        name: "mistral3",
+        architecture: "MistralForCausalLM",
+        windowed: Some("MistralForCausalLM"),
+        pairs: true,
+        keys: &["attention.temperature_scale", "rope.scaling.yarn_log_multiplier"],
+        fields: recent::mistral3,
         ..PLAIN
     },
     Family {
@@ -100,13 +210,41 @@ pub(super) const FAMILIES: &[Family] = &[
         ..PLAIN
     },
     Family { name: "smollm3", architecture: "SmolLM3ForCausalLM", pairs: true, ..PLAIN },
-    Family { name: "olmo2", architecture: "Olmo2ForCausalLM", names: SANDWICH, ..PLAIN },
+    Family {
+        name: "olmo2",
+        architecture: "Olmo2ForCausalLM",
+        windowed: Some("Olmo3ForCausalLM"),
+        names: SANDWICH,
+        keys: &[LOCAL_THETA, PATTERN],
+        fields: recent::olmo2,
+        ..PLAIN
+    },
     Family {
         name: "granite",
         architecture: "GraniteForCausalLM",
         pairs: true,
         keys: &["attention.scale", "embedding_scale", "residual_scale", "logit_scale"],
         fields: granite,
+        ..PLAIN
+    },
+    Family {
+        name: "granitehybrid",
+        architecture: "GraniteMoeHybridForCausalLM",
+        pairs: true,
+        names: &[("block_sparse_moe.router.layer", "ffn_gate_inp")],
+        keys: &[
+            SHARED_SIZE,
+            "attention.scale",
+            "embedding_scale",
+            "residual_scale",
+            "logit_scale",
+            "ssm.conv_kernel",
+            "ssm.inner_size",
+            "ssm.state_size",
+            "ssm.time_step_rank",
+            "ssm.group_count",
+        ],
+        fields: recent::granite_hybrid,
         ..PLAIN
     },
     Family {
@@ -176,7 +314,7 @@ pub(super) const FAMILIES: &[Family] = &[
 ];
 
 /// No experts; values as long as keys.
-fn dense(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(super) fn dense(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     for key in ["expert_count", "expert_used_count"] {
         if keys.opt_u64(key)?.is_some_and(|count| count != 0) {
             return Err(keys.unsupported(key, "no experts"));
@@ -185,7 +323,7 @@ fn dense(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     value_length(keys, config)
 }
 
-fn value_length(keys: &Keys<'_>, config: &Config) -> Result<()> {
+pub(super) fn value_length(keys: &Keys<'_>, config: &Config) -> Result<()> {
     let head_dim = &config["head_dim"];
     match keys.opt_u64("attention.value_length")? {
         Some(length) if *head_dim != length => {
@@ -212,7 +350,7 @@ fn llama(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
 }
 
 /// `norm` where the file does not say whether weights are divided by their sum.
-fn experts(keys: &Keys<'_>, config: &mut Config, norm: bool) -> Result<()> {
+pub(super) fn experts(keys: &Keys<'_>, config: &mut Config, norm: bool) -> Result<()> {
     let size = match keys.opt_u64(EXPERT_SIZE)? {
         Some(size) => size,
         None => keys.u64("feed_forward_length")?,
@@ -239,7 +377,7 @@ fn qwen3moe(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     experts(keys, config, true)
 }
 
-fn shared_size(keys: &Keys<'_>) -> Result<u64> {
+pub(super) fn shared_size(keys: &Keys<'_>) -> Result<u64> {
     match keys.opt_u64(SHARED_SIZE)? {
         Some(size) => Ok(size),
         None => keys.u64("feed_forward_length"),
@@ -247,6 +385,17 @@ fn shared_size(keys: &Keys<'_>) -> Result<u64> {
 }
 
 fn qwen3next(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    delta_nets(keys, config)?;
+    shared_experts(keys, config)
+}
+
+/// Experts beside one that all tokens use.
+pub(super) fn shared_experts(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    config.insert("shared_expert_intermediate_size".to_owned(), shared_size(keys)?.into());
+    experts(keys, config, true)
+}
+
+pub(super) fn delta_nets(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     let heads = keys.u64("ssm.time_step_rank")?;
     let inner = keys.u64("ssm.inner_size")?;
     if heads == 0 || !inner.is_multiple_of(heads) {
@@ -257,7 +406,6 @@ fn qwen3next(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     extend(
         config,
         json!({
-            "shared_expert_intermediate_size": shared_size(keys)?,
             "full_attention_interval": keys.opt_u64("full_attention_interval")?.unwrap_or(4),
             "linear_conv_kernel_dim": keys.u64("ssm.conv_kernel")?,
             "linear_key_head_dim": keys.u64("ssm.state_size")?,
@@ -266,10 +414,10 @@ fn qwen3next(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
             "linear_num_value_heads": heads,
         }),
     );
-    experts(keys, config, true)
+    Ok(())
 }
 
-fn gemma(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(super) fn gemma(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     config.remove("hidden_act");
     config.insert("hidden_activation".to_owned(), "gelu_pytorch_tanh".into());
     dense(keys, config)
@@ -287,7 +435,7 @@ fn gemma2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     Ok(())
 }
 
-fn gemma3(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(super) fn gemma3(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     gemma(keys, config)?;
     // As Gemma 3 27B does.
     scores(keys, config, 62)?;
@@ -295,20 +443,26 @@ fn gemma3(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
         let cap = keys.opt_f64(key)?.filter(|&cap| cap != 0.0);
         config.insert(key.to_owned(), cap.into());
     }
-    let theta = keys.opt_f64("rope.freq_base")?.unwrap_or(1e6);
+    two_rotations(keys, config, (1e6, 1e4))?;
+    pattern(keys, config, 6)
+}
+
+/// Another rotation on layers with a window. `thetas`: the bases where the file has none.
+pub(super) fn two_rotations(keys: &Keys<'_>, config: &mut Config, thetas: (f64, f64)) -> Result<()> {
     let mut global = config["rope_parameters"].take();
+    let theta = keys.opt_f64("rope.freq_base")?.unwrap_or(thetas.0);
     global["rope_theta"] = theta.into();
     let local = json!({
-        "rope_type": "default", "rope_theta": keys.opt_f64("rope.freq_base_swa")?.unwrap_or(1e4),
+        "rope_type": "default", "rope_theta": keys.opt_f64(LOCAL_THETA)?.unwrap_or(thetas.1),
     });
     config
         .insert("rope_parameters".to_owned(), json!({"full_attention": global, "sliding_attention": local}));
-    pattern(keys, config, 6)
+    Ok(())
 }
 
 /// What scores are divided by: the root of the heads' size, but in the model of `layers` layers, of which it is the width's
 /// part for each head.
-fn scores(keys: &Keys<'_>, config: &mut Config, layers: u64) -> Result<()> {
+pub(super) fn scores(keys: &Keys<'_>, config: &mut Config, layers: u64) -> Result<()> {
     let scalar = match keys.u64("block_count")? == layers {
         true => json!(keys.u64("embedding_length")? as f64 / keys.u64("attention.head_count")? as f64),
         false => config["head_dim"].clone(),
@@ -318,7 +472,7 @@ fn scores(keys: &Keys<'_>, config: &mut Config, layers: u64) -> Result<()> {
 }
 
 /// Which layers have windows: all but every n-th, or those that are marked.
-fn pattern(keys: &Keys<'_>, config: &mut Config, default: u64) -> Result<()> {
+pub(super) fn pattern(keys: &Keys<'_>, config: &mut Config, default: u64) -> Result<()> {
     // Without a size there are none, whatever the pattern.
     if keys.opt_u64(WINDOW)?.is_none_or(|window| window == 0) {
         return Ok(());
@@ -335,6 +489,11 @@ fn pattern(keys: &Keys<'_>, config: &mut Config, default: u64) -> Result<()> {
 }
 
 fn granite(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    multipliers(keys, config)?;
+    dense(keys, config)
+}
+
+pub(super) fn multipliers(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     for (key, field) in [
         ("attention.scale", "attention_multiplier"),
         ("embedding_scale", "embedding_multiplier"),
@@ -344,7 +503,7 @@ fn granite(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
         let value = keys.opt_f64(key)?.ok_or_else(|| keys.invalid(key, "a number"))?;
         config.insert(field.to_owned(), value.into());
     }
-    dense(keys, config)
+    Ok(())
 }
 
 fn cohere2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
@@ -444,7 +603,7 @@ fn lfm2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     dense(keys, config)
 }
 
-fn extend(config: &mut Config, fields: Value) {
+pub(super) fn extend(config: &mut Config, fields: Value) {
     if let Value::Object(fields) = fields {
         config.extend(fields);
     }

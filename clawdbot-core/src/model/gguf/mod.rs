@@ -2,10 +2,14 @@
 //! and everything else is as for any model.
 
 mod config;
+mod encoders;
 mod families;
 mod names;
+mod recent;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_encoders;
 #[cfg(test)]
 mod tests_families;
 
@@ -14,11 +18,9 @@ use std::path::Path;
 
 use self::config::Family;
 use self::names::{Finder, Place};
-use super::config::{GenerationDefaults, ModelConfig};
-use super::embedding::EmbeddingConfig;
+use super::config::GenerationDefaults;
 use super::files::ModelFiles;
 use super::parts::Columns;
-use super::registry::parse_spec;
 use super::source::{Opened, Weights};
 use super::spec::DecoderSpec;
 use super::tensors::{MatrixName, VectorName};
@@ -49,16 +51,16 @@ impl Opened {
     /// As [`Opened::open`].
     pub(crate) fn of_gguf(name: String, source: GgufSource) -> Result<Self> {
         let tokenizer = tokenizer_files(source.metadata())?;
-        let (family, config) = config::config_json(&source)?;
-        let mut files = vec![("config.json", config.into())];
+        let (family, files) = config::config_json(&source)?;
+        let mut files: Vec<_> = files.into_iter().map(|(name, json)| (name, json.into())).collect();
+        let has_tokenizer = tokenizer.is_some();
         if let Some(tokenizer) = tokenizer {
             files.push(("generation_config.json", config::generation_json(&tokenizer).into()));
             files.push(("tokenizer.json", tokenizer.tokenizer.into()));
             files.push(("tokenizer_config.json", tokenizer.config.into()));
         }
-        let has_tokenizer = files.len() > 1;
         let files = ModelFiles::Memory(name.clone(), files);
-        let spec = parse_spec(&ModelConfig::open(&files, "config.json")?)?;
+        let (_, spec, embedding) = Self::describe(&files)?;
         let gguf = GgufWeights { source, family, spec: Box::new(spec.clone()) };
         let unused = gguf.check()?;
         let weights = Weights::Gguf(gguf);
@@ -66,7 +68,6 @@ impl Opened {
             true => Self::from_files(name, files, |_| Ok(weights))?,
             false => {
                 let (defaults, text, unused) = (GenerationDefaults::default(), None, Vec::new());
-                let embedding = EmbeddingConfig::default();
                 Opened { name, spec, embedding, defaults, weights, dtype: None, unused, text, files }
             }
         };

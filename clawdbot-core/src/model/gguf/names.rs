@@ -10,7 +10,7 @@ use crate::weights::{GgufSource, RowOrder};
 const GLOBAL: &[(&str, &str)] =
     &[("model.embed_tokens", "token_embd"), ("model.norm", "output_norm"), ("lm_head", "output")];
 
-/// In layers: `model.layers.N.` and `blk.N.` in front. Families have others before these.
+/// In layers: `model.layers.N.` (or what the family has) and `blk.N.` in front. Families have others before these.
 const LAYER: &[(&str, &str)] = &[
     ("input_layernorm", "attn_norm"),
     ("self_attn.q_proj", "attn_q"),
@@ -50,6 +50,13 @@ const LAYER: &[(&str, &str)] = &[
     ("linear_attn.out_proj", "ssm_out"),
     ("linear_attn.in_proj_qkvz", "ssm_in"),
     ("linear_attn.in_proj_ba", "ssm_ba"),
+    ("linear_attn.in_proj_qkv", "attn_qkv"),
+    ("linear_attn.in_proj_z", "attn_gate"),
+    ("linear_attn.in_proj_b", "ssm_beta"),
+    ("linear_attn.in_proj_a", "ssm_alpha"),
+    ("mamba.in_proj", "ssm_in"),
+    ("mamba.conv1d", "ssm_conv1d"),
+    ("mamba.out_proj", "ssm_out"),
 ];
 
 /// Tensors of layers that are not called `weight` or `bias`, on either side.
@@ -58,6 +65,12 @@ const WHOLE: &[(&str, &str)] = &[
     ("mlp.gate.e_score_correction_bias", "exp_probs_b.bias"),
     ("linear_attn.A_log", "ssm_a"),
     ("linear_attn.dt_bias", "ssm_dt.bias"),
+    ("mamba.A_log", "ssm_a"),
+    ("mamba.dt_bias", "ssm_dt.bias"),
+    ("mamba.D", "ssm_d"),
+    ("layer_scalar", "layer_output_scale.weight"),
+    ("router.scale", "ffn_gate_inp.scale"),
+    ("router.per_expert_scale", "ffn_down_exps.scale"),
 ];
 
 /// An expert's projections, behind its number, and what the tensor with those of all experts is called.
@@ -108,8 +121,7 @@ impl Finder<'_> {
 
     /// `size`: of the whole, `[n, k]` or `[len]`.
     fn place(&self, name: &str, size: &[usize], part: Option<&Part>) -> Result<Place> {
-        let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
-        if let Some((layer, rest)) = layer
+        if let Some((layer, rest)) = self.layer(name)
             && let Some(place) = self.in_parts(layer, rest, size)
         {
             return Ok(place);
@@ -131,6 +143,11 @@ impl Finder<'_> {
         Ok(Place { tensor, shape, order, columns })
     }
 
+    /// Number of the layer in a tensor's name, and what is behind it.
+    fn layer<'n>(&self, name: &'n str) -> Option<(&'n str, &'n str)> {
+        name.strip_prefix(self.spec.names.layers)?.strip_prefix('.')?.split_once('.')
+    }
+
     /// The place of what is a part of another tensor than in checkpoints. `rest`: the name behind that of the layer.
     fn in_parts(&self, layer: &str, rest: &str, size: &[usize]) -> Option<Place> {
         let part = |tensor: String, outer: &[usize], first: usize| {
@@ -141,7 +158,8 @@ impl Finder<'_> {
         let has = |tensor: &str| self.source.tensor(tensor).is_some();
         let rows = size[0];
         // Experts one after another; maybe with gate and up of each in one.
-        if let Some((_, expert)) = rest.split_once(".experts.") {
+        let expert = rest.split_once(".experts.").map(|(_, expert)| expert);
+        if let Some(expert) = expert.or(rest.strip_prefix("experts.")) {
             let (number, module) = expert.split_once('.')?;
             let (module, kind) = module.rsplit_once('.')?;
             let (number, experts) = (number.parse::<usize>().ok()?, self.spec.moe?.num_experts);
@@ -152,6 +170,23 @@ impl Finder<'_> {
                 return part(joined, &[experts, 2 * rows], first);
             }
             return part(format!("blk.{layer}.ffn_{name}_exps.{kind}"), &[experts, rows], number * rows);
+        }
+        // Joined in checkpoints alone.
+        if let Some(what) = rest.strip_prefix("shared_mlp.") {
+            let name = match what {
+                "input_linear.weight.gate" => "gate",
+                "input_linear.weight.up" => "up",
+                "output_linear.weight" => "down",
+                _ => return None,
+            };
+            let shared = if self.spec.moe.is_some() { "_shexp" } else { "" };
+            return part(format!("blk.{layer}.ffn_{name}{shared}.weight"), &[rows], 0);
+        }
+        // By groups.
+        if rest == "mamba.norm.weight" {
+            let groups = self.spec.mamba?.num_groups;
+            let (tensor, shape) = (format!("blk.{layer}.ssm_norm.weight"), vec![groups, rows / groups]);
+            return Some(Place { tensor, shape, order: RowOrder::Stored, columns: None });
         }
         // What a latent is projected to, by heads: keys turned round, values.
         if let Some(head) = rest.strip_prefix("self_attn.kv_b_proj.weight.") {
@@ -185,7 +220,7 @@ impl Finder<'_> {
             let in_table = |table: &[(&str, &'static str)], module: &str| {
                 table.iter().find(|(known, _)| *known == module).map(|&(_, stored)| stored)
             };
-            let layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
+            let layer = self.layer(name);
             if let Some((layer, rest)) = layer
                 && let Some(stored) = in_table(WHOLE, rest)
             {

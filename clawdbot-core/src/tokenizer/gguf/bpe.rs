@@ -11,12 +11,26 @@ const MERGES: &str = "tokenizer.ggml.merges";
 
 pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<Vec<u8>> {
     let pre = pre::find(metadata)?;
+    let pairs = merges(metadata, vocab)?;
+    let normalizer = if pre.nfc { json!({"type": "NFC"}) } else { json!(null) };
+    let head = json!({
+        "added_tokens": vocab.added(None),
+        "normalizer": normalizer,
+        "pre_tokenizer": pre.json(),
+        "post_processor": vocab.post_processor(metadata, (pre.add_bos, false))?,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
+    });
+    let model = json!({"ignore_merges": pre.ignore_merges, "fuse_unk": false, "byte_fallback": false});
+    vocab.bpe_json(head, model, pairs.into_iter())
+}
+
+/// The merges by rank.
+pub(super) fn merges<'a>(metadata: &'a Metadata, vocab: &Vocab<'_>) -> Result<Vec<(&'a str, &'a str)>> {
     let merges = metadata.opt_array(MERGES)?.and_then(Array::strings);
     let merges = merges.ok_or_else(|| invalid(metadata, MERGES, "an array of strings"))?;
     let mut pairs = Vec::new();
     for merge in merges {
-        // A token may begin with a space only where bytes are not mapped, which they are: the first one behind the first
-        // character parts the two.
+        // Spaces are mapped, as other bytes or by themselves: the first one behind the first character parts the two.
         let at = merge.char_indices().skip(1).find(|&(_, c)| c == ' ').map(|(at, _)| at);
         let pair = at.map(|at| (&merge[..at], &merge[at + 1..]));
         let known = |(left, right): &(&str, &str)| {
@@ -34,14 +48,5 @@ pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<V
             }
         }
     }
-    let normalizer = if pre.nfc { json!({"type": "NFC"}) } else { json!(null) };
-    let head = json!({
-        "added_tokens": vocab.added(None),
-        "normalizer": normalizer,
-        "pre_tokenizer": pre.json(),
-        "post_processor": vocab.post_processor(metadata, (pre.add_bos, false))?,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
-    });
-    let model = json!({"ignore_merges": pre.ignore_merges, "fuse_unk": false, "byte_fallback": false});
-    vocab.bpe_json(head, model, pairs.into_iter())
+    Ok(pairs)
 }

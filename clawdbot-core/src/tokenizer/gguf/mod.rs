@@ -2,7 +2,7 @@
 //! follows as for any model.
 //!
 //! Keys: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer>. `tokenizer.ggml.model` says what kind of
-//! tokenizer it is: `gpt2` is byte-level BPE (see `bpe.rs`), `llama` is SentencePiece's BPE (see `spm.rs`), `bert` WordPiece (see `wpm.rs`),
+//! tokenizer it is: `gpt2` is byte-level BPE (see `bpe.rs`), `llama` and `gemma4` are SentencePiece's BPE (see `spm.rs`), `bert` WordPiece (see `wpm.rs`),
 //! `t5` SentencePiece's unigram model (see `ugm.rs`).
 
 mod bpe;
@@ -47,10 +47,10 @@ pub(crate) fn tokenizer_files(metadata: &Metadata) -> Result<Option<TokenizerFil
     let json = match metadata.opt_str(MODEL)? {
         None | Some("none" | "no_vocab") => return Ok(None),
         Some("gpt2") => bpe::tokenizer_json,
-        Some("llama") => spm::tokenizer_json,
+        Some("llama" | spm::GEMMA4) => spm::tokenizer_json,
         Some("bert") => wpm::tokenizer_json,
         Some("t5") => ugm::tokenizer_json,
-        Some(_) => return Err(metadata.unsupported(MODEL, "gpt2, llama, bert or t5")),
+        Some(_) => return Err(metadata.unsupported(MODEL, "gpt2, llama, gemma4, bert or t5")),
     };
     let vocab = Vocab::read(metadata)?;
     let tokenizer = json(metadata, &vocab)?;

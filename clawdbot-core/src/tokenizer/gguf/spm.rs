@@ -1,12 +1,17 @@
 //! `llama`: SentencePiece's BPE. Of all neighbours whose concatenation is a token, those are merged first whose token has
 //! the highest score. As ranked merges: every way to cut a token in two, by the score of the token, as the transformers
-//! library converts such vocabularies (`convert_slow_tokenizer.py`, `generate_merges`).
+//! library converts such vocabularies (`convert_slow_tokenizer.py`, `generate_merges`). `gemma4` is the same with its merges
+//! in the file.
 
 use serde_json::json;
 
 use super::vocab::{SPACE, TOKENS, TokenKind, Vocab, invalid};
+use super::{MODEL, bpe};
 use crate::error::Result;
 use crate::weights::Metadata;
+
+/// What `tokenizer.ggml.model` is where the merges are in the file.
+pub(super) const GEMMA4: &str = "gemma4";
 
 /// Most of the sum of squared lengths of tokens, in bytes, which is what finding the merges costs. Large vocabularies have a
 /// hundredth of it.
@@ -17,13 +22,21 @@ pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<V
     if metadata.opt_bool(SQUEEZE)? == Some(true) {
         return Err(metadata.unsupported(SQUEEZE, "false"));
     }
+    if metadata.opt_str(MODEL)? == Some(GEMMA4) {
+        return file(metadata, vocab, bpe::merges(metadata, vocab)?, false);
+    }
     let scores = vocab.scores(metadata)?;
     let work: u64 = vocab.tokens.iter().map(|token| (token.len() as u64).pow(2)).sum();
     if work > MAX_WORK {
         return Err(invalid(metadata, TOKENS, "tokens of ordinary lengths"));
     }
+    file(metadata, vocab, merges(vocab, &scores), true)
+}
+
+/// `prefix`: whether a text begins with a space where the file does not say.
+fn file(metadata: &Metadata, vocab: &Vocab<'_>, merges: Vec<(&str, &str)>, prefix: bool) -> Result<Vec<u8>> {
     let unknown = vocab.unknown(metadata)?;
-    let prefix = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
+    let prefix = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(prefix);
     let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
     let mut normalizers = vec![replace];
     let mut decoders = vec![
@@ -48,7 +61,7 @@ pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<V
         "byte_fallback": vocab.kinds.contains(&TokenKind::Byte),
         "ignore_merges": false,
     });
-    vocab.bpe_json(head, model, merges(vocab, &scores).into_iter())
+    vocab.bpe_json(head, model, merges.into_iter())
 }
 
 /// The merges by rank.

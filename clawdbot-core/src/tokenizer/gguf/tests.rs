@@ -133,7 +133,7 @@ fn what_is_unknown_or_contradictory_is_refused() {
     refused(
         &changed(MODEL, typed_string("rwkv")),
         UnsupportedModel,
-        &[MODEL, "gpt2, llama, bert or t5", "rwkv"],
+        &[MODEL, "gpt2, llama, gemma4, bert or t5", "rwkv"],
     );
     let pre = "tokenizer.ggml.pre";
     refused(
@@ -187,6 +187,27 @@ fn sentencepiece_scores_are_checked_and_decide() {
         let error = files(&spm(bad)).err().unwrap();
         assert!(error.message().contains(key), "{error}");
     }
+}
+
+#[test]
+fn merges_in_the_file_decide_and_spaces_are_tokens() {
+    let tokens = ["<unk>", "a", "b", "ab", "ba", "\u{2581}", "\u{2581}a", "<0x63>", "<bos>"];
+    let gemma = |merges: &[&str]| {
+        GgufWriter::new()
+            .pair(MODEL, typed_string("gemma4"))
+            .pair("tokenizer.ggml.tokens", typed_strings(&tokens))
+            .pair("tokenizer.ggml.token_type", i32s(&[2, 1, 1, 1, 1, 1, 1, 6, 3]))
+            .pair("tokenizer.ggml.merges", typed_strings(merges))
+            .pair("tokenizer.ggml.bos_token_id", typed_u32(8))
+            .pair("tokenizer.ggml.add_bos_token", typed_bool(true))
+    };
+    let tokenizer =
+        |merges: &[&str]| Tokenizer::from_bytes(&files(&gemma(merges)).unwrap().unwrap().tokenizer).unwrap();
+    let first = tokenizer(&["a b", "b a", "\u{2581} a"]);
+    assert_eq!(first.encode("aba  ac", true).unwrap(), [8, 3, 1, 5, 6, 7]);
+    assert_eq!(first.decode(&[3, 1, 5, 6, 7], true).unwrap(), "aba  ac");
+    assert_eq!(tokenizer(&["b a", "a b"]).encode("aba", false).unwrap(), [1, 4]);
+    refused(&gemma(&["a a"]), ErrorKind::InvalidTokenizer, &["tokenizer.ggml.merges", "make a third"]);
 }
 
 /// The ids of texts by the vocabulary in a file, and by a `tokenizer.json`.

@@ -24,6 +24,7 @@ const ENDS: &[&str] = &[
     "<|call|>",
     "<|end_of_text|>",
     "<end_of_turn>",
+    "<turn|>",
     "<\u{ff5c}end\u{2581}of\u{2581}sentence\u{ff5c}>",
 ];
 
@@ -130,18 +131,27 @@ impl<'a> Vocab<'a> {
             }
         };
         let owned = |(id, token): (u32, &str)| (id, token.to_owned());
-        Ok(Self::around(around("bos", defaults.0)?.map(owned), around("eos", defaults.1)?.map(owned)))
+        let (before, behind) = (around("bos", defaults.0)?.map(owned), around("eos", defaults.1)?.map(owned));
+        // As RoBERTa's pairs are: a separator where the second text would begin.
+        let separator = self.id(metadata, "seperator")?.map(|id| (id, self.tokens[id as usize].to_owned()));
+        let second = separator.or_else(|| before.clone());
+        Ok(Self::around(before, second, behind))
     }
 
-    /// `post_processor` of `tokenizer.json` that puts these tokens before and behind a text.
-    pub(super) fn around(before: Option<(u32, String)>, behind: Option<(u32, String)>) -> Value {
+    /// `post_processor` of `tokenizer.json` that puts these tokens before and behind a text, and before the second of a pair.
+    pub(super) fn around(
+        before: Option<(u32, String)>,
+        second: Option<(u32, String)>,
+        behind: Option<(u32, String)>,
+    ) -> Value {
         if before.is_none() && behind.is_none() {
             return Value::Null;
         }
         let marker = |token: &str, kind: u32| json!({"SpecialToken": {"id": token, "type_id": kind}});
         let text = |name: &str, kind: u32| {
             let mut parts = Vec::new();
-            parts.extend(before.as_ref().map(|(_, token)| marker(token, kind)));
+            let first = if kind == 0 { &before } else { &second };
+            parts.extend(first.as_ref().map(|(_, token)| marker(token, kind)));
             parts.push(json!({"Sequence": {"id": name, "type_id": kind}}));
             parts.extend(behind.as_ref().map(|(_, token)| marker(token, kind)));
             parts
@@ -149,7 +159,7 @@ impl<'a> Vocab<'a> {
         let single = text("A", 0);
         let pair: Vec<Value> = single.iter().cloned().chain(text("B", 1)).collect();
         let mut special = json!({});
-        for (id, token) in before.iter().chain(&behind) {
+        for (id, token) in before.iter().chain(&second).chain(&behind) {
             special[token.as_str()] = json!({"id": token, "ids": [id], "tokens": [token]});
         }
         json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special})
@@ -179,11 +189,11 @@ impl<'a> Vocab<'a> {
     ///
     /// # Errors
     /// `Internal` when a string cannot be written, which does not happen.
-    pub(super) fn bpe_json(
+    pub(super) fn bpe_json<'m>(
         &self,
         mut head: Value,
         mut model: Value,
-        merges: impl Iterator<Item = (&'a str, &'a str)>,
+        merges: impl Iterator<Item = (&'m str, &'m str)>,
     ) -> Result<Vec<u8>> {
         // The large parts are written as they come, not made to JSON values first.
         head["version"] = "1.0".into();

@@ -64,6 +64,11 @@ impl Writer {
         self.pairs.retain(|(other, _)| other != key);
     }
 
+    /// Takes the tensor of that name away.
+    pub(crate) fn remove_tensor(&mut self, name: &str) {
+        self.tensors.retain(|tensor| tensor.name != name);
+    }
+
     /// `value` with its type in front.
     #[must_use]
     pub(crate) fn pair(mut self, key: &str, value: Vec<u8>) -> Self {
