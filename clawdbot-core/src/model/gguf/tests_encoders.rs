@@ -1,4 +1,7 @@
 //! Encoders and embedding models, converted from a directory as llama.cpp's converter does it: the same bits.
+//!
+//! With `CLAWDBOT_GGUF_OUT` the files stay in that folder, each with the vector of 40 tokens, of which number i is
+//! `(37 i + 5) % 73`.
 
 use std::path::Path;
 
@@ -127,9 +130,11 @@ fn convert(dir: &Path, &Case(_, family, prefix, names): &Case, pooling: Option<u
         true => number(&config, &["pad_token_id"]).unwrap() + 1,
         false => 0,
     };
+    let types = config["type_vocab_size"].as_u64().unwrap_or(0);
     let mut writer = GgufWriter::new()
         .pair("general.architecture", typed_string(family))
-        .pair("tokenizer.ggml.token_type_count", typed_u32(2));
+        .pair("tokenizer.ggml.model", typed_string("no_vocab"))
+        .pair("tokenizer.ggml.token_type_count", typed_u32(types.max(1) as u32));
     let mut pair = |key: &str, value: Option<Vec<u8>>| {
         if let Some(value) = value {
             writer =
@@ -137,7 +142,8 @@ fn convert(dir: &Path, &Case(_, family, prefix, names): &Case, pooling: Option<u
         }
     };
     for (key, fields) in [
-        ("block_count", &["num_hidden_layers", "n_layers"][..]),
+        ("vocab_size", &["vocab_size"][..]),
+        ("block_count", &["num_hidden_layers", "n_layers"]),
         ("embedding_length", &["hidden_size", "dim"]),
         ("feed_forward_length", &["intermediate_size", "hidden_dim"]),
         ("attention.head_count", &["num_attention_heads", "n_heads"]),
@@ -159,6 +165,13 @@ fn convert(dir: &Path, &Case(_, family, prefix, names): &Case, pooling: Option<u
         }
     }
     pair("pooling_type", pooling.map(typed_u32));
+    for folder in [2, 3].into_iter().filter(|_| family == "gemma-embedding") {
+        let dense = json_file(&dir.join(format!("{folder}_Dense/config.json")));
+        for side in ["in", "out"] {
+            let size = number(&dense, &[&format!("{side}_features")]);
+            pair(&format!("dense_{folder}_feat_{side}"), size.map(typed_u32));
+        }
+    }
     let ropes = &config["rope_parameters"];
     let global = ropes.get("full_attention").unwrap_or(ropes);
     pair("rope.freq_base", global["rope_theta"].as_f64().map(|theta| typed_f32(theta as f32)));
@@ -254,6 +267,12 @@ fn every_encoder_computes_what_it_does_from_its_directory() {
             let (found, expected) = (vectors(&file, weights, &options), vectors(&source, weights, &options));
             assert!(found.unwrap() == expected.unwrap(), "{}, {weights}", case.0);
         }
+        if let Some(out) = std::env::var_os("CLAWDBOT_GGUF_OUT") {
+            let path = |kind: &str| Path::new(&out).join(format!("encoder-{}.{kind}", case.0));
+            std::fs::write(path("gguf"), convert(&model, case, Some(number)).bytes()).unwrap();
+            let rows = vectors(&file, WeightType::F32, &options).unwrap();
+            std::fs::write(path("json"), serde_json::to_vec(&rows[..rows.len() / 2]).unwrap()).unwrap();
+        }
         if number > 0 {
             let default = vectors(&file, WeightType::F32, &EmbedOptions::default()).unwrap();
             assert!(default == vectors(&file, WeightType::F32, &options).unwrap(), "{}", case.0);
@@ -289,7 +308,9 @@ fn cross_encoder() -> GgufWriter {
         .iter()
         .flat_map(|(token, _)| i32::to_le_bytes(if marked.contains(&token.as_str()) { 3 } else { 1 }))
         .collect();
-    convert(&dir, &Case("bert_score", "bert", prefix, BERT), None)
+    let mut writer = convert(&dir, &Case("bert_score", "bert", prefix, BERT), None);
+    writer.remove("tokenizer.ggml.model");
+    writer
         .pair("bert.classifier.output_labels", typed_strings(&["LABEL_0"]))
         .pair("tokenizer.ggml.model", typed_string("bert"))
         .pair("tokenizer.ggml.tokens", typed_strings(&texts.iter().map(String::as_str).collect::<Vec<_>>()))
