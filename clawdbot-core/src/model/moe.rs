@@ -181,7 +181,9 @@ impl MoeSpec {
             *preference += correction;
         }
         if let Some(groups) = self.groups {
-            keep_best_groups(groups, &mut preference);
+            // DeepSeek-V3 goes by the two best of a group, V2 by the best.
+            let counted = if self.scoring == Scoring::Sigmoid { 2 } else { 1 };
+            keep_best_groups(groups, counted, &mut preference);
         }
         let mut chosen: Vec<(usize, f32)> = best(&preference, self.num_experts_per_tok)
             .into_iter()
@@ -209,12 +211,12 @@ fn best(values: &[f32], count: usize) -> Vec<usize> {
     chosen
 }
 
-/// Takes experts out of the choice unless their group is among the best by the sum of its two best.
-fn keep_best_groups(groups: ExpertGroups, preference: &mut [f32]) {
+/// Takes experts out of the choice unless their group is among the best by the sum of its `counted` best.
+fn keep_best_groups(groups: ExpertGroups, counted: usize, preference: &mut [f32]) {
     let size = preference.len() / groups.n_group;
     let sums: Vec<f32> = preference
         .chunks_exact(size)
-        .map(|group| best(group, 2).into_iter().map(|index| group[index]).sum())
+        .map(|group| best(group, counted).into_iter().map(|index| group[index]).sum())
         .collect();
     let kept = best(&sums, groups.topk_group);
     for (index, group) in preference.chunks_exact_mut(size).enumerate() {
@@ -275,6 +277,17 @@ mod tests {
         close(grouped.choose(&logits, None), &[(1, 6.0 / 11.0), (0, 5.0 / 11.0)]);
         // A correction below 0 does not let an expert of another group in.
         close(grouped.choose(&logits, Some(&[-2.0, 0.0, -2.0, -2.0])), &[(1, 6.0 / 11.0), (0, 5.0 / 11.0)]);
+    }
+
+    #[test]
+    fn groups_of_a_softmax_go_by_their_best() {
+        let logits = [4.0_f32.ln(), 1.0_f32.ln(), 3.0_f32.ln(), 2.5_f32.ln()];
+        let groups = Some(ExpertGroups { n_group: 2, topk_group: 1 });
+        // The second group has the larger sum, but the first has the best.
+        let scaled = MoeSpec { routed_scaling_factor: 10.5, ..spec(Scoring::Softmax, false, groups) };
+        close(scaled.choose(&logits, None), &[(0, 4.0), (1, 1.0)]);
+        let greedy = MoeSpec { groups: None, ..scaled };
+        close(greedy.choose(&logits, None), &[(0, 4.0), (2, 3.0)]);
     }
 
     #[test]

@@ -75,6 +75,7 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
     architecture("GraniteMoeHybridForCausalLM", "granitemoehybrid", arch::granite::parse_hybrid),
     architecture("Cohere2ForCausalLM", "cohere2", arch::cohere2::parse),
     architecture("Glm4ForCausalLM", "glm4", arch::glm4::parse),
+    architecture("DeepseekV2ForCausalLM", "deepseek_v2", arch::deepseek_v3::parse_v2),
     architecture("DeepseekV3ForCausalLM", "deepseek_v3", arch::deepseek_v3::parse),
     architecture("Lfm2ForCausalLM", "lfm2", arch::lfm2::parse),
     architecture("Qwen3Model", "qwen3", arch::qwen3::parse_headless),

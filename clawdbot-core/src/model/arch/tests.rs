@@ -289,6 +289,34 @@ fn deepseek_is_read_as_published() {
     assert_eq!(found.layers.iter().map(|layer| layer.moe).collect::<Vec<_>>(), [false, true, true]);
     let one = spec(&with(&base, &json!({"q_lora_rank": null})));
     assert!(one.tensors().matrices().any(|matrix| matrix.name.ends_with("self_attn.q_proj.weight")));
+    // DeepSeek-V2-Lite.
+    let lite = with(
+        &base,
+        &json!({"architectures": ["DeepseekV2ForCausalLM"], "n_group": 1, "n_routed_experts": 64,
+            "norm_topk_prob": false, "num_experts_per_tok": 6, "q_lora_rank": null, "routed_scaling_factor": 1.0,
+            "scoring_func": "softmax", "topk_group": 1, "topk_method": "greedy",
+            "rope_scaling": {"beta_fast": 32, "beta_slow": 1, "factor": 40, "mscale": 0.707,
+                "mscale_all_dim": 0.707, "original_max_position_embeddings": 4096, "type": "yarn"}}),
+    );
+    let found = spec(&lite);
+    let moe = found.moe.unwrap();
+    assert_eq!((moe.scoring, moe.groups, moe.norm_topk_prob), (Scoring::Softmax, None, false));
+    // sqrt(24) / (0.0707 ln(40) + 1)^2
+    assert!((found.attention.divisor - 3.081_844).abs() < 1e-4, "{}", found.attention.divisor);
+    assert!(found.ropes[0].interleaved && found.ropes[0].attention_scaling == 1.0);
+    assert!(found.tensors().vectors().all(|vector| !vector.name.contains("correction")));
+    let grouped = json!({"topk_method": "group_limited_greedy", "n_group": 8, "topk_group": 3});
+    let moe = spec(&with(&lite, &grouped)).moe.unwrap();
+    assert_eq!(moe.groups, Some(ExpertGroups { n_group: 8, topk_group: 3 }));
+    refused(&lite, json!({"norm_topk_prob": true}), "norm_topk_prob");
+    refused(
+        &lite,
+        json!({"topk_method": "noaux_tc"}),
+        "topk_method: expected greedy or group_limited_greedy",
+    );
+    refused(&lite, json!({"scoring_func": "sigmoid"}), "scoring_func: expected \"softmax\"");
+    let without = json!({"topk_method": "group_limited_greedy", "n_group": null, "topk_group": null});
+    refused(&lite, without, "n_group: expected a number");
     refused(&base, json!({"scoring_func": "softmax"}), "scoring_func: expected \"sigmoid\"");
     refused(&base, json!({"topk_method": "greedy"}), "topk_method");
     refused(&base, json!({"moe_layer_freq": 2}), "moe_layer_freq");

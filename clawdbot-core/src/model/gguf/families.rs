@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::config::{EXPERT_SIZE, Family, Keys, PREDICTING_LAYERS};
 use super::encoders::{self, BERT_NAMES, EMBEDDING_GEMMA_NAMES, MODERNBERT_NAMES};
 use super::recent;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 pub(super) type Config = Map<String, Value>;
 
@@ -543,8 +543,27 @@ fn deepseek2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
         return Err(keys.invalid("rope.dimension_count", &format!("at most {key}, the elements of a head")));
     };
     const GATING: &str = "expert_gating_func";
-    if keys.opt_u64(GATING)? != Some(2) {
-        return Err(keys.unsupported(GATING, "2, the sigmoid of DeepSeek-V3"));
+    let softmax = match keys.opt_u64(GATING)? {
+        // The first files of V2 do not say.
+        None | Some(0 | 1) => true,
+        Some(2) => false,
+        Some(_) => return Err(keys.unsupported(GATING, "1, a softmax, or 2, a sigmoid")),
+    };
+    let groups = |key: &str| Ok::<_, Error>(keys.opt_u64(key)?.filter(|&groups| groups > 0));
+    let groups = match (groups("expert_group_count")?, groups("expert_group_used_count")?) {
+        // Nor how the largest one chooses.
+        (None, None) if softmax && keys.u64("expert_count")? == 160 => (Some(8), Some(3)),
+        groups => groups,
+    };
+    if softmax {
+        let grouped = groups.0.is_some_and(|groups| groups > 1);
+        extend(
+            config,
+            json!({
+                "architectures": ["DeepseekV2ForCausalLM"],
+                "topk_method": if grouped { "group_limited_greedy" } else { "greedy" },
+            }),
+        );
     }
     let rope = &mut config["rope_parameters"];
     if let Some(rope) = rope.as_object_mut() {
@@ -575,8 +594,8 @@ fn deepseek2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
             "moe_intermediate_size": keys.u64(EXPERT_SIZE)?,
             "routed_scaling_factor": keys.opt_f64("expert_weights_scale")?.unwrap_or(1.0),
             "norm_topk_prob": keys.opt_bool("expert_weights_norm")?.unwrap_or(false),
-            "n_group": keys.opt_u64("expert_group_count")?.filter(|&groups| groups > 0),
-            "topk_group": keys.opt_u64("expert_group_used_count")?.filter(|&groups| groups > 0),
+            "n_group": groups.0,
+            "topk_group": groups.1,
         }),
     );
     Ok(())

@@ -53,6 +53,8 @@ const CASES: &[Case] = &[
             "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0,
             "original_max_position_embeddings": 64});
     }),
+    ("deepseek_v3", "deepseek2", false, false, |config| deepseek_v2(config, "greedy")),
+    ("deepseek_v3", "deepseek2", false, false, |config| deepseek_v2(config, "group_limited_greedy")),
     ("lfm2", "lfm2", false, false, |_| {}),
     ("qwen3_5", "qwen35", false, true, |_| {}),
     ("qwen3_5_moe", "qwen35moe", false, true, |_| {}),
@@ -68,6 +70,17 @@ const CASES: &[Case] = &[
     ("granite4", "granitehybrid", true, false, |_| {}),
     ("granite4_dense", "granitehybrid", true, false, |_| {}),
 ];
+
+/// The model as one of the second version, whose choice has no corrections.
+fn deepseek_v2(config: &mut Value, method: &str) {
+    config["architectures"] = json!(["DeepseekV2ForCausalLM"]);
+    config["scoring_func"] = json!("softmax");
+    config["topk_method"] = json!(method);
+    config["norm_topk_prob"] = json!(false);
+    if method == "greedy" {
+        (config["n_group"], config["topk_group"]) = (json!(1), json!(1));
+    }
+}
 
 fn longrope(config: &mut Value) {
     let factors = |factor: f32| (0..8_u8).map(|i| 1.0 + factor * f32::from(i)).collect::<Vec<_>>();
@@ -298,6 +311,7 @@ impl Converter {
                 put(&format!("ffn_gate{shared}.weight"), tensor.pick(0..rows / 2));
                 return put(&format!("ffn_up{shared}.weight"), tensor.pick(rows / 2..rows));
             }
+            "mlp.gate.e_score_correction_bias" if self.config["scoring_func"] == "softmax" => return,
             "mlp.gate.e_score_correction_bias" => return put("exp_probs_b.bias", tensor),
             "post_attention_layernorm.weight" => {
                 let sandwich = SANDWICH.contains(&self.family);
@@ -518,8 +532,9 @@ impl Converter {
                 pair("attention.key_length", typed_u32(rank as u32 + rotated));
                 pair("attention.value_length", typed_u32(rank as u32));
                 pair("rope.dimension_count", typed_u32(rotated));
-                pair("expert_weights_norm", typed_bool(true));
-                pair("expert_gating_func", typed_u32(2));
+                let softmax = config["scoring_func"] == "softmax";
+                pair("expert_weights_norm", typed_bool(!softmax));
+                pair("expert_gating_func", typed_u32(if softmax { 1 } else { 2 }));
             }
             (None, "lfm2" | "granitehybrid") => {
                 let heads = |kind: &Value| {
