@@ -532,6 +532,12 @@ impl GatedNames {
     }
 }
 
+impl PlainNames {
+    fn packed(&self) -> [Projections<'_>; 2] {
+        [&self.up, &self.down].map(|part| Projections::rows(std::slice::from_ref(part)))
+    }
+}
+
 impl LayerNames {
     /// Projections, those that are packed as one together.
     fn packed(&self) -> Vec<Projections<'_>> {
@@ -539,9 +545,7 @@ impl LayerNames {
         let mut packed: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
         match &self.mlp {
             MlpNames::Dense(mlp) => packed.extend(mlp.packed()),
-            MlpNames::Plain(mlp) => {
-                packed.extend([&mlp.up, &mlp.down].map(|part| Projections::rows(std::slice::from_ref(part))));
-            }
+            MlpNames::Plain(mlp) => packed.extend(mlp.packed()),
             MlpNames::Moe(moe) => {
                 let dense = moe.beside.as_ref().map(|beside| &beside.dense);
                 packed
@@ -554,7 +558,8 @@ impl LayerNames {
         packed
     }
 
-    /// The projections that adapters may change: those of all tokens, but for what latent attention is computed through.
+    /// The projections that adapters may change: those of all tokens, experts' not, but for what latent attention is computed
+    /// through.
     fn adaptable(&self) -> Vec<Projections<'_>> {
         let mixer = match &self.mixer {
             MixerNames::Mla(names) => vec![names.down.as_slice(), &names.q_up],
@@ -563,10 +568,25 @@ impl LayerNames {
         let mixer =
             mixer.into_iter().chain([std::slice::from_ref(&self.o)]).filter(|parts| !parts.is_empty());
         let mut projections: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
-        if let MlpNames::Dense(mlp) = &self.mlp {
-            projections.extend(mlp.packed());
+        match &self.mlp {
+            MlpNames::Dense(mlp) => projections.extend(mlp.packed()),
+            MlpNames::Plain(mlp) => projections.extend(mlp.packed()),
+            MlpNames::Moe(moe) => {
+                let dense = moe.beside.as_ref().map(|beside| &beside.dense);
+                projections.extend(moe.shared.iter().chain(dense).flat_map(GatedNames::packed));
+            }
         }
         projections
+    }
+
+    /// The matrices of experts that are stored one by one.
+    fn expert_matrices(&self) -> impl Iterator<Item = &MatrixName> {
+        let experts = match &self.mlp {
+            MlpNames::Moe(moe) => moe.experts.as_slice(),
+            MlpNames::Dense(_) | MlpNames::Plain(_) => &[],
+        };
+        let matrices = experts.iter().flat_map(|expert| [&expert.gate, &expert.up, &expert.down]);
+        matrices.map(|linear| &linear.weight).filter(|matrix| matrix.part.is_none())
     }
 
     /// Norms, biases, and what else stays in f32.
@@ -663,6 +683,11 @@ impl TensorNames {
     /// The projections that adapters may change, those that are computed as one together.
     pub(super) fn adaptable(&self) -> Vec<Projections<'_>> {
         self.layers.iter().flat_map(LayerNames::adaptable).collect()
+    }
+
+    /// Matrices that adapters may change as they are read, besides those of [`adaptable`](Self::adaptable).
+    pub(super) fn only_merged(&self) -> impl Iterator<Item = &MatrixName> {
+        self.layers.iter().flat_map(LayerNames::expert_matrices).chain(&self.lm_head)
     }
 
     /// Every matrix.

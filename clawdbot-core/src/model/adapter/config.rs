@@ -61,8 +61,10 @@ impl AdapterConfig {
         if config.str("peft_type")? != "LORA" {
             return Err(config.unsupported("peft_type", "LORA"));
         }
-        if config.opt_str("task_type")?.is_some_and(|task| task != "CAUSAL_LM") {
-            return Err(config.unsupported("task_type", "CAUSAL_LM"));
+        // Others have heads of their own.
+        let task = config.opt_str("task_type")?.unwrap_or("CAUSAL_LM");
+        if !["CAUSAL_LM", "FEATURE_EXTRACTION"].contains(&task) {
+            return Err(config.unsupported("task_type", "CAUSAL_LM or FEATURE_EXTRACTION"));
         }
         if config.opt_str("bias")?.is_some_and(|bias| bias != "none") {
             return Err(config.unsupported("bias", "none"));

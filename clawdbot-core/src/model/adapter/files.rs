@@ -7,7 +7,7 @@ use super::config::AdapterConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::config::ModelConfig;
 use crate::model::files::ModelFiles;
-use crate::model::tensors::{MatrixName, PartStorage, TensorNames};
+use crate::model::tensors::{MatrixName, Part, PartStorage, TensorNames};
 use crate::weights::{Dtype, WeightSource, quoted, text_name};
 
 pub(super) const CONFIG: &str = "adapter_config.json";
@@ -41,6 +41,15 @@ pub(super) struct Pair {
     pub(super) bf16: bool,
 }
 
+/// What becomes of an adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// It is computed beside the projections.
+    Beside,
+    /// It is added to the weights as these are read.
+    Merged,
+}
+
 /// The module that a matrix, or the tensor that it is a part of, belongs to, if its rows are the tensor's.
 pub(super) fn module(name: &MatrixName) -> Option<&str> {
     let tensor = match name.part.as_deref() {
@@ -58,7 +67,7 @@ impl AdapterFiles {
     /// `NotFound`, `Io` if a file is not there or cannot be read; `InvalidModel` for what is malformed, for shapes that do
     /// not fit and for a matrix without its other; `UnsupportedModel` for other kinds of adapters and for modules that
     /// cannot be adapted.
-    pub(crate) fn open(dir: &Path, names: &TensorNames) -> Result<Self> {
+    pub(super) fn open(dir: &Path, names: &TensorNames, used: Use) -> Result<Self> {
         let files = ModelFiles::Dir(dir.to_owned());
         let json = files.require(CONFIG)?.into_owned();
         let config = ModelConfig::parse(&json, &files.path(CONFIG))?;
@@ -98,14 +107,15 @@ impl AdapterFiles {
             let message = format!("{}: expected tensors, found none", files.path(WEIGHTS));
             return Err(Error::invalid_model(message));
         }
-        let sizes = sizes(names);
+        let sizes = sizes(names, used);
         for (module, pair) in &mut pairs {
             let Some(&(n, k)) = sizes.get(module.as_str()) else {
-                let message = format!(
-                    "{}: module {}: expected a projection of attention or of an MLP that the model has",
-                    files.path(WEIGHTS),
-                    quoted(module)
-                );
+                let expected = match names.only_merged().any(|matrix| self::module(matrix) == Some(module)) {
+                    true => "a projection of all tokens, as experts and the output head can only be merged",
+                    false => "a projection of attention or of an MLP that the model has",
+                };
+                let message =
+                    format!("{}: module {}: expected {expected}", files.path(WEIGHTS), quoted(module));
                 return Err(Error::unsupported_model(message).with("module", module.as_str()));
             };
             (pair.n, pair.k) = (n, k);
@@ -144,16 +154,16 @@ impl AdapterFiles {
 }
 
 /// Outputs and inputs of every module that can be adapted.
-pub(super) fn sizes(names: &TensorNames) -> HashMap<String, (usize, usize)> {
+pub(super) fn sizes(names: &TensorNames, used: Use) -> HashMap<String, (usize, usize)> {
+    let adaptable = names.adaptable();
+    let adapted = adaptable.iter().flat_map(|projections| &projections.parts).map(|part| &part.weight);
+    let merged = names.only_merged().filter(|_| used == Use::Merged);
     let mut sizes = HashMap::new();
-    for part in names.adaptable().iter().flat_map(|projections| &projections.parts) {
-        let Some(module) = module(&part.weight) else { continue };
-        let rows = part
-            .weight
-            .part
-            .as_ref()
-            .map_or(part.weight.n, |part| part.shape[..part.shape.len() - 1].iter().product());
-        sizes.insert(module.to_owned(), (rows, part.weight.k));
+    for matrix in adapted.chain(merged) {
+        let Some(module) = module(matrix) else { continue };
+        let all = |part: &Part| part.shape[..part.shape.len() - 1].iter().product();
+        let rows = matrix.part.as_deref().map_or(matrix.n, all);
+        sizes.insert(module.to_owned(), (rows, matrix.k));
     }
     sizes
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
-use super::files::{AdapterFiles, module};
+use super::files::{AdapterFiles, Use, module};
 use crate::error::{Error, Result};
 use crate::kernels::RowSource;
 use crate::model::source::{Opened, Weights};
@@ -32,7 +32,8 @@ impl Opened {
             return Err(Error::invalid_argument(message).with("option", "merge_adapters"));
         }
         let names = self.spec.tensors();
-        let adapters = dirs.iter().map(|dir| AdapterFiles::open(dir, &names)).collect::<Result<_>>()?;
+        let adapters =
+            dirs.iter().map(|dir| AdapterFiles::open(dir, &names, Use::Merged)).collect::<Result<_>>()?;
         self.weights = Weights::Merged(Box::new(MergedWeights { base: self.weights, adapters }));
         Ok(self)
     }

@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use self::apply::{AdapterRows, AdapterScratch, BatchAdapters};
 pub(crate) use self::files::AdapterFiles;
+use self::files::Use;
 pub(crate) use self::merge::MergedWeights;
 use super::parts::InMemory;
 use super::spec::DecoderSpec;
@@ -92,7 +93,7 @@ impl Adapter {
     ) -> Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let names = spec.tensors();
-        let files = AdapterFiles::open(dir, &names)?;
+        let files = AdapterFiles::open(dir, &names, Use::Beside)?;
         let projections = names.adaptable();
         let mut plans = Vec::new();
         for projections in &projections {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::AdapterFiles;
-use super::files::CONFIG;
+use super::files::{CONFIG, Use};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
 use crate::model::source::{Opened, Source};
@@ -352,12 +352,12 @@ fn noise(seed: &mut u64, len: usize, size: f32) -> Vec<f32> {
 }
 
 /// An adapter for every module of a model that can have one.
-fn for_all_modules(source: &Source) -> TempDir {
+fn for_all_modules(source: &Source, used: Use) -> TempDir {
     let opened = Opened::open(source).unwrap();
     let names = opened.spec.tensors();
     let mut seed = 3;
     let mut tensors: Vec<(String, [usize; 2], Vec<u8>)> = Vec::new();
-    let mut sizes: Vec<_> = super::files::sizes(&names).into_iter().collect();
+    let mut sizes: Vec<_> = super::files::sizes(&names, used).into_iter().collect();
     sizes.sort();
     for (module, (n, k)) in sizes {
         let mut add = |suffix, shape: [usize; 2]| {
@@ -379,6 +379,7 @@ fn every_family_is_adapted_as_it_is_merged() {
     for family in [
         "llama",
         "qwen2",
+        "qwen2_moe",
         "qwen3_moe",
         "gemma2",
         "phi3",
@@ -388,10 +389,12 @@ fn every_family_is_adapted_as_it_is_merged() {
         "deepseek_v3",
         "lfm2",
         "qwen3_next",
+        "gemma4_moe",
+        "granite4",
     ] {
-        let Some(dir) = support::shared(&format!("conformance/models/{family}")) else { return };
+        let Some(dir) = support::family(family) else { continue };
         let source = Source::Path(dir);
-        let adapter = for_all_modules(&source);
+        let adapter = for_all_modules(&source, Use::Beside);
         let plain = ModelOptions::default().weights(WeightType::F32);
         let model = runtime.load(&source, &plain).unwrap();
         model.load_adapter("all", adapter.path()).unwrap();
@@ -401,6 +404,48 @@ fn every_family_is_adapted_as_it_is_merged() {
         let error = difference(&found, &expected);
         assert!(error < 1e-4, "{family}: {error}");
         assert!(difference(&model.logits(&tokens).unwrap(), &expected) > 1e-2, "{family}: no effect");
+    }
+}
+
+#[test]
+fn experts_heads_and_encoders_are_merged() {
+    let own = |path: &str| Source::Path(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(path));
+    for (source, modules) in [
+        (own("models/qwen3_5_moe"), &["lm_head", "model.layers.1.mlp.experts.3.down_proj"][..]),
+        (
+            own("golden/embeddings/bert"),
+            &["encoder.layer.2.intermediate.dense", "encoder.layer.0.output.dense"],
+        ),
+    ] {
+        let dir = for_all_modules(&source, Use::Merged);
+        let plain = Opened::open(&source).unwrap();
+        let names = plain.spec.tensors();
+        let files = AdapterFiles::open(dir.path(), &names, Use::Merged).unwrap();
+        let merged = Opened::open(&source).unwrap().merged(&[dir.path().to_owned()]).unwrap();
+        let row = |opened: &Opened, matrix, row: usize| {
+            let rows = opened.weights.matrix(matrix).unwrap();
+            let (mut stored, mut out) = (Vec::new(), vec![0.0; matrix.k]);
+            rows.fetch(row..row + 1, &mut stored).unwrap();
+            rows.read_row(row, &stored, &mut out);
+            out
+        };
+        for module in modules {
+            let matrix = names.matrices().find(|matrix| matrix.name == format!("{module}.weight")).unwrap();
+            let pair = &files.pairs[*module];
+            let (a, b) = (files.a(pair).unwrap(), files.b(pair).unwrap());
+            for index in [0, matrix.n - 1] {
+                let (before, after) = (row(&plain, matrix, index), row(&merged, matrix, index));
+                for (at, (before, after)) in before.iter().zip(&after).enumerate() {
+                    let product: f32 = (0..2).map(|rank| b[2 * index + rank] * a[rank * matrix.k + at]).sum();
+                    let expected = before + product * pair.scale;
+                    assert!((after - expected).abs() < 1e-5, "{module} {index} {at}: {after} {expected}");
+                }
+            }
+            if *module == "lm_head" || module.contains("experts") {
+                let error = AdapterFiles::open(dir.path(), &names, Use::Beside).unwrap_err();
+                check(&error, ErrorKind::UnsupportedModel, &["can only be merged"]);
+            }
+        }
     }
 }
 
@@ -424,7 +469,7 @@ proptest::proptest! {
         }
         let (_dir, source) = base();
         let names = Opened::open(&source).unwrap().spec.tensors();
-        if let Err(error) = AdapterFiles::open(adapter(config, &pair()).path(), &names) {
+        if let Err(error) = AdapterFiles::open(adapter(config, &pair()).path(), &names, Use::Beside) {
             let kind = error.kind();
             assert!(matches!(kind, ErrorKind::InvalidModel | ErrorKind::UnsupportedModel), "{error}");
         }
