@@ -644,6 +644,18 @@ int32_t clawdbot_model_logits(const clawdbot_model *model,
                               clawdbot_error **error);
 
 /**
+ * As `clawdbot_model_logits`, with the loaded adapter of that name; none for NULL.
+ */
+int32_t clawdbot_model_logits_with(const clawdbot_model *model,
+                                   const uint32_t *ids,
+                                   size_t count,
+                                   const char *adapter,
+                                   float *logits,
+                                   size_t capacity,
+                                   size_t *needed,
+                                   clawdbot_error **error);
+
+/**
  * Turns `count` texts into vectors, computed together: [count, dimensions] floats, row-major, copied to `vectors`, which has
  * room for `capacity`; their number goes to `needed`, which may be NULL. With `vectors` NULL nothing is computed.
  *

@@ -297,18 +297,45 @@ pub unsafe extern "C" fn clawdbot_model_logits(
     needed: Option<&mut MaybeUninit<usize>>,
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
+    // SAFETY: the contract of the header.
+    unsafe {
+        clawdbot_model_logits_with(model, ids, count, std::ptr::null(), logits, capacity, needed, error)
+    }
+}
+
+/// As `clawdbot_model_logits`, with the loaded adapter of that name; none for NULL.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_logits_with(
+    model: Option<&clawdbot_model>,
+    ids: *const u32,
+    count: usize,
+    adapter: *const c_char,
+    logits: *mut f32,
+    capacity: usize,
+    needed: Option<&mut MaybeUninit<usize>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
     guard(error, || {
         let model = &required(model, "model")?.0;
         // SAFETY: the contract of the header.
         let ids = unsafe { array(ids, count, "ids") }?;
+        let adapter = match adapter.is_null() {
+            true => None,
+            // SAFETY: the contract of the header.
+            false => Some(unsafe { text(adapter, CLAWDBOT_NUL_TERMINATED, "adapter") }?),
+        };
         let size =
             count.checked_mul(model.info().vocab_size).ok_or_else(|| invalid("count: too many tokens"))?;
         if !has_room(logits, capacity, size, "logits")? {
             needed.map(|needed| needed.write(size));
             return Ok(());
         }
+        let found = model.logits_with(ids, adapter)?;
         // SAFETY: the contract of the header.
-        unsafe { copy_out(&model.logits(ids)?, logits, capacity, needed, "logits") }
+        unsafe { copy_out(&found, logits, capacity, needed, "logits") }
     })
 }
 

@@ -123,6 +123,15 @@ fn compile(source: &Path, directory: &Path, linkage: Linkage) -> PathBuf {
     program
 }
 
+fn golden() -> PathBuf {
+    root().join("clawdbot-core/tests/golden")
+}
+
+/// The directory of the model that the adapters are for, see `adapters`.
+fn adapted() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("c").join("adapted")
+}
+
 /// A command that runs `program`, compiled into its directory.
 fn command(wrapper: &[&str], program: &Path) -> Command {
     let mut command = match wrapper {
@@ -135,7 +144,8 @@ fn command(wrapper: &[&str], program: &Path) -> Command {
     };
     let directory = program.parent().unwrap();
     command.env("LD_LIBRARY_PATH", directory).current_dir(directory);
-    command.env("CLAWDBOT_GOLDEN", root().join("clawdbot-core/tests/golden/embeddings"));
+    command.env("CLAWDBOT_GOLDEN", golden().join("embeddings"));
+    command.env("CLAWDBOT_ADAPTERS", golden().join("adapters")).env("CLAWDBOT_ADAPTED", adapted());
     command
 }
 
@@ -188,6 +198,17 @@ fn pack() {
 #[test]
 fn embed() {
     test_program("embed");
+}
+
+#[test]
+fn adapters() {
+    let directory = scratch("adapted");
+    assert_eq!(directory, adapted());
+    for file in ["adapters/base/config.json", "adapters/base/model.safetensors", "quantized/tokenizer.json"] {
+        let from = golden().join(file);
+        std::fs::copy(&from, directory.join(from.file_name().unwrap())).unwrap();
+    }
+    test_program("adapters");
 }
 
 #[test]

@@ -52,6 +52,7 @@ static void null_handles(void) {
     NULL_FAILS("model", clawdbot_model_stream_tokens(NULL, &id, 1, NULL, &stream, &error));
     NULL_FAILS("model", clawdbot_model_render_chat(NULL, "[]", NULL, 0, NULL, &string, &error));
     NULL_FAILS("model", clawdbot_model_logits(NULL, &id, 1, NULL, 0, &count, &error));
+    NULL_FAILS("model", clawdbot_model_logits_with(NULL, &id, 1, "a", NULL, 0, &count, &error));
     NULL_FAILS("model", clawdbot_model_tokenizer(NULL, &tokenizer, &error));
     NULL_FAILS("path", clawdbot_tokenizer_from_file(NULL, &tokenizer, &error));
     NULL_FAILS("tokenizer", clawdbot_tokenizer_encode(NULL, "x", NUL, 0, NULL, 0, &count, &error));
