@@ -39,14 +39,12 @@ pub(crate) struct Remote<'a> {
 }
 
 impl Remote<'_> {
-    /// Lists the files of `revision`.
+    /// Lists the files of `revision`, but for those whose names no cache can hold.
     ///
     /// # Errors
-    /// `NotFound`, `AccessDenied`, `Unreachable`; `BadContent` for an answer that makes no sense, names that lead out of
-    /// the repository among them.
+    /// `NotFound`, `AccessDenied`, `Unreachable`; `BadContent` for an answer that makes no sense.
     pub(crate) fn list(&self, revision: &str) -> Result<Listing> {
         let (endpoint, id) = (&self.settings.endpoint, self.id);
-        let at_revision = |error: Error| error.context(format!("{id} at {revision}"));
         let listing = match self.settings.site {
             Site::HuggingFace => {
                 let revision = escape(revision, false);
@@ -58,12 +56,10 @@ impl Remote<'_> {
                 let url = format!("{endpoint}/api/v1/models/{id}/repo/files?Revision={name}&Recursive=True");
                 self.answer(&url).and_then(|answer| modelscope(answer, revision))
             }
-        }
-        .map_err(at_revision)?;
-        for name in listing.files.keys() {
-            check_relative("a file", name)
-                .map_err(|error| at_revision(Error::bad_content(error.message())))?;
-        }
+        };
+        let mut listing = listing.map_err(|error| error.context(format!("{id} at {revision}")))?;
+        // Git allows more names than file systems do, and a model is none the worse for an odd one beside it.
+        listing.files.retain(|name, _| check_relative("a file", name).is_ok());
         Ok(listing)
     }
 

@@ -424,12 +424,21 @@ fn answers_that_make_no_sense() {
     for name in ["../../evil.gguf", "/etc/evil.gguf", "a/../../evil.gguf", "c:\\evil.gguf"] {
         let hub = Hub::start().file(name, "GGUF");
         let client = Client::new(&hub);
-        client.fails(ErrorKind::BadContent, "inside the repository");
+        client.fails(ErrorKind::Unsupported, "found none of them");
         assert_eq!(fs::read_dir(client.cache.path()).unwrap().count(), 0, "nothing was written");
     }
     let index = r#"{"weight_map": {"a": "../../../evil.safetensors"}}"#;
     let hub = Hub::start().git_file("config.json", CONFIG).git_file("model.safetensors.index.json", index);
     Client::new(&hub).fails(ErrorKind::BadContent, "inside the repository");
+}
+
+#[test]
+fn odd_names_are_passed_over() {
+    let names = ["a: b?.md", "dot.", "space ", "../../up.md", "new\nline", "c\\d"];
+    let hub = names.into_iter().fold(model(), |hub, name| hub.file(name, "odd"));
+    let client = Client::new(&hub);
+    let found = client.fetch().unwrap();
+    assert_eq!(files(&found.path), ["config.json", WEIGHTS, "tokenizer.json"]);
 }
 
 #[test]
