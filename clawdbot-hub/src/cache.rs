@@ -97,11 +97,21 @@ impl Cache {
         self.replace(&self.root.join("refs").join(revision), |path| fs::write(path, commit))
     }
 
-    /// Notes that `commit` has no file `name`.
+    /// Notes that `commit` has no file `name`. A branch on ModelScope may have had it before: then it is removed, for whoever
+    /// loads the directory would take it.
     ///
     /// # Errors
     /// `Io`.
     pub(crate) fn note_absent(&self, commit: &str, name: &str) -> Result<()> {
+        if self.site == Site::ModelScope {
+            let path = self.snapshot(commit).join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io(&path, &error));
+                }
+                _ => {}
+            }
+        }
         if self.is_absent(commit, name) {
             return Ok(());
         }

@@ -99,6 +99,8 @@ fn run(settings: &Settings, request: &Request, control: &Control) -> Result<Snap
     let (id, cache) = (&request.id, Cache::new(settings, &request.id));
     let revision = request.revision.as_deref().unwrap_or(settings.site.default_revision());
     check_relative("a revision", revision)?;
+    // A file that the repository lacks is noted by its name, and perhaps removed.
+    request.small_files.iter().try_for_each(|name| check_relative("a file", name))?;
     if settings.offline {
         let commit = cache.commit(revision)?;
         let found = commit.as_deref().map(|commit| local(&cache, commit, request));

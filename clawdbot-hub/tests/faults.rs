@@ -450,6 +450,9 @@ fn requests_that_make_no_sense() {
         client.fails(ErrorKind::InvalidArgument, "revision");
     }
     client.request.revision = Some("refs/pr/1".into());
+    client.request.small_files.push("../../refs/main".into());
+    client.fails(ErrorKind::InvalidArgument, "inside the repository");
+    client.request.small_files.pop();
     client.fetch().unwrap();
     assert_eq!(fs::read_to_string(client.repository().join("refs/refs/pr/1")).unwrap(), COMMIT);
     assert!(hub.seen().iter().all(|seen| !seen.target.contains("..")));
@@ -538,4 +541,29 @@ fn modelscope() {
     client.fetch().unwrap();
     client.request.revision = Some("v1".into());
     client.fails(ErrorKind::NotFound, "org/model at v1");
+}
+
+#[test]
+fn a_branch_of_modelscope_that_lost_files() {
+    let template = "chat_template.jinja";
+    let hub = model().file(template, "{{ old }}");
+    let mut client = Client::new(&hub);
+    client.settings.site = Site::ModelScope;
+    let found = client.fetch().unwrap();
+    assert_eq!(files(&found.path), [template, "config.json", WEIGHTS, "tokenizer.json"]);
+    // The weights are in shards now, and the template is gone.
+    let (index, shard) = ("model.safetensors.index.json", "model-00001-of-00001.safetensors");
+    let sharded = || {
+        let hub = Hub::start().file("config.json", CONFIG).file("tokenizer.json", "{}").file(shard, "new");
+        hub.file(index, format!(r#"{{"weight_map": {{"a": "{shard}"}}}}"#))
+    };
+    // Back and forth: what was once noted as absent is removed again.
+    for _ in 0..2 {
+        client.settings.endpoint = sharded().url;
+        assert_eq!(client.fetch().unwrap().path, found.path);
+        assert_eq!(files(&found.path), ["config.json", shard, index, "tokenizer.json"]);
+        client.settings.endpoint.clone_from(&hub.url);
+        client.fetch().unwrap();
+        assert!(found.path.join(WEIGHTS).is_file() && found.path.join(template).is_file());
+    }
 }
