@@ -68,6 +68,7 @@ enum Wanted {
 /// Sends requests to one hub and to where it redirects.
 pub(crate) struct Client {
     agent: ureq::Agent,
+    site: Site,
     /// Scheme, host and port that the token belongs to.
     origin: (Scheme, String, u16),
     /// Headers with the token: sent to `origin` alone.
@@ -112,7 +113,7 @@ impl Client {
             .timeout_per_write(Some(settings.read_timeout))
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
-        Ok(Client { agent: config.new_agent(), origin, credentials })
+        Ok(Client { agent: config.new_agent(), site: settings.site, origin, credentials })
     }
 
     /// Gets `url`; all of it, or from byte `from` on.
@@ -232,9 +233,10 @@ impl Client {
     }
 
     fn token_hint(&self) -> &'static str {
-        match self.credentials.is_empty() {
-            false => "see whether the token has the right to read it",
-            true => "set HF_TOKEN (or log in with the hub's own tool)",
+        match (self.credentials.is_empty(), self.site) {
+            (false, _) => "see whether the token has the right to read it",
+            (true, Site::HuggingFace) => "set HF_TOKEN (or log in with the hub's own tool)",
+            (true, Site::ModelScope) => "set MODELSCOPE_API_TOKEN",
         }
     }
 }

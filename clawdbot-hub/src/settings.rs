@@ -10,6 +10,8 @@ use crate::id::Site;
 
 /// Names the hub of ids that do not: `huggingface` (the default) or `modelscope`.
 const SITE_VARIABLE: &str = "CLAWDBOT_HUB";
+/// Names the user's directory.
+const HOME: &str = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
 /// Longest token in bytes.
 const MAX_TOKEN: u64 = 4096;
 
@@ -72,23 +74,25 @@ impl Settings {
                 return Err(Error::invalid(message));
             }
         };
-        let (endpoint, default, cache, token) = match site {
+        let (endpoint, default, cache, place, token) = match site {
             Site::HuggingFace => {
                 let home = variables.hf_home();
                 let cache =
                     variables.path("HF_HUB_CACHE").or_else(|| variables.path("HUGGINGFACE_HUB_CACHE"));
                 let cache = cache.or_else(|| Some(home.as_ref()?.join("hub")));
-                ("HF_ENDPOINT", "https://huggingface.co", cache, variables.hf_token(home.as_deref())?)
+                let token = variables.hf_token(home.as_deref())?;
+                ("HF_ENDPOINT", "https://huggingface.co", cache, "HF_HOME", token)
             }
             Site::ModelScope => {
                 let cache = variables.path("MODELSCOPE_CACHE");
                 let cache = cache.or_else(|| Some(variables.home()?.join(".cache").join("modelscope")));
                 let token = variables.text("MODELSCOPE_API_TOKEN")?;
-                ("MODELSCOPE_ENDPOINT", "https://modelscope.cn", cache, token)
+                ("MODELSCOPE_ENDPOINT", "https://modelscope.cn", cache, "MODELSCOPE_CACHE", token)
             }
         };
         let endpoint = variables.text(endpoint)?.unwrap_or_else(|| default.to_owned());
-        let cache = cache.ok_or_else(|| Error::invalid("no place for the cache: set HOME or HF_HOME"))?;
+        let nowhere = || Error::invalid(format!("no place for the cache: set {HOME} or {place}"));
+        let cache = cache.ok_or_else(nowhere)?;
         let read_timeout = match variables.text("HF_HUB_DOWNLOAD_TIMEOUT")? {
             Some(text) => {
                 let expected = || {
@@ -156,8 +160,7 @@ impl Variables<'_> {
     }
 
     fn home(&self) -> Option<PathBuf> {
-        let name = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
-        self.raw(name).map(PathBuf::from)
+        self.raw(HOME).map(PathBuf::from)
     }
 
     /// A path; `~/` is the user's directory.
@@ -229,7 +232,8 @@ mod tests {
         let modelscope = ("CLAWDBOT_HUB", "modelscope");
         assert_eq!(cache(&[home, modelscope]), Path::new("/h/.cache/modelscope"));
         assert_eq!(cache(&[modelscope, ("MODELSCOPE_CACHE", "/m")]), Path::new("/m"));
-        assert!(settings(&[]).unwrap_err().message().contains("HF_HOME"));
+        assert!(settings(&[]).unwrap_err().message().ends_with("set HOME or HF_HOME"));
+        assert!(settings(&[modelscope]).unwrap_err().message().ends_with("set HOME or MODELSCOPE_CACHE"));
     }
 
     #[test]

@@ -517,6 +517,8 @@ fn modelscope() {
     let hub = model().token("ms-1");
     let mut client = Client::new(&hub);
     client.settings.site = Site::ModelScope;
+    client.fails(ErrorKind::AccessDenied, "set MODELSCOPE_API_TOKEN");
+    hub.seen();
     client.settings.token = Some("ms-1".into());
     let found = client.fetch().unwrap();
     let root = client.cache.path().join("models/org--model");
