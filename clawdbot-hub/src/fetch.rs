@@ -200,7 +200,7 @@ impl Remote<'_> {
     fn obtain(&self, cache: &Cache, commit: &str, mut jobs: Vec<Job>) -> Result<u64> {
         let mut missing = Vec::new();
         for job in jobs.drain(..) {
-            if !cache.has(commit, &job.name, job.size, &job.checksum)? {
+            if !cache.has(commit, &job.name, job.size, &job.checksum, self.control)? {
                 missing.push(job);
             }
         }
