@@ -5,7 +5,6 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clawdbot_hub::{Error, ErrorKind, ModelId, Progress, Request, Settings, Site, Snapshot, fetch};
@@ -84,13 +83,7 @@ fn files(directory: &Path) -> Vec<String> {
 fn a_model_as_huggingface_keeps_it() {
     let hub = model();
     let client = Client::new(&hub);
-    let mut last = None;
-    let found = fetch(&client.settings, &client.request, |progress: &Progress| {
-        assert!(progress.bytes <= progress.total_bytes);
-        last = Some(*progress);
-        true
-    });
-    let found = found.unwrap();
+    let found = client.fetch().unwrap();
     let root = client.repository();
     assert_eq!(found.path, root.join("snapshots").join(COMMIT));
     assert_eq!(found.revision, COMMIT);
@@ -110,6 +103,22 @@ fn a_model_as_huggingface_keeps_it() {
     }
     let agent = hub.seen().remove(0).headers.remove("user-agent").unwrap();
     assert!(agent.starts_with("clawdbot/"), "{agent}");
+}
+
+#[test]
+fn progress() {
+    // Each request takes longer than the time between two calls.
+    let hub = model().delay(Duration::from_millis(200));
+    let client = Client::new(&hub);
+    let mut calls: Vec<Progress> = Vec::new();
+    let found = fetch(&client.settings, &client.request, |progress| {
+        calls.push(*progress);
+        true
+    });
+    assert_eq!((calls[0].bytes, calls[0].total_bytes), (0, 0));
+    let total = found.unwrap().downloaded_bytes;
+    assert_eq!(calls.last().unwrap().total_bytes, total);
+    assert!(calls.windows(2).all(|pair| pair[0].bytes <= pair[1].bytes && pair[1].bytes <= total));
 }
 
 #[test]
@@ -491,12 +500,8 @@ fn somebody_elses_lock_is_waited_for() {
     fs::create_dir_all(&locks).unwrap();
     let lock = fs::File::create(locks.join(format!("{}.lock", sha256(&weights())))).unwrap();
     lock.lock().unwrap();
-    let stopped = AtomicBool::new(false);
     let start = Instant::now();
-    let waiting = fetch(&client.settings, &client.request, |_| {
-        stopped.store(true, Ordering::Relaxed);
-        start.elapsed() < Duration::from_millis(400)
-    });
+    let waiting = fetch(&client.settings, &client.request, |_| start.elapsed() < Duration::from_millis(400));
     assert_eq!(waiting.unwrap_err().kind(), ErrorKind::Cancelled);
     assert!(!client.incomplete().exists());
     lock.unlock().unwrap();
