@@ -103,7 +103,7 @@ impl Remote<'_> {
                 return Err(wrong_length(partial.size, "more", url).into());
             }
             partial.append(&buffer[..n]).map_err(|error| Error::io(path, &error))?;
-            self.control.add_bytes(n as u64);
+            self.control.receive(n as u64);
         }
         if partial.length < partial.size {
             let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);

@@ -170,7 +170,7 @@ impl Client {
     }
 
     /// Gets `url` into memory.
-    pub(crate) fn get_small(&self, url: &str) -> Result<(Vec<u8>, HeaderMap), Failure> {
+    pub(crate) fn get_small(&self, url: &str) -> Result<Vec<u8>, Failure> {
         let answer = self.get(url, None)?;
         let mut bytes = Vec::new();
         answer.body.take(MAX_ANSWER + 1).read_to_end(&mut bytes).map_err(|error| cut_off(&error).at(url))?;
@@ -178,7 +178,7 @@ impl Client {
             let message = format!("expected an answer of at most {MAX_ANSWER} bytes, found a longer one");
             return Err(Error::bad_content(message).at(url).into());
         }
-        Ok((bytes, answer.headers))
+        Ok(bytes)
     }
 
     /// What a status that is no success means.

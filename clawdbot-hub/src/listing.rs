@@ -102,7 +102,7 @@ impl Remote<'_> {
 
     fn answer<T: DeserializeOwned>(&self, url: &str) -> Result<T> {
         let mut patience = Patience::new(self.settings, self.control);
-        let (json, _) = patience.repeat(|| self.client.get_small(url))?;
+        let json = patience.repeat(|| self.client.get_small(url))?;
         serde_json::from_slice(&json).map_err(|error| {
             let message = format!("expected a list of files, found something else ({error})");
             Error::bad_content(message).at(url)
