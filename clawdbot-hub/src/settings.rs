@@ -12,6 +12,8 @@ use crate::id::Site;
 const SITE_VARIABLE: &str = "CLAWDBOT_HUB";
 /// Names the user's directory.
 const HOME: &str = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
+/// Most seconds without a byte: a day. What counts from now has to end in a time that there is.
+const MAX_TIMEOUT: u64 = 86_400;
 /// Longest token in bytes.
 const MAX_TOKEN: u64 = 4096;
 
@@ -97,10 +99,11 @@ impl Settings {
             Some(text) => {
                 let expected = || {
                     Error::invalid(format!(
-                        "HF_HUB_DOWNLOAD_TIMEOUT: expected 1 or more seconds, found {text:?}"
+                        "HF_HUB_DOWNLOAD_TIMEOUT: expected 1 to {MAX_TIMEOUT} seconds, found {text:?}"
                     ))
                 };
-                Duration::from_secs(text.parse().ok().filter(|&seconds| seconds > 0).ok_or_else(expected)?)
+                let seconds = text.parse().ok().filter(|seconds| (1..=MAX_TIMEOUT).contains(seconds));
+                Duration::from_secs(seconds.ok_or_else(expected)?)
             }
             None => Duration::from_secs(30),
         };
@@ -259,7 +262,14 @@ mod tests {
             settings(&[home, ("HF_ENDPOINT", "http://mirror:8080/api/"), ("HF_HUB_OFFLINE", "yes")]).unwrap();
         assert_eq!((found.endpoint.as_str(), found.offline), ("http://mirror:8080/api", true));
         assert_eq!(settings(&[home, ("HF_HUB_DOWNLOAD_TIMEOUT", "7")]).unwrap().read_timeout.as_secs(), 7);
-        for bad in [("HF_HUB_OFFLINE", "maybe"), ("CLAWDBOT_HUB", "x"), ("HF_HUB_DOWNLOAD_TIMEOUT", "0")] {
+        assert!(settings(&[home, ("HF_HUB_DOWNLOAD_TIMEOUT", "86400")]).is_ok());
+        for bad in [
+            ("HF_HUB_OFFLINE", "maybe"),
+            ("CLAWDBOT_HUB", "x"),
+            ("HF_HUB_DOWNLOAD_TIMEOUT", "0"),
+            ("HF_HUB_DOWNLOAD_TIMEOUT", "86401"),
+            ("HF_HUB_DOWNLOAD_TIMEOUT", "18446744073709551615"),
+        ] {
             assert!(settings(&[home, bad]).unwrap_err().message().contains(bad.0));
         }
     }
