@@ -166,8 +166,7 @@ struct Files {
 struct File {
     path: String,
     r#type: String,
-    #[serde(default)]
-    size: u64,
+    size: Option<u64>,
     sha256: Option<String>,
 }
 
@@ -185,7 +184,7 @@ fn modelscope(answer: ModelScope, revision: &str) -> Result<Listing> {
     }
     let entry = |file: File| {
         let checksum = file.sha256.as_deref().and_then(Checksum::parse);
-        (file.path, Entry { size: Some(file.size), checksum })
+        (file.path, Entry { size: file.size, checksum })
     };
     let files = files.into_iter().filter(|file| file.r#type == "blob").map(entry).collect();
     Ok(Listing { commit: revision.to_owned(), files })
@@ -211,10 +210,12 @@ mod tests {
         let json = serde_json::json!({"Code": 200, "Data": {"Files": [
             {"Path": "d", "Type": "tree", "Size": 0, "Sha256": ""},
             {"Path": "d/x", "Type": "blob", "Size": 5, "Sha256": sha256},
+            {"Path": "bare", "Type": "blob"},
         ]}});
         let listing = modelscope(serde_json::from_value(json).unwrap(), "master").unwrap();
         assert_eq!(listing.commit, "master");
-        assert_eq!(listing.files.len(), 1);
+        assert_eq!(listing.files.len(), 2);
+        assert_eq!(listing.files["bare"], entry(None, None));
         assert_eq!(listing.files["d/x"], entry(Some(5), Some(Checksum::Sha256(sha256))));
     }
 
