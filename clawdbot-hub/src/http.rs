@@ -106,6 +106,7 @@ impl Client {
             .max_redirects(0)
             .user_agent(concat!("clawdbot/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
+            .proxy(if settings.proxy { ureq::Proxy::try_from_env() } else { None })
             .timeout_resolve(Some(settings.connect_timeout))
             .timeout_connect(Some(settings.connect_timeout))
             .timeout_recv_response(Some(settings.read_timeout))

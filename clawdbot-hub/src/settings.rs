@@ -45,6 +45,9 @@ pub struct Settings {
     pub connections: usize,
     /// PEM file with the certificates to trust instead of Mozilla's.
     pub certificates: Option<PathBuf>,
+    /// Whether to go through the proxy that the environment names (`ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY`) to hosts that
+    /// `NO_PROXY` does not.
+    pub proxy: bool,
 }
 
 impl Settings {
@@ -120,6 +123,7 @@ impl Settings {
             max_retry_after: Duration::from_secs(300),
             connections: 4,
             certificates: variables.path("SSL_CERT_FILE"),
+            proxy: true,
         })
     }
 }

@@ -40,7 +40,9 @@ impl Client {
         let mut settings = Settings::from_env(Some(Site::HuggingFace)).unwrap();
         settings.endpoint.clone_from(&hub.url);
         settings.cache = cache.path().to_owned();
-        (settings.token, settings.offline) = (None, false);
+        // Whatever the environment of the tests says.
+        (settings.token, settings.offline, settings.proxy, settings.certificates) =
+            (None, false, false, None);
         settings.retry_delay = Duration::from_millis(1);
         settings.read_timeout = Duration::from_secs(10);
         let mut request = Request::new(ModelId::parse("org/model").unwrap());
