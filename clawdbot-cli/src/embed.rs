@@ -1,6 +1,5 @@
 //! `clawdbot embed` and `clawdbot rerank`
 
-use std::io::{self, BufRead};
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,6 +8,7 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::args::{EmbedArgs, RerankArgs};
+use crate::generate::read;
 use crate::hub::source;
 use crate::output::{Failure, note, print, print_line};
 use crate::progress::{StatusLine, load, watch};
@@ -73,18 +73,5 @@ fn texts(given: &[String], input: Option<&Path>, what: &str) -> Result<Vec<Strin
         }
         return Ok(given.to_vec());
     };
-    let name = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
-    let failed = |error: io::Error| {
-        let kind = match error.kind() {
-            io::ErrorKind::NotFound => ErrorKind::NotFound,
-            io::ErrorKind::InvalidData => ErrorKind::InvalidUtf8,
-            _ => ErrorKind::Io,
-        };
-        Error::new(kind, format!("{name}: {error}")).with("path", name.as_str())
-    };
-    let reader: Box<dyn BufRead> = match path == Path::new("-") {
-        true => Box::new(io::stdin().lock()),
-        false => Box::new(io::BufReader::new(std::fs::File::open(path).map_err(failed)?)),
-    };
-    reader.lines().map(|line| line.map_err(failed)).collect()
+    Ok(read(path)?.lines().map(str::to_owned).collect())
 }
