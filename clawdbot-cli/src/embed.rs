@@ -11,7 +11,7 @@ use crate::args::{EmbedArgs, RerankArgs};
 use crate::generate::read;
 use crate::hub::source;
 use crate::output::{Failure, note, print, print_line};
-use crate::progress::{StatusLine, load, watch};
+use crate::progress::{load, watch};
 
 pub(crate) fn run(args: &EmbedArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
@@ -20,10 +20,8 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<Outcome, Failure> {
     let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
     let start = Instant::now();
     let prompts = texts.into_iter().map(Prompt::Text).collect();
-    let mut line = StatusLine::new(&args.output);
     let found =
-        watch("embedding", &mut line, |progress| model.embed_with_progress(prompts, &options, progress))?;
-    drop(line);
+        watch("embedding", &args.output, |progress| model.embed_with_progress(prompts, &options, progress))?;
     let seconds = start.elapsed().as_secs_f64();
     for (index, row) in found.rows().enumerate() {
         if args.output.json {
@@ -46,11 +44,9 @@ pub(crate) fn rerank(args: &RerankArgs) -> Result<Outcome, Failure> {
     let documents = texts(&args.documents, args.input.as_deref(), "DOCUMENT")?;
     let source = source(Some(&args.model), None, &args.hub, &args.output)?;
     let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
-    let mut line = StatusLine::new(&args.output);
-    let scores = watch("scoring", &mut line, |progress| {
+    let scores = watch("scoring", &args.output, |progress| {
         model.rerank_with_progress(&args.query, &documents, &options, progress)
     })?;
-    drop(line);
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
     for index in order {
