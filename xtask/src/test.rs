@@ -13,7 +13,10 @@ const STEPS: &[Step] = &[
     ("lints", |root| {
         cargo(root, &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
-    ("tests", |root| cargo(root, &["test", "--workspace", "--no-fail-fast"])),
+    // The program brings the core's feature `hub` along; the C library would be without it.
+    ("tests", |root| {
+        cargo(root, &["test", "--workspace", "--features", "clawdbot-capi/hub", "--no-fail-fast"])
+    }),
     ("fuzz", fuzz),
     ("aarch64", aarch64),
     ("documentation", documentation),

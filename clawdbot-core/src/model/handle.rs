@@ -72,7 +72,7 @@ pub struct ModelInfo {
     pub eos_token_ids: Vec<u32>,
     /// Whether messages can be rendered.
     pub has_chat_template: bool,
-    /// What it can do: `generate`, `embed`, `rerank`.
+    /// What it can do: `generate`, `embed`; `rerank` of models with a head for scores.
     pub tasks: Vec<&'static str>,
     /// How texts become vectors.
     pub embedding: EmbeddingInfo,
@@ -155,6 +155,7 @@ impl Runtime {
             kernels: self.kernel_set(),
             pool: self.pool(),
             weights: &opened.weights,
+            last: None,
             mapped,
             weight_type,
             progress: &mut progress,
@@ -163,6 +164,7 @@ impl Runtime {
         };
         let decoder = builder.build(spec)?;
         let total = builder.total;
+        drop(builder);
         if let Some(entry) = entry {
             match entry.store(&opened, &decoder, weight_type, &mut || progress(total, total)) {
                 Ok(_) => {}
@@ -263,7 +265,7 @@ impl Model {
         let path = path.as_ref();
         #[cfg(feature = "hub")]
         let source = match path.to_str() {
-            Some(name) => Source::fetch(name, &Default::default(), |_, _| true)?,
+            Some(name) => Source::fetch(name, &Default::default(), |_, _| true).map(Source::Path)?,
             None => Source::from(path),
         };
         #[cfg(not(feature = "hub"))]

@@ -284,7 +284,7 @@ impl DecoderSpec {
             },
             conv: VectorName { k: None, ..VectorName::matrix(conv, vec![channels, 1, mamba.taps], 1) },
             conv_bias: mamba.conv_bias.then(|| vector("conv1d.bias", channels)),
-            minus_a: rates(format!("{prefix}.mamba.A_log"), heads),
+            minus_a: rates(&format!("{prefix}.mamba"), heads),
             dt_bias: vector("dt_bias", heads),
             skip: vector("D", heads),
             norm: vector("norm.weight", inner),
@@ -328,7 +328,7 @@ impl DecoderSpec {
             beta,
             decay,
             conv: VectorName { k: None, ..VectorName::matrix(conv, shape, 1) },
-            minus_a: rates(format!("{prefix}.linear_attn.A_log"), heads),
+            minus_a: rates(&format!("{prefix}.linear_attn"), heads),
             dt_bias: vector("dt_bias", heads),
             norm: vector("norm.weight", delta.value_head_dim),
         }
@@ -366,19 +366,6 @@ impl DecoderSpec {
     }
 }
 
-/// The negative rates at which a state decays, `[heads]`, of the tensor with their logarithms.
-fn rates(tensor: String, heads: usize) -> VectorName {
-    let part = Part {
-        tensor: tensor.clone(),
-        shape: vec![heads],
-        first: 0,
-        run: usize::MAX,
-        stride: 0,
-        storage: PartStorage::MinusExp,
-    };
-    VectorName { part: Some(Box::new(part)), ..VectorName::new(format!("{tensor}.rate"), heads, 0.0) }
-}
-
 /// Rows of a projection that stand apart.
 pub(super) struct Runs {
     pub(super) first: usize,
@@ -407,5 +394,23 @@ impl Runs {
                 k: None,
             }),
         }
+    }
+}
+
+/// `-exp(A_log)`: the negative rates at which the states of the heads of `module` decay.
+fn rates(module: &str, heads: usize) -> VectorName {
+    VectorName {
+        name: format!("{module}.A_log.rate"),
+        len: heads,
+        part: Some(Box::new(Part {
+            tensor: format!("{module}.A_log"),
+            shape: vec![heads],
+            first: 0,
+            run: usize::MAX,
+            stride: 0,
+            storage: PartStorage::MinusExp,
+        })),
+        offset: 0.0,
+        k: None,
     }
 }

@@ -11,13 +11,13 @@ use super::config::{GenerationDefaults, ModelConfig};
 use super::embedding::EmbeddingConfig;
 use super::files::{MODEL_FILES, ModelFiles};
 use super::gguf::GgufWeights;
-use super::parts;
+use super::parts::{self, LastTensor};
 use super::quantization::FileWeights;
 use super::registry::{parse_quantization, parse_spec};
 use super::spec::DecoderSpec;
 use super::tensors::{MatrixName, PartStorage, VectorName, check_packed, check_tensors};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{ComputeFormat, PackedMatrix, RowSource};
+use crate::kernels::{ComputeFormat, PackedMatrix, RowSource, StoredScale};
 use crate::options::{Cache, ModelOptions, WeightType};
 use crate::tokenizer::{ChatTemplates, SpecialTokens, Tokenizer};
 use crate::weights::{DataFile, MAGIC, MatrixFormat, MatrixView, PackedFile, WeightSource, quoted};
@@ -105,6 +105,8 @@ pub(crate) struct Opened {
 pub(crate) struct Text {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) templates: Option<ChatTemplates>,
+    /// Most tokens of a text that is embedded.
+    max_tokens: Option<usize>,
 }
 
 /// Where tensors come from.
@@ -216,8 +218,9 @@ impl Opened {
         files: ModelFiles,
         weights: impl FnOnce(&ModelConfig) -> Result<Weights>,
     ) -> Result<Self> {
-        let (config, mut spec, embedding) = Self::describe(&files)?;
+        let (config, mut spec, mut embedding) = Self::describe(&files)?;
         let text = open_text(&files)?;
+        embedding.max_tokens = embedding.max_tokens.or(text.max_tokens);
         let mut weights = weights(&config)?;
         if let Weights::Files(stored) = &mut weights {
             stored.source.rename(&spec.embedding_tensor())?;
@@ -407,7 +410,10 @@ fn open_text(files: &ModelFiles) -> Result<Text> {
         }
         None => templates(settings.get("chat_template"), &special)?,
     };
-    Ok(Text { tokenizer, templates })
+    // Tokenizers that know no limit have a huge number there.
+    let max_tokens = settings.get("model_max_length").and_then(serde_json::Value::as_u64);
+    let max_tokens = max_tokens.and_then(|most| usize::try_from(most).ok()).filter(|&most| most > 0);
+    Ok(Text { tokenizer, templates, max_tokens })
 }
 
 fn templates(template: Option<&serde_json::Value>, special: &SpecialTokens) -> Result<Option<ChatTemplates>> {
@@ -471,18 +477,25 @@ impl Weights {
         }
     }
 
-    /// The rows of a matrix.
-    pub(crate) fn matrix(&self, name: &MatrixName) -> Result<Box<dyn RowSource + '_>> {
+    /// The rows of a matrix; `last` is none, or of the one before.
+    pub(crate) fn matrix<'a>(
+        &'a self,
+        name: &MatrixName,
+        last: &mut LastTensor<'a>,
+    ) -> Result<Box<dyn RowSource + 'a>> {
         Ok(match self {
             Weights::Files(files) => match &name.part {
-                Some(part) => parts::rows(files, name, part)?,
-                None => parts::whole(files, &name.name, &[name.n, name.k])?,
+                Some(part) => parts::rows(files, name, part, last)?,
+                None => {
+                    *last = None;
+                    parts::whole(files, &name.name, &[name.n, name.k])?
+                }
             },
             Weights::Gguf(gguf) => gguf.matrix(name)?,
             Weights::Packed(file) => {
                 return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
             }
-            Weights::Merged(merged) => merged.matrix(name)?,
+            Weights::Merged(merged) => merged.matrix(name, last)?,
             Weights::Random => Box::new(RandomRows { seed: seed(&name.name), rows: name.n, cols: name.k }),
         })
     }
@@ -539,18 +552,24 @@ impl RowSource for Stored<'_> {
     fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
         self.0.read_row(row, stored, out);
     }
-    fn int8_group(&self) -> Option<usize> {
+    fn own_format(&self) -> Option<ComputeFormat> {
         match &self.0.format {
-            MatrixFormat::Int8(scales) => Some(scales.group()),
+            MatrixFormat::Int8(scales) => Some(ComputeFormat::Int8 { group: scales.group(), rotated: false }),
             MatrixFormat::Float(_) => None,
         }
     }
-    fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
+    fn read_codes(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
         let MatrixFormat::Int8(values) = &self.0.format else {
             return Err(Error::internal("the matrix is not stored as int8"));
         };
         self.0.read_codes(row, stored, codes)?;
-        scales.copy_from_slice(values.row(row));
+        scales.extend(values.row(row).iter().map(|&bits| StoredScale::One(bits)));
         Ok(())
     }
 }

@@ -423,7 +423,7 @@ fn experts_heads_and_encoders_are_merged() {
         let files = AdapterFiles::open(dir.path(), &names, Use::Merged).unwrap();
         let merged = Opened::open(&source).unwrap().merged(&[dir.path().to_owned()]).unwrap();
         let row = |opened: &Opened, matrix, row: usize| {
-            let rows = opened.weights.matrix(matrix).unwrap();
+            let rows = opened.weights.matrix(matrix, &mut None).unwrap();
             let (mut stored, mut out) = (Vec::new(), vec![0.0; matrix.k]);
             rows.fetch(row..row + 1, &mut stored).unwrap();
             rows.read_row(row, &stored, &mut out);

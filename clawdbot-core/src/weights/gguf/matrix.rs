@@ -16,7 +16,8 @@ pub(crate) enum RowOrder {
     /// The two halves of each run of `head` rows are shuffled into pairs: row `i` of the first half, row `i` of the
     /// second, and so on. So are the queries and keys of models whose rotation was made for pairs of neighbours.
     Pairs { head: usize },
-    /// They are a part of what is stored: row `r` is row `first + r / run * stride + r % run`. `stride` is at least `run`.
+    /// They are a part of what is stored: row `r` is row `first + r / run * stride + r % run`. Where
+    /// there are several runs, `stride` is at least `run`.
     Runs { first: usize, run: usize, stride: usize },
 }
 
@@ -86,7 +87,9 @@ impl<'a> GgufMatrix<'a> {
 
     /// Tells the system that the matrix will be read soon.
     pub(crate) fn will_need(&self) {
-        self.file.will_need(self.tensor.range.clone());
+        let Some(last) = self.n.checked_sub(1) else { return };
+        let at = |row| self.tensor.range.start + self.order.stored(row) * self.row;
+        self.file.will_need(at(0)..at(last) + self.row);
     }
 }
 
@@ -124,50 +127,11 @@ impl RowSource for GgufMatrix<'_> {
         self.tensor.kind.decode(stored, out);
     }
 
-    fn int8_group(&self) -> Option<usize> {
-        match self.tensor.kind.compute_format()? {
-            ComputeFormat::Int8 { group, .. } => Some(group),
-            _ => None,
-        }
+    fn own_format(&self) -> Option<ComputeFormat> {
+        self.tensor.kind.compute_format()
     }
 
-    fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
-        let mut stored_scales = Vec::new();
-        self.tensor.kind.codes(stored, codes, &mut stored_scales);
-        for (scale, stored) in scales.iter_mut().zip(stored_scales) {
-            let StoredScale::One(bits) = stored else {
-                return Err(Error::internal(format!("row {row} has no bf16 scales")));
-            };
-            *scale = bits;
-        }
-        Ok(())
-    }
-
-    fn stored8(&self) -> Option<(usize, Int4Scales)> {
-        match self.tensor.kind.compute_format()? {
-            ComputeFormat::Stored8 { group, scales } => Some((group, scales)),
-            _ => None,
-        }
-    }
-
-    fn read_stored8(
-        &self,
-        row: usize,
-        stored: &[u8],
-        codes: &mut [i8],
-        scales: &mut Vec<StoredScale>,
-    ) -> Result<()> {
-        self.read_int4(row, stored, codes, scales)
-    }
-
-    fn int4(&self) -> Option<(usize, Int4Scales)> {
-        match self.tensor.kind.compute_format()? {
-            ComputeFormat::Int4 { group, scales, .. } => Some((group, scales)),
-            _ => None,
-        }
-    }
-
-    fn read_int4(
+    fn read_codes(
         &self,
         _: usize,
         stored: &[u8],
