@@ -51,7 +51,7 @@ const SIZES: &[(&str, &str)] = &[
     ("attention.head_count", "num_attention_heads"),
 ];
 
-const FEED_FORWARD: &str = "feed_forward_length";
+pub(super) const FEED_FORWARD: &str = "feed_forward_length";
 /// Where an expert layer's sizes are.
 pub(super) const EXPERT_SIZE: &str = "expert_feed_forward_length";
 /// Layers behind the others, which guess further tokens; they are not read.
@@ -158,10 +158,15 @@ fn common(keys: &Keys<'_>, family: &Family) -> Result<Map<String, Value>> {
         "sliding_window": window,
         "rope_parameters": rope(keys, family, head_dim)?,
     });
+    extend(&mut config, fields);
+    Ok(config)
+}
+
+/// Adds the `fields` of an object to `config`.
+pub(super) fn extend(config: &mut Map<String, Value>, fields: Value) {
     if let Value::Object(fields) = fields {
         config.extend(fields);
     }
-    Ok(config)
 }
 
 /// `rope_parameters`.

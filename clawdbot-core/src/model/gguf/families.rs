@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::config::{EXPERT_SIZE, Family, Keys, PREDICTING_LAYERS};
+use super::config::{EXPERT_SIZE, FEED_FORWARD, Family, Keys, PREDICTING_LAYERS, extend};
 use super::encoders::{self, BERT_NAMES, EMBEDDING_GEMMA_NAMES, MODERNBERT_NAMES};
 use super::recent;
 use crate::error::{Error, Result};
@@ -351,10 +351,7 @@ fn llama(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
 
 /// `norm` where the file does not say whether weights are divided by their sum.
 pub(super) fn experts(keys: &Keys<'_>, config: &mut Config, norm: bool) -> Result<()> {
-    let size = match keys.opt_u64(EXPERT_SIZE)? {
-        Some(size) => size,
-        None => keys.u64("feed_forward_length")?,
-    };
+    let size = size(keys, EXPERT_SIZE)?;
     extend(
         config,
         json!({
@@ -368,7 +365,7 @@ pub(super) fn experts(keys: &Keys<'_>, config: &mut Config, norm: bool) -> Resul
 }
 
 fn qwen2moe(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
-    config.insert("shared_expert_intermediate_size".to_owned(), shared_size(keys)?.into());
+    config.insert("shared_expert_intermediate_size".to_owned(), size(keys, SHARED_SIZE)?.into());
     config.insert("qkv_bias".to_owned(), keys.has("blk.0.attn_q.bias").into());
     experts(keys, config, false)
 }
@@ -377,11 +374,9 @@ fn qwen3moe(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     experts(keys, config, true)
 }
 
-pub(super) fn shared_size(keys: &Keys<'_>) -> Result<u64> {
-    match keys.opt_u64(SHARED_SIZE)? {
-        Some(size) => Ok(size),
-        None => keys.u64("feed_forward_length"),
-    }
+/// The size of experts that have `key`, or else are as large as a dense MLP.
+fn size(keys: &Keys<'_>, key: &str) -> Result<u64> {
+    keys.opt_u64(key)?.map_or_else(|| keys.u64(FEED_FORWARD), Ok)
 }
 
 fn qwen3next(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
@@ -391,7 +386,7 @@ fn qwen3next(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
 
 /// Experts beside one that all tokens use.
 pub(super) fn shared_experts(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
-    config.insert("shared_expert_intermediate_size".to_owned(), shared_size(keys)?.into());
+    config.insert("shared_expert_intermediate_size".to_owned(), size(keys, SHARED_SIZE)?.into());
     experts(keys, config, true)
 }
 
@@ -534,10 +529,10 @@ fn gpt_oss(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
 
 fn deepseek2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     let rotated = keys.u64("rope.dimension_count")?;
-    let older = || Ok((keys.u64("attention.key_length")?, keys.u64("attention.value_length")?));
     let (key, value) = match keys.opt_u64("attention.key_length_mla")? {
         Some(key) => (key, keys.u64("attention.value_length_mla")?),
-        None => older()?,
+        // Older files have keys and values as they are before they are compressed.
+        None => (keys.u64("attention.key_length")?, keys.u64("attention.value_length")?),
     };
     let Some(fixed) = key.checked_sub(rotated) else {
         return Err(keys.invalid("rope.dimension_count", &format!("at most {key}, the elements of a head")));
@@ -620,10 +615,4 @@ fn lfm2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
         }),
     );
     dense(keys, config)
-}
-
-pub(super) fn extend(config: &mut Config, fields: Value) {
-    if let Value::Object(fields) = fields {
-        config.extend(fields);
-    }
 }

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::config::{EXPERT_SIZE, Keys};
+use super::config::{EXPERT_SIZE, FEED_FORWARD, Keys, extend};
 use super::families::{
-    Config, PATTERN, SHARED_SIZE, WINDOW, delta_nets, dense, extend, multipliers, pattern, shared_experts,
+    Config, PATTERN, SHARED_SIZE, WINDOW, delta_nets, dense, multipliers, pattern, shared_experts,
     two_rotations, value_length,
 };
 use crate::error::Result;
@@ -184,8 +184,7 @@ fn heads(keys: &Keys<'_>, config: &Config, windowed: &[u64]) -> Result<Value> {
 
 /// Whether the layers that have no keys of their own, those from `own` on, have MLPs of twice the size.
 fn wide(keys: &Keys<'_>, own: u64) -> Result<bool> {
-    const SIZES: &str = "feed_forward_length";
-    let sizes = keys.per_layer(SIZES)?.unwrap_or_default();
+    let sizes = keys.per_layer(FEED_FORWARD)?.unwrap_or_default();
     let Some(&first) = sizes.first() else { return Ok(false) };
     let factor = |size: &u64| if *size == first { 1 } else { 2 };
     let factors: Vec<u64> = sizes.iter().map(factor).collect();
@@ -196,7 +195,9 @@ fn wide(keys: &Keys<'_>, own: u64) -> Result<bool> {
     });
     match fits {
         true => Ok(wide),
-        false => Err(keys.unsupported(SIZES, "the same in all layers, or twice that in those without keys")),
+        false => {
+            Err(keys.unsupported(FEED_FORWARD, "the same in all layers, or twice that in those without keys"))
+        }
     }
 }
 

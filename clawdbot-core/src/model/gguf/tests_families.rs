@@ -496,6 +496,9 @@ impl Converter {
             ("expert_shared_feed_forward_length", "shared_intermediate_size"),
             ("attention.shared_kv_layers", "num_kv_shared_layers"),
         ] {
+            if self.others && key.ends_with("_mla") {
+                continue;
+            }
             if let Some(size) = config[field].as_u64().filter(|&size| size > 0) {
                 pair(key, typed_u32(size as u32));
             }
@@ -528,9 +531,16 @@ impl Converter {
         match (mla, self.family) {
             (Some(rank), _) => {
                 let rotated = self.size("qk_rope_head_dim") as u32;
-                pair("attention.head_count_kv", typed_u32(1));
-                pair("attention.key_length", typed_u32(rank as u32 + rotated));
-                pair("attention.value_length", typed_u32(rank as u32));
+                if self.others {
+                    // Older files: as before they are compressed.
+                    pair("attention.head_count_kv", typed_u32(kv_heads));
+                    pair("attention.key_length", typed_u32(self.size("qk_nope_head_dim") as u32 + rotated));
+                    pair("attention.value_length", typed_u32(self.size("v_head_dim") as u32));
+                } else {
+                    pair("attention.head_count_kv", typed_u32(1));
+                    pair("attention.key_length", typed_u32(rank as u32 + rotated));
+                    pair("attention.value_length", typed_u32(rank as u32));
+                }
                 pair("rope.dimension_count", typed_u32(rotated));
                 let softmax = config["scoring_func"] == "softmax";
                 pair("expert_weights_norm", typed_bool(!softmax));
