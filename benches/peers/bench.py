@@ -319,7 +319,7 @@ def table(results: dict) -> str:
 
 
 def selected(all_of: list, texts: str | None, name) -> list:
-    """Those whose name contains one of the texts between commas; all without any."""
+    """Those whose name contains one of the texts, which `|` separates; all without any."""
     if texts is None:
         return list(all_of)
     wanted = [text.strip() for text in texts.split("|")]

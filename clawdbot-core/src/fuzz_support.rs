@@ -94,7 +94,7 @@ fn read_weights(opened: &Opened) -> Result<()> {
         return Ok(());
     }
     for name in names.matrices() {
-        let rows = opened.weights.matrix(name)?;
+        let rows = opened.weights.matrix(name, &mut None)?;
         let (mut stored, mut row) = (Vec::new(), vec![0.0; name.k]);
         rows.fetch(0..1, &mut stored)?;
         rows.read_row(0, &stored, &mut row);

@@ -144,7 +144,7 @@ impl Session {
             None if !resolved.stop.is_empty() => return Err(no_tokenizer()),
             None => None,
         };
-        let mut job = Job::generate(resolved, length, sequence.computed, text);
+        let mut job = Job::generate(resolved, length, text);
         job.quiet = delivery == Delivery::AtTheEnd;
         sequence.tokens.extend(beginning);
         engine.adapt(*id, adapter)?;

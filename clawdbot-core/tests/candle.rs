@@ -3,8 +3,9 @@
 
 mod support;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use clawdbot_core::candle::candle_core::{self, D, DType, Device, IndexOp, Tensor, Var};
 use clawdbot_core::candle::candle_nn::{self, Linear, Module, VarBuilder, VarMap};
@@ -185,6 +186,47 @@ fn files_may_be_in_memory_and_a_tokenizer_may_be_missing() {
     assert!(runtime.memory_used() >= 2 * full.info().plan.weights_bytes);
     drop((full, bare));
     assert_eq!(runtime.memory_used(), 0);
+}
+
+/// A backend that counts how often each tensor is asked for.
+struct Counting(HashMap<String, Tensor>, Arc<Mutex<BTreeMap<String, usize>>>);
+
+impl candle_nn::var_builder::SimpleBackend for Counting {
+    fn get(
+        &self,
+        shape: candle_core::Shape,
+        name: &str,
+        _: candle_nn::Init,
+        dtype: DType,
+        _: &Device,
+    ) -> candle_core::Result<Tensor> {
+        assert_eq!(*self.0[name].shape(), shape);
+        *self.1.lock().unwrap().entry(name.to_owned()).or_default() += 1;
+        self.0[name].to_dtype(dtype)
+    }
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> candle_core::Result<Tensor> {
+        panic!("{name} without a shape")
+    }
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+}
+
+#[test]
+fn tensors_are_fetched_once_and_the_builder_is_let_go() {
+    for name in ["qwen3_5_moe", "gemma4_moe", "granite4", "phi4_mini", "ministral3"] {
+        let dir = support::family(name).unwrap();
+        let fetched = Arc::new(Mutex::new(BTreeMap::new()));
+        let backend = Box::new(Counting(tensors(&dir), Arc::clone(&fetched)));
+        let weights = VarBuilder::from_backend(backend, DType::F32, Device::Cpu);
+        let files = SmallFiles::from(dir.as_path());
+        let model = runtime(2).load_var_builder(&files, weights, &ModelOptions::default()).unwrap();
+        assert_eq!(Arc::strong_count(&fetched), 1, "{name}: the backend is held");
+        let fetched = fetched.lock().unwrap();
+        let again: Vec<_> = fetched.iter().filter(|(_, count)| **count > 1).collect();
+        assert!(fetched.len() > 10 && again.is_empty(), "{name}: {again:?}");
+        drop(model);
+    }
 }
 
 /// A backend that gives what it likes.

@@ -181,12 +181,22 @@ fn a_cached_directory_gives_the_same() {
     let cache = std::env::temp_dir().join(format!("clawdbot-{}-embed-cache", std::process::id()));
     let texts = texts(&reference("gemma3"), "texts");
     let options = ModelOptions::default().cache(cache.clone());
-    let found = [(); 2].map(|()| {
+    let vectors = || {
         let model = load_with(&fixture("gemma3"), &options, None, 2);
-        (model.info().plan.packed, embed(&model, &texts, &EmbedOptions::default()))
-    });
-    assert!(found[0].1 == found[1].1);
-    assert_eq!(std::fs::read_dir(&cache).unwrap().count(), 1);
+        embed(&model, &texts, &EmbedOptions::default())
+    };
+    let (first, second) = (vectors(), vectors());
+    assert!(first == second);
+    let files: Vec<_> = std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let [file] = &files[..] else { panic!("{files:?}") };
+    // What is changed in the file shows: the second load read it.
+    let mut bytes = std::fs::read(file).unwrap();
+    let header = 8 + u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let json: Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let gains = json["model.norm.weight"]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[header + gains..][..4].copy_from_slice(&1e6_f32.to_le_bytes());
+    std::fs::write(file, bytes).unwrap();
+    assert!(vectors() != first);
     std::fs::remove_dir_all(cache).unwrap();
 }
 
@@ -388,6 +398,7 @@ fn what_is_not_known_is_refused() {
     for path in ["..", ".", "a/b", "/etc", "a\\b"] {
         refuse(modules, &|m| m[1]["path"] = json!(path), InvalidModel, "plain folder");
     }
+    refuse(modules, &|m| m[1]["path"] = json!(""), UnsupportedModel, "a folder of its own");
     refuse(modules, &|m| m[1]["path"] = Value::Null, InvalidModel, "path");
     refuse(modules, &|m| *m = json!({}), InvalidModel, "modules.json");
     refuse("1_Pooling/config.json", &|m| m["pooling_mode"] = json!("median"), UnsupportedModel, "lasttoken");
@@ -426,7 +437,7 @@ fn what_is_not_known_is_refused() {
     assert_eq!(error.kind(), UnsupportedModel);
 }
 
-/// The notation of earlier versions, and a name before those of the tensors.
+/// The notation of earlier versions.
 #[test]
 fn older_notations_are_read() {
     let model = changed("bert", "1_Pooling/config.json", |config| {

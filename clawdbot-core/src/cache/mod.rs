@@ -181,21 +181,18 @@ impl KvCache {
             kinds[group].1 += 1;
         }
         let groups = kinds.into_iter().map(|(state, count)| {
-            let shape = match state {
-                LayerState::Attention { kv_heads, head_dim, .. } => KvShape { kv_heads, head_dim, kv_type },
-                LayerState::Recurrent { .. } | LayerState::Shared { .. } => {
-                    KvShape { kv_heads: 0, head_dim: 0, kv_type }
-                }
-            };
-            let pool = match state {
-                LayerState::Attention { .. } | LayerState::Shared { .. } => {
-                    BlockPool::new(shape.page_len(count), shape.page_bytes(count)?, shape.kv_type, budget)
+            let (shape, pool) = match state {
+                LayerState::Attention { kv_heads, head_dim, .. } => {
+                    let shape = KvShape { kv_heads, head_dim, kv_type };
+                    (shape, BlockPool::new(shape.page_len(count), shape.page_bytes(count)?, kv_type, budget))
                 }
                 LayerState::Recurrent { floats } => {
                     let len = floats.checked_mul(count).filter(|len| len.checked_mul(4).is_some());
                     let len = len.ok_or_else(|| Error::invalid_model("a state exceeds the address space"))?;
-                    BlockPool::new((len, 0), 4 * len as u64, KvType::F32, budget)
+                    let pool = BlockPool::new((len, 0), 4 * len as u64, KvType::F32, budget);
+                    (KvShape { kv_heads: 0, head_dim: 0, kv_type }, pool)
                 }
+                LayerState::Shared { .. } => return Err(Error::internal("a layer that shares has no pages")),
             };
             Ok(Group { state, shape, pool })
         });
@@ -368,6 +365,7 @@ impl KvCache {
                 let first = window.map_or(0, |window| (length + 1).saturating_sub(window) / PAGE_TOKENS);
                 table.iter().skip(first).all(Option::is_some)
             }
+            // Rewound above; what is shared has no group.
             LayerState::Recurrent { .. } | LayerState::Shared { .. } => true,
         });
         if complete && length > 0 {

@@ -231,8 +231,13 @@ impl Engine {
     /// After a pass that did not end: states that it has changed are not to be gone on from.
     fn abandon(&mut self, shares: &[Share]) {
         for share in shares {
-            if let Some(sequence) = self.sequences.get_mut(&share.id) {
-                sequence.computed = self.cache.abandon(&mut sequence.tables, share.start);
+            let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
+            sequence.computed = self.cache.abandon(&mut sequence.tables, share.start);
+            // What was gathered of positions that come again would count twice: all of it is gathered anew.
+            let gathers =
+                sequence.job.as_ref().is_some_and(|job| job.scores.is_some() || job.pooler.is_some());
+            if gathers && sequence.computed < share.start {
+                self.evict(share.id);
             }
         }
     }

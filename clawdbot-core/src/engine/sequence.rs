@@ -110,16 +110,11 @@ impl JobText {
 
 impl Job {
     /// A request to generate. `text` is `None` for a model without a tokenizer.
-    pub(crate) fn generate(
-        options: Resolved,
-        prompt_end: usize,
-        cached: usize,
-        text: Option<JobText>,
-    ) -> Self {
+    pub(crate) fn generate(options: Resolved, prompt_end: usize, text: Option<JobText>) -> Self {
         Job {
             options,
             prompt_end,
-            cached,
+            cached: 0,
             scores: None,
             pooler: None,
             quiet: false,
@@ -137,7 +132,7 @@ impl Job {
 
     /// A request for the logits of all `tokens` tokens, which go into `scores`.
     pub(crate) fn score(tokens: usize, scores: Vec<f32>) -> Self {
-        let mut job = Job::generate(Resolved::greedy(), tokens, 0, None);
+        let mut job = Job::generate(Resolved::greedy(), tokens, None);
         job.scores = Some(scores);
         job.quiet = true;
         job
@@ -145,7 +140,7 @@ impl Job {
 
     /// A request for the states of `tokens` tokens, as `pooler` gathers them.
     pub(crate) fn pool(tokens: usize, pooler: Pooler) -> Self {
-        let mut job = Job::generate(Resolved::greedy(), tokens, 0, None);
+        let mut job = Job::generate(Resolved::greedy(), tokens, None);
         job.pooler = Some(pooler);
         job.quiet = true;
         job

@@ -4,8 +4,8 @@ use super::Simd;
 use super::row_ops::tanh;
 use super::vector::exp;
 
-/// Function of a gate, and what becomes of up. All but [`Activation::Gelu`] and [`Activation::Tanh`] are
-/// `g / (1 + exp(-t)) * u`.
+/// Function of a gate, and what becomes of up. All but [`Activation::Gelu`], [`Activation::Relu`] and
+/// [`Activation::Tanh`] are `g / (1 + exp(-t)) * u`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Activation {
     /// `g = t = gate`, `u = up`.

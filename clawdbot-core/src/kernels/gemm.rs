@@ -119,25 +119,10 @@ pub(crate) fn gemm_columns(
     let unit = if epilogue.gate.is_some() { 2 } else { 1 };
     let wide = m > NARROW_ROWS;
     match (&rhs.panels, lhs) {
-        (Panels::Int8 { group, .. }, Lhs::Int8(rows)) => {
-            let operands = Operands::new(rows, m, rhs).expect("int8 panels");
+        (Panels::Int8 { .. } | Panels::Int4 { .. }, Lhs::Int8(rows)) => {
+            let operands = Operands::new(rows, m, rhs).expect("int8 or int4 panels");
             // A group longer than a slice takes the slow way.
-            let wide = wide && *group <= 4 * SLICE_BLOCKS;
-            let slot = if wide { &kernels.int8_wide } else { &kernels.int8_narrow };
-            let tile_panels = wide.then_some(kernels.tile_panels.0);
-            let split = Split::new(
-                region,
-                m,
-                (panels, unit),
-                operands.panel_bytes(),
-                tile_panels,
-                operands.lhs.stride,
-            );
-            region.parallel(split.tasks(), |task| slot.call(operands.args(split.task(task), target)));
-        }
-        (Panels::Int4 { group, .. }, Lhs::Int8(rows)) => {
-            let operands = Operands::new(rows, m, rhs).expect("int4 panels");
-            let wide = wide && *group <= 4 * SLICE_BLOCKS;
+            let wide = wide && operands.group <= 4 * SLICE_BLOCKS;
             let tile_panels = wide.then_some(kernels.tile_panels.0);
             let split = Split::new(
                 region,
@@ -150,12 +135,13 @@ pub(crate) fn gemm_columns(
             region.parallel(split.tasks(), |task| {
                 let args = operands.args(split.task(task), target);
                 match (wide, args.int4) {
+                    (true, _) => kernels.int8_wide.call(args),
+                    (false, None) => kernels.int8_narrow.call(args),
                     (false, Some(rhs)) => {
                         let Int8Args { lhs, k_blocks, group, rows, panels, target, .. } = args;
                         let lines = k_blocks / 2;
                         kernels.int4_narrow.call(Int4Args { lhs, rhs, lines, group, rows, panels, target });
                     }
-                    _ => kernels.int8_wide.call(args),
                 }
             });
         }

@@ -74,7 +74,7 @@ impl ComputeFormat {
 }
 
 /// Where rows of weights come from.
-pub(crate) trait RowSource: Sync {
+pub(crate) trait RowSource: Send + Sync {
     /// Rows: output columns of the product.
     fn rows(&self) -> usize;
     /// Weights per row: k.

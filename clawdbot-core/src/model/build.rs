@@ -11,7 +11,7 @@ use super::mixer::{AttentionWeights, Mixer};
 use super::mixer_names::{MambaNames, MixerNames};
 use super::mla::MlaWeights;
 use super::moe::{BesideWeights, MoeWeights};
-use super::parts::InMemory;
+use super::parts::{InMemory, LastTensor};
 use super::short_conv::ShortConvWeights;
 use super::source::Weights;
 use super::spec::DecoderSpec;
@@ -115,6 +115,7 @@ pub(crate) struct Builder<'a> {
     pub(crate) kernels: &'static KernelSet,
     pub(crate) pool: &'a ThreadPool,
     pub(crate) weights: &'a Weights,
+    pub(crate) last: LastTensor<'a>,
     /// The bytes of a packed file; without them it is read.
     pub(crate) mapped: Option<Arc<dyn SharedBytes>>,
     pub(crate) weight_type: WeightType,
@@ -209,7 +210,8 @@ impl Builder<'_> {
                 Mixer::Attention(AttentionWeights {
                     qkv: self.linear(&names.qkv)?,
                     gate: self.some_linear(&names.gate)?,
-                    value_norm: spec.value_norm.then(|| vec![1.0; norms.0.as_ref().map_or(0, Vec::len)]),
+                    // A layer without keys of its own has no values either.
+                    value_norm: norms.1.as_ref().filter(|_| spec.value_norm).map(|k| vec![1.0; k.len()]),
                     // A layer without keys of its own has no norm for them.
                     qk_norms: norms.0.map(|q| (q, norms.1.unwrap_or_default())),
                     sinks: self.optional(names.sinks.as_ref())?,
@@ -250,15 +252,15 @@ impl Builder<'_> {
 
     fn mamba(&mut self, names: &MambaNames) -> Result<MambaWeights> {
         let input = self.linear(std::slice::from_ref(&names.input))?;
-        let (steps, a_log) = (self.weights.vector(&names.steps)?, self.weights.vector(&names.a_log)?);
+        let (steps, minus_a) = (self.weights.vector(&names.steps)?, self.weights.vector(&names.minus_a)?);
         // z, as long as the norm, is not convolved.
         let channels = input.weight.n() - names.norm.len;
         Ok(MambaWeights {
             input,
-            steps: self.float_matrix(&steps, a_log.len())?,
+            steps: self.float_matrix(&steps, minus_a.len())?,
             conv: by_taps(&self.weights.vector(&names.conv)?, channels),
             conv_bias: self.optional(names.conv_bias.as_ref())?,
-            minus_a: a_log.into_iter().map(|a| -libm::expf(a)).collect(),
+            minus_a,
             dt_bias: self.weights.vector(&names.dt_bias)?,
             skip: self.weights.vector(&names.skip)?,
             norm: self.weights.vector(&names.norm)?,
@@ -356,7 +358,7 @@ impl Builder<'_> {
         }
     }
 
-    fn segment(&self, Segment { names, format }: &Segment<'_>) -> Result<PackedMatrix> {
+    fn segment(&mut self, Segment { names, format }: &Segment<'_>) -> Result<PackedMatrix> {
         let Weights::Packed(file) = self.weights else { return self.pack(names, *format) };
         let (n, k, name) = (names.n(), names.k(), names.name());
         match &self.mapped {
@@ -367,8 +369,9 @@ impl Builder<'_> {
         }
     }
 
-    fn pack(&self, names: &Joined<'_>, format: ComputeFormat) -> Result<PackedMatrix> {
-        let sources = names.parts.iter().map(|name| self.weights.matrix(name)).collect::<Result<Vec<_>>>()?;
+    fn pack(&mut self, names: &Joined<'_>, format: ComputeFormat) -> Result<PackedMatrix> {
+        let sources = names.parts.iter().map(|name| self.weights.matrix(name, &mut self.last));
+        let sources = sources.collect::<Result<Vec<_>>>()?;
         let sources: Vec<&dyn RowSource> = sources.iter().map(AsRef::as_ref).collect();
         // A region of its own for each: other models compute in between, and `progress` may do what it likes.
         self.pool

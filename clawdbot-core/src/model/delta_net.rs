@@ -9,7 +9,7 @@
 use super::decoder::Linear;
 use super::mixer::MixContext;
 use super::recurrence::{Channels, Convolution, Recurrence, softplus};
-use super::spec::DeltaNetSpec;
+use super::spec::{Activation, DeltaNetSpec};
 use crate::error::{Error, Result};
 use crate::kernels::{Epilogue, Lhs, PackedMatrix, gemm};
 use crate::layers::states::sequence_states;
@@ -106,10 +106,7 @@ impl DeltaNetWeights {
             let gates = &qkvz[row * width + channels..][..out.len()];
             for (out, z) in out.chunks_exact_mut(value_head_dim).zip(gates.chunks_exact(value_head_dim)) {
                 ops.kernels.norm_in_place(out, &self.norm, spec.rms_norm_eps);
-                ops.kernels.sigmoid_mul(z, out);
-                for (out, z) in out.iter_mut().zip(z) {
-                    *out *= z;
-                }
+                ops.kernels.activate(Activation::Silu, z, out);
             }
         });
         Ok(())

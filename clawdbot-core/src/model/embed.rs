@@ -12,6 +12,7 @@ use super::pooling::{Pooler, normalize};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::PackedMatrix;
 use crate::options::{EmbedOptions, Pooling, RerankOptions};
+use crate::runtime::Reservation;
 use crate::session::{Prompt, Session, Stream};
 use crate::tokenizer::{Encoded, Tokenizer};
 
@@ -63,7 +64,7 @@ impl EmbeddingInfo {
             normalize: config.normalize,
             prompts: config.prompts.keys().cloned().collect(),
             default_prompt_name: config.default_prompt_name.clone(),
-            max_tokens: config.max_tokens.map_or(max_context, |most| most.min(max_context)),
+            max_tokens: config.most_tokens(max_context),
         }
     }
 }
@@ -113,6 +114,7 @@ impl Model {
             tokens += input.tokens.len();
             Ok(input)
         });
+        let _reservation = loaded.reserve_vectors(count)?;
         let states = pool_all(&loaded, inputs, count, &mut progress)?;
         let values = loaded.finish(states, count)?;
         let dimensions = plan.dimensions;
@@ -168,7 +170,7 @@ impl Model {
             None => Some(Judge::new(&loaded, query, options)?),
         };
         let pooling = loaded.decoder.spec.scores.unwrap_or(Pooling::Last);
-        let most = loaded.most_tokens();
+        let most = loaded.embedding.most_tokens(loaded.max_context);
         let inputs = documents.iter().map(|document| {
             let document = document.as_ref();
             let (tokens, types) = match &judge {
@@ -177,16 +179,17 @@ impl Model {
             };
             Ok(Input { tokens, types, pooler: Pooler::new(pooling, 0) })
         });
+        let _reservation = loaded.reserve_vectors(documents.len())?;
         let states = pool_all(&loaded, inputs, documents.len(), &mut progress)?;
         let mut scores = match &judge {
             Some(judge) => judge.scores(&states),
             None => loaded.finish(states, documents.len())?,
         };
         for (index, score) in scores.iter_mut().enumerate() {
+            finite(std::slice::from_ref(score)).map_err(|error| error.with("text", index))?;
             if options.sigmoid.or(loaded.embedding.sigmoid).unwrap_or(true) {
                 *score = (1.0 / (1.0 + libm::exp(-f64::from(*score)))) as f32;
             }
-            finite(std::slice::from_ref(score)).map_err(|error| error.with("text", index))?;
         }
         Ok(scores)
     }
@@ -244,7 +247,7 @@ impl EmbedPlan {
             dimensions,
             prompt,
             skip: 0,
-            most: loaded.most_tokens(),
+            most: config.most_tokens(loaded.max_context),
             truncate: options.truncate,
             add_special_tokens: options.add_special_tokens,
         };
@@ -369,11 +372,6 @@ fn read_row(loaded: &Loaded, matrix: &PackedMatrix, row: u32) -> Vec<f32> {
 }
 
 impl Loaded {
-    /// Most tokens of a text.
-    fn most_tokens(&self) -> usize {
-        self.embedding.max_tokens.map_or(self.max_context, |most| most.min(self.max_context))
-    }
-
     /// Query and document as one, and the kinds of its tokens.
     fn pair(&self, query: &str, document: &str, most: usize, truncate: bool) -> Result<(Vec<u32>, Vec<u32>)> {
         let limit = if truncate { most } else { usize::MAX };
@@ -393,6 +391,16 @@ impl Loaded {
                 "expected token types below {rows}, as the model has them, found {kind}"
             ))),
         }
+    }
+
+    /// Takes out of the budget what the vectors of `count` texts need at most at a time.
+    fn reserve_vectors(&self, count: usize) -> Result<Reservation> {
+        let spec = &self.decoder.spec;
+        let width = spec.chain.iter().map(|dense| dense.outputs).fold(spec.hidden_size, usize::max);
+        // The states and what is made of them; of a layer its input, output, and that normalized.
+        let copies = if spec.chain.is_empty() { 2 } else { 3 };
+        let size = width.checked_mul(4 * copies).and_then(|size| size.checked_mul(count));
+        self.runtime.budget().reserve(size.map_or(u64::MAX, |size| size as u64), "the vectors of texts")
     }
 
     /// What becomes of pooled states.
@@ -415,8 +423,6 @@ fn pool_all(
     progress: &mut impl FnMut(u64, u64) -> bool,
 ) -> Result<Vec<f32>> {
     let hidden = loaded.decoder.spec.hidden_size;
-    let size = count.checked_mul(4 * hidden).map_or(u64::MAX, |size| size as u64);
-    let _reservation = loaded.runtime.budget().reserve(size, "the pooled states")?;
     let mut states = floats(count, hidden)?;
     let most = PASSES_AHEAD * loaded.options.max_batch as usize;
     let mut running: VecDeque<Stream> = VecDeque::new();

@@ -62,13 +62,8 @@ impl EmbeddingConfig {
         for (kind, path) in modules(files)? {
             found.module(files, &kind, &path, hidden_size)?;
         }
-        if let Some(settings) = optional(files, "tokenizer_config.json")? {
-            // Tokenizers that know no limit have a huge number there.
-            let most = settings.get("model_max_length").and_then(Value::as_u64);
-            found.max_tokens = most.and_then(|most| usize::try_from(most).ok()).filter(|&most| most > 0);
-        }
         if let Some(settings) = optional(files, "sentence_bert_config.json")? {
-            found.max_tokens = settings.opt_usize("max_seq_length")?.or(found.max_tokens);
+            found.max_tokens = settings.opt_usize("max_seq_length")?;
             found.lowercase = settings.bool_or("do_lower_case", false)?;
         }
         let mut activation = config.opt_str("sbert_ce_default_activation_function")?.map(str::to_owned);
@@ -112,6 +107,9 @@ impl EmbeddingConfig {
             }
             _ => {}
         }
+        if path.is_empty() {
+            return misplaced("a folder of its own");
+        }
         let name = format!("{path}/config.json");
         let config = ModelConfig::open(files, &name)?;
         self.files.push(name);
@@ -136,6 +134,11 @@ impl EmbeddingConfig {
             }
             _ => misplaced("Transformer, Pooling, Dense or Normalize"),
         }
+    }
+
+    /// Most tokens of a text, where a sequence may have `max_context`.
+    pub(crate) fn most_tokens(&self, max_context: usize) -> usize {
+        self.max_tokens.map_or(max_context, |most| most.min(max_context))
     }
 
     /// Puts what the modules add into `spec`.
@@ -204,7 +207,7 @@ fn prompts(config: &ModelConfig) -> Result<BTreeMap<String, String>> {
 
 fn pooling(config: &ModelConfig) -> Result<Pooling> {
     const KEY: &str = "pooling_mode";
-    let one = || "one of cls, mean, max, lasttoken, weightedmean, mean_sqrt_len_tokens".to_owned();
+    let one = || format!("one of {}", MODES.map(|(mode, ..)| mode).join(", "));
     if config.has(KEY) {
         let name = match config.get(KEY) {
             Some(Value::Array(modes)) if modes.len() == 1 => modes[0].as_str(),

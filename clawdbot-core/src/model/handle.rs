@@ -73,7 +73,7 @@ pub struct ModelInfo {
     pub eos_token_ids: Vec<u32>,
     /// Whether messages can be rendered.
     pub has_chat_template: bool,
-    /// What it can do: `generate`, `embed`, `rerank`.
+    /// What it can do: `generate`, `embed`; `rerank` of models with a head for scores.
     pub tasks: Vec<&'static str>,
     /// How texts become vectors.
     pub embedding: EmbeddingInfo,
@@ -169,6 +169,7 @@ impl Runtime {
             kernels: self.kernel_set(),
             pool: self.pool(),
             weights: &opened.weights,
+            last: None,
             mapped,
             weight_type,
             progress: &mut progress,
@@ -177,6 +178,7 @@ impl Runtime {
         };
         let decoder = builder.build(spec)?;
         let total = builder.total;
+        drop(builder);
         if let Some(entry) = entry {
             match entry.store(&opened, &decoder, weight_type, &mut || progress(total, total)) {
                 Ok(_) => {}

@@ -10,7 +10,7 @@
 use super::decoder::Linear;
 use super::mixer::MixContext;
 use super::recurrence::{Channels, Convolution, Recurrence, softplus};
-use super::spec::MambaSpec;
+use super::spec::{Activation, MambaSpec};
 use crate::error::{Error, Result};
 use crate::kernels::{Epilogue, Lhs, PackedMatrix, gemm};
 use crate::layers::states::sequence_states;
@@ -99,10 +99,7 @@ impl MambaWeights {
                 ops.kernels.add_scaled(values, skip, out);
             }
             let z = &input[row * width..][..inner];
-            ops.kernels.sigmoid_mul(z, out);
-            for (out, z) in out.iter_mut().zip(z) {
-                *out *= z;
-            }
+            ops.kernels.activate(Activation::Silu, z, out);
             for (out, gains) in out.chunks_exact_mut(group).zip(self.norm.chunks_exact(group)) {
                 ops.kernels.norm_in_place(out, gains, spec.rms_norm_eps);
             }

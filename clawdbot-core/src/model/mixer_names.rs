@@ -92,7 +92,7 @@ pub(crate) struct MambaNames {
     /// `[channels]`
     pub(crate) conv_bias: Option<VectorName>,
     /// `[heads]`
-    pub(crate) a_log: VectorName,
+    pub(crate) minus_a: VectorName,
     /// `[heads]`
     pub(crate) dt_bias: VectorName,
     /// `[heads]`
@@ -132,7 +132,7 @@ impl MixerNames {
             }
             MixerNames::Mamba(names) => {
                 let vectors = [&names.steps, &names.conv].into_iter().chain(&names.conv_bias);
-                vectors.chain([&names.a_log, &names.dt_bias, &names.skip, &names.norm]).collect()
+                vectors.chain([&names.minus_a, &names.dt_bias, &names.skip, &names.norm]).collect()
             }
         }
     }
@@ -284,7 +284,7 @@ impl DecoderSpec {
             },
             conv: VectorName { k: None, ..VectorName::matrix(conv, vec![channels, 1, mamba.taps], 1) },
             conv_bias: mamba.conv_bias.then(|| vector("conv1d.bias", channels)),
-            a_log: vector("A_log", heads),
+            minus_a: rates(&format!("{prefix}.mamba"), heads),
             dt_bias: vector("dt_bias", heads),
             skip: vector("D", heads),
             norm: vector("norm.weight", inner),
@@ -328,18 +328,7 @@ impl DecoderSpec {
             beta,
             decay,
             conv: VectorName { k: None, ..VectorName::matrix(conv, shape, 1) },
-            minus_a: VectorName {
-                name: format!("{prefix}.linear_attn.A_log.rate"),
-                part: Some(Box::new(Part {
-                    tensor: format!("{prefix}.linear_attn.A_log"),
-                    shape: vec![heads],
-                    first: 0,
-                    run: usize::MAX,
-                    stride: 0,
-                    storage: PartStorage::MinusExp,
-                })),
-                ..vector("A_log", heads)
-            },
+            minus_a: rates(&format!("{prefix}.linear_attn"), heads),
             dt_bias: vector("dt_bias", heads),
             norm: vector("norm.weight", delta.value_head_dim),
         }
@@ -405,5 +394,23 @@ impl Runs {
                 k: None,
             }),
         }
+    }
+}
+
+/// `-exp(A_log)`: the negative rates at which the states of the heads of `module` decay.
+fn rates(module: &str, heads: usize) -> VectorName {
+    VectorName {
+        name: format!("{module}.A_log.rate"),
+        len: heads,
+        part: Some(Box::new(Part {
+            tensor: format!("{module}.A_log"),
+            shape: vec![heads],
+            first: 0,
+            run: usize::MAX,
+            stride: 0,
+            storage: PartStorage::MinusExp,
+        })),
+        offset: 0.0,
+        k: None,
     }
 }

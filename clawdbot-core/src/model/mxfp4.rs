@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::tensors::Part;
 use crate::error::{Error, Result};
 use crate::kernels::RowSource;
-use crate::weights::{TensorView, WeightSource};
+use crate::weights::{Dtype, TensorView, WeightSource};
 
 /// Elements of a block.
 const BLOCK: usize = 32;
@@ -32,8 +32,8 @@ fn tensors<'a>(part: &Part, weights: &'a WeightSource) -> Result<[TensorView<'a>
     let scales = [outer, &[k / BLOCK]].concat();
     let blocks = [scales.as_slice(), &[BYTES]].concat();
     Ok([
-        weights.bytes(&format!("{}_blocks", part.tensor), &blocks)?,
-        weights.bytes(&format!("{}_scales", part.tensor), &scales)?,
+        weights.typed(&format!("{}_blocks", part.tensor), &blocks, &[Dtype::U8])?,
+        weights.typed(&format!("{}_scales", part.tensor), &scales, &[Dtype::U8])?,
     ])
 }
 

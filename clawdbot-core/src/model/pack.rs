@@ -59,6 +59,7 @@ impl Runtime {
             kernels: self.kernel_set(),
             pool: self.pool(),
             weights: &opened.weights,
+            last: None,
             mapped: None,
             weight_type,
             progress: &mut progress,

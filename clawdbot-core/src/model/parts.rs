@@ -1,7 +1,9 @@
 //! Parts of stored tensors as matrices and vectors of their own: [`Part`].
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use super::decoder::floats;
 use super::mxfp4::Mxfp4Rows;
 use super::quantization::FileWeights;
 use super::source::Stored;
@@ -27,6 +29,10 @@ pub(super) fn whole<'a>(
     Ok(Box::new(Stored(matrix)))
 }
 
+/// The tensor that a matrix was a part of: the next one often is a part of the same, and some are read whole when they are
+/// opened.
+pub(crate) type LastTensor<'a> = Option<(String, Arc<dyn RowSource + 'a>)>;
+
 /// The rows of a matrix that is a part of a stored tensor.
 ///
 /// # Errors
@@ -35,18 +41,29 @@ pub(super) fn rows<'a>(
     files: &'a FileWeights,
     name: &MatrixName,
     part: &Part,
+    last: &mut LastTensor<'a>,
 ) -> Result<Box<dyn RowSource + 'a>> {
+    let mut open = || -> Result<Arc<dyn RowSource + 'a>> {
+        match last {
+            Some((tensor, rows)) if *tensor == part.tensor => Ok(Arc::clone(rows)),
+            _ => {
+                *last = None;
+                let rows: Arc<dyn RowSource + 'a> = whole(files, &part.tensor, &part.shape)?.into();
+                *last = Some((part.tensor.clone(), Arc::clone(&rows)));
+                Ok(rows)
+            }
+        }
+    };
     Ok(match part.storage {
         PartStorage::Rows => {
-            let tensor = whole(files, &part.tensor, &part.shape)?;
+            let tensor = open()?;
             check(part, name.n, tensor.rows())?;
             Box::new(SomeRows { tensor, part: part.clone(), n: name.n })
         }
         PartStorage::Columns { from } => {
-            let tensor = whole(files, &part.tensor, &part.shape)?;
+            let tensor = open()?;
             check(part, name.n, tensor.cols())?;
-            let order = RowOrder::Runs { first: part.first, run: part.run, stride: part.stride };
-            Box::new(Columns::read(&*tensor, order, from, (name.n, name.k))?)
+            Box::new(Columns::read(&*tensor, part.order(), from, (name.n, name.k))?)
         }
         PartStorage::MinusExp => {
             return Err(Error::internal(format!("{}: a matrix of exponentials", name.name)));
@@ -63,9 +80,8 @@ pub(super) fn vector(files: &FileWeights, name: &VectorName) -> Result<Vec<f32>>
     let mut out = match &name.part {
         None => files.source.vector(&name.name, name.len)?,
         Some(part) => {
-            let all = elements(files, part)?;
-            check(part, name.len, all.len())?;
-            let elements = (0..name.len).map(|i| all[part.row(i)]);
+            let (some, first) = elements(files, part, name.len)?;
+            let elements = (0..name.len).map(|i| some[part.row(i) - first]);
             match part.storage {
                 PartStorage::MinusExp => elements.map(|x| -libm::expf(x)).collect(),
                 _ => elements.collect(),
@@ -78,19 +94,20 @@ pub(super) fn vector(files: &FileWeights, name: &VectorName) -> Result<Vec<f32>>
     Ok(out)
 }
 
-/// All elements of the tensor of a part, dequantized.
-fn elements(files: &FileWeights, part: &Part) -> Result<Vec<f32>> {
-    let Some(rows) = files.rows(&part.tensor, &part.shape)? else {
-        return files.source.elements(&part.tensor, &part.shape);
-    };
-    // Tensors that are read whole are small: routers and gates.
-    let mut all = vec![0.0; rows.rows() * rows.cols()];
+/// The rows of a part's tensor that its `len` elements are in, dequantized, and the number of their first element.
+fn elements(files: &FileWeights, part: &Part, len: usize) -> Result<(Vec<f32>, usize)> {
+    let tensor = whole(files, &part.tensor, &part.shape)?;
+    let k = tensor.cols().max(1);
+    check(part, len, tensor.rows() * k)?;
+    let Some(last) = len.checked_sub(1).map(|last| part.row(last)) else { return Ok((Vec::new(), 0)) };
+    let rows = part.row(0) / k..last / k + 1;
+    let mut some = floats(rows.len(), k)?;
     let mut stored = Vec::new();
-    for (row, out) in all.chunks_exact_mut(rows.cols().max(1)).enumerate() {
-        rows.fetch(row..row + 1, &mut stored)?;
-        rows.read_row(row, &stored, out);
+    for (row, out) in rows.clone().zip(some.chunks_exact_mut(k)) {
+        tensor.fetch(row..row + 1, &mut stored)?;
+        tensor.read_row(row, &stored, out);
     }
-    Ok(all)
+    Ok((some, rows.start * k))
 }
 
 /// Checks that the part's rows are among the tensor's.
@@ -103,7 +120,7 @@ fn check(part: &Part, rows: usize, of: usize) -> Result<()> {
 
 /// Some rows of a stored matrix.
 struct SomeRows<'a> {
-    tensor: Box<dyn RowSource + 'a>,
+    tensor: Arc<dyn RowSource + 'a>,
     part: Part,
     n: usize,
 }

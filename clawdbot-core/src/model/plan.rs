@@ -133,7 +133,7 @@ impl Sizes {
         // What sees both ways is not cut.
         let whole = if spec.bidirectional { max_context } else { 0 };
         let rows = (options.prefill_chunk.max(options.max_batch) as usize).max(whole);
-        let logits = SCORE_ROWS.max(options.max_batch as usize);
+        let logits = if spec.generates() { SCORE_ROWS.max(options.max_batch as usize) } else { 0 };
         Ok(Sizes { weights, scratch: Scratch::bytes(spec, rows, logits, threads)?, max_context })
     }
 }

@@ -11,7 +11,7 @@ use super::config::{GenerationDefaults, ModelConfig};
 use super::embedding::EmbeddingConfig;
 use super::files::{MODEL_FILES, ModelFiles};
 use super::gguf::GgufWeights;
-use super::parts;
+use super::parts::{self, LastTensor};
 use super::quantization::FileWeights;
 use super::registry::{parse_quantization, parse_spec};
 use super::spec::DecoderSpec;
@@ -105,6 +105,8 @@ pub(crate) struct Opened {
 pub(crate) struct Text {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) templates: Option<ChatTemplates>,
+    /// Most tokens of a text that is embedded.
+    max_tokens: Option<usize>,
 }
 
 /// Where tensors come from.
@@ -314,11 +316,13 @@ impl Opened {
     pub(crate) fn complete(
         name: String,
         config: &ModelConfig,
-        (spec, embedding): (DecoderSpec, EmbeddingConfig),
+        (spec, mut embedding): (DecoderSpec, EmbeddingConfig),
         weights: Weights,
         text: Option<Text>,
         files: ModelFiles,
     ) -> Result<Self> {
+        let truncated = text.as_ref().and_then(|text| text.max_tokens);
+        embedding.max_tokens = embedding.max_tokens.or(truncated);
         let generation = "generation_config.json";
         let defaults = match files.get(generation)? {
             Some(json) => GenerationDefaults::parse(&ModelConfig::parse(&json, &files.path(generation))?)?,
@@ -418,7 +422,10 @@ pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
         }
         None => templates(settings.get("chat_template"), &special)?,
     };
-    Ok(Text { tokenizer, templates })
+    // Tokenizers that know no limit have a huge number there.
+    let max_tokens = settings.get("model_max_length").and_then(serde_json::Value::as_u64);
+    let max_tokens = max_tokens.and_then(|most| usize::try_from(most).ok()).filter(|&most| most > 0);
+    Ok(Text { tokenizer, templates, max_tokens })
 }
 
 fn templates(template: Option<&serde_json::Value>, special: &SpecialTokens) -> Result<Option<ChatTemplates>> {
@@ -482,18 +489,25 @@ impl Weights {
         }
     }
 
-    /// The rows of a matrix.
-    pub(crate) fn matrix(&self, name: &MatrixName) -> Result<Box<dyn RowSource + '_>> {
+    /// The rows of a matrix; `last` is none, or of the one before.
+    pub(crate) fn matrix<'a>(
+        &'a self,
+        name: &MatrixName,
+        last: &mut LastTensor<'a>,
+    ) -> Result<Box<dyn RowSource + 'a>> {
         Ok(match self {
             Weights::Files(files) => match &name.part {
-                Some(part) => parts::rows(files, name, part)?,
-                None => parts::whole(files, &name.name, &[name.n, name.k])?,
+                Some(part) => parts::rows(files, name, part, last)?,
+                None => {
+                    *last = None;
+                    parts::whole(files, &name.name, &[name.n, name.k])?
+                }
             },
             Weights::Gguf(gguf) => gguf.matrix(name)?,
             Weights::Packed(file) => {
                 return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
             }
-            Weights::Merged(merged) => merged.matrix(name)?,
+            Weights::Merged(merged) => merged.matrix(name, last)?,
             Weights::Random => Box::new(RandomRows { seed: seed(&name.name), rows: name.n, cols: name.k }),
         })
     }

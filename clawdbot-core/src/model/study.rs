@@ -222,6 +222,7 @@ fn f32_decoder(runtime: &Runtime, source: &Source) -> Decoder {
         kernels: runtime.kernel_set(),
         pool: runtime.pool(),
         weights: &weights,
+        last: None,
         mapped: None,
         weight_type: WeightType::F32,
         progress: &mut |_, _| true,

@@ -10,7 +10,7 @@ use super::quantization::FileWeights;
 use super::spec::{DecoderSpec, DenseSpec, ExpertStorage, InputSpec, MoeSpec, NormKind, Scoring};
 use crate::error::Result;
 use crate::kernels::PackedMatrix;
-use crate::weights::{Dtype, PackedFile, SCALES_SUFFIX};
+use crate::weights::{Dtype, PackedFile, RowOrder, SCALES_SUFFIX};
 
 /// A matrix `[n, k]`: `n` outputs, `k` inputs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,9 +63,14 @@ pub(crate) enum PartStorage {
 }
 
 impl Part {
+    /// Where its rows are in the tensor.
+    pub(crate) fn order(&self) -> RowOrder {
+        RowOrder::Runs { first: self.first, run: self.run, stride: self.stride }
+    }
+
     /// Index of row `row` in the tensor.
     pub(crate) fn row(&self, row: usize) -> usize {
-        self.first + row / self.run * self.stride + row % self.run
+        self.order().stored(row)
     }
 }
 
@@ -558,14 +563,19 @@ impl LayerNames {
     fn adaptable(&self) -> Vec<Projections<'_>> {
         let mixer = match &self.mixer {
             MixerNames::Mla(names) => vec![names.down.as_slice(), &names.q_up],
+            // Some rows of Mamba's projection are computed apart.
+            MixerNames::Mamba(_) => Vec::new(),
             mixer => mixer.packed(),
         };
         let mixer =
             mixer.into_iter().chain([std::slice::from_ref(&self.o)]).filter(|parts| !parts.is_empty());
         let mut projections: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
-        if let MlpNames::Dense(mlp) = &self.mlp {
-            projections.extend(mlp.packed());
-        }
+        let dense = match &self.mlp {
+            MlpNames::Dense(mlp) => Some(mlp),
+            MlpNames::Moe(moe) => moe.beside.as_ref().map(|beside| &beside.dense),
+            MlpNames::Plain(_) => None,
+        };
+        projections.extend(dense.into_iter().flat_map(GatedNames::packed));
         projections
     }
 

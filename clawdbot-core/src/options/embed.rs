@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{options, out_of_range};
+use super::{names, options, out_of_range};
 use crate::error::Result;
 
 /// How the states of a text's tokens become one.
@@ -24,45 +24,14 @@ pub enum Pooling {
     MeanSqrtLen,
 }
 
-impl Pooling {
-    /// Every kind.
-    pub const ALL: [Pooling; 6] = [
-        Pooling::Cls,
-        Pooling::Mean,
-        Pooling::Max,
-        Pooling::Last,
-        Pooling::WeightedMean,
-        Pooling::MeanSqrtLen,
-    ];
-
-    /// The name used in options and reports.
-    pub fn name(self) -> &'static str {
-        match self {
-            Pooling::Cls => "cls",
-            Pooling::Mean => "mean",
-            Pooling::Max => "max",
-            Pooling::Last => "last",
-            Pooling::WeightedMean => "weighted_mean",
-            Pooling::MeanSqrtLen => "mean_sqrt_len",
-        }
-    }
-}
-
-impl std::fmt::Display for Pooling {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-impl std::str::FromStr for Pooling {
-    type Err = crate::error::Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        let known = Self::ALL.into_iter().find(|pooling| pooling.name() == text);
-        let names = Self::ALL.map(Pooling::name).join(", ");
-        known.ok_or_else(|| out_of_range("pooling", &format!("one of {names}"), format!("{text:?}")))
-    }
-}
+names!(
+    Pooling: Cls = "cls",
+    Mean = "mean",
+    Max = "max",
+    Last = "last",
+    WeightedMean = "weighted_mean",
+    MeanSqrtLen = "mean_sqrt_len"
+);
 
 options! {
     /// How texts become vectors. What is `None` comes from the model's own files (those of sentence-transformers).

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{options, out_of_range};
+use super::{names, options, out_of_range};
 use crate::error::Result;
 
 /// What the weights are kept as and computed with.
@@ -96,32 +96,6 @@ impl From<PathBuf> for Cache {
     }
 }
 
-macro_rules! names {
-    ($type:ident: $($variant:ident = $name:literal),+) => {
-        impl $type {
-            /// The name used in options and reports.
-            pub fn name(self) -> &'static str {
-                match self { $($type::$variant => $name,)+ }
-            }
-        }
-        impl std::fmt::Display for $type {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.name())
-            }
-        }
-        impl std::str::FromStr for $type {
-            type Err = crate::Error;
-            fn from_str(text: &str) -> Result<Self> {
-                match text {
-                    $($name => Ok($type::$variant),)+
-                    _ => Err(crate::Error::invalid_argument(format!(
-                        "expected one of {}, found {text:?}", [$($name),+].join(", ")
-                    ))),
-                }
-            }
-        }
-    };
-}
 names!(WeightType: Int8 = "int8", Int4 = "int4", Bf16 = "bf16", F32 = "f32", Stored = "stored");
 names!(KvType: Auto = "auto", Int8 = "int8", Bf16 = "bf16", F32 = "f32");
 

@@ -21,6 +21,35 @@ use serde_json::Value;
 
 use crate::error::{Error, ErrorKind, Result};
 
+macro_rules! names {
+    ($type:ident: $($variant:ident = $name:literal),+) => {
+        impl $type {
+            /// Every value.
+            pub const ALL: [$type; [$($name),+].len()] = [$($type::$variant),+];
+
+            /// The name used in options and reports.
+            pub fn name(self) -> &'static str {
+                match self { $($type::$variant => $name,)+ }
+            }
+        }
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(self.name())
+            }
+        }
+        impl std::str::FromStr for $type {
+            type Err = crate::Error;
+            fn from_str(text: &str) -> crate::Result<Self> {
+                let known = Self::ALL.into_iter().find(|value| value.name() == text);
+                known.ok_or_else(|| {
+                    let names = Self::ALL.map(Self::name).join(", ");
+                    crate::Error::invalid_argument(format!("expected one of {names}, found {text:?}"))
+                })
+            }
+        }
+    };
+}
+
 macro_rules! options {
     ($(#[$meta:meta])* pub struct $name:ident {
         $($(#[doc = $doc:literal])+ $field:ident: $type:ty = $default:expr,)+
@@ -74,7 +103,7 @@ macro_rules! options {
         }
     };
 }
-pub(crate) use options;
+pub(crate) use {names, options};
 
 fn value<T: DeserializeOwned>(name: &str, value: &Value) -> Result<T> {
     serde_json::from_value(value.clone())

@@ -11,20 +11,20 @@ use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
 use tokenizers::{
-    DecoderWrapper, Model, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Token, TokenizerImpl,
+    DecoderWrapper, Model, NormalizedString, Normalizer, NormalizerWrapper, PostProcessorWrapper,
+    PreTokenizerWrapper, Token, TokenizerImpl,
 };
 
 use super::charsmap;
 
 type Parsed =
-    TokenizerImpl<ReadModel, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+    TokenizerImpl<ReadModel, ReadNormalizer, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// The tokenizer in `json`, and the largest id that it knows.
 ///
 /// # Errors
 /// With the parser's words.
 pub(super) fn read(json: &[u8]) -> serde_json::Result<(tokenizers::Tokenizer, Option<u32>)> {
-    charsmap::check(json).map_err(serde_json::Error::custom)?;
     let parsed: Parsed = serde_json::from_slice(json)?;
     let of_model = match parsed.get_model() {
         ReadModel { largest_id: Some(id), .. } => Some(*id),
@@ -73,6 +73,29 @@ impl<'de> Deserialize<'de> for ReadModel {
             }
         }
         deserializer.deserialize_map(ModelVisitor)
+    }
+}
+
+/// A normalizer whose rules for characters were checked before they were read.
+struct ReadNormalizer(NormalizerWrapper);
+
+impl From<ReadNormalizer> for NormalizerWrapper {
+    fn from(read: ReadNormalizer) -> Self {
+        read.0
+    }
+}
+
+impl Normalizer for ReadNormalizer {
+    fn normalize(&self, normalized: &mut NormalizedString) -> tokenizers::Result<()> {
+        self.0.normalize(normalized)
+    }
+}
+
+impl<'de> Deserialize<'de> for ReadNormalizer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        charsmap::check(&value).map_err(D::Error::custom)?;
+        NormalizerWrapper::deserialize(value).map(ReadNormalizer).map_err(D::Error::custom)
     }
 }
 

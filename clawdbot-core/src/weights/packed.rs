@@ -369,8 +369,7 @@ impl PackedFile {
         Panels { file: self, name, access: Access::Read(region) }
     }
 
-    /// Reads all data and compares it with the checksum; codes of int8 weights must be in -127..=127, and their scales
-    /// finite and not negative. `progress` is called with bytes done and bytes in all; false cancels.
+    /// Reads all data and compares it with the checksum; bf16 scales must be finite, and those of `int8` not negative. `progress` is called with bytes done and bytes in all; false cancels.
     ///
     /// # Errors
     /// `InvalidModel` for data that is not as it was written or cannot be weights; `Cancelled`; as
@@ -409,8 +408,8 @@ impl PackedFile {
 
     fn check_values(&self, entry: &Entry, bytes: &[u8]) -> Result<()> {
         let scales = entry.dtype == Dtype::BF16 && entry.name.ends_with(".scales");
-        // The scales of int4 may be negative: codes reach further on one side.
-        let signed = self.info.weights == "int4";
+        // The scales of int4, and those taken over from a file, may be negative.
+        let signed = self.info.weights != "int8";
         // The sign bit, or all bits of the exponent.
         let unusable =
             |&[low, high]: &[u8; 2]| (high >= 0x80 && !signed) || (high & 0x7f == 0x7f && low >= 0x80);

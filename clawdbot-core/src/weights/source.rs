@@ -300,13 +300,17 @@ impl WeightSource {
         self.float_tensor(name, shape).map(|_| ())
     }
 
-    /// The elements of a tensor of `shape` and dtype U8, as they are stored.
+    /// The tensor `name` of `shape`, of one of `dtypes`.
     ///
     /// # Errors
     /// As [`WeightSource::matrix`].
-    pub(crate) fn bytes(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
+    pub(crate) fn typed(&self, name: &str, shape: &[usize], dtypes: &[Dtype]) -> Result<TensorView<'_>> {
         let tensor = self.shaped(name, shape)?;
-        if tensor.dtype == Dtype::U8 { Ok(tensor) } else { Err(unusable_dtype(&tensor, "U8")) }
+        if dtypes.contains(&tensor.dtype) {
+            Ok(tensor)
+        } else {
+            Err(unusable_dtype(&tensor, dtypes[0].name()))
+        }
     }
 
     /// The tensor `name` of `shape`, of a dtype whose elements are read as f32.

@@ -128,7 +128,7 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The lanes, which must be in -128..=127, as bytes.
     fn store_i8(self, v: Self::I32, out: &mut [i8; LANES]);
 
-    /// One k-block of an int8 panel: column c, k i at byte `4 * c + i`. Weights are in -127..=127.
+    /// One k-block of an int8 panel: column c, k i at byte `4 * c + i`. Weights are in -128..=127.
     fn load_w8(self, x: &[i8; 4 * LANES]) -> Self::W8;
     /// What [`Simd::unpack_u4`] is to subtract so that codes less `zero` have the form of [`Simd::prepare_w8`].
     #[inline(always)]

@@ -81,8 +81,7 @@ impl Ops<'_> {
         let mut scratch = adapters.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         let AdapterScratch { hidden, added } = &mut *scratch;
         let added = &mut added[..rows * n];
-        // Added to any number it leaves that as it is.
-        added.fill(-0.0);
+        let mut end = 0;
         for AdapterRows { rows: range, adapter } in adapters.rows {
             let Some(site) = adapter.sites.get(&linear.name) else { continue };
             let (count, ranks) = (range.len(), site.scales.len());
@@ -92,9 +91,13 @@ impl Ops<'_> {
             self.by_rows(hidden, ranks, |_, row| {
                 row.iter_mut().zip(&site.scales).for_each(|(h, scale)| *h *= scale);
             });
-            let added = &mut added[range.start * n..range.end * n];
+            // Added to any number it leaves that as it is.
+            added[end * n..range.start * n].fill(-0.0);
+            end = range.end;
+            let added = &mut added[range.start * n..end * n];
             self.matmul(hidden, count, &site.b, added, Epilogue::default(), quantized)?;
         }
+        added[end * n..].fill(-0.0);
         let added = Some(Added { values: added, stride: n, first: 0 });
         self.matmul(x, rows, &linear.weight, out, Epilogue { added, ..epilogue }, quantized)
     }

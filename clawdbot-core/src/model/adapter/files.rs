@@ -30,6 +30,8 @@ pub(crate) struct AdapterFiles {
 /// The matrices of a module.
 #[derive(Debug, Default)]
 pub(super) struct Pair {
+    /// What the module is called in the files.
+    stored: String,
     /// Tensors `[rank, k]` and `[n, rank]`.
     a: String,
     b: String,
@@ -88,6 +90,7 @@ impl AdapterFiles {
                     }
                 };
             let pair = pairs.entry(text_name(module)).or_default();
+            module.clone_into(&mut pair.stored);
             let tensor = if is_a { &mut pair.a } else { &mut pair.b };
             if !tensor.is_empty() {
                 return refused(ErrorKind::InvalidModel, "it is there under another name too");
@@ -109,7 +112,7 @@ impl AdapterFiles {
                 return Err(Error::unsupported_model(message).with("module", module.as_str()));
             };
             (pair.n, pair.k) = (n, k);
-            (pair.rank, pair.scale) = settings.rank_and_scale(module)?;
+            (pair.rank, pair.scale) = settings.rank_and_scale(&pair.stored)?;
             if pair.rank > MAX_RANK || !pair.scale.is_finite() {
                 let (rank, scale) = (pair.rank, pair.scale);
                 return Err(Error::invalid_model(format!(

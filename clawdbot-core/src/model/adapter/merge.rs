@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 use super::files::{AdapterFiles, module};
 use crate::error::{Error, Result};
 use crate::kernels::RowSource;
+use crate::model::parts::LastTensor;
 use crate::model::source::{Opened, Weights};
 use crate::model::tensors::MatrixName;
 
@@ -48,8 +49,12 @@ impl MergedWeights {
     ///
     /// # Errors
     /// As [`Weights::matrix`].
-    pub(crate) fn matrix(&self, name: &MatrixName) -> Result<Box<dyn RowSource + '_>> {
-        let base = self.base.matrix(name)?;
+    pub(crate) fn matrix<'a>(
+        &'a self,
+        name: &MatrixName,
+        last: &mut LastTensor<'a>,
+    ) -> Result<Box<dyn RowSource + 'a>> {
+        let base = self.base.matrix(name, last)?;
         if !self.changes(name) {
             return Ok(base);
         }

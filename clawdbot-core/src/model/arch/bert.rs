@@ -2,7 +2,7 @@
 //! Source: transformers 5, `models/{bert,roberta,xlm_roberta,distilbert}/configuration_*.py` and `modeling_*.py`.
 
 use super::llama::Keys;
-use super::{labels, only};
+use super::{gelu_unless, labels, only};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::names::{self, MlpModules, Names};
@@ -92,10 +92,7 @@ fn encoder(
     if config.opt_str(POSITIONS)?.is_some_and(|kind| kind != "absolute") {
         return Err(config.unsupported(POSITIONS, "absolute"));
     }
-    let activation = match config.has(activation) {
-        true => Activation::parse(config, activation)?,
-        false => Activation::Gelu,
-    };
+    let activation = gelu_unless(config, activation)?;
     let plain = DecoderSpec::with_keys(config, keys)?;
     let rows = plain.max_position_embeddings;
     Ok(DecoderSpec {

@@ -51,16 +51,20 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     if config.object("rope_parameters")?.is_none() {
         return Err(config.invalid("rope_parameters", "an object"));
     }
-    // Not derived from hidden_size here, so a missing one must not be guessed.
+    // Neither is as elsewhere where it is missing.
     config.usize("head_dim")?;
+    config.usize("sliding_window")?;
     let plain = DecoderSpec::with_keys(config, &Keys { activation: None, tied: true, ..Keys::LLAMA })?;
     let bias = config.bool_or("attention_bias", false)?;
     let layers = layers(config, &plain)?;
-    // Where heads differ, it is by window.
+    let size = |layer: &LayerSpec| layer.heads.map_or(plain.head_dim, |heads| heads.head_dim);
     let head_dim = |windowed: bool| {
         let found = layers.iter().find(|layer| layer.window.is_some() == windowed);
-        found.and_then(|layer| layer.heads).map_or(plain.head_dim, |heads| heads.head_dim)
+        found.map_or(plain.head_dim, size)
     };
+    if layers.iter().any(|layer| size(layer) != head_dim(layer.window.is_some())) {
+        return Err(config.unsupported("per_layer_config", "heads that differ by window alone"));
+    }
     let inputs = PerLayerSpec {
         vocab_size: config.opt_usize("vocab_size_per_layer_input")?.unwrap_or(DEFAULT_INPUTS.vocab_size),
         size: config.opt_usize("hidden_size_per_layer_input")?.unwrap_or(DEFAULT_INPUTS.size),

@@ -28,6 +28,10 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
         Some(_) => Err(config.invalid(key, "a number > 0")),
     };
     let bias = config.bool_or("attention_bias", true)?;
+    // Not the width of other families where it is missing.
+    if !config.has("sliding_window") {
+        return Err(config.invalid("sliding_window", "an integer or null"));
+    }
     let window = (sliding_window(config)?, "an integer, as layer_types has windows");
     let layers = windows(config, plain.num_hidden_layers, window, |i| i % 2 == 0)?;
     let rope = RopeDefaults { theta: 150_000.0, ..RopeDefaults::LLAMA };

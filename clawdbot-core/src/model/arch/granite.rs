@@ -32,7 +32,7 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
 
 pub(in crate::model) fn parse_hybrid(config: &ModelConfig) -> Result<DecoderSpec> {
     only(config, "mamba_proj_bias", false)?;
-    let experts = config.opt_usize("num_local_experts")?.unwrap_or(0);
+    let experts = config.usize("num_local_experts")?;
     let shared = config.usize("shared_intermediate_size")?;
     let keys = Keys { intermediate_size: &["shared_intermediate_size"], ..Keys::LLAMA };
     let plain = DecoderSpec::with_keys(config, &keys)?;

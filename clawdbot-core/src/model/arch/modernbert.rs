@@ -2,12 +2,12 @@
 //! Source: transformers 5, `models/modernbert/configuration_modernbert.py` and `modeling_modernbert.py`.
 
 use super::llama::Keys;
-use super::{labels, layer_types};
+use super::{gelu_unless, labels, layer_types};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::names::{self, MlpModules, Names};
 use crate::model::rope_scaling::{Extras, LayerRope, RopeSpec};
-use crate::model::spec::{Activation, DecoderSpec, DenseSpec, InputSpec, LayerSpec, NormKind};
+use crate::model::spec::{DecoderSpec, DenseSpec, InputSpec, LayerSpec, NormKind};
 use crate::options::Pooling;
 
 const NAMES: Names = Names {
@@ -45,7 +45,7 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let keys =
         Keys { eps: "norm_eps", default_eps: Some(DEFAULT_EPS), activation: None, tied: true, ..Keys::LLAMA };
     let plain = DecoderSpec::with_keys(config, &keys)?;
-    let activation = activation(config, "hidden_activation")?;
+    let activation = gelu_unless(config, "hidden_activation")?;
     let bias = config.bool_or("attention_bias", false)?;
     let local = config.opt_usize("local_attention")?.unwrap_or(DEFAULT_LOCAL);
     let layers = plain.num_hidden_layers;
@@ -98,7 +98,7 @@ pub(in crate::model) fn parse_classifier(config: &ModelConfig) -> Result<Decoder
         inputs: hidden,
         outputs: hidden,
         bias: config.bool_or("classifier_bias", false)?,
-        activation: Some(activation(config, "classifier_activation")?),
+        activation: Some(gelu_unless(config, "classifier_activation")?),
         norm: Some("head.norm"),
     };
     let classifier = DenseSpec {
@@ -110,11 +110,4 @@ pub(in crate::model) fn parse_classifier(config: &ModelConfig) -> Result<Decoder
         ..dense.clone()
     };
     Ok(DecoderSpec { chain: vec![dense, classifier], scores: Some(pooling), ..spec })
-}
-
-fn activation(config: &ModelConfig, key: &str) -> Result<Activation> {
-    match config.has(key) {
-        true => Activation::parse(config, key),
-        false => Ok(Activation::Gelu),
-    }
 }

@@ -159,6 +159,7 @@ fn rope(keys: &Keys<'_>, family: &Family, head_dim: u64) -> Result<Value> {
         };
     }
     const TYPE: &str = "rope.scaling.type";
+    const MAGNITUDE: &str = "rope.scaling.attn_factor";
     let older = keys.opt_f64("rope.scale_linear")?.filter(|&factor| factor != 1.0);
     let kind = keys.opt_str(TYPE)?.unwrap_or(if older.is_some() { "linear" } else { "none" });
     let factor = || -> Result<f64> {
@@ -176,11 +177,9 @@ fn rope(keys: &Keys<'_>, family: &Family, head_dim: u64) -> Result<Value> {
             rope["factor"] = factor()?.into();
             rope["original_max_position_embeddings"] =
                 keys.u64("rope.scaling.original_context_length")?.into();
-            for (key, field) in [
-                ("rope.scaling.yarn_beta_fast", "beta_fast"),
-                ("rope.scaling.yarn_beta_slow", "beta_slow"),
-                ("rope.scaling.attn_factor", "attention_factor"),
-            ] {
+            for (key, field) in
+                [("rope.scaling.yarn_beta_fast", "beta_fast"), ("rope.scaling.yarn_beta_slow", "beta_slow")]
+            {
                 if let Some(value) = keys.opt_f64(key)? {
                     rope[field] = value.into();
                 }
@@ -203,9 +202,13 @@ fn rope(keys: &Keys<'_>, family: &Family, head_dim: u64) -> Result<Value> {
         rope["short_factor"] = keys.elements(short)?;
         rope["long_factor"] = keys.elements(long)?;
         rope["original_max_position_embeddings"] = keys.u64("rope.scaling.original_context_length")?.into();
-        if let Some(factor) = keys.opt_f64("rope.scaling.attn_factor")? {
+        if let Some(factor) = keys.opt_f64(MAGNITUDE)? {
             rope["attention_factor"] = factor.into();
         }
+    }
+    // Elsewhere it is multiplied with what follows from the kind.
+    if rope["rope_type"] != "longrope" && keys.opt_f64(MAGNITUDE)?.is_some_and(|factor| factor != 1.0) {
+        return Err(keys.unsupported(MAGNITUDE, "1, except with longrope"));
     }
     Ok(rope)
 }

@@ -123,7 +123,7 @@ impl Finder<'_> {
             return Ok(Place { tensor: self.stored(name)?, shape: size.to_vec(), order, columns: None });
         };
         let (tensor, shape) = (self.stored(&part.tensor)?, part.shape.clone());
-        let order = RowOrder::Runs { first: part.first, run: part.run, stride: part.stride };
+        let order = part.order();
         let columns = match part.storage {
             PartStorage::Columns { from } => Some(from),
             PartStorage::Rows | PartStorage::MinusExp | PartStorage::Mxfp4 => None,

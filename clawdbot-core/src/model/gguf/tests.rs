@@ -50,7 +50,7 @@ fn written(source: &Source, family: &str) -> GgufWriter {
     };
     let names = spec.tensors();
     for matrix in names.matrices() {
-        let rows = opened.weights.matrix(matrix).unwrap();
+        let rows = opened.weights.matrix(matrix, &mut None).unwrap();
         let mut data = vec![0.0; matrix.n * matrix.k];
         let mut stored = Vec::new();
         for row in 0..matrix.n {

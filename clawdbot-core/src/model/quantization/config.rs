@@ -156,9 +156,10 @@ impl Quantization {
 
     fn compressed_tensors(config: &ModelConfig) -> Result<Self> {
         if let Some(status) = config.opt_str("quantization_status")?
-            && status != "compressed"
+            // What is frozen has its codes too.
+            && !matches!(status, "compressed" | "frozen")
         {
-            return Err(config.unsupported("quantization_status", "compressed"));
+            return Err(config.unsupported("quantization_status", "compressed or frozen"));
         }
         if let Some(sparsity) = config.object("sparsity_config")?
             && sparsity.opt_str("format")?.is_some_and(|format| format != "dense")

@@ -32,7 +32,6 @@ pub(super) struct Fp8Tensor<'a> {
     k: usize,
     codes: TensorView<'a>,
     scales: ScaleTensor<'a>,
-    block: Block,
 }
 
 impl<'a> Fp8Tensor<'a> {
@@ -46,17 +45,13 @@ impl<'a> Fp8Tensor<'a> {
         (n, k): (usize, usize),
         block: Option<Block>,
     ) -> Result<Self> {
-        let codes = files.shaped(&format!("{module}.weight"), &[n, k])?;
-        if codes.dtype != Dtype::F8E4M3 {
-            let message = format!("expected dtype F8_E4M3, found {}", codes.dtype.name());
-            return Err(codes.error(ErrorKind::UnsupportedModel, message));
-        }
+        let codes = files.typed(&format!("{module}.weight"), &[n, k], &[Dtype::F8E4M3])?;
         let inverse = format!("{module}.weight_scale_inv");
         let name = if files.tensor(&inverse).is_some() { inverse } else { format!("{module}.weight_scale") };
         let found = files.tensor(&name).map_or(1, |found| found.shape.iter().product());
         let block = block.unwrap_or(if found > 1 { Block::CHANNEL } else { Block::TENSOR });
         let scales = ScaleTensor::open(files, &name, (n, k), block)?;
-        Ok(Fp8Tensor { n, k, codes, scales, block })
+        Ok(Fp8Tensor { n, k, codes, scales })
     }
 
     /// The names of all tensors.
@@ -65,7 +60,7 @@ impl<'a> Fp8Tensor<'a> {
     }
 
     pub(super) fn format_name(&self) -> String {
-        format!("FP8/{}", self.block.name())
+        format!("FP8/{}", self.scales.block.name())
     }
 
     /// Reads the scales.
@@ -106,7 +101,7 @@ impl RowSource for Fp8Matrix<'_> {
         codes.file.read_at(codes.range.start + rows.start * k, buffer)
     }
     fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
-        let columns = self.tensor.block.columns.unwrap_or(usize::MAX).min(out.len().max(1));
+        let columns = self.tensor.scales.block.columns.unwrap_or(usize::MAX).min(out.len().max(1));
         for (group, (out, codes)) in out.chunks_mut(columns).zip(stored.chunks(columns)).enumerate() {
             let scale = self.scales.value(row, group);
             for (out, &code) in out.iter_mut().zip(codes) {
@@ -163,14 +158,13 @@ impl<'a> Fp4Tensor<'a> {
                 format!("{module}: expected rows of a multiple of {} 4-bit floats, found {k}", kind.group());
             return Err(Error::unsupported_model(message).with("module", module));
         }
-        let codes = files.bytes(&format!("{module}.weight_packed"), &[n, k / 2])?;
+        let codes = files.typed(&format!("{module}.weight_packed"), &[n, k / 2], &[Dtype::U8])?;
         let name = format!("{module}.weight_scale");
-        let scales = files.shaped(&name, &[n, k / kind.group()])?;
-        let dtype = if kind == Fp4Kind::Mx { Dtype::U8 } else { Dtype::F8E4M3 };
-        if scales.dtype != dtype && !(kind == Fp4Kind::Mx && scales.dtype == Dtype::F8E8M0) {
-            let message = format!("expected dtype {}, found {}", dtype.name(), scales.dtype.name());
-            return Err(scales.error(ErrorKind::UnsupportedModel, message));
-        }
+        let dtypes: &[Dtype] = match kind {
+            Fp4Kind::Mx => &[Dtype::U8, Dtype::F8E8M0],
+            Fp4Kind::Nv => &[Dtype::F8E4M3],
+        };
+        let scales = files.typed(&name, &[n, k / kind.group()], dtypes)?;
         let global =
             (kind == Fp4Kind::Nv).then(|| one_float(files, &format!("{module}.weight_global_scale")));
         Ok(Fp4Tensor { n, k, kind, codes, scales, global: global.transpose()? })

@@ -79,8 +79,6 @@ pub(super) struct IntTensor<'a> {
     codes: TensorView<'a>,
     scales: ScaleTensor<'a>,
     zeros: Option<ZeroTensor<'a>>,
-    /// Inputs that share a scale; none: all.
-    group: Option<usize>,
     /// The group of each input: `[k]`, I32.
     g_idx: Option<TensorView<'a>>,
     /// Whether `g_idx` may say something else than the order of inputs.
@@ -91,18 +89,7 @@ pub(super) struct IntTensor<'a> {
 
 /// `name`, of `shape` and dtype I32.
 fn words<'a>(files: &'a WeightSource, name: &str, shape: &[usize]) -> Result<TensorView<'a>> {
-    typed(files, name, shape, Dtype::I32)
-}
-
-fn typed<'a>(files: &'a WeightSource, name: &str, shape: &[usize], dtype: Dtype) -> Result<TensorView<'a>> {
-    let tensor = files.shaped(name, shape)?;
-    match tensor.dtype == dtype {
-        true => Ok(tensor),
-        false => {
-            let message = format!("expected dtype {}, found {}", dtype.name(), tensor.dtype.name());
-            Err(tensor.error(ErrorKind::UnsupportedModel, message))
-        }
-    }
+    files.typed(name, shape, &[Dtype::I32])
 }
 
 impl<'a> IntTensor<'a> {
@@ -121,7 +108,7 @@ impl<'a> IntTensor<'a> {
         let per_word = (32 / bits) as usize;
         let codes = match packed {
             true => words(files, &format!("{module}.weight_packed"), &[n, k.div_ceil(per_word)])?,
-            false => typed(files, &format!("{module}.weight"), &[n, k], Dtype::I8)?,
+            false => files.typed(&format!("{module}.weight"), &[n, k], &[Dtype::I8])?,
         };
         let scales = ScaleTensor::open(files, &format!("{module}.weight_scale"), size, block)?;
         let zero = format!("{module}.weight_zero_point");
@@ -131,13 +118,12 @@ impl<'a> IntTensor<'a> {
                 Some(ZeroTensor::AlongOutputs(words(files, &zero, &[n.div_ceil(per_word), scales.groups])?))
             }
             // Of the same shape as the scales.
-            (_, false) => Some(ZeroTensor::Bytes(typed(files, &zero, scales.tensor.shape, Dtype::I8)?)),
+            (_, false) => Some(ZeroTensor::Bytes(files.typed(&zero, scales.tensor.shape, &[Dtype::I8])?)),
         };
         let g_idx = format!("{module}.weight_g_idx");
         let g_idx = files.tensor(&g_idx).map(|_| words(files, &g_idx, &[k])).transpose()?;
         let (layout, ordered) = (if packed { Layout::Rows } else { Layout::Bytes }, g_idx.is_some());
-        let group = block.columns;
-        Ok(IntTensor { n, k, bits, layout, codes, scales, zeros, group, g_idx, ordered, symmetric })
+        Ok(IntTensor { n, k, bits, layout, codes, scales, zeros, g_idx, ordered, symmetric })
     }
 
     /// The tensors of GPTQ.
@@ -164,7 +150,7 @@ impl<'a> IntTensor<'a> {
             found => found.map(|_| words(files, &g_idx, &[k])).transpose()?,
         };
         let layout = Layout::Gptq;
-        Ok(IntTensor { n, k, bits, layout, codes, scales, zeros, group, g_idx, ordered, symmetric })
+        Ok(IntTensor { n, k, bits, layout, codes, scales, zeros, g_idx, ordered, symmetric })
     }
 
     /// The tensors of AWQ.
@@ -182,7 +168,7 @@ impl<'a> IntTensor<'a> {
         let zeros = words(files, &format!("{module}.qzeros"), &[scales.groups, n.div_ceil(8)])?;
         let (layout, zeros) = (Layout::Awq, Some(ZeroTensor::Awq(zeros)));
         let (g_idx, ordered, symmetric, bits) = (None, false, false, 4);
-        Ok(IntTensor { n, k, bits, layout, codes, scales, zeros, group, g_idx, ordered, symmetric })
+        Ok(IntTensor { n, k, bits, layout, codes, scales, zeros, g_idx, ordered, symmetric })
     }
 
     /// The names of all tensors.
@@ -218,7 +204,7 @@ impl<'a> IntTensor<'a> {
         if self.is_ordered() {
             return None;
         }
-        let group = match self.group {
+        let group = match self.scales.block.columns {
             None => COMPUTED_GROUP,
             Some(group) if group > COMPUTED_GROUP && group.is_multiple_of(COMPUTED_GROUP) => COMPUTED_GROUP,
             Some(group) => group,
@@ -274,7 +260,7 @@ impl<'a> IntTensor<'a> {
             | ZeroTensor::Awq(tensor) => tensor.read()?,
         };
         let mut out = Vec::new();
-        // No overflow, and no more than eight times the file: it has a field for each.
+        // No overflow: there are as many codes, and scales.
         out.try_reserve_exact(n * groups).map_err(|_| {
             Error::new(ErrorKind::OutOfBudget, format!("there is no memory for {n} x {groups} zero points"))
         })?;
@@ -306,7 +292,7 @@ impl<'a> IntTensor<'a> {
         let bytes = tensor.read()?;
         let mut groups: Vec<i32> =
             bytes.as_chunks::<4>().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();
-        let group = self.group.unwrap_or(usize::MAX);
+        let group = self.scales.block.columns.unwrap_or(usize::MAX);
         // So compressed-tensors writes that there is no order.
         if groups.iter().all(|&group| group == -1) {
             groups.clear();
@@ -402,7 +388,7 @@ impl IntMatrix<'_> {
 
     /// The stored groups of a row of `computed` groups, with what is added to a code.
     fn computed_groups(&self, row: usize, computed: usize) -> Result<impl Iterator<Item = (usize, i16)>> {
-        let IntTensor { k, group, symmetric, ref codes, .. } = self.tensor;
+        let IntTensor { k, symmetric, ref codes, ref scales, .. } = self.tensor;
         let refused = |what: &str| {
             let message = format!(
                 "{what}, which the configuration does not say: load it with another weight type than stored"
@@ -412,11 +398,11 @@ impl IntMatrix<'_> {
         if self.groups.is_some() {
             return refused("the inputs are in groups in an order of their own");
         }
-        let count = self.tensor.scales.groups;
+        let count = scales.groups;
         if symmetric && (0..count).any(|group| self.zero(row, group) != 0) {
             return refused("there is a zero point other than the middle");
         }
-        let group = group.unwrap_or(usize::MAX);
+        let group = scales.block.columns.unwrap_or(usize::MAX);
         let zeros = (0..k).step_by(computed).map(move |start| {
             let group = start / group;
             (group, self.zero(row, group))
@@ -484,7 +470,7 @@ impl RowSource for IntMatrix<'_> {
                 }
             }
             None => {
-                let group = self.tensor.group.unwrap_or(usize::MAX).min(out.len().max(1));
+                let group = self.tensor.scales.block.columns.unwrap_or(usize::MAX).min(out.len().max(1));
                 for (g, (out, codes)) in out.chunks_mut(group).zip(codes.chunks(group)).enumerate() {
                     let (scale, zero) = (self.scales.value(row, g), self.zero(row, g));
                     for (out, &code) in out.iter_mut().zip(codes) {

@@ -33,8 +33,7 @@ impl Block {
         }
     }
 
-    /// Whether an error about `found` blocks can be avoided by seeing a shape `[.., 1]` without its last dimension, or the
-    /// like: all that are written for `counts`.
+    /// The shapes that scales of so many blocks are written in: dimensions of one block at the end may be missing.
     fn shapes([rows, columns]: [usize; 2]) -> Vec<Vec<usize>> {
         let mut shapes = vec![vec![rows, columns]];
         if columns == 1 {
@@ -173,12 +172,5 @@ impl Scales {
 /// As `WeightSource::matrix`.
 pub(super) fn one_float<'a>(files: &'a WeightSource, name: &str) -> Result<TensorView<'a>> {
     let shape = files.tensor(name).map_or(1, |found| found.shape.len());
-    let tensor = files.shaped(name, &[1][..shape.min(1)])?;
-    match tensor.dtype {
-        Dtype::F32 => Ok(tensor),
-        other => {
-            let message = format!("expected dtype F32, found {}", other.name());
-            Err(tensor.error(ErrorKind::UnsupportedModel, message))
-        }
-    }
+    files.typed(name, &[1][..shape.min(1)], &[Dtype::F32])
 }

@@ -58,7 +58,7 @@ fn matrices_are_dequantized_bit_for_bit() {
         let tensors = opened.spec.tensors();
         let mut seen = 0;
         for matrix in tensors.matrices() {
-            let rows = opened.weights.matrix(matrix).unwrap();
+            let rows = opened.weights.matrix(matrix, &mut None).unwrap();
             let mut sha256 = Sha256::new();
             for index in 0..matrix.n {
                 // Zeros without a sign.
@@ -85,7 +85,7 @@ fn own_codes_are_packed_without_rounding() {
             let Some(format) = opened.weights.own_format(matrix).unwrap() else { continue };
             let stored = opened.weights.stored_format(matrix).unwrap().unwrap();
             own.insert(format!("{stored} as {}", format.name()));
-            let rows = opened.weights.matrix(matrix).unwrap();
+            let rows = opened.weights.matrix(matrix, &mut None).unwrap();
             let kernels = runtime.kernel_set();
             let packed = runtime
                 .pool()
@@ -267,7 +267,7 @@ fn other_configurations_are_refused_by_name() {
         base[key] = value;
         base
     };
-    refused(with("quantization_status", json!("frozen")), unsupported, &["compressed", "frozen"]);
+    refused(with("quantization_status", json!("calibration")), unsupported, &["frozen", "calibration"]);
     refused(with("sparsity_config", json!({"format": "sparse-24-bitmask"})), unsupported, &["sparse-24"]);
     refused(
         with("transform_config", json!({"config_groups": {"u": {}}})),
@@ -394,7 +394,7 @@ fn parts_of_quantized_tensors_are_read() {
     let some = name(4, 16, PartStorage::Rows);
     let format = own.compute_format(&some).unwrap().unwrap();
     assert_eq!(own.stored_format(&some).unwrap(), "GPTQ int4/8");
-    let rows = parts::rows(&own, &some, some.part.as_deref().unwrap()).unwrap();
+    let rows = parts::rows(&own, &some, some.part.as_deref().unwrap(), &mut None).unwrap();
     let runtime = runtime();
     let kernels = runtime.kernel_set();
     let packed = runtime
@@ -412,7 +412,7 @@ fn parts_of_quantized_tensors_are_read() {
     // Columns 2, 3, 6 and 7 of rows 1, 2 and 3: in no format of their own.
     let columns = name(4, 3, PartStorage::Columns { from: 1 });
     assert!(whole.compute_format(&columns).unwrap().is_none());
-    let columns = parts::rows(&whole, &columns, columns.part.as_deref().unwrap()).unwrap();
+    let columns = parts::rows(&whole, &columns, columns.part.as_deref().unwrap(), &mut None).unwrap();
     for (index, from) in [2, 3, 6, 7].into_iter().enumerate() {
         let expected: Vec<f32> = (1..4).map(|i| row(&*all, i)[from]).collect();
         assert_eq!(row(&*columns, index), expected);

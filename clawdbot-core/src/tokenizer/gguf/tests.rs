@@ -288,6 +288,11 @@ fn word_pieces_are_those_of_bert() {
     let cased = writer.clone().pair("tokenizer.ggml.normalizer.lowercase", typed_bool(false));
     let found = Tokenizer::from_bytes(&files(&cased).unwrap().unwrap().tokenizer).unwrap();
     assert_eq!(found.encode("em Em", false).unwrap(), [5, 1]);
+    // Accents go with the case.
+    assert_eq!(found.encode("\u{e9}m", false).unwrap(), [1]);
+    let stripped = cased.pair("tokenizer.ggml.normalizer.strip_accents", typed_bool(true));
+    let found = Tokenizer::from_bytes(&files(&stripped).unwrap().unwrap().tokenizer).unwrap();
+    assert_eq!(found.encode("\u{e9}m", false).unwrap(), [5]);
     let bare = writer.clone().pair("tokenizer.ggml.add_bos_token", typed_bool(false));
     let found = Tokenizer::from_bytes(&files(&bare).unwrap().unwrap().tokenizer).unwrap();
     assert_eq!(found.encode("em", true).unwrap(), [5, 3]);

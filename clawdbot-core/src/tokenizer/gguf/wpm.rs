@@ -49,17 +49,16 @@ pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<V
     let marked = |id: u32| (id, piece(vocab.tokens[id as usize], vocab.kinds[id as usize]));
     let before = role("cls", "bos", ["bos", "cls"])?.map(marked);
     let behind = role("seperator", "eos", ["sep", "eos"])?.map(marked);
-    let around = |marked: &Option<(u32, String)>| marked.clone();
+    let lowercase = option("lowercase")?.unwrap_or(true);
     let json = json!({
         "version": "1.0",
         "added_tokens": added,
         "normalizer": {
             "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
-            "strip_accents": option("strip_accents")?.unwrap_or(true),
-            "lowercase": option("lowercase")?.unwrap_or(true),
+            "strip_accents": option("strip_accents")?.unwrap_or(lowercase), "lowercase": lowercase,
         },
         "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": Vocab::around(around(&before), around(&behind)),
+        "post_processor": Vocab::around(before, behind),
         "decoder": {"type": "WordPiece", "prefix": GOES_ON, "cleanup": true},
         "model": {
             "type": "WordPiece", "unk_token": marked(unknown).1, "continuing_subword_prefix": GOES_ON,

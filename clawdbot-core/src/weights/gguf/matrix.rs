@@ -16,7 +16,8 @@ pub(crate) enum RowOrder {
     /// The two halves of each run of `head` rows are shuffled into pairs: row `i` of the first half, row `i` of the
     /// second, and so on. So are the queries and keys of models whose rotation was made for pairs of neighbours.
     Pairs { head: usize },
-    /// They are a part of what is stored: row `r` is row `first + r / run * stride + r % run`. `stride` is at least `run`.
+    /// They are a part of what is stored: row `r` is row `first + r / run * stride + r % run`. Where
+    /// there are several runs, `stride` is at least `run`.
     Runs { first: usize, run: usize, stride: usize },
 }
 
@@ -86,7 +87,9 @@ impl<'a> GgufMatrix<'a> {
 
     /// Tells the system that the matrix will be read soon.
     pub(crate) fn will_need(&self) {
-        self.file.will_need(self.tensor.range.clone());
+        let Some(last) = self.n.checked_sub(1) else { return };
+        let at = |row| self.tensor.range.start + self.order.stored(row) * self.row;
+        self.file.will_need(at(0)..at(last) + self.row);
     }
 }
 

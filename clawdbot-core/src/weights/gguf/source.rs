@@ -123,19 +123,33 @@ impl GgufSource {
         order: RowOrder,
     ) -> Result<Vec<f32>> {
         let (file, tensor) = self.shaped(name, shape)?;
-        let all = shape.iter().product();
+        let all: usize = shape.iter().product();
         order.check(len, all)?;
-        let bytes = file.read(tensor.range.clone())?;
+        // Of floats the part alone is read: the biases of all experts are one tensor.
+        let part = match order {
+            RowOrder::Runs { .. } if len > 0 && !tensor.kind.is_blocks() => {
+                order.stored(0)..order.stored(len - 1) + 1
+            }
+            _ => 0..all,
+        };
+        let bytes = match part.len() == all {
+            true => tensor.range.clone(),
+            false => {
+                let (start, size) = (tensor.range.start, tensor.kind.block_bytes());
+                start + part.start * size..start + part.end * size
+            }
+        };
+        let bytes = file.read(bytes)?;
         let mut stored = Vec::new();
-        stored.try_reserve_exact(all).map_err(|_| {
-            let message = format!("the system has no memory for {all} elements of {name}");
+        stored.try_reserve_exact(part.len()).map_err(|_| {
+            let message = format!("the system has no memory for {} elements of {name}", part.len());
             Error::new(ErrorKind::OutOfBudget, message)
         })?;
-        stored.resize(all, 0.0);
+        stored.resize(part.len(), 0.0);
         tensor.kind.decode(&bytes, &mut stored);
         Ok(match order {
             RowOrder::Stored => stored,
-            _ => (0..len).map(|i| stored[order.stored(i)]).collect(),
+            _ => (0..len).map(|i| stored[order.stored(i) - part.start]).collect(),
         })
     }
 
