@@ -10,7 +10,7 @@ use clawdbot_core::candle::candle_core::{D, DType, Device, Error, Result, Tensor
 use clawdbot_core::candle::candle_nn::{
     Activation, Module, RmsNorm, VarBuilder, VarMap, linear_no_bias, ops, rms_norm,
 };
-use clawdbot_core::candle::int8_linear_no_bias;
+use clawdbot_core::candle::{Int8Linear, int8_linear_no_bias};
 use clawdbot_core::{Runtime, RuntimeOptions};
 
 /// Sizes of a layer of a model with half a billion weights.
@@ -105,17 +105,27 @@ fn main() -> Result<()> {
     // The one line.
     let after = Layer::new(&vb, &|k, n, vb| Ok(Box::new(int8_linear_no_bias(k, n, vb, &runtime)?)))?;
     println!("{} threads, kernels {}", runtime.threads(), runtime.kernels());
+    let gate = linear_no_bias(HIDDEN, INTERMEDIATE, vb.pp("gate"))?;
+    let int8_gate = Int8Linear::from_linear(&runtime, &gate)?;
     for tokens in [1, 512] {
         let x = Tensor::randn(0_f32, 1.0, (tokens, HIDDEN), &Device::Cpu)?;
-        let (cosine, difference) = compare(&after.forward(&x)?, &before.forward(&x)?)?;
-        let [slow, quick] = times([&before, &after], &x, rounds.max(1))?;
-        println!(
-            "{tokens:4} tokens: cosine {cosine:.6}, largest difference {difference:.1e} of the largest element; \
-             candle f32 {:.3} ms, int8 {:.3} ms, ratio {:.1}",
-            1e3 * slow,
-            1e3 * quick,
-            slow / quick
-        );
+        report("layer", [&before, &after], &x, rounds)?;
+        report("gate projection alone", [&gate, &int8_gate], &x, rounds)?;
     }
+    Ok(())
+}
+
+/// Prints how close two layers are, and how long they take.
+fn report(what: &str, layers: [&dyn Module; 2], x: &Tensor, rounds: usize) -> Result<()> {
+    let (cosine, difference) = compare(&layers[1].forward(x)?, &layers[0].forward(x)?)?;
+    let [f32, int8] = times(layers, x, rounds.max(1))?;
+    println!(
+        "{what}, {} tokens: cosine {cosine:.5}, largest difference {difference:.1e} of the largest element; \
+         candle f32 {:.3} ms, int8 {:.3} ms, ratio {:.1}",
+        x.dim(0)?,
+        1e3 * f32,
+        1e3 * int8,
+        f32 / int8
+    );
     Ok(())
 }

@@ -13,7 +13,10 @@ const STEPS: &[Step] = &[
     ("lints", |root| {
         cargo(root, &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
-    ("tests", |root| cargo(root, &["test", "--workspace", "--no-fail-fast"])),
+    // One build for all: candle's tests in a run of their own would compile the core once more.
+    ("tests", |root| {
+        cargo(root, &["test", "--workspace", "--features", "clawdbot-core/candle", "--no-fail-fast"])
+    }),
     ("fuzz", fuzz),
     ("aarch64", aarch64),
     ("documentation", documentation),
@@ -83,7 +86,7 @@ fn fuzz(root: &Path) -> Result<Option<String>, String> {
 }
 
 fn documentation(root: &Path) -> Result<Option<String>, String> {
-    let mut command = cargo_command(root, &["doc", "--workspace", "--no-deps"]);
+    let mut command = cargo_command(root, &["doc", "--workspace", "--no-deps", "--all-features"]);
     execute(command.env("RUSTDOCFLAGS", "-D warnings"))
 }
 
