@@ -38,12 +38,7 @@ pub unsafe extern "C" fn clawdbot_hub_fetch(
         // SAFETY: the caller's function, with its own pointer.
         let go_on =
             |done, total| progress.is_none_or(|progress| unsafe { progress(user_data, done, total) } == 0);
-        let path = match Source::fetch(name, &options, go_on)? {
-            Source::Path(path) => path.into_os_string().into_string(),
-            other => {
-                return Err(Error::new(ErrorKind::Internal, format!("expected a path, found {other:?}")));
-            }
-        };
+        let path = Source::fetch(name, &options, go_on)?.into_os_string().into_string();
         let path = path.map_err(|path| {
             Error::new(
                 ErrorKind::InvalidUtf8,

@@ -1,7 +1,7 @@
 //! Compiles the C programs beside this file, and the examples, against both libraries; runs them, also under valgrind.
 //!
-//! The libraries are built first, with the profile of the tests. `CLAWDBOT_LIB_DIR` names a directory with
-//! `libclawdbot.so` and `libclawdbot.a` to be used instead.
+//! The libraries are built first, with the profile of the tests, and with the feature `hub` if the tests have it.
+//! `CLAWDBOT_LIB_DIR` names a directory with `libclawdbot.so` and `libclawdbot.a` to be used instead.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
@@ -56,6 +56,9 @@ fn build() -> PathBuf {
     };
     let mut cargo = Command::new(env!("CARGO"));
     cargo.current_dir(root()).args(["build", "--quiet", "--package", "clawdbot-capi", "--profile", profile]);
+    if cfg!(feature = "hub") {
+        cargo.args(["--features", "hub"]);
+    }
     let above = directory.parent().unwrap();
     if above.join("CACHEDIR.TAG").exists() {
         cargo.arg("--target-dir").arg(above);
@@ -188,6 +191,12 @@ fn pack() {
 #[test]
 fn embed() {
     test_program("embed");
+}
+
+#[cfg(feature = "hub")]
+#[test]
+fn hub() {
+    test_program("hub");
 }
 
 #[test]

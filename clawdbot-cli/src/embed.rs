@@ -1,6 +1,5 @@
 //! `clawdbot embed` and `clawdbot rerank`
 
-use std::io::{self, BufRead};
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,9 +8,10 @@ use serde_json::json;
 
 use crate::Outcome;
 use crate::args::{EmbedArgs, RerankArgs};
+use crate::generate::read;
 use crate::hub::source;
 use crate::output::{Failure, note, print, print_line};
-use crate::progress::{StatusLine, load, watch};
+use crate::progress::{load, watch};
 
 pub(crate) fn run(args: &EmbedArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
@@ -20,10 +20,8 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<Outcome, Failure> {
     let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
     let start = Instant::now();
     let prompts = texts.into_iter().map(Prompt::Text).collect();
-    let mut line = StatusLine::new(&args.output);
     let found =
-        watch("embedding", &mut line, |progress| model.embed_with_progress(prompts, &options, progress))?;
-    drop(line);
+        watch("embedding", &args.output, |progress| model.embed_with_progress(prompts, &options, progress))?;
     let seconds = start.elapsed().as_secs_f64();
     for (index, row) in found.rows().enumerate() {
         if args.output.json {
@@ -46,11 +44,9 @@ pub(crate) fn rerank(args: &RerankArgs) -> Result<Outcome, Failure> {
     let documents = texts(&args.documents, args.input.as_deref(), "DOCUMENT")?;
     let source = source(Some(&args.model), None, &args.hub, &args.output)?;
     let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
-    let mut line = StatusLine::new(&args.output);
-    let scores = watch("scoring", &mut line, |progress| {
+    let scores = watch("scoring", &args.output, |progress| {
         model.rerank_with_progress(&args.query, &documents, &options, progress)
     })?;
-    drop(line);
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
     for index in order {
@@ -73,18 +69,5 @@ fn texts(given: &[String], input: Option<&Path>, what: &str) -> Result<Vec<Strin
         }
         return Ok(given.to_vec());
     };
-    let name = if path == Path::new("-") { "stdin".to_owned() } else { path.display().to_string() };
-    let failed = |error: io::Error| {
-        let kind = match error.kind() {
-            io::ErrorKind::NotFound => ErrorKind::NotFound,
-            io::ErrorKind::InvalidData => ErrorKind::InvalidUtf8,
-            _ => ErrorKind::Io,
-        };
-        Error::new(kind, format!("{name}: {error}")).with("path", name.as_str())
-    };
-    let reader: Box<dyn BufRead> = match path == Path::new("-") {
-        true => Box::new(io::stdin().lock()),
-        false => Box::new(io::BufReader::new(std::fs::File::open(path).map_err(failed)?)),
-    };
-    reader.lines().map(|line| line.map_err(failed)).collect()
+    Ok(read(path)?.lines().map(str::to_owned).collect())
 }

@@ -78,19 +78,23 @@ fn prompt(args: &GenerateArgs) -> Result<String> {
 }
 
 /// All of a file, or of stdin for `-`, as it is.
-fn read(path: &Path) -> Result<String> {
+///
+/// # Errors
+/// `NotFound`, `Io`; `InvalidUtf8`.
+pub(crate) fn read(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     let (name, read) = match path.to_str() {
         Some("-") => ("stdin".to_owned(), io::stdin().lock().read_to_end(&mut bytes).map(drop)),
         _ => (path.display().to_string(), std::fs::read(path).map(|read| bytes = read)),
     };
+    let failed = |kind, message: String| Error::new(kind, message).with("path", name.as_str());
     read.map_err(|error| {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,
             _ => ErrorKind::Io,
         };
-        Error::new(kind, format!("{name}: {error}")).with("path", name.as_str())
+        failed(kind, format!("{name}: {error}"))
     })?;
     String::from_utf8(bytes)
-        .map_err(|error| Error::new(ErrorKind::InvalidUtf8, format!("{name}: expected UTF-8: {error}")))
+        .map_err(|error| failed(ErrorKind::InvalidUtf8, format!("{name}: expected UTF-8: {error}")))
 }

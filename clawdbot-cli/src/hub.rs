@@ -66,10 +66,11 @@ fn named(path: &Path, args: &HubArgs, output: &OutputArgs) -> Result<Source> {
     let options = HubOptions::from_json(&given(args)?)?;
     let work = Work::begin();
     let mut line = StatusLine::new(output);
-    Source::fetch(name, &options, |done, total| {
+    let path = Source::fetch(name, &options, |done, total| {
         line.update(|| format!("{} of {}", bar("downloading", done, total), bytes(total)));
         !work.interrupted()
-    })
+    });
+    path.map(Source::Path)
 }
 
 #[cfg(not(feature = "hub"))]

@@ -9,7 +9,7 @@ use crate::Outcome;
 use crate::args::PackArgs;
 use crate::hub::source;
 use crate::output::{Failure, print, print_line};
-use crate::progress::pack;
+use crate::progress::watch;
 use crate::report::{bytes, peak_rss_bytes};
 
 pub(crate) fn run(args: &PackArgs) -> Result<Outcome, Failure> {
@@ -18,7 +18,9 @@ pub(crate) fn run(args: &PackArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
     let source = source(model, shape, &args.hub, &args.output)?;
     let start = Instant::now();
-    let size = pack(&runtime, &source, target, &options, &args.output)?;
+    let size = watch("packing", &args.output, |progress| {
+        runtime.pack_with_progress(&source, target, &options, progress)
+    })?;
     let seconds = start.elapsed().as_secs_f64();
     let path = target.display().to_string();
     let weights = runtime.plan(&Source::Path(target.to_owned()), &ModelOptions::default())?.weights;

@@ -1,10 +1,9 @@
 //! A status line on stderr, for people who wait.
 
 use std::io::{self, IsTerminal, Write};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use clawdbot_core::{Model, PackOptions, Result, Runtime, Source};
+use clawdbot_core::{Model, Result, Runtime, Source};
 
 use crate::args::{LoadArgs, OutputArgs};
 use crate::interrupt::Work;
@@ -67,6 +66,23 @@ pub(crate) fn bar(what: &str, done: u64, total: u64) -> String {
     format!("{what} [{}{}] {percent:3} %", "#".repeat(filled), " ".repeat(rest))
 }
 
+/// Does `work`, which reports its progress, with a bar. Ctrl-C cancels.
+///
+/// # Errors
+/// As `work`.
+pub(crate) fn watch<T>(
+    what: &str,
+    output: &OutputArgs,
+    work: impl FnOnce(&mut dyn FnMut(u64, u64) -> bool) -> Result<T>,
+) -> Result<T> {
+    let interrupt = Work::begin();
+    let mut line = StatusLine::new(output);
+    work(&mut |done, total| {
+        line.update(|| bar(what, done, total));
+        !interrupt.interrupted()
+    })
+}
+
 /// Loads a model with a bar. Ctrl-C cancels.
 ///
 /// # Errors
@@ -78,47 +94,7 @@ pub(crate) fn load(
     output: &OutputArgs,
 ) -> Result<Model> {
     let options = args.options()?;
-    let work = Work::begin();
-    let mut line = StatusLine::new(output);
-    runtime.load_with_progress(source, &options, |done, total| {
-        line.update(|| bar("loading", done, total));
-        !work.interrupted()
-    })
-}
-
-/// Does `work`, which reports its progress, with a bar. Ctrl-C cancels.
-///
-/// # Errors
-/// As `work`.
-pub(crate) fn watch<T>(
-    what: &str,
-    line: &mut StatusLine,
-    work: impl FnOnce(&mut dyn FnMut(u64, u64) -> bool) -> Result<T>,
-) -> Result<T> {
-    let interrupt = Work::begin();
-    work(&mut |done, total| {
-        line.update(|| bar(what, done, total));
-        !interrupt.interrupted()
-    })
-}
-
-/// Packs a model with a bar. Ctrl-C cancels. Returns the size of the file in bytes.
-///
-/// # Errors
-/// As [`Runtime::pack`]; `Cancelled`.
-pub(crate) fn pack(
-    runtime: &Runtime,
-    source: &Source,
-    target: &Path,
-    options: &PackOptions,
-    output: &OutputArgs,
-) -> Result<u64> {
-    let work = Work::begin();
-    let mut line = StatusLine::new(output);
-    runtime.pack_with_progress(source, target, options, |done, total| {
-        line.update(|| bar("packing", done, total));
-        !work.interrupted()
-    })
+    watch("loading", output, |progress| runtime.load_with_progress(source, &options, progress))
 }
 
 #[cfg(test)]

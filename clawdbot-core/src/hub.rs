@@ -1,6 +1,6 @@
 //! Models by the name of their repository: downloaded once, then loaded from the cache that the hub's own tools use.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clawdbot_hub as hub;
 
@@ -9,7 +9,8 @@ use crate::model::{MODEL_FILES, Source};
 use crate::options::HubOptions;
 
 impl Source {
-    /// The model `name`: a path, or a repository `OWNER/NAME`, which is downloaded unless the cache has it.
+    /// The path of the model `name`, for [`Source::Path`]: a path, which is given back, or a repository `OWNER/NAME`, which is
+    /// downloaded unless the cache has it.
     ///
     /// A name is a repository if it says so (`hf://OWNER/NAME`, `modelscope://OWNER/NAME`), or if it has that form, and there
     /// is no such path, no directory `OWNER`, and it does not end like a model file. Everything else is taken as a path,
@@ -27,7 +28,7 @@ impl Source {
         name: &str,
         options: &HubOptions,
         mut progress: impl FnMut(u64, u64) -> bool,
-    ) -> Result<Source> {
+    ) -> Result<PathBuf> {
         if !hub::ModelId::is_meant_by(name) {
             return local(name, options);
         }
@@ -39,12 +40,12 @@ impl Source {
         request.file.clone_from(&options.file);
         request.small_files = MODEL_FILES.map(str::to_owned).into();
         let found = hub::fetch(&settings, &request, |now| progress(now.bytes, now.total_bytes));
-        Ok(Source::Path(found.map_err(convert)?.path))
+        Ok(found.map_err(convert)?.path)
     }
 }
 
 /// A path, which no option of a download goes with.
-fn local(name: &str, options: &HubOptions) -> Result<Source> {
+fn local(name: &str, options: &HubOptions) -> Result<PathBuf> {
     let path = Path::new(name);
     // A scheme that is not known, or a malformed name behind one: not a path anybody has.
     if name.contains("://") && !path.exists() {
@@ -62,7 +63,7 @@ fn local(name: &str, options: &HubOptions) -> Result<Source> {
             return Err(Error::invalid_argument(message).with("option", option));
         }
     }
-    Ok(Source::from(path))
+    Ok(path.to_owned())
 }
 
 fn convert(error: hub::Error) -> Error {
@@ -93,7 +94,7 @@ fn convert(error: hub::Error) -> Error {
 mod tests {
     use super::*;
 
-    fn fetched(name: &str, options: &HubOptions) -> Result<Source> {
+    fn fetched(name: &str, options: &HubOptions) -> Result<PathBuf> {
         Source::fetch(name, options, |_, _| true)
     }
 
@@ -103,7 +104,7 @@ mod tests {
         for path in ["src", "src/lib.rs", "./no/such", "/no/such", "no-such", "no/such/path", "models/x.gguf"]
         {
             match fetched(path, &none) {
-                Ok(source) => assert_eq!(source, Source::Path(path.into())),
+                Ok(found) => assert_eq!(found, Path::new(path)),
                 Err(error) => assert_eq!((path, error.kind()), ("models/x.gguf", ErrorKind::NotFound)),
             }
         }

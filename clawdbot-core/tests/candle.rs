@@ -230,7 +230,10 @@ fn tensors_are_fetched_once_and_the_builder_is_let_go() {
 }
 
 /// A backend that gives what it likes.
-struct Liar(HashMap<String, Tensor>, fn(Tensor) -> candle_core::Result<Tensor>);
+struct Liar(HashMap<String, Tensor>, Lie);
+
+/// What it makes of the tensor that is wanted.
+type Lie = fn(Tensor) -> candle_core::Result<Tensor>;
 
 impl candle_nn::var_builder::SimpleBackend for Liar {
     fn get(
@@ -291,7 +294,7 @@ fn var_builders_that_do_not_fit_are_errors() {
     check(&refuse(&files, of(&all), &cached), InvalidArgument, &["cache"]);
     check(&refuse(&files, of(&all), &plain.clone().verify(true)), InvalidArgument, &["verify"]);
 
-    let lies: [(fn(Tensor) -> candle_core::Result<Tensor>, &str); 4] = [
+    let lies: [(Lie, &str); 4] = [
         (|tensor| tensor.to_dtype(DType::F64), "found f64"),
         (|tensor| tensor.flatten_all(), "expected f32 ["),
         (|_| Err(candle_core::Error::Msg("the store is away".to_owned())), "the store is away"),

@@ -13,12 +13,13 @@
 //! ModelScope's own tool keeps the files themselves in `snapshots`; such files are used when their checksum is right.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::checksum::Checksum;
+use crate::checksum::{Checksum, Sum};
+use crate::control::Control;
 use crate::error::{Error, Result};
 use crate::id::{ModelId, Site, check_relative, is_commit};
 use crate::settings::Settings;
@@ -26,7 +27,7 @@ use crate::settings::Settings;
 /// Deepest directory of a snapshot that is looked into.
 const MAX_DEPTH: usize = 8;
 /// Bytes read at a time.
-const CHUNK: usize = 1 << 18;
+pub(crate) const CHUNK: usize = 1 << 18;
 
 /// One repository's part of a cache.
 pub(crate) struct Cache {
@@ -76,7 +77,7 @@ impl Cache {
         }
         let path = self.root.join("refs").join(revision);
         let mut text = String::new();
-        match fs::File::open(&path).and_then(|file| file.take(100).read_to_string(&mut text)) {
+        match File::open(&path).and_then(|file| file.take(100).read_to_string(&mut text)) {
             Ok(_) if is_commit(text.trim()) => Ok(Some(text.trim().to_owned())),
             Ok(_) => {
                 Err(Error::bad_content(format!("{}: expected a commit, found {text:?}", path.display())))
@@ -97,11 +98,21 @@ impl Cache {
         self.replace(&self.root.join("refs").join(revision), |path| fs::write(path, commit))
     }
 
-    /// Notes that `commit` has no file `name`.
+    /// Notes that `commit` has no file `name`. A branch on ModelScope may have had it before: then it is removed, for whoever
+    /// loads the directory would take it.
     ///
     /// # Errors
     /// `Io`.
     pub(crate) fn note_absent(&self, commit: &str, name: &str) -> Result<()> {
+        if self.site == Site::ModelScope {
+            let path = self.snapshot(commit).join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(Error::io(&path, &error));
+                }
+                _ => {}
+            }
+        }
         if self.is_absent(commit, name) {
             return Ok(());
         }
@@ -123,8 +134,15 @@ impl Cache {
     /// Whether the snapshot has the file with this content. A snapshot of a commit never changes; one of a branch does.
     ///
     /// # Errors
-    /// `Io`.
-    pub(crate) fn has(&self, commit: &str, name: &str, size: u64, checksum: &Checksum) -> Result<bool> {
+    /// `Io`; `Cancelled`.
+    pub(crate) fn has(
+        &self,
+        commit: &str,
+        name: &str,
+        size: u64,
+        checksum: &Checksum,
+        control: &Control,
+    ) -> Result<bool> {
         let path = self.snapshot(commit).join(name);
         if !fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() == size) {
             return Ok(false);
@@ -132,12 +150,13 @@ impl Cache {
         if self.site == Site::HuggingFace {
             return Ok(true);
         }
-        match fs::read_link(&path) {
-            Ok(target) => Ok(target.file_name().is_some_and(|name| name == checksum.text())),
-            Err(_) => {
-                Ok(sum_of(&path, size, checksum).map_err(|error| Error::io(&path, &error))? == *checksum)
-            }
+        if let Ok(target) = fs::read_link(&path) {
+            return Ok(target.file_name().is_some_and(|name| name == checksum.text()));
         }
+        let mut file = File::open(&path).map_err(|error| Error::io(&path, &error))?;
+        let mut sum = checksum.start(size);
+        add_up(&mut file, &mut sum, control, &path)?;
+        Ok(sum.finish() == *checksum)
     }
 
     /// Puts a blob that is there into a snapshot: by a relative link, or where the file system has none, by a hard link, or
@@ -185,13 +204,22 @@ pub(crate) fn create_parent(path: &Path) -> Result<()> {
     }
 }
 
-/// The checksum of a file, of the same kind as `like`.
-pub(crate) fn sum_of(path: &Path, size: u64, like: &Checksum) -> io::Result<Checksum> {
-    let (mut file, mut sum, mut buffer) = (fs::File::open(path)?, like.start(size), vec![0; CHUNK]);
+/// Adds the rest of a file, which is at `path`, to `sum`. Returns its length in bytes.
+///
+/// # Errors
+/// `Io`; `Cancelled`, for it takes seconds a gigabyte.
+pub(crate) fn add_up(file: &mut File, sum: &mut Sum, control: &Control, path: &Path) -> Result<u64> {
+    let (mut length, mut buffer) = (0, vec![0; CHUNK]);
     loop {
-        match file.read(&mut buffer)? {
-            0 => return Ok(sum.finish()),
-            n => sum.update(&buffer[..n]),
+        control.check()?;
+        match file.read(&mut buffer) {
+            Ok(0) => return Ok(length),
+            Ok(n) => {
+                sum.update(&buffer[..n]);
+                length += n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::io(path, &error)),
         }
     }
 }
@@ -223,4 +251,25 @@ fn symlink(target: &Path, path: &Path) -> io::Result<()> {
 #[cfg(not(any(unix, windows)))]
 fn symlink(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ErrorKind;
+
+    #[test]
+    fn adding_up_can_be_stopped() {
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        fs::write(&path, b"hello").unwrap();
+        // `printf hello | git hash-object --stdin`
+        let checksum = Checksum::parse("b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0").unwrap();
+        let (control, mut file, mut sum) =
+            (Control::default(), File::open(&path).unwrap(), checksum.start(5));
+        assert_eq!(add_up(&mut file, &mut sum, &control, &path).unwrap(), 5);
+        assert_eq!(sum.finish(), checksum);
+        control.stop();
+        let error = add_up(&mut file, &mut checksum.start(5), &control, &path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+    }
 }

@@ -1,6 +1,6 @@
 //! What a download and the one who waits for it share: how far it is, whether to stop, and how long to be patient.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -19,10 +19,6 @@ pub struct Progress {
     pub bytes: u64,
     /// Bytes of all files to be downloaded; 0 while it is being found out.
     pub total_bytes: u64,
-    /// Files that are complete.
-    pub files: usize,
-    /// Files to be downloaded.
-    pub total_files: usize,
 }
 
 /// Shared by all threads of a download.
@@ -31,8 +27,8 @@ pub(crate) struct Control {
     stop: AtomicBool,
     bytes: AtomicU64,
     total_bytes: AtomicU64,
-    files: AtomicUsize,
-    total_files: AtomicUsize,
+    /// Bytes that came over the network.
+    received: AtomicU64,
 }
 
 impl Control {
@@ -40,18 +36,19 @@ impl Control {
         Progress {
             bytes: self.bytes.load(Ordering::Relaxed),
             total_bytes: self.total_bytes.load(Ordering::Relaxed),
-            files: self.files.load(Ordering::Relaxed),
-            total_files: self.total_files.load(Ordering::Relaxed),
         }
     }
 
-    pub(crate) fn plan(&self, bytes: u64, files: usize) {
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn plan(&self, bytes: u64) {
         self.bytes.store(0, Ordering::Relaxed);
-        self.files.store(0, Ordering::Relaxed);
-        self.total_files.store(files, Ordering::Relaxed);
         self.total_bytes.store(bytes, Ordering::Relaxed);
     }
 
+    /// Counts bytes that were there before.
     pub(crate) fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -61,8 +58,10 @@ impl Control {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn add_file(&self) {
-        self.files.fetch_add(1, Ordering::Relaxed);
+    /// Counts bytes that came over the network.
+    pub(crate) fn receive(&self, bytes: u64) {
+        self.add_bytes(bytes);
+        self.received.fetch_add(bytes, Ordering::Relaxed);
     }
 
     pub(crate) fn stop(&self) {

@@ -4,16 +4,13 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::cache::{Cache, create_parent};
+use crate::cache::{CHUNK, Cache, add_up, create_parent};
 use crate::checksum::{Checksum, Sum};
-use crate::control::Patience;
+use crate::control::{Control, Patience};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{Answer, Failure, Repeat, cut_off};
 use crate::listing::Remote;
 use crate::lock::Lock;
-
-/// Bytes read at a time.
-const CHUNK: usize = 1 << 18;
 
 /// A file to download.
 #[derive(Debug, Clone)]
@@ -45,7 +42,7 @@ impl Remote<'_> {
         let path = incomplete(&blob);
         create_parent(&path)?;
         let fail = |error: &std::io::Error| Error::io(&path, error);
-        let mut partial = Partial::open(&path, job).map_err(|error| fail(&error))?;
+        let mut partial = Partial::open(&path, job, self.control)?;
         self.control.add_bytes(partial.length);
         let mut resumed = partial.length > 0;
         let url = self.url(commit, &job.name);
@@ -76,7 +73,7 @@ impl Remote<'_> {
             }
             // What was there from an earlier time may have been wrong.
             resumed = false;
-            partial = Partial::open(&path, job).map_err(|error| fail(&error))?;
+            partial = Partial::open(&path, job, self.control)?;
         }
     }
 
@@ -106,7 +103,7 @@ impl Remote<'_> {
                 return Err(wrong_length(partial.size, "more", url).into());
             }
             partial.append(&buffer[..n]).map_err(|error| Error::io(path, &error))?;
-            self.control.add_bytes(n as u64);
+            self.control.receive(n as u64);
         }
         if partial.length < partial.size {
             let error = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
@@ -166,23 +163,17 @@ struct Partial<'a> {
 
 impl<'a> Partial<'a> {
     /// Opens what is there, adding it up, or an empty file.
-    fn open(path: &Path, job: &'a Job) -> std::io::Result<Self> {
-        let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
+    fn open(path: &Path, job: &'a Job, control: &Control) -> Result<Self> {
+        let fail = |error: std::io::Error| Error::io(path, &error);
+        let file = File::options().create(true).truncate(false).read(true).write(true).open(path);
         let (size, checksum) = (job.size, &job.checksum);
-        let mut partial = Partial { file, length: 0, size, checksum, sum: checksum.start(size) };
-        if partial.file.metadata()?.len() > size {
-            partial.restart()?;
+        let mut partial =
+            Partial { file: file.map_err(fail)?, length: 0, size, checksum, sum: checksum.start(size) };
+        if partial.file.metadata().map_err(fail)?.len() > size {
+            partial.restart().map_err(fail)?;
         }
-        let mut buffer = vec![0; CHUNK];
-        loop {
-            match partial.file.read(&mut buffer)? {
-                0 => return Ok(partial),
-                n => {
-                    partial.sum.update(&buffer[..n]);
-                    partial.length += n as u64;
-                }
-            }
-        }
+        partial.length = add_up(&mut partial.file, &mut partial.sum, control, path)?;
+        Ok(partial)
     }
 
     fn restart(&mut self) -> std::io::Result<()> {

@@ -53,7 +53,7 @@ pub struct Snapshot {
     pub path: PathBuf,
     /// The commit; on ModelScope the revision.
     pub revision: String,
-    /// Bytes that came over the network.
+    /// Bytes of files that came over the network, those that had to be fetched twice included.
     pub downloaded_bytes: u64,
 }
 
@@ -99,6 +99,8 @@ fn run(settings: &Settings, request: &Request, control: &Control) -> Result<Snap
     let (id, cache) = (&request.id, Cache::new(settings, &request.id));
     let revision = request.revision.as_deref().unwrap_or(settings.site.default_revision());
     check_relative("a revision", revision)?;
+    // A file that the repository lacks is noted by its name, and perhaps removed.
+    request.small_files.iter().try_for_each(|name| check_relative("a file", name))?;
     if settings.offline {
         let commit = cache.commit(revision)?;
         let found = commit.as_deref().map(|commit| local(&cache, commit, request));
@@ -173,17 +175,16 @@ impl Remote<'_> {
                 self.describe(commit, name, listing.files.get(name).ok_or_else(missing)?)?;
             Ok(Job { name: name.to_owned(), size, checksum })
         };
-        let mut downloaded_bytes = 0;
         // The index says which shards there are, so it comes before the plan.
         let selection = choose(&names, request, || {
             let index = job(INDEX)?;
             check_index(index.size)?;
-            downloaded_bytes += self.obtain(cache, commit, vec![index])?;
+            self.obtain(cache, commit, vec![index])?;
             read_index(&cache.snapshot(commit).join(INDEX))
         })
         .map_err(|error| error.context(format!("{} at {revision}", self.id)))?;
         let jobs: Vec<Job> = selection.names.iter().map(|name| job(name)).collect::<Result<_>>()?;
-        downloaded_bytes += self.obtain(cache, commit, jobs)?;
+        self.obtain(cache, commit, jobs)?;
         for name in &selection.absent {
             cache.note_absent(commit, name)?;
         }
@@ -191,14 +192,14 @@ impl Remote<'_> {
         if !is_commit(revision) {
             cache.note_commit(revision, commit)?;
         }
-        Ok(snapshot(cache, commit, &selection, downloaded_bytes))
+        Ok(snapshot(cache, commit, &selection, self.control.received()))
     }
 
-    /// Downloads what is missing, several files at a time, small ones first. Returns the bytes that came.
-    fn obtain(&self, cache: &Cache, commit: &str, mut jobs: Vec<Job>) -> Result<u64> {
+    /// Downloads what is missing, several files at a time, small ones first.
+    fn obtain(&self, cache: &Cache, commit: &str, jobs: Vec<Job>) -> Result<()> {
         let mut missing = Vec::new();
-        for job in jobs.drain(..) {
-            if !cache.has(commit, &job.name, job.size, &job.checksum)? {
+        for job in jobs {
+            if !cache.has(commit, &job.name, job.size, &job.checksum, self.control)? {
                 missing.push(job);
             }
         }
@@ -212,9 +213,8 @@ impl Remote<'_> {
                 there(blob.clone()).max(there(incomplete(&blob))).min(job.size)
             })
             .fold(0, u64::saturating_add);
-        let needed = total.saturating_sub(have);
-        check_space(cache.root(), needed)?;
-        self.control.plan(total, missing.len());
+        check_space(cache.root(), total.saturating_sub(have))?;
+        self.control.plan(total);
 
         let threads = self.settings.connections.clamp(1, missing.len().max(1));
         let queue = Mutex::new(missing);
@@ -227,7 +227,6 @@ impl Remote<'_> {
                     self.control.stop();
                     error.context(format!("{}: {}", self.id, job.name))
                 })?;
-                self.control.add_file();
             }
             Ok(())
         };
@@ -239,7 +238,7 @@ impl Remote<'_> {
             // The error that stopped the others, rather than their having been stopped.
             let mut errors: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
             errors.sort_by_key(|error| error.kind() == ErrorKind::Cancelled);
-            errors.into_iter().next().map_or(Ok(needed), Err)
+            errors.into_iter().next().map_or(Ok(()), Err)
         })
     }
 

@@ -68,6 +68,7 @@ enum Wanted {
 /// Sends requests to one hub and to where it redirects.
 pub(crate) struct Client {
     agent: ureq::Agent,
+    site: Site,
     /// Scheme, host and port that the token belongs to.
     origin: (Scheme, String, u16),
     /// Headers with the token: sent to `origin` alone.
@@ -105,6 +106,7 @@ impl Client {
             .max_redirects(0)
             .user_agent(concat!("clawdbot/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
+            .proxy(if settings.proxy { ureq::Proxy::try_from_env() } else { None })
             .timeout_resolve(Some(settings.connect_timeout))
             .timeout_connect(Some(settings.connect_timeout))
             .timeout_recv_response(Some(settings.read_timeout))
@@ -112,7 +114,7 @@ impl Client {
             .timeout_per_write(Some(settings.read_timeout))
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .build();
-        Ok(Client { agent: config.new_agent(), origin, credentials })
+        Ok(Client { agent: config.new_agent(), site: settings.site, origin, credentials })
     }
 
     /// Gets `url`; all of it, or from byte `from` on.
@@ -169,7 +171,7 @@ impl Client {
     }
 
     /// Gets `url` into memory.
-    pub(crate) fn get_small(&self, url: &str) -> Result<(Vec<u8>, HeaderMap), Failure> {
+    pub(crate) fn get_small(&self, url: &str) -> Result<Vec<u8>, Failure> {
         let answer = self.get(url, None)?;
         let mut bytes = Vec::new();
         answer.body.take(MAX_ANSWER + 1).read_to_end(&mut bytes).map_err(|error| cut_off(&error).at(url))?;
@@ -177,7 +179,7 @@ impl Client {
             let message = format!("expected an answer of at most {MAX_ANSWER} bytes, found a longer one");
             return Err(Error::bad_content(message).at(url).into());
         }
-        Ok((bytes, answer.headers))
+        Ok(bytes)
     }
 
     /// What a status that is no success means.
@@ -232,9 +234,10 @@ impl Client {
     }
 
     fn token_hint(&self) -> &'static str {
-        match self.credentials.is_empty() {
-            false => "see whether the token has the right to read it",
-            true => "set HF_TOKEN (or log in with the hub's own tool)",
+        match (self.credentials.is_empty(), self.site) {
+            (false, _) => "see whether the token has the right to read it",
+            (true, Site::HuggingFace) => "set HF_TOKEN (or log in with the hub's own tool)",
+            (true, Site::ModelScope) => "set MODELSCOPE_API_TOKEN",
         }
     }
 }

@@ -39,14 +39,12 @@ pub(crate) struct Remote<'a> {
 }
 
 impl Remote<'_> {
-    /// Lists the files of `revision`.
+    /// Lists the files of `revision`, but for those whose names no cache can hold.
     ///
     /// # Errors
-    /// `NotFound`, `AccessDenied`, `Unreachable`; `BadContent` for an answer that makes no sense, names that lead out of
-    /// the repository among them.
+    /// `NotFound`, `AccessDenied`, `Unreachable`; `BadContent` for an answer that makes no sense.
     pub(crate) fn list(&self, revision: &str) -> Result<Listing> {
         let (endpoint, id) = (&self.settings.endpoint, self.id);
-        let at_revision = |error: Error| error.context(format!("{id} at {revision}"));
         let listing = match self.settings.site {
             Site::HuggingFace => {
                 let revision = escape(revision, false);
@@ -58,12 +56,10 @@ impl Remote<'_> {
                 let url = format!("{endpoint}/api/v1/models/{id}/repo/files?Revision={name}&Recursive=True");
                 self.answer(&url).and_then(|answer| modelscope(answer, revision))
             }
-        }
-        .map_err(at_revision)?;
-        for name in listing.files.keys() {
-            check_relative("a file", name)
-                .map_err(|error| at_revision(Error::bad_content(error.message())))?;
-        }
+        };
+        let mut listing = listing.map_err(|error| error.context(format!("{id} at {revision}")))?;
+        // Git allows more names than file systems do, and a model is none the worse for an odd one beside it.
+        listing.files.retain(|name, _| check_relative("a file", name).is_ok());
         Ok(listing)
     }
 
@@ -106,7 +102,7 @@ impl Remote<'_> {
 
     fn answer<T: DeserializeOwned>(&self, url: &str) -> Result<T> {
         let mut patience = Patience::new(self.settings, self.control);
-        let (json, _) = patience.repeat(|| self.client.get_small(url))?;
+        let json = patience.repeat(|| self.client.get_small(url))?;
         serde_json::from_slice(&json).map_err(|error| {
             let message = format!("expected a list of files, found something else ({error})");
             Error::bad_content(message).at(url)
@@ -170,8 +166,7 @@ struct Files {
 struct File {
     path: String,
     r#type: String,
-    #[serde(default)]
-    size: u64,
+    size: Option<u64>,
     sha256: Option<String>,
 }
 
@@ -189,7 +184,7 @@ fn modelscope(answer: ModelScope, revision: &str) -> Result<Listing> {
     }
     let entry = |file: File| {
         let checksum = file.sha256.as_deref().and_then(Checksum::parse);
-        (file.path, Entry { size: Some(file.size), checksum })
+        (file.path, Entry { size: file.size, checksum })
     };
     let files = files.into_iter().filter(|file| file.r#type == "blob").map(entry).collect();
     Ok(Listing { commit: revision.to_owned(), files })
@@ -215,10 +210,12 @@ mod tests {
         let json = serde_json::json!({"Code": 200, "Data": {"Files": [
             {"Path": "d", "Type": "tree", "Size": 0, "Sha256": ""},
             {"Path": "d/x", "Type": "blob", "Size": 5, "Sha256": sha256},
+            {"Path": "bare", "Type": "blob"},
         ]}});
         let listing = modelscope(serde_json::from_value(json).unwrap(), "master").unwrap();
         assert_eq!(listing.commit, "master");
-        assert_eq!(listing.files.len(), 1);
+        assert_eq!(listing.files.len(), 2);
+        assert_eq!(listing.files["bare"], entry(None, None));
         assert_eq!(listing.files["d/x"], entry(Some(5), Some(Checksum::Sha256(sha256))));
     }
 

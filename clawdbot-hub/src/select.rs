@@ -28,10 +28,10 @@ pub(crate) struct Selection {
     pub(crate) absent: Vec<String>,
 }
 
-/// Chooses among the files for which `has` is true: `file`, with the other parts if it is split; or `small` and
+/// Chooses among `names`, all files of a repository: `file`, with the other parts if it is split; or `small` and
 /// safetensors; or else the only GGUF file.
 ///
-/// `names` are all files; `index` gives the content of the index of safetensors in shards.
+/// `index` gives the content of the index of safetensors in shards.
 ///
 /// # Errors
 /// `NotFound` for a file that is not there; `InvalidArgument` if there are several GGUF files and none is named;

@@ -10,6 +10,10 @@ use crate::id::Site;
 
 /// Names the hub of ids that do not: `huggingface` (the default) or `modelscope`.
 const SITE_VARIABLE: &str = "CLAWDBOT_HUB";
+/// Names the user's directory.
+const HOME: &str = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
+/// Most seconds without a byte: a day. What counts from now has to end in a time that there is.
+const MAX_TIMEOUT: u64 = 86_400;
 /// Longest token in bytes.
 const MAX_TOKEN: u64 = 4096;
 
@@ -41,6 +45,9 @@ pub struct Settings {
     pub connections: usize,
     /// PEM file with the certificates to trust instead of Mozilla's.
     pub certificates: Option<PathBuf>,
+    /// Whether to go through the proxy that the environment names (`ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY`) to hosts that
+    /// `NO_PROXY` does not.
+    pub proxy: bool,
 }
 
 impl Settings {
@@ -72,31 +79,34 @@ impl Settings {
                 return Err(Error::invalid(message));
             }
         };
-        let (endpoint, default, cache, token) = match site {
+        let (endpoint, default, cache, place, token) = match site {
             Site::HuggingFace => {
                 let home = variables.hf_home();
                 let cache =
                     variables.path("HF_HUB_CACHE").or_else(|| variables.path("HUGGINGFACE_HUB_CACHE"));
                 let cache = cache.or_else(|| Some(home.as_ref()?.join("hub")));
-                ("HF_ENDPOINT", "https://huggingface.co", cache, variables.hf_token(home.as_deref())?)
+                let token = variables.hf_token(home.as_deref())?;
+                ("HF_ENDPOINT", "https://huggingface.co", cache, "HF_HOME", token)
             }
             Site::ModelScope => {
                 let cache = variables.path("MODELSCOPE_CACHE");
                 let cache = cache.or_else(|| Some(variables.home()?.join(".cache").join("modelscope")));
                 let token = variables.text("MODELSCOPE_API_TOKEN")?;
-                ("MODELSCOPE_ENDPOINT", "https://modelscope.cn", cache, token)
+                ("MODELSCOPE_ENDPOINT", "https://modelscope.cn", cache, "MODELSCOPE_CACHE", token)
             }
         };
         let endpoint = variables.text(endpoint)?.unwrap_or_else(|| default.to_owned());
-        let cache = cache.ok_or_else(|| Error::invalid("no place for the cache: set HOME or HF_HOME"))?;
+        let nowhere = || Error::invalid(format!("no place for the cache: set {HOME} or {place}"));
+        let cache = cache.ok_or_else(nowhere)?;
         let read_timeout = match variables.text("HF_HUB_DOWNLOAD_TIMEOUT")? {
             Some(text) => {
                 let expected = || {
                     Error::invalid(format!(
-                        "HF_HUB_DOWNLOAD_TIMEOUT: expected 1 or more seconds, found {text:?}"
+                        "HF_HUB_DOWNLOAD_TIMEOUT: expected 1 to {MAX_TIMEOUT} seconds, found {text:?}"
                     ))
                 };
-                Duration::from_secs(text.parse().ok().filter(|&seconds| seconds > 0).ok_or_else(expected)?)
+                let seconds = text.parse().ok().filter(|seconds| (1..=MAX_TIMEOUT).contains(seconds));
+                Duration::from_secs(seconds.ok_or_else(expected)?)
             }
             None => Duration::from_secs(30),
         };
@@ -113,6 +123,7 @@ impl Settings {
             max_retry_after: Duration::from_secs(300),
             connections: 4,
             certificates: variables.path("SSL_CERT_FILE"),
+            proxy: true,
         })
     }
 }
@@ -156,8 +167,7 @@ impl Variables<'_> {
     }
 
     fn home(&self) -> Option<PathBuf> {
-        let name = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
-        self.raw(name).map(PathBuf::from)
+        self.raw(HOME).map(PathBuf::from)
     }
 
     /// A path; `~/` is the user's directory.
@@ -229,7 +239,8 @@ mod tests {
         let modelscope = ("CLAWDBOT_HUB", "modelscope");
         assert_eq!(cache(&[home, modelscope]), Path::new("/h/.cache/modelscope"));
         assert_eq!(cache(&[modelscope, ("MODELSCOPE_CACHE", "/m")]), Path::new("/m"));
-        assert!(settings(&[]).unwrap_err().message().contains("HF_HOME"));
+        assert!(settings(&[]).unwrap_err().message().ends_with("set HOME or HF_HOME"));
+        assert!(settings(&[modelscope]).unwrap_err().message().ends_with("set HOME or MODELSCOPE_CACHE"));
     }
 
     #[test]
@@ -255,7 +266,14 @@ mod tests {
             settings(&[home, ("HF_ENDPOINT", "http://mirror:8080/api/"), ("HF_HUB_OFFLINE", "yes")]).unwrap();
         assert_eq!((found.endpoint.as_str(), found.offline), ("http://mirror:8080/api", true));
         assert_eq!(settings(&[home, ("HF_HUB_DOWNLOAD_TIMEOUT", "7")]).unwrap().read_timeout.as_secs(), 7);
-        for bad in [("HF_HUB_OFFLINE", "maybe"), ("CLAWDBOT_HUB", "x"), ("HF_HUB_DOWNLOAD_TIMEOUT", "0")] {
+        assert!(settings(&[home, ("HF_HUB_DOWNLOAD_TIMEOUT", "86400")]).is_ok());
+        for bad in [
+            ("HF_HUB_OFFLINE", "maybe"),
+            ("CLAWDBOT_HUB", "x"),
+            ("HF_HUB_DOWNLOAD_TIMEOUT", "0"),
+            ("HF_HUB_DOWNLOAD_TIMEOUT", "86401"),
+            ("HF_HUB_DOWNLOAD_TIMEOUT", "18446744073709551615"),
+        ] {
             assert!(settings(&[home, bad]).unwrap_err().message().contains(bad.0));
         }
     }

@@ -5,7 +5,6 @@ mod support;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clawdbot_hub::{Error, ErrorKind, ModelId, Progress, Request, Settings, Site, Snapshot, fetch};
@@ -41,7 +40,9 @@ impl Client {
         let mut settings = Settings::from_env(Some(Site::HuggingFace)).unwrap();
         settings.endpoint.clone_from(&hub.url);
         settings.cache = cache.path().to_owned();
-        (settings.token, settings.offline) = (None, false);
+        // Whatever the environment of the tests says.
+        (settings.token, settings.offline, settings.proxy, settings.certificates) =
+            (None, false, false, None);
         settings.retry_delay = Duration::from_millis(1);
         settings.read_timeout = Duration::from_secs(10);
         let mut request = Request::new(ModelId::parse("org/model").unwrap());
@@ -84,13 +85,7 @@ fn files(directory: &Path) -> Vec<String> {
 fn a_model_as_huggingface_keeps_it() {
     let hub = model();
     let client = Client::new(&hub);
-    let mut last = None;
-    let found = fetch(&client.settings, &client.request, |progress: &Progress| {
-        assert!(progress.bytes <= progress.total_bytes);
-        last = Some(*progress);
-        true
-    });
-    let found = found.unwrap();
+    let found = client.fetch().unwrap();
     let root = client.repository();
     assert_eq!(found.path, root.join("snapshots").join(COMMIT));
     assert_eq!(found.revision, COMMIT);
@@ -110,6 +105,22 @@ fn a_model_as_huggingface_keeps_it() {
     }
     let agent = hub.seen().remove(0).headers.remove("user-agent").unwrap();
     assert!(agent.starts_with("clawdbot/"), "{agent}");
+}
+
+#[test]
+fn progress() {
+    // Each request takes longer than the time between two calls.
+    let hub = model().delay(Duration::from_millis(200));
+    let client = Client::new(&hub);
+    let mut calls: Vec<Progress> = Vec::new();
+    let found = fetch(&client.settings, &client.request, |progress| {
+        calls.push(*progress);
+        true
+    });
+    assert_eq!((calls[0].bytes, calls[0].total_bytes), (0, 0));
+    let total = found.unwrap().downloaded_bytes;
+    assert_eq!(calls.last().unwrap().total_bytes, total);
+    assert!(calls.windows(2).all(|pair| pair[0].bytes <= pair[1].bytes && pair[1].bytes <= total));
 }
 
 #[test]
@@ -424,12 +435,21 @@ fn answers_that_make_no_sense() {
     for name in ["../../evil.gguf", "/etc/evil.gguf", "a/../../evil.gguf", "c:\\evil.gguf"] {
         let hub = Hub::start().file(name, "GGUF");
         let client = Client::new(&hub);
-        client.fails(ErrorKind::BadContent, "inside the repository");
+        client.fails(ErrorKind::Unsupported, "found none of them");
         assert_eq!(fs::read_dir(client.cache.path()).unwrap().count(), 0, "nothing was written");
     }
     let index = r#"{"weight_map": {"a": "../../../evil.safetensors"}}"#;
     let hub = Hub::start().git_file("config.json", CONFIG).git_file("model.safetensors.index.json", index);
     Client::new(&hub).fails(ErrorKind::BadContent, "inside the repository");
+}
+
+#[test]
+fn odd_names_are_passed_over() {
+    let names = ["a: b?.md", "dot.", "space ", "../../up.md", "new\nline", "c\\d"];
+    let hub = names.into_iter().fold(model(), |hub, name| hub.file(name, "odd"));
+    let client = Client::new(&hub);
+    let found = client.fetch().unwrap();
+    assert_eq!(files(&found.path), ["config.json", WEIGHTS, "tokenizer.json"]);
 }
 
 #[test]
@@ -441,6 +461,9 @@ fn requests_that_make_no_sense() {
         client.fails(ErrorKind::InvalidArgument, "revision");
     }
     client.request.revision = Some("refs/pr/1".into());
+    client.request.small_files.push("../../refs/main".into());
+    client.fails(ErrorKind::InvalidArgument, "inside the repository");
+    client.request.small_files.pop();
     client.fetch().unwrap();
     assert_eq!(fs::read_to_string(client.repository().join("refs/refs/pr/1")).unwrap(), COMMIT);
     assert!(hub.seen().iter().all(|seen| !seen.target.contains("..")));
@@ -479,12 +502,8 @@ fn somebody_elses_lock_is_waited_for() {
     fs::create_dir_all(&locks).unwrap();
     let lock = fs::File::create(locks.join(format!("{}.lock", sha256(&weights())))).unwrap();
     lock.lock().unwrap();
-    let stopped = AtomicBool::new(false);
     let start = Instant::now();
-    let waiting = fetch(&client.settings, &client.request, |_| {
-        stopped.store(true, Ordering::Relaxed);
-        start.elapsed() < Duration::from_millis(400)
-    });
+    let waiting = fetch(&client.settings, &client.request, |_| start.elapsed() < Duration::from_millis(400));
     assert_eq!(waiting.unwrap_err().kind(), ErrorKind::Cancelled);
     assert!(!client.incomplete().exists());
     lock.unlock().unwrap();
@@ -505,6 +524,8 @@ fn modelscope() {
     let hub = model().token("ms-1");
     let mut client = Client::new(&hub);
     client.settings.site = Site::ModelScope;
+    client.fails(ErrorKind::AccessDenied, "set MODELSCOPE_API_TOKEN");
+    hub.seen();
     client.settings.token = Some("ms-1".into());
     let found = client.fetch().unwrap();
     let root = client.cache.path().join("models/org--model");
@@ -529,4 +550,29 @@ fn modelscope() {
     client.fetch().unwrap();
     client.request.revision = Some("v1".into());
     client.fails(ErrorKind::NotFound, "org/model at v1");
+}
+
+#[test]
+fn a_branch_of_modelscope_that_lost_files() {
+    let template = "chat_template.jinja";
+    let hub = model().file(template, "{{ old }}");
+    let mut client = Client::new(&hub);
+    client.settings.site = Site::ModelScope;
+    let found = client.fetch().unwrap();
+    assert_eq!(files(&found.path), [template, "config.json", WEIGHTS, "tokenizer.json"]);
+    // The weights are in shards now, and the template is gone.
+    let (index, shard) = ("model.safetensors.index.json", "model-00001-of-00001.safetensors");
+    let sharded = || {
+        let hub = Hub::start().file("config.json", CONFIG).file("tokenizer.json", "{}").file(shard, "new");
+        hub.file(index, format!(r#"{{"weight_map": {{"a": "{shard}"}}}}"#))
+    };
+    // Back and forth: what was once noted as absent is removed again.
+    for _ in 0..2 {
+        client.settings.endpoint = sharded().url;
+        assert_eq!(client.fetch().unwrap().path, found.path);
+        assert_eq!(files(&found.path), ["config.json", shard, index, "tokenizer.json"]);
+        client.settings.endpoint.clone_from(&hub.url);
+        client.fetch().unwrap();
+        assert!(found.path.join(WEIGHTS).is_file() && found.path.join(template).is_file());
+    }
 }

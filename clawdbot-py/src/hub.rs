@@ -22,10 +22,7 @@ pub(crate) fn source(
 ) -> PyResult<Source> {
     let source = match path {
         Some(path) => match path.cast::<PyString>() {
-            Ok(name) => {
-                let name: String = name.extract()?;
-                return watched(py, on_download, |progress| Source::fetch(&name, options, progress));
-            }
+            Ok(name) => return fetch(py, name, options, on_download).map(Source::Path),
             Err(_) => Source::Path(path.extract::<PathBuf>()?),
         },
         None => Source::Builtin,
@@ -36,6 +33,16 @@ pub(crate) fn source(
         ));
     }
     Ok(source)
+}
+
+fn fetch(
+    py: Python<'_>,
+    name: &Bound<'_, PyString>,
+    options: &HubOptions,
+    on_download: Option<Py<PyAny>>,
+) -> PyResult<PathBuf> {
+    let name: String = name.extract()?;
+    watched(py, on_download, |progress| Source::fetch(&name, options, progress))
 }
 
 /// Downloads a model, unless the cache has it, and returns its path: for `Runtime.load`, `Runtime.plan`, `Runtime.pack`.
@@ -51,8 +58,5 @@ pub(crate) fn download(
     on_download: Option<Py<PyAny>>,
 ) -> PyResult<PathBuf> {
     let options = HubOptions::default().revision(revision).file(file).offline(offline);
-    match source(py, Some(name), &options, on_download)? {
-        Source::Path(path) => Ok(path),
-        _ => Err(invalid_argument("expected the name of a repository, OWNER/NAME")),
-    }
+    fetch(py, name, &options, on_download)
 }

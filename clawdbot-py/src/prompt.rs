@@ -31,9 +31,7 @@ pub(crate) fn one_or_many(object: &Bound<'_, PyAny>) -> PyResult<Prompts> {
     if !first.is_instance_of::<PyString>() && items(&first).is_err() {
         return one(object, "prompt").map(Prompts::One);
     }
-    let prompts = sequence.try_iter()?.enumerate();
-    let prompts = prompts.map(|(i, prompt)| one(&prompt?, &format!("prompt[{i}]")));
-    prompts.collect::<PyResult<_>>().map(Prompts::Batch)
+    many(object, "prompt").map(Prompts::Batch)
 }
 
 /// Prompts, in a sequence.
@@ -41,6 +39,7 @@ pub(crate) fn one_or_many(object: &Bound<'_, PyAny>) -> PyResult<Prompts> {
 /// # Errors
 /// As [`one`].
 pub(crate) fn many(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<Prompt>> {
+    let object = &unpacked(object)?;
     let prompts = sequence(object, path, "prompts")?.try_iter()?.enumerate();
     prompts.map(|(i, prompt)| one(&prompt?, &format!("{path}[{i}]"))).collect()
 }
@@ -50,6 +49,7 @@ pub(crate) fn many(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<Prompt
 /// # Errors
 /// `TypeError`, `InvalidUtf8`.
 pub(crate) fn texts(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<String>> {
+    let object = &unpacked(object)?;
     let texts = sequence(object, path, "texts")?.try_iter()?.enumerate();
     texts.map(|(i, item)| text(&item?, &format!("{path}[{i}]"))).collect()
 }
@@ -110,7 +110,7 @@ fn token(id: &Bound<'_, PyAny>, path: &str, index: usize) -> PyResult<u32> {
     id.extract().map_err(bad)
 }
 
-/// Arrays give their items as Python integers faster than one by one.
+/// Arrays are no sequences, but give their items as a list, which is also faster than one by one.
 fn unpacked<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     match object.getattr_opt("tolist")? {
         Some(tolist) => tolist.call0(),

@@ -36,6 +36,33 @@ def test_vectors_are_those_of_sentence_transformers(bert):
     assert bert.info["tasks"] == ["embed"]
 
 
+class Array:
+    """What arrays and columns have in common: no sequence, but a list on request."""
+
+    def __init__(self, *items):
+        self.items = items
+
+    def tolist(self):
+        return list(self.items)
+
+
+def test_arrays_of_texts(bert):
+    texts = ["a ship", "the sea"]
+    expected = bert.embed(texts)
+    ids = [bert.tokenizer.encode(text) for text in texts]
+    for given in (Array(*texts), np.array(texts), np.array(texts, dtype=object), Array(*map(np.array, ids))):
+        assert (bert.embed(given) == expected).all()
+    for wrong in (Array(1), Array(None), Array("a", 1), np.array("a")):
+        with pytest.raises(TypeError):
+            bert.embed(wrong)
+    with clawdbot.Model.from_pretrained(GOLDEN / "bert_score") as model:
+        expected = model.rerank("sea", texts)
+        for given in (Array(*texts), np.array(texts)):
+            assert (model.rerank("sea", given) == expected).all()
+        with pytest.raises(TypeError):
+            model.rerank("sea", np.array([1]))
+
+
 def test_options(bert):
     raw = bert.embed(("a", "b"), pooling="cls", normalize=None, dimensions=7, truncate=True)
     assert raw.shape == (2, 7)

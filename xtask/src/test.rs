@@ -13,9 +13,11 @@ const STEPS: &[Step] = &[
     ("lints", |root| {
         cargo(root, &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
-    // One build for all: candle's tests in a run of their own would compile the core once more.
+    // The program brings the core's feature `hub` along; the C library would be without it. In a run of their own, candle's
+    // tests would compile the core once more.
     ("tests", |root| {
-        cargo(root, &["test", "--workspace", "--features", "clawdbot-core/candle", "--no-fail-fast"])
+        let features = "clawdbot-capi/hub,clawdbot-core/candle";
+        cargo(root, &["test", "--workspace", "--features", features, "--no-fail-fast"])
     }),
     ("fuzz", fuzz),
     ("aarch64", aarch64),

@@ -6,6 +6,8 @@
 
 mod scheduler;
 mod sequence;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

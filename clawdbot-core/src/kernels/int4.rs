@@ -6,7 +6,7 @@
 //! Byte `4 * column + i` holds k `i` in its low and k `4 + i` in its high four bits: two k-blocks of an int8 panel in one.
 //! A code is 0..=15; what it stands for, [`Int4Scales`] says. Groups are multiples of 8.
 
-use super::matrix::{Rows, for_each_part};
+use super::matrix::{ComputeFormat, Panels, Rows, Sizes, check_converted, for_each_part, not_finite};
 use super::quantize::{amax, groups};
 use super::scale_lines::{ScaleLines, for_scales};
 use super::simd::{LANES, Scalar};
@@ -87,54 +87,50 @@ pub(crate) enum StoredScale {
 }
 
 impl Rows<'_> {
+    /// As `pack_int8`.
     pub(super) fn pack_int4(
         &self,
         kernels: &KernelSet,
         region: &Region<'_>,
+        format: ComputeFormat,
         (group, kind, rotated): (usize, Int4Scales, bool),
-        codes: &mut [u8],
-        scales: &mut [u16],
-    ) -> Result<()> {
+        sizes: &Sizes,
+    ) -> Result<Panels> {
         let (lines, groups) = (self.k.div_ceil(8), groups(self.k, group));
         let scale_lines = kind.lines(groups);
+        let mut codes = AlignedBuf::zeroed(sizes.data)?;
+        let mut scales = AlignedBuf::zeroed(sizes.scales)?;
         let per_task = self.panels_per_task(region);
         let parts = codes
             .chunks_mut((per_task * lines * 64).max(1))
             .zip(scales.chunks_mut((per_task * scale_lines * LANES).max(1)));
         for_each_part(region, parts, |task, (codes, scales)| {
             let mut row = AlignedBuf::<f32>::zeroed(self.k)?;
-            let mut stored = Vec::new();
             let mut panel_codes = AlignedBuf::<i8>::zeroed(LANES * lines * 8)?;
             let mut row_scales = AlignedBuf::<u16>::zeroed(groups)?;
-            let mut stored_scales = Vec::new();
+            let (mut stored, mut stored_scales) = (Vec::new(), Vec::new());
             let panels = codes.chunks_mut(lines * 64).zip(scales.chunks_mut(scale_lines * LANES));
             for (panel, (codes, scales)) in panels.enumerate() {
                 let scales = scales.as_chunks_mut::<LANES>().0;
                 let first = (task * per_task + panel) * LANES;
                 let columns = self.each_row(first, &mut stored, |column, source, index, stored| {
                     let row_codes = &mut panel_codes[column * lines * 8..][..self.k];
-                    if source.int4() == Some((group, kind)) && !rotated {
+                    if source.own_format() == Some(format) {
                         stored_scales.clear();
-                        source.read_int4(index, stored, row_codes, &mut stored_scales)?;
-                        check_stored(index, row_codes, &stored_scales, groups)?;
-                        for (g, scale) in stored_scales.iter().enumerate() {
-                            put_scale(kind, scales, g, column, *scale)?;
-                        }
-                    } else if kind == Int4Scales::Bf16 {
-                        source.read_row(index, stored, &mut row);
-                        if rotated {
-                            kernels.hadamard(&mut row);
-                        }
-                        if !kernels.quantize_int4.call((&row, group, row_codes, &mut row_scales)) {
-                            let message = format!("row {index} has a weight that is not finite");
-                            return Err(Error::invalid_model(message).with("row", index));
-                        }
-                        for (line, scale) in scales.iter_mut().zip(row_scales.iter()) {
-                            line[column] = *scale;
-                        }
-                    } else {
-                        let message = format!("row {index}: expected int4 weights with {kind:?} scales");
-                        return Err(Error::internal(message));
+                        source.read_codes(index, stored, row_codes, &mut stored_scales)?;
+                        check_codes(index, row_codes)?;
+                        return put_scales(kind, scales, (index, column, groups), &stored_scales);
+                    }
+                    check_converted(kind, index)?;
+                    source.read_row(index, stored, &mut row);
+                    if rotated {
+                        kernels.hadamard(&mut row);
+                    }
+                    if !kernels.quantize_int4.call((&row, group, row_codes, &mut row_scales)) {
+                        return Err(not_finite(index));
+                    }
+                    for (line, scale) in scales.iter_mut().zip(row_scales.iter()) {
+                        line[column] = *scale;
                     }
                     Ok(())
                 })?;
@@ -142,17 +138,14 @@ impl Rows<'_> {
                 interleave(&panel_codes, lines, codes);
             }
             Ok(())
-        })
+        })?;
+        Ok(Panels::Int4 { codes: codes.into(), scales: scales.into(), group, kind, rotated })
     }
 }
 
 /// # Errors
-/// `InvalidModel` for codes that four bits do not hold, or another number of scales than of groups.
-fn check_stored(row: usize, codes: &[i8], scales: &[StoredScale], groups: usize) -> Result<()> {
-    if scales.len() != groups {
-        let message = format!("row {row}: expected {groups} int4 scales, found {}", scales.len());
-        return Err(Error::invalid_model(message).with("row", row));
-    }
+/// `InvalidModel` for codes that four bits do not hold.
+fn check_codes(row: usize, codes: &[i8]) -> Result<()> {
     match codes.iter().find(|code| !(0..16).contains(*code)) {
         None => Ok(()),
         Some(code) => {
@@ -160,6 +153,24 @@ fn check_stored(row: usize, codes: &[i8], scales: &[StoredScale], groups: usize)
             Err(Error::invalid_model(message).with("row", row))
         }
     }
+}
+
+/// Puts the scales of row `row` of a source into `column` of the lines of a panel.
+///
+/// # Errors
+/// `InvalidModel` for another number of scales than `groups`; as [`put_scale`].
+pub(super) fn put_scales(
+    kind: Int4Scales,
+    lines: &mut [[u16; LANES]],
+    (row, column, groups): (usize, usize, usize),
+    scales: &[StoredScale],
+) -> Result<()> {
+    if scales.len() != groups {
+        let message = format!("row {row}: expected {groups} scales, found {}", scales.len());
+        return Err(Error::invalid_model(message).with("row", row));
+    }
+    let mut scales = scales.iter().enumerate();
+    scales.try_for_each(|(g, scale)| put_scale(kind, lines, g, column, *scale))
 }
 
 /// 16 rows of `8 * lines` codes to a panel.
@@ -176,7 +187,7 @@ fn interleave(rows: &[i8], lines: usize, panel: &mut [u8]) {
 
 /// # Errors
 /// `Internal` when the source gives another kind of scale than it said.
-pub(super) fn put_scale(
+fn put_scale(
     kind: Int4Scales,
     lines: &mut [[u16; LANES]],
     g: usize,
@@ -207,7 +218,7 @@ pub(super) fn put_scale(
             }
         }
         (kind, scale) => {
-            return Err(Error::internal(format!("int4 rows with {kind:?} scales gave {scale:?}")));
+            return Err(Error::internal(format!("rows with {kind:?} scales gave {scale:?}")));
         }
     }
     Ok(())

@@ -17,7 +17,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::int4::{self, Int4Scales, StoredScale};
+use super::int4::{self, Int4Scales, StoredScale, put_scales};
 use super::quantize::{ROTATED_GROUPS, groups};
 use super::simd::LANES;
 use super::{KernelSet, Result};
@@ -91,27 +91,17 @@ pub(crate) trait RowSource: Send + Sync {
     }
     /// Writes row `row` to `out`, `[cols]`. `stored` are its bytes from [`fetch`](Self::fetch).
     fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]);
-    /// The group size of a source that is stored as int8; rows of the wanted group are then taken over as they are.
-    fn int8_group(&self) -> Option<usize> {
+    /// The format in which the codes and scales of the source are computed with as they are stored; none where it has no
+    /// codes, or they must be converted.
+    fn own_format(&self) -> Option<ComputeFormat> {
         None
     }
-    /// Writes the codes, `[cols]`, and the bf16 scales, one per group, of a source stored as int8.
+    /// Writes the codes, `[cols]` (of int4 in 0..=15), and appends the scales, one for each group, of a source with a format
+    /// of its own.
     ///
     /// # Errors
     /// `InvalidModel` for what cannot be.
-    fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
-        let _ = (stored, codes, scales);
-        Err(Error::internal(format!("row {row} is not stored as int8")))
-    }
-    /// Group and scales of a source whose codes and scales are taken over as [`ComputeFormat::Stored8`].
-    fn stored8(&self) -> Option<(usize, Int4Scales)> {
-        None
-    }
-    /// Writes the codes, `[cols]`, and appends the scales, one for each group, of such a source.
-    ///
-    /// # Errors
-    /// `InvalidModel` for what cannot be.
-    fn read_stored8(
+    fn read_codes(
         &self,
         row: usize,
         stored: &[u8],
@@ -119,25 +109,7 @@ pub(crate) trait RowSource: Send + Sync {
         scales: &mut Vec<StoredScale>,
     ) -> Result<()> {
         let _ = (stored, codes, scales);
-        Err(Error::internal(format!("row {row} is not stored as int8")))
-    }
-    /// Group and scales of a source that is stored as int4; rows of the wanted format are then taken over as they are.
-    fn int4(&self) -> Option<(usize, Int4Scales)> {
-        None
-    }
-    /// Writes the codes, `[cols]` in 0..=15, and appends the scales, one for each group, of a source stored as int4.
-    ///
-    /// # Errors
-    /// `InvalidModel` for what cannot be.
-    fn read_int4(
-        &self,
-        row: usize,
-        stored: &[u8],
-        codes: &mut [i8],
-        scales: &mut Vec<StoredScale>,
-    ) -> Result<()> {
-        let _ = (stored, codes, scales);
-        Err(Error::internal(format!("row {row} is not stored as int4")))
+        Err(Error::internal(format!("row {row} is not stored as codes")))
     }
 }
 
@@ -352,23 +324,13 @@ impl PackedMatrix {
         let rows = Rows { sources, n, k, gated };
         let panels = match format {
             ComputeFormat::Int8 { group, rotated } => {
-                let mut codes = AlignedBuf::zeroed(sizes.data)?;
-                let mut scales = AlignedBuf::zeroed(sizes.scales)?;
-                rows.pack_int8(kernels, region, (group, rotated), &mut codes, &mut scales)?;
-                let kind = Int4Scales::Bf16;
-                Panels::Int8 { codes: codes.into(), scales: scales.into(), group, kind, rotated }
+                rows.pack_int8(kernels, region, format, (group, Int4Scales::Bf16, rotated), &sizes)?
             }
-            ComputeFormat::Stored8 { group, scales: kind } => {
-                let mut codes = AlignedBuf::zeroed(sizes.data)?;
-                let mut scales = AlignedBuf::zeroed(sizes.scales)?;
-                rows.pack_stored8(region, (group, kind), &mut codes, &mut scales)?;
-                Panels::Int8 { codes: codes.into(), scales: scales.into(), group, kind, rotated: false }
+            ComputeFormat::Stored8 { group, scales } => {
+                rows.pack_int8(kernels, region, format, (group, scales, false), &sizes)?
             }
-            ComputeFormat::Int4 { group, scales: kind, rotated } => {
-                let mut codes = AlignedBuf::zeroed(sizes.data)?;
-                let mut scales = AlignedBuf::zeroed(sizes.scales)?;
-                rows.pack_int4(kernels, region, (group, kind, rotated), &mut codes, &mut scales)?;
-                Panels::Int4 { codes: codes.into(), scales: scales.into(), group, kind, rotated }
+            ComputeFormat::Int4 { group, scales, rotated } => {
+                rows.pack_int4(kernels, region, format, (group, scales, rotated), &sizes)?
             }
             ComputeFormat::Bf16 => {
                 let mut data = AlignedBuf::zeroed(sizes.data)?;
@@ -505,44 +467,50 @@ impl Rows<'_> {
         Ok(columns)
     }
 
+    /// Panels of `format`: codes of the sources that are stored so, others quantized where the scales are bf16.
     fn pack_int8(
         &self,
         kernels: &KernelSet,
         region: &Region<'_>,
-        (group, rotated): (usize, bool),
-        codes: &mut [i8],
-        scales: &mut [u16],
-    ) -> Result<()> {
+        format: ComputeFormat,
+        (group, kind, rotated): (usize, Int4Scales, bool),
+        sizes: &Sizes,
+    ) -> Result<Panels> {
         let (blocks, groups) = (self.k.div_ceil(4), groups(self.k, group));
+        let lines = kind.lines(groups);
+        let mut codes = AlignedBuf::zeroed(sizes.data)?;
+        let mut scales = AlignedBuf::zeroed(sizes.scales)?;
         let per_task = self.panels_per_task(region);
         let parts = codes
             .chunks_mut((per_task * blocks * 64).max(1))
-            .zip(scales.chunks_mut((per_task * groups * LANES).max(1)));
+            .zip(scales.chunks_mut((per_task * lines * LANES).max(1)));
         for_each_part(region, parts, |task, (codes, scales)| {
             let mut row = AlignedBuf::<f32>::zeroed(self.k)?;
             // Rows of codes of one panel, k padded with zeros.
             let mut panel_codes = AlignedBuf::<i8>::zeroed(LANES * blocks * 4)?;
             let mut row_scales = AlignedBuf::<u16>::zeroed(groups)?;
-            let mut stored = Vec::new();
-            let panels = codes.chunks_mut(blocks * 64).zip(scales.chunks_mut(groups * LANES));
+            let (mut stored, mut stored_scales) = (Vec::new(), Vec::new());
+            let panels = codes.chunks_mut(blocks * 64).zip(scales.chunks_mut(lines * LANES));
             for (panel, (codes, scales)) in panels.enumerate() {
+                let scales = scales.as_chunks_mut::<LANES>().0;
                 let first = (task * per_task + panel) * LANES;
                 let columns = self.each_row(first, &mut stored, |column, source, index, stored| {
                     let row_codes = &mut panel_codes[column * blocks * 4..][..self.k];
-                    if source.int8_group() == Some(group) && !rotated {
-                        source.read_int8(index, stored, row_codes, &mut row_scales)?;
-                    } else {
-                        source.read_row(index, stored, &mut row);
-                        if rotated {
-                            kernels.hadamard(&mut row);
-                        }
-                        if !kernels.quantize_weights(&row, group, row_codes, &mut row_scales) {
-                            let message = format!("row {index} has a weight that is not finite");
-                            return Err(Error::invalid_model(message).with("row", index));
-                        }
+                    if source.own_format() == Some(format) {
+                        stored_scales.clear();
+                        source.read_codes(index, stored, row_codes, &mut stored_scales)?;
+                        return put_scales(kind, scales, (index, column, groups), &stored_scales);
                     }
-                    for (scale, group_scales) in row_scales.iter().zip(scales.chunks_mut(LANES)) {
-                        group_scales[column] = *scale;
+                    check_converted(kind, index)?;
+                    source.read_row(index, stored, &mut row);
+                    if rotated {
+                        kernels.hadamard(&mut row);
+                    }
+                    if !kernels.quantize_weights(&row, group, row_codes, &mut row_scales) {
+                        return Err(not_finite(index));
+                    }
+                    for (line, scale) in scales.iter_mut().zip(row_scales.iter()) {
+                        line[column] = *scale;
                     }
                     Ok(())
                 })?;
@@ -550,7 +518,8 @@ impl Rows<'_> {
                 interleave::<i8, 4>(&panel_codes, codes);
             }
             Ok(())
-        })
+        })?;
+        Ok(Panels::Int8 { codes: codes.into(), scales: scales.into(), group, kind, rotated })
     }
 
     fn pack_float<T: Pod + Default, const KB: usize>(
@@ -585,6 +554,19 @@ impl Rows<'_> {
     pub(super) fn panels_per_task(&self, region: &Region<'_>) -> usize {
         self.n.div_ceil(LANES).div_ceil(region.threads() * 8).max(1)
     }
+}
+
+/// # Errors
+/// `Internal` where weights would have to be converted to what is only taken over.
+pub(super) fn check_converted(kind: Int4Scales, row: usize) -> Result<()> {
+    match kind {
+        Int4Scales::Bf16 => Ok(()),
+        _ => Err(Error::internal(format!("row {row}: expected stored codes with {kind:?} scales"))),
+    }
+}
+
+pub(super) fn not_finite(row: usize) -> Error {
+    Error::invalid_model(format!("row {row} has a weight that is not finite")).with("row", row)
 }
 
 /// 16 rows, one after another, to k-blocks of `KB` consecutive elements of each row.

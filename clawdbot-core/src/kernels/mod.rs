@@ -33,7 +33,6 @@ mod gemm_int4;
 mod gemm_int8;
 mod hadamard;
 mod int4;
-mod int8_stored;
 mod isa;
 mod limits;
 mod matrix;

@@ -583,13 +583,19 @@ impl RowSource for Stored {
             *out = f32::from(self.codes[row * self.cols + at]) * half::bf16::from_bits(scale).to_f32();
         }
     }
-    fn int8_group(&self) -> Option<usize> {
-        Some(self.group)
+    fn own_format(&self) -> Option<ComputeFormat> {
+        Some(ComputeFormat::Int8 { group: self.group, rotated: false })
     }
-    fn read_int8(&self, row: usize, _: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
+    fn read_codes(
+        &self,
+        row: usize,
+        _: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
         let groups = self.cols.div_ceil(self.group);
         codes.copy_from_slice(&self.codes[row * self.cols..][..self.cols]);
-        scales.copy_from_slice(&self.scales[row * groups..][..groups]);
+        scales.extend(self.scales[row * groups..][..groups].iter().map(|&bits| StoredScale::One(bits)));
         Ok(())
     }
 }

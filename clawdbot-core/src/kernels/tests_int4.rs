@@ -131,22 +131,20 @@ impl RowSource for Stored {
             *out = if self.kind.minimum() { code.mul_add(scale, min) } else { code * scale };
         }
     }
-    fn int4(&self) -> Option<(usize, Int4Scales)> {
-        (!self.eight).then_some((self.group, self.kind))
+    fn own_format(&self) -> Option<ComputeFormat> {
+        let (group, scales) = (self.group, self.kind);
+        Some(match self.eight {
+            true => ComputeFormat::Stored8 { group, scales },
+            false => ComputeFormat::Int4 { group, scales, rotated: false },
+        })
     }
-    fn stored8(&self) -> Option<(usize, Int4Scales)> {
-        self.eight.then_some((self.group, self.kind))
-    }
-    fn read_stored8(
+    fn read_codes(
         &self,
         row: usize,
-        stored: &[u8],
+        _: &[u8],
         codes: &mut [i8],
         scales: &mut Vec<StoredScale>,
     ) -> Result<()> {
-        self.read_int4(row, stored, codes, scales)
-    }
-    fn read_int4(&self, row: usize, _: &[u8], codes: &mut [i8], scales: &mut Vec<StoredScale>) -> Result<()> {
         let groups = self.cols.div_ceil(self.group);
         codes.copy_from_slice(&self.codes[row * self.cols..][..self.cols]);
         scales.extend(&self.scales[row * groups..][..groups]);

@@ -279,7 +279,7 @@ impl Model {
         let path = path.as_ref();
         #[cfg(feature = "hub")]
         let source = match path.to_str() {
-            Some(name) => Source::fetch(name, &Default::default(), |_, _| true)?,
+            Some(name) => Source::fetch(name, &Default::default(), |_, _| true).map(Source::Path)?,
             None => Source::from(path),
         };
         #[cfg(not(feature = "hub"))]

@@ -47,4 +47,4 @@ pub use source::Source;
 #[cfg(test)]
 mod study;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

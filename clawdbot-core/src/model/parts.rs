@@ -9,7 +9,7 @@ use super::quantization::FileWeights;
 use super::source::Stored;
 use super::tensors::{MatrixName, Part, PartStorage, VectorName};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{Int4Scales, RowSource, StoredScale};
+use crate::kernels::{ComputeFormat, RowSource, StoredScale};
 use crate::weights::RowOrder;
 
 /// The rows of the tensor `name` of `shape`, in which all dimensions but the last are one.
@@ -149,35 +149,17 @@ impl RowSource for SomeRows<'_> {
     fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
         self.tensor.read_row(self.part.row(row), stored, out);
     }
-    fn int8_group(&self) -> Option<usize> {
-        self.tensor.int8_group()
+    fn own_format(&self) -> Option<ComputeFormat> {
+        self.tensor.own_format()
     }
-    fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
-        self.tensor.read_int8(self.part.row(row), stored, codes, scales)
-    }
-    fn stored8(&self) -> Option<(usize, Int4Scales)> {
-        self.tensor.stored8()
-    }
-    fn read_stored8(
+    fn read_codes(
         &self,
         row: usize,
         stored: &[u8],
         codes: &mut [i8],
         scales: &mut Vec<StoredScale>,
     ) -> Result<()> {
-        self.tensor.read_stored8(self.part.row(row), stored, codes, scales)
-    }
-    fn int4(&self) -> Option<(usize, Int4Scales)> {
-        self.tensor.int4()
-    }
-    fn read_int4(
-        &self,
-        row: usize,
-        stored: &[u8],
-        codes: &mut [i8],
-        scales: &mut Vec<StoredScale>,
-    ) -> Result<()> {
-        self.tensor.read_int4(self.part.row(row), stored, codes, scales)
+        self.tensor.read_codes(self.part.row(row), stored, codes, scales)
     }
 }
 

@@ -17,7 +17,7 @@ use super::registry::{parse_quantization, parse_spec};
 use super::spec::DecoderSpec;
 use super::tensors::{MatrixName, PartStorage, VectorName, check_packed, check_tensors};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{ComputeFormat, PackedMatrix, RowSource};
+use crate::kernels::{ComputeFormat, PackedMatrix, RowSource, StoredScale};
 use crate::options::{Cache, ModelOptions, WeightType};
 use crate::tokenizer::{ChatTemplates, SpecialTokens, Tokenizer};
 use crate::weights::{DataFile, MAGIC, MatrixFormat, MatrixView, PackedFile, WeightSource, quoted};
@@ -564,18 +564,24 @@ impl RowSource for Stored<'_> {
     fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
         self.0.read_row(row, stored, out);
     }
-    fn int8_group(&self) -> Option<usize> {
+    fn own_format(&self) -> Option<ComputeFormat> {
         match &self.0.format {
-            MatrixFormat::Int8(scales) => Some(scales.group()),
+            MatrixFormat::Int8(scales) => Some(ComputeFormat::Int8 { group: scales.group(), rotated: false }),
             MatrixFormat::Float(_) => None,
         }
     }
-    fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
+    fn read_codes(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
         let MatrixFormat::Int8(values) = &self.0.format else {
             return Err(Error::internal("the matrix is not stored as int8"));
         };
         self.0.read_codes(row, stored, codes)?;
-        scales.copy_from_slice(values.row(row));
+        scales.extend(values.row(row).iter().map(|&bits| StoredScale::One(bits)));
         Ok(())
     }
 }

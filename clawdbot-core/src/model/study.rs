@@ -20,7 +20,8 @@ use super::tests::support;
 use crate::cache::{KvCache, PageTables};
 use crate::error::Result;
 use crate::kernels::{
-    ComputeFormat, Epilogue, Int4Scales, KernelSet, Lhs, PackedMatrix, QuantizedRows, RowSource, gemm,
+    ComputeFormat, Epilogue, Int4Scales, KernelSet, Lhs, PackedMatrix, QuantizedRows, RowSource, StoredScale,
+    gemm,
 };
 use crate::options::{GenerateOptions, KvType, ModelOptions, WeightType};
 use crate::runtime::{Budget, Runtime};
@@ -165,16 +166,25 @@ impl RowSource for Rounded<'_> {
             out.chunks_mut(group).for_each(round);
         }
     }
-    fn int8_group(&self) -> Option<usize> {
-        if let Variant::Coded(group, _) = self.2 { Some(group) } else { None }
+    fn own_format(&self) -> Option<ComputeFormat> {
+        if let Variant::Coded(group, _) = self.2 {
+            Some(ComputeFormat::Int8 { group, rotated: false })
+        } else {
+            None
+        }
     }
-    fn read_int8(&self, row: usize, _: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
-        let Variant::Coded(group, coder) = self.2 else { unreachable!("int8_group") };
+    fn read_codes(
+        &self,
+        row: usize,
+        _: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        let Variant::Coded(group, coder) = self.2 else { unreachable!("own_format") };
         let mut exact = vec![0.0; self.1.k()];
         self.1.read_row(self.0, row, &mut exact);
-        for ((w, codes), scale) in exact.chunks(group).zip(codes.chunks_mut(group)).zip(scales) {
-            *scale = coder(w, codes).to_bits();
-        }
+        let groups = exact.chunks(group).zip(codes.chunks_mut(group));
+        scales.extend(groups.map(|(w, codes)| StoredScale::One(coder(w, codes).to_bits())));
         Ok(())
     }
 }

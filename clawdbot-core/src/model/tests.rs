@@ -20,7 +20,7 @@ use crate::weights::WeightSource;
 use crate::weights::testing::{TempDir, Tensor, safetensors};
 
 #[path = "../../tests/support/mod.rs"]
-pub(super) mod support;
+pub(crate) mod support;
 
 const INVALID: ErrorKind = ErrorKind::InvalidModel;
 const UNSUPPORTED: ErrorKind = ErrorKind::UnsupportedModel;

@@ -3,6 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::error::{Error, ErrorKind};
+
+/// Checks that `error` is of `kind` and its message has all `words`.
+#[track_caller]
+pub(crate) fn check(error: &Error, kind: ErrorKind, words: &[&str]) {
+    assert_eq!(error.kind(), kind, "{error}");
+    for word in words {
+        assert!(error.message().contains(word), "{word:?} is not in: {error}");
+    }
+}
+
 /// A directory that is removed when dropped.
 pub(crate) struct TempDir(PathBuf);
 

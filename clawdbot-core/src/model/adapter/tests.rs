@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::AdapterFiles;
 use super::files::CONFIG;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::event::Completion;
 use crate::model::source::{Opened, Source};
 use crate::model::tests::support;
@@ -14,7 +14,7 @@ use crate::model::{Model, StoredMatrices};
 use crate::options::{GenerateOptions, ModelOptions, PackOptions, RuntimeOptions, WeightType};
 use crate::runtime::Runtime;
 use crate::session::Prompt;
-use crate::weights::testing::{TempDir, Tensor, bf16_bytes, f32_bytes, safetensors};
+use crate::weights::testing::{TempDir, Tensor, bf16_bytes, check, f32_bytes, safetensors};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/adapters");
 const TOKENIZER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/quantized/tokenizer.json");
@@ -263,14 +263,6 @@ const B: &str = "base_model.model.model.layers.0.self_attn.q_proj.lora_B.weight"
 
 fn pair() -> Vec<Tensor<'static>> {
     vec![(A, "F32", &[2, 160], f32_bytes(&[0.5; 320])), (B, "BF16", &[32, 2], bf16_bytes(&[0.5; 64]))]
-}
-
-#[track_caller]
-fn check(error: &Error, kind: ErrorKind, words: &[&str]) {
-    assert_eq!(error.kind(), kind, "{error}");
-    for word in words {
-        assert!(error.message().contains(word), "{word:?} is not in: {error}");
-    }
 }
 
 #[test]

@@ -281,20 +281,10 @@ impl RowSource for Fp4Matrix<'_> {
             }
         }
     }
-    fn int8_group(&self) -> Option<usize> {
-        (self.tensor.kind == Fp4Kind::Mx).then_some(self.tensor.kind.group())
+    fn own_format(&self) -> Option<ComputeFormat> {
+        Some(self.tensor.compute_format())
     }
-    fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
-        Self::codes(stored, codes);
-        for (scale, half) in scales.iter_mut().zip(self.halves(row)) {
-            *scale = (half.to_bits() >> 16) as u16;
-        }
-        Ok(())
-    }
-    fn stored8(&self) -> Option<(usize, Int4Scales)> {
-        (self.tensor.kind == Fp4Kind::Nv).then_some((self.tensor.kind.group(), Int4Scales::F32))
-    }
-    fn read_stored8(
+    fn read_codes(
         &self,
         row: usize,
         stored: &[u8],
@@ -302,7 +292,10 @@ impl RowSource for Fp4Matrix<'_> {
         scales: &mut Vec<StoredScale>,
     ) -> Result<()> {
         Self::codes(stored, codes);
-        scales.extend(self.halves(row).map(StoredScale::Float));
+        scales.extend(self.halves(row).map(|half| match self.tensor.kind {
+            Fp4Kind::Mx => StoredScale::One((half.to_bits() >> 16) as u16),
+            Fp4Kind::Nv => StoredScale::Float(half),
+        }));
         Ok(())
     }
 }

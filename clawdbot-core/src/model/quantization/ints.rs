@@ -481,56 +481,23 @@ impl RowSource for IntMatrix<'_> {
         }
     }
 
-    fn int8_group(&self) -> Option<usize> {
-        match self.format? {
-            ComputeFormat::Int8 { group, .. } => Some(group),
-            _ => None,
-        }
+    fn own_format(&self) -> Option<ComputeFormat> {
+        self.format
     }
 
-    fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
-        self.row_codes(row, stored, codes);
-        let group = self.int8_group().unwrap_or(COMPUTED_GROUP);
-        for (out, (from, _)) in scales.iter_mut().zip(self.computed_groups(row, group)?) {
-            *out = self.scales.bits(row, from)?;
-        }
-        Ok(())
-    }
-
-    fn stored8(&self) -> Option<(usize, Int4Scales)> {
-        match self.format? {
-            ComputeFormat::Stored8 { group, scales } => Some((group, scales)),
-            _ => None,
-        }
-    }
-
-    fn read_stored8(
+    fn read_codes(
         &self,
         row: usize,
         stored: &[u8],
         codes: &mut [i8],
         scales: &mut Vec<StoredScale>,
     ) -> Result<()> {
-        let (group, kind) =
-            self.stored8().ok_or_else(|| Error::internal("the matrix is not stored as int8"))?;
-        self.stored_codes(row, stored, (group, kind, 0), codes, scales)
-    }
-
-    fn int4(&self) -> Option<(usize, Int4Scales)> {
-        match self.format? {
-            ComputeFormat::Int4 { group, scales, .. } => Some((group, scales)),
-            _ => None,
-        }
-    }
-
-    fn read_int4(
-        &self,
-        row: usize,
-        stored: &[u8],
-        codes: &mut [i8],
-        scales: &mut Vec<StoredScale>,
-    ) -> Result<()> {
-        let (group, kind) = self.int4().ok_or_else(|| Error::internal("the matrix is not stored as int4"))?;
-        self.stored_codes(row, stored, (group, kind, -8), codes, scales)
+        let (group, kind, least) = match self.format {
+            Some(ComputeFormat::Int8 { group, .. }) => (group, Int4Scales::Bf16, 0),
+            Some(ComputeFormat::Stored8 { group, scales }) => (group, scales, 0),
+            Some(ComputeFormat::Int4 { group, scales, .. }) => (group, scales, -8),
+            _ => return Err(Error::internal("the matrix has no codes that are computed with")),
+        };
+        self.stored_codes(row, stored, (group, kind, least), codes, scales)
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{FileWeights, Quantization};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::kernels::{ComputeFormat, PackedMatrix, RowSource};
 use crate::model::config::ModelConfig;
 use crate::model::parts;
@@ -14,7 +14,7 @@ use crate::model::source::{Opened, Source, Weights};
 use crate::model::tensors::{MatrixName, Part, PartStorage, VectorName};
 use crate::options::{ModelOptions, PackOptions, RuntimeOptions, WeightType};
 use crate::runtime::Runtime;
-use crate::weights::testing::{TempDir, Tensor, f32_bytes, safetensors};
+use crate::weights::testing::{TempDir, Tensor, check, f32_bytes, safetensors};
 use crate::weights::{WeightSource, hex};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/quantized");
@@ -193,14 +193,6 @@ fn compressed(format: &str, weights: Value) -> Value {
 #[track_caller]
 fn refused(quantization: Value, kind: ErrorKind, words: &[&str]) {
     check(&parse(quantization).unwrap_err(), kind, words);
-}
-
-#[track_caller]
-fn check(error: &Error, kind: ErrorKind, words: &[&str]) {
-    assert_eq!(error.kind(), kind, "{error}");
-    for word in words {
-        assert!(error.message().contains(word), "{word:?} is not in: {error}");
-    }
 }
 
 #[test]

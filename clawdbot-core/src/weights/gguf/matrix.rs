@@ -127,50 +127,11 @@ impl RowSource for GgufMatrix<'_> {
         self.tensor.kind.decode(stored, out);
     }
 
-    fn int8_group(&self) -> Option<usize> {
-        match self.tensor.kind.compute_format()? {
-            ComputeFormat::Int8 { group, .. } => Some(group),
-            _ => None,
-        }
+    fn own_format(&self) -> Option<ComputeFormat> {
+        self.tensor.kind.compute_format()
     }
 
-    fn read_int8(&self, row: usize, stored: &[u8], codes: &mut [i8], scales: &mut [u16]) -> Result<()> {
-        let mut stored_scales = Vec::new();
-        self.tensor.kind.codes(stored, codes, &mut stored_scales);
-        for (scale, stored) in scales.iter_mut().zip(stored_scales) {
-            let StoredScale::One(bits) = stored else {
-                return Err(Error::internal(format!("row {row} has no bf16 scales")));
-            };
-            *scale = bits;
-        }
-        Ok(())
-    }
-
-    fn stored8(&self) -> Option<(usize, Int4Scales)> {
-        match self.tensor.kind.compute_format()? {
-            ComputeFormat::Stored8 { group, scales } => Some((group, scales)),
-            _ => None,
-        }
-    }
-
-    fn read_stored8(
-        &self,
-        row: usize,
-        stored: &[u8],
-        codes: &mut [i8],
-        scales: &mut Vec<StoredScale>,
-    ) -> Result<()> {
-        self.read_int4(row, stored, codes, scales)
-    }
-
-    fn int4(&self) -> Option<(usize, Int4Scales)> {
-        match self.tensor.kind.compute_format()? {
-            ComputeFormat::Int4 { group, scales, .. } => Some((group, scales)),
-            _ => None,
-        }
-    }
-
-    fn read_int4(
+    fn read_codes(
         &self,
         _: usize,
         stored: &[u8],
