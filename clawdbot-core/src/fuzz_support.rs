@@ -9,7 +9,7 @@ use crate::model::config::{GenerationDefaults, ModelConfig};
 use crate::model::registry::parse_spec;
 use crate::model::source::{Opened, Weights};
 use crate::tokenizer::{Tokenizer, render_chat_template};
-use crate::weights::{DataFile, GgufSource, PackedFile, WeightSource, parse_index};
+use crate::weights::{DataFile, Dtype, GgufSource, PackedFile, WeightSource, parse_index};
 
 /// A GGUF file: header, tokenizer, configuration, every norm and the first row of every matrix.
 pub fn gguf(data: &[u8]) -> Result<()> {
@@ -26,7 +26,7 @@ pub fn safetensors(data: &[u8]) -> Result<()> {
         let Some(tensor) = source.tensor(&name) else { continue };
         let shape = tensor.shape.to_vec();
         tensor.read()?;
-        if source.bytes(&name, &shape).is_ok() {
+        if source.typed(&name, &shape, &[Dtype::U8]).is_ok() {
             continue;
         }
         match *shape.as_slice() {

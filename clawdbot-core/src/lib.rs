@@ -22,6 +22,8 @@
 #[doc(hidden)]
 pub mod bench_support;
 mod cache;
+#[cfg(feature = "candle")]
+pub mod candle;
 mod engine;
 mod error;
 mod event;

@@ -136,6 +136,20 @@ impl<T: Pod> fmt::Debug for AlignedBuf<T> {
     }
 }
 
+/// A vector of `len` zeros; `None` without memory. Of a large one, no page is touched: the threads that write it do that.
+pub(crate) fn zeros<T: Pod>(len: usize) -> Option<Vec<T>> {
+    let layout = Layout::array::<T>(len).ok()?;
+    if layout.size() == 0 {
+        return Some(Vec::new());
+    }
+    // SAFETY: the layout has a non-zero size.
+    let raw = unsafe { alloc_zeroed(layout) };
+    let ptr = NonNull::new(raw.cast::<T>())?;
+    // SAFETY: the global allocator gave `ptr` for the layout of `len` elements, all of which are initialised: zeros are a
+    // `T` as every bit pattern is.
+    Some(unsafe { Vec::from_raw_parts(ptr.as_ptr(), len, len) })
+}
+
 /// The bytes of numbers, in this machine's order.
 pub(crate) fn bytes_of<T: Pod>(values: &[T]) -> &[u8] {
     // SAFETY: numbers have no padding, and any alignment is right for bytes.
@@ -291,6 +305,17 @@ mod tests {
             assert!(len == 0 || (buf.as_ptr() as usize).is_multiple_of(ALIGNMENT));
             assert!(buf.iter().all(|&x| x == 0.0));
         }
+    }
+
+    #[test]
+    fn vectors_of_zeros_grow_and_go_as_others() {
+        for len in [0, 1, 1 << 20] {
+            let mut vector = zeros::<f32>(len).unwrap();
+            assert!(vector.len() == len && vector.iter().all(|&x| x == 0.0));
+            vector.push(1.0);
+            assert_eq!(vector[len], 1.0);
+        }
+        assert!(zeros::<f32>(usize::MAX / 4).is_none() && zeros::<u8>(isize::MAX as usize).is_none());
     }
 
     #[test]

@@ -185,13 +185,20 @@ impl Session {
 
     /// Pools the states of `tokens`, of kinds `types` (empty: 0 for all), at most as many as the context holds, in a session
     /// of their own: see [`Stream::pooled`].
-    pub(crate) fn pool(self, tokens: Vec<u32>, types: Vec<u32>, pooler: Pooler) -> Result<Stream> {
+    pub(crate) fn pool(
+        self,
+        tokens: Vec<u32>,
+        types: Vec<u32>,
+        pooler: Pooler,
+        adapter: Option<Arc<Adapter>>,
+    ) -> Result<Stream> {
         let Slot { loaded, id } = &*self.slot;
         check_vocabulary(loaded, &tokens)?;
         let mut engine = loaded.engine()?;
         let sequence = engine.idle(*id)?;
         let length = tokens.len();
         (sequence.tokens, sequence.token_types) = (tokens, types);
+        engine.adapt(*id, adapter)?;
         let cancelled = engine.start(*id, Job::pool(length, pooler))?;
         drop(engine);
         Ok(Stream { slot: self.slot, cancelled, done: false })
@@ -244,7 +251,7 @@ fn no_beginning() -> Error {
     Error::new(ErrorKind::EmptyPrompt, missing)
 }
 
-fn overflow(length: usize, wanted: usize, context: usize) -> Error {
+pub(crate) fn overflow(length: usize, wanted: usize, context: usize) -> Error {
     let message = format!(
         "the context holds {context} tokens, but {length} tokens of prompt and {wanted} to generate are asked for"
     );
@@ -316,7 +323,7 @@ impl Stream {
         event
     }
 
-    /// The pooled state of a stream that [`Session::pool`] began, `[hidden_size]`; computes until it is there.
+    /// What the pooler of a stream that [`Session::pool`] began gives; computes until it is there.
     pub(crate) fn pooled(mut self) -> Result<Vec<f32>> {
         let completion = last_event(|| self.next_event())?;
         if completion.finish_reason == FinishReason::Cancelled {

@@ -458,3 +458,48 @@ fn older_notations_are_read() {
     let logits = scores(&plain, RerankOptions::default().sigmoid(false));
     assert_eq!(scores(&model.unwrap(), RerankOptions::default()), logits);
 }
+
+/// Hidden states of some tokens in chunks of `chunk`, and the vector that `pooling` makes of them.
+fn states(source: &Source, chunk: u32, pooling: Pooling) -> (Vec<u32>, Vec<u32>, usize) {
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(2)).unwrap();
+    let options = ModelOptions::default().prefill_chunk(chunk);
+    let model = runtime.load(source, &options).unwrap();
+    let tokens: Vec<u32> = (3..40).collect();
+    let bits = |floats: &[f32]| floats.iter().map(|x| x.to_bits()).collect::<Vec<u32>>();
+    let states = model.hidden_states(&tokens).unwrap();
+    let options = EmbedOptions::default().pooling(pooling).normalize(false);
+    let pooled = model.embed(vec![tokens.into()], &options).unwrap();
+    (bits(&states), bits(&pooled.values), pooled.dimensions)
+}
+
+#[test]
+fn hidden_states_are_what_is_pooled_and_do_not_depend_on_chunks() {
+    let bare = support::Copy::of(&fixture("bert"), "states-bert");
+    bare.edit("modules.json", |modules| modules.as_array_mut().unwrap().truncate(2));
+    let sources = [Source::Builtin, Source::Path(fixture("qwen3")), Source::Path(bare.path().to_owned())];
+    for (source, pooling) in sources.iter().zip([Pooling::Last, Pooling::Last, Pooling::Cls]) {
+        let (found, pooled, hidden) = states(source, 512, pooling);
+        assert_eq!(found.len(), 37 * hidden);
+        let row = if pooling == Pooling::Cls { 0 } else { 36 };
+        assert_eq!(found[row * hidden..][..hidden], pooled, "{source:?}");
+        assert_eq!(found, states(source, 16, pooling).0, "{source:?}");
+    }
+}
+
+#[test]
+fn hidden_states_that_cannot_be_had_are_errors() {
+    let model = Model::builtin().unwrap();
+    let kind = |tokens: &[u32], adapter| model.hidden_states_with(tokens, adapter).unwrap_err().kind();
+    assert_eq!(kind(&[], None), ErrorKind::EmptyPrompt);
+    assert_eq!(kind(&[u32::MAX], None), ErrorKind::InvalidArgument);
+    assert_eq!(kind(&[5], Some("none")), ErrorKind::InvalidArgument);
+    assert_eq!(kind(&vec![5; model.info().plan.max_context + 1], None), ErrorKind::ContextOverflow);
+    let used = model.runtime().memory_used();
+    model.hidden_states(&[5, 6]).unwrap();
+    assert_eq!(model.runtime().memory_used(), used);
+    let options = RuntimeOptions::default().memory_budget(model.info().plan.load_bytes + 1000);
+    let tight = Runtime::new(&options).unwrap().load(&Source::Builtin, &ModelOptions::default()).unwrap();
+    assert_eq!(tight.hidden_states(&[5; 100]).unwrap_err().kind(), ErrorKind::OutOfBudget);
+    model.close();
+    assert_eq!(kind(&[5], None), ErrorKind::Closed);
+}

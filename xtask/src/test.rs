@@ -13,9 +13,11 @@ const STEPS: &[Step] = &[
     ("lints", |root| {
         cargo(root, &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
-    // The program brings the core's feature `hub` along; the C library would be without it.
+    // The program brings the core's feature `hub` along; the C library would be without it. In a run of their own, candle's
+    // tests would compile the core once more.
     ("tests", |root| {
-        cargo(root, &["test", "--workspace", "--features", "clawdbot-capi/hub", "--no-fail-fast"])
+        let features = "clawdbot-capi/hub,clawdbot-core/candle";
+        cargo(root, &["test", "--workspace", "--features", features, "--no-fail-fast"])
     }),
     ("fuzz", fuzz),
     ("aarch64", aarch64),
@@ -86,7 +88,7 @@ fn fuzz(root: &Path) -> Result<Option<String>, String> {
 }
 
 fn documentation(root: &Path) -> Result<Option<String>, String> {
-    let mut command = cargo_command(root, &["doc", "--workspace", "--no-deps"]);
+    let mut command = cargo_command(root, &["doc", "--workspace", "--no-deps", "--all-features"]);
     execute(command.env("RUSTDOCFLAGS", "-D warnings"))
 }
 

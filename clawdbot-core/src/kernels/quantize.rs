@@ -159,6 +159,15 @@ impl QuantizedRows {
         })
     }
 
+    /// Bytes that `[m, k]` in groups of `group` take, a group of 1 or more; `None` on overflow.
+    #[cfg(feature = "candle")]
+    pub(crate) fn bytes(m: usize, k: usize, group: usize) -> Option<u64> {
+        // More than a stride.
+        k.checked_add(1024)?;
+        let row = Self::stride(k).checked_add(groups(k, group).checked_mul(8)?)?;
+        m.checked_add(SPARE_ROWS)?.checked_mul(row).map(|bytes| bytes as u64)
+    }
+
     /// Whether these are `m` rows of `k`, quantized in that way.
     pub(crate) fn are(&self, m: usize, k: usize, (group, rotated): (usize, bool)) -> bool {
         (self.m, self.k, self.group, self.rotated) == (m, k, group, rotated)

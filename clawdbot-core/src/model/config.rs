@@ -74,7 +74,7 @@ impl ModelConfig {
     }
 
     /// Path or name of the file.
-    pub(super) fn file(&self) -> &str {
+    pub(crate) fn file(&self) -> &str {
         &self.file
     }
 

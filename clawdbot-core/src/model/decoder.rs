@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{Added, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm_columns};
 use crate::layers::attention::WritePlan;
 use crate::layers::rope::RopeTables;
+use crate::memory::zeros;
 use crate::model::adapter::BatchAdapters;
 use crate::model::batch::Batch;
 use crate::model::blocks::{GatedMlp, Mlp};
@@ -343,13 +344,9 @@ impl Decoder {
 /// # Errors
 /// `OutOfBudget` without memory.
 pub(crate) fn floats(rows: usize, width: usize) -> Result<Vec<f32>> {
-    let mut floats = Vec::new();
-    let size = rows.checked_mul(width).filter(|&size| floats.try_reserve_exact(size).is_ok());
-    let no_memory = || {
+    rows.checked_mul(width).and_then(zeros).ok_or_else(|| {
         Error::new(ErrorKind::OutOfBudget, format!("there is no memory for {rows} rows of {width} floats"))
-    };
-    floats.resize(size.ok_or_else(no_memory)?, 0.0);
-    Ok(floats)
+    })
 }
 
 /// The operations the decoder is written in, on the threads of a region.

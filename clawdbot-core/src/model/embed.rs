@@ -432,7 +432,7 @@ fn pool_all(
             && let Some(input) = inputs.next()
         {
             let begin = input.and_then(|Input { tokens, types, pooler }| {
-                Session::new(Arc::clone(loaded))?.pool(tokens, types, pooler)
+                Session::new(Arc::clone(loaded))?.pool(tokens, types, pooler, None)
             });
             running.push_back(begin.map_err(|error| error.with("text", started))?);
             started += 1;

@@ -9,11 +9,12 @@ use serde_json::{Map, Value};
 
 use super::adapter::{Adapter, Adapters};
 use super::build::Builder;
-use super::decoder::Decoder;
+use super::decoder::{Decoder, floats};
 use super::embed::EmbeddingInfo;
 use super::embedding::EmbeddingConfig;
 use super::load_cache::CacheEntry;
 use super::plan::{Plan, Sizes};
+use super::pooling::Pooler;
 use super::source::{Opened, Source, Text, Weights};
 use crate::cache::KvCache;
 use crate::engine::Engine;
@@ -22,7 +23,7 @@ use crate::event::{Completion, Event};
 use crate::model::config::GenerationDefaults;
 use crate::options::{GenerateOptions, ModelOptions};
 use crate::runtime::{LogLevel, Reservation, Runtime};
-use crate::session::{Delivery, Prompt, Session, Stream};
+use crate::session::{Delivery, Prompt, Session, Stream, overflow};
 use crate::tokenizer::Tokenizer;
 use crate::weights::beside_text;
 
@@ -108,11 +109,24 @@ impl Runtime {
         &self,
         source: &Source,
         options: &ModelOptions,
-        mut progress: impl FnMut(u64, u64) -> bool,
+        progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Model> {
         self.pool().check_fork()?;
         options.validate()?;
-        let mut opened = Opened::open(source)?.merged(&options.merge_adapters)?;
+        let opened = Opened::open(source)?.merged(&options.merge_adapters)?;
+        self.load_opened(opened, options, progress)
+    }
+
+    /// Loads what is opened, with options that are validated.
+    ///
+    /// # Errors
+    /// As [`Runtime::load_with_progress`].
+    pub(crate) fn load_opened(
+        &self,
+        mut opened: Opened,
+        options: &ModelOptions,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<Model> {
         let options = &opened.resolve(options)?;
         let plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened, options, self.threads())?;
@@ -251,7 +265,7 @@ fn no_adapter(name: &str, adapters: &Adapters) -> Error {
 }
 
 pub(crate) fn no_tokenizer() -> Error {
-    Error::invalid_tokenizer("this model has random weights and no tokenizer: use token ids")
+    Error::invalid_tokenizer("this model has no tokenizer: use token ids")
 }
 
 impl Model {
@@ -464,6 +478,43 @@ impl Model {
         let _reservation = self.0.runtime.budget().reserve(4 * size as u64, "the logits")?;
         scores.try_reserve_exact(size).map_err(|_| no_memory())?;
         session.score(scores, size, adapter)
+    }
+
+    /// The states behind the last norm at every position of `tokens`: `[tokens.len(), hidden_size]`, row-major. Of a model
+    /// that generates, they are what the output head reads; of one that embeds, what is pooled.
+    ///
+    /// # Errors
+    /// As [`Model::logits`].
+    pub fn hidden_states(&self, tokens: &[u32]) -> Result<Vec<f32>> {
+        self.hidden_states_with(tokens, None)
+    }
+
+    /// As [`Model::hidden_states`], with an adapter.
+    ///
+    /// # Errors
+    /// As [`Model::logits_with`].
+    pub fn hidden_states_with(&self, tokens: &[u32], adapter: Option<&str>) -> Result<Vec<f32>> {
+        let loaded = self.loaded()?;
+        let adapter = loaded.adapter(adapter)?;
+        if tokens.is_empty() {
+            return Err(Error::new(ErrorKind::EmptyPrompt, "expected at least one token"));
+        }
+        if tokens.len() > loaded.max_context {
+            return Err(overflow(tokens.len(), 0, loaded.max_context));
+        }
+        let hidden = loaded.decoder.spec.hidden_size;
+        // What overflows is refused here or by `floats`.
+        let size = tokens.len().saturating_mul(hidden);
+        let bytes = (size as u64).saturating_mul(4);
+        let _reservation = self.0.runtime.budget().reserve(bytes, "the hidden states")?;
+        let mut room = floats(tokens.len(), hidden)?;
+        room.clear();
+        let session = Session::new(loaded)?;
+        let states = session.pool(tokens.to_vec(), Vec::new(), Pooler::every(room), adapter)?.pooled()?;
+        match states.len() == size {
+            true => Ok(states),
+            false => Err(Error::internal(format!("expected {size} states, found {}", states.len()))),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The states of a text's tokens to one.
+//! The states of a text's tokens to one, or all of them.
 
 use std::ops::Range;
 
@@ -6,29 +6,39 @@ use crate::options::Pooling;
 
 /// Gathers the states of one text as passes give them, in the order of positions: the result does not depend on how the text
 /// was cut into passes. Sums are kept in f64.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Pooler {
-    pooling: Pooling,
+    /// `None`: all are kept.
+    pooling: Option<Pooling>,
     /// Positions that do not count: those of a prompt.
     skip: usize,
     /// `[hidden_size]`, empty before the first row.
     sums: Vec<f64>,
     /// Sum of the rows' weights.
     weight: f64,
+    /// States that are kept, `[positions, hidden_size]`.
+    every: Vec<f32>,
 }
 
 impl Pooler {
     /// Pools positions from `skip` on.
     pub(crate) fn new(pooling: Pooling, skip: usize) -> Self {
-        Pooler { pooling, skip, sums: Vec::new(), weight: 0.0 }
+        Pooler { pooling: Some(pooling), skip, sums: Vec::new(), weight: 0.0, every: Vec::new() }
+    }
+
+    /// Keeps the states of all positions, in `room`, which is empty and large enough.
+    pub(crate) fn every(room: Vec<f32>) -> Self {
+        Pooler { pooling: None, skip: 0, sums: Vec::new(), weight: 0.0, every: room }
     }
 
     /// Those of positions `start .. start + rows`, of `total`, whose states are wanted.
     pub(crate) fn wanted(&self, start: usize, rows: usize, total: usize) -> Range<usize> {
         let all = match self.pooling {
-            Pooling::Cls => self.skip..self.skip + 1,
-            Pooling::Last => total.saturating_sub(1)..total,
-            Pooling::Mean | Pooling::Max | Pooling::WeightedMean | Pooling::MeanSqrtLen => self.skip..total,
+            Some(Pooling::Cls) => self.skip..self.skip + 1,
+            Some(Pooling::Last) => total.saturating_sub(1)..total,
+            Some(Pooling::Mean | Pooling::Max | Pooling::WeightedMean | Pooling::MeanSqrtLen) | None => {
+                self.skip..total
+            }
         };
         let first = all.start.clamp(start, start + rows);
         first..all.end.clamp(first, start + rows)
@@ -36,8 +46,9 @@ impl Pooler {
 
     /// Takes the state of a wanted position.
     pub(crate) fn add(&mut self, position: usize, state: &[f32]) {
-        let weight = if self.pooling == Pooling::WeightedMean { (position + 1) as f64 } else { 1.0 };
-        let max = self.pooling == Pooling::Max;
+        let Some(pooling) = self.pooling else { return self.every.extend_from_slice(state) };
+        let weight = if pooling == Pooling::WeightedMean { (position + 1) as f64 } else { 1.0 };
+        let max = pooling == Pooling::Max;
         if self.sums.is_empty() {
             self.sums.resize(state.len(), if max { f64::NEG_INFINITY } else { 0.0 });
         }
@@ -57,11 +68,13 @@ impl Pooler {
     pub(crate) fn clear(&mut self) {
         self.sums.clear();
         self.weight = 0.0;
+        self.every.clear();
     }
 
-    /// The pooled state, `[hidden_size]`; empty if no position counted.
+    /// The pooled state, `[hidden_size]`; empty if no position counted. Of kept ones, `[positions, hidden_size]`.
     pub(crate) fn finish(self) -> Vec<f32> {
-        let divisor = match self.pooling {
+        let Some(pooling) = self.pooling else { return self.every };
+        let divisor = match pooling {
             Pooling::Mean | Pooling::WeightedMean => self.weight,
             Pooling::MeanSqrtLen => self.weight.sqrt(),
             Pooling::Cls | Pooling::Last | Pooling::Max => 1.0,
@@ -108,6 +121,18 @@ mod tests {
             }
         }
         assert!(pooled(Pooling::Mean, 4, 2).is_empty());
+    }
+
+    #[test]
+    fn every_state_is_kept_in_order_and_gathered_anew_after_an_eviction() {
+        let mut pooler = Pooler::every(Vec::with_capacity(8));
+        pooler.add(0, &STATES[3]);
+        pooler.clear();
+        for start in [0, 3] {
+            let rows = if start == 0 { 3 } else { 1 };
+            pooler.wanted(start, rows, 4).for_each(|position| pooler.add(position, &STATES[position]));
+        }
+        assert_eq!(pooler.finish(), STATES.as_flattened());
     }
 
     #[test]

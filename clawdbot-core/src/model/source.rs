@@ -218,9 +218,8 @@ impl Opened {
         files: ModelFiles,
         weights: impl FnOnce(&ModelConfig) -> Result<Weights>,
     ) -> Result<Self> {
-        let (config, mut spec, mut embedding) = Self::describe(&files)?;
-        let text = open_text(&files)?;
-        embedding.max_tokens = embedding.max_tokens.or(text.max_tokens);
+        let (config, mut spec, embedding) = Self::describe(&files)?;
+        let text = Some(open_text(&files)?);
         let mut weights = weights(&config)?;
         if let Weights::Files(stored) = &mut weights {
             stored.source.rename(&spec.embedding_tensor())?;
@@ -231,16 +230,14 @@ impl Opened {
             }
             spec = spec.with_experts_as_stored(|name| stored.source.tensor(name).is_some());
         }
-        let generation = "generation_config.json";
-        let defaults = match files.get(generation)? {
-            Some(json) => GenerationDefaults::parse(&ModelConfig::parse(&json, &files.path(generation))?)?,
-            None => GenerationDefaults::default(),
-        };
-        Self::checked(name, &config, (spec, embedding), defaults, weights, text, files)
+        Self::complete(name, &config, (spec, embedding), weights, text, files)
     }
 
     /// What the model is.
-    pub(super) fn describe(files: &ModelFiles) -> Result<(ModelConfig, DecoderSpec, EmbeddingConfig)> {
+    ///
+    /// # Errors
+    /// `NotFound` without `config.json`; as `parse_spec`.
+    pub(crate) fn describe(files: &ModelFiles) -> Result<(ModelConfig, DecoderSpec, EmbeddingConfig)> {
         let config = ModelConfig::open(files, "config.json")?;
         let mut spec = parse_spec(&config)?;
         let embedding = EmbeddingConfig::read(files, &config, spec.hidden_size)?;
@@ -312,17 +309,28 @@ impl Opened {
         }
     }
 
-    fn checked(
+    /// The model that [`describe`](Self::describe) found, with its weights and its tokenizer, if all fit together.
+    ///
+    /// # Errors
+    /// `InvalidTokenizer` and `InvalidModel` for what does not; as [`check_tensors`].
+    pub(crate) fn complete(
         name: String,
         config: &ModelConfig,
-        (spec, embedding): (DecoderSpec, EmbeddingConfig),
-        defaults: GenerationDefaults,
+        (spec, mut embedding): (DecoderSpec, EmbeddingConfig),
         weights: Weights,
-        text: Text,
+        text: Option<Text>,
         files: ModelFiles,
     ) -> Result<Self> {
+        let truncated = text.as_ref().and_then(|text| text.max_tokens);
+        embedding.max_tokens = embedding.max_tokens.or(truncated);
+        let generation = "generation_config.json";
+        let defaults = match files.get(generation)? {
+            Some(json) => GenerationDefaults::parse(&ModelConfig::parse(&json, &files.path(generation))?)?,
+            None => GenerationDefaults::default(),
+        };
         // A larger vocabulary in the model is padding; a larger one in the tokenizer would index past the embedding.
-        let (ids, rows) = (text.tokenizer.id_limit() as usize, spec.vocab_size);
+        let ids = text.as_ref().map_or(0, |text| text.tokenizer.id_limit() as usize);
+        let rows = spec.vocab_size;
         if ids > rows {
             let message =
                 format!("{name}: the tokenizer has ids below {ids}, but the model's vocabulary has {rows}");
@@ -345,7 +353,7 @@ impl Opened {
             _ => Vec::new(),
         };
         let dtype = config.dtype()?.map(str::to_owned);
-        Ok(Opened { name, spec, embedding, defaults, weights, dtype, unused, text: Some(text), files })
+        Ok(Opened { name, spec, embedding, defaults, weights, dtype, unused, text, files })
     }
 }
 
@@ -388,7 +396,11 @@ fn builtin_files() -> ModelFiles {
     ModelFiles::Memory("builtin".to_owned(), files)
 }
 
-fn open_text(files: &ModelFiles) -> Result<Text> {
+/// The tokenizer and the chat template.
+///
+/// # Errors
+/// `NotFound`, `InvalidTokenizer`, `InvalidTemplate`, `InvalidUtf8`.
+pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
     let tokenizer = Tokenizer::from_bytes(&files.require("tokenizer.json")?)
         .map_err(|error| error.context(files.path("tokenizer.json")))?;
     let object = |file: &str| -> Result<Option<serde_json::Value>> {

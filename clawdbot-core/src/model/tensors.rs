@@ -408,7 +408,7 @@ impl DecoderSpec {
     }
 
     /// The same decoder with experts as `stored` has them: some checkpoints of a family have all in one tensor.
-    pub(super) fn with_experts_as_stored(mut self, stored: impl Fn(&str) -> bool) -> Self {
+    pub(crate) fn with_experts_as_stored(mut self, stored: impl Fn(&str) -> bool) -> Self {
         let tensor = self.names.moe.joined[0];
         let first = self.layers.iter().position(|layer| layer.moe);
         if let (Some(moe), Some(layer)) = (&mut self.moe, first)
@@ -700,6 +700,22 @@ impl TensorNames {
     /// Every matrix.
     pub(crate) fn matrices(&self) -> impl Iterator<Item = &MatrixName> {
         self.packed_matrices().into_iter().flat_map(|joined| joined.parts)
+    }
+
+    /// Every stored tensor with its shape, once each, those that are read in turn side by side. Experts in MXFP4 are not among
+    /// them: they are stored as two.
+    #[cfg(feature = "candle")]
+    pub(crate) fn stored(&self) -> Vec<(String, Vec<usize>)> {
+        let matrices = self.matrices().map(|matrix| match &matrix.part {
+            Some(part) => (part.tensor.clone(), part.shape.clone()),
+            None => (matrix.name.clone(), vec![matrix.n, matrix.k]),
+        });
+        let vectors = self.vectors().map(|vector| match &vector.part {
+            Some(part) => (part.tensor.clone(), part.shape.clone()),
+            None => (vector.name.clone(), vec![vector.len]),
+        });
+        let mut seen = HashSet::new();
+        matrices.chain(vectors).filter(|(name, _)| seen.insert(name.clone())).collect()
     }
 
     /// Every norm and bias, and the small matrices that stay in f32.

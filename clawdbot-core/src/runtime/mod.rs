@@ -2,12 +2,18 @@
 
 mod budget;
 mod cpus;
+#[cfg(feature = "candle")]
+mod rows;
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "candle")]
+use std::sync::{Mutex, PoisonError, Weak};
 
 pub(crate) use budget::{Budget, Reservation};
 pub use cpus::Cpus;
+#[cfg(feature = "candle")]
+pub(crate) use rows::SharedRows;
 
 use crate::error::Result;
 use crate::kernels::{self, KernelSet};
@@ -74,6 +80,9 @@ struct Inner {
     budget: Budget,
     kernels: &'static KernelSet,
     on_log: Option<Box<LogHook>>,
+    /// Of the layers that there are.
+    #[cfg(feature = "candle")]
+    rows: Mutex<Weak<Mutex<SharedRows>>>,
 }
 
 impl Runtime {
@@ -106,6 +115,8 @@ impl Runtime {
             budget: Budget::new(options.memory_budget),
             kernels,
             on_log,
+            #[cfg(feature = "candle")]
+            rows: Mutex::default(),
         }));
         for RefusedKernels { name, reason } in Self::refused_kernels() {
             runtime.log(LogLevel::Warning, || {
@@ -185,6 +196,17 @@ impl Runtime {
 
     pub(crate) fn kernel_set(&self) -> &'static KernelSet {
         self.0.kernels
+    }
+
+    /// What layers that are not part of a model quantize to, one at a time.
+    #[cfg(feature = "candle")]
+    pub(crate) fn shared_rows(&self) -> Arc<Mutex<SharedRows>> {
+        let mut rows = self.0.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.upgrade().unwrap_or_else(|| {
+            let new = Arc::default();
+            *rows = Arc::downgrade(&new);
+            new
+        })
     }
 
     pub(crate) fn log(&self, level: LogLevel, message: impl FnOnce() -> String) {

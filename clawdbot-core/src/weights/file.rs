@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "candle")]
+use std::sync::Arc;
 
 use super::mmap::Mapping;
 use super::safetensors::{Header, MAX_HEADER_BYTES, PREFIX_BYTES};
@@ -24,6 +26,18 @@ pub(crate) struct DataFile {
 enum Source {
     Disk(File, PathBuf),
     Memory(Cow<'static, [u8]>),
+    #[cfg(feature = "candle")]
+    Program(Arc<dyn HandedIn>),
+}
+
+/// Tensors that the program hands in, as the bytes of a file without a header.
+#[cfg(feature = "candle")]
+pub(crate) trait HandedIn: std::fmt::Debug + Send + Sync {
+    /// Fills `out` with the bytes from `offset` on, whole elements of one tensor, little-endian.
+    ///
+    /// # Errors
+    /// `InvalidModel` for a tensor that the program does not have as it should; `Internal` for bytes of none.
+    fn read_at(&self, offset: usize, out: &mut [u8]) -> Result<()>;
 }
 
 impl DataFile {
@@ -49,6 +63,12 @@ impl DataFile {
         DataFile { name: name.to_owned(), len: bytes.len(), source: Source::Memory(bytes) }
     }
 
+    /// `len` bytes of tensors, called `name`.
+    #[cfg(feature = "candle")]
+    pub(crate) fn from_program(bytes: Arc<dyn HandedIn>, len: usize, name: &str) -> Self {
+        DataFile { name: name.to_owned(), len, source: Source::Program(bytes) }
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -64,7 +84,7 @@ impl DataFile {
     pub(crate) fn map(&self) -> Result<Mapping> {
         match &self.source {
             Source::Disk(file, path) => Mapping::of(file).map_err(|error| Error::io(path, &error)),
-            Source::Memory(_) => Err(Error::invalid_argument(format!("{}: not on disk", self.name))),
+            _ => Err(Error::invalid_argument(format!("{}: not on disk", self.name))),
         }
     }
 
@@ -94,6 +114,8 @@ impl DataFile {
                 }
                 Err(error) => return Err(Error::io(path, &error)),
             },
+            #[cfg(feature = "candle")]
+            Source::Program(bytes) => return bytes.read_at(offset, out),
         }
         Ok(())
     }
@@ -148,7 +170,7 @@ impl DataFile {
     pub(crate) fn file_name(&self) -> std::borrow::Cow<'_, str> {
         match &self.source {
             Source::Disk(_, path) => path.file_name().unwrap_or_default().to_string_lossy(),
-            Source::Memory(_) => self.name.as_str().into(),
+            _ => self.name.as_str().into(),
         }
     }
 

@@ -12,6 +12,8 @@ mod safetensors;
 mod source;
 
 pub(crate) use dtype::{Dtype, FloatType};
+#[cfg(feature = "candle")]
+pub(crate) use file::HandedIn;
 pub(crate) use file::{DataFile, resize};
 #[cfg(test)]
 pub(crate) use gguf::testing::{self as gguf_testing, Writer as GgufWriter};
@@ -22,6 +24,8 @@ pub(crate) use matrix::{MatrixFormat, MatrixView, TensorView};
 pub(crate) use names::{beside_text, stored_names, text_name};
 pub(crate) use packed::{FORMAT_VERSION, PackedFile, PackedInfo, hex};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
+#[cfg(feature = "candle")]
+pub(crate) use safetensors::Entry;
 pub(crate) use safetensors::quoted;
 #[cfg(feature = "fuzzing")]
 pub(crate) use source::parse_index;

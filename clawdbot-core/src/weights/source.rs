@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Component, Path};
+#[cfg(feature = "candle")]
+use std::sync::Arc;
 
 use super::file::{DataFile, open_regular};
 use super::matrix::{Int8Scales, MatrixFormat, MatrixView, TensorView, shape_text};
 use super::names::text_name;
 use super::safetensors::{Header, Object, quoted};
 use super::{Dtype, FloatType};
+#[cfg(feature = "candle")]
+use super::{Entry, HandedIn};
 use crate::error::{Error, ErrorKind, Result};
 
 /// File name of a model that is not split.
@@ -111,6 +115,18 @@ impl WeightSource {
     pub(crate) fn from_file(file: DataFile) -> Result<WeightSource> {
         let name = file.name().to_owned();
         Self::new(name, vec![WeightFile::new(file)?], None)
+    }
+
+    /// Tensors that the program hands in: `tensors`, one after another, are the bytes of `bytes`.
+    ///
+    /// # Errors
+    /// As [`WeightSource::open_dir`].
+    #[cfg(feature = "candle")]
+    pub(crate) fn from_program(name: &str, tensors: Vec<Entry>, bytes: Arc<dyn HandedIn>) -> Result<Self> {
+        let len = tensors.last().map_or(0, |tensor| tensor.range.end);
+        let header = Header { tensors, metadata: BTreeMap::new() };
+        let file = WeightFile { data: DataFile::from_program(bytes, len, name), header };
+        Self::new(name.to_owned(), vec![file], None)
     }
 
     /// `assigned`: the file of each tensor as the index has it.
