@@ -210,7 +210,7 @@ fn rotations(keys: &Keys<'_>, config: &Config) -> Result<Value> {
     match whole["rope_type"].as_str() {
         Some("default") => {}
         Some("factors") => {
-            factors.extend(whole["factors"].as_array().into_iter().flatten().flat_map(Value::as_f64))
+            factors.extend(whole["factors"].as_array().into_iter().flatten().flat_map(Value::as_f64));
         }
         _ => return Err(keys.unsupported("rope.scaling.type", "none")),
     }
