@@ -38,7 +38,7 @@ struct Layer {
     _reservation: Reservation,
 }
 
-/// A linear layer with a bias, like [`candle_nn::linear`]: `weight` `[out_dim, in_dim]` and `bias` `[out_dim]` of `vb`.
+/// A linear layer with a bias, like [`candle_nn::linear()`]: `weight` `[out_dim, in_dim]` and `bias` `[out_dim]` of `vb`.
 ///
 /// # Errors
 /// As [`Int8Linear::new`]; as candle gives them for tensors that are missing or of another shape.
