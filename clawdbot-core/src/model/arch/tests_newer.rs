@@ -185,6 +185,8 @@ fn small_gemma4_shares_keys_and_has_inputs_of_layers() {
         (json!({"vocab_size_per_layer_input": 1000}), "vocab_size_per_layer_input: expected at least"),
         (json!({"global_head_dim": 511}), "dim"),
         (json!({"per_layer_config": {"4": {"heads": 3}}}), "per_layer_config.4.heads"),
+        (json!({"per_layer_config": {"0": {"head_dim": 128}}}), "heads that differ by window alone"),
+        (json!({"sliding_window": null}), "sliding_window"),
     ] {
         refused(&with_text(&base, &changes), json!({}), part);
     }

@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 
 use super::super::tests::support;
 use super::tests::{logits, save};
+use crate::error::ErrorKind;
 use crate::model::Source;
 use crate::options::{ModelOptions, RuntimeOptions, WeightType};
 use crate::runtime::Runtime;
 use crate::weights::gguf_testing::{typed_array, typed_bool, typed_f32, typed_string, typed_u32};
-use crate::weights::testing::{TempDir, f32_bytes};
+use crate::weights::testing::{TempDir, check, f32_bytes};
 use crate::weights::{GgufWriter, TensorType, WeightSource};
 
 /// Fixture, architecture in GGUF files, rows of queries and keys in pairs, norms stored less one, what to change in the
@@ -758,6 +759,20 @@ fn what_older_and_newer_converters_write_is_read_too() {
         let (found, expected) = (logits(&file, WeightType::F32), logits(&source, WeightType::F32));
         close(name, &found, &expected, if name == "qwen3_5" { 1e-5 } else { 0.0 });
     }
+}
+
+/// Elsewhere llama.cpp multiplies it with what follows from the kind of rotation.
+#[test]
+fn a_magnitude_is_for_longrope() {
+    let case = CASES.iter().find(|case| case.0 == "llama").unwrap();
+    let Some(path) = support::family("llama") else { return };
+    let (dir, runtime) = (TempDir::new(), Runtime::new(&RuntimeOptions::default()).unwrap());
+    let plan = |factor: f32| {
+        let writer = convert(&path, case, false).pair("llama.rope.scaling.attn_factor", typed_f32(factor));
+        runtime.plan(&save(&dir, "m.gguf", &writer), &ModelOptions::default())
+    };
+    plan(1.0).unwrap();
+    check(&plan(1.2).unwrap_err(), ErrorKind::UnsupportedModel, &["rope.scaling.attn_factor"]);
 }
 
 #[test]
