@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::check::check_packed;
 use super::decoder::{Decoder, DecoderLayer};
 use super::layer_inputs::LayerInputs;
 use super::pack::{source_sha256, write, write_matrix};
 use super::source::{Opened, Weights};
-use super::tensors::check_packed;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::PackedMatrix;
 use crate::options::{Cache, WeightType};

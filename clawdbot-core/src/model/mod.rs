@@ -5,6 +5,7 @@ mod arch;
 pub(crate) mod batch;
 mod blocks;
 pub(crate) mod build;
+mod check;
 pub(crate) mod config;
 pub(crate) mod decoder;
 mod delta_net;

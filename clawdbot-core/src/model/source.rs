@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::adapter::MergedWeights;
 use super::build::format;
+use super::check::{check_packed, check_tensors};
 use super::config::{GenerationDefaults, ModelConfig};
 use super::embedding::EmbeddingConfig;
 use super::files::{MODEL_FILES, ModelFiles};
@@ -15,7 +16,7 @@ use super::parts::{self, LastTensor};
 use super::quantization::FileWeights;
 use super::registry::{parse_quantization, parse_spec};
 use super::spec::DecoderSpec;
-use super::tensors::{MatrixName, PartStorage, VectorName, check_packed, check_tensors};
+use super::tensors::{MatrixName, PartStorage, VectorName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{ComputeFormat, PackedMatrix, RowSource, StoredScale};
 use crate::options::{Cache, ModelOptions, WeightType};

@@ -5,6 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::check::check_tensors;
 use super::config::{GenerationDefaults, ModelConfig};
 use super::files::ModelFiles;
 use super::quantization::FileWeights;
@@ -12,12 +13,11 @@ use super::registry::{ARCHITECTURES, parse_spec};
 use super::scratch::Scratch;
 use super::source::Source;
 use super::spec::{Activation, DecoderSpec, NormSpec};
-use super::tensors::check_tensors;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{ErrorKind, Result};
 use crate::options::{ModelOptions, RuntimeOptions, WeightType};
 use crate::runtime::Runtime;
 use crate::weights::WeightSource;
-use crate::weights::testing::{TempDir, Tensor, safetensors};
+use crate::weights::testing::{TempDir, Tensor, check, safetensors};
 
 #[path = "../../tests/support/mod.rs"]
 pub(crate) mod support;
@@ -50,13 +50,6 @@ fn with(changes: Value) -> Value {
         base[key] = value;
     }
     base
-}
-
-fn check(error: &Error, kind: ErrorKind, parts: &[&str]) {
-    assert_eq!(error.kind(), kind, "{error}");
-    for part in parts {
-        assert!(error.message().contains(part), "{part:?} is not in: {error}");
-    }
 }
 
 fn refused(changes: Value, kind: ErrorKind, parts: &[&str]) {

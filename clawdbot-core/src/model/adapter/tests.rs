@@ -312,9 +312,19 @@ fn other_adapters_are_refused_by_name() {
     check(&load(json!({}), &[]).unwrap_err(), invalid, &["expected tensors"]);
     // As in a checkpoint with more than text; under both names is once too often.
     const OTHER: &str = "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_A.weight";
+    const OTHER_B: &str = "base_model.model.model.language_model.layers.0.self_attn.q_proj.lora_B.weight";
     let mut renamed = pair();
     renamed[0].0 = OTHER;
     load(json!({}), &renamed).unwrap();
+    // Patterns are about the names in the files.
+    let pattern =
+        json!({"lora_alpha": 4, "r": 2, "alpha_pattern": {"language_model.layers.0.self_attn.q_proj": 16}});
+    let mut both = pair();
+    (both[0].0, both[1].0) = (OTHER, OTHER_B);
+    let dir = adapter(pattern, &both);
+    let names = Opened::open(&base().1).unwrap().spec.tensors();
+    let files = AdapterFiles::open(dir.path(), &names, Use::Beside).unwrap();
+    assert_eq!(files.pairs["model.layers.0.self_attn.q_proj"].scale, 8.0);
     renamed.push(pair().remove(0));
     check(&load(json!({}), &renamed).unwrap_err(), invalid, &["q_proj.lora_A.weight", "another name"]);
     let mut wide = pair();
