@@ -708,7 +708,7 @@ impl TensorNames {
             Some(part) => (part.tensor.clone(), part.shape.clone()),
             None => (vector.name.clone(), vec![vector.len]),
         });
-        let mut seen = HashSet::new();
+        let mut seen = std::collections::HashSet::new();
         matrices.chain(vectors).filter(|(name, _)| seen.insert(name.clone())).collect()
     }
 
