@@ -8,6 +8,8 @@
 )]
 #![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
+pub mod child;
+
 use std::path::{Path, PathBuf};
 
 /// The folder `sub` of the shared conformance material, if it is there. `CLAWDBOT_SHARED` says where to look instead

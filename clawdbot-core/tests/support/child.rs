@@ -1,0 +1,125 @@
+//! Hostile cases in a process of their own, under limits: what would take the tests down with it is then one failed test.
+
+use std::io::{Read, Seek};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Set in the child to the name of its test.
+const VARIABLE: &str = "CLAWDBOT_TEST_CHILD";
+/// Tests run on machines that do other work too.
+const PATIENCE: u32 = 4;
+
+/// What a hostile case may take. The default suits an input that is refused.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    /// Address space in MiB: allocations beyond it fail, and abort.
+    pub address_space: u64,
+    /// Peak of resident memory in MiB.
+    pub peak: u64,
+    /// CPU time in seconds.
+    pub cpu: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { address_space: 3000, peak: 400, cpu: 5 }
+    }
+}
+
+/// Runs `body`, a test of this test program, in a child process: the test fails if the child fails, is ended by a signal,
+/// exceeds a limit or a multiple of the CPU time in wall-clock time, or writes to stderr.
+///
+/// To be called by the test itself, as its only statement: `in_child(Limits::default(), || { ... })`.
+#[track_caller]
+pub fn in_child<F: FnOnce()>(limits: Limits, body: F) {
+    let name = test_name::<F>();
+    if std::env::var_os(VARIABLE).is_some_and(|value| value == *name) {
+        body();
+        return;
+    }
+    let mut stdout = file();
+    let mut stderr = file();
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", name, "--nocapture", "--test-threads=1"]);
+    command.env(VARIABLE, name).env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+    command.stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap());
+    // SAFETY: the closure only calls setrlimit, which is async-signal-safe.
+    unsafe { command.pre_exec(move || limit(limits)) };
+    let child = command.spawn().unwrap();
+    let (status, usage) = wait(child.id(), Duration::from_secs(limits.cpu) * PATIENCE);
+    let (out, err) = (text(&mut stdout), text(&mut stderr));
+    let peak = u64::try_from(usage.ru_maxrss).unwrap() >> 10;
+    let status = status.unwrap_or_else(|| panic!("no end: peak {peak} MiB\n{out}\n{err}"));
+    assert!(
+        status.signal().is_none(),
+        "ended by signal {:?}, peak {peak} MiB\n{out}\n{err}",
+        status.signal()
+    );
+    assert!(status.success(), "{status}\n{out}\n{err}");
+    assert!(out.contains("1 passed"), "the child ran no test {name:?}\n{out}\n{err}");
+    assert!(peak < limits.peak, "a peak of {peak} MiB, {} are allowed", limits.peak);
+    assert!(err.is_empty(), "on stderr: {err}");
+}
+
+/// The path of the test that has the closure `F`, as the test program knows it.
+fn test_name<F>() -> &'static str {
+    let full = std::any::type_name::<F>();
+    let inside = full.split_once("::").unwrap().1;
+    inside.split("::{{closure}}").next().unwrap()
+}
+
+fn limit(limits: Limits) -> std::io::Result<()> {
+    let set = |what, soft, hard| {
+        let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+        // SAFETY: `limit` outlives the call.
+        if unsafe { libc::setrlimit(what, &raw const limit) } == 0 {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error())
+        }
+    };
+    set(libc::RLIMIT_AS, limits.address_space << 20, limits.address_space << 20)?;
+    set(libc::RLIMIT_CPU, limits.cpu, limits.cpu + 1)?;
+    set(libc::RLIMIT_CORE, 0, 0)
+}
+
+/// Waits for the child, but kills it after `patience`; `None` if it had to.
+fn wait(pid: u32, patience: Duration) -> (Option<std::process::ExitStatus>, libc::rusage) {
+    let pid = i32::try_from(pid).unwrap();
+    let start = Instant::now();
+    let mut late = false;
+    loop {
+        let mut status = 0;
+        // SAFETY: zero is a valid value of this plain struct.
+        let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+        // SAFETY: both pointers are to locals; nobody else waits for this child.
+        let ended = unsafe { libc::wait4(pid, &raw mut status, libc::WNOHANG, &raw mut usage) };
+        assert!(ended >= 0, "wait4: {}", std::io::Error::last_os_error());
+        if ended == pid {
+            return ((!late).then(|| std::process::ExitStatus::from_raw(status)), usage);
+        }
+        if !late && start.elapsed() > patience {
+            late = true;
+            // SAFETY: a child that was not waited for keeps its number.
+            unsafe { libc::kill(pid, libc::SIGKILL) };
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A file without a name.
+fn file() -> std::fs::File {
+    // SAFETY: the name is a C string; the flags are valid.
+    let descriptor = unsafe { libc::memfd_create(c"output".as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(descriptor >= 0, "memfd_create: {}", std::io::Error::last_os_error());
+    // SAFETY: a descriptor that nobody else has.
+    unsafe { std::os::fd::FromRawFd::from_raw_fd(descriptor) }
+}
+
+fn text(file: &mut std::fs::File) -> String {
+    let mut bytes = Vec::new();
+    file.rewind().unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes).into_owned()
+}
