@@ -8,6 +8,7 @@
 )]
 #![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
+#[allow(unsafe_code, reason = "limits and waiting are system calls")]
 pub mod child;
 
 use std::path::{Path, PathBuf};
