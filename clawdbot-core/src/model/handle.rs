@@ -88,8 +88,8 @@ impl Runtime {
     pub fn plan(&self, source: &Source, options: &ModelOptions) -> Result<Plan> {
         options.validate()?;
         let opened = Opened::open(source)?.merged(&options.merge_adapters)?;
-        opened.verify(options, &mut |_, _| true)?;
-        Plan::new(self, &opened, &opened.resolve(options)?)
+        let verified = opened.verify(options, &mut |_, _| true)?;
+        Ok(Plan { verified, ..Plan::new(self, &opened, &opened.resolve(options)?)? })
     }
 
     /// Loads a model.
@@ -128,7 +128,7 @@ impl Runtime {
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Model> {
         let options = &opened.resolve(options)?;
-        let plan = Plan::new(self, &opened, options)?;
+        let mut plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened, options, self.threads())?;
         let available = self.budget().reserve(plan.load_bytes, "weights, scratch and a page of KV cache")?;
         drop(available);
@@ -145,7 +145,7 @@ impl Runtime {
                 Err(error) => CacheEntry::complain(self, &opened, &error),
             }
         }
-        opened.verify(options, &mut progress)?;
+        plan.verified = opened.verify(options, &mut progress)?;
         let mapped = match &opened.weights {
             Weights::Packed(file) if options.mmap => Some(file.map()?),
             _ => None,
