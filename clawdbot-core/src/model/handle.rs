@@ -23,7 +23,7 @@ use crate::event::{Completion, Event};
 use crate::model::config::GenerationDefaults;
 use crate::options::{GenerateOptions, ModelOptions};
 use crate::runtime::{LogLevel, Reservation, Runtime};
-use crate::session::{Delivery, Prompt, Session, Stream, overflow};
+use crate::session::{Delivery, Prompt, Session, Stream, Wanted, overflow};
 use crate::tokenizer::Tokenizer;
 use crate::weights::beside_text;
 
@@ -410,6 +410,11 @@ impl Model {
     /// # Errors
     /// `UnsupportedModel` for a model that does not generate, such as an encoder; `Closed`, `ForkedRuntime`.
     pub fn session(&self) -> Result<Session> {
+        Session::new(self.generating()?)
+    }
+
+    /// What is loaded, if it generates.
+    fn generating(&self) -> Result<Arc<Loaded>> {
         let loaded = self.loaded()?;
         let spec = &loaded.decoder.spec;
         if !spec.generates() {
@@ -418,7 +423,7 @@ impl Model {
                 format!("{architecture} has no output head and does not generate: it can only {tasks}");
             return Err(Error::unsupported_model(message));
         }
-        Session::new(loaded)
+        Ok(loaded)
     }
 
     /// Generates from `prompt`, event by event.
@@ -429,9 +434,14 @@ impl Model {
         self.request(prompt.into(), options, Delivery::EachToken)
     }
 
-    fn request(&self, prompt: Prompt, options: &GenerateOptions, delivery: Delivery) -> Result<Stream> {
-        let mut session = self.session()?;
-        session.append(prompt, options.add_special_tokens)?;
+    pub(crate) fn request(
+        &self,
+        prompt: Prompt,
+        options: &GenerateOptions,
+        delivery: Delivery,
+    ) -> Result<Stream> {
+        let mut session = Session::once(self.generating()?)?;
+        session.extend(prompt, options.add_special_tokens, Wanted::of(options))?;
         session.request(options, delivery)
     }
 
@@ -441,17 +451,6 @@ impl Model {
     /// As [`Model::stream`]; `OutOfBudget`, `NonFinite` while computing.
     pub fn generate(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Completion> {
         self.request(prompt.into(), options, Delivery::AtTheEnd)?.finish()
-    }
-
-    /// Generates from several prompts, computed together. One result for each, in their order.
-    ///
-    /// # Errors
-    /// Per prompt, as [`Model::generate`].
-    pub fn generate_batch(&self, prompts: Vec<Prompt>, options: &GenerateOptions) -> Vec<Result<Completion>> {
-        let start = |prompt| self.request(prompt, options, Delivery::AtTheEnd);
-        // All are under way before the first is waited for, so they run as one batch.
-        let streams: Vec<Result<Stream>> = prompts.into_iter().map(start).collect();
-        streams.into_iter().map(|stream| stream?.finish()).collect()
     }
 
     /// Logits at every position of `tokens`: `[tokens.len(), vocab_size]`, row-major.
@@ -469,7 +468,7 @@ impl Model {
     /// As [`Model::logits`]; `InvalidArgument` for an adapter that is not loaded.
     pub fn logits_with(&self, tokens: &[u32], adapter: Option<&str>) -> Result<Vec<f32>> {
         let adapter = self.loaded()?.adapter(adapter)?;
-        let mut session = self.session()?;
+        let mut session = Session::once(self.generating()?)?;
         session.append(Prompt::Tokens(tokens.to_vec()), false)?;
         let mut scores = Vec::new();
         let no_memory = || {
@@ -478,7 +477,7 @@ impl Model {
             Error::new(ErrorKind::OutOfBudget, message)
         };
         let size = tokens.len().checked_mul(self.info().vocab_size).ok_or_else(no_memory)?;
-        let _reservation = self.0.runtime.budget().reserve(4 * size as u64, "the logits")?;
+        let _reservation = self.0.runtime.budget().reserve_growing(4 * size as u64, "the logits")?;
         scores.try_reserve_exact(size).map_err(|_| no_memory())?;
         session.score(scores, size, adapter)
     }
@@ -503,16 +502,16 @@ impl Model {
             return Err(Error::new(ErrorKind::EmptyPrompt, "expected at least one token"));
         }
         if tokens.len() > loaded.max_context {
-            return Err(overflow(tokens.len(), 0, loaded.max_context));
+            return Err(overflow(tokens.len(), Wanted::Nothing, loaded.max_context));
         }
         let hidden = loaded.decoder.spec.hidden_size;
         // What overflows is refused here or by `floats`.
         let size = tokens.len().saturating_mul(hidden);
         let bytes = (size as u64).saturating_mul(4);
-        let _reservation = self.0.runtime.budget().reserve(bytes, "the hidden states")?;
+        let _reservation = self.0.runtime.budget().reserve_growing(bytes, "the hidden states")?;
         let mut room = floats(tokens.len(), hidden)?;
         room.clear();
-        let session = Session::new(loaded)?;
+        let session = Session::once(loaded)?;
         let states = session.pool(tokens.to_vec(), Vec::new(), Pooler::every(room), adapter)?.pooled()?;
         match states.len() == size {
             true => Ok(states),

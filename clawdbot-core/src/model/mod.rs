@@ -12,6 +12,7 @@ mod delta_net;
 mod embed;
 pub(crate) mod embedding;
 pub(crate) mod files;
+mod generate;
 mod gguf;
 mod handle;
 mod layer_inputs;
