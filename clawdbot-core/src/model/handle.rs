@@ -128,6 +128,9 @@ impl Runtime {
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Model> {
         let options = &opened.resolve(options)?;
+        if let Some(source) = &options.chat_template {
+            opened.text.as_mut().ok_or_else(no_tokenizer)?.set_template(source)?;
+        }
         let mut plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened, options, self.threads())?;
         let available = self.budget().reserve(plan.load_bytes, "weights, scratch and a page of KV cache")?;

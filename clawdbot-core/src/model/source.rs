@@ -109,6 +109,7 @@ pub(crate) struct Opened {
 pub(crate) struct Text {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) templates: Option<ChatTemplates>,
+    special: SpecialTokens,
     /// Most tokens of a text that is embedded.
     max_tokens: Option<usize>,
 }
@@ -475,7 +476,19 @@ pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
     // Tokenizers that know no limit have a huge number there.
     let max_tokens = settings.get("model_max_length").and_then(serde_json::Value::as_u64);
     let max_tokens = max_tokens.and_then(|most| usize::try_from(most).ok()).filter(|&most| most > 0);
-    Ok(Text { tokenizer, templates, max_tokens })
+    Ok(Text { tokenizer, templates, special, max_tokens })
+}
+
+impl Text {
+    /// Puts a chat template in the place of the model's own.
+    ///
+    /// # Errors
+    /// `InvalidTemplate`.
+    pub(crate) fn set_template(&mut self, source: &str) -> Result<()> {
+        self.templates = templates(Some(&serde_json::Value::from(source)), &self.special)
+            .map_err(|error| error.context("option chat_template"))?;
+        Ok(())
+    }
 }
 
 fn templates(template: Option<&serde_json::Value>, special: &SpecialTokens) -> Result<Option<ChatTemplates>> {
