@@ -7,6 +7,7 @@ mod blocks;
 pub(crate) mod build;
 mod check;
 pub(crate) mod config;
+mod config_keys;
 pub(crate) mod decoder;
 mod delta_net;
 mod embed;

@@ -115,6 +115,7 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
 /// missing, malformed or contradictory.
 pub(crate) fn parse_spec(config: &ModelConfig) -> Result<DecoderSpec> {
     let architecture = find(config)?;
+    config.refuse_foreign()?;
     let text = architecture.text_defaults.map(|defaults| config.text(defaults)).transpose()?;
     let config = text.as_ref().unwrap_or(config);
     // Weights in a foreign quantization would be misread.

@@ -50,14 +50,24 @@ fn layer_types<'a>(
     num_hidden_layers: usize,
     kinds: &[&str],
 ) -> Result<Option<Vec<&'a str>>> {
-    let Some(types) = config.opt_strings("layer_types")? else { return Ok(None) };
+    layer_types_of(config, num_hidden_layers, "layer_types", kinds)
+}
+
+/// As [`layer_types`], of the list `key`.
+fn layer_types_of<'a>(
+    config: &'a ModelConfig,
+    num_hidden_layers: usize,
+    key: &str,
+    kinds: &[&str],
+) -> Result<Option<Vec<&'a str>>> {
+    let Some(types) = config.opt_strings(key)? else { return Ok(None) };
     if types.len() != num_hidden_layers {
         let expected = format!("{num_hidden_layers} entries, one per layer, not {}", types.len());
-        return Err(config.invalid("layer_types", &expected));
+        return Err(config.invalid(key, &expected));
     }
     match types.iter().all(|kind| kinds.contains(kind)) {
         true => Ok(Some(types)),
-        false => Err(config.unsupported("layer_types", &format!("only {}", kinds.join(" and ")))),
+        false => Err(config.unsupported(key, &format!("only {}", kinds.join(" and ")))),
     }
 }
 
