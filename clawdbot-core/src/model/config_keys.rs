@@ -1,6 +1,8 @@
 //! Keys of `config.json` that change nothing here, so that all others that nobody reads can be named to whoever loads the
 //! model. `docs/config-keys.md` is made of this.
 
+use serde_json::Value;
+
 use super::config::ModelConfig;
 use crate::error::Result;
 
@@ -46,6 +48,7 @@ pub(super) const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
             "deterministic_flash_attn",
             "ep_size",
             "mamba_chunk_size",
+            "mamba_ssm_dtype",
             "output_attentions",
             "output_hidden_states",
             "reference_compile",
@@ -62,12 +65,15 @@ pub(super) const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
             "_name_or_path",
             "auto_map",
             "finetuning_task",
-            "label2id",
             "id2label",
+            "init_method",
+            "is_llama_config",
+            "label2id",
             "model_type",
             "num_labels",
             "task_specific_params",
             "tokenizer_class",
+            "transformers.js_config",
             "transformers_version",
             "unsloth_fixed",
             "unsloth_version",
@@ -96,9 +102,12 @@ pub(super) const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "of a part that is not loaded: images, sounds, several tokens at once, a head for training",
+        "of a part that is not loaded: images, sounds, several tokens at once, another head",
         &[
             "audio_config",
+            "classifier_activation",
+            "classifier_bias",
+            "classifier_pooling",
             "decoder_bias",
             "language_model_only",
             "mm_tokens_per_image",
@@ -114,7 +123,23 @@ pub(super) const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
             "vision_soft_tokens_per_image",
         ],
     ),
-    ("follows from other keys", &["qk_head_dim"]),
+    ("follows from other keys", &["initial_context_length", "qk_head_dim", "tie_weights_"]),
+    (
+        "another key stands for it, or switches it off",
+        &[
+            "block_ffn_dim_multiplier",
+            "block_multiple_of",
+            "full_attention_interval",
+            "full_attn_idxs",
+            "hidden_act",
+            "no_rope_layer_interval",
+            "num_global_key_value_heads",
+            "original_max_position_embeddings",
+            "rope_parameters",
+            "rope_scaling",
+            "rope_theta",
+        ],
+    ),
 ];
 
 /// Keys that no family may have with another value than this, as transformers would do something else then.
@@ -144,21 +169,24 @@ impl ModelConfig {
         }
     }
 
-    /// The keys, other than null, that nobody asked for and that are not known to be without effect.
+    /// The keys that nobody asked for and that are not known to be without effect, but for those that are off: null, false, or
+    /// empty.
     pub(super) fn unread(&self) -> Vec<String> {
         const TEXT: &str = "text_config";
         let asked = self.asked();
-        let is_read = |key: &str| {
-            // What a text model lacks is taken from what stands beside it.
-            asked.contains(key) || asked.contains(&format!("{TEXT}.{key}")) || without_effect(key).is_some()
+        let in_text = |key: &str| asked.contains(&format!("{TEXT}.{key}")) || without_effect(key).is_some();
+        // What a text model lacks is taken from what stands beside it.
+        let is_read = |key: &str| asked.contains(key) || in_text(key);
+        let off = |config: &ModelConfig, key: &str| match config.get(key) {
+            None | Some(Value::Bool(false)) => true,
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(_) => false,
         };
-        let null = |config: &ModelConfig, key: &str| config.get(key).is_none();
         let mut unread: Vec<String> =
-            self.keys().filter(|key| !is_read(key) && !null(self, key)).map(str::to_owned).collect();
+            self.keys().filter(|key| !is_read(key) && !off(self, key)).map(str::to_owned).collect();
         if let (true, Ok(Some(text))) = (asked.contains(TEXT), self.object(TEXT)) {
-            let is_read =
-                |key: &str| asked.contains(&format!("{TEXT}.{key}")) || without_effect(key).is_some();
-            let keys = text.keys().filter(|key| !is_read(key) && !null(&text, key));
+            let keys = text.keys().filter(|key| !in_text(key) && !off(&text, key));
             unread.extend(keys.map(|key| format!("{TEXT}.{key}")));
         }
         unread

@@ -41,6 +41,13 @@ fn sliding_window(config: &ModelConfig) -> Result<Option<usize>> {
     if config.has(KEY) { config.opt_usize(KEY) } else { Ok(Some(DEFAULT_SLIDING_WINDOW)) }
 }
 
+/// As [`sliding_window`], none unless `use_sliding_window`.
+fn switched_window(config: &ModelConfig) -> Result<Option<usize>> {
+    // Whatever it is, it is known.
+    config.has("sliding_window");
+    if config.bool_or("use_sliding_window", false)? { sliding_window(config) } else { Ok(None) }
+}
+
 /// The kinds of layers that `layer_types` lists, one per layer and each one of `kinds`; `None` without a list.
 ///
 /// # Errors
