@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::SequenceId;
+use super::scheduler::{Entry, Turn, Want};
 use crate::cache::PageTables;
 use crate::error::{Error, Result};
 use crate::event::{Completion, Event, FinishReason, Usage};
@@ -33,6 +35,8 @@ pub(crate) struct Sequence {
     pub(crate) once: bool,
     /// When its job came, in requests.
     pub(crate) arrival: u64,
+    /// When it takes part in passes.
+    pub(crate) turn: Turn,
     /// What it is working on.
     pub(crate) job: Option<Job>,
 }
@@ -180,6 +184,34 @@ impl Sequence {
     /// Whether it has a job that is not finished and whose consumer keeps up.
     pub(crate) fn makes_progress(&self) -> bool {
         self.job.as_ref().is_some_and(|job| !job.finished && job.events.len() < MAX_EVENTS)
+    }
+
+    /// Whether others may have its pages: it has no work, or nobody takes what it gives, or it has not begun, so that they are
+    /// what earlier requests left. Those that are missed least come first.
+    pub(crate) fn spares_pages(&self) -> Option<(u8, u64)> {
+        match (&self.job, self.makes_progress()) {
+            (Some(_), true) if self.turn.begun => None,
+            (Some(_), true) => Some((1, u64::MAX - self.arrival)),
+            (Some(job), false) if !job.finished => Some((2, u64::MAX - self.arrival)),
+            _ => Some((0, self.arrival)),
+        }
+    }
+
+    /// What the scheduler knows of it, if it has work. `max_context`: most tokens that it may have.
+    pub(crate) fn entry(&self, id: SequenceId, max_context: usize) -> Option<Entry> {
+        let tokens = self.tokens.len();
+        let job = self.job.as_ref().filter(|_| self.makes_progress() && self.computed < tokens)?;
+        let (want, last) = match (&job.pooler, &job.scores) {
+            (Some(_), _) => (Want::States, tokens),
+            (None, Some(_)) => (Want::Scores, tokens),
+            // The last token that is generated is not computed.
+            (None, None) => {
+                let end = job.prompt_end.saturating_add(job.options.max_tokens as usize).min(max_context);
+                (Want::Token, end.saturating_sub(1).max(tokens))
+            }
+        };
+        let (arrival, computed, turn) = (self.arrival, self.computed, self.turn);
+        Some(Entry { id, arrival, tokens, computed, last, want, turn, held: 0 })
     }
 
     /// Takes a sampled token: text, stop conditions, events.
