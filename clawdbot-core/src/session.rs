@@ -118,7 +118,7 @@ impl Session {
         if length > loaded.max_context {
             return Err(overflow(length, wanted, loaded.max_context));
         }
-        sequence.tokens.extend_from_slice(&tokens);
+        engine.append(*id, &tokens)?;
         Ok(tokens.len())
     }
 
@@ -165,7 +165,12 @@ impl Session {
         job.quiet = delivery == Delivery::AtTheEnd;
         sequence.tokens.extend(beginning);
         engine.adapt(*id, adapter)?;
-        let cancelled = engine.start(*id, job)?;
+        let cancelled = engine.start(*id, job).inspect_err(|_| {
+            if beginning.is_some() {
+                // It is idle, and gets smaller.
+                let _ = engine.truncate(*id, 0);
+            }
+        })?;
         Ok(Stream { slot: Arc::clone(&self.slot), cancelled, done: false })
     }
 

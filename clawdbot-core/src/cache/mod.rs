@@ -297,7 +297,7 @@ impl KvCache {
             return Ok(page);
         }
         // Free pages of other groups are memory, too.
-        self.groups.iter_mut().for_each(|group| group.pool.trim());
+        self.trim_reserve();
         let page = self.groups[group].pool.take();
         if page.is_err() && self.budget.left() >= self.groups[group].pool.page_bytes() {
             // The budget would have given it.
@@ -379,9 +379,14 @@ impl KvCache {
         0
     }
 
-    /// Frees the memory of pages that no sequence uses.
+    /// Frees the memory of pages that no sequence uses, when there is none.
     pub(crate) fn trim(&mut self) {
         self.ceiling = u64::MAX;
+        self.trim_reserve();
+    }
+
+    /// Frees the pages in reserve.
+    pub(crate) fn trim_reserve(&mut self) {
         self.groups.iter_mut().for_each(|group| group.pool.trim());
     }
 

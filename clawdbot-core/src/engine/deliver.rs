@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Engine, SequenceId, Share};
+use super::{Engine, Sequence, SequenceId, Share};
 use crate::error::Result;
 use crate::event::{Event, FinishReason};
 use crate::model::Loaded;
@@ -65,6 +65,13 @@ impl Engine {
             match outcome {
                 Ok((id, logprobs)) => sequence.accept(id, logprobs, loaded.max_context),
                 Err(error) => sequence.job.iter_mut().for_each(|job| job.fail(error.clone())),
+            }
+        }
+        for share in shares {
+            if let Err(error) = self.charge(share.id)
+                && self.sequences.get(&share.id).is_some_and(Sequence::is_running)
+            {
+                self.fail(share.id, error);
             }
         }
     }

@@ -77,7 +77,7 @@ impl Engine {
                 index += 1;
                 continue;
             };
-            if self.reclaim(shares) {
+            if self.reclaim(|id| shares.iter().any(|share| share.id == id)) {
                 continue;
             }
             match self.victim(share.id) {
@@ -104,9 +104,9 @@ impl Engine {
         }
     }
 
-    /// Frees pages that nobody needs now: snapshots of states, or else those of one sequence that can spare them. Returns
-    /// whether there were any.
-    fn reclaim(&mut self, shares: &[Share]) -> bool {
+    /// Frees pages that nobody needs now: snapshots of states, or else those of one sequence that can spare them and is not
+    /// `spared`. Returns whether there were any.
+    pub(super) fn reclaim(&mut self, spared: impl Fn(SequenceId) -> bool) -> bool {
         let mut freed = false;
         for sequence in self.sequences.values_mut() {
             freed |= self.cache.drop_snapshots(&mut sequence.tables);
@@ -114,16 +114,15 @@ impl Engine {
         if freed {
             return true;
         }
-        let taking_part = |id: SequenceId| shares.iter().any(|share| share.id == id);
         let spare = self.sequences.iter().filter(|(_, sequence)| sequence.tables.hold_pages());
         let spare = spare.filter_map(|(&id, sequence)| Some((sequence.spares_pages()?, id)));
-        let Some((_, id)) = spare.filter(|&(_, id)| !taking_part(id)).min() else { return false };
+        let Some((_, id)) = spare.filter(|&(_, id)| !spared(id)).min() else { return false };
         self.evict(id);
         true
     }
 
     /// The running request that came last, if that was after `id`. A request that came before is never disturbed.
-    fn victim(&self, id: SequenceId) -> Option<SequenceId> {
+    pub(super) fn victim(&self, id: SequenceId) -> Option<SequenceId> {
         let arrival = self.sequences.get(&id)?.arrival;
         let holders = self.sequences.iter().filter(|(_, sequence)| {
             sequence.arrival > arrival && sequence.makes_progress() && sequence.tables.hold_pages()
@@ -138,7 +137,7 @@ impl Engine {
     }
 
     /// As [`Engine::evict`], of a request that has to do over what it had done.
-    fn evict_running(&mut self, id: SequenceId) {
+    pub(super) fn evict_running(&mut self, id: SequenceId) {
         let computed = self.sequences.get(&id).map_or(0, |sequence| sequence.computed as u64);
         self.counts.again += computed;
         if self.counts.rows > MANY_ROWS {

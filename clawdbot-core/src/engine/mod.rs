@@ -6,11 +6,14 @@
 
 mod deliver;
 mod memory;
+mod requests;
 mod room;
 mod scheduler;
 mod sequence;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_budget;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +28,10 @@ use crate::model::scratch::Scratch;
 use crate::model::spec::DecoderSpec;
 use crate::model::{Adapter, Loaded};
 
+use crate::runtime::Budget;
+
+use requests::Requests;
+pub(crate) use requests::reserved_bytes;
 pub(crate) use room::Pages;
 pub(crate) use scheduler::SCORE_ROWS;
 use scheduler::{Limits, Turn};
@@ -75,24 +82,38 @@ pub(crate) struct Engine {
     /// The last pass was abandoned because of a cancelled sequence.
     abandoned: bool,
     counts: Counts,
+    requests: Requests,
 }
 
 impl Engine {
-    pub(crate) fn new(cache: KvCache) -> Self {
+    /// `reserved`: bytes that loading has reserved for requests.
+    pub(crate) fn new(cache: KvCache, reserved: u64, budget: &Budget) -> Self {
         let (scratch, sequences) = (Scratch::default(), BTreeMap::new());
-        let counts = Counts::default();
-        Engine { cache, scratch, sequences, next_id: 0, clock: 0, closed: false, abandoned: false, counts }
+        let (counts, requests) = (Counts::default(), Requests::new(reserved, budget));
+        Engine {
+            cache,
+            scratch,
+            sequences,
+            next_id: 0,
+            clock: 0,
+            closed: false,
+            abandoned: false,
+            counts,
+            requests,
+        }
     }
 
     /// A new sequence without tokens.
     ///
     /// # Errors
-    /// `Closed`.
+    /// `Closed`; `OutOfBudget`.
     pub(crate) fn open(&mut self) -> Result<SequenceId> {
         self.check_open()?;
         self.next_id += 1;
-        self.sequences.insert(self.next_id, Sequence::default());
-        Ok(self.next_id)
+        let id = self.next_id;
+        self.sequences.insert(id, Sequence::default());
+        self.charge(id).inspect_err(|_| self.close(id))?;
+        Ok(id)
     }
 
     fn check_open(&self) -> Result<()> {
@@ -106,6 +127,7 @@ impl Engine {
     pub(crate) fn close(&mut self, id: SequenceId) {
         if let Some(mut sequence) = self.sequences.remove(&id) {
             self.cache.release_all(&mut sequence.tables);
+            self.requests.forget(sequence.charged);
         }
         if self.sequences.is_empty() {
             self.cache.trim();
@@ -123,6 +145,20 @@ impl Engine {
             false => Ok(sequence),
             true => Err(Error::invalid_argument("the session has a stream that is not finished")),
         }
+    }
+
+    /// Adds tokens to an idle sequence.
+    ///
+    /// # Errors
+    /// As [`Engine::idle`]; `OutOfBudget`. Nothing is added then.
+    pub(crate) fn append(&mut self, id: SequenceId, tokens: &[u32]) -> Result<()> {
+        let sequence = self.idle(id)?;
+        let before = sequence.tokens.len();
+        sequence.tokens.extend_from_slice(tokens);
+        self.charge(id).inspect_err(|_| {
+            // It was idle, and gets smaller.
+            let _ = self.truncate(id, before);
+        })
     }
 
     /// The tokens of a sequence.
@@ -157,6 +193,7 @@ impl Engine {
         sequence.arrival = self.clock;
         sequence.turn = Turn { since: self.counts.passes, ..Turn::default() };
         sequence.job = Some(job);
+        self.charge(id).inspect_err(|_| drop(self.stop(id, &ticket)))?;
         Ok(ticket)
     }
 
@@ -186,10 +223,11 @@ impl Engine {
         self.idle(id)?;
         let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
         sequence.tokens.truncate(length);
+        sequence.tokens.shrink_to_fit();
         if sequence.computed > length {
             sequence.computed = self.cache.truncate(&mut sequence.tables, length);
         }
-        Ok(())
+        self.charge(id)
     }
 
     /// Runs one forward pass for all sequences that have work. Returns whether anything was done: a pass, or the end of
@@ -275,12 +313,18 @@ impl Engine {
         }
     }
 
-    /// Cancels whatever is running, and lets nothing new begin.
+    /// Cancels whatever is running, and lets nothing new begin. What sequences hold is freed, whoever still has them.
     pub(crate) fn shut(&mut self) {
         self.closed = true;
         for job in self.sequences.values().filter_map(|sequence| sequence.job.as_ref()) {
             job.cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
         }
+        self.retire_cancelled();
+        for sequence in self.sequences.values_mut() {
+            self.cache.release_all(&mut sequence.tables);
+            sequence.computed = 0;
+        }
+        self.cache.trim();
     }
 
     /// Ends the jobs that were cancelled. Returns whether there were any.

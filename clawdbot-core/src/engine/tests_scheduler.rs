@@ -197,7 +197,7 @@ fn capacity(requests: &[Request], limits: &Limits, pages: &Fake, more: u64) -> u
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Where ends are known, nothing is computed twice, whatever the memory.
     #[test]
