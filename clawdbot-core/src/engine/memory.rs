@@ -1,7 +1,5 @@
 //! Who gets pages, and who loses them.
 
-use std::collections::HashSet;
-
 use super::scheduler::{Entry, Limits, Memory, Part, may_lose, plan_step};
 use super::{Engine, SequenceId, Share};
 use crate::error::Error;
@@ -42,13 +40,14 @@ impl Engine {
                 sequence.turn.passed += 1;
             }
         }
-        let mut shares = plan.parts.into_iter().filter_map(|part| self.share(part)).collect();
+        let mut shares: Vec<Share> = plan.parts.into_iter().filter_map(|part| self.share(part)).collect();
         self.find_pages(&mut shares);
         self.counts.passes += 1;
-        let taking_part: HashSet<SequenceId> = shares.iter().map(|share| share.id).collect();
+        let mut taking_part: Vec<SequenceId> = shares.iter().map(|share| share.id).collect();
+        taking_part.sort_unstable();
         for id in ids {
             if let Some(sequence) = self.sequences.get_mut(&id) {
-                sequence.turn.after(taking_part.contains(&id), self.counts.passes);
+                sequence.turn.after(taking_part.binary_search(&id).is_ok(), self.counts.passes);
             }
         }
         Some(shares)
