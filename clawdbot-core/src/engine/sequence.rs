@@ -214,7 +214,10 @@ impl Sequence {
     pub(crate) fn bytes(&self) -> u64 {
         let generated = self.job.as_ref().map_or(0, |job| self.tokens.len().saturating_sub(job.prompt_end));
         let tokens = 4 * (self.tokens.capacity() + self.token_types.capacity() + generated);
-        (BASE_BYTES + tokens + self.job.as_ref().map_or(0, Job::bytes)) as u64
+        let bytes = (BASE_BYTES + tokens + self.job.as_ref().map_or(0, Job::bytes)) as u64;
+        // The completion has what the job had, until somebody takes it.
+        let waits = self.job.as_ref().is_some_and(|job| job.finished && !job.events.is_empty());
+        if waits { bytes.max(self.charged) } else { bytes }
     }
 
     /// Whether others may have its pages: it has no work, or nobody takes what it gives, or it has not begun, so that they are

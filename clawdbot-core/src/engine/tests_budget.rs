@@ -25,7 +25,7 @@ fn greedy(tokens: u32) -> GenerateOptions {
 }
 
 fn prompt(i: usize) -> Vec<u32> {
-    (0..20 + (i * 37) % 100).map(|j| 3 + ((i * 31 + j * 7) % 400) as u32).collect()
+    (0..10 + (i * 37) % 70).map(|j| 3 + ((i * 31 + j * 7) % 400) as u32).collect()
 }
 
 /// Passes and tokens that were computed.
@@ -43,11 +43,11 @@ fn sources() -> Vec<Source> {
 
 #[test]
 fn a_batch_costs_what_its_requests_cost_in_any_memory() {
-    const TOKENS: usize = 9;
+    const TOKENS: usize = 5;
     let options = ModelOptions::default().prefill_chunk(64_u32);
     for (index, source) in sources().iter().enumerate() {
         let roomy = load(source, &options, None);
-        let sizes: &[usize] = if index == 0 { &[1, 2, 16, 32, 64, 200] } else { &[2, 24] };
+        let sizes: &[usize] = if index == 0 { &[1, 2, 16, 32, 64, 200] } else { &[2, 16] };
         let most = *sizes.last().unwrap();
         let prompts: Vec<Prompt> = (0..most).map(|i| prompt(i).into()).collect();
         let expected: Vec<Vec<u32>> = {
@@ -55,8 +55,8 @@ fn a_batch_costs_what_its_requests_cost_in_any_memory() {
             all.into_iter().map(|completion| completion.unwrap().token_ids).collect()
         };
         for &count in sizes {
-            for more in [0, 1 << 17, 1 << 20] {
-                let model = tight(source, &options, 119 + TOKENS, more);
+            for more in [0, 1 << 18] {
+                let model = tight(source, &options, 79 + TOKENS, more);
                 let results = model.generate_batch(prompts[..count].to_vec(), &greedy(TOKENS as u32));
                 for (result, expected) in results.iter().zip(&expected) {
                     assert_eq!(&result.as_ref().unwrap().token_ids, expected);
@@ -75,7 +75,7 @@ fn idle_sessions_make_room_once() {
     let options = ModelOptions::default().prefill_chunk(64_u32);
     for source in sources() {
         let roomy = load(&source, &options, None);
-        let model = tight(&source, &options, 400, 0);
+        let model = tight(&source, &options, 200, 0);
         let talk = |model: &Model| {
             let mut sessions: Vec<Session> = (0..4).map(|_| model.session().unwrap()).collect();
             let mut found = Vec::new();
@@ -83,7 +83,7 @@ fn idle_sessions_make_room_once() {
                 session.append(prompt(i), false).unwrap();
                 found.push(session.generate(&greedy(5)).unwrap().token_ids);
             }
-            let batch = model.generate_batch((4..12).map(|i| prompt(i).into()).collect(), &greedy(200));
+            let batch = model.generate_batch((4..10).map(|i| prompt(i).into()).collect(), &greedy(90));
             found.extend(batch.into_iter().map(|completion| completion.unwrap().token_ids));
             let streams: Vec<_> =
                 sessions.iter_mut().map(|session| session.stream(&greedy(9)).unwrap()).collect();
@@ -107,7 +107,7 @@ fn texts_to_embed_are_computed_once_in_any_memory() {
     let expected = load(&source, &options, None).embed(texts(), &pooled).unwrap();
     let vectors = 8 * expected.values.len() as u64;
     for more in [0, 1 << 18] {
-        let model = tight(&source, &options, 170, vectors + more);
+        let model = tight(&source, &options, 80, vectors + more);
         assert!(model.embed(texts(), &pooled).unwrap().values == expected.values);
         assert_eq!(counts(&model).1, expected.tokens as u64);
     }
