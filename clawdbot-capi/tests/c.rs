@@ -118,11 +118,6 @@ fn compile(source: &Path, directory: &Path, linkage: Linkage) -> PathBuf {
         Linkage::Shared => cc.arg("-L").arg(libraries()).args(["-lclawdbot", "-lm"]),
     };
     succeed(&mut cc);
-    // The program asks for the library by its versioned name, and finds it by no other.
-    let versioned = directory.join("libclawdbot.so.0");
-    if linkage == Linkage::Shared && !versioned.exists() {
-        std::os::unix::fs::symlink(libraries().join("libclawdbot.so"), versioned).unwrap();
-    }
     program
 }
 
@@ -146,7 +141,8 @@ fn command(wrapper: &[&str], program: &Path) -> Command {
         }
     };
     let directory = program.parent().unwrap();
-    command.env("LD_LIBRARY_PATH", directory).current_dir(directory);
+    // The library as it was built, beside nothing but what cargo puts there.
+    command.env("LD_LIBRARY_PATH", libraries()).current_dir(directory);
     command.env("CLAWDBOT_GOLDEN", golden().join("embeddings"));
     command.env("CLAWDBOT_ADAPTERS", golden().join("adapters")).env("CLAWDBOT_ADAPTED", adapted());
     command

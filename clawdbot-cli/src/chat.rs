@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, IsTerminal};
 
 use clawdbot_core::{Completion, Error, ErrorKind, GenerateOptions, Model, Result, Session, Stream};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::args::ChatArgs;
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
     let options = args.lora.load(&model, options)?;
     if !model.info().has_chat_template {
         // Says so in the library's words.
-        model.render_chat(&json!([]), None, true, &Map::new())?;
+        model.render_chat(&clawdbot_core::Chat::default(), true)?;
     }
     let mut chat = Chat::new(&model, options, args);
     let terminal = io::stdin().is_terminal() && !args.output.quiet && !args.output.json;
@@ -156,8 +156,8 @@ impl<'a> Chat<'a> {
     /// computed, and the answer is the one that a fresh session would give. (A template may rewrite earlier turns, and
     /// text does not always become the tokens again that it was generated as.)
     fn start(&mut self) -> Result<Stream> {
-        let messages = Value::Array(self.messages.clone());
-        let text = self.model.render_chat(&messages, None, true, &Map::new())?;
+        let chat = clawdbot_core::Chat::new(self.messages.clone());
+        let text = self.model.render_chat(&chat, true)?;
         let tokens = self.model.tokenizer()?.encode(&text, self.add_special_tokens)?;
         let mut session = match self.session.take() {
             Some(session) => session,

@@ -10,6 +10,7 @@ use crate::event::{Completion, Event, FinishReason};
 use crate::model::pooling::Pooler;
 use crate::model::{Adapter, Loaded, last_event, no_tokenizer};
 use crate::options::{GenerateOptions, ResolveContext, Resolved};
+use crate::runtime::LogLevel;
 
 /// What to continue: text, or token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,14 +85,14 @@ impl Session {
     /// Adds to the conversation, and says how many tokens that was. Computation starts with the next request.
     ///
     /// `add_special_tokens`: whether text gets the tokenizer's special tokens, such as BOS; usually for the first text
-    /// alone, and not for rendered chat templates, which bring their own.
+    /// alone, and not for rendered chat templates, which bring their own. A BOS that the text begins with is not doubled.
     ///
     /// # Errors
     /// `InvalidArgument` for a token outside the vocabulary or while a stream is running, `ContextOverflow`.
     pub fn append(&mut self, prompt: impl Into<Prompt>, add_special_tokens: bool) -> Result<usize> {
         let Slot { loaded, id } = &*self.slot;
         let tokens = match prompt.into() {
-            Prompt::Text(text) => loaded.text()?.tokenizer.encode(&text, add_special_tokens)?,
+            Prompt::Text(text) => loaded.encode(&text, add_special_tokens)?,
             Prompt::Tokens(tokens) => tokens,
         };
         check_vocabulary(loaded, &tokens)?;
@@ -113,17 +114,34 @@ impl Session {
         self.request(options, Delivery::EachToken)
     }
 
+    pub(crate) fn loaded(&self) -> &Loaded {
+        &self.slot.loaded
+    }
+
     pub(crate) fn request(&mut self, options: &GenerateOptions, delivery: Delivery) -> Result<Stream> {
+        self.request_from(None, options, delivery)
+    }
+
+    /// A request from `whole` instead of the session's tokens, whose common head is kept with its cache.
+    pub(crate) fn request_from(
+        &mut self,
+        whole: Option<Vec<u32>>,
+        options: &GenerateOptions,
+        delivery: Delivery,
+    ) -> Result<Stream> {
         let Slot { loaded, id } = &*self.slot;
         let adapter = loaded.adapter(options.adapter.as_deref())?;
         let mut engine = loaded.engine()?;
         let sequence = engine.idle(*id)?;
         // Nothing of the session changes before everything is checked.
-        let beginning = match sequence.tokens.is_empty() {
-            true => Some(loaded.bos.ok_or_else(no_beginning)?),
-            false => None,
+        check_vocabulary(loaded, whole.as_deref().unwrap_or_default())?;
+        let tokens = whole.as_ref().unwrap_or(&sequence.tokens);
+        let whole = match tokens.is_empty() {
+            true => Some(vec![loaded.bos.ok_or_else(no_beginning)?]),
+            false => whole,
         };
-        let tokens = beginning.as_ref().map_or(sequence.tokens.as_slice(), std::slice::from_ref);
+        let tokens = whole.as_ref().unwrap_or(&sequence.tokens);
+        let kept = tokens.iter().zip(&sequence.tokens).take_while(|(new, old)| new == old).count();
         let (length, context) = (tokens.len(), loaded.max_context);
         let wanted = options.max_tokens.map_or(1, |n| n as usize);
         if wanted > context.saturating_sub(length) {
@@ -138,6 +156,7 @@ impl Session {
                 room: u32::try_from(context - length).unwrap_or(u32::MAX),
             },
         )?;
+        let idle = options.without_effect(&resolved);
         let text = match &loaded.text {
             Some(text) => Some(JobText::new(&text.tokenizer, &resolved, tokens)?),
             // Stop texts cannot be seen without text.
@@ -146,9 +165,20 @@ impl Session {
         };
         let mut job = Job::generate(resolved, length, text);
         job.quiet = delivery == Delivery::AtTheEnd;
-        sequence.tokens.extend(beginning);
+        if let Some(whole) = whole {
+            engine.truncate(*id, kept)?;
+            engine.idle(*id)?.tokens.extend_from_slice(&whole[kept..]);
+        }
         engine.adapt(*id, adapter)?;
         let cancelled = engine.start(*id, job)?;
+        // The hook is the host's: it is not called with the engine's lock.
+        drop(engine);
+        if !idle.is_empty() {
+            let names = idle.join(", ");
+            loaded.runtime.log(LogLevel::Warning, || {
+                format!("{names}: without effect while temperature is 0, which is this model's default")
+            });
+        }
         Ok(Stream { slot: Arc::clone(&self.slot), cancelled, done: false })
     }
 

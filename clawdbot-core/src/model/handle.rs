@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::adapter::{Adapter, Adapters};
 use super::build::Builder;
@@ -21,9 +20,9 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event};
 use crate::model::config::GenerationDefaults;
-use crate::options::{GenerateOptions, ModelOptions};
+use crate::options::ModelOptions;
 use crate::runtime::{LogLevel, Reservation, Runtime};
-use crate::session::{Delivery, Prompt, Session, Stream, overflow};
+use crate::session::{Prompt, Session, overflow};
 use crate::tokenizer::Tokenizer;
 use crate::weights::beside_text;
 
@@ -328,31 +327,6 @@ impl Model {
         Ok(self.loaded()?.text()?.tokenizer.clone())
     }
 
-    /// Renders a conversation with the model's chat template.
-    ///
-    /// `messages` is an array of `{"role", "content", ...}`, `tools` an array of functions; `variables` are further
-    /// variables for the template.
-    ///
-    /// # Errors
-    /// `MissingTemplate`, `InvalidTemplate`, `TemplateRaised`, `Closed`.
-    pub fn render_chat(
-        &self,
-        messages: &Value,
-        tools: Option<&Value>,
-        add_generation_prompt: bool,
-        variables: &Map<String, Value>,
-    ) -> Result<String> {
-        let loaded = self.loaded()?;
-        let missing = || {
-            Error::new(
-                ErrorKind::MissingTemplate,
-                "the model has no chat template: give the prompt as text, or render the messages yourself",
-            )
-        };
-        let templates = loaded.text()?.templates.as_ref().ok_or_else(missing)?;
-        templates.select(tools.is_some())?.render(messages, tools, add_generation_prompt, variables)
-    }
-
     /// Loads the LoRA adapter in `dir`, as PEFT writes it, for requests that name it (`GenerateOptions::adapter`). It is
     /// applied beside the weights, which stay as they are; requests with different adapters, and without, are computed
     /// together. Its memory counts in the runtime's budget.
@@ -416,39 +390,6 @@ impl Model {
             return Err(Error::unsupported_model(message));
         }
         Session::new(loaded)
-    }
-
-    /// Generates from `prompt`, event by event.
-    ///
-    /// # Errors
-    /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`, `Closed`, `ForkedRuntime`; as [`Model::session`].
-    pub fn stream(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Stream> {
-        self.request(prompt.into(), options, Delivery::EachToken)
-    }
-
-    fn request(&self, prompt: Prompt, options: &GenerateOptions, delivery: Delivery) -> Result<Stream> {
-        let mut session = self.session()?;
-        session.append(prompt, options.add_special_tokens)?;
-        session.request(options, delivery)
-    }
-
-    /// Generates from `prompt`.
-    ///
-    /// # Errors
-    /// As [`Model::stream`]; `OutOfBudget`, `NonFinite` while computing.
-    pub fn generate(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Completion> {
-        self.request(prompt.into(), options, Delivery::AtTheEnd)?.finish()
-    }
-
-    /// Generates from several prompts, computed together. One result for each, in their order.
-    ///
-    /// # Errors
-    /// Per prompt, as [`Model::generate`].
-    pub fn generate_batch(&self, prompts: Vec<Prompt>, options: &GenerateOptions) -> Vec<Result<Completion>> {
-        let start = |prompt| self.request(prompt, options, Delivery::AtTheEnd);
-        // All are under way before the first is waited for, so they run as one batch.
-        let streams: Vec<Result<Stream>> = prompts.into_iter().map(start).collect();
-        streams.into_iter().map(|stream| stream?.finish()).collect()
     }
 
     /// Logits at every position of `tokens`: `[tokens.len(), vocab_size]`, row-major.

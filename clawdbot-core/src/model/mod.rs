@@ -30,6 +30,7 @@ pub(crate) mod pooling;
 mod quantization;
 mod recurrence;
 pub(crate) mod registry;
+mod requests;
 pub(crate) mod rope_scaling;
 pub(crate) mod scratch;
 mod short_conv;
@@ -44,6 +45,7 @@ pub(crate) use files::MODEL_FILES;
 pub(crate) use handle::{Loaded, last_event, no_tokenizer};
 pub use handle::{Model, ModelInfo};
 pub use plan::{Plan, StoredMatrices};
+pub use requests::{Chat, Requests};
 pub use source::Source;
 #[cfg(test)]
 mod study;
