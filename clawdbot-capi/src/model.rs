@@ -11,7 +11,7 @@ use clawdbot_core::{
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
 use crate::handle::{
-    CLAWDBOT_NUL_TERMINATED, array, copy_out, give, guard, has_room, invalid, owned, quietly, required, text,
+    CLAWDBOT_NUL_TERMINATED, array, copy_out, give, guard, has_room, internal, invalid, owned, quietly, required, text,
 };
 use crate::options::{clawdbot_options, read};
 use crate::runtime::{clawdbot_runtime, source, to_json};
@@ -449,8 +449,18 @@ unsafe fn batch(
     let model = required(model, "model")?;
     required(NonNull::new(completions), "completions")?;
     required(NonNull::new(errors), "errors")?;
-    let results = model.0.requests(requests).finish().into_iter();
-    let (done, failed): (Vec<_>, Vec<_>) = results
+    // Texts that are none take no part.
+    let requests: Vec<Result<(Prompt, GenerateOptions)>> = requests.collect();
+    let good: Vec<(Prompt, &GenerateOptions)> =
+        requests.iter().flatten().map(|(prompt, options)| (prompt.clone(), options)).collect();
+    let mut results = model.0.generate_batch_with_progress(good.into_iter(), |_, _| true).into_iter();
+    let missing = || Err(internal("a request without a result"));
+    let (done, failed): (Vec<_>, Vec<_>) = requests
+        .iter()
+        .map(|request| match request {
+            Ok(_) => results.next().unwrap_or_else(missing),
+            Err(error) => Err(error.clone()),
+        })
         .map(|result| match result {
             Ok(completion) => (owned(clawdbot_completion::new(completion)), null_mut()),
             Err(error) => (null_mut(), owned(clawdbot_error::new(error))),

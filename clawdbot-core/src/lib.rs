@@ -48,7 +48,7 @@ mod weights;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
-pub use model::{Chat, EmbeddingInfo, Embeddings, Model, ModelInfo, Plan, Requests, Source, StoredMatrices};
+pub use model::{Chat, EmbeddingInfo, Embeddings, Model, ModelInfo, Plan, Source, StoredMatrices};
 #[cfg(feature = "hub")]
 pub use options::HubOptions;
 pub use options::{

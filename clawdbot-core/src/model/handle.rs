@@ -22,7 +22,7 @@ use crate::event::{Completion, Event};
 use crate::model::config::GenerationDefaults;
 use crate::options::ModelOptions;
 use crate::runtime::{LogLevel, Reservation, Runtime};
-use crate::session::{Prompt, Session, overflow};
+use crate::session::{Prompt, Session, Wanted, overflow};
 use crate::tokenizer::Tokenizer;
 use crate::weights::beside_text;
 
@@ -381,6 +381,11 @@ impl Model {
     /// # Errors
     /// `UnsupportedModel` for a model that does not generate, such as an encoder; `Closed`, `ForkedRuntime`.
     pub fn session(&self) -> Result<Session> {
+        Session::new(self.generating()?)
+    }
+
+    /// What is loaded, if it generates.
+    pub(super) fn generating(&self) -> Result<Arc<Loaded>> {
         let loaded = self.loaded()?;
         let spec = &loaded.decoder.spec;
         if !spec.generates() {
@@ -389,7 +394,7 @@ impl Model {
                 format!("{architecture} has no output head and does not generate: it can only {tasks}");
             return Err(Error::unsupported_model(message));
         }
-        Session::new(loaded)
+        Ok(loaded)
     }
 
     /// Logits at every position of `tokens`: `[tokens.len(), vocab_size]`, row-major.
@@ -407,7 +412,7 @@ impl Model {
     /// As [`Model::logits`]; `InvalidArgument` for an adapter that is not loaded.
     pub fn logits_with(&self, tokens: &[u32], adapter: Option<&str>) -> Result<Vec<f32>> {
         let adapter = self.loaded()?.adapter(adapter)?;
-        let mut session = self.session()?;
+        let mut session = Session::once(self.generating()?)?;
         session.append(Prompt::Tokens(tokens.to_vec()), false)?;
         let mut scores = Vec::new();
         let no_memory = || {
@@ -416,7 +421,7 @@ impl Model {
             Error::new(ErrorKind::OutOfBudget, message)
         };
         let size = tokens.len().checked_mul(self.info().vocab_size).ok_or_else(no_memory)?;
-        let _reservation = self.0.runtime.budget().reserve(4 * size as u64, "the logits")?;
+        let _reservation = self.0.runtime.budget().reserve_growing(4 * size as u64, "the logits")?;
         scores.try_reserve_exact(size).map_err(|_| no_memory())?;
         session.score(scores, size, adapter)
     }
@@ -441,16 +446,16 @@ impl Model {
             return Err(Error::new(ErrorKind::EmptyPrompt, "expected at least one token"));
         }
         if tokens.len() > loaded.max_context {
-            return Err(overflow(tokens.len(), 0, loaded.max_context));
+            return Err(overflow(tokens.len(), Wanted::Nothing, loaded.max_context));
         }
         let hidden = loaded.decoder.spec.hidden_size;
         // What overflows is refused here or by `floats`.
         let size = tokens.len().saturating_mul(hidden);
         let bytes = (size as u64).saturating_mul(4);
-        let _reservation = self.0.runtime.budget().reserve(bytes, "the hidden states")?;
+        let _reservation = self.0.runtime.budget().reserve_growing(bytes, "the hidden states")?;
         let mut room = floats(tokens.len(), hidden)?;
         room.clear();
-        let session = Session::new(loaded)?;
+        let session = Session::once(loaded)?;
         let states = session.pool(tokens.to_vec(), Vec::new(), Pooler::every(room), adapter)?.pooled()?;
         match states.len() == size {
             true => Ok(states),

@@ -5,6 +5,7 @@ mod arch;
 pub(crate) mod batch;
 mod blocks;
 pub(crate) mod build;
+mod chat;
 mod check;
 pub(crate) mod config;
 pub(crate) mod decoder;
@@ -12,6 +13,7 @@ mod delta_net;
 mod embed;
 pub(crate) mod embedding;
 pub(crate) mod files;
+mod generate;
 mod gguf;
 mod handle;
 mod layer_inputs;
@@ -30,7 +32,6 @@ pub(crate) mod pooling;
 mod quantization;
 mod recurrence;
 pub(crate) mod registry;
-mod requests;
 pub(crate) mod rope_scaling;
 pub(crate) mod scratch;
 mod short_conv;
@@ -39,13 +40,13 @@ pub(crate) mod spec;
 pub(crate) mod tensors;
 
 pub(crate) use adapter::Adapter;
+pub use chat::Chat;
 pub use embed::{EmbeddingInfo, Embeddings};
 #[cfg(feature = "hub")]
 pub(crate) use files::MODEL_FILES;
 pub(crate) use handle::{Loaded, last_event, no_tokenizer};
 pub use handle::{Model, ModelInfo};
 pub use plan::{Plan, StoredMatrices};
-pub use requests::{Chat, Requests};
 pub use source::Source;
 #[cfg(test)]
 mod study;

@@ -2,6 +2,7 @@
 
 mod budget;
 mod cpus;
+mod machine;
 #[cfg(feature = "candle")]
 mod rows;
 
@@ -112,7 +113,7 @@ impl Runtime {
         let threads = options.threads.map_or_else(|| Cpus::detect().threads(), |n| n as usize);
         let runtime = Runtime(Arc::new(Inner {
             pool: ThreadPool::new(threads),
-            budget: Budget::new(options.memory_budget),
+            budget: Budget::with_memory(options.memory_budget, machine::memory()),
             kernels,
             on_log,
             #[cfg(feature = "candle")]

@@ -1,4 +1,4 @@
-//! Requests of a model: from prompts and from conversations, one or several, whole or event by event.
+//! Conversations: messages, which the model's chat template renders, and their answers.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
 use crate::options::GenerateOptions;
 use crate::runtime::LogLevel;
-use crate::session::{CancelHandle, Delivery, Prompt, Session, Stream};
+use crate::session::{Delivery, Session, Stream, Ticket};
 
 /// A conversation to be answered: its messages, and what the model's chat template is given with them.
 ///
@@ -101,23 +101,6 @@ impl Loaded {
     }
 }
 
-/// Requests that are computed together.
-#[derive(Debug)]
-pub struct Requests(Vec<Result<Stream>>);
-
-impl Requests {
-    /// Handles that cancel the requests that have begun.
-    pub fn cancel_handles(&self) -> Vec<CancelHandle> {
-        self.0.iter().flatten().map(Stream::cancel_handle).collect()
-    }
-
-    /// Computes all of them to the end. One result for each request, in their order: what one fails with is no other's
-    /// concern.
-    pub fn finish(self) -> Vec<Result<Completion>> {
-        self.0.into_iter().map(|stream| stream?.finish()).collect()
-    }
-}
-
 impl Model {
     /// Renders a conversation with the model's chat template, after checking it.
     ///
@@ -136,7 +119,7 @@ impl Model {
     /// # Errors
     /// As [`Model::render_chat`] and [`Model::stream`].
     pub fn chat_stream(&self, chat: &Chat, options: &GenerateOptions) -> Result<Stream> {
-        self.session()?.chat_stream(chat, options)
+        Session::once(self.generating()?)?.chat_stream(chat, options)
     }
 
     /// Generates the next message of a conversation. [`Session::chat`](crate::Session::chat) does so from what it has computed already.
@@ -144,52 +127,7 @@ impl Model {
     /// # Errors
     /// As [`Model::chat_stream`]; `OutOfBudget`, `NonFinite` while computing.
     pub fn chat(&self, chat: &Chat, options: &GenerateOptions) -> Result<Completion> {
-        self.session()?.chat(chat, options)
-    }
-
-    /// Generates from `prompt`, event by event.
-    ///
-    /// # Errors
-    /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`, `Closed`, `ForkedRuntime`; as [`Model::session`].
-    pub fn stream(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Stream> {
-        self.request(prompt.into(), options, Delivery::EachToken)
-    }
-
-    fn request(&self, prompt: Prompt, options: &GenerateOptions, delivery: Delivery) -> Result<Stream> {
-        let mut session = self.session()?;
-        session.append(prompt, options.add_special_tokens.unwrap_or(true))?;
-        session.request(options, delivery)
-    }
-
-    /// Generates from `prompt`.
-    ///
-    /// # Errors
-    /// As [`Model::stream`]; `OutOfBudget`, `NonFinite` while computing.
-    pub fn generate(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Completion> {
-        self.request(prompt.into(), options, Delivery::AtTheEnd)?.finish()
-    }
-
-    /// Begins requests, each with options of its own, that are computed together. What cannot begin, or is an error
-    /// already, fails alone.
-    pub fn requests(
-        &self,
-        requests: impl IntoIterator<Item = Result<(Prompt, GenerateOptions)>>,
-    ) -> Requests {
-        let start = |request: Result<(Prompt, GenerateOptions)>| {
-            let (prompt, options) = request?;
-            self.request(prompt, &options, Delivery::AtTheEnd)
-        };
-        // All are under way before the first is waited for, so they run as one batch.
-        Requests(requests.into_iter().map(start).collect())
-    }
-
-    /// Generates from several prompts, computed together. One result for each, in their order; [`Model::requests`] takes
-    /// options for each of them.
-    ///
-    /// # Errors
-    /// Per prompt, as [`Model::generate`].
-    pub fn generate_batch(&self, prompts: Vec<Prompt>, options: &GenerateOptions) -> Vec<Result<Completion>> {
-        self.requests(prompts.into_iter().map(|prompt| Ok((prompt, options.clone())))).finish()
+        Session::once(self.generating()?)?.chat(chat, options)
     }
 }
 
@@ -202,7 +140,7 @@ impl Session {
     /// As [`Model::chat_stream`]; the session is as before then.
     pub fn chat_stream(&mut self, chat: &Chat, options: &GenerateOptions) -> Result<Stream> {
         let tokens = self.loaded().encode_chat(chat, options)?;
-        self.request_from(Some(tokens), options, Delivery::EachToken)
+        self.request_from(Some(tokens), options, Delivery::EachToken, Ticket::default())
     }
 
     /// Generates the next message of a conversation, as [`Session::chat_stream`].
@@ -211,6 +149,6 @@ impl Session {
     /// As [`Session::chat_stream`]; `OutOfBudget`, `NonFinite` while computing.
     pub fn chat(&mut self, chat: &Chat, options: &GenerateOptions) -> Result<Completion> {
         let tokens = self.loaded().encode_chat(chat, options)?;
-        self.request_from(Some(tokens), options, Delivery::AtTheEnd)?.finish()
+        self.request_from(Some(tokens), options, Delivery::AtTheEnd, Ticket::default())?.finish()
     }
 }
