@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::ptr::{NonNull, null_mut};
 
 use clawdbot_core::{
-    EmbedOptions, GenerateOptions, Model, ModelOptions, Prompt, RerankOptions, Result, Runtime,
+    EmbedOptions, Error, GenerateOptions, Model, ModelOptions, Prompt, RerankOptions, Result, Runtime,
 };
 
 use crate::completion::clawdbot_completion;
@@ -450,17 +450,13 @@ unsafe fn batch(
     required(NonNull::new(completions), "completions")?;
     required(NonNull::new(errors), "errors")?;
     // Texts that are none take no part.
-    let requests: Vec<Result<(Prompt, GenerateOptions)>> = requests.collect();
-    let good: Vec<(Prompt, &GenerateOptions)> =
-        requests.iter().flatten().map(|(prompt, options)| (prompt.clone(), options)).collect();
+    let mut good = Vec::new();
+    let bad: Vec<Option<Error>> = requests.map(|request| request.map(|one| good.push(one)).err()).collect();
     let mut results = model.0.generate_batch_with_progress(good.into_iter(), |_, _| true).into_iter();
     let missing = || Err(internal("a request without a result"));
-    let (done, failed): (Vec<_>, Vec<_>) = requests
-        .iter()
-        .map(|request| match request {
-            Ok(_) => results.next().unwrap_or_else(missing),
-            Err(error) => Err(error.clone()),
-        })
+    let (done, failed): (Vec<_>, Vec<_>) = bad
+        .into_iter()
+        .map(|error| error.map_or_else(|| results.next().unwrap_or_else(missing), Err))
         .map(|result| match result {
             Ok(completion) => (owned(clawdbot_completion::new(completion)), null_mut()),
             Err(error) => (null_mut(), owned(clawdbot_error::new(error))),

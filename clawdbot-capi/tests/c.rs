@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use clawdbot_core::ErrorKind;
+use clawdbot_core::{
+    EmbedOptions, ErrorKind, GenerateOptions, ModelOptions, PackOptions, RerankOptions, RuntimeOptions,
+};
 
 const C: [&str; 6] = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion"];
 const CPP: [&str; 5] = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wold-style-cast"];
@@ -277,6 +279,34 @@ fn the_shared_library_exports_its_functions_alone() {
         assert!(header.contains(&format!("{symbol}(")), "{symbol} is not in the header");
     }
     assert!(symbols.len() > 50, "{symbols:?}");
+}
+
+#[test]
+fn the_header_names_every_option() {
+    let header = std::fs::read_to_string(root().join("include/clawdbot.h")).unwrap();
+    let all = [
+        GenerateOptions::NAMES,
+        ModelOptions::NAMES,
+        PackOptions::NAMES,
+        RuntimeOptions::NAMES,
+        EmbedOptions::NAMES,
+        RerankOptions::NAMES,
+    ];
+    for name in all.concat() {
+        // Comments wrap where they like.
+        assert!(header.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn the_library_is_asked_for_by_the_name_of_its_file() {
+    if !installed("readelf") {
+        return;
+    }
+    let library = libraries().join("libclawdbot.so");
+    let dynamic = succeed(Command::new("readelf").arg("-d").arg(library));
+    let soname = dynamic.lines().find(|line| line.contains("(SONAME)")).unwrap();
+    assert!(soname.ends_with("[libclawdbot.so]"), "{soname}");
 }
 
 #[test]

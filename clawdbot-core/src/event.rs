@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::sampling::Logprobs;
+use crate::sampling::{Logprobs, TokenLogprob};
 
 /// Why a generation ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -169,12 +169,11 @@ macro_rules! json {
     };
 }
 
-json!(Completion Event Logprobs Usage);
+json!(Completion Event Logprobs TokenLogprob Usage);
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sampling::TokenLogprob;
 
     #[test]
     fn json_and_back() {

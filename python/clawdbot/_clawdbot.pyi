@@ -70,6 +70,9 @@ RUNTIME_OPTIONS: Final[tuple[str, ...]]
 _Path: TypeAlias = str | os.PathLike[str]
 _Ids: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 _Prompt: TypeAlias = str | _Ids
+_Prompts: TypeAlias = (
+    list[str] | tuple[str, ...] | Sequence[Sequence[int]] | Sequence[npt.NDArray[np.integer[Any]]]
+)
 _Messages: TypeAlias = Sequence[Mapping[str, Any]]
 _Tools: TypeAlias = Sequence[Mapping[str, Any]]
 _Progress: TypeAlias = Callable[[int, int], object]
@@ -79,6 +82,11 @@ _Log: TypeAlias = Callable[[str, str], object]
 class TokenLogprob:
     """The log-probability (natural logarithm) of a token under the model's own distribution."""
 
+    def __new__(cls, fields: Mapping[str, Any]) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    def to_json(self) -> str: ...
     @property
     def id(self) -> int: ...
     @property
@@ -88,6 +96,11 @@ class TokenLogprob:
 class Logprobs:
     """What was drawn at a position, and the most likely tokens there."""
 
+    def __new__(cls, fields: Mapping[str, Any]) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    def to_json(self) -> str: ...
     @property
     def chosen(self) -> TokenLogprob: ...
     @property
@@ -97,6 +110,11 @@ class Logprobs:
 class Usage:
     """Tokens and seconds of a request."""
 
+    def __new__(cls, fields: Mapping[str, Any]) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    def to_json(self) -> str: ...
     @property
     def prompt_tokens(self) -> int: ...
     @property
@@ -120,6 +138,11 @@ class Usage:
 class Completion:
     """The result of a request."""
 
+    def __new__(cls, fields: Mapping[str, Any]) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    def to_json(self) -> str: ...
     @property
     def text(self) -> str: ...
     @property
@@ -137,6 +160,11 @@ class Completion:
 class Event:
     """Something that happened to a request."""
 
+    def __new__(cls, fields: Mapping[str, Any]) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]: ...
+    def to_dict(self) -> dict[str, Any]: ...
+    def to_json(self) -> str: ...
     @property
     def kind(self) -> Literal["token", "progress", "done"]: ...
     @property
@@ -180,6 +208,24 @@ class Session:
     def generate(
         self, options: Mapping[str, Any] | None = None, **opts: Unpack[GenerateOptions]
     ) -> Completion: ...
+    def chat(
+        self,
+        messages: _Messages,
+        tools: _Tools | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        variables: dict[str, Any] | None = None,
+        **opts: Unpack[GenerateOptions],
+    ) -> Completion: ...
+    def chat_stream(
+        self,
+        messages: _Messages,
+        tools: _Tools | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        variables: dict[str, Any] | None = None,
+        **opts: Unpack[GenerateOptions],
+    ) -> Stream: ...
     def truncate(self, length: int) -> None: ...
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
@@ -277,20 +323,44 @@ class Model:
         self,
         prompt: str | Sequence[int],
         options: Mapping[str, Any] | None = None,
+        *,
+        return_exceptions: Literal[False] = False,
         **opts: Unpack[GenerateOptions],
     ) -> Completion: ...
     @overload
     def generate(
         self,
-        prompt: list[str] | tuple[str, ...] | Sequence[Sequence[int]] | Sequence[npt.NDArray[np.integer[Any]]],
+        prompt: str | Sequence[int],
         options: Mapping[str, Any] | None = None,
+        *,
+        return_exceptions: Literal[True],
+        **opts: Unpack[GenerateOptions],
+    ) -> Completion | Exception: ...
+    @overload
+    def generate(
+        self,
+        prompt: _Prompts,
+        options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        return_exceptions: Literal[False] = False,
         **opts: Unpack[GenerateOptions],
     ) -> list[Completion]: ...
     @overload
     def generate(
         self,
+        prompt: _Prompts,
+        options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        return_exceptions: Literal[True],
+        **opts: Unpack[GenerateOptions],
+    ) -> list[Completion | Exception]: ...
+    @overload
+    def generate(
+        self,
         prompt: npt.NDArray[np.integer[Any]],
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        return_exceptions: bool = False,
         **opts: Unpack[GenerateOptions],
     ) -> Any: ...
     def stream(
@@ -308,6 +378,15 @@ class Model:
         variables: dict[str, Any] | None = None,
         **opts: Unpack[GenerateOptions],
     ) -> Completion: ...
+    def chat_stream(
+        self,
+        messages: _Messages,
+        tools: _Tools | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        variables: dict[str, Any] | None = None,
+        **opts: Unpack[GenerateOptions],
+    ) -> Stream: ...
     def render_chat(
         self,
         messages: _Messages,

@@ -1,5 +1,7 @@
 //! Prompts, one or many in one call.
 
+use std::borrow::Borrow;
+
 use super::handle::Model;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
@@ -53,9 +55,9 @@ impl Model {
     ///
     /// # Errors
     /// Per prompt, as [`Model::generate`]; `Cancelled` for what had not begun.
-    pub fn generate_batch_until<'a>(
+    pub fn generate_batch_until<O: Borrow<GenerateOptions>>(
         &self,
-        requests: impl ExactSizeIterator<Item = (Prompt, &'a GenerateOptions)>,
+        requests: impl ExactSizeIterator<Item = (Prompt, O)>,
         cancel: &CancelHandle,
     ) -> Vec<Result<Completion>> {
         self.run_batch(requests, || cancel.ticket(), |_, _| !cancel.is_cancelled())
@@ -66,17 +68,17 @@ impl Model {
     ///
     /// # Errors
     /// Per prompt, as [`Model::generate`]; `Cancelled`.
-    pub fn generate_batch_with_progress<'a>(
+    pub fn generate_batch_with_progress<O: Borrow<GenerateOptions>>(
         &self,
-        requests: impl ExactSizeIterator<Item = (Prompt, &'a GenerateOptions)>,
+        requests: impl ExactSizeIterator<Item = (Prompt, O)>,
         progress: impl FnMut(u64, u64) -> bool,
     ) -> Vec<Result<Completion>> {
         self.run_batch(requests, Ticket::default, progress)
     }
 
-    fn run_batch<'a>(
+    fn run_batch<O: Borrow<GenerateOptions>>(
         &self,
-        requests: impl ExactSizeIterator<Item = (Prompt, &'a GenerateOptions)>,
+        requests: impl ExactSizeIterator<Item = (Prompt, O)>,
         ticket: impl Fn() -> Ticket,
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Vec<Result<Completion>> {
@@ -91,7 +93,7 @@ impl Model {
             while running.len() < most
                 && let Some((index, (prompt, options))) = requests.next()
             {
-                match self.request(prompt, options, Delivery::AtTheEnd, ticket()) {
+                match self.request(prompt, options.borrow(), Delivery::AtTheEnd, ticket()) {
                     Ok(stream) => running.push((index, stream)),
                     Err(error) => {
                         results[index] = Some(Err(error));
