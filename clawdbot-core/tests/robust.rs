@@ -114,7 +114,7 @@ fn a_closed_model_says_so() {
 
 #[test]
 fn cancelling_ends_a_prefill_and_the_model_goes_on() {
-    // A long prompt in one chunk, cancelled before and during its pass. (That the pass ends at the next layer: `decoder`.)
+    // A long prompt in one chunk, cancelled before and during its pass. (That the pass ends within a layer: `decoder`.)
     let model = runtime(RuntimeOptions::default())
         .load(&Source::Builtin, &ModelOptions::default().prefill_chunk(1024_u32))
         .unwrap();

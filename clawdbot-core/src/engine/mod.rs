@@ -377,12 +377,9 @@ impl Engine {
         let cancelled = || if abandoned { flags.iter().all(is_set) } else { flags.iter().any(is_set) };
         let runtime = &loaded.runtime;
         let decoder: &Decoder = &loaded.decoder;
-        runtime.pool().region(|region| {
+        runtime.pool().region_until(&cancelled, |region| {
             let kernels = runtime.kernel_set();
-            decoder.forward(
-                &mut ForwardContext { kernels, region, cache, scratch, cancelled: &cancelled },
-                &batch,
-            )
+            decoder.forward(&mut ForwardContext { kernels, region, cache, scratch }, &batch)
         })?
     }
 

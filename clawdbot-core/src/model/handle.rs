@@ -131,6 +131,7 @@ impl Runtime {
         let sizes = Sizes::of(&opened, options, self.threads())?;
         let available = self.budget().reserve(plan.load_bytes, "weights, scratch and a page of KV cache")?;
         drop(available);
+        self.prove_kernels();
         let reservation =
             self.budget().reserve(sizes.weights.saturating_add(sizes.scratch), "weights and scratch")?;
         let weight_type = options.weight_type();

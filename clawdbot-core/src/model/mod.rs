@@ -33,6 +33,7 @@ mod quantization;
 mod recurrence;
 pub(crate) mod registry;
 pub(crate) mod rope_scaling;
+mod routing;
 pub(crate) mod scratch;
 mod short_conv;
 pub(crate) mod source;
