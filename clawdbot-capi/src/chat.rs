@@ -80,7 +80,10 @@ pub unsafe extern "C" fn clawdbot_model_chat(
         let (model, out) = (required(model, "model")?, required(out, "out")?);
         // SAFETY: the contract of the header.
         let chat = unsafe { chat(messages, tools, variables) }?;
-        give(out, clawdbot_completion::new(model.0.chat(&chat, &read(options, GenerateOptions::from_json)?)?));
+        give(
+            out,
+            clawdbot_completion::new(model.0.chat(&chat, &read(options, GenerateOptions::from_json)?)?),
+        );
         Ok(())
     })
 }

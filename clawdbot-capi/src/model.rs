@@ -11,7 +11,8 @@ use clawdbot_core::{
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
 use crate::handle::{
-    CLAWDBOT_NUL_TERMINATED, array, copy_out, give, guard, has_room, internal, invalid, owned, quietly, required, text,
+    CLAWDBOT_NUL_TERMINATED, array, copy_out, give, guard, has_room, internal, invalid, owned, quietly,
+    required, text,
 };
 use crate::options::{clawdbot_options, read};
 use crate::runtime::{clawdbot_runtime, source, to_json};

@@ -189,7 +189,10 @@ mod tests {
             options: options.as_object().unwrap().clone(),
         };
         let object = completion.to_json();
-        assert_eq!((&object["finish_reason"], &object["usage"]["prompt_tokens"]), (&"length".into(), &2.into()));
+        assert_eq!(
+            (&object["finish_reason"], &object["usage"]["prompt_tokens"]),
+            (&"length".into(), &2.into())
+        );
         assert_eq!(object["logprobs"][0]["top"][1]["id"], 4);
         assert_eq!(Completion::from_json(&object).unwrap(), completion);
         for (kind, event) in [

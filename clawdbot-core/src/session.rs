@@ -405,7 +405,6 @@ fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Result<Option
 pub struct CancelHandle(Arc<AtomicBool>);
 
 impl CancelHandle {
-<<<<<<< HEAD
     pub(crate) fn ticket(&self) -> Ticket {
         Arc::clone(&self.0)
     }
@@ -415,10 +414,7 @@ impl CancelHandle {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Asks the request to stop. The forward pass it is part of, prefill included, is abandoned before its next layer
-=======
     /// Asks the request to stop. The forward pass it is part of, prefill included, is abandoned within a layer
->>>>>>> main
     /// (but not two in a row for the sake of some of several sequences); the stream then ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);

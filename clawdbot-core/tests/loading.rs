@@ -6,7 +6,8 @@ mod support;
 use std::path::Path;
 
 use clawdbot_core::{
-    Chat, ErrorKind, GenerateOptions, Model, ModelOptions, Prompt, Runtime, RuntimeOptions, Source, WeightType,
+    Chat, ErrorKind, GenerateOptions, Model, ModelOptions, Prompt, Runtime, RuntimeOptions, Source,
+    WeightType,
 };
 use serde_json::{Value, json};
 use support::Copy;

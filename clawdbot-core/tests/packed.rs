@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use clawdbot_core::{
-    Chat, Error, ErrorKind, GenerateOptions, LogLevel, LogRecord, Model, ModelOptions, PackOptions, Prompt, Result,
-    Runtime, RuntimeOptions, Source, WeightType,
+    Chat, Error, ErrorKind, GenerateOptions, LogLevel, LogRecord, Model, ModelOptions, PackOptions, Prompt,
+    Result, Runtime, RuntimeOptions, Source, WeightType,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};

@@ -230,7 +230,10 @@ fn a_session_that_chats_computes_what_is_new() {
     assert_eq!(session.tokens().unwrap().len(), found.usage.prompt_tokens + 12);
     // The same again: all but the last token is there.
     let again = session.chat(&conversation(&said[..1]), &options).unwrap();
-    assert_eq!((again.usage.cached_tokens, again.token_ids), (again.usage.prompt_tokens - 1, found.token_ids));
+    assert_eq!(
+        (again.usage.cached_tokens, again.token_ids),
+        (again.usage.prompt_tokens - 1, found.token_ids)
+    );
 
     let before = session.tokens().unwrap();
     let refused = session.chat(&conversation(&said), &greedy(5000)).unwrap_err();
@@ -257,11 +260,17 @@ fn a_beginning_that_the_text_has_is_not_doubled() {
     assert!(lines.lock().unwrap().is_empty(), "a chat adds none");
     for options in [greedy(1), greedy(1).add_special_tokens(false)] {
         assert_eq!(prompt_tokens(model.generate(rendered.as_str(), &options).unwrap()), tokens.len());
-        assert_eq!(prompt_tokens(model.chat(&said, &options.add_special_tokens(true)).unwrap()), tokens.len());
+        assert_eq!(
+            prompt_tokens(model.chat(&said, &options.add_special_tokens(true)).unwrap()),
+            tokens.len()
+        );
     }
     let mut session = model.session().unwrap();
     assert_eq!(session.append(rendered.as_str(), true).unwrap(), tokens.len());
-    assert_eq!(lines.lock().unwrap().iter().filter(|(_, line)| line.contains("not added once more")).count(), 4);
+    assert_eq!(
+        lines.lock().unwrap().iter().filter(|(_, line)| line.contains("not added once more")).count(),
+        4
+    );
 
     // Options that have no effect, and variables.
     lines.lock().unwrap().clear();

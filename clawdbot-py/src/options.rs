@@ -52,7 +52,9 @@ pub(crate) fn generate_each(
     let one = |options: Option<&Bound<'_, PyAny>>| generate(py, mapping(options)?, kwargs);
     match options {
         Some(list) if !list.is_instance_of::<PyMapping>() && !list.is_instance_of::<PyString>() => {
-            let Ok(items) = list.try_iter() else { return Err(mapping(options).err().unwrap_or_else(not_options)) };
+            let Ok(items) = list.try_iter() else {
+                return Err(mapping(options).err().unwrap_or_else(not_options));
+            };
             let items: Vec<Bound<'_, PyAny>> = items.collect::<PyResult<_>>()?;
             if items.len() != count {
                 let found = items.len();

@@ -62,7 +62,11 @@ impl GenerateOptions {
         if self.temperature.is_some() || resolved.temperature > 0.0 {
             return Vec::new();
         }
-        let given = [("top_k", self.top_k.is_some()), ("top_p", self.top_p.is_some()), ("min_p", self.min_p.is_some())];
+        let given = [
+            ("top_k", self.top_k.is_some()),
+            ("top_p", self.top_p.is_some()),
+            ("min_p", self.min_p.is_some()),
+        ];
         given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
 
@@ -248,14 +252,19 @@ mod tests {
 
     #[test]
     fn bad_options_name_themselves() {
-        for (name, meant) in [("max_token", "max_tokens"), ("max_new_tokens", "max_tokens"), ("topp", "top_p")] {
+        for (name, meant) in
+            [("max_token", "max_tokens"), ("max_new_tokens", "max_tokens"), ("topp", "top_p")]
+        {
             let error = parse(json!({name: 5})).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::UnknownOption);
             assert!(error.message().contains(&format!("did you mean {meant:?}?")), "{error}");
             assert_eq!(error.detail()["suggestion"], meant);
         }
         let error = parse(json!({"nonsense": 5})).unwrap_err();
-        assert!(error.detail().get("suggestion").is_none() && error.message().contains("known: adapter"), "{error}");
+        assert!(
+            error.detail().get("suggestion").is_none() && error.message().contains("known: adapter"),
+            "{error}"
+        );
         for (name, bad) in [
             ("max_tokens", json!(0)),
             ("max_tokens", json!(-1)),

@@ -15,8 +15,8 @@ pub use generate::GenerateOptions;
 pub(crate) use generate::{ResolveContext, Resolved};
 #[cfg(feature = "hub")]
 pub use hub::HubOptions;
-pub(crate) use value::shown;
 pub use load::{Cache, KvType, ModelOptions, PackOptions, RuntimeOptions, WeightType};
+pub(crate) use value::shown;
 
 use value::{Expected, value};
 

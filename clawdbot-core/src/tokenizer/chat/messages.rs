@@ -75,7 +75,8 @@ fn check_tools(tools: Option<&Value>) -> Result<bool> {
 /// Refuses what is neither an argument nor a variable, but nearly an argument.
 fn check_variables(source: &str, variables: &Map<String, Value>) -> Result<()> {
     let arguments = ["messages", "tools", "add_generation_prompt"];
-    for name in variables.keys().filter(|name| !arguments.contains(&name.as_str()) && !mentions(source, name)) {
+    for name in variables.keys().filter(|name| !arguments.contains(&name.as_str()) && !mentions(source, name))
+    {
         if let Some(meant) = closest(name, arguments) {
             let message = format!("there is no argument {name:?}{}", hint(Some(meant)));
             return Err(Error::new(ErrorKind::UnknownOption, message)
@@ -92,7 +93,9 @@ fn check_messages(source: &str, messages: &Value) -> Result<()> {
     if list.is_empty() {
         return Err(wrong("messages", "at least one message", messages));
     }
-    list.iter().enumerate().try_for_each(|(i, message)| check_message(source, &format!("messages[{i}]"), message))
+    list.iter()
+        .enumerate()
+        .try_for_each(|(i, message)| check_message(source, &format!("messages[{i}]"), message))
 }
 
 fn check_message(source: &str, path: &str, message: &Value) -> Result<()> {
@@ -117,7 +120,8 @@ fn check_message(source: &str, path: &str, message: &Value) -> Result<()> {
     let role = check_role(source, path, object)?;
     for key in ["tool_calls", "function_call"] {
         if object.get(key).is_some_and(|value| !is_nothing(value)) && !mentions(source, key) {
-            let message = format!("{path}.{key}: the model's chat template does not use them: leave them out");
+            let message =
+                format!("{path}.{key}: the model's chat template does not use them: leave them out");
             return Err(Error::invalid_argument(message).with("argument", format!("{path}.{key}")));
         }
     }
@@ -139,7 +143,9 @@ fn check_role<'a>(source: &str, path: &str, message: &'a Map<String, Value>) -> 
 
 fn check_content(source: &str, path: &str, role: &str, message: &Map<String, Value>) -> Result<()> {
     let path = format!("{path}.content");
-    let calls = ["tool_calls", "function_call"].iter().any(|key| message.get(*key).is_some_and(|value| !is_nothing(value)));
+    let calls = ["tool_calls", "function_call"]
+        .iter()
+        .any(|key| message.get(*key).is_some_and(|value| !is_nothing(value)));
     match message.get("content") {
         Some(Value::String(_)) => Ok(()),
         None | Some(Value::Null) if role == "assistant" && calls => Ok(()),
@@ -160,7 +166,8 @@ fn check_parts(source: &str, path: &str, parts: &[Value]) -> Result<()> {
         }
     }
     if !mentions(source, "text") {
-        let message = format!("{path}: expected a text, for the model's chat template takes no parts; found a list");
+        let message =
+            format!("{path}: expected a text, for the model's chat template takes no parts; found a list");
         return Err(Error::invalid_argument(message).with("argument", path));
     }
     Ok(())
@@ -224,8 +231,13 @@ mod tests {
             render(RICH, messages.clone(), None).unwrap_or_else(|error| panic!("{messages}: {error}"));
         }
         let tools = json!([{"type": "function", "function": {"name": "f"}}]);
-        assert!(render(RICH, json!([{"role": "user", "content": "a"}]), Some(tools)).unwrap().starts_with("T["));
-        assert_eq!(render(PLAIN, json!([{"role": "user", "content": "a"}]), Some(json!([]))).unwrap(), "<user>a");
+        assert!(
+            render(RICH, json!([{"role": "user", "content": "a"}]), Some(tools)).unwrap().starts_with("T[")
+        );
+        assert_eq!(
+            render(PLAIN, json!([{"role": "user", "content": "a"}]), Some(json!([]))).unwrap(),
+            "<user>a"
+        );
     }
 
     #[test]
@@ -238,14 +250,20 @@ mod tests {
             (json!([]), "at least one message"),
             (of(json!("Hello")), "messages[0]: expected a message such as"),
             (of(json!([{"role": "user", "content": "a"}])), "one by one"),
-            (of(json!({"content": "a"})), "messages[0].role: expected one of system, developer, user, assistant, tool, found nothing"),
+            (
+                of(json!({"content": "a"})),
+                "messages[0].role: expected one of system, developer, user, assistant, tool, found nothing",
+            ),
             (of(json!({"role": 1, "content": "a"})), "messages[0].role"),
             (of(json!({"role": "usr", "content": "a"})), "did you mean \"user\"?"),
             (of(json!({"role": "bot", "content": "a"})), "found \"bot\""),
             (of(json!({"role": "ipython", "content": "a"})), "found \"ipython\""),
             (of(json!({"role": "user", "contents": "a"})), "found \"contents\"; did you mean \"content\"?"),
             (of(json!({"role": "user", "content": "a", "mood": "b"})), "found \"mood\""),
-            (of(json!({"role": "user"})), "messages[0].content: expected a text, or a list of parts, found nothing"),
+            (
+                of(json!({"role": "user"})),
+                "messages[0].content: expected a text, or a list of parts, found nothing",
+            ),
             (of(json!({"role": "assistant", "content": null, "tool_calls": []})), "messages[0].content"),
             (of(json!({"role": "assistant", "tool_calls": [{"name": "f"}]})), "messages[0].tool_calls"),
             (user(json!(7)), "found 7"),
@@ -277,6 +295,9 @@ mod tests {
         assert_eq!(template.unused(variables.as_object().unwrap()), ["enable_thinkin", "think"]);
         let slip = json!({"add_generation_promt": false});
         let error = template.render_checked(&messages, None, true, slip.as_object().unwrap()).unwrap_err();
-        assert_eq!((error.kind(), &error.detail()["suggestion"]), (ErrorKind::UnknownOption, &json!("add_generation_prompt")));
+        assert_eq!(
+            (error.kind(), &error.detail()["suggestion"]),
+            (ErrorKind::UnknownOption, &json!("add_generation_prompt"))
+        );
     }
 }
