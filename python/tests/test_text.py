@@ -77,7 +77,8 @@ def test_render_and_chat(model):
     assert model.chat(MESSAGES, variables={"x": 1}, max_tokens=2, temperature=0).token_ids == completion.token_ids[:2]
 
 
-def test_a_bos_is_not_doubled(directory):
+def test_a_bos_is_not_doubled(directory, edit_json):
+    edit_json(directory / "generation_config.json", do_sample=False)
     lines = []
     with clawdbot.Model.from_pretrained(directory, runtime=clawdbot.Runtime(on_log=lambda *line: lines.append(line))) as model:
         rendered = model.render_chat(MESSAGES)
