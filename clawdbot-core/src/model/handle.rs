@@ -127,6 +127,9 @@ impl Runtime {
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Model> {
         let options = &opened.resolve(options)?;
+        if let Some(source) = &options.chat_template {
+            opened.text.as_mut().ok_or_else(no_tokenizer)?.set_template(source)?;
+        }
         let mut plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened, options, self.threads())?;
         let available = self.budget().reserve(plan.load_bytes, "weights, scratch and a page of KV cache")?;
@@ -153,6 +156,9 @@ impl Runtime {
         let (others, unused): (Vec<&str>, Vec<&str>) =
             opened.unused.iter().map(String::as_str).partition(|name| beside_text(name));
         let name = &opened.name;
+        for note in &opened.notes {
+            self.log(LogLevel::Warning, || note.clone());
+        }
         let some = |names: &[&str]| names.iter().take(3).copied().collect::<Vec<_>>().join(", ");
         if !others.is_empty() {
             let (count, some) = (others.len(), some(&others));
