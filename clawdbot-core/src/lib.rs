@@ -32,6 +32,7 @@ mod event;
 pub mod fuzz_support;
 #[cfg(feature = "hub")]
 mod hub;
+mod json;
 mod kernels;
 mod large_stack;
 mod layers;

@@ -157,6 +157,9 @@ impl Runtime {
         let (others, unused): (Vec<&str>, Vec<&str>) =
             opened.unused.iter().map(String::as_str).partition(|name| beside_text(name));
         let name = &opened.name;
+        for note in &opened.notes {
+            self.log(LogLevel::Warning, || note.clone());
+        }
         let some = |names: &[&str]| names.iter().take(3).copied().collect::<Vec<_>>().join(", ");
         if !others.is_empty() {
             let (count, some) = (others.len(), some(&others));
