@@ -23,7 +23,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
     let mut input = Input::new(!quiet, args.history.as_deref())?;
     let template = args.chat_template.as_deref().map(read).transpose()?;
     let runtime = args.runtime.runtime(&args.output)?;
-    let source = source(&runtime, args.model.as_ref(), None, &args.hub, &args.output)?;
+    let source = source(&runtime, args.model(), None, &args.hub, &args.output)?;
     let load_options = args.load.options()?.chat_template(template);
     let model = load_with(&runtime, &source, &load_options, &args.output)?;
     let options = args.lora.load(&model, options)?;
