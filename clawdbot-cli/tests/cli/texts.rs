@@ -69,6 +69,15 @@ fn files_are_taken_as_they_are_but_for_the_mark() {
     assert_eq!(lines(b"\xef\xbb\xbfa text\nanother\n"), lines(b"a text\nanother"));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_text_without_an_end_is_refused() {
+    let endless = run(&["generate", "--prompt-file", "/dev/zero"]);
+    // Not what the bytes are, for they were not all read.
+    assert_eq!(endless.code, Some(1));
+    assert!(endless.stderr.contains("/dev/zero: expected a text of at most"), "{}", endless.stderr);
+}
+
 #[test]
 fn texts_may_begin_with_a_dash() {
     for text in ["- summarize this", "---\nx", "-5 degrees", "--not-an-option at all", "-x is a flag"] {
