@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{empty_dir, run, run_with};
+use crate::support::{empty_dir, model_with_template, run, run_with};
 
 const SHORT: [&str; 6] = ["generate", "--temperature", "0", "--max-tokens", "4", "--quiet"];
 
@@ -95,8 +95,11 @@ fn texts_may_begin_with_a_dash() {
     let rank = ["rerank", "-m", &score, "--quiet"];
     let expected = run(&[&rank[..], &["--query=-5 degrees", "--", "- cold", "warm"]].concat()).text();
     assert_eq!(run(&[&rank[..], &["--query", "-5 degrees", "- cold", "warm"]].concat()).text(), expected);
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+    let dir = model_with_template("dash-system", Some(template));
     let chat = |args: &[&str]| {
-        let args = [&["chat", "--quiet", "--temperature", "0", "-n", "4"], args].concat();
+        let args =
+            [&["chat", dir.to_str().unwrap(), "--quiet", "--temperature", "0", "-n", "4"], args].concat();
         run_with(&args, b"hi\n").text()
     };
     assert_eq!(chat(&["--system", "- be brief"]), chat(&["--system=- be brief"]));
