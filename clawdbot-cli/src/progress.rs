@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use clawdbot_core::{Model, Result, Runtime, Source};
+use clawdbot_core::{Model, ModelOptions, Result, Runtime, Source};
 
 use crate::args::{LoadArgs, OutputArgs};
 use crate::interrupt::Work;
@@ -34,7 +34,7 @@ impl StatusLine {
         }
     }
 
-    /// Shows `text`.
+    /// Shows `text` at once.
     pub(crate) fn show(&mut self, text: &str) {
         if self.visible {
             self.shown = true;
@@ -93,8 +93,20 @@ pub(crate) fn load(
     args: &LoadArgs,
     output: &OutputArgs,
 ) -> Result<Model> {
-    let options = args.options()?;
-    watch("loading", output, |progress| runtime.load_with_progress(source, &options, progress))
+    load_with(runtime, source, &args.options()?, output)
+}
+
+/// The same, with the library's options.
+///
+/// # Errors
+/// As [`Runtime::load`]; `Cancelled`.
+pub(crate) fn load_with(
+    runtime: &Runtime,
+    source: &Source,
+    options: &ModelOptions,
+    output: &OutputArgs,
+) -> Result<Model> {
+    watch("loading", output, |progress| runtime.load_with_progress(source, options, progress))
 }
 
 #[cfg(test)]

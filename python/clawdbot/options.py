@@ -92,6 +92,8 @@ class ModelOptions(TypedDict, total=False):
     """Most sequences of a forward pass; more wait their turn. Changes no result."""
     merge_adapters: Sequence[str] | None
     """Directories of LoRA adapters that are added to the weights before these are quantized."""
+    chat_template: str | None
+    """Source of a chat template that is used instead of the model's own."""
     mmap: bool | None
     """Whether a packed model file is mapped, in memory that processes share, instead of read; default True."""
     verify: bool | None

@@ -106,6 +106,7 @@ pub(crate) struct Opened {
 pub(crate) struct Text {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) templates: Option<ChatTemplates>,
+    special: SpecialTokens,
     /// Most tokens of a text that is embedded.
     max_tokens: Option<usize>,
 }
@@ -276,12 +277,12 @@ impl Opened {
         &self,
         options: &ModelOptions,
         progress: &mut dyn FnMut(u64, u64) -> bool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         match self.weights.base() {
-            _ if !options.verify => Ok(()),
-            Weights::Packed(file) => file.verify(progress),
+            _ if !options.verify => Ok(false),
+            Weights::Packed(file) => file.verify(progress).map(|()| true),
             // What is cached is verified once it is there.
-            Weights::Files(_) | Weights::Gguf(_) if options.cache != Cache::Off => Ok(()),
+            Weights::Files(_) | Weights::Gguf(_) if options.cache != Cache::Off => Ok(false),
             _ => Err(Error::invalid_argument(format!(
                 "option verify: expected a packed model file, which has a checksum, found {}",
                 self.name
@@ -426,7 +427,19 @@ pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
     // Tokenizers that know no limit have a huge number there.
     let max_tokens = settings.get("model_max_length").and_then(serde_json::Value::as_u64);
     let max_tokens = max_tokens.and_then(|most| usize::try_from(most).ok()).filter(|&most| most > 0);
-    Ok(Text { tokenizer, templates, max_tokens })
+    Ok(Text { tokenizer, templates, special, max_tokens })
+}
+
+impl Text {
+    /// Puts a chat template in the place of the model's own.
+    ///
+    /// # Errors
+    /// `InvalidTemplate`.
+    pub(crate) fn set_template(&mut self, source: &str) -> Result<()> {
+        self.templates = templates(Some(&serde_json::Value::from(source)), &self.special)
+            .map_err(|error| error.context("option chat_template"))?;
+        Ok(())
+    }
 }
 
 fn templates(template: Option<&serde_json::Value>, special: &SpecialTokens) -> Result<Option<ChatTemplates>> {

@@ -137,6 +137,8 @@ options! {
         max_batch: u32 = 64,
         /// Directories of LoRA adapters, as PEFT writes them, that are added to the weights before these are quantized.
         merge_adapters: Vec<PathBuf> = Vec::new(),
+        /// Source of a chat template that is used instead of the model's own; it sees the model's special tokens.
+        chat_template: Option<String> = None,
         /// Whether a packed model file is mapped: used where it lies, in memory that all processes share. The file must
         /// not be changed or shortened meanwhile. Otherwise it is read.
         mmap: bool = true,
