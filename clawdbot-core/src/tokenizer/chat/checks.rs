@@ -49,8 +49,14 @@ const CHECKS: &[(&str, bool, Check)] = &[
     }),
     ("in", true, |args| operators::contains(argument(args), args.value())),
     ("sameas", true, |args| same(args, args.value(), argument(args))),
-    ("filter", false, |args| Ok(args.value().as_str().is_some_and(filters::is_known))),
-    ("test", false, |args| Ok(args.value().as_str().is_some_and(is_known))),
+    ("filter", false, |args| {
+        operators::hashable(args.value())?;
+        Ok(args.value().as_str().is_some_and(filters::is_known))
+    }),
+    ("test", false, |args| {
+        operators::hashable(args.value())?;
+        Ok(args.value().as_str().is_some_and(is_known))
+    }),
 ];
 
 /// Tests that are comparisons.

@@ -1,6 +1,7 @@
 //! Reads the expressions of a tag with jinja2's grammar, and writes them with an operator filter in place of each
 //! operator: `a + b` becomes `0|__chain__(a, "+", b)`. `super::source` says why.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::lexer::{Kind, Token};
@@ -31,7 +32,11 @@ impl Written {
     }
 }
 
+/// The macros of a template: for each parameter its name, and whether it has a default.
+pub(super) type Macros = HashMap<String, Vec<(String, bool)>>;
+
 pub(super) struct Parser<'t> {
+    macros: &'t Macros,
     tokens: &'t [Token],
     at: usize,
     /// Line feeds that were read and not yet written: lines keep their numbers.
@@ -41,8 +46,8 @@ pub(super) struct Parser<'t> {
 const COMPARISONS: &[&str] = &["==", "!=", "<", "<=", ">", ">="];
 
 impl<'t> Parser<'t> {
-    pub(super) fn new(tokens: &'t [Token]) -> Self {
-        Parser { tokens, at: 0, breaks: 0 }
+    pub(super) fn new(tokens: &'t [Token], macros: &'t Macros) -> Self {
+        Parser { macros, tokens, at: 0, breaks: 0 }
     }
 
     fn peek_at(&self, ahead: usize) -> &'t Kind {
@@ -365,7 +370,7 @@ impl<'t> Parser<'t> {
                 self.next();
                 if self.is_sign("(") {
                     let charge = if name == "changed" { "|__walk__" } else { "" };
-                    let args = self.arguments(charge)?;
+                    let args = self.arguments(&|_, _| charge)?;
                     return Ok(Written::bare(format!("{}.{name}{args}", value.into_bare())));
                 }
                 Ok(if methods::is_method(name) {
@@ -436,27 +441,43 @@ impl<'t> Parser<'t> {
     }
 
     fn call(&mut self, value: Written) -> Result<Written> {
-        // A recursive loop walks over its argument.
-        let charge = if value.text.trim_start() == "loop" { "|__iter__" } else { "" };
-        let args = self.arguments(charge)?;
+        let name = value.text.trim_start();
+        let params = self.macros.get(name);
+        // The engine takes an undefined argument for none, where jinja2 passes it on instead of the default.
+        let has_default = |place: usize, keyword: Option<&str>| {
+            params.is_some_and(|params| match keyword {
+                Some(keyword) => params.iter().any(|(name, has_default)| name == keyword && *has_default),
+                None if place == usize::MAX => params.iter().any(|(_, has_default)| *has_default),
+                None => params.get(place).is_some_and(|(_, has_default)| *has_default),
+            })
+        };
+        let is_loop = name == "loop";
+        let charge = |place: usize, keyword: Option<&str>| match (is_loop, has_default(place, keyword)) {
+            // A recursive loop walks over its argument.
+            (true, _) => "|__iter__",
+            (_, true) => "|__given__",
+            _ => "",
+        };
+        let args = self.arguments(&charge)?;
         Ok(Written::bare(value.into_bare() + &args))
     }
 
-    /// Arguments in round brackets; each that is given by position is passed through the filter `charge`.
-    fn arguments(&mut self, charge: &str) -> Result<String> {
+    /// Arguments in round brackets; to each that is given at a place or for a keyword the filter is applied that `charge`
+    /// names. `*arguments` are at the place `usize::MAX`.
+    fn arguments(&mut self, charge: &dyn Fn(usize, Option<&str>) -> &'static str) -> Result<String> {
         self.expect_sign("(")?;
         let mut parts = Vec::new();
         while !self.is_sign(")") {
             if self.skip_sign("*") {
-                parts.push(format!("*{}|__iter__", self.expression()?.text));
+                parts.push(format!("*{}|__iter__{}", self.expression()?.text, charge(usize::MAX, None)));
             } else if self.skip_sign("**") {
                 parts.push(format!("**{}|__walk__", self.expression()?.text));
             } else if let (Kind::Name(name), Kind::Sign("=")) = (self.peek(), self.peek_at(1)) {
                 self.next();
                 self.next();
-                parts.push(format!("{name}={}", self.expression()?.text));
+                parts.push(format!("{name}={}{}", self.expression()?.text, charge(usize::MAX, Some(name))));
             } else {
-                parts.push(self.expression()?.text + charge);
+                parts.push(self.expression()?.text + charge(parts.len(), None));
             }
             if !self.is_sign(")") {
                 self.expect_sign(",")?;
@@ -490,14 +511,14 @@ impl<'t> Parser<'t> {
         if name.trim_start().starts_with("__") {
             return Err(format!("no filter named {name:?}"));
         }
-        Ok(if self.is_sign("(") { name + &self.arguments("")? } else { name })
+        Ok(if self.is_sign("(") { name + &self.arguments(&|_, _| "")? } else { name })
     }
 
     fn test(&mut self, value: Written) -> Result<Written> {
         let not = if self.skip_name("not") { "not " } else { "" };
         let name = self.expect_name()?;
         let args = match self.peek() {
-            Kind::Sign("(") => self.arguments("")?,
+            Kind::Sign("(") => self.arguments(&|_, _| "")?,
             Kind::Name(word) if matches!(word.as_str(), "else" | "or" | "and") => String::new(),
             Kind::Name(word) if word == "is" => return Err("tests cannot be chained with \"is\"".to_owned()),
             Kind::Name(_) | Kind::Text(_) | Kind::Integer(_) | Kind::Float(_) | Kind::Sign("[" | "{") => {

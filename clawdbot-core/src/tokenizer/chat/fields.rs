@@ -88,10 +88,56 @@ fn field_text(value: &Value, spec: &str) -> Result<String, Error> {
             values::type_name(value)
         )));
     }
-    // Widths and precisions are bounded before the engine pads to them.
+    // Widths and precisions are bounded before text is padded to them.
     if spec.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > MAX_DIGITS) {
         return Err(type_error(format!("format: a number in the format has more than {MAX_DIGITS} digits")));
     }
-    budget::text(value.as_str().map(str::len).or(Some(10_000)))?;
+    if let Some(text) = value.as_str() {
+        return padded(text, spec);
+    }
+    budget::text(Some(10_000))?;
     engine_format(FormatStyle::StrFormat, &format!("{{:{spec}}}"), std::slice::from_ref(value))
+}
+
+/// A text with a format of `[[fill]align][0][width][.precision][s]`; the engine counts bytes where Python counts characters.
+fn padded(text: &str, spec: &str) -> Result<String, Error> {
+    let mut chars = spec.chars();
+    let (mut fill, mut align) = (' ', '<');
+    let is_align = |c: Option<char>| c.filter(|c| "<>^=".contains(*c));
+    let mut rest = spec;
+    let (first, second) = (chars.next(), chars.next());
+    if let (Some(c), Some(side)) = (first, is_align(second)) {
+        (fill, align) = (c, side);
+        rest = &spec[c.len_utf8() + 1..];
+    } else if let Some(side) = is_align(first) {
+        align = side;
+        rest = &spec[1..];
+    } else if spec.starts_with('0') {
+        fill = '0';
+    }
+    let number = |rest: &mut &str| -> usize {
+        let length = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (digits, after) = rest.split_at(length);
+        *rest = after;
+        digits.parse().unwrap_or(0)
+    };
+    let width = number(&mut rest);
+    let mut kept = text.to_owned();
+    if let Some(after) = rest.strip_prefix('.') {
+        rest = after;
+        let precision = number(&mut rest);
+        kept = text.chars().take(precision).collect();
+    }
+    if align == '=' || !matches!(rest, "" | "s") {
+        return Err(type_error(format!("invalid format {spec:?} for a string")));
+    }
+    let missing = width.saturating_sub(kept.chars().count());
+    budget::text(Some(kept.len() + missing * fill.len_utf8()))?;
+    let left = match align {
+        '<' => 0,
+        '>' => missing,
+        _ => missing / 2,
+    };
+    let side = |count: usize| std::iter::repeat_n(fill, count).collect::<String>();
+    Ok(format!("{}{kept}{}", side(left), side(missing - left)))
 }

@@ -92,6 +92,13 @@ pub(super) fn install(env: &mut Environment<'_>) {
         sequences::for_loop(value, count.unwrap_or(0))
     });
     env.add_filter("__unpack__", |value: &Value, count: usize| sequences::unpack(value, count));
+    env.add_filter("__given__", |value: &Value| {
+        let is_list = values::is_list(value) || value.is_tuple();
+        if value.is_undefined() || is_list && value.try_iter()?.any(|item| item.is_undefined()) {
+            return Err(operators::unsupported("", &Value::UNDEFINED));
+        }
+        Ok(value.clone())
+    });
     env.add_filter("__store__", |value: &Value| store(value, 1));
     env.add_filter("__store_in__", |value: &Value| store(value, 0));
 
@@ -102,13 +109,12 @@ pub(super) fn install(env: &mut Environment<'_>) {
     env.add_function("dict", dict);
     env.add_function("namespace", |args: Rest<ValueOrKwargs>| {
         let pairs = dict(args)?;
-        for (key, value) in values::pairs(&pairs) {
+        for (key, _) in values::pairs(&pairs) {
             if key.as_str().is_none_or(|name| name.starts_with('_')) {
                 return Err(type_error(
                     "names in a namespace must be strings that do not begin with an underscore",
                 ));
             }
-            store(&value, 0)?;
         }
         minijinja::functions::namespace(Some(ValueOrKwargs::from(pairs)))
     });
@@ -176,6 +182,9 @@ fn dict(args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     }
     let mut pairs: Vec<(Value, Value)> = Vec::new();
     if let Some(given) = args.get(0) {
+        if given.is_undefined() {
+            return Err(operators::unsupported("", given));
+        }
         if values::is_dict(given) {
             budget::make(given.len().unwrap_or(0).saturating_mul(4))?;
             pairs.extend(values::pairs(given));

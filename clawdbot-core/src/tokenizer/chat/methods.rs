@@ -138,7 +138,9 @@ pub(super) fn call(
             string_method(text, method, args)
         }
         None if values::is_dict(value) => dict_method(value, method, args),
-        None if values::is_list(value) || value.is_tuple() => list_method(value, method, args),
+        None if values::type_name(value) == "range" || values::is_list(value) || value.is_tuple() => {
+            list_method(value, method, args)
+        }
         None => Err(Error::from(ErrorKind::UnknownMethod)),
     }
 }
@@ -524,11 +526,11 @@ fn list_method(value: &Value, method: &str, args: &[Value]) -> Result<Value, Err
                 Ok(Value::from(count))
             }
         }
-        "copy" if !value.is_tuple() => {
+        "copy" if values::is_list(value) => {
             let () = from_args(args)?;
             Ok(value.clone())
         }
-        _ if LIST_METHODS.contains(&method) && !value.is_tuple() => {
+        _ if LIST_METHODS.contains(&method) && values::is_list(value) => {
             Err(type_error(format!("access to method '{method}' of a list is unsafe")))
         }
         _ => Err(Error::from(ErrorKind::UnknownMethod)),

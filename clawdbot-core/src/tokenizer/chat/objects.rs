@@ -202,6 +202,19 @@ impl Range {
                 || self.start == other.start && (self.length == 1 || self.step == other.step))
     }
 
+    /// `range[start:stop:step]`, with the places that it has.
+    pub(super) fn slice(&self, first: i64, stop: i64, step: i64) -> Value {
+        let distance = if step > 0 { stop.saturating_sub(first) } else { first.saturating_sub(stop) };
+        let length = usize::try_from(distance.max(0)).unwrap_or(0).div_ceil(step.unsigned_abs() as usize);
+        let at = |place: i64| self.start.saturating_add(self.step.saturating_mul(place));
+        Value::from_object(Range {
+            start: at(first),
+            stop: at(stop),
+            step: self.step.saturating_mul(step),
+            length,
+        })
+    }
+
     pub(super) fn write(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         match self.step {
             1 => write!(out, "range({}, {})", self.start, self.stop),
@@ -344,18 +357,4 @@ impl Namespace {
     pub(super) fn is(value: &Value) -> bool {
         value.as_object().is_some_and(|object| object.type_name().ends_with("::Namespace"))
     }
-}
-
-/// Writes what cannot be written the same way twice in Python (an address is in it).
-pub(super) fn write_anonymous(out: &mut dyn fmt::Write, value: &Value) -> Result<bool, Error> {
-    if value.downcast_object_ref::<Generator>().is_some() {
-        out.write_str("<generator object>")?;
-    } else if let Some(method) = value.downcast_object_ref::<BoundMethod>() {
-        write!(out, "<built-in method {} of dict object>", method.name)?;
-    } else if let Some(range) = value.downcast_object_ref::<Range>() {
-        range.write(out)?;
-    } else {
-        return Ok(false);
-    }
-    Ok(true)
 }

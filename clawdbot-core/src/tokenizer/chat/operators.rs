@@ -319,7 +319,7 @@ pub(super) fn walk(value: &Value, depth: usize) -> Result<(), Error> {
 
 /// Refuses what cannot be a key, and pays for hashing the rest.
 pub(super) fn hashable(value: &Value) -> Result<(), Error> {
-    if values::is_dict(value) || values::is_list(value) {
+    if values::is_dict(value) || values::is_list(value) || values::is_view(value).is_some() {
         return Err(type_error(format!("unhashable type: '{}'", type_name(value))));
     }
     if value.is_tuple() {
@@ -543,8 +543,8 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, Error> {
     if step == 0 {
         return Err(type_error("slice step cannot be zero"));
     }
-    let places = |length: usize| {
-        // As Python does: bounds are counted from the end if negative, and cut to what exists.
+    // As Python does: bounds are counted from the end if negative, and cut to what exists.
+    let ends = |length: usize| {
         let length = i64::try_from(length).unwrap_or(i64::MAX);
         let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
         let place = |bound: Option<i64>, absent: i64| match bound {
@@ -553,7 +553,10 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, Error> {
             Some(at) => at.min(high),
         };
         let (first, end) = if step > 0 { (low, high) } else { (high, low) };
-        let (mut at, end) = (place(start, first), place(stop, end));
+        (place(start, first), place(stop, end))
+    };
+    let places = |length: usize| {
+        let (mut at, end) = ends(length);
         std::iter::from_fn(move || {
             let more = if step > 0 { at < end } else { at > end };
             more.then(|| {
@@ -580,8 +583,8 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, Error> {
         return Ok(if value.is_safe() { Value::from_safe_string(out) } else { Value::from(out) });
     }
     if let Some(range) = value.downcast_object_ref::<Range>() {
-        let _ = range;
-        return Err(type_error("slices of a range are not supported"));
+        let (first, end) = ends(value.len().unwrap_or(0));
+        return Ok(range.slice(first, end, step));
     }
     if values::is_list(value) || value.is_tuple() {
         budget::make(value.len().unwrap_or(0))?;

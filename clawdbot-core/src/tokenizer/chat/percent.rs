@@ -104,7 +104,8 @@ pub(super) fn format(text: &str, given: &Value) -> Result<String, Error> {
     }
     budget::text(Some(rest.len()))?;
     out.push_str(rest);
-    let is_mapping = given_values.mapping.is_some() || given.as_object().is_some() && !is_tuple;
+    let is_mapping =
+        given_values.mapping.is_some() || (given.as_object().is_some() || given.is_undefined()) && !is_tuple;
     if !used_key && !is_mapping && given_values.at < given_values.values.len() {
         return Err(type_error("not all arguments converted during string formatting"));
     }

@@ -13,7 +13,7 @@
 
 use std::borrow::Cow;
 
-use super::expression::{Parser, Result};
+use super::expression::{Macros, Parser, Result};
 use super::lexer::{self, Kind};
 
 /// Most tokens in one tag, and most `elif` in a template. Chains of them are read recursively, so that their length is
@@ -34,6 +34,7 @@ pub(super) fn with_line_feeds(source: &str) -> Cow<'_, str> {
 /// # Errors
 /// The line and the reason.
 pub(super) fn rewrite(source: &str) -> std::result::Result<String, (usize, String)> {
+    let macros = macros(source);
     let mut out = String::with_capacity(source.len() * 2);
     let mut elifs = 0;
     let mut copied = 0;
@@ -49,7 +50,7 @@ pub(super) fn rewrite(source: &str) -> std::result::Result<String, (usize, Strin
                 let inside = body + usize::from(source[body..].starts_with(['-', '+']));
                 let tokens = lexer::tag(source, inside, if is_block { "%}" } else { "}}" }, MAX_TAG_TOKENS);
                 let (tokens, end, after) = tokens.map_err(|reason| (line(open), reason))?;
-                let mut parser = Parser::new(&tokens);
+                let mut parser = Parser::new(&tokens, &macros);
                 let written = if is_block { block(&mut parser) } else { print(&mut parser) };
                 let written = written.map_err(|reason| (line(open), reason))?;
                 elifs += usize::from(written.trim_start().starts_with("elif"));
@@ -77,6 +78,32 @@ pub(super) fn rewrite(source: &str) -> std::result::Result<String, (usize, Strin
     }
     out.push_str(&source[copied..]);
     Ok(out)
+}
+
+/// What looks like the definition of a macro.
+fn macros(source: &str) -> Macros {
+    let mut found = Macros::new();
+    for (at, _) in source.match_indices("macro ") {
+        let Ok((tokens, ..)) = lexer::tag(source, at, "%}", MAX_TAG_TOKENS) else { continue };
+        let kind = |place: usize| tokens.get(place).map_or(&Kind::End, |token| &token.kind);
+        let (Kind::Name(name), Kind::Sign("(")) = (kind(1), kind(2)) else { continue };
+        let mut params = Vec::new();
+        let mut depth = 0_usize;
+        for place in 2..tokens.len() {
+            match (kind(place), kind(place + 1)) {
+                (Kind::Sign("(" | "[" | "{"), _) => depth += 1,
+                (Kind::Sign(")" | "]" | "}"), _) => depth -= 1,
+                (Kind::Name(param), next)
+                    if depth == 1 && matches!(kind(place - 1), Kind::Sign("(" | ",")) =>
+                {
+                    params.push((param.clone(), *next == Kind::Sign("=")));
+                }
+                _ => {}
+            }
+        }
+        found.insert(name.clone(), params);
+    }
+    found
 }
 
 fn print(parser: &mut Parser<'_>) -> Result<String> {
@@ -257,6 +284,10 @@ mod tests {
             ),
             ("{{ m['role'].x[0][1:] }}", "{{ m[\"role\"].x|__item__(0)|__slice__(1, none, none) }}"),
             ("{{ (a|f).g(*b, c=1) }}", "{{ (a|f).g(*b|__iter__, c=1) }}"),
+            (
+                "{% macro m(a, b=1) %}{{ m(x, y, b=z) }}",
+                "{% macro m(a, b=1) %}{{ m(x, y|__given__, b=z|__given__) }}",
+            ),
             ("{{ d.items }}{{ d.items() }}", "{{ d|__attr__(\"items\") }}{{ d.items() }}"),
             ("{{ x if a is not defined else y }}", "{{ (x if (a is not defined) else y) }}"),
             ("{{ {'a': 1, b: 2} }}", "{{ {\"a\": 1, b|__key__: 2} }}"),

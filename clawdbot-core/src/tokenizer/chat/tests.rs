@@ -103,7 +103,7 @@ fn hostile_templates_end_with_an_error() {
         format!("{{% set a = [1, 2] %}}{}{{{{ a ~ a }}}}", "{% set a = [a, a] %}".repeat(60)),
         "{{ 'aaaa'.replace('a', 'b' * 1000000) }}{{ '{:>999999999}'.format(1) }}".to_owned(),
         format!("{{{{ {}1 }}}}", "-".repeat(50_000)),
-        format!("{{{{ {}{} }}}}", "(".repeat(400), ")".repeat(400)),
+        format!("{{{{ {}{} }}}}", "[".repeat(400), "]".repeat(400)),
     ] {
         let error = render(&template).expect_err("must not succeed");
         assert_eq!(error.kind(), ErrorKind::InvalidTemplate);

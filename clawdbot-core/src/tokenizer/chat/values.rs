@@ -6,7 +6,7 @@ use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 
 use super::budget;
-use super::objects::{self, Dict, DictView, Generator, Group, Namespace, Range};
+use super::objects::{Dict, DictView, Generator, Group, Namespace, Range};
 
 /// Deepest nesting of lists and dictionaries that is read from the caller, printed or serialised.
 pub(super) const MAX_DEPTH: usize = 100;
@@ -212,7 +212,7 @@ fn write_repr(out: &mut dyn fmt::Write, value: &Value, depth: usize) -> Result<(
             }
             out.write_char('}')?;
         }
-        _ if objects::write_anonymous(out, value)? => {}
+        _ if let Some(range) = value.downcast_object_ref::<Range>() => range.write(out)?,
         ValueKind::Seq => {
             let inner = inner()?;
             let is_tuple = value.is_tuple() || is_group(value);
@@ -233,7 +233,7 @@ fn write_repr(out: &mut dyn fmt::Write, value: &Value, depth: usize) -> Result<(
             }
             out.write_str("])")?;
         }
-        // Python writes the address of other objects.
+        // Of others Python writes the address.
         _ => return Err(type_error(format!("values of type {} cannot be printed", type_name(value)))),
     }
     Ok(())
