@@ -60,7 +60,6 @@ const DIFFERENCES: &[(&str, &str)] = &[
         "'<&>'|e",
         "escaped texts escape what they are put together with: only filters that print them are supported",
     ),
-    ("<a>'|e", "the same"),
     (".encode()", "there are no bytes"),
     ("(d.keys()) -", "there are no sets"),
     ("(-7) ** 0.5", "there are no complex numbers"),

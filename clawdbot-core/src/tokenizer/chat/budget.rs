@@ -17,7 +17,7 @@ pub(super) const MAX_TIME: Duration = Duration::from_secs(10);
 const UNITS_PER_LOOK: u64 = 1 << 16;
 
 /// Units for an element that is read.
-const WALK: u64 = 16;
+const WALK: u64 = 24;
 
 /// Units for an element of a new list, tuple or dictionary: no less than the bytes it takes.
 const MAKE: u64 = 48;
@@ -28,6 +28,7 @@ struct Left {
     units: u64,
     until_look: u64,
     deadline: Option<Instant>,
+    is_late: bool,
 }
 
 thread_local! {
@@ -36,7 +37,7 @@ thread_local! {
 
 /// Gives the work of this thread `units` (about bytes), to be used before `deadline`, until the guard is dropped.
 pub(super) fn start(units: u64, deadline: Option<Instant>) -> Guard {
-    LEFT.with_borrow_mut(|left| *left = Some(Left { units, until_look: 0, deadline }));
+    LEFT.with_borrow_mut(|left| *left = Some(Left { units, until_look: 0, deadline, is_late: false }));
     Guard
 }
 
@@ -54,18 +55,19 @@ pub(super) fn spend(units: u64) -> Result<(), Error> {
     LEFT.with_borrow_mut(|left| {
         let Some(left) = left else { return Ok(()) };
         // Once exceeded, a budget stays so: an error that is not passed on must not open the way to more work.
-        let Some(rest) = left.units.checked_sub(units) else {
-            left.units = 0;
-            return Err(type_error("the template takes too many steps, or makes too much text"));
-        };
-        left.units = rest;
+        let rest = left.units.checked_sub(units);
+        left.units = rest.unwrap_or(0);
         left.until_look = left.until_look.saturating_sub(units.max(1));
         if left.until_look == 0 {
             left.until_look = UNITS_PER_LOOK;
-            if left.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                left.units = 0;
-                return Err(type_error(format!("the template takes longer than {} s", MAX_TIME.as_secs())));
-            }
+            left.is_late |= left.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        }
+        if left.is_late {
+            left.units = 0;
+            return Err(type_error(format!("the template takes longer than {} s", MAX_TIME.as_secs())));
+        }
+        if rest.is_none() {
+            return Err(type_error("the template takes too many steps, or makes too much text"));
         }
         Ok(())
     })

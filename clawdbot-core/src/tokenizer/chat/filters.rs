@@ -4,7 +4,7 @@ use minijinja::value::{Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
 
 use super::args::{Args, Signature};
-use super::objects::{Cycler, Joiner, Namespace, Range};
+use super::objects::{self, Cycler, Joiner, Range};
 use super::values::{self, type_error};
 use super::{budget, checks, json, methods, numbers, operators, sequences, text};
 
@@ -99,8 +99,8 @@ pub(super) fn install(env: &mut Environment<'_>) {
         }
         Ok(value.clone())
     });
-    env.add_filter("__store__", |value: &Value| store(value, 1));
-    env.add_filter("__store_in__", |value: &Value| store(value, 0));
+    env.add_filter("__store__", |value: &Value| store(value, false));
+    env.add_filter("__store_in__", |value: &Value| store(value, true));
 
     env.add_function("range", |args: Rest<ValueOrKwargs>| {
         let bounds = args.into_values().iter().map(operators::integer).collect::<Result<Vec<_>, _>>()?;
@@ -143,9 +143,9 @@ impl std::error::Error for Raised {}
 /// Most values inside of a variable's value, counted as often as they occur.
 const MAX_PARTS: usize = 100_000;
 
-/// `value`, if it is a tree of moderate size. What contains a namespace could contain itself, and would never be freed. A
-/// namespace itself may be in a variable: `namespaces` says down to which level they are allowed.
-fn store(value: &Value, namespaces: usize) -> Result<Value, Error> {
+/// `value`, if it is a tree of moderate size. In a namespace there may be no other (`in_namespace`): it could contain
+/// itself, and would never be freed.
+fn store(value: &Value, in_namespace: bool) -> Result<Value, Error> {
     const UNITS_PER_PART: u64 = 4;
     let mut open = Vec::new();
     let mut seen = 0;
@@ -153,14 +153,17 @@ fn store(value: &Value, namespaces: usize) -> Result<Value, Error> {
     while let Some(part) = next {
         seen += 1;
         budget::spend(UNITS_PER_PART)?;
-        let is_namespace = Namespace::is(&part);
-        if seen > MAX_PARTS || (is_namespace && seen > namespaces) {
-            return Err(type_error("the value of a variable has too many parts, or contains a namespace"));
+        if seen > MAX_PARTS || in_namespace && objects::may_hold_itself(&part) {
+            return Err(type_error(
+                "the value of a variable has too many parts, or a namespace contains another",
+            ));
         }
         if values::is_dict(&part) {
             open.extend(values::pairs(&part).map(|(_, item)| item));
         } else if values::is_list(&part) || part.is_tuple() || values::is_group(&part) {
             open.extend(part.try_iter()?);
+        } else {
+            open.extend(objects::held(&part)?);
         }
         next = open.pop();
     }

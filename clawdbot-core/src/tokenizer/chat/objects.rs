@@ -358,3 +358,29 @@ impl Namespace {
         value.as_object().is_some_and(|object| object.type_name().ends_with("::Namespace"))
     }
 }
+
+/// Whether `value` is an object of the engine that changes: it could hold itself.
+pub(super) fn may_hold_itself(value: &Value) -> bool {
+    Namespace::is(value) || value.as_object().is_some_and(|object| object.type_name().ends_with("::Loop"))
+}
+
+/// The values inside of an object that is no list, tuple or dictionary.
+pub(super) fn held(value: &Value) -> Result<Vec<Value>, Error> {
+    let items = if let Some(generator) = value.downcast_object_ref::<Generator>() {
+        let items = generator.0.lock().unwrap_or_else(PoisonError::into_inner);
+        budget::make(items.as_slice().len())?;
+        return Ok(items.as_slice().to_vec());
+    } else if let Some(view) = value.downcast_object_ref::<DictView>() {
+        &view.items
+    } else if let Some(cycler) = value.downcast_object_ref::<Cycler>() {
+        &cycler.items
+    } else if let Some(joiner) = value.downcast_object_ref::<Joiner>() {
+        std::slice::from_ref(&joiner.separator)
+    } else if let Some(method) = value.downcast_object_ref::<BoundMethod>() {
+        std::slice::from_ref(&method.receiver)
+    } else {
+        return Ok(Vec::new());
+    };
+    budget::make(items.len())?;
+    Ok(items.to_vec())
+}

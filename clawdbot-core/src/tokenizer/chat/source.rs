@@ -7,8 +7,8 @@
 //! paid for; the engine keeps literals, names, attributes, calls, `and`, `or`, `not`, `if` and the blocks. Further:
 //!
 //! - what a `for` walks over, and `*arguments`, pass `__iter__` (Python refuses what is not iterable, the engine does not);
-//! - what goes into a variable passes `__store__`, which refuses values that contain a namespace (they could contain
-//!   themselves) or very many others;
+//! - what goes into a variable passes `__store__`, which refuses values of very many parts, and what goes into a namespace
+//!   `__store_in__`, which refuses other namespaces too (they could contain themselves);
 //! - `{% generation %}` (the marker of assistant turns in transformers) becomes a scope.
 
 use std::borrow::Cow;
