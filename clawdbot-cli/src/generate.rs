@@ -9,7 +9,7 @@ use crate::Outcome;
 use crate::args::{GenerateArgs, OutputArgs};
 use crate::hub::source;
 use crate::interrupt::Work;
-use crate::output::{Failure, note, print, print_line};
+use crate::output::{Failure, note, print, print_line, warn};
 use crate::progress::load;
 use crate::report::{completion_json, summary};
 
@@ -29,6 +29,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
             return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "prompt").into());
         }
     };
+    if given && args.model.is_none() && !args.output.quiet && is_like_a_model(&prompt) {
+        warn(&format!("{prompt} is taken as the prompt; a model is given with -m"));
+    }
     let runtime = args.runtime.runtime(&args.output)?;
     let source = source(&runtime, args.model.as_ref(), None, &args.hub, &args.output)?;
     let model = load(&runtime, &source, &args.load, &args.output)?;
@@ -72,6 +75,16 @@ fn finish(completion: &Completion, model: &Model, output: &OutputArgs) -> Result
         note(summary(completion, model));
     }
     Ok(())
+}
+
+/// Whether a prompt may have been meant as the model.
+fn is_like_a_model(prompt: &str) -> bool {
+    let path = Path::new(prompt);
+    let one_word = !prompt.contains(char::is_whitespace);
+    one_word
+        && (path.is_dir()
+            || path.extension().is_some_and(|end| end == "gguf" || end == "clawdbot")
+            || prompt.contains('/'))
 }
 
 fn given_prompt(args: &GenerateArgs) -> Result<Option<String>> {

@@ -97,10 +97,10 @@ pub fn fetch_with_warnings(
         let worker = spawn(scope, work)?;
         let mut tell = || control.warnings().iter().for_each(|text| warning(text));
         while receiver.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-            tell();
             if !progress(&control.progress()) {
                 control.stop();
             }
+            tell();
         }
         let result = worker.join();
         tell();

@@ -74,11 +74,6 @@ impl OptionArgs {
     pub(crate) fn options(&self) -> Result<GenerateOptions> {
         GenerateOptions::from_json(&given(self)?)
     }
-
-    /// Whether a rendered conversation gets special tokens of the tokenizer: only when asked for.
-    pub(crate) fn chat_special_tokens(&self) -> bool {
-        self.add_special_tokens.unwrap_or(false)
-    }
 }
 
 /// LoRA adapters to load beside the model.

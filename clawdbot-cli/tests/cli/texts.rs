@@ -31,8 +31,14 @@ fn prompts_have_many_forms() {
         }
         assert_ne!(made_of(args, b"The sea\n\n"), expected, "one line end is dropped, not two");
     }
-    let json = run(&["generate", "-n", "3", "--json", "The sea"]).json();
+    let json = run(&["generate", "-n", "3", "--ignore-eos", "--json", "The sea"]).json();
     assert_eq!(json["usage"]["completion_tokens"], 3);
+    for (prompt, warned) in
+        [("Qwen/Qwen3-0.6B", true), ("m.gguf", true), ("and/or so", false), ("Once", false)]
+    {
+        let run = run(&["generate", "-n", "1", prompt]);
+        assert_eq!(run.stderr.contains("a model is given with -m"), warned, "{prompt}: {}", run.stderr);
+    }
     let both = run(&["generate", "a", "--prompt", "b"]);
     assert_eq!(both.code, Some(2));
     assert!(both.stderr.contains("--prompt"), "{}", both.stderr);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{names, options, out_of_range};
+use super::{Expected, names, options, out_of_range};
 use crate::error::Result;
 
 /// What the weights are kept as and computed with.
@@ -93,6 +93,12 @@ impl From<bool> for Cache {
 impl From<PathBuf> for Cache {
     fn from(dir: PathBuf) -> Self {
         Cache::Dir(dir)
+    }
+}
+
+impl Expected for Cache {
+    fn expected() -> String {
+        "true, false or the path of a directory".to_owned()
     }
 }
 

@@ -26,6 +26,7 @@ mod fields;
 mod filters;
 mod json;
 mod lexer;
+mod messages;
 mod methods;
 mod numbers;
 mod objects;
