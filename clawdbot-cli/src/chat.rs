@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clawdbot_core::{Completion, Error, ErrorKind, GenerateOptions, Model, Result, Session, Stream};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::Outcome;
 use crate::args::{CHAT_COMMANDS, ChatArgs};
@@ -23,13 +23,13 @@ pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
     let mut input = Input::new(!quiet, args.history.as_deref())?;
     let template = args.chat_template.as_deref().map(read).transpose()?;
     let runtime = args.runtime.runtime(&args.output)?;
-    let source = source(&runtime, args.model.as_ref(), None, &args.hub, &args.output)?;
+    let source = source(&runtime, args.model(), None, &args.hub, &args.output)?;
     let load_options = args.load.options()?.chat_template(template);
     let model = load_with(&runtime, &source, &load_options, &args.output)?;
     let options = args.lora.load(&model, options)?;
     if !model.info().has_chat_template {
         // Says so in the library's words.
-        model.render_chat(&json!([]), None, true, &Map::new())?;
+        model.render_chat(&clawdbot_core::Chat::default(), true)?;
     }
     let mut chat = Chat::new(&model, options, args);
     if input.is_terminal() {
@@ -123,7 +123,6 @@ fn next(input: &mut Input) -> Result<Entry> {
 struct Chat<'a> {
     model: &'a Model,
     options: GenerateOptions,
-    add_special_tokens: bool,
     messages: Vec<Value>,
     /// Messages at the head that stay on reset.
     fixed: usize,
@@ -137,15 +136,7 @@ impl<'a> Chat<'a> {
     fn new(model: &'a Model, options: GenerateOptions, args: &ChatArgs) -> Self {
         let messages: Vec<Value> =
             args.system.iter().map(|text| json!({"role": "system", "content": text})).collect();
-        Chat {
-            model,
-            options,
-            add_special_tokens: args.options.chat_special_tokens(),
-            fixed: messages.len(),
-            messages,
-            session: None,
-            saved: None,
-        }
+        Chat { model, options, fixed: messages.len(), messages, session: None, saved: None }
     }
 
     /// Does what a line with a slash says: leaves, or goes on, perhaps with something to say.
@@ -169,7 +160,7 @@ impl<'a> Chat<'a> {
             ("/save", "") => return Err(invalid("/save: expected the name of a file".to_owned())),
             ("/save", file) => Some(self.save(PathBuf::from(file))?),
             ("/quit" | "/exit" | "/help" | "/reset", _) => {
-                return Err(invalid(format!("{name}: expected nothing behind it, found {rest:?}")));
+                return Err(invalid(format!("{name}: expected nothing after it, found {rest:?}")));
             }
             _ => {
                 return Err(invalid(format!(
@@ -243,51 +234,17 @@ impl<'a> Chat<'a> {
         Ok(())
     }
 
-    /// Brings the session to the conversation as rendered now, and starts the answer.
-    ///
-    /// What the session holds is kept as far as its tokens are those of the rendered conversation, so only the rest is
-    /// computed, and the answer is the one that a fresh session would give. (A template may rewrite earlier turns, and
-    /// text does not always become the tokens again that it was generated as.)
+    /// Starts the answer, from what the session has computed already.
     fn start(&mut self) -> Result<Stream> {
-        let messages = Value::Array(self.messages.clone());
-        let text = self.model.render_chat(&messages, None, true, &Map::new())?;
-        let tokens = self.model.tokenizer()?.encode(&text, self.add_special_tokens)?;
-        let mut session = match self.session.take() {
+        let session = match self.session.take() {
             Some(session) => session,
             None => self.model.session()?,
         };
-        let kept = common_prefix(&session.tokens()?, &tokens);
-        session.truncate(kept)?;
-        session.append(&tokens[kept..], false)?;
-        self.session.insert(session).stream(&self.options)
+        let chat = clawdbot_core::Chat::new(self.messages.clone());
+        self.session.insert(session).chat_stream(&chat, &self.options)
     }
 }
 
 fn invalid(message: String) -> Error {
     Error::new(ErrorKind::InvalidArgument, message)
-}
-
-/// How many tokens to keep. One at least is left to append: the answer starts from its logits.
-fn common_prefix(held: &[u32], wanted: &[u32]) -> usize {
-    let same = held.iter().zip(wanted).take_while(|(a, b)| a == b).count();
-    same.min(wanted.len().saturating_sub(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::common_prefix;
-
-    #[test]
-    fn kept_tokens() {
-        for (held, wanted, kept) in [
-            (&[][..], &[1, 2][..], 0),
-            (&[1, 2], &[1, 2, 3], 2),
-            (&[1, 9, 3], &[1, 2, 3], 1),
-            (&[1, 2, 3], &[1, 2], 1),
-            (&[1, 2], &[1, 2], 1),
-            (&[1], &[], 0),
-        ] {
-            assert_eq!(common_prefix(held, wanted), kept, "{held:?} {wanted:?}");
-        }
-    }
 }

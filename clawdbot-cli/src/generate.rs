@@ -9,12 +9,14 @@ use crate::Outcome;
 use crate::args::{GenerateArgs, OutputArgs};
 use crate::hub::source;
 use crate::interrupt::Work;
-use crate::output::{Failure, note, print, print_line};
+use crate::output::{Failure, note, print, print_line, warn};
 use crate::progress::load;
 use crate::report::{completion_json, summary};
 
 /// What the built-in model starts from when nobody says.
 const BUILTIN_PROMPT: &str = "Once upon a time";
+/// Most bytes of a text, or of a file of texts: what is not a text at all, such as `/dev/zero`, has to end somewhere.
+pub(crate) const MAX_TEXT: u64 = 256 << 20;
 /// What some editors put before a text.
 const MARK: char = '\u{feff}';
 
@@ -29,6 +31,9 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
             return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "prompt").into());
         }
     };
+    if given && args.model.is_none() && !args.output.quiet && is_like_a_model(&prompt) {
+        warn(&format!("{prompt} is taken as the prompt; a model is given with -m"));
+    }
     let runtime = args.runtime.runtime(&args.output)?;
     let source = source(&runtime, args.model.as_ref(), None, &args.hub, &args.output)?;
     let model = load(&runtime, &source, &args.load, &args.output)?;
@@ -74,6 +79,16 @@ fn finish(completion: &Completion, model: &Model, output: &OutputArgs) -> Result
     Ok(())
 }
 
+/// Whether a prompt may have been meant as the model.
+fn is_like_a_model(prompt: &str) -> bool {
+    let path = Path::new(prompt);
+    let one_word = !prompt.contains(char::is_whitespace);
+    one_word
+        && (path.is_dir()
+            || path.extension().is_some_and(|end| end == "gguf" || end == "clawdbot")
+            || prompt.contains('/'))
+}
+
 fn given_prompt(args: &GenerateArgs) -> Result<Option<String>> {
     match (args.prompt()?, &args.prompt_file) {
         (Some(text), _) if text == "-" => read(Path::new("-")).map(Some),
@@ -87,26 +102,38 @@ fn given_prompt(args: &GenerateArgs) -> Result<Option<String>> {
 /// the text: the last one of stdin is dropped.
 ///
 /// # Errors
-/// `NotFound`, `Io`; `InvalidUtf8`.
+/// `NotFound`, `Io`; `InvalidArgument` for one that is too long; `InvalidUtf8`.
 pub(crate) fn read(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     let stdin = path.to_str() == Some("-");
     let (name, read) = match stdin {
-        true => ("stdin".to_owned(), io::stdin().lock().read_to_end(&mut bytes).map(drop)),
-        false => (path.display().to_string(), std::fs::read(path).map(|read| bytes = read)),
+        true => ("stdin".to_owned(), io::stdin().lock().take(MAX_TEXT + 1).read_to_end(&mut bytes)),
+        false => {
+            let file = std::fs::File::open(path);
+            let read = file.and_then(|file| file.take(MAX_TEXT + 1).read_to_end(&mut bytes));
+            (path.display().to_string(), read)
+        }
     };
-    read.map_err(|error| {
+    let length = read.map_err(|error| {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,
             _ => ErrorKind::Io,
         };
         Error::new(kind, format!("{name}: {error}")).with("path", name.as_str())
     })?;
+    if length as u64 > MAX_TEXT {
+        return Err(too_long(&name));
+    }
     let mut text = utf8(bytes, &name)?;
     if stdin {
         text.truncate(without_line_end(&text).len());
     }
     Ok(text)
+}
+
+pub(crate) fn too_long(name: &str) -> Error {
+    let message = format!("{name}: expected a text of at most {MAX_TEXT} bytes, found a longer one");
+    Error::new(ErrorKind::InvalidArgument, message).with("path", name)
 }
 
 /// The text in `bytes`, without a byte order mark.

@@ -72,7 +72,7 @@ fn named(runtime: &Runtime, path: &Path, args: &HubArgs, output: &OutputArgs) ->
     let path = runtime.fetch(name, &options, |done, total| {
         match total {
             // At once, for this is where a missing network shows.
-            0 if done == 0 => line.show(&format!("looking for {name}")),
+            0 if done == 0 => line.announce(&format!("looking for {name}")),
             _ => line.update(|| format!("{} of {}", bar("downloading", done, total), bytes(total))),
         }
         !work.interrupted()

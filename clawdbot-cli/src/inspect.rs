@@ -12,7 +12,7 @@ use crate::report::{bytes, count};
 pub(crate) fn run(args: &InspectArgs) -> Result<Outcome, Failure> {
     let output = OutputArgs { quiet: false, json: args.json };
     let runtime = args.runtime.runtime(&output)?;
-    let source = source(&runtime, args.model.as_ref(), args.shape.as_ref(), &args.hub, &output)?;
+    let source = source(&runtime, args.model(), args.shape.as_ref(), &args.hub, &output)?;
     let plan = runtime.plan(&source, &args.load.options()?)?;
     let cpus = Cpus::detect();
     if args.json {

@@ -7,6 +7,7 @@ use clawdbot_core::{Model, ModelOptions, Result, Runtime, Source};
 
 use crate::args::{LoadArgs, OutputArgs};
 use crate::interrupt::Work;
+use crate::output::note;
 
 /// What is over sooner is not worth a line, and the eye sees no more changes than one in this time.
 const INTERVAL: Duration = Duration::from_millis(150);
@@ -16,6 +17,8 @@ const WIDTH: u64 = 32;
 /// A line that is written over, and gone at the end. Shown when stderr is a terminal.
 pub(crate) struct StatusLine {
     visible: bool,
+    /// Whether something may be said on stderr that is no terminal, once.
+    audible: bool,
     /// Whether there is something to erase.
     shown: bool,
     changed: Instant,
@@ -23,8 +26,9 @@ pub(crate) struct StatusLine {
 
 impl StatusLine {
     pub(crate) fn new(output: &OutputArgs) -> Self {
-        let visible = io::stderr().is_terminal() && !output.quiet && !output.json;
-        StatusLine { visible, shown: false, changed: Instant::now() }
+        let audible = !output.quiet && !output.json;
+        let visible = io::stderr().is_terminal() && audible;
+        StatusLine { visible, audible, shown: false, changed: Instant::now() }
     }
 
     /// Shows `text` unless the line changed a moment ago.
@@ -32,6 +36,14 @@ impl StatusLine {
         if self.visible && self.changed.elapsed() >= INTERVAL {
             self.show(&text());
         }
+    }
+
+    /// Shows `text` at once; where lines cannot be written over, as the only one.
+    pub(crate) fn announce(&mut self, text: &str) {
+        if !self.visible && std::mem::take(&mut self.audible) {
+            note(text);
+        }
+        self.show(text);
     }
 
     /// Shows `text` at once.

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use clawdbot_core::{
-    ErrorKind, GenerateOptions, LogLevel, Model, ModelOptions, PackOptions, Prompt, Runtime, RuntimeOptions,
-    Source, WeightType,
+    Chat, ErrorKind, GenerateOptions, LogLevel, Model, ModelOptions, PackOptions, Prompt, Runtime,
+    RuntimeOptions, Source, WeightType,
 };
 use serde_json::{Value, json};
 use support::Copy;
@@ -275,8 +275,8 @@ fn a_model_without_a_template_says_so() {
     copy.edit("tokenizer_config.json", |json| {
         json.as_object_mut().unwrap().remove("chat_template");
     });
-    let messages = json!([{"role": "user", "content": "Hi"}]);
-    let render = |model: &Model| model.render_chat(&messages, None, true, &serde_json::Map::new());
+    let chat = Chat::new(json!([{"role": "user", "content": "Hi"}]));
+    let render = |model: &Model| model.render_chat(&chat, true);
     assert_eq!(render(&load(copy.path()).unwrap()).unwrap_err().kind(), ErrorKind::MissingTemplate);
     std::fs::write(copy.path().join("chat_template.jinja"), "{{ messages[0].content }}!").unwrap();
     assert_eq!(render(&load(copy.path()).unwrap()).unwrap(), "Hi!");

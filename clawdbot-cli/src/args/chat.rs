@@ -30,16 +30,19 @@ pub(crate) const CHAT_COMMANDS: &str = commands!();
 #[derive(Debug, Args)]
 #[command(after_help = concat!("\
 Examples:
-  clawdbot chat -m DIR --system \"Be brief.\"
-  clawdbot chat -m DIR --temperature 0.7 --history history.txt
+  clawdbot chat DIR --system \"Be brief.\"
+  clawdbot chat DIR --temperature 0.7 --history history.txt
   printf 'Hello\\n/save talk.json\\n' | clawdbot chat --quiet
 
 ", commands!(), "
 With --json every answer, or error, is one object on a line.
 A message that cannot be answered is taken back; the exit code is 1 if there was one."))]
 pub(crate) struct ChatArgs {
-    #[arg(short, long, value_name = "MODEL", help = MODEL)]
-    pub(crate) model: Option<PathBuf>,
+    #[arg(value_name = "MODEL", conflicts_with = "model", help = MODEL)]
+    named: Option<PathBuf>,
+    /// The same as MODEL
+    #[arg(short, long, value_name = "MODEL")]
+    model: Option<PathBuf>,
     /// System message at the head of the conversation
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
@@ -61,4 +64,11 @@ pub(crate) struct ChatArgs {
     pub(crate) runtime: RuntimeArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
+}
+
+impl ChatArgs {
+    /// The model, if one is given.
+    pub(crate) fn model(&self) -> Option<&PathBuf> {
+        self.named.as_ref().or(self.model.as_ref())
+    }
 }

@@ -19,8 +19,11 @@ Examples:
 
 Says nothing about whether a context fits: the KV cache grows with the sequences, up to what is left of the budget.")]
 pub(crate) struct InspectArgs {
-    #[arg(value_name = "MODEL", conflicts_with = "shape", help = MODEL)]
-    pub(crate) model: Option<PathBuf>,
+    #[arg(value_name = "MODEL", conflicts_with_all = ["shape", "model"], help = MODEL)]
+    named: Option<PathBuf>,
+    /// The same as MODEL
+    #[arg(short, long, value_name = "MODEL", conflicts_with = "shape")]
+    model: Option<PathBuf>,
     /// Random weights in the shape of a published model
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Source::SHAPES))]
     pub(crate) shape: Option<String>,
@@ -36,4 +39,11 @@ pub(crate) struct InspectArgs {
     pub(crate) load: LoadArgs,
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
+}
+
+impl InspectArgs {
+    /// The model, if one is given.
+    pub(crate) fn model(&self) -> Option<&PathBuf> {
+        self.named.as_ref().or(self.model.as_ref())
+    }
 }

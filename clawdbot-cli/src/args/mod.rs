@@ -34,10 +34,10 @@ const MODEL: &str =
 const EXAMPLES: &str = "\
 Examples:
   clawdbot generate                                  a story from the built-in model
-  clawdbot generate -m DIR \"The sea\"                continue a text
+  clawdbot generate -m DIR \"The sea\"                 continue a text
   clawdbot generate -m DIR - < letter.txt            the text from stdin
-  clawdbot chat -m DIR --system \"Be brief.\"         a conversation
-  clawdbot chat -m Qwen/Qwen3-0.6B                   with a model from Hugging Face
+  clawdbot chat DIR --system \"Be brief.\"             a conversation
+  clawdbot chat Qwen/Qwen3-0.6B                      with a model from Hugging Face
   clawdbot embed -m DIR --input lines.txt            texts to vectors
   clawdbot inspect DIR --weights bf16                what a model is and would cost
   clawdbot pack DIR model.clawdbot                   the whole model in one file that loads at once

@@ -74,18 +74,13 @@ impl OptionArgs {
     pub(crate) fn options(&self) -> Result<GenerateOptions> {
         GenerateOptions::from_json(&given(self)?)
     }
-
-    /// Whether a rendered conversation gets special tokens of the tokenizer: only when asked for.
-    pub(crate) fn chat_special_tokens(&self) -> bool {
-        self.add_special_tokens.unwrap_or(false)
-    }
 }
 
-/// LoRA adapters to load beside the model.
+/// LoRA adapters to load with the model.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Adapters")]
 pub(crate) struct LoraArgs {
-    /// Directory of a LoRA adapter as PEFT writes it, applied beside the weights; its name is that of the directory unless
+    /// Directory of a LoRA adapter as PEFT writes it, applied next to the weights; its name is that of the directory unless
     /// given; may be repeated, and --adapter says which is used
     #[arg(long, value_name = "[NAME=]DIR", value_parser = lora)]
     lora: Vec<(String, PathBuf)>,

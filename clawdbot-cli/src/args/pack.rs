@@ -16,7 +16,7 @@ Examples:
   clawdbot pack DIR model.clawdbot
   clawdbot pack DIR model.clawdbot --weights bf16 --overwrite
   clawdbot pack --shape llama-3.2-1b model.clawdbot
-  clawdbot chat -m model.clawdbot
+  clawdbot chat model.clawdbot
 
 The file holds everything: weights, tokenizer, chat template, configuration. It is mapped, not read: it loads in
 milliseconds, and processes that use it share its memory. It appears when it is complete. clawdbot inspect FILE --verify

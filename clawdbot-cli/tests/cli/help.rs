@@ -84,7 +84,7 @@ fn examples_can_be_typed_in() {
             // The program's own examples are followed by what they do.
             let line = example.split("   ").next().unwrap();
             // Those that would take minutes, a network or another model are only parsed, and manual pages not shown.
-            let heavy = ["clawdbot bench", "clawdbot pack --shape", "-m Qwen/", "clawdbot embed"];
+            let heavy = ["clawdbot bench", "clawdbot pack --shape", "chat Qwen/", "clawdbot embed"];
             let heavy = line.contains(heavy[0])
                 || line.contains(heavy[1])
                 || line.contains(heavy[2])

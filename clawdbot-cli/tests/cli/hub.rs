@@ -75,7 +75,7 @@ fn every_command_takes_a_name() {
     assert_eq!(hub.seen().len(), 0, "a commit that is there");
     let packed = user.home.join("model.clawdbot");
     user.run(&["pack", "hf://org/model", packed.to_str().unwrap()], &[]).text();
-    let chat = user.run(&["chat", "--model", "org/model", "--json"], &[]);
+    let chat = user.run(&["chat", "org/model", "--json"], &[]);
     assert_eq!((chat.code, chat.stderr.as_str()), (Some(0), ""));
     assert_eq!(hub.seen().len(), 2);
 
@@ -191,6 +191,7 @@ fn without_a_network_it_says_so_at_once_and_what_helps() {
     let run = user.run(&["inspect", "org/model"], &nobody);
     assert_eq!(run.code, Some(1));
     assert_eq!(run.stderr.matches("warning: ").count(), 2, "{}", run.stderr);
+    assert!(run.stderr.starts_with("looking for org/model\n"), "{}", run.stderr);
     assert!(run.stderr.contains("trying again in 0.5 s (1 of 2)"), "{}", run.stderr);
     assert!(run.stderr.contains("error: ") && run.stderr.contains("--offline"), "{}", run.stderr);
     let quiet = user.run(&["embed", "-m", "org/other", "x", "--quiet"], &nobody);

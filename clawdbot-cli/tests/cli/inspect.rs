@@ -42,6 +42,7 @@ fn a_tier_can_be_chosen() {
 fn a_directory_is_described_like_the_model_it_is() {
     let dir = model_with_template("inspected", None);
     let mut copy = run(&["inspect", dir.to_str().unwrap(), "--json"]).json();
+    assert_eq!(run(&["inspect", "-m", dir.to_str().unwrap(), "--json"]).json(), copy);
     let builtin = run(&["inspect", "--json"]).json();
     copy["name"] = "builtin".into();
     assert_eq!(copy, builtin);

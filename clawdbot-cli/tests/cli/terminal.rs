@@ -109,6 +109,8 @@ fn lines_can_be_edited_and_come_back() {
     assert_eq!(said, ["Hello", "Hello again", "one\ntwo"]);
 
     let kept = std::fs::read_to_string(history).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(history).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
     assert!(kept.starts_with("Hello\nHello again\none\\\\\ntwo\n/save "), "{kept}");
     let mut next = Terminal::start(&args);
     next.wait("> ");

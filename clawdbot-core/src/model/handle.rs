@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::adapter::{Adapter, Adapters};
 use super::build::Builder;
@@ -17,13 +16,13 @@ use super::plan::{Plan, Sizes};
 use super::pooling::Pooler;
 use super::source::{Opened, Source, Text, Weights};
 use crate::cache::KvCache;
-use crate::engine::Engine;
+use crate::engine::{Engine, reserved_bytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event};
 use crate::model::config::GenerationDefaults;
-use crate::options::{GenerateOptions, ModelOptions};
+use crate::options::ModelOptions;
 use crate::runtime::{LogLevel, Reservation, Runtime};
-use crate::session::{Delivery, Prompt, Session, Stream, Wanted, overflow};
+use crate::session::{Prompt, Session, Wanted, overflow};
 use crate::tokenizer::Tokenizer;
 use crate::weights::beside_text;
 
@@ -217,7 +216,7 @@ impl Runtime {
             bos,
             text,
             embedding,
-            engine: Mutex::new(Engine::new(cache)),
+            engine: Mutex::new(Engine::new(cache, reserved_bytes(options), self.budget())),
             turn: Mutex::new(()),
             adapters: RwLock::default(),
             decoder,
@@ -335,31 +334,6 @@ impl Model {
         Ok(self.loaded()?.text()?.tokenizer.clone())
     }
 
-    /// Renders a conversation with the model's chat template.
-    ///
-    /// `messages` is an array of `{"role", "content", ...}`, `tools` an array of functions; `variables` are further
-    /// variables for the template.
-    ///
-    /// # Errors
-    /// `MissingTemplate`, `InvalidTemplate`, `TemplateRaised`, `Closed`.
-    pub fn render_chat(
-        &self,
-        messages: &Value,
-        tools: Option<&Value>,
-        add_generation_prompt: bool,
-        variables: &Map<String, Value>,
-    ) -> Result<String> {
-        let loaded = self.loaded()?;
-        let missing = || {
-            Error::new(
-                ErrorKind::MissingTemplate,
-                "the model has no chat template: give the prompt as text, or render the messages yourself",
-            )
-        };
-        let templates = loaded.text()?.templates.as_ref().ok_or_else(missing)?;
-        templates.select(tools.is_some())?.render(messages, tools, add_generation_prompt, variables)
-    }
-
     /// Loads the LoRA adapter in `dir`, as PEFT writes it, for requests that name it (`GenerateOptions::adapter`). It is
     /// applied beside the weights, which stay as they are; requests with different adapters, and without, are computed
     /// together. Its memory counts in the runtime's budget.
@@ -418,7 +392,7 @@ impl Model {
     }
 
     /// What is loaded, if it generates.
-    fn generating(&self) -> Result<Arc<Loaded>> {
+    pub(super) fn generating(&self) -> Result<Arc<Loaded>> {
         let loaded = self.loaded()?;
         let spec = &loaded.decoder.spec;
         if !spec.generates() {
@@ -428,33 +402,6 @@ impl Model {
             return Err(Error::unsupported_model(message));
         }
         Ok(loaded)
-    }
-
-    /// Generates from `prompt`, event by event.
-    ///
-    /// # Errors
-    /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`, `Closed`, `ForkedRuntime`; as [`Model::session`].
-    pub fn stream(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Stream> {
-        self.request(prompt.into(), options, Delivery::EachToken)
-    }
-
-    pub(crate) fn request(
-        &self,
-        prompt: Prompt,
-        options: &GenerateOptions,
-        delivery: Delivery,
-    ) -> Result<Stream> {
-        let mut session = Session::once(self.generating()?)?;
-        session.extend(prompt, options.add_special_tokens, Wanted::of(options))?;
-        session.request(options, delivery)
-    }
-
-    /// Generates from `prompt`.
-    ///
-    /// # Errors
-    /// As [`Model::stream`]; `OutOfBudget`, `NonFinite` while computing.
-    pub fn generate(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Completion> {
-        self.request(prompt.into(), options, Delivery::AtTheEnd)?.finish()
     }
 
     /// Logits at every position of `tokens`: `[tokens.len(), vocab_size]`, row-major.

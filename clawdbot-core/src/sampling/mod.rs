@@ -8,11 +8,13 @@ mod rng;
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Resolved;
 
 /// The log-probability of a token under the model's own distribution (before penalties and temperature).
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TokenLogprob {
     /// Token id.
     pub id: u32,
@@ -21,9 +23,10 @@ pub struct TokenLogprob {
 }
 
 /// What was drawn, and how likely it was.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Logprobs {
     /// The token that was chosen.
+    #[serde(flatten)]
     pub chosen: TokenLogprob,
     /// The most likely tokens, most likely first; ties by lower id.
     pub top: Vec<TokenLogprob>,
@@ -33,6 +36,14 @@ pub struct Logprobs {
 pub(crate) struct History<'a> {
     pub(crate) prompt: &'a [u32],
     pub(crate) output: &'a [u32],
+}
+
+/// Bytes that choosing a token takes at most, beside the logits: copies of them, ids in order, weights; and the tokens that
+/// penalties look at.
+pub(crate) fn bytes(vocab_size: usize, max_context: usize) -> u64 {
+    const PER_ID: u64 = 4 + 4 + 4 + 8;
+    const PER_TOKEN: u64 = 4 + 24;
+    PER_ID * vocab_size as u64 + PER_TOKEN * max_context as u64
 }
 
 /// Chooses the next token. `logits` is scratch afterwards.
