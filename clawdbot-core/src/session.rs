@@ -10,6 +10,7 @@ use crate::event::{Completion, Event, FinishReason};
 use crate::model::pooling::Pooler;
 use crate::model::{Adapter, Loaded, last_event, no_tokenizer};
 use crate::options::{GenerateOptions, ResolveContext, Resolved};
+use crate::runtime::LogLevel;
 
 /// What to continue: text, or token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,21 +147,35 @@ impl Session {
         if wanted.at_least() > context.saturating_sub(length) {
             return Err(overflow(length, wanted, context));
         }
-        let resolved = Resolved::new(
+        let mut resolved = Resolved::new(
             options,
             &ResolveContext {
                 defaults: &loaded.defaults,
                 eos: &loaded.eos,
                 vocab_size: loaded.decoder.spec.vocab_size,
+                prompt: length,
                 room: u32::try_from(context - length).unwrap_or(u32::MAX),
             },
         )?;
         let text = match &loaded.text {
             Some(text) => Some(JobText::new(&text.tokenizer, &resolved, tokens)?),
             // Stop texts cannot be seen without text.
-            None if !resolved.stop.is_empty() => return Err(no_tokenizer()),
-            None => None,
+            None if options.stop.as_ref().is_some_and(|stop| !stop.is_empty()) => return Err(no_tokenizer()),
+            None => {
+                resolved.stop.clear();
+                None
+            }
         };
+        let idle = options.idle_by_default(&resolved);
+        if !idle.is_empty() {
+            loaded.runtime.log(LogLevel::Warning, || {
+                format!(
+                    "{}: no effect, as the most likely token is taken: generation_config.json does not ask for sampling; \
+                     set temperature",
+                    idle.join(", ")
+                )
+            });
+        }
         let mut job = Job::generate(resolved, length, text);
         job.quiet = delivery == Delivery::AtTheEnd;
         sequence.tokens.extend(beginning);
@@ -227,6 +242,7 @@ impl Session {
         scores: Vec<f32>,
         expected: usize,
         adapter: Option<Arc<Adapter>>,
+        cancel: &CancelHandle,
     ) -> Result<Vec<f32>> {
         let Slot { loaded, id } = &*self.slot;
         let mut engine = loaded.engine()?;
@@ -235,11 +251,16 @@ impl Session {
             return Err(Error::new(ErrorKind::EmptyPrompt, "expected at least one token"));
         }
         engine.adapt(*id, adapter)?;
-        let ticket = engine.start(*id, Job::score(tokens, scores))?;
+        let mut job = Job::score(tokens, scores);
+        job.cancelled = Arc::clone(cancel.flag());
+        let ticket = engine.start(*id, job)?;
         drop(engine);
         let completion = last_event(|| next_event(loaded, *id, &ticket))?;
         if completion.finish_reason == FinishReason::Cancelled {
-            return Err(Error::new(ErrorKind::Closed, "the model was closed meanwhile"));
+            return Err(match loaded.engine()?.is_closed() {
+                true => Error::new(ErrorKind::Closed, "the model was closed meanwhile"),
+                false => Error::new(ErrorKind::Cancelled, "the work was cancelled"),
+            });
         }
         let scores = loaded.engine()?.stop(*id, &ticket).and_then(|job| job.scores).unwrap_or_default();
         match scores.len() == expected {
@@ -361,8 +382,8 @@ fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Result<Option
     }
 }
 
-/// Stops a request from any thread. Cheap to clone.
-#[derive(Debug, Clone)]
+/// Stops a request, or what a new one is given to, from any thread. Cheap to clone.
+#[derive(Debug, Clone, Default)]
 pub struct CancelHandle(Arc<AtomicBool>);
 
 impl CancelHandle {
@@ -370,6 +391,10 @@ impl CancelHandle {
     /// (but not two in a row for the sake of some of several sequences); the stream then ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn flag(&self) -> &Arc<AtomicBool> {
+        &self.0
     }
 }
 

@@ -10,6 +10,7 @@ mod sequence;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -51,12 +52,25 @@ pub(crate) struct Engine {
     closed: bool,
     /// The last pass was abandoned because of a cancelled sequence.
     abandoned: bool,
+    /// Called by tasks of each pass.
+    #[cfg(test)]
+    trap: Option<fn(usize)>,
 }
 
 impl Engine {
     pub(crate) fn new(cache: KvCache) -> Self {
         let (scratch, sequences) = (Scratch::default(), BTreeMap::new());
-        Engine { cache, scratch, sequences, next_id: 0, clock: 0, closed: false, abandoned: false }
+        Engine {
+            cache,
+            scratch,
+            sequences,
+            next_id: 0,
+            clock: 0,
+            closed: false,
+            abandoned: false,
+            #[cfg(test)]
+            trap: None,
+        }
     }
 
     /// A new sequence without tokens.
@@ -208,17 +222,28 @@ impl Engine {
         // Sequences with the same adapter are neighbours, so that it is applied to all of them at once.
         shares.sort_by_key(|share| self.adapter(share.id).map(|adapter| adapter.id));
         let started = Instant::now();
-        let outcome = self.forward(loaded, &shares);
+        let pass = || {
+            let pass = self.forward(loaded, &shares)?;
+            if pass == Pass::Done {
+                self.abandoned = false;
+                self.deliver(loaded, &shares, started);
+            }
+            Ok(pass)
+        };
+        let outcome = catch_unwind(AssertUnwindSafe(pass)).unwrap_or_else(|panic| {
+            // What the pass had in hand may be half changed: buffers are made anew, and what is cached of its sequences is
+            // computed again.
+            self.scratch = Scratch::default();
+            shares.iter().for_each(|share| self.evict(share.id));
+            Err(panicked(&*panic))
+        });
         match outcome {
             Ok(Pass::Cancelled) => {
                 self.abandoned = true;
                 self.abandon(&shares);
                 self.retire_cancelled();
             }
-            Ok(Pass::Done) => {
-                self.abandoned = false;
-                self.deliver(loaded, &shares, started);
-            }
+            Ok(Pass::Done) => {}
             Err(error) if error.kind() == ErrorKind::ForkedRuntime => return Err(error),
             Err(error) => {
                 self.abandon(&shares);
@@ -282,9 +307,15 @@ impl Engine {
     }
 
     fn fail(&mut self, id: SequenceId, error: Error) {
-        if let Some(job) = self.sequences.get_mut(&id).and_then(|sequence| sequence.job.as_mut()) {
+        let job = self.sequences.get_mut(&id).and_then(|sequence| sequence.job.as_mut());
+        if let Some(job) = job.filter(|job| !job.is_finished()) {
             job.fail(error);
         }
+    }
+
+    /// Whether the model was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     /// Gets pages for every share; where there are none, takes them from others, or drops the share from the step.
@@ -377,7 +408,11 @@ impl Engine {
         let cancelled = || if abandoned { flags.iter().all(is_set) } else { flags.iter().any(is_set) };
         let runtime = &loaded.runtime;
         let decoder: &Decoder = &loaded.decoder;
+        #[cfg(test)]
+        let trap = self.trap;
         runtime.pool().region_until(&cancelled, |region| {
+            #[cfg(test)]
+            trap.iter().for_each(|trap| region.parallel(8, trap));
             let kernels = runtime.kernel_set();
             decoder.forward(&mut ForwardContext { kernels, region, cache, scratch }, &batch)
         })?
@@ -443,6 +478,13 @@ impl Engine {
     }
 }
 
+/// A fault of this library, as what the requests of the pass get.
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    Error::internal(format!("a forward pass panicked: {text}"))
+}
+
 type Sampled = Result<(u32, Option<Logprobs>)>;
 
 /// A token that is to be sampled.
@@ -456,7 +498,9 @@ struct Draw<'a> {
 
 /// Samples for several sequences at the same time.
 fn sample_all(loaded: &Loaded, mut draws: Vec<Draw<'_>>) -> Vec<(SequenceId, Sampled)> {
-    let run = |draw: &mut Draw<'_>| draw.outcome = Some(sample(draw.logits, draw.options, &draw.history));
+    let run = |draw: &mut Draw<'_>| {
+        draw.outcome = Some(sample(draw.logits, &loaded.drawable, draw.options, &draw.history))
+    };
     let done = match &mut draws[..] {
         [] => Ok(()),
         [draw] => {

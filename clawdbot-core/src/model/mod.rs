@@ -13,6 +13,7 @@ mod embed;
 pub(crate) mod embedding;
 pub(crate) mod files;
 mod generate;
+pub(crate) mod generation;
 mod gguf;
 mod handle;
 mod layer_inputs;

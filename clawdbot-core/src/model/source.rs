@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::adapter::MergedWeights;
 use super::build::format;
 use super::check::{check_packed, check_tensors};
-use super::config::{GenerationDefaults, ModelConfig};
+use super::config::ModelConfig;
 use super::embedding::EmbeddingConfig;
 use super::files::{MODEL_FILES, ModelFiles};
+use super::generation::GenerationDefaults;
 use super::gguf::GgufWeights;
 use super::parts::{self, LastTensor};
 use super::quantization::FileWeights;
@@ -100,6 +101,8 @@ pub(crate) struct Opened {
     pub(crate) unused: Vec<String>,
     pub(crate) text: Option<Text>,
     pub(crate) files: ModelFiles,
+    /// What there is to say of the files: warnings for the log.
+    pub(crate) notes: Vec<String>,
 }
 
 /// What turns text into tokens and back.
@@ -173,6 +176,7 @@ impl Opened {
                     dtype: None,
                     unused: Vec::new(),
                     text: None,
+                    notes: Vec::new(),
                     files,
                 })
             }
@@ -209,7 +213,19 @@ impl Opened {
         if !file.info().has_tokenizer {
             let (unused, text, dtype) = (Vec::new(), None, None);
             let (defaults, weights) = (GenerationDefaults::default(), packed);
-            return Ok(Opened { name, spec, embedding, defaults, weights, dtype, unused, text, files });
+            let notes = Vec::new();
+            return Ok(Opened {
+                name,
+                spec,
+                embedding,
+                defaults,
+                weights,
+                dtype,
+                unused,
+                text,
+                files,
+                notes,
+            });
         }
         Self::from_files(name, files, |_| Ok(packed))
     }
@@ -325,8 +341,17 @@ impl Opened {
         let truncated = text.as_ref().and_then(|text| text.max_tokens);
         embedding.max_tokens = embedding.max_tokens.or(truncated);
         let generation = "generation_config.json";
+        let mut notes = Vec::new();
         let defaults = match files.get(generation)? {
-            Some(json) => GenerationDefaults::parse(&ModelConfig::parse(&json, &files.path(generation))?)?,
+            Some(json) => {
+                let config = ModelConfig::parse(&json, &files.path(generation))?;
+                notes.extend(GenerationDefaults::without_effect(&config));
+                let mut defaults = GenerationDefaults::parse(&config)?;
+                notes.extend(defaults.keep_below(spec.vocab_size).into_iter().map(|key| {
+                    format!("{}: {key}: ids that the vocabulary does not have are left out", config.file())
+                }));
+                defaults
+            }
             None => GenerationDefaults::default(),
         };
         // A larger vocabulary in the model is padding; a larger one in the tokenizer would index past the embedding.
@@ -354,7 +379,7 @@ impl Opened {
             _ => Vec::new(),
         };
         let dtype = config.dtype()?.map(str::to_owned);
-        Ok(Opened { name, spec, embedding, defaults, weights, dtype, unused, text, files })
+        Ok(Opened { name, spec, embedding, defaults, weights, dtype, unused, text, files, notes })
     }
 }
 

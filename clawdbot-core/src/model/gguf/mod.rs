@@ -18,8 +18,8 @@ use std::path::Path;
 
 use self::config::Family;
 use self::names::{Finder, Place};
-use super::config::GenerationDefaults;
 use super::files::ModelFiles;
+use super::generation::GenerationDefaults;
 use super::parts::Columns;
 use super::source::{Opened, Weights};
 use super::spec::DecoderSpec;
@@ -68,7 +68,18 @@ impl Opened {
             true => Self::from_files(name, files, |_| Ok(weights))?,
             false => {
                 let (defaults, text, unused) = (GenerationDefaults::default(), None, Vec::new());
-                Opened { name, spec, embedding, defaults, weights, dtype: None, unused, text, files }
+                Opened {
+                    name,
+                    spec,
+                    embedding,
+                    defaults,
+                    weights,
+                    dtype: None,
+                    unused,
+                    text,
+                    files,
+                    notes: Vec::new(),
+                }
             }
         };
         if let Weights::Gguf(GgufWeights { source, .. }) = &opened.weights {
