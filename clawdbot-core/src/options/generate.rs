@@ -58,14 +58,29 @@ options! {
         ignore_eos: bool = false,
         /// Report the log-probability of each token and of this many most likely ones.
         logprobs: Option<u32> = None,
-        /// Whether a text prompt gets the tokenizer's special tokens (such as BOS). A session says so when text is appended.
-        add_special_tokens: bool = true,
+        /// Whether a prompt gets the tokenizer's special tokens (such as BOS); `None`: a text yes, a chat no, whose template
+        /// brings its own. A BOS that the prompt begins with is not doubled. A session says so when text is appended.
+        add_special_tokens: Option<bool> = None,
         /// Whether special tokens are left out of the text.
         skip_special_tokens: bool = true,
     }
 }
 
 impl GenerateOptions {
+    /// The options that choose among tokens, when nothing is drawn because the model's default is greedy.
+    pub(crate) fn without_effect(&self, resolved: &Resolved) -> Vec<&'static str> {
+        if self.temperature.is_some() || resolved.temperature > 0.0 {
+            return Vec::new();
+        }
+        let given = [
+            ("top_k", self.top_k.is_some()),
+            ("top_p", self.top_p.is_some()),
+            ("min_p", self.min_p.is_some()),
+            ("seed", self.seed.is_some()),
+        ];
+        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+    }
+
     /// Checks every value that can be checked without a model.
     pub(crate) fn validate(&self) -> Result<()> {
         if self.max_tokens == Some(0) {
@@ -146,23 +161,6 @@ pub(crate) struct Resolved {
     pub(crate) ignore_eos: bool,
     pub(crate) logprobs: Option<u32>,
     pub(crate) skip_special_tokens: bool,
-}
-
-impl GenerateOptions {
-    /// Names of options that were given although the tokens are not drawn, which nobody has said: the model's files do not
-    /// ask for sampling.
-    pub(crate) fn idle_by_default(&self, resolved: &Resolved) -> Vec<&'static str> {
-        if self.temperature.is_some() || resolved.temperature != 0.0 {
-            return Vec::new();
-        }
-        let given = [
-            ("top_k", self.top_k.is_some()),
-            ("top_p", self.top_p.is_some()),
-            ("min_p", self.min_p.is_some()),
-            ("seed", self.seed.is_some()),
-        ];
-        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
-    }
 }
 
 impl Resolved {
@@ -319,9 +317,19 @@ mod tests {
 
     #[test]
     fn bad_options_name_themselves() {
-        let error = parse(json!({"max_token": 5})).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::UnknownOption);
-        assert!(error.message().contains("max_tokens"), "{error}");
+        for (name, meant) in
+            [("max_token", "max_tokens"), ("max_new_tokens", "max_tokens"), ("topp", "top_p")]
+        {
+            let error = parse(json!({name: 5})).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::UnknownOption);
+            assert!(error.message().contains(&format!("did you mean {meant:?}?")), "{error}");
+            assert_eq!(error.detail()["suggestion"], meant);
+        }
+        let error = parse(json!({"nonsense": 5})).unwrap_err();
+        assert!(
+            error.detail().get("suggestion").is_none() && error.message().contains("known: adapter"),
+            "{error}"
+        );
         for (name, bad) in [
             ("max_tokens", json!(0)),
             ("max_tokens", json!(-1)),
@@ -347,6 +355,11 @@ mod tests {
             let error = parse(json!({ name: bad })).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{name}");
             assert!(error.message().contains(name), "{error}");
+            assert!(error.message().contains(", found "), "{error}");
+            // The words of all languages, not Rust's.
+            for word in ["u32", "u64", "f32", "sequence", "map,", "invalid type", "string"] {
+                assert!(!error.message().contains(word), "{error}");
+            }
         }
     }
 
@@ -362,6 +375,12 @@ mod tests {
         let resolved = Resolved::new(&GenerateOptions::default().top_k(5), &context).unwrap();
         assert_eq!((resolved.temperature, resolved.top_k, resolved.max_tokens), (0.6, 5, 99));
         assert_eq!(resolved.stop_token_ids, [2]);
+        assert!(GenerateOptions::default().top_k(5).without_effect(&resolved).is_empty());
+        let greedy = ResolveContext { defaults: &GenerationDefaults::default(), ..context };
+        let options = GenerateOptions::default().top_k(5).top_p(0.5).seed(3);
+        let resolved = Resolved::new(&options, &greedy).unwrap();
+        assert_eq!(options.without_effect(&resolved), ["top_k", "top_p", "seed"]);
+        assert!(options.temperature(0.0).without_effect(&resolved).is_empty());
         for options in [
             GenerateOptions::default().stop_token_ids([10]),
             GenerateOptions::default().suppress_tokens(vec![10]),
@@ -405,20 +424,5 @@ mod tests {
         let long = ResolveContext { prompt: 40, ..context };
         let found = Resolved::new(&GenerateOptions::default(), &long).unwrap();
         assert_eq!((found.max_tokens, found.min_tokens), (99, 0));
-    }
-
-    #[test]
-    fn options_of_a_draw_that_does_not_happen_are_named() {
-        let idle = |options: GenerateOptions, do_sample| {
-            let defaults = GenerationDefaults { do_sample, ..GenerationDefaults::default() };
-            let context =
-                ResolveContext { defaults: &defaults, eos: &[], vocab_size: 10, prompt: 0, room: 9 };
-            options.idle_by_default(&Resolved::new(&options, &context).unwrap())
-        };
-        let options = GenerateOptions::default().top_p(0.9).seed(3);
-        assert_eq!(idle(options.clone(), None), ["top_p", "seed"]);
-        assert_eq!(idle(options.clone(), Some(true)), Vec::<&str>::new());
-        assert_eq!(idle(options.temperature(0.0), None), Vec::<&str>::new());
-        assert_eq!(idle(GenerateOptions::default().repetition_penalty(1.1), None), Vec::<&str>::new());
     }
 }
