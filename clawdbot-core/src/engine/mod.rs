@@ -230,24 +230,25 @@ impl Engine {
             }
             Ok(pass)
         };
-        let outcome = catch_unwind(AssertUnwindSafe(pass)).unwrap_or_else(|panic| {
-            // What the pass had in hand may be half changed: buffers are made anew, and what is cached of its sequences is
-            // computed again.
-            self.scratch = Scratch::default();
-            shares.iter().for_each(|share| self.evict(share.id));
-            Err(panicked(&*panic))
-        });
-        match outcome {
-            Ok(Pass::Cancelled) => {
+        match catch_unwind(AssertUnwindSafe(pass)) {
+            Ok(Ok(Pass::Cancelled)) => {
                 self.abandoned = true;
                 self.abandon(&shares);
                 self.retire_cancelled();
             }
-            Ok(Pass::Done) => {}
-            Err(error) if error.kind() == ErrorKind::ForkedRuntime => return Err(error),
-            Err(error) => {
+            Ok(Ok(Pass::Done)) => {}
+            Ok(Err(error)) if error.kind() == ErrorKind::ForkedRuntime => return Err(error),
+            Ok(Err(error)) => {
                 self.abandon(&shares);
+                shares.iter().for_each(|share| self.fail(share.id, error.clone()));
+            }
+            Err(panic) => {
+                // What the pass had in hand may be half changed: buffers are made anew, and what is cached of its sequences is
+                // computed again.
+                self.scratch = Scratch::default();
+                let error = panicked(&*panic);
                 for share in &shares {
+                    self.evict(share.id);
                     self.fail(share.id, error.clone());
                 }
             }
