@@ -222,7 +222,7 @@ impl Engine {
         // Sequences with the same adapter are neighbours, so that it is applied to all of them at once.
         shares.sort_by_key(|share| self.adapter(share.id).map(|adapter| adapter.id));
         let started = Instant::now();
-        let pass = || {
+        let pass = || -> Result<Pass> {
             let pass = self.forward(loaded, &shares)?;
             if pass == Pass::Done {
                 self.abandoned = false;
