@@ -69,10 +69,10 @@ const KEYS: &[(&str, Use)] = &[
     ("token_healing", Neutral(&[0.0])),
     ("remove_invalid_values", Neutral(&[0.0])),
     ("max_time", Neutral(&[])),
-    // A draft changes how fast tokens come, but for models that are assistants themselves and end early.
-    ("is_assistant", Neutral(&[0.0])),
-    ("assistant_early_exit", Neutral(&[])),
-    ("assistant_ensemble_weight", Neutral(&[])),
+    // A draft changes how fast tokens come.
+    ("is_assistant", Idle),
+    ("assistant_early_exit", Idle),
+    ("assistant_ensemble_weight", Idle),
     ("num_assistant_tokens", Idle),
     ("num_assistant_tokens_schedule", Idle),
     ("assistant_confidence_threshold", Idle),
@@ -292,7 +292,6 @@ mod tests {
             ("remove_invalid_values", json!(true)),
             ("max_time", json!(5.0)),
             ("num_return_sequences", json!(2)),
-            ("assistant_early_exit", json!(4)),
             ("chat_format", json!("chatml")),
         ] {
             let found = GenerationDefaults::without_effect(&config(&json!({ key: value })));
