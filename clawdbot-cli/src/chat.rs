@@ -136,14 +136,7 @@ impl<'a> Chat<'a> {
     fn new(model: &'a Model, options: GenerateOptions, args: &ChatArgs) -> Self {
         let messages: Vec<Value> =
             args.system.iter().map(|text| json!({"role": "system", "content": text})).collect();
-        Chat {
-            model,
-            options,
-            fixed: messages.len(),
-            messages,
-            session: None,
-            saved: None,
-        }
+        Chat { model, options, fixed: messages.len(), messages, session: None, saved: None }
     }
 
     /// Does what a line with a slash says: leaves, or goes on, perhaps with something to say.
