@@ -123,7 +123,7 @@ impl Session {
         let within = add_special_tokens
             && !sequence.tokens.is_empty()
             && tokens.first().is_some_and(|first| Some(*first) == loaded.bos);
-        sequence.tokens.extend_from_slice(&tokens);
+        engine.append(*id, &tokens)?;
         drop(engine);
         if within {
             loaded.runtime.log(LogLevel::Warning, || {
@@ -201,12 +201,18 @@ impl Session {
         let mut job = Job::generate(resolved, length, text);
         job.quiet = delivery == Delivery::AtTheEnd;
         job.cancelled = ticket;
+        let replaced = whole.is_some();
         if let Some(whole) = whole {
             engine.truncate(*id, kept)?;
             engine.idle(*id)?.tokens.extend_from_slice(&whole[kept..]);
         }
         engine.adapt(*id, adapter)?;
-        let cancelled = engine.start(*id, job)?;
+        let cancelled = engine.start(*id, job).inspect_err(|_| {
+            if replaced {
+                // It is idle, and gets smaller.
+                let _ = engine.truncate(*id, kept);
+            }
+        })?;
         // The hook is the host's: it is not called with the engine's lock.
         drop(engine);
         if !idle.is_empty() {
