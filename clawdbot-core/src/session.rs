@@ -120,7 +120,17 @@ impl Session {
         if length > loaded.max_context {
             return Err(overflow(length, wanted, loaded.max_context));
         }
+        let within = add_special_tokens
+            && !sequence.tokens.is_empty()
+            && tokens.first().is_some_and(|first| Some(*first) == loaded.bos);
         engine.append(*id, &tokens)?;
+        drop(engine);
+        if within {
+            loaded.runtime.log(LogLevel::Warning, || {
+                "a beginning-of-sequence token was appended within a session: append later texts without special tokens"
+                    .to_owned()
+            });
+        }
         Ok(tokens.len())
     }
 
