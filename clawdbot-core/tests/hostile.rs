@@ -3,7 +3,7 @@
 
 #[cfg(target_os = "linux")]
 #[path = "support/child.rs"]
-#[allow(unsafe_code, unreachable_pub, reason = "limits and waiting are system calls")]
+#[allow(unsafe_code, unreachable_pub, clippy::print_stdout, reason = "limits and waiting are system calls")]
 mod child;
 
 use std::alloc::{GlobalAlloc, Layout, System};
