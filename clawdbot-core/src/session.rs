@@ -285,8 +285,8 @@ fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Result<Option
     }
 }
 
-/// Stops a request from any thread. Cheap to clone.
-#[derive(Debug, Clone)]
+/// Stops a request, or what a new one is given to, from any thread. Cheap to clone.
+#[derive(Debug, Clone, Default)]
 pub struct CancelHandle(Arc<AtomicBool>);
 
 impl CancelHandle {
@@ -294,6 +294,10 @@ impl CancelHandle {
     /// (but not two in a row for the sake of some of several sequences); the stream then ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn flag(&self) -> &Arc<AtomicBool> {
+        &self.0
     }
 }
 
