@@ -89,7 +89,7 @@ pub unsafe extern "C" fn clawdbot_stream_run(
     })
 }
 
-/// Asks the request to stop; it ends with `CLAWDBOT_FINISH_CANCELLED`. Takes effect before the next layer of the model,
+/// Asks the request to stop; it ends with `CLAWDBOT_FINISH_CANCELLED`. Takes effect within a layer of the model,
 /// also while the prompt is computed. May be called from any thread and from a signal handler, while another thread is
 /// inside `clawdbot_stream_next` or `clawdbot_stream_run`; not after, or while, the stream is freed. NULL is allowed.
 #[unsafe(no_mangle)]

@@ -33,6 +33,7 @@ pub mod fuzz_support;
 #[cfg(feature = "hub")]
 mod hub;
 mod kernels;
+mod large_stack;
 mod layers;
 mod memory;
 mod model;

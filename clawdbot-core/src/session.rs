@@ -81,6 +81,13 @@ impl Session {
         Ok(Session { slot: Arc::new(Slot { loaded, id }) })
     }
 
+    /// A session for one request: once that has ended, its part of the cache is given back.
+    pub(crate) fn once(loaded: Arc<Loaded>) -> Result<Self> {
+        let session = Session::new(loaded)?;
+        session.slot.loaded.engine()?.idle(session.slot.id)?.once = true;
+        Ok(session)
+    }
+
     /// Adds to the conversation, and says how many tokens that was. Computation starts with the next request.
     ///
     /// `add_special_tokens`: whether text gets the tokenizer's special tokens, such as BOS; usually for the first text
@@ -89,8 +96,18 @@ impl Session {
     /// # Errors
     /// `InvalidArgument` for a token outside the vocabulary or while a stream is running, `ContextOverflow`.
     pub fn append(&mut self, prompt: impl Into<Prompt>, add_special_tokens: bool) -> Result<usize> {
+        self.extend(prompt.into(), add_special_tokens, Wanted::Nothing)
+    }
+
+    /// As [`Session::append`], for a request that wants something: errors say what.
+    pub(crate) fn extend(
+        &mut self,
+        prompt: Prompt,
+        add_special_tokens: bool,
+        wanted: Wanted,
+    ) -> Result<usize> {
         let Slot { loaded, id } = &*self.slot;
-        let tokens = match prompt.into() {
+        let tokens = match prompt {
             Prompt::Text(text) => loaded.text()?.tokenizer.encode(&text, add_special_tokens)?,
             Prompt::Tokens(tokens) => tokens,
         };
@@ -99,7 +116,7 @@ impl Session {
         let sequence = engine.idle(*id)?;
         let length = sequence.tokens.len() + tokens.len();
         if length > loaded.max_context {
-            return Err(overflow(length, 0, loaded.max_context));
+            return Err(overflow(length, wanted, loaded.max_context));
         }
         sequence.tokens.extend_from_slice(&tokens);
         Ok(tokens.len())
@@ -125,8 +142,8 @@ impl Session {
         };
         let tokens = beginning.as_ref().map_or(sequence.tokens.as_slice(), std::slice::from_ref);
         let (length, context) = (tokens.len(), loaded.max_context);
-        let wanted = options.max_tokens.map_or(1, |n| n as usize);
-        if wanted > context.saturating_sub(length) {
+        let wanted = Wanted::of(options);
+        if wanted.at_least() > context.saturating_sub(length) {
             return Err(overflow(length, wanted, context));
         }
         let resolved = Resolved::new(
@@ -246,19 +263,78 @@ fn check_vocabulary(loaded: &Loaded, tokens: &[u32]) -> Result<()> {
     Err(Error::invalid_argument(message).with("token", *bad))
 }
 
+fn nothing_to_compute() -> Error {
+    Error::internal("a request is running, but there is nothing to compute")
+}
+
 fn no_beginning() -> Error {
     let missing = "the prompt is empty, and the model has no beginning-of-sequence token to start from";
     Error::new(ErrorKind::EmptyPrompt, missing)
 }
 
-pub(crate) fn overflow(length: usize, wanted: usize, context: usize) -> Error {
-    let message = format!(
-        "the context holds {context} tokens, but {length} tokens of prompt and {wanted} to generate are asked for"
-    );
-    Error::new(ErrorKind::ContextOverflow, message)
+/// How many tokens are to be generated, as it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    Nothing,
+    Tokens(usize),
+    /// As many as there is room for.
+    Open,
+}
+
+impl Wanted {
+    pub(crate) fn of(options: &GenerateOptions) -> Self {
+        options.max_tokens.map_or(Wanted::Open, |tokens| Wanted::Tokens(tokens as usize))
+    }
+
+    fn at_least(self) -> usize {
+        match self {
+            Wanted::Nothing => 0,
+            Wanted::Tokens(tokens) => tokens,
+            Wanted::Open => 1,
+        }
+    }
+}
+
+pub(crate) fn overflow(length: usize, wanted: Wanted, context: usize) -> Error {
+    let asked = match wanted {
+        Wanted::Nothing => format!("{length} tokens"),
+        Wanted::Tokens(tokens) => format!("{length} tokens of prompt and {tokens} to generate"),
+        Wanted::Open => format!("{length} tokens of prompt and at least 1 to generate"),
+    };
+    let message = format!("the context holds {context} tokens, but {asked} are asked for");
+    let error = Error::new(ErrorKind::ContextOverflow, message)
         .with("prompt_tokens", length)
-        .with("max_tokens", wanted)
-        .with("max_context", context)
+        .with("max_context", context);
+    match wanted {
+        Wanted::Tokens(tokens) => error.with("max_tokens", tokens),
+        Wanted::Nothing | Wanted::Open => error,
+    }
+}
+
+/// Runs one pass and takes those streams out of `running`, all of one model, that have ended, with what they gave.
+pub(crate) fn run_together(running: &mut Vec<(usize, Stream)>) -> Vec<(usize, Result<Completion>)> {
+    let Some((_, first)) = running.first() else { return Vec::new() };
+    let loaded = Arc::clone(&first.slot.loaded);
+    let step = || {
+        let mut engine = loaded.engine()?;
+        let busy = engine.step(&loaded)?;
+        let ended = |(_, stream): &(usize, Stream)| {
+            engine.job(stream.slot.id, &stream.cancelled).is_none_or(|job| job.is_finished())
+        };
+        let ended: Vec<bool> = running.iter().map(ended).collect();
+        match busy || ended.contains(&true) {
+            true => Ok(ended),
+            false => Err(nothing_to_compute()),
+        }
+    };
+    match step() {
+        Err(error) => running.drain(..).map(|(index, _)| (index, Err(error.clone()))).collect(),
+        Ok(ended) => {
+            let mut ended = ended.into_iter();
+            let done = running.extract_if(.., |_| ended.next().unwrap_or(true));
+            done.map(|(index, stream)| (index, stream.finish())).collect()
+        }
+    }
 }
 
 /// Takes the next event of a job; drives the engine until there is one. `None` when the job has given its last.
@@ -280,7 +356,7 @@ fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Result<Option
             return Ok(None);
         }
         if !engine.step(loaded)? {
-            return Err(Error::internal("a request is running, but there is nothing to compute"));
+            return Err(nothing_to_compute());
         }
     }
 }
@@ -290,7 +366,7 @@ fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Result<Option
 pub struct CancelHandle(Arc<AtomicBool>);
 
 impl CancelHandle {
-    /// Asks the request to stop. The forward pass it is part of, prefill included, is abandoned before its next layer
+    /// Asks the request to stop. The forward pass it is part of, prefill included, is abandoned within a layer
     /// (but not two in a row for the sake of some of several sequences); the stream then ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);

@@ -4,18 +4,23 @@
 //! [`Region::parallel`] for each step that is worth splitting. Every thread has a contiguous share of the tasks and
 //! takes them in ascending order, so that neighbouring data is one long stream for it; who is done takes tasks from the
 //! end of another's share, so a thread that the system has descheduled delays nobody by more than the task it holds.
-//! Workers spin briefly for the next job, then sleep: an idle pool uses no CPU.
+//! Workers spin briefly for the next job, then sleep: an idle pool uses no CPU. The leader is a thread of the host, which
+//! may have uses of its own for `park` and `unpark`: it sleeps on a condition of the pool.
+//!
+//! A [`Region`] is not `Sync` and the closures that tasks run are, so a task cannot hold the region it is part of: that a
+//! job is begun inside a job is no program. What tasks may hold is [`Region::stop`].
 //!
 //! Fork: threads do not survive it. [`ThreadPool::region`] then answers `ForkedRuntime` in the child, and dropping
 //! the pool there does not wait for threads that do not exist.
 #![allow(unsafe_code, reason = "handing borrowed closures to other threads is this module's purpose")]
 
 use std::cell::UnsafeCell;
+use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::{JoinHandle, Thread};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, ErrorKind, Result};
@@ -51,12 +56,14 @@ struct Shared {
     panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
     shutdown: AtomicBool,
     asleep: Vec<AtomicBool>,
-    leader: UnsafeCell<Option<Thread>>,
+    /// Whether the leader waits for `empty`.
     leader_asleep: AtomicBool,
+    /// The last worker has left the job.
+    empty: (Mutex<()>, Condvar),
 }
 
-// SAFETY: `job` and `leader` are written by the leader only while no worker is inside a job and the job is closed, and
-// read by workers only after they entered the open job (acquire on `state`), see `parallel` and `worker`.
+// SAFETY: `job` is written by the leader only while no worker is inside a job and the job is closed, and read by workers
+// only after they entered the open job (acquire on `state`), see `parallel` and `worker`.
 unsafe impl Sync for Shared {}
 // SAFETY: the raw job pointer is used only under the protocol above.
 unsafe impl Send for Shared {}
@@ -115,16 +122,33 @@ impl ThreadPool {
     /// # Errors
     /// `ForkedRuntime` in a forked child, `Io` when the system cannot start a thread.
     pub(crate) fn region<R>(&self, f: impl FnOnce(&Region<'_>) -> R) -> Result<R> {
+        self.open(None, f)
+    }
+
+    /// As [`ThreadPool::region`], but tasks that begin after `stop` has answered true are left out: see [`Stop`].
+    ///
+    /// # Errors
+    /// As [`ThreadPool::region`].
+    pub(crate) fn region_until<R>(
+        &self,
+        stop: &(dyn Fn() -> bool + Sync),
+        f: impl FnOnce(&Region<'_>) -> R,
+    ) -> Result<R> {
+        self.open(Some(&Asked { ask: stop, yes: AtomicBool::new(false) }), f)
+    }
+
+    fn open<R>(&self, asked: Option<&Asked<'_>>, f: impl FnOnce(&Region<'_>) -> R) -> Result<R> {
         self.check_fork()?;
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
         if workers.is_none() {
             *workers = Some(Workers::start(self.threads - 1)?);
         }
-        if let Some(Workers { shared, .. }) = workers.as_ref() {
-            // SAFETY: no job is open (regions are exclusive by the lock), so no worker reads `leader`.
-            unsafe { *shared.leader.get() = Some(std::thread::current()) };
-        }
-        Ok(f(&Region { threads: self.threads, workers: Some(workers) }))
+        Ok(f(&Region {
+            threads: self.threads,
+            workers: Some(workers),
+            stop: Stop(asked),
+            not_sync: PhantomData,
+        }))
     }
 }
 
@@ -154,8 +178,8 @@ impl Workers {
             panic: Mutex::new(None),
             shutdown: AtomicBool::new(false),
             asleep: (0..count).map(|_| AtomicBool::new(false)).collect(),
-            leader: UnsafeCell::new(None),
             leader_asleep: AtomicBool::new(false),
+            empty: (Mutex::new(()), Condvar::new()),
         });
         let mut workers = Workers { shared, handles: Vec::with_capacity(count) };
         for index in 0..count {
@@ -190,11 +214,12 @@ fn worker(shared: &Shared, index: usize) {
             // SAFETY: as above: the pointee outlives our stay inside the job.
             run_tasks(shared, index + 1, unsafe { &*function });
         }
-        // SAFETY: still inside the job; the leader wrote `leader` before it opened it.
-        let leader = unsafe { (*shared.leader.get()).clone() };
         let before = shared.state.fetch_sub(1, Ordering::SeqCst);
         if before & COUNT == 1 && shared.leader_asleep.load(Ordering::SeqCst) {
-            leader.inspect(Thread::unpark);
+            let (lock, empty) = &shared.empty;
+            // With the lock, the leader has not looked yet or is asleep.
+            drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
+            empty.notify_one();
         }
     }
 }
@@ -259,17 +284,51 @@ fn run_tasks(shared: &Shared, thread: usize, function: &(dyn Fn(usize) + Sync)) 
     }
 }
 
+/// Whether a region is to do no more: tasks that have not begun are left out, and what they would have written stays as it
+/// was, so that whoever made the region must take nothing from it. Once yes, it stays yes.
+#[derive(Clone, Copy)]
+pub(crate) struct Stop<'a>(Option<&'a Asked<'a>>);
+
+struct Asked<'a> {
+    ask: &'a (dyn Fn() -> bool + Sync),
+    yes: AtomicBool,
+}
+
+impl Stop<'_> {
+    /// Of a region that does everything.
+    #[cfg(test)]
+    pub(crate) const NEVER: Stop<'static> = Stop(None);
+
+    /// To be asked between steps, by the leader or a task that is a loop over steps.
+    pub(crate) fn is_set(self) -> bool {
+        let Some(Asked { ask, yes }) = self.0 else { return false };
+        if !yes.load(Ordering::Relaxed) && !ask() {
+            return false;
+        }
+        yes.store(true, Ordering::Relaxed);
+        true
+    }
+}
+
 /// The leader's handle inside [`ThreadPool::region`].
 pub(crate) struct Region<'p> {
     threads: usize,
     /// None inside a task.
     workers: Option<MutexGuard<'p, Option<Workers>>>,
+    stop: Stop<'p>,
+    /// A shared reference in a task would begin a job inside a job.
+    not_sync: PhantomData<*const ()>,
 }
 
-impl Region<'_> {
-    /// The calling thread by itself: what a task of another region computes with.
-    pub(crate) fn alone() -> Region<'static> {
-        Region { threads: 1, workers: None }
+impl<'p> Region<'p> {
+    /// The calling thread by itself: what a task of another region computes with, until `stop`, which is that region's.
+    pub(crate) fn alone(stop: Stop<'p>) -> Region<'p> {
+        Region { threads: 1, workers: None, stop, not_sync: PhantomData }
+    }
+
+    /// What ends it early.
+    pub(crate) fn stop(&self) -> Stop<'p> {
+        self.stop
     }
 
     /// Number of threads that may take tasks, the caller's included.
@@ -278,11 +337,18 @@ impl Region<'_> {
     }
 
     /// Calls `f(0)`, ..., `f(tasks - 1)`, each once, on any of the threads, and returns when all are done. Neighbouring
-    /// tasks run on the same thread one after another, in ascending order, as far as that keeps all threads busy.
+    /// tasks run on the same thread one after another, in ascending order, as far as that keeps all threads busy. After
+    /// [`Stop`], tasks are left out.
     ///
     /// # Panics
     /// With the panic of a task, after all threads have left the job.
     pub(crate) fn parallel(&self, tasks: usize, f: impl Fn(usize) + Sync) {
+        let stop = self.stop;
+        let f = |task| {
+            if !stop.is_set() {
+                f(task);
+            }
+        };
         let workers = self.workers.as_deref().and_then(Option::as_ref);
         let (shared, count) = match (workers, u32::try_from(tasks)) {
             (Some(Workers { shared, handles }), Ok(count)) if tasks > 1 && !handles.is_empty() => {
@@ -293,7 +359,8 @@ impl Region<'_> {
         let function: &(dyn Fn(usize) + Sync) = &f;
         // SAFETY: only the lifetime is erased; this function does not return before every worker has left the job.
         let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(function) };
-        // SAFETY: the job is closed and nobody is inside (state after the previous call), so nobody reads the cell.
+        // SAFETY: the job is closed and nobody is inside: that is the state after the previous call, which has returned, as
+        // no task of it can hold this region, and there is one region at a time. So nobody reads the cell.
         unsafe { *shared.job.get() = Some(job) };
         let threads = shared.shares.len() as u64;
         let border = |thread: u64| (u64::from(count) * thread / threads) as u32;
@@ -355,65 +422,15 @@ fn wait_until_empty(shared: &Shared) {
         }
     }
     shared.leader_asleep.store(true, Ordering::SeqCst);
+    let (lock, empty) = &shared.empty;
+    let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    // Checked after the flag is set: the last worker counts down first and reads the flag after.
     while shared.state.load(Ordering::SeqCst) & COUNT != 0 {
-        std::thread::park();
+        guard = empty.wait(guard).unwrap_or_else(PoisonError::into_inner);
     }
+    drop(guard);
     shared.leader_asleep.store(false, Ordering::SeqCst);
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-
-    use super::*;
-
-    #[test]
-    fn every_task_runs_once() {
-        let pool = ThreadPool::new(3);
-        for round in 0..200 {
-            let counts: Vec<AtomicUsize> = (0..round).map(|_| AtomicUsize::new(0)).collect();
-            pool.region(|region| {
-                for _ in 0..3 {
-                    region.parallel(round, |task| {
-                        counts[task].fetch_add(1, Ordering::Relaxed);
-                    });
-                }
-            })
-            .unwrap();
-            assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 3));
-        }
-    }
-
-    #[test]
-    fn chunks_cover_everything_after_sleeping() {
-        let pool = ThreadPool::new(4);
-        let mut data = vec![0_u32; 1001];
-        for pause in [0, 1, 2] {
-            std::thread::sleep(Duration::from_millis(pause));
-            pool.region(|region| {
-                region.parallel_chunks_mut(&mut data, 10, |index, chunk| {
-                    chunk.iter_mut().enumerate().for_each(|(i, x)| *x += (index * 10 + i) as u32);
-                });
-            })
-            .unwrap();
-        }
-        assert!(data.iter().enumerate().all(|(i, &x)| x == 3 * i as u32));
-    }
-
-    #[test]
-    fn a_panic_reaches_the_leader_and_the_pool_lives_on() {
-        let pool = ThreadPool::new(2);
-        let caught = catch_unwind(AssertUnwindSafe(|| {
-            pool.region(|region| region.parallel(64, |task| assert!(task != 40, "task 40"))).unwrap();
-        }));
-        assert!(caught.is_err());
-        let sum = AtomicUsize::new(0);
-        pool.region(|region| {
-            region.parallel(10, |task| {
-                sum.fetch_add(task, Ordering::Relaxed);
-            });
-        })
-        .unwrap();
-        assert_eq!(sum.into_inner(), 45);
-    }
-}
+mod tests;

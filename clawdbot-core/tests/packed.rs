@@ -401,6 +401,10 @@ fn hostile_weights_are_safe_and_verifying_finds_them() {
         load(&path, &ModelOptions::default().verify(true)).map(|_| ())
     };
     verify(&parts).unwrap();
+    let plan = |verify| {
+        runtime().plan(&Source::Path(path.clone()), &ModelOptions::default().verify(verify)).unwrap()
+    };
+    assert!(plan(true).verified && !plan(false).verified);
     // A changed bit.
     parts.tensor(EMBEDDING)[12345] ^= 1;
     let error = verify(&parts).unwrap_err();

@@ -40,13 +40,18 @@ fn the_plan_is_what_loading_takes() {
 #[test]
 fn over_budget_is_an_error_before_anything_is_loaded() {
     let plan = runtime(RuntimeOptions::default()).plan(&Source::Builtin, &ModelOptions::default()).unwrap();
+    assert!(plan.fits && plan.memory_budget.is_none() && !plan.verified);
     let tight = runtime(RuntimeOptions::default().memory_budget(plan.load_bytes - 1));
+    let plans = |runtime: &Runtime| runtime.plan(&Source::Builtin, &ModelOptions::default()).unwrap();
+    assert!(!plans(&tight).fits && plans(&tight).memory_budget == Some(plan.load_bytes - 1));
     let error = tight.load(&Source::Builtin, &ModelOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::OutOfBudget);
     assert_eq!(error.detail()["needed"], plan.load_bytes);
     assert_eq!(tight.memory_used(), 0);
     let enough = runtime(RuntimeOptions::default().memory_budget(plan.load_bytes));
-    enough.load(&Source::Builtin, &ModelOptions::default()).unwrap();
+    assert!(plans(&enough).fits);
+    let model = enough.load(&Source::Builtin, &ModelOptions::default()).unwrap();
+    assert!(model.info().plan.fits && !plans(&enough).fits, "there is no room for a second one");
 }
 
 #[test]
@@ -109,7 +114,7 @@ fn a_closed_model_says_so() {
 
 #[test]
 fn cancelling_ends_a_prefill_and_the_model_goes_on() {
-    // A long prompt in one chunk, cancelled before and during its pass. (That the pass ends at the next layer: `decoder`.)
+    // A long prompt in one chunk, cancelled before and during its pass. (That the pass ends within a layer: `decoder`.)
     let model = runtime(RuntimeOptions::default())
         .load(&Source::Builtin, &ModelOptions::default().prefill_chunk(1024_u32))
         .unwrap();

@@ -1,7 +1,10 @@
 //! What sessions and streams do at their edges: cancelling, truncating to what is computed already.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
-use clawdbot_core::{ErrorKind, Event, FinishReason, GenerateOptions, Model};
+use clawdbot_core::{
+    Error, ErrorKind, Event, FinishReason, GenerateOptions, Model, ModelOptions, Prompt, Runtime,
+    RuntimeOptions, Source,
+};
 
 fn greedy(max_tokens: u32) -> GenerateOptions {
     GenerateOptions::default().temperature(0.0).ignore_eos(true).max_tokens(max_tokens)
@@ -74,4 +77,113 @@ fn sessions_of_a_closed_model_are_closed() {
     model.close();
     assert_eq!(session.append("upon", false).unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(session.generate(&options).unwrap_err().kind(), ErrorKind::Closed);
+}
+
+fn loaded(options: &ModelOptions) -> Model {
+    Runtime::new(&RuntimeOptions::default().threads(2)).unwrap().load(&Source::Builtin, options).unwrap()
+}
+
+#[test]
+fn an_overflow_names_what_was_asked_for() {
+    let model = loaded(&ModelOptions::default().max_context(100_u32));
+    let detail = |error: &Error| ["prompt_tokens", "max_tokens"].map(|key| error.detail().get(key).cloned());
+    let error = model.generate(vec![5; 120], &greedy(3)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ContextOverflow);
+    assert_eq!(detail(&error), [Some(120.into()), Some(3.into())]);
+    assert!(error.message().contains("120 tokens of prompt and 3 to generate"), "{error}");
+    let open = greedy(1).max_tokens(None::<u32>);
+    for length in [100, 120] {
+        let error = model.stream(vec![5; length], &open).unwrap_err();
+        assert_eq!(detail(&error), [Some(length.into()), None]);
+        assert!(error.message().contains("at least 1 to generate"), "{error}");
+    }
+    let mut session = model.session().unwrap();
+    let error = session.append(vec![5; 101], false).unwrap_err();
+    assert!(error.message().ends_with("holds 100 tokens, but 101 tokens are asked for"), "{error}");
+    assert_eq!(detail(&error), [Some(101.into()), None]);
+    session.append(vec![5; 99], false).unwrap();
+    let error = session.generate(&greedy(2)).unwrap_err();
+    assert_eq!(detail(&error), [Some(99.into()), Some(2.into())]);
+    assert!(model.logits(&[5; 101]).unwrap_err().message().contains("101 tokens are asked for"));
+}
+
+/// Bytes of a page of the KV cache.
+fn page(model: &Model) -> u64 {
+    let plan = &model.info().plan;
+    plan.load_bytes - plan.weights_bytes - plan.scratch_bytes
+}
+
+/// Pages that a pool keeps at most.
+const RESERVE: u64 = 4;
+
+#[test]
+fn pages_go_back_to_the_budget() {
+    let model = loaded(&ModelOptions::default());
+    let fixed = model.runtime().memory_used();
+    let pages = || (model.runtime().memory_used() - fixed) / page(&model);
+    // A small session that stays does not keep what others had.
+    let mut small = model.session().unwrap();
+    small.append(vec![5; 7], false).unwrap();
+    small.generate(&greedy(1)).unwrap();
+    assert_eq!(pages(), 1);
+    let mut large = model.session().unwrap();
+    large.append(vec![5; 640], false).unwrap();
+    large.generate(&greedy(1)).unwrap();
+    assert_eq!(pages(), 11);
+    large.truncate(100).unwrap();
+    assert!(pages() <= 3 + RESERVE, "{}", pages());
+    drop(large);
+    assert!(pages() <= 1 + RESERVE, "{}", pages());
+    // Nor does a stream that has ended, as nobody can go on from it.
+    let mut stream = model.stream(vec![5; 640], &greedy(2)).unwrap();
+    let ended = |event: &Event| matches!(event, Event::Done(_));
+    let mut most = 0;
+    while !stream.next_event().unwrap().as_ref().is_some_and(ended) {
+        most = most.max(pages());
+    }
+    assert!(most >= 11 && pages() <= 1 + RESERVE, "{most}, {}", pages());
+    drop((small, stream));
+    assert_eq!(model.runtime().memory_used(), fixed);
+}
+
+#[test]
+fn a_batch_of_many_is_served_in_order() {
+    let options = ModelOptions::default().max_batch(4_u32).prefill_chunk(32_u32);
+    let model = loaded(&options);
+    let prompts: Vec<u32> = (0..40).map(|i| if i == 7 { u32::MAX } else { 3 + i * 11 }).collect();
+    let batch = |prompts: &[u32]| prompts.iter().map(|&id| Prompt::Tokens(vec![id; 9])).collect();
+    let mut lengths: Vec<GenerateOptions> = Vec::new();
+    lengths.extend((0..40).map(|i| greedy(1 + (i * 5) % 17)));
+    let requests: Vec<Prompt> = batch(&prompts);
+    let mut calls = Vec::new();
+    let results = model.generate_batch_with_progress(requests.into_iter().zip(&lengths), |done, all| {
+        calls.push((done, all));
+        true
+    });
+    assert!(calls.is_sorted() && calls.last() == Some(&(40, 40)), "{calls:?}");
+    for (i, result) in results.into_iter().enumerate() {
+        match i {
+            7 => assert_eq!(result.unwrap_err().kind(), ErrorKind::InvalidArgument),
+            _ => {
+                let alone = model.generate(vec![prompts[i]; 9], &lengths[i]).unwrap();
+                assert_eq!(result.unwrap().token_ids, alone.token_ids, "{i}");
+            }
+        }
+    }
+    let mut passes = 0;
+    let requests: Vec<Prompt> = batch(&prompts);
+    let some = model.generate_batch_with_progress(requests.into_iter().zip(&lengths), |_, _| {
+        passes += 1;
+        passes < 8
+    });
+    let cancelled = |result: &&clawdbot_core::Result<_>| {
+        result.as_ref().is_err_and(|error: &Error| error.kind() == ErrorKind::Cancelled)
+    };
+    assert!((1..38).contains(&some.iter().filter(|result| result.is_ok()).count()));
+    assert!(some.iter().filter(cancelled).count() > 1);
+    model.close();
+    let refused = model.generate_batch(batch(&prompts), &greedy(1));
+    assert!(
+        refused.iter().all(|result| result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Closed))
+    );
 }

@@ -77,6 +77,8 @@ def test_a_runtime_is_shared_and_budgeted():
 def test_over_budget():
     runtime = clawdbot.Runtime(memory_budget=1000)
     assert runtime.plan()["load_bytes"] > 1000
+    assert (runtime.plan()["memory_budget"], runtime.plan()["fits"]) == (1000, False)
+    assert clawdbot.Runtime().plan()["fits"] is True
     with pytest.raises(clawdbot.OutOfBudget) as caught:
         runtime.load()
     assert caught.value.detail

@@ -5,6 +5,11 @@ use crate::memory::AlignedBuf;
 use crate::options::KvType;
 use crate::runtime::{Budget, Reservation};
 
+/// Free pages that a pool keeps, so that what is given back and taken again at once is not allocated anew: as many as
+/// these bytes hold, but at least one, and at most `RESERVE_PAGES`.
+const RESERVE_BYTES: u64 = 16 << 20;
+const RESERVE_PAGES: u64 = 4;
+
 /// Index of a page in its pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct PageId(u32);
@@ -55,6 +60,11 @@ impl BlockPool {
         self.page_bytes
     }
 
+    /// Bytes of all its pages, in use or not.
+    pub(crate) fn allocated_bytes(&self) -> u64 {
+        (self.pages.len() - self.empty_slots.len()) as u64 * self.page_bytes
+    }
+
     #[cfg(test)]
     pub(crate) fn used(&self) -> usize {
         self.allocated() - self.free.len()
@@ -70,7 +80,7 @@ impl BlockPool {
         if let Some(id) = self.free.pop() {
             return Ok(id);
         }
-        let reservation = self.budget.reserve(self.page_bytes, "a page of the KV cache")?;
+        let reservation = self.budget.reserve_growing(self.page_bytes, "a page of the KV cache")?;
         let data = match self.kv_type {
             KvType::F32 => PageData::F32(AlignedBuf::zeroed(self.len.0)?),
             KvType::Bf16 | KvType::Auto => PageData::Bf16(AlignedBuf::zeroed(self.len.0)?),
@@ -92,15 +102,30 @@ impl BlockPool {
         })
     }
 
+    /// Takes a page back. But for a small reserve its memory goes back to the budget.
     pub(crate) fn give_back(&mut self, id: PageId) {
         debug_assert!(!self.free.contains(&id), "page given back twice");
-        self.free.push(id);
+        let reserve = (RESERVE_BYTES / self.page_bytes.max(1)).clamp(1, RESERVE_PAGES);
+        if (self.free.len() as u64) < reserve {
+            self.free.push(id);
+        } else {
+            self.drop_page(id);
+        }
     }
 
+    /// Frees the reserve.
     pub(crate) fn trim(&mut self) {
-        for id in self.free.drain(..) {
-            self.pages[id.0 as usize] = None;
-            self.empty_slots.push(id);
+        while let Some(id) = self.free.pop() {
+            self.drop_page(id);
+        }
+    }
+
+    fn drop_page(&mut self, id: PageId) {
+        self.pages[id.0 as usize] = None;
+        self.empty_slots.push(id);
+        if self.empty_slots.len() == self.pages.len() {
+            self.pages = Vec::new();
+            self.empty_slots = Vec::new();
         }
     }
 

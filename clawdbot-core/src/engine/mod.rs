@@ -150,7 +150,9 @@ impl Engine {
     /// Takes the job of `ticket` away, finished or not, and says what it had become.
     pub(crate) fn stop(&mut self, id: SequenceId, ticket: &Ticket) -> Option<Job> {
         self.job(id, ticket)?;
-        self.sequences.get_mut(&id)?.job.take()
+        let job = self.sequences.get_mut(&id)?.job.take();
+        self.release_ended();
+        job
     }
 
     /// Keeps the first `length` tokens of an idle sequence.
@@ -171,6 +173,22 @@ impl Engine {
     /// Only when nothing could be run for anybody, such as in a forked child; what concerns one sequence becomes an
     /// event of that sequence.
     pub(crate) fn step(&mut self, loaded: &Loaded) -> Result<bool> {
+        let done = self.pass(loaded);
+        self.release_ended();
+        done
+    }
+
+    /// Gives back the pages of sequences that nobody goes on from, whoever still holds them.
+    fn release_ended(&mut self) {
+        for sequence in self.sequences.values_mut() {
+            if sequence.once && !sequence.is_running() && sequence.tables.hold_pages() {
+                self.cache.release_all(&mut sequence.tables);
+                sequence.computed = 0;
+            }
+        }
+    }
+
+    fn pass(&mut self, loaded: &Loaded) -> Result<bool> {
         let retired = self.retire_cancelled();
         self.rotate_anew(&loaded.decoder.spec);
         let options = &loaded.options;
@@ -359,12 +377,9 @@ impl Engine {
         let cancelled = || if abandoned { flags.iter().all(is_set) } else { flags.iter().any(is_set) };
         let runtime = &loaded.runtime;
         let decoder: &Decoder = &loaded.decoder;
-        runtime.pool().region(|region| {
+        runtime.pool().region_until(&cancelled, |region| {
             let kernels = runtime.kernel_set();
-            decoder.forward(
-                &mut ForwardContext { kernels, region, cache, scratch, cancelled: &cancelled },
-                &batch,
-            )
+            decoder.forward(&mut ForwardContext { kernels, region, cache, scratch }, &batch)
         })?
     }
 

@@ -29,6 +29,8 @@ pub(crate) struct Sequence {
     pub(crate) adapter: Option<Arc<Adapter>>,
     /// Whether those are rotated as those of long sequences.
     pub(crate) long: bool,
+    /// Nobody goes on from it once its job has ended.
+    pub(crate) once: bool,
     /// When its job came, in requests.
     pub(crate) arrival: u64,
     /// What it is working on.

@@ -26,6 +26,12 @@ enum Proof {
         allow(dead_code, reason = "no such set of this architecture yet")
     )]
     SelfTest,
+    /// As `SelfTest`, but after the system was asked for tile registers, at the first product: see `KernelSet::refusal`.
+    #[cfg(target_arch = "x86_64")]
+    FirstUse,
+    /// As `SelfTest`, after the system was asked for them.
+    #[cfg(target_arch = "x86_64")]
+    Tiles,
 }
 
 macro_rules! candidate {
@@ -37,7 +43,7 @@ macro_rules! candidate {
 /// Best first.
 static CANDIDATES: &[Candidate] = &[
     #[cfg(target_arch = "x86_64")]
-    candidate!(avx512_amx, SelfTest),
+    candidate!(avx512_amx, FirstUse),
     #[cfg(target_arch = "x86_64")]
     candidate!(avx512_vnni, Tests),
     #[cfg(target_arch = "x86_64")]
@@ -56,7 +62,7 @@ static CANDIDATES: &[Candidate] = &[
 /// Sets with numerics of their own: used by those who name them, and tested only then.
 static NAMED: &[Candidate] = &[
     #[cfg(target_arch = "x86_64")]
-    candidate!(avx512_amx_bf16, SelfTest),
+    candidate!(avx512_amx_bf16, Tiles),
     #[cfg(target_arch = "x86_64")]
     candidate!(avx512_bf16, SelfTest),
     #[cfg(target_arch = "aarch64")]
@@ -84,7 +90,11 @@ impl Sets {
             }
             let reason = match proof {
                 Proof::Tests => None,
-                Proof::SelfTest => self_test::difference(set).unwrap_or_else(|error| Some(error.to_string())),
+                #[cfg(target_arch = "x86_64")]
+                Proof::FirstUse => None,
+                #[cfg(target_arch = "x86_64")]
+                Proof::Tiles if !super::tiles::permitted() => Some(isa::NOT_PERMITTED.to_owned()),
+                _ => self_test::difference(set).unwrap_or_else(|error| Some(error.to_string())),
             };
             match reason {
                 None => sets.available.push(set),
@@ -106,10 +116,14 @@ impl Sets {
                 available.first().copied()
             }),
         };
-        found.ok_or_else(|| {
+        // Who names a set wants no other.
+        let late = found.filter(|_| forced.is_some()).and_then(|set| Some((set.name, (set.refusal)()?)));
+        let late = late.map(|(name, reason)| Refused { name, reason: reason.to_owned() });
+        found.filter(|_| late.is_none()).ok_or_else(|| {
             let names: Vec<_> = self.available.iter().map(|set| set.name).chain(detected(named)).collect();
             let forced = forced.unwrap_or_default();
-            let refused = self.refused.iter().chain(&named_refused).find(|refused| refused.name == forced);
+            let refused =
+                self.refused.iter().chain(&named_refused).chain(&late).find(|refused| refused.name == forced);
             let why = refused.map_or(String::new(), |refused| {
                 format!(", which failed its self-test on this machine: {}", refused.reason)
             });
@@ -143,8 +157,12 @@ pub(crate) fn available() -> Vec<&'static KernelSet> {
 }
 
 /// The sets that this CPU has, but that failed their self-test.
-pub(crate) fn refused() -> &'static [Refused] {
-    &sets().refused
+pub(crate) fn refused() -> impl Iterator<Item = (&'static str, &'static str)> {
+    #[cfg(target_arch = "x86_64")]
+    let late = isa::avx512_amx::found().map(|reason| (isa::avx512_amx::KERNELS.name, reason));
+    #[cfg(not(target_arch = "x86_64"))]
+    let late = None;
+    sets().refused.iter().map(|refused| (refused.name, refused.reason.as_str())).chain(late)
 }
 
 /// The set named `name`, or else the one to use by default, which is chosen once for the process.

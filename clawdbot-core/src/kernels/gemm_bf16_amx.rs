@@ -312,7 +312,7 @@ mod amx {
     }
 
     impl AmxBf16 {
-        /// Whether the CPU has bf16 tiles and the operating system lets this process use them.
+        /// Whether the CPU has bf16 tiles and the operating system can hand them out.
         pub(in crate::kernels) fn detected() -> bool {
             /// AMX-BF16 in EDX of leaf 7.
             const AMX_BF16: u32 = 1 << 22;

@@ -67,12 +67,13 @@ pub(crate) fn gemm_gated(
     let (parts, columns) = (m.div_ceil(rows), n.div_ceil(COLUMNS));
     let buffer = SharedMut(buffer.as_mut_ptr());
     let next_task = AtomicUsize::new(0);
+    let stop = region.stop();
     region.parallel(threads, |worker| {
         // SAFETY: there is room for `threads` parts of `each`, and every worker has one number.
         let staged = unsafe { buffer.slice(worker * each, each) };
         loop {
             let task = next_task.fetch_add(1, Ordering::Relaxed);
-            if task >= parts * columns {
+            if task >= parts * columns || stop.is_set() {
                 break;
             }
             // All rows of some columns first: they read the same weights.

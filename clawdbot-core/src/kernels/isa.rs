@@ -74,14 +74,32 @@ x86_64_isa!(
 /// [`avx512_vnni`] with the int8 tiles of AMX for many rows.
 #[cfg(target_arch = "x86_64")]
 pub(super) mod avx512_amx {
+    use std::sync::OnceLock;
+
     use super::*;
-    use crate::kernels::Slot;
     use crate::kernels::attention::AttendTiled;
     use crate::kernels::gemm_amx::{PANELS, Tiled};
-    use crate::kernels::tiles::Amx;
+    use crate::kernels::tiles::{Amx, permitted};
+    use crate::kernels::{Slot, self_test};
 
+    /// With tiles if they may be used, else the products of [`avx512_vnni`], which have the same bits.
     pub(in crate::kernels) static KERNELS: KernelSet = SET;
     pub(in crate::kernels) const SET: KernelSet = KernelSet {
+        refusal,
+        int8_wide: Slot(|args| match refusal() {
+            None => TILED.int8_wide.call(args),
+            Some(_) => avx512_vnni::KERNELS.int8_wide.call(args),
+        }),
+        attend_int8: Slot(|args| match refusal() {
+            None => TILED.attend_int8.call(args),
+            Some(_) => avx512_vnni::KERNELS.attend_int8.call(args),
+        }),
+        ..DIRECT
+    };
+
+    /// With tiles: to be called once they are permitted.
+    static TILED: KernelSet = DIRECT;
+    const DIRECT: KernelSet = KernelSet {
         name: "avx512-amx",
         int8_gemm_name: "x86_64-int8-avx512-amx-32x2x16",
         tile_panels: (PANELS, avx512_vnni::SET.tile_panels.1),
@@ -92,10 +110,30 @@ pub(super) mod avx512_amx {
         ..avx512_vnni::SET
     };
 
+    static REFUSAL: OnceLock<Option<String>> = OnceLock::new();
+
+    /// Why tiles are not used: asked of the system, and tried, at the first call.
+    fn refusal() -> Option<&'static str> {
+        let find = || match permitted() {
+            true => self_test::difference(&TILED).unwrap_or_else(|error| Some(error.to_string())),
+            false => Some(NOT_PERMITTED.to_owned()),
+        };
+        REFUSAL.get_or_init(find).as_deref()
+    }
+
+    /// What [`refusal`] has found, if it was asked.
+    pub(in crate::kernels) fn found() -> Option<&'static str> {
+        REFUSAL.get()?.as_deref()
+    }
+
     pub(in crate::kernels) fn detected() -> bool {
         avx512_vnni::detected() && Amx::detected()
     }
 }
+
+/// What Linux answers where a thread's alternate signal stack is too small for tiles, or a sandbox forbids the question.
+#[cfg(target_arch = "x86_64")]
+pub(super) const NOT_PERMITTED: &str = "the system does not permit the tile registers";
 
 /// [`avx512_vnni`] with the bf16 dot products of AVX512-BF16, which have numerics of their own.
 #[cfg(target_arch = "x86_64")]

@@ -96,6 +96,8 @@ impl<K: Kernel> Slot<K> {
 pub(crate) struct KernelSet {
     /// As accepted by `CLAWDBOT_ISA`.
     pub(crate) name: &'static str,
+    /// Asked before its first use: why it cannot be used after all. What takes its place then has the same bits.
+    pub(crate) refusal: fn() -> Option<&'static str>,
     /// The int8 tile of many rows, as `architecture-types-variant`.
     pub(crate) int8_gemm_name: &'static str,
     /// The bf16 and f32 tile of many rows.
@@ -170,6 +172,7 @@ macro_rules! kernel_set {
     ($name:literal, $arch:literal, $entry:ident, int8: $mr:literal x $np:literal, float: $fmr:literal x $fnp:literal) => {
         $crate::kernels::KernelSet {
             name: $name,
+            refusal: || None,
             int8_gemm_name: concat!($arch, "-int8-", $name, "-", $mr, "x", $np, "x16"),
             float_gemm_name: concat!($arch, "-f32-", $name, "-", $fmr, "x", $fnp, "x16"),
             tile_panels: ($np, $fnp),

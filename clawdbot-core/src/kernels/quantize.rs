@@ -475,12 +475,13 @@ fn code<S: Simd>(s: S, x: S::F32, factor: Factor) -> S::I32 {
 mod tests {
     use super::*;
     use crate::kernels::available;
+    use crate::threads::Stop;
 
     #[test]
     fn gathered_rows_are_those_of_the_rows_alone() {
         let (m, k, group) = (7, 200, 64);
         let x: Vec<f32> = (0..m * k).map(|i| ((i * 7919 + 13) % 1009) as f32 / 100.0 - 5.0).collect();
-        let (set, region) = (available()[0], Region::alone());
+        let (set, region) = (available()[0], Region::alone(Stop::NEVER));
         let mut all = QuantizedRows::default();
         all.quantize(set, &region, &x, m, k, group, true).unwrap();
         assert!(all.are(m, k, (group, true)) && !all.are(m, k, (group, false)));

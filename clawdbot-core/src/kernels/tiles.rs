@@ -74,7 +74,7 @@ impl Default for Configuration {
 pub(super) struct Amx(());
 
 #[cfg(target_arch = "x86_64")]
-pub(super) use amx::usable;
+pub(super) use amx::{permitted, usable};
 
 #[cfg(target_arch = "x86_64")]
 mod amx {
@@ -186,7 +186,7 @@ mod amx {
     }
 
     impl Amx {
-        /// Whether the CPU has int8 tiles and the operating system lets this process use them.
+        /// Whether the CPU has int8 tiles and the operating system can hand them out.
         pub(in crate::kernels) fn detected() -> bool {
             /// AMX-INT8 in EDX of leaf 7.
             const AMX_INT8: u32 = 1 << 25;
@@ -194,7 +194,8 @@ mod amx {
         }
     }
 
-    /// Whether the CPU has tiles and `features`, bits of EDX of leaf 7, and the operating system lets this process use them.
+    /// Whether the CPU has tiles and `features`, bits of EDX of leaf 7, and the operating system can hand them out. Changes
+    /// nothing: before tiles are used, [`permitted`].
     pub(in crate::kernels) fn usable(features: u32) -> bool {
         /// AMX-TILE in EDX of leaf 7.
         const AMX_TILE: u32 = 1 << 24;
@@ -210,21 +211,44 @@ mod amx {
         let features = features | AMX_TILE;
         // SAFETY: `xsave` was detected, which includes that the operating system has enabled XGETBV.
         let xcr0 = unsafe { std::arch::x86_64::_xgetbv(0) };
-        leaf7.edx & features == features && xcr0 & STATE == STATE && permitted()
+        leaf7.edx & features == features && xcr0 & STATE == STATE && handed_out()
     }
 
-    /// Asks Linux for the tile data. It refuses where a thread's alternate signal stack is too small for the registers.
+    /// The tile data among the states of a CPU.
     #[cfg(target_os = "linux")]
-    fn permitted() -> bool {
+    const XTILEDATA: libc::c_ulong = 18;
+
+    /// Whether Linux hands out tile data to those who ask.
+    #[cfg(target_os = "linux")]
+    fn handed_out() -> bool {
+        const ARCH_GET_XCOMP_SUPP: libc::c_int = 0x1021;
+        let mut states = 0_u64;
+        // SAFETY: the call writes one number to where the pointer says.
+        let answer = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_XCOMP_SUPP, &raw mut states) };
+        answer == 0 && states >> XTILEDATA & 1 == 1
+    }
+
+    /// Asks Linux for the tile data, at the first call: that is for the whole process, all its threads and children, and for
+    /// good, and signals to those that use tiles need larger alternate stacks. It refuses where a thread's is too small.
+    #[cfg(target_os = "linux")]
+    pub(in crate::kernels) fn permitted() -> bool {
         const ARCH_REQ_XCOMP_PERM: libc::c_int = 0x1023;
-        const XTILEDATA: libc::c_ulong = 18;
-        // SAFETY: the call takes numbers and returns one.
-        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0 }
+        static ANSWER: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+        *ANSWER.get_or_init(|| {
+            // SAFETY: the call takes numbers and returns one.
+            unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0 }
+        })
     }
 
     /// Other systems have other ways, which nobody has tested.
     #[cfg(not(target_os = "linux"))]
-    fn permitted() -> bool {
+    fn handed_out() -> bool {
+        false
+    }
+
+    /// See [`handed_out`].
+    #[cfg(not(target_os = "linux"))]
+    pub(in crate::kernels) fn permitted() -> bool {
         false
     }
 }
@@ -291,6 +315,9 @@ impl Tiles for Model {
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use super::*;
+    use crate::model::tests::support::child::{Limits, in_child};
+    use crate::options::RuntimeOptions;
+    use crate::runtime::Runtime;
 
     /// Two products into one tile, one into another.
     fn run<T: Tiles>(k_blocks: usize, stride: usize) -> [SumTile; 2] {
@@ -317,13 +344,32 @@ mod tests {
 
     #[test]
     fn the_model_does_what_the_instructions_do() {
-        if !Amx::detected() {
+        if !Amx::detected() || !permitted() {
             println!("skipped: no AMX");
             return;
         }
         for (k_blocks, stride) in [(16, 64), (16, 512), (8, 64), (3, 100), (1, 64)] {
             assert_eq!(run::<Amx>(k_blocks, stride), run::<Model>(k_blocks, stride), "{k_blocks} {stride}");
         }
+    }
+
+    /// The permission is of the process: in one of its own, looking at the CPU must not have asked for it.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn detection_asks_for_nothing() {
+        const ARCH_GET_XCOMP_PERM: libc::c_int = 0x1022;
+        let permissions = || {
+            let mut states = 0_u64;
+            // SAFETY: the call writes one number to where the pointer says.
+            unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &raw mut states) };
+            states >> 18 & 1
+        };
+        in_child(Limits::default(), || {
+            Amx::detected();
+            let _ = super::super::dispatch::available();
+            Runtime::new(&RuntimeOptions::default().threads(1)).unwrap();
+            assert_eq!(permissions(), 0);
+        });
     }
 
     #[test]

@@ -4,7 +4,7 @@ use super::decoder::{Linear, Ops};
 use super::moe::{Choice, MoeWeights};
 use super::spec::{Activation, DecoderSpec, NormKind};
 use crate::error::Result;
-use crate::kernels::{Epilogue, Lhs, QuantizedRows, gemm, gemm_gated, takes_gated};
+use crate::kernels::{Epilogue, KernelSet, Lhs, QuantizedRows, gemm, gemm_gated, takes_gated};
 
 /// The second half of a layer.
 #[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
@@ -156,28 +156,30 @@ impl DecoderSpec {
     }
 }
 
-impl Ops<'_> {
-    /// The input of a half of a layer: `out = norm(x)`; without gains a copy. `[rows, hidden_size]` each.
-    pub(crate) fn input(&self, spec: &DecoderSpec, x: &[f32], gains: Option<&[f32]>, out: &mut [f32]) {
-        let width = spec.hidden_size;
-        self.by_rows(out, width, |row, out| {
-            let x = &x[row * width..][..width];
-            match gains {
-                Some(gains) => self.norm_row(spec, x, gains, out),
-                None => out.copy_from_slice(x),
-            }
-        });
-    }
-
+impl KernelSet {
     /// One row of the residual stream, normed. `gains` has the biases behind them, if there are any.
     pub(crate) fn norm_row(&self, spec: &DecoderSpec, x: &[f32], gains: &[f32], out: &mut [f32]) {
         let (gains, bias) = gains.split_at(x.len());
         match spec.norm {
-            NormKind::Rms { .. } => self.kernels.rms_norm(x, gains, spec.rms_norm_eps, out),
+            NormKind::Rms { .. } => self.rms_norm(x, gains, spec.rms_norm_eps, out),
             NormKind::Layer { bias: has } => {
-                self.kernels.layer_norm(x, gains, has.then_some(bias), spec.rms_norm_eps, out);
+                self.layer_norm(x, gains, has.then_some(bias), spec.rms_norm_eps, out);
             }
         }
+    }
+}
+
+impl Ops<'_> {
+    /// The input of a half of a layer: `out = norm(x)`; without gains a copy. `[rows, hidden_size]` each.
+    pub(crate) fn input(&self, spec: &DecoderSpec, x: &[f32], gains: Option<&[f32]>, out: &mut [f32]) {
+        let (width, kernels) = (spec.hidden_size, self.kernels);
+        self.by_rows(out, width, |row, out| {
+            let x = &x[row * width..][..width];
+            match gains {
+                Some(gains) => kernels.norm_row(spec, x, gains, out),
+                None => out.copy_from_slice(x),
+            }
+        });
     }
 
     /// `x += norm(branch) * residual_multiplier`; without gains the branch as it is. It is normed in place.

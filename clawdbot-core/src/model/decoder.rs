@@ -136,8 +136,6 @@ pub(crate) struct ForwardContext<'a> {
     pub(crate) region: &'a Region<'a>,
     pub(crate) cache: &'a mut KvCache,
     pub(crate) scratch: &'a mut Scratch,
-    /// Asked before each layer: true abandons the pass.
-    pub(crate) cancelled: &'a dyn Fn() -> bool,
 }
 
 /// How a forward pass ended.
@@ -151,7 +149,8 @@ pub(crate) enum Pass {
 
 impl Decoder {
     /// Runs `batch` through all layers and leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`, and in
-    /// `scratch.last` the states behind the last norm, `[state_rows, hidden_size]`.
+    /// `scratch.last` the states behind the last norm, `[state_rows, hidden_size]`. The region's `Stop` abandons the pass:
+    /// within a layer, no further task begins.
     ///
     /// # Errors
     /// `OutOfBudget` when scratch memory cannot be had.
@@ -183,12 +182,13 @@ impl Decoder {
         let mut normed = &mut normed[..rows * hidden];
         let branch = &mut branch[..if spec.needs_branch() { rows * hidden } else { 0 }];
 
+        let kernels = ops.kernels;
         ops.by_rows(x, hidden, |row, out| {
-            self.embedding.read_row(ops.kernels, batch.tokens[row] as usize, out);
+            self.embedding.read_row(kernels, batch.tokens[row] as usize, out);
             if spec.embedding_multiplier != 1.0 {
-                ops.kernels.scale_and_cap(spec.embedding_multiplier, None, out);
+                kernels.scale_and_cap(spec.embedding_multiplier, None, out);
             }
-            self.add_tables(&ops, batch, row, out);
+            self.add_tables(kernels, batch, row, out);
         });
         if let Some(norm) = &self.input.norm {
             ops.input(spec, x, Some(norm), normed);
@@ -200,7 +200,7 @@ impl Decoder {
         let tables = RopeTables::fill(&spec.ropes, batch, rope);
 
         for (index, layer) in self.layers.iter().enumerate() {
-            if (context.cancelled)() {
+            if ops.region.stop().is_set() {
                 return Ok(Pass::Cancelled);
             }
             let input = match &layer.input_norm {
@@ -270,9 +270,6 @@ impl Decoder {
                 ops.by_rows(x, hidden, |_, row| ops.kernels.scale_and_cap(scalar, None, row));
             }
         }
-        if (context.cancelled)() {
-            return Ok(Pass::Cancelled);
-        }
         let wanted = &batch.logits_rows;
         let (states, last) = last.split_at_mut(batch.state_rows.len() * hidden);
         let last = &mut last[..wanted.len() * hidden];
@@ -280,13 +277,13 @@ impl Decoder {
             ops.by_rows(out, hidden, |row, out| {
                 let x = &x[rows[row] * hidden..][..hidden];
                 match &self.norm {
-                    Some(gains) => ops.norm_row(spec, x, gains, out),
+                    Some(gains) => kernels.norm_row(spec, x, gains, out),
                     None => out.copy_from_slice(x),
                 }
             });
         }
         if wanted.is_empty() {
-            return Ok(Pass::Done);
+            return Ok(ops.outcome());
         }
         let logits = &mut logits[..wanted.len() * spec.vocab_size];
         let head = self.lm_head.as_ref().unwrap_or(&self.embedding);
@@ -296,13 +293,13 @@ impl Decoder {
                 ops.kernels.scale_and_cap(spec.logit_scale, spec.final_logit_softcapping, row);
             });
         }
-        Ok(Pass::Done)
+        Ok(ops.outcome())
     }
 }
 
 impl Decoder {
     /// Adds to a row of the embedding what belongs to its position and kind.
-    fn add_tables(&self, ops: &Ops<'_>, batch: &Batch<'_>, row: usize, out: &mut [f32]) {
+    fn add_tables(&self, kernels: &KernelSet, batch: &Batch<'_>, row: usize, out: &mut [f32]) {
         let hidden = self.spec.hidden_size;
         let first = self.spec.input.positions.map_or(0, |positions| positions.first);
         let token_type = batch.token_types.get(row).map_or(0, |&token_type| token_type as usize);
@@ -310,7 +307,7 @@ impl Decoder {
             [(&self.input.token_types, token_type), (&self.input.positions, first + batch.positions[row])];
         for (table, index) in tables {
             if let Some(table) = table {
-                ops.kernels.add_scaled(&table[index * hidden..][..hidden], 1.0, out);
+                kernels.add_scaled(&table[index * hidden..][..hidden], 1.0, out);
             }
         }
     }
@@ -330,7 +327,7 @@ impl Decoder {
             if let Some(gains) = &dense.norm {
                 x = floats(rows, spec.outputs)?;
                 let rows = out.chunks_exact(spec.outputs).zip(x.chunks_exact_mut(spec.outputs));
-                rows.for_each(|(row, normed)| ops.norm_row(&self.spec, row, gains, normed));
+                rows.for_each(|(row, normed)| ops.kernels.norm_row(&self.spec, row, gains, normed));
             } else {
                 x = out;
             }
@@ -358,6 +355,11 @@ pub(crate) struct Ops<'a> {
 }
 
 impl Ops<'_> {
+    /// Of a pass whose last task was handed out.
+    fn outcome(&self) -> Pass {
+        if self.region.stop().is_set() { Pass::Cancelled } else { Pass::Done }
+    }
+
     /// Calls `f(row, values)` for each row of `data` (`[rows, width]`), some rows at a time on each thread.
     pub(crate) fn by_rows(&self, data: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         let rows = data.len() / width;
@@ -435,40 +437,49 @@ impl Ops<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
     use crate::cache::PageTables;
-    use crate::model::Model;
-    use crate::options::KvType;
-    use crate::runtime::Budget;
+    use crate::model::{Loaded, Source, tests::support};
+    use crate::options::{KvType, ModelOptions, RuntimeOptions};
+    use crate::runtime::{Budget, Runtime};
 
-    #[test]
-    fn a_pass_is_abandoned_before_the_next_layer() {
-        let model = Model::builtin().unwrap();
-        let loaded = model.loaded().unwrap();
+    /// How `loaded`'s pass over 40 tokens ends when the answer to question `at` is to stop, and how many were asked.
+    fn stopped(loaded: &Loaded, at: usize) -> (Pass, usize) {
         let spec = &loaded.decoder.spec;
         let mut cache = KvCache::new(KvType::Bf16, &spec.layer_states(), &Budget::new(None)).unwrap();
         let mut tables = PageTables::default();
         cache.grow(&mut tables, 40).unwrap();
         let mut batch = Batch::new();
         batch.push(&[5; 40], 0, 1, &tables);
-        // Asked before each layer and before the logits: cancelled at the third time, it is not asked a fourth.
-        for (at, outcome) in [(1, Pass::Cancelled), (3, Pass::Cancelled), (usize::MAX, Pass::Done)] {
-            let asked = Cell::new(0);
-            let cancelled = || {
-                asked.set(asked.get() + 1);
-                asked.get() == at
-            };
-            let found = loaded.runtime.pool().region(|region| {
-                let scratch = &mut Scratch::default();
-                let kernels = loaded.runtime.kernel_set();
-                let mut context =
-                    ForwardContext { kernels, region, cache: &mut cache, scratch, cancelled: &cancelled };
-                loaded.decoder.forward(&mut context, &batch)
-            });
-            assert_eq!(found.unwrap().unwrap(), outcome);
-            assert_eq!(asked.get(), at.min(spec.num_hidden_layers + 1));
+        let asked = AtomicUsize::new(0);
+        let stop = || asked.fetch_add(1, Ordering::Relaxed) + 1 >= at;
+        let found = loaded.runtime.pool().region_until(&stop, |region| {
+            let scratch = &mut Scratch::default();
+            let kernels = loaded.runtime.kernel_set();
+            let mut context = ForwardContext { kernels, region, cache: &mut cache, scratch };
+            loaded.decoder.forward(&mut context, &batch)
+        });
+        (found.unwrap().unwrap(), asked.into_inner())
+    }
+
+    #[test]
+    fn a_pass_is_abandoned_within_a_layer() {
+        // Attention alone, experts, recurrent layers: (family, questions in a layer at the least).
+        for (family, least) in [("llama", 8), ("mixtral", 20), ("qwen3_5", 10), ("deepseek_v3", 20)] {
+            let Some(dir) = support::family(family) else { continue };
+            let runtime = Runtime::new(&RuntimeOptions::default().threads(1)).unwrap();
+            let model = runtime.load(&Source::Path(dir), &ModelOptions::default()).unwrap();
+            let loaded = model.loaded().unwrap();
+            let (outcome, all) = stopped(&loaded, usize::MAX);
+            assert_eq!(outcome, Pass::Done, "{family}");
+            let layers = loaded.decoder.spec.num_hidden_layers;
+            assert!(all > least * layers, "{family}: {all} questions in {layers} layers");
+            for at in [1, 2, 3, all / 3, all / 2, all - 1, all] {
+                // Nothing more is asked, as nothing more is done.
+                assert_eq!(stopped(&loaded, at), (Pass::Cancelled, at), "{family}");
+            }
         }
     }
 }

@@ -400,7 +400,8 @@ impl Loaded {
         // The states and what is made of them; of a layer its input, output, and that normalized.
         let copies = if spec.chain.is_empty() { 2 } else { 3 };
         let size = width.checked_mul(4 * copies).and_then(|size| size.checked_mul(count));
-        self.runtime.budget().reserve(size.map_or(u64::MAX, |size| size as u64), "the vectors of texts")
+        let bytes = size.map_or(u64::MAX, |size| size as u64);
+        self.runtime.budget().reserve_growing(bytes, "the vectors of texts")
     }
 
     /// What becomes of pooled states.
@@ -432,7 +433,7 @@ fn pool_all(
             && let Some(input) = inputs.next()
         {
             let begin = input.and_then(|Input { tokens, types, pooler }| {
-                Session::new(Arc::clone(loaded))?.pool(tokens, types, pooler, None)
+                Session::once(Arc::clone(loaded))?.pool(tokens, types, pooler, None)
             });
             running.push_back(begin.map_err(|error| error.with("text", started))?);
             started += 1;

@@ -23,7 +23,7 @@ use crate::event::{Completion, Event};
 use crate::model::config::GenerationDefaults;
 use crate::options::{GenerateOptions, ModelOptions};
 use crate::runtime::{LogLevel, Reservation, Runtime};
-use crate::session::{Delivery, Prompt, Session, Stream, overflow};
+use crate::session::{Delivery, Prompt, Session, Stream, Wanted, overflow};
 use crate::tokenizer::Tokenizer;
 use crate::weights::beside_text;
 
@@ -88,8 +88,8 @@ impl Runtime {
     pub fn plan(&self, source: &Source, options: &ModelOptions) -> Result<Plan> {
         options.validate()?;
         let opened = Opened::open(source)?.merged(&options.merge_adapters)?;
-        opened.verify(options, &mut |_, _| true)?;
-        Plan::new(self, &opened, &opened.resolve(options)?)
+        let verified = opened.verify(options, &mut |_, _| true)?;
+        Ok(Plan { verified, ..Plan::new(self, &opened, &opened.resolve(options)?)? })
     }
 
     /// Loads a model.
@@ -128,10 +128,11 @@ impl Runtime {
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Model> {
         let options = &opened.resolve(options)?;
-        let plan = Plan::new(self, &opened, options)?;
+        let mut plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened, options, self.threads())?;
         let available = self.budget().reserve(plan.load_bytes, "weights, scratch and a page of KV cache")?;
         drop(available);
+        self.prove_kernels();
         let reservation =
             self.budget().reserve(sizes.weights.saturating_add(sizes.scratch), "weights and scratch")?;
         let weight_type = options.weight_type();
@@ -145,7 +146,7 @@ impl Runtime {
                 Err(error) => CacheEntry::complain(self, &opened, &error),
             }
         }
-        opened.verify(options, &mut progress)?;
+        plan.verified = opened.verify(options, &mut progress)?;
         let mapped = match &opened.weights {
             Weights::Packed(file) if options.mmap => Some(file.map()?),
             _ => None,
@@ -407,6 +408,11 @@ impl Model {
     /// # Errors
     /// `UnsupportedModel` for a model that does not generate, such as an encoder; `Closed`, `ForkedRuntime`.
     pub fn session(&self) -> Result<Session> {
+        Session::new(self.generating()?)
+    }
+
+    /// What is loaded, if it generates.
+    fn generating(&self) -> Result<Arc<Loaded>> {
         let loaded = self.loaded()?;
         let spec = &loaded.decoder.spec;
         if !spec.generates() {
@@ -415,7 +421,7 @@ impl Model {
                 format!("{architecture} has no output head and does not generate: it can only {tasks}");
             return Err(Error::unsupported_model(message));
         }
-        Session::new(loaded)
+        Ok(loaded)
     }
 
     /// Generates from `prompt`, event by event.
@@ -426,9 +432,14 @@ impl Model {
         self.request(prompt.into(), options, Delivery::EachToken)
     }
 
-    fn request(&self, prompt: Prompt, options: &GenerateOptions, delivery: Delivery) -> Result<Stream> {
-        let mut session = self.session()?;
-        session.append(prompt, options.add_special_tokens)?;
+    pub(crate) fn request(
+        &self,
+        prompt: Prompt,
+        options: &GenerateOptions,
+        delivery: Delivery,
+    ) -> Result<Stream> {
+        let mut session = Session::once(self.generating()?)?;
+        session.extend(prompt, options.add_special_tokens, Wanted::of(options))?;
         session.request(options, delivery)
     }
 
@@ -438,17 +449,6 @@ impl Model {
     /// As [`Model::stream`]; `OutOfBudget`, `NonFinite` while computing.
     pub fn generate(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Completion> {
         self.request(prompt.into(), options, Delivery::AtTheEnd)?.finish()
-    }
-
-    /// Generates from several prompts, computed together. One result for each, in their order.
-    ///
-    /// # Errors
-    /// Per prompt, as [`Model::generate`].
-    pub fn generate_batch(&self, prompts: Vec<Prompt>, options: &GenerateOptions) -> Vec<Result<Completion>> {
-        let start = |prompt| self.request(prompt, options, Delivery::AtTheEnd);
-        // All are under way before the first is waited for, so they run as one batch.
-        let streams: Vec<Result<Stream>> = prompts.into_iter().map(start).collect();
-        streams.into_iter().map(|stream| stream?.finish()).collect()
     }
 
     /// Logits at every position of `tokens`: `[tokens.len(), vocab_size]`, row-major.
@@ -466,7 +466,7 @@ impl Model {
     /// As [`Model::logits`]; `InvalidArgument` for an adapter that is not loaded.
     pub fn logits_with(&self, tokens: &[u32], adapter: Option<&str>) -> Result<Vec<f32>> {
         let adapter = self.loaded()?.adapter(adapter)?;
-        let mut session = self.session()?;
+        let mut session = Session::once(self.generating()?)?;
         session.append(Prompt::Tokens(tokens.to_vec()), false)?;
         let mut scores = Vec::new();
         let no_memory = || {
@@ -475,7 +475,7 @@ impl Model {
             Error::new(ErrorKind::OutOfBudget, message)
         };
         let size = tokens.len().checked_mul(self.info().vocab_size).ok_or_else(no_memory)?;
-        let _reservation = self.0.runtime.budget().reserve(4 * size as u64, "the logits")?;
+        let _reservation = self.0.runtime.budget().reserve_growing(4 * size as u64, "the logits")?;
         scores.try_reserve_exact(size).map_err(|_| no_memory())?;
         session.score(scores, size, adapter)
     }
@@ -500,16 +500,16 @@ impl Model {
             return Err(Error::new(ErrorKind::EmptyPrompt, "expected at least one token"));
         }
         if tokens.len() > loaded.max_context {
-            return Err(overflow(tokens.len(), 0, loaded.max_context));
+            return Err(overflow(tokens.len(), Wanted::Nothing, loaded.max_context));
         }
         let hidden = loaded.decoder.spec.hidden_size;
         // What overflows is refused here or by `floats`.
         let size = tokens.len().saturating_mul(hidden);
         let bytes = (size as u64).saturating_mul(4);
-        let _reservation = self.0.runtime.budget().reserve(bytes, "the hidden states")?;
+        let _reservation = self.0.runtime.budget().reserve_growing(bytes, "the hidden states")?;
         let mut room = floats(tokens.len(), hidden)?;
         room.clear();
-        let session = Session::new(loaded)?;
+        let session = Session::once(loaded)?;
         let states = session.pool(tokens.to_vec(), Vec::new(), Pooler::every(room), adapter)?.pooled()?;
         match states.len() == size {
             true => Ok(states),

@@ -149,9 +149,10 @@ impl HeadColumns<'_> {
         let of_share = share * out.len() / weights.len().max(1);
         let mut tasks: Vec<(&mut [f32], &mut HeadScratch, Result<()>)> =
             out.chunks_mut(of_share).zip(scratch).map(|(out, scratch)| (out, scratch, Ok(()))).collect();
+        let (kernels, stop) = (ops.kernels, ops.region.stop());
         ops.region.parallel_chunks_mut(&mut tasks, 1, |index, tasks| {
-            let region = Region::alone();
-            let ops = Ops { kernels: ops.kernels, region: &region, adapters: None };
+            let region = Region::alone(stop);
+            let ops = Ops { kernels, region: &region, adapters: None };
             for (out, scratch, outcome) in tasks {
                 *outcome = self.multiply_share(&ops, rows, (weights, index * share), out, scratch);
             }

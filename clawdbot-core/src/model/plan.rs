@@ -53,6 +53,12 @@ pub struct Plan {
     pub scratch_bytes: u64,
     /// Weights, scratch, the first page of KV cache and the states of a sequence: what loading needs of the budget.
     pub load_bytes: u64,
+    /// Most bytes that the runtime's models may take together, if it has a budget.
+    pub memory_budget: Option<u64>,
+    /// Whether `load_bytes` are free in the budget now; without a budget always.
+    pub fits: bool,
+    /// Whether the data of a packed file was read and compared with its checksum (`verify`).
+    pub verified: bool,
     /// Instruction-set tier that would compute.
     pub kernels: &'static str,
     /// Threads that would compute.
@@ -165,6 +171,12 @@ impl Plan {
         }
         let idle: u64 = idle.iter().map(Joined::weights).sum();
         let matrices = weights_in(spec);
+        let load_bytes = sizes
+            .weights
+            .saturating_add(sizes.scratch)
+            .saturating_add(page)
+            .saturating_add(cache.state_bytes());
+        let budget = runtime.budget();
         Ok(Plan {
             name: opened.name.clone(),
             architecture: spec.architecture,
@@ -188,11 +200,10 @@ impl Plan {
                 .saturating_mul(page)
                 .saturating_add(cache.state_bytes()),
             scratch_bytes: sizes.scratch,
-            load_bytes: sizes
-                .weights
-                .saturating_add(sizes.scratch)
-                .saturating_add(page)
-                .saturating_add(cache.state_bytes()),
+            load_bytes,
+            memory_budget: budget.limit(),
+            fits: budget.limit().is_none_or(|limit| load_bytes <= limit.saturating_sub(budget.used())),
+            verified: false,
             kernels: runtime.kernels(),
             threads: runtime.threads(),
         })

@@ -9,6 +9,7 @@ use crate::memory::AlignedBuf;
 use crate::model::adapter::{AdapterRows, AdapterScratch};
 use crate::model::blocks::MlpBuffers;
 use crate::model::moe::Choice;
+use crate::model::routing::Choosing;
 use crate::model::spec::DecoderSpec;
 
 /// Buffers of a forward pass over `T` rows, row-major.
@@ -111,6 +112,8 @@ pub(crate) struct ExpertScratch {
     pub(crate) choices: Vec<Choice>,
     /// `[T]`: where each row is among those of an expert
     pub(crate) places: Vec<usize>,
+    /// Of one row
+    pub(crate) choosing: Choosing,
 }
 
 /// Elements of a pass's buffers, per row and per row of logits.

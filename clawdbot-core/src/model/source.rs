@@ -276,12 +276,12 @@ impl Opened {
         &self,
         options: &ModelOptions,
         progress: &mut dyn FnMut(u64, u64) -> bool,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         match self.weights.base() {
-            _ if !options.verify => Ok(()),
-            Weights::Packed(file) => file.verify(progress),
+            _ if !options.verify => Ok(false),
+            Weights::Packed(file) => file.verify(progress).map(|()| true),
             // What is cached is verified once it is there.
-            Weights::Files(_) | Weights::Gguf(_) if options.cache != Cache::Off => Ok(()),
+            Weights::Files(_) | Weights::Gguf(_) if options.cache != Cache::Off => Ok(false),
             _ => Err(Error::invalid_argument(format!(
                 "option verify: expected a packed model file, which has a checksum, found {}",
                 self.name

@@ -670,6 +670,9 @@ impl DecoderSpec {
     }
 }
 
+/// Most experts of a token: published models have up to 22, and time and memory of a pass grow with them.
+const MAX_EXPERTS_PER_TOK: usize = 256;
+
 impl MoeSpec {
     fn check(&self) -> Result<()> {
         let sizes = [
@@ -684,6 +687,8 @@ impl MoeSpec {
         let (experts, chosen) = (self.num_experts, self.num_experts_per_tok);
         let at_most = format!("at most the number of experts, which is {experts}");
         expect(chosen <= experts, "num_experts_per_tok", &at_most, chosen)?;
+        let at_most = format!("at most {MAX_EXPERTS_PER_TOK}");
+        expect(chosen <= MAX_EXPERTS_PER_TOK, "num_experts_per_tok", &at_most, chosen)?;
         let factor = self.routed_scaling_factor;
         expect(factor.is_finite(), "routed_scaling_factor", "a finite number", factor)?;
         if let Some(ExpertGroups { n_group, topk_group }) = self.groups {

@@ -2,6 +2,7 @@
 
 mod budget;
 mod cpus;
+mod machine;
 #[cfg(feature = "candle")]
 mod rows;
 
@@ -62,7 +63,7 @@ pub struct Limits {
 pub struct RefusedKernels {
     /// The tier.
     pub name: &'static str,
-    /// What it computed wrongly in its self-test.
+    /// What it computed wrongly in its self-test, or that the system does not permit it.
     pub reason: &'static str,
 }
 
@@ -72,6 +73,11 @@ type LogHook = dyn Fn(&LogRecord) + Send + Sync;
 ///
 /// Worker threads start at the first computation. After a `fork`, the child must make its own runtime: everything
 /// that needs this one answers `ForkedRuntime` there.
+///
+/// On Linux with AMX, the first load of a model (not making a runtime, and not with `kernels` of another name) asks the
+/// system for the tile registers. That is for the whole process and for good: from then on, threads that handle signals on
+/// alternate stacks need larger ones (`getauxval(AT_MINSIGSTKSZ)` says how large), and where one is too small already, the
+/// system refuses, and tiles are not used.
 #[derive(Clone)]
 pub struct Runtime(Arc<Inner>);
 
@@ -112,7 +118,7 @@ impl Runtime {
         let threads = options.threads.map_or_else(|| Cpus::detect().threads(), |n| n as usize);
         let runtime = Runtime(Arc::new(Inner {
             pool: ThreadPool::new(threads),
-            budget: Budget::new(options.memory_budget),
+            budget: Budget::with_memory(options.memory_budget, machine::memory()),
             kernels,
             on_log,
             #[cfg(feature = "candle")]
@@ -150,10 +156,10 @@ impl Runtime {
         kernels::named()
     }
 
-    /// The tiers that this CPU has, but that failed the self-test which some go through before their first use.
+    /// The tiers that this CPU has, but that failed the self-test which some go through before their first use: that of
+    /// `avx512-amx` is when a model is first loaded.
     pub fn refused_kernels() -> Vec<RefusedKernels> {
-        let refused = kernels::refused().iter();
-        refused.map(|refused| RefusedKernels { name: refused.name, reason: &refused.reason }).collect()
+        kernels::refused().map(|(name, reason)| RefusedKernels { name, reason }).collect()
     }
 
     /// Names of the kernels that do most of the work, as architecture, types and tile.
@@ -192,6 +198,16 @@ impl Runtime {
 
     pub(crate) fn budget(&self) -> &Budget {
         &self.0.budget
+    }
+
+    /// To be called before a model is loaded: what is asked at the first use of kernels is asked now, and the log told.
+    pub(crate) fn prove_kernels(&self) {
+        let kernels = self.0.kernels;
+        if let Some(reason) = (kernels.refusal)() {
+            self.log(LogLevel::Warning, || {
+                format!("kernels {}: tiles are switched off: {reason}", kernels.name)
+            });
+        }
     }
 
     pub(crate) fn kernel_set(&self) -> &'static KernelSet {

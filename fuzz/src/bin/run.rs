@@ -1,9 +1,14 @@
-//! Mutates files at random and parses them: no panic, no hang, no memory beyond a bound. See `README.md`.
+//! Mutates files at random and parses them: no panic, no abort, no hang, no memory beyond a bound. See `README.md`.
+//!
+//! The work is done in a child process, under a limit of its address space. It leaves each input in a file before it is
+//! parsed, so that the parent has it when the child is ended by a signal.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -17,6 +22,10 @@ use clawdbot_fuzz::{TARGETS, Target};
 const MAX_BYTES: usize = 128 << 20;
 /// Time that one input may take at most.
 const MAX_TIME: Duration = Duration::from_secs(5);
+/// Address space of the process that parses, in bytes: what asks for more than is left fails, and aborts.
+const MAX_ADDRESS_SPACE: u64 = 3 << 30;
+/// Set in the child to the path of the file that it leaves its input in.
+const VARIABLE: &str = "CLAWDBOT_FUZZ_INPUT";
 /// Inputs kept for each target: those whose outcome was new.
 const MAX_CORPUS: usize = 2000;
 
@@ -38,18 +47,26 @@ fn add(bytes: usize) {
     PEAK.fetch_max(live, Ordering::Relaxed);
 }
 
+/// `pointer`; what was not given, under the limit of address space, does not count as live.
+fn counted(pointer: *mut u8, bytes: usize) -> *mut u8 {
+    if pointer.is_null() {
+        LIVE.fetch_sub(bytes, Ordering::Relaxed);
+    }
+    pointer
+}
+
 // SAFETY: every call goes to the system's allocator as it came; the counters touch no memory of it.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         add(layout.size());
         // SAFETY: the caller's promise.
-        unsafe { System.alloc(layout) }
+        counted(unsafe { System.alloc(layout) }, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         add(layout.size());
         // SAFETY: the caller's promise.
-        unsafe { System.alloc_zeroed(layout) }
+        counted(unsafe { System.alloc_zeroed(layout) }, layout.size())
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
@@ -60,9 +77,12 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         add(size);
-        LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller's promise.
-        unsafe { System.realloc(pointer, layout, size) }
+        let moved = counted(unsafe { System.realloc(pointer, layout, size) }, size);
+        if !moved.is_null() {
+            LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
+        }
+        moved
     }
 }
 
@@ -71,6 +91,9 @@ static ALLOCATOR: Counting = Counting;
 
 /// What is being parsed, for the thread that watches the time.
 static CURRENT: Mutex<Option<(Instant, &'static str, Vec<u8>)>> = Mutex::new(None);
+
+/// What is being parsed, for the parent.
+static LEFT: Mutex<Option<File>> = Mutex::new(None);
 
 /// What was seen of a target.
 #[derive(Default)]
@@ -94,6 +117,16 @@ fn keep(target: &str, what: &str, input: &[u8]) -> String {
         Ok(()) => path,
         Err(error) => format!("{path}: {error}"),
     }
+}
+
+/// Writes down what is being parsed: the target's name, a line feed, the input.
+fn leave(target: &str, input: &[u8]) -> std::io::Result<()> {
+    let Ok(mut left) = LEFT.lock() else { return Ok(()) };
+    let Some(file) = left.as_mut() else { return Ok(()) };
+    let bytes = [target.as_bytes(), b"\n", input].concat();
+    file.rewind()?;
+    file.write_all(&bytes)?;
+    file.set_len(bytes.len() as u64)
 }
 
 /// The words of a message without names and numbers.
@@ -120,6 +153,7 @@ fn one(target: &Target, input: &[u8], report: &mut Report) -> Result<String, Str
     if let Ok(mut current) = CURRENT.lock() {
         *current = Some((Instant::now(), target.name, input.to_vec()));
     }
+    leave(target.name, input).map_err(|error| format!("the file for the parent: {error}"))?;
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
     let start = Instant::now();
@@ -188,13 +222,64 @@ fn arguments() -> Result<Arguments, String> {
 }
 
 fn main() -> ExitCode {
-    match arguments().and_then(|arguments| fuzz(&arguments)) {
+    let child = std::env::var_os(VARIABLE);
+    let result = arguments().and_then(|arguments| match child {
+        Some(path) => limit(path.as_ref()).and_then(|()| fuzz(&arguments)),
+        None => in_child(),
+    });
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
             eprintln!("{message}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs this program again with the same arguments, as the child.
+///
+/// # Errors
+/// The child's findings, or the input that ended it.
+fn in_child() -> Result<(), String> {
+    let path = std::env::temp_dir().join(format!("clawdbot-fuzz-input-{}", std::process::id()));
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let status = Command::new(program).args(std::env::args_os().skip(1)).env(VARIABLE, &path).status();
+    let left = std::fs::read(&path).unwrap_or_default();
+    // What cannot be removed is left to the system.
+    let _ = std::fs::remove_file(&path);
+    let status = status.map_err(|error| error.to_string())?;
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(_) => Err("there are findings, or the arguments are wrong: see above".to_owned()),
+        None => {
+            let end = left.iter().position(|&byte| byte == b'\n').unwrap_or(left.len());
+            let (target, input) =
+                (String::from_utf8_lossy(&left[..end]), left.get(end + 1..).unwrap_or_default());
+            Err(format!("{target}: {status}: {}", keep(&target, "abort", input)))
+        }
+    }
+}
+
+/// Of the child: limits its address space, and opens the file that it leaves its input in.
+fn limit(path: &std::path::Path) -> Result<(), String> {
+    let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    if let Ok(mut left) = LEFT.lock() {
+        *left = Some(file);
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let limit = libc::rlimit { rlim_cur: MAX_ADDRESS_SPACE, rlim_max: MAX_ADDRESS_SPACE };
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: both are valid for the time of their call.
+        let set = unsafe {
+            libc::setrlimit(libc::RLIMIT_AS, &raw const limit)
+                | libc::setrlimit(libc::RLIMIT_CORE, &raw const none)
+        };
+        if set != 0 {
+            return Err(format!("setrlimit: {}", std::io::Error::last_os_error()));
+        }
+    }
+    Ok(())
 }
 
 fn fuzz(arguments: &Arguments) -> Result<(), String> {
@@ -307,7 +392,7 @@ fn watch() {
         std::thread::sleep(Duration::from_secs(2));
         let Ok(current) = CURRENT.lock() else { return };
         if let Some((start, target, input)) = &*current
-            && start.elapsed() > 4 * MAX_TIME
+            && start.elapsed() > 2 * MAX_TIME
         {
             eprintln!("{target}: a hang: {}", keep(target, "hang", input));
             std::process::exit(1);

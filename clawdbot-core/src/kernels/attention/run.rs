@@ -312,12 +312,13 @@ impl<K: KvSlots> Run<'_, '_, '_, K> {
         f: impl Fn(usize, &mut Workspace) + Sync,
     ) {
         let next = AtomicUsize::new(0);
+        let stop = region.stop();
         region.parallel(threads.min(tasks), |worker| {
             // SAFETY: `worker` is below the number of workspaces, and each is handed out once.
             let work = &mut unsafe { self.works.slice(worker, 1) }[0];
             loop {
                 let task = next.fetch_add(1, Ordering::Relaxed);
-                if task >= tasks {
+                if task >= tasks || stop.is_set() {
                     break;
                 }
                 f(task, work);

@@ -229,6 +229,9 @@ fn qwens_experts_are_on_some_layers() {
     assert!(found.moe.is_some_and(|moe| moe.shared == shared && !moe.norm_topk_prob) && found.qkv_bias);
     refused(&base, json!({"num_local_experts": 9}), "num_local_experts: expected 8");
     refused(&base, json!({"num_experts_per_tok": 9}), "num_experts_per_tok: expected at most");
+    spec(&with(&base, &json!({"num_experts": 512, "num_experts_per_tok": 256})));
+    let many = json!({"num_experts": 512, "num_experts_per_tok": 257});
+    refused(&base, many, "num_experts_per_tok: expected at most 256, found 257");
     refused(&base, json!({"num_experts": 0}), "num_experts: expected a positive integer");
     refused(&base, json!({"num_experts": 65_536, "num_hidden_layers": 4096}), "experts of all layers");
     refused(&base, json!({"decoder_sparse_step": 0}), "decoder_sparse_step");

@@ -4,7 +4,6 @@
 //!
 //! Templates are untrusted: nesting, steps and output are bounded, and a panic inside the engine becomes an error.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
@@ -13,6 +12,7 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::large_stack::on_large_stack;
 
 use super::special::SpecialTokens;
 
@@ -35,11 +35,8 @@ const BASE_FUEL: u64 = 50_000;
 const FUEL_PER_BYTE: u64 = 64;
 
 /// Most steps in all. Each level of a list that a template nests into itself costs several steps, and some stack when
-/// it is dropped: this bounds the depth to what [`STACK_SIZE`] holds.
+/// it is dropped: this bounds the depth to what the large stack holds.
 const MAX_FUEL: u64 = 3_000_000;
-
-/// Stack of the thread that renders, in bytes of address space; only what is used takes memory.
-const STACK_SIZE: usize = 256 << 20;
 
 /// A compiled chat template. Cheap to clone, `Send + Sync`.
 #[derive(Clone)]
@@ -150,10 +147,8 @@ impl ChatTemplate {
             let input: u64 = context.iter().map(|(_, value)| size(value)).sum();
             let fuel = BASE_FUEL.saturating_add(input.saturating_mul(FUEL_PER_BYTE)).min(MAX_FUEL);
             environment.set_fuel(Some(fuel));
-            on_large_stack(move || {
-                let template = environment.get_template(NAME).map_err(convert_error)?;
-                template.render(minijinja::Value::from_pairs(context)).map_err(convert_error)
-            })
+            let template = environment.get_template(NAME).map_err(convert_error)?;
+            template.render(minijinja::Value::from_pairs(context)).map_err(convert_error)
         })
     }
 }
@@ -292,23 +287,13 @@ fn size(value: &minijinja::Value) -> u64 {
     }
 }
 
-/// Runs `work` on a thread of its own with [`STACK_SIZE`].
-fn on_large_stack(work: impl FnOnce() -> Result<String> + Send) -> Result<String> {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("chat-template".to_owned()).stack_size(STACK_SIZE);
-        let thread = thread.spawn_scoped(scope, work).map_err(|error| {
-            Error::new(ErrorKind::Io, format!("cannot start the thread that renders: {error}"))
-        })?;
-        thread
-            .join()
-            .unwrap_or_else(|_| Err(invalid("the template engine panicked on this template".to_owned())))
-    })
-}
-
-/// Runs `work`; a panic of the engine becomes an error.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(invalid("the template engine panicked on this template".to_owned())))
+/// Runs `work` on a large stack: the engine recurses when it compiles, renders and drops. Its panic becomes an error.
+fn guarded<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    on_large_stack(
+        "chat-template",
+        || invalid("the template engine panicked on this template".to_owned()),
+        work,
+    )
 }
 
 fn invalid(message: String) -> Error {

@@ -1,0 +1,54 @@
+//! `bench`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use clawdbot_core::Source;
+
+use super::{LoadArgs, OutputArgs, RuntimeArgs};
+use crate::hub::HubArgs;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawdbot bench --shape qwen2.5-0.5b --weights bf16 --repeat 5
+  clawdbot bench --model DIR --depth 4096 --batch 8 --json
+
+Every repeat takes fresh sequences of random token ids. Prefill: all prompts, until the last first token. Decode: after
+DEPTH tokens of context, tokens per second of all sequences together. Medians are reported, and in JSON every sample.
+The memory traffic of decode that is compared with the machine's is that of the weights alone.")]
+pub(crate) struct BenchArgs {
+    /// Model directory, GGUF or packed file, or OWNER/NAME [default: the built-in story model]
+    #[arg(long, value_name = "PATH", conflicts_with = "shape")]
+    pub(crate) model: Option<PathBuf>,
+    /// Random weights in the shape of a published model
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Source::SHAPES))]
+    pub(crate) shape: Option<String>,
+    /// Tokens of a prompt
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) prompt: u32,
+    /// Tokens to decode
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) generate: u32,
+    /// Tokens of context before decoding is measured
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) depth: u32,
+    /// Sequences at the same time
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) batch: u32,
+    /// How often to measure
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repeat: u32,
+    /// Do not measure what the machine could do at most
+    #[arg(long)]
+    pub(crate) no_limits: bool,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}

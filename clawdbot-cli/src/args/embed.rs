@@ -1,0 +1,126 @@
+//! `embed` and `rerank`
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clawdbot_core::{EmbedOptions, Pooling, RerankOptions, Result};
+use serde::Serialize;
+
+use super::{LoadArgs, OutputArgs, RuntimeArgs, given};
+use crate::hub::HubArgs;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawdbot embed --model DIR \"a text\" \"another\"
+  clawdbot embed --model DIR --input lines.txt --prompt-name query --json
+
+A text is a line of numbers; with --json an object: index, embedding. Texts are computed together.")]
+pub(crate) struct EmbedArgs {
+    /// Model directory or packed file, or OWNER/NAME
+    #[arg(long, value_name = "PATH")]
+    pub(crate) model: PathBuf,
+    /// Texts
+    #[arg(value_name = "TEXT", conflicts_with = "input")]
+    pub(crate) texts: Vec<String>,
+    /// File with one text a line; `-` reads stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: EmbedOptionArgs,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// [`EmbedOptions`].
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Embedding (defaults come from the model's own files)")]
+pub(crate) struct EmbedOptionArgs {
+    /// How states of tokens become one: cls, mean, max, last, weighted_mean or mean_sqrt_len
+    #[arg(long, value_name = "KIND")]
+    pooling: Option<Pooling>,
+    /// Whether vectors are scaled to length 1
+    #[arg(long, value_name = "true|false")]
+    normalize: Option<bool>,
+    /// Name of the model's prompt to put before each text
+    #[arg(long, value_name = "NAME")]
+    prompt_name: Option<String>,
+    /// Text to put before each text
+    #[arg(long, value_name = "TEXT")]
+    prompt: Option<String>,
+    /// Keep N first elements of each vector
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    dimensions: Option<u32>,
+    /// Cut texts that are too long instead of refusing them
+    #[arg(long)]
+    truncate: bool,
+    /// Whether texts get the tokenizer's special tokens [default: true]
+    #[arg(long, value_name = "true|false")]
+    add_special_tokens: Option<bool>,
+}
+
+impl EmbedOptionArgs {
+    /// The library's options, checked.
+    pub(crate) fn options(&self) -> Result<EmbedOptions> {
+        EmbedOptions::from_json(&given(self)?)
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawdbot rerank --model DIR --query \"how do ships sail?\" --input passages.txt
+
+The best document comes first: its score, a tab, the document; with --json an object: index, score, document.")]
+pub(crate) struct RerankArgs {
+    /// Model directory or packed file, or OWNER/NAME
+    #[arg(long, value_name = "PATH")]
+    pub(crate) model: PathBuf,
+    /// What is looked for
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) query: String,
+    /// Documents
+    #[arg(value_name = "DOCUMENT", conflicts_with = "input")]
+    pub(crate) documents: Vec<String>,
+    /// File with one document a line; `-` reads stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) options: RerankOptionArgs,
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+/// [`RerankOptions`].
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Reranking")]
+pub(crate) struct RerankOptionArgs {
+    /// Whether scores are probabilities instead of logits [default: as the model's files say, or true]
+    #[arg(long, value_name = "true|false")]
+    sigmoid: Option<bool>,
+    /// What the query asks for, of models that are told (Qwen3-Reranker)
+    #[arg(long, value_name = "TEXT")]
+    instruction: Option<String>,
+    /// Cut texts that are too long instead of refusing them
+    #[arg(long)]
+    truncate: bool,
+}
+
+impl RerankOptionArgs {
+    /// The library's options, checked.
+    pub(crate) fn options(&self) -> Result<RerankOptions> {
+        RerankOptions::from_json(&given(self)?)
+    }
+}

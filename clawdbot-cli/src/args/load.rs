@@ -1,0 +1,93 @@
+//! Options of the model, the runtime and the output.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::builder::PossibleValuesParser;
+use clawdbot_core::{Cache, KvType, ModelOptions, Result, Runtime, RuntimeOptions, WeightType};
+use serde::Serialize;
+
+use super::given;
+use super::values::{byte_size, cache};
+
+/// What to print.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct OutputArgs {
+    /// The result alone, nothing on stderr but errors
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    /// JSON on stdout
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// [`ModelOptions`].
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct LoadArgs {
+    /// What the weights are computed with: int8, int4, bf16, f32 or stored (a quantized model's own codes)
+    /// [default: as packed, stored for quantized models, int8 for others]
+    #[arg(long, value_name = "TYPE")]
+    weights: Option<WeightType>,
+    /// What the KV cache is kept as: auto, int8, bf16 or f32 [default: auto]
+    #[arg(long, value_name = "TYPE")]
+    kv: Option<KvType>,
+    /// Most tokens of a sequence [default: what the model was trained for]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_context: Option<u32>,
+    /// Most tokens of a forward pass [default: 512]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    prefill_chunk: Option<u32>,
+    /// Most sequences of a forward pass [default: 64]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    max_batch: Option<u32>,
+    /// Directory of a LoRA adapter that is added to the weights before these are quantized; may be repeated
+    #[arg(long, value_name = "DIR")]
+    merge_adapters: Vec<PathBuf>,
+    /// Whether a packed file is mapped; otherwise it is read, and may be changed meanwhile [default: true]
+    #[arg(long, value_name = "true|false")]
+    mmap: Option<bool>,
+    /// Read all of a packed file first and compare it with its checksum
+    #[arg(long)]
+    verify: bool,
+    /// Whether loading a directory leaves a packed file behind and uses it the next time: in the user's directory for
+    /// caches, or in DIR [default: false]
+    #[arg(long, value_name = "true|false|DIR", value_parser = cache)]
+    cache: Option<Cache>,
+}
+
+impl LoadArgs {
+    /// The library's options, checked.
+    pub(crate) fn options(&self) -> Result<ModelOptions> {
+        ModelOptions::from_json(&given(self)?)
+    }
+}
+
+/// [`RuntimeOptions`].
+#[derive(Debug, Args, Serialize)]
+#[command(next_help_heading = "Runtime")]
+pub(crate) struct RuntimeArgs {
+    /// Threads to compute on [default: the least of CPU quota, affinity and physical cores]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    threads: Option<u32>,
+    /// Most memory for weights, KV cache and buffers: K, M, G, T are powers of 1000, KiB, MiB, GiB, TiB of 1024
+    #[arg(long, value_name = "BYTES", value_parser = byte_size, allow_negative_numbers = true)]
+    memory_budget: Option<u64>,
+    /// Instruction-set tier; those with bf16 in their name round activations to bf16 where weights are bf16 [default: what CLAWDBOT_ISA says, or else the best of this CPU]
+    #[arg(long, value_name = "TIER", value_parser = PossibleValuesParser::new(tiers()))]
+    kernels: Option<String>,
+}
+
+/// The names of tiers; those that failed their self-test too, for the runtime says why.
+fn tiers() -> Vec<&'static str> {
+    let refused = Runtime::refused_kernels().into_iter().map(|refused| refused.name);
+    Runtime::available_kernels().into_iter().chain(Runtime::named_kernels()).chain(refused).collect()
+}
+
+impl RuntimeArgs {
+    /// A runtime with these options.
+    pub(crate) fn runtime(&self) -> Result<Runtime> {
+        Runtime::new(&RuntimeOptions::from_json(&given(self)?)?)
+    }
+}

@@ -1,0 +1,66 @@
+//! Many prompts in one call.
+
+use super::handle::Model;
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Completion;
+use crate::options::GenerateOptions;
+use crate::session::{Delivery, Prompt, Stream, run_together};
+
+/// Requests that are under way, in units of the sequences of a forward pass: enough that those that end are replaced.
+const PASSES_AHEAD: usize = 2;
+
+impl Model {
+    /// Generates from several prompts, computed together. One result for each, in their order. However many there are,
+    /// only some are under way at a time.
+    ///
+    /// # Errors
+    /// Per prompt, as [`Model::generate`].
+    pub fn generate_batch(&self, prompts: Vec<Prompt>, options: &GenerateOptions) -> Vec<Result<Completion>> {
+        let requests = prompts.into_iter().map(|prompt| (prompt, options));
+        self.generate_batch_with_progress(requests, |_, _| true)
+    }
+
+    /// As [`Model::generate_batch`], with options for each prompt, and calls `progress(prompts done, prompts in all)` after
+    /// each forward pass; false cancels what is not done.
+    ///
+    /// # Errors
+    /// Per prompt, as [`Model::generate`]; `Cancelled`.
+    pub fn generate_batch_with_progress<'a>(
+        &self,
+        requests: impl ExactSizeIterator<Item = (Prompt, &'a GenerateOptions)>,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> Vec<Result<Completion>> {
+        let count = requests.len();
+        let mut requests = requests.enumerate();
+        let mut results: Vec<Option<Result<Completion>>> = (0..count).map(|_| None).collect();
+        let mut running: Vec<(usize, Stream)> = Vec::new();
+        let mut done = 0;
+        // A closed model refuses each request.
+        let most = self.loaded().map_or(1, |loaded| PASSES_AHEAD * loaded.options.max_batch as usize);
+        loop {
+            while running.len() < most
+                && let Some((index, (prompt, options))) = requests.next()
+            {
+                match self.request(prompt, options, Delivery::AtTheEnd) {
+                    Ok(stream) => running.push((index, stream)),
+                    Err(error) => {
+                        results[index] = Some(Err(error));
+                        done += 1;
+                    }
+                }
+            }
+            if running.is_empty() {
+                break;
+            }
+            for (index, result) in run_together(&mut running) {
+                results[index] = Some(result);
+                done += 1;
+            }
+            if !progress(done, count as u64) {
+                break;
+            }
+        }
+        let cancelled = || Err(Error::new(ErrorKind::Cancelled, "the work was cancelled"));
+        results.into_iter().map(|result| result.unwrap_or_else(cancelled)).collect()
+    }
+}
