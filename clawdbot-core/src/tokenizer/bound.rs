@@ -1,14 +1,16 @@
 //! How few tokens a text can have: what cannot fit into a context is refused before it is tokenized.
 
+use tokenizers::AddedToken;
+
 use super::read::{Covers, Encoder};
 
-/// For tokenizers that pass over no text.
+/// For tokenizers that pass over no text, or over no word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Bound {
-    /// Most bytes of a text that become one token.
-    longest: usize,
-    /// Whether added tokens may take white space around them.
-    strips: bool,
+pub(super) enum Bound {
+    /// One for so many bytes, of white space or not.
+    Bytes { longest: usize, white_space: bool },
+    /// One for each word between white space that has a letter or digit of ASCII.
+    Words,
 }
 
 impl Bound {
@@ -16,12 +18,17 @@ impl Bound {
     pub(super) fn of(encoder: &Encoder) -> Option<Self> {
         let normalizer = encoder.get_normalizer();
         let pre_tokenizer = encoder.get_pre_tokenizer();
-        let removed = normalizer.map_or(Some(1), |normalizer| normalizer.most_removed())?;
-        if pre_tokenizer.is_some_and(|steps| !steps.keep_text()) {
-            return None;
-        }
+        let added = encoder.get_added_vocabulary();
+        let mut tokens = added.get_added_tokens_decoder().iter();
         let longest = match encoder.get_model().covers {
             Covers::Unknown => return None,
+            Covers::Words => {
+                let spaces = |(_, token): (&u32, &AddedToken)| token.content.contains(char::is_whitespace);
+                let words = normalizer.is_none_or(|steps| steps.keep_words())
+                    && pre_tokenizer.is_some_and(|steps| steps.split_words())
+                    && !tokens.any(spaces);
+                return words.then_some(Bound::Words);
+            }
             Covers::Text(bytes) => bytes,
             Covers::ByteLevel(bytes) => {
                 let early = normalizer.is_some_and(|steps| steps.ends_byte_level());
@@ -32,23 +39,32 @@ impl Bound {
                 bytes
             }
         };
-        let added = encoder.get_added_vocabulary();
-        let (mut longest, mut strips) = (longest, false);
-        for (&id, token) in added.get_added_tokens_decoder() {
+        if pre_tokenizer.is_some_and(|steps| !steps.keep_text()) {
+            return None;
+        }
+        let removed = normalizer.map_or(Some(1), |steps| steps.most_removed())?;
+        let (mut longest, mut white_space) = (longest.max(1), true);
+        for (&id, token) in tokens {
             let matched = added.simple_id_to_token(id).map_or(0, |text| text.len());
             longest = longest.max(matched).max(token.content.len());
-            strips |= token.lstrip || token.rstrip;
+            // Such tokens may take any white space around them.
+            white_space &= !token.lstrip && !token.rstrip;
         }
-        Some(Bound { longest: longest.max(1).checked_mul(removed)?, strips })
+        Some(Bound::Bytes { longest: longest.checked_mul(removed)?, white_space })
     }
 
     /// Fewest tokens of `text`.
     pub(super) fn tokens(&self, text: &str) -> usize {
-        // A short text is not worth counting.
-        let len = match self.strips && text.len() > self.longest {
-            true => text.chars().filter(|c| !c.is_whitespace()).map(char::len_utf8).sum(),
-            false => text.len(),
-        };
-        len.div_ceil(self.longest)
+        match *self {
+            Bound::Bytes { longest, white_space: true } => text.len().div_ceil(longest),
+            Bound::Bytes { longest, white_space: false } => {
+                let chars = text.chars().filter(|c| !c.is_whitespace());
+                chars.map(char::len_utf8).sum::<usize>().div_ceil(longest)
+            }
+            Bound::Words => {
+                let word = |word: &&str| word.bytes().any(|byte| byte.is_ascii_alphanumeric());
+                text.split_ascii_whitespace().filter(word).count()
+            }
+        }
     }
 }

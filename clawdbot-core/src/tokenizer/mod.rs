@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokenizers::{Encoding, Model, PostProcessor, Token};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::large_stack::on_large_stack;
 use crate::session::CancelHandle;
 use crate::weights::{MAGIC, open_regular, read_small_file};
 
@@ -86,19 +87,21 @@ impl Tokenizer {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let malformed =
             |reason: &dyn std::fmt::Display| Error::invalid_tokenizer(format!("tokenizer.json: {reason}"));
-        guarded(None, || {
-            let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-            let read = read::read(bytes).map_err(|error| malformed(&error))?;
-            let read::Read { encoder, decoder, largest_id } = read;
-            let added = encoder.get_added_tokens_decoder();
-            let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
-            let vocab_size = encoder.get_vocab_size(true);
-            let id_limit = largest_id.map_or(Some(0), |last| last.checked_add(1));
-            let id_limit = id_limit.ok_or_else(|| malformed(&"a token has the id 4294967295"))?;
-            let decoding = stream::Decoding::of(decoder.as_ref());
-            let bound = Bound::of(&encoder);
-            let inner = Inner { special, vocab_size, id_limit, decoding, bound, encoder, decoder };
-            Ok(Tokenizer { inner: Arc::new(inner), accepted: id_limit })
+        on_large_stack("clawdbot-tokenizer", panicked, || {
+            guarded(None, || {
+                let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+                let read = read::read(bytes).map_err(|error| malformed(&error))?;
+                let read::Read { encoder, decoder, largest_id } = read;
+                let added = encoder.get_added_tokens_decoder();
+                let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+                let vocab_size = encoder.get_vocab_size(true);
+                let id_limit = largest_id.map_or(Some(0), |last| last.checked_add(1));
+                let id_limit = id_limit.ok_or_else(|| malformed(&"a token has the id 4294967295"))?;
+                let decoding = stream::Decoding::of(decoder.as_ref());
+                let bound = Bound::of(&encoder);
+                let inner = Inner { special, vocab_size, id_limit, decoding, bound, encoder, decoder };
+                Ok(Tokenizer { inner: Arc::new(inner), accepted: id_limit })
+            })
         })
     }
 
@@ -293,8 +296,11 @@ fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
 /// Runs `work` until it is cancelled; a panic of the tokenizers crate on a hostile file becomes an error.
 fn guarded<T>(cancel: Option<&CancelHandle>, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let run = || pipeline::work::run(cancel.map(CancelHandle::flag), work);
-    catch_unwind(AssertUnwindSafe(run))
-        .unwrap_or_else(|_| Err(Error::invalid_tokenizer("the tokenizer panicked: its file is inconsistent")))
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(panicked()))
+}
+
+fn panicked() -> Error {
+    Error::invalid_tokenizer("the tokenizer panicked: its file is inconsistent")
 }
 
 #[cfg(test)]

@@ -152,6 +152,8 @@ pub(super) enum Covers {
     Text(usize),
     /// Every character of byte-level texts, in tokens of at most so many of them.
     ByteLevel(usize),
+    /// Each word, in one token or more.
+    Words,
 }
 
 /// The fields of models of every type.
@@ -318,7 +320,7 @@ impl Fields {
         let largest_id = vocab.len().checked_sub(1).and_then(|last| u32::try_from(last).ok());
         let unigram = Unigram::from(vocab, self.unk_id, self.byte_fallback.unwrap_or(false));
         let unigram = unigram.map_err(|error| error.to_string())?;
-        Ok(ReadModel { model: unigram.into(), largest_id, covers: Covers::Unknown })
+        Ok(ReadModel { model: unigram.into(), largest_id, covers: Covers::Words })
     }
 
     fn word_piece(self) -> Result<ReadModel, String> {
@@ -337,7 +339,7 @@ impl Fields {
             .max_input_chars_per_word(longest)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(ReadModel { model: word_piece.into(), largest_id, covers: Covers::Unknown })
+        Ok(ReadModel { model: word_piece.into(), largest_id, covers: Covers::Words })
     }
 
     fn word_level(self) -> Result<ReadModel, String> {
@@ -345,7 +347,7 @@ impl Fields {
         let unknown = self.unk_token.ok_or("missing field `unk_token`")?;
         let word_level = WordLevel::builder().vocab(vocab).unk_token(unknown).build();
         let word_level = word_level.map_err(|error| error.to_string())?;
-        Ok(ReadModel { model: word_level.into(), largest_id, covers: Covers::Unknown })
+        Ok(ReadModel { model: word_level.into(), largest_id, covers: Covers::Words })
     }
 }
 
@@ -501,7 +503,7 @@ mod tests {
             bpe(json!({"merges": ["a b", "ab c"]})),
             bpe(json!({"merges": ["#version: 0.2", "a b"]})),
             bpe(json!({"merges": [["a", "b"], ["ab", "c"]]})),
-            bpe(json!({"merges": [["a", "b"]], "dropout": 0.0, "unk_token": "a", "fuse_unk": true,
+            bpe(json!({"merges": [["a", "b"]], "dropout": null, "unk_token": "a", "fuse_unk": true,
                 "byte_fallback": true, "ignore_merges": true, "continuing_subword_prefix": null})),
             bpe(json!({"merges": ["a b"], "continuing_subword_prefix": "", "end_of_word_suffix": "c"})),
             // Without a type in front.

@@ -10,7 +10,15 @@ const NARROW: u64 = 8 << 10;
 const MAX_DEPTH: usize = 16;
 
 /// Characters of words: not those that join them, other than in the engine used here.
-pub(super) const WORD: &str = r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}]";
+const LETTERS: &str = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}";
+/// Numbers of Latin-1 that belong to them too, but not between brackets.
+const LATIN: &str = r"\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE}";
+
+/// A character of a word, for borders of words.
+pub(super) fn word() -> String {
+    format!("[{LETTERS}{LATIN}]")
+}
+
 /// `\R`
 pub(super) const LINE_BREAK: &str = r"(?>\r\n|[\n\x{0B}\x{0C}\r\x{85}\x{2028}\x{2029}])";
 /// `\X`: extended grapheme clusters, <https://www.unicode.org/reports/tr29/#Regex_Definitions>.
@@ -31,13 +39,13 @@ const NAMES: [(&str, &str, u64); 14] = [
     ("blank", r"\p{Zs}\t", NARROW),
     ("cntrl", r"\p{Cc}", NARROW),
     ("digit", r"\p{Nd}", NARROW),
-    ("graph", r"[^\p{White_Space}\p{Cc}\p{Cn}\p{Cs}]", WIDE),
+    ("graph", r"[^\p{White_Space}\p{Cc}\p{Cn}]", WIDE),
     ("lower", r"\p{Lowercase}", WIDE),
-    ("print", r"[[^\p{White_Space}\p{Cc}\p{Cn}\p{Cs}]\p{Zs}]", WIDE),
+    ("print", r"[[^\p{White_Space}\p{Cc}\p{Cn}]\p{Zs}]", WIDE),
     ("punct", r"\p{P}\p{S}", WIDE),
     ("space", r"\p{White_Space}", NARROW),
     ("upper", r"\p{Uppercase}", WIDE),
-    ("word", r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}", WIDE),
+    ("word", LETTERS, WIDE),
     ("xdigit", "0-9A-Fa-f", 256),
 ];
 
@@ -60,6 +68,14 @@ impl Class {
 
     fn bracketed(&self) -> String {
         format!("[{}{}]", if self.negated { "^" } else { "" }, self.items)
+    }
+
+    /// It as it is where it stands outside of brackets.
+    pub(super) fn alone(mut self) -> Self {
+        if self.items == LETTERS {
+            self.items.push_str(LATIN);
+        }
+        self
     }
 
     /// It as a pattern.

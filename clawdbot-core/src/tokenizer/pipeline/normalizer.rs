@@ -82,6 +82,14 @@ impl Normalizers {
         })
     }
 
+    /// Whether letters and digits of ASCII stay in a text, and white space between them.
+    pub(in crate::tokenizer) fn keep_words(&self) -> bool {
+        self.0.iter().all(|step| match step {
+            Step::Replace { .. } => false,
+            Step::Other { kind, .. } => !matches!(kind.name, "Prepend" | "ByteLevel" | "Precompiled"),
+        })
+    }
+
     /// Whether the last step makes a text byte-level.
     pub(in crate::tokenizer) fn ends_byte_level(&self) -> bool {
         matches!(self.0.last(), Some(Step::Other { kind, .. }) if kind.name == "ByteLevel")

@@ -385,7 +385,7 @@ impl Parser {
     }
 
     fn escape(&mut self, ignore_case: bool) -> Result<Piece, String> {
-        let word = class::WORD;
+        let word = class::word();
         let wide = 4 * class::WIDE;
         match self.next()? {
             'A' => Ok(Piece::assertion(r"\A", 64)),
@@ -398,7 +398,7 @@ impl Parser {
             c => {
                 // Of a property, letters are meant as they are, whatever the options say.
                 if let Some(class) = class::escaped(self, c)? {
-                    return Ok(Piece::of_class(&class));
+                    return Ok(Piece::of_class(&class.alone()));
                 }
                 let c = class::escaped_char(self, c)?;
                 literal(c, ignore_case)

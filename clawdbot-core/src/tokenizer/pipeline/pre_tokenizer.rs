@@ -40,21 +40,26 @@ impl PreTokenizers {
         }
     }
 
+    /// Whether words are split at white space first, and none is left out.
+    pub(in crate::tokenizer) fn split_words(&self) -> bool {
+        let white_space = |step: &Step| {
+            matches!(
+                step,
+                Step::Other(
+                    PreTokenizerWrapper::BertPreTokenizer(_)
+                        | PreTokenizerWrapper::Whitespace(_)
+                        | PreTokenizerWrapper::WhitespaceSplit(_)
+                )
+            )
+        };
+        self.0
+            .split_first()
+            .is_some_and(|(first, rest)| white_space(first) && rest.iter().all(Step::keeps_text))
+    }
+
     /// Whether every character of a text is in one of the words.
     pub(in crate::tokenizer) fn keep_text(&self) -> bool {
-        self.0.iter().all(|step| match step {
-            Step::Split { behavior, .. } => *behavior != SplitDelimiterBehavior::Removed,
-            Step::Other(PreTokenizerWrapper::Punctuation(step)) => {
-                step.behavior != SplitDelimiterBehavior::Removed
-            }
-            Step::Other(step) => matches!(
-                step,
-                PreTokenizerWrapper::ByteLevel(_)
-                    | PreTokenizerWrapper::Metaspace(_)
-                    | PreTokenizerWrapper::Digits(_)
-                    | PreTokenizerWrapper::FixedLength(_)
-            ),
-        })
+        self.0.iter().all(Step::keeps_text)
     }
 
     /// Whether the last step makes words byte-level.
@@ -93,6 +98,24 @@ fn parse(step: Map<String, Value>, limits: &mut Limits) -> Result<Step, String> 
             Err("expected a type for each step".to_owned())
         }
         step => Ok(Step::Other(step)),
+    }
+}
+
+impl Step {
+    fn keeps_text(&self) -> bool {
+        match self {
+            Step::Split { behavior, .. } => *behavior != SplitDelimiterBehavior::Removed,
+            Step::Other(PreTokenizerWrapper::Punctuation(step)) => {
+                step.behavior != SplitDelimiterBehavior::Removed
+            }
+            Step::Other(step) => matches!(
+                step,
+                PreTokenizerWrapper::ByteLevel(_)
+                    | PreTokenizerWrapper::Metaspace(_)
+                    | PreTokenizerWrapper::Digits(_)
+                    | PreTokenizerWrapper::FixedLength(_)
+            ),
+        }
     }
 }
 
