@@ -1,13 +1,15 @@
-//! Gives the shared library its versioned name.
-
-include!("src/abi.rs");
+//! Gives the shared library the name that programs look for: that of the file, so that it loads as it was built and from
+//! wherever it is copied to. `CLAWDBOT_SONAME` gives another, for packages that install files with versions in their names.
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/abi.rs");
+    println!("cargo:rerun-if-env-changed=CLAWDBOT_SONAME");
+    let name = std::env::var("CLAWDBOT_SONAME").ok();
     let argument = match std::env::var("CARGO_CFG_TARGET_OS").as_deref() {
-        Ok("macos" | "ios") => format!("-Wl,-install_name,@rpath/libclawdbot.{CLAWDBOT_ABI_VERSION}.dylib"),
+        Ok("macos" | "ios") => {
+            format!("-Wl,-install_name,@rpath/{}", name.as_deref().unwrap_or("libclawdbot.dylib"))
+        }
         Ok("windows") | Err(_) => return,
-        Ok(_) => format!("-Wl,-soname,libclawdbot.so.{CLAWDBOT_ABI_VERSION}"),
+        Ok(_) => format!("-Wl,-soname,{}", name.as_deref().unwrap_or("libclawdbot.so")),
     };
     println!("cargo:rustc-cdylib-link-arg={argument}");
 }

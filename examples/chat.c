@@ -8,6 +8,7 @@
  *   cc -Iinclude examples/chat.c target/release/libclawdbot.a -lpthread -ldl -lm -o chat
  */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "clawdbot.h"
@@ -29,57 +30,66 @@ static int32_t on_event(void *user_data, const clawdbot_event *event) {
     return 0;
 }
 
-/* Writes [{"role": "user", "content": line}]; 0 if there is no room. */
-static int user_message(char *json, size_t capacity, const char *line) {
-    static const char head[] = "[{\"role\": \"user\", \"content\": \"", tail[] = "\"}]";
-    size_t at = sizeof head - 1;
-    if (capacity < sizeof head + sizeof tail) {
+/* The conversation: a JSON array that grows. `length` leaves out the bracket at its end. */
+typedef struct {
+    char *json;
+    size_t length;
+} conversation;
+
+/* Adds {"role": role, "content": text}; 0 if there is no memory. */
+static int say(conversation *said, const char *role, const char *text, size_t length) {
+    static const char head[] = "{\"role\": \"", middle[] = "\", \"content\": \"", tail[] = "\"}]";
+    /* A character becomes six at most. */
+    char *json = realloc(said->json, said->length + 6 * length + strlen(role) + 64);
+    size_t i;
+    if (json == NULL) {
         return 0;
     }
-    memcpy(json, head, at);
-    for (; *line != '\0'; line++) {
-        unsigned char c = (unsigned char)*line;
-        if (at + 6 + sizeof tail > capacity) {
-            return 0;
-        }
-        if (c == '"' || c == '\\') {
-            json[at++] = '\\';
-            json[at++] = (char)c;
-        } else if (c < 0x20) {
-            at += (size_t)snprintf(json + at, 7, "\\u%04x", c);
+    said->json = json;
+    json += said->length;
+    json += sprintf(json, "%s%s%s%s", said->length == 0 ? "[" : ", ", head, role, middle);
+    for (i = 0; i < length; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if (c < 0x20) {
+            json += sprintf(json, "\\u%04x", c);
         } else {
-            json[at++] = (char)c;
+            if (c == '"' || c == '\\') {
+                *json++ = '\\';
+            }
+            *json++ = (char)c;
         }
     }
-    memcpy(json + at, tail, sizeof tail);
+    memcpy(json, tail, sizeof tail);
+    said->length = (size_t)(json - said->json) + sizeof tail - 2;
     return 1;
 }
 
-/* One turn: renders the line with the chat template, adds it to the session, streams the answer. */
-static int32_t turn(clawdbot_model *model, clawdbot_session *session, const clawdbot_options *options,
-                    const char *line, clawdbot_error **error) {
-    char messages[4096];
-    clawdbot_string *prompt = NULL;
+/* One turn: the message and the answer become part of the conversation. */
+static int32_t turn(clawdbot_session *session, const clawdbot_options *options, conversation *said, const char *line,
+                    clawdbot_error **error) {
     clawdbot_stream *stream = NULL;
+    clawdbot_completion *answer = NULL;
+    const char *text;
+    size_t length = 0;
     int32_t status;
-    if (!user_message(messages, sizeof messages, line)) {
-        fprintf(stderr, "(that line is too long)\n");
-        return CLAWDBOT_OK;
+    if (!say(said, "user", line, strlen(line))) {
+        fprintf(stderr, "(there is no memory)\n");
+        exit(1);
     }
-    status = clawdbot_model_render_chat(model, messages, NULL, 1, NULL, &prompt, error);
+    status = clawdbot_session_chat_stream(session, said->json, NULL, NULL, options, &stream, error);
     if (status == CLAWDBOT_OK) {
-        status = clawdbot_session_append_text(session, clawdbot_string_data(prompt), clawdbot_string_length(prompt), 0,
-                                              NULL, error);
-    }
-    if (status == CLAWDBOT_OK) {
-        status = clawdbot_session_stream(session, options, &stream, error);
-    }
-    if (status == CLAWDBOT_OK) {
-        status = clawdbot_stream_run(stream, on_event, NULL, NULL, error);
+        status = clawdbot_stream_run(stream, on_event, NULL, &answer, error);
         printf("\n");
     }
+    if (status == CLAWDBOT_OK) {
+        text = clawdbot_completion_text(answer, &length);
+        if (!say(said, "assistant", text, length)) {
+            fprintf(stderr, "(there is no memory)\n");
+            exit(1);
+        }
+    }
+    clawdbot_completion_free(answer);
     clawdbot_stream_free(stream);
-    clawdbot_string_free(prompt);
     return status;
 }
 
@@ -89,6 +99,7 @@ int main(int argc, char **argv) {
     clawdbot_session *session = NULL;
     clawdbot_options *options = NULL;
     static const char settings[] = "{\"max_tokens\": 100, \"temperature\": 0.7, \"seed\": 1}";
+    conversation said = {NULL, 0};
     char line[512];
     int result = 0;
 
@@ -99,10 +110,11 @@ int main(int argc, char **argv) {
     }
     while (result == 0 && fgets(line, sizeof line, stdin) != NULL) {
         line[strcspn(line, "\n")] = '\0';
-        if (turn(model, session, options, line, &error) != CLAWDBOT_OK) {
+        if (turn(session, options, &said, line, &error) != CLAWDBOT_OK) {
             result = fail(error);
         }
     }
+    free(said.json);
     clawdbot_options_free(options);
     clawdbot_session_free(session);
     clawdbot_model_free(model);

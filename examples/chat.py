@@ -1,4 +1,7 @@
-"""A conversation on the terminal, one line a message: python chat.py [MODEL_DIRECTORY]"""
+"""A conversation on the terminal, one line a message: python chat.py [MODEL_DIRECTORY]
+
+The session keeps what it has computed: each turn costs its own tokens alone.
+"""
 
 import sys
 
@@ -7,15 +10,19 @@ import clawdbot
 
 def main() -> None:
     model = clawdbot.Model.from_pretrained(sys.argv[1] if len(sys.argv) > 1 else None)
+    session = model.session()
     messages = []
     for line in sys.stdin:
         messages.append({"role": "user", "content": line.strip()})
         try:
-            completion = model.chat(messages, max_tokens=200, seed=0)
+            for event in session.chat_stream(messages, max_tokens=200, seed=0):
+                if event.kind == "token":
+                    print(event.text, end="", flush=True)
+                elif event.kind == "done":
+                    messages.append({"role": "assistant", "content": event.completion.text})
         except clawdbot.ContextOverflow as error:
             sys.exit(f"the conversation is full: {error}")
-        print(completion.text)
-        messages.append({"role": "assistant", "content": completion.text})
+        print()
 
 
 if __name__ == "__main__":

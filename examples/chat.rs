@@ -1,10 +1,10 @@
-//! A conversation on one session: `cargo run --release -p clawdbot-core --example chat -- [DIR]`.
+//! A conversation on one session, which computes only what is new: `cargo run --release -p clawdbot-core --example chat -- [DIR]`.
 #![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::io::{BufRead, Write};
 
-use clawdbot_core::{Event, GenerateOptions, Model, Result};
-use serde_json::{Map, json};
+use clawdbot_core::{Chat, Event, GenerateOptions, Model, Result};
+use serde_json::json;
 
 fn main() -> Result<()> {
     let model = match std::env::args().nth(1) {
@@ -12,12 +12,11 @@ fn main() -> Result<()> {
         None => Model::builtin()?,
     };
     let options = GenerateOptions::default().max_tokens(200_u32);
+    let mut session = model.session()?;
     let mut messages = Vec::new();
     for line in std::io::stdin().lock().lines().map_while(std::io::Result::ok) {
         messages.push(json!({"role": "user", "content": line}));
-        let prompt = model.render_chat(&json!(messages), None, true, &Map::new())?;
-        // The template brings its own special tokens.
-        let mut stream = model.stream(prompt, &options.clone().add_special_tokens(false))?;
+        let mut stream = session.chat_stream(&Chat::new(messages.clone()), &options)?;
         while let Some(event) = stream.next_event()? {
             match event {
                 Event::Token { text, .. } => print!("{text}"),

@@ -168,8 +168,7 @@
 #define CLAWDBOT_ERROR_ACCESS_DENIED 22
 
 /**
- * Version of the binary interface that this header describes, and number in the shared library's name. It changes
- * when a program has to be compiled anew.
+ * Version of the binary interface that this header describes. It changes when a program has to be compiled again.
  */
 #define CLAWDBOT_ABI_VERSION 0
 
@@ -443,7 +442,7 @@ int32_t clawdbot_options_set_json(clawdbot_options *options,
 void clawdbot_options_free(clawdbot_options *options);
 
 /**
- * A new runtime. `options` may be NULL; they are `threads` and `memory_budget` (in bytes). `log` may be NULL; it and
+ * A new runtime. `options` may be NULL; they are `threads`, `memory_budget` (in bytes) and `kernels`. `log` may be NULL; it and
  * `user_data` must remain valid until the runtime and everything made with it is freed.
  */
 int32_t clawdbot_runtime_new(const clawdbot_options *options,
@@ -458,7 +457,8 @@ int32_t clawdbot_runtime_new(const clawdbot_options *options,
 int32_t clawdbot_runtime_info_json(const clawdbot_runtime *runtime, clawdbot_string **out, clawdbot_error **error);
 
 /**
- * What loading a model would cost, a JSON object: parameters, weights_bytes, kv_bytes_per_token, load_bytes, and so on.
+ * What loading a model would cost, a JSON object: parameters, weights_bytes, kv_bytes_per_token, load_bytes, fits (whether
+ * these are free in the budget), verified, and so on.
  * Opens and checks the files, but reads no weights. Arguments as of `clawdbot_model_load`.
  */
 int32_t clawdbot_runtime_plan_json(const clawdbot_runtime *runtime,
@@ -472,7 +472,7 @@ int32_t clawdbot_runtime_plan_json(const clawdbot_runtime *runtime,
  * file loads in milliseconds, and processes that use it share its memory. It appears when it is complete.
  *
  * `path`: as of `clawdbot_model_load`. `target`: the file to write.
- * `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32", "stored"), `overwrite` (whether a file that is there already is replaced).
+ * `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32", "stored"), `merge_adapters` (paths of LoRA directories), `overwrite` (whether a file that is there already is replaced).
  * `progress`: NULL, or called on this thread now and then; what it stops is `CLAWDBOT_ERROR_CANCELLED`.
  * `size`: receives the size of the file in bytes; may be NULL.
  */
@@ -581,11 +581,11 @@ int32_t clawdbot_model_generate_tokens(const clawdbot_model *model,
                                        clawdbot_error **error);
 
 /**
- * Generates from `count` texts, computed together.
+ * Generates from `count` texts, computed together, with the same options.
  *
  * `lengths` may be NULL if all texts are NUL-terminated. `completions` and `errors` have room for `count` handles each.
- * On success (status 0) every text has given either a completion or an error, to be freed, and NULL stands in the other
- * array. A wrong argument fails the whole call.
+ * With status 0 every text has given either a completion or an error, to be freed, and NULL stands in the other array: a
+ * text that is not UTF-8, or is too long, fails alone. A wrong argument, such as an option, fails the whole call.
  */
 int32_t clawdbot_model_generate_batch(const clawdbot_model *model,
                                       const char *const *texts,
@@ -595,6 +595,19 @@ int32_t clawdbot_model_generate_batch(const clawdbot_model *model,
                                       clawdbot_completion **completions,
                                       clawdbot_error **errors,
                                       clawdbot_error **error);
+
+/**
+ * As `clawdbot_model_generate_batch`, with options for each text: `options` points to `count` pointers, each of which may
+ * be NULL, and may be the same as others. Options that are wrong fail their text alone.
+ */
+int32_t clawdbot_model_generate_batch_with(const clawdbot_model *model,
+                                           const char *const *texts,
+                                           const size_t *lengths,
+                                           const clawdbot_options *const *options,
+                                           size_t count,
+                                           clawdbot_completion **completions,
+                                           clawdbot_error **errors,
+                                           clawdbot_error **error);
 
 /**
  * Generates from a text, event by event.
@@ -615,21 +628,6 @@ int32_t clawdbot_model_stream_tokens(const clawdbot_model *model,
                                      const clawdbot_options *options,
                                      clawdbot_stream **out,
                                      clawdbot_error **error);
-
-/**
- * Renders a conversation with the model's chat template.
- *
- * `messages` is a JSON array of {"role", "content", ...}; `tools` a JSON array of functions, or NULL; `variables` a JSON
- * object of further variables for the template, or NULL. `add_generation_prompt`: not 0 to end with what opens the
- * assistant's answer. The result goes to the model without special tokens added.
- */
-int32_t clawdbot_model_render_chat(const clawdbot_model *model,
-                                   const char *messages,
-                                   const char *tools,
-                                   int32_t add_generation_prompt,
-                                   const char *variables,
-                                   clawdbot_string **out,
-                                   clawdbot_error **error);
 
 /**
  * Logits at every position of `ids`: [count, vocab_size] floats, row-major, copied to `logits`, which has room for
@@ -741,7 +739,7 @@ int32_t clawdbot_session_new(const clawdbot_model *model, clawdbot_session **out
  * Adds text to the conversation; how many tokens that was goes to `count`, which may be NULL.
  *
  * `add_special_tokens`: not 0 for the tokenizer's special tokens, such as BOS; usually for the first text alone, and not
- * for rendered chat templates, which bring their own.
+ * for rendered chat templates, which bring their own. A BOS that the text begins with is not doubled.
  */
 int32_t clawdbot_session_append_text(clawdbot_session *session,
                                      const char *text,
@@ -793,6 +791,69 @@ int32_t clawdbot_session_stream(clawdbot_session *session,
  * Frees a session, and its part of the cache unless a stream still uses it. NULL is allowed.
  */
 void clawdbot_session_free(clawdbot_session *session);
+
+/**
+ * Renders a conversation with the model's chat template, after checking it.
+ *
+ * `messages` is a JSON array of {"role", "content", ...}: roles are system, developer, user, assistant, tool, and what the
+ * template names besides. `tools` is a JSON array of functions, or NULL; tools that the template does not use are an error.
+ * `variables` is a JSON object of further variables for the template, or NULL. `add_generation_prompt`: not 0 to end with
+ * what opens the assistant's answer. When the text goes to the model, a BOS that the template has written is not doubled.
+ */
+int32_t clawdbot_model_render_chat(const clawdbot_model *model,
+                                   const char *messages,
+                                   const char *tools,
+                                   int32_t add_generation_prompt,
+                                   const char *variables,
+                                   clawdbot_string **out,
+                                   clawdbot_error **error);
+
+/**
+ * Generates the next message of a conversation. Arguments as of `clawdbot_model_render_chat`; `options` as of
+ * `clawdbot_model_generate_text`. The template brings its special tokens, unless `add_special_tokens` is set.
+ */
+int32_t clawdbot_model_chat(const clawdbot_model *model,
+                            const char *messages,
+                            const char *tools,
+                            const char *variables,
+                            const clawdbot_options *options,
+                            clawdbot_completion **out,
+                            clawdbot_error **error);
+
+/**
+ * As `clawdbot_model_chat`, event by event.
+ */
+int32_t clawdbot_model_chat_stream(const clawdbot_model *model,
+                                   const char *messages,
+                                   const char *tools,
+                                   const char *variables,
+                                   const clawdbot_options *options,
+                                   clawdbot_stream **out,
+                                   clawdbot_error **error);
+
+/**
+ * Generates the next message of a conversation, of which the session may have computed a part: its tokens become those of
+ * the rendered conversation, and only what comes after the first difference is computed. `messages` has the whole
+ * conversation each time; the answer is the one that `clawdbot_model_chat` gives.
+ */
+int32_t clawdbot_session_chat(clawdbot_session *session,
+                              const char *messages,
+                              const char *tools,
+                              const char *variables,
+                              const clawdbot_options *options,
+                              clawdbot_completion **out,
+                              clawdbot_error **error);
+
+/**
+ * As `clawdbot_session_chat`, event by event. Until the stream has ended or is freed, the session takes no other work.
+ */
+int32_t clawdbot_session_chat_stream(clawdbot_session *session,
+                                     const char *messages,
+                                     const char *tools,
+                                     const char *variables,
+                                     const clawdbot_options *options,
+                                     clawdbot_stream **out,
+                                     clawdbot_error **error);
 
 /**
  * Computes up to the next event and gives it to `out`, to be freed; NULL to `out` after the last event.

@@ -34,6 +34,8 @@ pub mod tokenizer;
 
 pub mod session;
 
+pub mod chat;
+
 pub mod stream;
 
 pub mod event;

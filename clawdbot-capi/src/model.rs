@@ -5,16 +5,16 @@ use std::mem::MaybeUninit;
 use std::ptr::{NonNull, null_mut};
 
 use clawdbot_core::{
-    EmbedOptions, GenerateOptions, Model, ModelOptions, Prompt, RerankOptions, Result, Runtime,
+    EmbedOptions, Error, GenerateOptions, Model, ModelOptions, Prompt, RerankOptions, Result, Runtime,
 };
-use serde_json::Map;
 
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
 use crate::handle::{
-    CLAWDBOT_NUL_TERMINATED, array, copy_out, give, guard, has_room, invalid, owned, quietly, required, text,
+    CLAWDBOT_NUL_TERMINATED, array, copy_out, give, guard, has_room, internal, invalid, owned, quietly,
+    required, text,
 };
-use crate::options::{clawdbot_options, json, json_object, read};
+use crate::options::{clawdbot_options, read};
 use crate::runtime::{clawdbot_runtime, source, to_json};
 use crate::stream::clawdbot_stream;
 use crate::string::clawdbot_string;
@@ -172,11 +172,11 @@ pub unsafe extern "C" fn clawdbot_model_generate_tokens(
     guard(error, || generate(model, || unsafe { tokens_prompt(ids, count) }, options, out))
 }
 
-/// Generates from `count` texts, computed together.
+/// Generates from `count` texts, computed together, with the same options.
 ///
 /// `lengths` may be NULL if all texts are NUL-terminated. `completions` and `errors` have room for `count` handles each.
-/// On success (status 0) every text has given either a completion or an error, to be freed, and NULL stands in the other
-/// array. A wrong argument fails the whole call.
+/// With status 0 every text has given either a completion or an error, to be freed, and NULL stands in the other array: a
+/// text that is not UTF-8, or is too long, fails alone. A wrong argument, such as an option, fails the whole call.
 ///
 /// # Safety
 /// As the head of the header says.
@@ -192,24 +192,42 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        let model = required(model, "model")?;
+        let options = read(options, GenerateOptions::from_json)?;
         // SAFETY: the contract of the header.
-        let prompts = unsafe { batch_prompts(texts, lengths, count) }?;
-        required(NonNull::new(completions), "completions")?;
-        required(NonNull::new(errors), "errors")?;
-        let results = model.0.generate_batch(prompts, &read(options, GenerateOptions::from_json)?);
-        let (done, failed): (Vec<_>, Vec<_>) = results
-            .into_iter()
-            .map(|result| match result {
-                Ok(completion) => (owned(clawdbot_completion::new(completion)), null_mut()),
-                Err(error) => (null_mut(), owned(clawdbot_error::new(error))),
-            })
-            .unzip();
+        let texts = unsafe { batch_texts(texts, lengths, count) }?.into_iter();
+        let requests = texts.map(|text| Ok((Prompt::from(text?), options.clone())));
         // SAFETY: the contract of the header.
-        unsafe {
-            copy_out(&done, completions, count, None, "completions")?;
-            copy_out(&failed, errors, count, None, "errors")
-        }
+        unsafe { batch(model, requests, (completions, errors), count) }
+    })
+}
+
+/// As `clawdbot_model_generate_batch`, with options for each text: `options` points to `count` pointers, each of which may
+/// be NULL, and may be the same as others. Options that are wrong fail their text alone.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_generate_batch_with(
+    model: Option<&clawdbot_model>,
+    texts: *const *const c_char,
+    lengths: *const usize,
+    options: *const *const clawdbot_options,
+    count: usize,
+    completions: *mut *mut clawdbot_completion,
+    errors: *mut *mut clawdbot_error,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: the contract of the header.
+        let (texts, options) =
+            unsafe { (batch_texts(texts, lengths, count)?, array(options, count, "options")?) };
+        let requests = texts.into_iter().zip(options).map(|(text, options)| {
+            // SAFETY: the contract of the header: NULL or a live handle.
+            let options = unsafe { options.as_ref() };
+            Ok((Prompt::from(text?), read(options, GenerateOptions::from_json)?))
+        });
+        // SAFETY: the contract of the header.
+        unsafe { batch(model, requests, (completions, errors), count) }
     })
 }
 
@@ -245,41 +263,6 @@ pub unsafe extern "C" fn clawdbot_model_stream_tokens(
 ) -> i32 {
     // SAFETY: the contract of the header.
     guard(error, || stream(model, || unsafe { tokens_prompt(ids, count) }, options, out))
-}
-
-/// Renders a conversation with the model's chat template.
-///
-/// `messages` is a JSON array of {"role", "content", ...}; `tools` a JSON array of functions, or NULL; `variables` a JSON
-/// object of further variables for the template, or NULL. `add_generation_prompt`: not 0 to end with what opens the
-/// assistant's answer. The result goes to the model without special tokens added.
-///
-/// # Safety
-/// As the head of the header says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn clawdbot_model_render_chat(
-    model: Option<&clawdbot_model>,
-    messages: *const c_char,
-    tools: *const c_char,
-    add_generation_prompt: i32,
-    variables: *const c_char,
-    out: Option<&mut MaybeUninit<*mut clawdbot_string>>,
-    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
-) -> i32 {
-    guard(error, || {
-        let (model, out) = (required(model, "model")?, required(out, "out")?);
-        // SAFETY: the contract of the header.
-        let (messages, tools, variables) = unsafe {
-            (
-                json(messages, "messages")?,
-                if tools.is_null() { None } else { Some(json(tools, "tools")?) },
-                if variables.is_null() { Map::new() } else { json_object(variables, "variables")? },
-            )
-        };
-        let prompt =
-            model.0.render_chat(&messages, tools.as_ref(), add_generation_prompt != 0, &variables)?;
-        give(out, clawdbot_string::new(prompt));
-        Ok(())
-    })
 }
 
 /// Logits at every position of `ids`: [count, vocab_size] floats, row-major, copied to `logits`, which has room for
@@ -401,6 +384,7 @@ pub unsafe extern "C" fn clawdbot_model_rerank(
         // SAFETY: the contract of the header.
         let (query, documents) =
             unsafe { (text(query, query_length, "query")?, batch_texts(documents, lengths, count)?) };
+        let documents = documents.into_iter().collect::<Result<Vec<_>>>()?;
         let found = model.rerank(query, &documents, &read(options, RerankOptions::from_json)?)?;
         // SAFETY: the contract of the header.
         unsafe { copy_out(&found, scores, count, None, "scores") }
@@ -430,7 +414,7 @@ unsafe fn batch_prompts(
 ) -> Result<Vec<Prompt>> {
     // SAFETY: the caller's promise.
     let texts = unsafe { batch_texts(texts, lengths, count) }?;
-    Ok(texts.into_iter().map(Prompt::from).collect())
+    texts.into_iter().map(|text| text.map(Prompt::from)).collect()
 }
 
 /// # Safety
@@ -439,7 +423,7 @@ unsafe fn batch_texts<'a>(
     texts: *const *const c_char,
     lengths: *const usize,
     count: usize,
-) -> Result<Vec<&'a str>> {
+) -> Result<Vec<Result<&'a str>>> {
     // SAFETY: the caller's promise.
     let texts = unsafe { array(texts, count, "texts") }?;
     let lengths = match lengths.is_null() {
@@ -449,7 +433,41 @@ unsafe fn batch_texts<'a>(
     };
     let length = |i: usize| lengths.map_or(CLAWDBOT_NUL_TERMINATED, |lengths| lengths[i]);
     // SAFETY: the caller's promise.
-    texts.iter().enumerate().map(|(i, &one)| unsafe { text(one, length(i), "text") }).collect()
+    let one = |(i, &one): (usize, &*const c_char)| unsafe { text(one, length(i), &format!("texts[{i}]")) };
+    Ok(texts.iter().enumerate().map(one).collect())
+}
+
+/// Generates for `count` requests, and gives each a completion or an error.
+///
+/// # Safety
+/// Both arrays are null or writable for `count` pointers.
+unsafe fn batch(
+    model: Option<&clawdbot_model>,
+    requests: impl Iterator<Item = Result<(Prompt, GenerateOptions)>>,
+    (completions, errors): (*mut *mut clawdbot_completion, *mut *mut clawdbot_error),
+    count: usize,
+) -> Result<()> {
+    let model = required(model, "model")?;
+    required(NonNull::new(completions), "completions")?;
+    required(NonNull::new(errors), "errors")?;
+    // Texts that are none take no part.
+    let mut good = Vec::new();
+    let bad: Vec<Option<Error>> = requests.map(|request| request.map(|one| good.push(one)).err()).collect();
+    let mut results = model.0.generate_batch_with_progress(good.into_iter(), |_, _| true).into_iter();
+    let missing = || Err(internal("a request without a result"));
+    let (done, failed): (Vec<_>, Vec<_>) = bad
+        .into_iter()
+        .map(|error| error.map_or_else(|| results.next().unwrap_or_else(missing), Err))
+        .map(|result| match result {
+            Ok(completion) => (owned(clawdbot_completion::new(completion)), null_mut()),
+            Err(error) => (null_mut(), owned(clawdbot_error::new(error))),
+        })
+        .unzip();
+    // SAFETY: the caller's promise.
+    unsafe {
+        copy_out(&done, completions, count, None, "completions")?;
+        copy_out(&failed, errors, count, None, "errors")
+    }
 }
 
 fn generate(

@@ -15,7 +15,7 @@ use crate::options::{clawdbot_options, read};
 use crate::stream::clawdbot_stream;
 
 /// One conversation: its tokens, and their part of the model's cache.
-pub struct clawdbot_session(Mutex<Session>);
+pub struct clawdbot_session(pub(crate) Mutex<Session>);
 
 /// A new conversation without tokens.
 #[unsafe(no_mangle)]
@@ -34,7 +34,7 @@ pub extern "C" fn clawdbot_session_new(
 /// Adds text to the conversation; how many tokens that was goes to `count`, which may be NULL.
 ///
 /// `add_special_tokens`: not 0 for the tokenizer's special tokens, such as BOS; usually for the first text alone, and not
-/// for rendered chat templates, which bring their own.
+/// for rendered chat templates, which bring their own. A BOS that the text begins with is not doubled.
 ///
 /// # Safety
 /// As the head of the header says.

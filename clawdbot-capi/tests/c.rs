@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
-use clawdbot_core::ErrorKind;
+use clawdbot_core::{
+    EmbedOptions, ErrorKind, GenerateOptions, ModelOptions, PackOptions, RerankOptions, RuntimeOptions,
+};
 
 const C: [&str; 6] = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion"];
 const CPP: [&str; 5] = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wold-style-cast"];
@@ -118,11 +120,6 @@ fn compile(source: &Path, directory: &Path, linkage: Linkage) -> PathBuf {
         Linkage::Shared => cc.arg("-L").arg(libraries()).args(["-lclawdbot", "-lm"]),
     };
     succeed(&mut cc);
-    // The program asks for the library by its versioned name, and finds it by no other.
-    let versioned = directory.join("libclawdbot.so.0");
-    if linkage == Linkage::Shared && !versioned.exists() {
-        std::os::unix::fs::symlink(libraries().join("libclawdbot.so"), versioned).unwrap();
-    }
     program
 }
 
@@ -146,7 +143,8 @@ fn command(wrapper: &[&str], program: &Path) -> Command {
         }
     };
     let directory = program.parent().unwrap();
-    command.env("LD_LIBRARY_PATH", directory).current_dir(directory);
+    // The library as it was built, beside nothing but what cargo puts there.
+    command.env("LD_LIBRARY_PATH", libraries()).current_dir(directory);
     command.env("CLAWDBOT_GOLDEN", golden().join("embeddings"));
     command.env("CLAWDBOT_ADAPTERS", golden().join("adapters")).env("CLAWDBOT_ADAPTED", adapted());
     command
@@ -281,6 +279,34 @@ fn the_shared_library_exports_its_functions_alone() {
         assert!(header.contains(&format!("{symbol}(")), "{symbol} is not in the header");
     }
     assert!(symbols.len() > 50, "{symbols:?}");
+}
+
+#[test]
+fn the_header_names_every_option() {
+    let header = std::fs::read_to_string(root().join("include/clawdbot.h")).unwrap();
+    let all = [
+        GenerateOptions::NAMES,
+        ModelOptions::NAMES,
+        PackOptions::NAMES,
+        RuntimeOptions::NAMES,
+        EmbedOptions::NAMES,
+        RerankOptions::NAMES,
+    ];
+    for name in all.concat() {
+        // Comments wrap where they like.
+        assert!(header.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
+#[test]
+fn the_library_is_asked_for_by_the_name_of_its_file() {
+    if !installed("readelf") {
+        return;
+    }
+    let library = libraries().join("libclawdbot.so");
+    let dynamic = succeed(Command::new("readelf").arg("-d").arg(library));
+    let soname = dynamic.lines().find(|line| line.contains("(SONAME)")).unwrap();
+    assert!(soname.ends_with("[libclawdbot.so]"), "{soname}");
 }
 
 #[test]

@@ -18,6 +18,37 @@ static void say(const clawdbot_model *model, clawdbot_session *session, const ch
     clawdbot_string_free(prompt);
 }
 
+#define HELLO "{\"role\": \"user\", \"content\": \"Hello\"}"
+
+/* A session that chats computes what is new alone, and answers as the model does. */
+static void turns(const clawdbot_model *model, const clawdbot_options *greedy) {
+    static const char first[] = "[" HELLO "]";
+    static const char second[] = "[" HELLO ", {\"role\": \"assistant\", \"content\": \"Hi!\"}, " HELLO "]";
+    clawdbot_session *session = NULL;
+    clawdbot_stream *stream = NULL;
+    clawdbot_completion *mine = NULL, *its = NULL;
+    clawdbot_usage usage;
+    usage.struct_size = sizeof usage;
+    OK(clawdbot_session_new(model, &session, &error));
+    OK(clawdbot_session_chat(session, first, NULL, NULL, greedy, &mine, &error));
+    OK(clawdbot_model_chat(model, first, NULL, NULL, greedy, &its, &error));
+    CHECK(strcmp(clawdbot_completion_text(mine, NULL), clawdbot_completion_text(its, NULL)) == 0);
+    clawdbot_completion_free(mine);
+    clawdbot_completion_free(its);
+    OK(clawdbot_session_chat_stream(session, second, NULL, "{\"x\": 1}", greedy, &stream, &error));
+    OK(clawdbot_stream_run(stream, NULL, NULL, &mine, &error));
+    clawdbot_stream_free(stream);
+    OK(clawdbot_model_chat_stream(model, second, NULL, NULL, greedy, &stream, &error));
+    OK(clawdbot_stream_run(stream, NULL, NULL, &its, &error));
+    clawdbot_stream_free(stream);
+    CHECK(strcmp(clawdbot_completion_text(mine, NULL), clawdbot_completion_text(its, NULL)) == 0);
+    OK(clawdbot_completion_usage(mine, &usage, &error));
+    CHECK(usage.cached_tokens >= 5 && usage.cached_tokens < usage.prompt_tokens);
+    clawdbot_completion_free(mine);
+    clawdbot_completion_free(its);
+    clawdbot_session_free(session);
+}
+
 int main(void) {
     clawdbot_model *model = builtin_model();
     clawdbot_options *greedy = options("{\"max_tokens\": 4, \"temperature\": 0, \"ignore_eos\": true}");
@@ -55,6 +86,7 @@ int main(void) {
     OK(clawdbot_completion_usage(first, &usage, &error));
     CHECK(usage.cached_tokens >= prompt);
     CHECK(second == NULL);
+    turns(model, greedy);
 
     clawdbot_completion_free(first);
     clawdbot_completion_free(again);

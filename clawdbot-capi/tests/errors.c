@@ -158,6 +158,8 @@ static void bad_text(const clawdbot_model *model) {
     clawdbot_completion *completion = NULL;
     clawdbot_session *session = NULL;
     clawdbot_string *string = NULL;
+    clawdbot_stream *stream = NULL;
+    clawdbot_options *nonsense = options("{\"nonsense\": 1}");
     const char *texts[2] = {"fine", "not \xff fine"};
     clawdbot_completion *completions[2] = {NULL, NULL};
     clawdbot_error *errors[2] = {NULL, NULL};
@@ -173,8 +175,8 @@ static void bad_text(const clawdbot_model *model) {
           clawdbot_model_generate_tokens(model, &outside, 1, NULL, &completion, &error));
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "memory",
           clawdbot_model_generate_tokens(model, &outside, SIZE_MAX / 2, NULL, &completion, &error));
-    FAILS(CLAWDBOT_ERROR_INVALID_UTF8, "text",
-          clawdbot_model_generate_batch(model, texts, NULL, 2, NULL, completions, errors, &error));
+    FAILS(CLAWDBOT_ERROR_UNKNOWN_OPTION, "nonsense",
+          clawdbot_model_generate_batch(model, texts, NULL, 2, nonsense, completions, errors, &error));
     FAILS(CLAWDBOT_ERROR_NULL_POINTER, "errors",
           clawdbot_model_generate_batch(model, texts, NULL, 1, NULL, completions, NULL, &error));
     FAILS(CLAWDBOT_ERROR_NULL_POINTER, "name", clawdbot_model_load_adapter(model, NULL, "nowhere", &error));
@@ -186,8 +188,17 @@ static void bad_text(const clawdbot_model *model) {
 
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "messages",
           clawdbot_model_render_chat(model, "[", NULL, 0, NULL, &string, &error));
+    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "did you mean \"user\"?",
+          clawdbot_model_render_chat(model, "[{\"role\": \"usr\", \"content\": \"a\"}]", NULL, 0, NULL, &string, &error));
+    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "a list of messages",
+          clawdbot_model_chat(model, "\"Hello\"", NULL, NULL, NULL, &completion, &error));
+    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "tools: the model's chat template does not use them",
+          clawdbot_model_chat_stream(model, "[{\"role\": \"user\", \"content\": \"a\"}]", "[{\"name\": \"f\"}]", NULL, NULL,
+                                     &stream, &error));
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "variables",
           clawdbot_model_render_chat(model, "[]", NULL, 0, "[]", &string, &error));
+    CHECK(stream == NULL);
+    clawdbot_options_free(nonsense);
     OK(clawdbot_session_new(model, &session, &error));
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "length", clawdbot_session_truncate(session, 1, &error));
     clawdbot_session_free(session);

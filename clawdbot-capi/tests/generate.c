@@ -211,6 +211,41 @@ static void tokens_and_logits(clawdbot_model *model) {
     clawdbot_tokenizer_free(tokenizer);
 }
 
+/* Options for each text; a text and options that are wrong fail alone. */
+static void batch_with(clawdbot_model *model) {
+    clawdbot_options *two = options("{\"max_tokens\": 2, \"temperature\": 0}");
+    clawdbot_options *three = options("{\"max_tokens\": 3, \"temperature\": 0, \"ignore_eos\": true}");
+    clawdbot_options *bad = options("{\"max_tokenz\": 3}");
+    static const char *const texts[4] = {PROMPT, "\xff", PROMPT, PROMPT};
+    const clawdbot_options *each[4];
+    clawdbot_completion *completions[4] = {NULL, NULL, NULL, NULL};
+    clawdbot_error *errors[4] = {NULL, NULL, NULL, NULL};
+    size_t i, count = 0;
+    each[0] = two;
+    each[1] = two;
+    each[2] = bad;
+    each[3] = three;
+    OK(clawdbot_model_generate_batch_with(model, texts, NULL, each, 4, completions, errors, &error));
+    CHECK(clawdbot_error_code(errors[1]) == CLAWDBOT_ERROR_INVALID_UTF8 && completions[1] == NULL);
+    CHECK(strstr(clawdbot_error_message(errors[1]), "texts[1]") != NULL);
+    CHECK(clawdbot_error_code(errors[2]) == CLAWDBOT_ERROR_UNKNOWN_OPTION && completions[2] == NULL);
+    CHECK(strstr(clawdbot_error_message(errors[2]), "did you mean \"max_tokens\"?") != NULL);
+    CHECK(errors[0] == NULL && errors[3] == NULL);
+    (void)clawdbot_completion_token_ids(completions[0], &count);
+    CHECK(count <= 2);
+    (void)clawdbot_completion_token_ids(completions[3], &count);
+    CHECK(count == 3);
+    for (i = 0; i < 4; i++) {
+        clawdbot_completion_free(completions[i]);
+        clawdbot_error_free(errors[i]);
+    }
+    FAILS(CLAWDBOT_ERROR_NULL_POINTER, "options",
+          clawdbot_model_generate_batch_with(model, texts, NULL, NULL, 4, completions, errors, &error));
+    clawdbot_options_free(two);
+    clawdbot_options_free(three);
+    clawdbot_options_free(bad);
+}
+
 /* A batch gives what single requests give, and one failure does not touch the others. */
 static void batch(clawdbot_model *model) {
     clawdbot_options *greedy = options("{\"max_tokens\": 3, \"temperature\": 0}");
@@ -307,6 +342,7 @@ int main(void) {
     cancel_from_another_thread(model);
     tokens_and_logits(model);
     batch(model);
+    batch_with(model);
     clawdbot_model_free(model);
     puts("generate: ok");
     return 0;

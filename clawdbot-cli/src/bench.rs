@@ -28,8 +28,8 @@ struct Outcomes {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
-    let runtime = args.runtime.runtime()?;
-    let source = source(args.model.as_ref(), args.shape.as_ref(), &args.hub, &args.output)?;
+    let runtime = args.runtime.runtime(&args.output)?;
+    let source = source(&runtime, args.model.as_ref(), args.shape.as_ref(), &args.hub, &args.output)?;
     check_context(args, &runtime.plan(&source, &args.load.options()?)?)?;
     check_batch(args)?;
     let start = Instant::now();

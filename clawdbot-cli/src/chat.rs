@@ -1,117 +1,201 @@
 //! `clawdbot chat`
 
-use std::io::{self, BufRead, IsTerminal};
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use clawdbot_core::{Completion, Error, ErrorKind, GenerateOptions, Model, Result, Session, Stream};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::Outcome;
-use crate::args::ChatArgs;
-use crate::generate::answer;
+use crate::args::{CHAT_COMMANDS, ChatArgs};
+use crate::generate::{answer, read};
 use crate::hub::source;
+use crate::input::{Input, Line};
 use crate::interrupt::Work;
 use crate::output::{Failure, note, print, print_line, tell};
-use crate::progress::load;
+use crate::progress::load_with;
 use crate::report::{completion_json, summary};
-
-const HELP: &str = "\
-Every line is a message. Commands:
-  /reset   forget the conversation
-  /exit    leave (so does the end of input)
-  /help    this text
-Ctrl-C stops an answer; at the prompt it leaves.";
 
 pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
-    let source = source(args.model.as_ref(), None, &args.hub, &args.output)?;
-    let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
+    let quiet = args.output.quiet || args.output.json;
+    let mut input = Input::new(!quiet, args.history.as_deref())?;
+    let template = args.chat_template.as_deref().map(read).transpose()?;
+    let runtime = args.runtime.runtime(&args.output)?;
+    let source = source(&runtime, args.model(), None, &args.hub, &args.output)?;
+    let load_options = args.load.options()?.chat_template(template);
+    let model = load_with(&runtime, &source, &load_options, &args.output)?;
     let options = args.lora.load(&model, options)?;
     if !model.info().has_chat_template {
         // Says so in the library's words.
-        model.render_chat(&json!([]), None, true, &Map::new())?;
+        model.render_chat(&clawdbot_core::Chat::default(), true)?;
     }
     let mut chat = Chat::new(&model, options, args);
-    let terminal = io::stdin().is_terminal() && !args.output.quiet && !args.output.json;
-    if terminal {
+    if input.is_terminal() {
         note(format_args!("{} - /help lists the commands", model.info().plan.name));
     }
     let mut outcome = Outcome::Done;
     loop {
-        if terminal {
-            print("> ")?;
-        }
-        match read_line() {
-            Ok(None) => break,
-            Ok(Some(line)) => match line.trim() {
-                "" => {}
-                "/exit" => break,
-                "/reset" => chat.reset()?,
-                "/help" => note(HELP),
-                command if command.starts_with('/') => {
-                    tell(&unknown_command(command), args.output.json);
-                    outcome = Outcome::Failed;
+        let done = match next(&mut input) {
+            Ok(Entry::End) => break,
+            Ok(Entry::Interrupted) => return Ok(Outcome::Interrupted),
+            Ok(Entry::Command(line)) => match chat.command(&line) {
+                Ok(ControlFlow::Break(())) => break,
+                Ok(ControlFlow::Continue(said)) => {
+                    said.filter(|_| !quiet).iter().for_each(note);
+                    Ok(())
                 }
-                _ => {
-                    if let Err(error) = chat.turn(line, args)? {
-                        tell(&error, args.output.json);
-                        outcome = Outcome::Failed;
-                    }
-                }
+                Err(error) => Err(error),
             },
-            Err(error) => {
-                tell(&error, args.output.json);
-                outcome = Outcome::Failed;
-                // After other errors than this one nothing more can be read.
-                if error.kind() != ErrorKind::InvalidUtf8 {
-                    break;
-                }
-            }
+            Ok(Entry::Message(text)) => chat.turn(text, args)?,
+            // After other errors than this one nothing more can be read.
+            Err(error) if error.kind() != ErrorKind::InvalidUtf8 => return Err(error.into()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            tell(&error, args.output.json);
+            outcome = Outcome::Failed;
         }
     }
     Ok(outcome)
 }
 
-/// A line of stdin without its end; `None` at the end of input.
-fn read_line() -> Result<Option<String>> {
-    let mut bytes = Vec::new();
-    let failed = |error| Error::new(ErrorKind::Io, format!("stdin: {error}"));
-    if io::stdin().lock().read_until(b'\n', &mut bytes).map_err(failed)? == 0 {
-        return Ok(None);
-    }
-    let line = String::from_utf8(bytes)
-        .map_err(|error| Error::new(ErrorKind::InvalidUtf8, format!("stdin: expected UTF-8: {error}")))?;
-    Ok(Some(line.trim_end_matches(['\r', '\n']).to_owned()))
+/// What the user wants next.
+enum Entry {
+    /// One or several lines.
+    Message(String),
+    /// A line that begins with a slash.
+    Command(String),
+    /// Ctrl-C at the prompt.
+    Interrupted,
+    End,
 }
 
-fn unknown_command(command: &str) -> Error {
-    let message = format!("there is no command {command:?}; known: /reset, /exit, /help");
-    Error::new(ErrorKind::InvalidArgument, message)
+/// Around a message of several lines.
+const QUOTES: &str = "\"\"\"";
+
+/// Reads until there is something to do. Ctrl-C gives up a message that is not complete; the end of input completes it.
+///
+/// # Errors
+/// As [`Input::line`].
+fn next(input: &mut Input) -> Result<Entry> {
+    'entry: loop {
+        let line = match input.line("> ")? {
+            Line::End => return Ok(Entry::End),
+            Line::Interrupted => return Ok(Entry::Interrupted),
+            Line::Text(line) => line,
+        };
+        if line.starts_with('/') {
+            return Ok(Entry::Command(line));
+        }
+        let quoted = line.trim_start().strip_prefix(QUOTES).map(str::to_owned);
+        let (mut message, quoted) = quoted.map_or((line, false), |rest| (rest, true));
+        let is_open = |message: &str| match quoted {
+            true => !message.trim_end().ends_with(QUOTES),
+            false => message.ends_with('\\'),
+        };
+        while is_open(&message) {
+            match input.line("... ")? {
+                Line::End => break,
+                Line::Interrupted => continue 'entry,
+                Line::Text(line) => {
+                    if !quoted {
+                        message.pop();
+                    }
+                    message.push('\n');
+                    message.push_str(&line);
+                }
+            }
+        }
+        if quoted {
+            let inner = message.trim_end();
+            let inner = inner.strip_suffix(QUOTES).unwrap_or(&message);
+            message = inner.strip_prefix('\n').unwrap_or(inner).trim_end_matches('\n').to_owned();
+        }
+        if !message.trim().is_empty() {
+            return Ok(Entry::Message(message));
+        }
+    }
 }
 
 /// A conversation and the session that holds its tokens.
 struct Chat<'a> {
     model: &'a Model,
     options: GenerateOptions,
-    add_special_tokens: bool,
     messages: Vec<Value>,
     /// Messages at the head that stay on reset.
     fixed: usize,
     /// `None` before the first answer, and after a failure, which may leave a session in any state.
     session: Option<Session>,
+    /// The file of the last /save, which the next one may replace.
+    saved: Option<PathBuf>,
 }
 
 impl<'a> Chat<'a> {
     fn new(model: &'a Model, options: GenerateOptions, args: &ChatArgs) -> Self {
         let messages: Vec<Value> =
             args.system.iter().map(|text| json!({"role": "system", "content": text})).collect();
-        Chat {
-            model,
-            options,
-            add_special_tokens: args.options.chat_special_tokens(),
-            fixed: messages.len(),
-            messages,
-            session: None,
+        Chat { model, options, fixed: messages.len(), messages, session: None, saved: None }
+    }
+
+    /// Does what a line with a slash says: leaves, or goes on, perhaps with something to say.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for what is no command; `Io`.
+    fn command(&mut self, line: &str) -> Result<ControlFlow<(), Option<String>>> {
+        let (name, rest) = line.trim_end().split_once(char::is_whitespace).unwrap_or((line.trim_end(), ""));
+        let rest = rest.trim();
+        let said = match (name, rest) {
+            ("/quit" | "/exit", "") => return Ok(ControlFlow::Break(())),
+            ("/help", "") => {
+                note(CHAT_COMMANDS);
+                None
+            }
+            ("/reset", "") => {
+                self.reset()?;
+                Some("the conversation is forgotten".to_owned())
+            }
+            ("/system", text) => Some(self.set_system(text)),
+            ("/save", "") => return Err(invalid("/save: expected the name of a file".to_owned())),
+            ("/save", file) => Some(self.save(PathBuf::from(file))?),
+            ("/quit" | "/exit" | "/help" | "/reset", _) => {
+                return Err(invalid(format!("{name}: expected nothing behind it, found {rest:?}")));
+            }
+            _ => {
+                return Err(invalid(format!(
+                    "there is no command {name:?}; known: /help, /reset, /system, /save, /quit; a message that begins with a \
+                     slash needs a space in front"
+                )));
+            }
+        };
+        Ok(ControlFlow::Continue(said))
+    }
+
+    /// Replaces the system message, or removes it.
+    fn set_system(&mut self, text: &str) -> String {
+        self.messages.drain(..self.fixed);
+        if text.is_empty() {
+            self.fixed = 0;
+            return "there is no system message now".to_owned();
         }
+        self.messages.insert(0, json!({"role": "system", "content": text}));
+        self.fixed = 1;
+        "the system message is replaced".to_owned()
+    }
+
+    /// Writes the conversation to a file that is not there yet, or that this conversation wrote before.
+    fn save(&mut self, path: PathBuf) -> Result<String> {
+        let shown = path.display().to_string();
+        let failed =
+            |message| Error::new(ErrorKind::Io, format!("{shown}: {message}")).with("path", shown.as_str());
+        if self.saved.as_ref() != Some(&path) && path.exists() {
+            return Err(failed("there is such a file already; expected a new one".to_owned()));
+        }
+        let json = format!("{:#}\n", Value::from(self.messages.clone()));
+        fs::write(&path, json).map_err(|error| failed(error.to_string()))?;
+        self.saved = Some(path);
+        Ok(format!("{} messages are in {shown}", self.messages.len()))
     }
 
     fn reset(&mut self) -> Result<()> {
@@ -150,47 +234,17 @@ impl<'a> Chat<'a> {
         Ok(())
     }
 
-    /// Brings the session to the conversation as rendered now, and starts the answer.
-    ///
-    /// What the session holds is kept as far as its tokens are those of the rendered conversation, so only the rest is
-    /// computed, and the answer is the one that a fresh session would give. (A template may rewrite earlier turns, and
-    /// text does not always become the tokens again that it was generated as.)
+    /// Starts the answer, from what the session has computed already.
     fn start(&mut self) -> Result<Stream> {
-        let messages = Value::Array(self.messages.clone());
-        let text = self.model.render_chat(&messages, None, true, &Map::new())?;
-        let tokens = self.model.tokenizer()?.encode(&text, self.add_special_tokens)?;
-        let mut session = match self.session.take() {
+        let session = match self.session.take() {
             Some(session) => session,
             None => self.model.session()?,
         };
-        let kept = common_prefix(&session.tokens()?, &tokens);
-        session.truncate(kept)?;
-        session.append(&tokens[kept..], false)?;
-        self.session.insert(session).stream(&self.options)
+        let chat = clawdbot_core::Chat::new(self.messages.clone());
+        self.session.insert(session).chat_stream(&chat, &self.options)
     }
 }
 
-/// How many tokens to keep. One at least is left to append: the answer starts from its logits.
-fn common_prefix(held: &[u32], wanted: &[u32]) -> usize {
-    let same = held.iter().zip(wanted).take_while(|(a, b)| a == b).count();
-    same.min(wanted.len().saturating_sub(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::common_prefix;
-
-    #[test]
-    fn kept_tokens() {
-        for (held, wanted, kept) in [
-            (&[][..], &[1, 2][..], 0),
-            (&[1, 2], &[1, 2, 3], 2),
-            (&[1, 9, 3], &[1, 2, 3], 1),
-            (&[1, 2, 3], &[1, 2], 1),
-            (&[1, 2], &[1, 2], 1),
-            (&[1], &[], 0),
-        ] {
-            assert_eq!(common_prefix(held, wanted), kept, "{held:?} {wanted:?}");
-        }
-    }
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::InvalidArgument, message)
 }

@@ -16,8 +16,9 @@ use crate::progress::{load, watch};
 pub(crate) fn run(args: &EmbedArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
     let texts = texts(&args.texts, args.input.as_deref(), "TEXT")?;
-    let source = source(Some(&args.model), None, &args.hub, &args.output)?;
-    let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
+    let runtime = args.runtime.runtime(&args.output)?;
+    let source = source(&runtime, Some(&args.model), None, &args.hub, &args.output)?;
+    let model = load(&runtime, &source, &args.load, &args.output)?;
     let start = Instant::now();
     let prompts = texts.into_iter().map(Prompt::Text).collect();
     let found =
@@ -42,8 +43,9 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<Outcome, Failure> {
 pub(crate) fn rerank(args: &RerankArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
     let documents = texts(&args.documents, args.input.as_deref(), "DOCUMENT")?;
-    let source = source(Some(&args.model), None, &args.hub, &args.output)?;
-    let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
+    let runtime = args.runtime.runtime(&args.output)?;
+    let source = source(&runtime, Some(&args.model), None, &args.hub, &args.output)?;
+    let model = load(&runtime, &source, &args.load, &args.output)?;
     let scores = watch("scoring", &args.output, |progress| {
         model.rerank_with_progress(&args.query, &documents, &options, progress)
     })?;

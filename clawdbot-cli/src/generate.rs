@@ -9,22 +9,35 @@ use crate::Outcome;
 use crate::args::{GenerateArgs, OutputArgs};
 use crate::hub::source;
 use crate::interrupt::Work;
-use crate::output::{Failure, note, print, print_line};
+use crate::output::{Failure, note, print, print_line, warn};
 use crate::progress::load;
 use crate::report::{completion_json, summary};
 
 /// What the built-in model starts from when nobody says.
 const BUILTIN_PROMPT: &str = "Once upon a time";
+/// What some editors put before a text.
+const MARK: char = '\u{feff}';
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
-    let prompt = prompt(args)?;
-    let source = source(args.model.as_ref(), None, &args.hub, &args.output)?;
-    let model = load(&args.runtime.runtime()?, &source, &args.load, &args.output)?;
+    let given = given_prompt(args)?;
+    let (given, prompt) = match given {
+        Some(prompt) => (true, prompt),
+        None if args.model.is_none() => (false, BUILTIN_PROMPT.to_owned()),
+        None => {
+            let message = "expected a prompt: a text (or `-` for stdin), or --prompt-file FILE";
+            return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "prompt").into());
+        }
+    };
+    if given && args.model.is_none() && !args.output.quiet && is_like_a_model(&prompt) {
+        warn(&format!("{prompt} is taken as the prompt; a model is given with -m"));
+    }
+    let runtime = args.runtime.runtime(&args.output)?;
+    let source = source(&runtime, args.model.as_ref(), None, &args.hub, &args.output)?;
+    let model = load(&runtime, &source, &args.load, &args.output)?;
     let options = args.lora.load(&model, options)?;
     let stream = model.stream(prompt.as_str(), &options)?;
     // The text continues the prompt: a reader wants to see both, a program that gave the prompt does not.
-    let given = args.prompt.is_some() || args.prompt_file.is_some();
     if !args.output.quiet && !args.output.json && (!given || io::stdout().is_terminal()) {
         print(&prompt)?;
     }
@@ -64,37 +77,72 @@ fn finish(completion: &Completion, model: &Model, output: &OutputArgs) -> Result
     Ok(())
 }
 
-fn prompt(args: &GenerateArgs) -> Result<String> {
-    match (&args.prompt, &args.prompt_file) {
-        (Some(text), _) if text == "-" => read(Path::new("-")),
-        (Some(text), _) => Ok(text.clone()),
-        (None, Some(path)) => read(path),
-        (None, None) if args.model.is_none() => Ok(BUILTIN_PROMPT.to_owned()),
-        (None, None) => {
-            let message = "expected a prompt: --prompt TEXT, --prompt-file FILE, or `-` for stdin";
-            Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "prompt"))
-        }
+/// Whether a prompt may have been meant as the model.
+fn is_like_a_model(prompt: &str) -> bool {
+    let path = Path::new(prompt);
+    let one_word = !prompt.contains(char::is_whitespace);
+    one_word
+        && (path.is_dir()
+            || path.extension().is_some_and(|end| end == "gguf" || end == "clawdbot")
+            || prompt.contains('/'))
+}
+
+fn given_prompt(args: &GenerateArgs) -> Result<Option<String>> {
+    match (args.prompt()?, &args.prompt_file) {
+        (Some(text), _) if text == "-" => read(Path::new("-")).map(Some),
+        (Some(text), _) => Ok(Some(text)),
+        (None, Some(path)) => read(path).map(Some),
+        (None, None) => Ok(None),
     }
 }
 
-/// All of a file, or of stdin for `-`, as it is.
+/// All of a file, or of stdin for `-`, without a byte order mark. What is typed or piped ends with a line end that is none of
+/// the text: the last one of stdin is dropped.
 ///
 /// # Errors
 /// `NotFound`, `Io`; `InvalidUtf8`.
 pub(crate) fn read(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
-    let (name, read) = match path.to_str() {
-        Some("-") => ("stdin".to_owned(), io::stdin().lock().read_to_end(&mut bytes).map(drop)),
-        _ => (path.display().to_string(), std::fs::read(path).map(|read| bytes = read)),
+    let stdin = path.to_str() == Some("-");
+    let (name, read) = match stdin {
+        true => ("stdin".to_owned(), io::stdin().lock().read_to_end(&mut bytes).map(drop)),
+        false => (path.display().to_string(), std::fs::read(path).map(|read| bytes = read)),
     };
-    let failed = |kind, message: String| Error::new(kind, message).with("path", name.as_str());
     read.map_err(|error| {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,
             _ => ErrorKind::Io,
         };
-        failed(kind, format!("{name}: {error}"))
+        Error::new(kind, format!("{name}: {error}")).with("path", name.as_str())
     })?;
-    String::from_utf8(bytes)
-        .map_err(|error| failed(ErrorKind::InvalidUtf8, format!("{name}: expected UTF-8: {error}")))
+    let mut text = utf8(bytes, &name)?;
+    if stdin {
+        text.truncate(without_line_end(&text).len());
+    }
+    Ok(text)
+}
+
+/// The text in `bytes`, without a byte order mark.
+///
+/// # Errors
+/// `InvalidUtf8`.
+pub(crate) fn utf8(bytes: Vec<u8>, name: &str) -> Result<String> {
+    let found = match bytes.as_slice() {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => ", found UTF-16",
+        _ => "",
+    };
+    let mut text = String::from_utf8(bytes).map_err(|error| {
+        let message = format!("{name}: expected UTF-8{found}: {}", error.utf8_error());
+        Error::new(ErrorKind::InvalidUtf8, message).with("path", name)
+    })?;
+    if text.starts_with(MARK) {
+        text.drain(..MARK.len_utf8());
+    }
+    Ok(text)
+}
+
+/// `text` without the line end that it ends with.
+pub(crate) fn without_line_end(text: &str) -> &str {
+    let text = text.strip_suffix('\n').unwrap_or(text);
+    text.strip_suffix('\r').unwrap_or(text)
 }

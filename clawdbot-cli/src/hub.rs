@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 #[cfg(feature = "hub")]
 use clawdbot_core::HubOptions;
-use clawdbot_core::{Error, ErrorKind, Result, Source};
+use clawdbot_core::{Error, ErrorKind, Result, Runtime, Source};
 use serde::Serialize;
 
 use crate::args::{OutputArgs, given};
@@ -18,17 +18,19 @@ use crate::{
 
 /// `HubOptions`; none without the feature.
 #[derive(Debug, Default, Args, Serialize)]
-#[command(next_help_heading = "Hub (with a model OWNER/NAME, hf://OWNER/NAME or modelscope://OWNER/NAME)")]
+#[command(
+    next_help_heading = "Hub (with a model OWNER/NAME[:QUANTIZATION], hf://..., modelscope://... or an address)"
+)]
 pub(crate) struct HubArgs {
     /// Branch, tag or commit [default: the main branch]
     #[cfg(feature = "hub")]
     #[arg(long, value_name = "NAME")]
     revision: Option<String>,
-    /// A GGUF file of the repository [default: safetensors, or else the only GGUF file]
+    /// A GGUF or packed file of the repository [default: safetensors, or else the only GGUF file]
     #[cfg(feature = "hub")]
     #[arg(long, value_name = "NAME")]
     file: Option<String>,
-    /// Use what was downloaded before, and no network [default: what HF_HUB_OFFLINE says]
+    /// Use what was downloaded before, and no network [default: what HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE says]
     #[cfg(feature = "hub")]
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -40,13 +42,14 @@ pub(crate) struct HubArgs {
 /// # Errors
 /// As `Source::fetch`; `InvalidArgument` for a revision or file without a model.
 pub(crate) fn source(
+    runtime: &Runtime,
     model: Option<&PathBuf>,
     shape: Option<&String>,
     args: &HubArgs,
     output: &OutputArgs,
 ) -> Result<Source> {
     let source = match (model, shape) {
-        (Some(path), _) => return named(path, args, output),
+        (Some(path), _) => return named(runtime, path, args, output),
         (None, Some(name)) => Source::Shape(name.clone()),
         (None, None) => Source::Builtin,
     };
@@ -60,21 +63,25 @@ pub(crate) fn source(
 }
 
 #[cfg(feature = "hub")]
-fn named(path: &Path, args: &HubArgs, output: &OutputArgs) -> Result<Source> {
+fn named(runtime: &Runtime, path: &Path, args: &HubArgs, output: &OutputArgs) -> Result<Source> {
     // What is not text is no name.
     let Some(name) = path.to_str() else { return Ok(Source::from(path)) };
     let options = HubOptions::from_json(&given(args)?)?;
     let work = Work::begin();
     let mut line = StatusLine::new(output);
-    let path = Source::fetch(name, &options, |done, total| {
-        line.update(|| format!("{} of {}", bar("downloading", done, total), bytes(total)));
+    let path = runtime.fetch(name, &options, |done, total| {
+        match total {
+            // At once, for this is where a missing network shows.
+            0 if done == 0 => line.announce(&format!("looking for {name}")),
+            _ => line.update(|| format!("{} of {}", bar("downloading", done, total), bytes(total))),
+        }
         !work.interrupted()
     });
     path.map(Source::Path)
 }
 
 #[cfg(not(feature = "hub"))]
-fn named(path: &Path, _: &HubArgs, _: &OutputArgs) -> Result<Source> {
+fn named(_: &Runtime, path: &Path, _: &HubArgs, _: &OutputArgs) -> Result<Source> {
     Ok(Source::from(path))
 }
 

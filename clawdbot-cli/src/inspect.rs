@@ -10,22 +10,21 @@ use crate::output::{Failure, print, print_line};
 use crate::report::{bytes, count};
 
 pub(crate) fn run(args: &InspectArgs) -> Result<Outcome, Failure> {
-    let runtime = args.runtime.runtime()?;
     let output = OutputArgs { quiet: false, json: args.json };
-    let source = source(args.model.as_ref(), args.shape.as_ref(), &args.hub, &output)?;
+    let runtime = args.runtime.runtime(&output)?;
+    let source = source(&runtime, args.model(), args.shape.as_ref(), &args.hub, &output)?;
     let plan = runtime.plan(&source, &args.load.options()?)?;
     let cpus = Cpus::detect();
     if args.json {
         print_line(&plan_json(&plan, &runtime, cpus))?;
     } else {
-        print(&table(&plan, &runtime, cpus))?;
+        print(&table(&plan, cpus))?;
     }
-    Ok(Outcome::Done)
+    Ok(if args.check && !plan.fits { Outcome::Failed } else { Outcome::Done })
 }
 
 fn plan_json(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> Value {
     let mut object = json!(plan);
-    object["memory_budget"] = json!(runtime.memory_budget());
     object["available_kernels"] = json!(Runtime::available_kernels());
     object["named_kernels"] = json!(Runtime::named_kernels());
     object["refused_kernels"] = json!(Runtime::refused_kernels());
@@ -34,11 +33,16 @@ fn plan_json(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> Value {
     object
 }
 
-fn table(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> String {
+fn table(plan: &Plan, cpus: Cpus) -> String {
     let physical = cpus.physical.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
-    let budget = runtime.memory_budget().map_or_else(|| "none".to_owned(), bytes);
+    let fits = match plan.memory_budget {
+        None => "no budget is set".to_owned(),
+        Some(budget) if plan.fits => format!("fits into the budget of {}", bytes(budget)),
+        Some(budget) => format!("does not fit into the budget of {}", bytes(budget)),
+    };
     let stored = match plan.stored_bytes {
         0 => "nothing: random weights".to_owned(),
+        n if plan.verified => format!("{} in a packed file, verified: as its checksum says", bytes(n)),
         n if plan.packed => format!("{} in a packed file", bytes(n)),
         n => bytes(n),
     };
@@ -58,7 +62,7 @@ fn table(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> String {
         ("KV cache", format!("{} per token as {}", bytes(plan.kv_bytes_per_token), plan.kv)),
         ("context", format!("{} tokens, {} when full", plan.max_context, bytes(plan.kv_bytes_full_context))),
         ("scratch", bytes(plan.scratch_bytes)),
-        ("to load", format!("{} (budget: {budget})", bytes(plan.load_bytes))),
+        ("to load", format!("{}: {fits}", bytes(plan.load_bytes))),
         ("kernels", format!("{} ({available})", plan.kernels)),
         (
             "threads",

@@ -1,4 +1,4 @@
-//! `clawdbot` on the command line: generate, chat, embed, rerank, inspect, pack, bench.
+//! `clawdbot` on the command line: generate, chat, embed, rerank, inspect, pack, bench; completions and manual pages.
 //!
 //! Text and JSON go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 #![forbid(unsafe_code)]
@@ -9,17 +9,19 @@ mod chat;
 mod embed;
 mod generate;
 mod hub;
+mod input;
 mod inspect;
 mod interrupt;
 mod output;
 mod pack;
 mod progress;
 mod report;
+mod shell;
 
 use std::process::ExitCode;
 
-use args::{Cli, Command};
-use clap::Parser;
+use args::{Cli, Command, texts};
+use clap::{CommandFactory, Parser};
 use output::Failure;
 
 /// What a command comes to when nothing failed.
@@ -33,7 +35,8 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let given = texts::prepare(std::env::args_os().collect(), &mut Cli::command());
+    let cli = given.and_then(Cli::try_parse_from).unwrap_or_else(|error| error.exit());
     let json = cli.command.json();
     let outcome = interrupt::install().map_err(Failure::from).and_then(|()| match &cli.command {
         Command::Generate(args) => generate::run(args),
@@ -43,6 +46,8 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Pack(args) => pack::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Completions(args) => shell::completions(args),
+        Command::Man(args) => shell::man(args),
     });
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

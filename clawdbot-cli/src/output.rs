@@ -1,7 +1,7 @@
 //! Writing to stdout and stderr, and what a failure looks like there.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clawdbot_core::{Error, ErrorKind};
@@ -77,6 +77,12 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 /// Writes a line to stdout at once.
 pub(crate) fn print_line(line: &impl Display) -> Result<(), Failure> {
     print(&format!("{line}\n"))
+}
+
+/// A warning on stderr, where a status line may stand.
+pub(crate) fn warn(message: &str) {
+    let erase = if io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
+    note(format_args!("{erase}warning: {message}"));
 }
 
 /// Writes a line to stderr. A closed stderr is no reason to stop.

@@ -13,10 +13,10 @@ use crate::progress::watch;
 use crate::report::{bytes, peak_rss_bytes};
 
 pub(crate) fn run(args: &PackArgs) -> Result<Outcome, Failure> {
-    let runtime = args.runtime.runtime()?;
+    let runtime = args.runtime.runtime(&args.output)?;
     let (model, shape, target) = args.source_and_target()?;
     let options = args.options.options()?;
-    let source = source(model, shape, &args.hub, &args.output)?;
+    let source = source(&runtime, model, shape, &args.hub, &args.output)?;
     let start = Instant::now();
     let size = watch("packing", &args.output, |progress| {
         runtime.pack_with_progress(&source, target, &options, progress)

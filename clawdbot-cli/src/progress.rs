@@ -3,10 +3,11 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use clawdbot_core::{Model, Result, Runtime, Source};
+use clawdbot_core::{Model, ModelOptions, Result, Runtime, Source};
 
 use crate::args::{LoadArgs, OutputArgs};
 use crate::interrupt::Work;
+use crate::output::note;
 
 /// What is over sooner is not worth a line, and the eye sees no more changes than one in this time.
 const INTERVAL: Duration = Duration::from_millis(150);
@@ -16,6 +17,8 @@ const WIDTH: u64 = 32;
 /// A line that is written over, and gone at the end. Shown when stderr is a terminal.
 pub(crate) struct StatusLine {
     visible: bool,
+    /// Whether something may be said on stderr that is no terminal, once.
+    audible: bool,
     /// Whether there is something to erase.
     shown: bool,
     changed: Instant,
@@ -23,8 +26,9 @@ pub(crate) struct StatusLine {
 
 impl StatusLine {
     pub(crate) fn new(output: &OutputArgs) -> Self {
-        let visible = io::stderr().is_terminal() && !output.quiet && !output.json;
-        StatusLine { visible, shown: false, changed: Instant::now() }
+        let audible = !output.quiet && !output.json;
+        let visible = io::stderr().is_terminal() && audible;
+        StatusLine { visible, audible, shown: false, changed: Instant::now() }
     }
 
     /// Shows `text` unless the line changed a moment ago.
@@ -34,7 +38,15 @@ impl StatusLine {
         }
     }
 
-    /// Shows `text`.
+    /// Shows `text` at once; where lines cannot be written over, as the only one.
+    pub(crate) fn announce(&mut self, text: &str) {
+        if !self.visible && std::mem::take(&mut self.audible) {
+            note(text);
+        }
+        self.show(text);
+    }
+
+    /// Shows `text` at once.
     pub(crate) fn show(&mut self, text: &str) {
         if self.visible {
             self.shown = true;
@@ -93,8 +105,20 @@ pub(crate) fn load(
     args: &LoadArgs,
     output: &OutputArgs,
 ) -> Result<Model> {
-    let options = args.options()?;
-    watch("loading", output, |progress| runtime.load_with_progress(source, &options, progress))
+    load_with(runtime, source, &args.options()?, output)
+}
+
+/// The same, with the library's options.
+///
+/// # Errors
+/// As [`Runtime::load`]; `Cancelled`.
+pub(crate) fn load_with(
+    runtime: &Runtime,
+    source: &Source,
+    options: &ModelOptions,
+    output: &OutputArgs,
+) -> Result<Model> {
+    watch("loading", output, |progress| runtime.load_with_progress(source, options, progress))
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! What a request gives back: events while it runs, a completion at its end.
 
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use crate::error::{Error, Result};
 use crate::sampling::{Logprobs, TokenLogprob};
 
 /// Why a generation ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum FinishReason {
     /// A stop token, the model's end of sequence, or a stop text.
@@ -28,7 +31,7 @@ impl FinishReason {
 }
 
 /// Tokens and seconds of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Usage {
     /// Tokens of the prompt; for a session, everything before the output.
@@ -48,7 +51,7 @@ pub struct Usage {
 impl Usage {
     /// Prompt tokens computed per second; 0 when there is nothing to divide by.
     pub fn prefill_tokens_per_s(&self) -> f64 {
-        rate(self.prompt_tokens - self.cached_tokens, self.prefill_seconds)
+        rate(self.prompt_tokens.saturating_sub(self.cached_tokens), self.prefill_seconds)
     }
 
     /// Tokens per second after the first one; 0 when there is nothing to divide by.
@@ -66,33 +69,9 @@ fn rate(tokens: usize, seconds: f64) -> f64 {
     if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 }
 }
 
-impl Completion {
-    /// The completion as a JSON object, with the names of the fields.
-    pub fn to_json(&self) -> Map<String, Value> {
-        let entry = |entry: &TokenLogprob| json!({"id": entry.id, "logprob": entry.logprob});
-        let report = |report: &Logprobs| {
-            let top: Vec<Value> = report.top.iter().map(entry).collect();
-            json!({"id": report.chosen.id, "logprob": report.chosen.logprob, "top": top})
-        };
-        let logprobs = self.logprobs.as_ref().map(|all| all.iter().map(report).collect::<Vec<Value>>());
-        let object = json!({
-            "text": self.text, "token_ids": self.token_ids, "finish_reason": self.finish_reason.name(),
-            "usage": {
-                "prompt_tokens": self.usage.prompt_tokens, "cached_tokens": self.usage.cached_tokens,
-                "completion_tokens": self.usage.completion_tokens, "queue_seconds": self.usage.queue_seconds,
-                "prefill_seconds": self.usage.prefill_seconds, "decode_seconds": self.usage.decode_seconds,
-            },
-            "logprobs": logprobs, "options": self.options,
-        });
-        match object {
-            Value::Object(map) => map,
-            _ => Map::new(),
-        }
-    }
-}
-
 /// Something that happened to a request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "EventValue", into = "EventValue")]
 #[non_exhaustive]
 pub enum Event {
     /// A chunk of a long prompt was computed: `done` of `total` tokens.
@@ -116,7 +95,7 @@ pub enum Event {
 }
 
 /// The result of a request.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Completion {
     /// The generated text.
@@ -131,4 +110,101 @@ pub struct Completion {
     pub logprobs: Option<Vec<Logprobs>>,
     /// The options that were in force, defaults included.
     pub options: Map<String, Value>,
+}
+
+/// [`Event`] in JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+enum EventValue {
+    Progress { done: usize, total: usize },
+    Token { id: u32, text: String, logprobs: Option<Logprobs> },
+    Done { completion: Box<Completion> },
+}
+
+impl From<EventValue> for Event {
+    fn from(value: EventValue) -> Self {
+        match value {
+            EventValue::Progress { done, total } => Event::Progress { done, total },
+            EventValue::Token { id, text, logprobs } => Event::Token { id, text, logprobs },
+            EventValue::Done { completion } => Event::Done(completion),
+        }
+    }
+}
+
+impl From<Event> for EventValue {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::Progress { done, total } => EventValue::Progress { done, total },
+            Event::Token { id, text, logprobs } => EventValue::Token { id, text, logprobs },
+            Event::Done(completion) => EventValue::Done { completion },
+        }
+    }
+}
+
+macro_rules! json {
+    ($($type:ident)+) => {
+        $(impl $type {
+            /// All of it as a JSON object, with the names of the fields.
+            pub fn to_json(&self) -> Map<String, Value> {
+                match serde_json::to_value(self) {
+                    Ok(Value::Object(map)) => map,
+                    _ => Map::new(),
+                }
+            }
+
+            /// From what `to_json` gave.
+            ///
+            /// # Errors
+            /// `InvalidArgument` for anything else.
+            pub fn from_json(object: &Map<String, Value>) -> Result<Self> {
+                serde_json::from_value(Value::Object(object.clone())).map_err(|_| {
+                    Error::invalid_argument(concat!(
+                        "expected the fields of a ",
+                        stringify!($type),
+                        " as it gives them itself, found something else"
+                    ))
+                })
+            }
+        })+
+    };
+}
+
+json!(Completion Event Logprobs TokenLogprob Usage);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_and_back() {
+        let token = |id, logprob| TokenLogprob { id, logprob };
+        let logprobs = Logprobs { chosen: token(3, -0.1), top: vec![token(3, -0.1), token(4, -1.7e-3)] };
+        let options = serde_json::json!({"seed": 3});
+        let completion = Completion {
+            text: "ü".to_owned(),
+            token_ids: vec![3],
+            finish_reason: FinishReason::Length,
+            usage: Usage { prompt_tokens: 2, decode_seconds: 0.1, ..Usage::default() },
+            logprobs: Some(vec![logprobs.clone()]),
+            options: options.as_object().unwrap().clone(),
+        };
+        let object = completion.to_json();
+        assert_eq!(
+            (&object["finish_reason"], &object["usage"]["prompt_tokens"]),
+            (&"length".into(), &2.into())
+        );
+        assert_eq!(object["logprobs"][0]["top"][1]["id"], 4);
+        assert_eq!(Completion::from_json(&object).unwrap(), completion);
+        for (kind, event) in [
+            ("progress", Event::Progress { done: 1, total: 2 }),
+            ("token", Event::Token { id: 1, text: "a".to_owned(), logprobs: Some(logprobs) }),
+            ("done", Event::Done(Box::new(completion))),
+        ] {
+            let object = event.to_json();
+            assert_eq!(object["kind"], kind);
+            let text = serde_json::to_string(&object).unwrap();
+            assert_eq!(Event::from_json(&serde_json::from_str(&text).unwrap()).unwrap(), event);
+        }
+        assert!(Usage::from_json(&Map::new()).unwrap_err().message().contains("Usage"));
+    }
 }

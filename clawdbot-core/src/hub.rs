@@ -7,53 +7,98 @@ use clawdbot_hub as hub;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{MODEL_FILES, Source};
 use crate::options::HubOptions;
+use crate::runtime::{LogLevel, Runtime};
 
 impl Source {
-    /// The path of the model `name`, for [`Source::Path`]: a path, which is given back, or a repository `OWNER/NAME`, which is
-    /// downloaded unless the cache has it.
+    /// The path of the model `name`, for [`Source::Path`]: a path, which is given back, or a repository, which is downloaded
+    /// unless the cache has it.
     ///
-    /// A name is a repository if it says so (`hf://OWNER/NAME`, `modelscope://OWNER/NAME`), or if it has that form, and there
-    /// is no such path, no directory `OWNER`, and it does not end like a model file. Everything else is taken as a path,
-    /// and then nothing is downloaded. The environment variables are those of the hubs' own tools: see `docs/hub.md`.
+    /// A repository is `OWNER/NAME`, `hf://OWNER/NAME`, `modelscope://OWNER/NAME`, or the address of its page or of one of its
+    /// GGUF files (`https://huggingface.co/OWNER/NAME/tree/main`, `hf.co/OWNER/NAME`); with `:Q4_K_M` behind it, its GGUF file
+    /// of that quantization. `OWNER/NAME` is one only if there is no such path, no directory `OWNER`, and it does not end
+    /// like a model file. Everything else is taken as a path, and then nothing is downloaded. The environment variables are
+    /// those of the hubs' own tools: see `docs/hub.md`.
     ///
     /// `progress` gets the bytes that are there and those that will be (0 while that is found out), on this thread, about 20
-    /// times a second; false cancels. An interrupted download is gone on with the next time.
+    /// times a second; false cancels. An interrupted download is resumed the next time. [`Runtime::fetch`] also logs what is
+    /// repeated, and why.
     ///
     /// # Errors
-    /// `NotFound` for a repository, revision or file that the hub, or offline the cache, does not have; `AccessDenied`;
-    /// `Download` if the hub cannot be reached, or sends what it did not promise; `UnsupportedModel` for a repository
-    /// without weights that can be read; `InvalidArgument` for a malformed name, for one of several GGUF files without
-    /// `file`, and for `revision` or `file` with a path; `Io`, also for a full disk; `Cancelled`.
+    /// `NotFound` for a repository, revision or file that the hub, or offline the cache, does not have, and for a name that
+    /// lacks its owner; `AccessDenied`; `Download` if the hub cannot be reached, or sends what it did not promise;
+    /// `UnsupportedModel` for a repository without weights that can be read; `InvalidArgument` for a malformed name, for one
+    /// of several GGUF files without `file`, for a revision or file that is not the one of an address, and for `revision` or
+    /// `file` with a path; `Io`, also for a full disk; `Cancelled`.
     pub fn fetch(
         name: &str,
         options: &HubOptions,
-        mut progress: impl FnMut(u64, u64) -> bool,
+        progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<PathBuf> {
-        if !hub::ModelId::is_meant_by(name) {
-            return local(name, options);
+        fetch(name, options, progress, |_| ())
+    }
+}
+
+impl Runtime {
+    /// [`Source::fetch`], which logs every request that failed and is repeated: why, and when.
+    ///
+    /// # Errors
+    /// As [`Source::fetch`].
+    pub fn fetch(
+        &self,
+        name: &str,
+        options: &HubOptions,
+        progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<PathBuf> {
+        fetch(name, options, progress, |warning| self.log(LogLevel::Warning, || warning.to_owned()))
+    }
+}
+
+fn fetch(
+    name: &str,
+    options: &HubOptions,
+    mut progress: impl FnMut(u64, u64) -> bool,
+    warning: impl FnMut(&str),
+) -> Result<PathBuf> {
+    let Some(reference) = hub::Reference::meant_by(name).map_err(convert)? else {
+        return local(name, options);
+    };
+    let mut settings = hub::Settings::from_env(reference.id.site()).map_err(convert)?;
+    settings.offline = options.offline.unwrap_or(settings.offline);
+    let mut request = hub::Request::new(reference.id);
+    request.revision = one_of("revision", name, reference.revision, options.revision.as_ref())?;
+    request.file = one_of("file", name, reference.file, options.file.as_ref())?;
+    request.quantization = reference.quantization;
+    request.small_files = MODEL_FILES.map(str::to_owned).into();
+    let progress = |now: &hub::Progress| progress(now.bytes, now.total_bytes);
+    let found = hub::fetch_with_warnings(&settings, &request, progress, warning);
+    Ok(found.map_err(convert)?.path)
+}
+
+/// What the name says or the option, if they do not differ.
+fn one_of(option: &str, name: &str, named: Option<String>, given: Option<&String>) -> Result<Option<String>> {
+    match (named, given) {
+        (Some(named), Some(given)) if named != *given => {
+            let message =
+                format!("option {option}: expected {named:?}, as {name} says, or none, found {given:?}");
+            Err(Error::invalid_argument(message).with("option", option))
         }
-        let id = hub::ModelId::parse(name).map_err(convert)?;
-        let mut settings = hub::Settings::from_env(id.site()).map_err(convert)?;
-        settings.offline = options.offline.unwrap_or(settings.offline);
-        let mut request = hub::Request::new(id);
-        request.revision.clone_from(&options.revision);
-        request.file.clone_from(&options.file);
-        request.small_files = MODEL_FILES.map(str::to_owned).into();
-        let found = hub::fetch(&settings, &request, |now| progress(now.bytes, now.total_bytes));
-        Ok(found.map_err(convert)?.path)
+        (named, given) => Ok(named.or_else(|| given.cloned())),
     }
 }
 
 /// A path, which no option of a download goes with.
 fn local(name: &str, options: &HubOptions) -> Result<PathBuf> {
     let path = Path::new(name);
-    // A scheme that is not known, or a malformed name behind one: not a path anybody has.
-    if name.contains("://") && !path.exists() {
-        hub::ModelId::parse(name).map_err(convert)?;
-    }
-    if !path.exists() && hub::ModelId::parse(name).is_ok() {
-        let message = format!("{name}: expected a path; for the repository of that name, write hf://{name}");
-        return Err(Error::new(ErrorKind::NotFound, message).with("path", name));
+    let not_found = |message| Err(Error::new(ErrorKind::NotFound, message).with("path", name));
+    if !path.exists() {
+        if hub::ModelId::parse(name).is_ok() {
+            return not_found(format!(
+                "{name}: expected a path; for the repository of that name, write hf://{name}"
+            ));
+        }
+        if let Some(hint) = hub::hint(name) {
+            return not_found(format!("{name}: no such file or directory; {hint}"));
+        }
     }
     for (option, value) in [("revision", &options.revision), ("file", &options.file)] {
         if let Some(value) = value {
@@ -101,7 +146,8 @@ mod tests {
     #[test]
     fn paths_stay_paths() {
         let none = HubOptions::default();
-        for path in ["src", "src/lib.rs", "./no/such", "/no/such", "no-such", "no/such/path", "models/x.gguf"]
+        for path in
+            ["src", "src/lib.rs", "./no/such", "/no/such", "no-such.gguf", "no/such/path", "models/x.gguf"]
         {
             match fetched(path, &none) {
                 Ok(found) => assert_eq!(found, Path::new(path)),
@@ -117,5 +163,17 @@ mod tests {
         }
         assert_eq!(fetched("s3://a/b", &none).unwrap_err().kind(), ErrorKind::InvalidArgument);
         assert_eq!(fetched("hf://a", &none).unwrap_err().kind(), ErrorKind::InvalidArgument);
+        for (name, kind, word) in [
+            ("Qwen3-0.6B", ErrorKind::NotFound, "Qwen/Qwen3-0.6B"),
+            ("qwen3:0.6b", ErrorKind::NotFound, "OWNER/NAME:QUANTIZATION"),
+            ("https://example.com/a/b", ErrorKind::InvalidArgument, "huggingface.co"),
+        ] {
+            let error = fetched(name, &none).unwrap_err();
+            assert_eq!(error.kind(), kind);
+            assert!(error.message().contains(word), "{error}");
+        }
+        let other = none.clone().revision("v1".to_owned());
+        let error = fetched("https://huggingface.co/a/b/tree/main", &other).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     }
 }

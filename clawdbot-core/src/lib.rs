@@ -32,6 +32,7 @@ mod event;
 pub mod fuzz_support;
 #[cfg(feature = "hub")]
 mod hub;
+mod json;
 mod kernels;
 mod large_stack;
 mod layers;
@@ -41,13 +42,14 @@ mod options;
 mod runtime;
 mod sampling;
 mod session;
+mod suggest;
 mod threads;
 pub mod tokenizer;
 mod weights;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
-pub use model::{EmbeddingInfo, Embeddings, Model, ModelInfo, Plan, Source, StoredMatrices};
+pub use model::{Chat, EmbeddingInfo, Embeddings, Model, ModelInfo, Plan, Source, StoredMatrices};
 #[cfg(feature = "hub")]
 pub use options::HubOptions;
 pub use options::{

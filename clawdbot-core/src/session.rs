@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::engine::{Job, JobText, SequenceId, Ticket};
+pub(crate) use crate::engine::Ticket;
+use crate::engine::{Job, JobText, SequenceId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event, FinishReason};
 use crate::model::pooling::Pooler;
 use crate::model::{Adapter, Loaded, last_event, no_tokenizer};
 use crate::options::{GenerateOptions, ResolveContext, Resolved};
+use crate::runtime::LogLevel;
 
 /// What to continue: text, or token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +93,7 @@ impl Session {
     /// Adds to the conversation, and says how many tokens that was. Computation starts with the next request.
     ///
     /// `add_special_tokens`: whether text gets the tokenizer's special tokens, such as BOS; usually for the first text
-    /// alone, and not for rendered chat templates, which bring their own.
+    /// alone, and not for rendered chat templates, which bring their own. A BOS that the text begins with is not doubled.
     ///
     /// # Errors
     /// `InvalidArgument` for a token outside the vocabulary or while a stream is running, `ContextOverflow`.
@@ -132,20 +134,8 @@ impl Session {
         let Slot { loaded, id } = &*self.slot;
         let tokens = match prompt {
             Prompt::Text(text) => {
-                let tokenizer = &loaded.text()?.tokenizer;
                 let before = loaded.engine()?.idle(*id)?.tokens.len();
-                // A text that cannot fit is not tokenized.
-                let length = before.saturating_add(tokenizer.at_least(&text));
-                if length > loaded.max_context {
-                    return Err(overflow_of(
-                        &format!("at least {length}"),
-                        length,
-                        wanted,
-                        loaded.max_context,
-                    ));
-                }
-                let _memory = loaded.reserve_encoding(&[&text])?;
-                tokenizer.encode_until(&text, add_special_tokens, cancel)?
+                loaded.encode(&text, add_special_tokens, before, wanted, cancel)?
             }
             Prompt::Tokens(tokens) => tokens,
         };
@@ -165,20 +155,44 @@ impl Session {
     /// # Errors
     /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`.
     pub fn stream(&mut self, options: &GenerateOptions) -> Result<Stream> {
-        self.request(options, Delivery::EachToken)
+        self.request(options, Delivery::EachToken, Ticket::default())
     }
 
-    pub(crate) fn request(&mut self, options: &GenerateOptions, delivery: Delivery) -> Result<Stream> {
+    pub(crate) fn loaded(&self) -> &Loaded {
+        &self.slot.loaded
+    }
+
+    /// A request that `ticket` cancels.
+    pub(crate) fn request(
+        &mut self,
+        options: &GenerateOptions,
+        delivery: Delivery,
+        ticket: Ticket,
+    ) -> Result<Stream> {
+        self.request_from(None, options, delivery, ticket)
+    }
+
+    /// A request from `whole` instead of the session's tokens, whose common head is kept with its cache.
+    pub(crate) fn request_from(
+        &mut self,
+        whole: Option<Vec<u32>>,
+        options: &GenerateOptions,
+        delivery: Delivery,
+        ticket: Ticket,
+    ) -> Result<Stream> {
         let Slot { loaded, id } = &*self.slot;
         let adapter = loaded.adapter(options.adapter.as_deref())?;
         let mut engine = loaded.engine()?;
         let sequence = engine.idle(*id)?;
         // Nothing of the session changes before everything is checked.
-        let beginning = match sequence.tokens.is_empty() {
-            true => Some(loaded.bos.ok_or_else(no_beginning)?),
-            false => None,
+        check_vocabulary(loaded, whole.as_deref().unwrap_or_default())?;
+        let tokens = whole.as_ref().unwrap_or(&sequence.tokens);
+        let whole = match tokens.is_empty() {
+            true => Some(vec![loaded.bos.ok_or_else(no_beginning)?]),
+            false => whole,
         };
-        let tokens = beginning.as_ref().map_or(sequence.tokens.as_slice(), std::slice::from_ref);
+        let tokens = whole.as_ref().unwrap_or(&sequence.tokens);
+        let kept = tokens.iter().zip(&sequence.tokens).take_while(|(new, old)| new == old).count();
         let (length, context) = (tokens.len(), loaded.max_context);
         let wanted = Wanted::of(options);
         if wanted.at_least() > context.saturating_sub(length) {
@@ -193,6 +207,7 @@ impl Session {
                 room: u32::try_from(context - length).unwrap_or(u32::MAX),
             },
         )?;
+        let idle = options.without_effect(&resolved);
         let text = match &loaded.text {
             Some(text) => Some(JobText::new(&text.tokenizer, &resolved, tokens)?),
             // Stop texts cannot be seen without text.
@@ -201,9 +216,21 @@ impl Session {
         };
         let mut job = Job::generate(resolved, length, text);
         job.quiet = delivery == Delivery::AtTheEnd;
-        sequence.tokens.extend(beginning);
+        job.cancelled = ticket;
+        if let Some(whole) = whole {
+            engine.truncate(*id, kept)?;
+            engine.idle(*id)?.tokens.extend_from_slice(&whole[kept..]);
+        }
         engine.adapt(*id, adapter)?;
         let cancelled = engine.start(*id, job)?;
+        // The hook is the host's: it is not called with the engine's lock.
+        drop(engine);
+        if !idle.is_empty() {
+            let names = idle.join(", ");
+            loaded.runtime.log(LogLevel::Warning, || {
+                format!("{names}: without effect while temperature is 0, which is this model's default")
+            });
+        }
         Ok(Stream { slot: Arc::clone(&self.slot), cancelled, done: false })
     }
 
@@ -212,7 +239,7 @@ impl Session {
     /// # Errors
     /// As [`Session::stream`], and what may happen while computing: `OutOfBudget`, `NonFinite`.
     pub fn generate(&mut self, options: &GenerateOptions) -> Result<Completion> {
-        self.request(options, Delivery::AtTheEnd)?.finish()
+        self.request(options, Delivery::AtTheEnd, Ticket::default())?.finish()
     }
 
     /// All tokens of the conversation, prompts and outputs.
@@ -337,6 +364,11 @@ pub(crate) fn overflow(length: usize, wanted: Wanted, context: usize) -> Error {
     overflow_of(&length.to_string(), length, wanted, context)
 }
 
+/// As [`overflow`], for a text that has at least `length` tokens with those before it.
+pub(crate) fn overflow_at_least(length: usize, wanted: Wanted, context: usize) -> Error {
+    overflow_of(&format!("at least {length}"), length, wanted, context)
+}
+
 /// `written`: the length in words.
 fn overflow_of(written: &str, length: usize, wanted: Wanted, context: usize) -> Error {
     let asked = match wanted {
@@ -404,19 +436,24 @@ fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Result<Option
     }
 }
 
-/// Stops a request, or what a new one is given to, from any thread. Cheap to clone.
+/// Stops a request, or all of a batch, from any thread. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct CancelHandle(Arc<AtomicBool>);
 
 impl CancelHandle {
+    pub(crate) fn ticket(&self) -> Ticket {
+        Arc::clone(&self.0)
+    }
+
+    /// Whether it was asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Asks the request to stop. The forward pass it is part of, prefill included, is abandoned within a layer
     /// (but not two in a row for the sake of some of several sequences); the stream then ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn flag(&self) -> &Arc<AtomicBool> {
-        &self.0
     }
 }
 

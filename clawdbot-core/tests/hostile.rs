@@ -1,11 +1,18 @@
 //! Small files that claim to be large: typed errors, and no memory for what is not there.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[cfg(target_os = "linux")]
+#[path = "support/child.rs"]
+#[allow(unsafe_code, unreachable_pub, reason = "limits and waiting are system calls")]
+mod child;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+#[cfg(target_os = "linux")]
+use child::{Limits, in_child};
 use clawdbot_core::{Error, ErrorKind, ModelOptions, Runtime, RuntimeOptions, Source, Tokenizer};
 use serde_json::{Value, json};
 
@@ -301,4 +308,52 @@ fn tokenizers_that_claim_gigabytes_are_refused() {
         let json = format!("{rules}{behind}");
         refused("the rules of a normalizer", || Tokenizer::from_bytes(json.as_bytes()).map(|_| ()));
     }
+}
+
+/// JSON of many values, and what is not looked at: refused, or passed over, without building it.
+#[cfg(target_os = "linux")]
+#[test]
+fn json_of_millions_of_values_takes_little_memory() {
+    let limits = Limits { peak: 150, ..Limits::default() };
+    in_child(limits, || {
+        let folder = Folder::new("json");
+        let list = format!("[{}0]", "0,".repeat(7_500_000));
+        let with = |file: &Value| format!("{{\"unused\":{list},{}", &file.to_string()[1..]).into_bytes();
+        let good = [("config.json", config()), ("tokenizer.json", tokenizer())];
+        folder.write("tokenizer_config.json", &with(&json!({"bos_token": "a"})));
+        for (name, file) in &good {
+            folder.write(name, file.to_string().as_bytes());
+        }
+        let kind = |word: &str| {
+            let error = plan(folder.0.clone()).unwrap_err();
+            assert!(error.message().contains(word), "{error}");
+            error.kind()
+        };
+        // The file for settings of the tokenizer is in order: weights are what is missing.
+        assert_eq!(kind("model.safetensors"), ErrorKind::NotFound);
+        folder.write("config.json", &with(&good[0].1));
+        assert_eq!(kind("unused: expected at most 524288 values"), ErrorKind::InvalidModel);
+        let deep = "[".repeat(1 << 20);
+        folder.write("config.json", format!("{{\"x\":{deep}").as_bytes());
+        assert_eq!(kind("config.json"), ErrorKind::InvalidModel);
+        folder.write("config.json", good[0].1.to_string().as_bytes());
+        for part in [
+            "normalizer",
+            "pre_tokenizer",
+            "post_processor",
+            "decoder",
+            "model",
+            "added_tokens",
+            "truncation",
+        ] {
+            let mut file = tokenizer();
+            file.as_object_mut().unwrap().remove(part);
+            let text = format!("{{\"{part}\":{list},{}", &file.to_string()[1..]);
+            folder.write("tokenizer.json", text.as_bytes());
+            assert_eq!(kind(&format!("{part}: expected at most")), ErrorKind::InvalidTokenizer);
+        }
+        folder.write("tokenizer.json", good[1].1.to_string().as_bytes());
+        folder.write("model.safetensors.index.json", format!("{{\"weight_map\":{list}}}").as_bytes());
+        assert_eq!(kind("weight_map: expected at most"), ErrorKind::InvalidModel);
+    });
 }

@@ -4,9 +4,11 @@
 mod support;
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use clawdbot_core::{
-    ErrorKind, GenerateOptions, Model, ModelOptions, Prompt, Runtime, RuntimeOptions, Source, WeightType,
+    Chat, ErrorKind, GenerateOptions, LogLevel, Model, ModelOptions, PackOptions, Prompt, Runtime,
+    RuntimeOptions, Source, WeightType,
 };
 use serde_json::{Value, json};
 use support::Copy;
@@ -93,7 +95,162 @@ fn configurations_that_do_not_fit() {
     let text = std::fs::read_to_string(&path).unwrap().replace("1e-05", "NaN");
     assert!(text.contains("NaN"));
     std::fs::write(&path, text).unwrap();
-    refuse(copy.path(), ErrorKind::InvalidModel, &["NaN"]);
+    refuse(copy.path(), ErrorKind::InvalidModel, &["rms_norm_eps", "NaN"]);
+    // Where nothing is read of it, it does not matter.
+    copy.edit_text("config.json", |text| text.replace("NaN", "1e-05, \"initializer_range\": Infinity"));
+    load(copy.path()).unwrap();
+}
+
+#[test]
+fn files_may_begin_with_a_byte_order_mark() {
+    let copy = builtin_files("bom");
+    for file in ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"] {
+        copy.edit_text(file, |text| format!("\u{feff}{text}"));
+    }
+    let ids = load(copy.path()).unwrap().tokenizer().unwrap().encode("Once upon", true).unwrap();
+    assert_eq!(ids, Model::builtin().unwrap().tokenizer().unwrap().encode("Once upon", true).unwrap());
+    let utf16 = |text: String| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
+    let path = copy.path().join("config.json");
+    std::fs::write(&path, utf16(std::fs::read_to_string(&path).unwrap())).unwrap();
+    refuse(copy.path(), ErrorKind::InvalidModel, &["config.json", "UTF-16"]);
+}
+
+/// Name, dtype, shape, data.
+type Tensor = (String, String, Value, Vec<u8>);
+
+/// The metadata and the tensors of a safetensors file.
+fn tensors(path: &Path) -> (Value, Vec<Tensor>) {
+    let bytes = std::fs::read(path).unwrap();
+    let (length, rest) = bytes.split_first_chunk().unwrap();
+    let (header, data) = rest.split_at(usize::try_from(u64::from_le_bytes(*length)).unwrap());
+    let header: serde_json::Map<String, Value> = serde_json::from_slice(header).unwrap();
+    let tensor = |(name, entry): (&String, &Value)| {
+        let at = |i: usize| usize::try_from(entry["data_offsets"][i].as_u64().unwrap()).unwrap();
+        let dtype = entry["dtype"].as_str().unwrap().to_owned();
+        (name.clone(), dtype, entry["shape"].clone(), data[at(0)..at(1)].to_vec())
+    };
+    let metadata = header.get("__metadata__").cloned().unwrap_or_else(|| json!({}));
+    (metadata, header.iter().filter(|(name, _)| *name != "__metadata__").map(tensor).collect())
+}
+
+fn write_tensors(path: &Path, (metadata, tensors): &(Value, Vec<Tensor>)) {
+    let (mut header, mut data) = (json!({"__metadata__": metadata}), Vec::new());
+    for (name, dtype, shape, bytes) in tensors {
+        let start = data.len();
+        data.extend_from_slice(bytes);
+        header[name] = json!({"dtype": dtype, "shape": shape, "data_offsets": [start, data.len()]});
+    }
+    let header = header.to_string();
+    std::fs::write(path, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat())
+        .unwrap();
+}
+
+/// Loads `path`, and what the log says of it as a warning.
+fn load_with_log(path: &Path, options: &ModelOptions) -> (Model, Vec<String>) {
+    let warnings = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&warnings);
+    let log = move |record: &clawdbot_core::LogRecord| {
+        if record.level == LogLevel::Warning {
+            heard.lock().unwrap().push(record.message.clone());
+        }
+    };
+    let runtime = Runtime::with_log(&RuntimeOptions::default().threads(1), log).unwrap();
+    let model = runtime.load(&Source::from(path), options).unwrap();
+    let warnings = warnings.lock().unwrap().clone();
+    (model, warnings)
+}
+
+const HEAD: &str = "lm_head.weight";
+const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// The model in `dir`, whose configuration ties, with a head of its own: its embedding with the rows the other way round. The
+/// same without the tie. A copy that has the head alone, and one with an equal head.
+fn heads(dir: &Path, name: &str) -> [Copy; 4] {
+    let copies = ["own", "untied", "only", "equal"].map(|kind| Copy::of(dir, &format!("{name}-{kind}")));
+    let weights = |copy: &Copy| copy.path().join("model.safetensors");
+    let (metadata, all) = tensors(&weights(&copies[0]));
+    let embedding = |name: &str| name.starts_with(EMBEDDING);
+    let head: Vec<Tensor> = all.iter().filter(|tensor| embedding(&tensor.0)).cloned().collect();
+    let named = |change: &dyn Fn(&Tensor) -> Vec<u8>| -> Vec<Tensor> {
+        let rename = |tensor: &Tensor| {
+            (tensor.0.replace(EMBEDDING, HEAD), tensor.1.clone(), tensor.2.clone(), change(tensor))
+        };
+        head.iter().map(rename).collect()
+    };
+    let turned = named(&|(_, _, shape, data)| {
+        let rows = usize::try_from(shape[0].as_u64().unwrap()).unwrap();
+        data.chunks(data.len() / rows).rev().flatten().copied().collect()
+    });
+    let equal = named(&|tensor| tensor.3.clone());
+    let rest: Vec<Tensor> = all.iter().filter(|tensor| !embedding(&tensor.0)).cloned().collect();
+    for (copy, tensors) in copies.iter().zip([
+        [all.clone(), turned.clone()].concat(),
+        [all.clone(), turned].concat(),
+        [rest, equal.clone()].concat(),
+        [all.clone(), equal].concat(),
+    ]) {
+        write_tensors(&weights(copy), &(metadata.clone(), tensors));
+    }
+    copies[1].edit("config.json", |config| config["tie_word_embeddings"] = json!(false));
+    copies
+}
+
+/// What a tie means where the file has a head: as in transformers 5, it holds if the two are equal.
+#[track_caller]
+fn ties(dir: &Path, name: &str, weights: WeightType) {
+    let options = ModelOptions::default().weights(weights);
+    let prompt = [1_u32, 40, 50, 60];
+    let [own, untied, only, equal] = heads(dir, name);
+    let (tied, _) = load_with_log(dir, &options);
+    let expected = tied.logits(&prompt).unwrap();
+    let (with_own, warnings) = load_with_log(own.path(), &options);
+    let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+    assert!(warning.contains("tie_word_embeddings") && warning.contains(HEAD), "{warning}");
+    let (reference, warnings) = load_with_log(untied.path(), &options);
+    assert_eq!(warnings, [""; 0]);
+    let own_logits = with_own.logits(&prompt).unwrap();
+    assert!(own_logits == reference.logits(&prompt).unwrap() && own_logits != expected);
+    let (of, untied) = (&with_own.info().plan, &reference.info().plan);
+    assert_eq!((of.parameters, of.weights_bytes), (untied.parameters, untied.weights_bytes));
+    assert!(of.parameters > tied.info().plan.parameters);
+    for copy in [&only, &equal] {
+        let (model, warnings) = load_with_log(copy.path(), &options);
+        assert_eq!(warnings, [""; 0]);
+        assert!(model.logits(&prompt).unwrap() == expected);
+        assert_eq!(model.info().plan.parameters, tied.info().plan.parameters);
+    }
+    // A packed file of it has both matrices too.
+    let file = own.path().join("m.clawdbot");
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(1)).unwrap();
+    runtime.pack(&Source::from(own.path()), &file, &PackOptions::default().weights(weights)).unwrap();
+    let (packed, _) = load_with_log(&file, &ModelOptions::default());
+    assert!(packed.logits(&prompt).unwrap() == own_logits);
+    assert_eq!(packed.info().plan.parameters, of.parameters);
+}
+
+#[test]
+fn a_head_of_its_own_is_used_whatever_the_configuration_says() {
+    // Stored as int8 codes with scales.
+    ties(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/builtin")), "builtin", WeightType::Int8);
+}
+
+#[test]
+fn so_it_is_in_other_families() {
+    ties(&support::family("gemma4_moe").unwrap(), "gemma4-moe", WeightType::F32);
+}
+
+#[test]
+fn a_missing_tensor_is_an_error_that_no_index_hides() {
+    let copy = builtin_files("needed");
+    let single = copy.path().join("model.safetensors");
+    let (metadata, mut all) = tensors(&single);
+    let map: Value = all.iter().map(|tensor| (tensor.0.clone(), json!("1.safetensors"))).collect();
+    all.retain(|tensor| tensor.0 != "model.norm.weight");
+    write_tensors(&copy.path().join("1.safetensors"), &(metadata, all));
+    std::fs::remove_file(&single).unwrap();
+    let index = json!({"weight_map": map}).to_string();
+    std::fs::write(copy.path().join("model.safetensors.index.json"), index).unwrap();
+    refuse(copy.path(), ErrorKind::InvalidModel, &["model.norm.weight", "found none"]);
 }
 
 #[test]
@@ -118,8 +275,8 @@ fn a_model_without_a_template_says_so() {
     copy.edit("tokenizer_config.json", |json| {
         json.as_object_mut().unwrap().remove("chat_template");
     });
-    let messages = json!([{"role": "user", "content": "Hi"}]);
-    let render = |model: &Model| model.render_chat(&messages, None, true, &serde_json::Map::new());
+    let chat = Chat::new(json!([{"role": "user", "content": "Hi"}]));
+    let render = |model: &Model| model.render_chat(&chat, true);
     assert_eq!(render(&load(copy.path()).unwrap()).unwrap_err().kind(), ErrorKind::MissingTemplate);
     std::fs::write(copy.path().join("chat_template.jinja"), "{{ messages[0].content }}!").unwrap();
     assert_eq!(render(&load(copy.path()).unwrap()).unwrap(), "Hi!");

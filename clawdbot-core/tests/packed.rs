@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use clawdbot_core::{
-    Error, ErrorKind, GenerateOptions, LogLevel, LogRecord, Model, ModelOptions, PackOptions, Prompt, Result,
-    Runtime, RuntimeOptions, Source, WeightType,
+    Chat, Error, ErrorKind, GenerateOptions, LogLevel, LogRecord, Model, ModelOptions, PackOptions, Prompt,
+    Result, Runtime, RuntimeOptions, Source, WeightType,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -102,8 +102,8 @@ fn generation_and_chat_are_the_same() {
     let text = |model: &Model| model.generate("Once", &options).unwrap();
     assert_eq!(text(&packed).text, text(&builtin).text);
     assert_eq!(text(&packed).options, text(&builtin).options);
-    let messages = json!([{"role": "user", "content": "Hi"}]);
-    let render = |model: &Model| model.render_chat(&messages, None, true, &Map::new()).unwrap();
+    let chat = Chat::new(json!([{"role": "user", "content": "Hi"}]));
+    let render = |model: &Model| model.render_chat(&chat, true).unwrap();
     assert_eq!(render(&packed), render(&builtin));
 }
 

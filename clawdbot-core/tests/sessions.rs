@@ -1,10 +1,13 @@
 //! What sessions and streams do at their edges: cancelling, truncating to what is computed already.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
+use std::sync::{Arc, Mutex};
+
 use clawdbot_core::{
-    Error, ErrorKind, Event, FinishReason, GenerateOptions, Model, ModelOptions, Prompt, Runtime,
-    RuntimeOptions, Source,
+    CancelHandle, Chat, Completion, Error, ErrorKind, Event, FinishReason, GenerateOptions, LogLevel,
+    LogRecord, Model, ModelOptions, Prompt, Result, Runtime, RuntimeOptions, Source,
 };
+use serde_json::json;
 
 fn greedy(max_tokens: u32) -> GenerateOptions {
     GenerateOptions::default().temperature(0.0).ignore_eos(true).max_tokens(max_tokens)
@@ -186,4 +189,114 @@ fn a_batch_of_many_is_served_in_order() {
     assert!(
         refused.iter().all(|result| result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Closed))
     );
+}
+
+fn chat(said: &[(&str, &str)]) -> Chat {
+    Chat::new(said.iter().map(|(role, text)| json!({"role": role, "content": text})).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_session_that_chats_computes_what_is_new() {
+    let (model, options) = (Model::builtin().unwrap(), greedy(12));
+    let mut session = model.session().unwrap();
+    let mut said = vec![("user", "Tell me a story.".to_owned())];
+    let conversation = |said: &[(&'static str, String)]| {
+        chat(&said.iter().map(|(role, text)| (*role, text.as_str())).collect::<Vec<_>>())
+    };
+    for next in ["And then?", "Why?", "What did the dog say?"] {
+        let asked = conversation(&said);
+        let found = session.chat(&asked, &options).unwrap();
+        let alone = model.chat(&asked, &options).unwrap();
+        assert_eq!((&found.token_ids, &found.text), (&alone.token_ids, &alone.text));
+        assert_eq!(found.usage.prompt_tokens, alone.usage.prompt_tokens);
+        said.push(("assistant", found.text));
+        said.push(("user", next.to_owned()));
+    }
+    let held = session.tokens().unwrap();
+    let last = session.chat_stream(&conversation(&said), &options).unwrap().finish().unwrap();
+    let whole = session.tokens().unwrap();
+    let kept = held.iter().zip(&whole).take_while(|(a, b)| a == b).count();
+    assert_eq!(last.usage.cached_tokens, kept.min(held.len() - 1), "all that is the same");
+    assert!(kept > 60 && last.usage.prompt_tokens > kept);
+
+    // Another first message: all after the first difference is computed again.
+    said[0].1 = "Tell me a joke.".to_owned();
+    let asked = conversation(&said);
+    let found = session.chat(&asked, &options).unwrap();
+    assert_eq!(found.token_ids, model.chat(&asked, &options).unwrap().token_ids);
+    assert!((1..12).contains(&found.usage.cached_tokens), "{:?}", found.usage);
+    // A shorter one: the rest is forgotten.
+    let found = session.chat(&conversation(&said[..1]), &options).unwrap();
+    assert_eq!(session.tokens().unwrap().len(), found.usage.prompt_tokens + 12);
+    // The same again: all but the last token is there.
+    let again = session.chat(&conversation(&said[..1]), &options).unwrap();
+    assert_eq!(
+        (again.usage.cached_tokens, again.token_ids),
+        (again.usage.prompt_tokens - 1, found.token_ids)
+    );
+
+    let before = session.tokens().unwrap();
+    let refused = session.chat(&conversation(&said), &greedy(5000)).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ContextOverflow);
+    assert_eq!(session.chat(&Chat::new("Hi"), &options).unwrap_err().kind(), ErrorKind::InvalidArgument);
+    assert_eq!(session.tokens().unwrap(), before, "a refused request changes nothing");
+}
+
+#[test]
+fn a_beginning_that_the_text_has_is_not_doubled() {
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&lines);
+    let hook = move |record: &LogRecord| heard.lock().unwrap().push((record.level, record.message.clone()));
+    let runtime = Runtime::with_log(&RuntimeOptions::default(), hook).unwrap();
+    let model = runtime.load(&Source::Builtin, &ModelOptions::default()).unwrap();
+    let said = chat(&[("user", "Hello")]);
+    let rendered = model.render_chat(&said, true).unwrap();
+    let tokens = model.tokenizer().unwrap().encode(&rendered, false).unwrap();
+    let bos = model.info().bos_token_id.unwrap();
+    assert!(tokens[0] == bos && tokens[1] != bos);
+    lines.lock().unwrap().clear();
+    let prompt_tokens = |completion: Completion| completion.usage.prompt_tokens;
+    assert_eq!(prompt_tokens(model.chat(&said, &greedy(1)).unwrap()), tokens.len());
+    assert!(lines.lock().unwrap().is_empty(), "a chat adds none");
+    for options in [greedy(1), greedy(1).add_special_tokens(false)] {
+        assert_eq!(prompt_tokens(model.generate(rendered.as_str(), &options).unwrap()), tokens.len());
+        assert_eq!(
+            prompt_tokens(model.chat(&said, &options.add_special_tokens(true)).unwrap()),
+            tokens.len()
+        );
+    }
+    let mut session = model.session().unwrap();
+    assert_eq!(session.append(rendered.as_str(), true).unwrap(), tokens.len());
+    assert_eq!(
+        lines.lock().unwrap().iter().filter(|(_, line)| line.contains("not added once more")).count(),
+        4
+    );
+
+    // Variables that have no effect.
+    lines.lock().unwrap().clear();
+    let variables = json!({"colour": "red"}).as_object().unwrap().clone();
+    model.render_chat(&said.variables(variables), true).unwrap();
+    let lines = lines.lock().unwrap();
+    let [(level, line)] = &lines[..] else { panic!("{lines:?}") };
+    assert!(*level == LogLevel::Warning && line.contains("colour"), "{line}");
+}
+
+#[test]
+fn a_batch_is_cancelled_as_a_whole() {
+    let model = Model::builtin().unwrap();
+    let cancel = CancelHandle::default();
+    let requests: Vec<(Prompt, GenerateOptions)> =
+        (0..200).map(|_| (Prompt::from("Once"), greedy(50))).collect();
+    cancel.clone().cancel();
+    let done = model.generate_batch_until(requests.into_iter(), &cancel);
+    assert_eq!(done.len(), 200);
+    let ended = |result: &Result<Completion>| match result {
+        Ok(completion) => completion.finish_reason == FinishReason::Cancelled,
+        Err(error) => error.kind() == ErrorKind::Cancelled,
+    };
+    assert!(done.iter().all(ended));
+    assert!(cancel.is_cancelled());
+    let (prompt, options) = (Prompt::from("Once"), greedy(3));
+    let found = model.generate_batch_until([(prompt, &options)].into_iter(), &CancelHandle::default());
+    assert_eq!(found[0].as_ref().unwrap().token_ids.len(), 3);
 }

@@ -124,6 +124,11 @@ impl Cache {
         self.root.join(".no_exist").join(commit).join(name).is_file()
     }
 
+    /// Whether anybody noted what `commit` lacks.
+    pub(crate) fn notes_absences(&self, commit: &str) -> bool {
+        self.root.join(".no_exist").join(commit).exists()
+    }
+
     /// Names of the files of a snapshot that are there.
     pub(crate) fn names(&self, commit: &str) -> BTreeSet<String> {
         let mut names = BTreeSet::new();

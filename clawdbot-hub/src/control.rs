@@ -1,6 +1,7 @@
 //! What a download and the one who waits for it share: how far it is, whether to stop, and how long to be patient.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,8 @@ use crate::settings::Settings;
 
 /// Longest time between a stop and its being noticed, where nothing else is waited for.
 const POLL: Duration = Duration::from_millis(50);
+/// How often a request is repeated when no server has answered yet: most likely there is no network.
+const RETRIES_UNANSWERED: u32 = 2;
 
 /// How far a download is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,10 @@ pub(crate) struct Control {
     total_bytes: AtomicU64,
     /// Bytes that came over the network.
     received: AtomicU64,
+    /// Whether a server answered, be it with an error.
+    answered: AtomicBool,
+    /// What the one who waits has not been told yet.
+    warnings: Mutex<Vec<String>>,
 }
 
 impl Control {
@@ -62,6 +69,21 @@ impl Control {
     pub(crate) fn receive(&self, bytes: u64) {
         self.add_bytes(bytes);
         self.received.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Tells the one who waits.
+    pub(crate) fn warn(&self, warning: String) {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning);
+    }
+
+    /// What there is to tell, once.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes that a server answered.
+    pub(crate) fn note_answer(&self) {
+        self.answered.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn stop(&self) {
@@ -122,11 +144,21 @@ impl<'a> Patience<'a> {
             Repeat::After(delay) if delay > settings.max_retry_after => return Err(failure.error),
             Repeat::After(delay) => delay,
         };
-        if self.failures >= settings.retries {
+        if failure.error.status().is_some() {
+            self.control.note_answer();
+        }
+        let retries = match self.control.answered.load(Ordering::Relaxed) {
+            true => settings.retries,
+            false => settings.retries.min(RETRIES_UNANSWERED),
+        };
+        if self.failures >= retries {
             let attempts = self.failures.saturating_add(1);
             return Err(failure.error.hint(&format!("gave up after {attempts} attempts in a row")));
         }
         self.failures += 1;
+        let (count, seconds) = (self.failures, delay.as_secs_f64());
+        self.control
+            .warn(format!("{}; trying again in {seconds:.1} s ({count} of {retries})", failure.error));
         self.control.sleep(delay)
     }
 
@@ -135,7 +167,10 @@ impl<'a> Patience<'a> {
         loop {
             self.control.check()?;
             match request() {
-                Ok(value) => return Ok(value),
+                Ok(value) => {
+                    self.control.note_answer();
+                    return Ok(value);
+                }
                 Err(failure) => self.wait(failure)?,
             }
         }

@@ -31,6 +31,9 @@ pub enum ErrorKind {
     Cancelled,
 }
 
+/// Longest message, in characters: some repeat what a server sent.
+const MAX_MESSAGE: usize = 2000;
+
 /// An error: kind, message, and where it came from.
 #[derive(Debug, Clone)]
 pub struct Error(Box<Inner>);
@@ -46,7 +49,8 @@ struct Inner {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error(Box::new(Inner { kind, message: message.into(), url: None, status: None, retry_after: None }))
+        let message = without_secrets(&message.into());
+        Error(Box::new(Inner { kind, message, url: None, status: None, retry_after: None }))
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -69,11 +73,11 @@ impl Error {
         Self::new(kind, format!("{}: {error}", path.display()))
     }
 
-    /// Says which address it was about, without its query: that of a signed address is a secret.
+    /// Says which address it was about.
     pub(crate) fn at(mut self, url: &str) -> Self {
-        let url = url.split(['?', '#']).next().unwrap_or(url);
+        let url = without_secrets(url);
         self.0.message = format!("{url}: {}", self.0.message);
-        self.0.url = Some(url.to_owned());
+        self.0.url = Some(url);
         self
     }
 
@@ -123,6 +127,34 @@ impl Error {
     }
 }
 
+/// `text` with every address in it cut short: without its query, which in signed addresses is a secret, and without a password.
+fn without_secrets(text: &str) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        out.push_str(before);
+        let end = after
+            .find(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`'))
+            .unwrap_or(after.len());
+        let (address, following) = after.split_at(end);
+        let plain = address.split(['?', '#']).next().unwrap_or_default();
+        let (authority, path) = plain.find('/').map_or((plain, ""), |at| plain.split_at(at));
+        out.push_str(authority.rsplit_once('@').map_or(authority, |(_, host)| host));
+        out.push_str(path);
+        if plain.len() < address.len() && address.ends_with([')', ',', ';', ':']) {
+            out.push_str(&address[address.len() - 1..]);
+        }
+        rest = following;
+    }
+    out.push_str(rest);
+    if let Some((at, _)) = out.char_indices().nth(MAX_MESSAGE) {
+        out.truncate(at);
+        out.push_str("...");
+    }
+    out
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.message)
@@ -130,3 +162,26 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_show_no_secrets() {
+        for (text, shown) in [
+            ("plain", "plain"),
+            ("https://a.b/c?X-Amz-Signature=1#x", "https://a.b/c"),
+            ("bad uri: https://a.b/c?sig=1: no", "bad uri: https://a.b/c: no"),
+            ("found \"http://me:secret@proxy:80/?x\"", "found \"http://proxy:80/\""),
+            ("(see https://a/?s=1) and http://b/?t=2, too", "(see https://a/) and http://b/, too"),
+            ("://", "://"),
+            ("a://b@c@d?e", "a://d"),
+        ] {
+            assert_eq!(Error::invalid(text).message(), shown);
+        }
+        let error = Error::invalid("no").at("https://me:pw@h/x?sig=1");
+        assert_eq!((error.message(), error.url()), ("https://h/x: no", Some("https://h/x")));
+        assert_eq!(Error::invalid("\u{fc}".repeat(5000)).message().chars().count(), MAX_MESSAGE + 3);
+    }
+}

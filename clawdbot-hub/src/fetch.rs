@@ -15,11 +15,13 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::http::Client;
 use crate::id::{ModelId, check_relative, is_commit};
 use crate::listing::Remote;
-use crate::select::{INDEX, Selection, select};
+use crate::select::{INDEX, Selection, Wish, select};
 use crate::settings::Settings;
 
 /// Time between two calls of the progress function.
 const TICK: Duration = Duration::from_millis(50);
+/// What a snapshot with weights that lacks this may be only a part of.
+const TOKENIZER: &str = "tokenizer.json";
 /// Longest index of safetensors in shards, in bytes.
 const MAX_INDEX: u64 = 64 << 20;
 
@@ -33,6 +35,8 @@ pub struct Request {
     pub revision: Option<String>,
     /// A GGUF file, or any part of one in parts, or a packed model. Without it: safetensors, or else the only GGUF file.
     pub file: Option<String>,
+    /// The quantization of the GGUF file, such as `Q4_K_M`, instead of the file's name.
+    pub quantization: Option<String>,
     /// Names of the small files that belong to a model in safetensors, if the repository has them: configuration,
     /// tokenizer, chat template.
     pub small_files: Vec<String>,
@@ -41,7 +45,7 @@ pub struct Request {
 impl Request {
     /// All of the model at `id` that there is no choice about.
     pub fn new(id: ModelId) -> Self {
-        Request { id, revision: None, file: None, small_files: Vec::new() }
+        Request { id, revision: None, file: None, quantization: None, small_files: Vec::new() }
     }
 }
 
@@ -67,7 +71,20 @@ pub struct Snapshot {
 pub fn fetch(
     settings: &Settings,
     request: &Request,
+    progress: impl FnMut(&Progress) -> bool,
+) -> Result<Snapshot> {
+    fetch_with_warnings(settings, request, progress, |_| ())
+}
+
+/// [`fetch`], telling `warning`, on this thread, of every request that failed and is repeated: why, and when.
+///
+/// # Errors
+/// As [`fetch`].
+pub fn fetch_with_warnings(
+    settings: &Settings,
+    request: &Request,
     mut progress: impl FnMut(&Progress) -> bool,
+    mut warning: impl FnMut(&str),
 ) -> Result<Snapshot> {
     let control = Control::default();
     thread::scope(|scope| {
@@ -78,12 +95,16 @@ pub fn fetch(
             run(settings, request, &control)
         };
         let worker = spawn(scope, work)?;
+        let mut tell = || control.warnings().iter().for_each(|text| warning(text));
         while receiver.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
             if !progress(&control.progress()) {
                 control.stop();
             }
+            tell();
         }
-        worker.join().map_err(|_| Error::new(ErrorKind::Io, "the downloading thread panicked"))?
+        let result = worker.join();
+        tell();
+        result.map_err(|_| Error::new(ErrorKind::Io, "the downloading thread panicked"))?
     })
 }
 
@@ -112,21 +133,64 @@ fn run(settings: &Settings, request: &Request, control: &Control) -> Result<Snap
                 let place = cache.root().display();
                 let message = format!(
                     "{id} at {revision}: expected it in {place}, found it not there or not complete{why}; download it once \
-                     without offline mode (HF_HUB_OFFLINE)"
+                     without offline mode (the option offline, HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE)"
                 );
                 Err(Error::new(ErrorKind::NotFound, message))
             }
         };
     }
-    if is_commit(revision)
-        && let Ok(selection) = local(&cache, revision, request)
-        && selection.absent.iter().all(|name| cache.is_absent(revision, name))
+    // A commit never changes: what of it is here is right.
+    let pinned = match is_commit(revision) {
+        true => local(&cache, revision, request).ok(),
+        false => None,
+    };
+    if let Some(selection) = &pinned
+        && (is_known_complete(&cache, revision, selection) || is_untouched(&cache, revision, selection))
     {
-        return Ok(snapshot(&cache, revision, &selection, 0));
+        return Ok(snapshot(&cache, revision, selection, 0));
     }
-    let client = Client::new(settings)?;
-    let remote = Remote { settings, client: &client, control, id };
-    remote.fetch(&cache, revision, request)
+    let remote = Client::new(settings).and_then(|client| {
+        Remote { settings, client: &client, control, id }.fetch(&cache, revision, request)
+    });
+    match (remote, pinned) {
+        (Err(error), Some(selection))
+            if error.kind() == ErrorKind::Unreachable && !lacks_tokenizer(&selection) =>
+        {
+            let names = selection.absent.join(", ");
+            control.warn(format!(
+                "{error}; using the copy in the cache, without asking whether the commit has {names}"
+            ));
+            Ok(snapshot(&cache, revision, &selection, 0))
+        }
+        (Err(error), None)
+            if error.kind() == ErrorKind::Unreachable && has_copy(&cache, revision, request) =>
+        {
+            Err(error
+                .hint("the cache has a copy, which the option offline (--offline, or HF_HUB_OFFLINE=1) uses"))
+        }
+        (result, _) => result,
+    }
+}
+
+/// Whether what is not there was looked for before.
+fn is_known_complete(cache: &Cache, commit: &str, selection: &Selection) -> bool {
+    selection.absent.iter().all(|name| cache.is_absent(commit, name))
+}
+
+/// Whether nobody noted what the commit lacks, as when Hugging Face's tool downloaded the repository: then it is whole if the
+/// model is.
+fn is_untouched(cache: &Cache, commit: &str, selection: &Selection) -> bool {
+    selection.file.is_none() && !lacks_tokenizer(selection) && !cache.notes_absences(commit)
+}
+
+fn lacks_tokenizer(selection: &Selection) -> bool {
+    selection.absent.iter().any(|name| name == TOKENIZER)
+}
+
+/// Whether offline mode would find the model.
+fn has_copy(cache: &Cache, revision: &str, request: &Request) -> bool {
+    let commit = cache.commit(revision).ok().flatten();
+    commit.is_some_and(|commit| local(cache, &commit, request).is_ok())
 }
 
 /// What the cache alone has of the model.
@@ -142,7 +206,8 @@ fn choose(
     index: impl FnOnce() -> Result<Vec<u8>>,
 ) -> Result<Selection> {
     let small: Vec<&str> = request.small_files.iter().map(String::as_str).collect();
-    select(names, request.file.as_deref(), &small, index)
+    let wish = Wish { file: request.file.as_deref(), quantization: request.quantization.as_deref() };
+    select(names, wish, &small, index)
 }
 
 fn snapshot(cache: &Cache, commit: &str, selection: &Selection, downloaded_bytes: u64) -> Snapshot {

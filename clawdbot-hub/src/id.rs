@@ -1,7 +1,6 @@
 //! Names: of repositories, revisions, and files in them. All become parts of paths and URLs, so all are checked first.
 
 use std::fmt;
-use std::path::Path;
 
 use crate::error::{Error, Result};
 
@@ -9,8 +8,6 @@ use crate::error::{Error, Result};
 const MAX_PART: usize = 96;
 /// Most bytes of a revision, and of a file's path.
 const MAX_PATH: usize = 1024;
-/// Endings of local model files: a name with one of these is never that of a repository.
-const FILE_ENDINGS: [&str; 4] = [".gguf", ".clawdbot", ".safetensors", ".json"];
 
 /// A hub that models are downloaded from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -74,14 +71,6 @@ impl ModelId {
         }
     }
 
-    /// Whether `text`, given where a path may stand too, means a repository: it names its hub, or it is of the form
-    /// `owner/name`, there is no such path, nor a directory `owner`, and it does not end like a model file.
-    pub fn is_meant_by(text: &str) -> bool {
-        let Ok(id) = Self::parse(text) else { return false };
-        let is_file = || FILE_ENDINGS.iter().any(|ending| text.to_ascii_lowercase().ends_with(ending));
-        id.site.is_some() || !(is_file() || Path::new(text).exists() || Path::new(&id.owner).exists())
-    }
-
     /// The hub, if the name says it.
     pub fn site(&self) -> Option<Site> {
         self.site
@@ -101,7 +90,7 @@ impl fmt::Display for ModelId {
 }
 
 /// Letters, digits, `-`, `_`, `.`; neither `-` nor `.` at an end; no `--` (the separator of cache directories), no `..`.
-fn is_part(text: &str) -> bool {
+pub(crate) fn is_part(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     let edge = |byte: Option<&u8>| byte.is_some_and(|byte| !matches!(byte, b'-' | b'.'));
     let bytes = text.as_bytes();
@@ -139,6 +128,8 @@ pub(crate) fn check_relative(what: &str, text: &str) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -175,15 +166,6 @@ mod tests {
             &long,
         ] {
             assert!(ModelId::parse(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn paths_are_not_ids() {
-        assert!(ModelId::is_meant_by("no-such-owner/model"));
-        assert!(ModelId::is_meant_by("hf://src/model"), "a hub that is named wins over a directory");
-        for text in ["src/lib.rs", "src/model", "models/model.GGUF", "./a/b", "/a/b", "a", "a/b/c"] {
-            assert!(!ModelId::is_meant_by(text), "{text}");
         }
     }
 

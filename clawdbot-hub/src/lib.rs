@@ -29,13 +29,16 @@ mod error;
 mod fetch;
 mod http;
 mod id;
+mod json;
 mod listing;
 mod lock;
+mod reference;
 mod select;
 mod settings;
 
 pub use control::Progress;
 pub use error::{Error, ErrorKind, Result};
-pub use fetch::{Request, Snapshot, fetch};
+pub use fetch::{Request, Snapshot, fetch, fetch_with_warnings};
 pub use id::{ModelId, Site};
+pub use reference::{Reference, hint};
 pub use settings::Settings;

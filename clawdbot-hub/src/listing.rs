@@ -10,6 +10,7 @@ use crate::control::{Control, Patience};
 use crate::error::{Error, ErrorKind, Result};
 use crate::http::{Client, escape};
 use crate::id::{ModelId, Site, check_relative, is_commit};
+use crate::json;
 use crate::settings::Settings;
 
 /// Number of files at which ModelScope cuts a list off without saying so.
@@ -113,7 +114,7 @@ impl Remote<'_> {
 #[derive(Deserialize)]
 struct HuggingFace {
     sha: String,
-    siblings: Vec<Sibling>,
+    siblings: json::Files<Sibling>,
 }
 
 #[derive(Deserialize)]
@@ -144,7 +145,7 @@ fn huggingface(answer: HuggingFace) -> Result<Listing> {
         };
         (file.rfilename, Entry { size, checksum })
     };
-    Ok(Listing { commit: answer.sha, files: answer.siblings.into_iter().map(entry).collect() })
+    Ok(Listing { commit: answer.sha, files: answer.siblings.0.into_iter().map(entry).collect() })
 }
 
 #[derive(Deserialize)]
@@ -158,7 +159,7 @@ struct ModelScope {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Files {
-    files: Vec<File>,
+    files: json::Files<File>,
 }
 
 #[derive(Deserialize)]
@@ -171,7 +172,7 @@ struct File {
 }
 
 fn modelscope(answer: ModelScope, revision: &str) -> Result<Listing> {
-    let Some(Files { files }) = answer.data else {
+    let Some(Files { files: json::Files(files) }) = answer.data else {
         let said: String = answer.message.chars().filter(|c| !c.is_control()).take(300).collect();
         return Err(Error::new(
             ErrorKind::NotFound,

@@ -1,11 +1,10 @@
 //! Which of a repository's files make the model.
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use serde::Deserialize;
+use std::collections::BTreeSet;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::check_relative;
+use crate::json::Distinct;
 
 const CONFIG: &str = "config.json";
 const SINGLE: &str = "model.safetensors";
@@ -28,8 +27,17 @@ pub(crate) struct Selection {
     pub(crate) absent: Vec<String>,
 }
 
-/// Chooses among `names`, all files of a repository: `file`, with the other parts if it is split; or `small` and
-/// safetensors; or else the only GGUF file.
+/// What a request says about the files.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Wish<'a> {
+    /// A model file.
+    pub(crate) file: Option<&'a str>,
+    /// The quantization of a GGUF file.
+    pub(crate) quantization: Option<&'a str>,
+}
+
+/// Chooses among `names`, all files of a repository: the file that is wished for, with the other parts if it is split; the
+/// GGUF file of a quantization; or `small` and safetensors; or else the only GGUF file.
 ///
 /// `index` gives the content of the index of safetensors in shards.
 ///
@@ -38,12 +46,22 @@ pub(crate) struct Selection {
 /// `Unsupported` if there are no weights that can be read; `BadContent` for an index that makes no sense.
 pub(crate) fn select(
     names: &BTreeSet<&str>,
-    file: Option<&str>,
+    wish: Wish<'_>,
     small: &[&str],
     index: impl FnOnce() -> Result<Vec<u8>>,
 ) -> Result<Selection> {
     let has = |name: &str| names.contains(name);
-    if let Some(file) = file {
+    let named = match wish {
+        Wish { file: Some(file), quantization: None } => Some(file),
+        Wish { file: None, quantization: Some(quantization) } => Some(of_quantization(names, quantization)?),
+        Wish { file: None, quantization: None } => None,
+        Wish { file: Some(file), quantization: Some(quantization) } => {
+            let message =
+                format!("expected a file or a quantization, found both: {file:?} and {quantization:?}");
+            return Err(Error::invalid(message));
+        }
+    };
+    if let Some(file) = named {
         let names = parts(names, file)?;
         return Ok(Selection { file: names.first().cloned(), names, absent: Vec::new() });
     }
@@ -85,8 +103,7 @@ fn is_of_module(name: &str) -> bool {
 /// `file`, or all parts of the split file that it is a part of.
 fn parts(names: &BTreeSet<&str>, file: &str) -> Result<Vec<String>> {
     check_relative("a file", file)?;
-    let lower = file.to_ascii_lowercase();
-    if !MODEL_FILES.iter().any(|ending| lower.ends_with(ending)) {
+    if !is_model_file(file) {
         return Err(Error::invalid(format!("expected a GGUF file or a packed model, found {file:?}")));
     }
     let wanted = match split_name(file) {
@@ -97,8 +114,8 @@ fn parts(names: &BTreeSet<&str>, file: &str) -> Result<Vec<String>> {
     };
     match wanted.iter().find(|name| !names.contains(name.as_str())) {
         Some(missing) => {
-            let models = names.iter().filter(|name| MODEL_FILES.iter().any(|ending| name.ends_with(ending)));
-            let message = format!("expected {missing}, found {}", shown(models.copied()));
+            let models = names.iter().copied().filter(|name| is_model_file(name));
+            let message = format!("expected {missing}, found {}", shown(models));
             Err(Error::new(ErrorKind::NotFound, message))
         }
         None => Ok(wanted),
@@ -117,12 +134,57 @@ fn split_name(name: &str) -> Option<(&str, u32, u32)> {
     (1..=count).contains(&part).then_some((stem, part, count))
 }
 
-fn only_gguf(names: &BTreeSet<&str>) -> Result<Selection> {
+/// Whether a file is a model of its own, by its ending.
+pub(crate) fn is_model_file(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    MODEL_FILES.iter().any(|ending| lower.ends_with(ending))
+}
+
+/// The GGUF files, of those in parts the first part.
+fn gguf_files<'a>(names: &BTreeSet<&'a str>) -> Vec<&'a str> {
     // Projectors of multimodal models lie beside the model and are none.
     let projector = |name: &str| name.rsplit('/').next().is_some_and(|name| name.starts_with("mmproj"));
     let first = |name: &str| split_name(name).is_none_or(|(_, part, _)| part == 1);
     let gguf = |name: &&str| name.ends_with(".gguf") && !projector(name) && first(name);
-    let found: Vec<&str> = names.iter().copied().filter(gguf).collect();
+    names.iter().copied().filter(gguf).collect()
+}
+
+/// The GGUF file whose name ends with `quantization`, or whose folder has that name.
+fn of_quantization<'a>(names: &BTreeSet<&'a str>, quantization: &str) -> Result<&'a str> {
+    let all = gguf_files(names);
+    let wanted = quantization.to_ascii_lowercase();
+    // `M` is the end of `Q4_K_M`, and no quantization.
+    let whole = wanted.starts_with(|c: char| c.is_ascii_alphabetic())
+        && wanted.contains(|c: char| c.is_ascii_digit());
+    let is_meant = |name: &&str| {
+        let name = split_name(name)
+            .map_or_else(|| name.trim_end_matches(".gguf"), |(stem, ..)| stem)
+            .to_ascii_lowercase();
+        let (folder, stem) = name.rsplit_once('/').unwrap_or(("", &name));
+        let ends =
+            stem.strip_suffix(&wanted).is_some_and(|rest| rest.is_empty() || rest.ends_with(['-', '.', '_']));
+        whole && (ends || folder == wanted)
+    };
+    match all.iter().copied().filter(|name| is_meant(name)).collect::<Vec<_>>().as_slice() {
+        [only] => Ok(only),
+        [] => {
+            let message = format!(
+                "expected a GGUF file of the quantization {quantization}, found {}",
+                shown(all.into_iter())
+            );
+            Err(Error::new(ErrorKind::NotFound, message))
+        }
+        several => {
+            let found = shown(several.iter().copied());
+            Err(Error::invalid(format!(
+                "expected one GGUF file of the quantization {quantization}, found {found}"
+            )))
+        }
+    }
+}
+
+fn only_gguf(names: &BTreeSet<&str>) -> Result<Selection> {
+    let found = gguf_files(names);
     match found.as_slice() {
         [only] => {
             let names = parts(names, only)?;
@@ -155,19 +217,12 @@ fn shown<'a>(names: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
 /// The files that an index names, in order, each once.
 fn shards(names: &BTreeSet<&str>, json: &[u8]) -> Result<Vec<String>> {
-    let index: Index = serde_json::from_slice(json).map_err(|error| {
+    let index: Distinct = serde_json::from_slice(json).map_err(|error| {
         Error::bad_content(format!("expected a weight_map from tensors to files: {error}"))
     })?;
-    let mut shards: Vec<String> = index.weight_map.into_values().collect();
-    shards.sort_unstable();
-    shards.dedup();
+    let shards: Vec<String> = index.files.into_iter().collect();
     if shards.is_empty() {
         return Err(Error::bad_content("weight_map: expected tensors, found none"));
     }
@@ -189,7 +244,8 @@ mod tests {
     const SMALL: [&str; 3] = [CONFIG, "tokenizer.json", "chat_template.jinja"];
 
     fn selected(names: &[&str], file: Option<&str>, index: &str) -> Result<Selection> {
-        select(&names.iter().copied().collect(), file, &SMALL, || Ok(index.as_bytes().to_vec()))
+        let wish = Wish { file, quantization: None };
+        select(&names.iter().copied().collect(), wish, &SMALL, || Ok(index.as_bytes().to_vec()))
     }
 
     #[test]
@@ -222,7 +278,8 @@ mod tests {
             ["2_Dense/pytorch_model.bin", "onnx/config.json", "1_Pooling/x/config.json", "_x/config.json"];
         let names: Vec<&str> = [CONFIG, SINGLE, MODULES].into_iter().chain(modules).chain(others).collect();
         let found =
-            select(&names.iter().copied().collect(), None, &[CONFIG, MODULES], || Ok(Vec::new())).unwrap();
+            select(&names.iter().copied().collect(), Wish::default(), &[CONFIG, MODULES], || Ok(Vec::new()))
+                .unwrap();
         let expected: Vec<&str> = [CONFIG, MODULES].into_iter().chain(modules).chain([SINGLE]).collect();
         assert_eq!(found.names, expected);
         assert_eq!(selected(&names, None, "").unwrap().names, [CONFIG, SINGLE]);
@@ -240,6 +297,47 @@ mod tests {
         let found = selected(&[split[0], split[1], "other.gguf"], Some(split[1]), "").unwrap();
         assert_eq!(found.file.as_deref(), Some(split[0]));
         assert_eq!(selected(&["a.gguf", SINGLE], Some("a.gguf"), "").unwrap().names, ["a.gguf"]);
+    }
+
+    #[test]
+    fn quantizations() {
+        let names = [
+            "m-Q4_K_M.gguf",
+            "m-Q4_K_S.gguf",
+            "M.q8_0.gguf",
+            "m-f16-00001-of-00002.gguf",
+            "m-f16-00002-of-00002.gguf",
+            "BF16/m.gguf",
+            "mmproj-Q8_0.gguf",
+            SINGLE,
+            CONFIG,
+        ];
+        let found = |quantization| {
+            let wish = Wish { file: None, quantization: Some(quantization) };
+            select(&names.iter().copied().collect(), wish, &SMALL, || Ok(Vec::new()))
+        };
+        for (quantization, file) in [
+            ("Q4_K_M", "m-Q4_K_M.gguf"),
+            ("q4_k_s", "m-Q4_K_S.gguf"),
+            ("Q8_0", "M.q8_0.gguf"),
+            ("F16", "m-f16-00001-of-00002.gguf"),
+            ("bf16", "BF16/m.gguf"),
+        ] {
+            assert_eq!(found(quantization).unwrap().file.as_deref(), Some(file));
+        }
+        assert_eq!(found("f16").unwrap().names.len(), 2);
+        for missing in ["Q4", "Q4_K", "M", "Q5_0"] {
+            let error = found(missing).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::NotFound);
+            assert!(error.message().contains("m-Q4_K_M.gguf, m-Q4_K_S.gguf"), "{error}");
+        }
+        let wish = Wish { file: Some("a.gguf"), quantization: Some("Q8_0") };
+        let error = select(&["a.gguf"].into(), wish, &SMALL, || Ok(Vec::new())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        let wish = Wish { file: None, quantization: Some("Q8_0") };
+        let error =
+            select(&["a-Q8_0.gguf", "b-Q8_0.gguf"].into(), wish, &SMALL, || Ok(Vec::new())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     }
 
     #[test]

@@ -54,8 +54,9 @@ impl Settings {
     /// From the environment of the process.
     ///
     /// Both: `CLAWDBOT_HUB`, `SSL_CERT_FILE`. Hugging Face: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`,
-    /// `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_DISABLE_IMPLICIT_TOKEN`, `HF_HUB_OFFLINE`, `HF_HUB_DOWNLOAD_TIMEOUT`.
-    /// ModelScope: `MODELSCOPE_ENDPOINT`, `MODELSCOPE_CACHE`, `MODELSCOPE_API_TOKEN`, and `HF_HUB_OFFLINE`.
+    /// `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_DISABLE_IMPLICIT_TOKEN`, `HF_HUB_OFFLINE` or else `TRANSFORMERS_OFFLINE`,
+    /// `HF_HUB_DOWNLOAD_TIMEOUT`. ModelScope: `MODELSCOPE_ENDPOINT`, `MODELSCOPE_CACHE`, `MODELSCOPE_API_TOKEN`, and those
+    /// of offline mode. In paths, `~` and `$NAME` or `${NAME}` stand for the user's directory and for other variables.
     ///
     /// `site` goes before `CLAWDBOT_HUB`.
     ///
@@ -115,8 +116,8 @@ impl Settings {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
             cache,
             token,
-            offline: variables.flag("HF_HUB_OFFLINE")?,
-            connect_timeout: Duration::from_secs(15),
+            offline: variables.offline()?,
+            connect_timeout: Duration::from_secs(10),
             read_timeout,
             retries: 5,
             retry_delay: Duration::from_millis(500),
@@ -166,17 +167,54 @@ impl Variables<'_> {
         }
     }
 
+    /// The first that is set decides, as in `huggingface_hub`.
+    fn offline(&self) -> Result<bool> {
+        let name =
+            ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter().find(|name| self.raw(name).is_some());
+        name.map_or(Ok(false), |name| self.flag(name))
+    }
+
     fn home(&self) -> Option<PathBuf> {
         self.raw(HOME).map(PathBuf::from)
     }
 
-    /// A path; `~/` is the user's directory.
+    /// A path, as Python's `expandvars(expanduser(...))` reads it: `~` in front is the user's directory; `$NAME` and `${NAME}`
+    /// are variables, and stay where there is none of that name.
     fn path(&self, name: &str) -> Option<PathBuf> {
         let path = PathBuf::from(self.raw(name)?);
-        match path.strip_prefix("~") {
-            Ok(rest) => Some(self.home()?.join(rest)),
-            Err(_) => Some(path),
+        let path = match path.strip_prefix("~") {
+            Ok(rest) => self.home()?.join(rest),
+            Err(_) => path,
+        };
+        Some(path.to_str().map(|text| PathBuf::from(self.expand(text))).unwrap_or(path))
+    }
+
+    fn expand(&self, text: &str) -> OsString {
+        let mut out = OsString::new();
+        let mut rest = text;
+        while let Some((before, after)) = rest.split_once('$') {
+            out.push(before);
+            let (name, end) = match after.strip_prefix('{') {
+                Some(braced) => braced.find('}').map_or(("", 0), |at| (&braced[..at], at + 2)),
+                None => {
+                    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                    let end = after.find(|c| !word(c)).unwrap_or(after.len());
+                    (&after[..end], end)
+                }
+            };
+            match (self.0)(name).filter(|_| !name.is_empty()) {
+                Some(value) => {
+                    out.push(value);
+                    rest = &after[end..];
+                }
+                None => {
+                    out.push("$");
+                    rest = after;
+                }
+            }
         }
+        out.push(rest);
+        out
     }
 
     fn hf_home(&self) -> Option<PathBuf> {
@@ -243,6 +281,38 @@ mod tests {
         assert!(settings(&[modelscope]).unwrap_err().message().ends_with("set HOME or MODELSCOPE_CACHE"));
     }
 
+    #[cfg(unix)]
+    #[test]
+    fn variables_in_paths() {
+        let cache = |variables: &[(&str, &str)]| settings(variables).unwrap().cache;
+        let (home, there) = (("HOME", "/h"), ("WHERE", "/w"));
+        for (value, expected) in [
+            ("$WHERE/x", "/w/x"),
+            ("${WHERE}x", "/wx"),
+            ("~/$WHERE", "/h//w"),
+            ("/a/$NOWHERE/${NOWHERE}/${WHERE", "/a/$NOWHERE/${NOWHERE}/${WHERE"),
+            ("/a$/$$WHERE", "/a$/$/w"),
+            ("/a~", "/a~"),
+        ] {
+            assert_eq!(cache(&[home, there, ("HF_HUB_CACHE", value)]), Path::new(expected), "{value}");
+        }
+        assert_eq!(cache(&[there, ("HF_HOME", "$WHERE/hf")]), Path::new("/w/hf/hub"));
+        assert_eq!(cache(&[there, ("XDG_CACHE_HOME", "$WHERE")]), Path::new("/w/huggingface/hub"));
+        let modelscope = ("CLAWDBOT_HUB", "modelscope");
+        assert_eq!(cache(&[there, modelscope, ("MODELSCOPE_CACHE", "$WHERE/m")]), Path::new("/w/m"));
+    }
+
+    #[test]
+    fn offline() {
+        let offline = |variables: &[(&str, &str)]| {
+            settings(&[&[("HF_HOME", "/h")], variables].concat()).unwrap().offline
+        };
+        assert!(!offline(&[]));
+        assert!(offline(&[("TRANSFORMERS_OFFLINE", "1")]));
+        assert!(offline(&[("TRANSFORMERS_OFFLINE", "yes"), ("HF_HUB_OFFLINE", "")]));
+        assert!(!offline(&[("TRANSFORMERS_OFFLINE", "1"), ("HF_HUB_OFFLINE", "0")]));
+    }
+
     #[test]
     fn tokens() {
         let directory = tempfile::tempdir().unwrap();
@@ -269,6 +339,7 @@ mod tests {
         assert!(settings(&[home, ("HF_HUB_DOWNLOAD_TIMEOUT", "86400")]).is_ok());
         for bad in [
             ("HF_HUB_OFFLINE", "maybe"),
+            ("TRANSFORMERS_OFFLINE", "maybe"),
             ("CLAWDBOT_HUB", "x"),
             ("HF_HUB_DOWNLOAD_TIMEOUT", "0"),
             ("HF_HUB_DOWNLOAD_TIMEOUT", "86401"),

@@ -7,7 +7,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clawdbot_hub::{Error, ErrorKind, ModelId, Progress, Request, Settings, Site, Snapshot, fetch};
+use clawdbot_hub::{
+    Error, ErrorKind, ModelId, Progress, Request, Settings, Site, Snapshot, fetch, fetch_with_warnings,
+};
 use support::{COMMIT, Fault, Hub, git, sha256};
 use tempfile::TempDir;
 
@@ -53,6 +55,14 @@ impl Client {
 
     fn fetch(&self) -> Result<Snapshot, Error> {
         fetch(&self.settings, &self.request, |_| true)
+    }
+
+    /// The result, and what was told meanwhile.
+    fn told(&self) -> (Result<Snapshot, Error>, Vec<String>) {
+        let mut told = Vec::new();
+        let result =
+            fetch_with_warnings(&self.settings, &self.request, |_| true, |text| told.push(text.to_owned()));
+        (result, told)
     }
 
     /// The error, which must be of `kind` and say `text`.
@@ -143,6 +153,100 @@ fn what_is_there_is_not_asked_for_again() {
     assert_eq!(hub.seen().len(), 1);
     client.fetch().unwrap();
     assert_eq!(hub.seen().len(), 0);
+}
+
+#[test]
+fn a_commit_that_nobody_looked_at_is_whole_if_the_model_is() {
+    let hub = model();
+    let mut client = Client::new(&hub);
+    let first = client.fetch().unwrap();
+    hub.seen();
+    // As Hugging Face's tool leaves it.
+    let notes = client.repository().join(".no_exist");
+    fs::remove_dir_all(&notes).unwrap();
+    client.request.revision = Some(COMMIT.into());
+    let (found, told) = client.told();
+    assert_eq!((found.unwrap().path, told), (first.path.clone(), Vec::new()));
+    assert_eq!(hub.seen().len(), 0);
+    // A part of the repository.
+    for (file, requests) in [("tokenizer.json", 2), (WEIGHTS, 2)] {
+        fs::remove_file(first.path.join(file)).unwrap();
+        client.fetch().unwrap();
+        assert!(first.path.join(file).exists());
+        assert!(hub.seen().len() <= requests, "{file}");
+        fs::remove_dir_all(&notes).unwrap();
+    }
+}
+
+#[test]
+fn a_commit_that_may_have_more_is_used_when_nobody_can_be_asked() {
+    let hub = model();
+    let mut client = Client::new(&hub);
+    let first = client.fetch().unwrap();
+    client.request.revision = Some(COMMIT.into());
+    client.request.small_files.push("generation_config.json".into());
+    client.settings.endpoint = "http://127.0.0.1:1".into();
+    let (found, told) = client.told();
+    assert_eq!(found.unwrap().path, first.path);
+    let last = told.last().unwrap();
+    assert!(last.contains("copy in the cache") && last.contains("generation_config.json"), "{told:?}");
+}
+
+#[test]
+fn without_a_network_the_wait_is_short_and_told() {
+    let hub = model();
+    let mut client = Client::new(&hub);
+    client.settings.endpoint = "http://127.0.0.1:1".into();
+    let (result, told) = client.told();
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unreachable);
+    assert!(error.message().ends_with("gave up after 3 attempts in a row"), "{error}");
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(
+        told[0].contains("no answer: ") && told[0].ends_with("trying again in 0.0 s (1 of 2)"),
+        "{told:?}"
+    );
+    // With a copy in the cache there is something to do about it.
+    client.settings.endpoint.clone_from(&hub.url);
+    client.fetch().unwrap();
+    client.settings.endpoint = "http://127.0.0.1:1".into();
+    client.fails(ErrorKind::Unreachable, "--offline");
+    // A server that answered is worth more patience.
+    client.settings.endpoint.clone_from(&hub.url);
+    hub.fault("revision/main", 4, Fault::Status(503, ""));
+    let (result, told) = client.told();
+    result.unwrap();
+    assert_eq!(told.len(), 4);
+    assert!(told[3].contains("answers 503; trying again") && told[3].ends_with("(4 of 5)"), "{told:?}");
+}
+
+#[test]
+fn signatures_are_told_to_nobody() {
+    let hub = model();
+    hub.fault("resolve", usize::MAX, Fault::Redirect("http://127.0.0.1:1/cdn?signature=secret".into()));
+    let mut client = Client::new(&hub);
+    client.settings.retries = 1;
+    let (result, told) = client.told();
+    let error = result.unwrap_err();
+    assert!(error.message().contains("http://127.0.0.1:1/cdn: no answer"), "{error}");
+    assert!(!told.is_empty());
+    for text in told.iter().map(String::as_str).chain([error.message(), error.url().unwrap()]) {
+        assert!(!text.contains("secret") && !text.contains("signature"), "{text}");
+    }
+    // Nor the password of an endpoint.
+    client.settings.endpoint = "https://me:secret@127.0.0.1".into();
+    assert!(!client.fails(ErrorKind::InvalidArgument, "endpoint").message().contains("secret"));
+}
+
+#[test]
+fn a_quantization_by_its_name() {
+    let hub = Hub::start().file("m-Q4_K_M.gguf", "GGUF4").file("m-Q8_0.gguf", "GGUF8");
+    let mut client = Client::new(&hub);
+    client.request.quantization = Some("q8_0".into());
+    let found = client.fetch().unwrap();
+    assert!(found.path.ends_with("m-Q8_0.gguf"), "{}", found.path.display());
+    client.request.quantization = Some("Q5_0".into());
+    client.fails(ErrorKind::NotFound, "Q5_0, found m-Q4_K_M.gguf, m-Q8_0.gguf");
 }
 
 #[test]

@@ -1,57 +1,128 @@
-//! What a request gives: events, completions, usage, log-probabilities. Plain data.
+//! What a request gives: events, completions, usage, log-probabilities. Plain data: compared, pickled, and JSON.
 
 use clawdbot_core as core;
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyTuple, PyType};
 use serde_json::{Map, Value};
 
-use crate::error::to_py;
+use crate::error::{invalid_argument, to_py};
 use crate::json;
 
-/// The log-probability (natural logarithm) of a token under the model's own distribution.
-#[pyclass(frozen, module = "clawdbot", get_all)]
-pub(crate) struct TokenLogprob {
-    /// Token id.
-    id: u32,
-    /// Natural logarithm of its probability.
-    logprob: f32,
+/// The methods of a class, and those that all plain data has: fields as a dict and back, JSON, comparison, pickle.
+macro_rules! plain_data {
+    ($class:ident { $($methods:tt)* }) => {
+        #[pymethods]
+        impl $class {
+            /// From the fields that `to_dict` gives.
+            #[new]
+            fn py_new(fields: &Bound<'_, PyDict>) -> PyResult<Self> {
+                core::$class::from_json(&object(fields)?).map(Self::from).map_err(to_py)
+            }
+
+            /// All fields as a dict of plain values.
+            fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+                json::map_to_py(py, &self.core().to_json())
+            }
+
+            /// All fields as a JSON text.
+            fn to_json(&self) -> String {
+                Value::Object(self.core().to_json()).to_string()
+            }
+
+            fn __eq__(&self, other: &Self) -> bool {
+                self.core() == other.core()
+            }
+
+            fn __reduce__<'py>(
+                &self,
+                py: Python<'py>,
+            ) -> PyResult<(Bound<'py, PyType>, Bound<'py, PyTuple>)> {
+                Ok((py.get_type::<Self>(), PyTuple::new(py, [self.to_dict(py)?])?))
+            }
+
+            $($methods)*
+        }
+    };
 }
 
-#[pymethods]
-impl TokenLogprob {
-    fn __repr__(&self) -> String {
-        format!("TokenLogprob(id={}, logprob={})", self.id, self.logprob)
+fn object(fields: &Bound<'_, PyDict>) -> PyResult<Map<String, Value>> {
+    match json::from_py(fields, "fields")? {
+        Value::Object(map) => Ok(map),
+        _ => Err(invalid_argument("fields: expected a dict")),
     }
 }
 
+/// The log-probability (natural logarithm) of a token under the model's own distribution.
+#[pyclass(frozen, module = "clawdbot")]
+pub(crate) struct TokenLogprob(core::TokenLogprob);
+
 impl From<core::TokenLogprob> for TokenLogprob {
     fn from(token: core::TokenLogprob) -> Self {
-        TokenLogprob { id: token.id, logprob: token.logprob }
+        TokenLogprob(token)
+    }
+}
+
+impl TokenLogprob {
+    fn core(&self) -> &core::TokenLogprob {
+        &self.0
+    }
+}
+
+plain_data! {
+    TokenLogprob {
+        /// Token id.
+        #[getter]
+        fn id(&self) -> u32 {
+            self.0.id
+        }
+
+        /// Natural logarithm of its probability.
+        #[getter]
+        fn logprob(&self) -> f32 {
+            self.0.logprob
+        }
+
+        fn __repr__(&self) -> String {
+            format!("TokenLogprob(id={}, logprob={})", self.0.id, self.0.logprob)
+        }
     }
 }
 
 /// What was drawn at a position, and the most likely tokens there.
-#[pyclass(frozen, module = "clawdbot", get_all)]
-pub(crate) struct Logprobs {
-    /// The token that was chosen.
-    chosen: Py<TokenLogprob>,
-    /// The most likely tokens, most likely first.
-    top: Vec<Py<TokenLogprob>>,
-}
+#[pyclass(frozen, module = "clawdbot")]
+pub(crate) struct Logprobs(core::Logprobs);
 
-#[pymethods]
-impl Logprobs {
-    fn __repr__(&self) -> String {
-        let top = self.top.len();
-        format!("Logprobs(chosen={}, top=<{top} tokens>)", self.chosen.get().__repr__())
+impl From<core::Logprobs> for Logprobs {
+    fn from(logprobs: core::Logprobs) -> Self {
+        Logprobs(logprobs)
     }
 }
 
 impl Logprobs {
-    fn new(py: Python<'_>, logprobs: core::Logprobs) -> PyResult<Py<Self>> {
-        let chosen = Py::new(py, TokenLogprob::from(logprobs.chosen))?;
-        let top = logprobs.top.into_iter().map(|token| Py::new(py, TokenLogprob::from(token)));
-        Py::new(py, Logprobs { chosen, top: top.collect::<PyResult<_>>()? })
+    fn core(&self) -> &core::Logprobs {
+        &self.0
+    }
+}
+
+plain_data! {
+    Logprobs {
+        /// The token that was chosen.
+        #[getter]
+        fn chosen(&self) -> TokenLogprob {
+            TokenLogprob(self.0.chosen)
+        }
+
+        /// The most likely tokens, most likely first.
+        #[getter]
+        fn top(&self) -> Vec<TokenLogprob> {
+            self.0.top.iter().copied().map(TokenLogprob).collect()
+        }
+
+        fn __repr__(&self) -> String {
+            let top = self.0.top.len();
+            format!("Logprobs(chosen={}, top=<{top} tokens>)", self.chosen().__repr__())
+        }
     }
 }
 
@@ -59,188 +130,254 @@ impl Logprobs {
 #[pyclass(frozen, module = "clawdbot")]
 pub(crate) struct Usage(core::Usage);
 
-#[pymethods]
+impl From<core::Usage> for Usage {
+    fn from(usage: core::Usage) -> Self {
+        Usage(usage)
+    }
+}
+
 impl Usage {
-    /// Tokens of the prompt; for a session, everything before the output.
-    #[getter]
-    fn prompt_tokens(&self) -> usize {
-        self.0.prompt_tokens
+    fn core(&self) -> &core::Usage {
+        &self.0
     }
+}
 
-    /// How many of them were in the cache already.
-    #[getter]
-    fn cached_tokens(&self) -> usize {
-        self.0.cached_tokens
-    }
+plain_data! {
+    Usage {
+        /// Tokens of the prompt; for a session, everything before the output.
+        #[getter]
+        fn prompt_tokens(&self) -> usize {
+            self.0.prompt_tokens
+        }
 
-    /// Tokens generated, a stop token included.
-    #[getter]
-    fn completion_tokens(&self) -> usize {
-        self.0.completion_tokens
-    }
+        /// How many of them were in the cache already.
+        #[getter]
+        fn cached_tokens(&self) -> usize {
+            self.0.cached_tokens
+        }
 
-    /// Seconds before the request's first forward pass.
-    #[getter]
-    fn queue_seconds(&self) -> f64 {
-        self.0.queue_seconds
-    }
+        /// Tokens generated, a stop token included.
+        #[getter]
+        fn completion_tokens(&self) -> usize {
+            self.0.completion_tokens
+        }
 
-    /// Seconds from there to the first token.
-    #[getter]
-    fn prefill_seconds(&self) -> f64 {
-        self.0.prefill_seconds
-    }
+        /// Seconds before the request's first forward pass.
+        #[getter]
+        fn queue_seconds(&self) -> f64 {
+            self.0.queue_seconds
+        }
 
-    /// Seconds from the first token to the end.
-    #[getter]
-    fn decode_seconds(&self) -> f64 {
-        self.0.decode_seconds
-    }
+        /// Seconds from there to the first token.
+        #[getter]
+        fn prefill_seconds(&self) -> f64 {
+            self.0.prefill_seconds
+        }
 
-    /// Seconds from submission to the first token.
-    #[getter]
-    fn time_to_first_token(&self) -> f64 {
-        self.0.time_to_first_token()
-    }
+        /// Seconds from the first token to the end.
+        #[getter]
+        fn decode_seconds(&self) -> f64 {
+            self.0.decode_seconds
+        }
 
-    /// Prompt tokens computed per second; 0 when there is nothing to divide by.
-    #[getter]
-    fn prefill_tokens_per_s(&self) -> f64 {
-        self.0.prefill_tokens_per_s()
-    }
+        /// Seconds from submission to the first token.
+        #[getter]
+        fn time_to_first_token(&self) -> f64 {
+            self.0.time_to_first_token()
+        }
 
-    /// Tokens per second after the first one; 0 when there is nothing to divide by.
-    #[getter]
-    fn decode_tokens_per_s(&self) -> f64 {
-        self.0.decode_tokens_per_s()
-    }
+        /// Prompt tokens computed per second; 0 when there is nothing to divide by.
+        #[getter]
+        fn prefill_tokens_per_s(&self) -> f64 {
+            self.0.prefill_tokens_per_s()
+        }
 
-    fn __repr__(&self) -> String {
-        let u = &self.0;
-        format!(
-            "Usage(prompt_tokens={}, cached_tokens={}, completion_tokens={}, prefill_seconds={:.3}, decode_seconds={:.3})",
-            u.prompt_tokens, u.cached_tokens, u.completion_tokens, u.prefill_seconds, u.decode_seconds
-        )
+        /// Tokens per second after the first one; 0 when there is nothing to divide by.
+        #[getter]
+        fn decode_tokens_per_s(&self) -> f64 {
+            self.0.decode_tokens_per_s()
+        }
+
+        fn __repr__(&self) -> String {
+            let u = &self.0;
+            format!(
+                "Usage(prompt_tokens={}, cached_tokens={}, completion_tokens={}, prefill_seconds={:.3}, decode_seconds={:.3})",
+                u.prompt_tokens, u.cached_tokens, u.completion_tokens, u.prefill_seconds, u.decode_seconds
+            )
+        }
     }
 }
 
 /// The result of a request.
 #[pyclass(frozen, module = "clawdbot")]
 pub(crate) struct Completion {
-    /// The generated text.
-    #[pyo3(get)]
-    text: String,
-    /// The generated tokens, a stop token included.
-    #[pyo3(get)]
-    token_ids: Vec<u32>,
-    /// Why it ended: `stop`, `length` or `cancelled`.
-    #[pyo3(get)]
-    finish_reason: &'static str,
-    /// Counts and times.
-    #[pyo3(get)]
-    usage: Py<Usage>,
-    /// One entry for each generated token, if asked for.
-    #[pyo3(get)]
-    logprobs: Option<Vec<Py<Logprobs>>>,
-    options: Map<String, Value>,
+    core: core::Completion,
+    /// Made when they are first looked at.
+    logprobs: PyOnceLock<Option<Vec<Py<Logprobs>>>>,
+}
+
+impl From<core::Completion> for Completion {
+    fn from(core: core::Completion) -> Self {
+        Completion { core, logprobs: PyOnceLock::new() }
+    }
 }
 
 impl Completion {
-    /// The core's completion as a Python object.
-    pub(crate) fn new(py: Python<'_>, completion: core::Completion) -> PyResult<Py<Self>> {
-        let per_token = |list: Vec<core::Logprobs>| {
-            list.into_iter().map(|logprobs| Logprobs::new(py, logprobs)).collect::<PyResult<_>>()
-        };
-        let completion = Completion {
-            text: completion.text,
-            token_ids: completion.token_ids,
-            finish_reason: completion.finish_reason.name(),
-            usage: Py::new(py, Usage(completion.usage))?,
-            logprobs: completion.logprobs.map(per_token).transpose()?,
-            options: completion.options,
-        };
-        Py::new(py, completion)
+    fn core(&self) -> &core::Completion {
+        &self.core
     }
 }
 
-#[pymethods]
-impl Completion {
-    /// The options that were in force, defaults included.
-    #[getter]
-    fn options<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        json::map_to_py(py, &self.options)
-    }
+plain_data! {
+    Completion {
+        /// The generated text.
+        #[getter]
+        fn text(&self) -> &str {
+            &self.core.text
+        }
 
-    fn __repr__(&self) -> String {
-        let (text, tokens) = (&self.text, self.token_ids.len());
-        format!("Completion(text={text:?}, finish_reason={:?}, tokens={tokens})", self.finish_reason)
-    }
+        /// The generated tokens, a stop token included.
+        #[getter]
+        fn token_ids(&self) -> &[u32] {
+            &self.core.token_ids
+        }
 
-    fn __str__(&self) -> &str {
-        &self.text
+        /// Why it ended: `stop`, `length` or `cancelled`.
+        #[getter]
+        fn finish_reason(&self) -> &'static str {
+            self.core.finish_reason.name()
+        }
+
+        /// Counts and times.
+        #[getter]
+        fn usage(&self) -> Usage {
+            Usage(self.core.usage)
+        }
+
+        /// One entry for each generated token, if asked for.
+        #[getter]
+        fn logprobs(&self, py: Python<'_>) -> PyResult<Option<Vec<Py<Logprobs>>>> {
+            let made = self.logprobs.get_or_try_init(py, || {
+                let all = self.core.logprobs.as_ref();
+                all.map(|all| all.iter().cloned().map(|one| Py::new(py, Logprobs(one))).collect()).transpose()
+            })?;
+            Ok(made.as_ref().map(|all| all.iter().map(|one| one.clone_ref(py)).collect()))
+        }
+
+        /// The options that were in force, defaults included.
+        #[getter]
+        fn options<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+            json::map_to_py(py, &self.core.options)
+        }
+
+        fn __repr__(&self) -> String {
+            let (text, tokens) = (&self.core.text, self.core.token_ids.len());
+            format!("Completion(text={text:?}, finish_reason={:?}, tokens={tokens})", self.finish_reason())
+        }
+
+        fn __str__(&self) -> &str {
+            &self.core.text
+        }
     }
 }
 
 /// Something that happened to a request.
-#[pyclass(frozen, module = "clawdbot", get_all)]
-pub(crate) struct Event {
-    /// `token`, `progress` or `done`.
-    kind: &'static str,
-    /// `token`: its id.
-    id: Option<u32>,
-    /// `token`: the text that became certain with it, perhaps none.
-    text: Option<String>,
-    /// `token`: log-probabilities, if asked for.
-    logprobs: Option<Py<Logprobs>>,
-    /// `progress`: tokens of the prompt computed so far.
-    done: Option<usize>,
-    /// `progress`: tokens of the prompt.
-    total: Option<usize>,
-    /// `done`: the completion.
-    completion: Option<Py<Completion>>,
-}
+#[pyclass(frozen, module = "clawdbot")]
+pub(crate) struct Event(core::Event);
 
-impl Event {
-    /// The core's event as a Python object.
-    pub(crate) fn new(py: Python<'_>, event: core::Event) -> PyResult<Self> {
-        let none = Event {
-            kind: "done",
-            id: None,
-            text: None,
-            logprobs: None,
-            done: None,
-            total: None,
-            completion: None,
-        };
-        Ok(match event {
-            core::Event::Progress { done, total } => {
-                Event { kind: "progress", done: Some(done), total: Some(total), ..none }
-            }
-            core::Event::Token { id, text, logprobs } => {
-                let logprobs = logprobs.map(|logprobs| Logprobs::new(py, logprobs)).transpose()?;
-                Event { kind: "token", id: Some(id), text: Some(text), logprobs, ..none }
-            }
-            core::Event::Done(completion) => {
-                Event { completion: Some(Completion::new(py, *completion)?), ..none }
-            }
-            other => {
-                let error = core::Error::new(core::ErrorKind::Internal, format!("unknown event {other:?}"));
-                return Err(to_py(error));
-            }
-        })
+impl From<core::Event> for Event {
+    fn from(event: core::Event) -> Self {
+        Event(event)
     }
 }
 
-#[pymethods]
 impl Event {
-    fn __repr__(&self) -> String {
-        match (&self.id, &self.text, &self.done, &self.total, &self.completion) {
-            (Some(id), Some(text), ..) => format!("Event(kind='token', id={id}, text={text:?})"),
-            (.., Some(done), Some(total), _) => format!("Event(kind='progress', done={done}, total={total})"),
-            (.., Some(completion)) => {
-                format!("Event(kind='done', completion={})", completion.get().__repr__())
+    fn core(&self) -> &core::Event {
+        &self.0
+    }
+}
+
+plain_data! {
+    Event {
+        /// `token`, `progress` or `done`.
+        #[getter]
+        fn kind(&self) -> PyResult<&'static str> {
+            match &self.0 {
+                core::Event::Progress { .. } => Ok("progress"),
+                core::Event::Token { .. } => Ok("token"),
+                core::Event::Done(_) => Ok("done"),
+                other => {
+                    let message = format!("unknown event {other:?}");
+                    Err(to_py(core::Error::new(core::ErrorKind::Internal, message)))
+                }
             }
-            _ => format!("Event(kind={:?})", self.kind),
+        }
+
+        /// `token`: its id.
+        #[getter]
+        fn id(&self) -> Option<u32> {
+            match &self.0 {
+                core::Event::Token { id, .. } => Some(*id),
+                _ => None,
+            }
+        }
+
+        /// `token`: the text that became certain with it, perhaps none.
+        #[getter]
+        fn text(&self) -> Option<&str> {
+            match &self.0 {
+                core::Event::Token { text, .. } => Some(text),
+                _ => None,
+            }
+        }
+
+        /// `token`: log-probabilities, if asked for.
+        #[getter]
+        fn logprobs(&self) -> Option<Logprobs> {
+            match &self.0 {
+                core::Event::Token { logprobs, .. } => logprobs.clone().map(Logprobs),
+                _ => None,
+            }
+        }
+
+        /// `progress`: tokens of the prompt computed so far.
+        #[getter]
+        fn done(&self) -> Option<usize> {
+            match &self.0 {
+                core::Event::Progress { done, .. } => Some(*done),
+                _ => None,
+            }
+        }
+
+        /// `progress`: tokens of the prompt.
+        #[getter]
+        fn total(&self) -> Option<usize> {
+            match &self.0 {
+                core::Event::Progress { total, .. } => Some(*total),
+                _ => None,
+            }
+        }
+
+        /// `done`: the completion.
+        #[getter]
+        fn completion(&self) -> Option<Completion> {
+            match &self.0 {
+                core::Event::Done(completion) => Some(Completion::from((**completion).clone())),
+                _ => None,
+            }
+        }
+
+        fn __repr__(&self) -> String {
+            match &self.0 {
+                core::Event::Token { id, text, .. } => format!("Event(kind='token', id={id}, text={text:?})"),
+                core::Event::Progress { done, total } => {
+                    format!("Event(kind='progress', done={done}, total={total})")
+                }
+                core::Event::Done(completion) => {
+                    format!("Event(kind='done', completion={})", Completion::from((**completion).clone()).__repr__())
+                }
+                other => format!("Event({other:?})"),
+            }
         }
     }
 }

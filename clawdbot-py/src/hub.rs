@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clawdbot_core::{HubOptions, Source};
+use clawdbot_core::{HubOptions, Runtime, Source};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -10,19 +10,24 @@ use crate::error::invalid_argument;
 use crate::runtime::watched;
 
 /// What `path` stands for: nothing for the built-in model; a string for a path or a repository, which is downloaded; any
-/// other path object for a path.
+/// other path object for a path. What is repeated goes to the log of `runtime`.
 ///
 /// # Errors
 /// As `Source::fetch`; what `on_download` raises.
 pub(crate) fn source(
     py: Python<'_>,
+    runtime: &Runtime,
     path: Option<&Bound<'_, PyAny>>,
     options: &HubOptions,
     on_download: Option<Py<PyAny>>,
 ) -> PyResult<Source> {
     let source = match path {
         Some(path) => match path.cast::<PyString>() {
-            Ok(name) => return fetch(py, name, options, on_download).map(Source::Path),
+            Ok(name) => {
+                let name: String = name.extract()?;
+                let path = watched(py, on_download, |progress| runtime.fetch(&name, options, progress));
+                return path.map(Source::Path);
+            }
             Err(_) => Source::Path(path.extract::<PathBuf>()?),
         },
         None => Source::Builtin,
@@ -35,28 +40,18 @@ pub(crate) fn source(
     Ok(source)
 }
 
-fn fetch(
-    py: Python<'_>,
-    name: &Bound<'_, PyString>,
-    options: &HubOptions,
-    on_download: Option<Py<PyAny>>,
-) -> PyResult<PathBuf> {
-    let name: String = name.extract()?;
-    watched(py, on_download, |progress| Source::fetch(&name, options, progress))
-}
-
 /// Downloads a model, unless the cache has it, and returns its path: for `Runtime.load`, `Runtime.plan`, `Runtime.pack`.
 /// Arguments as those of `Model.from_pretrained`.
 #[pyfunction]
 #[pyo3(signature = (name, *, revision=None, file=None, offline=None, on_download=None))]
 pub(crate) fn download(
     py: Python<'_>,
-    name: &Bound<'_, PyString>,
+    name: &str,
     revision: Option<String>,
     file: Option<String>,
     offline: Option<bool>,
     on_download: Option<Py<PyAny>>,
 ) -> PyResult<PathBuf> {
     let options = HubOptions::default().revision(revision).file(file).offline(offline);
-    fetch(py, name, &options, on_download)
+    watched(py, on_download, |progress| Source::fetch(name, &options, progress))
 }

@@ -13,7 +13,7 @@ const MAX_DEPTH: usize = 128;
 
 /// Converts `object`; `path` is what errors call it.
 ///
-/// Dicts keep their order; tuples become arrays; whatever has `__index__` is an integer.
+/// Dicts keep their order; tuples and numpy arrays become arrays; whatever has `__index__` is an integer.
 ///
 /// # Errors
 /// `TypeError` for other types, `InvalidArgument` for numbers JSON cannot hold and for nesting that is too deep,
@@ -40,6 +40,9 @@ fn convert(object: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Valu
     } else if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
         let items = object.try_iter()?.enumerate();
         items.map(|(i, item)| convert(&item?, &format!("{path}[{i}]"), depth - 1)).collect()
+    } else if let Some(tolist) = object.getattr_opt("tolist")? {
+        // Arrays and scalars of numpy and its relatives give their items as Python's own.
+        convert(&tolist.call0()?, path, depth - 1)
     } else if object.is_instance_of::<PyInt>() || object.hasattr("__index__")? {
         integer(object, path)
     } else {

@@ -1,6 +1,8 @@
 //! Python bindings: every function converts its arguments, makes one call into the core with the interpreter released,
 //! and converts the result. What a user imports is `clawdbot`, in `python/clawdbot`, which re-exports this module.
 
+mod batch;
+mod chat;
 mod error;
 mod event;
 mod floats;

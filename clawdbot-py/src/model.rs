@@ -3,20 +3,20 @@
 use std::path::PathBuf;
 
 use clawdbot_core as core;
-use clawdbot_core::{CancelHandle, GenerateOptions, HubOptions, ModelOptions, Prompt, Source};
+use clawdbot_core::{HubOptions, ModelOptions, Source};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyMapping, PyTuple};
+use pyo3::types::{PyDict, PyMapping, PyTuple};
 
+use crate::chat::chat;
 use crate::error::{invalid_argument, no_pickle, to_py};
 use crate::event::Completion;
 use crate::floats::to_numpy;
-use crate::interrupt::interruptible;
 use crate::prompt::Prompts;
 use crate::runtime::{self, Runtime, watched};
 use crate::session::Session;
 use crate::stream::Stream;
 use crate::tokenizer::Tokenizer;
-use crate::{hub, json, options, prompt};
+use crate::{batch, hub, json, options, prompt};
 
 /// A loaded model: immutable weights, tokenizer, chat template. Use one from as many threads as you like: requests that
 /// run at the same time are computed together.
@@ -27,45 +27,6 @@ impl Model {
     pub(crate) fn new(model: core::Model) -> Self {
         Model(model)
     }
-
-    /// Generates for all `prompts` together.
-    fn complete(
-        &self,
-        py: Python<'_>,
-        prompts: Vec<Prompt>,
-        options: &GenerateOptions,
-    ) -> PyResult<Vec<Py<Completion>>> {
-        let start = |prompt| self.0.stream(prompt, options);
-        let started = py.detach(|| prompts.into_iter().map(start).enumerate().map(at).collect());
-        let streams: Vec<core::Stream> = Result::map_err(started, to_py)?;
-        let cancel: Vec<CancelHandle> = streams.iter().map(core::Stream::cancel_handle).collect();
-        let completions = interruptible(py, &cancel, || drain(streams))?;
-        completions.into_iter().map(|completion| Completion::new(py, completion)).collect()
-    }
-}
-
-/// Says which prompt of a batch an error is about.
-fn at<T>((index, result): (usize, core::Result<T>)) -> core::Result<T> {
-    result.map_err(|error| error.with("prompt", index))
-}
-
-/// Takes events of all streams in turn, so that they run as one batch, until each has given its completion. The first
-/// error ends them all.
-fn drain(streams: Vec<core::Stream>) -> core::Result<Vec<core::Completion>> {
-    let mut done: Vec<Option<core::Completion>> = streams.iter().map(|_| None).collect();
-    let mut running: Vec<(usize, core::Stream)> = streams.into_iter().enumerate().collect();
-    while !running.is_empty() {
-        let mut still = Vec::with_capacity(running.len());
-        for (index, mut stream) in running {
-            match at((index, stream.next_event()))? {
-                Some(core::Event::Done(completion)) => done[index] = Some(*completion),
-                Some(_) => still.push((index, stream)),
-                None => {}
-            }
-        }
-        running = still;
-    }
-    Ok(done.into_iter().flatten().collect())
 }
 
 /// What a model is loaded on and how, checked before anything is downloaded.
@@ -105,10 +66,11 @@ impl Model {
     /// Loads the model in a directory, GGUF or packed file; no path: the built-in story model.
     ///
     /// A string OWNER/NAME that is no path names a model on Hugging Face, which is downloaded unless its cache has it
-    /// (hf://OWNER/NAME and modelscope://OWNER/NAME say which hub). revision: branch, tag or commit; file: a GGUF file of
+    /// (hf://OWNER/NAME and modelscope://OWNER/NAME say which hub; the address of its page will do, and OWNER/NAME:Q4_K_M for
+    /// a GGUF file). revision: branch, tag or commit; file: a GGUF file of
     /// the repository; offline: whether the cache has to do; `on_download(done, total)` is called with bytes, as `on_progress`.
     ///
-    /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, merge_adapters, mmap,
+    /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, merge_adapters, chat_template, mmap,
     /// verify, cache; and threads, memory_budget and kernels of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
     /// called with weights; returning False cancels, raising cancels and raises.
     #[staticmethod]
@@ -127,7 +89,7 @@ impl Model {
     ) -> PyResult<Self> {
         let prepared = Prepared::new(py, runtime, options)?;
         let hub = HubOptions::default().revision(revision).file(file).offline(offline);
-        prepared.load(py, &hub::source(py, path, &hub, on_download)?, on_progress)
+        prepared.load(py, &hub::source(py, &prepared.runtime, path, &hub, on_download)?, on_progress)
     }
 
     /// Random weights in a published shape, one of `clawdbot.SHAPES`: for measuring speed. There is no tokenizer.
@@ -146,23 +108,38 @@ impl Model {
 
     /// Generates. A prompt is text or token ids (any sequence, or an integer array).
     ///
-    /// One prompt gives a Completion; a list of prompts runs as one batch and gives a list in the same order, or the
-    /// error of the first prompt that has one. Options are those of `GenerateOptions`, as a mapping, as keyword
-    /// arguments, or both.
-    #[pyo3(signature = (prompt, options=None, **opts))]
+    /// One prompt gives a Completion; a list of prompts runs as one batch and gives a list in the same order. A prompt that
+    /// fails fails alone: when all are done the first exception is raised, with the list of completions and exceptions as
+    /// its attribute `results`; with `return_exceptions` that list is returned, and nothing is raised.
+    ///
+    /// Options are those of `GenerateOptions`, as a mapping, as keyword arguments, or both; `options` may also be a list
+    /// with a mapping (or None) for each prompt.
+    #[pyo3(signature = (prompt, options=None, *, return_exceptions=false, **opts))]
     fn generate<'py>(
         &self,
         py: Python<'py>,
         prompt: &Bound<'py, PyAny>,
-        options: Option<&Bound<'py, PyMapping>>,
+        options: Option<&Bound<'py, PyAny>>,
+        return_exceptions: bool,
         opts: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let options = options::generate(py, options, opts)?;
-        match prompt::one_or_many(prompt)? {
-            Prompts::One(prompt) => {
-                Ok(self.complete(py, vec![prompt], &options)?.remove(0).into_bound(py).into_any())
+        let (prompts, single) = match prompt::one_or_many(prompt)? {
+            Prompts::One(prompt) => (vec![Ok(prompt)], true),
+            Prompts::Batch(prompts) => (prompts, false),
+        };
+        let options = match single {
+            true => vec![options::generate(py, options::mapping(options)?, opts)],
+            false => options::generate_each(py, options, opts, prompts.len())?,
+        };
+        let requests = prompts.into_iter().zip(options).map(|(prompt, options)| Ok((prompt?, options?)));
+        let mut results = batch::complete(py, &self.0, requests.collect())?;
+        match results.pop() {
+            Some(result) if single && !return_exceptions => Ok(Bound::new(py, result?)?.into_any()),
+            last => {
+                results.extend(last);
+                let list = batch::deliver(py, results, return_exceptions)?;
+                if single { list.get_item(0) } else { Ok(list) }
             }
-            Prompts::Batch(prompts) => Ok(PyList::new(py, self.complete(py, prompts, &options)?)?.into_any()),
         }
     }
 
@@ -179,9 +156,10 @@ impl Model {
         py.detach(|| self.0.stream(prompt, &options)).map(Stream::new).map_err(to_py)
     }
 
-    /// Generates the next message of a conversation: renders it and continues.
+    /// Generates the next message of a conversation. `Session.chat` does so from what it has computed already.
     ///
-    /// `variables` is a dict of further variables for the template. `add_special_tokens` is off unless given.
+    /// `messages`, `tools` and `variables` (a dict of further variables for the template) are as for `render_chat`. The
+    /// template brings its special tokens, unless `add_special_tokens` is given.
     #[pyo3(signature = (messages, tools=None, options=None, *, variables=None, **opts))]
     fn chat(
         &self,
@@ -191,16 +169,31 @@ impl Model {
         options: Option<&Bound<'_, PyMapping>>,
         variables: Option<&Bound<'_, PyDict>>,
         opts: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Py<Completion>> {
-        let options = options::chat(py, options, opts)?;
-        let prompt = self.render_chat(py, messages, tools, true, variables)?;
-        Ok(self.complete(py, vec![prompt.into()], &options)?.remove(0))
+    ) -> PyResult<Completion> {
+        self.chat_stream(py, messages, tools, options, variables, opts)?.finish(py)
     }
 
-    /// Renders a conversation with the model's chat template.
+    /// Generates the next message of a conversation, event by event. Arguments as of `chat`.
+    #[pyo3(signature = (messages, tools=None, options=None, *, variables=None, **opts))]
+    fn chat_stream(
+        &self,
+        py: Python<'_>,
+        messages: &Bound<'_, PyAny>,
+        tools: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyMapping>>,
+        variables: Option<&Bound<'_, PyDict>>,
+        opts: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Stream> {
+        let (chat, options) = (chat(messages, tools, variables)?, options::generate(py, options, opts)?);
+        py.detach(|| self.0.chat_stream(&chat, &options)).map(Stream::new).map_err(to_py)
+    }
+
+    /// Renders a conversation with the model's chat template, after checking it.
     ///
-    /// `messages` is a list of dicts with `role` and `content`, `tools` a list of function descriptions; further
-    /// keyword arguments are variables of the template.
+    /// `messages` is a list of dicts with `role` (system, developer, user, assistant, tool, or what the template names
+    /// besides) and `content`; `tools` is a list of function descriptions, and tools that the template does not use are an
+    /// error; further keyword arguments are variables of the template. A prompt that is generated from gets no second BOS if
+    /// the template has written one.
     #[pyo3(signature = (messages, tools=None, add_generation_prompt=true, **variables))]
     fn render_chat(
         &self,
@@ -210,11 +203,8 @@ impl Model {
         add_generation_prompt: bool,
         variables: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<String> {
-        let messages = json::from_py(messages, "messages")?;
-        let tools = tools.map(|tools| json::from_py(tools, "tools")).transpose()?;
-        let variables = json::map_from_py(variables)?;
-        py.detach(|| self.0.render_chat(&messages, tools.as_ref(), add_generation_prompt, &variables))
-            .map_err(to_py)
+        let chat = chat(messages, tools, variables)?;
+        py.detach(|| self.0.render_chat(&chat, add_generation_prompt)).map_err(to_py)
     }
 
     /// Loads the LoRA adapter in `path`, a directory as PEFT writes it, for requests with `adapter=name`. It is applied beside
@@ -259,7 +249,8 @@ impl Model {
         on_progress: Option<Py<PyAny>>,
         options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (texts, options) = (prompt::many(texts, "texts")?, options::embed(options)?);
+        let texts = prompt::many(texts, "texts")?.into_iter().collect::<PyResult<Vec<_>>>()?;
+        let options = options::embed(options)?;
         let count = texts.len();
         let found =
             watched(py, on_progress, |progress| self.0.embed_with_progress(texts, &options, progress))?;

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clawdbot_core::{
-    EmbedOptions, GenerateOptions, ModelOptions, PackOptions, RerankOptions, RuntimeOptions, Source,
+    EmbedOptions, GenerateOptions, ModelOptions, PackOptions, RerankOptions, Result, RuntimeOptions, Source,
 };
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping, PyString};
+use pyo3::types::{PyDict, PyList, PyMapping, PyString};
 use serde_json::{Map, Value};
 
 use crate::error::{invalid_argument, to_py};
@@ -36,25 +36,56 @@ pub(crate) fn generate(
     if let Some(biases) = all.get_item("logit_bias")?.filter(|biases| biases.is_instance_of::<PyMapping>()) {
         all.set_item("logit_bias", text_keys(biases.cast::<PyMapping>()?)?)?;
     }
-    GenerateOptions::from_json(&set(&all, GenerateOptions::NAMES)?).map_err(to_py)
+    read(&all, GenerateOptions::NAMES, GenerateOptions::from_json)
 }
 
-/// As [`generate`], for rendered conversations: special tokens come from the template.
-pub(crate) fn chat(
+/// Options of several generations: one mapping for all, or a list with one (or None) for each.
+///
+/// # Errors
+/// `InvalidArgument` for a list of another length, `TypeError` for what is neither. Inside, for each: as [`generate`].
+pub(crate) fn generate_each(
     py: Python<'_>,
-    options: Option<&Bound<'_, PyMapping>>,
+    options: Option<&Bound<'_, PyAny>>,
     kwargs: Kwargs<'_, '_>,
-) -> PyResult<GenerateOptions> {
-    let given = |name| -> PyResult<bool> {
-        Ok(match (options, kwargs) {
-            (_, Some(kwargs)) if kwargs.contains(name)? => true,
-            (Some(options), _) => options.contains(name)?,
-            _ => false,
-        })
-    };
-    let explicit = given("add_special_tokens")?;
-    let options = generate(py, options, kwargs)?;
-    Ok(if explicit { options } else { options.add_special_tokens(false) })
+    count: usize,
+) -> PyResult<Vec<PyResult<GenerateOptions>>> {
+    let one = |options: Option<&Bound<'_, PyAny>>| generate(py, mapping(options)?, kwargs);
+    match options {
+        Some(list) if !list.is_instance_of::<PyMapping>() && !list.is_instance_of::<PyString>() => {
+            let Ok(items) = list.try_iter() else {
+                return Err(mapping(options).err().unwrap_or_else(not_options));
+            };
+            let items: Vec<Bound<'_, PyAny>> = items.collect::<PyResult<_>>()?;
+            if items.len() != count {
+                let found = items.len();
+                return Err(invalid_argument(format!(
+                    "options: expected a mapping, or a list with one for each of {count} prompts, found a list of {found}"
+                )));
+            }
+            Ok(items.iter().map(|options| one(Some(options).filter(|options| !options.is_none()))).collect())
+        }
+        // One error for all of them is the call's.
+        _ => one(options).map(|options| vec![options; count].into_iter().map(Ok).collect()),
+    }
+}
+
+fn not_options() -> PyErr {
+    pyo3::exceptions::PyTypeError::new_err("options: expected a mapping")
+}
+
+/// `options` as a mapping.
+///
+/// # Errors
+/// `TypeError`.
+pub(crate) fn mapping<'a, 'py>(
+    options: Option<&'a Bound<'py, PyAny>>,
+) -> PyResult<Option<&'a Bound<'py, PyMapping>>> {
+    let Some(options) = options else { return Ok(None) };
+    options.cast::<PyMapping>().map(Some).map_err(|_| {
+        let found = options.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string());
+        let message = format!("options: expected a mapping such as a dict, found {found}");
+        pyo3::exceptions::PyTypeError::new_err(message)
+    })
 }
 
 /// Token ids as JSON keys.
@@ -67,55 +98,62 @@ fn text_keys<'py>(biases: &Bound<'py, PyMapping>) -> PyResult<Bound<'py, PyDict>
     Ok(keyed)
 }
 
-/// The arguments as a JSON object. A known option that is `None` keeps its default.
-fn set(kwargs: &Bound<'_, PyDict>, names: &[&str]) -> PyResult<Map<String, Value>> {
-    let mut object = json::map_from_py(Some(kwargs))?;
+/// The core's options from arguments. A known option that is `None` keeps its default; sets, ranges and other collections
+/// are lists.
+fn read<T>(
+    kwargs: &Bound<'_, PyDict>,
+    names: &[&str],
+    from_json: impl FnOnce(&Map<String, Value>) -> Result<T>,
+) -> PyResult<T> {
+    let plain = PyDict::new(kwargs.py());
+    for (name, value) in kwargs {
+        plain.set_item(name, listed(value)?)?;
+    }
+    let mut object = json::map_from_py(Some(&plain))?;
     object.retain(|name, value| !(value.is_null() && names.contains(&name.as_str())));
-    Ok(object)
+    from_json(&object).map_err(to_py)
 }
 
-/// Options of a runtime.
-///
-/// # Errors
-/// As [`generate`].
-pub(crate) fn runtime(kwargs: &Bound<'_, PyDict>) -> PyResult<RuntimeOptions> {
-    RuntimeOptions::from_json(&set(kwargs, RuntimeOptions::NAMES)?).map_err(to_py)
+/// A collection that is neither text nor a mapping, as a list.
+fn listed(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    let abc = value.py().import("collections.abc")?;
+    let is = |class: &str| value.is_instance(&abc.getattr(class)?);
+    let collection = is("Set")? || is("Sequence")? || is("ValuesView")?;
+    let text = value.is_instance_of::<PyString>()
+        || value.is_instance_of::<pyo3::types::PyBytes>()
+        || value.is_instance_of::<pyo3::types::PyByteArray>();
+    if !collection || text {
+        return Ok(value);
+    }
+    let list = PyList::empty(value.py());
+    value.try_iter()?.try_for_each(|item| list.append(item?))?;
+    Ok(list.into_any())
 }
 
-/// Options of a model.
-///
-/// # Errors
-/// As [`generate`].
-pub(crate) fn model(kwargs: Kwargs<'_, '_>) -> PyResult<ModelOptions> {
-    let Some(kwargs) = kwargs else { return Ok(ModelOptions::default()) };
-    ModelOptions::from_json(&set(kwargs, ModelOptions::NAMES)?).map_err(to_py)
+macro_rules! options {
+    ($($(#[$doc:meta])* $function:ident -> $type:ident;)+) => {
+        $($(#[$doc])*
+        ///
+        /// # Errors
+        /// As [`generate`].
+        pub(crate) fn $function(kwargs: Kwargs<'_, '_>) -> PyResult<$type> {
+            let Some(kwargs) = kwargs else { return Ok($type::default()) };
+            read(kwargs, $type::NAMES, $type::from_json)
+        })+
+    };
 }
 
-/// Options of embedding.
-///
-/// # Errors
-/// As [`generate`].
-pub(crate) fn embed(kwargs: Kwargs<'_, '_>) -> PyResult<EmbedOptions> {
-    let Some(kwargs) = kwargs else { return Ok(EmbedOptions::default()) };
-    EmbedOptions::from_json(&set(kwargs, EmbedOptions::NAMES)?).map_err(to_py)
-}
-
-/// Options of reranking.
-///
-/// # Errors
-/// As [`generate`].
-pub(crate) fn rerank(kwargs: Kwargs<'_, '_>) -> PyResult<RerankOptions> {
-    let Some(kwargs) = kwargs else { return Ok(RerankOptions::default()) };
-    RerankOptions::from_json(&set(kwargs, RerankOptions::NAMES)?).map_err(to_py)
-}
-
-/// Options of packing.
-///
-/// # Errors
-/// As [`generate`].
-pub(crate) fn pack(kwargs: Kwargs<'_, '_>) -> PyResult<PackOptions> {
-    let Some(kwargs) = kwargs else { return Ok(PackOptions::default()) };
-    PackOptions::from_json(&set(kwargs, PackOptions::NAMES)?).map_err(to_py)
+options! {
+    /// Options of a runtime.
+    runtime -> RuntimeOptions;
+    /// Options of a model.
+    model -> ModelOptions;
+    /// Options of embedding.
+    embed -> EmbedOptions;
+    /// Options of reranking.
+    rerank -> RerankOptions;
+    /// Options of packing.
+    pack -> PackOptions;
 }
 
 /// Takes a runtime's options out of those of a model.

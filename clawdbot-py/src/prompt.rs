@@ -13,7 +13,7 @@ pub(crate) enum Prompts {
     /// One prompt: the answer is one completion.
     One(Prompt),
     /// A list of them: the answer is a list.
-    Batch(Vec<Prompt>),
+    Batch(Vec<PyResult<Prompt>>),
 }
 
 /// One prompt, or a sequence of prompts when its first item is itself text or a sequence.
@@ -37,11 +37,11 @@ pub(crate) fn one_or_many(object: &Bound<'_, PyAny>) -> PyResult<Prompts> {
 /// Prompts, in a sequence.
 ///
 /// # Errors
-/// As [`one`].
-pub(crate) fn many(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<Prompt>> {
+/// `TypeError` for what is no sequence; for each prompt as [`one`].
+pub(crate) fn many(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<PyResult<Prompt>>> {
     let object = &unpacked(object)?;
     let prompts = sequence(object, path, "prompts")?.try_iter()?.enumerate();
-    prompts.map(|(i, prompt)| one(&prompt?, &format!("{path}[{i}]"))).collect()
+    Ok(prompts.map(|(i, prompt)| one(&prompt?, &format!("{path}[{i}]"))).collect())
 }
 
 /// Texts, in a sequence.
@@ -59,6 +59,7 @@ pub(crate) fn texts(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<Strin
 /// # Errors
 /// `TypeError`, `InvalidUtf8`.
 pub(crate) fn text(object: &Bound<'_, PyAny>, path: &str) -> PyResult<String> {
+    let object = &unpacked(object)?;
     match object.cast::<PyString>() {
         Ok(text) => json::text_of(text, path),
         Err(_) => {
@@ -83,6 +84,7 @@ fn sequence<'a, 'py>(
 /// # Errors
 /// `TypeError`, `InvalidUtf8`; `InvalidArgument` for ids that are not 32-bit.
 pub(crate) fn one(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Prompt> {
+    let object = &unpacked(object)?;
     match object.cast::<PyString>() {
         Ok(text) => Ok(Prompt::Text(json::text_of(text, path)?)),
         Err(_) => Ok(Prompt::Tokens(ids(object, path)?)),

@@ -39,8 +39,8 @@ impl Runtime {
         new(&kwargs, on_log).map(Runtime)
     }
 
-    /// What loading a model would cost, as a dict; sizes in bytes. Reads no weights. No path and no shape: the
-    /// built-in model.
+    /// What loading a model would cost, as a dict; sizes in bytes. `fits` says whether `load_bytes` are free in the memory
+    /// budget. Reads no weights, unless asked to `verify` them. No path and no shape: the built-in model.
     #[pyo3(signature = (path=None, *, shape=None, **options))]
     fn plan<'py>(
         &self,
@@ -56,7 +56,8 @@ impl Runtime {
 
     /// Loads the model in a directory, GGUF or packed file, with random weights in a published shape, or the built-in one.
     ///
-    /// `on_progress(done, total)` is called with weights; returning False cancels, raising cancels and raises.
+    /// Options are those of `ModelOptions`. `on_progress(done, total)` is called with weights; returning False cancels,
+    /// raising cancels and raises.
     #[pyo3(signature = (path=None, *, shape=None, on_progress=None, **options))]
     fn load(
         &self,
@@ -73,7 +74,7 @@ impl Runtime {
     /// configuration. Such a file loads in milliseconds, and processes that use it share its memory. Returns its size in
     /// bytes. No path and no shape: the built-in model.
     ///
-    /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), overwrite. `on_progress(done, total)` is called with weights; returning
+    /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), merge_adapters, overwrite. `on_progress(done, total)` is called with weights; returning
     /// False cancels, raising cancels and raises.
     #[pyo3(signature = (path, target, *, shape=None, on_progress=None, **options))]
     fn pack(
@@ -125,7 +126,7 @@ impl Runtime {
 
 /// A runtime with the options in `kwargs`.
 pub(crate) fn new(kwargs: &Bound<'_, PyDict>, on_log: Option<Py<PyAny>>) -> PyResult<core::Runtime> {
-    let options = options::runtime(kwargs)?;
+    let options = options::runtime(Some(kwargs))?;
     let runtime = kwargs.py().detach(|| match on_log {
         Some(on_log) => core::Runtime::with_log(&options, move |record| log(&on_log, record)),
         None => core::Runtime::new(&options),

@@ -6,6 +6,7 @@ use clawdbot_core as core;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyTuple};
 
+use crate::chat::chat;
 use crate::error::{closed, no_pickle, to_py};
 use crate::event::Completion;
 use crate::interrupt::{Released, interruptible, interruptible_here};
@@ -41,7 +42,7 @@ impl Session {
     /// Adds a prompt to the conversation and says how many tokens that was. Computation starts with the next request.
     ///
     /// `add_special_tokens`: whether text gets the tokenizer's special tokens, such as BOS; usually for the first text
-    /// alone.
+    /// alone. A BOS that the text begins with is not doubled.
     #[pyo3(signature = (prompt, add_special_tokens=true))]
     fn append(&self, py: Python<'_>, prompt: &Bound<'_, PyAny>, add_special_tokens: bool) -> PyResult<usize> {
         let prompt = prompt::one(prompt, "prompt")?;
@@ -76,11 +77,42 @@ impl Session {
         py: Python<'_>,
         options: Option<&Bound<'_, PyMapping>>,
         opts: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Py<Completion>> {
+    ) -> PyResult<Completion> {
         let options = options::generate(py, options, opts)?;
         let stream = self.with(py, |session| session.stream(&options))?;
         let cancel = [stream.cancel_handle()];
-        Completion::new(py, interruptible(py, &cancel, move || stream.finish())?)
+        interruptible(py, &cancel, move || stream.finish()).map(Completion::from)
+    }
+
+    /// Generates the next message of a conversation, of which the session may have computed a part: its tokens become those
+    /// of the rendered conversation, and only what comes after the first difference is computed. `messages` has the whole
+    /// conversation each time; the answer is the one that `Model.chat` gives. Arguments as of `Model.chat`.
+    #[pyo3(signature = (messages, tools=None, options=None, *, variables=None, **opts))]
+    fn chat(
+        &self,
+        py: Python<'_>,
+        messages: &Bound<'_, PyAny>,
+        tools: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyMapping>>,
+        variables: Option<&Bound<'_, PyDict>>,
+        opts: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Completion> {
+        self.chat_stream(py, messages, tools, options, variables, opts)?.finish(py)
+    }
+
+    /// As `chat`, event by event.
+    #[pyo3(signature = (messages, tools=None, options=None, *, variables=None, **opts))]
+    fn chat_stream(
+        &self,
+        py: Python<'_>,
+        messages: &Bound<'_, PyAny>,
+        tools: Option<&Bound<'_, PyAny>>,
+        options: Option<&Bound<'_, PyMapping>>,
+        variables: Option<&Bound<'_, PyDict>>,
+        opts: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<Stream> {
+        let (chat, options) = (chat(messages, tools, variables)?, options::generate(py, options, opts)?);
+        self.with(py, |session| session.chat_stream(&chat, &options)).map(Stream::new)
     }
 
     /// All tokens of the conversation, prompts and outputs.

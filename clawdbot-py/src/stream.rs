@@ -52,7 +52,7 @@ impl Stream {
         if matches!(event, Some(core::Event::Token { .. })) {
             self.decoding.store(true, Ordering::Relaxed);
         }
-        event.map(|event| Event::new(py, event)).transpose()
+        Ok(event.map(Event::from))
     }
 
     /// Asks the request to stop, from any thread. The stream then ends with a completion whose `finish_reason` is
@@ -62,11 +62,11 @@ impl Stream {
     }
 
     /// Computes to the end and gives the completion. Raises `Closed` when it was taken already.
-    fn finish(&self, py: Python<'_>) -> PyResult<Py<Completion>> {
+    pub(crate) fn finish(&self, py: Python<'_>) -> PyResult<Completion> {
         let inner = Arc::clone(&self.inner);
         let take = move || lock(&inner).take();
         let stream = py.detach(take).ok_or_else(|| closed("stream"))?;
-        Completion::new(py, interruptible(py, from_ref(&self.cancel), move || stream.finish())?)
+        interruptible(py, from_ref(&self.cancel), move || stream.finish()).map(Completion::from)
     }
 
     /// Cancels the request and frees its part of the cache.

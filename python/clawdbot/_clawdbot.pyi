@@ -70,6 +70,9 @@ RUNTIME_OPTIONS: Final[tuple[str, ...]]
 _Path: TypeAlias = str | os.PathLike[str]
 _Ids: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 _Prompt: TypeAlias = str | _Ids
+_Prompts: TypeAlias = (
+    list[str] | tuple[str, ...] | Sequence[Sequence[int]] | Sequence[npt.NDArray[np.integer[Any]]]
+)
 _Messages: TypeAlias = Sequence[Mapping[str, Any]]
 _Tools: TypeAlias = Sequence[Mapping[str, Any]]
 _Progress: TypeAlias = Callable[[int, int], object]
@@ -79,78 +82,139 @@ _Log: TypeAlias = Callable[[str, str], object]
 class TokenLogprob:
     """The log-probability (natural logarithm) of a token under the model's own distribution."""
 
+    def __new__(cls, fields: Mapping[str, Any]) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as a dict of plain values."""
+    def to_json(self) -> str:
+        """All fields as a JSON text."""
     @property
-    def id(self) -> int: ...
+    def id(self) -> int:
+        """Token id."""
     @property
-    def logprob(self) -> float: ...
+    def logprob(self) -> float:
+        """Natural logarithm of its probability."""
 
 @final
 class Logprobs:
     """What was drawn at a position, and the most likely tokens there."""
 
+    def __new__(cls, fields: Mapping[str, Any]) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as a dict of plain values."""
+    def to_json(self) -> str:
+        """All fields as a JSON text."""
     @property
-    def chosen(self) -> TokenLogprob: ...
+    def chosen(self) -> TokenLogprob:
+        """The token that was chosen."""
     @property
-    def top(self) -> list[TokenLogprob]: ...
+    def top(self) -> list[TokenLogprob]:
+        """The most likely tokens, most likely first."""
 
 @final
 class Usage:
     """Tokens and seconds of a request."""
 
+    def __new__(cls, fields: Mapping[str, Any]) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as a dict of plain values."""
+    def to_json(self) -> str:
+        """All fields as a JSON text."""
     @property
-    def prompt_tokens(self) -> int: ...
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt; for a session, everything before the output."""
     @property
-    def cached_tokens(self) -> int: ...
+    def cached_tokens(self) -> int:
+        """How many of them were in the cache already."""
     @property
-    def completion_tokens(self) -> int: ...
+    def completion_tokens(self) -> int:
+        """Tokens generated, a stop token included."""
     @property
-    def queue_seconds(self) -> float: ...
+    def queue_seconds(self) -> float:
+        """Seconds before the request's first forward pass."""
     @property
-    def prefill_seconds(self) -> float: ...
+    def prefill_seconds(self) -> float:
+        """Seconds from there to the first token."""
     @property
-    def decode_seconds(self) -> float: ...
+    def decode_seconds(self) -> float:
+        """Seconds from the first token to the end."""
     @property
-    def time_to_first_token(self) -> float: ...
+    def time_to_first_token(self) -> float:
+        """Seconds from submission to the first token."""
     @property
-    def prefill_tokens_per_s(self) -> float: ...
+    def prefill_tokens_per_s(self) -> float:
+        """Prompt tokens computed per second; 0 when there is nothing to divide by."""
     @property
-    def decode_tokens_per_s(self) -> float: ...
+    def decode_tokens_per_s(self) -> float:
+        """Tokens per second after the first one; 0 when there is nothing to divide by."""
 
 @final
 class Completion:
     """The result of a request."""
 
+    def __new__(cls, fields: Mapping[str, Any]) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as a dict of plain values."""
+    def to_json(self) -> str:
+        """All fields as a JSON text."""
     @property
-    def text(self) -> str: ...
+    def text(self) -> str:
+        """The generated text."""
     @property
-    def token_ids(self) -> list[int]: ...
+    def token_ids(self) -> list[int]:
+        """The generated tokens, a stop token included."""
     @property
-    def finish_reason(self) -> Literal["stop", "length", "cancelled"]: ...
+    def finish_reason(self) -> Literal["stop", "length", "cancelled"]:
+        """Why it ended: `stop`, `length` or `cancelled`."""
     @property
-    def usage(self) -> Usage: ...
+    def usage(self) -> Usage:
+        """Counts and times."""
     @property
-    def logprobs(self) -> list[Logprobs] | None: ...
+    def logprobs(self) -> list[Logprobs] | None:
+        """One entry for each generated token, if asked for."""
     @property
-    def options(self) -> dict[str, Any]: ...
+    def options(self) -> dict[str, Any]:
+        """The options that were in force, defaults included."""
 
 @final
 class Event:
     """Something that happened to a request."""
 
+    def __new__(cls, fields: Mapping[str, Any]) -> Self: ...
+    def __eq__(self, other: object, /) -> bool: ...
+    def __reduce__(self) -> tuple[type[Self], tuple[dict[str, Any]]]: ...
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as a dict of plain values."""
+    def to_json(self) -> str:
+        """All fields as a JSON text."""
     @property
-    def kind(self) -> Literal["token", "progress", "done"]: ...
+    def kind(self) -> Literal["token", "progress", "done"]:
+        """`token`, `progress` or `done`."""
     @property
-    def id(self) -> int | None: ...
+    def id(self) -> int | None:
+        """`token`: its id."""
     @property
-    def text(self) -> str | None: ...
+    def text(self) -> str | None:
+        """`token`: the text that became certain with it, perhaps none."""
     @property
-    def logprobs(self) -> Logprobs | None: ...
+    def logprobs(self) -> Logprobs | None:
+        """`token`: log-probabilities, if asked for."""
     @property
-    def done(self) -> int | None: ...
+    def done(self) -> int | None:
+        """`progress`: tokens of the prompt computed so far."""
     @property
-    def total(self) -> int | None: ...
+    def total(self) -> int | None:
+        """`progress`: tokens of the prompt."""
     @property
-    def completion(self) -> Completion | None: ...
+    def completion(self) -> Completion | None:
+        """`done`: the completion."""
 
 @final
 class Stream:
@@ -163,25 +227,63 @@ class Stream:
         self, *_exception: type[BaseException] | BaseException | TracebackType | None
     ) -> None: ...
     def __reduce__(self) -> NoReturn: ...
-    def cancel(self) -> None: ...
-    def finish(self) -> Completion: ...
-    def close(self) -> None: ...
+    def cancel(self) -> None:
+        """Asks the request to stop, from any thread. The stream then ends with a completion whose `finish_reason` is
+        `cancelled`.
+        """
+    def finish(self) -> Completion:
+        """Computes to the end and gives the completion. Raises `Closed` when it was taken already."""
+    def close(self) -> None:
+        """Cancels the request and frees its part of the cache."""
 
 @final
 class Session:
     """A conversation: its tokens, and their keys and values in the model's cache."""
 
     @property
-    def tokens(self) -> list[int]: ...
-    def append(self, prompt: _Prompt, add_special_tokens: bool = True) -> int: ...
+    def tokens(self) -> list[int]:
+        """All tokens of the conversation, prompts and outputs."""
+    def append(self, prompt: _Prompt, add_special_tokens: bool = True) -> int:
+        """Adds a prompt to the conversation and says how many tokens that was. Computation starts with the next request.
+
+        `add_special_tokens`: whether text gets the tokenizer's special tokens, such as BOS; usually for the first text
+        alone. A BOS that the text begins with is not doubled.
+        """
     def stream(
         self, options: Mapping[str, Any] | None = None, **opts: Unpack[GenerateOptions]
-    ) -> Stream: ...
+    ) -> Stream:
+        """Generates a continuation, event by event; the tokens become part of the conversation."""
     def generate(
         self, options: Mapping[str, Any] | None = None, **opts: Unpack[GenerateOptions]
-    ) -> Completion: ...
-    def truncate(self, length: int) -> None: ...
-    def close(self) -> None: ...
+    ) -> Completion:
+        """Generates a continuation; the tokens become part of the conversation."""
+    def chat(
+        self,
+        messages: _Messages,
+        tools: _Tools | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        variables: dict[str, Any] | None = None,
+        **opts: Unpack[GenerateOptions],
+    ) -> Completion:
+        """Generates the next message of a conversation, of which the session may have computed a part: its tokens become those
+        of the rendered conversation, and only what comes after the first difference is computed. `messages` has the whole
+        conversation each time; the answer is the one that `Model.chat` gives. Arguments as of `Model.chat`.
+        """
+    def chat_stream(
+        self,
+        messages: _Messages,
+        tools: _Tools | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        variables: dict[str, Any] | None = None,
+        **opts: Unpack[GenerateOptions],
+    ) -> Stream:
+        """As `chat`, event by event."""
+    def truncate(self, length: int) -> None:
+        """Forgets all but the first `length` tokens."""
+    def close(self) -> None:
+        """Gives the conversation's part of the cache back; everything else then raises `Closed`."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, *_exception: type[BaseException] | BaseException | TracebackType | None
@@ -193,13 +295,19 @@ class Tokenizer:
     """Text to token ids and back."""
 
     @staticmethod
-    def from_file(path: _Path) -> Tokenizer: ...
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]: ...
-    def decode(self, ids: _Ids, skip_special_tokens: bool = True) -> str: ...
+    def from_file(path: _Path) -> Tokenizer:
+        """The tokenizer in a `tokenizer.json`, or the vocabulary in a GGUF file."""
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of `text`. `add_special_tokens`: put what the model expects around it, such as BOS."""
+    def decode(self, ids: _Ids, skip_special_tokens: bool = True) -> str:
+        """Text of `ids`. `skip_special_tokens`: leave special tokens out."""
     @property
-    def vocab_size(self) -> int: ...
-    def token_to_id(self, token: str) -> int | None: ...
-    def id_to_token(self, id: int) -> str | None: ...
+    def vocab_size(self) -> int:
+        """Number of tokens, added ones included."""
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token, or None."""
+    def id_to_token(self, id: int) -> str | None:
+        """The token with an id, or None."""
     def __reduce__(self) -> NoReturn: ...
 
 @final
@@ -220,7 +328,10 @@ class Runtime:
         *,
         shape: str | None = None,
         **options: Unpack[ModelOptions],
-    ) -> dict[str, Any]: ...
+    ) -> dict[str, Any]:
+        """What loading a model would cost, as a dict; sizes in bytes. `fits` says whether `load_bytes` are free in the memory
+        budget. Reads no weights, unless asked to `verify` them. No path and no shape: the built-in model.
+        """
     def load(
         self,
         path: _Path | None = None,
@@ -228,7 +339,12 @@ class Runtime:
         shape: str | None = None,
         on_progress: _Progress | None = None,
         **options: Unpack[ModelOptions],
-    ) -> Model: ...
+    ) -> Model:
+        """Loads the model in a directory, GGUF or packed file, with random weights in a published shape, or the built-in one.
+
+        Options are those of `ModelOptions`. `on_progress(done, total)` is called with weights; returning False cancels,
+        raising cancels and raises.
+        """
     def pack(
         self,
         path: _Path | None,
@@ -237,15 +353,26 @@ class Runtime:
         shape: str | None = None,
         on_progress: _Progress | None = None,
         **options: Unpack[PackOptions],
-    ) -> int: ...
+    ) -> int:
+        """Writes a model to the packed file `target`: weights as they are computed with, tokenizer, chat template and
+        configuration. Such a file loads in milliseconds, and processes that use it share its memory. Returns its size in
+        bytes. No path and no shape: the built-in model.
+
+        Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), merge_adapters, overwrite. `on_progress(done, total)` is called with weights; returning
+        False cancels, raising cancels and raises.
+        """
     @property
-    def threads(self) -> int: ...
+    def threads(self) -> int:
+        """Number of threads that compute, the caller's included."""
     @property
-    def kernels(self) -> str: ...
+    def kernels(self) -> str:
+        """The instruction-set tier in use, such as `x86_64-avx512-vnni`."""
     @property
-    def memory_used(self) -> int: ...
+    def memory_used(self) -> int:
+        """Bytes that models of this runtime hold now."""
     @property
-    def memory_budget(self) -> int | None: ...
+    def memory_budget(self) -> int | None:
+        """The memory budget in bytes, or None."""
     def __reduce__(self) -> NoReturn: ...
 
 @final
@@ -263,7 +390,17 @@ class Model:
         runtime: Runtime | None = None,
         on_progress: _Progress | None = None,
         **options: Unpack[LoadOptions],
-    ) -> Model: ...
+    ) -> Model:
+        """Loads the model in a directory, GGUF or packed file; no path: the built-in story model.
+
+        A string OWNER/NAME that is no path names a model on Hugging Face, which is downloaded unless its cache has it
+        (hf://OWNER/NAME and modelscope://OWNER/NAME say which hub). revision: branch, tag or commit; file: a GGUF file of
+        the repository; offline: whether the cache has to do; `on_download(done, total)` is called with bytes, as `on_progress`.
+
+        Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, merge_adapters, mmap,
+        verify, cache; and threads, memory_budget and kernels of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
+        called with weights; returning False cancels, raising cancels and raises.
+        """
     @staticmethod
     def from_shape(
         shape: str,
@@ -271,26 +408,62 @@ class Model:
         runtime: Runtime | None = None,
         on_progress: _Progress | None = None,
         **options: Unpack[LoadOptions],
-    ) -> Model: ...
+    ) -> Model:
+        """Random weights in a published shape, one of `clawdbot.SHAPES`: for measuring speed. There is no tokenizer.
+        Options as for `from_pretrained`.
+        """
     @overload
     def generate(
         self,
         prompt: str | Sequence[int],
         options: Mapping[str, Any] | None = None,
+        *,
+        return_exceptions: Literal[False] = False,
         **opts: Unpack[GenerateOptions],
-    ) -> Completion: ...
+    ) -> Completion:
+        """Generates. A prompt is text or token ids (any sequence, or an integer array).
+
+        One prompt gives a Completion; a list of prompts runs as one batch and gives a list in the same order. A prompt that
+        fails fails alone: when all are done the first exception is raised, with the list of completions and exceptions as
+        its attribute `results`; with `return_exceptions` that list is returned, and nothing is raised.
+
+        Options are those of `GenerateOptions`, as a mapping, as keyword arguments, or both; `options` may also be a list
+        with a mapping (or None) for each prompt.
+        """
     @overload
     def generate(
         self,
-        prompt: list[str] | tuple[str, ...] | Sequence[Sequence[int]] | Sequence[npt.NDArray[np.integer[Any]]],
+        prompt: str | Sequence[int],
         options: Mapping[str, Any] | None = None,
+        *,
+        return_exceptions: Literal[True],
+        **opts: Unpack[GenerateOptions],
+    ) -> Completion | Exception: ...
+    @overload
+    def generate(
+        self,
+        prompt: _Prompts,
+        options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        return_exceptions: Literal[False] = False,
         **opts: Unpack[GenerateOptions],
     ) -> list[Completion]: ...
     @overload
     def generate(
         self,
+        prompt: _Prompts,
+        options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        return_exceptions: Literal[True],
+        **opts: Unpack[GenerateOptions],
+    ) -> list[Completion | Exception]: ...
+    @overload
+    def generate(
+        self,
         prompt: npt.NDArray[np.integer[Any]],
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | Sequence[Mapping[str, Any] | None] | None = None,
+        *,
+        return_exceptions: bool = False,
         **opts: Unpack[GenerateOptions],
     ) -> Any: ...
     def stream(
@@ -298,7 +471,8 @@ class Model:
         prompt: _Prompt,
         options: Mapping[str, Any] | None = None,
         **opts: Unpack[GenerateOptions],
-    ) -> Stream: ...
+    ) -> Stream:
+        """Generates from one prompt, event by event."""
     def chat(
         self,
         messages: _Messages,
@@ -307,26 +481,59 @@ class Model:
         *,
         variables: dict[str, Any] | None = None,
         **opts: Unpack[GenerateOptions],
-    ) -> Completion: ...
+    ) -> Completion:
+        """Generates the next message of a conversation. `Session.chat` does so from what it has computed already.
+
+        `messages`, `tools` and `variables` (a dict of further variables for the template) are as for `render_chat`. The
+        template brings its special tokens, unless `add_special_tokens` is given.
+        """
+    def chat_stream(
+        self,
+        messages: _Messages,
+        tools: _Tools | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        variables: dict[str, Any] | None = None,
+        **opts: Unpack[GenerateOptions],
+    ) -> Stream:
+        """Generates the next message of a conversation, event by event. Arguments as of `chat`."""
     def render_chat(
         self,
         messages: _Messages,
         tools: _Tools | None = None,
         add_generation_prompt: bool = True,
         **variables: Any,
-    ) -> str: ...
-    def load_adapter(self, name: str, path: _Path) -> None: ...
-    def unload_adapter(self, name: str) -> None: ...
+    ) -> str:
+        """Renders a conversation with the model's chat template, after checking it.
+
+        `messages` is a list of dicts with `role` (system, developer, user, assistant, tool, or what the template names
+        besides) and `content`; `tools` is a list of function descriptions, and tools that the template does not use are an
+        error; further keyword arguments are variables of the template. A prompt that is generated from gets no second BOS if
+        the template has written one.
+        """
+    def load_adapter(self, name: str, path: _Path) -> None:
+        """Loads the LoRA adapter in `path`, a directory as PEFT writes it, for requests with `adapter=name`. It is applied beside
+        the weights, which stay as they are.
+        """
+    def unload_adapter(self, name: str) -> None:
+        """Unloads an adapter. Requests that run with it go on."""
     @property
-    def adapters(self) -> list[str]: ...
-    def logits(self, ids: _Ids, adapter: str | None = None) -> npt.NDArray[np.float32]: ...
+    def adapters(self) -> list[str]:
+        """The names of the loaded adapters, sorted."""
+    def logits(self, ids: _Ids, adapter: str | None = None) -> npt.NDArray[np.float32]:
+        """Logits at every position of `ids`, with an adapter or without: float32 array `[len(ids), vocab_size]`."""
     def embed(
         self,
         texts: Sequence[str] | Sequence[_Ids],
         *,
         on_progress: _Progress | None = None,
         **options: Unpack[EmbedOptions],
-    ) -> npt.NDArray[np.float32]: ...
+    ) -> npt.NDArray[np.float32]:
+        """Turns texts into vectors: float32 array `[len(texts), dimensions]`, computed together. A text may also be token ids.
+
+        Options are those of `EmbedOptions`; what is not given comes from the model's files. `on_progress(done, total)` is
+        called with texts; returning False cancels, raising cancels and raises.
+        """
     def rerank(
         self,
         query: str,
@@ -334,15 +541,24 @@ class Model:
         *,
         on_progress: _Progress | None = None,
         **options: Unpack[RerankOptions],
-    ) -> npt.NDArray[np.float32]: ...
-    def session(self) -> Session: ...
+    ) -> npt.NDArray[np.float32]:
+        """Scores documents against a query, more is more relevant: float32 array `[len(documents)]`.
+
+        Options are those of `RerankOptions`; `on_progress` is as for `embed`, called with documents.
+        """
+    def session(self) -> Session:
+        """A new conversation without tokens."""
     @property
-    def tokenizer(self) -> Tokenizer: ...
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer."""
     @property
-    def runtime(self) -> Runtime: ...
+    def runtime(self) -> Runtime:
+        """The runtime that computes it."""
     @property
-    def info(self) -> dict[str, Any]: ...
-    def close(self) -> None: ...
+    def info(self) -> dict[str, Any]:
+        """Facts about the model, as a dict; sizes in bytes."""
+    def close(self) -> None:
+        """Cancels running requests and frees the model; everything else then raises `Closed`."""
     def __enter__(self) -> Self: ...
     def __exit__(
         self, *_exception: type[BaseException] | BaseException | TracebackType | None
@@ -357,7 +573,9 @@ def download(
     offline: bool | None = None,
     on_download: _Progress | None = None,
 ) -> pathlib.Path:
-    """Downloads a model, unless the cache has it, and returns its path."""
+    """Downloads a model, unless the cache has it, and returns its path: for `Runtime.load`, `Runtime.plan`, `Runtime.pack`.
+    Arguments as those of `Model.from_pretrained`.
+    """
 
 def render_chat_template(
     template: str,
@@ -366,7 +584,11 @@ def render_chat_template(
     add_generation_prompt: bool = True,
     **variables: Any,
 ) -> str:
-    """Renders a conversation with a chat template (Jinja), as transformers does."""
+    """Renders a conversation with a chat template (Jinja), as transformers does.
+
+    `messages` is a list of dicts with `role` and `content`, `tools` a list of function descriptions; further keyword
+    arguments are variables of the template, such as `bos_token`.
+    """
 
 class ClawdbotError(Exception):
     """Any failure of clawdbot."""

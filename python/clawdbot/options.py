@@ -3,7 +3,7 @@
 An option that is absent or None keeps its default. Names, ranges and messages are the core's.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, TypedDict
 
 
@@ -32,16 +32,17 @@ class GenerateOptions(TypedDict, total=False):
     """Added to the logits of the tokens with these ids."""
     seed: int | None
     """Seed of the sampler; default: drawn, and reported in the completion's options."""
-    stop: str | Sequence[str] | None
+    stop: str | Collection[str] | None
     """Texts that end the generation; they are not part of the completion's text."""
-    stop_token_ids: Sequence[int] | None
+    stop_token_ids: Collection[int] | None
     """Tokens that end the generation, besides the model's own."""
     ignore_eos: bool | None
     """Whether the model's own end-of-sequence tokens are taken as ordinary tokens."""
     logprobs: int | None
     """Report the log-probability of each token and of this many most likely ones."""
     add_special_tokens: bool | None
-    """Whether a text prompt gets the tokenizer's special tokens (such as BOS)."""
+    """Whether a prompt gets the tokenizer's special tokens (such as BOS); default: a text yes, a chat no. A BOS that the
+    prompt begins with is not doubled."""
     skip_special_tokens: bool | None
     """Whether special tokens are left out of the text."""
 
@@ -92,6 +93,8 @@ class ModelOptions(TypedDict, total=False):
     """Most sequences of a forward pass; more wait their turn. Changes no result."""
     merge_adapters: Sequence[str] | None
     """Directories of LoRA adapters that are added to the weights before these are quantized."""
+    chat_template: str | None
+    """Source of a chat template that is used instead of the model's own."""
     mmap: bool | None
     """Whether a packed model file is mapped, in memory that processes share, instead of read; default True."""
     verify: bool | None

@@ -1,6 +1,9 @@
 """Prompts, options, completions, batches."""
 
+import json
 import math
+import pickle
+import re
 
 import numpy as np
 import pytest
@@ -118,6 +121,49 @@ def test_logit_bias_bans_and_forces(model):
     assert model.generate(PROMPT, max_tokens=1, temperature=0, logit_bias={np.int64(42): 1000}).token_ids == [42]
 
 
+def test_numbers_and_lists_of_other_libraries(model):
+    expected = model.generate([5, 6, 7], max_tokens=3, temperature=0.5, seed=3, stop_token_ids=[9, 10])
+    for options in (
+        {"max_tokens": np.int64(3), "temperature": np.float32(0.5), "seed": np.uint8(3), "stop_token_ids": {9, 10}},
+        {"max_tokens": np.array(3), "temperature": np.array(0.5), "seed": 3, "stop_token_ids": range(9, 11)},
+        {"max_tokens": 3, "temperature": np.float64(0.5), "seed": 3, "stop_token_ids": np.array([9, 10])},
+        {"max_tokens": 3, "temperature": 0.5, "seed": 3, "stop_token_ids": {9: 1, 10: 1}.keys(), "ignore_eos": np.bool_(False)},
+    ):
+        assert model.generate([5, 6, 7], **options).token_ids == expected.token_ids
+    for ids in (range(5, 8), np.array([5, 6, 7]), [np.int64(5), np.array(6), 7], (5, 6, 7)):
+        assert model.generate(ids, max_tokens=3, temperature=0.5, seed=3).token_ids == expected.token_ids
+        assert model.tokenizer.decode(ids) == model.tokenizer.decode([5, 6, 7])
+    word = model.generate(PROMPT, max_tokens=20, temperature=0).text.split()[3]
+    for stop in ({word}, frozenset([word]), np.array([word]), np.str_(word)):
+        assert model.generate(PROMPT, max_tokens=20, temperature=0, stop=stop).finish_reason == "stop"
+    texts = [completion.text for completion in model.generate(np.array([PROMPT, "One day"]), max_tokens=3, temperature=0)]
+    assert texts == [model.generate(text, max_tokens=3, temperature=0).text for text in (PROMPT, "One day")]
+    assert model.generate(np.array(PROMPT), max_tokens=3, temperature=0).text == texts[0]
+    with pytest.raises(TypeError, match="set"):
+        model.generate({5, 6}, max_tokens=1)
+
+
+def test_results_are_plain_data(model):
+    first = model.generate(PROMPT, max_tokens=3, temperature=0, logprobs=2, seed=1)
+    events = list(model.stream(PROMPT, max_tokens=3, temperature=0, logprobs=2, seed=1))
+    for value in (first, first.usage, first.logprobs[0], first.logprobs[0].chosen, *events):
+        assert pickle.loads(pickle.dumps(value)) == value
+        assert type(value)(value.to_dict()) == value
+        assert type(value)(json.loads(value.to_json())) == value
+        assert value != 5
+        with pytest.raises(clawdbot.InvalidArgument, match=type(value).__name__):
+            type(value)({"nonsense": 1})
+    fields = first.to_dict()
+    assert list(fields) == ["text", "token_ids", "finish_reason", "usage", "logprobs", "options"]
+    assert fields["usage"]["completion_tokens"] == 3
+    assert fields["logprobs"][0] == first.logprobs[0].to_dict()
+    assert fields["options"] == first.options
+    assert events[0].to_dict()["kind"] == events[0].kind
+    other = model.generate(PROMPT, max_tokens=2, temperature=0)
+    assert first != other
+    assert first.logprobs[0] == events[[event.kind for event in events].index("token")].logprobs
+
+
 def test_ignore_eos(model):
     eos = model.info["eos_token_ids"][0]
     forced = {"max_tokens": 5, "logit_bias": {eos: 1000}}
@@ -194,6 +240,39 @@ def test_bad_prompts(model, prompt, expected, message):
         model.generate(prompt, max_tokens=2, temperature=0)
 
 
+def test_a_bad_prompt_fails_alone(model):
+    prompts = [PROMPT, [999_999], "One day", "\ud800", None, "word " * 3000]
+    options = {"max_tokens": 4, "temperature": 0}
+    kinds = [None, clawdbot.InvalidArgument, None, clawdbot.InvalidUtf8, TypeError, clawdbot.ContextOverflow]
+    results = model.generate(prompts, options, return_exceptions=True)
+    for result, kind in zip(results, kinds, strict=True):
+        assert isinstance(result, clawdbot.Completion if kind is None else kind), result
+    assert results[1].detail["prompt"] == 1
+    assert results[5].detail["prompt"] == 5
+    assert results[2].token_ids == model.generate("One day", options).token_ids
+    with pytest.raises(clawdbot.InvalidArgument) as caught:
+        model.generate(prompts, options)
+    assert caught.value.results[1] is caught.value
+    assert caught.value.results[2].token_ids == results[2].token_ids
+    assert [type(result) for result in caught.value.results] == [type(result) for result in results]
+    alone = model.generate([999_999], options, return_exceptions=True)
+    assert isinstance(alone, clawdbot.InvalidArgument)
+    assert isinstance(model.generate(PROMPT, options, return_exceptions=True), clawdbot.Completion)
+
+
+def test_options_for_each_prompt(model):
+    each = [{"max_tokens": 2}, None, {"max_tokens": 3, "ignore_eos": True}, {"max_tokenz": 3}]
+    results = model.generate([PROMPT] * 4, each, temperature=0, return_exceptions=True)
+    assert [len(result.token_ids) for result in results[:3:2]] == [2, 3]
+    assert results[1].options["max_tokens"] > 100
+    assert isinstance(results[3], clawdbot.UnknownOption)
+    assert results[3].detail["suggestion"] == "max_tokens"
+    with pytest.raises(clawdbot.InvalidArgument, match="one for each of 2 prompts, found a list of 4"):
+        model.generate([PROMPT] * 2, each)
+    with pytest.raises(TypeError, match="options"):
+        model.generate(PROMPT, [{}])
+
+
 def test_the_bad_prompt_of_a_batch_is_named(model):
     with pytest.raises(clawdbot.InvalidArgument) as caught:
         model.generate([[5], [6], [999_999]], max_tokens=2, temperature=0)
@@ -228,15 +307,17 @@ def test_the_bad_prompt_of_a_batch_is_named(model):
 )
 def test_bad_option_values(model, name, value):
     for call in (model.generate, model.stream):
-        with pytest.raises(clawdbot.InvalidArgument, match=name):
+        with pytest.raises(clawdbot.InvalidArgument, match=f"{name}: expected .*, found ") as caught:
             call(PROMPT, **{name: value})
+        assert not re.search(r"\b[uif](32|64)\b|Vec|Option<|sequence|invalid type", str(caught.value))
 
 
 def test_unknown_options(model):
     for call in (model.generate, model.stream):
         with pytest.raises(clawdbot.UnknownOption, match="max_tokens") as caught:
             call(PROMPT, max_token=5)
-        assert caught.value.detail == {"option": "max_token"}
+        assert caught.value.detail == {"option": "max_token", "suggestion": "max_tokens"}
+        assert 'did you mean "max_tokens"?' in str(caught.value)
         with pytest.raises(TypeError):
             call(PROMPT, {"nonsense": None})
     with pytest.raises(TypeError):

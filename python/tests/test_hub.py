@@ -60,7 +60,7 @@ def hub(monkeypatch, tmp_path):
     hub = Hub()
     thread = threading.Thread(target=hub.serve_forever)
     thread.start()
-    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "CLAWDBOT_HUB"):
+    for name in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN_PATH", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "CLAWDBOT_HUB"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hub.server_address[1]}")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
@@ -81,7 +81,8 @@ def test_a_model_by_its_name(hub, model, tmp_path):
     assert all(0 <= done <= total for done, total in calls if total)
     assert all(token == "Bearer hf_mine" for _, token in hub.seen)
     snapshot = tmp_path / "home" / "hub" / "models--org--model" / "snapshots" / COMMIT
-    assert clawdbot.download("hf://org/model") == snapshot
+    for name in ("hf://org/model", "https://huggingface.co/org/model/tree/main", "hf.co/org/model:latest"):
+        assert clawdbot.download(name) == snapshot
     # Everything is there now.
     hub.seen.clear()
     clawdbot.Model.from_pretrained("org/model", revision=COMMIT).close()
@@ -95,6 +96,8 @@ def test_failures(hub, monkeypatch):
         clawdbot.download("org/model", offline=True)
     with pytest.raises(clawdbot.NotFound):
         clawdbot.download("org/other")
+    with pytest.raises(clawdbot.NotFound, match="perhaps Qwen/Qwen3-0.6B"):
+        clawdbot.download("Qwen3-0.6B")
     hub.status = 403
     with pytest.raises(clawdbot.AccessDenied) as denied:
         clawdbot.download("org/model")
@@ -107,6 +110,15 @@ def test_failures(hub, monkeypatch):
     hub.files["config.json"] = content
     with pytest.raises(clawdbot.Download, match=r"config\.json"):
         clawdbot.download("org/model")
+
+
+def test_what_is_repeated_goes_to_the_log(hub, monkeypatch):
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    logged = []
+    runtime = clawdbot.Runtime(threads=1, on_log=lambda level, text: logged.append((level, text)))
+    with pytest.raises(clawdbot.Download):
+        clawdbot.Model.from_pretrained("org/model", runtime=runtime)
+    assert [level for level, text in logged if "trying again" in text] == ["warning", "warning"]
 
 
 def test_options_are_checked_before_anything_is_downloaded(hub):

@@ -58,7 +58,12 @@ def signatures():
 @pytest.mark.parametrize(("name", "found", "stub"), list(signatures()), ids=lambda value: value if isinstance(value, str) else "")
 def test_signatures_are_the_same(name, found, stub):
     decorators = [ast.unparse(decorator) for decorator in stub.decorator_list]
-    assert inspect.getdoc(found), f"{name} has no docstring"
+    # A static method of its own has Python's.
+    documented = inspect.getdoc(getattr(found, "__func__", found))
+    assert documented, f"{name} has no docstring"
+    # Of overloads, one has it.
+    if "overload" not in decorators or ast.get_docstring(stub):
+        assert ast.get_docstring(stub) == documented, f"{name}: the stub's docstring is not the module's"
     if "property" in decorators:
         assert inspect.isgetsetdescriptor(found) or inspect.ismemberdescriptor(found)
         return
@@ -94,6 +99,21 @@ def test_everything_has_a_docstring():
     for name in clawdbot.__all__:
         value = getattr(clawdbot, name)
         assert not callable(value) or value.__doc__, name
+        if not isinstance(value, type) or issubclass(value, (dict, Exception)):
+            continue
+        for member, found in vars(value).items():
+            assert member.startswith("_") or inspect.getdoc(found), f"{name}.{member}"
+
+
+def test_docs_name_every_option():
+    model, runtime = clawdbot.Model, clawdbot.Runtime
+    for found, names in (
+        (model.from_pretrained, {*clawdbot.MODEL_OPTIONS, *clawdbot.RUNTIME_OPTIONS}),
+        (runtime.pack, clawdbot.PACK_OPTIONS),
+        (runtime, clawdbot.RUNTIME_OPTIONS),
+    ):
+        for name in names:
+            assert name in inspect.getdoc(found), f"{found}: {name}"
 
 
 def test_typed_dicts_are_the_core_s_options():
@@ -101,6 +121,7 @@ def test_typed_dicts_are_the_core_s_options():
     assert tuple(clawdbot.ModelOptions.__annotations__) == clawdbot.MODEL_OPTIONS
     assert tuple(clawdbot.EmbedOptions.__annotations__) == clawdbot.EMBED_OPTIONS
     assert tuple(clawdbot.RerankOptions.__annotations__) == clawdbot.RERANK_OPTIONS
+    assert tuple(clawdbot.PackOptions.__annotations__) == clawdbot.PACK_OPTIONS
     assert set(clawdbot.LoadOptions.__annotations__) == {*clawdbot.MODEL_OPTIONS, *clawdbot.RUNTIME_OPTIONS}
 
 
@@ -121,6 +142,11 @@ def test_mypy_finds_mistakes(tmp_path):
         "ids: clawdbot.Completion = model.generate([1, 2])\n"
         "many: list[clawdbot.Completion] = model.generate(['a', 'b'])\n"
         "lists: list[clawdbot.Completion] = model.generate([[1], [2]])\n"
+        "each: list[clawdbot.Completion] = model.generate(['a', 'b'], [{'max_tokens': 3}, None])\n"
+        "some: list[clawdbot.Completion | Exception] = model.generate(['a', 'b'], return_exceptions=True)\n"
+        "answer: clawdbot.Completion = model.session().chat([{'role': 'user', 'content': 'a'}], max_tokens=3)\n"
+        "again: clawdbot.Completion = clawdbot.Completion(answer.to_dict())\n"
+        "model.generate('a', stop={'b'}, stop_token_ids=range(3))\n"
         "model.generate('a', max_token=3)  # wrong\n"
         "clawdbot.Model.from_pretrained(weights='int9')  # wrong\n"
         "model.generate('a', max_tokens='3')  # wrong\n"

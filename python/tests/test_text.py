@@ -70,11 +70,94 @@ def test_render_and_chat(model):
     assert completion.token_ids == same.token_ids
     assert completion.usage.prompt_tokens == same.usage.prompt_tokens
     assert model.chat(MESSAGES, options={"max_tokens": 3, "temperature": 0}).token_ids == completion.token_ids[:3]
-    doubled = model.chat(MESSAGES, max_tokens=8, temperature=0, add_special_tokens=True)
-    assert doubled.usage.prompt_tokens == same.usage.prompt_tokens + 1
+    once = model.chat(MESSAGES, max_tokens=8, temperature=0, add_special_tokens=True)
+    assert once.usage.prompt_tokens == same.usage.prompt_tokens
     with pytest.raises(clawdbot.UnknownOption):
         model.chat(MESSAGES, enable_thinking=True)
     assert model.chat(MESSAGES, variables={"x": 1}, max_tokens=2, temperature=0).token_ids == completion.token_ids[:2]
+
+
+def test_a_bos_is_not_doubled(directory, edit_json):
+    edit_json(directory / "generation_config.json", do_sample=False)
+    lines = []
+    with clawdbot.Model.from_pretrained(directory, runtime=clawdbot.Runtime(on_log=lambda *line: lines.append(line))) as model:
+        rendered = model.render_chat(MESSAGES)
+        ids = model.tokenizer.encode(rendered, add_special_tokens=False)
+        assert ids[0] == model.info["bos_token_id"]
+        assert model.generate(rendered, max_tokens=1, temperature=0).usage.prompt_tokens == len(ids)
+        with model.session() as session:
+            session.append(rendered)
+            assert session.tokens == ids
+        assert ("info", "the prompt begins with the beginning-of-sequence token: it is not added once more") in lines
+        # A BOS that the caller put there as ids is the caller's.
+        assert model.generate([ids[0], *ids], max_tokens=1, temperature=0).usage.prompt_tokens == len(ids) + 1
+        model.generate(rendered, max_tokens=1, top_p=0.5)
+        model.render_chat(MESSAGES, colour="red")
+        warnings = [message for level, message in lines if level == "warning"]
+        assert len(warnings) == 2, warnings
+        assert "top_p" in warnings[0]
+        assert "colour" in warnings[1]
+
+
+def test_chat_is_streamed(model):
+    expected = model.chat(MESSAGES, max_tokens=8, temperature=0)
+    events = list(model.chat_stream(MESSAGES, max_tokens=8, temperature=0))
+    assert "".join(event.text for event in events if event.kind == "token") == expected.text
+    assert events[-1].completion.token_ids == expected.token_ids
+
+
+def test_a_session_chats_from_what_it_has(model):
+    options = {"max_tokens": 12, "temperature": 0, "ignore_eos": True}
+    messages = list(MESSAGES)
+    with model.session() as session:
+        for said in ("And then?", "Why?", "The end?"):
+            answer = session.chat(messages, options=options)
+            assert answer.token_ids == model.chat(messages, options=options).token_ids
+            messages += [{"role": "assistant", "content": answer.text}, {"role": "user", "content": said}]
+        before = len(model.tokenizer.encode(model.render_chat(messages[:-3]), add_special_tokens=False))
+        last = session.chat_stream(messages, **options).finish()
+        assert last.usage.cached_tokens >= before > 50
+        # Another conversation: all after the first difference is computed, to the same bits.
+        messages[0] = {"role": "user", "content": "Tell me a joke."}
+        answer = session.chat(messages, options=options)
+        assert answer.token_ids == model.chat(messages, options=options).token_ids
+        assert 0 < answer.usage.cached_tokens < 10
+        tokens = session.tokens
+        with pytest.raises(clawdbot.ContextOverflow):
+            session.chat(messages, max_tokens=5000)
+        with pytest.raises(clawdbot.InvalidArgument):
+            session.chat([{"role": "user"}])
+        assert session.tokens == tokens, "a refused request changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ("Hello", r"messages: expected a list of messages such as .*found \"Hello\""),
+        (MESSAGES[0], "messages: expected a list"),
+        ([], "at least one message"),
+        (["Hello"], r"messages\[0\]: expected a message"),
+        ([MESSAGES, MESSAGES], "one by one"),
+        ([{"role": "usr", "content": "a"}], r'messages\[0\].role: expected one of system, .* did you mean "user"\?'),
+        ([{"role": "user", "text": "a"}], r'found "text"'),
+        ([{"role": "user", "content": None}], r"messages\[0\].content: expected a text"),
+        ([{"role": "user", "content": [{"type": "image", "url": "x"}]}], r"content\[0\]: .*models read text alone"),
+    ],
+)
+def test_messages_are_checked(model, messages, message):
+    for call in (model.chat, model.chat_stream, model.render_chat, model.session().chat):
+        with pytest.raises(clawdbot.InvalidArgument, match=message):
+            call(messages)
+
+
+def test_tools_and_slips(model):
+    for call in (model.chat, model.render_chat):
+        with pytest.raises(clawdbot.InvalidArgument, match="does not use them"):
+            call(MESSAGES, [{"name": "f"}])
+    with pytest.raises(clawdbot.UnknownOption, match='did you mean "add_generation_prompt"'):
+        model.render_chat(MESSAGES, add_generation_promt=False)
+    # Templates on their own are not checked.
+    assert clawdbot.render_chat_template("{{ messages[0].x }}", [{"x": 1}], [{"name": "f"}]) == "1"
 
 
 def test_a_model_without_template(directory, edit_json):

@@ -24,6 +24,7 @@ CHAT_TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}{% if message['role'] in ['user', 'assistant'] %}"
     "{{ '<|' + message['role'] + '|>\\n' + message['content'] | trim + '<|end|>\\n' }}"
+    "{% else %}{{ raise_exception('the built-in story model knows the roles user and assistant, and no ' ~ message['role']) }}"
     "{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
 )

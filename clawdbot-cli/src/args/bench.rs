@@ -6,21 +6,20 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use clawdbot_core::Source;
 
-use super::{LoadArgs, OutputArgs, RuntimeArgs};
+use super::{LoadArgs, MODEL, OutputArgs, RuntimeArgs};
 use crate::hub::HubArgs;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   clawdbot bench --shape qwen2.5-0.5b --weights bf16 --repeat 5
-  clawdbot bench --model DIR --depth 4096 --batch 8 --json
+  clawdbot bench -m DIR --depth 4096 --batch 8 --json
 
 Every repeat takes fresh sequences of random token ids. Prefill: all prompts, until the last first token. Decode: after
 DEPTH tokens of context, tokens per second of all sequences together. Medians are reported, and in JSON every sample.
 The memory traffic of decode that is compared with the machine's is that of the weights alone.")]
 pub(crate) struct BenchArgs {
-    /// Model directory, GGUF or packed file, or OWNER/NAME [default: the built-in story model]
-    #[arg(long, value_name = "PATH", conflicts_with = "shape")]
+    #[arg(short, long, value_name = "MODEL", conflicts_with = "shape", help = MODEL)]
     pub(crate) model: Option<PathBuf>,
     /// Random weights in the shape of a published model
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Source::SHAPES))]

@@ -6,22 +6,22 @@ use clap::Args;
 use clawdbot_core::{EmbedOptions, Pooling, RerankOptions, Result};
 use serde::Serialize;
 
-use super::{LoadArgs, OutputArgs, RuntimeArgs, given};
+use super::{LoadArgs, OutputArgs, RuntimeArgs, given, texts};
 use crate::hub::HubArgs;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  clawdbot embed --model DIR \"a text\" \"another\"
-  clawdbot embed --model DIR --input lines.txt --prompt-name query --json
+  clawdbot embed -m DIR \"a text\" \"- another\"
+  clawdbot embed -m DIR --input lines.txt --prompt-name query --json
 
 A text is a line of numbers; with --json an object: index, embedding. Texts are computed together.")]
 pub(crate) struct EmbedArgs {
-    /// Model directory or packed file, or OWNER/NAME
-    #[arg(long, value_name = "PATH")]
+    /// Model: a directory, GGUF or packed file, or a name OWNER/NAME
+    #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: PathBuf,
     /// Texts
-    #[arg(value_name = "TEXT", conflicts_with = "input")]
+    #[arg(value_name = "TEXT", conflicts_with = "input", value_parser = texts::text)]
     pub(crate) texts: Vec<String>,
     /// File with one text a line; `-` reads stdin
     #[arg(long, value_name = "FILE")]
@@ -52,7 +52,7 @@ pub(crate) struct EmbedOptionArgs {
     #[arg(long, value_name = "NAME")]
     prompt_name: Option<String>,
     /// Text to put before each text
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Keep N first elements of each vector
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
@@ -75,18 +75,18 @@ impl EmbedOptionArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  clawdbot rerank --model DIR --query \"how do ships sail?\" --input passages.txt
+  clawdbot rerank -m DIR --query \"how do ships sail?\" --input passages.txt
 
 The best document comes first: its score, a tab, the document; with --json an object: index, score, document.")]
 pub(crate) struct RerankArgs {
-    /// Model directory or packed file, or OWNER/NAME
-    #[arg(long, value_name = "PATH")]
+    /// Model: a directory, GGUF or packed file, or a name OWNER/NAME
+    #[arg(short, long, value_name = "MODEL")]
     pub(crate) model: PathBuf,
     /// What is looked for
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) query: String,
     /// Documents
-    #[arg(value_name = "DOCUMENT", conflicts_with = "input")]
+    #[arg(value_name = "DOCUMENT", conflicts_with = "input", value_parser = texts::text)]
     pub(crate) documents: Vec<String>,
     /// File with one document a line; `-` reads stdin
     #[arg(long, value_name = "FILE")]
@@ -111,7 +111,7 @@ pub(crate) struct RerankOptionArgs {
     #[arg(long, value_name = "true|false")]
     sigmoid: Option<bool>,
     /// What the query asks for, of models that are told (Qwen3-Reranker)
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     instruction: Option<String>,
     /// Cut texts that are too long instead of refusing them
     #[arg(long)]

@@ -1,31 +1,44 @@
-//! `generate` and `chat`
+//! `generate`
 
 use std::path::PathBuf;
 
 use clap::Args;
+use clawdbot_core::{Error, ErrorKind, Result};
 
-use super::{LoadArgs, LoraArgs, OptionArgs, OutputArgs, RuntimeArgs};
+use super::texts::{self, escaped};
+use super::{LoadArgs, LoraArgs, MODEL, OptionArgs, OutputArgs, RuntimeArgs};
 use crate::hub::HubArgs;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  clawdbot generate --seed 7 --max-tokens 100
-  clawdbot generate --model DIR --prompt-file letter.txt --temperature 0 --stop \"\\n\\n\"
-  echo \"Once upon a time\" | clawdbot generate --prompt - --quiet
+  clawdbot generate --temperature 0.8 --seed 7 --max-tokens 100
+  clawdbot generate -m DIR \"The sea\" -n 50
+  clawdbot generate -m DIR --prompt-file letter.txt --temperature 0 --stop '\\n\\n'
+  clawdbot generate -m DIR -p '- one\\n- two\\n-' --escape --stop '\\n'
+  echo \"Once upon a time\" | clawdbot generate - --quiet
+
+A prompt is taken as it is: a dash in front does no harm, and only --escape makes anything of backslashes. --stop always
+reads \\n, \\r, \\t, \\xNN, \\u{N}, and \\\\ for a backslash. Of stdin the line end behind the last line is dropped, of files
+nothing; a byte order mark is dropped of both.
 
 The text goes to stdout as it comes, one line of figures to stderr. With --json stdout gets one object instead: text,
 token_ids, finish_reason, usage, options in force; or {\"error\": {code, kind, message, detail}}.")]
 pub(crate) struct GenerateArgs {
-    /// Model directory, GGUF or packed file, or OWNER/NAME [default: the built-in story model]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) model: Option<PathBuf>,
     /// Text to continue; `-` reads stdin [default for the built-in model: "Once upon a time"]
-    #[arg(long, value_name = "TEXT", conflicts_with = "prompt_file")]
-    pub(crate) prompt: Option<String>,
+    #[arg(value_name = "PROMPT", value_parser = texts::text, conflicts_with_all = ["prompt", "prompt_file"])]
+    text: Option<String>,
+    #[arg(short, long, value_name = "MODEL", help = MODEL)]
+    pub(crate) model: Option<PathBuf>,
+    /// The same as PROMPT
+    #[arg(short, long, value_name = "TEXT", conflicts_with = "prompt_file", allow_hyphen_values = true)]
+    prompt: Option<String>,
     /// File with the text to continue; `-` reads stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) prompt_file: Option<PathBuf>,
+    /// Read \n, \r, \t, \xNN, \u{N} and \\ in the prompt of the command line
+    #[arg(short, long, conflicts_with = "prompt_file")]
+    escape: bool,
     #[command(flatten)]
     pub(crate) options: OptionArgs,
     #[command(flatten)]
@@ -40,28 +53,17 @@ pub(crate) struct GenerateArgs {
     pub(crate) output: OutputArgs,
 }
 
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Every line is a message. /reset forgets the conversation, /exit or the end of input leaves, /help lists the commands.
-Ctrl-C stops an answer; at the prompt it leaves. With --json every answer, or error, is one object on a line.
-A message that cannot be answered is taken back; the exit code is 1 if there was one.")]
-pub(crate) struct ChatArgs {
-    /// Model directory, GGUF or packed file, or OWNER/NAME [default: the built-in story model]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) model: Option<PathBuf>,
-    /// System message at the head of the conversation
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) system: Option<String>,
-    #[command(flatten)]
-    pub(crate) options: OptionArgs,
-    #[command(flatten)]
-    pub(crate) hub: HubArgs,
-    #[command(flatten)]
-    pub(crate) lora: LoraArgs,
-    #[command(flatten)]
-    pub(crate) load: LoadArgs,
-    #[command(flatten)]
-    pub(crate) runtime: RuntimeArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+impl GenerateArgs {
+    /// The prompt of the command line, if it has one.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an escape that is none.
+    pub(crate) fn prompt(&self) -> Result<Option<String>> {
+        let Some(given) = self.text.as_ref().or(self.prompt.as_ref()) else { return Ok(None) };
+        let invalid = |message| Error::new(ErrorKind::InvalidArgument, message).with("option", "prompt");
+        match self.escape && given != "-" {
+            true => escaped(given).map(Some).map_err(|message| invalid(format!("option prompt: {message}"))),
+            false => Ok(Some(given.clone())),
+        }
+    }
 }

@@ -6,17 +6,30 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use clawdbot_core::Source;
 
-use super::{LoadArgs, RuntimeArgs};
+use super::{LoadArgs, MODEL, RuntimeArgs};
 use crate::hub::HubArgs;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  clawdbot inspect DIR --weights bf16
+  clawdbot inspect DIR --memory-budget 2GiB --check
+  clawdbot inspect model.clawdbot --verify --json
+  clawdbot inspect --shape llama-3.2-1b
+
+Says nothing about whether a context fits: the KV cache grows with the sequences, up to what is left of the budget.")]
 pub(crate) struct InspectArgs {
-    /// Model directory, GGUF or packed file, or OWNER/NAME [default: the built-in story model]
-    #[arg(value_name = "PATH", conflicts_with = "shape")]
-    pub(crate) model: Option<PathBuf>,
+    #[arg(value_name = "MODEL", conflicts_with_all = ["shape", "model"], help = MODEL)]
+    named: Option<PathBuf>,
+    /// The same as MODEL
+    #[arg(short, long, value_name = "MODEL", conflicts_with = "shape")]
+    model: Option<PathBuf>,
     /// Random weights in the shape of a published model
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Source::SHAPES))]
     pub(crate) shape: Option<String>,
+    /// Exit with 1 if the model cannot be loaded within --memory-budget
+    #[arg(long)]
+    pub(crate) check: bool,
     /// One JSON object, sizes in bytes
     #[arg(long)]
     pub(crate) json: bool,
@@ -26,4 +39,11 @@ pub(crate) struct InspectArgs {
     pub(crate) load: LoadArgs,
     #[command(flatten)]
     pub(crate) runtime: RuntimeArgs,
+}
+
+impl InspectArgs {
+    /// The model, if one is given.
+    pub(crate) fn model(&self) -> Option<&PathBuf> {
+        self.named.as_ref().or(self.model.as_ref())
+    }
 }

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use clawdbot_core::{Cache, KvType, ModelOptions, Result, Runtime, RuntimeOptions, WeightType};
+use clawdbot_core::{Cache, KvType, LogLevel, ModelOptions, Result, Runtime, RuntimeOptions, WeightType};
 use serde::Serialize;
 
 use super::given;
 use super::values::{byte_size, cache};
+use crate::output::warn;
 
 /// What to print.
 #[derive(Debug, Args)]
@@ -86,8 +87,16 @@ fn tiers() -> Vec<&'static str> {
 }
 
 impl RuntimeArgs {
-    /// A runtime with these options.
-    pub(crate) fn runtime(&self) -> Result<Runtime> {
-        Runtime::new(&RuntimeOptions::from_json(&given(self)?)?)
+    /// A runtime with these options. Its warnings go to stderr.
+    pub(crate) fn runtime(&self, output: &OutputArgs) -> Result<Runtime> {
+        let options = RuntimeOptions::from_json(&given(self)?)?;
+        if output.quiet {
+            return Runtime::new(&options);
+        }
+        Runtime::with_log(&options, |record| {
+            if record.level == LogLevel::Warning {
+                warn(&record.message);
+            }
+        })
     }
 }

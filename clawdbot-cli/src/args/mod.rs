@@ -1,12 +1,15 @@
 //! The command line. Options that the library has are declared once, under the library's names.
 
 mod bench;
+mod chat;
 mod embed;
 mod generate;
 mod inspect;
 mod load;
 mod options;
 mod pack;
+mod shell;
+pub(crate) mod texts;
 mod values;
 
 use clap::{Parser, Subcommand};
@@ -15,27 +18,34 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 pub(crate) use bench::BenchArgs;
+pub(crate) use chat::{CHAT_COMMANDS, ChatArgs};
 pub(crate) use embed::{EmbedArgs, RerankArgs};
-pub(crate) use generate::{ChatArgs, GenerateArgs};
+pub(crate) use generate::GenerateArgs;
 pub(crate) use inspect::InspectArgs;
 pub(crate) use load::{LoadArgs, OutputArgs, RuntimeArgs};
 pub(crate) use options::{LoraArgs, OptionArgs};
 pub(crate) use pack::PackArgs;
+pub(crate) use shell::{CompletionsArgs, ManArgs};
+
+/// What a model may be, where there is one without.
+const MODEL: &str =
+    "Model: a directory, GGUF or packed file, or a name OWNER/NAME [default: the built-in story model]";
 
 const EXAMPLES: &str = "\
 Examples:
   clawdbot generate                                  a story from the built-in model
-  clawdbot generate --model DIR --prompt \"The sea\"   continue a text
-  clawdbot generate --model DIR --prompt - < text    the prompt from stdin
-  clawdbot chat --model DIR --system \"Be brief.\"     a conversation
-  clawdbot embed --model DIR --input lines.txt       texts to vectors
-  clawdbot chat --model Qwen/Qwen3-0.6B              one from Hugging Face
+  clawdbot generate -m DIR \"The sea\"                 continue a text
+  clawdbot generate -m DIR - < letter.txt            the text from stdin
+  clawdbot chat DIR --system \"Be brief.\"             a conversation
+  clawdbot chat Qwen/Qwen3-0.6B                      with a model from Hugging Face
+  clawdbot embed -m DIR --input lines.txt            texts to vectors
   clawdbot inspect DIR --weights bf16                what a model is and would cost
   clawdbot pack DIR model.clawdbot                   the whole model in one file that loads at once
   clawdbot bench --shape llama-3.2-1b                how fast this machine is
 
 A model is a directory as Hugging Face publishes it (config.json, *.safetensors, tokenizer.json), a GGUF file (the first
-of a split one) or a packed file; or the name OWNER/NAME of one on Hugging Face, which is downloaded once.
+of a split one), or a packed file. Or it is named: OWNER/NAME on Hugging Face, OWNER/NAME:Q4_K_M for a GGUF file there, or
+the address of its page; it is downloaded once, into the cache that Hugging Face's own tools use.
 --kernels, or the environment variable CLAWDBOT_ISA, forces an instruction-set tier.
 Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.";
 
@@ -63,6 +73,10 @@ pub(crate) enum Command {
     Pack(PackArgs),
     /// Measure prefill and decode
     Bench(BenchArgs),
+    /// Print a script that completes commands and options in a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages
+    Man(ManArgs),
 }
 
 impl Command {
@@ -75,6 +89,7 @@ impl Command {
             Command::Inspect(args) => args.json,
             Command::Pack(args) => args.output.json,
             Command::Bench(args) => args.output.json,
+            Command::Completions(_) | Command::Man(_) => false,
         }
     }
 }
@@ -106,7 +121,10 @@ mod tests {
     #[test]
     fn options_are_those_of_the_library() {
         assert_eq!(names::<OptionArgs>(), GenerateOptions::NAMES);
-        assert_eq!(names::<LoadArgs>(), ModelOptions::NAMES);
+        // The program has the chat template in a file.
+        let names_of_model: Vec<&str> =
+            ModelOptions::NAMES.iter().copied().filter(|name| *name != "chat_template").collect();
+        assert_eq!(names::<LoadArgs>(), names_of_model);
         assert_eq!(names::<EmbedOptionArgs>(), EmbedOptions::NAMES);
         assert_eq!(names::<RerankOptionArgs>(), RerankOptions::NAMES);
         assert_eq!(names::<RuntimeArgs>(), RuntimeOptions::NAMES);

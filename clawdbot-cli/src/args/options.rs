@@ -7,6 +7,7 @@ use clawdbot_core::{Error, ErrorKind, GenerateOptions, Model, Result};
 use serde::Serialize;
 
 use super::given;
+use super::texts::escaped;
 use super::values::{as_map, bias, finite, lora};
 
 /// [`GenerateOptions`].
@@ -17,7 +18,7 @@ pub(crate) struct OptionArgs {
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
     /// Most tokens to generate [default: until the model stops or the context is full]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(short = 'n', long, value_name = "N", allow_negative_numbers = true)]
     max_tokens: Option<u32>,
     /// 0 takes the most likely token; more is more random
     #[arg(long, value_name = "T", value_parser = finite, allow_negative_numbers = true)]
@@ -47,8 +48,8 @@ pub(crate) struct OptionArgs {
     /// Seed of the sampler [default: a random one, reported with --json]
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     seed: Option<u64>,
-    /// Text that ends the generation and is not part of it; may be repeated
-    #[arg(long, value_name = "TEXT")]
+    /// Text that ends the generation and is not part of it, with \n, \r, \t, \xNN, \u{N} and \\ as escapes; may be repeated
+    #[arg(long, value_name = "TEXT", value_parser = escaped, allow_hyphen_values = true)]
     stop: Vec<String>,
     /// Token that ends the generation; may be repeated
     #[arg(long, value_name = "ID", allow_negative_numbers = true)]
@@ -72,11 +73,6 @@ impl OptionArgs {
     /// The library's options, checked.
     pub(crate) fn options(&self) -> Result<GenerateOptions> {
         GenerateOptions::from_json(&given(self)?)
-    }
-
-    /// Whether a rendered conversation gets special tokens of the tokenizer: only when asked for.
-    pub(crate) fn chat_special_tokens(&self) -> bool {
-        self.add_special_tokens.unwrap_or(false)
     }
 }
 

@@ -16,14 +16,14 @@ Examples:
   clawdbot pack DIR model.clawdbot
   clawdbot pack DIR model.clawdbot --weights bf16 --overwrite
   clawdbot pack --shape llama-3.2-1b model.clawdbot
-  clawdbot chat --model model.clawdbot
+  clawdbot chat model.clawdbot
 
 The file holds everything: weights, tokenizer, chat template, configuration. It is mapped, not read: it loads in
 milliseconds, and processes that use it share its memory. It appears when it is complete. clawdbot inspect FILE --verify
 compares it with its checksum.")]
 pub(crate) struct PackArgs {
-    /// Model directory or OWNER/NAME, and the file to write; with --shape, the file alone
-    #[arg(value_name = "DIR FILE", required = true, num_args = 1..=2)]
+    /// Model (a directory, GGUF file, or OWNER/NAME) and the file to write; with --shape, the file alone
+    #[arg(value_name = "MODEL FILE", required = true, num_args = 1..=2)]
     paths: Vec<PathBuf>,
     /// Random weights in the shape of a published model
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Source::SHAPES))]
@@ -49,7 +49,7 @@ impl PackArgs {
             ([target], Some(shape)) => Ok((None, Some(shape), target)),
             (paths, _) => {
                 let message =
-                    format!("expected DIR and FILE, or --shape and FILE, found {} paths", paths.len());
+                    format!("expected MODEL and FILE, or --shape and FILE, found {} paths", paths.len());
                 Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "shape"))
             }
         }

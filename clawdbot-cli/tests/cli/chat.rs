@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{model_with_template, run, run_with};
+use crate::support::{empty_dir, model_with_template, run, run_with};
 
 const GREEDY: [&str; 4] = ["--temperature", "0", "--max-tokens", "20"];
 
@@ -90,4 +90,57 @@ fn a_message_that_fails_is_taken_back() {
     let without = run_with(&[&args[..], &GREEDY].concat(), b"Hello\nAnd then\n");
     let last: Value = serde_json::from_str(without.stdout.lines().last().unwrap()).unwrap();
     assert_eq!(lines[4]["text"], last["text"]);
+}
+
+#[test]
+fn messages_may_have_several_lines() {
+    let found = answers(
+        &[],
+        "\"\"\"\nOne\n\ntwo\n\"\"\"\n/reset\n\"\"\"One\n\ntwo\"\"\"\n/reset\nOne\\\n\\\ntwo\n/reset\n\"\"\"One\n\ntwo",
+    );
+    let expected = fresh(&[], "<s><|user|>\nOne\n\ntwo<|end|>\n<|assistant|>\n");
+    assert_eq!(found.len(), 4);
+    for answer in found {
+        assert_eq!(answer["text"], expected);
+    }
+    // A space makes a message of what looks like a command; a byte order mark is none of the first line.
+    let found = answers(&[], "\u{feff}/reset\n /reset now\n");
+    assert_eq!(found.len(), 1);
+}
+
+#[test]
+fn a_system_message_can_be_replaced_and_the_conversation_saved() {
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:";
+    let file = empty_dir("template").join("template.jinja");
+    std::fs::write(&file, template).unwrap();
+    // The model's own template knows no system messages.
+    let model = ["--chat-template", file.to_str().unwrap()];
+    let saved = empty_dir("save").join("talk.json");
+    let save = format!("/save {}\n", saved.display());
+    let input = format!("/system Be kind\nHello\n{save}/reset\nHello\n/system\n/reset\nHello\n{save}");
+    let found = answers(&model, &input);
+    let kind = fresh(&[], "system: Be kind\nuser: Hello\nassistant:");
+    let plain = fresh(&[], "user: Hello\nassistant:");
+    let texts: Vec<&str> = found.iter().map(|answer| answer["text"].as_str().unwrap()).collect();
+    assert_eq!(texts, [&kind, &kind, &plain]);
+    let talk: Value = serde_json::from_slice(&std::fs::read(&saved).unwrap()).unwrap();
+    let expected =
+        serde_json::json!([{"role": "user", "content": "Hello"}, {"role": "assistant", "content": plain}]);
+    assert_eq!(talk, expected);
+    // Another conversation does not replace the file.
+    let refused = run_with(&["chat", "--quiet"], save.as_bytes());
+    assert_eq!(refused.code, Some(1));
+    assert!(refused.stderr.contains("talk.json"), "{}", refused.stderr);
+    let bad = run_with(&["chat"], b"/save\n/reset now\n/nothing\n/quit\nHello\n");
+    assert_eq!((bad.code, bad.stdout.as_str()), (Some(1), ""));
+    assert_eq!(bad.stderr.matches("error: ").count(), 3, "{}", bad.stderr);
+}
+
+#[test]
+fn a_chat_template_of_a_file_is_checked() {
+    let file = empty_dir("bad-template").join("template.jinja");
+    std::fs::write(&file, "{% for m in %}").unwrap();
+    let run = run(&["chat", "--chat-template", file.to_str().unwrap()]);
+    assert_eq!(run.code, Some(1));
+    assert!(run.stderr.contains("chat_template"), "{}", run.stderr);
 }

@@ -44,6 +44,7 @@ impl User {
             "HF_HUB_CACHE",
             "HUGGINGFACE_HUB_CACHE",
             "HF_HUB_OFFLINE",
+            "TRANSFORMERS_OFFLINE",
             "CLAWDBOT_HUB",
         ] {
             command.env_remove(name);
@@ -74,7 +75,7 @@ fn every_command_takes_a_name() {
     assert_eq!(hub.seen().len(), 0, "a commit that is there");
     let packed = user.home.join("model.clawdbot");
     user.run(&["pack", "hf://org/model", packed.to_str().unwrap()], &[]).text();
-    let chat = user.run(&["chat", "--model", "org/model", "--json"], &[]);
+    let chat = user.run(&["chat", "org/model", "--json"], &[]);
     assert_eq!((chat.code, chat.stderr.as_str()), (Some(0), ""));
     assert_eq!(hub.seen().len(), 2);
 
@@ -147,4 +148,53 @@ fn a_name_is_not_a_path() {
         assert!(run.stderr.contains(word), "{args:?}: {}", run.stderr);
     }
     assert_eq!(hub.seen().len(), 0);
+}
+
+#[test]
+fn names_are_what_people_paste() {
+    let hub = repository("model.safetensors");
+    let user = User::new("hub_pasted", &hub);
+    for name in
+        ["https://huggingface.co/org/model/tree/main", "huggingface.co/org/model", "hf.co/org/model:latest"]
+    {
+        let run = user.run(&["inspect", name, "--json"], &[]);
+        assert_eq!(run.json()["architecture"], "LlamaForCausalLM", "{name}");
+    }
+    hub.seen();
+    let generate = [&["generate", "-m", "org/model"], &PROMPT[..]].concat();
+    for offline in ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"] {
+        user.run(&generate, &[(offline, "1")]).json();
+    }
+    let (home, path) = (user.home.parent().unwrap(), user.home.file_name().unwrap());
+    let path = format!("$WHERE/{}", path.to_str().unwrap());
+    let moved = [("HF_HOME", path.as_str()), ("WHERE", home.to_str().unwrap()), ("HF_HUB_OFFLINE", "1")];
+    user.run(&generate, &moved).json();
+    assert_eq!(hub.seen().len(), 0);
+    for (name, word) in [
+        ("Qwen3-0.6B", "perhaps Qwen/Qwen3-0.6B"),
+        ("qwen3:0.6b", "OWNER/NAME:QUANTIZATION"),
+        ("https://example.com/a/b", "huggingface.co"),
+        ("org/model:Q4_K_M", "expected a GGUF file of the quantization Q4_K_M, found none"),
+    ] {
+        let run = user.run(&["inspect", name], &[]);
+        assert_eq!(run.code, Some(1), "{name}");
+        assert!(run.stderr.contains(word), "{name}: {}", run.stderr);
+    }
+}
+
+#[test]
+fn without_a_network_it_says_so_at_once_and_what_helps() {
+    let hub = repository("model.safetensors");
+    let user = User::new("hub_no_network", &hub);
+    user.run(&["inspect", "org/model"], &[]).text();
+    let nobody = [("HF_ENDPOINT", "http://127.0.0.1:1")];
+    let run = user.run(&["inspect", "org/model"], &nobody);
+    assert_eq!(run.code, Some(1));
+    assert_eq!(run.stderr.matches("warning: ").count(), 2, "{}", run.stderr);
+    assert!(run.stderr.starts_with("looking for org/model\n"), "{}", run.stderr);
+    assert!(run.stderr.contains("trying again in 0.5 s (1 of 2)"), "{}", run.stderr);
+    assert!(run.stderr.contains("error: ") && run.stderr.contains("--offline"), "{}", run.stderr);
+    let quiet = user.run(&["embed", "-m", "org/other", "x", "--quiet"], &nobody);
+    assert_eq!((quiet.code, quiet.stderr.lines().count()), (Some(1), 1), "{}", quiet.stderr);
+    assert!(!quiet.stderr.contains("--offline"), "{}", quiet.stderr);
 }

@@ -1,6 +1,6 @@
 //! `clawdbot inspect`
 
-use crate::support::{model_with_template, run};
+use crate::support::{empty_dir, model_with_template, run};
 
 #[test]
 fn json_has_the_plan_and_the_machine() {
@@ -42,6 +42,7 @@ fn a_tier_can_be_chosen() {
 fn a_directory_is_described_like_the_model_it_is() {
     let dir = model_with_template("inspected", None);
     let mut copy = run(&["inspect", dir.to_str().unwrap(), "--json"]).json();
+    assert_eq!(run(&["inspect", "-m", dir.to_str().unwrap(), "--json"]).json(), copy);
     let builtin = run(&["inspect", "--json"]).json();
     copy["name"] = "builtin".into();
     assert_eq!(copy, builtin);
@@ -57,6 +58,37 @@ fn shapes_cost_nothing_to_look_at() {
     assert_eq!(json["block_parameters"], 8_030_261_248_u64 - 2 * embedding - vectors);
     let unread = json["weights_bytes"].as_u64().unwrap() - json["weights_bytes_per_pass"].as_u64().unwrap();
     assert_eq!(unread, 2 * embedding);
+}
+
+#[test]
+fn it_says_whether_the_model_fits() {
+    let inspect = |more: &[&str]| run(&[&["inspect"], more].concat());
+    let json = inspect(&["--json", "--check"]).json();
+    assert_eq!((&json["fits"], &json["memory_budget"]), (&true.into(), &().into()));
+    let needed = json["load_bytes"].as_u64().unwrap();
+    for (budget, code, words) in
+        [(needed, 0, ": fits into the budget of"), (needed - 1, 1, "does not fit into the budget of")]
+    {
+        let budget = budget.to_string();
+        let budget = ["--memory-budget", &budget];
+        let checked = inspect(&[&["--check", "--json"], &budget[..]].concat());
+        assert_eq!(checked.code, Some(code));
+        let json: serde_json::Value = serde_json::from_str(&checked.stdout).unwrap();
+        assert_eq!(json["fits"], code == 0);
+        // Without --check it is said, and no failure.
+        assert!(inspect(&budget).text().contains(words));
+    }
+}
+
+#[test]
+fn it_says_whether_it_verified() {
+    let packed = empty_dir("verified").join("m");
+    let packed = packed.to_str().unwrap();
+    run(&["pack", model_with_template("verified-source", None).to_str().unwrap(), packed]).text();
+    for (more, verified) in [(&["--verify"][..], true), (&[], false)] {
+        assert_eq!(run(&[&["inspect", packed, "--json"], more].concat()).json()["verified"], verified);
+        assert_eq!(run(&[&["inspect", packed], more].concat()).text().contains("verified: as"), verified);
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod chat;
 mod embed;
 mod errors;
 mod generate;
+mod help;
 #[cfg(feature = "hub")]
 mod hub;
 mod inspect;
@@ -16,3 +17,6 @@ mod interrupt;
 mod machine;
 mod pack;
 mod support;
+#[cfg(unix)]
+mod terminal;
+mod texts;

@@ -80,3 +80,15 @@ pub(crate) fn model_with_template(name: &str, template: Option<&str>) -> PathBuf
     std::fs::write(dir.join("tokenizer_config.json"), serde_json::to_string(settings).unwrap()).unwrap();
     dir
 }
+
+/// Copies the files of a directory.
+pub(crate) fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_dir(&entry.path(), &target),
+            false => drop(std::fs::copy(entry.path(), target).unwrap()),
+        }
+    }
+}

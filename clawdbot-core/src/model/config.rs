@@ -1,9 +1,14 @@
 //! `config.json` and `generation_config.json`: typed access to untrusted settings.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
 use serde_json::{Map, Value};
 
 use super::files::ModelFiles;
 use crate::error::{Error, Result};
+use crate::json;
 use crate::weights::quoted;
 
 /// Largest value of the sizes that have no limit of their own below.
@@ -31,6 +36,9 @@ const LIMITS: &[(&str, u64)] = &[
     ("n_heads", 1 << 16),
 ];
 
+/// Most notes of a file.
+const MAX_NOTES: usize = 20;
+
 /// A JSON object of settings.
 #[derive(Debug, Clone)]
 pub(crate) struct ModelConfig {
@@ -39,6 +47,15 @@ pub(crate) struct ModelConfig {
     /// Path of this object in the file, with a dot behind each key; empty for the whole.
     prefix: String,
     map: Map<String, Value>,
+    journal: Rc<RefCell<Journal>>,
+}
+
+/// What was asked of a file, and what there is to say of it. All of its objects share one.
+#[derive(Debug, Default)]
+struct Journal {
+    /// Paths of keys.
+    asked: BTreeSet<String>,
+    notes: Vec<String>,
 }
 
 impl ModelConfig {
@@ -55,21 +72,12 @@ impl ModelConfig {
     /// # Errors
     /// `InvalidModel` if it is not a JSON object.
     pub(crate) fn parse(json: &[u8], file: &str) -> Result<Self> {
-        let value: Value = serde_json::from_slice(json).map_err(|error| {
-            let message = match python_number(json) {
-                Some(name) => {
-                    format!("{file}: {name} is not JSON (Python writes it, no other program reads it)")
-                }
-                None => format!("{file}: malformed JSON: {error}"),
-            };
-            Error::invalid_model(message).with("file", file)
-        })?;
-        match value {
-            Value::Object(map) => Ok(ModelConfig { file: file.to_owned(), prefix: String::new(), map }),
-            other => {
-                Err(Error::invalid_model(format!("{file}: expected an object, found {}", short(&other)))
-                    .with("file", file))
+        let invalid = |message: String| Error::invalid_model(format!("{file}: {message}")).with("file", file);
+        match json::value(json).map_err(invalid)? {
+            Value::Object(map) => {
+                Ok(ModelConfig { file: file.to_owned(), prefix: String::new(), map, journal: Rc::default() })
             }
+            other => Err(invalid(format!("expected an object, found {}", short(&other)))),
         }
     }
 
@@ -90,12 +98,37 @@ impl ModelConfig {
 
     /// The value of `key`, unless it is absent or null.
     pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.ask(key);
         self.map.get(key).filter(|value| !value.is_null())
     }
 
     /// Whether `key` is written, if only as null.
     pub(super) fn has(&self, key: &str) -> bool {
+        self.ask(key);
         self.map.contains_key(key)
+    }
+
+    fn ask(&self, key: &str) {
+        self.journal.borrow_mut().asked.insert(format!("{}{key}", self.prefix));
+    }
+
+    /// The paths of all keys that were asked for, whether they are there or not.
+    pub(super) fn asked(&self) -> BTreeSet<String> {
+        self.journal.borrow().asked.clone()
+    }
+
+    /// Says something about `key` to whoever loads the model.
+    pub(super) fn note(&self, key: &str, what: &str) {
+        let note = format!("{}: {}{key}: {what}", self.file, self.prefix);
+        let notes = &mut self.journal.borrow_mut().notes;
+        if notes.len() < MAX_NOTES && !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
+
+    /// What was noted.
+    pub(crate) fn notes(&self) -> Vec<String> {
+        self.journal.borrow().notes.clone()
     }
 
     /// `InvalidModel` naming the file, `key`, what was expected and what is there.
@@ -124,9 +157,9 @@ impl ModelConfig {
     pub(super) fn object(&self, key: &str) -> Result<Option<ModelConfig>> {
         match self.get(key) {
             None => Ok(None),
-            Some(Value::Object(map)) => {
+            Some(value @ Value::Object(map)) if json::python_number(value).is_none() => {
                 let (file, prefix) = (self.file.clone(), format!("{}{key}.", self.prefix));
-                Ok(Some(ModelConfig { file, prefix, map: map.clone() }))
+                Ok(Some(ModelConfig { file, prefix, map: map.clone(), journal: Rc::clone(&self.journal) }))
             }
             Some(_) => Err(self.invalid(key, "an object or null")),
         }
@@ -198,7 +231,7 @@ impl ModelConfig {
     /// A finite number; `None` if absent or null.
     pub(super) fn opt_f64(&self, key: &str) -> Result<Option<f64>> {
         let Some(value) = self.get(key) else { return Ok(None) };
-        match value.as_f64().filter(|number| number.is_finite()) {
+        match json::number(value).filter(|number| number.is_finite()) {
             Some(number) => Ok(Some(number)),
             None => Err(self.invalid(key, "a finite number")),
         }
@@ -358,28 +391,12 @@ impl GenerationDefaults {
     }
 }
 
-/// A value as JSON, cut where it is too long for a message.
+/// A value as JSON, or as Python writes it where JSON cannot, cut where it is too long for a message.
 fn short(value: &Value) -> String {
     const LONGEST: usize = 80;
-    let text = value.to_string();
+    let text = json::python_number(value).map_or_else(|| value.to_string(), str::to_owned);
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text,
     }
-}
-
-/// `NaN` or `Infinity`, if written outside of a string.
-fn python_number(json: &[u8]) -> Option<&'static str> {
-    let (mut in_string, mut escaped) = (false, false);
-    for (i, &byte) in json.iter().enumerate() {
-        match (in_string, byte) {
-            _ if escaped => escaped = false,
-            (true, b'\\') => escaped = true,
-            (_, b'"') => in_string = !in_string,
-            (false, b'N') if json[i..].starts_with(b"NaN") => return Some("NaN"),
-            (false, b'I') if json[i..].starts_with(b"Infinity") => return Some("Infinity"),
-            _ => {}
-        }
-    }
-    None
 }

@@ -284,7 +284,7 @@ impl EmbedPlan {
         } else {
             text
         };
-        loaded.encode(text, None, self.add_special_tokens, self.most, self.truncate)
+        loaded.encode_fitting(text, None, self.add_special_tokens, self.most, self.truncate)
     }
 }
 
@@ -346,7 +346,7 @@ impl Judge {
         let text = format!("{}{document}", self.query);
         let around = self.before.len() + self.after.len();
         let room = most.saturating_sub(around);
-        let middle = loaded.encode(&text, None, false, room, truncate)?.tokens;
+        let middle = loaded.encode_fitting(&text, None, false, room, truncate)?.tokens;
         let tokens = [&self.before[..], &middle, &self.after].concat();
         if tokens.len() > most { Err(too_long(tokens.len(), most)) } else { Ok(tokens) }
     }
@@ -378,7 +378,7 @@ fn read_row(loaded: &Loaded, matrix: &PackedMatrix, row: u32) -> Vec<f32> {
 impl Loaded {
     /// The tokens of a text or a pair: at most `most` if `truncate`, else all, but a text that cannot be that short is
     /// refused before it is tokenized.
-    fn encode(
+    fn encode_fitting(
         &self,
         text: &str,
         pair: Option<&str>,
@@ -399,7 +399,7 @@ impl Loaded {
 
     /// Query and document as one, and the kinds of its tokens.
     fn pair(&self, query: &str, document: &str, most: usize, truncate: bool) -> Result<(Vec<u32>, Vec<u32>)> {
-        let Encoded { tokens, types } = self.encode(query, Some(document), true, most, truncate)?;
+        let Encoded { tokens, types } = self.encode_fitting(query, Some(document), true, most, truncate)?;
         if tokens.len() > most {
             return Err(too_long(tokens.len(), most));
         }

@@ -23,9 +23,10 @@ pub(crate) const MODEL_FILES: [&str; 9] = [
 /// Most bytes of a file.
 fn limit(name: &str) -> u64 {
     match name {
-        "config.json" | "generation_config.json" => 16 << 20,
-        name if name.ends_with("/config.json") => 16 << 20,
-        _ => 256 << 20,
+        "tokenizer.json" => 256 << 20,
+        // Added tokens, and templates.
+        "tokenizer_config.json" | "chat_template.jinja" => 64 << 20,
+        _ => 16 << 20,
     }
 }
 

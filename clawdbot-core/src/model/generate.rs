@@ -1,15 +1,45 @@
-//! Many prompts in one call.
+//! Prompts, one or many in one call.
+
+use std::borrow::Borrow;
 
 use super::handle::Model;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
 use crate::options::GenerateOptions;
-use crate::session::{Delivery, Prompt, Stream, run_together};
+use crate::session::{CancelHandle, Delivery, Prompt, Session, Stream, Ticket, Wanted, run_together};
 
 /// Requests that are under way, in units of the sequences of a forward pass: enough that those that end are replaced.
 const PASSES_AHEAD: usize = 2;
 
 impl Model {
+    /// Generates from `prompt`, event by event.
+    ///
+    /// # Errors
+    /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`, `Closed`, `ForkedRuntime`; as [`Model::session`].
+    pub fn stream(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Stream> {
+        self.request(prompt.into(), options, Delivery::EachToken, Ticket::default())
+    }
+
+    fn request(
+        &self,
+        prompt: Prompt,
+        options: &GenerateOptions,
+        delivery: Delivery,
+        ticket: Ticket,
+    ) -> Result<Stream> {
+        let mut session = Session::once(self.generating()?)?;
+        session.extend(prompt, options.add_special_tokens.unwrap_or(true), Wanted::of(options))?;
+        session.request(options, delivery, ticket)
+    }
+
+    /// Generates from `prompt`.
+    ///
+    /// # Errors
+    /// As [`Model::stream`]; `OutOfBudget`, `NonFinite` while computing.
+    pub fn generate(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Completion> {
+        self.request(prompt.into(), options, Delivery::AtTheEnd, Ticket::default())?.finish()
+    }
+
     /// Generates from several prompts, computed together. One result for each, in their order. However many there are,
     /// only some are under way at a time.
     ///
@@ -20,14 +50,36 @@ impl Model {
         self.generate_batch_with_progress(requests, |_, _| true)
     }
 
+    /// As [`Model::generate_batch`], with options for each prompt, until `cancel` is asked to stop: what is under way then
+    /// ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled), before the next layer of the forward pass.
+    ///
+    /// # Errors
+    /// Per prompt, as [`Model::generate`]; `Cancelled` for what had not begun.
+    pub fn generate_batch_until<O: Borrow<GenerateOptions>>(
+        &self,
+        requests: impl ExactSizeIterator<Item = (Prompt, O)>,
+        cancel: &CancelHandle,
+    ) -> Vec<Result<Completion>> {
+        self.run_batch(requests, || cancel.ticket(), |_, _| !cancel.is_cancelled())
+    }
+
     /// As [`Model::generate_batch`], with options for each prompt, and calls `progress(prompts done, prompts in all)` after
     /// each forward pass; false cancels what is not done.
     ///
     /// # Errors
     /// Per prompt, as [`Model::generate`]; `Cancelled`.
-    pub fn generate_batch_with_progress<'a>(
+    pub fn generate_batch_with_progress<O: Borrow<GenerateOptions>>(
         &self,
-        requests: impl ExactSizeIterator<Item = (Prompt, &'a GenerateOptions)>,
+        requests: impl ExactSizeIterator<Item = (Prompt, O)>,
+        progress: impl FnMut(u64, u64) -> bool,
+    ) -> Vec<Result<Completion>> {
+        self.run_batch(requests, Ticket::default, progress)
+    }
+
+    fn run_batch<O: Borrow<GenerateOptions>>(
+        &self,
+        requests: impl ExactSizeIterator<Item = (Prompt, O)>,
+        ticket: impl Fn() -> Ticket,
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Vec<Result<Completion>> {
         let count = requests.len();
@@ -41,7 +93,7 @@ impl Model {
             while running.len() < most
                 && let Some((index, (prompt, options))) = requests.next()
             {
-                match self.request(prompt, options, Delivery::AtTheEnd) {
+                match self.request(prompt, options.borrow(), Delivery::AtTheEnd, ticket()) {
                     Ok(stream) => running.push((index, stream)),
                     Err(error) => {
                         results[index] = Some(Err(error));

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use serde::Serialize;
-use serde_json::{Map, Value};
 
 use super::adapter::{Adapter, Adapters};
 use super::build::Builder;
@@ -21,9 +20,9 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event};
 use crate::model::config::GenerationDefaults;
-use crate::options::{GenerateOptions, ModelOptions};
+use crate::options::ModelOptions;
 use crate::runtime::{LogLevel, Reservation, Runtime};
-use crate::session::{Delivery, Prompt, Session, Stream, Wanted, overflow};
+use crate::session::{Prompt, Session, Wanted, overflow};
 use crate::tokenizer::Tokenizer;
 use crate::weights::beside_text;
 
@@ -128,6 +127,9 @@ impl Runtime {
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Model> {
         let options = &opened.resolve(options)?;
+        if let Some(source) = &options.chat_template {
+            opened.text.as_mut().ok_or_else(no_tokenizer)?.set_template(source)?;
+        }
         let mut plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened, options, self.threads())?;
         let available = self.budget().reserve(plan.load_bytes, "weights, scratch and a page of KV cache")?;
@@ -154,6 +156,9 @@ impl Runtime {
         let (others, unused): (Vec<&str>, Vec<&str>) =
             opened.unused.iter().map(String::as_str).partition(|name| beside_text(name));
         let name = &opened.name;
+        for note in &opened.notes {
+            self.log(LogLevel::Warning, || note.clone());
+        }
         let some = |names: &[&str]| names.iter().take(3).copied().collect::<Vec<_>>().join(", ");
         if !others.is_empty() {
             let (count, some) = (others.len(), some(&others));
@@ -335,31 +340,6 @@ impl Model {
         Ok(self.loaded()?.text()?.tokenizer.clone())
     }
 
-    /// Renders a conversation with the model's chat template.
-    ///
-    /// `messages` is an array of `{"role", "content", ...}`, `tools` an array of functions; `variables` are further
-    /// variables for the template.
-    ///
-    /// # Errors
-    /// `MissingTemplate`, `InvalidTemplate`, `TemplateRaised`, `Closed`.
-    pub fn render_chat(
-        &self,
-        messages: &Value,
-        tools: Option<&Value>,
-        add_generation_prompt: bool,
-        variables: &Map<String, Value>,
-    ) -> Result<String> {
-        let loaded = self.loaded()?;
-        let missing = || {
-            Error::new(
-                ErrorKind::MissingTemplate,
-                "the model has no chat template: give the prompt as text, or render the messages yourself",
-            )
-        };
-        let templates = loaded.text()?.templates.as_ref().ok_or_else(missing)?;
-        templates.select(tools.is_some())?.render(messages, tools, add_generation_prompt, variables)
-    }
-
     /// Loads the LoRA adapter in `dir`, as PEFT writes it, for requests that name it (`GenerateOptions::adapter`). It is
     /// applied beside the weights, which stay as they are; requests with different adapters, and without, are computed
     /// together. Its memory counts in the runtime's budget.
@@ -418,7 +398,7 @@ impl Model {
     }
 
     /// What is loaded, if it generates.
-    fn generating(&self) -> Result<Arc<Loaded>> {
+    pub(super) fn generating(&self) -> Result<Arc<Loaded>> {
         let loaded = self.loaded()?;
         let spec = &loaded.decoder.spec;
         if !spec.generates() {
@@ -428,33 +408,6 @@ impl Model {
             return Err(Error::unsupported_model(message));
         }
         Ok(loaded)
-    }
-
-    /// Generates from `prompt`, event by event.
-    ///
-    /// # Errors
-    /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`, `Closed`, `ForkedRuntime`; as [`Model::session`].
-    pub fn stream(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Stream> {
-        self.request(prompt.into(), options, Delivery::EachToken)
-    }
-
-    pub(crate) fn request(
-        &self,
-        prompt: Prompt,
-        options: &GenerateOptions,
-        delivery: Delivery,
-    ) -> Result<Stream> {
-        let mut session = Session::once(self.generating()?)?;
-        session.extend(prompt, options.add_special_tokens, Wanted::of(options))?;
-        session.request(options, delivery)
-    }
-
-    /// Generates from `prompt`.
-    ///
-    /// # Errors
-    /// As [`Model::stream`]; `OutOfBudget`, `NonFinite` while computing.
-    pub fn generate(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Completion> {
-        self.request(prompt.into(), options, Delivery::AtTheEnd)?.finish()
     }
 
     /// Logits at every position of `tokens`: `[tokens.len(), vocab_size]`, row-major.

@@ -5,6 +5,7 @@ mod arch;
 pub(crate) mod batch;
 mod blocks;
 pub(crate) mod build;
+mod chat;
 mod check;
 pub(crate) mod config;
 pub(crate) mod decoder;
@@ -41,6 +42,7 @@ pub(crate) mod spec;
 pub(crate) mod tensors;
 
 pub(crate) use adapter::Adapter;
+pub use chat::Chat;
 pub use embed::{EmbeddingInfo, Embeddings};
 #[cfg(feature = "hub")]
 pub(crate) use files::MODEL_FILES;

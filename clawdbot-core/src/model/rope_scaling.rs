@@ -325,7 +325,7 @@ impl<'a> Settings<'a> {
         factors.filter(usable).ok_or_else(|| source.invalid(KEY, &format!("{count} positive numbers")))
     }
 
-    /// The rope type, one of `TYPES`. Keys that it does not read are refused: they would have no effect.
+    /// The rope type, one of `TYPES`. Keys that it does not read have no effect, as in transformers, and are noted.
     fn rope_type(&self) -> Result<&'static str> {
         let mut found: Option<(&ModelConfig, &'static str, &str)> = None;
         for source in &self.nested {
@@ -348,8 +348,13 @@ impl<'a> Settings<'a> {
         };
         let growth = if self.extras.growth { GROWTH_KEYS } else { &[] };
         let sections = if self.extras.sections { SECTION_KEYS } else { &[] };
+        let known = [COMMON_KEYS, keys, growth, sections].concat();
         for source in &self.nested {
-            source.only_keys(&[COMMON_KEYS, keys, growth, sections].concat())?;
+            let unused: Vec<&str> =
+                source.keys().filter(|key| !known.contains(key) && source.get(key).is_some()).collect();
+            for key in unused {
+                source.note(key, &format!("the rope type {rope_type} does not use it, as in transformers"));
+            }
         }
         Ok(rope_type)
     }

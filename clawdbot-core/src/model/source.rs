@@ -16,8 +16,9 @@ use super::parts::{self, LastTensor};
 use super::quantization::FileWeights;
 use super::registry::{parse_quantization, parse_spec};
 use super::spec::DecoderSpec;
-use super::tensors::{MatrixName, PartStorage, VectorName};
+use super::tensors::{LM_HEAD, MatrixName, PartStorage, VectorName};
 use crate::error::{Error, ErrorKind, Result};
+use crate::json;
 use crate::kernels::{ComputeFormat, PackedMatrix, RowSource, StoredScale};
 use crate::options::{Cache, ModelOptions, WeightType};
 use crate::tokenizer::{ChatTemplates, SpecialTokens, Tokenizer};
@@ -100,12 +101,15 @@ pub(crate) struct Opened {
     pub(crate) unused: Vec<String>,
     pub(crate) text: Option<Text>,
     pub(crate) files: ModelFiles,
+    /// What there is to say of the files: warnings for the log.
+    pub(crate) notes: Vec<String>,
 }
 
 /// What turns text into tokens and back.
 pub(crate) struct Text {
     pub(crate) tokenizer: Tokenizer,
     pub(crate) templates: Option<ChatTemplates>,
+    special: SpecialTokens,
     /// Most tokens of a text that is embedded.
     max_tokens: Option<usize>,
 }
@@ -174,6 +178,7 @@ impl Opened {
                     unused: Vec::new(),
                     text: None,
                     files,
+                    notes: Vec::new(),
                 })
             }
         }
@@ -183,7 +188,8 @@ impl Opened {
     pub(crate) fn open_packed(name: String, file: PackedFile) -> Result<Self> {
         let file = Arc::new(file);
         let files = ModelFiles::Packed(Arc::clone(&file));
-        let (_, spec, embedding) = Self::describe(&files)?;
+        let (config, mut spec, embedding) = Self::describe(&files)?;
+        spec.tie_word_embeddings &= !file.has(LM_HEAD);
         let weights = file.info().weights.parse::<WeightType>().map_err(|_| {
             let found = quoted(&file.info().weights);
             Error::unsupported_model(format!(
@@ -207,9 +213,20 @@ impl Opened {
             packed.segments(names, weights)
         })?;
         if !file.info().has_tokenizer {
-            let (unused, text, dtype) = (Vec::new(), None, None);
+            let (unused, text, dtype, notes) = (Vec::new(), None, None, config.notes());
             let (defaults, weights) = (GenerationDefaults::default(), packed);
-            return Ok(Opened { name, spec, embedding, defaults, weights, dtype, unused, text, files });
+            return Ok(Opened {
+                name,
+                spec,
+                embedding,
+                defaults,
+                weights,
+                dtype,
+                unused,
+                text,
+                files,
+                notes,
+            });
         }
         Self::from_files(name, files, |_| Ok(packed))
     }
@@ -222,8 +239,12 @@ impl Opened {
         let (config, mut spec, embedding) = Self::describe(&files)?;
         let text = Some(open_text(&files)?);
         let mut weights = weights(&config)?;
+        if let Weights::Packed(file) = &weights {
+            spec.tie_word_embeddings &= !file.has(LM_HEAD);
+        }
         if let Weights::Files(stored) = &mut weights {
             stored.source.rename(&spec.embedding_tensor())?;
+            untie(&mut spec, stored, &config)?;
             if let ModelFiles::Dir(dir) = &files {
                 for folder in &embedding.folders {
                     stored.source.add_dir(&dir.join(folder), &format!("{folder}."))?;
@@ -324,9 +345,15 @@ impl Opened {
     ) -> Result<Self> {
         let truncated = text.as_ref().and_then(|text| text.max_tokens);
         embedding.max_tokens = embedding.max_tokens.or(truncated);
+        let mut notes = config.notes();
         let generation = "generation_config.json";
         let defaults = match files.get(generation)? {
-            Some(json) => GenerationDefaults::parse(&ModelConfig::parse(&json, &files.path(generation))?)?,
+            Some(json) => {
+                let config = ModelConfig::parse(&json, &files.path(generation))?;
+                let defaults = GenerationDefaults::parse(&config)?;
+                notes.extend(config.notes());
+                defaults
+            }
             None => GenerationDefaults::default(),
         };
         // A larger vocabulary in the model is padding. Of a larger one in the tokenizer, a prompt must not have what is
@@ -346,13 +373,36 @@ impl Opened {
             Weights::Files(files) => {
                 let unused = check_tensors(&spec, files)?;
                 files.check_unused_biases(&unused)?;
+                notes.extend_from_slice(files.source.notes());
                 unused
             }
             _ => Vec::new(),
         };
         let dtype = config.dtype()?.map(str::to_owned);
-        Ok(Opened { name, spec, embedding, defaults, weights, dtype, unused, text, files })
+        Ok(Opened { name, spec, embedding, defaults, weights, dtype, unused, text, files, notes })
     }
+}
+
+/// Where the embedding is to be the output projection too, but the files have a tensor for that: as in transformers, it is
+/// used if it is another one, and is the embedding if that is missing.
+fn untie(spec: &mut DecoderSpec, files: &mut FileWeights, config: &ModelConfig) -> Result<()> {
+    if !spec.tie_word_embeddings || spec.headless || spec.bidirectional {
+        return Ok(());
+    }
+    let embedding = spec.embedding_tensor();
+    let has = |name: &str| files.source.tensor(name).is_some();
+    let quantized = files.is_quantized(LM_HEAD);
+    match (has(&embedding), has(LM_HEAD) || quantized) {
+        (true, true) if quantized || !files.source.same(&embedding, LM_HEAD)? => {
+            spec.tie_word_embeddings = false;
+            let what =
+                format!("is true, but {LM_HEAD} is not {embedding}: it is used as it is, as in transformers");
+            config.note("tie_word_embeddings", &what);
+        }
+        (false, true) if !quantized => files.source.call(LM_HEAD, &embedding),
+        _ => {}
+    }
+    Ok(())
 }
 
 fn file_names(embedding: &EmbeddingConfig) -> Vec<&str> {
@@ -423,20 +473,35 @@ pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
     // Tokenizers that know no limit have a huge number there.
     let max_tokens = settings.get("model_max_length").and_then(serde_json::Value::as_u64);
     let max_tokens = max_tokens.and_then(|most| usize::try_from(most).ok()).filter(|&most| most > 0);
-    Ok(Text { tokenizer, templates, max_tokens })
+    Ok(Text { tokenizer, templates, special, max_tokens })
+}
+
+impl Text {
+    /// Puts a chat template in the place of the model's own.
+    ///
+    /// # Errors
+    /// `InvalidTemplate`.
+    pub(crate) fn set_template(&mut self, source: &str) -> Result<()> {
+        self.templates = templates(Some(&serde_json::Value::from(source)), &self.special)
+            .map_err(|error| error.context("option chat_template"))?;
+        Ok(())
+    }
 }
 
 fn templates(template: Option<&serde_json::Value>, special: &SpecialTokens) -> Result<Option<ChatTemplates>> {
     template.map_or(Ok(None), |template| ChatTemplates::from_config(template, special))
 }
 
+/// What is read of `tokenizer_config.json` and `special_tokens_map.json`.
+fn is_read(key: &str) -> bool {
+    key.ends_with("_token") || ["chat_template", "model_max_length"].contains(&key)
+}
+
 fn json_object(bytes: &[u8], file: &str) -> Result<serde_json::Value> {
-    let value: serde_json::Value = serde_json::from_slice(bytes)
-        .map_err(|error| Error::invalid_tokenizer(format!("{file}: malformed JSON: {error}")))?;
-    match value.is_object() {
-        true => Ok(value),
-        false => Err(Error::invalid_tokenizer(format!("{file}: expected a JSON object"))),
-    }
+    let object = json::object(bytes, is_read);
+    let object = object
+        .map_err(|message| Error::invalid_tokenizer(format!("{file}: {message}")).with("file", file))?;
+    Ok(object.into())
 }
 
 impl Weights {

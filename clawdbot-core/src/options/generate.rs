@@ -48,14 +48,28 @@ options! {
         ignore_eos: bool = false,
         /// Report the log-probability of each token and of this many most likely ones.
         logprobs: Option<u32> = None,
-        /// Whether a text prompt gets the tokenizer's special tokens (such as BOS). A session says so when text is appended.
-        add_special_tokens: bool = true,
+        /// Whether a prompt gets the tokenizer's special tokens (such as BOS); `None`: a text yes, a chat no, whose template
+        /// brings its own. A BOS that the prompt begins with is not doubled. A session says so when text is appended.
+        add_special_tokens: Option<bool> = None,
         /// Whether special tokens are left out of the text.
         skip_special_tokens: bool = true,
     }
 }
 
 impl GenerateOptions {
+    /// The options that choose among tokens, when nothing is drawn because the model's default is greedy.
+    pub(crate) fn without_effect(&self, resolved: &Resolved) -> Vec<&'static str> {
+        if self.temperature.is_some() || resolved.temperature > 0.0 {
+            return Vec::new();
+        }
+        let given = [
+            ("top_k", self.top_k.is_some()),
+            ("top_p", self.top_p.is_some()),
+            ("min_p", self.min_p.is_some()),
+        ];
+        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+    }
+
     /// Checks every value that can be checked without a model.
     pub(crate) fn validate(&self) -> Result<()> {
         if self.max_tokens == Some(0) {
@@ -238,9 +252,19 @@ mod tests {
 
     #[test]
     fn bad_options_name_themselves() {
-        let error = parse(json!({"max_token": 5})).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::UnknownOption);
-        assert!(error.message().contains("max_tokens"), "{error}");
+        for (name, meant) in
+            [("max_token", "max_tokens"), ("max_new_tokens", "max_tokens"), ("topp", "top_p")]
+        {
+            let error = parse(json!({name: 5})).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::UnknownOption);
+            assert!(error.message().contains(&format!("did you mean {meant:?}?")), "{error}");
+            assert_eq!(error.detail()["suggestion"], meant);
+        }
+        let error = parse(json!({"nonsense": 5})).unwrap_err();
+        assert!(
+            error.detail().get("suggestion").is_none() && error.message().contains("known: adapter"),
+            "{error}"
+        );
         for (name, bad) in [
             ("max_tokens", json!(0)),
             ("max_tokens", json!(-1)),
@@ -260,6 +284,11 @@ mod tests {
             let error = parse(json!({ name: bad })).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{name}");
             assert!(error.message().contains(name), "{error}");
+            assert!(error.message().contains(", found "), "{error}");
+            // The words of all languages, not Rust's.
+            for word in ["u32", "u64", "f32", "sequence", "map,", "invalid type", "string"] {
+                assert!(!error.message().contains(word), "{error}");
+            }
         }
     }
 
@@ -275,6 +304,12 @@ mod tests {
         let resolved = Resolved::new(&GenerateOptions::default().top_k(5), &context).unwrap();
         assert_eq!((resolved.temperature, resolved.top_k, resolved.max_tokens), (0.6, 5, 99));
         assert_eq!(resolved.stop_token_ids, [2]);
+        assert!(GenerateOptions::default().top_k(5).without_effect(&resolved).is_empty());
+        let greedy = ResolveContext { defaults: &GenerationDefaults::default(), ..context };
+        let options = GenerateOptions::default().top_k(5).top_p(0.5);
+        let resolved = Resolved::new(&options, &greedy).unwrap();
+        assert_eq!(options.without_effect(&resolved), ["top_k", "top_p"]);
+        assert!(options.temperature(0.0).without_effect(&resolved).is_empty());
         let error = Resolved::new(&GenerateOptions::default().stop_token_ids([10]), &context).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{names, options, out_of_range};
+use super::{Expected, names, options, out_of_range};
 use crate::error::Result;
 
 /// What the weights are kept as and computed with.
@@ -96,6 +96,12 @@ impl From<PathBuf> for Cache {
     }
 }
 
+impl Expected for Cache {
+    fn expected() -> String {
+        "true, false or the path of a directory".to_owned()
+    }
+}
+
 names!(WeightType: Int8 = "int8", Int4 = "int4", Bf16 = "bf16", F32 = "f32", Stored = "stored");
 names!(KvType: Auto = "auto", Int8 = "int8", Bf16 = "bf16", F32 = "f32");
 
@@ -137,6 +143,8 @@ options! {
         max_batch: u32 = 64,
         /// Directories of LoRA adapters, as PEFT writes them, that are added to the weights before these are quantized.
         merge_adapters: Vec<PathBuf> = Vec::new(),
+        /// Source of a chat template that is used instead of the model's own; it sees the model's special tokens.
+        chat_template: Option<String> = None,
         /// Whether a packed model file is mapped: used where it lies, in memory that all processes share. The file must
         /// not be changed or shortened meanwhile. Otherwise it is read.
         mmap: bool = true,

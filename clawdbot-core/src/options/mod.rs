@@ -8,6 +8,7 @@ mod generate;
 #[cfg(feature = "hub")]
 mod hub;
 mod load;
+mod value;
 
 pub use embed::{EmbedOptions, Pooling, RerankOptions};
 pub use generate::GenerateOptions;
@@ -15,11 +16,12 @@ pub(crate) use generate::{ResolveContext, Resolved};
 #[cfg(feature = "hub")]
 pub use hub::HubOptions;
 pub use load::{Cache, KvType, ModelOptions, PackOptions, RuntimeOptions, WeightType};
+pub(crate) use value::shown;
 
-use serde::de::DeserializeOwned;
-use serde_json::Value;
+use value::{Expected, value};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::suggest::{closest, hint};
 
 macro_rules! names {
     ($type:ident: $($variant:ident = $name:literal),+) => {
@@ -30,6 +32,11 @@ macro_rules! names {
             /// The name used in options and reports.
             pub fn name(self) -> &'static str {
                 match self { $($type::$variant => $name,)+ }
+            }
+        }
+        impl $crate::options::Expected for $type {
+            fn expected() -> String {
+                format!("one of {}", Self::ALL.map(Self::name).join(", "))
             }
         }
         impl std::fmt::Display for $type {
@@ -105,14 +112,36 @@ macro_rules! options {
 }
 pub(crate) use {names, options};
 
-fn value<T: DeserializeOwned>(name: &str, value: &Value) -> Result<T> {
-    serde_json::from_value(value.clone())
-        .map_err(|error| Error::invalid_argument(format!("option {name}: {error}")).with("option", name))
-}
+/// What other programs of the field call our options.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("do_sample", "temperature"),
+    ("dtype", "weights"),
+    ("eos_token_id", "stop_token_ids"),
+    ("max_new_tokens", "max_tokens"),
+    ("max_completion_tokens", "max_tokens"),
+    ("n_ctx", "max_context"),
+    ("n_predict", "max_tokens"),
+    ("n_threads", "threads"),
+    ("num_threads", "threads"),
+    ("repeat_penalty", "repetition_penalty"),
+    ("stop_strings", "stop"),
+    ("torch_dtype", "weights"),
+    ("top_logprobs", "logprobs"),
+];
 
 fn unknown(name: &str, known: &[&str]) -> Error {
-    Error::new(ErrorKind::UnknownOption, format!("there is no option {name:?}; known: {}", known.join(", ")))
-        .with("option", name)
+    let elsewhere = ELSEWHERE.iter().find(|(theirs, ours)| *theirs == name && known.contains(ours));
+    let meant = elsewhere.map(|(_, ours)| *ours).or_else(|| closest(name, known.iter().copied()));
+    let message = format!("there is no option {name:?}{}", hint(meant));
+    let message = match message.ends_with('?') {
+        true => format!("{message} Known: {}", known.join(", ")),
+        false => format!("{message}; known: {}", known.join(", ")),
+    };
+    let error = Error::new(ErrorKind::UnknownOption, message).with("option", name);
+    match meant {
+        Some(meant) => error.with("suggestion", meant),
+        None => error,
+    }
 }
 
 /// An `InvalidArgument` for option `name`.

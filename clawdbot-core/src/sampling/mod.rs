@@ -8,11 +8,13 @@ mod rng;
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Resolved;
 
 /// The log-probability of a token under the model's own distribution (before penalties and temperature).
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TokenLogprob {
     /// Token id.
     pub id: u32,
@@ -21,9 +23,10 @@ pub struct TokenLogprob {
 }
 
 /// What was drawn, and how likely it was.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Logprobs {
     /// The token that was chosen.
+    #[serde(flatten)]
     pub chosen: TokenLogprob,
     /// The most likely tokens, most likely first; ties by lower id.
     pub top: Vec<TokenLogprob>,

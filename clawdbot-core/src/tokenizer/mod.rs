@@ -89,7 +89,6 @@ impl Tokenizer {
             |reason: &dyn std::fmt::Display| Error::invalid_tokenizer(format!("tokenizer.json: {reason}"));
         on_large_stack("clawdbot-tokenizer", panicked, || {
             guarded(None, || {
-                let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
                 let read = read::read(bytes).map_err(|error| malformed(&error))?;
                 let read::Read { encoder, decoder, largest_id } = read;
                 let added = encoder.get_added_tokens_decoder();
@@ -295,7 +294,7 @@ fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
 
 /// Runs `work` until it is cancelled; a panic of the tokenizers crate on a hostile file becomes an error.
 fn guarded<T>(cancel: Option<&CancelHandle>, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let run = || pipeline::work::run(cancel.map(CancelHandle::flag), work);
+    let run = || pipeline::work::run(cancel, work);
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(panicked()))
 }
 

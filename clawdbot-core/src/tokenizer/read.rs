@@ -15,7 +15,21 @@ use tokenizers::models::wordlevel::WordLevel;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::{AddedToken, DecoderWrapper, Model, PostProcessorWrapper, Token, TokenizerImpl};
 
-use super::pipeline::{self, Decoder, Limits, Normalizers, Part, PreTokenizers, work};
+use super::pipeline::{self, Decoder, Limits, Normalizers, PreTokenizers, work};
+use crate::json;
+
+/// Values that a file may have: few but in its model and its added tokens. The largest published vocabulary, with its
+/// merges, has 2.1 million.
+const LIMITS: json::Limits<'_> = json::Limits { values: 1 << 16, of_key: &values_of };
+
+/// Most values of a part by itself.
+fn values_of(key: &str, _: &[u8]) -> Option<usize> {
+    match key {
+        "model" => Some(1 << 22),
+        "added_tokens" => Some(1 << 21),
+        _ => None,
+    }
+}
 
 /// What texts are encoded with; its decoder is apart.
 pub(super) type Encoder =
@@ -33,7 +47,8 @@ pub(super) struct Read {
 /// # Errors
 /// With the parser's words.
 pub(super) fn read(json: &[u8]) -> serde_json::Result<Read> {
-    serde_json::from_slice(json)
+    let json = json::checked(json, &LIMITS).map_err(serde_json::Error::custom)?;
+    serde_json::from_slice(&json)
 }
 
 /// An added token as the file has it. Its id is that of the model's token of this text, or the next one.
@@ -82,19 +97,19 @@ impl<'de> Deserialize<'de> for Read {
                         },
                         "added_tokens" => added = map.next_value()?,
                         "normalizer" => {
-                            let Part(value) = map.next_value()?;
+                            let value = map.next_value()?;
                             normalizer = Normalizers::parse(value, &mut limits).map_err(part)?;
                         }
                         "pre_tokenizer" => {
-                            let Part(value) = map.next_value()?;
+                            let value = map.next_value()?;
                             pre_tokenizer = PreTokenizers::parse(value, &mut limits).map_err(part)?;
                         }
                         "post_processor" => {
-                            let Part(value) = map.next_value()?;
+                            let value = map.next_value()?;
                             post_processor = pipeline::post_processor(value).map_err(part)?;
                         }
                         "decoder" => {
-                            let Part(value) = map.next_value()?;
+                            let value = map.next_value()?;
                             decoder = Decoder::parse(value, &mut limits).map_err(part)?;
                         }
                         "model" => model = Some(map.next_value::<ReadModel>()?),

@@ -221,6 +221,11 @@ impl PackedFile {
         self.file.len()
     }
 
+    /// Whether there is a tensor `name`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.index.contains_key(name)
+    }
+
     /// An error about tensor `name`.
     fn error(&self, name: &str, message: impl std::fmt::Display) -> Error {
         let file = self.name();

@@ -20,7 +20,7 @@ pub(crate) const MAX_HEADER_BYTES: u64 = 100_000_000;
 /// Most dimensions of a tensor, and so the longest list in a header.
 pub(crate) const MAX_RANK: usize = 16;
 /// Most keys of a JSON object: tensors of a file or an index, strings of the metadata.
-const MAX_KEYS: usize = 1 << 20;
+pub(super) const MAX_KEYS: usize = 1 << 20;
 /// Bytes of the length field in front of the header.
 pub(crate) const PREFIX_BYTES: usize = 8;
 /// Key of the free-form strings.
@@ -237,9 +237,16 @@ impl<'de> Visitor<'de> for HeaderVisitor<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Header, A::Error> {
         let mut header = Header { tensors: Vec::new(), metadata: BTreeMap::new() };
-        let mut names = HashSet::new();
+        let mut described = false;
         while let Some(name) = map.next_key::<String>()? {
-            check_key(&mut names, &name)?;
+            if header.tensors.len() == MAX_KEYS {
+                return Err(A::Error::custom(format_args!(
+                    "expected at most {MAX_KEYS} tensors, found more"
+                )));
+            }
+            if name == METADATA && std::mem::replace(&mut described, true) {
+                return Err(twice(METADATA));
+            }
             let fields = map.next_value::<Object<Field>>()?;
             let added = if name == METADATA {
                 metadata(fields).map(|metadata| header.metadata = metadata)
@@ -253,19 +260,29 @@ impl<'de> Visitor<'de> for HeaderVisitor<'_> {
                 return Err(A::Error::custom("see `failure`"));
             }
         }
-        Ok(header)
+        // Sorted rather than kept in a set, which would hold every name a second time.
+        let mut names: Vec<&str> = header.tensors.iter().map(|entry| entry.name.as_str()).collect();
+        names.sort_unstable();
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(twice(pair[0])),
+            None => Ok(header),
+        }
     }
 }
 
-/// Refuses a key that is in `keys` already, and more keys than a model can have.
+/// Refuses a key that is in `keys` already, and more keys than a file may have.
 fn check_key<E: serde::de::Error>(keys: &mut HashSet<String>, key: &str) -> std::result::Result<(), E> {
     if keys.len() == MAX_KEYS {
         return Err(E::custom(format_args!("expected at most {MAX_KEYS} keys, found more")));
     }
     if !keys.insert(key.to_owned()) {
-        return Err(E::custom(format_args!("the key {} occurs twice", quoted(key))));
+        return Err(twice(key));
     }
     Ok(())
+}
+
+fn twice<E: serde::de::Error>(key: &str) -> E {
+    E::custom(format_args!("the key {} occurs twice", quoted(key)))
 }
 
 /// A name in quotes, escaped, and cut where it is too long for a message.
@@ -278,7 +295,7 @@ pub(crate) fn quoted(name: &str) -> String {
 }
 
 /// A JSON object in file order whose keys are unique (serde_json would keep the last of several).
-pub(crate) struct Object<V>(pub(crate) Vec<(String, V)>);
+struct Object<V>(Vec<(String, V)>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for Object<V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {

@@ -1,26 +1,30 @@
 //! A model's tensors, from one file, from shards with an index, or from the program itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet, btree_map};
+use std::fmt;
 use std::io::Read;
 use std::path::{Component, Path};
 #[cfg(feature = "candle")]
 use std::sync::Arc;
 
-use super::file::{DataFile, open_regular};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+
+use super::file::{DataFile, open_regular, resize};
 use super::matrix::{Int8Scales, MatrixFormat, MatrixView, TensorView, shape_text};
 use super::names::text_name;
-use super::safetensors::{Header, Object, quoted};
+use super::safetensors::{Header, MAX_KEYS, quoted};
 use super::{Dtype, FloatType};
 #[cfg(feature = "candle")]
 use super::{Entry, HandedIn};
 use crate::error::{Error, ErrorKind, Result};
+use crate::json;
 
 /// File name of a model that is not split.
 const SINGLE_FILE: &str = "model.safetensors";
 /// File name of the index of a model in shards.
 const INDEX_FILE: &str = "model.safetensors.index.json";
 /// Longest index in bytes.
-const MAX_INDEX_BYTES: u64 = 100_000_000;
+const MAX_INDEX_BYTES: u64 = 64 << 20;
 /// Most shards of a model.
 const MAX_SHARDS: usize = 10_000;
 /// Value of `format` in the metadata of files with int8 tensors.
@@ -30,6 +34,9 @@ pub(crate) const SCALES_SUFFIX: &str = ".scales";
 /// File name endings that hold weights in formats that are not read.
 const OTHER_FORMATS: &[&str] = &["bin", "pth", "pt"];
 
+/// Bytes that are compared at a time.
+const PIECE: usize = 1 << 20;
+
 /// Where the tensors of a model are. Immutable; views borrow from it.
 #[derive(Debug)]
 pub(crate) struct WeightSource {
@@ -38,6 +45,17 @@ pub(crate) struct WeightSource {
     files: Vec<WeightFile>,
     /// Tensor name, as a text model alone has it -> (file, tensor in the file).
     index: BTreeMap<String, (usize, usize)>,
+    /// What there is to say of the files to whoever loads the model.
+    notes: Vec<String>,
+}
+
+/// What `model.safetensors.index.json` says.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    /// File names.
+    shards: Vec<String>,
+    /// Tensor name -> number of its shard.
+    tensors: BTreeMap<String, usize>,
 }
 
 #[derive(Debug)]
@@ -58,38 +76,53 @@ impl WeightFile {
 
 impl WeightSource {
     /// Opens the weights in a model directory: `model.safetensors`, or the shards of
-    /// `model.safetensors.index.json`.
+    /// `model.safetensors.index.json`. Where there are both, transformers takes the single file, whatever the index says; so
+    /// it is here, unless it lacks tensors that the index names: then it is a leftover, and the shards are taken.
     ///
     /// # Errors
-    /// `NotFound` if neither is there, `Io` if a file cannot be read, `InvalidModel` if one is malformed or
-    /// lacks a tensor that the index promises, `UnsupportedModel` for unknown dtypes.
+    /// `NotFound` if neither is there, `Io` if a file cannot be read, `InvalidModel` if one is malformed,
+    /// `UnsupportedModel` for unknown dtypes.
     pub(crate) fn open_dir(dir: &Path) -> Result<WeightSource> {
         let name = dir.display().to_string();
-        if dir.join(SINGLE_FILE).exists() {
-            return Self::new(name, vec![WeightFile::open(dir, SINGLE_FILE)?], None);
-        }
         let index_path = dir.join(INDEX_FILE);
-        if !index_path.exists() {
-            return Err(not_found(dir));
+        match (dir.join(SINGLE_FILE).exists(), index_path.exists()) {
+            (false, false) => Err(not_found(dir)),
+            (false, true) => Self::open_shards(dir, &read_index(&index_path)?),
+            (true, false) => Self::new(name, vec![WeightFile::open(dir, SINGLE_FILE)?], None),
+            (true, true) => {
+                let file = WeightFile::open(dir, SINGLE_FILE)?;
+                // A leftover may be the index as well.
+                let index = read_index(&index_path).unwrap_or_default();
+                let in_file: HashSet<&str> =
+                    file.header.tensors.iter().map(|entry| entry.name.as_str()).collect();
+                if let Some(lacking) = index.tensors.keys().find(|name| !in_file.contains(name.as_str())) {
+                    let lacking = quoted(lacking);
+                    let mut shards = Self::open_shards(dir, &index)?;
+                    shards.notes.push(format!(
+                        "{name}: {SINGLE_FILE} is not used, as it lacks {lacking}, which {INDEX_FILE} names"
+                    ));
+                    return Ok(shards);
+                }
+                drop(in_file);
+                let mut source = Self::new(name, vec![file], None)?;
+                let name = &source.name;
+                source.notes.push(format!("{name}: {INDEX_FILE} is not used, as there is {SINGLE_FILE}"));
+                Ok(source)
+            }
         }
-        let index_name = index_path.display().to_string();
-        let json = read_small_file(&index_path, MAX_INDEX_BYTES)?;
-        let weight_map = parse_index(&json).map_err(|error| error.context(&index_name))?;
-        let mut shards: Vec<&str> = weight_map.values().map(String::as_str).collect();
-        shards.sort_unstable();
-        shards.dedup();
-        if shards.is_empty() || shards.len() > MAX_SHARDS {
-            let found = shards.len();
+    }
+
+    fn open_shards(dir: &Path, index: &Index) -> Result<WeightSource> {
+        let index_name = dir.join(INDEX_FILE).display().to_string();
+        let found = index.shards.len();
+        if found == 0 || found > MAX_SHARDS {
             let message = format!("{index_name}: expected between 1 and {MAX_SHARDS} shards, found {found}");
             return Err(Error::invalid_model(message));
         }
         let files: Result<Vec<WeightFile>> =
-            shards.iter().map(|shard| WeightFile::open(dir, shard)).collect();
+            index.shards.iter().map(|shard| WeightFile::open(dir, shard)).collect();
         let files = files.map_err(|error| error.context(&index_name))?;
-        // `shards` is sorted, and `files` has the same order.
-        let by_file = |shard: &String| shards.binary_search(&shard.as_str()).ok();
-        let assigned = weight_map.iter().filter_map(|(name, shard)| Some((name.clone(), by_file(shard)?)));
-        Self::new(name, files, Some(&assigned.collect())).map_err(|error| error.context(&index_name))
+        Self::new(dir.display().to_string(), files, Some(index)).map_err(|error| error.context(&index_name))
     }
 
     /// Opens the file `name` in a directory.
@@ -129,36 +162,101 @@ impl WeightSource {
         Self::new(name.to_owned(), vec![file], None)
     }
 
-    /// `assigned`: the file of each tensor as the index has it.
-    fn new(name: String, files: Vec<WeightFile>, assigned: Option<&BTreeMap<String, usize>>) -> Result<Self> {
-        let mut index = BTreeMap::new();
-        for (file_number, file) in files.iter().enumerate() {
-            for (entry_number, entry) in file.header.tensors.iter().enumerate() {
-                // A tensor in a shard other than the one assigned is a leftover that nobody may read.
-                let expected = assigned.and_then(|assigned| assigned.get(&entry.name));
-                if expected.is_some_and(|&expected| expected != file_number) {
-                    continue;
-                }
-                let other = index.insert(text_name(&entry.name), (file_number, entry_number));
-                if let Some((other, _)) = other {
-                    let other: &WeightFile = &files[other];
-                    return Err(Error::invalid_model(format!(
-                        "tensor {} is in both {} and {}, and the index names neither",
-                        quoted(&entry.name),
-                        other.data.name(),
-                        file.data.name()
-                    )));
+    /// `assigned`: what the index says, whose shards `files` are. It chooses where several files have a tensor; beyond that,
+    /// as in transformers, it counts what the files have.
+    fn new(name: String, files: Vec<WeightFile>, assigned: Option<&Index>) -> Result<Self> {
+        let mut source = WeightSource { name, files, index: BTreeMap::new(), notes: Vec::new() };
+        let expected = |name: &str| assigned.and_then(|assigned| assigned.tensors.get(name)).copied();
+        // First those that are where they should be: the same ones elsewhere are leftovers.
+        let mut elsewhere = Vec::new();
+        for (file, WeightFile { header, .. }) in source.files.iter().enumerate() {
+            for (entry, tensor) in header.tensors.iter().enumerate() {
+                if expected(&tensor.name).is_some_and(|expected| expected != file) {
+                    elsewhere.push((file, entry));
+                } else if let Some((other, _)) = source.index.insert(text_name(&tensor.name), (file, entry)) {
+                    return Err(source.twice(&tensor.name, other, file));
                 }
             }
         }
-        for (tensor, &file) in assigned.into_iter().flatten() {
-            if !index.contains_key(&text_name(tensor)) {
-                let (tensor, file) = (quoted(tensor), files[file].data.name());
-                return Err(Error::invalid_model(format!("tensor {tensor} is missing from {file}"))
-                    .with("file", file));
+        let mut moved: BTreeMap<&str, usize> = BTreeMap::new();
+        for (file, entry) in elsewhere {
+            let tensor = source.files[file].header.tensors[entry].name.as_str();
+            if let Some(&other) = moved.get(tensor) {
+                return Err(source.twice(tensor, other, file));
+            }
+            if let btree_map::Entry::Vacant(place) = source.index.entry(text_name(tensor)) {
+                place.insert((file, entry));
+                moved.insert(tensor, file);
             }
         }
-        Ok(WeightSource { name, files, index })
+        if let Some((tensor, &file)) = moved.first_key_value() {
+            let (count, tensor, file) = (moved.len(), quoted(tensor), source.files[file].data.name());
+            let what = "tensors are in another shard than the index says";
+            source.notes.push(format!("{}: {count} {what}: {tensor} in {file} ...", source.name));
+        }
+        let names = assigned.into_iter().flat_map(|assigned| assigned.tensors.keys());
+        let absent: Vec<&str> =
+            names.map(String::as_str).filter(|name| !source.index.contains_key(&text_name(name))).collect();
+        if let [first, ..] = absent.as_slice() {
+            let (count, first) = (absent.len(), quoted(first));
+            source.notes.push(format!(
+                "{}: the index names {count} tensors that no shard has: {first} ...",
+                source.name
+            ));
+        }
+        Ok(source)
+    }
+
+    fn twice(&self, tensor: &str, one: usize, other: usize) -> Error {
+        let file = |number: usize| self.files[number].data.name();
+        let (tensor, one, other) = (quoted(tensor), file(one), file(other));
+        Error::invalid_model(format!(
+            "tensor {tensor} is in both {one} and {other}, and the index names neither"
+        ))
+    }
+
+    /// What there is to say of the files to whoever loads the model.
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Calls the tensor `name`, and what belongs to it, `new` instead.
+    pub(crate) fn call(&mut self, name: &str, new: &str) {
+        for suffix in ["", SCALES_SUFFIX] {
+            if let Some(place) = self.index.remove(&format!("{name}{suffix}")) {
+                self.index.insert(format!("{new}{suffix}"), place);
+            }
+        }
+    }
+
+    /// Whether two tensors, and what belongs to them, are the same to the bit. They are read piece by piece.
+    ///
+    /// # Errors
+    /// As [`DataFile::read_at`].
+    pub(crate) fn same(&self, one: &str, other: &str) -> Result<bool> {
+        for suffix in ["", SCALES_SUFFIX] {
+            let tensor = |name: &str| self.tensor(&format!("{name}{suffix}"));
+            let (one, other) = match (tensor(one), tensor(other)) {
+                (None, None) => continue,
+                (Some(one), Some(other)) if one.dtype == other.dtype && one.shape == other.shape => {
+                    (one, other)
+                }
+                _ => return Ok(false),
+            };
+            let (mut a, mut b) = (Vec::new(), Vec::new());
+            for start in (0..one.range.len()).step_by(PIECE) {
+                let len = PIECE.min(one.range.len() - start);
+                for (tensor, piece) in [(&one, &mut a), (&other, &mut b)] {
+                    resize(piece, len)?;
+                    piece.truncate(len);
+                    tensor.file.read_at(tensor.range.start + start, piece)?;
+                }
+                if a != b {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Calls the tensors as a model does whose embedding is the tensor `embedding`: the name of another module may stand
@@ -437,27 +535,71 @@ fn not_found(dir: &Path) -> Error {
     Error::new(ErrorKind::NotFound, message).with("path", dir.display().to_string())
 }
 
-/// Tensor name -> shard file name.
-pub(crate) fn parse_index(json: &[u8]) -> Result<BTreeMap<String, String>> {
+fn read_index(path: &Path) -> Result<Index> {
+    let json = read_small_file(path, MAX_INDEX_BYTES)?;
+    parse_index(&json).map_err(|error| error.context(path.display()))
+}
+
+/// What the index says.
+///
+/// # Errors
+/// `InvalidModel` if it is malformed, or names a shard that is no plain file name.
+pub(crate) fn parse_index(json: &[u8]) -> Result<Index> {
     #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: Object<String>,
+    struct File {
+        weight_map: Index,
     }
-    let index: Index = serde_json::from_slice(json)
-        .map_err(|error| Error::invalid_model(format!("the index is malformed: {error}")))?;
-    for (tensor, shard) in &index.weight_map.0 {
+    let malformed =
+        |error: &dyn fmt::Display| Error::invalid_model(format!("the index is malformed: {error}"));
+    // Two for each tensor.
+    let limits = json::Limits { values: 2 * MAX_KEYS + 1000, of_key: &|_, _| None };
+    let json = json::checked(json, &limits).map_err(|error| malformed(&error))?;
+    let File { weight_map } = serde_json::from_slice(&json).map_err(|error| malformed(&error))?;
+    for (number, shard) in weight_map.shards.iter().enumerate() {
         let mut components = Path::new(shard).components();
         let plain = matches!(components.next(), Some(Component::Normal(part)) if part == shard.as_str());
         // Separators of other systems are refused too, so that a model means the same everywhere.
         if !plain || components.next().is_some() || shard.contains(['/', '\\', ':', '\0']) {
+            let tensor = weight_map.tensors.iter().find(|(_, shard)| **shard == number);
             return Err(Error::invalid_model(format!(
                 "weight_map of {}: expected a plain file name, found {}",
-                quoted(tensor),
+                quoted(tensor.map_or("", |(name, _)| name)),
                 quoted(shard)
             )));
         }
     }
-    Ok(index.weight_map.0.into_iter().collect())
+    Ok(weight_map)
+}
+
+impl<'de> Deserialize<'de> for Index {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Index;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of shards by tensor")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<Index, A::Error> {
+                let mut index = Index::default();
+                let mut numbers: HashMap<String, usize> = HashMap::new();
+                while let Some((tensor, shard)) = map.next_entry::<String, String>()? {
+                    let number = *numbers.entry(shard).or_insert_with_key(|shard| {
+                        index.shards.push(shard.clone());
+                        index.shards.len() - 1
+                    });
+                    match index.tensors.entry(tensor) {
+                        btree_map::Entry::Vacant(place) => place.insert(number),
+                        btree_map::Entry::Occupied(place) => {
+                            let key = quoted(place.key());
+                            return Err(A::Error::custom(format_args!("the key {key} occurs twice")));
+                        }
+                    };
+                }
+                Ok(index)
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
 }
 
 /// The contents of a file of at most `limit` bytes.

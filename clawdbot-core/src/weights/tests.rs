@@ -289,11 +289,10 @@ fn shards_are_read_as_one() {
     let invalid = ErrorKind::InvalidModel;
     refused(r#"{"a":"1.safetensors","c":"2.safetensors"}"#, invalid, &["\"b\" is in both"]);
     refused(
-        r#"{"a":"1.safetensors","d":"1.safetensors"}"#,
-        invalid,
-        &["\"d\" is missing from", "1.safetensors"],
+        r#"{"a":"1.safetensors","b":"3.safetensors","c":"2.safetensors"}"#,
+        ErrorKind::NotFound,
+        &["3.safetensors"],
     );
-    refused(r#"{"a":"1.safetensors","c":"1.safetensors"}"#, invalid, &["\"c\" is missing from"]);
     refused(r#"{"a":"3.safetensors"}"#, ErrorKind::NotFound, &["3.safetensors"]);
     refused(r#"{"a":"1.safetensors","a":"1.safetensors"}"#, invalid, &["\"a\" occurs twice"]);
     refused("{}", invalid, &["between 1 and 10000 shards, found 0"]);
@@ -303,6 +302,86 @@ fn shards_are_read_as_one() {
     {
         refused(&format!("{{\"a\":\"{path}\"}}"), invalid, &["weight_map of \"a\"", "plain file name"]);
     }
+}
+
+#[test]
+fn an_index_may_name_what_is_elsewhere_or_nowhere() {
+    let dir = TempDir::new();
+    dir.write("1.safetensors", shard(&["a", "b"]));
+    dir.write("2.safetensors", shard(&["c", "d"]));
+    let open = |map: &str| {
+        dir.write(
+            "model.safetensors.index.json",
+            format!("\u{feff}{{\"metadata\":{{\"x\":NaN}},\"weight_map\":{map}}}"),
+        );
+        WeightSource::open_dir(dir.path()).unwrap()
+    };
+    let right = open(r#"{"a":"1.safetensors","b":"1.safetensors","c":"2.safetensors","d":"2.safetensors"}"#);
+    assert!(right.notes().is_empty());
+    let wrong =
+        open(r#"{"a":"2.safetensors","b":"1.safetensors","mtp.x":"2.safetensors","mtp.y":"2.safetensors"}"#);
+    assert_eq!(wrong.names().collect::<Vec<_>>(), ["a", "b", "c", "d"]);
+    assert!(wrong.tensor("a").unwrap().file.name().ends_with("1.safetensors"));
+    assert!(wrong.tensor("mtp.x").is_none());
+    let [moved, absent] = wrong.notes() else { panic!("{:?}", wrong.notes()) };
+    assert!(moved.contains("1 tensors are in another shard") && moved.contains("\"a\" in"), "{moved}");
+    assert!(absent.contains("2 tensors that no shard has: \"mtp.x\""), "{absent}");
+    check(&wrong.elements("mtp.x", &[1]).unwrap_err(), ErrorKind::InvalidModel, &["mtp.x", "found none"]);
+
+    // In several shards, and in none of those that the index says.
+    dir.write("3.safetensors", shard(&["a"]));
+    dir.write(
+        "model.safetensors.index.json",
+        r#"{"weight_map":{"a":"2.safetensors","b":"1.safetensors","x":"3.safetensors"}}"#,
+    );
+    check(&WeightSource::open_dir(dir.path()).unwrap_err(), ErrorKind::InvalidModel, &["\"a\" is in both"]);
+}
+
+#[test]
+fn a_single_file_beside_an_index_is_taken_if_it_is_whole() {
+    let dir = TempDir::new();
+    dir.write("1.safetensors", shard(&["a"]));
+    dir.write("2.safetensors", shard(&["b"]));
+    let index = r#"{"weight_map":{"a":"1.safetensors","b":"2.safetensors"}}"#;
+    dir.write("model.safetensors.index.json", index);
+    let from = |names: &[&str]| {
+        dir.write("model.safetensors", shard(names));
+        let source = WeightSource::open_dir(dir.path()).unwrap();
+        let [note] = source.notes() else { panic!("{:?}", source.notes()) };
+        (source.tensor("a").unwrap().file.name().to_owned(), note.clone())
+    };
+    let (file, note) = from(&["a", "b"]);
+    assert!(file.ends_with("model.safetensors") && note.contains("index.json is not used"), "{file}: {note}");
+    let (file, note) = from(&["a"]);
+    assert!(file.ends_with("1.safetensors") && note.contains("lacks \"b\""), "{file}: {note}");
+    // A leftover may be the index as well.
+    dir.write("model.safetensors.index.json", "{");
+    let (file, _) = from(&["a"]);
+    assert!(file.ends_with("model.safetensors"));
+}
+
+#[test]
+fn tensors_are_compared_to_the_bit() {
+    let long = |last: f32| [vec![0.5; 300_000], vec![last]].concat();
+    let row = |name: &'static str, last: f32| (name, "F32", &[300_001][..], f32_bytes(&long(last)));
+    let weights = source(safetensors(
+        "{}",
+        &[row("a", 1.0), row("b", 1.0), row("c", 1.5), ("d", "F32", &[1, 300_001], f32_bytes(&long(1.0)))],
+    ));
+    assert!(weights.same("a", "b").unwrap());
+    assert!(!weights.same("a", "c").unwrap());
+    assert!(!weights.same("a", "d").unwrap(), "of another shape");
+
+    let codes = |name: &'static str| (name, "I8", &[1, 2][..], vec![1, 2]);
+    let scales = |name: &'static str, scale: f32| (name, "BF16", &[1, 1][..], bf16_bytes(&[scale]));
+    let mut weights = source(safetensors(
+        r#"{"format":"clawdbot-int8","group_size":"2"}"#,
+        &[codes("a"), scales("a.scales", 1.0), codes("b"), scales("b.scales", 2.0)],
+    ));
+    assert!(!weights.same("a", "b").unwrap(), "with other scales");
+    weights.call("b", "c");
+    assert_eq!(weights.names().collect::<Vec<_>>(), ["a", "a.scales", "c", "c.scales"]);
+    assert!(weights.matrix("c", &[1, 2]).is_ok());
 }
 
 #[test]

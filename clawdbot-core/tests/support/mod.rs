@@ -71,6 +71,13 @@ impl Copy {
         change(&mut json);
         std::fs::write(path, json.to_string()).unwrap();
     }
+
+    /// Changes a text file.
+    pub fn edit_text(&self, file: &str, change: impl FnOnce(String) -> String) {
+        let path = self.0.join(file);
+        let text = change(std::fs::read_to_string(&path).unwrap());
+        std::fs::write(path, text).unwrap();
+    }
 }
 
 fn copy(dir: &Path, target: &Path) {

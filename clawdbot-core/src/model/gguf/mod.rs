@@ -54,7 +54,9 @@ impl Opened {
         let (family, files) = config::config_json(&source)?;
         let mut files: Vec<_> = files.into_iter().map(|(name, json)| (name, json.into())).collect();
         let has_tokenizer = tokenizer.is_some();
+        let mut notes = Vec::new();
         if let Some(tokenizer) = tokenizer {
+            notes.clone_from(&tokenizer.notes);
             files.push(("generation_config.json", config::generation_json(&tokenizer).into()));
             files.push(("tokenizer.json", tokenizer.tokenizer.into()));
             files.push(("tokenizer_config.json", tokenizer.config.into()));
@@ -68,13 +70,15 @@ impl Opened {
             true => Self::from_files(name, files, |_| Ok(weights))?,
             false => {
                 let (defaults, text, unused) = (GenerationDefaults::default(), None, Vec::new());
-                Opened { name, spec, embedding, defaults, weights, dtype: None, unused, text, files }
+                let (dtype, notes) = (None, Vec::new());
+                Opened { name, spec, embedding, defaults, weights, dtype, unused, text, files, notes }
             }
         };
         if let Weights::Gguf(GgufWeights { source, .. }) = &opened.weights {
             opened.dtype = Some(types(source));
         }
         opened.unused = unused;
+        opened.notes.extend(notes);
         Ok(opened)
     }
 }

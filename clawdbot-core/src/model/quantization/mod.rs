@@ -48,6 +48,9 @@ const OTHERS: [&str; 7] = [
     "g_idx",
 ];
 
+/// Tensors that only quantized modules have.
+const CODES: [&str; 4] = ["qweight", "weight_packed", "weight_scale", "weight_scale_inv"];
+
 /// The tensors of a directory, and how they are quantized.
 #[derive(Debug)]
 pub(crate) struct FileWeights {
@@ -141,6 +144,13 @@ impl FileWeights {
             Some(QuantizedTensor::Fp4(tensor)) => Some(Box::new(tensor.read()?)),
             None => None,
         })
+    }
+
+    /// Whether the files have codes for the matrix `tensor` that are not elements.
+    pub(super) fn is_quantized(&self, tensor: &str) -> bool {
+        let module = tensor.strip_suffix(WEIGHT).unwrap_or(tensor);
+        self.quantization.is_some()
+            && CODES.iter().any(|suffix| self.source.tensor(&format!("{module}.{suffix}")).is_some())
     }
 
     /// Checks the tensors of `tensor`, of `shape`, if it is quantized, and adds their names to `used`. Whether it is.

@@ -248,12 +248,6 @@ fn contradictions_and_unknowns_are_refused() {
         let supported = "default, linear, llama3, yarn, longrope";
         refused(json!({"rope_scaling": {"type": name, "factor": 2}}), unsupported, &[name, supported]);
     }
-    let unknown = json!({"type": "linear", "factor": 2, "mrope_section": [1]});
-    refused(json!({"rope_scaling": unknown}), unsupported, &["rope_scaling.mrope_section"]);
-    let typeless = json!({"factor": 2});
-    refused(json!({"rope_scaling": typeless}), unsupported, &["rope_scaling.factor", "found 2"]);
-    let foreign = json!({"type": "linear", "factor": 2, "beta_fast": 32});
-    refused(json!({"rope_scaling": foreign}), unsupported, &["rope_scaling.beta_fast"]);
     let partial = json!({"rope_type": "default", "partial_rotary_factor": 0.5});
     refused(json!({"rope_parameters": partial}), unsupported, &["rope_parameters.partial_rotary_factor"]);
 
@@ -287,4 +281,32 @@ fn contradictions_and_unknowns_are_refused() {
     let yarn = json!({"type": "yarn", "factor": 2, "attention_factor": 1e300,
         "original_max_position_embeddings": 64});
     refused(json!({"rope_scaling": yarn}), invalid, &["finite"]);
+}
+
+#[test]
+fn keys_without_effect_are_noted() {
+    let yarn = json!({"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64});
+    for (scaling, key, value) in [
+        (json!({"type": "linear", "factor": 2}), "mrope_section", json!([4, 2, 2])),
+        (json!({"type": "linear", "factor": 2}), "beta_fast", json!(32)),
+        (json!({}), "factor", json!(2)),
+        (json!({"rope_type": "default"}), "low_freq_factor", json!(1)),
+        (yarn.clone(), "finetuned", json!(true)),
+        // Models that were trained with it say so by attention_factor too, if at all.
+        (yarn, "attn_factor", json!(0.8782488562869419)),
+    ] {
+        let read = |scaling: &Value| {
+            let json = json!({"max_position_embeddings": 256, "rope_scaling": scaling}).to_string();
+            let config = ModelConfig::parse(json.as_bytes(), "config.json").unwrap();
+            (RopeSpec::parse(&config, 16, RopeDefaults::LLAMA).unwrap(), config.notes())
+        };
+        let (without, silent) = read(&scaling);
+        let mut scaling = scaling;
+        scaling[key] = value;
+        let (with, notes) = read(&scaling);
+        assert_eq!((with, silent.len(), notes.len()), (without, 0, 1), "{key}: {notes:?}");
+        assert!(notes[0].starts_with(&format!("config.json: rope_scaling.{key}: ")), "{}", notes[0]);
+        scaling[key] = Value::Null;
+        assert!(read(&scaling).1.is_empty());
+    }
 }

@@ -18,6 +18,7 @@ use super::special::SpecialTokens;
 
 mod filters;
 mod json;
+mod messages;
 mod methods;
 mod source;
 mod time;

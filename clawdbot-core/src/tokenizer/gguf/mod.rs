@@ -36,6 +36,8 @@ pub(crate) struct TokenizerFiles {
     /// Tokens that end a text or a turn.
     pub(crate) eos: Vec<u32>,
     pub(crate) pad: Option<u32>,
+    /// What there is to say of the metadata to whoever loads the model.
+    pub(crate) notes: Vec<String>,
 }
 
 /// What the metadata say of the tokenizer; `None` when they say nothing, or that there is none.
@@ -59,7 +61,8 @@ pub(crate) fn tokenizer_files(metadata: &Metadata) -> Result<Option<TokenizerFil
         config: config(metadata, &vocab)?.to_string().into_bytes(),
         bos: vocab.id(metadata, "bos")?,
         eos: vocab.ends(metadata)?,
-        pad: vocab.id(metadata, "padding")?,
+        pad: vocab.optional_id(metadata, "padding")?,
+        notes: vocab.notes(metadata)?,
     }))
 }
 
@@ -75,7 +78,7 @@ fn config(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<Value> {
         ("cls_token", "cls"),
         ("mask_token", "mask"),
     ] {
-        if let Some(id) = vocab.id(metadata, role)? {
+        if let Some(id) = vocab.optional_id(metadata, role)? {
             config[key] = vocab.tokens[id as usize].into();
         }
     }

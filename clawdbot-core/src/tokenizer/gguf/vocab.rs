@@ -49,6 +49,9 @@ pub(super) struct Vocab<'a> {
     pub(super) ids: HashMap<&'a str, u32>,
 }
 
+/// Roles that no text needs a token for.
+const UNNEEDED: [&str; 2] = ["padding", "mask"];
+
 impl<'a> Vocab<'a> {
     pub(super) fn read(metadata: &'a Metadata) -> Result<Self> {
         let tokens = metadata.opt_array(TOKENS)?.and_then(Array::strings);
@@ -80,6 +83,34 @@ impl<'a> Vocab<'a> {
                 Err(invalid(metadata, &key, &expected))
             }
         }
+    }
+
+    /// As [`id`](Self::id), but none where a role that no text needs has an id without a token.
+    pub(super) fn optional_id(&self, metadata: &Metadata, role: &str) -> Result<Option<u32>> {
+        match self.id(metadata, role) {
+            Err(_) if UNNEEDED.contains(&role) && self.beyond(metadata, role)?.is_some() => Ok(None),
+            found => found,
+        }
+    }
+
+    /// The id of `role`, if there is no token with it.
+    fn beyond(&self, metadata: &Metadata, role: &str) -> Result<Option<u64>> {
+        let id = metadata.opt_u64(&format!("tokenizer.ggml.{role}_token_id"))?;
+        Ok(id.filter(|&id| id >= self.tokens.len() as u64))
+    }
+
+    /// Which ids [`optional_id`](Self::optional_id) passes over.
+    pub(super) fn notes(&self, metadata: &Metadata) -> Result<Vec<String>> {
+        let mut notes = Vec::new();
+        for role in UNNEEDED {
+            if let Some(id) = self.beyond(metadata, role)? {
+                let count = self.tokens.len();
+                notes.push(format!(
+                    "tokenizer.ggml.{role}_token_id: {id} is not used, as there are {count} tokens"
+                ));
+            }
+        }
+        Ok(notes)
     }
 
     /// Every token that ends a text or a turn.

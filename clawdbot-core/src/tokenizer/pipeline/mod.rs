@@ -15,14 +15,12 @@ mod post_processor;
 mod pre_tokenizer;
 #[cfg(test)]
 mod tests;
-mod value;
 pub(super) mod work;
 
 pub(super) use decoder::{Decoder, MAX_STRIP, Step as DecoderStep};
 pub(super) use normalizer::Normalizers;
 pub(super) use post_processor::post_processor;
 pub(super) use pre_tokenizer::PreTokenizers;
-pub(super) use value::Part;
 
 /// Most steps of a part.
 const MAX_STEPS: usize = 100;

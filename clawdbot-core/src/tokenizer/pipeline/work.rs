@@ -2,14 +2,13 @@
 //! normalizers, and asks nobody on its way.
 
 use std::cell::RefCell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::session::CancelHandle;
 
 #[derive(Default)]
 struct Work {
-    cancelled: Option<Arc<AtomicBool>>,
+    cancelled: Option<CancelHandle>,
     failure: Option<Error>,
 }
 
@@ -31,7 +30,7 @@ impl Drop for Before {
 /// # Errors
 /// What [`fail`] was told; `Cancelled`; that of the work.
 pub(in crate::tokenizer) fn run<T>(
-    cancelled: Option<&Arc<AtomicBool>>,
+    cancelled: Option<&CancelHandle>,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
     let new = Work { cancelled: cancelled.cloned(), failure: None };
@@ -60,7 +59,7 @@ fn remember(error: Error) -> tokenizers::Error {
 pub(in crate::tokenizer) fn check() -> tokenizers::Result<()> {
     let (cancelled, failed) = WORK.with(|work| {
         let work = work.borrow();
-        let cancelled = work.cancelled.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed));
+        let cancelled = work.cancelled.as_ref().is_some_and(CancelHandle::is_cancelled);
         (cancelled, work.failure.is_some())
     });
     match (failed, cancelled) {

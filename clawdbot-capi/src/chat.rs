@@ -1,0 +1,161 @@
+//! Conversations as messages, which the model's chat template renders.
+
+use std::ffi::c_char;
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+
+use clawdbot_core::{Chat, GenerateOptions, Result};
+
+use crate::completion::clawdbot_completion;
+use crate::error::clawdbot_error;
+use crate::handle::{exclusive, give, guard, handle, required};
+use crate::model::clawdbot_model;
+use crate::options::{clawdbot_options, json, json_object, read};
+use crate::session::clawdbot_session;
+use crate::stream::clawdbot_stream;
+use crate::string::clawdbot_string;
+
+/// A conversation from JSON.
+///
+/// # Safety
+/// As `options::json`.
+unsafe fn chat(messages: *const c_char, tools: *const c_char, variables: *const c_char) -> Result<Chat> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut chat = Chat::new(json(messages, "messages")?);
+        if !tools.is_null() {
+            chat = chat.tools(json(tools, "tools")?);
+        }
+        if !variables.is_null() {
+            chat = chat.variables(json_object(variables, "variables")?);
+        }
+        Ok(chat)
+    }
+}
+
+/// Renders a conversation with the model's chat template, after checking it.
+///
+/// `messages` is a JSON array of {"role", "content", ...}: roles are system, developer, user, assistant, tool, and what the
+/// template names besides. `tools` is a JSON array of functions, or NULL; tools that the template does not use are an error.
+/// `variables` is a JSON object of further variables for the template, or NULL. `add_generation_prompt`: not 0 to end with
+/// what opens the assistant's answer. When the text goes to the model, a BOS that the template has written is not doubled.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_render_chat(
+    model: Option<&clawdbot_model>,
+    messages: *const c_char,
+    tools: *const c_char,
+    add_generation_prompt: i32,
+    variables: *const c_char,
+    out: Option<&mut MaybeUninit<*mut clawdbot_string>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let (model, out) = (required(model, "model")?, required(out, "out")?);
+        // SAFETY: the contract of the header.
+        let chat = unsafe { chat(messages, tools, variables) }?;
+        give(out, clawdbot_string::new(model.0.render_chat(&chat, add_generation_prompt != 0)?));
+        Ok(())
+    })
+}
+
+/// Generates the next message of a conversation. Arguments as of `clawdbot_model_render_chat`; `options` as of
+/// `clawdbot_model_generate_text`. The template brings its special tokens, unless `add_special_tokens` is set.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_chat(
+    model: Option<&clawdbot_model>,
+    messages: *const c_char,
+    tools: *const c_char,
+    variables: *const c_char,
+    options: Option<&clawdbot_options>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_completion>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let (model, out) = (required(model, "model")?, required(out, "out")?);
+        // SAFETY: the contract of the header.
+        let chat = unsafe { chat(messages, tools, variables) }?;
+        give(
+            out,
+            clawdbot_completion::new(model.0.chat(&chat, &read(options, GenerateOptions::from_json)?)?),
+        );
+        Ok(())
+    })
+}
+
+/// As `clawdbot_model_chat`, event by event.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_chat_stream(
+    model: Option<&clawdbot_model>,
+    messages: *const c_char,
+    tools: *const c_char,
+    variables: *const c_char,
+    options: Option<&clawdbot_options>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_stream>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let (model, out) = (required(model, "model")?, required(out, "out")?);
+        // SAFETY: the contract of the header.
+        let chat = unsafe { chat(messages, tools, variables) }?;
+        let options = read(options, GenerateOptions::from_json)?;
+        give(out, clawdbot_stream::new(model.0.chat_stream(&chat, &options)?));
+        Ok(())
+    })
+}
+
+/// Generates the next message of a conversation, of which the session may have computed a part: its tokens become those of
+/// the rendered conversation, and only what comes after the first difference is computed. `messages` has the whole
+/// conversation each time; the answer is the one that `clawdbot_model_chat` gives.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_session_chat(
+    session: Option<NonNull<clawdbot_session>>,
+    messages: *const c_char,
+    tools: *const c_char,
+    variables: *const c_char,
+    options: Option<&clawdbot_options>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_completion>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: the contract of the header.
+        let (session, chat) = unsafe { (handle(session, "session")?, chat(messages, tools, variables)?) };
+        let (out, options) = (required(out, "out")?, read(options, GenerateOptions::from_json)?);
+        give(out, clawdbot_completion::new(exclusive(&session.0, "session")?.chat(&chat, &options)?));
+        Ok(())
+    })
+}
+
+/// As `clawdbot_session_chat`, event by event. Until the stream has ended or is freed, the session takes no other work.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_session_chat_stream(
+    session: Option<NonNull<clawdbot_session>>,
+    messages: *const c_char,
+    tools: *const c_char,
+    variables: *const c_char,
+    options: Option<&clawdbot_options>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_stream>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: the contract of the header.
+        let (session, chat) = unsafe { (handle(session, "session")?, chat(messages, tools, variables)?) };
+        let (out, options) = (required(out, "out")?, read(options, GenerateOptions::from_json)?);
+        give(out, clawdbot_stream::new(exclusive(&session.0, "session")?.chat_stream(&chat, &options)?));
+        Ok(())
+    })
+}

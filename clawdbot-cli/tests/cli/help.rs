@@ -1,0 +1,135 @@
+//! What the help shows works: its examples, the completions, the manual pages.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::support::{Run, copy_dir, empty_dir, model_with_template, run};
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../clawdbot-core/tests/golden").join(name)
+}
+
+/// The lines below `title`, until a line that is not indented.
+fn block<'a>(help: &'a str, title: &str) -> Vec<&'a str> {
+    let lines = help.lines().skip_while(|line| *line != title).skip(1);
+    lines.take_while(|line| line.starts_with("  ")).map(str::trim).collect()
+}
+
+/// The names of all commands.
+fn commands() -> Vec<String> {
+    let help = run(&["--help"]).text();
+    let names: Vec<String> =
+        block(&help, "Commands:").iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+    assert!(names.len() > 8, "{names:?}");
+    names
+}
+
+/// A directory with all that examples name. `DIR` is a model for the command.
+fn stage(command: &str) -> PathBuf {
+    let dir = empty_dir(&format!("examples-{command}"));
+    let model = dir.join("DIR");
+    match command {
+        "embed" => copy_dir(&golden("embeddings/bert"), &model),
+        "rerank" => copy_dir(&golden("embeddings/bert_score"), &model),
+        _ => {
+            let template = "{% for m in messages %}{{ m.content }}\n{% endfor %}";
+            std::fs::rename(model_with_template(&format!("example-{command}"), Some(template)), &model)
+                .unwrap();
+            // So that no text gets long.
+            let path = model.join("config.json");
+            let mut config: serde_json::Value =
+                serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+            config["max_position_embeddings"] = 80.into();
+            std::fs::write(&path, config.to_string()).unwrap();
+        }
+    }
+    for (name, text) in
+        [("letter.txt", "Once\n"), ("lines.txt", "bread\nwater\n"), ("passages.txt", "a\nb\n")]
+    {
+        std::fs::write(dir.join(name), text).unwrap();
+    }
+    if command == "inspect" {
+        let packed = dir.join("model.clawdbot");
+        run(&["pack", model.to_str().unwrap(), packed.to_str().unwrap(), "--quiet"]).text();
+    }
+    dir
+}
+
+/// Runs a line as a user would type it.
+fn type_in(line: &str, dir: &Path) -> Run {
+    let program = Path::new(env!("CARGO_BIN_EXE_clawdbot"));
+    let path = format!("{}:{}", program.parent().unwrap().display(), std::env::var("PATH").unwrap());
+    let output = Command::new("bash")
+        .args(["-c", &format!("set -o pipefail; {line}")])
+        .current_dir(dir)
+        .env("PATH", path)
+        .env("HF_HUB_OFFLINE", "1")
+        .env("HF_HUB_CACHE", dir.join("cache"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    output.into()
+}
+
+#[cfg(unix)]
+#[test]
+fn examples_can_be_typed_in() {
+    let mut count = 0;
+    for command in std::iter::once(String::new()).chain(commands()).filter(|name| name != "help") {
+        let help =
+            run(&[command.as_str(), "--help"].into_iter().filter(|arg| !arg.is_empty()).collect::<Vec<_>>());
+        let help = help.text();
+        let dir = stage(if command.is_empty() { "program" } else { &command });
+        for example in block(&help, "Examples:") {
+            // The program's own examples are followed by what they do.
+            let line = example.split("   ").next().unwrap();
+            // Those that would take minutes, a network or another model are only parsed, and manual pages not shown.
+            let heavy = ["clawdbot bench", "clawdbot pack --shape", "chat Qwen/", "clawdbot embed"];
+            let heavy = line.contains(heavy[0])
+                || line.contains(heavy[1])
+                || line.contains(heavy[2])
+                || (command.is_empty() && line.contains(heavy[3]));
+            if line.starts_with("man ") {
+                continue;
+            }
+            let line = if heavy { format!("{line} --help") } else { line.to_owned() };
+            let run = type_in(&line, &dir);
+            assert_eq!(run.code, Some(0), "{line}: {}", run.stderr);
+            count += 1;
+        }
+    }
+    assert!(count > 25, "{count} examples");
+}
+
+#[test]
+fn shells_get_completions() {
+    for (shell, words) in
+        [("bash", "complete -F"), ("zsh", "#compdef clawdbot"), ("fish", "complete -c clawdbot")]
+    {
+        let script = run(&["completions", shell]).text();
+        assert!(script.contains(words) && script.contains("max-tokens"), "{shell}");
+    }
+    let unknown = run(&["completions", "tcsh"]);
+    assert_eq!(unknown.code, Some(2));
+    assert!(unknown.stderr.contains("bash, zsh, fish"), "{}", unknown.stderr);
+}
+
+#[cfg(unix)]
+#[test]
+fn bash_completes_options() {
+    let script = "source <(clawdbot completions bash); COMP_WORDS=(clawdbot generate --max-t); COMP_CWORD=2; \
+                  _clawdbot clawdbot --max-t generate; echo ${COMPREPLY[@]}";
+    assert_eq!(type_in(script, &empty_dir("completions")).text(), "--max-tokens\n");
+}
+
+#[test]
+fn every_command_has_a_manual_page() {
+    let dir = empty_dir("man");
+    run(&["man", dir.to_str().unwrap()]).text();
+    for command in commands().iter().filter(|name| *name != "help") {
+        let page = std::fs::read_to_string(dir.join(format!("clawdbot-{command}.1"))).unwrap();
+        assert!(page.contains(".TH"), "{command}");
+    }
+    let page = std::fs::read_to_string(dir.join("clawdbot.1")).unwrap();
+    assert!(page.contains("Qwen/Qwen3"), "examples belong to the page");
+}
