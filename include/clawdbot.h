@@ -495,7 +495,8 @@ void clawdbot_runtime_free(clawdbot_runtime *runtime);
  * Sees to it that a model is on this machine, and gives its path, for `clawdbot_model_load`. Only in a library that was
  * built with the feature `hub`; define CLAWDBOT_HUB to have it declared.
  *
- * `name`: OWNER/NAME on Hugging Face, hf://OWNER/NAME or modelscope://OWNER/NAME; or a path, which is given back.
+ * `name`: OWNER/NAME on Hugging Face, hf://OWNER/NAME or modelscope://OWNER/NAME, the address of its page, or any of them with
+ * `:Q4_K_M` for its GGUF file of that quantization; or a path, which is given back.
  * `options`: NULL, or `revision` (branch, tag or commit), `file` (a GGUF file of the repository), `offline`.
  * `progress`: NULL, or called on this thread with bytes: those that are there, and those that will be (0 while that is
  * found out).

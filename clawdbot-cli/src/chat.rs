@@ -160,7 +160,7 @@ impl<'a> Chat<'a> {
             ("/save", "") => return Err(invalid("/save: expected the name of a file".to_owned())),
             ("/save", file) => Some(self.save(PathBuf::from(file))?),
             ("/quit" | "/exit" | "/help" | "/reset", _) => {
-                return Err(invalid(format!("{name}: expected nothing behind it, found {rest:?}")));
+                return Err(invalid(format!("{name}: expected nothing after it, found {rest:?}")));
             }
             _ => {
                 return Err(invalid(format!(

@@ -15,6 +15,8 @@ use crate::report::{completion_json, summary};
 
 /// What the built-in model starts from when nobody says.
 const BUILTIN_PROMPT: &str = "Once upon a time";
+/// Most bytes of a text, or of a file of texts: what is not a text at all, such as `/dev/zero`, has to end somewhere.
+pub(crate) const MAX_TEXT: u64 = 256 << 20;
 /// What some editors put before a text.
 const MARK: char = '\u{feff}';
 
@@ -100,26 +102,38 @@ fn given_prompt(args: &GenerateArgs) -> Result<Option<String>> {
 /// the text: the last one of stdin is dropped.
 ///
 /// # Errors
-/// `NotFound`, `Io`; `InvalidUtf8`.
+/// `NotFound`, `Io`; `InvalidArgument` for one that is too long; `InvalidUtf8`.
 pub(crate) fn read(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     let stdin = path.to_str() == Some("-");
     let (name, read) = match stdin {
-        true => ("stdin".to_owned(), io::stdin().lock().read_to_end(&mut bytes).map(drop)),
-        false => (path.display().to_string(), std::fs::read(path).map(|read| bytes = read)),
+        true => ("stdin".to_owned(), io::stdin().lock().take(MAX_TEXT + 1).read_to_end(&mut bytes)),
+        false => {
+            let file = std::fs::File::open(path);
+            let read = file.and_then(|file| file.take(MAX_TEXT + 1).read_to_end(&mut bytes));
+            (path.display().to_string(), read)
+        }
     };
-    read.map_err(|error| {
+    let length = read.map_err(|error| {
         let kind = match error.kind() {
             io::ErrorKind::NotFound => ErrorKind::NotFound,
             _ => ErrorKind::Io,
         };
         Error::new(kind, format!("{name}: {error}")).with("path", name.as_str())
     })?;
+    if length as u64 > MAX_TEXT {
+        return Err(too_long(&name));
+    }
     let mut text = utf8(bytes, &name)?;
     if stdin {
         text.truncate(without_line_end(&text).len());
     }
     Ok(text)
+}
+
+pub(crate) fn too_long(name: &str) -> Error {
+    let message = format!("{name}: expected a text of at most {MAX_TEXT} bytes, found a longer one");
+    Error::new(ErrorKind::InvalidArgument, message).with("path", name)
 }
 
 /// The text in `bytes`, without a byte order mark.

@@ -9,7 +9,7 @@ use rustyline::error::ReadlineError;
 use rustyline::history::MemHistory;
 use rustyline::{Config, Editor};
 
-use crate::generate::{utf8, without_line_end};
+use crate::generate::{MAX_TEXT, too_long, utf8, without_line_end};
 
 /// Most lines that the history keeps, and that are read of its file.
 const MAX_HISTORY: usize = 1000;
@@ -102,8 +102,12 @@ impl Terminal {
 fn plain_line() -> Result<Line> {
     let mut bytes = Vec::new();
     let failed = |error| Error::new(ErrorKind::Io, format!("stdin: {error}"));
-    if io::stdin().lock().read_until(b'\n', &mut bytes).map_err(failed)? == 0 {
+    let length = io::stdin().lock().take(MAX_TEXT + 1).read_until(b'\n', &mut bytes).map_err(failed)?;
+    if length == 0 {
         return Ok(Line::End);
+    }
+    if length as u64 > MAX_TEXT {
+        return Err(too_long("stdin"));
     }
     let line = utf8(bytes, "stdin")?;
     Ok(Line::Text(without_line_end(&line).to_owned()))

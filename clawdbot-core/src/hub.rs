@@ -14,7 +14,7 @@ impl Source {
     /// unless the cache has it.
     ///
     /// A repository is `OWNER/NAME`, `hf://OWNER/NAME`, `modelscope://OWNER/NAME`, or the address of its page or of one of its
-    /// GGUF files (`https://huggingface.co/OWNER/NAME/tree/main`, `hf.co/OWNER/NAME`); with `:Q4_K_M` behind it, its GGUF file
+    /// GGUF files (`https://huggingface.co/OWNER/NAME/tree/main`, `hf.co/OWNER/NAME`); with `:Q4_K_M` at its end, its GGUF file
     /// of that quantization. `OWNER/NAME` is one only if there is no such path, no directory `OWNER`, and it does not end
     /// like a model file. Everything else is taken as a path, and then nothing is downloaded. The environment variables are
     /// those of the hubs' own tools: see `docs/hub.md`.

@@ -182,7 +182,7 @@ impl Cache {
         })
     }
 
-    /// Makes `path` anew: under another name first, so that nobody sees half of it.
+    /// Makes or replaces `path`: under another name first, so that nobody sees half of it.
     fn replace(&self, path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -22,6 +22,8 @@ use crate::settings::Settings;
 const TICK: Duration = Duration::from_millis(50);
 /// What a snapshot with weights that lacks this may be only a part of.
 const TOKENIZER: &str = "tokenizer.json";
+/// Longest of the small files, in bytes: no model has a tokenizer of this size.
+const MAX_SMALL: u64 = 256 << 20;
 /// Longest index of safetensors in shards, in bytes.
 const MAX_INDEX: u64 = 64 << 20;
 
@@ -222,6 +224,14 @@ fn read_index(path: &Path) -> Result<Vec<u8>> {
     fs::read(path).map_err(|error| Error::io(path, &error))
 }
 
+fn check_small(job: &Job) -> Result<()> {
+    if job.size > MAX_SMALL {
+        let (name, size) = (&job.name, job.size);
+        return Err(Error::bad_content(format!("{name}: expected at most {MAX_SMALL} bytes, found {size}")));
+    }
+    Ok(())
+}
+
 fn check_index(size: u64) -> Result<()> {
     if size > MAX_INDEX {
         return Err(Error::bad_content(format!("{INDEX}: expected at most {MAX_INDEX} bytes, found {size}")));
@@ -249,6 +259,7 @@ impl Remote<'_> {
         })
         .map_err(|error| error.context(format!("{} at {revision}", self.id)))?;
         let jobs: Vec<Job> = selection.names.iter().map(|name| job(name)).collect::<Result<_>>()?;
+        jobs.iter().filter(|job| request.small_files.contains(&job.name)).try_for_each(check_small)?;
         self.obtain(cache, commit, jobs)?;
         for name in &selection.absent {
             cache.note_absent(commit, name)?;
@@ -332,6 +343,14 @@ fn check_space(directory: &Path, needed: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn small_files_are_small() {
+        let checksum = crate::checksum::Checksum::parse(&"a".repeat(40)).unwrap();
+        let job = |size| Job { name: "config.json".into(), size, checksum: checksum.clone() };
+        check_small(&job(MAX_SMALL)).unwrap();
+        assert_eq!(check_small(&job(MAX_SMALL + 1)).unwrap_err().kind(), ErrorKind::BadContent);
+    }
 
     #[test]
     fn space() {

@@ -17,7 +17,7 @@
 //!
 //! A download takes what the model needs and nothing else: never a pickle. The hub's list of files is the plan: their
 //! sizes are the total that progress is measured against, and must fit on the disk; their checksums must be those of what
-//! comes. What an interrupted download leaves behind is gone on with. Two processes that want the same file wait for each
+//! comes. An interrupted download is resumed. Two processes that want the same file wait for each
 //! other. The token goes to the hub, and not to the servers that it redirects to.
 #![forbid(unsafe_code)]
 

@@ -59,7 +59,7 @@ impl Remote<'_> {
             }
         };
         let mut listing = listing.map_err(|error| error.context(format!("{id} at {revision}")))?;
-        // Git allows more names than file systems do, and a model is none the worse for an odd one beside it.
+        // Git allows more names than file systems do, and a model is none the worse for an odd one.
         listing.files.retain(|name, _| check_relative("a file", name).is_ok());
         Ok(listing)
     }

@@ -1,4 +1,4 @@
-//! What people write for a model of a hub: its id, the address of its page, and a quantization behind a colon.
+//! What people write for a model of a hub: its id, the address of its page, and a quantization after a colon.
 
 use std::path::Path;
 
@@ -113,7 +113,7 @@ pub fn hint(text: &str) -> Option<String> {
     Some(match tag {
         None => format!("the name of a model on a hub has its owner in front: OWNER/{name}{example}"),
         Some(tag) => format!(
-            "the name of a model on a hub has its owner in front, and behind the colon a quantization of its GGUF files: \
+            "the name of a model on a hub has its owner in front, and after the colon a quantization of its GGUF files: \
              OWNER/NAME:QUANTIZATION, such as Qwen/Qwen3-0.6B-GGUF:Q8_0 (names of Ollama's library, such as {name}:{tag}, \
              are not known here)"
         ),
@@ -189,14 +189,14 @@ fn page(text: &str, host: &str, path: &str) -> Result<Reference> {
     Ok(Reference { id, revision, file, quantization })
 }
 
-/// What stands before a colon, and the quantization behind it. `latest` is what there is without.
+/// What stands before a colon, and the quantization after it. `latest` is what there is without.
 fn split_quantization(text: &str) -> Result<(&str, Option<String>)> {
     let scheme = text.find("://").map_or(0, |at| at + 3);
     let Some((rest, quantization)) = text[scheme..].rsplit_once(':') else { return Ok((text, None)) };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
     if quantization.is_empty() || quantization.len() > MAX_QUANTIZATION || !quantization.bytes().all(plain) {
         let found: String = text.chars().take(200).collect();
-        let message = format!("expected a quantization such as Q4_K_M behind the colon, found {found:?}");
+        let message = format!("expected a quantization such as Q4_K_M after the colon, found {found:?}");
         return Err(Error::invalid(message));
     }
     let quantization =

@@ -77,7 +77,7 @@ pub(crate) fn select(
     if !has(CONFIG) {
         return Err(Error::new(
             ErrorKind::Unsupported,
-            format!("expected {CONFIG} beside the weights, found none"),
+            format!("expected {CONFIG} with the weights, found none"),
         ));
     }
     let (mut found, mut absent): (Vec<String>, Vec<String>) =
@@ -91,7 +91,7 @@ pub(crate) fn select(
     Ok(Selection { names: found.into_iter().chain(shards).collect(), file: None, absent })
 }
 
-/// Whether a file belongs to one of the modules that sentence-transformers puts behind a model, such as
+/// Whether a file belongs to one of the modules that sentence-transformers runs after a model, such as
 /// `1_Pooling/config.json`.
 fn is_of_module(name: &str) -> bool {
     let Some((folder, file)) = name.split_once('/') else { return false };
@@ -142,7 +142,7 @@ pub(crate) fn is_model_file(name: &str) -> bool {
 
 /// The GGUF files, of those in parts the first part.
 fn gguf_files<'a>(names: &BTreeSet<&'a str>) -> Vec<&'a str> {
-    // Projectors of multimodal models lie beside the model and are none.
+    // Projectors of multimodal models lie in the same folder and are no models.
     let projector = |name: &str| name.rsplit('/').next().is_some_and(|name| name.starts_with("mmproj"));
     let first = |name: &str| split_name(name).is_none_or(|(_, part, _)| part == 1);
     let gguf = |name: &&str| name.ends_with(".gguf") && !projector(name) && first(name);

@@ -394,10 +394,11 @@ class Model:
         """Loads the model in a directory, GGUF or packed file; no path: the built-in story model.
 
         A string OWNER/NAME that is no path names a model on Hugging Face, which is downloaded unless its cache has it
-        (hf://OWNER/NAME and modelscope://OWNER/NAME say which hub). revision: branch, tag or commit; file: a GGUF file of
+        (hf://OWNER/NAME and modelscope://OWNER/NAME say which hub; the address of its page will do, and OWNER/NAME:Q4_K_M for
+        a GGUF file). revision: branch, tag or commit; file: a GGUF file of
         the repository; offline: whether the cache has to do; `on_download(done, total)` is called with bytes, as `on_progress`.
 
-        Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, merge_adapters, mmap,
+        Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, merge_adapters, chat_template, mmap,
         verify, cache; and threads, memory_budget and kernels of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
         called with weights; returning False cancels, raising cancels and raises.
         """

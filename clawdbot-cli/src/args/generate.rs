@@ -19,8 +19,8 @@ Examples:
   echo \"Once upon a time\" | clawdbot generate - --quiet
 
 A prompt is taken as it is: a dash in front does no harm, and only --escape makes anything of backslashes. --stop always
-reads \\n, \\r, \\t, \\xNN, \\u{N}, and \\\\ for a backslash. Of stdin the line end behind the last line is dropped, of files
-nothing; a byte order mark is dropped of both.
+reads \\n, \\r, \\t, \\xNN, \\u{N}, and \\\\ for a backslash. Of stdin the last line end is dropped, of files nothing;
+a byte order mark is dropped of both.
 
 The text goes to stdout as it comes, one line of figures to stderr. With --json stdout gets one object instead: text,
 token_ids, finish_reason, usage, options in force; or {\"error\": {code, kind, message, detail}}.")]

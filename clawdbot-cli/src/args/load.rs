@@ -52,7 +52,7 @@ pub(crate) struct LoadArgs {
     /// Read all of a packed file first and compare it with its checksum
     #[arg(long)]
     verify: bool,
-    /// Whether loading a directory leaves a packed file behind and uses it the next time: in the user's directory for
+    /// Whether loading a directory writes a packed file and uses it the next time: in the user's directory for
     /// caches, or in DIR [default: false]
     #[arg(long, value_name = "true|false|DIR", value_parser = cache)]
     cache: Option<Cache>,

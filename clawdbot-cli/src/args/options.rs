@@ -76,11 +76,11 @@ impl OptionArgs {
     }
 }
 
-/// LoRA adapters to load beside the model.
+/// LoRA adapters to load with the model.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Adapters")]
 pub(crate) struct LoraArgs {
-    /// Directory of a LoRA adapter as PEFT writes it, applied beside the weights; its name is that of the directory unless
+    /// Directory of a LoRA adapter as PEFT writes it, applied next to the weights; its name is that of the directory unless
     /// given; may be repeated, and --adapter says which is used
     #[arg(long, value_name = "[NAME=]DIR", value_parser = lora)]
     lora: Vec<(String, PathBuf)>,

@@ -36,7 +36,7 @@ fn turns_are_answered_as_fresh_requests_would_be_and_reuse_the_cache() {
 
 #[test]
 fn a_template_may_rewrite_history() {
-    // The last message alone, with a count in front: no two renderings begin alike for long. (Jinja drops a last line
+    // The last message alone, with a count in front: no two renderings have a long beginning in common. (Jinja drops a last line
     // feed of the template itself.)
     let template =
         "<s>{{ messages | length }}<|user|>\n{{ messages[-1].content }}<|end|>\n<|assistant|>{{ '\n' }}";

@@ -55,7 +55,7 @@ fn chat_stops_the_answer_and_goes_on() {
     assert!(cancelled.is_some() && help > cancelled, "{}", run.stderr);
 }
 
-/// Waits until the program has taken over SIGINT.
+/// Waits until the program handles SIGINT.
 #[cfg(target_os = "linux")]
 fn ready(child: &Child) {
     let path = format!("/proc/{}/status", child.id());
@@ -100,7 +100,7 @@ fn pack_leaves_nothing_behind() {
     let child = command(&["pack", "--shape", "llama-3.2-1b", out.to_str().unwrap(), "--threads", "1"])
         .spawn()
         .unwrap();
-    // As soon as there is something to leave behind.
+    // As soon as there is something that could be left.
     while std::fs::read_dir(&dir).unwrap().count() == 0 {
         std::thread::sleep(std::time::Duration::from_millis(5));
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::support::{empty_dir, run, run_with};
+use crate::support::{empty_dir, model_with_template, run, run_with};
 
 const SHORT: [&str; 6] = ["generate", "--temperature", "0", "--max-tokens", "4", "--quiet"];
 
@@ -69,6 +69,15 @@ fn files_are_taken_as_they_are_but_for_the_mark() {
     assert_eq!(lines(b"\xef\xbb\xbfa text\nanother\n"), lines(b"a text\nanother"));
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_text_without_an_end_is_refused() {
+    let endless = run(&["generate", "--prompt-file", "/dev/zero"]);
+    // Not what the bytes are, for they were not all read.
+    assert_eq!(endless.code, Some(1));
+    assert!(endless.stderr.contains("/dev/zero: expected a text of at most"), "{}", endless.stderr);
+}
+
 #[test]
 fn texts_may_begin_with_a_dash() {
     for text in ["- summarize this", "---\nx", "-5 degrees", "--not-an-option at all", "-x is a flag"] {
@@ -86,8 +95,11 @@ fn texts_may_begin_with_a_dash() {
     let rank = ["rerank", "-m", &score, "--quiet"];
     let expected = run(&[&rank[..], &["--query=-5 degrees", "--", "- cold", "warm"]].concat()).text();
     assert_eq!(run(&[&rank[..], &["--query", "-5 degrees", "- cold", "warm"]].concat()).text(), expected);
+    let template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}";
+    let dir = model_with_template("dash-system", Some(template));
     let chat = |args: &[&str]| {
-        let args = [&["chat", "--quiet", "--temperature", "0", "-n", "4"], args].concat();
+        let args =
+            [&["chat", dir.to_str().unwrap(), "--quiet", "--temperature", "0", "-n", "4"], args].concat();
         run_with(&args, b"hi\n").text()
     };
     assert_eq!(chat(&["--system", "- be brief"]), chat(&["--system=- be brief"]));

@@ -1,98 +1,127 @@
-//! Filters, tests and global functions where the engine's own differ from those of jinja2 under transformers.
+//! The filters and global functions of jinja2 under transformers, in one table.
 
-use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
-use minijinja::{Environment, Error, State, Value, filters};
+use minijinja::value::{Rest, ValueOrKwargs};
+use minijinja::{Environment, Error, State, Value};
 
-use super::source::{ITER_FILTER, STORE_FILTER, STORE_IN_FILTER};
-use super::values::{self, Generator, type_error};
-use super::{json, methods};
+use super::args::{Args, Signature};
+use super::objects::{self, Cycler, Joiner, Range};
+use super::values::{self, type_error};
+use super::{budget, checks, json, methods, numbers, operators, sequences, text};
 
-/// Filters of the engine that iterate over their input, where Python refuses what is not iterable. They stay
-/// reachable under their name with a `#` in front, which no template can write.
-const ITERATING: &[&str] = &["batch", "first", "join", "last", "list", "max", "min", "slice", "sort", "sum"];
+type Filter = fn(&mut State<'_, '_>, &Args) -> Result<Value, Error>;
 
-/// Those of which jinja2 makes a generator.
-const GENERATING: &[&str] = &["map", "reject", "rejectattr", "select", "selectattr", "unique"];
+/// Name, parameters, how many of them are needed, and the filter. Those whose last parameter is `*` take any others.
+const FILTERS: &[(&str, &[&str], usize, Filter)] = &[
+    ("abs", &["x"], 1, numbers::abs),
+    ("attr", &["obj", "name"], 2, attr),
+    ("batch", &["value", "linecount", "fill_with"], 2, sequences::batch),
+    ("capitalize", &["s"], 1, text::capitalize),
+    ("center", &["value", "width"], 1, text::center),
+    ("count", &["obj"], 1, sequences::length),
+    ("d", &["value", "default_value", "boolean"], 1, default),
+    ("default", &["value", "default_value", "boolean"], 1, default),
+    ("dictsort", &["value", "case_sensitive", "by", "reverse"], 1, sequences::dictsort),
+    ("e", &["s"], 1, text::escape),
+    ("escape", &["s"], 1, text::escape),
+    ("filesizeformat", &["value", "binary"], 1, numbers::filesizeformat),
+    ("first", &["seq"], 1, sequences::first),
+    ("float", &["value", "default"], 1, numbers::float),
+    ("forceescape", &["value"], 1, text::forceescape),
+    ("format", &["value", "*"], 1, text::format),
+    ("groupby", &["value", "attribute", "default", "case_sensitive"], 2, sequences::groupby),
+    ("indent", &["s", "width", "first", "blank"], 1, text::indent),
+    ("int", &["value", "default", "base"], 1, numbers::int),
+    ("items", &["value"], 1, sequences::items),
+    ("join", &["value", "d", "attribute"], 1, sequences::join),
+    ("last", &["seq"], 1, sequences::last),
+    ("length", &["obj"], 1, sequences::length),
+    ("list", &["value"], 1, sequences::list),
+    ("lower", &["s"], 1, text::lower),
+    ("map", &["value", "*"], 1, sequences::map),
+    ("max", &["value", "case_sensitive", "attribute"], 1, sequences::max),
+    ("min", &["value", "case_sensitive", "attribute"], 1, sequences::min),
+    ("pprint", &["value"], 1, text::pprint),
+    ("reject", &["value", "*"], 1, sequences::reject),
+    ("rejectattr", &["value", "*"], 1, sequences::rejectattr),
+    ("replace", &["s", "old", "new", "count"], 3, text::replace),
+    ("reverse", &["value"], 1, sequences::reverse),
+    ("round", &["value", "precision", "method"], 1, numbers::round),
+    ("safe", &["value"], 1, text::safe),
+    ("select", &["value", "*"], 1, sequences::select),
+    ("selectattr", &["value", "*"], 1, sequences::selectattr),
+    ("slice", &["value", "slices", "fill_with"], 2, sequences::slice),
+    ("sort", &["value", "reverse", "case_sensitive", "attribute"], 1, sequences::sort),
+    ("string", &["object"], 1, text::string),
+    ("striptags", &["value"], 1, text::striptags),
+    ("sum", &["iterable", "attribute", "start"], 1, sequences::sum),
+    ("title", &["s"], 1, text::title),
+    ("tojson", &["x", "ensure_ascii", "indent", "separators", "sort_keys"], 1, json::tojson),
+    ("trim", &["value", "chars"], 1, text::trim),
+    ("truncate", &["s", "length", "killwords", "end", "leeway"], 1, text::truncate),
+    ("unique", &["value", "case_sensitive", "attribute"], 1, sequences::unique),
+    ("upper", &["s"], 1, text::upper),
+    ("urlencode", &["value"], 1, text::urlencode),
+    ("wordcount", &["s"], 1, text::wordcount),
+    ("wordwrap", &["s", "width", "break_long_words", "wrapstring", "break_on_hyphens"], 1, text::wordwrap),
+    ("xmlattr", &["d", "autospace"], 1, text::xmlattr),
+];
 
-/// Registers everything on `env`.
+/// Whether there is a filter `name`.
+pub(super) fn is_known(name: &str) -> bool {
+    FILTERS.iter().any(|(known, ..)| *known == name)
+}
+
+/// Registers everything on `env`; what the engine brings is replaced or removed.
 pub(super) fn install(env: &mut Environment<'_>) {
     for name in ["split", "lines", "bool", "chain", "zip"] {
         env.remove_filter(name);
     }
-    for name in ["startingwith", "endingwith", "containing"] {
-        env.remove_test(name);
-    }
     env.remove_global("debug");
-
-    env.add_filter("#batch", filters::batch);
-    env.add_filter("#first", filters::first);
-    env.add_filter("#join", filters::join);
-    env.add_filter("#last", filters::last);
-    env.add_filter("#list", filters::list);
-    env.add_filter("#max", filters::max);
-    env.add_filter("#min", filters::min);
-    env.add_filter("#slice", filters::slice);
-    env.add_filter("#sort", filters::sort);
-    env.add_filter("#sum", filters::sum);
-    env.add_filter("#map", filters::map);
-    env.add_filter("#reject", filters::reject);
-    env.add_filter("#rejectattr", filters::rejectattr);
-    env.add_filter("#select", filters::select);
-    env.add_filter("#selectattr", filters::selectattr);
-    env.add_filter("#unique", filters::unique);
-    for name in ITERATING {
-        let inner = format!("#{name}");
-        env.add_filter(*name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
-            state.apply_filter(&inner, &with_iterable(args)?)
+    for &(name, params, needed, filter) in FILTERS {
+        let open = params.last() == Some(&"*");
+        let params = if open { &params[..params.len() - 1] } else { params };
+        let signature = Signature { name, params, needed, open };
+        env.add_filter(name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
+            filter(state, &Args::bind(signature, args)?)
         });
     }
-    for name in GENERATING {
-        let inner = format!("#{name}");
-        env.add_filter(*name, move |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
-            let items = state.apply_filter(&inner, &with_iterable(args)?)?;
-            Ok::<_, Error>(Generator::wrap(items.try_iter()?.collect()))
-        });
-    }
+    checks::install(env);
+    operators::install(env);
 
-    // What cannot be converted becomes the default, never an error.
-    env.add_filter("#int", filters::int);
-    env.add_filter("#float", filters::float);
-    env.add_filter("int", |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
-        number_or_default(state, "#int", args, Value::from(0))
+    env.add_filter("__iter__", |value: &Value, count: Option<usize>| {
+        sequences::for_loop(value, count.unwrap_or(0))
     });
-    env.add_filter("float", |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
-        number_or_default(state, "#float", args, Value::from(0.0))
+    env.add_filter("__unpack__", |value: &Value, count: usize| sequences::unpack(value, count));
+    env.add_filter("__given__", |value: &Value| {
+        let is_list = values::is_list(value) || value.is_tuple();
+        if value.is_undefined() || is_list && value.try_iter()?.any(|item| item.is_undefined()) {
+            return Err(operators::unsupported("", &Value::UNDEFINED));
+        }
+        Ok(value.clone())
     });
+    env.add_filter("__store__", |value: &Value| store(value, false));
+    env.add_filter("__store_in__", |value: &Value| store(value, true));
 
-    env.add_filter(ITER_FILTER, iter);
-    env.add_filter(STORE_FILTER, |value: &Value| store(value, 1));
-    env.add_filter(STORE_IN_FILTER, |value: &Value| store(value, 0));
-    env.add_filter("items", items);
-    env.add_filter("reverse", reverse);
-    env.add_filter("length", length);
-    env.add_filter("count", length);
-    env.add_filter("string", |value: &Value| values::to_str(value).map(Value::from));
-    env.add_filter("trim", trim);
-    env.add_filter("replace", replace);
-    env.add_filter("center", |value: &Value, width: Option<i64>| {
-        methods::pad(&values::to_str(value)?, "center", width.unwrap_or(80), " ")
+    env.add_function("range", |args: Rest<ValueOrKwargs>| {
+        let bounds = args.into_values().iter().map(operators::integer).collect::<Result<Vec<_>, _>>()?;
+        Range::make(&bounds)
     });
-    env.add_filter("wordcount", |value: &Value| {
-        values::to_str(value).map(|text| {
-            text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty()).count()
-        })
+    env.add_function("dict", dict);
+    env.add_function("namespace", |args: Rest<ValueOrKwargs>| {
+        let pairs = dict(args)?;
+        for (key, _) in values::pairs(&pairs) {
+            if key.as_str().is_none_or(|name| name.starts_with('_')) {
+                return Err(type_error(
+                    "names in a namespace must be strings that do not begin with an underscore",
+                ));
+            }
+        }
+        minijinja::functions::namespace(Some(ValueOrKwargs::from(pairs)))
     });
-    env.add_filter("tojson", json::tojson);
-
-    env.add_test("sequence", |value: &Value| {
-        matches!(value.kind(), ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map)
-            || (value.kind() == ValueKind::Iterable && values::is_not_a_list(value).is_none())
+    env.add_function("cycler", |args: Rest<ValueOrKwargs>| Cycler::make(args.into_values()));
+    env.add_function("joiner", |separator: Option<Value>| {
+        Joiner::make(separator.unwrap_or_else(|| Value::from(", ")))
     });
-    env.add_test("iterable", |value: &Value| iter(value).is_ok());
-    env.add_test("callable", |value: &Value| {
-        value.kind() == ValueKind::Plain || matches!(values::type_name(value), "object")
-    });
-
     env.add_function("raise_exception", |message: &Value| -> Result<Value, Error> {
         let message = values::to_str(message)?;
         Err(type_error(message.clone()).with_source(Raised(message)))
@@ -114,124 +143,91 @@ impl std::error::Error for Raised {}
 /// Most values inside of a variable's value, counted as often as they occur.
 const MAX_PARTS: usize = 100_000;
 
-/// `value`, if it is a tree of moderate size. What contains a namespace could contain itself, and what shares parts
-/// again and again could have exponentially many: printing and comparing would have no bound. A namespace itself may
-/// be in a variable: `namespaces` says down to which level they are allowed.
-fn store(value: &Value, namespaces: usize) -> Result<Value, Error> {
+/// `value`, if it is a tree of moderate size. In a namespace there may be no other (`in_namespace`): it could contain
+/// itself, and would never be freed.
+fn store(value: &Value, in_namespace: bool) -> Result<Value, Error> {
+    const UNITS_PER_PART: u64 = 4;
     let mut open = Vec::new();
     let mut seen = 0;
     let mut next = Some(value.clone());
     while let Some(part) = next {
         seen += 1;
-        let is_namespace = part.as_object().is_some_and(|object| object.type_name().ends_with("::Namespace"));
-        if seen > MAX_PARTS || (is_namespace && seen > namespaces) {
+        budget::spend(UNITS_PER_PART)?;
+        if seen > MAX_PARTS || in_namespace && objects::may_hold_itself(&part) {
             return Err(type_error(
-                "the value of a variable has too many parts, or contains a namespace".to_owned(),
+                "the value of a variable has too many parts, or a namespace contains another",
             ));
         }
-        if !is_namespace {
-            match part.kind() {
-                ValueKind::Map => {
-                    for key in part.try_iter()? {
-                        open.push(part.get_item(&key)?);
-                    }
-                }
-                ValueKind::Seq => open.extend(part.try_iter()?),
-                _ => {}
-            }
+        if values::is_dict(&part) {
+            open.extend(values::pairs(&part).map(|(_, item)| item));
+        } else if values::is_list(&part) || part.is_tuple() || values::is_group(&part) {
+            open.extend(part.try_iter()?);
+        } else {
+            open.extend(objects::held(&part)?);
         }
         next = open.pop();
     }
     Ok(value.clone())
 }
 
-/// `value` as something that can be iterated over: generators become lists of what is left in them.
-fn iter(value: &Value) -> Result<Value, Error> {
-    match value.kind() {
-        ValueKind::Iterable if value.downcast_object_ref::<Generator>().is_some() => {
-            Ok(Value::from(value.try_iter()?.collect::<Vec<_>>()))
-        }
-        ValueKind::Undefined | ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable => {
-            Ok(value.clone())
-        }
-        _ => Err(type_error(format!("'{}' object is not iterable", values::type_name(value)))),
+/// `dict(pairs, **more)`.
+fn dict(args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
+    const SIGNATURE: Signature = Signature { name: "dict", params: &["mapping"], needed: 0, open: true };
+    let mut values = args.into_values();
+    // A keyword may have any name.
+    let keywords = match values.last() {
+        Some(last) if last.is_kwargs() => values.pop(),
+        _ => None,
+    };
+    let args = Args::bind_values(SIGNATURE, values)?;
+    if !args.extra.is_empty() {
+        return Err(args.error("at most 1 argument is expected"));
     }
+    let mut pairs: Vec<(Value, Value)> = Vec::new();
+    if let Some(given) = args.get(0) {
+        if given.is_undefined() {
+            return Err(operators::unsupported("", given));
+        }
+        if values::is_dict(given) {
+            budget::make(given.len().unwrap_or(0).saturating_mul(4))?;
+            pairs.extend(values::pairs(given));
+        } else {
+            for item in sequences::iterate(given)? {
+                let pair = sequences::unpack(&item?, 2)?;
+                let key = operators::item(&pair, &Value::from(0))?;
+                operators::hashable(&key)?;
+                budget::make(4)?;
+                pairs.push((key, operators::item(&pair, &Value::from(1))?));
+            }
+        }
+    }
+    if let Some(keywords) = keywords {
+        let keywords = minijinja::value::Kwargs::try_from(keywords)?;
+        for name in keywords.args() {
+            budget::make(4)?;
+            pairs.push((Value::from(name), keywords.peek::<Value>(name)?));
+        }
+    }
+    Ok(Value::from_pairs(pairs))
 }
 
-/// The arguments of a filter, once the first one was seen to be iterable.
-fn with_iterable(args: Rest<ValueOrKwargs>) -> Result<Vec<Value>, Error> {
-    let args: Vec<Value> = args.into_values();
-    match args.first().map(Value::kind) {
-        Some(ValueKind::None | ValueKind::Bool | ValueKind::Number | ValueKind::Plain) => {
-            Err(type_error(format!("'{}' object is not iterable", values::type_name(&args[0]))))
-        }
-        _ => Ok(args),
-    }
+fn default(_: &mut State<'_, '_>, args: &Args) -> Result<Value, Error> {
+    let value = args.value();
+    let wanted = value.is_undefined() || args.flag(2, false) && !value.is_true();
+    Ok(if wanted { args.get(1).cloned().unwrap_or_else(|| Value::from("")) } else { value.clone() })
 }
 
-fn number_or_default(
-    state: &mut State<'_, '_>,
-    inner: &str,
-    args: Rest<ValueOrKwargs>,
-    default: Value,
-) -> Result<Value, Error> {
-    let mut args = args.into_values();
-    if args.len() == 1 {
-        args.push(default);
-    }
-    if matches!(args[0].kind(), ValueKind::None | ValueKind::Undefined) {
-        args[0] = Value::from("");
-    }
-    state.apply_filter(inner, &args)
-}
-
-fn items(value: &Value) -> Result<Value, Error> {
+fn attr(_: &mut State<'_, '_>, args: &Args) -> Result<Value, Error> {
+    let value = args.value();
+    let name = args.get(1).and_then(Value::as_str).ok_or_else(|| args.error("the name must be a string"))?;
     if value.is_undefined() {
-        return Ok(Generator::wrap(Vec::new()));
+        return Err(operators::unsupported("", value));
     }
-    match value.as_object() {
-        Some(dict) if value.kind() == ValueKind::Map => {
-            Ok(Generator::wrap(values::DictView::of("items", dict).try_iter()?.collect()))
-        }
-        _ => Err(type_error("Can only get item pairs from a mapping.")),
+    if methods::has_method(value, name) {
+        return Err(args.error("methods are not supported"));
     }
-}
-
-fn reverse(value: &Value) -> Result<Value, Error> {
-    if let Some(text) = value.as_str() {
-        return Ok(Value::from(text.chars().rev().collect::<String>()));
+    if values::is_dict(value) || value.as_object().is_none() {
+        return Ok(Value::UNDEFINED);
     }
-    let mut items: Vec<Value> = iter(value)?.try_iter()?.collect();
-    items.reverse();
-    Ok(Generator::wrap(items))
-}
-
-fn length(value: &Value) -> Result<usize, Error> {
-    match value.kind() {
-        ValueKind::Undefined => Ok(0),
-        _ => value
-            .len()
-            .ok_or_else(|| type_error(format!("object of type '{}' has no len()", values::type_name(value)))),
-    }
-}
-
-fn trim(value: &Value, chars: Option<&str>, kwargs: Kwargs) -> Result<Value, Error> {
-    let chars = match chars {
-        Some(chars) => Some(chars),
-        None => kwargs.get::<Option<&str>>("chars")?,
-    };
-    kwargs.assert_all_used()?;
-    Ok(Value::from(methods::strip(&values::to_str(value)?, chars, true, true)))
-}
-
-fn replace(state: &State<'_, '_>, value: &Value, rest: Rest<ValueOrKwargs>) -> Result<Value, Error> {
-    let rest = rest.into_values();
-    let (old, new, count, kwargs): (&Value, &Value, Option<i64>, Kwargs) = from_args(&rest)?;
-    let count = match count {
-        Some(count) => Some(count),
-        None => kwargs.get::<Option<i64>>("count")?,
-    };
-    kwargs.assert_all_used()?;
-    let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
-    methods::replace(state, &values::to_str(value)?, &values::to_str(old)?, &values::to_str(new)?, count)
+    value.get_attr(name)
 }

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
-use minijinja::value::{Kwargs, Rest, ValueKind, ValueOrKwargs, from_args};
+use minijinja::value::ValueKind;
 use minijinja::{Error, State, Value};
 
+use super::args::Args;
 use super::values::{self, MAX_DEPTH, type_error};
+use super::{budget, operators, sequences};
 
 /// How to write.
 struct Style {
@@ -18,27 +20,15 @@ struct Style {
 }
 
 /// `tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False)`.
-pub(super) fn tojson(
-    state: &State<'_, '_>,
-    value: &Value,
-    rest: Rest<ValueOrKwargs>,
-) -> Result<Value, Error> {
-    type Arguments = (Option<Value>, Option<Value>, Option<Value>, Option<Value>, Kwargs);
-    let rest = rest.into_values();
-    let (ensure_ascii, indent, separators, sort_keys, kwargs): Arguments = from_args(&rest)?;
-    let pick = |given: Option<Value>, name: &str| match given {
-        Some(value) => Ok(Some(value)),
-        None => kwargs.get::<Option<Value>>(name),
-    };
-    let ensure_ascii = pick(ensure_ascii, "ensure_ascii")?.is_some_and(|flag| flag.is_true());
-    let indent = indent_unit(pick(indent, "indent")?)?;
-    let separators = pick(separators, "separators")?.filter(|value| !value.is_none());
-    let sort_keys = pick(sort_keys, "sort_keys")?.is_some_and(|flag| flag.is_true());
-    kwargs.assert_all_used()?;
+pub(super) fn tojson(_: &mut State<'_, '_>, args: &Args) -> Result<Value, Error> {
+    let ensure_ascii = args.flag(1, false);
+    let indent = indent_unit(args.get(2).cloned())?;
+    let separators = args.some(3);
+    let sort_keys = args.flag(4, false);
 
     let (item_separator, key_separator) = match separators {
         Some(pair) => {
-            let parts: Vec<Value> = pair.try_iter()?.collect();
+            let parts = sequences::collect(pair)?;
             match parts.as_slice() {
                 [item, key] => match (item.as_str(), key.as_str()) {
                     (Some(item), Some(key)) => (item.to_owned(), key.to_owned()),
@@ -56,7 +46,7 @@ pub(super) fn tojson(
     };
     let style = Style { ensure_ascii, indent, item_separator, key_separator, sort_keys };
     let mut out = String::new();
-    write(state, &mut out, value, &style, 0)?;
+    write(&mut out, args.value(), &style, 0)?;
     Ok(Value::from(out))
 }
 
@@ -78,46 +68,40 @@ fn indent_unit(indent: Option<Value>) -> Result<Option<String>, Error> {
     Ok(Some(" ".repeat(usize::try_from(width).unwrap_or(0))))
 }
 
-fn write(
-    state: &State<'_, '_>,
-    out: &mut String,
-    value: &Value,
-    style: &Style,
-    level: usize,
-) -> Result<(), Error> {
+fn write(out: &mut String, value: &Value, style: &Style, level: usize) -> Result<(), Error> {
     if level > MAX_DEPTH {
         return Err(type_error(format!("tojson: nested deeper than {MAX_DEPTH} levels")));
     }
-    state.consume_fuel(1)?;
+    budget::spend(64)?;
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
         ValueKind::Number => out.push_str(&number(value)),
         ValueKind::String => {
             let text = value.as_str().unwrap_or_default();
-            state.consume_fuel(text.len() as u64 / 64)?;
+            budget::text(text.len().checked_mul(2))?;
             string(out, text, style.ensure_ascii);
         }
-        ValueKind::Map => {
+        _ if values::is_dict(value) => {
             let mut entries = Vec::new();
-            for (key, item) in value.as_object().and_then(|dict| dict.try_iter_pairs()).into_iter().flatten()
-            {
-                entries.push((key_text(&key)?, item));
+            for (key, item) in values::pairs(value) {
+                budget::make(2)?;
+                entries.push((key, item));
             }
             if style.sort_keys {
-                entries.sort_by(|a, b| a.0.cmp(&b.0));
+                sort(&mut entries)?;
             }
             block(out, style, level, '{', '}', entries, |out, (key, item)| {
+                let key = key_text(&key)?;
+                budget::text(key.len().checked_mul(2))?;
                 string(out, &key, style.ensure_ascii);
                 out.push_str(&style.key_separator);
-                write(state, out, &item, style, level + 1)
+                write(out, &item, style, level + 1)
             })?;
         }
-        ValueKind::Seq | ValueKind::Iterable if values::is_not_a_list(value).is_none() => {
-            let items: Vec<Value> = value.try_iter()?.collect();
-            block(out, style, level, '[', ']', items, |out, item| {
-                write(state, out, &item, style, level + 1)
-            })?;
+        _ if values::is_list(value) || value.is_tuple() || values::is_group(value) => {
+            let items = sequences::collect(value)?;
+            block(out, style, level, '[', ']', items, |out, item| write(out, &item, style, level + 1))?;
         }
         _ => {
             return Err(type_error(format!(
@@ -127,6 +111,19 @@ fn write(
         }
     }
     Ok(())
+}
+
+/// By keys, which Python compares before it writes them.
+fn sort(entries: &mut [(Value, Value)]) -> Result<(), Error> {
+    let mut failed = None;
+    entries.sort_by(|(a, _), (b, _)| match operators::order("<", a, b, MAX_DEPTH) {
+        Ok(order) => order.unwrap_or(std::cmp::Ordering::Equal),
+        Err(error) => {
+            failed = Some(error);
+            std::cmp::Ordering::Equal
+        }
+    });
+    failed.map_or(Ok(()), Err)
 }
 
 fn block<T>(
@@ -142,19 +139,22 @@ fn block<T>(
     let empty = items.is_empty();
     let new_line = |out: &mut String, level: usize| {
         if let Some(unit) = &style.indent {
+            budget::text(unit.len().checked_mul(level))?;
             out.push('\n');
             (0..level).for_each(|_| out.push_str(unit));
         }
+        Ok::<_, Error>(())
     };
     for (at, item) in items.into_iter().enumerate() {
         if at > 0 {
+            budget::text(Some(style.item_separator.len()))?;
             out.push_str(&style.item_separator);
         }
-        new_line(out, level + 1);
+        new_line(out, level + 1)?;
         write_item(out, item)?;
     }
     if !empty {
-        new_line(out, level);
+        new_line(out, level)?;
     }
     out.push(close);
     Ok(())

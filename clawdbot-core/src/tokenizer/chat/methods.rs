@@ -1,10 +1,11 @@
 //! Methods of Python's `str`, `dict` and `list`, as far as a sandboxed template may call them.
 
-use minijinja::formatting::{FormatStyle, format};
-use minijinja::value::{Kwargs, StringInput, Tuple, ValueKind, from_args};
+use minijinja::value::{Kwargs, Tuple, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
-use super::values::{self, DictView, type_error};
+use super::objects::DictView;
+use super::values::{self, type_error};
+use super::{budget, operators, sequences};
 
 /// The attributes of a Python `dict`.
 pub(super) const DICT_METHODS: &[&str] = &[
@@ -21,33 +22,136 @@ pub(super) const DICT_METHODS: &[&str] = &[
     "values",
 ];
 
-/// Widest padding that a method adds.
-const MAX_WIDTH: i64 = 100_000;
+/// The attributes of a Python `str`.
+const STR_METHODS: &[&str] = &[
+    "capitalize",
+    "casefold",
+    "center",
+    "count",
+    "encode",
+    "endswith",
+    "expandtabs",
+    "find",
+    "format",
+    "format_map",
+    "index",
+    "isalnum",
+    "isalpha",
+    "isascii",
+    "isdecimal",
+    "isdigit",
+    "isidentifier",
+    "islower",
+    "isnumeric",
+    "isprintable",
+    "isspace",
+    "istitle",
+    "isupper",
+    "join",
+    "ljust",
+    "lower",
+    "lstrip",
+    "maketrans",
+    "partition",
+    "removeprefix",
+    "removesuffix",
+    "replace",
+    "rfind",
+    "rindex",
+    "rjust",
+    "rpartition",
+    "rsplit",
+    "rstrip",
+    "split",
+    "splitlines",
+    "startswith",
+    "strip",
+    "swapcase",
+    "title",
+    "translate",
+    "upper",
+    "zfill",
+];
+
+/// The attributes of a Python `list`.
+const LIST_METHODS: &[&str] =
+    &["append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"];
+
+/// The attributes of tuples and ranges.
+const TUPLE_METHODS: &[&str] = &["count", "index", "start", "stop", "step"];
+
+/// The attributes of numbers.
+const NUMBER_METHODS: &[&str] = &[
+    "as_integer_ratio",
+    "bit_count",
+    "bit_length",
+    "conjugate",
+    "denominator",
+    "fromhex",
+    "hex",
+    "imag",
+    "is_integer",
+    "numerator",
+    "real",
+    "to_bytes",
+];
+
+/// Widest padding that a method or a format adds.
+pub(super) const MAX_WIDTH: usize = 100_000;
+
+/// Whether some type has a method `name`.
+pub(super) fn is_method(name: &str) -> bool {
+    [DICT_METHODS, STR_METHODS, LIST_METHODS, TUPLE_METHODS, NUMBER_METHODS]
+        .iter()
+        .any(|names| names.contains(&name))
+}
+
+/// Whether the type of `value` has the method `name`.
+pub(super) fn has_method(value: &Value, name: &str) -> bool {
+    let names = match values::type_name(value) {
+        "str" => STR_METHODS,
+        "list" => LIST_METHODS,
+        "tuple" | "range" => TUPLE_METHODS,
+        "dict" => DICT_METHODS,
+        "int" | "float" | "bool" => NUMBER_METHODS,
+        _ => return false,
+    };
+    names.contains(&name)
+}
 
 /// Called by the engine for a method of a value that is not an object of our own.
 ///
 /// # Errors
 /// `UnknownMethod` for one that Python does not have or that the sandbox forbids because it changes the receiver.
 pub(super) fn call(
-    state: &mut State<'_, '_>,
+    _state: &mut State<'_, '_>,
     value: &Value,
     method: &str,
     args: &[Value],
 ) -> Result<Value, Error> {
-    match value.kind() {
-        ValueKind::String => match value.as_str() {
-            Some(text) => string_method(state, value, text, method, args),
-            None => Err(Error::from(ErrorKind::UnknownMethod)),
-        },
-        ValueKind::Map => dict_method(value, method, args),
-        ValueKind::Seq | ValueKind::Iterable => list_method(value, method, args),
-        _ => Err(Error::from(ErrorKind::UnknownMethod)),
+    match value.as_str() {
+        Some(_) if value.is_safe() => {
+            Err(type_error(format!("the method {method} of an escaped text is not supported")))
+        }
+        Some(text) => {
+            budget::text(Some(text.len()))?;
+            string_method(text, method, args)
+        }
+        None if values::is_dict(value) => dict_method(value, method, args),
+        None if values::type_name(value) == "range" || values::is_list(value) || value.is_tuple() => {
+            list_method(value, method, args)
+        }
+        None => Err(Error::from(ErrorKind::UnknownMethod)),
     }
 }
 
-/// Charges for `bytes` bytes before they are allocated.
-pub(super) fn reserve(state: &State<'_, '_>, bytes: Option<usize>) -> Result<(), Error> {
-    state.consume_fuel(bytes.map_or(u64::MAX, |bytes| bytes as u64 / 64))
+/// `width` spaces.
+pub(super) fn spaces(width: i64) -> Result<String, Error> {
+    let width = usize::try_from(width).unwrap_or(0);
+    if width > MAX_WIDTH {
+        return Err(type_error(format!("the width must be at most {MAX_WIDTH}, found {width}")));
+    }
+    Ok(" ".repeat(width))
 }
 
 /// `str.isspace` of one character: White_Space and the four separators that Python counts in.
@@ -67,13 +171,7 @@ pub(super) fn strip<'t>(mut text: &'t str, chars: Option<&str>, left: bool, righ
     text
 }
 
-fn string_method(
-    state: &mut State<'_, '_>,
-    value: &Value,
-    text: &str,
-    method: &str,
-    args: &[Value],
-) -> Result<Value, Error> {
+fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
     let all = |test: fn(char) -> bool| -> Result<Value, Error> {
         let () = from_args(args)?;
         Ok(Value::from(!text.is_empty() && text.chars().all(test)))
@@ -83,9 +181,13 @@ fn string_method(
             let () = from_args(args)?;
             Value::from(text.to_uppercase())
         }
-        "lower" | "casefold" => {
+        "lower" => {
             let () = from_args(args)?;
             Value::from(text.to_lowercase())
+        }
+        "casefold" if text.is_ascii() => {
+            let () = from_args(args)?;
+            Value::from(text.to_ascii_lowercase())
         }
         "swapcase" => {
             let () = from_args(args)?;
@@ -100,7 +202,7 @@ fn string_method(
         }
         "capitalize" => {
             let () = from_args(args)?;
-            minijinja::filters::capitalize(StringInput::new(state, value)?)
+            Value::from(capitalize(text))
         }
         "isspace" => all(is_space)?,
         "isdigit" | "isdecimal" => all(|c| c.is_ascii_digit() || (!c.is_ascii() && c.is_numeric()))?,
@@ -156,7 +258,7 @@ fn string_method(
             };
             kwargs.assert_all_used()?;
             let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
-            replace(state, text, old, new, count)?
+            Value::from(replace(text, old, new, count)?)
         }
         "split" | "rsplit" => {
             let (separator, limit, kwargs): (Option<&str>, Option<i64>, Kwargs) = from_args(args)?;
@@ -170,7 +272,7 @@ fn string_method(
             };
             kwargs.assert_all_used()?;
             let limit = limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
-            list(split(text, separator, limit, method == "rsplit")?)
+            list(split(text, separator, limit, method == "rsplit")?)?
         }
         "splitlines" => {
             let (keep, kwargs): (Option<bool>, Kwargs) = from_args(args)?;
@@ -179,7 +281,7 @@ fn string_method(
                 None => kwargs.get("keepends")?,
             };
             kwargs.assert_all_used()?;
-            list(split_lines(text, keep.unwrap_or(false)))
+            list(split_lines(text, keep.unwrap_or(false)))?
         }
         "partition" | "rpartition" => {
             let (separator,): (&str,) = from_args(args)?;
@@ -207,11 +309,11 @@ fn string_method(
         }
         "join" => {
             let (items,): (&Value,) = from_args(args)?;
-            join(state, text, items)?
+            join(text, items)?
         }
         "ljust" | "rjust" | "center" => {
             let (width, fill): (i64, Option<&str>) = from_args(args)?;
-            pad(text, method, width, fill.unwrap_or(" "))?
+            Value::from(pad(text, method, width, fill.unwrap_or(" "))?)
         }
         "zfill" => {
             let (width,): (i64,) = from_args(args)?;
@@ -220,19 +322,37 @@ fn string_method(
             let padded = pad(digits, "rjust", width.saturating_sub(sign.len() as i64), "0")?;
             Value::from(format!("{sign}{padded}"))
         }
-        "format" => {
-            // Widths and precisions are bounded before the engine pads to them.
-            if text.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > 4) {
-                return Err(type_error("format: a number in the format string has more than 4 digits"));
-            }
-            Value::from(format(FormatStyle::StrFormat, text, args)?)
+        "isprintable" => {
+            let () = from_args(args)?;
+            Value::from(text.chars().all(values::is_printable))
         }
+        "format" => super::fields::format(text, args).map(Value::from)?,
         _ => return Err(Error::from(ErrorKind::UnknownMethod)),
     })
 }
 
-fn list(parts: Vec<&str>) -> Value {
-    parts.into_iter().map(Value::from).collect()
+fn list(parts: Vec<&str>) -> Result<Value, Error> {
+    budget::make(parts.len())?;
+    Ok(parts.into_iter().map(Value::from).collect())
+}
+
+/// `str.capitalize`.
+pub(super) fn capitalize(text: &str) -> String {
+    let mut chars = text.chars();
+    let mut out = String::with_capacity(text.len());
+    if let Some(first) = chars.next() {
+        // The title case of a character: one letter in upper case, what it decomposes to in lower case behind it.
+        let mut upper = match first {
+            '\u{1c4}'..='\u{1c6}' => '\u{1c5}'.to_string(),
+            '\u{1c7}'..='\u{1c9}' => '\u{1c8}'.to_string(),
+            '\u{1ca}'..='\u{1cc}' => '\u{1cb}'.to_string(),
+            '\u{1f1}'..='\u{1f3}' => '\u{1f2}'.to_string(),
+            _ => first.to_uppercase().collect::<String>(),
+        };
+        let rest = upper.split_off(upper.chars().next().map_or(0, char::len_utf8));
+        out = out + &upper + &rest.to_lowercase();
+    }
+    out + &chars.as_str().to_lowercase()
 }
 
 /// `str.title`: a letter after anything that is not a letter becomes upper case, every other one lower case.
@@ -251,16 +371,10 @@ fn title(text: &str) -> String {
 }
 
 /// `str.replace`.
-pub(super) fn replace(
-    state: &State<'_, '_>,
-    text: &str,
-    old: &str,
-    new: &str,
-    count: usize,
-) -> Result<Value, Error> {
+pub(super) fn replace(text: &str, old: &str, new: &str, count: usize) -> Result<String, Error> {
     let hits = text.matches(old).take(count).count();
-    reserve(state, hits.checked_mul(new.len()).and_then(|added| added.checked_add(text.len())))?;
-    Ok(Value::from(text.replacen(old, new, count)))
+    budget::text(hits.checked_mul(new.len()).and_then(|added| added.checked_add(text.len())))?;
+    Ok(text.replacen(old, new, count))
 }
 
 /// `str.split` and `str.rsplit`, with at most `limit` cuts.
@@ -310,7 +424,7 @@ fn split<'t>(
 }
 
 /// `str.splitlines`: at every line boundary that Python knows.
-fn split_lines(text: &str, keep: bool) -> Vec<&str> {
+pub(super) fn split_lines(text: &str, keep: bool) -> Vec<&str> {
     let is_break = |c: char| {
         matches!(
             c,
@@ -331,19 +445,18 @@ fn split_lines(text: &str, keep: bool) -> Vec<&str> {
     lines
 }
 
-fn join(state: &State<'_, '_>, separator: &str, items: &Value) -> Result<Value, Error> {
-    if items.is_none() {
-        return Err(type_error("can only join an iterable"));
-    }
+fn join(separator: &str, items: &Value) -> Result<Value, Error> {
+    let items = sequences::iterate(items).map_err(|_| type_error("can only join an iterable"))?;
     let mut out = String::new();
-    for (at, item) in items.try_iter()?.enumerate() {
-        let item = item.as_str().ok_or_else(|| {
+    for (at, item) in items.enumerate() {
+        let item = item?;
+        let item = item.as_str().filter(|_| !item.is_safe()).ok_or_else(|| {
             type_error(format!(
                 "sequence item {at}: expected str instance, {} found",
                 values::type_name(&item)
             ))
         })?;
-        reserve(state, separator.len().checked_add(item.len()))?;
+        budget::text(separator.len().checked_add(item.len()))?;
         if at > 0 {
             out.push_str(separator);
         }
@@ -353,35 +466,36 @@ fn join(state: &State<'_, '_>, separator: &str, items: &Value) -> Result<Value, 
 }
 
 /// `str.ljust`, `str.rjust` and `str.center`: pads to `width` characters with the one character `fill`.
-pub(super) fn pad(text: &str, method: &str, width: i64, fill: &str) -> Result<Value, Error> {
+pub(super) fn pad(text: &str, method: &str, width: i64, fill: &str) -> Result<String, Error> {
     if fill.chars().count() != 1 {
         return Err(type_error("the fill character must be exactly one character long"));
     }
+    let width = usize::try_from(width).unwrap_or(0);
     if width > MAX_WIDTH {
         return Err(type_error(format!("{method}: the width must be at most {MAX_WIDTH}, found {width}")));
     }
-    let width = usize::try_from(width).unwrap_or(0);
     let missing = width.saturating_sub(text.chars().count());
+    budget::text(Some(text.len() + 4 * missing))?;
     let left = match method {
         "ljust" => 0,
         "rjust" => missing,
         // CPython puts the odd one to the left only if the width is odd.
         _ => missing / 2 + (missing & width & 1),
     };
-    Ok(Value::from(format!("{}{text}{}", fill.repeat(left), fill.repeat(missing - left))))
+    Ok(format!("{}{text}{}", fill.repeat(left), fill.repeat(missing - left)))
 }
 
 fn dict_method(value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    let dict = value.as_object().ok_or_else(|| Error::from(ErrorKind::UnknownMethod))?;
     match method {
         "keys" | "values" | "items" => {
             let () = from_args(args)?;
             let name = DICT_METHODS.iter().find(|name| **name == method).copied().unwrap_or("items");
-            Ok(DictView::of(name, dict))
+            DictView::of(name, value)
         }
         "get" => {
             let (key, default): (&Value, Option<Value>) = from_args(args)?;
-            Ok(dict.get_value(key).or(default).unwrap_or_else(|| Value::from(())))
+            operators::hashable(key)?;
+            Ok(values::entry(value, key)?.or(default).unwrap_or_else(|| Value::from(())))
         }
         "copy" => {
             let () = from_args(args)?;
@@ -398,20 +512,25 @@ fn list_method(value: &Value, method: &str, args: &[Value]) -> Result<Value, Err
     match method {
         "count" | "index" => {
             let (what,): (&Value,) = from_args(args)?;
-            let mut items = value.try_iter()?;
-            if method == "count" {
-                return Ok(Value::from(items.filter(|item| item == what).count()));
+            let mut count = 0;
+            for (at, item) in sequences::iterate(value)?.enumerate() {
+                let found = operators::equal(&item?, what, values::MAX_DEPTH)?;
+                if found && method == "index" {
+                    return Ok(Value::from(at));
+                }
+                count += usize::from(found);
             }
-            items
-                .position(|item| item == *what)
-                .map(Value::from)
-                .ok_or_else(|| type_error("value is not in the list"))
+            if method == "index" {
+                Err(type_error("value is not in the list"))
+            } else {
+                Ok(Value::from(count))
+            }
         }
-        "copy" => {
+        "copy" if values::is_list(value) => {
             let () = from_args(args)?;
             Ok(value.clone())
         }
-        "append" | "clear" | "extend" | "insert" | "pop" | "remove" | "reverse" | "sort" => {
+        _ if LIST_METHODS.contains(&method) && values::is_list(value) => {
             Err(type_error(format!("access to method '{method}' of a list is unsafe")))
         }
         _ => Err(Error::from(ErrorKind::UnknownMethod)),

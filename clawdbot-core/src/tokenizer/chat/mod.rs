@@ -2,9 +2,11 @@
 //! `lstrip_blocks` and loop controls, and with the functions that transformers adds. The engine is minijinja; the
 //! submodules bring it to Python's semantics.
 //!
-//! Templates are untrusted: nesting, steps and output are bounded, and a panic inside the engine becomes an error.
+//! Templates are untrusted: nesting, steps, memory, output and time are bounded (the engine's fuel, and `budget`), and a
+//! panic inside the engine becomes an error.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
@@ -16,11 +18,23 @@ use crate::large_stack::on_large_stack;
 
 use super::special::SpecialTokens;
 
+mod args;
+mod budget;
+mod checks;
+mod expression;
+mod fields;
 mod filters;
 mod json;
+mod lexer;
 mod messages;
 mod methods;
+mod numbers;
+mod objects;
+mod operators;
+mod percent;
+mod sequences;
 mod source;
+mod text;
 mod time;
 mod values;
 
@@ -39,6 +53,9 @@ const FUEL_PER_BYTE: u64 = 64;
 /// it is dropped: this bounds the depth to what the large stack holds.
 const MAX_FUEL: u64 = 3_000_000;
 
+/// Units of the budget for each step: about bytes.
+const UNITS_PER_FUEL: u64 = 64;
+
 /// A compiled chat template. Cheap to clone, `Send + Sync`.
 #[derive(Clone)]
 pub struct ChatTemplate {
@@ -54,6 +71,15 @@ impl std::fmt::Debug for ChatTemplate {
 }
 
 const NAME: &str = "chat_template";
+
+/// What a template is rendered with.
+struct Arguments<'a> {
+    messages: &'a Value,
+    tools: Option<&'a Value>,
+    add_generation_prompt: bool,
+    variables: &'a Map<String, Value>,
+    now: LocalTime,
+}
 
 impl ChatTemplate {
     /// Compiles `source`. `special` gives the variables `bos_token`, `eos_token`, ...
@@ -112,6 +138,12 @@ impl ChatTemplate {
         variables: &Map<String, Value>,
         now: LocalTime,
     ) -> Result<String> {
+        let arguments = Arguments { messages, tools, add_generation_prompt, variables, now };
+        self.render_before(&arguments, Instant::now().checked_add(budget::MAX_TIME))
+    }
+
+    fn render_before(&self, arguments: &Arguments<'_>, deadline: Option<Instant>) -> Result<String> {
+        let &Arguments { messages, tools, add_generation_prompt, variables, now } = arguments;
         if !messages.is_array() {
             return Err(Error::invalid_argument(format!(
                 "expected messages to be a list, found {}",
@@ -148,6 +180,7 @@ impl ChatTemplate {
             let input: u64 = context.iter().map(|(_, value)| size(value)).sum();
             let fuel = BASE_FUEL.saturating_add(input.saturating_mul(FUEL_PER_BYTE)).min(MAX_FUEL);
             environment.set_fuel(Some(fuel));
+            let _budget = budget::start(fuel.saturating_mul(UNITS_PER_FUEL), deadline);
             let template = environment.get_template(NAME).map_err(convert_error)?;
             template.render(minijinja::Value::from_pairs(context)).map_err(convert_error)
         })
@@ -246,17 +279,15 @@ fn compile(source: &str) -> Result<Environment<'static>> {
     env.set_syntax(syntax);
     env.set_undefined_behavior(UndefinedBehavior::Lenient);
     env.set_auto_escape_callback(|_| AutoEscape::None);
-    env.set_formatter(|out, state, value| match state.auto_escape() {
-        AutoEscape::None => values::write_str(out, value),
-        _ => minijinja::escape_formatter(out, state, value),
-    });
+    env.set_formatter(|out, _, value| values::write_str(out, value));
     env.set_unknown_method_callback(methods::call);
+    // Else an error copies the variables.
+    env.set_debug(false);
     filters::install(&mut env);
-    let source = source::rewrite(source).map_err(|line| {
-        invalid(format!("chat template, line {line}: the tag, or the chain of elif, is too long"))
-            .with("line", line)
+    let source = source::rewrite(&source::with_line_feeds(source)).map_err(|(line, reason)| {
+        invalid(format!("chat template, line {line}: {reason}")).with("line", line)
     })?;
-    env.add_template_owned(NAME, source.into_owned()).map_err(convert_error)?;
+    env.add_template_owned(NAME, source).map_err(convert_error)?;
     Ok(env)
 }
 
@@ -268,6 +299,8 @@ fn clock(now: LocalTime) -> minijinja::Value {
             None => kwargs.get::<&str>("format")?,
         };
         kwargs.assert_all_used()?;
+        // No directive writes more than 32 characters.
+        budget::text(format.len().checked_mul(32))?;
         now.format(format)
     })
 }

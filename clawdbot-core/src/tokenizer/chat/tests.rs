@@ -99,14 +99,58 @@ fn hostile_templates_end_with_an_error() {
         "{% set ns = namespace(x=[1]) %}{% for i in range(40) %}{% set ns.x = [ns.x, ns.x] %}{% endfor %}{{ ns.x }}"
             .to_owned(),
         "{% set ns = namespace() %}{% set ns.x = ns %}{{ ns ~ '' }}".to_owned(),
-        "{% set ns = namespace() %}{% set ns.x = [{'a': ns}] %}{{ ns }}".to_owned(),
+        "{% set ns = namespace() %}{% set ns.x = [{'a': ns}] %}".to_owned(),
         format!("{{% set a = [1, 2] %}}{}{{{{ a ~ a }}}}", "{% set a = [a, a] %}".repeat(60)),
+        "{% set ns = namespace() %}{% set ns.x = [ns]|map('default') %}".to_owned(),
+        "{% set ns = namespace() %}{% for x in [ns] %}{% set ns.x = loop %}{% endfor %}".to_owned(),
         "{{ 'aaaa'.replace('a', 'b' * 1000000) }}{{ '{:>999999999}'.format(1) }}".to_owned(),
         format!("{{{{ {}1 }}}}", "-".repeat(50_000)),
-        format!("{{{{ {}{} }}}}", "(".repeat(400), ")".repeat(400)),
+        format!("{{{{ {}{} }}}}", "[".repeat(400), "]".repeat(400)),
     ] {
         let error = render(&template).expect_err("must not succeed");
         assert_eq!(error.kind(), ErrorKind::InvalidTemplate);
+    }
+}
+
+#[test]
+fn line_ends_of_the_source_are_line_feeds() {
+    for (template, expected) in [
+        ("a\r\nb\rc\n\rd", "a\nb\nc\n\nd"),
+        ("{{ 'a\r\nb' }}{{ 'c\\r\\n' }}", "a\nbc\r\n"),
+        ("{% set x %}\r\na\r{% endset %}\r\n{{ x|length }}\r\n", "2"),
+        ("{% if true %}\r\nx\r\n{% endif %}\r\n", "x\n"),
+    ] {
+        assert_eq!(render(template).expect(template), expected, "{template:?}");
+    }
+    assert_eq!(render("a\r\nb\r{{ none.x.y }}").expect_err("undefined").detail()["line"], 3);
+}
+
+#[test]
+fn a_rendering_ends_when_its_time_is_over() {
+    let template = ChatTemplate::new("{% for i in range(9) %}{{ i }}{% endfor %}", &SpecialTokens::default())
+        .expect("valid");
+    let (messages, variables) = (json!([]), Map::new());
+    let arguments = Arguments {
+        messages: &messages,
+        tools: None,
+        add_generation_prompt: true,
+        variables: &variables,
+        now: NOW,
+    };
+    assert_eq!(template.render_before(&arguments, None).expect("in time"), "012345678");
+    let error = template.render_before(&arguments, Some(Instant::now())).expect_err("too late");
+    assert_eq!(error.kind(), ErrorKind::InvalidTemplate);
+    assert!(error.message().contains("takes longer"), "{error}");
+}
+
+#[test]
+fn what_the_engine_makes_of_brackets_is_a_dictionary() {
+    // Types of the engine are told by their names.
+    for (template, expected) in [
+        ("{{ {'a': 1} is mapping }}{{ [] is mapping }}", "TrueFalse"),
+        ("{{ namespace(a=1) is mapping }}{% for x in [1] %}{{ loop is mapping }}{% endfor %}", "FalseFalse"),
+    ] {
+        assert_eq!(render(template).expect(template), expected, "{template}");
     }
 }
 

@@ -1,20 +1,15 @@
-//! Python values inside the template engine: dictionaries whose methods win over same-named keys, generators that
-//! can be read once, dictionary views, and `str()` of all of them.
+//! Python values inside the template engine: from JSON, their types, `str()` and `repr()`.
 
-use std::collections::HashMap;
 use std::fmt::{self, Write as _};
-use std::sync::{Arc, Mutex, PoisonError};
 
-use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, Tuple, ValueKind};
-use minijinja::{Error, ErrorKind, State, Value};
+use minijinja::value::ValueKind;
+use minijinja::{Error, ErrorKind, Value};
 
-use super::methods;
+use super::budget;
+use super::objects::{Dict, DictView, Generator, Group, Namespace, Range};
 
 /// Deepest nesting of lists and dictionaries that is read from the caller, printed or serialised.
 pub(super) const MAX_DEPTH: usize = 100;
-
-/// Most values that are printed at once: lists that hold the same list twice grow exponentially when printed.
-const MAX_NODES: usize = 1_000_000;
 
 /// A template error that says what Python would say.
 pub(super) fn type_error(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
@@ -57,162 +52,63 @@ fn convert(json: &serde_json::Value, depth: usize) -> Result<Value, Error> {
             let inner = inner()?;
             let mut dict = Dict::default();
             for (key, item) in map {
-                dict.index.insert(key.clone(), dict.entries.len());
-                dict.entries.push((Value::from(key.as_str()), convert(item, inner)?));
+                dict.push(key, convert(item, inner)?);
             }
             Value::from_object(dict)
         }
     })
 }
 
-/// A Python `dict` with string keys. `d.items` is the method even when there is a key `items`; `d['items']` is the
-/// entry.
-#[derive(Debug, Default)]
-struct Dict {
-    entries: Vec<(Value, Value)>,
-    index: HashMap<String, usize>,
+/// Whether `value` is a Python list.
+pub(super) fn is_list(value: &Value) -> bool {
+    value.kind() == ValueKind::Seq
+        && !value.is_tuple()
+        && !is_group(value)
+        && value.downcast_object_ref::<Range>().is_none()
 }
 
-impl Dict {
-    fn entry(&self, key: &str) -> Option<Value> {
-        self.index.get(key).map(|&at| self.entries[at].1.clone())
-    }
+/// Whether `value` is a Python dictionary.
+pub(super) fn is_dict(value: &Value) -> bool {
+    value.downcast_object_ref::<Dict>().is_some() || is_engine_map(value)
 }
 
-impl Object for Dict {
-    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
-        self.entry(key.as_str()?)
-    }
-
-    fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
-        match methods::DICT_METHODS.iter().find(|name| **name == key) {
-            Some(name) => {
-                Some(Value::from_object(BoundMethod { receiver: Value::from_dyn_object(self.clone()), name }))
-            }
-            None => self.entry(key),
-        }
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.entries.iter().map(|(key, _)| key.clone()).collect())
-    }
-
-    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
-        Some(self.entries.len())
-    }
+fn is_engine_map(value: &Value) -> bool {
+    value.kind() == ValueKind::Map && !Namespace::is(value) && !value.is_kwargs() && is_plain_map(value)
 }
 
-/// A method taken from a dictionary without being called.
-#[derive(Debug)]
-struct BoundMethod {
-    receiver: Value,
-    name: &'static str,
+/// The engine has other objects that look like maps, as `loop`.
+fn is_plain_map(value: &Value) -> bool {
+    value.as_object().is_some_and(|object| object.type_name().contains("Map<"))
 }
 
-impl Object for BoundMethod {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Plain
-    }
-
-    fn call(self: &Arc<Self>, state: &mut State<'_, '_>, args: &[Value]) -> Result<Value, Error> {
-        self.receiver.call_method(state, self.name, args)
-    }
-
-    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "<built-in method {} of dict object>", self.name)
-    }
+/// Whether `value` is one of the tuples that the filter `groupby` makes.
+pub(super) fn is_group(value: &Value) -> bool {
+    value.downcast_object_ref::<Group>().is_some()
 }
 
-/// A Python generator: always true, without a length, read once.
-#[derive(Debug)]
-pub(super) struct Generator(Mutex<std::vec::IntoIter<Value>>);
-
-impl Generator {
-    pub(super) fn wrap(items: Vec<Value>) -> Value {
-        Value::from_object(Generator(Mutex::new(items.into_iter())))
-    }
-
-    fn next(&self) -> Option<Value> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).next()
-    }
-}
-
-impl Object for Generator {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Iterable
-    }
-
-    /// A generator has no items to take by index, and the engine would otherwise count its way to one.
-    fn get_value(self: &Arc<Self>, _key: &Value) -> Option<Value> {
-        Some(Value::UNDEFINED)
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        let generator = self.clone();
-        Enumerator::Iter(Box::new(std::iter::from_fn(move || generator.next())))
-    }
-
-    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
-        None
-    }
-
-    fn is_true(self: &Arc<Self>) -> bool {
-        true
-    }
-
-    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("<generator object>")
-    }
-}
-
-/// What `dict.keys()`, `dict.values()` and `dict.items()` return: iterable again and again, with a length.
-#[derive(Debug)]
-pub(super) struct DictView {
-    name: &'static str,
-    items: Vec<Value>,
-}
-
-impl DictView {
-    /// The view called `name` ("keys", "values" or "items") of the map `dict`.
-    pub(super) fn of(name: &'static str, dict: &DynObject) -> Value {
-        let pairs = dict.try_iter_pairs().into_iter().flatten();
-        let items = match name {
-            "keys" => pairs.map(|(key, _)| key).collect(),
-            "values" => pairs.map(|(_, value)| value).collect(),
-            _ => pairs.map(|(key, value)| Value::from(Tuple::from([key, value]))).collect(),
-        };
-        Value::from_object(DictView { name, items })
-    }
-}
-
-impl Object for DictView {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Iterable
-    }
-
-    fn enumerate(self: &Arc<Self>) -> Enumerator {
-        Enumerator::Values(self.items.clone())
-    }
-
-    fn enumerator_len(self: &Arc<Self>) -> Option<usize> {
-        Some(self.items.len())
-    }
-
-    fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "dict_{}({:?})", self.name, self.items)
-    }
-}
-
-/// Whether Python's `json` module would refuse `value` although it can be iterated.
-pub(super) fn is_not_a_list(value: &Value) -> Option<&'static str> {
-    if value.downcast_object_ref::<Generator>().is_some() {
-        return Some("generator");
-    }
+/// The type of `value`, if it is a view of a dictionary.
+pub(super) fn is_view(value: &Value) -> Option<&'static str> {
     match value.downcast_object_ref::<DictView>()?.name {
         "keys" => Some("dict_keys"),
         "values" => Some("dict_values"),
         _ => Some("dict_items"),
     }
+}
+
+/// Whether both are the same object.
+pub(super) fn same_object(a: &Value, b: &Value) -> bool {
+    a.as_object().is_some() && minijinja::tests::is_sameas(a, b)
+}
+
+/// The pairs of a dictionary.
+pub(super) fn pairs(dict: &Value) -> impl Iterator<Item = (Value, Value)> {
+    dict.as_object().and_then(|object| object.try_iter_pairs()).into_iter().flatten()
+}
+
+/// The entry of a dictionary. The key was seen to be hashable.
+pub(super) fn entry(dict: &Value, key: &Value) -> Result<Option<Value>, Error> {
+    budget::walk(1)?;
+    Ok(dict.as_object().and_then(|object| object.get_value(key)))
 }
 
 /// The name of `value`'s Python type.
@@ -225,10 +121,12 @@ pub(super) fn type_name(value: &Value) -> &'static str {
         ValueKind::Number => "float",
         ValueKind::String => "str",
         ValueKind::Bytes => "bytes",
-        ValueKind::Seq if value.is_tuple() => "tuple",
-        ValueKind::Map => "dict",
-        ValueKind::Seq | ValueKind::Iterable => is_not_a_list(value).unwrap_or("list"),
-        _ => "object",
+        ValueKind::Seq if value.is_tuple() || is_group(value) => "tuple",
+        _ if is_list(value) => "list",
+        _ if is_dict(value) => "dict",
+        _ if value.downcast_object_ref::<Generator>().is_some() => "generator",
+        _ if value.downcast_object_ref::<Range>().is_some() => "range",
+        _ => is_view(value).unwrap_or("object"),
     }
 }
 
@@ -255,8 +153,12 @@ pub(super) fn float_repr(number: f64) -> String {
 /// Writes Python's `str(value)`.
 pub(super) fn write_str(out: &mut dyn fmt::Write, value: &Value) -> Result<(), Error> {
     match value.as_str() {
-        Some(text) => Ok(out.write_str(text)?),
-        None => write_repr(out, value, MAX_DEPTH, &mut { MAX_NODES }),
+        Some(text) => {
+            budget::text(Some(text.len()))?;
+            Ok(out.write_str(text)?)
+        }
+        None if value.is_undefined() => Ok(()),
+        None => write_repr(out, value, MAX_DEPTH),
     }
 }
 
@@ -267,58 +169,115 @@ pub(super) fn to_str(value: &Value) -> Result<String, Error> {
     Ok(text)
 }
 
-fn write_repr(out: &mut dyn fmt::Write, value: &Value, depth: usize, nodes: &mut usize) -> Result<(), Error> {
-    *nodes = nodes
-        .checked_sub(1)
-        .ok_or_else(|| type_error(format!("cannot print a value of more than {MAX_NODES} parts")))?;
+/// Python's `repr(value)`.
+pub(super) fn to_repr(value: &Value) -> Result<String, Error> {
+    let mut text = String::new();
+    write_repr(&mut text, value, MAX_DEPTH)?;
+    Ok(text)
+}
+
+fn write_repr(out: &mut dyn fmt::Write, value: &Value, depth: usize) -> Result<(), Error> {
+    budget::walk(2)?;
     let inner = || {
         depth
             .checked_sub(1)
             .ok_or_else(|| type_error(format!("cannot print a value nested deeper than {MAX_DEPTH} levels")))
     };
+    let separator = |at: usize| if at > 0 { ", " } else { "" };
     match value.kind() {
-        ValueKind::Undefined if depth == MAX_DEPTH => {}
         ValueKind::Undefined => out.write_str("Undefined")?,
-        ValueKind::Number if !value.is_integer() => {
-            out.write_str(&float_repr(f64::try_from(value.clone()).unwrap_or(f64::NAN)))?;
+        ValueKind::None => out.write_str("None")?,
+        ValueKind::Bool => out.write_str(if value.is_true() { "True" } else { "False" })?,
+        ValueKind::Number if value.is_integer() => write!(out, "{value}")?,
+        ValueKind::Number => out.write_str(&float_repr(f64::try_from(value.clone()).unwrap_or(f64::NAN)))?,
+        ValueKind::String if value.is_safe() => {
+            out.write_str("Markup(")?;
+            write_text_repr(out, value.as_str().unwrap_or_default())?;
+            out.write_char(')')?;
         }
-        ValueKind::Map if value.as_object().is_some() => {
-            let inner = inner()?;
-            out.write_char('{')?;
-            let pairs = value.as_object().and_then(|dict| dict.try_iter_pairs());
-            for (at, (key, item)) in pairs.into_iter().flatten().enumerate() {
-                out.write_str(if at > 0 { ", " } else { "" })?;
-                write_repr(out, &key, inner, nodes)?;
-                out.write_str(": ")?;
-                write_repr(out, &item, inner, nodes)?;
-            }
-            out.write_char('}')?;
-        }
-        ValueKind::Seq | ValueKind::Iterable if is_not_a_list(value).is_none() => {
-            let inner = inner()?;
-            let (open, close) = if value.is_tuple() { ('(', ')') } else { ('[', ']') };
-            out.write_char(open)?;
-            let mut length = 0_usize;
-            for item in value.try_iter()? {
-                out.write_str(if length > 0 { ", " } else { "" })?;
-                write_repr(out, &item, inner, nodes)?;
-                length += 1;
-            }
-            out.write_str(if value.is_tuple() && length == 1 { "," } else { "" })?;
-            out.write_char(close)?;
-        }
+        ValueKind::String => write_text_repr(out, value.as_str().unwrap_or_default())?,
         ValueKind::Invalid => {
             let mut sink = String::new();
             write!(sink, "{value}")?;
             return Err(type_error(sink));
         }
-        _ => write!(out, "{value:?}")?,
+        _ if is_dict(value) => {
+            let inner = inner()?;
+            out.write_char('{')?;
+            for (at, (key, item)) in pairs(value).enumerate() {
+                out.write_str(separator(at))?;
+                write_repr(out, &key, inner)?;
+                out.write_str(": ")?;
+                write_repr(out, &item, inner)?;
+            }
+            out.write_char('}')?;
+        }
+        _ if let Some(range) = value.downcast_object_ref::<Range>() => range.write(out)?,
+        ValueKind::Seq => {
+            let inner = inner()?;
+            let is_tuple = value.is_tuple() || is_group(value);
+            out.write_char(if is_tuple { '(' } else { '[' })?;
+            for (at, item) in value.try_iter()?.enumerate() {
+                out.write_str(separator(at))?;
+                write_repr(out, &item, inner)?;
+            }
+            out.write_str(if is_tuple && value.len() == Some(1) { "," } else { "" })?;
+            out.write_char(if is_tuple { ')' } else { ']' })?;
+        }
+        _ if is_view(value).is_some() => {
+            let inner = inner()?;
+            write!(out, "{}([", is_view(value).unwrap_or_default())?;
+            for (at, item) in value.try_iter()?.enumerate() {
+                out.write_str(separator(at))?;
+                write_repr(out, &item, inner)?;
+            }
+            out.write_str("])")?;
+        }
+        // Of others Python writes the address.
+        _ => return Err(type_error(format!("values of type {} cannot be printed", type_name(value)))),
     }
     Ok(())
 }
 
+/// Python's `repr` of a string: in single quotes unless it has such and no double ones; what is not printable is escaped.
+fn write_text_repr(out: &mut dyn fmt::Write, text: &str) -> Result<(), Error> {
+    budget::text(text.len().checked_mul(2))?;
+    let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
+    out.write_char(quote)?;
+    for c in text.chars() {
+        match c {
+            '\n' => out.write_str("\\n")?,
+            '\r' => out.write_str("\\r")?,
+            '\t' => out.write_str("\\t")?,
+            c if c == '\\' || c == quote => write!(out, "\\{c}")?,
+            c if is_printable(c) => out.write_char(c)?,
+            c => match u32::from(c) {
+                code @ ..=0xff => write!(out, "\\x{code:02x}")?,
+                code @ ..=0xffff => write!(out, "\\u{code:04x}")?,
+                code => write!(out, "\\U{code:08x}")?,
+            },
+        }
+    }
+    out.write_char(quote)?;
+    Ok(())
+}
+
+/// `str.isprintable` of one character: no control, format, surrogate, private or unassigned code, no separator but the
+/// space. The standard library escapes just those, and combining marks only at the start of a text.
+pub(super) fn is_printable(c: char) -> bool {
+    if c.is_ascii() {
+        return (' '..='~').contains(&c);
+    }
+    let mut text = [0_u8; 8];
+    text[0] = b'a';
+    let length = 1 + c.encode_utf8(&mut text[1..]).len();
+    std::str::from_utf8(&text[..length]).is_ok_and(|text| text.escape_debug().count() == 2)
+}
+
 #[cfg(test)]
 mod tests {
+    use minijinja::value::Tuple;
+
     use super::*;
 
     #[test]

@@ -1,0 +1,552 @@
+//! Reads the expressions of a tag with jinja2's grammar, and writes them with an operator filter in place of each
+//! operator: `a + b` becomes `0|__chain__(a, "+", b)`. `super::source` says why.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use super::lexer::{Kind, Token};
+use super::methods;
+
+pub(super) type Result<T> = std::result::Result<T, String>;
+
+/// A written expression, to which a filter can be applied as it is.
+pub(super) struct Written {
+    pub(super) text: String,
+    /// Whether an attribute, an index or a call can follow it as it is.
+    bare: bool,
+    /// Its value, if it is a string literal.
+    literal: Option<String>,
+}
+
+impl Written {
+    fn bare(text: String) -> Self {
+        Written { text, bare: true, literal: None }
+    }
+
+    fn filtered(text: String) -> Self {
+        Written { text, bare: false, literal: None }
+    }
+
+    fn into_bare(self) -> String {
+        if self.bare { self.text } else { format!("({})", self.text) }
+    }
+}
+
+/// The macros of a template: for each parameter its name, and whether it has a default.
+pub(super) type Macros = HashMap<String, Vec<(String, bool)>>;
+
+pub(super) struct Parser<'t> {
+    macros: &'t Macros,
+    tokens: &'t [Token],
+    at: usize,
+    /// Line feeds that were read and not yet written: lines keep their numbers.
+    breaks: usize,
+}
+
+const COMPARISONS: &[&str] = &["==", "!=", "<", "<=", ">", ">="];
+
+impl<'t> Parser<'t> {
+    pub(super) fn new(tokens: &'t [Token], macros: &'t Macros) -> Self {
+        Parser { macros, tokens, at: 0, breaks: 0 }
+    }
+
+    fn peek_at(&self, ahead: usize) -> &'t Kind {
+        self.tokens.get(self.at + ahead).map_or(&Kind::End, |token| &token.kind)
+    }
+
+    pub(super) fn peek(&self) -> &'t Kind {
+        self.peek_at(0)
+    }
+
+    pub(super) fn next(&mut self) -> &'t Kind {
+        let kind = self.peek();
+        self.breaks += self.tokens.get(self.at).map_or(0, |token| token.breaks);
+        self.at += 1;
+        kind
+    }
+
+    /// The line feeds read since the last call.
+    pub(super) fn lead(&mut self) -> String {
+        "\n".repeat(std::mem::take(&mut self.breaks))
+    }
+
+    pub(super) fn is_sign(&self, sign: &str) -> bool {
+        matches!(self.peek(), Kind::Sign(found) if *found == sign)
+    }
+
+    pub(super) fn is_name(&self, name: &str) -> bool {
+        matches!(self.peek(), Kind::Name(found) if found == name)
+    }
+
+    pub(super) fn skip_sign(&mut self, sign: &str) -> bool {
+        let found = self.is_sign(sign);
+        if found {
+            self.next();
+        }
+        found
+    }
+
+    pub(super) fn skip_name(&mut self, name: &str) -> bool {
+        let found = self.is_name(name);
+        if found {
+            self.next();
+        }
+        found
+    }
+
+    pub(super) fn expect_sign(&mut self, sign: &str) -> Result<()> {
+        if self.skip_sign(sign) { Ok(()) } else { Err(format!("expected {sign:?}, found {}", self.found())) }
+    }
+
+    pub(super) fn expect_name(&mut self) -> Result<String> {
+        match self.peek() {
+            Kind::Name(name) => {
+                self.next();
+                Ok(self.lead() + name)
+            }
+            _ => Err(format!("expected a name, found {}", self.found())),
+        }
+    }
+
+    pub(super) fn expect_end(&mut self) -> Result<()> {
+        match self.peek() {
+            Kind::End => Ok(()),
+            _ => Err(format!("expected the end of the tag, found {}", self.found())),
+        }
+    }
+
+    fn found(&self) -> String {
+        match self.peek() {
+            Kind::Name(name) | Kind::Integer(name) | Kind::Float(name) => format!("{name:?}"),
+            Kind::Text(text) => format!("the string {text:?}"),
+            Kind::Sign(sign) => format!("{sign:?}"),
+            Kind::End => "the end of the tag".to_owned(),
+        }
+    }
+
+    pub(super) fn expression(&mut self) -> Result<Written> {
+        let (text, is_conditional) = self.conditional()?;
+        Ok(if is_conditional { Written::bare(format!("({})", text.text)) } else { text })
+    }
+
+    /// `a if b else c`, without brackets around it.
+    fn conditional(&mut self) -> Result<(Written, bool)> {
+        let mut value = self.or()?;
+        let mut is_conditional = false;
+        while self.skip_name("if") {
+            let before = if is_conditional { format!("({})", value.text) } else { value.text };
+            let condition = self.or()?.text;
+            let mut text = format!("{before} if {condition}");
+            if self.skip_name("else") {
+                let _ = write!(text, " else {}", self.conditional()?.0.text);
+            }
+            value = Written::bare(text);
+            is_conditional = true;
+        }
+        Ok((value, is_conditional))
+    }
+
+    fn or(&mut self) -> Result<Written> {
+        self.joined("or", Self::and)
+    }
+
+    fn and(&mut self) -> Result<Written> {
+        self.joined("and", Self::not)
+    }
+
+    fn joined(&mut self, word: &str, operand: fn(&mut Self) -> Result<Written>) -> Result<Written> {
+        let first = operand(self)?;
+        if !self.is_name(word) {
+            return Ok(first);
+        }
+        let mut text = format!("({}", first.text);
+        while self.skip_name(word) {
+            let _ = write!(text, " {word} {}", operand(self)?.text);
+        }
+        text.push(')');
+        Ok(Written::bare(text))
+    }
+
+    fn not(&mut self) -> Result<Written> {
+        let mut count = 0_usize;
+        while self.skip_name("not") {
+            count += 1;
+        }
+        let value = self.compare()?;
+        Ok(match count {
+            0 => value,
+            odd if odd % 2 == 1 => Written::bare(format!("(not {})", value.text)),
+            _ => Written::bare(format!("(not (not {}))", value.text)),
+        })
+    }
+
+    fn compare(&mut self) -> Result<Written> {
+        let first = self.sum()?;
+        let mut text = String::new();
+        loop {
+            let operator = match self.peek() {
+                Kind::Sign(sign) if COMPARISONS.contains(sign) => *sign,
+                Kind::Name(name) if name == "in" => "in",
+                Kind::Name(name)
+                    if name == "not" && matches!(self.peek_at(1), Kind::Name(next) if next == "in") =>
+                {
+                    self.next();
+                    "not in"
+                }
+                _ => break,
+            };
+            self.next();
+            let _ = write!(text, ", \"{operator}\", {}", self.sum()?.text);
+        }
+        Ok(if text.is_empty() {
+            first
+        } else {
+            Written::filtered(format!("0|__compare__({}{text})", first.text))
+        })
+    }
+
+    fn sum(&mut self) -> Result<Written> {
+        self.chain(&["+", "-"], Self::concat)
+    }
+
+    fn concat(&mut self) -> Result<Written> {
+        let first = self.product()?;
+        if !self.is_sign("~") {
+            return Ok(first);
+        }
+        let mut text = format!("0|__concat__({}", first.text);
+        while self.skip_sign("~") {
+            let _ = write!(text, ", {}", self.product()?.text);
+        }
+        text.push(')');
+        Ok(Written::filtered(text))
+    }
+
+    fn product(&mut self) -> Result<Written> {
+        self.chain(&["*", "/", "//", "%"], |parser| parser.chain(&["**"], |parser| parser.unary(true)))
+    }
+
+    fn chain(&mut self, signs: &[&str], operand: fn(&mut Self) -> Result<Written>) -> Result<Written> {
+        let first = operand(self)?;
+        let mut text = String::new();
+        while let Kind::Sign(sign) = self.peek()
+            && signs.contains(sign)
+        {
+            self.next();
+            let _ = write!(text, ", \"{sign}\", {}", operand(self)?.text);
+        }
+        Ok(if text.is_empty() {
+            first
+        } else {
+            Written::filtered(format!("0|__chain__({}{text})", first.text))
+        })
+    }
+
+    fn unary(&mut self, with_filter: bool) -> Result<Written> {
+        let filter = match self.peek() {
+            Kind::Sign("-") => "__neg__",
+            Kind::Sign("+") => "__pos__",
+            _ => {
+                let value = self.primary()?;
+                let value = self.postfix(value)?;
+                return if with_filter { self.filters(value) } else { Ok(value) };
+            }
+        };
+        self.next();
+        let value = Written::filtered(format!("0|{filter}({})", self.unary(false)?.text));
+        if with_filter { self.filters(value) } else { Ok(value) }
+    }
+
+    fn primary(&mut self) -> Result<Written> {
+        match self.peek() {
+            Kind::Name(name) => {
+                self.next();
+                let name = match name.as_str() {
+                    "true" | "True" => "true",
+                    "false" | "False" => "false",
+                    "none" | "None" => "none",
+                    other => other,
+                };
+                Ok(Written::bare(self.lead() + name))
+            }
+            Kind::Text(_) => {
+                let mut literal = String::new();
+                while let Kind::Text(text) = self.peek() {
+                    literal.push_str(text);
+                    self.next();
+                }
+                Ok(Written { text: self.lead() + &quoted(&literal), bare: true, literal: Some(literal) })
+            }
+            Kind::Integer(number) | Kind::Float(number) => {
+                self.next();
+                Ok(Written::filtered(self.lead() + number))
+            }
+            Kind::Sign("(") => {
+                self.next();
+                let value = self.tuple(true, ")")?;
+                self.expect_sign(")")?;
+                Ok(value)
+            }
+            Kind::Sign("[") => {
+                self.next();
+                let mut text = self.lead() + "[";
+                while !self.is_sign("]") {
+                    text.push_str(&self.expression()?.text);
+                    if !self.is_sign("]") {
+                        self.expect_sign(",")?;
+                        text.push_str(", ");
+                    }
+                }
+                self.next();
+                Ok(Written::bare(text + "]"))
+            }
+            Kind::Sign("{") => self.dict(),
+            _ => Err(format!("expected an expression, found {}", self.found())),
+        }
+    }
+
+    fn dict(&mut self) -> Result<Written> {
+        self.next();
+        let mut text = self.lead() + "{";
+        while !self.is_sign("}") {
+            let key = self.expression()?;
+            text.push_str(&key.text);
+            if key.literal.is_none() {
+                text.push_str("|__key__");
+            }
+            self.expect_sign(":")?;
+            let _ = write!(text, ": {}", self.expression()?.text);
+            if !self.is_sign("}") {
+                self.expect_sign(",")?;
+                text.push_str(", ");
+            }
+        }
+        self.next();
+        Ok(Written::bare(text + "}"))
+    }
+
+    /// One expression, or several with commas between them and a tuple of them. `end` ends it, also behind a comma.
+    pub(super) fn tuple(&mut self, with_conditional: bool, end: &str) -> Result<Written> {
+        let is_end = |parser: &Self| {
+            parser.is_sign(end) || parser.is_name(end) || matches!(parser.peek(), Kind::End | Kind::Sign(")"))
+        };
+        let mut items = Vec::new();
+        let mut is_tuple = end == ")" && is_end(self);
+        while !is_end(self) {
+            items.push(if with_conditional { self.expression()? } else { self.or()? });
+            if !self.skip_sign(",") {
+                break;
+            }
+            is_tuple = true;
+        }
+        if !is_tuple {
+            return items.pop().ok_or_else(|| format!("expected an expression, found {}", self.found()));
+        }
+        let texts: Vec<String> = items.into_iter().map(|item| item.text).collect();
+        let comma = if texts.len() == 1 { "," } else { "" };
+        Ok(Written::bare(format!("{}({}{comma})", self.lead(), texts.join(", "))))
+    }
+
+    fn postfix(&mut self, mut value: Written) -> Result<Written> {
+        loop {
+            value = match self.peek() {
+                Kind::Sign(".") => {
+                    self.next();
+                    self.attribute(value)?
+                }
+                Kind::Sign("[") => {
+                    self.next();
+                    self.subscript(value)?
+                }
+                Kind::Sign("(") => self.call(value)?,
+                _ => return Ok(value),
+            };
+        }
+    }
+
+    fn attribute(&mut self, value: Written) -> Result<Written> {
+        match self.peek() {
+            Kind::Name(name) => {
+                self.next();
+                if self.is_sign("(") {
+                    let charge = if name == "changed" { "|__walk__" } else { "" };
+                    let args = self.arguments(&|_, _| charge)?;
+                    return Ok(Written::bare(format!("{}.{name}{args}", value.into_bare())));
+                }
+                Ok(if methods::is_method(name) {
+                    Written::filtered(format!("{}|__attr__({})", value.text, quoted(name)))
+                } else {
+                    Written::bare(format!("{}.{name}", value.into_bare()))
+                })
+            }
+            Kind::Integer(number) => {
+                self.next();
+                Ok(Written::filtered(format!("{}|__item__({number})", value.text)))
+            }
+            // `a.0.1` has a number between its points.
+            Kind::Float(_) => Err("expected a name or an integer after the point, found a number".to_owned()),
+            _ => Err(format!("expected a name or an integer, found {}", self.found())),
+        }
+    }
+
+    fn subscript(&mut self, value: Written) -> Result<Written> {
+        let mut keys = Vec::new();
+        let mut slice = None;
+        while !self.is_sign("]") {
+            if !keys.is_empty() || slice.is_some() {
+                self.expect_sign(",")?;
+                if self.is_sign("]") {
+                    return Err("expected an expression, found \"]\"".to_owned());
+                }
+            }
+            let start = if self.is_sign(":") { None } else { Some(self.expression()?) };
+            if !self.skip_sign(":") {
+                keys.extend(start);
+                continue;
+            }
+            let mut parts = vec![start.map_or_else(|| "none".to_owned(), |start| start.text)];
+            for _ in 0..2 {
+                let absent = matches!(self.peek(), Kind::Sign(":" | "]" | ","));
+                parts.push(if absent { "none".to_owned() } else { self.expression()?.text });
+                if parts.len() == 2 && !self.skip_sign(":") {
+                    parts.push("none".to_owned());
+                    break;
+                }
+            }
+            slice = Some(parts.join(", "));
+        }
+        self.next();
+        if let Some(slice) = slice {
+            return if keys.is_empty() {
+                Ok(Written::filtered(format!("{}|__slice__({slice})", value.text)))
+            } else {
+                Err("a slice among other indices is not supported".to_owned())
+            };
+        }
+        if keys.is_empty() {
+            return Err("expected an index, found \"]\"".to_owned());
+        }
+        let is_tuple = keys.len() > 1;
+        let first_literal = keys[0].literal.take();
+        let texts: Vec<String> = keys.into_iter().map(|key| key.text).collect();
+        if is_tuple {
+            return Ok(Written::filtered(format!("{}|__item__(({}))", value.text, texts.join(", "))));
+        }
+        Ok(match first_literal {
+            Some(name) if !methods::is_method(&name) => {
+                Written::bare(format!("{}[{}]", value.into_bare(), texts[0]))
+            }
+            _ => Written::filtered(format!("{}|__item__({})", value.text, texts[0])),
+        })
+    }
+
+    fn call(&mut self, value: Written) -> Result<Written> {
+        let name = value.text.trim_start();
+        let params = self.macros.get(name);
+        // The engine takes an undefined argument for none, where jinja2 passes it on instead of the default.
+        let has_default = |place: usize, keyword: Option<&str>| {
+            params.is_some_and(|params| match keyword {
+                Some(keyword) => params.iter().any(|(name, has_default)| name == keyword && *has_default),
+                None if place == usize::MAX => params.iter().any(|(_, has_default)| *has_default),
+                None => params.get(place).is_some_and(|(_, has_default)| *has_default),
+            })
+        };
+        let is_loop = name == "loop";
+        let charge = |place: usize, keyword: Option<&str>| match (is_loop, has_default(place, keyword)) {
+            // A recursive loop walks over its argument.
+            (true, _) => "|__iter__",
+            (_, true) => "|__given__",
+            _ => "",
+        };
+        let args = self.arguments(&charge)?;
+        Ok(Written::bare(value.into_bare() + &args))
+    }
+
+    /// Arguments in round brackets; to each that is given at a place or for a keyword the filter is applied that `charge`
+    /// names. `*arguments` are at the place `usize::MAX`.
+    fn arguments(&mut self, charge: &dyn Fn(usize, Option<&str>) -> &'static str) -> Result<String> {
+        self.expect_sign("(")?;
+        let mut parts = Vec::new();
+        while !self.is_sign(")") {
+            if self.skip_sign("*") {
+                parts.push(format!("*{}|__iter__{}", self.expression()?.text, charge(usize::MAX, None)));
+            } else if self.skip_sign("**") {
+                parts.push(format!("**{}|__walk__", self.expression()?.text));
+            } else if let (Kind::Name(name), Kind::Sign("=")) = (self.peek(), self.peek_at(1)) {
+                self.next();
+                self.next();
+                parts.push(format!("{name}={}{}", self.expression()?.text, charge(usize::MAX, Some(name))));
+            } else {
+                parts.push(self.expression()?.text + charge(parts.len(), None));
+            }
+            if !self.is_sign(")") {
+                self.expect_sign(",")?;
+            }
+        }
+        self.next();
+        Ok(format!("{}({})", self.lead(), parts.join(", ")))
+    }
+
+    fn filters(&mut self, mut value: Written) -> Result<Written> {
+        loop {
+            value = match self.peek() {
+                Kind::Sign("|") => {
+                    self.next();
+                    let filter = self.filter()?;
+                    Written::filtered(format!("{}|{filter}", value.text))
+                }
+                Kind::Name(name) if name == "is" => {
+                    self.next();
+                    self.test(value)?
+                }
+                Kind::Sign("(") => self.call(value)?,
+                _ => return Ok(value),
+            };
+        }
+    }
+
+    /// The name and the arguments of a filter.
+    pub(super) fn filter(&mut self) -> Result<String> {
+        let name = self.expect_name()?;
+        if name.trim_start().starts_with("__") {
+            return Err(format!("no filter named {name:?}"));
+        }
+        Ok(if self.is_sign("(") { name + &self.arguments(&|_, _| "")? } else { name })
+    }
+
+    fn test(&mut self, value: Written) -> Result<Written> {
+        let not = if self.skip_name("not") { "not " } else { "" };
+        let name = self.expect_name()?;
+        let args = match self.peek() {
+            Kind::Sign("(") => self.arguments(&|_, _| "")?,
+            Kind::Name(word) if matches!(word.as_str(), "else" | "or" | "and") => String::new(),
+            Kind::Name(word) if word == "is" => return Err("tests cannot be chained with \"is\"".to_owned()),
+            Kind::Name(_) | Kind::Text(_) | Kind::Integer(_) | Kind::Float(_) | Kind::Sign("[" | "{") => {
+                let arg = self.primary()?;
+                format!("({})", self.postfix(arg)?.text)
+            }
+            _ => String::new(),
+        };
+        Ok(Written::bare(format!("({} is {not}{name}{args})", value.text)))
+    }
+}
+
+/// `text` as a literal of the engine.
+fn quoted(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            c if c < ' ' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}

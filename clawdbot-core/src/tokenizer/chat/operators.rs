@@ -1,0 +1,596 @@
+//! Python's operators, as the filters that `super::source` writes for them. Each pays for what it walks over and makes,
+//! and what it makes exists as a whole.
+
+use std::cmp::Ordering;
+
+use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
+use minijinja::{Environment, Error, Value};
+
+use super::budget;
+use super::objects::{BoundMethod, Namespace, Range};
+use super::percent;
+use super::values::{self, MAX_DEPTH, type_error, type_name};
+use super::{methods, sequences};
+
+/// Registers the filters on `env`.
+pub(super) fn install(env: &mut Environment<'_>) {
+    let add = |env: &mut Environment<'_>, name: &'static str, run: fn(&[Value]) -> Result<Value, Error>| {
+        env.add_filter(name, move |args: Rest<ValueOrKwargs>| run(&args.into_values()));
+    };
+    add(env, "__chain__", |args| chain(&args[1..]));
+    add(env, "__compare__", |args| comparison(&args[1..]).map(Value::from));
+    add(env, "__concat__", |args| {
+        let mut out = String::new();
+        args[1..].iter().try_for_each(|value| values::write_str(&mut out, value))?;
+        Ok(Value::from(out))
+    });
+    add(env, "__neg__", |args| match number(&args[1]) {
+        Some(Number::Int(int)) => int.checked_neg().map(Value::from).ok_or_else(too_large),
+        Some(Number::Float(float)) => Ok(Value::from(-float)),
+        None => Err(unsupported("bad operand type for unary -", &args[1])),
+    });
+    add(env, "__pos__", |args| match number(&args[1]) {
+        Some(Number::Int(int)) => Ok(Value::from(int)),
+        Some(Number::Float(float)) => Ok(Value::from(float)),
+        None => Err(unsupported("bad operand type for unary +", &args[1])),
+    });
+    add(env, "__item__", |args| {
+        let value = item(&args[0], &args[1])?;
+        // The engine pays for the bytes of a text.
+        Ok(value)
+    });
+    add(env, "__slice__", |args| slice(&args[0], &args[1..]));
+    add(env, "__attr__", |args| attribute(&args[0], args[1].as_str().unwrap_or_default()));
+    add(env, "__key__", |args| {
+        hashable(&args[0])?;
+        Ok(args[0].clone())
+    });
+    add(env, "__walk__", |args| {
+        walk(&args[0], MAX_DEPTH)?;
+        Ok(args[0].clone())
+    });
+}
+
+/// A number. Booleans are integers.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Number {
+    Int(i128),
+    Float(f64),
+}
+
+impl Number {
+    pub(super) fn float(self) -> f64 {
+        match self {
+            Number::Int(int) => int as f64,
+            Number::Float(float) => float,
+        }
+    }
+
+    fn is_zero(self) -> bool {
+        matches!(self, Number::Int(0)) || matches!(self, Number::Float(float) if float == 0.0)
+    }
+}
+
+pub(super) fn number(value: &Value) -> Option<Number> {
+    match value.kind() {
+        ValueKind::Bool => Some(Number::Int(i128::from(value.is_true()))),
+        ValueKind::Number if value.is_integer() => i128::try_from(value.clone()).ok().map(Number::Int),
+        ValueKind::Number => f64::try_from(value.clone()).ok().map(Number::Float),
+        _ => None,
+    }
+}
+
+/// The integer that `value` is, with Python's error if it is none.
+pub(super) fn integer(value: &Value) -> Result<i64, Error> {
+    match number(value) {
+        Some(Number::Int(int)) => i64::try_from(int).map_err(|_| too_large()),
+        _ => Err(unsupported("an integer is expected, not", value)),
+    }
+}
+
+pub(super) fn too_large() -> Error {
+    type_error("integers beyond 128 bits are not supported")
+}
+
+/// `message`, with the type of `value`; for an undefined one the error that jinja2 raises.
+pub(super) fn unsupported(message: &str, value: &Value) -> Error {
+    if value.is_undefined() {
+        return Error::new(minijinja::ErrorKind::UndefinedError, "the value is undefined");
+    }
+    type_error(format!("{message} '{}'", type_name(value)))
+}
+
+fn no_operator(sign: &str, a: &Value, b: &Value) -> Error {
+    if a.is_undefined() || b.is_undefined() {
+        return unsupported("", &Value::UNDEFINED);
+    }
+    type_error(format!("unsupported operand type(s) for {sign}: '{}' and '{}'", type_name(a), type_name(b)))
+}
+
+/// `operands[0] operands[1] operands[2] ...`, from the left; the signs are at the odd places.
+fn chain(operands: &[Value]) -> Result<Value, Error> {
+    let mut value = operands[0].clone();
+    let mut rest = &operands[1..];
+    while let [sign, operand, after @ ..] = rest {
+        let sign = sign.as_str().unwrap_or_default();
+        rest = after;
+        let is_text = |value: &Value| value.as_str().is_some() && !value.is_safe();
+        if sign == "+" && is_text(&value) && is_text(operand) {
+            // A chain of texts is put together once.
+            let mut text = value.as_str().unwrap_or_default().to_owned();
+            text.push_str(operand.as_str().unwrap_or_default());
+            while let [sign, next, after @ ..] = rest
+                && sign.as_str() == Some("+")
+                && is_text(next)
+            {
+                text.push_str(next.as_str().unwrap_or_default());
+                rest = after;
+            }
+            budget::text(Some(text.len()))?;
+            value = Value::from(text);
+        } else {
+            value = binary(sign, &value, operand)?;
+        }
+    }
+    Ok(value)
+}
+
+fn binary(sign: &str, a: &Value, b: &Value) -> Result<Value, Error> {
+    // A text that `escape` made escapes what is added to it: refused rather than other text.
+    if (a.is_safe() || b.is_safe()) && a.is_safe() != b.is_safe() {
+        return Err(type_error(format!("{sign} of an escaped and another value is not supported")));
+    }
+    match sign {
+        "+" => add(a, b),
+        "*" => multiply(a, b),
+        "%" if a.as_str().is_some() && a.is_safe() => {
+            Err(type_error("% of an escaped text is not supported"))
+        }
+        "%" if a.as_str().is_some() => percent::format(a.as_str().unwrap_or_default(), b).map(Value::from),
+        _ => match (number(a), number(b)) {
+            (Some(x), Some(y)) => arithmetic(sign, x, y),
+            _ => Err(no_operator(sign, a, b)),
+        },
+    }
+}
+
+/// `a + b`.
+pub(super) fn add(a: &Value, b: &Value) -> Result<Value, Error> {
+    if let (Some(x), Some(y)) = (a.as_str(), b.as_str()) {
+        budget::text(x.len().checked_add(y.len()))?;
+        let text = [x, y].concat();
+        return Ok(if a.is_safe() { Value::from_safe_string(text) } else { Value::from(text) });
+    }
+    if let (Some(x), Some(y)) = (number(a), number(b)) {
+        return arithmetic("+", x, y);
+    }
+    if values::is_list(a) && values::is_list(b) || a.is_tuple() && b.is_tuple() {
+        budget::make(a.len().unwrap_or(0).saturating_add(b.len().unwrap_or(0)))?;
+        let items: Vec<Value> = a.try_iter()?.chain(b.try_iter()?).collect();
+        return Ok(if a.is_tuple() { Value::from(Tuple::from(items)) } else { Value::from(items) });
+    }
+    Err(no_operator("+", a, b))
+}
+
+fn multiply(a: &Value, b: &Value) -> Result<Value, Error> {
+    if let (Some(x), Some(y)) = (number(a), number(b)) {
+        return arithmetic("*", x, y);
+    }
+    let (sequence, count) = if number(a).is_some() { (b, a) } else { (a, b) };
+    let Some(Number::Int(count)) = number(count) else { return Err(no_operator("*", a, b)) };
+    let count = usize::try_from(count.max(0)).unwrap_or(usize::MAX);
+    if let Some(text) = sequence.as_str() {
+        budget::text(text.len().checked_mul(count))?;
+        let text = text.repeat(count);
+        return Ok(if sequence.is_safe() { Value::from_safe_string(text) } else { Value::from(text) });
+    }
+    if values::is_list(sequence) || sequence.is_tuple() {
+        budget::make(sequence.len().unwrap_or(0).saturating_mul(count))?;
+        let once: Vec<Value> = sequence.try_iter()?.collect();
+        let count = if once.is_empty() { 0 } else { count };
+        let items: Vec<Value> = (0..count).flat_map(|_| once.iter().cloned()).collect();
+        return Ok(if sequence.is_tuple() { Value::from(Tuple::from(items)) } else { Value::from(items) });
+    }
+    Err(no_operator("*", a, b))
+}
+
+fn arithmetic(sign: &str, a: Number, b: Number) -> Result<Value, Error> {
+    if matches!(sign, "/" | "//" | "%") && b.is_zero() {
+        return Err(type_error("division by zero"));
+    }
+    if let (Number::Int(x), Number::Int(y)) = (a, b) {
+        let int = match sign {
+            "+" => x.checked_add(y),
+            "-" => x.checked_sub(y),
+            "*" => x.checked_mul(y),
+            "//" => x.checked_div_euclid(y).and_then(|q| {
+                // Euclid's quotient differs from the floor where the divisor is negative and something is left.
+                if y < 0 && x.rem_euclid(y) != 0 { q.checked_sub(1) } else { Some(q) }
+            }),
+            "%" => {
+                x.checked_rem(y).map(|rest| if rest != 0 && (rest < 0) != (y < 0) { rest + y } else { rest })
+            }
+            "**" if y >= 0 => match u32::try_from(y) {
+                Ok(exponent) => x.checked_pow(exponent),
+                Err(_) => (x.abs() <= 1).then_some(if y % 2 == 0 { x.abs() } else { x }),
+            },
+            _ => return float_arithmetic(sign, a.float(), b.float()),
+        };
+        return int.map(Value::from).ok_or_else(too_large);
+    }
+    float_arithmetic(sign, a.float(), b.float())
+}
+
+fn float_arithmetic(sign: &str, a: f64, b: f64) -> Result<Value, Error> {
+    let (quotient, rest) = floor_divide(a, b);
+    let value = match sign {
+        "+" => a + b,
+        "-" => a - b,
+        "*" => a * b,
+        "/" => a / b,
+        "//" => quotient,
+        "%" => rest,
+        _ if a == 0.0 && b < 0.0 => return Err(type_error("zero cannot be raised to a negative power")),
+        _ if a < 0.0 && a.is_finite() && b.is_finite() && b.fract() != 0.0 => {
+            return Err(type_error("complex numbers are not supported"));
+        }
+        _ => a.powf(b),
+    };
+    if sign == "**" && value.is_infinite() && a.is_finite() && b.is_finite() {
+        return Err(type_error("the result is too large"));
+    }
+    Ok(Value::from(value))
+}
+
+/// Python's `divmod` of floats: the rest has the sign of the divisor.
+fn floor_divide(a: f64, b: f64) -> (f64, f64) {
+    let mut rest = a % b;
+    let mut quotient = (a - rest) / b;
+    if rest == 0.0 {
+        rest = 0.0_f64.copysign(b);
+    } else if (rest < 0.0) != (b < 0.0) {
+        rest += b;
+        quotient -= 1.0;
+    }
+    if quotient == 0.0 {
+        return (0.0_f64.copysign(a / b), rest);
+    }
+    let floor = quotient.floor();
+    (if quotient - floor > 0.5 { floor + 1.0 } else { floor }, rest)
+}
+
+/// `a < b in c ...`: every neighbour pair.
+fn comparison(operands: &[Value]) -> Result<bool, Error> {
+    let mut left = &operands[0];
+    for pair in operands[1..].chunks_exact(2) {
+        if !compare(pair[0].as_str().unwrap_or_default(), left, &pair[1])? {
+            return Ok(false);
+        }
+        left = &pair[1];
+    }
+    Ok(true)
+}
+
+/// `a sign b` for a comparison.
+pub(super) fn compare(sign: &str, a: &Value, b: &Value) -> Result<bool, Error> {
+    Ok(match sign {
+        "==" => equal(a, b, MAX_DEPTH)?,
+        "!=" => !equal(a, b, MAX_DEPTH)?,
+        "in" => contains(b, a)?,
+        "not in" => !contains(b, a)?,
+        _ => {
+            let order = order(sign, a, b, MAX_DEPTH)?;
+            match sign {
+                "<" => order == Some(Ordering::Less),
+                "<=" => matches!(order, Some(Ordering::Less | Ordering::Equal)),
+                ">" => order == Some(Ordering::Greater),
+                _ => matches!(order, Some(Ordering::Greater | Ordering::Equal)),
+            }
+        }
+    })
+}
+
+fn deeper(depth: usize) -> Result<usize, Error> {
+    depth
+        .checked_sub(1)
+        .ok_or_else(|| type_error(format!("the value is nested deeper than {MAX_DEPTH} levels")))
+}
+
+/// Pays for all of `value`: for what the engine compares or hashes by itself.
+pub(super) fn walk(value: &Value, depth: usize) -> Result<(), Error> {
+    budget::walk(1)?;
+    if let Some(text) = value.as_str() {
+        return budget::scan(text.len());
+    }
+    if values::is_dict(value) {
+        let inner = deeper(depth)?;
+        for (key, item) in values::pairs(value) {
+            walk(&key, inner)?;
+            walk(&item, inner)?;
+        }
+    } else if values::is_list(value) || value.is_tuple() {
+        let inner = deeper(depth)?;
+        for item in value.try_iter()? {
+            walk(&item, inner)?;
+        }
+    }
+    Ok(())
+}
+
+/// Refuses what cannot be a key, and pays for hashing the rest.
+pub(super) fn hashable(value: &Value) -> Result<(), Error> {
+    if values::is_dict(value) || values::is_list(value) || values::is_view(value).is_some() {
+        return Err(type_error(format!("unhashable type: '{}'", type_name(value))));
+    }
+    if value.is_tuple() {
+        for item in value.try_iter()? {
+            budget::walk(1)?;
+            if item.is_tuple() {
+                return Err(type_error("tuples of tuples as keys are not supported"));
+            }
+            hashable(&item)?;
+        }
+    }
+    budget::scan(value.as_str().map_or(0, str::len))
+}
+
+/// `a == b`.
+pub(super) fn equal(a: &Value, b: &Value, depth: usize) -> Result<bool, Error> {
+    budget::walk(1)?;
+    if let (Some(x), Some(y)) = (a.as_str(), b.as_str()) {
+        if x.len() == y.len() {
+            budget::scan(x.len())?;
+        }
+        return Ok(x == y);
+    }
+    if let (Some(x), Some(y)) = (number(a), number(b)) {
+        return Ok(order_numbers(x, y) == Some(Ordering::Equal));
+    }
+    let same_kind = values::is_list(a) && values::is_list(b) || a.is_tuple() && b.is_tuple();
+    if same_kind {
+        let inner = deeper(depth)?;
+        if a.len() != b.len() {
+            return Ok(false);
+        }
+        for (x, y) in a.try_iter()?.zip(b.try_iter()?) {
+            if !equal(&x, &y, inner)? {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
+    }
+    if values::is_dict(a) && values::is_dict(b) {
+        let inner = deeper(depth)?;
+        if a.len() != b.len() {
+            return Ok(false);
+        }
+        for (key, x) in values::pairs(a) {
+            match values::entry(b, &key)? {
+                Some(y) if equal(&x, &y, inner)? => {}
+                _ => return Ok(false),
+            }
+        }
+        return Ok(true);
+    }
+    if let (Some(x), Some(y)) = (a.downcast_object_ref::<Range>(), b.downcast_object_ref::<Range>()) {
+        return Ok(x.is_equal(y));
+    }
+    match (a.as_object(), b.as_object()) {
+        (Some(_), Some(_)) if values::same_object(a, b) => Ok(true),
+        (Some(_), Some(_)) if values::is_view(a).is_some() && values::is_view(b).is_some() => {
+            Err(type_error("== of views of dictionaries is not supported"))
+        }
+        (None, None) => {
+            Ok(a.kind() == b.kind() && matches!(a.kind(), ValueKind::None | ValueKind::Undefined))
+        }
+        _ => Ok(false),
+    }
+}
+
+pub(super) fn order_numbers(a: Number, b: Number) -> Option<Ordering> {
+    match (a, b) {
+        (Number::Int(x), Number::Int(y)) => Some(x.cmp(&y)),
+        (Number::Float(x), Number::Float(y)) => x.partial_cmp(&y),
+        (Number::Int(x), Number::Float(y)) => order_mixed(x, y),
+        (Number::Float(x), Number::Int(y)) => order_mixed(y, x).map(Ordering::reverse),
+    }
+}
+
+fn order_mixed(int: i128, float: f64) -> Option<Ordering> {
+    const BEYOND: f64 = 1.7e38;
+    if float.is_nan() {
+        None
+    } else if float.abs() >= BEYOND {
+        Some(if float > 0.0 { Ordering::Less } else { Ordering::Greater })
+    } else {
+        Some(
+            int.cmp(&(float.trunc() as i128))
+                .then_with(|| 0.0_f64.partial_cmp(&float.fract()).unwrap_or(Ordering::Equal)),
+        )
+    }
+}
+
+/// How `a` and `b` are ordered, `None` if NaN is among them. `sign` is for the message.
+pub(super) fn order(sign: &str, a: &Value, b: &Value, depth: usize) -> Result<Option<Ordering>, Error> {
+    budget::walk(1)?;
+    if let (Some(x), Some(y)) = (a.as_str(), b.as_str()) {
+        budget::scan(x.len().min(y.len()))?;
+        return Ok(Some(x.cmp(y)));
+    }
+    if let (Some(x), Some(y)) = (number(a), number(b)) {
+        return Ok(order_numbers(x, y));
+    }
+    if values::is_list(a) && values::is_list(b) || a.is_tuple() && b.is_tuple() {
+        let inner = deeper(depth)?;
+        for (x, y) in a.try_iter()?.zip(b.try_iter()?) {
+            if !equal(&x, &y, inner)? {
+                return order(sign, &x, &y, inner);
+            }
+        }
+        return Ok(Some(a.len().cmp(&b.len())));
+    }
+    if a.is_undefined() || b.is_undefined() {
+        return Err(unsupported("", &Value::UNDEFINED));
+    }
+    Err(type_error(format!(
+        "'{sign}' not supported between instances of '{}' and '{}'",
+        type_name(a),
+        type_name(b)
+    )))
+}
+
+/// `needle in haystack`.
+pub(super) fn contains(haystack: &Value, needle: &Value) -> Result<bool, Error> {
+    if let Some(text) = haystack.as_str() {
+        let needle = needle.as_str().ok_or_else(|| {
+            type_error(format!("'in <string>' requires string as left operand, not {}", type_name(needle)))
+        })?;
+        budget::scan(text.len())?;
+        return Ok(text.contains(needle));
+    }
+    if values::is_dict(haystack) {
+        hashable(needle)?;
+        return Ok(values::entry(haystack, needle)?.is_some());
+    }
+    if haystack.is_none() || number(haystack).is_some() {
+        return Err(type_error(format!("argument of type '{}' is not iterable", type_name(haystack))));
+    }
+    for item in sequences::iterate(haystack)? {
+        if equal(&item?, needle, MAX_DEPTH)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// `value[key]`, undefined where Python raises an `IndexError`, a `KeyError` or a `TypeError`.
+pub(super) fn item(value: &Value, key: &Value) -> Result<Value, Error> {
+    if value.is_undefined() {
+        return Err(unsupported("", value));
+    }
+    if values::is_dict(value) {
+        if values::is_dict(key) || values::is_list(key) {
+            return Ok(Value::UNDEFINED);
+        }
+        hashable(key)?;
+        return Ok(match (values::entry(value, key)?, key.as_str()) {
+            (Some(item), _) => item,
+            (None, Some(name)) => BoundMethod::of(value, name).unwrap_or(Value::UNDEFINED),
+            (None, None) => Value::UNDEFINED,
+        });
+    }
+    if let Some(name) = key.as_str() {
+        return if methods::has_method(value, name) {
+            attribute(value, name)
+        } else {
+            other_item(value, key)
+        };
+    }
+    let Some(Number::Int(at)) = number(key) else { return Ok(Value::UNDEFINED) };
+    let from_end = |length: usize| if at < 0 { at + length as i128 } else { at };
+    if let Some(text) = value.as_str() {
+        budget::scan(text.len())?;
+        let at = if at < 0 { from_end(text.chars().count()) } else { at };
+        let found = usize::try_from(at).ok().and_then(|at| text.chars().nth(at));
+        return Ok(found.map_or(Value::UNDEFINED, |c| Value::from(c.to_string())));
+    }
+    if values::is_list(value) || value.is_tuple() || value.downcast_object_ref::<Range>().is_some() {
+        let at = from_end(value.len().unwrap_or(0));
+        let found = usize::try_from(at).ok().and_then(|at| value.as_object()?.get_value(&Value::from(at)));
+        return Ok(found.unwrap_or(Value::UNDEFINED));
+    }
+    other_item(value, key)
+}
+
+fn other_item(value: &Value, key: &Value) -> Result<Value, Error> {
+    match value.as_object() {
+        Some(object) if !values::is_list(value) => Ok(object.get_value(key).unwrap_or(Value::UNDEFINED)),
+        _ => Ok(Value::UNDEFINED),
+    }
+}
+
+/// `value.name` of a name that is a method of some type, without a call.
+fn attribute(value: &Value, name: &str) -> Result<Value, Error> {
+    if value.is_undefined() {
+        return Err(unsupported("", value));
+    }
+    if values::is_dict(value) {
+        let found = BoundMethod::of(value, name).map(Ok);
+        let entry = || Ok(values::entry(value, &Value::from(name))?.unwrap_or(Value::UNDEFINED));
+        return found.unwrap_or_else(entry);
+    }
+    if methods::has_method(value, name) {
+        return Err(type_error(format!("the method {name} of a '{}' is not called", type_name(value))));
+    }
+    if Namespace::is(value) || value.as_object().is_some() {
+        return value.get_attr(name);
+    }
+    Ok(Value::UNDEFINED)
+}
+
+/// `value[start:stop:step]`, with none for what is absent.
+fn slice(value: &Value, bounds: &[Value]) -> Result<Value, Error> {
+    let bound = |at: usize| -> Result<Option<i64>, Error> {
+        match number(&bounds[at]) {
+            _ if bounds[at].is_none() => Ok(None),
+            Some(Number::Int(int)) => {
+                Ok(Some(i64::try_from(int).unwrap_or(if int < 0 { i64::MIN } else { i64::MAX })))
+            }
+            _ => Err(unsupported("slice indices must be integers or None, not", &bounds[at])),
+        }
+    };
+    let (start, stop, step) = (bound(0)?, bound(1)?, bound(2)?.unwrap_or(1));
+    if step == 0 {
+        return Err(type_error("slice step cannot be zero"));
+    }
+    // As Python does: bounds are counted from the end if negative, and cut to what exists.
+    let ends = |length: usize| {
+        let length = i64::try_from(length).unwrap_or(i64::MAX);
+        let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
+        let place = |bound: Option<i64>, absent: i64| match bound {
+            None => absent,
+            Some(at) if at < 0 => at.saturating_add(length).max(low),
+            Some(at) => at.min(high),
+        };
+        let (first, end) = if step > 0 { (low, high) } else { (high, low) };
+        (place(start, first), place(stop, end))
+    };
+    let places = |length: usize| {
+        let (mut at, end) = ends(length);
+        std::iter::from_fn(move || {
+            let more = if step > 0 { at < end } else { at > end };
+            more.then(|| {
+                let found = at;
+                at = at.saturating_add(step);
+                usize::try_from(found).unwrap_or(0)
+            })
+        })
+    };
+    if let Some(text) = value.as_str() {
+        budget::text(Some(text.len()))?;
+        let out: String = if step == 1 {
+            // The characters from the first place on, as many as there are places.
+            let mut taken = places(text.chars().count());
+            match taken.next() {
+                None => String::new(),
+                Some(first) => text.chars().skip(first).take(1 + taken.count()).collect(),
+            }
+        } else {
+            budget::text(text.len().checked_mul(4))?;
+            let chars: Vec<char> = text.chars().collect();
+            places(chars.len()).map(|at| chars[at]).collect()
+        };
+        return Ok(if value.is_safe() { Value::from_safe_string(out) } else { Value::from(out) });
+    }
+    if let Some(range) = value.downcast_object_ref::<Range>() {
+        let (first, end) = ends(value.len().unwrap_or(0));
+        return Ok(range.slice(first, end, step));
+    }
+    if values::is_list(value) || value.is_tuple() {
+        budget::make(value.len().unwrap_or(0))?;
+        let items: Vec<Value> = value.try_iter()?.collect();
+        let taken: Vec<Value> = places(items.len()).map(|at| items[at].clone()).collect();
+        return Ok(if value.is_tuple() { Value::from(Tuple::from(taken)) } else { Value::from(taken) });
+    }
+    Err(unsupported("slices are not possible on", value))
+}

@@ -1,0 +1,538 @@
+//! Filters over sequences, as jinja2's. Each element that is walked over is paid for.
+
+use std::cmp::Ordering;
+
+use minijinja::value::{Tuple, ValueIter, ValueKind};
+use minijinja::{Error, ErrorKind, State, Value};
+
+use super::args::Args;
+use super::objects::{Generator, Group, Namespace};
+use super::values::{self, MAX_DEPTH, type_error, type_name};
+use super::{budget, operators};
+
+type Filtered = Result<Value, Error>;
+
+/// What Python's `iter` gives.
+pub(super) enum Items<'v> {
+    Chars(std::str::Chars<'v>),
+    Values(ValueIter),
+    None,
+}
+
+impl Iterator for Items<'_> {
+    type Item = Filtered;
+
+    fn next(&mut self) -> Option<Filtered> {
+        let value = match self {
+            Items::Chars(chars) => Value::from(chars.next()?.to_string()),
+            Items::Values(values) => values.next()?,
+            Items::None => return None,
+        };
+        Some(budget::walk(1).map(|()| value))
+    }
+}
+
+/// The elements of `value`, each paid for.
+///
+/// # Errors
+/// When Python does not iterate over it.
+pub(super) fn iterate(value: &Value) -> Result<Items<'_>, Error> {
+    if let Some(text) = value.as_str() {
+        return Ok(Items::Chars(text.chars()));
+    }
+    match value.kind() {
+        ValueKind::Undefined => Ok(Items::None),
+        ValueKind::Seq | ValueKind::Iterable => Ok(Items::Values(value.try_iter()?)),
+        _ if values::is_dict(value) => Ok(Items::Values(value.try_iter()?)),
+        _ => Err(type_error(format!("'{}' object is not iterable", type_name(value)))),
+    }
+}
+
+/// The elements as a list.
+pub(super) fn collect(value: &Value) -> Result<Vec<Value>, Error> {
+    let mut items = Vec::new();
+    for item in iterate(value)? {
+        budget::make(1)?;
+        items.push(item?);
+    }
+    Ok(items)
+}
+
+/// What a `for` walks over, whole. With `count` names to assign to, elements that are not lists or tuples become such.
+pub(super) fn for_loop(value: &Value, count: usize) -> Filtered {
+    if count == 0 && (values::is_list(value) || value.is_tuple()) {
+        budget::walk(value.len().unwrap_or(0))?;
+        return Ok(value.clone());
+    }
+    let mut items = collect(value)?;
+    if count > 0 {
+        for item in &mut items {
+            // What cannot be unpacked is an error when the loop gets there.
+            *item = unpack(item, count).unwrap_or_else(|_| Value::from(()));
+        }
+    }
+    Ok(Value::from(items))
+}
+
+/// `value` as `count` values to assign.
+pub(super) fn unpack(value: &Value, count: usize) -> Filtered {
+    let mut items = Vec::with_capacity(count);
+    for item in iterate(value)? {
+        if items.len() == count {
+            return Err(type_error(format!("too many values to unpack (expected {count})")));
+        }
+        items.push(item?);
+    }
+    if items.len() < count {
+        return Err(type_error(format!(
+            "not enough values to unpack (expected {count}, got {})",
+            items.len()
+        )));
+    }
+    Ok(Value::from(Tuple::from(items)))
+}
+
+/// jinja2's `make_attrgetter`.
+struct Getter {
+    parts: Vec<Value>,
+    default: Option<Value>,
+}
+
+impl Getter {
+    fn new(attribute: Option<&Value>, default: Option<Value>) -> Result<Self, Error> {
+        let parts = match attribute {
+            None => Vec::new(),
+            Some(attribute) if attribute.is_none() => Vec::new(),
+            Some(attribute) => match attribute.as_str() {
+                Some(path) => path
+                    .split('.')
+                    .map(|part| match part.parse::<i64>() {
+                        Ok(at) if part.bytes().all(|byte| byte.is_ascii_digit()) => Value::from(at),
+                        _ => Value::from(part),
+                    })
+                    .collect(),
+                None if attribute.is_integer() => vec![attribute.clone()],
+                None => {
+                    return Err(type_error(format!(
+                        "the attribute must be a string or an integer, not {}",
+                        type_name(attribute)
+                    )));
+                }
+            },
+        };
+        Ok(Getter { parts, default })
+    }
+
+    fn get(&self, item: &Value) -> Filtered {
+        let mut found = item.clone();
+        for part in &self.parts {
+            found = operators::item(&found, part)?;
+            if let (true, Some(default)) = (found.is_undefined(), &self.default) {
+                found = default.clone();
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// jinja2's `ignore_case`.
+fn key_of(value: Value, case_sensitive: bool) -> Filtered {
+    match value.as_str() {
+        Some(text) if !case_sensitive => {
+            budget::text(Some(text.len()))?;
+            Ok(Value::from(text.to_lowercase()))
+        }
+        _ => Ok(value),
+    }
+}
+
+/// Sorts by keys as Python does: stable, and an error where keys have no order.
+fn sort_by_key(mut items: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<(Value, Value)>, Error> {
+    budget::make(items.len())?;
+    let mut failed = None;
+    items.sort_by(|(a, _), (b, _)| {
+        if failed.is_some() {
+            return Ordering::Equal;
+        }
+        let order = operators::order("<", a, b, MAX_DEPTH).unwrap_or_else(|error| {
+            failed = Some(error);
+            None
+        });
+        let order = order.unwrap_or(Ordering::Equal);
+        if reverse { order.reverse() } else { order }
+    });
+    failed.map_or(Ok(items), Err)
+}
+
+pub(super) fn list(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    collect(args.value()).map(Value::from)
+}
+
+pub(super) fn batch(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    let size = args.integer(1, 0)?;
+    let Some(size) = usize::try_from(size).ok().filter(|size| *size > 0) else {
+        return Err(args.error("a positive number of items is expected"));
+    };
+    let mut batches = Vec::new();
+    let items = collect(args.value())?;
+    for part in items.chunks(size) {
+        let mut part = part.to_vec();
+        if let Some(fill) = args.some(2) {
+            budget::make(size - part.len())?;
+            part.resize(size, fill.clone());
+        }
+        batches.push(Value::from(part));
+    }
+    Ok(Generator::wrap(batches))
+}
+
+pub(super) fn slice(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    let count = args.integer(1, 0)?;
+    if count == 0 {
+        return Err(args.error("a number of slices is expected, found 0"));
+    }
+    let count = usize::try_from(count).unwrap_or(0);
+    let items = collect(args.value())?;
+    budget::make(count)?;
+    let (size, longer) = if count > 0 { (items.len() / count, items.len() % count) } else { (0, 0) };
+    let mut slices = Vec::new();
+    let mut at = 0;
+    for place in 0..count {
+        let length = size + usize::from(place < longer);
+        let mut part = items[at..at + length].to_vec();
+        at += length;
+        if let Some(fill) = args.some(2).filter(|_| place >= longer) {
+            part.push(fill.clone());
+        }
+        slices.push(Value::from(part));
+    }
+    Ok(Generator::wrap(slices))
+}
+
+pub(super) fn first(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    iterate(args.value())?.next().unwrap_or(Ok(Value::UNDEFINED))
+}
+
+pub(super) fn last(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    let value = args.value();
+    if value.downcast_object_ref::<Generator>().is_some() {
+        return Err(args.error("'generator' object is not reversible"));
+    }
+    if let Some(text) = value.as_str() {
+        return Ok(text.chars().next_back().map_or(Value::UNDEFINED, |c| Value::from(c.to_string())));
+    }
+    let mut last = Value::UNDEFINED;
+    for item in iterate(value)? {
+        last = item?;
+    }
+    Ok(last)
+}
+
+pub(super) fn reverse(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    let value = args.value();
+    if let Some(text) = value.as_str() {
+        budget::text(Some(text.len()))?;
+        return Ok(Value::from(text.chars().rev().collect::<String>()));
+    }
+    let mut items = collect(value).map_err(|error| {
+        if error.kind() == ErrorKind::InvalidOperation {
+            args.error("argument must be iterable")
+        } else {
+            error
+        }
+    })?;
+    items.reverse();
+    Ok(if value.downcast_object_ref::<Generator>().is_some() {
+        Value::from(items)
+    } else {
+        Generator::wrap(items)
+    })
+}
+
+pub(super) fn length(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    let value = args.value();
+    let length = match value.kind() {
+        ValueKind::Undefined => Some(0),
+        ValueKind::String => {
+            budget::scan(value.as_str().map_or(0, str::len))?;
+            value.len()
+        }
+        _ if Namespace::is(value) => None,
+        _ => value.len(),
+    };
+    length
+        .map(Value::from)
+        .ok_or_else(|| type_error(format!("object of type '{}' has no len()", type_name(value))))
+}
+
+pub(super) fn join(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    let separator = args.get(1).map_or(Ok(String::new()), values::to_str)?;
+    let getter = Getter::new(args.get(2), None)?;
+    let mut out = String::new();
+    for (at, item) in iterate(args.value())?.enumerate() {
+        if at > 0 {
+            budget::text(Some(separator.len()))?;
+            out.push_str(&separator);
+        }
+        values::write_str(&mut out, &getter.get(&item?)?)?;
+    }
+    Ok(Value::from(out))
+}
+
+fn extreme(args: &Args, wanted: Ordering) -> Filtered {
+    let case_sensitive = args.flag(1, false);
+    let getter = Getter::new(args.get(2), None)?;
+    let mut best: Option<(Value, Value)> = None;
+    for item in iterate(args.value())? {
+        let item = item?;
+        let key = key_of(getter.get(&item)?, case_sensitive)?;
+        let better = match &best {
+            None => true,
+            Some((known, _)) => {
+                operators::order(if wanted == Ordering::Less { "<" } else { ">" }, &key, known, MAX_DEPTH)?
+                    == Some(wanted)
+            }
+        };
+        if better {
+            best = Some((key, item));
+        }
+    }
+    Ok(best.map_or(Value::UNDEFINED, |(_, item)| item))
+}
+
+pub(super) fn min(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    extreme(args, Ordering::Less)
+}
+
+pub(super) fn max(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    extreme(args, Ordering::Greater)
+}
+
+pub(super) fn sort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    let (reverse, case_sensitive) = (args.flag(1, false), args.flag(2, false));
+    let getters = match args.get(3).and_then(Value::as_str) {
+        Some(several) => several
+            .split(',')
+            .map(|one| Getter::new(Some(&Value::from(one)), None))
+            .collect::<Result<Vec<_>, _>>()?,
+        None => vec![Getter::new(args.get(3), None)?],
+    };
+    let mut items = Vec::new();
+    for item in iterate(args.value())? {
+        let item = item?;
+        let mut keys = Vec::with_capacity(getters.len());
+        for getter in &getters {
+            keys.push(key_of(getter.get(&item)?, case_sensitive)?);
+        }
+        budget::make(1 + keys.len())?;
+        items.push((Value::from(keys), item));
+    }
+    let items = sort_by_key(items, reverse)?;
+    Ok(Value::from(items.into_iter().map(|(_, item)| item).collect::<Vec<_>>()))
+}
+
+pub(super) fn dictsort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    let (case_sensitive, reverse) = (args.flag(1, false), args.flag(3, false));
+    let by_value = match args.get(2).map(|by| by.as_str().unwrap_or_default()) {
+        None | Some("key") => false,
+        Some("value") => true,
+        _ => return Err(args.error("You can only sort by either \"key\" or \"value\"")),
+    };
+    let value = args.value();
+    if !values::is_dict(value) {
+        return Err(operators::unsupported("a dictionary is expected, not", value));
+    }
+    let mut items = Vec::new();
+    for (key, item) in values::pairs(value) {
+        budget::make(3)?;
+        let by = key_of(if by_value { item.clone() } else { key.clone() }, case_sensitive)?;
+        items.push((by, Value::from(Tuple::from([key, item]))));
+    }
+    let items = sort_by_key(items, reverse)?;
+    Ok(Value::from(items.into_iter().map(|(_, item)| item).collect::<Vec<_>>()))
+}
+
+pub(super) fn groupby(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    let case_sensitive = args.flag(3, false);
+    let getter = Getter::new(args.get(1), args.some(2).cloned())?;
+    let mut items = Vec::new();
+    for item in iterate(args.value())? {
+        let item = item?;
+        budget::make(2)?;
+        items.push((key_of(getter.get(&item)?, case_sensitive)?, item));
+    }
+    let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
+    for (key, item) in sort_by_key(items, false)? {
+        match groups.last_mut() {
+            Some((known, group)) if operators::equal(known, &key, MAX_DEPTH)? => group.push(item),
+            _ => groups.push((key, vec![item])),
+        }
+    }
+    let mut out = Vec::with_capacity(groups.len());
+    for (key, list) in groups {
+        let grouper = if case_sensitive { key } else { getter.get(&list[0])? };
+        out.push(Value::from_object(Group { grouper, list: Value::from(list) }));
+    }
+    Ok(Value::from(out))
+}
+
+pub(super) fn unique(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    let case_sensitive = args.flag(1, false);
+    let getter = Getter::new(args.get(2), None)?;
+    let mut seen: std::collections::HashSet<String> = std::collections::HashSet::new();
+    let mut items = Vec::new();
+    for item in iterate(args.value())? {
+        let item = item?;
+        let key = key_of(getter.get(&item)?, case_sensitive)?;
+        operators::hashable(&key)?;
+        budget::make(2)?;
+        if seen.insert(identity(&key)?) {
+            items.push(item);
+        }
+    }
+    Ok(Generator::wrap(items))
+}
+
+/// A text that is the same for equal keys and different for others.
+fn identity(key: &Value) -> Result<String, Error> {
+    match operators::number(key) {
+        Some(operators::Number::Float(float)) if float.fract() == 0.0 && float.abs() < 1e30 => {
+            Ok((float as i128).to_string())
+        }
+        Some(operators::Number::Int(int)) => Ok(int.to_string()),
+        _ if key.is_tuple() => {
+            let parts = key.try_iter()?.map(|item| identity(&item)).collect::<Result<Vec<_>, _>>()?;
+            Ok(format!("({})", parts.join(",")))
+        }
+        _ => values::to_repr(key),
+    }
+}
+
+pub(super) fn sum(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    let getter = Getter::new(args.get(1), None)?;
+    let mut total = args.get(2).cloned().unwrap_or_else(|| Value::from(0));
+    if total.as_str().is_some() {
+        return Err(args.error("strings cannot be summed, use join"));
+    }
+    for item in iterate(args.value())? {
+        total = operators::add(&total, &getter.get(&item?)?)?;
+    }
+    Ok(total)
+}
+
+pub(super) fn items(_: &mut State<'_, '_>, args: &Args) -> Filtered {
+    let value = args.value();
+    if value.is_undefined() {
+        return Ok(Generator::wrap(Vec::new()));
+    }
+    if !values::is_dict(value) {
+        return Err(args.error("Can only get item pairs from a mapping."));
+    }
+    super::objects::DictView::items("items", value).map(Generator::wrap)
+}
+
+pub(super) fn map(state: &mut State<'_, '_>, args: &Args) -> Filtered {
+    let value = args.value();
+    if !value.is_true() {
+        return Ok(Generator::wrap(Vec::new()));
+    }
+    let keyword = |name: &str| args.keywords.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+    let mut out = Vec::new();
+    if args.extra.is_empty()
+        && let Some(attribute) = keyword("attribute")
+    {
+        if let Some((key, _)) = args.keywords.iter().find(|(key, _)| key != "attribute" && key != "default") {
+            return Err(args.error(&format!("unexpected keyword argument '{key}'")));
+        }
+        let getter =
+            Getter::new(Some(attribute), keyword("default").filter(|value| !value.is_none()).cloned())?;
+        for item in iterate(value)? {
+            budget::make(1)?;
+            out.push(getter.get(&item?)?);
+        }
+        return Ok(Generator::wrap(out));
+    }
+    let Some((name, given)) = args.extra.split_first() else {
+        return Err(args.error("requires a filter argument"));
+    };
+    let name = filter_name(args, name)?;
+    let mut call = call_args(given, &args.keywords);
+    for item in iterate(value)? {
+        budget::make(1)?;
+        call[0] = item?;
+        out.push(state.apply_filter(&name, &call)?);
+    }
+    Ok(Generator::wrap(out))
+}
+
+fn filter_name(args: &Args, name: &Value) -> Result<String, Error> {
+    match name.as_str() {
+        Some(name) if !name.starts_with("__") => Ok(name.to_owned()),
+        _ => Err(args.error("the name of a filter or test is expected")),
+    }
+}
+
+/// Room for an item, and the arguments behind it.
+fn call_args(given: &[Value], keywords: &[(String, Value)]) -> Vec<Value> {
+    let mut call = vec![Value::UNDEFINED];
+    call.extend(given.iter().cloned());
+    if !keywords.is_empty() {
+        call.push(Value::from(keywords.iter().cloned().collect::<minijinja::value::Kwargs>()));
+    }
+    call
+}
+
+/// `select`, `reject` and, with an attribute, `selectattr` and `rejectattr`.
+fn choose(state: &mut State<'_, '_>, args: &Args, with_attribute: bool, wanted: bool) -> Filtered {
+    let value = args.value();
+    if !value.is_true() {
+        return Ok(Generator::wrap(Vec::new()));
+    }
+    let mut given = args.extra.as_slice();
+    let mut getter = Getter::new(None, None)?;
+    if with_attribute {
+        let Some((attribute, rest)) = given.split_first() else {
+            return Err(args.error("Missing parameter for attribute name"));
+        };
+        getter = Getter::new(Some(attribute), None)?;
+        given = rest;
+    }
+    let test = match given.split_first() {
+        Some((name, rest)) => Some((filter_name(args, name)?, call_args(rest, &args.keywords))),
+        None => None,
+    };
+    let mut out = Vec::new();
+    let mut test = test;
+    for item in iterate(value)? {
+        let item = item?;
+        let looked_at = getter.get(&item)?;
+        let holds = match &mut test {
+            None => looked_at.is_true(),
+            Some((name, call)) => {
+                call[0] = looked_at;
+                state.perform_test(name, call)?
+            }
+        };
+        if holds == wanted {
+            budget::make(1)?;
+            out.push(item);
+        }
+    }
+    Ok(Generator::wrap(out))
+}
+
+pub(super) fn select(state: &mut State<'_, '_>, args: &Args) -> Filtered {
+    choose(state, args, false, true)
+}
+
+pub(super) fn reject(state: &mut State<'_, '_>, args: &Args) -> Filtered {
+    choose(state, args, false, false)
+}
+
+pub(super) fn selectattr(state: &mut State<'_, '_>, args: &Args) -> Filtered {
+    choose(state, args, true, true)
+}
+
+pub(super) fn rejectattr(state: &mut State<'_, '_>, args: &Args) -> Filtered {
+    choose(state, args, true, false)
+}
