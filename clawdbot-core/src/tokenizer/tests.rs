@@ -199,7 +199,7 @@ fn a_text_has_at_least_as_many_tokens_as_said() {
             assert!(said <= found, "{text:?}: said {said}, found {found}");
             most = most.max(said);
         }
-        assert_eq!(most > 3, some, "{json}");
+        assert_eq!(most > 1, some, "{json}");
     }
 }
 
