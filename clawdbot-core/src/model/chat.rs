@@ -98,7 +98,7 @@ impl Loaded {
             && let [first, second, ..] = tokens[..]
             && first == second
             && Some(first) == self.bos
-            && tokenizer.encode_until(text, false, cancel)?.first() == Some(&first)
+            && tokenizer.id_to_token(first).is_some_and(|bos| text.starts_with(&bos))
         {
             tokens.remove(0);
             self.runtime.log(LogLevel::Info, || {
