@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use clawdbot_core::{
-    Chat, ErrorKind, GenerateOptions, LogLevel, Model, ModelOptions, PackOptions, Prompt, Runtime, RuntimeOptions,
-    Source, WeightType,
+    Chat, ErrorKind, GenerateOptions, LogLevel, Model, ModelOptions, PackOptions, Prompt, Runtime,
+    RuntimeOptions, Source, WeightType,
 };
 use serde_json::{Value, json};
 use support::Copy;
