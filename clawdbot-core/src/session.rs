@@ -120,7 +120,7 @@ impl Session {
         if length > loaded.max_context {
             return Err(overflow(length, wanted, loaded.max_context));
         }
-        sequence.tokens.extend_from_slice(&tokens);
+        engine.append(*id, &tokens)?;
         Ok(tokens.len())
     }
 
@@ -191,12 +191,18 @@ impl Session {
         let mut job = Job::generate(resolved, length, text);
         job.quiet = delivery == Delivery::AtTheEnd;
         job.cancelled = ticket;
+        let replaced = whole.is_some();
         if let Some(whole) = whole {
             engine.truncate(*id, kept)?;
             engine.idle(*id)?.tokens.extend_from_slice(&whole[kept..]);
         }
         engine.adapt(*id, adapter)?;
-        let cancelled = engine.start(*id, job)?;
+        let cancelled = engine.start(*id, job).inspect_err(|_| {
+            if replaced {
+                // It is idle, and gets smaller.
+                let _ = engine.truncate(*id, kept);
+            }
+        })?;
         // The hook is the host's: it is not called with the engine's lock.
         drop(engine);
         if !idle.is_empty() {

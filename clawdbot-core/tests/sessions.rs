@@ -5,9 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use clawdbot_core::{
     CancelHandle, Chat, Completion, Error, ErrorKind, Event, FinishReason, GenerateOptions, LogLevel,
-    LogRecord, Model, ModelOptions, Prompt, Result, Runtime, RuntimeOptions, Source,
+    LogRecord, Model, ModelOptions, Prompt, Result, Runtime, RuntimeOptions, Source, Stream,
 };
 use serde_json::json;
+
+mod support;
+use support::child::{Limits, in_child};
 
 fn greedy(max_tokens: u32) -> GenerateOptions {
     GenerateOptions::default().temperature(0.0).ignore_eos(true).max_tokens(max_tokens)
@@ -189,6 +192,32 @@ fn a_batch_of_many_is_served_in_order() {
     assert!(
         refused.iter().all(|result| result.as_ref().is_err_and(|error| error.kind() == ErrorKind::Closed))
     );
+}
+
+/// Without a budget, in an address space that all of them at a time would not fit into.
+#[test]
+fn twenty_thousand_prompts_are_served() {
+    let limits = Limits { address_space: 1000, peak: 300, cpu: 40 };
+    in_child(limits, || {
+        const COUNT: usize = 20_000;
+        let model = loaded(&ModelOptions::default());
+        let fixed = model.runtime().memory_used();
+        let prompts = (0..COUNT).map(|i| Prompt::Tokens(vec![3 + (i % 400) as u32, 5])).collect();
+        let results = model.generate_batch(prompts, &greedy(2));
+        let first: Vec<Vec<u32>> = (0..400).map(|i| results[i].as_ref().unwrap().token_ids.clone()).collect();
+        for (i, result) in results.iter().enumerate() {
+            assert_eq!(result.as_ref().unwrap().token_ids, first[i % 400], "{i}");
+        }
+        // Streams that nobody reads wait: they have no pages before it is their turn.
+        let streams: Vec<Stream> =
+            (0..2000).map(|i| model.stream(vec![3 + i % 400, 5], &greedy(2)).unwrap()).collect();
+        let bytes = model.runtime().memory_used() - fixed;
+        assert!(bytes < 16 << 20, "{bytes} bytes");
+        for (i, stream) in streams.into_iter().enumerate() {
+            assert_eq!(stream.finish().unwrap().token_ids, first[i % 400], "{i}");
+        }
+        assert_eq!(model.runtime().memory_used(), fixed);
+    });
 }
 
 fn chat(said: &[(&str, &str)]) -> Chat {

@@ -3,6 +3,7 @@
 pub mod mutate;
 pub mod rng;
 pub mod seeds;
+pub mod shapes;
 
 use clawdbot_core::{Result, fuzz_support as core};
 

@@ -1,6 +1,7 @@
 //! Mutations: what breaks parsers of binary headers and of JSON.
 
 use crate::rng::Rng;
+use crate::shapes;
 
 /// Longest input.
 pub const MAX_LEN: usize = 1 << 18;
@@ -131,6 +132,9 @@ fn once(input: &mut Vec<u8>, other: &[u8], rng: &mut Rng, text: bool) {
         input.extend_from_slice(other);
         return;
     }
+    if text && rng.one_in(100) {
+        input.splice(0..0, shapes::mark(rng).iter().copied());
+    }
     // Headers stand in front: half of all changes there.
     let front = if rng.one_in(2) { input.len().min(512) } else { input.len() };
     let at = rng.below(front);
@@ -187,7 +191,9 @@ fn once(input: &mut Vec<u8>, other: &[u8], rng: &mut Rng, text: bool) {
             };
             let start = at + colon + 1;
             let length = input[start..].iter().position(is_end).unwrap_or(input.len() - start);
-            let value = if rng.one_in(2) {
+            let value = if rng.one_in(5) {
+                shapes::json_value(rng)
+            } else if rng.one_in(2) {
                 rng.pick(WORDS).as_bytes().to_vec()
             } else {
                 rng.pick(NUMBERS).to_string().into_bytes()

@@ -13,6 +13,7 @@
 //! keys are one vector and need no horizontal sums.
 
 mod block_pool;
+mod room;
 mod states;
 
 pub(crate) use block_pool::{BlockPool, PageData, PageId};
@@ -135,6 +136,9 @@ pub(crate) struct KvCache {
     groups: Vec<Group>,
     /// For each layer: its group and its index inside.
     layers: Vec<(usize, usize)>,
+    budget: Budget,
+    /// Bytes of pages after which the system had no more.
+    ceiling: u64,
 }
 
 /// The pages of one sequence, one table per group. Entry `i` covers positions `i * PAGE_TOKENS ..`; `None` is a page
@@ -196,7 +200,8 @@ impl KvCache {
             };
             Ok(Group { state, shape, pool })
         });
-        Ok(KvCache { kv_type, groups: groups.collect::<Result<_>>()?, layers })
+        let groups = groups.collect::<Result<_>>()?;
+        Ok(KvCache { kv_type, groups, layers, budget: budget.clone(), ceiling: u64::MAX })
     }
 
     /// What keys and values are kept as.
@@ -258,11 +263,7 @@ impl KvCache {
         tables.states.resize_with(self.groups.len(), StateTable::default);
         if let Err(error) = self.grow_pages(tables, length) {
             // Snapshots are there for convenience.
-            let mut freed = false;
-            for (group, states) in self.groups.iter_mut().zip(&mut tables.states) {
-                freed |= states.drop_snapshots(&mut group.pool);
-            }
-            if !freed {
+            if !self.drop_snapshots(tables) {
                 return Err(error);
             }
             self.grow_pages(tables, length)?;
@@ -292,14 +293,17 @@ impl KvCache {
 
     /// A page of a group.
     fn take(&mut self, group: usize) -> Result<PageId> {
-        match self.groups[group].pool.take() {
-            // Free pages of other groups are memory, too.
-            Err(_) => {
-                self.trim();
-                self.groups[group].pool.take()
-            }
-            Ok(page) => Ok(page),
+        if let Ok(page) = self.groups[group].pool.take() {
+            return Ok(page);
         }
+        // Free pages of other groups are memory, too.
+        self.trim_reserve();
+        let page = self.groups[group].pool.take();
+        if page.is_err() && self.budget.left() >= self.groups[group].pool.page_bytes() {
+            // The budget would have given it.
+            self.ceiling = self.allocated_bytes();
+        }
+        page
     }
 
     /// After a pass that ended at `position`: gives back pages of sliding-window groups that no query from there on can see,
@@ -375,8 +379,14 @@ impl KvCache {
         0
     }
 
-    /// Frees the memory of pages that no sequence uses.
+    /// Frees the memory of pages that no sequence uses, when there is none.
     pub(crate) fn trim(&mut self) {
+        self.ceiling = u64::MAX;
+        self.trim_reserve();
+    }
+
+    /// Frees the pages in reserve.
+    pub(crate) fn trim_reserve(&mut self) {
         self.groups.iter_mut().for_each(|group| group.pool.trim());
     }
 

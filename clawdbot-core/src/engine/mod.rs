@@ -4,10 +4,16 @@
 //! unless its event is there already, runs steps. A step serves *all* sequences that have work, so concurrent callers
 //! batch together by themselves, and a single one is simply a batch of one.
 
+mod deliver;
+mod memory;
+mod requests;
+mod room;
 mod scheduler;
 mod sequence;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_budget;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,18 +21,20 @@ use std::time::Instant;
 
 use crate::cache::KvCache;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, FinishReason};
+use crate::event::FinishReason;
 use crate::model::batch::Batch;
 use crate::model::decoder::{Decoder, ForwardContext, Pass};
-use crate::model::pooling::Pooler;
 use crate::model::scratch::Scratch;
 use crate::model::spec::DecoderSpec;
 use crate::model::{Adapter, Loaded};
-use crate::options::Resolved;
-use crate::sampling::{History, Logprobs, sample};
 
+use crate::runtime::Budget;
+
+use requests::Requests;
+pub(crate) use requests::reserved_bytes;
+pub(crate) use room::Pages;
 pub(crate) use scheduler::SCORE_ROWS;
-use scheduler::{Limits, Share, plan_step};
+use scheduler::{Limits, Turn};
 pub(crate) use sequence::{Job, JobText, Sequence};
 
 /// What tells the jobs of a sequence apart: the flag that cancels the job.
@@ -38,6 +46,28 @@ fn gone() -> Error {
 
 /// Number of a sequence in its engine.
 pub(crate) type SequenceId = u64;
+
+/// A sequence's share of a pass: tokens `start .. start + rows`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Share {
+    id: SequenceId,
+    start: usize,
+    rows: usize,
+    /// Number of last rows whose logits are wanted.
+    logits: usize,
+    /// First position whose state is wanted, and how many are.
+    states: (usize, usize),
+}
+
+/// What was computed so far.
+#[derive(Debug, Default)]
+struct Counts {
+    passes: u64,
+    /// Tokens of all passes.
+    rows: u64,
+    /// Of them those whose results were thrown away for want of memory, so that they are computed again.
+    again: u64,
+}
 
 /// All sequences of a model and what they share.
 pub(crate) struct Engine {
@@ -51,23 +81,39 @@ pub(crate) struct Engine {
     closed: bool,
     /// The last pass was abandoned because of a cancelled sequence.
     abandoned: bool,
+    counts: Counts,
+    requests: Requests,
 }
 
 impl Engine {
-    pub(crate) fn new(cache: KvCache) -> Self {
+    /// `reserved`: bytes that loading has reserved for requests.
+    pub(crate) fn new(cache: KvCache, reserved: u64, budget: &Budget) -> Self {
         let (scratch, sequences) = (Scratch::default(), BTreeMap::new());
-        Engine { cache, scratch, sequences, next_id: 0, clock: 0, closed: false, abandoned: false }
+        let (counts, requests) = (Counts::default(), Requests::new(reserved, budget));
+        Engine {
+            cache,
+            scratch,
+            sequences,
+            next_id: 0,
+            clock: 0,
+            closed: false,
+            abandoned: false,
+            counts,
+            requests,
+        }
     }
 
     /// A new sequence without tokens.
     ///
     /// # Errors
-    /// `Closed`.
+    /// `Closed`; `OutOfBudget`.
     pub(crate) fn open(&mut self) -> Result<SequenceId> {
         self.check_open()?;
         self.next_id += 1;
-        self.sequences.insert(self.next_id, Sequence::default());
-        Ok(self.next_id)
+        let id = self.next_id;
+        self.sequences.insert(id, Sequence::default());
+        self.charge(id).inspect_err(|_| self.close(id))?;
+        Ok(id)
     }
 
     fn check_open(&self) -> Result<()> {
@@ -81,6 +127,7 @@ impl Engine {
     pub(crate) fn close(&mut self, id: SequenceId) {
         if let Some(mut sequence) = self.sequences.remove(&id) {
             self.cache.release_all(&mut sequence.tables);
+            self.requests.forget(sequence.charged);
         }
         if self.sequences.is_empty() {
             self.cache.trim();
@@ -98,6 +145,20 @@ impl Engine {
             false => Ok(sequence),
             true => Err(Error::invalid_argument("the session has a stream that is not finished")),
         }
+    }
+
+    /// Adds tokens to an idle sequence.
+    ///
+    /// # Errors
+    /// As [`Engine::idle`]; `OutOfBudget`. Nothing is added then.
+    pub(crate) fn append(&mut self, id: SequenceId, tokens: &[u32]) -> Result<()> {
+        let sequence = self.idle(id)?;
+        let before = sequence.tokens.len();
+        sequence.tokens.extend_from_slice(tokens);
+        self.charge(id).inspect_err(|_| {
+            // It was idle, and gets smaller.
+            let _ = self.truncate(id, before);
+        })
     }
 
     /// The tokens of a sequence.
@@ -130,7 +191,9 @@ impl Engine {
         }
         job.cached = sequence.computed;
         sequence.arrival = self.clock;
+        sequence.turn = Turn { since: self.counts.passes, ..Turn::default() };
         sequence.job = Some(job);
+        self.charge(id).inspect_err(|_| drop(self.stop(id, &ticket)))?;
         Ok(ticket)
     }
 
@@ -160,10 +223,11 @@ impl Engine {
         self.idle(id)?;
         let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
         sequence.tokens.truncate(length);
+        sequence.tokens.shrink_to_fit();
         if sequence.computed > length {
             sequence.computed = self.cache.truncate(&mut sequence.tables, length);
         }
-        Ok(())
+        self.charge(id)
     }
 
     /// Runs one forward pass for all sequences that have work. Returns whether anything was done: a pass, or the end of
@@ -178,16 +242,6 @@ impl Engine {
         done
     }
 
-    /// Gives back the pages of sequences that nobody goes on from, whoever still holds them.
-    fn release_ended(&mut self) {
-        for sequence in self.sequences.values_mut() {
-            if sequence.once && !sequence.is_running() && sequence.tables.hold_pages() {
-                self.cache.release_all(&mut sequence.tables);
-                sequence.computed = 0;
-            }
-        }
-    }
-
     fn pass(&mut self, loaded: &Loaded) -> Result<bool> {
         let retired = self.retire_cancelled();
         self.rotate_anew(&loaded.decoder.spec);
@@ -197,11 +251,7 @@ impl Engine {
             sequences: options.max_batch as usize,
             whole: loaded.decoder.spec.bidirectional,
         };
-        let mut shares = plan_step(&self.sequences, &limits);
-        if shares.is_empty() {
-            return Ok(retired);
-        }
-        self.find_pages(&mut shares);
+        let Some(mut shares) = self.plan(&limits, loaded.max_context) else { return Ok(retired) };
         if shares.is_empty() {
             return Ok(true);
         }
@@ -217,6 +267,7 @@ impl Engine {
             }
             Ok(Pass::Done) => {
                 self.abandoned = false;
+                self.counts.rows += shares.iter().map(|share| share.rows as u64).sum::<u64>();
                 self.deliver(loaded, &shares, started);
             }
             Err(error) if error.kind() == ErrorKind::ForkedRuntime => return Err(error),
@@ -262,12 +313,18 @@ impl Engine {
         }
     }
 
-    /// Cancels whatever is running, and lets nothing new begin.
+    /// Cancels whatever is running, and lets nothing new begin. What sequences hold is freed, whoever still has them.
     pub(crate) fn shut(&mut self) {
         self.closed = true;
         for job in self.sequences.values().filter_map(|sequence| sequence.job.as_ref()) {
             job.cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
         }
+        self.retire_cancelled();
+        for sequence in self.sequences.values_mut() {
+            self.cache.release_all(&mut sequence.tables);
+            sequence.computed = 0;
+        }
+        self.cache.trim();
     }
 
     /// Ends the jobs that were cancelled. Returns whether there were any.
@@ -284,71 +341,6 @@ impl Engine {
     fn fail(&mut self, id: SequenceId, error: Error) {
         if let Some(job) = self.sequences.get_mut(&id).and_then(|sequence| sequence.job.as_mut()) {
             job.fail(error);
-        }
-    }
-
-    /// Gets pages for every share; where there are none, takes them from others, or drops the share from the step.
-    fn find_pages(&mut self, shares: &mut Vec<Share>) {
-        let mut index = 0;
-        while index < shares.len() {
-            let share = shares[index];
-            let Some(sequence) = self.sequences.get_mut(&share.id) else {
-                shares.remove(index);
-                continue;
-            };
-            let Err(error) = self.cache.grow(&mut sequence.tables, share.start + share.rows) else {
-                index += 1;
-                continue;
-            };
-            match self.victim(share.id) {
-                Some(victim) => {
-                    self.evict(victim);
-                    shares.retain(|share| share.id != victim);
-                    // The victim may have stood before this share.
-                    index = shares.iter().position(|other| other.id == share.id).unwrap_or(shares.len());
-                }
-                None if self.others_hold_pages(share.id) => {
-                    // Those came first: this one waits until they are done.
-                    self.evict(share.id);
-                    shares.remove(index);
-                }
-                None => {
-                    self.fail(share.id, error);
-                    shares.remove(index);
-                }
-            }
-        }
-    }
-
-    /// Whose pages to take for `id`: first those of a session that is idle or whose consumer has stalled, then those of the request that came last. A request
-    /// that came before `id` is never disturbed.
-    fn victim(&self, id: SequenceId) -> Option<SequenceId> {
-        let arrival = self.sequences.get(&id)?.arrival;
-        let holders =
-            self.sequences.iter().filter(|(other, sequence)| **other != id && sequence.tables.hold_pages());
-        holders
-            .filter(|(_, sequence)| !sequence.makes_progress() || sequence.arrival > arrival)
-            .max_by_key(|(_, sequence)| (!sequence.makes_progress(), sequence.arrival))
-            .map(|(&id, _)| id)
-    }
-
-    fn others_hold_pages(&self, id: SequenceId) -> bool {
-        self.sequences.iter().any(|(other, sequence)| {
-            *other != id && sequence.makes_progress() && sequence.tables.hold_pages()
-        })
-    }
-
-    /// Gives back the pages of a sequence. Its tokens stay, and are computed again, to the same bits, when needed.
-    fn evict(&mut self, id: SequenceId) {
-        if let Some(sequence) = self.sequences.get_mut(&id) {
-            self.cache.release_all(&mut sequence.tables);
-            sequence.computed = 0;
-            // Logits and states are gathered anew as well, unless they are complete.
-            let job = sequence.job.as_mut().filter(|job| !job.is_finished());
-            if let Some(job) = job {
-                job.scores.iter_mut().for_each(Vec::clear);
-                job.pooler.iter_mut().for_each(Pooler::clear);
-            }
         }
     }
 
@@ -382,94 +374,4 @@ impl Engine {
             decoder.forward(&mut ForwardContext { kernels, region, cache, scratch }, &batch)
         })?
     }
-
-    /// Samples and turns the outcome of a pass into events.
-    fn deliver(&mut self, loaded: &Loaded, shares: &[Share], started: Instant) {
-        let mut drawn = Vec::with_capacity(shares.len());
-        let vocab = loaded.decoder.spec.vocab_size;
-        let mut logits = self.scratch.logits.chunks_exact_mut(vocab);
-        let mut states = self.scratch.last.chunks_exact(loaded.decoder.spec.hidden_size);
-        for share in shares {
-            let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
-            sequence.computed = share.start + share.rows;
-            self.cache.release_passed(&mut sequence.tables, sequence.computed);
-            let rows: Vec<&mut [f32]> = logits.by_ref().take(share.logits).collect();
-            let complete = sequence.computed == sequence.tokens.len();
-            let total = sequence.tokens.len();
-            let Some(job) = sequence.job.as_mut() else { continue };
-            job.prefill_started.get_or_insert(started);
-            if let Some(pooler) = &mut job.pooler {
-                let (first, count) = share.states;
-                let positions = first..first + count;
-                positions.zip(states.by_ref()).for_each(|(position, state)| pooler.add(position, state));
-                if complete {
-                    sequence.finish(FinishReason::Length);
-                }
-                continue;
-            }
-            if let Some(scores) = &mut job.scores {
-                rows.iter().for_each(|row| scores.extend_from_slice(row));
-                if complete {
-                    sequence.finish(FinishReason::Length);
-                }
-                continue;
-            }
-            if !complete {
-                job.push(Event::Progress { done: share.start + share.rows, total });
-                continue;
-            }
-            drawn.extend(rows.into_iter().next().map(|row| (share.id, row)));
-        }
-        let sequences = &self.sequences;
-        let draws = drawn.into_iter().filter_map(|(id, logits)| {
-            let sequence = sequences.get(&id)?;
-            let job = sequence.job.as_ref()?;
-            let (prompt, output) = sequence.tokens.split_at(job.prompt_end);
-            Some(Draw {
-                id,
-                logits,
-                options: &job.options,
-                history: History { prompt, output },
-                outcome: None,
-            })
-        });
-        for (id, outcome) in sample_all(loaded, draws.collect()) {
-            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
-            match outcome {
-                Ok((id, logprobs)) => sequence.accept(id, logprobs, loaded.max_context),
-                Err(error) => sequence.job.iter_mut().for_each(|job| job.fail(error.clone())),
-            }
-        }
-    }
-}
-
-type Sampled = Result<(u32, Option<Logprobs>)>;
-
-/// A token that is to be sampled.
-struct Draw<'a> {
-    id: SequenceId,
-    logits: &'a mut [f32],
-    options: &'a Resolved,
-    history: History<'a>,
-    outcome: Option<Sampled>,
-}
-
-/// Samples for several sequences at the same time.
-fn sample_all(loaded: &Loaded, mut draws: Vec<Draw<'_>>) -> Vec<(SequenceId, Sampled)> {
-    let run = |draw: &mut Draw<'_>| draw.outcome = Some(sample(draw.logits, draw.options, &draw.history));
-    let done = match &mut draws[..] {
-        [] => Ok(()),
-        [draw] => {
-            run(draw);
-            Ok(())
-        }
-        draws => loaded.runtime.pool().region(|region| {
-            region.parallel_chunks_mut(draws, 1, |_, draws| draws.iter_mut().for_each(run));
-        }),
-    };
-    let outcome = |draw: Draw<'_>| match &done {
-        Ok(()) => draw.outcome,
-        Err(error) => Some(Err(error.clone())),
-    };
-    draws.into_iter().filter_map(|draw| Some((draw.id, outcome(draw)?))).collect()
 }

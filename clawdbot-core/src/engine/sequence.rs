@@ -5,13 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::SequenceId;
+use super::scheduler::{Entry, Turn, Want};
 use crate::cache::PageTables;
 use crate::error::{Error, Result};
 use crate::event::{Completion, Event, FinishReason, Usage};
 use crate::model::Adapter;
 use crate::model::pooling::Pooler;
 use crate::options::Resolved;
-use crate::sampling::Logprobs;
+use crate::sampling::{Logprobs, TokenLogprob};
 use crate::tokenizer::{StopMatcher, StreamDecoder, Tokenizer};
 
 /// A conversation's tokens and cache state.
@@ -33,6 +35,10 @@ pub(crate) struct Sequence {
     pub(crate) once: bool,
     /// When its job came, in requests.
     pub(crate) arrival: u64,
+    /// When it takes part in passes.
+    pub(crate) turn: Turn,
+    /// Bytes that are counted for it, beside its pages.
+    pub(crate) charged: u64,
     /// What it is working on.
     pub(crate) job: Option<Job>,
 }
@@ -65,6 +71,12 @@ pub(crate) struct Job {
 
 /// A sequence whose consumer has this many events still to take waits.
 const MAX_EVENTS: usize = 256;
+/// Bytes of a sequence and a job that have nothing yet, with what they allocate.
+const BASE_BYTES: usize = 2048;
+/// Bytes of a stop text: here, in the matcher, and in the report of the options.
+const STOP_BYTES: usize = 3;
+/// Bytes of an entry of the bias of logits, in maps and in the report.
+const BIAS_BYTES: usize = 128;
 /// Tokens that the decoder sees of a prompt: enough to know how its text ends.
 const CONTEXT_TOKENS: usize = 8;
 
@@ -148,6 +160,22 @@ impl Job {
         job
     }
 
+    /// Bytes that it keeps.
+    fn bytes(&self) -> usize {
+        let report = |options: &Resolved| match options.logprobs {
+            None => 0,
+            Some(top) => size_of::<Logprobs>() + top as usize * size_of::<TokenLogprob>(),
+        };
+        let report = report(&self.options);
+        // Of the events' texts, most are a few bytes long.
+        let events = self.events.len() * (size_of::<Result<Event>>() + 32 + report);
+        let stop: usize = self.options.stop.iter().map(String::len).sum();
+        let options = STOP_BYTES * stop
+            + BIAS_BYTES * self.options.logit_bias.len()
+            + 2 * 4 * self.options.stop_token_ids.len();
+        self.emitted.capacity() + self.logprobs.len() * report + events + options
+    }
+
     /// Whether its last event is queued or taken.
     pub(crate) fn is_finished(&self) -> bool {
         self.finished
@@ -180,6 +208,44 @@ impl Sequence {
     /// Whether it has a job that is not finished and whose consumer keeps up.
     pub(crate) fn makes_progress(&self) -> bool {
         self.job.as_ref().is_some_and(|job| !job.finished && job.events.len() < MAX_EVENTS)
+    }
+
+    /// Bytes that it keeps beside its pages, a completion of its job included.
+    pub(crate) fn bytes(&self) -> u64 {
+        let generated = self.job.as_ref().map_or(0, |job| self.tokens.len().saturating_sub(job.prompt_end));
+        let tokens = 4 * (self.tokens.capacity() + self.token_types.capacity() + generated);
+        let bytes = (BASE_BYTES + tokens + self.job.as_ref().map_or(0, Job::bytes)) as u64;
+        // The completion has what the job had, until somebody takes it.
+        let waits = self.job.as_ref().is_some_and(|job| job.finished && !job.events.is_empty());
+        if waits { bytes.max(self.charged) } else { bytes }
+    }
+
+    /// Whether others may have its pages: it has no work, or nobody takes what it gives, or it has not begun, so that they are
+    /// what earlier requests left. Those that are missed least come first.
+    pub(crate) fn spares_pages(&self) -> Option<(u8, u64)> {
+        match (&self.job, self.makes_progress()) {
+            (Some(_), true) if self.turn.begun => None,
+            (Some(_), true) => Some((1, u64::MAX - self.arrival)),
+            (Some(job), false) if !job.finished => Some((2, u64::MAX - self.arrival)),
+            _ => Some((0, self.arrival)),
+        }
+    }
+
+    /// What the scheduler knows of it, if it has work. `max_context`: most tokens that it may have.
+    pub(crate) fn entry(&self, id: SequenceId, max_context: usize) -> Option<Entry> {
+        let tokens = self.tokens.len();
+        let job = self.job.as_ref().filter(|_| self.makes_progress() && self.computed < tokens)?;
+        let (want, last) = match (&job.pooler, &job.scores) {
+            (Some(_), _) => (Want::States, tokens),
+            (None, Some(_)) => (Want::Scores, tokens),
+            // The last token that is generated is not computed.
+            (None, None) => {
+                let end = job.prompt_end.saturating_add(job.options.max_tokens as usize).min(max_context);
+                (Want::Token, end.saturating_sub(1).max(tokens))
+            }
+        };
+        let (arrival, computed, turn) = (self.arrival, self.computed, self.turn);
+        Some(Entry { id, arrival, tokens, computed, last, want, turn, held: 0 })
     }
 
     /// Takes a sampled token: text, stop conditions, events.

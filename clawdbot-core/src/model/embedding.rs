@@ -10,6 +10,7 @@ use super::config::ModelConfig;
 use super::files::ModelFiles;
 use super::spec::{Activation, DecoderSpec, DenseSpec};
 use crate::error::{Error, Result};
+use crate::json;
 pub(crate) use crate::options::Pooling;
 use crate::weights::quoted;
 
@@ -162,7 +163,10 @@ fn modules(files: &ModelFiles) -> Result<Vec<(String, String)>> {
     let invalid = |what: &dyn std::fmt::Display| {
         Error::invalid_model(format!("{}: {what}", files.path(MODULES))).with("file", files.path(MODULES))
     };
-    let list: Vec<Value> = serde_json::from_slice(&json).map_err(|error| invalid(&error))?;
+    let list = match json::value(&json).map_err(|error| invalid(&error))? {
+        Value::Array(list) => list,
+        _ => return Err(invalid(&"expected a list of modules")),
+    };
     if list.len() > MAX_MODULES {
         return Err(invalid(&format_args!("expected at most {MAX_MODULES} modules, found {}", list.len())));
     }
@@ -170,7 +174,7 @@ fn modules(files: &ModelFiles) -> Result<Vec<(String, String)>> {
     for module in &list {
         let text = |key: &str| {
             let text = module.get(key).and_then(Value::as_str);
-            text.ok_or_else(|| invalid(&format_args!("expected a text {key} in each module, found {module}")))
+            text.ok_or_else(|| invalid(&format_args!("expected a text {key} in each module")))
         };
         let (kind, path) = (text("type")?, text("path")?);
         if !kind.starts_with("sentence_transformers.") {

@@ -83,7 +83,7 @@ impl Model {
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Vec<Result<Completion>> {
         let count = requests.len();
-        let mut requests = requests.enumerate();
+        let mut requests = requests.enumerate().peekable();
         let mut results: Vec<Option<Result<Completion>>> = (0..count).map(|_| None).collect();
         let mut running: Vec<(usize, Stream)> = Vec::new();
         let mut done = 0;
@@ -91,15 +91,19 @@ impl Model {
         let most = self.loaded().map_or(1, |loaded| PASSES_AHEAD * loaded.options.max_batch as usize);
         loop {
             while running.len() < most
-                && let Some((index, (prompt, options))) = requests.next()
+                && let Some((index, (prompt, options))) = requests.peek()
             {
-                match self.request(prompt, options.borrow(), Delivery::AtTheEnd, ticket()) {
+                let index = *index;
+                match self.request(prompt.clone(), options.borrow(), Delivery::AtTheEnd, ticket()) {
                     Ok(stream) => running.push((index, stream)),
+                    // It waits until others have ended.
+                    Err(error) if error.kind() == ErrorKind::OutOfBudget && !running.is_empty() => break,
                     Err(error) => {
                         results[index] = Some(Err(error));
                         done += 1;
                     }
                 }
+                requests.next();
             }
             if running.is_empty() {
                 break;

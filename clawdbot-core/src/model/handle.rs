@@ -16,7 +16,7 @@ use super::plan::{Plan, Sizes};
 use super::pooling::Pooler;
 use super::source::{Opened, Source, Text, Weights};
 use crate::cache::KvCache;
-use crate::engine::Engine;
+use crate::engine::{Engine, reserved_bytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event};
 use crate::model::config::GenerationDefaults;
@@ -216,7 +216,7 @@ impl Runtime {
             bos,
             text,
             embedding,
-            engine: Mutex::new(Engine::new(cache)),
+            engine: Mutex::new(Engine::new(cache, reserved_bytes(options), self.budget())),
             turn: Mutex::new(()),
             adapters: RwLock::default(),
             decoder,

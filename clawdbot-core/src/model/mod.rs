@@ -8,6 +8,7 @@ pub(crate) mod build;
 mod chat;
 mod check;
 pub(crate) mod config;
+mod config_keys;
 pub(crate) mod decoder;
 mod delta_net;
 mod embed;

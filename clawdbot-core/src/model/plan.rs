@@ -7,11 +7,12 @@ use super::scratch::Scratch;
 use super::source::{Opened, Weights};
 use super::tensors::Joined;
 use crate::cache::{KvCache, PAGE_TOKENS};
-use crate::engine::SCORE_ROWS;
+use crate::engine::{SCORE_ROWS, reserved_bytes};
 use crate::error::{Error, Result};
 use crate::kernels::PackedMatrix;
 use crate::options::ModelOptions;
 use crate::runtime::{Budget, Runtime};
+use crate::sampling;
 
 /// What loading a model would cost, and what it would compute with. Sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -49,7 +50,7 @@ pub struct Plan {
     pub max_context: usize,
     /// KV cache of one sequence as long as the context, the states of recurrent layers included. Pages are allocated as sequences grow.
     pub kv_bytes_full_context: u64,
-    /// Buffers of the largest forward pass.
+    /// Buffers of the largest forward pass, of sampling, and what small requests keep.
     pub scratch_bytes: u64,
     /// Weights, scratch, the first page of KV cache and the states of a sequence: what loading needs of the budget.
     pub load_bytes: u64,
@@ -140,7 +141,14 @@ impl Sizes {
         let whole = if spec.bidirectional { max_context } else { 0 };
         let rows = (options.prefill_chunk.max(options.max_batch) as usize).max(whole);
         let logits = if spec.generates() { SCORE_ROWS.max(options.max_batch as usize) } else { 0 };
-        Ok(Sizes { weights, scratch: Scratch::bytes(spec, rows, logits, threads)?, max_context })
+        let sampling = match spec.generates() {
+            true => sampling::bytes(spec.vocab_size, max_context).saturating_mul(threads as u64),
+            false => 0,
+        };
+        let scratch = Scratch::bytes(spec, rows, logits, threads)?
+            .saturating_add(sampling)
+            .saturating_add(reserved_bytes(options));
+        Ok(Sizes { weights, scratch, max_context })
     }
 }
 

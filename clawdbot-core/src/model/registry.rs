@@ -115,8 +115,10 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
 /// missing, malformed or contradictory.
 pub(crate) fn parse_spec(config: &ModelConfig) -> Result<DecoderSpec> {
     let architecture = find(config)?;
+    config.refuse_foreign()?;
     let text = architecture.text_defaults.map(|defaults| config.text(defaults)).transpose()?;
     let config = text.as_ref().unwrap_or(config);
+    config.refuse_foreign()?;
     // Weights in a foreign quantization would be misread.
     Quantization::parse(config, architecture.quantizations)?;
     let spec = DecoderSpec { architecture: architecture.name, ..(architecture.parse)(config)? };

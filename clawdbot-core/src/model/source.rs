@@ -345,6 +345,11 @@ impl Opened {
     ) -> Result<Self> {
         let truncated = text.as_ref().and_then(|text| text.max_tokens);
         embedding.max_tokens = embedding.max_tokens.or(truncated);
+        let dtype = config.dtype()?.map(str::to_owned);
+        // Those of GGUF files are made here, and what is not needed is left out.
+        if !matches!(weights.base(), Weights::Gguf(_)) {
+            config.note_unread();
+        }
         let mut notes = config.notes();
         let generation = "generation_config.json";
         let defaults = match files.get(generation)? {
@@ -381,7 +386,6 @@ impl Opened {
             }
             _ => Vec::new(),
         };
-        let dtype = config.dtype()?.map(str::to_owned);
         Ok(Opened { name, spec, embedding, defaults, weights, dtype, unused, text, files, notes })
     }
 }
@@ -458,6 +462,12 @@ pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
         files.get(file)?.map(|bytes| json_object(&bytes, &files.path(file))).transpose()
     };
     let settings = object("tokenizer_config.json")?.unwrap_or_else(|| serde_json::json!({}));
+    const SPLIT: &str = "split_special_tokens";
+    if settings.get(SPLIT).is_some_and(|split| *split != false) {
+        let file = files.path("tokenizer_config.json");
+        let message = format!("{file}: {SPLIT}: expected false, as special tokens in a text are tokens here");
+        return Err(Error::new(ErrorKind::UnsupportedModel, message).with("file", file).with("key", SPLIT));
+    }
     let mut special = SpecialTokens::parse(&settings)?;
     if let Some(map) = object("special_tokens_map.json")? {
         special = special.or(SpecialTokens::parse(&map)?);
@@ -497,7 +507,7 @@ fn templates(template: Option<&serde_json::Value>, special: &SpecialTokens) -> R
 
 /// What is read of `tokenizer_config.json` and `special_tokens_map.json`.
 fn is_read(key: &str) -> bool {
-    key.ends_with("_token") || ["chat_template", "model_max_length"].contains(&key)
+    key.ends_with("_token") || ["chat_template", "model_max_length", "split_special_tokens"].contains(&key)
 }
 
 fn json_object(bytes: &[u8], file: &str) -> Result<serde_json::Value> {

@@ -110,7 +110,8 @@ options! {
     pub struct RuntimeOptions {
         /// Threads to compute on; `None`: the least of CPU quota, affinity and physical cores.
         threads: Option<u32> = None,
-        /// Most bytes that all models of the runtime may take together: weights, KV cache and scratch.
+        /// Most bytes that all models of the runtime may take together: weights, scratch, KV cache and what else grows with
+        /// requests. `None`: what grows with requests is bounded by a share of the machine's memory (`docs/memory.md`).
         memory_budget: Option<u64> = None,
         /// Instruction-set tier by name; `None`: what `CLAWDBOT_ISA` says, or else the best of this CPU. All give equal
         /// bits, but for those that are taken by name only: see [`Runtime::named_kernels`](crate::Runtime::named_kernels).

@@ -21,8 +21,10 @@ use crate::kernels::{self, KernelSet};
 use crate::options::RuntimeOptions;
 use crate::threads::ThreadPool;
 
-/// Bytes read over and over to measure the memory: more than any cache holds.
-const LIMITS_BUFFER: usize = 2 << 30;
+/// Bytes read over and over to measure the memory: more than any cache holds. Fewer where the budget has no more, but not
+/// so few that a cache would be measured.
+const LIMITS_BUFFER: u64 = 2 << 30;
+const SMALLEST_LIMITS_BUFFER: u64 = 256 << 20;
 
 /// How much a log record matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -173,9 +175,11 @@ impl Runtime {
     /// `OutOfBudget` without memory for the buffers, `ForkedRuntime`, `Io` when a thread cannot be started.
     pub fn measure_limits(&self) -> Result<Limits> {
         let kernels = self.0.kernels;
+        let bytes = self.budget().left().clamp(SMALLEST_LIMITS_BUFFER, LIMITS_BUFFER);
+        let _reservation = self.budget().reserve_growing(bytes, "the buffer of the measurement")?;
         self.0.pool.region(|region| {
             Ok(Limits {
-                dram_gb_per_s: kernels.dram_gb_per_s(region, LIMITS_BUFFER)?,
+                dram_gb_per_s: kernels.dram_gb_per_s(region, bytes as usize)?,
                 int8_gop_per_s: kernels.int8_gop_per_s(region),
                 f32_gflop_per_s: kernels.f32_gflop_per_s(region),
             })

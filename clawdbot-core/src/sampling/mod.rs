@@ -38,6 +38,14 @@ pub(crate) struct History<'a> {
     pub(crate) output: &'a [u32],
 }
 
+/// Bytes that choosing a token takes at most, beside the logits: copies of them, ids in order, weights; and the tokens that
+/// penalties look at.
+pub(crate) fn bytes(vocab_size: usize, max_context: usize) -> u64 {
+    const PER_ID: u64 = 4 + 4 + 4 + 8;
+    const PER_TOKEN: u64 = 4 + 24;
+    PER_ID * vocab_size as u64 + PER_TOKEN * max_context as u64
+}
+
 /// Chooses the next token. `logits` is scratch afterwards.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 //! goes with YaRN, which transformers leaves out, is that of the checkpoints' own `modeling_deepseek.py`.
 
 use super::llama::Keys;
-use super::only;
+use super::{one_of, only};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::names::{self, MlpModules, MoeModules, Names};
@@ -69,6 +69,7 @@ fn latent(config: &ModelConfig, moe: MoeSpec, dense: usize) -> Result<DecoderSpe
         return Err(config.unsupported("moe_layer_freq", "1"));
     }
     only(config, "attention_sink_bias", false)?;
+    only(config, "mlp_bias", false)?;
     let plain = DecoderSpec::with_keys(config, &Keys::LLAMA)?;
     let mla = MlaSpec {
         q_lora_rank: config.opt_usize("q_lora_rank")?,
@@ -109,7 +110,7 @@ fn experts(config: &ModelConfig, norm: bool) -> Result<MoeSpec> {
         count => Some(SharedExpert { intermediate_size: size.saturating_mul(count), gated: false }),
     };
     Ok(MoeSpec {
-        num_experts: config.usize("n_routed_experts")?,
+        num_experts: one_of(config, &["n_routed_experts", "num_experts", "num_local_experts"])?,
         num_experts_per_tok: config.usize("num_experts_per_tok")?,
         intermediate_size: size,
         routed_scaling_factor: config.opt_f32("routed_scaling_factor")?.unwrap_or(1.0),

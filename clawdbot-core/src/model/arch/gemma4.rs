@@ -120,7 +120,7 @@ fn layers(config: &ModelConfig, plain: &DecoderSpec) -> Result<Vec<LayerSpec>> {
         layer.rope = Some(usize::from(!full));
         layer.moe = moe;
         layer.heads = match &overrides {
-            Some(overrides) => head_shape(overrides, &index.to_string(), plain)?,
+            Some(overrides) => head_shape(overrides, index, plain)?,
             None => Some(global).filter(|_| full),
         };
         if full && keys_as_values {
@@ -139,8 +139,10 @@ fn layers(config: &ModelConfig, plain: &DecoderSpec) -> Result<Vec<LayerSpec>> {
 }
 
 /// What `per_layer_config` has for a layer.
-fn head_shape(overrides: &ModelConfig, layer: &str, plain: &DecoderSpec) -> Result<Option<HeadShape>> {
-    let Some(found) = overrides.object(layer)? else { return Ok(None) };
+fn head_shape(overrides: &ModelConfig, layer: usize, plain: &DecoderSpec) -> Result<Option<HeadShape>> {
+    // transformers writes zeros before the number.
+    let Some(key) = overrides.keys().find(|key| key.parse() == Ok(layer)) else { return Ok(None) };
+    let Some(found) = overrides.object(key)? else { return Ok(None) };
     found.only_keys(&["head_dim", "num_key_value_heads"])?;
     Ok(Some(HeadShape {
         num_key_value_heads: found.opt_usize("num_key_value_heads")?.unwrap_or(plain.num_key_value_heads),

@@ -3,7 +3,7 @@
 //! Source: transformers 5, `models/granite/` and `models/granitemoehybrid/`.
 
 use super::llama::{self, Keys};
-use super::{layer_types, only};
+use super::{layer_types_of, only};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::names::{self, MlpModules, MoeModules, Names};
@@ -84,7 +84,9 @@ fn with_multipliers(config: &ModelConfig, plain: DecoderSpec) -> Result<DecoderS
 
 /// Mamba-2 on all layers, unless `layer_types` says otherwise.
 fn layers(config: &ModelConfig, count: usize, rotated: bool, moe: bool) -> Result<Vec<LayerSpec>> {
-    // As transformers 5 and 4 call them.
+    // As transformers 5 and 4 call the list, and what is in it.
+    const LISTS: [&str; 2] = ["layer_types", "layers_block_type"];
+    let list = LISTS.into_iter().find(|key| config.get(key).is_some()).unwrap_or(LISTS[0]);
     let kinds = ["linear_attention", "mamba", "full_attention", "attention"];
     let layer = |attention: bool| LayerSpec {
         rope: rotated.then_some(0),
@@ -92,7 +94,7 @@ fn layers(config: &ModelConfig, count: usize, rotated: bool, moe: bool) -> Resul
         mixer: if attention { MixerKind::Attention } else { MixerKind::Mamba },
         ..LayerSpec::default()
     };
-    Ok(match layer_types(config, count, &kinds)? {
+    Ok(match layer_types_of(config, count, list, &kinds)? {
         Some(types) => types.into_iter().map(|kind| layer(kinds[2..].contains(&kind))).collect(),
         None => vec![layer(false); count],
     })

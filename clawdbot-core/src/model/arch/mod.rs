@@ -41,6 +41,13 @@ fn sliding_window(config: &ModelConfig) -> Result<Option<usize>> {
     if config.has(KEY) { config.opt_usize(KEY) } else { Ok(Some(DEFAULT_SLIDING_WINDOW)) }
 }
 
+/// As [`sliding_window`], none unless `use_sliding_window`.
+fn switched_window(config: &ModelConfig) -> Result<Option<usize>> {
+    // Whatever it is, it is known.
+    config.has("sliding_window");
+    if config.bool_or("use_sliding_window", false)? { sliding_window(config) } else { Ok(None) }
+}
+
 /// The kinds of layers that `layer_types` lists, one per layer and each one of `kinds`; `None` without a list.
 ///
 /// # Errors
@@ -50,14 +57,24 @@ fn layer_types<'a>(
     num_hidden_layers: usize,
     kinds: &[&str],
 ) -> Result<Option<Vec<&'a str>>> {
-    let Some(types) = config.opt_strings("layer_types")? else { return Ok(None) };
+    layer_types_of(config, num_hidden_layers, "layer_types", kinds)
+}
+
+/// As [`layer_types`], of the list `key`.
+fn layer_types_of<'a>(
+    config: &'a ModelConfig,
+    num_hidden_layers: usize,
+    key: &str,
+    kinds: &[&str],
+) -> Result<Option<Vec<&'a str>>> {
+    let Some(types) = config.opt_strings(key)? else { return Ok(None) };
     if types.len() != num_hidden_layers {
         let expected = format!("{num_hidden_layers} entries, one per layer, not {}", types.len());
-        return Err(config.invalid("layer_types", &expected));
+        return Err(config.invalid(key, &expected));
     }
     match types.iter().all(|kind| kinds.contains(kind)) {
         true => Ok(Some(types)),
-        false => Err(config.unsupported("layer_types", &format!("only {}", kinds.join(" and ")))),
+        false => Err(config.unsupported(key, &format!("only {}", kinds.join(" and ")))),
     }
 }
 

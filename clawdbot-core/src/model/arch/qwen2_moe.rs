@@ -14,7 +14,7 @@ pub(in crate::model) fn parse_qwen2(config: &ModelConfig) -> Result<DecoderSpec>
 }
 
 pub(in crate::model) fn parse_qwen3(config: &ModelConfig) -> Result<DecoderSpec> {
-    with_experts(config, qwen3::parse(config)?, None, false)
+    with_experts(config, qwen3::parse_derived(config)?, None, false)
 }
 
 /// Replaces the MLPs of `dense`: all but those in `mlp_only_layers`, every `decoder_sparse_step`-th. `norm_topk_prob` where

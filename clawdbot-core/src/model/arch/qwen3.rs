@@ -11,6 +11,11 @@ use crate::options::Pooling;
 pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     // Not derived from hidden_size here, so a missing one must not be guessed.
     config.usize("head_dim")?;
+    parse_derived(config)
+}
+
+/// As [`parse`], with heads that share `hidden_size` where the configuration has no `head_dim`.
+pub(super) fn parse_derived(config: &ModelConfig) -> Result<DecoderSpec> {
     let plain = DecoderSpec::plain(config)?;
     let bias = config.bool_or("attention_bias", false)?;
     Ok(DecoderSpec {

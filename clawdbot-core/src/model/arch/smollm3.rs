@@ -2,7 +2,7 @@
 //! Source: transformers 5, `models/smollm3/configuration_smollm3.py` and `modeling_smollm3.py`.
 
 use super::llama::Keys;
-use super::{sliding_window, windows};
+use super::{switched_window, windows};
 use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::rope_scaling::{RopeDefaults, RopeSpec};
@@ -15,10 +15,7 @@ pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let plain = DecoderSpec::with_keys(config, &Keys { tied: true, ..Keys::LLAMA })?;
     let bias = config.bool_or("attention_bias", false)?;
     let rotated = rotated(config, plain.num_hidden_layers)?;
-    let window = match config.bool_or("use_sliding_window", false)? {
-        true => sliding_window(config)?,
-        false => None,
-    };
+    let window = switched_window(config)?;
     let what = "an integer, and use_sliding_window, as layer_types has windows";
     let layers = windows(config, plain.num_hidden_layers, (window, what), |i| !rotated[i])?;
     let rope = RopeDefaults { theta: 2e6, ..RopeDefaults::LLAMA };

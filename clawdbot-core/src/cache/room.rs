@@ -1,0 +1,99 @@
+//! How much memory sequences take, and how much there is.
+
+use super::{KvCache, LayerState, PAGE_TOKENS, PageTables};
+use crate::engine::Pages;
+use crate::error::{Error, ErrorKind};
+
+impl Pages for KvCache {
+    fn bytes(&self, length: usize, rows: usize) -> u64 {
+        let of_group = |group: &super::Group| {
+            let all = length.div_ceil(PAGE_TOKENS);
+            let pages = match group.state {
+                LayerState::Attention { window: None, .. } => all,
+                // What the first row of a pass sees, and the rows themselves, from anywhere in a page on.
+                LayerState::Attention { window: Some(window), .. } => {
+                    all.min(window.saturating_add(rows).saturating_sub(2).div_ceil(PAGE_TOKENS) + 1)
+                }
+                LayerState::Recurrent { .. } | LayerState::Shared { .. } => 1,
+            };
+            group.pool.page_bytes().saturating_mul(pages as u64)
+        };
+        self.groups.iter().map(of_group).fold(0, u64::saturating_add)
+    }
+}
+
+impl KvCache {
+    /// Bytes that all sequences can have together: what is allocated, and what the budget still gives.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.allocated_bytes().saturating_add(self.budget.left()).min(self.ceiling)
+    }
+
+    /// Bytes of pages in use and in reserve.
+    pub(super) fn allocated_bytes(&self) -> u64 {
+        self.groups.iter().map(|group| group.pool.allocated_bytes()).sum()
+    }
+
+    /// Bytes that a sequence holds, but for snapshots, which it can do without.
+    pub(crate) fn held(&self, tables: &PageTables) -> u64 {
+        let pages = self.groups.iter().zip(&tables.pages);
+        let pages =
+            pages.map(|(group, table)| group.pool.page_bytes() * table.iter().flatten().count() as u64);
+        let states = self.groups.iter().zip(&tables.states);
+        let states = states.map(|(group, table)| group.pool.page_bytes() * u64::from(table.holds_pages()));
+        pages.chain(states).sum()
+    }
+
+    /// Gives back snapshots of states. Returns whether there were any.
+    pub(crate) fn drop_snapshots(&mut self, tables: &mut PageTables) -> bool {
+        let mut freed = false;
+        for (group, states) in self.groups.iter_mut().zip(&mut tables.states) {
+            freed |= states.drop_snapshots(&mut group.pool);
+        }
+        freed
+    }
+
+    /// Why a sequence of `length` tokens, of which up to `rows` are in a pass, cannot be computed.
+    pub(crate) fn refusal(&self, length: usize, rows: usize) -> Error {
+        let bytes = self.bytes(length, rows);
+        let purpose = format!("the keys and values of {length} tokens");
+        match self.budget.reserve_growing(bytes, &purpose) {
+            Err(error) => error,
+            Ok(_) => Error::new(ErrorKind::OutOfBudget, format!("the system has no memory for {purpose}"))
+                .with("needed", bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::KvType;
+    use crate::runtime::Budget;
+
+    /// What is counted beforehand is what is taken, in any chunks.
+    #[test]
+    fn bytes_are_those_of_the_pages_that_are_taken() {
+        let attention = |window| LayerState::Attention { window, kv_heads: 1, head_dim: 16 };
+        let budget = Budget::new(Some(1 << 20));
+        let layers = [attention(None), attention(Some(100)), LayerState::Recurrent { floats: 8 }];
+        let mut cache = KvCache::new(KvType::F32, &layers, &budget).unwrap();
+        for rows in [1, 7, 64, 200] {
+            let mut tables = PageTables::default();
+            let (mut most, mut last) = (0, 0);
+            for end in (rows..1000).step_by(rows) {
+                cache.grow(&mut tables, end).unwrap();
+                let held = cache.held(&tables);
+                assert!(held <= cache.bytes(end, rows), "{held} at {end} by {rows}");
+                (most, last) = (most.max(held), end);
+                cache.release_passed(&mut tables, end);
+            }
+            assert!(cache.bytes(last, rows) - most <= 2 * cache.groups[1].pool.page_bytes(), "{rows}");
+            assert_eq!(cache.capacity(), 1 << 20);
+            cache.release_all(&mut tables);
+            assert_eq!((cache.held(&tables), cache.capacity()), (0, 1 << 20));
+        }
+        let error = cache.refusal(1 << 20, 1);
+        assert_eq!(error.kind(), ErrorKind::OutOfBudget);
+        assert!(error.message().contains("1048576 tokens"), "{error}");
+    }
+}

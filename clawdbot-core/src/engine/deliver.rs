@@ -1,0 +1,109 @@
+//! What a pass gave: states, logits, tokens, and the events of them.
+
+use std::time::Instant;
+
+use super::{Engine, Sequence, SequenceId, Share};
+use crate::error::Result;
+use crate::event::{Event, FinishReason};
+use crate::model::Loaded;
+use crate::options::Resolved;
+use crate::sampling::{History, Logprobs, sample};
+
+impl Engine {
+    /// Samples and turns the outcome of a pass into events.
+    pub(super) fn deliver(&mut self, loaded: &Loaded, shares: &[Share], started: Instant) {
+        let mut drawn = Vec::with_capacity(shares.len());
+        let vocab = loaded.decoder.spec.vocab_size;
+        let mut logits = self.scratch.logits.chunks_exact_mut(vocab);
+        let mut states = self.scratch.last.chunks_exact(loaded.decoder.spec.hidden_size);
+        for share in shares {
+            let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
+            sequence.computed = share.start + share.rows;
+            self.cache.release_passed(&mut sequence.tables, sequence.computed);
+            let rows: Vec<&mut [f32]> = logits.by_ref().take(share.logits).collect();
+            let complete = sequence.computed == sequence.tokens.len();
+            let total = sequence.tokens.len();
+            let Some(job) = sequence.job.as_mut() else { continue };
+            job.prefill_started.get_or_insert(started);
+            if let Some(pooler) = &mut job.pooler {
+                let (first, count) = share.states;
+                let positions = first..first + count;
+                positions.zip(states.by_ref()).for_each(|(position, state)| pooler.add(position, state));
+                if complete {
+                    sequence.finish(FinishReason::Length);
+                }
+                continue;
+            }
+            if let Some(scores) = &mut job.scores {
+                rows.iter().for_each(|row| scores.extend_from_slice(row));
+                if complete {
+                    sequence.finish(FinishReason::Length);
+                }
+                continue;
+            }
+            if !complete {
+                job.push(Event::Progress { done: share.start + share.rows, total });
+                continue;
+            }
+            drawn.extend(rows.into_iter().next().map(|row| (share.id, row)));
+        }
+        let sequences = &self.sequences;
+        let draws = drawn.into_iter().filter_map(|(id, logits)| {
+            let sequence = sequences.get(&id)?;
+            let job = sequence.job.as_ref()?;
+            let (prompt, output) = sequence.tokens.split_at(job.prompt_end);
+            Some(Draw {
+                id,
+                logits,
+                options: &job.options,
+                history: History { prompt, output },
+                outcome: None,
+            })
+        });
+        for (id, outcome) in sample_all(loaded, draws.collect()) {
+            let Some(sequence) = self.sequences.get_mut(&id) else { continue };
+            match outcome {
+                Ok((id, logprobs)) => sequence.accept(id, logprobs, loaded.max_context),
+                Err(error) => sequence.job.iter_mut().for_each(|job| job.fail(error.clone())),
+            }
+        }
+        for share in shares {
+            if let Err(error) = self.charge(share.id)
+                && self.sequences.get(&share.id).is_some_and(Sequence::is_running)
+            {
+                self.fail(share.id, error);
+            }
+        }
+    }
+}
+
+type Sampled = Result<(u32, Option<Logprobs>)>;
+
+/// A token that is to be sampled.
+struct Draw<'a> {
+    id: SequenceId,
+    logits: &'a mut [f32],
+    options: &'a Resolved,
+    history: History<'a>,
+    outcome: Option<Sampled>,
+}
+
+/// Samples for several sequences at the same time.
+fn sample_all(loaded: &Loaded, mut draws: Vec<Draw<'_>>) -> Vec<(SequenceId, Sampled)> {
+    let run = |draw: &mut Draw<'_>| draw.outcome = Some(sample(draw.logits, draw.options, &draw.history));
+    let done = match &mut draws[..] {
+        [] => Ok(()),
+        [draw] => {
+            run(draw);
+            Ok(())
+        }
+        draws => loaded.runtime.pool().region(|region| {
+            region.parallel_chunks_mut(draws, 1, |_, draws| draws.iter_mut().for_each(run));
+        }),
+    };
+    let outcome = |draw: Draw<'_>| match &done {
+        Ok(()) => draw.outcome,
+        Err(error) => Some(Err(error.clone())),
+    };
+    draws.into_iter().filter_map(|draw| Some((draw.id, outcome(draw)?))).collect()
+}

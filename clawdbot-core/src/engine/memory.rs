@@ -1,0 +1,172 @@
+//! Who gets pages, and who loses them.
+
+use super::scheduler::{Entry, Limits, Memory, Part, may_lose, plan_step};
+use super::{Engine, SequenceId, Share};
+use crate::error::Error;
+use crate::model::pooling::Pooler;
+
+/// Counts are halved when so many rows were computed: what was lost long ago matters less.
+const MANY_ROWS: u64 = 1 << 24;
+
+impl Engine {
+    /// Plans the next pass, and finds pages for it. `None` when nobody has work.
+    pub(super) fn plan(&mut self, limits: &Limits, max_context: usize) -> Option<Vec<Share>> {
+        let mut entries: Vec<Entry> =
+            self.sequences.iter().filter_map(|(&id, sequence)| sequence.entry(id, max_context)).collect();
+        if entries.is_empty() {
+            return None;
+        }
+        let ids: Vec<SequenceId> = entries.iter().map(|entry| entry.id).collect();
+        let biggest = entries.iter().map(|entry| entry.computed).max().unwrap_or(0);
+        let open = may_lose(self.counts.rows, self.counts.again, biggest);
+        let memory = Memory { capacity: self.cache.capacity(), pages: &self.cache, open };
+        let short = !memory.is_ample(&entries, limits);
+        if short {
+            for entry in entries.iter_mut().filter(|entry| entry.turn.begun) {
+                entry.held =
+                    self.sequences.get(&entry.id).map_or(0, |sequence| self.cache.held(&sequence.tables));
+            }
+        }
+        let plan = plan_step(entries, limits, short.then_some(&memory));
+        for id in plan.hopeless {
+            let length = self.sequences.get(&id).map_or(0, |sequence| sequence.tokens.len());
+            let rows = if limits.whole { length } else { limits.rows };
+            let error = self.cache.refusal(length, rows);
+            self.fail(id, error);
+        }
+        plan.evicted.into_iter().for_each(|id| self.evict_running(id));
+        for id in plan.passed {
+            if let Some(sequence) = self.sequences.get_mut(&id) {
+                sequence.turn.passed += 1;
+            }
+        }
+        let mut shares: Vec<Share> = plan.parts.into_iter().filter_map(|part| self.share(part)).collect();
+        self.find_pages(&mut shares);
+        self.counts.passes += 1;
+        let mut taking_part: Vec<SequenceId> = shares.iter().map(|share| share.id).collect();
+        taking_part.sort_unstable();
+        for id in ids {
+            if let Some(sequence) = self.sequences.get_mut(&id) {
+                sequence.turn.after(taking_part.binary_search(&id).is_ok(), self.counts.passes);
+            }
+        }
+        Some(shares)
+    }
+
+    fn share(&self, part: Part) -> Option<Share> {
+        let Part { id, rows, logits } = part;
+        let sequence = self.sequences.get(&id)?;
+        let (start, pooler) = (sequence.computed, sequence.job.as_ref().and_then(|job| job.pooler.as_ref()));
+        let wanted = pooler.map_or(start..start, |pooler| pooler.wanted(start, rows, sequence.tokens.len()));
+        Some(Share { id, start, rows, logits, states: (wanted.start, wanted.len()) })
+    }
+
+    /// Gets pages for every share: free ones, or those that others can spare. The plan looks that there are enough; where
+    /// that was wrong, as another model was faster or the system has less than the budget says, the requests that came
+    /// last lose theirs.
+    fn find_pages(&mut self, shares: &mut Vec<Share>) {
+        let mut index = 0;
+        let mut waiting: Option<(SequenceId, Error)> = None;
+        while let Some(&share) = shares.get(index) {
+            let Some(sequence) = self.sequences.get_mut(&share.id) else {
+                shares.remove(index);
+                continue;
+            };
+            let Err(error) = self.cache.grow(&mut sequence.tables, share.start + share.rows) else {
+                index += 1;
+                continue;
+            };
+            if self.reclaim(|id| shares.iter().any(|share| share.id == id)) {
+                continue;
+            }
+            match self.victim(share.id) {
+                Some(victim) => {
+                    self.evict_running(victim);
+                    shares.retain(|share| share.id != victim);
+                    // The victim may have stood before this share.
+                    index = shares.iter().position(|other| other.id == share.id).unwrap_or(shares.len());
+                }
+                // Those came first: this one waits until they are done.
+                None if self.others_hold_pages(share.id) => {
+                    waiting = Some((share.id, error));
+                    shares.remove(index);
+                }
+                None => {
+                    self.fail(share.id, error);
+                    shares.remove(index);
+                }
+            }
+        }
+        // Nobody would ever go on.
+        if let (true, Some((id, _))) = (shares.is_empty(), waiting) {
+            self.evict_running(id);
+        }
+    }
+
+    /// Frees pages that nobody needs now: snapshots of states, or else those of one sequence that can spare them and is not
+    /// `spared`. Returns whether there were any.
+    pub(super) fn reclaim(&mut self, spared: impl Fn(SequenceId) -> bool) -> bool {
+        let mut freed = false;
+        for sequence in self.sequences.values_mut() {
+            freed |= self.cache.drop_snapshots(&mut sequence.tables);
+        }
+        if freed {
+            return true;
+        }
+        let spare = self.sequences.iter().filter(|(_, sequence)| sequence.tables.hold_pages());
+        let spare = spare.filter_map(|(&id, sequence)| Some((sequence.spares_pages()?, id)));
+        let Some((_, id)) = spare.filter(|&(_, id)| !spared(id)).min() else { return false };
+        self.evict(id);
+        true
+    }
+
+    /// The running request that came last, if that was after `id`. A request that came before is never disturbed.
+    pub(super) fn victim(&self, id: SequenceId) -> Option<SequenceId> {
+        let arrival = self.sequences.get(&id)?.arrival;
+        let holders = self.sequences.iter().filter(|(_, sequence)| {
+            sequence.arrival > arrival && sequence.makes_progress() && sequence.tables.hold_pages()
+        });
+        holders.max_by_key(|(_, sequence)| sequence.arrival).map(|(&id, _)| id)
+    }
+
+    fn others_hold_pages(&self, id: SequenceId) -> bool {
+        self.sequences.iter().any(|(other, sequence)| {
+            *other != id && sequence.makes_progress() && sequence.tables.hold_pages()
+        })
+    }
+
+    /// As [`Engine::evict`], of a request that has to do over what it had done.
+    pub(super) fn evict_running(&mut self, id: SequenceId) {
+        let computed = self.sequences.get(&id).map_or(0, |sequence| sequence.computed as u64);
+        self.counts.again += computed;
+        if self.counts.rows > MANY_ROWS {
+            self.counts.rows /= 2;
+            self.counts.again /= 2;
+        }
+        self.evict(id);
+    }
+
+    /// Gives back the pages of a sequence. Its tokens stay, and are computed again, to the same bits, when needed.
+    pub(super) fn evict(&mut self, id: SequenceId) {
+        let Some(sequence) = self.sequences.get_mut(&id) else { return };
+        self.cache.release_all(&mut sequence.tables);
+        sequence.computed = 0;
+        sequence.turn.begun = false;
+        // Logits and states are gathered anew as well, unless they are complete.
+        let job = sequence.job.as_mut().filter(|job| !job.is_finished());
+        if let Some(job) = job {
+            job.scores.iter_mut().for_each(Vec::clear);
+            job.pooler.iter_mut().for_each(Pooler::clear);
+        }
+    }
+
+    /// Gives back the pages of sequences that nobody goes on from, whoever still holds them.
+    pub(super) fn release_ended(&mut self) {
+        for sequence in self.sequences.values_mut() {
+            if sequence.once && !sequence.is_running() && sequence.tables.hold_pages() {
+                self.cache.release_all(&mut sequence.tables);
+                sequence.computed = 0;
+            }
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! What requests cost in a small memory, in tokens that are computed.
+
+use super::*;
+use crate::model::tests::support;
+use crate::model::{Model, Source};
+use crate::options::{EmbedOptions, GenerateOptions, ModelOptions, Pooling, RuntimeOptions};
+use crate::runtime::Runtime;
+use crate::session::{Prompt, Session};
+
+fn load(source: &Source, options: &ModelOptions, budget: Option<u64>) -> Model {
+    let options_of_runtime = RuntimeOptions { memory_budget: budget, ..RuntimeOptions::default().threads(1) };
+    Runtime::new(&options_of_runtime).unwrap().load(source, options).unwrap()
+}
+
+/// The model with memory for `needed` tokens of a sequence and `more` bytes.
+fn tight(source: &Source, options: &ModelOptions, needed: usize, more: u64) -> Model {
+    let free = load(source, options, None);
+    let fixed = free.runtime().memory_used();
+    let bytes = free.loaded().unwrap().engine().unwrap().cache.bytes(needed, options.prefill_chunk as usize);
+    load(source, options, Some(fixed + bytes + more))
+}
+
+fn greedy(tokens: u32) -> GenerateOptions {
+    GenerateOptions::default().temperature(0.0).max_tokens(tokens).ignore_eos(true)
+}
+
+fn prompt(i: usize) -> Vec<u32> {
+    (0..10 + (i * 37) % 70).map(|j| 3 + ((i * 31 + j * 7) % 400) as u32).collect()
+}
+
+/// Passes and tokens that were computed.
+fn counts(model: &Model) -> (u64, u64) {
+    let loaded = model.loaded().unwrap();
+    let engine = loaded.engine().unwrap();
+    (engine.counts.passes, engine.counts.rows)
+}
+
+/// One that keeps all, one with windows, two with states, experts or not.
+fn sources() -> Vec<Source> {
+    let families = ["gemma4", "granite4", "qwen3_5"].into_iter().filter_map(support::family);
+    [Source::Builtin].into_iter().chain(families.map(Source::Path)).collect()
+}
+
+#[test]
+fn a_batch_costs_what_its_requests_cost_in_any_memory() {
+    const TOKENS: usize = 5;
+    let options = ModelOptions::default().prefill_chunk(64_u32);
+    for (index, source) in sources().iter().enumerate() {
+        let roomy = load(source, &options, None);
+        let sizes: &[usize] = if index == 0 { &[1, 2, 16, 32, 64, 200] } else { &[2, 16] };
+        let most = *sizes.last().unwrap();
+        let prompts: Vec<Prompt> = (0..most).map(|i| prompt(i).into()).collect();
+        let expected: Vec<Vec<u32>> = {
+            let all = roomy.generate_batch(prompts.clone(), &greedy(TOKENS as u32));
+            all.into_iter().map(|completion| completion.unwrap().token_ids).collect()
+        };
+        for &count in sizes {
+            for more in [0, 1 << 18] {
+                let model = tight(source, &options, 79 + TOKENS, more);
+                let results = model.generate_batch(prompts[..count].to_vec(), &greedy(TOKENS as u32));
+                for (result, expected) in results.iter().zip(&expected) {
+                    assert_eq!(&result.as_ref().unwrap().token_ids, expected);
+                }
+                let alone: usize = (0..count).map(|i| prompt(i).len() + TOKENS - 1).sum();
+                let (_, rows) = counts(&model);
+                assert_eq!(rows, alone as u64, "{count} of {source:?}, {more} more");
+            }
+        }
+    }
+}
+
+/// Sessions that are idle make room, and their tokens are computed again when they go on, once.
+#[test]
+fn idle_sessions_make_room_once() {
+    let options = ModelOptions::default().prefill_chunk(64_u32);
+    for source in sources() {
+        let roomy = load(&source, &options, None);
+        let model = tight(&source, &options, 200, 0);
+        let talk = |model: &Model| {
+            let mut sessions: Vec<Session> = (0..4).map(|_| model.session().unwrap()).collect();
+            let mut found = Vec::new();
+            for (i, session) in sessions.iter_mut().enumerate() {
+                session.append(prompt(i), false).unwrap();
+                found.push(session.generate(&greedy(5)).unwrap().token_ids);
+            }
+            let batch = model.generate_batch((4..10).map(|i| prompt(i).into()).collect(), &greedy(90));
+            found.extend(batch.into_iter().map(|completion| completion.unwrap().token_ids));
+            let streams: Vec<_> =
+                sessions.iter_mut().map(|session| session.stream(&greedy(9)).unwrap()).collect();
+            found.extend(streams.into_iter().map(|stream| stream.finish().unwrap().token_ids));
+            found
+        };
+        assert_eq!(talk(&model), talk(&roomy));
+        let lost: usize = (0..4).map(|i| prompt(i).len() + 4).sum();
+        let (rows, free) = (counts(&model).1, counts(&roomy).1);
+        assert!(rows <= free + lost as u64, "{rows}, with more memory {free}, of {source:?}");
+    }
+}
+
+#[test]
+fn texts_to_embed_are_computed_once_in_any_memory() {
+    let Some(dir) = support::family("qwen3") else { return };
+    let options = ModelOptions::default().prefill_chunk(64_u32);
+    let texts = || -> Vec<Prompt> { (0..60).map(|i| prompt(i).into()).collect() };
+    let pooled = EmbedOptions::default().pooling(Pooling::Mean);
+    let source = Source::Path(dir);
+    let expected = load(&source, &options, None).embed(texts(), &pooled).unwrap();
+    let vectors = 8 * expected.values.len() as u64;
+    for more in [0, 1 << 18] {
+        let model = tight(&source, &options, 80, vectors + more);
+        assert!(model.embed(texts(), &pooled).unwrap().values == expected.values);
+        assert_eq!(counts(&model).1, expected.tokens as u64);
+    }
+}
+
+/// What the scheduler does costs no pass where there is room: each is as full as it can be.
+#[test]
+fn passes_are_full_where_there_is_room() {
+    let model = load(&Source::Builtin, &ModelOptions::default(), None);
+    let batch = |count: usize| (0..count).map(|_| Prompt::Tokens(vec![7; 8])).collect();
+    let results = model.generate_batch(batch(64), &greedy(21));
+    assert!(results.iter().all(Result::is_ok));
+    assert_eq!(counts(&model), (21, 64 * 28), "a pass for all prompts, then one for each token");
+    // More than a pass holds: they take turns.
+    let results = model.generate_batch(batch(96), &greedy(21));
+    assert!(results.iter().all(Result::is_ok));
+    let (passes, rows) = counts(&model);
+    assert_eq!(rows, (64 + 96) * 28);
+    assert!(passes <= 21 + 21 * 96_u64.div_ceil(64), "{passes}");
+}
+
+#[test]
+fn a_short_request_does_not_wait_for_those_that_fill_the_passes() {
+    let model = load(&Source::Builtin, &ModelOptions::default().max_batch(8_u32), None);
+    let long: Vec<_> = (0..8).map(|_| model.stream(vec![7; 8], &greedy(250)).unwrap()).collect();
+    let loaded = model.loaded().unwrap();
+    for _ in 0..40 {
+        assert!(loaded.engine().unwrap().step(&loaded).unwrap());
+    }
+    let before = counts(&model).0;
+    let short = model.generate(vec![9; 8], &greedy(10)).unwrap();
+    assert_eq!(short.token_ids.len(), 10);
+    // A turn at most, and its own.
+    let took = counts(&model).0 - before;
+    assert!(took <= u64::from(scheduler::TURN) + 10, "{took} passes");
+    for stream in long {
+        assert_eq!(stream.finish().unwrap().token_ids.len(), 250);
+    }
+}
+
+#[test]
+fn nothing_is_left_of_requests_that_ended_in_the_middle() {
+    for source in sources() {
+        let options = ModelOptions::default().prefill_chunk(16_u32);
+        let model = load(&source, &options, None);
+        let fixed = model.runtime().memory_used();
+        let loaded = model.loaded().unwrap();
+        let usage = || {
+            let engine = loaded.engine().unwrap();
+            (engine.cache.usage(), engine.requests.used(), engine.sequences.len())
+        };
+        // Dropped while its prompt is computed, with another that goes on.
+        let mut kept = model.stream(prompt(1), &greedy(5)).unwrap();
+        let mut dropped = model.stream(prompt(3), &greedy(5)).unwrap();
+        dropped.next_event().unwrap();
+        drop(dropped);
+        kept.next_event().unwrap();
+        // Cancelled, and an abandoned pass.
+        let cancelled = model.stream(prompt(3), &greedy(5)).unwrap();
+        cancelled.cancel_handle().cancel();
+        kept.finish().unwrap();
+        cancelled.finish().unwrap();
+        assert_eq!(usage(), ((0, 0), 0, 0), "{source:?}");
+        // A session that is cut shorter after its pages were taken, and one of a closed model.
+        let mut session = model.session().unwrap();
+        session.append(prompt(3), false).unwrap();
+        let expected = session.generate(&greedy(3)).unwrap().token_ids;
+        let id = *loaded.engine().unwrap().sequences.keys().next().unwrap();
+        loaded.engine().unwrap().evict(id);
+        session.truncate(prompt(3).len()).unwrap();
+        assert_eq!(session.generate(&greedy(3)).unwrap().token_ids, expected);
+        model.close();
+        let engine = loaded.engine().unwrap();
+        assert_eq!(engine.cache.usage(), (0, 0));
+        drop(engine);
+        drop(session);
+        assert_eq!(usage(), ((0, 0), 0, 0));
+        assert_eq!(model.runtime().memory_used(), fixed, "what is loaded is still referred to");
+    }
+}
+
+#[test]
+fn what_requests_keep_counts() {
+    let model = tight(&Source::Builtin, &ModelOptions::default(), 640, 1 << 16);
+    let loaded = model.loaded().unwrap();
+    let used = || loaded.engine().unwrap().requests.used();
+    let mut session = model.session().unwrap();
+    let before = used();
+    session.append(vec![5; 500], false).unwrap();
+    assert!(used() >= before + 2000);
+    session.truncate(1).unwrap();
+    assert!(used() < before + 100);
+    // Queued events with log-probabilities.
+    let mut stream = session.stream(&greedy(200).logprobs(64_u32)).unwrap();
+    for _ in 0..100 {
+        loaded.engine().unwrap().step(&loaded).unwrap();
+    }
+    assert!(used() > before + 2 * 100 * 64 * 8);
+    stream.next_event().unwrap();
+    drop(stream);
+    drop(session);
+    assert_eq!(used(), 0);
+    // Sessions without end are refused, and give everything back.
+    let mut sessions = Vec::new();
+    let error = loop {
+        match model.session() {
+            Ok(session) => sessions.push(session),
+            Err(error) => break error,
+        }
+        assert!(sessions.len() < 100_000);
+    };
+    assert_eq!(error.kind(), ErrorKind::OutOfBudget);
+    drop(sessions);
+    assert_eq!(used(), 0);
+    assert_eq!(model.generate(vec![5; 600], &greedy(20)).unwrap().token_ids.len(), 20);
+}
