@@ -206,6 +206,9 @@ pub(super) fn contains(haystack: &Value, needle: &Value) -> Result<bool, Error> 
     if haystack.is_none() || number(haystack).is_some() {
         return Err(type_error(format!("argument of type '{}' is not iterable", type_name(haystack))));
     }
+    if values::is_view(haystack) == Some("dict_keys") {
+        hashable(needle)?;
+    }
     for item in sequences::iterate(haystack)? {
         if equal(&item?, needle, MAX_DEPTH)? {
             return Ok(true);

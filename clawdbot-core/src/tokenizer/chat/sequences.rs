@@ -6,7 +6,7 @@ use minijinja::value::{Tuple, ValueIter, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
 use super::args::Args;
-use super::objects::{Generator, Group, Namespace};
+use super::objects::{Generator, Group};
 use super::values::{self, MAX_DEPTH, type_error, type_name};
 use super::{budget, comparisons, operators};
 
@@ -258,7 +258,7 @@ pub(super) fn length(_: &mut State<'_, '_>, args: &Args) -> Filtered {
             budget::scan(value.as_str().map_or(0, str::len))?;
             value.len()
         }
-        _ if Namespace::is(value) => None,
+        _ if type_name(value) == "object" => None,
         _ => value.len(),
     };
     length
@@ -309,8 +309,16 @@ pub(super) fn max(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     extreme(args, Ordering::Greater)
 }
 
+/// Python's `sorted` wants an integer for `reverse`.
+fn order_flag(args: &Args, at: usize) -> Result<bool, Error> {
+    match args.get(at) {
+        Some(value) => operators::integer(value).map(|flag| flag != 0),
+        None => Ok(false),
+    }
+}
+
 pub(super) fn sort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
-    let (reverse, case_sensitive) = (args.flag(1, false), args.flag(2, false));
+    let (reverse, case_sensitive) = (order_flag(args, 1)?, args.flag(2, false));
     let getters = match args.get(3).and_then(Value::as_str) {
         Some(several) => several
             .split(',')
@@ -333,7 +341,7 @@ pub(super) fn sort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
 }
 
 pub(super) fn dictsort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
-    let (case_sensitive, reverse) = (args.flag(1, false), args.flag(3, false));
+    let (case_sensitive, reverse) = (args.flag(1, false), order_flag(args, 3)?);
     let by_value = match args.get(2).map(|by| by.as_str().unwrap_or_default()) {
         None | Some("key") => false,
         Some("value") => true,
