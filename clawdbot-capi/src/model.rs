@@ -33,7 +33,7 @@ pub type clawdbot_progress_callback =
 /// `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json), a GGUF file, or a packed file (see
 /// `clawdbot_runtime_pack`); NULL for the story model that is part of the library.
 /// `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32", "stored"), `kv` ("auto", "int8", "bf16", "f32"), `max_context`, `prefill_chunk`,
-/// `max_batch`, `merge_adapters` (paths of LoRA directories), `mmap`, `verify`, `cache` (true, false, or the path of a directory).
+/// `max_batch`, `merge_adapters` (paths of LoRA directories), `chat_template` (source of one to use instead of the model's), `mmap`, `verify`, `cache` (true, false, or the path of a directory).
 /// `progress`: NULL, or called on this thread now and then; a load that it stops is `CLAWDBOT_ERROR_CANCELLED`.
 ///
 /// # Safety
@@ -137,7 +137,8 @@ pub unsafe extern "C" fn clawdbot_model_unload_adapter(
 }
 
 /// Generates from a text. `options` may be NULL, or has any of `adapter`, `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
-/// `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `logit_bias`, `seed`, `stop`, `stop_token_ids`,
+/// `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `suppress_tokens`, `begin_suppress_tokens`, `bad_words_ids`,
+/// `no_repeat_ngram_size`, `min_tokens`, `logit_bias`, `seed`, `stop`, `stop_token_ids`,
 /// `ignore_eos`, `logprobs`, `add_special_tokens`, `skip_special_tokens`.
 ///
 /// # Safety

@@ -5,7 +5,8 @@
 use serde_json::{Map, json};
 
 use crate::error::Result;
-use crate::model::config::{GenerationDefaults, ModelConfig};
+use crate::model::config::ModelConfig;
+use crate::model::generation::GenerationDefaults;
 use crate::model::registry::parse_spec;
 use crate::model::source::{Opened, Weights};
 use crate::tokenizer::{Tokenizer, render_chat_template};

@@ -120,7 +120,17 @@ impl Session {
         if length > loaded.max_context {
             return Err(overflow(length, wanted, loaded.max_context));
         }
+        let within = add_special_tokens
+            && !sequence.tokens.is_empty()
+            && tokens.first().is_some_and(|first| Some(*first) == loaded.bos);
         engine.append(*id, &tokens)?;
+        drop(engine);
+        if within {
+            loaded.runtime.log(LogLevel::Warning, || {
+                "a beginning-of-sequence token was appended within a session: append later texts without special tokens"
+                    .to_owned()
+            });
+        }
         Ok(tokens.len())
     }
 
@@ -172,12 +182,13 @@ impl Session {
         if wanted.at_least() > context.saturating_sub(length) {
             return Err(overflow(length, wanted, context));
         }
-        let resolved = Resolved::new(
+        let mut resolved = Resolved::new(
             options,
             &ResolveContext {
                 defaults: &loaded.defaults,
                 eos: &loaded.eos,
                 vocab_size: loaded.decoder.spec.vocab_size,
+                prompt: length,
                 room: u32::try_from(context - length).unwrap_or(u32::MAX),
             },
         )?;
@@ -185,8 +196,11 @@ impl Session {
         let text = match &loaded.text {
             Some(text) => Some(JobText::new(&text.tokenizer, &resolved, tokens)?),
             // Stop texts cannot be seen without text.
-            None if !resolved.stop.is_empty() => return Err(no_tokenizer()),
-            None => None,
+            None if options.stop.as_ref().is_some_and(|stop| !stop.is_empty()) => return Err(no_tokenizer()),
+            None => {
+                resolved.stop.clear();
+                None
+            }
         };
         let mut job = Job::generate(resolved, length, text);
         job.quiet = delivery == Delivery::AtTheEnd;
@@ -272,6 +286,7 @@ impl Session {
         scores: Vec<f32>,
         expected: usize,
         adapter: Option<Arc<Adapter>>,
+        cancel: &CancelHandle,
     ) -> Result<Vec<f32>> {
         let Slot { loaded, id } = &*self.slot;
         let mut engine = loaded.engine()?;
@@ -280,11 +295,16 @@ impl Session {
             return Err(Error::new(ErrorKind::EmptyPrompt, "expected at least one token"));
         }
         engine.adapt(*id, adapter)?;
-        let ticket = engine.start(*id, Job::score(tokens, scores))?;
+        let mut job = Job::score(tokens, scores);
+        job.cancelled = Arc::clone(cancel.flag());
+        let ticket = engine.start(*id, job)?;
         drop(engine);
         let completion = last_event(|| next_event(loaded, *id, &ticket))?;
         if completion.finish_reason == FinishReason::Cancelled {
-            return Err(Error::new(ErrorKind::Closed, "the model was closed meanwhile"));
+            return Err(match loaded.engine()?.is_closed() {
+                true => Error::new(ErrorKind::Closed, "the model was closed meanwhile"),
+                false => Error::new(ErrorKind::Cancelled, "the work was cancelled"),
+            });
         }
         let scores = loaded.engine()?.stop(*id, &ticket).and_then(|job| job.scores).unwrap_or_default();
         match scores.len() == expected {
@@ -406,7 +426,7 @@ fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Result<Option
     }
 }
 
-/// Stops a request, or all of a batch, from any thread. Cheap to clone.
+/// Stops a request, all of a batch, or what a new one is given to, from any thread. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct CancelHandle(Arc<AtomicBool>);
 
@@ -424,6 +444,10 @@ impl CancelHandle {
     /// (but not two in a row for the sake of some of several sequences); the stream then ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn flag(&self) -> &Arc<AtomicBool> {
+        &self.0
     }
 }
 

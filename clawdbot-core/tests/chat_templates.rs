@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 use clawdbot_core::tokenizer::{ChatTemplate, LocalTime, SpecialTokens};
+use clawdbot_core::{Chat, ModelOptions, Runtime, RuntimeOptions, Source};
 use serde_json::{Map, Value};
 
 mod support;
@@ -48,6 +49,30 @@ fn published_templates_render_as_transformers_does() {
     }
     assert!(paths.len() >= 44 && cases >= 9 * 44, "{} files, {cases} cases", paths.len());
     assert!(failures.is_empty(), "{} of {cases} cases fail:\n{}", failures.len(), failures.join("\n"));
+}
+
+/// Well-formed conversations pass the checks of messages, but for tools and calls that a template leaves out.
+#[test]
+fn published_templates_take_checked_messages() {
+    let Some(folder) = support::shared("conformance/chat_templates") else { return };
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(1)).unwrap();
+    let (mut rendered, mut refused) = (0, 0);
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let file: Value = serde_json::from_slice(&std::fs::read(entry.unwrap().path()).unwrap()).unwrap();
+        let template = file["chat_template"].as_str().unwrap().to_owned();
+        let model = runtime.load(&Source::Builtin, &ModelOptions::default().chat_template(template)).unwrap();
+        for case in file["cases"].as_array().unwrap().iter().filter(|case| case["expected"].is_string()) {
+            let chat = Chat::new(case["messages"].clone())
+                .tools(Some(case["tools"].clone()).filter(|tools| !tools.is_null()))
+                .variables(case["kwargs"].as_object().cloned().unwrap_or_default());
+            match model.render_chat(&chat, case["add_generation_prompt"].as_bool().unwrap()) {
+                Ok(_) => rendered += 1,
+                Err(error) if error.message().contains("does not use them") => refused += 1,
+                Err(error) => panic!("{} {}: {error}", file["name"], case["case"]),
+            }
+        }
+    }
+    assert!(rendered > 300 && (10..40).contains(&refused), "{rendered} rendered, {refused} refused");
 }
 
 fn first_difference(expected: &str, found: &str) -> String {

@@ -16,46 +16,92 @@ use child::{Limits, in_child};
 use clawdbot_core::{Error, ErrorKind, ModelOptions, Runtime, RuntimeOptions, Source, Tokenizer};
 use serde_json::{Value, json};
 
-/// Memory that refusing a file may take, in bytes.
-const ENOUGH: usize = 2 << 20;
 /// What is claimed.
 const FOUR_GB: u64 = 1 << 32;
 
-struct Largest;
+/// What was asked of the system, in bytes.
+struct Counting {
+    /// The largest of all allocations.
+    largest: AtomicUsize,
+    /// All of them together.
+    sum: AtomicUsize,
+    /// Those that are there now, and most of them at a time.
+    live: AtomicUsize,
+    peak: AtomicUsize,
+}
 
-/// The largest allocation so far, in bytes.
-static LARGEST: AtomicUsize = AtomicUsize::new(0);
-/// Tests of this file run one after another.
+/// Memory that refusing a file may take, in bytes: at once, in all, and at a time.
+const MOST: [usize; 3] = [2 << 20, 32 << 20, 8 << 20];
+
+/// Tests of this file run one after another, each in a process of its own.
 static ONE: Mutex<()> = Mutex::new(());
 
+impl Counting {
+    fn add(&self, size: usize) {
+        self.largest.fetch_max(size, Ordering::Relaxed);
+        self.sum.fetch_add(size, Ordering::Relaxed);
+        let live = self.live.fetch_add(size, Ordering::Relaxed) + size;
+        self.peak.fetch_max(live, Ordering::Relaxed);
+    }
+
+    fn remove(&self, size: usize) {
+        self.live.fetch_sub(size, Ordering::Relaxed);
+    }
+
+    /// Begins to count.
+    fn start(&self) {
+        self.largest.store(0, Ordering::Relaxed);
+        self.sum.store(0, Ordering::Relaxed);
+        self.peak.store(self.live.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
 // SAFETY: every call goes to the system's allocator as it came.
-unsafe impl GlobalAlloc for Largest {
+unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        self.add(layout.size());
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        LARGEST.fetch_max(layout.size(), Ordering::Relaxed);
+        self.add(layout.size());
         // SAFETY: the caller's promise.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        self.remove(layout.size());
         // SAFETY: the caller's promise.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        LARGEST.fetch_max(size, Ordering::Relaxed);
+        // The old and the new one may be there at the same time.
+        self.add(size);
+        self.remove(layout.size());
         // SAFETY: the caller's promise.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }
 
 #[global_allocator]
-static ALLOCATOR: Largest = Largest;
+static ALLOCATOR: Counting = Counting {
+    largest: AtomicUsize::new(0),
+    sum: AtomicUsize::new(0),
+    live: AtomicUsize::new(0),
+    peak: AtomicUsize::new(0),
+};
+
+#[cfg(not(target_os = "linux"))]
+#[derive(Default)]
+struct Limits;
+
+/// Elsewhere without limits.
+#[cfg(not(target_os = "linux"))]
+fn in_child<F: FnOnce()>(_limits: Limits, body: F) {
+    body();
+}
 
 /// A folder that is removed in the end.
 struct Folder(PathBuf);
@@ -84,13 +130,33 @@ impl Drop for Folder {
 /// Checks that `attempt` is refused, as malformed or not supported, with little memory.
 #[track_caller]
 fn refused(what: &str, attempt: impl FnOnce() -> Result<(), Error>) -> Error {
-    LARGEST.store(0, Ordering::Relaxed);
+    let before = ALLOCATOR.live.load(Ordering::Relaxed);
+    ALLOCATOR.start();
     let error = attempt().expect_err(what);
-    let largest = LARGEST.load(Ordering::Relaxed);
-    assert!(largest < ENOUGH, "{what}: {largest} bytes at once for: {error}");
+    let peak = ALLOCATOR.peak.load(Ordering::Relaxed) - before;
+    let taken = [ALLOCATOR.largest.load(Ordering::Relaxed), ALLOCATOR.sum.load(Ordering::Relaxed), peak];
+    let fits = taken.iter().zip(MOST).all(|(taken, most)| *taken < most);
+    assert!(fits, "{what}: {taken:?} bytes at once, in all and at a time, at most {MOST:?}, for: {error}");
     let expected = [ErrorKind::InvalidModel, ErrorKind::UnsupportedModel, ErrorKind::InvalidTokenizer];
     assert!(expected.contains(&error.kind()), "{what}: {error:?}");
     error
+}
+
+#[test]
+fn allocations_are_counted() {
+    let _one = ONE.lock().unwrap();
+    ALLOCATOR.start();
+    let before = ALLOCATOR.live.load(Ordering::Relaxed);
+    for _ in 0..10 {
+        drop(std::hint::black_box(vec![1_u8; 1 << 20]));
+    }
+    let mut grown = std::hint::black_box(vec![1_u8; 3 << 20]);
+    grown.reserve_exact(1 << 20);
+    let taken = [&ALLOCATOR.largest, &ALLOCATOR.sum, &ALLOCATOR.peak]
+        .map(|count| count.load(Ordering::Relaxed) >> 20);
+    assert_eq!(taken[0], 4);
+    assert!((17..19).contains(&taken[1]), "{taken:?}");
+    assert!((7..9).contains(&(taken[2] - (before >> 20))), "{taken:?}");
 }
 
 fn plan(path: PathBuf) -> Result<(), Error> {
@@ -114,6 +180,12 @@ fn pair(key: &str, kind: u32, value: &[u8]) -> Vec<u8> {
 
 #[test]
 fn gguf_files_that_claim_gigabytes_are_refused() {
+    in_child(Limits::default(), || {
+        gguf_files();
+    });
+}
+
+fn gguf_files() {
     let _one = ONE.lock().unwrap();
     let folder = Folder::new("gguf");
     let long = FOUR_GB.to_le_bytes();
@@ -227,6 +299,12 @@ fn tokenizer() -> Value {
 
 #[test]
 fn directories_that_claim_gigabytes_are_refused() {
+    in_child(Limits::default(), || {
+        directories();
+    });
+}
+
+fn directories() {
     let _one = ONE.lock().unwrap();
     let folder = Folder::new("directory");
     folder.write("config.json", config().to_string().as_bytes());
@@ -291,6 +369,12 @@ fn directories_that_claim_gigabytes_are_refused() {
 
 #[test]
 fn tokenizers_that_claim_gigabytes_are_refused() {
+    in_child(Limits::default(), || {
+        tokenizers();
+    });
+}
+
+fn tokenizers() {
     let _one = ONE.lock().unwrap();
     for (what, model) in [
         ("ids", json!({"type": "BPE", "vocab": {"a": FOUR_GB}, "merges": []})),

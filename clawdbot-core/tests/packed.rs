@@ -12,6 +12,7 @@ use clawdbot_core::{
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+use support::child::{Limits, in_child};
 
 const WEIGHTS: [WeightType; 4] = [WeightType::Int8, WeightType::Int4, WeightType::Bf16, WeightType::F32];
 const PROMPT: [u32; 5] = [1, 40, 50, 60, 70];
@@ -269,6 +270,12 @@ const EMBEDDING: &str = "model.embed_tokens.weight";
 
 #[test]
 fn hostile_headers_are_errors() {
+    in_child(Limits { cpu: 20, ..Limits::default() }, || {
+        hostile_headers();
+    });
+}
+
+fn hostile_headers() {
     let dir = Dir::new("hostile");
     let good = small(&dir, WeightType::Int8);
     let path = dir.0.join("bad");
@@ -392,6 +399,12 @@ fn hostile_headers_are_errors() {
 
 #[test]
 fn hostile_weights_are_safe_and_verifying_finds_them() {
+    in_child(Limits { cpu: 60, ..Limits::default() }, || {
+        hostile_weights();
+    });
+}
+
+fn hostile_weights() {
     let dir = Dir::new("values");
     let path = dir.0.join("bad");
     let mut parts = Parts::of(&small(&dir, WeightType::Int8));
@@ -458,11 +471,17 @@ fn try_out(path: &Path, bytes: &[u8]) {
     }
 }
 
+#[test]
+fn mutated_files_never_panic() {
+    in_child(Limits { cpu: 60, ..Limits::default() }, || {
+        mutated_files();
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
-    #[test]
-    fn mutated_files_never_panic(
+    fn mutated_files(
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..4),
     ) {
         static GOOD: std::sync::LazyLock<(Dir, Vec<u8>)> = std::sync::LazyLock::new(|| {
@@ -540,6 +559,18 @@ fn loading_a_directory_can_leave_a_packed_file_behind() {
     std::fs::File::options().append(true).open(&weights).unwrap().set_modified(later).unwrap();
     load(cached.clone());
     assert_eq!(files().len(), 4, "weights that were written again are other weights");
+    // And those of the same size whose time of writing was set back.
+    let mut other = std::fs::read(&weights).unwrap();
+    let end = other.len();
+    other[end / 2..].iter_mut().step_by(2).for_each(|byte| *byte ^= 1);
+    std::fs::write(&weights, &other).unwrap();
+    std::fs::File::options().append(true).open(&weights).unwrap().set_modified(later).unwrap();
+    assert!(bits(&load(cached.clone()), &PROMPT) != expected);
+    assert_eq!(files().len(), 5, "weights of the same time are other weights");
+    other[end / 2..].iter_mut().step_by(2).for_each(|byte| *byte ^= 1);
+    std::fs::write(&weights, &other).unwrap();
+    load(cached.clone());
+    assert_eq!(files().len(), 6);
     assert!(warnings().is_empty());
     // A file that is broken, or of another model, is written again.
     for file in files() {

@@ -1,12 +1,14 @@
 //! What goes wrong must be a typed error that loses nothing: budgets, closing, cancelling, forks, bad input.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
-use std::sync::atomic::{AtomicBool, Ordering};
+mod support;
+
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clawdbot_core::{
-    ErrorKind, Event, FinishReason, GenerateOptions, Model, ModelOptions, Prompt, Runtime, RuntimeOptions,
-    Source,
+    CancelHandle, ErrorKind, Event, FinishReason, GenerateOptions, Model, ModelOptions, Prompt, Runtime,
+    RuntimeOptions, Source,
 };
 
 fn runtime(options: RuntimeOptions) -> Runtime {
@@ -140,9 +142,36 @@ fn cancelling_ends_a_prefill_and_the_model_goes_on() {
     }
     canceller.join().unwrap();
     let Some(Event::Done(completion)) = last else { panic!("the last event is the completion") };
-    assert!(completion.token_ids.len() <= 4);
+    // Either came first: the cancel, or the four tokens.
+    let whole = completion.finish_reason == FinishReason::Length && completion.token_ids.len() == 4;
+    let cut = completion.finish_reason == FinishReason::Cancelled && completion.token_ids.len() < 4;
+    assert!(whole || cut, "{completion:?}");
     // The model goes on as if nothing had been.
     assert_eq!(model.generate("Once", &greedy(3)).unwrap().token_ids.len(), 3);
+}
+
+#[test]
+fn logits_can_be_cancelled() {
+    let model = builtin(ModelOptions::default());
+    let tokens: Vec<u32> = (0..900).map(|i| 3 + i * 7 % 400).collect();
+    let cancel = CancelHandle::default();
+    cancel.cancel();
+    let error = model.logits_until(&tokens, None, &cancel).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    // From another thread, as often as it takes to come in between.
+    let cancelled = (0..200).any(|round| {
+        let cancel = CancelHandle::default();
+        let other = cancel.clone();
+        let canceller = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_micros(100 * round));
+            other.cancel();
+        });
+        let outcome = model.logits_until(&tokens, None, &cancel).map_err(|error| error.kind());
+        canceller.join().unwrap();
+        outcome == Err(ErrorKind::Cancelled)
+    });
+    assert!(cancelled);
+    assert_eq!(model.logits(&tokens).unwrap().len(), 900 * model.info().vocab_size);
 }
 
 #[test]
@@ -190,7 +219,7 @@ fn seeds_repeat_and_stop_texts_end() {
 
     let words: Vec<&str> = first.text.split_inclusive(' ').collect();
     let stop = words[4..6].concat();
-    let stopped = model.generate("Once upon a time", &sampled.stop([stop.clone()])).unwrap();
+    let stopped = model.generate("Once upon a time", &sampled.stop(vec![stop.clone()])).unwrap();
     assert_eq!(stopped.finish_reason, FinishReason::Stop);
     assert_eq!(stopped.text, first.text[..first.text.find(&stop).unwrap()]);
 }
@@ -209,14 +238,100 @@ fn loading_can_be_cancelled_and_reports_progress() {
     assert_eq!(runtime.memory_used(), 0);
 }
 
+type Log = Arc<Mutex<Vec<String>>>;
+
+/// A runtime, and what it logs.
+fn logged() -> (Runtime, Log) {
+    let log = Log::default();
+    let hook = Arc::clone(&log);
+    let runtime = Runtime::with_log(&RuntimeOptions::default().threads(2), move |record| {
+        hook.lock().unwrap().push(record.message.clone());
+    });
+    (runtime.unwrap(), log)
+}
+
+/// In a child, whose stderr must stay empty, and which says itself what else it wrote to stdout.
+#[cfg(target_os = "linux")]
 #[test]
 fn the_log_hook_hears_and_nothing_is_printed() {
-    static HEARD: AtomicBool = AtomicBool::new(false);
-    let runtime = Runtime::with_log(&RuntimeOptions::default(), |record| {
-        HEARD.store(record.message.contains("threads"), Ordering::Relaxed);
+    use std::io::{Read, Seek};
+    use std::os::fd::AsRawFd;
+
+    support::child::in_child(support::child::Limits::default(), || {
+        // Stdout goes into a file meanwhile.
+        let path = std::env::temp_dir().join(format!("clawdbot-stdout-{}", std::process::id()));
+        let mut file =
+            std::fs::File::options().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        // SAFETY: the descriptors are open, and nobody else of this process uses stdout.
+        #[allow(unsafe_code, reason = "descriptors are what is tested")]
+        let stdout = unsafe {
+            let stdout = libc::dup(1);
+            libc::dup2(file.as_raw_fd(), 1);
+            stdout
+        };
+        let (runtime, log) = logged();
+        let model = runtime.load(&Source::Builtin, &ModelOptions::default()).unwrap();
+        model.generate("Once", &greedy(3)).unwrap();
+        model.generate(vec![u32::MAX], &greedy(1)).unwrap_err();
+        runtime.load(&Source::Path("nowhere".into()), &ModelOptions::default()).unwrap_err();
+        assert!(log.lock().unwrap().iter().any(|line| line.contains("2 threads")));
+        let mut printed = String::new();
+        file.rewind().unwrap();
+        file.read_to_string(&mut printed).unwrap();
+        // SAFETY: as above.
+        #[allow(unsafe_code, reason = "descriptors are what is tested")]
+        unsafe {
+            libc::dup2(stdout, 1);
+        }
+        assert_eq!(printed, "");
     });
-    assert!(runtime.unwrap().threads() >= 1);
-    assert!(HEARD.load(Ordering::Relaxed));
+}
+
+#[test]
+fn what_generation_config_rules_out_is_not_generated() {
+    let copy = support::Copy::of(&support::family("granite4_dense").unwrap(), "generation");
+    let generate = |keys: serde_json::Value, options: &GenerateOptions| {
+        std::fs::write(copy.path().join("generation_config.json"), keys.to_string()).unwrap();
+        let (runtime, log) = logged();
+        let model = runtime.load(&Source::Path(copy.path().into()), &ModelOptions::default()).unwrap();
+        let completion = model.generate(vec![1, 5, 9], options).unwrap();
+        let said: Vec<String> =
+            log.lock().unwrap().iter().filter(|line| line.contains("effect")).cloned().collect();
+        (completion, said)
+    };
+    let (plain, said) = generate(serde_json::json!({}), &greedy(8));
+    assert_eq!(said, Vec::<String>::new());
+    let first = plain.token_ids[0];
+    let key =
+        |name: &str, value: serde_json::Value| generate(serde_json::json!({ name: value }), &greedy(8)).0;
+    for (name, value) in
+        [("suppress_tokens", serde_json::json!([first])), ("bad_words_ids", serde_json::json!([[first]]))]
+    {
+        let found = key(name, value.clone());
+        assert!(!found.token_ids.contains(&first), "{name}: {:?}", found.token_ids);
+        assert_eq!(found.options[name], value);
+        // What a request says itself counts.
+        let off = GenerateOptions::from_json(serde_json::json!({ name: [] }).as_object().unwrap()).unwrap();
+        let off = off.temperature(0.0).max_tokens(8).ignore_eos(true);
+        let (found, _) = generate(serde_json::json!({ name: value }), &off);
+        assert_eq!(found.token_ids, plain.token_ids, "{name}");
+    }
+    assert_ne!(key("begin_suppress_tokens", serde_json::json!([first])).token_ids[0], first);
+    let distinct = key("no_repeat_ngram_size", serde_json::json!(1)).token_ids;
+    let mut sorted = distinct.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    assert_eq!(sorted.len(), 8, "{distinct:?}");
+    let (found, said) = generate(serde_json::json!({"num_beams": 4}), &greedy(8));
+    assert_eq!(found.token_ids, plain.token_ids);
+    assert!(said.len() == 1 && said[0].contains("num_beams"), "{said:?}");
+    // Options of a draw, without one.
+    let open = GenerateOptions::default().max_tokens(1).seed(3).top_k(5);
+    let (_, said) = generate(serde_json::json!({}), &open);
+    assert!(said.len() == 1 && said[0].contains("top_k, seed"), "{said:?}");
+    let (_, said) = generate(serde_json::json!({}), &open.temperature(0.0));
+    assert_eq!(said, Vec::<String>::new());
 }
 
 #[cfg(unix)]

@@ -301,6 +301,13 @@ fn a_beginning_that_the_text_has_is_not_doubled() {
         4
     );
 
+    // Within a session it is a slip.
+    lines.lock().unwrap().clear();
+    session.append("And", false).unwrap();
+    assert!(lines.lock().unwrap().is_empty());
+    session.append("then", true).unwrap();
+    assert!(lines.lock().unwrap()[0].1.contains("within a session"));
+
     // Variables that have no effect.
     lines.lock().unwrap().clear();
     let variables = json!({"colour": "red"}).as_object().unwrap().clone();

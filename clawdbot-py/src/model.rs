@@ -230,11 +230,14 @@ impl Model {
         &self,
         py: Python<'py>,
         ids: &Bound<'py, PyAny>,
-        adapter: Option<&str>,
+        adapter: Option<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let ids = prompt::ids(ids, "ids")?;
-        let logits = py.detach(|| self.0.logits_with(&ids, adapter)).map_err(to_py)?;
-        to_numpy(py, logits, (ids.len(), self.0.info().vocab_size))
+        let (count, model, cancel) = (ids.len(), self.0.clone(), CancelHandle::default());
+        let handle = cancel.clone();
+        let work = move || model.logits_until(&ids, adapter.as_deref(), &handle);
+        let logits = interruptible(py, &[cancel], work)?;
+        to_numpy(py, logits, (count, self.0.info().vocab_size))
     }
 
     /// Turns texts into vectors: float32 array `[len(texts), dimensions]`, computed together. A text may also be token ids.

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clawdbot_core::{
     EmbedOptions, GenerateOptions, ModelOptions, PackOptions, RerankOptions, Result, RuntimeOptions, Source,
 };
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyMapping, PyString};
+use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMapping, PyString};
 use serde_json::{Map, Value};
 
 use crate::error::{invalid_argument, to_py};
@@ -52,9 +53,7 @@ pub(crate) fn generate_each(
     let one = |options: Option<&Bound<'_, PyAny>>| generate(py, mapping(options)?, kwargs);
     match options {
         Some(list) if !list.is_instance_of::<PyMapping>() && !list.is_instance_of::<PyString>() => {
-            let Ok(items) = list.try_iter() else {
-                return Err(mapping(options).err().unwrap_or_else(not_options));
-            };
+            let Ok(items) = list.try_iter() else { return mapping(options).map(|_| Vec::new()) };
             let items: Vec<Bound<'_, PyAny>> = items.collect::<PyResult<_>>()?;
             if items.len() != count {
                 let found = items.len();
@@ -69,10 +68,6 @@ pub(crate) fn generate_each(
     }
 }
 
-fn not_options() -> PyErr {
-    pyo3::exceptions::PyTypeError::new_err("options: expected a mapping")
-}
-
 /// `options` as a mapping.
 ///
 /// # Errors
@@ -84,7 +79,7 @@ pub(crate) fn mapping<'a, 'py>(
     options.cast::<PyMapping>().map(Some).map_err(|_| {
         let found = options.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string());
         let message = format!("options: expected a mapping such as a dict, found {found}");
-        pyo3::exceptions::PyTypeError::new_err(message)
+        PyTypeError::new_err(message)
     })
 }
 
@@ -120,8 +115,8 @@ fn listed(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
     let is = |class: &str| value.is_instance(&abc.getattr(class)?);
     let collection = is("Set")? || is("Sequence")? || is("ValuesView")?;
     let text = value.is_instance_of::<PyString>()
-        || value.is_instance_of::<pyo3::types::PyBytes>()
-        || value.is_instance_of::<pyo3::types::PyByteArray>();
+        || value.is_instance_of::<PyBytes>()
+        || value.is_instance_of::<PyByteArray>();
     if !collection || text {
         return Ok(value);
     }

@@ -28,12 +28,22 @@ class GenerateOptions(TypedDict, total=False):
     """Subtract from the logits of tokens that occurred in the output."""
     frequency_penalty: float | None
     """Subtract from the logits of tokens in the output, once for each occurrence."""
+    suppress_tokens: Collection[int] | None
+    """Tokens that are never generated; default: the model's own."""
+    begin_suppress_tokens: Collection[int] | None
+    """Tokens that are not generated first; default: the model's own."""
+    bad_words_ids: Collection[Sequence[int]] | None
+    """Sequences of tokens that are never generated; default: the model's own."""
+    no_repeat_ngram_size: int | None
+    """No sequence of this many tokens comes twice, that of the prompt included; 0 is off."""
+    min_tokens: int | None
+    """Tokens that end the generation are not generated before there are this many others."""
     logit_bias: Mapping[int, float] | Mapping[str, float] | None
     """Added to the logits of the tokens with these ids."""
     seed: int | None
     """Seed of the sampler; default: drawn, and reported in the completion's options."""
     stop: str | Collection[str] | None
-    """Texts that end the generation; they are not part of the completion's text."""
+    """Texts that end the generation; they are not part of the completion's text. Default: the model's own; [] is none."""
     stop_token_ids: Collection[int] | None
     """Tokens that end the generation, besides the model's own."""
     ignore_eos: bool | None

@@ -116,8 +116,9 @@ def long_session(model):
         lambda model: long_session(model).generate(LONG),
         lambda model: [model.chat([{"role": "user", "content": "Go"}], max_tokens=500, temperature=0) for _ in range(99)],
         lambda model: [clawdbot.Model.from_pretrained(weights="f32") for _ in range(999)],
+        lambda model: [model.logits([5] * 1000) for _ in range(999)],
     ],
-    ids=["generate", "batch", "prefill", "finish", "list", "session", "chat", "load"],
+    ids=["generate", "batch", "prefill", "finish", "list", "session", "chat", "load", "logits"],
 )
 def test_keyboard_interrupt(model, interrupt, work):
     sent = interrupt(0.1)

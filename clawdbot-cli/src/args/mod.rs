@@ -139,7 +139,8 @@ mod tests {
         };
         let options =
             parse("clawdbot generate --top-p 0.9 --logit-bias 7=-1.5 --stop a --stop b --ignore-eos");
-        let expected = GenerateOptions::default().top_p(0.9).stop(["a".into(), "b".into()]).ignore_eos(true);
+        let expected =
+            GenerateOptions::default().top_p(0.9).stop(vec!["a".into(), "b".into()]).ignore_eos(true);
         assert_eq!(options.unwrap(), expected.logit_bias([(7, -1.5)]));
         assert_eq!(parse("clawdbot generate").unwrap(), GenerateOptions::default());
         assert_eq!(parse("clawdbot generate --top-p 2").unwrap_err().kind(), ErrorKind::InvalidArgument);

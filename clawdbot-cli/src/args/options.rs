@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::given;
 use super::texts::escaped;
-use super::values::{as_map, bias, finite, lora};
+use super::values::{Ids, as_map, bias, finite, ids, lora};
 
 /// [`GenerateOptions`].
 #[derive(Debug, Args, Serialize)]
@@ -41,6 +41,21 @@ pub(crate) struct OptionArgs {
     /// Subtract from the logits of tokens in the output, for each occurrence
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     frequency_penalty: Option<f32>,
+    /// Token that is never generated; may be repeated
+    #[arg(long, value_name = "ID", allow_negative_numbers = true)]
+    suppress_tokens: Option<Vec<u32>>,
+    /// Token that is not generated first; may be repeated
+    #[arg(long, value_name = "ID", allow_negative_numbers = true)]
+    begin_suppress_tokens: Option<Vec<u32>>,
+    /// Sequence of tokens that is never generated; may be repeated
+    #[arg(long, value_name = "ID,ID...", value_parser = ids)]
+    bad_words_ids: Option<Vec<Ids>>,
+    /// No N tokens come twice in this order, those of the prompt included; 0 is off
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    no_repeat_ngram_size: Option<u32>,
+    /// Tokens that end the generation do not come before there are N others
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    min_tokens: Option<u32>,
     /// Add BIAS to the logit of token ID; may be repeated
     #[arg(long, value_name = "ID=BIAS", value_parser = bias)]
     #[serde(serialize_with = "as_map")]
@@ -48,9 +63,9 @@ pub(crate) struct OptionArgs {
     /// Seed of the sampler [default: a random one, reported with --json]
     #[arg(long, value_name = "S", allow_negative_numbers = true)]
     seed: Option<u64>,
-    /// Text that ends the generation and is not part of it, with \n, \r, \t, \xNN, \u{N} and \\ as escapes; may be repeated
+    /// Text that ends the generation and is not part of it, instead of the model's own, with \n, \r, \t, \xNN, \u{N} and \\ as escapes; may be repeated
     #[arg(long, value_name = "TEXT", value_parser = escaped, allow_hyphen_values = true)]
-    stop: Vec<String>,
+    stop: Option<Vec<String>>,
     /// Token that ends the generation; may be repeated
     #[arg(long, value_name = "ID", allow_negative_numbers = true)]
     stop_token_ids: Vec<u32>,

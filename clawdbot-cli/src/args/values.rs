@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clawdbot_core::Cache;
+use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 pub(super) fn cache(text: &str) -> Result<Cache, String> {
@@ -39,6 +40,15 @@ pub(super) fn lora(text: &str) -> Result<(String, PathBuf), String> {
 pub(super) fn bias(text: &str) -> Result<(u32, f32), String> {
     let (id, bias) = text.split_once('=').ok_or("expected ID=BIAS, such as 50=-2.5")?;
     Ok((id.parse().map_err(|_| format!("expected a token id, found {id:?}"))?, finite(bias)?))
+}
+
+/// Token ids with commas between them.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Ids(Vec<u32>);
+
+pub(super) fn ids(text: &str) -> Result<Ids, String> {
+    let id = |id: &str| id.trim().parse().map_err(|_| format!("expected a token id, found {id:?}"));
+    text.split(',').map(id).collect::<Result<_, _>>().map(Ids)
 }
 
 pub(super) fn as_map<S: Serializer>(pairs: &[(u32, f32)], serializer: S) -> Result<S::Ok, S::Error> {

@@ -16,6 +16,7 @@ mod tests;
 mod tests_budget;
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -83,6 +84,9 @@ pub(crate) struct Engine {
     abandoned: bool,
     counts: Counts,
     requests: Requests,
+    /// Called by tasks of each pass.
+    #[cfg(test)]
+    trap: Option<fn(usize)>,
 }
 
 impl Engine {
@@ -100,6 +104,8 @@ impl Engine {
             abandoned: false,
             counts,
             requests,
+            #[cfg(test)]
+            trap: None,
         }
     }
 
@@ -258,22 +264,34 @@ impl Engine {
         // Sequences with the same adapter are neighbours, so that it is applied to all of them at once.
         shares.sort_by_key(|share| self.adapter(share.id).map(|adapter| adapter.id));
         let started = Instant::now();
-        let outcome = self.forward(loaded, &shares);
-        match outcome {
-            Ok(Pass::Cancelled) => {
-                self.abandoned = true;
-                self.abandon(&shares);
-                self.retire_cancelled();
-            }
-            Ok(Pass::Done) => {
+        let pass = || -> Result<Pass> {
+            let pass = self.forward(loaded, &shares)?;
+            if pass == Pass::Done {
                 self.abandoned = false;
                 self.counts.rows += shares.iter().map(|share| share.rows as u64).sum::<u64>();
                 self.deliver(loaded, &shares, started);
             }
-            Err(error) if error.kind() == ErrorKind::ForkedRuntime => return Err(error),
-            Err(error) => {
+            Ok(pass)
+        };
+        match catch_unwind(AssertUnwindSafe(pass)) {
+            Ok(Ok(Pass::Cancelled)) => {
+                self.abandoned = true;
                 self.abandon(&shares);
+                self.retire_cancelled();
+            }
+            Ok(Ok(Pass::Done)) => {}
+            Ok(Err(error)) if error.kind() == ErrorKind::ForkedRuntime => return Err(error),
+            Ok(Err(error)) => {
+                self.abandon(&shares);
+                shares.iter().for_each(|share| self.fail(share.id, error.clone()));
+            }
+            Err(panic) => {
+                // What the pass had in hand may be half changed: buffers are made anew, and what is cached of its sequences is
+                // computed again.
+                self.scratch = Scratch::default();
+                let error = panicked(&*panic);
                 for share in &shares {
+                    self.evict(share.id);
                     self.fail(share.id, error.clone());
                 }
             }
@@ -339,9 +357,15 @@ impl Engine {
     }
 
     fn fail(&mut self, id: SequenceId, error: Error) {
-        if let Some(job) = self.sequences.get_mut(&id).and_then(|sequence| sequence.job.as_mut()) {
+        let job = self.sequences.get_mut(&id).and_then(|sequence| sequence.job.as_mut());
+        if let Some(job) = job.filter(|job| !job.is_finished()) {
             job.fail(error);
         }
+    }
+
+    /// Whether the model was closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
     }
 
     fn forward(&mut self, loaded: &Loaded, shares: &[Share]) -> Result<Pass> {
@@ -369,9 +393,20 @@ impl Engine {
         let cancelled = || if abandoned { flags.iter().all(is_set) } else { flags.iter().any(is_set) };
         let runtime = &loaded.runtime;
         let decoder: &Decoder = &loaded.decoder;
+        #[cfg(test)]
+        let trap = self.trap;
         runtime.pool().region_until(&cancelled, |region| {
+            #[cfg(test)]
+            trap.iter().for_each(|trap| region.parallel(8, trap));
             let kernels = runtime.kernel_set();
             decoder.forward(&mut ForwardContext { kernels, region, cache, scratch }, &batch)
         })?
     }
+}
+
+/// A fault of this library, as what the requests of the pass get.
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    Error::internal(format!("a forward pass panicked: {text}"))
 }

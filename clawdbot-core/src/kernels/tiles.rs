@@ -315,9 +315,6 @@ impl Tiles for Model {
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use super::*;
-    use crate::model::tests::support::child::{Limits, in_child};
-    use crate::options::RuntimeOptions;
-    use crate::runtime::Runtime;
 
     /// Two products into one tile, one into another.
     fn run<T: Tiles>(k_blocks: usize, stride: usize) -> [SumTile; 2] {
@@ -357,6 +354,10 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn detection_asks_for_nothing() {
+        use crate::model::tests::support::child::{Limits, in_child};
+        use crate::options::RuntimeOptions;
+        use crate::runtime::Runtime;
+
         const ARCH_GET_XCOMP_PERM: libc::c_int = 0x1022;
         let permissions = || {
             let mut states = 0_u64;

@@ -80,12 +80,13 @@ impl Loaded {
     /// Tokens of a text prompt. A beginning-of-sequence token that the text itself begins with, as a rendered conversation
     /// may, is not put there twice.
     pub(crate) fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        let mut tokens = self.text()?.tokenizer.encode(text, add_special_tokens)?;
+        let tokenizer = &self.text()?.tokenizer;
+        let mut tokens = tokenizer.encode(text, add_special_tokens)?;
         if add_special_tokens
             && let [first, second, ..] = tokens[..]
             && first == second
             && Some(first) == self.bos
-            && self.text()?.tokenizer.encode(text, false)?.first() == Some(&first)
+            && tokenizer.id_to_token(first).is_some_and(|bos| text.starts_with(&bos))
         {
             tokens.remove(0);
             self.runtime.log(LogLevel::Info, || {

@@ -1,4 +1,4 @@
-//! `config.json` and `generation_config.json`: typed access to untrusted settings.
+//! `config.json`, `generation_config.json`: typed access to untrusted settings.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -342,57 +342,8 @@ impl ModelConfig {
     }
 }
 
-/// What `generation_config.json` says; `None` and empty where it says nothing.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct GenerationDefaults {
-    pub(crate) do_sample: Option<bool>,
-    /// Finite, >= 0.
-    pub(crate) temperature: Option<f32>,
-    /// 0 means no limit.
-    pub(crate) top_k: Option<usize>,
-    /// In [0, 1].
-    pub(crate) top_p: Option<f32>,
-    /// In [0, 1].
-    pub(crate) min_p: Option<f32>,
-    /// Finite, > 0.
-    pub(crate) repetition_penalty: Option<f32>,
-    pub(crate) eos_token_id: Vec<u32>,
-    pub(crate) bos_token_id: Option<u32>,
-    pub(crate) pad_token_id: Option<u32>,
-    /// Tokens.
-    pub(crate) max_new_tokens: Option<usize>,
-}
-
-impl GenerationDefaults {
-    /// Takes the settings that clawdbot knows; the many others that transformers writes are left alone.
-    ///
-    /// # Errors
-    /// `InvalidModel` if one of them has the wrong type or is out of range.
-    pub(crate) fn parse(config: &ModelConfig) -> Result<Self> {
-        let ranged = |key: &str, expected: &str, holds: fn(f32) -> bool| match config.opt_f32(key)? {
-            Some(value) if !holds(value) => Err(config.invalid(key, expected)),
-            value => Ok(value),
-        };
-        let fraction = |value: f32| (0.0..=1.0).contains(&value);
-        // -1 is how older configurations say that there is no padding token.
-        let no_pad = config.get("pad_token_id").and_then(Value::as_i64) == Some(-1);
-        Ok(GenerationDefaults {
-            do_sample: config.opt_bool("do_sample")?,
-            temperature: ranged("temperature", "a number >= 0", |value| value >= 0.0)?,
-            top_k: config.opt_usize("top_k")?,
-            top_p: ranged("top_p", "a number from 0 to 1", fraction)?,
-            min_p: ranged("min_p", "a number from 0 to 1", fraction)?,
-            repetition_penalty: ranged("repetition_penalty", "a number > 0", |value| value > 0.0)?,
-            eos_token_id: config.token_ids("eos_token_id")?,
-            bos_token_id: config.opt_token_id("bos_token_id")?,
-            pad_token_id: if no_pad { None } else { config.opt_token_id("pad_token_id")? },
-            max_new_tokens: config.opt_usize("max_new_tokens")?,
-        })
-    }
-}
-
 /// A value as JSON, or as Python writes it where JSON cannot, cut where it is too long for a message.
-fn short(value: &Value) -> String {
+pub(super) fn short(value: &Value) -> String {
     const LONGEST: usize = 80;
     let text = json::python_number(value).map_or_else(|| value.to_string(), str::to_owned);
     match text.char_indices().nth(LONGEST) {

@@ -19,10 +19,11 @@ use crate::cache::KvCache;
 use crate::engine::{Engine, reserved_bytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event};
-use crate::model::config::GenerationDefaults;
+use crate::model::generation::GenerationDefaults;
 use crate::options::ModelOptions;
 use crate::runtime::{LogLevel, Reservation, Runtime};
-use crate::session::{Prompt, Session, Wanted, overflow};
+use crate::sampling::Drawable;
+use crate::session::{CancelHandle, Prompt, Session, Wanted, overflow};
 use crate::tokenizer::Tokenizer;
 use crate::weights::beside_text;
 
@@ -51,6 +52,8 @@ pub(crate) struct Loaded {
     pub(crate) eos: Vec<u32>,
     pub(crate) bos: Option<u32>,
     pub(crate) text: Option<Text>,
+    /// What may be generated.
+    pub(crate) drawable: Drawable,
     engine: Mutex<Engine>,
     turn: Mutex<()>,
     adapters: RwLock<Adapters>,
@@ -207,8 +210,12 @@ impl Runtime {
             plan,
         };
         self.log(LogLevel::Info, || format!("{name}: loaded {} parameters", info.plan.parameters));
+        let every = || Drawable::all(spec.vocab_size);
+        let drawable =
+            text.as_ref().map_or_else(every, |text| Drawable::of(&text.tokenizer, spec.vocab_size));
         let loaded = Loaded {
             runtime: self.clone(),
+            drawable,
             options: options.clone(),
             max_context: sizes.max_context,
             defaults,
@@ -238,7 +245,9 @@ impl Loaded {
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let engine = self.engine.lock();
         drop(turn);
-        engine.map_err(|_| Error::internal("an earlier panic left the engine in an unknown state"))
+        engine.map_err(|_| {
+            Error::internal("an earlier panic left the engine in an unknown state: load the model again")
+        })
     }
 
     /// The adapter of that name; none for none.
@@ -413,11 +422,16 @@ impl Model {
         self.logits_with(tokens, None)
     }
 
-    /// As [`Model::logits`], with an adapter.
+    /// As [`Model::logits_with`], but stops when `cancel` is cancelled, within a layer of the model.
     ///
     /// # Errors
-    /// As [`Model::logits`]; `InvalidArgument` for an adapter that is not loaded.
-    pub fn logits_with(&self, tokens: &[u32], adapter: Option<&str>) -> Result<Vec<f32>> {
+    /// As [`Model::logits_with`]; `Cancelled`.
+    pub fn logits_until(
+        &self,
+        tokens: &[u32],
+        adapter: Option<&str>,
+        cancel: &CancelHandle,
+    ) -> Result<Vec<f32>> {
         let adapter = self.loaded()?.adapter(adapter)?;
         let mut session = Session::once(self.generating()?)?;
         session.append(Prompt::Tokens(tokens.to_vec()), false)?;
@@ -430,7 +444,15 @@ impl Model {
         let size = tokens.len().checked_mul(self.info().vocab_size).ok_or_else(no_memory)?;
         let _reservation = self.0.runtime.budget().reserve_growing(4 * size as u64, "the logits")?;
         scores.try_reserve_exact(size).map_err(|_| no_memory())?;
-        session.score(scores, size, adapter)
+        session.score(scores, size, adapter, cancel)
+    }
+
+    /// As [`Model::logits`], with an adapter.
+    ///
+    /// # Errors
+    /// As [`Model::logits`]; `InvalidArgument` for an adapter that is not loaded.
+    pub fn logits_with(&self, tokens: &[u32], adapter: Option<&str>) -> Result<Vec<f32>> {
+        self.logits_until(tokens, adapter, &CancelHandle::default())
     }
 
     /// The states behind the last norm at every position of `tokens`: `[tokens.len(), hidden_size]`, row-major. Of a model

@@ -1,8 +1,10 @@
 //! Packed files that loading a directory leaves behind for the next time, if asked to.
 //!
-//! A file is named after everything that its contents depend on: the source's file names, sizes, times of change,
-//! safetensors headers and small files, the weight type, and the version of the format. Any of them changed: another
-//! file. Nothing is ever removed.
+//! A file is named after everything that its contents depend on: the source's file names, sizes, times of writing and (Unix)
+//! of any change, safetensors headers, small files, the weights at some places, the weight type, and the version of the
+//! format. Any of them changed: another file. Nothing is ever removed. What is not noticed: single weights that are
+//! overwritten so soon after the file was last changed that the system's clock for files has not moved (some
+//! milliseconds), or where a system has no time of change, with the time of writing set back.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -42,9 +44,9 @@ impl CacheEntry {
         let mut sha256 = Sha256::new();
         opened.fingerprint(&mut sha256)?;
         for file in files {
-            // A built-in model has no times, and nothing to gain.
-            let Some(time) = file.modified()? else { return Ok(None) };
-            sha256.update(time.to_le_bytes());
+            // A built-in model has no file, and nothing to gain.
+            let Some(version) = file.version()? else { return Ok(None) };
+            sha256.update(version);
         }
         sha256.update(format!("{FORMAT_VERSION} {:?}", opened.format(weights)));
         let model = Path::new(&opened.name).file_name().unwrap_or_default().to_string_lossy();

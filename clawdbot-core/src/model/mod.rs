@@ -15,6 +15,7 @@ mod embed;
 pub(crate) mod embedding;
 pub(crate) mod files;
 mod generate;
+pub(crate) mod generation;
 mod gguf;
 mod handle;
 mod layer_inputs;

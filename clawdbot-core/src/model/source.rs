@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::adapter::MergedWeights;
 use super::build::format;
 use super::check::{check_packed, check_tensors};
-use super::config::{GenerationDefaults, ModelConfig};
+use super::config::ModelConfig;
 use super::embedding::EmbeddingConfig;
 use super::files::{MODEL_FILES, ModelFiles};
+use super::generation::GenerationDefaults;
 use super::gguf::GgufWeights;
 use super::parts::{self, LastTensor};
 use super::quantization::FileWeights;
@@ -177,8 +178,8 @@ impl Opened {
                     dtype: None,
                     unused: Vec::new(),
                     text: None,
-                    files,
                     notes: Vec::new(),
+                    files,
                 })
             }
         }
@@ -355,7 +356,11 @@ impl Opened {
         let defaults = match files.get(generation)? {
             Some(json) => {
                 let config = ModelConfig::parse(&json, &files.path(generation))?;
-                let defaults = GenerationDefaults::parse(&config)?;
+                notes.extend(GenerationDefaults::without_effect(&config));
+                let mut defaults = GenerationDefaults::parse(&config)?;
+                notes.extend(defaults.keep_below(spec.vocab_size).into_iter().map(|key| {
+                    format!("{}: {key}: ids that the vocabulary does not have are left out", config.file())
+                }));
                 notes.extend(config.notes());
                 defaults
             }

@@ -6,8 +6,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::check::check_tensors;
-use super::config::{GenerationDefaults, ModelConfig};
+use super::config::ModelConfig;
 use super::files::ModelFiles;
+use super::generation::GenerationDefaults;
 use super::quantization::FileWeights;
 use super::registry::{ARCHITECTURES, parse_spec};
 use super::scratch::Scratch;
@@ -270,6 +271,7 @@ fn generation_defaults_are_typed() {
         bos_token_id: Some(3),
         pad_token_id: Some(4),
         max_new_tokens: Some(99),
+        ..GenerationDefaults::default()
     };
     assert_eq!(some.unwrap(), expected);
     let none = parse(json!({"pad_token_id": -1, "temperature": null, "eos_token_id": null}));

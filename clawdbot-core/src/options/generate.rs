@@ -7,12 +7,12 @@ use serde_json::{Map, Value, json};
 
 use super::{check_range, options, out_of_range};
 use crate::error::Result;
-use crate::model::config::GenerationDefaults;
+use crate::model::generation::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS};
 
 /// Most entries of `logprobs` for a token.
 const MAX_LOGPROBS: u32 = 64;
 /// Most stop strings of a request.
-const MAX_STOPS: usize = 64;
+pub(crate) const MAX_STOPS: usize = 64;
 
 options! {
     /// How to generate. What is `None` comes from the model's `generation_config.json`; the options that were in
@@ -36,12 +36,22 @@ options! {
         presence_penalty: Option<f32> = None,
         /// Subtract from the logits of tokens in the output, once for each occurrence.
         frequency_penalty: Option<f32> = None,
+        /// Tokens that are never generated.
+        suppress_tokens: Option<Vec<u32>> = None,
+        /// Tokens that are not generated first.
+        begin_suppress_tokens: Option<Vec<u32>> = None,
+        /// Sequences of tokens that are never generated; one that is an end-of-sequence token alone has no effect.
+        bad_words_ids: Option<Vec<Vec<u32>>> = None,
+        /// No sequence of this many tokens comes twice, that of the prompt included; 0 is off.
+        no_repeat_ngram_size: Option<u32> = None,
+        /// Tokens that end the generation are not generated before there are this many others.
+        min_tokens: Option<u32> = None,
         /// Added to the logits of the tokens with these ids.
         logit_bias: BTreeMap<u32, f32> = BTreeMap::new(),
         /// Seed of the sampler; `None` draws one, which the completion reports.
         seed: Option<u64> = None,
-        /// Texts that end the generation; they are not part of the completion's text.
-        stop: Vec<String> = Vec::new(),
+        /// Texts that end the generation; they are not part of the completion's text. `None`: the model's own (`stop_strings`).
+        stop: Option<Vec<String>> = None,
         /// Tokens that end the generation, besides the model's own.
         stop_token_ids: Vec<u32> = Vec::new(),
         /// Whether the model's own end-of-sequence tokens are taken as ordinary tokens.
@@ -66,6 +76,7 @@ impl GenerateOptions {
             ("top_k", self.top_k.is_some()),
             ("top_p", self.top_p.is_some()),
             ("min_p", self.min_p.is_some()),
+            ("seed", self.seed.is_some()),
         ];
         given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
@@ -87,10 +98,27 @@ impl GenerateOptions {
         if let Some(n) = self.logprobs.filter(|&n| n > MAX_LOGPROBS) {
             return Err(out_of_range("logprobs", &format!("at most {MAX_LOGPROBS}"), n));
         }
-        if self.stop.len() > MAX_STOPS {
-            return Err(out_of_range("stop", &format!("at most {MAX_STOPS} texts"), self.stop.len()));
+        let stop = self.stop.as_deref().unwrap_or_default();
+        if stop.len() > MAX_STOPS {
+            return Err(out_of_range("stop", &format!("at most {MAX_STOPS} texts"), stop.len()));
         }
-        if self.stop.iter().any(String::is_empty) {
+        for (name, list) in [
+            ("suppress_tokens", &self.suppress_tokens),
+            ("begin_suppress_tokens", &self.begin_suppress_tokens),
+        ] {
+            if let Some(list) = list.as_ref().filter(|list| list.len() > MAX_LISTED_IDS) {
+                return Err(out_of_range(name, &format!("at most {MAX_LISTED_IDS} token ids"), list.len()));
+            }
+        }
+        let words = self.bad_words_ids.as_deref().unwrap_or_default();
+        if words.len() > MAX_BAD_WORDS || words.iter().map(Vec::len).sum::<usize>() > MAX_LISTED_IDS {
+            let expected = format!("at most {MAX_BAD_WORDS} sequences of {MAX_LISTED_IDS} token ids in all");
+            return Err(out_of_range("bad_words_ids", &expected, words.len()));
+        }
+        if words.iter().any(Vec::is_empty) {
+            return Err(out_of_range("bad_words_ids", "sequences that are not empty", "an empty one"));
+        }
+        if stop.iter().any(String::is_empty) {
             return Err(out_of_range("stop", "texts that are not empty", "an empty text"));
         }
         Ok(())
@@ -102,6 +130,8 @@ pub(crate) struct ResolveContext<'a> {
     pub(crate) defaults: &'a GenerationDefaults,
     pub(crate) eos: &'a [u32],
     pub(crate) vocab_size: usize,
+    /// Tokens of the prompt.
+    pub(crate) prompt: usize,
     /// Most tokens the sequence may still grow by.
     pub(crate) room: u32,
 }
@@ -118,6 +148,11 @@ pub(crate) struct Resolved {
     pub(crate) repetition_penalty: f32,
     pub(crate) presence_penalty: f32,
     pub(crate) frequency_penalty: f32,
+    pub(crate) suppress_tokens: Vec<u32>,
+    pub(crate) begin_suppress_tokens: Vec<u32>,
+    pub(crate) bad_words_ids: Vec<Vec<u32>>,
+    pub(crate) no_repeat_ngram_size: u32,
+    pub(crate) min_tokens: u32,
     pub(crate) logit_bias: BTreeMap<u32, f32>,
     pub(crate) seed: u64,
     pub(crate) stop: Vec<String>,
@@ -142,14 +177,28 @@ impl Resolved {
         };
         options.logit_bias.keys().try_for_each(|&id| check_id("logit_bias", id))?;
         options.stop_token_ids.iter().try_for_each(|&id| check_id("stop_token_ids", id))?;
+        for (name, list) in [
+            ("suppress_tokens", &options.suppress_tokens),
+            ("begin_suppress_tokens", &options.begin_suppress_tokens),
+        ] {
+            list.iter().flatten().try_for_each(|&id| check_id(name, id))?;
+        }
+        options.bad_words_ids.iter().flatten().flatten().try_for_each(|&id| check_id("bad_words_ids", id))?;
         let defaults = context.defaults;
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         // A model that does not ask for sampling is greedy, as in transformers.
         let temperature = match defaults.do_sample {
             Some(true) => defaults.temperature.unwrap_or(1.0),
             _ => 0.0,
         };
-        let default_tokens =
-            defaults.max_new_tokens.map(|n| u32::try_from(n).unwrap_or(u32::MAX).min(context.room));
+        // Of a prompt that is as long already, a limit of the whole says nothing.
+        let rest =
+            defaults.max_length.and_then(|length| length.checked_sub(context.prompt)).filter(|&n| n > 0);
+        let default_tokens = defaults.max_new_tokens.or(rest).map(|n| small(n).min(context.room));
+        let rest = defaults.min_length.map(|length| length.saturating_sub(context.prompt));
+        let min_tokens = options.min_tokens.or(defaults.min_new_tokens.or(rest).map(small)).unwrap_or(0);
+        let mut bad_words_ids = options.bad_words_ids.as_ref().unwrap_or(&defaults.bad_words_ids).clone();
+        bad_words_ids.retain(|sequence| !matches!(sequence[..], [id] if context.eos.contains(&id)));
         let mut stop_token_ids = options.stop_token_ids.clone();
         if !options.ignore_eos {
             stop_token_ids.extend_from_slice(context.eos);
@@ -160,19 +209,28 @@ impl Resolved {
             adapter: options.adapter.clone(),
             max_tokens: options.max_tokens.or(default_tokens).unwrap_or(context.room),
             temperature: options.temperature.unwrap_or(temperature),
-            top_k: options
-                .top_k
-                .or(defaults.top_k.map(|k| u32::try_from(k).unwrap_or(u32::MAX)))
-                .unwrap_or(0),
+            top_k: options.top_k.or(defaults.top_k.map(small)).unwrap_or(0),
             // transformers takes 0 as "off" in a configuration.
             top_p: options.top_p.or(defaults.top_p.filter(|&p| p > 0.0)).unwrap_or(1.0),
             min_p: options.min_p.or(defaults.min_p).unwrap_or(0.0),
             repetition_penalty: options.repetition_penalty.or(defaults.repetition_penalty).unwrap_or(1.0),
             presence_penalty: options.presence_penalty.unwrap_or(0.0),
             frequency_penalty: options.frequency_penalty.unwrap_or(0.0),
+            suppress_tokens: options.suppress_tokens.as_ref().unwrap_or(&defaults.suppress_tokens).clone(),
+            begin_suppress_tokens: options
+                .begin_suppress_tokens
+                .as_ref()
+                .unwrap_or(&defaults.begin_suppress_tokens)
+                .clone(),
+            bad_words_ids,
+            no_repeat_ngram_size: options
+                .no_repeat_ngram_size
+                .or(defaults.no_repeat_ngram_size.map(small))
+                .unwrap_or(0),
+            min_tokens,
             logit_bias: options.logit_bias.clone(),
             seed: options.seed.unwrap_or_else(draw_seed),
-            stop: options.stop.clone(),
+            stop: options.stop.as_ref().unwrap_or(&defaults.stop_strings).clone(),
             stop_token_ids,
             ignore_eos: options.ignore_eos,
             logprobs: options.logprobs,
@@ -192,6 +250,11 @@ impl Resolved {
             repetition_penalty: 1.0,
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
+            suppress_tokens: Vec::new(),
+            begin_suppress_tokens: Vec::new(),
+            bad_words_ids: Vec::new(),
+            no_repeat_ngram_size: 0,
+            min_tokens: 0,
             logit_bias: BTreeMap::new(),
             seed: 0,
             stop: Vec::new(),
@@ -208,7 +271,9 @@ impl Resolved {
             "adapter": self.adapter, "max_tokens": self.max_tokens, "temperature": shortest(self.temperature), "top_k": self.top_k, "top_p": shortest(self.top_p),
             "min_p": shortest(self.min_p), "repetition_penalty": shortest(self.repetition_penalty),
             "presence_penalty": shortest(self.presence_penalty), "frequency_penalty": shortest(self.frequency_penalty),
-            "logit_bias": self.logit_bias, "seed": self.seed, "stop": self.stop,
+            "suppress_tokens": self.suppress_tokens, "begin_suppress_tokens": self.begin_suppress_tokens,
+            "bad_words_ids": self.bad_words_ids, "no_repeat_ngram_size": self.no_repeat_ngram_size,
+            "min_tokens": self.min_tokens, "logit_bias": self.logit_bias, "seed": self.seed, "stop": self.stop,
             "stop_token_ids": self.stop_token_ids, "ignore_eos": self.ignore_eos, "logprobs": self.logprobs,
             "skip_special_tokens": self.skip_special_tokens,
         });
@@ -278,6 +343,12 @@ mod tests {
             ("logprobs", json!(65)),
             ("stop", json!([""])),
             ("stop", json!("text")),
+            ("suppress_tokens", json!([-1])),
+            ("begin_suppress_tokens", json!(3)),
+            ("bad_words_ids", json!([[]])),
+            ("bad_words_ids", json!([3])),
+            ("no_repeat_ngram_size", json!(-1)),
+            ("min_tokens", json!(1.5)),
             ("logit_bias", json!({"x": 1})),
             ("seed", json!(-1)),
         ] {
@@ -300,17 +371,58 @@ mod tests {
             top_k: Some(20),
             ..GenerationDefaults::default()
         };
-        let context = ResolveContext { defaults: &defaults, eos: &[2], vocab_size: 10, room: 99 };
+        let context = ResolveContext { defaults: &defaults, eos: &[2], vocab_size: 10, prompt: 0, room: 99 };
         let resolved = Resolved::new(&GenerateOptions::default().top_k(5), &context).unwrap();
         assert_eq!((resolved.temperature, resolved.top_k, resolved.max_tokens), (0.6, 5, 99));
         assert_eq!(resolved.stop_token_ids, [2]);
         assert!(GenerateOptions::default().top_k(5).without_effect(&resolved).is_empty());
         let greedy = ResolveContext { defaults: &GenerationDefaults::default(), ..context };
-        let options = GenerateOptions::default().top_k(5).top_p(0.5);
+        let options = GenerateOptions::default().top_k(5).top_p(0.5).seed(3);
         let resolved = Resolved::new(&options, &greedy).unwrap();
-        assert_eq!(options.without_effect(&resolved), ["top_k", "top_p"]);
+        assert_eq!(options.without_effect(&resolved), ["top_k", "top_p", "seed"]);
         assert!(options.temperature(0.0).without_effect(&resolved).is_empty());
-        let error = Resolved::new(&GenerateOptions::default().stop_token_ids([10]), &context).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        for options in [
+            GenerateOptions::default().stop_token_ids([10]),
+            GenerateOptions::default().suppress_tokens(vec![10]),
+            GenerateOptions::default().begin_suppress_tokens(vec![3, 10]),
+            GenerateOptions::default().bad_words_ids(vec![vec![1, 10]]),
+        ] {
+            let error = Resolved::new(&options, &context).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn what_is_given_replaces_the_models_own() {
+        let defaults = GenerationDefaults {
+            max_length: Some(30),
+            min_length: Some(25),
+            suppress_tokens: vec![4],
+            begin_suppress_tokens: vec![5],
+            bad_words_ids: vec![vec![2], vec![2, 3], vec![6]],
+            no_repeat_ngram_size: Some(3),
+            stop_strings: vec!["end".into()],
+            ..GenerationDefaults::default()
+        };
+        let context = ResolveContext { defaults: &defaults, eos: &[2], vocab_size: 10, prompt: 20, room: 99 };
+        let found = Resolved::new(&GenerateOptions::default(), &context).unwrap();
+        assert_eq!((found.max_tokens, found.min_tokens, found.no_repeat_ngram_size), (10, 5, 3));
+        assert_eq!((found.suppress_tokens, found.begin_suppress_tokens), (vec![4], vec![5]));
+        assert_eq!((found.bad_words_ids, found.stop), (vec![vec![2, 3], vec![6]], vec!["end".to_owned()]));
+        let given = GenerateOptions::default()
+            .suppress_tokens(Vec::new())
+            .begin_suppress_tokens(vec![1])
+            .bad_words_ids(Vec::new())
+            .no_repeat_ngram_size(0)
+            .min_tokens(1)
+            .stop(Vec::new());
+        let found = Resolved::new(&given, &context).unwrap();
+        assert_eq!((found.suppress_tokens, found.begin_suppress_tokens), (vec![], vec![1]));
+        assert_eq!((found.bad_words_ids, found.stop), (Vec::<Vec<u32>>::new(), Vec::<String>::new()));
+        assert_eq!((found.min_tokens, found.no_repeat_ngram_size), (1, 0));
+        // A prompt that is as long already is not stopped at once.
+        let long = ResolveContext { prompt: 40, ..context };
+        let found = Resolved::new(&GenerateOptions::default(), &long).unwrap();
+        assert_eq!((found.max_tokens, found.min_tokens), (99, 0));
     }
 }

@@ -12,6 +12,7 @@ mod value;
 
 pub use embed::{EmbedOptions, Pooling, RerankOptions};
 pub use generate::GenerateOptions;
+pub(crate) use generate::MAX_STOPS;
 pub(crate) use generate::{ResolveContext, Resolved};
 #[cfg(feature = "hub")]
 pub use hub::HubOptions;

@@ -42,8 +42,8 @@ pub(super) fn draw(logits: &[f32], options: &Resolved, draw: f64) -> u32 {
             return id;
         }
     }
-    // Rounding may leave a rest after the last token.
-    ids.last().copied().unwrap_or(0)
+    // Rounding may leave a rest after the last token; those that may not come next have no weight.
+    ids.iter().rev().copied().find(|&id| weight(id) > 0.0).unwrap_or(0)
 }
 
 /// Keeps the shortest prefix, most likely first, whose weights reach `mass`.

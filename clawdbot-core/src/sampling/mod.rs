@@ -1,9 +1,10 @@
-//! Logits to token ids: penalties, temperature, filters, draw, log-probabilities.
+//! Logits to token ids: penalties, masks, temperature, filters, draw, log-probabilities.
 //!
-//! The order is that of transformers: bias and penalties, temperature, top-k, top-p, min-p, draw. All arithmetic is
+//! The order is that of transformers: bias and penalties, masks, temperature, top-k, top-p, min-p, draw. All arithmetic is
 //! portable (no platform `exp`), so a seed gives the same tokens wherever the logits are the same.
 
 mod filters;
+mod masks;
 mod rng;
 
 use std::collections::HashMap;
@@ -12,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Resolved;
+
+pub(crate) use masks::Drawable;
 
 /// The log-probability of a token under the model's own distribution (before penalties and temperature).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -32,7 +35,7 @@ pub struct Logprobs {
     pub top: Vec<TokenLogprob>,
 }
 
-/// The tokens that penalties look at.
+/// The tokens that penalties and masks look at.
 pub(crate) struct History<'a> {
     pub(crate) prompt: &'a [u32],
     pub(crate) output: &'a [u32],
@@ -49,18 +52,28 @@ pub(crate) fn bytes(vocab_size: usize, max_context: usize) -> u64 {
 /// Chooses the next token. `logits` is scratch afterwards.
 ///
 /// # Errors
-/// `NonFinite` when a logit is NaN or infinite.
+/// `NonFinite` when a logit is NaN or infinite, `InvalidArgument` when the options leave no token.
 pub(crate) fn sample(
     logits: &mut [f32],
+    drawable: &Drawable,
     options: &Resolved,
     history: &History<'_>,
 ) -> Result<(u32, Option<Logprobs>)> {
     check_finite(logits)?;
-    let report = options.logprobs.map(|n| (log_sum_exp(logits), top(logits, n as usize)));
+    let report = options.logprobs.map(|n| (log_sum_exp(logits), top(logits, drawable, n as usize)));
     let raw = report.as_ref().map(|_| logits.to_vec());
+    let logits = drawable.of_tokens(logits);
     adjust(logits, options, history);
+    masks::mask(logits, drawable, options, history);
+    let best = argmax(logits);
+    if logits[best as usize] == f32::NEG_INFINITY {
+        return Err(Error::invalid_argument(
+            "suppress_tokens, begin_suppress_tokens, bad_words_ids, no_repeat_ngram_size and min_tokens leave no token that \
+             may come next",
+        ));
+    }
     let id = if options.temperature == 0.0 {
-        argmax(logits)
+        best
     } else {
         let draw = rng::uniform(options.seed, history.output.len() as u64);
         filters::draw(logits, options, draw)
@@ -121,15 +134,16 @@ fn bounded(x: f32) -> f32 {
 
 fn adjust(logits: &mut [f32], options: &Resolved, history: &History<'_>) {
     for (&id, &bias) in &options.logit_bias {
-        let x = &mut logits[id as usize];
-        *x = bounded(*x + bias);
+        if let Some(x) = logits.get_mut(id as usize) {
+            *x = bounded(*x + bias);
+        }
     }
     if options.repetition_penalty != 1.0 {
         let mut seen: Vec<u32> = history.prompt.iter().chain(history.output).copied().collect();
         seen.sort_unstable();
         seen.dedup();
         for id in seen {
-            let x = &mut logits[id as usize];
+            let Some(x) = logits.get_mut(id as usize) else { continue };
             *x = bounded(if *x < 0.0 {
                 *x * options.repetition_penalty
             } else {
@@ -141,7 +155,7 @@ fn adjust(logits: &mut [f32], options: &Resolved, history: &History<'_>) {
         let mut counts = HashMap::new();
         history.output.iter().for_each(|&id| *counts.entry(id).or_insert(0_u32) += 1);
         for (id, count) in counts {
-            let x = &mut logits[id as usize];
+            let Some(x) = logits.get_mut(id as usize) else { continue };
             *x = bounded(*x - bounded(options.presence_penalty + options.frequency_penalty * count as f32));
         }
     }
@@ -154,9 +168,9 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
     max + libm::log(sum)
 }
 
-/// The `n` most likely ids, most likely first, ties by lower id.
-fn top(logits: &[f32], n: usize) -> Vec<u32> {
-    let mut ids: Vec<u32> = (0..logits.len() as u32).collect();
+/// The `n` most likely tokens, most likely first, ties by lower id.
+fn top(logits: &[f32], drawable: &Drawable, n: usize) -> Vec<u32> {
+    let mut ids: Vec<u32> = (0..logits.len() as u32).filter(|&id| drawable.has(id)).collect();
     filters::sort_first(&mut ids, n, |id| logits[id as usize]);
     ids.truncate(n);
     ids

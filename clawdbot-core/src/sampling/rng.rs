@@ -25,7 +25,10 @@ mod tests {
     #[test]
     fn pinned_and_uniform() {
         // Pinned: a change would change every seeded text of every user.
-        assert_eq!(uniform(0, 0).to_bits(), uniform(0, 0).to_bits());
+        let bits = |seed, draw| (uniform(seed, draw) * (1_u64 << 53) as f64) as u64;
+        assert_eq!(bits(0, 0), 5_876_733_520_225_071);
+        assert_eq!(bits(42, 7), 6_617_773_565_905_164);
+        assert_eq!(bits(u64::MAX, u64::MAX), 2_403_545_779_318_817);
         let draws: Vec<f64> = (0..100_000).map(|i| uniform(42, i)).collect();
         let mean = draws.iter().sum::<f64>() / draws.len() as f64;
         assert!((mean - 0.5).abs() < 0.005, "{mean}");

@@ -1,16 +1,22 @@
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::config::GenerationDefaults;
+use crate::model::generation::GenerationDefaults;
 use crate::options::{GenerateOptions, ResolveContext};
 
 fn resolved(options: GenerateOptions) -> Resolved {
     let defaults = GenerationDefaults::default();
-    Resolved::new(&options, &ResolveContext { defaults: &defaults, eos: &[], vocab_size: 1000, room: 10 })
-        .unwrap()
+    Resolved::new(
+        &options,
+        &ResolveContext { defaults: &defaults, eos: &[], vocab_size: 1000, prompt: 0, room: 10 },
+    )
+    .unwrap()
 }
 
 const NONE: History<'static> = History { prompt: &[], output: &[] };
+static ALL: LazyLock<Drawable> = LazyLock::new(|| Drawable::all(1000));
 
 /// Relative frequencies of ids over many draws.
 fn frequencies(logits: &[f32], options: &GenerateOptions) -> Vec<f64> {
@@ -18,7 +24,7 @@ fn frequencies(logits: &[f32], options: &GenerateOptions) -> Vec<f64> {
     let mut counts = vec![0.0; logits.len()];
     for seed in 0..draws {
         let options = resolved(options.clone().seed(seed));
-        let (id, _) = sample(&mut logits.to_vec(), &options, &NONE).unwrap();
+        let (id, _) = sample(&mut logits.to_vec(), &ALL, &options, &NONE).unwrap();
         counts[id as usize] += 1.0 / draws as f64;
     }
     counts
@@ -27,7 +33,7 @@ fn frequencies(logits: &[f32], options: &GenerateOptions) -> Vec<f64> {
 #[test]
 fn greedy_takes_the_first_of_equals() {
     let options = resolved(GenerateOptions::default().temperature(0.0));
-    let (id, logprobs) = sample(&mut [1.0, 3.0, 3.0], &options, &NONE).unwrap();
+    let (id, logprobs) = sample(&mut [1.0, 3.0, 3.0], &ALL, &options, &NONE).unwrap();
     assert_eq!((id, logprobs), (1, None));
 }
 
@@ -66,14 +72,14 @@ fn penalties_and_bias() {
     adjust(&mut logits, &resolved(options.clone().frequency_penalty(0.25)), &history);
     assert_eq!(logits, [2.0, -3.0, 3.25, 0.0]);
     let options = options.logit_bias([(3, 100.0)]);
-    let (id, _) = sample(&mut [4.0, -1.0, 8.0, 0.0], &resolved(options), &history).unwrap();
+    let (id, _) = sample(&mut [4.0, -1.0, 8.0, 0.0], &ALL, &resolved(options), &history).unwrap();
     assert_eq!(id, 3);
 }
 
 #[test]
 fn logprobs_are_of_the_model_not_of_the_sampler() {
     let options = GenerateOptions::default().temperature(0.0).logit_bias([(0, 50.0)]).logprobs(2_u32);
-    let (id, logprobs) = sample(&mut [0.0, 0.0, 1.0], &resolved(options), &NONE).unwrap();
+    let (id, logprobs) = sample(&mut [0.0, 0.0, 1.0], &ALL, &resolved(options), &NONE).unwrap();
     let logprobs = logprobs.unwrap();
     assert_eq!(id, 0);
     assert!((f64::from(logprobs.chosen.logprob).exp() - 0.211_941_6).abs() < 1e-6);
@@ -84,8 +90,95 @@ fn logprobs_are_of_the_model_not_of_the_sampler() {
 fn non_finite_logits_are_an_error() {
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let options = resolved(GenerateOptions::default().temperature(1.0));
-        assert_eq!(sample(&mut [0.0, bad], &options, &NONE).unwrap_err().kind(), ErrorKind::NonFinite);
+        assert_eq!(sample(&mut [0.0, bad], &ALL, &options, &NONE).unwrap_err().kind(), ErrorKind::NonFinite);
     }
+}
+
+/// The ids that may come next, of ten.
+fn allowed(options: GenerateOptions, history: &History<'_>) -> Vec<u32> {
+    let mut logits = [0.0; 10];
+    masks::mask(&mut logits, &ALL, &resolved(options), history);
+    (0..10).filter(|&id| logits[id as usize] == 0.0).collect()
+}
+
+/// Against what the processors of transformers do with the same histories.
+#[test]
+fn masks_rule_out_what_may_not_come_next() {
+    let history = History { prompt: &[1, 2, 3, 1], output: &[2, 5, 1, 2] };
+    let options = GenerateOptions::default;
+    let without = |ids: &[u32]| -> Vec<u32> { (0..10).filter(|id| !ids.contains(id)).collect() };
+    assert_eq!(allowed(options().suppress_tokens(vec![4, 7]), &history), without(&[4, 7]));
+    let first = options().begin_suppress_tokens(vec![4]);
+    assert_eq!(allowed(first.clone(), &history), without(&[]));
+    assert_eq!(allowed(first, &History { output: &[], ..history }), without(&[4]));
+    // 1 2 was followed by 3 and 5, 2 by them too, and 5 1 2 by nothing.
+    assert_eq!(allowed(options().no_repeat_ngram_size(3), &history), without(&[3, 5]));
+    assert_eq!(allowed(options().no_repeat_ngram_size(2), &history), without(&[3, 5]));
+    assert_eq!(allowed(options().no_repeat_ngram_size(4), &history), without(&[]));
+    assert_eq!(allowed(options().no_repeat_ngram_size(1), &history), without(&[1, 2, 3, 5]));
+    assert_eq!(allowed(options().no_repeat_ngram_size(u32::MAX), &history), without(&[]));
+    assert_eq!(allowed(options().no_repeat_ngram_size(0), &history), without(&[]));
+    let again = History { prompt: &[], output: &[4, 4, 4] };
+    assert_eq!(allowed(options().no_repeat_ngram_size(2), &again), without(&[4]));
+    assert_eq!(allowed(options().no_repeat_ngram_size(4), &again), without(&[]));
+    // The last is ruled out where the others have just come.
+    let words = vec![vec![9], vec![2, 6], vec![1, 2, 8], vec![3, 2, 7], vec![0, 1, 2, 3, 1, 2, 5, 1, 2, 0]];
+    assert_eq!(allowed(options().bad_words_ids(words), &history), without(&[9, 6, 8]));
+    let early = options().stop_token_ids(vec![3]).min_tokens(5);
+    assert_eq!(allowed(early.clone(), &history), without(&[3]));
+    assert_eq!(allowed(early.min_tokens(4), &history), without(&[]));
+}
+
+#[test]
+fn what_is_ruled_out_is_never_drawn() {
+    for temperature in [0.0, 1.0] {
+        for top_p in [1.0, 0.9] {
+            let options = GenerateOptions::default().temperature(temperature).top_p(top_p);
+            let drawn = |options: GenerateOptions, seed: u64| {
+                let (id, _) =
+                    sample(&mut [0.0, 3.0, 9.0, 1.0], &ALL, &resolved(options.seed(seed)), &NONE).unwrap();
+                id
+            };
+            for seed in 0..200 {
+                let id = drawn(options.clone().suppress_tokens(vec![2, 3]), seed);
+                assert!(id < 2, "{id}");
+                assert!(temperature > 0.0 || id == 1);
+            }
+            let none = resolved(options.suppress_tokens(vec![0, 1, 2, 3]));
+            let error = sample(&mut [0.0, 3.0, 9.0, 1.0], &ALL, &none, &NONE).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        }
+    }
+}
+
+#[test]
+fn rows_without_a_token_are_never_drawn() {
+    let json =
+        br#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 3}, "merges": []}}"#;
+    let tokenizer = crate::tokenizer::Tokenizer::from_bytes(json).unwrap();
+    let drawable = Drawable::of(&tokenizer, 6);
+    assert_eq!((0..6).filter(|&id| drawable.has(id)).collect::<Vec<_>>(), [0, 1, 3]);
+    let logits = [1.0, 2.0, 9.0, 0.5, 8.0, 7.0];
+    for seed in 0..100 {
+        let options = resolved(GenerateOptions::default().temperature(2.0).seed(seed).logprobs(4_u32));
+        let (id, logprobs) = sample(&mut logits.to_vec(), &drawable, &options, &NONE).unwrap();
+        assert!(drawable.has(id), "{id}");
+        let top: Vec<u32> = logprobs.unwrap().top.iter().map(|entry| entry.id).collect();
+        assert_eq!(top, [1, 0, 3]);
+    }
+    // A bias, or a padding token in the prompt, makes them no more likely.
+    let greedy = GenerateOptions::default().temperature(0.0).logit_bias([(4, 100.0), (2, 9.0)]);
+    let greedy = resolved(greedy.repetition_penalty(1.5).presence_penalty(1.0));
+    let history = History { prompt: &[5, 4], output: &[5] };
+    assert_eq!(sample(&mut logits.to_vec(), &drawable, &greedy, &history).unwrap().0, 1);
+    // Of a model without a tokenizer, and of one whose vocabulary is smaller than the tokenizer's.
+    assert_eq!(sample(&mut logits.to_vec(), &Drawable::all(6), &greedy, &NONE).unwrap().0, 4);
+    assert_eq!(Drawable::of(&tokenizer, 2), Drawable::all(2));
+    let all = crate::model::Model::builtin().unwrap();
+    let size = all.info().vocab_size;
+    assert_eq!(Drawable::of(&all.tokenizer().unwrap(), size), Drawable::all(size));
 }
 
 proptest! {
@@ -97,7 +190,7 @@ proptest! {
     ) {
         let options = GenerateOptions::default().top_k(top_k).top_p(top_p).min_p(min_p).temperature(temperature);
         let options = resolved(options.seed(seed));
-        let (id, _) = sample(&mut logits.clone(), &options, &NONE).unwrap();
+        let (id, _) = sample(&mut logits.clone(), &ALL, &options, &NONE).unwrap();
 
         let mut ranked: Vec<(f64, u32)> = (0..logits.len()).map(|i| (f64::from(logits[i]), i as u32)).collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));

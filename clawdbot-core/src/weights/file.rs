@@ -174,16 +174,34 @@ impl DataFile {
         }
     }
 
-    /// When it was last changed, in nanoseconds since 1970; `None` for a file in memory.
+    /// What is different when the file was written again, as far as one can say without reading all of it: when it was
+    /// last written and (Unix) last changed in any way, and what it holds at some places. `None` for a file in memory.
     ///
     /// # Errors
-    /// `Io` when the system does not say.
-    pub(crate) fn modified(&self) -> Result<Option<u128>> {
+    /// `Io` when the system does not say, or the file cannot be read.
+    pub(crate) fn version(&self) -> Result<Option<Vec<u8>>> {
+        /// Bytes of each place, and how many places there are.
+        const SAMPLE: (usize, usize) = (4096, 16);
         let Source::Disk(file, path) = &self.source else { return Ok(None) };
-        let time = file.metadata().and_then(|metadata| metadata.modified());
-        let time = time.map_err(|error| Error::io(path, &error))?;
+        let metadata = file.metadata().map_err(|error| Error::io(path, &error))?;
+        let written = metadata.modified().map_err(|error| Error::io(path, &error))?;
         // Before 1970 there were no models.
-        Ok(Some(time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos()))
+        let written = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
+        let mut version = written.to_le_bytes().to_vec();
+        // Who sets the time of writing back cannot set this one.
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            version.extend(metadata.ctime().to_le_bytes());
+            version.extend(metadata.ctime_nsec().to_le_bytes());
+        }
+        let (size, places) = SAMPLE;
+        let size = size.min(self.len);
+        for place in 0..places {
+            let start = (self.len - size) / (places - 1) * place;
+            version.extend(self.read(start..start + size)?);
+        }
+        Ok(Some(version))
     }
 
     /// Tells the system that `range` will be read soon.

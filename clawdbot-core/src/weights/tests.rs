@@ -7,6 +7,7 @@ use super::safetensors::{Header, MAX_HEADER_BYTES};
 use super::testing::{TempDir, bf16_bytes, check, f32_bytes, raw_file, safetensors};
 use super::*;
 use crate::error::{Error, ErrorKind};
+use crate::model::tests::support::child::{Limits, in_child};
 
 /// One tensor `a`, F32 `[2]`, 8 bytes of data.
 const VALID: &str = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;
@@ -57,6 +58,12 @@ fn a_valid_file_is_read() {
 
 #[test]
 fn broken_framing_is_refused() {
+    in_child(Limits::default(), || {
+        broken_framing();
+    });
+}
+
+fn broken_framing() {
     let invalid = ErrorKind::InvalidModel;
     refused(&[], invalid, &["expected at least 8 bytes", "found 0"]);
     refused(&[1; 7], invalid, &["found 7"]);
@@ -80,6 +87,12 @@ fn broken_framing_is_refused() {
 
 #[test]
 fn broken_entries_are_refused() {
+    in_child(Limits::default(), || {
+        broken_entries();
+    });
+}
+
+fn broken_entries() {
     let invalid = ErrorKind::InvalidModel;
     let one = |fields: &str| raw_file(&format!("{{\"a\":{fields}}}"), &[0; 8]);
     let cases: &[(&str, &[&str])] = &[
@@ -405,21 +418,28 @@ fn assert_sound(bytes: &[u8]) {
     assert_eq!(covered as u64, bytes.len() as u64 - 8 - length);
 }
 
+#[test]
+fn no_bytes_panic() {
+    in_child(Limits { cpu: 20, ..Limits::default() }, || {
+        random_bytes();
+        random_headers();
+        mutated_files();
+        mutated_numbers();
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 3000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    #[test]
-    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn random_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         assert_sound(&bytes);
     }
 
-    #[test]
-    fn random_headers_never_panic(text in "[\\{\\}\\[\\]\",:a0-9\\-\\. ]{0,80}", data in 0_usize..20) {
+    fn random_headers(text in "[\\{\\}\\[\\]\",:a0-9\\-\\. ]{0,80}", data in 0_usize..20) {
         assert_sound(&raw_file(&format!("{{{text}"), &vec![0; data]));
     }
 
-    #[test]
-    fn mutated_files_never_panic(
+    fn mutated_files(
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
@@ -435,8 +455,7 @@ proptest! {
     }
 
     /// Numbers of the header replaced by others, so that the JSON stays valid and the checks behind it are reached.
-    #[test]
-    fn mutated_numbers_never_panic(
+    fn mutated_numbers(
         numbers in prop::collection::vec(
             prop_oneof![0_u64..12, any::<u64>(), Just(u64::MAX), Just(1_u64 << 32), Just(1_u64 << 63)], 6),
         dtype in prop::sample::select(Dtype::ALL),

@@ -81,7 +81,7 @@ impl MergedWeights {
             for file in files.source.files() {
                 sha256.update((file.len() as u64).to_le_bytes());
                 sha256.update(file.header_bytes()?);
-                sha256.update(file.modified()?.unwrap_or(0).to_le_bytes());
+                sha256.update(file.version()?.unwrap_or_default());
             }
         }
         Ok(())

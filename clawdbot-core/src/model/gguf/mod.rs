@@ -18,8 +18,8 @@ use std::path::Path;
 
 use self::config::Family;
 use self::names::{Finder, Place};
-use super::config::GenerationDefaults;
 use super::files::ModelFiles;
+use super::generation::GenerationDefaults;
 use super::parts::Columns;
 use super::source::{Opened, Weights};
 use super::spec::DecoderSpec;

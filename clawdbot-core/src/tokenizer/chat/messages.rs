@@ -208,7 +208,7 @@ mod tests {
 
     const PLAIN: &str = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}";
     const RICH: &str = "{% if tools %}T{{ tools | tojson }}{% endif %}{% for m in messages %}{% if m.role == 'ipython' or m.tool_calls %}\
-                        {{ m.tool_calls }}{{ m.mood }}{% endif %}{% if m.content is string %}{{ m.content }}{% else %}{% for p in m.content or [] %}\
+                        {{ m.tool_calls }}{{ m.mood }}{% endif %}{% if m.content is string %}{{ m.content }}{% elif m.content %}{% for p in m.content %}\
                         {{ p.text }}{% endfor %}{% endif %}{% endfor %}{{ enable_thinking }}";
 
     fn render(source: &str, messages: Value, tools: Option<Value>) -> Result<String> {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::testing::*;
 use super::*;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::tests::support::child::{Limits, in_child};
 use crate::weights::DataFile;
 
 fn read(bytes: Vec<u8>) -> Result<GgufHeader> {
@@ -105,6 +106,12 @@ fn other_files_and_versions_are_refused() {
 
 #[test]
 fn a_file_cut_anywhere_is_refused() {
+    in_child(Limits::default(), || {
+        a_file_cut_anywhere();
+    });
+}
+
+fn a_file_cut_anywhere() {
     let bytes = sample().bytes();
     for len in 0..bytes.len() {
         let error = read(bytes[..len].to_vec()).unwrap_err();
@@ -114,6 +121,12 @@ fn a_file_cut_anywhere_is_refused() {
 
 #[test]
 fn counts_that_cannot_be_are_refused_before_anything_is_allocated() {
+    in_child(Limits::default(), || {
+        counts_that_cannot_be();
+    });
+}
+
+fn counts_that_cannot_be() {
     let counts = |tensors: u64, pairs: u64| {
         [b"GGUF\x03\0\0\0".to_vec(), tensors.to_le_bytes().into(), pairs.to_le_bytes().into(), vec![0; 40]]
             .concat()
@@ -128,6 +141,12 @@ fn counts_that_cannot_be_are_refused_before_anything_is_allocated() {
 
 #[test]
 fn values_that_cannot_be_are_refused() {
+    in_child(Limits::default(), || {
+        values_that_cannot_be();
+    });
+}
+
+fn values_that_cannot_be() {
     let pair = |value: Vec<u8>| Writer::new().pair("k", value).bytes();
     let invalid = |value: Vec<u8>, parts: &[&str]| {
         let parts: Vec<&str> = parts.iter().copied().chain(["metadata \"k\""]).collect();
@@ -162,6 +181,12 @@ fn values_that_cannot_be_are_refused() {
 
 #[test]
 fn tensors_that_cannot_be_are_refused() {
+    in_child(Limits::default(), || {
+        tensors_that_cannot_be();
+    });
+}
+
+fn tensors_that_cannot_be() {
     let one =
         |kind: u32, dims: &[u64], bytes: usize| Writer::new().tensor("t", kind, dims, vec![0; bytes]).bytes();
     let invalid = |bytes: Vec<u8>, parts: &[&str]| {
@@ -218,11 +243,17 @@ fn every_type_has_the_size_of_its_blocks() {
     }
 }
 
+#[test]
+fn no_bytes_make_it_panic() {
+    in_child(Limits { cpu: 20, ..Limits::default() }, || {
+        changed_bytes();
+    });
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
 
-    #[test]
-    fn no_bytes_make_it_panic(
+    fn changed_bytes(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12),
         words in prop::collection::vec((any::<prop::sample::Index>(), any::<u64>()), 0..2),
         cut in any::<prop::sample::Index>(),

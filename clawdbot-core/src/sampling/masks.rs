@@ -1,0 +1,103 @@
+//! Tokens that may not come next.
+
+use super::History;
+use crate::options::Resolved;
+use crate::tokenizer::Tokenizer;
+
+/// The ids that have a token: models pad their embedding, and what a row of padding stands for has no text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Drawable {
+    /// Ids from here on are padding.
+    end: usize,
+    /// Ids before it that no token has; few.
+    holes: Vec<u32>,
+}
+
+impl Drawable {
+    /// Of a model without a tokenizer, every one of its ids.
+    pub(crate) fn all(vocab_size: usize) -> Self {
+        Drawable { end: vocab_size, holes: Vec::new() }
+    }
+
+    /// Of a model with `vocab_size` ids, those that `tokenizer` has.
+    pub(crate) fn of(tokenizer: &Tokenizer, vocab_size: usize) -> Self {
+        let has = |id: usize| u32::try_from(id).is_ok_and(|id| tokenizer.id_to_token(id).is_some());
+        let limit = vocab_size.min(tokenizer.id_limit() as usize);
+        let end = (0..limit).rev().find(|&id| has(id)).map_or(0, |last| last + 1);
+        if end == 0 {
+            // A tokenizer without tokens says nothing about the model's.
+            return Self::all(vocab_size);
+        }
+        let full = tokenizer.vocab_size() == tokenizer.id_limit() as usize;
+        let holes =
+            if full { Vec::new() } else { (0..end).filter(|&id| !has(id)).map(|id| id as u32).collect() };
+        Drawable { end, holes }
+    }
+
+    /// The logits of ids that may have a token.
+    pub(super) fn of_tokens<'a>(&self, logits: &'a mut [f32]) -> &'a mut [f32] {
+        let end = self.end.min(logits.len());
+        &mut logits[..end]
+    }
+
+    /// Whether `id` has a token.
+    pub(super) fn has(&self, id: u32) -> bool {
+        (id as usize) < self.end && self.holes.binary_search(&id).is_err()
+    }
+}
+
+/// Gives tokens that may not come next a logit of minus infinity, as the processors of transformers do.
+pub(super) fn mask(logits: &mut [f32], drawable: &Drawable, options: &Resolved, history: &History<'_>) {
+    let mut forbid = |id: u32| {
+        if let Some(logit) = logits.get_mut(id as usize) {
+            *logit = f32::NEG_INFINITY;
+        }
+    };
+    drawable.holes.iter().copied().for_each(&mut forbid);
+    options.suppress_tokens.iter().copied().for_each(&mut forbid);
+    if history.output.is_empty() {
+        options.begin_suppress_tokens.iter().copied().for_each(&mut forbid);
+    }
+    if history.output.len() < options.min_tokens as usize {
+        options.stop_token_ids.iter().copied().for_each(&mut forbid);
+    }
+    for sequence in &options.bad_words_ids {
+        if let Some((last, before)) = sequence.split_last()
+            && history.ends_with(before)
+        {
+            forbid(*last);
+        }
+    }
+    if let Some(before) = (options.no_repeat_ngram_size as usize).checked_sub(1) {
+        history.after_each_end(before).for_each(forbid);
+    }
+}
+
+impl History<'_> {
+    fn len(&self) -> usize {
+        self.prompt.len() + self.output.len()
+    }
+
+    /// The token at `index` of prompt and output.
+    fn at(&self, index: usize) -> u32 {
+        match index.checked_sub(self.prompt.len()) {
+            None => self.prompt[index],
+            Some(index) => self.output[index],
+        }
+    }
+
+    fn ends_with(&self, tokens: &[u32]) -> bool {
+        self.len().checked_sub(tokens.len()).is_some_and(|start| {
+            tokens.iter().enumerate().all(|(offset, &token)| self.at(start + offset) == token)
+        })
+    }
+
+    /// The tokens that have come after the last `count` tokens before; with 0, all.
+    fn after_each_end(&self, count: usize) -> impl Iterator<Item = u32> {
+        let end = self.len().saturating_sub(count);
+        let matches =
+            move |start: &usize| (0..count).all(|offset| self.at(start + offset) == self.at(end + offset));
+        // Where there is no whole sequence yet, `end` is 0.
+        (0..end).filter(matches).map(move |start| self.at(start + count))
+    }
+}
