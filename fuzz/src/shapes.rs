@@ -38,5 +38,6 @@ pub fn json_value(rng: &mut Rng) -> Vec<u8> {
 /// What may stand before a text, wanted or not.
 pub fn mark(rng: &mut Rng) -> &'static [u8] {
     const MARKS: &[&[u8]] = &[b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b" \n"];
-    rng.pick(MARKS)
+    let mark: &&[u8] = rng.pick(MARKS);
+    mark
 }

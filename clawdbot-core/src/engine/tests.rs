@@ -1,8 +1,8 @@
 //! What the engine does where no caller can make it happen at a certain moment.
 
 use super::*;
-use crate::model::pooling::Pooler;
 use crate::event::Event;
+use crate::model::pooling::Pooler;
 use crate::model::{Source, tests::support};
 use crate::options::{GenerateOptions, ModelOptions, Pooling, RuntimeOptions};
 use crate::runtime::Runtime;
