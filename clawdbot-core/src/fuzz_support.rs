@@ -4,12 +4,12 @@
 
 use serde_json::{Map, json};
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::model::config::ModelConfig;
 use crate::model::generation::GenerationDefaults;
 use crate::model::registry::parse_spec;
 use crate::model::source::{Opened, Weights};
-use crate::tokenizer::{Tokenizer, render_chat_template};
+use crate::tokenizer::{StreamDecoder, Tokenizer, render_chat_template};
 use crate::weights::{DataFile, Dtype, GgufSource, PackedFile, WeightSource, parse_index};
 
 /// A GGUF file: header, tokenizer, configuration, every norm and the first row of every matrix.
@@ -58,11 +58,49 @@ pub fn config(data: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// `tokenizer.json`, and a text there and back.
+/// `tokenizer.json`, and texts there and back. A panic of the tokenizers crate is a finding, although it is caught.
 pub fn tokenizer(data: &[u8]) -> Result<()> {
-    let tokenizer = Tokenizer::from_bytes(data)?;
-    let ids = tokenizer.encode("Once upon a time, 12 caf\u{e9}s\n\tsaid \u{1f600}!", true)?;
-    tokenizer.decode(&ids, true).map(|_| ())
+    let caught = |error: Error| match error.message().contains("panicked") {
+        true => Error::internal(error.message().to_owned()),
+        false => error,
+    };
+    let tokenizer = Tokenizer::from_bytes(data).map_err(caught)?;
+    let long = "word \u{e9}a ".repeat(300);
+    let mut last = Ok(());
+    for text in
+        ["Once upon a time, 12 caf\u{e9}s\n\tsaid \u{1f600}!", "", " a", "<s> b\u{fdfa}\u{301}</s>", &long]
+    {
+        let ids = match tokenizer.encode(text, true).map_err(caught) {
+            Ok(ids) => ids,
+            Err(error) if error.kind() == ErrorKind::Internal => return Err(error),
+            // A text that it cannot take says nothing of the others.
+            Err(error) => {
+                last = Err(error);
+                continue;
+            }
+        };
+        let ids = &ids[..ids.len().min(64)];
+        for skip in [true, false] {
+            let whole = match tokenizer.decode(ids, skip).map_err(caught) {
+                Ok(whole) => whole,
+                Err(error) if error.kind() == ErrorKind::Internal => return Err(error),
+                Err(_) => continue,
+            };
+            let mut stream = StreamDecoder::new(&tokenizer, skip);
+            let mut pieces = String::new();
+            let streamed =
+                ids.iter().try_for_each(|&id| stream.push(id).map(|piece| pieces.push_str(&piece)));
+            let streamed = streamed.and_then(|()| stream.finish().map(|piece| pieces.push_str(&piece)));
+            match streamed.map_err(caught) {
+                Ok(()) if pieces != whole => {
+                    return Err(Error::internal(format!("expected {whole:?}, streamed {pieces:?}")));
+                }
+                Err(error) if error.kind() == ErrorKind::Internal => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    last
 }
 
 /// A packed model file: header, small files, every norm.

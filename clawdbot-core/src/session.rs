@@ -98,7 +98,20 @@ impl Session {
     /// # Errors
     /// `InvalidArgument` for a token outside the vocabulary or while a stream is running, `ContextOverflow`.
     pub fn append(&mut self, prompt: impl Into<Prompt>, add_special_tokens: bool) -> Result<usize> {
-        self.extend(prompt.into(), add_special_tokens, Wanted::Nothing)
+        self.append_until(prompt, add_special_tokens, &CancelHandle::default())
+    }
+
+    /// As [`Session::append`], but stops when `cancel` is cancelled; nothing is added then.
+    ///
+    /// # Errors
+    /// As [`Session::append`]; `Cancelled`.
+    pub fn append_until(
+        &mut self,
+        prompt: impl Into<Prompt>,
+        add_special_tokens: bool,
+        cancel: &CancelHandle,
+    ) -> Result<usize> {
+        self.extend_until(prompt.into(), add_special_tokens, Wanted::Nothing, cancel)
     }
 
     /// As [`Session::append`], for a request that wants something: errors say what.
@@ -108,9 +121,22 @@ impl Session {
         add_special_tokens: bool,
         wanted: Wanted,
     ) -> Result<usize> {
+        self.extend_until(prompt, add_special_tokens, wanted, &CancelHandle::default())
+    }
+
+    fn extend_until(
+        &mut self,
+        prompt: Prompt,
+        add_special_tokens: bool,
+        wanted: Wanted,
+        cancel: &CancelHandle,
+    ) -> Result<usize> {
         let Slot { loaded, id } = &*self.slot;
         let tokens = match prompt {
-            Prompt::Text(text) => loaded.encode(&text, add_special_tokens)?,
+            Prompt::Text(text) => {
+                let before = loaded.engine()?.idle(*id)?.tokens.len();
+                loaded.encode(&text, add_special_tokens, before, wanted, cancel)?
+            }
             Prompt::Tokens(tokens) => tokens,
         };
         check_vocabulary(loaded, &tokens)?;
@@ -361,10 +387,20 @@ impl Wanted {
 }
 
 pub(crate) fn overflow(length: usize, wanted: Wanted, context: usize) -> Error {
+    overflow_of(&length.to_string(), length, wanted, context)
+}
+
+/// As [`overflow`], for a text that has at least `length` tokens with those before it.
+pub(crate) fn overflow_at_least(length: usize, wanted: Wanted, context: usize) -> Error {
+    overflow_of(&format!("at least {length}"), length, wanted, context)
+}
+
+/// `written`: the length in words.
+fn overflow_of(written: &str, length: usize, wanted: Wanted, context: usize) -> Error {
     let asked = match wanted {
-        Wanted::Nothing => format!("{length} tokens"),
-        Wanted::Tokens(tokens) => format!("{length} tokens of prompt and {tokens} to generate"),
-        Wanted::Open => format!("{length} tokens of prompt and at least 1 to generate"),
+        Wanted::Nothing => format!("{written} tokens"),
+        Wanted::Tokens(tokens) => format!("{written} tokens of prompt and {tokens} to generate"),
+        Wanted::Open => format!("{written} tokens of prompt and at least 1 to generate"),
     };
     let message = format!("the context holds {context} tokens, but {asked} are asked for");
     let error = Error::new(ErrorKind::ContextOverflow, message)

@@ -7,6 +7,8 @@ use serde_json::{Map, Value};
 
 mod support;
 
+use support::child::{Limits, in_child};
+
 #[test]
 fn published_templates_render_as_transformers_does() {
     let Some(folder) = support::shared("conformance/chat_templates") else { return };
@@ -133,4 +135,94 @@ fn filters_tests_and_operators_are_those_of_jinja2() {
     assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), cases.len(), failures.join("\n"));
     let unused: Vec<_> = DIFFERENCES.iter().zip(used).filter(|(_, used)| !used).collect();
     assert!(unused.is_empty(), "no such differences any more: {unused:?}");
+}
+
+/// Templates that double what they have, and what walks over it; others that repeat what one step may cost.
+fn hostile_templates() -> Vec<String> {
+    let doubled = |first: &str, times: usize, then: &str| {
+        format!(
+            "{{% set ns = namespace(x={first}) %}}{{% for i in range({times}) %}}{{% set ns.x = ns.x + ns.x %}}{{% endfor %}}{then}"
+        )
+    };
+    let many = |set: &str, step: &str| {
+        format!("{{% set a = {set} %}}{{% for i in range(90000) %}}{{% set x = {step} %}}{{% endfor %}}")
+    };
+    let mut templates = vec![
+        doubled("[1]", 36, ""),
+        doubled("(1,)", 36, ""),
+        doubled("'a'", 40, ""),
+        doubled("['a']", 31, "{{ ns.x ~ '' }}"),
+        doubled("['a']", 31, "{{ ''.join(ns.x)|length }}"),
+        doubled("['a']", 31, "{{ ns.x|reverse|first }}{{ ns.x|tojson|length }}"),
+        "{{ ([1] * 100000000)|length }}".to_owned(),
+        "{{ ('a' * 1000000000)|length }}".to_owned(),
+        "{{ [1]|batch(100000000, 'x')|list|length }}".to_owned(),
+        "{{ [1]|slice(100000000)|list|length }}".to_owned(),
+        "{{ ('a-' * 20000000)|wordwrap(3) }}".to_owned(),
+        "{% macro f(x, n) %}{% if n %}{{ f([x, x], n - 1) }}{% else %}{{ x == x }}{% endif %}{% endmacro %}{{ f([1], 60) }}"
+            .to_owned(),
+        format!("{{% if 0 %}}{}{{{{ {}1 }}}}{{% endif %}}", "{% elif 0 %}".repeat(985), "not ".repeat(860)),
+    ];
+    let list = "range(90000)|map('string')|list";
+    for step in [
+        "a == a + []",
+        "a|sort",
+        "a|unique|list",
+        "a|groupby(0)",
+        "'x' in a",
+        "a[::-1]",
+        "a|join",
+        "a|tojson",
+        "cycler(*a)",
+    ] {
+        templates.push(many(list, step));
+    }
+    for step in [
+        "a.find('b')",
+        "a[-1]",
+        "a|upper",
+        "a == a ~ ''",
+        "{a: 1}",
+        "'%99999d' % 1",
+        "a|wordcount",
+        "a.split('a')",
+    ] {
+        templates.push(many("'a' * 1000000", step));
+    }
+    templates
+}
+
+#[test]
+fn hostile_templates_end_in_bounds() {
+    in_child(Limits { cpu: 60, ..Limits::default() }, || {
+        // A long conversation gives a template the most that it may use.
+        let messages = serde_json::json!([{"role": "user", "content": "hi ".repeat(20_000)}]);
+        for template in hostile_templates() {
+            let rendered = ChatTemplate::new(&template, &SpecialTokens::default())
+                .and_then(|compiled| compiled.render(&messages, None, true, &Map::new()));
+            let fails = !template.contains("elif");
+            assert_eq!(rendered.is_err(), fails, "{}", template.get(..200).unwrap_or(&template));
+        }
+    });
+}
+
+#[test]
+fn a_deep_template_fits_a_small_stack() {
+    in_child(Limits::default(), || {
+        let deep = format!(
+            "{}{{% if 0 %}}{}{{{{ {}{}1{} }}}}{}",
+            "{% if 1 %}".repeat(70),
+            "{% elif 0 %}".repeat(985),
+            "(".repeat(60),
+            "not ".repeat(860),
+            ")".repeat(60),
+            "{% endif %}".repeat(71)
+        );
+        let small = std::thread::Builder::new().stack_size(256 << 10);
+        let thread = small.spawn(move || {
+            let compiled = ChatTemplate::new(&deep, &SpecialTokens::default())?;
+            compiled.render(&Value::Array(Vec::new()), None, true, &Map::new())
+        });
+        assert_eq!(thread.expect("a thread").join().expect("no panic").expect("renders"), "");
+    });
 }

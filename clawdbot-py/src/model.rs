@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clawdbot_core as core;
-use clawdbot_core::{HubOptions, ModelOptions, Source};
+use clawdbot_core::{CancelHandle, HubOptions, ModelOptions, Source};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyMapping, PyTuple};
 
@@ -11,6 +11,7 @@ use crate::chat::chat;
 use crate::error::{invalid_argument, no_pickle, to_py};
 use crate::event::Completion;
 use crate::floats::to_numpy;
+use crate::interrupt::interruptible;
 use crate::prompt::Prompts;
 use crate::runtime::{self, Runtime, watched};
 use crate::session::Session;

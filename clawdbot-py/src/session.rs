@@ -9,8 +9,9 @@ use pyo3::types::{PyDict, PyMapping, PyTuple};
 use crate::chat::chat;
 use crate::error::{closed, no_pickle, to_py};
 use crate::event::Completion;
-use crate::interrupt::{Released, interruptible};
+use crate::interrupt::{Released, interruptible, interruptible_here};
 use crate::stream::Stream;
+use crate::tokenizer::LONG_TEXT;
 use crate::{options, prompt};
 
 /// A conversation: its tokens, and their keys and values in the model's cache. One request at a time.
@@ -45,7 +46,16 @@ impl Session {
     #[pyo3(signature = (prompt, add_special_tokens=true))]
     fn append(&self, py: Python<'_>, prompt: &Bound<'_, PyAny>, add_special_tokens: bool) -> PyResult<usize> {
         let prompt = prompt::one(prompt, "prompt")?;
-        self.with(py, |session| session.append(prompt, add_special_tokens))
+        if !matches!(&prompt, core::Prompt::Text(text) if text.len() >= LONG_TEXT) {
+            return self.with(py, |session| session.append(prompt, add_special_tokens));
+        }
+        let cancel = core::CancelHandle::default();
+        interruptible_here(py, &cancel.clone(), || {
+            let mut session = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let closed = || core::Error::new(core::ErrorKind::Closed, "the session is closed");
+            let session = session.get().ok_or_else(closed)?;
+            session.append_until(prompt, add_special_tokens, &cancel)
+        })
     }
 
     /// Generates a continuation, event by event; the tokens become part of the conversation.

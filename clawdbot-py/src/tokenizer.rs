@@ -7,7 +7,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use crate::error::{no_pickle, to_py};
+use crate::interrupt::interruptible_soon;
 use crate::{json, prompt};
+
+/// Bytes of a text from which on tokenizing takes long enough to be interrupted.
+pub(crate) const LONG_TEXT: usize = 1 << 17;
 
 /// Text to token ids and back.
 #[pyclass(frozen, module = "clawdbot")]
@@ -30,7 +34,12 @@ impl Tokenizer {
         add_special_tokens: bool,
     ) -> PyResult<Vec<u32>> {
         let text = json::text_of(text, "text")?;
-        py.detach(|| self.0.encode(&text, add_special_tokens)).map_err(to_py)
+        if text.len() < LONG_TEXT {
+            return py.detach(|| self.0.encode(&text, add_special_tokens)).map_err(to_py);
+        }
+        let (tokenizer, cancel) = (self.0.clone(), core::CancelHandle::default());
+        let handle = cancel.clone();
+        interruptible_soon(py, &cancel, move || tokenizer.encode_until(&text, add_special_tokens, &handle))
     }
 
     /// Text of `ids`. `skip_special_tokens`: leave special tokens out.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::{command, empty_dir, run, run_with};
+use crate::support::{command, empty_dir, model_with_template, run, run_with};
 
 #[test]
 fn a_seed_gives_the_same_text_every_time() {
@@ -102,4 +102,19 @@ fn a_reader_that_leaves_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(0));
     assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+}
+
+#[test]
+fn warnings_of_the_library_are_shown() {
+    let dir = model_with_template("greedy", None);
+    std::fs::write(dir.join("generation_config.json"), r#"{"do_sample": false}"#).unwrap();
+    let args = ["generate", "-m", dir.to_str().unwrap(), "-n", "2", "--top-p", "0.9", "Once"];
+    let plain = run(&args);
+    assert!(
+        plain.stderr.contains("warning: ") && plain.stderr.contains("temperature is 0"),
+        "{}",
+        plain.stderr
+    );
+    let quiet = run(&[&args[..], &["--quiet"]].concat());
+    assert_eq!((quiet.code, quiet.stderr.as_str()), (Some(0), ""));
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
 use crate::options::GenerateOptions;
 use crate::runtime::LogLevel;
-use crate::session::{Delivery, Session, Stream, Ticket};
+use crate::session::{CancelHandle, Delivery, Session, Stream, Ticket, Wanted, overflow_at_least};
 
 /// A conversation to be answered: its messages, and what the model's chat template is given with them.
 ///
@@ -77,11 +77,23 @@ impl Loaded {
         Ok(rendered)
     }
 
-    /// Tokens of a text prompt. A beginning-of-sequence token that the text itself begins with, as a rendered conversation
-    /// may, is not put there twice.
-    pub(crate) fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+    /// Tokens of a text prompt behind `before` tokens. A beginning-of-sequence token that the text itself begins with, as
+    /// a rendered conversation may, is not put there twice. A text that cannot fit into the context is not tokenized.
+    pub(crate) fn encode(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        before: usize,
+        wanted: Wanted,
+        cancel: &CancelHandle,
+    ) -> Result<Vec<u32>> {
         let tokenizer = &self.text()?.tokenizer;
-        let mut tokens = tokenizer.encode(text, add_special_tokens)?;
+        let length = before.saturating_add(tokenizer.at_least(text));
+        if length > self.max_context {
+            return Err(overflow_at_least(length, wanted, self.max_context));
+        }
+        let _memory = self.reserve_encoding(&[text])?;
+        let mut tokens = tokenizer.encode_until(text, add_special_tokens, cancel)?;
         if add_special_tokens
             && let [first, second, ..] = tokens[..]
             && first == second
@@ -98,7 +110,9 @@ impl Loaded {
 
     /// Tokens of a conversation that is to be answered. The template brings its special tokens, unless options say more.
     pub(crate) fn encode_chat(&self, chat: &Chat, options: &GenerateOptions) -> Result<Vec<u32>> {
-        self.encode(&self.render(chat, true)?, options.add_special_tokens.unwrap_or(false))
+        let add_special_tokens = options.add_special_tokens.unwrap_or(false);
+        let text = self.render(chat, true)?;
+        self.encode(&text, add_special_tokens, 0, Wanted::of(options), &CancelHandle::default())
     }
 }
 

@@ -284,13 +284,17 @@ impl EmbedPlan {
         } else {
             text
         };
-        let most = if self.truncate { self.most } else { usize::MAX };
-        loaded.text()?.tokenizer.encode_within(text, None, self.add_special_tokens, most)
+        loaded.encode_fitting(text, None, self.add_special_tokens, self.most, self.truncate)
     }
 }
 
 fn too_long(found: usize, most: usize) -> Error {
-    let message = format!("expected a text of at most {most} tokens, found {found}; `truncate` cuts it");
+    longer(&found.to_string(), found, most)
+}
+
+/// `written`: the length in words.
+fn longer(written: &str, found: usize, most: usize) -> Error {
+    let message = format!("expected a text of at most {most} tokens, found {written}; `truncate` cuts it");
     Error::new(ErrorKind::ContextOverflow, message).with("tokens", found).with("max_tokens", most)
 }
 
@@ -341,8 +345,8 @@ impl Judge {
     fn tokens(&self, loaded: &Loaded, document: &str, most: usize, truncate: bool) -> Result<Vec<u32>> {
         let text = format!("{}{document}", self.query);
         let around = self.before.len() + self.after.len();
-        let limit = if truncate { most.saturating_sub(around) } else { usize::MAX };
-        let middle = loaded.text()?.tokenizer.encode_within(&text, None, false, limit)?.tokens;
+        let room = most.saturating_sub(around);
+        let middle = loaded.encode_fitting(&text, None, false, room, truncate)?.tokens;
         let tokens = [&self.before[..], &middle, &self.after].concat();
         if tokens.len() > most { Err(too_long(tokens.len(), most)) } else { Ok(tokens) }
     }
@@ -372,11 +376,30 @@ fn read_row(loaded: &Loaded, matrix: &PackedMatrix, row: u32) -> Vec<f32> {
 }
 
 impl Loaded {
+    /// The tokens of a text or a pair: at most `most` if `truncate`, else all, but a text that cannot be that short is
+    /// refused before it is tokenized.
+    fn encode_fitting(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        add_special_tokens: bool,
+        most: usize,
+        truncate: bool,
+    ) -> Result<Encoded> {
+        let tokenizer = &self.text()?.tokenizer;
+        let pair_text = pair.unwrap_or_default();
+        let at_least = tokenizer.at_least(text).saturating_add(tokenizer.at_least(pair_text));
+        if !truncate && at_least > most {
+            return Err(longer(&format!("at least {at_least}"), at_least, most));
+        }
+        let _memory = self.reserve_encoding(&[text, pair_text])?;
+        let limit = if truncate { most } else { usize::MAX };
+        tokenizer.encode_within(text, pair, add_special_tokens, limit)
+    }
+
     /// Query and document as one, and the kinds of its tokens.
     fn pair(&self, query: &str, document: &str, most: usize, truncate: bool) -> Result<(Vec<u32>, Vec<u32>)> {
-        let limit = if truncate { most } else { usize::MAX };
-        let Encoded { tokens, types } =
-            self.text()?.tokenizer.encode_within(query, Some(document), true, limit)?;
+        let Encoded { tokens, types } = self.encode_fitting(query, Some(document), true, most, truncate)?;
         if tokens.len() > most {
             return Err(too_long(tokens.len(), most));
         }

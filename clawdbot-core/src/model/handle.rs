@@ -263,6 +263,12 @@ impl Loaded {
         }
     }
 
+    /// Takes out of the budget what tokenizing `texts` needs while it runs.
+    pub(crate) fn reserve_encoding(&self, texts: &[&str]) -> Result<Reservation> {
+        let bytes = texts.iter().map(|text| Tokenizer::encoding_bytes(text)).fold(0, u64::saturating_add);
+        self.runtime.budget().reserve_growing(bytes, "tokenizing the text")
+    }
+
     /// The tokenizer.
     ///
     /// # Errors

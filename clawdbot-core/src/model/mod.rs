@@ -26,6 +26,7 @@ mod mixer_names;
 mod mla;
 mod moe;
 mod mxfp4;
+mod name_pattern;
 mod names;
 mod pack;
 mod parts;

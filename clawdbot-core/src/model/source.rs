@@ -341,7 +341,7 @@ impl Opened {
         config: &ModelConfig,
         (spec, mut embedding): (DecoderSpec, EmbeddingConfig),
         weights: Weights,
-        text: Option<Text>,
+        mut text: Option<Text>,
         files: ModelFiles,
     ) -> Result<Self> {
         let truncated = text.as_ref().and_then(|text| text.max_tokens);
@@ -366,14 +366,11 @@ impl Opened {
             }
             None => GenerationDefaults::default(),
         };
-        // A larger vocabulary in the model is padding; a larger one in the tokenizer would index past the embedding.
-        let ids = text.as_ref().map_or(0, |text| text.tokenizer.id_limit() as usize);
+        // A larger vocabulary in the model is padding. Of a larger one in the tokenizer, a prompt must not have what is
+        // beyond: tokens for images, of models that are published with and without them.
         let rows = spec.vocab_size;
-        if ids > rows {
-            let message =
-                format!("{name}: the tokenizer has ids below {ids}, but the model's vocabulary has {rows}");
-            let error = Error::new(ErrorKind::InvalidTokenizer, message);
-            return Err(error.with("expected", rows).with("found", ids));
+        if let Some(text) = &mut text {
+            text.tokenizer = text.tokenizer.clone().padded_to(rows);
         }
         let outside =
             defaults.eos_token_id.iter().chain(&defaults.bos_token_id).find(|&&id| id as usize >= rows);

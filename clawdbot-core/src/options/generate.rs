@@ -112,11 +112,11 @@ impl GenerateOptions {
         }
         let words = self.bad_words_ids.as_deref().unwrap_or_default();
         if words.len() > MAX_BAD_WORDS || words.iter().map(Vec::len).sum::<usize>() > MAX_LISTED_IDS {
-            let expected = format!("at most {MAX_BAD_WORDS} sequences of {MAX_LISTED_IDS} token ids in all");
+            let expected = format!("at most {MAX_BAD_WORDS} lists, of {MAX_LISTED_IDS} token ids in all");
             return Err(out_of_range("bad_words_ids", &expected, words.len()));
         }
         if words.iter().any(Vec::is_empty) {
-            return Err(out_of_range("bad_words_ids", "sequences that are not empty", "an empty one"));
+            return Err(out_of_range("bad_words_ids", "lists that are not empty", "an empty list"));
         }
         if stop.iter().any(String::is_empty) {
             return Err(out_of_range("stop", "texts that are not empty", "an empty text"));

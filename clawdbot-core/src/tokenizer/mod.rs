@@ -6,14 +6,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use tokenizers::{PostProcessor, TruncationParams, truncate_encodings};
+use tokenizers::{Encoding, Model, PostProcessor, Token};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::weights::MAGIC;
+use crate::large_stack::on_large_stack;
+use crate::session::CancelHandle;
+use crate::weights::{MAGIC, open_regular, read_small_file};
 
-mod charsmap;
+use bound::Bound;
+use pipeline::Decoder;
+
+mod bound;
 mod chat;
 mod gguf;
+mod merges;
+mod pipeline;
 mod read;
 mod special;
 mod stop;
@@ -25,22 +32,34 @@ pub use special::SpecialTokens;
 pub use stop::{StopMatcher, StopOutcome};
 pub use stream::StreamDecoder;
 
+/// Most bytes of a `tokenizer.json`.
+const MAX_FILE: u64 = 256 << 20;
+/// Bytes of memory that tokenizing takes for each byte of a text, at most.
+const ENCODING_BYTES: u64 = 160;
+
 /// A tokenizer as described by a `tokenizer.json` file. Cheap to clone, `Send + Sync`.
 #[derive(Clone)]
-pub struct Tokenizer(Arc<Inner>);
+pub struct Tokenizer {
+    inner: Arc<Inner>,
+    /// Ids below are decoded: those of tokens, and those of a model that has more.
+    accepted: u32,
+}
 
 struct Inner {
-    tokenizer: tokenizers::Tokenizer,
+    encoder: read::Encoder,
+    decoder: Option<Decoder>,
     /// Ids of the special tokens.
     special: HashSet<u32>,
     vocab_size: usize,
     id_limit: u32,
     decoding: stream::Decoding,
+    /// How few tokens a text can have.
+    bound: Option<Bound>,
 }
 
 impl std::fmt::Debug for Tokenizer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Tokenizer").field("vocab_size", &self.0.vocab_size).finish_non_exhaustive()
+        f.debug_struct("Tokenizer").field("vocab_size", &self.inner.vocab_size).finish_non_exhaustive()
     }
 }
 
@@ -48,37 +67,49 @@ impl Tokenizer {
     /// Reads a `tokenizer.json` file, or the vocabulary in a GGUF file.
     ///
     /// # Errors
-    /// `NotFound` or `Io` when the file cannot be read, else as [`from_bytes`](Self::from_bytes); `UnsupportedModel` for a
-    /// GGUF vocabulary of a kind or with a pre-tokenizer that is not known.
+    /// `NotFound` or `Io` when the file cannot be read or is none, `InvalidModel` when it is too long, else as
+    /// [`from_bytes`](Self::from_bytes); `UnsupportedModel` for a GGUF vocabulary of a kind or with a pre-tokenizer that is
+    /// not known.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if starts_with(path, MAGIC)? {
             return Self::from_gguf(path);
         }
-        let bytes = std::fs::read(path).map_err(|error| Error::io(path, &error))?;
+        let bytes = read_small_file(path, MAX_FILE)?;
         Self::from_bytes(&bytes).map_err(|error| error.context(path.display()))
     }
 
-    /// Reads the contents of a `tokenizer.json` file. Truncation and padding that the file asks for are switched off:
-    /// a prompt is never shortened or filled up behind the caller's back.
+    /// Reads the contents of a `tokenizer.json` file. Truncation and padding that the file asks for are left out: a prompt
+    /// is never shortened or filled up behind the caller's back.
     ///
     /// # Errors
-    /// `InvalidTokenizer` when the contents are malformed, with the parser's words.
+    /// `InvalidTokenizer` when the contents are malformed, take too much, or would make text grow without bound, with what
+    /// was expected.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let malformed =
             |reason: &dyn std::fmt::Display| Error::invalid_tokenizer(format!("tokenizer.json: {reason}"));
-        guarded(|| {
-            let (mut tokenizer, largest_id) = read::read(bytes).map_err(|error| malformed(&error))?;
-            tokenizer.with_truncation(None).map_err(|error| malformed(&error))?;
-            tokenizer.with_padding(None);
-            let added = tokenizer.get_added_tokens_decoder();
-            let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
-            let vocab_size = tokenizer.get_vocab_size(true);
-            let id_limit = largest_id.map_or(Some(0), |last| last.checked_add(1));
-            let id_limit = id_limit.ok_or_else(|| malformed(&"a token has the id 4294967295"))?;
-            let decoding = stream::Decoding::of(&tokenizer)?;
-            Ok(Tokenizer(Arc::new(Inner { special, vocab_size, id_limit, decoding, tokenizer })))
+        on_large_stack("clawdbot-tokenizer", panicked, || {
+            guarded(None, || {
+                let read = read::read(bytes).map_err(|error| malformed(&error))?;
+                let read::Read { encoder, decoder, largest_id } = read;
+                let added = encoder.get_added_tokens_decoder();
+                let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+                let vocab_size = encoder.get_vocab_size(true);
+                let id_limit = largest_id.map_or(Some(0), |last| last.checked_add(1));
+                let id_limit = id_limit.ok_or_else(|| malformed(&"a token has the id 4294967295"))?;
+                let decoding = stream::Decoding::of(decoder.as_ref());
+                let bound = Bound::of(&encoder);
+                let inner = Inner { special, vocab_size, id_limit, decoding, bound, encoder, decoder };
+                Ok(Tokenizer { inner: Arc::new(inner), accepted: id_limit })
+            })
         })
+    }
+
+    /// It for a model with `rows` token ids: those that no token has, which pad a vocabulary, decode to nothing.
+    #[must_use]
+    pub(crate) fn padded_to(self, rows: usize) -> Self {
+        let rows = u32::try_from(rows).unwrap_or(u32::MAX);
+        Tokenizer { accepted: self.accepted.max(rows), ..self }
     }
 
     /// The token ids of `text`. Special tokens written out in the text become their ids, as in the transformers
@@ -87,12 +118,34 @@ impl Tokenizer {
     /// # Errors
     /// `InvalidTokenizer` when the tokenizer cannot process the text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
-        guarded(|| {
-            let encoding = self.0.tokenizer.encode_fast(text, add_special_tokens);
-            let encoding =
-                encoding.map_err(|error| Error::invalid_tokenizer(format!("cannot encode: {error}")))?;
+        self.encode_until(text, add_special_tokens, &CancelHandle::default())
+    }
+
+    /// As [`encode`](Self::encode), but stops when `cancel` is cancelled: between its steps, and between words.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode); `Cancelled`.
+    pub fn encode_until(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        cancel: &CancelHandle,
+    ) -> Result<Vec<u32>> {
+        guarded(Some(cancel), || {
+            let encoding = self.inner.encoder.encode_fast(text, add_special_tokens).map_err(cannot_encode)?;
             Ok(encoding.get_ids().to_vec())
         })
+    }
+
+    /// How many tokens `text` has at least, special tokens around it aside. What is cheap to say: often far fewer than
+    /// there are, and 0 for kinds of tokenizers that may pass over text.
+    pub(crate) fn at_least(&self, text: &str) -> usize {
+        self.inner.bound.as_ref().map_or(0, |bound| bound.tokens(text))
+    }
+
+    /// Bytes of memory that tokenizing `text` takes at most, about.
+    pub(crate) fn encoding_bytes(text: &str) -> u64 {
+        (text.len() as u64).saturating_mul(ENCODING_BYTES)
     }
 
     /// The tokens of `text`, or of a pair, cut at the end (of a pair first the longer one) so that they are at most `most`,
@@ -107,95 +160,99 @@ impl Tokenizer {
         add_special_tokens: bool,
         most: usize,
     ) -> Result<Encoded> {
-        let failed = |error: tokenizers::Error| Error::invalid_tokenizer(format!("cannot encode: {error}"));
-        guarded(|| {
-            let tokenizer = &self.0.tokenizer;
-            let encode = |text: &str, special| tokenizer.encode_fast(text, special).map_err(failed);
-            let mut encoding = match pair {
-                None => encode(text, add_special_tokens)?,
-                Some(pair) => tokenizer.encode_fast((text, pair), add_special_tokens).map_err(failed)?,
-            };
-            if encoding.len() > most {
-                let processor = tokenizer.get_post_processor().filter(|_| add_special_tokens);
-                let special = processor.map_or(0, |processor| processor.added_tokens(pair.is_some()));
+        guarded(None, || {
+            let encoder = &self.inner.encoder;
+            let encode = |text: &str| encoder.encode_fast(text, false).map_err(cannot_encode);
+            let (mut first, mut second) = (encode(text)?, pair.map(encode).transpose()?);
+            if let Some(second) = &mut second {
+                second.set_type_ids(vec![1; second.len()]);
+            }
+            let processor = encoder.get_post_processor().filter(|_| add_special_tokens);
+            let special = processor.map_or(0, |processor| processor.added_tokens(pair.is_some()));
+            let (a, b) = (first.len(), second.as_ref().map_or(0, Encoding::len));
+            if special.saturating_add(a).saturating_add(b) > most {
                 let room = most.checked_sub(special).filter(|&room| room > 0).ok_or_else(|| {
                     let message =
                         format!("expected room for more than {special} special tokens, found {most}");
                     Error::new(ErrorKind::ContextOverflow, message).with("max_tokens", most)
                 })?;
-                let params = TruncationParams { max_length: room, ..TruncationParams::default() };
-                let pair = pair.map(|pair| encode(pair, false)).transpose()?;
-                let (text, pair) = truncate_encodings(encode(text, false)?, pair, &params).map_err(failed)?;
-                encoding = tokenizer.post_process(text, pair, add_special_tokens).map_err(failed)?;
+                let (a, b) = cut(a, b, room);
+                first = beginning(&first, a, 0);
+                second = second.map(|second| beginning(&second, b, 1));
             }
+            let encoding = encoder.post_process(first, second, add_special_tokens).map_err(cannot_encode)?;
             Ok(Encoded { tokens: encoding.get_ids().to_vec(), types: encoding.get_type_ids().to_vec() })
         })
     }
 
-    /// The text of `ids`, without special tokens if `skip_special_tokens`. Bytes that are not UTF-8 become U+FFFD.
+    /// The text of `ids`, without special tokens if `skip_special_tokens`. Bytes that are not UTF-8 become U+FFFD. Ids
+    /// without a token that are below the largest one, or below the size of the model that this is the tokenizer of, have
+    /// no text.
     ///
     /// # Errors
-    /// `InvalidArgument` when an id is outside the vocabulary.
+    /// `InvalidArgument` for other ids.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
         ids.iter().try_for_each(|id| self.check(*id))?;
         self.decode_checked(ids, skip_special_tokens)
     }
 
     fn decode_checked(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        // Some decoders of the tokenizers crate cannot take an empty list.
-        if !ids.iter().any(|id| self.shows(*id, skip_special_tokens).is_some()) {
-            return Ok(String::new());
-        }
-        guarded(|| {
-            let text = self.0.tokenizer.decode(ids, skip_special_tokens);
-            text.map_err(|error| Error::invalid_tokenizer(format!("cannot decode: {error}")))
+        let tokens: Vec<String> = ids.iter().filter_map(|id| self.shows(*id, skip_special_tokens)).collect();
+        guarded(None, || match &self.inner.decoder {
+            _ if tokens.is_empty() => Ok(String::new()),
+            Some(decoder) => decoder
+                .decode(tokens)
+                .map_err(|error| Error::invalid_tokenizer(format!("cannot decode: {error}"))),
+            None => Ok(tokens.join(" ")),
         })
     }
 
     /// The token that a decoder gets to see for `id`. As in the tokenizers crate, its text says whether it is special.
     fn shows(&self, id: u32, skip_special_tokens: bool) -> Option<String> {
-        let token = self.id_to_token(id)?;
-        let hidden = skip_special_tokens && self.0.tokenizer.get_added_vocabulary().is_special_token(&token);
+        let added = self.inner.encoder.get_added_vocabulary();
+        let token =
+            added.simple_id_to_token(id).or_else(|| self.inner.encoder.get_model().id_to_token(id))?;
+        let hidden = skip_special_tokens && added.is_special_token(&token);
         (!hidden).then_some(token)
     }
 
-    /// Refuses an id that no token has. Ids below the limit that the vocabulary leaves out decode to nothing, as in
-    /// the transformers library: models pad their embedding, and may sample such a row.
+    /// Refuses an id that neither a token nor the model has. Others without a token decode to nothing, as in the
+    /// transformers library: models pad their embedding.
     fn check(&self, id: u32) -> Result<()> {
-        if id < self.0.id_limit {
+        let limit = self.accepted;
+        if id < limit {
             return Ok(());
         }
-        let limit = self.0.id_limit;
         Err(Error::invalid_argument(format!(
             "token id {id} is outside the vocabulary: ids are below {limit}"
         ))
         .with("token_id", id)
-        .with("vocab_size", self.0.vocab_size))
+        .with("vocab_size", self.inner.vocab_size))
     }
 
     /// Number of tokens, added tokens included.
     pub fn vocab_size(&self) -> usize {
-        self.0.vocab_size
+        self.inner.vocab_size
     }
 
     /// The largest token id + 1. Larger than [`vocab_size`](Self::vocab_size) when the vocabulary has gaps.
     pub fn id_limit(&self) -> u32 {
-        self.0.id_limit
+        self.inner.id_limit
     }
 
     /// The id of the token written `token`.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
-        self.0.tokenizer.token_to_id(token)
+        self.inner.encoder.token_to_id(token)
     }
 
     /// The token with the id `id`, as the vocabulary writes it.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
-        self.0.tokenizer.id_to_token(id)
+        self.inner.encoder.id_to_token(id)
     }
 
     /// Whether `id` is a special token (a marker that `skip_special_tokens` leaves out).
     pub fn is_special(&self, id: u32) -> bool {
-        self.0.special.contains(&id)
+        self.inner.special.contains(&id)
     }
 }
 
@@ -207,19 +264,43 @@ pub(crate) struct Encoded {
     pub(crate) types: Vec<u32>,
 }
 
+fn cannot_encode(error: tokenizers::Error) -> Error {
+    Error::invalid_tokenizer(format!("cannot encode: {error}"))
+}
+
+/// How many of `a` and `b` tokens stay so that there are at most `most`: the longer text is cut first, and of two that are
+/// both too long the second keeps one more.
+fn cut(a: usize, b: usize, most: usize) -> (usize, usize) {
+    let short = a.min(b);
+    let (less, more) = match short.saturating_mul(2) <= most {
+        true => (short, most - short),
+        false => (most / 2, most - most / 2),
+    };
+    if a <= b { (less, more.min(b)) } else { (more.min(a), less) }
+}
+
+/// The first `count` tokens.
+fn beginning(encoding: &Encoding, count: usize, kind: u32) -> Encoding {
+    let ids = encoding.get_ids().iter().take(count);
+    Encoding::from_tokens(ids.map(|&id| Token::new(id, String::new(), (0, 0))).collect(), kind)
+}
+
 /// Whether the file at `path` begins with `magic`.
 fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
     let mut start = Vec::new();
-    let read =
-        std::fs::File::open(path).and_then(|file| file.take(magic.len() as u64).read_to_end(&mut start));
+    let read = open_regular(path)?.take(magic.len() as u64).read_to_end(&mut start);
     read.map_err(|error| Error::io(path, &error))?;
     Ok(start == magic)
 }
 
-/// Runs `work`; a panic of the tokenizers crate on a hostile file becomes an error.
-fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| Err(Error::invalid_tokenizer("the tokenizer panicked: its file is inconsistent")))
+/// Runs `work` until it is cancelled; a panic of the tokenizers crate on a hostile file becomes an error.
+fn guarded<T>(cancel: Option<&CancelHandle>, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let run = || pipeline::work::run(cancel, work);
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(panicked()))
+}
+
+fn panicked() -> Error {
+    Error::invalid_tokenizer("the tokenizer panicked: its file is inconsistent")
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! Token ids to text, one at a time: each call gives the text that became complete.
 
-use serde_json::Value;
-
 use crate::error::{Error, Result};
 
 use super::Tokenizer;
+use super::pipeline::{Decoder, DecoderStep as Step, MAX_STRIP};
 
 /// How a tokenizer's decoder can be run on a stream so that the pieces add up to what it makes of the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,39 +18,30 @@ pub(super) enum Decoding {
 }
 
 impl Decoding {
-    pub(super) fn of(tokenizer: &tokenizers::Tokenizer) -> Result<Self> {
-        let Some(decoder) = tokenizer.get_decoder() else {
-            return Ok(Decoding::Window { byte_fallback: false });
-        };
-        let decoder = serde_json::to_value(decoder)
-            .map_err(|error| Error::invalid_tokenizer(format!("decoder: {error}")))?;
-        let steps = match decoder.get("decoders") {
-            Some(Value::Array(steps)) => steps.as_slice(),
-            _ => std::slice::from_ref(&decoder),
-        };
-        let kind = |step: &Value| step.get("type").and_then(Value::as_str).unwrap_or_default().to_owned();
-        let kinds: Vec<String> = steps.iter().map(kind).collect();
-        if kinds == ["ByteLevel"] {
-            return Ok(Decoding::Bytes);
+    pub(super) fn of(decoder: Option<&Decoder>) -> Self {
+        let Some(decoder) = decoder else { return Decoding::Window { byte_fallback: false } };
+        let steps = decoder.steps();
+        if matches!(steps, [Step::ByteLevel]) {
+            return Decoding::Bytes;
         }
         let mut fused = false;
-        for (step, kind) in steps.iter().zip(&kinds) {
-            let local = match kind.as_str() {
-                "Fuse" => {
+        for step in steps {
+            let local = match step {
+                Step::Fuse => {
                     fused = true;
                     true
                 }
-                "Replace" | "ByteFallback" | "Metaspace" => !fused,
-                "WordPiece" => steps.len() == 1,
+                Step::Replace { .. } | Step::ByteFallback | Step::Metaspace { .. } => !fused,
+                Step::WordPiece { .. } => steps.len() == 1,
                 // Stripping the end of each token is local, stripping the end of the text is not.
-                "Strip" => fused && step.get("stop").and_then(Value::as_u64) == Some(0),
-                _ => false,
+                Step::Strip { stop, .. } => fused && *stop == 0,
+                Step::Bpe { .. } | Step::ByteLevel | Step::Ctc { .. } => false,
             };
             if !local {
-                return Ok(Decoding::Whole);
+                return Decoding::Whole;
             }
         }
-        Ok(Decoding::Window { byte_fallback: kinds.iter().any(|kind| kind == "ByteFallback") })
+        Decoding::Window { byte_fallback: steps.iter().any(|step| matches!(step, Step::ByteFallback)) }
     }
 }
 
@@ -88,7 +78,7 @@ impl StreamDecoder {
         let Some(token) = self.tokenizer.shows(id, self.skip_special_tokens) else {
             return Ok(String::new());
         };
-        match self.tokenizer.0.decoding {
+        match self.tokenizer.inner.decoding {
             Decoding::Bytes => {
                 push_token_bytes(&mut self.bytes, &token);
                 Ok(take_complete(&mut self.bytes))
@@ -99,7 +89,11 @@ impl StreamDecoder {
             }
             Decoding::Window { byte_fallback } => {
                 self.ids.push(id);
-                if byte_fallback && is_byte_token(&token) { Ok(String::new()) } else { self.decode_window() }
+                if byte_fallback && byte_token(&token).is_some() {
+                    Ok(String::new())
+                } else {
+                    self.decode_window()
+                }
             }
         }
     }
@@ -109,7 +103,7 @@ impl StreamDecoder {
     /// # Errors
     /// `InvalidTokenizer` when the tokenizer's decoder fails.
     pub fn finish(mut self) -> Result<String> {
-        match self.tokenizer.0.decoding {
+        match self.tokenizer.inner.decoding {
             Decoding::Bytes => Ok(String::from_utf8_lossy(&self.bytes).into_owned()),
             _ => self.decode_window(),
         }
@@ -124,25 +118,32 @@ impl StreamDecoder {
             .ok_or_else(|| Error::internal("the decoder changed text that was already handed out"))?
             .to_owned();
         // Ids that decode to nothing on their own (a space at the start) are no context for what follows.
-        let alone = self.tokenizer.decode_checked(&self.ids[self.context..], self.skip_special_tokens)?;
+        let new = &self.ids[self.context..];
+        let alone = self.tokenizer.decode_checked(new, self.skip_special_tokens)?;
         if !alone.is_empty() {
             self.ids.drain(..self.context);
+        } else if self.context > 0 && piece.is_empty() && self.is_silent(new)? {
+            self.ids.truncate(self.context);
         }
         self.context = self.ids.len();
         Ok(piece)
     }
+
+    /// Whether ids have no text wherever they stand: more of them than can be stripped from the start of a text.
+    fn is_silent(&self, ids: &[u32]) -> Result<bool> {
+        let many = ids.repeat(MAX_STRIP + 1);
+        Ok(self.tokenizer.decode_checked(&many, self.skip_special_tokens)?.is_empty())
+    }
 }
 
-/// Whether `token` stands for one byte, as the `ByteFallback` decoder reads it.
-fn is_byte_token(token: &str) -> bool {
-    token.len() == 6
-        && token.starts_with("<0x")
-        && token.ends_with('>')
-        && token.get(3..5).is_some_and(|digits| u8::from_str_radix(digits, 16).is_ok())
+/// The byte that `token` stands for, written `<0xNN>`.
+pub(super) fn byte_token(token: &str) -> Option<u8> {
+    let digits = token.strip_prefix("<0x")?.strip_suffix('>').filter(|digits| digits.len() == 2)?;
+    u8::from_str_radix(digits, 16).ok()
 }
 
 /// Appends the bytes of a byte-level token: each character stands for one byte, or else the token for itself.
-fn push_token_bytes(out: &mut Vec<u8>, token: &str) {
+pub(super) fn push_token_bytes(out: &mut Vec<u8>, token: &str) {
     let start = out.len();
     for c in token.chars() {
         match byte_of(c) {
@@ -166,6 +167,17 @@ fn byte_of(c: char) -> Option<u8> {
         0x143 => Some(0xad),
         _ => None,
     }
+}
+
+/// The character that the byte-level alphabet writes `byte` as.
+pub(super) fn char_of(byte: u8) -> char {
+    let code = match byte {
+        0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => return byte.into(),
+        0..=0x20 => 0x100 + u32::from(byte),
+        0x7f..=0xa0 => 0x121 + u32::from(byte - 0x7f),
+        0xad => 0x143,
+    };
+    char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
 /// Takes everything out of `bytes` but a character that may still be completed; broken ones become U+FFFD.
@@ -201,6 +213,7 @@ mod tests {
     #[test]
     fn the_byte_alphabet_covers_every_byte_once() {
         let mut bytes: Vec<u8> = (0..0x150).filter_map(char::from_u32).filter_map(byte_of).collect();
+        assert!((0..=255).all(|byte| byte_of(char_of(byte)) == Some(byte)));
         assert_eq!(byte_of('Ġ'), Some(b' '));
         assert_eq!(byte_of('Ċ'), Some(b'\n'));
         bytes.sort_unstable();

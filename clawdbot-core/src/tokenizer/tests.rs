@@ -156,3 +156,114 @@ fn a_long_run_of_tokens_is_streamed_in_linear_time() {
     assert_eq!(length, 40_000);
     assert!(stream.ids.len() <= 2 && stream.bytes.is_empty());
 }
+
+#[test]
+fn a_text_has_at_least_as_many_tokens_as_said() {
+    let word_piece = json!({"version": "1.0", "added_tokens": [], "normalizer": {"type": "BertNormalizer",
+        "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true},
+        "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordPiece", "unk_token": "u", "continuing_subword_prefix": "##",
+            "max_input_chars_per_word": 100, "vocab": {"u": 0, "a": 1, "##b": 2}}});
+    let mut spaced = byte_fallback();
+    spaced["model"]["byte_fallback"] = true.into();
+    spaced["normalizer"] = json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
+        {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]});
+    let mut stripping = spaced.clone();
+    stripping["added_tokens"][0]["rstrip"] = true.into();
+    let mut normalized = byte_level();
+    normalized["normalizer"] = json!({"type": "NFKC"});
+    let texts = [
+        "",
+        "a",
+        "a b  ab\n",
+        "aaaaaaaaaa",
+        "<|end|>    <|end|> ",
+        "\u{1d400}\u{ff21}\u{1161}",
+        "日本 é 語\u{301}",
+        "ab.ab a-b",
+    ];
+    for (json, some) in [
+        (&word_piece, true),
+        (&spaced, true),
+        (&stripping, true),
+        (&normalized, true),
+        (&byte_level(), true),
+        (&with_decoder(Value::Null), false),
+    ] {
+        let tokenizer = load(json);
+        let mut most = 0;
+        for text in texts {
+            let text = text.repeat(3);
+            let found = tokenizer.encode(&text, false).map_or(usize::MAX, |ids| ids.len());
+            let said = tokenizer.at_least(&text);
+            assert!(said <= found, "{text:?}: said {said}, found {found}");
+            most = most.max(said);
+        }
+        assert_eq!(most > 1, some, "{json}");
+    }
+}
+
+#[test]
+fn texts_are_cut_as_the_crate_cuts_them() {
+    use tokenizers::{TruncationParams, truncate_encodings};
+    for (a, b) in [(0, 9), (3, 9), (9, 3), (5, 5), (8, 9), (9, 8), (1, 0), (4, 4)] {
+        for most in 1..20 {
+            let encoding =
+                |count: usize| Encoding::from_tokens(vec![Token::new(0, String::new(), (0, 0)); count], 0);
+            let params = TruncationParams { max_length: most, ..TruncationParams::default() };
+            let (first, second) = truncate_encodings(encoding(a), Some(encoding(b)), &params).expect("cut");
+            let expected = (first.len(), second.map_or(0, |second| second.len()));
+            let found = if a + b > most { cut(a, b, most) } else { (a, b) };
+            assert_eq!(found, expected, "{a} {b} {most}");
+        }
+        let alone = if a > 4 { cut(a, 0, 4).0 } else { a };
+        assert_eq!(alone, a.min(4));
+    }
+}
+
+#[test]
+fn what_pads_a_models_vocabulary_decodes_to_nothing() {
+    let tokenizer = load(&byte_level());
+    let limit = tokenizer.id_limit();
+    let a = tokenizer.token_to_id("a").expect("a letter");
+    assert!(tokenizer.decode(&[a, limit], true).is_err());
+    let padded = tokenizer.padded_to(limit as usize + 2);
+    assert_eq!(padded.decode(&[a, limit, limit + 1, a], true).expect("padding"), "aa");
+    assert!(padded.decode(&[limit + 2], true).is_err());
+    assert_eq!(padded.id_limit(), limit);
+}
+
+#[test]
+fn tokens_without_text_are_not_kept() {
+    for json in [
+        byte_fallback(),
+        with_decoder(json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"})),
+    ] {
+        let mut json = json;
+        json["model"]["vocab"]["silent"] = 900.into();
+        let decoder = json["decoder"].clone();
+        let silent = json!({"type": "Replace", "pattern": {"String": "silent"}, "content": ""});
+        let steps = match decoder.get("decoders") {
+            Some(steps) => [vec![silent], steps.as_array().expect("a list").clone()].concat(),
+            None => vec![silent, decoder],
+        };
+        json["decoder"] = json!({"type": "Sequence", "decoders": steps});
+        let tokenizer = load(&json);
+        let id = |token: &str| tokenizer.token_to_id(token).expect("a token");
+        let ids = [
+            vec![id("silent"); 40],
+            vec![id("▁"), id("▁"), id("a")],
+            vec![id("silent"); 2000],
+            vec![id("a")],
+        ];
+        let ids = ids.concat();
+        let mut stream = StreamDecoder::new(&tokenizer, true);
+        let mut text = String::new();
+        for &id in &ids {
+            text.push_str(&stream.push(id).expect("valid"));
+            assert!(stream.ids.len() < 50, "{} ids are kept", stream.ids.len());
+        }
+        text.push_str(&stream.finish().expect("decodable"));
+        assert_eq!(text, tokenizer.decode(&ids, true).expect("decodable"));
+    }
+}

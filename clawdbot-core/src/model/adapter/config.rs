@@ -1,11 +1,10 @@
 //! `adapter_config.json` as PEFT writes it.
 
-use fancy_regex::Regex;
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::model::config::ModelConfig;
-use crate::weights::quoted;
+use crate::model::name_pattern::{Limit, NamePattern, Part};
 
 /// Settings that change nothing of what an adapter computes, or that its tensors show.
 const HARMLESS: [&str; 25] = [
@@ -37,9 +36,8 @@ const HARMLESS: [&str; 25] = [
 ];
 /// Ways to begin training that change the model's own weights.
 const OTHER_BASES: [&str; 4] = ["pissa", "olora", "corda", "loftq"];
-/// Most exceptions for modules, and most characters of one's pattern.
+/// Most exceptions for modules.
 const MAX_PATTERNS: usize = 10_000;
-const MAX_PATTERN: usize = 1000;
 
 /// Ranks and scales of an adapter.
 #[derive(Debug)]
@@ -49,8 +47,8 @@ pub(super) struct AdapterConfig {
     /// Whether the scale is `alpha / sqrt(rank)` (<https://arxiv.org/abs/2312.03732>) instead of `alpha / rank`.
     square_root: bool,
     /// Exceptions: modules whose names end with a match.
-    ranks: Vec<(Regex, usize)>,
-    alphas: Vec<(Regex, f64)>,
+    ranks: Vec<(NamePattern, usize)>,
+    alphas: Vec<(NamePattern, f64)>,
 }
 
 impl AdapterConfig {
@@ -91,29 +89,27 @@ impl AdapterConfig {
             value => Ok(value),
         };
         let alpha = config.opt_f64("lora_alpha")?;
-        let patterns = |key: &str| -> Result<Vec<(Regex, Value)>> {
+        let mut limit = Limit::default();
+        let mut patterns = |key: &str| -> Result<Vec<(NamePattern, Value)>> {
             let Some(patterns) = config.object(key)? else { return Ok(Vec::new()) };
             if patterns.keys().count() > MAX_PATTERNS {
                 return Err(config.invalid(key, &format!("at most {MAX_PATTERNS} entries")));
             }
             let entries = patterns.keys().filter_map(|name| Some((name, patterns.get(name)?.clone())));
             let parse = |(name, value): (&str, Value)| {
-                let regex =
-                    (name.len() <= MAX_PATTERN).then(|| Regex::new(&format!(r"\A(?:(?:.*\.)?(?:{name}))\z")));
-                match regex {
-                    Some(Ok(regex)) => Ok((regex, value)),
-                    _ => Err(config.invalid(key, "names or regular expressions")),
-                }
+                let pattern = NamePattern::parse(name, Part::End, &mut limit);
+                Ok((pattern.map_err(|expected| config.invalid(key, &expected))?, value))
             };
             entries.map(parse).collect()
         };
-        let rank = |(regex, value): (Regex, Value)| {
+        let rank = |(pattern, value): (NamePattern, Value)| {
             let rank = value.as_u64().and_then(|rank| usize::try_from(rank).ok()).filter(|&rank| rank > 0);
-            rank.map(|rank| (regex, rank)).ok_or_else(|| config.invalid("rank_pattern", "positive integers"))
+            rank.map(|rank| (pattern, rank))
+                .ok_or_else(|| config.invalid("rank_pattern", "positive integers"))
         };
-        let number = |(regex, value): (Regex, Value)| {
+        let number = |(pattern, value): (NamePattern, Value)| {
             let number = value.as_f64().filter(|number| number.is_finite());
-            number.map(|number| (regex, number)).ok_or_else(|| config.invalid("alpha_pattern", "numbers"))
+            number.map(|number| (pattern, number)).ok_or_else(|| config.invalid("alpha_pattern", "numbers"))
         };
         Ok(AdapterConfig {
             rank: positive(config.usize("r")?)?,
@@ -136,16 +132,9 @@ impl AdapterConfig {
     }
 }
 
-fn first<T: Copy>(patterns: &[(Regex, T)], module: &str) -> Result<Option<T>> {
-    for (regex, value) in patterns {
-        let found = regex.is_match(module).map_err(|error| {
-            Error::invalid_model(format!(
-                "the pattern {} on {}: {error}",
-                quoted(regex.as_str()),
-                quoted(module)
-            ))
-        })?;
-        if found {
+fn first<T: Copy>(patterns: &[(NamePattern, T)], module: &str) -> Result<Option<T>> {
+    for (pattern, value) in patterns {
+        if pattern.matches(module)? {
             return Ok(Some(*value));
         }
     }

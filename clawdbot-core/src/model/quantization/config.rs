@@ -1,6 +1,5 @@
 //! `quantization_config` of `config.json`.
 
-use fancy_regex::Regex;
 use serde_json::Value;
 
 use super::floats::Fp4Kind;
@@ -8,14 +7,13 @@ use super::ints::{GptqArgs, IntArgs};
 use super::scales::Block;
 use crate::error::{Error, Result};
 use crate::model::config::ModelConfig;
+use crate::model::name_pattern::{Limit, NamePattern, Part};
 use crate::weights::{quoted, stored_names};
 
 /// Methods that are read for every architecture, as in `quant_method`.
 const METHODS: &str = "compressed-tensors, gptq, awq, fp8 or fbgemm_fp8";
 /// Most groups, targets and ignored modules of a configuration.
 const MAX_PATTERNS: usize = 100_000;
-/// Most characters of a pattern.
-const MAX_PATTERN: usize = 1000;
 
 /// How a model's matrices are quantized.
 #[derive(Debug)]
@@ -60,7 +58,7 @@ enum Pattern {
     /// All of a class, such as `Linear`; or the one of this name.
     Name(String),
     /// Whose names begin with a match.
-    Regex(Box<Regex>),
+    Regex(NamePattern),
 }
 
 /// How closely a pattern fits.
@@ -72,15 +70,10 @@ enum Fit {
 }
 
 impl Pattern {
-    fn parse(text: &str, config: &ModelConfig, key: &str) -> Result<Self> {
+    fn parse(text: &str, config: &ModelConfig, key: &str, limit: &mut Limit) -> Result<Self> {
         let Some(pattern) = text.strip_prefix("re:") else { return Ok(Pattern::Name(text.to_owned())) };
-        let parsed = (pattern.len() <= MAX_PATTERN).then(|| Regex::new(&format!(r"\A(?:{pattern})")));
-        match parsed {
-            Some(Ok(regex)) => Ok(Pattern::Regex(Box::new(regex))),
-            _ => {
-                Err(config.invalid(key, &format!("regular expressions of at most {MAX_PATTERN} characters")))
-            }
-        }
+        let pattern = NamePattern::parse(pattern, Part::Start, limit);
+        pattern.map(Pattern::Regex).map_err(|expected| config.invalid(key, &expected))
     }
 
     /// How closely it fits `module`, under any of the names that it may have in checkpoints.
@@ -102,13 +95,9 @@ impl Pattern {
             Pattern::Name(name) if name == module => Ok(Some(Fit::Name)),
             Pattern::Name(name) if name == class => Ok(Some(Fit::Class)),
             Pattern::Name(_) => Ok(None),
-            Pattern::Regex(regex) => match regex.is_match(module) {
+            Pattern::Regex(pattern) => match pattern.matches(module) {
                 Ok(found) => Ok(found.then_some(Fit::Regex)),
-                Err(error) => Err(Error::invalid_model(format!(
-                    "quantization_config: the expression {} on module {}: {error}",
-                    quoted(regex.as_str()),
-                    quoted(module)
-                ))),
+                Err(error) => Err(error.context("quantization_config")),
             },
         }
     }
@@ -175,11 +164,12 @@ impl Quantization {
         let groups = config.object("config_groups")?;
         let groups = groups.ok_or_else(|| config.invalid("config_groups", "an object"))?;
         let mut parsed = Vec::new();
+        let mut limit = Limit::default();
         for key in groups.keys() {
             let Some(group) = groups.object(key)? else { continue };
             let targets = group.opt_strings("targets")?;
             let targets = targets.ok_or_else(|| group.invalid("targets", "a list of strings"))?;
-            let targets = patterns(&group, "targets", &targets)?;
+            let targets = patterns(&group, "targets", &targets, &mut limit)?;
             // Without weights nothing is stored differently.
             let Some(weights) = group.object("weights")? else { continue };
             if group.get("output_activations").is_some() {
@@ -192,7 +182,7 @@ impl Quantization {
             parsed.push(Group { targets, scheme: scheme(config, &weights, format)? });
         }
         let ignore = config.opt_strings("ignore")?.unwrap_or_default();
-        let ignore = patterns(config, "ignore", &ignore)?;
+        let ignore = patterns(config, "ignore", &ignore, &mut limit)?;
         Ok(Quantization { method: Method::CompressedTensors, groups: parsed, ignore })
     }
 
@@ -224,11 +214,11 @@ impl Quantization {
     }
 }
 
-fn patterns(config: &ModelConfig, key: &str, texts: &[&str]) -> Result<Vec<Pattern>> {
+fn patterns(config: &ModelConfig, key: &str, texts: &[&str], limit: &mut Limit) -> Result<Vec<Pattern>> {
     if texts.len() > MAX_PATTERNS {
         return Err(config.invalid(key, &format!("at most {MAX_PATTERNS} names")));
     }
-    texts.iter().map(|text| Pattern::parse(text, config, key)).collect()
+    texts.iter().map(|text| Pattern::parse(text, config, key, limit)).collect()
 }
 
 /// The weights of a compressed-tensors group.

@@ -5,8 +5,8 @@ use minijinja::{Environment, Error, Value};
 
 use super::args::{Args, Signature};
 use super::objects::{Cycler, Joiner};
-use super::operators::{self, Number, number};
-use super::{filters, numbers, sequences, values};
+use super::operators::{Number, number};
+use super::{comparisons, filters, numbers, sequences, values};
 
 type Check = fn(&Args) -> Result<bool, Error>;
 
@@ -47,14 +47,14 @@ const CHECKS: &[(&str, bool, Check)] = &[
     ("upper", false, |args| {
         Ok(is_cased(&values::to_str(args.value())?, char::is_uppercase, char::is_lowercase))
     }),
-    ("in", true, |args| operators::contains(argument(args), args.value())),
+    ("in", true, |args| comparisons::contains(argument(args), args.value())),
     ("sameas", true, |args| same(args, args.value(), argument(args))),
     ("filter", false, |args| {
-        operators::hashable(args.value())?;
+        comparisons::hashable(args.value())?;
         Ok(args.value().as_str().is_some_and(filters::is_known))
     }),
     ("test", false, |args| {
-        operators::hashable(args.value())?;
+        comparisons::hashable(args.value())?;
         Ok(args.value().as_str().is_some_and(is_known))
     }),
 ];
@@ -84,7 +84,7 @@ pub(super) fn install(env: &mut Environment<'_>) {
             let signature = Signature { name, params: &["value", "other"], needed: 2, open: false };
             env.add_test(name, move |args: Rest<ValueOrKwargs>| {
                 let args = Args::bind(signature, args)?;
-                operators::compare(sign, args.value(), argument(&args))
+                comparisons::compare(sign, args.value(), argument(&args))
             });
         }
     }
@@ -110,7 +110,7 @@ fn same(args: &Args, a: &Value, b: &Value) -> Result<bool, Error> {
     if a.as_object().is_some() || b.as_object().is_some() {
         return Ok(values::same_object(a, b));
     }
-    if values::type_name(a) != values::type_name(b) || !operators::equal(a, b, values::MAX_DEPTH)? {
+    if values::type_name(a) != values::type_name(b) || !comparisons::equal(a, b, values::MAX_DEPTH)? {
         return Ok(false);
     }
     match (number(a), a.kind()) {

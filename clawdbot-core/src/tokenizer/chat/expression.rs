@@ -1,13 +1,11 @@
 //! Reads the expressions of a tag with jinja2's grammar, and writes them with an operator filter in place of each
 //! operator: `a + b` becomes `0|__chain__(a, "+", b)`. `super::source` says why.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use super::lexer::{Kind, Token};
-use super::methods;
-
-pub(super) type Result<T> = std::result::Result<T, String>;
+use super::lexer::Kind;
+use super::method_names;
+use super::parser::{Parser, Result};
 
 /// A written expression, to which a filter can be applied as it is.
 pub(super) struct Written {
@@ -32,98 +30,9 @@ impl Written {
     }
 }
 
-/// The macros of a template: for each parameter its name, and whether it has a default.
-pub(super) type Macros = HashMap<String, Vec<(String, bool)>>;
-
-pub(super) struct Parser<'t> {
-    macros: &'t Macros,
-    tokens: &'t [Token],
-    at: usize,
-    /// Line feeds that were read and not yet written: lines keep their numbers.
-    breaks: usize,
-}
-
 const COMPARISONS: &[&str] = &["==", "!=", "<", "<=", ">", ">="];
 
-impl<'t> Parser<'t> {
-    pub(super) fn new(tokens: &'t [Token], macros: &'t Macros) -> Self {
-        Parser { macros, tokens, at: 0, breaks: 0 }
-    }
-
-    fn peek_at(&self, ahead: usize) -> &'t Kind {
-        self.tokens.get(self.at + ahead).map_or(&Kind::End, |token| &token.kind)
-    }
-
-    pub(super) fn peek(&self) -> &'t Kind {
-        self.peek_at(0)
-    }
-
-    pub(super) fn next(&mut self) -> &'t Kind {
-        let kind = self.peek();
-        self.breaks += self.tokens.get(self.at).map_or(0, |token| token.breaks);
-        self.at += 1;
-        kind
-    }
-
-    /// The line feeds read since the last call.
-    pub(super) fn lead(&mut self) -> String {
-        "\n".repeat(std::mem::take(&mut self.breaks))
-    }
-
-    pub(super) fn is_sign(&self, sign: &str) -> bool {
-        matches!(self.peek(), Kind::Sign(found) if *found == sign)
-    }
-
-    pub(super) fn is_name(&self, name: &str) -> bool {
-        matches!(self.peek(), Kind::Name(found) if found == name)
-    }
-
-    pub(super) fn skip_sign(&mut self, sign: &str) -> bool {
-        let found = self.is_sign(sign);
-        if found {
-            self.next();
-        }
-        found
-    }
-
-    pub(super) fn skip_name(&mut self, name: &str) -> bool {
-        let found = self.is_name(name);
-        if found {
-            self.next();
-        }
-        found
-    }
-
-    pub(super) fn expect_sign(&mut self, sign: &str) -> Result<()> {
-        if self.skip_sign(sign) { Ok(()) } else { Err(format!("expected {sign:?}, found {}", self.found())) }
-    }
-
-    pub(super) fn expect_name(&mut self) -> Result<String> {
-        match self.peek() {
-            Kind::Name(name) => {
-                self.next();
-                Ok(self.lead() + name)
-            }
-            _ => Err(format!("expected a name, found {}", self.found())),
-        }
-    }
-
-    pub(super) fn expect_end(&mut self) -> Result<()> {
-        match self.peek() {
-            Kind::End => Ok(()),
-            _ => Err(format!("expected the end of the tag, found {}", self.found())),
-        }
-    }
-
-    fn found(&self) -> String {
-        match self.peek() {
-            Kind::Name(name) | Kind::Integer(name) | Kind::Float(name) => format!("{name:?}"),
-            Kind::Text(text) => format!("the string {text:?}"),
-            Kind::Sign(sign) => format!("{sign:?}"),
-            Kind::End => "the end of the tag".to_owned(),
-        }
-    }
-
+impl Parser<'_> {
     pub(super) fn expression(&mut self) -> Result<Written> {
         let (text, is_conditional) = self.conditional()?;
         Ok(if is_conditional { Written::bare(format!("({})", text.text)) } else { text })
@@ -369,11 +278,15 @@ impl<'t> Parser<'t> {
             Kind::Name(name) => {
                 self.next();
                 if self.is_sign("(") {
+                    if name == "cycle" {
+                        let args = self.arguments(&|_, _| "")?;
+                        return Ok(Written::filtered(format!("{}|__cycle__{args}", value.text)));
+                    }
                     let charge = if name == "changed" { "|__walk__" } else { "" };
                     let args = self.arguments(&|_, _| charge)?;
                     return Ok(Written::bare(format!("{}.{name}{args}", value.into_bare())));
                 }
-                Ok(if methods::is_method(name) {
+                Ok(if method_names::is_method(name) {
                     Written::filtered(format!("{}|__attr__({})", value.text, quoted(name)))
                 } else {
                     Written::bare(format!("{}.{name}", value.into_bare()))
@@ -433,7 +346,7 @@ impl<'t> Parser<'t> {
             return Ok(Written::filtered(format!("{}|__item__(({}))", value.text, texts.join(", "))));
         }
         Ok(match first_literal {
-            Some(name) if !methods::is_method(&name) => {
+            Some(name) if !method_names::is_method(&name) => {
                 Written::bare(format!("{}[{}]", value.into_bare(), texts[0]))
             }
             _ => Written::filtered(format!("{}|__item__({})", value.text, texts[0])),

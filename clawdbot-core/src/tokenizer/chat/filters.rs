@@ -6,7 +6,7 @@ use minijinja::{Environment, Error, State, Value};
 use super::args::{Args, Signature};
 use super::objects::{self, Cycler, Joiner, Range};
 use super::values::{self, type_error};
-use super::{budget, checks, json, methods, numbers, operators, sequences, text};
+use super::{budget, checks, choosing, comparisons, json, method_names, numbers, operators, sequences, text};
 
 type Filter = fn(&mut State<'_, '_>, &Args) -> Result<Value, Error>;
 
@@ -37,18 +37,18 @@ const FILTERS: &[(&str, &[&str], usize, Filter)] = &[
     ("length", &["obj"], 1, sequences::length),
     ("list", &["value"], 1, sequences::list),
     ("lower", &["s"], 1, text::lower),
-    ("map", &["value", "*"], 1, sequences::map),
+    ("map", &["value", "*"], 1, choosing::map),
     ("max", &["value", "case_sensitive", "attribute"], 1, sequences::max),
     ("min", &["value", "case_sensitive", "attribute"], 1, sequences::min),
     ("pprint", &["value"], 1, text::pprint),
-    ("reject", &["value", "*"], 1, sequences::reject),
-    ("rejectattr", &["value", "*"], 1, sequences::rejectattr),
+    ("reject", &["value", "*"], 1, choosing::reject),
+    ("rejectattr", &["value", "*"], 1, choosing::rejectattr),
     ("replace", &["s", "old", "new", "count"], 3, text::replace),
     ("reverse", &["value"], 1, sequences::reverse),
     ("round", &["value", "precision", "method"], 1, numbers::round),
     ("safe", &["value"], 1, text::safe),
-    ("select", &["value", "*"], 1, sequences::select),
-    ("selectattr", &["value", "*"], 1, sequences::selectattr),
+    ("select", &["value", "*"], 1, choosing::select),
+    ("selectattr", &["value", "*"], 1, choosing::selectattr),
     ("slice", &["value", "slices", "fill_with"], 2, sequences::slice),
     ("sort", &["value", "reverse", "case_sensitive", "attribute"], 1, sequences::sort),
     ("string", &["object"], 1, text::string),
@@ -98,6 +98,14 @@ pub(super) fn install(env: &mut Environment<'_>) {
             return Err(operators::unsupported("", &Value::UNDEFINED));
         }
         Ok(value.clone())
+    });
+    // The engine panics when there is nothing to choose from.
+    env.add_filter("__cycle__", |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
+        let args = args.into_values();
+        match args.split_first() {
+            Some((cycled, choices)) if !choices.is_empty() => cycled.call_method(state, "cycle", choices),
+            _ => Err(type_error("cycle: at least one item is expected")),
+        }
     });
     env.add_filter("__store__", |value: &Value| store(value, false));
     env.add_filter("__store_in__", |value: &Value| store(value, true));
@@ -195,7 +203,7 @@ fn dict(args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
             for item in sequences::iterate(given)? {
                 let pair = sequences::unpack(&item?, 2)?;
                 let key = operators::item(&pair, &Value::from(0))?;
-                operators::hashable(&key)?;
+                comparisons::hashable(&key)?;
                 budget::make(4)?;
                 pairs.push((key, operators::item(&pair, &Value::from(1))?));
             }
@@ -223,7 +231,7 @@ fn attr(_: &mut State<'_, '_>, args: &Args) -> Result<Value, Error> {
     if value.is_undefined() {
         return Err(operators::unsupported("", value));
     }
-    if methods::has_method(value, name) {
+    if method_names::has_method(value, name) {
         return Err(args.error("methods are not supported"));
     }
     if values::is_dict(value) || value.as_object().is_none() {

@@ -7,7 +7,7 @@ use minijinja::{Error, State, Value};
 
 use super::args::Args;
 use super::values::{self, MAX_DEPTH, type_error};
-use super::{budget, operators, sequences};
+use super::{budget, comparisons, sequences};
 
 /// How to write.
 struct Style {
@@ -116,7 +116,7 @@ fn write(out: &mut String, value: &Value, style: &Style, level: usize) -> Result
 /// By keys, which Python compares before it writes them.
 fn sort(entries: &mut [(Value, Value)]) -> Result<(), Error> {
     let mut failed = None;
-    entries.sort_by(|(a, _), (b, _)| match operators::order("<", a, b, MAX_DEPTH) {
+    entries.sort_by(|(a, _), (b, _)| match comparisons::order("<", a, b, MAX_DEPTH) {
         Ok(order) => order.unwrap_or(std::cmp::Ordering::Equal),
         Err(error) => {
             failed = Some(error);

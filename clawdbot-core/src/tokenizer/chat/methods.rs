@@ -5,119 +5,10 @@ use minijinja::{Error, ErrorKind, State, Value};
 
 use super::objects::DictView;
 use super::values::{self, type_error};
-use super::{budget, operators, sequences};
-
-/// The attributes of a Python `dict`.
-pub(super) const DICT_METHODS: &[&str] = &[
-    "clear",
-    "copy",
-    "fromkeys",
-    "get",
-    "items",
-    "keys",
-    "pop",
-    "popitem",
-    "setdefault",
-    "update",
-    "values",
-];
-
-/// The attributes of a Python `str`.
-const STR_METHODS: &[&str] = &[
-    "capitalize",
-    "casefold",
-    "center",
-    "count",
-    "encode",
-    "endswith",
-    "expandtabs",
-    "find",
-    "format",
-    "format_map",
-    "index",
-    "isalnum",
-    "isalpha",
-    "isascii",
-    "isdecimal",
-    "isdigit",
-    "isidentifier",
-    "islower",
-    "isnumeric",
-    "isprintable",
-    "isspace",
-    "istitle",
-    "isupper",
-    "join",
-    "ljust",
-    "lower",
-    "lstrip",
-    "maketrans",
-    "partition",
-    "removeprefix",
-    "removesuffix",
-    "replace",
-    "rfind",
-    "rindex",
-    "rjust",
-    "rpartition",
-    "rsplit",
-    "rstrip",
-    "split",
-    "splitlines",
-    "startswith",
-    "strip",
-    "swapcase",
-    "title",
-    "translate",
-    "upper",
-    "zfill",
-];
-
-/// The attributes of a Python `list`.
-const LIST_METHODS: &[&str] =
-    &["append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"];
-
-/// The attributes of tuples and ranges.
-const TUPLE_METHODS: &[&str] = &["count", "index", "start", "stop", "step"];
-
-/// The attributes of numbers.
-const NUMBER_METHODS: &[&str] = &[
-    "as_integer_ratio",
-    "bit_count",
-    "bit_length",
-    "conjugate",
-    "denominator",
-    "fromhex",
-    "hex",
-    "imag",
-    "is_integer",
-    "numerator",
-    "real",
-    "to_bytes",
-];
+use super::{budget, comparisons, method_names, sequences};
 
 /// Widest padding that a method or a format adds.
 pub(super) const MAX_WIDTH: usize = 100_000;
-
-/// Whether some type has a method `name`.
-pub(super) fn is_method(name: &str) -> bool {
-    [DICT_METHODS, STR_METHODS, LIST_METHODS, TUPLE_METHODS, NUMBER_METHODS]
-        .iter()
-        .any(|names| names.contains(&name))
-}
-
-/// Whether the type of `value` has the method `name`.
-pub(super) fn has_method(value: &Value, name: &str) -> bool {
-    let names = match values::type_name(value) {
-        "str" => STR_METHODS,
-        "list" => LIST_METHODS,
-        "tuple" | "range" => TUPLE_METHODS,
-        "dict" => DICT_METHODS,
-        "int" | "float" | "bool" => NUMBER_METHODS,
-        _ => return false,
-    };
-    names.contains(&name)
-}
 
 /// Called by the engine for a method of a value that is not an object of our own.
 ///
@@ -489,19 +380,19 @@ fn dict_method(value: &Value, method: &str, args: &[Value]) -> Result<Value, Err
     match method {
         "keys" | "values" | "items" => {
             let () = from_args(args)?;
-            let name = DICT_METHODS.iter().find(|name| **name == method).copied().unwrap_or("items");
+            let name = method_names::DICT.iter().find(|name| **name == method).copied().unwrap_or("items");
             DictView::of(name, value)
         }
         "get" => {
             let (key, default): (&Value, Option<Value>) = from_args(args)?;
-            operators::hashable(key)?;
+            comparisons::hashable(key)?;
             Ok(values::entry(value, key)?.or(default).unwrap_or_else(|| Value::from(())))
         }
         "copy" => {
             let () = from_args(args)?;
             Ok(value.clone())
         }
-        _ if DICT_METHODS.contains(&method) => {
+        _ if method_names::DICT.contains(&method) => {
             Err(type_error(format!("access to method '{method}' of a dict is unsafe")))
         }
         _ => Err(Error::from(ErrorKind::UnknownMethod)),
@@ -514,7 +405,7 @@ fn list_method(value: &Value, method: &str, args: &[Value]) -> Result<Value, Err
             let (what,): (&Value,) = from_args(args)?;
             let mut count = 0;
             for (at, item) in sequences::iterate(value)?.enumerate() {
-                let found = operators::equal(&item?, what, values::MAX_DEPTH)?;
+                let found = comparisons::equal(&item?, what, values::MAX_DEPTH)?;
                 if found && method == "index" {
                     return Ok(Value::from(at));
                 }
@@ -530,7 +421,7 @@ fn list_method(value: &Value, method: &str, args: &[Value]) -> Result<Value, Err
             let () = from_args(args)?;
             Ok(value.clone())
         }
-        _ if LIST_METHODS.contains(&method) && values::is_list(value) => {
+        _ if method_names::LIST.contains(&method) && values::is_list(value) => {
             Err(type_error(format!("access to method '{method}' of a list is unsafe")))
         }
         _ => Err(Error::from(ErrorKind::UnknownMethod)),

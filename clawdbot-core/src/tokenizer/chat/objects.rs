@@ -10,7 +10,7 @@ use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple};
 use minijinja::{Error, State, Value};
 
 use super::values::{self, type_error};
-use super::{budget, methods};
+use super::{budget, method_names};
 
 /// A Python `dict` with string keys. `d.items` is the method even when there is a key `items`; `d['items']` is the
 /// entry.
@@ -59,7 +59,7 @@ pub(super) struct BoundMethod {
 impl BoundMethod {
     /// The method `name` of the dictionary `receiver`, if it has one.
     pub(super) fn of(receiver: &Value, name: &str) -> Option<Value> {
-        let name = methods::DICT_METHODS.iter().find(|known| **known == name)?;
+        let name = method_names::DICT.iter().find(|known| **known == name)?;
         Some(Value::from_object(BoundMethod { receiver: receiver.clone(), name }))
     }
 }

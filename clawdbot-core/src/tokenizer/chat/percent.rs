@@ -104,8 +104,9 @@ pub(super) fn format(text: &str, given: &Value) -> Result<String, Error> {
     }
     budget::text(Some(rest.len()))?;
     out.push_str(rest);
+    // What Python can take items from passes for a mapping, which need not be used up.
     let is_mapping =
-        given_values.mapping.is_some() || (given.as_object().is_some() || given.is_undefined()) && !is_tuple;
+        given_values.mapping.is_some() || given.is_undefined() || values::type_name(given) == "range";
     if !used_key && !is_mapping && given_values.at < given_values.values.len() {
         return Err(type_error("not all arguments converted during string formatting"));
     }

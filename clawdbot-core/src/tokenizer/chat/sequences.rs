@@ -6,9 +6,9 @@ use minijinja::value::{Tuple, ValueIter, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
 use super::args::Args;
-use super::objects::{Generator, Group, Namespace};
+use super::objects::{Generator, Group};
 use super::values::{self, MAX_DEPTH, type_error, type_name};
-use super::{budget, operators};
+use super::{budget, comparisons, operators};
 
 type Filtered = Result<Value, Error>;
 
@@ -93,13 +93,13 @@ pub(super) fn unpack(value: &Value, count: usize) -> Filtered {
 }
 
 /// jinja2's `make_attrgetter`.
-struct Getter {
+pub(super) struct Getter {
     parts: Vec<Value>,
     default: Option<Value>,
 }
 
 impl Getter {
-    fn new(attribute: Option<&Value>, default: Option<Value>) -> Result<Self, Error> {
+    pub(super) fn new(attribute: Option<&Value>, default: Option<Value>) -> Result<Self, Error> {
         let parts = match attribute {
             None => Vec::new(),
             Some(attribute) if attribute.is_none() => Vec::new(),
@@ -123,7 +123,7 @@ impl Getter {
         Ok(Getter { parts, default })
     }
 
-    fn get(&self, item: &Value) -> Filtered {
+    pub(super) fn get(&self, item: &Value) -> Filtered {
         let mut found = item.clone();
         for part in &self.parts {
             found = operators::item(&found, part)?;
@@ -154,7 +154,7 @@ fn sort_by_key(mut items: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<(Val
         if failed.is_some() {
             return Ordering::Equal;
         }
-        let order = operators::order("<", a, b, MAX_DEPTH).unwrap_or_else(|error| {
+        let order = comparisons::order("<", a, b, MAX_DEPTH).unwrap_or_else(|error| {
             failed = Some(error);
             None
         });
@@ -194,7 +194,8 @@ pub(super) fn slice(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let count = usize::try_from(count).unwrap_or(0);
     let items = collect(args.value())?;
     budget::make(count)?;
-    let (size, longer) = if count > 0 { (items.len() / count, items.len() % count) } else { (0, 0) };
+    let size = items.len().checked_div(count).unwrap_or(0);
+    let longer = items.len() - size * count;
     let mut slices = Vec::new();
     let mut at = 0;
     for place in 0..count {
@@ -257,7 +258,7 @@ pub(super) fn length(_: &mut State<'_, '_>, args: &Args) -> Filtered {
             budget::scan(value.as_str().map_or(0, str::len))?;
             value.len()
         }
-        _ if Namespace::is(value) => None,
+        _ if type_name(value) == "object" => None,
         _ => value.len(),
     };
     length
@@ -289,7 +290,7 @@ fn extreme(args: &Args, wanted: Ordering) -> Filtered {
         let better = match &best {
             None => true,
             Some((known, _)) => {
-                operators::order(if wanted == Ordering::Less { "<" } else { ">" }, &key, known, MAX_DEPTH)?
+                comparisons::order(if wanted == Ordering::Less { "<" } else { ">" }, &key, known, MAX_DEPTH)?
                     == Some(wanted)
             }
         };
@@ -308,8 +309,16 @@ pub(super) fn max(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     extreme(args, Ordering::Greater)
 }
 
+/// Python's `sorted` wants an integer for `reverse`.
+fn order_flag(args: &Args, at: usize) -> Result<bool, Error> {
+    match args.get(at) {
+        Some(value) => operators::integer(value).map(|flag| flag != 0),
+        None => Ok(false),
+    }
+}
+
 pub(super) fn sort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
-    let (reverse, case_sensitive) = (args.flag(1, false), args.flag(2, false));
+    let (reverse, case_sensitive) = (order_flag(args, 1)?, args.flag(2, false));
     let getters = match args.get(3).and_then(Value::as_str) {
         Some(several) => several
             .split(',')
@@ -332,7 +341,7 @@ pub(super) fn sort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
 }
 
 pub(super) fn dictsort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
-    let (case_sensitive, reverse) = (args.flag(1, false), args.flag(3, false));
+    let (case_sensitive, reverse) = (args.flag(1, false), order_flag(args, 3)?);
     let by_value = match args.get(2).map(|by| by.as_str().unwrap_or_default()) {
         None | Some("key") => false,
         Some("value") => true,
@@ -364,7 +373,7 @@ pub(super) fn groupby(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
     for (key, item) in sort_by_key(items, false)? {
         match groups.last_mut() {
-            Some((known, group)) if operators::equal(known, &key, MAX_DEPTH)? => group.push(item),
+            Some((known, group)) if comparisons::equal(known, &key, MAX_DEPTH)? => group.push(item),
             _ => groups.push((key, vec![item])),
         }
     }
@@ -384,7 +393,7 @@ pub(super) fn unique(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     for item in iterate(args.value())? {
         let item = item?;
         let key = key_of(getter.get(&item)?, case_sensitive)?;
-        operators::hashable(&key)?;
+        comparisons::hashable(&key)?;
         budget::make(2)?;
         if seen.insert(identity(&key)?) {
             items.push(item);
@@ -429,110 +438,4 @@ pub(super) fn items(_: &mut State<'_, '_>, args: &Args) -> Filtered {
         return Err(args.error("Can only get item pairs from a mapping."));
     }
     super::objects::DictView::items("items", value).map(Generator::wrap)
-}
-
-pub(super) fn map(state: &mut State<'_, '_>, args: &Args) -> Filtered {
-    let value = args.value();
-    if !value.is_true() {
-        return Ok(Generator::wrap(Vec::new()));
-    }
-    let keyword = |name: &str| args.keywords.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-    let mut out = Vec::new();
-    if args.extra.is_empty()
-        && let Some(attribute) = keyword("attribute")
-    {
-        if let Some((key, _)) = args.keywords.iter().find(|(key, _)| key != "attribute" && key != "default") {
-            return Err(args.error(&format!("unexpected keyword argument '{key}'")));
-        }
-        let getter =
-            Getter::new(Some(attribute), keyword("default").filter(|value| !value.is_none()).cloned())?;
-        for item in iterate(value)? {
-            budget::make(1)?;
-            out.push(getter.get(&item?)?);
-        }
-        return Ok(Generator::wrap(out));
-    }
-    let Some((name, given)) = args.extra.split_first() else {
-        return Err(args.error("requires a filter argument"));
-    };
-    let name = filter_name(args, name)?;
-    let mut call = call_args(given, &args.keywords);
-    for item in iterate(value)? {
-        budget::make(1)?;
-        call[0] = item?;
-        out.push(state.apply_filter(&name, &call)?);
-    }
-    Ok(Generator::wrap(out))
-}
-
-fn filter_name(args: &Args, name: &Value) -> Result<String, Error> {
-    match name.as_str() {
-        Some(name) if !name.starts_with("__") => Ok(name.to_owned()),
-        _ => Err(args.error("the name of a filter or test is expected")),
-    }
-}
-
-/// Room for an item, and the arguments behind it.
-fn call_args(given: &[Value], keywords: &[(String, Value)]) -> Vec<Value> {
-    let mut call = vec![Value::UNDEFINED];
-    call.extend(given.iter().cloned());
-    if !keywords.is_empty() {
-        call.push(Value::from(keywords.iter().cloned().collect::<minijinja::value::Kwargs>()));
-    }
-    call
-}
-
-/// `select`, `reject` and, with an attribute, `selectattr` and `rejectattr`.
-fn choose(state: &mut State<'_, '_>, args: &Args, with_attribute: bool, wanted: bool) -> Filtered {
-    let value = args.value();
-    if !value.is_true() {
-        return Ok(Generator::wrap(Vec::new()));
-    }
-    let mut given = args.extra.as_slice();
-    let mut getter = Getter::new(None, None)?;
-    if with_attribute {
-        let Some((attribute, rest)) = given.split_first() else {
-            return Err(args.error("Missing parameter for attribute name"));
-        };
-        getter = Getter::new(Some(attribute), None)?;
-        given = rest;
-    }
-    let test = match given.split_first() {
-        Some((name, rest)) => Some((filter_name(args, name)?, call_args(rest, &args.keywords))),
-        None => None,
-    };
-    let mut out = Vec::new();
-    let mut test = test;
-    for item in iterate(value)? {
-        let item = item?;
-        let looked_at = getter.get(&item)?;
-        let holds = match &mut test {
-            None => looked_at.is_true(),
-            Some((name, call)) => {
-                call[0] = looked_at;
-                state.perform_test(name, call)?
-            }
-        };
-        if holds == wanted {
-            budget::make(1)?;
-            out.push(item);
-        }
-    }
-    Ok(Generator::wrap(out))
-}
-
-pub(super) fn select(state: &mut State<'_, '_>, args: &Args) -> Filtered {
-    choose(state, args, false, true)
-}
-
-pub(super) fn reject(state: &mut State<'_, '_>, args: &Args) -> Filtered {
-    choose(state, args, false, false)
-}
-
-pub(super) fn selectattr(state: &mut State<'_, '_>, args: &Args) -> Filtered {
-    choose(state, args, true, true)
-}
-
-pub(super) fn rejectattr(state: &mut State<'_, '_>, args: &Args) -> Filtered {
-    choose(state, args, true, false)
 }

@@ -13,8 +13,8 @@
 
 use std::borrow::Cow;
 
-use super::expression::{Macros, Parser, Result};
 use super::lexer::{self, Kind};
+use super::parser::{Macros, Parser, Result};
 
 /// Most tokens in one tag, and most `elif` in a template. Chains of them are read recursively, so that their length is
 /// bounded for the stack; published templates stay below 100.

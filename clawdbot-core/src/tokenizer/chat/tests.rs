@@ -103,6 +103,8 @@ fn hostile_templates_end_with_an_error() {
         format!("{{% set a = [1, 2] %}}{}{{{{ a ~ a }}}}", "{% set a = [a, a] %}".repeat(60)),
         "{% set ns = namespace() %}{% set ns.x = [ns]|map('default') %}".to_owned(),
         "{% set ns = namespace() %}{% for x in [ns] %}{% set ns.x = loop %}{% endfor %}".to_owned(),
+        "{% for x in [1] %}{{ loop.cycle() }}{% endfor %}".to_owned(),
+        "{% for x in [1] %}{{ loop.cycle(*[]) }}{% endfor %}".to_owned(),
         "{{ 'aaaa'.replace('a', 'b' * 1000000) }}{{ '{:>999999999}'.format(1) }}".to_owned(),
         format!("{{{{ {}1 }}}}", "-".repeat(50_000)),
         format!("{{{{ {}{} }}}}", "[".repeat(400), "]".repeat(400)),

@@ -150,6 +150,7 @@ pub(super) fn truncate(_: &mut State<'_, '_>, args: &Args) -> Filtered {
         return Ok(value.clone());
     }
     if value.as_str().is_none()
+        && values::type_name(value) != "object"
         && value
             .as_object()
             .and_then(|_| value.len())

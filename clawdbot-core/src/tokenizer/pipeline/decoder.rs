@@ -1,0 +1,282 @@
+//! Decoders: tokens to text. They run while text is generated, and on whatever tokens a model draws, so they are written
+//! here: none of them panics, and a text grows within bounds.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::{Finder, Limits, kind, steps, text, work};
+
+/// A text may become this many times as long as the tokens, in bytes.
+const MAX_GROWTH: usize = 16;
+/// And this much longer.
+const MORE: usize = 1024;
+/// Most characters that are stripped at an end.
+pub(in crate::tokenizer) const MAX_STRIP: usize = 16;
+
+/// The steps in their order.
+#[derive(Debug, Default)]
+pub(in crate::tokenizer) struct Decoder(Vec<Step>);
+
+#[derive(Debug)]
+pub(in crate::tokenizer) enum Step {
+    Bpe { suffix: String },
+    ByteLevel,
+    WordPiece { prefix: String, cleanup: bool },
+    Metaspace { replacement: char, prepended: bool },
+    Ctc { pad: String, delimiter: String, cleanup: bool },
+    Replace { what: Finder, content: String },
+    Fuse,
+    Strip { content: char, start: usize, stop: usize },
+    ByteFallback,
+}
+
+impl Decoder {
+    /// # Errors
+    /// With what was expected and found.
+    pub(in crate::tokenizer) fn parse(part: Value, limits: &mut Limits) -> Result<Option<Self>, String> {
+        if part.is_null() {
+            return Ok(None);
+        }
+        let parsed: Result<Vec<Step>, String> =
+            steps(part, "decoders")?.into_iter().map(|step| parse(step, limits)).collect();
+        parsed.map(|steps| Some(Decoder(steps))).map_err(|reason| format!("decoder: {reason}"))
+    }
+
+    pub(in crate::tokenizer) fn steps(&self) -> &[Step] {
+        &self.0
+    }
+
+    /// The text of `tokens`.
+    ///
+    /// # Errors
+    /// For a text that grows beyond bounds, and a pattern that takes too long.
+    pub(in crate::tokenizer) fn decode(&self, mut tokens: Vec<String>) -> tokenizers::Result<String> {
+        let original: usize = tokens.iter().map(String::len).sum();
+        let limit = original.saturating_mul(MAX_GROWTH).saturating_add(MORE);
+        for step in &self.0 {
+            work::check()?;
+            tokens = step.decode(tokens, limit)?;
+            within(tokens.iter().map(String::len).sum(), limit)?;
+        }
+        Ok(tokens.concat())
+    }
+}
+
+fn within(len: usize, limit: usize) -> tokenizers::Result<()> {
+    if len <= limit {
+        return Ok(());
+    }
+    Err(work::fail(format!("the decoder makes text of {len} bytes, where at most {limit} are expected")))
+}
+
+fn parse(step: Map<String, Value>, limits: &mut Limits) -> Result<Step, String> {
+    #[derive(Deserialize)]
+    struct Bpe {
+        suffix: String,
+    }
+    #[derive(Deserialize)]
+    struct WordPiece {
+        prefix: String,
+        cleanup: bool,
+    }
+    #[derive(Deserialize)]
+    struct Metaspace {
+        replacement: char,
+        add_prefix_space: Option<bool>,
+        prepend_scheme: Option<Prepend>,
+    }
+    #[derive(Deserialize, PartialEq, Eq, Clone, Copy)]
+    #[serde(rename_all = "snake_case")]
+    enum Prepend {
+        First,
+        Never,
+        Always,
+    }
+    #[derive(Deserialize)]
+    struct Ctc {
+        pad_token: String,
+        word_delimiter_token: String,
+        cleanup: bool,
+    }
+    #[derive(Deserialize)]
+    struct Strip {
+        content: char,
+        start: usize,
+        stop: usize,
+    }
+    fn read<T: serde::de::DeserializeOwned>(step: Map<String, Value>) -> Result<T, String> {
+        let name = kind(&step).to_owned();
+        serde_json::from_value(Value::Object(step)).map_err(|error| format!("{name}: {error}"))
+    }
+    // A text without a character would be found everywhere.
+    let some = |text: String, what: &str| match text.is_empty() {
+        true => Err(format!("{what}: expected at least one character")),
+        false => Ok(text),
+    };
+    Ok(match kind(&step) {
+        "BPEDecoder" => Step::Bpe { suffix: some(read::<Bpe>(step)?.suffix, "suffix")? },
+        "ByteLevel" => Step::ByteLevel,
+        "WordPiece" => {
+            let WordPiece { prefix, cleanup } = read(step)?;
+            Step::WordPiece { prefix, cleanup }
+        }
+        "Metaspace" => {
+            let Metaspace { replacement, add_prefix_space, prepend_scheme } = read(step)?;
+            let prepended = prepend_scheme.unwrap_or(Prepend::Always) != Prepend::Never;
+            if prepend_scheme.is_some() && prepended && add_prefix_space == Some(false) {
+                return Err("Metaspace: expected add_prefix_space as prepend_scheme has it".to_owned());
+            }
+            Step::Metaspace { replacement, prepended: prepended && add_prefix_space != Some(false) }
+        }
+        "CTC" => {
+            let Ctc { pad_token, word_delimiter_token, cleanup } = read(step)?;
+            Step::Ctc {
+                pad: some(pad_token, "pad_token")?,
+                delimiter: some(word_delimiter_token, "word_delimiter_token")?,
+                cleanup,
+            }
+        }
+        "Replace" => {
+            let content = text(&step, "content")?.to_owned();
+            Step::Replace { what: Finder::of(&step, limits)?.0, content }
+        }
+        "Fuse" => Step::Fuse,
+        "Strip" => {
+            let Strip { content, start, stop } = read(step)?;
+            if start.max(stop) > MAX_STRIP {
+                return Err(format!(
+                    "Strip: expected at most {MAX_STRIP} characters, found {}",
+                    start.max(stop)
+                ));
+            }
+            Step::Strip { content, start, stop }
+        }
+        "ByteFallback" => Step::ByteFallback,
+        other => return Err(format!("expected a known type, found {other:.50?}")),
+    })
+}
+
+impl Step {
+    fn decode(&self, mut tokens: Vec<String>, limit: usize) -> tokenizers::Result<Vec<String>> {
+        match self {
+            Step::Bpe { suffix } => {
+                let last = tokens.len().saturating_sub(1);
+                for (at, token) in tokens.iter_mut().enumerate() {
+                    *token = token.replace(suffix.as_str(), if at == last { "" } else { " " });
+                }
+            }
+            Step::ByteLevel => {
+                let mut bytes = Vec::new();
+                tokens.iter().for_each(|token| crate::tokenizer::stream::push_token_bytes(&mut bytes, token));
+                tokens = vec![String::from_utf8_lossy(&bytes).into_owned()];
+            }
+            Step::WordPiece { prefix, cleanup } => {
+                for (at, token) in tokens.iter_mut().enumerate() {
+                    if at > 0 {
+                        match token.strip_prefix(prefix.as_str()) {
+                            Some(rest) => *token = rest.to_owned(),
+                            None => token.insert(0, ' '),
+                        }
+                    }
+                    if *cleanup {
+                        *token = clean(token);
+                    }
+                }
+            }
+            Step::Metaspace { replacement, prepended } => {
+                for (at, token) in tokens.iter_mut().enumerate() {
+                    let space = if at == 0 && *prepended { "" } else { " " };
+                    *token = token.replace(*replacement, space);
+                }
+            }
+            Step::Ctc { pad, delimiter, cleanup } => {
+                tokens.dedup();
+                for token in &mut tokens {
+                    *token = token.replace(pad.as_str(), "");
+                    if *cleanup {
+                        *token = clean(token).replace(delimiter.as_str(), " ");
+                    }
+                }
+                tokens.retain(|token| !token.is_empty());
+            }
+            Step::Replace { what, content } => {
+                let mut total = 0_usize;
+                for token in &tokens {
+                    total = total.saturating_add(what.replaced_len(token, content)?);
+                }
+                within(total, limit)?;
+                for token in &mut tokens {
+                    let (mut replaced, mut before) = (String::new(), 0);
+                    what.each(token, |start, end| {
+                        replaced.push_str(&token[before..start]);
+                        replaced.push_str(content);
+                        before = end;
+                    })?;
+                    replaced.push_str(&token[before..]);
+                    *token = replaced;
+                }
+            }
+            Step::Fuse => tokens = vec![tokens.concat()],
+            Step::Strip { content, start, stop } => {
+                for token in &mut tokens {
+                    let mut rest = token.as_str();
+                    for _ in 0..*start {
+                        let Some(shorter) = rest.strip_prefix(*content) else { break };
+                        rest = shorter;
+                    }
+                    for _ in 0..*stop {
+                        let Some(shorter) = rest.strip_suffix(*content) else { break };
+                        rest = shorter;
+                    }
+                    *token = rest.to_owned();
+                }
+            }
+            Step::ByteFallback => tokens = byte_fallback(tokens),
+        }
+        Ok(tokens)
+    }
+}
+
+/// Runs of tokens for bytes become the characters that they are, or one U+FFFD each.
+fn byte_fallback(tokens: Vec<String>) -> Vec<String> {
+    let mut decoded = Vec::with_capacity(tokens.len());
+    let mut bytes = Vec::new();
+    let flush = |bytes: &mut Vec<u8>, decoded: &mut Vec<String>| {
+        let count = bytes.len();
+        match String::from_utf8(std::mem::take(bytes)) {
+            Ok(text) if text.is_empty() => {}
+            Ok(text) => decoded.push(text),
+            Err(_) => decoded.extend(std::iter::repeat_n(char::REPLACEMENT_CHARACTER.to_string(), count)),
+        }
+    };
+    for token in tokens {
+        match crate::tokenizer::stream::byte_token(&token) {
+            Some(byte) => bytes.push(byte),
+            None => {
+                flush(&mut bytes, &mut decoded);
+                decoded.push(token);
+            }
+        }
+    }
+    flush(&mut bytes, &mut decoded);
+    decoded
+}
+
+/// English punctuation without the spaces that splitting put there.
+const CLEAN: [(&str, &str); 11] = [
+    (" .", "."),
+    (" ?", "?"),
+    (" !", "!"),
+    (" ,", ","),
+    (" ' ", "'"),
+    (" n't", "n't"),
+    (" 'm", "'m"),
+    (" do not", " don't"),
+    (" 's", "'s"),
+    (" 've", "'ve"),
+    (" 're", "'re"),
+];
+
+fn clean(text: &str) -> String {
+    CLEAN.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+}

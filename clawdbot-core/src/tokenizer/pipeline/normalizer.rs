@@ -1,0 +1,159 @@
+//! Normalizers: what happens to a text before it is split.
+
+use serde_json::{Map, Value};
+use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper};
+
+use super::{Finder, Limits, charsmap, kind, steps, text, work};
+
+/// A text may become this many times as long, in bytes, after any step; compatibility characters and byte-level
+/// alphabets together come to 26.
+const MAX_GROWTH: usize = 32;
+/// A step is not begun if it could make a text longer than this many times.
+const MAX_STEP: usize = 512;
+/// And this much longer, for what is put in front of short texts.
+const MORE: usize = 64;
+
+/// The steps in their order.
+#[derive(Debug)]
+pub(in crate::tokenizer) struct Normalizers(Vec<Step>);
+
+#[derive(Debug)]
+enum Step {
+    Replace { what: Finder, content: String },
+    Other { step: Box<NormalizerWrapper>, kind: &'static Kind },
+}
+
+/// What a kind of step does to the length of a text, in bytes.
+#[derive(Debug)]
+struct Kind {
+    name: &'static str,
+    /// It is at most so many times as long as before: characters that stand for several, letters that are longer in
+    /// lower case, spaces around Chinese characters.
+    longer: usize,
+    /// It was at most so many times as long: composed characters, plain letters for mathematical ones. `None`: any.
+    shorter: Option<usize>,
+}
+
+const KINDS: [Kind; 13] = {
+    const fn kind(name: &'static str, longer: usize, shorter: Option<usize>) -> Kind {
+        Kind { name, longer, shorter }
+    }
+    [
+        kind("BertNormalizer", 4, None),
+        kind("Bert", 4, None),
+        kind("Strip", 1, None),
+        kind("StripAccents", 1, None),
+        kind("NFC", 3, Some(4)),
+        kind("NFD", 4, Some(4)),
+        kind("NFKC", 12, Some(4)),
+        kind("NFKD", 12, Some(4)),
+        kind("Lowercase", 2, Some(3)),
+        kind("Nmt", 1, None),
+        kind("Prepend", 1, Some(1)),
+        kind("ByteLevel", 2, Some(1)),
+        kind("Precompiled", charsmap::MAX_REPLACEMENT, None),
+    ]
+};
+
+impl Normalizers {
+    /// # Errors
+    /// With what was expected and found.
+    pub(in crate::tokenizer) fn parse(part: Value, limits: &mut Limits) -> Result<Option<Self>, String> {
+        if part.is_null() {
+            return Ok(None);
+        }
+        let parsed: Result<Vec<Step>, String> =
+            steps(part, "normalizers")?.into_iter().map(|step| parse(step, limits)).collect();
+        let parsed = parsed.map_err(|reason| format!("normalizer: {reason}"))?;
+        Ok(Some(Normalizers(parsed)))
+    }
+
+    /// How many times as long as what comes out a text is at most, in bytes. `None`: any.
+    pub(in crate::tokenizer) fn most_removed(&self) -> Option<usize> {
+        self.0.iter().try_fold(1_usize, |product, step| {
+            let factor = match step {
+                Step::Replace { what: Finder::Text(what), content } if !content.is_empty() => {
+                    what.len().div_ceil(content.len())
+                }
+                Step::Replace { .. } => return None,
+                Step::Other { kind, .. } => kind.shorter?,
+            };
+            product.checked_mul(factor)
+        })
+    }
+
+    /// Whether letters and digits of ASCII stay in a text, and white space between them.
+    pub(in crate::tokenizer) fn keep_words(&self) -> bool {
+        self.0.iter().all(|step| match step {
+            Step::Replace { .. } => false,
+            Step::Other { kind, .. } => !matches!(kind.name, "Prepend" | "ByteLevel" | "Precompiled"),
+        })
+    }
+
+    /// Whether the last step makes a text byte-level.
+    pub(in crate::tokenizer) fn ends_byte_level(&self) -> bool {
+        matches!(self.0.last(), Some(Step::Other { kind, .. }) if kind.name == "ByteLevel")
+    }
+}
+
+fn parse(step: Map<String, Value>, limits: &mut Limits) -> Result<Step, String> {
+    let kind = kind(&step).to_owned();
+    if kind == "Replace" {
+        let (what, nullable) = Finder::of(&step, limits)?;
+        // The alignment of texts in the tokenizers crate cannot take it.
+        if nullable {
+            return Err("Replace: expected a pattern that matches something".to_owned());
+        }
+        return Ok(Step::Replace { what, content: text(&step, "content")?.to_owned() });
+    }
+    if kind == "Prepend" && text(&step, "prepend")?.len() > MORE {
+        return Err(format!("Prepend: expected at most {MORE} bytes"));
+    }
+    let Some(known) = KINDS.iter().find(|known| known.name == kind) else {
+        return Err(format!("expected a known type, found {kind:.50?}"));
+    };
+    let step = match known.name {
+        "Precompiled" => NormalizerWrapper::Precompiled(charsmap::read(text(&step, charsmap::KEY)?)?),
+        _ => serde_json::from_value(Value::Object(step)).map_err(|error| format!("{kind}: {error}"))?,
+    };
+    Ok(Step::Other { step: Box::new(step), kind: known })
+}
+
+impl Step {
+    fn run(&self, text: &mut NormalizedString) -> tokenizers::Result<()> {
+        work::check()?;
+        let original = text.get_original().len();
+        let limit = original.saturating_mul(MAX_GROWTH).saturating_add(MORE);
+        let too_long = |len: usize| {
+            work::fail(format!("the normalizer makes a text of {original} bytes {len} bytes long"))
+        };
+        match self {
+            Step::Replace { what, content } => {
+                let len = what.replaced_len(text.get(), content)?;
+                if len > limit {
+                    return Err(too_long(len));
+                }
+                text.replace(what, content)?;
+            }
+            Step::Other { step, kind } => {
+                let most = text.get().len().saturating_mul(kind.longer);
+                if most > original.saturating_mul(MAX_STEP).saturating_add(MORE * MAX_STEP) {
+                    return Err(too_long(most));
+                }
+                step.normalize(text)?;
+            }
+        }
+        if text.get().len() > limit { Err(too_long(text.get().len())) } else { Ok(()) }
+    }
+}
+
+impl Normalizer for Normalizers {
+    fn normalize(&self, text: &mut NormalizedString) -> tokenizers::Result<()> {
+        let done = self.0.iter().try_for_each(|step| step.run(text));
+        if done.is_err() {
+            // Nobody else looks at the error: nothing is left to do for what follows.
+            text.clear();
+        }
+        done
+    }
+}

@@ -1,0 +1,211 @@
+//! Tokenizers and texts made to hurt, each in a process with limits: a typed error or a result, in bounded time and memory,
+//! and nothing on stderr.
+#![cfg(target_os = "linux")]
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a test")]
+
+#[path = "support/child.rs"]
+#[allow(unsafe_code, reason = "limits of a process")]
+mod child;
+
+use std::path::Path;
+
+use child::{Limits, in_child};
+use clawdbot_core::{
+    CancelHandle, EmbedOptions, ErrorKind, GenerateOptions, Model, ModelOptions, Pooling, Result, Runtime,
+    RuntimeOptions, Source, Tokenizer,
+};
+use serde_json::{Value, json};
+
+/// A tokenizer of two tokens, with parts of its own.
+fn tokenizer(parts: &Value) -> Result<Tokenizer> {
+    let mut json = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
+        "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []},
+    });
+    json.as_object_mut().unwrap().extend(parts.as_object().unwrap().clone());
+    Tokenizer::from_bytes(json.to_string().as_bytes())
+}
+
+/// Makes 64^7 letters of one.
+fn grow(steps: &str) -> Value {
+    let one = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "a".repeat(64)});
+    json!({"type": "Sequence", steps: vec![one; 7]})
+}
+
+#[track_caller]
+fn refused<T: std::fmt::Debug>(result: Result<T>, words: &str) {
+    let error = result.expect_err(words);
+    assert_eq!(error.kind(), ErrorKind::InvalidTokenizer, "{error}");
+    assert!(error.message().contains(words), "{words}: {error}");
+}
+
+#[test]
+fn text_does_not_grow_without_bound() {
+    in_child(Limits { peak: 100, ..Limits::default() }, || {
+        let growing = tokenizer(&json!({"normalizer": grow("normalizers")})).unwrap();
+        refused(growing.encode("a", true), "bytes long");
+        assert!(growing.encode("b", true).is_ok());
+        let added = json!({"id": 2, "content": "a", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": true, "special": false});
+        let at_load = json!({"normalizer": grow("normalizers"), "added_tokens": [added]});
+        refused(tokenizer(&at_load), "bytes long");
+        let decoding = tokenizer(&json!({"decoder": grow("decoders")})).unwrap();
+        refused(decoding.decode(&[0], true), "makes text of");
+    });
+}
+
+#[test]
+fn no_panic_is_printed() {
+    in_child(Limits::default(), || {
+        let strip = json!({"decoder": {"type": "Strip", "content": "a", "start": 0, "stop": 5}});
+        assert_eq!(tokenizer(&strip).unwrap().decode(&[0, 1], true).unwrap(), "b");
+        let empty = json!({"decoder": {"type": "Sequence", "decoders": [
+            {"type": "CTC", "pad_token": "a", "word_delimiter_token": "|", "cleanup": true},
+            {"type": "BPEDecoder", "suffix": "</w>"}]}});
+        assert_eq!(tokenizer(&empty).unwrap().decode(&[0], true).unwrap(), "");
+        let rules =
+            json!({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "BAAAAAAEAABiAA=="}});
+        refused(tokenizer(&rules), "outside of it");
+        let template = json!({"post_processor": {"type": "TemplateProcessing", "special_tokens": {},
+            "single": [{"SpecialToken": {"id": "x", "type_id": 0}}], "pair": []}});
+        refused(tokenizer(&template), "among the special tokens");
+        let prefix = json!({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]],
+            "continuing_subword_prefix": "\u{e9}"}});
+        refused(tokenizer(&prefix), "the prefix");
+    });
+}
+
+#[test]
+fn patterns_are_bounded_together() {
+    in_child(Limits::default(), || {
+        let split = json!({"type": "Split", "pattern": {"Regex": r"\w{100}"}, "behavior": "Isolated", "invert": false});
+        let many = json!({"pre_tokenizer": {"type": "Sequence", "pretokenizers": vec![split; 90]}});
+        refused(tokenizer(&many), "take at most");
+    });
+}
+
+#[test]
+fn lists_of_nothing_take_no_memory() {
+    in_child(Limits { peak: 200, ..Limits::default() }, || {
+        let zeros = "0,".repeat(8_000_000);
+        for part in ["normalizer", "pre_tokenizer", "post_processor", "decoder"] {
+            let json = format!(r#"{{"version": "1.0", "{part}": {{"type": "x", "y": [{zeros}0]}}}}"#);
+            refused(Tokenizer::from_bytes(json.as_bytes()), "expected at most 65536 values");
+        }
+    });
+}
+
+#[test]
+fn what_is_no_file_is_not_read() {
+    in_child(Limits::default(), || {
+        let zero = Tokenizer::from_file("/dev/zero").unwrap_err();
+        assert_eq!(zero.kind(), ErrorKind::Io, "{zero}");
+        let fifo = std::env::temp_dir().join(format!("clawdbot-fifo-{}", std::process::id()));
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        let error = Tokenizer::from_file(&fifo).unwrap_err();
+        std::fs::remove_file(&fifo).unwrap();
+        assert_eq!(error.kind(), ErrorKind::Io, "{error}");
+    });
+}
+
+#[test]
+fn a_small_stack_is_enough() {
+    in_child(Limits::default(), || {
+        let nested = |steps: &str, leaf: Value| {
+            (0..60).fold(leaf, |inner, _| json!({"type": "Sequence", steps: [inner]}))
+        };
+        let parts = json!({
+            "normalizer": nested("normalizers", json!({"type": "NFC"})),
+            "pre_tokenizer": nested("pretokenizers", json!({"type": "Whitespace"})),
+            "decoder": nested("decoders", json!({"type": "Fuse"})),
+            "post_processor": nested("processors", json!({"type": "ByteLevel", "add_prefix_space": true,
+                "trim_offsets": true, "use_regex": true})),
+        });
+        let small = std::thread::Builder::new().stack_size(256 << 10);
+        let run = move || {
+            let tokenizer = tokenizer(&parts).unwrap();
+            assert_eq!(tokenizer.encode("ab", true).unwrap(), [0, 1]);
+            assert_eq!(tokenizer.decode(&[0, 1], true).unwrap(), "ab");
+        };
+        small.spawn(run).unwrap().join().unwrap();
+    });
+}
+
+fn builtin(budget: u64) -> Model {
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(1).memory_budget(budget)).unwrap();
+    runtime.load(&Source::Builtin, &ModelOptions::default()).unwrap()
+}
+
+#[test]
+fn a_text_that_cannot_fit_is_refused_before_it_is_tokenized() {
+    in_child(Limits { peak: 150, ..Limits::default() }, || {
+        let model = builtin(80 << 20);
+        let options = GenerateOptions::default().max_tokens(3);
+        for text in ["a".repeat(4_000_000), "hello ".repeat(700_000)] {
+            let error = model.generate(text.as_str(), &options).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ContextOverflow, "{error}");
+            assert!(error.message().contains("at least"), "{error}");
+            let embed = EmbedOptions::default().pooling(Pooling::Mean);
+            let error = model.embed(vec![text.as_str().into()], &embed).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ContextOverflow, "{error}");
+            let error = model.session().unwrap().append(text.as_str(), true).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ContextOverflow, "{error}");
+        }
+        // One that might fit, but whose tokens take more than there is.
+        let tight = builtin(model.runtime().memory_used() + (1 << 20));
+        let error = tight.generate("a".repeat(8_000).as_str(), &options).unwrap_err();
+        assert!([ErrorKind::OutOfBudget, ErrorKind::ContextOverflow].contains(&error.kind()), "{error}");
+    });
+}
+
+#[test]
+fn tokenizing_is_cancelled() {
+    in_child(Limits { peak: 1500, cpu: 60, ..Limits::default() }, || {
+        let cancel = CancelHandle::default();
+        cancel.cancel();
+        let model = builtin(1 << 30);
+        let error = model.tokenizer().unwrap().encode_until("a b", true, &cancel).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+        let mut session = model.session().unwrap();
+        let error = session.append_until("a b", true, &cancel).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+        assert!(session.tokens().unwrap().is_empty());
+    });
+}
+
+#[test]
+fn tokens_beyond_the_models_rows_are_errors_in_prompts_only() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/quantized");
+    let folder = std::env::temp_dir().join(format!("clawdbot-added-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for entry in std::fs::read_dir(golden.join("fp8")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.join(entry.file_name())).unwrap();
+    }
+    let mut json: Value =
+        serde_json::from_slice(&std::fs::read(golden.join("tokenizer.json")).unwrap()).unwrap();
+    let config: Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+    let rows = u32::try_from(config["vocab_size"].as_u64().unwrap()).unwrap();
+    let tokens = json["model"]["vocab"].as_object().unwrap().len();
+    // Fills what is between the last token and the rows, and goes one beyond.
+    let added: Vec<Value> = (tokens..=rows as usize)
+        .map(|id| {
+            json!({"id": id, "content": format!("<x{id}>"), "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true})
+        })
+        .collect();
+    json["added_tokens"] = added.into();
+    std::fs::write(folder.join("tokenizer.json"), json.to_string()).unwrap();
+    // A byte order mark is no part of the file.
+    let marked = [b"\xef\xbb\xbf".as_slice(), json.to_string().as_bytes()].concat();
+    assert!(Tokenizer::from_bytes(&marked).is_ok());
+    let model = Model::from_pretrained(&folder);
+    std::fs::remove_dir_all(&folder).unwrap();
+    let model = model.unwrap();
+    let options = GenerateOptions::default().max_tokens(1);
+    let error = model.generate(format!("<x{rows}>").as_str(), &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+    assert!(error.message().contains(&rows.to_string()), "{error}");
+    model.generate(vec![1, 2], &options).unwrap();
+}
