@@ -91,7 +91,7 @@ struct Draw<'a> {
 /// Samples for several sequences at the same time.
 fn sample_all(loaded: &Loaded, mut draws: Vec<Draw<'_>>) -> Vec<(SequenceId, Sampled)> {
     let run = |draw: &mut Draw<'_>| {
-        draw.outcome = Some(sample(draw.logits, &loaded.drawable, draw.options, &draw.history))
+        draw.outcome = Some(sample(draw.logits, &loaded.drawable, draw.options, &draw.history));
     };
     let done = match &mut draws[..] {
         [] => Ok(()),

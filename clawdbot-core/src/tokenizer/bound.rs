@@ -33,7 +33,8 @@ impl Bound {
             Covers::ByteLevel(bytes) => {
                 let early = normalizer.is_some_and(|steps| steps.ends_byte_level());
                 let late = pre_tokenizer.is_some_and(|steps| steps.end_byte_level());
-                if !late && !(early && pre_tokenizer.is_none_or(|steps| steps.only_split())) {
+                let unsplit = early && pre_tokenizer.is_none_or(|steps| steps.only_split());
+                if !late && !unsplit {
                     return None;
                 }
                 bytes

@@ -51,7 +51,7 @@ fn check_length(text: &str) -> Result<(), String> {
 fn decode(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=').as_bytes();
     let filling = text.len() - digits.len();
-    if text.len() % 4 != 0 || filling > 2 {
+    if !text.len().is_multiple_of(4) || filling > 2 {
         return None;
     }
     let mut bytes = Vec::with_capacity(digits.len() / 4 * 3 + 2);
