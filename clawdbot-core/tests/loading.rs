@@ -77,7 +77,7 @@ fn configurations_that_do_not_fit() {
             ErrorKind::UnsupportedModel,
             &["Mamba", "LlamaForCausalLM", "Qwen3"],
         ),
-        ("vocab_size", json!(512), ErrorKind::InvalidTokenizer, &["512", "1024"]),
+        ("vocab_size", json!(512), ErrorKind::InvalidModel, &["512", "1024"]),
         ("hidden_size", json!(260), ErrorKind::InvalidModel, &["260"]),
         ("hidden_size", json!(-1), ErrorKind::InvalidModel, &["hidden_size", "-1"]),
         ("num_hidden_layers", json!(2.5), ErrorKind::InvalidModel, &["num_hidden_layers", "2.5"]),

@@ -362,8 +362,10 @@ fn gguf_experts() -> Gguf {
 
 fn unigram() -> Vec<u8> {
     let mut file = gguf_file(0, "t5");
-    let rules: Vec<Vec<u8>> =
-        [&16_u32.to_le_bytes()[..], &[0; 16], b"b\0"].concat().iter().map(|&byte| vec![byte]).collect();
+    // A unit of the table may lead to any of 256.
+    let table = [0; 1024];
+    let rules = [&(table.len() as u32).to_le_bytes()[..], &table, b"b\0"].concat();
+    let rules: Vec<Vec<u8>> = rules.iter().map(|&byte| vec![byte]).collect();
     file.array("tokenizer.ggml.precompiled_charsmap", 0, &rules);
     file.bytes()
 }

@@ -159,7 +159,10 @@ fn what_would_change_the_results_unseen_is_refused() {
     let names: Vec<String> = (0..1025).map(|i| format!("t{i}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let tokens = tokens.pair("tokenizer.ggml.tokens", typed_strings(&names));
-    refused(&tokens, ErrorKind::InvalidTokenizer, &["ids below 1025", "1024"]);
+    assert!(
+        open(&tokens).unwrap().text.is_some(),
+        "a token beyond the rows is an error of the prompt that has it"
+    );
     let window = open(&changed("llama.attention.sliding_window", typed_u32(128))).unwrap();
     assert_eq!((window.spec.architecture, window.spec.layers[0].window), ("MistralForCausalLM", Some(128)));
 }
