@@ -416,14 +416,14 @@ pub fn template() -> Vec<Vec<u8>> {
           {%- endfor %}{% macro f(a, b=2) %}{{ a }}{{ b }}{% endmacro %}{{ f(ns.x) }}\
           {%- if not add_generation_prompt is defined %}{{ raise_exception('no') }}{% endif %}"
             .to_vec(),
-        b"{% set ns = namespace(x=[1], s='a') %}{% for i in range(40) %}{% set ns.x = ns.x + ns.x * 2 %}\
-          {% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.x|reverse|tojson }}{{ ''.join(ns.x) }}{{ ns.x == ns.x[::-1] }}\
-          {{ 1 in ns.x }}{% set a, b = ns.x %}{{ ns.s[1:] + ns.s.replace('a', ns.s) }}"
+        b"{% set ns = namespace(x=[1], s='a') %}{% for i in range(6) %}{% set ns.x = ns.x + ns.x * 2 %}\
+          {% set ns.s = ns.s ~ ns.s %}{% endfor %}{{ ns.x|reverse|list|tojson }}{{ ns.x|join }}{{ ns.x == ns.x[::-1] }}\
+          {{ 1 in ns.x }}{% set a, b = ns.x[:2] %}{{ ns.s[1:] + ns.s.replace('a', ns.s) }}"
             .to_vec(),
-        b"{{ '%5.2f|%-8s|%(k)s' % (1, [none, undefined_name]) }}{{ '{:>9}{!r}'.format(tools, 'x') }}\
+        b"{{ '%5.2f|%-8s' % (1, [none, 'x']) }}{{ '{:>9}{!r}'.format('y', 'x') }}\
           {{ (messages|map(attribute='role')|list) * 3 }}{{ (tools or [])|selectattr('type', 'in', ['f'])|list }}\
-          {{ messages|groupby('role')|sort(attribute='0')|sum(start=[]) }}{{ 'a b'|wordwrap(1)|truncate(3, true) }}\
-          {{ 2 ** 64 // -3 % 7 if not 1 < 2 < 3 else -'x' }}{{ dict([('a', 1)], b=range(9)[::2])|dictsort|join(', ') }}"
+          {{ messages|groupby('role')|sort(attribute='0')|map(attribute='list')|sum(start=[])|length }}{{ 'a b'|wordwrap(1)|truncate(3, true) }}\
+          {{ 2 ** 64 // -3 % 7 if 1 < 2 < 3 else -'x' }}{{ dict([('a', 1)], b=range(9)[::2])|dictsort|join(', ') }}"
             .to_vec(),
     ]
 }
