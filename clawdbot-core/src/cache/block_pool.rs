@@ -5,7 +5,7 @@ use crate::memory::AlignedBuf;
 use crate::options::KvType;
 use crate::runtime::{Budget, Reservation};
 
-/// Free pages that a pool keeps, so that what is given back and taken again at once is not allocated anew: as many as
+/// Free pages that a pool keeps, so that what is given back and taken again at once is not allocated again: as many as
 /// these bytes hold, but at least one, and at most `RESERVE_PAGES`.
 const RESERVE_BYTES: u64 = 16 << 20;
 const RESERVE_PAGES: u64 = 4;

@@ -152,7 +152,7 @@ impl Engine {
         self.cache.release_all(&mut sequence.tables);
         sequence.computed = 0;
         sequence.turn.begun = false;
-        // Logits and states are gathered anew as well, unless they are complete.
+        // Logits and states are gathered again as well, unless they are complete.
         let job = sequence.job.as_mut().filter(|job| !job.is_finished());
         if let Some(job) = job {
             job.scores.iter_mut().for_each(Vec::clear);

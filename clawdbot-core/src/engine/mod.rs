@@ -286,7 +286,7 @@ impl Engine {
                 shares.iter().for_each(|share| self.fail(share.id, error.clone()));
             }
             Err(panic) => {
-                // What the pass had in hand may be half changed: buffers are made anew, and what is cached of its sequences is
+                // What the pass had in hand may be half changed: buffers are made again, and what is cached of its sequences is
                 // computed again.
                 self.scratch = Scratch::default();
                 let error = panicked(&*panic);
@@ -299,7 +299,7 @@ impl Engine {
         Ok(true)
     }
 
-    /// Lets sequences begin anew that have become so long (or short) that they are rotated by other frequencies.
+    /// Lets sequences begin again that have become so long (or short) that they are rotated by other frequencies.
     fn rotate_anew(&mut self, spec: &DecoderSpec) {
         let Some(from) = spec.longrope_from() else { return };
         let changed = |sequence: &Sequence| sequence.long != (sequence.tokens.len() > from);
@@ -322,7 +322,7 @@ impl Engine {
         for share in shares {
             let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
             sequence.computed = self.cache.abandon(&mut sequence.tables, share.start);
-            // What was gathered of positions that come again would count twice: all of it is gathered anew.
+            // What was gathered of positions that come again would count twice: all of it is gathered again.
             let gathers =
                 sequence.job.as_ref().is_some_and(|job| job.scores.is_some() || job.pooler.is_some());
             if gathers && sequence.computed < share.start {

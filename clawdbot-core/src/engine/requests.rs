@@ -1,4 +1,4 @@
-//! What requests keep beside pages: tokens, texts, events, log-probabilities. It counts in the budget.
+//! What requests keep besides pages: tokens, texts, events, log-probabilities. It counts in the budget.
 
 use super::{Engine, Sequence, SequenceId};
 use crate::error::Result;

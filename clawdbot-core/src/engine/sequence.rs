@@ -37,7 +37,7 @@ pub(crate) struct Sequence {
     pub(crate) arrival: u64,
     /// When it takes part in passes.
     pub(crate) turn: Turn,
-    /// Bytes that are counted for it, beside its pages.
+    /// Bytes that are counted for it, besides its pages.
     pub(crate) charged: u64,
     /// What it is working on.
     pub(crate) job: Option<Job>,
@@ -210,7 +210,7 @@ impl Sequence {
         self.job.as_ref().is_some_and(|job| !job.finished && job.events.len() < MAX_EVENTS)
     }
 
-    /// Bytes that it keeps beside its pages, a completion of its job included.
+    /// Bytes that it keeps besides its pages, a completion of its job included.
     pub(crate) fn bytes(&self) -> u64 {
         let generated = self.job.as_ref().map_or(0, |job| self.tokens.len().saturating_sub(job.prompt_end));
         let tokens = 4 * (self.tokens.capacity() + self.token_types.capacity() + generated);

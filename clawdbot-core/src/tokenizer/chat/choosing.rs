@@ -50,7 +50,7 @@ fn filter_name(args: &Args, name: &Value) -> Result<String, Error> {
     }
 }
 
-/// Room for an item, and the arguments behind it.
+/// Room for an item, and the arguments after it.
 fn call_args(given: &[Value], keywords: &[(String, Value)]) -> Vec<Value> {
     let mut call = vec![Value::UNDEFINED];
     call.extend(given.iter().cloned());

@@ -234,7 +234,7 @@ impl Parser<'_> {
         Ok(Written::bare(text + "}"))
     }
 
-    /// One expression, or several with commas between them and a tuple of them. `end` ends it, also behind a comma.
+    /// One expression, or several with commas between them and a tuple of them. `end` ends it, also after a comma.
     pub(super) fn tuple(&mut self, with_conditional: bool, end: &str) -> Result<Written> {
         let is_end = |parser: &Self| {
             parser.is_sign(end) || parser.is_name(end) || matches!(parser.peek(), Kind::End | Kind::Sign(")"))

@@ -28,7 +28,7 @@ const SIGNS: &[&str] = &[
 ];
 
 /// The tokens of the tag whose inside starts at `at`; where its `close` begins, with a `-` or `+` before it; and where
-/// the text behind it begins.
+/// the text after it begins.
 ///
 /// # Errors
 /// What cannot be read, and the line feeds before it.

@@ -232,7 +232,7 @@ pub(super) fn capitalize(text: &str) -> String {
     let mut chars = text.chars();
     let mut out = String::with_capacity(text.len());
     if let Some(first) = chars.next() {
-        // The title case of a character: one letter in upper case, what it decomposes to in lower case behind it.
+        // The title case of a character: one letter in upper case, what it decomposes to in lower case after it.
         let mut upper = match first {
             '\u{1c4}'..='\u{1c6}' => '\u{1c5}'.to_string(),
             '\u{1c7}'..='\u{1c9}' => '\u{1c8}'.to_string(),

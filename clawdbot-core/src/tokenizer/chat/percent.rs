@@ -7,7 +7,7 @@ use super::methods::MAX_WIDTH;
 use super::operators::{self, Number};
 use super::values::{self, type_error};
 
-/// Most digits behind the point.
+/// Most digits after the point.
 const MAX_PRECISION: usize = 1000;
 
 /// One conversion, `%(key)-05.2f`.

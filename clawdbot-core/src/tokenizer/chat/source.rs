@@ -243,7 +243,7 @@ fn signature(parser: &mut Parser<'_>) -> Result<String> {
     Ok(format!("({})", parts.join(", ")))
 }
 
-/// Filters behind a `set` or `filter` block's first words.
+/// Filters after a `set` or `filter` block's first words.
 fn filters(parser: &mut Parser<'_>) -> Result<String> {
     let mut text = String::new();
     while parser.skip_sign("|") {

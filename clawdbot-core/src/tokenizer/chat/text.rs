@@ -282,7 +282,7 @@ fn wrap(
     Ok(lines)
 }
 
-/// Where a word is cut that is longer than a line with room for `room` characters: behind its last hyphen there, if any.
+/// Where a word is cut that is longer than a line with room for `room` characters: after its last hyphen there, if any.
 fn long_word_cut(chunk: &str, room: usize, break_on_hyphens: bool) -> usize {
     let end = chunk.char_indices().nth(room).map_or(chunk.len(), |(at, _)| at);
     if break_on_hyphens

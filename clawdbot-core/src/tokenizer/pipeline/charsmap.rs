@@ -162,7 +162,7 @@ mod tests {
             assert!(error.contains("within the 9 bytes") && error.contains(length), "{error}");
             let plain = json!({"type": "Precompiled", "precompiled_charsmap": rules}).to_string();
             let hidden = plain.replace("precompiled_", "\\u0070recompiled_");
-            // The rules are refused before anything that is wrong behind them.
+            // The rules are refused before anything that is wrong after them.
             for file in [
                 format!(
                     r#"{{"version": "1.0", "normalizer": {plain}, "model": {{"type": "BPE", "vocab": {{}}, "merges": []}}}}"#

@@ -110,7 +110,7 @@ fn named(name: &str, negated: bool) -> Option<Class> {
 /// What follows `\p`.
 fn property(parser: &mut Parser, negated: bool) -> Result<Class, String> {
     let name = if parser.take("{") {
-        parser.until("}").ok_or("expected a } behind a property's name")?
+        parser.until("}").ok_or("expected a } after a property's name")?
     } else {
         return Err("expected a property's name in braces".to_owned());
     };
@@ -145,7 +145,7 @@ pub(super) fn escaped_char(parser: &mut Parser, c: char) -> Result<char, String>
         'e' => 0x1B,
         '0' if !parser.peek().is_some_and(|c| c.is_ascii_digit()) => 0,
         'x' if parser.take("{") => {
-            let digits = parser.until("}").ok_or("expected a } behind a number")?;
+            let digits = parser.until("}").ok_or("expected a } after a number")?;
             hexadecimal(&digits, 1..=8)?
         }
         'x' => {
@@ -184,7 +184,7 @@ enum Item {
 fn item(parser: &mut Parser, ignore_case: bool, depth: usize) -> Result<Item, String> {
     let class = match parser.next()? {
         '[' if parser.take(":") => {
-            let name = parser.until(":]").ok_or("expected :] behind the name of a class")?;
+            let name = parser.until(":]").ok_or("expected :] after the name of a class")?;
             let (negated, name) = name.strip_prefix('^').map_or((false, name.as_str()), |name| (true, name));
             named(name, negated).ok_or_else(|| format!("the class {name:.50?} is not known"))?
         }

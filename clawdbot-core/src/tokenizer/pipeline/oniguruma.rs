@@ -155,7 +155,7 @@ impl Parser {
         comes
     }
 
-    /// Whether a dash comes that makes a range of what was before and what is behind it.
+    /// Whether a dash comes that makes a range of what was before and what is after it.
     pub(super) fn range_follows(&self) -> bool {
         self.peek() == Some('-') && self.chars.get(self.at + 1).is_some_and(|&c| c != ']')
     }
@@ -203,7 +203,7 @@ impl Parser {
         let mut before = None;
         while let Some((low, high, form)) = self.quantifier()? {
             let mode = match self.peek() {
-                // Behind an exact number what follows is another quantifier, as is a plus behind any interval.
+                // Behind an exact number what follows is another quantifier, as is a plus after any interval.
                 Some('?') if form != Form::Exact => Mode::Lazy,
                 Some('+') if form == Form::Sign => Mode::Possessive,
                 _ => Mode::Greedy,
@@ -299,7 +299,7 @@ impl Parser {
                 let text = if dot_all { "(?s:.)" } else { "." };
                 Ok(Piece { text: text.to_owned(), cost: 8 << 10, quantifiable: true, ..Piece::default() })
             }
-            // Lines begin behind a line feed, but not behind the last one; they end before one.
+            // Lines begin after a line feed, but not after the last one; they end before one.
             '^' => Ok(Piece::assertion(r"(?:\A|(?<=\n)(?!\z))", 2048)),
             '$' => Ok(Piece::assertion("(?m:$)", 512)),
             '\\' => self.escape(ignore_case),
@@ -325,7 +325,7 @@ impl Parser {
             return self
                 .until(")")
                 .map(|_| Piece::empty())
-                .ok_or_else(|| "expected a ) behind a comment".to_owned());
+                .ok_or_else(|| "expected a ) after a comment".to_owned());
         }
         for (kind, open) in
             [(":", "(?:"), ("=", "(?="), ("!", "(?!"), ("<=", "(?<="), ("<!", "(?<!"), (">", "(?>")]
