@@ -117,6 +117,33 @@ fn models_of_a_var_builder_have_the_bits_of_their_directories() {
 }
 
 #[test]
+fn a_head_of_its_own_counts_as_in_directories() {
+    let copy = support::Copy::of(&support::family("qwen3_5_moe").unwrap(), "own-head");
+    let tokens: Vec<u32> = (3..20).collect();
+    let apart = from_dir(copy.path(), WeightType::F32).logits(&tokens).unwrap();
+    copy.edit("config.json", |config| {
+        config["tie_word_embeddings"] = true.into();
+        if let Some(text) = config.get_mut("text_config") {
+            text["tie_word_embeddings"] = true.into();
+        }
+    });
+    let all = tensors(copy.path());
+    let logits = |tensors: HashMap<String, Tensor>| {
+        let files = SmallFiles::from(copy.path());
+        let options = ModelOptions::default().weights(WeightType::F32);
+        let model = runtime(2).load_var_builder(&files, builder(tensors, DType::F32), &options).unwrap();
+        model.logits(&tokens).unwrap()
+    };
+    assert_eq!(bits(&logits(all.clone())), bits(&apart), "its own head");
+    let embedding = all.keys().find(|name| name.ends_with("embed_tokens.weight")).unwrap().clone();
+    let (mut head_only, mut table_only) = (all.clone(), all);
+    head_only.remove(&embedding);
+    let head = table_only.remove("lm_head.weight").unwrap();
+    table_only.insert(embedding, head);
+    assert_eq!(bits(&logits(head_only)), bits(&logits(table_only)), "the head is the embedding too");
+}
+
+#[test]
 fn weights_may_be_of_any_float_type_and_rounding_them_is_the_builders_affair() {
     let dir = support::family("qwen3_5_moe").unwrap();
     let tokens: Vec<u32> = (3..20).collect();

@@ -15,8 +15,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::Model;
 use crate::model::files::{MODEL_FILES, ModelFiles};
 use crate::model::registry::parse_quantization;
-use crate::model::source::{Opened, Weights, open_text};
+use crate::model::source::{Opened, Weights, open_text, untie};
 use crate::model::spec::{DecoderSpec, ExpertStorage};
+use crate::model::tensors::LM_HEAD;
 use crate::options::{Cache, ModelOptions};
 use crate::runtime::Runtime;
 use crate::weights::{Dtype, Entry, HandedIn, WeightSource, quoted, stored_names};
@@ -118,7 +119,7 @@ fn open(files: &SmallFiles, builder: VarBuilder<'static>) -> Result<Opened> {
         let found = builder.device().location();
         return Err(Error::invalid_argument(format!("{NAME}: expected tensors on the CPU, found {found:?}")));
     }
-    let (config, spec, embedding) = Opened::describe(&files)?;
+    let (config, mut spec, embedding) = Opened::describe(&files)?;
     let mxfp4 = spec.moe.is_some_and(|moe| moe.storage == ExpertStorage::JoinedMxfp4);
     if mxfp4 || parse_quantization(&config)?.is_some() {
         let message = format!(
@@ -129,7 +130,7 @@ fn open(files: &SmallFiles, builder: VarBuilder<'static>) -> Result<Opened> {
     }
     let text = if files.get("tokenizer.json")?.is_some() { Some(open_text(&files)?) } else { None };
     let names = StoredNames::new(&builder, &spec);
-    let spec = spec.with_experts_as_stored(|name| names.find(name).is_some());
+    spec = spec.with_experts_as_stored(|name| names.find(name).is_some());
     // The weights of the folders of a sentence-transformers model are in the folders.
     let folder = |dir: &PathBuf, folder: &String| (dir.join(folder), format!("{folder}."));
     let folders: Vec<(PathBuf, String)> = match &files {
@@ -139,7 +140,19 @@ fn open(files: &SmallFiles, builder: VarBuilder<'static>) -> Result<Opened> {
     let mut entries = Vec::new();
     let mut tensors = Vec::new();
     let mut end = 0_usize;
-    for (name, shape) in spec.tensors().stored() {
+    let mut wanted = spec.tensors().stored();
+    // A head of its own, where the embedding is to be the head: which of the two is right is seen when both are there.
+    let table = spec.embedding_tensor();
+    let heads = spec.may_have_own_head() && names.find(LM_HEAD).is_some();
+    if heads && let Some(at) = wanted.iter().position(|(name, _)| *name == table) {
+        let head = (LM_HEAD.to_owned(), wanted[at].1.clone());
+        if names.find(&table).is_some() {
+            wanted.push(head);
+        } else {
+            wanted[at] = head;
+        }
+    }
+    for (name, shape) in wanted {
         if folders.iter().any(|(_, prefix)| name.starts_with(prefix)) {
             continue;
         }
@@ -160,7 +173,9 @@ fn open(files: &SmallFiles, builder: VarBuilder<'static>) -> Result<Opened> {
     for (dir, prefix) in &folders {
         source.add_dir(dir, prefix)?;
     }
-    Opened::complete(name, &config, (spec, embedding), Weights::Files(source.into()), text, files)
+    let mut weights = source.into();
+    untie(&mut spec, &mut weights, &config)?;
+    Opened::complete(name, &config, (spec, embedding), Weights::Files(weights), text, files)
 }
 
 /// What the tensors of a model are called in a `VarBuilder`.

@@ -394,8 +394,8 @@ impl Opened {
 
 /// Where the embedding is to be the output projection too, but the files have a tensor for that: as in transformers, it is
 /// used if it is another one, and is the embedding if that is missing.
-fn untie(spec: &mut DecoderSpec, files: &mut FileWeights, config: &ModelConfig) -> Result<()> {
-    if !spec.tie_word_embeddings || spec.headless || spec.bidirectional {
+pub(crate) fn untie(spec: &mut DecoderSpec, files: &mut FileWeights, config: &ModelConfig) -> Result<()> {
+    if !spec.may_have_own_head() {
         return Ok(());
     }
     let embedding = spec.embedding_tensor();

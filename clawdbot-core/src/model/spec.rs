@@ -551,6 +551,11 @@ impl DecoderSpec {
         self.chain.last().map_or(self.hidden_size, |dense| dense.outputs)
     }
 
+    /// Whether the embedding is to be the output projection, which a file may contradict.
+    pub(crate) fn may_have_own_head(&self) -> bool {
+        self.tie_word_embeddings && !self.headless && !self.bidirectional
+    }
+
     /// Heads of layer `layer`.
     pub(crate) fn heads(&self, layer: usize) -> HeadShape {
         let (num_key_value_heads, head_dim) = (self.num_key_value_heads, self.head_dim);

@@ -234,7 +234,7 @@ pub(crate) struct TensorNames {
     pub(crate) lm_head: Option<MatrixName>,
 }
 
-pub(super) const LM_HEAD: &str = "lm_head.weight";
+pub(crate) const LM_HEAD: &str = "lm_head.weight";
 
 impl DecoderSpec {
     /// Names and shapes of every tensor.
