@@ -181,7 +181,7 @@ impl<'a> Chat<'a> {
         }
         self.messages.insert(0, json!({"role": "system", "content": text}));
         self.fixed = 1;
-        "the system message is replaced".to_owned()
+        "the conversation has this system message now; /system without a text removes it".to_owned()
     }
 
     /// Writes the conversation to a file that is not there yet, or that this conversation wrote before.

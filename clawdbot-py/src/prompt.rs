@@ -87,7 +87,7 @@ pub(crate) fn one(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Prompt> {
     let object = &unpacked(object)?;
     match object.cast::<PyString>() {
         Ok(text) => Ok(Prompt::Text(json::text_of(text, path)?)),
-        Err(_) => Ok(Prompt::Tokens(ids(object, path)?)),
+        Err(_) => Ok(Prompt::Tokens(ids_or(object, path, "str or ")?)),
     }
 }
 
@@ -96,9 +96,14 @@ pub(crate) fn one(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Prompt> {
 /// # Errors
 /// As [`one`].
 pub(crate) fn ids(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<u32>> {
+    ids_or(object, path, "")
+}
+
+/// Token ids, where `other` was possible too.
+fn ids_or(object: &Bound<'_, PyAny>, path: &str, other: &str) -> PyResult<Vec<u32>> {
     let object = unpacked(object)?;
     let sequence = items(&object).map_err(|found| {
-        PyTypeError::new_err(format!("{path}: expected str or a sequence of token ids, found {found}"))
+        PyTypeError::new_err(format!("{path}: expected {other}a sequence of token ids, found {found}"))
     })?;
     sequence.try_iter()?.enumerate().map(|(i, id)| token(&id?, path, i)).collect()
 }
@@ -106,7 +111,14 @@ pub(crate) fn ids(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<u32>> {
 fn token(id: &Bound<'_, PyAny>, path: &str, index: usize) -> PyResult<u32> {
     if !id.hasattr("__index__")? || id.is_instance_of::<PyBool>() {
         let found = id.get_type().name()?;
-        return Err(PyTypeError::new_err(format!("{path}[{index}]: expected a token id, found {found}")));
+        let hint = match found.to_str() {
+            Ok("dict") => " (messages are for chat)",
+            Ok("str") => " (a list of texts is for generate)",
+            _ => "",
+        };
+        return Err(PyTypeError::new_err(format!(
+            "{path}[{index}]: expected a token id, found {found}{hint}"
+        )));
     }
     let bad = |_| invalid_argument(format!("{path}[{index}]: expected a token id, found {id}"));
     id.extract().map_err(bad)

@@ -60,7 +60,7 @@ impl Loaded {
         let missing = || {
             Error::new(
                 ErrorKind::MissingTemplate,
-                "the model has no chat template: give the prompt as text, or render the messages yourself",
+                "the model has no chat template: give the prompt as text, or load it with the option chat_template",
             )
         };
         let templates = self.text()?.templates.as_ref().ok_or_else(missing)?;

@@ -148,8 +148,9 @@ impl Opened {
                     });
                 }
                 if !path.exists() {
-                    let message =
-                        format!("{name}: expected a model directory, a GGUF or a packed model file");
+                    let message = format!(
+                        "{name}: expected a model directory, a GGUF or a packed model file, found nothing there"
+                    );
                     return Err(Error::new(ErrorKind::NotFound, message).with("path", name));
                 }
                 if is_gguf(path)? {

@@ -204,7 +204,8 @@ fn check_target(target: &Path, overwrite: Overwrite) -> Result<()> {
             Err(Error::invalid_argument(message).with("path", name))
         }
         Ok(_) if overwrite == Overwrite::Refuse => {
-            let message = format!("{name}: expected no file of that name, found one; overwrite replaces it");
+            let message =
+                format!("{name}: expected no file of that name, found one; the option overwrite replaces it");
             Err(Error::invalid_argument(message).with("path", name))
         }
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(target, &error)),
