@@ -52,6 +52,11 @@ fn text_does_not_grow_without_bound() {
         refused(tokenizer(&at_load), "bytes long");
         let decoding = tokenizer(&json!({"decoder": grow("decoders")})).unwrap();
         refused(decoding.decode(&[0], true), "makes text of");
+        for kind in ["BPE", "WordLevel", "WordPiece"] {
+            let model = json!({"type": kind, "vocab": {"a": 0, "b": 1, "c": 0}, "merges": [], "unk_token": "a",
+                "continuing_subword_prefix": "##", "max_input_chars_per_word": 9});
+            refused(tokenizer(&json!({ "model": model })), "two of id 0");
+        }
     });
 }
 

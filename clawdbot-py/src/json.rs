@@ -10,6 +10,10 @@ use crate::error::{invalid_argument, to_py};
 
 /// Deepest nesting that is converted: an object that contains itself ends here.
 const MAX_DEPTH: usize = 128;
+/// About the bytes that the values of an object may take: one list may stand in another many times.
+const MAX_BYTES: usize = 256 << 20;
+/// Bytes of a value, but for its text.
+const VALUE_BYTES: usize = 64;
 
 /// Converts `object`; `path` is what errors call it.
 ///
@@ -19,30 +23,41 @@ const MAX_DEPTH: usize = 128;
 /// `TypeError` for other types, `InvalidArgument` for numbers JSON cannot hold and for nesting that is too deep,
 /// `InvalidUtf8` for lone surrogates. All name the path.
 pub(crate) fn from_py(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Value> {
-    convert(object, path, MAX_DEPTH)
+    convert(object, path, MAX_DEPTH, &mut { MAX_BYTES })
 }
 
-fn convert(object: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Value> {
+/// Takes `bytes` off what is left.
+fn spend(left: &mut usize, bytes: usize, path: &str) -> PyResult<()> {
+    *left = left.checked_sub(bytes).ok_or_else(|| {
+        invalid_argument(format!("{path}: expected values of at most {} MiB in all", MAX_BYTES >> 20))
+    })?;
+    Ok(())
+}
+
+fn convert(object: &Bound<'_, PyAny>, path: &str, depth: usize, left: &mut usize) -> PyResult<Value> {
+    spend(left, VALUE_BYTES, path)?;
     if depth == 0 {
         return Err(invalid_argument(format!("{path}: nested deeper than {MAX_DEPTH} levels")));
     }
     if object.is_none() {
         Ok(Value::Null)
     } else if let Ok(text) = object.cast::<PyString>() {
-        Ok(Value::String(text_of(text, path)?))
+        let text = text_of(text, path)?;
+        spend(left, text.len(), path)?;
+        Ok(Value::String(text))
     } else if let Ok(value) = object.cast::<PyBool>() {
         Ok(Value::Bool(value.is_true()))
     } else if let Ok(value) = object.cast::<PyFloat>() {
         let number = Number::from_f64(value.extract()?);
         number.map(Value::Number).ok_or_else(|| not_json(path, "a finite number", object))
     } else if let Ok(mapping) = object.cast::<PyMapping>() {
-        convert_mapping(mapping, path, depth)
+        convert_mapping(mapping, path, depth, left)
     } else if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
         let items = object.try_iter()?.enumerate();
-        items.map(|(i, item)| convert(&item?, &format!("{path}[{i}]"), depth - 1)).collect()
+        items.map(|(i, item)| convert(&item?, &format!("{path}[{i}]"), depth - 1, left)).collect()
     } else if let Some(tolist) = object.getattr_opt("tolist")? {
         // Arrays and scalars of numpy and its relatives give their items as Python's own.
-        convert(&tolist.call0()?, path, depth - 1)
+        convert(&tolist.call0()?, path, depth - 1, left)
     } else if object.is_instance_of::<PyInt>() || object.hasattr("__index__")? {
         integer(object, path)
     } else {
@@ -52,7 +67,12 @@ fn convert(object: &Bound<'_, PyAny>, path: &str, depth: usize) -> PyResult<Valu
     }
 }
 
-fn convert_mapping(mapping: &Bound<'_, PyMapping>, path: &str, depth: usize) -> PyResult<Value> {
+fn convert_mapping(
+    mapping: &Bound<'_, PyMapping>,
+    path: &str,
+    depth: usize,
+    left: &mut usize,
+) -> PyResult<Value> {
     let mut object = Map::new();
     for item in mapping.items()? {
         let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
@@ -61,7 +81,8 @@ fn convert_mapping(mapping: &Bound<'_, PyMapping>, path: &str, depth: usize) -> 
             return Err(PyTypeError::new_err(format!("{path}: expected keys of type str, found {found}")));
         };
         let key = text_of(key, path)?;
-        let value = convert(&value, &format!("{path}.{key}"), depth - 1)?;
+        spend(left, key.len(), path)?;
+        let value = convert(&value, &format!("{path}.{key}"), depth - 1, left)?;
         object.insert(key, value);
     }
     Ok(Value::Object(object))

@@ -99,13 +99,29 @@ pub(crate) fn ids(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<u32>> {
     ids_or(object, path, "")
 }
 
+/// Most token ids of a prompt: no model has a context of that length.
+const MAX_IDS: usize = 1 << 24;
+/// Ids that are converted between two looks for Ctrl-C.
+const IDS_PER_LOOK: usize = 1 << 16;
+
 /// Token ids, where `other` was possible too.
 fn ids_or(object: &Bound<'_, PyAny>, path: &str, other: &str) -> PyResult<Vec<u32>> {
     let object = unpacked(object)?;
     let sequence = items(&object).map_err(|found| {
         PyTypeError::new_err(format!("{path}: expected {other}a sequence of token ids, found {found}"))
     })?;
-    sequence.try_iter()?.enumerate().map(|(i, id)| token(&id?, path, i)).collect()
+    let count = sequence.len()?;
+    if count > MAX_IDS {
+        return Err(invalid_argument(format!("{path}: expected at most {MAX_IDS} token ids, found {count}")));
+    }
+    let mut ids = Vec::with_capacity(count);
+    for (i, id) in sequence.try_iter()?.take(count).enumerate() {
+        if i % IDS_PER_LOOK == 0 {
+            object.py().check_signals()?;
+        }
+        ids.push(token(&id?, path, i)?);
+    }
+    Ok(ids)
 }
 
 fn token(id: &Bound<'_, PyAny>, path: &str, index: usize) -> PyResult<u32> {

@@ -57,3 +57,14 @@ def test_handles_are_not_pickled(model):
         for refuse in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match=f"clawdbot.{type(handle).__name__} cannot be pickled"):
                 refuse(handle)
+
+
+def test_values_of_any_shape_take_bounded_memory(model):
+    many = ["x"]
+    for _ in range(40):
+        many = [many, many]
+    for value in (many, ["x" * (1 << 20)] * 1000, {"k": many}):
+        with pytest.raises(clawdbot.InvalidArgument, match="at most 256 MiB"):
+            clawdbot.render_chat_template("{{ 1 }}", [{"role": "user", "content": "a", "x": value}])
+    with pytest.raises(clawdbot.InvalidArgument, match="at most 16777216 token ids, found 1000000000"):
+        model.generate(range(10**9), max_tokens=2)

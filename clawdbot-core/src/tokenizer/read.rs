@@ -280,8 +280,16 @@ impl Fields {
     fn ids(vocab: Option<Tokens>) -> Result<(Vocab, Option<u32>), String> {
         match vocab {
             Some(Tokens::Ids(vocab)) => {
-                let largest = vocab.values().max().copied();
-                Ok((vocab, largest))
+                // Which of two tokens an id stands for would be a matter of chance.
+                let mut ids: Vec<u32> = vocab.values().copied().collect();
+                ids.sort_unstable();
+                if let Some(twice) = ids.windows(2).find(|ids| ids[0] == ids[1]) {
+                    return Err(format!(
+                        "vocab: expected one token of each id, found two of id {}",
+                        twice[0]
+                    ));
+                }
+                Ok((vocab, ids.last().copied()))
             }
             Some(Tokens::Scores(_)) => Err("vocab: expected a map of tokens to ids".to_owned()),
             None => Err("expected vocab".to_owned()),
