@@ -143,7 +143,7 @@ fn command(wrapper: &[&str], program: &Path) -> Command {
         }
     };
     let directory = program.parent().unwrap();
-    // The library as it was built, beside nothing but what cargo puts there.
+    // The library as it was built, with nothing but what cargo puts next to it.
     command.env("LD_LIBRARY_PATH", libraries()).current_dir(directory);
     command.env("CLAWDBOT_GOLDEN", golden().join("embeddings"));
     command.env("CLAWDBOT_ADAPTERS", golden().join("adapters")).env("CLAWDBOT_ADAPTED", adapted());
