@@ -349,7 +349,7 @@ pub unsafe extern "C" fn clawdbot_model_embed(
         // SAFETY: the contract of the header.
         let prompts = unsafe { batch_prompts(texts, lengths, count) }?;
         let options = read(options, EmbedOptions::from_json)?;
-        let dimensions = options.dimensions.map_or(model.info().embedding.dimensions, |n| n as usize);
+        let dimensions = options.dimensions.map_or(model.info().plan.embedding.dimensions, |n| n as usize);
         let size = count.checked_mul(dimensions).ok_or_else(|| invalid("count: too many texts"))?;
         if !has_room(vectors, capacity, size, "vectors")? {
             needed.map(|needed| needed.write(size));

@@ -6,11 +6,11 @@ use clawdbot_core::{Error, ErrorKind, Event, GenerateOptions, Limits, Model, Pla
 use serde_json::{Map, Value, json};
 
 use crate::Outcome;
-use crate::args::BenchArgs;
+use crate::args::{BenchArgs, CommonArgs};
 use crate::hub::source;
 use crate::interrupt::Work;
 use crate::output::{Failure, print, print_line};
-use crate::progress::{StatusLine, load};
+use crate::progress::{StatusLine, load_on};
 use crate::report::{bytes, peak_rss_bytes};
 
 /// What is measured in every repeat, by its name in JSON.
@@ -28,15 +28,16 @@ struct Outcomes {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
-    let runtime = args.runtime.runtime(&args.output)?;
-    let source = source(&runtime, args.model.as_ref(), args.shape.as_ref(), &args.hub, &args.output)?;
-    check_context(args, &runtime.plan(&source, &args.load.options()?)?)?;
-    check_batch(args)?;
+    let CommonArgs { hub, load, runtime, output } = &args.common;
+    let (runtime, options) = (runtime.runtime(output)?, load.options()?);
+    let source = source(&runtime, args.model.as_ref(), args.shape.as_ref(), hub, output)?;
+    check_context(args, &runtime.plan(&source, &options)?)?;
+    check_batch(args, options.max_batch)?;
     let start = Instant::now();
-    let model = load(&runtime, &source, &args.load, &args.output)?;
+    let model = load_on(&runtime, &source, &options, output)?;
     let load_seconds = start.elapsed().as_secs_f64();
     let work = Work::begin();
-    let mut line = StatusLine::new(&args.output);
+    let mut line = StatusLine::new(output);
     let mut random = Random(0x5eed);
     let mut samples = Samples::default();
     for repeat in 1..=args.repeat {
@@ -59,7 +60,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
     drop(line);
     let outcomes = Outcomes { load_seconds, samples, peak_rss_bytes, limits };
     let plan = &model.info().plan;
-    if args.output.json {
+    if output.json {
         print_line(&report_json(args, plan, &outcomes))?;
     } else {
         print(&table(args, plan, &outcomes))?;
@@ -75,17 +76,20 @@ fn check_context(args: &BenchArgs, plan: &Plan) -> Result<()> {
     if needed <= context as u64 {
         return Ok(());
     }
-    let message = format!("the context holds {context} tokens, but these measurements need {needed}");
+    let message = format!(
+        "the context holds {context} tokens, but these measurements need {needed}: expected fewer with --prompt, --depth \
+         and --generate"
+    );
     Err(Error::new(ErrorKind::ContextOverflow, message).with("expected", context).with("found", needed))
 }
 
 /// Sequences that wait for others would be measured as slow ones.
-fn check_batch(args: &BenchArgs) -> Result<()> {
-    let most = args.load.options()?.max_batch;
+fn check_batch(args: &BenchArgs, most: u32) -> Result<()> {
     if args.batch <= most {
         return Ok(());
     }
-    let message = format!("option batch: expected at most max_batch, which is {most}, found {}", args.batch);
+    let message =
+        format!("option batch: expected at most {most}, the option max_batch, found {}", args.batch);
     Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "batch"))
 }
 

@@ -10,28 +10,29 @@ use serde_json::{Value, json};
 use crate::Outcome;
 use crate::args::{CHAT_COMMANDS, ChatArgs};
 use crate::generate::{answer, read};
-use crate::hub::source;
 use crate::input::{Input, Line};
 use crate::interrupt::Work;
 use crate::output::{Failure, note, print, print_line, tell};
-use crate::progress::load_with;
+use crate::progress::load;
 use crate::report::{completion_json, summary};
 
 pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
-    let quiet = args.output.quiet || args.output.json;
+    let output = &args.common.output;
+    let quiet = output.quiet || output.json;
     let mut input = Input::new(!quiet, args.history.as_deref())?;
     let template = args.chat_template.as_deref().map(read).transpose()?;
-    let runtime = args.runtime.runtime(&args.output)?;
-    let source = source(&runtime, args.model(), None, &args.hub, &args.output)?;
-    let load_options = args.load.options()?.chat_template(template);
-    let model = load_with(&runtime, &source, &load_options, &args.output)?;
+    let load_options = args.common.load.options()?.chat_template(template);
+    let model = load(args.model(), &load_options, &args.common)?;
     let options = args.lora.load(&model, options)?;
-    if !model.info().has_chat_template {
+    if !model.info().plan.has_chat_template {
         // Says so in the library's words.
         model.render_chat(&clawdbot_core::Chat::default(), true)?;
     }
-    let mut chat = Chat::new(&model, options, args);
+    let mut chat = Chat::new(&model, options);
+    if let Some(text) = args.system.as_deref().filter(|text| !text.is_empty()) {
+        chat.set_system(text).map_err(|error| error.context("option system").with("option", "system"))?;
+    }
     if input.is_terminal() {
         note(format_args!("{} - /help lists the commands", model.info().plan.name));
     }
@@ -54,7 +55,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
             Err(error) => Err(error),
         };
         if let Err(error) = done {
-            tell(&error, args.output.json);
+            tell(&error, output.json);
             outcome = Outcome::Failed;
         }
     }
@@ -133,10 +134,8 @@ struct Chat<'a> {
 }
 
 impl<'a> Chat<'a> {
-    fn new(model: &'a Model, options: GenerateOptions, args: &ChatArgs) -> Self {
-        let messages: Vec<Value> =
-            args.system.iter().map(|text| json!({"role": "system", "content": text})).collect();
-        Chat { model, options, fixed: messages.len(), messages, session: None, saved: None }
+    fn new(model: &'a Model, options: GenerateOptions) -> Self {
+        Chat { model, options, fixed: 0, messages: Vec::new(), session: None, saved: None }
     }
 
     /// Does what a line with a slash says: leaves, or goes on, perhaps with something to say.
@@ -156,7 +155,8 @@ impl<'a> Chat<'a> {
                 self.reset()?;
                 Some("the conversation is forgotten".to_owned())
             }
-            ("/system", text) => Some(self.set_system(text)),
+            ("/system", "") => Some(self.remove_system()),
+            ("/system", text) => Some(self.set_system(text)?),
             ("/save", "") => return Err(invalid("/save: expected the name of a file".to_owned())),
             ("/save", file) => Some(self.save(PathBuf::from(file))?),
             ("/quit" | "/exit" | "/help" | "/reset", _) => {
@@ -172,16 +172,38 @@ impl<'a> Chat<'a> {
         Ok(ControlFlow::Continue(said))
     }
 
-    /// Replaces the system message, or removes it.
-    fn set_system(&mut self, text: &str) -> String {
-        self.messages.drain(..self.fixed);
-        if text.is_empty() {
-            self.fixed = 0;
-            return "there is no system message now".to_owned();
+    fn remove_system(&mut self) -> String {
+        self.messages.drain(..std::mem::take(&mut self.fixed));
+        "there is no system message now".to_owned()
+    }
+
+    /// Puts a system message at the head, in the place of an earlier one.
+    ///
+    /// # Errors
+    /// `InvalidArgument` where the model's template does nothing with one.
+    fn set_system(&mut self, text: &str) -> Result<String> {
+        let system = json!({"role": "system", "content": text});
+        let user = json!({"role": "user", "content": "Hello"});
+        let render = |messages: Value| self.model.render_chat(&clawdbot_core::Chat::new(messages), true);
+        let with = render(json!([&system, &user]));
+        let found = match &with {
+            Ok(with) if render(json!([user])).is_ok_and(|without| without == *with) => {
+                "it leaves it out".to_owned()
+            }
+            Ok(_) => String::new(),
+            Err(error) => format!("it says: {error}"),
+        };
+        if !found.is_empty() {
+            return Err(invalid(format!(
+                "expected a model whose chat template takes a system message, found {}: {found}; write it as a part of the \
+                 first message, or use another template (--chat-template FILE)",
+                self.model.info().plan.name
+            )));
         }
-        self.messages.insert(0, json!({"role": "system", "content": text}));
+        self.remove_system();
+        self.messages.insert(0, system);
         self.fixed = 1;
-        "the conversation has this system message now; /system without a text removes it".to_owned()
+        Ok("the conversation has this system message now; /system without a text removes it".to_owned())
     }
 
     /// Writes the conversation to a file that is not there yet, or that this conversation wrote before.
@@ -208,7 +230,7 @@ impl<'a> Chat<'a> {
         let work = Work::begin();
         self.messages.push(json!({"role": "user", "content": line}));
         let completion =
-            self.start().map_err(Failure::from).and_then(|stream| answer(stream, &work, &args.output));
+            self.start().map_err(Failure::from).and_then(|stream| answer(stream, &work, &args.common.output));
         let completion = match completion {
             Ok(completion) => completion,
             Err(Failure::Library(error)) => {
@@ -224,11 +246,11 @@ impl<'a> Chat<'a> {
     }
 
     fn print(&self, completion: &Completion, args: &ChatArgs) -> Result<(), Failure> {
-        if args.output.json {
+        if args.common.output.json {
             return print_line(&completion_json(completion, self.model));
         }
         print("\n")?;
-        if !args.output.quiet {
+        if !args.common.output.quiet {
             note(summary(completion, self.model));
         }
         Ok(())

@@ -1,38 +1,36 @@
 //! `clawdbot embed` and `clawdbot rerank`
 
-use std::path::Path;
 use std::time::Instant;
 
-use clawdbot_core::{Error, ErrorKind, Prompt, Result};
-use serde_json::json;
+use clawdbot_core::{Error, ErrorKind, Model, Prompt, Result};
+use serde_json::{Value, json};
 
 use crate::Outcome;
-use crate::args::{EmbedArgs, RerankArgs};
-use crate::generate::read;
-use crate::hub::source;
+use crate::args::{BatchArgs, EmbedArgs, RerankArgs};
+use crate::generate::{is_stdin, name_of, read};
 use crate::output::{Failure, note, print, print_line};
 use crate::progress::{load, watch};
+use crate::stdin::warn_of_unread;
 
 pub(crate) fn run(args: &EmbedArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
-    let texts = texts(&args.texts, args.input.as_deref(), "TEXT")?;
-    let runtime = args.runtime.runtime(&args.output)?;
-    let source = source(&runtime, Some(&args.model), None, &args.hub, &args.output)?;
-    let model = load(&runtime, &source, &args.load, &args.output)?;
+    let (batch, output) = (&args.batch, &args.batch.common.output);
+    let texts = texts(&args.texts, batch, "TEXT")?;
+    let model = open(batch)?;
     let start = Instant::now();
     let prompts = texts.into_iter().map(Prompt::Text).collect();
-    let found =
-        watch("embedding", &args.output, |progress| model.embed_with_progress(prompts, &options, progress))?;
+    let found = watch("embedding", output, |progress| model.embed_with_progress(prompts, &options, progress))
+        .map_err(|error| placed(error, batch, "TEXT"))?;
     let seconds = start.elapsed().as_secs_f64();
     for (index, row) in found.rows().enumerate() {
-        if args.output.json {
+        if output.json {
             print_line(&json!({"index": index, "embedding": row}))?;
         } else {
             let numbers: Vec<String> = row.iter().map(f32::to_string).collect();
             print(&format!("{}\n", numbers.join(" ")))?;
         }
     }
-    if !args.output.quiet && !args.output.json {
+    if !output.quiet && !output.json {
         let (count, tokens) = (found.rows().len(), found.tokens);
         let rate = tokens as f64 / seconds;
         note(format_args!("{count} texts, {tokens} tokens in {seconds:.2} s ({rate:.0} tokens/s)"));
@@ -42,18 +40,18 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<Outcome, Failure> {
 
 pub(crate) fn rerank(args: &RerankArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
-    let documents = texts(&args.documents, args.input.as_deref(), "DOCUMENT")?;
-    let runtime = args.runtime.runtime(&args.output)?;
-    let source = source(&runtime, Some(&args.model), None, &args.hub, &args.output)?;
-    let model = load(&runtime, &source, &args.load, &args.output)?;
-    let scores = watch("scoring", &args.output, |progress| {
+    let (batch, output) = (&args.batch, &args.batch.common.output);
+    let documents = texts(&args.documents, batch, "DOCUMENT")?;
+    let model = open(batch)?;
+    let scores = watch("scoring", output, |progress| {
         model.rerank_with_progress(&args.query, &documents, &options, progress)
-    })?;
+    })
+    .map_err(|error| placed(error, batch, "DOCUMENT"))?;
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]));
     for index in order {
         let (score, document) = (scores[index], &documents[index]);
-        if args.output.json {
+        if output.json {
             print_line(&json!({"index": index, "score": score, "document": document}))?;
         } else {
             print(&format!("{score:.6}\t{document}\n"))?;
@@ -62,11 +60,33 @@ pub(crate) fn rerank(args: &RerankArgs) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
+/// Loads the model.
+fn open(batch: &BatchArgs) -> Result<Model> {
+    let model = load(Some(&batch.model), &batch.common.load.options()?, &batch.common)?;
+    // By now there is something on stdin, if there will be.
+    if batch.input.as_ref().is_none_or(|path| !is_stdin(path)) {
+        warn_of_unread("--input - reads it", &batch.common.output);
+    }
+    Ok(model)
+}
+
+/// An error about one of the texts says which.
+fn placed(error: Error, batch: &BatchArgs, what: &str) -> Error {
+    let Some(number) = error.detail().get("text").and_then(Value::as_u64).map(|index| index + 1) else {
+        return error;
+    };
+    match &batch.input {
+        Some(path) => error.context(format!("{}, line {number}", name_of(path))),
+        None => error.context(format!("{what} {number}")),
+    }
+}
+
 /// Those that were given, or the lines of a file; `-` is stdin.
-fn texts(given: &[String], input: Option<&Path>, what: &str) -> Result<Vec<String>> {
-    let Some(path) = input else {
+fn texts(given: &[String], batch: &BatchArgs, what: &str) -> Result<Vec<String>> {
+    let Some(path) = &batch.input else {
         if given.is_empty() {
-            let message = format!("expected a {what}, or --input FILE with one a line (`-` for stdin)");
+            let message =
+                format!("expected a {what}, or --input FILE with one a line (`-` for stdin); found none");
             return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "input"));
         }
         return Ok(given.to_vec());

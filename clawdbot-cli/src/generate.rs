@@ -7,11 +7,11 @@ use clawdbot_core::{Completion, Error, ErrorKind, Event, Model, Result, Stream};
 
 use crate::Outcome;
 use crate::args::{GenerateArgs, OutputArgs};
-use crate::hub::source;
 use crate::interrupt::Work;
 use crate::output::{Failure, note, print, print_line, warn};
 use crate::progress::load;
 use crate::report::{completion_json, summary};
+use crate::stdin::warn_of_unread;
 
 /// What the built-in model starts from when nobody says.
 const BUILTIN_PROMPT: &str = "Once upon a time";
@@ -27,25 +27,28 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
         Some(prompt) => (true, prompt),
         None if args.model.is_none() => (false, BUILTIN_PROMPT.to_owned()),
         None => {
-            let message = "expected a prompt: a text (or `-` for stdin), or --prompt-file FILE";
+            let message = "expected a prompt: a text (or `-` for stdin), or --prompt-file FILE; found none";
             return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "prompt").into());
         }
     };
-    if given && args.model.is_none() && !args.output.quiet && is_like_a_model(&prompt) {
+    let output = &args.common.output;
+    if given && args.model.is_none() && !output.quiet && is_like_a_model(&prompt) {
         warn(&format!("{prompt} is taken as the prompt; a model is given with -m"));
     }
-    let runtime = args.runtime.runtime(&args.output)?;
-    let source = source(&runtime, args.model.as_ref(), None, &args.hub, &args.output)?;
-    let model = load(&runtime, &source, &args.load, &args.output)?;
+    let model = load(args.model.as_ref(), &args.common.load.options()?, &args.common)?;
     let options = args.lora.load(&model, options)?;
     let stream = model.stream(prompt.as_str(), &options)?;
+    // By now there is something on stdin, if there will be.
+    if !reads_stdin(args) {
+        warn_of_unread("as the prompt, `-` reads it", output);
+    }
     // The text continues the prompt: a reader wants to see both, a program that gave the prompt does not.
-    if !args.output.quiet && !args.output.json && (!given || io::stdout().is_terminal()) {
+    if !output.quiet && !output.json && (!given || io::stdout().is_terminal()) {
         print(&prompt)?;
     }
     let work = Work::begin();
-    let completion = answer(stream, &work, &args.output)?;
-    finish(&completion, &model, &args.output)?;
+    let completion = answer(stream, &work, output)?;
+    finish(&completion, &model, output)?;
     Ok(if work.interrupted() { Outcome::Interrupted } else { Outcome::Done })
 }
 
@@ -89,6 +92,11 @@ fn is_like_a_model(prompt: &str) -> bool {
             || prompt.contains('/'))
 }
 
+fn reads_stdin(args: &GenerateArgs) -> bool {
+    args.prompt_file.as_ref().is_some_and(|path| is_stdin(path))
+        || args.given().is_some_and(|prompt| prompt == "-")
+}
+
 fn given_prompt(args: &GenerateArgs) -> Result<Option<String>> {
     match (args.prompt()?, &args.prompt_file) {
         (Some(text), _) if text == "-" => read(Path::new("-")).map(Some),
@@ -98,6 +106,15 @@ fn given_prompt(args: &GenerateArgs) -> Result<Option<String>> {
     }
 }
 
+pub(crate) fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
+/// What messages call a file, or stdin.
+pub(crate) fn name_of(path: &Path) -> String {
+    if is_stdin(path) { "stdin".to_owned() } else { path.display().to_string() }
+}
+
 /// All of a file, or of stdin for `-`, without a byte order mark. What is typed or piped ends with a line end that is none of
 /// the text: the last one of stdin is dropped.
 ///
@@ -105,14 +122,10 @@ fn given_prompt(args: &GenerateArgs) -> Result<Option<String>> {
 /// `NotFound`, `Io`; `InvalidArgument` for one that is too long; `InvalidUtf8`.
 pub(crate) fn read(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
-    let stdin = path.to_str() == Some("-");
-    let (name, read) = match stdin {
-        true => ("stdin".to_owned(), io::stdin().lock().take(MAX_TEXT + 1).read_to_end(&mut bytes)),
-        false => {
-            let file = std::fs::File::open(path);
-            let read = file.and_then(|file| file.take(MAX_TEXT + 1).read_to_end(&mut bytes));
-            (path.display().to_string(), read)
-        }
+    let (name, stdin) = (name_of(path), is_stdin(path));
+    let read = match stdin {
+        true => io::stdin().lock().take(MAX_TEXT + 1).read_to_end(&mut bytes),
+        false => std::fs::File::open(path).and_then(|file| file.take(MAX_TEXT + 1).read_to_end(&mut bytes)),
     };
     let length = read.map_err(|error| {
         let kind = match error.kind() {

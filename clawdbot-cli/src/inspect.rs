@@ -33,6 +33,24 @@ fn plan_json(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> Value {
     object
 }
 
+/// What the model can do, as the commands are called.
+fn tasks(plan: &Plan) -> String {
+    let mut all = Vec::new();
+    for task in &plan.tasks {
+        all.push(match *task {
+            "embed" if plan.embedding.pooling.is_none() => "embed (with --pooling)",
+            task => task,
+        });
+        if *task == "generate" {
+            all.push(match plan.has_chat_template {
+                true => "chat",
+                false => "chat (with --chat-template)",
+            });
+        }
+    }
+    all.join(", ")
+}
+
 fn table(plan: &Plan, cpus: Cpus) -> String {
     let physical = cpus.physical.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
     let fits = match plan.memory_budget {
@@ -53,6 +71,7 @@ fn table(plan: &Plan, cpus: Cpus) -> String {
     let rows = [
         ("model", plan.name.clone()),
         ("architecture", plan.architecture.to_owned()),
+        ("can", tasks(plan)),
         (
             "parameters",
             format!("{} ({} in the layers)", count(plan.parameters), count(plan.block_parameters)),
@@ -78,7 +97,8 @@ fn table(plan: &Plan, cpus: Cpus) -> String {
         .into_iter()
         .map(|refused| ("", format!("{} switched off, self-test failed: {}", refused.name, refused.reason)));
     let weights = rows.iter().position(|(name, _)| *name == "weights").map_or(0, |at| at + 1);
-    let mut rows: Vec<(&str, String)> = rows.into_iter().chain(refused).collect();
+    let warnings = plan.warnings.iter().map(|warning| ("warning", warning.clone()));
+    let mut rows: Vec<(&str, String)> = rows.into_iter().chain(refused).chain(warnings).collect();
     rows.splice(weights..weights, formats);
     rows.into_iter().map(|(name, value)| format!("{name:<13}{value}\n")).collect()
 }

@@ -17,10 +17,12 @@ mod pack;
 mod progress;
 mod report;
 mod shell;
+mod stdin;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use args::{Cli, Command, texts};
+use args::{Cli, Command, hints, texts};
 use clap::{CommandFactory, Parser};
 use output::Failure;
 
@@ -35,8 +37,10 @@ enum Outcome {
 }
 
 fn main() -> ExitCode {
-    let given = texts::prepare(std::env::args_os().collect(), &mut Cli::command());
-    let cli = given.and_then(Cli::try_parse_from).unwrap_or_else(|error| error.exit());
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let given = texts::prepare(args.clone(), &mut Cli::command());
+    let parsed = given.and_then(Cli::try_parse_from).map_err(|error| hints::with_hint(error, &args));
+    let cli = parsed.unwrap_or_else(|error| error.exit());
     let json = cli.command.json();
     let outcome = interrupt::install().map_err(Failure::from).and_then(|()| match &cli.command {
         Command::Generate(args) => generate::run(args),

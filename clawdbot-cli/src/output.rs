@@ -1,12 +1,15 @@
 //! Writing to stdout and stderr, and what a failure looks like there.
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use clap::CommandFactory;
 use clawdbot_core::{Error, ErrorKind};
 use serde_json::{Value, json};
 
+use crate::args::Cli;
 use crate::interrupt;
 
 /// Why a command ended early.
@@ -54,8 +57,36 @@ pub(crate) fn tell(error: &Error, json: bool) {
         // When stdout is gone too, there is nobody left to tell; the exit code remains.
         let _ = print_line(&error_json(error));
     } else {
-        note(format_args!("error: {error}"));
+        note(format_args!("error: {}", in_own_terms(error.message())));
     }
+}
+
+/// A message of the library with its options as they are written here: `option max_tokens` is `--max-tokens`, and `truncate`
+/// is `--truncate`.
+fn in_own_terms(message: &str) -> String {
+    let mut text = message.to_owned();
+    let mut command = Cli::command();
+    command.build();
+    let options = command.get_subcommands().flat_map(clap::Command::get_arguments);
+    let names: BTreeSet<&str> = options.filter_map(clap::Arg::get_long).collect();
+    for name in names {
+        let id = name.replace('-', "_");
+        for (before, after) in [("the option ", ""), ("option ", ""), ("`", "`")] {
+            let written = format!("{before}{id}{after}");
+            let mut from = 0;
+            while let Some(at) = text[from..].find(&written).map(|at| at + from) {
+                let end = at + written.len();
+                let whole = !text[..at].ends_with(|c: char| c.is_alphanumeric())
+                    && !text[end..].starts_with(|c: char| c.is_alphanumeric() || c == '_');
+                from = end;
+                if whole {
+                    text.replace_range(at..end, &format!("{after}--{name}{after}"));
+                    from = at;
+                }
+            }
+        }
+    }
+    text
 }
 
 /// `{"error": {"code", "kind", "message", "detail"}}`

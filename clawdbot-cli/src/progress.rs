@@ -1,11 +1,13 @@
 //! A status line on stderr, for people who wait.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clawdbot_core::{Model, ModelOptions, Result, Runtime, Source};
 
-use crate::args::{LoadArgs, OutputArgs};
+use crate::args::{CommonArgs, OutputArgs};
+use crate::hub::source;
 use crate::interrupt::Work;
 use crate::output::note;
 
@@ -95,24 +97,21 @@ pub(crate) fn watch<T>(
     })
 }
 
-/// Loads a model with a bar. Ctrl-C cancels.
+/// Loads a model with a bar, on a runtime of its own. Ctrl-C cancels.
 ///
 /// # Errors
-/// As [`Runtime::load`]; `Cancelled`.
-pub(crate) fn load(
-    runtime: &Runtime,
-    source: &Source,
-    args: &LoadArgs,
-    output: &OutputArgs,
-) -> Result<Model> {
-    load_with(runtime, source, &args.options()?, output)
+/// As `Source::fetch` and [`Runtime::load`]; `Cancelled`.
+pub(crate) fn load(model: Option<&PathBuf>, options: &ModelOptions, args: &CommonArgs) -> Result<Model> {
+    let runtime = args.runtime.runtime(&args.output)?;
+    let source = source(&runtime, model, None, &args.hub, &args.output)?;
+    load_on(&runtime, &source, options, &args.output)
 }
 
-/// The same, with the library's options.
+/// The same, on a runtime that there is.
 ///
 /// # Errors
 /// As [`Runtime::load`]; `Cancelled`.
-pub(crate) fn load_with(
+pub(crate) fn load_on(
     runtime: &Runtime,
     source: &Source,
     options: &ModelOptions,

@@ -159,7 +159,7 @@ fn packed_models_are_the_same() {
             let loaded = load(name, weights);
             let options = EmbedOptions::default();
             assert!(embed(&packed, &texts, &options) == embed(&loaded, &texts, &options), "{name} {weights}");
-            assert_eq!(packed.info().embedding, loaded.info().embedding);
+            assert_eq!(packed.info().plan.embedding, loaded.info().plan.embedding);
             assert_eq!(packed.info().plan.load_bytes, loaded.info().plan.load_bytes, "{name}");
         }
         std::fs::remove_file(file).unwrap();
@@ -247,9 +247,9 @@ fn models_refuse_what_they_cannot_do() {
     // Made to give vectors, and without the output head that its configuration promises.
     let qwen3 = load("qwen3", WeightType::F32);
     assert_eq!(kind(qwen3.session().unwrap_err()), ErrorKind::UnsupportedModel);
-    assert_eq!(qwen3.info().tasks, ["embed"]);
+    assert_eq!(qwen3.info().plan.tasks, ["embed"]);
     let judge = load("qwen3_judge", WeightType::F32);
-    assert_eq!(judge.info().tasks, ["generate", "embed"]);
+    assert_eq!(judge.info().plan.tasks, ["generate", "embed"]);
     let generated =
         judge.generate(vec![7, 8], &GenerateOptions::default().max_tokens(2_u32).ignore_eos(true));
     assert_eq!(generated.unwrap().token_ids.len(), 2);
@@ -304,7 +304,7 @@ fn options_count() {
 #[test]
 fn long_texts_are_errors_or_cut() {
     let model = load("bert", WeightType::F32);
-    assert_eq!(model.info().embedding.max_tokens, 140);
+    assert_eq!(model.info().plan.embedding.max_tokens, 140);
     let words = |count| "bread ".repeat(count);
     let fits = embed(&model, &[words(138)], &EmbedOptions::default());
     let error = model.embed(vec!["a".into(), words(139).into()], &EmbedOptions::default()).unwrap_err();
@@ -443,7 +443,7 @@ fn older_notations_are_read() {
     let model = changed("bert", "1_Pooling/config.json", |config| {
         *config = json!({"word_embedding_dimension": 48, "pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false});
     });
-    assert_eq!(model.unwrap().info().embedding.pooling, Some(Pooling::Cls));
+    assert_eq!(model.unwrap().info().plan.embedding.pooling, Some(Pooling::Cls));
     let model =
         changed("bert", "modules.json", |modules| modules.as_array_mut().unwrap().truncate(1)).unwrap();
     let error = model.embed(vec!["a".into()], &EmbedOptions::default()).unwrap_err();

@@ -283,6 +283,38 @@ fn a_model_without_a_template_says_so() {
 }
 
 #[test]
+fn a_template_that_does_not_compile_matters_to_chats_alone() {
+    let copy = builtin_files("bad-template");
+    copy.edit("tokenizer_config.json", |json| json["chat_template"] = json!("{% for m in %}"));
+    let (model, warnings) = load_with_log(copy.path(), &ModelOptions::default());
+    assert!(!model.info().plan.has_chat_template);
+    assert_eq!(model.info().plan.warnings, warnings);
+    let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+    assert!(warning.contains("tokenizer_config.json: ") && warning.contains("cannot chat"), "{warning}");
+    let chat = Chat::new(json!([{"role": "user", "content": "Hi"}]));
+    assert_eq!(model.render_chat(&chat, true).unwrap_err().kind(), ErrorKind::InvalidTemplate);
+    assert!(model.generate("Once", &GenerateOptions::default().max_tokens(2_u32)).is_ok());
+    // Another one takes its place, and is checked.
+    let with = |template: &str| ModelOptions::default().chat_template(template.to_owned());
+    let (model, warnings) = load_with_log(copy.path(), &with("{{ messages[0].content }}!"));
+    assert_eq!((model.render_chat(&chat, true).unwrap().as_str(), warnings.len()), ("Hi!", 0));
+    let source = Source::from(copy.path());
+    let runtime = Runtime::new(&RuntimeOptions::default()).unwrap();
+    for bad in [
+        runtime.load(&source, &with("{% if %}")).unwrap_err(),
+        runtime.plan(&source, &with("{% if %}")).unwrap_err(),
+    ] {
+        assert_eq!(
+            (bad.kind(), &bad.detail()["option"]),
+            (ErrorKind::InvalidTemplate, &json!("chat_template"))
+        );
+    }
+    std::fs::write(copy.path().join("chat_template.jinja"), b"\xff\xfe").unwrap();
+    let (model, _) = load_with_log(copy.path(), &ModelOptions::default());
+    assert_eq!(model.render_chat(&chat, true).unwrap_err().kind(), ErrorKind::InvalidUtf8);
+}
+
+#[test]
 fn shapes_are_random_models_without_text() {
     let runtime = Runtime::new(&RuntimeOptions::default().threads(2)).unwrap();
     let error = runtime.plan(&Source::Shape("gpt-9".into()), &ModelOptions::default()).unwrap_err();

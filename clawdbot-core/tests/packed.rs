@@ -84,7 +84,7 @@ fn a_packed_file_is_the_whole_model() {
                 assert_eq!(plan.stored_dtype, of_source.stored_dtype);
                 assert!(size >= plan.weights_bytes && plan.stored_bytes == size, "{plan:?}");
                 assert_eq!(packed.info().eos_token_ids, expected.info().eos_token_ids);
-                assert_eq!(packed.info().has_chat_template, expected.info().has_chat_template);
+                assert_eq!(packed.info().plan.has_chat_template, expected.info().plan.has_chat_template);
                 let text = "Once upon a time";
                 let encode = |model: &Model| model.tokenizer().unwrap().encode(text, true).unwrap();
                 assert_eq!(encode(&packed), encode(&expected));

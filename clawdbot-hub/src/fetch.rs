@@ -1,7 +1,8 @@
 //! A whole model: what is needed, what of it is there, whether there is room for the rest, and then the rest.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
@@ -9,13 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use crate::cache::Cache;
-use crate::control::{Control, Progress};
+use crate::control::{Control, Patience, Progress};
 use crate::download::{Job, incomplete};
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::Client;
+use crate::http::{Client, cut_off};
 use crate::id::{ModelId, check_relative, is_commit};
 use crate::listing::Remote;
-use crate::select::{INDEX, Selection, Wish, select};
+use crate::select::{INDEX, SINGLE, Selection, Wish, select};
 use crate::settings::Settings;
 
 /// Time between two calls of the progress function.
@@ -26,6 +27,8 @@ const TOKENIZER: &str = "tokenizer.json";
 const MAX_SMALL: u64 = 256 << 20;
 /// Longest index of safetensors in shards, in bytes.
 const MAX_INDEX: u64 = 64 << 20;
+/// Most bytes of the header of a safetensors file, as the format has it.
+const MAX_HEADER: u64 = 100_000_000;
 
 /// What to download.
 #[derive(Debug, Clone)]
@@ -167,8 +170,7 @@ fn run(settings: &Settings, request: &Request, control: &Control) -> Result<Snap
         (Err(error), None)
             if error.kind() == ErrorKind::Unreachable && has_copy(&cache, revision, request) =>
         {
-            Err(error
-                .hint("the cache has a copy, which the option offline (--offline, or HF_HUB_OFFLINE=1) uses"))
+            Err(error.hint("the cache has a copy, which offline mode uses (--offline, or HF_HUB_OFFLINE=1)"))
         }
         (result, _) => result,
     }
@@ -199,17 +201,32 @@ fn has_copy(cache: &Cache, revision: &str, request: &Request) -> bool {
 fn local(cache: &Cache, commit: &str, request: &Request) -> Result<Selection> {
     let names = cache.names(commit);
     let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
-    choose(&names, request, || read_index(&cache.snapshot(commit).join(INDEX)))
+    let index = || read_index(&cache.snapshot(commit).join(INDEX));
+    let single = cache.snapshot(commit).join(SINGLE);
+    choose(&names, request, index, || {
+        let failed = |error| Error::io(&single, &error);
+        Ok((index()?, header(File::open(&single).map_err(failed)?).map_err(failed)?))
+    })
+}
+
+/// The header of a safetensors file, without what follows it; of another file whatever is in its place.
+fn header(mut file: impl Read) -> std::io::Result<Vec<u8>> {
+    let (mut length, mut header) = (Vec::new(), Vec::new());
+    file.by_ref().take(8).read_to_end(&mut length)?;
+    let length = length.try_into().map_or(0, u64::from_le_bytes);
+    file.take(length.min(MAX_HEADER)).read_to_end(&mut header)?;
+    Ok(header)
 }
 
 fn choose(
     names: &BTreeSet<&str>,
     request: &Request,
     index: impl FnOnce() -> Result<Vec<u8>>,
+    both: impl FnOnce() -> Result<(Vec<u8>, Vec<u8>)>,
 ) -> Result<Selection> {
     let small: Vec<&str> = request.small_files.iter().map(String::as_str).collect();
     let wish = Wish { file: request.file.as_deref(), quantization: request.quantization.as_deref() };
-    select(names, wish, &small, index)
+    select(names, wish, &small, index, both)
 }
 
 fn snapshot(cache: &Cache, commit: &str, selection: &Selection, downloaded_bytes: u64) -> Snapshot {
@@ -251,13 +268,16 @@ impl Remote<'_> {
             Ok(Job { name: name.to_owned(), size, checksum })
         };
         // The index says which shards there are, so it comes before the plan.
-        let selection = choose(&names, request, || {
+        let index = || {
             let index = job(INDEX)?;
             check_index(index.size)?;
             self.obtain(cache, commit, vec![index])?;
             read_index(&cache.snapshot(commit).join(INDEX))
-        })
-        .map_err(|error| error.context(format!("{} at {revision}", self.id)))?;
+        };
+        // An index beside a single file is looked at before it is known whether it belongs to the model.
+        let selection =
+            choose(&names, request, index, || Ok((self.small(commit, INDEX)?, self.header(commit, SINGLE)?)))
+                .map_err(|error| error.context(format!("{} at {revision}", self.id)))?;
         let jobs: Vec<Job> = selection.names.iter().map(|name| job(name)).collect::<Result<_>>()?;
         jobs.iter().filter(|job| request.small_files.contains(&job.name)).try_for_each(check_small)?;
         self.obtain(cache, commit, jobs)?;
@@ -269,6 +289,24 @@ impl Remote<'_> {
             cache.note_commit(revision, commit)?;
         }
         Ok(snapshot(cache, commit, &selection, self.control.received()))
+    }
+
+    /// The content of a small file, past the cache.
+    fn small(&self, commit: &str, name: &str) -> Result<Vec<u8>> {
+        let url = self.url(commit, name);
+        Patience::new(self.settings, self.control)
+            .repeat(|| self.client.get_small(&url))
+            .map_err(|error| error.context(name))
+    }
+
+    /// The header of a safetensors file; the rest is not waited for.
+    fn header(&self, commit: &str, name: &str) -> Result<Vec<u8>> {
+        let url = self.url(commit, name);
+        let get = || {
+            let answer = self.client.get(&url, None)?;
+            header(answer.body).map_err(|error| cut_off(&error).at(&url))
+        };
+        Patience::new(self.settings, self.control).repeat(get).map_err(|error| error.context(name))
     }
 
     /// Downloads what is missing, several files at a time, small ones first.

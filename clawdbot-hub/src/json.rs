@@ -12,6 +12,8 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visi
 pub(crate) const MAX_FILES: usize = 100_000;
 /// Most files that an index of safetensors names.
 const MAX_SHARDS: usize = 10_000;
+/// Most tensors that are compared by their names.
+const MAX_TENSORS: usize = 1_000_000;
 
 /// A list of at most [`MAX_FILES`] entries.
 #[derive(Debug)]
@@ -83,6 +85,46 @@ fn values<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>
     deserializer.deserialize_map(Values)
 }
 
+/// The index of safetensors in shards: the tensors that it names.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Indexed {
+    #[serde(rename = "weight_map")]
+    pub(crate) tensors: Keys,
+}
+
+/// The keys of a map, each once.
+#[derive(Debug)]
+pub(crate) struct Keys(pub(crate) BTreeSet<String>);
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Map;
+
+        impl<'de> Visitor<'de> for Map {
+            type Value = Keys;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a map")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Keys, A::Error> {
+                let mut keys = BTreeSet::new();
+                while let Some((Text(key), IgnoredAny)) = entries.next_entry()? {
+                    if keys.len() == MAX_TENSORS {
+                        return Err(A::Error::custom(format_args!(
+                            "expected at most {MAX_TENSORS} tensors, found more"
+                        )));
+                    }
+                    keys.insert(key.into_owned());
+                }
+                Ok(Keys(keys))
+            }
+        }
+
+        deserializer.deserialize_map(Map)
+    }
+}
+
 /// A string, borrowed where it can be.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -97,6 +139,16 @@ mod tests {
         assert_eq!(serde_json::from_str::<Files<u8>>(&list(MAX_FILES)).unwrap().0.len(), MAX_FILES);
         let error = serde_json::from_str::<Files<u8>>(&list(MAX_FILES + 1)).unwrap_err();
         assert!(error.to_string().contains("at most 100000 files"), "{error}");
+    }
+
+    #[test]
+    fn tensors_are_bounded() {
+        let map = |n: usize| {
+            let entries: Vec<String> = (0..n).map(|i| format!("\"{i}\":{{\"x\":[1]}}")).collect();
+            serde_json::from_str::<Keys>(&format!("{{{}}}", entries.join(",")))
+        };
+        assert_eq!(map(3).unwrap().0, ["0", "1", "2"].map(str::to_owned).into());
+        assert!(map(MAX_TENSORS + 1).unwrap_err().to_string().contains("at most 1000000 tensors"));
     }
 
     #[test]

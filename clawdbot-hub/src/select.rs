@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::check_relative;
-use crate::json::Distinct;
+use crate::json::{Distinct, Indexed, Keys};
 
 const CONFIG: &str = "config.json";
-const SINGLE: &str = "model.safetensors";
+pub(crate) const SINGLE: &str = "model.safetensors";
 pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const MODULES: &str = "modules.json";
 /// Most names that an error lists.
@@ -39,7 +39,11 @@ pub(crate) struct Wish<'a> {
 /// Chooses among `names`, all files of a repository: the file that is wished for, with the other parts if it is split; the
 /// GGUF file of a quantization; or `small` and safetensors; or else the only GGUF file.
 ///
-/// `index` gives the content of the index of safetensors in shards.
+/// A single file of weights counts more than an index of shards, as in transformers; but one that lacks tensors of the index is
+/// a leftover.
+///
+/// `index` gives the content of the index of safetensors in shards, and `both` that and the header of the single file, where
+/// there are both.
 ///
 /// # Errors
 /// `NotFound` for a file that is not there; `InvalidArgument` if there are several GGUF files and none is named;
@@ -49,6 +53,7 @@ pub(crate) fn select(
     wish: Wish<'_>,
     small: &[&str],
     index: impl FnOnce() -> Result<Vec<u8>>,
+    both: impl FnOnce() -> Result<(Vec<u8>, Vec<u8>)>,
 ) -> Result<Selection> {
     let has = |name: &str| names.contains(name);
     let named = match wish {
@@ -65,14 +70,15 @@ pub(crate) fn select(
         let names = parts(names, file)?;
         return Ok(Selection { file: names.first().cloned(), names, absent: Vec::new() });
     }
-    let shards = if has(SINGLE) {
-        vec![SINGLE.to_owned()]
-    } else if has(INDEX) {
-        let mut names = shards(names, &index()?).map_err(|error| error.context(INDEX))?;
-        names.insert(0, INDEX.to_owned());
-        names
-    } else {
-        return only_gguf(names);
+    let weights = match (has(SINGLE), has(INDEX)) {
+        (true, true) => both().map(|(index, header)| instead_of_single(names, &index, &header))?,
+        (true, false) => None,
+        (false, true) => Some(shards(names, &index()?).map_err(|error| error.context(INDEX))?),
+        (false, false) => return only_gguf(names),
+    };
+    let weights = match weights {
+        Some(shards) => std::iter::once(INDEX.to_owned()).chain(shards).collect(),
+        None => vec![SINGLE.to_owned()],
     };
     if !has(CONFIG) {
         return Err(Error::new(
@@ -88,7 +94,7 @@ pub(crate) fn select(
     if !has(SINGLE) {
         absent.push(SINGLE.to_owned());
     }
-    Ok(Selection { names: found.into_iter().chain(shards).collect(), file: None, absent })
+    Ok(Selection { names: found.into_iter().chain(weights).collect(), file: None, absent })
 }
 
 /// Whether a file belongs to one of the modules that sentence-transformers runs after a model, such as
@@ -217,6 +223,15 @@ fn shown<'a>(names: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
+/// The shards, where the single file lacks a tensor that the index names.
+fn instead_of_single(names: &BTreeSet<&str>, index: &[u8], header: &[u8]) -> Option<Vec<String>> {
+    // Of the two, the index may be the leftover as well.
+    let shards = shards(names, index).ok()?;
+    let wanted: Indexed = serde_json::from_slice(index).ok()?;
+    let there: Keys = serde_json::from_slice(header).ok()?;
+    (!wanted.tensors.0.is_subset(&there.0)).then_some(shards)
+}
+
 /// The files that an index names, in order, each once.
 fn shards(names: &BTreeSet<&str>, json: &[u8]) -> Result<Vec<String>> {
     let index: Distinct = serde_json::from_slice(json).map_err(|error| {
@@ -242,10 +257,21 @@ mod tests {
     use proptest::prelude::*;
 
     const SMALL: [&str; 3] = [CONFIG, "tokenizer.json", "chat_template.jinja"];
+    /// The header of the single file.
+    const HEADER: &str = r#"{"__metadata__": {}, "x": {"dtype": "F32"}, "y": {}}"#;
+
+    fn none() -> Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    fn neither() -> Result<(Vec<u8>, Vec<u8>)> {
+        Ok((Vec::new(), Vec::new()))
+    }
 
     fn selected(names: &[&str], file: Option<&str>, index: &str) -> Result<Selection> {
         let wish = Wish { file, quantization: None };
-        select(&names.iter().copied().collect(), wish, &SMALL, || Ok(index.as_bytes().to_vec()))
+        let index = || Ok(index.as_bytes().to_vec());
+        select(&names.iter().copied().collect(), wish, &SMALL, index, || Ok((index()?, HEADER.into())))
     }
 
     #[test]
@@ -272,13 +298,28 @@ mod tests {
     }
 
     #[test]
+    fn a_single_file_beside_an_index() {
+        let names = [CONFIG, SINGLE, INDEX, "a.safetensors"];
+        let weights = |tensors: &[&str], file: &str| {
+            let map: serde_json::Map<String, serde_json::Value> =
+                tensors.iter().map(|&tensor| (tensor.to_owned(), file.into())).collect();
+            let index = serde_json::json!({ "weight_map": map }).to_string();
+            selected(&names, None, &index).unwrap().names[1..].to_vec()
+        };
+        assert_eq!(weights(&["x", "y"], "a.safetensors"), [SINGLE]);
+        assert_eq!(weights(&["x", "y", "z"], "a.safetensors"), [INDEX, "a.safetensors"]);
+        // A leftover may be the index as well.
+        assert_eq!(weights(&["x", "y", "z"], "gone.safetensors"), [SINGLE]);
+    }
+
+    #[test]
     fn modules_of_sentence_transformers() {
         let modules = ["1_Pooling/config.json", "2_Dense/config.json", "2_Dense/model.safetensors"];
         let others =
             ["2_Dense/pytorch_model.bin", "onnx/config.json", "1_Pooling/x/config.json", "_x/config.json"];
         let names: Vec<&str> = [CONFIG, SINGLE, MODULES].into_iter().chain(modules).chain(others).collect();
         let found =
-            select(&names.iter().copied().collect(), Wish::default(), &[CONFIG, MODULES], || Ok(Vec::new()))
+            select(&names.iter().copied().collect(), Wish::default(), &[CONFIG, MODULES], none, neither)
                 .unwrap();
         let expected: Vec<&str> = [CONFIG, MODULES].into_iter().chain(modules).chain([SINGLE]).collect();
         assert_eq!(found.names, expected);
@@ -314,7 +355,7 @@ mod tests {
         ];
         let found = |quantization| {
             let wish = Wish { file: None, quantization: Some(quantization) };
-            select(&names.iter().copied().collect(), wish, &SMALL, || Ok(Vec::new()))
+            select(&names.iter().copied().collect(), wish, &SMALL, none, neither)
         };
         for (quantization, file) in [
             ("Q4_K_M", "m-Q4_K_M.gguf"),
@@ -332,11 +373,10 @@ mod tests {
             assert!(error.message().contains("m-Q4_K_M.gguf, m-Q4_K_S.gguf"), "{error}");
         }
         let wish = Wish { file: Some("a.gguf"), quantization: Some("Q8_0") };
-        let error = select(&["a.gguf"].into(), wish, &SMALL, || Ok(Vec::new())).unwrap_err();
+        let error = select(&["a.gguf"].into(), wish, &SMALL, none, neither).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         let wish = Wish { file: None, quantization: Some("Q8_0") };
-        let error =
-            select(&["a-Q8_0.gguf", "b-Q8_0.gguf"].into(), wish, &SMALL, || Ok(Vec::new())).unwrap_err();
+        let error = select(&["a-Q8_0.gguf", "b-Q8_0.gguf"].into(), wish, &SMALL, none, neither).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     }
 

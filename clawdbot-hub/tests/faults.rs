@@ -287,6 +287,41 @@ fn shards_that_the_index_names() {
 }
 
 #[test]
+fn a_single_file_beside_an_index() {
+    let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let single = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &weights()].concat();
+    let repository = |index: &str| {
+        Hub::start()
+            .git_file("config.json", CONFIG)
+            .git_file("tokenizer.json", "{}")
+            .git_file("model.safetensors.index.json", index)
+            .file("1.safetensors", "one")
+            .file(WEIGHTS, single.clone())
+    };
+    let whole = repository(r#"{"weight_map": {"a": "1.safetensors"}}"#);
+    // Of the file alone, as transformers does; nothing of the index is left in its folder.
+    let client = Client::new(&whole);
+    whole.fault(WEIGHTS, 1, Fault::Cut(20));
+    let found = client.fetch().unwrap();
+    assert_eq!(files(&found.path), ["config.json", WEIGHTS, "tokenizer.json"]);
+    // A leftover, which lacks what the index names.
+    let leftover = repository(r#"{"weight_map": {"a": "1.safetensors", "b": "1.safetensors"}}"#);
+    let mut client = Client::new(&leftover);
+    let found = client.fetch().unwrap();
+    let shards = ["1.safetensors", "config.json", "model.safetensors.index.json", "tokenizer.json"];
+    assert_eq!(files(&found.path), shards);
+    client.settings.offline = true;
+    assert_eq!(client.fetch().unwrap().path, found.path);
+    // As Hugging Face's own tool downloads it: with everything.
+    fs::write(found.path.join(WEIGHTS), &single).unwrap();
+    assert_eq!(client.fetch().unwrap().path, found.path);
+    fs::remove_file(found.path.join("1.safetensors")).unwrap();
+    client.fetch().unwrap();
+    fs::remove_file(found.path.join(WEIGHTS)).unwrap();
+    client.fails(ErrorKind::NotFound, "not complete");
+}
+
+#[test]
 fn gguf_files() {
     let split = ["q4/m-00001-of-00002.gguf", "q4/m-00002-of-00002.gguf"];
     let hub = Hub::start().file(split[0], "GGUF1").file(split[1], "GGUF2").file("q8/m.gguf", "GGUF");

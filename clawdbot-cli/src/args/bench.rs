@@ -6,9 +6,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use clawdbot_core::Source;
 
-use super::{LoadArgs, MODEL, OutputArgs, RuntimeArgs};
-use crate::hub::HubArgs;
-
+use super::{CommonArgs, MODEL};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -43,11 +41,5 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) no_limits: bool,
     #[command(flatten)]
-    pub(crate) hub: HubArgs,
-    #[command(flatten)]
-    pub(crate) load: LoadArgs,
-    #[command(flatten)]
-    pub(crate) runtime: RuntimeArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) common: CommonArgs,
 }

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{LoadArgs, LoraArgs, MODEL, OptionArgs, OutputArgs, RuntimeArgs};
-use crate::hub::HubArgs;
+use super::{CommonArgs, LoraArgs, MODEL, OptionArgs};
 
 /// What /help says.
 macro_rules! commands {
@@ -55,15 +54,9 @@ pub(crate) struct ChatArgs {
     #[command(flatten)]
     pub(crate) options: OptionArgs,
     #[command(flatten)]
-    pub(crate) hub: HubArgs,
-    #[command(flatten)]
     pub(crate) lora: LoraArgs,
     #[command(flatten)]
-    pub(crate) load: LoadArgs,
-    #[command(flatten)]
-    pub(crate) runtime: RuntimeArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) common: CommonArgs,
 }
 
 impl ChatArgs {

@@ -6,8 +6,21 @@ use clap::Args;
 use clawdbot_core::{EmbedOptions, Pooling, RerankOptions, Result};
 use serde::Serialize;
 
-use super::{LoadArgs, OutputArgs, RuntimeArgs, given, texts};
-use crate::hub::HubArgs;
+use super::values::named;
+use super::{CommonArgs, given, texts};
+
+/// The model, and a file with what it reads.
+#[derive(Debug, Args)]
+pub(crate) struct BatchArgs {
+    /// Model: a directory, GGUF or packed file, or a name OWNER/NAME
+    #[arg(short, long, value_name = "MODEL")]
+    pub(crate) model: PathBuf,
+    /// File with one text a line; `-` reads stdin
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) common: CommonArgs,
+}
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -17,33 +30,21 @@ Examples:
 
 A text is a line of numbers; with --json an object: index, embedding. Texts are computed together.")]
 pub(crate) struct EmbedArgs {
-    /// Model: a directory, GGUF or packed file, or a name OWNER/NAME
-    #[arg(short, long, value_name = "MODEL")]
-    pub(crate) model: PathBuf,
     /// Texts
     #[arg(value_name = "TEXT", conflicts_with = "input", value_parser = texts::text)]
     pub(crate) texts: Vec<String>,
-    /// File with one text a line; `-` reads stdin
-    #[arg(long, value_name = "FILE")]
-    pub(crate) input: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) options: EmbedOptionArgs,
     #[command(flatten)]
-    pub(crate) hub: HubArgs,
-    #[command(flatten)]
-    pub(crate) load: LoadArgs,
-    #[command(flatten)]
-    pub(crate) runtime: RuntimeArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) batch: BatchArgs,
 }
 
 /// [`EmbedOptions`].
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Embedding (defaults come from the model's own files)")]
 pub(crate) struct EmbedOptionArgs {
-    /// How states of tokens become one: cls, mean, max, last, weighted_mean or mean_sqrt_len
-    #[arg(long, value_name = "KIND")]
+    /// How the states of a text's tokens become its one vector
+    #[arg(long, value_name = "KIND", value_parser = named::<Pooling>(Pooling::ALL.map(Pooling::name)))]
     pooling: Option<Pooling>,
     /// Whether vectors are scaled to length 1
     #[arg(long, value_name = "true|false")]
@@ -79,28 +80,16 @@ Examples:
 
 The best document comes first: its score, a tab, the document; with --json an object: index, score, document.")]
 pub(crate) struct RerankArgs {
-    /// Model: a directory, GGUF or packed file, or a name OWNER/NAME
-    #[arg(short, long, value_name = "MODEL")]
-    pub(crate) model: PathBuf,
     /// What is looked for
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) query: String,
     /// Documents
     #[arg(value_name = "DOCUMENT", conflicts_with = "input", value_parser = texts::text)]
     pub(crate) documents: Vec<String>,
-    /// File with one document a line; `-` reads stdin
-    #[arg(long, value_name = "FILE")]
-    pub(crate) input: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) options: RerankOptionArgs,
     #[command(flatten)]
-    pub(crate) hub: HubArgs,
-    #[command(flatten)]
-    pub(crate) load: LoadArgs,
-    #[command(flatten)]
-    pub(crate) runtime: RuntimeArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) batch: BatchArgs,
 }
 
 /// [`RerankOptions`].

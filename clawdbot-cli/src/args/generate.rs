@@ -6,8 +6,7 @@ use clap::Args;
 use clawdbot_core::{Error, ErrorKind, Result};
 
 use super::texts::{self, escaped};
-use super::{LoadArgs, LoraArgs, MODEL, OptionArgs, OutputArgs, RuntimeArgs};
-use crate::hub::HubArgs;
+use super::{CommonArgs, LoraArgs, MODEL, OptionArgs};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -42,24 +41,23 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) options: OptionArgs,
     #[command(flatten)]
-    pub(crate) hub: HubArgs,
-    #[command(flatten)]
     pub(crate) lora: LoraArgs,
     #[command(flatten)]
-    pub(crate) load: LoadArgs,
-    #[command(flatten)]
-    pub(crate) runtime: RuntimeArgs,
-    #[command(flatten)]
-    pub(crate) output: OutputArgs,
+    pub(crate) common: CommonArgs,
 }
 
 impl GenerateArgs {
+    /// The prompt of the command line as it stands there.
+    pub(crate) fn given(&self) -> Option<&String> {
+        self.text.as_ref().or(self.prompt.as_ref())
+    }
+
     /// The prompt of the command line, if it has one.
     ///
     /// # Errors
     /// `InvalidArgument` for an escape that is none.
     pub(crate) fn prompt(&self) -> Result<Option<String>> {
-        let Some(given) = self.text.as_ref().or(self.prompt.as_ref()) else { return Ok(None) };
+        let Some(given) = self.given() else { return Ok(None) };
         let invalid = |message| Error::new(ErrorKind::InvalidArgument, message).with("option", "prompt");
         match self.escape && given != "-" {
             true => escaped(given).map(Some).map_err(|message| invalid(format!("option prompt: {message}"))),

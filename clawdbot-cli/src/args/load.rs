@@ -8,8 +8,22 @@ use clawdbot_core::{Cache, KvType, LogLevel, ModelOptions, Result, Runtime, Runt
 use serde::Serialize;
 
 use super::given;
-use super::values::{byte_size, cache};
+use super::values::{byte_size, cache, named, weight_type};
+use crate::hub::HubArgs;
 use crate::output::warn;
+
+/// What every command takes that loads a model.
+#[derive(Debug, Args)]
+pub(crate) struct CommonArgs {
+    #[command(flatten)]
+    pub(crate) hub: HubArgs,
+    #[command(flatten)]
+    pub(crate) load: LoadArgs,
+    #[command(flatten)]
+    pub(crate) runtime: RuntimeArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
 
 /// What to print.
 #[derive(Debug, Args)]
@@ -27,20 +41,20 @@ pub(crate) struct OutputArgs {
 #[derive(Debug, Args, Serialize)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct LoadArgs {
-    /// What the weights are computed with: int8, int4, bf16, f32 or stored (a quantized model's own codes)
+    /// What the weights are computed with; stored: a quantized model's own codes
     /// [default: as packed, stored for quantized models, int8 for others]
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", value_parser = weight_type())]
     weights: Option<WeightType>,
-    /// What the KV cache is kept as: auto, int8, bf16 or f32 [default: auto]
-    #[arg(long, value_name = "TYPE")]
+    /// What the KV cache is kept as; auto: f32 with f32 weights, else bf16 [default: auto]
+    #[arg(long, value_name = "TYPE", value_parser = named::<KvType>(KvType::ALL.map(KvType::name)))]
     kv: Option<KvType>,
     /// Most tokens of a sequence [default: what the model was trained for]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_context: Option<u32>,
-    /// Most tokens of a forward pass [default: 512]
+    /// Most tokens of a forward pass; longer prompts take several. Changes speed and memory, and no result [default: 512]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     prefill_chunk: Option<u32>,
-    /// Most sequences of a forward pass [default: 64]
+    /// Most sequences of a forward pass; others wait their turn. Changes speed and memory, and no result [default: 64]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_batch: Option<u32>,
     /// Directory of a LoRA adapter that is added to the weights before these are quantized; may be repeated
@@ -72,7 +86,8 @@ pub(crate) struct RuntimeArgs {
     /// Threads to compute on [default: the least of CPU quota, affinity and physical cores]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     threads: Option<u32>,
-    /// Most memory for weights, KV cache and buffers: K, M, G, T are powers of 1000, KiB, MiB, GiB, TiB of 1024
+    /// Most memory for weights, KV cache and buffers, such as 500M or 1.5GiB (K, M, G, T: powers of 1000; KiB, MiB, GiB,
+    /// TiB: of 1024) [default: no limit for weights, a share of the machine's memory for what grows with requests]
     #[arg(long, value_name = "BYTES", value_parser = byte_size, allow_negative_numbers = true)]
     memory_budget: Option<u64>,
     /// Instruction-set tier; those with bf16 in their name round activations to bf16 where weights are bf16 [default: what CLAWDBOT_ISA says, or else the best of this CPU]

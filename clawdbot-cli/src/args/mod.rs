@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 mod embed;
 mod generate;
+pub(crate) mod hints;
 mod inspect;
 mod load;
 mod options;
@@ -19,10 +20,10 @@ use serde_json::{Map, Value};
 
 pub(crate) use bench::BenchArgs;
 pub(crate) use chat::{CHAT_COMMANDS, ChatArgs};
-pub(crate) use embed::{EmbedArgs, RerankArgs};
+pub(crate) use embed::{BatchArgs, EmbedArgs, RerankArgs};
 pub(crate) use generate::GenerateArgs;
 pub(crate) use inspect::InspectArgs;
-pub(crate) use load::{LoadArgs, OutputArgs, RuntimeArgs};
+pub(crate) use load::{CommonArgs, LoadArgs, OutputArgs, RuntimeArgs};
 pub(crate) use options::{LoraArgs, OptionArgs};
 pub(crate) use pack::PackArgs;
 pub(crate) use shell::{CompletionsArgs, ManArgs};
@@ -82,13 +83,13 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn json(&self) -> bool {
         match self {
-            Command::Generate(args) => args.output.json,
-            Command::Chat(args) => args.output.json,
-            Command::Embed(args) => args.output.json,
-            Command::Rerank(args) => args.output.json,
+            Command::Generate(args) => args.common.output.json,
+            Command::Chat(args) => args.common.output.json,
+            Command::Embed(args) => args.batch.common.output.json,
+            Command::Rerank(args) => args.batch.common.output.json,
             Command::Inspect(args) => args.json,
             Command::Pack(args) => args.output.json,
-            Command::Bench(args) => args.output.json,
+            Command::Bench(args) => args.common.output.json,
             Command::Completions(_) | Command::Man(_) => false,
         }
     }

@@ -7,6 +7,7 @@ use clap::builder::PossibleValuesParser;
 use clawdbot_core::{Error, ErrorKind, PackOptions, Result, Source, WeightType};
 use serde::Serialize;
 
+use super::values::weight_type;
 use super::{OutputArgs, RuntimeArgs, given};
 use crate::hub::HubArgs;
 
@@ -59,9 +60,9 @@ impl PackArgs {
 /// [`PackOptions`].
 #[derive(Debug, Args, Serialize)]
 pub(crate) struct PackOptionArgs {
-    /// What the weights will be computed with: int8, int4, bf16, f32 or stored (a quantized model's own codes)
+    /// What the weights will be computed with; stored: a quantized model's own codes
     /// [default: stored for quantized models, int8 for others]
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", value_parser = weight_type())]
     weights: Option<WeightType>,
     /// Directory of a LoRA adapter that is added to the weights before these are quantized; may be repeated
     #[arg(long, value_name = "DIR")]

@@ -1,10 +1,23 @@
 //! Values of options that are more than a number or a text.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use clawdbot_core::Cache;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clawdbot_core::{Cache, Error, WeightType};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
+
+/// One of `names`, which shells can complete.
+pub(super) fn named<T: FromStr<Err = Error> + Clone + Send + Sync + 'static>(
+    names: impl IntoIterator<Item = &'static str>,
+) -> impl TypedValueParser<Value = T> {
+    PossibleValuesParser::new(names).try_map(|name| name.parse())
+}
+
+pub(super) fn weight_type() -> impl TypedValueParser<Value = WeightType> {
+    named(WeightType::ALL.map(WeightType::name))
+}
 
 pub(super) fn cache(text: &str) -> Result<Cache, String> {
     Ok(match text {

@@ -137,6 +137,44 @@ fn a_system_message_can_be_replaced_and_the_conversation_saved() {
 }
 
 #[test]
+fn a_system_message_that_the_template_does_nothing_with_is_refused_at_once() {
+    let ignoring = model_with_template("no-system", Some("{{ messages[-1].content }}"));
+    let ignoring = ignoring.to_str().unwrap();
+    for (model, word) in [(&[][..], "it says"), (&["--model", ignoring], "leaves it out")] {
+        let refused = run_with(&[&["chat", "--system", "Be kind"], model].concat(), b"Hello\n");
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
+        for words in ["error: --system: expected", word, "--chat-template FILE"] {
+            assert!(refused.stderr.contains(words), "{words}: {}", refused.stderr);
+        }
+        // In a conversation, which goes on.
+        let args = [&["chat", "--json"], &GREEDY[..], model].concat();
+        let told = run_with(&args, b"/system Be kind\nHello\n");
+        let lines: Vec<Value> = told.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines[0]["error"]["kind"], "InvalidArgument");
+        assert_eq!(lines[1]["text"], answers(model, "Hello\n")[0]["text"]);
+    }
+}
+
+#[test]
+fn another_template_helps_where_the_models_own_is_none() {
+    let dir = model_with_template("broken-template", Some("{% for m in %}"));
+    let model = ["--model", dir.to_str().unwrap()];
+    let refused = run(&[&["chat"], &model[..]].concat());
+    assert_eq!(refused.code, Some(1));
+    let words = ["tokenizer_config.json", "chat template, line 1", "--chat-template"];
+    assert!(words.iter().all(|words| refused.stderr.contains(words)), "{}", refused.stderr);
+    let file = empty_dir("good-template").join("template.jinja");
+    std::fs::write(&file, "{{ messages[-1].content }}:").unwrap();
+    let found = answers(&[&model[..], &["--chat-template", file.to_str().unwrap()]].concat(), "Hello\n");
+    let text = run(&[&["generate", "--add-special-tokens", "false", "Hello:"], &GREEDY[..], &model].concat());
+    assert!(text.stderr.contains("warning: ") && text.stderr.contains("cannot chat"), "{}", text.stderr);
+    assert_eq!(found[0]["text"], text.stdout);
+    let plan = run(&[&["inspect", "--json"], &model[..]].concat()).json();
+    assert_eq!(plan["has_chat_template"], false);
+    assert!(plan["warnings"][0].as_str().unwrap().contains("cannot chat"), "{plan}");
+}
+
+#[test]
 fn a_chat_template_of_a_file_is_checked() {
     let file = empty_dir("bad-template").join("template.jinja");
     std::fs::write(&file, "{% for m in %}").unwrap();

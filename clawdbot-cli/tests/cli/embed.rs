@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::{run, run_with};
+use crate::support::{empty_dir, run, run_with};
 
 fn fixture(name: &str) -> String {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../clawdbot-core/tests/golden/embeddings");
@@ -82,6 +82,29 @@ fn documents_come_best_first() {
     assert!(
         plain.lines().zip(&lines).all(|(plain, json)| plain.ends_with(json["document"].as_str().unwrap()))
     );
+}
+
+#[test]
+fn an_error_says_which_text_it_is_about() {
+    let long = "bread ".repeat(400);
+    let file = empty_dir("long-texts").join("lines.txt");
+    std::fs::write(&file, format!("bread\n\n{long}\n")).unwrap();
+    let path = file.to_str().unwrap();
+    let (bert, score) = (fixture("bert"), fixture("bert_score"));
+    let rank = ["rerank", "-m", &score, "--query", "bread"];
+    for args in [&["embed", "-m", &bert][..], &rank] {
+        let of_file = run(&[args, &["--input", path]].concat());
+        assert_eq!(of_file.code, Some(1));
+        let place = format!("error: {path}, line 3: expected a text of at most");
+        assert!(of_file.stderr.contains(&place), "{}", of_file.stderr);
+        assert!(of_file.stderr.contains("`--truncate` cuts it"), "{}", of_file.stderr);
+        let given = run(&[args, &["bread", &long, "--json"]].concat());
+        let error: Value = serde_json::from_str(&given.stdout).unwrap();
+        assert_eq!(error["error"]["detail"]["text"], 1);
+        assert!(error["error"]["message"].as_str().unwrap().contains(" 2: expected a text"), "{error}");
+    }
+    let stdin = run_with(&["embed", "-m", &bert, "--input", "-"], format!("{long}\n").as_bytes());
+    assert!(stdin.stderr.contains("error: stdin, line 1: "), "{}", stdin.stderr);
 }
 
 #[test]

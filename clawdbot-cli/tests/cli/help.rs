@@ -120,6 +120,25 @@ fn bash_completes_options() {
     assert_eq!(type_in(script, &empty_dir("completions")).text(), "--max-tokens\n");
 }
 
+#[cfg(unix)]
+#[test]
+fn bash_completes_values() {
+    for (command, option, values) in [
+        ("generate", "--weights", "int8 int4 bf16 f32 stored"),
+        ("pack", "--weights", "int8 int4 bf16 f32 stored"),
+        ("chat", "--kv", "auto int8 bf16 f32"),
+        ("embed", "--pooling", "cls mean max last weighted_mean mean_sqrt_len"),
+        ("embed", "--normalize", "true false"),
+    ] {
+        let script = format!(
+            "source <(clawdbot completions bash); COMP_WORDS=(clawdbot {command} {option} ''); COMP_CWORD=3; \
+             _clawdbot clawdbot '' {option}; echo ${{COMPREPLY[@]}}"
+        );
+        let found = type_in(&script, &empty_dir("completed-values")).text();
+        assert_eq!(found.trim(), values, "{command} {option}");
+    }
+}
+
 #[test]
 fn every_command_has_a_manual_page() {
     let dir = empty_dir("man");
@@ -130,4 +149,11 @@ fn every_command_has_a_manual_page() {
     }
     let page = std::fs::read_to_string(dir.join("clawdbot.1")).unwrap();
     assert!(page.contains("Qwen/Qwen3"), "examples belong to the page");
+    // Each example keeps its line, with all that is written in it; the text around them is filled.
+    let page = std::fs::read_to_string(dir.join("clawdbot-generate.1")).unwrap();
+    let (_, examples) = page.split_once(".SH EXAMPLES\n.nf\n").unwrap();
+    let (examples, rest) = examples.split_once(".fi\n").unwrap();
+    assert_eq!(examples.lines().count(), 5, "{examples}");
+    assert!(examples.contains(r"\-\-stop \(aq\en\en\(aq"), "{examples}");
+    assert!(rest.starts_with(".PP\nA prompt is taken as it is"), "{rest}");
 }

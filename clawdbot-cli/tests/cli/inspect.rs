@@ -1,5 +1,7 @@
 //! `clawdbot inspect`
 
+use std::path::Path;
+
 use crate::support::{empty_dir, model_with_template, run};
 
 #[test]
@@ -89,6 +91,41 @@ fn it_says_whether_it_verified() {
         assert_eq!(run(&[&["inspect", packed, "--json"], more].concat()).json()["verified"], verified);
         assert_eq!(run(&[&["inspect", packed], more].concat()).text().contains("verified: as"), verified);
     }
+}
+
+#[test]
+fn it_says_what_the_model_can_do() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../clawdbot-core/tests/golden/embeddings");
+    let model = |name: &str| golden.join(name).display().to_string();
+    let plain = model_with_template("cannot-chat", None).display().to_string();
+    for (args, tasks, line) in [
+        (&[][..], &["generate", "embed"][..], "generate, chat, embed (with --pooling)"),
+        (&[&plain], &["generate", "embed"], "generate, chat (with --chat-template), embed (with --pooling)"),
+        (&[&model("bert")], &["embed"], "embed"),
+        (&[&model("bert_score")], &["rerank"], "rerank"),
+    ] {
+        let args: Vec<&str> = args.iter().map(|arg| arg.as_str()).collect();
+        assert_eq!(
+            run(&[&["inspect", "--json"], &args[..]].concat()).json()["tasks"],
+            serde_json::json!(tasks)
+        );
+        let table = run(&[&["inspect"], &args[..]].concat()).text();
+        assert!(table.lines().any(|found| found == format!("{:<13}{line}", "can")), "{table}");
+    }
+}
+
+#[test]
+fn what_has_no_effect_is_shown() {
+    let dir = model_with_template("warned", None);
+    std::fs::write(dir.join("generation_config.json"), r#"{"num_beams": 4}"#).unwrap();
+    let dir = dir.to_str().unwrap();
+    let plan = run(&["inspect", dir, "--json"]).json();
+    let warning = plan["warnings"][0].as_str().unwrap();
+    assert!(warning.contains("num_beams"), "{warning}");
+    assert!(run(&["inspect", dir]).text().contains(&format!("{:<13}{warning}\n", "warning")));
+    let loaded = run(&["generate", "-m", dir, "-n", "1", "Once"]).stderr;
+    assert!(loaded.contains(&format!("warning: {warning}\n")), "{loaded}");
+    assert_eq!(run(&["inspect", "--json"]).json()["warnings"], serde_json::json!([]));
 }
 
 #[test]

@@ -16,6 +16,8 @@ mod interrupt;
 #[cfg(target_os = "linux")]
 mod machine;
 mod pack;
+#[cfg(unix)]
+mod stdin;
 mod support;
 #[cfg(unix)]
 mod terminal;

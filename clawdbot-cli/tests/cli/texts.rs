@@ -124,6 +124,23 @@ fn a_missing_text_is_an_error() {
 }
 
 #[test]
+fn words_without_quotes_get_a_hint() {
+    for (args, hint) in [
+        (&["generate", "tell", "me", "a", "story"][..], "clawdbot generate \"tell me a story\""),
+        (&["generate", "cost", "of", "$5"], "clawdbot generate \"Once upon a time\""),
+        (&["tell", "me", "a", "story"], "clawdbot generate \"tell me a story\""),
+        (&["Once upon a time"], "clawdbot generate \"Once upon a time\""),
+        (&["chat", "model", "hello"], "messages are typed"),
+    ] {
+        let run = run(args);
+        assert_eq!(run.code, Some(2), "{args:?}");
+        assert!(run.stderr.contains(hint), "{args:?}: {}", run.stderr);
+    }
+    let unknown = run(&["generate", "a", "--jsom"]).stderr;
+    assert!(!unknown.contains("quotes"), "{unknown}");
+}
+
+#[test]
 fn escapes_are_read_where_it_is_said() {
     let args = ["generate", "--temperature", "0", "--max-tokens", "60", "--json"];
     let text = run(&args).json()["text"].as_str().unwrap().to_owned();

@@ -63,7 +63,8 @@ impl Loaded {
                 "the model has no chat template: give the prompt as text, or load it with the option chat_template",
             )
         };
-        let templates = self.text()?.templates.as_ref().ok_or_else(missing)?;
+        let templates = self.text()?.templates.as_ref().map_err(Error::clone)?;
+        let templates = templates.as_ref().ok_or_else(missing)?;
         let Chat { messages, tools, variables } = chat;
         let template = templates.select(tools.is_some())?;
         let rendered = template.render_checked(messages, tools.as_ref(), add_generation_prompt, variables)?;

@@ -9,7 +9,6 @@ use serde::Serialize;
 use super::adapter::{Adapter, Adapters};
 use super::build::Builder;
 use super::decoder::{Decoder, floats};
-use super::embed::EmbeddingInfo;
 use super::embedding::EmbeddingConfig;
 use super::load_cache::CacheEntry;
 use super::plan::{Plan, Sizes};
@@ -25,7 +24,6 @@ use crate::runtime::{LogLevel, Reservation, Runtime};
 use crate::sampling::Drawable;
 use crate::session::{CancelHandle, Prompt, Session, Wanted, overflow};
 use crate::tokenizer::Tokenizer;
-use crate::weights::beside_text;
 
 /// A loaded model: immutable weights, tokenizer, chat template, and the engine that all its sequences share.
 ///
@@ -73,12 +71,6 @@ pub struct ModelInfo {
     pub bos_token_id: Option<u32>,
     /// Tokens that end a generation.
     pub eos_token_ids: Vec<u32>,
-    /// Whether messages can be rendered.
-    pub has_chat_template: bool,
-    /// What it can do: `generate`, `embed`; `rerank` of models with a head for scores.
-    pub tasks: Vec<&'static str>,
-    /// How texts become vectors.
-    pub embedding: EmbeddingInfo,
 }
 
 impl Runtime {
@@ -89,9 +81,10 @@ impl Runtime {
     /// As [`Runtime::load`], but for the budget.
     pub fn plan(&self, source: &Source, options: &ModelOptions) -> Result<Plan> {
         options.validate()?;
-        let opened = Opened::open(source)?.merged(&options.merge_adapters)?;
+        let mut opened = Opened::open(source)?.merged(&options.merge_adapters)?;
         let verified = opened.verify(options, &mut |_, _| true)?;
-        Ok(Plan { verified, ..Plan::new(self, &opened, &opened.resolve(options)?)? })
+        let options = opened.resolve(options)?;
+        Ok(Plan { verified, ..Plan::new(self, &opened, &options)? })
     }
 
     /// Loads a model.
@@ -130,9 +123,6 @@ impl Runtime {
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Model> {
         let options = &opened.resolve(options)?;
-        if let Some(source) = &options.chat_template {
-            opened.text.as_mut().ok_or_else(no_tokenizer)?.set_template(source)?;
-        }
         let mut plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened, options, self.threads())?;
         let available = self.budget().reserve(plan.load_bytes, "weights, scratch and a page of KV cache")?;
@@ -156,21 +146,11 @@ impl Runtime {
             Weights::Packed(file) if options.mmap => Some(file.map()?),
             _ => None,
         };
-        let (others, unused): (Vec<&str>, Vec<&str>) =
-            opened.unused.iter().map(String::as_str).partition(|name| beside_text(name));
-        let name = &opened.name;
-        for note in &opened.notes {
-            self.log(LogLevel::Warning, || note.clone());
+        for warning in &plan.warnings {
+            self.log(LogLevel::Warning, || warning.clone());
         }
-        let some = |names: &[&str]| names.iter().take(3).copied().collect::<Vec<_>>().join(", ");
-        if !others.is_empty() {
-            let (count, some) = (others.len(), some(&others));
-            let what = "tensors are not of the text model, which alone is loaded";
-            self.log(LogLevel::Info, || format!("{name}: {count} {what}: {some} ..."));
-        }
-        if !unused.is_empty() {
-            let (count, some) = (unused.len(), some(&unused));
-            self.log(LogLevel::Warning, || format!("{name}: {count} tensors are not used: {some} ..."));
+        if let Some(others) = opened.left_out() {
+            self.log(LogLevel::Info, || others);
         }
         let spec = opened.spec.clone();
         let cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.budget())?;
@@ -200,15 +180,8 @@ impl Runtime {
         let eos =
             if defaults.eos_token_id.is_empty() { spec.eos.clone() } else { defaults.eos_token_id.clone() };
         let bos = defaults.bos_token_id.or(spec.bos);
-        let info = ModelInfo {
-            vocab_size: spec.vocab_size,
-            bos_token_id: bos,
-            eos_token_ids: eos.clone(),
-            has_chat_template: text.as_ref().is_some_and(|text| text.templates.is_some()),
-            tasks: spec.tasks(),
-            embedding: EmbeddingInfo::new(&embedding, spec.pooled_size(), sizes.max_context),
-            plan,
-        };
+        let info =
+            ModelInfo { vocab_size: spec.vocab_size, bos_token_id: bos, eos_token_ids: eos.clone(), plan };
         self.log(LogLevel::Info, || format!("{name}: loaded {} parameters", info.plan.parameters));
         let every = || Drawable::all(spec.vocab_size);
         let drawable =

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use super::build::{Segment, weights_in};
+use super::embed::EmbeddingInfo;
 use super::scratch::Scratch;
 use super::source::{Opened, Weights};
 use super::tensors::Joined;
@@ -64,6 +65,14 @@ pub struct Plan {
     pub kernels: &'static str,
     /// Threads that would compute.
     pub threads: usize,
+    /// What the model can do: `generate`, `embed`; `rerank` of models with a head for scores.
+    pub tasks: Vec<&'static str>,
+    /// Whether messages can be rendered: with `generate`, the model can chat.
+    pub has_chat_template: bool,
+    /// How texts become vectors.
+    pub embedding: EmbeddingInfo,
+    /// What there is in the model's files that has no effect, or not the one that it seems to have. Loading logs them.
+    pub warnings: Vec<String>,
 }
 
 /// Matrices that are stored in one format.
@@ -214,6 +223,10 @@ impl Plan {
             verified: false,
             kernels: runtime.kernels(),
             threads: runtime.threads(),
+            tasks: spec.tasks(),
+            has_chat_template: opened.has_chat_template(),
+            embedding: EmbeddingInfo::new(&opened.embedding, spec.pooled_size(), sizes.max_context),
+            warnings: opened.warnings(),
         })
     }
 }

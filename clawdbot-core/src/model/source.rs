@@ -13,6 +13,7 @@ use super::embedding::EmbeddingConfig;
 use super::files::{MODEL_FILES, ModelFiles};
 use super::generation::GenerationDefaults;
 use super::gguf::GgufWeights;
+use super::handle::no_tokenizer;
 use super::parts::{self, LastTensor};
 use super::quantization::FileWeights;
 use super::registry::{parse_quantization, parse_spec};
@@ -23,7 +24,9 @@ use crate::json;
 use crate::kernels::{ComputeFormat, PackedMatrix, RowSource, StoredScale};
 use crate::options::{Cache, ModelOptions, WeightType};
 use crate::tokenizer::{ChatTemplates, SpecialTokens, Tokenizer};
-use crate::weights::{DataFile, MAGIC, MatrixFormat, MatrixView, PackedFile, WeightSource, quoted};
+use crate::weights::{
+    DataFile, MAGIC, MatrixFormat, MatrixView, PackedFile, WeightSource, beside_text, quoted,
+};
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -109,7 +112,8 @@ pub(crate) struct Opened {
 /// What turns text into tokens and back.
 pub(crate) struct Text {
     pub(crate) tokenizer: Tokenizer,
-    pub(crate) templates: Option<ChatTemplates>,
+    /// Those of the model's files may be no templates: that matters to who wants to render a conversation.
+    pub(crate) templates: Result<Option<ChatTemplates>>,
     special: SpecialTokens,
     /// Most tokens of a text that is embedded.
     max_tokens: Option<usize>,
@@ -313,11 +317,15 @@ impl Opened {
         }
     }
 
-    /// The options with the weight type decided.
+    /// The options with the weight type decided. Their chat template takes the place of the model's own.
     ///
     /// # Errors
-    /// `InvalidArgument` for another type than that of a packed file.
-    pub(crate) fn resolve(&self, options: &ModelOptions) -> Result<ModelOptions> {
+    /// `InvalidArgument` for another type than that of a packed file; `InvalidTemplate`; `InvalidTokenizer` for a template
+    /// without a tokenizer.
+    pub(crate) fn resolve(&mut self, options: &ModelOptions) -> Result<ModelOptions> {
+        if let Some(source) = &options.chat_template {
+            self.text.as_mut().ok_or_else(no_tokenizer)?.set_template(source)?;
+        }
         let Weights::Packed(file) = &self.weights else {
             let weights = Some(self.weight_type(options.weights));
             return Ok(ModelOptions { weights, ..options.clone() });
@@ -393,6 +401,42 @@ impl Opened {
     }
 }
 
+impl Opened {
+    /// What whoever loads the model should know of its files: what is in them and has no effect.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.notes.clone();
+        if let Some(Text { templates: Err(error), .. }) = &self.text {
+            warnings.push(format!(
+                "{error}; without another one (the option chat_template) the model cannot chat"
+            ));
+        }
+        let (_, unused) = self.unused_tensors();
+        warnings.extend(self.about(&unused, "tensors are not used"));
+        warnings
+    }
+
+    /// Whether conversations can be rendered.
+    pub(crate) fn has_chat_template(&self) -> bool {
+        self.text.as_ref().is_some_and(|text| matches!(text.templates, Ok(Some(_))))
+    }
+
+    /// Of a model that sees or hears too: how much is left out.
+    pub(crate) fn left_out(&self) -> Option<String> {
+        let (others, _) = self.unused_tensors();
+        self.about(&others, "tensors are not of the text model, which alone is loaded")
+    }
+
+    /// Tensors that are not of the text model, and those of it that have no effect.
+    fn unused_tensors(&self) -> (Vec<&str>, Vec<&str>) {
+        self.unused.iter().map(String::as_str).partition(|name| beside_text(name))
+    }
+
+    fn about(&self, tensors: &[&str], what: &str) -> Option<String> {
+        let some = tensors.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+        (!tensors.is_empty()).then(|| format!("{}: {} {what}: {some} ...", self.name, tensors.len()))
+    }
+}
+
 /// Where the embedding is to be the output projection too, but the files have a tensor for that: as in transformers, it is
 /// used if it is another one, and is the embedding if that is missing.
 pub(crate) fn untie(spec: &mut DecoderSpec, files: &mut FileWeights, config: &ModelConfig) -> Result<()> {
@@ -457,17 +501,18 @@ fn builtin_files() -> ModelFiles {
 /// The tokenizer and the chat template.
 ///
 /// # Errors
-/// `NotFound`, `InvalidTokenizer`, `InvalidTemplate`, `InvalidUtf8`.
+/// `NotFound`, `InvalidTokenizer`.
 pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
+    const SETTINGS: &str = "tokenizer_config.json";
     let tokenizer = Tokenizer::from_bytes(&files.require("tokenizer.json")?)
         .map_err(|error| error.context(files.path("tokenizer.json")))?;
     let object = |file: &str| -> Result<Option<serde_json::Value>> {
         files.get(file)?.map(|bytes| json_object(&bytes, &files.path(file))).transpose()
     };
-    let settings = object("tokenizer_config.json")?.unwrap_or_else(|| serde_json::json!({}));
+    let settings = object(SETTINGS)?.unwrap_or_else(|| serde_json::json!({}));
     const SPLIT: &str = "split_special_tokens";
     if settings.get(SPLIT).is_some_and(|split| *split != false) {
-        let file = files.path("tokenizer_config.json");
+        let file = files.path(SETTINGS);
         let message = format!("{file}: {SPLIT}: expected false, as special tokens in a text are tokens here");
         return Err(Error::new(ErrorKind::UnsupportedModel, message).with("file", file).with("key", SPLIT));
     }
@@ -476,16 +521,15 @@ pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
         special = special.or(SpecialTokens::parse(&map)?);
     }
     let template = "chat_template.jinja";
-    let templates = match files.get(template)? {
+    let (file, templates) = match files.get(template)? {
         Some(bytes) => {
-            let source = std::str::from_utf8(&bytes).map_err(|error| {
-                let path = files.path(template);
-                Error::new(ErrorKind::InvalidUtf8, format!("{path}: expected UTF-8: {error}"))
-            })?;
-            templates(Some(&serde_json::Value::from(source)), &special)?
+            let source = std::str::from_utf8(&bytes)
+                .map_err(|error| Error::new(ErrorKind::InvalidUtf8, format!("expected UTF-8: {error}")));
+            (template, source.and_then(|source| templates(Some(&source.into()), &special)))
         }
-        None => templates(settings.get("chat_template"), &special)?,
+        None => (SETTINGS, templates(settings.get("chat_template"), &special)),
     };
+    let templates = templates.map_err(|error| error.context(files.path(file)));
     // Tokenizers that know no limit have a huge number there.
     let max_tokens = settings.get("model_max_length").and_then(serde_json::Value::as_u64);
     let max_tokens = max_tokens.and_then(|most| usize::try_from(most).ok()).filter(|&most| most > 0);
@@ -498,8 +542,9 @@ impl Text {
     /// # Errors
     /// `InvalidTemplate`.
     pub(crate) fn set_template(&mut self, source: &str) -> Result<()> {
-        self.templates = templates(Some(&serde_json::Value::from(source)), &self.special)
-            .map_err(|error| error.context("option chat_template"))?;
+        let templates = templates(Some(&source.into()), &self.special)
+            .map_err(|error| error.context("option chat_template").with("option", "chat_template"))?;
+        self.templates = Ok(templates);
         Ok(())
     }
 }
