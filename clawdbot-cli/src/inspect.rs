@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::Outcome;
 use crate::args::{InspectArgs, OutputArgs};
 use crate::hub::source;
-use crate::output::{Failure, print, print_line};
+use crate::output::{Failure, in_own_terms, print, print_line};
 use crate::report::{bytes, count};
 
 pub(crate) fn run(args: &InspectArgs) -> Result<Outcome, Failure> {
@@ -97,7 +97,7 @@ fn table(plan: &Plan, cpus: Cpus) -> String {
         .into_iter()
         .map(|refused| ("", format!("{} switched off, self-test failed: {}", refused.name, refused.reason)));
     let weights = rows.iter().position(|(name, _)| *name == "weights").map_or(0, |at| at + 1);
-    let warnings = plan.warnings.iter().map(|warning| ("warning", warning.clone()));
+    let warnings = plan.warnings.iter().map(|warning| ("warning", in_own_terms(warning)));
     let mut rows: Vec<(&str, String)> = rows.into_iter().chain(refused).chain(warnings).collect();
     rows.splice(weights..weights, formats);
     rows.into_iter().map(|(name, value)| format!("{name:<13}{value}\n")).collect()

@@ -62,9 +62,14 @@ pub(crate) fn tell(error: &Error, json: bool) {
 }
 
 /// A message of the library with its options as they are written here: `option max_tokens` is `--max-tokens`, and `truncate`
-/// is `--truncate`.
-fn in_own_terms(message: &str) -> String {
+/// is `--truncate`. The numbers of the system's errors are for programs.
+pub(crate) fn in_own_terms(message: &str) -> String {
     let mut text = message.to_owned();
+    while let Some((start, length)) =
+        text.find(" (os error ").and_then(|at| Some((at, text[at..].find(')')? + 1)))
+    {
+        text.replace_range(start..start + length, "");
+    }
     let mut command = Cli::command();
     command.build();
     let options = command.get_subcommands().flat_map(clap::Command::get_arguments);

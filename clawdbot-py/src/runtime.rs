@@ -40,7 +40,8 @@ impl Runtime {
     }
 
     /// What loading a model would cost, as a dict; sizes in bytes. `fits` says whether `load_bytes` are free in the memory
-    /// budget. Reads no weights, unless asked to `verify` them. No path and no shape: the built-in model.
+    /// budget, `tasks` and `has_chat_template` what the model can do, `warnings` what of its files has no effect. Reads no
+    /// weights, unless asked to `verify` them. No path and no shape: the built-in model.
     #[pyo3(signature = (path=None, *, shape=None, **options))]
     fn plan<'py>(
         &self,

@@ -330,7 +330,8 @@ class Runtime:
         **options: Unpack[ModelOptions],
     ) -> dict[str, Any]:
         """What loading a model would cost, as a dict; sizes in bytes. `fits` says whether `load_bytes` are free in the memory
-        budget. Reads no weights, unless asked to `verify` them. No path and no shape: the built-in model.
+        budget, `tasks` and `has_chat_template` what the model can do, `warnings` what of its files has no effect. Reads no
+        weights, unless asked to `verify` them. No path and no shape: the built-in model.
         """
     def load(
         self,

@@ -6,6 +6,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use clawdbot_core::Source;
 
+use super::values::between;
 use super::{CommonArgs, MODEL};
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -23,19 +24,19 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Source::SHAPES))]
     pub(crate) shape: Option<String>,
     /// Tokens of a prompt
-    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = between(1, u32::MAX))]
     pub(crate) prompt: u32,
     /// Tokens to decode
-    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = between(1, u32::MAX))]
     pub(crate) generate: u32,
     /// Tokens of context before decoding is measured
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = between(0, u32::MAX))]
     pub(crate) depth: u32,
     /// Sequences at the same time
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = between(1, 4096))]
     pub(crate) batch: u32,
     /// How often to measure
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = between(1, 1000))]
     pub(crate) repeat: u32,
     /// Do not measure what the machine could do at most
     #[arg(long)]

@@ -6,7 +6,7 @@ use clap::Args;
 use clawdbot_core::{EmbedOptions, Pooling, RerankOptions, Result};
 use serde::Serialize;
 
-use super::values::named;
+use super::values::{named, whole};
 use super::{CommonArgs, given, texts};
 
 /// The model, and a file with what it reads.
@@ -56,7 +56,7 @@ pub(crate) struct EmbedOptionArgs {
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
     /// Keep N first elements of each vector
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>, allow_negative_numbers = true)]
     dimensions: Option<u32>,
     /// Cut texts that are too long instead of refusing them
     #[arg(long)]

@@ -1,6 +1,6 @@
 //! What to write instead, where the parser does not know.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use clap::Error;
 use clap::builder::StyledStr;
@@ -40,7 +40,7 @@ fn quoted(words: &[OsString]) -> String {
             && !word.contains(char::is_control)
     };
     match words.iter().all(plain) {
-        true => format!("\"{}\"", words.join(" ".as_ref()).to_string_lossy()),
+        true => format!("\"{}\"", words.join(OsStr::new(" ")).to_string_lossy()),
         false => "\"Once upon a time\"".to_owned(),
     }
 }

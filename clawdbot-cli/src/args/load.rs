@@ -8,9 +8,9 @@ use clawdbot_core::{Cache, KvType, LogLevel, ModelOptions, Result, Runtime, Runt
 use serde::Serialize;
 
 use super::given;
-use super::values::{byte_size, cache, named, weight_type};
+use super::values::{byte_size, cache, named, weight_type, whole};
 use crate::hub::HubArgs;
-use crate::output::warn;
+use crate::output::{in_own_terms, warn};
 
 /// What every command takes that loads a model.
 #[derive(Debug, Args)]
@@ -49,13 +49,13 @@ pub(crate) struct LoadArgs {
     #[arg(long, value_name = "TYPE", value_parser = named::<KvType>(KvType::ALL.map(KvType::name)))]
     kv: Option<KvType>,
     /// Most tokens of a sequence [default: what the model was trained for]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>, allow_negative_numbers = true)]
     max_context: Option<u32>,
     /// Most tokens of a forward pass; longer prompts take several. Changes speed and memory, and no result [default: 512]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>, allow_negative_numbers = true)]
     prefill_chunk: Option<u32>,
     /// Most sequences of a forward pass; others wait their turn. Changes speed and memory, and no result [default: 64]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>, allow_negative_numbers = true)]
     max_batch: Option<u32>,
     /// Directory of a LoRA adapter that is added to the weights before these are quantized; may be repeated
     #[arg(long, value_name = "DIR")]
@@ -84,7 +84,7 @@ impl LoadArgs {
 #[command(next_help_heading = "Runtime")]
 pub(crate) struct RuntimeArgs {
     /// Threads to compute on [default: the least of CPU quota, affinity and physical cores]
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = whole::<u32>, allow_negative_numbers = true)]
     threads: Option<u32>,
     /// Most memory for weights, KV cache and buffers, such as 500M or 1.5GiB (K, M, G, T: powers of 1000; KiB, MiB, GiB,
     /// TiB: of 1024) [default: no limit for weights, a share of the machine's memory for what grows with requests]
@@ -110,7 +110,7 @@ impl RuntimeArgs {
         }
         Runtime::with_log(&options, |record| {
             if record.level == LogLevel::Warning {
-                warn(&record.message);
+                warn(&in_own_terms(&record.message));
             }
         })
     }

@@ -48,9 +48,13 @@ impl PackArgs {
         match (self.paths.as_slice(), &self.shape) {
             ([model, target], None) => Ok((Some(model), None, target)),
             ([target], Some(shape)) => Ok((None, Some(shape), target)),
-            (paths, _) => {
-                let message =
-                    format!("expected MODEL and FILE, or --shape and FILE, found {} paths", paths.len());
+            (paths, shape) => {
+                let expected = match shape {
+                    None => "a model and the file to write (clawdbot pack MODEL FILE)",
+                    Some(_) => "with --shape the file to write, and no model",
+                };
+                let found: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
+                let message = format!("expected {expected}, found {}", found.join(" and "));
                 Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "shape"))
             }
         }

@@ -19,6 +19,20 @@ pub(super) fn weight_type() -> impl TypedValueParser<Value = WeightType> {
     named(WeightType::ALL.map(WeightType::name))
 }
 
+pub(super) fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let most = u64::MAX >> (64 - 8 * size_of::<T>());
+    let number = text.parse::<u64>().ok().and_then(|number| T::try_from(number).ok());
+    number.ok_or_else(|| format!("expected a whole number from 0 to {most}"))
+}
+
+/// A whole number of that range, ends included.
+pub(super) fn between(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync {
+    move |text: &str| {
+        let number = text.parse::<u32>().ok().filter(|number| (least..=most).contains(number));
+        number.ok_or_else(|| format!("expected a whole number from {least} to {most}"))
+    }
+}
+
 pub(super) fn cache(text: &str) -> Result<Cache, String> {
     Ok(match text {
         "" => return Err("expected true, false or a directory".to_owned()),

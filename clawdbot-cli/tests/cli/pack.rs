@@ -41,8 +41,14 @@ fn files_are_kept_unless_told() {
     assert!(done.contains("int8 weights, packed in"), "{done}");
     assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 1);
     assert_eq!(run(&["pack", "one", "--weights", "int9"]).code, Some(2));
-    assert_eq!(run(&["pack", "one"]).code, Some(2));
-    assert_eq!(run(&["pack", "one", "two", "--shape", "qwen2.5-0.5b"]).code, Some(2));
+    for (args, words) in [
+        (&["pack", "one"][..], "clawdbot pack MODEL FILE), found one\n"),
+        (&["pack", "one", "two", "--shape", "qwen2.5-0.5b"], "and no model, found one and two\n"),
+    ] {
+        let run = run(args);
+        assert_eq!(run.code, Some(2));
+        assert!(run.stderr.contains(words), "{}", run.stderr);
+    }
 }
 
 #[test]

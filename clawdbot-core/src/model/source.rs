@@ -406,9 +406,7 @@ impl Opened {
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = self.notes.clone();
         if let Some(Text { templates: Err(error), .. }) = &self.text {
-            warnings.push(format!(
-                "{error}; without another one (the option chat_template) the model cannot chat"
-            ));
+            warnings.push(error.to_string());
         }
         let (_, unused) = self.unused_tensors();
         warnings.extend(self.about(&unused, "tensors are not used"));
@@ -529,7 +527,10 @@ pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
         }
         None => (SETTINGS, templates(settings.get("chat_template"), &special)),
     };
-    let templates = templates.map_err(|error| error.context(files.path(file)));
+    let templates = templates.map_err(|error| {
+        let what = "the model cannot chat without the option chat_template, as its own template is wrong";
+        error.context(files.path(file)).context(what)
+    });
     // Tokenizers that know no limit have a huge number there.
     let max_tokens = settings.get("model_max_length").and_then(serde_json::Value::as_u64);
     let max_tokens = max_tokens.and_then(|most| usize::try_from(most).ok()).filter(|&most| most > 0);

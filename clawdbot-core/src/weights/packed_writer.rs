@@ -131,8 +131,7 @@ impl PackedWriter {
         let info = PackedInfo { data_sha256: "0".repeat(64), ..info };
         let header = layout.header(&info)?;
         let (temporary, mut file) = Temporary::create(target)?;
-        let io = |error: &std::io::Error| Error::io(&temporary.0, error);
-        file.write_all(&header).map_err(|error| io(&error))?;
+        file.write_all(&header).map_err(|error| Error::io(target, &error))?;
         let (target, sha256) = (target.to_owned(), Sha256::new());
         Ok(PackedWriter { file, temporary, target, overwrite, layout, info, sha256, next: 0 })
     }
@@ -173,7 +172,7 @@ impl PackedWriter {
         }
         self.next += 1;
         self.sha256.update(bytes);
-        self.file.write_all(bytes).map_err(|error| Error::io(&self.temporary.0, &error))
+        self.file.write_all(bytes).map_err(|error| Error::io(&self.target, &error))
     }
 
     /// Completes the file and gives it its name. Returns its size in bytes.
@@ -186,7 +185,7 @@ impl PackedWriter {
         }
         self.info.data_sha256 = hex(&std::mem::take(&mut self.sha256).finalize());
         let header = self.layout.header(&self.info)?;
-        let io = |error: &std::io::Error| Error::io(&self.temporary.0, error);
+        let io = |error: &std::io::Error| Error::io(&self.target, error);
         self.file.seek(SeekFrom::Start(0)).map_err(|error| io(&error))?;
         self.file.write_all(&header).map_err(|error| io(&error))?;
         self.file.sync_all().map_err(|error| io(&error))?;
@@ -234,7 +233,8 @@ impl Temporary {
                 Ok(file) => return Ok((Temporary(path), file)),
                 // Left by a process of the same number that was killed.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(Error::io(&path, &error)),
+                // The caller knows the file by its own name.
+                Err(error) => return Err(Error::io(target, &error)),
             }
         }
     }
