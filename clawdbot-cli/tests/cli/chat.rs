@@ -180,5 +180,5 @@ fn a_chat_template_of_a_file_is_checked() {
     std::fs::write(&file, "{% for m in %}").unwrap();
     let run = run(&["chat", "--chat-template", file.to_str().unwrap()]);
     assert_eq!(run.code, Some(1));
-    assert!(run.stderr.contains("chat_template"), "{}", run.stderr);
+    assert!(run.stderr.contains("error: --chat-template: "), "{}", run.stderr);
 }

@@ -47,6 +47,7 @@ fn a_directory_is_described_like_the_model_it_is() {
     assert_eq!(run(&["inspect", "-m", dir.to_str().unwrap(), "--json"]).json(), copy);
     let builtin = run(&["inspect", "--json"]).json();
     copy["name"] = "builtin".into();
+    copy["has_chat_template"] = true.into();
     assert_eq!(copy, builtin);
 }
 

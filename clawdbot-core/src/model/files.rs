@@ -75,7 +75,13 @@ impl ModelFiles {
     pub(crate) fn require(&self, name: &str) -> Result<Cow<'static, [u8]>> {
         self.get(name)?.ok_or_else(|| {
             let path = self.path(name);
-            Error::new(ErrorKind::NotFound, format!("{path}: expected a file, found none")).with("path", path)
+            let expected = match name {
+                "config.json" => {
+                    "expected a model directory, which has config.json, tokenizer.json and *.safetensors"
+                }
+                _ => "expected a file",
+            };
+            Error::new(ErrorKind::NotFound, format!("{path}: {expected}; found none")).with("path", path)
         })
     }
 }
