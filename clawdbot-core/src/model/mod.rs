@@ -58,3 +58,5 @@ pub use source::Source;
 mod study;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+pub(crate) mod trap;
