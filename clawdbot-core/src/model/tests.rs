@@ -257,15 +257,18 @@ fn qwens_differ_from_llama_in_biases_and_head_norms() {
 #[test]
 fn generation_defaults_are_typed() {
     let parse = |value: Value| GenerationDefaults::parse(&config(&value));
-    let some = parse(json!({"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0,
+    let some = parse(
+        json!({"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0, "typical_p": 0.9,
         "repetition_penalty": 1.1, "eos_token_id": [1, 2], "bos_token_id": 3, "pad_token_id": 4,
-        "max_new_tokens": 99, "transformers_version": "5", "num_beams": 1, "anything": {"else": []}}));
+        "max_new_tokens": 99, "transformers_version": "5", "num_beams": 1, "anything": {"else": []}}),
+    );
     let expected = GenerationDefaults {
         do_sample: Some(true),
         temperature: Some(0.6),
         top_k: Some(20),
         top_p: Some(0.95),
         min_p: Some(0.0),
+        typical_p: Some(0.9),
         repetition_penalty: Some(1.1),
         eos_token_id: vec![1, 2],
         bos_token_id: Some(3),
@@ -283,6 +286,7 @@ fn generation_defaults_are_typed() {
         ("top_k", json!(-1)),
         ("top_p", json!(1.5)),
         ("min_p", json!(-0.5)),
+        ("typical_p", json!(0)),
         ("repetition_penalty", json!(0)),
         ("eos_token_id", json!("</s>")),
         ("bos_token_id", json!([1, 2])),
