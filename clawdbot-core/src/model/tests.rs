@@ -297,6 +297,28 @@ fn generation_defaults_are_typed() {
     }
 }
 
+/// As transformers 5.24 chooses among them.
+#[test]
+fn templates_in_files_stand_in_place_of_those_of_the_configuration() {
+    use super::files::{ModelFiles, TEMPLATE, TOOL_TEMPLATE};
+    use super::source::{Opened, open_text};
+    let tokenizer = Opened::open(&Source::Builtin).unwrap().files.require("tokenizer.json").unwrap();
+    let render = |files: &[(&'static str, &'static str)], tools: bool| -> Result<String> {
+        let mut all = vec![("tokenizer.json", tokenizer.clone())];
+        all.extend(files.iter().map(|&(name, text)| (name, text.as_bytes().into())));
+        let text = open_text(&ModelFiles::Memory("m".into(), all))?;
+        text.templates.unwrap().select(tools)?.render(&json!([]), None, true, &serde_json::Map::new())
+    };
+    let config = ("tokenizer_config.json", r#"{"chat_template": "config"}"#);
+    assert_eq!(render(&[config], true).unwrap(), "config");
+    let both = [config, (TEMPLATE, "file"), (TOOL_TEMPLATE, "tools")];
+    assert_eq!([render(&both, false).unwrap(), render(&both, true).unwrap()], ["file", "tools"]);
+    assert_eq!(render(&both[..2], true).unwrap(), "file");
+    let tools = [config, (TOOL_TEMPLATE, "tools")];
+    assert_eq!(render(&tools, true).unwrap(), "tools");
+    assert_eq!(render(&tools, false).unwrap_err().kind(), ErrorKind::MissingTemplate);
+}
+
 /// Weights of the right names and shapes for `spec`, but for `change`.
 fn weights_for(spec: &DecoderSpec, change: impl Fn(&mut Vec<Tensor<'_>>)) -> FileWeights {
     let names = spec.tensors();
