@@ -25,7 +25,7 @@ pub(crate) struct OptionArgs {
     /// 0 takes the most likely token; more is more random [default: 1 for models that say do_sample, 0 for others]
     #[arg(long, value_name = "T", value_parser = finite, allow_negative_numbers = true)]
     temperature: Option<f32>,
-    /// Sample from the K most likely tokens; 0 is off [default: 0]
+    /// Sample from the K most likely tokens; 0 is off [default: 50 for models that say do_sample, 0 for others]
     #[arg(long, value_name = "K", value_parser = whole::<u32>, allow_negative_numbers = true)]
     top_k: Option<u32>,
     /// Sample from the fewest tokens whose probabilities add up to P; 1 is off [default: 1]
@@ -34,6 +34,9 @@ pub(crate) struct OptionArgs {
     /// Sample from tokens at least P times as likely as the most likely one; 0 is off [default: 0]
     #[arg(long, value_name = "P", value_parser = finite, allow_negative_numbers = true)]
     min_p: Option<f32>,
+    /// Sample from tokens whose surprise is nearest to what is expected, up to a probability of P; 1 is off [default: 1]
+    #[arg(long, value_name = "P", value_parser = finite, allow_negative_numbers = true)]
+    typical_p: Option<f32>,
     /// Make tokens of prompt and output less likely, by a factor; 1 is off [default: 1]
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,

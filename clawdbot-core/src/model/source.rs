@@ -10,7 +10,7 @@ use super::build::format;
 use super::check::{check_packed, check_tensors};
 use super::config::ModelConfig;
 use super::embedding::EmbeddingConfig;
-use super::files::{MODEL_FILES, ModelFiles};
+use super::files::{MODEL_FILES, ModelFiles, TEMPLATE, TOOL_TEMPLATE};
 use super::generation::GenerationDefaults;
 use super::gguf::GgufWeights;
 use super::handle::no_tokenizer;
@@ -219,20 +219,7 @@ impl Opened {
             packed.segments(names, weights)
         })?;
         if !file.info().has_tokenizer {
-            let (unused, text, dtype, notes) = (Vec::new(), None, None, config.notes());
-            let (defaults, weights) = (GenerationDefaults::default(), packed);
-            return Ok(Opened {
-                name,
-                spec,
-                embedding,
-                defaults,
-                weights,
-                dtype,
-                unused,
-                text,
-                files,
-                notes,
-            });
+            return Self::complete(name, &config, (spec, embedding), packed, None, files);
         }
         Self::from_files(name, files, |_| Ok(packed))
     }
@@ -496,12 +483,13 @@ fn builtin_files() -> ModelFiles {
     ModelFiles::Memory("builtin".to_owned(), files)
 }
 
+const SETTINGS: &str = "tokenizer_config.json";
+
 /// The tokenizer and the chat template.
 ///
 /// # Errors
 /// `NotFound`, `InvalidTokenizer`.
 pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
-    const SETTINGS: &str = "tokenizer_config.json";
     let tokenizer = Tokenizer::from_bytes(&files.require("tokenizer.json")?)
         .map_err(|error| error.context(files.path("tokenizer.json")))?;
     let object = |file: &str| -> Result<Option<serde_json::Value>> {
@@ -518,18 +506,12 @@ pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
     if let Some(map) = object("special_tokens_map.json")? {
         special = special.or(SpecialTokens::parse(&map)?);
     }
-    let template = "chat_template.jinja";
-    let (file, templates) = match files.get(template)? {
-        Some(bytes) => {
-            let source = std::str::from_utf8(&bytes)
-                .map_err(|error| Error::new(ErrorKind::InvalidUtf8, format!("expected UTF-8: {error}")));
-            (template, source.and_then(|source| templates(Some(&source.into()), &special)))
-        }
-        None => (SETTINGS, templates(settings.get("chat_template"), &special)),
-    };
-    let templates = templates.map_err(|error| {
-        let what = "the model cannot chat without the option chat_template, as its own template is wrong";
-        error.context(files.path(file)).context(what)
+    let mut named = Vec::new();
+    for (name, file) in [("default", TEMPLATE), ("tool_use", TOOL_TEMPLATE)] {
+        named.extend(files.get(file)?.map(|bytes| (name, file, bytes)));
+    }
+    let templates = own_templates(files, &named, settings.get("chat_template"), &special).map_err(|error| {
+        error.context("the model cannot chat without the option chat_template, as its own template is wrong")
     });
     // Tokenizers that know no limit have a huge number there.
     let max_tokens = settings.get("model_max_length").and_then(serde_json::Value::as_u64);
@@ -548,6 +530,28 @@ impl Text {
         self.templates = Ok(templates);
         Ok(())
     }
+}
+
+/// The templates of the files `named` (name, file, content), or else those that are configured.
+fn own_templates(
+    files: &ModelFiles,
+    named: &[(&str, &str, Cow<'static, [u8]>)],
+    configured: Option<&serde_json::Value>,
+    special: &SpecialTokens,
+) -> Result<Option<ChatTemplates>> {
+    let Some((_, first, _)) = named.first() else {
+        return templates(configured, special).map_err(|error| error.context(files.path(SETTINGS)));
+    };
+    let mut list = Vec::new();
+    for (name, file, bytes) in named {
+        let source = std::str::from_utf8(bytes).map_err(|error| {
+            let path = files.path(file);
+            Error::new(ErrorKind::InvalidUtf8, format!("{path}: expected UTF-8: {error}"))
+        })?;
+        list.push(serde_json::json!({"name": name, "template": source}));
+    }
+    // As in transformers, such files stand in place of what the configuration has, all of it.
+    templates(Some(&list.into()), special).map_err(|error| error.context(files.path(first)))
 }
 
 fn templates(template: Option<&serde_json::Value>, special: &SpecialTokens) -> Result<Option<ChatTemplates>> {
