@@ -307,7 +307,7 @@ fn templates_in_files_stand_in_place_of_those_of_the_configuration() {
         let mut all = vec![("tokenizer.json", tokenizer.clone())];
         all.extend(files.iter().map(|&(name, text)| (name, text.as_bytes().into())));
         let text = open_text(&ModelFiles::Memory("m".into(), all))?;
-        text.templates.unwrap().select(tools)?.render(&json!([]), None, true, &serde_json::Map::new())
+        text.templates?.unwrap().select(tools)?.render(&json!([]), None, true, &serde_json::Map::new())
     };
     let config = ("tokenizer_config.json", r#"{"chat_template": "config"}"#);
     assert_eq!(render(&[config], true).unwrap(), "config");
