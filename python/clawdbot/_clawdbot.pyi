@@ -450,7 +450,7 @@ class Model:
         prompt. What is not given comes from the model. `GenerateOptions` says more about each.
 
         - how much: max_tokens, min_tokens, stop (texts), stop_token_ids, ignore_eos;
-        - which tokens are drawn: temperature (0: the most likely one), top_k, top_p, min_p, seed;
+        - which tokens are drawn: temperature (0: the most likely one), top_k, top_p, min_p, typical_p, seed;
         - which are favoured: repetition_penalty, presence_penalty, frequency_penalty, no_repeat_ngram_size, logit_bias,
           suppress_tokens, begin_suppress_tokens, bad_words_ids;
         - what is reported: logprobs (this many most likely tokens for each), skip_special_tokens;

@@ -20,6 +20,7 @@ mod gguf;
 mod handle;
 mod judge;
 mod layer_inputs;
+mod load;
 mod load_cache;
 mod mamba;
 mod mixer;
@@ -38,6 +39,7 @@ mod recurrence;
 pub(crate) mod registry;
 pub(crate) mod rope_scaling;
 mod routing;
+mod score;
 pub(crate) mod scratch;
 mod short_conv;
 pub(crate) mod source;
@@ -57,3 +59,5 @@ pub use source::Source;
 mod study;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+pub(crate) mod trap;
