@@ -70,15 +70,20 @@ fn open(batch: &BatchArgs) -> Result<Model> {
     Ok(model)
 }
 
-/// An error about one of the texts says which.
+/// An error about one of the texts says which, in the words of the command line instead of `texts[2]`.
 fn placed(error: Error, batch: &BatchArgs, what: &str) -> Error {
-    let Some(number) = error.detail().get("text").and_then(Value::as_u64).map(|index| index + 1) else {
-        return error;
+    let Some(index) = error.detail().get("text").and_then(Value::as_u64) else { return error };
+    let place = match &batch.input {
+        Some(path) => format!("{}, line {}", name_of(path), index + 1),
+        None => format!("{what} {}", index + 1),
     };
-    match &batch.input {
-        Some(path) => error.context(format!("{}, line {number}", name_of(path))),
-        None => error.context(format!("{what} {number}")),
-    }
+    let message = match error.message().split_once(&format!("[{index}]: ")) {
+        Some((name, rest)) if !name.contains(' ') => rest,
+        _ => error.message(),
+    };
+    let detail = error.detail().clone();
+    let placed = Error::new(error.kind(), format!("{place}: {message}"));
+    detail.into_iter().fold(placed, |error, (key, value)| error.with(&key, value))
 }
 
 /// Those that were given, or the lines of a file; `-` is stdin.
