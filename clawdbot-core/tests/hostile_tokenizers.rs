@@ -91,6 +91,59 @@ fn patterns_are_bounded_together() {
 }
 
 #[test]
+fn patterns_that_go_back_without_end_are_errors() {
+    in_child(Limits { cpu: 60, ..Limits::default() }, || {
+        let text = "a".repeat(200_000);
+        for pattern in [r"(?=[\s\S]*b)a", "(?!a*b)a", "(?:a+)+b", "(?:a|aa)+b", "(?>a?)a*b|a"] {
+            let pattern = json!({"Regex": pattern});
+            let split = json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false});
+            let replace = json!({"type": "Replace", "pattern": pattern, "content": "b"});
+            let fused = json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, replace]});
+            refused(tokenizer(&json!({"pre_tokenizer": split})).unwrap().encode(&text, true), "too long");
+            refused(tokenizer(&json!({"normalizer": replace})).unwrap().encode(&text, true), "too long");
+            let decoding = tokenizer(&json!({"decoder": fused})).unwrap();
+            refused(decoding.decode(&vec![0; text.len()], true), "too long");
+        }
+        // As often as there are letters.
+        for pattern in ["[^b]*b|a", "a*b|a", r"a+$|a"] {
+            let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+            let tokens = tokenizer(&json!({"pre_tokenizer": split})).unwrap().encode(&text, true).unwrap();
+            assert_eq!(tokens.len(), text.len());
+        }
+    });
+}
+
+#[test]
+fn what_a_text_could_repeat_without_end_is_refused() {
+    in_child(Limits { peak: 150, ..Limits::default() }, || {
+        for (content, lstrip, rstrip) in [(" ", true, true), (" ", false, true), ("\n\t", true, false)] {
+            let added = json!({"id": 2, "content": content, "single_word": false, "lstrip": lstrip, "rstrip": rstrip,
+                "normalized": false, "special": false});
+            refused(tokenizer(&json!({"added_tokens": [added]})), "white space");
+        }
+        // White space once it is normalized.
+        let added = json!({"id": 2, "content": "<x>", "single_word": false, "lstrip": true, "rstrip": false,
+            "normalized": true, "special": false});
+        let normalizer = json!({"type": "Replace", "pattern": {"String": "<x>"}, "content": " "});
+        refused(tokenizer(&json!({"added_tokens": [added], "normalizer": normalizer})), "white space");
+        let unigram = |pieces: Vec<String>| {
+            let vocab: Vec<Value> = pieces.into_iter().map(|piece| json!([piece, -1.0])).collect();
+            json!({"model": {"type": "Unigram", "vocab": vocab, "unk_id": 0}})
+        };
+        refused(tokenizer(&unigram(vec!["a".repeat(40_000)])), "pieces of at most");
+        refused(tokenizer(&unigram((1..1000).map(|len| "a".repeat(len)).collect())), "pieces of at most");
+        let some = tokenizer(&unigram((1..128).map(|len| "a".repeat(len)).collect())).unwrap();
+        assert!(!some.encode(&"a".repeat(20_000), true).unwrap().is_empty());
+        for (kind, key) in [("BPE", "unk_token"), ("WordPiece", "continuing_subword_prefix")] {
+            let mut model = json!({"type": kind, "vocab": {"a": 0}, "merges": [], "unk_token": "a",
+                "continuing_subword_prefix": "#", "max_input_chars_per_word": 9});
+            model[key] = "x".repeat(1 << 20).into();
+            refused(tokenizer(&json!({ "model": model })), "at most 64 bytes");
+        }
+    });
+}
+
+#[test]
 fn lists_of_nothing_take_no_memory() {
     in_child(Limits { peak: 200, ..Limits::default() }, || {
         let zeros = "0,".repeat(8_000_000);
@@ -171,6 +224,8 @@ fn tokenizing_is_cancelled() {
         cancel.cancel();
         let model = builtin(1 << 30);
         let error = model.tokenizer().unwrap().encode_until("a b", true, &cancel).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+        let error = model.tokenizer().unwrap().decode_until(&[1; 9], true, &cancel).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         let mut session = model.session().unwrap();
         let error = session.append_until("a b", true, &cancel).unwrap_err();

@@ -37,11 +37,16 @@ pub(crate) fn one_or_many(object: &Bound<'_, PyAny>) -> PyResult<Prompts> {
 /// Prompts, in a sequence.
 ///
 /// # Errors
-/// `TypeError` for what is no sequence; for each prompt as [`one`].
+/// `TypeError` for what is no sequence; what a signal handler raises; for each prompt as [`one`].
 pub(crate) fn many(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<PyResult<Prompt>>> {
     let object = &unpacked(object)?;
-    let prompts = sequence(object, path, "prompts")?.try_iter()?.enumerate();
-    Ok(prompts.map(|(i, prompt)| one(&prompt?, &format!("{path}[{i}]"))).collect())
+    let sequence = sequence(object, path, "prompts")?;
+    let mut prompts = Vec::new();
+    for (i, prompt) in sequence.try_iter()?.enumerate() {
+        object.py().check_signals()?;
+        prompts.push(prompt.and_then(|prompt| one(&prompt, &format!("{path}[{i}]"))));
+    }
+    Ok(prompts)
 }
 
 /// Texts, in a sequence.

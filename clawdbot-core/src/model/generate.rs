@@ -6,7 +6,7 @@ use super::handle::Model;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
 use crate::options::GenerateOptions;
-use crate::session::{CancelHandle, Delivery, Prompt, Session, Stream, Ticket, Wanted, run_together};
+use crate::session::{CancelHandle, Delivery, Prompt, Session, Stream, Wanted, run_together};
 
 /// Requests that are under way, in units of the sequences of a forward pass: enough that those that end are replaced.
 const PASSES_AHEAD: usize = 2;
@@ -17,7 +17,7 @@ impl Model {
     /// # Errors
     /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`, `Closed`, `ForkedRuntime`; as [`Model::session`].
     pub fn stream(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Stream> {
-        self.request(prompt.into(), options, Delivery::EachToken, Ticket::default())
+        self.request(prompt.into(), options, Delivery::EachToken, &CancelHandle::default())
     }
 
     fn request(
@@ -25,11 +25,12 @@ impl Model {
         prompt: Prompt,
         options: &GenerateOptions,
         delivery: Delivery,
-        ticket: Ticket,
+        cancel: &CancelHandle,
     ) -> Result<Stream> {
         let mut session = Session::once(self.generating()?)?;
-        session.extend(prompt, options.add_special_tokens.unwrap_or(true), Wanted::of(options))?;
-        session.request(options, delivery, ticket)
+        let add_special_tokens = options.add_special_tokens.unwrap_or(true);
+        session.extend_until(prompt, add_special_tokens, Wanted::of(options), cancel)?;
+        session.request(options, delivery, cancel.ticket())
     }
 
     /// Generates from `prompt`.
@@ -37,7 +38,7 @@ impl Model {
     /// # Errors
     /// As [`Model::stream`]; `OutOfBudget`, `NonFinite` while computing.
     pub fn generate(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Completion> {
-        self.request(prompt.into(), options, Delivery::AtTheEnd, Ticket::default())?.finish()
+        self.request(prompt.into(), options, Delivery::AtTheEnd, &CancelHandle::default())?.finish()
     }
 
     /// Generates from several prompts, computed together. One result for each, in their order. However many there are,
@@ -60,11 +61,11 @@ impl Model {
         requests: impl ExactSizeIterator<Item = (Prompt, O)>,
         cancel: &CancelHandle,
     ) -> Vec<Result<Completion>> {
-        self.run_batch(requests, || cancel.ticket(), |_, _| !cancel.is_cancelled())
+        self.run_batch(requests, || cancel.clone(), |_, _| !cancel.is_cancelled())
     }
 
     /// As [`Model::generate_batch`], with options for each prompt, and calls `progress(prompts done, prompts in all)` after
-    /// each forward pass; false cancels what is not done.
+    /// each forward pass and each prompt that is refused; false cancels what is not done.
     ///
     /// # Errors
     /// Per prompt, as [`Model::generate`]; `Cancelled`.
@@ -73,13 +74,13 @@ impl Model {
         requests: impl ExactSizeIterator<Item = (Prompt, O)>,
         progress: impl FnMut(u64, u64) -> bool,
     ) -> Vec<Result<Completion>> {
-        self.run_batch(requests, Ticket::default, progress)
+        self.run_batch(requests, CancelHandle::default, progress)
     }
 
     fn run_batch<O: Borrow<GenerateOptions>>(
         &self,
         requests: impl ExactSizeIterator<Item = (Prompt, O)>,
-        ticket: impl Fn() -> Ticket,
+        cancel: impl Fn() -> CancelHandle,
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Vec<Result<Completion>> {
         let count = requests.len();
@@ -89,18 +90,21 @@ impl Model {
         let mut done = 0;
         // A closed model refuses each request.
         let most = self.loaded().map_or(1, |loaded| PASSES_AHEAD * loaded.options.max_batch as usize);
-        loop {
+        'all: loop {
             while running.len() < most
                 && let Some((index, (prompt, options))) = requests.peek()
             {
                 let index = *index;
-                match self.request(prompt.clone(), options.borrow(), Delivery::AtTheEnd, ticket()) {
+                match self.request(prompt.clone(), options.borrow(), Delivery::AtTheEnd, &cancel()) {
                     Ok(stream) => running.push((index, stream)),
                     // It waits until others have ended.
                     Err(error) if error.kind() == ErrorKind::OutOfBudget && !running.is_empty() => break,
                     Err(error) => {
                         results[index] = Some(Err(error));
                         done += 1;
+                        if !progress(done, count as u64) {
+                            break 'all;
+                        }
                     }
                 }
                 requests.next();

@@ -16,7 +16,8 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::{AddedToken, DecoderWrapper, Model, PostProcessorWrapper, Token, TokenizerImpl};
 
 use super::merges::Merges;
-use super::pipeline::{self, Decoder, Limits, Normalizers, PreTokenizers, work};
+use super::pipeline::{self, Decoder, Limits, Normalizers, PreTokenizers};
+use super::words::Words;
 use crate::json;
 
 /// Values that a file may have: few but in its model and its added tokens. The largest published vocabulary, with its
@@ -148,7 +149,15 @@ fn add(encoder: &mut Encoder, mut added: Vec<Added>) -> Result<Option<u32>, Stri
     added.retain(|token| !token.content.is_empty());
     let tokens: Vec<AddedToken> = added.into_iter().map(Into::into).collect();
     encoder.add_tokens(tokens).map_err(|error| format!("added_tokens: {error}"))?;
-    Ok(encoder.get_added_vocabulary().get_vocab().values().max().copied())
+    let added = encoder.get_added_vocabulary();
+    for (&id, token) in added.get_added_tokens_decoder() {
+        let found = added.simple_id_to_token(id).unwrap_or_default();
+        // Each of them in a run of white space would take the whole run.
+        if (token.lstrip || token.rstrip) && found.chars().all(char::is_whitespace) {
+            return Err(format!("added token {id}: expected no lstrip or rstrip, as it is white space"));
+        }
+    }
+    Ok(added.get_vocab().values().max().copied())
 }
 
 /// A model, and its largest id.
@@ -157,6 +166,13 @@ pub(super) struct ReadModel {
     largest_id: Option<u32>,
     /// What of any text becomes tokens for certain.
     pub(super) covers: Covers,
+    words: Words,
+}
+
+impl ReadModel {
+    fn new(model: impl Into<ModelWrapper>, largest_id: Option<u32>, covers: Covers) -> Self {
+        ReadModel { model: model.into(), largest_id, covers, words: Words::default() }
+    }
 }
 
 /// What a model makes tokens of, and how long they are at most: characters that it does not know may be passed over, or
@@ -257,9 +273,27 @@ impl<'de> Deserialize<'de> for ReadModel {
 
 /// Longest words of WordPiece, in characters: its time is their length cubed.
 const MAX_WORD: usize = 1000;
+/// Longest text in bytes that a model has for unknown words, or puts before or behind parts of words.
+const MAX_AFFIX: usize = 64;
+/// Longest piece of Unigram in bytes. Published ones have a few dozen.
+const MAX_PIECE: usize = 1024;
+/// Pieces up to this length are not counted.
+const SHORT_PIECE: usize = 64;
+/// Most bytes of longer pieces that one place in a text can begin: all are looked up there.
+const MAX_PIECES: usize = 16 << 10;
 
 impl Fields {
     fn build(self) -> Result<ReadModel, String> {
+        // They are written again for each word, or for each part of one.
+        for (key, text) in [
+            ("unk_token", &self.unk_token),
+            ("continuing_subword_prefix", &self.continuing_subword_prefix),
+            ("end_of_word_suffix", &self.end_of_word_suffix),
+        ] {
+            if let Some(found) = text.as_ref().map(String::len).filter(|&len| len > MAX_AFFIX) {
+                return Err(format!("{key}: expected at most {MAX_AFFIX} bytes, found {found}"));
+            }
+        }
         // Older files have no type.
         let kind = match (&self.kind, &self.vocab) {
             (Some(kind), _) => kind.as_str(),
@@ -334,17 +368,18 @@ impl Fields {
         set(&mut builder, self.byte_fallback, BpeBuilder::byte_fallback);
         set(&mut builder, self.ignore_merges, BpeBuilder::ignore_merges);
         let bpe = builder.vocab_and_merges(vocab, merges).build().map_err(|error| error.to_string())?;
-        Ok(ReadModel { model: bpe.into(), largest_id, covers })
+        Ok(ReadModel::new(bpe, largest_id, covers))
     }
 
     fn unigram(self) -> Result<ReadModel, String> {
         let Some(Tokens::Scores(vocab)) = self.vocab else {
             return Err("vocab: expected a list of tokens and scores".to_owned());
         };
+        check_pieces(&vocab)?;
         let largest_id = vocab.len().checked_sub(1).and_then(|last| u32::try_from(last).ok());
         let unigram = Unigram::from(vocab, self.unk_id, self.byte_fallback.unwrap_or(false));
         let unigram = unigram.map_err(|error| error.to_string())?;
-        Ok(ReadModel { model: unigram.into(), largest_id, covers: Covers::Words })
+        Ok(ReadModel::new(unigram, largest_id, Covers::Words))
     }
 
     fn word_piece(self) -> Result<ReadModel, String> {
@@ -363,7 +398,7 @@ impl Fields {
             .max_input_chars_per_word(longest)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(ReadModel { model: word_piece.into(), largest_id, covers: Covers::Words })
+        Ok(ReadModel::new(word_piece, largest_id, Covers::Words))
     }
 
     fn word_level(self) -> Result<ReadModel, String> {
@@ -371,8 +406,32 @@ impl Fields {
         let unknown = self.unk_token.ok_or("missing field `unk_token`")?;
         let word_level = WordLevel::builder().vocab(vocab).unk_token(unknown).build();
         let word_level = word_level.map_err(|error| error.to_string())?;
-        Ok(ReadModel { model: word_level.into(), largest_id, covers: Covers::Words })
+        Ok(ReadModel::new(word_level, largest_id, Covers::Words))
     }
+}
+
+/// Checks that no place in a text has much to look up.
+fn check_pieces(vocab: &[(String, f64)]) -> Result<(), String> {
+    let mut long: Vec<&str> = vocab.iter().map(|(piece, _)| piece.as_str()).collect();
+    long.retain(|piece| piece.len() > SHORT_PIECE);
+    long.sort_unstable();
+    // Pieces that each begin with the one before.
+    let (mut chain, mut bytes) = (Vec::<&str>::new(), 0);
+    for piece in long {
+        while let Some(shorter) = chain.pop_if(|shorter| !piece.starts_with(*shorter)) {
+            bytes -= shorter.len();
+        }
+        chain.push(piece);
+        bytes += piece.len();
+        if piece.len() > MAX_PIECE || bytes > MAX_PIECES {
+            return Err(format!(
+                "vocab: expected pieces of at most {MAX_PIECE} bytes, and {MAX_PIECES} of those that begin with each \
+                other, found {} and {bytes}",
+                piece.len()
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Sets what is not null.
@@ -387,8 +446,7 @@ impl Model for ReadModel {
     type Trainer = <ModelWrapper as Model>::Trainer;
 
     fn tokenize(&self, sequence: &str) -> tokenizers::Result<Vec<Token>> {
-        work::check()?;
-        self.model.tokenize(sequence)
+        self.words.tokenize(&self.model, sequence)
     }
     fn token_to_id(&self, token: &str) -> Option<u32> {
         self.model.token_to_id(token)
