@@ -19,6 +19,7 @@ use pipeline::Decoder;
 mod bound;
 mod chat;
 mod gguf;
+mod lengths;
 mod merges;
 mod pipeline;
 mod read;

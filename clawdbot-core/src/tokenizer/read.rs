@@ -15,6 +15,7 @@ use tokenizers::models::wordlevel::WordLevel;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::{AddedToken, DecoderWrapper, Model, PostProcessorWrapper, Token, TokenizerImpl};
 
+use super::lengths;
 use super::merges::Merges;
 use super::pipeline::{self, Decoder, Limits, Normalizers, PreTokenizers};
 use super::words::Words;
@@ -273,27 +274,14 @@ impl<'de> Deserialize<'de> for ReadModel {
 
 /// Longest words of WordPiece, in characters: its time is their length cubed.
 const MAX_WORD: usize = 1000;
-/// Longest text in bytes that a model has for unknown words, or puts before or behind parts of words.
-const MAX_AFFIX: usize = 64;
-/// Longest piece of Unigram in bytes. Published ones have a few dozen.
-const MAX_PIECE: usize = 1024;
-/// Pieces up to this length are not counted.
-const SHORT_PIECE: usize = 64;
-/// Most bytes of longer pieces that one place in a text can begin: all are looked up there.
-const MAX_PIECES: usize = 16 << 10;
 
 impl Fields {
     fn build(self) -> Result<ReadModel, String> {
-        // They are written again for each word, or for each part of one.
-        for (key, text) in [
+        lengths::check_affixes([
             ("unk_token", &self.unk_token),
             ("continuing_subword_prefix", &self.continuing_subword_prefix),
             ("end_of_word_suffix", &self.end_of_word_suffix),
-        ] {
-            if let Some(found) = text.as_ref().map(String::len).filter(|&len| len > MAX_AFFIX) {
-                return Err(format!("{key}: expected at most {MAX_AFFIX} bytes, found {found}"));
-            }
-        }
+        ])?;
         // Older files have no type.
         let kind = match (&self.kind, &self.vocab) {
             (Some(kind), _) => kind.as_str(),
@@ -375,7 +363,7 @@ impl Fields {
         let Some(Tokens::Scores(vocab)) = self.vocab else {
             return Err("vocab: expected a list of tokens and scores".to_owned());
         };
-        check_pieces(&vocab)?;
+        lengths::check_pieces(&vocab)?;
         let largest_id = vocab.len().checked_sub(1).and_then(|last| u32::try_from(last).ok());
         let unigram = Unigram::from(vocab, self.unk_id, self.byte_fallback.unwrap_or(false));
         let unigram = unigram.map_err(|error| error.to_string())?;
@@ -408,30 +396,6 @@ impl Fields {
         let word_level = word_level.map_err(|error| error.to_string())?;
         Ok(ReadModel::new(word_level, largest_id, Covers::Words))
     }
-}
-
-/// Checks that no place in a text has much to look up.
-fn check_pieces(vocab: &[(String, f64)]) -> Result<(), String> {
-    let mut long: Vec<&str> = vocab.iter().map(|(piece, _)| piece.as_str()).collect();
-    long.retain(|piece| piece.len() > SHORT_PIECE);
-    long.sort_unstable();
-    // Pieces that each begin with the one before.
-    let (mut chain, mut bytes) = (Vec::<&str>::new(), 0);
-    for piece in long {
-        while let Some(shorter) = chain.pop_if(|shorter| !piece.starts_with(*shorter)) {
-            bytes -= shorter.len();
-        }
-        chain.push(piece);
-        bytes += piece.len();
-        if piece.len() > MAX_PIECE || bytes > MAX_PIECES {
-            return Err(format!(
-                "vocab: expected pieces of at most {MAX_PIECE} bytes, and {MAX_PIECES} of those that begin with each \
-                other, found {} and {bytes}",
-                piece.len()
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Sets what is not null.
