@@ -94,20 +94,22 @@ fn patterns_are_bounded_together() {
 fn patterns_that_go_back_without_end_are_errors() {
     in_child(Limits { cpu: 60, ..Limits::default() }, || {
         let text = "a".repeat(200_000);
+        let pattern = json!({"Regex": r"(?=[\s\S]*b)a"});
+        let replace = json!({"type": "Replace", "pattern": pattern, "content": "b"});
+        let fused = json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, replace]});
+        refused(tokenizer(&json!({"normalizer": replace})).unwrap().encode(&text, true), "too long");
+        let decoding = tokenizer(&json!({"decoder": fused})).unwrap();
+        refused(decoding.decode(&vec![0; text.len()], true), "too long");
+        let split = |pattern: &str| {
+            let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+            tokenizer(&json!({"pre_tokenizer": split})).unwrap()
+        };
         for pattern in [r"(?=[\s\S]*b)a", "(?!a*b)a", "(?:a+)+b", "(?:a|aa)+b", "(?>a?)a*b|a"] {
-            let pattern = json!({"Regex": pattern});
-            let split = json!({"type": "Split", "pattern": pattern, "behavior": "Isolated", "invert": false});
-            let replace = json!({"type": "Replace", "pattern": pattern, "content": "b"});
-            let fused = json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, replace]});
-            refused(tokenizer(&json!({"pre_tokenizer": split})).unwrap().encode(&text, true), "too long");
-            refused(tokenizer(&json!({"normalizer": replace})).unwrap().encode(&text, true), "too long");
-            let decoding = tokenizer(&json!({"decoder": fused})).unwrap();
-            refused(decoding.decode(&vec![0; text.len()], true), "too long");
+            refused(split(pattern).encode(&text, true), "too long");
         }
         // As often as there are letters.
         for pattern in ["[^b]*b|a", "a*b|a", r"a+$|a"] {
-            let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
-            let tokens = tokenizer(&json!({"pre_tokenizer": split})).unwrap().encode(&text, true).unwrap();
+            let tokens = split(pattern).encode(&text, true).unwrap();
             assert_eq!(tokens.len(), text.len());
         }
     });

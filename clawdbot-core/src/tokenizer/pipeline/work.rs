@@ -6,8 +6,9 @@ use std::cell::RefCell;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::CancelHandle;
 
-/// What searches for patterns may do in any case, in their steps.
-const CREDIT: u64 = 1 << 24;
+/// What searches for patterns may do in any case, in their steps: less than a second. Some published patterns look ahead
+/// over all digits of a number for each three of them.
+const CREDIT: u64 = 1 << 26;
 /// What they take of it at once, between looks at what was cancelled.
 const DRAW: u64 = 1 << 14;
 
