@@ -66,8 +66,8 @@ struct Added {
     special: bool,
 }
 
-/// Longest added token in bytes: any text could be made of a longer one with each letter.
-const MAX_ADDED: usize = 4096;
+/// Longest added token in bytes: any text could be made of a longer one with each letter, or be looked through for it.
+const MAX_ADDED: usize = 1024;
 
 impl From<Added> for AddedToken {
     fn from(added: Added) -> Self {
