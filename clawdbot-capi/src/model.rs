@@ -137,7 +137,7 @@ pub unsafe extern "C" fn clawdbot_model_unload_adapter(
 }
 
 /// Generates from a text. `options` may be NULL, or has any of `adapter`, `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
-/// `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `suppress_tokens`, `begin_suppress_tokens`, `bad_words_ids`,
+/// `typical_p`, `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `suppress_tokens`, `begin_suppress_tokens`, `bad_words_ids`,
 /// `no_repeat_ngram_size`, `min_tokens`, `logit_bias`, `seed`, `stop`, `stop_token_ids`,
 /// `ignore_eos`, `logprobs`, `add_special_tokens`, `skip_special_tokens`.
 ///

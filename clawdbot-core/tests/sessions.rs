@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex};
 
 use clawdbot_core::{
-    CancelHandle, Chat, Completion, Error, ErrorKind, Event, FinishReason, GenerateOptions, LogLevel,
+    CancelHandle, Chat, Completion, Error, ErrorKind, Event, FinishReason, GenerateOptions, KvType, LogLevel,
     LogRecord, Model, ModelOptions, Prompt, Result, Runtime, RuntimeOptions, Source, Stream,
 };
 use serde_json::json;
@@ -232,6 +232,53 @@ fn twenty_thousand_prompts_are_served() {
         for (i, stream) in streams.into_iter().enumerate() {
             assert_eq!(stream.finish().unwrap().token_ids, first[i % 400], "{i}");
         }
+        assert_eq!(model.runtime().memory_used(), fixed);
+    });
+}
+
+/// Without a budget, in an address space that is small: what does not fit waits or is refused, and nothing aborts.
+#[test]
+fn what_the_process_has_no_memory_for_is_an_error() {
+    let limits = Limits { address_space: 500, peak: 350, cpu: 60 };
+    in_child(limits, || {
+        let model = loaded(&ModelOptions::default().kv(KvType::F32));
+        let fixed = model.runtime().memory_used();
+        let prompt = |i: u32| vec![3 + i % 400; 1000];
+        // 4 MB each, so not all at a time: those that are idle make room.
+        let mut sessions = Vec::new();
+        let mut found = Vec::new();
+        for i in 0..90 {
+            let mut session = model.session().unwrap();
+            session.append(prompt(i), false).unwrap();
+            found.push(session.generate(&greedy(1)).unwrap().token_ids);
+            sessions.push(session);
+        }
+        assert!(model.runtime().memory_used() - fixed < 90 * 4_000_000, "all have their pages");
+        sessions[0].truncate(1000).unwrap();
+        assert_eq!(sessions[0].generate(&greedy(1)).unwrap().token_ids, found[0]);
+        // Too long, one and all.
+        let long = model.generate_batch(vec![Prompt::Tokens(vec![5; 1100]); 2000], &greedy(1));
+        let overflows = |result: &Result<Completion>| {
+            result.as_ref().is_err_and(|error| error.kind() == ErrorKind::ContextOverflow)
+        };
+        assert!(long.len() == 2000 && long.iter().all(overflows));
+        // Sessions without end.
+        let error = loop {
+            match model.session() {
+                Ok(session) => sessions.push(session),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::OutOfBudget);
+        assert!(error.message().contains("memory_budget"), "{error}");
+        assert!(sessions.len() > 10_000);
+        let refused = model.generate(prompt(0), &greedy(1)).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::OutOfBudget);
+        sessions.truncate(1);
+        assert_eq!(model.generate(prompt(0), &greedy(1)).unwrap().token_ids, found[0]);
+        sessions[0].truncate(1000).unwrap();
+        assert_eq!(sessions[0].generate(&greedy(1)).unwrap().token_ids, found[0]);
+        drop(sessions);
         assert_eq!(model.runtime().memory_used(), fixed);
     });
 }

@@ -22,6 +22,8 @@ class GenerateOptions(TypedDict, total=False):
     """Keep the fewest most likely tokens whose probabilities add up to at least `top_p`; 1 keeps all."""
     min_p: float | None
     """Keep tokens at least `min_p` times as likely as the most likely one; 0 keeps all."""
+    typical_p: float | None
+    """Keep the tokens whose surprise is nearest to what is expected, up to a probability of `typical_p`; 1 keeps all."""
     repetition_penalty: float | None
     """Divide positive (multiply negative) logits of tokens that occurred in prompt or output; 1 is off."""
     presence_penalty: float | None

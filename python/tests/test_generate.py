@@ -293,6 +293,7 @@ def test_the_bad_prompt_of_a_batch_is_named(model):
         ("top_p", 0),
         ("top_p", 1.1),
         ("min_p", -1),
+        ("typical_p", 0),
         ("repetition_penalty", 0),
         ("logprobs", 65),
         ("stop", [""]),

@@ -51,7 +51,7 @@ def config_json(cfg: Config, bos: int, eos: int) -> dict:
 
 def generation_json(bos: int, eos: int, end: int) -> dict:
     """``generation_config.json``: a story ends at ``</s>``, a chat turn at ``<|end|>``."""
-    return {"bos_token_id": bos, "eos_token_id": [eos, end], "do_sample": True, "temperature": 0.7, "top_p": 0.9}
+    return {"bos_token_id": bos, "eos_token_id": [eos, end], "do_sample": True, "temperature": 0.7, "top_k": 0, "top_p": 0.9}
 
 
 def tokenizer_json(cfg: Config) -> dict:

@@ -32,6 +32,9 @@ pub(crate) struct OptionArgs {
     /// Sample from tokens at least P times as likely as the most likely one; 0 is off
     #[arg(long, value_name = "P", value_parser = finite, allow_negative_numbers = true)]
     min_p: Option<f32>,
+    /// Sample from tokens whose surprise is nearest to what is expected, up to a probability of P; 1 is off
+    #[arg(long, value_name = "P", value_parser = finite, allow_negative_numbers = true)]
+    typical_p: Option<f32>,
     /// Make tokens that occurred less likely, by a factor; 1 is off
     #[arg(long, value_name = "X", value_parser = finite, allow_negative_numbers = true)]
     repetition_penalty: Option<f32>,

@@ -1,12 +1,9 @@
 //! Who gets pages, and who loses them.
 
-use super::scheduler::{Entry, Limits, Memory, Part, may_lose, plan_step};
+use super::scheduler::{Entry, Limits, Memory, Part, plan_step};
 use super::{Engine, SequenceId, Share};
 use crate::error::Error;
 use crate::model::pooling::Pooler;
-
-/// Counts are halved when so many rows were computed: what was lost long ago matters less.
-const MANY_ROWS: u64 = 1 << 24;
 
 impl Engine {
     /// Plans the next pass, and finds pages for it. `None` when nobody has work.
@@ -17,9 +14,7 @@ impl Engine {
             return None;
         }
         let ids: Vec<SequenceId> = entries.iter().map(|entry| entry.id).collect();
-        let biggest = entries.iter().map(|entry| entry.computed).max().unwrap_or(0);
-        let open = may_lose(self.counts.rows, self.counts.again, biggest);
-        let memory = Memory { capacity: self.cache.capacity(), pages: &self.cache, open };
+        let memory = Memory { capacity: self.cache.capacity(), pages: &self.cache, work: self.work };
         let short = !memory.is_ample(&entries, limits);
         if short {
             for entry in entries.iter_mut().filter(|entry| entry.turn.begun) {
@@ -27,7 +22,7 @@ impl Engine {
                     self.sequences.get(&entry.id).map_or(0, |sequence| self.cache.held(&sequence.tables));
             }
         }
-        let plan = plan_step(entries, limits, short.then_some(&memory));
+        let plan = plan_step(entries, limits, short.then_some(memory));
         for id in plan.hopeless {
             let length = self.sequences.get(&id).map_or(0, |sequence| sequence.tokens.len());
             let rows = if limits.whole { length } else { limits.rows };
@@ -137,12 +132,7 @@ impl Engine {
 
     /// As [`Engine::evict`], of a request that has to do over what it had done.
     pub(super) fn evict_running(&mut self, id: SequenceId) {
-        let computed = self.sequences.get(&id).map_or(0, |sequence| sequence.computed as u64);
-        self.counts.again += computed;
-        if self.counts.rows > MANY_ROWS {
-            self.counts.rows /= 2;
-            self.counts.again /= 2;
-        }
+        self.work.lose(self.sequences.get(&id).map_or(0, |sequence| sequence.computed));
         self.evict(id);
     }
 

@@ -6,27 +6,6 @@ pub(crate) trait Pages {
     fn bytes(&self, length: usize, rows: usize) -> u64;
 }
 
-/// What a sequence holds, and may come to hold.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Demand {
-    pub(super) held: u64,
-    pub(super) most: u64,
-}
-
-/// Whether all can come to their ends without anybody losing what it holds: there is an order in which each finds what it
-/// still needs in what is free and what those before it gave back.
-pub(super) fn is_safe(free: u64, demands: &[Demand]) -> bool {
-    let mut order: Vec<(u64, u64)> =
-        demands.iter().map(|demand| (demand.most.saturating_sub(demand.held), demand.held)).collect();
-    order.sort_unstable();
-    let mut free = free;
-    order.into_iter().all(|(needs, held)| {
-        let fits = needs <= free;
-        free = free.saturating_add(held);
-        fits
-    })
-}
-
 /// A sequence that grows by a token in each pass until it ends.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Future {
@@ -66,18 +45,6 @@ mod tests {
         fn bytes(&self, length: usize, _: usize) -> u64 {
             length.div_ceil(10) as u64
         }
-    }
-
-    #[test]
-    fn safe_is_what_can_end_in_some_order() {
-        let safe = |free, all: &[(u64, u64)]| {
-            let demands: Vec<Demand> = all.iter().map(|&(held, most)| Demand { held, most }).collect();
-            is_safe(free, &demands)
-        };
-        assert!(safe(0, &[]) && safe(0, &[(5, 5)]) && !safe(0, &[(5, 6)]));
-        // The second ends first and makes room.
-        assert!(safe(1, &[(2, 7), (5, 6)]) && !safe(1, &[(2, 9), (5, 6)]));
-        assert!(!safe(0, &[(2, 7), (5, 6)]));
     }
 
     #[test]

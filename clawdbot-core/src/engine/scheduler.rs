@@ -4,25 +4,25 @@
 //! and come again after those that waited longer. So a short request gets in soon, however long the others are, and each
 //! pass is as full as before.
 //!
-//! *Memory.* A sequence begins when what all that have begun will hold at the same time fits, each growing to its end. It
-//! takes pages only as long as all can still come to their ends one after another; else it waits and keeps what it has. So
-//! nothing that was computed is thrown away, as long as lengths are known. Requests without a near end are expected to
-//! take [`HORIZON`] more tokens; where that was too few and all wait for each other, the last that came loses its pages.
-//! When more than a fifth of the work was lost in this way, only what fits to its very end begins.
+//! *Memory.* A sequence begins when what all that have begun will hold at the same time fits, each growing to its end;
+//! *open* ones, which may generate more than [`HORIZON`] tokens, are expected to take so many more. It takes pages only as
+//! long as what would be lost if all others took all that they may stays within bounds (`risk.rs`): nothing as long as no
+//! open ones are involved. Else it waits and keeps what it has. Where all wait for each other, the last that came loses its
+//! pages.
 
 use super::SequenceId;
-use super::room::{Demand, Future, Pages, is_safe, peak};
+use super::grants::grants;
+use super::risk::Work;
+use super::room::{Future, Pages};
 
 /// Most rows of logits that scoring sequences get in one pass: each is a whole vocabulary of floats.
 pub(crate) const SCORE_ROWS: usize = 64;
 /// Passes after which a sequence makes room for one that waits.
 pub(crate) const TURN: u32 = 16;
-/// Tokens that a sequence is expected to grow by at most, when it may grow by more.
+/// Tokens that a request is expected to generate further, when it may generate more than so many in all.
 pub(crate) const HORIZON: usize = 1024;
-/// How often later requests that fit may begin before one that does not.
-const MOST_PASSED: u32 = 8;
 /// Positions at the end of which sequences may wait for pages.
-const PAGE: usize = crate::cache::PAGE_TOKENS;
+pub(super) const PAGE: usize = crate::cache::PAGE_TOKENS;
 
 /// Bounds of a forward pass.
 #[derive(Debug, Clone, Copy)]
@@ -91,6 +91,8 @@ pub(crate) struct Entry {
     pub(crate) computed: usize,
     /// Most tokens that it may come to have in the cache.
     pub(crate) last: usize,
+    /// Whether its end is so far away that it probably comes earlier.
+    pub(crate) open: bool,
     pub(crate) want: Want,
     pub(crate) turn: Turn,
     /// Bytes of its pages, if it has begun; needed only where memory is short. What it has from earlier requests others may
@@ -104,8 +106,17 @@ impl Entry {
     }
 
     /// Most rows of its passes.
-    fn rows(&self, limits: &Limits) -> usize {
+    pub(super) fn rows(&self, limits: &Limits) -> usize {
         if limits.whole { self.left() } else { self.left().min(limits.rows) }
+    }
+
+    /// Most tokens that it is expected to come to have in the cache.
+    fn expected(&self) -> usize {
+        if self.open { self.last.min(self.tokens.saturating_add(HORIZON)) } else { self.last }
+    }
+
+    pub(super) fn future(&self, limits: &Limits) -> Future {
+        Future { tokens: self.tokens, last: self.expected(), rows: self.rows(limits) }
     }
 }
 
@@ -119,18 +130,26 @@ pub(crate) struct Part {
 }
 
 /// Memory that is short.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Memory<'a, P: Pages> {
     /// Bytes that the sequences with work can have together.
     pub(crate) capacity: u64,
     pub(crate) pages: &'a P,
-    /// Whether sequences may begin whose end does not fit, but is more than [`HORIZON`] away.
-    pub(crate) open: bool,
+    /// What was computed, and lost.
+    pub(crate) work: Work,
 }
 
-/// Whether sequences may begin whose end may not fit: not when of `rows` that were computed, all in all, more than a fifth
-/// was or would be for what was lost, `again` so far, and `biggest` with the next.
-pub(crate) fn may_lose(rows: u64, again: u64, biggest: usize) -> bool {
-    again == 0 || (again + biggest as u64).saturating_mul(5) <= rows
+impl<P: Pages> Memory<'_, P> {
+    /// Most bytes that a sequence may come to hold.
+    pub(super) fn most(&self, entry: &Entry, limits: &Limits) -> u64 {
+        self.pages.bytes(entry.last, entry.rows(limits)).min(self.capacity).max(entry.held)
+    }
+
+    /// Whether there is room for all to their ends, so that nobody needs to be asked what it holds.
+    pub(crate) fn is_ample(&self, entries: &[Entry], limits: &Limits) -> bool {
+        let most = entries.iter().map(|entry| self.pages.bytes(entry.last, entry.rows(limits)));
+        most.fold(0, u64::saturating_add) <= self.capacity
+    }
 }
 
 /// What to do next.
@@ -145,109 +164,16 @@ pub(crate) struct Plan {
     pub(crate) passed: Vec<SequenceId>,
 }
 
-impl<P: Pages> Memory<'_, P> {
-    /// Most bytes that a sequence is expected to hold.
-    fn most(&self, entry: &Entry, limits: &Limits) -> u64 {
-        self.pages.bytes(self.last(entry), entry.rows(limits)).min(self.capacity).max(entry.held)
-    }
-
-    fn last(&self, entry: &Entry) -> usize {
-        let last = entry.last.max(entry.tokens);
-        if self.open { last.min(entry.tokens + HORIZON) } else { last }
-    }
-
-    fn future(&self, entry: &Entry, limits: &Limits) -> Future {
-        Future { tokens: entry.tokens, last: self.last(entry), rows: entry.rows(limits) }
-    }
-
-    /// Whether there is room for all to their ends, so that nobody needs to be asked what it holds.
-    pub(crate) fn is_ample(&self, entries: &[Entry], limits: &Limits) -> bool {
-        let most = entries.iter().map(|entry| self.pages.bytes(self.last(entry), entry.rows(limits)));
-        most.fold(0, u64::saturating_add) <= self.capacity
-    }
-
-    /// How many rows memory allows each of `entries`, in the order in which they came.
-    fn grants(&self, entries: &[Entry], limits: &Limits, plan: &mut Plan) -> Vec<usize> {
-        let mut demands: Vec<Demand> = Vec::new();
-        let mut futures: Vec<Future> = Vec::new();
-        let mut free = self.capacity;
-        for entry in entries.iter().filter(|entry| entry.turn.begun) {
-            free = free.saturating_sub(entry.held);
-            demands.push(Demand { held: entry.held, most: self.most(entry, limits) });
-            futures.push(self.future(entry, limits));
-        }
-        let mut grants = vec![0; entries.len()];
-        // While this fits, all is safe.
-        let mut total: u64 = demands.iter().map(|demand| demand.most).fold(0, u64::saturating_add);
-        // Those that have begun.
-        let mut waits = false;
-        let begun = entries.iter().zip(&mut grants).filter(|(entry, _)| entry.turn.begun);
-        for (index, (entry, grant)) in begun.enumerate() {
-            let rows = entry.rows(limits);
-            let wanted = self.pages.bytes(entry.computed + rows, rows).max(entry.held);
-            let more = wanted - entry.held;
-            if more == 0 {
-                *grant = rows;
-                continue;
-            }
-            if more <= free {
-                demands[index].held += more;
-                if total <= self.capacity || is_safe(free - more, &demands) {
-                    free -= more;
-                    *grant = rows;
-                    continue;
-                }
-                demands[index].held -= more;
-            }
-            waits = true;
-            // The rest of the page that it has.
-            let rest = rows.min(PAGE - entry.computed % PAGE);
-            let fits = !limits.whole && self.pages.bytes(entry.computed + rest, rest) <= entry.held;
-            *grant = if fits { rest } else { 0 };
-        }
-        // Nobody begins while one that has begun waits.
-        if waits {
-            return grants;
-        }
-        let mut blocked: Vec<&Entry> = Vec::new();
-        for (entry, grant) in entries.iter().zip(&mut grants).filter(|(entry, _)| !entry.turn.begun) {
-            if blocked.iter().any(|entry| entry.turn.passed >= MOST_PASSED) || blocked.len() > 3 {
-                break;
-            }
-            let rows = entry.rows(limits);
-            let held = self.pages.bytes(entry.computed + rows, rows);
-            let most = self.most(entry, limits).max(held);
-            futures.push(self.future(entry, limits));
-            demands.push(Demand { held, most });
-            let fits = held <= free
-                && (total.saturating_add(most) <= self.capacity
-                    || peak(&futures, self.pages, self.capacity) <= self.capacity
-                        && is_safe(free - held, &demands));
-            if fits {
-                free -= held;
-                total = total.saturating_add(most);
-                *grant = rows;
-                plan.passed.extend(blocked.iter().map(|entry| entry.id));
-            } else {
-                futures.pop();
-                demands.pop();
-                blocked.push(entry);
-            }
-        }
-        grants
-    }
-}
-
 /// Plans a step for `entries`; `memory` is given where it may be short. One token for each sequence that is decoding comes
 /// first, so that nobody's stream stalls while a long prompt is computed; then prompts, in chunks that fill what is left.
 pub(crate) fn plan_step<P: Pages>(
     mut entries: Vec<Entry>,
     limits: &Limits,
-    memory: Option<&Memory<'_, P>>,
+    memory: Option<Memory<'_, P>>,
 ) -> Plan {
     let mut plan = Plan::default();
     entries.sort_unstable_by_key(|entry| entry.arrival);
-    let Some(memory) = memory else {
+    let Some(mut memory) = memory else {
         let grants = vec![usize::MAX; entries.len()];
         plan.parts = share_out(&entries, &grants, limits);
         return plan;
@@ -261,7 +187,7 @@ pub(crate) fn plan_step<P: Pages>(
     });
     while !entries.is_empty() {
         plan.passed.clear();
-        let grants = memory.grants(&entries, limits, &mut plan);
+        let grants = grants(&memory, &entries, limits, &mut plan.passed);
         plan.parts = share_out(&entries, &grants, limits);
         if !plan.parts.is_empty() {
             break;
@@ -269,12 +195,13 @@ pub(crate) fn plan_step<P: Pages>(
         // All wait for each other.
         let begun = entries.iter().filter(|entry| entry.turn.begun).count();
         let last = entries.iter_mut().rfind(|entry| entry.turn.begun);
-        match last.filter(|_| memory.open && begun > 1) {
+        match last.filter(|_| begun > 1) {
             Some(last) => {
                 plan.evicted.push(last.id);
+                memory.work.lose(last.computed);
                 (last.held, last.computed, last.turn.begun) = (0, 0, false);
             }
-            // The first goes on alone, and takes from the others what it cannot do without.
+            // It goes on alone, and has all that there is.
             None => {
                 let first = entries.iter().find(|entry| entry.turn.begun).or(entries.first());
                 let first: Vec<Entry> = first.copied().into_iter().collect();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::SequenceId;
-use super::scheduler::{Entry, Turn, Want};
+use super::scheduler::{Entry, HORIZON, Turn, Want};
 use crate::cache::PageTables;
 use crate::error::{Error, Result};
 use crate::event::{Completion, Event, FinishReason, Usage};
@@ -235,17 +235,17 @@ impl Sequence {
     pub(crate) fn entry(&self, id: SequenceId, max_context: usize) -> Option<Entry> {
         let tokens = self.tokens.len();
         let job = self.job.as_ref().filter(|_| self.makes_progress() && self.computed < tokens)?;
-        let (want, last) = match (&job.pooler, &job.scores) {
+        let (want, end) = match (&job.pooler, &job.scores) {
             (Some(_), _) => (Want::States, tokens),
             (None, Some(_)) => (Want::Scores, tokens),
-            // The last token that is generated is not computed.
             (None, None) => {
-                let end = job.prompt_end.saturating_add(job.options.max_tokens as usize).min(max_context);
-                (Want::Token, end.saturating_sub(1).max(tokens))
+                (Want::Token, job.prompt_end.saturating_add(job.options.max_tokens as usize).min(max_context))
             }
         };
+        // The last token that is generated is not computed.
+        let (last, open) = (end.saturating_sub(1).max(tokens), end > job.prompt_end.saturating_add(HORIZON));
         let (arrival, computed, turn) = (self.arrival, self.computed, self.turn);
-        Some(Entry { id, arrival, tokens, computed, last, want, turn, held: 0 })
+        Some(Entry { id, arrival, tokens, computed, last, open, want, turn, held: 0 })
     }
 
     /// Takes a sampled token: text, stop conditions, events.

@@ -69,6 +69,26 @@ fn a_batch_costs_what_its_requests_cost_in_any_memory() {
     }
 }
 
+/// Open requests, of which two begin because few take so much, and then do not fit.
+#[test]
+fn open_requests_compute_little_again() {
+    const TOKENS: usize = 2400;
+    let Some(dir) = support::family("olmo3") else { return };
+    let dir = support::Copy::of(&dir, "open-requests");
+    dir.edit("config.json", |config| config["max_position_embeddings"] = 4096.into());
+    let (source, options) = (Source::Path(dir.path().to_owned()), ModelOptions::default());
+    let prompts = || -> Vec<Prompt> { (0..3).map(|i| prompt(i).into()).collect() };
+    let generate = |model: &Model| -> Vec<Vec<u32>> {
+        let all = model.generate_batch(prompts(), &greedy(TOKENS as u32));
+        all.into_iter().map(|completion| completion.unwrap().token_ids).collect()
+    };
+    let model = tight(&source, &options, 100 + TOKENS, 0);
+    assert_eq!(generate(&model), generate(&load(&source, &options, None)));
+    let alone: u64 = (0..3).map(|i| (prompt(i).len() + TOKENS - 1) as u64).sum();
+    let (_, rows) = counts(&model);
+    assert!(rows > alone && rows * 10 <= alone * 13, "{rows} of {alone}");
+}
+
 /// Sessions that are idle make room, and their tokens are computed again when they go on, once.
 #[test]
 fn idle_sessions_make_room_once() {
@@ -94,6 +114,43 @@ fn idle_sessions_make_room_once() {
         let lost: usize = (0..4).map(|i| prompt(i).len() + 4).sum();
         let (rows, free) = (counts(&model).1, counts(&roomy).1);
         assert!(rows <= free + lost as u64, "{rows}, with more memory {free}, of {source:?}");
+    }
+}
+
+/// Sessions whose pages others took are cut shorter, go on to the same tokens, and may be dropped in any order.
+#[test]
+fn sessions_that_lost_their_pages_go_on() {
+    let options = ModelOptions::default().prefill_chunk(64_u32);
+    for source in sources() {
+        let roomy = load(&source, &options, None);
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0]] {
+            let talk = |model: &Model| {
+                let mut found = Vec::new();
+                let mut sessions: Vec<Option<Session>> = Vec::new();
+                for i in 0..3 {
+                    let mut session = model.session().unwrap();
+                    session.append(prompt(i), false).unwrap();
+                    found.push(session.generate(&greedy(5)).unwrap().token_ids);
+                    sessions.push(Some(session));
+                }
+                found.push(model.generate(vec![7; 150], &greedy(40)).unwrap().token_ids);
+                for (i, session) in sessions.iter_mut().flatten().enumerate() {
+                    session.truncate(prompt(i).len() - i).unwrap();
+                    found.push(session.generate(&greedy(6)).unwrap().token_ids);
+                }
+                for gone in order {
+                    sessions[gone] = None;
+                    let left = sessions.iter_mut().flatten();
+                    found.extend(left.map(|session| session.generate(&greedy(3)).unwrap().token_ids));
+                }
+                found
+            };
+            let model = tight(&source, &options, 190, 0);
+            let fixed = model.runtime().memory_used();
+            assert_eq!(talk(&model), talk(&roomy), "{source:?}");
+            assert_eq!(model.loaded().unwrap().engine().unwrap().cache.usage(), (0, 0));
+            assert_eq!(model.runtime().memory_used(), fixed);
+        }
     }
 }
 

@@ -136,6 +136,8 @@ pub(crate) struct ForwardContext<'a> {
     pub(crate) region: &'a Region<'a>,
     pub(crate) cache: &'a mut KvCache,
     pub(crate) scratch: &'a mut Scratch,
+    #[cfg(test)]
+    pub(crate) trap: Option<&'a super::trap::Trap>,
 }
 
 /// How a forward pass ended.
@@ -223,6 +225,8 @@ impl Decoder {
                 quantized: &mut *quantized,
             };
             layer.mixer.forward(&mut mix, input, mixed)?;
+            #[cfg(test)]
+            context.trap.map_or(Ok(()), |trap| trap(super::trap::Place::Layer(index)))?;
             if spec.adds_directly(layer.attention_out_norm.as_ref()) {
                 ops.linear(mixed, rows, &layer.o, x, true, quantized)?;
             } else {
@@ -458,7 +462,7 @@ mod tests {
         let found = loaded.runtime.pool().region_until(&stop, |region| {
             let scratch = &mut Scratch::default();
             let kernels = loaded.runtime.kernel_set();
-            let mut context = ForwardContext { kernels, region, cache: &mut cache, scratch };
+            let mut context = ForwardContext { kernels, region, cache: &mut cache, scratch, trap: None };
             loaded.decoder.forward(&mut context, &batch)
         });
         (found.unwrap().unwrap(), asked.into_inner())

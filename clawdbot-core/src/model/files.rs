@@ -7,14 +7,19 @@ use std::sync::Arc;
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::{PackedFile, read_small_file};
 
+/// The chat template, and the one for conversations with tools.
+pub(super) const TEMPLATE: &str = "chat_template.jinja";
+pub(super) const TOOL_TEMPLATE: &str = "additional_chat_templates/tool_use.jinja";
+
 /// Names of all files that may be part of a model, apart from its weights.
-pub(crate) const MODEL_FILES: [&str; 9] = [
+pub(crate) const MODEL_FILES: [&str; 10] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
-    "chat_template.jinja",
+    TEMPLATE,
+    TOOL_TEMPLATE,
     "modules.json",
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
@@ -25,7 +30,7 @@ fn limit(name: &str) -> u64 {
     match name {
         "tokenizer.json" => 256 << 20,
         // Added tokens, and templates.
-        "tokenizer_config.json" | "chat_template.jinja" => 64 << 20,
+        "tokenizer_config.json" | TEMPLATE | TOOL_TEMPLATE => 64 << 20,
         _ => 16 << 20,
     }
 }

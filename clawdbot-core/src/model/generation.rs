@@ -31,6 +31,7 @@ const KEYS: &[(&str, Use)] = &[
     ("top_k", Read),
     ("top_p", Read),
     ("min_p", Read),
+    ("typical_p", Read),
     ("repetition_penalty", Read),
     ("suppress_tokens", Read),
     ("begin_suppress_tokens", Read),
@@ -51,7 +52,6 @@ const KEYS: &[(&str, Use)] = &[
     ("diversity_penalty", Beams),
     ("num_return_sequences", Neutral(&[1.0])),
     ("penalty_alpha", Neutral(&[0.0])),
-    ("typical_p", Neutral(&[1.0])),
     ("top_h", Neutral(&[1.0])),
     ("epsilon_cutoff", Neutral(&[0.0])),
     ("eta_cutoff", Neutral(&[0.0])),
@@ -116,6 +116,8 @@ pub(crate) struct GenerationDefaults {
     pub(crate) top_p: Option<f32>,
     /// In [0, 1].
     pub(crate) min_p: Option<f32>,
+    /// > 0; from 1 on it is off.
+    pub(crate) typical_p: Option<f32>,
     /// Finite, > 0.
     pub(crate) repetition_penalty: Option<f32>,
     pub(crate) eos_token_id: Vec<u32>,
@@ -156,6 +158,7 @@ impl GenerationDefaults {
             top_k: config.opt_usize("top_k")?,
             top_p: ranged("top_p", "a number from 0 to 1", fraction)?,
             min_p: ranged("min_p", "a number from 0 to 1", fraction)?,
+            typical_p: ranged("typical_p", "a number > 0", |value| value > 0.0)?,
             repetition_penalty: ranged("repetition_penalty", "a number > 0", |value| value > 0.0)?,
             eos_token_id: config.token_ids("eos_token_id")?,
             bos_token_id: config.opt_token_id("bos_token_id")?,
@@ -276,7 +279,6 @@ mod tests {
         for (key, value) in [
             ("num_beams", json!(4)),
             ("penalty_alpha", json!(0.6)),
-            ("typical_p", json!(0.9)),
             ("epsilon_cutoff", json!(3e-4)),
             ("eta_cutoff", json!(3e-4)),
             ("encoder_repetition_penalty", json!(1.2)),

@@ -19,6 +19,7 @@ pub(crate) mod generation;
 mod gguf;
 mod handle;
 mod layer_inputs;
+mod load;
 mod load_cache;
 mod mamba;
 mod mixer;
@@ -37,6 +38,7 @@ mod recurrence;
 pub(crate) mod registry;
 pub(crate) mod rope_scaling;
 mod routing;
+mod score;
 pub(crate) mod scratch;
 mod short_conv;
 pub(crate) mod source;
@@ -56,3 +58,5 @@ pub use source::Source;
 mod study;
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+pub(crate) mod trap;

@@ -39,6 +39,20 @@ impl Runtime {
     ) -> Result<u64> {
         self.pool().check_fork()?;
         let opened = Opened::open(source)?.merged(&options.merge_adapters)?;
+        self.pack_opened(&opened, target.as_ref(), options, &mut progress)
+    }
+
+    /// Packs what is opened.
+    ///
+    /// # Errors
+    /// As [`Runtime::pack_with_progress`].
+    fn pack_opened(
+        &self,
+        opened: &Opened,
+        target: &Path,
+        options: &PackOptions,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<u64> {
         if let Weights::Packed(file) = &opened.weights {
             return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
         }
@@ -62,11 +76,11 @@ impl Runtime {
             last: None,
             mapped: None,
             weight_type,
-            progress: &mut progress,
+            progress,
             done: 0,
             total: weights_in(&opened.spec),
         };
-        write(&opened, weight_type, target.as_ref(), overwrite, |writer, parts| {
+        write(opened, weight_type, target, overwrite, |writer, parts| {
             write_matrix(writer, &builder.matrices(parts)?)
         })
     }
@@ -179,5 +193,27 @@ impl Opened {
             Weights::Merged(merged) => merged.fingerprint(sha256),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::testing::TempDir;
+
+    /// As of models whose prompts are token ids.
+    #[test]
+    fn what_is_generated_by_default_is_kept_without_a_tokenizer() {
+        let runtime = Runtime::new(&Default::default()).unwrap();
+        let mut opened = Opened::open(&Source::Builtin).unwrap();
+        let expected = opened.defaults.clone();
+        assert!(!expected.eos_token_id.is_empty());
+        opened.text = None;
+        let dir = TempDir::new();
+        let target = dir.path().join("model.cbot");
+        runtime.pack_opened(&opened, &target, &PackOptions::default(), &mut |_, _| true).unwrap();
+        let packed = Opened::open(&Source::Path(target)).unwrap();
+        assert!(packed.text.is_none());
+        assert_eq!(packed.defaults, expected);
     }
 }

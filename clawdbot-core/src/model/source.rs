@@ -10,7 +10,7 @@ use super::build::format;
 use super::check::{check_packed, check_tensors};
 use super::config::ModelConfig;
 use super::embedding::EmbeddingConfig;
-use super::files::{MODEL_FILES, ModelFiles};
+use super::files::{MODEL_FILES, ModelFiles, TEMPLATE, TOOL_TEMPLATE};
 use super::generation::GenerationDefaults;
 use super::gguf::GgufWeights;
 use super::parts::{self, LastTensor};
@@ -215,20 +215,7 @@ impl Opened {
             packed.segments(names, weights)
         })?;
         if !file.info().has_tokenizer {
-            let (unused, text, dtype, notes) = (Vec::new(), None, None, config.notes());
-            let (defaults, weights) = (GenerationDefaults::default(), packed);
-            return Ok(Opened {
-                name,
-                spec,
-                embedding,
-                defaults,
-                weights,
-                dtype,
-                unused,
-                text,
-                files,
-                notes,
-            });
+            return Self::complete(name, &config, (spec, embedding), packed, None, files);
         }
         Self::from_files(name, files, |_| Ok(packed))
     }
@@ -475,16 +462,19 @@ pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
     if let Some(map) = object("special_tokens_map.json")? {
         special = special.or(SpecialTokens::parse(&map)?);
     }
-    let template = "chat_template.jinja";
-    let templates = match files.get(template)? {
-        Some(bytes) => {
-            let source = std::str::from_utf8(&bytes).map_err(|error| {
-                let path = files.path(template);
-                Error::new(ErrorKind::InvalidUtf8, format!("{path}: expected UTF-8: {error}"))
-            })?;
-            templates(Some(&serde_json::Value::from(source)), &special)?
-        }
-        None => templates(settings.get("chat_template"), &special)?,
+    let mut named = Vec::new();
+    for (name, file) in [("default", TEMPLATE), ("tool_use", TOOL_TEMPLATE)] {
+        let Some(bytes) = files.get(file)? else { continue };
+        let source = std::str::from_utf8(&bytes).map_err(|error| {
+            let path = files.path(file);
+            Error::new(ErrorKind::InvalidUtf8, format!("{path}: expected UTF-8: {error}"))
+        })?;
+        named.push(serde_json::json!({"name": name, "template": source}));
+    }
+    // As in transformers, such files stand in place of what the configuration has, all of it.
+    let templates = match named.is_empty() {
+        true => templates(settings.get("chat_template"), &special)?,
+        false => templates(Some(&named.into()), &special)?,
     };
     // Tokenizers that know no limit have a huge number there.
     let max_tokens = settings.get("model_max_length").and_then(serde_json::Value::as_u64);

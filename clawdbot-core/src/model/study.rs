@@ -252,7 +252,7 @@ fn logits(runtime: &Runtime, decoder: &Decoder, kv: KvType, tokens: &[u32]) -> V
     let mut scratch = Scratch::default();
     let pass = runtime.pool().region(|region| {
         let (kernels, scratch) = (runtime.kernel_set(), &mut scratch);
-        let mut context = ForwardContext { kernels, region, cache: &mut cache, scratch };
+        let mut context = ForwardContext { kernels, region, cache: &mut cache, scratch, trap: None };
         decoder.forward(&mut context, &batch).unwrap()
     });
     assert_eq!(pass.unwrap(), Pass::Done);

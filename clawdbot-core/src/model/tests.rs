@@ -257,15 +257,18 @@ fn qwens_differ_from_llama_in_biases_and_head_norms() {
 #[test]
 fn generation_defaults_are_typed() {
     let parse = |value: Value| GenerationDefaults::parse(&config(&value));
-    let some = parse(json!({"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0,
+    let some = parse(
+        json!({"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0, "typical_p": 0.9,
         "repetition_penalty": 1.1, "eos_token_id": [1, 2], "bos_token_id": 3, "pad_token_id": 4,
-        "max_new_tokens": 99, "transformers_version": "5", "num_beams": 1, "anything": {"else": []}}));
+        "max_new_tokens": 99, "transformers_version": "5", "num_beams": 1, "anything": {"else": []}}),
+    );
     let expected = GenerationDefaults {
         do_sample: Some(true),
         temperature: Some(0.6),
         top_k: Some(20),
         top_p: Some(0.95),
         min_p: Some(0.0),
+        typical_p: Some(0.9),
         repetition_penalty: Some(1.1),
         eos_token_id: vec![1, 2],
         bos_token_id: Some(3),
@@ -283,6 +286,7 @@ fn generation_defaults_are_typed() {
         ("top_k", json!(-1)),
         ("top_p", json!(1.5)),
         ("min_p", json!(-0.5)),
+        ("typical_p", json!(0)),
         ("repetition_penalty", json!(0)),
         ("eos_token_id", json!("</s>")),
         ("bos_token_id", json!([1, 2])),
@@ -291,6 +295,28 @@ fn generation_defaults_are_typed() {
     ] {
         check(&parse(json!({key: bad})).unwrap_err(), INVALID, &["config.json", key, &bad.to_string()]);
     }
+}
+
+/// As transformers 5.24 chooses among them.
+#[test]
+fn templates_in_files_stand_in_place_of_those_of_the_configuration() {
+    use super::files::{ModelFiles, TEMPLATE, TOOL_TEMPLATE};
+    use super::source::{Opened, open_text};
+    let tokenizer = Opened::open(&Source::Builtin).unwrap().files.require("tokenizer.json").unwrap();
+    let render = |files: &[(&'static str, &'static str)], tools: bool| -> Result<String> {
+        let mut all = vec![("tokenizer.json", tokenizer.clone())];
+        all.extend(files.iter().map(|&(name, text)| (name, text.as_bytes().into())));
+        let text = open_text(&ModelFiles::Memory("m".into(), all))?;
+        text.templates.unwrap().select(tools)?.render(&json!([]), None, true, &serde_json::Map::new())
+    };
+    let config = ("tokenizer_config.json", r#"{"chat_template": "config"}"#);
+    assert_eq!(render(&[config], true).unwrap(), "config");
+    let both = [config, (TEMPLATE, "file"), (TOOL_TEMPLATE, "tools")];
+    assert_eq!([render(&both, false).unwrap(), render(&both, true).unwrap()], ["file", "tools"]);
+    assert_eq!(render(&both[..2], true).unwrap(), "file");
+    let tools = [config, (TOOL_TEMPLATE, "tools")];
+    assert_eq!(render(&tools, true).unwrap(), "tools");
+    assert_eq!(render(&tools, false).unwrap_err().kind(), ErrorKind::MissingTemplate);
 }
 
 /// Weights of the right names and shapes for `spec`, but for `change`.

@@ -11,6 +11,8 @@ use crate::model::generation::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS
 
 /// Most entries of `logprobs` for a token.
 const MAX_LOGPROBS: u32 = 64;
+/// `top_k` of models that ask for sampling and do not say it, as in transformers.
+const TOP_K: u32 = 50;
 /// Most stop strings of a request.
 pub(crate) const MAX_STOPS: usize = 64;
 
@@ -30,6 +32,9 @@ options! {
         top_p: Option<f32> = None,
         /// Keep tokens at least `min_p` times as likely as the most likely one; 0 keeps all.
         min_p: Option<f32> = None,
+        /// Keep the tokens whose surprise is nearest to what is expected, up to a probability of `typical_p` in all (locally
+        /// typical sampling); 1 keeps all.
+        typical_p: Option<f32> = None,
         /// Divide positive (multiply negative) logits of tokens that occurred in prompt or output; 1 is off.
         repetition_penalty: Option<f32> = None,
         /// Subtract from the logits of tokens that occurred in the output.
@@ -76,6 +81,7 @@ impl GenerateOptions {
             ("top_k", self.top_k.is_some()),
             ("top_p", self.top_p.is_some()),
             ("min_p", self.min_p.is_some()),
+            ("typical_p", self.typical_p.is_some()),
             ("seed", self.seed.is_some()),
         ];
         given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
@@ -89,6 +95,7 @@ impl GenerateOptions {
         check_range("temperature", self.temperature, "a finite number, 0 or more", |x| x >= 0.0)?;
         check_range("top_p", self.top_p, "more than 0, at most 1", |x| x > 0.0 && x <= 1.0)?;
         check_range("min_p", self.min_p, "0 to 1", |x| (0.0..=1.0).contains(&x))?;
+        check_range("typical_p", self.typical_p, "more than 0, at most 1", |x| x > 0.0 && x <= 1.0)?;
         check_range("repetition_penalty", self.repetition_penalty, "a finite number above 0", |x| x > 0.0)?;
         check_range("presence_penalty", self.presence_penalty, "a finite number", |_| true)?;
         check_range("frequency_penalty", self.frequency_penalty, "a finite number", |_| true)?;
@@ -145,6 +152,7 @@ pub(crate) struct Resolved {
     pub(crate) top_k: u32,
     pub(crate) top_p: f32,
     pub(crate) min_p: f32,
+    pub(crate) typical_p: f32,
     pub(crate) repetition_penalty: f32,
     pub(crate) presence_penalty: f32,
     pub(crate) frequency_penalty: f32,
@@ -191,6 +199,7 @@ impl Resolved {
             Some(true) => defaults.temperature.unwrap_or(1.0),
             _ => 0.0,
         };
+        let top_k = defaults.top_k.map(small).or((defaults.do_sample == Some(true)).then_some(TOP_K));
         // Of a prompt that is as long already, a limit of the whole says nothing.
         let rest =
             defaults.max_length.and_then(|length| length.checked_sub(context.prompt)).filter(|&n| n > 0);
@@ -209,10 +218,11 @@ impl Resolved {
             adapter: options.adapter.clone(),
             max_tokens: options.max_tokens.or(default_tokens).unwrap_or(context.room),
             temperature: options.temperature.unwrap_or(temperature),
-            top_k: options.top_k.or(defaults.top_k.map(small)).unwrap_or(0),
+            top_k: options.top_k.or(top_k).unwrap_or(0),
             // transformers takes 0 as "off" in a configuration.
             top_p: options.top_p.or(defaults.top_p.filter(|&p| p > 0.0)).unwrap_or(1.0),
             min_p: options.min_p.or(defaults.min_p).unwrap_or(0.0),
+            typical_p: options.typical_p.or(defaults.typical_p).unwrap_or(1.0).min(1.0),
             repetition_penalty: options.repetition_penalty.or(defaults.repetition_penalty).unwrap_or(1.0),
             presence_penalty: options.presence_penalty.unwrap_or(0.0),
             frequency_penalty: options.frequency_penalty.unwrap_or(0.0),
@@ -247,6 +257,7 @@ impl Resolved {
             top_k: 0,
             top_p: 1.0,
             min_p: 0.0,
+            typical_p: 1.0,
             repetition_penalty: 1.0,
             presence_penalty: 0.0,
             frequency_penalty: 0.0,
@@ -269,7 +280,7 @@ impl Resolved {
     pub(crate) fn to_json(&self) -> Map<String, Value> {
         let object = json!({
             "adapter": self.adapter, "max_tokens": self.max_tokens, "temperature": shortest(self.temperature), "top_k": self.top_k, "top_p": shortest(self.top_p),
-            "min_p": shortest(self.min_p), "repetition_penalty": shortest(self.repetition_penalty),
+            "min_p": shortest(self.min_p), "typical_p": shortest(self.typical_p), "repetition_penalty": shortest(self.repetition_penalty),
             "presence_penalty": shortest(self.presence_penalty), "frequency_penalty": shortest(self.frequency_penalty),
             "suppress_tokens": self.suppress_tokens, "begin_suppress_tokens": self.begin_suppress_tokens,
             "bad_words_ids": self.bad_words_ids, "no_repeat_ngram_size": self.no_repeat_ngram_size,
@@ -339,6 +350,8 @@ mod tests {
             ("top_p", json!(0)),
             ("top_p", json!(1.1)),
             ("min_p", json!(-1)),
+            ("typical_p", json!(0)),
+            ("typical_p", json!(1.1)),
             ("repetition_penalty", json!(0)),
             ("logprobs", json!(65)),
             ("stop", json!([""])),
@@ -374,6 +387,11 @@ mod tests {
         let context = ResolveContext { defaults: &defaults, eos: &[2], vocab_size: 10, prompt: 0, room: 99 };
         let resolved = Resolved::new(&GenerateOptions::default().top_k(5), &context).unwrap();
         assert_eq!((resolved.temperature, resolved.top_k, resolved.max_tokens), (0.6, 5, 99));
+        // The defaults of transformers' `generate`, where the file says nothing.
+        let silent = GenerationDefaults { top_k: None, temperature: None, ..defaults.clone() };
+        let silent = ResolveContext { defaults: &silent, ..context };
+        let resolved_silent = Resolved::new(&GenerateOptions::default(), &silent).unwrap();
+        assert_eq!((resolved_silent.temperature, resolved_silent.top_k), (1.0, 50));
         assert_eq!(resolved.stop_token_ids, [2]);
         assert!(GenerateOptions::default().top_k(5).without_effect(&resolved).is_empty());
         let greedy = ResolveContext { defaults: &GenerationDefaults::default(), ..context };

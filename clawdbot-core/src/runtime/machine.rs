@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 /// Values from here on say that there is no limit: cgroup v1 writes the largest number of whole pages.
 const UNLIMITED: u64 = 1 << 60;
 
-/// Bytes of memory that this process can have: the least of the machine's memory, the limits of its cgroups, and the limits
-/// of its address space and data. `None` where the system does not say.
+/// Bytes of memory that this process can have: the least of the machine's memory, the limits of its cgroups, and what the
+/// limits of its address space and data leave beyond what it has now. `None` where the system does not say.
 pub(super) fn memory() -> Option<u64> {
     memory_in(Path::new("/"))
 }
@@ -15,7 +15,8 @@ pub(super) fn memory() -> Option<u64> {
 fn memory_in(root: &Path) -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
     let machine = read("proc/meminfo").and_then(|text| machine(&text));
-    let process = read("proc/self/limits").and_then(|text| process(&text));
+    let status = read("proc/self/status").unwrap_or_default();
+    let process = read("proc/self/limits").and_then(|limits| process(&limits, &status));
     let groups = read("proc/self/cgroup").map_or_else(Vec::new, |text| group_files(&text));
     let groups = groups.into_iter().filter_map(|path| {
         let text = std::fs::read_to_string(root.join(path)).ok()?;
@@ -27,18 +28,25 @@ fn memory_in(root: &Path) -> Option<u64> {
 
 /// `MemTotal` of `/proc/meminfo`.
 fn machine(text: &str) -> Option<u64> {
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    kilobytes(text, "MemTotal:")
+}
+
+/// The value of `key`, in bytes.
+fn kilobytes(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
     let number: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     number.checked_mul(1024)
 }
 
-/// The soft limits of address space and data in `/proc/self/limits`.
-fn process(text: &str) -> Option<u64> {
-    let limit = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()
+/// What the soft limits of address space and data in `/proc/self/limits` leave, of which `/proc/self/status` says how much
+/// is in use.
+fn process(limits: &str, status: &str) -> Option<u64> {
+    let left = |(name, used): (&str, &str)| {
+        let line = limits.lines().find_map(|line| line.strip_prefix(name))?;
+        let limit = line.split_whitespace().next()?.parse::<u64>().ok()?;
+        Some(limit.saturating_sub(kilobytes(status, used).unwrap_or(0)).max(1))
     };
-    ["Max address space", "Max data size"].into_iter().filter_map(limit).min()
+    [("Max address space", "VmSize:"), ("Max data size", "VmData:")].into_iter().filter_map(left).min()
 }
 
 /// Files with limits of the cgroups that `/proc/self/cgroup` names, and of the groups around them, relative to the root.
@@ -97,6 +105,13 @@ mod tests {
         let limited = |space: &str| system(&[MEMINFO, ("proc/self/limits", &format!("{LIMITS}{space}"))]);
         assert_eq!(limited("1000000   2000000    bytes"), Some(1_000_000));
         assert_eq!(limited("unlimited unlimited bytes"), Some(16 << 20));
+        // What the process has already, it cannot have once more.
+        let used = |used: &str| {
+            let limits = format!("{LIMITS}1000000   2000000    bytes");
+            let status = format!("Name:\tx\nVmSize:\t{used} kB\nVmData:\t9999999 kB\n");
+            system(&[MEMINFO, ("proc/self/limits", &limits), ("proc/self/status", &status)])
+        };
+        assert_eq!([used("100"), used("2000")], [Some(1_000_000 - 102_400), Some(1)]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! top-k, top-p, min-p and the draw over what they keep.
+//! top-k, top-p, min-p, typical-p and the draw over what they keep.
 
 use std::cmp::Ordering;
 
@@ -34,6 +34,9 @@ pub(super) fn draw(logits: &[f32], options: &Resolved, draw: f64) -> u32 {
         keep_top_p(&mut ids, f64::from(options.top_p) * total, key, weight);
         ids.retain(|&id| weight(id) >= f64::from(options.min_p));
     }
+    if options.typical_p < 1.0 {
+        keep_typical(&mut ids, f64::from(options.typical_p), &weights);
+    }
     let kept: f64 = ids.iter().map(|&id| weight(id)).sum();
     let mut left = draw * kept;
     for &id in &ids {
@@ -62,6 +65,37 @@ fn keep_top_p(ids: &mut Vec<u32>, mass: f64, key: impl Fn(u32) -> f32 + Copy, we
             return;
         }
         look = ids.len();
+    }
+}
+
+/// Locally typical sampling (Meister et al., <https://arxiv.org/abs/2202.00666>): keeps the tokens whose information is
+/// nearest to the entropy, nearest first, until their probabilities reach `mass`, and those that are as near as the last.
+/// ```text
+/// p = weight / sum of weights;  entropy = -sum p ln p;  distance = |-ln p - entropy|
+/// ```
+fn keep_typical(ids: &mut Vec<u32>, mass: f64, weights: &[f64]) {
+    let weight = |id: u32| weights[id as usize];
+    let total: f64 = ids.iter().map(|&id| weight(id)).sum();
+    // Tokens that may not come next have no weight.
+    ids.retain(|&id| weight(id) > 0.0);
+    let mut distances = vec![0.0; weights.len()];
+    let mut entropy = 0.0;
+    for &id in ids.iter() {
+        let information = -libm::log(weight(id) / total);
+        distances[id as usize] = information;
+        entropy += weight(id) / total * information;
+    }
+    ids.iter().for_each(|&id| distances[id as usize] = (distances[id as usize] - entropy).abs());
+    let distance = |id: u32| distances[id as usize];
+    let mut nearest = ids.clone();
+    nearest.sort_unstable_by(|&a, &b| distance(a).total_cmp(&distance(b)).then(a.cmp(&b)));
+    let mut sum = 0.0;
+    let last = nearest.into_iter().find(|&id| {
+        sum += weight(id);
+        sum >= mass * total
+    });
+    if let Some(farthest) = last.map(distance) {
+        ids.retain(|&id| distance(id) <= farthest);
     }
 }
 

@@ -41,7 +41,7 @@ impl Drawable {
     }
 
     /// Whether `id` has a token.
-    pub(super) fn has(&self, id: u32) -> bool {
+    pub(crate) fn has(&self, id: u32) -> bool {
         (id as usize) < self.end && self.holes.binary_search(&id).is_err()
     }
 }

@@ -1,6 +1,6 @@
 //! Logits to token ids: penalties, masks, temperature, filters, draw, log-probabilities.
 //!
-//! The order is that of transformers: bias and penalties, masks, temperature, top-k, top-p, min-p, draw. All arithmetic is
+//! The order is that of transformers: bias and penalties, masks, temperature, top-k, top-p, min-p, typical-p, draw. All arithmetic is
 //! portable (no platform `exp`), so a seed gives the same tokens wherever the logits are the same.
 
 mod filters;
@@ -41,10 +41,10 @@ pub(crate) struct History<'a> {
     pub(crate) output: &'a [u32],
 }
 
-/// Bytes that choosing a token takes at most, beside the logits: copies of them, ids in order, weights; and the tokens that
-/// penalties look at.
+/// Bytes that choosing a token takes at most, beside the logits: copies of them, ids in order (twice for typical-p), weights
+/// and distances; and the tokens that penalties look at.
 pub(crate) fn bytes(vocab_size: usize, max_context: usize) -> u64 {
-    const PER_ID: u64 = 4 + 4 + 4 + 8;
+    const PER_ID: u64 = 4 + 4 + 4 + 4 + 8 + 8;
     const PER_TOKEN: u64 = 4 + 24;
     PER_ID * vocab_size as u64 + PER_TOKEN * max_context as u64
 }

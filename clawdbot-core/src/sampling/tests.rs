@@ -62,6 +62,10 @@ fn filters_keep_what_they_say() {
     assert_eq!(support(GenerateOptions::default().top_p(0.8)), [1, 2, 4]);
     assert_eq!(support(GenerateOptions::default().min_p(0.3)), [1, 2, 4]);
     assert_eq!(support(GenerateOptions::default().min_p(0.3).top_p(0.99).top_k(2_u32)), [2, 4]);
+    // Their distances from the entropy, 1.257: 0.357, 0.257, 0.643, 1.643, 2.643.
+    assert_eq!(support(GenerateOptions::default().typical_p(0.3)), [4]);
+    assert_eq!(support(GenerateOptions::default().typical_p(0.5)), [2, 4]);
+    assert_eq!(support(GenerateOptions::default().typical_p(0.85)), [1, 2, 4]);
 }
 
 #[test]
@@ -208,5 +212,29 @@ proptest! {
             .map(|r| r.1)
             .collect();
         prop_assert!(kept.contains(&id), "{id} not in {kept:?}");
+    }
+
+    /// Against the definition that transformers' `TypicalLogitsWarper` computes, after top-k.
+    #[test]
+    fn typical_draws_agree_with_the_plain_definition(
+        logits in proptest::collection::vec((-20_i8..20).prop_map(|x| f32::from(x) / 4.0), 1..60),
+        top_k in 0_usize..70, typical_p in 0.05_f32..1.0, temperature in 0.1_f32..2.0, seed: u64,
+    ) {
+        let options = GenerateOptions::default().top_k(top_k as u32).typical_p(typical_p).temperature(temperature);
+        let (id, _) = sample(&mut logits.clone(), &ALL, &resolved(options.seed(seed)), &NONE).unwrap();
+
+        let mut ids: Vec<usize> = (0..logits.len()).collect();
+        ids.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
+        ids.truncate(if top_k == 0 { ids.len() } else { top_k });
+        let exps: Vec<f64> = logits.iter().map(|&x| (f64::from(x) / f64::from(temperature)).exp()).collect();
+        let total: f64 = ids.iter().map(|&id| exps[id]).sum();
+        let p = |id: usize| exps[id] / total;
+        let entropy: f64 = ids.iter().map(|&id| -p(id) * p(id).ln()).sum();
+        let shifted = |id: usize| (-p(id).ln() - entropy).abs();
+        ids.sort_by(|&a, &b| shifted(a).total_cmp(&shifted(b)));
+        let mut before = 0.0;
+        let last = ids.iter().take_while(|&&id| { let less = before < f64::from(typical_p) + 1e-9; before += p(id); less });
+        let farthest = shifted(*last.last().unwrap());
+        prop_assert!(shifted(id as usize) <= farthest + 1e-9, "{id}: {} beyond {farthest}", shifted(id as usize));
     }
 }

@@ -16,6 +16,7 @@
 mod apply;
 mod config;
 mod files;
+mod loaded;
 mod merge;
 #[cfg(test)]
 mod tests;

@@ -19,7 +19,6 @@ use std::path::Path;
 use self::config::Family;
 use self::names::{Finder, Place};
 use super::files::ModelFiles;
-use super::generation::GenerationDefaults;
 use super::parts::Columns;
 use super::source::{Opened, Weights};
 use super::spec::DecoderSpec;
@@ -62,17 +61,13 @@ impl Opened {
             files.push(("tokenizer_config.json", tokenizer.config.into()));
         }
         let files = ModelFiles::Memory(name.clone(), files);
-        let (_, spec, embedding) = Self::describe(&files)?;
+        let (config, spec, embedding) = Self::describe(&files)?;
         let gguf = GgufWeights { source, family, spec: Box::new(spec.clone()) };
         let unused = gguf.check()?;
         let weights = Weights::Gguf(gguf);
         let mut opened = match has_tokenizer {
             true => Self::from_files(name, files, |_| Ok(weights))?,
-            false => {
-                let (defaults, text, unused) = (GenerationDefaults::default(), None, Vec::new());
-                let (dtype, notes) = (None, Vec::new());
-                Opened { name, spec, embedding, defaults, weights, dtype, unused, text, files, notes }
-            }
+            false => Self::complete(name, &config, (spec, embedding), weights, None, files)?,
         };
         if let Weights::Gguf(GgufWeights { source, .. }) = &opened.weights {
             opened.dtype = Some(types(source));

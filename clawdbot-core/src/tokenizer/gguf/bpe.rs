@@ -21,7 +21,7 @@ pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<V
         "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
     });
     let model = json!({"ignore_merges": pre.ignore_merges, "fuse_unk": false, "byte_fallback": false});
-    vocab.bpe_json(head, model, pairs.into_iter())
+    vocab.bpe_json(head, model, &pairs)
 }
 
 /// The merges by rank.

@@ -61,7 +61,7 @@ fn file(metadata: &Metadata, vocab: &Vocab<'_>, merges: Vec<(&str, &str)>, prefi
         "byte_fallback": vocab.kinds.contains(&TokenKind::Byte),
         "ignore_merges": false,
     });
-    vocab.bpe_json(head, model, merges.into_iter())
+    vocab.bpe_json(head, model, &merges)
 }
 
 /// The merges by rank.

@@ -189,6 +189,38 @@ fn sentencepiece_scores_are_checked_and_decide() {
     }
 }
 
+/// Names that the converter fills a vocabulary up with: llama.cpp gives them no text, in transformers there is no such token.
+#[test]
+fn unused_tokens_have_no_text() {
+    let tokens = ["a", "b", "ab", "<s>", "<|im_end|>", "</s>", "[PAD6]", "[PAD7]"];
+    let padded = |kinds: &[i32]| {
+        let writer = without(without(small(), "tokenizer.ggml.tokens"), "tokenizer.ggml.token_type");
+        let writer = writer.pair("tokenizer.ggml.tokens", typed_strings(&tokens));
+        let files = files(&writer.pair("tokenizer.ggml.token_type", i32s(kinds))).unwrap().unwrap();
+        Tokenizer::from_bytes(&files.tokenizer).unwrap().padded_to(8)
+    };
+    let tokenizer = padded(&[1, 1, 1, 3, 3, 3, 5, 5]);
+    assert_eq!((tokenizer.id_to_token(6), tokenizer.id_to_token(7)), (None, None));
+    assert_eq!(tokenizer.decode(&[0, 6, 1, 7], false).unwrap(), "ab");
+    let drawable = crate::sampling::Drawable::of(&tokenizer, 8);
+    assert!((0..8).all(|id| drawable.has(id) == (id < 6)));
+    // One that a merge makes, or that begins a text, is a token as others are.
+    let tokenizer = padded(&[1, 1, 5, 5, 3, 3, 5, 1]);
+    assert_eq!(tokenizer.encode("ab", false).unwrap(), [2]);
+    assert_eq!(tokenizer.id_to_token(3).as_deref(), Some("<s>"));
+    let drawable = crate::sampling::Drawable::of(&tokenizer, 8);
+    assert!((0..8).all(|id| drawable.has(id) == (id != 6)));
+
+    let spm = GgufWriter::new()
+        .pair(MODEL, typed_string("llama"))
+        .pair("tokenizer.ggml.tokens", typed_strings(&["<unk>", "a", "b", "ab", "[PAD4]"]))
+        .pair("tokenizer.ggml.token_type", i32s(&[2, 1, 1, 5, 5]))
+        .pair("tokenizer.ggml.add_space_prefix", typed_bool(false))
+        .pair("tokenizer.ggml.scores", f32s(&[0.0, 0.0, 0.0, -1.0, -2.0]));
+    let tokenizer = Tokenizer::from_bytes(&files(&spm).unwrap().unwrap().tokenizer).unwrap();
+    assert_eq!((tokenizer.id_to_token(4), tokenizer.encode("ab", false).unwrap()), (None, vec![3]));
+}
+
 #[test]
 fn merges_in_the_file_decide_and_spaces_are_tokens() {
     let tokens = ["<unk>", "a", "b", "ab", "ba", "\u{2581}", "\u{2581}a", "<0x63>", "<bos>"];

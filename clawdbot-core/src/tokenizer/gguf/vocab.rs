@@ -1,6 +1,6 @@
 //! Tokens, their types and roles.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::{Value, json};
 
@@ -47,6 +47,8 @@ pub(super) struct Vocab<'a> {
     pub(super) tokens: Vec<&'a str>,
     pub(super) kinds: Vec<TokenKind>,
     pub(super) ids: HashMap<&'a str, u32>,
+    /// Those that are put around texts, or in place of what is unknown.
+    around: Vec<u32>,
 }
 
 /// Roles that no text needs a token for.
@@ -69,7 +71,11 @@ impl<'a> Vocab<'a> {
             None => vec![TokenKind::Normal; tokens.len()],
             Some(types) => kinds(metadata, types, tokens.len())?,
         };
-        Ok(Vocab { tokens, kinds, ids })
+        let mut vocab = Vocab { tokens, kinds, ids, around: Vec::new() };
+        for role in ["bos", "eos", "seperator", "unknown"] {
+            vocab.around.extend(vocab.id(metadata, role)?);
+        }
+        Ok(vocab)
     }
 
     /// The id of the token with a role: `tokenizer.ggml.ROLE_token_id`.
@@ -216,6 +222,22 @@ impl<'a> Vocab<'a> {
         scores.filter(|scores| scores.len() == count).ok_or_else(expected)
     }
 
+    /// Unused tokens that no merge makes or needs: names for the ids with which a vocabulary is filled up. No text has them,
+    /// and they have none, as in llama.cpp; so they are left out, and never generated.
+    fn padding(&self, merges: &[(&str, &str)]) -> HashSet<&'a str> {
+        let unused = self.tokens.iter().zip(&self.kinds).filter(|(_, kind)| **kind == TokenKind::Unused);
+        let mut padding: HashSet<&str> = unused.map(|(token, _)| *token).collect();
+        padding.retain(|token| !self.around.contains(&self.ids[token]));
+        if !padding.is_empty() {
+            for &(left, right) in merges {
+                padding.remove(left);
+                padding.remove(right);
+                padding.remove([left, right].concat().as_str());
+            }
+        }
+        padding
+    }
+
     /// The whole file, with a BPE model.
     ///
     /// # Errors
@@ -224,8 +246,9 @@ impl<'a> Vocab<'a> {
         &self,
         mut head: Value,
         mut model: Value,
-        merges: impl Iterator<Item = (&'m str, &'m str)>,
+        merges: &[(&'m str, &'m str)],
     ) -> Result<Vec<u8>> {
+        let padding = self.padding(merges);
         // The large parts are written as they come, not made to JSON values first.
         head["version"] = "1.0".into();
         let mut out = head.to_string().into_bytes();
@@ -237,13 +260,13 @@ impl<'a> Vocab<'a> {
         out.push(b',');
         out.extend_from_slice(&model.as_bytes()[1..model.len() - 1]);
         out.extend_from_slice(br#","vocab":{"#);
-        for (id, token) in self.tokens.iter().enumerate() {
+        for (id, token) in self.tokens.iter().enumerate().filter(|(_, token)| !padding.contains(*token)) {
             write_text(&mut out, token)?;
             out.extend_from_slice(format!(":{id},").as_bytes());
         }
         close(&mut out, b"}");
         out.extend_from_slice(br#","merges":["#);
-        for (left, right) in merges {
+        for &(left, right) in merges {
             out.push(b'[');
             write_text(&mut out, left)?;
             out.push(b',');

@@ -1,51 +1,26 @@
 //! Conversations: a session keeps its tokens and their cache between requests; a stream is one request's events.
 
+mod prompt;
+mod stream;
+
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use crate::engine::Ticket;
 use crate::engine::{Job, JobText, SequenceId};
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Completion, Event, FinishReason};
+use crate::event::{Completion, FinishReason};
 use crate::model::pooling::Pooler;
 use crate::model::{Adapter, Loaded, last_event, no_tokenizer};
 use crate::options::{GenerateOptions, ResolveContext, Resolved};
 use crate::runtime::LogLevel;
 
-/// What to continue: text, or token ids.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Prompt {
-    /// Text, to be tokenized.
-    Text(String),
-    /// Token ids, taken as they are.
-    Tokens(Vec<u32>),
-}
-
-impl From<&str> for Prompt {
-    fn from(text: &str) -> Self {
-        Prompt::Text(text.to_owned())
-    }
-}
-
-impl From<String> for Prompt {
-    fn from(text: String) -> Self {
-        Prompt::Text(text)
-    }
-}
-
-impl From<Vec<u32>> for Prompt {
-    fn from(tokens: Vec<u32>) -> Self {
-        Prompt::Tokens(tokens)
-    }
-}
-
-impl From<&[u32]> for Prompt {
-    fn from(tokens: &[u32]) -> Self {
-        Prompt::Tokens(tokens.to_vec())
-    }
-}
+pub use prompt::Prompt;
+pub(crate) use prompt::{Wanted, overflow, overflow_at_least};
+use prompt::{check_vocabulary, no_beginning};
+use stream::next_event;
+pub(crate) use stream::run_together;
+pub use stream::{CancelHandle, Stream};
 
 /// Which events a caller wants to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -334,216 +309,5 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("id", &self.slot.id).finish_non_exhaustive()
-    }
-}
-
-/// Refuses tokens that the model has no row for.
-fn check_vocabulary(loaded: &Loaded, tokens: &[u32]) -> Result<()> {
-    let vocab = loaded.decoder.spec.vocab_size;
-    let Some(bad) = tokens.iter().find(|&&token| token as usize >= vocab) else { return Ok(()) };
-    let message = format!("expected token ids below the vocabulary size {vocab}, found {bad}");
-    Err(Error::invalid_argument(message).with("token", *bad))
-}
-
-fn nothing_to_compute() -> Error {
-    Error::internal("a request is running, but there is nothing to compute")
-}
-
-fn no_beginning() -> Error {
-    let missing = "the prompt is empty, and the model has no beginning-of-sequence token to start from";
-    Error::new(ErrorKind::EmptyPrompt, missing)
-}
-
-/// How many tokens are to be generated, as it was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wanted {
-    Nothing,
-    Tokens(usize),
-    /// As many as there is room for.
-    Open,
-}
-
-impl Wanted {
-    pub(crate) fn of(options: &GenerateOptions) -> Self {
-        options.max_tokens.map_or(Wanted::Open, |tokens| Wanted::Tokens(tokens as usize))
-    }
-
-    fn at_least(self) -> usize {
-        match self {
-            Wanted::Nothing => 0,
-            Wanted::Tokens(tokens) => tokens,
-            Wanted::Open => 1,
-        }
-    }
-}
-
-pub(crate) fn overflow(length: usize, wanted: Wanted, context: usize) -> Error {
-    overflow_of(&length.to_string(), length, wanted, context)
-}
-
-/// As [`overflow`], for a text that has at least `length` tokens with those before it.
-pub(crate) fn overflow_at_least(length: usize, wanted: Wanted, context: usize) -> Error {
-    overflow_of(&format!("at least {length}"), length, wanted, context)
-}
-
-/// `written`: the length in words.
-fn overflow_of(written: &str, length: usize, wanted: Wanted, context: usize) -> Error {
-    let asked = match wanted {
-        Wanted::Nothing => format!("{written} tokens"),
-        Wanted::Tokens(tokens) => format!("{written} tokens of prompt and {tokens} to generate"),
-        Wanted::Open => format!("{written} tokens of prompt and at least 1 to generate"),
-    };
-    let message = format!("the context holds {context} tokens, but {asked} are asked for");
-    let error = Error::new(ErrorKind::ContextOverflow, message)
-        .with("prompt_tokens", length)
-        .with("max_context", context);
-    match wanted {
-        Wanted::Tokens(tokens) => error.with("max_tokens", tokens),
-        Wanted::Nothing | Wanted::Open => error,
-    }
-}
-
-/// Runs one pass and takes those streams out of `running`, all of one model, that have ended, with what they gave.
-pub(crate) fn run_together(running: &mut Vec<(usize, Stream)>) -> Vec<(usize, Result<Completion>)> {
-    let Some((_, first)) = running.first() else { return Vec::new() };
-    let loaded = Arc::clone(&first.slot.loaded);
-    let step = || {
-        let mut engine = loaded.engine()?;
-        let busy = engine.step(&loaded)?;
-        let ended = |(_, stream): &(usize, Stream)| {
-            engine.job(stream.slot.id, &stream.cancelled).is_none_or(|job| job.is_finished())
-        };
-        let ended: Vec<bool> = running.iter().map(ended).collect();
-        match busy || ended.contains(&true) {
-            true => Ok(ended),
-            false => Err(nothing_to_compute()),
-        }
-    };
-    match step() {
-        Err(error) => running.drain(..).map(|(index, _)| (index, Err(error.clone()))).collect(),
-        Ok(ended) => {
-            let mut ended = ended.into_iter();
-            let done = running.extract_if(.., |_| ended.next().unwrap_or(true));
-            done.map(|(index, stream)| (index, stream.finish())).collect()
-        }
-    }
-}
-
-/// Takes the next event of a job; drives the engine until there is one. `None` when the job has given its last.
-///
-/// # Errors
-/// `Closed` when the session has gone on to another request.
-fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Result<Option<Event>> {
-    loop {
-        // The lock is taken anew for each step, so that callers who wait for it get their events in between.
-        let mut engine = loaded.engine()?;
-        let Some(job) = engine.job(id, ticket) else {
-            return Err(Error::new(ErrorKind::Closed, "the session has gone on to another request"));
-        };
-        let running = !job.is_finished();
-        if let Some(event) = job.events.pop_front() {
-            return event.map(Some);
-        }
-        if !running {
-            return Ok(None);
-        }
-        if !engine.step(loaded)? {
-            return Err(nothing_to_compute());
-        }
-    }
-}
-
-/// Stops a request, all of a batch, or what a new one is given to, from any thread. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct CancelHandle(Arc<AtomicBool>);
-
-impl CancelHandle {
-    pub(crate) fn ticket(&self) -> Ticket {
-        Arc::clone(&self.0)
-    }
-
-    /// Whether it was asked to stop.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Asks the request to stop. The forward pass it is part of, prefill included, is abandoned within a layer
-    /// (but not two in a row for the sake of some of several sequences); the stream then ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn flag(&self) -> &Arc<AtomicBool> {
-        &self.0
-    }
-}
-
-/// The events of one request. Dropping it cancels the request.
-pub struct Stream {
-    slot: Arc<Slot>,
-    cancelled: Ticket,
-    done: bool,
-}
-
-impl Stream {
-    /// A handle that cancels this request.
-    pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle(Arc::clone(&self.cancelled))
-    }
-
-    /// The next event; computes until there is one. `None` after the last.
-    ///
-    /// # Errors
-    /// What ended the request: `OutOfBudget`, `NonFinite`, `ForkedRuntime`, `Internal`.
-    pub fn next_event(&mut self) -> Result<Option<Event>> {
-        if self.done {
-            return Ok(None);
-        }
-        let event = next_event(&self.slot.loaded, self.slot.id, &self.cancelled);
-        self.done = !matches!(event, Ok(Some(Event::Progress { .. } | Event::Token { .. })));
-        event
-    }
-
-    /// What the pooler of a stream that [`Session::pool`] began gives; computes until it is there.
-    pub(crate) fn pooled(mut self) -> Result<Vec<f32>> {
-        let completion = last_event(|| self.next_event())?;
-        if completion.finish_reason == FinishReason::Cancelled {
-            return Err(Error::new(ErrorKind::Closed, "the model was closed meanwhile"));
-        }
-        let job = self.slot.loaded.engine()?.stop(self.slot.id, &self.cancelled);
-        Ok(job.and_then(|job| job.pooler).map_or_else(Vec::new, Pooler::finish))
-    }
-
-    /// Computes to the end.
-    ///
-    /// # Errors
-    /// As [`Stream::next_event`]; `Closed` when the completion was taken already.
-    pub fn finish(mut self) -> Result<Completion> {
-        last_event(|| self.next_event())
-    }
-}
-
-impl Iterator for Stream {
-    type Item = Result<Event>;
-
-    fn next(&mut self) -> Option<Result<Event>> {
-        self.next_event().transpose()
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        if !self.done {
-            self.cancelled.store(true, Ordering::Relaxed);
-            if let Ok(mut engine) = self.slot.loaded.engine() {
-                engine.stop(self.slot.id, &self.cancelled);
-            }
-        }
-    }
-}
-
-impl fmt::Debug for Stream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stream").field("id", &self.slot.id).field("done", &self.done).finish_non_exhaustive()
     }
 }

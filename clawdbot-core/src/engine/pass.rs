@@ -1,0 +1,189 @@
+//! One forward pass: who takes part, what becomes of it, and of those for whom it fails.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::scheduler::Limits;
+use super::{Engine, Sequence, SequenceId, Ticket};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::batch::Batch;
+use crate::model::decoder::{Decoder, ForwardContext, Pass};
+use crate::model::scratch::Scratch;
+use crate::model::spec::DecoderSpec;
+use crate::model::{Adapter, Loaded};
+
+/// A sequence's share of a pass: tokens `start .. start + rows`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Share {
+    pub(super) id: SequenceId,
+    pub(super) start: usize,
+    pub(super) rows: usize,
+    /// Number of last rows whose logits are wanted.
+    pub(super) logits: usize,
+    /// First position whose state is wanted, and how many are.
+    pub(super) states: (usize, usize),
+}
+
+impl Engine {
+    /// Runs one forward pass for all sequences that have work. Returns whether anything was done: a pass, or the end of
+    /// a cancelled job.
+    ///
+    /// # Errors
+    /// Only when nothing could be run for anybody, such as in a forked child; what concerns one sequence becomes an
+    /// event of that sequence.
+    pub(crate) fn step(&mut self, loaded: &Loaded) -> Result<bool> {
+        let done = self.pass(loaded);
+        self.release_ended();
+        done
+    }
+
+    fn pass(&mut self, loaded: &Loaded) -> Result<bool> {
+        let retired = self.retire_cancelled();
+        self.rotate_anew(&loaded.decoder.spec);
+        let options = &loaded.options;
+        let limits = Limits {
+            rows: options.prefill_chunk as usize,
+            sequences: options.max_batch as usize,
+            whole: loaded.decoder.spec.bidirectional,
+        };
+        let Some(mut shares) = self.plan(&limits, loaded.max_context) else { return Ok(retired) };
+        if shares.is_empty() {
+            return Ok(true);
+        }
+        // Sequences with the same adapter are neighbours, so that it is applied to all of them at once.
+        shares.sort_by_key(|share| self.adapter(share.id).map(|adapter| adapter.id));
+        let started = Instant::now();
+        let pass = || -> Result<Pass> {
+            let pass = self.forward(loaded, &shares)?;
+            if pass == Pass::Done {
+                self.abandoned = false;
+                let rows = shares.iter().map(|share| share.rows).sum();
+                self.counts.rows += rows as u64;
+                self.work.compute(rows);
+                self.deliver(loaded, &shares, started);
+            }
+            Ok(pass)
+        };
+        match catch_unwind(AssertUnwindSafe(pass)) {
+            Ok(Ok(Pass::Cancelled)) => {
+                self.abandoned = true;
+                self.abandon(&shares);
+                self.retire_cancelled();
+            }
+            Ok(Ok(Pass::Done)) => {}
+            Ok(Err(error)) if error.kind() == ErrorKind::ForkedRuntime => return Err(error),
+            Ok(Err(error)) => {
+                self.abandon(&shares);
+                shares.iter().for_each(|share| self.fail(share.id, error.clone()));
+            }
+            Err(panic) => {
+                // What the pass had in hand may be half changed: buffers are made again, and what is cached of its sequences is
+                // computed again.
+                self.scratch = Scratch::default();
+                let error = panicked(&*panic);
+                for share in &shares {
+                    self.evict(share.id);
+                    self.fail(share.id, error.clone());
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Lets sequences begin again that have become so long (or short) that they are rotated by other frequencies.
+    fn rotate_anew(&mut self, spec: &DecoderSpec) {
+        let Some(from) = spec.longrope_from() else { return };
+        let changed = |sequence: &Sequence| sequence.long != (sequence.tokens.len() > from);
+        let ids: Vec<SequenceId> = self
+            .sequences
+            .iter()
+            .filter(|(_, sequence)| sequence.makes_progress() && changed(sequence))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in ids {
+            self.evict(id);
+            if let Some(sequence) = self.sequences.get_mut(&id) {
+                sequence.long = !sequence.long;
+            }
+        }
+    }
+
+    /// After a pass that did not end: states that it has changed are not to be gone on from.
+    pub(super) fn abandon(&mut self, shares: &[Share]) {
+        for share in shares {
+            let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
+            sequence.computed = self.cache.abandon(&mut sequence.tables, share.start);
+            // What was gathered of positions that come again would count twice: all of it is gathered again.
+            let gathers =
+                sequence.job.as_ref().is_some_and(|job| job.scores.is_some() || job.pooler.is_some());
+            if gathers && sequence.computed < share.start {
+                self.evict(share.id);
+            }
+        }
+    }
+
+    fn adapter(&self, id: SequenceId) -> Option<&Adapter> {
+        self.sequences.get(&id)?.adapter.as_deref()
+    }
+
+    pub(super) fn fail(&mut self, id: SequenceId, error: Error) {
+        let job = self.sequences.get_mut(&id).and_then(|sequence| sequence.job.as_mut());
+        if let Some(job) = job.filter(|job| !job.is_finished()) {
+            job.fail(error);
+        }
+    }
+
+    fn forward(&mut self, loaded: &Loaded, shares: &[Share]) -> Result<Pass> {
+        #[cfg(test)]
+        let trap = self.trap.clone();
+        let Engine { cache, scratch, sequences, abandoned, .. } = self;
+        let mut batch = Batch::new();
+        let mut flags = Vec::with_capacity(shares.len());
+        for share in shares {
+            let Some(sequence) = sequences.get(&share.id) else { continue };
+            let tokens = &sequence.tokens[share.start..share.start + share.rows];
+            let (first, count) = share.states;
+            let first = batch.rows() + first - share.start;
+            batch.state_rows.extend(first..first + count);
+            batch.push_of(sequence.tokens.len(), tokens, share.start, share.logits, &sequence.tables);
+            if !sequence.token_types.is_empty() {
+                batch.push_types(&sequence.token_types[share.start..share.start + share.rows]);
+            }
+            if let Some(adapter) = &sequence.adapter {
+                batch.adapt(adapter);
+            }
+            flags.extend(sequence.job.as_ref().map(|job| Arc::clone(&job.cancelled)));
+        }
+        let is_set = |flag: &Ticket| flag.load(std::sync::atomic::Ordering::Relaxed);
+        // One cancelled sequence ends the pass for all, who lose at most one: the next pass is not abandoned for some.
+        let abandoned = *abandoned;
+        let cancelled = || if abandoned { flags.iter().all(is_set) } else { flags.iter().any(is_set) };
+        let runtime = &loaded.runtime;
+        let decoder: &Decoder = &loaded.decoder;
+        #[cfg(test)]
+        let trap = trap.as_deref();
+        runtime.pool().region_until(&cancelled, |region| {
+            #[cfg(test)]
+            if let Some(trap) = trap {
+                region.parallel(8, |task| drop(trap(crate::model::trap::Place::Task(task))));
+            }
+            let mut context = ForwardContext {
+                kernels: runtime.kernel_set(),
+                region,
+                cache,
+                scratch,
+                #[cfg(test)]
+                trap,
+            };
+            decoder.forward(&mut context, &batch)
+        })?
+    }
+}
+
+/// A fault of this library, as what the requests of the pass get.
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    Error::internal(format!("a forward pass panicked: {text}"))
+}
