@@ -17,7 +17,7 @@ pub(super) mod tests;
 
 /// A compiled pattern.
 #[derive(Debug)]
-pub(in crate::tokenizer) struct Regex(Program);
+pub(in crate::tokenizer) struct Regex(Box<Program>);
 
 impl Regex {
     /// Compiles `pattern`, in the syntax of the fancy-regex crate.
@@ -26,7 +26,7 @@ impl Regex {
     /// With what was expected and found.
     pub(in crate::tokenizer) fn new(pattern: &str) -> Result<Self, String> {
         let tree = Expr::parse_tree(pattern).map_err(|error| error.to_string())?;
-        Program::compile(&tree.expr).map(Regex)
+        Program::compile(&tree.expr).map(|program| Regex(Box::new(program)))
     }
 
     /// Whether all characters that it looks for are such.
