@@ -58,49 +58,59 @@ pub fn config(data: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// `tokenizer.json`, and texts there and back. A panic of the tokenizers crate is a finding, although it is caught.
+/// `tokenizer.json`, and texts there and back.
 pub fn tokenizer(data: &[u8]) -> Result<()> {
+    let long = "word \u{e9}a ".repeat(300);
+    let texts =
+        ["Once upon a time, 12 caf\u{e9}s\n\tsaid \u{1f600}!", "", " a", "<s> b\u{fdfa}\u{301}</s>", &long];
+    tokenizer_with(data, &texts)
+}
+
+/// `tokenizer.json`, and these texts there and back. A panic of the tokenizers crate is a finding, although it is caught.
+pub fn tokenizer_with(data: &[u8], texts: &[&str]) -> Result<()> {
     let caught = |error: Error| match error.message().contains("panicked") {
         true => Error::internal(error.message().to_owned()),
         false => error,
     };
-    let tokenizer = Tokenizer::from_bytes(data).map_err(caught)?;
-    let long = "word \u{e9}a ".repeat(300);
-    let mut last = Ok(());
-    for text in
-        ["Once upon a time, 12 caf\u{e9}s\n\tsaid \u{1f600}!", "", " a", "<s> b\u{fdfa}\u{301}</s>", &long]
-    {
-        let ids = match tokenizer.encode(text, true).map_err(caught) {
-            Ok(ids) => ids,
-            Err(error) if error.kind() == ErrorKind::Internal => return Err(error),
-            // A text that it cannot take says nothing of the others.
+    // Of a text, that it cannot be taken says nothing of the others.
+    fn said<T>(result: Result<T>, last: &mut Result<()>) -> Result<Option<T>> {
+        match result {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if error.kind() == ErrorKind::Internal => Err(error),
             Err(error) => {
-                last = Err(error);
-                continue;
+                *last = Err(error);
+                Ok(None)
             }
-        };
+        }
+    }
+    let tokenizer = Tokenizer::from_bytes(data).map_err(caught)?;
+    let mut last = Ok(());
+    if let [first, .., second] = texts {
+        said(tokenizer.encode_within(first, Some(second), true, 40).map_err(caught), &mut last)?;
+    }
+    for text in texts {
+        let Some(ids) = said(tokenizer.encode(text, true).map_err(caught), &mut last)? else { continue };
         let ids = &ids[..ids.len().min(64)];
         for skip in [true, false] {
-            let whole = match tokenizer.decode(ids, skip).map_err(caught) {
-                Ok(whole) => whole,
-                Err(error) if error.kind() == ErrorKind::Internal => return Err(error),
-                Err(_) => continue,
+            let Some(whole) = said(tokenizer.decode(ids, skip).map_err(caught), &mut Ok(()))? else {
+                continue;
             };
             let mut stream = StreamDecoder::new(&tokenizer, skip);
             let mut pieces = String::new();
             let streamed =
                 ids.iter().try_for_each(|&id| stream.push(id).map(|piece| pieces.push_str(&piece)));
             let streamed = streamed.and_then(|()| stream.finish().map(|piece| pieces.push_str(&piece)));
-            match streamed.map_err(caught) {
-                Ok(()) if pieces != whole => {
-                    return Err(Error::internal(format!("expected {whole:?}, streamed {pieces:?}")));
-                }
-                Err(error) if error.kind() == ErrorKind::Internal => return Err(error),
-                _ => {}
+            if said(streamed.map_err(caught), &mut Ok(()))?.is_some() && pieces != whole {
+                return Err(Error::internal(format!("expected {whole:?}, streamed {pieces:?}")));
             }
         }
     }
     last
+}
+
+/// `work` on a stack that parsers need not begin a thread for.
+pub fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
+    crate::large_stack::on_large_stack("clawdbot-fuzz", || Error::internal("panicked"), || Ok(work()))
 }
 
 /// A packed model file: header, small files, every norm.

@@ -1,12 +1,20 @@
 //! Work on a stack of its own. Parsers of the dependencies recurse as deep as their input nests, and the caller's
 //! thread may have a small stack: what overflows one ends the process.
 
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes of address space of the stack; only what is used takes memory.
 pub(crate) const STACK_SIZE: usize = 256 << 20;
 
-/// Runs `work` on a thread with a stack of [`STACK_SIZE`], and waits for it. Drop large results of a dependency in
+thread_local! {
+    /// Whether this thread has such a stack.
+    static LARGE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work` on a thread with a stack of [`STACK_SIZE`], which may be this one, and waits for it. Drop large results of a dependency in
 /// there too: dropping recurses as parsing does.
 ///
 /// # Errors
@@ -16,6 +24,13 @@ pub(crate) fn on_large_stack<T: Send>(
     panicked: impl FnOnce() -> Error,
     work: impl FnOnce() -> Result<T> + Send,
 ) -> Result<T> {
+    if LARGE.get() {
+        return catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(panicked()));
+    }
+    let work = || {
+        LARGE.set(true);
+        work()
+    };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_SIZE);
         let thread = thread.spawn_scoped(scope, work).map_err(|error| {
@@ -43,6 +58,18 @@ mod tests {
             .spawn(|| on_large_stack("deep", || Error::internal("panicked"), || Ok(depth(50_000))));
         let found = small.expect("a thread").join().expect("no panic");
         assert_eq!(found.expect("no error"), 50_000);
+    }
+
+    #[test]
+    fn one_such_stack_is_enough() {
+        let panicked = || Error::internal("panicked");
+        let here = || std::thread::current().id();
+        let (outer, inner) = on_large_stack("outer", panicked, || {
+            Ok((here(), on_large_stack("inner", panicked, || Ok(here()))?))
+        })
+        .expect("no error");
+        assert_eq!(outer, inner);
+        assert_ne!(outer, here());
     }
 
     #[test]

@@ -78,6 +78,88 @@ fn no_panic_is_printed() {
         let prefix = json!({"model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2}, "merges": [["a", "b"]],
             "continuing_subword_prefix": "\u{e9}"}});
         refused(tokenizer(&prefix), "the prefix");
+        // A text whose first character would be from nowhere.
+        let nothing = json!({"type": "Prepend", "prepend": ""});
+        for others in [
+            json!([nothing, {"type": "Lowercase"}]),
+            json!([{"type": "NFC"}, nothing, {"type": "ByteLevel"}]),
+        ] {
+            let front = json!({"normalizer": {"type": "Sequence", "normalizers": others}});
+            assert_eq!(tokenizer(&front).unwrap().encode("ab", true).unwrap(), [0, 1]);
+        }
+        // A token that is found in every place.
+        let nothing = json!({"normalizer": {"type": "Strip", "strip_left": true, "strip_right": true}, "added_tokens": [
+            {"id": 2, "content": "\n", "single_word": true, "lstrip": false, "rstrip": false, "normalized": true,
+                "special": false}]});
+        refused(tokenizer(&nothing), "something to look for");
+        // White space that two tokens take, one of them whole.
+        let added = |id: u32, content: &str, left: bool, right: bool, normalized: bool| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": left, "rstrip": right,
+                "normalized": normalized, "special": false})
+        };
+        let with = |tokens: Value| tokenizer(&json!({ "added_tokens": tokens }));
+        for normalized in [true, false] {
+            let token = added(2, "<s>", false, true, normalized);
+            refused(with(json!([token, added(3, " ", true, false, normalized)])), "white space");
+            refused(with(json!([added(2, "\n ", true, false, normalized), token])), "white space");
+            for other in [added(3, " ", false, false, normalized), added(3, " a", true, false, normalized)] {
+                let both = with(json!([token, other])).unwrap();
+                for text in ["<s>   a", "<s> ", " <s>\n  <s> a  ", "   ", "a   b"] {
+                    both.encode(text, true).unwrap();
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn long_tokens_are_dropped_on_small_stacks() {
+    in_child(Limits::default(), || {
+        let unigram = |len: usize| {
+            let vocab = json!([["a", -1.0], ["a".repeat(len), -1.0]]);
+            tokenizer(&json!({"model": {"type": "Unigram", "unk_id": 0, "vocab": vocab}}))
+        };
+        refused(unigram(200_000), "at most 1024 bytes");
+        let small = std::thread::Builder::new().stack_size(512 << 10);
+        small.spawn(move || drop(unigram(1024).unwrap())).unwrap().join().unwrap();
+    });
+}
+
+#[test]
+fn what_looks_for_added_tokens_is_bounded() {
+    in_child(Limits { peak: 250, ..Limits::default() }, || {
+        let added = |count: usize, content: &dyn Fn(usize) -> String| {
+            let token = |at: usize| {
+                json!({"id": at + 2, "content": content(at), "single_word": false, "lstrip": false,
+                    "rstrip": false, "normalized": at % 2 == 0, "special": true})
+            };
+            let tokens: Vec<Value> = (0..count).map(token).collect();
+            tokenizer(&json!({ "added_tokens": tokens }))
+        };
+        // Each another one from its first byte on.
+        let digits = |mut n: usize, len: usize| -> String {
+            let letter = |_| {
+                n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                char::from(b'a' + (n >> 33) as u8 % 26)
+            };
+            (0..len).map(letter).collect()
+        };
+        refused(added(3000, &|at| digits(at, 1700)), "common beginnings");
+        assert_eq!(added(3000, &|at| digits(at, 150)).unwrap().vocab_size(), 3002);
+        // As many as published tokenizers have for images and sounds.
+        let many = added(30_000, &|at| format!("<|visual token {at:06}|>")).unwrap();
+        assert_eq!(many.encode("a<|visual token 029999|>", true).unwrap(), [0, 30_001]);
+    });
+}
+
+#[test]
+fn tokenizers_that_are_dropped_leave_nothing() {
+    in_child(Limits { peak: 60, cpu: 30, ..Limits::default() }, || {
+        let text: Vec<String> = (0..300).map(|at| "ab".repeat(at % 100) + " ").collect();
+        for _ in 0..200 {
+            let words = json!({"pre_tokenizer": {"type": "WhitespaceSplit"}});
+            tokenizer(&words).unwrap().encode(&text.concat(), true).unwrap();
+        }
     });
 }
 

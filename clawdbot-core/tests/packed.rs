@@ -398,6 +398,29 @@ fn hostile_headers() {
 }
 
 #[test]
+fn the_checksum_of_a_damaged_file_comes_first() {
+    let dir = Dir::new("damaged");
+    let path = dir.0.join("bad");
+    let good = small(&dir, WeightType::Int8);
+    for (file, kind) in
+        [("tokenizer.json", ErrorKind::InvalidTokenizer), ("config.json", ErrorKind::InvalidModel)]
+    {
+        let mut parts = Parts::of(&good);
+        let name = parts.header.keys().find(|name| name.ends_with(file)).unwrap().clone();
+        parts.tensor(&name)[0] = b'?';
+        std::fs::write(&path, parts.bytes()).unwrap();
+        let error = load(&path, &ModelOptions::default()).unwrap_err();
+        assert_eq!(error.kind(), kind, "{error}");
+        let options = ModelOptions::default().verify(true);
+        let source = Source::Path(path.clone());
+        for error in [load(&path, &options).unwrap_err(), runtime().plan(&source, &options).unwrap_err()] {
+            assert_eq!(error.kind(), ErrorKind::InvalidModel, "{error}");
+            assert!(error.message().contains("SHA-256"), "{error}");
+        }
+    }
+}
+
+#[test]
 fn hostile_weights_are_safe_and_verifying_finds_them() {
     in_child(Limits { cpu: 60, ..Limits::default() }, || {
         hostile_weights();

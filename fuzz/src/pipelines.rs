@@ -86,40 +86,39 @@ const TEXTS: &[&str] = &[
     "''",
     "x y",
 ];
+/// Patterns that are compiled fast, most of them.
 const PATTERNS: &[&str] = &[
-    r"\s+(?!\S)|\s+",
-    r"\p{N}{1,3}| ?\p{L}+",
-    r"[[:alpha:]]+",
     "a*",
     "",
     "^",
     "$",
-    r"\b",
     "(a+)+$",
     r"(?:a|aa)+b",
-    r"\X",
     r"\R",
-    r"(?i:'s|'t)|.",
     r"(?<=a)b",
     r"a{0,3}+",
-    r"\w{100}",
     "(?i)ss",
     ".",
     r"[^a]",
     r"(?>a+)a|b",
+    " +",
     "((((((((((a*)*)*)*)*)*)*)*)*)*",
 ];
+/// Those with classes of Unicode, which take a hundred times as long.
+const CLASSES: &[&str] =
+    &[r"\s+(?!\S)|\s+", r"\p{N}{1,3}| ?\p{L}+", r"[[:alpha:]]+", r"\b", r"\X", r"(?i:'s|'t)|.", r"\w{20}"];
 const BEHAVIORS: &[&str] = &["Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"];
 const SCHEMES: &[&str] = &["always", "first", "never"];
-/// Rules for characters: one that is whole, and others.
+/// Rules for characters that are refused.
 const RULES: &[&str] = &["", "AAAA", "BAAAAAAAAAAA", "/////wAAAAAA", "AAAAAGI=", "BAAAAAAEAABiAA=="];
 
 fn pattern(choices: &mut Choices<'_>) -> Value {
     if choices.flag() {
         return json!({"String": choices.text()});
     }
-    match choices.below(8) {
-        0 => json!({"Regex": choices.text()}),
+    match choices.below(64) {
+        0..8 => json!({"Regex": choices.text()}),
+        8 => json!({"Regex": choices.pick(CLASSES)}),
         _ => json!({"Regex": choices.pick(PATTERNS)}),
     }
 }
@@ -133,7 +132,60 @@ fn nested(choices: &mut Choices<'_>, key: &str, depth: usize, one: fn(&mut Choic
         let steps = choices.list(6, |choices| nested(choices, key, depth + 1, one));
         return json!({"type": "Sequence", key: steps});
     }
-    one(choices)
+    let mut step = one(choices);
+    if choices.below(32) == 0
+        && let Some(step) = step.as_object_mut()
+    {
+        // As older files have it.
+        step.remove("type");
+    }
+    step
+}
+
+/// Rules for characters: those of three texts, or broken ones.
+fn rules(choices: &mut Choices<'_>) -> String {
+    if choices.below(8) == 0 {
+        return choices.pick(RULES).to_owned();
+    }
+    let mut replacements = String::new();
+    // A trie (double array): the children of node n are at 256 n and beyond, by their byte.
+    let mut table = vec![0_u32; 512];
+    table[0] = 256 << 10;
+    for _ in 0..1 + choices.below(3) {
+        let (from, to) = (choices.pick(TEXTS), choices.pick(TEXTS));
+        let mut at = 0;
+        for &byte in from.as_bytes().iter().filter(|&&byte| byte != 0) {
+            let parent = at ^ (table[at] as usize >> 10);
+            at = parent | usize::from(byte);
+            if table[at] == 0 {
+                let child = table.len();
+                table.resize(child + 256, 0);
+                table[at] = u32::from(byte) | ((at ^ child) as u32) << 10;
+            }
+        }
+        if at != 0 {
+            let leaf = at ^ (table[at] as usize >> 10);
+            table[at] |= 1 << 8;
+            table[leaf] = 1 << 31 | replacements.len() as u32;
+            replacements.push_str(&to.replace('\0', ""));
+            replacements.push('\0');
+        }
+    }
+    let units: Vec<u8> = table.iter().flat_map(|unit| unit.to_le_bytes()).collect();
+    base64(&[&(units.len() as u32).to_le_bytes()[..], &units, replacements.as_bytes()].concat())
+}
+
+fn base64(bytes: &[u8]) -> String {
+    let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for group in bytes.chunks(3) {
+        let bits = (0..3).fold(0_u32, |bits, i| bits << 8 | u32::from(group.get(i).copied().unwrap_or(0)));
+        for i in 0..4 {
+            let digit = alphabet[(bits >> (18 - 6 * i)) as usize & 63] as char;
+            text.push(if i <= group.len() { digit } else { '=' });
+        }
+    }
+    text
 }
 
 fn normalizer(choices: &mut Choices<'_>) -> Value {
@@ -141,7 +193,7 @@ fn normalizer(choices: &mut Choices<'_>) -> Value {
         0..=2 => json!({"type": "Replace", "pattern": pattern(choices), "content": choices.text()}),
         3 => json!({"type": "Prepend", "prepend": choices.text()}),
         4 => json!({"type": "Strip", "strip_left": choices.flag(), "strip_right": choices.flag()}),
-        5 => json!({"type": "Precompiled", "precompiled_charsmap": choices.pick(RULES)}),
+        5 => json!({"type": "Precompiled", "precompiled_charsmap": rules(choices)}),
         6 => {
             json!({"type": "BertNormalizer", "clean_text": choices.flag(), "handle_chinese_chars": choices.flag(),
             "strip_accents": choices.flag(), "lowercase": choices.flag()})
@@ -265,7 +317,11 @@ fn compose(choices: &mut Choices<'_>) -> Value {
 
 /// A tokenizer put together by `data`, and texts there and back.
 pub fn run(data: &[u8]) -> Result<()> {
-    core::tokenizer(compose(&mut Choices(data)).to_string().as_bytes())
+    let choices = &mut Choices(data);
+    let json = compose(choices).to_string();
+    let texts = [(); 3].map(|()| (0..choices.below(12)).map(|_| choices.text()).collect::<String>());
+    let [first, second, third] = texts.each_ref().map(String::as_str);
+    core::tokenizer_with(json.as_bytes(), &[first, second, "Once upon a time, 12 caf\u{e9}s\n said!", third])
 }
 
 /// Those of many random inputs that make a tokenizer.

@@ -24,7 +24,7 @@ impl Runtime {
     /// As [`Runtime::load`], but for the budget.
     pub fn plan(&self, source: &Source, options: &ModelOptions) -> Result<Plan> {
         options.validate()?;
-        let opened = Opened::open(source)?.merged(&options.merge_adapters)?;
+        let opened = Opened::open_with(source, options, &mut |_, _| true)?.merged(&options.merge_adapters)?;
         let verified = opened.verify(options, &mut |_, _| true)?;
         Ok(Plan { verified, ..Plan::new(self, &opened, &opened.resolve(options)?)? })
     }
@@ -46,11 +46,11 @@ impl Runtime {
         &self,
         source: &Source,
         options: &ModelOptions,
-        progress: impl FnMut(u64, u64) -> bool,
+        mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Model> {
         self.pool().check_fork()?;
         options.validate()?;
-        let opened = Opened::open(source)?.merged(&options.merge_adapters)?;
+        let opened = Opened::open_with(source, options, &mut progress)?.merged(&options.merge_adapters)?;
         self.load_opened(opened, options, progress)
     }
 

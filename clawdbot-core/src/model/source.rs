@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::json;
 use crate::kernels::{ComputeFormat, PackedMatrix, RowSource, StoredScale};
 use crate::options::{Cache, ModelOptions, WeightType};
-use crate::tokenizer::{ChatTemplates, SpecialTokens, Tokenizer};
+use crate::tokenizer::{ChatTemplates, SETTINGS_WITHOUT_EFFECT, SpecialTokens, Tokenizer};
 use crate::weights::{DataFile, MAGIC, MatrixFormat, MatrixView, PackedFile, WeightSource, quoted};
 
 /// Where a model comes from.
@@ -113,6 +113,8 @@ pub(crate) struct Text {
     special: SpecialTokens,
     /// Most tokens of a text that is embedded.
     max_tokens: Option<usize>,
+    /// What there is to say of its files.
+    notes: Vec<String>,
 }
 
 /// Where tensors come from.
@@ -184,6 +186,24 @@ impl Opened {
                 })
             }
         }
+    }
+
+    /// As [`open`](Self::open). What is damaged in a packed file may look like anything: where `options` want it to be
+    /// compared with its checksum, that says so first.
+    pub(crate) fn open_with(
+        source: &Source,
+        options: &ModelOptions,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<Self> {
+        Self::open(source).or_else(|error| {
+            if let Source::Path(path) = source
+                && options.verify
+                && let Ok(file) = DataFile::open(path).and_then(PackedFile::open)
+            {
+                file.verify(progress)?;
+            }
+            Err(error)
+        })
     }
 
     /// The model in an opened packed file.
@@ -359,6 +379,7 @@ impl Opened {
         let rows = spec.vocab_size;
         if let Some(text) = &mut text {
             text.tokenizer = text.tokenizer.clone().padded_to(rows);
+            notes.append(&mut text.notes);
         }
         let outside =
             defaults.eos_token_id.iter().chain(&defaults.bos_token_id).find(|&&id| id as usize >= rows);
@@ -446,8 +467,10 @@ fn builtin_files() -> ModelFiles {
 /// # Errors
 /// `NotFound`, `InvalidTokenizer`, `InvalidTemplate`, `InvalidUtf8`.
 pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
-    let tokenizer = Tokenizer::from_bytes(&files.require("tokenizer.json")?)
-        .map_err(|error| error.context(files.path("tokenizer.json")))?;
+    let file = files.path("tokenizer.json");
+    let tokenizer =
+        Tokenizer::from_bytes(&files.require("tokenizer.json")?).map_err(|error| error.context(&file))?;
+    let mut notes: Vec<String> = tokenizer.notes().iter().map(|note| format!("{file}: {note}")).collect();
     let object = |file: &str| -> Result<Option<serde_json::Value>> {
         files.get(file)?.map(|bytes| json_object(&bytes, &files.path(file))).transpose()
     };
@@ -462,6 +485,9 @@ pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
     if let Some(map) = object("special_tokens_map.json")? {
         special = special.or(SpecialTokens::parse(&map)?);
     }
+    let file = files.path("tokenizer_config.json");
+    let without = tokenizer.settings_without_effect(&settings, &special);
+    notes.extend(without.into_iter().map(|note| format!("{file}: {note}")));
     let mut named = Vec::new();
     for (name, file) in [("default", TEMPLATE), ("tool_use", TOOL_TEMPLATE)] {
         let Some(bytes) = files.get(file)? else { continue };
@@ -479,7 +505,7 @@ pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
     // Tokenizers that know no limit have a huge number there.
     let max_tokens = settings.get("model_max_length").and_then(serde_json::Value::as_u64);
     let max_tokens = max_tokens.and_then(|most| usize::try_from(most).ok()).filter(|&most| most > 0);
-    Ok(Text { tokenizer, templates, special, max_tokens })
+    Ok(Text { tokenizer, templates, special, max_tokens, notes })
 }
 
 impl Text {
@@ -500,7 +526,8 @@ fn templates(template: Option<&serde_json::Value>, special: &SpecialTokens) -> R
 
 /// What is read of `tokenizer_config.json` and `special_tokens_map.json`.
 fn is_read(key: &str) -> bool {
-    key.ends_with("_token") || ["chat_template", "model_max_length", "split_special_tokens"].contains(&key)
+    const KEYS: [&str; 3] = ["chat_template", "model_max_length", "split_special_tokens"];
+    key.ends_with("_token") || KEYS.contains(&key) || SETTINGS_WITHOUT_EFFECT.contains(&key)
 }
 
 fn json_object(bytes: &[u8], file: &str) -> Result<serde_json::Value> {

@@ -2,7 +2,8 @@
 
 /// Longest text in bytes that a model has for unknown words, or puts before or behind parts of words.
 const MAX_AFFIX: usize = 64;
-/// Longest piece of Unigram in bytes. Published ones have a few dozen.
+/// Longest piece of Unigram in bytes: its letters are nodes, one in the other, that are dropped by recursion. Published ones
+/// have a few dozen.
 const MAX_PIECE: usize = 1024;
 /// Pieces up to this length are not counted.
 const SHORT_PIECE: usize = 64;

@@ -23,6 +23,7 @@ mod lengths;
 mod merges;
 mod pipeline;
 mod read;
+mod settings;
 mod special;
 mod stop;
 mod stream;
@@ -30,6 +31,7 @@ mod words;
 
 pub use chat::{ChatTemplate, ChatTemplates, LocalTime, render_chat_template};
 pub(crate) use gguf::{TokenizerFiles, tokenizer_files};
+pub(crate) use settings::WITHOUT_EFFECT as SETTINGS_WITHOUT_EFFECT;
 pub use special::SpecialTokens;
 pub use stop::{StopMatcher, StopOutcome};
 pub use stream::StreamDecoder;
@@ -57,6 +59,8 @@ struct Inner {
     decoding: stream::Decoding,
     /// How few tokens a text can have.
     bound: Option<Bound>,
+    /// What there is to say of the file: warnings for the log.
+    notes: Vec<String>,
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -93,7 +97,7 @@ impl Tokenizer {
         on_large_stack("clawdbot-tokenizer", panicked, || {
             guarded(None, || {
                 let read = read::read(bytes).map_err(|error| malformed(&error))?;
-                let read::Read { encoder, decoder, largest_id } = read;
+                let read::Read { encoder, decoder, largest_id, notes } = read;
                 let added = encoder.get_added_tokens_decoder();
                 let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
                 let vocab_size = encoder.get_vocab_size(true);
@@ -101,7 +105,7 @@ impl Tokenizer {
                 let id_limit = id_limit.ok_or_else(|| malformed(&"a token has the id 4294967295"))?;
                 let decoding = stream::Decoding::of(decoder.as_ref());
                 let bound = Bound::of(&encoder);
-                let inner = Inner { special, vocab_size, id_limit, decoding, bound, encoder, decoder };
+                let inner = Inner { special, vocab_size, id_limit, decoding, bound, encoder, decoder, notes };
                 Ok(Tokenizer { inner: Arc::new(inner), accepted: id_limit })
             })
         })
@@ -137,6 +141,11 @@ impl Tokenizer {
             let encoding = self.inner.encoder.encode_fast(text, add_special_tokens).map_err(cannot_encode)?;
             Ok(encoding.get_ids().to_vec())
         })
+    }
+
+    /// What there is to say of the file.
+    pub(crate) fn notes(&self) -> &[String] {
+        &self.inner.notes
     }
 
     /// How many tokens `text` has at least, special tokens around it aside. What is cheap to say: often far fewer than

@@ -95,6 +95,9 @@ static CURRENT: Mutex<Option<(Instant, &'static str, Vec<u8>)>> = Mutex::new(Non
 /// What is being parsed, for the parent.
 static LEFT: Mutex<Option<File>> = Mutex::new(None);
 
+/// Where there was a panic, also one that is caught and becomes an error.
+static PANICKED: Mutex<String> = Mutex::new(String::new());
+
 /// What was seen of a target.
 #[derive(Default)]
 struct Report {
@@ -159,6 +162,7 @@ fn one(target: &Target, input: &[u8], report: &mut Report) -> Result<String, Str
     let start = Instant::now();
     let result = catch_unwind(AssertUnwindSafe(|| (target.run)(input)));
     let time = start.elapsed();
+    let panicked = PANICKED.lock().map(|mut at| std::mem::take(&mut *at)).unwrap_or_default();
     let bytes = PEAK.load(Ordering::Relaxed).saturating_sub(before);
     if let Ok(mut current) = CURRENT.lock() {
         *current = None;
@@ -174,7 +178,10 @@ fn one(target: &Target, input: &[u8], report: &mut Report) -> Result<String, Str
         Err(panic) => {
             let text = panic.downcast_ref::<String>().cloned();
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-            return found("panic", format!("panic: {}", text.unwrap_or_default()));
+            return found("panic", format!("panic at {panicked}: {}", text.unwrap_or_default()));
+        }
+        Ok(_) if !panicked.is_empty() => {
+            return found("panic", format!("a panic that is caught, at {panicked}"));
         }
         Ok(Err(error)) if error.kind() == ErrorKind::Internal => return found("internal", error.to_string()),
         Ok(Err(error)) => error.to_string(),
@@ -224,7 +231,10 @@ fn arguments() -> Result<Arguments, String> {
 fn main() -> ExitCode {
     let child = std::env::var_os(VARIABLE);
     let result = arguments().and_then(|arguments| match child {
-        Some(path) => limit(path.as_ref()).and_then(|()| fuzz(&arguments)),
+        Some(path) => limit(path.as_ref()).and_then(|()| {
+            let done = clawdbot_core::fuzz_support::on_large_stack(|| fuzz(&arguments));
+            done.unwrap_or_else(|error| Err(error.to_string()))
+        }),
         None => in_child(),
     });
     match result {
@@ -289,8 +299,12 @@ fn fuzz(arguments: &Arguments) -> Result<(), String> {
         let names: Vec<&str> = TARGETS.iter().map(|target| target.name).collect();
         return Err(format!("{USAGE}\n\ntargets: {}", names.join(", ")));
     }
-    // Panics are reported with their input; parsers of other crates may panic and are caught.
-    std::panic::set_hook(Box::new(|_| {}));
+    // Panics are reported with their input.
+    std::panic::set_hook(Box::new(|info| {
+        if let (Ok(mut at), Some(location)) = (PANICKED.lock(), info.location()) {
+            *at = location.to_string();
+        }
+    }));
     std::thread::spawn(watch);
     let mut reports: BTreeMap<&str, Report> = BTreeMap::new();
     let mut findings = Vec::new();

@@ -71,8 +71,12 @@ impl Normalizers {
         if part.is_null() {
             return Ok(None);
         }
-        let parsed: Result<Vec<Step>, String> =
-            steps(part, "normalizers")?.into_iter().map(|step| parse(step, limits)).collect();
+        // What puts nothing in front changes nothing, but the tokenizers crate loses where the text's first character was.
+        let nothing = |step: &Map<String, Value>| {
+            kind(step) == "Prepend" && step.get("prepend").and_then(Value::as_str) == Some("")
+        };
+        let steps = steps(part, "normalizers")?.into_iter().filter(|step| !nothing(step));
+        let parsed: Result<Vec<Step>, String> = steps.map(|step| parse(step, limits)).collect();
         let parsed = parsed.map_err(|reason| format!("normalizer: {reason}"))?;
         Ok(Some(Normalizers(parsed)))
     }

@@ -1,0 +1,115 @@
+//! Reads `tokenizer.json` in one pass. The tokenizers crate copies a model several times on the way to what it is, which
+//! takes most of the time and many times the file's size in memory; here its fields are read as what they are, and its
+//! type decides in the end.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use tokenizers::{DecoderWrapper, PostProcessorWrapper, TokenizerImpl};
+
+use super::pipeline::{self, Decoder, Limits, Normalizers, PreTokenizers};
+use crate::json;
+
+use added::Added;
+use model::ReadModel;
+
+mod added;
+mod model;
+
+pub(super) use model::Covers;
+
+/// Values that a file may have: few but in its model and its added tokens. The largest published vocabulary, with its
+/// merges, has 2.1 million.
+const LIMITS: json::Limits<'_> = json::Limits { values: 1 << 16, of_key: &values_of };
+
+/// Most values of a part by itself.
+fn values_of(key: &str, _: &[u8]) -> Option<usize> {
+    match key {
+        "model" => Some(1 << 22),
+        "added_tokens" => Some(1 << 21),
+        _ => None,
+    }
+}
+
+/// What texts are encoded with; its decoder is apart.
+pub(super) type Encoder =
+    TokenizerImpl<ReadModel, Normalizers, PreTokenizers, PostProcessorWrapper, DecoderWrapper>;
+
+/// A tokenizer as its file describes it.
+pub(super) struct Read {
+    pub(super) encoder: Encoder,
+    pub(super) decoder: Option<Decoder>,
+    pub(super) largest_id: Option<u32>,
+    /// What there is to say of the file.
+    pub(super) notes: Vec<String>,
+}
+
+/// The tokenizer in `json`.
+///
+/// # Errors
+/// With the parser's words.
+pub(super) fn read(json: &[u8]) -> serde_json::Result<Read> {
+    let json = json::checked(json, &LIMITS).map_err(serde_json::Error::custom)?;
+    serde_json::from_slice(&json)
+}
+
+impl<'de> Deserialize<'de> for Read {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ReadVisitor;
+        impl<'de> Visitor<'de> for ReadVisitor {
+            type Value = Read;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a tokenizer")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Read, A::Error> {
+                let mut limits = Limits::default();
+                let (mut normalizer, mut pre_tokenizer, mut post_processor) = (None, None, None);
+                let (mut decoder, mut model, mut added) = (None, None, Vec::<Added>::new());
+                let part = A::Error::custom::<String>;
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "version" => match map.next_value::<String>()?.as_str() {
+                            "1.0" => {}
+                            other => return Err(part(format!("expected version 1.0, found {other:.50?}"))),
+                        },
+                        "added_tokens" => added = map.next_value()?,
+                        "normalizer" => {
+                            let value = map.next_value()?;
+                            normalizer = Normalizers::parse(value, &mut limits).map_err(part)?;
+                        }
+                        "pre_tokenizer" => {
+                            let value = map.next_value()?;
+                            pre_tokenizer = PreTokenizers::parse(value, &mut limits).map_err(part)?;
+                        }
+                        "post_processor" => {
+                            let value = map.next_value()?;
+                            post_processor = pipeline::post_processor(value).map_err(part)?;
+                        }
+                        "decoder" => {
+                            let value = map.next_value()?;
+                            decoder = Decoder::parse(value, &mut limits).map_err(part)?;
+                        }
+                        "model" => model = Some(map.next_value::<ReadModel>()?),
+                        _ => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                    }
+                }
+                let model = model.ok_or_else(|| A::Error::missing_field("model"))?;
+                let largest_id = model.largest_id;
+                let mut encoder = Encoder::new(model);
+                encoder.with_pre_tokenizer(pre_tokenizer).with_post_processor(post_processor);
+                encoder.with_normalizer(normalizer).map_err(A::Error::custom)?;
+                let (others, notes) = added::add(&mut encoder, added).map_err(part)?;
+                Ok(Read { encoder, decoder, largest_id: largest_id.max(others), notes })
+            }
+        }
+        deserializer.deserialize_map(ReadVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests;
