@@ -213,6 +213,12 @@
 #define CLAWDBOT_FINISH_CANCELLED 3
 
 /**
+ * Stops the calls that it is given to, from another thread. (A stream is stopped by `clawdbot_stream_cancel`, loading by
+ * its callback.)
+ */
+typedef struct clawdbot_cancel_handle clawdbot_cancel_handle;
+
+/**
  * The result of a request.
  */
 typedef struct clawdbot_completion clawdbot_completion;
@@ -510,6 +516,22 @@ int32_t clawdbot_hub_fetch(const char *name,
 #endif
 
 /**
+ * A new handle, for one call or several. It stops once and for all.
+ */
+int32_t clawdbot_cancel_handle_new(clawdbot_cancel_handle **out, clawdbot_error **error);
+
+/**
+ * Asks the calls that have the handle to stop, also those that are made later. May be called from any thread and from a
+ * signal handler, while these calls run; not after, or while, the handle is freed. NULL is allowed.
+ */
+void clawdbot_cancel_handle_cancel(const clawdbot_cancel_handle *cancel);
+
+/**
+ * Frees a handle. Calls that have it go on, and can no longer be stopped. NULL is allowed.
+ */
+void clawdbot_cancel_handle_free(clawdbot_cancel_handle *cancel);
+
+/**
  * Loads a model.
  *
  * `runtime`: NULL for one of the model's own, with default options.
@@ -583,35 +605,6 @@ int32_t clawdbot_model_generate_tokens(const clawdbot_model *model,
                                        clawdbot_error **error);
 
 /**
- * Generates from `count` texts, computed together, with the same options.
- *
- * `lengths` may be NULL if all texts are NUL-terminated. `completions` and `errors` have room for `count` handles each.
- * With status 0 every text has given either a completion or an error, to be freed, and NULL stands in the other array: a
- * text that is not UTF-8, or is too long, fails alone. A wrong argument, such as an option, fails the whole call.
- */
-int32_t clawdbot_model_generate_batch(const clawdbot_model *model,
-                                      const char *const *texts,
-                                      const size_t *lengths,
-                                      size_t count,
-                                      const clawdbot_options *options,
-                                      clawdbot_completion **completions,
-                                      clawdbot_error **errors,
-                                      clawdbot_error **error);
-
-/**
- * As `clawdbot_model_generate_batch`, with options for each text: `options` points to `count` pointers, each of which may
- * be NULL, and may be the same as others. Options that are wrong fail their text alone.
- */
-int32_t clawdbot_model_generate_batch_with(const clawdbot_model *model,
-                                           const char *const *texts,
-                                           const size_t *lengths,
-                                           const clawdbot_options *const *options,
-                                           size_t count,
-                                           clawdbot_completion **completions,
-                                           clawdbot_error **errors,
-                                           clawdbot_error **error);
-
-/**
  * Generates from a text, event by event.
  */
 int32_t clawdbot_model_stream_text(const clawdbot_model *model,
@@ -632,6 +625,38 @@ int32_t clawdbot_model_stream_tokens(const clawdbot_model *model,
                                      clawdbot_error **error);
 
 /**
+ * Generates from `count` texts, computed together, with the same options.
+ *
+ * `lengths` may be NULL if all texts are NUL-terminated. `completions` and `errors` have room for `count` handles each.
+ * With status 0 every text has given either a completion or an error, to be freed, and NULL stands in the other array: a
+ * text that is not UTF-8, or is too long, fails alone, and its error says which text it is about. A wrong argument, such as an
+ * option, fails the whole call.
+ */
+int32_t clawdbot_model_generate_batch(const clawdbot_model *model,
+                                      const char *const *texts,
+                                      const size_t *lengths,
+                                      size_t count,
+                                      const clawdbot_options *options,
+                                      clawdbot_completion **completions,
+                                      clawdbot_error **errors,
+                                      clawdbot_error **error);
+
+/**
+ * As `clawdbot_model_generate_batch`, with options for each text: `options` points to `count` pointers, each of which may
+ * be NULL, and may be the same as others. Options that are wrong fail their text alone. `cancel` may be NULL; what it stops ends
+ * with `CLAWDBOT_FINISH_CANCELLED`, what had not begun with `CLAWDBOT_ERROR_CANCELLED`.
+ */
+int32_t clawdbot_model_generate_batch_with(const clawdbot_model *model,
+                                           const char *const *texts,
+                                           const size_t *lengths,
+                                           const clawdbot_options *const *options,
+                                           size_t count,
+                                           const clawdbot_cancel_handle *cancel,
+                                           clawdbot_completion **completions,
+                                           clawdbot_error **errors,
+                                           clawdbot_error **error);
+
+/**
  * Logits at every position of `ids`: [count, vocab_size] floats, row-major, copied to `logits`, which has room for
  * `capacity`; their number goes to `needed`, which may be NULL. With `logits` NULL nothing is computed.
  */
@@ -644,12 +669,14 @@ int32_t clawdbot_model_logits(const clawdbot_model *model,
                               clawdbot_error **error);
 
 /**
- * As `clawdbot_model_logits`, with the loaded adapter of that name; none for NULL.
+ * As `clawdbot_model_logits`, with the loaded adapter of that name; none for NULL. `cancel` may be NULL; a call that it stops,
+ * within a layer of the model, gives `CLAWDBOT_ERROR_CANCELLED`.
  */
 int32_t clawdbot_model_logits_with(const clawdbot_model *model,
                                    const uint32_t *ids,
                                    size_t count,
                                    const char *adapter,
+                                   const clawdbot_cancel_handle *cancel,
                                    float *logits,
                                    size_t capacity,
                                    size_t *needed,
@@ -657,7 +684,8 @@ int32_t clawdbot_model_logits_with(const clawdbot_model *model,
 
 /**
  * Turns `count` texts into vectors, computed together: [count, dimensions] floats, row-major, copied to `vectors`, which has
- * room for `capacity`; their number goes to `needed`, which may be NULL. With `vectors` NULL nothing is computed.
+ * room for `capacity`; their number goes to `needed`, which may be NULL. With `vectors` NULL nothing is computed. The first text
+ * that fails fails the call; its error says which one it is.
  *
  * `lengths` may be NULL if all texts are NUL-terminated. `options` may be NULL, or has any of `pooling` ("cls", "mean",
  * "max", "last", "weighted_mean", "mean_sqrt_len"), `normalize`, `prompt_name`, `prompt`, `dimensions`, `truncate`,
@@ -674,7 +702,26 @@ int32_t clawdbot_model_embed(const clawdbot_model *model,
                              clawdbot_error **error);
 
 /**
- * Scores `count` documents against a query, more is more relevant: `count` floats to `scores`, in their order.
+ * As `clawdbot_model_embed`, but a text that fails, or is not UTF-8, fails alone: its vector is NaN.
+ *
+ * `errors` has room for `count` handles: with status 0 each is NULL, or an error to be freed. With `vectors` NULL it is left
+ * alone, and may be NULL. `cancel` may be NULL; a call that it stops, between texts, gives `CLAWDBOT_ERROR_CANCELLED`.
+ */
+int32_t clawdbot_model_embed_each(const clawdbot_model *model,
+                                  const char *const *texts,
+                                  const size_t *lengths,
+                                  size_t count,
+                                  const clawdbot_options *options,
+                                  const clawdbot_cancel_handle *cancel,
+                                  float *vectors,
+                                  size_t capacity,
+                                  size_t *needed,
+                                  clawdbot_error **errors,
+                                  clawdbot_error **error);
+
+/**
+ * Scores `count` documents against a query, more is more relevant: `count` floats to `scores`, in their order. The first
+ * document that fails fails the call; its error says which one it is.
  *
  * `lengths` may be NULL if all documents are NUL-terminated. `options` may be NULL, or has any of `sigmoid`, `instruction`,
  * `truncate`.
@@ -688,6 +735,24 @@ int32_t clawdbot_model_rerank(const clawdbot_model *model,
                               const clawdbot_options *options,
                               float *scores,
                               clawdbot_error **error);
+
+/**
+ * As `clawdbot_model_rerank`, but a document that fails, or is not UTF-8, fails alone: its score is NaN.
+ *
+ * `errors` has room for `count` handles: with status 0 each is NULL, or an error to be freed. `cancel` may be NULL; a call that
+ * it stops, between documents, gives `CLAWDBOT_ERROR_CANCELLED`.
+ */
+int32_t clawdbot_model_rerank_each(const clawdbot_model *model,
+                                   const char *query,
+                                   size_t query_length,
+                                   const char *const *documents,
+                                   const size_t *lengths,
+                                   size_t count,
+                                   const clawdbot_options *options,
+                                   const clawdbot_cancel_handle *cancel,
+                                   float *scores,
+                                   clawdbot_error **errors,
+                                   clawdbot_error **error);
 
 /**
  * Opens a `tokenizer.json`, or the vocabulary in a GGUF file.

@@ -33,6 +33,25 @@ unsafe fn chat(messages: *const c_char, tools: *const c_char, variables: *const 
     }
 }
 
+/// A conversation that is to be answered, and how.
+///
+/// # Safety
+/// As `options::json`.
+unsafe fn request(
+    messages: *const c_char,
+    tools: *const c_char,
+    variables: *const c_char,
+    options: Option<&clawdbot_options>,
+) -> Result<(Chat, GenerateOptions)> {
+    // SAFETY: the caller's promise.
+    let chat = unsafe { chat(messages, tools, variables) }?;
+    let options = read(options, |object| {
+        Chat::check_option_names(object.keys().map(String::as_str), &[])?;
+        GenerateOptions::from_json(object)
+    })?;
+    Ok((chat, options))
+}
+
 /// Renders a conversation with the model's chat template, after checking it.
 ///
 /// `messages` is a JSON array of {"role", "content", ...}: roles are system, developer, user, assistant, tool, and what the
@@ -79,11 +98,8 @@ pub unsafe extern "C" fn clawdbot_model_chat(
     guard(error, || {
         let (model, out) = (required(model, "model")?, required(out, "out")?);
         // SAFETY: the contract of the header.
-        let chat = unsafe { chat(messages, tools, variables) }?;
-        give(
-            out,
-            clawdbot_completion::new(model.0.chat(&chat, &read(options, GenerateOptions::from_json)?)?),
-        );
+        let (chat, options) = unsafe { request(messages, tools, variables, options) }?;
+        give(out, clawdbot_completion::new(model.0.chat(&chat, &options)?));
         Ok(())
     })
 }
@@ -105,8 +121,7 @@ pub unsafe extern "C" fn clawdbot_model_chat_stream(
     guard(error, || {
         let (model, out) = (required(model, "model")?, required(out, "out")?);
         // SAFETY: the contract of the header.
-        let chat = unsafe { chat(messages, tools, variables) }?;
-        let options = read(options, GenerateOptions::from_json)?;
+        let (chat, options) = unsafe { request(messages, tools, variables, options) }?;
         give(out, clawdbot_stream::new(model.0.chat_stream(&chat, &options)?));
         Ok(())
     })
@@ -130,8 +145,9 @@ pub unsafe extern "C" fn clawdbot_session_chat(
 ) -> i32 {
     guard(error, || {
         // SAFETY: the contract of the header.
-        let (session, chat) = unsafe { (handle(session, "session")?, chat(messages, tools, variables)?) };
-        let (out, options) = (required(out, "out")?, read(options, GenerateOptions::from_json)?);
+        let (session, out) = (unsafe { handle(session, "session") }?, required(out, "out")?);
+        // SAFETY: the contract of the header.
+        let (chat, options) = unsafe { request(messages, tools, variables, options) }?;
         give(out, clawdbot_completion::new(exclusive(&session.0, "session")?.chat(&chat, &options)?));
         Ok(())
     })
@@ -153,8 +169,9 @@ pub unsafe extern "C" fn clawdbot_session_chat_stream(
 ) -> i32 {
     guard(error, || {
         // SAFETY: the contract of the header.
-        let (session, chat) = unsafe { (handle(session, "session")?, chat(messages, tools, variables)?) };
-        let (out, options) = (required(out, "out")?, read(options, GenerateOptions::from_json)?);
+        let (session, out) = (unsafe { handle(session, "session") }?, required(out, "out")?);
+        // SAFETY: the contract of the header.
+        let (chat, options) = unsafe { request(messages, tools, variables, options) }?;
         give(out, clawdbot_stream::new(exclusive(&session.0, "session")?.chat_stream(&chat, &options)?));
         Ok(())
     })

@@ -28,7 +28,13 @@ pub mod runtime;
 #[cfg(feature = "hub")]
 pub mod hub;
 
+pub mod cancel;
+
 pub mod model;
+
+pub mod batch;
+
+pub mod embed;
 
 pub mod tokenizer;
 

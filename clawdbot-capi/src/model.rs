@@ -2,18 +2,12 @@
 
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
-use std::ptr::{NonNull, null_mut};
 
-use clawdbot_core::{
-    EmbedOptions, Error, GenerateOptions, Model, ModelOptions, Prompt, RerankOptions, Result, Runtime,
-};
+use clawdbot_core::{GenerateOptions, Model, ModelOptions, Prompt, Result, Runtime};
 
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
-use crate::handle::{
-    CLAWDBOT_NUL_TERMINATED, array, copy_out, give, guard, has_room, internal, invalid, owned, quietly,
-    required, text,
-};
+use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, give, guard, quietly, required, text};
 use crate::options::{clawdbot_options, read};
 use crate::runtime::{clawdbot_runtime, source, to_json};
 use crate::stream::clawdbot_stream;
@@ -173,65 +167,6 @@ pub unsafe extern "C" fn clawdbot_model_generate_tokens(
     guard(error, || generate(model, || unsafe { tokens_prompt(ids, count) }, options, out))
 }
 
-/// Generates from `count` texts, computed together, with the same options.
-///
-/// `lengths` may be NULL if all texts are NUL-terminated. `completions` and `errors` have room for `count` handles each.
-/// With status 0 every text has given either a completion or an error, to be freed, and NULL stands in the other array: a
-/// text that is not UTF-8, or is too long, fails alone. A wrong argument, such as an option, fails the whole call.
-///
-/// # Safety
-/// As the head of the header says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn clawdbot_model_generate_batch(
-    model: Option<&clawdbot_model>,
-    texts: *const *const c_char,
-    lengths: *const usize,
-    count: usize,
-    options: Option<&clawdbot_options>,
-    completions: *mut *mut clawdbot_completion,
-    errors: *mut *mut clawdbot_error,
-    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
-) -> i32 {
-    guard(error, || {
-        let options = read(options, GenerateOptions::from_json)?;
-        // SAFETY: the contract of the header.
-        let texts = unsafe { batch_texts(texts, lengths, count) }?.into_iter();
-        let requests = texts.map(|text| Ok((Prompt::from(text?), options.clone())));
-        // SAFETY: the contract of the header.
-        unsafe { batch(model, requests, (completions, errors), count) }
-    })
-}
-
-/// As `clawdbot_model_generate_batch`, with options for each text: `options` points to `count` pointers, each of which may
-/// be NULL, and may be the same as others. Options that are wrong fail their text alone.
-///
-/// # Safety
-/// As the head of the header says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn clawdbot_model_generate_batch_with(
-    model: Option<&clawdbot_model>,
-    texts: *const *const c_char,
-    lengths: *const usize,
-    options: *const *const clawdbot_options,
-    count: usize,
-    completions: *mut *mut clawdbot_completion,
-    errors: *mut *mut clawdbot_error,
-    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
-) -> i32 {
-    guard(error, || {
-        // SAFETY: the contract of the header.
-        let (texts, options) =
-            unsafe { (batch_texts(texts, lengths, count)?, array(options, count, "options")?) };
-        let requests = texts.into_iter().zip(options).map(|(text, options)| {
-            // SAFETY: the contract of the header: NULL or a live handle.
-            let options = unsafe { options.as_ref() };
-            Ok((Prompt::from(text?), read(options, GenerateOptions::from_json)?))
-        });
-        // SAFETY: the contract of the header.
-        unsafe { batch(model, requests, (completions, errors), count) }
-    })
-}
-
 /// Generates from a text, event by event.
 ///
 /// # Safety
@@ -266,132 +201,6 @@ pub unsafe extern "C" fn clawdbot_model_stream_tokens(
     guard(error, || stream(model, || unsafe { tokens_prompt(ids, count) }, options, out))
 }
 
-/// Logits at every position of `ids`: [count, vocab_size] floats, row-major, copied to `logits`, which has room for
-/// `capacity`; their number goes to `needed`, which may be NULL. With `logits` NULL nothing is computed.
-///
-/// # Safety
-/// As the head of the header says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn clawdbot_model_logits(
-    model: Option<&clawdbot_model>,
-    ids: *const u32,
-    count: usize,
-    logits: *mut f32,
-    capacity: usize,
-    needed: Option<&mut MaybeUninit<usize>>,
-    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
-) -> i32 {
-    // SAFETY: the contract of the header.
-    unsafe {
-        clawdbot_model_logits_with(model, ids, count, std::ptr::null(), logits, capacity, needed, error)
-    }
-}
-
-/// As `clawdbot_model_logits`, with the loaded adapter of that name; none for NULL.
-///
-/// # Safety
-/// As the head of the header says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn clawdbot_model_logits_with(
-    model: Option<&clawdbot_model>,
-    ids: *const u32,
-    count: usize,
-    adapter: *const c_char,
-    logits: *mut f32,
-    capacity: usize,
-    needed: Option<&mut MaybeUninit<usize>>,
-    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
-) -> i32 {
-    guard(error, || {
-        let model = &required(model, "model")?.0;
-        // SAFETY: the contract of the header.
-        let ids = unsafe { array(ids, count, "ids") }?;
-        let adapter = match adapter.is_null() {
-            true => None,
-            // SAFETY: the contract of the header.
-            false => Some(unsafe { text(adapter, CLAWDBOT_NUL_TERMINATED, "adapter") }?),
-        };
-        let size =
-            count.checked_mul(model.info().vocab_size).ok_or_else(|| invalid("count: too many tokens"))?;
-        if !has_room(logits, capacity, size, "logits")? {
-            needed.map(|needed| needed.write(size));
-            return Ok(());
-        }
-        let found = model.logits_with(ids, adapter)?;
-        // SAFETY: the contract of the header.
-        unsafe { copy_out(&found, logits, capacity, needed, "logits") }
-    })
-}
-
-/// Turns `count` texts into vectors, computed together: [count, dimensions] floats, row-major, copied to `vectors`, which has
-/// room for `capacity`; their number goes to `needed`, which may be NULL. With `vectors` NULL nothing is computed.
-///
-/// `lengths` may be NULL if all texts are NUL-terminated. `options` may be NULL, or has any of `pooling` ("cls", "mean",
-/// "max", "last", "weighted_mean", "mean_sqrt_len"), `normalize`, `prompt_name`, `prompt`, `dimensions`, `truncate`,
-/// `add_special_tokens`; what is not given comes from the model's files.
-///
-/// # Safety
-/// As the head of the header says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn clawdbot_model_embed(
-    model: Option<&clawdbot_model>,
-    texts: *const *const c_char,
-    lengths: *const usize,
-    count: usize,
-    options: Option<&clawdbot_options>,
-    vectors: *mut f32,
-    capacity: usize,
-    needed: Option<&mut MaybeUninit<usize>>,
-    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
-) -> i32 {
-    guard(error, || {
-        let model = &required(model, "model")?.0;
-        // SAFETY: the contract of the header.
-        let prompts = unsafe { batch_prompts(texts, lengths, count) }?;
-        let options = read(options, EmbedOptions::from_json)?;
-        let dimensions = options.dimensions.map_or(model.info().embedding.dimensions, |n| n as usize);
-        let size = count.checked_mul(dimensions).ok_or_else(|| invalid("count: too many texts"))?;
-        if !has_room(vectors, capacity, size, "vectors")? {
-            needed.map(|needed| needed.write(size));
-            return Ok(());
-        }
-        // SAFETY: the contract of the header.
-        unsafe { copy_out(&model.embed(prompts, &options)?.values, vectors, capacity, needed, "vectors") }
-    })
-}
-
-/// Scores `count` documents against a query, more is more relevant: `count` floats to `scores`, in their order.
-///
-/// `lengths` may be NULL if all documents are NUL-terminated. `options` may be NULL, or has any of `sigmoid`, `instruction`,
-/// `truncate`.
-///
-/// # Safety
-/// As the head of the header says.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn clawdbot_model_rerank(
-    model: Option<&clawdbot_model>,
-    query: *const c_char,
-    query_length: usize,
-    documents: *const *const c_char,
-    lengths: *const usize,
-    count: usize,
-    options: Option<&clawdbot_options>,
-    scores: *mut f32,
-    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
-) -> i32 {
-    guard(error, || {
-        let model = &required(model, "model")?.0;
-        required(NonNull::new(scores), "scores")?;
-        // SAFETY: the contract of the header.
-        let (query, documents) =
-            unsafe { (text(query, query_length, "query")?, batch_texts(documents, lengths, count)?) };
-        let documents = documents.into_iter().collect::<Result<Vec<_>>>()?;
-        let found = model.rerank(query, &documents, &read(options, RerankOptions::from_json)?)?;
-        // SAFETY: the contract of the header.
-        unsafe { copy_out(&found, scores, count, None, "scores") }
-    })
-}
-
 /// # Safety
 /// As `handle::text`.
 unsafe fn text_prompt(pointer: *const c_char, length: usize) -> Result<Prompt> {
@@ -404,71 +213,6 @@ unsafe fn text_prompt(pointer: *const c_char, length: usize) -> Result<Prompt> {
 unsafe fn tokens_prompt(ids: *const u32, count: usize) -> Result<Prompt> {
     // SAFETY: the caller's promise.
     unsafe { array(ids, count, "ids") }.map(Prompt::from)
-}
-
-/// # Safety
-/// As `handle::array` for both arrays, unless `lengths` is null; as `handle::text` for each text.
-unsafe fn batch_prompts(
-    texts: *const *const c_char,
-    lengths: *const usize,
-    count: usize,
-) -> Result<Vec<Prompt>> {
-    // SAFETY: the caller's promise.
-    let texts = unsafe { batch_texts(texts, lengths, count) }?;
-    texts.into_iter().map(|text| text.map(Prompt::from)).collect()
-}
-
-/// # Safety
-/// As [`batch_prompts`].
-unsafe fn batch_texts<'a>(
-    texts: *const *const c_char,
-    lengths: *const usize,
-    count: usize,
-) -> Result<Vec<Result<&'a str>>> {
-    // SAFETY: the caller's promise.
-    let texts = unsafe { array(texts, count, "texts") }?;
-    let lengths = match lengths.is_null() {
-        true => None,
-        // SAFETY: the caller's promise.
-        false => Some(unsafe { array(lengths, count, "lengths") }?),
-    };
-    let length = |i: usize| lengths.map_or(CLAWDBOT_NUL_TERMINATED, |lengths| lengths[i]);
-    // SAFETY: the caller's promise.
-    let one = |(i, &one): (usize, &*const c_char)| unsafe { text(one, length(i), &format!("texts[{i}]")) };
-    Ok(texts.iter().enumerate().map(one).collect())
-}
-
-/// Generates for `count` requests, and gives each a completion or an error.
-///
-/// # Safety
-/// Both arrays are null or writable for `count` pointers.
-unsafe fn batch(
-    model: Option<&clawdbot_model>,
-    requests: impl Iterator<Item = Result<(Prompt, GenerateOptions)>>,
-    (completions, errors): (*mut *mut clawdbot_completion, *mut *mut clawdbot_error),
-    count: usize,
-) -> Result<()> {
-    let model = required(model, "model")?;
-    required(NonNull::new(completions), "completions")?;
-    required(NonNull::new(errors), "errors")?;
-    // Texts that are none take no part.
-    let mut good = Vec::new();
-    let bad: Vec<Option<Error>> = requests.map(|request| request.map(|one| good.push(one)).err()).collect();
-    let mut results = model.0.generate_batch_with_progress(good.into_iter(), |_, _| true).into_iter();
-    let missing = || Err(internal("a request without a result"));
-    let (done, failed): (Vec<_>, Vec<_>) = bad
-        .into_iter()
-        .map(|error| error.map_or_else(|| results.next().unwrap_or_else(missing), Err))
-        .map(|result| match result {
-            Ok(completion) => (owned(clawdbot_completion::new(completion)), null_mut()),
-            Err(error) => (null_mut(), owned(clawdbot_error::new(error))),
-        })
-        .unzip();
-    // SAFETY: the caller's promise.
-    unsafe {
-        copy_out(&done, completions, count, None, "completions")?;
-        copy_out(&failed, errors, count, None, "errors")
-    }
 }
 
 fn generate(

@@ -309,6 +309,26 @@ fn the_library_is_asked_for_by_the_name_of_its_file() {
     assert!(soname.ends_with("[libclawdbot.so]"), "{soname}");
 }
 
+/// The pieces of C in `docs/c.md`: what includes goes first, the rest into `main`.
+#[test]
+fn the_guide_is_a_program() {
+    let text = std::fs::read_to_string(root().join("docs/c.md")).unwrap();
+    let pieces = text.split("```c\n").skip(1).map(|piece| piece.split("```").next().unwrap());
+    let (head, body): (Vec<&str>, Vec<&str>) = pieces.partition(|piece| piece.starts_with("#include"));
+    assert!(head.len() == 1 && body.len() > 5);
+    let source = format!("{}int main(void) {{\n{}return 0;\n}}\n", head.concat(), body.concat());
+    let directory = scratch("guide");
+    std::fs::write(directory.join("guide.c"), source).unwrap();
+    let program = compile(&directory.join("guide.c"), &directory, Linkage::Shared);
+    let output = command(&[], &program).output().unwrap();
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", show(&output));
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("texts[1]: expected UTF-8"),
+        "{}",
+        show(&output)
+    );
+}
+
 #[test]
 fn examples() {
     let directory = scratch("examples");

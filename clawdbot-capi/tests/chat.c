@@ -27,6 +27,7 @@ static void turns(const clawdbot_model *model, const clawdbot_options *greedy) {
     clawdbot_session *session = NULL;
     clawdbot_stream *stream = NULL;
     clawdbot_completion *mine = NULL, *its = NULL;
+    clawdbot_options *slips;
     clawdbot_usage usage;
     usage.struct_size = sizeof usage;
     OK(clawdbot_session_new(model, &session, &error));
@@ -46,6 +47,12 @@ static void turns(const clawdbot_model *model, const clawdbot_options *greedy) {
     CHECK(usage.cached_tokens >= 5 && usage.cached_tokens < usage.prompt_tokens);
     clawdbot_completion_free(mine);
     clawdbot_completion_free(its);
+    slips = options("{\"enable_thinking\": false}");
+    FAILS(CLAWDBOT_ERROR_UNKNOWN_OPTION, "variables of the chat template go into `variables`",
+          clawdbot_model_chat(model, first, NULL, NULL, slips, &mine, &error));
+    FAILS(CLAWDBOT_ERROR_UNKNOWN_OPTION, "go into `variables`",
+          clawdbot_session_chat(session, first, NULL, NULL, slips, &mine, &error));
+    clawdbot_options_free(slips);
     clawdbot_session_free(session);
 }
 

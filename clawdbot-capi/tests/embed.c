@@ -1,4 +1,6 @@
 /* Vectors and scores. The environment variable CLAWDBOT_GOLDEN names the folder of the small models. */
+#include <math.h>
+
 #include "check.h"
 
 static clawdbot_model *load(const char *name) {
@@ -56,6 +58,51 @@ static void vectors(void) {
     clawdbot_model_free(model);
 }
 
+/* A text that is wrong fails alone. */
+static void each(void) {
+    clawdbot_model *model = load("bert");
+    const char *texts[4] = {"the sea", "\xff", "", "the sea"};
+    clawdbot_error *errors[4] = {NULL, NULL, NULL, NULL};
+    float found[4 * 48], scored[4];
+    size_t needed = 0, i;
+    clawdbot_cancel_handle *cancel = NULL;
+    clawdbot_options *bare = options("{\"add_special_tokens\": false}");
+    FAILS(CLAWDBOT_ERROR_INVALID_UTF8, "texts[1]",
+          clawdbot_model_embed(model, texts, NULL, 4, NULL, found, 4 * 48, NULL, &error));
+    OK(clawdbot_model_embed_each(model, texts, NULL, 4, bare, NULL, NULL, 0, &needed, NULL, &error));
+    CHECK(needed == 4 * 48);
+    OK(clawdbot_model_embed_each(model, texts, NULL, 4, bare, NULL, found, needed, NULL, errors, &error));
+    CHECK(errors[0] == NULL && errors[3] == NULL && memcmp(found, found + 144, 48 * sizeof *found) == 0);
+    CHECK(clawdbot_error_code(errors[1]) == CLAWDBOT_ERROR_INVALID_UTF8);
+    CHECK(clawdbot_error_code(errors[2]) == CLAWDBOT_ERROR_EMPTY_PROMPT);
+    CHECK(strncmp(clawdbot_error_message(errors[2]), "texts[2]: ", 10) == 0);
+    for (i = 48; i < 144; i++) {
+        CHECK(isnan(found[i]));
+    }
+    clawdbot_error_free(errors[1]);
+    clawdbot_error_free(errors[2]);
+    FAILS(CLAWDBOT_ERROR_NULL_POINTER, "errors",
+          clawdbot_model_embed_each(model, texts, NULL, 4, bare, NULL, found, needed, NULL, NULL, &error));
+    OK(clawdbot_cancel_handle_new(&cancel, &error));
+    clawdbot_cancel_handle_cancel(cancel);
+    FAILS(CLAWDBOT_ERROR_CANCELLED, "",
+          clawdbot_model_embed_each(model, texts, NULL, 4, bare, cancel, found, needed, NULL, errors, &error));
+    clawdbot_options_free(bare);
+    clawdbot_model_free(model);
+
+    model = load("bert_score");
+    OK(clawdbot_model_rerank_each(model, "sea", NUL, texts, NULL, 2, NULL, NULL, scored, errors, &error));
+    CHECK(errors[0] == NULL && scored[0] > 0 && isnan(scored[1]));
+    CHECK(strncmp(clawdbot_error_message(errors[1]), "documents[1]: ", 14) == 0);
+    clawdbot_error_free(errors[1]);
+    FAILS(CLAWDBOT_ERROR_CANCELLED, "",
+          clawdbot_model_rerank_each(model, "sea", NUL, texts, NULL, 2, NULL, cancel, scored, errors, &error));
+    FAILS(CLAWDBOT_ERROR_NULL_POINTER, "errors",
+          clawdbot_model_rerank_each(model, "sea", NUL, texts, NULL, 2, NULL, NULL, scored, NULL, &error));
+    clawdbot_cancel_handle_free(cancel);
+    clawdbot_model_free(model);
+}
+
 static void scores(void) {
     clawdbot_model *model = load("bert_score");
     const char *documents[2] = {"a ship", "bread"};
@@ -74,6 +121,7 @@ static void scores(void) {
 
 int main(void) {
     vectors();
+    each();
     scores();
     puts("embed: ok");
     return 0;

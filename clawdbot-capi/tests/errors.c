@@ -36,6 +36,7 @@ static void null_handles(void) {
     usage.struct_size = sizeof usage;
 #define NULL_FAILS(argument, call) FAILS(CLAWDBOT_ERROR_NULL_POINTER, argument, call)
     NULL_FAILS("out", clawdbot_options_new(NULL, &error));
+    NULL_FAILS("out", clawdbot_cancel_handle_new(NULL, &error));
     NULL_FAILS("out", clawdbot_runtime_new(NULL, NULL, NULL, NULL, &error));
     NULL_FAILS("out", clawdbot_model_load(NULL, NULL, NULL, NULL, NULL, NULL, &error));
     NULL_FAILS("options", clawdbot_options_set_int(NULL, "seed", 1, &error));
@@ -52,7 +53,7 @@ static void null_handles(void) {
     NULL_FAILS("model", clawdbot_model_stream_tokens(NULL, &id, 1, NULL, &stream, &error));
     NULL_FAILS("model", clawdbot_model_render_chat(NULL, "[]", NULL, 0, NULL, &string, &error));
     NULL_FAILS("model", clawdbot_model_logits(NULL, &id, 1, NULL, 0, &count, &error));
-    NULL_FAILS("model", clawdbot_model_logits_with(NULL, &id, 1, "a", NULL, 0, &count, &error));
+    NULL_FAILS("model", clawdbot_model_logits_with(NULL, &id, 1, "a", NULL, NULL, 0, &count, &error));
     NULL_FAILS("model", clawdbot_model_tokenizer(NULL, &tokenizer, &error));
     NULL_FAILS("path", clawdbot_tokenizer_from_file(NULL, &tokenizer, &error));
     NULL_FAILS("tokenizer", clawdbot_tokenizer_encode(NULL, "x", NUL, 0, NULL, 0, &count, &error));

@@ -177,6 +177,52 @@ static void cancel_from_another_thread(clawdbot_model *model) {
     clawdbot_options_free(many);
 }
 
+static void *cancel_calls(void *argument) {
+    clawdbot_cancel_handle_cancel(argument);
+    return NULL;
+}
+
+/* What has a handle stops when it is cancelled, and from then on. */
+static void cancel_by_handle(clawdbot_model *model) {
+    enum { TOKENS = 800 };
+    static uint32_t ids[TOKENS];
+    static const char *const texts[2] = {PROMPT, "The dog"};
+    const clawdbot_options *each[2] = {NULL, NULL};
+    clawdbot_cancel_handle *cancel = NULL;
+    clawdbot_completion *completions[2];
+    clawdbot_error *errors[2], *error = NULL;
+    int32_t status;
+    size_t needed = 0, i;
+    float *logits;
+    pthread_t thread;
+    for (i = 0; i < TOKENS; i++) {
+        ids[i] = 5 + (uint32_t)i % 100;
+    }
+    OK(clawdbot_model_logits(model, ids, TOKENS, NULL, 0, &needed, &error));
+    logits = malloc(needed * sizeof *logits);
+    CHECK(logits != NULL);
+    OK(clawdbot_cancel_handle_new(&cancel, &error));
+    OK(clawdbot_model_logits_with(model, ids, 2, NULL, cancel, logits, needed, NULL, &error));
+    CHECK(pthread_create(&thread, NULL, cancel_calls, cancel) == 0);
+    do {
+        status = clawdbot_model_logits_with(model, ids, TOKENS, NULL, cancel, logits, needed, NULL, &error);
+    } while (status == CLAWDBOT_OK);
+    CHECK(status == CLAWDBOT_ERROR_CANCELLED && clawdbot_error_code(error) == status);
+    clawdbot_error_free(error);
+    CHECK(pthread_join(thread, NULL) == 0);
+    OK(clawdbot_model_generate_batch_with(model, texts, NULL, each, 2, cancel, completions, errors, &error));
+    for (i = 0; i < 2; i++) {
+        CHECK(errors[i] == NULL ? reason(completions[i]) == CLAWDBOT_FINISH_CANCELLED
+                                : clawdbot_error_code(errors[i]) == CLAWDBOT_ERROR_CANCELLED);
+        clawdbot_completion_free(completions[i]);
+        clawdbot_error_free(errors[i]);
+    }
+    clawdbot_cancel_handle_free(cancel);
+    clawdbot_cancel_handle_cancel(NULL);
+    clawdbot_cancel_handle_free(NULL);
+    free(logits);
+}
+
 /* The array functions, asked twice. */
 static void tokens_and_logits(clawdbot_model *model) {
     clawdbot_tokenizer *tokenizer = NULL;
@@ -225,7 +271,7 @@ static void batch_with(clawdbot_model *model) {
     each[1] = two;
     each[2] = bad;
     each[3] = three;
-    OK(clawdbot_model_generate_batch_with(model, texts, NULL, each, 4, completions, errors, &error));
+    OK(clawdbot_model_generate_batch_with(model, texts, NULL, each, 4, NULL, completions, errors, &error));
     CHECK(clawdbot_error_code(errors[1]) == CLAWDBOT_ERROR_INVALID_UTF8 && completions[1] == NULL);
     CHECK(strstr(clawdbot_error_message(errors[1]), "texts[1]") != NULL);
     CHECK(clawdbot_error_code(errors[2]) == CLAWDBOT_ERROR_UNKNOWN_OPTION && completions[2] == NULL);
@@ -240,7 +286,7 @@ static void batch_with(clawdbot_model *model) {
         clawdbot_error_free(errors[i]);
     }
     FAILS(CLAWDBOT_ERROR_NULL_POINTER, "options",
-          clawdbot_model_generate_batch_with(model, texts, NULL, NULL, 4, completions, errors, &error));
+          clawdbot_model_generate_batch_with(model, texts, NULL, NULL, 4, NULL, completions, errors, &error));
     clawdbot_options_free(two);
     clawdbot_options_free(three);
     clawdbot_options_free(bad);
@@ -270,6 +316,7 @@ static void batch(clawdbot_model *model) {
     mixed[1] = PROMPT;
     OK(clawdbot_model_generate_batch(model, mixed, NULL, 2, greedy, together, errors, &error));
     CHECK(together[0] == NULL && clawdbot_error_code(errors[0]) == CLAWDBOT_ERROR_CONTEXT_OVERFLOW);
+    CHECK(strncmp(clawdbot_error_message(errors[0]), "prompt[0]: ", 11) == 0);
     CHECK(together[1] != NULL && errors[1] == NULL);
     clawdbot_error_free(errors[0]);
     clawdbot_completion_free(together[1]);
@@ -340,6 +387,7 @@ int main(void) {
     same_text_three_ways(model);
     cancel_from_callback(model);
     cancel_from_another_thread(model);
+    cancel_by_handle(model);
     tokens_and_logits(model);
     batch(model);
     batch_with(model);

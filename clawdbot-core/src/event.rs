@@ -32,6 +32,7 @@ impl FinishReason {
 
 /// Tokens and seconds of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(into = "UsageValue")]
 #[non_exhaustive]
 pub struct Usage {
     /// Tokens of the prompt; for a session, everything before the output.
@@ -65,6 +66,36 @@ impl Usage {
     }
 }
 
+/// [`Usage`] in JSON, with what follows from it.
+#[derive(Serialize)]
+struct UsageValue {
+    prompt_tokens: usize,
+    cached_tokens: usize,
+    completion_tokens: usize,
+    queue_seconds: f64,
+    prefill_seconds: f64,
+    decode_seconds: f64,
+    time_to_first_token: f64,
+    prefill_tokens_per_s: f64,
+    decode_tokens_per_s: f64,
+}
+
+impl From<Usage> for UsageValue {
+    fn from(usage: Usage) -> Self {
+        UsageValue {
+            prompt_tokens: usage.prompt_tokens,
+            cached_tokens: usage.cached_tokens,
+            completion_tokens: usage.completion_tokens,
+            queue_seconds: usage.queue_seconds,
+            prefill_seconds: usage.prefill_seconds,
+            decode_seconds: usage.decode_seconds,
+            time_to_first_token: usage.time_to_first_token(),
+            prefill_tokens_per_s: usage.prefill_tokens_per_s(),
+            decode_tokens_per_s: usage.decode_tokens_per_s(),
+        }
+    }
+}
+
 fn rate(tokens: usize, seconds: f64) -> f64 {
     if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 }
 }
@@ -94,8 +125,9 @@ pub enum Event {
     Done(Box<Completion>),
 }
 
-/// The result of a request.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The result of a request. Two are equal when they have the same text, tokens, reason and log-probabilities: how long it
+/// took, and with which options, does not count.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Completion {
     /// The generated text.
@@ -110,6 +142,15 @@ pub struct Completion {
     pub logprobs: Option<Vec<Logprobs>>,
     /// The options that were in force, defaults included.
     pub options: Map<String, Value>,
+}
+
+impl PartialEq for Completion {
+    fn eq(&self, other: &Self) -> bool {
+        self.finish_reason == other.finish_reason
+            && self.text == other.text
+            && self.token_ids == other.token_ids
+            && self.logprobs == other.logprobs
+    }
 }
 
 /// [`Event`] in JSON.
@@ -184,7 +225,7 @@ mod tests {
             text: "ü".to_owned(),
             token_ids: vec![3],
             finish_reason: FinishReason::Length,
-            usage: Usage { prompt_tokens: 2, decode_seconds: 0.1, ..Usage::default() },
+            usage: Usage { prompt_tokens: 2, queue_seconds: 0.25, decode_seconds: 0.1, ..Usage::default() },
             logprobs: Some(vec![logprobs.clone()]),
             options: options.as_object().unwrap().clone(),
         };
@@ -194,7 +235,26 @@ mod tests {
             (&"length".into(), &2.into())
         );
         assert_eq!(object["logprobs"][0]["top"][1]["id"], 4);
-        assert_eq!(Completion::from_json(&object).unwrap(), completion);
+        let again = Completion::from_json(&object).unwrap();
+        assert_eq!(
+            (&again, again.usage, &again.options),
+            (&completion, completion.usage, &completion.options)
+        );
+        let slower =
+            Completion { usage: Usage { decode_seconds: 9.0, ..completion.usage }, ..completion.clone() };
+        assert_eq!(slower, completion);
+        assert_ne!(slower.to_json(), object);
+        for other in [
+            Completion { text: String::new(), ..completion.clone() },
+            Completion { token_ids: vec![4], ..completion.clone() },
+            Completion { finish_reason: FinishReason::Stop, ..completion.clone() },
+            Completion { logprobs: None, ..completion.clone() },
+        ] {
+            assert_ne!(other, completion);
+        }
+        let usage = completion.usage.to_json();
+        assert_eq!(usage["time_to_first_token"], completion.usage.time_to_first_token());
+        assert_eq!((usage.len(), &usage["decode_tokens_per_s"]), (9, &0.0.into()));
         for (kind, event) in [
             ("progress", Event::Progress { done: 1, total: 2 }),
             ("token", Event::Token { id: 1, text: "a".to_owned(), logprobs: Some(logprobs) }),

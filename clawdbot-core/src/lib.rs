@@ -49,12 +49,12 @@ mod weights;
 
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
-pub use model::{Chat, EmbeddingInfo, Embeddings, Model, ModelInfo, Plan, Source, StoredMatrices};
+pub use model::{Chat, EmbeddingInfo, Embeddings, Faults, Model, ModelInfo, Plan, Source, StoredMatrices};
 #[cfg(feature = "hub")]
 pub use options::HubOptions;
 pub use options::{
     Cache, EmbedOptions, GenerateOptions, KvType, ModelOptions, PackOptions, Pooling, RerankOptions,
-    RuntimeOptions, WeightType,
+    RuntimeOptions, WeightType, check_option_names,
 };
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};

@@ -9,7 +9,7 @@ mod support;
 use std::path::{Path, PathBuf};
 
 use clawdbot_core::{
-    EmbedOptions, ErrorKind, GenerateOptions, Model, ModelOptions, PackOptions, Pooling, Prompt,
+    EmbedOptions, Error, ErrorKind, GenerateOptions, Model, ModelOptions, PackOptions, Pooling, Prompt,
     RerankOptions, Runtime, RuntimeOptions, Source, WeightType,
 };
 use serde_json::{Value, json};
@@ -321,6 +321,47 @@ fn long_texts_are_errors_or_cut() {
         // What is cut off does not matter.
         let scores = model.rerank("the sea", &[words(300), words(299) + "ship"], &cut).unwrap();
         assert_eq!(scores[0], scores[1], "{name}");
+    }
+}
+
+#[test]
+fn a_bad_text_fails_alone() {
+    let go_on = |_, _| true;
+    let model = load("bert", WeightType::F32);
+    let options = EmbedOptions::default();
+    let given = || Error::new(ErrorKind::InvalidUtf8, "given");
+    let long = "bread ".repeat(200);
+    let texts = [
+        Ok(Prompt::from("the sea")),
+        Ok(Prompt::from(long.as_str())),
+        Err(given()),
+        Ok(Prompt::Tokens(Vec::new())),
+        Ok(Prompt::from("bread")),
+    ];
+    let (found, errors) = model.embed_each(texts.into_iter(), &options, go_on).unwrap();
+    let good = embed(&model, &["the sea".to_owned(), "bread".to_owned()], &options);
+    let rows: Vec<&[f32]> = found.rows().collect();
+    assert_eq!((rows[0], rows[4]), (&good[0][..], &good[1][..]));
+    assert!(rows[1..4].iter().all(|row| row.iter().all(|x| x.is_nan())));
+    let kinds: Vec<_> = errors.iter().map(|(index, error)| (*index, error.kind())).collect();
+    use ErrorKind::{ContextOverflow, EmptyPrompt, InvalidUtf8};
+    assert_eq!(kinds, [(1, ContextOverflow), (2, InvalidUtf8), (3, EmptyPrompt)]);
+    assert!(errors[0].1.message().starts_with("texts[1]: "), "{}", errors[0].1);
+    assert_eq!((errors[1].1.message(), &errors[2].1.detail()["text"]), ("given", &json!(3)));
+    // What is wrong with the call fails the call.
+    let wrong = EmbedOptions::default().dimensions(0_u32);
+    assert!(model.embed_each([Ok::<_, Error>(Prompt::from("a"))].into_iter(), &wrong, go_on).is_err());
+
+    for name in SCORES {
+        let model = load(name, WeightType::F32);
+        let options = RerankOptions::default();
+        let documents = [Ok("the sea"), Ok(&long), Err(given()), Ok("bread")];
+        let (found, errors) = model.rerank_each("sea", documents.into_iter(), &options, go_on).unwrap();
+        let good = model.rerank("sea", &["the sea", "bread"], &options).unwrap();
+        assert_eq!((found[0], found[3]), (good[0], good[1]), "{name}");
+        assert!(found[1].is_nan() && found[2].is_nan(), "{name}");
+        assert_eq!((errors.len(), errors[0].0, errors[1].0), (2, 1, 2), "{name}");
+        assert!(errors[0].1.message().starts_with("documents[1]: "), "{name}: {}", errors[0].1);
     }
 }
 

@@ -131,7 +131,7 @@ fn what_looks_for_added_tokens_is_bounded() {
         let added = |count: usize, content: &dyn Fn(usize) -> String| {
             let token = |at: usize| {
                 json!({"id": at + 2, "content": content(at), "single_word": false, "lstrip": false,
-                    "rstrip": false, "normalized": at % 2 == 0, "special": true})
+                    "rstrip": false, "normalized": at.is_multiple_of(2), "special": true})
             };
             let tokens: Vec<Value> = (0..count).map(token).collect();
             tokenizer(&json!({ "added_tokens": tokens }))

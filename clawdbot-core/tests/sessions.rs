@@ -201,8 +201,8 @@ fn a_cancelled_batch_looks_at_no_more_prompts() {
     cancel.cancel();
     let long = Prompt::Text("a ".repeat(1 << 20));
     for prompt in [long, Prompt::Text("a".to_owned())] {
-        let requests = vec![prompt; 100].into_iter().map(|prompt| (prompt, greedy(1)));
-        let results = model.generate_batch_until(requests.collect::<Vec<_>>().into_iter(), &cancel);
+        let requests = vec![prompt; 100].into_iter().map(|prompt| Ok::<_, Error>((prompt, greedy(1))));
+        let results = model.generate_each(requests, &cancel);
         let cancelled = |result: &clawdbot_core::Result<_>| {
             result.as_ref().is_err_and(|error: &Error| error.kind() == ErrorKind::Cancelled)
         };
@@ -384,10 +384,9 @@ fn a_beginning_that_the_text_has_is_not_doubled() {
 fn a_batch_is_cancelled_as_a_whole() {
     let model = Model::builtin().unwrap();
     let cancel = CancelHandle::default();
-    let requests: Vec<(Prompt, GenerateOptions)> =
-        (0..200).map(|_| (Prompt::from("Once"), greedy(50))).collect();
+    let requests = (0..200).map(|_| Ok::<_, Error>((Prompt::from("Once"), greedy(50))));
     cancel.clone().cancel();
-    let done = model.generate_batch_until(requests.into_iter(), &cancel);
+    let done = model.generate_each(requests, &cancel);
     assert_eq!(done.len(), 200);
     let ended = |result: &Result<Completion>| match result {
         Ok(completion) => completion.finish_reason == FinishReason::Cancelled,
@@ -395,7 +394,30 @@ fn a_batch_is_cancelled_as_a_whole() {
     };
     assert!(done.iter().all(ended));
     assert!(cancel.is_cancelled());
-    let (prompt, options) = (Prompt::from("Once"), greedy(3));
-    let found = model.generate_batch_until([(prompt, &options)].into_iter(), &CancelHandle::default());
-    assert_eq!(found[0].as_ref().unwrap().token_ids.len(), 3);
+    let found = model.generate_until("Once", &greedy(50), &cancel).unwrap();
+    assert_eq!(found.finish_reason, FinishReason::Cancelled);
+    let found = model.generate_until("Once", &greedy(3), &CancelHandle::default()).unwrap();
+    assert_eq!(found.token_ids.len(), 3);
+}
+
+#[test]
+fn what_is_wrong_with_a_prompt_of_a_batch_is_named_with_its_place() {
+    let model = Model::builtin().unwrap();
+    let options = greedy(2);
+    let given = Error::new(ErrorKind::InvalidUtf8, "given");
+    let requests = [
+        Ok((Prompt::from("Once"), &options)),
+        Err(given),
+        Ok((Prompt::from(vec![u32::MAX]), &options)),
+        Ok((Prompt::from("Once"), &options)),
+    ];
+    let found = model.generate_each(requests.into_iter(), &CancelHandle::default());
+    assert_eq!(found[0].as_ref().unwrap(), found[3].as_ref().unwrap());
+    assert_eq!(found[1].as_ref().unwrap_err().message(), "given");
+    let error = found[2].as_ref().unwrap_err();
+    assert!(error.message().starts_with("prompt[2]: "), "{error}");
+    assert_eq!((error.kind(), &error.detail()["prompt"]), (ErrorKind::InvalidArgument, &json!(2)));
+    // A prompt alone has no place.
+    let alone = model.generate(vec![u32::MAX], &options).unwrap_err();
+    assert_eq!(error.message(), format!("prompt[2]: {alone}"));
 }

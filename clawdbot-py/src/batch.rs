@@ -1,4 +1,4 @@
-//! Many prompts in one call: what is wrong with one is no other's concern.
+//! Many texts in one call: what is wrong with one is no other's concern.
 
 use clawdbot_core as core;
 use clawdbot_core::{CancelHandle, GenerateOptions, Prompt};
@@ -9,6 +9,38 @@ use crate::error::to_py;
 use crate::event::Completion;
 use crate::interrupt::interruptible;
 
+/// What is wrong with one of several: found here, or by the core.
+pub(crate) enum Failure {
+    Python(PyErr),
+    Core(core::Error),
+}
+
+impl From<core::Error> for Failure {
+    fn from(error: core::Error) -> Self {
+        Failure::Core(error)
+    }
+}
+
+impl From<PyErr> for Failure {
+    fn from(error: PyErr) -> Self {
+        Failure::Python(error)
+    }
+}
+
+impl Failure {
+    fn into_py(self) -> PyErr {
+        match self {
+            Failure::Python(error) => error,
+            Failure::Core(error) => to_py(error),
+        }
+    }
+}
+
+/// Texts that were converted, or not, as the core takes them.
+pub(crate) fn given<T>(texts: Vec<PyResult<T>>) -> impl ExactSizeIterator<Item = Result<T, Failure>> {
+    texts.into_iter().map(|text| text.map_err(Failure::from))
+}
+
 /// Generates for all requests together; one result for each, in their order. A request that is an error stays one.
 ///
 /// # Errors
@@ -17,40 +49,46 @@ pub(crate) fn complete(
     py: Python<'_>,
     model: &core::Model,
     requests: Vec<PyResult<(Prompt, GenerateOptions)>>,
-) -> PyResult<Vec<PyResult<Completion>>> {
-    let mut good = Vec::new();
-    let bad: Vec<Option<PyErr>> =
-        requests.into_iter().map(|request| request.map(|one| good.push(one)).err()).collect();
+) -> PyResult<Vec<PyResult<Py<PyAny>>>> {
     let (model, cancel) = (model.clone(), CancelHandle::default());
     let asked = cancel.clone();
-    let work = move || Ok(model.generate_batch_until(good.into_iter(), &asked));
-    let mut results = interruptible(py, &[cancel], work)?.into_iter();
-    let missing = || Err(core::Error::new(core::ErrorKind::Internal, "a request without a result"));
-    let one = |(index, error): (usize, Option<PyErr>)| match error {
-        Some(error) => Err(error),
-        None => results
-            .next()
-            .unwrap_or_else(missing)
-            .map(Completion::from)
-            .map_err(|error| to_py(error.with("prompt", index))),
+    let work = move || Ok(model.generate_each(given(requests), &asked));
+    let results = interruptible(py, &[cancel], work)?.into_iter();
+    let one = |result: Result<core::Completion, Failure>| match result {
+        Ok(completion) => Py::new(py, Completion::from(completion)).map(Py::into_any),
+        Err(error) => Err(error.into_py()),
     };
-    Ok(bad.into_iter().enumerate().map(one).collect())
+    Ok(results.map(one).collect())
 }
 
-/// The results of a batch as a list, where exceptions stand in the place of completions. Unless these are wanted there, the
+/// Of `count` results, which `good` gives by their places, those that failed replaced by what is wrong with them.
+pub(crate) fn each(
+    count: usize,
+    errors: Vec<(usize, Failure)>,
+    good: impl Fn(usize) -> PyResult<Py<PyAny>>,
+) -> Vec<PyResult<Py<PyAny>>> {
+    let mut errors = errors.into_iter().peekable();
+    let mut one = |index| match errors.next_if(|(failed, _)| *failed == index) {
+        Some((_, error)) => Err(error.into_py()),
+        None => good(index),
+    };
+    (0..count).map(&mut one).collect()
+}
+
+/// The results of a batch as a list, where exceptions stand in the place of results. Unless these are wanted there, the
 /// first is raised, with the list as its attribute `results`.
 ///
 /// # Errors
 /// The first of the exceptions.
-pub(crate) fn deliver<'py>(
-    py: Python<'py>,
-    results: Vec<PyResult<Completion>>,
+pub(crate) fn deliver(
+    py: Python<'_>,
+    results: Vec<PyResult<Py<PyAny>>>,
     return_exceptions: bool,
-) -> PyResult<Bound<'py, PyAny>> {
+) -> PyResult<Bound<'_, PyAny>> {
     let (list, mut first) = (PyList::empty(py), None);
     for result in results {
         match result {
-            Ok(completion) => list.append(Py::new(py, completion)?)?,
+            Ok(result) => list.append(result)?,
             Err(error) => {
                 let exception = error.value(py);
                 list.append(exception)?;

@@ -85,6 +85,12 @@ pub(crate) fn invalid_argument(message: impl Into<String>) -> PyErr {
     to_py(Error::new(ErrorKind::InvalidArgument, message))
 }
 
+/// A `TypeError`: `path` is what it calls `found`.
+pub(crate) fn wrong_type(path: &str, expected: &str, found: &Bound<'_, PyAny>) -> PyErr {
+    let name = found.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string());
+    PyTypeError::new_err(format!("{path}: expected {expected}, found {name}"))
+}
+
 /// An exception of class `Closed`.
 pub(crate) fn closed(what: &str) -> PyErr {
     to_py(Error::new(ErrorKind::Closed, format!("the {what} is closed")))

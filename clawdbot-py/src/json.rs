@@ -1,12 +1,13 @@
 //! Python objects to JSON values and back: messages, tools, template variables, options, details.
 
 use clawdbot_core::{Error, ErrorKind};
-use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyList, PyMapping, PyString, PyTuple};
+use pyo3::types::{
+    PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyMapping, PySequence, PyString,
+};
 use serde_json::{Map, Number, Value};
 
-use crate::error::{invalid_argument, to_py};
+use crate::error::{invalid_argument, to_py, wrong_type};
 
 /// Deepest nesting that is converted: an object that contains itself ends here.
 const MAX_DEPTH: usize = 128;
@@ -17,7 +18,7 @@ const VALUE_BYTES: usize = 64;
 
 /// Converts `object`; `path` is what errors call it.
 ///
-/// Dicts keep their order; tuples and numpy arrays become arrays; whatever has `__index__` is an integer.
+/// Mappings keep their order; sequences, iterators and numpy arrays become arrays; whatever has `__index__` is an integer.
 ///
 /// # Errors
 /// `TypeError` for other types, `InvalidArgument` for numbers JSON cannot hold and for nesting that is too deep,
@@ -49,22 +50,26 @@ fn convert(object: &Bound<'_, PyAny>, path: &str, depth: usize, left: &mut usize
         Ok(Value::Bool(value.is_true()))
     } else if let Ok(value) = object.cast::<PyFloat>() {
         let number = Number::from_f64(value.extract()?);
-        number.map(Value::Number).ok_or_else(|| not_json(path, "a finite number", object))
+        number.map(Value::Number).ok_or_else(|| out_of_range(path, "a finite number", object))
     } else if let Ok(mapping) = object.cast::<PyMapping>() {
         convert_mapping(mapping, path, depth, left)
-    } else if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
-        let items = object.try_iter()?.enumerate();
-        items.map(|(i, item)| convert(&item?, &format!("{path}[{i}]"), depth - 1, left)).collect()
     } else if let Some(tolist) = object.getattr_opt("tolist")? {
         // Arrays and scalars of numpy and its relatives give their items as Python's own.
         convert(&tolist.call0()?, path, depth - 1, left)
+    } else if is_series(object) {
+        let items = object.try_iter()?.enumerate();
+        items.map(|(i, item)| convert(&item?, &format!("{path}[{i}]"), depth - 1, left)).collect()
     } else if object.is_instance_of::<PyInt>() || object.hasattr("__index__")? {
         integer(object, path)
     } else {
-        let found = object.get_type().name()?;
-        let expected = "expected dict, list, tuple, str, int, float, bool or None";
-        Err(PyTypeError::new_err(format!("{path}: {expected}, found {found}")))
+        Err(wrong_type(path, "dict, list, tuple, str, int, float, bool or None", object))
     }
+}
+
+/// Whether it is a sequence or an iterator, but not bytes.
+fn is_series(object: &Bound<'_, PyAny>) -> bool {
+    let bytes = object.is_instance_of::<PyBytes>() || object.is_instance_of::<PyByteArray>();
+    !bytes && (object.is_instance_of::<PySequence>() || object.cast::<PyIterator>().is_ok())
 }
 
 fn convert_mapping(
@@ -77,8 +82,7 @@ fn convert_mapping(
     for item in mapping.items()? {
         let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
         let Ok(key) = key.cast::<PyString>() else {
-            let found = key.get_type().name()?;
-            return Err(PyTypeError::new_err(format!("{path}: expected keys of type str, found {found}")));
+            return Err(wrong_type(path, "keys of type str", &key));
         };
         let key = text_of(key, path)?;
         spend(left, key.len(), path)?;
@@ -93,12 +97,24 @@ fn integer(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Value> {
     match (object.extract::<i64>(), object.extract::<u64>()) {
         (Ok(value), _) => Ok(value.into()),
         (_, Ok(value)) => Ok(value.into()),
-        _ => Err(not_json(path, "an integer of at most 64 bits", object)),
+        _ => Err(out_of_range(path, "an integer of at most 64 bits", object)),
     }
 }
 
-fn not_json(path: &str, expected: &str, object: &Bound<'_, PyAny>) -> PyErr {
+fn out_of_range(path: &str, expected: &str, object: &Bound<'_, PyAny>) -> PyErr {
     invalid_argument(format!("{path}: expected {expected}, found {object}"))
+}
+
+/// A whole number of at most `most`, for arguments that count or number something.
+///
+/// # Errors
+/// `TypeError` for what is none, `InvalidArgument` for one out of range.
+pub(crate) fn whole(object: &Bound<'_, PyAny>, path: &str, most: u64) -> PyResult<u64> {
+    if !object.hasattr("__index__")? || object.is_instance_of::<PyBool>() {
+        return Err(wrong_type(path, "a whole number", object));
+    }
+    let found = object.extract::<u64>().ok().filter(|&found| found <= most);
+    found.ok_or_else(|| out_of_range(path, &format!("a whole number from 0 to {most}"), object))
 }
 
 /// The text of a `str`.

@@ -3,15 +3,16 @@
 use std::path::PathBuf;
 
 use clawdbot_core as core;
-use clawdbot_core::{CancelHandle, HubOptions, ModelOptions, Source};
+use clawdbot_core::{CancelHandle, GenerateOptions, HubOptions, ModelOptions, Prompt, Source};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping, PyTuple};
+use pyo3::types::{PyDict, PyFloat, PyTuple};
 
 use crate::chat::chat;
 use crate::error::{invalid_argument, no_pickle, to_py};
 use crate::event::Completion;
 use crate::floats::to_numpy;
 use crate::interrupt::interruptible;
+use crate::options::Call;
 use crate::prompt::Prompts;
 use crate::runtime::{self, Runtime, watched};
 use crate::session::Session;
@@ -28,6 +29,19 @@ impl Model {
     pub(crate) fn new(model: core::Model) -> Self {
         Model(model)
     }
+
+    /// What signal handlers raise is not the request's error.
+    fn generate_one(
+        &self,
+        py: Python<'_>,
+        prompt: Prompt,
+        options: GenerateOptions,
+    ) -> PyResult<core::Result<Completion>> {
+        let (model, cancel) = (self.0.clone(), CancelHandle::default());
+        let asked = cancel.clone();
+        let work = move || Ok(model.generate_until(prompt, &options, &asked));
+        Ok(interruptible(py, &[cancel], work)?.map(Completion::from))
+    }
 }
 
 /// What a model is loaded on and how, checked before anything is downloaded.
@@ -39,12 +53,12 @@ struct Prepared {
 impl Prepared {
     /// `runtime`, or one of its own made with the runtime's options among `kwargs`.
     fn new(
+        call: Call,
         py: Python<'_>,
         runtime: Option<&Bound<'_, Runtime>>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let (of_runtime, of_model) = options::split_runtime(py, kwargs)?;
-        let options = options::model(Some(&of_model))?;
+        let (of_runtime, options) = options::split_runtime(call, py, kwargs)?;
         let runtime = match runtime {
             Some(_) if !of_runtime.is_empty() => {
                 return Err(invalid_argument(format!(
@@ -88,7 +102,7 @@ impl Model {
         on_progress: Option<Py<PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let prepared = Prepared::new(py, runtime, options)?;
+        let prepared = Prepared::new(options::PRETRAINED, py, runtime, options)?;
         let hub = HubOptions::default().revision(revision).file(file).offline(offline);
         prepared.load(py, &hub::source(py, &prepared.runtime, path, &hub, on_download)?, on_progress)
     }
@@ -104,7 +118,7 @@ impl Model {
         on_progress: Option<Py<PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        Prepared::new(py, runtime, options)?.load(py, &Source::Shape(shape), on_progress)
+        Prepared::new(options::SHAPE, py, runtime, options)?.load(py, &Source::Shape(shape), on_progress)
     }
 
     /// Generates. A prompt is text or token ids (any sequence, or an integer array).
@@ -113,8 +127,15 @@ impl Model {
     /// fails fails alone: when all are done the first exception is raised, with the list of completions and exceptions as
     /// its attribute `results`; with `return_exceptions` that list is returned, and nothing is raised.
     ///
-    /// Options are those of `GenerateOptions`, as a mapping, as keyword arguments, or both; `options` may also be a list
-    /// with a mapping (or None) for each prompt.
+    /// Options, as a mapping, as keyword arguments, or both; `options` may also be a list with a mapping (or None) for each
+    /// prompt. What is not given comes from the model. `GenerateOptions` says more about each.
+    ///
+    /// - how much: max_tokens, min_tokens, stop (texts), stop_token_ids, ignore_eos;
+    /// - which tokens are drawn: temperature (0: the most likely one), top_k, top_p, min_p, typical_p, seed;
+    /// - which are favoured: repetition_penalty, presence_penalty, frequency_penalty, no_repeat_ngram_size, logit_bias,
+    ///   suppress_tokens, begin_suppress_tokens, bad_words_ids;
+    /// - what is reported: logprobs (this many most likely tokens for each), skip_special_tokens;
+    /// - add_special_tokens (whether the prompt gets BOS and the like), adapter (a LoRA adapter by its name).
     #[pyo3(signature = (prompt, options=None, *, return_exceptions=false, **opts))]
     fn generate<'py>(
         &self,
@@ -124,51 +145,50 @@ impl Model {
         return_exceptions: bool,
         opts: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (prompts, single) = match prompt::one_or_many(prompt)? {
-            Prompts::One(prompt) => (vec![Ok(prompt)], true),
-            Prompts::Batch(prompts) => (prompts, false),
-        };
-        let options = match single {
-            true => vec![options::generate(py, options::mapping(options)?, opts)],
-            false => options::generate_each(py, options, opts, prompts.len())?,
-        };
-        let requests = prompts.into_iter().zip(options).map(|(prompt, options)| Ok((prompt?, options?)));
-        let mut results = batch::complete(py, &self.0, requests.collect())?;
-        match results.pop() {
-            Some(result) if single && !return_exceptions => Ok(Bound::new(py, result?)?.into_any()),
-            last => {
-                results.extend(last);
-                let list = batch::deliver(py, results, return_exceptions)?;
-                if single { list.get_item(0) } else { Ok(list) }
+        let prompts = match prompt::one_or_many(prompt)? {
+            Prompts::One(prompt) => {
+                let options = options::generate(options::GENERATE, py, options, opts)?;
+                return match self.generate_one(py, prompt, options)? {
+                    Ok(completion) => Ok(Bound::new(py, completion)?.into_any()),
+                    Err(error) if return_exceptions => {
+                        Ok(to_py(error).into_value(py).into_bound(py).into_any())
+                    }
+                    Err(error) => Err(to_py(error)),
+                };
             }
-        }
+            Prompts::Batch(prompts) => prompts,
+        };
+        let options = options::generate_each(py, options, opts, prompts.len())?;
+        let requests = prompts.into_iter().zip(options).map(|(prompt, options)| Ok((prompt?, options?)));
+        batch::deliver(py, batch::complete(py, &self.0, requests.collect())?, return_exceptions)
     }
 
-    /// Generates from one prompt, event by event.
+    /// Generates from one prompt, event by event. Options as of `generate`.
     #[pyo3(signature = (prompt, options=None, **opts))]
     fn stream(
         &self,
         py: Python<'_>,
         prompt: &Bound<'_, PyAny>,
-        options: Option<&Bound<'_, PyMapping>>,
+        options: Option<&Bound<'_, PyAny>>,
         opts: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Stream> {
-        let (prompt, options) = (prompt::one(prompt, "prompt")?, options::generate(py, options, opts)?);
+        let (prompt, options) =
+            (prompt::one(prompt, "prompt")?, options::generate(options::STREAM, py, options, opts)?);
         py.detach(|| self.0.stream(prompt, &options)).map(Stream::new).map_err(to_py)
     }
 
     /// Generates the next message of a conversation. `Session.chat` does so from what it has computed already.
     ///
-    /// `messages`, `tools` and `variables` (a dict of further variables for the template) are as for `render_chat`. The
-    /// template brings its special tokens, unless `add_special_tokens` is given.
+    /// `messages`, `tools` and `variables` (a mapping, such as `{"enable_thinking": False}`) are as for `render_chat`; keyword
+    /// arguments are options, as of `generate`. The template brings its special tokens, unless `add_special_tokens` is given.
     #[pyo3(signature = (messages, tools=None, options=None, *, variables=None, **opts))]
     fn chat(
         &self,
         py: Python<'_>,
         messages: &Bound<'_, PyAny>,
         tools: Option<&Bound<'_, PyAny>>,
-        options: Option<&Bound<'_, PyMapping>>,
-        variables: Option<&Bound<'_, PyDict>>,
+        options: Option<&Bound<'_, PyAny>>,
+        variables: Option<&Bound<'_, PyAny>>,
         opts: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Completion> {
         self.chat_stream(py, messages, tools, options, variables, opts)?.finish(py)
@@ -181,11 +201,12 @@ impl Model {
         py: Python<'_>,
         messages: &Bound<'_, PyAny>,
         tools: Option<&Bound<'_, PyAny>>,
-        options: Option<&Bound<'_, PyMapping>>,
-        variables: Option<&Bound<'_, PyDict>>,
+        options: Option<&Bound<'_, PyAny>>,
+        variables: Option<&Bound<'_, PyAny>>,
         opts: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Stream> {
-        let (chat, options) = (chat(messages, tools, variables)?, options::generate(py, options, opts)?);
+        let chat = chat(messages, tools, variables, None)?;
+        let options = options::generate(Call::Chat, py, options, opts)?;
         py.detach(|| self.0.chat_stream(&chat, &options)).map(Stream::new).map_err(to_py)
     }
 
@@ -193,18 +214,19 @@ impl Model {
     ///
     /// `messages` is a list of dicts with `role` (system, developer, user, assistant, tool, or what the template names
     /// besides) and `content`; `tools` is a list of function descriptions, and tools that the template does not use are an
-    /// error; further keyword arguments are variables of the template. A prompt that is generated from gets no second BOS if
+    /// error; `variables`, a mapping, and further keyword arguments are variables of the template. A prompt that is generated from gets no second BOS if
     /// the template has written one.
-    #[pyo3(signature = (messages, tools=None, add_generation_prompt=true, **variables))]
+    #[pyo3(signature = (messages, tools=None, add_generation_prompt=true, *, variables=None, **more_variables))]
     fn render_chat(
         &self,
         py: Python<'_>,
         messages: &Bound<'_, PyAny>,
         tools: Option<&Bound<'_, PyAny>>,
         add_generation_prompt: bool,
-        variables: Option<&Bound<'_, PyDict>>,
+        variables: Option<&Bound<'_, PyAny>>,
+        more_variables: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<String> {
-        let chat = chat(messages, tools, variables)?;
+        let chat = chat(messages, tools, variables, more_variables)?;
         py.detach(|| self.0.render_chat(&chat, add_generation_prompt)).map_err(to_py)
     }
 
@@ -243,42 +265,59 @@ impl Model {
 
     /// Turns texts into vectors: float32 array `[len(texts), dimensions]`, computed together. A text may also be token ids.
     ///
-    /// Options are those of `EmbedOptions`; what is not given comes from the model's files. `on_progress(done, total)` is
-    /// called with texts; returning False cancels, raising cancels and raises.
-    #[pyo3(signature = (texts, *, on_progress=None, **options))]
+    /// Options: pooling, normalize, prompt_name, prompt, dimensions, truncate, add_special_tokens (`EmbedOptions`); what is not
+    /// given comes from the model's files. `on_progress(done, total)` is called with texts; returning False cancels, raising
+    /// cancels and raises.
+    ///
+    /// A text that fails fails alone: when all are done the first exception is raised, with a list of vectors and exceptions as
+    /// its attribute `results`; with `return_exceptions` that list is returned, and nothing is raised.
+    #[pyo3(signature = (texts, *, return_exceptions=false, on_progress=None, **options))]
     fn embed<'py>(
         &self,
         py: Python<'py>,
         texts: &Bound<'py, PyAny>,
+        return_exceptions: bool,
         on_progress: Option<Py<PyAny>>,
         options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let texts = prompt::many(texts, "texts")?.into_iter().collect::<PyResult<Vec<_>>>()?;
-        let options = options::embed(options)?;
+        let options = options::embed(options::EMBED, options)?;
+        let texts = prompt::many(texts, "texts")?;
         let count = texts.len();
-        let found =
-            watched(py, on_progress, |progress| self.0.embed_with_progress(texts, &options, progress))?;
-        to_numpy(py, found.values, (count, found.dimensions))
+        let (found, errors) =
+            watched(py, on_progress, |progress| self.0.embed_each(batch::given(texts), &options, progress))?;
+        let vectors = to_numpy(py, found.values, (count, found.dimensions))?;
+        if errors.is_empty() && !return_exceptions {
+            return Ok(vectors);
+        }
+        let results = batch::each(count, errors, |index| vectors.get_item(index).map(Bound::unbind));
+        batch::deliver(py, results, return_exceptions)
     }
 
     /// Scores documents against a query, more is more relevant: float32 array `[len(documents)]`.
     ///
-    /// Options are those of `RerankOptions`; `on_progress` is as for `embed`, called with documents.
-    #[pyo3(signature = (query, documents, *, on_progress=None, **options))]
+    /// Options: sigmoid, instruction, truncate (`RerankOptions`). `on_progress`, called with documents, and
+    /// `return_exceptions`, with scores as floats, are as for `embed`.
+    #[pyo3(signature = (query, documents, *, return_exceptions=false, on_progress=None, **options))]
     fn rerank<'py>(
         &self,
         py: Python<'py>,
         query: &Bound<'py, PyAny>,
         documents: &Bound<'py, PyAny>,
+        return_exceptions: bool,
         on_progress: Option<Py<PyAny>>,
         options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
+        let options = options::rerank(options::RERANK, options)?;
         let (query, documents) = (prompt::text(query, "query")?, prompt::texts(documents, "documents")?);
-        let (options, count) = (options::rerank(options)?, documents.len());
-        let scores = watched(py, on_progress, |progress| {
-            self.0.rerank_with_progress(&query, &documents, &options, progress)
+        let count = documents.len();
+        let (scores, errors) = watched(py, on_progress, |progress| {
+            self.0.rerank_each(&query, batch::given(documents), &options, progress)
         })?;
-        to_numpy(py, scores, (1, count))?.call_method1("reshape", (count,))
+        if errors.is_empty() && !return_exceptions {
+            return to_numpy(py, scores, (1, count))?.call_method1("reshape", (count,));
+        }
+        let score = |index: usize| Ok(PyFloat::new(py, scores[index].into()).into_any().unbind());
+        batch::deliver(py, batch::each(count, errors, score), return_exceptions)
     }
 
     /// A new conversation without tokens.

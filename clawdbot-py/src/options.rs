@@ -3,34 +3,91 @@
 use std::path::PathBuf;
 
 use clawdbot_core::{
-    EmbedOptions, GenerateOptions, ModelOptions, PackOptions, RerankOptions, Result, RuntimeOptions, Source,
+    Chat, EmbedOptions, GenerateOptions, ModelOptions, PackOptions, RerankOptions, Result, RuntimeOptions,
+    Source, check_option_names,
 };
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMapping, PyString};
 use serde_json::{Map, Value};
 
-use crate::error::{invalid_argument, to_py};
+use crate::error::{invalid_argument, to_py, wrong_type};
 use crate::json;
+use crate::prompt::MAX_ITERATED;
 
 type Kwargs<'a, 'py> = Option<&'a Bound<'py, PyDict>>;
+
+/// What a call takes by name besides its options. Nothing but the text of errors depends on it.
+#[derive(Clone, Copy)]
+pub(crate) enum Call {
+    /// The names of its arguments.
+    Plain(&'static [&'static str]),
+    /// One that answers a conversation: its template has variables.
+    Chat,
+}
+
+/// `Model.generate`.
+pub(crate) const GENERATE: Call = Call::Plain(&["prompt", "options", "return_exceptions"]);
+/// `Model.stream`.
+pub(crate) const STREAM: Call = Call::Plain(&["prompt", "options"]);
+/// `Session.generate` and `Session.stream`.
+pub(crate) const CONTINUE: Call = Call::Plain(&["options"]);
+/// `Model.from_pretrained`.
+pub(crate) const PRETRAINED: Call =
+    Call::Plain(&["path", "revision", "file", "offline", "on_download", "runtime", "on_progress"]);
+/// `Model.from_shape`.
+pub(crate) const SHAPE: Call = Call::Plain(&["shape", "runtime", "on_progress"]);
+/// `Runtime.plan`.
+pub(crate) const PLAN: Call = Call::Plain(&["path", "shape"]);
+/// `Runtime.load`.
+pub(crate) const LOAD: Call = Call::Plain(&["path", "shape", "on_progress"]);
+/// `Runtime.pack`.
+pub(crate) const PACK: Call = Call::Plain(&["path", "target", "shape", "on_progress"]);
+/// `Runtime`, whose arguments are its options.
+pub(crate) const RUNTIME: Call = Call::Plain(&["on_log"]);
+/// `Model.embed`.
+pub(crate) const EMBED: Call = Call::Plain(&["texts", "on_progress", "return_exceptions"]);
+/// `Model.rerank`.
+pub(crate) const RERANK: Call = Call::Plain(&["query", "documents", "on_progress", "return_exceptions"]);
+
+impl Call {
+    /// Refuses names that are neither of `options` nor arguments.
+    fn check(self, kwargs: &Bound<'_, PyDict>, options: &[&[&str]]) -> PyResult<()> {
+        let names = kwargs.keys().iter().map(|name| text_of(&name)).collect::<PyResult<Vec<_>>>()?;
+        let names = names.iter().map(String::as_str);
+        let checked = match self {
+            Call::Plain(arguments) => check_option_names(names, &[options, &[arguments]].concat()),
+            Call::Chat => Chat::check_option_names(names, &["messages", "tools", "options", "variables"]),
+        };
+        checked.map_err(to_py)
+    }
+}
+
+fn text_of(name: &Bound<'_, PyAny>) -> PyResult<String> {
+    match name.cast::<PyString>() {
+        Ok(name) => json::text_of(name, "options"),
+        Err(_) => Err(wrong_type("options", "names of type str", name)),
+    }
+}
 
 /// Options of a generation: those of the mapping `options`, and over them the keyword arguments.
 ///
 /// # Errors
-/// `UnknownOption`, `InvalidArgument`, and those of the conversion.
+/// `UnknownOption`, `InvalidArgument`, and those of the conversion; `TypeError` for what is no mapping.
 pub(crate) fn generate(
+    call: Call,
     py: Python<'_>,
-    options: Option<&Bound<'_, PyMapping>>,
+    options: Option<&Bound<'_, PyAny>>,
     kwargs: Kwargs<'_, '_>,
 ) -> PyResult<GenerateOptions> {
     let all = PyDict::new(py);
     if let Some(options) = options {
-        all.update(options)?;
+        all.update(mapping(options)?)?;
     }
     if let Some(kwargs) = kwargs {
         all.update(kwargs.as_mapping())?;
     }
+    call.check(&all, &[GenerateOptions::NAMES])?;
     if let Some(text) = all.get_item("stop")?.filter(|stop| stop.is_instance_of::<PyString>()) {
         all.set_item("stop", [text])?;
     }
@@ -50,13 +107,14 @@ pub(crate) fn generate_each(
     kwargs: Kwargs<'_, '_>,
     count: usize,
 ) -> PyResult<Vec<PyResult<GenerateOptions>>> {
-    let one = |options: Option<&Bound<'_, PyAny>>| generate(py, mapping(options)?, kwargs);
+    let one = |options: Option<&Bound<'_, PyAny>>| generate(GENERATE, py, options, kwargs);
     match options {
         Some(list) if !list.is_instance_of::<PyMapping>() && !list.is_instance_of::<PyString>() => {
-            let Ok(items) = list.try_iter() else { return mapping(options).map(|_| Vec::new()) };
-            let items: Vec<Bound<'_, PyAny>> = items.collect::<PyResult<_>>()?;
+            let Ok(items) = list.try_iter() else { return mapping(list).map(|_| Vec::new()) };
+            // However long it is.
+            let items: Vec<Bound<'_, PyAny>> = items.take(count + 1).collect::<PyResult<_>>()?;
             if items.len() != count {
-                let found = items.len();
+                let found = list.len().unwrap_or(items.len());
                 return Err(invalid_argument(format!(
                     "options: expected a mapping, or a list with one for each of {count} prompts, found a list of {found}"
                 )));
@@ -68,18 +126,12 @@ pub(crate) fn generate_each(
     }
 }
 
-/// `options` as a mapping.
-///
-/// # Errors
-/// `TypeError`.
-pub(crate) fn mapping<'a, 'py>(
-    options: Option<&'a Bound<'py, PyAny>>,
-) -> PyResult<Option<&'a Bound<'py, PyMapping>>> {
-    let Some(options) = options else { return Ok(None) };
-    options.cast::<PyMapping>().map(Some).map_err(|_| {
-        let found = options.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string());
-        let message = format!("options: expected a mapping such as a dict, found {found}");
-        PyTypeError::new_err(message)
+fn mapping<'a, 'py>(options: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyMapping>> {
+    options.cast::<PyMapping>().map_err(|_| {
+        let hint = if options.is_instance_of::<PyString>() { " (a prompt is no option)" } else { "" };
+        let expected = "a mapping such as {'max_tokens': 20}, or options by their names";
+        let error = wrong_type("options", expected, options);
+        PyTypeError::new_err(format!("{}{hint}", error.value(options.py())))
     })
 }
 
@@ -94,7 +146,7 @@ fn text_keys<'py>(biases: &Bound<'py, PyMapping>) -> PyResult<Bound<'py, PyDict>
 }
 
 /// The core's options from arguments. A known option that is `None` keeps its default; sets, ranges and other collections
-/// are lists.
+/// are lists, paths their text.
 fn read<T>(
     kwargs: &Bound<'_, PyDict>,
     names: &[&str],
@@ -109,20 +161,33 @@ fn read<T>(
     from_json(&object).map_err(to_py)
 }
 
-/// A collection that is neither text nor a mapping, as a list.
+/// A collection that is neither text nor a mapping as a list, a path as text; paths in the list too.
 fn listed(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    if value.is_instance_of::<PyString>() || value.hasattr("__fspath__")? {
+        return pathlike(value);
+    }
     let abc = value.py().import("collections.abc")?;
     let is = |class: &str| value.is_instance(&abc.getattr(class)?);
-    let collection = is("Set")? || is("Sequence")? || is("ValuesView")?;
-    let text = value.is_instance_of::<PyString>()
-        || value.is_instance_of::<PyBytes>()
-        || value.is_instance_of::<PyByteArray>();
-    if !collection || text {
+    let bytes = value.is_instance_of::<PyBytes>() || value.is_instance_of::<PyByteArray>();
+    if bytes || !(is("Set")? || is("Sequence")? || is("ValuesView")? || is("Iterator")?) {
         return Ok(value);
     }
     let list = PyList::empty(value.py());
-    value.try_iter()?.try_for_each(|item| list.append(item?))?;
+    for (i, item) in value.try_iter()?.enumerate() {
+        if i == MAX_ITERATED {
+            let message = format!("an option: expected a list of at most {MAX_ITERATED} items, found more");
+            return Err(invalid_argument(message));
+        }
+        list.append(pathlike(item?)?)?;
+    }
     Ok(list.into_any())
+}
+
+fn pathlike(value: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    match value.getattr_opt("__fspath__")? {
+        Some(path) => path.call0(),
+        None => Ok(value),
+    }
 }
 
 macro_rules! options {
@@ -131,8 +196,9 @@ macro_rules! options {
         ///
         /// # Errors
         /// As [`generate`].
-        pub(crate) fn $function(kwargs: Kwargs<'_, '_>) -> PyResult<$type> {
+        pub(crate) fn $function(call: Call, kwargs: Kwargs<'_, '_>) -> PyResult<$type> {
             let Some(kwargs) = kwargs else { return Ok($type::default()) };
+            call.check(kwargs, &[$type::NAMES])?;
             read(kwargs, $type::NAMES, $type::from_json)
         })+
     };
@@ -151,18 +217,23 @@ options! {
     pack -> PackOptions;
 }
 
-/// Takes a runtime's options out of those of a model.
+/// Options of a model, and apart from them those of a runtime.
 pub(crate) fn split_runtime<'py>(
+    call: Call,
     py: Python<'py>,
     kwargs: Kwargs<'_, 'py>,
-) -> PyResult<(Bound<'py, PyDict>, Bound<'py, PyDict>)> {
+) -> PyResult<(Bound<'py, PyDict>, ModelOptions)> {
     let (of_runtime, of_model) = (PyDict::new(py), PyDict::new(py));
+    if let Some(kwargs) = kwargs {
+        call.check(kwargs, &[ModelOptions::NAMES, RuntimeOptions::NAMES])?;
+    }
     for (name, value) in kwargs.into_iter().flatten() {
         let known = RuntimeOptions::NAMES.contains(&name.extract::<String>()?.as_str());
         let target = if known { &of_runtime } else { &of_model };
         target.set_item(name, value)?;
     }
-    Ok((of_runtime, of_model))
+    let options = model(call, Some(&of_model))?;
+    Ok((of_runtime, options))
 }
 
 /// A path, a shape, or neither: the built-in model.

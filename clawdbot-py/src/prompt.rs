@@ -1,11 +1,11 @@
 //! Prompts: text, or token ids as any sequence or integer array; alone, or a batch of them.
 
 use clawdbot_core::Prompt;
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyByteArray, PyBytes, PySequence, PyString};
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyIterator, PyList, PySequence, PyString};
 
-use crate::error::invalid_argument;
+use crate::error::{invalid_argument, wrong_type};
 use crate::json;
 
 /// What `generate` was given.
@@ -22,13 +22,15 @@ pub(crate) enum Prompts {
 /// `TypeError`, `InvalidUtf8`, and `InvalidArgument` for an empty sequence, which could mean either.
 pub(crate) fn one_or_many(object: &Bound<'_, PyAny>) -> PyResult<Prompts> {
     let object = &unpacked(object)?;
-    let Ok(sequence) = items(object) else { return one(object, "prompt").map(Prompts::One) };
+    let Some(sequence) = items(object) else { return one(object, "prompt").map(Prompts::One) };
     if sequence.is_empty()? {
         let both = "an empty sequence is neither a prompt nor a batch: give \"\" for the empty prompt";
         return Err(invalid_argument(format!("prompt: {both}")));
     }
-    let first = unpacked(&sequence.get_item(0)?)?;
-    if !first.is_instance_of::<PyString>() && items(&first).is_err() {
+    let first = sequence.get_item(0)?;
+    let many_of = |first: &Bound<'_, PyAny>| first.is_instance_of::<PyString>() || items(first).is_some();
+    // An iterator can be gone through once.
+    if !first.is_instance_of::<PyIterator>() && !many_of(&unpacked(&first)?) {
         return one(object, "prompt").map(Prompts::One);
     }
     many(object, "prompt").map(Prompts::Batch)
@@ -37,26 +39,36 @@ pub(crate) fn one_or_many(object: &Bound<'_, PyAny>) -> PyResult<Prompts> {
 /// Prompts, in a sequence.
 ///
 /// # Errors
-/// `TypeError` for what is no sequence; what a signal handler raises; for each prompt as [`one`].
+/// `TypeError` for what is no sequence; for each prompt as [`one`].
 pub(crate) fn many(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<PyResult<Prompt>>> {
-    let object = &unpacked(object)?;
-    let sequence = sequence(object, path, "prompts")?;
-    let mut prompts = Vec::new();
-    for (i, prompt) in sequence.try_iter()?.enumerate() {
-        object.py().check_signals()?;
-        prompts.push(prompt.and_then(|prompt| one(&prompt, &format!("{path}[{i}]"))));
-    }
-    Ok(prompts)
+    each(object, path, "prompts", one)
 }
 
 /// Texts, in a sequence.
 ///
 /// # Errors
-/// `TypeError`, `InvalidUtf8`.
-pub(crate) fn texts(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<String>> {
+/// `TypeError` for what is no sequence; for each text as [`text`].
+pub(crate) fn texts(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<PyResult<String>>> {
+    each(object, path, "texts", text)
+}
+
+fn each<T>(
+    object: &Bound<'_, PyAny>,
+    path: &str,
+    what: &str,
+    read: impl Fn(&Bound<'_, PyAny>, &str) -> PyResult<T>,
+) -> PyResult<Vec<PyResult<T>>> {
     let object = &unpacked(object)?;
-    let texts = sequence(object, path, "texts")?.try_iter()?.enumerate();
-    texts.map(|(i, item)| text(&item?, &format!("{path}[{i}]"))).collect()
+    let sequence = items(object).ok_or_else(|| wrong_type(path, &format!("a sequence of {what}"), object))?;
+    let one = |(i, item): (usize, PyResult<Bound<'_, PyAny>>)| {
+        // What a signal handler raises is the call's, not the item's.
+        object.py().check_signals()?;
+        match item.and_then(|item| read(&item, &format!("{path}[{i}]"))) {
+            Err(error) if !error.is_instance_of::<PyException>(object.py()) => Err(error),
+            result => Ok(result),
+        }
+    };
+    sequence.try_iter()?.enumerate().map(one).collect()
 }
 
 /// A text.
@@ -67,21 +79,8 @@ pub(crate) fn text(object: &Bound<'_, PyAny>, path: &str) -> PyResult<String> {
     let object = &unpacked(object)?;
     match object.cast::<PyString>() {
         Ok(text) => json::text_of(text, path),
-        Err(_) => {
-            let found = object.get_type().name()?;
-            Err(PyTypeError::new_err(format!("{path}: expected str, found {found}")))
-        }
+        Err(_) => Err(wrong_type(path, "str", object)),
     }
-}
-
-fn sequence<'a, 'py>(
-    object: &'a Bound<'py, PyAny>,
-    path: &str,
-    what: &str,
-) -> PyResult<&'a Bound<'py, PySequence>> {
-    items(object).map_err(|found| {
-        PyTypeError::new_err(format!("{path}: expected a sequence of {what}, found {found}"))
-    })
 }
 
 /// One prompt; `path` is what errors call it.
@@ -106,30 +105,35 @@ pub(crate) fn ids(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<u32>> {
 
 /// Most token ids of a prompt: no model has a context of that length.
 const MAX_IDS: usize = 1 << 24;
+/// Most items that are taken from an iterator, which may have no end.
+pub(crate) const MAX_ITERATED: usize = 1 << 22;
 /// Ids that are converted between two looks for Ctrl-C.
 const IDS_PER_LOOK: usize = 1 << 16;
 
 /// Token ids, where `other` was possible too.
 fn ids_or(object: &Bound<'_, PyAny>, path: &str, other: &str) -> PyResult<Vec<u32>> {
     let object = unpacked(object)?;
-    let sequence = items(&object).map_err(|found| {
-        PyTypeError::new_err(format!("{path}: expected {other}a sequence of token ids, found {found}"))
-    })?;
+    let expected = || format!("{other}a sequence of token ids");
+    let sequence = items(&object).ok_or_else(|| wrong_type(path, &expected(), &object))?;
     let count = sequence.len()?;
     if count > MAX_IDS {
         return Err(invalid_argument(format!("{path}: expected at most {MAX_IDS} token ids, found {count}")));
     }
     let mut ids = Vec::with_capacity(count);
     for (i, id) in sequence.try_iter()?.take(count).enumerate() {
-        if i % IDS_PER_LOOK == 0 {
+        if i > 0 && i % IDS_PER_LOOK == 0 {
             object.py().check_signals()?;
         }
-        ids.push(token(&id?, path, i)?);
+        ids.push(token(&id?, || format!("{path}[{i}]"))?);
     }
     Ok(ids)
 }
 
-fn token(id: &Bound<'_, PyAny>, path: &str, index: usize) -> PyResult<u32> {
+/// A token id; `path` is what errors call it.
+///
+/// # Errors
+/// `TypeError` for what is no whole number, `InvalidArgument` for one that is not 32-bit.
+pub(crate) fn token(id: &Bound<'_, PyAny>, path: impl Fn() -> String) -> PyResult<u32> {
     if !id.hasattr("__index__")? || id.is_instance_of::<PyBool>() {
         let found = id.get_type().name()?;
         let hint = match found.to_str() {
@@ -137,32 +141,42 @@ fn token(id: &Bound<'_, PyAny>, path: &str, index: usize) -> PyResult<u32> {
             Ok("str") => " (a list of texts is for generate)",
             _ => "",
         };
-        return Err(PyTypeError::new_err(format!(
-            "{path}[{index}]: expected a token id, found {found}{hint}"
-        )));
+        let path = path();
+        return Err(PyTypeError::new_err(format!("{path}: expected a token id, found {found}{hint}")));
     }
-    let bad = |_| invalid_argument(format!("{path}[{index}]: expected a token id, found {id}"));
+    let bad = |_| invalid_argument(format!("{}: expected a token id, found {id}", path()));
     id.extract().map_err(bad)
 }
 
-/// Arrays are no sequences, but give their items as a list, which is also faster than one by one.
+/// Arrays are no sequences, but give their items as a list, which is also faster than one by one; iterators and views of
+/// dicts have items for a list.
 fn unpacked<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    match object.getattr_opt("tolist")? {
-        Some(tolist) => tolist.call0(),
-        None => Ok(object.clone()),
+    if let Some(tolist) = object.getattr_opt("tolist")? {
+        return tolist.call0();
     }
+    let views = object.py().import("collections.abc")?.getattr("MappingView")?;
+    if !object.is_instance_of::<PyIterator>() && !object.is_instance(&views)? {
+        return Ok(object.clone());
+    }
+    let list = PyList::empty(object.py());
+    for (i, item) in object.try_iter()?.enumerate() {
+        if i % IDS_PER_LOOK == 0 {
+            object.py().check_signals()?;
+        }
+        if i == MAX_ITERATED {
+            return Err(invalid_argument(format!(
+                "expected an iterator of at most {MAX_ITERATED} items, found more"
+            )));
+        }
+        list.append(item?)?;
+    }
+    Ok(list.into_any())
 }
 
 /// A sequence that is not text or bytes.
-///
-/// # Errors
-/// The name of the type that was found.
-fn items<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Result<&'a Bound<'py, PySequence>, String> {
+fn items<'a, 'py>(object: &'a Bound<'py, PyAny>) -> Option<&'a Bound<'py, PySequence>> {
     let is_text = object.is_instance_of::<PyString>()
         || object.is_instance_of::<PyBytes>()
         || object.is_instance_of::<PyByteArray>();
-    match object.cast::<PySequence>() {
-        Ok(sequence) if !is_text => Ok(sequence),
-        _ => Err(object.get_type().name().map_or_else(|_| "?".into(), |name| name.to_string())),
-    }
+    object.cast::<PySequence>().ok().filter(|_| !is_text)
 }

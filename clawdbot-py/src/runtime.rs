@@ -40,7 +40,8 @@ impl Runtime {
     }
 
     /// What loading a model would cost, as a dict; sizes in bytes. `fits` says whether `load_bytes` are free in the memory
-    /// budget. Reads no weights, unless asked to `verify` them. No path and no shape: the built-in model.
+    /// budget. Reads no weights, unless asked to `verify` them. No path and no shape: the built-in model. Options as of
+    /// `Model.from_pretrained`, but for those of a runtime.
     #[pyo3(signature = (path=None, *, shape=None, **options))]
     fn plan<'py>(
         &self,
@@ -49,14 +50,15 @@ impl Runtime {
         shape: Option<String>,
         options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let (source, options) = (options::source(path, shape)?, options::model(options)?);
+        let (source, options) = (options::source(path, shape)?, options::model(options::PLAN, options)?);
         let plan = py.detach(|| self.0.plan(&source, &options)).map_err(to_py)?;
         json::to_py_object(py, &serde_json::json!(plan))
     }
 
     /// Loads the model in a directory, GGUF or packed file, with random weights in a published shape, or the built-in one.
     ///
-    /// Options are those of `ModelOptions`. `on_progress(done, total)` is called with weights; returning False cancels,
+    /// Options: weights, kv, max_context, prefill_chunk, max_batch, merge_adapters, chat_template, mmap, verify, cache, as of
+    /// `Model.from_pretrained`. `on_progress(done, total)` is called with weights; returning False cancels,
     /// raising cancels and raises.
     #[pyo3(signature = (path=None, *, shape=None, on_progress=None, **options))]
     fn load(
@@ -67,7 +69,8 @@ impl Runtime {
         on_progress: Option<Py<PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Model> {
-        load(py, &self.0, &options::source(path, shape)?, &options::model(options)?, on_progress)
+        let options = options::model(options::LOAD, options)?;
+        load(py, &self.0, &options::source(path, shape)?, &options, on_progress)
     }
 
     /// Writes a model to the packed file `target`: weights as they are computed with, tokenizer, chat template and
@@ -86,7 +89,7 @@ impl Runtime {
         on_progress: Option<Py<PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<u64> {
-        let (source, options) = (options::source(path, shape)?, options::pack(options)?);
+        let (source, options) = (options::source(path, shape)?, options::pack(options::PACK, options)?);
         watched(py, on_progress, |progress| self.0.pack_with_progress(&source, &target, &options, progress))
     }
 
@@ -126,7 +129,7 @@ impl Runtime {
 
 /// A runtime with the options in `kwargs`.
 pub(crate) fn new(kwargs: &Bound<'_, PyDict>, on_log: Option<Py<PyAny>>) -> PyResult<core::Runtime> {
-    let options = options::runtime(Some(kwargs))?;
+    let options = options::runtime(options::RUNTIME, Some(kwargs))?;
     let runtime = kwargs.py().detach(|| match on_log {
         Some(on_log) => core::Runtime::with_log(&options, move |record| log(&on_log, record)),
         None => core::Runtime::new(&options),

@@ -4,15 +4,16 @@ use std::sync::{Mutex, PoisonError};
 
 use clawdbot_core as core;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyMapping, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::chat::chat;
 use crate::error::{closed, no_pickle, to_py};
 use crate::event::Completion;
 use crate::interrupt::{Released, interruptible, interruptible_here};
+use crate::options::Call;
 use crate::stream::Stream;
 use crate::tokenizer::LONG_TEXT;
-use crate::{options, prompt};
+use crate::{json, options, prompt};
 
 /// A conversation: its tokens, and their keys and values in the model's cache. One request at a time.
 #[pyclass(frozen, module = "clawdbot")]
@@ -58,27 +59,27 @@ impl Session {
         })
     }
 
-    /// Generates a continuation, event by event; the tokens become part of the conversation.
+    /// Generates a continuation, event by event; the tokens become part of the conversation. Options as of `Model.generate`.
     #[pyo3(signature = (options=None, **opts))]
     fn stream(
         &self,
         py: Python<'_>,
-        options: Option<&Bound<'_, PyMapping>>,
+        options: Option<&Bound<'_, PyAny>>,
         opts: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Stream> {
-        let options = options::generate(py, options, opts)?;
+        let options = options::generate(options::CONTINUE, py, options, opts)?;
         self.with(py, |session| session.stream(&options)).map(Stream::new)
     }
 
-    /// Generates a continuation; the tokens become part of the conversation.
+    /// Generates a continuation; the tokens become part of the conversation. Options as of `Model.generate`.
     #[pyo3(signature = (options=None, **opts))]
     fn generate(
         &self,
         py: Python<'_>,
-        options: Option<&Bound<'_, PyMapping>>,
+        options: Option<&Bound<'_, PyAny>>,
         opts: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Completion> {
-        let options = options::generate(py, options, opts)?;
+        let options = options::generate(options::CONTINUE, py, options, opts)?;
         let stream = self.with(py, |session| session.stream(&options))?;
         let cancel = [stream.cancel_handle()];
         interruptible(py, &cancel, move || stream.finish()).map(Completion::from)
@@ -93,8 +94,8 @@ impl Session {
         py: Python<'_>,
         messages: &Bound<'_, PyAny>,
         tools: Option<&Bound<'_, PyAny>>,
-        options: Option<&Bound<'_, PyMapping>>,
-        variables: Option<&Bound<'_, PyDict>>,
+        options: Option<&Bound<'_, PyAny>>,
+        variables: Option<&Bound<'_, PyAny>>,
         opts: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Completion> {
         self.chat_stream(py, messages, tools, options, variables, opts)?.finish(py)
@@ -107,11 +108,12 @@ impl Session {
         py: Python<'_>,
         messages: &Bound<'_, PyAny>,
         tools: Option<&Bound<'_, PyAny>>,
-        options: Option<&Bound<'_, PyMapping>>,
-        variables: Option<&Bound<'_, PyDict>>,
+        options: Option<&Bound<'_, PyAny>>,
+        variables: Option<&Bound<'_, PyAny>>,
         opts: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Stream> {
-        let (chat, options) = (chat(messages, tools, variables)?, options::generate(py, options, opts)?);
+        let chat = chat(messages, tools, variables, None)?;
+        let options = options::generate(Call::Chat, py, options, opts)?;
         self.with(py, |session| session.chat_stream(&chat, &options)).map(Stream::new)
     }
 
@@ -122,7 +124,9 @@ impl Session {
     }
 
     /// Forgets all but the first `length` tokens.
-    fn truncate(&self, py: Python<'_>, length: usize) -> PyResult<()> {
+    fn truncate(&self, py: Python<'_>, length: &Bound<'_, PyAny>) -> PyResult<()> {
+        // No session is longer.
+        let length = json::whole(length, "length", u32::MAX.into())? as usize;
         self.with(py, |session| session.truncate(length))
     }
 

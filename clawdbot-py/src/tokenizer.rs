@@ -8,7 +8,7 @@ use pyo3::types::{PyDict, PyString};
 
 use crate::error::{no_pickle, to_py};
 use crate::interrupt::interruptible_soon;
-use crate::{json, prompt};
+use crate::{chat, json, prompt};
 
 /// Bytes of a text from which on tokenizing takes long enough to be interrupted.
 pub(crate) const LONG_TEXT: usize = 1 << 17;
@@ -69,8 +69,8 @@ impl Tokenizer {
     }
 
     /// The token with an id, or None.
-    fn id_to_token(&self, id: u32) -> Option<String> {
-        self.0.id_to_token(id)
+    fn id_to_token(&self, id: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+        Ok(self.0.id_to_token(prompt::token(id, || "id".to_owned())?))
     }
 
     fn __repr__(&self) -> String {
@@ -84,22 +84,24 @@ impl Tokenizer {
 
 /// Renders a conversation with a chat template (Jinja), as transformers does.
 ///
-/// `messages` is a list of dicts with `role` and `content`, `tools` a list of function descriptions; further keyword
-/// arguments are variables of the template, such as `bos_token`.
+/// `messages` is a list of dicts with `role` and `content`, `tools` a list of function descriptions; `variables`, a mapping,
+/// and further keyword arguments are variables of the template, such as `bos_token`.
 #[pyfunction]
-#[pyo3(signature = (template, messages, tools=None, add_generation_prompt=true, **variables))]
+#[pyo3(signature = (template, messages, tools=None, add_generation_prompt=true, *, variables=None, **more_variables))]
+#[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
 pub(crate) fn render_chat_template(
     py: Python<'_>,
     template: &Bound<'_, PyString>,
     messages: &Bound<'_, PyAny>,
     tools: Option<&Bound<'_, PyAny>>,
     add_generation_prompt: bool,
-    variables: Option<&Bound<'_, PyDict>>,
+    variables: Option<&Bound<'_, PyAny>>,
+    more_variables: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<String> {
     let template = json::text_of(template, "template")?;
     let messages = json::from_py(messages, "messages")?;
     let tools = tools.map(|tools| json::from_py(tools, "tools")).transpose()?;
-    let variables = json::map_from_py(variables)?;
+    let variables = chat::variables(variables, more_variables)?;
     let render = core::tokenizer::render_chat_template;
     py.detach(|| render(&template, &messages, tools.as_ref(), add_generation_prompt, &variables))
         .map_err(to_py)

@@ -2,9 +2,19 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, ValuesView
 from types import TracebackType
-from typing import Any, ClassVar, Final, Literal, NoReturn, TypeAlias, final, overload
+from typing import (
+    Any,
+    ClassVar,
+    Final,
+    Literal,
+    NoReturn,
+    SupportsIndex,
+    TypeAlias,
+    final,
+    overload,
+)
 
 import numpy as np
 import numpy.typing as npt
@@ -71,10 +81,16 @@ _Path: TypeAlias = str | os.PathLike[str]
 _Ids: TypeAlias = Sequence[int] | npt.NDArray[np.integer[Any]]
 _Prompt: TypeAlias = str | _Ids
 _Prompts: TypeAlias = (
-    list[str] | tuple[str, ...] | Sequence[Sequence[int]] | Sequence[npt.NDArray[np.integer[Any]]]
+    list[str]
+    | tuple[str, ...]
+    | Iterator[_Prompt]
+    | ValuesView[_Prompt]
+    | Sequence[Sequence[int]]
+    | Sequence[npt.NDArray[np.integer[Any]]]
 )
-_Messages: TypeAlias = Sequence[Mapping[str, Any]]
-_Tools: TypeAlias = Sequence[Mapping[str, Any]]
+_Texts: TypeAlias = Sequence[_Prompt] | Iterator[_Prompt] | ValuesView[_Prompt]
+_Messages: TypeAlias = Sequence[Mapping[str, Any]] | Iterator[Mapping[str, Any]]
+_Tools: TypeAlias = Sequence[Mapping[str, Any]] | Iterator[Mapping[str, Any]]
 _Progress: TypeAlias = Callable[[int, int], object]
 _Log: TypeAlias = Callable[[str, str], object]
 
@@ -252,18 +268,18 @@ class Session:
     def stream(
         self, options: Mapping[str, Any] | None = None, **opts: Unpack[GenerateOptions]
     ) -> Stream:
-        """Generates a continuation, event by event; the tokens become part of the conversation."""
+        """Generates a continuation, event by event; the tokens become part of the conversation. Options as of `Model.generate`."""
     def generate(
         self, options: Mapping[str, Any] | None = None, **opts: Unpack[GenerateOptions]
     ) -> Completion:
-        """Generates a continuation; the tokens become part of the conversation."""
+        """Generates a continuation; the tokens become part of the conversation. Options as of `Model.generate`."""
     def chat(
         self,
         messages: _Messages,
         tools: _Tools | None = None,
         options: Mapping[str, Any] | None = None,
         *,
-        variables: dict[str, Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
         **opts: Unpack[GenerateOptions],
     ) -> Completion:
         """Generates the next message of a conversation, of which the session may have computed a part: its tokens become those
@@ -276,11 +292,11 @@ class Session:
         tools: _Tools | None = None,
         options: Mapping[str, Any] | None = None,
         *,
-        variables: dict[str, Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
         **opts: Unpack[GenerateOptions],
     ) -> Stream:
         """As `chat`, event by event."""
-    def truncate(self, length: int) -> None:
+    def truncate(self, length: SupportsIndex) -> None:
         """Forgets all but the first `length` tokens."""
     def close(self) -> None:
         """Gives the conversation's part of the cache back; everything else then raises `Closed`."""
@@ -306,7 +322,7 @@ class Tokenizer:
         """Number of tokens, added ones included."""
     def token_to_id(self, token: str) -> int | None:
         """The id of a token, or None."""
-    def id_to_token(self, id: int) -> str | None:
+    def id_to_token(self, id: SupportsIndex) -> str | None:
         """The token with an id, or None."""
     def __reduce__(self) -> NoReturn: ...
 
@@ -330,7 +346,8 @@ class Runtime:
         **options: Unpack[ModelOptions],
     ) -> dict[str, Any]:
         """What loading a model would cost, as a dict; sizes in bytes. `fits` says whether `load_bytes` are free in the memory
-        budget. Reads no weights, unless asked to `verify` them. No path and no shape: the built-in model.
+        budget. Reads no weights, unless asked to `verify` them. No path and no shape: the built-in model. Options as of
+        `Model.from_pretrained`, but for those of a runtime.
         """
     def load(
         self,
@@ -342,7 +359,8 @@ class Runtime:
     ) -> Model:
         """Loads the model in a directory, GGUF or packed file, with random weights in a published shape, or the built-in one.
 
-        Options are those of `ModelOptions`. `on_progress(done, total)` is called with weights; returning False cancels,
+        Options: weights, kv, max_context, prefill_chunk, max_batch, merge_adapters, chat_template, mmap, verify, cache, as of
+        `Model.from_pretrained`. `on_progress(done, total)` is called with weights; returning False cancels,
         raising cancels and raises.
         """
     def pack(
@@ -428,8 +446,15 @@ class Model:
         fails fails alone: when all are done the first exception is raised, with the list of completions and exceptions as
         its attribute `results`; with `return_exceptions` that list is returned, and nothing is raised.
 
-        Options are those of `GenerateOptions`, as a mapping, as keyword arguments, or both; `options` may also be a list
-        with a mapping (or None) for each prompt.
+        Options, as a mapping, as keyword arguments, or both; `options` may also be a list with a mapping (or None) for each
+        prompt. What is not given comes from the model. `GenerateOptions` says more about each.
+
+        - how much: max_tokens, min_tokens, stop (texts), stop_token_ids, ignore_eos;
+        - which tokens are drawn: temperature (0: the most likely one), top_k, top_p, min_p, typical_p, seed;
+        - which are favoured: repetition_penalty, presence_penalty, frequency_penalty, no_repeat_ngram_size, logit_bias,
+          suppress_tokens, begin_suppress_tokens, bad_words_ids;
+        - what is reported: logprobs (this many most likely tokens for each), skip_special_tokens;
+        - add_special_tokens (whether the prompt gets BOS and the like), adapter (a LoRA adapter by its name).
         """
     @overload
     def generate(
@@ -473,20 +498,20 @@ class Model:
         options: Mapping[str, Any] | None = None,
         **opts: Unpack[GenerateOptions],
     ) -> Stream:
-        """Generates from one prompt, event by event."""
+        """Generates from one prompt, event by event. Options as of `generate`."""
     def chat(
         self,
         messages: _Messages,
         tools: _Tools | None = None,
         options: Mapping[str, Any] | None = None,
         *,
-        variables: dict[str, Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
         **opts: Unpack[GenerateOptions],
     ) -> Completion:
         """Generates the next message of a conversation. `Session.chat` does so from what it has computed already.
 
-        `messages`, `tools` and `variables` (a dict of further variables for the template) are as for `render_chat`. The
-        template brings its special tokens, unless `add_special_tokens` is given.
+        `messages`, `tools` and `variables` (a mapping, such as `{"enable_thinking": False}`) are as for `render_chat`; keyword
+        arguments are options, as of `generate`. The template brings its special tokens, unless `add_special_tokens` is given.
         """
     def chat_stream(
         self,
@@ -494,7 +519,7 @@ class Model:
         tools: _Tools | None = None,
         options: Mapping[str, Any] | None = None,
         *,
-        variables: dict[str, Any] | None = None,
+        variables: Mapping[str, Any] | None = None,
         **opts: Unpack[GenerateOptions],
     ) -> Stream:
         """Generates the next message of a conversation, event by event. Arguments as of `chat`."""
@@ -503,13 +528,15 @@ class Model:
         messages: _Messages,
         tools: _Tools | None = None,
         add_generation_prompt: bool = True,
-        **variables: Any,
+        *,
+        variables: Mapping[str, Any] | None = None,
+        **more_variables: Any,
     ) -> str:
         """Renders a conversation with the model's chat template, after checking it.
 
         `messages` is a list of dicts with `role` (system, developer, user, assistant, tool, or what the template names
         besides) and `content`; `tools` is a list of function descriptions, and tools that the template does not use are an
-        error; further keyword arguments are variables of the template. A prompt that is generated from gets no second BOS if
+        error; `variables`, a mapping, and further keyword arguments are variables of the template. A prompt that is generated from gets no second BOS if
         the template has written one.
         """
     def load_adapter(self, name: str, path: _Path) -> None:
@@ -523,30 +550,58 @@ class Model:
         """The names of the loaded adapters, sorted."""
     def logits(self, ids: _Ids, adapter: str | None = None) -> npt.NDArray[np.float32]:
         """Logits at every position of `ids`, with an adapter or without: float32 array `[len(ids), vocab_size]`."""
+    @overload
     def embed(
         self,
-        texts: Sequence[str] | Sequence[_Ids],
+        texts: _Texts,
         *,
+        return_exceptions: Literal[False] = False,
         on_progress: _Progress | None = None,
         **options: Unpack[EmbedOptions],
     ) -> npt.NDArray[np.float32]:
         """Turns texts into vectors: float32 array `[len(texts), dimensions]`, computed together. A text may also be token ids.
 
-        Options are those of `EmbedOptions`; what is not given comes from the model's files. `on_progress(done, total)` is
-        called with texts; returning False cancels, raising cancels and raises.
+        Options: pooling, normalize, prompt_name, prompt, dimensions, truncate, add_special_tokens (`EmbedOptions`); what is not
+        given comes from the model's files. `on_progress(done, total)` is called with texts; returning False cancels, raising
+        cancels and raises.
+
+        A text that fails fails alone: when all are done the first exception is raised, with a list of vectors and exceptions as
+        its attribute `results`; with `return_exceptions` that list is returned, and nothing is raised.
         """
+    @overload
+    def embed(
+        self,
+        texts: _Texts,
+        *,
+        return_exceptions: Literal[True],
+        on_progress: _Progress | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> list[npt.NDArray[np.float32] | Exception]: ...
+    @overload
     def rerank(
         self,
         query: str,
-        documents: Sequence[str],
+        documents: Sequence[str] | Iterator[str] | ValuesView[str],
         *,
+        return_exceptions: Literal[False] = False,
         on_progress: _Progress | None = None,
         **options: Unpack[RerankOptions],
     ) -> npt.NDArray[np.float32]:
         """Scores documents against a query, more is more relevant: float32 array `[len(documents)]`.
 
-        Options are those of `RerankOptions`; `on_progress` is as for `embed`, called with documents.
+        Options: sigmoid, instruction, truncate (`RerankOptions`). `on_progress`, called with documents, and
+        `return_exceptions`, with scores as floats, are as for `embed`.
         """
+    @overload
+    def rerank(
+        self,
+        query: str,
+        documents: Sequence[str] | Iterator[str] | ValuesView[str],
+        *,
+        return_exceptions: Literal[True],
+        on_progress: _Progress | None = None,
+        **options: Unpack[RerankOptions],
+    ) -> list[float | Exception]: ...
     def session(self) -> Session:
         """A new conversation without tokens."""
     @property
@@ -583,12 +638,14 @@ def render_chat_template(
     messages: _Messages,
     tools: _Tools | None = None,
     add_generation_prompt: bool = True,
-    **variables: Any,
+    *,
+    variables: Mapping[str, Any] | None = None,
+    **more_variables: Any,
 ) -> str:
     """Renders a conversation with a chat template (Jinja), as transformers does.
 
-    `messages` is a list of dicts with `role` and `content`, `tools` a list of function descriptions; further keyword
-    arguments are variables of the template, such as `bos_token`.
+    `messages` is a list of dicts with `role` and `content`, `tools` a list of function descriptions; `variables`, a mapping,
+    and further keyword arguments are variables of the template, such as `bos_token`.
     """
 
 class ClawdbotError(Exception):

@@ -3,6 +3,7 @@
 An option that is absent or None keeps its default. Names, ranges and messages are the core's.
 """
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, TypedDict
 
@@ -103,15 +104,16 @@ class ModelOptions(TypedDict, total=False):
     """Most tokens of a forward pass: longer prompts are prefilled in chunks. Changes no result."""
     max_batch: int | None
     """Most sequences of a forward pass; more wait their turn. Changes no result."""
-    merge_adapters: Sequence[str] | None
+    merge_adapters: Sequence[str | os.PathLike[str]] | None
     """Directories of LoRA adapters that are added to the weights before these are quantized."""
     chat_template: str | None
-    """Source of a chat template that is used instead of the model's own."""
+    """Text of a chat template (Jinja) that is used instead of the model's own; of a file:
+    `pathlib.Path("template.jinja").read_text()`."""
     mmap: bool | None
     """Whether a packed model file is mapped, in memory that processes share, instead of read; default True."""
     verify: bool | None
     """Whether a packed model file is read and compared with its checksum first; default False."""
-    cache: bool | str | None
+    cache: bool | str | os.PathLike[str] | None
     """Whether loading a directory leaves a packed file behind and uses it the next time: True (in the user's directory
     for caches), a directory, or False; default False."""
 
@@ -121,7 +123,7 @@ class PackOptions(TypedDict, total=False):
 
     weights: Literal["int8", "int4", "bf16", "f32", "stored"] | None
     """What the weights will be computed with; default `int8`, or `stored` for quantized models."""
-    merge_adapters: Sequence[str] | None
+    merge_adapters: Sequence[str | os.PathLike[str]] | None
     """Directories of LoRA adapters that are added to the weights before these are quantized."""
     overwrite: bool | None
     """Whether a file that is there already is replaced; default False."""

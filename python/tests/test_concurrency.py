@@ -130,6 +130,20 @@ def test_keyboard_interrupt(model, interrupt, work):
     assert model.generate(PROMPT, max_tokens=3, temperature=0).text, "the model still works"
 
 
+class Interrupting(list):
+    """A prompt during whose conversion Ctrl-C is pressed."""
+
+    def __iter__(self):
+        signal.raise_signal(signal.SIGINT)
+        return super().__iter__()
+
+
+def test_an_interrupt_while_prompts_are_converted_is_no_prompt_s_error(model, interrupt):
+    for call in (lambda prompts: model.generate(prompts, max_tokens=1, return_exceptions=True), lambda texts: model.embed(texts, pooling="mean", return_exceptions=True)):
+        with pytest.raises(KeyboardInterrupt):
+            call([[5], Interrupting([5]), [6]])
+
+
 def test_a_signal_handler_that_does_not_raise_is_run_and_disturbs_nothing(model):
     seen = []
     handler = signal.signal(signal.SIGALRM, lambda *_: seen.append(time.perf_counter()))

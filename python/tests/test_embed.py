@@ -36,6 +36,45 @@ def test_vectors_are_those_of_sentence_transformers(bert):
     assert bert.info["tasks"] == ["embed"]
 
 
+def test_a_bad_text_fails_alone(bert):
+    long = "a " * 1000
+    texts = ["the sea", long, None, "\ud800", "bread"]
+    kinds = [np.ndarray, clawdbot.ContextOverflow, TypeError, clawdbot.InvalidUtf8, np.ndarray]
+    good = bert.embed(["the sea", "bread"])
+    results = bert.embed(texts, return_exceptions=True)
+    assert all(isinstance(result, kind) for result, kind in zip(results, kinds, strict=True)), results
+    assert (results[0] == good[0]).all()
+    assert (results[4] == good[1]).all()
+    for i in (1, 2, 3):
+        assert str(results[i]).startswith(f"texts[{i}]: ")
+    assert results[1].detail["text"] == 1
+    with pytest.raises(clawdbot.ContextOverflow) as caught:
+        bert.embed(texts)
+    assert caught.value.results[1] is caught.value
+    assert (caught.value.results[4] == good[1]).all()
+    assert isinstance(bert.embed(["the sea"], return_exceptions=True), list)
+    # What is wrong with the call fails the call.
+    with pytest.raises(clawdbot.UnknownOption):
+        bert.embed(texts, return_exceptions=True, pool="mean")
+    with clawdbot.Model.from_pretrained(GOLDEN / "bert_score") as model:
+        scores = model.rerank("sea", ["a ship", "bread"])
+        results = model.rerank("sea", ["a ship", long, 5, "bread"], return_exceptions=True)
+        assert [results[0], results[3]] == scores.tolist()
+        assert isinstance(results[1], clawdbot.ContextOverflow)
+        assert str(results[1]).startswith("documents[1]: ")
+        assert isinstance(results[2], TypeError)
+        with pytest.raises(clawdbot.ContextOverflow) as caught:
+            model.rerank("sea", ["a ship", long])
+        assert caught.value.results[0] == scores[0]
+
+
+def test_texts_from_iterators(bert):
+    texts = ["a ship", "the sea"]
+    expected = bert.embed(texts)
+    for given in (iter(texts), (text for text in texts), dict(enumerate(texts)).values(), dict.fromkeys(texts).keys()):
+        assert (bert.embed(given) == expected).all()
+
+
 class Array:
     """What arrays and columns have in common: no sequence, but a list on request."""
 

@@ -1,6 +1,7 @@
 """The examples run."""
 
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -8,7 +9,9 @@ import pytest
 
 import clawdbot
 
-EXAMPLES = pathlib.Path(__file__).parents[2] / "examples"
+ROOT = pathlib.Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
+GOLDEN = ROOT / "clawdbot-core" / "tests" / "golden" / "embeddings"
 
 
 def run(name, *arguments, text=""):
@@ -45,3 +48,20 @@ def test_embed(model):
     vectors = model.embed(texts, pooling="mean", normalize=True)
     assert done.stdout.splitlines()[0] == f"{vectors[1] @ vectors[0]:.4f} 'The cat was sitting.'"
     assert len(done.stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize("document", ["README.md", "python/README.md", "docs/python.md"])
+def test_documents_run(document, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    names, ran = {}, 0
+    text = (ROOT / document).read_text().replace("path/to/embedder", str(GOLDEN / "bert"))
+    text = text.replace("path/to/reranker", str(GOLDEN / "bert_score"))
+    for match in re.finditer(r"^```python( hub)?\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        line = text.count("\n", 0, match.start(2))
+        code = compile("\n" * line + match[2], document, "exec")
+        # What needs a network is read alone.
+        if not match[1]:
+            exec(code, names)
+            ran += 1
+    assert ran >= 1
+    assert capsys.readouterr().out

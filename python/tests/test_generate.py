@@ -1,5 +1,7 @@
 """Prompts, options, completions, batches."""
 
+import inspect
+import itertools
 import json
 import math
 import pickle
@@ -53,6 +55,25 @@ def test_batch_equals_singles(model):
         assert single.token_ids == completion.token_ids
         assert single.text == completion.text
         assert [p.chosen.logprob for p in single.logprobs] == [p.chosen.logprob for p in completion.logprobs]
+
+
+def test_batches_from_iterators(model):
+    options = {"max_tokens": 3, "temperature": 0}
+    texts = [PROMPT, "One day"]
+    expected = model.generate(texts, options)
+    for batch in (iter(texts), (text for text in texts), dict(enumerate(texts)).values(), dict.fromkeys(texts).keys()):
+        assert model.generate(batch, options) == expected
+    ids = [model.tokenizer.encode(text) for text in texts]
+    assert model.generate((iter(row) for row in ids), options) == expected
+    assert model.generate(iter(ids[0]), options) == expected[0]
+    assert model.generate(iter(texts), iter([options, options])) == expected
+    with pytest.raises(clawdbot.InvalidArgument, match="iterator of at most"):
+        model.generate(itertools.repeat(5), options)
+    with pytest.raises(clawdbot.InvalidArgument, match="one for each of 2 prompts"):
+        model.generate(texts, itertools.repeat(options))
+    with pytest.raises(clawdbot.InvalidArgument, match="at most"):
+        model.generate(PROMPT, stop_token_ids=itertools.repeat(5))
+    assert model.generate(PROMPT, options, stop=iter(["xyz"])) == expected[0]
 
 
 def test_batches_of_ids(model):
@@ -148,6 +169,7 @@ def test_results_are_plain_data(model):
     events = list(model.stream(PROMPT, max_tokens=3, temperature=0, logprobs=2, seed=1))
     for value in (first, first.usage, first.logprobs[0], first.logprobs[0].chosen, *events):
         assert pickle.loads(pickle.dumps(value)) == value
+        assert pickle.loads(pickle.dumps(value)).to_dict() == value.to_dict()
         assert type(value)(value.to_dict()) == value
         assert type(value)(json.loads(value.to_json())) == value
         assert value != 5
@@ -162,6 +184,20 @@ def test_results_are_plain_data(model):
     other = model.generate(PROMPT, max_tokens=2, temperature=0)
     assert first != other
     assert first.logprobs[0] == events[[event.kind for event in events].index("token")].logprobs
+
+
+def test_completions_are_equal_by_content(model):
+    first, second = (model.generate(PROMPT, max_tokens=3, temperature=0) for _ in range(2))
+    assert first.usage != second.usage
+    assert first == second
+    assert first == model.generate(PROMPT, max_tokens=3, top_k=1, temperature=0.5)
+    assert first != model.generate(PROMPT, max_tokens=3, temperature=0, logprobs=1)
+    assert first != model.generate(PROMPT, max_tokens=2, temperature=0)
+    for value in (first, first.usage):
+        assert set(value.to_dict()) == {name for name in dir(value) if not name.startswith(("_", "to_"))}
+    usage = first.usage
+    assert usage.to_dict()["time_to_first_token"] == usage.time_to_first_token
+    assert json.loads(first.to_json())["usage"] == usage.to_dict()
 
 
 def test_ignore_eos(model):
@@ -249,6 +285,10 @@ def test_a_bad_prompt_fails_alone(model):
         assert isinstance(result, clawdbot.Completion if kind is None else kind), result
     assert results[1].detail["prompt"] == 1
     assert results[5].detail["prompt"] == 5
+    for i in (1, 3, 4, 5):
+        assert str(results[i]).startswith(f"prompt[{i}]: ")
+    with pytest.raises(clawdbot.InvalidArgument, match="^expected"):
+        model.generate(prompts[1], options)
     assert results[2].token_ids == model.generate("One day", options).token_ids
     with pytest.raises(clawdbot.InvalidArgument) as caught:
         model.generate(prompts, options)
@@ -313,6 +353,56 @@ def test_bad_option_values(model, name, value):
         assert not re.search(r"\b[uif](32|64)\b|Vec|Option<|sequence|invalid type", str(caught.value))
 
 
+CALLS = [
+    (clawdbot.Model.from_pretrained, ()),
+    (clawdbot.Model.from_shape, ("llama-3.2-1b",)),
+    (clawdbot.Runtime.load, (clawdbot.Runtime(),)),
+    (clawdbot.Runtime.plan, (clawdbot.Runtime(),)),
+    (clawdbot.Runtime.pack, (clawdbot.Runtime(), None, "never-written")),
+    (clawdbot.Model.generate, ("model", PROMPT)),
+    (clawdbot.Model.stream, ("model", PROMPT)),
+    (clawdbot.Model.chat, ("model", [])),
+    (clawdbot.Model.chat_stream, ("model", [])),
+    (clawdbot.Model.embed, ("model", [])),
+    (clawdbot.Model.rerank, ("model", "", [])),
+    (clawdbot.Session.generate, ("session",)),
+    (clawdbot.Session.stream, ("session",)),
+    (clawdbot.Session.chat, ("session", [])),
+    (clawdbot.Session.chat_stream, ("session", [])),
+]
+
+
+@pytest.mark.parametrize(("call", "arguments"), CALLS, ids=lambda value: getattr(value, "__qualname__", ""))
+def test_slips_find_options_and_arguments(model, call, arguments):
+    first = {"model": model, "session": model.session()}
+    arguments = tuple(first.get(argument, argument) if isinstance(argument, str) else argument for argument in arguments)
+    names = {name for name, p in inspect.signature(call).parameters.items() if p.kind is not p.VAR_KEYWORD} - {"self"}
+    if call in (clawdbot.Model.from_pretrained, clawdbot.Model.from_shape):
+        names |= {*clawdbot.MODEL_OPTIONS, *clawdbot.RUNTIME_OPTIONS}
+    assert names
+    for name in names:
+        slip = f"{name[:-1]}{name[-1] * 2}"
+        with pytest.raises(clawdbot.UnknownOption) as caught:
+            call(*arguments, **{slip: None})
+        assert caught.value.detail["suggestion"] == name
+        assert name in str(caught.value).split("Known: ")[1].split(", ")
+
+
+def test_every_call_with_options_is_looked_at():
+    looked_at = {call for call, _ in CALLS} | {clawdbot.Model.render_chat}
+    for owner in (clawdbot.Model, clawdbot.Session, clawdbot.Runtime, clawdbot.Stream, clawdbot.Tokenizer):
+        for name in (name for name in vars(owner) if name[0] != "_" and callable(getattr(owner, name))):
+            parameters = inspect.signature(getattr(owner, name)).parameters.values()
+            assert getattr(owner, name) in looked_at or all(p.kind is not p.VAR_KEYWORD for p in parameters), name
+
+
+def test_options_of_something_else(model):
+    with pytest.raises(clawdbot.UnknownOption, match='"max_context" here, it is one of loading a model'):
+        model.generate(PROMPT, max_context=5)
+    with pytest.raises(clawdbot.UnknownOption, match='"threads" here, it is one of a runtime'):
+        clawdbot.Runtime().load(threads=1)
+
+
 def test_unknown_options(model):
     for call in (model.generate, model.stream):
         with pytest.raises(clawdbot.UnknownOption, match="max_tokens") as caught:
@@ -321,5 +411,10 @@ def test_unknown_options(model):
         assert 'did you mean "max_tokens"?' in str(caught.value)
         with pytest.raises(TypeError):
             call(PROMPT, {"nonsense": None})
-    with pytest.raises(TypeError):
-        model.generate(PROMPT, 5)
+    for call in (model.generate, model.stream):
+        with pytest.raises(TypeError, match="options: expected a mapping such as .*, found int"):
+            call(PROMPT, 5)
+        with pytest.raises(TypeError, match=r"options: expected names of type str, found int"):
+            call(PROMPT, {5: 5})
+    with pytest.raises(TypeError, match=r"a prompt is no option"):
+        model.generate(PROMPT, "more")

@@ -1,6 +1,7 @@
 """Loading, planning, runtimes, closing."""
 
 import os
+import pathlib
 import sys
 
 import pytest
@@ -151,13 +152,23 @@ def test_what_a_log_hook_raises_is_not_lost(monkeypatch):
         ({"threads": "many"}, clawdbot.InvalidArgument, "threads"),
         ({"memory_budget": -1}, clawdbot.InvalidArgument, "memory_budget"),
         ({"kernels": "z80"}, clawdbot.InvalidArgument, "z80"),
-        ({"thread": 1}, clawdbot.UnknownOption, "thread"),
-        ({"revison": None}, clawdbot.UnknownOption, "revison"),
+        ({"thread": 1}, clawdbot.UnknownOption, 'did you mean "threads"'),
+        ({"revison": None}, clawdbot.UnknownOption, 'did you mean "revision"'),
+        ({"chat_template": "bad.j2"}, clawdbot.InvalidArgument, 'chat_template: expected the text of a Jinja template.*found "bad.j2"'),
+        ({"chat_template": ASSETS / "x.jinja"}, clawdbot.InvalidArgument, "not its name"),
+        ({"merge_adapters": [ASSETS / "none"]}, clawdbot.NotFound, "none"),
+        ({"merge_adapters": ASSETS}, clawdbot.InvalidArgument, "merge_adapters: expected a list of paths"),
     ],
 )
 def test_bad_options(options, expected, message):
     with pytest.raises(expected, match=message):
         clawdbot.Model.from_pretrained(**options)
+
+
+def test_paths_are_options_too(directory, tmp_path):
+    for cache in (tmp_path / "a", str(tmp_path / "b")):
+        clawdbot.Model.from_pretrained(directory, cache=cache).close()
+        assert list(pathlib.Path(cache).iterdir())
 
 
 def test_bad_calls():

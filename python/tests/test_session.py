@@ -1,5 +1,6 @@
 """Sessions: one conversation and its cache."""
 
+import numpy as np
 import pytest
 
 import clawdbot
@@ -46,8 +47,14 @@ def test_truncate_and_do_it_again(model):
     assert session.generate(max_tokens=6, temperature=0).token_ids == first.token_ids
     with pytest.raises(clawdbot.InvalidArgument, match="at most"):
         session.truncate(10_000)
-    with pytest.raises(OverflowError):
-        session.truncate(-1)
+    for length in (-1, 2**70):
+        with pytest.raises(clawdbot.InvalidArgument, match=f"length: expected a whole number from 0 to .*, found {length}"):
+            session.truncate(length)
+    for length in ("1", 1.0, True, None):
+        with pytest.raises(TypeError, match=f"length: expected a whole number, found {type(length).__name__}"):
+            session.truncate(length)
+    session.truncate(np.int64(1))
+    assert len(session.tokens) == 1
 
 
 def test_closed_session(model):
@@ -71,6 +78,11 @@ def test_bad_input(model):
         session.append(None)
     with pytest.raises(clawdbot.UnknownOption):
         session.generate(nonsense=1)
+    for call in (session.generate, session.stream):
+        with pytest.raises(TypeError, match=r"options: expected a mapping such as .*found str \(a prompt is no option\)"):
+            call("Once upon a time")
+        with pytest.raises(TypeError, match="options: expected a mapping such as .*found int"):
+            call(5)
     session.append([5] * 1000)
     with pytest.raises(clawdbot.ContextOverflow) as caught:
         session.append([5] * 1000)

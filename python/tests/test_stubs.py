@@ -109,6 +109,11 @@ def test_docs_name_every_option():
     model, runtime = clawdbot.Model, clawdbot.Runtime
     for found, names in (
         (model.from_pretrained, {*clawdbot.MODEL_OPTIONS, *clawdbot.RUNTIME_OPTIONS}),
+        (model.generate, clawdbot.GENERATE_OPTIONS),
+        (model.embed, clawdbot.EMBED_OPTIONS),
+        (model.rerank, clawdbot.RERANK_OPTIONS),
+        (runtime.load, clawdbot.MODEL_OPTIONS),
+        (runtime.plan, ["verify", "from_pretrained"]),
         (runtime.pack, clawdbot.PACK_OPTIONS),
         (runtime, clawdbot.RUNTIME_OPTIONS),
     ):
@@ -147,6 +152,11 @@ def test_mypy_finds_mistakes(tmp_path):
         "answer: clawdbot.Completion = model.session().chat([{'role': 'user', 'content': 'a'}], max_tokens=3)\n"
         "again: clawdbot.Completion = clawdbot.Completion(answer.to_dict())\n"
         "model.generate('a', stop={'b'}, stop_token_ids=range(3))\n"
+        "several: list[clawdbot.Completion] = model.generate(text for text in ['a', 'b'])\n"
+        "vectors = model.embed(iter(['a', 'b']))\n"
+        "print(vectors.shape, [one for one in model.embed(['a'], return_exceptions=True) if isinstance(one, Exception)])\n"
+        "scores: list[float | Exception] = model.rerank('a', ['b'], return_exceptions=True)\n"
+        "model.render_chat(({'role': r, 'content': 'a'} for r in ['user']), variables={'x': 1}, y=2)\n"
         "model.generate('a', max_token=3)  # wrong\n"
         "clawdbot.Model.from_pretrained(weights='int9')  # wrong\n"
         "model.generate('a', max_tokens='3')  # wrong\n"

@@ -1,6 +1,7 @@
 """Tokenizer, chat templates, and the conversion of messages."""
 
 import collections
+import types
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ def test_round_trip(model):
     assert tokenizer.token_to_id(token) == ids[0]
     assert tokenizer.token_to_id("no such token, surely") is None
     assert tokenizer.id_to_token(4_000_000_000) is None
+    assert tokenizer.id_to_token(np.int64(ids[0])) == token
     assert str(tokenizer.vocab_size) in repr(tokenizer)
 
 
@@ -59,6 +61,10 @@ def test_bad_arguments(model):
         model.tokenizer.decode([-1])
     with pytest.raises(clawdbot.InvalidArgument):
         model.tokenizer.decode([4_000_000_000])
+    with pytest.raises(clawdbot.InvalidArgument, match="id: expected a token id, found -1"):
+        model.tokenizer.id_to_token(-1)
+    with pytest.raises(TypeError, match="id: expected a token id, found str"):
+        model.tokenizer.id_to_token("a")
 
 
 def test_render_and_chat(model):
@@ -72,9 +78,43 @@ def test_render_and_chat(model):
     assert model.chat(MESSAGES, options={"max_tokens": 3, "temperature": 0}).token_ids == completion.token_ids[:3]
     once = model.chat(MESSAGES, max_tokens=8, temperature=0, add_special_tokens=True)
     assert once.usage.prompt_tokens == same.usage.prompt_tokens
-    with pytest.raises(clawdbot.UnknownOption):
-        model.chat(MESSAGES, enable_thinking=True)
+    for call in (model.chat, model.chat_stream, model.session().chat, model.session().chat_stream):
+        with pytest.raises(clawdbot.UnknownOption, match="variables of the chat template go into `variables`"):
+            call(MESSAGES, enable_thinking=True)
+        with pytest.raises(clawdbot.UnknownOption, match='did you mean "variables"'):
+            call(MESSAGES, variable={})
     assert model.chat(MESSAGES, variables={"x": 1}, max_tokens=2, temperature=0).token_ids == completion.token_ids[:2]
+
+
+def test_variables_by_name_or_in_a_mapping():
+    template = "{{ messages[0].content }}{{ enable_thinking }}"
+    with clawdbot.Model.from_pretrained(chat_template=template) as model:
+        rendered = model.render_chat(MESSAGES, enable_thinking=7)
+        assert rendered.endswith("7")
+        for variables in ({"enable_thinking": 7}, types.MappingProxyType({"enable_thinking": 7})):
+            assert model.render_chat(MESSAGES, variables=variables) == rendered
+            assert clawdbot.render_chat_template(template, MESSAGES, variables=variables) == rendered
+            answer = model.chat(MESSAGES, variables=variables, max_tokens=2, temperature=0)
+            assert answer == model.generate(rendered, max_tokens=2, temperature=0, add_special_tokens=False)
+        with pytest.raises(clawdbot.InvalidArgument, match="enable_thinking: given by its name, and in `variables`"):
+            model.render_chat(MESSAGES, variables=variables, enable_thinking=7)
+        for call in (model.render_chat, model.chat):
+            with pytest.raises(TypeError, match="variables: expected a mapping such as .*, found list"):
+                call(MESSAGES, variables=[1])
+
+
+def test_messages_of_other_types(model):
+    expected = model.render_chat(MESSAGES)
+    for messages in (
+        tuple(MESSAGES),
+        iter(MESSAGES),
+        (message for message in MESSAGES),
+        collections.deque(MESSAGES),
+        [types.MappingProxyType(MESSAGES[0])],
+        [collections.UserDict(MESSAGES[0])],
+    ):
+        assert model.render_chat(messages) == expected
+    assert model.render_chat(MESSAGES, None, variables=None) == expected
 
 
 def test_a_bos_is_not_doubled(directory, edit_json):
@@ -139,6 +179,7 @@ def test_a_session_chats_from_what_it_has(model):
         (["Hello"], r"messages\[0\]: expected a message"),
         ([MESSAGES, MESSAGES], "one by one"),
         ([{"role": "usr", "content": "a"}], r'messages\[0\].role: expected one of system, .* did you mean "user"\?'),
+        ([{"role": "assistent", "content": "a"}], r'did you mean "assistant"\?'),
         ([{"role": "user", "text": "a"}], r'found "text"'),
         ([{"role": "user", "content": None}], r"messages\[0\].content: expected a text"),
         ([{"role": "user", "content": [{"type": "image", "url": "x"}]}], r"content\[0\]: .*models read text alone"),

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 use super::handle::{Loaded, Model};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
-use crate::options::GenerateOptions;
+use crate::options::{GenerateOptions, check_names};
 use crate::runtime::LogLevel;
 use crate::session::{CancelHandle, Delivery, Session, Stream, Ticket, Wanted, overflow_at_least};
 
@@ -37,6 +37,19 @@ impl Chat {
     /// A conversation without tools and variables.
     pub fn new(messages: impl Into<Value>) -> Self {
         Chat { messages: messages.into(), ..Chat::default() }
+    }
+
+    /// Checks names that were given for options of a call that answers a conversation; `arguments`: what the call takes by
+    /// name besides [`GenerateOptions`], in a language with keyword arguments.
+    ///
+    /// # Errors
+    /// `UnknownOption`, as [`check_option_names`](crate::check_option_names), which says where variables of the template go.
+    pub fn check_option_names<'a>(
+        names: impl IntoIterator<Item = &'a str>,
+        arguments: &[&str],
+    ) -> Result<()> {
+        let aside = " (variables of the chat template go into `variables`)";
+        check_names(names, &[GenerateOptions::NAMES, arguments], aside)
     }
 
     /// Sets `tools`.

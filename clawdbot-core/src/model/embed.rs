@@ -1,6 +1,6 @@
 //! Texts to vectors, and documents to scores.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -8,13 +8,13 @@ use serde::Serialize;
 use super::decoder::{Ops, floats};
 use super::embedding::EmbeddingConfig;
 use super::handle::{Loaded, Model};
+use super::judge::Judge;
 use super::pooling::{Pooler, normalize};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::PackedMatrix;
 use crate::options::{EmbedOptions, Pooling, RerankOptions};
 use crate::runtime::Reservation;
 use crate::session::{Prompt, Session, Stream};
-use crate::tokenizer::{Encoded, Tokenizer};
+use crate::tokenizer::Encoded;
 
 /// Sequences that are under way, in units of those of a forward pass.
 const PASSES_AHEAD: usize = 2;
@@ -77,6 +77,14 @@ struct Input {
     pooler: Pooler,
 }
 
+/// What went wrong with some of several texts, with their places, ascending.
+pub type Faults<E = Error> = Vec<(usize, E)>;
+
+/// Says which of the texts that errors call `name` it is about.
+fn at(name: &str, index: usize, error: Error) -> Error {
+    error.context(format_args!("{name}[{index}]")).with("text", index)
+}
+
 impl Model {
     /// Turns texts into vectors, several in one forward pass. The vector of a text does not depend on the others.
     ///
@@ -84,7 +92,7 @@ impl Model {
     /// `EmptyPrompt` and `ContextOverflow` for texts without tokens or with too many, unless `truncate` is on;
     /// `InvalidArgument` for a pooling or prompt that neither the options nor the model give, or for a token outside of the
     /// vocabulary; `UnsupportedModel` for a model that gives scores; `NonFinite`, `OutOfBudget`, `Closed`, `ForkedRuntime`.
-    /// Which text it is about stands in the detail as `text`.
+    /// Which text it is about stands in the message, and in the detail as `text`.
     pub fn embed(&self, texts: Vec<Prompt>, options: &EmbedOptions) -> Result<Embeddings> {
         self.embed_with_progress(texts, options, |_, _| true)
     }
@@ -97,8 +105,34 @@ impl Model {
         &self,
         texts: Vec<Prompt>,
         options: &EmbedOptions,
-        mut progress: impl FnMut(u64, u64) -> bool,
+        progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Embeddings> {
+        let (found, faults) = self.embed_all::<Error>(texts.into_iter().map(Ok), options, progress, true)?;
+        faults.into_iter().next().map_or(Ok(found), |(_, error)| Err(error))
+    }
+
+    /// As [`Model::embed_with_progress`], but a text that fails, or is an error already, fails alone: its vector is NaN, and
+    /// its error comes with its place in `texts`; in their order.
+    ///
+    /// # Errors
+    /// As [`Model::embed_with_progress`], for what is wrong with all of them.
+    pub fn embed_each<E: From<Error>>(
+        &self,
+        texts: impl ExactSizeIterator<Item = Result<Prompt, E>>,
+        options: &EmbedOptions,
+        progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<(Embeddings, Faults<E>)> {
+        self.embed_all(texts, options, progress, false)
+    }
+
+    /// `first`: whether the first error ends it.
+    fn embed_all<E: From<Error>>(
+        &self,
+        texts: impl ExactSizeIterator<Item = Result<Prompt, E>>,
+        options: &EmbedOptions,
+        progress: impl FnMut(u64, u64) -> bool,
+        first: bool,
+    ) -> Result<(Embeddings, Faults<E>)> {
         options.validate()?;
         let loaded = self.loaded()?;
         let spec = &loaded.decoder.spec;
@@ -107,17 +141,19 @@ impl Model {
             return Err(Error::unsupported_model(message));
         }
         let plan = EmbedPlan::new(&loaded, options)?;
-        let mut tokens = 0;
-        let count = texts.len();
-        let inputs = texts.into_iter().map(|text| {
-            let input = plan.input(&loaded, text)?;
-            tokens += input.tokens.len();
+        let (mut tokens, count, dimensions) = (0, texts.len(), plan.dimensions);
+        let inputs = texts.map(|text| {
+            let input = plan.input(&loaded, text?);
+            tokens += input.as_ref().map_or(0, |input| input.tokens.len());
             Ok(input)
         });
         let _reservation = loaded.reserve_vectors(count)?;
-        let states = pool_all(&loaded, inputs, count, &mut progress)?;
+        let mut pass = Pass { loaded: &loaded, name: "texts", first, faults: BTreeMap::new() };
+        let states = pass.all(inputs, count, progress)?;
+        if pass.is_over() {
+            return Ok((Embeddings { values: Vec::new(), dimensions, tokens }, pass.finish()));
+        }
         let values = loaded.finish(states, count)?;
-        let dimensions = plan.dimensions;
         let mut kept = floats(count, dimensions)?;
         let rows = kept.chunks_exact_mut(dimensions).zip(values.chunks_exact(spec.pooled_size()));
         for (index, (out, row)) in rows.enumerate() {
@@ -125,9 +161,9 @@ impl Model {
             if plan.normalize {
                 normalize(out);
             }
-            finite(out).map_err(|error| error.with("text", index))?;
+            pass.check(index, out);
         }
-        Ok(Embeddings { values: kept, dimensions, tokens })
+        Ok((Embeddings { values: kept, dimensions, tokens }, pass.finish()))
     }
 
     /// Scores documents against a query: more is more relevant. One score for each, in their order.
@@ -137,7 +173,7 @@ impl Model {
     ///
     /// # Errors
     /// `UnsupportedModel` for a model that cannot; `ContextOverflow` for a document that is too long with the query, unless
-    /// `truncate` is on; else as [`Model::embed`]. Which document it is about stands in the detail as `text`.
+    /// `truncate` is on; else as [`Model::embed`].
     pub fn rerank(
         &self,
         query: &str,
@@ -156,8 +192,37 @@ impl Model {
         query: &str,
         documents: &[impl AsRef<str>],
         options: &RerankOptions,
-        mut progress: impl FnMut(u64, u64) -> bool,
+        progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Vec<f32>> {
+        let documents = documents.iter().map(Ok);
+        let (scores, faults) = self.rerank_all::<_, Error>(query, documents, options, progress, true)?;
+        faults.into_iter().next().map_or(Ok(scores), |(_, error)| Err(error))
+    }
+
+    /// As [`Model::rerank_with_progress`], but a document that fails, or is an error already, fails alone: its score is NaN,
+    /// and its error comes with its place in `documents`; in their order.
+    ///
+    /// # Errors
+    /// As [`Model::rerank_with_progress`], for what is wrong with all of them.
+    pub fn rerank_each<D: AsRef<str>, E: From<Error>>(
+        &self,
+        query: &str,
+        documents: impl ExactSizeIterator<Item = Result<D, E>>,
+        options: &RerankOptions,
+        progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<(Vec<f32>, Faults<E>)> {
+        self.rerank_all(query, documents, options, progress, false)
+    }
+
+    /// `first`: whether the first error ends it.
+    fn rerank_all<D: AsRef<str>, E: From<Error>>(
+        &self,
+        query: &str,
+        documents: impl ExactSizeIterator<Item = Result<D, E>>,
+        options: &RerankOptions,
+        progress: impl FnMut(u64, u64) -> bool,
+        first: bool,
+    ) -> Result<(Vec<f32>, Faults<E>)> {
         options.validate()?;
         let loaded = self.loaded()?;
         let judge = match loaded.decoder.spec.scores {
@@ -169,36 +234,33 @@ impl Model {
             Some(_) => None,
             None => Some(Judge::new(&loaded, query, options)?),
         };
-        let pooling = loaded.decoder.spec.scores.unwrap_or(Pooling::Last);
-        let most = loaded.embedding.most_tokens(loaded.max_context);
-        let inputs = documents.iter().map(|document| {
-            let document = document.as_ref();
+        let kind = loaded.decoder.spec.scores.unwrap_or(Pooling::Last);
+        let (most, count) = (loaded.embedding.most_tokens(loaded.max_context), documents.len());
+        let input = |document: &str| {
             let (tokens, types) = match &judge {
                 Some(judge) => (judge.tokens(&loaded, document, most, options.truncate)?, Vec::new()),
                 None => loaded.pair(query, document, most, options.truncate)?,
             };
-            Ok(Input { tokens, types, pooler: Pooler::new(pooling, 0) })
-        });
-        let _reservation = loaded.reserve_vectors(documents.len())?;
-        let states = pool_all(&loaded, inputs, documents.len(), &mut progress)?;
+            Ok(Input { tokens, types, pooler: Pooler::new(kind, 0) })
+        };
+        let inputs = documents.map(|document| Ok(input(document?.as_ref())));
+        let _reservation = loaded.reserve_vectors(count)?;
+        let mut pass = Pass { loaded: &loaded, name: "documents", first, faults: BTreeMap::new() };
+        let states = pass.all(inputs, count, progress)?;
+        if pass.is_over() {
+            return Ok((Vec::new(), pass.finish()));
+        }
         let mut scores = match &judge {
             Some(judge) => judge.scores(&states),
-            None => loaded.finish(states, documents.len())?,
+            None => loaded.finish(states, count)?,
         };
         for (index, score) in scores.iter_mut().enumerate() {
-            finite(std::slice::from_ref(score)).map_err(|error| error.with("text", index))?;
+            pass.check(index, std::slice::from_mut(score));
             if options.sigmoid.or(loaded.embedding.sigmoid).unwrap_or(true) {
                 *score = (1.0 / (1.0 + libm::exp(-f64::from(*score)))) as f32;
             }
         }
-        Ok(scores)
-    }
-}
-
-fn finite(values: &[f32]) -> Result<()> {
-    match values.iter().all(|x| x.is_finite()) {
-        true => Ok(()),
-        false => Err(Error::new(ErrorKind::NonFinite, "the model gave values that are not finite numbers")),
+        Ok((scores, pass.finish()))
     }
 }
 
@@ -288,7 +350,7 @@ impl EmbedPlan {
     }
 }
 
-fn too_long(found: usize, most: usize) -> Error {
+pub(super) fn too_long(found: usize, most: usize) -> Error {
     longer(&found.to_string(), found, most)
 }
 
@@ -298,87 +360,10 @@ fn longer(written: &str, found: usize, most: usize) -> Error {
     Error::new(ErrorKind::ContextOverflow, message).with("tokens", found).with("max_tokens", most)
 }
 
-/// Asks a decoder whether a document is what a query asks for, as Qwen3-Reranker was trained to be asked
-/// (<https://huggingface.co/Qwen/Qwen3-Reranker-0.6B>).
-struct Judge {
-    before: Vec<u32>,
-    query: String,
-    after: Vec<u32>,
-    /// Rows of the output head: "yes" less "no". `[hidden_size]`
-    direction: Vec<f32>,
-}
-
-/// The architecture that is asked.
-const JUDGE: &str = "Qwen3ForCausalLM";
-const JUDGE_BEFORE: &str = "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the \
-    Instruct provided. Note that the answer can only be \"yes\" or \"no\".<|im_end|>\n<|im_start|>user\n";
-const JUDGE_AFTER: &str = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n";
-const JUDGE_INSTRUCTION: &str = "Given a web search query, retrieve relevant passages that answer the query";
-
-impl Judge {
-    fn new(loaded: &Loaded, query: &str, options: &RerankOptions) -> Result<Self> {
-        let decoder = &loaded.decoder;
-        let architecture = decoder.spec.architecture;
-        if architecture != JUDGE || !decoder.spec.generates() {
-            let message = format!(
-                "{architecture} gives no scores: expected a ...ForSequenceClassification with one label, or {JUDGE}"
-            );
-            return Err(Error::unsupported_model(message));
-        }
-        let tokenizer = &loaded.text()?.tokenizer;
-        let head = decoder.lm_head.as_ref().unwrap_or(&decoder.embedding);
-        let row = |answer: &str| {
-            let id = answer_id(tokenizer, answer)?;
-            Ok::<_, Error>(read_row(loaded, head, id))
-        };
-        let (mut direction, no) = (row("yes")?, row("no")?);
-        direction.iter_mut().zip(no).for_each(|(yes, no)| *yes -= no);
-        let instruction = options.instruction.as_deref().unwrap_or(JUDGE_INSTRUCTION);
-        Ok(Judge {
-            before: tokenizer.encode(JUDGE_BEFORE, false)?,
-            query: format!("<Instruct>: {instruction}\n<Query>: {query}\n<Document>: "),
-            after: tokenizer.encode(JUDGE_AFTER, false)?,
-            direction,
-        })
-    }
-
-    fn tokens(&self, loaded: &Loaded, document: &str, most: usize, truncate: bool) -> Result<Vec<u32>> {
-        let text = format!("{}{document}", self.query);
-        let around = self.before.len() + self.after.len();
-        let room = most.saturating_sub(around);
-        let middle = loaded.encode_fitting(&text, None, false, room, truncate)?.tokens;
-        let tokens = [&self.before[..], &middle, &self.after].concat();
-        if tokens.len() > most { Err(too_long(tokens.len(), most)) } else { Ok(tokens) }
-    }
-
-    /// The difference of the two logits, from states `[documents, hidden_size]`.
-    fn scores(&self, states: &[f32]) -> Vec<f32> {
-        let rows = states.chunks_exact(self.direction.len());
-        let dot = |row: &[f32]| -> f64 {
-            row.iter().zip(&self.direction).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
-        };
-        rows.map(|row| dot(row) as f32).collect()
-    }
-}
-
-fn answer_id(tokenizer: &Tokenizer, answer: &str) -> Result<u32> {
-    tokenizer.token_to_id(answer).ok_or_else(|| {
-        Error::invalid_tokenizer(format!(
-            "expected a token {answer:?}, with which the model answers, found none"
-        ))
-    })
-}
-
-fn read_row(loaded: &Loaded, matrix: &PackedMatrix, row: u32) -> Vec<f32> {
-    let mut out = vec![0.0; matrix.k()];
-    matrix.read_row(loaded.runtime.kernel_set(), row as usize, &mut out);
-    out
-}
-
 impl Loaded {
     /// The tokens of a text or a pair: at most `most` if `truncate`, else all, but a text that cannot be that short is
     /// refused before it is tokenized.
-    fn encode_fitting(
+    pub(super) fn encode_fitting(
         &self,
         text: &str,
         pair: Option<&str>,
@@ -439,37 +424,91 @@ impl Loaded {
     }
 }
 
-/// The pooled state of each input, `[count, hidden_size]`. Some are under way at a time, so that they share forward passes.
-fn pool_all(
-    loaded: &Arc<Loaded>,
-    mut inputs: impl Iterator<Item = Result<Input>>,
-    count: usize,
-    progress: &mut impl FnMut(u64, u64) -> bool,
-) -> Result<Vec<f32>> {
-    let hidden = loaded.decoder.spec.hidden_size;
-    let mut states = floats(count, hidden)?;
-    let most = PASSES_AHEAD * loaded.options.max_batch as usize;
-    let mut running: VecDeque<Stream> = VecDeque::new();
-    let mut started = 0;
-    for (done, out) in states.chunks_exact_mut(hidden).enumerate() {
-        while running.len() < most
-            && let Some(input) = inputs.next()
-        {
-            let begin = input.and_then(|Input { tokens, types, pooler }| {
-                Session::once(Arc::clone(loaded))?.pool(tokens, types, pooler, None)
-            });
-            running.push_back(begin.map_err(|error| error.with("text", started))?);
-            started += 1;
+/// Texts on their way through the model, and what went wrong with some.
+struct Pass<'a, E> {
+    loaded: &'a Arc<Loaded>,
+    /// What errors call the texts.
+    name: &'static str,
+    /// Whether the first error ends it.
+    first: bool,
+    faults: BTreeMap<usize, E>,
+}
+
+impl<E: From<Error>> Pass<'_, E> {
+    /// The pooled state of each input, `[count, hidden_size]`; zeros for those that fail. Some are under way at a time, so
+    /// that they share forward passes.
+    fn all(
+        &mut self,
+        mut inputs: impl Iterator<Item = Result<Result<Input>, E>>,
+        count: usize,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<Vec<f32>> {
+        let hidden = self.loaded.decoder.spec.hidden_size;
+        let mut states = floats(count, hidden)?;
+        let most = PASSES_AHEAD * self.loaded.options.max_batch as usize;
+        let mut running: VecDeque<Option<Stream>> = VecDeque::new();
+        let mut started = 0;
+        for (done, out) in states.chunks_exact_mut(hidden).enumerate() {
+            while running.len() < most
+                && let Some(input) = inputs.next()
+            {
+                let begun = input.and_then(|input| self.begin(started, input));
+                running.push_back(begun.map_err(|error| self.faults.insert(started, error)).ok());
+                started += 1;
+                if self.is_over() {
+                    return Ok(states);
+                }
+            }
+            let Some(next) = running.pop_front() else { break };
+            if let Some(stream) = next {
+                match stream.pooled() {
+                    Ok(pooled) if pooled.len() == hidden => out.copy_from_slice(&pooled),
+                    Ok(pooled) => {
+                        return Err(Error::internal(format!(
+                            "expected a state of {hidden}, found {}",
+                            pooled.len()
+                        )));
+                    }
+                    Err(error) => self.fail(done, error),
+                }
+            }
+            if self.is_over() {
+                return Ok(states);
+            }
+            if !progress(done as u64 + 1, count as u64) {
+                return Err(Error::new(ErrorKind::Cancelled, "the work was cancelled"));
+            }
         }
-        let Some(next) = running.pop_front() else { break };
-        let pooled = next.pooled().map_err(|error| error.with("text", done))?;
-        if pooled.len() != hidden {
-            return Err(Error::internal(format!("expected a state of {hidden}, found {}", pooled.len())));
+        Ok(states)
+    }
+
+    fn begin(&self, index: usize, input: Result<Input>) -> Result<Stream, E> {
+        let begun = input.and_then(|Input { tokens, types, pooler }| {
+            Session::once(Arc::clone(self.loaded))?.pool(tokens, types, pooler, None)
+        });
+        begun.map_err(|error| E::from(at(self.name, index, error)))
+    }
+
+    fn is_over(&self) -> bool {
+        self.first && !self.faults.is_empty()
+    }
+
+    fn fail(&mut self, index: usize, error: Error) {
+        self.faults.insert(index, E::from(at(self.name, index, error)));
+    }
+
+    /// What text `index` gives: NaN, if it failed or is not finite.
+    fn check(&mut self, index: usize, values: &mut [f32]) {
+        if !self.faults.contains_key(&index) && !values.iter().all(|x| x.is_finite()) {
+            let message = "the model gave values that are not finite numbers";
+            self.fail(index, Error::new(ErrorKind::NonFinite, message));
         }
-        out.copy_from_slice(&pooled);
-        if !progress(done as u64 + 1, count as u64) {
-            return Err(Error::new(ErrorKind::Cancelled, "the work was cancelled"));
+        if self.faults.contains_key(&index) {
+            values.fill(f32::NAN);
         }
     }
-    Ok(states)
+
+    fn finish(self) -> Faults<E> {
+        self.faults.into_iter().collect()
+    }
 }

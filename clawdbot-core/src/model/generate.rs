@@ -38,29 +38,44 @@ impl Model {
     /// # Errors
     /// As [`Model::stream`]; `OutOfBudget`, `NonFinite` while computing.
     pub fn generate(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Completion> {
-        self.request(prompt.into(), options, Delivery::AtTheEnd, &CancelHandle::default())?.finish()
+        self.generate_until(prompt, options, &CancelHandle::default())
     }
 
     /// Generates from several prompts, computed together. One result for each, in their order. However many there are,
     /// only some are under way at a time.
     ///
     /// # Errors
-    /// Per prompt, as [`Model::generate`].
+    /// Per prompt, as [`Model::generate`]; message and detail say which one it is, as `prompt`.
     pub fn generate_batch(&self, prompts: Vec<Prompt>, options: &GenerateOptions) -> Vec<Result<Completion>> {
         let requests = prompts.into_iter().map(|prompt| (prompt, options));
         self.generate_batch_with_progress(requests, |_, _| true)
     }
 
-    /// As [`Model::generate_batch`], with options for each prompt, until `cancel` is asked to stop: what is under way then
-    /// ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled), before the next layer of the forward pass.
+    /// As [`Model::generate`], until `cancel` is asked to stop: the completion then ends with
+    /// [`FinishReason::Cancelled`](crate::FinishReason::Cancelled), before the next layer of the forward pass.
     ///
     /// # Errors
-    /// Per prompt, as [`Model::generate`]; `Cancelled` for what had not begun.
-    pub fn generate_batch_until<O: Borrow<GenerateOptions>>(
+    /// As [`Model::generate`].
+    pub fn generate_until(
         &self,
-        requests: impl ExactSizeIterator<Item = (Prompt, O)>,
+        prompt: impl Into<Prompt>,
+        options: &GenerateOptions,
         cancel: &CancelHandle,
-    ) -> Vec<Result<Completion>> {
+    ) -> Result<Completion> {
+        self.request(prompt.into(), options, Delivery::AtTheEnd, cancel)?.finish()
+    }
+
+    /// As [`Model::generate_batch`], with options for each prompt, until `cancel` is asked to stop: what is under way then
+    /// ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled), before the next layer of the forward pass. A
+    /// request that is an error already stays one.
+    ///
+    /// # Errors
+    /// Per prompt, as [`Model::generate_batch`]; `Cancelled` for what had not begun.
+    pub fn generate_each<O: Borrow<GenerateOptions>, E: From<Error>>(
+        &self,
+        requests: impl ExactSizeIterator<Item = Result<(Prompt, O), E>>,
+        cancel: &CancelHandle,
+    ) -> Vec<Result<Completion, E>> {
         self.run_batch(requests, || cancel.clone(), |_, _| !cancel.is_cancelled())
     }
 
@@ -68,59 +83,72 @@ impl Model {
     /// each forward pass and each prompt that is refused; false cancels what is not done.
     ///
     /// # Errors
-    /// Per prompt, as [`Model::generate`]; `Cancelled`.
+    /// Per prompt, as [`Model::generate_batch`]; `Cancelled`.
     pub fn generate_batch_with_progress<O: Borrow<GenerateOptions>>(
         &self,
         requests: impl ExactSizeIterator<Item = (Prompt, O)>,
         progress: impl FnMut(u64, u64) -> bool,
     ) -> Vec<Result<Completion>> {
-        self.run_batch(requests, CancelHandle::default, progress)
+        self.run_batch(requests.map(Ok), CancelHandle::default, progress)
     }
 
-    fn run_batch<O: Borrow<GenerateOptions>>(
+    fn run_batch<O: Borrow<GenerateOptions>, E: From<Error>>(
         &self,
-        requests: impl ExactSizeIterator<Item = (Prompt, O)>,
+        requests: impl ExactSizeIterator<Item = Result<(Prompt, O), E>>,
         cancel: impl Fn() -> CancelHandle,
         mut progress: impl FnMut(u64, u64) -> bool,
-    ) -> Vec<Result<Completion>> {
+    ) -> Vec<Result<Completion, E>> {
         let count = requests.len();
         let mut requests = requests.enumerate().peekable();
-        let mut results: Vec<Option<Result<Completion>>> = (0..count).map(|_| None).collect();
+        let mut results: Vec<Option<Result<Completion, E>>> = (0..count).map(|_| None).collect();
         let mut running: Vec<(usize, Stream)> = Vec::new();
         let mut done = 0;
+        let failed = |index: usize, error: Error| {
+            E::from(error.context(format_args!("prompt[{index}]")).with("prompt", index))
+        };
         // A closed model refuses each request.
         let most = self.loaded().map_or(1, |loaded| PASSES_AHEAD * loaded.options.max_batch as usize);
         'all: loop {
             while running.len() < most
-                && let Some((index, (prompt, options))) = requests.peek()
+                && let Some((index, request)) = requests.peek()
             {
                 let index = *index;
-                match self.request(prompt.clone(), options.borrow(), Delivery::AtTheEnd, &cancel()) {
-                    Ok(stream) => running.push((index, stream)),
+                let begun = request.as_ref().ok().map(|(prompt, options)| {
+                    self.request(prompt.clone(), options.borrow(), Delivery::AtTheEnd, &cancel())
+                });
+                let refused = match begun {
+                    Some(Ok(stream)) => {
+                        running.push((index, stream));
+                        None
+                    }
                     // It waits until others have ended.
-                    Err(error) if error.kind() == ErrorKind::OutOfBudget && !running.is_empty() => break,
-                    Err(error) => {
-                        results[index] = Some(Err(error));
-                        done += 1;
-                        if !progress(done, count as u64) {
-                            break 'all;
-                        }
+                    Some(Err(error)) if error.kind() == ErrorKind::OutOfBudget && !running.is_empty() => {
+                        break;
+                    }
+                    Some(Err(error)) => Some(failed(index, error)),
+                    None => None,
+                };
+                let given = requests.next().and_then(|(_, request)| request.err());
+                if let Some(error) = refused.or(given) {
+                    results[index] = Some(Err(error));
+                    done += 1;
+                    if !progress(done, count as u64) {
+                        break 'all;
                     }
                 }
-                requests.next();
             }
             if running.is_empty() {
                 break;
             }
             for (index, result) in run_together(&mut running) {
-                results[index] = Some(result);
+                results[index] = Some(result.map_err(|error| failed(index, error)));
                 done += 1;
             }
             if !progress(done, count as u64) {
                 break;
             }
         }
-        let cancelled = || Err(Error::new(ErrorKind::Cancelled, "the work was cancelled"));
+        let cancelled = || Err(E::from(Error::new(ErrorKind::Cancelled, "the work was cancelled")));
         results.into_iter().map(|result| result.unwrap_or_else(cancelled)).collect()
     }
 }

@@ -18,6 +18,7 @@ mod generate;
 pub(crate) mod generation;
 mod gguf;
 mod handle;
+mod judge;
 mod layer_inputs;
 mod load;
 mod load_cache;
@@ -47,7 +48,7 @@ pub(crate) mod tensors;
 
 pub(crate) use adapter::Adapter;
 pub use chat::Chat;
-pub use embed::{EmbeddingInfo, Embeddings};
+pub use embed::{EmbeddingInfo, Embeddings, Faults};
 #[cfg(feature = "hub")]
 pub(crate) use files::MODEL_FILES;
 pub(crate) use handle::{Loaded, last_event, no_tokenizer};

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Expected, names, options, out_of_range};
+use super::{Expected, names, options, out_of_range, shown};
 use crate::error::Result;
 
 /// What the weights are kept as and computed with.
@@ -157,6 +157,11 @@ options! {
     }
 }
 
+/// Whether a chat template could print a message. The name of a file, or of a format, could not.
+fn is_template(text: &str) -> bool {
+    text.contains("{{") || text.contains("{%")
+}
+
 impl ModelOptions {
     /// The weight type, once it is decided.
     pub(crate) fn weight_type(&self) -> WeightType {
@@ -164,6 +169,11 @@ impl ModelOptions {
     }
 
     pub(crate) fn validate(&self) -> Result<()> {
+        if let Some(template) = self.chat_template.as_ref().filter(|text| !is_template(text)) {
+            let expected = "the text of a Jinja template, which has {{ ... }} or {% ... %} \
+                            (of a file: what is in it, not its name)";
+            return Err(out_of_range("chat_template", expected, shown(&template.as_str().into())));
+        }
         if self.max_context == Some(0) {
             return Err(out_of_range("max_context", "at least 1", 0));
         }
@@ -243,10 +253,15 @@ mod tests {
             json!({"cache": 1}),
             json!({"mmap": "yes"}),
             json!({"prefill_chunk": -3}),
+            json!({"chat_template": "bad.j2"}),
+            json!({"chat_template": ""}),
         ] {
             let error = ModelOptions::from_json(bad.as_object().unwrap()).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{bad}");
         }
+        let name = json!({"chat_template": "dir/template.jinja"});
+        let error = ModelOptions::from_json(name.as_object().unwrap()).unwrap_err();
+        assert!(error.message().contains("found \"dir/template.jinja\""), "{error}");
         let error = RuntimeOptions::from_json(json!({"threads": 0}).as_object().unwrap()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
         let error = RuntimeOptions::from_json(json!({"thread": 1}).as_object().unwrap()).unwrap_err();

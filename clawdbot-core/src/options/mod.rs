@@ -8,6 +8,7 @@ mod generate;
 #[cfg(feature = "hub")]
 mod hub;
 mod load;
+mod unknown;
 mod value;
 
 pub use embed::{EmbedOptions, Pooling, RerankOptions};
@@ -17,12 +18,13 @@ pub(crate) use generate::{ResolveContext, Resolved};
 #[cfg(feature = "hub")]
 pub use hub::HubOptions;
 pub use load::{Cache, KvType, ModelOptions, PackOptions, RuntimeOptions, WeightType};
+pub use unknown::check_option_names;
+pub(crate) use unknown::{check_names, unknown};
 pub(crate) use value::shown;
 
 use value::{Expected, value};
 
-use crate::error::{Error, ErrorKind, Result};
-use crate::suggest::{closest, hint};
+use crate::error::{Error, Result};
 
 macro_rules! names {
     ($type:ident: $($variant:ident = $name:literal),+) => {
@@ -95,7 +97,7 @@ macro_rules! options {
                 for (name, value) in object {
                     match name.as_str() {
                         $(stringify!($field) => options.$field = $crate::options::value(name, value)?,)+
-                        _ => return Err($crate::options::unknown(name, Self::NAMES)),
+                        _ => return Err($crate::options::unknown(name, &[Self::NAMES], "")),
                     }
                 }
                 options.validate()?;
@@ -112,38 +114,6 @@ macro_rules! options {
     };
 }
 pub(crate) use {names, options};
-
-/// What other programs of the field call our options.
-const ELSEWHERE: &[(&str, &str)] = &[
-    ("do_sample", "temperature"),
-    ("dtype", "weights"),
-    ("eos_token_id", "stop_token_ids"),
-    ("max_new_tokens", "max_tokens"),
-    ("max_completion_tokens", "max_tokens"),
-    ("n_ctx", "max_context"),
-    ("n_predict", "max_tokens"),
-    ("n_threads", "threads"),
-    ("num_threads", "threads"),
-    ("repeat_penalty", "repetition_penalty"),
-    ("stop_strings", "stop"),
-    ("torch_dtype", "weights"),
-    ("top_logprobs", "logprobs"),
-];
-
-fn unknown(name: &str, known: &[&str]) -> Error {
-    let elsewhere = ELSEWHERE.iter().find(|(theirs, ours)| *theirs == name && known.contains(ours));
-    let meant = elsewhere.map(|(_, ours)| *ours).or_else(|| closest(name, known.iter().copied()));
-    let message = format!("there is no option {name:?}{}", hint(meant));
-    let message = match message.ends_with('?') {
-        true => format!("{message} Known: {}", known.join(", ")),
-        false => format!("{message}; known: {}", known.join(", ")),
-    };
-    let error = Error::new(ErrorKind::UnknownOption, message).with("option", name);
-    match meant {
-        Some(meant) => error.with("suggestion", meant),
-        None => error,
-    }
-}
 
 /// An `InvalidArgument` for option `name`.
 fn out_of_range(name: &str, expected: &str, found: impl std::fmt::Display) -> Error {

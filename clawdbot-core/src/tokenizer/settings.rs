@@ -1,7 +1,6 @@
 //! What a `tokenizer_config.json` asks of a tokenizer that is not done here, although transformers does it.
 
 use serde_json::Value;
-use tokenizers::AddedToken;
 use tokenizers::models::ModelWrapper;
 
 use super::{SpecialTokens, Tokenizer};
@@ -48,16 +47,16 @@ impl Tokenizer {
         let Some(found) = id.and_then(|id| added.get_added_tokens_decoder().get(id)) else {
             return Some(format!("{content:.50?} is none of the added tokens of tokenizer.json"));
         };
-        let known: [(&str, fn(&AddedToken) -> bool); 5] = [
-            ("single_word", |token| token.single_word),
-            ("lstrip", |token| token.lstrip),
-            ("rstrip", |token| token.rstrip),
-            ("normalized", |token| token.normalized),
-            ("special", |token| token.special),
+        let known = [
+            ("single_word", found.single_word),
+            ("lstrip", found.lstrip),
+            ("rstrip", found.rstrip),
+            ("normalized", found.normalized),
+            ("special", found.special),
         ];
-        known.into_iter().filter(|_| flags).find_map(|(flag, of)| {
+        known.into_iter().filter(|_| flags).find_map(|(flag, found)| {
             let wanted = wanted.get(flag)?.as_bool()?;
-            (wanted != of(found))
+            (wanted != found)
                 .then(|| format!("{content:.50?} has {flag} {} in tokenizer.json, {wanted} here", !wanted))
         })
     }

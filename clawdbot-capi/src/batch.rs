@@ -1,0 +1,144 @@
+//! Many texts in one call.
+
+use std::ffi::c_char;
+use std::mem::MaybeUninit;
+use std::ptr::{NonNull, null_mut};
+
+use clawdbot_core::{Error, GenerateOptions, Prompt, Result};
+
+use crate::cancel::{self, clawdbot_cancel_handle};
+use crate::completion::clawdbot_completion;
+use crate::error::clawdbot_error;
+use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, copy_out, guard, owned, required, text};
+use crate::model::clawdbot_model;
+use crate::options::{clawdbot_options, read};
+
+/// Generates from `count` texts, computed together, with the same options.
+///
+/// `lengths` may be NULL if all texts are NUL-terminated. `completions` and `errors` have room for `count` handles each.
+/// With status 0 every text has given either a completion or an error, to be freed, and NULL stands in the other array: a
+/// text that is not UTF-8, or is too long, fails alone, and its error says which text it is about. A wrong argument, such as an
+/// option, fails the whole call.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_generate_batch(
+    model: Option<&clawdbot_model>,
+    texts: *const *const c_char,
+    lengths: *const usize,
+    count: usize,
+    options: Option<&clawdbot_options>,
+    completions: *mut *mut clawdbot_completion,
+    errors: *mut *mut clawdbot_error,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let options = read(options, GenerateOptions::from_json)?;
+        // SAFETY: the contract of the header.
+        let texts = unsafe { all_texts(texts, lengths, count, "texts") }?.into_iter();
+        let requests = texts.map(|text| Ok((Prompt::from(text?), options.clone())));
+        // SAFETY: the contract of the header.
+        unsafe { batch(model, requests, None, (completions, errors)) }
+    })
+}
+
+/// As `clawdbot_model_generate_batch`, with options for each text: `options` points to `count` pointers, each of which may
+/// be NULL, and may be the same as others. Options that are wrong fail their text alone. `cancel` may be NULL; what it stops ends
+/// with `CLAWDBOT_FINISH_CANCELLED`, what had not begun with `CLAWDBOT_ERROR_CANCELLED`.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_generate_batch_with(
+    model: Option<&clawdbot_model>,
+    texts: *const *const c_char,
+    lengths: *const usize,
+    options: *const *const clawdbot_options,
+    count: usize,
+    cancel: Option<&clawdbot_cancel_handle>,
+    completions: *mut *mut clawdbot_completion,
+    errors: *mut *mut clawdbot_error,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: the contract of the header.
+        let (texts, options) =
+            unsafe { (all_texts(texts, lengths, count, "texts")?, array(options, count, "options")?) };
+        let requests = texts.into_iter().zip(options).map(|(text, options)| {
+            // SAFETY: the contract of the header: NULL or a live handle.
+            let options = unsafe { options.as_ref() };
+            Ok((Prompt::from(text?), read(options, GenerateOptions::from_json)?))
+        });
+        // SAFETY: the contract of the header.
+        unsafe { batch(model, requests, cancel, (completions, errors)) }
+    })
+}
+
+/// Texts, of which each may be wrong by itself; `name` is what errors call them.
+///
+/// # Safety
+/// As `handle::array` for both arrays, unless `lengths` is null; as `handle::text` for each text.
+pub(crate) unsafe fn all_texts<'a>(
+    texts: *const *const c_char,
+    lengths: *const usize,
+    count: usize,
+    name: &str,
+) -> Result<Vec<Result<&'a str>>> {
+    // SAFETY: the caller's promise.
+    let texts = unsafe { array(texts, count, name) }?;
+    let lengths = match lengths.is_null() {
+        true => None,
+        // SAFETY: the caller's promise.
+        false => Some(unsafe { array(lengths, count, "lengths") }?),
+    };
+    let length = |i: usize| lengths.map_or(CLAWDBOT_NUL_TERMINATED, |lengths| lengths[i]);
+    // SAFETY: the caller's promise.
+    let one = |(i, &one): (usize, &*const c_char)| unsafe { text(one, length(i), &format!("{name}[{i}]")) };
+    Ok(texts.iter().enumerate().map(one).collect())
+}
+
+/// Generates for all requests, and gives each a completion or an error.
+///
+/// # Safety
+/// Both arrays are null or writable for as many pointers as there are requests.
+unsafe fn batch(
+    model: Option<&clawdbot_model>,
+    requests: impl ExactSizeIterator<Item = Result<(Prompt, GenerateOptions)>>,
+    cancel: Option<&clawdbot_cancel_handle>,
+    (completions, errors): (*mut *mut clawdbot_completion, *mut *mut clawdbot_error),
+) -> Result<()> {
+    let model = required(model, "model")?;
+    required(NonNull::new(completions), "completions")?;
+    required(NonNull::new(errors), "errors")?;
+    let count = requests.len();
+    let results = model.0.generate_each(requests, &cancel::handle(cancel)).into_iter();
+    let (done, failed): (Vec<_>, Vec<_>) = results
+        .map(|result| match result {
+            Ok(completion) => (owned(clawdbot_completion::new(completion)), null_mut()),
+            Err(error) => (null_mut(), owned(clawdbot_error::new(error))),
+        })
+        .unzip();
+    // SAFETY: the caller's promise.
+    unsafe {
+        copy_out(&done, completions, count, None, "completions")?;
+        copy_out(&failed, errors, count, None, "errors")
+    }
+}
+
+/// Gives an error, or NULL, for each of `count` texts.
+///
+/// # Safety
+/// `out` is writable for `count` pointers.
+pub(crate) unsafe fn give_errors(
+    errors: Vec<(usize, Error)>,
+    count: usize,
+    out: *mut *mut clawdbot_error,
+) -> Result<()> {
+    let mut all = vec![null_mut(); count];
+    for (index, error) in errors {
+        all[index] = owned(clawdbot_error::new(error));
+    }
+    // SAFETY: the caller's promise.
+    unsafe { copy_out(&all, out, count, None, "errors") }
+}

@@ -1,0 +1,256 @@
+//! Logits, vectors of texts, and scores of documents.
+
+use std::ffi::c_char;
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+
+use clawdbot_core::{EmbedOptions, Embeddings, Model, Prompt, RerankOptions, Result};
+
+use crate::batch::{all_texts, give_errors};
+use crate::cancel::{self, clawdbot_cancel_handle};
+use crate::error::clawdbot_error;
+use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, copy_out, guard, has_room, invalid, required, text};
+use crate::model::clawdbot_model;
+use crate::options::{clawdbot_options, read};
+
+/// Logits at every position of `ids`: [count, vocab_size] floats, row-major, copied to `logits`, which has room for
+/// `capacity`; their number goes to `needed`, which may be NULL. With `logits` NULL nothing is computed.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_logits(
+    model: Option<&clawdbot_model>,
+    ids: *const u32,
+    count: usize,
+    logits: *mut f32,
+    capacity: usize,
+    needed: Option<&mut MaybeUninit<usize>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    // SAFETY: the contract of the header.
+    unsafe {
+        clawdbot_model_logits_with(model, ids, count, std::ptr::null(), None, logits, capacity, needed, error)
+    }
+}
+
+/// As `clawdbot_model_logits`, with the loaded adapter of that name; none for NULL. `cancel` may be NULL; a call that it stops,
+/// within a layer of the model, gives `CLAWDBOT_ERROR_CANCELLED`.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_logits_with(
+    model: Option<&clawdbot_model>,
+    ids: *const u32,
+    count: usize,
+    adapter: *const c_char,
+    cancel: Option<&clawdbot_cancel_handle>,
+    logits: *mut f32,
+    capacity: usize,
+    needed: Option<&mut MaybeUninit<usize>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let model = &required(model, "model")?.0;
+        // SAFETY: the contract of the header.
+        let ids = unsafe { array(ids, count, "ids") }?;
+        let adapter = match adapter.is_null() {
+            true => None,
+            // SAFETY: the contract of the header.
+            false => Some(unsafe { text(adapter, CLAWDBOT_NUL_TERMINATED, "adapter") }?),
+        };
+        let size =
+            count.checked_mul(model.info().vocab_size).ok_or_else(|| invalid("count: too many tokens"))?;
+        if !has_room(logits, capacity, size, "logits")? {
+            needed.map(|needed| needed.write(size));
+            return Ok(());
+        }
+        let found = model.logits_until(ids, adapter, &cancel::handle(cancel))?;
+        // SAFETY: the contract of the header.
+        unsafe { copy_out(&found, logits, capacity, needed, "logits") }
+    })
+}
+
+/// Turns `count` texts into vectors, computed together: [count, dimensions] floats, row-major, copied to `vectors`, which has
+/// room for `capacity`; their number goes to `needed`, which may be NULL. With `vectors` NULL nothing is computed. The first text
+/// that fails fails the call; its error says which one it is.
+///
+/// `lengths` may be NULL if all texts are NUL-terminated. `options` may be NULL, or has any of `pooling` ("cls", "mean",
+/// "max", "last", "weighted_mean", "mean_sqrt_len"), `normalize`, `prompt_name`, `prompt`, `dimensions`, `truncate`,
+/// `add_special_tokens`; what is not given comes from the model's files.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_embed(
+    model: Option<&clawdbot_model>,
+    texts: *const *const c_char,
+    lengths: *const usize,
+    count: usize,
+    options: Option<&clawdbot_options>,
+    vectors: *mut f32,
+    capacity: usize,
+    needed: Option<&mut MaybeUninit<usize>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: the contract of the header.
+        unsafe {
+            embed(
+                model,
+                (texts, lengths, count),
+                options,
+                (vectors, capacity, needed),
+                |model, texts, options| {
+                    let texts = texts.into_iter().collect::<Result<Vec<_>>>()?;
+                    model.embed(texts, options)
+                },
+            )
+        }
+    })
+}
+
+/// As `clawdbot_model_embed`, but a text that fails, or is not UTF-8, fails alone: its vector is NaN.
+///
+/// `errors` has room for `count` handles: with status 0 each is NULL, or an error to be freed. With `vectors` NULL it is left
+/// alone, and may be NULL. `cancel` may be NULL; a call that it stops, between texts, gives `CLAWDBOT_ERROR_CANCELLED`.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_embed_each(
+    model: Option<&clawdbot_model>,
+    texts: *const *const c_char,
+    lengths: *const usize,
+    count: usize,
+    options: Option<&clawdbot_options>,
+    cancel: Option<&clawdbot_cancel_handle>,
+    vectors: *mut f32,
+    capacity: usize,
+    needed: Option<&mut MaybeUninit<usize>>,
+    errors: *mut *mut clawdbot_error,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    let cancel = cancel::handle(cancel);
+    guard(error, || {
+        // SAFETY: the contract of the header.
+        unsafe {
+            embed(
+                model,
+                (texts, lengths, count),
+                options,
+                (vectors, capacity, needed),
+                |model, texts, options| {
+                    required(NonNull::new(errors), "errors")?;
+                    let go_on = |_, _| !cancel.is_cancelled();
+                    let (found, failed) = model.embed_each(texts.into_iter(), options, go_on)?;
+                    give_errors(failed, count, errors)?;
+                    Ok(found)
+                },
+            )
+        }
+    })
+}
+
+/// Scores `count` documents against a query, more is more relevant: `count` floats to `scores`, in their order. The first
+/// document that fails fails the call; its error says which one it is.
+///
+/// `lengths` may be NULL if all documents are NUL-terminated. `options` may be NULL, or has any of `sigmoid`, `instruction`,
+/// `truncate`.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_rerank(
+    model: Option<&clawdbot_model>,
+    query: *const c_char,
+    query_length: usize,
+    documents: *const *const c_char,
+    lengths: *const usize,
+    count: usize,
+    options: Option<&clawdbot_options>,
+    scores: *mut f32,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let model = &required(model, "model")?.0;
+        required(NonNull::new(scores), "scores")?;
+        // SAFETY: the contract of the header.
+        let (query, documents) = unsafe {
+            (text(query, query_length, "query")?, all_texts(documents, lengths, count, "documents")?)
+        };
+        let documents = documents.into_iter().collect::<Result<Vec<_>>>()?;
+        let found = model.rerank(query, &documents, &read(options, RerankOptions::from_json)?)?;
+        // SAFETY: the contract of the header.
+        unsafe { copy_out(&found, scores, count, None, "scores") }
+    })
+}
+
+/// As `clawdbot_model_rerank`, but a document that fails, or is not UTF-8, fails alone: its score is NaN.
+///
+/// `errors` has room for `count` handles: with status 0 each is NULL, or an error to be freed. `cancel` may be NULL; a call that
+/// it stops, between documents, gives `CLAWDBOT_ERROR_CANCELLED`.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_model_rerank_each(
+    model: Option<&clawdbot_model>,
+    query: *const c_char,
+    query_length: usize,
+    documents: *const *const c_char,
+    lengths: *const usize,
+    count: usize,
+    options: Option<&clawdbot_options>,
+    cancel: Option<&clawdbot_cancel_handle>,
+    scores: *mut f32,
+    errors: *mut *mut clawdbot_error,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    let cancel = cancel::handle(cancel);
+    guard(error, || {
+        let model = &required(model, "model")?.0;
+        required(NonNull::new(scores), "scores")?;
+        required(NonNull::new(errors), "errors")?;
+        // SAFETY: the contract of the header.
+        let (query, documents) = unsafe {
+            (text(query, query_length, "query")?, all_texts(documents, lengths, count, "documents")?)
+        };
+        let options = read(options, RerankOptions::from_json)?;
+        let go_on = |_, _| !cancel.is_cancelled();
+        let (found, failed) = model.rerank_each(query, documents.into_iter(), &options, go_on)?;
+        // SAFETY: the contract of the header.
+        unsafe {
+            copy_out(&found, scores, count, None, "scores")?;
+            give_errors(failed, count, errors)
+        }
+    })
+}
+
+/// Vectors, if there is room for them, from `work`.
+///
+/// # Safety
+/// As `all_texts` for the texts, as `copy_out` for the room.
+unsafe fn embed(
+    model: Option<&clawdbot_model>,
+    (texts, lengths, count): (*const *const c_char, *const usize, usize),
+    options: Option<&clawdbot_options>,
+    (vectors, capacity, needed): (*mut f32, usize, Option<&mut MaybeUninit<usize>>),
+    work: impl FnOnce(&Model, Vec<Result<Prompt>>, &EmbedOptions) -> Result<Embeddings>,
+) -> Result<()> {
+    let model = &required(model, "model")?.0;
+    // SAFETY: the caller's promise.
+    let texts = unsafe { all_texts(texts, lengths, count, "texts") }?;
+    let options = read(options, EmbedOptions::from_json)?;
+    let dimensions = options.dimensions.map_or(model.info().embedding.dimensions, |n| n as usize);
+    let size = count.checked_mul(dimensions).ok_or_else(|| invalid("count: too many texts"))?;
+    if !has_room(vectors, capacity, size, "vectors")? {
+        needed.map(|needed| needed.write(size));
+        return Ok(());
+    }
+    let prompts = texts.into_iter().map(|text| text.map(Prompt::from)).collect();
+    let found = work(model, prompts, &options)?;
+    // SAFETY: the caller's promise.
+    unsafe { copy_out(&found.values, vectors, capacity, needed, "vectors") }
+}

@@ -1,0 +1,112 @@
+//! Names that are no options: which one was meant, and where a name of ours belongs.
+
+use super::{EmbedOptions, GenerateOptions, ModelOptions, PackOptions, RerankOptions, RuntimeOptions};
+use crate::error::{Error, ErrorKind, Result};
+use crate::suggest::{closest, hint};
+
+/// What other programs of the field call our options.
+const ELSEWHERE: &[(&str, &str)] = &[
+    ("do_sample", "temperature"),
+    ("dtype", "weights"),
+    ("eos_token_id", "stop_token_ids"),
+    ("max_new_tokens", "max_tokens"),
+    ("max_completion_tokens", "max_tokens"),
+    ("n_ctx", "max_context"),
+    ("n_predict", "max_tokens"),
+    ("n_threads", "threads"),
+    ("num_threads", "threads"),
+    ("repeat_penalty", "repetition_penalty"),
+    ("stop_strings", "stop"),
+    ("torch_dtype", "weights"),
+    ("top_logprobs", "logprobs"),
+];
+
+/// All options, with what they are options of.
+const ALL: &[(&[&str], &str)] = &[
+    (GenerateOptions::NAMES, "of generating"),
+    (ModelOptions::NAMES, "of loading a model"),
+    (RuntimeOptions::NAMES, "of a runtime"),
+    (EmbedOptions::NAMES, "of embedding"),
+    (RerankOptions::NAMES, "of reranking"),
+    (PackOptions::NAMES, "of packing"),
+];
+
+/// Checks names that were given for options, for a language whose calls take more by name than one kind of options:
+/// `known` has all that the call takes, in groups.
+///
+/// # Errors
+/// `UnknownOption` for the first that is in no group: it says which one was meant, and lists all of them.
+pub fn check_option_names<'a>(names: impl IntoIterator<Item = &'a str>, known: &[&[&str]]) -> Result<()> {
+    check_names(names, known, "")
+}
+
+/// As [`check_option_names`]; `aside` is said where no name is near.
+pub(crate) fn check_names<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    known: &[&[&str]],
+    aside: &str,
+) -> Result<()> {
+    let strange = names.into_iter().find(|name| !known.iter().any(|group| group.contains(name)));
+    strange.map_or(Ok(()), |name| Err(unknown(name, known, aside)))
+}
+
+/// The error for a name that is none of `known`; `aside` is said where no name is near.
+pub(crate) fn unknown(name: &str, known: &[&[&str]], aside: &str) -> Error {
+    let known = known.concat();
+    let theirs = ELSEWHERE.iter().find(|(theirs, ours)| *theirs == name && known.contains(ours));
+    let owner = ALL.iter().find(|(names, _)| names.contains(&name));
+    let meant = match (theirs, owner) {
+        (Some((_, ours)), _) => Some(*ours),
+        (None, Some(_)) => None,
+        (None, None) => closest(name, known.iter().copied()),
+    };
+    let known = known.join(", ");
+    let message = match (meant, owner) {
+        (Some(_), _) => format!("there is no option {name:?}{} Known: {known}", hint(meant)),
+        (None, Some((_, whose))) => {
+            format!("there is no option {name:?} here, it is one {whose}; known: {known}")
+        }
+        (None, None) => format!("there is no option {name:?}{aside}; known: {known}"),
+    };
+    let error = Error::new(ErrorKind::UnknownOption, message).with("option", name);
+    match meant {
+        Some(meant) => error.with("suggestion", meant),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(name: &str, known: &[&[&str]]) -> String {
+        check_option_names(["threads", name], known).unwrap_err().message().to_owned()
+    }
+
+    #[test]
+    fn every_group_is_known_and_suggested() {
+        let known = [ModelOptions::NAMES, RuntimeOptions::NAMES, &["revision", "on_progress"][..]];
+        check_option_names(known.concat(), &known).unwrap();
+        for (slip, meant) in
+            [("thread", "threads"), ("revison", "revision"), ("weigths", "weights"), ("n_threads", "threads")]
+        {
+            let error = check_option_names(["max_context", slip], &known).unwrap_err();
+            assert_eq!(
+                (error.kind(), &error.detail()["suggestion"]),
+                (ErrorKind::UnknownOption, &meant.into())
+            );
+            assert!(error.message().ends_with("kernels, revision, on_progress"), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_of_something_else_are_said_to_be() {
+        let known = [RuntimeOptions::NAMES];
+        assert!(message("max_context", &known).contains("it is one of loading a model; known: threads"));
+        assert!(message("temperature", &known).contains("it is one of generating"));
+        assert!(message("nonsense", &known).starts_with("there is no option \"nonsense\"; known: threads"));
+        let error = check_names(["nonsense"], &known, "; aside").unwrap_err();
+        assert!(error.message().contains("\"nonsense\"; aside; known"), "{error}");
+        assert!(error.detail().get("suggestion").is_none());
+    }
+}
