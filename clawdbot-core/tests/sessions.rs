@@ -194,22 +194,6 @@ fn a_batch_of_many_is_served_in_order() {
     );
 }
 
-#[test]
-fn a_cancelled_batch_looks_at_no_more_prompts() {
-    let model = loaded(&ModelOptions::default());
-    let cancel = CancelHandle::default();
-    cancel.cancel();
-    let long = Prompt::Text("a ".repeat(1 << 20));
-    for prompt in [long, Prompt::Text("a".to_owned())] {
-        let requests = vec![prompt; 100].into_iter().map(|prompt| Ok::<_, Error>((prompt, greedy(1))));
-        let results = model.generate_each(requests, &cancel);
-        let cancelled = |result: &clawdbot_core::Result<_>| {
-            result.as_ref().is_err_and(|error: &Error| error.kind() == ErrorKind::Cancelled)
-        };
-        assert!(results[1..].iter().all(cancelled));
-    }
-}
-
 /// Without a budget, in an address space that all of them at a time would not fit into.
 #[test]
 fn twenty_thousand_prompts_are_served() {

@@ -6,7 +6,7 @@ use super::handle::Model;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
 use crate::options::GenerateOptions;
-use crate::session::{CancelHandle, Delivery, Prompt, Session, Stream, Wanted, run_together};
+use crate::session::{CancelHandle, Delivery, Prompt, Session, Stream, Ticket, Wanted, run_together};
 
 /// Requests that are under way, in units of the sequences of a forward pass: enough that those that end are replaced.
 const PASSES_AHEAD: usize = 2;
@@ -17,7 +17,7 @@ impl Model {
     /// # Errors
     /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`, `Closed`, `ForkedRuntime`; as [`Model::session`].
     pub fn stream(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Stream> {
-        self.request(prompt.into(), options, Delivery::EachToken, &CancelHandle::default())
+        self.request(prompt.into(), options, Delivery::EachToken, Ticket::default())
     }
 
     fn request(
@@ -25,12 +25,12 @@ impl Model {
         prompt: Prompt,
         options: &GenerateOptions,
         delivery: Delivery,
-        cancel: &CancelHandle,
+        ticket: Ticket,
     ) -> Result<Stream> {
         let mut session = Session::once(self.generating()?)?;
         let add_special_tokens = options.add_special_tokens.unwrap_or(true);
-        session.extend_until(prompt, add_special_tokens, Wanted::of(options), cancel)?;
-        session.request(options, delivery, cancel.ticket())
+        session.extend_until(prompt, add_special_tokens, Wanted::of(options), &CancelHandle::default())?;
+        session.request(options, delivery, ticket)
     }
 
     /// Generates from `prompt`.
@@ -62,7 +62,7 @@ impl Model {
         options: &GenerateOptions,
         cancel: &CancelHandle,
     ) -> Result<Completion> {
-        self.request(prompt.into(), options, Delivery::AtTheEnd, cancel)?.finish()
+        self.request(prompt.into(), options, Delivery::AtTheEnd, cancel.ticket())?.finish()
     }
 
     /// As [`Model::generate_batch`], with options for each prompt, until `cancel` is asked to stop: what is under way then
@@ -76,11 +76,11 @@ impl Model {
         requests: impl ExactSizeIterator<Item = Result<(Prompt, O), E>>,
         cancel: &CancelHandle,
     ) -> Vec<Result<Completion, E>> {
-        self.run_batch(requests, || cancel.clone(), |_, _| !cancel.is_cancelled())
+        self.run_batch(requests, || cancel.ticket(), |_, _| !cancel.is_cancelled())
     }
 
     /// As [`Model::generate_batch`], with options for each prompt, and calls `progress(prompts done, prompts in all)` after
-    /// each forward pass and each prompt that is refused; false cancels what is not done.
+    /// each forward pass; false cancels what is not done.
     ///
     /// # Errors
     /// Per prompt, as [`Model::generate_batch`]; `Cancelled`.
@@ -89,13 +89,13 @@ impl Model {
         requests: impl ExactSizeIterator<Item = (Prompt, O)>,
         progress: impl FnMut(u64, u64) -> bool,
     ) -> Vec<Result<Completion>> {
-        self.run_batch(requests.map(Ok), CancelHandle::default, progress)
+        self.run_batch(requests.map(Ok), Ticket::default, progress)
     }
 
     fn run_batch<O: Borrow<GenerateOptions>, E: From<Error>>(
         &self,
         requests: impl ExactSizeIterator<Item = Result<(Prompt, O), E>>,
-        cancel: impl Fn() -> CancelHandle,
+        ticket: impl Fn() -> Ticket,
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Vec<Result<Completion, E>> {
         let count = requests.len();
@@ -108,13 +108,13 @@ impl Model {
         };
         // A closed model refuses each request.
         let most = self.loaded().map_or(1, |loaded| PASSES_AHEAD * loaded.options.max_batch as usize);
-        'all: loop {
+        loop {
             while running.len() < most
                 && let Some((index, request)) = requests.peek()
             {
                 let index = *index;
                 let begun = request.as_ref().ok().map(|(prompt, options)| {
-                    self.request(prompt.clone(), options.borrow(), Delivery::AtTheEnd, &cancel())
+                    self.request(prompt.clone(), options.borrow(), Delivery::AtTheEnd, ticket())
                 });
                 let refused = match begun {
                     Some(Ok(stream)) => {
@@ -132,9 +132,6 @@ impl Model {
                 if let Some(error) = refused.or(given) {
                     results[index] = Some(Err(error));
                     done += 1;
-                    if !progress(done, count as u64) {
-                        break 'all;
-                    }
                 }
             }
             if running.is_empty() {
