@@ -100,14 +100,9 @@ fn no_panic_is_printed() {
         let with = |tokens: Value| tokenizer(&json!({ "added_tokens": tokens }));
         for normalized in [true, false] {
             let token = added(2, "<s>", false, true, normalized);
-            refused(with(json!([token, added(3, " ", true, false, normalized)])), "lstrip false");
-            refused(with(json!([added(2, "\n ", true, false, normalized), token])), "lstrip false");
-            for other in [
-                added(3, " ", false, false, normalized),
-                added(3, " ", true, true, normalized),
-                added(3, " a", true, false, normalized),
-                added(3, " ", true, false, !normalized),
-            ] {
+            refused(with(json!([token, added(3, " ", true, false, normalized)])), "white space");
+            refused(with(json!([added(2, "\n ", true, false, normalized), token])), "white space");
+            for other in [added(3, " ", false, false, normalized), added(3, " a", true, false, normalized)] {
                 let both = with(json!([token, other])).unwrap();
                 for text in ["<s>   a", "<s> ", " <s>\n  <s> a  ", "   ", "a   b"] {
                     both.encode(text, true).unwrap();
@@ -174,6 +169,61 @@ fn patterns_are_bounded_together() {
         let split = json!({"type": "Split", "pattern": {"Regex": r"\w{100}"}, "behavior": "Isolated", "invert": false});
         let many = json!({"pre_tokenizer": {"type": "Sequence", "pretokenizers": vec![split; 90]}});
         refused(tokenizer(&many), "take at most");
+    });
+}
+
+#[test]
+fn patterns_that_go_back_without_end_are_errors() {
+    in_child(Limits { cpu: 60, ..Limits::default() }, || {
+        let text = "a".repeat(200_000);
+        let pattern = json!({"Regex": r"(?=[\s\S]*b)a"});
+        let replace = json!({"type": "Replace", "pattern": pattern, "content": "b"});
+        let fused = json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, replace]});
+        refused(tokenizer(&json!({"normalizer": replace})).unwrap().encode(&text, true), "too long");
+        let decoding = tokenizer(&json!({"decoder": fused})).unwrap();
+        refused(decoding.decode(&vec![0; text.len()], true), "too long");
+        let split = |pattern: &str| {
+            let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+            tokenizer(&json!({"pre_tokenizer": split})).unwrap()
+        };
+        for pattern in [r"(?=[\s\S]*b)a", "(?!a*b)a", "(?:a+)+b", "(?:a|aa)+b", "(?>a?)a*b|a"] {
+            refused(split(pattern).encode(&text, true), "too long");
+        }
+        // As often as there are letters.
+        for pattern in ["[^b]*b|a", "a*b|a", r"a+$|a"] {
+            let tokens = split(pattern).encode(&text, true).unwrap();
+            assert_eq!(tokens.len(), text.len());
+        }
+    });
+}
+
+#[test]
+fn what_a_text_could_repeat_without_end_is_refused() {
+    in_child(Limits { peak: 150, ..Limits::default() }, || {
+        for (content, lstrip, rstrip) in [(" ", true, true), (" ", false, true), ("\n\t", true, false)] {
+            let added = json!({"id": 2, "content": content, "single_word": false, "lstrip": lstrip, "rstrip": rstrip,
+                "normalized": false, "special": false});
+            refused(tokenizer(&json!({"added_tokens": [added]})), "white space");
+        }
+        // White space once it is normalized.
+        let added = json!({"id": 2, "content": "<x>", "single_word": false, "lstrip": true, "rstrip": false,
+            "normalized": true, "special": false});
+        let normalizer = json!({"type": "Replace", "pattern": {"String": "<x>"}, "content": " "});
+        refused(tokenizer(&json!({"added_tokens": [added], "normalizer": normalizer})), "white space");
+        let unigram = |pieces: Vec<String>| {
+            let vocab: Vec<Value> = pieces.into_iter().map(|piece| json!([piece, -1.0])).collect();
+            json!({"model": {"type": "Unigram", "vocab": vocab, "unk_id": 0}})
+        };
+        refused(tokenizer(&unigram(vec!["a".repeat(40_000)])), "pieces of at most");
+        refused(tokenizer(&unigram((1..1000).map(|len| "a".repeat(len)).collect())), "pieces of at most");
+        let some = tokenizer(&unigram((1..128).map(|len| "a".repeat(len)).collect())).unwrap();
+        assert!(!some.encode(&"a".repeat(20_000), true).unwrap().is_empty());
+        for (kind, key) in [("BPE", "unk_token"), ("WordPiece", "continuing_subword_prefix")] {
+            let mut model = json!({"type": kind, "vocab": {"a": 0}, "merges": [], "unk_token": "a",
+                "continuing_subword_prefix": "#", "max_input_chars_per_word": 9});
+            model[key] = "x".repeat(1 << 20).into();
+            refused(tokenizer(&json!({ "model": model })), "at most 64 bytes");
+        }
     });
 }
 
@@ -258,6 +308,8 @@ fn tokenizing_is_cancelled() {
         cancel.cancel();
         let model = builtin(1 << 30);
         let error = model.tokenizer().unwrap().encode_until("a b", true, &cancel).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+        let error = model.tokenizer().unwrap().decode_until(&[1; 9], true, &cancel).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         let mut session = model.session().unwrap();
         let error = session.append_until("a b", true, &cancel).unwrap_err();

@@ -13,6 +13,9 @@ use crate::{chat, json, prompt};
 /// Bytes of a text from which on tokenizing takes long enough to be interrupted.
 pub(crate) const LONG_TEXT: usize = 1 << 17;
 
+/// Ids from which on decoding does.
+const LONG_IDS: usize = 1 << 16;
+
 /// Text to token ids and back.
 #[pyclass(frozen, module = "clawdbot")]
 pub(crate) struct Tokenizer(pub(crate) core::Tokenizer);
@@ -46,7 +49,12 @@ impl Tokenizer {
     #[pyo3(signature = (ids, skip_special_tokens=true))]
     fn decode(&self, py: Python<'_>, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
         let ids = prompt::ids(ids, "ids")?;
-        py.detach(|| self.0.decode(&ids, skip_special_tokens)).map_err(to_py)
+        if ids.len() < LONG_IDS {
+            return py.detach(|| self.0.decode(&ids, skip_special_tokens)).map_err(to_py);
+        }
+        let (tokenizer, cancel) = (self.0.clone(), core::CancelHandle::default());
+        let handle = cancel.clone();
+        interruptible_soon(py, &cancel, move || tokenizer.decode_until(&ids, skip_special_tokens, &handle))
     }
 
     /// Number of tokens, added ones included.

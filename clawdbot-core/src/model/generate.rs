@@ -28,7 +28,8 @@ impl Model {
         ticket: Ticket,
     ) -> Result<Stream> {
         let mut session = Session::once(self.generating()?)?;
-        session.extend(prompt, options.add_special_tokens.unwrap_or(true), Wanted::of(options))?;
+        let add_special_tokens = options.add_special_tokens.unwrap_or(true);
+        session.extend_until(prompt, add_special_tokens, Wanted::of(options), &CancelHandle::default())?;
         session.request(options, delivery, ticket)
     }
 

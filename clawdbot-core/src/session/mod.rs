@@ -89,17 +89,8 @@ impl Session {
         self.extend_until(prompt.into(), add_special_tokens, Wanted::Nothing, cancel)
     }
 
-    /// As [`Session::append`], for a request that wants something: errors say what.
-    pub(crate) fn extend(
-        &mut self,
-        prompt: Prompt,
-        add_special_tokens: bool,
-        wanted: Wanted,
-    ) -> Result<usize> {
-        self.extend_until(prompt, add_special_tokens, wanted, &CancelHandle::default())
-    }
-
-    fn extend_until(
+    /// As [`Session::append_until`], for a request that wants something: errors say what.
+    pub(crate) fn extend_until(
         &mut self,
         prompt: Prompt,
         add_special_tokens: bool,

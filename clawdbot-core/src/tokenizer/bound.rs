@@ -2,6 +2,7 @@
 
 use tokenizers::AddedToken;
 
+use super::pipeline;
 use super::read::{Covers, Encoder};
 
 /// For tokenizers that pass over no text, or over no word.
@@ -9,8 +10,8 @@ use super::read::{Covers, Encoder};
 pub(super) enum Bound {
     /// One for so many bytes, of white space or not.
     Bytes { longest: usize, white_space: bool },
-    /// One for each word between white space that has a letter or digit of ASCII.
-    Words,
+    /// One for each of such words between white space.
+    Words(pipeline::Words),
 }
 
 impl Bound {
@@ -24,10 +25,9 @@ impl Bound {
             Covers::Unknown => return None,
             Covers::Words => {
                 let spaces = |(_, token): (&u32, &AddedToken)| token.content.contains(char::is_whitespace);
-                let words = normalizer.is_none_or(|steps| steps.keep_words())
-                    && pre_tokenizer.is_some_and(|steps| steps.split_words())
-                    && !tokens.any(spaces);
-                return words.then_some(Bound::Words);
+                let kept = normalizer.map_or(Some(pipeline::Words::WithOne), |steps| steps.kept_words())?;
+                let words = pre_tokenizer.is_some_and(|steps| steps.split_words()) && !tokens.any(spaces);
+                return words.then_some(Bound::Words(kept));
             }
             Covers::Text(bytes) => bytes,
             Covers::ByteLevel(bytes) => {
@@ -62,8 +62,20 @@ impl Bound {
                 let chars = text.chars().filter(|c| !c.is_whitespace());
                 chars.map(char::len_utf8).sum::<usize>().div_ceil(longest)
             }
-            Bound::Words => {
+            Bound::Words(pipeline::Words::WithOne) => {
                 let word = |word: &&str| word.bytes().any(|byte| byte.is_ascii_alphanumeric());
+                text.split_ascii_whitespace().filter(word).count()
+            }
+            Bound::Words(pipeline::Words::OfThem) => {
+                // White space may be taken for a part of what is before it and not of ASCII.
+                let mut parted = true;
+                let word = |word: &&str| {
+                    let parted = std::mem::replace(
+                        &mut parted,
+                        word.bytes().last().is_some_and(|byte| byte.is_ascii()),
+                    );
+                    parted && word.bytes().all(|byte| byte.is_ascii_alphanumeric())
+                };
                 text.split_ascii_whitespace().filter(word).count()
             }
         }

@@ -19,6 +19,7 @@ use pipeline::Decoder;
 mod bound;
 mod chat;
 mod gguf;
+mod lengths;
 mod merges;
 mod pipeline;
 mod read;
@@ -26,6 +27,7 @@ mod settings;
 mod special;
 mod stop;
 mod stream;
+mod words;
 
 pub use chat::{ChatTemplate, ChatTemplates, LocalTime, render_chat_template};
 pub(crate) use gguf::{TokenizerFiles, tokenizer_files};
@@ -201,18 +203,42 @@ impl Tokenizer {
     /// # Errors
     /// `InvalidArgument` for other ids.
     pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        ids.iter().try_for_each(|id| self.check(*id))?;
-        self.decode_checked(ids, skip_special_tokens)
+        self.decode_until(ids, skip_special_tokens, &CancelHandle::default())
     }
 
-    fn decode_checked(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
-        let tokens: Vec<String> = ids.iter().filter_map(|id| self.shows(*id, skip_special_tokens)).collect();
-        guarded(None, || match &self.inner.decoder {
-            _ if tokens.is_empty() => Ok(String::new()),
-            Some(decoder) => decoder
-                .decode(tokens)
-                .map_err(|error| Error::invalid_tokenizer(format!("cannot decode: {error}"))),
-            None => Ok(tokens.join(" ")),
+    /// As [`decode`](Self::decode), but stops when `cancel` is cancelled.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode); `Cancelled`.
+    pub fn decode_until(
+        &self,
+        ids: &[u32],
+        skip_special_tokens: bool,
+        cancel: &CancelHandle,
+    ) -> Result<String> {
+        ids.iter().try_for_each(|id| self.check(*id))?;
+        self.decode_checked(ids, skip_special_tokens, Some(cancel))
+    }
+
+    fn decode_checked(
+        &self,
+        ids: &[u32],
+        skip_special_tokens: bool,
+        cancel: Option<&CancelHandle>,
+    ) -> Result<String> {
+        let cannot_decode =
+            |error: tokenizers::Error| Error::invalid_tokenizer(format!("cannot decode: {error}"));
+        guarded(cancel, || {
+            let mut tokens = Vec::new();
+            for ids in ids.chunks(pipeline::AT_ONCE) {
+                pipeline::work::check().map_err(cannot_decode)?;
+                tokens.extend(ids.iter().filter_map(|id| self.shows(*id, skip_special_tokens)));
+            }
+            match &self.inner.decoder {
+                _ if tokens.is_empty() => Ok(String::new()),
+                Some(decoder) => decoder.decode(tokens).map_err(cannot_decode),
+                None => Ok(tokens.join(" ")),
+            }
         })
     }
 

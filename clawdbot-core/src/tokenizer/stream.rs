@@ -111,15 +111,16 @@ impl StreamDecoder {
 
     /// The text of the ids after the context, which become the context.
     fn decode_window(&mut self) -> Result<String> {
-        let before = self.tokenizer.decode_checked(&self.ids[..self.context], self.skip_special_tokens)?;
-        let text = self.tokenizer.decode_checked(&self.ids, self.skip_special_tokens)?;
+        let before =
+            self.tokenizer.decode_checked(&self.ids[..self.context], self.skip_special_tokens, None)?;
+        let text = self.tokenizer.decode_checked(&self.ids, self.skip_special_tokens, None)?;
         let piece = text
             .strip_prefix(before.as_str())
             .ok_or_else(|| Error::internal("the decoder changed text that was already handed out"))?
             .to_owned();
         // Ids that decode to nothing on their own (a space at the start) are no context for what follows.
         let new = &self.ids[self.context..];
-        let alone = self.tokenizer.decode_checked(new, self.skip_special_tokens)?;
+        let alone = self.tokenizer.decode_checked(new, self.skip_special_tokens, None)?;
         if !alone.is_empty() {
             self.ids.drain(..self.context);
         } else if self.context > 0 && piece.is_empty() && self.is_silent(new)? {
@@ -132,7 +133,7 @@ impl StreamDecoder {
     /// Whether ids have no text wherever they stand: more of them than can be stripped from the start of a text.
     fn is_silent(&self, ids: &[u32]) -> Result<bool> {
         let many = ids.repeat(MAX_STRIP + 1);
-        Ok(self.tokenizer.decode_checked(&many, self.skip_special_tokens)?.is_empty())
+        Ok(self.tokenizer.decode_checked(&many, self.skip_special_tokens, None)?.is_empty())
     }
 }
 

@@ -168,6 +168,13 @@ fn a_text_has_at_least_as_many_tokens_as_said() {
     spaced["model"]["byte_fallback"] = true.into();
     spaced["normalizer"] = json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"},
         {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}]});
+    let unigram = json!({"version": "1.0", "added_tokens": [], "post_processor": null, "decoder": null,
+        "normalizer": {"type": "Sequence", "normalizers": [
+            {"type": "Precompiled", "precompiled_charsmap": pipeline::b_for_a()},
+            {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"},
+            {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}]},
+        "model": {"type": "Unigram", "unk_id": 0, "vocab": [["u", 0.0], ["▁ab", -1.0], ["▁a", -1.0]]}});
     let mut stripping = spaced.clone();
     stripping["added_tokens"][0]["rstrip"] = true.into();
     let mut normalized = byte_level();
@@ -184,6 +191,7 @@ fn a_text_has_at_least_as_many_tokens_as_said() {
     ];
     for (json, some) in [
         (&word_piece, true),
+        (&unigram, true),
         (&spaced, true),
         (&stripping, true),
         (&normalized, true),

@@ -18,6 +18,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+pub(super) use self::pre::GPT2;
 use self::vocab::Vocab;
 use super::Tokenizer;
 use crate::error::{Error, ErrorKind, Result};

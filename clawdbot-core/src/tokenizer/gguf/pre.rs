@@ -19,7 +19,9 @@ pub(super) struct PreTokenizer {
     pub(super) nfc: bool,
 }
 
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// As ByteLevel splits where no pattern is given, too.
+pub(in crate::tokenizer) const GPT2: &str =
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN35: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -132,5 +134,13 @@ mod tests {
             let parsed = serde_json::from_value::<tokenizers::PreTokenizerWrapper>(pre.json());
             assert!(parsed.is_ok(), "{:?}: {:?}", pre.names, parsed.err());
         }
+    }
+
+    #[test]
+    fn every_pattern_takes_time_in_proportion_to_the_text() {
+        let mut patterns: Vec<&str> = TABLE.iter().flat_map(|pre| pre.patterns).copied().collect();
+        patterns.sort_unstable();
+        patterns.dedup();
+        patterns.into_iter().for_each(crate::tokenizer::pipeline::check_linear);
     }
 }

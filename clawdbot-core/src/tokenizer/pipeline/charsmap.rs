@@ -19,6 +19,19 @@ pub(super) fn read(text: &str) -> Result<Precompiled, String> {
     Precompiled::from(&bytes).map_err(|error| error.to_string())
 }
 
+/// Whether letters and digits of ASCII are something but white space, and its white space is.
+pub(super) fn keeps_words(rules: &Precompiled) -> bool {
+    let becomes = |text: &str| rules.normalize_string(text);
+    let mut ascii = (0..128_u8).map(char::from);
+    // Which is one character for the rules.
+    becomes("\r\n").contains(char::is_whitespace)
+        && ascii.all(|c| match becomes(c.encode_utf8(&mut [0; 4])) {
+            found if c.is_ascii_alphanumeric() => found.contains(|c: char| !c.is_whitespace()),
+            found if c.is_ascii_whitespace() => found.contains(char::is_whitespace),
+            _ => true,
+        })
+}
+
 fn digit(byte: u8) -> Option<u8> {
     match byte {
         b'A'..=b'Z' => Some(byte - b'A'),
@@ -101,7 +114,7 @@ fn check(bytes: &[u8]) -> Result<(), String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
@@ -132,10 +145,21 @@ mod tests {
         encode(&[&(units.len() as u32).to_le_bytes()[..], &units, replacements.as_bytes()].concat())
     }
 
+    pub(in crate::tokenizer) fn b_for_a() -> String {
+        rules(|_| {}, "b\0")
+    }
+
     #[test]
     fn rules_are_read() {
-        let rules = read(&rules(|_| {}, "b\0")).unwrap();
+        let rules = read(&b_for_a()).unwrap();
         assert_eq!(rules.normalize_string("cab"), "cbb");
+    }
+
+    #[test]
+    fn words_are_kept_unless_their_letters_are_not() {
+        for (replacement, kept) in [("b\0", true), ("\0", false), (" \0", false)] {
+            assert_eq!(keeps_words(&read(&rules(|_| {}, replacement)).unwrap()), kept, "{replacement:?}");
+        }
     }
 
     #[test]

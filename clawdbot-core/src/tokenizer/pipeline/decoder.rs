@@ -4,7 +4,7 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Finder, Limits, kind, steps, text, work};
+use super::{AT_ONCE, Finder, Limits, kind, steps, text, work};
 
 /// A text may become this many times as long as the tokens, in bytes.
 const MAX_GROWTH: usize = 16;
@@ -161,17 +161,21 @@ impl Step {
         match self {
             Step::Bpe { suffix } => {
                 let last = tokens.len().saturating_sub(1);
-                for (at, token) in tokens.iter_mut().enumerate() {
+                each(&mut tokens, |at, token| {
                     *token = token.replace(suffix.as_str(), if at == last { "" } else { " " });
-                }
+                    Ok(())
+                })?;
             }
             Step::ByteLevel => {
                 let mut bytes = Vec::new();
-                tokens.iter().for_each(|token| crate::tokenizer::stream::push_token_bytes(&mut bytes, token));
+                each(&mut tokens, |_, token| {
+                    crate::tokenizer::stream::push_token_bytes(&mut bytes, token);
+                    Ok(())
+                })?;
                 tokens = vec![String::from_utf8_lossy(&bytes).into_owned()];
             }
             Step::WordPiece { prefix, cleanup } => {
-                for (at, token) in tokens.iter_mut().enumerate() {
+                each(&mut tokens, |at, token| {
                     if at > 0 {
                         match token.strip_prefix(prefix.as_str()) {
                             Some(rest) => *token = rest.to_owned(),
@@ -181,31 +185,35 @@ impl Step {
                     if *cleanup {
                         *token = clean(token);
                     }
-                }
+                    Ok(())
+                })?;
             }
             Step::Metaspace { replacement, prepended } => {
-                for (at, token) in tokens.iter_mut().enumerate() {
+                each(&mut tokens, |at, token| {
                     let space = if at == 0 && *prepended { "" } else { " " };
                     *token = token.replace(*replacement, space);
-                }
+                    Ok(())
+                })?;
             }
             Step::Ctc { pad, delimiter, cleanup } => {
                 tokens.dedup();
-                for token in &mut tokens {
+                each(&mut tokens, |_, token| {
                     *token = token.replace(pad.as_str(), "");
                     if *cleanup {
                         *token = clean(token).replace(delimiter.as_str(), " ");
                     }
-                }
+                    Ok(())
+                })?;
                 tokens.retain(|token| !token.is_empty());
             }
             Step::Replace { what, content } => {
                 let mut total = 0_usize;
-                for token in &tokens {
+                each(&mut tokens, |_, token| {
                     total = total.saturating_add(what.replaced_len(token, content)?);
-                }
+                    Ok(())
+                })?;
                 within(total, limit)?;
-                for token in &mut tokens {
+                each(&mut tokens, |_, token| {
                     let (mut replaced, mut before) = (String::new(), 0);
                     what.each(token, |start, end| {
                         replaced.push_str(&token[before..start]);
@@ -214,11 +222,12 @@ impl Step {
                     })?;
                     replaced.push_str(&token[before..]);
                     *token = replaced;
-                }
+                    Ok(())
+                })?;
             }
             Step::Fuse => tokens = vec![tokens.concat()],
             Step::Strip { content, start, stop } => {
-                for token in &mut tokens {
+                each(&mut tokens, |_, token| {
                     let mut rest = token.as_str();
                     for _ in 0..*start {
                         let Some(shorter) = rest.strip_prefix(*content) else { break };
@@ -229,12 +238,27 @@ impl Step {
                         rest = shorter;
                     }
                     *token = rest.to_owned();
-                }
+                    Ok(())
+                })?;
             }
             Step::ByteFallback => tokens = byte_fallback(tokens),
         }
         Ok(tokens)
     }
+}
+
+/// Does `work` on each token with its place, until it should stop.
+fn each(
+    tokens: &mut [String],
+    mut work: impl FnMut(usize, &mut String) -> tokenizers::Result<()>,
+) -> tokenizers::Result<()> {
+    for (group, tokens) in tokens.chunks_mut(AT_ONCE).enumerate() {
+        work::check()?;
+        for (at, token) in tokens.iter_mut().enumerate() {
+            work(group * AT_ONCE + at, token)?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs of tokens for bytes become the characters that they are, or one U+FFFD each.

@@ -3,7 +3,6 @@
 
 use std::fmt;
 
-use fancy_regex::Regex;
 use serde_json::{Map, Value};
 
 mod charsmap;
@@ -13,19 +12,26 @@ mod normalizer;
 mod oniguruma;
 mod post_processor;
 mod pre_tokenizer;
+mod regex;
 #[cfg(test)]
 mod tests;
 pub(super) mod work;
 
+#[cfg(test)]
+pub(super) use charsmap::tests::b_for_a;
 pub(super) use decoder::{Decoder, MAX_STRIP, Step as DecoderStep};
-pub(super) use normalizer::Normalizers;
+pub(super) use normalizer::{Normalizers, Words};
 pub(super) use post_processor::post_processor;
 pub(super) use pre_tokenizer::PreTokenizers;
+use regex::Regex;
 
 /// Most steps of a part.
 const MAX_STEPS: usize = 100;
 /// Deepest sequences of sequences.
 const MAX_DEPTH: usize = 64;
+
+/// Tokens that are worked on between looks at what was cancelled.
+pub(super) const AT_ONCE: usize = 4096;
 
 /// What the parts of a file may still take.
 pub(super) struct Limits {
@@ -110,17 +116,17 @@ impl Finder {
                     found(start, start + wanted.len());
                 }
             }
-            Finder::Regex(regex) => {
-                for (count, found_here) in regex.find_iter(text).enumerate() {
-                    if count % 1024 == 1023 {
-                        work::check()?;
-                    }
-                    let found_here = found_here.map_err(|error| work::fail(format!("a pattern: {error}")))?;
-                    found(found_here.start(), found_here.end());
-                }
-            }
+            Finder::Regex(regex) => regex.each(text, found)?,
         }
         Ok(())
+    }
+
+    /// Whether all that is found is white space.
+    fn only_white_space(&self) -> bool {
+        match self {
+            Finder::Text(wanted) => wanted.chars().all(char::is_whitespace),
+            Finder::Regex(regex) => regex.only(char::is_whitespace),
+        }
     }
 
     /// How many bytes `text` has with `content` in place of what is found.
@@ -159,4 +165,11 @@ impl fmt::Debug for Finder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Finder").finish_non_exhaustive()
     }
+}
+
+/// Checks that searches for `pattern` take time in proportion to the text.
+#[cfg(test)]
+pub(super) fn check_linear(pattern: &str) {
+    let translated = oniguruma::translate(pattern).unwrap().text;
+    regex::tests::check_linear(pattern, &translated);
 }

@@ -23,6 +23,15 @@ enum Step {
     Other { step: Box<NormalizerWrapper>, kind: &'static Kind },
 }
 
+/// Words between white space.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::tokenizer) enum Words {
+    /// Those that have a letter or digit of ASCII.
+    WithOne,
+    /// Those that have nothing else.
+    OfThem,
+}
+
 /// What a kind of step does to the length of a text, in bytes.
 #[derive(Debug)]
 struct Kind {
@@ -86,11 +95,19 @@ impl Normalizers {
         })
     }
 
-    /// Whether letters and digits of ASCII stay in a text, and white space between them.
-    pub(in crate::tokenizer) fn keep_words(&self) -> bool {
-        self.0.iter().all(|step| match step {
-            Step::Replace { .. } => false,
-            Step::Other { kind, .. } => !matches!(kind.name, "Prepend" | "ByteLevel" | "Precompiled"),
+    /// Which words stay in a text, with white space between them. `None`: perhaps none.
+    pub(in crate::tokenizer) fn kept_words(&self) -> Option<Words> {
+        self.0.iter().try_fold(Words::WithOne, |kept, step| match step {
+            Step::Replace { what, content } => {
+                let white_space = !content.is_empty() && content.chars().all(char::is_whitespace);
+                (white_space && what.only_white_space()).then_some(kept)
+            }
+            Step::Other { step, kind } => match &**step {
+                NormalizerWrapper::Precompiled(rules) => {
+                    charsmap::keeps_words(rules).then_some(Words::OfThem)
+                }
+                _ => (!matches!(kind.name, "Prepend" | "ByteLevel")).then_some(kept),
+            },
         })
     }
 

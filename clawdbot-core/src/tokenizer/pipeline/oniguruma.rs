@@ -3,9 +3,8 @@
 //!
 //! Oniguruma's language: <https://github.com/kkos/oniguruma/blob/master/doc/RE>, with the syntax of Ruby.
 
-use fancy_regex::Regex;
-
 use super::class::{self, Class};
+use super::regex::Regex;
 
 /// Deepest nesting of groups and classes.
 const MAX_DEPTH: usize = 32;
@@ -32,7 +31,7 @@ pub(in crate::tokenizer) fn compile(pattern: &str, left: &mut u64) -> Result<Pat
     *left = left.checked_sub(piece.cost).ok_or_else(|| {
         failed(format!("expected patterns that take at most {MAX_COST} bytes compiled, found larger ones"))
     })?;
-    let regex = Regex::new(&piece.text).map_err(|error| failed(error.to_string()))?;
+    let regex = Regex::new(&piece.text).map_err(failed)?;
     Ok(Pattern { regex, nullable: piece.nullable })
 }
 

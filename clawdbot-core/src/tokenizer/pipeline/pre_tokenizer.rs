@@ -4,7 +4,8 @@ use serde_json::{Map, Value};
 use tokenizers::tokenizer::SplitDelimiterBehavior;
 use tokenizers::{PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
 
-use super::{Finder, Limits, kind, steps, work};
+use super::{Finder, Limits, kind, oniguruma, steps, work};
+use crate::tokenizer::gguf::GPT2;
 
 /// Most steps of a kind that makes text longer.
 const MAX_LONGER: usize = 3;
@@ -15,7 +16,16 @@ pub(in crate::tokenizer) struct PreTokenizers(Vec<Step>);
 
 #[derive(Debug)]
 enum Step {
-    Split { at: Finder, behavior: SplitDelimiterBehavior, invert: bool },
+    Split {
+        at: Finder,
+        behavior: SplitDelimiterBehavior,
+        invert: bool,
+    },
+    /// What ByteLevel begins with where it is to split: words as GPT-2 has them.
+    Words {
+        at: Finder,
+        add_prefix_space: bool,
+    },
     Other(PreTokenizerWrapper),
 }
 
@@ -26,9 +36,10 @@ impl PreTokenizers {
         if part.is_null() {
             return Ok(None);
         }
-        let parsed: Result<Vec<Step>, String> =
+        let parsed: Result<Vec<Vec<Step>>, String> =
             steps(part, "pretokenizers")?.into_iter().map(|step| parse(step, limits)).collect();
         let steps = parsed.map_err(|reason| format!("pre_tokenizer: {reason}"))?;
+        let steps: Vec<Step> = steps.into_iter().flatten().collect();
         let longer = |step: &&Step| {
             matches!(step, Step::Other(PreTokenizerWrapper::ByteLevel(_) | PreTokenizerWrapper::Metaspace(_)))
         };
@@ -71,6 +82,7 @@ impl PreTokenizers {
     pub(in crate::tokenizer) fn only_split(&self) -> bool {
         self.0.iter().all(|step| match step {
             Step::Split { .. } => true,
+            Step::Words { add_prefix_space, .. } => !add_prefix_space,
             Step::Other(step) => {
                 !matches!(step, PreTokenizerWrapper::ByteLevel(_) | PreTokenizerWrapper::Metaspace(_))
             }
@@ -78,14 +90,15 @@ impl PreTokenizers {
     }
 }
 
-fn parse(step: Map<String, Value>, limits: &mut Limits) -> Result<Step, String> {
+/// The steps that `step` stands for.
+fn parse(step: Map<String, Value>, limits: &mut Limits) -> Result<Vec<Step>, String> {
     if kind(&step) == "Split" {
         let behavior = step.get("behavior").cloned().unwrap_or_default();
         let behavior =
             serde_json::from_value(behavior).map_err(|error| format!("Split: behavior: {error}"))?;
         let invert = step.get("invert").and_then(Value::as_bool);
         let invert = invert.ok_or("Split: expected invert: true or false")?;
-        return Ok(Step::Split { at: Finder::of(&step, limits)?.0, behavior, invert });
+        return Ok(vec![Step::Split { at: Finder::of(&step, limits)?.0, behavior, invert }]);
     }
     let name = kind(&step).to_owned();
     let step = serde_json::from_value(Value::Object(step)).map_err(|error| format!("{name}: {error}"))?;
@@ -97,7 +110,13 @@ fn parse(step: Map<String, Value>, limits: &mut Limits) -> Result<Step, String> 
         PreTokenizerWrapper::Split(_) | PreTokenizerWrapper::Sequence(_) => {
             Err("expected a type for each step".to_owned())
         }
-        step => Ok(Step::Other(step)),
+        PreTokenizerWrapper::ByteLevel(step) if step.use_regex => {
+            let at = Finder::Regex(oniguruma::compile(GPT2, &mut limits.regexes)?.regex);
+            let words = Step::Words { at, add_prefix_space: step.add_prefix_space };
+            let bytes = step.add_prefix_space(false).use_regex(false);
+            Ok(vec![words, Step::Other(bytes.into())])
+        }
+        step => Ok(vec![Step::Other(step)]),
     }
 }
 
@@ -105,6 +124,7 @@ impl Step {
     fn keeps_text(&self) -> bool {
         match self {
             Step::Split { behavior, .. } => *behavior != SplitDelimiterBehavior::Removed,
+            Step::Words { .. } => true,
             Step::Other(PreTokenizerWrapper::Punctuation(step)) => {
                 step.behavior != SplitDelimiterBehavior::Removed
             }
@@ -130,6 +150,12 @@ impl PreTokenizer for PreTokenizers {
                 Step::Split { at, behavior, invert: true } => {
                     text.split(|_, part| part.split(tokenizers::pattern::Invert(at), *behavior))
                 }
+                Step::Words { at, add_prefix_space } => text.split(|_, mut part| {
+                    if *add_prefix_space && !part.get().starts_with(' ') {
+                        part.prepend(" ");
+                    }
+                    part.split(at, SplitDelimiterBehavior::Isolated)
+                }),
                 Step::Other(step) => step.pre_tokenize(text),
             }
         })

@@ -6,10 +6,23 @@ use std::cell::RefCell;
 use crate::error::{Error, ErrorKind, Result};
 use crate::session::CancelHandle;
 
-#[derive(Default)]
+/// What searches for patterns may do in any case, in their steps: less than a second. Some published patterns look ahead
+/// over all digits of a number for each three of them.
+const CREDIT: u64 = 1 << 26;
+/// What they take of it at once, between looks at what was cancelled.
+const DRAW: u64 = 1 << 14;
+
 struct Work {
     cancelled: Option<CancelHandle>,
     failure: Option<Error>,
+    /// What searches for patterns may still do.
+    credit: u64,
+}
+
+impl Default for Work {
+    fn default() -> Self {
+        Work { cancelled: None, failure: None, credit: CREDIT }
+    }
 }
 
 thread_local! {
@@ -33,7 +46,7 @@ pub(in crate::tokenizer) fn run<T>(
     cancelled: Option<&CancelHandle>,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
-    let new = Work { cancelled: cancelled.cloned(), failure: None };
+    let new = Work { cancelled: cancelled.cloned(), ..Work::default() };
     let before = Before(WORK.with(|work| work.replace(new)));
     let result = work();
     let failure = WORK.with(|work| work.borrow_mut().failure.take());
@@ -67,4 +80,59 @@ pub(in crate::tokenizer) fn check() -> tokenizers::Result<()> {
         (_, true) => Err(remember(Error::new(ErrorKind::Cancelled, "the work was cancelled"))),
         _ => Ok(()),
     }
+}
+
+/// What a search may do: its own share, and what others left.
+pub(super) struct Credit {
+    drawn: u64,
+}
+
+impl Credit {
+    pub(super) fn new(share: u64) -> Self {
+        WORK.with(|work| {
+            let credit = &mut work.borrow_mut().credit;
+            *credit = credit.saturating_add(share);
+        });
+        Credit { drawn: 0 }
+    }
+
+    /// Takes `steps` off.
+    ///
+    /// # Errors
+    /// When the work should stop, and when nothing is left.
+    pub(super) fn spend(&mut self, steps: u64) -> tokenizers::Result<()> {
+        if let Some(rest) = self.drawn.checked_sub(steps) {
+            self.drawn = rest;
+            return Ok(());
+        }
+        check()?;
+        let left = WORK.with(|work| {
+            let credit = &mut work.borrow_mut().credit;
+            let drawn = (self.drawn.saturating_add(*credit)).min(steps.saturating_add(DRAW));
+            *credit -= drawn - self.drawn;
+            drawn.checked_sub(steps)
+        });
+        self.drawn = left.ok_or_else(too_long)?;
+        Ok(())
+    }
+}
+
+impl Drop for Credit {
+    fn drop(&mut self) {
+        WORK.with(|work| {
+            let credit = &mut work.borrow_mut().credit;
+            *credit = credit.saturating_add(self.drawn);
+        });
+    }
+}
+
+/// What is left.
+#[cfg(test)]
+pub(super) fn left() -> u64 {
+    WORK.with(|work| work.borrow().credit)
+}
+
+/// The error of a pattern that goes back too often.
+pub(super) fn too_long() -> tokenizers::Error {
+    fail("a pattern takes too long: expected time in proportion to the text".to_owned())
 }

@@ -13,8 +13,9 @@ use tokenizers::models::wordlevel::WordLevel;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::{Model, Token};
 
+use crate::tokenizer::lengths;
 use crate::tokenizer::merges::Merges;
-use crate::tokenizer::pipeline::work;
+use crate::tokenizer::words::Words;
 
 /// A model, and its largest id.
 pub(in crate::tokenizer) struct ReadModel {
@@ -22,6 +23,13 @@ pub(in crate::tokenizer) struct ReadModel {
     pub(super) largest_id: Option<u32>,
     /// What of any text becomes tokens for certain.
     pub(in crate::tokenizer) covers: Covers,
+    words: Words,
+}
+
+impl ReadModel {
+    fn new(model: impl Into<ModelWrapper>, largest_id: Option<u32>, covers: Covers) -> Self {
+        ReadModel { model: model.into(), largest_id, covers, words: Words::default() }
+    }
 }
 
 /// What a model makes tokens of, and how long they are at most: characters that it does not know may be passed over, or
@@ -120,13 +128,16 @@ impl<'de> Deserialize<'de> for ReadModel {
     }
 }
 
-/// Longest token of a unigram model in bytes: its letters are nodes, one in the other, that are dropped by recursion.
-const MAX_PIECE: usize = 1024;
 /// Longest words of WordPiece, in characters: its time is their length cubed.
 const MAX_WORD: usize = 1000;
 
 impl Fields {
     fn build(self) -> Result<ReadModel, String> {
+        lengths::check_affixes([
+            ("unk_token", &self.unk_token),
+            ("continuing_subword_prefix", &self.continuing_subword_prefix),
+            ("end_of_word_suffix", &self.end_of_word_suffix),
+        ])?;
         // Older files have no type.
         let kind = match (&self.kind, &self.vocab) {
             (Some(kind), _) => kind.as_str(),
@@ -202,21 +213,18 @@ impl Fields {
         set(&mut builder, self.byte_fallback, BpeBuilder::byte_fallback);
         set(&mut builder, self.ignore_merges, BpeBuilder::ignore_merges);
         let bpe = builder.vocab_and_merges(vocab, merges).build().map_err(|error| error.to_string())?;
-        Ok(ReadModel { model: bpe.into(), largest_id, covers })
+        Ok(ReadModel::new(bpe, largest_id, covers))
     }
 
     fn unigram(self) -> Result<ReadModel, String> {
         let Some(Tokens::Scores(vocab)) = self.vocab else {
             return Err("vocab: expected a list of tokens and scores".to_owned());
         };
-        if let Some((token, _)) = vocab.iter().find(|(token, _)| token.len() > MAX_PIECE) {
-            let found = token.len();
-            return Err(format!("vocab: expected tokens of at most {MAX_PIECE} bytes, found one of {found}"));
-        }
+        lengths::check_pieces(&vocab)?;
         let largest_id = vocab.len().checked_sub(1).and_then(|last| u32::try_from(last).ok());
         let unigram = Unigram::from(vocab, self.unk_id, self.byte_fallback.unwrap_or(false));
         let unigram = unigram.map_err(|error| error.to_string())?;
-        Ok(ReadModel { model: unigram.into(), largest_id, covers: Covers::Words })
+        Ok(ReadModel::new(unigram, largest_id, Covers::Words))
     }
 
     fn word_piece(self) -> Result<ReadModel, String> {
@@ -235,7 +243,7 @@ impl Fields {
             .max_input_chars_per_word(longest)
             .build()
             .map_err(|error| error.to_string())?;
-        Ok(ReadModel { model: word_piece.into(), largest_id, covers: Covers::Words })
+        Ok(ReadModel::new(word_piece, largest_id, Covers::Words))
     }
 
     fn word_level(self) -> Result<ReadModel, String> {
@@ -243,7 +251,7 @@ impl Fields {
         let unknown = self.unk_token.ok_or("missing field `unk_token`")?;
         let word_level = WordLevel::builder().vocab(vocab).unk_token(unknown).build();
         let word_level = word_level.map_err(|error| error.to_string())?;
-        Ok(ReadModel { model: word_level.into(), largest_id, covers: Covers::Words })
+        Ok(ReadModel::new(word_level, largest_id, Covers::Words))
     }
 }
 
@@ -259,8 +267,7 @@ impl Model for ReadModel {
     type Trainer = <ModelWrapper as Model>::Trainer;
 
     fn tokenize(&self, sequence: &str) -> tokenizers::Result<Vec<Token>> {
-        work::check()?;
-        self.model.tokenize(sequence)
+        self.words.tokenize(&self.model, sequence)
     }
     fn token_to_id(&self, token: &str) -> Option<u32> {
         self.model.token_to_id(token)

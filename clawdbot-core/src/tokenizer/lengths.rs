@@ -1,0 +1,46 @@
+//! How long the texts of a model may be that it looks up, or writes, again and again.
+
+/// Longest text in bytes that a model has for unknown words, or puts before or behind parts of words.
+const MAX_AFFIX: usize = 64;
+/// Longest piece of Unigram in bytes: its letters are nodes, one in the other, that are dropped by recursion. Published ones
+/// have a few dozen.
+const MAX_PIECE: usize = 1024;
+/// Pieces up to this length are not counted.
+const SHORT_PIECE: usize = 64;
+/// Most bytes of longer pieces that one place in a text can begin: all are looked up there.
+const MAX_PIECES: usize = 16 << 10;
+
+/// Checks what is written again for each word, or for each part of one.
+pub(super) fn check_affixes<const N: usize>(texts: [(&str, &Option<String>); N]) -> Result<(), String> {
+    for (key, text) in texts {
+        if let Some(found) = text.as_ref().map(String::len).filter(|&len| len > MAX_AFFIX) {
+            return Err(format!("{key}: expected at most {MAX_AFFIX} bytes, found {found}"));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that no place in a text has much to look up.
+pub(super) fn check_pieces(vocab: &[(String, f64)]) -> Result<(), String> {
+    let mut long: Vec<&str> = vocab.iter().map(|(piece, _)| piece.as_str()).collect();
+    long.retain(|piece| piece.len() > SHORT_PIECE);
+    long.sort_unstable();
+    long.dedup();
+    // Pieces that each begin with the one before.
+    let (mut chain, mut bytes) = (Vec::<&str>::new(), 0);
+    for piece in long {
+        while let Some(shorter) = chain.pop_if(|shorter| !piece.starts_with(*shorter)) {
+            bytes -= shorter.len();
+        }
+        chain.push(piece);
+        bytes += piece.len();
+        if piece.len() > MAX_PIECE || bytes > MAX_PIECES {
+            return Err(format!(
+                "vocab: expected pieces of at most {MAX_PIECE} bytes, and {MAX_PIECES} of those that begin with each \
+                other, found {} and {bytes}",
+                piece.len()
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! Sets of characters.
+
+use regex_syntax::ParserBuilder;
+use regex_syntax::hir::{Class, HirKind};
+
+/// More ranges than this are looked up in a table.
+const FEW: usize = 8;
+/// Characters that a table has: the basic multilingual plane.
+const PLANE: usize = 1 << 16;
+
+/// Characters from the first to the last, and so on: in order, apart from each other.
+pub(super) type Ranges = Vec<(char, char)>;
+
+pub(super) const ANY: (char, char) = ('\0', char::MAX);
+
+/// The characters of a class as the syntax of the regex crate has it.
+///
+/// # Errors
+/// In the parser's words; for what is no class.
+pub(super) fn parse(class: &str, ignore_case: bool) -> Result<Ranges, String> {
+    let mut parser = ParserBuilder::new().case_insensitive(ignore_case).build();
+    let parsed = parser.parse(class).map_err(|error| error.to_string())?;
+    let none = || format!("expected a class of characters, found {class:.50?}");
+    let ranges = match parsed.kind() {
+        HirKind::Class(Class::Unicode(class)) => {
+            class.iter().map(|range| (range.start(), range.end())).collect()
+        }
+        // Of no characters, or of some of ASCII.
+        HirKind::Class(Class::Bytes(class)) => {
+            class.iter().map(|range| (range.start().into(), range.end().into())).collect()
+        }
+        HirKind::Literal(literal) => {
+            let mut chars = std::str::from_utf8(&literal.0).map_err(|_| none())?.chars();
+            match (chars.next(), chars.next()) {
+                (Some(c), None) => vec![(c, c)],
+                _ => return Err(none()),
+            }
+        }
+        _ => return Err(none()),
+    };
+    Ok(ranges)
+}
+
+/// Ranges in order and apart from each other.
+pub(super) fn union(mut ranges: Ranges) -> Ranges {
+    ranges.sort_unstable();
+    let mut apart: Ranges = Vec::new();
+    for (first, last) in ranges {
+        match apart.last_mut() {
+            Some((_, before)) if first <= *before => *before = last.max(*before),
+            _ => apart.push((first, last)),
+        }
+    }
+    apart
+}
+
+#[derive(Debug)]
+pub(super) struct Set {
+    /// Those of ASCII, as bits.
+    ascii: u128,
+    table: Option<Box<[u64]>>,
+    ranges: Ranges,
+}
+
+impl Set {
+    pub(super) fn new(ranges: Ranges) -> Self {
+        let codes = |&(first, last): &(char, char)| u32::from(first) as usize..=u32::from(last) as usize;
+        let ascii = ranges.iter().flat_map(codes).take_while(|&code| code < 128);
+        let ascii = ascii.fold(0, |bits, code| bits | 1 << code);
+        let table = (ranges.len() > FEW).then(|| {
+            let mut table = vec![0_u64; PLANE / 64];
+            for code in ranges.iter().flat_map(codes).take_while(|&code| code < PLANE) {
+                table[code / 64] |= 1 << (code % 64);
+            }
+            table.into()
+        });
+        Set { ascii, table, ranges }
+    }
+
+    pub(super) fn ascii(&self) -> u128 {
+        self.ascii
+    }
+
+    pub(super) fn ranges(&self) -> impl Iterator<Item = (char, char)> {
+        self.ranges.iter().copied()
+    }
+
+    pub(super) fn has_others(&self) -> bool {
+        self.ranges.last().is_some_and(|(_, last)| !last.is_ascii())
+    }
+
+    pub(super) fn only(&self, such: fn(char) -> bool) -> bool {
+        self.ranges.iter().all(|&(first, last)| (first..=last).all(such))
+    }
+
+    /// How many bytes the character at `at` of `text` has, if it is in the set.
+    pub(super) fn at(&self, text: &str, at: usize) -> Option<usize> {
+        let first = *text.as_bytes().get(at)?;
+        if first < 128 {
+            return (self.ascii >> first & 1 == 1).then_some(1);
+        }
+        let c = text.get(at..)?.chars().next()?;
+        self.has(c).then(|| c.len_utf8())
+    }
+
+    fn has(&self, c: char) -> bool {
+        let code = u32::from(c) as usize;
+        match &self.table {
+            Some(table) if code < PLANE => table[code / 64] >> (code % 64) & 1 == 1,
+            _ => {
+                let at = self.ranges.partition_point(|&(_, last)| last < c);
+                self.ranges.get(at).is_some_and(|&(first, _)| first <= c)
+            }
+        }
+    }
+}

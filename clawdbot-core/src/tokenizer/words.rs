@@ -1,0 +1,155 @@
+//! Long words of BPE in parts: some tokenizers make one word of a whole text. Where no token reaches from one character to
+//! the next, what is before and what is after do not depend on each other, and the work can be cancelled in between.
+
+use std::collections::HashSet;
+use std::sync::OnceLock;
+
+use tokenizers::models::ModelWrapper;
+use tokenizers::models::bpe::BPE;
+use tokenizers::{Model, Token};
+
+use super::pipeline::work;
+
+/// Words up to this length are tokenized as a whole, in bytes.
+const LONG: usize = 16 << 10;
+
+/// Where words can be parted.
+#[derive(Default)]
+pub(super) struct Words {
+    seams: OnceLock<Seams>,
+}
+
+/// What a vocabulary holds together.
+struct Seams {
+    /// Characters that are tokens: others may be one token with their neighbours.
+    single: HashSet<char>,
+    /// Characters that some token has beside each other.
+    pairs: HashSet<(char, char)>,
+}
+
+impl Seams {
+    fn of(bpe: &BPE) -> Self {
+        let mut seams = Seams { single: HashSet::new(), pairs: HashSet::new() };
+        for token in bpe.get_vocab().into_keys() {
+            let mut chars = token.chars();
+            let Some(mut before) = chars.next() else { continue };
+            if chars.as_str().is_empty() {
+                seams.single.insert(before);
+            }
+            for c in chars {
+                seams.pairs.insert((before, c));
+                before = c;
+            }
+        }
+        seams
+    }
+
+    /// The first place from `from` on where `word` can be parted, or its end.
+    fn next(&self, word: &str, from: usize) -> usize {
+        let from = word.ceil_char_boundary(from);
+        let rest = word.get(from..).unwrap_or_default();
+        let mut before = None;
+        for (at, c) in rest.char_indices() {
+            let single = self.single.contains(&c);
+            if let Some(before) = before.replace(c).filter(|before| self.single.contains(before))
+                && single
+                && !self.pairs.contains(&(before, c))
+            {
+                return from + at;
+            }
+        }
+        word.len()
+    }
+}
+
+impl Words {
+    /// The tokens of `word`.
+    ///
+    /// # Errors
+    /// Those of the model; when the work should stop.
+    pub(super) fn tokenize(&self, model: &ModelWrapper, word: &str) -> tokenizers::Result<Vec<Token>> {
+        work::check()?;
+        let bpe = match model {
+            ModelWrapper::BPE(bpe) if word.len() > LONG && !marks_words(bpe) => bpe,
+            model => return model.tokenize(word),
+        };
+        let seams = self.seams.get_or_init(|| Seams::of(bpe));
+        let (mut tokens, mut start) = (Vec::new(), 0);
+        while start < word.len() {
+            work::check()?;
+            let end = seams.next(word, start + LONG);
+            let mut part = bpe.tokenize(&word[start..end])?;
+            for token in &mut part {
+                token.offsets = (token.offsets.0 + start, token.offsets.1 + start);
+            }
+            tokens.append(&mut part);
+            start = end;
+        }
+        Ok(tokens)
+    }
+}
+
+/// Whether tokens depend on where a word begins and ends.
+fn marks_words(bpe: &BPE) -> bool {
+    let some = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    some(&bpe.end_of_word_suffix) || some(bpe.get_continuing_subword_prefix())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenizers::models::bpe::Vocab;
+
+    use super::*;
+
+    /// Random text of some letters, of which one stands before each word.
+    fn text(letters: &[&str], length: usize) -> String {
+        let mut state = 7_u32;
+        let mut text = String::new();
+        while text.len() < length {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            text.push_str(letters[(state >> 16) as usize % letters.len()]);
+        }
+        text
+    }
+
+    fn bpe(tokens: &[&str], merges: &[(&str, &str)], fallback: bool) -> BPE {
+        let mut vocab: Vec<String> = tokens.iter().map(|&token| token.to_owned()).collect();
+        if fallback {
+            vocab.extend((0..=255).map(|byte| format!("<0x{byte:02X}>")));
+        }
+        let merges = merges.iter().map(|&(a, b)| (a.to_owned(), b.to_owned())).collect();
+        let vocab: Vocab = vocab.into_iter().zip(0..).collect();
+        let builder = BPE::builder().vocab_and_merges(vocab, merges).unk_token("?".to_owned());
+        builder.fuse_unk(true).byte_fallback(fallback).build().unwrap()
+    }
+
+    #[test]
+    fn parts_have_the_tokens_of_the_whole() {
+        let tokens = ["?", "_", "a", "b", "_a", "ab", "_ab", "ba", "aa"];
+        let merges = [("_", "a"), ("a", "b"), ("_a", "b"), ("b", "a"), ("a", "a")];
+        for fallback in [false, true] {
+            let bpe = bpe(&tokens, &merges, fallback);
+            let model = ModelWrapper::from(bpe.clone());
+            for letters in [["_", "a", "b", "a"], ["_", "é", "x", "a"], ["a", "b", "a", "b"]] {
+                let text = text(&letters, 5 * LONG);
+                let parted = Words::default().tokenize(&model, &text).unwrap();
+                assert_eq!(parted, bpe.tokenize(&text).unwrap(), "{letters:?}");
+            }
+            let seams = Seams::of(&bpe);
+            assert_eq!(seams.next("aa_b_a", 0), 2);
+            assert_eq!(seams.next("aa_b_a", 2), 3);
+            assert_eq!(seams.next("éa_éa", 2), 3);
+            assert_eq!(seams.next("é_éé", 2), 7);
+        }
+    }
+
+    #[test]
+    fn what_marks_words_is_not_parted() {
+        let vocab: Vocab = ["a", "b", "b</w>"].map(str::to_owned).into_iter().zip(0..).collect();
+        let bpe = BPE::builder().vocab_and_merges(vocab, Vec::new()).end_of_word_suffix("</w>".to_owned());
+        let text = "ab".repeat(LONG);
+        let tokens = Words::default().tokenize(&bpe.build().unwrap().into(), &text).unwrap();
+        let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
+        assert_eq!((ids.len(), ids[1], ids.last()), (2 * LONG, 1, Some(&2)));
+    }
+}
