@@ -91,7 +91,7 @@ pub extern "C" fn clawdbot_runtime_info_json(
 }
 
 /// What loading a model would cost, a JSON object: parameters, weights_bytes, kv_bytes_per_token, load_bytes, fits (whether
-/// these are free in the budget), verified, tasks, has_chat_template, warnings (what of the files has no effect), and so on.
+/// these are free in the budget, or without one in `system_memory`), verified, tasks, has_chat_template, warnings (what of the files has no effect), and so on.
 /// Opens and checks the files, but reads no weights. Arguments as of `clawdbot_model_load`.
 ///
 /// # Safety

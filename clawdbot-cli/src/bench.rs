@@ -11,10 +11,10 @@ use crate::hub::source;
 use crate::interrupt::Work;
 use crate::output::{Failure, print, print_line};
 use crate::progress::{StatusLine, load_on};
-use crate::report::{bytes, peak_rss_bytes};
+use crate::report::{bytes, counted, peak_rss_bytes};
 
 /// What is measured in every repeat, by its name in JSON.
-const MEASURES: [&str; 3] = ["prefill_tokens_per_s", "decode_tokens_per_s", "time_to_first_token_s"];
+const MEASURES: [&str; 3] = ["prefill_tokens_per_s", "decode_tokens_per_s", "time_to_first_token"];
 
 /// One value of each of [`MEASURES`] for each repeat.
 type Samples = [Vec<f64>; 3];
@@ -232,9 +232,13 @@ fn table(args: &BenchArgs, plan: &Plan, outcomes: &Outcomes) -> String {
     let Plan { name, weights, kv, kernels, threads, .. } = plan;
     let memory = outcomes.peak_rss_bytes.map_or_else(|| "unknown".to_owned(), bytes);
     let mut text = format!(
-        "{name}, {weights} weights, {kv} KV cache, {kernels}, {threads} threads\n\
-         batch {}, depth {}, {} repeats; loaded in {:.2} s, peak memory {memory}\n\n",
-        args.batch, args.depth, args.repeat, outcomes.load_seconds,
+        "{name}, {weights} weights, {kv} KV cache, {kernels}, {}\n\
+         batch {}, depth {}, {}; loaded in {:.2} s, peak memory {memory}\n\n",
+        counted(*threads, "thread"),
+        args.batch,
+        args.depth,
+        counted(args.repeat as usize, "repeat"),
+        outcomes.load_seconds,
     );
     text += &format!("{:<28}{:>12}{:>12}{:>12}\n", "", "median", "min", "max");
     let titles = [

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clawdbot_core::{Completion, Error, ErrorKind, GenerateOptions, Model, Result, Session, Stream};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::Outcome;
 use crate::args::{CHAT_COMMANDS, ChatArgs};
@@ -17,7 +17,7 @@ use crate::progress::load;
 use crate::report::{completion_json, summary};
 
 pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
-    let options = args.options.options()?;
+    let (options, variables) = (args.options.options()?, args.variables()?);
     let output = &args.common.output;
     let quiet = output.quiet || output.json;
     let mut input = Input::new(!quiet, args.history.as_deref())?;
@@ -25,11 +25,15 @@ pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
     let load_options = args.common.load.options()?.chat_template(template);
     let model = load(args.model(), &load_options, &args.common)?;
     let options = args.lora.load(&model, options)?;
+    if !model.info().plan.tasks.contains(&"generate") {
+        model.session()?;
+    }
     if !model.info().plan.has_chat_template {
         // Says so in the library's words.
         model.render_chat(&clawdbot_core::Chat::default(), true)?;
     }
-    let mut chat = Chat::new(&model, options);
+    let mut chat = Chat::new(&model, options, variables);
+    chat.check_variables()?;
     if let Some(text) = args.system.as_deref().filter(|text| !text.is_empty()) {
         chat.set_system(text).map_err(|error| error.context("option system").with("option", "system"))?;
     }
@@ -76,10 +80,10 @@ enum Entry {
 /// Around a message of several lines.
 const QUOTES: &str = "\"\"\"";
 
-/// Reads until there is something to do. Ctrl-C gives up a message that is not complete; the end of input completes it.
+/// Reads until there is something to do. Ctrl-C gives up a message that is not complete.
 ///
 /// # Errors
-/// As [`Input::line`].
+/// As [`Input::line`]; `InvalidArgument` for quotes without an end.
 fn next(input: &mut Input) -> Result<Entry> {
     'entry: loop {
         let line = match input.line("> ")? {
@@ -98,6 +102,11 @@ fn next(input: &mut Input) -> Result<Entry> {
         };
         while is_open(&message) {
             match input.line("... ")? {
+                Line::End if quoted => {
+                    let message =
+                        "expected \"\"\" after the message that begins with it, found the end of the input";
+                    return Err(invalid(message.to_owned()));
+                }
                 Line::End => break,
                 Line::Interrupted => continue 'entry,
                 Line::Text(line) => {
@@ -124,6 +133,8 @@ fn next(input: &mut Input) -> Result<Entry> {
 struct Chat<'a> {
     model: &'a Model,
     options: GenerateOptions,
+    /// Of the template.
+    variables: Map<String, Value>,
     messages: Vec<Value>,
     /// Messages at the head that stay on reset.
     fixed: usize,
@@ -134,8 +145,8 @@ struct Chat<'a> {
 }
 
 impl<'a> Chat<'a> {
-    fn new(model: &'a Model, options: GenerateOptions) -> Self {
-        Chat { model, options, fixed: 0, messages: Vec::new(), session: None, saved: None }
+    fn new(model: &'a Model, options: GenerateOptions, variables: Map<String, Value>) -> Self {
+        Chat { model, options, variables, fixed: 0, messages: Vec::new(), session: None, saved: None }
     }
 
     /// Does what a line with a slash says: leaves, or goes on, perhaps with something to say.
@@ -184,18 +195,18 @@ impl<'a> Chat<'a> {
     fn set_system(&mut self, text: &str) -> Result<String> {
         let system = json!({"role": "system", "content": text});
         let user = json!({"role": "user", "content": "Hello"});
-        let render = |messages: Value| self.model.render_chat(&clawdbot_core::Chat::new(messages), true);
+        let render = |messages: Value| self.model.render_chat(&self.conversation(messages), true);
         let with = render(json!([&system, &user]));
         let found = match &with {
             Ok(with) if render(json!([user])).is_ok_and(|without| without == *with) => {
-                "it leaves it out".to_owned()
+                "one that leaves it out".to_owned()
             }
             Ok(_) => String::new(),
-            Err(error) => format!("it says: {error}"),
+            Err(error) => format!("one that says: {error}"),
         };
         if !found.is_empty() {
             return Err(invalid(format!(
-                "expected a model whose chat template takes a system message, found {}: {found}; write it as a part of the \
+                "expected a model whose chat template takes a system message, found {found} ({}); write it as a part of the \
                  first message, or use another template (--chat-template FILE)",
                 self.model.info().plan.name
             )));
@@ -236,7 +247,8 @@ impl<'a> Chat<'a> {
             Err(Failure::Library(error)) => {
                 self.messages.pop();
                 self.session = None;
-                return Ok(Err(error));
+                let full = error.kind() == ErrorKind::ContextOverflow && self.messages.len() > self.fixed;
+                return Ok(Err(if full { with_way_out(&error) } else { error }));
             }
             Err(failure) => return Err(failure),
         };
@@ -256,15 +268,42 @@ impl<'a> Chat<'a> {
         Ok(())
     }
 
+    /// What the template is given.
+    fn conversation(&self, messages: impl Into<Value>) -> clawdbot_core::Chat {
+        clawdbot_core::Chat::new(messages).variables(self.variables.clone())
+    }
+
+    /// Refuses variables that no conversation can have, before the first message.
+    fn check_variables(&self) -> Result<()> {
+        if self.variables.is_empty() {
+            return Ok(());
+        }
+        let example = self.conversation(json!([{"role": "user", "content": "Hello"}]));
+        match self.model.render_chat(&example, true) {
+            Err(error) if matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::UnknownOption) => {
+                Err(error.context("option template_variable").with("option", "template_variable"))
+            }
+            // What the template says of the example is no matter.
+            _ => Ok(()),
+        }
+    }
+
     /// Starts the answer, from what the session has computed already.
     fn start(&mut self) -> Result<Stream> {
         let session = match self.session.take() {
             Some(session) => session,
             None => self.model.session()?,
         };
-        let chat = clawdbot_core::Chat::new(self.messages.clone());
+        let chat = self.conversation(self.messages.clone());
         self.session.insert(session).chat_stream(&chat, &self.options)
     }
+}
+
+/// A conversation that does not fit stays too long.
+fn with_way_out(error: &Error) -> Error {
+    let message = format!("{}; /reset begins a new conversation", error.message());
+    let with = |error: Error, (key, value): (&String, &Value)| error.with(key, value.clone());
+    error.detail().iter().fold(Error::new(error.kind(), message), with)
 }
 
 fn invalid(message: String) -> Error {

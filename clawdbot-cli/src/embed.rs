@@ -6,17 +6,19 @@ use clawdbot_core::{Error, ErrorKind, Model, Prompt, Result};
 use serde_json::{Value, json};
 
 use crate::Outcome;
-use crate::args::{BatchArgs, EmbedArgs, RerankArgs};
-use crate::generate::{is_stdin, name_of, read};
+use crate::args::{BatchArgs, EmbedArgs, Given, RerankArgs};
+use crate::generate::{is_stdin, name_of, read, text_of};
 use crate::output::{Failure, note, print, print_line};
 use crate::progress::{load, watch};
+use crate::report::counted;
 use crate::stdin::warn_of_unread;
 
 pub(crate) fn run(args: &EmbedArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
     let (batch, output) = (&args.batch, &args.batch.common.output);
+    let reads = reads_of_stdin(args.texts.iter(), batch)?;
     let texts = texts(&args.texts, batch, "TEXT")?;
-    let model = open(batch)?;
+    let model = open(batch, reads)?;
     let start = Instant::now();
     let prompts = texts.into_iter().map(Prompt::Text).collect();
     let found = watch("embedding", output, |progress| model.embed_with_progress(prompts, &options, progress))
@@ -33,7 +35,8 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<Outcome, Failure> {
     if !output.quiet && !output.json {
         let (count, tokens) = (found.rows().len(), found.tokens);
         let rate = tokens as f64 / seconds;
-        note(format_args!("{count} texts, {tokens} tokens in {seconds:.2} s ({rate:.0} tokens/s)"));
+        let (texts, tokens) = (counted(count, "text"), counted(tokens, "token"));
+        note(format_args!("{texts}, {tokens} in {seconds:.2} s ({rate:.0} tokens/s)"));
     }
     Ok(Outcome::Done)
 }
@@ -41,10 +44,12 @@ pub(crate) fn run(args: &EmbedArgs) -> Result<Outcome, Failure> {
 pub(crate) fn rerank(args: &RerankArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
     let (batch, output) = (&args.batch, &args.batch.common.output);
+    let reads = reads_of_stdin(args.documents.iter().chain([&args.query]), batch)?;
     let documents = texts(&args.documents, batch, "DOCUMENT")?;
-    let model = open(batch)?;
+    let query = text_of(&args.query)?;
+    let model = open(batch, reads)?;
     let scores = watch("scoring", output, |progress| {
-        model.rerank_with_progress(&args.query, &documents, &options, progress)
+        model.rerank_with_progress(&query, &documents, &options, progress)
     })
     .map_err(|error| placed(error, batch, "DOCUMENT"))?;
     let mut order: Vec<usize> = (0..scores.len()).collect();
@@ -60,12 +65,28 @@ pub(crate) fn rerank(args: &RerankArgs) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
+/// Whether stdin is read.
+///
+/// # Errors
+/// `InvalidArgument` where it would be read twice: the second time there is nothing.
+fn reads_of_stdin<'a>(given: impl Iterator<Item = &'a Given>, batch: &BatchArgs) -> Result<bool> {
+    let of_input = usize::from(batch.input.as_ref().is_some_and(|path| is_stdin(path)));
+    let times = given.filter(|given| **given == Given::Stdin).count() + of_input;
+    if times > 1 {
+        let message = format!(
+            "expected `-` once, for stdin can be read once, found it {times} times (after `--`, `-` is a text)"
+        );
+        return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "input"));
+    }
+    Ok(times == 1)
+}
+
 /// Loads the model.
-fn open(batch: &BatchArgs) -> Result<Model> {
+fn open(batch: &BatchArgs, reads_stdin: bool) -> Result<Model> {
     let model = load(Some(&batch.model), &batch.common.load.options()?, &batch.common)?;
     // By now there is something on stdin, if there will be.
-    if batch.input.as_ref().is_none_or(|path| !is_stdin(path)) {
-        warn_of_unread("--input - reads it", &batch.common.output);
+    if !reads_stdin {
+        warn_of_unread("`-` reads it as one text, --input - as one a line", &batch.common.output);
     }
     Ok(model)
 }
@@ -86,15 +107,15 @@ fn placed(error: Error, batch: &BatchArgs, what: &str) -> Error {
     detail.into_iter().fold(placed, |error, (key, value)| error.with(&key, value))
 }
 
-/// Those that were given, or the lines of a file; `-` is stdin.
-fn texts(given: &[String], batch: &BatchArgs, what: &str) -> Result<Vec<String>> {
+/// Those that were given, or the lines of a file.
+fn texts(given: &[Given], batch: &BatchArgs, what: &str) -> Result<Vec<String>> {
     let Some(path) = &batch.input else {
         if given.is_empty() {
             let message =
-                format!("expected a {what}, or --input FILE with one a line (`-` for stdin); found none");
+                format!("expected a {what} (`-` for stdin), or --input FILE with one a line; found none");
             return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "input"));
         }
-        return Ok(given.to_vec());
+        return given.iter().map(text_of).collect();
     };
     Ok(read(path)?.lines().map(str::to_owned).collect())
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use clawdbot_core::{Completion, Error, ErrorKind, Event, Model, Result, Stream};
 
 use crate::Outcome;
-use crate::args::{GenerateArgs, OutputArgs};
+use crate::args::{GenerateArgs, Given, OutputArgs};
 use crate::interrupt::Work;
 use crate::output::{Failure, note, print, print_line, warn};
 use crate::progress::load;
@@ -93,16 +93,25 @@ fn is_like_a_model(prompt: &str) -> bool {
 }
 
 fn reads_stdin(args: &GenerateArgs) -> bool {
-    args.prompt_file.as_ref().is_some_and(|path| is_stdin(path))
-        || args.given().is_some_and(|prompt| prompt == "-")
+    args.prompt_file.as_ref().is_some_and(|path| is_stdin(path)) || args.given() == Some(&Given::Stdin)
 }
 
 fn given_prompt(args: &GenerateArgs) -> Result<Option<String>> {
     match (args.prompt()?, &args.prompt_file) {
-        (Some(text), _) if text == "-" => read(Path::new("-")).map(Some),
-        (Some(text), _) => Ok(Some(text)),
+        (Some(given), _) => text_of(&given).map(Some),
         (None, Some(path)) => read(path).map(Some),
         (None, None) => Ok(None),
+    }
+}
+
+/// A text of the command line, or all of stdin.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn text_of(given: &Given) -> Result<String> {
+    match given {
+        Given::Text(text) => Ok(text.clone()),
+        Given::Stdin => read(Path::new("-")),
     }
 }
 
@@ -159,13 +168,30 @@ pub(crate) fn utf8(bytes: Vec<u8>, name: &str) -> Result<String> {
         _ => "",
     };
     let mut text = String::from_utf8(bytes).map_err(|error| {
-        let message = format!("{name}: expected UTF-8{found}: {}", error.utf8_error());
+        let message = match found {
+            "" => not_utf8(error.as_bytes(), error.utf8_error().valid_up_to(), name),
+            found => format!("{name}: expected UTF-8{found}"),
+        };
         Error::new(ErrorKind::InvalidUtf8, message).with("path", name)
     })?;
     if text.starts_with(MARK) {
         text.drain(..MARK.len_utf8());
     }
     Ok(text)
+}
+
+/// Names the byte that is no UTF-8, and its line where there are several.
+fn not_utf8(bytes: &[u8], at: usize, name: &str) -> String {
+    let (before, rest) = bytes.split_at(at);
+    let start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    let several =
+        start > 0 || rest.iter().position(|&byte| byte == b'\n').is_some_and(|end| end + 1 < rest.len());
+    let line = match several {
+        true => format!(", line {}", before.iter().filter(|&&byte| byte == b'\n').count() + 1),
+        false => String::new(),
+    };
+    let found = rest.first().map_or_else(|| "the end".to_owned(), |byte| format!("0x{byte:02x}"));
+    format!("{name}{line}: expected UTF-8, found {found} as byte {}", at - start + 1)
 }
 
 /// `text` without the line end that it ends with.

@@ -7,7 +7,7 @@ use crate::Outcome;
 use crate::args::{InspectArgs, OutputArgs};
 use crate::hub::source;
 use crate::output::{Failure, in_own_terms, print, print_line};
-use crate::report::{bytes, count};
+use crate::report::{bytes, count, counted};
 
 pub(crate) fn run(args: &InspectArgs) -> Result<Outcome, Failure> {
     let output = OutputArgs { quiet: false, json: args.json };
@@ -51,12 +51,40 @@ fn tasks(plan: &Plan) -> String {
     all.join(", ")
 }
 
+/// How texts become vectors or scores, of models that were made for it.
+fn embedding(plan: &Plan) -> Option<String> {
+    let info = &plan.embedding;
+    let vectors = match (plan.tasks.contains(&"embed"), info.pooling) {
+        (true, None) => return None,
+        (true, Some(pooling)) => {
+            let scaled = if info.normalize { ", scaled to length 1" } else { "" };
+            format!("{}, pooling {}{scaled}, ", counted(info.dimensions, "dimension"), pooling.name())
+        }
+        (false, _) if plan.tasks.contains(&"rerank") => String::new(),
+        (false, _) => return None,
+    };
+    let default = info.default_prompt_name.as_deref();
+    let prompts: Vec<String> = info
+        .prompts
+        .iter()
+        .map(|name| if default == Some(name) { format!("{name} (default)") } else { name.clone() })
+        .collect();
+    let prompts = match prompts.as_slice() {
+        [] => String::new(),
+        prompts => format!(", prompts: {}", prompts.join(", ")),
+    };
+    Some(format!("{vectors}texts of at most {}{prompts}", counted(info.max_tokens, "token")))
+}
+
 fn table(plan: &Plan, cpus: Cpus) -> String {
     let physical = cpus.physical.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
+    let fits = if plan.fits { "fits into" } else { "does not fit into" };
     let fits = match plan.memory_budget {
-        None => "no budget is set".to_owned(),
-        Some(budget) if plan.fits => format!("fits into the budget of {}", bytes(budget)),
-        Some(budget) => format!("does not fit into the budget of {}", bytes(budget)),
+        None => match plan.system_memory {
+            None => "no budget is set, and how much memory there is is not known".to_owned(),
+            Some(memory) => format!("no budget is set; {fits} the memory of {}", bytes(memory)),
+        },
+        Some(budget) => format!("{fits} the budget of {}", bytes(budget)),
     };
     let stored = match plan.stored_bytes {
         0 => "nothing: random weights".to_owned(),
@@ -97,8 +125,11 @@ fn table(plan: &Plan, cpus: Cpus) -> String {
         .into_iter()
         .map(|refused| ("", format!("{} switched off, self-test failed: {}", refused.name, refused.reason)));
     let weights = rows.iter().position(|(name, _)| *name == "weights").map_or(0, |at| at + 1);
+    let embedding = embedding(plan).map(|facts| ("texts", facts));
     let warnings = plan.warnings.iter().map(|warning| ("warning", in_own_terms(warning)));
     let mut rows: Vec<(&str, String)> = rows.into_iter().chain(refused).chain(warnings).collect();
     rows.splice(weights..weights, formats);
+    let can = rows.iter().position(|(name, _)| *name == "can").map_or(0, |at| at + 1);
+    rows.splice(can..can, embedding);
     rows.into_iter().map(|(name, value)| format!("{name:<13}{value}\n")).collect()
 }

@@ -40,7 +40,13 @@ fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let given = texts::prepare(args.clone(), &mut Cli::command());
     let parsed = given.and_then(Cli::try_parse_from).map_err(|error| hints::with_hint(error, &args));
-    let cli = parsed.unwrap_or_else(|error| error.exit());
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && hints::wants_json(&args) => {
+            return Failure::Library(hints::as_library_error(&error)).report(true);
+        }
+        Err(error) => error.exit(),
+    };
     let json = cli.command.json();
     let outcome = interrupt::install().map_err(Failure::from).and_then(|()| match &cli.command {
         Command::Generate(args) => generate::run(args),

@@ -1,6 +1,6 @@
 //! Results in words and in JSON.
 
-use clawdbot_core::{Completion, Logprobs, Model, TokenLogprob, Usage};
+use clawdbot_core::{Completion, Model};
 use serde_json::{Value, json};
 
 /// The most memory this process has held so far, in bytes; `None` where the system does not say.
@@ -29,6 +29,11 @@ pub(crate) fn count(n: u64) -> String {
     }
 }
 
+/// `1 text`, `2 texts`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// One line on how a generation went.
 pub(crate) fn summary(completion: &Completion, model: &Model) -> String {
     let usage = &completion.usage;
@@ -38,58 +43,30 @@ pub(crate) fn summary(completion: &Completion, model: &Model) -> String {
     };
     let memory = peak_rss_bytes().map_or_else(|| "unknown".to_owned(), bytes);
     format!(
-        "[{} prompt tokens{cached}, prefill {:.1} tokens/s | {} tokens, decode {:.1} tokens/s | first token {:.1} ms | \
-         peak memory {memory} | {}, {} threads | {}]",
-        usage.prompt_tokens,
+        "[{}{cached}, prefill {:.1} tokens/s | {}, decode {:.1} tokens/s | first token {:.1} ms | \
+         peak memory {memory} | {}, {} | {}]",
+        counted(usage.prompt_tokens, "prompt token"),
         usage.prefill_tokens_per_s(),
-        usage.completion_tokens,
+        counted(usage.completion_tokens, "token"),
         usage.decode_tokens_per_s(),
         usage.time_to_first_token() * 1e3,
         model.runtime().kernels(),
-        model.runtime().threads(),
+        counted(model.runtime().threads(), "thread"),
         completion.finish_reason.name(),
     )
 }
 
-/// A completion and what computed it, as one object.
+/// A completion as the library gives it, and what computed it, as one object.
 pub(crate) fn completion_json(completion: &Completion, model: &Model) -> Value {
     let plan = &model.info().plan;
-    let mut object = json!({
-        "model": plan.name,
-        "text": completion.text,
-        "token_ids": completion.token_ids,
-        "finish_reason": completion.finish_reason.name(),
-        "usage": usage_json(&completion.usage),
-        "options": completion.options,
-        "weights": plan.weights,
-        "kv": plan.kv,
-        "kernels": plan.kernels,
-        "threads": plan.threads,
-        "peak_rss_bytes": peak_rss_bytes(),
-    });
-    if let Some(logprobs) = &completion.logprobs {
-        object["logprobs"] = logprobs.iter().map(logprobs_json).collect();
-    }
+    let mut object = Value::Object(completion.to_json());
+    object["model"] = json!(plan.name);
+    object["weights"] = json!(plan.weights);
+    object["kv"] = json!(plan.kv);
+    object["kernels"] = json!(plan.kernels);
+    object["threads"] = json!(plan.threads);
+    object["peak_rss_bytes"] = json!(peak_rss_bytes());
     object
-}
-
-fn usage_json(usage: &Usage) -> Value {
-    json!({
-        "prompt_tokens": usage.prompt_tokens,
-        "cached_tokens": usage.cached_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "queue_seconds": usage.queue_seconds,
-        "prefill_seconds": usage.prefill_seconds,
-        "decode_seconds": usage.decode_seconds,
-        "prefill_tokens_per_s": usage.prefill_tokens_per_s(),
-        "decode_tokens_per_s": usage.decode_tokens_per_s(),
-        "time_to_first_token_s": usage.time_to_first_token(),
-    })
-}
-
-fn logprobs_json(logprobs: &Logprobs) -> Value {
-    let entry = |one: &TokenLogprob| json!({"id": one.id, "logprob": one.logprob});
-    json!({"chosen": entry(&logprobs.chosen), "top": logprobs.top.iter().map(entry).collect::<Vec<_>>()})
 }
 
 #[cfg(test)]
@@ -101,6 +78,7 @@ mod tests {
         for (n, text) in [(0, "0 B"), (1023, "1023 B"), (1536, "1.50 KiB"), (5 << 30, "5.00 GiB")] {
             assert_eq!(bytes(n), text);
         }
+        assert_eq!([0, 1, 2].map(|n| counted(n, "text")), ["0 texts", "1 text", "2 texts"]);
         for (n, text) in [(999, "999"), (1_235_814_400, "1.24 B"), (3_012_864, "3.01 M")] {
             assert_eq!(count(n), text);
         }

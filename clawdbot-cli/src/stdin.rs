@@ -9,7 +9,7 @@ use crate::output::warn;
 /// Says that stdin has text, if it has, and `how` it would be read.
 pub(crate) fn warn_of_unread(how: &str, output: &OutputArgs) {
     if !output.quiet && has_text() {
-        warn(&format!("the text on stdin is not read; {how} (and < /dev/null says that there is none)"));
+        warn(&format!("the text on stdin is not read; {how}; < /dev/null avoids this warning"));
     }
 }
 

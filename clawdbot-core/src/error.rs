@@ -119,6 +119,12 @@ impl Error {
         self
     }
 
+    /// Puts another message in the place of this one.
+    pub(crate) fn with_message(mut self, message: String) -> Self {
+        self.0.message = message;
+        self
+    }
+
     /// The class of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind

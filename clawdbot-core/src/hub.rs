@@ -93,7 +93,7 @@ fn local(name: &str, options: &HubOptions) -> Result<PathBuf> {
     if !path.exists() {
         if hub::ModelId::parse(name).is_ok() {
             return not_found(format!(
-                "{name}: expected a path; for the repository of that name, write hf://{name}"
+                "{name}: no such file or directory; for the repository of that name, write hf://{name}"
             ));
         }
         if let Some(hint) = hub::hint(name) {

@@ -346,7 +346,7 @@ class Runtime:
         **options: Unpack[ModelOptions],
     ) -> dict[str, Any]:
         """What loading a model would cost, as a dict; sizes in bytes. `fits` says whether `load_bytes` are free in the memory
-        budget, `tasks` and `has_chat_template` what the model can do, `warnings` what of its files has no effect. Reads no
+        budget or, without one, in `system_memory`, `tasks` and `has_chat_template` what the model can do, `warnings` what of its files has no effect. Reads no
         weights, unless asked to `verify` them. No path and no shape: the built-in model. Options as of
         `Model.from_pretrained`, but for those of a runtime.
         """

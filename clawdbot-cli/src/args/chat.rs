@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clawdbot_core::{Error, ErrorKind, Result};
+use serde_json::{Map, Value};
 
+use super::values::variable;
 use super::{CommonArgs, LoraArgs, MODEL, OptionArgs};
 
 /// What /help says.
@@ -30,6 +33,7 @@ pub(crate) const CHAT_COMMANDS: &str = commands!();
 #[command(after_help = concat!("\
 Examples:
   clawdbot chat DIR --system \"Be brief.\"
+  clawdbot chat DIR --template-variable enable_thinking=false
   clawdbot chat DIR --temperature 0.7 --history history.txt
   printf 'Hello\\n/save talk.json\\n' | clawdbot chat --quiet
 
@@ -48,6 +52,9 @@ pub(crate) struct ChatArgs {
     /// File with a chat template (Jinja) to use instead of the model's own
     #[arg(long, value_name = "FILE")]
     pub(crate) chat_template: Option<PathBuf>,
+    /// Variable for the chat template, such as enable_thinking=false: JSON, or else a text; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    template_variable: Vec<(String, Value)>,
     /// File that keeps the lines typed on a terminal, for the arrow keys of the next time [default: they are not kept]
     #[arg(long, value_name = "FILE")]
     pub(crate) history: Option<PathBuf>,
@@ -63,5 +70,22 @@ impl ChatArgs {
     /// The model, if one is given.
     pub(crate) fn model(&self) -> Option<&PathBuf> {
         self.named.as_ref().or(self.model.as_ref())
+    }
+
+    /// The variables for the template.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for one that is given twice.
+    pub(crate) fn variables(&self) -> Result<Map<String, Value>> {
+        let mut variables = Map::new();
+        for (name, value) in &self.template_variable {
+            if variables.insert(name.clone(), value.clone()).is_some() {
+                let message = format!("option template_variable: expected {name} once, found it twice");
+                return Err(
+                    Error::new(ErrorKind::InvalidArgument, message).with("option", "template_variable")
+                );
+            }
+        }
+        Ok(variables)
     }
 }

@@ -6,8 +6,9 @@ use clap::Args;
 use clawdbot_core::{EmbedOptions, Pooling, RerankOptions, Result};
 use serde::Serialize;
 
+use super::texts::{self, Given};
 use super::values::{named, whole};
-use super::{CommonArgs, given, texts};
+use super::{CommonArgs, given};
 
 /// The model, and a file with what it reads.
 #[derive(Debug, Args)]
@@ -30,9 +31,9 @@ Examples:
 
 A text is a line of numbers; with --json an object: index, embedding. Texts are computed together.")]
 pub(crate) struct EmbedArgs {
-    /// Texts
+    /// Texts; `-` reads one from stdin
     #[arg(value_name = "TEXT", conflicts_with = "input", value_parser = texts::text)]
-    pub(crate) texts: Vec<String>,
+    pub(crate) texts: Vec<Given>,
     #[command(flatten)]
     pub(crate) options: EmbedOptionArgs,
     #[command(flatten)]
@@ -55,7 +56,7 @@ pub(crate) struct EmbedOptionArgs {
     /// Text to put before each text
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     prompt: Option<String>,
-    /// Keep N first elements of each vector
+    /// Keep the first N elements of each vector
     #[arg(long, value_name = "N", value_parser = whole::<u32>, allow_negative_numbers = true)]
     dimensions: Option<u32>,
     /// Cut texts that are too long instead of refusing them
@@ -80,12 +81,12 @@ Examples:
 
 The best document comes first: its score, a tab, the document; with --json an object: index, score, document.")]
 pub(crate) struct RerankArgs {
-    /// What is looked for
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
-    pub(crate) query: String,
-    /// Documents
+    /// What is looked for; `-` reads stdin
+    #[arg(long, value_name = "TEXT", value_parser = texts::text, allow_hyphen_values = true)]
+    pub(crate) query: Given,
+    /// Documents; `-` reads one from stdin
     #[arg(value_name = "DOCUMENT", conflicts_with = "input", value_parser = texts::text)]
-    pub(crate) documents: Vec<String>,
+    pub(crate) documents: Vec<Given>,
     #[command(flatten)]
     pub(crate) options: RerankOptionArgs,
     #[command(flatten)]
@@ -99,7 +100,7 @@ pub(crate) struct RerankOptionArgs {
     /// Whether scores are probabilities instead of logits [default: as the model's files say, or true]
     #[arg(long, value_name = "true|false")]
     sigmoid: Option<bool>,
-    /// What the query asks for, of models that are told (Qwen3-Reranker)
+    /// What makes a document an answer to the query, for models that take it in words (Qwen3-Reranker)
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     instruction: Option<String>,
     /// Cut texts that are too long instead of refusing them

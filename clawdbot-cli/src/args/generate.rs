@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use clawdbot_core::{Error, ErrorKind, Result};
 
-use super::texts::{self, escaped};
+use super::texts::{self, Given, escaped};
 use super::{CommonArgs, LoraArgs, MODEL, OptionArgs};
 
 #[derive(Debug, Args)]
@@ -18,20 +18,20 @@ Examples:
   echo \"Once upon a time\" | clawdbot generate - --quiet
 
 A prompt is taken as it is: a dash in front does no harm, and only --escape makes anything of backslashes. --stop always
-reads \\n, \\r, \\t, \\xNN, \\u{N}, and \\\\ for a backslash. Of stdin the last line end is dropped, of files nothing;
-a byte order mark is dropped of both.
+reads \\n, \\r, \\t, \\xNN, \\u{N}, and \\\\ for a backslash. The line end at the end of stdin is dropped, that of a file
+is kept; a byte order mark is dropped from both.
 
 The text goes to stdout as it comes, one line of figures to stderr. With --json stdout gets one object instead: text,
-token_ids, finish_reason, usage, options in force; or {\"error\": {code, kind, message, detail}}.")]
+token_ids, finish_reason, usage, logprobs, options in force; or {\"error\": {code, kind, message, detail}}.")]
 pub(crate) struct GenerateArgs {
     /// Text to continue; `-` reads stdin [default for the built-in model: "Once upon a time"]
     #[arg(value_name = "PROMPT", value_parser = texts::text, conflicts_with_all = ["prompt", "prompt_file"])]
-    text: Option<String>,
+    text: Option<Given>,
     #[arg(short, long, value_name = "MODEL", help = MODEL)]
     pub(crate) model: Option<PathBuf>,
     /// The same as PROMPT
-    #[arg(short, long, value_name = "TEXT", conflicts_with = "prompt_file", allow_hyphen_values = true)]
-    prompt: Option<String>,
+    #[arg(short, long, value_name = "TEXT", value_parser = texts::text, conflicts_with = "prompt_file", allow_hyphen_values = true)]
+    prompt: Option<Given>,
     /// File with the text to continue; `-` reads stdin
     #[arg(long, value_name = "FILE")]
     pub(crate) prompt_file: Option<PathBuf>,
@@ -48,7 +48,7 @@ pub(crate) struct GenerateArgs {
 
 impl GenerateArgs {
     /// The prompt of the command line as it stands there.
-    pub(crate) fn given(&self) -> Option<&String> {
+    pub(crate) fn given(&self) -> Option<&Given> {
         self.text.as_ref().or(self.prompt.as_ref())
     }
 
@@ -56,12 +56,14 @@ impl GenerateArgs {
     ///
     /// # Errors
     /// `InvalidArgument` for an escape that is none.
-    pub(crate) fn prompt(&self) -> Result<Option<String>> {
-        let Some(given) = self.given() else { return Ok(None) };
+    pub(crate) fn prompt(&self) -> Result<Option<Given>> {
         let invalid = |message| Error::new(ErrorKind::InvalidArgument, message).with("option", "prompt");
-        match self.escape && given != "-" {
-            true => escaped(given).map(Some).map_err(|message| invalid(format!("option prompt: {message}"))),
-            false => Ok(Some(given.clone())),
+        match self.given() {
+            Some(Given::Text(text)) if self.escape => match escaped(text) {
+                Ok(text) => Ok(Some(Given::Text(text))),
+                Err(message) => Err(invalid(format!("option prompt: {message}"))),
+            },
+            given => Ok(given.cloned()),
         }
     }
 }

@@ -26,9 +26,30 @@ pub(crate) fn with_hint(mut error: Error, args: &[OsString]) -> Error {
     error
 }
 
+/// Whether `--json` is among the arguments: they could not be parsed, but a program waits for JSON.
+pub(crate) fn wants_json(args: &[OsString]) -> bool {
+    args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json")
+}
+
+/// A usage error in the library's form: the message without what clap writes around it, with the option that it is about.
+pub(crate) fn as_library_error(error: &Error) -> clawdbot_core::Error {
+    use clawdbot_core::ErrorKind as Kind;
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text);
+    let end = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|mark| text.find(mark)).min();
+    let message = text[..end.unwrap_or(text.len())].trim_end();
+    let kind = if is_option(error) { Kind::UnknownOption } else { Kind::InvalidArgument };
+    let argument = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(argument)) => argument.clone(),
+        _ => "command line".to_owned(),
+    };
+    clawdbot_core::Error::new(kind, message).with("option", argument)
+}
+
 /// Whether the parser took the argument for an option.
 fn is_option(error: &Error) -> bool {
-    matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(arg)) if arg.starts_with('-'))
+    error.kind() == ErrorKind::UnknownArgument
+        && matches!(error.get(ContextKind::InvalidArg), Some(ContextValue::String(arg)) if arg.starts_with('-'))
 }
 
 /// The words as one text in quotes; another one where they are not words alone.

@@ -27,7 +27,7 @@ pub(crate) struct InspectArgs {
     /// Random weights in the shape of a published model
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Source::SHAPES))]
     pub(crate) shape: Option<String>,
-    /// Exit with 1 if the model cannot be loaded within --memory-budget
+    /// Exit with 1 if loading the model needs more than --memory-budget, or without it more memory than this process can have
     #[arg(long)]
     pub(crate) check: bool,
     /// One JSON object, sizes in bytes

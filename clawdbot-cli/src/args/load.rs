@@ -1,6 +1,7 @@
 //! Options of the model, the runtime and the output.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -48,19 +49,19 @@ pub(crate) struct LoadArgs {
     /// What the KV cache is kept as; auto: f32 with f32 weights, else bf16 [default: auto]
     #[arg(long, value_name = "TYPE", value_parser = named::<KvType>(KvType::ALL.map(KvType::name)))]
     kv: Option<KvType>,
-    /// Most tokens of a sequence [default: what the model was trained for]
+    /// Maximum number of tokens in a sequence [default: what the model was trained for]
     #[arg(long, value_name = "N", value_parser = whole::<u32>, allow_negative_numbers = true)]
     max_context: Option<u32>,
-    /// Most tokens of a forward pass; longer prompts take several. Changes speed and memory, and no result [default: 512]
+    /// Maximum number of tokens in a forward pass; longer prompts take several. Changes speed and memory, not results [default: 512]
     #[arg(long, value_name = "N", value_parser = whole::<u32>, allow_negative_numbers = true)]
     prefill_chunk: Option<u32>,
-    /// Most sequences of a forward pass; others wait their turn. Changes speed and memory, and no result [default: 64]
+    /// Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory, not results [default: 64]
     #[arg(long, value_name = "N", value_parser = whole::<u32>, allow_negative_numbers = true)]
     max_batch: Option<u32>,
     /// Directory of a LoRA adapter that is added to the weights before these are quantized; may be repeated
     #[arg(long, value_name = "DIR")]
     merge_adapters: Vec<PathBuf>,
-    /// Whether a packed file is mapped; otherwise it is read, and may be changed meanwhile [default: true]
+    /// Whether a packed file is mapped; otherwise it is read into memory, and may change on disk afterwards [default: true]
     #[arg(long, value_name = "true|false")]
     mmap: Option<bool>,
     /// Read all of a packed file first and compare it with its checksum
@@ -86,7 +87,7 @@ pub(crate) struct RuntimeArgs {
     /// Threads to compute on [default: the least of CPU quota, affinity and physical cores]
     #[arg(long, value_name = "N", value_parser = whole::<u32>, allow_negative_numbers = true)]
     threads: Option<u32>,
-    /// Most memory for weights, KV cache and buffers, such as 500M or 1.5GiB (K, M, G, T: powers of 1000; KiB, MiB, GiB,
+    /// Memory limit for weights, KV cache and buffers, such as 500M or 1.5GiB (K, M, G, T: powers of 1000; KiB, MiB, GiB,
     /// TiB: of 1024) [default: no limit for weights, a share of the machine's memory for what grows with requests]
     #[arg(long, value_name = "BYTES", value_parser = byte_size, allow_negative_numbers = true)]
     memory_budget: Option<u64>,
@@ -108,8 +109,12 @@ impl RuntimeArgs {
         if output.quiet {
             return Runtime::new(&options);
         }
-        Runtime::with_log(&options, |record| {
-            if record.level == LogLevel::Warning {
+        // What every message of a chat would say again is said once.
+        let last = Mutex::new(String::new());
+        Runtime::with_log(&options, move |record| {
+            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+            if record.level == LogLevel::Warning && *last != record.message {
+                last.clone_from(&record.message);
                 warn(&in_own_terms(&record.message));
             }
         })

@@ -27,6 +27,7 @@ pub(crate) use load::{CommonArgs, LoadArgs, OutputArgs, RuntimeArgs};
 pub(crate) use options::{LoraArgs, OptionArgs};
 pub(crate) use pack::PackArgs;
 pub(crate) use shell::{CompletionsArgs, ManArgs};
+pub(crate) use texts::Given;
 
 /// What a model may be, where there is one without.
 const MODEL: &str =

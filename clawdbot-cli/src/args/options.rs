@@ -19,7 +19,7 @@ pub(crate) struct OptionArgs {
     /// Name of the LoRA adapter to use, one of those of --lora [default: the one there is, if there is one]
     #[arg(long, value_name = "NAME")]
     adapter: Option<String>,
-    /// Most tokens to generate [default: until the model stops or the context is full]
+    /// Maximum number of tokens to generate [default: until the model stops or the context is full]
     #[arg(short = 'n', long, value_name = "N", value_parser = whole::<u32>, allow_negative_numbers = true)]
     max_tokens: Option<u32>,
     /// 0 takes the most likely token; more is more random [default: 1 for models that say do_sample, 0 for others]

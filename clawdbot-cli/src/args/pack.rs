@@ -49,12 +49,16 @@ impl PackArgs {
             ([model, target], None) => Ok((Some(model), None, target)),
             ([target], Some(shape)) => Ok((None, Some(shape), target)),
             (paths, shape) => {
-                let expected = match shape {
-                    None => "a model and the file to write (clawdbot pack MODEL FILE)",
-                    Some(_) => "with --shape the file to write, and no model",
-                };
                 let found: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-                let message = format!("expected {expected}, found {}", found.join(" and "));
+                let found = found.join(" and ");
+                let message = match shape {
+                    None => format!(
+                        "expected a model and the file to write (clawdbot pack MODEL FILE), found {found}"
+                    ),
+                    Some(shape) => format!(
+                        "--shape {shape} is the model: expected only the file to write after it, found {found}"
+                    ),
+                };
                 Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "shape"))
             }
         }

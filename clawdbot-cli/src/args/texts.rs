@@ -32,7 +32,8 @@ pub(crate) fn prepare(args: Vec<OsString>, program: &mut Command) -> Result<Vec<
         let shown = arg.to_string_lossy().into_owned();
         if shown == "--" {
             prepared.push(arg);
-            prepared.extend(args);
+            let dash = |arg: &OsString| takes_texts && arg == "-";
+            prepared.extend(args.map(|arg| if dash(&arg) { marked(&arg) } else { arg }));
             break;
         }
         if let Some(option) = option(command, &shown) {
@@ -49,18 +50,33 @@ pub(crate) fn prepare(args: Vec<OsString>, program: &mut Command) -> Result<Vec<
             continue;
         }
         if takes_texts && is_text(command, &shown) {
-            let mut marked = OsString::from(MARK.to_string());
-            marked.push(&arg);
-            arg = marked;
+            arg = marked(&arg);
         }
         prepared.push(arg);
     }
     Ok(prepared)
 }
 
+fn marked(arg: &OsString) -> OsString {
+    let mut marked = OsString::from(MARK.to_string());
+    marked.push(arg);
+    marked
+}
+
+/// A text of the command line, or where it comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Given {
+    Text(String),
+    /// `-`
+    Stdin,
+}
+
 /// A text, marked or not.
-pub(super) fn text(given: &str) -> Result<String, Infallible> {
-    Ok(given.strip_prefix(MARK).unwrap_or(given).to_owned())
+pub(super) fn text(given: &str) -> Result<Given, Infallible> {
+    Ok(match given {
+        "-" => Given::Stdin,
+        text => Given::Text(text.strip_prefix(MARK).unwrap_or(text).to_owned()),
+    })
 }
 
 /// The option with a value that `arg` is the whole of: `--name` or `-n`.
@@ -188,6 +204,11 @@ mod tests {
         ] {
             assert_eq!(prepared(&["embed", arg]).unwrap()[1].starts_with(MARK), marked, "{arg}");
         }
+        assert_eq!(prepared(&["embed", "-", "--", "-", "a"]).unwrap(), ["embed", "-", "--", "\0-", "a"]);
+        assert_eq!(
+            [text("-"), text("\0-"), text("a")],
+            [Given::Stdin, Given::Text("-".to_owned()), Given::Text("a".to_owned())].map(Ok)
+        );
         // Where no text is expected nothing is.
         assert_eq!(prepared(&["inspect", "- a"]).unwrap(), ["inspect", "- a"]);
         assert_eq!(prepared(&["--help"]).unwrap(), ["--help"]);

@@ -7,6 +7,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clawdbot_core::{Cache, Error, WeightType};
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
+use serde_json::Value;
 
 /// One of `names`, which shells can complete.
 pub(super) fn named<T: FromStr<Err = Error> + Clone + Send + Sync + 'static>(
@@ -64,6 +65,16 @@ pub(super) fn lora(text: &str) -> Result<(String, PathBuf), String> {
     }
 }
 
+/// A name, and JSON or else a text.
+pub(super) fn variable(text: &str) -> Result<(String, Value), String> {
+    let (name, value) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or("expected NAME=VALUE, such as enable_thinking=false")?;
+    let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+    Ok((name.to_owned(), value))
+}
+
 pub(super) fn bias(text: &str) -> Result<(u32, f32), String> {
     let (id, bias) = text.split_once('=').ok_or("expected ID=BIAS, such as 50=-2.5")?;
     Ok((id.parse().map_err(|_| format!("expected a token id, found {id:?}"))?, finite(bias)?))
@@ -117,6 +128,21 @@ pub(super) fn byte_size(text: &str) -> Result<u64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn variables() {
+        for (text, name, value) in [
+            ("enable_thinking=false", "enable_thinking", json!(false)),
+            ("a=b=c", "a", json!("b=c")),
+            ("a=\"1\"", "a", json!("1")),
+            ("a=", "a", json!("")),
+            ("a=[1, {}]", "a", json!([1, {}])),
+        ] {
+            assert_eq!(variable(text), Ok((name.to_owned(), value)));
+        }
+        assert!(["", "a", "=1"].map(variable).iter().all(Result::is_err));
+    }
 
     #[test]
     fn sizes() {

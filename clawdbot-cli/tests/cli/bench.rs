@@ -14,7 +14,7 @@ fn json_has_every_figure() {
     }
     assert_eq!(json["model"], "builtin");
     assert_eq!((json["weights"].as_str(), json["kv"].as_str()), (Some("int8"), Some("bf16")));
-    for key in ["prefill_tokens_per_s", "decode_tokens_per_s", "time_to_first_token_s"] {
+    for key in ["prefill_tokens_per_s", "decode_tokens_per_s", "time_to_first_token"] {
         let samples: Vec<f64> =
             json["samples"][key].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect();
         assert_eq!(samples.len(), 2, "{key}");

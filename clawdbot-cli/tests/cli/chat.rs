@@ -1,5 +1,7 @@
 //! `clawdbot chat`
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use crate::support::{empty_dir, model_with_template, run, run_with};
@@ -96,7 +98,7 @@ fn a_message_that_fails_is_taken_back() {
 fn messages_may_have_several_lines() {
     let found = answers(
         &[],
-        "\"\"\"\nOne\n\ntwo\n\"\"\"\n/reset\n\"\"\"One\n\ntwo\"\"\"\n/reset\nOne\\\n\\\ntwo\n/reset\n\"\"\"One\n\ntwo",
+        "\"\"\"\nOne\n\ntwo\n\"\"\"\n/reset\n\"\"\"One\n\ntwo\"\"\"\n/reset\nOne\\\n\\\ntwo\n/reset\nOne\\\n\\\ntwo\\",
     );
     let expected = fresh(&[], "<s><|user|>\nOne\n\ntwo<|end|>\n<|assistant|>\n");
     assert_eq!(found.len(), 4);
@@ -140,7 +142,7 @@ fn a_system_message_can_be_replaced_and_the_conversation_saved() {
 fn a_system_message_that_the_template_does_nothing_with_is_refused_at_once() {
     let ignoring = model_with_template("no-system", Some("{{ messages[-1].content }}"));
     let ignoring = ignoring.to_str().unwrap();
-    for (model, word) in [(&[][..], "it says"), (&["--model", ignoring], "leaves it out")] {
+    for (model, word) in [(&[][..], "one that says"), (&["--model", ignoring], "one that leaves it out")] {
         let refused = run_with(&[&["chat", "--system", "Be kind"], model].concat(), b"Hello\n");
         assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
         for words in ["error: --system: expected", word, "--chat-template FILE"] {
@@ -153,6 +155,57 @@ fn a_system_message_that_the_template_does_nothing_with_is_refused_at_once() {
         assert_eq!(lines[0]["error"]["kind"], "InvalidArgument");
         assert_eq!(lines[1]["text"], answers(model, "Hello\n")[0]["text"]);
     }
+}
+
+#[test]
+fn a_template_gets_variables() {
+    let template = "{% if brief is false %}long{% endif %}{{ mood }}:{{ messages[-1].content }}";
+    let dir = model_with_template("variables", Some(template));
+    let model = ["--model", dir.to_str().unwrap()];
+    let with = |variables: &[&str]| {
+        let given = variables.iter().flat_map(|variable| ["--template-variable", variable]);
+        answers(&model.into_iter().chain(given).collect::<Vec<_>>(), "Hello\n")[0]["text"].clone()
+    };
+    assert_eq!(with(&["brief=false", "mood=glad"]), fresh(&model, "longglad:Hello"));
+    assert_eq!(with(&["brief=true", "mood=\"1\""]), fresh(&model, "1:Hello"));
+    let chat = |variable: &str| {
+        let args = [&["chat", "--template-variable", variable], &GREEDY[..], &model].concat();
+        run_with(&args, b"Hello\nHello\n")
+    };
+    let unused = chat("moods=1");
+    assert_eq!((unused.code, unused.stderr.matches("warning: ").count()), (Some(0), 1), "{}", unused.stderr);
+    assert!(unused.stderr.contains("no use for the variables that it was given: moods"), "{}", unused.stderr);
+    for wrong in ["messages=1", "tolls=[]"] {
+        let refused = chat(wrong);
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{wrong}");
+        assert!(refused.stderr.starts_with("error: --template-variable: "), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_full_context_says_what_to_do() {
+    let args = ["chat", "--max-context", "60", "--temperature", "0", "-n", "10"];
+    let full = run_with(&args, b"Tell me a story\n".repeat(6).as_slice());
+    assert_eq!(full.code, Some(1));
+    assert!(full.stderr.contains("; /reset begins a new conversation\n"), "{}", full.stderr);
+    // A message that is too long alone.
+    let long = run_with(&args, "Tell me a story ".repeat(60).as_bytes());
+    assert!(long.code == Some(1) && !long.stderr.contains("/reset"), "{}", long.stderr);
+}
+
+#[test]
+fn quotes_without_an_end_are_an_error() {
+    let open = run_with(&["chat", "--json"], b"\"\"\"Tell me\na story\n");
+    assert_eq!((open.code, open.stdout.matches("\"error\"").count()), (Some(1), 1), "{}", open.stdout);
+    assert!(open.stdout.contains("found the end of the input"), "{}", open.stdout);
+}
+
+#[test]
+fn a_model_that_does_not_generate_is_refused_at_once() {
+    let bert = Path::new(env!("CARGO_MANIFEST_DIR")).join("../clawdbot-core/tests/golden/embeddings/bert");
+    let refused = run(&["chat", bert.to_str().unwrap()]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
+    assert!(refused.stderr.contains("does not generate"), "{}", refused.stderr);
 }
 
 #[test]
@@ -180,5 +233,5 @@ fn a_chat_template_of_a_file_is_checked() {
     std::fs::write(&file, "{% for m in %}").unwrap();
     let run = run(&["chat", "--chat-template", file.to_str().unwrap()]);
     assert_eq!(run.code, Some(1));
-    assert!(run.stderr.contains("error: --chat-template: "), "{}", run.stderr);
+    assert!(run.stderr.contains("error: --chat-template, line 1: "), "{}", run.stderr);
 }

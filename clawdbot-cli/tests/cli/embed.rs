@@ -28,6 +28,7 @@ fn texts_become_lines_of_numbers() {
     let args = ["embed", "--model", &model, "--weights", "f32"];
     let plain = run(&[&args[..], &[&texts[0], &texts[1]]].concat());
     assert!(plain.stderr.contains("2 texts, "), "{}", plain.stderr);
+    assert!(run(&[&args[..], &["bread"]].concat()).stderr.starts_with("1 text, "));
     let plain = plain.text();
     for (line, expected) in plain.lines().zip(expected["embeddings"].as_array().unwrap()) {
         let numbers: Vec<f64> = line.split(' ').map(|number| number.parse().unwrap()).collect();
@@ -105,6 +106,51 @@ fn an_error_says_which_text_it_is_about() {
     }
     let stdin = run_with(&["embed", "-m", &bert, "--input", "-"], format!("{long}\n").as_bytes());
     assert!(stdin.stderr.contains("error: stdin, line 1: "), "{}", stdin.stderr);
+}
+
+#[test]
+fn a_dash_reads_stdin() {
+    let (bert, score) = (fixture("bert"), fixture("bert_score"));
+    let embed = |texts: &[&str], input: &[u8]| {
+        run_with(&[&["embed", "-m", &bert, "--quiet"], texts].concat(), input).text()
+    };
+    let expected = embed(&["bread\nand water", "wine"], b"");
+    for input in [&b"bread\nand water\n"[..], b"\xef\xbb\xbfbread\nand water"] {
+        assert_eq!(embed(&["-", "wine"], input), expected);
+    }
+    assert_eq!(embed(&["--", "-"], b""), embed(&["--", "-"], b"bread"));
+    assert_ne!(embed(&["--", "-"], b"bread"), embed(&["-"], b"bread"));
+    let rank = |args: &[&str], input: &[u8]| {
+        run_with(&[&["rerank", "-m", &score, "--quiet"], args].concat(), input).text()
+    };
+    let expected = rank(&["--query", "bread", "water", "wine"], b"");
+    assert_eq!(rank(&["--query", "-", "water", "wine"], b"bread\n"), expected);
+    assert_eq!(rank(&["--query", "bread", "-", "wine"], b"water\n"), expected);
+    for args in [
+        &["embed", "-m", &bert, "-", "-"][..],
+        &["rerank", "-m", &score, "--query", "-", "-"],
+        &["rerank", "-m", &score, "--query", "-", "--input", "-"],
+    ] {
+        let refused = run_with(args, b"bread\n");
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
+        assert!(refused.stderr.contains("expected `-` once"), "{}", refused.stderr);
+    }
+}
+
+#[test]
+fn a_line_that_is_not_utf8_is_named() {
+    let file = empty_dir("not-utf8").join("lines.txt");
+    let path = file.to_str().unwrap();
+    for (content, place) in [
+        (&b"a\nb\xff\nc\n"[..], ", line 2: expected UTF-8, found 0xff as byte 2\n"),
+        (b"a\n\xc3", ", line 2: expected UTF-8, found 0xc3 as byte 1\n"),
+        (b"b\xff\n", ": expected UTF-8, found 0xff as byte 2\n"),
+        (b"\xff\xfea\0\n\0", ": expected UTF-8, found UTF-16\n"),
+    ] {
+        std::fs::write(&file, content).unwrap();
+        let refused = run(&["embed", "-m", &fixture("bert"), "--input", path]);
+        assert_eq!((refused.code, refused.stderr), (Some(1), format!("error: {path}{place}")));
+    }
 }
 
 #[test]

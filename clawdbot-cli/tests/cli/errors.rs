@@ -33,6 +33,9 @@ fn wrong_usage() {
     fails(&["generate", "--logit-bias", "5:1"], 2, &["ID=BIAS"]);
     fails(&["generate", "--logit-bias", "99999=1"], 2, &["--logit-bias", "99999"]);
     fails(&["generate", "--logprobs", "1"], 2, &["--json"]);
+    fails(&["chat", "--template-variable", "thinking"], 2, &["NAME=VALUE"]);
+    let twice = ["chat", "--template-variable", "a=1", "--template-variable", "a=2"];
+    fails(&twice, 2, &["--template-variable: expected a once"]);
     fails(&["generate", "--weights", "int9"], 2, &["int9", "int8, int4, bf16, f32"]);
     fails(&["generate", "--kv", "int4"], 2, &["int4", "auto, int8, bf16, f32"]);
     fails(&["generate", "--threads", "0"], 2, &["threads", "1 to 1024"]);
@@ -94,6 +97,36 @@ fn errors_in_json() {
         assert_eq!((&error["kind"], &error["code"]), (&kind.into(), &number.into()), "{args:?}");
         assert!(error["message"].is_string() && error["detail"].is_object(), "{error}");
     }
+}
+
+#[test]
+fn usage_errors_in_json() {
+    for (args, kind, option, words) in [
+        (&["generate", "--json", "--temp", "1"][..], "UnknownOption", "--temp", "--temperature"),
+        (
+            &["generate", "--max-tokens", "many", "--json"],
+            "InvalidArgument",
+            "--max-tokens",
+            "a whole number",
+        ),
+        (&["embed", "--json", "a"], "InvalidArgument", "command line", "--model"),
+        (&["generate", "--json", "tell", "me"], "InvalidArgument", "me", "needs quotes"),
+        (&["bench", "--json", "--prompt", "a"], "InvalidArgument", "--prompt", "a whole number"),
+    ] {
+        let run = run(args);
+        assert_eq!((run.code, run.stderr.as_str()), (Some(2), ""), "{args:?}");
+        let error: Value = serde_json::from_str::<Value>(&run.stdout).unwrap()["error"].take();
+        assert_eq!(error["kind"], kind, "{error}");
+        let message = error["message"].as_str().unwrap();
+        assert!(error["detail"]["option"].as_str().unwrap().starts_with(option), "{error}");
+        assert!(
+            message.contains(words) && !message.contains("Usage") && !message.contains("error:"),
+            "{message}"
+        );
+    }
+    // After `--` it is a text.
+    fails(&["generate", "--temp", "--", "--json"], 2, &["--temp"]);
+    assert!(run(&["generate", "--json", "--help"]).text().contains("Examples:"));
 }
 
 #[test]

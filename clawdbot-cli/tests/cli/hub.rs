@@ -137,7 +137,11 @@ fn a_name_is_not_a_path() {
     let hub = repository("model.safetensors");
     let user = User::new("hub_paths", &hub);
     for (args, code, word) in [
-        (&["inspect", "src/model"][..], 1, "hf://src/model"),
+        (
+            &["inspect", "src/model"][..],
+            1,
+            "src/model: no such file or directory; for the repository of that name, write hf://src/model",
+        ),
         (&["inspect", "models/model.gguf"], 1, "models/model.gguf"),
         (&["inspect", "src", "--revision", "main"], 2, "revision"),
         (&["inspect", "--file", "x.gguf"], 2, "file"),

@@ -1,7 +1,11 @@
 //! `clawdbot inspect`
 
 use std::path::Path;
+#[cfg(target_os = "linux")]
+use std::process::Command;
 
+#[cfg(target_os = "linux")]
+use crate::support::Run;
 use crate::support::{empty_dir, model_with_template, run};
 
 #[test]
@@ -83,6 +87,27 @@ fn it_says_whether_the_model_fits() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn without_a_budget_the_memory_of_the_process_counts() {
+    let check = |limit: &str, more: &str| -> Run {
+        let script =
+            format!("ulimit -v {limit}; exec \"$0\" inspect --shape llama-3.1-8b --threads 1 {more}");
+        Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_clawdbot")]).output().unwrap().into()
+    };
+    let small = check("4000000", "--check");
+    assert_eq!(small.code, Some(1), "{}", small.stderr);
+    assert!(
+        small.stdout.contains("no budget is set; does not fit into the memory of 3."),
+        "{}",
+        small.stdout
+    );
+    let json = check("4000000", "--json").json();
+    assert_eq!(json["fits"], false);
+    assert!((3_000_000_000..=4_096_000_000).contains(&json["system_memory"].as_u64().unwrap()), "{json}");
+    assert!(run(&["inspect", "--check"]).text().contains("no budget is set; fits into the memory of "));
+}
+
 #[test]
 fn it_says_whether_it_verified() {
     let packed = empty_dir("verified").join("m");
@@ -113,6 +138,31 @@ fn it_says_what_the_model_can_do() {
         let table = run(&[&["inspect"], &args[..]].concat()).text();
         assert!(table.lines().any(|found| found == format!("{:<13}{line}", "can")), "{table}");
     }
+}
+
+#[test]
+fn it_says_what_embedding_takes() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../clawdbot-core/tests/golden/embeddings");
+    let inspect = |name: &str| {
+        let dir = golden.join(name).display().to_string();
+        (run(&["inspect", &dir, "--json"]).json(), run(&["inspect", &dir]).text())
+    };
+    let (json, table) = inspect("bert");
+    let info = &json["embedding"];
+    let line = table.lines().find(|line| line.starts_with("texts ")).unwrap();
+    for words in [
+        format!("{} dimensions, pooling {}", info["dimensions"], info["pooling"].as_str().unwrap()),
+        format!("texts of at most {} tokens", info["max_tokens"]),
+        "prompts: ".to_owned(),
+        info["prompts"][0].as_str().unwrap().to_owned(),
+    ] {
+        assert!(line.contains(&words), "{words} is not in {line}");
+    }
+    let (json, table) = inspect("bert_score");
+    let line = format!("{:<13}texts of at most {} tokens\n", "texts", json["embedding"]["max_tokens"]);
+    assert!(table.contains(&line), "{table}");
+    // Made to generate.
+    assert!(!run(&["inspect"]).text().contains("texts "));
 }
 
 #[test]

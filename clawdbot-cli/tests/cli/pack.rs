@@ -43,7 +43,10 @@ fn files_are_kept_unless_told() {
     assert_eq!(run(&["pack", "one", "--weights", "int9"]).code, Some(2));
     for (args, words) in [
         (&["pack", "one"][..], "clawdbot pack MODEL FILE), found one\n"),
-        (&["pack", "one", "two", "--shape", "qwen2.5-0.5b"], "and no model, found one and two\n"),
+        (
+            &["pack", "one", "two", "--shape", "qwen2.5-0.5b"],
+            "--shape qwen2.5-0.5b is the model: expected only the file to write after it, found one and two\n",
+        ),
     ] {
         let run = run(args);
         assert_eq!(run.code, Some(2));

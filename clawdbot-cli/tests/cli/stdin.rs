@@ -49,7 +49,7 @@ fn it_is_said_of_files_and_not_where_there_is_nothing() {
 }
 
 #[test]
-fn texts_to_embed_and_to_rank_are_treated_alike() {
+fn texts_to_embed_and_to_rank_are_treated_the_same() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../clawdbot-core/tests/golden/embeddings");
     let model = |name: &str| golden.join(name).display().to_string();
     let (bert, score) = (model("bert"), model("bert_score"));

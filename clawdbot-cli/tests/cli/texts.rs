@@ -31,6 +31,7 @@ fn prompts_have_many_forms() {
         }
         assert_ne!(made_of(args, b"The sea\n\n"), expected, "one line end is dropped, not two");
     }
+    assert_eq!(made_of(&["--", "-"], b"The sea"), made_of(&["--", "-"], b""), "a dash as a text");
     let json = run(&["generate", "-n", "3", "--ignore-eos", "--json", "The sea"]).json();
     assert_eq!(json["usage"]["completion_tokens"], 3);
     for (prompt, warned) in
@@ -111,7 +112,7 @@ fn a_missing_text_is_an_error() {
         (&["generate", "--prompt", "--max-tokens", "3"][..], "--prompt=--max-tokens"),
         (&["generate", "--prompt", "--max-token", "3"], "--prompt=--max-token"),
         (&["generate", "-p", "-n", "3"], "-p=-n"),
-        (&["generate", "a", "--stop", "--json"], "--stop=--json"),
+        (&["generate", "a", "--stop", "--ignore-eos"], "--stop=--ignore-eos"),
         (&["chat", "--system", "--quiet"], "--system=--quiet"),
         (&["generate", "a", "--jsom"], "--json"),
         (&["generate", "a", "b"], "unexpected argument 'b'"),

@@ -57,7 +57,10 @@ pub struct Plan {
     pub load_bytes: u64,
     /// Most bytes that the runtime's models may take together, if it has a budget.
     pub memory_budget: Option<u64>,
-    /// Whether `load_bytes` are free in the budget now; without a budget always.
+    /// Bytes of memory that the process can have (the machine's, or what limits of the cgroup and the process leave), if
+    /// there is no budget and the system says.
+    pub system_memory: Option<u64>,
+    /// Whether `load_bytes` are free in the budget now; without a budget, in `system_memory`.
     pub fits: bool,
     /// Whether the data of a packed file was read and compared with its checksum (`verify`).
     pub verified: bool,
@@ -219,7 +222,11 @@ impl Plan {
             scratch_bytes: sizes.scratch,
             load_bytes,
             memory_budget: budget.limit(),
-            fits: budget.limit().is_none_or(|limit| load_bytes <= limit.saturating_sub(budget.used())),
+            system_memory: budget.memory(),
+            fits: budget
+                .limit()
+                .or(budget.memory())
+                .is_none_or(|limit| load_bytes <= limit.saturating_sub(budget.used())),
             verified: false,
             kernels: runtime.kernels(),
             threads: runtime.threads(),

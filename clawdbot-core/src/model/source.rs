@@ -551,8 +551,15 @@ impl Text {
     /// # Errors
     /// `InvalidTemplate`.
     pub(crate) fn set_template(&mut self, source: &str) -> Result<()> {
-        let templates = templates(Some(&source.into()), &self.special)
-            .map_err(|error| error.context("option chat_template").with("option", "chat_template"))?;
+        let templates = templates(Some(&source.into()), &self.special).map_err(|error| {
+            let rest = error.message().strip_prefix("chat template");
+            let message = rest.map(|rest| format!("option chat_template{rest}"));
+            let error = match message {
+                Some(message) => error.with_message(message),
+                None => error.context("option chat_template"),
+            };
+            error.with("option", "chat_template")
+        })?;
         self.templates = Ok(templates);
         Ok(())
     }

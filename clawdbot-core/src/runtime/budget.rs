@@ -51,6 +51,11 @@ impl Budget {
         self.0.limit
     }
 
+    /// Without a limit: the memory that there is, if that is known.
+    pub(crate) fn memory(&self) -> Option<u64> {
+        self.0.memory.filter(|_| self.0.limit.is_none())
+    }
+
     pub(crate) fn used(&self) -> u64 {
         self.0.total.load(Ordering::Relaxed)
     }
