@@ -98,10 +98,10 @@ fn a_message_that_fails_is_taken_back() {
 fn messages_may_have_several_lines() {
     let found = answers(
         &[],
-        "\"\"\"\nOne\n\ntwo\n\"\"\"\n/reset\n\"\"\"One\n\ntwo\"\"\"\n/reset\nOne\\\n\\\ntwo\n/reset\nOne\\\n\\\ntwo\\",
+        "\"\"\"\nOne\n\ntwo\n\"\"\"\n/reset\n\"\"\"One\n\ntwo\"\"\"\n/reset\nOne\\\n\\\ntwo\n",
     );
     let expected = fresh(&[], "<s><|user|>\nOne\n\ntwo<|end|>\n<|assistant|>\n");
-    assert_eq!(found.len(), 4);
+    assert_eq!(found.len(), 3);
     for answer in found {
         assert_eq!(answer["text"], expected);
     }
