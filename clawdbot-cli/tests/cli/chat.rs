@@ -96,10 +96,8 @@ fn a_message_that_fails_is_taken_back() {
 
 #[test]
 fn messages_may_have_several_lines() {
-    let found = answers(
-        &[],
-        "\"\"\"\nOne\n\ntwo\n\"\"\"\n/reset\n\"\"\"One\n\ntwo\"\"\"\n/reset\nOne\\\n\\\ntwo\n",
-    );
+    let found =
+        answers(&[], "\"\"\"\nOne\n\ntwo\n\"\"\"\n/reset\n\"\"\"One\n\ntwo\"\"\"\n/reset\nOne\\\n\\\ntwo\n");
     let expected = fresh(&[], "<s><|user|>\nOne\n\ntwo<|end|>\n<|assistant|>\n");
     assert_eq!(found.len(), 3);
     for answer in found {
