@@ -2,13 +2,45 @@
 
 use crate::error::{Error, Result};
 
-/// Finds the first stop string in a stream of text pieces, and holds back text that may be the beginning of one.
+/// Finds the first stop string in a stream of text pieces, and holds back text that may be the beginning of one. Takes time
+/// in proportion to the text: Knuth, Morris, Pratt 1977, <https://doi.org/10.1137/0206024>.
 #[derive(Debug, Clone)]
 pub struct StopMatcher {
-    stops: Vec<String>,
-    /// Text that was not handed out: always the longest end of the stream that begins a stop string.
+    stops: Vec<Stop>,
+    /// Text that was not handed out: the longest end of the stream that begins a stop string.
     held: String,
     stopped: Option<usize>,
+}
+
+/// A stop string, and how much of it the stream ends with.
+#[derive(Debug, Clone)]
+struct Stop {
+    text: String,
+    /// For each of its beginnings, the length of the longest shorter beginning that it ends with, in bytes.
+    shorter: Vec<usize>,
+    matched: usize,
+}
+
+impl Stop {
+    fn new(text: &str) -> Self {
+        let mut stop = Stop { text: text.to_owned(), shorter: vec![0; text.len()], matched: 0 };
+        for (at, &byte) in text.as_bytes().iter().enumerate().skip(1) {
+            stop.push(byte);
+            stop.shorter[at] = stop.matched;
+        }
+        stop.matched = 0;
+        stop
+    }
+
+    /// Takes a byte. Whether the stream ends with the stop string now.
+    fn push(&mut self, byte: u8) -> bool {
+        let text = self.text.as_bytes();
+        while self.matched > 0 && text.get(self.matched) != Some(&byte) {
+            self.matched = self.shorter[self.matched - 1];
+        }
+        self.matched += usize::from(text.get(self.matched) == Some(&byte));
+        self.matched == text.len()
+    }
 }
 
 /// What one piece of text led to.
@@ -29,7 +61,8 @@ impl StopMatcher {
         if let Some(at) = stops.iter().position(String::is_empty) {
             return Err(Error::invalid_argument(format!("stop string {at} is empty")));
         }
-        Ok(StopMatcher { stops: stops.to_vec(), held: String::new(), stopped: None })
+        let stops = stops.iter().map(|stop| Stop::new(stop)).collect();
+        Ok(StopMatcher { stops, held: String::new(), stopped: None })
     }
 
     /// Takes the next piece. After a stop string was found, every further piece is dropped.
@@ -37,41 +70,30 @@ impl StopMatcher {
         if self.stopped.is_some() {
             return StopOutcome { emit: String::new(), stopped: self.stopped };
         }
-        let mut emit = String::new();
-        let mut rest = piece;
-        while let Some(c) = rest.chars().next() {
-            let (head, tail) = rest.split_at(c.len_utf8());
-            self.held.push_str(head);
-            rest = tail;
-            let complete =
-                self.stops.iter().enumerate().filter(|(_, stop)| self.held.ends_with(stop.as_str()));
-            if let Some((which, stop)) =
-                complete.max_by_key(|(at, stop)| (stop.len(), std::cmp::Reverse(*at)))
-            {
-                emit.push_str(&self.held[..self.held.len() - stop.len()]);
-                self.held.clear();
-                self.stopped = Some(which);
-                break;
+        let before = self.held.len();
+        self.held.push_str(piece);
+        for (at, byte) in piece.bytes().enumerate() {
+            let mut longest: Option<(usize, usize)> = None;
+            for (which, stop) in self.stops.iter_mut().enumerate() {
+                if stop.push(byte) && longest.is_none_or(|(_, len)| len < stop.text.len()) {
+                    longest = Some((which, stop.text.len()));
+                }
             }
-            let keep = self.held.len() - self.longest_beginning();
-            emit.extend(self.held.drain(..keep));
+            if let Some((which, len)) = longest {
+                let mut emit = std::mem::take(&mut self.held);
+                emit.truncate(before + at + 1 - len);
+                self.stopped = Some(which);
+                return StopOutcome { emit, stopped: self.stopped };
+            }
         }
-        StopOutcome { emit, stopped: self.stopped }
+        let keep = self.stops.iter().map(|stop| stop.matched).max().unwrap_or(0);
+        let emit = self.held.drain(..self.held.len() - keep).collect();
+        StopOutcome { emit, stopped: None }
     }
 
     /// The end of the stream: what was held back, since nothing can complete it any more.
     pub fn flush(&mut self) -> String {
         std::mem::take(&mut self.held)
-    }
-
-    /// Bytes at the end of the held text that begin a stop string: the longest such end.
-    fn longest_beginning(&self) -> usize {
-        let starts = self.held.char_indices().map(|(at, _)| &self.held[at..]);
-        starts
-            .filter(|end| self.stops.iter().any(|stop| stop.starts_with(end)))
-            .map(str::len)
-            .next()
-            .unwrap_or(0)
     }
 }
 

@@ -125,9 +125,22 @@ impl StreamDecoder {
             self.ids.drain(..self.context);
         } else if self.context > 0 && piece.is_empty() && self.is_silent(new)? {
             self.ids.truncate(self.context);
+        } else if let Some(first) = self.shortest_context()? {
+            self.ids.drain(..first);
         }
         self.context = self.ids.len();
         Ok(piece)
+    }
+
+    /// Where the last ids begin that have text on their own, if few do: as in a run of spaces, of which some are stripped.
+    fn shortest_context(&self) -> Result<Option<usize>> {
+        for first in (0..self.ids.len()).rev().take(MAX_STRIP + 1) {
+            let text = self.tokenizer.decode_checked(&self.ids[first..], self.skip_special_tokens, None)?;
+            if !text.is_empty() {
+                return Ok(Some(first));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether ids have no text wherever they stand: more of them than can be stripped from the start of a text.

@@ -262,6 +262,7 @@ fn tokens_without_text_are_not_kept() {
             vec![id("silent"); 40],
             vec![id("▁"), id("▁"), id("a")],
             vec![id("silent"); 2000],
+            vec![id("▁"); 200],
             vec![id("a")],
         ];
         let ids = ids.concat();

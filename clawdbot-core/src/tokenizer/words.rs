@@ -25,12 +25,15 @@ struct Seams {
     single: HashSet<char>,
     /// Characters that some token has beside each other.
     pairs: HashSet<(char, char)>,
+    /// Length of the longest token in bytes.
+    longest: usize,
 }
 
 impl Seams {
     fn of(bpe: &BPE) -> Self {
-        let mut seams = Seams { single: HashSet::new(), pairs: HashSet::new() };
+        let mut seams = Seams { single: HashSet::new(), pairs: HashSet::new(), longest: 0 };
         for token in bpe.get_vocab().into_keys() {
+            seams.longest = seams.longest.max(token.len());
             let mut chars = token.chars();
             let Some(mut before) = chars.next() else { continue };
             if chars.as_str().is_empty() {
@@ -74,10 +77,16 @@ impl Words {
             model => return model.tokenize(word),
         };
         let seams = self.seams.get_or_init(|| Seams::of(bpe));
+        // Such words, and so such parts, are looked up before they are put together of smaller tokens.
+        let is_token =
+            |part: &str| bpe.ignore_merges && part.len() <= seams.longest && bpe.token_to_id(part).is_some();
         let (mut tokens, mut start) = (Vec::new(), 0);
         while start < word.len() {
             work::check()?;
-            let end = seams.next(word, start + LONG);
+            let mut end = seams.next(word, start + LONG);
+            while end < word.len() && (is_token(&word[start..end]) || is_token(&word[end..])) {
+                end = seams.next(word, end + 1);
+            }
             let mut part = bpe.tokenize(&word[start..end])?;
             for token in &mut part {
                 token.offsets = (token.offsets.0 + start, token.offsets.1 + start);
@@ -140,6 +149,20 @@ mod tests {
             assert_eq!(seams.next("aa_b_a", 2), 3);
             assert_eq!(seams.next("éa_éa", 2), 3);
             assert_eq!(seams.next("é_éé", 2), 7);
+        }
+    }
+
+    /// As of Llama 3: a word that is a token needs no merges, and some have none.
+    #[test]
+    fn parts_are_no_words() {
+        let mut bpe = bpe(&["?", "a", "b", "c", "bc", "cb"], &[("c", "b")], false);
+        bpe.ignore_merges = true;
+        for end in ["bc", "bcbc", "b", "cbc"] {
+            for length in [LONG - 1, LONG, LONG + 1, 20_000] {
+                let text = "a".repeat(length) + end;
+                let parted = Words::default().tokenize(&bpe.clone().into(), &text).unwrap();
+                assert_eq!(parted, bpe.tokenize(&text).unwrap(), "{length} {end}");
+            }
         }
     }
 

@@ -32,7 +32,7 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// As [`render`](Self::render); `InvalidArgument` for what the conversation must not be, and for tools without effect;
-    /// `UnknownOption` for a variable whose name is nearly that of an argument.
+    /// `UnknownOption` for a variable whose name is nearly that of another, or of an argument.
     pub(crate) fn render_checked(
         &self,
         messages: &Value,
@@ -72,19 +72,49 @@ fn check_tools(tools: Option<&Value>) -> Result<bool> {
     }
 }
 
-/// Refuses what is neither an argument nor a variable, but nearly an argument.
+/// Arguments of transformers' `apply_chat_template` that are not there, and would be taken for variables.
+const ELSEWHERE: [&str; 9] = [
+    "continue_final_message",
+    "max_length",
+    "padding",
+    "return_assistant_tokens_mask",
+    "return_dict",
+    "return_tensors",
+    "tokenize",
+    "tokenizer_kwargs",
+    "truncation",
+];
+
+/// Refuses variables that the template does not mention and that were meant for something else: another variable, or an
+/// argument. The rest may be for other models.
 fn check_variables(source: &str, variables: &Map<String, Value>) -> Result<()> {
     let arguments = ["messages", "tools", "add_generation_prompt"];
     for name in variables.keys().filter(|name| !arguments.contains(&name.as_str()) && !mentions(source, name))
     {
+        let unknown =
+            |message: String| Error::new(ErrorKind::UnknownOption, message).with("option", name.as_str());
+        if ELSEWHERE.contains(&name.as_str()) {
+            return Err(unknown(format!(
+                "expected messages, tools, add_generation_prompt and variables of the chat template, found {name:?}, an \
+                 argument of transformers that has no effect here"
+            )));
+        }
         if let Some(meant) = closest(name, arguments) {
             let message = format!("there is no argument {name:?}{}", hint(Some(meant)));
-            return Err(Error::new(ErrorKind::UnknownOption, message)
-                .with("option", name.as_str())
-                .with("suggestion", meant));
+            return Err(unknown(message).with("suggestion", meant));
+        }
+        if let Some(meant) = closest(name, similar(source, name)) {
+            let message = format!("the chat template has no variable {name:?}{}", hint(Some(meant)));
+            return Err(unknown(message).with("suggestion", meant));
         }
     }
     Ok(())
+}
+
+/// Names in a template's source that are about as long as `name`, unless that is short: then many are similar.
+fn similar<'a>(source: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    let words = source.split(|c: char| !c.is_alphanumeric() && c != '_');
+    words.filter(move |word| word.len() >= 6 && word.len().abs_diff(name.len()) <= 2)
 }
 
 fn check_messages(source: &str, messages: &Value) -> Result<()> {
@@ -293,11 +323,20 @@ mod tests {
         let template = ChatTemplate::new(RICH, &SpecialTokens::default()).unwrap();
         let variables = json!({"enable_thinking": true, "enable_thinkin": true, "think": 1});
         assert_eq!(template.unused(variables.as_object().unwrap()), ["enable_thinkin", "think"]);
-        let slip = json!({"add_generation_promt": false});
-        let error = template.render_checked(&messages, None, true, slip.as_object().unwrap()).unwrap_err();
-        assert_eq!(
-            (error.kind(), &error.detail()["suggestion"]),
-            (ErrorKind::UnknownOption, &json!("add_generation_prompt"))
-        );
+        let checked = |variables: Value| {
+            template.render_checked(&messages, None, true, variables.as_object().expect("an object"))
+        };
+        for (slip, meant) in [
+            ("add_generation_promt", Some("add_generation_prompt")),
+            ("enable_thinkin", Some("enable_thinking")),
+            ("enableThinking", Some("enable_thinking")),
+            ("continue_final_message", None),
+        ] {
+            let error = checked(json!({slip: false})).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::UnknownOption, "{slip}");
+            assert_eq!(error.detail().get("suggestion"), meant.map(|meant| json!(meant)).as_ref(), "{slip}");
+        }
+        // For other models.
+        assert!(checked(json!({"documents": [], "think": 1, "reasoning_effort": "low"})).is_ok());
     }
 }

@@ -95,11 +95,19 @@ fn check(encoder: &Encoder, added: &[Added]) -> Result<(), String> {
             if len > MAX_TEXT {
                 return Err(format!("added_tokens: expected at most {MAX_TEXT} bytes together, found more"));
             }
-            texts.push(text);
+            texts.push((text, token.content.as_str()));
         }
         texts.sort_unstable();
+        // Which of them is found would be left to chance.
+        let same = |pair: &&[(String, &str)]| pair[0].0 == pair[1].0 && pair[0].1 != pair[1].1;
+        if let Some([(text, first), (_, second)]) = texts.windows(2).find(same) {
+            return Err(format!(
+                "added_tokens: expected tokens that differ once they are normalized, found {first:.50?} and {second:.50?}, \
+                 which both become {text:.50?}"
+            ));
+        }
         let mut before: &[u8] = b"";
-        for text in &texts {
+        for (text, _) in &texts {
             let common = before.iter().zip(text.as_bytes()).take_while(|(a, b)| a == b).count();
             states += text.len() - common;
             before = text.as_bytes();

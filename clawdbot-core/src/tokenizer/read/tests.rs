@@ -100,6 +100,23 @@ fn what_the_crate_would_panic_at_is_refused() {
 }
 
 #[test]
+fn added_tokens_that_become_the_same_are_refused() {
+    let read = |normalized: bool, other: &str| {
+        let token = |id: u32, content: &str| {
+            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": normalized, "special": false})
+        };
+        let json = json!({"version": "1.0", "normalizer": {"type": "Lowercase"},
+            "added_tokens": [token(3, "Foo"), token(4, other)],
+            "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2}, "merges": []}});
+        read(json.to_string().as_bytes()).map(|_| ()).map_err(|error| error.to_string())
+    };
+    let error = read(true, "FOO").unwrap_err();
+    assert!(error.contains(r#""FOO" and "Foo", which both become "foo""#), "{error}");
+    assert_eq!((read(false, "FOO"), read(true, "Bar"), read(true, "Foo")), (Ok(()), Ok(()), Ok(())));
+}
+
+#[test]
 fn ids_that_are_not_used_are_noted() {
     let notes = |tokens: Value| {
         let model = json!({"type": "BPE", "vocab": {"a": 0, "b": 3}, "merges": []});

@@ -110,6 +110,7 @@ impl<'a> Search<'a> {
                 }
                 Step::Jump(to) => Some((to, at)),
                 Step::Look { back, negated, end } => {
+                    self.credit.spend(back as u64)?;
                     let found = match self.back(at, back) {
                         Some(from) => self.matches(step + 1, from)?.is_some(),
                         None => false,

@@ -105,6 +105,7 @@ fn what_goes_back_without_end_is_an_error() {
         (r"(?!a*b)a", false),
         (r"(?>a?)a*b|a", false),
         (r"(?:a+)+b", false),
+        (r"(?<=b{1000})a|a", false),
         (r"(?:a|aa)+b", false),
         (r"(?:a|b)*c", false),
     ] {
