@@ -259,7 +259,7 @@ class Session:
     @property
     def tokens(self) -> list[int]:
         """All tokens of the conversation, prompts and outputs."""
-    def append(self, prompt: _Prompt, add_special_tokens: bool = True) -> int:
+    def append(self, prompt: _Prompt, add_special_tokens: bool = True, **others: NoReturn) -> int:
         """Adds a prompt to the conversation and says how many tokens that was. Computation starts with the next request.
 
         `add_special_tokens`: whether text gets the tokenizer's special tokens, such as BOS; usually for the first text
@@ -337,6 +337,7 @@ class Runtime:
         on_log: _Log | None = None,
         *,
         kernels: str | None = None,
+        **others: NoReturn,
     ) -> Self: ...
     def plan(
         self,
@@ -407,6 +408,7 @@ class Model:
         offline: bool | None = None,
         on_download: _Progress | None = None,
         runtime: Runtime | None = None,
+        on_log: _Log | None = None,
         on_progress: _Progress | None = None,
         **options: Unpack[LoadOptions],
     ) -> Model:
@@ -426,6 +428,7 @@ class Model:
         shape: str,
         *,
         runtime: Runtime | None = None,
+        on_log: _Log | None = None,
         on_progress: _Progress | None = None,
         **options: Unpack[LoadOptions],
     ) -> Model:
@@ -570,6 +573,15 @@ class Model:
         its attribute `results`; with `return_exceptions` that list is returned, and nothing is raised.
         """
     @overload
+    def embed(  # type: ignore[overload-overlap]
+        self,
+        texts: str,
+        *,
+        return_exceptions: Literal[True],
+        on_progress: _Progress | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> npt.NDArray[np.float32] | Exception: ...
+    @overload
     def embed(
         self,
         texts: _Texts,
@@ -629,6 +641,7 @@ def download(
     file: str | None = None,
     offline: bool | None = None,
     on_download: _Progress | None = None,
+    **others: NoReturn,
 ) -> pathlib.Path:
     """Downloads a model, unless the cache has it, and returns its path: for `Runtime.load`, `Runtime.plan`, `Runtime.pack`.
     Arguments as those of `Model.from_pretrained`.
