@@ -67,9 +67,8 @@ def test_log_hooks_are_functions():
         clawdbot.Model.from_pretrained(runtime=clawdbot.Runtime(), on_log=print)
     seen = []
     with clawdbot.Model.from_pretrained(on_log=lambda level, message: seen.append((level, message))) as loaded:
-        loaded.generate("<s>Once", max_tokens=2, temperature=0)
-        text = loaded.tokenizer.id_to_token(loaded.tokenizer.encode("a")[0])
-        loaded.generate(f"{text}Once", max_tokens=2, temperature=0)
+        bos = loaded.tokenizer.id_to_token(loaded.tokenizer.encode("a")[0])
+        loaded.generate(f"{bos}Once", max_tokens=2, temperature=0)
     assert any(level == "info" and "beginning-of-sequence" in message for level, message in seen), seen
 
 
