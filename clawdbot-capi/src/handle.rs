@@ -224,10 +224,10 @@ pub(crate) unsafe fn write_sized<T: Versioned>(out: *mut T, value: &T, name: &st
     // SAFETY: not null; the first field is readable by the caller's promise.
     let found = unsafe { out.cast::<usize>().read_unaligned() };
     if found < T::FIRST || found > size_of::<T>() {
+        let (first, now) = (T::FIRST, size_of::<T>());
+        let sizes = if first == now { now.to_string() } else { format!("{first} to {now}") };
         let message = format!(
-            "{name}->struct_size: expected {} to {} bytes, found {found}; set it to the size of the struct",
-            T::FIRST,
-            size_of::<T>()
+            "{name}->struct_size: expected {sizes} bytes, found {found}; set it to the size of the struct"
         );
         return Err(invalid(message).with("argument", name).with("found", found));
     }

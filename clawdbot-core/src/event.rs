@@ -125,8 +125,8 @@ pub enum Event {
     Done(Box<Completion>),
 }
 
-/// The result of a request. Two are equal when they have the same text, tokens, reason and log-probabilities: how long it
-/// took, and with which options, does not count.
+/// The result of a request. Two are equal when they have the same text, tokens, finish reason and log-probabilities;
+/// usage and options are not compared.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Completion {

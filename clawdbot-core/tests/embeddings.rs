@@ -321,6 +321,21 @@ fn long_texts_are_errors_or_cut() {
         // What is cut off does not matter.
         let scores = model.rerank("the sea", &[words(300), words(299) + "ship"], &cut).unwrap();
         assert_eq!(scores[0], scores[1], "{name}");
+        // A query that is too long is no document's fault.
+        let documents = || [Ok::<_, Error>("a"), Ok("b")].into_iter();
+        for options in [RerankOptions::default(), cut] {
+            match model.rerank_each(&words(500), documents(), &options, |_, _| true) {
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::ContextOverflow, "{name}");
+                    assert!(error.message().starts_with("query: expected a text "), "{name}: {error}");
+                    assert!(error.detail().get("text").is_none());
+                }
+                // A pair is cut where it is longer.
+                Ok((_, errors)) => {
+                    assert!(options.truncate && name != "qwen3_judge" && errors.is_empty(), "{name}")
+                }
+            }
+        }
     }
 }
 

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clawdbot_core::{HubOptions, Runtime, Source};
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyDict, PyString};
 
 use crate::error::invalid_argument;
+use crate::options::DOWNLOAD;
 use crate::runtime::watched;
 
 /// What `path` stands for: nothing for the built-in model; a string for a path or a repository, which is downloaded; any
@@ -41,9 +42,9 @@ pub(crate) fn source(
 }
 
 /// Downloads a model, unless the cache has it, and returns its path: for `Runtime.load`, `Runtime.plan`, `Runtime.pack`.
-/// Arguments as those of `Model.from_pretrained`.
+/// Arguments as those of `Model.from_pretrained`; any other is an error.
 #[pyfunction]
-#[pyo3(signature = (name, *, revision=None, file=None, offline=None, on_download=None))]
+#[pyo3(signature = (name, *, revision=None, file=None, offline=None, on_download=None, **others))]
 pub(crate) fn download(
     py: Python<'_>,
     name: &str,
@@ -51,7 +52,9 @@ pub(crate) fn download(
     file: Option<String>,
     offline: Option<bool>,
     on_download: Option<Py<PyAny>>,
+    others: Option<&Bound<'_, PyDict>>,
 ) -> PyResult<PathBuf> {
+    DOWNLOAD.no_more(others)?;
     let options = HubOptions::default().revision(revision).file(file).offline(offline);
     watched(py, on_download, |progress| Source::fetch(name, &options, progress))
 }

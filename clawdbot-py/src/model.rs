@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clawdbot_core as core;
 use clawdbot_core::{CancelHandle, GenerateOptions, HubOptions, ModelOptions, Prompt, Source};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyFloat, PyTuple};
+use pyo3::types::{PyDict, PyFloat, PyString, PyTuple};
 
 use crate::chat::chat;
 use crate::error::{invalid_argument, no_pickle, to_py};
@@ -56,6 +56,7 @@ impl Prepared {
         call: Call,
         py: Python<'_>,
         runtime: Option<&Bound<'_, Runtime>>,
+        on_log: Option<Py<PyAny>>,
         kwargs: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let (of_runtime, options) = options::split_runtime(call, py, kwargs)?;
@@ -65,8 +66,11 @@ impl Prepared {
                     "{of_runtime}: a runtime was given, which has its own"
                 )));
             }
+            Some(_) if on_log.is_some() => {
+                return Err(invalid_argument("on_log: a runtime was given, which has its own"));
+            }
             Some(runtime) => runtime.get().0.clone(),
-            None => runtime::new(&of_runtime, None)?,
+            None => runtime::new(&of_runtime, on_log)?,
         };
         Ok(Prepared { runtime, options })
     }
@@ -86,10 +90,10 @@ impl Model {
     /// the repository; offline: whether the cache has to do; `on_download(done, total)` is called with bytes, as `on_progress`.
     ///
     /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, merge_adapters, chat_template, mmap,
-    /// verify, cache; and threads, memory_budget and kernels of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
-    /// called with weights; returning False cancels, raising cancels and raises.
+    /// verify, cache; and threads, memory_budget, kernels and `on_log` of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
+    /// called with weights: if it returns False, loading is cancelled (`Cancelled`); what it raises is raised.
     #[staticmethod]
-    #[pyo3(signature = (path=None, *, revision=None, file=None, offline=None, on_download=None, runtime=None, on_progress=None, **options))]
+    #[pyo3(signature = (path=None, *, revision=None, file=None, offline=None, on_download=None, runtime=None, on_log=None, on_progress=None, **options))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
     fn from_pretrained(
         py: Python<'_>,
@@ -99,10 +103,11 @@ impl Model {
         offline: Option<bool>,
         on_download: Option<Py<PyAny>>,
         runtime: Option<&Bound<'_, Runtime>>,
+        on_log: Option<Py<PyAny>>,
         on_progress: Option<Py<PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let prepared = Prepared::new(options::PRETRAINED, py, runtime, options)?;
+        let prepared = Prepared::new(options::PRETRAINED, py, runtime, on_log, options)?;
         let hub = HubOptions::default().revision(revision).file(file).offline(offline);
         prepared.load(py, &hub::source(py, &prepared.runtime, path, &hub, on_download)?, on_progress)
     }
@@ -110,15 +115,20 @@ impl Model {
     /// Random weights in a published shape, one of `clawdbot.SHAPES`: for measuring speed. There is no tokenizer.
     /// Options as for `from_pretrained`.
     #[staticmethod]
-    #[pyo3(signature = (shape, *, runtime=None, on_progress=None, **options))]
+    #[pyo3(signature = (shape, *, runtime=None, on_log=None, on_progress=None, **options))]
     fn from_shape(
         py: Python<'_>,
         shape: String,
         runtime: Option<&Bound<'_, Runtime>>,
+        on_log: Option<Py<PyAny>>,
         on_progress: Option<Py<PyAny>>,
         options: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        Prepared::new(options::SHAPE, py, runtime, options)?.load(py, &Source::Shape(shape), on_progress)
+        Prepared::new(options::SHAPE, py, runtime, on_log, options)?.load(
+            py,
+            &Source::Shape(shape),
+            on_progress,
+        )
     }
 
     /// Generates. A prompt is text or token ids (any sequence, or an integer array).
@@ -263,11 +273,12 @@ impl Model {
         to_numpy(py, logits, (count, self.0.info().vocab_size))
     }
 
-    /// Turns texts into vectors: float32 array `[len(texts), dimensions]`, computed together. A text may also be token ids.
+    /// Turns texts into vectors: float32 array `[len(texts), dimensions]`, computed together. A single text, a str, gives
+    /// one vector, `[dimensions]`. In a list, a text may also be token ids.
     ///
     /// Options: pooling, normalize, prompt_name, prompt, dimensions, truncate, add_special_tokens (`EmbedOptions`); what is not
-    /// given comes from the model's files. `on_progress(done, total)` is called with texts; returning False cancels, raising
-    /// cancels and raises.
+    /// given comes from the model's files. `on_progress(done, total)` is called with texts. If it returns
+    /// False, the work is cancelled (`Cancelled`); what it raises is raised.
     ///
     /// A text that fails fails alone: when all are done the first exception is raised, with a list of vectors and exceptions as
     /// its attribute `results`; with `return_exceptions` that list is returned, and nothing is raised.
@@ -281,16 +292,27 @@ impl Model {
         options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let options = options::embed(options::EMBED, options)?;
-        let texts = prompt::many(texts, "texts")?;
+        let single = texts.is_instance_of::<PyString>();
+        let texts = match single {
+            true => vec![prompt::one(texts, "texts")],
+            false => prompt::many(texts, "texts")?,
+        };
         let count = texts.len();
         let (found, errors) =
             watched(py, on_progress, |progress| self.0.embed_each(batch::given(texts), &options, progress))?;
         let vectors = to_numpy(py, found.values, (count, found.dimensions))?;
-        if errors.is_empty() && !return_exceptions {
+        if errors.is_empty() && !return_exceptions && !single {
             return Ok(vectors);
         }
-        let results = batch::each(count, errors, |index| vectors.get_item(index).map(Bound::unbind));
-        batch::deliver(py, results, return_exceptions)
+        let mut results = batch::each(count, errors, |index| vectors.get_item(index).map(Bound::unbind));
+        if !single {
+            return batch::deliver(py, results, return_exceptions);
+        }
+        match results.pop() {
+            Some(Err(error)) if return_exceptions => Ok(error.into_value(py).into_bound(py).into_any()),
+            Some(result) => result.map(|vector| vector.into_bound(py)),
+            None => Ok(vectors),
+        }
     }
 
     /// Scores documents against a query, more is more relevant: float32 array `[len(documents)]`.

@@ -34,9 +34,9 @@ pub(crate) const STREAM: Call = Call::Plain(&["prompt", "options"]);
 pub(crate) const CONTINUE: Call = Call::Plain(&["options"]);
 /// `Model.from_pretrained`.
 pub(crate) const PRETRAINED: Call =
-    Call::Plain(&["path", "revision", "file", "offline", "on_download", "runtime", "on_progress"]);
+    Call::Plain(&["path", "revision", "file", "offline", "on_download", "runtime", "on_log", "on_progress"]);
 /// `Model.from_shape`.
-pub(crate) const SHAPE: Call = Call::Plain(&["shape", "runtime", "on_progress"]);
+pub(crate) const SHAPE: Call = Call::Plain(&["shape", "runtime", "on_log", "on_progress"]);
 /// `Runtime.plan`.
 pub(crate) const PLAN: Call = Call::Plain(&["path", "shape"]);
 /// `Runtime.load`.
@@ -45,18 +45,27 @@ pub(crate) const LOAD: Call = Call::Plain(&["path", "shape", "on_progress"]);
 pub(crate) const PACK: Call = Call::Plain(&["path", "target", "shape", "on_progress"]);
 /// `Runtime`, whose arguments are its options.
 pub(crate) const RUNTIME: Call = Call::Plain(&["on_log"]);
+/// `download`.
+pub(crate) const DOWNLOAD: Call = Call::Plain(&["name", "revision", "file", "offline", "on_download"]);
+/// `Session.append`.
+pub(crate) const APPEND: Call = Call::Plain(&["prompt", "add_special_tokens"]);
 /// `Model.embed`.
 pub(crate) const EMBED: Call = Call::Plain(&["texts", "on_progress", "return_exceptions"]);
 /// `Model.rerank`.
 pub(crate) const RERANK: Call = Call::Plain(&["query", "documents", "on_progress", "return_exceptions"]);
 
 impl Call {
+    /// Refuses all names: the call takes none but its arguments.
+    pub(crate) fn no_more(self, kwargs: Kwargs<'_, '_>) -> PyResult<()> {
+        kwargs.map_or(Ok(()), |kwargs| self.check(kwargs, &[]))
+    }
+
     /// Refuses names that are neither of `options` nor arguments.
     fn check(self, kwargs: &Bound<'_, PyDict>, options: &[&[&str]]) -> PyResult<()> {
         let names = kwargs.keys().iter().map(|name| text_of(&name)).collect::<PyResult<Vec<_>>>()?;
         let names = names.iter().map(String::as_str);
         let checked = match self {
-            Call::Plain(arguments) => check_option_names(names, &[options, &[arguments]].concat()),
+            Call::Plain(arguments) => check_option_names(names, options, arguments),
             Call::Chat => Chat::check_option_names(names, &["messages", "tools", "options", "variables"]),
         };
         checked.map_err(to_py)

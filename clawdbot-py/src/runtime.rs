@@ -7,7 +7,7 @@ use clawdbot_core::{LogLevel, LogRecord, ModelOptions, Source};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict};
 
-use crate::error::{no_pickle, to_py};
+use crate::error::{no_pickle, to_py, wrong_type};
 use crate::model::Model;
 use crate::{json, options};
 
@@ -18,21 +18,23 @@ use crate::{json, options};
 /// kernels: the instruction-set tier to compute with, such as `avx2`; default: the best one of this CPU.
 /// on_log: called with level (`warning` or `info`) and message, from any thread; what it raises goes to
 /// `sys.unraisablehook`.
+/// Any other argument is an error.
 #[pyclass(frozen, module = "clawdbot")]
 pub(crate) struct Runtime(pub(crate) core::Runtime);
 
 #[pymethods]
 impl Runtime {
     #[new]
-    #[pyo3(signature = (threads=None, memory_budget=None, on_log=None, *, kernels=None))]
+    #[pyo3(signature = (threads=None, memory_budget=None, on_log=None, *, kernels=None, **others))]
     fn py_new(
         py: Python<'_>,
         threads: Option<&Bound<'_, PyAny>>,
         memory_budget: Option<&Bound<'_, PyAny>>,
         on_log: Option<Py<PyAny>>,
         kernels: Option<&Bound<'_, PyAny>>,
+        others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
-        let kwargs = PyDict::new(py);
+        let kwargs = others.map_or_else(|| Ok(PyDict::new(py)), PyDictMethods::copy)?;
         kwargs.set_item("threads", threads)?;
         kwargs.set_item("memory_budget", memory_budget)?;
         kwargs.set_item("kernels", kernels)?;
@@ -59,8 +61,8 @@ impl Runtime {
     /// Loads the model in a directory, GGUF or packed file, with random weights in a published shape, or the built-in one.
     ///
     /// Options: weights, kv, max_context, prefill_chunk, max_batch, merge_adapters, chat_template, mmap, verify, cache, as of
-    /// `Model.from_pretrained`. `on_progress(done, total)` is called with weights; returning False cancels,
-    /// raising cancels and raises.
+    /// `Model.from_pretrained`. `on_progress(done, total)` is called with weights: if it returns
+    /// False, loading is cancelled (`Cancelled`); what it raises is raised.
     #[pyo3(signature = (path=None, *, shape=None, on_progress=None, **options))]
     fn load(
         &self,
@@ -78,8 +80,8 @@ impl Runtime {
     /// configuration. Such a file loads in milliseconds, and processes that use it share its memory. Returns its size in
     /// bytes. No path and no shape: the built-in model.
     ///
-    /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), merge_adapters, overwrite. `on_progress(done, total)` is called with weights; returning
-    /// False cancels, raising cancels and raises.
+    /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), merge_adapters, overwrite. `on_progress(done, total)` is called with weights:
+    /// if it returns False, packing is cancelled (`Cancelled`); what it raises is raised.
     #[pyo3(signature = (path, target, *, shape=None, on_progress=None, **options))]
     fn pack(
         &self,
@@ -131,6 +133,11 @@ impl Runtime {
 /// A runtime with the options in `kwargs`.
 pub(crate) fn new(kwargs: &Bound<'_, PyDict>, on_log: Option<Py<PyAny>>) -> PyResult<core::Runtime> {
     let options = options::runtime(options::RUNTIME, Some(kwargs))?;
+    if let Some(on_log) =
+        on_log.as_ref().map(|on_log| on_log.bind(kwargs.py())).filter(|on_log| !on_log.is_callable())
+    {
+        return Err(wrong_type("on_log", "a function of level and message", on_log));
+    }
     let runtime = kwargs.py().detach(|| match on_log {
         Some(on_log) => core::Runtime::with_log(&options, move |record| log(&on_log, record)),
         None => core::Runtime::new(&options),

@@ -43,9 +43,16 @@ impl Session {
     /// Adds a prompt to the conversation and says how many tokens that was. Computation starts with the next request.
     ///
     /// `add_special_tokens`: whether text gets the tokenizer's special tokens, such as BOS; usually for the first text
-    /// alone. A BOS that the text begins with is not doubled.
-    #[pyo3(signature = (prompt, add_special_tokens=true))]
-    fn append(&self, py: Python<'_>, prompt: &Bound<'_, PyAny>, add_special_tokens: bool) -> PyResult<usize> {
+    /// alone. A BOS that the text begins with is not doubled. Any other argument is an error.
+    #[pyo3(signature = (prompt, add_special_tokens=true, **others))]
+    fn append(
+        &self,
+        py: Python<'_>,
+        prompt: &Bound<'_, PyAny>,
+        add_special_tokens: bool,
+        others: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<usize> {
+        options::APPEND.no_more(others)?;
         let prompt = prompt::one(prompt, "prompt")?;
         if !matches!(&prompt, core::Prompt::Text(text) if text.len() >= LONG_TEXT) {
             return self.with(py, |session| session.append(prompt, add_special_tokens));

@@ -259,11 +259,11 @@ class Session:
     @property
     def tokens(self) -> list[int]:
         """All tokens of the conversation, prompts and outputs."""
-    def append(self, prompt: _Prompt, add_special_tokens: bool = True) -> int:
+    def append(self, prompt: _Prompt, add_special_tokens: bool = True, **others: NoReturn) -> int:
         """Adds a prompt to the conversation and says how many tokens that was. Computation starts with the next request.
 
         `add_special_tokens`: whether text gets the tokenizer's special tokens, such as BOS; usually for the first text
-        alone. A BOS that the text begins with is not doubled.
+        alone. A BOS that the text begins with is not doubled. Any other argument is an error.
         """
     def stream(
         self, options: Mapping[str, Any] | None = None, **opts: Unpack[GenerateOptions]
@@ -337,6 +337,7 @@ class Runtime:
         on_log: _Log | None = None,
         *,
         kernels: str | None = None,
+        **others: NoReturn,
     ) -> Self: ...
     def plan(
         self,
@@ -361,8 +362,8 @@ class Runtime:
         """Loads the model in a directory, GGUF or packed file, with random weights in a published shape, or the built-in one.
 
         Options: weights, kv, max_context, prefill_chunk, max_batch, merge_adapters, chat_template, mmap, verify, cache, as of
-        `Model.from_pretrained`. `on_progress(done, total)` is called with weights; returning False cancels,
-        raising cancels and raises.
+        `Model.from_pretrained`. `on_progress(done, total)` is called with weights: if it returns
+        False, loading is cancelled (`Cancelled`); what it raises is raised.
         """
     def pack(
         self,
@@ -377,8 +378,8 @@ class Runtime:
         configuration. Such a file loads in milliseconds, and processes that use it share its memory. Returns its size in
         bytes. No path and no shape: the built-in model.
 
-        Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), merge_adapters, overwrite. `on_progress(done, total)` is called with weights; returning
-        False cancels, raising cancels and raises.
+        Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), merge_adapters, overwrite. `on_progress(done, total)` is called with weights:
+        if it returns False, packing is cancelled (`Cancelled`); what it raises is raised.
         """
     @property
     def threads(self) -> int:
@@ -407,6 +408,7 @@ class Model:
         offline: bool | None = None,
         on_download: _Progress | None = None,
         runtime: Runtime | None = None,
+        on_log: _Log | None = None,
         on_progress: _Progress | None = None,
         **options: Unpack[LoadOptions],
     ) -> Model:
@@ -418,14 +420,15 @@ class Model:
         the repository; offline: whether the cache has to do; `on_download(done, total)` is called with bytes, as `on_progress`.
 
         Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, merge_adapters, chat_template, mmap,
-        verify, cache; and threads, memory_budget and kernels of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
-        called with weights; returning False cancels, raising cancels and raises.
+        verify, cache; and threads, memory_budget, kernels and `on_log` of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
+        called with weights: if it returns False, loading is cancelled (`Cancelled`); what it raises is raised.
         """
     @staticmethod
     def from_shape(
         shape: str,
         *,
         runtime: Runtime | None = None,
+        on_log: _Log | None = None,
         on_progress: _Progress | None = None,
         **options: Unpack[LoadOptions],
     ) -> Model:
@@ -560,15 +563,25 @@ class Model:
         on_progress: _Progress | None = None,
         **options: Unpack[EmbedOptions],
     ) -> npt.NDArray[np.float32]:
-        """Turns texts into vectors: float32 array `[len(texts), dimensions]`, computed together. A text may also be token ids.
+        """Turns texts into vectors: float32 array `[len(texts), dimensions]`, computed together. A single text, a str, gives
+        one vector, `[dimensions]`. In a list, a text may also be token ids.
 
         Options: pooling, normalize, prompt_name, prompt, dimensions, truncate, add_special_tokens (`EmbedOptions`); what is not
-        given comes from the model's files. `on_progress(done, total)` is called with texts; returning False cancels, raising
-        cancels and raises.
+        given comes from the model's files. `on_progress(done, total)` is called with texts. If it returns
+        False, the work is cancelled (`Cancelled`); what it raises is raised.
 
         A text that fails fails alone: when all are done the first exception is raised, with a list of vectors and exceptions as
         its attribute `results`; with `return_exceptions` that list is returned, and nothing is raised.
         """
+    @overload
+    def embed(  # type: ignore[overload-overlap]
+        self,
+        texts: str,
+        *,
+        return_exceptions: Literal[True],
+        on_progress: _Progress | None = None,
+        **options: Unpack[EmbedOptions],
+    ) -> npt.NDArray[np.float32] | Exception: ...
     @overload
     def embed(
         self,
@@ -629,9 +642,10 @@ def download(
     file: str | None = None,
     offline: bool | None = None,
     on_download: _Progress | None = None,
+    **others: NoReturn,
 ) -> pathlib.Path:
     """Downloads a model, unless the cache has it, and returns its path: for `Runtime.load`, `Runtime.plan`, `Runtime.pack`.
-    Arguments as those of `Model.from_pretrained`.
+    Arguments as those of `Model.from_pretrained`; any other is an error.
     """
 
 def render_chat_template(

@@ -33,7 +33,7 @@ def test_adapters_are_chosen_per_request(tmp_path):
         assert one.options["adapter"] == "some"
         with pytest.raises(clawdbot.InvalidArgument, match="all, some"):
             model.generate(TOKENS, adapter="none", max_tokens=4)
-        with pytest.raises(clawdbot.InvalidArgument, match="taken"):
+        with pytest.raises(clawdbot.InvalidArgument, match='has an adapter "some" already; unload it first'):
             model.load_adapter("some", GOLDEN / "adapters" / "some")
         with pytest.raises(clawdbot.NotFound):
             model.load_adapter("other", tmp_path)

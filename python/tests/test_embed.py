@@ -68,6 +68,25 @@ def test_a_bad_text_fails_alone(bert):
         assert caught.value.results[0] == scores[0]
 
 
+def test_a_single_text_gives_one_vector(bert):
+    expected = bert.embed(["the sea"])[0]
+    for found in (bert.embed("the sea"), bert.embed("the sea", return_exceptions=True)):
+        assert found.shape == expected.shape == (48,)
+        assert (found == expected).all()
+    long = "a " * 1000
+    with pytest.raises(clawdbot.ContextOverflow):
+        bert.embed(long)
+    assert isinstance(bert.embed(long, return_exceptions=True), clawdbot.ContextOverflow)
+
+
+def test_a_query_that_is_too_long_is_the_calls_error():
+    for name in ("bert_score", "qwen3_judge"):
+        with clawdbot.Model.from_pretrained(GOLDEN / name) as model:
+            with pytest.raises(clawdbot.ContextOverflow, match="^query: expected a text of at most") as caught:
+                model.rerank("word " * 5000, ["a", "b"], return_exceptions=True)
+            assert "text" not in caught.value.detail
+
+
 def test_texts_from_iterators(bert):
     texts = ["a ship", "the sea"]
     expected = bert.embed(texts)
@@ -91,7 +110,7 @@ def test_arrays_of_texts(bert):
     ids = [bert.tokenizer.encode(text) for text in texts]
     for given in (Array(*texts), np.array(texts), np.array(texts, dtype=object), Array(*map(np.array, ids))):
         assert (bert.embed(given) == expected).all()
-    for wrong in (Array(1), Array(None), Array("a", 1), np.array("a")):
+    for wrong in (Array(1), Array(None), Array("a", 1)):
         with pytest.raises(TypeError):
             bert.embed(wrong)
     with clawdbot.Model.from_pretrained(GOLDEN / "bert_score") as model:
@@ -112,7 +131,7 @@ def test_options(bert):
     with pytest.raises(clawdbot.ContextOverflow) as caught:
         bert.embed(["a", "a " * 1000])
     assert caught.value.detail["text"] == 1
-    for wrong in ("a", [1], [None], 5):
+    for wrong in ([1], [None], 5, b"a"):
         with pytest.raises(TypeError):
             bert.embed(wrong)
     with pytest.raises(clawdbot.UnsupportedModel):

@@ -59,6 +59,27 @@ def test_kernels_can_be_chosen():
         assert loaded.info["kernels"] == chosen
 
 
+def test_log_hooks_are_functions():
+    for call in (clawdbot.Runtime, clawdbot.Model.from_pretrained):
+        with pytest.raises(TypeError, match="on_log: expected a function of level and message, found int"):
+            call(on_log=5)
+    with pytest.raises(clawdbot.InvalidArgument, match="on_log: a runtime was given"):
+        clawdbot.Model.from_pretrained(runtime=clawdbot.Runtime(), on_log=print)
+    seen = []
+    with clawdbot.Model.from_pretrained(on_log=lambda level, message: seen.append((level, message))) as loaded:
+        bos = loaded.tokenizer.id_to_token(loaded.tokenizer.encode("a")[0])
+        loaded.generate(f"{bos}Once", max_tokens=2, temperature=0)
+    assert any(level == "info" and "beginning-of-sequence" in message for level, message in seen), seen
+
+
+def test_misspelt_switches_make_no_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for word in ("false", "True", "tru"):
+        with pytest.raises(clawdbot.InvalidArgument, match="option cache: expected true, false or a directory"):
+            clawdbot.Model.from_pretrained(ASSETS, cache=word)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_runtime_is_shared_and_budgeted():
     runtime = clawdbot.Runtime(threads=1, memory_budget=1 << 30)
     assert (runtime.threads, runtime.memory_budget, runtime.memory_used) == (1, 1 << 30, 0)

@@ -35,11 +35,9 @@ pub(super) fn between(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, Str
 }
 
 pub(super) fn cache(text: &str) -> Result<Cache, String> {
-    Ok(match text {
-        "" => return Err("expected true, false or a directory".to_owned()),
-        "true" => Cache::User,
-        "false" => Cache::Off,
-        dir => Cache::Dir(dir.into()),
+    text.parse().map_err(|error: Error| {
+        let expected = error.detail().get("expected").and_then(|expected| expected.as_str());
+        expected.map_or_else(|| error.to_string(), |expected| format!("expected {expected}"))
     })
 }
 

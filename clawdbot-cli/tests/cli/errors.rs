@@ -19,7 +19,11 @@ fn fails(args: &[&str], code: i32, words: &[&str]) {
 fn wrong_usage() {
     fails(&["generate", "--max-token", "5"], 2, &["--max-token", "--max-tokens"]);
     fails(&["generate", "--max-tokens", "-1"], 2, &["-1", "--max-tokens", "a whole number from 0 to"]);
-    fails(&["generate", "--max-tokens", "0"], 2, &["--max-tokens: expected at least 1, found 0"]);
+    fails(
+        &["generate", "--max-tokens", "0"],
+        2,
+        &["--max-tokens: expected a whole number from 1 to 4294967295, found 0"],
+    );
     fails(
         &["generate", "--max-tokens", "many"],
         2,

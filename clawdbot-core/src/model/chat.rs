@@ -49,7 +49,7 @@ impl Chat {
         arguments: &[&str],
     ) -> Result<()> {
         let aside = " (variables of the chat template go into `variables`)";
-        check_names(names, &[GenerateOptions::NAMES, arguments], aside)
+        check_names(names, &[GenerateOptions::NAMES], arguments, aside)
     }
 
     /// Sets `tools`.
@@ -122,9 +122,9 @@ impl Loaded {
         Ok(tokens)
     }
 
-    /// Tokens of a conversation that is to be answered. The template brings its special tokens, unless options say more.
+    /// Tokens of a conversation that is to be answered. The template brings its special tokens, unless options ask for more.
     pub(crate) fn encode_chat(&self, chat: &Chat, options: &GenerateOptions) -> Result<Vec<u32>> {
-        let add_special_tokens = options.add_special_tokens.unwrap_or(false);
+        let add_special_tokens = options.add_special_tokens == Some(true);
         let text = self.render(chat, true)?;
         self.encode(&text, add_special_tokens, 0, Wanted::of(options), &CancelHandle::default())
     }
@@ -168,6 +168,7 @@ impl Session {
     /// # Errors
     /// As [`Model::chat_stream`]; the session is as before then.
     pub fn chat_stream(&mut self, chat: &Chat, options: &GenerateOptions) -> Result<Stream> {
+        let options = &options.with_special_tokens(false);
         let tokens = self.loaded().encode_chat(chat, options)?;
         self.request_from(Some(tokens), options, Delivery::EachToken, Ticket::default())
     }
@@ -177,6 +178,7 @@ impl Session {
     /// # Errors
     /// As [`Session::chat_stream`]; `OutOfBudget`, `NonFinite` while computing.
     pub fn chat(&mut self, chat: &Chat, options: &GenerateOptions) -> Result<Completion> {
+        let options = &options.with_special_tokens(false);
         let tokens = self.loaded().encode_chat(chat, options)?;
         self.request_from(Some(tokens), options, Delivery::AtTheEnd, Ticket::default())?.finish()
     }

@@ -172,8 +172,8 @@ impl Model {
     /// score is that of "yes" against "no".
     ///
     /// # Errors
-    /// `UnsupportedModel` for a model that cannot; `ContextOverflow` for a document that is too long with the query, unless
-    /// `truncate` is on; else as [`Model::embed`].
+    /// `UnsupportedModel` for a model that cannot; `ContextOverflow` for a query that is too long by itself and for a
+    /// document that is too long with the query, unless `truncate` is on; else as [`Model::embed`].
     pub fn rerank(
         &self,
         query: &str,
@@ -236,6 +236,13 @@ impl Model {
         };
         let kind = loaded.decoder.spec.scores.unwrap_or(Pooling::Last);
         let (most, count) = (loaded.embedding.most_tokens(loaded.max_context), documents.len());
+        // A query that is too long by itself is no document's fault.
+        let alone = match &judge {
+            Some(judge) => judge.query_fits(&loaded, most, options.truncate),
+            None if options.truncate => Ok(()),
+            None => loaded.pair(query, "", most, false).map(drop),
+        };
+        alone.map_err(|error| error.context("query"))?;
         let input = |document: &str| {
             let (tokens, types) = match &judge {
                 Some(judge) => (judge.tokens(&loaded, document, most, options.truncate)?, Vec::new()),
@@ -356,7 +363,14 @@ pub(super) fn too_long(found: usize, most: usize) -> Error {
 
 /// `written`: the length in words.
 fn longer(written: &str, found: usize, most: usize) -> Error {
-    let message = format!("expected a text of at most {most} tokens, found {written}; `truncate` cuts it");
+    overflow(
+        &format!("expected a text of at most {most} tokens, found {written}; `truncate` cuts it"),
+        found,
+        most,
+    )
+}
+
+pub(super) fn overflow(message: &str, found: usize, most: usize) -> Error {
     Error::new(ErrorKind::ContextOverflow, message).with("tokens", found).with("max_tokens", most)
 }
 

@@ -28,7 +28,8 @@ impl Model {
         ticket: Ticket,
     ) -> Result<Stream> {
         let mut session = Session::once(self.generating()?)?;
-        let add_special_tokens = options.add_special_tokens.unwrap_or(true);
+        let options = &options.with_special_tokens(true);
+        let add_special_tokens = options.add_special_tokens == Some(true);
         session.extend_until(prompt, add_special_tokens, Wanted::of(options), &CancelHandle::default())?;
         session.request(options, delivery, ticket)
     }

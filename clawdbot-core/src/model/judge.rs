@@ -1,8 +1,8 @@
 //! Decoders that are asked whether a document is what a query asks for.
 
-use super::embed::too_long;
+use super::embed::{overflow, too_long};
 use super::handle::Loaded;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::PackedMatrix;
 use crate::options::RerankOptions;
 use crate::tokenizer::Tokenizer;
@@ -64,6 +64,18 @@ impl Judge {
         let middle = loaded.encode_fitting(&text, None, false, room, truncate)?.tokens;
         let tokens = [&self.before[..], &middle, &self.after].concat();
         if tokens.len() > most { Err(too_long(tokens.len(), most)) } else { Ok(tokens) }
+    }
+
+    /// Checks that the query leaves room for a document: it is in front of the document, and `truncate` cuts from the end.
+    pub(super) fn query_fits(&self, loaded: &Loaded, most: usize, truncate: bool) -> Result<()> {
+        match self.tokens(loaded, "", most, false) {
+            Err(error) if truncate && error.kind() == ErrorKind::ContextOverflow => {
+                let message = format!("expected a text that leaves room for a document in {most} tokens");
+                let found = error.detail().get("tokens").and_then(serde_json::Value::as_u64).unwrap_or(0);
+                Err(overflow(&message, found as usize, most))
+            }
+            found => found.map(drop),
+        }
     }
 
     /// The difference of the two logits, from states `[documents, hidden_size]`.

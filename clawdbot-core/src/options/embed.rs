@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{names, options, out_of_range};
+use super::{check_whole, names, options, out_of_range};
 use crate::error::Result;
 
 /// How the states of a text's tokens become one.
@@ -56,9 +56,7 @@ options! {
 impl EmbedOptions {
     /// Checks every value that can be checked without a model.
     pub(crate) fn validate(&self) -> Result<()> {
-        if self.dimensions == Some(0) {
-            return Err(out_of_range("dimensions", "at least 1", 0));
-        }
+        check_whole("dimensions", self.dimensions)?;
         if self.prompt.is_some() && self.prompt_name.is_some() {
             return Err(out_of_range("prompt", "nothing beside prompt_name", "both"));
         }

@@ -5,12 +5,10 @@ use std::hash::{BuildHasher, Hasher};
 
 use serde_json::{Map, Value, json};
 
-use super::{check_range, options, out_of_range};
+use super::{check_range, check_whole, options, out_of_range};
 use crate::error::Result;
 use crate::model::generation::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS};
 
-/// Most entries of `logprobs` for a token.
-const MAX_LOGPROBS: u32 = 64;
 /// `top_k` of models that ask for sampling and do not say it, as in transformers.
 const TOP_K: u32 = 50;
 /// Most stop strings of a request.
@@ -72,6 +70,12 @@ options! {
 }
 
 impl GenerateOptions {
+    /// These options, with `add_special_tokens` as the caller takes it where it is not given.
+    pub(crate) fn with_special_tokens(&self, default: bool) -> Self {
+        let given = self.add_special_tokens.unwrap_or(default);
+        self.clone().add_special_tokens(given)
+    }
+
     /// The options that choose among tokens, when nothing is drawn because the model's default is greedy.
     pub(crate) fn without_effect(&self, resolved: &Resolved) -> Vec<&'static str> {
         if self.temperature.is_some() || resolved.temperature > 0.0 {
@@ -89,9 +93,8 @@ impl GenerateOptions {
 
     /// Checks every value that can be checked without a model.
     pub(crate) fn validate(&self) -> Result<()> {
-        if self.max_tokens == Some(0) {
-            return Err(out_of_range("max_tokens", "at least 1", 0));
-        }
+        check_whole("max_tokens", self.max_tokens)?;
+        check_whole("logprobs", self.logprobs)?;
         check_range("temperature", self.temperature, "a finite number, 0 or more", |x| x >= 0.0)?;
         check_range("top_p", self.top_p, "more than 0, at most 1", |x| x > 0.0 && x <= 1.0)?;
         check_range("min_p", self.min_p, "0 to 1", |x| (0.0..=1.0).contains(&x))?;
@@ -101,9 +104,6 @@ impl GenerateOptions {
         check_range("frequency_penalty", self.frequency_penalty, "a finite number", |_| true)?;
         for &bias in self.logit_bias.values() {
             check_range("logit_bias", Some(bias), "finite numbers", |_| true)?;
-        }
-        if let Some(n) = self.logprobs.filter(|&n| n > MAX_LOGPROBS) {
-            return Err(out_of_range("logprobs", &format!("at most {MAX_LOGPROBS}"), n));
         }
         let stop = self.stop.as_deref().unwrap_or_default();
         if stop.len() > MAX_STOPS {
@@ -168,6 +168,8 @@ pub(crate) struct Resolved {
     pub(crate) stop_token_ids: Vec<u32>,
     pub(crate) ignore_eos: bool,
     pub(crate) logprobs: Option<u32>,
+    /// `None` where a session was continued, whose texts are there already.
+    pub(crate) add_special_tokens: Option<bool>,
     pub(crate) skip_special_tokens: bool,
 }
 
@@ -244,6 +246,7 @@ impl Resolved {
             stop_token_ids,
             ignore_eos: options.ignore_eos,
             logprobs: options.logprobs,
+            add_special_tokens: options.add_special_tokens,
             skip_special_tokens: options.skip_special_tokens,
         })
     }
@@ -272,11 +275,13 @@ impl Resolved {
             stop_token_ids: Vec::new(),
             ignore_eos: false,
             logprobs: None,
+            add_special_tokens: None,
             skip_special_tokens: true,
         }
     }
 
-    /// The echo in the completion: the names of [`GenerateOptions`], nothing `null` but `adapter` and `logprobs`.
+    /// The echo in the completion: the names of [`GenerateOptions`], nothing `null` but `adapter`, `logprobs` and
+    /// `add_special_tokens`.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
         let object = json!({
             "adapter": self.adapter, "max_tokens": self.max_tokens, "temperature": shortest(self.temperature), "top_k": self.top_k, "top_p": shortest(self.top_p),
@@ -286,7 +291,7 @@ impl Resolved {
             "bad_words_ids": self.bad_words_ids, "no_repeat_ngram_size": self.no_repeat_ngram_size,
             "min_tokens": self.min_tokens, "logit_bias": self.logit_bias, "seed": self.seed, "stop": self.stop,
             "stop_token_ids": self.stop_token_ids, "ignore_eos": self.ignore_eos, "logprobs": self.logprobs,
-            "skip_special_tokens": self.skip_special_tokens,
+            "add_special_tokens": self.add_special_tokens, "skip_special_tokens": self.skip_special_tokens,
         });
         match object {
             Value::Object(map) => map,
@@ -338,7 +343,7 @@ mod tests {
         }
         let error = parse(json!({"nonsense": 5})).unwrap_err();
         assert!(
-            error.detail().get("suggestion").is_none() && error.message().contains("known: adapter"),
+            error.detail().get("suggestion").is_none() && error.message().contains("options: adapter"),
             "{error}"
         );
         for (name, bad) in [
@@ -372,6 +377,41 @@ mod tests {
             // The words of all languages, not Rust's.
             for word in ["u32", "u64", "f32", "sequence", "map,", "invalid type", "string"] {
                 assert!(!error.message().contains(word), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_option_is_echoed() {
+        let given = json!({
+            "adapter": "a", "max_tokens": 5, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.75,
+            "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25, "suppress_tokens": [1],
+            "begin_suppress_tokens": [2], "bad_words_ids": [[1, 3]], "no_repeat_ngram_size": 4, "min_tokens": 2,
+            "logit_bias": {"7": -1.5}, "seed": 9, "stop": ["x"], "stop_token_ids": [4], "ignore_eos": true, "logprobs": 2,
+            "add_special_tokens": false, "skip_special_tokens": false,
+        });
+        let defaults = GenerationDefaults::default();
+        let context = ResolveContext { defaults: &defaults, eos: &[2], vocab_size: 10, prompt: 0, room: 99 };
+        let unset = GenerateOptions::default().to_json();
+        for &name in GenerateOptions::NAMES {
+            assert_ne!(given[name], unset[name], "{name}: expected another value than its default");
+        }
+        let options = parse(given.clone()).unwrap();
+        assert_eq!(Value::Object(Resolved::new(&options, &context).unwrap().to_json()), given);
+        let options = GenerateOptions::default().with_special_tokens(true);
+        assert_eq!(Resolved::new(&options, &context).unwrap().to_json()["add_special_tokens"], true);
+    }
+
+    #[test]
+    fn whole_numbers_have_one_range() {
+        for (name, range, outside) in [
+            ("max_tokens", "1 to 4294967295", [json!(0), json!(-1), json!("x")]),
+            ("logprobs", "0 to 64", [json!(65), json!(-1), json!(0.5)]),
+        ] {
+            for bad in outside {
+                let error = parse(json!({ name: bad })).unwrap_err();
+                let expected = format!("option {name}: expected a whole number from {range}, found ");
+                assert!(error.message().starts_with(&expected), "{error}");
             }
         }
     }

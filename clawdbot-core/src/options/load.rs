@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Expected, names, options, out_of_range, shown};
-use crate::error::Result;
+use super::{Expected, check_whole, names, options, out_of_range, shown};
+use crate::error::{Error, Result};
+use crate::suggest::closest;
 
 /// What the weights are kept as and computed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -44,7 +45,7 @@ pub enum KvType {
 
 /// Where packed files of directories that were loaded are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(from = "CacheValue", into = "CacheValue")]
+#[serde(try_from = "CacheValue", into = "CacheValue")]
 #[non_exhaustive]
 pub enum Cache {
     /// Nowhere.
@@ -64,12 +65,43 @@ enum CacheValue {
     Dir(PathBuf),
 }
 
-impl From<CacheValue> for Cache {
-    fn from(value: CacheValue) -> Self {
+impl TryFrom<CacheValue> for Cache {
+    type Error = Error;
+
+    fn try_from(value: CacheValue) -> Result<Self> {
         match value {
-            CacheValue::Switch(false) => Cache::Off,
-            CacheValue::Switch(true) => Cache::User,
-            CacheValue::Dir(dir) => Cache::Dir(dir),
+            CacheValue::Switch(on) => Ok(on.into()),
+            CacheValue::Dir(dir) => Cache::dir(dir),
+        }
+    }
+}
+
+/// Words that stand for true and false elsewhere.
+const SWITCHES: &[&str] = &["true", "false", "yes", "no", "on", "off", "none", "null", "0", "1", ""];
+
+impl Cache {
+    /// The directory `dir`, unless its name is more likely a switch that was misspelt.
+    fn dir(dir: PathBuf) -> Result<Self> {
+        let word = dir.to_string_lossy().trim().to_lowercase();
+        let alone = !word.contains(['/', '\\']);
+        let switch = SWITCHES.contains(&word.as_str()) || closest(&word, ["true", "false"]).is_some();
+        match alone && switch {
+            true => {
+                Err(out_of_range("cache", &Self::expected(), format_args!("{:?}", dir.to_string_lossy())))
+            }
+            false => Ok(Cache::Dir(dir)),
+        }
+    }
+}
+
+impl std::str::FromStr for Cache {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "true" => Ok(Cache::User),
+            "false" => Ok(Cache::Off),
+            dir => Cache::dir(dir.into()),
         }
     }
 }
@@ -98,7 +130,7 @@ impl From<PathBuf> for Cache {
 
 impl Expected for Cache {
     fn expected() -> String {
-        "true, false or the path of a directory".to_owned()
+        "true, false or a directory ('./true' for a directory of that name)".to_owned()
     }
 }
 
@@ -121,10 +153,7 @@ options! {
 
 impl RuntimeOptions {
     pub(crate) fn validate(&self) -> Result<()> {
-        match self.threads {
-            Some(n) if n == 0 || n > 1024 => Err(out_of_range("threads", "1 to 1024", n)),
-            _ => Ok(()),
-        }
+        check_whole("threads", self.threads)
     }
 }
 
@@ -174,16 +203,9 @@ impl ModelOptions {
                             (of a file: what is in it, not its name)";
             return Err(out_of_range("chat_template", expected, shown(&template.as_str().into())));
         }
-        if self.max_context == Some(0) {
-            return Err(out_of_range("max_context", "at least 1", 0));
-        }
-        if !(1..=65_536).contains(&self.prefill_chunk) {
-            return Err(out_of_range("prefill_chunk", "1 to 65536", self.prefill_chunk));
-        }
-        if !(1..=4096).contains(&self.max_batch) {
-            return Err(out_of_range("max_batch", "1 to 4096", self.max_batch));
-        }
-        Ok(())
+        check_whole("max_context", self.max_context)?;
+        check_whole("prefill_chunk", self.prefill_chunk)?;
+        check_whole("max_batch", self.max_batch)
     }
 
     /// The KV type with `Auto` decided.
@@ -241,6 +263,24 @@ mod tests {
             let options = ModelOptions::default().cache(cache.clone());
             assert_eq!(options.to_json()["cache"], value);
             assert_eq!(ModelOptions::from_json(&options.to_json()).unwrap().cache, cache);
+        }
+    }
+
+    #[test]
+    fn a_misspelt_switch_is_no_directory() {
+        for word in ["true", "True", "FALSE", "tru", "flase", "false ", "yes", "off", "0", ""] {
+            let error = ModelOptions::from_json(json!({"cache": word}).as_object().unwrap()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{word}");
+            let expected = "option cache: expected true, false or a directory ('./true' for a directory of that name), found";
+            assert_eq!(error.message(), format!("{expected} {word:?}"));
+            if !["true", "false"].contains(&word) {
+                assert_eq!(word.parse::<Cache>().unwrap_err().message(), error.message());
+            }
+        }
+        assert_eq!("true".parse::<Cache>().unwrap(), Cache::User);
+        assert_eq!("false".parse::<Cache>().unwrap(), Cache::Off);
+        for dir in ["./true", "cache", "models", "x/false", "/tru", "..", "~"] {
+            assert_eq!(dir.parse::<Cache>().unwrap(), Cache::Dir(dir.into()));
         }
     }
 

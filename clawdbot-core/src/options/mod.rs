@@ -97,7 +97,7 @@ macro_rules! options {
                 for (name, value) in object {
                     match name.as_str() {
                         $(stringify!($field) => options.$field = $crate::options::value(name, value)?,)+
-                        _ => return Err($crate::options::unknown(name, &[Self::NAMES], "")),
+                        _ => return Err($crate::options::unknown(name, &[Self::NAMES], &[], "")),
                     }
                 }
                 options.validate()?;
@@ -114,6 +114,32 @@ macro_rules! options {
     };
 }
 pub(crate) use {names, options};
+
+/// Options that are whole numbers of a smaller range than their type's: least and most.
+const RANGES: &[(&str, u32, u32)] = &[
+    ("dimensions", 1, u32::MAX),
+    ("logprobs", 0, 64),
+    ("max_batch", 1, 4096),
+    ("max_context", 1, u32::MAX),
+    ("max_tokens", 1, u32::MAX),
+    ("prefill_chunk", 1, 65_536),
+    ("threads", 1, 1024),
+];
+
+/// The range of option `name`, and in words.
+fn whole(name: &str) -> Option<(std::ops::RangeInclusive<u32>, String)> {
+    let (_, least, most) = RANGES.iter().find(|(known, ..)| *known == name)?;
+    Some((*least..=*most, format!("a whole number from {least} to {most}")))
+}
+
+fn check_whole(name: &str, found: impl Into<Option<u32>>) -> Result<()> {
+    match (found.into(), whole(name)) {
+        (Some(found), Some((range, expected))) if !range.contains(&found) => {
+            Err(out_of_range(name, &expected, found))
+        }
+        _ => Ok(()),
+    }
+}
 
 /// An `InvalidArgument` for option `name`.
 fn out_of_range(name: &str, expected: &str, found: impl std::fmt::Display) -> Error {

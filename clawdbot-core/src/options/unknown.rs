@@ -32,27 +32,33 @@ const ALL: &[(&[&str], &str)] = &[
 ];
 
 /// Checks names that were given for options, for a language whose calls take more by name than one kind of options:
-/// `known` has all that the call takes, in groups.
+/// `options` has the names of options in groups, `arguments` what else the call takes.
 ///
 /// # Errors
-/// `UnknownOption` for the first that is in no group: it says which one was meant, and lists all of them.
-pub fn check_option_names<'a>(names: impl IntoIterator<Item = &'a str>, known: &[&[&str]]) -> Result<()> {
-    check_names(names, known, "")
+/// `UnknownOption` for the first that is none of them: it says which one was meant, and lists all of them.
+pub fn check_option_names<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    options: &[&[&str]],
+    arguments: &[&str],
+) -> Result<()> {
+    check_names(names, options, arguments, "")
 }
 
 /// As [`check_option_names`]; `aside` is said where no name is near.
 pub(crate) fn check_names<'a>(
     names: impl IntoIterator<Item = &'a str>,
-    known: &[&[&str]],
+    options: &[&[&str]],
+    arguments: &[&str],
     aside: &str,
 ) -> Result<()> {
-    let strange = names.into_iter().find(|name| !known.iter().any(|group| group.contains(name)));
-    strange.map_or(Ok(()), |name| Err(unknown(name, known, aside)))
+    let known = |name: &&str| arguments.contains(name) || options.iter().any(|group| group.contains(name));
+    let strange = names.into_iter().find(|name| !known(name));
+    strange.map_or(Ok(()), |name| Err(unknown(name, options, arguments, aside)))
 }
 
-/// The error for a name that is none of `known`; `aside` is said where no name is near.
-pub(crate) fn unknown(name: &str, known: &[&[&str]], aside: &str) -> Error {
-    let known = known.concat();
+/// The error for a name that is neither of `options` nor of `arguments`; `aside` is said where no name is near.
+pub(crate) fn unknown(name: &str, options: &[&[&str]], arguments: &[&str], aside: &str) -> Error {
+    let known = [&options.concat(), arguments].concat();
     let theirs = ELSEWHERE.iter().find(|(theirs, ours)| *theirs == name && known.contains(ours));
     let owner = ALL.iter().find(|(names, _)| names.contains(&name));
     let meant = match (theirs, owner) {
@@ -60,13 +66,16 @@ pub(crate) fn unknown(name: &str, known: &[&[&str]], aside: &str) -> Error {
         (None, Some(_)) => None,
         (None, None) => closest(name, known.iter().copied()),
     };
-    let known = known.join(", ");
+    let lists = [("options", options.concat()), ("arguments", arguments.to_vec())];
+    let lists = lists.iter().filter(|(_, names)| !names.is_empty());
+    let lists: Vec<String> = lists.map(|(what, names)| format!("{what}: {}", names.join(", "))).collect();
+    let lists = lists.join("; ");
     let message = match (meant, owner) {
-        (Some(_), _) => format!("there is no option {name:?}{} Known: {known}", hint(meant)),
+        (Some(_), _) => format!("there is no option {name:?}{} Known {lists}", hint(meant)),
         (None, Some((_, whose))) => {
-            format!("there is no option {name:?} here, it is one {whose}; known: {known}")
+            format!("there is no option {name:?} here, it is one {whose}; known {lists}")
         }
-        (None, None) => format!("there is no option {name:?}{aside}; known: {known}"),
+        (None, None) => format!("there is no option {name:?}{aside}; known {lists}"),
     };
     let error = Error::new(ErrorKind::UnknownOption, message).with("option", name);
     match meant {
@@ -79,33 +88,42 @@ pub(crate) fn unknown(name: &str, known: &[&[&str]], aside: &str) -> Error {
 mod tests {
     use super::*;
 
-    fn message(name: &str, known: &[&[&str]]) -> String {
-        check_option_names(["threads", name], known).unwrap_err().message().to_owned()
+    fn message(name: &str, options: &[&[&str]]) -> String {
+        check_option_names(["threads", name], options, &[]).unwrap_err().message().to_owned()
     }
 
     #[test]
     fn every_group_is_known_and_suggested() {
-        let known = [ModelOptions::NAMES, RuntimeOptions::NAMES, &["revision", "on_progress"][..]];
-        check_option_names(known.concat(), &known).unwrap();
+        let (options, arguments) =
+            ([ModelOptions::NAMES, RuntimeOptions::NAMES], ["revision", "on_progress"]);
+        check_option_names([&options.concat(), &arguments[..]].concat(), &options, &arguments).unwrap();
         for (slip, meant) in
             [("thread", "threads"), ("revison", "revision"), ("weigths", "weights"), ("n_threads", "threads")]
         {
-            let error = check_option_names(["max_context", slip], &known).unwrap_err();
+            let error = check_option_names(["max_context", slip], &options, &arguments).unwrap_err();
             assert_eq!(
                 (error.kind(), &error.detail()["suggestion"]),
                 (ErrorKind::UnknownOption, &meant.into())
             );
-            assert!(error.message().ends_with("kernels, revision, on_progress"), "{error}");
+            assert!(error.message().contains("Known options: weights, kv"), "{error}");
+            assert!(error.message().ends_with("kernels; arguments: revision, on_progress"), "{error}");
         }
+        let error = check_option_names(["ofline"], &[], &["offline"]).unwrap_err();
+        assert!(error.message().ends_with("did you mean \"offline\"? Known arguments: offline"), "{error}");
     }
 
     #[test]
     fn options_of_something_else_are_said_to_be() {
         let known = [RuntimeOptions::NAMES];
-        assert!(message("max_context", &known).contains("it is one of loading a model; known: threads"));
+        assert!(
+            message("max_context", &known).contains("it is one of loading a model; known options: threads")
+        );
         assert!(message("temperature", &known).contains("it is one of generating"));
-        assert!(message("nonsense", &known).starts_with("there is no option \"nonsense\"; known: threads"));
-        let error = check_names(["nonsense"], &known, "; aside").unwrap_err();
+        assert!(
+            message("nonsense", &known)
+                .starts_with("there is no option \"nonsense\"; known options: threads")
+        );
+        let error = check_names(["nonsense"], &known, &[], "; aside").unwrap_err();
         assert!(error.message().contains("\"nonsense\"; aside; known"), "{error}");
         assert!(error.detail().get("suggestion").is_none());
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::out_of_range;
+use super::{out_of_range, whole};
 use crate::error::Result;
 
 /// What may be the value of an option, in plain words.
@@ -67,7 +67,8 @@ const SHOWN: usize = 80;
 /// # Errors
 /// `InvalidArgument` that says what was expected and what was found.
 pub(crate) fn value<T: DeserializeOwned + Expected>(name: &str, value: &Value) -> Result<T> {
-    serde_json::from_value(value.clone()).map_err(|_| out_of_range(name, &T::expected(), shown(value)))
+    let expected = || whole(name).map_or_else(T::expected, |(_, expected)| expected);
+    serde_json::from_value(value.clone()).map_err(|_| out_of_range(name, &expected(), shown(value)))
 }
 
 /// A value for an error message, cut when it is long.

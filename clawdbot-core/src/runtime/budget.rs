@@ -105,7 +105,9 @@ impl Budget {
             let used = used.total;
             return Err(Error::new(
                 ErrorKind::OutOfBudget,
-                format!("{purpose} need {bytes} bytes, but of the budget of {limit} bytes {used} are used"),
+                format!(
+                    "{purpose} need {bytes} bytes, but {used} of the {limit} bytes of the budget are in use"
+                ),
             )
             .with("needed", bytes)
             .with("budget", limit)
@@ -116,7 +118,7 @@ impl Budget {
             if used.growing.saturating_add(bytes) > limit {
                 let used = used.growing;
                 let message = format!(
-                    "{purpose} need {bytes} bytes, but of the {limit} bytes that requests may take of this machine's memory {used} are used; \
+                    "{purpose} need {bytes} bytes, but {used} of the {limit} bytes that requests may take of this machine's memory are in use; \
                      the option memory_budget sets another limit"
                 );
                 let error = Error::new(ErrorKind::OutOfBudget, message);

@@ -33,12 +33,13 @@ impl Model {
     pub fn load_adapter(&self, name: &str, dir: impl AsRef<Path>) -> Result<()> {
         let loaded = self.loaded()?;
         loaded.runtime.pool().check_fork()?;
-        let taken = |adapters: &Adapters| match adapters.contains_key(name) || name.is_empty() {
-            true => Err(Error::invalid_argument(format!(
-                "adapter: expected a name that is not empty and not taken, found {name:?}"
-            ))
-            .with("found", name)),
-            false => Ok(()),
+        let refused = |message: String| Err(Error::invalid_argument(message).with("found", name));
+        let taken = |adapters: &Adapters| match (name.is_empty(), adapters.contains_key(name)) {
+            (true, _) => refused("adapter: expected a name, found an empty text".to_owned()),
+            (_, true) => {
+                refused(format!("adapter: the model has an adapter {name:?} already; unload it first"))
+            }
+            _ => Ok(()),
         };
         taken(&loaded.adapters.read().unwrap_or_else(PoisonError::into_inner))?;
         let adapter = Adapter::load(&loaded.runtime, dir.as_ref(), &loaded.decoder.spec, &loaded.options)?;
