@@ -332,7 +332,7 @@ fn long_texts_are_errors_or_cut() {
                 }
                 // A pair is cut where it is longer.
                 Ok((_, errors)) => {
-                    assert!(options.truncate && name != "qwen3_judge" && errors.is_empty(), "{name}")
+                    assert!(options.truncate && name != "qwen3_judge" && errors.is_empty(), "{name}");
                 }
             }
         }

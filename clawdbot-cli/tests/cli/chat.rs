@@ -172,7 +172,11 @@ fn a_template_gets_variables() {
     };
     let unused = chat("weather=1");
     assert_eq!((unused.code, unused.stderr.matches("warning: ").count()), (Some(0), 1), "{}", unused.stderr);
-    assert!(unused.stderr.contains("no use for the variables that it was given: weather"), "{}", unused.stderr);
+    assert!(
+        unused.stderr.contains("no use for the variables that it was given: weather"),
+        "{}",
+        unused.stderr
+    );
     for wrong in ["messages=1", "tolls=[]"] {
         let refused = chat(wrong);
         assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""), "{wrong}");
