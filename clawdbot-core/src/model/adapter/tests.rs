@@ -160,9 +160,9 @@ fn adapters_count_in_the_budget_and_are_freed() {
     check(
         &model.load_adapter("a", golden("some")).unwrap_err(),
         ErrorKind::InvalidArgument,
-        &["taken", "\"a\""],
+        &["already", "\"a\""],
     );
-    check(&model.load_adapter("", golden("some")).unwrap_err(), ErrorKind::InvalidArgument, &["not empty"]);
+    check(&model.load_adapter("", golden("some")).unwrap_err(), ErrorKind::InvalidArgument, &["an empty text"]);
     let mut session = model.session().unwrap();
     session.append(Prompt::Tokens(vec![5, 6, 7]), false).unwrap();
     let first = session.generate(&options(Some("a"))).unwrap();
