@@ -75,7 +75,7 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch_with(
     })
 }
 
-/// Texts, of which each may be wrong by itself; `name` is what errors call them.
+/// Texts, each of which may be wrong by itself; `name` is what errors call them.
 ///
 /// # Safety
 /// As `handle::array` for both arrays, unless `lengths` is null; as `handle::text` for each text.

@@ -69,7 +69,7 @@ fn a_batch_costs_what_its_requests_cost_in_any_memory() {
     }
 }
 
-/// Open requests, of which two begin because few take so much, and then do not fit.
+/// Open requests: two begin because few take so much, and then they do not fit together.
 #[test]
 fn open_requests_compute_little_again() {
     const TOKENS: usize = 2400;

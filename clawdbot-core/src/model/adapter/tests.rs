@@ -162,7 +162,11 @@ fn adapters_count_in_the_budget_and_are_freed() {
         ErrorKind::InvalidArgument,
         &["already", "\"a\""],
     );
-    check(&model.load_adapter("", golden("some")).unwrap_err(), ErrorKind::InvalidArgument, &["an empty text"]);
+    check(
+        &model.load_adapter("", golden("some")).unwrap_err(),
+        ErrorKind::InvalidArgument,
+        &["an empty text"],
+    );
     let mut session = model.session().unwrap();
     session.append(Prompt::Tokens(vec![5, 6, 7]), false).unwrap();
     let first = session.generate(&options(Some("a"))).unwrap();
