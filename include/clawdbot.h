@@ -569,7 +569,7 @@ void clawdbot_model_free(clawdbot_model *model);
 
 /**
  * Loads the LoRA adapter in the directory `path`, as PEFT writes it, for requests whose option `adapter` is `name`. It is
- * applied beside the weights, which stay as they are.
+ * applied next to the weights, which stay as they are.
  */
 int32_t clawdbot_model_load_adapter(const clawdbot_model *model,
                                     const char *name,
@@ -642,7 +642,7 @@ int32_t clawdbot_model_generate_batch(const clawdbot_model *model,
                                       clawdbot_error **error);
 
 /**
- * As `clawdbot_model_generate_batch`, with options for each text: `options` points to `count` pointers, each of which may
+ * As `clawdbot_model_generate_batch`, with options for each text: `options` points to `count` pointers. Each may
  * be NULL, and may be the same as others. Options that are wrong fail their text alone. `cancel` may be NULL; what it stops ends
  * with `CLAWDBOT_FINISH_CANCELLED`, what had not begun with `CLAWDBOT_ERROR_CANCELLED`.
  */
@@ -863,7 +863,7 @@ void clawdbot_session_free(clawdbot_session *session);
  * Renders a conversation with the model's chat template, after checking it.
  *
  * `messages` is a JSON array of {"role", "content", ...}: roles are system, developer, user, assistant, tool, and what the
- * template names besides. `tools` is a JSON array of functions, or NULL; tools that the template does not use are an error.
+ * template names as well. `tools` is a JSON array of functions, or NULL; tools that the template does not use are an error.
  * `variables` is a JSON object of further variables for the template, or NULL. `add_generation_prompt`: not 0 to end with
  * what opens the assistant's answer. When the text goes to the model, a BOS that the template has written is not doubled.
  */
@@ -899,7 +899,7 @@ int32_t clawdbot_model_chat_stream(const clawdbot_model *model,
                                    clawdbot_error **error);
 
 /**
- * Generates the next message of a conversation, of which the session may have computed a part: its tokens become those of
+ * Generates the next message of a conversation. The session may have computed a part of it already: its tokens become those of
  * the rendered conversation, and only what comes after the first difference is computed. `messages` has the whole
  * conversation each time; the answer is the one that `clawdbot_model_chat` gives.
  */

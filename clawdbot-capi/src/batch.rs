@@ -43,7 +43,7 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch(
     })
 }
 
-/// As `clawdbot_model_generate_batch`, with options for each text: `options` points to `count` pointers, each of which may
+/// As `clawdbot_model_generate_batch`, with options for each text: `options` points to `count` pointers. Each may
 /// be NULL, and may be the same as others. Options that are wrong fail their text alone. `cancel` may be NULL; what it stops ends
 /// with `CLAWDBOT_FINISH_CANCELLED`, what had not begun with `CLAWDBOT_ERROR_CANCELLED`.
 ///

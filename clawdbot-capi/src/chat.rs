@@ -55,7 +55,7 @@ unsafe fn request(
 /// Renders a conversation with the model's chat template, after checking it.
 ///
 /// `messages` is a JSON array of {"role", "content", ...}: roles are system, developer, user, assistant, tool, and what the
-/// template names besides. `tools` is a JSON array of functions, or NULL; tools that the template does not use are an error.
+/// template names as well. `tools` is a JSON array of functions, or NULL; tools that the template does not use are an error.
 /// `variables` is a JSON object of further variables for the template, or NULL. `add_generation_prompt`: not 0 to end with
 /// what opens the assistant's answer. When the text goes to the model, a BOS that the template has written is not doubled.
 ///
@@ -127,7 +127,7 @@ pub unsafe extern "C" fn clawdbot_model_chat_stream(
     })
 }
 
-/// Generates the next message of a conversation, of which the session may have computed a part: its tokens become those of
+/// Generates the next message of a conversation. The session may have computed a part of it already: its tokens become those of
 /// the rendered conversation, and only what comes after the first difference is computed. `messages` has the whole
 /// conversation each time; the answer is the one that `clawdbot_model_chat` gives.
 ///

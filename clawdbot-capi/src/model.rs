@@ -93,7 +93,7 @@ pub extern "C" fn clawdbot_model_free(model: Option<Box<clawdbot_model>>) {
 }
 
 /// Loads the LoRA adapter in the directory `path`, as PEFT writes it, for requests whose option `adapter` is `name`. It is
-/// applied beside the weights, which stay as they are.
+/// applied next to the weights, which stay as they are.
 ///
 /// # Safety
 /// As the head of the header says.

@@ -12,7 +12,7 @@ use std::path::Path;
 use child::{Limits, in_child};
 use clawdbot_core::{
     CancelHandle, EmbedOptions, ErrorKind, GenerateOptions, Model, ModelOptions, Pooling, Result, Runtime,
-    RuntimeOptions, Source, Tokenizer,
+    RuntimeOptions, Source, Tokenizer, tokenizer::StreamDecoder,
 };
 use serde_json::{Value, json};
 
@@ -164,6 +164,21 @@ fn tokenizers_that_are_dropped_leave_nothing() {
 }
 
 #[test]
+fn pieces_are_no_large_tree() {
+    in_child(Limits { peak: 600, cpu: 60, ..Limits::default() }, || {
+        let unigram = |piece: &dyn Fn(usize) -> String| {
+            let vocab: Vec<Value> = (0..5000).map(|at| json!([piece(at), -1.0])).collect();
+            tokenizer(
+                &json!({"model": {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": false}}),
+            )
+        };
+        // As many bytes, of which most are at the same places in the tree.
+        unigram(&|at| format!("{}{at}", "a".repeat(900))).err().map_or((), |error| panic!("{error}"));
+        refused(unigram(&|at| format!("{at:05}{}", "a".repeat(900))), "different beginnings");
+    });
+}
+
+#[test]
 fn patterns_are_bounded_together() {
     in_child(Limits::default(), || {
         let split = json!({"type": "Split", "pattern": {"Regex": r"\w{100}"}, "behavior": "Isolated", "invert": false});
@@ -189,6 +204,14 @@ fn patterns_that_go_back_without_end_are_errors() {
         for pattern in [r"(?=[\s\S]*b)a", "(?!a*b)a", "(?:a+)+b", "(?:a|aa)+b", "(?>a?)a*b|a"] {
             refused(split(pattern).encode(&text, true), "too long");
         }
+        // All tokens of a stream share what patterns may do.
+        let slow = json!({"type": "Replace", "pattern": {"Regex": "(?:a|aa)+b"}, "content": "b"});
+        let model = json!({"type": "BPE", "vocab": {"a".repeat(24): 0, "b": 1}, "merges": []});
+        let decoding = tokenizer(&json!({"decoder": slow, "model": model})).unwrap();
+        assert_eq!(decoding.decode(&[0], true).unwrap().len(), 24);
+        let mut stream = StreamDecoder::new(&decoding, true);
+        let failed = (0..1000).find_map(|_| stream.push(0).err()).unwrap();
+        assert!(failed.message().contains("too long"), "{failed}");
         // As often as there are letters.
         for pattern in ["[^b]*b|a", "a*b|a", r"a+$|a"] {
             let tokens = split(pattern).encode(&text, true).unwrap();

@@ -30,7 +30,8 @@ impl Model {
         let mut session = Session::once(self.generating()?)?;
         let options = &options.with_special_tokens(true);
         let add_special_tokens = options.add_special_tokens == Some(true);
-        session.extend_until(prompt, add_special_tokens, Wanted::of(options), &CancelHandle::default())?;
+        let cancel = CancelHandle::of(&ticket);
+        session.extend_until(prompt, add_special_tokens, Wanted::of(options), &cancel)?;
         session.request(options, delivery, ticket)
     }
 
@@ -56,7 +57,7 @@ impl Model {
     /// [`FinishReason::Cancelled`](crate::FinishReason::Cancelled), before the next layer of the forward pass.
     ///
     /// # Errors
-    /// As [`Model::generate`].
+    /// As [`Model::generate`]; `Cancelled` when it is asked before all of the prompt is tokens.
     pub fn generate_until(
         &self,
         prompt: impl Into<Prompt>,
@@ -71,7 +72,7 @@ impl Model {
     /// request that is an error already stays one.
     ///
     /// # Errors
-    /// Per prompt, as [`Model::generate_batch`]; `Cancelled` for what had not begun.
+    /// Per prompt, as [`Model::generate_batch`]; `Cancelled` for what had not begun, or was not tokens yet.
     pub fn generate_each<O: Borrow<GenerateOptions>, E: From<Error>>(
         &self,
         requests: impl ExactSizeIterator<Item = Result<(Prompt, O), E>>,

@@ -16,6 +16,10 @@ use crate::model::{Loaded, last_event};
 pub struct CancelHandle(Arc<AtomicBool>);
 
 impl CancelHandle {
+    pub(crate) fn of(ticket: &Ticket) -> Self {
+        CancelHandle(Arc::clone(ticket))
+    }
+
     pub(crate) fn ticket(&self) -> Ticket {
         Arc::clone(&self.0)
     }

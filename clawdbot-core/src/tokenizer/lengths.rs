@@ -10,6 +10,10 @@ const SHORT_PIECE: usize = 64;
 /// Most bytes of longer pieces that one place in a text can begin: all are looked up there.
 const MAX_PIECES: usize = 16 << 10;
 
+/// Most nodes of the tree that pieces of Unigram become: their beginnings that differ. A node takes some 300 bytes.
+/// Published vocabularies have up to a million.
+const MAX_NODES: usize = 1 << 22;
+
 /// Checks what is written again for each word, or for each part of one.
 pub(super) fn check_affixes<const N: usize>(texts: [(&str, &Option<String>); N]) -> Result<(), String> {
     for (key, text) in texts {
@@ -20,9 +24,15 @@ pub(super) fn check_affixes<const N: usize>(texts: [(&str, &Option<String>); N])
     Ok(())
 }
 
-/// Checks that no place in a text has much to look up.
+/// Checks that no place in a text has much to look up, and that all are no large tree.
 pub(super) fn check_pieces(vocab: &[(String, f64)]) -> Result<(), String> {
-    let mut long: Vec<&str> = vocab.iter().map(|(piece, _)| piece.as_str()).collect();
+    let mut pieces: Vec<&str> = vocab.iter().map(|(piece, _)| piece.as_str()).collect();
+    // Fewer bytes are fewer nodes.
+    if pieces.iter().map(|piece| piece.len()).sum::<usize>() > MAX_NODES {
+        pieces.sort_unstable();
+        check_nodes(&pieces)?;
+    }
+    let mut long = pieces;
     long.retain(|piece| piece.len() > SHORT_PIECE);
     long.sort_unstable();
     long.dedup();
@@ -41,6 +51,22 @@ pub(super) fn check_pieces(vocab: &[(String, f64)]) -> Result<(), String> {
                 piece.len()
             ));
         }
+    }
+    Ok(())
+}
+
+/// Checks how many beginnings sorted pieces have that differ.
+fn check_nodes(sorted: &[&str]) -> Result<(), String> {
+    let (mut last, mut nodes) = ("", 0);
+    for piece in sorted {
+        let shared = piece.bytes().zip(last.bytes()).take_while(|(new, old)| new == old).count();
+        nodes += piece.len() - shared;
+        last = piece;
+    }
+    if nodes > MAX_NODES {
+        return Err(format!(
+            "vocab: expected pieces with at most {MAX_NODES} different beginnings, found {nodes}"
+        ));
     }
     Ok(())
 }

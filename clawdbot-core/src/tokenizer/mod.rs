@@ -15,6 +15,7 @@ use crate::weights::{MAGIC, open_regular, read_small_file};
 
 use bound::Bound;
 use pipeline::Decoder;
+use pipeline::work::Allowance;
 
 mod bound;
 mod chat;
@@ -217,7 +218,7 @@ impl Tokenizer {
         cancel: &CancelHandle,
     ) -> Result<String> {
         ids.iter().try_for_each(|id| self.check(*id))?;
-        self.decode_checked(ids, skip_special_tokens, Some(cancel))
+        self.decode_checked(ids, skip_special_tokens, Some(cancel), &mut Allowance::default())
     }
 
     fn decode_checked(
@@ -225,10 +226,11 @@ impl Tokenizer {
         ids: &[u32],
         skip_special_tokens: bool,
         cancel: Option<&CancelHandle>,
+        allowance: &mut Allowance,
     ) -> Result<String> {
         let cannot_decode =
             |error: tokenizers::Error| Error::invalid_tokenizer(format!("cannot decode: {error}"));
-        guarded(cancel, || {
+        guarded_within(allowance, cancel, || {
             let mut tokens = Vec::new();
             for ids in ids.chunks(pipeline::AT_ONCE) {
                 pipeline::work::check().map_err(cannot_decode)?;
@@ -330,7 +332,15 @@ fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
 
 /// Runs `work` until it is cancelled; a panic of the tokenizers crate on a hostile file becomes an error.
 fn guarded<T>(cancel: Option<&CancelHandle>, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let run = || pipeline::work::run(cancel, work);
+    guarded_within(&mut Allowance::default(), cancel, work)
+}
+
+fn guarded_within<T>(
+    allowance: &mut Allowance,
+    cancel: Option<&CancelHandle>,
+    work: impl FnOnce() -> Result<T>,
+) -> Result<T> {
+    let run = || pipeline::work::run(cancel, allowance, work);
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(panicked()))
 }
 

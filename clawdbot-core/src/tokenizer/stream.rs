@@ -1,8 +1,11 @@
 //! Token ids to text, one at a time: each call gives the text that became complete.
 
+use std::slice::SliceIndex;
+
 use crate::error::{Error, Result};
 
 use super::Tokenizer;
+use super::pipeline::work::Allowance;
 use super::pipeline::{Decoder, DecoderStep as Step, MAX_STRIP};
 
 /// How a tokenizer's decoder can be run on a stream so that the pieces add up to what it makes of the whole.
@@ -60,13 +63,22 @@ pub struct StreamDecoder {
     pub(super) ids: Vec<u32>,
     /// How many of `ids` are context.
     context: usize,
+    /// What the decoder's patterns may still do.
+    allowance: Allowance,
 }
 
 impl StreamDecoder {
     /// A decoder at the beginning of a text.
     pub fn new(tokenizer: &Tokenizer, skip_special_tokens: bool) -> Self {
         let tokenizer = tokenizer.clone();
-        StreamDecoder { tokenizer, skip_special_tokens, bytes: Vec::new(), ids: Vec::new(), context: 0 }
+        StreamDecoder {
+            tokenizer,
+            skip_special_tokens,
+            bytes: Vec::new(),
+            ids: Vec::new(),
+            context: 0,
+            allowance: Allowance::default(),
+        }
     }
 
     /// Takes the next id and returns the text that became complete, which may be empty.
@@ -111,19 +123,17 @@ impl StreamDecoder {
 
     /// The text of the ids after the context, which become the context.
     fn decode_window(&mut self) -> Result<String> {
-        let before =
-            self.tokenizer.decode_checked(&self.ids[..self.context], self.skip_special_tokens, None)?;
-        let text = self.tokenizer.decode_checked(&self.ids, self.skip_special_tokens, None)?;
+        let before = self.decode(..self.context)?;
+        let text = self.decode(..)?;
         let piece = text
             .strip_prefix(before.as_str())
             .ok_or_else(|| Error::internal("the decoder changed text that was already handed out"))?
             .to_owned();
         // Ids that decode to nothing on their own (a space at the start) are no context for what follows.
-        let new = &self.ids[self.context..];
-        let alone = self.tokenizer.decode_checked(new, self.skip_special_tokens, None)?;
+        let alone = self.decode(self.context..)?;
         if !alone.is_empty() {
             self.ids.drain(..self.context);
-        } else if self.context > 0 && piece.is_empty() && self.is_silent(new)? {
+        } else if self.context > 0 && piece.is_empty() && self.last_are_silent()? {
             self.ids.truncate(self.context);
         } else if let Some(first) = self.shortest_context()? {
             self.ids.drain(..first);
@@ -133,20 +143,27 @@ impl StreamDecoder {
     }
 
     /// Where the last ids begin that have text on their own, if few do: as in a run of spaces, of which some are stripped.
-    fn shortest_context(&self) -> Result<Option<usize>> {
+    fn shortest_context(&mut self) -> Result<Option<usize>> {
         for first in (0..self.ids.len()).rev().take(MAX_STRIP + 1) {
-            let text = self.tokenizer.decode_checked(&self.ids[first..], self.skip_special_tokens, None)?;
-            if !text.is_empty() {
+            if !self.decode(first..)?.is_empty() {
                 return Ok(Some(first));
             }
         }
         Ok(None)
     }
 
-    /// Whether ids have no text wherever they stand: more of them than can be stripped from the start of a text.
-    fn is_silent(&self, ids: &[u32]) -> Result<bool> {
-        let many = ids.repeat(MAX_STRIP + 1);
-        Ok(self.tokenizer.decode_checked(&many, self.skip_special_tokens, None)?.is_empty())
+    /// Whether the ids after the context have no text wherever they stand: more of them than can be stripped from the start
+    /// of a text.
+    fn last_are_silent(&mut self) -> Result<bool> {
+        let many = self.ids[self.context..].repeat(MAX_STRIP + 1);
+        let skip = self.skip_special_tokens;
+        Ok(self.tokenizer.decode_checked(&many, skip, None, &mut self.allowance)?.is_empty())
+    }
+
+    /// The text of some of the ids.
+    fn decode(&mut self, range: impl SliceIndex<[u32], Output = [u32]>) -> Result<String> {
+        let ids = &self.ids[range];
+        self.tokenizer.decode_checked(ids, self.skip_special_tokens, None, &mut self.allowance)
     }
 }
 

@@ -44,7 +44,9 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 
 fn add(bytes: usize) {
     let live = LIVE.fetch_add(bytes, Ordering::Relaxed) + bytes;
-    PEAK.fetch_max(live, Ordering::Relaxed);
+    if live > PEAK.load(Ordering::Relaxed) {
+        PEAK.fetch_max(live, Ordering::Relaxed);
+    }
 }
 
 /// `pointer`; what was not given, under the limit of address space, does not count as live.

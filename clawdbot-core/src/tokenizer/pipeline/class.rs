@@ -127,7 +127,7 @@ fn property(parser: &mut Parser, negated: bool) -> Result<Class, String> {
         return Ok(class);
     }
     let known = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric());
-    match known && fancy_regex::Regex::new(&format!(r"\p{{{key}}}")).is_ok() {
+    match known && regex_syntax::parse(&format!(r"\p{{{key}}}")).is_ok() {
         true => Ok(Class::new(&format!(r"\p{{{key}}}"), negated, WIDE)),
         false => Err(format!("the property {name:.50?} is not known")),
     }

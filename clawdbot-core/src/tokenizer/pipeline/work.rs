@@ -38,19 +38,35 @@ impl Drop for Before {
     }
 }
 
-/// Does `work`, until `cancelled` is set.
+/// What searches for patterns may do in several pieces of work, such as the tokens of one stream.
+#[derive(Debug, Clone)]
+pub(in crate::tokenizer) struct Allowance(u64);
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Allowance(CREDIT)
+    }
+}
+
+/// Does `work`, until `cancelled` is set. What its searches need beyond their share is taken off `allowance`.
 ///
 /// # Errors
-/// What [`fail`] was told; `Cancelled`; that of the work.
+/// What [`fail`] was given; `Cancelled`; that of the work.
 pub(in crate::tokenizer) fn run<T>(
     cancelled: Option<&CancelHandle>,
+    allowance: &mut Allowance,
     work: impl FnOnce() -> Result<T>,
 ) -> Result<T> {
-    let new = Work { cancelled: cancelled.cloned(), ..Work::default() };
+    let new = Work { cancelled: cancelled.cloned(), credit: allowance.0, ..Work::default() };
     let before = Before(WORK.with(|work| work.replace(new)));
     let result = work();
-    let failure = WORK.with(|work| work.borrow_mut().failure.take());
+    let (failure, left) = WORK.with(|work| {
+        let mut work = work.borrow_mut();
+        (work.failure.take(), work.credit)
+    });
     drop(before);
+    // What a search left of its share is no allowance for others.
+    allowance.0 = allowance.0.min(left);
     failure.map_or(result, Err)
 }
 

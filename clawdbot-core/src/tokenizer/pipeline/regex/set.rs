@@ -54,6 +54,18 @@ pub(super) fn union(mut ranges: Ranges) -> Ranges {
     apart
 }
 
+/// Sets the bits of characters, as far as there are bits.
+fn mark(bits: &mut [u64], ranges: &Ranges) {
+    for &(first, last) in ranges {
+        let (first, last) = (u32::from(first) as usize, u32::from(last) as usize);
+        for (at, word) in bits.iter_mut().enumerate().take(last / 64 + 1).skip(first / 64) {
+            let from = !0 << if at == first / 64 { first % 64 } else { 0 };
+            let to = !0 >> if at == last / 64 { 63 - last % 64 } else { 0 };
+            *word |= from & to;
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Set {
     /// Those of ASCII, as bits.
@@ -64,14 +76,12 @@ pub(super) struct Set {
 
 impl Set {
     pub(super) fn new(ranges: Ranges) -> Self {
-        let codes = |&(first, last): &(char, char)| u32::from(first) as usize..=u32::from(last) as usize;
-        let ascii = ranges.iter().flat_map(codes).take_while(|&code| code < 128);
-        let ascii = ascii.fold(0, |bits, code| bits | 1 << code);
+        let mut ascii = [0; 2];
+        mark(&mut ascii, &ranges);
+        let ascii = u128::from(ascii[1]) << 64 | u128::from(ascii[0]);
         let table = (ranges.len() > FEW).then(|| {
-            let mut table = vec![0_u64; PLANE / 64];
-            for code in ranges.iter().flat_map(codes).take_while(|&code| code < PLANE) {
-                table[code / 64] |= 1 << (code % 64);
-            }
+            let mut table = vec![0; PLANE / 64];
+            mark(&mut table, &ranges);
             table.into()
         });
         Set { ascii, table, ranges }

@@ -9,7 +9,7 @@ use crate::{CancelHandle, Error, ErrorKind};
 /// What is found until `cancel` is cancelled.
 fn matches_until(pattern: &str, text: &str, cancel: &CancelHandle) -> crate::Result<Vec<(usize, usize)>> {
     let regex = Regex::new(pattern).unwrap();
-    work::run(Some(cancel), || {
+    work::run(Some(cancel), &mut work::Allowance::default(), || {
         let mut found = Vec::new();
         let done = regex.each(text, |start, end| found.push((start, end)));
         done.map(|()| found).map_err(|error| Error::internal(error.to_string()))
