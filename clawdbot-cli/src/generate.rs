@@ -55,7 +55,12 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
 /// Takes a stream to its end; unless the output is JSON, its text goes to stdout as it comes.
 pub(crate) fn answer(mut stream: Stream, work: &Work, output: &OutputArgs) -> Result<Completion, Failure> {
     work.cancels(stream.cancel_handle());
-    while let Some(event) = stream.next_event()? {
+    // On a terminal an error begins a line of its own.
+    let apart = |error: Error| match !output.json && io::stdout().is_terminal() {
+        true => print("\n").err().unwrap_or_else(|| error.into()),
+        false => error.into(),
+    };
+    while let Some(event) = stream.next_event().map_err(apart)? {
         match event {
             Event::Token { text, .. } if !output.json && !text.is_empty() => print(&text)?,
             Event::Done(completion) => return Ok(*completion),

@@ -134,6 +134,33 @@ fn files_are_replaced_when_asked_and_nothing_is_left_of_what_fails() {
 }
 
 #[test]
+fn weights_that_no_packing_made_are_not_replaced() {
+    let dir = Dir::new("weights");
+    let source = dir.0.join("source");
+    std::fs::create_dir(&source).unwrap();
+    let builtin = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/builtin");
+    for entry in std::fs::read_dir(builtin).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, source.join(path.file_name().unwrap())).unwrap();
+    }
+    let elsewhere = [dir.0.join("m.gguf"), dir.0.join("m.safetensors")];
+    std::fs::write(&elsewhere[0], b"GGUF, or its beginning").unwrap();
+    std::fs::copy(source.join("model.safetensors"), &elsewhere[1]).unwrap();
+    let overwrite = PackOptions::default().overwrite(true);
+    let own = ["config.json", "model.safetensors"].map(|name| source.join(name));
+    for target in own.iter().chain(&elsewhere) {
+        let before = std::fs::read(target).unwrap();
+        let error = runtime().pack(&Source::from(&*source), target, &overwrite).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
+        assert!(error.message().starts_with(&*target.to_string_lossy()), "{error}");
+        assert!(std::fs::read(target).unwrap() == before);
+    }
+    for _ in 0..2 {
+        runtime().pack(&Source::from(&*source), source.join("m.clawdbot"), &overwrite).unwrap();
+    }
+}
+
+#[test]
 fn progress_cancellation_and_budget_are_as_for_a_directory() {
     let dir = Dir::new("budget");
     let path = dir.0.join("m");

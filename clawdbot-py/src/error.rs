@@ -91,6 +91,26 @@ pub(crate) fn wrong_type(path: &str, expected: &str, found: &Bound<'_, PyAny>) -
     PyTypeError::new_err(format!("{path}: expected {expected}, found {name}"))
 }
 
+/// The same exception, about prompt `index`; those that are not from here stay as they are.
+pub(crate) fn of_prompt(py: Python<'_>, error: PyErr, index: usize) -> PyErr {
+    let make = || {
+        let value = error.value(py);
+        let class = value.get_type();
+        let detail = value.getattr_opt("detail")?;
+        if detail.is_none() && !class.is(&py.get_type::<PyTypeError>()) {
+            return Ok(None);
+        }
+        let renamed = class.call1((format!("prompt[{index}]: {}", value.str()?),))?;
+        if let Some(detail) = detail {
+            let detail = detail.cast_into::<PyDict>()?.copy()?;
+            detail.set_item("prompt", index)?;
+            renamed.setattr("detail", detail)?;
+        }
+        Ok(Some(PyErr::from_value(renamed)))
+    };
+    make().ok::<PyErr>().flatten().unwrap_or(error)
+}
+
 /// An exception of class `Closed`.
 pub(crate) fn closed(what: &str) -> PyErr {
     to_py(Error::new(ErrorKind::Closed, format!("the {what} is closed")))

@@ -11,7 +11,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyDict, PyList, PyMapping, PyString};
 use serde_json::{Map, Value};
 
-use crate::error::{invalid_argument, to_py, wrong_type};
+use crate::error::{invalid_argument, of_prompt, to_py, wrong_type};
 use crate::json;
 use crate::prompt::MAX_ITERATED;
 
@@ -128,7 +128,11 @@ pub(crate) fn generate_each(
                     "options: expected a mapping, or a list with one for each of {count} prompts, found a list of {found}"
                 )));
             }
-            Ok(items.iter().map(|options| one(Some(options).filter(|options| !options.is_none()))).collect())
+            let one = |(index, options): (usize, &Bound<'_, PyAny>)| {
+                one(Some(options).filter(|options| !options.is_none()))
+                    .map_err(|error| of_prompt(py, error, index))
+            };
+            Ok(items.iter().enumerate().map(one).collect())
         }
         // One error for all of them is the call's.
         _ => one(options).map(|options| vec![options; count].into_iter().map(Ok).collect()),

@@ -301,13 +301,16 @@ def test_a_bad_prompt_fails_alone(model):
 
 
 def test_options_for_each_prompt(model):
-    each = [{"max_tokens": 2}, None, {"max_tokens": 3, "ignore_eos": True}, {"max_tokenz": 3}]
-    results = model.generate([PROMPT] * 4, each, temperature=0, return_exceptions=True)
+    each = [{"max_tokens": 2}, None, {"max_tokens": 3, "ignore_eos": True}, {"max_tokenz": 3}, 5]
+    results = model.generate([PROMPT] * 5, each, temperature=0, return_exceptions=True)
     assert [len(result.token_ids) for result in results[:3:2]] == [2, 3]
     assert results[1].options["max_tokens"] > 100
     assert isinstance(results[3], clawdbot.UnknownOption)
-    assert results[3].detail["suggestion"] == "max_tokens"
-    with pytest.raises(clawdbot.InvalidArgument, match="one for each of 2 prompts, found a list of 4"):
+    assert results[3].detail["suggestion"] == "max_tokens" and results[3].detail["prompt"] == 3
+    assert isinstance(results[4], TypeError)
+    for i in (3, 4):
+        assert str(results[i]).startswith(f"prompt[{i}]: ")
+    with pytest.raises(clawdbot.InvalidArgument, match="one for each of 2 prompts, found a list of 5"):
         model.generate([PROMPT] * 2, each)
     with pytest.raises(TypeError, match="options"):
         model.generate(PROMPT, [{}])

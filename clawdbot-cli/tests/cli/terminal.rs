@@ -123,6 +123,19 @@ fn lines_can_be_edited_and_come_back() {
 }
 
 #[test]
+fn lines_that_arrive_together_are_all_read() {
+    let file = empty_dir("together").join("talk.json");
+    let mut chat = Terminal::start(&CHAT);
+    chat.wait("> ");
+    let save = format!("/save {}\r", file.display());
+    chat.press(&["One\r", "two\\\rthree\r", "\"\"\"four\rfive\"\"\"\r", &save, "/quit\r"].concat());
+    assert_eq!(chat.code(), Some(0));
+    let talk: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let said: Vec<&str> = (0..3).map(|turn| talk[2 * turn]["content"].as_str().unwrap()).collect();
+    assert_eq!(said, ["One", "two\nthree", "four\nfive"]);
+}
+
+#[test]
 fn keys_at_the_prompt() {
     let mut chat = Terminal::start(&CHAT);
     chat.wait("> ");

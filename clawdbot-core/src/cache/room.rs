@@ -52,10 +52,12 @@ impl KvCache {
         freed
     }
 
-    /// Why a sequence of `length` tokens, of which up to `rows` are in a pass, cannot be computed.
-    pub(crate) fn refusal(&self, length: usize, rows: usize) -> Error {
-        let bytes = self.bytes(length, rows);
-        let purpose = format!("the keys and values of {length} tokens");
+    /// Why a sequence of `length` tokens, of which up to `rows` are in a pass, cannot be computed. It holds `held` bytes.
+    pub(crate) fn refusal(&self, length: usize, rows: usize, held: u64) -> Error {
+        let bytes = self.bytes(length, rows).saturating_sub(held);
+        let there =
+            if held > 0 { format!(", beyond the {held} bytes that they have,") } else { String::new() };
+        let purpose = format!("the keys and values of {length} tokens{there}");
         match self.budget.reserve_growing(bytes, &purpose) {
             Err(error) => error,
             Ok(_) => Error::new(ErrorKind::OutOfBudget, format!("the system has no memory for {purpose}"))
@@ -92,7 +94,7 @@ mod tests {
             cache.release_all(&mut tables);
             assert_eq!((cache.held(&tables), cache.capacity()), (0, 1 << 20));
         }
-        let error = cache.refusal(1 << 20, 1);
+        let error = cache.refusal(1 << 20, 1, 0);
         assert_eq!(error.kind(), ErrorKind::OutOfBudget);
         assert!(error.message().contains("1048576 tokens"), "{error}");
     }

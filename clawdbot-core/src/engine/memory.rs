@@ -24,9 +24,10 @@ impl Engine {
         }
         let plan = plan_step(entries, limits, short.then_some(memory));
         for id in plan.hopeless {
-            let length = self.sequences.get(&id).map_or(0, |sequence| sequence.tokens.len());
+            let Some(sequence) = self.sequences.get(&id) else { continue };
+            let length = sequence.tokens.len();
             let rows = if limits.whole { length } else { limits.rows };
-            let error = self.cache.refusal(length, rows);
+            let error = self.cache.refusal(length, rows, self.cache.held(&sequence.tables));
             self.fail(id, error);
         }
         plan.evicted.into_iter().for_each(|id| self.evict_running(id));

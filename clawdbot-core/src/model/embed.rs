@@ -389,7 +389,7 @@ impl Loaded {
         let pair_text = pair.unwrap_or_default();
         let at_least = tokenizer.at_least(text).saturating_add(tokenizer.at_least(pair_text));
         if !truncate && at_least > most {
-            return Err(longer(&format!("at least {at_least}"), at_least, most));
+            return Err(longer(&format!("at least {at_least}"), at_least, most).with("at_least", true));
         }
         let _memory = self.reserve_encoding(&[text, pair_text])?;
         let limit = if truncate { most } else { usize::MAX };

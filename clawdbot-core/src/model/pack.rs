@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::kernels::PackedMatrix;
 use crate::options::{PackOptions, WeightType};
 use crate::runtime::Runtime;
-use crate::weights::{Overwrite, PackedInfo, PackedLayout, PackedWriter, hex};
+use crate::weights::{DataFile, Overwrite, PackedFile, PackedInfo, PackedLayout, PackedWriter, hex};
 
 impl Runtime {
     /// Writes the model `source` to the packed file `target`: weights in the form in which they are computed with,
@@ -39,6 +39,7 @@ impl Runtime {
     ) -> Result<u64> {
         self.pool().check_fork()?;
         let opened = Opened::open(source)?.merged(&options.merge_adapters)?;
+        check_apart(source, target.as_ref())?;
         self.pack_opened(&opened, target.as_ref(), options, &mut progress)
     }
 
@@ -84,6 +85,24 @@ impl Runtime {
             write_matrix(writer, &builder.matrices(parts)?)
         })
     }
+}
+
+/// # Errors
+/// `InvalidArgument` when `target` is a file of the source's directory that no packing made.
+fn check_apart(source: &Source, target: &Path) -> Result<()> {
+    let Source::Path(source) = source else { return Ok(()) };
+    let (Ok(source), Ok(found)) = (source.canonicalize(), target.canonicalize()) else { return Ok(()) };
+    let within = target.parent().and_then(|parent| match parent.as_os_str().is_empty() {
+        true => Path::new(".").canonicalize().ok(),
+        false => parent.canonicalize().ok(),
+    });
+    let own = source.is_dir() && within.is_some_and(|parent| parent.starts_with(&source)) || found == source;
+    if own && found.is_file() && DataFile::open(&found).and_then(PackedFile::open).is_err() {
+        let name = target.display();
+        let message = format!("{name}: expected another file than those of the model, found one of them");
+        return Err(Error::invalid_argument(message).with("path", name.to_string()));
+    }
+    Ok(())
 }
 
 /// Writes the arrays of a matrix.

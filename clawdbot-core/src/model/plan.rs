@@ -98,8 +98,11 @@ fn stored_matrices(opened: &Opened, options: &ModelOptions) -> Result<Vec<Stored
     let mut found: Vec<StoredMatrices> = Vec::new();
     for group in opened.spec.tensors().packed_matrices() {
         for Segment { names, format } in opened.weights.segments(&group, options.weight_type())? {
+            let packed = opened.weights.packed_format(&names);
             for name in names.parts {
-                let Some(stored) = opened.weights.stored_format(name)? else { continue };
+                let stored = packed
+                    .map_or_else(|| opened.weights.stored_format(name), |name| Ok(Some(name.to_owned())))?;
+                let Some(stored) = stored else { continue };
                 let (computed, weights) = (format.name(), name.n as u64 * name.k as u64);
                 let same = |other: &&mut StoredMatrices| other.format == stored && other.computed == computed;
                 match found.iter_mut().find(same) {
@@ -112,7 +115,7 @@ fn stored_matrices(opened: &Opened, options: &ModelOptions) -> Result<Vec<Stored
                         matrices: 1,
                         weights,
                         computed,
-                        own_codes: opened.weights.own_format(name)? == Some(format),
+                        own_codes: packed.is_some() || opened.weights.own_format(name)? == Some(format),
                     }),
                 }
             }

@@ -626,6 +626,14 @@ impl Weights {
         }
     }
 
+    /// The name of the format in which a packed file has matrices as their source did.
+    pub(super) fn packed_format(&self, names: &Joined<'_>) -> Option<&str> {
+        match self.base() {
+            Weights::Packed(file) => file.info().formats.get(&names.name()).map(String::as_str),
+            _ => None,
+        }
+    }
+
     /// The name of the format in which a matrix is stored, of sources with several.
     ///
     /// # Errors

@@ -105,9 +105,7 @@ impl Budget {
             let used = used.total;
             return Err(Error::new(
                 ErrorKind::OutOfBudget,
-                format!(
-                    "{purpose} need {bytes} bytes, but {used} of the {limit} bytes of the budget are in use"
-                ),
+                format!("{purpose} need {bytes} bytes; the budget is {limit} bytes, {used} of them in use"),
             )
             .with("needed", bytes)
             .with("budget", limit)
@@ -118,7 +116,7 @@ impl Budget {
             if used.growing.saturating_add(bytes) > limit {
                 let used = used.growing;
                 let message = format!(
-                    "{purpose} need {bytes} bytes, but {used} of the {limit} bytes that requests may take of this machine's memory are in use; \
+                    "{purpose} need {bytes} bytes; requests may take {limit} bytes of this machine's memory, {used} of them in use; \
                      the option memory_budget sets another limit"
                 );
                 let error = Error::new(ErrorKind::OutOfBudget, message);

@@ -80,7 +80,7 @@ pub(crate) fn overflow(length: usize, wanted: Wanted, context: usize) -> Error {
 
 /// As [`overflow`], for a text that has at least `length` tokens with those before it.
 pub(crate) fn overflow_at_least(length: usize, wanted: Wanted, context: usize) -> Error {
-    overflow_of(&format!("at least {length}"), length, wanted, context)
+    overflow_of(&format!("at least {length}"), length, wanted, context).with("at_least", true)
 }
 
 /// `written`: the length in words.

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Dtype;
-use super::packed::{FILES_PREFIX, PADDING_PREFIX, PackedInfo, hex};
+use super::packed::{FILES_PREFIX, PADDING_PREFIX, PackedFile, PackedInfo, hex};
 use super::safetensors::PREFIX_BYTES;
+use super::{DataFile, Dtype, MAGIC};
 use crate::error::{Error, ErrorKind, Result};
 use crate::kernels::{PanelElement, PanelPart};
 use crate::memory::{ALIGNMENT, bytes_of};
@@ -207,9 +207,24 @@ fn check_target(target: &Path, overwrite: Overwrite) -> Result<()> {
                 format!("{name}: expected no file of that name, found one; the option overwrite replaces it");
             Err(Error::invalid_argument(message).with("path", name))
         }
+        Ok(_) if holds_other_weights(target) => {
+            let message =
+                format!("{name}: expected a packed model file to replace, found weights of another kind");
+            Err(Error::invalid_argument(message).with("path", name))
+        }
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(target, &error)),
         _ => Ok(()),
     }
+}
+
+/// Whether a file has weights that no packing made: those are somebody's only copy.
+fn holds_other_weights(target: &Path) -> bool {
+    let Ok(file) = DataFile::open(target) else { return false };
+    let start = file.read(0..file.len().min(9)).unwrap_or_default();
+    let safetensors = matches!(start.as_slice(), [.., 0, 0, 0, 0, b'{']);
+    let packed =
+        |file| !PackedFile::open(file).is_err_and(|error| error.kind() == ErrorKind::InvalidArgument);
+    start.starts_with(MAGIC) || safetensors && !packed(file)
 }
 
 /// The path of a file that is removed when dropped.

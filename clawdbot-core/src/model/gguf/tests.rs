@@ -267,6 +267,11 @@ fn formats_may_be_mixed_and_packed() {
     let packed = Source::Path(packed);
     let again = runtime.plan(&packed, &ModelOptions::default()).unwrap();
     assert_eq!((again.weights, again.weights_bytes), ("stored", plan.weights_bytes));
+    // Packed, a matrix has the name of what it is computed as.
+    for stored in plan.stored.iter().filter(|stored| stored.own_codes) {
+        let found = again.stored.iter().find(|packed| packed.format == stored.computed).unwrap();
+        assert!(found.own_codes && found.computed == stored.computed && found.matrices >= stored.matrices);
+    }
     assert_eq!(logits(&packed, WeightType::Stored), expected);
     let model = runtime.load(&packed, &ModelOptions::default().mmap(false).verify(true)).unwrap();
     assert_eq!(model.info().plan.weights, "stored");
