@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Outcome;
 use crate::args::{CHAT_COMMANDS, ChatArgs};
-use crate::generate::{answer, read};
+use crate::generate::{MAX_TEXT, answer, read, too_long};
 use crate::input::{Input, Line};
 use crate::interrupt::Work;
 use crate::output::{Failure, note, print, print_line, tell};
@@ -115,6 +115,9 @@ fn next(input: &mut Input) -> Result<Entry> {
                     }
                     message.push('\n');
                     message.push_str(&line);
+                    if message.len() as u64 > MAX_TEXT {
+                        return Err(too_long("a message"));
+                    }
                 }
             }
         }

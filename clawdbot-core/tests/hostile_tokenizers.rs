@@ -167,14 +167,29 @@ fn tokenizers_that_are_dropped_leave_nothing() {
 fn pieces_are_no_large_tree() {
     in_child(Limits { peak: 600, cpu: 60, ..Limits::default() }, || {
         let unigram = |piece: &dyn Fn(usize) -> String| {
-            let vocab: Vec<Value> = (0..5000).map(|at| json!([piece(at), -1.0])).collect();
+            let vocab: Vec<Value> = (0..25_000).map(|at| json!([piece(at), -1.0])).collect();
             tokenizer(
                 &json!({"model": {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": false}}),
             )
         };
         // As many bytes, of which most are at the same places in the tree.
-        unigram(&|at| format!("{}{at}", "a".repeat(900))).unwrap();
-        refused(unigram(&|at| format!("{at:05}{}", "a".repeat(900))), "different beginnings");
+        unigram(&|at| format!("{}{at}", "a".repeat(200))).unwrap();
+        refused(unigram(&|at| format!("{at:05}{}", "a".repeat(200))), "different beginnings");
+    });
+}
+
+#[test]
+fn tokens_around_a_text_are_of_the_vocabulary() {
+    in_child(Limits::default(), || {
+        let bert = |cls: u32| {
+            tokenizer(
+                &json!({"post_processor": {"type": "BertProcessing", "sep": ["a", 0], "cls": ["b", cls]}}),
+            )
+        };
+        assert_eq!(bert(1).unwrap().encode("ab", true).unwrap(), [1, 0, 1, 0]);
+        for id in [2, u32::MAX] {
+            refused(bert(id), "post_processor: expected tokens of the vocabulary");
+        }
     });
 }
 

@@ -254,6 +254,17 @@ fn a_missing_tensor_is_an_error_that_no_index_hides() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_link_that_leads_nowhere_is_no_missing_file() {
+    for name in ["generation_config.json", "tokenizer_config.json", "chat_template.jinja", "modules.json"] {
+        let copy = builtin_files("dangling");
+        let _ = std::fs::remove_file(copy.path().join(name));
+        std::os::unix::fs::symlink("../nowhere", copy.path().join(name)).unwrap();
+        refuse(copy.path(), ErrorKind::NotFound, &[name]);
+    }
+}
+
+#[test]
 fn an_empty_prompt_needs_a_beginning() {
     let copy = builtin_files("no-bos");
     let remove = |json: &mut Value| {

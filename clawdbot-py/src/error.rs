@@ -93,7 +93,7 @@ pub(crate) fn wrong_type(path: &str, expected: &str, found: &Bound<'_, PyAny>) -
 
 /// The same exception, about prompt `index`; those that are not from here stay as they are.
 pub(crate) fn of_prompt(py: Python<'_>, error: PyErr, index: usize) -> PyErr {
-    let make = || {
+    let make = || -> PyResult<Option<PyErr>> {
         let value = error.value(py);
         let class = value.get_type();
         let detail = value.getattr_opt("detail")?;
@@ -108,7 +108,7 @@ pub(crate) fn of_prompt(py: Python<'_>, error: PyErr, index: usize) -> PyErr {
         }
         Ok(Some(PyErr::from_value(renamed)))
     };
-    make().ok::<PyErr>().flatten().unwrap_or(error)
+    make().ok().flatten().unwrap_or(error)
 }
 
 /// An exception of class `Closed`.

@@ -1,6 +1,7 @@
 //! Python objects to JSON values and back: messages, tools, template variables, options, details.
 
 use clawdbot_core::{Error, ErrorKind};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyIterator, PyList, PyMapping, PySequence, PyString,
@@ -79,8 +80,10 @@ fn convert_mapping(
     left: &mut usize,
 ) -> PyResult<Value> {
     let mut object = Map::new();
-    for item in mapping.items()? {
-        let (key, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item.extract()?;
+    // One after another: their list could have no end.
+    for key in mapping.try_iter()? {
+        let key = key?;
+        let value = mapping.get_item(&key)?;
         let Ok(key) = key.cast::<PyString>() else {
             return Err(wrong_type(path, "keys of type str", &key));
         };
@@ -94,10 +97,27 @@ fn convert_mapping(
 
 /// JSON integers are those of 64 bits, with or without sign.
 fn integer(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Value> {
-    match (object.extract::<i64>(), object.extract::<u64>()) {
+    let too_large = || out_of_range(path, "an integer of at most 64 bits", object);
+    let index = index(object)?.ok_or_else(too_large)?;
+    match (index.extract::<i64>(), index.extract::<u64>()) {
         (Ok(value), _) => Ok(value.into()),
         (_, Ok(value)) => Ok(value.into()),
-        _ => Err(out_of_range(path, "an integer of at most 64 bits", object)),
+        _ => Err(too_large()),
+    }
+}
+
+/// The `int` that an object stands for; `None` if it is none after all.
+///
+/// # Errors
+/// What its `__index__` raises, a `TypeError` aside.
+pub(crate) fn index<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    if object.is_exact_instance_of::<PyInt>() {
+        return Ok(Some(object.clone()));
+    }
+    match object.call_method0("__index__") {
+        Ok(index) => Ok(Some(index)),
+        Err(error) if error.is_instance_of::<PyTypeError>(object.py()) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -113,7 +133,7 @@ pub(crate) fn whole(object: &Bound<'_, PyAny>, path: &str, most: u64) -> PyResul
     if !object.hasattr("__index__")? || object.is_instance_of::<PyBool>() {
         return Err(wrong_type(path, "a whole number", object));
     }
-    let found = object.extract::<u64>().ok().filter(|&found| found <= most);
+    let found = index(object)?.and_then(|index| index.extract::<u64>().ok()).filter(|&found| found <= most);
     found.ok_or_else(|| out_of_range(path, &format!("a whole number from 0 to {most}"), object))
 }
 

@@ -41,7 +41,12 @@ pub(crate) fn one_or_many(object: &Bound<'_, PyAny>) -> PyResult<Prompts> {
 /// # Errors
 /// `TypeError` for what is no sequence; for each prompt as [`one`].
 pub(crate) fn many(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<PyResult<Prompt>>> {
-    each(object, path, "prompts", one)
+    let bytes = |prompt: &Prompt| match prompt {
+        Prompt::Text(text) => text.len(),
+        Prompt::Tokens(tokens) => size_of_val(tokens.as_slice()),
+        _ => 0,
+    };
+    each(object, path, "prompts", one, bytes)
 }
 
 /// Texts, in a sequence.
@@ -49,7 +54,7 @@ pub(crate) fn many(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<PyResu
 /// # Errors
 /// `TypeError` for what is no sequence; for each text as [`text`].
 pub(crate) fn texts(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<PyResult<String>>> {
-    each(object, path, "texts", text)
+    each(object, path, "texts", text, String::len)
 }
 
 fn each<T>(
@@ -57,15 +62,28 @@ fn each<T>(
     path: &str,
     what: &str,
     read: impl Fn(&Bound<'_, PyAny>, &str) -> PyResult<T>,
+    bytes: impl Fn(&T) -> usize,
 ) -> PyResult<Vec<PyResult<T>>> {
     let object = &unpacked(object)?;
+    // What a sequence says of its length need not be true.
+    let mut left = MAX_BATCH_BYTES;
     let sequence = items(object).ok_or_else(|| wrong_type(path, &format!("a sequence of {what}"), object))?;
     let one = |(i, item): (usize, PyResult<Bound<'_, PyAny>>)| {
         // What a signal handler raises is the call's, not the item's.
         object.py().check_signals()?;
+        if i == MAX_ITERATED {
+            return Err(too_many(what));
+        }
         match item.and_then(|item| read(&item, &format!("{path}[{i}]"))) {
             Err(error) if !error.is_instance_of::<PyException>(object.py()) => Err(error),
-            result => Ok(result),
+            result => {
+                let taken = result.as_ref().map_or(0, &bytes);
+                left = left.checked_sub(taken).ok_or_else(|| {
+                    let most = MAX_BATCH_BYTES >> 20;
+                    invalid_argument(format!("{path}: expected {what} of at most {most} MiB in one call"))
+                })?;
+                Ok(result)
+            }
         }
     };
     sequence.try_iter()?.enumerate().map(one).collect()
@@ -107,6 +125,8 @@ pub(crate) fn ids(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<u32>> {
 const MAX_IDS: usize = 1 << 24;
 /// Most items that are taken from an iterator, which may have no end.
 pub(crate) const MAX_ITERATED: usize = 1 << 22;
+/// Most bytes that the prompts or texts of a call have.
+const MAX_BATCH_BYTES: usize = 1 << 30;
 /// Ids that are converted between two looks for Ctrl-C.
 const IDS_PER_LOOK: usize = 1 << 16;
 
@@ -144,8 +164,12 @@ pub(crate) fn token(id: &Bound<'_, PyAny>, path: impl Fn() -> String) -> PyResul
         let path = path();
         return Err(PyTypeError::new_err(format!("{path}: expected a token id, found {found}{hint}")));
     }
-    let bad = |_| invalid_argument(format!("{}: expected a token id, found {id}", path()));
-    id.extract().map_err(bad)
+    let bad = || invalid_argument(format!("{}: expected a token id, found {id}", path()));
+    json::index(id)?.and_then(|index| index.extract().ok()).ok_or_else(bad)
+}
+
+fn too_many(what: &str) -> PyErr {
+    invalid_argument(format!("expected at most {MAX_ITERATED} {what}, found more"))
 }
 
 /// Arrays are no sequences, but give their items as a list, which is also faster than one by one; iterators and views of
@@ -164,9 +188,7 @@ fn unpacked<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
             object.py().check_signals()?;
         }
         if i == MAX_ITERATED {
-            return Err(invalid_argument(format!(
-                "expected an iterator of at most {MAX_ITERATED} items, found more"
-            )));
+            return Err(too_many("items"));
         }
         list.append(item?)?;
     }

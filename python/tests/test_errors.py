@@ -68,3 +68,23 @@ def test_values_of_any_shape_take_bounded_memory(model):
             clawdbot.render_chat_template("{{ 1 }}", [{"role": "user", "content": "a", "x": value}])
     with pytest.raises(clawdbot.InvalidArgument, match="at most 16777216 token ids, found 1000000000"):
         model.generate(range(10**9), max_tokens=2)
+
+
+def test_sequences_without_end(model):
+    class Endless(list):
+        def __iter__(self):
+            while True:
+                yield "x" * 10**7
+
+    with pytest.raises(clawdbot.InvalidArgument, match="1024 MiB"):
+        model.generate(Endless(["a"]), max_tokens=1)
+
+
+def test_what_an_integer_raises_is_raised(model):
+    class Loud:
+        def __index__(self):
+            raise KeyError("mine")
+
+    for call in (lambda: model.generate([5, Loud()]), lambda: model.generate([5], max_tokens=Loud())):
+        with pytest.raises(KeyError, match="mine"):
+            call()

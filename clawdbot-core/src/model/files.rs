@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::weights::{PackedFile, read_small_file};
+use crate::weights::{PackedFile, is_there, read_small_file};
 
 /// The chat template, and the one for conversations with tools.
 pub(super) const TEMPLATE: &str = "chat_template.jinja";
@@ -61,7 +61,7 @@ impl ModelFiles {
         match self {
             ModelFiles::Dir(dir) => {
                 let path = dir.join(name);
-                if !path.exists() {
+                if !is_there(&path) {
                     return Ok(None);
                 }
                 read_small_file(&path, limit(name)).map(|bytes| Some(bytes.into()))

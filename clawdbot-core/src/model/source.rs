@@ -18,7 +18,7 @@ use super::parts::{self, LastTensor};
 use super::quantization::FileWeights;
 use super::registry::{parse_quantization, parse_spec};
 use super::spec::DecoderSpec;
-use super::tensors::{LM_HEAD, MatrixName, PartStorage, VectorName};
+use super::tensors::{Joined, LM_HEAD, MatrixName, PartStorage, VectorName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json;
 use crate::kernels::{ComputeFormat, PackedMatrix, RowSource, StoredScale};

@@ -4,11 +4,11 @@
 const MAX_AFFIX: usize = 64;
 /// Longest piece of Unigram in bytes: its letters are nodes, one in the other, that are dropped by recursion. Published ones
 /// have a few dozen.
-const MAX_PIECE: usize = 1024;
+const MAX_PIECE: usize = 256;
 /// Pieces up to this length are not counted.
 const SHORT_PIECE: usize = 64;
 /// Most bytes of longer pieces that one place in a text can begin: all are looked up there.
-const MAX_PIECES: usize = 16 << 10;
+const MAX_PIECES: usize = 4 << 10;
 
 /// Most nodes of the tree that pieces of Unigram become: their beginnings that differ. A node takes some 300 bytes.
 /// Published vocabularies have up to a million.

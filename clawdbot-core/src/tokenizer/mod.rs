@@ -104,6 +104,14 @@ impl Tokenizer {
                 let vocab_size = encoder.get_vocab_size(true);
                 let id_limit = largest_id.map_or(Some(0), |last| last.checked_add(1));
                 let id_limit = id_limit.ok_or_else(|| malformed(&"a token has the id 4294967295"))?;
+                // What is put around any text.
+                if let Ok(around) = encoder.encode_fast("", true)
+                    && let Some(id) = around.get_ids().iter().find(|id| **id >= id_limit)
+                {
+                    return Err(malformed(&format!(
+                        "post_processor: expected tokens of the vocabulary, found the id {id}"
+                    )));
+                }
                 let decoding = stream::Decoding::of(decoder.as_ref());
                 let bound = Bound::of(&encoder);
                 let inner = Inner { special, vocab_size, id_limit, decoding, bound, encoder, decoder, notes };

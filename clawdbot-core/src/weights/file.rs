@@ -40,6 +40,11 @@ pub(crate) trait HandedIn: std::fmt::Debug + Send + Sync {
     fn read_at(&self, offset: usize, out: &mut [u8]) -> Result<()>;
 }
 
+/// Whether there is something of that name. A link that leads nowhere is there: what it should lead to is missing.
+pub(crate) fn is_there(path: &Path) -> bool {
+    !std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+}
+
 impl DataFile {
     /// Opens the regular file at `path`.
     ///

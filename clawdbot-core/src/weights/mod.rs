@@ -14,7 +14,7 @@ mod source;
 pub(crate) use dtype::{Dtype, FloatType};
 #[cfg(feature = "candle")]
 pub(crate) use file::HandedIn;
-pub(crate) use file::{DataFile, open_regular, resize};
+pub(crate) use file::{DataFile, is_there, open_regular, resize};
 #[cfg(test)]
 pub(crate) use gguf::testing::{self as gguf_testing, Writer as GgufWriter};
 pub(crate) use gguf::{

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
-use super::file::{DataFile, open_regular, resize};
+use super::file::{DataFile, is_there, open_regular, resize};
 use super::matrix::{Int8Scales, MatrixFormat, MatrixView, TensorView, shape_text};
 use super::names::text_name;
 use super::safetensors::{Header, MAX_KEYS, quoted};
@@ -85,7 +85,7 @@ impl WeightSource {
     pub(crate) fn open_dir(dir: &Path) -> Result<WeightSource> {
         let name = dir.display().to_string();
         let index_path = dir.join(INDEX_FILE);
-        match (dir.join(SINGLE_FILE).exists(), index_path.exists()) {
+        match (is_there(&dir.join(SINGLE_FILE)), is_there(&index_path)) {
             (false, false) => Err(not_found(dir)),
             (false, true) => Self::open_shards(dir, &read_index(&index_path)?),
             (true, false) => Self::new(name, vec![WeightFile::open(dir, SINGLE_FILE)?], None),

@@ -7,7 +7,7 @@ use minijinja::{Error, State, Value};
 
 use super::args::Args;
 use super::values::{self, MAX_DEPTH, type_error};
-use super::{budget, comparisons, sequences};
+use super::{budget, sequences, sorting};
 
 /// How to write.
 struct Style {
@@ -89,7 +89,8 @@ fn write(out: &mut String, value: &Value, style: &Style, level: usize) -> Result
                 entries.push((key, item));
             }
             if style.sort_keys {
-                sort(&mut entries)?;
+                // By keys, which Python compares before it writes them.
+                sorting::sort(&mut entries, false, |(key, _)| key)?;
             }
             block(out, style, level, '{', '}', entries, |out, (key, item)| {
                 let key = key_text(&key)?;
@@ -111,19 +112,6 @@ fn write(out: &mut String, value: &Value, style: &Style, level: usize) -> Result
         }
     }
     Ok(())
-}
-
-/// By keys, which Python compares before it writes them.
-fn sort(entries: &mut [(Value, Value)]) -> Result<(), Error> {
-    let mut failed = None;
-    entries.sort_by(|(a, _), (b, _)| match comparisons::order("<", a, b, MAX_DEPTH) {
-        Ok(order) => order.unwrap_or(std::cmp::Ordering::Equal),
-        Err(error) => {
-            failed = Some(error);
-            std::cmp::Ordering::Equal
-        }
-    });
-    failed.map_or(Ok(()), Err)
 }
 
 fn block<T>(

@@ -263,6 +263,8 @@ fn title(text: &str) -> String {
 
 /// `str.replace`.
 pub(super) fn replace(text: &str, old: &str, new: &str, count: usize) -> Result<String, Error> {
+    // A place between letters costs as much as some of them.
+    budget::scan(text.len().saturating_mul(if old.is_empty() { 32 } else { 4 }))?;
     let hits = text.matches(old).take(count).count();
     budget::text(hits.checked_mul(new.len()).and_then(|added| added.checked_add(text.len())))?;
     Ok(text.replacen(old, new, count))

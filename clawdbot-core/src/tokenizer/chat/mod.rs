@@ -37,6 +37,7 @@ mod operators;
 mod parser;
 mod percent;
 mod sequences;
+mod sorting;
 mod source;
 mod text;
 mod time;

@@ -8,7 +8,7 @@ use minijinja::{Error, ErrorKind, State, Value};
 use super::args::Args;
 use super::objects::{Generator, Group};
 use super::values::{self, MAX_DEPTH, type_error, type_name};
-use super::{budget, comparisons, operators};
+use super::{budget, comparisons, operators, sorting};
 
 type Filtered = Result<Value, Error>;
 
@@ -146,22 +146,10 @@ fn key_of(value: Value, case_sensitive: bool) -> Filtered {
     }
 }
 
-/// Sorts by keys as Python does: stable, and an error where keys have no order.
+/// Sorts by keys as Python does.
 fn sort_by_key(mut items: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<(Value, Value)>, Error> {
-    budget::make(items.len())?;
-    let mut failed = None;
-    items.sort_by(|(a, _), (b, _)| {
-        if failed.is_some() {
-            return Ordering::Equal;
-        }
-        let order = comparisons::order("<", a, b, MAX_DEPTH).unwrap_or_else(|error| {
-            failed = Some(error);
-            None
-        });
-        let order = order.unwrap_or(Ordering::Equal);
-        if reverse { order.reverse() } else { order }
-    });
-    failed.map_or(Ok(items), Err)
+    sorting::sort(&mut items, reverse, |(key, _)| key)?;
+    Ok(items)
 }
 
 pub(super) fn list(_: &mut State<'_, '_>, args: &Args) -> Filtered {
@@ -407,6 +395,9 @@ fn identity(key: &Value) -> Result<String, Error> {
     match operators::number(key) {
         Some(operators::Number::Float(float)) if float.fract() == 0.0 && float.abs() < 1e30 => {
             Ok((float as i128).to_string())
+        }
+        Some(operators::Number::Float(float)) if float.is_nan() => {
+            Err(type_error("expected keys that are equal to themselves, found nan".to_owned()))
         }
         Some(operators::Number::Int(int)) => Ok(int.to_string()),
         _ if key.is_tuple() => {

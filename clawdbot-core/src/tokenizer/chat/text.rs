@@ -54,6 +54,7 @@ pub(super) fn capitalize(_: &mut State<'_, '_>, args: &Args) -> Filtered {
 
 pub(super) fn title(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let text = soft_str(args.value())?;
+    budget::spend((text.len() as u64).saturating_mul(4))?;
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
     while let Some(first) = chars.next() {
@@ -99,6 +100,7 @@ pub(super) fn wordcount(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let text = soft_str(args.value())?;
     let word = WORD.get_or_init(|| Regex::new(r"[\p{L}\p{N}_]+").ok()).as_ref();
     let word = word.ok_or_else(|| args.error("no regex"))?;
+    budget::spend((text.len() as u64).saturating_mul(8))?;
     let mut count = 0;
     for found in word.find_iter(&text) {
         found.map_err(|error| args.error(&error.to_string()))?;
@@ -370,7 +372,7 @@ pub(super) fn urlencode(_: &mut State<'_, '_>, args: &Args) -> Filtered {
 }
 
 fn quoted(text: &str, in_query: bool) -> Result<String, Error> {
-    budget::text(text.len().checked_mul(3))?;
+    budget::text(text.len().checked_mul(12))?;
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -91,7 +91,7 @@ fn what_the_crate_would_panic_at_is_refused() {
         (bpe(json!({"merges": [["a", "b"]], "continuing_subword_prefix": "##"})), "the prefix"),
         (bpe(json!({"merges": [["abc", "ab"]]})), "out of vocabulary"),
         (bpe(json!({"merges": [], "dropout": 0.5})), "the same tokens"),
-        (word_piece, "at most 1000"),
+        (word_piece, "at most 200"),
     ] {
         let json = json!({"version": "1.0", "model": model}).to_string();
         let error = read(json.as_bytes()).err().unwrap().to_string();
