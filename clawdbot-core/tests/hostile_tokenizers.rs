@@ -119,9 +119,9 @@ fn long_tokens_are_dropped_on_small_stacks() {
             let vocab = json!([["a", -1.0], ["a".repeat(len), -1.0]]);
             tokenizer(&json!({"model": {"type": "Unigram", "unk_id": 0, "vocab": vocab}}))
         };
-        refused(unigram(200_000), "at most 1024 bytes");
+        refused(unigram(200_000), "at most 256 bytes");
         let small = std::thread::Builder::new().stack_size(512 << 10);
-        small.spawn(move || drop(unigram(1024).unwrap())).unwrap().join().unwrap();
+        small.spawn(move || drop(unigram(256).unwrap())).unwrap().join().unwrap();
     });
 }
 
@@ -254,7 +254,7 @@ fn what_a_text_could_repeat_without_end_is_refused() {
         };
         refused(tokenizer(&unigram(vec!["a".repeat(40_000)])), "pieces of at most");
         refused(tokenizer(&unigram((1..1000).map(|len| "a".repeat(len)).collect())), "pieces of at most");
-        let some = tokenizer(&unigram((1..128).map(|len| "a".repeat(len)).collect())).unwrap();
+        let some = tokenizer(&unigram((1..100).map(|len| "a".repeat(len)).collect())).unwrap();
         assert!(!some.encode(&"a".repeat(20_000), true).unwrap().is_empty());
         for (kind, key) in [("BPE", "unk_token"), ("WordPiece", "continuing_subword_prefix")] {
             let mut model = json!({"type": kind, "vocab": {"a": 0}, "merges": [], "unk_token": "a",
