@@ -378,8 +378,9 @@ fn a_batch_is_cancelled_as_a_whole() {
     };
     assert!(done.iter().all(ended));
     assert!(cancel.is_cancelled());
-    let found = model.generate_until("Once", &greedy(50), &cancel).unwrap();
-    assert_eq!(found.finish_reason, FinishReason::Cancelled);
+    // Before anything is computed, there is nothing to complete.
+    let error = model.generate_until("Once", &greedy(50), &cancel).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
     let found = model.generate_until("Once", &greedy(3), &CancelHandle::default()).unwrap();
     assert_eq!(found.token_ids.len(), 3);
 }
