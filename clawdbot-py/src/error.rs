@@ -97,7 +97,7 @@ pub(crate) fn of_prompt(py: Python<'_>, error: PyErr, index: usize) -> PyErr {
         let value = error.value(py);
         let class = value.get_type();
         let detail = value.getattr_opt("detail")?;
-        if detail.is_none() && !class.is(&py.get_type::<PyTypeError>()) {
+        if detail.is_none() && !class.is(py.get_type::<PyTypeError>()) {
             return Ok(None);
         }
         let renamed = class.call1((format!("prompt[{index}]: {}", value.str()?),))?;

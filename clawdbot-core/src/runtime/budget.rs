@@ -15,6 +15,8 @@ struct Account {
     limit: Option<u64>,
     /// Without a limit of the user's: memory that there is, which bounds what grows with requests.
     memory: Option<u64>,
+    /// Part of it that the system's allocator may reserve.
+    reserved: u64,
     used: Mutex<Used>,
     /// As in `used`, to be read without waiting.
     total: AtomicU64,
@@ -39,12 +41,14 @@ enum Kind {
 impl Budget {
     /// An account with the user's limit; without one, nothing is bounded.
     pub(crate) fn new(limit: Option<u64>) -> Self {
-        Budget::with_memory(limit, None)
+        Budget::with_memory(limit, None, 0)
     }
 
-    /// As [`Budget::new`]; without a limit, what grows with requests is bounded by a share of `memory` bytes.
-    pub(crate) fn with_memory(limit: Option<u64>, memory: Option<u64>) -> Self {
-        Budget(Arc::new(Account { limit, memory, used: Mutex::default(), total: AtomicU64::new(0) }))
+    /// As [`Budget::new`]; without a limit, what grows with requests is bounded by a share of `memory` bytes, less those that
+    /// the system's allocator may reserve.
+    pub(crate) fn with_memory(limit: Option<u64>, memory: Option<u64>, reserved: u64) -> Self {
+        let account = Account { limit, memory, reserved, used: Mutex::default(), total: AtomicU64::new(0) };
+        Budget(Arc::new(account))
     }
 
     pub(crate) fn limit(&self) -> Option<u64> {
@@ -73,7 +77,8 @@ impl Budget {
     /// but an eighth at least, as mapped weights need not stay in memory.
     fn growing_limit(&self, used: &Used) -> u64 {
         let Some(memory) = self.0.memory else { return u64::MAX };
-        (memory / 4 * 3).saturating_sub(used.total - used.growing).max(memory / 8)
+        let share = memory.saturating_sub(self.0.reserved) / 4 * 3;
+        share.saturating_sub(used.total - used.growing).max(memory / 8)
     }
 
     fn lock(&self) -> MutexGuard<'_, Used> {
@@ -201,7 +206,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_the_memory_bounds_what_grows() {
-        let budget = Budget::with_memory(None, Some(800));
+        let budget = Budget::with_memory(None, Some(800), 0);
         assert_eq!(budget.left(), 600);
         let pages = budget.reserve_growing(400, "a page").unwrap();
         // What is fixed is not bounded, but counts.
@@ -215,7 +220,7 @@ mod tests {
         assert_eq!((budget.left(), budget.used()), (100, 1000), "an eighth at least");
         drop(weights);
         // A limit of the user's is the only one.
-        assert_eq!(Budget::with_memory(Some(10_000), Some(800)).left(), 10_000);
+        assert_eq!(Budget::with_memory(Some(10_000), Some(800), 0).left(), 10_000);
         assert_eq!(Budget::new(None).left(), u64::MAX);
     }
 }

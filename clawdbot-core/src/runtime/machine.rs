@@ -11,6 +11,17 @@ pub(super) fn memory() -> Option<u64> {
     memory_in(Path::new("/"))
 }
 
+/// Address space that glibc reserves for each thread that allocates.
+const ARENA: u64 = 64 << 20;
+
+/// Bytes that the allocator may reserve for `threads` threads without using them: at most a quarter of what the process's
+/// limits leave, 0 without such limits.
+pub(super) fn reserved(threads: usize) -> u64 {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let left = process(&read("/proc/self/limits"), &read("/proc/self/status"));
+    left.map_or(0, |left| ARENA.saturating_mul(threads as u64).min(left / 4))
+}
+
 /// As [`memory`], of the system whose files are under `root`.
 fn memory_in(root: &Path) -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();

@@ -120,7 +120,7 @@ impl Runtime {
         let threads = options.threads.map_or_else(|| Cpus::detect().threads(), |n| n as usize);
         let runtime = Runtime(Arc::new(Inner {
             pool: ThreadPool::new(threads),
-            budget: Budget::with_memory(options.memory_budget, machine::memory()),
+            budget: Budget::with_memory(options.memory_budget, machine::memory(), machine::reserved(threads)),
             kernels,
             on_log,
             #[cfg(feature = "candle")]
