@@ -72,7 +72,9 @@ fn each<T>(
         // What a signal handler raises is the call's, not the item's.
         object.py().check_signals()?;
         if i == MAX_ITERATED {
-            return Err(too_many(what));
+            return Err(invalid_argument(format!(
+                "{path}: expected at most {MAX_ITERATED} {what}, found more"
+            )));
         }
         match item.and_then(|item| read(&item, &format!("{path}[{i}]"))) {
             Err(error) if !error.is_instance_of::<PyException>(object.py()) => Err(error),
@@ -168,10 +170,6 @@ pub(crate) fn token(id: &Bound<'_, PyAny>, path: impl Fn() -> String) -> PyResul
     json::index(id)?.and_then(|index| index.extract().ok()).ok_or_else(bad)
 }
 
-fn too_many(what: &str) -> PyErr {
-    invalid_argument(format!("expected at most {MAX_ITERATED} {what}, found more"))
-}
-
 /// Arrays are no sequences, but give their items as a list, which is also faster than one by one; iterators and views of
 /// dicts have items for a list.
 fn unpacked<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
@@ -188,7 +186,10 @@ fn unpacked<'py>(object: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
             object.py().check_signals()?;
         }
         if i == MAX_ITERATED {
-            return Err(too_many("items"));
+            let most = MAX_ITERATED;
+            return Err(invalid_argument(format!(
+                "expected an iterator of at most {most} items, found more"
+            )));
         }
         list.append(item?)?;
     }
