@@ -172,7 +172,7 @@ fn pieces_are_no_large_tree() {
                 &json!({"model": {"type": "Unigram", "unk_id": 0, "vocab": vocab, "byte_fallback": false}}),
             )
         };
-        // As many bytes, of which most are at the same places in the tree.
+        // As many bytes, most of them at the same places in the tree.
         unigram(&|at| format!("{}{at}", "a".repeat(200))).unwrap();
         refused(unigram(&|at| format!("{at:05}{}", "a".repeat(200))), "different beginnings");
     });

@@ -52,7 +52,7 @@ impl KvCache {
         freed
     }
 
-    /// Why a sequence of `length` tokens, of which up to `rows` are in a pass, cannot be computed. It holds `held` bytes.
+    /// Why a sequence of `length` tokens, up to `rows` of them in a pass, cannot be computed. It holds `held` bytes.
     pub(crate) fn refusal(&self, length: usize, rows: usize, held: u64) -> Error {
         let bytes = self.bytes(length, rows).saturating_sub(held);
         let there =
