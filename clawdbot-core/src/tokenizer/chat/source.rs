@@ -19,6 +19,9 @@ use super::parser::{Macros, Parser, Result};
 /// Most tokens in one tag, and most `elif` in a template. Chains of them are read recursively, so that their length is
 /// bounded for the stack; published templates stay below 100.
 const MAX_TAG_TOKENS: usize = 1000;
+/// Most characters in a line that is given to the engine. It counts columns in a `u16`, and where it reports an error it
+/// adds to one that is full.
+const MAX_COLUMNS: usize = u16::MAX as usize - 1;
 
 /// Line ends as jinja2 sees them: `\r\n` and `\r` are `\n`.
 pub(super) fn with_line_feeds(source: &str) -> Cow<'_, str> {
@@ -77,6 +80,15 @@ pub(super) fn rewrite(source: &str) -> std::result::Result<String, (usize, Strin
         };
     }
     out.push_str(&source[copied..]);
+    for (index, text) in out.split('\n').enumerate() {
+        let columns = text.chars().count();
+        if columns > MAX_COLUMNS {
+            let reason = format!(
+                "expected lines of at most {MAX_COLUMNS} characters, found {columns} (with operators written as filters)"
+            );
+            return Err((index + 1, reason));
+        }
+    }
     Ok(out)
 }
 
@@ -300,6 +312,15 @@ mod tests {
             let found = rewrite(source).expect(source);
             assert_eq!(found.replace("  ", " "), expected.replace("  ", " "), "{source}");
         }
+    }
+
+    #[test]
+    fn lines_that_the_engine_cannot_count_are_refused() {
+        // An unclosed comment, which the engine reports at the end of the line.
+        let rewritten = |columns: usize| rewrite(&format!("a\n{}{{#", "b".repeat(columns - 2)));
+        assert!(rewritten(MAX_COLUMNS).is_ok());
+        let (at, reason) = rewritten(MAX_COLUMNS + 1).expect_err("too long");
+        assert!(at == 2 && reason.contains("65534"), "{at}: {reason}");
     }
 
     #[test]
