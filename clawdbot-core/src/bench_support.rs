@@ -3,13 +3,15 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cache::{KvCache, PageTables};
-use crate::error::{Error, Result};
-use crate::kernels::attention::Workspaces;
-use crate::kernels::{
+use clawdbot_kernels::attention::Workspaces;
+use clawdbot_kernels::threads::{Region, ThreadPool};
+use clawdbot_kernels::{
     ComputeFormat, Epilogue, Int4Scales, KernelSet, Lhs, PackedMatrix, QuantizedRows, ROTATED_GROUPS,
     RowSource, available, gemm, select,
 };
+
+use crate::cache::{KvCache, PageTables};
+use crate::error::{Error, Result};
 use crate::layers::attention::{AttendBuffers, WritePlan, attend};
 use crate::model::batch::Batch;
 use crate::model::decoder::Ops;
@@ -17,7 +19,6 @@ use crate::model::source::{Opened, Source};
 use crate::model::spec::DecoderSpec;
 use crate::options::KvType;
 use crate::runtime::Budget;
-use crate::threads::{Region, ThreadPool};
 
 /// int8 or int4 by group, bf16 or f32.
 #[derive(Debug, Clone, Copy)]
@@ -91,19 +92,19 @@ impl Machine {
     /// # Errors
     /// `OutOfBudget` without memory.
     pub fn dram_gb_per_s(&self, bytes: usize) -> Result<f64> {
-        self.pool.region(|region| self.kernels.dram_gb_per_s(region, bytes))?
+        Ok(self.pool.region(|region| self.kernels.dram_gb_per_s(region, bytes))??)
     }
 
     /// # Errors
     /// When no thread can be started.
     pub fn int8_gop_per_s(&self) -> Result<f64> {
-        self.pool.region(|region| self.kernels.int8_gop_per_s(region))
+        Ok(self.pool.region(|region| self.kernels.int8_gop_per_s(region))?)
     }
 
     /// # Errors
     /// When no thread can be started.
     pub fn f32_gflop_per_s(&self) -> Result<f64> {
-        self.pool.region(|region| self.kernels.f32_gflop_per_s(region))
+        Ok(self.pool.region(|region| self.kernels.f32_gflop_per_s(region))?)
     }
 
     /// Products with `copies` matrices `[n, k]` in turn: so many that together they fit into no cache, or one.
@@ -114,7 +115,7 @@ impl Machine {
         let (format, pattern) = (format.compute(), Pattern::new(n, k));
         let pack = |region: &Region<'_>| {
             let pack = |_| PackedMatrix::pack(self.kernels, region, format, &[&pattern]);
-            (0..copies).map(pack).collect::<Result<Vec<_>>>()
+            (0..copies).map(pack).collect::<clawdbot_kernels::Result<Vec<_>>>()
         };
         let matrices = self.pool.region(pack)??;
         Ok(Gemm { machine: self, format, matrices, n, k, out: Vec::new(), next: 0 })
@@ -125,7 +126,7 @@ impl Machine {
     /// # Errors
     /// `InvalidArgument` for a matrix that is too large.
     pub fn packed_bytes(&self, format: Format, [n, k]: [usize; 2]) -> Result<u64> {
-        PackedMatrix::packed_bytes(format.compute(), n, k)
+        Ok(PackedMatrix::packed_bytes(format.compute(), n, k)?)
     }
 
     /// Seconds of `iterations` quantizations of `[m, k]` activations.
@@ -147,7 +148,7 @@ impl Machine {
         let pattern = Pattern::new(n, k);
         self.pool.region(|region| {
             time(iterations, || {
-                PackedMatrix::pack(self.kernels, region, format.compute(), &[&pattern]).map(drop)
+                Ok(PackedMatrix::pack(self.kernels, region, format.compute(), &[&pattern]).map(drop)?)
             })
         })?
     }
@@ -307,10 +308,11 @@ fn quantize(
     [m, k]: [usize; 2],
 ) -> Result<()> {
     match format.activations() {
-        Some((group, rotated)) => rows.quantize(kernels, region, x, m, k, group, rotated),
-        None if kernels.rounds(format) => rows.rounded.round(kernels, region, x, m, k),
-        None => Ok(()),
+        Some((group, rotated)) => rows.quantize(kernels, region, x, m, k, group, rotated)?,
+        None if kernels.rounds(format) => rows.rounded.round(kernels, region, x, m, k)?,
+        None => {}
     }
+    Ok(())
 }
 
 fn time(iterations: u64, mut f: impl FnMut() -> Result<()>) -> Result<Duration> {

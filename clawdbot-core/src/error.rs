@@ -163,6 +163,36 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
+impl From<clawdbot_kernels::Error> for Error {
+    fn from(error: clawdbot_kernels::Error) -> Self {
+        use clawdbot_kernels::Error as Kernels;
+        let kind = match &error {
+            Kernels::InvalidArgument(_) => ErrorKind::InvalidArgument,
+            Kernels::InvalidWeights { .. } => ErrorKind::InvalidModel,
+            Kernels::Unsupported(_) => ErrorKind::UnsupportedModel,
+            Kernels::OutOfMemory { .. } => ErrorKind::OutOfBudget,
+            Kernels::Forked { .. } => ErrorKind::ForkedRuntime,
+            Kernels::Thread(_) => ErrorKind::Io,
+            _ => ErrorKind::Internal,
+        };
+        let plain = Error::new(kind, error.to_string());
+        match error {
+            Kernels::InvalidWeights { row: Some(row), .. } => plain.with("row", row),
+            Kernels::OutOfMemory { bytes: Some(bytes), .. } => plain.with("bytes", bytes),
+            Kernels::Forked { pool_pid, pid } => plain.with("runtime_pid", pool_pid).with("pid", pid),
+            // What a source of rows found, on its way through the kernels.
+            Kernels::Source(source) => source.downcast::<Error>().map_or(plain, |error| *error),
+            _ => plain,
+        }
+    }
+}
+
+impl From<Error> for clawdbot_kernels::Error {
+    fn from(error: Error) -> Self {
+        clawdbot_kernels::Error::Source(Box::new(error))
+    }
+}
+
 macro_rules! shorthand {
     ($($function:ident => $kind:ident),+ $(,)?) => {
         impl Error {
@@ -191,6 +221,20 @@ mod tests {
         let codes: Vec<i32> = ErrorKind::ALL.iter().map(|kind| kind.code()).collect();
         assert!(codes.windows(2).all(|pair| pair[0] < pair[1]), "{codes:?}");
         assert_eq!(codes[0], 1, "0 means success in C");
+    }
+
+    #[test]
+    fn errors_pass_through_the_kernels() {
+        let found = Error::invalid_model("row 3").with("row", 3);
+        let back = Error::from(clawdbot_kernels::Error::from(found));
+        assert_eq!(
+            (back.kind(), back.message(), &back.detail()["row"]),
+            (ErrorKind::InvalidModel, "row 3", &3.into())
+        );
+        let error = clawdbot_kernels::memory::AlignedBuf::<f32>::zeroed(usize::MAX / 4).map(|_| ());
+        let error = error.map_err(Error::from).expect_err("too large");
+        assert_eq!(error.kind(), ErrorKind::OutOfBudget);
+        assert!(error.detail().contains_key("bytes"), "{error:?}");
     }
 
     #[test]

@@ -33,17 +33,14 @@ pub mod fuzz_support;
 #[cfg(feature = "hub")]
 mod hub;
 mod json;
-mod kernels;
 mod large_stack;
 mod layers;
-mod memory;
 mod model;
 mod options;
 mod runtime;
 mod sampling;
 mod session;
 mod suggest;
-mod threads;
 pub mod tokenizer;
 mod weights;
 

@@ -250,6 +250,24 @@ fn logged() -> (Runtime, Log) {
     (runtime.unwrap(), log)
 }
 
+/// The permission is of the process: in one of its own, looking at the CPU must not have asked for it.
+#[test]
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn a_runtime_asks_for_no_tile_registers() {
+    const ARCH_GET_XCOMP_PERM: libc::c_int = 0x1022;
+    let permissions = || {
+        let mut states = 0_u64;
+        // SAFETY: the call writes one number to where the pointer says.
+        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &raw mut states) };
+        states >> 18 & 1
+    };
+    support::child::in_child(support::child::Limits::default(), || {
+        Runtime::available_kernels();
+        Runtime::new(&RuntimeOptions::default().threads(1)).unwrap();
+        assert_eq!(permissions(), 0);
+    });
+}
+
 /// In a child, whose stderr must stay empty, and which says itself what else it wrote to stdout.
 #[cfg(target_os = "linux")]
 #[test]

@@ -1,7 +1,8 @@
 //! Pages of one size: allocated one by one against the budget, handed out, taken back, reused.
 
+use clawdbot_kernels::memory::AlignedBuf;
+
 use crate::error::Result;
-use crate::memory::AlignedBuf;
 use crate::options::KvType;
 use crate::runtime::{Budget, Reservation};
 

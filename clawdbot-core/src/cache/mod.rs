@@ -9,7 +9,7 @@
 //! ```text
 //! page:  [layer of group][kv head] { K, V }
 //! ```
-//! What K and V look like inside is the business of `kernels::attention`: 16 keys lie side by side, so that scores of 16
+//! What K and V look like inside is the business of `clawdbot_kernels::attention`: 16 keys lie side by side, so that scores of 16
 //! keys are one vector and need no horizontal sums.
 
 mod block_pool;
@@ -19,16 +19,12 @@ mod states;
 pub(crate) use block_pool::{BlockPool, PageData, PageId};
 pub(crate) use states::StateTable;
 
+use clawdbot_kernels::attention::{KEY_GROUP, PAGE_TOKENS};
+use clawdbot_kernels::simd::LANES;
+
 use crate::error::{Error, Result};
 use crate::options::KvType;
 use crate::runtime::Budget;
-
-/// Tokens of a page, and the block of keys of the online softmax.
-pub(crate) const PAGE_TOKENS: usize = 64;
-/// Lanes of a vector: keys side by side in a K panel.
-pub(crate) const LANES: usize = 16;
-/// Dimensions of a key that share a scale, in an int8 page.
-pub(crate) const KEY_GROUP: usize = 64;
 
 /// What a layer keeps per sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,8 @@
 //! How much memory sequences take, and how much there is.
 
-use super::{KvCache, LayerState, PAGE_TOKENS, PageTables};
+use clawdbot_kernels::attention::PAGE_TOKENS;
+
+use super::{KvCache, LayerState, PageTables};
 use crate::engine::Pages;
 use crate::error::{Error, ErrorKind};
 

@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use candle_core::{CpuStorage, DType, Layout, Storage, Tensor};
+use clawdbot_kernels::RowSource;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::from_candle;
 use crate::error::{Error, Result};
-use crate::kernels::RowSource;
 
 /// The elements of a tensor on the CPU, row-major.
 #[derive(Clone, Copy)]

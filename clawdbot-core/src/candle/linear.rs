@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Module, Shape, Tensor};
 use candle_nn::{Linear, VarBuilder};
+use clawdbot_kernels::{ComputeFormat, Epilogue, Lhs, PackedMatrix, gemm};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use super::floats::{FloatRows, Floats, check, with_floats};
 use super::from_candle;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{ComputeFormat, Epilogue, Lhs, PackedMatrix, gemm};
 use crate::model::build::format;
 use crate::model::decoder::floats;
 use crate::options::WeightType;
@@ -115,7 +115,7 @@ impl Int8Linear {
         let pack = |values: Floats<'_>| {
             let rows = FloatRows { values, k };
             let kernels = runtime.kernel_set();
-            runtime.pool().region(|region| PackedMatrix::pack(kernels, region, format, &[&rows]))?
+            Ok(runtime.pool().region(|region| PackedMatrix::pack(kernels, region, format, &[&rows]))??)
         };
         let weight = with_floats(weight, pack).map_err(what("weight"))?;
         let rows = runtime.shared_rows();

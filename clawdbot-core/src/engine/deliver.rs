@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Engine, Sequence, SequenceId, Share};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::{Event, FinishReason};
 use crate::model::Loaded;
 use crate::options::Resolved;
@@ -103,6 +103,7 @@ fn sample_all(loaded: &Loaded, mut draws: Vec<Draw<'_>>) -> Vec<(SequenceId, Sam
             region.parallel_chunks_mut(draws, 1, |_, draws| draws.iter_mut().for_each(run));
         }),
     };
+    let done = done.map_err(Error::from);
     let outcome = |draw: Draw<'_>| match &done {
         Ok(()) => draw.outcome,
         Err(error) => Some(Err(error.clone())),

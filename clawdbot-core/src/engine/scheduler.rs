@@ -22,7 +22,7 @@ pub(crate) const TURN: u32 = 16;
 /// Tokens that a request is expected to generate further, when it may generate more than so many in all.
 pub(crate) const HORIZON: usize = 1024;
 /// Positions at the end of which sequences may wait for pages.
-pub(super) const PAGE: usize = crate::cache::PAGE_TOKENS;
+pub(super) const PAGE: usize = clawdbot_kernels::attention::PAGE_TOKENS;
 
 /// Bounds of a forward pass.
 #[derive(Debug, Clone, Copy)]

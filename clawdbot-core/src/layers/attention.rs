@@ -1,11 +1,13 @@
 //! Attention of a batch: keys and values into the cache, then queries over its pages.
 
-use crate::cache::{KvCache, KvShape, PAGE_TOKENS, PageData, PageId};
-use crate::error::{Error, Result};
-use crate::kernels::attention::{
+use clawdbot_kernels::attention::PAGE_TOKENS;
+use clawdbot_kernels::attention::{
     self, Attention, Element, Float, Int8, Int8Head, Int8Page, KvSequence, KvSlots, Scores, Workspaces,
     WriteArgs,
 };
+
+use crate::cache::{KvCache, KvShape, PageData, PageId};
+use crate::error::{Error, Result};
 use crate::model::batch::Batch;
 use crate::model::decoder::Ops;
 use crate::model::spec::{DecoderSpec, HeadShape, KeySource};

@@ -3,7 +3,8 @@
 //! Su et al. 2021, <https://arxiv.org/abs/2104.09864>. Angles are `position * inv_freq` in float32, as in
 //! transformers; their cosines and sines are computed in float64 by portable code, so all platforms agree.
 
-use crate::kernels::{KernelSet, RotateArgs};
+use clawdbot_kernels::{KernelSet, RotateArgs};
+
 use crate::model::batch::Batch;
 use crate::model::rope_scaling::{QueryGrowth, RopeSpec};
 use crate::model::spec::{DecoderSpec, HeadShape, KeySource};

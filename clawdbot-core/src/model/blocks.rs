@@ -1,10 +1,11 @@
 //! What a layer is put together from: norms of the residual stream, gated MLPs, and how their results are added.
 
+use clawdbot_kernels::{Epilogue, KernelSet, Lhs, QuantizedRows, gemm, gemm_gated, takes_gated};
+
 use super::decoder::{Linear, Ops};
 use super::moe::{Choice, MoeWeights};
 use super::spec::{Activation, DecoderSpec, NormKind};
 use crate::error::Result;
-use crate::kernels::{Epilogue, KernelSet, Lhs, QuantizedRows, gemm, gemm_gated, takes_gated};
 
 /// The second half of a layer.
 #[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
@@ -156,15 +157,13 @@ impl DecoderSpec {
     }
 }
 
-impl KernelSet {
-    /// One row of the residual stream, normed. `gains` has the biases behind them, if there are any.
-    pub(crate) fn norm_row(&self, spec: &DecoderSpec, x: &[f32], gains: &[f32], out: &mut [f32]) {
-        let (gains, bias) = gains.split_at(x.len());
-        match spec.norm {
-            NormKind::Rms { .. } => self.rms_norm(x, gains, spec.rms_norm_eps, out),
-            NormKind::Layer { bias: has } => {
-                self.layer_norm(x, gains, has.then_some(bias), spec.rms_norm_eps, out);
-            }
+/// One row of the residual stream, normed. `gains` has the biases after them, if there are any.
+pub(crate) fn norm_row(kernels: &KernelSet, spec: &DecoderSpec, x: &[f32], gains: &[f32], out: &mut [f32]) {
+    let (gains, bias) = gains.split_at(x.len());
+    match spec.norm {
+        NormKind::Rms { .. } => kernels.rms_norm(x, gains, spec.rms_norm_eps, out),
+        NormKind::Layer { bias: has } => {
+            kernels.layer_norm(x, gains, has.then_some(bias), spec.rms_norm_eps, out);
         }
     }
 }
@@ -176,7 +175,7 @@ impl Ops<'_> {
         self.by_rows(out, width, |row, out| {
             let x = &x[row * width..][..width];
             match gains {
-                Some(gains) => kernels.norm_row(spec, x, gains, out),
+                Some(gains) => norm_row(kernels, spec, x, gains, out),
                 None => out.copy_from_slice(x),
             }
         });

@@ -2,6 +2,11 @@
 
 use std::sync::Arc;
 
+use clawdbot_kernels::memory::SharedBytes;
+use clawdbot_kernels::simd::LANES;
+use clawdbot_kernels::threads::ThreadPool;
+use clawdbot_kernels::{ComputeFormat, Int4Scales, KernelSet, PackedMatrix, RowSource};
+
 use super::blocks::{GatedMlp, Mlp, PlainMlp};
 use super::decoder::{Decoder, DecoderLayer, Dense, InputTables, Linear};
 use super::delta_net::DeltaNetWeights;
@@ -20,11 +25,7 @@ use super::tensors::{
     MoeNames, NormNames, PlainNames, TensorNames, VectorName,
 };
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::simd::LANES;
-use crate::kernels::{ComputeFormat, Int4Scales, KernelSet, PackedMatrix, RowSource};
-use crate::memory::SharedBytes;
 use crate::options::WeightType;
-use crate::threads::ThreadPool;
 use crate::weights::PackedFile;
 
 /// Weights along k that share a scale in int8. `docs/numerics.md` has the measurements.
@@ -328,7 +329,9 @@ impl Builder<'_> {
     /// A matrix of `n` rows that is computed with in f32, whatever the others are.
     fn float_matrix(&self, values: &[f32], n: usize) -> Result<PackedMatrix> {
         let rows = InMemory { values, k: values.len() / n.max(1) };
-        self.pool.region(|region| PackedMatrix::pack(self.kernels, region, ComputeFormat::F32, &[&rows]))?
+        Ok(self
+            .pool
+            .region(|region| PackedMatrix::pack(self.kernels, region, ComputeFormat::F32, &[&rows]))??)
     }
 
     /// Projections of the same input, side by side.
@@ -362,10 +365,12 @@ impl Builder<'_> {
         let Weights::Packed(file) = self.weights else { return self.pack(names, *format) };
         let (n, k, name) = (names.n(), names.k(), names.name());
         match &self.mapped {
-            Some(mapped) => PackedMatrix::from_parts(*format, n, k, &mut file.mapped_panels(&name, mapped)),
-            None => self.pool.region(|region| {
+            Some(mapped) => {
+                Ok(PackedMatrix::from_parts(*format, n, k, &mut file.mapped_panels(&name, mapped))?)
+            }
+            None => Ok(self.pool.region(|region| {
                 PackedMatrix::from_parts(*format, n, k, &mut file.read_panels(&name, region))
-            })?,
+            })??),
         }
     }
 
@@ -381,7 +386,7 @@ impl Builder<'_> {
                 }
                 _ => PackedMatrix::pack(self.kernels, region, format, &sources),
             })?
-            .map_err(|error| error.context(&names.parts[0].name))
+            .map_err(|error| Error::from(error).context(&names.parts[0].name))
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
+use clawdbot_kernels::PackedMatrix;
+
 use super::build::Segment;
 use super::mxfp4;
 use super::quantization::FileWeights;
 use super::spec::DecoderSpec;
 use super::tensors::{Joined, LM_HEAD, PartStorage, TensorNames};
 use crate::error::Result;
-use crate::kernels::PackedMatrix;
 use crate::weights::{Dtype, PackedFile, SCALES_SUFFIX};
 
 /// Checks that `file` has every tensor of `spec` packed as `segments` says of matrices that read the same input, and beside

@@ -11,20 +11,21 @@
 //!
 //! Every row's result depends on its own sequence alone: the same bits in any batch, chunking and thread count.
 
+use clawdbot_kernels::memory::zeros;
+use clawdbot_kernels::threads::Region;
+use clawdbot_kernels::{Added, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm_columns};
+
 use crate::cache::KvCache;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{Added, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm_columns};
 use crate::layers::attention::WritePlan;
 use crate::layers::rope::RopeTables;
-use crate::memory::zeros;
 use crate::model::adapter::BatchAdapters;
 use crate::model::batch::Batch;
-use crate::model::blocks::{GatedMlp, Mlp};
+use crate::model::blocks::{GatedMlp, Mlp, norm_row};
 use crate::model::layer_inputs::{LayerInput, LayerInputs};
 use crate::model::mixer::{MixContext, Mixer};
 use crate::model::scratch::Scratch;
 use crate::model::spec::{DecoderSpec, HeadShape};
-use crate::threads::Region;
 
 impl DecoderSpec {
     /// Elements of a token's queries, keys and values in layer `layer`.
@@ -281,7 +282,7 @@ impl Decoder {
             ops.by_rows(out, hidden, |row, out| {
                 let x = &x[rows[row] * hidden..][..hidden];
                 match &self.norm {
-                    Some(gains) => kernels.norm_row(spec, x, gains, out),
+                    Some(gains) => norm_row(kernels, spec, x, gains, out),
                     None => out.copy_from_slice(x),
                 }
             });
@@ -331,7 +332,7 @@ impl Decoder {
             if let Some(gains) = &dense.norm {
                 x = floats(rows, spec.outputs)?;
                 let rows = out.chunks_exact(spec.outputs).zip(x.chunks_exact_mut(spec.outputs));
-                rows.for_each(|(row, normed)| ops.kernels.norm_row(&self.spec, row, gains, normed));
+                rows.for_each(|(row, normed)| norm_row(ops.kernels, &self.spec, row, gains, normed));
             } else {
                 x = out;
             }

@@ -6,12 +6,13 @@
 //! S = decay S;   S += k (beta (v - k^T S))^T;   out = norm(q^T S / sqrt(key_head_dim)) * silu(z)
 //! ```
 
+use clawdbot_kernels::{Epilogue, Lhs, PackedMatrix, gemm};
+
 use super::decoder::Linear;
 use super::mixer::MixContext;
 use super::recurrence::{Channels, Convolution, Recurrence, softplus};
 use super::spec::{Activation, DeltaNetSpec};
 use crate::error::{Error, Result};
-use crate::kernels::{Epilogue, Lhs, PackedMatrix, gemm};
 use crate::layers::states::sequence_states;
 
 /// Added to the squared length of queries and keys.

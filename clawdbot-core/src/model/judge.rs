@@ -1,9 +1,10 @@
 //! Decoders that are asked whether a document is what a query asks for.
 
+use clawdbot_kernels::PackedMatrix;
+
 use super::embed::{overflow, too_long};
 use super::handle::Loaded;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::PackedMatrix;
 use crate::options::RerankOptions;
 use crate::tokenizer::Tokenizer;
 

@@ -7,12 +7,13 @@
 //! behind each layer:  x += norm(projection(act(gate(x)) * p[layer]))
 //! ```
 
+use clawdbot_kernels::{PackedMatrix, QuantizedRows};
+
 use super::batch::Batch;
 use super::decoder::{Linear, Ops};
 use super::scratch::InputScratch;
 use super::spec::{DecoderSpec, PerLayerSpec};
 use crate::error::{Error, Result};
-use crate::kernels::{PackedMatrix, QuantizedRows};
 
 /// Weights that all layers have in common.
 pub(crate) struct LayerInputs {

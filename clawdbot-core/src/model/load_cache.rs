@@ -9,6 +9,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clawdbot_kernels::PackedMatrix;
 use sha2::{Digest, Sha256};
 
 use super::check::check_packed;
@@ -17,7 +18,6 @@ use super::layer_inputs::LayerInputs;
 use super::pack::{source_sha256, write, write_matrix};
 use super::source::{Opened, Weights};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::PackedMatrix;
 use crate::options::{Cache, WeightType};
 use crate::runtime::{LogLevel, Runtime};
 use crate::weights::{DataFile, FORMAT_VERSION, Overwrite, PackedFile, hex};

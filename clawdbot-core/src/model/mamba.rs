@@ -7,12 +7,13 @@
 //! S = decay S + B (t x)^T;     out = norm((C^T S + D x) * silu(z))
 //! ```
 
+use clawdbot_kernels::{Epilogue, Lhs, PackedMatrix, gemm};
+
 use super::decoder::Linear;
 use super::mixer::MixContext;
 use super::recurrence::{Channels, Convolution, Recurrence, softplus};
 use super::spec::{Activation, MambaSpec};
 use crate::error::{Error, Result};
-use crate::kernels::{Epilogue, Lhs, PackedMatrix, gemm};
 use crate::layers::states::sequence_states;
 
 /// Weights of a Mamba-2 layer.

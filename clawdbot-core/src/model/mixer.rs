@@ -1,5 +1,7 @@
 //! The first half of a layer: what lets a sequence's tokens see each other.
 
+use clawdbot_kernels::{PackedMatrix, QuantizedRows};
+
 use super::batch::Batch;
 use super::decoder::{Linear, Ops};
 use super::delta_net::DeltaNetWeights;
@@ -10,7 +12,6 @@ use super::short_conv::ShortConvWeights;
 use super::spec::{DecoderSpec, HeadShape, KeySource, MixerKind};
 use crate::cache::{KvCache, LayerState};
 use crate::error::Result;
-use crate::kernels::{PackedMatrix, QuantizedRows};
 use crate::layers::attention::{AttendBuffers, WritePlan, attend};
 use crate::layers::rope::{RopeTables, rotate_heads};
 use crate::model::spec::LayerSpec;

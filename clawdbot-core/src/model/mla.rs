@@ -7,15 +7,16 @@
 //! out_h = W_v,h (attention(q'_h, k', v') without its first part)
 //! ```
 
+use clawdbot_kernels::threads::Region;
+use clawdbot_kernels::{Epilogue, PackedMatrix};
+
 use super::decoder::{Linear, Ops};
 use super::mixer::MixContext;
 use super::scratch::{HeadScratch, MixerScratch};
 use super::spec::{DecoderSpec, MlaSpec};
 use crate::error::{Error, Result};
-use crate::kernels::{Epilogue, PackedMatrix};
 use crate::layers::attention::{AttendBuffers, attend};
 use crate::layers::rope::rotate_heads;
-use crate::threads::Region;
 
 /// Added to the mean square in the norms of latents, whatever the configuration says of others, as in transformers.
 const LATENT_EPS: f32 = 1e-6;

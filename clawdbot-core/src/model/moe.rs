@@ -4,12 +4,13 @@
 //! only the chosen experts' weights are read. A token's experts are added in ascending order, whatever else is in the
 //! batch, so its result has the same bits in every batch.
 
+use clawdbot_kernels::{Epilogue, Lhs, PackedMatrix, QuantizedRows, gemm};
+
 use super::blocks::GatedMlp;
 use super::decoder::Ops;
 use super::scratch::{ExpertScratch, MlpScratch, MoeScratch};
 use super::spec::DecoderSpec;
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{Epilogue, Lhs, PackedMatrix, QuantizedRows, gemm};
 
 /// Weights of an expert layer.
 pub(crate) struct MoeWeights {

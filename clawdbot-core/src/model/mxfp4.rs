@@ -5,9 +5,10 @@
 
 use std::ops::Range;
 
+use clawdbot_kernels::RowSource;
+
 use super::tensors::Part;
 use crate::error::{Error, Result};
-use crate::kernels::RowSource;
 use crate::weights::{Dtype, TensorView, WeightSource};
 
 /// Elements of a block.
@@ -70,7 +71,7 @@ impl RowSource for Mxfp4Rows<'_> {
     fn cols(&self) -> usize {
         self.k
     }
-    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> clawdbot_kernels::Result<()> {
         // Of each row: its blocks, then their scales.
         let (blocks, scales) = (self.k / 2, self.k / BLOCK);
         buffer.clear();

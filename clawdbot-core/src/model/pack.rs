@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use clawdbot_kernels::PackedMatrix;
 use sha2::{Digest, Sha256};
 
 use super::build::{Builder, weights_in};
 use super::source::{Opened, Source, Weights};
 use super::tensors::Joined;
 use crate::error::{Error, Result};
-use crate::kernels::PackedMatrix;
 use crate::options::{PackOptions, WeightType};
 use crate::runtime::Runtime;
 use crate::weights::{DataFile, Overwrite, PackedFile, PackedInfo, PackedLayout, PackedWriter, hex};

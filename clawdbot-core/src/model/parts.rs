@@ -3,13 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use clawdbot_kernels::{ComputeFormat, RowSource, StoredScale};
+
 use super::decoder::floats;
 use super::mxfp4::Mxfp4Rows;
 use super::quantization::FileWeights;
 use super::source::Stored;
 use super::tensors::{MatrixName, Part, PartStorage, VectorName};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{ComputeFormat, RowSource, StoredScale};
 use crate::weights::RowOrder;
 
 /// The rows of the tensor `name` of `shape`, in which all dimensions but the last are one.
@@ -132,7 +133,7 @@ impl RowSource for SomeRows<'_> {
     fn cols(&self) -> usize {
         self.tensor.cols()
     }
-    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> clawdbot_kernels::Result<()> {
         let row = |row| self.part.row(row);
         // Mostly they are side by side.
         if rows.end - rows.start == 1 + row(rows.end - 1) - row(rows.start) {
@@ -158,7 +159,7 @@ impl RowSource for SomeRows<'_> {
         stored: &[u8],
         codes: &mut [i8],
         scales: &mut Vec<StoredScale>,
-    ) -> Result<()> {
+    ) -> clawdbot_kernels::Result<()> {
         self.tensor.read_codes(self.part.row(row), stored, codes, scales)
     }
 }

@@ -1,5 +1,7 @@
 //! What a model would cost, before anything is paid.
 
+use clawdbot_kernels::PackedMatrix;
+use clawdbot_kernels::attention::PAGE_TOKENS;
 use serde::Serialize;
 
 use super::build::{Segment, weights_in};
@@ -7,10 +9,10 @@ use super::embed::EmbeddingInfo;
 use super::scratch::Scratch;
 use super::source::{Opened, Weights};
 use super::tensors::Joined;
-use crate::cache::{KvCache, PAGE_TOKENS};
+
+use crate::cache::KvCache;
 use crate::engine::{SCORE_ROWS, reserved_bytes};
 use crate::error::{Error, Result};
-use crate::kernels::PackedMatrix;
 use crate::options::ModelOptions;
 use crate::runtime::{Budget, Runtime};
 use crate::sampling;

@@ -7,10 +7,11 @@
 //! A layer's state is the last `taps - 1` inputs of the convolution, the oldest first, then
 //! `[heads][columns / 16][key_dim][16]`.
 
+use clawdbot_kernels::simd::LANES;
+use clawdbot_kernels::{ConvArgs, DeltaArgs};
+
 use super::batch::Batch;
 use super::decoder::Ops;
-use crate::cache::LANES;
-use crate::kernels::{ConvArgs, DeltaArgs};
 use crate::layers::states::{History, SequenceState};
 
 /// Sizes of a recurrence.

@@ -2,10 +2,11 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use clawdbot_kernels::QuantizedRows;
+use clawdbot_kernels::attention::Workspaces;
+use clawdbot_kernels::memory::AlignedBuf;
+
 use crate::error::{Error, Result};
-use crate::kernels::QuantizedRows;
-use crate::kernels::attention::Workspaces;
-use crate::memory::AlignedBuf;
 use crate::model::adapter::{AdapterRows, AdapterScratch};
 use crate::model::blocks::MlpBuffers;
 use crate::model::moe::Choice;
@@ -224,7 +225,7 @@ impl Scratch {
         }
         self.rope.reserve(rows * widths.rope)?;
         self.last.reserve((logits + states) * widths.hidden)?;
-        self.logits.reserve(logits * widths.vocab)
+        Ok(self.logits.reserve(logits * widths.vocab)?)
     }
 
     /// Bytes that [`Scratch::reserve`] takes at most, the int8 form included.

@@ -1,10 +1,11 @@
 //! Gated short convolutions, as LFM2 has them on most layers: `out(C * conv(B * x))`.
 //! Source: transformers 5, `models/lfm2/modeling_lfm2.py`.
 
+use clawdbot_kernels::ConvArgs;
+
 use super::decoder::Linear;
 use super::mixer::MixContext;
 use crate::error::{Error, Result};
-use crate::kernels::ConvArgs;
 use crate::layers::states::{History, sequence_states};
 
 /// Weights of a short convolution. Its state is the last `taps - 1` inputs of the convolution, the oldest first.

@@ -5,6 +5,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clawdbot_kernels::{ComputeFormat, PackedMatrix, RowSource, StoredScale};
+
 use super::adapter::MergedWeights;
 use super::build::format;
 use super::check::{check_packed, check_tensors};
@@ -21,7 +23,6 @@ use super::spec::DecoderSpec;
 use super::tensors::{Joined, LM_HEAD, MatrixName, PartStorage, VectorName};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json;
-use crate::kernels::{ComputeFormat, PackedMatrix, RowSource, StoredScale};
 use crate::options::{Cache, ModelOptions, WeightType};
 use crate::tokenizer::{ChatTemplates, SETTINGS_WITHOUT_EFFECT, SpecialTokens, Tokenizer};
 use crate::weights::{
@@ -234,7 +235,7 @@ impl Opened {
             return Err(Error::unsupported_model(message));
         }
         PackedMatrix::packed_bytes(format, 1, 1)
-            .map_err(|error| Error::unsupported_model(format!("{name}: group_size: {}", error.message())))?;
+            .map_err(|error| Error::unsupported_model(format!("{name}: group_size: {error}")))?;
         check_packed(&spec.tensors(), &file, &file_names(&embedding), |names| {
             packed.segments(names, weights)
         })?;
@@ -729,8 +730,8 @@ impl RowSource for Stored<'_> {
     fn cols(&self) -> usize {
         self.0.k
     }
-    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
-        self.0.fetch(rows, buffer)
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> clawdbot_kernels::Result<()> {
+        Ok(self.0.fetch(rows, buffer)?)
     }
     fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
         self.0.read_row(row, stored, out);
@@ -747,9 +748,9 @@ impl RowSource for Stored<'_> {
         stored: &[u8],
         codes: &mut [i8],
         scales: &mut Vec<StoredScale>,
-    ) -> Result<()> {
+    ) -> clawdbot_kernels::Result<()> {
         let MatrixFormat::Int8(values) = &self.0.format else {
-            return Err(Error::internal("the matrix is not stored as int8"));
+            return Err(Error::internal("the matrix is not stored as int8").into());
         };
         self.0.read_codes(row, stored, codes)?;
         scales.extend(values.row(row).iter().map(|&bits| StoredScale::One(bits)));

@@ -5,7 +5,7 @@ use super::embedding::Pooling;
 use super::names::Names;
 use super::rope_scaling::RopeSpec;
 use crate::error::{Error, Result};
-pub(crate) use crate::kernels::Activation;
+pub(crate) use clawdbot_kernels::Activation;
 
 /// Most experts (and heads that are projected each by itself) of all layers together that are taken for a real model's:
 /// the names of their tensors take up to 60 MB.
@@ -396,29 +396,27 @@ pub(crate) enum ExpertStorage {
     JoinedMxfp4,
 }
 
-impl Activation {
-    /// `hidden_act` -> activation.
-    const NAMES: &[(&str, Activation)] = &[
-        ("silu", Activation::Silu),
-        ("swish", Activation::Silu),
-        ("gelu_pytorch_tanh", Activation::GeluTanh),
-        ("gelu_new", Activation::GeluTanh),
-        ("gelu", Activation::Gelu),
-        ("relu", Activation::Relu),
-    ];
+/// `hidden_act` -> activation.
+const ACTIVATIONS: &[(&str, Activation)] = &[
+    ("silu", Activation::Silu),
+    ("swish", Activation::Silu),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu", Activation::Gelu),
+    ("relu", Activation::Relu),
+];
 
-    /// The activation that `config.json` names by `key`.
-    ///
-    /// # Errors
-    /// `UnsupportedModel` for any other name.
-    pub(super) fn parse(config: &ModelConfig, key: &str) -> Result<Activation> {
-        let found = config.str(key)?;
-        let known = Self::NAMES.iter().find(|(name, _)| *name == found);
-        known.map(|&(_, activation)| activation).ok_or_else(|| {
-            let names: Vec<&str> = Self::NAMES.iter().map(|&(name, _)| name).collect();
-            config.unsupported(key, &format!("one of {}", names.join(", ")))
-        })
-    }
+/// The activation that `config.json` names by `key`.
+///
+/// # Errors
+/// `UnsupportedModel` for any other name.
+pub(super) fn activation(config: &ModelConfig, key: &str) -> Result<Activation> {
+    let found = config.str(key)?;
+    let known = ACTIVATIONS.iter().find(|(name, _)| *name == found);
+    known.map(|&(_, activation)| activation).ok_or_else(|| {
+        let names: Vec<&str> = ACTIVATIONS.iter().map(|&(name, _)| name).collect();
+        config.unsupported(key, &format!("one of {}", names.join(", ")))
+    })
 }
 
 impl DecoderSpec {

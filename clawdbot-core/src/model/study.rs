@@ -7,6 +7,10 @@
 //! *weight-only* ones the f32 kernels multiply the rounded weights with exact activations.
 #![allow(clippy::print_stdout, reason = "printing is the purpose")]
 
+use clawdbot_kernels::{
+    ComputeFormat, Epilogue, Int4Scales, KernelSet, Lhs, PackedMatrix, QuantizedRows, RowSource, StoredScale,
+    gemm,
+};
 use half::bf16;
 
 use super::batch::Batch;
@@ -18,11 +22,6 @@ use super::scratch::Scratch;
 use super::source::{Opened, Source};
 use super::tests::support;
 use crate::cache::{KvCache, PageTables};
-use crate::error::Result;
-use crate::kernels::{
-    ComputeFormat, Epilogue, Int4Scales, KernelSet, Lhs, PackedMatrix, QuantizedRows, RowSource, StoredScale,
-    gemm,
-};
 use crate::options::{GenerateOptions, KvType, ModelOptions, WeightType};
 use crate::runtime::{Budget, Runtime};
 
@@ -179,7 +178,7 @@ impl RowSource for Rounded<'_> {
         _: &[u8],
         codes: &mut [i8],
         scales: &mut Vec<StoredScale>,
-    ) -> Result<()> {
+    ) -> clawdbot_kernels::Result<()> {
         let Variant::Coded(group, coder) = self.2 else { unreachable!("own_format") };
         let mut exact = vec![0.0; self.1.k()];
         self.1.read_row(self.0, row, &mut exact);

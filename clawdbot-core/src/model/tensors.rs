@@ -1,9 +1,10 @@
 //! The tensors of a model: names as Hugging Face checkpoints have them, and the shapes the spec demands.
 
+use clawdbot_kernels::PackedMatrix;
+
 use super::mixer_names::{MixerNames, Runs};
 use super::names::MlpModules;
 use super::spec::{DecoderSpec, DenseSpec, ExpertStorage, InputSpec, MoeSpec, NormKind, Scoring};
-use crate::kernels::PackedMatrix;
 use crate::weights::RowOrder;
 
 /// A matrix `[n, k]`: `n` outputs, `k` inputs.

@@ -16,10 +16,11 @@ pub use cpus::Cpus;
 #[cfg(feature = "candle")]
 pub(crate) use rows::SharedRows;
 
-use crate::error::Result;
-use crate::kernels::{self, KernelSet};
+use clawdbot_kernels::KernelSet;
+use clawdbot_kernels::threads::ThreadPool;
+
+use crate::error::{Error, Result};
 use crate::options::RuntimeOptions;
-use crate::threads::ThreadPool;
 
 /// Bytes read over and over to measure the memory: more than any cache holds. Fewer where the budget has no more, but not
 /// so few that a cache would be measured.
@@ -116,7 +117,10 @@ impl Runtime {
 
     fn build(options: &RuntimeOptions, on_log: Option<Box<LogHook>>) -> Result<Self> {
         options.validate()?;
-        let kernels = kernels::select(options.kernels.as_deref())?;
+        let kernels = clawdbot_kernels::select(options.kernels.as_deref()).map_err(|error| {
+            let error = Error::from(error);
+            if options.kernels.is_some() { error.with("option", "kernels") } else { error }
+        })?;
         let threads = options.threads.map_or_else(|| Cpus::detect().threads(), |n| n as usize);
         let runtime = Runtime(Arc::new(Inner {
             pool: ThreadPool::new(threads),
@@ -148,20 +152,20 @@ impl Runtime {
     /// The tiers that this CPU can run, best first, all with equal bits; the option `kernels` or `CLAWDBOT_ISA` chooses one
     /// by name.
     pub fn available_kernels() -> Vec<&'static str> {
-        kernels::available().iter().map(|set| set.name).collect()
+        clawdbot_kernels::available().iter().map(|set| set.name).collect()
     }
 
     /// Further tiers of this CPU, which compute with bf16 weights in numerics of their own: activations are rounded to
     /// bf16, and sums are those of the tier's instruction (`docs/numerics.md`). They are taken only when the option
     /// `kernels` or `CLAWDBOT_ISA` names one.
     pub fn named_kernels() -> Vec<&'static str> {
-        kernels::named()
+        clawdbot_kernels::named()
     }
 
     /// The tiers that this CPU has, but that failed the self-test which some go through before their first use: that of
     /// `avx512-amx` is when a model is first loaded.
     pub fn refused_kernels() -> Vec<RefusedKernels> {
-        kernels::refused().map(|(name, reason)| RefusedKernels { name, reason }).collect()
+        clawdbot_kernels::refused().map(|(name, reason)| RefusedKernels { name, reason }).collect()
     }
 
     /// Names of the kernels that do most of the work, as architecture, types and tile.

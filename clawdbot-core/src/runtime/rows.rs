@@ -1,7 +1,8 @@
 //! Quantized activations of layers that are computed one at a time.
 
+use clawdbot_kernels::QuantizedRows;
+
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::QuantizedRows;
 use crate::runtime::{Budget, Reservation};
 
 /// Rows that all layers of a runtime quantize to. They grow, and are freed with the last of the layers.

@@ -7,7 +7,7 @@
 
 use std::fs::File;
 
-use crate::memory::SharedBytes;
+use clawdbot_kernels::memory::SharedBytes;
 
 /// A whole file, mapped read-only.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 //!   __metadata__      format=clawdbot-packed, and the rest of `PackedInfo`
 //! data       in this order, without holes; a tensor named `padding.N` keeps what follows it aligned to 64 bytes
 //!   files/NAME        U8    config.json, tokenizer.json, ... as they were
-//!   A+B               I8, BF16 or F32: matrices A and B as one, in the panels of `kernels/matrix.rs`
+//!   A+B               I8, BF16 or F32: matrices A and B as one, in the panels of `matrix.rs` of clawdbot-kernels
 //!   A+B.scales        BF16  (int8 and int4)
 //!   NAME              F32   norms and biases
 //! ```
@@ -18,15 +18,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use clawdbot_kernels::memory::{ALIGNMENT, AlignedBuf, Panel, Pod, SharedBytes, bytes_of_mut};
+use clawdbot_kernels::threads::Region;
+use clawdbot_kernels::{PanelElement, PanelPart, PanelSource};
 use sha2::{Digest, Sha256};
 
 use super::file::{DataFile, resize};
 use super::safetensors::{Entry, Header, quoted};
 use super::{Dtype, matrix::shape_text};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{PanelElement, PanelPart, PanelSource};
-use crate::memory::{ALIGNMENT, AlignedBuf, Panel, Pod, SharedBytes, bytes_of_mut};
-use crate::threads::Region;
 
 /// Value of `format` in the metadata.
 pub(super) const FORMAT: &str = "clawdbot-packed";
@@ -443,14 +443,13 @@ enum Access<'a> {
 }
 
 impl PanelSource for Panels<'_> {
-    fn panel<T: Pod>(&mut self, part: &PanelPart) -> Result<Panel<T>> {
+    fn panel<T: Pod>(&mut self, part: &PanelPart) -> clawdbot_kernels::Result<Panel<T>> {
         let range = self.file.part(self.name, part)?;
         match self.access {
-            Access::Mapped(mapped) => {
-                Panel::shared(mapped, range).map_err(|error| error.context(self.file.name()))
-            }
+            Access::Mapped(mapped) => Panel::shared(mapped, range)
+                .map_err(|error| Error::from(error).context(self.file.name()).into()),
             Access::Read(region) => {
-                let mut buffer = AlignedBuf::<T>::zeroed(part.len())?;
+                let mut buffer = AlignedBuf::<T>::zeroed(part.elements())?;
                 let outcome = Mutex::new(Ok(()));
                 region.parallel_chunks_mut(bytes_of_mut(&mut buffer), PIECE, |i, piece| {
                     if let Err(error) = self.file.file.read_at(range.start + i * PIECE, piece) {

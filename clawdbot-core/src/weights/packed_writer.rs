@@ -5,6 +5,8 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use clawdbot_kernels::memory::{ALIGNMENT, bytes_of};
+use clawdbot_kernels::{PanelElement, PanelPart};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -12,8 +14,6 @@ use super::packed::{FILES_PREFIX, PADDING_PREFIX, PackedFile, PackedInfo, hex};
 use super::safetensors::PREFIX_BYTES;
 use super::{DataFile, Dtype, MAGIC};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{PanelElement, PanelPart};
-use crate::memory::{ALIGNMENT, bytes_of};
 
 /// The data begins at a multiple of this: a page, or several.
 const DATA_ALIGNMENT: usize = 4096;

@@ -3,10 +3,11 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
+use clawdbot_kernels::memory::AlignedBuf;
+use clawdbot_kernels::{Added, Epilogue, QuantizedRows};
+
 use super::Adapter;
 use crate::error::Result;
-use crate::kernels::{Added, Epilogue, QuantizedRows};
-use crate::memory::AlignedBuf;
 use crate::model::decoder::{Linear, Ops};
 
 /// Consecutive rows of a batch whose sequences have an adapter.
@@ -34,7 +35,7 @@ impl AdapterScratch {
         let most =
             |of: fn(&Adapter) -> usize| adapters.iter().map(|rows| of(rows.adapter)).max().unwrap_or(0);
         self.hidden.reserve(rows * most(|adapter| adapter.rank))?;
-        self.added.reserve(rows * most(|adapter| adapter.columns))
+        Ok(self.added.reserve(rows * most(|adapter| adapter.columns))?)
     }
 }
 

@@ -3,11 +3,11 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use clawdbot_kernels::RowSource;
 use sha2::{Digest, Sha256};
 
 use super::files::{AdapterFiles, Use, module};
 use crate::error::{Error, Result};
-use crate::kernels::RowSource;
 use crate::model::parts::LastTensor;
 use crate::model::source::{Opened, Weights};
 use crate::model::tensors::MatrixName;
@@ -111,7 +111,7 @@ impl RowSource for MergedRows<'_> {
     fn cols(&self) -> usize {
         self.base.cols()
     }
-    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> clawdbot_kernels::Result<()> {
         self.base.fetch(rows, buffer)
     }
     fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {

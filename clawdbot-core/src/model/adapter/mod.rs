@@ -27,16 +27,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub(crate) use self::apply::{AdapterRows, AdapterScratch, BatchAdapters};
 pub(crate) use self::files::AdapterFiles;
+use clawdbot_kernels::threads::Region;
+use clawdbot_kernels::{ComputeFormat, KernelSet, PackedMatrix};
+
 use self::files::Use;
 pub(crate) use self::merge::MergedWeights;
 use super::parts::InMemory;
 use super::spec::DecoderSpec;
 use super::tensors::Projections;
 use crate::error::Result;
-use crate::kernels::{ComputeFormat, KernelSet, PackedMatrix};
 use crate::options::ModelOptions;
 use crate::runtime::{Reservation, Runtime};
-use crate::threads::Region;
 
 /// An adapter in memory.
 #[derive(Debug)]
@@ -173,7 +174,7 @@ impl<'a> Plan<'a> {
                 PackedMatrix::pack_gated(kernels, region, self.format, [gate, up])?
             }
             rows => {
-                let rows: Vec<&dyn crate::kernels::RowSource> = rows.iter().map(|rows| rows as _).collect();
+                let rows: Vec<&dyn clawdbot_kernels::RowSource> = rows.iter().map(|rows| rows as _).collect();
                 PackedMatrix::pack(kernels, region, self.format, &rows)?
             }
         };

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::names::{self, Names};
 use crate::model::rope_scaling::{Extras, LayerRope, RopeDefaults, RopeSpec};
-use crate::model::spec::{Activation, AttentionSpec, DecoderSpec, LayerSpec, NormKind, NormSpec};
+use crate::model::spec::{self, Activation, AttentionSpec, DecoderSpec, LayerSpec, NormKind, NormSpec};
 
 pub(super) const SANDWICH: Names = Names {
     attention_out_norm: Some("post_attention_layernorm"),
@@ -121,12 +121,12 @@ fn common(config: &ModelConfig) -> Result<DecoderSpec> {
 
 pub(super) fn activation(config: &ModelConfig) -> Result<Activation> {
     if config.opt_str("hidden_activation")?.is_some() {
-        return Activation::parse(config, "hidden_activation");
+        return spec::activation(config, "hidden_activation");
     }
     match config.opt_str("hidden_act")? {
         // The first checkpoints say gelu, but were trained with its tanh form.
         None | Some("gelu") => Ok(Activation::GeluTanh),
-        Some(_) => Activation::parse(config, "hidden_act"),
+        Some(_) => spec::activation(config, "hidden_act"),
     }
 }
 

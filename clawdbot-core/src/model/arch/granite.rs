@@ -106,7 +106,7 @@ fn mamba(config: &ModelConfig, hidden_size: usize) -> Result<MambaSpec> {
     if config.get(LIMIT).is_some_and(|limit| *limit != unlimited) {
         return Err(config.unsupported(LIMIT, "no limit"));
     }
-    let size = |key: &str, default: usize| Ok(config.opt_usize(key)?.unwrap_or(default));
+    let size = |key: &str, default: usize| -> Result<usize> { Ok(config.opt_usize(key)?.unwrap_or(default)) };
     let num_heads = size("mamba_n_heads", 128)?;
     let inner = size("mamba_expand", 2)?.saturating_mul(hidden_size);
     let head_dim = match config.get("mamba_d_head").map(serde_json::Value::as_str) {

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::model::config::ModelConfig;
 use crate::model::names;
 use crate::model::rope_scaling::{RopeDefaults, RopeSpec};
-use crate::model::spec::{Activation, AttentionSpec, DecoderSpec, InputSpec, LayerSpec, NormKind};
+use crate::model::spec::{self, Activation, AttentionSpec, DecoderSpec, InputSpec, LayerSpec, NormKind};
 
 pub(in crate::model) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let bias = config.bool_or("attention_bias", false)?;
@@ -96,7 +96,7 @@ impl DecoderSpec {
             mlp_bias: false,
             mlp_gate: true,
             activation: match keys.activation {
-                Some(key) => Activation::parse(config, key)?,
+                Some(key) => spec::activation(config, key)?,
                 None => Activation::Silu,
             },
             attention: AttentionSpec::of_width(head_dim as f64),

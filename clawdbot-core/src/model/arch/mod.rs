@@ -29,7 +29,7 @@ mod tests;
 mod tests_newer;
 
 use super::config::ModelConfig;
-use super::spec::{Activation, LayerSpec};
+use super::spec::{self, Activation, LayerSpec};
 use crate::error::Result;
 
 /// `sliding_window` where the configuration does not have the key (null means none), as in transformers.
@@ -139,7 +139,7 @@ fn only(config: &ModelConfig, key: &str, value: bool) -> Result<()> {
 
 /// The activation that the configuration names under `key`, GELU where it does not.
 fn gelu_unless(config: &ModelConfig, key: &str) -> Result<Activation> {
-    if config.has(key) { Activation::parse(config, key) } else { Ok(Activation::Gelu) }
+    if config.has(key) { spec::activation(config, key) } else { Ok(Activation::Gelu) }
 }
 
 /// Refuses a classifier with other than one label: the score of a pair.

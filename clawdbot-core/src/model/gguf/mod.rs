@@ -16,6 +16,8 @@ mod tests_families;
 use std::collections::HashSet;
 use std::path::Path;
 
+use clawdbot_kernels::{ComputeFormat, RowSource};
+
 use self::config::Family;
 use self::names::{Finder, Place};
 use super::files::ModelFiles;
@@ -24,7 +26,6 @@ use super::source::{Opened, Weights};
 use super::spec::DecoderSpec;
 use super::tensors::{MatrixName, VectorName};
 use crate::error::Result;
-use crate::kernels::{ComputeFormat, RowSource};
 use crate::tokenizer::tokenizer_files;
 use crate::weights::{GgufMatrix, GgufSource, RowOrder, TensorType};
 

@@ -5,9 +5,10 @@
 
 use std::ops::Range;
 
+use clawdbot_kernels::{ComputeFormat, Int4Scales, RowSource, StoredScale};
+
 use super::scales::{Block, ScaleTensor, Scales, one_float};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{ComputeFormat, Int4Scales, RowSource, StoredScale};
 use crate::weights::{Dtype, TensorView, WeightSource, resize};
 
 /// Twice the values of E2M1.
@@ -94,11 +95,11 @@ impl RowSource for Fp8Matrix<'_> {
     fn cols(&self) -> usize {
         self.tensor.k
     }
-    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> clawdbot_kernels::Result<()> {
         let Fp8Tensor { n, k, ref codes, .. } = self.tensor;
         assert!(rows.start <= rows.end && rows.end <= n, "rows {rows:?} of {n}");
         resize(buffer, rows.len() * k)?;
-        codes.file.read_at(codes.range.start + rows.start * k, buffer)
+        Ok(codes.file.read_at(codes.range.start + rows.start * k, buffer)?)
     }
     fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
         let columns = self.tensor.scales.block.columns.unwrap_or(usize::MAX).min(out.len().max(1));
@@ -265,11 +266,11 @@ impl RowSource for Fp4Matrix<'_> {
     fn cols(&self) -> usize {
         self.tensor.k
     }
-    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> clawdbot_kernels::Result<()> {
         let Fp4Tensor { n, k, ref codes, .. } = self.tensor;
         assert!(rows.start <= rows.end && rows.end <= n, "rows {rows:?} of {n}");
         resize(buffer, rows.len() * (k / 2))?;
-        codes.file.read_at(codes.range.start + rows.start * (k / 2), buffer)
+        Ok(codes.file.read_at(codes.range.start + rows.start * (k / 2), buffer)?)
     }
     fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
         let mut codes = vec![0; out.len()];
@@ -290,7 +291,7 @@ impl RowSource for Fp4Matrix<'_> {
         stored: &[u8],
         codes: &mut [i8],
         scales: &mut Vec<StoredScale>,
-    ) -> Result<()> {
+    ) -> clawdbot_kernels::Result<()> {
         Self::codes(stored, codes);
         scales.extend(self.halves(row).map(|half| match self.tensor.kind {
             Fp4Kind::Mx => StoredScale::One((half.to_bits() >> 16) as u16),

@@ -5,9 +5,10 @@
 
 use std::ops::Range;
 
+use clawdbot_kernels::{ComputeFormat, Int4Scales, RowSource, StoredScale};
+
 use super::scales::{Block, ScaleTensor, Scales};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{ComputeFormat, Int4Scales, RowSource, StoredScale};
 use crate::weights::{Dtype, FloatType, TensorView, WeightSource, resize};
 
 /// Weights that share a scale when they are computed with, where they are more as stored: the activations are quantized in
@@ -447,7 +448,7 @@ impl RowSource for IntMatrix<'_> {
         self.tensor.k
     }
 
-    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> clawdbot_kernels::Result<()> {
         let IntTensor { n, k, bits, layout, ref codes, .. } = self.tensor;
         assert!(rows.start <= rows.end && rows.end <= n, "rows {rows:?} of {n}");
         let row = match layout {
@@ -457,7 +458,7 @@ impl RowSource for IntMatrix<'_> {
             Layout::Gptq | Layout::Awq => 0,
         };
         resize(buffer, rows.len() * row)?;
-        codes.file.read_at(codes.range.start + rows.start * row, buffer)
+        Ok(codes.file.read_at(codes.range.start + rows.start * row, buffer)?)
     }
 
     fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
@@ -491,13 +492,13 @@ impl RowSource for IntMatrix<'_> {
         stored: &[u8],
         codes: &mut [i8],
         scales: &mut Vec<StoredScale>,
-    ) -> Result<()> {
+    ) -> clawdbot_kernels::Result<()> {
         let (group, kind, least) = match self.format {
             Some(ComputeFormat::Int8 { group, .. }) => (group, Int4Scales::Bf16, 0),
             Some(ComputeFormat::Stored8 { group, scales }) => (group, scales, 0),
             Some(ComputeFormat::Int4 { group, scales, .. }) => (group, scales, -8),
-            _ => return Err(Error::internal("the matrix has no codes that are computed with")),
+            _ => return Err(Error::internal("the matrix has no codes that are computed with").into()),
         };
-        self.stored_codes(row, stored, (group, kind, least), codes, scales)
+        Ok(self.stored_codes(row, stored, (group, kind, least), codes, scales)?)
     }
 }

@@ -26,13 +26,14 @@ mod tests;
 
 use std::collections::HashSet;
 
+use clawdbot_kernels::{ComputeFormat, RowSource};
+
 use self::config::Method;
 pub(crate) use self::config::Quantization;
 use self::floats::{Fp4Tensor, Fp8Tensor};
 use self::ints::IntTensor;
 use super::tensors::{MatrixName, PartStorage};
 use crate::error::{Error, ErrorKind, Result};
-use crate::kernels::{ComputeFormat, RowSource};
 use crate::weights::{Dtype, WeightSource, quoted};
 
 /// What the name of a projection's matrix ends with.

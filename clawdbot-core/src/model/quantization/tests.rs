@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use clawdbot_kernels::{ComputeFormat, PackedMatrix, RowSource};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{FileWeights, Quantization};
 use crate::error::{ErrorKind, Result};
-use crate::kernels::{ComputeFormat, PackedMatrix, RowSource};
 use crate::model::config::ModelConfig;
 use crate::model::parts;
 use crate::model::source::{Opened, Source, Weights};
@@ -304,7 +304,7 @@ fn pack(weights: &FileWeights) -> Result<()> {
     let kernels = runtime.kernel_set();
     let packed =
         runtime.pool().region(|region| PackedMatrix::pack(kernels, region, format, &[&*rows]).map(|_| ()));
-    packed.unwrap()
+    Ok(packed.unwrap()?)
 }
 
 #[test]

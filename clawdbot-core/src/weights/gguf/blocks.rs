@@ -20,10 +20,10 @@
 //! with a minimum are exact in f32; those with one are rounded once.
 //! Source: <https://github.com/ggml-org/ggml>, `ggml-common.h` and `ggml-quants.c`.
 
+use clawdbot_kernels::StoredScale;
 use half::f16;
 
 use super::TensorType;
-use crate::kernels::StoredScale;
 
 /// Most weights of a block.
 const MAX_BLOCK: usize = 256;

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
+use clawdbot_kernels::{ComputeFormat, Int4Scales, RowSource, StoredScale};
+
 use super::{GgufTensor, TensorType};
 use crate::error::{Error, Result};
-use crate::kernels::{ComputeFormat, Int4Scales, RowSource, StoredScale};
 use crate::weights::file::resize;
 use crate::weights::{DataFile, FloatType, quoted};
 
@@ -102,7 +103,7 @@ impl RowSource for GgufMatrix<'_> {
         self.k
     }
 
-    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> clawdbot_kernels::Result<()> {
         assert!(rows.start <= rows.end && rows.end <= self.n, "rows {rows:?} of {}", self.n);
         // No overflow: the range of the tensor holds `n` rows.
         resize(buffer, rows.len() * self.row)?;
@@ -110,17 +111,18 @@ impl RowSource for GgufMatrix<'_> {
         let Some(last) = rows.end.checked_sub(1).filter(|&last| last >= rows.start) else { return Ok(()) };
         let first = self.order.stored(rows.start);
         match self.order {
-            RowOrder::Stored => self.file.read_at(start(rows.start), buffer),
+            RowOrder::Stored => self.file.read_at(start(rows.start), buffer)?,
             // Side by side, as they mostly are: runs ascend.
             RowOrder::Runs { .. } if self.order.stored(last) - first == last - rows.start => {
-                self.file.read_at(start(first), buffer)
+                self.file.read_at(start(first), buffer)?;
             }
             RowOrder::Pairs { .. } | RowOrder::Runs { .. } => {
                 let rows = rows.zip(buffer.chunks_exact_mut(self.row.max(1)));
                 rows.into_iter()
-                    .try_for_each(|(row, out)| self.file.read_at(start(self.order.stored(row)), out))
+                    .try_for_each(|(row, out)| self.file.read_at(start(self.order.stored(row)), out))?;
             }
         }
+        Ok(())
     }
 
     fn read_row(&self, _: usize, stored: &[u8], out: &mut [f32]) {
@@ -137,7 +139,7 @@ impl RowSource for GgufMatrix<'_> {
         stored: &[u8],
         codes: &mut [i8],
         scales: &mut Vec<StoredScale>,
-    ) -> Result<()> {
+    ) -> clawdbot_kernels::Result<()> {
         self.tensor.kind.codes(stored, codes, scales);
         Ok(())
     }
@@ -178,9 +180,9 @@ impl TensorType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::{PackedMatrix, select};
-    use crate::threads::ThreadPool;
     use crate::weights::gguf::GgufHeader;
+    use clawdbot_kernels::threads::ThreadPool;
+    use clawdbot_kernels::{PackedMatrix, select};
 
     /// Made by `make.py` beside it.
     const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/gguf/types.gguf");

@@ -1,0 +1,103 @@
+//! Gated products that go straight into the quantized rows of the next product: `act(gate) * up` exists in f32 for some
+//! rows and columns at a time only, in a buffer that stays in the second-level cache.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::gemm::{CHUNK_ROWS, Epilogue, NARROW_ROWS, Operands, Target};
+use super::gemm_int8::SLICE_BLOCKS;
+use super::matrix::Panels;
+use super::quantize::{QuantizedRows, SharedMut};
+use super::simd::LANES;
+use super::{KernelSet, PackedMatrix, Result};
+use crate::threads::Region;
+
+/// Columns that are quantized at a time: whole groups and whole rotated blocks.
+const COLUMNS: usize = 128;
+/// Panels of gate and up that they come from.
+const PANELS: usize = 2 * COLUMNS / LANES;
+
+/// Whether [`gemm_gated`] takes the product of `m` rows and `rhs`, the input of `next`.
+pub fn takes_gated(m: usize, rhs: &PackedMatrix, next: &PackedMatrix) -> bool {
+    let group = |matrix: &PackedMatrix| match matrix.panels {
+        Panels::Joined(_) => None,
+        _ => matrix.format().activations().map(|(group, _)| group),
+    };
+    m > NARROW_ROWS
+        && next.k() >= COLUMNS
+        && group(rhs).is_some_and(|group| group <= 4 * SLICE_BLOCKS)
+        && group(next).is_some_and(|group| COLUMNS.is_multiple_of(group))
+}
+
+/// `to` becomes the quantized form of `activation(gate) * up`, `[m, k of next]`: the same bits as from
+/// [`gemm`](super::gemm()) and [`QuantizedRows::quantize`]. `buffer` is scratch: threads without room in it take no part.
+///
+/// # Errors
+/// `OutOfMemory` without memory.
+///
+/// # Panics
+/// When [`takes_gated`] says no, a shape does not fit, `epilogue` has no gate, or `buffer` has less than
+/// `128 * min(m, 128)` elements.
+#[expect(clippy::too_many_arguments, reason = "the operands of a product, and where it goes")]
+pub fn gemm_gated(
+    kernels: &KernelSet,
+    region: &Region<'_>,
+    lhs: &QuantizedRows,
+    m: usize,
+    rhs: &PackedMatrix,
+    epilogue: Epilogue<'_>,
+    next: &PackedMatrix,
+    buffer: &mut [f32],
+    to: &mut QuantizedRows,
+) -> Result<()> {
+    let n = next.k();
+    assert!(
+        takes_gated(m, rhs, next) && PackedMatrix::gated_columns(n) == Some(rhs.n()),
+        "{n} gated columns"
+    );
+    assert!(epilogue.gate.is_some() && epilogue.bias.is_none_or(|bias| bias.len() == rhs.n()));
+    assert!(epilogue.added.is_none_or(|added| added.fits(m, rhs.n())), "added: [{m}, {}]", rhs.n());
+    let (group, rotated) = next.format().activations().expect("checked above");
+    let operands = Operands::new(lhs, m, rhs).expect("checked above");
+    let rows = m.div_ceil(m.div_ceil(CHUNK_ROWS)).next_multiple_of(8);
+    let each = rows.min(m) * COLUMNS;
+    let threads = region.threads().min(buffer.len() / each);
+    assert!(threads > 0, "a buffer of {} elements, found {}", each, buffer.len());
+    let writer = to.writer(m, n, group, rotated)?;
+    let panels = rhs.n().div_ceil(LANES);
+    let (parts, columns) = (m.div_ceil(rows), n.div_ceil(COLUMNS));
+    let buffer = SharedMut(buffer.as_mut_ptr());
+    let next_task = AtomicUsize::new(0);
+    let stop = region.stop();
+    region.parallel(threads, |worker| {
+        // SAFETY: there is room for `threads` parts of `each`, and every worker has one number.
+        let staged = unsafe { buffer.slice(worker * each, each) };
+        loop {
+            let task = next_task.fetch_add(1, Ordering::Relaxed);
+            if task >= parts * columns || stop.is_set() {
+                break;
+            }
+            // All rows of some columns first: they read the same weights.
+            let (first_row, first) = (task % parts * rows, task / parts * COLUMNS);
+            let (end_row, end) = (m.min(first_row + rows), n.min(first + COLUMNS));
+            let out = SharedMut(staged.as_mut_ptr());
+            let target = Target {
+                out: &out,
+                n,
+                origin: (first_row, first),
+                first: 0,
+                stride: COLUMNS,
+                epilogue,
+                kernels,
+            };
+            let panel = first / COLUMNS * PANELS;
+            let task_panels = panel..panels.min(panel + PANELS);
+            kernels.int8_wide.call(operands.args((first_row..end_row, task_panels), target));
+            for row in first_row..end_row {
+                let x = &staged[(row - first_row) * COLUMNS..][..end - first];
+                // SAFETY: these rows and columns are the task's.
+                unsafe { writer.write(kernels, row, first, x) };
+            }
+        }
+    });
+    Ok(())
+}

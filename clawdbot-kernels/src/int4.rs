@@ -1,0 +1,364 @@
+//! int4 panels: layout, quantization of float rows, take-over of stored int4 rows.
+//!
+//! ```text
+//! K8N16   8 k x 16 columns = 64 bytes    k padded to 8
+//! ```
+//! Byte `4 * column + i` holds k `i` in its low and k `4 + i` in its high four bits: two k-blocks of an int8 panel in one.
+//! A code is 0..=15; what it stands for, [`Int4Scales`] says. Groups are multiples of 8.
+
+use super::matrix::{ComputeFormat, Panels, Rows, Sizes, check_converted, for_each_part, not_finite};
+use super::quantize::{amax, groups};
+use super::scale_lines::{ScaleLines, for_scales};
+use super::simd::{LANES, Scalar};
+use super::{Kernel, KernelSet, Result, Simd};
+use crate::error::Error;
+use crate::memory::AlignedBuf;
+use crate::threads::Region;
+
+/// How the scales of int4 groups, and of int8 groups that are taken over, are kept: per panel, in lines of 16 u16, one for
+/// each column. All formats that weights are published in can be taken over without rounding anything. int8 codes are
+/// signed: `code` in place of `code - 8`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Int4Scales {
+    /// `(code - 8) * scale`, bf16: what float weights are quantized to. 1 line per group.
+    Bf16,
+    /// `(code - 8) * scale`, f16: GGUF Q4_0, and GPTQ and AWQ where they are symmetric. 1 line per group.
+    F16,
+    /// `(code - 8) * scale`, f32: GGUF Q6_K, whose scale is a product. 2 lines per group.
+    F32,
+    /// `code * scale + min`, both f16: GGUF Q4_1. 2 lines per group.
+    F16Min,
+    /// `code * scale + min`, both f32: GPTQ and AWQ, whose `min = -scale * zero` f32 holds exactly. 4 lines per group.
+    F32Min,
+    /// `code * (d * s) + (0 - dmin * m)`: GGUF Q4_K. For eight groups: a line of f16 `d`, one of f16 `dmin`, and for each
+    /// group a line with 16 bytes of `s` and 16 of `m`, both below 64. The products are exact in f32.
+    Super,
+}
+
+impl Int4Scales {
+    /// What is subtracted from a code before it is multiplied.
+    pub(super) fn zero(self) -> i8 {
+        match self {
+            Int4Scales::Bf16 | Int4Scales::F16 | Int4Scales::F32 => 8,
+            Int4Scales::F16Min | Int4Scales::F32Min | Int4Scales::Super => 0,
+        }
+    }
+
+    /// Whether there are minima.
+    pub(super) fn minimum(self) -> bool {
+        matches!(self, Int4Scales::F16Min | Int4Scales::F32Min | Int4Scales::Super)
+    }
+
+    /// Lines of `groups` groups of a panel; none on overflow.
+    pub(super) fn checked_lines(self, groups: usize) -> Option<usize> {
+        match self {
+            Int4Scales::Bf16 | Int4Scales::F16 => Some(groups),
+            Int4Scales::F32 | Int4Scales::F16Min => groups.checked_mul(2),
+            Int4Scales::F32Min => groups.checked_mul(4),
+            Int4Scales::Super => groups.div_ceil(8).checked_mul(2)?.checked_add(groups),
+        }
+    }
+
+    /// As [`checked_lines`](Self::checked_lines) for a matrix that exists.
+    pub(super) fn lines(self, groups: usize) -> usize {
+        self.checked_lines(groups).expect("a packed matrix has been counted")
+    }
+}
+
+/// The first line of a group under [`Int4Scales::Super`], and those of its `d` and `dmin`.
+pub(super) fn super_lines(group: usize) -> (usize, usize) {
+    let first = group / 8 * 10;
+    (first + 2 + group % 8, first)
+}
+
+/// The scales of a stored group in one row, as they are kept.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum StoredScale {
+    /// Bits of bf16 or f16.
+    One(u16),
+    /// Scale.
+    Float(f32),
+    /// Bits of f16: scale, minimum.
+    Two([u16; 2]),
+    /// Scale, minimum.
+    Floats([f32; 2]),
+    /// Bits of f16: `d` and `dmin`, the same for the eight groups that share them; `s` and `m`.
+    Super([u16; 2], [u8; 2]),
+}
+
+impl Rows<'_> {
+    /// As `pack_int8`.
+    pub(super) fn pack_int4(
+        &self,
+        kernels: &KernelSet,
+        region: &Region<'_>,
+        format: ComputeFormat,
+        (group, kind, rotated): (usize, Int4Scales, bool),
+        sizes: &Sizes,
+    ) -> Result<Panels> {
+        let (lines, groups) = (self.k.div_ceil(8), groups(self.k, group));
+        let scale_lines = kind.lines(groups);
+        let mut codes = AlignedBuf::zeroed(sizes.data)?;
+        let mut scales = AlignedBuf::zeroed(sizes.scales)?;
+        let per_task = self.panels_per_task(region);
+        let parts = codes
+            .chunks_mut((per_task * lines * 64).max(1))
+            .zip(scales.chunks_mut((per_task * scale_lines * LANES).max(1)));
+        for_each_part(region, parts, |task, (codes, scales)| {
+            let mut row = AlignedBuf::<f32>::zeroed(self.k)?;
+            let mut panel_codes = AlignedBuf::<i8>::zeroed(LANES * lines * 8)?;
+            let mut row_scales = AlignedBuf::<u16>::zeroed(groups)?;
+            let (mut stored, mut stored_scales) = (Vec::new(), Vec::new());
+            let panels = codes.chunks_mut(lines * 64).zip(scales.chunks_mut(scale_lines * LANES));
+            for (panel, (codes, scales)) in panels.enumerate() {
+                let scales = scales.as_chunks_mut::<LANES>().0;
+                let first = (task * per_task + panel) * LANES;
+                let columns = self.each_row(first, &mut stored, |column, source, index, stored| {
+                    let row_codes = &mut panel_codes[column * lines * 8..][..self.k];
+                    if source.own_format() == Some(format) {
+                        stored_scales.clear();
+                        source.read_codes(index, stored, row_codes, &mut stored_scales)?;
+                        check_codes(index, row_codes)?;
+                        return put_scales(kind, scales, (index, column, groups), &stored_scales);
+                    }
+                    check_converted(kind, index)?;
+                    source.read_row(index, stored, &mut row);
+                    if rotated {
+                        kernels.hadamard(&mut row);
+                    }
+                    if !kernels.quantize_int4.call((&row, group, row_codes, &mut row_scales)) {
+                        return Err(not_finite(index));
+                    }
+                    for (line, scale) in scales.iter_mut().zip(row_scales.iter()) {
+                        line[column] = *scale;
+                    }
+                    Ok(())
+                })?;
+                panel_codes[columns * lines * 8..].fill(0);
+                interleave(&panel_codes, lines, codes);
+            }
+            Ok(())
+        })?;
+        Ok(Panels::Int4 { codes: codes.into(), scales: scales.into(), group, kind, rotated })
+    }
+}
+
+/// # Errors
+/// `InvalidWeights` for codes that four bits do not hold.
+fn check_codes(row: usize, codes: &[i8]) -> Result<()> {
+    match codes.iter().find(|code| !(0..16).contains(*code)) {
+        None => Ok(()),
+        Some(code) => {
+            let message = format!("row {row}: expected int4 codes in 0..=15, found {code}");
+            Err(Error::invalid_row(row, message))
+        }
+    }
+}
+
+/// Puts the scales of row `row` of a source into `column` of the lines of a panel.
+///
+/// # Errors
+/// `InvalidWeights` for another number of scales than `groups`; as [`put_scale`].
+pub(super) fn put_scales(
+    kind: Int4Scales,
+    lines: &mut [[u16; LANES]],
+    (row, column, groups): (usize, usize, usize),
+    scales: &[StoredScale],
+) -> Result<()> {
+    if scales.len() != groups {
+        let message = format!("row {row}: expected {groups} scales, found {}", scales.len());
+        return Err(Error::invalid_row(row, message));
+    }
+    let mut scales = scales.iter().enumerate();
+    scales.try_for_each(|(g, scale)| put_scale(kind, lines, g, column, *scale))
+}
+
+/// 16 rows of `8 * lines` codes to a panel.
+fn interleave(rows: &[i8], lines: usize, panel: &mut [u8]) {
+    for (at, line) in panel.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+        for column in 0..LANES {
+            let codes = &rows[(column * lines + at) * 8..][..8];
+            for i in 0..4 {
+                line[4 * column + i] = codes[i] as u8 | (codes[4 + i] as u8) << 4;
+            }
+        }
+    }
+}
+
+/// # Errors
+/// `Internal` when the source gives another kind of scale than it said.
+fn put_scale(
+    kind: Int4Scales,
+    lines: &mut [[u16; LANES]],
+    g: usize,
+    column: usize,
+    scale: StoredScale,
+) -> Result<()> {
+    match (kind, scale) {
+        (Int4Scales::Bf16 | Int4Scales::F16, StoredScale::One(bits)) => lines[g][column] = bits,
+        (Int4Scales::F32, StoredScale::Float(value)) => {
+            put_float(&mut lines[2 * g..][..2], column, value);
+        }
+        (Int4Scales::F16Min, StoredScale::Two(bits)) => {
+            lines[2 * g][column] = bits[0];
+            lines[2 * g + 1][column] = bits[1];
+        }
+        (Int4Scales::F32Min, StoredScale::Floats(values)) => {
+            for (i, value) in values.into_iter().enumerate() {
+                put_float(&mut lines[4 * g + 2 * i..][..2], column, value);
+            }
+        }
+        (Int4Scales::Super, StoredScale::Super(d, s)) => {
+            let (line, first) = super_lines(g);
+            for i in 0..2 {
+                lines[first + i][column] = d[i];
+                let half = &mut lines[line][8 * i..][..8];
+                let shift = column % 2 * 8;
+                half[column / 2] = half[column / 2] & !(0xff << shift) | u16::from(s[i]) << shift;
+            }
+        }
+        (kind, scale) => {
+            return Err(Error::Internal(format!("rows with {kind:?} scales gave {scale:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// An f32 in two lines.
+fn put_float(lines: &mut [[u16; LANES]], column: usize, value: f32) {
+    let (lines, bits) = (lines.as_flattened_mut(), value.to_bits());
+    // Little-endian whatever the machine, like all panels.
+    (lines[2 * column], lines[2 * column + 1]) = (bits as u16, (bits >> 16) as u16);
+}
+
+/// One row of weights: codes 0..=15 and bf16 scales for `(code - 8) * scale`; whether all weights are finite.
+///
+/// Of the scales `+-amax / 7.0, 7.5, 8.0, 8.5`, rounded to bf16, the one whose codes `round(w * (1 / scale))`, in -8..=7,
+/// have the least squared error; then, unless it is worse, the scale that fits these codes best, `sum w q / sum q q`.
+pub(super) struct QuantizeInt4;
+impl Kernel for QuantizeInt4 {
+    type Args<'a> = (&'a [f32], usize, &'a mut [i8], &'a mut [u16]);
+    type Output = bool;
+    #[inline(always)]
+    fn run<S: Simd>(s: S, (x, group, codes, scales): Self::Args<'_>) -> bool {
+        let mut finite = true;
+        for ((x, codes), scale) in x.chunks(group).zip(codes.chunks_mut(group)).zip(scales) {
+            let (amax, poison) = amax(s, x);
+            finite &= poison == 0.0;
+            // Its bf16 is a normal number with a finite reciprocal, and so are those of the other candidates.
+            if poison != 0.0 || amax / 16.0 < f32::MIN_POSITIVE {
+                *scale = 0;
+                codes.fill(8);
+                continue;
+            }
+            let mut best = Fit { scale: 0.0, error: f32::INFINITY, refit: 0.0 };
+            let mut d = 7.0;
+            while d < 9.0 {
+                best = better(best, fit(s, x, to_bf16(amax / d), amax));
+                best = better(best, fit(s, x, to_bf16(-amax / d), amax));
+                d += 0.5;
+            }
+            let refit = to_bf16(best.scale * best.refit);
+            if refit.abs() >= amax / 16.0 {
+                best = better(best, fit(s, x, refit, amax));
+            }
+            *scale = (best.scale.to_bits() >> 16) as u16;
+            write_codes(s, x, 1.0 / best.scale, codes);
+        }
+        finite
+    }
+}
+
+/// How well a scale fits a group.
+#[derive(Clone, Copy)]
+struct Fit {
+    scale: f32,
+    /// Squared error of `w / amax`: relative, so that it neither overflows nor vanishes.
+    error: f32,
+    /// The factor by which another scale would fit the codes better.
+    refit: f32,
+}
+
+#[inline(always)]
+fn better(best: Fit, other: Fit) -> Fit {
+    if other.error < best.error { other } else { best }
+}
+
+/// To nearest, ties to even; finite.
+#[inline(always)]
+fn to_bf16(x: f32) -> f32 {
+    let bits = x.to_bits();
+    f32::from_bits(bits.wrapping_add(0x7fff + (bits >> 16 & 1)) & 0xffff_0000)
+}
+
+/// `w / scale` of 16 weights, and the code as a float.
+#[inline(always)]
+fn code<S: Simd>(s: S, w: S::F32, inverse: f32) -> (S::F32, S::F32) {
+    let ratio = s.mul(w, s.splat(inverse));
+    let clamped = s.min(s.max(ratio, s.splat(-8.0)), s.splat(7.0));
+    (ratio, s.i32_to_f32(s.round_to_i32(clamped)))
+}
+
+#[inline(always)]
+fn fit<S: Simd>(s: S, x: &[f32], scale: f32, amax: f32) -> Fit {
+    let inverse = 1.0 / scale;
+    let (mut error, mut wq, mut qq) = (s.zero(), s.zero(), s.zero());
+    let mut start = 0;
+    while start < x.len() {
+        // Lanes beyond the end are zero and add nothing.
+        let w = s.load_partial(&x[start..(start + LANES).min(x.len())]);
+        let (ratio, code) = code(s, w, inverse);
+        let difference = s.sub(ratio, code);
+        error = s.fma(difference, difference, error);
+        wq = s.fma(ratio, code, wq);
+        qq = s.fma(code, code, qq);
+        start += LANES;
+    }
+    let relative = scale / amax;
+    Fit {
+        scale,
+        error: s.reduce_add(error) * (relative * relative),
+        refit: s.reduce_add(wq) / s.reduce_add(qq),
+    }
+}
+
+#[inline(always)]
+fn write_codes<S: Simd>(s: S, x: &[f32], inverse: f32, codes: &mut [i8]) {
+    let mut start = 0;
+    while start < x.len() {
+        let end = (start + LANES).min(x.len());
+        let (_, code) = code(s, s.load_partial(&x[start..end]), inverse);
+        let mut lanes = [0; LANES];
+        s.store_i8(s.add_i32(s.round_to_i32(code), s.splat_i32(8)), &mut lanes);
+        codes[start..end].copy_from_slice(&lanes[..end - start]);
+        start = end;
+    }
+}
+
+/// Row `column` of a panel, dequantized.
+pub(super) fn read_row(
+    (group, kind): (usize, Int4Scales),
+    panel: &[[u8; 64]],
+    scales: &[[u16; LANES]],
+    column: usize,
+    out: &mut [f32],
+) {
+    for (g, out) in out.chunks_mut(group).enumerate() {
+        let (scale, min) = read_scale(kind, scales, g, column);
+        for (out, line) in out.chunks_mut(8).zip(&panel[g * group / 8..]) {
+            for (i, out) in out.iter_mut().enumerate() {
+                let byte = line[4 * column + i % 4];
+                let code = f32::from((byte >> (i / 4 * 4) & 15) as i8 - kind.zero());
+                *out = if kind.zero() == 0 { code.mul_add(scale, min) } else { code * scale };
+            }
+        }
+    }
+}
+
+/// Scale and minimum of a group of a column.
+pub(super) fn read_scale(kind: Int4Scales, lines: &[[u16; LANES]], g: usize, column: usize) -> (f32, f32) {
+    assert!(kind.lines(g + 1) <= lines.len(), "group {g} of {} lines", lines.len());
+    // SAFETY: the lines of the groups up to this one are there.
+    let (scale, min) = for_scales!(kind, K => unsafe { K::load(Scalar, lines.as_ptr(), g) });
+    (scale[column], min[column])
+}

@@ -1,0 +1,227 @@
+//! Compute kernels for language models on CPUs and the choice between instruction sets, with the memory and the threads that
+//! they work on. Knows no model, no token and no file.
+//!
+//! A kernel is a generic function over [`Simd`] (one source for all ISAs, see there); it becomes callable through a slot
+//! of a [`KernelSet`], and the set of the best ISA that the CPU has is selected once, at run time. To add a kernel:
+//! a type implementing [`Kernel`], a field in [`KernelSet`], a line in [`kernel_set!`].
+//!
+//! int8 arithmetic: weights are symmetric int8 per group of k, activations likewise per row and group, quantized at run
+//! time. Sums inside a group are exact int32; then `out = fma(f32(sum), sa * sw, out)`, groups ascending from 0.0; then
+//! the bias and the residual are added, one addition each. bf16 and f32 weights: one FMA chain over ascending k. So an
+//! output element depends on its row and its column alone: neither on the number of rows, nor on tiles or threads.
+#![allow(unsafe_code, reason = "intrinsics and calls of functions compiled for a detected instruction set")]
+#![allow(
+    clippy::needless_range_loop,
+    reason = "tiles are indexed by row and panel in several arrays at once"
+)]
+
+mod activation;
+pub mod attention;
+mod bf16_dot;
+mod dispatch;
+mod error;
+mod gemm;
+#[cfg(any(target_arch = "x86_64", test))]
+mod gemm_amx;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64", test))]
+mod gemm_bf16;
+#[cfg(any(target_arch = "x86_64", test))]
+mod gemm_bf16_amx;
+mod gemm_float;
+mod gemm_gated;
+#[cfg(target_arch = "aarch64")]
+mod gemm_i8mm;
+mod gemm_int4;
+mod gemm_int8;
+mod hadamard;
+mod int4;
+mod isa;
+mod limits;
+mod matrix;
+pub mod memory;
+mod parts;
+mod quantize;
+mod recurrent;
+mod rope;
+mod row_ops;
+mod scale_lines;
+mod self_test;
+pub mod simd;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_bf16;
+#[cfg(test)]
+mod tests_int4;
+pub mod threads;
+#[cfg(any(target_arch = "x86_64", test))]
+mod tiles;
+mod vector;
+
+pub use activation::Activation;
+pub use bf16_dot::RoundedRows;
+pub use dispatch::{available, named, refused, select};
+pub use error::{Error, Result};
+pub use gemm::{Added, Epilogue, Lhs, gemm, gemm_columns};
+pub use gemm_gated::{gemm_gated, takes_gated};
+pub use int4::{Int4Scales, StoredScale};
+pub use matrix::{ComputeFormat, PackedMatrix, RowSource};
+pub use parts::{PanelElement, PanelPart, PanelSource};
+pub use quantize::QuantizedRows;
+#[cfg(feature = "bench-support")]
+pub use quantize::ROTATED_GROUPS;
+pub use recurrent::{ConvArgs, DeltaArgs};
+pub use rope::RotateArgs;
+pub use simd::Simd;
+
+/// A function that is compiled once per ISA. `run` must be `#[inline(always)]`.
+pub trait Kernel {
+    /// What it takes, by value.
+    type Args<'a>;
+    /// What it returns.
+    type Output;
+    /// The one source for all ISAs.
+    fn run<S: Simd>(simd: S, args: Self::Args<'_>) -> Self::Output;
+}
+
+/// A [`Kernel`] (or another one with the same arguments) compiled for the ISA of the [`KernelSet`] it belongs to.
+pub struct Slot<K: Kernel>(for<'a> fn(K::Args<'a>) -> K::Output);
+
+impl<K: Kernel> Slot<K> {
+    /// Runs the kernel.
+    #[inline]
+    pub fn call(&self, args: K::Args<'_>) -> K::Output {
+        (self.0)(args)
+    }
+}
+
+/// The kernels of one ISA.
+pub struct KernelSet {
+    /// As accepted by `CLAWDBOT_ISA`.
+    pub name: &'static str,
+    /// Asked before its first use: why it cannot be used after all. What takes its place then has the same bits.
+    pub refusal: fn() -> Option<&'static str>,
+    /// The int8 tile of many rows, as `architecture-types-variant`.
+    pub int8_gemm_name: &'static str,
+    /// The bf16 and f32 tile of many rows.
+    pub float_gemm_name: &'static str,
+    /// Panels of a tile of many rows: int8, and bf16 and f32.
+    tile_panels: (usize, usize),
+    /// The epilogue of all products.
+    finish: Slot<gemm::Finish>,
+    scale_lines: Slot<scale_lines::Widen>,
+    minima: Slot<scale_lines::AddMinima>,
+    int8_wide: Slot<gemm_int8::Narrow>,
+    int8_narrow: Slot<gemm_int8::Narrow>,
+    bf16_wide: Slot<gemm_float::Narrow<u16>>,
+    bf16_narrow: Slot<gemm_float::Narrow<u16>>,
+    /// Instead of the two above, in a set with numerics of its own.
+    bf16_dot: Option<bf16_dot::Bf16Dot>,
+    f32_wide: Slot<gemm_float::Narrow<f32>>,
+    f32_narrow: Slot<gemm_float::Narrow<f32>>,
+    int4_narrow: Slot<gemm_int4::Narrow>,
+    quantize_row: Slot<quantize::QuantizeRow>,
+    quantize_weights: Slot<quantize::QuantizeWeights>,
+    hadamard: Slot<hadamard::Hadamard>,
+    quantize_int4: Slot<int4::QuantizeInt4>,
+    rms_norm: Slot<vector::RmsNorm>,
+    #[cfg(any(test, feature = "bench-support"))]
+    silu_mul: Slot<vector::SiluMul>,
+    to_bf16: Slot<vector::ToBf16>,
+    activate: Slot<row_ops::Activate>,
+    sigmoid_mul: Slot<row_ops::SigmoidMul>,
+    layer_norm: Slot<row_ops::LayerNorm>,
+    activate_in_place: Slot<row_ops::ActivateInPlace>,
+    add_scaled: Slot<row_ops::AddScaled>,
+    scale_and_cap: Slot<row_ops::ScaleAndCap>,
+    causal_conv: Slot<recurrent::CausalConv>,
+    l2_norm: Slot<recurrent::L2Norm>,
+    delta_rule: Slot<recurrent::DeltaRule>,
+    #[cfg(any(test, feature = "bench-support"))]
+    exp: Slot<vector::Exp>,
+    rotate_heads: Slot<rope::RotateHeads>,
+    attend_f32: Slot<attention::AttendF32>,
+    attend_bf16: Slot<attention::AttendBf16>,
+    attend_int8: Slot<attention::AttendInt8>,
+    merge_attention: Slot<attention::Merge>,
+    finish_attention: Slot<attention::Finish>,
+    write_f32: Slot<attention::WriteF32>,
+    write_bf16: Slot<attention::WriteBf16>,
+    write_int8: Slot<attention::WriteInt8>,
+    read: Slot<limits::Read>,
+    dots: Slot<limits::Dots>,
+    fmas: Slot<limits::Fmas>,
+}
+
+impl KernelSet {
+    /// Whether activations that are multiplied by weights of `format` are rounded to bf16 first: [`Lhs::Bf16`].
+    pub fn rounds(&self, format: ComputeFormat) -> bool {
+        self.bf16_dot.is_some() && format == ComputeFormat::Bf16
+    }
+}
+
+/// Kernel `$kernel` compiled for an ISA by its `$entry`. (A closure, because it takes arguments of any lifetime.)
+macro_rules! slot {
+    ($entry:ident, $($kernel:tt)+) => {
+        // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
+        $crate::Slot(|args| unsafe { $entry::<$crate::$($kernel)+>(args) })
+    };
+}
+use slot;
+
+/// The table of an ISA: `$entry::<K>` is kernel `K` compiled for it. Tiles are `rows x panels`, as large as the registers
+/// allow; a panel has 16 columns.
+macro_rules! kernel_set {
+    ($name:literal, $arch:literal, $entry:ident, int8: $mr:literal x $np:literal, float: $fmr:literal x $fnp:literal) => {
+        $crate::KernelSet {
+            name: $name,
+            refusal: || None,
+            int8_gemm_name: concat!($arch, "-int8-", $name, "-", $mr, "x", $np, "x16"),
+            float_gemm_name: concat!($arch, "-f32-", $name, "-", $fmr, "x", $fnp, "x16"),
+            tile_panels: ($np, $fnp),
+            finish: slot!($entry, gemm::Finish),
+            scale_lines: slot!($entry, scale_lines::Widen),
+            minima: slot!($entry, scale_lines::AddMinima),
+            int8_wide: slot!($entry, gemm_int8::Wide<$mr, $np>),
+            int8_narrow: slot!($entry, gemm_int8::Narrow),
+            bf16_wide: slot!($entry, gemm_float::Wide<u16, $fmr, $fnp>),
+            bf16_narrow: slot!($entry, gemm_float::Narrow<u16>),
+            bf16_dot: None,
+            f32_wide: slot!($entry, gemm_float::Wide<f32, $fmr, $fnp>),
+            f32_narrow: slot!($entry, gemm_float::Narrow<f32>),
+            int4_narrow: slot!($entry, gemm_int4::Narrow),
+            quantize_row: slot!($entry, quantize::QuantizeRow),
+            quantize_weights: slot!($entry, quantize::QuantizeWeights),
+            hadamard: slot!($entry, hadamard::Hadamard),
+            quantize_int4: slot!($entry, int4::QuantizeInt4),
+            rms_norm: slot!($entry, vector::RmsNorm),
+            #[cfg(any(test, feature = "bench-support"))]
+            silu_mul: slot!($entry, vector::SiluMul),
+            to_bf16: slot!($entry, vector::ToBf16),
+            activate: slot!($entry, row_ops::Activate),
+            sigmoid_mul: slot!($entry, row_ops::SigmoidMul),
+            layer_norm: slot!($entry, row_ops::LayerNorm),
+            activate_in_place: slot!($entry, row_ops::ActivateInPlace),
+            add_scaled: slot!($entry, row_ops::AddScaled),
+            scale_and_cap: slot!($entry, row_ops::ScaleAndCap),
+            causal_conv: slot!($entry, recurrent::CausalConv),
+            l2_norm: slot!($entry, recurrent::L2Norm),
+            delta_rule: slot!($entry, recurrent::DeltaRule),
+            #[cfg(any(test, feature = "bench-support"))]
+            exp: slot!($entry, vector::Exp),
+            rotate_heads: slot!($entry, rope::RotateHeads),
+            attend_f32: slot!($entry, attention::AttendF32),
+            attend_bf16: slot!($entry, attention::AttendBf16),
+            attend_int8: slot!($entry, attention::AttendInt8),
+            merge_attention: slot!($entry, attention::Merge),
+            finish_attention: slot!($entry, attention::Finish),
+            write_f32: slot!($entry, attention::WriteF32),
+            write_bf16: slot!($entry, attention::WriteBf16),
+            write_int8: slot!($entry, attention::WriteInt8),
+            read: slot!($entry, limits::Read),
+            dots: slot!($entry, limits::Dots),
+            fmas: slot!($entry, limits::Fmas),
+        }
+    };
+}
+use kernel_set;

@@ -1,0 +1,600 @@
+//! [`PackedMatrix`]: weights in the panel layout that every ISA's kernels read.
+//!
+//! A matrix of `n` rows (output columns) of `k` weights becomes panels of 16 output columns; n is padded to 16 with
+//! zeros. Inside a panel, k-blocks follow one another, and each holds consecutive k of all 16 columns, column after column:
+//!
+//! ```text
+//! int8  K4N16   4 k x 16 columns = 64 bytes    k padded to 4; scales [panel][group][16] bf16 beside it
+//! int4  K8N16   8 k x 16 columns = 64 bytes    k padded to 8; scales [panel][line][16] beside it, see `int4.rs`
+//! bf16  K2N16   2 k x 16 columns = 64 bytes    k padded to 2
+//! f32   K1N16   1 k x 16 columns = 64 bytes
+//! ```
+//!
+//! int8 groups are runs of `group` weights along k (a multiple of 4; the last may be shorter). A group's scale is
+//! `amax / 127` rounded up to bf16, a code is `w / scale` rounded half to even, in -127..=127. Groups whose scale would be
+//! subnormal are zeros.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use super::int4::{self, Int4Scales, StoredScale, put_scales};
+use super::quantize::{ROTATED_GROUPS, groups};
+use super::simd::LANES;
+use super::{KernelSet, Result};
+use crate::error::Error;
+use crate::memory::{AlignedBuf, Panel, Pod};
+use crate::threads::Region;
+
+/// Largest int8 group: sums of products of codes stay within i32.
+pub(crate) const MAX_GROUP: usize = 1 << 16;
+
+/// What the weights of a [`PackedMatrix`] are, and how they are multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ComputeFormat {
+    /// Symmetric int8 per group of `group` weights along k; activations quantized to int8 alike.
+    Int8 {
+        /// A multiple of 4, at most [`MAX_GROUP`]; of rotated weights, one of [`ROTATED_GROUPS`].
+        group: usize,
+        /// Whether weights and activations are rotated before they are quantized: see `hadamard.rs`.
+        rotated: bool,
+    },
+    /// int8 codes and scales as a file has them; activations quantized to int8 in groups of the same size.
+    Stored8 {
+        /// As for int8.
+        group: usize,
+        /// What the codes stand for.
+        scales: Int4Scales,
+    },
+    /// int4 per group of `group` weights along k; activations quantized to int8 in groups of the same size.
+    Int4 {
+        /// A multiple of 8, at most [`MAX_GROUP`].
+        group: usize,
+        /// What the codes stand for.
+        scales: Int4Scales,
+        /// As for int8; only of [`Int4Scales::Bf16`].
+        rotated: bool,
+    },
+    /// bf16 weights, f32 activations and sums.
+    Bf16,
+    /// f32 throughout.
+    F32,
+}
+
+impl ComputeFormat {
+    /// The group in which activations are quantized to int8, and whether they are rotated; none where they stay f32.
+    pub fn activations(self) -> Option<(usize, bool)> {
+        match self {
+            ComputeFormat::Int8 { group, rotated } | ComputeFormat::Int4 { group, rotated, .. } => {
+                Some((group, rotated))
+            }
+            ComputeFormat::Stored8 { group, .. } => Some((group, false)),
+            ComputeFormat::Bf16 | ComputeFormat::F32 => None,
+        }
+    }
+}
+
+/// Where rows of weights come from.
+pub trait RowSource: Send + Sync {
+    /// Rows: output columns of the product.
+    fn rows(&self) -> usize;
+    /// Weights per row: k.
+    fn cols(&self) -> usize;
+    /// Reads rows `rows` as they are stored, each of the same number of bytes, to `buffer`, whatever that holds. A source
+    /// that computes its rows leaves the buffer empty.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+        let _ = rows;
+        buffer.clear();
+        Ok(())
+    }
+    /// Writes row `row` to `out`, `[cols]`. `stored` are its bytes from [`fetch`](Self::fetch).
+    fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]);
+    /// The format in which the codes and scales of the source are computed with as they are stored; none where it has no
+    /// codes, or they must be converted.
+    fn own_format(&self) -> Option<ComputeFormat> {
+        None
+    }
+    /// Writes the codes, `[cols]` (of int4 in 0..=15), and appends the scales, one for each group, of a source with a format
+    /// of its own.
+    ///
+    /// # Errors
+    /// `InvalidWeights` for what cannot be.
+    fn read_codes(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        let _ = (stored, codes, scales);
+        Err(Error::Internal(format!("row {row} is not stored as codes")))
+    }
+}
+
+/// Panels of one format.
+pub(super) enum Panels {
+    Int8 {
+        codes: Panel<i8>,
+        scales: Panel<u16>,
+        group: usize,
+        kind: Int4Scales,
+        rotated: bool,
+    },
+    Int4 {
+        codes: Panel<u8>,
+        scales: Panel<u16>,
+        group: usize,
+        kind: Int4Scales,
+        rotated: bool,
+    },
+    Bf16(Panel<u16>),
+    F32(Panel<f32>),
+    /// Matrices of the same k in formats of their own, one behind the other.
+    Joined(Vec<PackedMatrix>),
+}
+
+/// Weights `[n, k]` in panels.
+pub struct PackedMatrix {
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) panels: Panels,
+}
+
+/// Elements of the data and of the scales of a packed matrix.
+pub(super) struct Sizes {
+    pub(super) data: usize,
+    pub(super) scales: usize,
+}
+
+impl Sizes {
+    pub(super) fn of(format: ComputeFormat, n: usize, k: usize) -> Result<Self> {
+        if let Some((group, true)) = format.activations()
+            && !ROTATED_GROUPS.contains(&group)
+        {
+            return Err(Error::InvalidArgument(format!(
+                "group of rotated weights: expected one of {ROTATED_GROUPS:?}, found {group}"
+            )));
+        }
+        if let ComputeFormat::Int8 { group, .. } | ComputeFormat::Stored8 { group, .. } = format
+            && (group == 0 || !group.is_multiple_of(4) || group > MAX_GROUP)
+        {
+            return Err(Error::InvalidArgument(format!(
+                "int8 group: expected a multiple of 4 in 4..={MAX_GROUP}, found {group}"
+            )));
+        }
+        if let ComputeFormat::Int4 { group, .. } = format
+            && (group == 0 || !group.is_multiple_of(8) || group > MAX_GROUP)
+        {
+            return Err(Error::InvalidArgument(format!(
+                "int4 group: expected a multiple of 8 in 8..={MAX_GROUP}, found {group}"
+            )));
+        }
+        let sizes = || {
+            let columns = n.checked_next_multiple_of(LANES)?;
+            let (k_padded, scales) = match format {
+                ComputeFormat::Int8 { group, .. } => {
+                    (k.checked_next_multiple_of(4)?, columns.checked_mul(groups(k, group))?)
+                }
+                ComputeFormat::Stored8 { group, scales } => {
+                    let lines = scales.checked_lines(groups(k, group))?;
+                    (k.checked_next_multiple_of(4)?, columns.checked_mul(lines)?)
+                }
+                ComputeFormat::Int4 { group, scales, .. } => {
+                    let lines = scales.checked_lines(groups(k, group))?;
+                    // A byte for two weights.
+                    (k.checked_next_multiple_of(8)? / 2, columns.checked_mul(lines)?)
+                }
+                ComputeFormat::Bf16 => (k.checked_next_multiple_of(2)?, 0),
+                ComputeFormat::F32 => (k, 0),
+            };
+            // In bytes it must fit as well.
+            columns.checked_mul(k_padded)?.checked_mul(4).map(|bytes| Sizes { data: bytes / 4, scales })
+        };
+        sizes().ok_or_else(|| {
+            Error::out_of_memory(format!("a matrix of {n} x {k} weights does not fit into memory"))
+        })
+    }
+}
+
+impl PackedMatrix {
+    /// Bytes that a packed `[n, k]` takes.
+    ///
+    /// # Errors
+    /// `OutOfMemory` when the number overflows, `InvalidArgument` for an impossible group.
+    pub fn packed_bytes(format: ComputeFormat, n: usize, k: usize) -> Result<u64> {
+        let Sizes { data, scales } = Sizes::of(format, n, k)?;
+        let element = match format {
+            ComputeFormat::Int8 { .. } | ComputeFormat::Stored8 { .. } | ComputeFormat::Int4 { .. } => 1,
+            ComputeFormat::Bf16 => 2,
+            ComputeFormat::F32 => 4,
+        };
+        Ok(data as u64 * element + scales as u64 * 2)
+    }
+
+    /// Output columns.
+    pub fn n(&self) -> usize {
+        self.n
+    }
+
+    /// Weights per output column.
+    pub fn k(&self) -> usize {
+        self.k
+    }
+
+    /// The format; of joined matrices, that of the first.
+    pub fn format(&self) -> ComputeFormat {
+        match self.panels {
+            Panels::Int8 { group, kind: Int4Scales::Bf16, rotated, .. } => {
+                ComputeFormat::Int8 { group, rotated }
+            }
+            Panels::Int8 { group, kind, .. } => ComputeFormat::Stored8 { group, scales: kind },
+            Panels::Int4 { group, kind, rotated, .. } => ComputeFormat::Int4 { group, scales: kind, rotated },
+            Panels::Bf16(_) => ComputeFormat::Bf16,
+            Panels::F32(_) => ComputeFormat::F32,
+            Panels::Joined(ref parts) => parts[0].format(),
+        }
+    }
+
+    /// Matrices of the same k, one behind the other, each in its format.
+    ///
+    /// # Panics
+    /// When there is none, or they differ in k.
+    pub fn joined(mut parts: Vec<PackedMatrix>) -> Self {
+        let (n, k) = (parts.iter().map(|part| part.n).sum(), parts[0].k);
+        assert!(parts.iter().all(|part| part.k == k), "joined matrices have the same k");
+        match parts.len() {
+            1 => parts.remove(0),
+            _ => PackedMatrix { n, k, panels: Panels::Joined(parts) },
+        }
+    }
+
+    /// The matrices that were joined, or this one.
+    pub fn segments(&self) -> &[PackedMatrix] {
+        match &self.panels {
+            Panels::Joined(parts) => parts,
+            _ => std::slice::from_ref(self),
+        }
+    }
+
+    /// Columns of the panels of a gate and an up projection of `rows` rows each, packed by [`pack_gated`](Self::pack_gated);
+    /// `None` on overflow.
+    pub fn gated_columns(rows: usize) -> Option<usize> {
+        rows.checked_next_multiple_of(LANES)?.checked_mul(2)
+    }
+
+    /// Packs the rows of all `sources`, one after another, in parallel over panels.
+    ///
+    /// # Errors
+    /// `InvalidWeights` when the sources differ in k or (int8) a weight is not finite, `InvalidArgument` for an impossible
+    /// group, `OutOfMemory` without memory.
+    pub fn pack(
+        kernels: &KernelSet,
+        region: &Region<'_>,
+        format: ComputeFormat,
+        sources: &[&dyn RowSource],
+    ) -> Result<Self> {
+        let n = sources.iter().try_fold(0_usize, |n, source| n.checked_add(source.rows()));
+        Self::pack_rows(kernels, region, format, sources, (n, false))
+    }
+
+    /// Packs a gate and an up projection for a product with [`Epilogue::gate`](super::Epilogue::gate): panels of 16 columns
+    /// of the one and of the other in turn, the last of both padded with zeros. `n` is
+    /// [`gated_columns`](Self::gated_columns).
+    ///
+    /// # Errors
+    /// As [`pack`](Self::pack), and `InvalidWeights` when they differ in rows.
+    pub fn pack_gated(
+        kernels: &KernelSet,
+        region: &Region<'_>,
+        format: ComputeFormat,
+        [gate, up]: [&dyn RowSource; 2],
+    ) -> Result<Self> {
+        if gate.rows() != up.rows() {
+            return Err(Error::invalid_weights(format!(
+                "gate and up projections must have equally many rows: found {} and {}",
+                gate.rows(),
+                up.rows()
+            )));
+        }
+        let n = Self::gated_columns(gate.rows());
+        Self::pack_rows(kernels, region, format, &[gate, up], (n, true))
+    }
+
+    fn pack_rows(
+        kernels: &KernelSet,
+        region: &Region<'_>,
+        format: ComputeFormat,
+        sources: &[&dyn RowSource],
+        (n, gated): (Option<usize>, bool),
+    ) -> Result<Self> {
+        let k = sources.first().map_or(0, |source| source.cols());
+        if let Some(other) = sources.iter().find(|source| source.cols() != k) {
+            return Err(Error::invalid_weights(format!(
+                "matrices packed together must have rows of one length: expected {k}, found {}",
+                other.cols()
+            )));
+        }
+        let n = n.ok_or_else(|| Error::out_of_memory("the number of rows overflows"))?;
+        let sizes = Sizes::of(format, n, k)?;
+        let rows = Rows { sources, n, k, gated };
+        let panels = match format {
+            ComputeFormat::Int8 { group, rotated } => {
+                rows.pack_int8(kernels, region, format, (group, Int4Scales::Bf16, rotated), &sizes)?
+            }
+            ComputeFormat::Stored8 { group, scales } => {
+                rows.pack_int8(kernels, region, format, (group, scales, false), &sizes)?
+            }
+            ComputeFormat::Int4 { group, scales, rotated } => {
+                rows.pack_int4(kernels, region, format, (group, scales, rotated), &sizes)?
+            }
+            ComputeFormat::Bf16 => {
+                let mut data = AlignedBuf::zeroed(sizes.data)?;
+                rows.pack_float::<u16, 2>(region, &mut data, |row, out| kernels.to_bf16(row, out))?;
+                Panels::Bf16(data.into())
+            }
+            ComputeFormat::F32 => {
+                let mut data = AlignedBuf::zeroed(sizes.data)?;
+                rows.pack_float::<f32, 1>(region, &mut data, |row, out| out.copy_from_slice(row))?;
+                Panels::F32(data.into())
+            }
+        };
+        Ok(PackedMatrix { n, k, panels })
+    }
+
+    /// Writes row `row` (an output column) to `out`, `[k]`, dequantized.
+    ///
+    /// # Panics
+    /// When `row` is not below n or `out` is not k long.
+    pub fn read_row(&self, kernels: &KernelSet, row: usize, out: &mut [f32]) {
+        assert!(
+            row < self.n && out.len() == self.k,
+            "row {row} of {}, {} of {} weights",
+            self.n,
+            out.len(),
+            self.k
+        );
+        let (panel, column) = (row / LANES, row % LANES);
+        match &self.panels {
+            Panels::Int8 { codes, scales, group, kind, rotated } => {
+                let lines = kind.lines(groups(self.k, *group));
+                let codes = &codes.as_chunks::<64>().0[panel * self.k.div_ceil(4)..];
+                let scales = &scales.as_chunks::<LANES>().0[panel * lines..][..lines];
+                for (g, out) in out.chunks_mut(*group).enumerate() {
+                    let (scale, min) = int4::read_scale(*kind, scales, g, column);
+                    let blocks = &codes[g * group / 4..];
+                    for (out, block) in out.chunks_mut(4).zip(blocks) {
+                        for (out, &code) in out.iter_mut().zip(&block[4 * column..]) {
+                            *out = if kind.minimum() {
+                                f32::from(code).mul_add(scale, min)
+                            } else {
+                                f32::from(code) * scale
+                            };
+                        }
+                    }
+                }
+                if *rotated {
+                    kernels.hadamard(out);
+                }
+            }
+            Panels::Int4 { codes, scales, group, kind, rotated } => {
+                let codes = &codes.as_chunks::<64>().0[panel * self.k.div_ceil(8)..];
+                let lines = kind.lines(groups(self.k, *group));
+                let scales = &scales.as_chunks::<LANES>().0[panel * lines..][..lines];
+                int4::read_row((*group, *kind), codes, scales, column, out);
+                if *rotated {
+                    kernels.hadamard(out);
+                }
+            }
+            Panels::Bf16(data) => {
+                let blocks = &data.as_chunks::<32>().0[panel * self.k.div_ceil(2)..];
+                for (out, block) in out.chunks_mut(2).zip(blocks) {
+                    for (out, &weight) in out.iter_mut().zip(&block[2 * column..]) {
+                        *out = widen(weight);
+                    }
+                }
+            }
+            Panels::Joined(parts) => {
+                let mut row = row;
+                for part in parts {
+                    if row < part.n {
+                        return part.read_row(kernels, row, out);
+                    }
+                    row -= part.n;
+                }
+            }
+            Panels::F32(data) => {
+                let blocks = &data.as_chunks::<LANES>().0[panel * self.k..];
+                for (out, block) in out.iter_mut().zip(blocks) {
+                    *out = block[column];
+                }
+            }
+        }
+    }
+}
+
+fn widen(bf16: u16) -> f32 {
+    f32::from_bits(u32::from(bf16) << 16)
+}
+
+/// The rows of several sources, numbered through.
+pub(super) struct Rows<'a> {
+    sources: &'a [&'a dyn RowSource],
+    n: usize,
+    pub(super) k: usize,
+    /// Two sources whose panels alternate.
+    gated: bool,
+}
+
+impl Rows<'_> {
+    /// Calls `f(column, source, row of the source, its bytes as stored)` for the rows of the panel that begins with row
+    /// `first`. Returns how many there are: 16, or fewer at the end.
+    pub(super) fn each_row(
+        &self,
+        first: usize,
+        stored: &mut Vec<u8>,
+        mut f: impl FnMut(usize, &dyn RowSource, usize, &[u8]) -> Result<()>,
+    ) -> Result<usize> {
+        let panel = first / LANES;
+        let (sources, first, n) = match self.gated {
+            true => {
+                let source = &self.sources[panel % 2..=panel % 2];
+                (source, panel / 2 * LANES, source[0].rows())
+            }
+            false => (self.sources, first, self.n),
+        };
+        let columns = LANES.min(n - first);
+        let mut column = 0;
+        let mut source_start = 0;
+        for source in sources {
+            let source_end = source_start + source.rows();
+            let rows = (first + column).max(source_start)..(first + columns).min(source_end);
+            if !rows.is_empty() {
+                let rows = rows.start - source_start..rows.end - source_start;
+                source.fetch(rows.clone(), stored)?;
+                let row_bytes = stored.len() / rows.len();
+                for (i, row) in rows.enumerate() {
+                    f(column, *source, row, &stored[i * row_bytes..][..row_bytes])?;
+                    column += 1;
+                }
+            }
+            source_start = source_end;
+        }
+        Ok(columns)
+    }
+
+    /// Panels of `format`: codes of the sources that are stored so, others quantized where the scales are bf16.
+    fn pack_int8(
+        &self,
+        kernels: &KernelSet,
+        region: &Region<'_>,
+        format: ComputeFormat,
+        (group, kind, rotated): (usize, Int4Scales, bool),
+        sizes: &Sizes,
+    ) -> Result<Panels> {
+        let (blocks, groups) = (self.k.div_ceil(4), groups(self.k, group));
+        let lines = kind.lines(groups);
+        let mut codes = AlignedBuf::zeroed(sizes.data)?;
+        let mut scales = AlignedBuf::zeroed(sizes.scales)?;
+        let per_task = self.panels_per_task(region);
+        let parts = codes
+            .chunks_mut((per_task * blocks * 64).max(1))
+            .zip(scales.chunks_mut((per_task * lines * LANES).max(1)));
+        for_each_part(region, parts, |task, (codes, scales)| {
+            let mut row = AlignedBuf::<f32>::zeroed(self.k)?;
+            // Rows of codes of one panel, k padded with zeros.
+            let mut panel_codes = AlignedBuf::<i8>::zeroed(LANES * blocks * 4)?;
+            let mut row_scales = AlignedBuf::<u16>::zeroed(groups)?;
+            let (mut stored, mut stored_scales) = (Vec::new(), Vec::new());
+            let panels = codes.chunks_mut(blocks * 64).zip(scales.chunks_mut(lines * LANES));
+            for (panel, (codes, scales)) in panels.enumerate() {
+                let scales = scales.as_chunks_mut::<LANES>().0;
+                let first = (task * per_task + panel) * LANES;
+                let columns = self.each_row(first, &mut stored, |column, source, index, stored| {
+                    let row_codes = &mut panel_codes[column * blocks * 4..][..self.k];
+                    if source.own_format() == Some(format) {
+                        stored_scales.clear();
+                        source.read_codes(index, stored, row_codes, &mut stored_scales)?;
+                        return put_scales(kind, scales, (index, column, groups), &stored_scales);
+                    }
+                    check_converted(kind, index)?;
+                    source.read_row(index, stored, &mut row);
+                    if rotated {
+                        kernels.hadamard(&mut row);
+                    }
+                    if !kernels.quantize_weights(&row, group, row_codes, &mut row_scales) {
+                        return Err(not_finite(index));
+                    }
+                    for (line, scale) in scales.iter_mut().zip(row_scales.iter()) {
+                        line[column] = *scale;
+                    }
+                    Ok(())
+                })?;
+                panel_codes[columns * blocks * 4..].fill(0);
+                interleave::<i8, 4>(&panel_codes, codes);
+            }
+            Ok(())
+        })?;
+        Ok(Panels::Int8 { codes: codes.into(), scales: scales.into(), group, kind, rotated })
+    }
+
+    fn pack_float<T: Pod + Default, const KB: usize>(
+        &self,
+        region: &Region<'_>,
+        data: &mut [T],
+        convert: impl Fn(&[f32], &mut [T]) + Sync,
+    ) -> Result<()> {
+        let k_padded = self.k.next_multiple_of(KB);
+        let per_task = self.panels_per_task(region);
+        for_each_part(region, data.chunks_mut((per_task * k_padded * LANES).max(1)), |task, data| {
+            let mut row = AlignedBuf::<f32>::zeroed(self.k)?;
+            let mut panel_rows = AlignedBuf::<T>::zeroed(LANES * k_padded)?;
+            let mut stored = Vec::new();
+            for (panel, data) in data.chunks_mut(k_padded * LANES).enumerate() {
+                let first = (task * per_task + panel) * LANES;
+                let columns = self.each_row(first, &mut stored, |column, source, index, stored| {
+                    source.read_row(index, stored, &mut row);
+                    convert(&row, &mut panel_rows[column * k_padded..][..self.k]);
+                    Ok(())
+                })?;
+                if columns < LANES {
+                    panel_rows[columns * k_padded..].fill(T::default());
+                }
+                interleave::<T, KB>(&panel_rows, data);
+            }
+            Ok(())
+        })
+    }
+
+    /// Several tasks for each thread; one more task than that costs little.
+    pub(super) fn panels_per_task(&self, region: &Region<'_>) -> usize {
+        self.n.div_ceil(LANES).div_ceil(region.threads() * 8).max(1)
+    }
+}
+
+/// # Errors
+/// `Internal` where weights would have to be converted to what is only taken over.
+pub(super) fn check_converted(kind: Int4Scales, row: usize) -> Result<()> {
+    match kind {
+        Int4Scales::Bf16 => Ok(()),
+        _ => Err(Error::Internal(format!("row {row}: expected stored codes with {kind:?} scales"))),
+    }
+}
+
+pub(super) fn not_finite(row: usize) -> Error {
+    Error::invalid_row(row, format!("row {row} has a weight that is not finite"))
+}
+
+/// 16 rows, one after another, to k-blocks of `KB` consecutive elements of each row.
+pub(super) fn interleave<T: Pod, const KB: usize>(rows: &[T], panel: &mut [T]) {
+    let blocks = rows.len() / LANES / KB;
+    let (rows, panel) = (rows.as_chunks::<KB>().0, panel.as_chunks_mut::<KB>().0);
+    // Strips of k short enough for the panel's lines to stay in the first-level cache while all rows visit them.
+    const STRIP: usize = 128;
+    for strip in (0..blocks).step_by(STRIP) {
+        for column in 0..LANES {
+            let row = &rows[column * blocks..][..blocks];
+            for block in strip..(strip + STRIP).min(blocks) {
+                panel[block * LANES + column] = row[block];
+            }
+        }
+    }
+}
+
+/// Calls `f(index, part)` for each part in parallel; the first error, if any.
+pub(super) fn for_each_part<P: Send>(
+    region: &Region<'_>,
+    parts: impl Iterator<Item = P>,
+    f: impl Fn(usize, P) -> Result<()> + Sync,
+) -> Result<()> {
+    let parts: Vec<_> = parts.map(|part| Mutex::new(Some(part))).collect();
+    let first_error = Mutex::new(None);
+    region.parallel(parts.len(), |index| {
+        let part = parts[index].lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Err(error)) = part.map(|part| f(index, part)) {
+            first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    });
+    first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}

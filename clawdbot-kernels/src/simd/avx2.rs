@@ -1,0 +1,419 @@
+//! [`Simd`] on AVX2 with FMA, with or without AVX-VNNI: two 256-bit registers per vector.
+
+use std::arch::x86_64::*;
+
+use super::{LANES, Simd};
+
+/// Proof of AVX2 and FMA and, if `VNNI`, of AVX-VNNI.
+#[derive(Clone, Copy)]
+pub struct Avx2<const VNNI: bool>(());
+
+/// With `vpdpbusd` on 256 bits: client CPUs since Alder Lake, which have no AVX-512.
+pub type AvxVnni = Avx2<true>;
+/// With `vpmaddubsw`.
+pub type Avx2Maddubs = Avx2<false>;
+
+impl<const VNNI: bool> Avx2<VNNI> {
+    /// # Safety
+    /// The CPU must have the features that `kernels::isa` lists for this type.
+    #[inline(always)]
+    pub unsafe fn assume() -> Self {
+        Avx2(())
+    }
+}
+
+/// Calls intrinsics.
+macro_rules! isa {
+    ($($body:tt)*) => {
+        // SAFETY: the token proves that the CPU has the instructions; pointers come from references to arrays of
+        // exactly the size that is read or written, and all loads and stores are unaligned ones.
+        unsafe { $($body)* }
+    };
+}
+
+/// Lanes 0..8 and 8..16.
+type Pair<T> = [T; 2];
+
+/// Calls an intrinsic on both halves of its arguments.
+macro_rules! both {
+    ($function:ident $(::<$const:literal>)? ($($arg:expr),+)) => {
+        isa!([$function $(::<$const>)? ($($arg[0]),+), $function $(::<$const>)? ($($arg[1]),+)])
+    };
+}
+
+#[inline(always)]
+fn store_bytes(v: Pair<__m256i>, out: &mut [i8; 4 * LANES]) {
+    isa! {
+        _mm256_storeu_si256(out.as_mut_ptr().cast(), v[0]);
+        _mm256_storeu_si256(out.as_mut_ptr().add(32).cast(), v[1]);
+    }
+}
+
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
+    type F32 = Pair<__m256>;
+    type I32 = Pair<__m256i>;
+    type W8 = Pair<__m256i>;
+    type A4 = __m256i;
+
+    /// Both instructions multiply unsigned by signed bytes. `vpdpbusd` has the weights on the unsigned side. `vpmaddubsw`
+    /// sums two products to 16 bits, into which two of `|w| * sign(a, w)`, at most 128 * 127, fit; no activation is -128,
+    /// which could not be negated.
+    const FLIPPED: bool = VNNI;
+    const REGISTERS: usize = 8;
+
+    #[inline(always)]
+    fn splat(self, x: f32) -> Self::F32 {
+        isa!([_mm256_set1_ps(x); 2])
+    }
+    #[inline(always)]
+    fn load(self, x: &[f32; LANES]) -> Self::F32 {
+        isa!([_mm256_loadu_ps(x.as_ptr()), _mm256_loadu_ps(x.as_ptr().add(8))])
+    }
+    #[inline(always)]
+    fn store(self, v: Self::F32, out: &mut [f32; LANES]) {
+        isa! {
+            _mm256_storeu_ps(out.as_mut_ptr(), v[0]);
+            _mm256_storeu_ps(out.as_mut_ptr().add(8), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn select_below(self, count: usize, a: Self::F32, b: Self::F32) -> Self::F32 {
+        let count = count.min(LANES) as i32;
+        isa! {
+            let count = _mm256_set1_epi32(count);
+            let low = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let high = _mm256_add_epi32(low, _mm256_set1_epi32(8));
+            let (low, high) = (_mm256_cmpgt_epi32(count, low), _mm256_cmpgt_epi32(count, high));
+            [
+                _mm256_blendv_ps(b[0], a[0], _mm256_castsi256_ps(low)),
+                _mm256_blendv_ps(b[1], a[1], _mm256_castsi256_ps(high)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        both!(_mm256_add_ps(a, b))
+    }
+    #[inline(always)]
+    fn sub(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        both!(_mm256_sub_ps(a, b))
+    }
+    #[inline(always)]
+    fn mul(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        both!(_mm256_mul_ps(a, b))
+    }
+    #[inline(always)]
+    fn div(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        both!(_mm256_div_ps(a, b))
+    }
+    #[inline(always)]
+    fn fma(self, a: Self::F32, b: Self::F32, c: Self::F32) -> Self::F32 {
+        both!(_mm256_fmadd_ps(a, b, c))
+    }
+    #[inline(always)]
+    fn max(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        both!(_mm256_max_ps(a, b))
+    }
+    #[inline(always)]
+    fn min(self, a: Self::F32, b: Self::F32) -> Self::F32 {
+        both!(_mm256_min_ps(a, b))
+    }
+    #[inline(always)]
+    fn abs(self, a: Self::F32) -> Self::F32 {
+        let sign = self.splat(-0.0);
+        both!(_mm256_andnot_ps(sign, a))
+    }
+    #[inline(always)]
+    fn any_above(self, a: Self::F32, b: Self::F32) -> bool {
+        isa! {
+            let (low, high) = (_mm256_cmp_ps::<_CMP_GT_OQ>(a[0], b[0]), _mm256_cmp_ps::<_CMP_GT_OQ>(a[1], b[1]));
+            _mm256_movemask_ps(_mm256_or_ps(low, high)) != 0
+        }
+    }
+    #[inline(always)]
+    fn reduce_add(self, v: Self::F32) -> f32 {
+        isa! {
+            let v = _mm256_add_ps(v[0], v[1]);
+            let v = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+    #[inline(always)]
+    fn reduce_max(self, v: Self::F32) -> f32 {
+        isa! {
+            let v = _mm256_max_ps(v[0], v[1]);
+            let v = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+            let v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+            _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)))
+        }
+    }
+
+    #[inline(always)]
+    fn butterfly<const STRIDE: usize>(self, v: Self::F32) -> Self::F32 {
+        if STRIDE == 8 {
+            return [self.add(v, [v[1], v[0]])[0], self.sub(v, [v[1], v[0]])[0]];
+        }
+        isa! {
+            let mut out = v;
+            for half in 0..2 {
+                let v = v[half];
+                let swapped = match STRIDE {
+                    1 => _mm256_permute_ps::<0b10_11_00_01>(v),
+                    2 => _mm256_permute_ps::<0b01_00_11_10>(v),
+                    _ => _mm256_permute2f128_ps::<1>(v, v),
+                };
+                let (sum, difference) = (_mm256_add_ps(v, swapped), _mm256_sub_ps(swapped, v));
+                out[half] = match STRIDE {
+                    1 => _mm256_blend_ps::<0b1010_1010>(sum, difference),
+                    2 => _mm256_blend_ps::<0b1100_1100>(sum, difference),
+                    _ => _mm256_blend_ps::<0b1111_0000>(sum, difference),
+                };
+            }
+            out
+        }
+    }
+
+    #[inline(always)]
+    fn round_to_i32(self, v: Self::F32) -> Self::I32 {
+        // With the rounding of MXCSR, which Rust requires to be nearest-even.
+        both!(_mm256_cvtps_epi32(v))
+    }
+    #[inline(always)]
+    fn i32_to_f32(self, v: Self::I32) -> Self::F32 {
+        both!(_mm256_cvtepi32_ps(v))
+    }
+    #[inline(always)]
+    fn pow2(self, n: Self::I32) -> Self::F32 {
+        let biased = self.add_i32(n, self.splat_i32(127));
+        let bits = both!(_mm256_slli_epi32::<23>(biased));
+        both!(_mm256_castsi256_ps(bits))
+    }
+
+    #[inline(always)]
+    fn splat_i32(self, x: i32) -> Self::I32 {
+        isa!([_mm256_set1_epi32(x); 2])
+    }
+    #[inline(always)]
+    fn load_i32(self, x: &[i32; LANES]) -> Self::I32 {
+        isa!([_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(8).cast())])
+    }
+    #[inline(always)]
+    fn store_i32(self, v: Self::I32, out: &mut [i32; LANES]) {
+        isa! {
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), v[0]);
+            _mm256_storeu_si256(out.as_mut_ptr().add(8).cast(), v[1]);
+        }
+    }
+    #[inline(always)]
+    fn add_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        both!(_mm256_add_epi32(a, b))
+    }
+    #[inline(always)]
+    fn sub_i32(self, a: Self::I32, b: Self::I32) -> Self::I32 {
+        both!(_mm256_sub_epi32(a, b))
+    }
+    #[inline(always)]
+    fn half_i32(self, v: Self::I32) -> Self::I32 {
+        both!(_mm256_srai_epi32::<1>(v))
+    }
+    #[inline(always)]
+    fn times_128_i32(self, v: Self::I32) -> Self::I32 {
+        both!(_mm256_slli_epi32::<7>(v))
+    }
+    #[inline(always)]
+    fn reduce_add_i32(self, v: Self::I32) -> i32 {
+        let mut lanes = [0; LANES];
+        self.store_i32(v, &mut lanes);
+        lanes.iter().fold(0, |sum, lane| sum.wrapping_add(*lane))
+    }
+
+    #[inline(always)]
+    fn load_bf16(self, x: &[u16; LANES]) -> Self::F32 {
+        isa! {
+            let low = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().cast()));
+            let high = _mm256_cvtepu16_epi32(_mm_loadu_si128(x.as_ptr().add(8).cast()));
+            [
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(low)),
+                _mm256_castsi256_ps(_mm256_slli_epi32::<16>(high)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn load_bf16_pairs(self, x: &[u16; 2 * LANES]) -> (Self::F32, Self::F32) {
+        let pairs: Self::I32 =
+            isa!([_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(LANES).cast())]);
+        let upper = self.splat_i32(0xffff_0000_u32 as i32);
+        let (even, odd) = (both!(_mm256_slli_epi32::<16>(pairs)), both!(_mm256_and_si256(pairs, upper)));
+        (both!(_mm256_castsi256_ps(even)), both!(_mm256_castsi256_ps(odd)))
+    }
+    #[inline(always)]
+    fn load_f16(self, x: &[u16; LANES]) -> Self::F32 {
+        isa! {
+            [
+                _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().cast())),
+                _mm256_cvtph_ps(_mm_loadu_si128(x.as_ptr().add(8).cast())),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn load_u8(self, x: &[u8; LANES]) -> Self::I32 {
+        isa! {
+            [
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(x.as_ptr().cast())),
+                _mm256_cvtepu8_epi32(_mm_loadl_epi64(x.as_ptr().add(8).cast())),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn store_bf16(self, v: Self::F32, out: &mut [u16; LANES]) {
+        let narrow = |v: __m256| {
+            isa! {
+                let bits = _mm256_castps_si256(v);
+                let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+                let rounded = _mm256_add_epi32(_mm256_add_epi32(bits, _mm256_set1_epi32(0x7fff)), odd);
+                let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(v, v));
+                let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x40_0000));
+                _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan))
+            }
+        };
+        let (low, high) = (narrow(v[0]), narrow(v[1]));
+        isa! {
+            // The pack interleaves 128-bit halves.
+            let packed = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
+            _mm256_storeu_si256(out.as_mut_ptr().cast(), packed);
+        }
+    }
+    #[inline(always)]
+    fn store_u14(self, v: [Self::I32; 4], high: &mut [i8; 4 * LANES], low: &mut [i8; 4 * LANES]) {
+        // The packs interleave 128-bit halves; 32-bit lane i of their result belongs at i / 4 + i % 4 * 2.
+        for i in 0..2 {
+            isa! {
+                let [a, b] = [v[2 * i], v[2 * i + 1]];
+                let (a, b) = (_mm256_packs_epi32(a[0], a[1]), _mm256_packs_epi32(b[0], b[1]));
+                let upper = _mm256_packus_epi16(_mm256_srli_epi16::<7>(a), _mm256_srli_epi16::<7>(b));
+                let mask = _mm256_set1_epi16(127);
+                let lower = _mm256_packus_epi16(_mm256_and_si256(a, mask), _mm256_and_si256(b, mask));
+                let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+                let (upper, lower) =
+                    (_mm256_permutevar8x32_epi32(upper, order), _mm256_permutevar8x32_epi32(lower, order));
+                _mm256_storeu_si256(high.as_mut_ptr().add(32 * i).cast(), upper);
+                _mm256_storeu_si256(low.as_mut_ptr().add(32 * i).cast(), lower);
+            }
+        }
+    }
+    #[inline(always)]
+    fn store_i8(self, v: Self::I32, out: &mut [i8; LANES]) {
+        isa! {
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi32(v[0], v[1]));
+            let bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
+            _mm_storeu_si128(out.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn load_w8(self, x: &[i8; 4 * LANES]) -> Self::W8 {
+        let w = self.load_signed_w8(x);
+        if VNNI {
+            let flip = isa!([_mm256_set1_epi8(-128); 2]);
+            both!(_mm256_xor_si256(w, flip))
+        } else {
+            w
+        }
+    }
+    #[inline(always)]
+    fn prepare_w8(self, x: &[i8; 4 * LANES], out: &mut [i8; 4 * LANES]) {
+        store_bytes(self.load_w8(x), out);
+    }
+    #[inline(always)]
+    fn load_prepared(self, x: &[i8; 4 * LANES]) -> Self::W8 {
+        self.load_signed_w8(x)
+    }
+    #[inline(always)]
+    fn splat_a4(self, x: &[i8; 4]) -> __m256i {
+        isa!(_mm256_set1_epi32(x.as_ptr().cast::<i32>().read_unaligned()))
+    }
+    #[inline(always)]
+    fn dot4(self, acc: Self::I32, w: Self::W8, a: __m256i) -> Self::I32 {
+        if VNNI {
+            return isa!([
+                _mm256_dpbusd_avx_epi32(acc[0], w[0], a),
+                _mm256_dpbusd_avx_epi32(acc[1], w[1], a)
+            ]);
+        }
+        isa! {
+            // |w| does not depend on the activations: once for all rows of a tile.
+            let ones = _mm256_set1_epi16(1);
+            let low = _mm256_maddubs_epi16(_mm256_abs_epi8(w[0]), _mm256_sign_epi8(a, w[0]));
+            let high = _mm256_maddubs_epi16(_mm256_abs_epi8(w[1]), _mm256_sign_epi8(a, w[1]));
+            [
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(low, ones)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(high, ones)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn load_signed_w8(self, x: &[i8; 4 * LANES]) -> Self::W8 {
+        isa!([_mm256_loadu_si256(x.as_ptr().cast()), _mm256_loadu_si256(x.as_ptr().add(32).cast())])
+    }
+    #[inline(always)]
+    fn dot4_positive(self, acc: Self::I32, w: Self::W8, a: __m256i) -> Self::I32 {
+        if VNNI {
+            // The activations are the unsigned side.
+            return isa!([
+                _mm256_dpbusd_avx_epi32(acc[0], a, w[0]),
+                _mm256_dpbusd_avx_epi32(acc[1], a, w[1])
+            ]);
+        }
+        isa! {
+            let ones = _mm256_set1_epi16(1);
+            let (low, high) = (_mm256_maddubs_epi16(a, w[0]), _mm256_maddubs_epi16(a, w[1]));
+            [
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(low, ones)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(high, ones)),
+            ]
+        }
+    }
+    fn load_u4(self, x: &[u8; 4 * LANES]) -> (Self::W8, Self::W8) {
+        isa! {
+            let mask = _mm256_set1_epi8(15);
+            let first = _mm256_loadu_si256(x.as_ptr().cast());
+            let second = _mm256_loadu_si256(x.as_ptr().add(32).cast());
+            (
+                [_mm256_and_si256(first, mask), _mm256_and_si256(second, mask)],
+                [
+                    _mm256_and_si256(_mm256_srli_epi32::<4>(first), mask),
+                    _mm256_and_si256(_mm256_srli_epi32::<4>(second), mask),
+                ],
+            )
+        }
+    }
+    #[inline(always)]
+    fn dot4_u4(self, acc: Self::I32, w: Self::W8, a: __m256i) -> Self::I32 {
+        if VNNI {
+            return self.dot4(acc, w, a);
+        }
+        isa! {
+            // Two products of at most 15 * 127 fit 16 bits; the weights are the unsigned side.
+            let ones = _mm256_set1_epi16(1);
+            [
+                _mm256_add_epi32(acc[0], _mm256_madd_epi16(_mm256_maddubs_epi16(w[0], a), ones)),
+                _mm256_add_epi32(acc[1], _mm256_madd_epi16(_mm256_maddubs_epi16(w[1], a), ones)),
+            ]
+        }
+    }
+    #[inline(always)]
+    fn unpack_u4(self, x: &[u8; 4 * LANES], zero: i8, low: &mut [i8; 4 * LANES], high: &mut [i8; 4 * LANES]) {
+        let (a, b) = self.load_u4(x);
+        let zero = isa!([_mm256_set1_epi8(zero); 2]);
+        store_bytes(both!(_mm256_sub_epi8(a, zero)), low);
+        store_bytes(both!(_mm256_sub_epi8(b, zero)), high);
+    }
+
+    #[inline(always)]
+    fn prefetch(self, p: *const u8) {
+        isa!(_mm_prefetch::<_MM_HINT_T0>(p.cast()));
+    }
+}

@@ -1,0 +1,431 @@
+//! The pool of one runtime: a *region* wakes the workers once, and the leader hands them job after job. [unsafe corner]
+//!
+//! A forward pass runs inside one region. The leader (the calling thread) executes the pass sequentially and calls
+//! [`Region::parallel`] for each step that is worth splitting. Every thread has a contiguous share of the tasks and
+//! takes them in ascending order, so that neighbouring data is one long stream for it; who is done takes tasks from the
+//! end of another's share, so a thread that the system has descheduled delays nobody by more than the task it holds.
+//! Workers spin briefly for the next job, then sleep: an idle pool uses no CPU. The leader is a thread of the host, which
+//! may have uses of its own for `park` and `unpark`: it sleeps on a condition of the pool.
+//!
+//! A [`Region`] is not `Sync` and the closures that tasks run are, so a task cannot hold the region it is part of: that a
+//! job is begun inside a job is no program. What tasks may hold is [`Region::stop`].
+//!
+//! Fork: threads do not survive it. [`ThreadPool::region`] then answers `ForkedRuntime` in the child, and dropping
+//! the pool there does not wait for threads that do not exist.
+#![allow(unsafe_code, reason = "handing borrowed closures to other threads is this module's purpose")]
+
+use std::cell::UnsafeCell;
+use std::marker::PhantomData;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+
+/// How long a worker or the leader spins before it sleeps. Longer than the serial gaps of a forward pass.
+const SPIN: Duration = Duration::from_micros(50);
+
+/// `state`: generation in the high half, OPEN bit, number of workers inside the job in the low bits.
+const OPEN: u64 = 1 << 31;
+const COUNT: u64 = OPEN - 1;
+const GENERATION: u64 = 1 << 32;
+
+type Job = *const (dyn Fn(usize) + Sync);
+
+/// Worker threads and the rules for using them. One per runtime.
+pub struct ThreadPool {
+    threads: usize,
+    pid: u32,
+    /// Started at the first region; held while a region is open.
+    workers: Mutex<Option<Workers>>,
+}
+
+struct Workers {
+    shared: Arc<Shared>,
+    handles: Vec<JoinHandle<()>>,
+}
+
+struct Shared {
+    state: AtomicU64,
+    job: UnsafeCell<Option<Job>>,
+    /// For each thread, the leader first: its tasks that nobody has taken.
+    shares: Vec<Share>,
+    panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
+    shutdown: AtomicBool,
+    asleep: Vec<AtomicBool>,
+    /// Whether the leader waits for `empty`.
+    leader_asleep: AtomicBool,
+    /// The last worker has left the job.
+    empty: (Mutex<()>, Condvar),
+}
+
+// SAFETY: `job` is written by the leader only while no worker is inside a job and the job is closed, and read by workers
+// only after they entered the open job (acquire on `state`), see `parallel` and `worker`.
+unsafe impl Sync for Shared {}
+// SAFETY: the raw job pointer is used only under the protocol above.
+unsafe impl Send for Shared {}
+
+/// Tasks `first..end` as `end << 32 | first`, on a cache line of its own.
+#[repr(align(128))]
+struct Share(AtomicU64);
+
+impl Share {
+    fn set(&self, tasks: Range<u32>) {
+        // Published by opening the job.
+        self.0.store(u64::from(tasks.end) << 32 | u64::from(tasks.start), Ordering::Relaxed);
+    }
+
+    /// The first task, for the owner; the last one, for others.
+    fn take(&self, owner: bool) -> Option<usize> {
+        let rest = |share: u64| {
+            let (first, end) = (share as u32, (share >> 32) as u32);
+            (first < end).then(|| if owner { share + 1 } else { share - (1 << 32) })
+        };
+        // Results of tasks are published by leaving the job, not here.
+        let share = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).ok()?;
+        Some(if owner { share as u32 } else { (share >> 32) as u32 - 1 } as usize)
+    }
+}
+
+impl ThreadPool {
+    /// A pool that computes on `threads` threads, the caller's included. No thread is started yet.
+    pub fn new(threads: usize) -> Self {
+        ThreadPool { threads: threads.max(1), pid: std::process::id(), workers: Mutex::new(None) }
+    }
+
+    /// Number of threads, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Whether this process is a fork of the one that made the pool.
+    ///
+    /// # Errors
+    /// `Forked`.
+    pub fn check_fork(&self) -> Result<()> {
+        if std::process::id() == self.pid {
+            return Ok(());
+        }
+        Err(Error::Forked { pool_pid: self.pid, pid: std::process::id() })
+    }
+
+    /// Runs `f` with the workers awake. One region at a time: concurrent callers wait.
+    ///
+    /// # Errors
+    /// `Forked` in a forked child, `Thread` when the system cannot start a thread.
+    pub fn region<R>(&self, f: impl FnOnce(&Region<'_>) -> R) -> Result<R> {
+        self.open(None, f)
+    }
+
+    /// As [`ThreadPool::region`], but tasks that begin after `stop` has answered true are left out: see [`Stop`].
+    ///
+    /// # Errors
+    /// As [`ThreadPool::region`].
+    pub fn region_until<R>(
+        &self,
+        stop: &(dyn Fn() -> bool + Sync),
+        f: impl FnOnce(&Region<'_>) -> R,
+    ) -> Result<R> {
+        self.open(Some(&Asked { ask: stop, yes: AtomicBool::new(false) }), f)
+    }
+
+    fn open<R>(&self, asked: Option<&Asked<'_>>, f: impl FnOnce(&Region<'_>) -> R) -> Result<R> {
+        self.check_fork()?;
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        if workers.is_none() {
+            *workers = Some(Workers::start(self.threads - 1)?);
+        }
+        Ok(f(&Region {
+            threads: self.threads,
+            workers: Some(workers),
+            stop: Stop(asked),
+            not_sync: PhantomData,
+        }))
+    }
+}
+
+impl Drop for ThreadPool {
+    fn drop(&mut self) {
+        let workers = self.workers.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Workers { shared, handles }) = workers else { return };
+        if std::process::id() != self.pid {
+            std::mem::forget(handles);
+            return;
+        }
+        shared.shutdown.store(true, Ordering::SeqCst);
+        for handle in handles {
+            handle.thread().unpark();
+            // A worker catches panics of jobs, so joining cannot fail.
+            let _ = handle.join();
+        }
+    }
+}
+
+impl Workers {
+    fn start(count: usize) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            state: AtomicU64::new(0),
+            job: UnsafeCell::new(None),
+            shares: (0..=count).map(|_| Share(AtomicU64::new(0))).collect(),
+            panic: Mutex::new(None),
+            shutdown: AtomicBool::new(false),
+            asleep: (0..count).map(|_| AtomicBool::new(false)).collect(),
+            leader_asleep: AtomicBool::new(false),
+            empty: (Mutex::new(()), Condvar::new()),
+        });
+        let mut workers = Workers { shared, handles: Vec::with_capacity(count) };
+        for index in 0..count {
+            let shared = Arc::clone(&workers.shared);
+            let spawned = std::thread::Builder::new()
+                .name(format!("clawdbot-{}", index + 1))
+                .spawn(move || worker(&shared, index));
+            match spawned {
+                Ok(handle) => workers.handles.push(handle),
+                Err(error) => {
+                    workers.shared.shutdown.store(true, Ordering::SeqCst);
+                    for handle in workers.handles {
+                        handle.thread().unpark();
+                        let _ = handle.join();
+                    }
+                    return Err(Error::Thread(error));
+                }
+            }
+        }
+        Ok(workers)
+    }
+}
+
+fn worker(shared: &Shared, index: usize) {
+    let mut seen = 0;
+    while let Some(generation) = wait_for_job(shared, index, seen) {
+        seen = generation;
+        // SAFETY: this thread entered the open job in `wait_for_job`; the leader keeps the closure alive and `job`
+        // unchanged until the count of workers inside is zero again.
+        let job = unsafe { *shared.job.get() };
+        if let Some(function) = job {
+            // SAFETY: as above: the pointee outlives our stay inside the job.
+            run_tasks(shared, index + 1, unsafe { &*function });
+        }
+        let before = shared.state.fetch_sub(1, Ordering::SeqCst);
+        if before & COUNT == 1 && shared.leader_asleep.load(Ordering::SeqCst) {
+            let (lock, empty) = &shared.empty;
+            // With the lock, the leader has not looked yet or is asleep.
+            drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
+            empty.notify_one();
+        }
+    }
+}
+
+/// Waits until a job newer than `seen` is open, enters it and returns its generation. `None` at shutdown.
+fn wait_for_job(shared: &Shared, index: usize, seen: u64) -> Option<u64> {
+    let try_enter = || {
+        let state = shared.state.load(Ordering::Acquire);
+        let generation = state & !(GENERATION - 1);
+        if state & OPEN == 0 || generation == seen {
+            return None;
+        }
+        let entered = shared.state.compare_exchange(state, state + 1, Ordering::SeqCst, Ordering::Relaxed);
+        entered.is_ok().then_some(generation)
+    };
+    loop {
+        let mut start = None;
+        for round in 0_u32.. {
+            if let Some(generation) = try_enter() {
+                return Some(generation);
+            }
+            std::hint::spin_loop();
+            // The clock is read now and then only: it costs as much as many spins.
+            if round % 64 == 63 && start.get_or_insert_with(Instant::now).elapsed() > SPIN {
+                break;
+            }
+        }
+        shared.asleep[index].store(true, Ordering::SeqCst);
+        loop {
+            if shared.shutdown.load(Ordering::SeqCst) {
+                return None;
+            }
+            // Checked again after the flag is set: the leader sets the state first and reads the flag after, so one
+            // of the two sees the other.
+            let state = shared.state.load(Ordering::SeqCst);
+            if state & OPEN != 0 && state & !(GENERATION - 1) != seen {
+                break;
+            }
+            std::thread::park();
+        }
+        shared.asleep[index].store(false, Ordering::SeqCst);
+    }
+}
+
+/// Runs tasks as thread `thread` (0 is the leader) until none is left to take.
+fn run_tasks(shared: &Shared, thread: usize, function: &(dyn Fn(usize) + Sync)) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        while let Some(task) = shared.shares[thread].take(true) {
+            function(task);
+        }
+        let (before, after) = shared.shares.split_at(thread);
+        for share in after[1..].iter().chain(before) {
+            while let Some(task) = share.take(false) {
+                function(task);
+            }
+        }
+    }));
+    if let Err(panic) = outcome {
+        // The other tasks are pointless now.
+        shared.shares.iter().for_each(|share| share.set(0..0));
+        *shared.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+    }
+}
+
+/// Whether a region is to do no more: tasks that have not begun are left out, and what they would have written stays as it
+/// was, so that whoever made the region must take nothing from it. Once yes, it stays yes.
+#[derive(Clone, Copy)]
+pub struct Stop<'a>(Option<&'a Asked<'a>>);
+
+struct Asked<'a> {
+    ask: &'a (dyn Fn() -> bool + Sync),
+    yes: AtomicBool,
+}
+
+impl Stop<'_> {
+    /// Of a region that does everything.
+    #[cfg(test)]
+    pub const NEVER: Stop<'static> = Stop(None);
+
+    /// To be asked between steps, by the leader or a task that is a loop over steps.
+    pub fn is_set(self) -> bool {
+        let Some(Asked { ask, yes }) = self.0 else { return false };
+        if !yes.load(Ordering::Relaxed) && !ask() {
+            return false;
+        }
+        yes.store(true, Ordering::Relaxed);
+        true
+    }
+}
+
+/// The leader's handle inside [`ThreadPool::region`].
+pub struct Region<'p> {
+    threads: usize,
+    /// None inside a task.
+    workers: Option<MutexGuard<'p, Option<Workers>>>,
+    stop: Stop<'p>,
+    /// A shared reference in a task would begin a job inside a job.
+    not_sync: PhantomData<*const ()>,
+}
+
+impl<'p> Region<'p> {
+    /// The calling thread by itself: what a task of another region computes with, until `stop`, which is that region's.
+    pub fn alone(stop: Stop<'p>) -> Region<'p> {
+        Region { threads: 1, workers: None, stop, not_sync: PhantomData }
+    }
+
+    /// What ends it early.
+    pub fn stop(&self) -> Stop<'p> {
+        self.stop
+    }
+
+    /// Number of threads that may take tasks, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Calls `f(0)`, ..., `f(tasks - 1)`, each once, on any of the threads, and returns when all are done. Neighbouring
+    /// tasks run on the same thread one after another, in ascending order, as far as that keeps all threads busy. After
+    /// [`Stop`], tasks are left out.
+    ///
+    /// # Panics
+    /// With the panic of a task, after all threads have left the job.
+    pub fn parallel(&self, tasks: usize, f: impl Fn(usize) + Sync) {
+        let stop = self.stop;
+        let f = |task| {
+            if !stop.is_set() {
+                f(task);
+            }
+        };
+        let workers = self.workers.as_deref().and_then(Option::as_ref);
+        let (shared, count) = match (workers, u32::try_from(tasks)) {
+            (Some(Workers { shared, handles }), Ok(count)) if tasks > 1 && !handles.is_empty() => {
+                (shared, count)
+            }
+            _ => return (0..tasks).for_each(f),
+        };
+        let function: &(dyn Fn(usize) + Sync) = &f;
+        // SAFETY: only the lifetime is erased; this function does not return before every worker has left the job.
+        let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(function) };
+        // SAFETY: the job is closed and nobody is inside: that is the state after the previous call, which has returned, as
+        // no task of it can hold this region, and there is one region at a time. So nobody reads the cell.
+        unsafe { *shared.job.get() = Some(job) };
+        let threads = shared.shares.len() as u64;
+        let border = |thread: u64| (u64::from(count) * thread / threads) as u32;
+        for (thread, share) in (0..).zip(&shared.shares) {
+            share.set(border(thread)..border(thread + 1));
+        }
+        let state = shared.state.load(Ordering::Relaxed);
+        shared.state.store((state & !(GENERATION - 1)).wrapping_add(GENERATION) | OPEN, Ordering::SeqCst);
+        if let Some(Workers { handles, .. }) = workers {
+            for (handle, asleep) in handles.iter().zip(&shared.asleep) {
+                if asleep.load(Ordering::SeqCst) {
+                    handle.thread().unpark();
+                }
+            }
+        }
+        run_tasks(shared, 0, function);
+        shared.state.fetch_and(!OPEN, Ordering::SeqCst);
+        wait_until_empty(shared);
+        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+
+    /// Splits `data` into chunks of `chunk` elements (the last may be shorter) and calls `f(index, chunk)` in parallel.
+    pub fn parallel_chunks_mut<T: Send>(
+        &self,
+        data: &mut [T],
+        chunk: usize,
+        f: impl Fn(usize, &mut [T]) + Sync,
+    ) {
+        struct Base<T>(*mut T);
+        // SAFETY: tasks touch disjoint ranges; `T` may be sent to the threads that write them.
+        unsafe impl<T: Send> Sync for Base<T> {}
+        let (len, chunk) = (data.len(), chunk.max(1));
+        let base = Base(data.as_mut_ptr());
+        let base = &base;
+        self.parallel(len.div_ceil(chunk), |index| {
+            let start = index * chunk;
+            // SAFETY: `start < len`; each index is handed out once, so the ranges are disjoint, and `data` is
+            // borrowed exclusively until `parallel` returns.
+            let slice = unsafe { std::slice::from_raw_parts_mut(base.0.add(start), chunk.min(len - start)) };
+            f(index, slice);
+        });
+    }
+}
+
+/// Waits until no worker is inside the closed job: spins, then sleeps until the last one leaves.
+fn wait_until_empty(shared: &Shared) {
+    let empty = || shared.state.load(Ordering::Acquire) & COUNT == 0;
+    let mut start = None;
+    for round in 0_u32.. {
+        if empty() {
+            return;
+        }
+        std::hint::spin_loop();
+        if round % 64 == 63 && start.get_or_insert_with(Instant::now).elapsed() > SPIN {
+            break;
+        }
+    }
+    shared.leader_asleep.store(true, Ordering::SeqCst);
+    let (lock, empty) = &shared.empty;
+    let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
+    // Checked after the flag is set: the last worker counts down first and reads the flag after.
+    while shared.state.load(Ordering::SeqCst) & COUNT != 0 {
+        guard = empty.wait(guard).unwrap_or_else(PoisonError::into_inner);
+    }
+    drop(guard);
+    shared.leader_asleep.store(false, Ordering::SeqCst);
+}
+
+#[cfg(test)]
+mod tests;
