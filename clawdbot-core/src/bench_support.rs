@@ -12,13 +12,13 @@ use clawdbot_kernels::{
 
 use crate::cache::{KvCache, PageTables};
 use crate::error::{Error, Result};
-use crate::layers::attention::{AttendBuffers, WritePlan, attend};
-use crate::model::batch::Batch;
-use crate::model::decoder::Ops;
-use crate::model::source::{Opened, Source};
-use crate::model::spec::DecoderSpec;
+use crate::forward::attention::{AttendBuffers, WritePlan, attend};
+use crate::forward::batch::Batch;
+use crate::forward::decoder::Ops;
+use crate::load::source::{Opened, Source};
 use crate::options::KvType;
 use crate::runtime::Budget;
+use crate::spec::DecoderSpec;
 
 /// int8 or int4 by group, bf16 or f32.
 #[derive(Debug, Clone, Copy)]

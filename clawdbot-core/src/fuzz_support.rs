@@ -5,10 +5,10 @@
 use serde_json::{Map, json};
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::config::ModelConfig;
-use crate::model::generation::GenerationDefaults;
-use crate::model::registry::parse_spec;
-use crate::model::source::{Opened, Weights};
+use crate::load::source::{Opened, Weights};
+use crate::spec::config::ModelConfig;
+use crate::spec::generation::GenerationDefaults;
+use crate::spec::registry::parse_spec;
 use crate::tokenizer::{StreamDecoder, Tokenizer, render_chat_template};
 use crate::weights::{DataFile, Dtype, GgufSource, PackedFile, WeightSource, parse_index};
 

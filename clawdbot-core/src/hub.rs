@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use clawdbot_hub as hub;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{MODEL_FILES, Source};
+use crate::load::source::Source;
 use crate::options::HubOptions;
 use crate::runtime::{LogLevel, Runtime};
+use crate::weights::model_files::MODEL_FILES;
 
 impl Source {
     /// The path of the model `name`, for [`Source::Path`]: a path, which is given back, or a repository, which is downloaded

@@ -18,6 +18,7 @@
 //! The library prints nothing, does not abort, and does not use process-wide state of the host.
 #![deny(unsafe_code)]
 
+mod api;
 #[cfg(feature = "bench-support")]
 #[doc(hidden)]
 pub mod bench_support;
@@ -27,6 +28,7 @@ pub mod candle;
 mod engine;
 mod error;
 mod event;
+mod forward;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzz_support;
@@ -34,19 +36,20 @@ pub mod fuzz_support;
 mod hub;
 mod json;
 mod large_stack;
-mod layers;
-mod model;
+mod load;
 mod options;
 mod runtime;
 mod sampling;
-mod session;
+mod spec;
 mod suggest;
 pub mod tokenizer;
 mod weights;
 
+pub use api::session::{CancelHandle, Prompt, Session, Stream};
+pub use api::{Chat, EmbeddingInfo, Embeddings, Faults, Model, ModelInfo, Plan, StoredMatrices};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
-pub use model::{Chat, EmbeddingInfo, Embeddings, Faults, Model, ModelInfo, Plan, Source, StoredMatrices};
+pub use load::source::Source;
 #[cfg(feature = "hub")]
 pub use options::HubOptions;
 pub use options::{
@@ -55,5 +58,4 @@ pub use options::{
 };
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};
-pub use session::{CancelHandle, Prompt, Session, Stream};
 pub use tokenizer::Tokenizer;

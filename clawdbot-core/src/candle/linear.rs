@@ -12,8 +12,8 @@ use half::{bf16, f16};
 use super::floats::{FloatRows, Floats, check, with_floats};
 use super::from_candle;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::build::format;
-use crate::model::decoder::floats;
+use crate::forward::decoder::floats;
+use crate::load::build::format;
 use crate::options::WeightType;
 use crate::runtime::{Reservation, Runtime, SharedRows};
 

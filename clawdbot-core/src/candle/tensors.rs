@@ -3,10 +3,10 @@
 use candle_core::{Device, Tensor};
 
 use super::from_candle;
+use crate::api::model::Model;
+use crate::api::session::Prompt;
 use crate::error::Result;
-use crate::model::Model;
 use crate::options::EmbedOptions;
-use crate::session::Prompt;
 
 impl Model {
     /// As [`Model::logits`]: `[tokens, vocab_size]`, f32, on the CPU. The numbers are not copied.

@@ -11,15 +11,15 @@ use candle_nn::VarBuilder;
 
 use super::floats::{is_float, with_floats};
 use super::from_candle;
+use crate::api::model::Model;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::Model;
-use crate::model::files::{MODEL_FILES, ModelFiles};
-use crate::model::registry::parse_quantization;
-use crate::model::source::{Opened, Weights, open_text, untie};
-use crate::model::spec::{DecoderSpec, ExpertStorage};
-use crate::model::tensors::LM_HEAD;
+use crate::load::source::{Opened, Weights, open_text, untie};
 use crate::options::{Cache, ModelOptions};
 use crate::runtime::Runtime;
+use crate::spec::registry::parse_quantization;
+use crate::spec::tensors::LM_HEAD;
+use crate::spec::{DecoderSpec, ExpertStorage};
+use crate::weights::model_files::{MODEL_FILES, ModelFiles};
 use crate::weights::{Dtype, Entry, HandedIn, WeightSource, quoted, stored_names};
 
 /// Tensors that are kept for the next read. Gate and up projections, and q, k and v, are read in turn.

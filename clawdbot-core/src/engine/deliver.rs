@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use super::{Engine, Sequence, SequenceId, Share};
+use crate::api::model::Loaded;
 use crate::error::{Error, Result};
 use crate::event::{Event, FinishReason};
-use crate::model::Loaded;
 use crate::options::Resolved;
 use crate::sampling::{History, Logprobs, sample};
 

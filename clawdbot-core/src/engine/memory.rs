@@ -3,7 +3,7 @@
 use super::scheduler::{Entry, Limits, Memory, Part, plan_step};
 use super::{Engine, SequenceId, Share};
 use crate::error::Error;
-use crate::model::pooling::Pooler;
+use crate::forward::pooling::Pooler;
 
 impl Engine {
     /// Plans the next pass, and finds pages for it. `None` when nobody has work.

@@ -30,8 +30,8 @@ use std::sync::Arc;
 use crate::cache::KvCache;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::FinishReason;
-use crate::model::Adapter;
-use crate::model::scratch::Scratch;
+use crate::forward::adapter::Adapter;
+use crate::forward::scratch::Scratch;
 use crate::runtime::Budget;
 
 use pass::Share;
@@ -79,7 +79,7 @@ pub(crate) struct Engine {
     requests: Requests,
     /// Called in each pass.
     #[cfg(test)]
-    trap: Option<Arc<crate::model::trap::Trap>>,
+    trap: Option<Arc<crate::forward::trap::Trap>>,
 }
 
 impl Engine {

@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use super::scheduler::Limits;
 use super::{Engine, Sequence, SequenceId, Ticket};
+use crate::api::model::Loaded;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::batch::Batch;
-use crate::model::decoder::{Decoder, ForwardContext, Pass};
-use crate::model::scratch::Scratch;
-use crate::model::spec::DecoderSpec;
-use crate::model::{Adapter, Loaded};
+use crate::forward::adapter::Adapter;
+use crate::forward::batch::Batch;
+use crate::forward::decoder::{Decoder, ForwardContext, Pass};
+use crate::forward::scratch::Scratch;
+use crate::spec::DecoderSpec;
 
 /// A sequence's share of a pass: tokens `start .. start + rows`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +167,7 @@ impl Engine {
         runtime.pool().region_until(&cancelled, |region| {
             #[cfg(test)]
             if let Some(trap) = trap {
-                region.parallel(8, |task| drop(trap(crate::model::trap::Place::Task(task))));
+                region.parallel(8, |task| drop(trap(crate::forward::trap::Place::Task(task))));
             }
             let mut context = ForwardContext {
                 kernels: runtime.kernel_set(),

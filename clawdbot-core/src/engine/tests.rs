@@ -1,8 +1,10 @@
 //! What the engine does where no caller can make it happen at a certain moment.
 
 use super::*;
-use crate::model::pooling::Pooler;
-use crate::model::{Loaded, Source, tests::support};
+use crate::api::model::Loaded;
+use crate::api::tests::support;
+use crate::forward::pooling::Pooler;
+use crate::load::source::Source;
 use crate::options::{ModelOptions, Pooling, RuntimeOptions};
 use crate::runtime::Runtime;
 

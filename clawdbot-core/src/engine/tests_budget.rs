@@ -1,11 +1,12 @@
 //! What requests cost in a small memory, in tokens that are computed.
 
 use super::*;
-use crate::model::tests::support;
-use crate::model::{Model, Source};
+use crate::api::model::Model;
+use crate::api::session::{Prompt, Session};
+use crate::api::tests::support;
+use crate::load::source::Source;
 use crate::options::{EmbedOptions, GenerateOptions, ModelOptions, Pooling, RuntimeOptions};
 use crate::runtime::Runtime;
-use crate::session::{Prompt, Session};
 
 fn load(source: &Source, options: &ModelOptions, budget: Option<u64>) -> Model {
     let options_of_runtime = RuntimeOptions { memory_budget: budget, ..RuntimeOptions::default().threads(1) };

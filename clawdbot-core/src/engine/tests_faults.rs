@@ -3,13 +3,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use crate::api::model::Model;
+use crate::api::session::Stream;
+use crate::api::tests::support;
 use crate::event::Event;
-use crate::model::tests::support;
-use crate::model::trap::{Place, Trap};
-use crate::model::{Model, Source};
+use crate::forward::trap::{Place, Trap};
+use crate::load::source::Source;
 use crate::options::{GenerateOptions, ModelOptions, RuntimeOptions};
 use crate::runtime::Runtime;
-use crate::session::Stream;
 
 fn load(source: &Source, options: &ModelOptions, budget: Option<u64>) -> Model {
     let runtime = RuntimeOptions { memory_budget: budget, ..RuntimeOptions::default().threads(2) };

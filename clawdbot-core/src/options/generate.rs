@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::{check_range, check_whole, options, out_of_range};
 use crate::error::Result;
-use crate::model::generation::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS};
+use crate::spec::generation::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS};
 
 /// `top_k` of models that ask for sampling and do not say it, as in transformers.
 const TOP_K: u32 = 50;

@@ -3,8 +3,8 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::generation::GenerationDefaults;
 use crate::options::{GenerateOptions, ResolveContext};
+use crate::spec::generation::GenerationDefaults;
 
 fn resolved(options: GenerateOptions) -> Resolved {
     let defaults = GenerationDefaults::default();
@@ -180,7 +180,7 @@ fn rows_without_a_token_are_never_drawn() {
     // Of a model without a tokenizer, and of one whose vocabulary is smaller than the tokenizer's.
     assert_eq!(sample(&mut logits.to_vec(), &Drawable::all(6), &greedy, &NONE).unwrap().0, 4);
     assert_eq!(Drawable::of(&tokenizer, 2), Drawable::all(2));
-    let all = crate::model::Model::builtin().unwrap();
+    let all = crate::api::model::Model::builtin().unwrap();
     let size = all.info().vocab_size;
     assert_eq!(Drawable::of(&all.tokenizer().unwrap(), size), Drawable::all(size));
 }

@@ -5,6 +5,7 @@ mod file;
 mod gguf;
 mod matrix;
 mod mmap;
+pub(crate) mod model_files;
 mod names;
 mod packed;
 mod packed_writer;

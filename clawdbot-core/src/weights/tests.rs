@@ -6,8 +6,8 @@ use super::file::DataFile;
 use super::safetensors::{Header, MAX_HEADER_BYTES};
 use super::testing::{TempDir, bf16_bytes, check, f32_bytes, raw_file, safetensors};
 use super::*;
+use crate::api::tests::support::child::{Limits, in_child};
 use crate::error::{Error, ErrorKind};
-use crate::model::tests::support::child::{Limits, in_child};
 
 /// One tensor `a`, F32 `[2]`, 8 bytes of data.
 const VALID: &str = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#;

@@ -3,8 +3,8 @@
 
 use std::cell::RefCell;
 
+use crate::api::session::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};
-use crate::session::CancelHandle;
 
 /// What searches for patterns may do in any case, in their steps: less than a second. Some published patterns look ahead
 /// over all digits of a number for each three of them. Fuzzing makes many patterns without end: they end sooner there.

@@ -4,8 +4,8 @@ use proptest::prelude::*;
 
 use super::testing::*;
 use super::*;
+use crate::api::tests::support::child::{Limits, in_child};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::tests::support::child::{Limits, in_child};
 use crate::weights::DataFile;
 
 fn read(bytes: Vec<u8>) -> Result<GgufHeader> {

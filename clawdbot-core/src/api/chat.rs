@@ -1,0 +1,185 @@
+//! Conversations: messages, which the model's chat template renders, and their answers.
+
+use serde_json::{Map, Value};
+
+use super::model::{Loaded, Model};
+use super::session::{CancelHandle, Delivery, Session, Stream, Ticket, Wanted, overflow_at_least};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::Completion;
+use crate::options::{GenerateOptions, check_names};
+use crate::runtime::LogLevel;
+
+/// A conversation to be answered: its messages, and what the model's chat template is given with them.
+///
+/// ```
+/// use clawdbot_core::{Chat, GenerateOptions, Model};
+/// use serde_json::json;
+///
+/// let model = Model::builtin()?;
+/// let chat = Chat::new(json!([{"role": "user", "content": "Tell me a story."}]));
+/// let completion = model.chat(&chat, &GenerateOptions::default().max_tokens(20_u32))?;
+/// # assert!(!completion.token_ids.is_empty());
+/// # Ok::<(), clawdbot_core::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct Chat {
+    /// An array of `{"role", "content", ...}`. Roles are `system`, `developer`, `user`, `assistant`, `tool`, and what the
+    /// template names besides.
+    pub messages: Value,
+    /// An array of functions that the model may call.
+    pub tools: Option<Value>,
+    /// Further variables for the template, such as `enable_thinking`.
+    pub variables: Map<String, Value>,
+}
+
+impl Chat {
+    /// A conversation without tools and variables.
+    pub fn new(messages: impl Into<Value>) -> Self {
+        Chat { messages: messages.into(), ..Chat::default() }
+    }
+
+    /// Checks names that were given for options of a call that answers a conversation; `arguments`: what the call takes by
+    /// name besides [`GenerateOptions`], in a language with keyword arguments.
+    ///
+    /// # Errors
+    /// `UnknownOption`, as [`check_option_names`](crate::check_option_names), which says where variables of the template go.
+    pub fn check_option_names<'a>(
+        names: impl IntoIterator<Item = &'a str>,
+        arguments: &[&str],
+    ) -> Result<()> {
+        let aside = " (variables of the chat template go into `variables`)";
+        check_names(names, &[GenerateOptions::NAMES], arguments, aside)
+    }
+
+    /// Sets `tools`.
+    #[must_use]
+    pub fn tools(mut self, tools: impl Into<Option<Value>>) -> Self {
+        self.tools = tools.into();
+        self
+    }
+
+    /// Sets `variables`.
+    #[must_use]
+    pub fn variables(mut self, variables: Map<String, Value>) -> Self {
+        self.variables = variables;
+        self
+    }
+}
+
+impl Loaded {
+    /// The conversation as the model's template renders it.
+    pub(crate) fn render(&self, chat: &Chat, add_generation_prompt: bool) -> Result<String> {
+        let missing = || {
+            Error::new(
+                ErrorKind::MissingTemplate,
+                "the model has no chat template: give the prompt as text, or load it with the option chat_template",
+            )
+        };
+        let templates = self.text()?.templates.as_ref().map_err(Error::clone)?;
+        let templates = templates.as_ref().ok_or_else(missing)?;
+        let Chat { messages, tools, variables } = chat;
+        let template = templates.select(tools.is_some())?;
+        let rendered = template.render_checked(messages, tools.as_ref(), add_generation_prompt, variables)?;
+        let unused = template.unused(variables);
+        if !unused.is_empty() {
+            let unused = unused.join(", ");
+            self.runtime.log(LogLevel::Warning, || {
+                format!("the chat template has no use for the variables that it was given: {unused}")
+            });
+        }
+        Ok(rendered)
+    }
+
+    /// Tokens of a text prompt behind `before` tokens. A beginning-of-sequence token that the text itself begins with, as
+    /// a rendered conversation may, is not put there twice. A text that cannot fit into the context is not tokenized.
+    pub(crate) fn encode(
+        &self,
+        text: &str,
+        add_special_tokens: bool,
+        before: usize,
+        wanted: Wanted,
+        cancel: &CancelHandle,
+    ) -> Result<Vec<u32>> {
+        let tokenizer = &self.text()?.tokenizer;
+        let length = before.saturating_add(tokenizer.at_least(text));
+        if length > self.max_context {
+            return Err(overflow_at_least(length, wanted, self.max_context));
+        }
+        let _memory = self.reserve_encoding(&[text])?;
+        let mut tokens = tokenizer.encode_until(text, add_special_tokens, cancel)?;
+        if add_special_tokens
+            && let [first, second, ..] = tokens[..]
+            && first == second
+            && Some(first) == self.bos
+            && tokenizer.id_to_token(first).is_some_and(|bos| text.starts_with(&bos))
+        {
+            tokens.remove(0);
+            self.runtime.log(LogLevel::Info, || {
+                "the prompt begins with the beginning-of-sequence token: it is not added once more".to_owned()
+            });
+        }
+        Ok(tokens)
+    }
+
+    /// Tokens of a conversation that is to be answered. The template brings its special tokens, unless options ask for more.
+    pub(crate) fn encode_chat(&self, chat: &Chat, options: &GenerateOptions) -> Result<Vec<u32>> {
+        let add_special_tokens = options.add_special_tokens == Some(true);
+        let text = self.render(chat, true)?;
+        self.encode(&text, add_special_tokens, 0, Wanted::of(options), &CancelHandle::default())
+    }
+}
+
+impl Model {
+    /// Renders a conversation with the model's chat template, after checking it.
+    ///
+    /// `add_generation_prompt`: whether the text ends with what opens the assistant's answer. A prompt that is generated
+    /// from gets no second beginning-of-sequence token if the template has written one.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for messages that are none, for tools that the template does not use; `MissingTemplate`,
+    /// `InvalidTemplate`, `TemplateRaised`, `Closed`.
+    pub fn render_chat(&self, chat: &Chat, add_generation_prompt: bool) -> Result<String> {
+        self.loaded()?.render(chat, add_generation_prompt)
+    }
+
+    /// Generates the next message of a conversation, event by event.
+    ///
+    /// # Errors
+    /// As [`Model::render_chat`] and [`Model::stream`].
+    pub fn chat_stream(&self, chat: &Chat, options: &GenerateOptions) -> Result<Stream> {
+        Session::once(self.generating()?)?.chat_stream(chat, options)
+    }
+
+    /// Generates the next message of a conversation. [`Session::chat`](crate::Session::chat) does so from what it has computed already.
+    ///
+    /// # Errors
+    /// As [`Model::chat_stream`]; `OutOfBudget`, `NonFinite` while computing.
+    pub fn chat(&self, chat: &Chat, options: &GenerateOptions) -> Result<Completion> {
+        Session::once(self.generating()?)?.chat(chat, options)
+    }
+}
+
+impl Session {
+    /// Generates the next message of a conversation, of which the session may have computed a part: its tokens become those
+    /// of the rendered conversation, and only what comes after the first difference is computed. The answer is, to the bit,
+    /// the one that [`Model::chat_stream`] gives.
+    ///
+    /// # Errors
+    /// As [`Model::chat_stream`]; the session is as before then.
+    pub fn chat_stream(&mut self, chat: &Chat, options: &GenerateOptions) -> Result<Stream> {
+        let options = &options.with_special_tokens(false);
+        let tokens = self.loaded().encode_chat(chat, options)?;
+        self.request_from(Some(tokens), options, Delivery::EachToken, Ticket::default())
+    }
+
+    /// Generates the next message of a conversation, as [`Session::chat_stream`].
+    ///
+    /// # Errors
+    /// As [`Session::chat_stream`]; `OutOfBudget`, `NonFinite` while computing.
+    pub fn chat(&mut self, chat: &Chat, options: &GenerateOptions) -> Result<Completion> {
+        let options = &options.with_special_tokens(false);
+        let tokens = self.loaded().encode_chat(chat, options)?;
+        self.request_from(Some(tokens), options, Delivery::AtTheEnd, Ticket::default())?.finish()
+    }
+}

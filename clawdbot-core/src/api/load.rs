@@ -1,0 +1,150 @@
+//! From a source to a loaded model.
+
+use std::sync::{Arc, Mutex, RwLock};
+
+use super::model::{Handle, Loaded, Model, ModelInfo};
+use super::plan::{Plan, Sizes};
+use crate::cache::KvCache;
+use crate::engine::{Engine, reserved_bytes};
+use crate::error::{ErrorKind, Result};
+use crate::load::build::Builder;
+use crate::load::load_cache::CacheEntry;
+use crate::load::source::{Opened, Source, Weights};
+use crate::options::ModelOptions;
+use crate::runtime::{LogLevel, Runtime};
+use crate::sampling::Drawable;
+
+impl Runtime {
+    /// What loading `source` with `options` would cost. Opens and checks the files, but reads no weights, unless asked to
+    /// `verify` them.
+    ///
+    /// # Errors
+    /// As [`Runtime::load`], but for the budget.
+    pub fn plan(&self, source: &Source, options: &ModelOptions) -> Result<Plan> {
+        options.validate()?;
+        let mut opened =
+            Opened::open_with(source, options, &mut |_, _| true)?.merged(&options.merge_adapters)?;
+        let verified = opened.verify(options, &mut |_, _| true)?;
+        let options = opened.resolve(options)?;
+        Ok(Plan { verified, ..Plan::new(self, &opened, &options)? })
+    }
+
+    /// Loads a model.
+    ///
+    /// # Errors
+    /// `NotFound`, `Io`, `InvalidModel`, `UnsupportedModel`, `InvalidTokenizer`, `InvalidTemplate` for what is wrong
+    /// with the files; `InvalidArgument` for options; `OutOfBudget` before anything is allocated.
+    pub fn load(&self, source: &Source, options: &ModelOptions) -> Result<Model> {
+        self.load_with_progress(source, options, |_, _| true)
+    }
+
+    /// Loads a model and calls `progress(weights done, weights in all)` now and then; false cancels.
+    ///
+    /// # Errors
+    /// As [`Runtime::load`]; `Cancelled`.
+    pub fn load_with_progress(
+        &self,
+        source: &Source,
+        options: &ModelOptions,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<Model> {
+        self.pool().check_fork()?;
+        options.validate()?;
+        let opened = Opened::open_with(source, options, &mut progress)?.merged(&options.merge_adapters)?;
+        self.load_opened(opened, options, progress)
+    }
+
+    /// Loads what is opened, with options that are validated.
+    ///
+    /// # Errors
+    /// As [`Runtime::load_with_progress`].
+    pub(crate) fn load_opened(
+        &self,
+        mut opened: Opened,
+        options: &ModelOptions,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<Model> {
+        let options = &opened.resolve(options)?;
+        let mut plan = Plan::new(self, &opened, options)?;
+        let sizes = Sizes::of(&opened, options, self.threads())?;
+        let available = self.budget().reserve(plan.load_bytes, "weights, scratch and a page of KV cache")?;
+        drop(available);
+        self.prove_kernels();
+        let reservation =
+            self.budget().reserve(sizes.weights.saturating_add(sizes.scratch), "weights and scratch")?;
+        let weight_type = options.weight_type();
+        let mut entry = CacheEntry::of(&opened, &options.cache, weight_type)
+            .inspect_err(|error| CacheEntry::complain(self, &opened, error))
+            .unwrap_or_default();
+        if let Some(cached) = &entry {
+            match cached.lookup(&mut opened, weight_type) {
+                Ok(true) => entry = None,
+                Ok(false) => {}
+                Err(error) => CacheEntry::complain(self, &opened, &error),
+            }
+        }
+        plan.verified = opened.verify(options, &mut progress)?;
+        let mapped = match &opened.weights {
+            Weights::Packed(file) if options.mmap => Some(file.map()?),
+            _ => None,
+        };
+        for warning in &plan.warnings {
+            self.log(LogLevel::Warning, || warning.clone());
+        }
+        if let Some(others) = opened.left_out() {
+            self.log(LogLevel::Info, || others);
+        }
+        let spec = opened.spec.clone();
+        let cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.budget())?;
+        let mut builder = Builder {
+            kernels: self.kernel_set(),
+            pool: self.pool(),
+            weights: &opened.weights,
+            last: None,
+            mapped,
+            weight_type,
+            progress: &mut progress,
+            done: 0,
+            total: 0,
+        };
+        let decoder = builder.build(spec)?;
+        let total = builder.total;
+        drop(builder);
+        if let Some(entry) = entry {
+            match entry.store(&opened, &decoder, weight_type, &mut || progress(total, total)) {
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
+                Err(error) => CacheEntry::complain(self, &opened, &error),
+            }
+        }
+        let Opened { defaults, text, name, embedding, .. } = opened;
+        let spec = &decoder.spec;
+        let eos =
+            if defaults.eos_token_id.is_empty() { spec.eos.clone() } else { defaults.eos_token_id.clone() };
+        let bos = defaults.bos_token_id.or(spec.bos);
+        let info =
+            ModelInfo { vocab_size: spec.vocab_size, bos_token_id: bos, eos_token_ids: eos.clone(), plan };
+        self.log(LogLevel::Info, || format!("{name}: loaded {} parameters", info.plan.parameters));
+        let every = || Drawable::all(spec.vocab_size);
+        let drawable =
+            text.as_ref().map_or_else(every, |text| Drawable::of(&text.tokenizer, spec.vocab_size));
+        let loaded = Loaded {
+            runtime: self.clone(),
+            drawable,
+            options: options.clone(),
+            max_context: sizes.max_context,
+            defaults,
+            eos,
+            bos,
+            text,
+            embedding,
+            engine: Mutex::new(Engine::new(cache, reserved_bytes(options), self.budget())),
+            turn: Mutex::new(()),
+            adapters: RwLock::default(),
+            decoder,
+            _reservation: reservation,
+        };
+        let loaded = RwLock::new(Some(Arc::new(loaded)));
+        Ok(Model(Arc::new(Handle { info, runtime: self.clone(), loaded })))
+    }
+}

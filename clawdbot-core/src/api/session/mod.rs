@@ -1,0 +1,314 @@
+//! Conversations: a session keeps its tokens and their cache between requests; a stream is one request's events.
+
+mod prompt;
+mod stream;
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::model::{Loaded, last_event, no_tokenizer};
+pub(crate) use crate::engine::Ticket;
+use crate::engine::{Job, JobText, SequenceId};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Completion, FinishReason};
+use crate::forward::adapter::Adapter;
+use crate::forward::pooling::Pooler;
+use crate::options::{GenerateOptions, ResolveContext, Resolved};
+use crate::runtime::LogLevel;
+
+pub use prompt::Prompt;
+pub(crate) use prompt::{Wanted, overflow, overflow_at_least};
+use prompt::{check_vocabulary, no_beginning};
+use stream::next_event;
+pub(crate) use stream::run_together;
+pub use stream::{CancelHandle, Stream};
+
+/// Which events a caller wants to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    EachToken,
+    /// The completion alone.
+    AtTheEnd,
+}
+
+/// A conversation: its tokens, and their keys and values in the model's cache.
+///
+/// Dropping it gives its part of the cache back.
+pub struct Session {
+    slot: Arc<Slot>,
+}
+
+/// A sequence in the engine, removed with its last owner.
+struct Slot {
+    loaded: Arc<Loaded>,
+    id: SequenceId,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // In a forked child the engine is out of reach, and its memory goes with the process.
+        if let Ok(mut engine) = self.loaded.engine() {
+            engine.close(self.id);
+        }
+    }
+}
+
+impl Session {
+    pub(crate) fn new(loaded: Arc<Loaded>) -> Result<Self> {
+        let id = loaded.engine()?.open()?;
+        Ok(Session { slot: Arc::new(Slot { loaded, id }) })
+    }
+
+    /// A session for one request: once that has ended, its part of the cache is given back.
+    pub(crate) fn once(loaded: Arc<Loaded>) -> Result<Self> {
+        let session = Session::new(loaded)?;
+        session.slot.loaded.engine()?.idle(session.slot.id)?.once = true;
+        Ok(session)
+    }
+
+    /// Adds to the conversation, and says how many tokens that was. Computation starts with the next request.
+    ///
+    /// `add_special_tokens`: whether text gets the tokenizer's special tokens, such as BOS; usually for the first text
+    /// alone, and not for rendered chat templates, which bring their own. A BOS that the text begins with is not doubled.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a token outside the vocabulary or while a stream is running, `ContextOverflow`.
+    pub fn append(&mut self, prompt: impl Into<Prompt>, add_special_tokens: bool) -> Result<usize> {
+        self.append_until(prompt, add_special_tokens, &CancelHandle::default())
+    }
+
+    /// As [`Session::append`], but stops when `cancel` is cancelled; nothing is added then.
+    ///
+    /// # Errors
+    /// As [`Session::append`]; `Cancelled`.
+    pub fn append_until(
+        &mut self,
+        prompt: impl Into<Prompt>,
+        add_special_tokens: bool,
+        cancel: &CancelHandle,
+    ) -> Result<usize> {
+        self.extend_until(prompt.into(), add_special_tokens, Wanted::Nothing, cancel)
+    }
+
+    /// As [`Session::append_until`], for a request that wants something: errors say what.
+    pub(crate) fn extend_until(
+        &mut self,
+        prompt: Prompt,
+        add_special_tokens: bool,
+        wanted: Wanted,
+        cancel: &CancelHandle,
+    ) -> Result<usize> {
+        let Slot { loaded, id } = &*self.slot;
+        let tokens = match prompt {
+            Prompt::Text(text) => {
+                let before = loaded.engine()?.idle(*id)?.tokens.len();
+                loaded.encode(&text, add_special_tokens, before, wanted, cancel)?
+            }
+            Prompt::Tokens(tokens) => tokens,
+        };
+        check_vocabulary(loaded, &tokens)?;
+        let mut engine = loaded.engine()?;
+        let sequence = engine.idle(*id)?;
+        let length = sequence.tokens.len() + tokens.len();
+        if length > loaded.max_context {
+            return Err(overflow(length, wanted, loaded.max_context));
+        }
+        let within = add_special_tokens
+            && !sequence.tokens.is_empty()
+            && tokens.first().is_some_and(|first| Some(*first) == loaded.bos);
+        engine.append(*id, &tokens)?;
+        drop(engine);
+        if within {
+            loaded.runtime.log(LogLevel::Warning, || {
+                "a beginning-of-sequence token was appended within a session: append later texts without special tokens"
+                    .to_owned()
+            });
+        }
+        Ok(tokens.len())
+    }
+
+    /// Generates a continuation, event by event. The tokens become part of the conversation.
+    ///
+    /// # Errors
+    /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`.
+    pub fn stream(&mut self, options: &GenerateOptions) -> Result<Stream> {
+        self.request(options, Delivery::EachToken, Ticket::default())
+    }
+
+    pub(crate) fn loaded(&self) -> &Loaded {
+        &self.slot.loaded
+    }
+
+    /// A request that `ticket` cancels.
+    pub(crate) fn request(
+        &mut self,
+        options: &GenerateOptions,
+        delivery: Delivery,
+        ticket: Ticket,
+    ) -> Result<Stream> {
+        self.request_from(None, options, delivery, ticket)
+    }
+
+    /// A request from `whole` instead of the session's tokens, whose common head is kept with its cache.
+    pub(crate) fn request_from(
+        &mut self,
+        whole: Option<Vec<u32>>,
+        options: &GenerateOptions,
+        delivery: Delivery,
+        ticket: Ticket,
+    ) -> Result<Stream> {
+        let Slot { loaded, id } = &*self.slot;
+        let adapter = loaded.adapter(options.adapter.as_deref())?;
+        let mut engine = loaded.engine()?;
+        let sequence = engine.idle(*id)?;
+        // Nothing of the session changes before everything is checked.
+        check_vocabulary(loaded, whole.as_deref().unwrap_or_default())?;
+        let tokens = whole.as_ref().unwrap_or(&sequence.tokens);
+        let whole = match tokens.is_empty() {
+            true => Some(vec![loaded.bos.ok_or_else(no_beginning)?]),
+            false => whole,
+        };
+        let tokens = whole.as_ref().unwrap_or(&sequence.tokens);
+        let kept = tokens.iter().zip(&sequence.tokens).take_while(|(new, old)| new == old).count();
+        let (length, context) = (tokens.len(), loaded.max_context);
+        let wanted = Wanted::of(options);
+        if wanted.at_least() > context.saturating_sub(length) {
+            return Err(overflow(length, wanted, context));
+        }
+        let mut resolved = Resolved::new(
+            options,
+            &ResolveContext {
+                defaults: &loaded.defaults,
+                eos: &loaded.eos,
+                vocab_size: loaded.decoder.spec.vocab_size,
+                prompt: length,
+                room: u32::try_from(context - length).unwrap_or(u32::MAX),
+            },
+        )?;
+        let idle = options.without_effect(&resolved);
+        let text = match &loaded.text {
+            Some(text) => Some(JobText::new(&text.tokenizer, &resolved, tokens)?),
+            // Stop texts cannot be seen without text.
+            None if options.stop.as_ref().is_some_and(|stop| !stop.is_empty()) => return Err(no_tokenizer()),
+            None => {
+                resolved.stop.clear();
+                None
+            }
+        };
+        let mut job = Job::generate(resolved, length, text);
+        job.quiet = delivery == Delivery::AtTheEnd;
+        job.cancelled = ticket;
+        let replaced = whole.is_some();
+        if let Some(whole) = whole {
+            engine.truncate(*id, kept)?;
+            engine.idle(*id)?.tokens.extend_from_slice(&whole[kept..]);
+        }
+        engine.adapt(*id, adapter)?;
+        let cancelled = engine.start(*id, job).inspect_err(|_| {
+            if replaced {
+                // It is idle, and gets smaller.
+                let _ = engine.truncate(*id, kept);
+            }
+        })?;
+        // The hook is the host's: it is not called with the engine's lock.
+        drop(engine);
+        if !idle.is_empty() {
+            let names = idle.join(", ");
+            loaded.runtime.log(LogLevel::Warning, || {
+                format!("{names}: without effect while temperature is 0, which is this model's default")
+            });
+        }
+        Ok(Stream { slot: Arc::clone(&self.slot), cancelled, done: false })
+    }
+
+    /// Generates a continuation.
+    ///
+    /// # Errors
+    /// As [`Session::stream`], and what may happen while computing: `OutOfBudget`, `NonFinite`.
+    pub fn generate(&mut self, options: &GenerateOptions) -> Result<Completion> {
+        self.request(options, Delivery::AtTheEnd, Ticket::default())?.finish()
+    }
+
+    /// All tokens of the conversation, prompts and outputs.
+    ///
+    /// # Errors
+    /// `ForkedRuntime`.
+    pub fn tokens(&self) -> Result<Vec<u32>> {
+        Ok(self.slot.loaded.engine()?.tokens(self.slot.id)?.to_vec())
+    }
+
+    /// Forgets all but the first `length` tokens.
+    ///
+    /// # Errors
+    /// `InvalidArgument` when there are fewer, or while a stream is running.
+    pub fn truncate(&mut self, length: usize) -> Result<()> {
+        let mut engine = self.slot.loaded.engine()?;
+        let found = engine.idle(self.slot.id)?.tokens.len();
+        if length > found {
+            let message =
+                format!("expected a length of at most the session's {found} tokens, found {length}");
+            return Err(Error::invalid_argument(message));
+        }
+        engine.truncate(self.slot.id, length)
+    }
+
+    /// Pools the states of `tokens`, of kinds `types` (empty: 0 for all), at most as many as the context holds, in a session
+    /// of their own: see [`Stream::pooled`].
+    pub(crate) fn pool(
+        self,
+        tokens: Vec<u32>,
+        types: Vec<u32>,
+        pooler: Pooler,
+        adapter: Option<Arc<Adapter>>,
+    ) -> Result<Stream> {
+        let Slot { loaded, id } = &*self.slot;
+        check_vocabulary(loaded, &tokens)?;
+        let mut engine = loaded.engine()?;
+        let sequence = engine.idle(*id)?;
+        let length = tokens.len();
+        (sequence.tokens, sequence.token_types) = (tokens, types);
+        engine.adapt(*id, adapter)?;
+        let cancelled = engine.start(*id, Job::pool(length, pooler))?;
+        drop(engine);
+        Ok(Stream { slot: self.slot, cancelled, done: false })
+    }
+
+    /// Logits at all tokens of the session, `expected` floats, in `scores`.
+    pub(crate) fn score(
+        self,
+        scores: Vec<f32>,
+        expected: usize,
+        adapter: Option<Arc<Adapter>>,
+        cancel: &CancelHandle,
+    ) -> Result<Vec<f32>> {
+        let Slot { loaded, id } = &*self.slot;
+        let mut engine = loaded.engine()?;
+        let tokens = engine.idle(*id)?.tokens.len();
+        if tokens == 0 {
+            return Err(Error::new(ErrorKind::EmptyPrompt, "expected at least one token"));
+        }
+        engine.adapt(*id, adapter)?;
+        let mut job = Job::score(tokens, scores);
+        job.cancelled = Arc::clone(cancel.flag());
+        let ticket = engine.start(*id, job)?;
+        drop(engine);
+        let completion = last_event(|| next_event(loaded, *id, &ticket))?;
+        if completion.finish_reason == FinishReason::Cancelled {
+            return Err(match loaded.engine()?.is_closed() {
+                true => Error::new(ErrorKind::Closed, "the model was closed meanwhile"),
+                false => Error::new(ErrorKind::Cancelled, "the work was cancelled"),
+            });
+        }
+        let scores = loaded.engine()?.stop(*id, &ticket).and_then(|job| job.scores).unwrap_or_default();
+        match scores.len() == expected {
+            true => Ok(scores),
+            false => Err(Error::internal(format!("expected {expected} logits, found {}", scores.len()))),
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.slot.id).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,193 @@
+//! The first half of a layer: what lets a sequence's tokens see each other.
+
+pub(crate) mod delta_net;
+pub(crate) mod mamba;
+pub(crate) mod mla;
+pub(crate) mod recurrence;
+pub(crate) mod short_conv;
+
+use clawdbot_kernels::{PackedMatrix, QuantizedRows};
+
+use self::delta_net::DeltaNetWeights;
+use self::mamba::MambaWeights;
+use self::mla::MlaWeights;
+use self::short_conv::ShortConvWeights;
+use super::attention::{AttendBuffers, WritePlan, attend};
+use super::batch::Batch;
+use super::decoder::{Linear, Ops};
+use super::rope::{RopeTables, rotate_heads};
+use super::scratch::MixerScratch;
+use crate::cache::{KvCache, LayerState};
+use crate::error::Result;
+use crate::spec::LayerSpec;
+use crate::spec::{DecoderSpec, HeadShape, KeySource, MixerKind};
+
+/// Weights of a layer's first half, but for the projection back.
+#[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
+pub(crate) enum Mixer {
+    Attention(AttentionWeights),
+    Mla(Box<MlaWeights>),
+    ShortConv(Box<ShortConvWeights>),
+    DeltaNet(Box<DeltaNetWeights>),
+    Mamba(Box<MambaWeights>),
+}
+
+/// Weights of attention.
+pub(crate) struct AttentionWeights {
+    /// hidden_size -> queries, keys, values, as far as the layer has its own
+    pub(crate) qkv: Linear,
+    /// hidden_size -> heads * head_dim
+    pub(crate) gate: Option<Linear>,
+    /// Norms of queries and keys: `[head_dim]` each, or as long as all heads together
+    pub(crate) qk_norms: Option<(Vec<f32>, Vec<f32>)>,
+    /// Ones, `[head_dim]`, where values are normed
+    pub(crate) value_norm: Option<Vec<f32>>,
+    /// `[heads]`
+    pub(crate) sinks: Option<Vec<f32>>,
+}
+
+/// What a mixer computes with.
+pub(crate) struct MixContext<'a> {
+    pub(crate) ops: &'a Ops<'a>,
+    pub(crate) spec: &'a DecoderSpec,
+    pub(crate) layer: usize,
+    pub(crate) cache: &'a mut KvCache,
+    pub(crate) batch: &'a Batch<'a>,
+    pub(crate) plan: &'a WritePlan,
+    pub(crate) tables: &'a RopeTables<'a>,
+    pub(crate) scratch: &'a mut MixerScratch,
+    pub(crate) quantized: &'a mut QuantizedRows,
+}
+
+impl DecoderSpec {
+    /// The state each layer keeps.
+    pub(crate) fn layer_states(&self) -> Vec<LayerState> {
+        let state = |(index, layer): (usize, &LayerSpec)| match layer.mixer {
+            MixerKind::Attention => match (layer.keys, self.heads(index)) {
+                (KeySource::Layer(layer), _) => LayerState::Shared { layer },
+                // A pass holds whole sequences, and no later one reads their keys: one layer's pages are enough for all.
+                _ if self.bidirectional && index > 0 => LayerState::Shared { layer: 0 },
+                _ if self.bidirectional => LayerState::Attention {
+                    window: None,
+                    kv_heads: self.num_key_value_heads,
+                    head_dim: self.head_dim,
+                },
+                (_, HeadShape { num_key_value_heads: kv_heads, head_dim }) => {
+                    LayerState::Attention { window: layer.window, kv_heads, head_dim }
+                }
+            },
+            MixerKind::ShortConv => LayerState::Recurrent {
+                floats: self.short_conv.map_or(0, |conv| (conv.taps - 1).max(1) * self.hidden_size),
+            },
+            MixerKind::DeltaNet => {
+                let floats = self.delta_net.map_or(0, |delta| delta.recurrence().state_len());
+                LayerState::Recurrent { floats }
+            }
+            MixerKind::Mamba => {
+                let floats = self.mamba.map_or(0, |mamba| mamba.recurrence().state_len());
+                LayerState::Recurrent { floats }
+            }
+        };
+        self.layers.iter().enumerate().map(state).collect()
+    }
+
+    /// Elements per row of each of the buffers in [`MixerScratch::wide`].
+    pub(crate) fn wide_sizes(&self) -> [usize; 5] {
+        // What is stored apart from queries, keys and values, or without some of them.
+        let apart = |layer: usize| match self.layers[layer].keys {
+            KeySource::Own if !self.attention.gate => 0,
+            _ => self.qkv_size(layer),
+        };
+        let mut sizes = [(0..self.layers.len()).map(apart).max().unwrap_or(0), 0, 0, 0, 0];
+        let others = [
+            self.mla.map(|mla| mla.wide_sizes(self)),
+            self.short_conv.map(|_| [3 * self.hidden_size, self.hidden_size, 0, 0, 0]),
+            self.delta_net.map(|delta| delta.wide_sizes()),
+            self.mamba.map(|mamba| mamba.wide_sizes()),
+        ];
+        for other in others.into_iter().flatten() {
+            sizes = std::array::from_fn(|i| sizes[i].max(other[i]));
+        }
+        sizes
+    }
+
+    /// Elements per row of what the widest mixer gives before it is projected back.
+    pub(crate) fn widest_mixed(&self) -> usize {
+        (0..self.layers.len()).map(|layer| self.mixed_size(layer)).max().unwrap_or(0)
+    }
+}
+
+impl Mixer {
+    /// Packed matrices, in the order of `MixerNames::packed`.
+    pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
+        match self {
+            Mixer::Attention(weights) => {
+                std::iter::once(&weights.qkv).chain(&weights.gate).map(|linear| &linear.weight).collect()
+            }
+            Mixer::Mla(weights) => weights.matrices(),
+            Mixer::ShortConv(weights) => vec![&weights.input.weight],
+            Mixer::DeltaNet(weights) => vec![&weights.qkvz.weight],
+            Mixer::Mamba(weights) => vec![&weights.input.weight],
+        }
+    }
+
+    /// Mixes `x`, `[rows, hidden_size]`, into `out`, as wide as the projection back wants it.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory, `Internal` when a page or state is missing.
+    pub(crate) fn forward(&self, context: &mut MixContext<'_>, x: &[f32], out: &mut [f32]) -> Result<()> {
+        match self {
+            Mixer::Attention(weights) => weights.forward(context, x, out),
+            Mixer::Mla(weights) => weights.forward(context, x, out),
+            Mixer::ShortConv(weights) => weights.forward(context, x, out),
+            Mixer::DeltaNet(weights) => weights.forward(context, x, out),
+            Mixer::Mamba(weights) => weights.forward(context, x, out),
+        }
+    }
+}
+
+impl AttentionWeights {
+    fn forward(&self, context: &mut MixContext<'_>, x: &[f32], out: &mut [f32]) -> Result<()> {
+        let MixContext { ops, spec, layer, cache, batch, plan, tables, scratch, quantized } = context;
+        let (rows, rope) = (batch.rows(), spec.layers[*layer].rope);
+        let MixerScratch { qkv, workspaces, wide, .. } = &mut **scratch;
+        let size = spec.qkv_size(*layer);
+        let qkv = &mut qkv[..rows * size];
+        if self.qkv.weight.n() == size {
+            ops.linear(x, rows, &self.qkv, qkv, false, quantized)?;
+        } else {
+            // Values that keys stand for, or queries alone.
+            let (width, HeadShape { num_key_value_heads, head_dim }) =
+                (self.qkv.weight.n(), spec.heads(*layer));
+            let own = &mut wide[0][..rows * width];
+            ops.linear(x, rows, &self.qkv, own, false, quantized)?;
+            ops.by_rows(qkv, size, |row, out| {
+                let own = &own[row * width..][..width];
+                out[..width].copy_from_slice(own);
+                if spec.layers[*layer].keys == KeySource::KeysAsValues {
+                    out[width..].copy_from_slice(&own[width - num_key_value_heads * head_dim..]);
+                }
+            });
+        }
+        if rope.is_some() || self.qk_norms.is_some() || self.value_norm.is_some() {
+            ops.by_rows(qkv, size, |row, heads| {
+                let norms = self.qk_norms.as_ref();
+                if let Some(ones) = &self.value_norm {
+                    let values = size - spec.heads(*layer).num_key_value_heads * ones.len();
+                    for value in heads[values..].chunks_exact_mut(ones.len()) {
+                        ops.kernels.norm_in_place(value, ones, spec.rms_norm_eps);
+                    }
+                }
+                rotate_heads(ops.kernels, (spec, *layer), norms, tables.row(rope, row), heads);
+            });
+        }
+        let buffers = AttendBuffers { qkv, out, workspaces };
+        attend(ops, (spec, *layer, self.sinks.as_deref()), cache, (batch, plan), buffers)?;
+        let Some(gate) = &self.gate else { return Ok(()) };
+        let width = gate.weight.n();
+        let gates = &mut wide[0][..rows * width];
+        ops.linear(x, rows, gate, gates, false, quantized)?;
+        ops.by_rows(out, width, |row, out| ops.kernels.sigmoid_mul(&gates[row * width..][..width], out));
+        Ok(())
+    }
+}

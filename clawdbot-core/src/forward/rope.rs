@@ -1,0 +1,106 @@
+//! Rotary position embedding: dimensions i and i + rotary_dim / 2, or 2i and 2i + 1, form a pair.
+//!
+//! Su et al. 2021, <https://arxiv.org/abs/2104.09864>. Angles are `position * inv_freq` in float32, as in
+//! transformers; their cosines and sines are computed in float64 by portable code, so all platforms agree.
+
+use clawdbot_kernels::{KernelSet, RotateArgs};
+
+use super::batch::Batch;
+use crate::spec::rope_scaling::{QueryGrowth, RopeSpec};
+use crate::spec::{DecoderSpec, HeadShape, KeySource};
+
+/// cos and sin of the angles of a pass's positions, for each rotation of a model.
+pub(crate) struct RopeTables<'a>(Vec<Table<'a>>);
+
+/// One rotation's.
+struct Table<'a> {
+    /// `[positions, rotary_dim / 2]`
+    cos: &'a [f32],
+    /// `[positions, rotary_dim / 2]`
+    sin: &'a [f32],
+    half: usize,
+    interleaved: bool,
+    /// `[positions]`: of queries; empty: 1
+    scales: Vec<f32>,
+}
+
+/// What the heads of one token are rotated by.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Rotation<'a> {
+    /// `[rotary_dim / 2]`
+    cos: &'a [f32],
+    /// `[rotary_dim / 2]`
+    sin: &'a [f32],
+    interleaved: bool,
+    /// What queries are multiplied with.
+    scale: Option<f32>,
+}
+
+impl<'a> RopeTables<'a> {
+    /// Fills `buffer`, which has room for the rows of `batch` times the sum of all `rotary_dim`.
+    pub(crate) fn fill(ropes: &[RopeSpec], batch: &Batch<'_>, buffer: &'a mut [f32]) -> Self {
+        let (mut rest, rows) = (buffer, batch.rows());
+        let table = |rope: &RopeSpec| {
+            let half = rope.inv_freq.len();
+            let (table, others) = std::mem::take(&mut rest).split_at_mut(2 * half * rows);
+            rest = others;
+            let (cos, sin) = table.split_at_mut(half * rows);
+            rope_tables(rope, batch, cos, sin);
+            let scale = |growth: QueryGrowth| batch.positions.iter().map(|&p| growth.at(p)).collect();
+            let scales = rope.growth.map_or_else(Vec::new, scale);
+            Table { cos, sin, half, interleaved: rope.interleaved, scales }
+        };
+        RopeTables(ropes.iter().map(table).collect())
+    }
+
+    /// Row `row` of rotation `rope`; of none, nothing is rotated.
+    pub(crate) fn row(&self, rope: Option<usize>, row: usize) -> Rotation<'_> {
+        let Some(table) = rope.and_then(|rope| self.0.get(rope)) else { return Rotation::default() };
+        let part = row * table.half..(row + 1) * table.half;
+        let scale = table.scales.get(row).copied();
+        let (cos, sin) = (&table.cos[part.clone()], &table.sin[part]);
+        Rotation { cos, sin, interleaved: table.interleaved, scale }
+    }
+}
+
+/// cos and sin of each position's angles, `[positions, rotary_dim / 2]`.
+fn rope_tables(rope: &RopeSpec, batch: &Batch<'_>, cos: &mut [f32], sin: &mut [f32]) {
+    let half = rope.inv_freq.len();
+    for (row, (&position, &length)) in batch.positions.iter().zip(&batch.lengths).enumerate() {
+        for (i, &inv_freq) in rope.inv_freq(length).iter().enumerate() {
+            let (s, c) = libm::sincos(f64::from(position as f32 * inv_freq));
+            cos[row * half + i] = c as f32 * rope.attention_scaling;
+            sin[row * half + i] = s as f32 * rope.attention_scaling;
+        }
+    }
+}
+
+/// Norms (where the family has them) and rotates the query and key heads of one token, in place.
+///
+/// `heads` is `[num_attention_heads + 2 num_key_value_heads, head_dim]`: queries, keys, values, as in layer `layer`; without
+/// keys of its own it has queries alone.
+pub(crate) fn rotate_heads(
+    kernels: &KernelSet,
+    (spec, layer): (&DecoderSpec, usize),
+    norms: Option<&(Vec<f32>, Vec<f32>)>,
+    rotation: Rotation<'_>,
+    heads: &mut [f32],
+) {
+    let HeadShape { num_key_value_heads, head_dim } = spec.heads(layer);
+    let queries = spec.num_attention_heads;
+    let keys = if matches!(spec.layers[layer].keys, KeySource::Layer(_)) { 0 } else { num_key_value_heads };
+    let mut norms = norms.zip(spec.qk_norm).map(|((q, k), norm)| (q.as_slice(), k.as_slice(), norm.eps));
+    let heads = &mut heads[..(queries + keys) * head_dim];
+    if spec.qk_norm.is_some_and(|norm| norm.whole)
+        && let Some((q, k, eps)) = norms.take()
+    {
+        let (queries, keys) = heads.split_at_mut(queries * head_dim);
+        kernels.norm_in_place(queries, q, eps);
+        kernels.norm_in_place(keys, k, eps);
+    }
+    let Rotation { cos, sin, interleaved, scale } = rotation;
+    kernels.rotate_heads(RotateArgs { heads, head_dim, queries, norms, cos, sin, interleaved });
+    if let Some(scale) = scale {
+        kernels.scale_and_cap(scale, None, &mut heads[..queries * head_dim]);
+    }
+}

@@ -1,0 +1,109 @@
+//! The states that a recurrent layer works on.
+
+use super::batch::Batch;
+use crate::cache::{KvCache, PageData, PageId};
+use crate::error::{Error, Result};
+
+/// What a recurrent layer has of one sequence of a batch.
+pub(crate) struct SequenceState<'a> {
+    /// First row in the batch.
+    pub(crate) row: usize,
+    pub(crate) rows: usize,
+    /// `[floats]`: the state before the rows, to become that behind them.
+    pub(crate) live: &'a mut [f32],
+    /// The state after some of the rows is to be left here.
+    pub(crate) snapshot: Option<(usize, &'a mut [f32])>,
+}
+
+/// The states of `layer`, one for each sequence of `batch` that has rows.
+///
+/// # Errors
+/// `Internal` when one is missing, or is not where the rows start.
+pub(crate) fn sequence_states<'a>(
+    cache: &'a mut KvCache,
+    layer: usize,
+    batch: &Batch<'_>,
+    floats: usize,
+) -> Result<Vec<SequenceState<'a>>> {
+    let missing = || Error::internal("a state of the cache is missing");
+    let group = cache.group_of(layer);
+    // (page, index of its sequence, whether it is the snapshot's)
+    let mut wanted: Vec<(PageId, usize, bool)> = Vec::new();
+    let mut places = Vec::new();
+    let mut row = 0;
+    for sequence in batch.sequences.iter().filter(|sequence| sequence.rows > 0) {
+        let start = batch.positions[row];
+        let table = sequence.tables.states(group).ok_or_else(missing)?;
+        let (tokens, live) = table.live().ok_or_else(missing)?;
+        if tokens != start {
+            return Err(Error::internal(format!("a state after {tokens} tokens for a pass from {start} on")));
+        }
+        let snapshot = table.snapshot().filter(|(tokens, _)| (start..start + sequence.rows).contains(tokens));
+        wanted.push((live, places.len(), false));
+        wanted.extend(snapshot.map(|(_, page)| (page, places.len(), true)));
+        places.push((row, sequence.rows, snapshot.map(|(tokens, _)| tokens - start)));
+        row += sequence.rows;
+    }
+    wanted.sort_unstable_by_key(|(page, ..)| *page);
+    let ids: Vec<PageId> = wanted.iter().map(|(page, ..)| *page).collect();
+    let (pool, index) = cache.layer_mut(layer);
+    let pages = pool.pages_mut(&ids);
+    let mut found: Vec<[Option<&mut [f32]>; 2]> = places.iter().map(|_| [None, None]).collect();
+    for (page, (_, sequence, snapshot)) in pages.into_iter().zip(&wanted) {
+        let PageData::F32(data) = page else { return Err(missing()) };
+        found[*sequence][usize::from(*snapshot)] = data.get_mut(index * floats..(index + 1) * floats);
+    }
+    let states = places.into_iter().zip(found).map(|((row, rows, after), [live, snapshot])| {
+        Some(SequenceState { row, rows, live: live?, snapshot: after.zip(snapshot) })
+    });
+    states.collect::<Option<_>>().ok_or_else(missing)
+}
+
+/// Inputs of a convolution: those of a pass, and before them the last ones of earlier passes.
+#[derive(Clone, Copy)]
+pub(crate) struct History<'a> {
+    /// `[taps - 1, width]`, the oldest first
+    pub(crate) earlier: &'a [f32],
+    /// From the sequence's first row on
+    pub(crate) rows: &'a [f32],
+    /// From row to row
+    pub(crate) stride: usize,
+    pub(crate) width: usize,
+}
+
+impl<'a> History<'a> {
+    /// The inputs that row `row` sees, `taps` of them: the oldest first, its own last.
+    pub(crate) fn seen_by(&self, row: usize, taps: usize) -> Vec<&'a [f32]> {
+        (row + 1..row + 1 + taps).map(|index| self.input(index - 1, taps)).collect()
+    }
+
+    /// Input `index`, counted from the first of `earlier`.
+    fn input(&self, index: usize, taps: usize) -> &'a [f32] {
+        match index.checked_sub(taps - 1) {
+            None => &self.earlier[index * self.width..][..self.width],
+            Some(row) => &self.rows[row * self.stride..][..self.width],
+        }
+    }
+
+    /// What `earlier` is after `rows` rows.
+    pub(crate) fn after(&self, rows: usize, taps: usize) -> Vec<f32> {
+        (rows..rows + taps - 1).flat_map(|index| self.input(index, taps)).copied().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_goes_on_over_passes() {
+        // Inputs 1, 2, ... of one channel, and something beside them.
+        let rows = [3.0, -1.0, 4.0, -1.0, 5.0, -1.0];
+        let history = History { earlier: &[1.0, 2.0], rows: &rows, stride: 2, width: 1 };
+        let seen = |row| history.seen_by(row, 3).concat();
+        assert_eq!([seen(0), seen(1), seen(2)], [[1.0, 2.0, 3.0], [2.0, 3.0, 4.0], [3.0, 4.0, 5.0]]);
+        let after = [0, 1, 3].map(|rows| history.after(rows, 3));
+        assert_eq!(after, [[1.0, 2.0], [2.0, 3.0], [4.0, 5.0]]);
+        assert_eq!(history.after(2, 1), [0.0; 0]);
+    }
+}

@@ -1,0 +1,408 @@
+//! Stored tensors to packed weights.
+
+use std::sync::Arc;
+
+use clawdbot_kernels::memory::SharedBytes;
+use clawdbot_kernels::simd::LANES;
+use clawdbot_kernels::threads::ThreadPool;
+use clawdbot_kernels::{ComputeFormat, Int4Scales, KernelSet, PackedMatrix, RowSource};
+
+use super::parts::{InMemory, LastTensor};
+use super::source::Weights;
+use crate::error::{Error, ErrorKind, Result};
+use crate::forward::blocks::{GatedMlp, Mlp, PlainMlp};
+use crate::forward::decoder::{Decoder, DecoderLayer, Dense, InputTables, Linear};
+use crate::forward::layer_inputs::{LayerInput, LayerInputs};
+use crate::forward::mixers::delta_net::DeltaNetWeights;
+use crate::forward::mixers::mamba::MambaWeights;
+use crate::forward::mixers::mla::MlaWeights;
+use crate::forward::mixers::short_conv::ShortConvWeights;
+use crate::forward::mixers::{AttentionWeights, Mixer};
+use crate::forward::moe::{BesideWeights, MoeWeights};
+use crate::options::WeightType;
+use crate::spec::DecoderSpec;
+use crate::spec::mixer_names::{MambaNames, MixerNames};
+use crate::spec::tensors::{
+    BesideNames, DenseNames, GatedNames, Joined, LayerInputsNames, LayerNames, LinearNames, MlpNames,
+    MoeNames, NormNames, PlainNames, TensorNames, VectorName,
+};
+use crate::weights::PackedFile;
+
+/// Weights along k that share a scale in int8. `docs/numerics.md` has the measurements.
+pub(crate) const INT8_GROUP: usize = 128;
+
+/// Weights along k that share a scale in int4. `docs/numerics.md` has the measurements.
+const INT4_GROUP: usize = 32;
+
+/// The compute format of a weight type, where weights are not taken over as they are stored.
+pub(crate) fn format(weights: WeightType) -> ComputeFormat {
+    match weights {
+        WeightType::Int8 | WeightType::Stored => ComputeFormat::Int8 { group: INT8_GROUP, rotated: true },
+        WeightType::Int4 => {
+            ComputeFormat::Int4 { group: INT4_GROUP, scales: Int4Scales::Bf16, rotated: false }
+        }
+        WeightType::Bf16 => ComputeFormat::Bf16,
+        WeightType::F32 => ComputeFormat::F32,
+    }
+}
+
+/// Weights in all matrices.
+pub(crate) fn weights_in(spec: &DecoderSpec) -> u64 {
+    spec.tensors().packed_matrices().iter().map(Joined::weights).sum()
+}
+
+/// Matrices that are packed as one, and as what.
+pub(crate) struct Segment<'a> {
+    pub(crate) names: Joined<'a>,
+    pub(crate) format: ComputeFormat,
+}
+
+impl Weights {
+    /// Matrices that read the same input, parted where they are packed as something else. A gate and an up projection are
+    /// one in any case: where they are stored in different formats, both are converted.
+    ///
+    /// # Errors
+    /// `InvalidModel` where a packed file does not say what one is packed as.
+    pub(crate) fn segments<'a>(&self, joined: &Joined<'a>, weights: WeightType) -> Result<Vec<Segment<'a>>> {
+        if let (Weights::Packed(file), WeightType::Stored) = (self, weights) {
+            return packed_segments(file, joined);
+        }
+        let mut formats = Vec::new();
+        for name in &joined.parts {
+            let own = if weights == WeightType::Stored { self.own_format(name)? } else { None };
+            formats.push(own.unwrap_or_else(|| self.format(weights)));
+        }
+        if joined.gated {
+            let format = if formats[0] == formats[1] { formats[0] } else { self.format(weights) };
+            return Ok(vec![Segment { names: joined.clone(), format }]);
+        }
+        let mut segments: Vec<Segment<'a>> = Vec::new();
+        for (name, format) in joined.parts.iter().zip(formats) {
+            match segments.last_mut() {
+                Some(last) if last.format == format => last.names.parts.push(name),
+                _ => segments.push(Segment { names: Joined::rows([*name]), format }),
+            }
+        }
+        Ok(segments)
+    }
+}
+
+/// The segments of `joined` in a file that names the format of each.
+fn packed_segments<'a>(file: &PackedFile, joined: &Joined<'a>) -> Result<Vec<Segment<'a>>> {
+    let mut segments = Vec::new();
+    let mut rest = joined.clone();
+    while !rest.parts.is_empty() {
+        let fewest = if rest.gated { rest.parts.len() } else { 1 };
+        let found = (fewest..=rest.parts.len()).rev().find_map(|count| {
+            let names = Joined { parts: rest.parts[..count].to_vec(), gated: rest.gated };
+            let format = file.info().formats.get(&names.name())?;
+            Some((names, format))
+        });
+        let (names, format) = found.ok_or_else(|| {
+            let message = format!("{}: formats: expected one of {:?}", file.name(), rest.parts[0].name);
+            Error::invalid_model(message).with("tensor", rest.parts[0].name.clone())
+        })?;
+        let format = ComputeFormat::from_name(format).ok_or_else(|| {
+            Error::unsupported_model(format!("{}: formats: {format:?} is not known", file.name()))
+        })?;
+        rest.parts.drain(..names.parts.len());
+        segments.push(Segment { names, format });
+    }
+    Ok(segments)
+}
+
+/// Packs weights: what, how, and whom to tell.
+pub(crate) struct Builder<'a> {
+    pub(crate) kernels: &'static KernelSet,
+    pub(crate) pool: &'a ThreadPool,
+    pub(crate) weights: &'a Weights,
+    pub(crate) last: LastTensor<'a>,
+    /// The bytes of a packed file; without them it is read.
+    pub(crate) mapped: Option<Arc<dyn SharedBytes>>,
+    pub(crate) weight_type: WeightType,
+    /// Called with weights packed and weights in all; false cancels.
+    pub(crate) progress: &'a mut dyn FnMut(u64, u64) -> bool,
+    pub(crate) done: u64,
+    pub(crate) total: u64,
+}
+
+impl Builder<'_> {
+    /// The decoder with all its weights.
+    ///
+    /// # Errors
+    /// As the weight files give them; `Cancelled` when `progress` says so.
+    pub(crate) fn build(&mut self, spec: DecoderSpec) -> Result<Decoder> {
+        let names: TensorNames = spec.tensors();
+        self.total = weights_in(&spec);
+        let embedding = self.matrices(&Joined::rows([&names.embed_tokens]))?;
+        let layer_inputs = names.layer_inputs.as_ref().map(|names| self.layer_inputs(names)).transpose()?;
+        let layers = names.layers.iter().map(|layer| self.layer(&spec, layer)).collect::<Result<_>>()?;
+        let norm = self.norm(names.final_norm.as_ref())?;
+        let lm_head = names.lm_head.as_ref().map(|head| self.matrices(&Joined::rows([head]))).transpose()?;
+        let input = InputTables {
+            positions: self.optional(names.positions.as_ref())?,
+            token_types: self.optional(names.token_types.as_ref())?,
+            norm: self.norm(names.embedding_norm.as_ref())?,
+        };
+        let chain = names.chain.iter().map(|dense| self.dense(dense)).collect::<Result<_>>()?;
+        Ok(Decoder { spec, embedding, input, layer_inputs, layers, norm, lm_head, chain })
+    }
+
+    fn dense(&self, names: &DenseNames) -> Result<Dense> {
+        let n = names.weight.len / names.weight.k.unwrap_or(1).max(1);
+        let weight = self.float_matrix(&self.weights.vector(&names.weight)?, n)?;
+        let bias = self.optional(names.bias.as_ref())?;
+        Ok(Dense {
+            linear: Linear { name: names.weight.name.clone(), weight, bias },
+            norm: self.norm(names.norm.as_ref())?,
+        })
+    }
+
+    /// Gains, with the biases behind them if there are any.
+    fn norm(&self, names: Option<&NormNames>) -> Result<Option<Vec<f32>>> {
+        let Some(NormNames { gains, bias }) = names else { return Ok(None) };
+        let mut norm = self.weights.vector(gains)?;
+        norm.extend(self.optional(bias.as_ref())?.unwrap_or_default());
+        Ok(Some(norm))
+    }
+
+    fn layer_inputs(&mut self, names: &LayerInputsNames) -> Result<LayerInputs> {
+        Ok(LayerInputs {
+            embedding: self.matrices(&Joined::rows([&names.embedding]))?,
+            projection: self.linear(std::slice::from_ref(&names.projection))?,
+            norm: self.weights.vector(&names.norm)?,
+        })
+    }
+
+    fn layer(&mut self, spec: &DecoderSpec, names: &LayerNames) -> Result<DecoderLayer> {
+        Ok(DecoderLayer {
+            input_norm: self.norm(names.input_norm.as_ref())?,
+            mixer: self.mixer(spec, &names.mixer)?,
+            o: self.linear(std::slice::from_ref(&names.o))?,
+            attention_out_norm: self.norm(names.attention_out_norm.as_ref())?,
+            attention_sum_norm: self.norm(names.attention_sum_norm.as_ref())?,
+            mlp_norm: self.norm(names.mlp_norm.as_ref())?,
+            mlp: match &names.mlp {
+                MlpNames::Dense(names) => Mlp::Dense(self.gated(names)?),
+                MlpNames::Plain(PlainNames { up, down }) => Mlp::Plain(PlainMlp {
+                    up: self.linear(std::slice::from_ref(up))?,
+                    down: self.linear(std::slice::from_ref(down))?,
+                }),
+                MlpNames::Moe(names) => Mlp::Moe(Box::new(self.moe(names)?)),
+            },
+            mlp_out_norm: self.norm(names.mlp_out_norm.as_ref())?,
+            mlp_sum_norm: self.norm(names.mlp_sum_norm.as_ref())?,
+            input: match &names.input {
+                Some(names) => Some(LayerInput {
+                    gate: self.linear(std::slice::from_ref(&names.gate))?,
+                    projection: self.linear(std::slice::from_ref(&names.projection))?,
+                    norm: self.weights.vector(&names.norm)?,
+                }),
+                None => None,
+            },
+            scalar: self.optional(names.scalar.as_ref())?.and_then(|scalar| scalar.first().copied()),
+        })
+    }
+
+    fn mixer(&mut self, spec: &DecoderSpec, names: &MixerNames) -> Result<Mixer> {
+        Ok(match names {
+            MixerNames::Attention(names) => {
+                let norms = (self.optional(names.q_norm.as_ref())?, self.optional(names.k_norm.as_ref())?);
+                Mixer::Attention(AttentionWeights {
+                    qkv: self.linear(&names.qkv)?,
+                    gate: self.some_linear(&names.gate)?,
+                    // A layer without keys of its own has no values either.
+                    value_norm: norms.1.as_ref().filter(|_| spec.value_norm).map(|k| vec![1.0; k.len()]),
+                    // A layer without keys of its own has no norm for them.
+                    qk_norms: norms.0.map(|q| (q, norms.1.unwrap_or_default())),
+                    sinks: self.optional(names.sinks.as_ref())?,
+                })
+            }
+            MixerNames::Mla(names) => Mixer::Mla(Box::new(MlaWeights {
+                down: self.linear(&names.down)?,
+                q_norm: self.optional(names.q_norm.as_ref())?,
+                q_up: self.some_linear(&names.q_up)?,
+                kv_norm: self.weights.vector(&names.kv_norm)?,
+                key_up: self.each(&names.key_up)?,
+                value_up: self.each(&names.value_up)?,
+            })),
+            MixerNames::ShortConv(names) => Mixer::ShortConv(Box::new(ShortConvWeights {
+                input: self.linear(std::slice::from_ref(&names.input))?,
+                conv: by_taps(&self.weights.vector(&names.conv)?, names.input.weight.k),
+                conv_bias: self.optional(names.conv_bias.as_ref())?,
+            })),
+            MixerNames::Mamba(names) => Mixer::Mamba(Box::new(self.mamba(names)?)),
+            MixerNames::DeltaNet(names) => {
+                let qkvz = self.linear(&names.qkvz)?;
+                let mut gates = self.weights.vector(&names.beta)?;
+                gates.extend(self.weights.vector(&names.decay)?);
+                let minus_a = self.weights.vector(&names.minus_a)?;
+                // The gates, as many as a head's norm is long for each head, are not convolved.
+                let channels = qkvz.weight.n() - minus_a.len() * names.norm.len;
+                Mixer::DeltaNet(Box::new(DeltaNetWeights {
+                    qkvz,
+                    gates: self.float_matrix(&gates, 2 * minus_a.len())?,
+                    conv: by_taps(&self.weights.vector(&names.conv)?, channels),
+                    minus_a,
+                    dt_bias: self.weights.vector(&names.dt_bias)?,
+                    norm: self.weights.vector(&names.norm)?,
+                }))
+            }
+        })
+    }
+
+    fn mamba(&mut self, names: &MambaNames) -> Result<MambaWeights> {
+        let input = self.linear(std::slice::from_ref(&names.input))?;
+        let (steps, minus_a) = (self.weights.vector(&names.steps)?, self.weights.vector(&names.minus_a)?);
+        // z, as long as the norm, is not convolved.
+        let channels = input.weight.n() - names.norm.len;
+        Ok(MambaWeights {
+            input,
+            steps: self.float_matrix(&steps, minus_a.len())?,
+            conv: by_taps(&self.weights.vector(&names.conv)?, channels),
+            conv_bias: self.optional(names.conv_bias.as_ref())?,
+            minus_a,
+            dt_bias: self.weights.vector(&names.dt_bias)?,
+            skip: self.weights.vector(&names.skip)?,
+            norm: self.weights.vector(&names.norm)?,
+        })
+    }
+
+    fn some_linear(&mut self, parts: &[LinearNames]) -> Result<Option<Linear>> {
+        if parts.is_empty() { Ok(None) } else { self.linear(parts).map(Some) }
+    }
+
+    /// Matrices one by one.
+    fn each(&mut self, names: &[LinearNames]) -> Result<Vec<PackedMatrix>> {
+        names.iter().map(|name| self.matrices(&Joined::rows([&name.weight]))).collect()
+    }
+
+    fn gated(&mut self, names: &GatedNames) -> Result<GatedMlp> {
+        let weight = self.matrices(&Joined::gated(&names.gate.weight, &names.up.weight))?;
+        let biases = names.gate.bias.as_ref().zip(names.up.bias.as_ref());
+        let bias = biases.map(|(gate, up)| {
+            Ok::<_, Error>(gated_bias(&self.weights.vector(gate)?, &self.weights.vector(up)?))
+        });
+        Ok(GatedMlp {
+            gate_up: Linear { name: names.gate.weight.name.clone(), weight, bias: bias.transpose()? },
+            down: self.linear(std::slice::from_ref(&names.down))?,
+        })
+    }
+
+    fn moe(&mut self, names: &MoeNames) -> Result<MoeWeights> {
+        let experts = names.experts.iter().map(|expert| self.gated(expert)).collect::<Result<_>>()?;
+        let shared = names.shared.as_ref().map(|shared| self.gated(shared)).transpose()?;
+        let mut router = self.weights.vector(&names.router)?;
+        let mut router_bias = self.optional(names.router_bias.as_ref())?;
+        if let Some(gate) = &names.shared_gate {
+            router.extend(self.weights.vector(gate)?);
+            router_bias.iter_mut().for_each(|bias| bias.push(0.0));
+        }
+        Ok(MoeWeights {
+            router: self.float_matrix(&router, names.experts.len() + names.shared_gate.iter().count())?,
+            router_bias,
+            correction: self.optional(names.correction.as_ref())?,
+            experts,
+            shared,
+            beside: names.beside.as_ref().map(|names| self.beside(names)).transpose()?,
+        })
+    }
+
+    fn beside(&mut self, names: &BesideNames) -> Result<BesideWeights> {
+        let mut router_norm = self.weights.vector(&names.router_norm)?;
+        let root = libm::sqrtf(router_norm.len() as f32);
+        router_norm.iter_mut().for_each(|gain| *gain /= root);
+        Ok(BesideWeights {
+            dense: self.gated(&names.dense)?,
+            dense_out_norm: self.weights.vector(&names.dense_out_norm)?,
+            expert_norm: self.weights.vector(&names.expert_norm)?,
+            expert_out_norm: self.weights.vector(&names.expert_out_norm)?,
+            router_norm,
+            expert_scale: self.weights.vector(&names.expert_scale)?,
+        })
+    }
+
+    fn optional(&self, name: Option<&VectorName>) -> Result<Option<Vec<f32>>> {
+        name.map(|name| self.weights.vector(name)).transpose()
+    }
+
+    /// A matrix of `n` rows that is computed with in f32, whatever the others are.
+    fn float_matrix(&self, values: &[f32], n: usize) -> Result<PackedMatrix> {
+        let rows = InMemory { values, k: values.len() / n.max(1) };
+        Ok(self
+            .pool
+            .region(|region| PackedMatrix::pack(self.kernels, region, ComputeFormat::F32, &[&rows]))??)
+    }
+
+    /// Projections of the same input, side by side.
+    fn linear(&mut self, parts: &[LinearNames]) -> Result<Linear> {
+        let weight = self.matrices(&Joined::rows(parts.iter().map(|part| &part.weight)))?;
+        let mut bias = Vec::new();
+        for name in parts.iter().filter_map(|part| part.bias.as_ref()) {
+            bias.extend(self.weights.vector(name)?);
+        }
+        // A family gives a bias to all of the joined projections or to none.
+        let bias = (bias.len() == weight.n()).then_some(bias);
+        Ok(Linear {
+            name: parts.first().map_or_else(String::new, |part| part.weight.name.clone()),
+            weight,
+            bias,
+        })
+    }
+
+    /// The matrices as one.
+    pub(crate) fn matrices(&mut self, names: &Joined<'_>) -> Result<PackedMatrix> {
+        let segments = self.weights.segments(names, self.weight_type)?;
+        let parts = segments.iter().map(|segment| self.segment(segment)).collect::<Result<_>>()?;
+        self.done += names.weights();
+        match (self.progress)(self.done, self.total) {
+            true => Ok(PackedMatrix::joined(parts)),
+            false => Err(Error::new(ErrorKind::Cancelled, "loading was cancelled")),
+        }
+    }
+
+    fn segment(&mut self, Segment { names, format }: &Segment<'_>) -> Result<PackedMatrix> {
+        let Weights::Packed(file) = self.weights else { return self.pack(names, *format) };
+        let (n, k, name) = (names.n(), names.k(), names.name());
+        match &self.mapped {
+            Some(mapped) => {
+                Ok(PackedMatrix::from_parts(*format, n, k, &mut file.mapped_panels(&name, mapped))?)
+            }
+            None => Ok(self.pool.region(|region| {
+                PackedMatrix::from_parts(*format, n, k, &mut file.read_panels(&name, region))
+            })??),
+        }
+    }
+
+    fn pack(&mut self, names: &Joined<'_>, format: ComputeFormat) -> Result<PackedMatrix> {
+        let sources = names.parts.iter().map(|name| self.weights.matrix(name, &mut self.last));
+        let sources = sources.collect::<Result<Vec<_>>>()?;
+        let sources: Vec<&dyn RowSource> = sources.iter().map(AsRef::as_ref).collect();
+        // A region of its own for each: other models compute in between, and `progress` may do what it likes.
+        self.pool
+            .region(|region| match *sources.as_slice() {
+                [gate, up] if names.gated => {
+                    PackedMatrix::pack_gated(self.kernels, region, format, [gate, up])
+                }
+                _ => PackedMatrix::pack(self.kernels, region, format, &sources),
+            })?
+            .map_err(|error| Error::from(error).context(&names.parts[0].name))
+    }
+}
+
+/// The biases of a gate and an up projection in the order of the columns of `PackedMatrix::pack_gated`.
+fn gated_bias(gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let mut bias = vec![0.0; PackedMatrix::gated_columns(gate.len()).unwrap_or(0)];
+    let panels = bias.chunks_mut(LANES);
+    let pairs = gate.chunks(LANES).zip(up.chunks(LANES)).flat_map(|(gate, up)| [gate, up]);
+    for (panel, part) in panels.zip(pairs) {
+        panel[..part.len()].copy_from_slice(part);
+    }
+    bias
+}
+
+/// A convolution's weights `[channels, taps]` as `[taps, channels]`.
+fn by_taps(weights: &[f32], channels: usize) -> Vec<f32> {
+    let taps = weights.len() / channels.max(1);
+    (0..weights.len()).map(|i| weights[i % channels * taps + i / channels]).collect()
+}

@@ -1,0 +1,165 @@
+//! Models in GGUF files: the metadata become the small files of a Hugging Face directory, tensors get their names there,
+//! and everything else is as for any model.
+
+mod config;
+mod encoders;
+mod families;
+mod names;
+mod recent;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod tests_encoders;
+#[cfg(test)]
+mod tests_families;
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use clawdbot_kernels::{ComputeFormat, RowSource};
+
+use self::config::Family;
+use self::names::{Finder, Place};
+use super::parts::Columns;
+use super::source::{Opened, Weights};
+use crate::error::Result;
+use crate::spec::DecoderSpec;
+use crate::spec::tensors::{MatrixName, VectorName};
+use crate::tokenizer::tokenizer_files;
+use crate::weights::model_files::ModelFiles;
+use crate::weights::{GgufMatrix, GgufSource, RowOrder, TensorType};
+
+/// The weights of a GGUF file.
+pub(crate) struct GgufWeights {
+    pub(crate) source: GgufSource,
+    family: &'static Family,
+    spec: Box<DecoderSpec>,
+}
+
+impl Opened {
+    /// Opens the GGUF file at `path`.
+    ///
+    /// # Errors
+    /// As [`Opened::open`].
+    pub(crate) fn open_gguf(name: String, path: &Path) -> Result<Self> {
+        Self::of_gguf(name, GgufSource::open(path)?)
+    }
+
+    /// The model in an opened file.
+    ///
+    /// # Errors
+    /// As [`Opened::open`].
+    pub(crate) fn of_gguf(name: String, source: GgufSource) -> Result<Self> {
+        let tokenizer = tokenizer_files(source.metadata())?;
+        let (family, files) = config::config_json(&source)?;
+        let mut files: Vec<_> = files.into_iter().map(|(name, json)| (name, json.into())).collect();
+        let has_tokenizer = tokenizer.is_some();
+        let mut notes = Vec::new();
+        if let Some(tokenizer) = tokenizer {
+            notes.clone_from(&tokenizer.notes);
+            files.push(("generation_config.json", config::generation_json(&tokenizer).into()));
+            files.push(("tokenizer.json", tokenizer.tokenizer.into()));
+            files.push(("tokenizer_config.json", tokenizer.config.into()));
+        }
+        let files = ModelFiles::Memory(name.clone(), files);
+        let (config, spec, embedding) = Self::describe(&files)?;
+        let gguf = GgufWeights { source, family, spec: Box::new(spec.clone()) };
+        let unused = gguf.check()?;
+        let weights = Weights::Gguf(gguf);
+        let mut opened = match has_tokenizer {
+            true => Self::from_files(name, files, |_| Ok(weights))?,
+            false => Self::complete(name, &config, (spec, embedding), weights, None, files)?,
+        };
+        if let Weights::Gguf(GgufWeights { source, .. }) = &opened.weights {
+            opened.dtype = Some(types(source));
+        }
+        opened.unused = unused;
+        opened.notes.extend(notes);
+        Ok(opened)
+    }
+}
+
+/// The types of tensors and how many there are of each, most first.
+fn types(source: &GgufSource) -> String {
+    let mut types: Vec<_> = source.types().into_iter().collect();
+    types.sort_by_key(|&(kind, count)| (std::cmp::Reverse(count), kind));
+    let types: Vec<String> = types.iter().map(|(kind, count)| format!("{count} {}", kind.name())).collect();
+    types.join(", ")
+}
+
+impl GgufWeights {
+    fn finder(&self) -> Finder<'_> {
+        Finder { family: self.family, spec: &self.spec, source: &self.source }
+    }
+
+    /// The format in which a matrix's own codes are computed with, unless it is stored as floats.
+    ///
+    /// # Errors
+    /// As [`Finder::matrix`].
+    pub(crate) fn compute_format(&self, name: &MatrixName) -> Result<Option<ComputeFormat>> {
+        let place = self.finder().matrix(name)?;
+        // Blocks lie along rows, so columns have none.
+        let tensor = self.source.tensor(&place.tensor).filter(|_| place.columns.is_none());
+        Ok(tensor.and_then(|tensor| tensor.kind.compute_format()))
+    }
+
+    /// The type in which a matrix is stored.
+    ///
+    /// # Errors
+    /// As [`Finder::matrix`].
+    pub(crate) fn stored_type(&self, name: &MatrixName) -> Result<Option<TensorType>> {
+        let place = self.finder().matrix(name)?;
+        Ok(self.source.tensor(&place.tensor).map(|tensor| tensor.kind))
+    }
+
+    /// The rows of a matrix.
+    ///
+    /// # Errors
+    /// As [`GgufSource::matrix`].
+    pub(crate) fn matrix(&self, name: &MatrixName) -> Result<Box<dyn RowSource + '_>> {
+        let place = self.finder().matrix(name)?;
+        let matrix = self.stored(&place, name.n)?;
+        matrix.will_need();
+        Ok(match place.columns {
+            None => Box::new(matrix),
+            Some(from) => Box::new(Columns::read(&matrix, place.order, from, (name.n, name.k))?),
+        })
+    }
+
+    fn stored(&self, place: &Place, n: usize) -> Result<GgufMatrix<'_>> {
+        let (n, order) = match place.columns {
+            None => (n, place.order),
+            Some(_) => (place.shape.iter().rev().skip(1).product(), RowOrder::Stored),
+        };
+        self.source.matrix(&place.tensor, &place.shape, n, order)
+    }
+
+    /// A norm's gains, a bias, or a small matrix that stays in f32. What checkpoints store changed, files have as it is
+    /// used.
+    ///
+    /// # Errors
+    /// As [`GgufSource::vector`].
+    pub(crate) fn vector(&self, name: &VectorName) -> Result<Vec<f32>> {
+        let place = self.finder().vector(name)?;
+        self.source.vector(&place.tensor, &place.shape, name.len, place.order)
+    }
+
+    /// Checks that the file has every tensor of the model, of the right shape. Returns the names of tensors that the model
+    /// does not use.
+    fn check(&self) -> Result<Vec<String>> {
+        let names = self.spec.tensors();
+        let mut used = HashSet::new();
+        for matrix in names.matrices() {
+            let place = self.finder().matrix(matrix)?;
+            self.stored(&place, matrix.n)?;
+            used.insert(place.tensor);
+        }
+        for vector in names.vectors() {
+            let place = self.finder().vector(vector)?;
+            self.source.check_vector(&place.tensor, &place.shape, vector.len, place.order)?;
+            used.insert(place.tensor);
+        }
+        let unused = self.source.names().filter(|name| !used.contains(*name) && !config::is_read(name));
+        Ok(unused.map(str::to_owned).collect())
+    }
+}

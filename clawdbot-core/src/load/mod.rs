@@ -1,0 +1,13 @@
+//! From files to weights in memory: what a source holds, how it is quantized and named, and how it is packed.
+
+pub(crate) mod adapter;
+pub(crate) mod build;
+pub(crate) mod check;
+pub(crate) mod gguf;
+pub(crate) mod load_cache;
+pub(crate) mod mxfp4;
+pub(crate) mod name_pattern;
+pub(crate) mod pack;
+pub(crate) mod parts;
+pub(crate) mod quantization;
+pub(crate) mod source;

@@ -1,0 +1,238 @@
+//! A model to one packed file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use clawdbot_kernels::PackedMatrix;
+use sha2::{Digest, Sha256};
+
+use super::build::{Builder, weights_in};
+use super::source::{Opened, Source, Weights};
+use crate::error::{Error, Result};
+use crate::options::{PackOptions, WeightType};
+use crate::runtime::Runtime;
+use crate::spec::tensors::Joined;
+use crate::weights::{DataFile, Overwrite, PackedFile, PackedInfo, PackedLayout, PackedWriter, hex};
+
+impl Runtime {
+    /// Writes the model `source` to the packed file `target`: weights in the form in which they are computed with,
+    /// tokenizer, chat template and configuration. Loading such a file maps it and takes milliseconds; its pages are
+    /// shared by all processes that use it. The file appears when it is complete. Returns its size in bytes.
+    ///
+    /// # Errors
+    /// As [`Runtime::load`] for the source; `InvalidArgument` if it is packed already, or if `target` exists and may not
+    /// be overwritten; `Io` when the file cannot be written.
+    pub fn pack(&self, source: &Source, target: impl AsRef<Path>, options: &PackOptions) -> Result<u64> {
+        self.pack_with_progress(source, target, options, |_, _| true)
+    }
+
+    /// As [`Runtime::pack`], and calls `progress(weights done, weights in all)` now and then; false cancels.
+    ///
+    /// # Errors
+    /// As [`Runtime::pack`]; `Cancelled`.
+    pub fn pack_with_progress(
+        &self,
+        source: &Source,
+        target: impl AsRef<Path>,
+        options: &PackOptions,
+        mut progress: impl FnMut(u64, u64) -> bool,
+    ) -> Result<u64> {
+        self.pool().check_fork()?;
+        let opened = Opened::open(source)?.merged(&options.merge_adapters)?;
+        check_apart(source, target.as_ref())?;
+        self.pack_opened(&opened, target.as_ref(), options, &mut progress)
+    }
+
+    /// Packs what is opened.
+    ///
+    /// # Errors
+    /// As [`Runtime::pack_with_progress`].
+    fn pack_opened(
+        &self,
+        opened: &Opened,
+        target: &Path,
+        options: &PackOptions,
+        progress: &mut dyn FnMut(u64, u64) -> bool,
+    ) -> Result<u64> {
+        if let Weights::Packed(file) = &opened.weights {
+            return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
+        }
+        let weight_type = opened.weight_type(options.weights);
+        let names = opened.spec.tensors();
+        // One matrix (or several that read the same input) is in memory at a time.
+        let mut largest = 0;
+        for parts in names.packed_matrices() {
+            let mut bytes = 0;
+            for segment in opened.weights.segments(&parts, weight_type)? {
+                bytes += PackedMatrix::packed_bytes(segment.format, segment.names.n(), segment.names.k())?;
+            }
+            largest = largest.max(bytes);
+        }
+        let _reservation = self.budget().reserve(largest, "the largest matrix, packed,")?;
+        let overwrite = if options.overwrite { Overwrite::Replace } else { Overwrite::Refuse };
+        let mut builder = Builder {
+            kernels: self.kernel_set(),
+            pool: self.pool(),
+            weights: &opened.weights,
+            last: None,
+            mapped: None,
+            weight_type,
+            progress,
+            done: 0,
+            total: weights_in(&opened.spec),
+        };
+        write(opened, weight_type, target, overwrite, |writer, parts| {
+            write_matrix(writer, &builder.matrices(parts)?)
+        })
+    }
+}
+
+/// # Errors
+/// `InvalidArgument` when `target` is a file of the source's directory that no packing made.
+fn check_apart(source: &Source, target: &Path) -> Result<()> {
+    let Source::Path(source) = source else { return Ok(()) };
+    let (Ok(source), Ok(found)) = (source.canonicalize(), target.canonicalize()) else { return Ok(()) };
+    let within = target.parent().and_then(|parent| match parent.as_os_str().is_empty() {
+        true => Path::new(".").canonicalize().ok(),
+        false => parent.canonicalize().ok(),
+    });
+    let own = source.is_dir() && within.is_some_and(|parent| parent.starts_with(&source)) || found == source;
+    if own && found.is_file() && DataFile::open(&found).and_then(PackedFile::open).is_err() {
+        let name = target.display();
+        let message = format!("{name}: expected another file than those of the model, found one of them");
+        return Err(Error::invalid_argument(message).with("path", name.to_string()));
+    }
+    Ok(())
+}
+
+/// Writes the arrays of a matrix.
+pub(crate) fn write_matrix(writer: &mut PackedWriter, matrix: &PackedMatrix) -> Result<()> {
+    matrix.part_bytes().into_iter().try_for_each(|bytes| writer.write(bytes))
+}
+
+/// Writes a packed file, whose matrices `matrix` is asked to write one after another. Returns its size.
+pub(crate) fn write(
+    opened: &Opened,
+    weights: WeightType,
+    target: &Path,
+    overwrite: Overwrite,
+    mut matrix: impl FnMut(&mut PackedWriter, &Joined<'_>) -> Result<()>,
+) -> Result<u64> {
+    let format = opened.format(weights);
+    let stored = weights == WeightType::Stored;
+    let names = opened.spec.tensors();
+    let mut layout = PackedLayout::default();
+    let mut files = Vec::new();
+    for name in opened.file_names() {
+        if let Some(bytes) = opened.files.get(name)? {
+            layout.file(name, bytes.len())?;
+            files.push(bytes);
+        }
+    }
+    let mut formats = BTreeMap::new();
+    for parts in names.packed_matrices() {
+        for segment in opened.weights.segments(&parts, weights)? {
+            let (names, format) = (segment.names, segment.format);
+            for part in PackedMatrix::parts(format, names.n(), names.k())? {
+                layout.part(&names.name(), &part)?;
+            }
+            if stored {
+                formats.insert(names.name(), format.name());
+            }
+        }
+    }
+    for vector in names.vectors() {
+        layout.vector(&vector.name, vector.len)?;
+    }
+    let info = PackedInfo {
+        weights: weights.name().to_owned(),
+        group_size: format.activations().map(|(group, _)| group).filter(|_| !stored),
+        rotated: format.activations().is_some_and(|(_, rotated)| rotated) && !stored,
+        formats,
+        source: opened.name.clone(),
+        source_sha256: source_sha256(opened)?,
+        stored_bytes: opened.weights.stored_bytes(),
+        has_tokenizer: opened.text.is_some(),
+        written_by: env!("CARGO_PKG_VERSION").to_owned(),
+        data_sha256: String::new(),
+    };
+    let mut writer = PackedWriter::create(target, overwrite, layout, info)?;
+    for bytes in files {
+        writer.write(&bytes)?;
+    }
+    for parts in names.packed_matrices() {
+        matrix(&mut writer, &parts)?;
+    }
+    for vector in names.vectors() {
+        writer.write_floats(&opened.weights.vector(vector)?)?;
+    }
+    writer.finish()
+}
+
+/// What `PackedInfo` says about the source.
+pub(crate) fn source_sha256(opened: &Opened) -> Result<String> {
+    let mut sha256 = Sha256::new();
+    opened.fingerprint(&mut sha256)?;
+    Ok(hex(&sha256.finalize()))
+}
+
+impl Opened {
+    /// Feeds what tells this model from another: names, sizes and safetensors headers of its weight files, and its small
+    /// files as a whole. Not the weights themselves: that would take as long as packing them.
+    pub(crate) fn fingerprint(&self, sha256: &mut Sha256) -> Result<()> {
+        let mut field = |bytes: &[u8]| {
+            sha256.update((bytes.len() as u64).to_le_bytes());
+            sha256.update(bytes);
+        };
+        for name in self.file_names() {
+            if let Some(bytes) = self.files.get(name)? {
+                field(name.as_bytes());
+                field(&bytes);
+            }
+        }
+        match self.weights.base() {
+            Weights::Files(files) => {
+                for file in files.source.files() {
+                    field(file.file_name().as_bytes());
+                    field(&(file.len() as u64).to_le_bytes());
+                    field(&file.header_bytes()?);
+                }
+            }
+            Weights::Gguf(gguf) => {
+                for (file, header) in gguf.source.files().zip(gguf.source.headers()) {
+                    field(file.file_name().as_bytes());
+                    field(&(file.len() as u64).to_le_bytes());
+                    field(&header?);
+                }
+            }
+            Weights::Packed(file) => field(file.info().data_sha256.as_bytes()),
+            Weights::Random | Weights::Merged(_) => field(b"random weights"),
+        }
+        match &self.weights {
+            Weights::Merged(merged) => merged.fingerprint(sha256),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::testing::TempDir;
+
+    /// As of models whose prompts are token ids.
+    #[test]
+    fn what_is_generated_by_default_is_kept_without_a_tokenizer() {
+        let runtime = Runtime::new(&Default::default()).unwrap();
+        let mut opened = Opened::open(&Source::Builtin).unwrap();
+        let expected = opened.defaults.clone();
+        assert!(!expected.eos_token_id.is_empty());
+        opened.text = None;
+        let dir = TempDir::new();
+        let target = dir.path().join("model.cbot");
+        runtime.pack_opened(&opened, &target, &PackOptions::default(), &mut |_, _| true).unwrap();
+        let packed = Opened::open(&Source::Path(target)).unwrap();
+        assert!(packed.text.is_none());
+        assert_eq!(packed.defaults, expected);
+    }
+}

@@ -1,0 +1,211 @@
+//! Keys of `config.json` that change nothing here, so that all others that nobody reads can be named to whoever loads the
+//! model. `docs/config-keys.md` is made of this.
+
+use serde_json::Value;
+
+use super::config::ModelConfig;
+use crate::error::Result;
+
+/// Why keys have no effect, and which they are.
+pub(crate) const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
+    (
+        "training alone",
+        &[
+            "attention_dropout",
+            "attention_probs_dropout_prob",
+            "aux_loss_alpha",
+            "classifier_dropout",
+            "dropout",
+            "embd_pdrop",
+            "embedding_dropout",
+            "gradient_checkpointing",
+            "hidden_dropout_prob",
+            "initializer_cutoff_factor",
+            "initializer_range",
+            "mlp_dropout",
+            "output_router_logits",
+            "pretraining_tp",
+            "problem_type",
+            "qa_dropout",
+            "resid_pdrop",
+            "router_aux_loss_coef",
+            "router_jitter_noise",
+            "seq_aux",
+            "seq_classif_dropout",
+            "sinusoidal_pos_embds",
+            "sparse_pred_ignore_index",
+            "sparse_prediction",
+        ],
+    ),
+    (
+        "how transformers computes, and what it returns",
+        &[
+            "_attn_implementation",
+            "_attn_implementation_autoset",
+            "attn_implementation",
+            "cache_implementation",
+            "chunk_size_feed_forward",
+            "deterministic_flash_attn",
+            "ep_size",
+            "mamba_chunk_size",
+            "mamba_ssm_dtype",
+            "output_attentions",
+            "output_hidden_states",
+            "reference_compile",
+            "repad_logits_with_grad",
+            "return_dict",
+            "torchscript",
+            "use_cache",
+            "use_mamba_kernels",
+        ],
+    ),
+    (
+        "who wrote it, with which class, and names of labels",
+        &[
+            "_name_or_path",
+            "auto_map",
+            "finetuning_task",
+            "id2label",
+            "init_method",
+            "is_llama_config",
+            "label2id",
+            "model_type",
+            "num_labels",
+            "task_specific_params",
+            "tokenizer_class",
+            "transformers.js_config",
+            "transformers_version",
+            "unsloth_fixed",
+            "unsloth_version",
+        ],
+    ),
+    (
+        "tokens: which are put around a text is in the tokenizer's files",
+        &[
+            "audio_token_id",
+            "boa_token_id",
+            "boi_token_id",
+            "boi_token_index",
+            "cls_token_id",
+            "eoa_token_id",
+            "eoa_token_index",
+            "eoi_token_id",
+            "eoi_token_index",
+            "image_token_id",
+            "image_token_index",
+            "pad_token_id",
+            "sep_token_id",
+            "video_token_id",
+            "vision_end_token_id",
+            "vision_start_token_id",
+            "vision_token_id",
+        ],
+    ),
+    (
+        "of a part that is not loaded: images, sounds, several tokens at once, another head",
+        &[
+            "audio_config",
+            "classifier_activation",
+            "classifier_bias",
+            "classifier_pooling",
+            "decoder_bias",
+            "language_model_only",
+            "mm_tokens_per_image",
+            "mtp_num_hidden_layers",
+            "mtp_use_dedicated_embeddings",
+            "multimodal_projector_bias",
+            "num_mtp_layers",
+            "num_nextn_predict_layers",
+            "projector_hidden_act",
+            "spatial_merge_size",
+            "vision_config",
+            "vision_feature_layer",
+            "vision_soft_tokens_per_image",
+        ],
+    ),
+    ("follows from other keys", &["initial_context_length", "qk_head_dim", "tie_weights_"]),
+    (
+        "another key stands for it, or switches it off",
+        &[
+            "block_ffn_dim_multiplier",
+            "block_multiple_of",
+            "full_attention_interval",
+            "full_attn_idxs",
+            "hidden_act",
+            "no_rope_layer_interval",
+            "num_global_key_value_heads",
+            "original_max_position_embeddings",
+            "rope_parameters",
+            "rope_scaling",
+            "rope_theta",
+        ],
+    ),
+];
+
+/// Keys that no family may have with another value than this, as transformers would do something else then.
+const ONLY: &[(&str, bool)] = &[("is_encoder_decoder", false)];
+
+/// Why `key` has no effect, if it has none.
+pub(crate) fn without_effect(key: &str) -> Option<&'static str> {
+    WITHOUT_EFFECT.iter().find(|(_, keys)| keys.contains(&key)).map(|&(reason, _)| reason)
+}
+
+impl ModelConfig {
+    /// Refuses what no family reads, and what would change what is computed.
+    ///
+    /// # Errors
+    /// `UnsupportedModel` naming the key.
+    pub(crate) fn refuse_foreign(&self) -> Result<()> {
+        for &(key, value) in ONLY {
+            if self.opt_bool(key)?.is_some_and(|found| found != value) {
+                return Err(self.unsupported(key, &value.to_string()));
+            }
+        }
+        // The weights would be another file's.
+        const WEIGHTS: &str = "transformers_weights";
+        match self.get(WEIGHTS) {
+            Some(name) if name != "model.safetensors" => Err(self.unsupported(WEIGHTS, "no other file")),
+            _ => Ok(()),
+        }
+    }
+
+    /// The keys that nobody asked for and that are not known to be without effect, but for those that are off: null, false, or
+    /// empty.
+    pub(crate) fn unread(&self) -> Vec<String> {
+        const TEXT: &str = "text_config";
+        let asked = self.asked();
+        let in_text = |key: &str| asked.contains(&format!("{TEXT}.{key}")) || without_effect(key).is_some();
+        // What a text model lacks is taken from what stands beside it.
+        let is_read = |key: &str| asked.contains(key) || in_text(key);
+        let off = |config: &ModelConfig, key: &str| match config.get(key) {
+            None | Some(Value::Bool(false)) => true,
+            Some(Value::Array(list)) => list.is_empty(),
+            Some(Value::Object(map)) => map.is_empty(),
+            Some(_) => false,
+        };
+        let mut unread: Vec<String> =
+            self.keys().filter(|key| !is_read(key) && !off(self, key)).map(str::to_owned).collect();
+        if let (true, Ok(Some(text))) = (asked.contains(TEXT), self.object(TEXT)) {
+            let keys = text.keys().filter(|key| !in_text(key) && !off(&text, key));
+            unread.extend(keys.map(|key| format!("{TEXT}.{key}")));
+        }
+        unread
+    }
+
+    /// What there is to say of [`unread`](Self::unread) keys.
+    pub(crate) fn note_unread(&self) {
+        const SHOWN: usize = 8;
+        let unread = self.unread();
+        if let [first, rest @ ..] = unread.as_slice() {
+            let mut others = rest.iter().take(SHOWN - 1).cloned().collect::<Vec<_>>().join(", ");
+            if rest.len() >= SHOWN {
+                others.push_str(", ...");
+            }
+            let also = if others.is_empty() { String::new() } else { format!("; so are {others}") };
+            self.note(first, &format!("is not read{also}"));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

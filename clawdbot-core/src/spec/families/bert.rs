@@ -1,0 +1,136 @@
+//! BERT, RoBERTa, XLM-RoBERTa, CamemBERT and DistilBERT: encoders with learned positions and a LayerNorm behind each sum.
+//! Source: transformers 5, `models/{bert,roberta,xlm_roberta,distilbert}/configuration_*.py` and `modeling_*.py`.
+
+use super::llama::Keys;
+use super::{gelu_unless, labels, only};
+use crate::error::Result;
+use crate::options::Pooling;
+use crate::spec::config::ModelConfig;
+use crate::spec::names::{self, MlpModules, Names};
+use crate::spec::{Activation, DecoderSpec, DenseSpec, InputSpec, LayerSpec, NormKind, PositionSpec};
+
+const BERT: Names = Names {
+    layers: "encoder.layer",
+    embedding: "embeddings.word_embeddings",
+    input_norm: None,
+    attention_sum_norm: Some("attention.output.LayerNorm"),
+    mlp_norm: None,
+    mlp_sum_norm: Some("output.LayerNorm"),
+    final_norm: None,
+    qkv: &["attention.self.query", "attention.self.key", "attention.self.value"],
+    o: "attention.output.dense",
+    mlp: MlpModules { gate_up: &["intermediate.dense"], down: "output.dense" },
+    ..names::LLAMA
+};
+const DISTILBERT: Names = Names {
+    layers: "transformer.layer",
+    attention_sum_norm: Some("sa_layer_norm"),
+    mlp_sum_norm: Some("output_layer_norm"),
+    qkv: &["attention.q_lin", "attention.k_lin", "attention.v_lin"],
+    o: "attention.out_lin",
+    mlp: MlpModules { gate_up: &["ffn.lin1"], down: "ffn.lin2" },
+    ..BERT
+};
+/// Where the configuration has none, as in transformers.
+const DEFAULT_EPS: f32 = 1e-12;
+const DEFAULT_PADDING: usize = 1;
+const BERT_KEYS: Keys = Keys {
+    eps: "layer_norm_eps",
+    default_eps: Some(DEFAULT_EPS),
+    activation: None,
+    tied: true,
+    ..Keys::LLAMA
+};
+const DISTILBERT_KEYS: Keys = Keys {
+    hidden_size: "dim",
+    num_hidden_layers: "n_layers",
+    num_attention_heads: "n_heads",
+    intermediate_size: &["hidden_dim"],
+    ..BERT_KEYS
+};
+
+pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    let types = config.opt_usize("type_vocab_size")?.unwrap_or(2);
+    // GGUF files of DistilBERT, which are BERT's otherwise, have none.
+    encoder(config, &BERT_KEYS, "hidden_act", (Some(types).filter(|&types| types > 0), 0))
+}
+
+pub(crate) fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
+    scorer(config, parse(config)?, "pooler.dense", "classifier", Activation::Tanh)
+}
+
+/// RoBERTa counts positions from behind that of padding.
+pub(crate) fn parse_roberta(config: &ModelConfig) -> Result<DecoderSpec> {
+    let types = config.opt_usize("type_vocab_size")?.unwrap_or(2);
+    let padding = config.opt_usize("pad_token_id")?.unwrap_or(DEFAULT_PADDING);
+    encoder(config, &BERT_KEYS, "hidden_act", (Some(types), padding.saturating_add(1)))
+}
+
+pub(crate) fn parse_roberta_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
+    let spec = parse_roberta(config)?;
+    scorer(config, spec, "classifier.dense", "classifier.out_proj", Activation::Tanh)
+}
+
+pub(crate) fn parse_distilbert(config: &ModelConfig) -> Result<DecoderSpec> {
+    let spec = encoder(config, &DISTILBERT_KEYS, "activation", (None, 0))?;
+    Ok(DecoderSpec { names: DISTILBERT, ..spec })
+}
+
+pub(crate) fn parse_distilbert_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
+    scorer(config, parse_distilbert(config)?, "pre_classifier", "classifier", Activation::Relu)
+}
+
+/// With rows for `token_types`, and a row for position 0 behind `first` others.
+fn encoder(
+    config: &ModelConfig,
+    keys: &Keys,
+    activation: &str,
+    (token_types, first): (Option<usize>, usize),
+) -> Result<DecoderSpec> {
+    only(config, "is_decoder", false)?;
+    only(config, "add_cross_attention", false)?;
+    const POSITIONS: &str = "position_embedding_type";
+    if config.opt_str(POSITIONS)?.is_some_and(|kind| kind != "absolute") {
+        return Err(config.unsupported(POSITIONS, "absolute"));
+    }
+    let activation = gelu_unless(config, activation)?;
+    let plain = DecoderSpec::with_keys(config, keys)?;
+    let rows = plain.max_position_embeddings;
+    Ok(DecoderSpec {
+        norm: NormKind::Layer { bias: true },
+        qkv_bias: true,
+        o_bias: true,
+        mlp_bias: true,
+        mlp_gate: false,
+        activation,
+        bidirectional: true,
+        input: InputSpec { positions: Some(PositionSpec { rows, first }), token_types, norm: true },
+        layers: vec![LayerSpec { rope: None, ..LayerSpec::default() }; plain.num_hidden_layers],
+        tie_word_embeddings: true,
+        max_position_embeddings: rows.saturating_sub(first),
+        names: BERT,
+        ..plain
+    })
+}
+
+/// With two layers behind the first token's state, the second of which gives a score.
+fn scorer(
+    config: &ModelConfig,
+    spec: DecoderSpec,
+    dense: &str,
+    classifier: &str,
+    activation: Activation,
+) -> Result<DecoderSpec> {
+    labels(config)?;
+    let hidden = spec.hidden_size;
+    let layer = |module: &str, outputs, activation| DenseSpec {
+        module: module.to_owned(),
+        inputs: hidden,
+        outputs,
+        bias: true,
+        activation,
+        norm: None,
+    };
+    let chain = vec![layer(dense, hidden, Some(activation)), layer(classifier, 1, None)];
+    Ok(DecoderSpec { chain, scores: Some(Pooling::Cls), ..spec })
+}

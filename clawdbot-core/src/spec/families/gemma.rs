@@ -1,0 +1,151 @@
+//! Gemma, Gemma 2 and Gemma 3: gains stored less one, a scaled embedding, GELU. Gemma 2 has norms on both sides, windows on
+//! every other layer and soft caps; Gemma 3 norms heads and rotates the layers with windows by another base.
+//! Source: transformers 5, `models/gemma{,2,3}/configuration_*.py` and `modeling_*.py`.
+
+use super::llama::Keys;
+use super::{only, windows_by_pattern};
+use crate::error::Result;
+use crate::spec::config::ModelConfig;
+use crate::spec::names::{self, Names};
+use crate::spec::rope_scaling::{Extras, LayerRope, RopeDefaults, RopeSpec};
+use crate::spec::{self, Activation, AttentionSpec, DecoderSpec, LayerSpec, NormKind, NormSpec};
+
+pub(super) const SANDWICH: Names = Names {
+    attention_out_norm: Some("post_attention_layernorm"),
+    mlp_norm: Some("pre_feedforward_layernorm"),
+    mlp_out_norm: Some("post_feedforward_layernorm"),
+    ..names::LLAMA
+};
+/// `query_pre_attn_scalar` where there is none, as in transformers.
+const DEFAULT_SCALAR: f64 = 256.0;
+/// Soft caps of Gemma 2 where the keys are missing (null means none), as in transformers.
+const DEFAULT_CAPS: (f32, f32) = (50.0, 30.0);
+/// Whether tokens see those behind them.
+const BOTH_WAYS: &str = "use_bidirectional_attention";
+/// What the first checkpoints of Gemma 3 with a vision tower do not have, as in transformers.
+pub(crate) const GEMMA3_DEFAULTS: &str = r#"{"vocab_size": 262208, "num_attention_heads": 8,
+    "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6,
+    "bos_token_id": 2, "eos_token_id": 1}"#;
+/// Gemma 3's rotations.
+const GLOBAL: LayerRope = LayerRope {
+    layer_type: "full_attention",
+    theta_key: "rope_theta",
+    default_theta: 1e6,
+    scaled: true,
+    extras: Extras::NONE,
+};
+const LOCAL: LayerRope = LayerRope {
+    layer_type: "sliding_attention",
+    theta_key: "rope_local_base_freq",
+    default_theta: 1e4,
+    scaled: false,
+    extras: Extras::NONE,
+};
+
+pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    only(config, BOTH_WAYS, false)?;
+    let common = common(config)?;
+    Ok(DecoderSpec { ropes: vec![RopeSpec::parse(config, common.head_dim, RopeDefaults::LLAMA)?], ..common })
+}
+
+pub(crate) fn parse_gemma2(config: &ModelConfig) -> Result<DecoderSpec> {
+    let spec = parse(config)?;
+    let (attention, logits) = DEFAULT_CAPS;
+    Ok(DecoderSpec {
+        attention: attention_of(config, Some(attention))?,
+        final_logit_softcapping: cap(config, "final_logit_softcapping", Some(logits))?,
+        layers: windows_by_pattern(config, spec.num_hidden_layers, 2)?,
+        names: SANDWICH,
+        ..spec
+    })
+}
+
+pub(crate) fn parse_gemma3(config: &ModelConfig) -> Result<DecoderSpec> {
+    only(config, BOTH_WAYS, false)?;
+    gemma3(config)
+}
+
+/// Gemma 3 without an output head: EmbeddingGemma, whose tokens see each other both ways.
+pub(crate) fn parse_gemma3_headless(config: &ModelConfig) -> Result<DecoderSpec> {
+    let spec = gemma3(config)?;
+    let bidirectional = config.bool_or(BOTH_WAYS, false)?;
+    // The window reaches half as far to each side, inclusively.
+    let both_ways = |layer: LayerSpec| match bidirectional {
+        true => LayerSpec { window: layer.window.map(|window| window / 2 + 1), ..layer },
+        false => layer,
+    };
+    Ok(DecoderSpec {
+        headless: true,
+        bidirectional,
+        layers: spec.layers.iter().copied().map(both_ways).collect(),
+        ..spec
+    })
+}
+
+fn gemma3(config: &ModelConfig) -> Result<DecoderSpec> {
+    let common = common(config)?;
+    let layers = windows_by_pattern(config, common.num_hidden_layers, 6)?;
+    // Rotation 1 is that of the layers with a window.
+    let rotated = |layer: LayerSpec| LayerSpec { rope: Some(usize::from(layer.window.is_some())), ..layer };
+    let head_dim = common.head_dim;
+    Ok(DecoderSpec {
+        qk_norm: Some(NormSpec { eps: common.rms_norm_eps, whole: false }),
+        attention: attention_of(config, None)?,
+        final_logit_softcapping: cap(config, "final_logit_softcapping", None)?,
+        ropes: vec![
+            RopeSpec::parse_layers(config, head_dim, &GLOBAL)?,
+            RopeSpec::parse_layers(config, head_dim, &LOCAL)?,
+        ],
+        layers: layers.into_iter().map(rotated).collect(),
+        names: SANDWICH,
+        ..common
+    })
+}
+
+/// What all have in common.
+fn common(config: &ModelConfig) -> Result<DecoderSpec> {
+    // Not derived from hidden_size here, so a missing one must not be guessed.
+    config.usize("head_dim")?;
+    let keys = Keys { activation: None, tied: true, ..Keys::LLAMA };
+    let plain = DecoderSpec::with_keys(config, &keys)?;
+    let bias = config.bool_or("attention_bias", false)?;
+    Ok(DecoderSpec {
+        norm: NormKind::Rms { offset: 1.0 },
+        qkv_bias: bias,
+        o_bias: bias,
+        activation: activation(config)?,
+        embedding_multiplier: libm::sqrt(plain.hidden_size as f64) as f32,
+        ..plain
+    })
+}
+
+pub(super) fn activation(config: &ModelConfig) -> Result<Activation> {
+    if config.opt_str("hidden_activation")?.is_some() {
+        return spec::activation(config, "hidden_activation");
+    }
+    match config.opt_str("hidden_act")? {
+        // The first checkpoints say gelu, but were trained with its tanh form.
+        None | Some("gelu") => Ok(Activation::GeluTanh),
+        Some(_) => spec::activation(config, "hidden_act"),
+    }
+}
+
+fn attention_of(config: &ModelConfig, default_cap: Option<f32>) -> Result<AttentionSpec> {
+    const KEY: &str = "query_pre_attn_scalar";
+    let scalar = config.opt_f64(KEY)?.unwrap_or(DEFAULT_SCALAR);
+    if scalar <= 0.0 {
+        return Err(config.invalid(KEY, "a number > 0"));
+    }
+    let softcap = cap(config, "attn_logit_softcapping", default_cap)?;
+    Ok(AttentionSpec { softcap, ..AttentionSpec::of_width(scalar) })
+}
+
+/// A soft cap; `default` where the key is missing.
+pub(super) fn cap(config: &ModelConfig, key: &str, default: Option<f32>) -> Result<Option<f32>> {
+    match config.opt_f32(key)? {
+        None if config.has(key) => Ok(None),
+        None => Ok(default),
+        Some(cap) if cap > 0.0 => Ok(Some(cap)),
+        Some(_) => Err(config.invalid(key, "a number > 0 or null")),
+    }
+}

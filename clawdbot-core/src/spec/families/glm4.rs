@@ -1,0 +1,28 @@
+//! GLM-4: norms on both sides, a joined MLP projection, and half of each head rotated, neighbours in pairs.
+//! Source: transformers 5, `models/glm4/configuration_glm4.py` and `modeling_glm4.py`.
+
+use super::llama::Keys;
+use crate::error::Result;
+use crate::spec::DecoderSpec;
+use crate::spec::config::ModelConfig;
+use crate::spec::names::{self, MlpModules, Names};
+use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
+
+const NAMES: Names = Names {
+    attention_out_norm: Some("post_self_attn_layernorm"),
+    mlp_out_norm: Some("post_mlp_layernorm"),
+    mlp: MlpModules { gate_up: &["mlp.gate_up_proj"], down: "mlp.down_proj" },
+    ..names::LLAMA
+};
+
+pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    let plain = DecoderSpec::with_keys(config, &Keys::LLAMA)?;
+    let rope = RopeDefaults { partial: Some(0.5), ..RopeDefaults::LLAMA };
+    let rope = RopeSpec::parse(config, plain.head_dim, rope)?;
+    Ok(DecoderSpec {
+        qkv_bias: config.bool_or("attention_bias", true)?,
+        ropes: vec![RopeSpec { interleaved: true, ..rope }],
+        names: NAMES,
+        ..plain
+    })
+}

@@ -1,0 +1,62 @@
+//! gpt-oss: biases everywhere, a sink for each head, windows on every other layer, and experts with a clamped SwiGLU, as
+//! published in MXFP4.
+//! Source: transformers 5, `models/gpt_oss/configuration_gpt_oss.py` and `modeling_gpt_oss.py`.
+
+use super::llama::Keys;
+use super::{one_of, sliding_window, windows};
+use crate::error::Result;
+use crate::spec::config::ModelConfig;
+use crate::spec::names::{self, MoeModules, Names};
+use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
+use crate::spec::{Activation, AttentionSpec, DecoderSpec, ExpertStorage, LayerSpec, MoeSpec};
+
+const NAMES: Names = Names { moe: MoeModules { router: "mlp.router", ..names::LLAMA.moe }, ..names::LLAMA };
+/// Of the SwiGLU where the configuration has none, as in transformers.
+const DEFAULT_ALPHA: f32 = 1.702;
+/// Of the SwiGLU where the configuration has none, as in transformers.
+const DEFAULT_LIMIT: f32 = 7.0;
+
+pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    // Not derived from hidden_size here, so a missing one must not be guessed.
+    config.usize("head_dim")?;
+    // What hidden_act says is not what is computed.
+    let keys = Keys { activation: None, ..Keys::LLAMA };
+    let plain = DecoderSpec::with_keys(config, &keys)?;
+    let positive = |key: &str, default: f32| match config.opt_f32(key)? {
+        None => Ok(default),
+        Some(value) if value > 0.0 => Ok(value),
+        Some(_) => Err(config.invalid(key, "a number > 0")),
+    };
+    let bias = config.bool_or("attention_bias", true)?;
+    // Not the width of other families where it is missing.
+    if !config.has("sliding_window") {
+        return Err(config.invalid("sliding_window", "an integer or null"));
+    }
+    let window = (sliding_window(config)?, "an integer, as layer_types has windows");
+    let layers = windows(config, plain.num_hidden_layers, window, |i| i % 2 == 0)?;
+    let rope = RopeDefaults { theta: 150_000.0, ..RopeDefaults::LLAMA };
+    let mxfp4 = config.get("quantization_config").is_some();
+    Ok(DecoderSpec {
+        qkv_bias: bias,
+        o_bias: bias,
+        activation: Activation::ClampedSwiglu {
+            alpha: positive("swiglu_alpha", DEFAULT_ALPHA)?,
+            limit: positive("swiglu_limit", DEFAULT_LIMIT)?,
+        },
+        attention: AttentionSpec { sinks: true, ..plain.attention },
+        moe: Some(MoeSpec {
+            num_experts: one_of(config, &["num_local_experts", "num_experts"])?,
+            num_experts_per_tok: one_of(config, &["num_experts_per_tok", "experts_per_token"])?,
+            intermediate_size: plain.intermediate_size,
+            router_bias: true,
+            expert_bias: true,
+            storage: if mxfp4 { ExpertStorage::JoinedMxfp4 } else { ExpertStorage::Joined },
+            // A softmax over the chosen ones.
+            ..MoeSpec::softmax(true)
+        }),
+        ropes: vec![RopeSpec::parse(config, plain.head_dim, rope)?],
+        layers: layers.into_iter().map(|layer| LayerSpec { moe: true, ..layer }).collect(),
+        names: NAMES,
+        ..plain
+    })
+}

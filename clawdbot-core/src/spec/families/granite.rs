@@ -1,0 +1,128 @@
+//! Granite: Llama with multipliers on the embedding, on attention, on what is added to the stream, and on logits. Granite 4:
+//! Mamba-2 on most layers, attention without rotation on the others, and maybe experts beside a shared one.
+//! Source: transformers 5, `models/granite/` and `models/granitemoehybrid/`.
+
+use super::llama::{self, Keys};
+use super::{layer_types_of, only};
+use crate::error::Result;
+use crate::spec::config::ModelConfig;
+use crate::spec::names::{self, MlpModules, MoeModules, Names};
+use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
+use crate::spec::{
+    AttentionSpec, DecoderSpec, ExpertStorage, LayerSpec, MambaSpec, MixerKind, MoeSpec, SharedExpert,
+};
+
+const SHARED: MlpModules =
+    MlpModules { gate_up: &["shared_mlp.input_linear"], down: "shared_mlp.output_linear" };
+const HYBRID: Names = Names {
+    mlp: SHARED,
+    moe: MoeModules {
+        router: "block_sparse_moe.router.layer",
+        experts: "block_sparse_moe.experts",
+        joined: ["block_sparse_moe.input_linear.weight", "block_sparse_moe.output_linear.weight"],
+        shared: SHARED,
+        ..names::LLAMA.moe
+    },
+    ..names::LLAMA
+};
+
+pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    with_multipliers(config, llama::parse(config)?)
+}
+
+pub(crate) fn parse_hybrid(config: &ModelConfig) -> Result<DecoderSpec> {
+    only(config, "mamba_proj_bias", false)?;
+    let experts = config.usize("num_local_experts")?;
+    let shared = config.usize("shared_intermediate_size")?;
+    let keys = Keys { intermediate_size: &["shared_intermediate_size"], ..Keys::LLAMA };
+    let plain = DecoderSpec::with_keys(config, &keys)?;
+    let bias = config.bool_or("attention_bias", false)?;
+    let rotated = match config.opt_str("position_embedding_type")? {
+        Some("rope") => true,
+        None | Some("nope") => false,
+        Some(_) => return Err(config.unsupported("position_embedding_type", "rope, nope or null")),
+    };
+    let moe = MoeSpec {
+        num_experts: experts,
+        num_experts_per_tok: config.opt_usize("num_experts_per_tok")?.unwrap_or(0),
+        intermediate_size: config.opt_usize("intermediate_size")?.unwrap_or(0),
+        shared: Some(SharedExpert { intermediate_size: shared, gated: false }),
+        storage: ExpertStorage::JoinedRows,
+        // A softmax over the chosen ones.
+        ..MoeSpec::softmax(true)
+    };
+    let hybrid = DecoderSpec {
+        qkv_bias: bias,
+        o_bias: bias,
+        mamba: Some(mamba(config, plain.hidden_size)?),
+        moe: Some(moe).filter(|_| experts > 0),
+        ropes: match rotated {
+            true => vec![RopeSpec::parse(config, plain.head_dim, RopeDefaults::LLAMA)?],
+            false => Vec::new(),
+        },
+        layers: layers(config, plain.num_hidden_layers, rotated, experts > 0)?,
+        names: HYBRID,
+        ..plain
+    };
+    with_multipliers(config, hybrid)
+}
+
+fn with_multipliers(config: &ModelConfig, plain: DecoderSpec) -> Result<DecoderSpec> {
+    let factor = |key: &str| match config.opt_f32(key)? {
+        None => Ok(1.0),
+        Some(factor) if factor > 0.0 => Ok(factor),
+        Some(_) => Err(config.invalid(key, "a number > 0")),
+    };
+    Ok(DecoderSpec {
+        attention: AttentionSpec { divisor: 1.0 / factor("attention_multiplier")?, ..plain.attention },
+        embedding_multiplier: factor("embedding_multiplier")?,
+        residual_multiplier: factor("residual_multiplier")?,
+        logit_scale: 1.0 / factor("logits_scaling")?,
+        ..plain
+    })
+}
+
+/// Mamba-2 on all layers, unless `layer_types` says otherwise.
+fn layers(config: &ModelConfig, count: usize, rotated: bool, moe: bool) -> Result<Vec<LayerSpec>> {
+    // As transformers 5 and 4 call the list, and what is in it.
+    const LISTS: [&str; 2] = ["layer_types", "layers_block_type"];
+    let list = LISTS.into_iter().find(|key| config.get(key).is_some()).unwrap_or(LISTS[0]);
+    let kinds = ["linear_attention", "mamba", "full_attention", "attention"];
+    let layer = |attention: bool| LayerSpec {
+        rope: rotated.then_some(0),
+        moe,
+        mixer: if attention { MixerKind::Attention } else { MixerKind::Mamba },
+        ..LayerSpec::default()
+    };
+    Ok(match layer_types_of(config, count, list, &kinds)? {
+        Some(types) => types.into_iter().map(|kind| layer(kinds[2..].contains(&kind))).collect(),
+        None => vec![layer(false); count],
+    })
+}
+
+fn mamba(config: &ModelConfig, hidden_size: usize) -> Result<MambaSpec> {
+    const LIMIT: &str = "time_step_limit";
+    let unlimited = serde_json::json!([0.0, {"__float__": "Infinity"}]);
+    if config.get(LIMIT).is_some_and(|limit| *limit != unlimited) {
+        return Err(config.unsupported(LIMIT, "no limit"));
+    }
+    let size = |key: &str, default: usize| -> Result<usize> { Ok(config.opt_usize(key)?.unwrap_or(default)) };
+    let num_heads = size("mamba_n_heads", 128)?;
+    let inner = size("mamba_expand", 2)?.saturating_mul(hidden_size);
+    let head_dim = match config.get("mamba_d_head").map(serde_json::Value::as_str) {
+        None | Some(Some("auto")) => inner.checked_div(num_heads).unwrap_or(0),
+        Some(_) => config.usize("mamba_d_head")?,
+    };
+    if head_dim.checked_mul(num_heads) != Some(inner) {
+        let expected = format!("heads of {inner} elements together, mamba_expand * hidden_size");
+        return Err(config.invalid("mamba_n_heads", &expected));
+    }
+    Ok(MambaSpec {
+        taps: size("mamba_d_conv", 4)?,
+        conv_bias: config.bool_or("mamba_conv_bias", true)?,
+        num_heads,
+        head_dim,
+        num_groups: size("mamba_n_groups", 1)?,
+        state_size: size("mamba_d_state", 256)?,
+    })
+}

@@ -1,0 +1,128 @@
+//! Llama: the decoder that the others differ from.
+//! Source: transformers 5, `models/llama/configuration_llama.py` and `modeling_llama.py`.
+
+use super::one_of;
+use crate::error::Result;
+use crate::spec::config::ModelConfig;
+use crate::spec::names;
+use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
+use crate::spec::{self, Activation, AttentionSpec, DecoderSpec, InputSpec, LayerSpec, NormKind};
+
+pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    let bias = config.bool_or("attention_bias", false)?;
+    Ok(DecoderSpec {
+        qkv_bias: bias,
+        o_bias: bias,
+        mlp_bias: config.bool_or("mlp_bias", false)?,
+        ..DecoderSpec::plain(config)?
+    })
+}
+
+/// What families call their settings, and what they assume where there are none.
+pub(super) struct Keys {
+    pub(super) hidden_size: &'static str,
+    pub(super) num_hidden_layers: &'static str,
+    pub(super) num_attention_heads: &'static str,
+    /// Of the norms' epsilon.
+    pub(super) eps: &'static str,
+    /// That epsilon where there is none.
+    pub(super) default_eps: Option<f32>,
+    /// Of the MLP's size.
+    pub(super) intermediate_size: &'static [&'static str],
+    /// Of the activation; `None`: always SiLU, unless the family says otherwise.
+    pub(super) activation: Option<&'static str>,
+    /// Whether the output projection is the embedding unless the configuration says something.
+    pub(super) tied: bool,
+}
+
+impl Keys {
+    /// Llama's.
+    pub(super) const LLAMA: Keys = Keys {
+        hidden_size: "hidden_size",
+        num_hidden_layers: "num_hidden_layers",
+        num_attention_heads: "num_attention_heads",
+        eps: "rms_norm_eps",
+        default_eps: None,
+        intermediate_size: &["intermediate_size"],
+        activation: Some("hidden_act"),
+        tied: false,
+    };
+}
+
+impl DecoderSpec {
+    /// The settings that all of Llama's relatives have in common: no biases, no norms on heads, no windows.
+    pub(super) fn plain(config: &ModelConfig) -> Result<DecoderSpec> {
+        let plain = Self::with_keys(config, &Keys::LLAMA)?;
+        Ok(DecoderSpec {
+            ropes: vec![RopeSpec::parse(config, plain.head_dim, RopeDefaults::LLAMA)?],
+            ..plain
+        })
+    }
+
+    /// As [`DecoderSpec::plain`], without a rotation, for families with other keys.
+    pub(super) fn with_keys(config: &ModelConfig, keys: &Keys) -> Result<DecoderSpec> {
+        let hidden_size = config.usize(keys.hidden_size)?;
+        let num_hidden_layers = config.usize(keys.num_hidden_layers)?;
+        let num_attention_heads = config.usize(keys.num_attention_heads)?;
+        let head_dim = match config.opt_usize("head_dim")? {
+            Some(head_dim) => head_dim,
+            None if num_attention_heads > 0 && hidden_size.is_multiple_of(num_attention_heads) => {
+                hidden_size / num_attention_heads
+            }
+            None => {
+                let expected =
+                    format!("a divisor of hidden_size, which is {hidden_size}, as there is no head_dim");
+                return Err(config.invalid(keys.num_attention_heads, &expected));
+            }
+        };
+        Ok(DecoderSpec {
+            architecture: "LlamaForCausalLM",
+            vocab_size: config.usize("vocab_size")?,
+            hidden_size,
+            intermediate_size: one_of(config, keys.intermediate_size)?,
+            num_hidden_layers,
+            num_attention_heads,
+            num_key_value_heads: config.opt_usize("num_key_value_heads")?.unwrap_or(num_attention_heads),
+            head_dim,
+            rms_norm_eps: match (config.opt_f32(keys.eps)?, keys.default_eps) {
+                (None, Some(eps)) => eps,
+                _ => config.f32(keys.eps)?,
+            },
+            norm: NormKind::Rms { offset: 0.0 },
+            qk_norm: None,
+            value_norm: false,
+            qkv_bias: false,
+            o_bias: false,
+            mlp_bias: false,
+            mlp_gate: true,
+            activation: match keys.activation {
+                Some(key) => spec::activation(config, key)?,
+                None => Activation::Silu,
+            },
+            attention: AttentionSpec::of_width(head_dim as f64),
+            mla: None,
+            short_conv: None,
+            delta_net: None,
+            mamba: None,
+            moe: None,
+            bidirectional: false,
+            input: InputSpec::default(),
+            chain: Vec::new(),
+            scores: None,
+            headless: false,
+            ropes: Vec::new(),
+            layers: vec![LayerSpec::default(); num_hidden_layers],
+            embedding_multiplier: 1.0,
+            residual_multiplier: 1.0,
+            logit_scale: 1.0,
+            final_logit_softcapping: None,
+            per_layer_inputs: None,
+            layer_scalars: false,
+            tie_word_embeddings: config.bool_or("tie_word_embeddings", keys.tied)?,
+            max_position_embeddings: config.usize("max_position_embeddings")?,
+            bos: config.opt_token_id("bos_token_id")?,
+            eos: config.token_ids("eos_token_id")?,
+            names: names::LLAMA,
+        })
+    }
+}

@@ -1,0 +1,59 @@
+//! Mixtral: Mistral with experts instead of the MLP.
+//! Source: transformers 5, `models/mixtral/configuration_mixtral.py` and `modeling_mixtral.py`.
+
+use super::llama::Keys;
+use super::one_of;
+use crate::error::Result;
+use crate::spec::config::ModelConfig;
+use crate::spec::names::{self, MlpModules, MoeModules, Names};
+use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
+use crate::spec::{DecoderSpec, ExpertStorage, LayerSpec, MoeSpec, Scoring};
+
+const NAMES: Names = Names {
+    moe: MoeModules {
+        router: "block_sparse_moe.gate",
+        experts: "block_sparse_moe.experts",
+        expert: MlpModules { gate_up: &["w1", "w3"], down: "w2" },
+        ..names::LLAMA.moe
+    },
+    ..names::LLAMA
+};
+
+pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    let plain = DecoderSpec::with_keys(config, &Keys::LLAMA)?;
+    // A missing window is none here.
+    let window = config.opt_usize("sliding_window")?;
+    let rope = RopeDefaults { theta: 1e6, ..RopeDefaults::LLAMA };
+    Ok(DecoderSpec {
+        moe: Some(MoeSpec {
+            num_experts: one_of(config, &["num_local_experts", "num_experts"])?,
+            num_experts_per_tok: config.usize("num_experts_per_tok")?,
+            intermediate_size: plain.intermediate_size,
+            ..MoeSpec::softmax(true)
+        }),
+        ropes: vec![RopeSpec::parse(config, plain.head_dim, rope)?],
+        layers: vec![LayerSpec { window, moe: true, ..LayerSpec::default() }; plain.num_hidden_layers],
+        names: NAMES,
+        ..plain
+    })
+}
+
+impl MoeSpec {
+    /// Weights by a softmax over all experts, each stored by itself; sizes are the family's.
+    pub(super) fn softmax(norm_topk_prob: bool) -> MoeSpec {
+        MoeSpec {
+            num_experts: 0,
+            num_experts_per_tok: 0,
+            intermediate_size: 0,
+            scoring: Scoring::Softmax,
+            norm_topk_prob,
+            routed_scaling_factor: 1.0,
+            groups: None,
+            router_bias: false,
+            expert_bias: false,
+            shared: None,
+            beside_dense: false,
+            storage: ExpertStorage::Separate,
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! OLMo 2 and 3: norms behind attention and MLP instead of before them, and over all query or key heads at once. OLMo 3 has
+//! windows on three layers of four, which its stretched rotation is not for.
+//! Source: transformers 5, `models/olmo{2,3}/configuration_*.py` and `modeling_*.py`.
+
+use super::llama::Keys;
+use super::windows_by_pattern;
+use crate::error::Result;
+use crate::spec::config::ModelConfig;
+use crate::spec::names::{self, Names};
+use crate::spec::rope_scaling::{Extras, LayerRope, RopeDefaults, RopeSpec};
+use crate::spec::{DecoderSpec, LayerSpec, NormSpec};
+
+const NAMES: Names = Names {
+    input_norm: None,
+    attention_out_norm: Some("post_attention_layernorm"),
+    mlp_norm: None,
+    mlp_out_norm: Some("post_feedforward_layernorm"),
+    ..names::LLAMA
+};
+/// OLMo 3's rotations.
+const GLOBAL: LayerRope = LayerRope {
+    layer_type: "full_attention",
+    theta_key: "rope_theta",
+    default_theta: 5e5,
+    scaled: true,
+    extras: Extras::NONE,
+};
+const LOCAL: LayerRope = LayerRope {
+    layer_type: "sliding_attention",
+    theta_key: "rope_theta",
+    default_theta: 5e5,
+    scaled: false,
+    extras: Extras::NONE,
+};
+
+pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    let common = common(config)?;
+    Ok(DecoderSpec { ropes: vec![RopeSpec::parse(config, common.head_dim, RopeDefaults::LLAMA)?], ..common })
+}
+
+pub(crate) fn parse_olmo3(config: &ModelConfig) -> Result<DecoderSpec> {
+    let common = common(config)?;
+    let layers = windows_by_pattern(config, common.num_hidden_layers, 4)?;
+    // Rotation 1 is that of the layers with a window.
+    let rotated = |layer: LayerSpec| LayerSpec { rope: Some(usize::from(layer.window.is_some())), ..layer };
+    Ok(DecoderSpec {
+        ropes: vec![
+            RopeSpec::parse_layers(config, common.head_dim, &GLOBAL)?,
+            RopeSpec::parse_layers(config, common.head_dim, &LOCAL)?,
+        ],
+        layers: layers.into_iter().map(rotated).collect(),
+        ..common
+    })
+}
+
+/// What both have in common.
+fn common(config: &ModelConfig) -> Result<DecoderSpec> {
+    let plain = DecoderSpec::with_keys(config, &Keys::LLAMA)?;
+    let bias = config.bool_or("attention_bias", false)?;
+    Ok(DecoderSpec {
+        qk_norm: Some(NormSpec { eps: plain.rms_norm_eps, whole: true }),
+        qkv_bias: bias,
+        o_bias: bias,
+        names: NAMES,
+        ..plain
+    })
+}

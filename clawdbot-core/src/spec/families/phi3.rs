@@ -1,0 +1,30 @@
+//! Phi-3 and Phi-4: Llama with joined projections, and heads of which maybe a part is rotated.
+//! Source: transformers 5, `models/phi3/configuration_phi3.py` and `modeling_phi3.py`.
+
+use super::llama::Keys;
+use super::windows;
+use crate::error::Result;
+use crate::spec::DecoderSpec;
+use crate::spec::config::ModelConfig;
+use crate::spec::names::{self, MlpModules, Names};
+use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
+
+const NAMES: Names = Names {
+    qkv: &["self_attn.qkv_proj"],
+    mlp: MlpModules { gate_up: &["mlp.gate_up_proj"], down: "mlp.down_proj" },
+    ..names::LLAMA
+};
+
+pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    let plain = DecoderSpec::with_keys(config, &Keys::LLAMA)?;
+    let rope = RopeDefaults { partial: Some(1.0), ..RopeDefaults::LLAMA };
+    // A missing window is none here.
+    let window = config.opt_usize("sliding_window")?;
+    let what = "an integer, as layer_types has windows";
+    Ok(DecoderSpec {
+        ropes: vec![RopeSpec::parse(config, plain.head_dim, rope)?],
+        layers: windows(config, plain.num_hidden_layers, (window, what), |_| true)?,
+        names: NAMES,
+        ..plain
+    })
+}

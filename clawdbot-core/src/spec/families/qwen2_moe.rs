@@ -1,0 +1,51 @@
+//! Qwen1.5-MoE, Qwen2-MoE and Qwen3-MoE: Qwen2 and Qwen3 with experts on most layers; Qwen2's have a shared one as well.
+//! Source: transformers 5, `models/qwen2_moe/` and `models/qwen3_moe/`.
+
+use super::{one_of, qwen2, qwen3};
+use crate::error::Result;
+use crate::spec::config::ModelConfig;
+use crate::spec::{DecoderSpec, LayerSpec, MoeSpec, SharedExpert};
+
+pub(crate) fn parse_qwen2(config: &ModelConfig) -> Result<DecoderSpec> {
+    let shared =
+        SharedExpert { intermediate_size: config.usize("shared_expert_intermediate_size")?, gated: true };
+    let qkv_bias = config.bool_or("qkv_bias", true)?;
+    with_experts(config, DecoderSpec { qkv_bias, ..qwen2::parse(config)? }, Some(shared), false)
+}
+
+pub(crate) fn parse_qwen3(config: &ModelConfig) -> Result<DecoderSpec> {
+    with_experts(config, qwen3::parse_derived(config)?, None, false)
+}
+
+/// Replaces the MLPs of `dense`: all but those in `mlp_only_layers`, every `decoder_sparse_step`-th. `norm_topk_prob` where
+/// the configuration does not say.
+pub(super) fn with_experts(
+    config: &ModelConfig,
+    dense: DecoderSpec,
+    shared: Option<SharedExpert>,
+    norm_topk_prob: bool,
+) -> Result<DecoderSpec> {
+    let step = config.opt_usize("decoder_sparse_step")?.unwrap_or(1);
+    if step == 0 {
+        return Err(config.invalid("decoder_sparse_step", "a positive integer"));
+    }
+    let dense_layers = config.opt_usizes("mlp_only_layers")?.unwrap_or_default();
+    let moe = |i: usize| (i + 1).is_multiple_of(step) && !dense_layers.contains(&i);
+    let norm_topk_prob = config.bool_or("norm_topk_prob", norm_topk_prob)?;
+    Ok(DecoderSpec {
+        moe: Some(MoeSpec {
+            num_experts: one_of(config, &["num_experts", "num_local_experts"])?,
+            num_experts_per_tok: config.usize("num_experts_per_tok")?,
+            intermediate_size: config.usize("moe_intermediate_size")?,
+            shared,
+            ..MoeSpec::softmax(norm_topk_prob)
+        }),
+        layers: dense
+            .layers
+            .iter()
+            .enumerate()
+            .map(|(i, layer)| LayerSpec { moe: moe(i), ..*layer })
+            .collect(),
+        ..dense
+    })
+}

@@ -1,0 +1,48 @@
+//! Qwen3 dense decoders: Llama with RMSNorm on each q and k head, and Qwen2's windows. Also without an output head
+//! (Qwen3-Embedding), or with a score instead of it (Qwen3-Reranker, converted).
+//! Source: transformers 5, `models/qwen3/configuration_qwen3.py` and `modeling_qwen3.py`.
+
+use super::{labels, qwen2};
+use crate::error::Result;
+use crate::options::Pooling;
+use crate::spec::config::ModelConfig;
+use crate::spec::{DecoderSpec, DenseSpec, NormSpec};
+
+pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    // Not derived from hidden_size here, so a missing one must not be guessed.
+    config.usize("head_dim")?;
+    parse_derived(config)
+}
+
+/// As [`parse`], with heads that share `hidden_size` where the configuration has no `head_dim`.
+pub(super) fn parse_derived(config: &ModelConfig) -> Result<DecoderSpec> {
+    let plain = DecoderSpec::plain(config)?;
+    let bias = config.bool_or("attention_bias", false)?;
+    Ok(DecoderSpec {
+        qk_norm: Some(NormSpec { eps: plain.rms_norm_eps, whole: false }),
+        qkv_bias: bias,
+        o_bias: bias,
+        layers: qwen2::layers(config, plain.num_hidden_layers)?,
+        ..plain
+    })
+}
+
+/// Without an output head.
+pub(crate) fn parse_headless(config: &ModelConfig) -> Result<DecoderSpec> {
+    Ok(DecoderSpec { headless: true, ..parse(config)? })
+}
+
+/// With a score of the last token's state.
+pub(crate) fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
+    labels(config)?;
+    let spec = parse_headless(config)?;
+    let score = DenseSpec {
+        module: "score".to_owned(),
+        inputs: spec.hidden_size,
+        outputs: 1,
+        bias: false,
+        activation: None,
+        norm: None,
+    };
+    Ok(DecoderSpec { chain: vec![score], scores: Some(Pooling::Last), ..spec })
+}

@@ -1,0 +1,78 @@
+//! Qwen3-Next: gated delta nets on three layers of four, attention with a gate on the fourth, experts beside a shared one.
+//! Source: transformers 5, `models/qwen3_next/configuration_qwen3_next.py` and `modeling_qwen3_next.py`.
+
+use super::llama::Keys;
+use super::qwen2_moe::with_experts;
+use super::{layer_types, only};
+use crate::error::Result;
+use crate::spec::config::ModelConfig;
+use crate::spec::rope_scaling::{Extras, RopeDefaults, RopeSpec};
+use crate::spec::{
+    AttentionSpec, DecoderSpec, DeltaNetSpec, DeltaStorage, LayerSpec, MixerKind, NormKind, NormSpec,
+    SharedExpert,
+};
+
+/// Every how many layers one has attention, as in transformers.
+const DEFAULT_INTERVAL: usize = 4;
+
+pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+    with_shared_expert(config, with_delta_nets(config, &Keys::LLAMA, DeltaStorage::Grouped)?)
+}
+
+/// All but the experts.
+pub(super) fn with_delta_nets(
+    config: &ModelConfig,
+    keys: &Keys,
+    storage: DeltaStorage,
+) -> Result<DecoderSpec> {
+    // Not derived from hidden_size here, so a missing one must not be guessed.
+    config.usize("head_dim")?;
+    only(config, "attn_output_gate", true)?;
+    let plain = DecoderSpec::with_keys(config, keys)?;
+    let bias = config.bool_or("attention_bias", false)?;
+    let extras = Extras { sections: storage == DeltaStorage::Apart, ..Extras::NONE };
+    let rope = RopeDefaults { partial: Some(0.25), extras, ..RopeDefaults::LLAMA };
+    Ok(DecoderSpec {
+        norm: NormKind::Rms { offset: 1.0 },
+        qk_norm: Some(NormSpec { eps: plain.rms_norm_eps, whole: false }),
+        qkv_bias: bias,
+        o_bias: bias,
+        attention: AttentionSpec { gate: true, ..plain.attention },
+        delta_net: Some(DeltaNetSpec {
+            taps: config.usize("linear_conv_kernel_dim")?,
+            num_key_heads: config.usize("linear_num_key_heads")?,
+            num_value_heads: config.usize("linear_num_value_heads")?,
+            key_head_dim: config.usize("linear_key_head_dim")?,
+            value_head_dim: config.usize("linear_value_head_dim")?,
+            // Not of the transformers library: the order in which GGUF files have them.
+            tiled: config.bool_or("linear_value_heads_tiled", false)?,
+            storage,
+        }),
+        ropes: vec![RopeSpec::parse(config, plain.head_dim, rope)?],
+        layers: layers(config, plain.num_hidden_layers)?,
+        ..plain
+    })
+}
+
+/// Experts beside one that all tokens use, on the layers of `dense`.
+pub(super) fn with_shared_expert(config: &ModelConfig, dense: DecoderSpec) -> Result<DecoderSpec> {
+    let size = config.usize("shared_expert_intermediate_size")?;
+    let shared = SharedExpert { intermediate_size: size, gated: true };
+    with_experts(config, dense, Some(shared), true)
+}
+
+/// `layer_types`, or attention on every `full_attention_interval`-th layer.
+fn layers(config: &ModelConfig, count: usize) -> Result<Vec<LayerSpec>> {
+    let layer = |recurrent: bool| LayerSpec {
+        mixer: if recurrent { MixerKind::DeltaNet } else { MixerKind::Attention },
+        ..LayerSpec::default()
+    };
+    if let Some(types) = layer_types(config, count, &["linear_attention", "full_attention"])? {
+        return Ok(types.into_iter().map(|kind| layer(kind == "linear_attention")).collect());
+    }
+    let interval = config.opt_usize("full_attention_interval")?.unwrap_or(DEFAULT_INTERVAL);
+    if interval == 0 {
+        return Err(config.invalid("full_attention_interval", "a positive integer"));
+    }
+    Ok((0..count).map(|i| layer(!(i + 1).is_multiple_of(interval))).collect())
+}

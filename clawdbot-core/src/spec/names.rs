@@ -1,0 +1,93 @@
+//! How families name their tensors.
+
+/// Names of a family's modules, as in its checkpoints; those of a layer stand behind `{layers}.{layer}.`.
+///
+/// Which norms a layer has is told by their names: without `input_norm` its first half reads the residual stream itself;
+/// without `mlp_norm` the second half reads what the first one does: the stream as it was (a parallel block), or, without
+/// `input_norm` too, the stream as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Names {
+    pub(crate) layers: &'static str,
+    pub(crate) embedding: &'static str,
+    /// See [`InputSpec`](crate::spec::InputSpec).
+    pub(crate) positions: &'static str,
+    pub(crate) token_types: &'static str,
+    pub(crate) embedding_norm: &'static str,
+    /// Before attention.
+    pub(crate) input_norm: Option<&'static str>,
+    /// Of what attention gives, before it is added.
+    pub(crate) attention_out_norm: Option<&'static str>,
+    /// Of the residual stream, once attention was added.
+    pub(crate) attention_sum_norm: Option<&'static str>,
+    /// Before the MLP.
+    pub(crate) mlp_norm: Option<&'static str>,
+    /// Of what the MLP gives, before it is added.
+    pub(crate) mlp_out_norm: Option<&'static str>,
+    /// Of the residual stream, once the MLP was added.
+    pub(crate) mlp_sum_norm: Option<&'static str>,
+    /// Behind the last layer.
+    pub(crate) final_norm: Option<&'static str>,
+    /// Projections of queries, keys and values: three, or one that holds all.
+    pub(crate) qkv: &'static [&'static str],
+    pub(crate) o: &'static str,
+    pub(crate) q_norm: &'static str,
+    pub(crate) k_norm: &'static str,
+    /// A dense MLP's.
+    pub(crate) mlp: MlpModules,
+    /// An expert layer's.
+    pub(crate) moe: MoeModules,
+}
+
+/// Names of an MLP's modules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MlpModules {
+    /// Projections to gate and up: two, or one that holds both; of an MLP without a gate the one to up.
+    pub(crate) gate_up: &'static [&'static str],
+    pub(crate) down: &'static str,
+}
+
+/// Names of an expert layer's modules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MoeModules {
+    pub(crate) router: &'static str,
+    /// Before the expert's number.
+    pub(crate) experts: &'static str,
+    /// Tensors that hold all experts' gate and up projections, and all down projections.
+    pub(crate) joined: [&'static str; 2],
+    /// Behind the expert's number.
+    pub(crate) expert: MlpModules,
+    pub(crate) shared: MlpModules,
+    pub(crate) shared_gate: &'static str,
+}
+
+/// Llama's names, and those that others have beside them.
+pub(crate) const LLAMA: Names = Names {
+    layers: "model.layers",
+    embedding: "model.embed_tokens",
+    positions: "embeddings.position_embeddings",
+    token_types: "embeddings.token_type_embeddings",
+    embedding_norm: "embeddings.LayerNorm",
+    input_norm: Some("input_layernorm"),
+    attention_out_norm: None,
+    attention_sum_norm: None,
+    mlp_norm: Some("post_attention_layernorm"),
+    mlp_out_norm: None,
+    mlp_sum_norm: None,
+    final_norm: Some("model.norm"),
+    qkv: &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+    o: "self_attn.o_proj",
+    q_norm: "self_attn.q_norm",
+    k_norm: "self_attn.k_norm",
+    mlp: MlpModules { gate_up: &["mlp.gate_proj", "mlp.up_proj"], down: "mlp.down_proj" },
+    moe: MoeModules {
+        router: "mlp.gate",
+        experts: "mlp.experts",
+        joined: ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"],
+        expert: MlpModules { gate_up: &["gate_proj", "up_proj"], down: "down_proj" },
+        shared: MlpModules {
+            gate_up: &["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj"],
+            down: "mlp.shared_expert.down_proj",
+        },
+        shared_gate: "mlp.shared_expert_gate",
+    },
+};
