@@ -5,10 +5,10 @@
 use serde_json::{Map, json};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::load::quantization::parse_spec;
 use crate::load::source::{Opened, Weights};
 use crate::spec::config::ModelConfig;
-use crate::spec::generation::GenerationDefaults;
-use crate::spec::registry::parse_spec;
+use crate::spec::generation;
 use crate::tokenizer::{StreamDecoder, Tokenizer, render_chat_template};
 use crate::weights::{DataFile, Dtype, GgufSource, PackedFile, WeightSource, parse_index};
 
@@ -51,7 +51,7 @@ pub fn index(data: &[u8]) -> Result<()> {
 /// `config.json` and `generation_config.json`: the specification, and the names of all tensors.
 pub fn config(data: &[u8]) -> Result<()> {
     let config = ModelConfig::parse(data, "config.json")?;
-    GenerationDefaults::parse(&config)?;
+    generation::parse(&config)?;
     let names = parse_spec(&config)?.tensors();
     names.matrices().count();
     names.vectors().count();

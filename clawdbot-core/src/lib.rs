@@ -23,6 +23,7 @@ mod api;
 #[doc(hidden)]
 pub mod bench_support;
 mod cache;
+mod cancel;
 #[cfg(feature = "candle")]
 pub mod candle;
 mod engine;
@@ -45,8 +46,9 @@ mod suggest;
 pub mod tokenizer;
 mod weights;
 
-pub use api::session::{CancelHandle, Prompt, Session, Stream};
+pub use api::session::{Prompt, Session, Stream};
 pub use api::{Chat, EmbeddingInfo, Embeddings, Faults, Model, ModelInfo, Plan, StoredMatrices};
+pub use cancel::CancelHandle;
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
 pub use load::source::Source;

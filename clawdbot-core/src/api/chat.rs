@@ -3,7 +3,8 @@
 use serde_json::{Map, Value};
 
 use super::model::{Loaded, Model};
-use super::session::{CancelHandle, Delivery, Session, Stream, Ticket, Wanted, overflow_at_least};
+use super::session::{Delivery, Session, Stream, Wanted, overflow_at_least};
+use crate::cancel::{CancelHandle, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
 use crate::options::{GenerateOptions, check_names};

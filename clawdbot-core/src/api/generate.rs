@@ -3,7 +3,8 @@
 use std::borrow::Borrow;
 
 use super::model::Model;
-use super::session::{CancelHandle, Delivery, Prompt, Session, Stream, Ticket, Wanted, run_together};
+use super::session::{Delivery, Prompt, Session, Stream, Wanted, run_together};
+use crate::cancel::{CancelHandle, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
 use crate::options::GenerateOptions;

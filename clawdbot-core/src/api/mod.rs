@@ -9,6 +9,7 @@ mod load;
 pub(crate) mod model;
 pub(crate) mod plan;
 mod score;
+mod served;
 pub(crate) mod session;
 #[cfg(test)]
 mod study;

@@ -13,12 +13,12 @@ use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event};
 use crate::forward::decoder::Decoder;
-use crate::load::source::{Source, Text};
+use crate::load::source::{Source, Text, no_tokenizer};
+use crate::options::GenerationDefaults;
 use crate::options::ModelOptions;
 use crate::runtime::{Reservation, Runtime};
 use crate::sampling::Drawable;
 use crate::spec::embedding::EmbeddingConfig;
-use crate::spec::generation::GenerationDefaults;
 use crate::tokenizer::Tokenizer;
 
 /// A loaded model: immutable weights, tokenizer, chat template, and the engine that all its sequences share.
@@ -98,10 +98,6 @@ impl Loaded {
     pub(crate) fn text(&self) -> Result<&Text> {
         self.text.as_ref().ok_or_else(no_tokenizer)
     }
-}
-
-pub(crate) fn no_tokenizer() -> Error {
-    Error::invalid_tokenizer("this model has no tokenizer: use token ids")
 }
 
 impl Model {

@@ -1,7 +1,8 @@
 //! Logits and states of given tokens.
 
 use super::model::Model;
-use super::session::{CancelHandle, Prompt, Session, Wanted, overflow};
+use super::session::{Prompt, Session, Wanted, overflow};
+use crate::cancel::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::decoder::floats;
 use crate::forward::pooling::Pooler;

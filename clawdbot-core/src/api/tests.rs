@@ -9,12 +9,14 @@ use crate::error::{ErrorKind, Result};
 use crate::forward::scratch::Scratch;
 use crate::load::check::check_tensors;
 use crate::load::quantization::FileWeights;
+use crate::load::quantization::parse_spec;
 use crate::load::source::Source;
+use crate::options::GenerationDefaults;
 use crate::options::{ModelOptions, RuntimeOptions, WeightType};
 use crate::runtime::Runtime;
 use crate::spec::config::ModelConfig;
-use crate::spec::generation::GenerationDefaults;
-use crate::spec::registry::{ARCHITECTURES, parse_spec};
+use crate::spec::generation;
+use crate::spec::registry::ARCHITECTURES;
 use crate::spec::{Activation, DecoderSpec, NormSpec};
 use crate::weights::WeightSource;
 use crate::weights::model_files::ModelFiles;
@@ -256,7 +258,7 @@ fn qwens_differ_from_llama_in_biases_and_head_norms() {
 
 #[test]
 fn generation_defaults_are_typed() {
-    let parse = |value: Value| GenerationDefaults::parse(&config(&value));
+    let parse = |value: Value| generation::parse(&config(&value));
     let some = parse(
         json!({"do_sample": true, "temperature": 0.6, "top_k": 20, "top_p": 0.95, "min_p": 0, "typical_p": 0.9,
         "repetition_penalty": 1.1, "eos_token_id": [1, 2], "bos_token_id": 3, "pad_token_id": 4,
@@ -412,7 +414,7 @@ fn conformance_models_load_in_both_notations() {
         let weights = WeightSource::open_dir(&dir).unwrap().into();
         assert_eq!(check_tensors(&spec, &weights).unwrap(), [""; 0], "{model}");
         let generation = open(&dir, "generation_config.json").unwrap();
-        let generation = GenerationDefaults::parse(&generation).unwrap();
+        let generation = generation::parse(&generation).unwrap();
         assert_eq!((generation.bos_token_id, generation.eos_token_id.as_slice()), (Some(1), &[2][..]));
     }
 }

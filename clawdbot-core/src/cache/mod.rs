@@ -17,6 +17,7 @@ mod room;
 mod states;
 
 pub(crate) use block_pool::{BlockPool, PageData, PageId};
+pub(crate) use room::Pages;
 pub(crate) use states::StateTable;
 
 use clawdbot_kernels::attention::{KEY_GROUP, PAGE_TOKENS};

@@ -3,8 +3,13 @@
 use clawdbot_kernels::attention::PAGE_TOKENS;
 
 use super::{KvCache, LayerState, PageTables};
-use crate::engine::Pages;
 use crate::error::{Error, ErrorKind};
+
+/// Bytes that the cache takes for a sequence.
+pub(crate) trait Pages {
+    /// For `length` positions, where passes have up to `rows` of them.
+    fn bytes(&self, length: usize, rows: usize) -> u64;
+}
 
 impl Pages for KvCache {
     fn bytes(&self, length: usize, rows: usize) -> u64 {

@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
+use super::served::Served;
 use super::{Engine, Sequence, SequenceId, Share};
-use crate::api::model::Loaded;
 use crate::error::{Error, Result};
 use crate::event::{Event, FinishReason};
 use crate::options::Resolved;
@@ -11,11 +11,11 @@ use crate::sampling::{History, Logprobs, sample};
 
 impl Engine {
     /// Samples and turns the outcome of a pass into events.
-    pub(super) fn deliver(&mut self, loaded: &Loaded, shares: &[Share], started: Instant) {
+    pub(super) fn deliver(&mut self, model: &impl Served, shares: &[Share], started: Instant) {
         let mut drawn = Vec::with_capacity(shares.len());
-        let vocab = loaded.decoder.spec.vocab_size;
+        let vocab = model.vocab_size();
         let mut logits = self.scratch.logits.chunks_exact_mut(vocab);
-        let mut states = self.scratch.last.chunks_exact(loaded.decoder.spec.hidden_size);
+        let mut states = self.scratch.last.chunks_exact(model.hidden_size());
         for share in shares {
             let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
             sequence.computed = share.start + share.rows;
@@ -60,10 +60,10 @@ impl Engine {
                 outcome: None,
             })
         });
-        for (id, outcome) in sample_all(loaded, draws.collect()) {
+        for (id, outcome) in sample_all(model, draws.collect()) {
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             match outcome {
-                Ok((id, logprobs)) => sequence.accept(id, logprobs, loaded.max_context),
+                Ok((id, logprobs)) => sequence.accept(id, logprobs, model.max_context()),
                 Err(error) => sequence.job.iter_mut().for_each(|job| job.fail(error.clone())),
             }
         }
@@ -89,9 +89,10 @@ struct Draw<'a> {
 }
 
 /// Samples for several sequences at the same time.
-fn sample_all(loaded: &Loaded, mut draws: Vec<Draw<'_>>) -> Vec<(SequenceId, Sampled)> {
+fn sample_all(model: &impl Served, mut draws: Vec<Draw<'_>>) -> Vec<(SequenceId, Sampled)> {
+    let drawable = model.drawable();
     let run = |draw: &mut Draw<'_>| {
-        draw.outcome = Some(sample(draw.logits, &loaded.drawable, draw.options, &draw.history));
+        draw.outcome = Some(sample(draw.logits, drawable, draw.options, &draw.history));
     };
     let done = match &mut draws[..] {
         [] => Ok(()),
@@ -99,7 +100,7 @@ fn sample_all(loaded: &Loaded, mut draws: Vec<Draw<'_>>) -> Vec<(SequenceId, Sam
             run(draw);
             Ok(())
         }
-        draws => loaded.runtime.pool().region(|region| {
+        draws => model.pool().region(|region| {
             region.parallel_chunks_mut(draws, 1, |_, draws| draws.iter_mut().for_each(run));
         }),
     };

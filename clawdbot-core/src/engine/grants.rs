@@ -2,8 +2,9 @@
 
 use super::SequenceId;
 use super::risk::{Demand, Standing};
-use super::room::{Future, Pages, peak};
+use super::room::{Future, peak};
 use super::scheduler::{Entry, Limits, Memory, PAGE};
+use crate::cache::Pages;
 
 /// How often later requests that fit may begin before one that does not.
 const MOST_PASSED: u32 = 8;

@@ -13,6 +13,7 @@ mod risk;
 mod room;
 mod scheduler;
 mod sequence;
+mod served;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cache::KvCache;
+use crate::cancel::Ticket;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::FinishReason;
 use crate::forward::adapter::Adapter;
@@ -38,13 +40,10 @@ use pass::Share;
 use requests::Requests;
 pub(crate) use requests::reserved_bytes;
 use risk::Work;
-pub(crate) use room::Pages;
-pub(crate) use scheduler::SCORE_ROWS;
 use scheduler::Turn;
+pub(crate) use scheduler::{Limits, SCORE_ROWS};
 pub(crate) use sequence::{Job, JobText, Sequence};
-
-/// What tells the jobs of a sequence apart: the flag that cancels the job.
-pub(crate) type Ticket = Arc<std::sync::atomic::AtomicBool>;
+pub(crate) use served::{Resources, Served};
 
 fn gone() -> Error {
     Error::new(ErrorKind::Closed, "the session is closed")

@@ -4,15 +4,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::scheduler::Limits;
-use super::{Engine, Sequence, SequenceId, Ticket};
-use crate::api::model::Loaded;
+use super::served::{Resources, Served};
+use super::{Engine, Sequence, SequenceId};
+use crate::cancel::Ticket;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::adapter::Adapter;
 use crate::forward::batch::Batch;
-use crate::forward::decoder::{Decoder, ForwardContext, Pass};
+use crate::forward::decoder::Pass;
 use crate::forward::scratch::Scratch;
-use crate::spec::DecoderSpec;
 
 /// A sequence's share of a pass: tokens `start .. start + rows`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,22 +32,16 @@ impl Engine {
     /// # Errors
     /// Only when nothing could be run for anybody, such as in a forked child; what concerns one sequence becomes an
     /// event of that sequence.
-    pub(crate) fn step(&mut self, loaded: &Loaded) -> Result<bool> {
-        let done = self.pass(loaded);
+    pub(crate) fn step(&mut self, model: &impl Served) -> Result<bool> {
+        let done = self.pass(model);
         self.release_ended();
         done
     }
 
-    fn pass(&mut self, loaded: &Loaded) -> Result<bool> {
+    fn pass(&mut self, model: &impl Served) -> Result<bool> {
         let retired = self.retire_cancelled();
-        self.rotate_anew(&loaded.decoder.spec);
-        let options = &loaded.options;
-        let limits = Limits {
-            rows: options.prefill_chunk as usize,
-            sequences: options.max_batch as usize,
-            whole: loaded.decoder.spec.bidirectional,
-        };
-        let Some(mut shares) = self.plan(&limits, loaded.max_context) else { return Ok(retired) };
+        self.restart_rotated(model.longrope_from());
+        let Some(mut shares) = self.plan(&model.limits(), model.max_context()) else { return Ok(retired) };
         if shares.is_empty() {
             return Ok(true);
         }
@@ -56,13 +49,13 @@ impl Engine {
         shares.sort_by_key(|share| self.adapter(share.id).map(|adapter| adapter.id));
         let started = Instant::now();
         let pass = || -> Result<Pass> {
-            let pass = self.forward(loaded, &shares)?;
+            let pass = self.forward(model, &shares)?;
             if pass == Pass::Done {
                 self.abandoned = false;
                 let rows = shares.iter().map(|share| share.rows).sum();
                 self.counts.rows += rows as u64;
                 self.work.compute(rows);
-                self.deliver(loaded, &shares, started);
+                self.deliver(model, &shares, started);
             }
             Ok(pass)
         };
@@ -93,8 +86,8 @@ impl Engine {
     }
 
     /// Lets sequences begin again that have become so long (or short) that they are rotated by other frequencies.
-    fn rotate_anew(&mut self, spec: &DecoderSpec) {
-        let Some(from) = spec.longrope_from() else { return };
+    fn restart_rotated(&mut self, longrope_from: Option<usize>) {
+        let Some(from) = longrope_from else { return };
         let changed = |sequence: &Sequence| sequence.long != (sequence.tokens.len() > from);
         let ids: Vec<SequenceId> = self
             .sequences
@@ -135,7 +128,7 @@ impl Engine {
         }
     }
 
-    fn forward(&mut self, loaded: &Loaded, shares: &[Share]) -> Result<Pass> {
+    fn forward(&mut self, model: &impl Served, shares: &[Share]) -> Result<Pass> {
         #[cfg(test)]
         let trap = self.trap.clone();
         let Engine { cache, scratch, sequences, abandoned, .. } = self;
@@ -160,25 +153,14 @@ impl Engine {
         // One cancelled sequence ends the pass for all, who lose at most one: the next pass is not abandoned for some.
         let abandoned = *abandoned;
         let cancelled = || if abandoned { flags.iter().all(is_set) } else { flags.iter().any(is_set) };
-        let runtime = &loaded.runtime;
-        let decoder: &Decoder = &loaded.decoder;
-        #[cfg(test)]
-        let trap = trap.as_deref();
-        runtime.pool().region_until(&cancelled, |region| {
+        let resources = Resources {
+            cache,
+            scratch,
+            stop: &cancelled,
             #[cfg(test)]
-            if let Some(trap) = trap {
-                region.parallel(8, |task| drop(trap(crate::forward::trap::Place::Task(task))));
-            }
-            let mut context = ForwardContext {
-                kernels: runtime.kernel_set(),
-                region,
-                cache,
-                scratch,
-                #[cfg(test)]
-                trap,
-            };
-            decoder.forward(&mut context, &batch)
-        })?
+            trap: trap.as_deref(),
+        };
+        model.forward(resources, &batch)
     }
 }
 

@@ -16,7 +16,7 @@
 //! what would have been computed for one request after another**, whatever comes and whenever it ends. It cannot be much
 //! better: whoever lets two requests of unknown lengths run together has to throw one away when both turn out to need all.
 
-use super::room::Pages;
+use crate::cache::Pages;
 
 /// How much may be computed again, of what is computed for the first time.
 const MOST_AGAIN: (u64, u64) = (3, 10);

@@ -1,10 +1,6 @@
 //! Whether memory suffices for what sequences may come to need: arithmetic over numbers alone.
 
-/// Bytes that the cache takes for a sequence.
-pub(crate) trait Pages {
-    /// For `length` positions, where passes have up to `rows` of them.
-    fn bytes(&self, length: usize, rows: usize) -> u64;
-}
+use crate::cache::Pages;
 
 /// A sequence that grows by a token in each pass until it ends.
 #[derive(Debug, Clone, Copy)]

@@ -13,7 +13,8 @@
 use super::SequenceId;
 use super::grants::grants;
 use super::risk::Work;
-use super::room::{Future, Pages};
+use super::room::Future;
+use crate::cache::Pages;
 
 /// Most rows of logits that scoring sequences get in one pass: each is a whole vocabulary of floats.
 pub(crate) const SCORE_ROWS: usize = 64;

@@ -2,8 +2,8 @@
 
 use super::SequenceId;
 use super::risk::Work;
-use super::room::Pages;
 use super::scheduler::{Entry, HORIZON, Limits, Memory, PAGE, Part, Plan, Turn, Want, plan_step};
+use crate::cache::Pages;
 
 /// A request of a simulation.
 #[derive(Debug, Clone, Copy)]

@@ -4,6 +4,7 @@ use super::*;
 use crate::api::model::Model;
 use crate::api::session::{Prompt, Session};
 use crate::api::tests::support;
+use crate::cache::Pages;
 use crate::load::source::Source;
 use crate::options::{EmbedOptions, GenerateOptions, ModelOptions, Pooling, RuntimeOptions};
 use crate::runtime::Runtime;
@@ -193,7 +194,7 @@ fn a_short_request_does_not_wait_for_those_that_fill_the_passes() {
     let long: Vec<_> = (0..8).map(|_| model.stream(vec![7; 8], &greedy(250)).unwrap()).collect();
     let loaded = model.loaded().unwrap();
     for _ in 0..40 {
-        assert!(loaded.engine().unwrap().step(&loaded).unwrap());
+        assert!(loaded.engine().unwrap().step(&*loaded).unwrap());
     }
     let before = counts(&model).0;
     let short = model.generate(vec![9; 8], &greedy(10)).unwrap();
@@ -261,7 +262,7 @@ fn what_requests_keep_counts() {
     // Queued events with log-probabilities.
     let mut stream = session.stream(&greedy(200).logprobs(64_u32)).unwrap();
     for _ in 0..100 {
-        loaded.engine().unwrap().step(&loaded).unwrap();
+        loaded.engine().unwrap().step(&*loaded).unwrap();
     }
     assert!(used() > before + 2 * 100 * 64 * 8);
     stream.next_event().unwrap();

@@ -6,6 +6,7 @@ use super::*;
 use crate::api::model::Model;
 use crate::api::session::Stream;
 use crate::api::tests::support;
+use crate::cache::Pages;
 use crate::event::Event;
 use crate::forward::trap::{Place, Trap};
 use crate::load::source::Source;

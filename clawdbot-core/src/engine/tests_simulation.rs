@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::room::Pages;
 use super::scheduler::{HORIZON, Limits, TURN};
 use super::simulation::{Ends, Fake, Request, simulate, simulate_with};
+use crate::cache::Pages;
 
 fn alone(requests: &[Request]) -> usize {
     requests.iter().map(Request::alone).sum()

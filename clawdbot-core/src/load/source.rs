@@ -13,15 +13,15 @@ use super::check::{check_packed, check_tensors};
 use super::gguf::GgufWeights;
 use super::parts::{self, LastTensor};
 use super::quantization::FileWeights;
-use crate::api::model::no_tokenizer;
+use super::quantization::{parse_quantization, parse_spec};
 use crate::error::{Error, ErrorKind, Result};
 use crate::json;
+use crate::options::GenerationDefaults;
 use crate::options::{Cache, ModelOptions, WeightType};
 use crate::spec::DecoderSpec;
 use crate::spec::config::ModelConfig;
 use crate::spec::embedding::EmbeddingConfig;
-use crate::spec::generation::GenerationDefaults;
-use crate::spec::registry::{parse_quantization, parse_spec};
+use crate::spec::generation;
 use crate::spec::tensors::{Joined, LM_HEAD, MatrixName, PartStorage, VectorName};
 use crate::tokenizer::{ChatTemplates, SETTINGS_WITHOUT_EFFECT, SpecialTokens, Tokenizer};
 use crate::weights::model_files::{MODEL_FILES, ModelFiles, TEMPLATE, TOOL_TEMPLATE};
@@ -120,6 +120,10 @@ pub(crate) struct Text {
     max_tokens: Option<usize>,
     /// What there is to say of its files.
     notes: Vec<String>,
+}
+
+pub(crate) fn no_tokenizer() -> Error {
+    Error::invalid_tokenizer("this model has no tokenizer: use token ids")
 }
 
 /// Where tensors come from.
@@ -373,8 +377,8 @@ impl Opened {
         let defaults = match files.get(generation)? {
             Some(json) => {
                 let config = ModelConfig::parse(&json, &files.path(generation))?;
-                notes.extend(GenerationDefaults::without_effect(&config));
-                let mut defaults = GenerationDefaults::parse(&config)?;
+                notes.extend(generation::without_effect(&config));
+                let mut defaults = generation::parse(&config)?;
                 notes.extend(defaults.keep_below(spec.vocab_size).into_iter().map(|key| {
                     format!("{}: {key}: ids that the vocabulary does not have are left out", config.file())
                 }));

@@ -5,9 +5,9 @@ use std::hash::{BuildHasher, Hasher};
 
 use serde_json::{Map, Value, json};
 
+use super::defaults::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS};
 use super::{check_range, check_whole, options, out_of_range};
 use crate::error::Result;
-use crate::spec::generation::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS};
 
 /// `top_k` of models that ask for sampling and do not say it, as in transformers.
 const TOP_K: u32 = 50;

@@ -3,6 +3,7 @@
 //! [`options!`] makes a struct whose fields can be set from a JSON object; an unknown name, a wrong type or a value
 //! out of range is an error that names the option, what was expected and what was found.
 
+mod defaults;
 mod embed;
 mod generate;
 #[cfg(feature = "hub")]
@@ -11,6 +12,7 @@ mod load;
 mod unknown;
 mod value;
 
+pub(crate) use defaults::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS};
 pub use embed::{EmbedOptions, Pooling, RerankOptions};
 pub use generate::GenerateOptions;
 pub(crate) use generate::MAX_STOPS;

@@ -3,8 +3,8 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use super::*;
+use crate::options::GenerationDefaults;
 use crate::options::{GenerateOptions, ResolveContext};
-use crate::spec::generation::GenerationDefaults;
 
 fn resolved(options: GenerateOptions) -> Resolved {
     let defaults = GenerationDefaults::default();

@@ -4,11 +4,7 @@ use serde_json::Value;
 
 use super::config::ModelConfig;
 use crate::error::Result;
-
-/// Most sequences of `bad_words_ids`.
-pub(crate) const MAX_BAD_WORDS: usize = 10_000;
-/// Most token ids of them all, and of a list of tokens.
-pub(crate) const MAX_LISTED_IDS: usize = 1 << 20;
+use crate::options::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS, MAX_STOPS};
 
 /// What becomes of a key.
 enum Use {
@@ -104,115 +100,58 @@ const KEYS: &[(&str, Use)] = &[
     ("_commit_hash", Idle),
 ];
 
-/// What `generation_config.json` says; `None` and empty where it says nothing.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct GenerationDefaults {
-    pub(crate) do_sample: Option<bool>,
-    /// Finite, >= 0.
-    pub(crate) temperature: Option<f32>,
-    /// 0 means no limit.
-    pub(crate) top_k: Option<usize>,
-    /// In [0, 1].
-    pub(crate) top_p: Option<f32>,
-    /// In [0, 1].
-    pub(crate) min_p: Option<f32>,
-    /// > 0; from 1 on it is off.
-    pub(crate) typical_p: Option<f32>,
-    /// Finite, > 0.
-    pub(crate) repetition_penalty: Option<f32>,
-    pub(crate) eos_token_id: Vec<u32>,
-    pub(crate) bos_token_id: Option<u32>,
-    pub(crate) pad_token_id: Option<u32>,
-    /// Tokens.
-    pub(crate) max_new_tokens: Option<usize>,
-    /// Tokens, those of the prompt included.
-    pub(crate) max_length: Option<usize>,
-    /// Tokens.
-    pub(crate) min_new_tokens: Option<usize>,
-    /// Tokens, those of the prompt included.
-    pub(crate) min_length: Option<usize>,
-    pub(crate) suppress_tokens: Vec<u32>,
-    pub(crate) begin_suppress_tokens: Vec<u32>,
-    pub(crate) bad_words_ids: Vec<Vec<u32>>,
-    /// 0 is off.
-    pub(crate) no_repeat_ngram_size: Option<usize>,
-    pub(crate) stop_strings: Vec<String>,
+/// Takes the settings that [`KEYS`] reads.
+///
+/// # Errors
+/// `InvalidModel` if one of them has the wrong type or is out of range.
+pub(crate) fn parse(config: &ModelConfig) -> Result<GenerationDefaults> {
+    let ranged = |key: &str, expected: &str, holds: fn(f32) -> bool| match config.opt_f32(key)? {
+        Some(value) if !holds(value) => Err(config.invalid(key, expected)),
+        value => Ok(value),
+    };
+    let fraction = |value: f32| (0.0..=1.0).contains(&value);
+    // -1 is how older configurations say that there is no padding token.
+    let no_pad = config.get("pad_token_id").and_then(Value::as_i64) == Some(-1);
+    Ok(GenerationDefaults {
+        do_sample: config.opt_bool("do_sample")?,
+        temperature: ranged("temperature", "a number >= 0", |value| value >= 0.0)?,
+        top_k: config.opt_usize("top_k")?,
+        top_p: ranged("top_p", "a number from 0 to 1", fraction)?,
+        min_p: ranged("min_p", "a number from 0 to 1", fraction)?,
+        typical_p: ranged("typical_p", "a number > 0", |value| value > 0.0)?,
+        repetition_penalty: ranged("repetition_penalty", "a number > 0", |value| value > 0.0)?,
+        eos_token_id: config.token_ids("eos_token_id")?,
+        bos_token_id: config.opt_token_id("bos_token_id")?,
+        pad_token_id: if no_pad { None } else { config.opt_token_id("pad_token_id")? },
+        max_new_tokens: config.opt_usize("max_new_tokens")?,
+        max_length: config.opt_usize("max_length")?,
+        min_new_tokens: config.opt_usize("min_new_tokens")?,
+        min_length: config.opt_usize("min_length")?,
+        suppress_tokens: listed(config, "suppress_tokens")?,
+        begin_suppress_tokens: listed(config, "begin_suppress_tokens")?,
+        bad_words_ids: sequences(config, "bad_words_ids")?,
+        no_repeat_ngram_size: config.opt_usize("no_repeat_ngram_size")?,
+        stop_strings: texts(config, "stop_strings")?,
+    })
 }
 
-impl GenerationDefaults {
-    /// Takes the settings that [`KEYS`] reads.
-    ///
-    /// # Errors
-    /// `InvalidModel` if one of them has the wrong type or is out of range.
-    pub(crate) fn parse(config: &ModelConfig) -> Result<Self> {
-        let ranged = |key: &str, expected: &str, holds: fn(f32) -> bool| match config.opt_f32(key)? {
-            Some(value) if !holds(value) => Err(config.invalid(key, expected)),
-            value => Ok(value),
-        };
-        let fraction = |value: f32| (0.0..=1.0).contains(&value);
-        // -1 is how older configurations say that there is no padding token.
-        let no_pad = config.get("pad_token_id").and_then(Value::as_i64) == Some(-1);
-        Ok(GenerationDefaults {
-            do_sample: config.opt_bool("do_sample")?,
-            temperature: ranged("temperature", "a number >= 0", |value| value >= 0.0)?,
-            top_k: config.opt_usize("top_k")?,
-            top_p: ranged("top_p", "a number from 0 to 1", fraction)?,
-            min_p: ranged("min_p", "a number from 0 to 1", fraction)?,
-            typical_p: ranged("typical_p", "a number > 0", |value| value > 0.0)?,
-            repetition_penalty: ranged("repetition_penalty", "a number > 0", |value| value > 0.0)?,
-            eos_token_id: config.token_ids("eos_token_id")?,
-            bos_token_id: config.opt_token_id("bos_token_id")?,
-            pad_token_id: if no_pad { None } else { config.opt_token_id("pad_token_id")? },
-            max_new_tokens: config.opt_usize("max_new_tokens")?,
-            max_length: config.opt_usize("max_length")?,
-            min_new_tokens: config.opt_usize("min_new_tokens")?,
-            min_length: config.opt_usize("min_length")?,
-            suppress_tokens: listed(config, "suppress_tokens")?,
-            begin_suppress_tokens: listed(config, "begin_suppress_tokens")?,
-            bad_words_ids: sequences(config, "bad_words_ids")?,
-            no_repeat_ngram_size: config.opt_usize("no_repeat_ngram_size")?,
-            stop_strings: texts(config, "stop_strings")?,
-        })
-    }
-
-    /// What of the file has no effect, though it would change what is generated: messages that name the key.
-    pub(crate) fn without_effect(config: &ModelConfig) -> Vec<String> {
-        let beams = config.get("num_beams").is_some_and(|beams| number(beams).is_some_and(|n| n > 1.0));
-        let unheeded = |key: &str, value: &Value| match KEYS.iter().find(|(known, _)| *known == key) {
-            Some((_, Read | Idle)) => false,
-            Some((_, Beams)) => beams,
-            Some((_, Neutral(values))) => !number(value).is_some_and(|number| values.contains(&number)),
-            None => true,
-        };
-        let keys = config.keys().filter_map(|key| Some((key, config.get(key)?)));
-        let keys = keys.filter(|(key, value)| unheeded(key, value));
-        keys.map(|(key, value)| {
-            let known = KEYS.iter().any(|(known, _)| *known == key);
-            let why = if known { "is not supported" } else { "is not known" };
-            format!("{}: {key} {} {why} and has no effect", config.file(), crate::spec::config::short(value))
-        })
-        .collect()
-    }
-
-    /// Leaves out ids that the model has no row for: they are never generated in any case. Says which lists had some.
-    pub(crate) fn keep_below(&mut self, vocab_size: usize) -> Vec<&'static str> {
-        let inside = |id: &u32| (*id as usize) < vocab_size;
-        let mut found = Vec::new();
-        for (key, list) in [
-            ("suppress_tokens", &mut self.suppress_tokens),
-            ("begin_suppress_tokens", &mut self.begin_suppress_tokens),
-        ] {
-            if !list.iter().all(inside) {
-                list.retain(inside);
-                found.push(key);
-            }
-        }
-        if !self.bad_words_ids.iter().flatten().all(inside) {
-            self.bad_words_ids.retain(|sequence| sequence.iter().all(inside));
-            found.push("bad_words_ids");
-        }
-        found
-    }
+/// What of the file has no effect, though it would change what is generated: messages that name the key.
+pub(crate) fn without_effect(config: &ModelConfig) -> Vec<String> {
+    let beams = config.get("num_beams").is_some_and(|beams| number(beams).is_some_and(|n| n > 1.0));
+    let unheeded = |key: &str, value: &Value| match KEYS.iter().find(|(known, _)| *known == key) {
+        Some((_, Read | Idle)) => false,
+        Some((_, Beams)) => beams,
+        Some((_, Neutral(values))) => !number(value).is_some_and(|number| values.contains(&number)),
+        None => true,
+    };
+    let keys = config.keys().filter_map(|key| Some((key, config.get(key)?)));
+    let keys = keys.filter(|(key, value)| unheeded(key, value));
+    keys.map(|(key, value)| {
+        let known = KEYS.iter().any(|(known, _)| *known == key);
+        let why = if known { "is not supported" } else { "is not known" };
+        format!("{}: {key} {} {why} and has no effect", config.file(), super::config::short(value))
+    })
+    .collect()
 }
 
 /// A number, or a truth value as one.
@@ -247,7 +186,6 @@ fn sequences(config: &ModelConfig, key: &str) -> Result<Vec<Vec<u32>>> {
 
 /// A text, or a list of texts, none empty.
 fn texts(config: &ModelConfig, key: &str) -> Result<Vec<String>> {
-    use crate::options::MAX_STOPS;
     let found = match config.get(key) {
         None => return Ok(Vec::new()),
         Some(Value::String(text)) => Some(vec![text.clone()]),
@@ -275,7 +213,7 @@ mod tests {
             "encoder_repetition_penalty": 1, "forced_eos_token_id": null, "token_healing": false, "use_cache": false,
             "transformers_version": "5", "num_assistant_tokens": 20, "guidance_scale": 1.0, "max_length": 20,
         });
-        assert_eq!(GenerationDefaults::without_effect(&config(&quiet)), Vec::<String>::new());
+        assert_eq!(without_effect(&config(&quiet)), Vec::<String>::new());
         for (key, value) in [
             ("num_beams", json!(4)),
             ("penalty_alpha", json!(0.6)),
@@ -296,17 +234,17 @@ mod tests {
             ("num_return_sequences", json!(2)),
             ("chat_format", json!("chatml")),
         ] {
-            let found = GenerationDefaults::without_effect(&config(&json!({ key: value })));
+            let found = without_effect(&config(&json!({ key: value })));
             assert_eq!(found.len(), 1, "{key}: {found:?}");
             assert!(found[0].contains(key) && found[0].contains("no effect"), "{found:?}");
         }
         let beams = json!({"num_beams": 4, "length_penalty": 2.0, "diversity_penalty": 0.5});
-        assert_eq!(GenerationDefaults::without_effect(&config(&beams)).len(), 3);
+        assert_eq!(without_effect(&config(&beams)).len(), 3);
     }
 
     #[test]
     fn lists_are_typed() {
-        let parse = |value: Value| GenerationDefaults::parse(&config(&value));
+        let parse = |value: Value| super::parse(&config(&value));
         let mut found = parse(json!({
             "suppress_tokens": [-1, 3, 9], "begin_suppress_tokens": [4], "bad_words_ids": [[1], [2, 9], [2, 3]],
             "no_repeat_ngram_size": 3, "stop_strings": "end", "min_new_tokens": 2, "min_length": 7, "max_length": 50,

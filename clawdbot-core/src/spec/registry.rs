@@ -4,7 +4,6 @@ use super::DecoderSpec;
 use super::config::ModelConfig;
 use super::families;
 use crate::error::{Error, Result};
-use crate::load::quantization::Quantization;
 use crate::weights::quoted;
 
 /// How to read one architecture's configuration.
@@ -112,7 +111,7 @@ pub(crate) const ARCHITECTURES: &[Architecture] = &[
     },
 ];
 
-/// Reads a model's configuration.
+/// Reads a model's configuration, but for how its weights are quantized.
 ///
 /// # Errors
 /// `UnsupportedModel` for an architecture or feature that is not supported; `InvalidModel` for values that are
@@ -123,21 +122,20 @@ pub(crate) fn parse_spec(config: &ModelConfig) -> Result<DecoderSpec> {
     let text = architecture.text_defaults.map(|defaults| config.text(defaults)).transpose()?;
     let config = text.as_ref().unwrap_or(config);
     config.refuse_foreign()?;
-    // Weights in a foreign quantization would be misread.
-    Quantization::parse(config, architecture.quantizations)?;
     let spec = DecoderSpec { architecture: architecture.name, ..(architecture.parse)(config)? };
     spec.check().map_err(|error| error.context(config.file()))?;
     Ok(spec)
 }
 
-/// How the configuration says the matrices are quantized; `None` if not, or in a way that is part of the architecture.
+/// The configuration of the part that generates text, if that is a part, and the quantizations that belong to the
+/// architecture itself.
 ///
 /// # Errors
 /// As [`parse_spec`].
-pub(crate) fn parse_quantization(config: &ModelConfig) -> Result<Option<Quantization>> {
+pub(crate) fn text_config(config: &ModelConfig) -> Result<(Option<ModelConfig>, &'static [&'static str])> {
     let architecture = find(config)?;
     let text = architecture.text_defaults.map(|defaults| config.text(defaults)).transpose()?;
-    Quantization::parse(text.as_ref().unwrap_or(config), architecture.quantizations)
+    Ok((text, architecture.quantizations))
 }
 
 fn find(config: &ModelConfig) -> Result<&'static Architecture> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokenizers::{Encoding, Model, PostProcessor, Token};
 
-use crate::api::session::CancelHandle;
+use crate::cancel::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::large_stack::on_large_stack;
 use crate::weights::{MAGIC, open_regular, read_small_file};

@@ -6,22 +6,23 @@ mod stream;
 use std::fmt;
 use std::sync::Arc;
 
-use super::model::{Loaded, last_event, no_tokenizer};
-pub(crate) use crate::engine::Ticket;
+use super::model::{Loaded, last_event};
+use crate::cancel::{CancelHandle, Ticket};
 use crate::engine::{Job, JobText, SequenceId};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, FinishReason};
 use crate::forward::adapter::Adapter;
 use crate::forward::pooling::Pooler;
+use crate::load::source::no_tokenizer;
 use crate::options::{GenerateOptions, ResolveContext, Resolved};
 use crate::runtime::LogLevel;
 
 pub use prompt::Prompt;
 pub(crate) use prompt::{Wanted, overflow, overflow_at_least};
 use prompt::{check_vocabulary, no_beginning};
+pub use stream::Stream;
 use stream::next_event;
 pub(crate) use stream::run_together;
-pub use stream::{CancelHandle, Stream};
 
 /// Which events a caller wants to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,43 +2,15 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use super::Slot;
 use crate::api::model::{Loaded, last_event};
-use crate::engine::{SequenceId, Ticket};
+use crate::cancel::{CancelHandle, Ticket};
+use crate::engine::SequenceId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event, FinishReason};
 use crate::forward::pooling::Pooler;
-
-/// Stops a request, all of a batch, or what a new one is given to, from any thread. Cheap to clone.
-#[derive(Debug, Clone, Default)]
-pub struct CancelHandle(Arc<AtomicBool>);
-
-impl CancelHandle {
-    pub(crate) fn of(ticket: &Ticket) -> Self {
-        CancelHandle(Arc::clone(ticket))
-    }
-
-    pub(crate) fn ticket(&self) -> Ticket {
-        Arc::clone(&self.0)
-    }
-
-    /// Whether it was asked to stop.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-
-    /// Asks the request to stop. The forward pass it is part of, prefill included, is abandoned within a layer
-    /// (but not two in a row for the sake of some of several sequences); the stream then ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn flag(&self) -> &Arc<AtomicBool> {
-        &self.0
-    }
-}
 
 /// The events of one request. Dropping it cancels the request.
 pub struct Stream {
@@ -50,7 +22,7 @@ pub struct Stream {
 impl Stream {
     /// A handle that cancels this request.
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle(Arc::clone(&self.cancelled))
+        CancelHandle::of(&self.cancelled)
     }
 
     /// The next event; computes until there is one. `None` after the last.
@@ -116,7 +88,7 @@ pub(crate) fn run_together(running: &mut Vec<(usize, Stream)>) -> Vec<(usize, Re
     let loaded = Arc::clone(&first.slot.loaded);
     let step = || {
         let mut engine = loaded.engine()?;
-        let busy = engine.step(&loaded)?;
+        let busy = engine.step(&*loaded)?;
         let ended = |(_, stream): &(usize, Stream)| {
             engine.job(stream.slot.id, &stream.cancelled).is_none_or(|job| job.is_finished())
         };

@@ -33,7 +33,9 @@ pub(crate) use self::config::Quantization;
 use self::floats::{Fp4Tensor, Fp8Tensor};
 use self::ints::IntTensor;
 use crate::error::{Error, ErrorKind, Result};
+use crate::spec::config::ModelConfig;
 use crate::spec::tensors::{MatrixName, PartStorage};
+use crate::spec::{DecoderSpec, registry};
 use crate::weights::{Dtype, WeightSource, quoted};
 
 /// What the name of a projection's matrix ends with.
@@ -51,6 +53,24 @@ const OTHERS: [&str; 7] = [
 
 /// Tensors that only quantized modules have.
 const CODES: [&str; 4] = ["qweight", "weight_packed", "weight_scale", "weight_scale_inv"];
+
+/// Reads a model's configuration. Weights in a foreign quantization would be misread, so that is looked at first.
+///
+/// # Errors
+/// As [`registry::parse_spec`].
+pub(crate) fn parse_spec(config: &ModelConfig) -> Result<DecoderSpec> {
+    parse_quantization(config)?;
+    registry::parse_spec(config)
+}
+
+/// How the configuration says the matrices are quantized; `None` if not, or in a way that is part of the architecture.
+///
+/// # Errors
+/// As [`registry::parse_spec`].
+pub(crate) fn parse_quantization(config: &ModelConfig) -> Result<Option<Quantization>> {
+    let (text, own) = registry::text_config(config)?;
+    Quantization::parse(text.as_ref().unwrap_or(config), own)
+}
 
 /// The tensors of a directory, and how they are quantized.
 #[derive(Debug)]

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value, json};
 
 use super::*;
-use crate::spec::registry::{ARCHITECTURES, parse_spec};
+use crate::load::quantization::parse_spec;
+use crate::spec::registry::ARCHITECTURES;
 
 const LIST: &str = include_str!("../../../tests/golden/config_keys.json");
 const DOCS: &str = "../docs/config-keys.md";

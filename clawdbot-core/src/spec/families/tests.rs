@@ -4,9 +4,9 @@
 use serde_json::{Value, json};
 
 use crate::error::ErrorKind;
+use crate::load::quantization::parse_spec;
 use crate::options::Pooling;
 use crate::spec::config::ModelConfig;
-use crate::spec::registry::parse_spec;
 use crate::spec::{
     Activation, DecoderSpec, ExpertGroups, ExpertStorage, MixerKind, MlaSpec, NormKind, Scoring, SharedExpert,
 };

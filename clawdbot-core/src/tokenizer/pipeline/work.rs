@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use crate::api::session::CancelHandle;
+use crate::cancel::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What searches for patterns may do in any case, in their steps: less than a second. Some published patterns look ahead

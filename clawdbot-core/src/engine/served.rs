@@ -1,0 +1,45 @@
+//! What an engine asks of the model that it serves.
+
+use clawdbot_kernels::threads::ThreadPool;
+
+use super::scheduler::Limits;
+use crate::cache::KvCache;
+use crate::error::Result;
+use crate::forward::batch::Batch;
+use crate::forward::decoder::Pass;
+use crate::forward::scratch::Scratch;
+use crate::sampling::Drawable;
+
+/// What a forward pass writes to, and what ends it early.
+pub(crate) struct Resources<'a> {
+    pub(crate) cache: &'a mut KvCache,
+    pub(crate) scratch: &'a mut Scratch,
+    /// Whether the pass is to be abandoned; asked before every task.
+    pub(crate) stop: &'a (dyn Fn() -> bool + Sync),
+    #[cfg(test)]
+    pub(crate) trap: Option<&'a crate::forward::trap::Trap>,
+}
+
+/// A model, as the engine sees it: sizes, bounds, and forward passes.
+pub(crate) trait Served {
+    /// Bounds of a pass.
+    fn limits(&self) -> Limits;
+    /// Most tokens of a sequence.
+    fn max_context(&self) -> usize;
+    /// Logits of a row.
+    fn vocab_size(&self) -> usize;
+    /// Elements of a hidden state.
+    fn hidden_size(&self) -> usize;
+    /// The length from which on sequences are rotated by other frequencies.
+    fn longrope_from(&self) -> Option<usize>;
+    /// What may be generated.
+    fn drawable(&self) -> &Drawable;
+    /// The threads that compute.
+    fn pool(&self) -> &ThreadPool;
+    /// Runs `batch` through the model and leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`, and the
+    /// hidden states after the last norm in `scratch.last`, `[state_rows, hidden_size]`.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory; `ForkedRuntime`.
+    fn forward(&self, resources: Resources<'_>, batch: &Batch<'_>) -> Result<Pass>;
+}
