@@ -2,17 +2,19 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
 mod compare;
+mod layers;
 mod test;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask test [STEP ...] | generate [--check] | bench-compare REV
+const USAGE: &str = "usage: cargo xtask test [STEP ...] | generate [--check] | check-layers | bench-compare REV
 
-  test               runs everything: format, lints, tests, fuzz, aarch64, documentation, dependencies, python
+  test               runs everything: format, layers, lints, tests, fuzz, aarch64, documentation, dependencies, python
   test STEP ...      runs these steps
   generate           writes the generated files: include/clawdbot.h
-  generate --check   fails if a committed file differs from what would be generated";
+  generate --check   fails if a committed file differs from what would be generated
+  check-layers       fails if a module uses one that is above it";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -21,6 +23,7 @@ fn main() -> ExitCode {
         ["test", ref steps @ ..] => test::run(&root(), steps),
         ["generate"] => test::generate(&root(), &[]),
         ["generate", "--check"] => test::generate(&root(), &["--check"]),
+        ["check-layers"] => layers::run(&root()),
         ["bench-compare", ref arguments @ ..] => compare::run(&root(), arguments),
         _ => Err(format!("{USAGE}\n{}", compare::USAGE)),
     };

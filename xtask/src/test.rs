@@ -10,6 +10,7 @@ type Step = (&'static str, fn(&Path) -> Result<Option<String>, String>);
 /// In this order: what fails soonest comes first.
 const STEPS: &[Step] = &[
     ("format", |root| cargo(root, &["fmt", "--all", "--check"])),
+    ("layers", |root| crate::layers::run(root).map(|()| None)),
     ("lints", |root| {
         cargo(root, &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
