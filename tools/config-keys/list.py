@@ -15,7 +15,7 @@ from pathlib import Path
 import transformers
 from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedTokenizerBase
 
-REGISTRY = Path(__file__).parents[2] / "clawdbot-core/src/model/registry.rs"
+REGISTRY = Path(__file__).parents[2] / "clawdbot-core/src/spec/registry.rs"
 OTHER_PARTS = ("vision_config", "audio_config")
 # What says which version wrote it, and how labels are called.
 NOT_LISTED = ("transformers_version", "id2label", "label2id", "_name_or_path")

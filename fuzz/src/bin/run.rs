@@ -18,7 +18,7 @@ use clawdbot_fuzz::mutate::mutate;
 use clawdbot_fuzz::rng::Rng;
 use clawdbot_fuzz::{TARGETS, Target};
 
-/// Memory that one input may take at most, in bytes. Names of tensors are the most: see `MAX_EXPERTS` in `model/spec.rs`.
+/// Memory that one input may take at most, in bytes. Names of tensors are the most: see `MAX_EXPERTS` in `spec/mod.rs`.
 const MAX_BYTES: usize = 128 << 20;
 /// Time that one input may take at most.
 const MAX_TIME: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ const LIST: &str = include_str!("../../../tests/golden/config_keys.json");
 const DOCS: &str = "../docs/config-keys.md";
 /// Set to write the table instead of comparing it.
 const WRITE: &str = "CLAWDBOT_WRITE_DOCS";
-const BEGIN: &str = "<!-- begin: written by the test of model/config_keys.rs -->\n";
+const BEGIN: &str = "<!-- begin: written by the test of spec/config_keys.rs -->\n";
 const END: &str = "<!-- end -->\n";
 
 /// The configuration that transformers' class has for the family, for the architecture `name`.
