@@ -23,6 +23,8 @@ mod tests_budget;
 #[cfg(test)]
 mod tests_faults;
 #[cfg(test)]
+mod tests_served;
+#[cfg(test)]
 mod tests_simulation;
 
 use std::collections::BTreeMap;
