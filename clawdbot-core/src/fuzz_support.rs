@@ -6,7 +6,8 @@ use serde_json::{Map, json};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::quantization::parse_spec;
-use crate::load::source::{Opened, Weights};
+use crate::load::source::Opened;
+use crate::load::weights::Weights;
 use crate::spec::config::ModelConfig;
 use crate::spec::generation;
 use crate::tokenizer::{StreamDecoder, Tokenizer, render_chat_template};

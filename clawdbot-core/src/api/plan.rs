@@ -7,7 +7,8 @@ use serde::Serialize;
 use super::embed::EmbeddingInfo;
 use crate::forward::scratch::Scratch;
 use crate::load::build::{Segment, weights_in};
-use crate::load::source::{Opened, Weights};
+use crate::load::source::Opened;
+use crate::load::weights::Weights;
 use crate::spec::tensors::Joined;
 
 use crate::cache::KvCache;

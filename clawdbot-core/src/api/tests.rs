@@ -302,7 +302,8 @@ fn generation_defaults_are_typed() {
 /// As transformers 5.24 chooses among them.
 #[test]
 fn templates_in_files_stand_in_place_of_those_of_the_configuration() {
-    use crate::load::source::{Opened, open_text};
+    use crate::load::source::Opened;
+    use crate::load::text::open_text;
     use crate::weights::model_files::{ModelFiles, TEMPLATE, TOOL_TEMPLATE};
     let tokenizer = Opened::open(&Source::Builtin).unwrap().files.require("tokenizer.json").unwrap();
     let render = |files: &[(&'static str, &'static str)], tools: bool| -> Result<String> {

@@ -8,7 +8,7 @@ use clawdbot_kernels::threads::ThreadPool;
 use clawdbot_kernels::{ComputeFormat, Int4Scales, KernelSet, PackedMatrix, RowSource};
 
 use super::parts::{InMemory, LastTensor};
-use super::source::Weights;
+use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::blocks::{GatedMlp, Mlp, PlainMlp};
 use crate::forward::decoder::{Decoder, DecoderLayer, Dense, InputTables, Linear};

@@ -14,7 +14,8 @@ use sha2::{Digest, Sha256};
 
 use super::check::check_packed;
 use super::pack::{source_sha256, write, write_matrix};
-use super::source::{Opened, Weights};
+use super::source::Opened;
+use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::decoder::{Decoder, DecoderLayer};
 use crate::forward::layer_inputs::LayerInputs;

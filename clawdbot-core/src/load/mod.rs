@@ -10,4 +10,7 @@ pub(crate) mod name_pattern;
 pub(crate) mod pack;
 pub(crate) mod parts;
 pub(crate) mod quantization;
+mod shapes;
 pub(crate) mod source;
+pub(crate) mod text;
+pub(crate) mod weights;

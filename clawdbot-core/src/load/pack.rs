@@ -7,7 +7,8 @@ use clawdbot_kernels::PackedMatrix;
 use sha2::{Digest, Sha256};
 
 use super::build::{Builder, weights_in};
-use super::source::{Opened, Source, Weights};
+use super::source::{Opened, Source};
+use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::options::{PackOptions, WeightType};
 use crate::runtime::Runtime;

@@ -7,7 +7,7 @@ use clawdbot_kernels::{ComputeFormat, RowSource, StoredScale};
 
 use super::mxfp4::Mxfp4Rows;
 use super::quantization::FileWeights;
-use super::source::Stored;
+use super::weights::Stored;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::decoder::floats;
 use crate::spec::tensors::{MatrixName, Part, PartStorage, VectorName};

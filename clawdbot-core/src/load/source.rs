@@ -1,33 +1,27 @@
 //! Where a model comes from: a directory, a packed file, the built-in one, or random weights in a known shape.
 
 use std::borrow::Cow;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clawdbot_kernels::{ComputeFormat, PackedMatrix, RowSource, StoredScale};
+use clawdbot_kernels::{ComputeFormat, PackedMatrix, RowSource};
 
-use super::adapter::MergedWeights;
-use super::build::format;
 use super::check::{check_packed, check_tensors};
-use super::gguf::GgufWeights;
-use super::parts::{self, LastTensor};
 use super::quantization::FileWeights;
 use super::quantization::{parse_quantization, parse_spec};
+use super::shapes;
+use super::text::{Text, no_tokenizer, open_text};
+use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
-use crate::json;
 use crate::options::GenerationDefaults;
 use crate::options::{Cache, ModelOptions, WeightType};
 use crate::spec::DecoderSpec;
 use crate::spec::config::ModelConfig;
 use crate::spec::embedding::EmbeddingConfig;
 use crate::spec::generation;
-use crate::spec::tensors::{Joined, LM_HEAD, MatrixName, PartStorage, VectorName};
-use crate::tokenizer::{ChatTemplates, SETTINGS_WITHOUT_EFFECT, SpecialTokens, Tokenizer};
-use crate::weights::model_files::{MODEL_FILES, ModelFiles, TEMPLATE, TOOL_TEMPLATE};
-use crate::weights::{
-    DataFile, MAGIC, MatrixFormat, MatrixView, PackedFile, WeightSource, beside_text, quoted,
-};
+use crate::spec::tensors::LM_HEAD;
+use crate::weights::model_files::{MODEL_FILES, ModelFiles};
+use crate::weights::{DataFile, MAGIC, PackedFile, WeightSource, beside_text, quoted};
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +39,7 @@ pub enum Source {
 
 impl Source {
     /// Names that [`Source::Shape`] knows.
-    pub const SHAPES: &'static [&'static str] = &SHAPE_NAMES;
+    pub const SHAPES: &'static [&'static str] = &shapes::NAMES;
 }
 
 impl From<&Path> for Source {
@@ -53,43 +47,6 @@ impl From<&Path> for Source {
         Source::Path(path.to_owned())
     }
 }
-
-/// hidden, layers, heads, KV heads, intermediate, vocabulary, context, head_dim; tied; experts, those of each token, their
-/// size
-struct Shape(&'static str, &'static str, [usize; 8], bool, [usize; 3]);
-
-const DENSE: [usize; 3] = [0; 3];
-const A3B: [usize; 3] = [128, 8, 768];
-
-/// Shapes of published models, from their `config.json`.
-const TABLE: [Shape; 10] = [
-    Shape("qwen2.5-0.5b", "Qwen2ForCausalLM", [896, 24, 14, 2, 4864, 151_936, 32_768, 64], true, DENSE),
-    Shape("qwen2.5-1.5b", "Qwen2ForCausalLM", [1536, 28, 12, 2, 8960, 151_936, 32_768, 128], true, DENSE),
-    Shape("qwen3-0.6b", "Qwen3ForCausalLM", [1024, 28, 16, 8, 3072, 151_936, 40_960, 128], true, DENSE),
-    Shape("qwen3-1.7b", "Qwen3ForCausalLM", [2048, 28, 16, 8, 6144, 151_936, 40_960, 128], true, DENSE),
-    Shape("llama-3.2-1b", "LlamaForCausalLM", [2048, 16, 32, 8, 8192, 128_256, 131_072, 64], true, DENSE),
-    Shape("llama-3.2-3b", "LlamaForCausalLM", [3072, 28, 24, 8, 8192, 128_256, 131_072, 128], true, DENSE),
-    Shape("llama-3.1-8b", "LlamaForCausalLM", [4096, 32, 32, 8, 14_336, 128_256, 131_072, 128], false, DENSE),
-    Shape("mistral-7b", "MistralForCausalLM", [4096, 32, 32, 8, 14_336, 32_768, 32_768, 128], false, DENSE),
-    Shape("qwen3-30b-a3b", "Qwen3MoeForCausalLM", [2048, 48, 32, 4, 6144, 151_936, 40_960, 128], false, A3B),
-    // The same with fewer layers, for machines that it is too large for.
-    Shape(
-        "qwen3-30b-a3b-8l",
-        "Qwen3MoeForCausalLM",
-        [2048, 8, 32, 4, 6144, 151_936, 40_960, 128],
-        false,
-        A3B,
-    ),
-];
-const SHAPE_NAMES: [&str; TABLE.len()] = {
-    let mut names = [""; TABLE.len()];
-    let mut i = 0;
-    while i < names.len() {
-        names[i] = TABLE[i].0;
-        i += 1;
-    }
-    names
-};
 
 /// A model's files, opened and checked; no weight has been read yet.
 pub(crate) struct Opened {
@@ -108,32 +65,6 @@ pub(crate) struct Opened {
     pub(crate) files: ModelFiles,
     /// What there is to say of the files: warnings for the log.
     pub(crate) notes: Vec<String>,
-}
-
-/// What turns text into tokens and back.
-pub(crate) struct Text {
-    pub(crate) tokenizer: Tokenizer,
-    /// Those of the model's files may be no templates: that matters to who wants to render a conversation.
-    pub(crate) templates: Result<Option<ChatTemplates>>,
-    special: SpecialTokens,
-    /// Most tokens of a text that is embedded.
-    max_tokens: Option<usize>,
-    /// What there is to say of its files.
-    notes: Vec<String>,
-}
-
-pub(crate) fn no_tokenizer() -> Error {
-    Error::invalid_tokenizer("this model has no tokenizer: use token ids")
-}
-
-/// Where tensors come from.
-pub(crate) enum Weights {
-    Files(FileWeights),
-    Gguf(GgufWeights),
-    Packed(Arc<PackedFile>),
-    Random,
-    /// With adapters that are added as they are read.
-    Merged(Box<MergedWeights>),
 }
 
 macro_rules! builtin {
@@ -178,7 +109,7 @@ impl Opened {
                 Self::from_files("builtin".to_owned(), builtin_files(), weights)
             }
             Source::Shape(name) => {
-                let config = shape_config(name)?.to_string().into_bytes();
+                let config = shapes::config(name)?.to_string().into_bytes();
                 let files = ModelFiles::Memory(name.clone(), vec![("config.json", config.into())]);
                 let spec = parse_spec(&ModelConfig::open(&files, "config.json")?)?;
                 Ok(Opened {
@@ -480,25 +411,6 @@ fn is_gguf(path: &Path) -> Result<bool> {
     Ok(file.len() >= MAGIC.len() && file.read(0..MAGIC.len())? == MAGIC)
 }
 
-/// The configuration of a shape.
-fn shape_config(name: &str) -> Result<serde_json::Value> {
-    let Some(Shape(_, architecture, sizes, tied, experts)) = TABLE.iter().find(|shape| shape.0 == name)
-    else {
-        let message = format!("expected a shape, one of {}; found {name:?}", SHAPE_NAMES.join(", "));
-        return Err(Error::invalid_argument(message).with("found", name));
-    };
-    let [hidden, layers, heads, kv_heads, intermediate, vocab, context, head_dim] = sizes;
-    Ok(serde_json::json!({
-        "architectures": [architecture], "hidden_size": hidden, "num_hidden_layers": layers,
-        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "intermediate_size": intermediate,
-        "vocab_size": vocab, "max_position_embeddings": context, "head_dim": head_dim,
-        "tie_word_embeddings": tied, "rms_norm_eps": 1e-5, "hidden_act": "silu",
-        "num_experts": experts[0], "num_experts_per_tok": experts[1], "moe_intermediate_size": experts[2],
-        "norm_topk_prob": true,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
-    }))
-}
-
 fn builtin_files() -> ModelFiles {
     let files = vec![
         ("config.json", Cow::Borrowed(&builtin!("config.json")[..])),
@@ -507,308 +419,4 @@ fn builtin_files() -> ModelFiles {
         ("tokenizer_config.json", Cow::Borrowed(&builtin!("tokenizer_config.json")[..])),
     ];
     ModelFiles::Memory("builtin".to_owned(), files)
-}
-
-const SETTINGS: &str = "tokenizer_config.json";
-
-/// The tokenizer and the chat template.
-///
-/// # Errors
-/// `NotFound`, `InvalidTokenizer`.
-pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
-    let file = files.path("tokenizer.json");
-    let tokenizer =
-        Tokenizer::from_bytes(&files.require("tokenizer.json")?).map_err(|error| error.context(&file))?;
-    let mut notes: Vec<String> = tokenizer.notes().iter().map(|note| format!("{file}: {note}")).collect();
-    let object = |file: &str| -> Result<Option<serde_json::Value>> {
-        files.get(file)?.map(|bytes| json_object(&bytes, &files.path(file))).transpose()
-    };
-    let settings = object(SETTINGS)?.unwrap_or_else(|| serde_json::json!({}));
-    const SPLIT: &str = "split_special_tokens";
-    if settings.get(SPLIT).is_some_and(|split| *split != false) {
-        let file = files.path(SETTINGS);
-        let message = format!("{file}: {SPLIT}: expected false, as special tokens in a text are tokens here");
-        return Err(Error::new(ErrorKind::UnsupportedModel, message).with("file", file).with("key", SPLIT));
-    }
-    let mut special = SpecialTokens::parse(&settings)?;
-    if let Some(map) = object("special_tokens_map.json")? {
-        special = special.or(SpecialTokens::parse(&map)?);
-    }
-    let file = files.path(SETTINGS);
-    let without = tokenizer.settings_without_effect(&settings, &special);
-    notes.extend(without.into_iter().map(|note| format!("{file}: {note}")));
-    let mut named = Vec::new();
-    for (name, file) in [("default", TEMPLATE), ("tool_use", TOOL_TEMPLATE)] {
-        named.extend(files.get(file)?.map(|bytes| (name, file, bytes)));
-    }
-    let templates = own_templates(files, &named, settings.get("chat_template"), &special).map_err(|error| {
-        error.context("the model cannot chat without the option chat_template, as its own template is wrong")
-    });
-    // Tokenizers that know no limit have a huge number there.
-    let max_tokens = settings.get("model_max_length").and_then(serde_json::Value::as_u64);
-    let max_tokens = max_tokens.and_then(|most| usize::try_from(most).ok()).filter(|&most| most > 0);
-    Ok(Text { tokenizer, templates, special, max_tokens, notes })
-}
-
-impl Text {
-    /// Puts a chat template in the place of the model's own.
-    ///
-    /// # Errors
-    /// `InvalidTemplate`.
-    pub(crate) fn set_template(&mut self, source: &str) -> Result<()> {
-        let templates = templates(Some(&source.into()), &self.special).map_err(|error| {
-            let rest = error.message().strip_prefix("chat template");
-            let message = rest.map(|rest| format!("option chat_template{rest}"));
-            let error = match message {
-                Some(message) => error.with_message(message),
-                None => error.context("option chat_template"),
-            };
-            error.with("option", "chat_template")
-        })?;
-        self.templates = Ok(templates);
-        Ok(())
-    }
-}
-
-/// The templates of the files `named` (name, file, content), or else those that are configured.
-fn own_templates(
-    files: &ModelFiles,
-    named: &[(&str, &str, Cow<'static, [u8]>)],
-    configured: Option<&serde_json::Value>,
-    special: &SpecialTokens,
-) -> Result<Option<ChatTemplates>> {
-    let Some((_, first, _)) = named.first() else {
-        return templates(configured, special).map_err(|error| error.context(files.path(SETTINGS)));
-    };
-    let mut list = Vec::new();
-    for (name, file, bytes) in named {
-        let source = std::str::from_utf8(bytes).map_err(|error| {
-            let path = files.path(file);
-            Error::new(ErrorKind::InvalidUtf8, format!("{path}: expected UTF-8: {error}"))
-        })?;
-        list.push(serde_json::json!({"name": name, "template": source}));
-    }
-    // As in transformers, such files stand in place of what the configuration has, all of it.
-    templates(Some(&list.into()), special).map_err(|error| error.context(files.path(first)))
-}
-
-fn templates(template: Option<&serde_json::Value>, special: &SpecialTokens) -> Result<Option<ChatTemplates>> {
-    template.map_or(Ok(None), |template| ChatTemplates::from_config(template, special))
-}
-
-/// What is read of `tokenizer_config.json` and `special_tokens_map.json`.
-fn is_read(key: &str) -> bool {
-    const KEYS: [&str; 3] = ["chat_template", "model_max_length", "split_special_tokens"];
-    key.ends_with("_token") || KEYS.contains(&key) || SETTINGS_WITHOUT_EFFECT.contains(&key)
-}
-
-fn json_object(bytes: &[u8], file: &str) -> Result<serde_json::Value> {
-    let object = json::object(bytes, is_read);
-    let object = object
-        .map_err(|message| Error::invalid_tokenizer(format!("{file}: {message}")).with("file", file))?;
-    Ok(object.into())
-}
-
-impl Weights {
-    /// Where they come from, whatever is added to them.
-    pub(crate) fn base(&self) -> &Weights {
-        match self {
-            Weights::Merged(merged) => &merged.base,
-            weights => weights,
-        }
-    }
-
-    /// In which format a matrix's own codes are computed with; `None` of floats, and where they are converted.
-    ///
-    /// # Errors
-    /// As [`matrix`](Self::matrix).
-    pub(crate) fn own_format(&self, name: &MatrixName) -> Result<Option<ComputeFormat>> {
-        match self {
-            Weights::Gguf(gguf) => gguf.compute_format(name),
-            Weights::Files(files) => files.compute_format(name),
-            Weights::Merged(merged) if !merged.changes(name) => merged.base.own_format(name),
-            Weights::Packed(_) | Weights::Random | Weights::Merged(_) => Ok(None),
-        }
-    }
-
-    /// The name of the format in which a packed file has matrices as their source did.
-    pub(crate) fn packed_format(&self, names: &Joined<'_>) -> Option<&str> {
-        match self.base() {
-            Weights::Packed(file) => file.info().formats.get(&names.name()).map(String::as_str),
-            _ => None,
-        }
-    }
-
-    /// The name of the format in which a matrix is stored, of sources with several.
-    ///
-    /// # Errors
-    /// As [`matrix`](Self::matrix).
-    pub(crate) fn stored_format(&self, name: &MatrixName) -> Result<Option<String>> {
-        match self.base() {
-            Weights::Gguf(gguf) => Ok(gguf.stored_type(name)?.map(|kind| kind.name().to_owned())),
-            Weights::Files(files) if files.quantization.is_some() => files.stored_format(name).map(Some),
-            _ => Ok(None),
-        }
-    }
-
-    /// What weights of the type are computed as, where they are not taken over as [`segments`](Self::segments) says. What
-    /// is stored as int8 in safetensors or packed is taken over as it is.
-    pub(crate) fn format(&self, weights: WeightType) -> ComputeFormat {
-        let stored = match self.base() {
-            Weights::Files(files) => files.source.stored_int8_group().map(|group| (group, false)),
-            Weights::Packed(file) => file.info().group_size.map(|group| (group, file.info().rotated)),
-            _ => None,
-        };
-        match stored {
-            Some((group, rotated)) if weights == WeightType::Int8 => ComputeFormat::Int8 { group, rotated },
-            _ => format(weights),
-        }
-    }
-
-    /// The rows of a matrix; `last` is none, or of the one before.
-    pub(crate) fn matrix<'a>(
-        &'a self,
-        name: &MatrixName,
-        last: &mut LastTensor<'a>,
-    ) -> Result<Box<dyn RowSource + 'a>> {
-        Ok(match self {
-            Weights::Files(files) => match &name.part {
-                Some(part) => parts::rows(files, name, part, last)?,
-                None => {
-                    *last = None;
-                    parts::whole(files, &name.name, &[name.n, name.k])?
-                }
-            },
-            Weights::Gguf(gguf) => gguf.matrix(name)?,
-            Weights::Packed(file) => {
-                return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
-            }
-            Weights::Merged(merged) => merged.matrix(name, last)?,
-            Weights::Random => Box::new(RandomRows { seed: seed(&name.name), rows: name.n, cols: name.k }),
-        })
-    }
-
-    /// A norm's gains, a bias, or a small matrix that stays in f32.
-    pub(crate) fn vector(&self, name: &VectorName) -> Result<Vec<f32>> {
-        match self {
-            Weights::Files(files) => parts::vector(files, name),
-            Weights::Gguf(gguf) => gguf.vector(name),
-            Weights::Packed(file) => file.vector(&name.name, name.len),
-            Weights::Random if name.name.ends_with("bias") => Ok(vec![0.0; name.len]),
-            Weights::Random if is_rate(name) => Ok(vec![-1.0; name.len]),
-            // A matrix: what it chooses should not always be the same.
-            Weights::Random if name.part.is_some() => {
-                let mut row = vec![0.0; name.len];
-                RandomRows { seed: seed(&name.name), rows: 1, cols: name.len }.read_row(0, &[], &mut row);
-                Ok(row)
-            }
-            Weights::Random => Ok(vec![1.0; name.len]),
-            Weights::Merged(merged) => merged.base.vector(name),
-        }
-    }
-
-    /// Bytes of all tensors as stored.
-    pub(crate) fn stored_bytes(&self) -> u64 {
-        match self {
-            Weights::Files(files) => files.source.total_bytes(),
-            Weights::Gguf(gguf) => gguf.source.total_bytes(),
-            Weights::Packed(file) => file.len() as u64,
-            Weights::Random => 0,
-            Weights::Merged(merged) => merged.base.stored_bytes(),
-        }
-    }
-}
-
-/// Whether a vector has the negative rates at which a state decays.
-fn is_rate(name: &VectorName) -> bool {
-    name.part.as_ref().is_some_and(|part| part.storage == PartStorage::MinusExp)
-}
-
-/// A stored matrix.
-pub(crate) struct Stored<'a>(pub(crate) MatrixView<'a>);
-
-impl RowSource for Stored<'_> {
-    fn rows(&self) -> usize {
-        self.0.n
-    }
-    fn cols(&self) -> usize {
-        self.0.k
-    }
-    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> clawdbot_kernels::Result<()> {
-        Ok(self.0.fetch(rows, buffer)?)
-    }
-    fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
-        self.0.read_row(row, stored, out);
-    }
-    fn own_format(&self) -> Option<ComputeFormat> {
-        match &self.0.format {
-            MatrixFormat::Int8(scales) => Some(ComputeFormat::Int8 { group: scales.group(), rotated: false }),
-            MatrixFormat::Float(_) => None,
-        }
-    }
-    fn read_codes(
-        &self,
-        row: usize,
-        stored: &[u8],
-        codes: &mut [i8],
-        scales: &mut Vec<StoredScale>,
-    ) -> clawdbot_kernels::Result<()> {
-        let MatrixFormat::Int8(values) = &self.0.format else {
-            return Err(Error::internal("the matrix is not stored as int8").into());
-        };
-        self.0.read_codes(row, stored, codes)?;
-        scales.extend(values.row(row).iter().map(|&bits| StoredScale::One(bits)));
-        Ok(())
-    }
-}
-
-/// Nearly normal weights of standard deviation 0.02, a function of name and position.
-struct RandomRows {
-    seed: u64,
-    rows: usize,
-    cols: usize,
-}
-
-/// FNV-1a.
-fn seed(name: &str) -> u64 {
-    name.bytes()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-impl RowSource for RandomRows {
-    fn rows(&self) -> usize {
-        self.rows
-    }
-    fn cols(&self) -> usize {
-        self.cols
-    }
-    fn read_row(&self, row: usize, _: &[u8], out: &mut [f32]) {
-        // Sixteen xorshift generators side by side (Marsaglia, "Xorshift RNGs", 2003), which compilers turn into vectors.
-        const LANES: usize = 16;
-        let mut state = [0_u32; LANES];
-        for (lane, state) in state.iter_mut().enumerate() {
-            // SplitMix64 keeps neighbouring rows and lanes apart. Zero is the one state that has no successor.
-            let mut x =
-                self.seed.wrapping_add(((row * LANES + lane + 1) as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            *state = ((x >> 32) as u32).max(1);
-        }
-        let mut next = |values: &mut [f32; LANES]| {
-            for (state, value) in state.iter_mut().zip(values) {
-                *state ^= *state << 13;
-                *state ^= *state >> 17;
-                *state ^= *state << 5;
-                // The sum of four uniform bytes: mean 510, variance 4 * (256^2 - 1) / 12.
-                let bits = *state;
-                let sum = (bits & 0xff) + ((bits >> 8) & 0xff) + ((bits >> 16) & 0xff) + (bits >> 24);
-                *value = (sum as i32 - 510) as f32 * (0.02 / 147.8);
-            }
-        };
-        let (chunks, tail) = out.as_chunks_mut::<LANES>();
-        chunks.iter_mut().for_each(&mut next);
-        let mut last = [0.0; LANES];
-        next(&mut last);
-        tail.copy_from_slice(&last[..tail.len()]);
-    }
 }

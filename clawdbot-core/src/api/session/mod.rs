@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, FinishReason};
 use crate::forward::adapter::Adapter;
 use crate::forward::pooling::Pooler;
-use crate::load::source::no_tokenizer;
+use crate::load::text::no_tokenizer;
 use crate::options::{GenerateOptions, ResolveContext, Resolved};
 use crate::runtime::LogLevel;
 

@@ -9,7 +9,8 @@ use sha2::{Digest, Sha256};
 use super::files::{AdapterFiles, Use, module};
 use crate::error::{Error, Result};
 use crate::load::parts::LastTensor;
-use crate::load::source::{Opened, Weights};
+use crate::load::source::Opened;
+use crate::load::weights::Weights;
 use crate::spec::tensors::MatrixName;
 
 /// Weights with adapters.
