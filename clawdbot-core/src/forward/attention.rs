@@ -1,9 +1,8 @@
 //! Attention of a batch: keys and values into the cache, then queries over its pages.
 
-use clawdbot_kernels::attention::PAGE_TOKENS;
 use clawdbot_kernels::attention::{
-    self, Attention, Element, Float, Int8, Int8Head, Int8Page, KvSequence, KvSlots, Scores, Workspaces,
-    WriteArgs,
+    self, Attention, Element, Float, Int8, Int8Head, Int8Page, KvSequence, KvSlots, PAGE_TOKENS, Scores,
+    Workspaces, WriteArgs,
 };
 
 use super::batch::Batch;

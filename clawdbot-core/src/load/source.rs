@@ -4,22 +4,19 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use clawdbot_kernels::{ComputeFormat, PackedMatrix, RowSource};
+use clawdbot_kernels::{ComputeFormat, PackedMatrix};
 
 use super::check::{check_packed, check_tensors};
-use super::quantization::FileWeights;
-use super::quantization::{parse_quantization, parse_spec};
+use super::quantization::{FileWeights, parse_quantization, parse_spec};
 use super::shapes;
 use super::text::{Text, no_tokenizer, open_text};
 use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::GenerationDefaults;
-use crate::options::{Cache, ModelOptions, WeightType};
-use crate::spec::DecoderSpec;
+use crate::options::{Cache, GenerationDefaults, ModelOptions, WeightType};
 use crate::spec::config::ModelConfig;
 use crate::spec::embedding::EmbeddingConfig;
-use crate::spec::generation;
 use crate::spec::tensors::LM_HEAD;
+use crate::spec::{DecoderSpec, generation};
 use crate::weights::model_files::{MODEL_FILES, ModelFiles};
 use crate::weights::{DataFile, MAGIC, PackedFile, WeightSource, beside_text, quoted};
 

@@ -3,8 +3,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use super::*;
-use crate::options::GenerationDefaults;
-use crate::options::{GenerateOptions, ResolveContext};
+use crate::options::{GenerateOptions, GenerationDefaults, ResolveContext};
 
 fn resolved(options: GenerateOptions) -> Resolved {
     let defaults = GenerationDefaults::default();

@@ -1,8 +1,7 @@
 //! The architectures: the only list.
 
-use super::DecoderSpec;
 use super::config::ModelConfig;
-use super::families;
+use super::{DecoderSpec, families};
 use crate::error::{Error, Result};
 use crate::weights::quoted;
 

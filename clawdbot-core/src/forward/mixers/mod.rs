@@ -19,8 +19,7 @@ use super::rope::{RopeTables, rotate_heads};
 use super::scratch::MixerScratch;
 use crate::cache::{KvCache, LayerState};
 use crate::error::Result;
-use crate::spec::LayerSpec;
-use crate::spec::{DecoderSpec, HeadShape, KeySource, MixerKind};
+use crate::spec::{DecoderSpec, HeadShape, KeySource, LayerSpec, MixerKind};
 
 /// Weights of a layer's first half, but for the projection back.
 #[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]

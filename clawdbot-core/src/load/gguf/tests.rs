@@ -1,8 +1,7 @@
 //! Models written as GGUF files: the same results as from where they came; what is refused.
 
 use crate::error::{Error, ErrorKind};
-use crate::load::source::Opened;
-use crate::load::source::Source;
+use crate::load::source::{Opened, Source};
 use crate::options::{ModelOptions, PackOptions, RuntimeOptions, WeightType};
 use crate::runtime::Runtime;
 use crate::weights::gguf_testing::{typed_f32, typed_string, typed_strings, typed_u32};

@@ -10,8 +10,7 @@ use serde_json::Value;
 use super::tests::save;
 use crate::api::session::Prompt;
 use crate::error::{Error, ErrorKind};
-use crate::load::source::Opened;
-use crate::load::source::Source;
+use crate::load::source::{Opened, Source};
 use crate::options::{EmbedOptions, ModelOptions, Pooling, RerankOptions, RuntimeOptions, WeightType};
 use crate::runtime::Runtime;
 use crate::weights::gguf_testing::{

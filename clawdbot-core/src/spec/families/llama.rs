@@ -4,9 +4,8 @@
 use super::one_of;
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
-use crate::spec::names;
 use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
-use crate::spec::{self, Activation, AttentionSpec, DecoderSpec, InputSpec, LayerSpec, NormKind};
+use crate::spec::{self, Activation, AttentionSpec, DecoderSpec, InputSpec, LayerSpec, NormKind, names};
 
 pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let bias = config.bool_or("attention_bias", false)?;

@@ -4,12 +4,10 @@
 use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, Value};
 
-use super::budget;
 use super::comparisons::{comparison, hashable, walk};
-use super::method_names;
 use super::objects::{BoundMethod, Namespace, Range};
-use super::percent;
 use super::values::{self, MAX_DEPTH, type_error, type_name};
+use super::{budget, method_names, percent};
 
 /// Registers the filters on `env`.
 pub(super) fn install(env: &mut Environment<'_>) {
