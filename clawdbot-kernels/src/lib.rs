@@ -67,9 +67,7 @@ pub use gemm_gated::{gemm_gated, takes_gated};
 pub use int4::{Int4Scales, StoredScale};
 pub use matrix::{ComputeFormat, PackedMatrix, RowSource};
 pub use parts::{PanelElement, PanelPart, PanelSource};
-pub use quantize::QuantizedRows;
-#[cfg(feature = "bench-support")]
-pub use quantize::ROTATED_GROUPS;
+pub use quantize::{QuantizedRows, ROTATED_GROUPS};
 pub use recurrent::{ConvArgs, DeltaArgs};
 pub use rope::RotateArgs;
 pub use simd::Simd;

@@ -9,7 +9,7 @@ use crate::forward::scratch::Scratch;
 use crate::load::build::{Segment, weights_in};
 use crate::load::source::Opened;
 use crate::load::weights::Weights;
-use crate::spec::tensors::Joined;
+use crate::spec::packing::Joined;
 
 use crate::cache::KvCache;
 use crate::engine::{SCORE_ROWS, reserved_bytes};

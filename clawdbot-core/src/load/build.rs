@@ -22,9 +22,10 @@ use crate::forward::moe::{BesideWeights, MoeWeights};
 use crate::options::WeightType;
 use crate::spec::DecoderSpec;
 use crate::spec::mixer_names::{MambaNames, MixerNames};
+use crate::spec::packing::Joined;
 use crate::spec::tensors::{
-    BesideNames, DenseNames, GatedNames, Joined, LayerInputsNames, LayerNames, LinearNames, MlpNames,
-    MoeNames, NormNames, PlainNames, TensorNames, VectorName,
+    BesideNames, DenseNames, GatedNames, LayerInputsNames, LayerNames, LinearNames, MlpNames, MoeNames,
+    NormNames, PlainNames, TensorNames, VectorName,
 };
 use crate::weights::PackedFile;
 

@@ -9,7 +9,8 @@ use super::mxfp4;
 use super::quantization::FileWeights;
 use crate::error::Result;
 use crate::spec::DecoderSpec;
-use crate::spec::tensors::{Joined, LM_HEAD, PartStorage, TensorNames};
+use crate::spec::packing::Joined;
+use crate::spec::tensors::{LM_HEAD, PartStorage, TensorNames};
 use crate::weights::{Dtype, PackedFile, SCALES_SUFFIX};
 
 /// Checks that `file` has every tensor of `spec` packed as `segments` says of matrices that read the same input, and beside

@@ -12,7 +12,7 @@ use super::weights::Weights;
 use crate::error::{Error, Result};
 use crate::options::{PackOptions, WeightType};
 use crate::runtime::Runtime;
-use crate::spec::tensors::Joined;
+use crate::spec::packing::Joined;
 use crate::weights::{DataFile, Overwrite, PackedFile, PackedInfo, PackedLayout, PackedWriter, hex};
 
 impl Runtime {

@@ -13,7 +13,8 @@ use super::quantization::FileWeights;
 use super::shapes::RandomRows;
 use crate::error::{Error, Result};
 use crate::options::WeightType;
-use crate::spec::tensors::{Joined, MatrixName, PartStorage, VectorName};
+use crate::spec::packing::Joined;
+use crate::spec::tensors::{MatrixName, PartStorage, VectorName};
 use crate::weights::{MatrixFormat, MatrixView, PackedFile};
 
 /// Where tensors come from.

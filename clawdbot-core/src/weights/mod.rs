@@ -3,6 +3,7 @@
 mod dtype;
 mod file;
 mod gguf;
+mod index;
 mod matrix;
 mod mmap;
 pub(crate) mod model_files;
@@ -21,6 +22,8 @@ pub(crate) use gguf::testing::{self as gguf_testing, Writer as GgufWriter};
 pub(crate) use gguf::{
     Array, GgufHeader, GgufMatrix, GgufSource, MAGIC, Metadata, RowOrder, TensorType, Value,
 };
+#[cfg(feature = "fuzzing")]
+pub(crate) use index::parse_index;
 pub(crate) use matrix::{MatrixFormat, MatrixView, TensorView};
 pub(crate) use names::{beside_text, stored_names, text_name};
 pub(crate) use packed::{FORMAT_VERSION, PackedFile, PackedInfo, hex};
@@ -28,8 +31,6 @@ pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
 #[cfg(feature = "candle")]
 pub(crate) use safetensors::Entry;
 pub(crate) use safetensors::quoted;
-#[cfg(feature = "fuzzing")]
-pub(crate) use source::parse_index;
 pub(crate) use source::{SCALES_SUFFIX, WeightSource, read_small_file};
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ use crate::forward::adapter::{Adapter, Site};
 use crate::options::ModelOptions;
 use crate::runtime::Runtime;
 use crate::spec::DecoderSpec;
-use crate::spec::tensors::Projections;
+use crate::spec::packing::Projections;
 
 /// Projections that are computed as one, and which of them an adapter changes.
 struct Plan<'a> {

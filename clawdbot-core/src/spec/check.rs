@@ -1,0 +1,274 @@
+//! What the fields of a spec must satisfy together.
+
+use super::rope_scaling::RopeSpec;
+use super::{
+    DecoderSpec, DeltaNetSpec, ExpertGroups, HeadShape, KeySource, LayerSpec, MambaSpec, MixerKind, MoeSpec,
+    PositionSpec,
+};
+use crate::error::{Error, Result};
+
+/// Most experts (and heads that are projected each by itself) of all layers together that are taken for a real model's:
+/// the names of their tensors take up to 60 MB.
+const MAX_EXPERTS: usize = 1 << 15;
+
+/// Largest sizes of latent attention and recurrent layers that are taken for a real model's: products of three fit.
+const MAX_MIXER_SIZE: usize = 1 << 16;
+
+impl DecoderSpec {
+    /// Checks what the fields must satisfy together.
+    ///
+    /// # Errors
+    /// `InvalidModel` naming the field, expected and found.
+    pub(crate) fn check(&self) -> Result<()> {
+        let sizes = [
+            ("vocab_size", self.vocab_size),
+            ("hidden_size", self.hidden_size),
+            ("intermediate_size", self.intermediate_size),
+            ("num_hidden_layers", self.num_hidden_layers),
+            ("num_attention_heads", self.num_attention_heads),
+            ("num_key_value_heads", self.num_key_value_heads),
+            ("head_dim", self.head_dim),
+            ("max_position_embeddings", self.max_position_embeddings),
+        ];
+        for (key, size) in sizes {
+            expect(size > 0, key, "a positive integer", size)?;
+        }
+        self.check_heads(HeadShape {
+            num_key_value_heads: self.num_key_value_heads,
+            head_dim: self.head_dim,
+        })?;
+        let eps = self.rms_norm_eps;
+        expect(eps.is_finite() && eps >= 0.0, "rms_norm_eps", "a finite number >= 0", eps)?;
+        expect(
+            self.layers.len() == self.num_hidden_layers,
+            "layers",
+            "num_hidden_layers",
+            self.layers.len(),
+        )?;
+        for (index, layer) in self.layers.iter().enumerate() {
+            self.check_keys(index)?;
+            expect(layer.intermediate_size != Some(0), "intermediate_size", "a positive integer", 0)?;
+            expect(layer.window != Some(0), "sliding_window", "a positive integer", 0)?;
+            expect(
+                layer.rope.is_none_or(|rope| rope < self.ropes.len()),
+                "rope",
+                "one of the model's",
+                "another",
+            )?;
+            expect(!layer.moe || self.moe.is_some(), "experts", "some", "none")?;
+            let described = match layer.mixer {
+                MixerKind::Attention => true,
+                MixerKind::ShortConv => self.short_conv.is_some(),
+                MixerKind::DeltaNet => self.delta_net.is_some(),
+                MixerKind::Mamba => self.mamba.is_some(),
+            };
+            expect(described, "recurrent layers", "their sizes", "none")?;
+        }
+        let multipliers = [
+            ("embedding_multiplier", self.embedding_multiplier),
+            ("residual_multiplier", self.residual_multiplier),
+            ("logit_scale", self.logit_scale),
+            ("attention_multiplier", self.attention.divisor),
+            ("final_logit_softcapping", self.final_logit_softcapping.unwrap_or(1.0)),
+            ("attn_logit_softcapping", self.attention.softcap.unwrap_or(1.0)),
+        ];
+        for (key, value) in multipliers {
+            expect(value.is_finite() && value > 0.0, key, "a finite number > 0", value)?;
+        }
+        self.check_mixers()?;
+        self.check_encoder()?;
+        if let Some(moe) = &self.moe {
+            moe.check()?;
+            let all = self.layers.iter().filter(|layer| layer.moe).count().saturating_mul(moe.num_experts);
+            expect(all <= MAX_EXPERTS, "experts of all layers", &format!("at most {MAX_EXPERTS}"), all)?;
+        }
+        for id in self.bos.iter().chain(&self.eos) {
+            let vocab = format!("below vocab_size, which is {}", self.vocab_size);
+            expect((*id as usize) < self.vocab_size, "bos_token_id or eos_token_id", &vocab, id)?;
+        }
+        self.parameters().map(|_| ()).ok_or_else(|| {
+            Error::invalid_model(
+                "the sizes of the model: expected a number of weights below 2^60, found more",
+            )
+        })
+    }
+
+    fn check_encoder(&self) -> Result<()> {
+        let fits = |rows: usize, width: usize| rows.checked_mul(width).is_some_and(|size| size < 1 << 31);
+        if let Some(PositionSpec { rows, first }) = self.input.positions {
+            let expected = "less than 2^31 weights in them";
+            expect(fits(rows, self.hidden_size), "max_position_embeddings", expected, rows)?;
+            let most = rows.saturating_sub(first);
+            let expected = format!("at most the {most} positions that there are rows for");
+            let found = self.max_position_embeddings;
+            expect(found <= most, "max_position_embeddings", &expected, found)?;
+        }
+        let types = self.input.token_types.unwrap_or(1);
+        let expected = format!("an integer from 1 to {MAX_MIXER_SIZE}");
+        let few = types > 0 && types <= MAX_MIXER_SIZE && fits(types, self.hidden_size);
+        expect(few, "type_vocab_size", &expected, types)?;
+        let plain = self.layers.iter().all(|layer| layer.mixer == MixerKind::Attention && !layer.moe);
+        let plain = plain && self.mla.is_none();
+        expect(plain || !self.bidirectional, "layers of an encoder", "attention and MLPs", "others")?;
+        let mut width = self.hidden_size;
+        for dense in &self.chain {
+            expect(dense.inputs == width, &dense.module, &format!("{width} inputs"), dense.inputs)?;
+            width = dense.outputs;
+            let few = width > 0 && fits(dense.inputs, width);
+            expect(few, &dense.module, "some outputs, but less than 2^31 weights", width)?;
+        }
+        expect(self.scores.is_none() || width == 1, "number of labels", "1: a score", width)
+    }
+
+    fn check_heads(&self, HeadShape { num_key_value_heads, head_dim }: HeadShape) -> Result<()> {
+        let heads = self.num_attention_heads;
+        let divides = format!("a divisor of num_attention_heads, which is {heads}");
+        let fits = num_key_value_heads > 0 && heads.is_multiple_of(num_key_value_heads);
+        expect(fits, "num_key_value_heads", &divides, num_key_value_heads)?;
+        expect(head_dim > 0 && head_dim.is_multiple_of(2), "head_dim", "an even number", head_dim)
+    }
+
+    /// Checks a layer's heads, its rotation, and where its keys are from.
+    fn check_keys(&self, index: usize) -> Result<()> {
+        let (layer, heads) = (&self.layers[index], self.heads(index));
+        self.check_heads(heads)?;
+        if let Some(RopeSpec { rotary_dim, inv_freq, .. }) = layer.rope.and_then(|rope| self.ropes.get(rope))
+        {
+            let fits = *rotary_dim <= heads.head_dim && inv_freq.len() * 2 == *rotary_dim;
+            expect(fits, "rotary dimension", "an even number up to head_dim", rotary_dim)?;
+        }
+        let KeySource::Layer(source) = layer.keys else { return Ok(()) };
+        let shares = |other: &LayerSpec| {
+            let same = self.heads(source) == heads && other.window == layer.window;
+            same && other.mixer == MixerKind::Attention && !matches!(other.keys, KeySource::Layer(_))
+        };
+        let found = self.layers[..index].get(source).is_some_and(shares);
+        expect(found, "num_kv_shared_layers", "layers of the same kind before", "none")
+    }
+
+    fn check_mixers(&self) -> Result<()> {
+        let mut sizes = Vec::new();
+        if let Some(mla) = &self.mla {
+            let key = mla.qk_rope_head_dim.saturating_add(mla.kv_lora_rank);
+            let fits = self.head_dim == key && self.num_key_value_heads == 1;
+            expect(fits, "head_dim", "qk_rope_head_dim + kv_lora_rank", self.head_dim)?;
+            let all = self.num_attention_heads.saturating_mul(self.num_hidden_layers);
+            expect(all <= MAX_EXPERTS, "heads of all layers", &format!("at most {MAX_EXPERTS}"), all)?;
+            sizes.extend([
+                ("q_lora_rank", mla.q_lora_rank.unwrap_or(1)),
+                ("kv_lora_rank", mla.kv_lora_rank),
+                ("qk_nope_head_dim", mla.qk_nope_head_dim),
+                ("qk_rope_head_dim", mla.qk_rope_head_dim),
+                ("v_head_dim", mla.v_head_dim),
+            ]);
+        }
+        if let Some(conv) = &self.short_conv {
+            sizes.push(("conv_L_cache", conv.taps));
+        }
+        if let Some(delta) = &self.delta_net {
+            sizes.extend([
+                ("linear_conv_kernel_dim", delta.taps),
+                ("linear_num_key_heads", delta.num_key_heads),
+                ("linear_num_value_heads", delta.num_value_heads),
+                ("linear_key_head_dim", delta.key_head_dim),
+                ("linear_value_head_dim", delta.value_head_dim),
+            ]);
+        }
+        if let Some(mamba) = &self.mamba {
+            sizes.extend([
+                ("mamba_d_conv", mamba.taps),
+                ("mamba_n_heads", mamba.num_heads),
+                ("mamba_d_head", mamba.head_dim),
+                ("mamba_n_groups", mamba.num_groups),
+                ("mamba_d_state", mamba.state_size),
+            ]);
+        }
+        if let Some(inputs) = &self.per_layer_inputs {
+            sizes.push(("hidden_size_per_layer_input", inputs.size));
+            let (vocab, found) = (self.vocab_size, inputs.vocab_size);
+            let expected = format!("at least vocab_size, which is {vocab}");
+            expect(found >= vocab, "vocab_size_per_layer_input", &expected, found)?;
+        }
+        for (key, size) in sizes {
+            let expected = format!("an integer from 1 to {MAX_MIXER_SIZE}");
+            expect(size > 0 && size <= MAX_MIXER_SIZE, key, &expected, size)?;
+        }
+        if let Some(DeltaNetSpec { num_key_heads, num_value_heads, .. }) = self.delta_net {
+            let divides = format!("a multiple of linear_num_key_heads, which is {num_key_heads}");
+            let fits = num_value_heads.is_multiple_of(num_key_heads);
+            expect(fits, "linear_num_value_heads", &divides, num_value_heads)?;
+        }
+        if let Some(MambaSpec { num_heads, num_groups, .. }) = self.mamba {
+            let divides = format!("a divisor of mamba_n_heads, which is {num_heads}");
+            expect(num_heads.is_multiple_of(num_groups), "mamba_n_groups", &divides, num_groups)?;
+        }
+        Ok(())
+    }
+
+    /// Elements in all matrices; `None` if absurd, or if one matrix alone exceeds `usize`.
+    fn parameters(&self) -> Option<u64> {
+        let product = |a: usize, b: usize| a.checked_mul(b).map(|product| product as u64);
+        let widest = (0..self.layers.len()).map(|layer| self.heads(layer).head_dim).max()?;
+        let q = product(self.num_attention_heads, widest)?;
+        // As many as queries, at most.
+        let kv = q;
+        let hidden = self.hidden_size as u64;
+        let attention = q.checked_add(kv)?.checked_mul(2)?.checked_mul(hidden)?;
+        let widest = self.layers.iter().filter_map(|layer| layer.intermediate_size).max();
+        let widest = widest.unwrap_or(0).max(self.intermediate_size);
+        let mlp = product(widest, self.hidden_size)?.checked_mul(3)?;
+        let experts = self.moe.map_or(Some(0), |moe| {
+            let all = product(moe.num_experts, moe.intermediate_size)?;
+            let shared = moe.shared.map_or(0, |shared| shared.intermediate_size as u64);
+            all.checked_add(shared)?.checked_mul(3)?.checked_mul(hidden)
+        })?;
+        let layers =
+            attention.checked_add(mlp)?.checked_add(experts)?.checked_mul(self.num_hidden_layers as u64)?;
+        let inputs = self.per_layer_inputs.map_or(Some(0), |inputs| {
+            let width = inputs.size.checked_mul(self.num_hidden_layers)?;
+            product(width, inputs.vocab_size)?.checked_add(product(width, self.hidden_size)?.checked_mul(3)?)
+        })?;
+        let embeddings = product(self.vocab_size, self.hidden_size)?.checked_mul(2)?.checked_add(inputs)?;
+        layers.checked_add(embeddings).filter(|&total| total < 1 << 60)
+    }
+}
+
+/// Most experts of a token: published models have up to 22, and time and memory of a pass grow with them.
+const MAX_EXPERTS_PER_TOK: usize = 256;
+
+impl MoeSpec {
+    fn check(&self) -> Result<()> {
+        let sizes = [
+            ("num_experts", self.num_experts),
+            ("num_experts_per_tok", self.num_experts_per_tok),
+            ("moe_intermediate_size", self.intermediate_size),
+            ("shared_expert_intermediate_size", self.shared.map_or(1, |shared| shared.intermediate_size)),
+        ];
+        for (key, size) in sizes {
+            expect(size > 0, key, "a positive integer", size)?;
+        }
+        let (experts, chosen) = (self.num_experts, self.num_experts_per_tok);
+        let at_most = format!("at most the number of experts, which is {experts}");
+        expect(chosen <= experts, "num_experts_per_tok", &at_most, chosen)?;
+        let at_most = format!("at most {MAX_EXPERTS_PER_TOK}");
+        expect(chosen <= MAX_EXPERTS_PER_TOK, "num_experts_per_tok", &at_most, chosen)?;
+        let factor = self.routed_scaling_factor;
+        expect(factor.is_finite(), "routed_scaling_factor", "a finite number", factor)?;
+        if let Some(ExpertGroups { n_group, topk_group }) = self.groups {
+            let divides = format!("a divisor of the number of experts, which is {experts}");
+            expect(n_group > 0 && experts.is_multiple_of(n_group), "n_group", &divides, n_group)?;
+            let enough = format!("from 1 to {n_group}, with at least {chosen} experts in them");
+            let fits = topk_group > 0 && topk_group <= n_group && experts / n_group * topk_group >= chosen;
+            expect(fits, "topk_group", &enough, topk_group)?;
+        }
+        Ok(())
+    }
+}
+
+fn expect(holds: bool, key: &str, expected: &str, found: impl std::fmt::Display) -> Result<()> {
+    if holds {
+        return Ok(());
+    }
+    let message = format!("{key}: expected {expected}, found {found}");
+    Err(Error::invalid_model(message).with("key", key).with("found", found.to_string()))
+}

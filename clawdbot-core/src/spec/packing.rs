@@ -1,0 +1,225 @@
+//! Which matrices are packed as one, and which of them adapters can change.
+
+use clawdbot_kernels::PackedMatrix;
+
+use super::DecoderSpec;
+use super::mixer_names::MixerNames;
+use super::tensors::{
+    DenseNames, GatedNames, LayerNames, LinearNames, MatrixName, MlpNames, NormNames, PlainNames,
+    TensorNames, VectorName,
+};
+
+/// Projections that are packed as one.
+pub(crate) struct Projections<'a> {
+    pub(crate) parts: Vec<&'a LinearNames>,
+    pub(crate) gated: bool,
+}
+
+impl<'a> Projections<'a> {
+    fn rows(parts: &'a [LinearNames]) -> Self {
+        Projections { parts: parts.iter().collect(), gated: false }
+    }
+
+    pub(crate) fn joined(&self) -> Joined<'a> {
+        Joined { parts: self.parts.iter().map(|part| &part.weight).collect(), gated: self.gated }
+    }
+}
+
+impl GatedNames {
+    fn packed(&self) -> [Projections<'_>; 2] {
+        let gate_up = Projections { parts: vec![&self.gate, &self.up], gated: true };
+        [gate_up, Projections::rows(std::slice::from_ref(&self.down))]
+    }
+}
+
+impl PlainNames {
+    fn packed(&self) -> [Projections<'_>; 2] {
+        [&self.up, &self.down].map(|part| Projections::rows(std::slice::from_ref(part)))
+    }
+}
+
+impl LayerNames {
+    /// Projections, those that are packed as one together.
+    fn packed(&self) -> Vec<Projections<'_>> {
+        let mixer = self.mixer.packed().into_iter().chain([std::slice::from_ref(&self.o)]);
+        let mut packed: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
+        match &self.mlp {
+            MlpNames::Dense(mlp) => packed.extend(mlp.packed()),
+            MlpNames::Plain(mlp) => packed.extend(mlp.packed()),
+            MlpNames::Moe(moe) => {
+                let dense = moe.beside.as_ref().map(|beside| &beside.dense);
+                packed
+                    .extend(moe.experts.iter().chain(&moe.shared).chain(dense).flat_map(GatedNames::packed));
+            }
+        }
+        if let Some(input) = &self.input {
+            packed.extend([&input.gate, &input.projection].map(std::slice::from_ref).map(Projections::rows));
+        }
+        packed
+    }
+
+    /// The projections that adapters may change: those of all tokens, experts' not, but for what latent attention is computed
+    /// through.
+    fn adaptable(&self) -> Vec<Projections<'_>> {
+        let mixer = match &self.mixer {
+            MixerNames::Mla(names) => vec![names.down.as_slice(), &names.q_up],
+            // Some rows of Mamba's projection are computed apart.
+            MixerNames::Mamba(_) => Vec::new(),
+            mixer => mixer.packed(),
+        };
+        let mixer =
+            mixer.into_iter().chain([std::slice::from_ref(&self.o)]).filter(|parts| !parts.is_empty());
+        let mut projections: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
+        match &self.mlp {
+            MlpNames::Dense(mlp) => projections.extend(mlp.packed()),
+            MlpNames::Plain(mlp) => projections.extend(mlp.packed()),
+            MlpNames::Moe(moe) => {
+                let dense = moe.beside.as_ref().map(|beside| &beside.dense);
+                projections.extend(moe.shared.iter().chain(dense).flat_map(GatedNames::packed));
+            }
+        }
+        projections
+    }
+
+    /// The matrices of experts that are stored one by one.
+    fn expert_matrices(&self) -> impl Iterator<Item = &MatrixName> {
+        let experts = match &self.mlp {
+            MlpNames::Moe(moe) => moe.experts.as_slice(),
+            MlpNames::Dense(_) | MlpNames::Plain(_) => &[],
+        };
+        let matrices = experts.iter().flat_map(|expert| [&expert.gate, &expert.up, &expert.down]);
+        matrices.map(|linear| &linear.weight).filter(|matrix| matrix.part.is_none())
+    }
+
+    /// Norms, biases, and what else stays in f32.
+    fn vectors(&self) -> Vec<&VectorName> {
+        let first = self.input_norm.iter().chain(&self.attention_out_norm).chain(&self.attention_sum_norm);
+        let norms = first.chain(&self.mlp_norm).chain(&self.mlp_out_norm).chain(&self.mlp_sum_norm);
+        let mut vectors: Vec<&VectorName> = norms.flat_map(NormNames::vectors).collect();
+        vectors.extend(self.mixer.vectors());
+        if let MlpNames::Moe(moe) = &self.mlp {
+            vectors.push(&moe.router);
+            vectors.extend(moe.router_bias.iter().chain(&moe.correction).chain(&moe.shared_gate));
+            if let Some(beside) = &moe.beside {
+                vectors.extend([&beside.dense_out_norm, &beside.expert_norm, &beside.expert_out_norm]);
+                vectors.extend([&beside.router_norm, &beside.expert_scale]);
+            }
+        }
+        vectors.extend(self.input.iter().map(|input| &input.norm).chain(&self.scalar));
+        let linears = self.packed().into_iter().flat_map(|projections| projections.parts);
+        vectors.extend(linears.filter_map(|linear| linear.bias.as_ref()));
+        vectors
+    }
+}
+
+/// Matrices that are packed as one.
+#[derive(Debug, Clone)]
+pub(crate) struct Joined<'a> {
+    pub(crate) parts: Vec<&'a MatrixName>,
+    /// A gate and an up projection, see `PackedMatrix::pack_gated`; otherwise row after row.
+    pub(crate) gated: bool,
+}
+
+impl<'a> Joined<'a> {
+    pub(crate) fn rows(parts: impl IntoIterator<Item = &'a MatrixName>) -> Self {
+        Joined { parts: parts.into_iter().collect(), gated: false }
+    }
+
+    pub(crate) fn gated(gate: &'a MatrixName, up: &'a MatrixName) -> Self {
+        Joined { parts: vec![gate, up], gated: true }
+    }
+
+    /// Its name in a packed file.
+    pub(crate) fn name(&self) -> String {
+        let names: Vec<&str> = self.parts.iter().map(|part| part.name.as_str()).collect();
+        names.join(if self.gated { "*" } else { "+" })
+    }
+
+    /// Columns of the packed matrix.
+    pub(crate) fn n(&self) -> usize {
+        match self.gated {
+            // Sizes that overflow are refused where the matrix is packed or read.
+            true => PackedMatrix::gated_columns(self.parts[0].n).unwrap_or(usize::MAX),
+            false => self.parts.iter().map(|part| part.n).sum(),
+        }
+    }
+
+    pub(crate) fn k(&self) -> usize {
+        self.parts[0].k
+    }
+
+    /// Weights in all parts.
+    pub(crate) fn weights(&self) -> u64 {
+        self.parts.iter().map(|part| part.n as u64 * part.k as u64).sum()
+    }
+}
+
+impl TensorNames {
+    /// Every matrix as it is packed, in the order of use: those that read the same input are one.
+    pub(crate) fn packed_matrices(&self) -> Vec<Joined<'_>> {
+        let mut packed = vec![Joined::rows([&self.embed_tokens])];
+        if let Some(inputs) = &self.layer_inputs {
+            packed
+                .extend([&inputs.embedding, &inputs.projection.weight].map(|matrix| Joined::rows([matrix])));
+        }
+        for layer in &self.layers {
+            packed.extend(layer.packed().iter().map(Projections::joined));
+        }
+        packed.extend(self.lm_head.iter().map(|head| Joined::rows([head])));
+        packed
+    }
+
+    /// The packed matrices that a token does not use: those of experts it does not choose.
+    pub(crate) fn idle_experts(&self, spec: &DecoderSpec) -> Vec<Joined<'_>> {
+        let chosen = spec.moe.map_or(0, |moe| moe.num_experts_per_tok);
+        let idle = |layer| match layer {
+            &LayerNames { mlp: MlpNames::Moe(ref moe), .. } => {
+                let experts = moe.experts.iter().skip(chosen).flat_map(GatedNames::packed);
+                experts.map(|projections| projections.joined()).collect()
+            }
+            _ => Vec::new(),
+        };
+        self.layers.iter().flat_map(idle).collect()
+    }
+
+    /// The projections that adapters may change, those that are computed as one together.
+    pub(crate) fn adaptable(&self) -> Vec<Projections<'_>> {
+        self.layers.iter().flat_map(LayerNames::adaptable).collect()
+    }
+
+    /// Matrices that adapters may change as they are read, besides those of [`adaptable`](Self::adaptable).
+    pub(crate) fn only_merged(&self) -> impl Iterator<Item = &MatrixName> {
+        self.layers.iter().flat_map(LayerNames::expert_matrices).chain(&self.lm_head)
+    }
+
+    /// Every matrix.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &MatrixName> {
+        self.packed_matrices().into_iter().flat_map(|joined| joined.parts)
+    }
+
+    /// Every stored tensor with its shape, once each, those that are read in turn side by side. Experts in MXFP4 are not among
+    /// them: they are stored as two.
+    #[cfg(feature = "candle")]
+    pub(crate) fn stored(&self) -> Vec<(String, Vec<usize>)> {
+        let matrices = self.matrices().map(|matrix| match &matrix.part {
+            Some(part) => (part.tensor.clone(), part.shape.clone()),
+            None => (matrix.name.clone(), vec![matrix.n, matrix.k]),
+        });
+        let vectors = self.vectors().map(|vector| match &vector.part {
+            Some(part) => (part.tensor.clone(), part.shape.clone()),
+            None => (vector.name.clone(), vec![vector.len]),
+        });
+        let mut seen = std::collections::HashSet::new();
+        matrices.chain(vectors).filter(|(name, _)| seen.insert(name.clone())).collect()
+    }
+
+    /// Every norm and bias, and the small matrices that stay in f32.
+    pub(crate) fn vectors(&self) -> impl Iterator<Item = &VectorName> {
+        let tables = self.positions.iter().chain(&self.token_types);
+        let first = tables.chain(self.embedding_norm.iter().flat_map(NormNames::vectors));
+        let last = self.final_norm.iter().flat_map(NormNames::vectors);
+        let last = last.chain(self.chain.iter().flat_map(DenseNames::vectors));
+        let inputs = self.layer_inputs.iter().map(|inputs| &inputs.norm);
+        first.chain(self.layers.iter().flat_map(LayerNames::vectors)).chain(inputs).chain(last)
+    }
+}
