@@ -3,18 +3,20 @@
 mod adapters;
 mod chat;
 pub(crate) mod embed;
+mod embed_pass;
+mod embed_plan;
 mod generate;
-mod judge;
 mod load;
 pub(crate) mod model;
 pub(crate) mod plan;
+mod rerank;
 mod score;
 mod served;
 pub(crate) mod session;
 #[cfg(test)]
-mod study;
-#[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod tests_study;
 
 pub use chat::Chat;
 pub use embed::{EmbeddingInfo, Embeddings, Faults};

@@ -1,6 +1,5 @@
 //! The tensors of a model: names as Hugging Face checkpoints have them, and the shapes the spec demands.
 
-
 use super::mixer_names::MixerNames;
 use crate::weights::RowOrder;
 

@@ -6,7 +6,6 @@ use std::path::Path;
 #[cfg(feature = "candle")]
 use std::sync::Arc;
 
-
 use super::file::{DataFile, is_there, open_regular, resize};
 use super::index::{Index, read_index};
 use super::matrix::{Int8Scales, MatrixFormat, MatrixView, TensorView, shape_text};

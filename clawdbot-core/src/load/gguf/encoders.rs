@@ -6,7 +6,8 @@
 use serde_json::json;
 
 use super::config::{Keys, extend};
-use super::families::{Config, PATTERN, WINDOW, dense, gemma3, two_rotations};
+use super::families::{Config, PATTERN, WINDOW};
+use super::fields::{dense, gemma3, two_rotations};
 use crate::error::{Error, Result};
 
 pub(super) const BERT_NAMES: &[(&str, &str)] = &[

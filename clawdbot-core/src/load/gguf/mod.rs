@@ -4,6 +4,7 @@
 mod config;
 mod encoders;
 mod families;
+mod fields;
 mod names;
 mod recent;
 #[cfg(test)]

@@ -3,10 +3,8 @@
 use serde_json::{Value, json};
 
 use super::config::{EXPERT_SIZE, FEED_FORWARD, Keys, extend};
-use super::families::{
-    Config, PATTERN, SHARED_SIZE, WINDOW, delta_nets, dense, multipliers, pattern, shared_experts,
-    two_rotations, value_length,
-};
+use super::families::{Config, PATTERN, SHARED_SIZE, WINDOW};
+use super::fields::{delta_nets, dense, multipliers, pattern, shared_experts, two_rotations, value_length};
 use crate::error::Result;
 
 pub(super) const GEMMA4_NAMES: &[(&str, &str)] = &[

@@ -2,7 +2,7 @@
 
 use clawdbot_kernels::PackedMatrix;
 
-use super::embed::{overflow, too_long};
+use super::embed_plan::{overflow, too_long};
 use super::model::Loaded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RerankOptions;
@@ -10,7 +10,7 @@ use crate::tokenizer::Tokenizer;
 
 /// Asks a decoder whether a document is what a query asks for, as Qwen3-Reranker was trained to be asked
 /// (<https://huggingface.co/Qwen/Qwen3-Reranker-0.6B>).
-pub(crate) struct Judge {
+pub(crate) struct DecoderReranker {
     before: Vec<u32>,
     query: String,
     after: Vec<u32>,
@@ -19,19 +19,19 @@ pub(crate) struct Judge {
 }
 
 /// The architecture that is asked.
-const JUDGE: &str = "Qwen3ForCausalLM";
-const JUDGE_BEFORE: &str = "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the \
+const ARCHITECTURE: &str = "Qwen3ForCausalLM";
+const PREFIX: &str = "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the \
     Instruct provided. Note that the answer can only be \"yes\" or \"no\".<|im_end|>\n<|im_start|>user\n";
-const JUDGE_AFTER: &str = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n";
-const JUDGE_INSTRUCTION: &str = "Given a web search query, retrieve relevant passages that answer the query";
+const SUFFIX: &str = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n";
+const INSTRUCTION: &str = "Given a web search query, retrieve relevant passages that answer the query";
 
-impl Judge {
+impl DecoderReranker {
     pub(crate) fn new(loaded: &Loaded, query: &str, options: &RerankOptions) -> Result<Self> {
         let decoder = &loaded.decoder;
         let architecture = decoder.spec.architecture;
-        if architecture != JUDGE || !decoder.spec.generates() {
+        if architecture != ARCHITECTURE || !decoder.spec.generates() {
             let message = format!(
-                "{architecture} gives no scores: expected a ...ForSequenceClassification with one label, or {JUDGE}"
+                "{architecture} gives no scores: expected a ...ForSequenceClassification with one label, or {ARCHITECTURE}"
             );
             return Err(Error::unsupported_model(message));
         }
@@ -43,11 +43,11 @@ impl Judge {
         };
         let (mut direction, no) = (row("yes")?, row("no")?);
         direction.iter_mut().zip(no).for_each(|(yes, no)| *yes -= no);
-        let instruction = options.instruction.as_deref().unwrap_or(JUDGE_INSTRUCTION);
-        Ok(Judge {
-            before: tokenizer.encode(JUDGE_BEFORE, false)?,
+        let instruction = options.instruction.as_deref().unwrap_or(INSTRUCTION);
+        Ok(DecoderReranker {
+            before: tokenizer.encode(PREFIX, false)?,
             query: format!("<Instruct>: {instruction}\n<Query>: {query}\n<Document>: "),
-            after: tokenizer.encode(JUDGE_AFTER, false)?,
+            after: tokenizer.encode(SUFFIX, false)?,
             direction,
         })
     }

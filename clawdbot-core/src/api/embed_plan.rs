@@ -1,0 +1,184 @@
+//! What becomes of texts: their tokens, and the options of a call with what the model's files add.
+
+use super::embed_pass::Input;
+use super::model::Loaded;
+use super::session::Prompt;
+use crate::error::{Error, ErrorKind, Result};
+use crate::forward::decoder::Ops;
+use crate::forward::pooling::Pooler;
+use crate::options::{EmbedOptions, Pooling};
+use crate::runtime::Reservation;
+use crate::tokenizer::Encoded;
+
+/// The options of a call with what the model's files add.
+pub(super) struct EmbedPlan {
+    pub(super) pooling: Pooling,
+    pub(super) normalize: bool,
+    pub(super) dimensions: usize,
+    pub(super) prompt: String,
+    /// Tokens of the prompt that are not pooled.
+    pub(super) skip: usize,
+    pub(super) most: usize,
+    pub(super) truncate: bool,
+    pub(super) add_special_tokens: bool,
+}
+
+impl EmbedPlan {
+    pub(super) fn new(loaded: &Loaded, options: &EmbedOptions) -> Result<Self> {
+        let config = &loaded.embedding;
+        let option = |name: &str, message: String| {
+            Error::invalid_argument(format!("option {name}: {message}")).with("option", name)
+        };
+        let pooling = options.pooling.or(config.pooling).ok_or_else(|| {
+            let names = Pooling::ALL.map(Pooling::name).join(", ");
+            option("pooling", format!("expected one of {names}, as the model's files do not say"))
+        })?;
+        let full = loaded.decoder.spec.pooled_size();
+        let dimensions = options.dimensions.map_or(full, |dimensions| dimensions as usize);
+        if dimensions > full {
+            let message = format!("expected at most the {full} that the model gives, found {dimensions}");
+            return Err(option("dimensions", message));
+        }
+        let name = options.prompt_name.as_ref().or(config.default_prompt_name.as_ref());
+        let prompt = match (&options.prompt, name) {
+            (Some(prompt), _) => prompt.clone(),
+            (None, None) => String::new(),
+            (None, Some(name)) => config.prompts.get(name).cloned().ok_or_else(|| {
+                let known: Vec<&str> = config.prompts.keys().map(String::as_str).collect();
+                let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                option("prompt_name", format!("expected a prompt of the model ({known}), found {name:?}"))
+            })?,
+        };
+        let mut plan = EmbedPlan {
+            pooling,
+            normalize: options.normalize.unwrap_or(config.normalize),
+            dimensions,
+            prompt,
+            skip: 0,
+            most: config.most_tokens(loaded.max_context),
+            truncate: options.truncate,
+            add_special_tokens: options.add_special_tokens,
+        };
+        if !config.include_prompt && !plan.prompt.is_empty() {
+            let tokenizer = &loaded.text()?.tokenizer;
+            let tokens = plan.encode(loaded, &plan.prompt)?.tokens;
+            // As in sentence-transformers: what closes a text comes behind the whole of it.
+            let closed = tokens.last().is_some_and(|&last| tokenizer.is_special(last));
+            plan.skip = tokens.len() - usize::from(closed);
+        }
+        Ok(plan)
+    }
+
+    pub(super) fn input(&self, loaded: &Loaded, text: Prompt) -> Result<Input> {
+        let (tokens, skip) = match text {
+            Prompt::Tokens(tokens) => (tokens, 0),
+            Prompt::Text(text) => (self.encode(loaded, &format!("{}{text}", self.prompt))?.tokens, self.skip),
+        };
+        if tokens.len() <= skip {
+            let message = "expected a text with at least one token, found none";
+            return Err(Error::new(ErrorKind::EmptyPrompt, message));
+        }
+        if tokens.len() > self.most {
+            return Err(too_long(tokens.len(), self.most));
+        }
+        Ok(Input { tokens, types: Vec::new(), pooler: Pooler::new(self.pooling, skip) })
+    }
+
+    pub(super) fn encode(&self, loaded: &Loaded, text: &str) -> Result<Encoded> {
+        let lowered;
+        let text = if loaded.embedding.lowercase {
+            lowered = text.to_lowercase();
+            &lowered
+        } else {
+            text
+        };
+        loaded.encode_fitting(text, None, self.add_special_tokens, self.most, self.truncate)
+    }
+}
+
+pub(crate) fn too_long(found: usize, most: usize) -> Error {
+    longer(&found.to_string(), found, most)
+}
+
+/// `written`: the length in words.
+pub(super) fn longer(written: &str, found: usize, most: usize) -> Error {
+    overflow(
+        &format!("expected a text of at most {most} tokens, found {written}; `truncate` cuts it"),
+        found,
+        most,
+    )
+}
+
+pub(crate) fn overflow(message: &str, found: usize, most: usize) -> Error {
+    Error::new(ErrorKind::ContextOverflow, message).with("tokens", found).with("max_tokens", most)
+}
+
+impl Loaded {
+    /// The tokens of a text or a pair: at most `most` if `truncate`, else all, but a text that cannot be that short is
+    /// refused before it is tokenized.
+    pub(crate) fn encode_fitting(
+        &self,
+        text: &str,
+        pair: Option<&str>,
+        add_special_tokens: bool,
+        most: usize,
+        truncate: bool,
+    ) -> Result<Encoded> {
+        let tokenizer = &self.text()?.tokenizer;
+        let pair_text = pair.unwrap_or_default();
+        let at_least = tokenizer.at_least(text).saturating_add(tokenizer.at_least(pair_text));
+        if !truncate && at_least > most {
+            return Err(longer(&format!("at least {at_least}"), at_least, most).with("at_least", true));
+        }
+        let _memory = self.reserve_encoding(&[text, pair_text])?;
+        let limit = if truncate { most } else { usize::MAX };
+        tokenizer.encode_within(text, pair, add_special_tokens, limit)
+    }
+
+    /// Query and document as one, and the kinds of its tokens.
+    pub(super) fn pair(
+        &self,
+        query: &str,
+        document: &str,
+        most: usize,
+        truncate: bool,
+    ) -> Result<(Vec<u32>, Vec<u32>)> {
+        let Encoded { tokens, types } = self.encode_fitting(query, Some(document), true, most, truncate)?;
+        if tokens.len() > most {
+            return Err(too_long(tokens.len(), most));
+        }
+        let rows = self.decoder.spec.input.token_types.unwrap_or(0);
+        // A model that does not tell texts apart ignores what the tokenizer says.
+        if rows < 2 {
+            return Ok((tokens, Vec::new()));
+        }
+        match types.iter().find(|&&kind| kind as usize >= rows) {
+            None => Ok((tokens, types)),
+            Some(kind) => Err(Error::invalid_tokenizer(format!(
+                "expected token types below {rows}, as the model has them, found {kind}"
+            ))),
+        }
+    }
+
+    /// Takes out of the budget what the vectors of `count` texts need at most at a time.
+    pub(super) fn reserve_vectors(&self, count: usize) -> Result<Reservation> {
+        let spec = &self.decoder.spec;
+        let width = spec.chain.iter().map(|dense| dense.outputs).fold(spec.hidden_size, usize::max);
+        // The states and what is made of them; of a layer its input, output, and that normalized.
+        let copies = if spec.chain.is_empty() { 2 } else { 3 };
+        let size = width.checked_mul(4 * copies).and_then(|size| size.checked_mul(count));
+        let bytes = size.map_or(u64::MAX, |size| size as u64);
+        self.runtime.budget().reserve_growing(bytes, "the vectors of texts")
+    }
+
+    /// What becomes of pooled states.
+    pub(super) fn finish(&self, states: Vec<f32>, rows: usize) -> Result<Vec<f32>> {
+        if self.decoder.chain.is_empty() {
+            return Ok(states);
+        }
+        self.runtime.pool().region(|region| {
+            let ops = Ops { kernels: self.runtime.kernel_set(), region, adapters: None };
+            self.decoder.finish_pooled(&ops, states, rows)
+        })?
+    }
+}

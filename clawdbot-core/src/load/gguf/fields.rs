@@ -1,0 +1,311 @@
+//! What the metadata of each architecture says beyond Llama's. See `families.rs`.
+
+use serde_json::json;
+
+use super::config::{EXPERT_SIZE, FEED_FORWARD, Keys, extend};
+use super::families::{Config, LOCAL_THETA, PATTERN, SHARED_SIZE, WINDOW};
+use crate::error::{Error, Result};
+
+/// No experts; values as long as keys.
+pub(super) fn dense(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    for key in ["expert_count", "expert_used_count"] {
+        if keys.opt_u64(key)?.is_some_and(|count| count != 0) {
+            return Err(keys.unsupported(key, "no experts"));
+        }
+    }
+    value_length(keys, config)
+}
+
+pub(super) fn value_length(keys: &Keys<'_>, config: &Config) -> Result<()> {
+    let head_dim = &config["head_dim"];
+    match keys.opt_u64("attention.value_length")? {
+        Some(length) if *head_dim != length => {
+            Err(keys.unsupported("attention.value_length", &format!("{head_dim}, as keys have")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Mixtral's files say that they are Llama's, with experts.
+pub(super) fn llama(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    let Some(experts) = keys.opt_u64("expert_count")?.filter(|&count| count != 0) else {
+        return dense(keys, config);
+    };
+    extend(
+        config,
+        json!({
+            "architectures": ["MixtralForCausalLM"],
+            "num_local_experts": experts,
+            "num_experts_per_tok": keys.u64("expert_used_count")?,
+        }),
+    );
+    value_length(keys, config)
+}
+
+/// `norm` where the file does not say whether weights are divided by their sum.
+pub(super) fn experts(keys: &Keys<'_>, config: &mut Config, norm: bool) -> Result<()> {
+    let size = size(keys, EXPERT_SIZE)?;
+    extend(
+        config,
+        json!({
+            "num_experts": keys.u64("expert_count")?,
+            "num_experts_per_tok": keys.u64("expert_used_count")?,
+            "moe_intermediate_size": size,
+            "norm_topk_prob": keys.opt_bool("expert_weights_norm")?.unwrap_or(norm),
+        }),
+    );
+    value_length(keys, config)
+}
+
+pub(super) fn qwen2moe(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    config.insert("shared_expert_intermediate_size".to_owned(), size(keys, SHARED_SIZE)?.into());
+    config.insert("qkv_bias".to_owned(), keys.has("blk.0.attn_q.bias").into());
+    experts(keys, config, false)
+}
+
+pub(super) fn qwen3moe(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    experts(keys, config, true)
+}
+
+/// The size of experts that have `key`, or else are as large as a dense MLP.
+pub(super) fn size(keys: &Keys<'_>, key: &str) -> Result<u64> {
+    keys.opt_u64(key)?.map_or_else(|| keys.u64(FEED_FORWARD), Ok)
+}
+
+pub(super) fn qwen3next(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    delta_nets(keys, config)?;
+    shared_experts(keys, config)
+}
+
+/// Experts beside one that all tokens use.
+pub(super) fn shared_experts(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    config.insert("shared_expert_intermediate_size".to_owned(), size(keys, SHARED_SIZE)?.into());
+    experts(keys, config, true)
+}
+
+pub(super) fn delta_nets(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    let heads = keys.u64("ssm.time_step_rank")?;
+    let inner = keys.u64("ssm.inner_size")?;
+    if heads == 0 || !inner.is_multiple_of(heads) {
+        return Err(
+            keys.invalid("ssm.inner_size", &format!("a multiple of ssm.time_step_rank, which is {heads}"))
+        );
+    }
+    extend(
+        config,
+        json!({
+            "full_attention_interval": keys.opt_u64("full_attention_interval")?.unwrap_or(4),
+            "linear_conv_kernel_dim": keys.u64("ssm.conv_kernel")?,
+            "linear_key_head_dim": keys.u64("ssm.state_size")?,
+            "linear_value_head_dim": inner / heads,
+            "linear_num_key_heads": keys.u64("ssm.group_count")?,
+            "linear_num_value_heads": heads,
+        }),
+    );
+    Ok(())
+}
+
+pub(super) fn gemma(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    config.remove("hidden_act");
+    config.insert("hidden_activation".to_owned(), "gelu_pytorch_tanh".into());
+    dense(keys, config)
+}
+
+pub(super) fn gemma2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    gemma(keys, config)?;
+    // Gemma 2 27B divides scores by something else than the others do, and its files do not say so.
+    scores(keys, config, 46)?;
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        if let Some(cap) = keys.opt_f64(key)? {
+            config.insert(key.to_owned(), cap.into());
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn gemma3(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    gemma(keys, config)?;
+    // As Gemma 3 27B does.
+    scores(keys, config, 62)?;
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        let cap = keys.opt_f64(key)?.filter(|&cap| cap != 0.0);
+        config.insert(key.to_owned(), cap.into());
+    }
+    two_rotations(keys, config, (1e6, 1e4))?;
+    pattern(keys, config, 6)
+}
+
+/// Another rotation on layers with a window. `thetas`: the bases where the file has none.
+pub(super) fn two_rotations(keys: &Keys<'_>, config: &mut Config, thetas: (f64, f64)) -> Result<()> {
+    let mut global = config["rope_parameters"].take();
+    let theta = keys.opt_f64("rope.freq_base")?.unwrap_or(thetas.0);
+    global["rope_theta"] = theta.into();
+    let local = json!({
+        "rope_type": "default", "rope_theta": keys.opt_f64(LOCAL_THETA)?.unwrap_or(thetas.1),
+    });
+    config
+        .insert("rope_parameters".to_owned(), json!({"full_attention": global, "sliding_attention": local}));
+    Ok(())
+}
+
+/// What scores are divided by: the root of the heads' size, but in the model of `layers` layers, of which it is the width's
+/// part for each head.
+pub(super) fn scores(keys: &Keys<'_>, config: &mut Config, layers: u64) -> Result<()> {
+    let scalar = match keys.u64("block_count")? == layers {
+        true => json!(keys.u64("embedding_length")? as f64 / keys.u64("attention.head_count")? as f64),
+        false => config["head_dim"].clone(),
+    };
+    config.insert("query_pre_attn_scalar".to_owned(), scalar);
+    Ok(())
+}
+
+/// Which layers have windows: all but every n-th, or those that are marked.
+pub(super) fn pattern(keys: &Keys<'_>, config: &mut Config, default: u64) -> Result<()> {
+    // Without a size there are none, whatever the pattern.
+    if keys.opt_u64(WINDOW)?.is_none_or(|window| window == 0) {
+        return Ok(());
+    }
+    match keys.per_layer(PATTERN)?.as_deref() {
+        None => config.insert("sliding_window_pattern".to_owned(), default.into()),
+        Some([every]) => config.insert("sliding_window_pattern".to_owned(), (*every).into()),
+        Some(marks) => {
+            let name = |&mark: &u64| if mark == 0 { "full_attention" } else { "sliding_attention" };
+            config.insert("layer_types".to_owned(), marks.iter().map(name).collect())
+        }
+    };
+    Ok(())
+}
+
+pub(super) fn granite(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    multipliers(keys, config)?;
+    dense(keys, config)
+}
+
+pub(super) fn multipliers(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    for (key, field) in [
+        ("attention.scale", "attention_multiplier"),
+        ("embedding_scale", "embedding_multiplier"),
+        ("residual_scale", "residual_multiplier"),
+        ("logit_scale", "logits_scaling"),
+    ] {
+        let value = keys.opt_f64(key)?.ok_or_else(|| keys.invalid(key, "a number"))?;
+        config.insert(field.to_owned(), value.into());
+    }
+    Ok(())
+}
+
+pub(super) fn cohere2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    const SCALE: &str = "logit_scale";
+    let scale = keys.opt_f64(SCALE)?.ok_or_else(|| keys.invalid(SCALE, "a number"))?;
+    config.insert(SCALE.to_owned(), scale.into());
+    dense(keys, config)?;
+    pattern(keys, config, 4)
+}
+
+pub(super) fn gpt_oss(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    if let Some(size) = keys.opt_u64(EXPERT_SIZE)? {
+        config.insert("intermediate_size".to_owned(), size.into());
+    }
+    extend(
+        config,
+        json!({
+            "num_local_experts": keys.u64("expert_count")?,
+            "num_experts_per_tok": keys.u64("expert_used_count")?,
+        }),
+    );
+    // The released models do not round the ends of the ramp, and files do not say so.
+    if config["rope_parameters"]["rope_type"] == "yarn" {
+        config["rope_parameters"]["truncate"] = false.into();
+    }
+    value_length(keys, config)
+}
+
+pub(super) fn deepseek2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    let rotated = keys.u64("rope.dimension_count")?;
+    let (key, value) = match keys.opt_u64("attention.key_length_mla")? {
+        Some(key) => (key, keys.u64("attention.value_length_mla")?),
+        // Older files have keys and values as they are before they are compressed.
+        None => (keys.u64("attention.key_length")?, keys.u64("attention.value_length")?),
+    };
+    let Some(fixed) = key.checked_sub(rotated) else {
+        return Err(keys.invalid("rope.dimension_count", &format!("at most {key}, the elements of a head")));
+    };
+    const GATING: &str = "expert_gating_func";
+    let softmax = match keys.opt_u64(GATING)? {
+        // The first files of V2 do not say.
+        None | Some(0 | 1) => true,
+        Some(2) => false,
+        Some(_) => return Err(keys.unsupported(GATING, "1, a softmax, or 2, a sigmoid")),
+    };
+    let groups = |key: &str| Ok::<_, Error>(keys.opt_u64(key)?.filter(|&groups| groups > 0));
+    let groups = match (groups("expert_group_count")?, groups("expert_group_used_count")?) {
+        // Nor how the largest one chooses.
+        (None, None) if softmax && keys.u64("expert_count")? == 160 => (Some(8), Some(3)),
+        groups => groups,
+    };
+    if softmax {
+        let grouped = groups.0.is_some_and(|groups| groups > 1);
+        extend(
+            config,
+            json!({
+                "architectures": ["DeepseekV2ForCausalLM"],
+                "topk_method": if grouped { "group_limited_greedy" } else { "greedy" },
+            }),
+        );
+    }
+    let rope = &mut config["rope_parameters"];
+    if let Some(rope) = rope.as_object_mut() {
+        rope.remove("partial_rotary_factor");
+    }
+    if let Some(multiplier) = keys.opt_f64("rope.scaling.yarn_log_multiplier")?
+        && rope["rope_type"] == "yarn"
+    {
+        // A tenth of it is stored, in f32.
+        let mscale = f64::from((multiplier * 10.0) as f32);
+        rope["mscale"] = mscale.into();
+        rope["mscale_all_dim"] = mscale.into();
+    }
+    extend(
+        config,
+        json!({
+            "q_lora_rank": keys.opt_u64("attention.q_lora_rank")?.filter(|&rank| rank > 0),
+            "kv_lora_rank": keys.u64("attention.kv_lora_rank")?,
+            "qk_nope_head_dim": fixed,
+            "qk_rope_head_dim": rotated,
+            "v_head_dim": value,
+            "num_key_value_heads": config["num_attention_heads"],
+            "head_dim": rotated,
+            "first_k_dense_replace": keys.opt_u64("leading_dense_block_count")?.unwrap_or(0),
+            "n_routed_experts": keys.u64("expert_count")?,
+            "num_experts_per_tok": keys.u64("expert_used_count")?,
+            "n_shared_experts": keys.opt_u64("expert_shared_count")?.unwrap_or(0),
+            "moe_intermediate_size": keys.u64(EXPERT_SIZE)?,
+            "routed_scaling_factor": keys.opt_f64("expert_weights_scale")?.unwrap_or(1.0),
+            "norm_topk_prob": keys.opt_bool("expert_weights_norm")?.unwrap_or(false),
+            "n_group": groups.0,
+            "topk_group": groups.1,
+        }),
+    );
+    Ok(())
+}
+
+/// Layers without key heads are convolutions.
+pub(super) fn lfm2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    const HEADS: &str = "attention.head_count_kv";
+    let heads = keys.per_layer(HEADS)?.unwrap_or_default();
+    if heads.len() as u64 != keys.u64("block_count")? {
+        return Err(keys.invalid(HEADS, "one integer for each layer"));
+    }
+    let kinds = heads.iter().map(|&heads| if heads == 0 { "conv" } else { "full_attention" });
+    extend(
+        config,
+        json!({
+            "layer_types": kinds.collect::<Vec<_>>(),
+            "conv_L_cache": keys.u64("shortconv.l_cache")?,
+            "conv_bias": keys.has("blk.0.shortconv.conv.bias"),
+            "block_auto_adjust_ff_dim": false,
+            "tie_embedding": config["tie_word_embeddings"],
+        }),
+    );
+    dense(keys, config)
+}
