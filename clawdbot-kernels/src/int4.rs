@@ -6,7 +6,8 @@
 //! Byte `4 * column + i` holds k `i` in its low and k `4 + i` in its high four bits: two k-blocks of an int8 panel in one.
 //! A code is 0..=15; what it stands for, [`Int4Scales`] says. Groups are multiples of 8.
 
-use super::matrix::{ComputeFormat, Panels, Rows, Sizes, check_converted, for_each_part, not_finite};
+use super::matrix::{ComputeFormat, Panels, Sizes};
+use super::packing::{Rows, check_converted, for_each_part, not_finite};
 use super::quantize::{amax, groups};
 use super::scale_lines::{ScaleLines, for_scales};
 use super::simd::{LANES, Scalar};

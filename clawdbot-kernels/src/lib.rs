@@ -39,6 +39,7 @@ mod isa;
 mod limits;
 mod matrix;
 pub mod memory;
+mod packing;
 mod parts;
 mod quantize;
 mod recurrent;

@@ -31,6 +31,7 @@ const CRATES: &[Crate] = &[
                 "int4",
                 "limits",
                 "matrix",
+                "packing",
                 "parts",
                 "quantize",
                 "scale_lines",

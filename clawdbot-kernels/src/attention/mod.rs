@@ -17,6 +17,7 @@
 //! and `int8`. A masked key has weight 0, which changes nothing as long as its value is finite. A row's bits depend on
 //! its own query and keys alone, and not on the other rows of the tile: results are independent of batch, chunking and
 //! threads.
+mod finish;
 mod float;
 mod int8;
 mod run;
@@ -27,13 +28,13 @@ mod tiled;
 
 use std::ops::Range;
 
+pub use finish::{Finish, FinishArgs, Merge, MergeArgs};
 pub use float::{Element, Float};
 pub use int8::{Int8, Int8Head, Int8Page};
 pub use run::{Attention, KvSequence, Scores, Workspaces, attend};
 #[cfg(target_arch = "x86_64")]
 pub(super) use tiled::AttendTiled;
 
-use super::quantize::SharedMut;
 use super::row_ops::tanh;
 use super::simd::LANES;
 use super::vector::exp2_below;
@@ -377,86 +378,6 @@ pub(super) type AttendInt8 = AttendRange<Int8>;
 pub(super) type WriteF32 = WriteKv<Float<f32>>;
 pub(super) type WriteBf16 = WriteKv<Float<u16>>;
 pub(super) type WriteInt8 = WriteKv<Int8>;
-
-/// Arguments of [`Merge`].
-pub struct MergeArgs<'a> {
-    tile: Tile<'a>,
-    /// The range's keys, of which `part` is the result.
-    keys: Range<usize>,
-    part: &'a State<'a>,
-    total: State<'a>,
-}
-
-/// Adds the result of a range to that of the ranges before it.
-pub struct Merge;
-impl Kernel for Merge {
-    type Args<'a> = MergeArgs<'a>;
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(s: S, args: MergeArgs<'_>) {
-        let MergeArgs { tile, keys, part, mut total } = args;
-        let total = &mut total;
-        let stride = tile.stride();
-        let tokens = tile.seeing(keys.start, keys.len());
-        for row in tokens.start * tile.heads..tokens.end * tile.heads {
-            let (ours, theirs) = (total.max[row], part.max[row]);
-            let max = if ours > theirs { ours } else { theirs };
-            total.max[row] = max;
-            let ours = exp2_below(s, s.sub(s.splat(ours), s.splat(max)));
-            let theirs = exp2_below(s, s.sub(s.splat(theirs), s.splat(max)));
-            let sums = (&mut total.sums[row * LANES..][..LANES], &part.sums[row * LANES..][..LANES]);
-            let outs = (&mut total.out[row * stride..][..stride], &part.out[row * stride..][..stride]);
-            for (total, part) in [sums, outs] {
-                for (total, part) in
-                    total.as_chunks_mut::<LANES>().0.iter_mut().zip(part.as_chunks::<LANES>().0)
-                {
-                    s.store(s.fma(s.load(part), theirs, s.mul(s.load(total), ours)), total);
-                }
-            }
-        }
-    }
-}
-
-/// Arguments of [`Finish`].
-pub struct FinishArgs<'a> {
-    tile: Tile<'a>,
-    state: &'a State<'a>,
-    out: &'a SharedMut<f32>,
-    /// Where the tile's first row starts in `out`.
-    start: usize,
-    /// From token to token.
-    out_stride: usize,
-}
-
-/// Divides by the sums, and out with it. The tile must be the only one with its tokens and heads, and they inside `out`.
-pub struct Finish;
-impl Kernel for Finish {
-    type Args<'a> = FinishArgs<'a>;
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(s: S, args: FinishArgs<'_>) {
-        let FinishArgs { tile, state, out, start, out_stride } = args;
-        for row in 0..tile.rows() {
-            let at = start + row / tile.heads * out_stride + row % tile.heads * tile.head_dim;
-            // SAFETY: `run::attend`, the only caller, has checked that `out` has room for all tokens and heads, and made
-            // each row of one tile only.
-            let out = unsafe { out.slice(at, tile.head_dim) };
-            let mut sum = s.splat(s.reduce_add(s.load(&state.sums.as_chunks::<LANES>().0[row])));
-            let values = &state.out[row * tile.stride()..][..tile.stride()];
-            if let Some(sinks) = tile.sinks {
-                // The sink takes part in the sum, and maybe in the maximum, but has no value.
-                let (max, sink) = (state.max[row], sinks[row % tile.heads] * std::f32::consts::LOG2_E);
-                let top = if max > sink { max } else { sink };
-                let ours = exp2_below(s, s.splat(max - top));
-                sum = s.fma(sum, ours, exp2_below(s, s.splat(sink - top)));
-                sum = s.div(sum, ours);
-            }
-            for (out, row) in out.chunks_mut(LANES).zip(values.as_chunks::<LANES>().0) {
-                s.store_partial(s.div(s.load(row), sum), out);
-            }
-        }
-    }
-}
 
 /// Keys and values of consecutive tokens into one head of a page.
 pub struct WriteKv<K>(std::marker::PhantomData<K>);

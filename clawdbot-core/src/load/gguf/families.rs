@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use super::config::{EXPERT_SIZE, Family, PREDICTING_LAYERS};
 use super::encoders::{self, BERT_NAMES, EMBEDDING_GEMMA_NAMES, MODERNBERT_NAMES};
 use super::fields::{
-    cohere2, deepseek2, dense, gemma, gemma2, gemma3, gpt_oss, granite, lfm2, llama, qwen2moe,
-    qwen3moe, qwen3next,
+    cohere2, deepseek2, dense, gemma, gemma2, gemma3, gpt_oss, granite, lfm2, llama, qwen2moe, qwen3moe,
+    qwen3next,
 };
 use super::recent;
 

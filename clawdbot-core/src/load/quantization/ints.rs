@@ -3,19 +3,18 @@
 //! Codes and zero points are signed here: what is stored unsigned is less `2^(bits - 1)`, as everywhere. Products of scales
 //! of 16 bits are exact in f32, those of f32 scales are rounded once.
 
-use std::ops::Range;
+use clawdbot_kernels::{ComputeFormat, Int4Scales};
 
-use clawdbot_kernels::{ComputeFormat, Int4Scales, RowSource, StoredScale};
-
-use super::scales::{Block, ScaleTensor, Scales};
+use super::int_rows::IntMatrix;
+use super::scales::{Block, ScaleTensor};
 use crate::error::{Error, ErrorKind, Result};
-use crate::weights::{Dtype, FloatType, TensorView, WeightSource, resize};
+use crate::weights::{Dtype, FloatType, TensorView, WeightSource};
 
 /// Weights that share a scale when they are computed with, where they are more as stored: the activations are quantized in
 /// the same groups.
 const COMPUTED_GROUP: usize = 128;
 /// Where in a word AWQ has each of eight outputs.
-const AWQ_ORDER: [u32; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
+pub(super) const AWQ_ORDER: [u32; 8] = [0, 4, 1, 5, 2, 6, 3, 7];
 
 /// Integer weights of compressed-tensors.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +45,7 @@ pub(super) struct GptqArgs {
 
 /// The zero points as they are stored.
 #[derive(Debug)]
-enum ZeroTensor<'a> {
+pub(super) enum ZeroTensor<'a> {
     /// `[blocks of n, groups]`, I8.
     Bytes(TensorView<'a>),
     /// `[n b / 32, groups]` words.
@@ -59,7 +58,7 @@ enum ZeroTensor<'a> {
 
 /// The order of codes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Layout {
+pub(super) enum Layout {
     /// `[n, k]` bytes.
     Bytes,
     /// `[n, k b / 32]` words.
@@ -73,19 +72,19 @@ enum Layout {
 /// The tensors of an integer matrix.
 #[derive(Debug)]
 pub(super) struct IntTensor<'a> {
-    n: usize,
-    k: usize,
-    bits: u32,
-    layout: Layout,
-    codes: TensorView<'a>,
-    scales: ScaleTensor<'a>,
-    zeros: Option<ZeroTensor<'a>>,
+    pub(super) n: usize,
+    pub(super) k: usize,
+    pub(super) bits: u32,
+    pub(super) layout: Layout,
+    pub(super) codes: TensorView<'a>,
+    pub(super) scales: ScaleTensor<'a>,
+    pub(super) zeros: Option<ZeroTensor<'a>>,
     /// The group of each input: `[k]`, I32.
-    g_idx: Option<TensorView<'a>>,
+    pub(super) g_idx: Option<TensorView<'a>>,
     /// Whether `g_idx` may say something else than the order of inputs.
-    ordered: bool,
+    pub(super) ordered: bool,
     /// Whether the zero points are said to be 0.
-    symmetric: bool,
+    pub(super) symmetric: bool,
 }
 
 /// `name`, of `shape` and dtype I32.
@@ -314,191 +313,6 @@ impl<'a> IntTensor<'a> {
 }
 
 /// The word `index` of little-endian words.
-fn word(bytes: &[u8], index: usize) -> u32 {
+pub(super) fn word(bytes: &[u8], index: usize) -> u32 {
     bytes.as_chunks::<4>().0.get(index).map_or(0, |bytes| u32::from_le_bytes(*bytes))
-}
-
-/// The rows of an integer matrix.
-#[derive(Debug)]
-pub(super) struct IntMatrix<'a> {
-    tensor: IntTensor<'a>,
-    /// The words of layouts that are not row by row; empty of others.
-    codes: Vec<u8>,
-    scales: Scales,
-    /// `[n, groups]`, or empty.
-    zeros: Vec<i16>,
-    /// `[k]`
-    groups: Option<Vec<u32>>,
-    format: Option<ComputeFormat>,
-}
-
-impl IntMatrix<'_> {
-    /// The codes of row `row`, `[k]`.
-    fn row_codes(&self, row: usize, stored: &[u8], out: &mut [i8]) {
-        let (n, bits) = (self.tensor.n, self.tensor.bits);
-        match (self.tensor.layout, bits) {
-            (Layout::Bytes, _) => {
-                for (out, &byte) in out.iter_mut().zip(stored) {
-                    *out = byte as i8;
-                }
-            }
-            (Layout::Rows, 4) => {
-                for (pair, &byte) in out.chunks_mut(2).zip(stored) {
-                    for (half, out) in pair.iter_mut().enumerate() {
-                        *out = (byte >> (4 * half) & 15) as i8 - 8;
-                    }
-                }
-            }
-            (Layout::Rows, _) => {
-                for (out, &byte) in out.iter_mut().zip(stored) {
-                    *out = (byte ^ 0x80) as i8;
-                }
-            }
-            (Layout::Gptq, 4) => {
-                for (block, out) in out.chunks_mut(8).enumerate() {
-                    let word = word(&self.codes, block * n + row);
-                    for (i, out) in out.iter_mut().enumerate() {
-                        *out = (word >> (4 * i) & 15) as i8 - 8;
-                    }
-                }
-            }
-            (Layout::Gptq, _) => {
-                for (block, out) in out.chunks_mut(4).enumerate() {
-                    let bytes = word(&self.codes, block * n + row).to_le_bytes();
-                    for (out, byte) in out.iter_mut().zip(bytes) {
-                        *out = (byte ^ 0x80) as i8;
-                    }
-                }
-            }
-            (Layout::Awq, _) => {
-                let (words, shift) = (n.div_ceil(8), 4 * AWQ_ORDER[row % 8]);
-                for (i, out) in out.iter_mut().enumerate() {
-                    *out = (word(&self.codes, i * words + row / 8) >> shift & 15) as i8 - 8;
-                }
-            }
-        }
-    }
-
-    fn zero(&self, row: usize, group: usize) -> i16 {
-        self.zeros.get(row * self.tensor.scales.groups + group).copied().unwrap_or(0)
-    }
-
-    fn value(&self, row: usize, group: usize, code: i8) -> f32 {
-        f32::from(i16::from(code) - self.zero(row, group)) * self.scales.value(row, group)
-    }
-
-    /// The stored groups of a row of `computed` groups, with what is added to a code.
-    fn computed_groups(&self, row: usize, computed: usize) -> Result<impl Iterator<Item = (usize, i16)>> {
-        let IntTensor { k, symmetric, ref codes, ref scales, .. } = self.tensor;
-        let refused = |what: &str| {
-            let message = format!(
-                "{what}, which the configuration does not say: load it with another weight type than stored"
-            );
-            Err(codes.error(ErrorKind::InvalidModel, message))
-        };
-        if self.groups.is_some() {
-            return refused("the inputs are in groups in an order of their own");
-        }
-        let count = scales.groups;
-        if symmetric && (0..count).any(|group| self.zero(row, group) != 0) {
-            return refused("there is a zero point other than the middle");
-        }
-        let group = scales.block.columns.unwrap_or(usize::MAX);
-        let zeros = (0..k).step_by(computed).map(move |start| {
-            let group = start / group;
-            (group, self.zero(row, group))
-        });
-        Ok(zeros)
-    }
-
-    /// Codes, less `least`, and scales as `kind` wants them, of groups of `group`.
-    fn stored_codes(
-        &self,
-        row: usize,
-        stored: &[u8],
-        (group, kind, least): (usize, Int4Scales, i8),
-        codes: &mut [i8],
-        scales: &mut Vec<StoredScale>,
-    ) -> Result<()> {
-        self.row_codes(row, stored, codes);
-        codes.iter_mut().for_each(|code| *code -= least);
-        for (from, zero) in self.computed_groups(row, group)? {
-            scales.push(match kind {
-                Int4Scales::Bf16 | Int4Scales::F16 => StoredScale::One(self.scales.bits(row, from)?),
-                Int4Scales::F32 => StoredScale::Float(self.scales.value(row, from)),
-                Int4Scales::F32Min => {
-                    let scale = self.scales.value(row, from);
-                    StoredScale::Floats([scale, f32::from(i16::from(least) - zero) * scale])
-                }
-                Int4Scales::F16Min | Int4Scales::Super => {
-                    return Err(Error::internal("integer matrices have no such scales"));
-                }
-            });
-        }
-        Ok(())
-    }
-}
-
-impl RowSource for IntMatrix<'_> {
-    fn rows(&self) -> usize {
-        self.tensor.n
-    }
-
-    fn cols(&self) -> usize {
-        self.tensor.k
-    }
-
-    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> clawdbot_kernels::Result<()> {
-        let IntTensor { n, k, bits, layout, ref codes, .. } = self.tensor;
-        assert!(rows.start <= rows.end && rows.end <= n, "rows {rows:?} of {n}");
-        let row = match layout {
-            Layout::Bytes => k,
-            // No overflow: the tensor has that shape.
-            Layout::Rows => k.div_ceil((32 / bits) as usize) * 4,
-            Layout::Gptq | Layout::Awq => 0,
-        };
-        resize(buffer, rows.len() * row)?;
-        Ok(codes.file.read_at(codes.range.start + rows.start * row, buffer)?)
-    }
-
-    fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
-        let mut codes = vec![0; out.len()];
-        self.row_codes(row, stored, &mut codes);
-        match &self.groups {
-            Some(groups) => {
-                for ((out, &code), &group) in out.iter_mut().zip(&codes).zip(groups) {
-                    *out = self.value(row, group as usize, code);
-                }
-            }
-            None => {
-                let group = self.tensor.scales.block.columns.unwrap_or(usize::MAX).min(out.len().max(1));
-                for (g, (out, codes)) in out.chunks_mut(group).zip(codes.chunks(group)).enumerate() {
-                    let (scale, zero) = (self.scales.value(row, g), self.zero(row, g));
-                    for (out, &code) in out.iter_mut().zip(codes) {
-                        *out = f32::from(i16::from(code) - zero) * scale;
-                    }
-                }
-            }
-        }
-    }
-
-    fn own_format(&self) -> Option<ComputeFormat> {
-        self.format
-    }
-
-    fn read_codes(
-        &self,
-        row: usize,
-        stored: &[u8],
-        codes: &mut [i8],
-        scales: &mut Vec<StoredScale>,
-    ) -> clawdbot_kernels::Result<()> {
-        let (group, kind, least) = match self.format {
-            Some(ComputeFormat::Int8 { group, .. }) => (group, Int4Scales::Bf16, 0),
-            Some(ComputeFormat::Stored8 { group, scales }) => (group, scales, 0),
-            Some(ComputeFormat::Int4 { group, scales, .. }) => (group, scales, -8),
-            _ => return Err(Error::internal("the matrix has no codes that are computed with").into()),
-        };
-        Ok(self.stored_codes(row, stored, (group, kind, least), codes, scales)?)
-    }
 }

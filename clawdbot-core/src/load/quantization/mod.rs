@@ -19,6 +19,7 @@
 
 mod config;
 mod floats;
+mod int_rows;
 mod ints;
 mod scales;
 #[cfg(test)]

@@ -1,0 +1,193 @@
+//! Rows of sources into panels: quantized, converted, or as they are stored.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::int4::{Int4Scales, put_scales};
+use super::matrix::{ComputeFormat, Panels, RowSource, Sizes};
+use super::quantize::groups;
+use super::simd::LANES;
+use super::{KernelSet, Result};
+use crate::error::Error;
+use crate::memory::{AlignedBuf, Pod};
+use crate::threads::Region;
+
+/// The rows of several sources, numbered through.
+pub(super) struct Rows<'a> {
+    pub(super) sources: &'a [&'a dyn RowSource],
+    pub(super) n: usize,
+    pub(super) k: usize,
+    /// Two sources whose panels alternate.
+    pub(super) gated: bool,
+}
+
+impl Rows<'_> {
+    /// Calls `f(column, source, row of the source, its bytes as stored)` for the rows of the panel that begins with row
+    /// `first`. Returns how many there are: 16, or fewer at the end.
+    pub(super) fn each_row(
+        &self,
+        first: usize,
+        stored: &mut Vec<u8>,
+        mut f: impl FnMut(usize, &dyn RowSource, usize, &[u8]) -> Result<()>,
+    ) -> Result<usize> {
+        let panel = first / LANES;
+        let (sources, first, n) = match self.gated {
+            true => {
+                let source = &self.sources[panel % 2..=panel % 2];
+                (source, panel / 2 * LANES, source[0].rows())
+            }
+            false => (self.sources, first, self.n),
+        };
+        let columns = LANES.min(n - first);
+        let mut column = 0;
+        let mut source_start = 0;
+        for source in sources {
+            let source_end = source_start + source.rows();
+            let rows = (first + column).max(source_start)..(first + columns).min(source_end);
+            if !rows.is_empty() {
+                let rows = rows.start - source_start..rows.end - source_start;
+                source.fetch(rows.clone(), stored)?;
+                let row_bytes = stored.len() / rows.len();
+                for (i, row) in rows.enumerate() {
+                    f(column, *source, row, &stored[i * row_bytes..][..row_bytes])?;
+                    column += 1;
+                }
+            }
+            source_start = source_end;
+        }
+        Ok(columns)
+    }
+
+    /// Panels of `format`: codes of the sources that are stored so, others quantized where the scales are bf16.
+    pub(super) fn pack_int8(
+        &self,
+        kernels: &KernelSet,
+        region: &Region<'_>,
+        format: ComputeFormat,
+        (group, kind, rotated): (usize, Int4Scales, bool),
+        sizes: &Sizes,
+    ) -> Result<Panels> {
+        let (blocks, groups) = (self.k.div_ceil(4), groups(self.k, group));
+        let lines = kind.lines(groups);
+        let mut codes = AlignedBuf::zeroed(sizes.data)?;
+        let mut scales = AlignedBuf::zeroed(sizes.scales)?;
+        let per_task = self.panels_per_task(region);
+        let parts = codes
+            .chunks_mut((per_task * blocks * 64).max(1))
+            .zip(scales.chunks_mut((per_task * lines * LANES).max(1)));
+        for_each_part(region, parts, |task, (codes, scales)| {
+            let mut row = AlignedBuf::<f32>::zeroed(self.k)?;
+            // Rows of codes of one panel, k padded with zeros.
+            let mut panel_codes = AlignedBuf::<i8>::zeroed(LANES * blocks * 4)?;
+            let mut row_scales = AlignedBuf::<u16>::zeroed(groups)?;
+            let (mut stored, mut stored_scales) = (Vec::new(), Vec::new());
+            let panels = codes.chunks_mut(blocks * 64).zip(scales.chunks_mut(lines * LANES));
+            for (panel, (codes, scales)) in panels.enumerate() {
+                let scales = scales.as_chunks_mut::<LANES>().0;
+                let first = (task * per_task + panel) * LANES;
+                let columns = self.each_row(first, &mut stored, |column, source, index, stored| {
+                    let row_codes = &mut panel_codes[column * blocks * 4..][..self.k];
+                    if source.own_format() == Some(format) {
+                        stored_scales.clear();
+                        source.read_codes(index, stored, row_codes, &mut stored_scales)?;
+                        return put_scales(kind, scales, (index, column, groups), &stored_scales);
+                    }
+                    check_converted(kind, index)?;
+                    source.read_row(index, stored, &mut row);
+                    if rotated {
+                        kernels.hadamard(&mut row);
+                    }
+                    if !kernels.quantize_weights(&row, group, row_codes, &mut row_scales) {
+                        return Err(not_finite(index));
+                    }
+                    for (line, scale) in scales.iter_mut().zip(row_scales.iter()) {
+                        line[column] = *scale;
+                    }
+                    Ok(())
+                })?;
+                panel_codes[columns * blocks * 4..].fill(0);
+                interleave::<i8, 4>(&panel_codes, codes);
+            }
+            Ok(())
+        })?;
+        Ok(Panels::Int8 { codes: codes.into(), scales: scales.into(), group, kind, rotated })
+    }
+
+    pub(super) fn pack_float<T: Pod + Default, const KB: usize>(
+        &self,
+        region: &Region<'_>,
+        data: &mut [T],
+        convert: impl Fn(&[f32], &mut [T]) + Sync,
+    ) -> Result<()> {
+        let k_padded = self.k.next_multiple_of(KB);
+        let per_task = self.panels_per_task(region);
+        for_each_part(region, data.chunks_mut((per_task * k_padded * LANES).max(1)), |task, data| {
+            let mut row = AlignedBuf::<f32>::zeroed(self.k)?;
+            let mut panel_rows = AlignedBuf::<T>::zeroed(LANES * k_padded)?;
+            let mut stored = Vec::new();
+            for (panel, data) in data.chunks_mut(k_padded * LANES).enumerate() {
+                let first = (task * per_task + panel) * LANES;
+                let columns = self.each_row(first, &mut stored, |column, source, index, stored| {
+                    source.read_row(index, stored, &mut row);
+                    convert(&row, &mut panel_rows[column * k_padded..][..self.k]);
+                    Ok(())
+                })?;
+                if columns < LANES {
+                    panel_rows[columns * k_padded..].fill(T::default());
+                }
+                interleave::<T, KB>(&panel_rows, data);
+            }
+            Ok(())
+        })
+    }
+
+    /// Several tasks for each thread; one more task than that costs little.
+    pub(super) fn panels_per_task(&self, region: &Region<'_>) -> usize {
+        self.n.div_ceil(LANES).div_ceil(region.threads() * 8).max(1)
+    }
+}
+
+/// # Errors
+/// `Internal` where weights would have to be converted to what is only taken over.
+pub(super) fn check_converted(kind: Int4Scales, row: usize) -> Result<()> {
+    match kind {
+        Int4Scales::Bf16 => Ok(()),
+        _ => Err(Error::Internal(format!("row {row}: expected stored codes with {kind:?} scales"))),
+    }
+}
+
+pub(super) fn not_finite(row: usize) -> Error {
+    Error::invalid_row(row, format!("row {row} has a weight that is not finite"))
+}
+
+/// 16 rows, one after another, to k-blocks of `KB` consecutive elements of each row.
+pub(super) fn interleave<T: Pod, const KB: usize>(rows: &[T], panel: &mut [T]) {
+    let blocks = rows.len() / LANES / KB;
+    let (rows, panel) = (rows.as_chunks::<KB>().0, panel.as_chunks_mut::<KB>().0);
+    // Strips of k short enough for the panel's lines to stay in the first-level cache while all rows visit them.
+    const STRIP: usize = 128;
+    for strip in (0..blocks).step_by(STRIP) {
+        for column in 0..LANES {
+            let row = &rows[column * blocks..][..blocks];
+            for block in strip..(strip + STRIP).min(blocks) {
+                panel[block * LANES + column] = row[block];
+            }
+        }
+    }
+}
+
+/// Calls `f(index, part)` for each part in parallel; the first error, if any.
+pub(super) fn for_each_part<P: Send>(
+    region: &Region<'_>,
+    parts: impl Iterator<Item = P>,
+    f: impl Fn(usize, P) -> Result<()> + Sync,
+) -> Result<()> {
+    let parts: Vec<_> = parts.map(|part| Mutex::new(Some(part))).collect();
+    let first_error = Mutex::new(None);
+    region.parallel(parts.len(), |index| {
+        let part = parts[index].lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(Err(error)) = part.map(|part| f(index, part)) {
+            first_error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        }
+    });
+    first_error.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
