@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use clawdbot_kernels::attention::Workspaces;
 use clawdbot_kernels::threads::{Region, ThreadPool};
 use clawdbot_kernels::{
-    ComputeFormat, Epilogue, Int4Scales, KernelSet, Lhs, PackedMatrix, QuantizedRows, ROTATED_GROUPS,
+    ComputeFormat, Epilogue, GroupScales, KernelSet, Lhs, PackedMatrix, QuantizedRows, ROTATED_GROUPS,
     RowSource, available, gemm, select,
 };
 
@@ -33,7 +33,7 @@ impl Format {
     fn compute(self) -> ComputeFormat {
         match self {
             Format::Int8(group) => ComputeFormat::Int8 { group, rotated: ROTATED_GROUPS.contains(&group) },
-            Format::Int4(group) => ComputeFormat::Int4 { group, scales: Int4Scales::Bf16, rotated: false },
+            Format::Int4(group) => ComputeFormat::Int4 { group, scales: GroupScales::Bf16, rotated: false },
             Format::Bf16 => ComputeFormat::Bf16,
             Format::F32 => ComputeFormat::F32,
         }

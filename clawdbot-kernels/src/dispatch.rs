@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn wrong_kernels_are_not_used() {
         /// Does nothing.
-        static WRONG: KernelSet = KernelSet { name: "wrong", int8_narrow: Slot(|_| ()), ..isa::scalar::SET };
+        static WRONG: KernelSet = KernelSet { name: "wrong", int8_gemv: Slot(|_| ()), ..isa::scalar::SET };
         let wrong = |proof| Candidate { set: &WRONG, detected: || true, proof };
         let sets = Sets::of(&[wrong(Proof::SelfTest), candidate!(scalar, Tests)]);
         assert_eq!(sets.choose(VARIABLE, None, &[]).unwrap().name, "scalar");

@@ -1,7 +1,7 @@
 //! Matrix products `out[m, n] = lhs[m, k] * rhs[n, k]^T`: checks, and the split into tasks.
 //!
-//! Two kernels per format. *Narrow* is for few rows, where the time is that of reading the weights: it streams panel
-//! after panel. *Wide* is for many: it copies a slice of some panels, all 16 x panels columns by a stretch of k, into the
+//! Two kernels per format. *GEMV* is for few rows, where the time is that of reading the weights: it streams panel
+//! after panel. *GEMM* is for many: it copies a slice of some panels, all 16 x panels columns by a stretch of k, into the
 //! first-level cache and multiplies it with row tile after row tile.
 
 use std::ops::Range;
@@ -10,7 +10,7 @@ use super::bf16_dot::{Bf16Args, RoundedRows};
 use super::gemm_float::FloatArgs;
 use super::gemm_int4::{Int4Args, Int4Panels};
 use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
-use super::int4::Int4Scales;
+use super::int4::GroupScales;
 use super::matrix::Panels;
 use super::quantize::{Int8Rows, QuantizedRows, SharedMut, groups};
 use super::simd::LANES;
@@ -18,7 +18,7 @@ use super::{Activation, Kernel, KernelSet, PackedMatrix, Simd};
 use crate::threads::Region;
 
 /// Rows up to which the narrow kernels are used, and rows of their largest tile.
-pub(super) const NARROW_ROWS: usize = 8;
+pub(super) const GEMV_ROWS: usize = 8;
 /// Rows of which a wide kernel keeps the sums at a time: 24 KiB for three panels.
 pub(super) const CHUNK_ROWS: usize = 128;
 /// Bytes of the left-hand side that one task after another of a thread reads: they should stay in the second-level cache.
@@ -118,7 +118,7 @@ pub fn gemm_columns(
     let panels = rhs.n().div_ceil(LANES);
     // The panels of a gate and its up belong to one task.
     let unit = if epilogue.gate.is_some() { 2 } else { 1 };
-    let wide = m > NARROW_ROWS;
+    let wide = m > GEMV_ROWS;
     match (&rhs.panels, lhs) {
         (Panels::Int8 { .. } | Panels::Int4 { .. }, Lhs::Int8(rows)) => {
             let operands = Operands::new(rows, m, rhs).expect("int8 or int4 panels");
@@ -136,12 +136,12 @@ pub fn gemm_columns(
             region.parallel(split.tasks(), |task| {
                 let args = operands.args(split.task(task), target);
                 match (wide, args.int4) {
-                    (true, _) => kernels.int8_wide.call(args),
-                    (false, None) => kernels.int8_narrow.call(args),
+                    (true, _) => kernels.int8_gemm.call(args),
+                    (false, None) => kernels.int8_gemv.call(args),
                     (false, Some(rhs)) => {
                         let Int8Args { lhs, k_blocks, group, rows, panels, target, .. } = args;
                         let lines = k_blocks / 2;
-                        kernels.int4_narrow.call(Int4Args { lhs, rhs, lines, group, rows, panels, target });
+                        kernels.int4_gemv.call(Int4Args { lhs, rhs, lines, group, rows, panels, target });
                     }
                 }
             });
@@ -167,7 +167,7 @@ pub fn gemm_columns(
         (Panels::Bf16(data), Lhs::F32(x)) => {
             assert!(kernels.bf16_dot.is_none(), "kernels {} multiply rounded rows", kernels.name);
             assert!(x.len() == m * k && data.len() == panels * LANES * k.next_multiple_of(2));
-            let slot = if wide { &kernels.bf16_wide } else { &kernels.bf16_narrow };
+            let slot = if wide { &kernels.bf16_gemm } else { &kernels.bf16_gemv };
             let split =
                 Split::new(region, m, (panels, unit), k * 32, wide.then_some(kernels.tile_panels.1), 4 * k);
             region.parallel(split.tasks(), |task| {
@@ -177,7 +177,7 @@ pub fn gemm_columns(
         }
         (Panels::F32(data), Lhs::F32(x)) => {
             assert!(x.len() == m * k && data.len() == panels * LANES * k);
-            let slot = if wide { &kernels.f32_wide } else { &kernels.f32_narrow };
+            let slot = if wide { &kernels.f32_gemm } else { &kernels.f32_gemv };
             let split =
                 Split::new(region, m, (panels, unit), k * 64, wide.then_some(kernels.tile_panels.1), 4 * k);
             region.parallel(split.tasks(), |task| {
@@ -202,7 +202,7 @@ pub(super) struct Operands<'a> {
     lhs: Int8Rows<'a>,
     codes: &'a [[i8; 4 * LANES]],
     scales: &'a [[u16; LANES]],
-    kind: Int4Scales,
+    kind: GroupScales,
     int4: Option<Int4Panels<'a>>,
     k_blocks: usize,
     group: usize,

@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 
 use super::gemm::{CHUNK_ROWS, row_chunk};
 use super::gemm_int4::{self, Int4Panels};
-use super::gemm_int8::{Int8Args, Wide};
+use super::gemm_int8::{Gemm, Int8Args};
 use super::quantize::Int8Rows;
 use super::scale_lines::{MinimaArgs, WidenArgs};
 use super::simd::LANES;
@@ -45,7 +45,7 @@ impl<T: Tiles> Kernel for Tiled<T> {
                 32 => task::<S, T, false>(s, &args, 8),
                 64 => task::<S, T, false>(s, &args, 16),
                 128 => task::<S, T, true>(s, &args, 16),
-                _ => Wide::<4, 3>::run(s, args),
+                _ => Gemm::<4, 3>::run(s, args),
             }
         }
     }

@@ -5,7 +5,7 @@
 use std::marker::PhantomData;
 
 use super::bf16_dot::{Bf16Args, Bf16Rows};
-use super::gemm::{CHUNK_ROWS, NARROW_ROWS, row_chunk};
+use super::gemm::{CHUNK_ROWS, GEMV_ROWS, row_chunk};
 use super::simd::LANES;
 use super::{Kernel, Simd};
 
@@ -52,14 +52,14 @@ impl<D: PairDot, const MR: usize, const NP: usize> Kernel for Dot<D, MR, NP> {
         // SAFETY: checked above; the panels are the task's. A kernel set with this kernel is used only where its
         // instruction is, see `isa`.
         unsafe {
-            if args.rows.len() <= NARROW_ROWS {
+            if args.rows.len() <= GEMV_ROWS {
                 // Chains of their own for four panels hide the latency of the instruction.
                 while args.rows.len() == 1 && panel + 4 <= args.panels.end {
-                    rows_by_panels::<S, D, 1, 4, NARROW_ROWS>(s, &args, panel);
+                    rows_by_panels::<S, D, 1, 4, GEMV_ROWS>(s, &args, panel);
                     panel += 4;
                 }
                 while panel < args.panels.end {
-                    rows_by_panels::<S, D, MR, 1, NARROW_ROWS>(s, &args, panel);
+                    rows_by_panels::<S, D, MR, 1, GEMV_ROWS>(s, &args, panel);
                     panel += 1;
                 }
             } else {
@@ -76,7 +76,7 @@ impl<D: PairDot, const MR: usize, const NP: usize> Kernel for Dot<D, MR, NP> {
     }
 }
 
-/// All rows of the task by `P` panels, `CHUNK` rows at a time: [`NARROW_ROWS`] where that is all there are, and weights
+/// All rows of the task by `P` panels, `CHUNK` rows at a time: [`GEMV_ROWS`] where that is all there are, and weights
 /// come from memory.
 ///
 /// # Safety
@@ -88,7 +88,7 @@ unsafe fn rows_by_panels<S: Simd, D: PairDot, const MR: usize, const P: usize, c
     panel: usize,
 ) {
     let (Bf16Rows { data, stride }, k_blocks) = (args.lhs, args.k_blocks);
-    let slice_blocks = if CHUNK == NARROW_ROWS { k_blocks.max(1) } else { SLICE_BLOCKS };
+    let slice_blocks = if CHUNK == GEMV_ROWS { k_blocks.max(1) } else { SLICE_BLOCKS };
     let chunk_rows = row_chunk(args.rows.len(), MR).min(CHUNK);
     // The last tile of a chunk may have rows too many: they are computed and dropped.
     let mut sums = [[[0.0; LANES]; P]; CHUNK];
@@ -167,7 +167,7 @@ unsafe fn tile<S: Simd, D: PairDot, const R: usize, const P: usize, const CHUNK:
             let mut w = [D::weights(&*weights.add(block)); P];
             for p in 0..P {
                 let at = weights.add(p * panel + block);
-                if CHUNK == NARROW_ROWS {
+                if CHUNK == GEMV_ROWS {
                     s.prefetch(at.wrapping_add(PREFETCH_BLOCKS + beyond).cast());
                 }
                 w[p] = D::weights(&*at);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::gemm::{CHUNK_ROWS, NARROW_ROWS, Target, row_chunk};
+use super::gemm::{CHUNK_ROWS, GEMV_ROWS, Target, row_chunk};
 use super::simd::LANES;
 use super::{Kernel, Simd};
 
@@ -65,9 +65,9 @@ impl<W: FloatWeight> FloatArgs<'_, W> {
     }
 }
 
-/// Few rows: panels are read once, from front to back, and multiplied with up to [`NARROW_ROWS`] rows on the way.
-pub(super) struct Narrow<W>(std::marker::PhantomData<W>);
-impl<W: FloatWeight> Kernel for Narrow<W> {
+/// Few rows: panels are read once, from front to back, and multiplied with up to [`GEMV_ROWS`] rows on the way.
+pub(super) struct Gemv<W>(std::marker::PhantomData<W>);
+impl<W: FloatWeight> Kernel for Gemv<W> {
     type Args<'a> = FloatArgs<'a, W>;
     type Output = ();
     #[inline(always)]
@@ -79,7 +79,7 @@ impl<W: FloatWeight> Kernel for Narrow<W> {
             let two = panel + 2 <= args.panels.end;
             let mut row = args.rows.start;
             while row < args.rows.end {
-                let count = (args.rows.end - row).min(NARROW_ROWS);
+                let count = (args.rows.end - row).min(GEMV_ROWS);
                 let count = if count >= 4 { count & !3 } else { 1 };
                 // SAFETY: checked above; rows and panels are the task's.
                 unsafe {
@@ -147,8 +147,8 @@ unsafe fn narrow_tile<S: Simd, W: FloatWeight, const R: usize, const P: usize>(
 }
 
 /// Many rows: tiles of `MR` rows by `NP` panels; `MR` must be even.
-pub(super) struct Wide<W, const MR: usize, const NP: usize>(std::marker::PhantomData<W>);
-impl<W: FloatWeight, const MR: usize, const NP: usize> Kernel for Wide<W, MR, NP> {
+pub(super) struct Gemm<W, const MR: usize, const NP: usize>(std::marker::PhantomData<W>);
+impl<W: FloatWeight, const MR: usize, const NP: usize> Kernel for Gemm<W, MR, NP> {
     type Args<'a> = FloatArgs<'a, W>;
     type Output = ();
     #[inline(always)]

@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::gemm::{CHUNK_ROWS, Epilogue, NARROW_ROWS, Operands, Target};
+use super::gemm::{CHUNK_ROWS, Epilogue, GEMV_ROWS, Operands, Target};
 use super::gemm_int8::SLICE_BLOCKS;
 use super::matrix::Panels;
 use super::quantize::{QuantizedRows, SharedMut};
@@ -22,7 +22,7 @@ pub fn takes_gated(m: usize, rhs: &PackedMatrix, next: &PackedMatrix) -> bool {
         Panels::Joined(_) => None,
         _ => matrix.format().activations().map(|(group, _)| group),
     };
-    m > NARROW_ROWS
+    m > GEMV_ROWS
         && next.k() >= COLUMNS
         && group(rhs).is_some_and(|group| group <= 4 * SLICE_BLOCKS)
         && group(next).is_some_and(|group| COLUMNS.is_multiple_of(group))
@@ -91,7 +91,7 @@ pub fn gemm_gated(
             };
             let panel = first / COLUMNS * PANELS;
             let task_panels = panel..panels.min(panel + PANELS);
-            kernels.int8_wide.call(operands.args((first_row..end_row, task_panels), target));
+            kernels.int8_gemm.call(operands.args((first_row..end_row, task_panels), target));
             for row in first_row..end_row {
                 let x = &staged[(row - first_row) * COLUMNS..][..end - first];
                 // SAFETY: these rows and columns are the task's.

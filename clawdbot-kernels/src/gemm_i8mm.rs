@@ -28,8 +28,8 @@ const OPERANDS: usize = LANES / 2;
 type Pair = [[i8; 4 * LANES]; 2];
 
 /// Many rows, panel after panel.
-pub(super) struct Wide;
-impl Kernel for Wide {
+pub(super) struct Gemm;
+impl Kernel for Gemm {
     type Args<'a> = Int8Args<'a>;
     type Output = ();
     #[inline(always)]

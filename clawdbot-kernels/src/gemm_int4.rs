@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use super::gemm::Target;
 use super::gemm_int8::tile_panels;
-use super::int4::Int4Scales;
+use super::int4::GroupScales;
 use super::quantize::Int8Rows;
 use super::scale_lines::{ScaleLines, for_scales, row_total};
 use super::simd::LANES;
@@ -28,7 +28,7 @@ pub(super) struct Int4Panels<'a> {
     pub(super) codes: &'a [[u8; 4 * LANES]],
     /// `[panel][line of scales]`
     pub(super) scales: &'a [[u16; LANES]],
-    pub(super) kind: Int4Scales,
+    pub(super) kind: GroupScales,
 }
 
 /// One task of few rows.
@@ -63,8 +63,8 @@ impl Int4Args<'_> {
 }
 
 /// Few rows: every panel is read once from memory, from front to back, and multiplied with up to four rows on the way.
-pub(super) struct Narrow;
-impl Kernel for Narrow {
+pub(super) struct Gemv;
+impl Kernel for Gemv {
     type Args<'a> = Int4Args<'a>;
     type Output = ();
     #[inline(always)]

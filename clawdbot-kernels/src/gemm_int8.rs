@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::gemm::{CHUNK_ROWS, NARROW_ROWS, Target, row_chunk};
+use super::gemm::{CHUNK_ROWS, GEMV_ROWS, Target, row_chunk};
 use super::gemm_int4::{self, Int4Panels};
-use super::int4::Int4Scales;
+use super::int4::GroupScales;
 use super::quantize::Int8Rows;
 use super::scale_lines::{MinimaArgs, ScaleLines, WidenArgs, for_scales, row_total};
 use super::simd::LANES;
@@ -26,7 +26,7 @@ pub(super) struct Int8Args<'a> {
     /// `[panel][line of scales]`
     pub(super) scales: &'a [[u16; LANES]],
     /// Of the scales. Nothing is subtracted from codes.
-    pub(super) kind: Int4Scales,
+    pub(super) kind: GroupScales,
     /// For wide kernels, instead of `codes` and `scales`. There are two k-blocks to a line.
     pub(super) int4: Option<Int4Panels<'a>>,
     pub(super) k_blocks: usize,
@@ -47,7 +47,7 @@ impl Int8Args<'_> {
     }
 
     /// The lines of scales and their kind.
-    pub(super) fn scale_lines(&self) -> (&[[u16; LANES]], Int4Scales) {
+    pub(super) fn scale_lines(&self) -> (&[[u16; LANES]], GroupScales) {
         self.int4.map_or((self.scales, self.kind), |int4| (int4.scales, int4.kind))
     }
 
@@ -70,10 +70,10 @@ impl Int8Args<'_> {
     }
 }
 
-/// Few rows: every panel is read once, from front to back, and multiplied with up to [`NARROW_ROWS`] rows on the way.
+/// Few rows: every panel is read once, from front to back, and multiplied with up to [`GEMV_ROWS`] rows on the way.
 /// Two panels at a time where the registers allow it: half the loads of activations, and two streams of weights.
-pub(super) struct Narrow;
-impl Kernel for Narrow {
+pub(super) struct Gemv;
+impl Kernel for Gemv {
     type Args<'a> = Int8Args<'a>;
     type Output = ();
     #[inline(always)]
@@ -86,7 +86,7 @@ impl Kernel for Narrow {
             while row < args.rows.end {
                 // SAFETY: checked above; the rows and the panels are the task's.
                 row += unsafe {
-                    if args.kind == Int4Scales::Bf16 {
+                    if args.kind == GroupScales::Bf16 {
                         narrow_rows::<S, false>(s, &args, row, panel, panels)
                     } else {
                         narrow_rows::<S, true>(s, &args, row, panel, panels)
@@ -119,7 +119,7 @@ unsafe fn narrow_rows<S: Simd, const STORED: bool>(
     // SAFETY: the caller's promise.
     unsafe {
         if const { S::REGISTERS >= 32 } && panels == 2 {
-            let count = (args.rows.end - row).min(NARROW_ROWS);
+            let count = (args.rows.end - row).min(GEMV_ROWS);
             match count {
                 // More lines in one turn keep more reads of memory in flight.
                 1 => narrow_tile::<S, STORED, 1, 2, 8>(s, args, row, panel),
@@ -245,8 +245,8 @@ unsafe fn narrow_tile<S: Simd, const STORED: bool, const R: usize, const P: usiz
 }
 
 /// Many rows: tiles of `MR` rows (a multiple of 4) by `NP` panels.
-pub(super) struct Wide<const MR: usize, const NP: usize>;
-impl<const MR: usize, const NP: usize> Kernel for Wide<MR, NP> {
+pub(super) struct Gemm<const MR: usize, const NP: usize>;
+impl<const MR: usize, const NP: usize> Kernel for Gemm<MR, NP> {
     type Args<'a> = Int8Args<'a>;
     type Output = ();
     #[inline(always)]

@@ -4,7 +4,7 @@
 //! K8N16   8 k x 16 columns = 64 bytes    k padded to 8
 //! ```
 //! Byte `4 * column + i` holds k `i` in its low and k `4 + i` in its high four bits: two k-blocks of an int8 panel in one.
-//! A code is 0..=15; what it stands for, [`Int4Scales`] says. Groups are multiples of 8.
+//! A code is 0..=15; what it stands for, [`GroupScales`] says. Groups are multiples of 8.
 
 use super::matrix::{ComputeFormat, Panels, Sizes};
 use super::packing::{Rows, check_converted, for_each_part, not_finite};
@@ -20,7 +20,7 @@ use crate::threads::Region;
 /// each column. All formats that weights are published in can be taken over without rounding anything. int8 codes are
 /// signed: `code` in place of `code - 8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Int4Scales {
+pub enum GroupScales {
     /// `(code - 8) * scale`, bf16: what float weights are quantized to. 1 line per group.
     Bf16,
     /// `(code - 8) * scale`, f16: GGUF Q4_0, and GPTQ and AWQ where they are symmetric. 1 line per group.
@@ -33,30 +33,30 @@ pub enum Int4Scales {
     F32Min,
     /// `code * (d * s) + (0 - dmin * m)`: GGUF Q4_K. For eight groups: a line of f16 `d`, one of f16 `dmin`, and for each
     /// group a line with 16 bytes of `s` and 16 of `m`, both below 64. The products are exact in f32.
-    Super,
+    Superblock,
 }
 
-impl Int4Scales {
+impl GroupScales {
     /// What is subtracted from a code before it is multiplied.
     pub(super) fn zero(self) -> i8 {
         match self {
-            Int4Scales::Bf16 | Int4Scales::F16 | Int4Scales::F32 => 8,
-            Int4Scales::F16Min | Int4Scales::F32Min | Int4Scales::Super => 0,
+            GroupScales::Bf16 | GroupScales::F16 | GroupScales::F32 => 8,
+            GroupScales::F16Min | GroupScales::F32Min | GroupScales::Superblock => 0,
         }
     }
 
     /// Whether there are minima.
     pub(super) fn minimum(self) -> bool {
-        matches!(self, Int4Scales::F16Min | Int4Scales::F32Min | Int4Scales::Super)
+        matches!(self, GroupScales::F16Min | GroupScales::F32Min | GroupScales::Superblock)
     }
 
     /// Lines of `groups` groups of a panel; none on overflow.
     pub(super) fn checked_lines(self, groups: usize) -> Option<usize> {
         match self {
-            Int4Scales::Bf16 | Int4Scales::F16 => Some(groups),
-            Int4Scales::F32 | Int4Scales::F16Min => groups.checked_mul(2),
-            Int4Scales::F32Min => groups.checked_mul(4),
-            Int4Scales::Super => groups.div_ceil(8).checked_mul(2)?.checked_add(groups),
+            GroupScales::Bf16 | GroupScales::F16 => Some(groups),
+            GroupScales::F32 | GroupScales::F16Min => groups.checked_mul(2),
+            GroupScales::F32Min => groups.checked_mul(4),
+            GroupScales::Superblock => groups.div_ceil(8).checked_mul(2)?.checked_add(groups),
         }
     }
 
@@ -66,7 +66,7 @@ impl Int4Scales {
     }
 }
 
-/// The first line of a group under [`Int4Scales::Super`], and those of its `d` and `dmin`.
+/// The first line of a group under [`GroupScales::Superblock`], and those of its `d` and `dmin`.
 pub(super) fn super_lines(group: usize) -> (usize, usize) {
     let first = group / 8 * 10;
     (first + 2 + group % 8, first)
@@ -84,7 +84,7 @@ pub enum StoredScale {
     /// Scale, minimum.
     Floats([f32; 2]),
     /// Bits of f16: `d` and `dmin`, the same for the eight groups that share them; `s` and `m`.
-    Super([u16; 2], [u8; 2]),
+    Superblock([u16; 2], [u8; 2]),
 }
 
 impl Rows<'_> {
@@ -94,7 +94,7 @@ impl Rows<'_> {
         kernels: &KernelSet,
         region: &Region<'_>,
         format: ComputeFormat,
-        (group, kind, rotated): (usize, Int4Scales, bool),
+        (group, kind, rotated): (usize, GroupScales, bool),
         sizes: &Sizes,
     ) -> Result<Panels> {
         let (lines, groups) = (self.k.div_ceil(8), groups(self.k, group));
@@ -161,7 +161,7 @@ fn check_codes(row: usize, codes: &[i8]) -> Result<()> {
 /// # Errors
 /// `InvalidWeights` for another number of scales than `groups`; as [`put_scale`].
 pub(super) fn put_scales(
-    kind: Int4Scales,
+    kind: GroupScales,
     lines: &mut [[u16; LANES]],
     (row, column, groups): (usize, usize, usize),
     scales: &[StoredScale],
@@ -189,27 +189,27 @@ fn interleave(rows: &[i8], lines: usize, panel: &mut [u8]) {
 /// # Errors
 /// `Internal` when the source gives another kind of scale than it said.
 fn put_scale(
-    kind: Int4Scales,
+    kind: GroupScales,
     lines: &mut [[u16; LANES]],
     g: usize,
     column: usize,
     scale: StoredScale,
 ) -> Result<()> {
     match (kind, scale) {
-        (Int4Scales::Bf16 | Int4Scales::F16, StoredScale::One(bits)) => lines[g][column] = bits,
-        (Int4Scales::F32, StoredScale::Float(value)) => {
+        (GroupScales::Bf16 | GroupScales::F16, StoredScale::One(bits)) => lines[g][column] = bits,
+        (GroupScales::F32, StoredScale::Float(value)) => {
             put_float(&mut lines[2 * g..][..2], column, value);
         }
-        (Int4Scales::F16Min, StoredScale::Two(bits)) => {
+        (GroupScales::F16Min, StoredScale::Two(bits)) => {
             lines[2 * g][column] = bits[0];
             lines[2 * g + 1][column] = bits[1];
         }
-        (Int4Scales::F32Min, StoredScale::Floats(values)) => {
+        (GroupScales::F32Min, StoredScale::Floats(values)) => {
             for (i, value) in values.into_iter().enumerate() {
                 put_float(&mut lines[4 * g + 2 * i..][..2], column, value);
             }
         }
-        (Int4Scales::Super, StoredScale::Super(d, s)) => {
+        (GroupScales::Superblock, StoredScale::Superblock(d, s)) => {
             let (line, first) = super_lines(g);
             for i in 0..2 {
                 lines[first + i][column] = d[i];
@@ -338,7 +338,7 @@ fn write_codes<S: Simd>(s: S, x: &[f32], inverse: f32, codes: &mut [i8]) {
 
 /// Row `column` of a panel, dequantized.
 pub(super) fn read_row(
-    (group, kind): (usize, Int4Scales),
+    (group, kind): (usize, GroupScales),
     panel: &[[u8; 64]],
     scales: &[[u16; LANES]],
     column: usize,
@@ -357,7 +357,7 @@ pub(super) fn read_row(
 }
 
 /// Scale and minimum of a group of a column.
-pub(super) fn read_scale(kind: Int4Scales, lines: &[[u16; LANES]], g: usize, column: usize) -> (f32, f32) {
+pub(super) fn read_scale(kind: GroupScales, lines: &[[u16; LANES]], g: usize, column: usize) -> (f32, f32) {
     assert!(kind.lines(g + 1) <= lines.len(), "group {g} of {} lines", lines.len());
     // SAFETY: the lines of the groups up to this one are there.
     let (scale, min) = for_scales!(kind, K => unsafe { K::load(Scalar, lines.as_ptr(), g) });

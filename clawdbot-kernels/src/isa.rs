@@ -85,9 +85,9 @@ pub(super) mod avx512_amx {
     pub(crate) static KERNELS: KernelSet = SET;
     pub(crate) const SET: KernelSet = KernelSet {
         refusal,
-        int8_wide: Slot(|args| match refusal() {
-            None => TILED.int8_wide.call(args),
-            Some(_) => avx512_vnni::KERNELS.int8_wide.call(args),
+        int8_gemm: Slot(|args| match refusal() {
+            None => TILED.int8_gemm.call(args),
+            Some(_) => avx512_vnni::KERNELS.int8_gemm.call(args),
         }),
         attend_int8: Slot(|args| match refusal() {
             None => TILED.attend_int8.call(args),
@@ -103,7 +103,7 @@ pub(super) mod avx512_amx {
         int8_gemm_name: "x86_64-int8-avx512-amx-32x2x16",
         tile_panels: (PANELS, avx512_vnni::SET.tile_panels.1),
         // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
-        int8_wide: Slot(|args| unsafe { avx512_vnni::entry::<Tiled<Amx>>(args) }),
+        int8_gemm: Slot(|args| unsafe { avx512_vnni::entry::<Tiled<Amx>>(args) }),
         // SAFETY: as above.
         attend_int8: Slot(|args| unsafe { avx512_vnni::entry::<AttendTiled<Amx>>(args) }),
         ..avx512_vnni::SET
@@ -213,7 +213,7 @@ x86_64_isa!(
 pub(super) mod neon_i8mm {
     use super::*;
     use crate::Slot;
-    use crate::gemm_i8mm::Wide;
+    use crate::gemm_i8mm::Gemm;
     use crate::simd::NeonDotprod;
 
     /// # Safety
@@ -229,7 +229,7 @@ pub(super) mod neon_i8mm {
         name: "neon-i8mm",
         int8_gemm_name: "aarch64-int8-neon-i8mm-4x1x16",
         // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
-        int8_wide: Slot(|args| unsafe { entry::<Wide>(args) }),
+        int8_gemm: Slot(|args| unsafe { entry::<Gemm>(args) }),
         ..neon_dotprod::SET
     };
 

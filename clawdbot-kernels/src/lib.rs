@@ -65,7 +65,7 @@ pub use dispatch::{available, named, refused, select};
 pub use error::{Error, Result};
 pub use gemm::{Added, Epilogue, Lhs, gemm, gemm_columns};
 pub use gemm_gated::{gemm_gated, takes_gated};
-pub use int4::{Int4Scales, StoredScale};
+pub use int4::{GroupScales, StoredScale};
 pub use matrix::{ComputeFormat, PackedMatrix, RowSource};
 pub use parts::{PanelElement, PanelPart, PanelSource};
 pub use quantize::{QuantizedRows, ROTATED_GROUPS};
@@ -110,15 +110,15 @@ pub struct KernelSet {
     finish: Slot<gemm::Finish>,
     scale_lines: Slot<scale_lines::Widen>,
     minima: Slot<scale_lines::AddMinima>,
-    int8_wide: Slot<gemm_int8::Narrow>,
-    int8_narrow: Slot<gemm_int8::Narrow>,
-    bf16_wide: Slot<gemm_float::Narrow<u16>>,
-    bf16_narrow: Slot<gemm_float::Narrow<u16>>,
+    int8_gemm: Slot<gemm_int8::Gemv>,
+    int8_gemv: Slot<gemm_int8::Gemv>,
+    bf16_gemm: Slot<gemm_float::Gemv<u16>>,
+    bf16_gemv: Slot<gemm_float::Gemv<u16>>,
     /// Instead of the two above, in a set with numerics of its own.
     bf16_dot: Option<bf16_dot::Bf16Dot>,
-    f32_wide: Slot<gemm_float::Narrow<f32>>,
-    f32_narrow: Slot<gemm_float::Narrow<f32>>,
-    int4_narrow: Slot<gemm_int4::Narrow>,
+    f32_gemm: Slot<gemm_float::Gemv<f32>>,
+    f32_gemv: Slot<gemm_float::Gemv<f32>>,
+    int4_gemv: Slot<gemm_int4::Gemv>,
     quantize_row: Slot<quantize::QuantizeRow>,
     quantize_weights: Slot<quantize::QuantizeWeights>,
     hadamard: Slot<hadamard::Hadamard>,
@@ -181,14 +181,14 @@ macro_rules! kernel_set {
             finish: slot!($entry, gemm::Finish),
             scale_lines: slot!($entry, scale_lines::Widen),
             minima: slot!($entry, scale_lines::AddMinima),
-            int8_wide: slot!($entry, gemm_int8::Wide<$mr, $np>),
-            int8_narrow: slot!($entry, gemm_int8::Narrow),
-            bf16_wide: slot!($entry, gemm_float::Wide<u16, $fmr, $fnp>),
-            bf16_narrow: slot!($entry, gemm_float::Narrow<u16>),
+            int8_gemm: slot!($entry, gemm_int8::Gemm<$mr, $np>),
+            int8_gemv: slot!($entry, gemm_int8::Gemv),
+            bf16_gemm: slot!($entry, gemm_float::Gemm<u16, $fmr, $fnp>),
+            bf16_gemv: slot!($entry, gemm_float::Gemv<u16>),
             bf16_dot: None,
-            f32_wide: slot!($entry, gemm_float::Wide<f32, $fmr, $fnp>),
-            f32_narrow: slot!($entry, gemm_float::Narrow<f32>),
-            int4_narrow: slot!($entry, gemm_int4::Narrow),
+            f32_gemm: slot!($entry, gemm_float::Gemm<f32, $fmr, $fnp>),
+            f32_gemv: slot!($entry, gemm_float::Gemv<f32>),
+            int4_gemv: slot!($entry, gemm_int4::Gemv),
             quantize_row: slot!($entry, quantize::QuantizeRow),
             quantize_weights: slot!($entry, quantize::QuantizeWeights),
             hadamard: slot!($entry, hadamard::Hadamard),

@@ -16,7 +16,7 @@
 
 use std::ops::Range;
 
-use super::int4::{self, Int4Scales, StoredScale};
+use super::int4::{self, GroupScales, StoredScale};
 use super::packing::Rows;
 use super::quantize::{ROTATED_GROUPS, groups};
 use super::simd::LANES;
@@ -43,15 +43,15 @@ pub enum ComputeFormat {
         /// As for int8.
         group: usize,
         /// What the codes stand for.
-        scales: Int4Scales,
+        scales: GroupScales,
     },
     /// int4 per group of `group` weights along k; activations quantized to int8 in groups of the same size.
     Int4 {
         /// A multiple of 8, at most [`MAX_GROUP`].
         group: usize,
         /// What the codes stand for.
-        scales: Int4Scales,
-        /// As for int8; only of [`Int4Scales::Bf16`].
+        scales: GroupScales,
+        /// As for int8; only of [`GroupScales::Bf16`].
         rotated: bool,
     },
     /// bf16 weights, f32 activations and sums.
@@ -119,14 +119,14 @@ pub(super) enum Panels {
         codes: Panel<i8>,
         scales: Panel<u16>,
         group: usize,
-        kind: Int4Scales,
+        kind: GroupScales,
         rotated: bool,
     },
     Int4 {
         codes: Panel<u8>,
         scales: Panel<u16>,
         group: usize,
-        kind: Int4Scales,
+        kind: GroupScales,
         rotated: bool,
     },
     Bf16(Panel<u16>),
@@ -226,7 +226,7 @@ impl PackedMatrix {
     /// The format; of joined matrices, that of the first.
     pub fn format(&self) -> ComputeFormat {
         match self.panels {
-            Panels::Int8 { group, kind: Int4Scales::Bf16, rotated, .. } => {
+            Panels::Int8 { group, kind: GroupScales::Bf16, rotated, .. } => {
                 ComputeFormat::Int8 { group, rotated }
             }
             Panels::Int8 { group, kind, .. } => ComputeFormat::Stored8 { group, scales: kind },
@@ -321,7 +321,7 @@ impl PackedMatrix {
         let rows = Rows { sources, n, k, gated };
         let panels = match format {
             ComputeFormat::Int8 { group, rotated } => {
-                rows.pack_int8(kernels, region, format, (group, Int4Scales::Bf16, rotated), &sizes)?
+                rows.pack_int8(kernels, region, format, (group, GroupScales::Bf16, rotated), &sizes)?
             }
             ComputeFormat::Stored8 { group, scales } => {
                 rows.pack_int8(kernels, region, format, (group, scales, false), &sizes)?

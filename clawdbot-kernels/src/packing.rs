@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use super::int4::{Int4Scales, put_scales};
+use super::int4::{GroupScales, put_scales};
 use super::matrix::{ComputeFormat, Panels, RowSource, Sizes};
 use super::quantize::groups;
 use super::simd::LANES;
@@ -63,7 +63,7 @@ impl Rows<'_> {
         kernels: &KernelSet,
         region: &Region<'_>,
         format: ComputeFormat,
-        (group, kind, rotated): (usize, Int4Scales, bool),
+        (group, kind, rotated): (usize, GroupScales, bool),
         sizes: &Sizes,
     ) -> Result<Panels> {
         let (blocks, groups) = (self.k.div_ceil(4), groups(self.k, group));
@@ -148,9 +148,9 @@ impl Rows<'_> {
 
 /// # Errors
 /// `Internal` where weights would have to be converted to what is only taken over.
-pub(super) fn check_converted(kind: Int4Scales, row: usize) -> Result<()> {
+pub(super) fn check_converted(kind: GroupScales, row: usize) -> Result<()> {
     match kind {
-        Int4Scales::Bf16 => Ok(()),
+        GroupScales::Bf16 => Ok(()),
         _ => Err(Error::Internal(format!("row {row}: expected stored codes with {kind:?} scales"))),
     }
 }

@@ -3,7 +3,7 @@
 use super::matrix::{Panels, Sizes};
 use super::quantize::groups;
 use super::simd::LANES;
-use super::{ComputeFormat, Int4Scales, PackedMatrix, Result};
+use super::{ComputeFormat, GroupScales, PackedMatrix, Result};
 use crate::error::Error;
 use crate::memory::{Panel, Pod, bytes_of};
 
@@ -18,7 +18,7 @@ pub enum PanelElement {
     Bf16,
     /// Weights.
     F32,
-    /// Lines of scales, see [`Int4Scales`].
+    /// Lines of scales, see [`GroupScales`].
     U16,
 }
 
@@ -50,13 +50,13 @@ pub trait PanelSource {
 }
 
 /// Names of kinds of scales in files.
-const SCALES: [(&str, Int4Scales); 6] = [
-    ("bf16", Int4Scales::Bf16),
-    ("f16", Int4Scales::F16),
-    ("f32", Int4Scales::F32),
-    ("f16min", Int4Scales::F16Min),
-    ("f32min", Int4Scales::F32Min),
-    ("super", Int4Scales::Super),
+const SCALES: [(&str, GroupScales); 6] = [
+    ("bf16", GroupScales::Bf16),
+    ("f16", GroupScales::F16),
+    ("f32", GroupScales::F32),
+    ("f16min", GroupScales::F16Min),
+    ("f32min", GroupScales::F32Min),
+    ("super", GroupScales::Superblock),
 ];
 
 impl ComputeFormat {
@@ -88,11 +88,11 @@ impl ComputeFormat {
                 let scales = SCALES.iter().find(|(known, _)| *known == kind).map(|&(_, scales)| scales)?;
                 let rotated = match parts.next() {
                     None => false,
-                    Some("rotated") if scales == Int4Scales::Bf16 => true,
+                    Some("rotated") if scales == GroupScales::Bf16 => true,
                     Some(_) => return None,
                 };
                 match bits {
-                    "int8" if scales == Int4Scales::Bf16 => ComputeFormat::Int8 { group, rotated },
+                    "int8" if scales == GroupScales::Bf16 => ComputeFormat::Int8 { group, rotated },
                     "int8" => ComputeFormat::Stored8 { group, scales },
                     "int4" => ComputeFormat::Int4 { group, scales, rotated },
                     _ => return None,
@@ -128,9 +128,9 @@ impl PackedMatrix {
         if let Some((group, _)) = format.activations() {
             let kind = match format {
                 ComputeFormat::Int4 { scales, .. } | ComputeFormat::Stored8 { scales, .. } => scales,
-                _ => Int4Scales::Bf16,
+                _ => GroupScales::Bf16,
             };
-            let element = if kind == Int4Scales::Bf16 { PanelElement::Bf16 } else { PanelElement::U16 };
+            let element = if kind == GroupScales::Bf16 { PanelElement::Bf16 } else { PanelElement::U16 };
             let shape = vec![panels, kind.lines(groups(k, group)), LANES];
             parts.push(PanelPart { suffix: ".scales", element, shape });
         }
@@ -168,7 +168,7 @@ impl PackedMatrix {
                 codes: checked(source, &parts[0])?,
                 scales: checked(source, &parts[1])?,
                 group,
-                kind: Int4Scales::Bf16,
+                kind: GroupScales::Bf16,
                 rotated,
             },
             ComputeFormat::Stored8 { group, scales: kind } => Panels::Int8 {
@@ -214,7 +214,7 @@ mod tests {
         let mut formats = vec![ComputeFormat::Bf16, ComputeFormat::F32];
         for rotated in [false, true] {
             formats.push(ComputeFormat::Int8 { group: 64, rotated });
-            formats.push(ComputeFormat::Int4 { group: 32, scales: Int4Scales::Bf16, rotated });
+            formats.push(ComputeFormat::Int4 { group: 32, scales: GroupScales::Bf16, rotated });
         }
         for &(_, scales) in &SCALES[1..] {
             formats.push(ComputeFormat::Stored8 { group: 16, scales });

@@ -6,9 +6,9 @@ use super::{Kernel, KernelSet, Simd};
 
 /// Arguments of [`KernelSet::causal_conv`].
 pub struct ConvArgs<'a> {
-    /// Inputs of this and earlier tokens, the oldest first: `[taps][channels]`
+    /// Inputs of this and earlier tokens, the oldest first: `[kernel_size][channels]`
     pub inputs: &'a [&'a [f32]],
-    /// `[taps, channels]`
+    /// `[kernel_size, channels]`
     pub weights: &'a [f32],
     /// `[channels]`
     pub bias: Option<&'a [f32]>,
@@ -171,8 +171,8 @@ mod tests {
 
     #[test]
     fn convolutions_are_those_of_the_formula() {
-        for (taps, channels) in [(1, 5), (3, 16), (4, 50)] {
-            let (inputs, weights) = (noise(taps * channels, 1), noise(taps * channels, 2));
+        for (kernel_size, channels) in [(1, 5), (3, 16), (4, 50)] {
+            let (inputs, weights) = (noise(kernel_size * channels, 1), noise(kernel_size * channels, 2));
             let bias = noise(channels, 3);
             let rows: Vec<&[f32]> = inputs.chunks(channels).collect();
             for (bias, silu) in [(None, false), (Some(bias.as_slice()), true)] {
@@ -186,11 +186,14 @@ mod tests {
                     })
                     .collect();
                 for c in 0..channels {
-                    let terms =
-                        (0..taps).map(|j| f64::from(rows[j][c]) * f64::from(weights[j * channels + c]));
+                    let terms = (0..kernel_size)
+                        .map(|j| f64::from(rows[j][c]) * f64::from(weights[j * channels + c]));
                     let sum = terms.sum::<f64>() + bias.map_or(0.0, |bias| f64::from(bias[c]));
                     let expected = if silu { sum / (1.0 + (-sum).exp()) } else { sum };
-                    assert!((f64::from(results[0][c]) - expected).abs() < 1e-6, "{taps} {channels} {c}");
+                    assert!(
+                        (f64::from(results[0][c]) - expected).abs() < 1e-6,
+                        "{kernel_size} {channels} {c}"
+                    );
                 }
                 assert!(results.iter().all(|result| bits(result) == bits(&results[0])));
             }

@@ -1,10 +1,10 @@
-//! The scales and minima of int4 groups, and of int8 groups that were taken over, by their [`Int4Scales`].
+//! The scales and minima of int4 groups, and of int8 groups that were taken over, by their [`GroupScales`].
 
-use super::int4::{Int4Scales, super_lines};
+use super::int4::{GroupScales, super_lines};
 use super::simd::LANES;
 use super::{Kernel, Simd};
 
-/// One kind of [`Int4Scales`].
+/// One kind of [`GroupScales`].
 pub(super) trait ScaleLines {
     /// Whether there are minima.
     const MIN: bool;
@@ -41,7 +41,7 @@ scale_lines!(F16MinLines, true, 0, |s, lines, g| {
 scale_lines!(F32MinLines, true, 0, |s, lines, g| {
     (s.load(&*lines.add(4 * g).cast()), s.load(&*lines.add(4 * g + 2).cast()))
 });
-scale_lines!(SuperLines, true, 0, |s, lines, g| {
+scale_lines!(SuperblockLines, true, 0, |s, lines, g| {
     let (line, first) = super_lines(g);
     let bytes = lines.add(line).cast::<[u8; LANES]>();
     let (d, d_min) = (s.load_f16(&*lines.add(first)), s.load_f16(&*lines.add(first + 1)));
@@ -53,28 +53,28 @@ scale_lines!(SuperLines, true, 0, |s, lines, g| {
 macro_rules! for_scales {
     ($kind:expr, $k:ident => $body:expr) => {
         match $kind {
-            $crate::int4::Int4Scales::Bf16 => {
+            $crate::int4::GroupScales::Bf16 => {
                 type $k = $crate::scale_lines::Bf16Lines;
                 $body
             }
-            $crate::int4::Int4Scales::F16 => {
+            $crate::int4::GroupScales::F16 => {
                 type $k = $crate::scale_lines::F16Lines;
                 $body
             }
-            $crate::int4::Int4Scales::F32 => {
+            $crate::int4::GroupScales::F32 => {
                 type $k = $crate::scale_lines::F32Lines;
                 $body
             }
-            $crate::int4::Int4Scales::F16Min => {
+            $crate::int4::GroupScales::F16Min => {
                 type $k = $crate::scale_lines::F16MinLines;
                 $body
             }
-            $crate::int4::Int4Scales::F32Min => {
+            $crate::int4::GroupScales::F32Min => {
                 type $k = $crate::scale_lines::F32MinLines;
                 $body
             }
-            $crate::int4::Int4Scales::Super => {
-                type $k = $crate::scale_lines::SuperLines;
+            $crate::int4::GroupScales::Superblock => {
+                type $k = $crate::scale_lines::SuperblockLines;
                 $body
             }
         }
@@ -93,7 +93,7 @@ pub(super) struct Widen;
 
 /// Arguments of [`Widen`].
 pub(super) struct WidenArgs {
-    kind: Int4Scales,
+    kind: GroupScales,
     lines: *const [u16; LANES],
     first: usize,
     count: usize,
@@ -108,7 +108,7 @@ impl WidenArgs {
     /// The panel must have the groups, and `out` room for `(count - 1) * step + 1` vectors that nobody else uses.
     #[inline(always)]
     pub(super) unsafe fn new(
-        kind: Int4Scales,
+        kind: GroupScales,
         lines: *const [u16; LANES],
         (first, count): (usize, usize),
         (out, step): (*mut [f32; LANES], usize),
@@ -138,7 +138,7 @@ pub(super) struct AddMinima;
 
 /// Arguments of [`AddMinima`].
 pub(super) struct MinimaArgs<'a> {
-    kind: Int4Scales,
+    kind: GroupScales,
     lines: *const [u16; LANES],
     rows: (*const f32, *const i32),
     groups: usize,
@@ -155,7 +155,7 @@ impl<'a> MinimaArgs<'a> {
     /// There must be lines of `groups` groups for each panel, and `groups` scales and starts for each row of `sums`.
     #[inline(always)]
     pub(super) unsafe fn new<const P: usize>(
-        kind: Int4Scales,
+        kind: GroupScales,
         lines: *const [u16; LANES],
         rows: (*const f32, *const i32),
         groups: usize,

@@ -126,9 +126,9 @@ mod tests {
         /// Leaves a column out.
         static WRONG: KernelSet = KernelSet {
             name: "wrong",
-            int8_wide: Slot(|mut args| {
+            int8_gemm: Slot(|mut args| {
                 args.panels.end -= 1;
-                isa::scalar::KERNELS.int8_wide.call(args);
+                isa::scalar::KERNELS.int8_gemm.call(args);
             }),
             ..isa::scalar::SET
         };

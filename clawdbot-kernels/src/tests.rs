@@ -485,7 +485,7 @@ fn gemm_of_nothing() {
 /// The scalar set with the tile kernel over the model of the tiles.
 static TILES: KernelSet = KernelSet {
     name: "tiles",
-    int8_wide: Slot(|args| gemm_amx::Tiled::<tiles::Model>::run(Scalar, args)),
+    int8_gemm: Slot(|args| gemm_amx::Tiled::<tiles::Model>::run(Scalar, args)),
     tile_panels: (gemm_amx::PANELS, 1),
     ..isa::scalar::SET
 };

@@ -7,17 +7,17 @@ use super::tests::{Dense, Noise, bits, dense, in_region};
 use super::*;
 use crate::error::Error;
 
-const KINDS: [Int4Scales; 6] = [
-    Int4Scales::Bf16,
-    Int4Scales::F16,
-    Int4Scales::F32,
-    Int4Scales::F16Min,
-    Int4Scales::F32Min,
-    Int4Scales::Super,
+const KINDS: [GroupScales; 6] = [
+    GroupScales::Bf16,
+    GroupScales::F16,
+    GroupScales::F32,
+    GroupScales::F16Min,
+    GroupScales::F32Min,
+    GroupScales::Superblock,
 ];
 
 /// Every kind with codes of four bits, and all but the first with codes of eight.
-fn formats() -> impl Iterator<Item = (Int4Scales, bool)> {
+fn formats() -> impl Iterator<Item = (GroupScales, bool)> {
     KINDS.iter().map(|kind| (*kind, false)).chain(KINDS[1..].iter().map(|kind| (*kind, true)))
 }
 
@@ -25,7 +25,7 @@ fn formats() -> impl Iterator<Item = (Int4Scales, bool)> {
 #[derive(Clone)]
 struct Stored {
     group: usize,
-    kind: Int4Scales,
+    kind: GroupScales,
     /// Codes of eight bits.
     eight: bool,
     cols: usize,
@@ -39,25 +39,28 @@ impl Stored {
         rows: usize,
         cols: usize,
         group: usize,
-        (kind, eight): (Int4Scales, bool),
+        (kind, eight): (GroupScales, bool),
     ) -> Self {
         // Of eight bits some are -128, and some 127.
         let code = |x: f32| if eight { (x * 140.0) as i8 } else { (x * 8.0 + 8.0) as i8 & 15 };
         let codes = (0..rows * cols).map(|_| code(noise.next())).collect();
         let mut supers = [0; 2];
         let mut scale = |g: usize| match kind {
-            Int4Scales::Bf16 => StoredScale::One(bf16::from_f32(noise.next()).to_bits()),
-            Int4Scales::F16 => StoredScale::One(f16::from_f32(noise.next()).to_bits()),
-            Int4Scales::F32 => StoredScale::Float(noise.next()),
-            Int4Scales::F16Min => {
+            GroupScales::Bf16 => StoredScale::One(bf16::from_f32(noise.next()).to_bits()),
+            GroupScales::F16 => StoredScale::One(f16::from_f32(noise.next()).to_bits()),
+            GroupScales::F32 => StoredScale::Float(noise.next()),
+            GroupScales::F16Min => {
                 StoredScale::Two([noise.next(), noise.next()].map(|x| f16::from_f32(x).to_bits()))
             }
-            Int4Scales::F32Min => StoredScale::Floats([noise.next(), noise.next()]),
-            Int4Scales::Super => {
+            GroupScales::F32Min => StoredScale::Floats([noise.next(), noise.next()]),
+            GroupScales::Superblock => {
                 if g.is_multiple_of(8) {
                     supers = [noise.next(), noise.next()].map(|x| f16::from_f32(x).to_bits());
                 }
-                StoredScale::Super(supers, [noise.next(), noise.next()].map(|x| (x * 32.0 + 32.0) as u8 & 63))
+                StoredScale::Superblock(
+                    supers,
+                    [noise.next(), noise.next()].map(|x| (x * 32.0 + 32.0) as u8 & 63),
+                )
             }
         };
         let groups = cols.div_ceil(group);
@@ -70,12 +73,12 @@ impl Stored {
         let f = |bits: u16| f16::from_bits(bits).to_f32();
         let zero = if self.eight { 0 } else { 8 };
         match (self.kind, self.scales[row * self.cols.div_ceil(self.group) + g]) {
-            (Int4Scales::Bf16, StoredScale::One(bits)) => (bf16::from_bits(bits).to_f32(), 0.0, zero),
+            (GroupScales::Bf16, StoredScale::One(bits)) => (bf16::from_bits(bits).to_f32(), 0.0, zero),
             (_, StoredScale::One(bits)) => (f(bits), 0.0, zero),
             (_, StoredScale::Float(scale)) => (scale, 0.0, zero),
             (_, StoredScale::Two([scale, min])) => (f(scale), f(min), 0),
             (_, StoredScale::Floats([scale, min])) => (scale, min, 0),
-            (_, StoredScale::Super([d, d_min], [s, m])) => {
+            (_, StoredScale::Superblock([d, d_min], [s, m])) => {
                 (f(d) * f32::from(s), 0.0 - f(d_min) * f32::from(m), 0)
             }
         }
@@ -171,7 +174,7 @@ fn multiply(
     })
 }
 
-fn check(seed: u64, [m, n, k]: [usize; 3], group: usize, kind: (Int4Scales, bool)) {
+fn check(seed: u64, [m, n, k]: [usize; 3], group: usize, kind: (GroupScales, bool)) {
     let mut noise = Noise(seed);
     let stored = Stored::random(&mut noise, n, k, group, kind);
     let (x, bias, residual) = (noise.vec(m * k), noise.vec(n), noise.vec(m * n));
@@ -255,7 +258,7 @@ proptest! {
         let group = 8 * group;
         let mut weights = Noise(seed).vec(n * k);
         weights.iter_mut().for_each(|w| *w *= 2.0_f32.powi(exponent));
-        let format = ComputeFormat::Int4 { group, scales: Int4Scales::Bf16, rotated: false };
+        let format = ComputeFormat::Int4 { group, scales: GroupScales::Bf16, rotated: false };
         let source: Dense = dense(n, k, weights.clone());
         let rows = |kernels: &KernelSet| {
             let packed = in_region(2, |region| PackedMatrix::pack(kernels, region, format, &[&source]).unwrap());
@@ -285,7 +288,7 @@ proptest! {
 
 #[test]
 fn extreme_weights_are_quantized() {
-    let format = ComputeFormat::Int4 { group: 16, scales: Int4Scales::Bf16, rotated: false };
+    let format = ComputeFormat::Int4 { group: 16, scales: GroupScales::Bf16, rotated: false };
     let groups = [0.0, 1e-44, 1e-37, 1e-30, 1.0, 1e30, 3.4e38, f32::MAX];
     let weights: Vec<f32> =
         groups.iter().flat_map(|&w| (0..16).map(move |i| if i % 3 == 0 { -w } else { w })).collect();
@@ -314,7 +317,7 @@ fn extreme_weights_are_quantized() {
 #[test]
 fn stored_rows_are_checked() {
     let kernels = select(None).unwrap();
-    let good = Stored::random(&mut Noise(5), 20, 64, 32, (Int4Scales::F16, false));
+    let good = Stored::random(&mut Noise(5), 20, 64, 32, (GroupScales::F16, false));
     let pack = |stored: &Stored| {
         let format = good.format();
         in_region(2, |region| PackedMatrix::pack(kernels, region, format, &[stored]).map(|_| ()))
@@ -327,7 +330,7 @@ fn stored_rows_are_checked() {
     }
     let other = Stored { scales: vec![StoredScale::Floats([1.0; 2]); 40], ..good.clone() };
     assert!(matches!(pack(&other).unwrap_err(), Error::Internal(_)));
-    let good8 = Stored::random(&mut Noise(5), 20, 64, 32, (Int4Scales::F16, true));
+    let good8 = Stored::random(&mut Noise(5), 20, 64, 32, (GroupScales::F16, true));
     let pack8 = |stored: &Stored| {
         let format = good8.format();
         in_region(2, |region| PackedMatrix::pack(kernels, region, format, &[stored]).map(|_| ()))
@@ -357,7 +360,7 @@ fn packed_bytes_are_those_of_the_layout() {
         }
     }
     for group in [0, 4, 12, 1 << 20] {
-        let format = ComputeFormat::Int4 { group, scales: Int4Scales::Bf16, rotated: false };
+        let format = ComputeFormat::Int4 { group, scales: GroupScales::Bf16, rotated: false };
         assert!(matches!(PackedMatrix::packed_bytes(format, 16, 16), Err(Error::InvalidArgument(_))));
     }
 }
@@ -366,11 +369,12 @@ fn packed_bytes_are_those_of_the_layout() {
 fn joined_matrices_give_the_columns_of_each() {
     let mut noise = Noise(3);
     let (k, ns) = (96, [20, 7, 33]);
-    let sources: Vec<Stored> = [(Int4Scales::Super, false), (Int4Scales::F32, true), (Int4Scales::F16, true)]
-        .into_iter()
-        .zip(ns)
-        .map(|(kind, n)| Stored::random(&mut noise, n, k, 16, kind))
-        .collect();
+    let sources: Vec<Stored> =
+        [(GroupScales::Superblock, false), (GroupScales::F32, true), (GroupScales::F16, true)]
+            .into_iter()
+            .zip(ns)
+            .map(|(kind, n)| Stored::random(&mut noise, n, k, 16, kind))
+            .collect();
     let kernels = select(None).unwrap();
     let joined = PackedMatrix::joined(sources.iter().map(|source| source.pack(kernels)).collect());
     assert_eq!((joined.n(), joined.k(), joined.segments().len()), (60, k, 3));

@@ -10,7 +10,7 @@ use super::model::Model;
 use super::rerank::DecoderReranker;
 use super::session::Prompt;
 use crate::error::{Error, Result};
-use crate::forward::decoder::floats;
+use crate::forward::decoder::zeroed_rows;
 use crate::forward::pooling::{Pooler, normalize};
 use crate::options::{EmbedOptions, Pooling, RerankOptions};
 use crate::spec::embedding::EmbeddingConfig;
@@ -137,7 +137,7 @@ impl Model {
             return Ok((Embeddings { values: Vec::new(), dimensions, tokens }, pass.finish()));
         }
         let values = loaded.finish(states, count)?;
-        let mut kept = floats(count, dimensions)?;
+        let mut kept = zeroed_rows(count, dimensions)?;
         let rows = kept.chunks_exact_mut(dimensions).zip(values.chunks_exact(spec.pooled_size()));
         for (index, (out, row)) in rows.enumerate() {
             out.copy_from_slice(&row[..dimensions]);

@@ -7,7 +7,7 @@ use super::embed::Faults;
 use super::model::Loaded;
 use super::session::{Session, Stream};
 use crate::error::{Error, ErrorKind, Result};
-use crate::forward::decoder::floats;
+use crate::forward::decoder::zeroed_rows;
 use crate::forward::pooling::Pooler;
 
 /// Sequences that are under way, in units of those of a forward pass.
@@ -45,7 +45,7 @@ impl<E: From<Error>> Pass<'_, E> {
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Vec<f32>> {
         let hidden = self.loaded.decoder.spec.hidden_size;
-        let mut states = floats(count, hidden)?;
+        let mut states = zeroed_rows(count, hidden)?;
         let most = PASSES_AHEAD * self.loaded.options.max_batch as usize;
         let mut running: VecDeque<Option<Stream>> = VecDeque::new();
         let mut started = 0;

@@ -163,9 +163,9 @@ impl Loaded {
     /// Takes out of the budget what the vectors of `count` texts need at most at a time.
     pub(super) fn reserve_vectors(&self, count: usize) -> Result<Reservation> {
         let spec = &self.decoder.spec;
-        let width = spec.chain.iter().map(|dense| dense.outputs).fold(spec.hidden_size, usize::max);
+        let width = spec.dense_head.iter().map(|dense| dense.outputs).fold(spec.hidden_size, usize::max);
         // The states and what is made of them; of a layer its input, output, and that normalized.
-        let copies = if spec.chain.is_empty() { 2 } else { 3 };
+        let copies = if spec.dense_head.is_empty() { 2 } else { 3 };
         let size = width.checked_mul(4 * copies).and_then(|size| size.checked_mul(count));
         let bytes = size.map_or(u64::MAX, |size| size as u64);
         self.runtime.budget().reserve_growing(bytes, "the vectors of texts")
@@ -173,7 +173,7 @@ impl Loaded {
 
     /// What becomes of pooled states.
     pub(super) fn finish(&self, states: Vec<f32>, rows: usize) -> Result<Vec<f32>> {
-        if self.decoder.chain.is_empty() {
+        if self.decoder.dense_head.is_empty() {
             return Ok(states);
         }
         self.runtime.pool().region(|region| {

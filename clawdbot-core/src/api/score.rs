@@ -4,7 +4,7 @@ use super::model::Model;
 use super::session::{Prompt, Session, Wanted, overflow};
 use crate::cancel::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};
-use crate::forward::decoder::floats;
+use crate::forward::decoder::zeroed_rows;
 use crate::forward::pooling::Pooler;
 
 impl Model {
@@ -77,7 +77,7 @@ impl Model {
         let size = tokens.len().saturating_mul(hidden);
         let bytes = (size as u64).saturating_mul(4);
         let _reservation = self.0.runtime.budget().reserve_growing(bytes, "the hidden states")?;
-        let mut room = floats(tokens.len(), hidden)?;
+        let mut room = zeroed_rows(tokens.len(), hidden)?;
         room.clear();
         let session = Session::once(loaded)?;
         let states = session.pool(tokens.to_vec(), Vec::new(), Pooler::every(room), adapter)?.pooled()?;

@@ -8,8 +8,8 @@
 #![allow(clippy::print_stdout, reason = "printing is the purpose")]
 
 use clawdbot_kernels::{
-    ComputeFormat, Epilogue, Int4Scales, KernelSet, Lhs, PackedMatrix, QuantizedRows, RowSource, StoredScale,
-    gemm,
+    ComputeFormat, Epilogue, GroupScales, KernelSet, Lhs, PackedMatrix, QuantizedRows, RowSource,
+    StoredScale, gemm,
 };
 use half::bf16;
 
@@ -334,7 +334,7 @@ fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) 
         spec: from.spec.clone(),
         embedding: pack(Part::Head, &from.embedding),
         input: InputTables { positions: None, token_types: None, norm: None },
-        chain: Vec::new(),
+        dense_head: Vec::new(),
         layers: from
             .layers
             .iter()
@@ -405,7 +405,7 @@ const fn int8_rotated(group: usize) -> Variant {
 
 /// int4 as models are loaded.
 const fn built_in(group: usize, rotated: bool) -> Variant {
-    Variant::Packed(ComputeFormat::Int4 { group, scales: Int4Scales::Bf16, rotated })
+    Variant::Packed(ComputeFormat::Int4 { group, scales: GroupScales::Bf16, rotated })
 }
 
 const fn int8(group: usize) -> Variant {

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 use super::floats::{FloatRows, Floats, check, with_floats};
 use super::from_candle;
 use crate::error::{Error, ErrorKind, Result};
-use crate::forward::decoder::floats;
+use crate::forward::decoder::zeroed_rows;
 use crate::load::build::format;
 use crate::options::WeightType;
 use crate::runtime::{Reservation, Runtime, SharedRows};
@@ -209,7 +209,7 @@ impl Layer {
     fn forward(&self, x: Floats<'_>) -> Result<Vec<f32>> {
         let (k, n) = (self.weight.k(), self.weight.n());
         let m = x.len() / k;
-        let mut out = floats(m, n)?;
+        let mut out = zeroed_rows(m, n)?;
         if m == 0 {
             return Ok(out);
         }
@@ -217,7 +217,7 @@ impl Layer {
         let x = match x {
             Floats::F32(x) => x,
             _ => {
-                let mut all = floats(m, k)?;
+                let mut all = zeroed_rows(m, k)?;
                 x.read(0, &mut all);
                 widened = all;
                 &widened
@@ -240,7 +240,7 @@ impl Layer {
 /// The `n` elements of a tensor.
 fn read(tensor: &Tensor, n: usize) -> Result<Vec<f32>> {
     with_floats(tensor, |values| {
-        let mut all = floats(1, n)?;
+        let mut all = zeroed_rows(1, n)?;
         values.read(0, &mut all);
         Ok(all)
     })

@@ -149,7 +149,7 @@ impl DecoderSpec {
     }
 
     /// Whether some half of a layer needs a buffer for what it gives.
-    pub(crate) fn needs_branch(&self) -> bool {
+    pub(crate) fn needs_sublayer(&self) -> bool {
         let norms = self.names.attention_out_norm.or(self.names.mlp_out_norm);
         let inputs = self.per_layer_inputs.is_some();
         let moe = self.layers.iter().any(|layer| layer.moe);
@@ -181,16 +181,22 @@ impl Ops<'_> {
         });
     }
 
-    /// `x += norm(branch) * residual_multiplier`; without gains the branch as it is. It is normed in place.
-    pub(crate) fn join(&self, spec: &DecoderSpec, branch: &mut [f32], gains: Option<&[f32]>, x: &mut [f32]) {
+    /// `x += norm(sublayer) * residual_multiplier`; without gains `sublayer` as it is. It is normed in place.
+    pub(crate) fn join(
+        &self,
+        spec: &DecoderSpec,
+        sublayer: &mut [f32],
+        gains: Option<&[f32]>,
+        x: &mut [f32],
+    ) {
         let width = spec.hidden_size;
         if let Some(gains) = gains {
-            self.by_rows(branch, width, |_, row| {
+            self.by_rows(sublayer, width, |_, row| {
                 self.kernels.norm_in_place(row, gains, spec.rms_norm_eps);
             });
         }
         self.by_rows(x, width, |row, x| {
-            self.kernels.add_scaled(&branch[row * width..][..width], spec.residual_multiplier, x);
+            self.kernels.add_scaled(&sublayer[row * width..][..width], spec.residual_multiplier, x);
         });
     }
 }

@@ -86,7 +86,7 @@ impl DecoderLayer {
                 Vec::new()
             }
             Mlp::Moe(moe) => {
-                let dense = moe.beside.as_ref().map(|beside| &beside.dense);
+                let dense = moe.parallel_mlp.as_ref().map(|parallel_mlp| &parallel_mlp.dense);
                 moe.experts.iter().chain(&moe.shared).chain(dense).collect()
             }
         };
@@ -127,8 +127,8 @@ pub(crate) struct Decoder {
     pub(crate) norm: Option<Vec<f32>>,
     /// hidden_size -> vocab_size; `None` when tied
     pub(crate) lm_head: Option<PackedMatrix>,
-    /// One for each of `DecoderSpec::chain`
-    pub(crate) chain: Vec<Dense>,
+    /// One for each of `DecoderSpec::dense_head`
+    pub(crate) dense_head: Vec<Dense>,
 }
 
 /// What a forward pass computes with.
@@ -169,7 +169,7 @@ impl Decoder {
             normed,
             mixer,
             mixed,
-            branch,
+            sublayer,
             mlp,
             moe,
             inputs,
@@ -183,7 +183,7 @@ impl Decoder {
         let ops = Ops { kernels: context.kernels, region: context.region, adapters: adapters.as_ref() };
         let mut x = &mut x[..rows * hidden];
         let mut normed = &mut normed[..rows * hidden];
-        let branch = &mut branch[..if spec.needs_branch() { rows * hidden } else { 0 }];
+        let sublayer = &mut sublayer[..if spec.needs_sublayer() { rows * hidden } else { 0 }];
 
         let kernels = ops.kernels;
         ops.by_rows(x, hidden, |row, out| {
@@ -231,8 +231,8 @@ impl Decoder {
             if spec.adds_directly(layer.attention_out_norm.as_ref()) {
                 ops.linear(mixed, rows, &layer.o, x, true, quantized)?;
             } else {
-                ops.linear(mixed, rows, &layer.o, branch, false, quantized)?;
-                ops.join(spec, branch, layer.attention_out_norm.as_deref(), x);
+                ops.linear(mixed, rows, &layer.o, sublayer, false, quantized)?;
+                ops.join(spec, sublayer, layer.attention_out_norm.as_deref(), x);
             }
 
             if let Some(gains) = &layer.attention_sum_norm {
@@ -249,7 +249,7 @@ impl Decoder {
             match &layer.mlp {
                 Mlp::Dense(weights) => {
                     let mut buffers = mlp.buffers(quantized);
-                    let out = if direct { (&mut *x, true) } else { (&mut *branch, false) };
+                    let out = if direct { (&mut *x, true) } else { (&mut *sublayer, false) };
                     weights.forward(&ops, spec.activation, (normed, rows), out, &mut buffers)?;
                 }
                 Mlp::Plain(weights) => {
@@ -258,18 +258,18 @@ impl Decoder {
                     weights.forward(&ops, spec.activation, (input, rows), (&mut *x, true), &mut buffers)?;
                 }
                 Mlp::Moe(weights) => {
-                    weights.forward(&ops, spec, (x, normed, rows), branch, (mlp, moe), quantized)?;
+                    weights.forward(&ops, spec, (x, normed, rows), sublayer, (mlp, moe), quantized)?;
                 }
             }
             if !direct || matches!(layer.mlp, Mlp::Moe(_)) {
-                ops.join(spec, branch, layer.mlp_out_norm.as_deref(), x);
+                ops.join(spec, sublayer, layer.mlp_out_norm.as_deref(), x);
             }
             if let Some(gains) = &layer.mlp_sum_norm {
                 ops.input(spec, x, Some(gains), normed);
                 std::mem::swap(&mut x, &mut normed);
             }
             if let Some(input) = &layer.input {
-                input.forward(&ops, (spec, index), (x, rows), branch, inputs, quantized)?;
+                input.forward(&ops, (spec, index), (x, rows), sublayer, inputs, quantized)?;
             }
             if let Some(scalar) = layer.scalar {
                 ops.by_rows(x, hidden, |_, row| ops.kernels.scale_and_cap(scalar, None, row));
@@ -323,14 +323,14 @@ impl Decoder {
     /// `OutOfBudget` without memory.
     pub(crate) fn finish_pooled(&self, ops: &Ops<'_>, states: Vec<f32>, rows: usize) -> Result<Vec<f32>> {
         let (mut x, mut quantized) = (states, QuantizedRows::default());
-        for (spec, dense) in self.spec.chain.iter().zip(&self.chain) {
-            let mut out = floats(rows, spec.outputs)?;
+        for (spec, dense) in self.spec.dense_head.iter().zip(&self.dense_head) {
+            let mut out = zeroed_rows(rows, spec.outputs)?;
             ops.linear(&x, rows, &dense.linear, &mut out, false, &mut quantized)?;
             if let Some(activation) = spec.activation {
                 ops.by_rows(&mut out, spec.outputs, |_, row| ops.kernels.activate_in_place(activation, row));
             }
             if let Some(gains) = &dense.norm {
-                x = floats(rows, spec.outputs)?;
+                x = zeroed_rows(rows, spec.outputs)?;
                 let rows = out.chunks_exact(spec.outputs).zip(x.chunks_exact_mut(spec.outputs));
                 rows.for_each(|(row, normed)| norm_row(ops.kernels, &self.spec, row, gains, normed));
             } else {
@@ -345,7 +345,7 @@ impl Decoder {
 ///
 /// # Errors
 /// `OutOfBudget` without memory.
-pub(crate) fn floats(rows: usize, width: usize) -> Result<Vec<f32>> {
+pub(crate) fn zeroed_rows(rows: usize, width: usize) -> Result<Vec<f32>> {
     rows.checked_mul(width).and_then(zeros).ok_or_else(|| {
         Error::new(ErrorKind::OutOfBudget, format!("there is no memory for {rows} rows of {width} floats"))
     })

@@ -86,7 +86,7 @@ impl LayerInput {
         ops: &Ops<'_>,
         (spec, layer): (&DecoderSpec, usize),
         (x, rows): (&mut [f32], usize),
-        branch: &mut [f32],
+        sublayer: &mut [f32],
         scratch: &mut InputScratch,
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
@@ -100,8 +100,8 @@ impl LayerInput {
             out.copy_from_slice(&all[row * width + layer * size..][..size]);
             ops.kernels.activate(spec.activation, &gates[row * size..][..size], out);
         });
-        ops.linear(gated, rows, &self.projection, branch, false, quantized)?;
-        ops.join(spec, branch, Some(&self.norm), x);
+        ops.linear(gated, rows, &self.projection, sublayer, false, quantized)?;
+        ops.join(spec, sublayer, Some(&self.norm), x);
         Ok(())
     }
 }

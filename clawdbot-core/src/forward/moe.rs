@@ -22,11 +22,11 @@ pub(crate) struct MoeWeights {
     pub(crate) correction: Option<Vec<f32>>,
     pub(crate) experts: Vec<GatedMlp>,
     pub(crate) shared: Option<GatedMlp>,
-    pub(crate) beside: Option<BesideWeights>,
+    pub(crate) parallel_mlp: Option<ParallelMlpWeights>,
 }
 
-/// Of an expert layer beside a dense MLP, see [`MoeSpec::beside_dense`]. Norms are `[hidden_size]`.
-pub(crate) struct BesideWeights {
+/// Of an expert layer beside a dense MLP, see [`MoeSpec::parallel_mlp`]. Norms are `[hidden_size]`.
+pub(crate) struct ParallelMlpWeights {
     pub(crate) dense: GatedMlp,
     /// Of what the dense MLP gives
     pub(crate) dense_out_norm: Vec<f32>,
@@ -66,21 +66,23 @@ impl MoeWeights {
         (mlp, scratch): (&mut MlpScratch, &mut MoeScratch),
         quantized: &mut QuantizedRows,
     ) -> Result<()> {
-        let MoeScratch { experts, beside: [routed, input] } = scratch;
-        let Some(beside) = &self.beside else {
+        let MoeScratch { experts, parallel_mlp: [routed, input] } = scratch;
+        let Some(parallel_mlp) = &self.parallel_mlp else {
             return self.experts(ops, spec, (x, x, rows), out, (mlp, experts), quantized);
         };
         let (hidden, eps) = (spec.hidden_size, spec.rms_norm_eps);
         let (routed, input) = (&mut routed[..rows * hidden], &mut input[..rows * hidden]);
-        ops.input(spec, stream, Some(&beside.router_norm), routed);
-        ops.input(spec, stream, Some(&beside.expert_norm), input);
+        ops.input(spec, stream, Some(&parallel_mlp.router_norm), routed);
+        ops.input(spec, stream, Some(&parallel_mlp.expert_norm), input);
         self.experts(ops, spec, (routed, input, rows), out, (mlp, experts), quantized)?;
         let dense = routed;
         let mut buffers = mlp.buffers(quantized);
-        beside.dense.forward(ops, spec.activation, (x, rows), (dense, false), &mut buffers)?;
-        ops.by_rows(dense, hidden, |_, row| ops.kernels.norm_in_place(row, &beside.dense_out_norm, eps));
+        parallel_mlp.dense.forward(ops, spec.activation, (x, rows), (dense, false), &mut buffers)?;
+        ops.by_rows(dense, hidden, |_, row| {
+            ops.kernels.norm_in_place(row, &parallel_mlp.dense_out_norm, eps)
+        });
         ops.by_rows(out, hidden, |row, out| {
-            ops.kernels.norm_in_place(out, &beside.expert_out_norm, eps);
+            ops.kernels.norm_in_place(out, &parallel_mlp.expert_out_norm, eps);
             ops.kernels.add_scaled(&dense[row * hidden..][..hidden], 1.0, out);
         });
         Ok(())
@@ -119,7 +121,8 @@ impl MoeWeights {
             }
             let chosen = moe.choose(&logits[..moe.num_experts], self.correction.as_deref(), choosing);
             choices.extend(chosen.iter().map(|&(expert, weight)| {
-                let scale = self.beside.as_ref().map_or(1.0, |beside| beside.expert_scale[expert]);
+                let scale =
+                    self.parallel_mlp.as_ref().map_or(1.0, |parallel_mlp| parallel_mlp.expert_scale[expert]);
                 Choice { expert, row, weight: weight * scale }
             }));
         }

@@ -137,7 +137,7 @@ mod tests {
             router_bias: false,
             expert_bias: false,
             shared: None,
-            beside_dense: false,
+            parallel_mlp: false,
             storage: ExpertStorage::Separate,
         }
     }

@@ -24,7 +24,7 @@ pub(crate) struct Scratch {
     /// `[T, as the layer's projection back wants it]`
     pub(crate) mixed: AlignedBuf<f32>,
     /// `[T, hidden_size]`: what a half of a layer gives, where it is not added as it is
-    pub(crate) branch: AlignedBuf<f32>,
+    pub(crate) sublayer: AlignedBuf<f32>,
     pub(crate) mlp: MlpScratch,
     pub(crate) moe: MoeScratch,
     pub(crate) inputs: InputScratch,
@@ -82,7 +82,7 @@ impl MlpScratch {
 pub(crate) struct MoeScratch {
     pub(crate) experts: ExpertScratch,
     /// `[T, hidden_size]` each, where they are beside a dense MLP
-    pub(crate) beside: [AlignedBuf<f32>; 2],
+    pub(crate) parallel_mlp: [AlignedBuf<f32>; 2],
 }
 
 /// Buffers of second embeddings.
@@ -124,12 +124,12 @@ struct Widths {
     mixed: usize,
     wide: [usize; 5],
     head: usize,
-    branch: usize,
+    sublayer: usize,
     mlp: usize,
     router: usize,
     experts: usize,
     gathered: usize,
-    beside: usize,
+    parallel_mlp: usize,
     inputs: usize,
     input: usize,
     rope: usize,
@@ -139,9 +139,9 @@ struct Widths {
 impl Widths {
     fn of(spec: &DecoderSpec) -> Self {
         let moe = spec.moe.filter(|_| spec.layers.iter().any(|layer| layer.moe));
-        let beside = moe.is_some_and(|moe| moe.beside_dense);
+        let parallel_mlp = moe.is_some_and(|moe| moe.parallel_mlp);
         let layers = 0..spec.layers.len();
-        let dense = layers.clone().filter(|&layer| beside || !spec.layers[layer].moe);
+        let dense = layers.clone().filter(|&layer| parallel_mlp || !spec.layers[layer].moe);
         let dense = dense.map(|layer| spec.dense_size(layer)).max();
         let input = spec.per_layer_inputs.map_or(0, |inputs| inputs.size);
         let shared = moe.and_then(|moe| moe.shared).map(|shared| shared.intermediate_size);
@@ -152,12 +152,12 @@ impl Widths {
             mixed: spec.widest_mixed(),
             wide: spec.wide_sizes(),
             head: spec.mla.map_or(0, |mla| mla.head_input()),
-            branch: if spec.needs_branch() { spec.hidden_size } else { 0 },
+            sublayer: if spec.needs_sublayer() { spec.hidden_size } else { 0 },
             mlp: widths.max().unwrap_or(0),
             router: moe.map_or(0, |moe| moe.num_experts + 1),
             experts: moe.map_or(0, |moe| moe.num_experts_per_tok),
             gathered: moe.map_or(0, |_| spec.hidden_size),
-            beside: if beside { spec.hidden_size } else { 0 },
+            parallel_mlp: if parallel_mlp { spec.hidden_size } else { 0 },
             inputs: input * spec.layers.len(),
             input,
             rope: spec.ropes.iter().map(|rope| rope.rotary_dim).sum(),
@@ -208,14 +208,14 @@ impl Scratch {
             }
         }
         self.mixed.reserve(rows * widths.mixed)?;
-        self.branch.reserve(rows * widths.branch)?;
+        self.sublayer.reserve(rows * widths.sublayer)?;
         self.mlp.activated.reserve(rows * widths.mlp)?;
         let ExpertScratch { logits: router, gathered, result, .. } = &mut self.moe.experts;
         router.reserve(rows * widths.router)?;
         gathered.reserve(rows * widths.gathered)?;
         result.reserve(rows * widths.gathered)?;
-        for buffer in &mut self.moe.beside {
-            buffer.reserve(rows * widths.beside)?;
+        for buffer in &mut self.moe.parallel_mlp {
+            buffer.reserve(rows * widths.parallel_mlp)?;
         }
         let InputScratch { all, looked_up, gates, gated } = &mut self.inputs;
         for (buffer, width) in
@@ -237,11 +237,12 @@ impl Scratch {
         // int8 codes with their scales and sums take less than two bytes an element, bf16 two.
         let wide: usize = widths.wide.iter().sum();
         let widest = widths.hidden.max(widths.mlp).max(widths.mixed).max(wide);
-        let moe = widths.router + 2 * widths.gathered + 6 * widths.experts + 2 * widths.beside;
+        let moe = widths.router + 2 * widths.gathered + 6 * widths.experts + 2 * widths.parallel_mlp;
         let moe = moe + widths.gathered.div_ceil(2) + 2 * widths.inputs + 2 * widths.input;
         let heads = (widths.head + widths.head.div_ceil(2)).saturating_mul(threads);
         // The states of all rows may be wanted.
-        let per_row = 3 * widths.hidden + widths.qkv + widths.mixed + wide + widths.branch + widths.mlp + moe;
+        let per_row =
+            3 * widths.hidden + widths.qkv + widths.mixed + wide + widths.sublayer + widths.mlp + moe;
         let floats = (per_row + heads + widths.rope + widest.div_ceil(2) + widths.mlp.div_ceil(2))
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))

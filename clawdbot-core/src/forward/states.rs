@@ -62,7 +62,7 @@ pub(crate) fn sequence_states<'a>(
 /// Inputs of a convolution: those of a pass, and before them the last ones of earlier passes.
 #[derive(Clone, Copy)]
 pub(crate) struct History<'a> {
-    /// `[taps - 1, width]`, the oldest first
+    /// `[kernel_size - 1, width]`, the oldest first
     pub(crate) earlier: &'a [f32],
     /// From the sequence's first row on
     pub(crate) rows: &'a [f32],
@@ -72,22 +72,22 @@ pub(crate) struct History<'a> {
 }
 
 impl<'a> History<'a> {
-    /// The inputs that row `row` sees, `taps` of them: the oldest first, its own last.
-    pub(crate) fn seen_by(&self, row: usize, taps: usize) -> Vec<&'a [f32]> {
-        (row + 1..row + 1 + taps).map(|index| self.input(index - 1, taps)).collect()
+    /// The inputs that row `row` sees, `kernel_size` of them: the oldest first, its own last.
+    pub(crate) fn seen_by(&self, row: usize, kernel_size: usize) -> Vec<&'a [f32]> {
+        (row + 1..row + 1 + kernel_size).map(|index| self.input(index - 1, kernel_size)).collect()
     }
 
     /// Input `index`, counted from the first of `earlier`.
-    fn input(&self, index: usize, taps: usize) -> &'a [f32] {
-        match index.checked_sub(taps - 1) {
+    fn input(&self, index: usize, kernel_size: usize) -> &'a [f32] {
+        match index.checked_sub(kernel_size - 1) {
             None => &self.earlier[index * self.width..][..self.width],
             Some(row) => &self.rows[row * self.stride..][..self.width],
         }
     }
 
     /// What `earlier` is after `rows` rows.
-    pub(crate) fn after(&self, rows: usize, taps: usize) -> Vec<f32> {
-        (rows..rows + taps - 1).flat_map(|index| self.input(index, taps)).copied().collect()
+    pub(crate) fn after(&self, rows: usize, kernel_size: usize) -> Vec<f32> {
+        (rows..rows + kernel_size - 1).flat_map(|index| self.input(index, kernel_size)).copied().collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use clawdbot_kernels::memory::SharedBytes;
 use clawdbot_kernels::simd::LANES;
 use clawdbot_kernels::threads::ThreadPool;
-use clawdbot_kernels::{ComputeFormat, Int4Scales, KernelSet, PackedMatrix, RowSource};
+use clawdbot_kernels::{ComputeFormat, GroupScales, KernelSet, PackedMatrix, RowSource};
 
 use super::parts::{InMemory, LastTensor};
 use super::weights::Weights;
@@ -18,14 +18,14 @@ use crate::forward::mixers::mamba::MambaWeights;
 use crate::forward::mixers::mla::MlaWeights;
 use crate::forward::mixers::short_conv::ShortConvWeights;
 use crate::forward::mixers::{AttentionWeights, Mixer};
-use crate::forward::moe::{BesideWeights, MoeWeights};
+use crate::forward::moe::{MoeWeights, ParallelMlpWeights};
 use crate::options::WeightType;
 use crate::spec::DecoderSpec;
 use crate::spec::mixer_names::{MambaNames, MixerNames};
 use crate::spec::packing::Joined;
 use crate::spec::tensors::{
-    BesideNames, DenseNames, GatedNames, LayerInputsNames, LayerNames, LinearNames, MlpNames, MoeNames,
-    NormNames, PlainNames, TensorNames, VectorName,
+    DenseNames, GatedNames, LayerInputsNames, LayerNames, LinearNames, MlpNames, MoeNames, NormNames,
+    ParallelMlpNames, PlainNames, TensorNames, VectorName,
 };
 use crate::weights::PackedFile;
 
@@ -40,7 +40,7 @@ pub(crate) fn format(weights: WeightType) -> ComputeFormat {
     match weights {
         WeightType::Int8 | WeightType::Stored => ComputeFormat::Int8 { group: INT8_GROUP, rotated: true },
         WeightType::Int4 => {
-            ComputeFormat::Int4 { group: INT4_GROUP, scales: Int4Scales::Bf16, rotated: false }
+            ComputeFormat::Int4 { group: INT4_GROUP, scales: GroupScales::Bf16, rotated: false }
         }
         WeightType::Bf16 => ComputeFormat::Bf16,
         WeightType::F32 => ComputeFormat::F32,
@@ -145,8 +145,8 @@ impl Builder<'_> {
             token_types: self.optional(names.token_types.as_ref())?,
             norm: self.norm(names.embedding_norm.as_ref())?,
         };
-        let chain = names.chain.iter().map(|dense| self.dense(dense)).collect::<Result<_>>()?;
-        Ok(Decoder { spec, embedding, input, layer_inputs, layers, norm, lm_head, chain })
+        let dense_head = names.dense_head.iter().map(|dense| self.dense(dense)).collect::<Result<_>>()?;
+        Ok(Decoder { spec, embedding, input, layer_inputs, layers, norm, lm_head, dense_head })
     }
 
     fn dense(&self, names: &DenseNames) -> Result<Dense> {
@@ -305,15 +305,15 @@ impl Builder<'_> {
             correction: self.optional(names.correction.as_ref())?,
             experts,
             shared,
-            beside: names.beside.as_ref().map(|names| self.beside(names)).transpose()?,
+            parallel_mlp: names.parallel_mlp.as_ref().map(|names| self.parallel_mlp(names)).transpose()?,
         })
     }
 
-    fn beside(&mut self, names: &BesideNames) -> Result<BesideWeights> {
+    fn parallel_mlp(&mut self, names: &ParallelMlpNames) -> Result<ParallelMlpWeights> {
         let mut router_norm = self.weights.vector(&names.router_norm)?;
         let root = libm::sqrtf(router_norm.len() as f32);
         router_norm.iter_mut().for_each(|gain| *gain /= root);
-        Ok(BesideWeights {
+        Ok(ParallelMlpWeights {
             dense: self.gated(&names.dense)?,
             dense_out_norm: self.weights.vector(&names.dense_out_norm)?,
             expert_norm: self.weights.vector(&names.expert_norm)?,
@@ -402,8 +402,8 @@ fn gated_bias(gate: &[f32], up: &[f32]) -> Vec<f32> {
     bias
 }
 
-/// A convolution's weights `[channels, taps]` as `[taps, channels]`.
+/// A convolution's weights `[channels, kernel_size]` as `[kernel_size, channels]`.
 fn by_taps(weights: &[f32], channels: usize) -> Vec<f32> {
-    let taps = weights.len() / channels.max(1);
-    (0..weights.len()).map(|i| weights[i % channels * taps + i / channels]).collect()
+    let kernel_size = weights.len() / channels.max(1);
+    (0..weights.len()).map(|i| weights[i % channels * kernel_size + i / channels]).collect()
 }

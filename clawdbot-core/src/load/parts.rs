@@ -9,7 +9,7 @@ use super::mxfp4::Mxfp4Rows;
 use super::quantization::FileWeights;
 use super::weights::Stored;
 use crate::error::{Error, ErrorKind, Result};
-use crate::forward::decoder::floats;
+use crate::forward::decoder::zeroed_rows;
 use crate::spec::tensors::{MatrixName, Part, PartStorage, VectorName};
 use crate::weights::RowOrder;
 
@@ -102,7 +102,7 @@ fn elements(files: &FileWeights, part: &Part, len: usize) -> Result<(Vec<f32>, u
     check(part, len, tensor.rows() * k)?;
     let Some(last) = len.checked_sub(1).map(|last| part.row(last)) else { return Ok((Vec::new(), 0)) };
     let rows = part.row(0) / k..last / k + 1;
-    let mut some = floats(rows.len(), k)?;
+    let mut some = zeroed_rows(rows.len(), k)?;
     let mut stored = Vec::new();
     for (row, out) in rows.clone().zip(some.chunks_exact_mut(k)) {
         tensor.fetch(row..row + 1, &mut stored)?;

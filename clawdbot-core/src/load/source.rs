@@ -18,7 +18,7 @@ use crate::spec::embedding::EmbeddingConfig;
 use crate::spec::tensors::LM_HEAD;
 use crate::spec::{DecoderSpec, generation};
 use crate::weights::model_files::{MODEL_FILES, ModelFiles};
-use crate::weights::{DataFile, MAGIC, PackedFile, WeightSource, beside_text, quoted};
+use crate::weights::{DataFile, MAGIC, PackedFile, WeightSource, outside_text, quoted};
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -367,7 +367,7 @@ impl Opened {
 
     /// Tensors that are not of the text model, and those of it that have no effect.
     fn unused_tensors(&self) -> (Vec<&str>, Vec<&str>) {
-        self.unused.iter().map(String::as_str).partition(|name| beside_text(name))
+        self.unused.iter().map(String::as_str).partition(|name| outside_text(name))
     }
 
     fn about(&self, tensors: &[&str], what: &str) -> Option<String> {

@@ -111,7 +111,7 @@ impl DecoderSpec {
         let plain = plain && self.mla.is_none();
         expect(plain || !self.bidirectional, "layers of an encoder", "attention and MLPs", "others")?;
         let mut width = self.hidden_size;
-        for dense in &self.chain {
+        for dense in &self.dense_head {
             expect(dense.inputs == width, &dense.module, &format!("{width} inputs"), dense.inputs)?;
             width = dense.outputs;
             let few = width > 0 && fits(dense.inputs, width);
@@ -163,11 +163,11 @@ impl DecoderSpec {
             ]);
         }
         if let Some(conv) = &self.short_conv {
-            sizes.push(("conv_L_cache", conv.taps));
+            sizes.push(("conv_L_cache", conv.kernel_size));
         }
         if let Some(delta) = &self.delta_net {
             sizes.extend([
-                ("linear_conv_kernel_dim", delta.taps),
+                ("linear_conv_kernel_dim", delta.kernel_size),
                 ("linear_num_key_heads", delta.num_key_heads),
                 ("linear_num_value_heads", delta.num_value_heads),
                 ("linear_key_head_dim", delta.key_head_dim),
@@ -176,7 +176,7 @@ impl DecoderSpec {
         }
         if let Some(mamba) = &self.mamba {
             sizes.extend([
-                ("mamba_d_conv", mamba.taps),
+                ("mamba_d_conv", mamba.kernel_size),
                 ("mamba_n_heads", mamba.num_heads),
                 ("mamba_d_head", mamba.head_dim),
                 ("mamba_n_groups", mamba.num_groups),

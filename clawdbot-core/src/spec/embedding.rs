@@ -150,7 +150,7 @@ impl EmbeddingConfig {
         if spec.scores.is_some() && !self.dense.is_empty() {
             return Err(Error::unsupported_model("a model that gives scores: expected no Dense modules"));
         }
-        spec.chain.extend(self.dense.iter().cloned());
+        spec.dense_head.extend(self.dense.iter().cloned());
         // Such a directory is made to give vectors, and its output head, when it is not the embedding, is missing.
         spec.headless |= self.pooling.is_some() && !spec.tie_word_embeddings;
         Ok(())

@@ -49,7 +49,7 @@ pub(crate) struct MlaSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ShortConvSpec {
     /// Tokens that it sees, the current one included.
-    pub(crate) taps: usize,
+    pub(crate) kernel_size: usize,
     /// The convolution and the projections have biases.
     pub(crate) bias: bool,
 }
@@ -58,7 +58,7 @@ pub(crate) struct ShortConvSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DeltaNetSpec {
     /// Tokens that the convolution before it sees, the current one included.
-    pub(crate) taps: usize,
+    pub(crate) kernel_size: usize,
     pub(crate) num_key_heads: usize,
     /// A multiple of `num_key_heads`.
     pub(crate) num_value_heads: usize,
@@ -83,7 +83,7 @@ pub(crate) enum DeltaStorage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MambaSpec {
     /// Tokens that the convolution before it sees, the current one included.
-    pub(crate) taps: usize,
+    pub(crate) kernel_size: usize,
     /// The convolution has a bias.
     pub(crate) conv_bias: bool,
     pub(crate) num_heads: usize,

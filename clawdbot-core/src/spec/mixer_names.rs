@@ -55,7 +55,7 @@ pub(crate) struct MlaNames {
 pub(crate) struct ShortConvNames {
     /// `[3 * hidden_size, hidden_size]`
     pub(crate) input: LinearNames,
-    /// `[hidden_size, 1, taps]`
+    /// `[hidden_size, 1, kernel_size]`
     pub(crate) conv: VectorName,
     /// `[hidden_size]`
     pub(crate) conv_bias: Option<VectorName>,
@@ -70,7 +70,7 @@ pub(crate) struct DeltaNetNames {
     pub(crate) beta: VectorName,
     /// `[value_heads, hidden_size]`: the decay.
     pub(crate) decay: VectorName,
-    /// `[channels, 1, taps]`
+    /// `[channels, 1, kernel_size]`
     pub(crate) conv: VectorName,
     /// `[value_heads]`, the negative rates of decay.
     pub(crate) minus_a: VectorName,
@@ -87,7 +87,7 @@ pub(crate) struct MambaNames {
     pub(crate) input: LinearNames,
     /// `[heads, hidden_size]`: dt.
     pub(crate) steps: VectorName,
-    /// `[channels, 1, taps]`
+    /// `[channels, 1, kernel_size]`
     pub(crate) conv: VectorName,
     /// `[channels]`
     pub(crate) conv_bias: Option<VectorName>,
@@ -282,7 +282,7 @@ impl DecoderSpec {
                 offset: 0.0,
                 k: Some(hidden),
             },
-            conv: VectorName { k: None, ..VectorName::matrix(conv, vec![channels, 1, mamba.taps], 1) },
+            conv: VectorName { k: None, ..VectorName::matrix(conv, vec![channels, 1, mamba.kernel_size], 1) },
             conv_bias: mamba.conv_bias.then(|| vector("conv1d.bias", channels)),
             minus_a: rates(&format!("{prefix}.mamba"), heads),
             dt_bias: vector("dt_bias", heads),
@@ -293,7 +293,7 @@ impl DecoderSpec {
 
     fn short_conv_tensors(&self, prefix: &str, conv: ShortConvSpec) -> ShortConvNames {
         let hidden = self.hidden_size;
-        let shape = vec![hidden, 1, conv.taps];
+        let shape = vec![hidden, 1, conv.kernel_size];
         ShortConvNames {
             input: linear(prefix, "conv.in_proj", 3 * hidden, hidden, conv.bias),
             conv: VectorName {
@@ -322,7 +322,7 @@ impl DecoderSpec {
         };
         let vector = |name: &str, len| VectorName::new(format!("{prefix}.linear_attn.{name}"), len, 0.0);
         let conv = format!("{prefix}.linear_attn.conv1d.weight");
-        let shape = vec![2 * keys + values, 1, delta.taps];
+        let shape = vec![2 * keys + values, 1, delta.kernel_size];
         DeltaNetNames {
             qkvz,
             beta,

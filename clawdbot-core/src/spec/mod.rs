@@ -81,10 +81,10 @@ pub(crate) struct DecoderSpec {
     /// What is added to rows of the embedding.
     pub(crate) input: InputSpec,
     /// What becomes of a sequence's pooled state.
-    pub(crate) chain: Vec<DenseSpec>,
+    pub(crate) dense_head: Vec<DenseSpec>,
     /// There is no output projection, though states are a decoder's: nothing is generated.
     pub(crate) headless: bool,
-    /// The result of `chain` is a score, of states pooled like this.
+    /// The result of `dense_head` is a score, of states pooled like this.
     pub(crate) scores: Option<Pooling>,
     /// Rotations that layers choose from.
     pub(crate) ropes: Vec<RopeSpec>,
@@ -193,7 +193,7 @@ impl DecoderSpec {
 
     /// Elements of what becomes of a pooled state.
     pub(crate) fn pooled_size(&self) -> usize {
-        self.chain.last().map_or(self.hidden_size, |dense| dense.outputs)
+        self.dense_head.last().map_or(self.hidden_size, |dense| dense.outputs)
     }
 
     /// Whether the embedding is to be the output projection, which a file may contradict.

@@ -23,7 +23,7 @@ pub(crate) struct MoeSpec {
     /// An MLP that all tokens use.
     pub(crate) shared: Option<SharedExpert>,
     /// The experts are beside a dense MLP and read the residual stream by norms of their own, as does the router.
-    pub(crate) beside_dense: bool,
+    pub(crate) parallel_mlp: bool,
     /// How experts are stored.
     pub(crate) storage: ExpertStorage,
 }

@@ -3,8 +3,8 @@
 use super::mixer_names::Runs;
 use super::names::MlpModules;
 use super::tensors::{
-    BesideNames, DenseNames, GatedNames, LM_HEAD, LayerInputNames, LayerInputsNames, LayerNames, LinearNames,
-    MatrixName, MlpNames, MoeNames, NormNames, Part, PartStorage, PlainNames, TensorNames, VectorName,
+    DenseNames, GatedNames, LM_HEAD, LayerInputNames, LayerInputsNames, LayerNames, LinearNames, MatrixName,
+    MlpNames, MoeNames, NormNames, ParallelMlpNames, Part, PartStorage, PlainNames, TensorNames, VectorName,
     linear,
 };
 use super::{DecoderSpec, DenseSpec, ExpertStorage, InputSpec, MoeSpec, NormKind, Scoring};
@@ -42,7 +42,7 @@ impl DecoderSpec {
             }),
             layers: (0..self.num_hidden_layers).map(|layer| self.layer_tensors(layer)).collect(),
             final_norm: self.names.final_norm.map(|module| self.stream_norm(module, hidden)),
-            chain: self.chain.iter().map(|dense| self.dense_tensors(dense)).collect(),
+            dense_head: self.dense_head.iter().map(|dense| self.dense_tensors(dense)).collect(),
             lm_head: (!self.tie_word_embeddings && !self.headless).then(|| vocabulary(LM_HEAD)),
         }
     }
@@ -158,11 +158,11 @@ impl DecoderSpec {
             experts: (0..experts).map(expert).collect(),
             shared: shared.map(|shared| self.gated(prefix, &modules.shared, shared.intermediate_size, false)),
             shared_gate: shared.filter(|shared| shared.gated).map(|_| matrix(modules.shared_gate, 1)),
-            beside: moe.beside_dense.then(|| {
+            parallel_mlp: moe.parallel_mlp.then(|| {
                 let norm =
                     |module: &str| self.stream_norm(&format!("{prefix}.{module}"), self.hidden_size).gains;
                 let vector = |name: &str, len| VectorName::new(format!("{prefix}.router.{name}"), len, 0.0);
-                BesideNames {
+                ParallelMlpNames {
                     dense: self.gated(prefix, &self.names.mlp, self.dense_size(layer), self.mlp_bias),
                     dense_out_norm: norm("post_feedforward_layernorm_1"),
                     expert_norm: norm("pre_feedforward_layernorm_2"),

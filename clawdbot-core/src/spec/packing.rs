@@ -47,7 +47,7 @@ impl LayerNames {
             MlpNames::Dense(mlp) => packed.extend(mlp.packed()),
             MlpNames::Plain(mlp) => packed.extend(mlp.packed()),
             MlpNames::Moe(moe) => {
-                let dense = moe.beside.as_ref().map(|beside| &beside.dense);
+                let dense = moe.parallel_mlp.as_ref().map(|parallel_mlp| &parallel_mlp.dense);
                 packed
                     .extend(moe.experts.iter().chain(&moe.shared).chain(dense).flat_map(GatedNames::packed));
             }
@@ -74,7 +74,7 @@ impl LayerNames {
             MlpNames::Dense(mlp) => projections.extend(mlp.packed()),
             MlpNames::Plain(mlp) => projections.extend(mlp.packed()),
             MlpNames::Moe(moe) => {
-                let dense = moe.beside.as_ref().map(|beside| &beside.dense);
+                let dense = moe.parallel_mlp.as_ref().map(|parallel_mlp| &parallel_mlp.dense);
                 projections.extend(moe.shared.iter().chain(dense).flat_map(GatedNames::packed));
             }
         }
@@ -100,9 +100,13 @@ impl LayerNames {
         if let MlpNames::Moe(moe) = &self.mlp {
             vectors.push(&moe.router);
             vectors.extend(moe.router_bias.iter().chain(&moe.correction).chain(&moe.shared_gate));
-            if let Some(beside) = &moe.beside {
-                vectors.extend([&beside.dense_out_norm, &beside.expert_norm, &beside.expert_out_norm]);
-                vectors.extend([&beside.router_norm, &beside.expert_scale]);
+            if let Some(parallel_mlp) = &moe.parallel_mlp {
+                vectors.extend([
+                    &parallel_mlp.dense_out_norm,
+                    &parallel_mlp.expert_norm,
+                    &parallel_mlp.expert_out_norm,
+                ]);
+                vectors.extend([&parallel_mlp.router_norm, &parallel_mlp.expert_scale]);
             }
         }
         vectors.extend(self.input.iter().map(|input| &input.norm).chain(&self.scalar));
@@ -218,7 +222,7 @@ impl TensorNames {
         let tables = self.positions.iter().chain(&self.token_types);
         let first = tables.chain(self.embedding_norm.iter().flat_map(NormNames::vectors));
         let last = self.final_norm.iter().flat_map(NormNames::vectors);
-        let last = last.chain(self.chain.iter().flat_map(DenseNames::vectors));
+        let last = last.chain(self.dense_head.iter().flat_map(DenseNames::vectors));
         let inputs = self.layer_inputs.iter().map(|inputs| &inputs.norm);
         first.chain(self.layers.iter().flat_map(LayerNames::vectors)).chain(inputs).chain(last)
     }

@@ -191,12 +191,12 @@ pub(crate) struct MoeNames {
     pub(crate) shared: Option<GatedNames>,
     /// `[1, hidden_size]`
     pub(crate) shared_gate: Option<VectorName>,
-    pub(crate) beside: Option<BesideNames>,
+    pub(crate) parallel_mlp: Option<ParallelMlpNames>,
 }
 
 /// The tensors of an expert layer beside a dense MLP.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct BesideNames {
+pub(crate) struct ParallelMlpNames {
     pub(crate) dense: GatedNames,
     /// `[hidden_size]`, of what the dense MLP gives.
     pub(crate) dense_out_norm: VectorName,
@@ -226,7 +226,7 @@ pub(crate) struct TensorNames {
     /// `[hidden_size]`, behind the last layer.
     pub(crate) final_norm: Option<NormNames>,
     /// Behind the pooling.
-    pub(crate) chain: Vec<DenseNames>,
+    pub(crate) dense_head: Vec<DenseNames>,
     /// `[vocab_size, hidden_size]`; `None` if tied to the embedding.
     pub(crate) lm_head: Option<MatrixName>,
 }

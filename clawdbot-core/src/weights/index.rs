@@ -7,7 +7,7 @@ use std::path::{Component, Path};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
 use super::safetensors::{MAX_KEYS, quoted};
-use super::source::read_small_file;
+use super::shards::read_small_file;
 use crate::error::{Error, Result};
 use crate::json;
 

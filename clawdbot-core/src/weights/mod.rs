@@ -11,7 +11,7 @@ mod names;
 mod packed;
 mod packed_writer;
 mod safetensors;
-mod source;
+mod shards;
 
 pub(crate) use dtype::{Dtype, FloatType};
 #[cfg(feature = "candle")]
@@ -25,13 +25,13 @@ pub(crate) use gguf::{
 #[cfg(feature = "fuzzing")]
 pub(crate) use index::parse_index;
 pub(crate) use matrix::{MatrixFormat, MatrixView, TensorView};
-pub(crate) use names::{beside_text, stored_names, text_name};
+pub(crate) use names::{outside_text, stored_names, text_name};
 pub(crate) use packed::{FORMAT_VERSION, PackedFile, PackedInfo, hex};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
 #[cfg(feature = "candle")]
 pub(crate) use safetensors::Entry;
 pub(crate) use safetensors::quoted;
-pub(crate) use source::{SCALES_SUFFIX, WeightSource, read_small_file};
+pub(crate) use shards::{SCALES_SUFFIX, WeightSource, read_small_file};
 
 #[cfg(test)]
 pub(crate) mod testing;

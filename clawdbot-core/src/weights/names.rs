@@ -22,7 +22,7 @@ const OTHERS: &[&str] = &[
 ];
 
 /// Whether the tensor is of another part than the text model.
-pub(crate) fn beside_text(name: &str) -> bool {
+pub(crate) fn outside_text(name: &str) -> bool {
     let name = name.strip_prefix("model.").unwrap_or(name);
     OTHERS.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -53,7 +53,7 @@ mod tests {
             ("model.visual.blocks.0.norm1.bias", "model.visual.blocks.0.norm1.bias"),
         ] {
             assert_eq!(text_name(stored), name);
-            assert_eq!(beside_text(name), stored.contains("visual"));
+            assert_eq!(outside_text(name), stored.contains("visual"));
         }
     }
 }

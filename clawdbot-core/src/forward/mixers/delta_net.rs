@@ -24,7 +24,7 @@ pub(crate) struct DeltaNetWeights {
     pub(crate) qkvz: Linear,
     /// f32, `[2 * value_heads, hidden_size]`: logits of beta, then the decays' `a`
     pub(crate) gates: PackedMatrix,
-    /// `[taps, channels]`
+    /// `[kernel_size, channels]`
     pub(crate) conv: Vec<f32>,
     /// `[value_heads]`: `-exp(A_log)`
     pub(crate) minus_a: Vec<f32>,
@@ -50,7 +50,7 @@ impl DeltaNetSpec {
             tiled: self.tiled,
             key_dim: self.key_head_dim,
             value_dim: self.value_head_dim,
-            taps: self.taps,
+            kernel_size: self.kernel_size,
         }
     }
 

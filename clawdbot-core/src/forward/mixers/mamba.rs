@@ -22,7 +22,7 @@ pub(crate) struct MambaWeights {
     pub(crate) input: Linear,
     /// f32, `[heads, hidden_size]`: dt
     pub(crate) steps: PackedMatrix,
-    /// `[taps, channels]`
+    /// `[kernel_size, channels]`
     pub(crate) conv: Vec<f32>,
     /// `[channels]`
     pub(crate) conv_bias: Option<Vec<f32>>,
@@ -49,7 +49,7 @@ impl MambaSpec {
             tiled: false,
             key_dim: self.state_size,
             value_dim: self.head_dim,
-            taps: self.taps,
+            kernel_size: self.kernel_size,
         }
     }
 

@@ -76,7 +76,7 @@ impl DecoderSpec {
                 }
             },
             MixerKind::ShortConv => LayerState::Recurrent {
-                floats: self.short_conv.map_or(0, |conv| (conv.taps - 1).max(1) * self.hidden_size),
+                floats: self.short_conv.map_or(0, |conv| (conv.kernel_size - 1).max(1) * self.hidden_size),
             },
             MixerKind::DeltaNet => {
                 let floats = self.delta_net.map_or(0, |delta| delta.recurrence().state_len());

@@ -4,7 +4,7 @@
 //! Token after token, so that a row's bits do not depend on how a prompt is cut into passes. The columns of `S` do not
 //! depend on each other: 16 of a head are one task, which stays in the first-level cache over all its tokens.
 //!
-//! A layer's state is the last `taps - 1` inputs of the convolution, the oldest first, then
+//! A layer's state is the last `kernel_size - 1` inputs of the convolution, the oldest first, then
 //! `[heads][columns / 16][key_dim][16]`.
 
 use clawdbot_kernels::simd::LANES;
@@ -26,12 +26,12 @@ pub(crate) struct Recurrence {
     /// Columns of a head's state.
     pub(crate) value_dim: usize,
     /// Tokens that the convolution sees, the current one included.
-    pub(crate) taps: usize,
+    pub(crate) kernel_size: usize,
 }
 
 /// Weights of the convolution.
 pub(crate) struct Convolution<'a> {
-    /// `[taps, channels]`
+    /// `[kernel_size, channels]`
     pub(crate) weights: &'a [f32],
     /// `[channels]`
     pub(crate) bias: Option<&'a [f32]>,
@@ -58,7 +58,7 @@ impl Recurrence {
 
     /// Floats of the convolution's part of the state.
     fn conv_len(&self) -> usize {
-        (self.taps - 1) * self.channels()
+        (self.kernel_size - 1) * self.channels()
     }
 
     /// Floats of a layer's state.
@@ -82,21 +82,21 @@ impl Recurrence {
         mixed: &mut [f32],
         then: impl Fn(&mut [f32]) + Sync,
     ) {
-        let (taps, channels) = (self.taps, self.channels());
+        let (kernel_size, channels) = (self.kernel_size, self.channels());
         for state in states {
             let rows = &inputs[state.row * width + first..];
             let earlier = &mut state.live[..self.conv_len()];
             let history = History { earlier, rows, stride: width, width: channels };
             let out = &mut mixed[state.row * channels..][..state.rows * channels];
             ops.by_rows(out, channels, |row, out| {
-                let inputs = &history.seen_by(row, taps)[..];
+                let inputs = &history.seen_by(row, kernel_size)[..];
                 ops.kernels.causal_conv(ConvArgs { inputs, weights, bias, silu: true, out });
                 then(out);
             });
             if let Some((rows, snapshot)) = &mut state.snapshot {
-                snapshot[..self.conv_len()].copy_from_slice(&history.after(*rows, taps));
+                snapshot[..self.conv_len()].copy_from_slice(&history.after(*rows, kernel_size));
             }
-            let after = history.after(state.rows, taps);
+            let after = history.after(state.rows, kernel_size);
             earlier.copy_from_slice(&after);
         }
     }

@@ -8,11 +8,11 @@ use crate::error::{Error, Result};
 use crate::forward::decoder::Linear;
 use crate::forward::states::{History, sequence_states};
 
-/// Weights of a short convolution. Its state is the last `taps - 1` inputs of the convolution, the oldest first.
+/// Weights of a short convolution. Its state is the last `kernel_size - 1` inputs of the convolution, the oldest first.
 pub(crate) struct ShortConvWeights {
     /// hidden_size -> B, C, x
     pub(crate) input: Linear,
-    /// `[taps, hidden_size]`
+    /// `[kernel_size, hidden_size]`
     pub(crate) conv: Vec<f32>,
     /// `[hidden_size]`
     pub(crate) conv_bias: Option<Vec<f32>>,
@@ -23,7 +23,7 @@ impl ShortConvWeights {
     pub(crate) fn forward(&self, context: &mut MixContext<'_>, x: &[f32], out: &mut [f32]) -> Result<()> {
         let MixContext { ops, spec, layer, cache, batch, scratch, quantized, .. } = context;
         let conv = spec.short_conv.ok_or_else(|| Error::internal("a convolution without sizes"))?;
-        let (rows, hidden, taps) = (batch.rows(), spec.hidden_size, conv.taps);
+        let (rows, hidden, kernel_size) = (batch.rows(), spec.hidden_size, conv.kernel_size);
         let [bcx, inputs, ..] = &mut scratch.wide;
         let bcx = &mut bcx[..rows * 3 * hidden];
         ops.linear(x, rows, &self.input, bcx, false, quantized)?;
@@ -34,23 +34,23 @@ impl ShortConvWeights {
                 *out = b * x;
             }
         });
-        let floats = (taps - 1).max(1) * hidden;
+        let floats = (kernel_size - 1).max(1) * hidden;
         for state in sequence_states(cache, *layer, batch, floats)? {
             let rows = &inputs[state.row * hidden..][..state.rows * hidden];
-            let (earlier, _) = state.live.split_at_mut((taps - 1) * hidden);
+            let (earlier, _) = state.live.split_at_mut((kernel_size - 1) * hidden);
             let history = History { earlier, rows, stride: hidden, width: hidden };
             let out = &mut out[state.row * hidden..][..state.rows * hidden];
             ops.by_rows(out, hidden, |row, out| {
-                let (inputs, bias) = (&history.seen_by(row, taps)[..], self.conv_bias.as_deref());
+                let (inputs, bias) = (&history.seen_by(row, kernel_size)[..], self.conv_bias.as_deref());
                 ops.kernels.causal_conv(ConvArgs { inputs, weights: &self.conv, bias, silu: false, out });
                 for (out, c) in out.iter_mut().zip(part(state.row + row, 1)) {
                     *out *= c;
                 }
             });
             if let Some((rows, snapshot)) = state.snapshot {
-                snapshot[..(taps - 1) * hidden].copy_from_slice(&history.after(rows, taps));
+                snapshot[..(kernel_size - 1) * hidden].copy_from_slice(&history.after(rows, kernel_size));
             }
-            let after = history.after(state.rows, taps);
+            let after = history.after(state.rows, kernel_size);
             earlier.copy_from_slice(&after);
         }
         Ok(())

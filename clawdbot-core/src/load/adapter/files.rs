@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use super::config::AdapterConfig;
+use super::peft::AdapterConfig;
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::config::ModelConfig;
 use crate::spec::tensors::{MatrixName, Part, PartStorage, TensorNames};
@@ -46,8 +46,8 @@ pub(crate) struct Pair {
 /// What becomes of an adapter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Use {
-    /// It is computed beside the projections.
-    Beside,
+    /// Its products are computed apart from those of the weights.
+    Separate,
     /// It is added to the weights as these are read.
     Merged,
 }

@@ -13,9 +13,9 @@
 //! batch, and a row's bits depend on its own sequence alone, as everywhere. `A` and `B` are kept in bf16 if they are stored
 //! so, otherwise in f32; sums are f32.
 
-mod config;
 mod files;
 mod merge;
+mod peft;
 #[cfg(test)]
 mod tests;
 
@@ -63,7 +63,7 @@ pub(crate) fn load(
 ) -> Result<Adapter> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let names = spec.tensors();
-    let files = AdapterFiles::open(dir, &names, Use::Beside)?;
+    let files = AdapterFiles::open(dir, &names, Use::Separate)?;
     let projections = names.adaptable();
     let mut plans = Vec::new();
     for projections in &projections {

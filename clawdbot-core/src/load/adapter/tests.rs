@@ -328,7 +328,7 @@ fn other_adapters_are_refused_by_name() {
     (both[0].0, both[1].0) = (OTHER, OTHER_B);
     let dir = adapter(pattern, &both);
     let names = Opened::open(&base().1).unwrap().spec.tensors();
-    let files = AdapterFiles::open(dir.path(), &names, Use::Beside).unwrap();
+    let files = AdapterFiles::open(dir.path(), &names, Use::Separate).unwrap();
     assert_eq!(files.pairs["model.layers.0.self_attn.q_proj"].scale, 8.0);
     renamed.push(pair().remove(0));
     check(&load(json!({}), &renamed).unwrap_err(), invalid, &["q_proj.lora_A.weight", "another name"]);
@@ -401,7 +401,7 @@ fn every_family_is_adapted_as_it_is_merged() {
     ] {
         let Some(dir) = support::family(family) else { continue };
         let source = Source::Path(dir);
-        let adapter = for_all_modules(&source, Use::Beside);
+        let adapter = for_all_modules(&source, Use::Separate);
         let plain = ModelOptions::default().weights(WeightType::F32);
         let model = runtime.load(&source, &plain).unwrap();
         model.load_adapter("all", adapter.path()).unwrap();
@@ -449,7 +449,7 @@ fn experts_heads_and_encoders_are_merged() {
                 }
             }
             if *module == "lm_head" || module.contains("experts") {
-                let error = AdapterFiles::open(dir.path(), &names, Use::Beside).unwrap_err();
+                let error = AdapterFiles::open(dir.path(), &names, Use::Separate).unwrap_err();
                 check(&error, ErrorKind::UnsupportedModel, &["can only be merged"]);
             }
         }
@@ -476,7 +476,7 @@ proptest::proptest! {
         }
         let (_dir, source) = base();
         let names = Opened::open(&source).unwrap().spec.tensors();
-        if let Err(error) = AdapterFiles::open(adapter(config, &pair()).path(), &names, Use::Beside) {
+        if let Err(error) = AdapterFiles::open(adapter(config, &pair()).path(), &names, Use::Separate) {
             let kind = error.kind();
             assert!(matches!(kind, ErrorKind::InvalidModel | ErrorKind::UnsupportedModel), "{error}");
         }

@@ -5,9 +5,9 @@
 
 use serde_json::json;
 
-use super::config::{Keys, extend};
 use super::families::{Config, PATTERN, WINDOW};
 use super::fields::{dense, gemma3, two_rotations};
+use super::metadata::{Keys, extend};
 use crate::error::{Error, Result};
 
 pub(super) const BERT_NAMES: &[(&str, &str)] = &[

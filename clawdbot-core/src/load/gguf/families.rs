@@ -1,17 +1,17 @@
-//! The architectures of GGUF files: what of each differs from Llama. (Encoders are in `encoders.rs`, the latest in `recent.rs`.)
+//! The architectures of GGUF files: what of each differs from Llama. (Encoders are in `encoders.rs`.)
 //!
 //! Source: the converter and the model definitions of <https://github.com/ggml-org/llama.cpp>, and its `gguf` package.
 //! Gains that checkpoints store less one are stored whole, tensors of experts one behind another.
 
 use serde_json::{Map, Value};
 
-use super::config::{EXPERT_SIZE, Family, PREDICTING_LAYERS};
 use super::encoders::{self, BERT_NAMES, EMBEDDING_GEMMA_NAMES, MODERNBERT_NAMES};
 use super::fields::{
     cohere2, deepseek2, dense, gemma, gemma2, gemma3, gpt_oss, granite, lfm2, llama, qwen2moe, qwen3moe,
     qwen3next,
 };
-use super::recent;
+use super::metadata::{EXPERT_SIZE, Family, PREDICTING_LAYERS};
+use super::{fields, gemma4};
 
 pub(super) type Config = Map<String, Value>;
 
@@ -96,7 +96,7 @@ pub(super) const FAMILIES: &[Family] = &[
             "ssm.time_step_rank",
             "ssm.group_count",
         ],
-        fields: recent::qwen35,
+        fields: fields::qwen35,
         ..QWEN3_NEXT
     },
     Family {
@@ -116,7 +116,7 @@ pub(super) const FAMILIES: &[Family] = &[
             "ssm.time_step_rank",
             "ssm.group_count",
         ],
-        fields: recent::qwen35moe,
+        fields: fields::qwen35moe,
         ..QWEN3_NEXT
     },
     Family { name: "gemma", architecture: "GemmaForCausalLM", fields: gemma, ..PLAIN },
@@ -143,7 +143,7 @@ pub(super) const FAMILIES: &[Family] = &[
         architecture: "Gemma4ForCausalLM",
         windowed: Some("Gemma4ForCausalLM"),
         uneven: true,
-        names: recent::GEMMA4_NAMES,
+        names: gemma4::GEMMA4_NAMES,
         keys: &[
             EXPERT_SIZE,
             PATTERN,
@@ -155,7 +155,7 @@ pub(super) const FAMILIES: &[Family] = &[
             "embedding_length_per_layer_input",
             "final_logit_softcapping",
         ],
-        fields: recent::gemma4,
+        fields: gemma4::gemma4,
         ..PLAIN
     },
     Family {
@@ -202,7 +202,7 @@ pub(super) const FAMILIES: &[Family] = &[
         windowed: Some("MistralForCausalLM"),
         pairs: true,
         keys: &["attention.temperature_scale", "rope.scaling.yarn_log_multiplier"],
-        fields: recent::mistral3,
+        fields: fields::mistral3,
         ..PLAIN
     },
     Family {
@@ -219,7 +219,7 @@ pub(super) const FAMILIES: &[Family] = &[
         windowed: Some("Olmo3ForCausalLM"),
         names: SANDWICH,
         keys: &[LOCAL_THETA, PATTERN],
-        fields: recent::olmo2,
+        fields: fields::olmo2,
         ..PLAIN
     },
     Family {
@@ -247,7 +247,7 @@ pub(super) const FAMILIES: &[Family] = &[
             "ssm.time_step_rank",
             "ssm.group_count",
         ],
-        fields: recent::granite_hybrid,
+        fields: fields::granite_hybrid,
         ..PLAIN
     },
     Family {

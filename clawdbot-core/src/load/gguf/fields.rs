@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::config::{EXPERT_SIZE, FEED_FORWARD, Keys, extend};
 use super::families::{Config, LOCAL_THETA, PATTERN, SHARED_SIZE, WINDOW};
+use super::metadata::{EXPERT_SIZE, FEED_FORWARD, Keys, extend};
 use crate::error::{Error, Result};
 
 /// No experts; values as long as keys.
@@ -308,4 +308,97 @@ pub(super) fn lfm2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
         }),
     );
     dense(keys, config)
+}
+
+pub(super) fn qwen35(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    tiled_delta_nets(keys, config)?;
+    dense(keys, config)
+}
+
+pub(super) fn qwen35moe(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    tiled_delta_nets(keys, config)?;
+    shared_experts(keys, config)
+}
+
+/// Delta nets whose value heads are stored with those of all key heads in turn.
+fn tiled_delta_nets(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    delta_nets(keys, config)?;
+    config.insert("linear_value_heads_tiled".to_owned(), true.into());
+    if let Some(marks) = keys.per_layer("attention.recurrent_layers")? {
+        let kind = |mark: &u64| if *mark == 0 { "full_attention" } else { "linear_attention" };
+        // Those that predict are behind the others.
+        let layers = config["num_hidden_layers"].as_u64().unwrap_or_default();
+        let layers = usize::try_from(layers).unwrap_or(usize::MAX);
+        config.insert("layer_types".to_owned(), marks.iter().take(layers).map(kind).collect());
+    }
+    Ok(())
+}
+
+pub(super) fn olmo2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    if keys.opt_u64(WINDOW)?.is_some_and(|window| window > 0) {
+        let theta = keys.opt_f64("rope.freq_base")?.unwrap_or(5e5);
+        two_rotations(keys, config, (theta, theta))?;
+        pattern(keys, config, 4)?;
+    }
+    dense(keys, config)
+}
+
+pub(super) fn mistral3(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    let rope = &mut config["rope_parameters"];
+    if let Some(multiplier) = keys.opt_f64("rope.scaling.yarn_log_multiplier")?.filter(|&x| x != 0.0)
+        && rope["rope_type"] == "yarn"
+    {
+        rope["mscale"] = 1.0.into();
+        rope["mscale_all_dim"] = multiplier.into();
+    }
+    if let Some(beta) = keys.opt_f64("attention.temperature_scale")?.filter(|&beta| beta != 0.0) {
+        rope["llama_4_scaling_beta"] = beta.into();
+        rope["original_max_position_embeddings"] = keys.u64("rope.scaling.original_context_length")?.into();
+        config.insert("architectures".to_owned(), json!(["Ministral3ForCausalLM"]));
+    }
+    dense(keys, config)
+}
+
+pub(super) fn granite_hybrid(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+    const HEADS: &str = "attention.head_count_kv";
+    const INNER: &str = "ssm.inner_size";
+    let kv_heads = keys.per_layer(HEADS)?.unwrap_or_default();
+    if kv_heads.len() as u64 != keys.u64("block_count")? {
+        return Err(keys.invalid(HEADS, "one integer for each layer"));
+    }
+    let kinds = kv_heads.iter().map(|&heads| if heads == 0 { "mamba" } else { "attention" });
+    let (inner, heads) = (keys.u64(INNER)?, keys.u64("ssm.time_step_rank")?);
+    let hidden = keys.u64("embedding_length")?;
+    for (name, divisor) in [("ssm.time_step_rank", heads), ("embedding_length", hidden)] {
+        if divisor == 0 || !inner.is_multiple_of(divisor) {
+            return Err(keys.invalid(INNER, &format!("a multiple of {name}, which is {divisor}")));
+        }
+    }
+    let experts = keys.opt_u64("expert_count")?.unwrap_or(0);
+    let shared = match keys.opt_u64(SHARED_SIZE)? {
+        None if experts == 0 => config["intermediate_size"].clone(),
+        None => keys.u64(SHARED_SIZE)?.into(),
+        Some(size) => size.into(),
+    };
+    // Files say so of models that are not rotated.
+    let rotated = keys.opt_bool("rope.scaling.finetuned")?.unwrap_or(true);
+    extend(
+        config,
+        json!({
+            "layer_types": kinds.collect::<Vec<_>>(),
+            "position_embedding_type": if rotated { "rope" } else { "nope" },
+            "num_local_experts": experts,
+            "num_experts_per_tok": keys.opt_u64("expert_used_count")?.unwrap_or(0),
+            "shared_intermediate_size": shared,
+            "mamba_d_conv": keys.u64("ssm.conv_kernel")?,
+            "mamba_d_state": keys.u64("ssm.state_size")?,
+            "mamba_n_groups": keys.u64("ssm.group_count")?,
+            "mamba_n_heads": heads,
+            "mamba_d_head": inner / heads,
+            "mamba_expand": inner / hidden,
+            "mamba_conv_bias": keys.some(".ssm_conv1d.bias"),
+        }),
+    );
+    multipliers(keys, config)?;
+    value_length(keys, config)
 }

@@ -1,12 +1,12 @@
 //! Models in GGUF files: the metadata become the small files of a Hugging Face directory, tensors get their names there,
 //! and everything else is as for any model.
 
-mod config;
 mod encoders;
 mod families;
 mod fields;
+mod gemma4;
+mod metadata;
 mod names;
-mod recent;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -19,7 +19,7 @@ use std::path::Path;
 
 use clawdbot_kernels::{ComputeFormat, RowSource};
 
-use self::config::Family;
+use self::metadata::Family;
 use self::names::{Finder, Place};
 use super::parts::Columns;
 use super::source::Opened;
@@ -53,13 +53,13 @@ impl Opened {
     /// As [`Opened::open`].
     pub(crate) fn of_gguf(name: String, source: GgufSource) -> Result<Self> {
         let tokenizer = tokenizer_files(source.metadata())?;
-        let (family, files) = config::config_json(&source)?;
+        let (family, files) = metadata::config_json(&source)?;
         let mut files: Vec<_> = files.into_iter().map(|(name, json)| (name, json.into())).collect();
         let has_tokenizer = tokenizer.is_some();
         let mut notes = Vec::new();
         if let Some(tokenizer) = tokenizer {
             notes.clone_from(&tokenizer.notes);
-            files.push(("generation_config.json", config::generation_json(&tokenizer).into()));
+            files.push(("generation_config.json", metadata::generation_json(&tokenizer).into()));
             files.push(("tokenizer.json", tokenizer.tokenizer.into()));
             files.push(("tokenizer_config.json", tokenizer.config.into()));
         }
@@ -161,7 +161,7 @@ impl GgufWeights {
             self.source.check_vector(&place.tensor, &place.shape, vector.len, place.order)?;
             used.insert(place.tensor);
         }
-        let unused = self.source.names().filter(|name| !used.contains(*name) && !config::is_read(name));
+        let unused = self.source.names().filter(|name| !used.contains(*name) && !metadata::is_read(name));
         Ok(unused.map(str::to_owned).collect())
     }
 }

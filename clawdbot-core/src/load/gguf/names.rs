@@ -1,6 +1,6 @@
 //! Tensor names: as Hugging Face checkpoints have them, and as GGUF files do.
 
-use super::config::Family;
+use super::metadata::Family;
 use crate::error::{Error, Result};
 use crate::spec::DecoderSpec;
 use crate::spec::tensors::{MatrixName, Part, PartStorage, VectorName};

@@ -395,8 +395,8 @@ impl Converter {
             Some("in_proj_z.weight") => tensor.pick(order(0, size)),
             Some("in_proj_b.weight" | "in_proj_a.weight" | "A_log" | "dt_bias") => tensor.pick(order(0, 1)),
             Some("conv1d.weight") => {
-                let taps = tensor.shape[2];
-                tensor.reshaped(&[tensor.shape[0], taps]).pick(order(fixed, size))
+                let kernel_size = tensor.shape[2];
+                tensor.reshaped(&[tensor.shape[0], kernel_size]).pick(order(fixed, size))
             }
             Some("out_proj.weight") => tensor.transposed().pick(order(0, size)).transposed(),
             _ => tensor.clone(),

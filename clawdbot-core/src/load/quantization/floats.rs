@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use clawdbot_kernels::{ComputeFormat, Int4Scales, RowSource, StoredScale};
+use clawdbot_kernels::{ComputeFormat, GroupScales, RowSource, StoredScale};
 
 use super::scales::{Block, ScaleTensor, Scales, one_float};
 use crate::error::{Error, ErrorKind, Result};
@@ -190,7 +190,7 @@ impl<'a> Fp4Tensor<'a> {
         match self.kind {
             // Powers of two are exact in bf16.
             Fp4Kind::Mx => ComputeFormat::Int8 { group, rotated: false },
-            Fp4Kind::Nv => ComputeFormat::Stored8 { group, scales: Int4Scales::F32 },
+            Fp4Kind::Nv => ComputeFormat::Stored8 { group, scales: GroupScales::F32 },
         }
     }
 

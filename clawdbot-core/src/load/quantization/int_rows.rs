@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use clawdbot_kernels::{ComputeFormat, Int4Scales, RowSource, StoredScale};
+use clawdbot_kernels::{ComputeFormat, GroupScales, RowSource, StoredScale};
 
 use super::ints::{AWQ_ORDER, IntTensor, Layout, word};
 use super::scales::Scales;
@@ -107,7 +107,7 @@ impl IntMatrix<'_> {
         &self,
         row: usize,
         stored: &[u8],
-        (group, kind, least): (usize, Int4Scales, i8),
+        (group, kind, least): (usize, GroupScales, i8),
         codes: &mut [i8],
         scales: &mut Vec<StoredScale>,
     ) -> Result<()> {
@@ -115,13 +115,13 @@ impl IntMatrix<'_> {
         codes.iter_mut().for_each(|code| *code -= least);
         for (from, zero) in self.computed_groups(row, group)? {
             scales.push(match kind {
-                Int4Scales::Bf16 | Int4Scales::F16 => StoredScale::One(self.scales.bits(row, from)?),
-                Int4Scales::F32 => StoredScale::Float(self.scales.value(row, from)),
-                Int4Scales::F32Min => {
+                GroupScales::Bf16 | GroupScales::F16 => StoredScale::One(self.scales.bits(row, from)?),
+                GroupScales::F32 => StoredScale::Float(self.scales.value(row, from)),
+                GroupScales::F32Min => {
                     let scale = self.scales.value(row, from);
                     StoredScale::Floats([scale, f32::from(i16::from(least) - zero) * scale])
                 }
-                Int4Scales::F16Min | Int4Scales::Super => {
+                GroupScales::F16Min | GroupScales::Superblock => {
                     return Err(Error::internal("integer matrices have no such scales"));
                 }
             });
@@ -185,7 +185,7 @@ impl RowSource for IntMatrix<'_> {
         scales: &mut Vec<StoredScale>,
     ) -> clawdbot_kernels::Result<()> {
         let (group, kind, least) = match self.format {
-            Some(ComputeFormat::Int8 { group, .. }) => (group, Int4Scales::Bf16, 0),
+            Some(ComputeFormat::Int8 { group, .. }) => (group, GroupScales::Bf16, 0),
             Some(ComputeFormat::Stored8 { group, scales }) => (group, scales, 0),
             Some(ComputeFormat::Int4 { group, scales, .. }) => (group, scales, -8),
             _ => return Err(Error::internal("the matrix has no codes that are computed with").into()),

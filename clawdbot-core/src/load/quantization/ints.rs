@@ -3,7 +3,7 @@
 //! Codes and zero points are signed here: what is stored unsigned is less `2^(bits - 1)`, as everywhere. Products of scales
 //! of 16 bits are exact in f32, those of f32 scales are rounded once.
 
-use clawdbot_kernels::{ComputeFormat, Int4Scales};
+use clawdbot_kernels::{ComputeFormat, GroupScales};
 
 use super::int_rows::IntMatrix;
 use super::scales::{Block, ScaleTensor};
@@ -214,16 +214,16 @@ impl<'a> IntTensor<'a> {
             return None;
         }
         let scales = match (self.symmetric, self.scales.dtype) {
-            (true, FloatType::BF16) => Int4Scales::Bf16,
-            (true, FloatType::F16) => Int4Scales::F16,
-            (true, FloatType::F32) => Int4Scales::F32,
-            (false, FloatType::BF16 | FloatType::F16) => Int4Scales::F32Min,
+            (true, FloatType::BF16) => GroupScales::Bf16,
+            (true, FloatType::F16) => GroupScales::F16,
+            (true, FloatType::F32) => GroupScales::F32,
+            (false, FloatType::BF16 | FloatType::F16) => GroupScales::F32Min,
             // The product of zero point and scale would be rounded apart from that of the code.
             (false, FloatType::F32) => return None,
         };
         Some(match (self.bits, scales) {
             (4, _) => ComputeFormat::Int4 { group, scales, rotated: false },
-            (_, Int4Scales::Bf16) => ComputeFormat::Int8 { group, rotated: false },
+            (_, GroupScales::Bf16) => ComputeFormat::Int8 { group, rotated: false },
             _ => ComputeFormat::Stored8 { group, scales },
         })
     }

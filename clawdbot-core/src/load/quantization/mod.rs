@@ -17,11 +17,11 @@
 //! Sources: <https://github.com/vllm-project/compressed-tensors>, <https://github.com/ModelCloud/GPTQModel>,
 //! <https://github.com/casper-hansen/AutoAWQ>.
 
-mod config;
 mod floats;
 mod int_rows;
 mod ints;
 mod scales;
+mod scheme;
 #[cfg(test)]
 mod tests;
 
@@ -29,10 +29,10 @@ use std::collections::HashSet;
 
 use clawdbot_kernels::{ComputeFormat, RowSource};
 
-use self::config::Method;
-pub(crate) use self::config::Quantization;
 use self::floats::{Fp4Tensor, Fp8Tensor};
 use self::ints::IntTensor;
+use self::scheme::Method;
+pub(crate) use self::scheme::Quantization;
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::config::ModelConfig;
 use crate::spec::tensors::{MatrixName, PartStorage};
@@ -145,13 +145,13 @@ impl FileWeights {
     ) -> Result<QuantizedTensor<'_>> {
         let files = &self.source;
         Ok(match quantization.scheme(module)? {
-            config::Scheme::Int(args) => {
+            scheme::Scheme::Int(args) => {
                 QuantizedTensor::Int(IntTensor::compressed(files, module, size, args)?)
             }
-            config::Scheme::Fp8 { block } => {
+            scheme::Scheme::Fp8 { block } => {
                 QuantizedTensor::Fp8(Fp8Tensor::open(files, module, size, Some(block))?)
             }
-            config::Scheme::Fp4(kind) => QuantizedTensor::Fp4(Fp4Tensor::open(files, module, size, kind)?),
+            scheme::Scheme::Fp4(kind) => QuantizedTensor::Fp4(Fp4Tensor::open(files, module, size, kind)?),
         })
     }
 

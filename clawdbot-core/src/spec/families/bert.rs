@@ -131,6 +131,6 @@ fn scorer(
         activation,
         norm: None,
     };
-    let chain = vec![layer(dense, hidden, Some(activation)), layer(classifier, 1, None)];
-    Ok(DecoderSpec { chain, scores: Some(Pooling::Cls), ..spec })
+    let dense_head = vec![layer(dense, hidden, Some(activation)), layer(classifier, 1, None)];
+    Ok(DecoderSpec { dense_head, scores: Some(Pooling::Cls), ..spec })
 }

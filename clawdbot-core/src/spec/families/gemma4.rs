@@ -155,7 +155,7 @@ fn experts(config: &ModelConfig) -> Result<MoeSpec> {
         num_experts: config.usize("num_experts")?,
         num_experts_per_tok: config.usize("top_k_experts")?,
         intermediate_size: config.usize("moe_intermediate_size")?,
-        beside_dense: true,
+        parallel_mlp: true,
         storage: ExpertStorage::JoinedRows,
         ..MoeSpec::softmax(true)
     })

@@ -118,7 +118,7 @@ fn mamba(config: &ModelConfig, hidden_size: usize) -> Result<MambaSpec> {
         return Err(config.invalid("mamba_n_heads", &expected));
     }
     Ok(MambaSpec {
-        taps: size("mamba_d_conv", 4)?,
+        kernel_size: size("mamba_d_conv", 4)?,
         conv_bias: config.bool_or("mamba_conv_bias", true)?,
         num_heads,
         head_dim,

@@ -36,7 +36,7 @@ pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
         intermediate_size: intermediate_size(config, plain.intermediate_size)?,
         qk_norm: Some(NormSpec { eps: plain.rms_norm_eps, whole: false }),
         short_conv: Some(ShortConvSpec {
-            taps: config.opt_usize("conv_L_cache")?.unwrap_or(3),
+            kernel_size: config.opt_usize("conv_L_cache")?.unwrap_or(3),
             bias: config.bool_or("conv_bias", false)?,
         }),
         ropes: vec![RopeSpec::parse(config, plain.head_dim, rope)?],

@@ -106,7 +106,7 @@ impl DecoderSpec {
             moe: None,
             bidirectional: false,
             input: InputSpec::default(),
-            chain: Vec::new(),
+            dense_head: Vec::new(),
             scores: None,
             headless: false,
             ropes: Vec::new(),

@@ -52,7 +52,7 @@ impl MoeSpec {
             router_bias: false,
             expert_bias: false,
             shared: None,
-            beside_dense: false,
+            parallel_mlp: false,
             storage: ExpertStorage::Separate,
         }
     }

@@ -26,7 +26,7 @@ pub(crate) mod smollm3;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod tests_newer;
+mod tests_text_models;
 
 use super::config::ModelConfig;
 use super::{Activation, LayerSpec, activation};

@@ -109,5 +109,5 @@ pub(crate) fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
         norm: None,
         ..dense.clone()
     };
-    Ok(DecoderSpec { chain: vec![dense, classifier], scores: Some(pooling), ..spec })
+    Ok(DecoderSpec { dense_head: vec![dense, classifier], scores: Some(pooling), ..spec })
 }

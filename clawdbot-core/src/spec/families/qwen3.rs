@@ -44,5 +44,5 @@ pub(crate) fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
         activation: None,
         norm: None,
     };
-    Ok(DecoderSpec { chain: vec![score], scores: Some(Pooling::Last), ..spec })
+    Ok(DecoderSpec { dense_head: vec![score], scores: Some(Pooling::Last), ..spec })
 }

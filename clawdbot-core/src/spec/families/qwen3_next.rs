@@ -39,7 +39,7 @@ pub(super) fn with_delta_nets(
         o_bias: bias,
         attention: AttentionSpec { gate: true, ..plain.attention },
         delta_net: Some(DeltaNetSpec {
-            taps: config.usize("linear_conv_kernel_dim")?,
+            kernel_size: config.usize("linear_conv_kernel_dim")?,
             num_key_heads: config.usize("linear_num_key_heads")?,
             num_value_heads: config.usize("linear_num_value_heads")?,
             key_head_dim: config.usize("linear_key_head_dim")?,

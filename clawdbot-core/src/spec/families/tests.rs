@@ -163,7 +163,7 @@ fn granites_multipliers() {
     let found = spec(&base);
     assert_eq!((found.attention.divisor, found.embedding_multiplier), (64.0, 12.0));
     assert_eq!((found.residual_multiplier, found.logit_scale), (0.22, 0.125));
-    assert!(found.needs_branch() && !found.adds_directly(None));
+    assert!(found.needs_sublayer() && !found.adds_directly(None));
     refused(&base, json!({"logits_scaling": 0}), "logits_scaling: expected a number > 0, found 0");
 }
 
@@ -434,7 +434,7 @@ fn classifiers_with_one_label_score() {
     let found = spec(&with(&minilm(), &changes));
     assert_eq!((found.scores, found.pooled_size()), (Some(Pooling::Cls), 1));
     assert_eq!(found.tasks(), ["rerank"]);
-    let modules: Vec<&str> = found.chain.iter().map(|dense| dense.module.as_str()).collect();
+    let modules: Vec<&str> = found.dense_head.iter().map(|dense| dense.module.as_str()).collect();
     assert_eq!(modules, ["pooler.dense", "classifier"]);
     let none = with(&minilm(), &json!({"architectures": ["BertForSequenceClassification"]}));
     refused(&none, json!({}), "num_labels");

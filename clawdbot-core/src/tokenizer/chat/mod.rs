@@ -36,9 +36,9 @@ mod objects;
 mod operators;
 mod parser;
 mod percent;
+mod rewrite;
 mod sequences;
 mod sorting;
-mod source;
 mod text;
 mod time;
 mod values;
@@ -289,7 +289,7 @@ fn compile(source: &str) -> Result<Environment<'static>> {
     // Else an error copies the variables.
     env.set_debug(false);
     filters::install(&mut env);
-    let source = source::rewrite(&source::with_line_feeds(source)).map_err(|(line, reason)| {
+    let source = rewrite::rewrite(&rewrite::with_line_feeds(source)).map_err(|(line, reason)| {
         invalid(format!("chat template, line {line}: {reason}")).with("line", line)
     })?;
     env.add_template_owned(NAME, source).map_err(convert_error)?;

@@ -228,7 +228,7 @@ fn super_scales(block: &[u8], scales: &mut [StoredScale; 8]) {
                 [low & 15 | packed[i - 4] >> 6 << 4, low >> 4 | packed[i] >> 6 << 4]
             }
         };
-        *scale = StoredScale::Super(d, s);
+        *scale = StoredScale::Superblock(d, s);
     }
 }
 
@@ -353,7 +353,7 @@ fn value(kind: TensorType, scale: StoredScale) -> (f32, f32) {
         StoredScale::Float(scale) => (scale, 0.0),
         StoredScale::Two([scale, min]) => (float(scale), float(min)),
         StoredScale::Floats([scale, min]) => (scale, min),
-        StoredScale::Super([d, d_min], [s, m]) => {
+        StoredScale::Superblock([d, d_min], [s, m]) => {
             (float(d) * f32::from(s), 0.0 - float(d_min) * f32::from(m))
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use clawdbot_kernels::{ComputeFormat, Int4Scales, RowSource, StoredScale};
+use clawdbot_kernels::{ComputeFormat, GroupScales, RowSource, StoredScale};
 
 use super::{GgufTensor, TensorType};
 use crate::error::{Error, Result};
@@ -152,15 +152,15 @@ impl TensorType {
         let int8 = |group, scales| Some(ComputeFormat::Stored8 { group, scales });
         match self {
             TensorType::F32 | TensorType::F16 | TensorType::Bf16 => None,
-            TensorType::Q4_0 => int4(Int4Scales::F16),
-            TensorType::Q4_1 => int4(Int4Scales::F16Min),
-            TensorType::Q4K => int4(Int4Scales::Super),
-            TensorType::Q8_0 | TensorType::Q5_0 | TensorType::Iq4Nl => int8(32, Int4Scales::F16),
-            TensorType::Q5_1 => int8(32, Int4Scales::F16Min),
-            TensorType::Q5K => int8(32, Int4Scales::Super),
-            TensorType::Q6K | TensorType::Q3K => int8(16, Int4Scales::F32),
-            TensorType::Q2K => int8(16, Int4Scales::F32Min),
-            TensorType::Iq4Xs => int8(32, Int4Scales::F32),
+            TensorType::Q4_0 => int4(GroupScales::F16),
+            TensorType::Q4_1 => int4(GroupScales::F16Min),
+            TensorType::Q4K => int4(GroupScales::Superblock),
+            TensorType::Q8_0 | TensorType::Q5_0 | TensorType::Iq4Nl => int8(32, GroupScales::F16),
+            TensorType::Q5_1 => int8(32, GroupScales::F16Min),
+            TensorType::Q5K => int8(32, GroupScales::Superblock),
+            TensorType::Q6K | TensorType::Q3K => int8(16, GroupScales::F32),
+            TensorType::Q2K => int8(16, GroupScales::F32Min),
+            TensorType::Iq4Xs => int8(32, GroupScales::F32),
             // Powers of two are exact in bf16.
             TensorType::Mxfp4 => Some(ComputeFormat::Int8 { group: 32, rotated: false }),
         }

@@ -14,8 +14,8 @@ mod blocks;
 mod cursor;
 mod header;
 mod matrix;
-mod source;
 mod tensor_type;
+mod tensors;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -24,6 +24,6 @@ mod value;
 
 pub(crate) use header::{GgufHeader, GgufTensor, MAGIC};
 pub(crate) use matrix::{GgufMatrix, RowOrder};
-pub(crate) use source::GgufSource;
 pub(crate) use tensor_type::TensorType;
+pub(crate) use tensors::GgufSource;
 pub(crate) use value::{Array, Metadata, Value};

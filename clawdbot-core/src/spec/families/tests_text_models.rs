@@ -207,7 +207,7 @@ fn large_gemma4_takes_keys_for_values_or_has_experts() {
     let experts = json!({"enable_moe_block": true, "moe_intermediate_size": 704, "num_experts": 128, "top_k_experts": 8});
     let found = spec(&with_text(&with_text(&gemma4(), &large), &experts));
     let moe = found.moe.unwrap();
-    assert!(moe.beside_dense && found.layers.iter().all(|layer| layer.moe));
+    assert!(moe.parallel_mlp && found.layers.iter().all(|layer| layer.moe));
     assert_eq!((moe.num_experts_per_tok, moe.storage), (8, ExpertStorage::JoinedRows));
     // As it is named since.
     let unified = json!({"architectures": ["Gemma4UnifiedForConditionalGeneration"]});
@@ -229,8 +229,14 @@ fn granite4_is_a_hybrid() {
     let found = spec(&base);
     let (mamba, attention) = (MixerKind::Mamba, MixerKind::Attention);
     assert_eq!(found.layers.iter().map(|layer| layer.mixer).collect::<Vec<_>>(), [mamba, attention, mamba]);
-    let sizes =
-        MambaSpec { taps: 4, conv_bias: true, num_heads: 48, head_dim: 64, num_groups: 1, state_size: 128 };
+    let sizes = MambaSpec {
+        kernel_size: 4,
+        conv_bias: true,
+        num_heads: 48,
+        head_dim: 64,
+        num_groups: 1,
+        state_size: 128,
+    };
     assert_eq!((found.mamba, found.attention.divisor), (Some(sizes), 128.0));
     assert!(found.ropes.is_empty() && found.layers.iter().all(|layer| layer.rope.is_none() && layer.moe));
     let moe = found.moe.unwrap();
