@@ -10,11 +10,11 @@
 use std::ops::Range;
 
 use super::gemm::Target;
-use super::quantize::SharedMut;
 use super::simd::LANES;
 use super::{KernelSet, Result};
 use crate::error::Error;
 use crate::memory::AlignedBuf;
+use crate::memory::SharedMut;
 use crate::threads::Region;
 
 /// k of an instruction on tiles. Rows of activations are padded to a multiple with zeros.

@@ -12,9 +12,10 @@ use super::gemm_int4::{Int4Args, Int4Panels};
 use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
 use super::int4::GroupScales;
 use super::matrix::Panels;
-use super::quantize::{Int8Rows, QuantizedRows, SharedMut, groups};
+use super::quantize::{Int8Rows, QuantizedRows, groups};
 use super::simd::LANES;
 use super::{Activation, Kernel, KernelSet, PackedMatrix, Simd};
+use crate::memory::SharedMut;
 use crate::threads::Region;
 
 /// Rows up to which the narrow kernels are used, and rows of their largest tile.

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::gemm::{CHUNK_ROWS, Epilogue, GEMV_ROWS, Operands, Target};
 use super::gemm_int8::SLICE_BLOCKS;
 use super::matrix::Panels;
-use super::quantize::{QuantizedRows, SharedMut};
+use super::quantize::QuantizedRows;
 use super::simd::LANES;
 use super::{KernelSet, PackedMatrix, Result};
+use crate::memory::SharedMut;
 use crate::threads::Region;
 
 /// Columns that are quantized at a time: whole groups and whole rotated blocks.

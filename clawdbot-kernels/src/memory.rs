@@ -164,6 +164,21 @@ pub fn bytes_of_mut<T: Pod>(values: &mut [T]) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }
 
+/// A buffer whose disjoint parts several tasks write.
+pub(crate) struct SharedMut<T>(pub(crate) *mut T);
+// SAFETY: only the parts given out by `slice` are accessed, under its contract.
+unsafe impl<T: Send> Sync for SharedMut<T> {}
+
+impl<T> SharedMut<T> {
+    /// # Safety
+    /// The range must lie inside the buffer, which outlives the result, and be in no other task's hands.
+    #[allow(clippy::mut_from_ref, reason = "the contract makes the parts disjoint")]
+    pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
+        // SAFETY: the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+    }
+}
+
 /// Bytes that many buffers share, such as a mapped file.
 ///
 /// # Safety

@@ -6,7 +6,7 @@ use super::hadamard::{ROTATED_BLOCK, hadamard, hadamard_row};
 use super::simd::LANES;
 use super::{Kernel, KernelSet, Result, RoundedRows, Simd};
 use crate::error::Error;
-use crate::memory::AlignedBuf;
+use crate::memory::{AlignedBuf, SharedMut};
 use crate::threads::Region;
 
 /// Rows beyond the last that tiles may read (and ignore).
@@ -225,21 +225,6 @@ impl QuantizedRows {
             self.rotated
         );
         Int8Rows { codes: &self.codes, stride: Self::stride(k), scales: &self.scales, starts: &self.starts }
-    }
-}
-
-/// A buffer whose disjoint parts several tasks write.
-pub(super) struct SharedMut<T>(pub(super) *mut T);
-// SAFETY: only the parts given out by `slice` are accessed, under its contract.
-unsafe impl<T: Send> Sync for SharedMut<T> {}
-
-impl<T> SharedMut<T> {
-    /// # Safety
-    /// The range must lie inside the buffer, which outlives the result, and be in no other task's hands.
-    #[allow(clippy::mut_from_ref, reason = "the contract makes the parts disjoint")]
-    pub(super) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
-        // SAFETY: the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
     }
 }
 

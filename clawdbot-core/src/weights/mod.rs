@@ -5,6 +5,7 @@ mod file;
 mod gguf;
 mod index;
 mod matrix;
+mod missing;
 mod mmap;
 pub(crate) mod model_files;
 mod names;

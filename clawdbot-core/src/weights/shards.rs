@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::file::{DataFile, is_there, open_regular, resize};
 use super::index::{Index, read_index};
 use super::matrix::{Int8Scales, MatrixFormat, MatrixView, TensorView, shape_text};
+use super::missing::not_found;
 use super::names::text_name;
 use super::safetensors::{Header, quoted};
 use super::{Dtype, FloatType};
@@ -17,17 +18,15 @@ use super::{Entry, HandedIn};
 use crate::error::{Error, ErrorKind, Result};
 
 /// File name of a model that is not split.
-const SINGLE_FILE: &str = "model.safetensors";
+pub(super) const SINGLE_FILE: &str = "model.safetensors";
 /// File name of the index of a model in shards.
-const INDEX_FILE: &str = "model.safetensors.index.json";
+pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
 /// Most shards of a model.
 const MAX_SHARDS: usize = 10_000;
 /// Value of `format` in the metadata of files with int8 tensors.
 const INT8_FORMAT: &str = "clawdbot-int8";
 /// How a tensor's scales are named: its own name with this behind it.
 pub(crate) const SCALES_SUFFIX: &str = ".scales";
-/// File name endings that hold weights in formats that are not read.
-const OTHER_FORMATS: &[&str] = &["bin", "pth", "pt"];
 
 /// Bytes that are compared at a time.
 const PIECE: usize = 1 << 20;
@@ -36,7 +35,7 @@ const PIECE: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct WeightSource {
     /// Directory or name, for messages.
-    name: String,
+    pub(super) name: String,
     files: Vec<WeightFile>,
     /// Tensor name, as a text model alone has it -> (file, tensor in the file).
     index: BTreeMap<String, (usize, usize)>,
@@ -462,63 +461,11 @@ impl WeightSource {
         }
         Ok(values)
     }
-
-    fn missing(&self, name: &str) -> Error {
-        let similar = self.similar(name);
-        let hint =
-            if similar.is_empty() { String::new() } else { format!("; similar: {}", similar.join(", ")) };
-        Error::invalid_model(format!("{}: expected a tensor {}, found none{hint}", self.name, quoted(name)))
-            .with("tensor", name)
-    }
-
-    /// Up to three names that share most of their beginning and end with `name`.
-    fn similar(&self, name: &str) -> Vec<String> {
-        let same = |pair: &(u8, u8)| pair.0 == pair.1;
-        let mut scored: Vec<(usize, &str)> = Vec::new();
-        for candidate in self.names() {
-            let (a, b) = (name.as_bytes(), candidate.as_bytes());
-            let prefix = a.iter().copied().zip(b.iter().copied()).take_while(same).count();
-            let suffix = a.iter().rev().copied().zip(b.iter().rev().copied()).take_while(same).count();
-            let score = (prefix + suffix).min(a.len());
-            if score * 3 >= a.len().max(b.len()) * 2 {
-                scored.push((score, candidate));
-            }
-        }
-        scored.sort_by_key(|&(score, _)| std::cmp::Reverse(score));
-        scored.iter().take(3).map(|(_, name)| quoted(name)).collect()
-    }
 }
 
 fn unusable_dtype(tensor: &TensorView<'_>, expected: &str) -> Error {
     let message = format!("expected dtype {expected}, found {}", tensor.dtype.name());
     tensor.error(ErrorKind::UnsupportedModel, message)
-}
-
-fn not_found(dir: &Path) -> Error {
-    let mut message = format!("{}: expected {SINGLE_FILE} or {INDEX_FILE}, found neither", dir.display());
-    let mut others: Vec<String> = std::fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| {
-            let path = entry.path();
-            let extension = path.extension().and_then(|extension| extension.to_str());
-            extension.is_some_and(|extension| OTHER_FORMATS.contains(&extension))
-        })
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    others.sort();
-    if !others.is_empty() {
-        others.truncate(3);
-        message.push_str(&format!(", but {}: formats that are not supported yet", others.join(", ")));
-    }
-    let gguf = std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
-    if let Some(path) =
-        gguf.filter(|path| path.extension().is_some_and(|extension| extension == "gguf")).min()
-    {
-        message.push_str(&format!("; a GGUF file is loaded by its own path: {}", path.display()));
-    }
-    Error::new(ErrorKind::NotFound, message).with("path", dir.display().to_string())
 }
 
 /// The contents of a file of at most `limit` bytes.

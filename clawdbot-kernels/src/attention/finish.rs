@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::{State, Tile};
 use crate::Kernel;
-use crate::quantize::SharedMut;
+use crate::memory::SharedMut;
 use crate::simd::{LANES, Simd};
 use crate::vector::exp2_below;
 

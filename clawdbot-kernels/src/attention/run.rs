@@ -8,7 +8,7 @@ use super::{KEY_GROUP, PAGE_TOKENS};
 use crate::KernelSet;
 use crate::error::Result;
 use crate::memory::AlignedBuf;
-use crate::quantize::SharedMut;
+use crate::memory::SharedMut;
 use crate::simd::LANES;
 use crate::threads::Region;
 
