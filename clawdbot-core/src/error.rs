@@ -3,6 +3,7 @@
 //! [`ErrorKind`] is the table that the C constants and the Python exception classes are derived from.
 
 use std::fmt;
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -88,21 +89,25 @@ impl ErrorKind {
     }
 }
 
-/// An error: kind, message, detail. Cheap to move (one pointer).
-#[derive(Debug, Clone)]
+/// An error: kind, message, detail, and the error of the system that it comes from, if there is one
+/// ([`source`](std::error::Error::source)). Cheap to move (one pointer).
+#[derive(Debug, Clone, thiserror::Error)]
+#[error(transparent)]
 pub struct Error(Box<Inner>);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
 struct Inner {
     kind: ErrorKind,
     message: String,
     detail: Map<String, Value>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// A new error of `kind`. The message says what was expected and what was found.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Error(Box::new(Inner { kind, message: message.into(), detail: Map::new() }))
+        Error(Box::new(Inner { kind, message: message.into(), detail: Map::new(), source: None }))
     }
 
     /// Adds a field to the structured detail.
@@ -116,6 +121,12 @@ impl Error {
     #[must_use]
     pub fn context(mut self, prefix: impl fmt::Display) -> Self {
         self.0.message = format!("{prefix}: {}", self.0.message);
+        self
+    }
+
+    /// Says which error this one comes from.
+    fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.0.source = Some(Arc::new(source));
         self
     }
 
@@ -146,22 +157,15 @@ impl Error {
     }
 
     /// An I/O error on `path`: `NotFound` if it does not exist, `Io` otherwise.
-    pub(crate) fn io(path: &std::path::Path, error: &std::io::Error) -> Self {
+    pub(crate) fn io(path: &std::path::Path, error: std::io::Error) -> Self {
         let kind = match error.kind() {
             std::io::ErrorKind::NotFound => ErrorKind::NotFound,
             _ => ErrorKind::Io,
         };
-        Error::new(kind, format!("{}: {error}", path.display())).with("path", path.display().to_string())
+        let message = format!("{}: {error}", path.display());
+        Error::new(kind, message).with("path", path.display().to_string()).caused_by(error)
     }
 }
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.message)
-    }
-}
-
-impl std::error::Error for Error {}
 
 impl From<clawdbot_kernels::Error> for Error {
     fn from(error: clawdbot_kernels::Error) -> Self {
@@ -179,6 +183,7 @@ impl From<clawdbot_kernels::Error> for Error {
         match error {
             Kernels::InvalidWeights { row: Some(row), .. } => plain.with("row", row),
             Kernels::OutOfMemory { bytes: Some(bytes), .. } => plain.with("bytes", bytes),
+            Kernels::Thread(error) => plain.caused_by(error),
             Kernels::Forked { pool_pid, pid } => plain.with("runtime_pid", pool_pid).with("pid", pid),
             // What a source of rows found, on its way through the kernels.
             Kernels::Source(source) => source.downcast::<Error>().map_or(plain, |error| *error),
@@ -221,6 +226,16 @@ mod tests {
         let codes: Vec<i32> = ErrorKind::ALL.iter().map(|kind| kind.code()).collect();
         assert!(codes.windows(2).all(|pair| pair[0] < pair[1]), "{codes:?}");
         assert_eq!(codes[0], 1, "0 means success in C");
+    }
+
+    #[test]
+    fn the_error_of_the_system_is_the_source() {
+        let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+        let error = Error::io(std::path::Path::new("a"), missing).context("b");
+        let source =
+            std::error::Error::source(&error).and_then(|source| source.downcast_ref::<std::io::Error>());
+        assert_eq!(source.map(std::io::Error::kind), Some(std::io::ErrorKind::NotFound));
+        assert!(std::error::Error::source(&Error::internal("c")).is_none());
     }
 
     #[test]

@@ -132,5 +132,5 @@ fn create_dir(dir: &Path) -> Result<()> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(dir).map_err(|error| Error::io(dir, &error))
+    builder.create(dir).map_err(|error| Error::io(dir, error))
 }

@@ -334,7 +334,7 @@ fn beginning(encoding: &Encoding, count: usize, kind: u32) -> Encoding {
 fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
     let mut start = Vec::new();
     let read = open_regular(path)?.take(magic.len() as u64).read_to_end(&mut start);
-    read.map_err(|error| Error::io(path, &error))?;
+    read.map_err(|error| Error::io(path, error))?;
     Ok(start == magic)
 }
 

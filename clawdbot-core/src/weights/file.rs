@@ -53,7 +53,7 @@ impl DataFile {
     /// machine has no addresses for its length.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let file = open_regular(path)?;
-        let len = file.metadata().map_err(|error| Error::io(path, &error))?.len();
+        let len = file.metadata().map_err(|error| Error::io(path, error))?.len();
         let name = path.display().to_string();
         let Ok(len) = usize::try_from(len) else {
             let message = format!("{name}: {len} bytes are more than this machine can address");
@@ -88,7 +88,7 @@ impl DataFile {
     /// `Io` when the system refuses; `InvalidArgument` for a file in memory.
     pub(crate) fn map(&self) -> Result<Mapping> {
         match &self.source {
-            Source::Disk(file, path) => Mapping::of(file).map_err(|error| Error::io(path, &error)),
+            Source::Disk(file, path) => Mapping::of(file).map_err(|error| Error::io(path, error)),
             _ => Err(Error::invalid_argument(format!("{}: not on disk", self.name))),
         }
     }
@@ -117,7 +117,7 @@ impl DataFile {
                     let now = file.metadata().map_or(0, |metadata| metadata.len());
                     return ended(usize::try_from(now).unwrap_or(usize::MAX));
                 }
-                Err(error) => return Err(Error::io(path, &error)),
+                Err(error) => return Err(Error::io(path, error)),
             },
             #[cfg(feature = "candle")]
             Source::Program(bytes) => return bytes.read_at(offset, out),
@@ -188,8 +188,8 @@ impl DataFile {
         /// Bytes of each place, and how many places there are.
         const SAMPLE: (usize, usize) = (4096, 16);
         let Source::Disk(file, path) = &self.source else { return Ok(None) };
-        let metadata = file.metadata().map_err(|error| Error::io(path, &error))?;
-        let written = metadata.modified().map_err(|error| Error::io(path, &error))?;
+        let metadata = file.metadata().map_err(|error| Error::io(path, error))?;
+        let written = metadata.modified().map_err(|error| Error::io(path, error))?;
         // Before 1970 there were no models.
         let written = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos();
         let mut version = written.to_le_bytes().to_vec();
@@ -226,12 +226,12 @@ impl DataFile {
 /// `NotFound` if it does not exist; `Io` if it is not a regular file or cannot be opened.
 pub(crate) fn open_regular(path: &Path) -> Result<File> {
     // Asked before opening: to open a FIFO would wait for its writer.
-    let metadata = std::fs::metadata(path).map_err(|error| Error::io(path, &error))?;
+    let metadata = std::fs::metadata(path).map_err(|error| Error::io(path, error))?;
     if !metadata.is_file() {
         let message = format!("{}: expected a regular file", path.display());
         return Err(Error::new(ErrorKind::Io, message).with("path", path.display().to_string()));
     }
-    File::open(path).map_err(|error| Error::io(path, &error))
+    File::open(path).map_err(|error| Error::io(path, error))
 }
 
 /// Makes `bytes` `len` long, whatever it holds.

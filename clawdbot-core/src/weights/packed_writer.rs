@@ -131,7 +131,7 @@ impl PackedWriter {
         let info = PackedInfo { data_sha256: "0".repeat(64), ..info };
         let header = layout.header(&info)?;
         let (temporary, mut file) = Temporary::create(target)?;
-        file.write_all(&header).map_err(|error| Error::io(target, &error))?;
+        file.write_all(&header).map_err(|error| Error::io(target, error))?;
         let (target, sha256) = (target.to_owned(), Sha256::new());
         Ok(PackedWriter { file, temporary, target, overwrite, layout, info, sha256, next: 0 })
     }
@@ -172,7 +172,7 @@ impl PackedWriter {
         }
         self.next += 1;
         self.sha256.update(bytes);
-        self.file.write_all(bytes).map_err(|error| Error::io(&self.target, &error))
+        self.file.write_all(bytes).map_err(|error| Error::io(&self.target, error))
     }
 
     /// Completes the file and gives it its name. Returns its size in bytes.
@@ -185,10 +185,10 @@ impl PackedWriter {
         }
         self.info.data_sha256 = hex(&std::mem::take(&mut self.sha256).finalize());
         let header = self.layout.header(&self.info)?;
-        let io = |error: &std::io::Error| Error::io(&self.target, error);
-        self.file.seek(SeekFrom::Start(0)).map_err(|error| io(&error))?;
-        self.file.write_all(&header).map_err(|error| io(&error))?;
-        self.file.sync_all().map_err(|error| io(&error))?;
+        let io = |error: std::io::Error| Error::io(&self.target, error);
+        self.file.seek(SeekFrom::Start(0)).map_err(io)?;
+        self.file.write_all(&header).map_err(io)?;
+        self.file.sync_all().map_err(io)?;
         check_target(&self.target, self.overwrite)?;
         self.temporary.rename(&self.target)?;
         self.layout.file_len(&self.info)
@@ -212,7 +212,7 @@ fn check_target(target: &Path, overwrite: Overwrite) -> Result<()> {
                 format!("{name}: expected a packed model file to replace, found weights of another kind");
             Err(Error::invalid_argument(message).with("path", name))
         }
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(target, &error)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(target, error)),
         _ => Ok(()),
     }
 }
@@ -249,14 +249,14 @@ impl Temporary {
                 // Left by a process of the same number that was killed.
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
                 // The caller knows the file by its own name.
-                Err(error) => return Err(Error::io(target, &error)),
+                Err(error) => return Err(Error::io(target, error)),
             }
         }
     }
 
     /// Renames it and makes the new name last.
     fn rename(&mut self, target: &Path) -> Result<()> {
-        std::fs::rename(&self.0, target).map_err(|error| Error::io(target, &error))?;
+        std::fs::rename(&self.0, target).map_err(|error| Error::io(target, error))?;
         self.0 = PathBuf::new();
         #[cfg(unix)]
         {

@@ -475,7 +475,7 @@ fn unusable_dtype(tensor: &TensorView<'_>, expected: &str) -> Error {
 pub(crate) fn read_small_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
     let file = open_regular(path)?;
     let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, &error))?;
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, error))?;
     if bytes.len() as u64 > limit {
         let message = format!("{}: expected at most {limit} bytes, found more", path.display());
         return Err(Error::invalid_model(message).with("path", path.display().to_string()));
