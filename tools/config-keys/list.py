@@ -15,7 +15,7 @@ from pathlib import Path
 import transformers
 from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedTokenizerBase
 
-REGISTRY = Path(__file__).parents[2] / "clawdbot-core/src/spec/registry.rs"
+FAMILIES = Path(__file__).parents[2] / "clawdbot-core/src/spec/families"
 OTHER_PARTS = ("vision_config", "audio_config")
 # What says which version wrote it, and how labels are called.
 NOT_LISTED = ("transformers_version", "id2label", "label2id", "_name_or_path")
@@ -35,7 +35,7 @@ def defaults(model_type):
 
 def main():
     logging.disable(logging.WARNING)
-    source = REGISTRY.read_text()
+    source = "".join(path.read_text() for path in sorted(FAMILIES.glob("*.rs")))
     names = re.findall(r'(?:architecture|text_of)\(\s*"\w+",\s*"([\w-]+)"', source)
     tokenizer = set(PreTrainedTokenizerBase.SPECIAL_TOKENS_ATTRIBUTES) | {
         "added_tokens_decoder", "additional_special_tokens", "chat_template", "clean_up_tokenization_spaces",

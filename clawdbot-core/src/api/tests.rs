@@ -13,7 +13,7 @@ use crate::load::source::Source;
 use crate::options::{GenerationDefaults, ModelOptions, RuntimeOptions, WeightType};
 use crate::runtime::Runtime;
 use crate::spec::config::ModelConfig;
-use crate::spec::registry::ARCHITECTURES;
+use crate::spec::registry::architectures;
 use crate::spec::{Activation, DecoderSpec, NormSpec, generation};
 use crate::weights::WeightSource;
 use crate::weights::model_files::ModelFiles;
@@ -526,7 +526,7 @@ proptest! {
 
     #[test]
     fn any_values_give_a_sound_spec_or_an_error(
-        architecture in prop::sample::select(ARCHITECTURES.iter().map(|a| a.name).collect::<Vec<_>>()),
+        architecture in prop::sample::select(architectures().map(|a| a.name).collect::<Vec<_>>()),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any_value()), 1..4),
     ) {
         let mut value = with(json!({"architectures": [architecture], "rope_theta": 1e4, "rope_scaling": null,
@@ -561,7 +561,7 @@ proptest! {
             value["rope_parameters"] = json!({"rope_type": "yarn", "factor": 2.0, "llama_4_scaling_beta": 0.1});
         }
         // Of several models in one, the settings are those of one of them.
-        let nested = ARCHITECTURES.iter().any(|a| a.name == architecture && a.text_defaults.is_some());
+        let nested = architectures().any(|a| a.name == architecture && a.text_defaults.is_some());
         let settings = [&of_families, &of_others, &of_encoders].map(|settings| settings.as_object().unwrap());
         for (key, setting) in settings.into_iter().flatten() {
             value[key] = setting.clone();

@@ -6,6 +6,7 @@ mod config_keys;
 pub(crate) mod embedding;
 mod families;
 pub(crate) mod generation;
+pub(crate) mod gguf;
 mod layer;
 pub(crate) mod mixer_names;
 mod moe;

@@ -1,11 +1,6 @@
 //! Models in GGUF files: the metadata become the small files of a Hugging Face directory, tensors get their names there,
 //! and everything else is as for any model.
 
-mod encoders;
-mod families;
-mod fields;
-mod gemma4;
-mod metadata;
 mod names;
 #[cfg(test)]
 mod tests;
@@ -19,13 +14,13 @@ use std::path::Path;
 
 use clawdbot_kernels::{ComputeFormat, RowSource};
 
-use self::metadata::Family;
 use self::names::{Finder, Place};
 use super::parts::Columns;
 use super::source::Opened;
 use super::weights::Weights;
 use crate::error::Result;
 use crate::spec::DecoderSpec;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::tensors::{MatrixName, VectorName};
 use crate::tokenizer::tokenizer_files;
 use crate::weights::model_files::ModelFiles;
@@ -34,7 +29,7 @@ use crate::weights::{GgufMatrix, GgufSource, RowOrder, TensorType};
 /// The weights of a GGUF file.
 pub(crate) struct GgufWeights {
     pub(crate) source: GgufSource,
-    family: &'static Family,
+    family: &'static GgufFamily,
     spec: Box<DecoderSpec>,
 }
 
@@ -53,13 +48,13 @@ impl Opened {
     /// As [`Opened::open`].
     pub(crate) fn of_gguf(name: String, source: GgufSource) -> Result<Self> {
         let tokenizer = tokenizer_files(source.metadata())?;
-        let (family, files) = metadata::config_json(&source)?;
+        let (family, files) = gguf::config_json(&source)?;
         let mut files: Vec<_> = files.into_iter().map(|(name, json)| (name, json.into())).collect();
         let has_tokenizer = tokenizer.is_some();
         let mut notes = Vec::new();
         if let Some(tokenizer) = tokenizer {
             notes.clone_from(&tokenizer.notes);
-            files.push(("generation_config.json", metadata::generation_json(&tokenizer).into()));
+            files.push(("generation_config.json", gguf::generation_json(&tokenizer).into()));
             files.push(("tokenizer.json", tokenizer.tokenizer.into()));
             files.push(("tokenizer_config.json", tokenizer.config.into()));
         }
@@ -161,7 +156,7 @@ impl GgufWeights {
             self.source.check_vector(&place.tensor, &place.shape, vector.len, place.order)?;
             used.insert(place.tensor);
         }
-        let unused = self.source.names().filter(|name| !used.contains(*name) && !metadata::is_read(name));
+        let unused = self.source.names().filter(|name| !used.contains(*name) && !gguf::is_read(name));
         Ok(unused.map(str::to_owned).collect())
     }
 }

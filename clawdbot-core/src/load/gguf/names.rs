@@ -1,8 +1,8 @@
 //! Tensor names: as Hugging Face checkpoints have them, and as GGUF files do.
 
-use super::metadata::Family;
 use crate::error::{Error, Result};
 use crate::spec::DecoderSpec;
+use crate::spec::gguf::GgufFamily;
 use crate::spec::tensors::{MatrixName, Part, PartStorage, VectorName};
 use crate::weights::{GgufSource, RowOrder};
 
@@ -97,7 +97,7 @@ pub(super) struct Place {
 
 /// Finds what a model needs in a file.
 pub(super) struct Finder<'a> {
-    pub(super) family: &'a Family,
+    pub(super) family: &'a GgufFamily,
     pub(super) spec: &'a DecoderSpec,
     pub(super) source: &'a GgufSource,
 }

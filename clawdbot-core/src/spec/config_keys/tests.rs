@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::load::quantization::parse_spec;
-use crate::spec::registry::ARCHITECTURES;
+use crate::spec::registry::architectures;
 
 const LIST: &str = include_str!("../../../tests/golden/config_keys.json");
 const DOCS: &str = "../docs/config-keys.md";
@@ -45,7 +45,7 @@ fn every_key_of_every_family_is_known() {
     // Key -> families that have it -> whether they read it.
     let mut table: BTreeMap<String, BTreeMap<&str, bool>> = BTreeMap::new();
     let mut problems = Vec::new();
-    for architecture in ARCHITECTURES {
+    for architecture in architectures() {
         let (name, model_type) = (architecture.name, architecture.model_type);
         let json = defaults(&list, model_type, name);
         let config = parsed(&json);
@@ -125,7 +125,7 @@ fn what_the_table_calls_refused_is_refused() {
         ("ModernBertForSequenceClassification", "classifier_pooling", json!("max")),
         ("BertForSequenceClassification", "num_labels", json!(2)),
     ] {
-        let architecture = ARCHITECTURES.iter().find(|architecture| architecture.name == name).unwrap();
+        let architecture = architectures().find(|architecture| architecture.name == name).unwrap();
         let mut config = defaults(&list, architecture.model_type, name);
         if key == "layer_types" {
             config["num_hidden_layers"] = json!(1);

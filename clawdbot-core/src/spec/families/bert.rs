@@ -2,12 +2,42 @@
 //! Source: transformers 5, `models/{bert,roberta,xlm_roberta,distilbert}/configuration_*.py` and `modeling_*.py`.
 
 use super::llama::Keys;
-use super::{gelu_unless, labels, only};
+use super::{Family, architecture, gelu_unless, labels, only};
 use crate::error::Result;
 use crate::options::Pooling;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::names::{self, MlpModules, Names};
 use crate::spec::{Activation, DecoderSpec, DenseSpec, InputSpec, LayerSpec, NormKind, PositionSpec};
+
+pub(super) const FAMILY: Family = Family {
+    architectures: &[
+        architecture("BertModel", "bert", parse),
+        architecture("BertForMaskedLM", "bert", parse),
+        architecture("BertForSequenceClassification", "bert", parse_classifier),
+        architecture("RobertaModel", "roberta", parse_roberta),
+        architecture("RobertaForMaskedLM", "roberta", parse_roberta),
+        architecture("RobertaForSequenceClassification", "roberta", parse_roberta_classifier),
+        architecture("XLMRobertaModel", "xlm-roberta", parse_roberta),
+        architecture("XLMRobertaForMaskedLM", "xlm-roberta", parse_roberta),
+        architecture("XLMRobertaForSequenceClassification", "xlm-roberta", parse_roberta_classifier),
+        architecture("CamembertModel", "camembert", parse_roberta),
+        architecture("CamembertForMaskedLM", "camembert", parse_roberta),
+        architecture("DistilBertModel", "distilbert", parse_distilbert),
+        architecture("DistilBertForMaskedLM", "distilbert", parse_distilbert),
+        architecture("DistilBertForSequenceClassification", "distilbert", parse_distilbert_classifier),
+    ],
+    gguf: &[GgufFamily {
+        name: "bert",
+        architecture: "BertModel",
+        bidirectional: true,
+        eps: ("attention.layer_norm_epsilon", "layer_norm_eps"),
+        names: gguf::BERT_NAMES,
+        keys: &["classifier.output_labels"],
+        fields: gguf::bert,
+        ..GgufFamily::PLAIN
+    }],
+};
 
 const BERT: Names = Names {
     layers: "encoder.layer",
@@ -49,34 +79,34 @@ const DISTILBERT_KEYS: Keys = Keys {
     ..BERT_KEYS
 };
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let types = config.opt_usize("type_vocab_size")?.unwrap_or(2);
     // GGUF files of DistilBERT, which are BERT's otherwise, have none.
     encoder(config, &BERT_KEYS, "hidden_act", (Some(types).filter(|&types| types > 0), 0))
 }
 
-pub(crate) fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
     scorer(config, parse(config)?, "pooler.dense", "classifier", Activation::Tanh)
 }
 
 /// RoBERTa counts positions from behind that of padding.
-pub(crate) fn parse_roberta(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_roberta(config: &ModelConfig) -> Result<DecoderSpec> {
     let types = config.opt_usize("type_vocab_size")?.unwrap_or(2);
     let padding = config.opt_usize("pad_token_id")?.unwrap_or(DEFAULT_PADDING);
     encoder(config, &BERT_KEYS, "hidden_act", (Some(types), padding.saturating_add(1)))
 }
 
-pub(crate) fn parse_roberta_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_roberta_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
     let spec = parse_roberta(config)?;
     scorer(config, spec, "classifier.dense", "classifier.out_proj", Activation::Tanh)
 }
 
-pub(crate) fn parse_distilbert(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_distilbert(config: &ModelConfig) -> Result<DecoderSpec> {
     let spec = encoder(config, &DISTILBERT_KEYS, "activation", (None, 0))?;
     Ok(DecoderSpec { names: DISTILBERT, ..spec })
 }
 
-pub(crate) fn parse_distilbert_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_distilbert_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
     scorer(config, parse_distilbert(config)?, "pre_classifier", "classifier", Activation::Relu)
 }
 

@@ -2,17 +2,31 @@
 //! Source: transformers 5, `models/cohere2/configuration_cohere2.py` and `modeling_cohere2.py`.
 
 use super::llama::Keys;
-use super::{only, windows_by_pattern};
+use super::{Family, architecture, only, windows_by_pattern};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::names::{self, Names};
 use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
 use crate::spec::{DecoderSpec, LayerSpec, NormKind};
 
+pub(super) const FAMILY: Family = Family {
+    architectures: &[architecture("Cohere2ForCausalLM", "cohere2", parse)],
+    gguf: &[GgufFamily {
+        name: "cohere2",
+        architecture: "Cohere2ForCausalLM",
+        windowed: Some("Cohere2ForCausalLM"),
+        eps: ("attention.layer_norm_epsilon", "layer_norm_eps"),
+        keys: &["logit_scale", gguf::PATTERN],
+        fields: gguf::cohere2,
+        ..GgufFamily::PLAIN
+    }],
+};
+
 /// `logit_scale` where there is none, as in transformers.
 const DEFAULT_LOGIT_SCALE: f32 = 0.0625;
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     // What the first checkpoints say beside what transformers reads.
     only(config, "use_parallel_block", true)?;
     only(config, "use_gated_activation", true)?;

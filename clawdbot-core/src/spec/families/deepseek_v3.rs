@@ -4,13 +4,43 @@
 //! goes with YaRN, which transformers leaves out, is that of the checkpoints' own `modeling_deepseek.py`.
 
 use super::llama::Keys;
-use super::{one_of, only};
+use super::{Family, architecture, one_of, only};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::names::{self, MlpModules, MoeModules, Names};
 use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
 use crate::spec::{
     AttentionSpec, DecoderSpec, ExpertGroups, LayerSpec, MlaSpec, MoeSpec, Scoring, SharedExpert,
+};
+
+pub(super) const FAMILY: Family = Family {
+    architectures: &[
+        architecture("DeepseekV2ForCausalLM", "deepseek_v2", parse_v2),
+        architecture("DeepseekV3ForCausalLM", "deepseek_v3", parse),
+    ],
+    gguf: &[GgufFamily {
+        name: "deepseek2",
+        architecture: "DeepseekV3ForCausalLM",
+        partial: true,
+        keys: &[
+            gguf::EXPERT_SIZE,
+            "attention.q_lora_rank",
+            "attention.kv_lora_rank",
+            "attention.key_length_mla",
+            "attention.value_length_mla",
+            "leading_dense_block_count",
+            "expert_shared_count",
+            "expert_weights_scale",
+            "expert_weights_norm",
+            "expert_gating_func",
+            "expert_group_count",
+            "expert_group_used_count",
+            "rope.scaling.yarn_log_multiplier",
+        ],
+        fields: gguf::deepseek2,
+        ..GgufFamily::PLAIN
+    }],
 };
 
 const NAMES: Names = Names {
@@ -29,7 +59,7 @@ const DEFAULT_DENSE_LAYERS: usize = 3;
 
 const METHOD: &str = "topk_method";
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     // How the router chooses: what the published code has beside this belongs to other models.
     expect(config, "scoring_func", "sigmoid")?;
     expect(config, METHOD, "noaux_tc")?;
@@ -38,7 +68,7 @@ pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
 }
 
 /// Experts by a softmax over all of them, the best ones of the groups with the best single experts.
-pub(crate) fn parse_v2(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_v2(config: &ModelConfig) -> Result<DecoderSpec> {
     expect(config, "scoring_func", "softmax")?;
     let groups = match config.opt_str(METHOD)? {
         None | Some("greedy") => None,

@@ -3,12 +3,69 @@
 //! Source: transformers 5, `models/gemma{,2,3}/configuration_*.py` and `modeling_*.py`.
 
 use super::llama::Keys;
-use super::{only, windows_by_pattern};
+use super::{Architecture, Family, architecture, only, windows_by_pattern};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::names::{self, Names};
 use crate::spec::rope_scaling::{Extras, LayerRope, RopeDefaults, RopeSpec};
 use crate::spec::{self, Activation, AttentionSpec, DecoderSpec, LayerSpec, NormKind, NormSpec};
+
+pub(super) const FAMILY: Family = Family {
+    architectures: &[
+        architecture("GemmaForCausalLM", "gemma", parse),
+        architecture("Gemma2ForCausalLM", "gemma2", parse_gemma2),
+        architecture("Gemma3ForCausalLM", "gemma3_text", parse_gemma3),
+        Architecture {
+            text_defaults: Some(GEMMA3_DEFAULTS),
+            ..architecture("Gemma3ForConditionalGeneration", "gemma3", parse_gemma3)
+        },
+        architecture("Gemma3TextModel", "gemma3_text", parse_gemma3_headless),
+    ],
+    gguf: &[
+        GgufFamily {
+            name: "gemma",
+            architecture: "GemmaForCausalLM",
+            fields: gguf::gemma,
+            ..GgufFamily::PLAIN
+        },
+        GgufFamily {
+            name: "gemma2",
+            architecture: "Gemma2ForCausalLM",
+            windowed: Some("Gemma2ForCausalLM"),
+            names: gguf::SANDWICH,
+            keys: &["attn_logit_softcapping", "final_logit_softcapping"],
+            fields: gguf::gemma2,
+            ..GgufFamily::PLAIN
+        },
+        GgufFamily {
+            name: "gemma3",
+            architecture: "Gemma3ForCausalLM",
+            windowed: Some("Gemma3ForCausalLM"),
+            names: gguf::SANDWICH,
+            keys: &[gguf::LOCAL_THETA, gguf::PATTERN, "attn_logit_softcapping", "final_logit_softcapping"],
+            fields: gguf::gemma3,
+            ..GgufFamily::PLAIN
+        },
+        GgufFamily {
+            name: "gemma-embedding",
+            architecture: "Gemma3TextModel",
+            windowed: Some("Gemma3TextModel"),
+            bidirectional: true,
+            names: gguf::EMBEDDING_GEMMA_NAMES,
+            keys: &[
+                gguf::LOCAL_THETA,
+                gguf::PATTERN,
+                "dense_2_feat_in",
+                "dense_2_feat_out",
+                "dense_3_feat_in",
+                "dense_3_feat_out",
+            ],
+            fields: gguf::embedding_gemma,
+            ..GgufFamily::PLAIN
+        },
+    ],
+};
 
 pub(super) const SANDWICH: Names = Names {
     attention_out_norm: Some("post_attention_layernorm"),
@@ -23,7 +80,7 @@ const DEFAULT_CAPS: (f32, f32) = (50.0, 30.0);
 /// Whether tokens see those behind them.
 const BOTH_WAYS: &str = "use_bidirectional_attention";
 /// What the first checkpoints of Gemma 3 with a vision tower do not have, as in transformers.
-pub(crate) const GEMMA3_DEFAULTS: &str = r#"{"vocab_size": 262208, "num_attention_heads": 8,
+const GEMMA3_DEFAULTS: &str = r#"{"vocab_size": 262208, "num_attention_heads": 8,
     "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6,
     "bos_token_id": 2, "eos_token_id": 1}"#;
 /// Gemma 3's rotations.
@@ -42,13 +99,13 @@ const LOCAL: LayerRope = LayerRope {
     extras: Extras::NONE,
 };
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     only(config, BOTH_WAYS, false)?;
     let common = common(config)?;
     Ok(DecoderSpec { ropes: vec![RopeSpec::parse(config, common.head_dim, RopeDefaults::LLAMA)?], ..common })
 }
 
-pub(crate) fn parse_gemma2(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_gemma2(config: &ModelConfig) -> Result<DecoderSpec> {
     let spec = parse(config)?;
     let (attention, logits) = DEFAULT_CAPS;
     Ok(DecoderSpec {
@@ -60,13 +117,13 @@ pub(crate) fn parse_gemma2(config: &ModelConfig) -> Result<DecoderSpec> {
     })
 }
 
-pub(crate) fn parse_gemma3(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_gemma3(config: &ModelConfig) -> Result<DecoderSpec> {
     only(config, BOTH_WAYS, false)?;
     gemma3(config)
 }
 
 /// Gemma 3 without an output head: EmbeddingGemma, whose tokens see each other both ways.
-pub(crate) fn parse_gemma3_headless(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_gemma3_headless(config: &ModelConfig) -> Result<DecoderSpec> {
     let spec = gemma3(config)?;
     let bidirectional = config.bool_or(BOTH_WAYS, false)?;
     // The window reaches half as far to each side, inclusively.

@@ -5,14 +5,47 @@
 
 use super::gemma::{SANDWICH, activation, cap};
 use super::llama::Keys;
-use super::windows_by_pattern;
+use super::{Architecture, Family, architecture, text_of, windows_by_pattern};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::names::{MoeModules, Names};
 use crate::spec::rope_scaling::{Extras, LayerRope, RopeSpec};
 use crate::spec::{
     AttentionSpec, DecoderSpec, ExpertStorage, HeadShape, KeySource, LayerSpec, MoeSpec, NormSpec,
     PerLayerSpec,
+};
+
+pub(super) const FAMILY: Family = Family {
+    architectures: &[
+        architecture("Gemma4ForCausalLM", "gemma4_text", parse),
+        text_of("Gemma4ForConditionalGeneration", "gemma4", parse),
+        Architecture {
+            // Gemma 4 without per-layer inputs, whose images are embedded otherwise.
+            text_defaults: Some(r#"{"hidden_size_per_layer_input": 0}"#),
+            ..architecture("Gemma4UnifiedForConditionalGeneration", "gemma4_unified", parse)
+        },
+    ],
+    gguf: &[GgufFamily {
+        name: "gemma4",
+        architecture: "Gemma4ForCausalLM",
+        windowed: Some("Gemma4ForCausalLM"),
+        uneven: true,
+        names: gguf::GEMMA4_NAMES,
+        keys: &[
+            gguf::EXPERT_SIZE,
+            gguf::PATTERN,
+            gguf::LOCAL_THETA,
+            "attention.shared_kv_layers",
+            "attention.key_length_swa",
+            "attention.value_length_swa",
+            "rope.dimension_count_swa",
+            "embedding_length_per_layer_input",
+            "final_logit_softcapping",
+        ],
+        fields: gguf::gemma4,
+        ..GgufFamily::PLAIN
+    }],
 };
 
 const NAMES: Names = Names {
@@ -42,7 +75,7 @@ const LOCAL: LayerRope = LayerRope {
 const DEFAULT_GLOBAL_HEAD_DIM: usize = 512;
 const DEFAULT_INPUTS: PerLayerSpec = PerLayerSpec { vocab_size: 262_144, size: 256 };
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     // "vision" is about images.
     if config.opt_str("use_bidirectional_attention")?.is_some_and(|kind| kind != "vision") {
         return Err(config.unsupported("use_bidirectional_attention", "null or \"vision\""));

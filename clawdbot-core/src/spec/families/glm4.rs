@@ -2,11 +2,18 @@
 //! Source: transformers 5, `models/glm4/configuration_glm4.py` and `modeling_glm4.py`.
 
 use super::llama::Keys;
+use super::{Family, architecture};
 use crate::error::Result;
 use crate::spec::DecoderSpec;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::GgufFamily;
 use crate::spec::names::{self, MlpModules, Names};
 use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
+
+pub(super) const FAMILY: Family = Family {
+    architectures: &[architecture("Glm4ForCausalLM", "glm4", parse)],
+    gguf: &[GgufFamily { name: "glm4", architecture: "Glm4ForCausalLM", partial: true, ..GgufFamily::PLAIN }],
+};
 
 const NAMES: Names = Names {
     attention_out_norm: Some("post_self_attn_layernorm"),
@@ -15,7 +22,7 @@ const NAMES: Names = Names {
     ..names::LLAMA
 };
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let plain = DecoderSpec::with_keys(config, &Keys::LLAMA)?;
     let rope = RopeDefaults { partial: Some(0.5), ..RopeDefaults::LLAMA };
     let rope = RopeSpec::parse(config, plain.head_dim, rope)?;

@@ -3,12 +3,29 @@
 //! Source: transformers 5, `models/gpt_oss/configuration_gpt_oss.py` and `modeling_gpt_oss.py`.
 
 use super::llama::Keys;
-use super::{one_of, sliding_window, windows};
+use super::{Architecture, Family, architecture, one_of, sliding_window, windows};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::names::{self, MoeModules, Names};
 use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
 use crate::spec::{Activation, AttentionSpec, DecoderSpec, ExpertStorage, LayerSpec, MoeSpec};
+
+pub(super) const FAMILY: Family = Family {
+    architectures: &[Architecture {
+        quantizations: &["mxfp4"],
+        ..architecture("GptOssForCausalLM", "gpt_oss", parse)
+    }],
+    gguf: &[GgufFamily {
+        name: "gpt-oss",
+        architecture: "GptOssForCausalLM",
+        windowed: Some("GptOssForCausalLM"),
+        names: gguf::SANDWICH,
+        keys: &[gguf::EXPERT_SIZE],
+        fields: gguf::gpt_oss,
+        ..GgufFamily::PLAIN
+    }],
+};
 
 const NAMES: Names = Names { moe: MoeModules { router: "mlp.router", ..names::LLAMA.moe }, ..names::LLAMA };
 /// Of the SwiGLU where the configuration has none, as in transformers.
@@ -16,7 +33,7 @@ const DEFAULT_ALPHA: f32 = 1.702;
 /// Of the SwiGLU where the configuration has none, as in transformers.
 const DEFAULT_LIMIT: f32 = 7.0;
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     // Not derived from hidden_size here, so a missing one must not be guessed.
     config.usize("head_dim")?;
     // What hidden_act says is not what is computed.

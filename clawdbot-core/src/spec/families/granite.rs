@@ -3,13 +3,51 @@
 //! Source: transformers 5, `models/granite/` and `models/granitemoehybrid/`.
 
 use super::llama::{self, Keys};
-use super::{layer_types_of, only};
+use super::{Family, architecture, layer_types_of, only};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::names::{self, MlpModules, MoeModules, Names};
 use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
 use crate::spec::{
     AttentionSpec, DecoderSpec, ExpertStorage, LayerSpec, MambaSpec, MixerKind, MoeSpec, SharedExpert,
+};
+
+pub(super) const FAMILY: Family = Family {
+    architectures: &[
+        architecture("GraniteForCausalLM", "granite", parse),
+        architecture("GraniteMoeHybridForCausalLM", "granitemoehybrid", parse_hybrid),
+    ],
+    gguf: &[
+        GgufFamily {
+            name: "granite",
+            architecture: "GraniteForCausalLM",
+            pairs: true,
+            keys: &["attention.scale", "embedding_scale", "residual_scale", "logit_scale"],
+            fields: gguf::granite,
+            ..GgufFamily::PLAIN
+        },
+        GgufFamily {
+            name: "granitehybrid",
+            architecture: "GraniteMoeHybridForCausalLM",
+            pairs: true,
+            names: &[("block_sparse_moe.router.layer", "ffn_gate_inp")],
+            keys: &[
+                gguf::SHARED_SIZE,
+                "attention.scale",
+                "embedding_scale",
+                "residual_scale",
+                "logit_scale",
+                "ssm.conv_kernel",
+                "ssm.inner_size",
+                "ssm.state_size",
+                "ssm.time_step_rank",
+                "ssm.group_count",
+            ],
+            fields: gguf::granite_hybrid,
+            ..GgufFamily::PLAIN
+        },
+    ],
 };
 
 const SHARED: MlpModules =
@@ -26,11 +64,11 @@ const HYBRID: Names = Names {
     ..names::LLAMA
 };
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     with_multipliers(config, llama::parse(config)?)
 }
 
-pub(crate) fn parse_hybrid(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_hybrid(config: &ModelConfig) -> Result<DecoderSpec> {
     only(config, "mamba_proj_bias", false)?;
     let experts = config.usize("num_local_experts")?;
     let shared = config.usize("shared_intermediate_size")?;

@@ -2,12 +2,40 @@
 //! Source: transformers 5, `models/lfm2/configuration_lfm2.py` and `modeling_lfm2.py`.
 
 use super::llama::Keys;
-use super::{layer_types, only};
+use super::{Family, architecture, layer_types, only};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::names::{self, MlpModules, Names};
 use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
 use crate::spec::{DecoderSpec, LayerSpec, MixerKind, NormSpec, ShortConvSpec};
+
+pub(super) const FAMILY: Family = Family {
+    architectures: &[architecture("Lfm2ForCausalLM", "lfm2", parse)],
+    gguf: &[GgufFamily {
+        name: "lfm2",
+        architecture: "Lfm2ForCausalLM",
+        eps: ("attention.layer_norm_rms_epsilon", "norm_eps"),
+        names: &[
+            ("operator_norm", "attn_norm"),
+            ("ffn_norm", "ffn_norm"),
+            ("model.embedding_norm", "output_norm"),
+            ("self_attn.out_proj", "attn_output"),
+            ("self_attn.q_layernorm", "attn_q_norm"),
+            ("self_attn.k_layernorm", "attn_k_norm"),
+            ("feed_forward.w1", "ffn_gate"),
+            ("feed_forward.w3", "ffn_up"),
+            ("feed_forward.w2", "ffn_down"),
+            ("conv.in_proj", "shortconv.in_proj"),
+            ("conv.out_proj", "shortconv.out_proj"),
+            ("conv.conv", "shortconv.conv"),
+        ],
+        renamed: &[("output_norm", "token_embd_norm")],
+        keys: &["shortconv.l_cache"],
+        fields: gguf::lfm2,
+        ..GgufFamily::PLAIN
+    }],
+};
 
 const NAMES: Names = Names {
     input_norm: Some("operator_norm"),
@@ -23,7 +51,7 @@ const NAMES: Names = Names {
 /// The first checkpoints have the first.
 const SIZES: &[&str] = &["block_ff_dim", "intermediate_size"];
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     only(config, "use_pos_enc", true)?;
     // The first checkpoints call them otherwise.
     let tied = config.bool_or("tie_embedding", true)?;

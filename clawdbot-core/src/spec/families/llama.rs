@@ -1,13 +1,17 @@
 //! Llama: the decoder that the others differ from.
 //! Source: transformers 5, `models/llama/configuration_llama.py` and `modeling_llama.py`.
 
-use super::one_of;
+use super::{Family, architecture, one_of};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::GgufFamily;
 use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
 use crate::spec::{self, Activation, AttentionSpec, DecoderSpec, InputSpec, LayerSpec, NormKind, names};
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+pub(super) const FAMILY: Family =
+    Family { architectures: &[architecture("LlamaForCausalLM", "llama", parse)], gguf: &[GgufFamily::LLAMA] };
+
+pub(super) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let bias = config.bool_or("attention_bias", false)?;
     Ok(DecoderSpec {
         qkv_bias: bias,

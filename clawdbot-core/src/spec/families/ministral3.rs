@@ -3,13 +3,30 @@
 //! Source: transformers 5, `models/ministral3/` and `models/mistral3/`.
 
 use super::llama::Keys;
-use super::mistral;
+use super::{Family, architecture, mistral, text_of};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::rope_scaling::{Extras, RopeDefaults, RopeSpec};
 use crate::spec::{DecoderSpec, LayerSpec};
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+pub(super) const FAMILY: Family = Family {
+    architectures: &[
+        architecture("Ministral3ForCausalLM", "ministral3", parse),
+        text_of("Mistral3ForConditionalGeneration", "mistral3", parse_text),
+    ],
+    gguf: &[GgufFamily {
+        name: "mistral3",
+        architecture: "MistralForCausalLM",
+        windowed: Some("MistralForCausalLM"),
+        pairs: true,
+        keys: &["attention.temperature_scale", "rope.scaling.yarn_log_multiplier"],
+        fields: gguf::mistral3,
+        ..GgufFamily::PLAIN
+    }],
+};
+
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     // Without them transformers assumes those of one model.
     if config.object("rope_parameters")?.is_none() {
         return Err(config.invalid("rope_parameters", "an object"));
@@ -29,7 +46,7 @@ pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     })
 }
 
-pub(crate) fn parse_text(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_text(config: &ModelConfig) -> Result<DecoderSpec> {
     match config.opt_str("model_type")? {
         Some("ministral3") => parse(config),
         None | Some("mistral") => mistral::parse(config),

@@ -1,12 +1,15 @@
 //! Mistral: Llama with a sliding window on every layer.
 //! Source: transformers 5, `models/mistral/configuration_mistral.py` and `modeling_mistral.py`.
 
-use super::sliding_window;
+use super::{Family, architecture, sliding_window};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
 use crate::spec::{DecoderSpec, LayerSpec};
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+pub(super) const FAMILY: Family =
+    Family { architectures: &[architecture("MistralForCausalLM", "mistral", parse)], gguf: &[] };
+
+pub(super) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let window = sliding_window(config)?;
     // Mistral knows one kind of layer; a list that says otherwise belongs to another architecture.
     let kind = if window.is_some() { "sliding_attention" } else { "full_attention" };

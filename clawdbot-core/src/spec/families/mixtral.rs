@@ -2,12 +2,15 @@
 //! Source: transformers 5, `models/mixtral/configuration_mixtral.py` and `modeling_mixtral.py`.
 
 use super::llama::Keys;
-use super::one_of;
+use super::{Family, architecture, one_of};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
 use crate::spec::names::{self, MlpModules, MoeModules, Names};
 use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
 use crate::spec::{DecoderSpec, ExpertStorage, LayerSpec, MoeSpec, Scoring};
+
+pub(super) const FAMILY: Family =
+    Family { architectures: &[architecture("MixtralForCausalLM", "mixtral", parse)], gguf: &[] };
 
 const NAMES: Names = Names {
     moe: MoeModules {
@@ -19,7 +22,7 @@ const NAMES: Names = Names {
     ..names::LLAMA
 };
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let plain = DecoderSpec::with_keys(config, &Keys::LLAMA)?;
     // A missing window is none here.
     let window = config.opt_usize("sliding_window")?;

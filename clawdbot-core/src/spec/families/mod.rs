@@ -1,36 +1,55 @@
 //! One file per architecture: `config.json` -> `DecoderSpec`.
 
-pub(crate) mod bert;
-pub(crate) mod cohere2;
-pub(crate) mod deepseek_v3;
-pub(crate) mod gemma;
-pub(crate) mod gemma4;
-pub(crate) mod glm4;
-pub(crate) mod gpt_oss;
-pub(crate) mod granite;
-pub(crate) mod lfm2;
-pub(crate) mod llama;
-pub(crate) mod ministral3;
-pub(crate) mod mistral;
-pub(crate) mod mixtral;
-pub(crate) mod modernbert;
-pub(crate) mod olmo2;
-pub(crate) mod phi3;
-pub(crate) mod qwen2;
-pub(crate) mod qwen2_moe;
-pub(crate) mod qwen3;
-pub(crate) mod qwen3_5;
-pub(crate) mod qwen3_next;
-pub(crate) mod smollm3;
-
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_text_models;
 
 use super::config::ModelConfig;
+use super::gguf::GgufFamily;
+use super::registry::{Architecture, architecture, text_of};
 use super::{Activation, LayerSpec, activation};
 use crate::error::Result;
+
+/// What a file of this folder describes.
+pub(crate) struct Family {
+    pub(crate) architectures: &'static [Architecture],
+    /// What GGUF files call them, and how they differ there.
+    pub(crate) gguf: &'static [GgufFamily],
+}
+
+macro_rules! families {
+    ($($family:ident,)+) => {
+        $(mod $family;)+
+        /// Every family.
+        pub(crate) const FAMILIES: &[&Family] = &[$(&$family::FAMILY,)+];
+    };
+}
+
+families! {
+    llama,
+    mistral,
+    mixtral,
+    qwen2,
+    qwen2_moe,
+    qwen3,
+    qwen3_next,
+    qwen3_5,
+    ministral3,
+    gemma,
+    gemma4,
+    phi3,
+    smollm3,
+    granite,
+    olmo2,
+    cohere2,
+    glm4,
+    deepseek_v3,
+    lfm2,
+    bert,
+    modernbert,
+    gpt_oss,
+}
 
 /// `sliding_window` where the configuration does not have the key (null means none), as in transformers.
 const DEFAULT_SLIDING_WINDOW: usize = 4096;

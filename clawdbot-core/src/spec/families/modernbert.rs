@@ -2,13 +2,33 @@
 //! Source: transformers 5, `models/modernbert/configuration_modernbert.py` and `modeling_modernbert.py`.
 
 use super::llama::Keys;
-use super::{gelu_unless, labels, layer_types};
+use super::{Family, architecture, gelu_unless, labels, layer_types};
 use crate::error::Result;
 use crate::options::Pooling;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::names::{self, MlpModules, Names};
 use crate::spec::rope_scaling::{Extras, LayerRope, RopeSpec};
 use crate::spec::{DecoderSpec, DenseSpec, InputSpec, LayerSpec, NormKind};
+
+pub(super) const FAMILY: Family = Family {
+    architectures: &[
+        architecture("ModernBertModel", "modernbert", parse),
+        architecture("ModernBertForMaskedLM", "modernbert", parse),
+        architecture("ModernBertForSequenceClassification", "modernbert", parse_classifier),
+    ],
+    gguf: &[GgufFamily {
+        name: "modern-bert",
+        architecture: "ModernBertModel",
+        windowed: Some("ModernBertModel"),
+        bidirectional: true,
+        eps: ("attention.layer_norm_epsilon", "norm_eps"),
+        names: gguf::MODERNBERT_NAMES,
+        keys: &[gguf::LOCAL_THETA, gguf::PATTERN, "hidden_activation"],
+        fields: gguf::modernbert,
+        ..GgufFamily::PLAIN
+    }],
+};
 
 const NAMES: Names = Names {
     layers: "layers",
@@ -41,7 +61,7 @@ const LOCAL: LayerRope = LayerRope {
     extras: Extras::NONE,
 };
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let keys =
         Keys { eps: "norm_eps", default_eps: Some(DEFAULT_EPS), activation: None, tied: true, ..Keys::LLAMA };
     let plain = DecoderSpec::with_keys(config, &keys)?;
@@ -83,7 +103,7 @@ pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     })
 }
 
-pub(crate) fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
     let spec = parse(config)?;
     labels(config)?;
     const POOLING: &str = "classifier_pooling";

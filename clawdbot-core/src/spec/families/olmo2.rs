@@ -3,12 +3,29 @@
 //! Source: transformers 5, `models/olmo{2,3}/configuration_*.py` and `modeling_*.py`.
 
 use super::llama::Keys;
-use super::windows_by_pattern;
+use super::{Family, architecture, windows_by_pattern};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::names::{self, Names};
 use crate::spec::rope_scaling::{Extras, LayerRope, RopeDefaults, RopeSpec};
 use crate::spec::{DecoderSpec, LayerSpec, NormSpec};
+
+pub(super) const FAMILY: Family = Family {
+    architectures: &[
+        architecture("Olmo2ForCausalLM", "olmo2", parse),
+        architecture("Olmo3ForCausalLM", "olmo3", parse_olmo3),
+    ],
+    gguf: &[GgufFamily {
+        name: "olmo2",
+        architecture: "Olmo2ForCausalLM",
+        windowed: Some("Olmo3ForCausalLM"),
+        names: gguf::SANDWICH,
+        keys: &[gguf::LOCAL_THETA, gguf::PATTERN],
+        fields: gguf::olmo2,
+        ..GgufFamily::PLAIN
+    }],
+};
 
 const NAMES: Names = Names {
     input_norm: None,
@@ -33,12 +50,12 @@ const LOCAL: LayerRope = LayerRope {
     extras: Extras::NONE,
 };
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let common = common(config)?;
     Ok(DecoderSpec { ropes: vec![RopeSpec::parse(config, common.head_dim, RopeDefaults::LLAMA)?], ..common })
 }
 
-pub(crate) fn parse_olmo3(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_olmo3(config: &ModelConfig) -> Result<DecoderSpec> {
     let common = common(config)?;
     let layers = windows_by_pattern(config, common.num_hidden_layers, 4)?;
     // Rotation 1 is that of the layers with a window.

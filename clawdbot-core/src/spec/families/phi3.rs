@@ -2,12 +2,24 @@
 //! Source: transformers 5, `models/phi3/configuration_phi3.py` and `modeling_phi3.py`.
 
 use super::llama::Keys;
-use super::windows;
+use super::{Family, architecture, windows};
 use crate::error::Result;
 use crate::spec::DecoderSpec;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::GgufFamily;
 use crate::spec::names::{self, MlpModules, Names};
 use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
+
+pub(super) const FAMILY: Family = Family {
+    architectures: &[architecture("Phi3ForCausalLM", "phi3", parse)],
+    gguf: &[GgufFamily {
+        name: "phi3",
+        architecture: "Phi3ForCausalLM",
+        windowed: Some("Phi3ForCausalLM"),
+        partial: true,
+        ..GgufFamily::PLAIN
+    }],
+};
 
 const NAMES: Names = Names {
     qkv: &["self_attn.qkv_proj"],
@@ -15,7 +27,7 @@ const NAMES: Names = Names {
     ..names::LLAMA
 };
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let plain = DecoderSpec::with_keys(config, &Keys::LLAMA)?;
     let rope = RopeDefaults { partial: Some(1.0), ..RopeDefaults::LLAMA };
     // A missing window is none here.

@@ -1,15 +1,21 @@
 //! Qwen2 and Qwen2.5: Llama with biases on q, k and v, and (rarely) sliding windows on the upper layers.
 //! Source: transformers 5, `models/qwen2/configuration_qwen2.py` and `modeling_qwen2.py`.
 
-use super::{switched_window, windows};
+use super::{Family, architecture, switched_window, windows};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::GgufFamily;
 use crate::spec::{DecoderSpec, LayerSpec};
+
+pub(super) const FAMILY: Family = Family {
+    architectures: &[architecture("Qwen2ForCausalLM", "qwen2", parse)],
+    gguf: &[GgufFamily { name: "qwen2", architecture: "Qwen2ForCausalLM", ..GgufFamily::PLAIN }],
+};
 
 /// `max_window_layers` where the configuration has none, as in transformers.
 const DEFAULT_MAX_WINDOW_LAYERS: usize = 28;
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+pub(super) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let plain = DecoderSpec::plain(config)?;
     Ok(DecoderSpec { qkv_bias: true, layers: layers(config, plain.num_hidden_layers)?, ..plain })
 }

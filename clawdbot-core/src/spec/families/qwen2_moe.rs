@@ -1,19 +1,43 @@
 //! Qwen1.5-MoE, Qwen2-MoE and Qwen3-MoE: Qwen2 and Qwen3 with experts on most layers; Qwen2's have a shared one as well.
 //! Source: transformers 5, `models/qwen2_moe/` and `models/qwen3_moe/`.
 
-use super::{one_of, qwen2, qwen3};
+use super::{Family, architecture, one_of, qwen2, qwen3};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::{DecoderSpec, LayerSpec, MoeSpec, SharedExpert};
 
-pub(crate) fn parse_qwen2(config: &ModelConfig) -> Result<DecoderSpec> {
+pub(super) const FAMILY: Family = Family {
+    architectures: &[
+        architecture("Qwen2MoeForCausalLM", "qwen2_moe", parse_qwen2),
+        architecture("Qwen3MoeForCausalLM", "qwen3_moe", parse_qwen3),
+    ],
+    gguf: &[
+        GgufFamily {
+            name: "qwen2moe",
+            architecture: "Qwen2MoeForCausalLM",
+            keys: &[gguf::EXPERT_SIZE, gguf::SHARED_SIZE, "expert_weights_norm"],
+            fields: gguf::qwen2moe,
+            ..GgufFamily::PLAIN
+        },
+        GgufFamily {
+            name: "qwen3moe",
+            architecture: "Qwen3MoeForCausalLM",
+            keys: &[gguf::EXPERT_SIZE, "expert_weights_norm"],
+            fields: gguf::qwen3moe,
+            ..GgufFamily::PLAIN
+        },
+    ],
+};
+
+fn parse_qwen2(config: &ModelConfig) -> Result<DecoderSpec> {
     let shared =
         SharedExpert { intermediate_size: config.usize("shared_expert_intermediate_size")?, gated: true };
     let qkv_bias = config.bool_or("qkv_bias", true)?;
     with_experts(config, DecoderSpec { qkv_bias, ..qwen2::parse(config)? }, Some(shared), false)
 }
 
-pub(crate) fn parse_qwen3(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_qwen3(config: &ModelConfig) -> Result<DecoderSpec> {
     with_experts(config, qwen3::parse_derived(config)?, None, false)
 }
 

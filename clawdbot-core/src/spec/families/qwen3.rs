@@ -2,13 +2,23 @@
 //! (Qwen3-Embedding), or with a score instead of it (Qwen3-Reranker, converted).
 //! Source: transformers 5, `models/qwen3/configuration_qwen3.py` and `modeling_qwen3.py`.
 
-use super::{labels, qwen2};
+use super::{Family, architecture, labels, qwen2};
 use crate::error::Result;
 use crate::options::Pooling;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::GgufFamily;
 use crate::spec::{DecoderSpec, DenseSpec, NormSpec};
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+pub(super) const FAMILY: Family = Family {
+    architectures: &[
+        architecture("Qwen3ForCausalLM", "qwen3", parse),
+        architecture("Qwen3Model", "qwen3", parse_headless),
+        architecture("Qwen3ForSequenceClassification", "qwen3", parse_classifier),
+    ],
+    gguf: &[GgufFamily { name: "qwen3", architecture: "Qwen3ForCausalLM", ..GgufFamily::PLAIN }],
+};
+
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     // Not derived from hidden_size here, so a missing one must not be guessed.
     config.usize("head_dim")?;
     parse_derived(config)
@@ -28,12 +38,12 @@ pub(super) fn parse_derived(config: &ModelConfig) -> Result<DecoderSpec> {
 }
 
 /// Without an output head.
-pub(crate) fn parse_headless(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_headless(config: &ModelConfig) -> Result<DecoderSpec> {
     Ok(DecoderSpec { headless: true, ..parse(config)? })
 }
 
 /// With a score of the last token's state.
-pub(crate) fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
     labels(config)?;
     let spec = parse_headless(config)?;
     let score = DenseSpec {

@@ -4,15 +4,65 @@
 
 use super::llama::Keys;
 use super::qwen3_next::{with_delta_nets, with_shared_expert};
+use super::{Family, architecture, text_of};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::{DecoderSpec, DeltaStorage};
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+pub(super) const FAMILY: Family = Family {
+    architectures: &[
+        architecture("Qwen3_5ForCausalLM", "qwen3_5_text", parse),
+        text_of("Qwen3_5ForConditionalGeneration", "qwen3_5", parse),
+        architecture("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", parse_moe),
+        text_of("Qwen3_5MoeForConditionalGeneration", "qwen3_5_moe", parse_moe),
+    ],
+    gguf: &[
+        GgufFamily {
+            name: "qwen35",
+            architecture: "Qwen3_5ForCausalLM",
+            keys: &[
+                gguf::PREDICTING_LAYERS,
+                "attention.recurrent_layers",
+                "rope.dimension_sections",
+                "full_attention_interval",
+                "ssm.conv_kernel",
+                "ssm.inner_size",
+                "ssm.state_size",
+                "ssm.time_step_rank",
+                "ssm.group_count",
+            ],
+            fields: gguf::qwen35,
+            ..super::qwen3_next::GGUF
+        },
+        GgufFamily {
+            name: "qwen35moe",
+            architecture: "Qwen3_5MoeForCausalLM",
+            keys: &[
+                gguf::PREDICTING_LAYERS,
+                gguf::EXPERT_SIZE,
+                gguf::SHARED_SIZE,
+                "expert_weights_norm",
+                "attention.recurrent_layers",
+                "rope.dimension_sections",
+                "full_attention_interval",
+                "ssm.conv_kernel",
+                "ssm.inner_size",
+                "ssm.state_size",
+                "ssm.time_step_rank",
+                "ssm.group_count",
+            ],
+            fields: gguf::qwen35moe,
+            ..super::qwen3_next::GGUF
+        },
+    ],
+};
+
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     with_delta_nets(config, &Keys::LLAMA, DeltaStorage::Apart)
 }
 
-pub(crate) fn parse_moe(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse_moe(config: &ModelConfig) -> Result<DecoderSpec> {
     // There are no dense layers.
     let keys = Keys { intermediate_size: &["moe_intermediate_size"], ..Keys::LLAMA };
     with_shared_expert(config, with_delta_nets(config, &keys, DeltaStorage::Apart)?)

@@ -3,19 +3,44 @@
 
 use super::llama::Keys;
 use super::qwen2_moe::with_experts;
-use super::{layer_types, only};
+use super::{Family, architecture, layer_types, only};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::rope_scaling::{Extras, RopeDefaults, RopeSpec};
 use crate::spec::{
     AttentionSpec, DecoderSpec, DeltaNetSpec, DeltaStorage, LayerSpec, MixerKind, NormKind, NormSpec,
     SharedExpert,
 };
 
+/// What GGUF files call it.
+pub(super) const GGUF: GgufFamily = GgufFamily {
+    name: "qwen3next",
+    architecture: "Qwen3NextForCausalLM",
+    partial: true,
+    names: gguf::SANDWICH,
+    keys: &[
+        gguf::EXPERT_SIZE,
+        gguf::SHARED_SIZE,
+        "expert_weights_norm",
+        "full_attention_interval",
+        "ssm.conv_kernel",
+        "ssm.inner_size",
+        "ssm.state_size",
+        "ssm.time_step_rank",
+        "ssm.group_count",
+    ],
+    fields: gguf::qwen3next,
+    ..GgufFamily::PLAIN
+};
+
+pub(super) const FAMILY: Family =
+    Family { architectures: &[architecture("Qwen3NextForCausalLM", "qwen3_next", parse)], gguf: &[GGUF] };
+
 /// Every how many layers one has attention, as in transformers.
 const DEFAULT_INTERVAL: usize = 4;
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     with_shared_expert(config, with_delta_nets(config, &Keys::LLAMA, DeltaStorage::Grouped)?)
 }
 

@@ -2,16 +2,27 @@
 //! Source: transformers 5, `models/smollm3/configuration_smollm3.py` and `modeling_smollm3.py`.
 
 use super::llama::Keys;
-use super::{switched_window, windows};
+use super::{Family, architecture, switched_window, windows};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
+use crate::spec::gguf::GgufFamily;
 use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
 use crate::spec::{DecoderSpec, LayerSpec};
+
+pub(super) const FAMILY: Family = Family {
+    architectures: &[architecture("SmolLM3ForCausalLM", "smollm3", parse)],
+    gguf: &[GgufFamily {
+        name: "smollm3",
+        architecture: "SmolLM3ForCausalLM",
+        pairs: true,
+        ..GgufFamily::PLAIN
+    }],
+};
 
 /// Every how many layers one is not rotated, as in transformers.
 const DEFAULT_INTERVAL: usize = 4;
 
-pub(crate) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
+fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let plain = DecoderSpec::with_keys(config, &Keys { tied: true, ..Keys::LLAMA })?;
     let bias = config.bool_or("attention_bias", false)?;
     let rotated = rotated(config, plain.num_hidden_layers)?;

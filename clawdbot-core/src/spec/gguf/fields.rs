@@ -1,13 +1,13 @@
-//! What the metadata of each architecture says beyond Llama's. See `families.rs`.
+//! What the metadata of each architecture says beyond Llama's.
 
 use serde_json::json;
 
-use super::families::{Config, LOCAL_THETA, PATTERN, SHARED_SIZE, WINDOW};
 use super::metadata::{EXPERT_SIZE, FEED_FORWARD, Keys, extend};
+use super::{Config, LOCAL_THETA, PATTERN, SHARED_SIZE, WINDOW};
 use crate::error::{Error, Result};
 
 /// No experts; values as long as keys.
-pub(super) fn dense(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn dense(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     for key in ["expert_count", "expert_used_count"] {
         if keys.opt_u64(key)?.is_some_and(|count| count != 0) {
             return Err(keys.unsupported(key, "no experts"));
@@ -16,7 +16,7 @@ pub(super) fn dense(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     value_length(keys, config)
 }
 
-pub(super) fn value_length(keys: &Keys<'_>, config: &Config) -> Result<()> {
+pub(crate) fn value_length(keys: &Keys<'_>, config: &Config) -> Result<()> {
     let head_dim = &config["head_dim"];
     match keys.opt_u64("attention.value_length")? {
         Some(length) if *head_dim != length => {
@@ -27,7 +27,7 @@ pub(super) fn value_length(keys: &Keys<'_>, config: &Config) -> Result<()> {
 }
 
 /// Mixtral's files say that they are Llama's, with experts.
-pub(super) fn llama(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn llama(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     let Some(experts) = keys.opt_u64("expert_count")?.filter(|&count| count != 0) else {
         return dense(keys, config);
     };
@@ -43,7 +43,7 @@ pub(super) fn llama(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
 }
 
 /// `norm` where the file does not say whether weights are divided by their sum.
-pub(super) fn experts(keys: &Keys<'_>, config: &mut Config, norm: bool) -> Result<()> {
+pub(crate) fn experts(keys: &Keys<'_>, config: &mut Config, norm: bool) -> Result<()> {
     let size = size(keys, EXPERT_SIZE)?;
     extend(
         config,
@@ -57,33 +57,33 @@ pub(super) fn experts(keys: &Keys<'_>, config: &mut Config, norm: bool) -> Resul
     value_length(keys, config)
 }
 
-pub(super) fn qwen2moe(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn qwen2moe(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     config.insert("shared_expert_intermediate_size".to_owned(), size(keys, SHARED_SIZE)?.into());
     config.insert("qkv_bias".to_owned(), keys.has("blk.0.attn_q.bias").into());
     experts(keys, config, false)
 }
 
-pub(super) fn qwen3moe(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn qwen3moe(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     experts(keys, config, true)
 }
 
 /// The size of experts that have `key`, or else are as large as a dense MLP.
-pub(super) fn size(keys: &Keys<'_>, key: &str) -> Result<u64> {
+pub(crate) fn size(keys: &Keys<'_>, key: &str) -> Result<u64> {
     keys.opt_u64(key)?.map_or_else(|| keys.u64(FEED_FORWARD), Ok)
 }
 
-pub(super) fn qwen3next(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn qwen3next(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     delta_nets(keys, config)?;
     shared_experts(keys, config)
 }
 
 /// Experts beside one that all tokens use.
-pub(super) fn shared_experts(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn shared_experts(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     config.insert("shared_expert_intermediate_size".to_owned(), size(keys, SHARED_SIZE)?.into());
     experts(keys, config, true)
 }
 
-pub(super) fn delta_nets(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn delta_nets(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     let heads = keys.u64("ssm.time_step_rank")?;
     let inner = keys.u64("ssm.inner_size")?;
     if heads == 0 || !inner.is_multiple_of(heads) {
@@ -105,13 +105,13 @@ pub(super) fn delta_nets(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn gemma(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn gemma(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     config.remove("hidden_act");
     config.insert("hidden_activation".to_owned(), "gelu_pytorch_tanh".into());
     dense(keys, config)
 }
 
-pub(super) fn gemma2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn gemma2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     gemma(keys, config)?;
     // Gemma 2 27B divides scores by something else than the others do, and its files do not say so.
     scores(keys, config, 46)?;
@@ -123,7 +123,7 @@ pub(super) fn gemma2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn gemma3(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn gemma3(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     gemma(keys, config)?;
     // As Gemma 3 27B does.
     scores(keys, config, 62)?;
@@ -136,7 +136,7 @@ pub(super) fn gemma3(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
 }
 
 /// Another rotation on layers with a window. `thetas`: the bases where the file has none.
-pub(super) fn two_rotations(keys: &Keys<'_>, config: &mut Config, thetas: (f64, f64)) -> Result<()> {
+pub(crate) fn two_rotations(keys: &Keys<'_>, config: &mut Config, thetas: (f64, f64)) -> Result<()> {
     let mut global = config["rope_parameters"].take();
     let theta = keys.opt_f64("rope.freq_base")?.unwrap_or(thetas.0);
     global["rope_theta"] = theta.into();
@@ -150,7 +150,7 @@ pub(super) fn two_rotations(keys: &Keys<'_>, config: &mut Config, thetas: (f64, 
 
 /// What scores are divided by: the root of the heads' size, but in the model of `layers` layers, of which it is the width's
 /// part for each head.
-pub(super) fn scores(keys: &Keys<'_>, config: &mut Config, layers: u64) -> Result<()> {
+pub(crate) fn scores(keys: &Keys<'_>, config: &mut Config, layers: u64) -> Result<()> {
     let scalar = match keys.u64("block_count")? == layers {
         true => json!(keys.u64("embedding_length")? as f64 / keys.u64("attention.head_count")? as f64),
         false => config["head_dim"].clone(),
@@ -160,7 +160,7 @@ pub(super) fn scores(keys: &Keys<'_>, config: &mut Config, layers: u64) -> Resul
 }
 
 /// Which layers have windows: all but every n-th, or those that are marked.
-pub(super) fn pattern(keys: &Keys<'_>, config: &mut Config, default: u64) -> Result<()> {
+pub(crate) fn pattern(keys: &Keys<'_>, config: &mut Config, default: u64) -> Result<()> {
     // Without a size there are none, whatever the pattern.
     if keys.opt_u64(WINDOW)?.is_none_or(|window| window == 0) {
         return Ok(());
@@ -176,12 +176,12 @@ pub(super) fn pattern(keys: &Keys<'_>, config: &mut Config, default: u64) -> Res
     Ok(())
 }
 
-pub(super) fn granite(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn granite(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     multipliers(keys, config)?;
     dense(keys, config)
 }
 
-pub(super) fn multipliers(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn multipliers(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     for (key, field) in [
         ("attention.scale", "attention_multiplier"),
         ("embedding_scale", "embedding_multiplier"),
@@ -194,7 +194,7 @@ pub(super) fn multipliers(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn cohere2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn cohere2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     const SCALE: &str = "logit_scale";
     let scale = keys.opt_f64(SCALE)?.ok_or_else(|| keys.invalid(SCALE, "a number"))?;
     config.insert(SCALE.to_owned(), scale.into());
@@ -202,7 +202,7 @@ pub(super) fn cohere2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     pattern(keys, config, 4)
 }
 
-pub(super) fn gpt_oss(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn gpt_oss(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     if let Some(size) = keys.opt_u64(EXPERT_SIZE)? {
         config.insert("intermediate_size".to_owned(), size.into());
     }
@@ -220,7 +220,7 @@ pub(super) fn gpt_oss(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     value_length(keys, config)
 }
 
-pub(super) fn deepseek2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn deepseek2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     let rotated = keys.u64("rope.dimension_count")?;
     let (key, value) = match keys.opt_u64("attention.key_length_mla")? {
         Some(key) => (key, keys.u64("attention.value_length_mla")?),
@@ -290,7 +290,7 @@ pub(super) fn deepseek2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
 }
 
 /// Layers without key heads are convolutions.
-pub(super) fn lfm2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn lfm2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     const HEADS: &str = "attention.head_count_kv";
     let heads = keys.per_layer(HEADS)?.unwrap_or_default();
     if heads.len() as u64 != keys.u64("block_count")? {
@@ -310,12 +310,12 @@ pub(super) fn lfm2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     dense(keys, config)
 }
 
-pub(super) fn qwen35(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn qwen35(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     tiled_delta_nets(keys, config)?;
     dense(keys, config)
 }
 
-pub(super) fn qwen35moe(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn qwen35moe(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     tiled_delta_nets(keys, config)?;
     shared_experts(keys, config)
 }
@@ -334,7 +334,7 @@ fn tiled_delta_nets(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn olmo2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn olmo2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     if keys.opt_u64(WINDOW)?.is_some_and(|window| window > 0) {
         let theta = keys.opt_f64("rope.freq_base")?.unwrap_or(5e5);
         two_rotations(keys, config, (theta, theta))?;
@@ -343,7 +343,7 @@ pub(super) fn olmo2(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     dense(keys, config)
 }
 
-pub(super) fn mistral3(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn mistral3(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     let rope = &mut config["rope_parameters"];
     if let Some(multiplier) = keys.opt_f64("rope.scaling.yarn_log_multiplier")?.filter(|&x| x != 0.0)
         && rope["rope_type"] == "yarn"
@@ -359,7 +359,7 @@ pub(super) fn mistral3(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     dense(keys, config)
 }
 
-pub(super) fn granite_hybrid(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn granite_hybrid(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     const HEADS: &str = "attention.head_count_kv";
     const INNER: &str = "ssm.inner_size";
     let kv_heads = keys.per_layer(HEADS)?.unwrap_or_default();

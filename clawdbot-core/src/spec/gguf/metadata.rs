@@ -6,8 +6,9 @@
 use serde_json::{Map, Value, json};
 
 use super::encoders::embedding_files;
-use super::families::FAMILIES;
+use super::fields;
 use crate::error::{Error, Result};
+use crate::spec::families::FAMILIES;
 use crate::tokenizer::TokenizerFiles;
 use crate::weights::{GgufSource, Metadata, RowOrder};
 
@@ -17,31 +18,56 @@ const ROPE_FACTORS: &str = "rope_freqs.weight";
 const LONG_ROPE_FACTORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
 /// What is particular to an architecture.
-pub(super) struct Family {
+pub(crate) struct GgufFamily {
     /// `general.architecture`.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// As `config.json` names it.
-    pub(super) architecture: &'static str,
+    pub(crate) architecture: &'static str,
     /// And with a sliding window.
-    pub(super) windowed: Option<&'static str>,
+    pub(crate) windowed: Option<&'static str>,
     /// Whether the rows of queries and keys are shuffled into pairs.
-    pub(super) pairs: bool,
+    pub(crate) pairs: bool,
     /// Whether a part of each head may be rotated.
-    pub(super) partial: bool,
+    pub(crate) partial: bool,
     /// Whether tokens see those behind them.
-    pub(super) bidirectional: bool,
+    pub(crate) bidirectional: bool,
     /// Whether layers' MLPs may differ in size.
-    pub(super) uneven: bool,
+    pub(crate) uneven: bool,
     /// Key of the norms' epsilon, and the one in `config.json`.
-    pub(super) eps: (&'static str, &'static str),
+    pub(crate) eps: (&'static str, &'static str),
     /// Modules that are named otherwise than in most families.
-    pub(super) names: &'static [(&'static str, &'static str)],
+    pub(crate) names: &'static [(&'static str, &'static str)],
     /// Modules with an older name, which is taken where it is there.
-    pub(super) renamed: &'static [(&'static str, &'static str)],
+    pub(crate) renamed: &'static [(&'static str, &'static str)],
     /// Keys that no other family has.
-    pub(super) keys: &'static [&'static str],
+    pub(crate) keys: &'static [&'static str],
     /// Adds to `config.json`, or changes there, what is particular.
-    pub(super) fields: fn(&Keys<'_>, &mut Map<String, Value>) -> Result<()>,
+    pub(crate) fields: fn(&Keys<'_>, &mut Map<String, Value>) -> Result<()>,
+}
+
+impl GgufFamily {
+    pub(crate) const LLAMA: GgufFamily = GgufFamily {
+        name: "llama",
+        architecture: "LlamaForCausalLM",
+        windowed: Some("MistralForCausalLM"),
+        pairs: true,
+        partial: false,
+        bidirectional: false,
+        uneven: false,
+        eps: ("attention.layer_norm_rms_epsilon", "rms_norm_eps"),
+        names: &[],
+        renamed: &[],
+        keys: &[],
+        fields: fields::llama,
+    };
+
+    /// Most families: no pairs, no windows.
+    pub(crate) const PLAIN: GgufFamily =
+        GgufFamily { windowed: None, pairs: false, fields: fields::dense, ..Self::LLAMA };
+}
+
+fn families() -> impl Iterator<Item = &'static GgufFamily> {
+    FAMILIES.iter().flat_map(|family| family.gguf)
 }
 
 /// Sizes: the key behind the architecture, and the one in `config.json`.
@@ -51,11 +77,11 @@ const SIZES: &[(&str, &str)] = &[
     ("attention.head_count", "num_attention_heads"),
 ];
 
-pub(super) const FEED_FORWARD: &str = "feed_forward_length";
+pub(crate) const FEED_FORWARD: &str = "feed_forward_length";
 /// Where an expert layer's sizes are.
-pub(super) const EXPERT_SIZE: &str = "expert_feed_forward_length";
+pub(crate) const EXPERT_SIZE: &str = "expert_feed_forward_length";
 /// Layers behind the others, which guess further tokens; they are not read.
-pub(super) const PREDICTING_LAYERS: &str = "nextn_predict_layers";
+pub(crate) const PREDICTING_LAYERS: &str = "nextn_predict_layers";
 
 /// Keys that are read further down, or say nothing about what is computed.
 const OTHERS: &[&str] = &[
@@ -90,12 +116,12 @@ const OTHERS: &[&str] = &[
 /// # Errors
 /// `UnsupportedModel` for architectures and keys that are not known; `InvalidModel` for values that are missing or
 /// malformed.
-pub(super) fn config_json(source: &GgufSource) -> Result<(&'static Family, ModelJson)> {
+pub(crate) fn config_json(source: &GgufSource) -> Result<(&'static GgufFamily, ModelJson)> {
     let metadata = source.metadata();
     const ARCHITECTURE: &str = "general.architecture";
     let name = metadata.str(ARCHITECTURE)?;
-    let Some(family) = FAMILIES.iter().find(|family| family.name == name) else {
-        let names: Vec<&str> = FAMILIES.iter().map(|family| family.name).collect();
+    let Some(family) = families().find(|family| family.name == name) else {
+        let names: Vec<&str> = families().map(|family| family.name).collect();
         return Err(metadata.unsupported(ARCHITECTURE, &format!("one of {}", names.join(", "))));
     };
     let keys = Keys { metadata, source, name };
@@ -118,7 +144,7 @@ pub(super) fn config_json(source: &GgufSource) -> Result<(&'static Family, Model
 type ModelJson = Vec<(&'static str, Vec<u8>)>;
 
 /// What is read alike in all families.
-fn common(keys: &Keys<'_>, family: &Family) -> Result<Map<String, Value>> {
+fn common(keys: &Keys<'_>, family: &GgufFamily) -> Result<Map<String, Value>> {
     let mut config = Map::new();
     for (key, field) in SIZES {
         config.insert((*field).to_owned(), keys.u64(key)?.into());
@@ -163,14 +189,14 @@ fn common(keys: &Keys<'_>, family: &Family) -> Result<Map<String, Value>> {
 }
 
 /// Adds the `fields` of an object to `config`.
-pub(super) fn extend(config: &mut Map<String, Value>, fields: Value) {
+pub(crate) fn extend(config: &mut Map<String, Value>, fields: Value) {
     if let Value::Object(fields) = fields {
         config.extend(fields);
     }
 }
 
 /// `rope_parameters`.
-fn rope(keys: &Keys<'_>, family: &Family, head_dim: u64) -> Result<Value> {
+fn rope(keys: &Keys<'_>, family: &GgufFamily, head_dim: u64) -> Result<Value> {
     let rotated = keys.opt_u64("rope.dimension_count")?.unwrap_or(head_dim);
     if rotated != head_dim && !family.partial {
         return Err(keys.unsupported("rope.dimension_count", &format!("{head_dim}, all of a head")));
@@ -246,12 +272,12 @@ fn rope(keys: &Keys<'_>, family: &Family, head_dim: u64) -> Result<Value> {
 }
 
 /// Whether a tensor is what the configuration is made of.
-pub(super) fn is_read(tensor: &str) -> bool {
+pub(crate) fn is_read(tensor: &str) -> bool {
     tensor == ROPE_FACTORS || LONG_ROPE_FACTORS.contains(&tensor)
 }
 
 /// `generation_config.json`.
-pub(super) fn generation_json(tokenizer: &TokenizerFiles) -> Vec<u8> {
+pub(crate) fn generation_json(tokenizer: &TokenizerFiles) -> Vec<u8> {
     let config = json!({
         "bos_token_id": tokenizer.bos, "eos_token_id": tokenizer.eos, "pad_token_id": tokenizer.pad,
     });
@@ -259,7 +285,7 @@ pub(super) fn generation_json(tokenizer: &TokenizerFiles) -> Vec<u8> {
 }
 
 /// The keys of an architecture, and what tensors there are.
-pub(super) struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     metadata: &'a Metadata,
     source: &'a GgufSource,
     name: &'a str,
@@ -271,27 +297,27 @@ impl Keys<'_> {
     }
 
     /// Whether the architecture has that name.
-    pub(super) fn is(&self, name: &str) -> bool {
+    pub(crate) fn is(&self, name: &str) -> bool {
         self.name == name
     }
 
     /// Whether there is a tensor of that name.
-    pub(super) fn has(&self, tensor: &str) -> bool {
+    pub(crate) fn has(&self, tensor: &str) -> bool {
         self.source.tensor(tensor).is_some()
     }
 
     /// Whether there is a tensor whose name ends so.
-    pub(super) fn some(&self, suffix: &str) -> bool {
+    pub(crate) fn some(&self, suffix: &str) -> bool {
         self.source.names().any(|name| name.ends_with(suffix))
     }
 
     /// Sizes of a tensor, outermost first; none without it.
-    pub(super) fn shape(&self, tensor: &str) -> &[usize] {
+    pub(crate) fn shape(&self, tensor: &str) -> &[usize] {
         self.source.tensor(tensor).map_or(&[], |tensor| &tensor.shape)
     }
 
     /// Layers of the model itself.
-    pub(super) fn layers(&self, family: &Family) -> Result<u64> {
+    pub(crate) fn layers(&self, family: &GgufFamily) -> Result<u64> {
         let (all, predicting) = (
             self.u64("block_count")?,
             match family.keys.contains(&PREDICTING_LAYERS) {
@@ -304,7 +330,7 @@ impl Keys<'_> {
     }
 
     /// Elements between the projections of the first layer's dense MLP. Models that have experts everywhere may lack it.
-    fn feed_forward(&self, family: &Family) -> Result<u64> {
+    fn feed_forward(&self, family: &GgufFamily) -> Result<u64> {
         let Some(sizes) = self.per_layer(FEED_FORWARD)? else {
             return match self.opt_u64(EXPERT_SIZE)? {
                 Some(size) => Ok(size),
@@ -327,36 +353,36 @@ impl Keys<'_> {
         Ok(self.source.vector(name, shape, count, RowOrder::Stored)?.into())
     }
 
-    pub(super) fn invalid(&self, key: &str, expected: &str) -> Error {
+    pub(crate) fn invalid(&self, key: &str, expected: &str) -> Error {
         self.metadata.invalid(&self.key(key), expected)
     }
 
-    pub(super) fn unsupported(&self, key: &str, expected: &str) -> Error {
+    pub(crate) fn unsupported(&self, key: &str, expected: &str) -> Error {
         self.metadata.unsupported(&self.key(key), expected)
     }
 
-    pub(super) fn opt_u64(&self, key: &str) -> Result<Option<u64>> {
+    pub(crate) fn opt_u64(&self, key: &str) -> Result<Option<u64>> {
         self.metadata.opt_u64(&self.key(key))
     }
 
-    pub(super) fn u64(&self, key: &str) -> Result<u64> {
+    pub(crate) fn u64(&self, key: &str) -> Result<u64> {
         self.metadata.u64(&self.key(key))
     }
 
-    pub(super) fn opt_f64(&self, key: &str) -> Result<Option<f64>> {
+    pub(crate) fn opt_f64(&self, key: &str) -> Result<Option<f64>> {
         self.metadata.opt_f64(&self.key(key))
     }
 
-    pub(super) fn opt_bool(&self, key: &str) -> Result<Option<bool>> {
+    pub(crate) fn opt_bool(&self, key: &str) -> Result<Option<bool>> {
         self.metadata.opt_bool(&self.key(key))
     }
 
-    pub(super) fn opt_str(&self, key: &str) -> Result<Option<&str>> {
+    pub(crate) fn opt_str(&self, key: &str) -> Result<Option<&str>> {
         self.metadata.opt_str(&self.key(key))
     }
 
     /// One integer or bool for all layers, or one for each.
-    pub(super) fn per_layer(&self, key: &str) -> Result<Option<Vec<u64>>> {
+    pub(crate) fn per_layer(&self, key: &str) -> Result<Option<Vec<u64>>> {
         let expected = "an integer >= 0, or one for each layer";
         let number = |value: crate::weights::Value| match value {
             crate::weights::Value::Bool(value) => Some(u64::from(value)),

@@ -1,13 +1,13 @@
-//! What the metadata of Gemma 4 says. See `families.rs`.
+//! What the metadata of Gemma 4 says.
 
 use serde_json::{Value, json};
 
-use super::families::{Config, PATTERN};
 use super::fields::value_length;
 use super::metadata::{EXPERT_SIZE, FEED_FORWARD, Keys, extend};
+use super::{Config, PATTERN};
 use crate::error::Result;
 
-pub(super) const GEMMA4_NAMES: &[(&str, &str)] = &[
+pub(crate) const GEMMA4_NAMES: &[(&str, &str)] = &[
     ("model.embed_tokens_per_layer", "per_layer_token_embd"),
     ("model.per_layer_model_projection", "per_layer_model_proj"),
     ("model.per_layer_projection_norm", "per_layer_proj_norm"),
@@ -20,7 +20,7 @@ pub(super) const GEMMA4_NAMES: &[(&str, &str)] = &[
     ("pre_feedforward_layernorm_2", "pre_ffw_norm_2"),
     ("post_feedforward_layernorm_2", "post_ffw_norm_2"),
 ];
-pub(super) fn gemma4(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn gemma4(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     value_length(keys, config)?;
     let layers = keys.u64("block_count")?;
     let Some(windowed) = keys.per_layer(PATTERN)?.filter(|marks| marks.len() as u64 == layers) else {

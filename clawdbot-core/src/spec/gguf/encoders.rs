@@ -1,16 +1,16 @@
 //! Encoders, and what files say of turning texts into vectors: as sentence-transformers directories have it, so that
-//! everything else is as for those. See `families.rs`.
+//! everything else is as for those.
 //!
 //! Whether vectors get length 1, files do not say; they do, as in llama.cpp.
 
 use serde_json::json;
 
-use super::families::{Config, PATTERN, WINDOW};
 use super::fields::{dense, gemma3, two_rotations};
 use super::metadata::{Keys, extend};
+use super::{Config, PATTERN, WINDOW};
 use crate::error::{Error, Result};
 
-pub(super) const BERT_NAMES: &[(&str, &str)] = &[
+pub(crate) const BERT_NAMES: &[(&str, &str)] = &[
     ("embeddings.word_embeddings", "token_embd"),
     ("embeddings.position_embeddings", "position_embd"),
     ("embeddings.token_type_embeddings", "token_types"),
@@ -26,7 +26,7 @@ pub(super) const BERT_NAMES: &[(&str, &str)] = &[
     ("pooler.dense", "cls"),
     ("classifier", CLASSIFIER),
 ];
-pub(super) const MODERNBERT_NAMES: &[(&str, &str)] = &[
+pub(crate) const MODERNBERT_NAMES: &[(&str, &str)] = &[
     ("embeddings.tok_embeddings", "token_embd"),
     ("embeddings.norm", "token_embd_norm"),
     ("final_norm", "output_norm"),
@@ -37,7 +37,7 @@ pub(super) const MODERNBERT_NAMES: &[(&str, &str)] = &[
     ("mlp.Wi", "ffn_up"),
     ("mlp.Wo", "ffn_down"),
 ];
-pub(super) const EMBEDDING_GEMMA_NAMES: &[(&str, &str)] = &[
+pub(crate) const EMBEDDING_GEMMA_NAMES: &[(&str, &str)] = &[
     ("post_attention_layernorm", "post_attention_norm"),
     ("2_Dense.linear", "dense_2"),
     ("3_Dense.linear", "dense_3"),
@@ -51,7 +51,7 @@ const DENSE: [(&str, &str, &str); 2] = [
 ];
 
 /// BERT and its relatives. Their positions begin with that of the first token, also RoBERTa's.
-pub(super) fn bert(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn bert(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     extend(
         config,
         json!({
@@ -65,7 +65,7 @@ pub(super) fn bert(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     dense(keys, config)
 }
 
-pub(super) fn modernbert(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn modernbert(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     if keys.has(&format!("{CLASSIFIER}.weight")) {
         // Whether they pool the first token or the mean, files do not say.
         let message =
@@ -99,7 +99,7 @@ pub(super) fn modernbert(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     dense(keys, config)
 }
 
-pub(super) fn embedding_gemma(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
+pub(crate) fn embedding_gemma(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     config.insert("use_bidirectional_attention".to_owned(), true.into());
     gemma3(keys, config)
 }
@@ -108,7 +108,7 @@ pub(super) fn embedding_gemma(keys: &Keys<'_>, config: &mut Config) -> Result<()
 ///
 /// # Errors
 /// `UnsupportedModel` for other kinds of pooling.
-pub(super) fn embedding_files(keys: &Keys<'_>) -> Result<Vec<(&'static str, Vec<u8>)>> {
+pub(crate) fn embedding_files(keys: &Keys<'_>) -> Result<Vec<(&'static str, Vec<u8>)>> {
     const POOLING: &str = "pooling_type";
     let dense: Vec<_> = DENSE.into_iter().filter(|(tensor, ..)| keys.has(tensor)).collect();
     let mode = match keys.opt_u64(POOLING)? {
