@@ -1,9 +1,13 @@
-//! Compiles the C programs beside this file, and the examples, against both libraries; runs them, also under valgrind.
+//! Compiles the C programs next to this file, and the examples, against both libraries; runs them, also under valgrind.
 //!
 //! The libraries are built first, with the profile of the tests, and with the feature `hub` if the tests have it.
 //! `CLAWDBOT_LIB_DIR` names a directory with `libclawdbot.so` and `libclawdbot.a` to be used instead.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+
+#[path = "../../clawdbot-core/tests/support/skipped.rs"]
+#[allow(unreachable_pub, reason = "a module of several test crates")]
+mod skipped;
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -94,7 +98,7 @@ fn succeed(command: &mut Command) -> String {
 fn installed(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
     if !found {
-        println!("skipped: {program} not found");
+        skipped::skipped(&format!("C programs with {program}: it is not installed"));
     }
     found
 }

@@ -118,7 +118,7 @@ fn models_of_a_var_builder_have_the_bits_of_their_directories() {
 
 #[test]
 fn a_head_of_its_own_counts_as_in_directories() {
-    let copy = support::Copy::of(&support::family("qwen3_5_moe").unwrap(), "own-head");
+    let copy = support::Copy::of(&support::family("qwen3_5_moe"), "own-head");
     let tokens: Vec<u32> = (3..20).collect();
     let apart = from_dir(copy.path(), WeightType::F32).logits(&tokens).unwrap();
     copy.edit("config.json", |config| {
@@ -145,7 +145,7 @@ fn a_head_of_its_own_counts_as_in_directories() {
 
 #[test]
 fn weights_may_be_of_any_float_type_and_rounding_them_is_the_builders_affair() {
-    let dir = support::family("qwen3_5_moe").unwrap();
+    let dir = support::family("qwen3_5_moe");
     let tokens: Vec<u32> = (3..20).collect();
     let logits = |dtype| bits(&from_builder(&dir, dtype, WeightType::F32).unwrap().logits(&tokens).unwrap());
     let plain = logits(DType::F32);
@@ -192,7 +192,7 @@ fn in_memory(dir: &Path, names: &[&str]) -> SmallFiles {
 #[test]
 fn files_may_be_in_memory_and_a_tokenizer_may_be_missing() {
     let runtime = runtime(2);
-    let dir = support::family("qwen3_5_moe").unwrap();
+    let dir = support::family("qwen3_5_moe");
     let load = |names: &[&str]| {
         let files = in_memory(&dir, names);
         let weights = builder(tensors(&dir), DType::F32);
@@ -242,7 +242,7 @@ impl candle_nn::var_builder::SimpleBackend for Counting {
 #[test]
 fn tensors_are_fetched_once_and_the_builder_is_let_go() {
     for name in ["qwen3_5_moe", "gemma4_moe", "granite4", "phi4_mini", "ministral3"] {
-        let dir = support::family(name).unwrap();
+        let dir = support::family(name);
         let fetched = Arc::new(Mutex::new(BTreeMap::new()));
         let backend = Box::new(Counting(tensors(&dir), Arc::clone(&fetched)));
         let weights = VarBuilder::from_backend(backend, DType::F32, Device::Cpu);
@@ -292,7 +292,7 @@ fn check(error: &Error, kind: ErrorKind, parts: &[&str]) {
 fn var_builders_that_do_not_fit_are_errors() {
     use ErrorKind::{InvalidArgument, InvalidModel, NotFound, UnsupportedModel};
     let runtime = runtime(2);
-    let dir = support::family("qwen3_5_moe").unwrap();
+    let dir = support::family("qwen3_5_moe");
     let files = SmallFiles::from(dir.as_path());
     let all = tensors(&dir);
     let plain = ModelOptions::default();

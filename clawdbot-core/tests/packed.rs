@@ -61,15 +61,15 @@ fn a_packed_file_is_the_whole_model() {
     let dir = Dir::new("whole");
     let path = dir.0.join("model.clawdbot");
     let families = ["llama", "llama3_rope", "llama_yarn", "mistral", "qwen2", "qwen3", "smollm3"];
-    let shared = families
+    let families = families
         .iter()
-        .filter_map(|family| support::shared(&format!("conformance/models/{family}")))
+        .map(|family| support::family(family))
         .map(Source::Path)
         // What a family cannot do yet, it cannot do packed either.
         .filter(|source| {
             !matches!(runtime().plan(source, &ModelOptions::default()), Err(error) if error.kind() == ErrorKind::UnsupportedModel)
         });
-    for source in std::iter::once(Source::Builtin).chain(shared) {
+    for source in std::iter::once(Source::Builtin).chain(families) {
         for weights in WEIGHTS {
             let options = ModelOptions::default().weights(weights);
             let expected = runtime().load(&source, &options).unwrap();

@@ -78,15 +78,10 @@ fn lower_precision_stays_close_to_f32() {
     if let Some(dir) = support::shared("real-models/stories260k") {
         rows.push(measure("stories260k", &Source::Path(dir), None));
     }
-    if let Some(models) = support::shared("conformance/models") {
-        for family in ["llama", "llama3_rope", "llama_yarn", "mistral", "qwen2", "qwen3"] {
-            let tokens = (0..300_u32).map(|i| 3 + (i * 37 + i * i * 11) % 500).collect();
-            rows.push(measure(
-                &format!("{family} (random)"),
-                &Source::Path(models.join(family)),
-                Some(tokens),
-            ));
-        }
+    for family in ["llama", "llama3_rope", "llama_yarn", "mistral", "qwen2", "qwen3"] {
+        let tokens = (0..300_u32).map(|i| 3 + (i * 37 + i * i * 11) % 500).collect();
+        let source = Source::Path(support::family(family));
+        rows.push(measure(&format!("{family} (random)"), &source, Some(tokens)));
     }
     println!(
         "| model | bf16, bf16 | int8, bf16 | int8, int8 | f32, int8 | int4, bf16 |\n|---|--:|--:|--:|--:|--:|"

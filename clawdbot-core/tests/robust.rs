@@ -308,7 +308,7 @@ fn the_log_hook_hears_and_nothing_is_printed() {
 
 #[test]
 fn what_generation_config_rules_out_is_not_generated() {
-    let copy = support::Copy::of(&support::family("granite4_dense").unwrap(), "generation");
+    let copy = support::Copy::of(&support::family("granite4_dense"), "generation");
     let generate = |keys: serde_json::Value, options: &GenerateOptions| {
         std::fs::write(copy.path().join("generation_config.json"), keys.to_string()).unwrap();
         let (runtime, log) = logged();

@@ -44,7 +44,7 @@ fn sources() -> Vec<Source> {
         "gemma4_moe",
     ]
     .into_iter()
-    .filter_map(support::family);
+    .map(support::family);
     std::iter::once(Source::Builtin).chain(families.map(|dir: PathBuf| Source::Path(dir))).collect()
 }
 

@@ -49,6 +49,15 @@ mod scale_lines;
 mod self_test;
 pub mod simd;
 #[cfg(test)]
+#[path = "../../clawdbot-core/tests/support/skipped.rs"]
+#[allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    unreachable_pub,
+    reason = "a module of several test crates"
+)]
+mod skipped;
+#[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_bf16;

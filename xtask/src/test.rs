@@ -1,11 +1,18 @@
 //! `cargo xtask test`: everything, set-up included, on a machine with Rust and Python and nothing else.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
 /// One step: its name and what it does. `Ok(Some(reason))` means that it was skipped.
 type Step = (&'static str, fn(&Path) -> Result<Option<String>, String>);
+
+/// The program brings the core's feature `hub` along; the C library would be without it. In a run of their own, candle's
+/// tests would compile the core once more.
+const FEATURES: &str = "clawdbot-capi/hub,clawdbot-core/candle";
+/// Where tests append what they skip, a line each; see `tests/support` of the core.
+const SKIPPED: &str = "CLAWDBOT_SKIPPED";
 
 /// In this order: what fails soonest comes first.
 const STEPS: &[Step] = &[
@@ -14,12 +21,7 @@ const STEPS: &[Step] = &[
     ("lints", |root| {
         cargo(root, &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
     }),
-    // The program brings the core's feature `hub` along; the C library would be without it. In a run of their own, candle's
-    // tests would compile the core once more.
-    ("tests", |root| {
-        let features = "clawdbot-capi/hub,clawdbot-core/candle";
-        cargo(root, &["test", "--workspace", "--features", features, "--no-fail-fast"])
-    }),
+    ("tests", |root| tests(root, &["--no-fail-fast"])),
     ("fuzz", fuzz),
     ("aarch64", aarch64),
     ("documentation", documentation),
@@ -27,15 +29,31 @@ const STEPS: &[Step] = &[
     ("python", python),
 ];
 
-/// Runs the steps named, or all, and reports.
+/// For every day: what needs no build of its own, and the tests next to the code.
+const QUICK: &[Step] = &[
+    ("format", format),
+    ("layers", |root| crate::layers::run(root).map(|()| None)),
+    ("unit tests", |root| tests(root, &["--lib", "--bins"])),
+];
+
+/// Runs the steps named, or all, or the quick ones, and reports.
 pub(crate) fn run(root: &Path, names: &[&str]) -> Result<(), String> {
+    if names == ["--quick"] {
+        return report(root, QUICK.iter());
+    }
     if let Some(unknown) = names.iter().find(|name| !STEPS.iter().any(|step| step.0 == **name)) {
         let known: Vec<&str> = STEPS.iter().map(|step| step.0).collect();
         return Err(format!("there is no step {unknown:?}; known: {}", known.join(", ")));
     }
+    report(root, STEPS.iter().filter(|step| names.is_empty() || names.contains(&step.0)))
+}
+
+fn report<'a>(root: &Path, steps: impl Iterator<Item = &'a Step>) -> Result<(), String> {
     let mut report = Vec::new();
     let mut failed = 0;
-    for (name, step) in STEPS.iter().filter(|step| names.is_empty() || names.contains(&step.0)) {
+    let skipped = skipped(root);
+    let _ = std::fs::remove_file(&skipped);
+    for (name, step) in steps {
         println!("== {name}");
         let start = Instant::now();
         let outcome = match step(root) {
@@ -50,10 +68,28 @@ pub(crate) fn run(root: &Path, names: &[&str]) -> Result<(), String> {
         report.push(format!("{name:14} {:6.0} s  {outcome}", start.elapsed().as_secs_f64()));
     }
     println!("\n{}", report.join("\n"));
+    // What steps could not do stands in their own lines.
+    let lines = std::fs::read_to_string(&skipped).unwrap_or_default();
+    let lines: BTreeSet<&str> = lines.lines().collect();
+    if !lines.is_empty() {
+        println!("\nskipped inside of tests:");
+        lines.iter().for_each(|line| println!("  {line}"));
+    }
     match failed {
         0 => Ok(()),
         _ => Err(format!("{failed} of {} steps failed", report.len())),
     }
+}
+
+/// The file that tests append what they skip to.
+fn skipped(root: &Path) -> PathBuf {
+    let path = target(root).join("skipped.txt");
+    std::path::absolute(&path).unwrap_or(path)
+}
+
+fn tests(root: &Path, arguments: &[&str]) -> Result<Option<String>, String> {
+    let all = [&["test", "--workspace", "--features", FEATURES], arguments].concat();
+    execute(cargo_command(root, &all).env(SKIPPED, skipped(root)))
 }
 
 /// Runs the program that writes the header. (Its own test, part of the step "tests", checks the committed file.)

@@ -1,9 +1,9 @@
 //! Machines that are busy, or that give the program less than it sees.
-#![allow(clippy::print_stdout, reason = "a skipped test says so")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::skipped::skipped;
 use crate::support::{Run, run};
 
 const STORY: [&str; 8] =
@@ -104,11 +104,11 @@ impl Drop for OneCpu {
 #[test]
 fn a_quota_of_one_cpu_means_one_thread() {
     let Some(group) = OneCpu::new() else {
-        return println!("skipped: control groups cannot be made here");
+        return skipped("a quota of one CPU: control groups cannot be made here");
     };
     let found = group.run(&BENCH);
     if found.code == Some(99) {
-        return println!("skipped: processes cannot be moved to another control group here");
+        return skipped("a quota of one CPU: processes cannot be moved to another control group here");
     }
     assert_eq!(found.json()["threads"], 1);
     let expected = run(&[&STORY[..], &["--threads", "2"]].concat()).text();
@@ -121,6 +121,6 @@ fn a_quota_of_one_cpu_means_one_thread() {
 fn an_affinity_of_one_cpu_means_one_thread() {
     let output =
         Command::new("taskset").args(["-c", "0"]).arg(env!("CARGO_BIN_EXE_clawdbot")).args(BENCH).output();
-    let Ok(output) = output else { return println!("skipped: taskset is not installed") };
+    let Ok(output) = output else { return skipped("an affinity of one CPU: taskset is not installed") };
     assert_eq!(Run::from(output).json()["threads"], 1);
 }

@@ -16,6 +16,10 @@ mod interrupt;
 #[cfg(target_os = "linux")]
 mod machine;
 mod pack;
+#[cfg(target_os = "linux")]
+#[path = "../../../clawdbot-core/tests/support/skipped.rs"]
+#[allow(unreachable_pub, clippy::print_stdout, reason = "a module of several test crates")]
+mod skipped;
 #[cfg(unix)]
 mod stdin;
 mod support;

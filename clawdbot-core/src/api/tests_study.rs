@@ -296,10 +296,8 @@ impl Subject {
         if let Some(dir) = support::shared("real-models/stories260k") {
             all.push(Self::new("stories260k", &Source::Path(dir), true));
         }
-        if let Some(models) = support::shared("conformance/models") {
-            for family in ["llama", "mistral", "qwen2", "qwen3"] {
-                all.push(Self::new(family, &Source::Path(models.join(family)), false));
-            }
+        for family in ["llama", "mistral", "qwen2", "qwen3"] {
+            all.push(Self::new(family, &Source::Path(support::family(family)), false));
         }
         all
     }

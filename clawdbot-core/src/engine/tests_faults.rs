@@ -20,7 +20,7 @@ fn load(source: &Source, options: &ModelOptions, budget: Option<u64>) -> Model {
 
 /// One that keeps all, one with windows, two with states, experts or not.
 fn sources() -> Vec<Source> {
-    let families = ["gemma4", "granite4", "qwen3_5"].into_iter().filter_map(support::family);
+    let families = ["gemma4", "granite4", "qwen3_5"].into_iter().map(support::family);
     [Source::Builtin].into_iter().chain(families.map(Source::Path)).collect()
 }
 

@@ -79,7 +79,7 @@ impl MoeWeights {
         let mut buffers = mlp.buffers(quantized);
         parallel_mlp.dense.forward(ops, spec.activation, (x, rows), (dense, false), &mut buffers)?;
         ops.by_rows(dense, hidden, |_, row| {
-            ops.kernels.norm_in_place(row, &parallel_mlp.dense_out_norm, eps)
+            ops.kernels.norm_in_place(row, &parallel_mlp.dense_out_norm, eps);
         });
         ops.by_rows(out, hidden, |row, out| {
             ops.kernels.norm_in_place(out, &parallel_mlp.expert_out_norm, eps);

@@ -33,10 +33,14 @@ pub mod child {
     }
 }
 
+mod skipped;
+
 use std::path::{Path, PathBuf};
 
+pub use skipped::skipped;
+
 /// The folder `sub` of the shared conformance material, if it is there. `CLAWDBOT_SHARED` says where to look instead
-/// of beside the workspace. Prints why a test is skipped.
+/// of next to the workspace. Without it a test is skipped, and says so.
 pub fn shared(sub: &str) -> Option<PathBuf> {
     let root = std::env::var_os("CLAWDBOT_SHARED").map_or_else(
         || Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared")).to_path_buf(),
@@ -46,28 +50,39 @@ pub fn shared(sub: &str) -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    println!("skipped: {} not found", path.display());
+    skipped(&format!("{sub}: not there (CLAWDBOT_SHARED)"));
     None
 }
 
-/// The small models of published families: those in the project by name, and the conformance models where they are.
-pub fn families() -> Vec<(String, PathBuf)> {
-    let own = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models")).to_path_buf();
-    let mut found = Vec::new();
-    for folder in std::iter::once(own).chain(shared("conformance/models")) {
-        for entry in std::fs::read_dir(folder).unwrap() {
-            let entry = entry.unwrap();
-            found.push((entry.file_name().into_string().unwrap(), entry.path()));
-        }
-    }
+/// Small models of published families, made by `tools/fixtures`.
+const FAMILIES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models");
+
+/// The folders in `folder` by name.
+fn folders(folder: &Path) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let mut found: Vec<_> =
+        entries.map(|entry| (entry.file_name().into_string().unwrap(), entry.path())).collect();
     found.sort();
     found
 }
 
-/// The folder of one of [`families`], if it is there.
-pub fn family(name: &str) -> Option<PathBuf> {
-    let own = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/models")).join(name);
-    if own.exists() { Some(own) } else { shared(&format!("conformance/models/{name}")) }
+/// The small models of published families by name.
+pub fn families() -> Vec<(String, PathBuf)> {
+    folders(Path::new(FAMILIES))
+}
+
+/// Those, and further ones that are not the project's, where they are.
+pub fn all_families() -> Vec<(String, PathBuf)> {
+    let mut found = families();
+    found.extend(shared("conformance/models").iter().flat_map(|folder| folders(folder)));
+    found
+}
+
+/// The folder of one of [`families`].
+pub fn family(name: &str) -> PathBuf {
+    let folder = Path::new(FAMILIES).join(name);
+    assert!(folder.exists(), "{} is missing", folder.display());
+    folder
 }
 
 /// A copy of a model directory, to be changed, and removed in the end.

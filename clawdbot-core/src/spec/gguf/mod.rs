@@ -15,7 +15,7 @@ pub(crate) use encoders::*;
 pub(crate) use fields::*;
 pub(crate) use gemma4::*;
 pub(crate) use metadata::{
-    EXPERT_SIZE, GgufFamily, PREDICTING_LAYERS, config_json, generation_json, is_read,
+    EXPERT_SIZE, GgufFamily, PREDICTING_LAYERS, config_json, extend, generation_json, is_read,
 };
 
 pub(crate) type Config = Map<String, Value>;

@@ -12,14 +12,7 @@ use crate::weights::gguf_testing::{
 
 /// The conformance vocabularies, if they are there.
 fn vocabularies() -> Option<PathBuf> {
-    let shared = std::env::var_os("CLAWDBOT_SHARED").map(PathBuf::from);
-    let shared = shared.unwrap_or_else(|| concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared").into());
-    let dir = shared.join("conformance/tokenizers");
-    if !dir.is_dir() {
-        println!("skipped: {} not found", dir.display());
-        return None;
-    }
-    Some(dir)
+    crate::api::tests::support::shared("conformance/tokenizers")
 }
 
 #[test]
