@@ -49,6 +49,7 @@ families! {
     bert,
     modernbert,
     gpt_oss,
+    seed_oss,
 }
 
 /// `sliding_window` where the configuration does not have the key (null means none), as in transformers.
