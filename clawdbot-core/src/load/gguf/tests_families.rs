@@ -71,6 +71,8 @@ const CASES: &[Case] = &[
     ("granite4", "granitehybrid", true, false, |_| {}),
     ("granite4_dense", "granitehybrid", true, false, |_| {}),
     ("seed_oss", "seed_oss", false, false, |_| {}),
+    ("stablelm2", "stablelm", false, false, |_| {}),
+    ("stablelm2_parallel", "stablelm", false, false, |_| {}),
 ];
 
 /// The model as one of the second version, whose choice has no corrections.

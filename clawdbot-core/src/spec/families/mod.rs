@@ -50,6 +50,7 @@ families! {
     modernbert,
     gpt_oss,
     seed_oss,
+    stablelm,
 }
 
 /// `sliding_window` where the configuration does not have the key (null means none), as in transformers.
