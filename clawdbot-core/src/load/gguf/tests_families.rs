@@ -73,6 +73,8 @@ const CASES: &[Case] = &[
     ("seed_oss", "seed_oss", false, false, |_| {}),
     ("stablelm2", "stablelm", false, false, |_| {}),
     ("stablelm2_parallel", "stablelm", false, false, |_| {}),
+    ("exaone4", "exaone4", false, false, |_| {}),
+    ("exaone4_small", "exaone4", false, false, |_| {}),
 ];
 
 /// The model as one of the second version, whose choice has no corrections.

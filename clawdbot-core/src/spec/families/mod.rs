@@ -51,6 +51,7 @@ families! {
     gpt_oss,
     seed_oss,
     stablelm,
+    exaone4,
 }
 
 /// `sliding_window` where the configuration does not have the key (null means none), as in transformers.
