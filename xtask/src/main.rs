@@ -8,14 +8,15 @@ mod test;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: cargo xtask test [STEP ...] | generate [--check] | check-layers | bench-compare REV
+const USAGE: &str = "usage: cargo xtask test [STEP ...] | generate [--check] | check-layers | check-targets | bench-compare REV
 
   test               runs everything: format, layers, lints, tests, fuzz, aarch64, documentation, dependencies, python
   test STEP ...      runs these steps
   test --quick       format, layers and the tests next to the code: for every day
   generate           writes the generated files: include/clawdbot.h
   generate --check   fails if a committed file differs from what would be generated
-  check-layers       fails if a module uses one that is above it";
+  check-layers       fails if a module uses one that is above it
+  check-targets      compiles the core for other systems: AArch64 Linux, Windows, macOS";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -25,6 +26,7 @@ fn main() -> ExitCode {
         ["generate"] => test::generate(&root(), &[]),
         ["generate", "--check"] => test::generate(&root(), &["--check"]),
         ["check-layers"] => layers::run(&root()),
+        ["check-targets"] => test::check_targets(&root()),
         ["bench-compare", ref arguments @ ..] => compare::run(&root(), arguments),
         _ => Err(format!("{USAGE}\n{}", compare::USAGE)),
     };

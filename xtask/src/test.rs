@@ -148,6 +148,20 @@ fn dependencies(root: &Path) -> Result<Option<String>, String> {
     cargo(root, &["deny", "--offline", "check", "bans", "licenses", "sources"])
 }
 
+/// Targets that the libraries build for, besides those that tests run on. The core's feature `hub` has C in its tree (ring),
+/// which needs a compiler for each.
+const TARGETS: &[&str] =
+    &["aarch64-unknown-linux-gnu", "x86_64-pc-windows-gnu", "aarch64-apple-darwin", "x86_64-apple-darwin"];
+
+/// Whether the core compiles elsewhere. Needs `rustup`, which installs what is missing.
+pub(crate) fn check_targets(root: &Path) -> Result<(), String> {
+    for target in TARGETS {
+        execute(Command::new("rustup").args(["target", "add", target]))?;
+        cargo(root, &["check", "-p", "clawdbot-core", "--target", target])?;
+    }
+    Ok(())
+}
+
 /// Kernels and pinned bits on emulated CPUs.
 fn aarch64(root: &Path) -> Result<Option<String>, String> {
     if cfg!(target_arch = "aarch64") {
