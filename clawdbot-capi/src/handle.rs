@@ -67,7 +67,7 @@ pub(crate) fn required<T>(pointer: Option<T>, name: &str) -> Result<T> {
 }
 
 /// A required handle that the header shows without `const`, because calling changes what it stands for. It is borrowed
-/// shared all the same: the changes are behind a lock.
+/// shared all the same: a lock guards the changes.
 ///
 /// # Safety
 /// `handle` is null, or was made by [`owned`] and is not freed during `'a`.

@@ -4,7 +4,7 @@
 //! here. What a caller has to know (ownership, threads, errors) stands at the head of the header, `clawdbot.h`, which
 //! is generated from these files; the documentation of each function is written for its readers.
 //!
-//! Handles come in as `Option<&T>` (null is `None`) and are only ever borrowed shared; what changes is behind a lock.
+//! Handles come in as `Option<&T>` (null is `None`) and are only ever borrowed shared; a lock guards what changes.
 //! Raw pointers are read and written by the helpers in [`handle`] alone.
 #![allow(non_camel_case_types, reason = "the names are those of C")]
 

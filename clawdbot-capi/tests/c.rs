@@ -22,7 +22,7 @@ use clawdbot_core::{
 
 const C: [&str; 6] = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion"];
 const CPP: [&str; 5] = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wold-style-cast"];
-/// For `pthread_*` and the like beside `-std=c99`.
+/// For `pthread_*` and the like with `-std=c99`.
 const POSIX: &str = "-D_POSIX_C_SOURCE=200809L";
 
 #[derive(Clone, Copy, Debug, PartialEq)]

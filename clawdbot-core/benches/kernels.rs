@@ -1,4 +1,4 @@
-//! Rates of the kernels, and at the end of all beside the machine's limits, measured in the same run.
+//! Rates of the kernels, and at the end of all next to the machine's limits, measured in the same run.
 //!
 //! `cargo bench -p clawdbot-core --features bench-support [-- FILTER]`, where FILTER is a regular expression: `gemm/int8`,
 //! `m1/`, `attention`, `quantize`, `pack`, `vector`. `CLAWDBOT_BENCH_THREADS` says on how many threads (default 2),
@@ -173,7 +173,7 @@ impl Bench {
         }
     }
 
-    /// Products beside what the machine could do at most.
+    /// Products next to what the machine could do at most.
     fn table(&self) -> Result<()> {
         let rows = self.rows.borrow();
         if rows.is_empty() {

@@ -433,7 +433,7 @@ fn inputs_may_have_any_rank_strides_and_float_type() {
         assert_eq!(found.dtype(), dtype);
         let widened = layer.forward(&x.to_dtype(DType::F32).unwrap()).unwrap();
         assert_eq!(bits(&flat(&found)), bits(&flat(&widened.to_dtype(dtype).unwrap())));
-        // Weights of that type are widened alike.
+        // Weights of that type are widened in the same way.
         let weight = numbers(&[n, k], 0.05, 1).to_dtype(dtype).unwrap();
         let layer = Int8Linear::new(&runtime, &weight, None).unwrap();
         let wide = Int8Linear::new(&runtime, &weight.to_dtype(DType::F32).unwrap(), None).unwrap();

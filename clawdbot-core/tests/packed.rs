@@ -543,7 +543,7 @@ proptest! {
         let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize + 8;
         let text = bytes[..header].iter().rposition(|&byte| byte == b'}').unwrap() + 1;
         for (at, value, digit) in edits {
-            // Mostly digits for digits, so that the JSON stays what it is and the checks behind it are reached.
+            // Mostly digits for digits, so that the JSON stays what it is and the checks after it are reached.
             let at = at.index(text);
             let digits = (0..text).cycle().skip(at).find(|&at| at >= 8 && bytes[at].is_ascii_digit()).unwrap();
             match digit {

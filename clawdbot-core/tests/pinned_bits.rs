@@ -1,7 +1,7 @@
 //! The bits of the built-in model's logits, written down: so that machines that cannot be compared with one another in
 //! one process (x86-64 and AArch64) are compared with the file.
 //!
-//! When the built-in model or the arithmetic changes on purpose, write the file anew:
+//! When the built-in model or the arithmetic changes on purpose, write the file again:
 //! `CLAWDBOT_WRITE_GOLDEN=1 cargo test -p clawdbot-core --test pinned_bits`.
 #![allow(clippy::unwrap_used, reason = "a test")]
 

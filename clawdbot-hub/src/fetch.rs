@@ -274,7 +274,7 @@ impl Remote<'_> {
             self.obtain(cache, commit, vec![index])?;
             read_index(&cache.snapshot(commit).join(INDEX))
         };
-        // An index beside a single file is looked at before it is known whether it belongs to the model.
+        // An index next to a single file is looked at before it is known whether it belongs to the model.
         let selection =
             choose(&names, request, index, || Ok((self.small(commit, INDEX)?, self.header(commit, SINGLE)?)))
                 .map_err(|error| error.context(format!("{} at {revision}", self.id)))?;

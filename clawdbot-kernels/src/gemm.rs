@@ -36,7 +36,7 @@ pub enum Lhs<'a> {
     F32(&'a [f32]),
     /// For bf16 weights, where [`KernelSet::rounds`] says so.
     Bf16(&'a RoundedRows),
-    /// For int8 and int4 weights of the same group, rotated alike.
+    /// For int8 and int4 weights of the same group, both rotated or neither.
     Int8(&'a QuantizedRows),
 }
 

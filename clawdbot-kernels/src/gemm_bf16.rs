@@ -162,7 +162,7 @@ unsafe fn tile<S: Simd, D: PairDot, const R: usize, const P: usize, const CHUNK:
             }
         }
         for block in 0..count {
-            // What comes after the end of a panel is the panel behind those that are being read.
+            // What comes after the end of a panel is the panel after those that are being read.
             let beyond = if block + PREFETCH_BLOCKS < panel { 0 } else { (P - 1) * panel };
             let mut w = [D::weights(&*weights.add(block)); P];
             for p in 0..P {

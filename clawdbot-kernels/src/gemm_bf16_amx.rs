@@ -185,7 +185,7 @@ unsafe fn task<S: Simd, T: Bf16Tiles>(s: S, args: &Bf16Args<'_>) {
     }
 }
 
-/// Asks for the weights of a later step. What comes after the end of a panel is the panel behind the two.
+/// Asks for the weights of a later step. What comes after the end of a panel is the panel after the two.
 #[inline(always)]
 fn prefetch<S: Simd>(s: S, weights: *const [u16; 2 * LANES], inside: bool, k_blocks: usize) {
     let beyond = if inside { 0 } else { (PANELS - 1) * k_blocks };

@@ -119,7 +119,7 @@ unsafe fn narrow_tile<S: Simd, W: FloatWeight, const R: usize, const P: usize>(
         let mut at = 0;
         while at + W::BLOCK <= k {
             let ahead = at * LANES + PREFETCH_BYTES / size_of::<W>();
-            // What comes after the end of a panel is the panel behind those that are being read.
+            // What comes after the end of a panel is the panel after those that are being read.
             let ahead = if ahead < panel_len { ahead } else { ahead + (P - 1) * panel_len };
             for p in 0..P {
                 let block = weights.add(p * panel_len + at * LANES);

@@ -185,7 +185,7 @@ unsafe fn narrow_tile<S: Simd, const STORED: bool, const R: usize, const P: usiz
                 }
             }
             while block + U <= end {
-                // What comes after the end of a panel is the panel behind those that are being read.
+                // What comes after the end of a panel is the panel after those that are being read.
                 let beyond = if block + PREFETCH_LINES < k_blocks { 0 } else { (P - 1) * k_blocks };
                 for u in 0..U {
                     for p in 0..P {

@@ -3,7 +3,7 @@
 //! Every whole block of 64 elements is multiplied by the orthonormal Walsh-Hadamard matrix `H / 8`, on both sides of a
 //! product, which leaves the product as it is (`H H^T = 64`) but spreads an outlier over its whole block: the largest
 //! element, which determines a group's step, comes down to what normal numbers have (Ashkboos et al. 2024, QuaRot,
-//! <https://arxiv.org/abs/2404.00456>). What it gives is measured in `docs/numerics.md`. The rest of a row behind its
+//! <https://arxiv.org/abs/2404.00456>). What it gives is measured in `docs/numerics.md`. The rest of a row after its
 //! last whole block stays as it is.
 
 use super::simd::{LANES, Simd};

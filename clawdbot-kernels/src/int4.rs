@@ -16,8 +16,8 @@ use crate::error::Error;
 use crate::memory::AlignedBuf;
 use crate::threads::Region;
 
-/// How the scales of int4 groups, and of int8 groups that are taken over, are kept: per panel, in lines of 16 u16, one for
-/// each column. All formats that weights are published in can be taken over without rounding anything. int8 codes are
+/// How the scales of int4 groups, and of int8 groups that are used as stored, are kept: per panel, in lines of 16 u16, one for
+/// each column. All formats that weights are published in can be used without rounding anything. int8 codes are
 /// signed: `code` in place of `code - 8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GroupScales {

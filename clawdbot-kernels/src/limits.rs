@@ -65,7 +65,7 @@ impl Kernel for Dots {
 fn dots<S: Simd, const R: usize, const P: usize>(s: S, operands: &Operands, rounds: usize) -> i32 {
     let mut sums = [[s.splat_i32(0); P]; R];
     for _ in 0..rounds {
-        // Loaded anew in every round, lest parts of the product be computed only once.
+        // Loaded again in every round, lest parts of the product be computed only once.
         let operands = black_box(operands);
         let mut w = [s.load_prepared(&operands.w[0]); P];
         for p in 1..P {

@@ -4,8 +4,8 @@
 //! zeros. Inside a panel, k-blocks follow one another, and each holds consecutive k of all 16 columns, column after column:
 //!
 //! ```text
-//! int8  K4N16   4 k x 16 columns = 64 bytes    k padded to 4; scales [panel][group][16] bf16 beside it
-//! int4  K8N16   8 k x 16 columns = 64 bytes    k padded to 8; scales [panel][line][16] beside it, see `int4.rs`
+//! int8  K4N16   4 k x 16 columns = 64 bytes    k padded to 4; scales [panel][group][16] bf16 next to it
+//! int4  K8N16   8 k x 16 columns = 64 bytes    k padded to 8; scales [panel][line][16] next to it, see `int4.rs`
 //! bf16  K2N16   2 k x 16 columns = 64 bytes    k padded to 2
 //! f32   K1N16   1 k x 16 columns = 64 bytes
 //! ```
@@ -31,7 +31,7 @@ pub(crate) const MAX_GROUP: usize = 1 << 16;
 /// What the weights of a [`PackedMatrix`] are, and how they are multiplied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ComputeFormat {
-    /// Symmetric int8 per group of `group` weights along k; activations quantized to int8 alike.
+    /// Symmetric int8 per group of `group` weights along k; activations quantized to int8 in the same way.
     Int8 {
         /// A multiple of 4, at most [`MAX_GROUP`]; of rotated weights, one of [`ROTATED_GROUPS`].
         group: usize,
@@ -131,7 +131,7 @@ pub(super) enum Panels {
     },
     Bf16(Panel<u16>),
     F32(Panel<f32>),
-    /// Matrices of the same k in formats of their own, one behind the other.
+    /// Matrices of the same k in formats of their own, one after the other.
     Joined(Vec<PackedMatrix>),
 }
 
@@ -237,7 +237,7 @@ impl PackedMatrix {
         }
     }
 
-    /// Matrices of the same k, one behind the other, each in its format.
+    /// Matrices of the same k, one after the other, each in its format.
     ///
     /// # Panics
     /// When there is none, or they differ in k.

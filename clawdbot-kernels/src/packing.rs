@@ -147,7 +147,7 @@ impl Rows<'_> {
 }
 
 /// # Errors
-/// `Internal` where weights would have to be converted to what is only taken over.
+/// `Internal` where weights would have to be converted to what is only used as stored.
 pub(super) fn check_converted(kind: GroupScales, row: usize) -> Result<()> {
     match kind {
         GroupScales::Bf16 => Ok(()),

@@ -63,7 +63,7 @@ impl RowWriter<'_> {
         let Self { k, group, rotated, .. } = *self;
         let (stride, groups) = (QuantizedRows::stride(k), groups(k, group));
         debug_assert!(first.is_multiple_of(group) && first + x.len() <= k);
-        // What is behind the last column is zeros.
+        // What is after the last column is zeros.
         let end = if first + x.len() == k { stride } else { first + x.len() };
         let (group_at, group_count) = (row * groups + first / group, x.len().div_ceil(group));
         // SAFETY: the buffers hold m rows; the caller's promise.

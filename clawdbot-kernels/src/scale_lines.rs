@@ -1,4 +1,4 @@
-//! The scales and minima of int4 groups, and of int8 groups that were taken over, by their [`GroupScales`].
+//! The scales and minima of int4 groups, and of int8 groups that are used as stored, by their [`GroupScales`].
 
 use super::int4::{GroupScales, super_lines};
 use super::simd::LANES;

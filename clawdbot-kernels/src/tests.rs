@@ -603,7 +603,7 @@ impl RowSource for Stored {
 #[test]
 fn int8_rows_are_taken_over() {
     let (cols, group) = (72, 32);
-    // No code is extreme, so quantizing anew would choose other scales.
+    // No code is extreme, so quantizing again would choose other scales.
     let codes: Vec<i8> = (0..20 * cols).map(|i| (i % 101) as i8 - 50).collect();
     let scales = (0..20 * 3).map(|i| half::bf16::from_f32(0.01 * (i + 1) as f32).to_bits()).collect();
     let stored = Stored { codes, scales, group, cols };

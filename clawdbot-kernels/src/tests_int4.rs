@@ -1,4 +1,4 @@
-//! int4, and int8 that is taken over: kernels on every ISA against the definition, the quantizer, packing, and reading back.
+//! int4, and int8 codes used as stored: kernels on every ISA against the definition, the quantizer, packing, and reading back.
 
 use half::{bf16, f16};
 use proptest::prelude::*;

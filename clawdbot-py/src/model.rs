@@ -240,7 +240,7 @@ impl Model {
         py.detach(|| self.0.render_chat(&chat, add_generation_prompt)).map_err(to_py)
     }
 
-    /// Loads the LoRA adapter in `path`, a directory as PEFT writes it, for requests with `adapter=name`. It is applied beside
+    /// Loads the LoRA adapter in `path`, a directory as PEFT writes it, for requests with `adapter=name`. It is applied next to
     /// the weights, which stay as they are.
     fn load_adapter(&self, py: Python<'_>, name: &str, path: PathBuf) -> PyResult<()> {
         py.detach(|| self.0.load_adapter(name, path)).map_err(to_py)

@@ -114,7 +114,7 @@ class ModelOptions(TypedDict, total=False):
     verify: bool | None
     """Whether a packed model file is read and compared with its checksum first; default False."""
     cache: bool | str | os.PathLike[str] | None
-    """Whether loading a directory leaves a packed file behind and uses it the next time: True (in the user's directory
+    """Whether loading a directory writes a packed file and uses it the next time: True (in the user's directory
     for caches), a directory, or False; default False."""
 
 

@@ -85,7 +85,7 @@ class TokenizerTest(unittest.TestCase):
 
 
 class ExportTest(unittest.TestCase):
-    """The exported files are complete, small and computed alike by both engines."""
+    """The exported files are complete, small and computed to the same result by both engines."""
 
     def test_size(self) -> None:
         self.assertLess(sum(path.stat().st_size for path in ASSETS.iterdir()), SIZE_LIMIT)

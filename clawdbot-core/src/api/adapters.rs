@@ -29,7 +29,7 @@ impl Loaded {
 
 impl Model {
     /// Loads the LoRA adapter in `dir`, as PEFT writes it, for requests that name it (`GenerateOptions::adapter`). It is
-    /// applied beside the weights, which stay as they are; requests with different adapters, and without, are computed
+    /// applied next to the weights, which stay as they are; requests with different adapters, and without, are computed
     /// together. Its memory counts in the runtime's budget.
     ///
     /// # Errors

@@ -92,7 +92,7 @@ impl Loaded {
         Ok(rendered)
     }
 
-    /// Tokens of a text prompt behind `before` tokens. A beginning-of-sequence token that the text itself begins with, as
+    /// Tokens of a text prompt after `before` tokens. A beginning-of-sequence token that the text itself begins with, as
     /// a rendered conversation may, is not put there twice. A text that cannot fit into the context is not tokenized.
     pub(crate) fn encode(
         &self,

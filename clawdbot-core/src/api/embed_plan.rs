@@ -62,7 +62,7 @@ impl EmbedPlan {
         if !config.include_prompt && !plan.prompt.is_empty() {
             let tokenizer = &loaded.text()?.tokenizer;
             let tokens = plan.encode(loaded, &plan.prompt)?.tokens;
-            // As in sentence-transformers: what closes a text comes behind the whole of it.
+            // As in sentence-transformers: what closes a text comes after the whole of it.
             let closed = tokens.last().is_some_and(|&last| tokenizer.is_special(last));
             plan.skip = tokens.len() - usize::from(closed);
         }

@@ -50,7 +50,7 @@ impl Model {
         self.logits_until(tokens, adapter, &CancelHandle::default())
     }
 
-    /// The states behind the last norm at every position of `tokens`: `[tokens.len(), hidden_size]`, row-major. Of a model
+    /// The states after the last norm at every position of `tokens`: `[tokens.len(), hidden_size]`, row-major. Of a model
     /// that generates, they are what the output head reads; of one that embeds, what is pooled.
     ///
     /// # Errors

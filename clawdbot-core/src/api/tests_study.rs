@@ -1,4 +1,4 @@
-//! The accuracy study behind the group sizes and the int4 quantizer: prints the tables of `docs/numerics.md`.
+//! The accuracy study that the group sizes and the int4 quantizer follow from: prints the tables of `docs/numerics.md`.
 //!
 //! `cargo test -p clawdbot-core --lib study -- --ignored --nocapture`
 //!
@@ -320,7 +320,7 @@ impl Subject {
     }
 }
 
-/// The decoder with every matrix packed anew by `pack(part, f32 panels)`.
+/// The decoder with every matrix packed again by `pack(part, f32 panels)`.
 fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) -> Decoder {
     let linear = |part, from: &Linear| Linear {
         name: from.name.clone(),

@@ -161,7 +161,7 @@ impl fmt::Debug for Int8Linear {
 
 impl Module for Int8Linear {
     /// `x`: `[.., k]`, f32, f16 or bf16 on the CPU, of any strides. Gives `[.., n]` of the same type; what is not f32 is
-    /// widened before and rounded once behind.
+    /// widened before and rounded once afterwards.
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let k = self.in_dim();
         check(x).map_err(|error| error.context("Int8Linear"))?;

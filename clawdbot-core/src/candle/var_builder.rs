@@ -97,8 +97,7 @@ impl Runtime {
         self.pool().check_fork()?;
         options.validate()?;
         if options.cache != Cache::Off {
-            let message =
-                "option cache: expected none, as the weights of a VarBuilder have no files to be told by";
+            let message = "option cache: expected none, as the weights of a VarBuilder have no files";
             return Err(Error::invalid_argument(message).with("option", "cache"));
         }
         let opened = open(files, weights)?.merged(&options.merge_adapters)?;

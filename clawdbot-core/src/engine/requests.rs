@@ -41,7 +41,7 @@ impl Requests {
         let purpose = "tokens and events of requests";
         match &mut self.more {
             None if wanted > 0 => self.more = Some(self.budget.reserve_growing(wanted, purpose)?),
-            // A step is kept, lest it is given back and taken over and over.
+            // A step is kept, lest it is given back and taken again and again.
             Some(more) if wanted > more.bytes() || wanted + STEP < more.bytes() => {
                 more.resize(wanted, purpose)?;
             }

@@ -249,7 +249,7 @@ fn share_out(entries: &[Entry], grants: &[usize], limits: &Limits) -> Vec<Part> 
             Want::Token => usize::from(rows == entry.left()),
         };
         if rows == 0 || logits > logits_left {
-            // Prompts behind it wait with it.
+            // Prompts after it wait with it.
             full = true;
             continue;
         }

@@ -147,7 +147,7 @@ fn a_budget_that_shrinks_in_the_middle_is_an_error_of_those_that_do_not_fit() {
         }
         let budget = model.runtime().budget();
         let taken = budget.reserve(budget.left(), "somebody else").unwrap();
-        // Neither fits to its end beside the other, nor alone; the error is typed, and of those that need more.
+        // Neither fits to its end next to the other, nor alone; the error is typed, and of those that need more.
         let outcomes = [first.finish(), second.finish()];
         for (outcome, expected) in outcomes.into_iter().zip(&expected) {
             match outcome {

@@ -83,7 +83,7 @@ fn open_requests_run_together_as_far_as_they_may() {
     assert!(outcome.rows * 10 <= outcome.alone * 13, "{} of {}", outcome.rows, outcome.alone);
     // Four fit at a time.
     assert!(outcome.passes * 2 < alone(&list) as u64, "{} passes", outcome.passes);
-    // Those that end soon lose nothing, whatever they run beside.
+    // Those that end soon lose nothing, whatever they run with.
     let short = (0..40).map(|i| Request { at: i * 50, prompt: 30, output: 100, most: HORIZON });
     let mixed: Vec<Request> = std::iter::repeat_n(open(3000), 3).chain(short).collect();
     let outcome = simulate(&mixed, &limits, &pages, 60);

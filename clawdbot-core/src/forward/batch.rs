@@ -15,7 +15,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) sequences: Vec<BatchSequence<'a>>,
     /// Rows whose logits are wanted, ascending.
     pub(crate) logits_rows: Vec<usize>,
-    /// Rows whose states behind the last norm are wanted, ascending.
+    /// Rows whose states after the last norm are wanted, ascending.
     pub(crate) state_rows: Vec<usize>,
     /// Of each row, where the model has them; empty: 0 for all.
     pub(crate) token_types: Vec<u32>,

@@ -109,7 +109,7 @@ pub(crate) struct InputTables {
     pub(crate) norm: Option<Vec<f32>>,
 }
 
-/// A layer behind the pooling, in f32.
+/// A layer after pooling, in f32.
 pub(crate) struct Dense {
     pub(crate) linear: Linear,
     pub(crate) norm: Option<Vec<f32>>,
@@ -152,7 +152,7 @@ pub(crate) enum Pass {
 
 impl Decoder {
     /// Runs `batch` through all layers and leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`, and in
-    /// `scratch.last` the states behind the last norm, `[state_rows, hidden_size]`. The region's `Stop` abandons the pass:
+    /// `scratch.last` the states after the last norm, `[state_rows, hidden_size]`. The region's `Stop` abandons the pass:
     /// within a layer, no further task begins.
     ///
     /// # Errors

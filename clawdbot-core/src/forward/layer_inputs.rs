@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! p[layer] = (norm(projection(x) / sqrt(hidden_size)) + sqrt(size) * embedding[token][layer]) / sqrt(2)
-//! behind each layer:  x += norm(projection(act(gate(x)) * p[layer]))
+//! after each layer:  x += norm(projection(act(gate(x)) * p[layer]))
 //! ```
 
 use clawdbot_kernels::{PackedMatrix, QuantizedRows};

@@ -25,7 +25,7 @@ pub(crate) struct MoeWeights {
     pub(crate) parallel_mlp: Option<ParallelMlpWeights>,
 }
 
-/// Of an expert layer beside a dense MLP, see [`MoeSpec::parallel_mlp`]. Norms are `[hidden_size]`.
+/// Of an expert layer next to a dense MLP, see [`MoeSpec::parallel_mlp`]. Norms are `[hidden_size]`.
 pub(crate) struct ParallelMlpWeights {
     pub(crate) dense: GatedMlp,
     /// Of what the dense MLP gives

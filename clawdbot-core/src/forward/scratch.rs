@@ -30,7 +30,7 @@ pub(crate) struct Scratch {
     pub(crate) inputs: InputScratch,
     /// Of each rotation: `[T, rotary_dim / 2]` of cos, then as many of sin
     pub(crate) rope: AlignedBuf<f32>,
-    /// `[rows of logits + rows of states, hidden_size]`: behind the last norm
+    /// `[rows of logits + rows of states, hidden_size]`: after the last norm
     pub(crate) last: AlignedBuf<f32>,
     /// `[rows of logits, vocab_size]`
     pub(crate) logits: AlignedBuf<f32>,
@@ -81,7 +81,7 @@ impl MlpScratch {
 #[derive(Default)]
 pub(crate) struct MoeScratch {
     pub(crate) experts: ExpertScratch,
-    /// `[T, hidden_size]` each, where they are beside a dense MLP
+    /// `[T, hidden_size]` each, where they are next to a dense MLP
     pub(crate) parallel_mlp: [AlignedBuf<f32>; 2],
 }
 

@@ -9,7 +9,7 @@ pub(crate) struct SequenceState<'a> {
     /// First row in the batch.
     pub(crate) row: usize,
     pub(crate) rows: usize,
-    /// `[floats]`: the state before the rows, to become that behind them.
+    /// `[floats]`: the state before the rows, to become that after them.
     pub(crate) live: &'a mut [f32],
     /// The state after some of the rows is to be left here.
     pub(crate) snapshot: Option<(usize, &'a mut [f32])>,
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_history_goes_on_over_passes() {
-        // Inputs 1, 2, ... of one channel, and something beside them.
+        // Inputs 1, 2, ... of one channel, and something besides.
         let rows = [3.0, -1.0, 4.0, -1.0, 5.0, -1.0];
         let history = History { earlier: &[1.0, 2.0], rows: &rows, stride: 2, width: 1 };
         let seen = |row| history.seen_by(row, 3).concat();

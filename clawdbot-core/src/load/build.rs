@@ -35,7 +35,7 @@ pub(crate) const INT8_GROUP: usize = 128;
 /// Weights along k that share a scale in int4. `docs/numerics.md` has the measurements.
 const INT4_GROUP: usize = 32;
 
-/// The compute format of a weight type, where weights are not taken over as they are stored.
+/// The compute format of a weight type, where codes are not used as stored.
 pub(crate) fn format(weights: WeightType) -> ComputeFormat {
     match weights {
         WeightType::Int8 | WeightType::Stored => ComputeFormat::Int8 { group: INT8_GROUP, rotated: true },
@@ -159,7 +159,7 @@ impl Builder<'_> {
         })
     }
 
-    /// Gains, with the biases behind them if there are any.
+    /// Gains, with the biases after them if there are any.
     fn norm(&self, names: Option<&NormNames>) -> Result<Option<Vec<f32>>> {
         let Some(NormNames { gains, bias }) = names else { return Ok(None) };
         let mut norm = self.weights.vector(gains)?;

@@ -13,7 +13,7 @@ use crate::spec::packing::Joined;
 use crate::spec::tensors::{LM_HEAD, PartStorage, TensorNames};
 use crate::weights::{Dtype, PackedFile, SCALES_SUFFIX};
 
-/// Checks that `file` has every tensor of `spec` packed as `segments` says of matrices that read the same input, and beside
+/// Checks that `file` has every tensor of `spec` packed as `segments` says of matrices that read the same input, and besides
 /// them no other than the small files `files`.
 ///
 /// # Errors

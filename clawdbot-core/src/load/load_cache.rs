@@ -1,4 +1,4 @@
-//! Packed files that loading a directory leaves behind for the next time, if asked to.
+//! Packed files that loading a directory leaves for the next time, if asked to.
 //!
 //! A file is named after everything that its contents depend on: the source's file names, sizes, times of writing and (Unix)
 //! of any change, safetensors headers, small files, the weights at some places, the weight type, and the version of the

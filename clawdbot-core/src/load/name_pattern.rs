@@ -18,7 +18,7 @@ const MAX_SIZE: usize = 128 << 10;
 pub(crate) enum Part {
     /// From its start on, as far as it goes.
     Start,
-    /// All of it, or what is behind one of its dots.
+    /// All of it, or what is after one of its dots.
     End,
 }
 

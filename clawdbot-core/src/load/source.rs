@@ -155,7 +155,7 @@ impl Opened {
                 "{name}: expected int8, int4, bf16, f32 or stored weights, found {found}"
             ))
         })?;
-        // int8 may be in any group, the others are always packed alike; of what is taken over, each matrix has its own.
+        // int8 may be in any group, the others are always packed in the same way; where codes are used as stored, each matrix has its own.
         let packed = Weights::Packed(Arc::clone(&file));
         let format = packed.format(weights);
         let expected = format.activations().filter(|_| weights != WeightType::Stored);

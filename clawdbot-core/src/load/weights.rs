@@ -69,8 +69,8 @@ impl Weights {
         }
     }
 
-    /// What weights of the type are computed as, where they are not taken over as [`segments`](Self::segments) says. What
-    /// is stored as int8 in safetensors or packed is taken over as it is.
+    /// What weights of the type are computed as, where they are not used as stored, as [`segments`](Self::segments) says. What
+    /// is stored as int8 in safetensors or packed is used as stored.
     pub(crate) fn format(&self, weights: WeightType) -> ComputeFormat {
         let stored = match self.base() {
             Weights::Files(files) => files.source.stored_int8_group().map(|group| (group, false)),

@@ -13,7 +13,7 @@ use crate::suggest::closest;
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum WeightType {
-    /// Symmetric 8-bit integers in groups along k, activations quantized alike; exact integer sums.
+    /// Symmetric 8-bit integers in groups along k, activations quantized in the same way; exact integer sums.
     #[default]
     Int8,
     /// 4-bit integers in groups along k, activations quantized to 8 bits; exact integer sums. Half the memory of int8.
@@ -180,7 +180,7 @@ options! {
         mmap: bool = true,
         /// Whether a packed model file is read and compared with its checksum first.
         verify: bool = false,
-        /// Whether loading a directory leaves a packed file behind and uses it the next time: false, true (in the user's
+        /// Whether loading a directory writes a packed file and uses it the next time: false, true (in the user's
         /// directory for caches), or a directory. Changes no result.
         cache: Cache = Cache::Off,
     }

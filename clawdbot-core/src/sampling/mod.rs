@@ -41,7 +41,7 @@ pub(crate) struct History<'a> {
     pub(crate) output: &'a [u32],
 }
 
-/// Bytes that choosing a token takes at most, beside the logits: copies of them, ids in order (twice for typical-p), weights
+/// Bytes that choosing a token takes at most, besides the logits: copies of them, ids in order (twice for typical-p), weights
 /// and distances; and the tokens that penalties look at.
 pub(crate) fn bytes(vocab_size: usize, max_context: usize) -> u64 {
     const PER_ID: u64 = 4 + 4 + 4 + 4 + 8 + 8;

@@ -44,7 +44,7 @@ const MAX_NOTES: usize = 20;
 pub(crate) struct ModelConfig {
     /// Path or name, for messages.
     file: String,
-    /// Path of this object in the file, with a dot behind each key; empty for the whole.
+    /// Path of this object in the file, with a dot after each key; empty for the whole.
     prefix: String,
     map: Map<String, Value>,
     journal: Rc<RefCell<Journal>>,
@@ -166,7 +166,7 @@ impl ModelConfig {
     }
 
     /// The configuration of the text model in one of several: `text_config`, with `defaults` (a JSON object) for what it does
-    /// not have, and with what stands beside it.
+    /// not have, and with what stands next to it.
     ///
     /// # Errors
     /// `InvalidModel` if there is none.

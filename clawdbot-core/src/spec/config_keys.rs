@@ -175,7 +175,7 @@ impl ModelConfig {
         const TEXT: &str = "text_config";
         let asked = self.asked();
         let in_text = |key: &str| asked.contains(&format!("{TEXT}.{key}")) || without_effect(key).is_some();
-        // What a text model lacks is taken from what stands beside it.
+        // What a text model lacks is taken from what stands next to it.
         let is_read = |key: &str| asked.contains(key) || in_text(key);
         let off = |config: &ModelConfig, key: &str| match config.get(key) {
             None | Some(Value::Bool(false)) => true,

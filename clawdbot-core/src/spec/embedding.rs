@@ -39,7 +39,7 @@ pub(crate) struct EmbeddingConfig {
     pub(crate) folders: Vec<String>,
     /// Names of the modules' files.
     pub(crate) files: Vec<String>,
-    /// Layers behind the pooling.
+    /// Layers after pooling.
     dense: Vec<DenseSpec>,
 }
 
@@ -54,7 +54,7 @@ const MODES: [(&str, &str, Pooling); 6] = [
 ];
 
 impl EmbeddingConfig {
-    /// Reads what there is of these files, beside the model's own `config`.
+    /// Reads what there is of these files, next to the model's own `config`.
     ///
     /// # Errors
     /// `InvalidModel` for files that are malformed; `UnsupportedModel` for modules and settings that are not known.
@@ -145,7 +145,7 @@ impl EmbeddingConfig {
     /// Puts what the modules add into `spec`.
     ///
     /// # Errors
-    /// `UnsupportedModel` where the model has layers behind its pooling already.
+    /// `UnsupportedModel` where the model has layers after its pooling already.
     pub(crate) fn extend(&self, spec: &mut DecoderSpec) -> Result<()> {
         if spec.scores.is_some() && !self.dense.is_empty() {
             return Err(Error::unsupported_model("a model that gives scores: expected no Dense modules"));

@@ -376,7 +376,7 @@ pub(crate) struct Runs {
 }
 
 impl Runs {
-    /// `n` rows of `all`, whose name gets `what` behind it.
+    /// `n` rows of `all`, whose name gets `what` after it.
     pub(crate) fn linear(&self, all: &LinearNames, what: &str, n: usize) -> LinearNames {
         let Runs { first, run, stride, of } = *self;
         let part = |tensor: &str, shape: Vec<usize>| {

@@ -61,7 +61,7 @@ pub(crate) struct DecoderSpec {
     pub(crate) o_bias: bool,
     /// The three projections of the MLP have biases.
     pub(crate) mlp_bias: bool,
-    /// The MLP has a gate beside its projection up.
+    /// The MLP has a gate next to its projection up.
     pub(crate) mlp_gate: bool,
     /// Applied to the gate projection, or to the only one.
     pub(crate) activation: Activation,
@@ -76,7 +76,7 @@ pub(crate) struct DecoderSpec {
     pub(crate) mamba: Option<MambaSpec>,
     /// The expert layers' MLPs.
     pub(crate) moe: Option<MoeSpec>,
-    /// Every token sees all others of its sequence (or of its window), also those behind it: an encoder, which generates
+    /// Every token sees all others of its sequence (or of its window), also those after it: an encoder, which generates
     /// nothing.
     pub(crate) bidirectional: bool,
     /// What is added to rows of the embedding.
@@ -149,7 +149,7 @@ pub(crate) struct PositionSpec {
     pub(crate) first: usize,
 }
 
-/// A layer behind the pooling: `norm(activation(weight * x + bias))`.
+/// A layer after pooling: `norm(activation(weight * x + bias))`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DenseSpec {
     /// Of its tensors.

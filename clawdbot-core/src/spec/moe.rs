@@ -22,7 +22,7 @@ pub(crate) struct MoeSpec {
     pub(crate) expert_bias: bool,
     /// An MLP that all tokens use.
     pub(crate) shared: Option<SharedExpert>,
-    /// The experts are beside a dense MLP and read the residual stream by norms of their own, as does the router.
+    /// The experts are next to a dense MLP and read the residual stream by norms of their own, as does the router.
     pub(crate) parallel_mlp: bool,
     /// How experts are stored.
     pub(crate) storage: ExpertStorage,

@@ -1,8 +1,8 @@
 //! How families name their tensors.
 
-/// Names of a family's modules, as in its checkpoints; those of a layer stand behind `{layers}.{layer}.`.
+/// Names of a family's modules, as in its checkpoints; those of a layer stand after `{layers}.{layer}.`.
 ///
-/// Which norms a layer has is told by their names: without `input_norm` its first half reads the residual stream itself;
+/// Which norms a layer has follows from their names: without `input_norm` its first half reads the residual stream itself;
 /// without `mlp_norm` the second half reads what the first one does: the stream as it was (a parallel block), or, without
 /// `input_norm` too, the stream as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(crate) struct MoeModules {
     pub(crate) shared_gate: &'static str,
 }
 
-/// Llama's names, and those that others have beside them.
+/// Llama's names, and those that others have next to them.
 pub(crate) const LLAMA: Names = Names {
     layers: "model.layers",
     embedding: "model.embed_tokens",

@@ -75,7 +75,7 @@ impl QueryGrowth {
 }
 
 /// LongRoPE (<https://arxiv.org/abs/2402.13753>): a sequence of more than `from` tokens is rotated by other frequencies
-/// from its first token on, so what was computed of it before it became so long is computed anew.
+/// from its first token on, so what was computed of it before it became so long is recomputed.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LongRope {
     pub(crate) from: usize,

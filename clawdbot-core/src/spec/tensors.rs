@@ -81,16 +81,16 @@ pub(crate) struct LayerNames {
     pub(crate) mixer: MixerNames,
     /// To the residual stream.
     pub(crate) o: LinearNames,
-    /// `[hidden_size]`, behind attention.
+    /// `[hidden_size]`, after attention.
     pub(crate) attention_out_norm: Option<NormNames>,
-    /// `[hidden_size]`, of the stream behind attention.
+    /// `[hidden_size]`, of the stream after attention.
     pub(crate) attention_sum_norm: Option<NormNames>,
     /// `[hidden_size]`, before the MLP.
     pub(crate) mlp_norm: Option<NormNames>,
     pub(crate) mlp: MlpNames,
-    /// `[hidden_size]`, behind the MLP.
+    /// `[hidden_size]`, after the MLP.
     pub(crate) mlp_out_norm: Option<NormNames>,
-    /// `[hidden_size]`, of the stream behind the MLP.
+    /// `[hidden_size]`, of the stream after the MLP.
     pub(crate) mlp_sum_norm: Option<NormNames>,
     pub(crate) input: Option<LayerInputNames>,
     /// `[1]`
@@ -110,7 +110,7 @@ impl NormNames {
     }
 }
 
-/// The tensors of a layer behind the pooling, which stay in f32.
+/// The tensors of a layer after pooling, which stay in f32.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DenseNames {
     /// `[outputs, inputs]`, row-major.
@@ -194,7 +194,7 @@ pub(crate) struct MoeNames {
     pub(crate) parallel_mlp: Option<ParallelMlpNames>,
 }
 
-/// The tensors of an expert layer beside a dense MLP.
+/// The tensors of an expert layer next to a dense MLP.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ParallelMlpNames {
     pub(crate) dense: GatedNames,
@@ -223,7 +223,7 @@ pub(crate) struct TensorNames {
     pub(crate) embedding_norm: Option<NormNames>,
     pub(crate) layer_inputs: Option<LayerInputsNames>,
     pub(crate) layers: Vec<LayerNames>,
-    /// `[hidden_size]`, behind the last layer.
+    /// `[hidden_size]`, after the last layer.
     pub(crate) final_norm: Option<NormNames>,
     /// Behind the pooling.
     pub(crate) dense_head: Vec<DenseNames>,

@@ -1,6 +1,6 @@
 //! How long the texts of a model may be that it looks up, or writes, again and again.
 
-/// Longest text in bytes that a model has for unknown words, or puts before or behind parts of words.
+/// Longest text in bytes that a model has for unknown words, or puts before or after parts of words.
 const MAX_AFFIX: usize = 64;
 /// Longest piece of Unigram in bytes: its letters are nodes, one in the other, that are dropped by recursion. Published ones
 /// have a few dozen.

@@ -5,7 +5,7 @@ use tokenizers::models::ModelWrapper;
 
 use super::{SpecialTokens, Tokenizer};
 
-/// Keys that are looked at for it, beside those of special tokens.
+/// Keys that are looked at for it, besides those of special tokens.
 pub(crate) const WITHOUT_EFFECT: [&str; 5] =
     [CLEAN_UP, CLEAN_UP_BPE, ADDED, "additional_special_tokens", EXTRA];
 const CLEAN_UP: &str = "clean_up_tokenization_spaces";

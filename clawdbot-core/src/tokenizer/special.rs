@@ -26,7 +26,7 @@ pub struct SpecialTokens {
     pub others: Map<String, Value>,
     /// Whether the beginning-of-sequence token is put in front of a text; `None` when the file does not say.
     pub add_bos_token: Option<bool>,
-    /// Whether the end-of-sequence token is put behind a text; `None` when the file does not say.
+    /// Whether the end-of-sequence token is put after a text; `None` when the file does not say.
     pub add_eos_token: Option<bool>,
 }
 

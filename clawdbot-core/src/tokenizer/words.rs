@@ -23,7 +23,7 @@ pub(super) struct Words {
 struct Seams {
     /// Characters that are tokens: others may be one token with their neighbours.
     single: HashSet<char>,
-    /// Characters that some token has beside each other.
+    /// Characters that some token has next to each other.
     pairs: HashSet<(char, char)>,
     /// Length of the longest token in bytes.
     longest: usize,

@@ -21,7 +21,7 @@ pub(crate) struct TensorView<'a> {
 }
 
 impl TensorView<'_> {
-    /// An error about this tensor; the message is put behind file and name.
+    /// An error about this tensor; the message is put after file and name.
     pub(crate) fn error(&self, kind: ErrorKind, message: impl std::fmt::Display) -> Error {
         let (file, name) = (self.file.name(), super::quoted(self.name));
         Error::new(kind, format!("{file}: tensor {name}: {message}"))

@@ -62,7 +62,7 @@ pub(crate) struct PackedInfo {
     pub(crate) has_tokenizer: bool,
     /// Version of clawdbot that wrote it.
     pub(crate) written_by: String,
-    /// SHA-256 of everything behind the header.
+    /// SHA-256 of everything after the header.
     pub(crate) data_sha256: String,
 }
 
@@ -190,7 +190,7 @@ impl PackedFile {
             ))
             .with("path", name)
         };
-        // Any safetensors file has a brace behind the length, whose upper bytes are zeros.
+        // Any safetensors file has a brace after the length, whose upper bytes are zeros.
         let start = file.read(0..file.len().min(9))?;
         if !matches!(start.as_slice(), [.., 0, 0, 0, 0, b'{']) {
             return Err(not_packed("a file of another kind"));
@@ -413,7 +413,7 @@ impl PackedFile {
 
     fn check_values(&self, entry: &Entry, bytes: &[u8]) -> Result<()> {
         let scales = entry.dtype == Dtype::BF16 && entry.name.ends_with(".scales");
-        // The scales of int4, and those taken over from a file, may be negative.
+        // The scales of int4, and those that a file has, may be negative.
         let signed = self.info.weights != "int8";
         // The sign bit, or all bits of the exponent.
         let unusable =

@@ -73,7 +73,7 @@ impl PackedLayout {
         Ok(())
     }
 
-    /// The length of the header, and the header, padded so that the data behind it is aligned.
+    /// The length of the header, and the header, padded so that the data after it is aligned.
     fn header(&self, info: &PackedInfo) -> Result<Vec<u8>> {
         let mut header = Map::new();
         header.insert("__metadata__".to_owned(), json!(info.to_metadata()));
@@ -93,7 +93,7 @@ impl PackedLayout {
     }
 }
 
-/// A file that is being written, under another name beside its own. Dropping it without `finish` removes it.
+/// A file that is being written, under another name next to its own. Dropping it without `finish` removes it.
 pub(crate) struct PackedWriter {
     file: File,
     temporary: Temporary,
@@ -231,7 +231,7 @@ fn holds_other_weights(target: &Path) -> bool {
 struct Temporary(PathBuf);
 
 impl Temporary {
-    /// A new file beside `target`, whose name no other process uses.
+    /// A new file next to `target`, whose name no other process uses.
     fn create(target: &Path) -> Result<(Self, File)> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let Some(name) = target.file_name() else {

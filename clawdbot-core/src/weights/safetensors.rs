@@ -166,7 +166,7 @@ impl Entry {
                 end - begin
             )));
         }
-        // Both fit: they are at most the length of the data, which lies in the file behind `data_start`.
+        // Both fit: they are at most the length of the data, which lies in the file after `data_start`.
         let range = data_start + *begin as usize..data_start + *end as usize;
         Ok(Entry { name, dtype, shape, range })
     }

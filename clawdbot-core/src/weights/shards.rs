@@ -25,7 +25,7 @@ pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
 const MAX_SHARDS: usize = 10_000;
 /// Value of `format` in the metadata of files with int8 tensors.
 const INT8_FORMAT: &str = "clawdbot-int8";
-/// How a tensor's scales are named: its own name with this behind it.
+/// How a tensor's scales are named: its own name with this after it.
 pub(crate) const SCALES_SUFFIX: &str = ".scales";
 
 /// Bytes that are compared at a time.

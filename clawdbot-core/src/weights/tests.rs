@@ -454,7 +454,7 @@ proptest! {
         assert_sound(&bytes);
     }
 
-    /// Numbers of the header replaced by others, so that the JSON stays valid and the checks behind it are reached.
+    /// Numbers of the header replaced by others, so that the JSON stays valid and the checks after it are reached.
     fn mutated_numbers(
         numbers in prop::collection::vec(
             prop_oneof![0_u64..12, any::<u64>(), Just(u64::MAX), Just(1_u64 << 32), Just(1_u64 << 63)], 6),

@@ -415,7 +415,7 @@ unsafe fn score_tile<S: Simd, const R: usize, const P: usize, const PREPARED: bo
 /// `R` rows with `P` panels of values: `out = out * rescale + `.
 ///
 /// # Safety
-/// `weights` must point to the upper codes of `R` rows, with the lower ones `MAX_ROWS` rows behind; `values` must hold
+/// `weights` must point to the upper codes of `R` rows, with the lower ones `MAX_ROWS` rows after; `values` must hold
 /// the panels, `factors` and `rescale` the rows, and `out` both, rows `stride` apart.
 #[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "the operands of one tile")]

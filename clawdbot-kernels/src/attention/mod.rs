@@ -5,12 +5,12 @@
 //! out[r]  = sum over j of 2^(s[r][j] - m) v[j] / sum over j of 2^(s[r][j] - m)
 //! ```
 //! Families may have another scale, scores `cap * tanh(score / cap)`, and *sinks*: a score per head that counts in the
-//! sum below, but has no value. A row sees its own position and those before it; in an encoder also those behind it.
+//! sum below, but has no value. A row sees its own position and those before it; in an encoder also those after it.
 //!
 //! A *tile* is some tokens of one sequence times query heads of one KV head, so that a page is read once for all of
 //! them. Keys are taken in blocks of one page, at absolute positions, ascending: running maximum, sum and weighted
 //! values are rescaled when the maximum grows (Milakov, Gimelshein 2018, <https://arxiv.org/abs/1805.02867>). Every
-//! [`RANGE_PAGES`] pages, at absolute positions too, begin anew; the ranges' results are merged in ascending order. So
+//! [`RANGE_PAGES`] pages, at absolute positions too, start again; the ranges' results are merged in ascending order. So
 //! ranges may be computed side by side, and the result is the same as one after another.
 //!
 //! Numerics: the sum of weights has 16 lanes (key j in lane j mod 16). The rest depends on the kind of page, see `float`
@@ -130,7 +130,7 @@ pub struct Tile<'a> {
     positions: &'a [usize],
     /// Number of last positions a row sees, its own included.
     window: Option<usize>,
-    /// Number of positions behind its own that a row sees.
+    /// Number of positions after its own that a row sees.
     ahead: usize,
     /// Positions of the sequence.
     keys: usize,

@@ -64,7 +64,7 @@ pub struct Attention<'a, P> {
     pub head_dim: usize,
     /// Number of last positions a row sees, its own included.
     pub window: Option<usize>,
-    /// Whether a row sees as many positions behind its own: then the last row of each sequence must be in the batch.
+    /// Whether a row sees as many positions after its own: then the last row of each sequence must be in the batch.
     pub both_ways: bool,
     /// What becomes of scores before the softmax.
     pub scores: Scores<'a>,

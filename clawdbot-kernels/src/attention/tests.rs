@@ -98,7 +98,7 @@ struct Case {
     group: usize,
     head_dim: usize,
     window: Option<usize>,
-    /// Whether rows see what is behind them, too; then all tokens are rows.
+    /// Whether rows see what is after them, too; then all tokens are rows.
     both_ways: bool,
     /// Tokens, and how many of them are rows.
     sequences: Vec<(usize, usize)>,
@@ -397,7 +397,7 @@ fn tiles_are_the_same() {
     }
 }
 
-/// A large weight beside many that are small but matter together.
+/// A large weight next to many that are small but matter together.
 #[test]
 fn small_weights_beside_a_large_one_count() {
     let case = case(1, (1, 1), 16, None, &[(64, 1)]);
@@ -435,7 +435,7 @@ fn small_weights_beside_a_large_one_count() {
     assert!(out.iter().all(|x| (x - weight / (1.0 + weight)).abs() < 1e-3), "{out:?}");
 }
 
-/// What is not finite shows in the rows that see it, and only there; an all-zero query weighs all keys alike.
+/// What is not finite shows in the rows that see it, and only there; an all-zero query weighs all keys the same.
 #[test]
 fn non_finite_and_zero_rows() {
     fn check<K: TestKind>() {

@@ -114,7 +114,7 @@ pub(crate) fn run_together(running: &mut Vec<(usize, Stream)>) -> Vec<(usize, Re
 /// `Closed` when the session has gone on to another request.
 pub(super) fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Result<Option<Event>> {
     loop {
-        // The lock is taken anew for each step, so that callers who wait for it get their events in between.
+        // The lock is taken again for each step, so that callers who wait for it get their events in between.
         let mut engine = loaded.engine()?;
         let Some(job) = engine.job(id, ticket) else {
             return Err(Error::new(ErrorKind::Closed, "the session has gone on to another request"));

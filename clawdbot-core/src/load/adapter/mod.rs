@@ -1,4 +1,4 @@
-//! LoRA adapters: `y += B (A x) * scale` beside a projection `y = W x` (<https://arxiv.org/abs/2106.09685>), read from PEFT
+//! LoRA adapters: `y += B (A x) * scale` next to a projection `y = W x` (<https://arxiv.org/abs/2106.09685>), read from PEFT
 //! directories.
 //!
 //! Projections that are packed as one ([`Linear`](crate::forward::decoder::Linear)) are adapted as one: the `A` of all of them stand

@@ -73,7 +73,7 @@ const WHOLE: &[(&str, &str)] = &[
     ("router.per_expert_scale", "ffn_down_exps.scale"),
 ];
 
-/// An expert's projections, behind its number, and what the tensor with those of all experts is called.
+/// An expert's projections, after its number, and what the tensor with those of all experts is called.
 const EXPERT: &[(&str, &str)] = &[
     ("gate_proj", "gate"),
     ("up_proj", "up"),
@@ -148,7 +148,7 @@ impl Finder<'_> {
         name.strip_prefix(self.spec.names.layers)?.strip_prefix('.')?.split_once('.')
     }
 
-    /// The place of what is a part of another tensor than in checkpoints. `rest`: the name behind that of the layer.
+    /// The place of what is a part of another tensor than in checkpoints. `rest`: the name after that of the layer.
     fn in_parts(&self, layer: &str, rest: &str, size: &[usize]) -> Option<Place> {
         let part = |tensor: String, outer: &[usize], first: usize| {
             let shape = [outer, &size[1..]].concat();

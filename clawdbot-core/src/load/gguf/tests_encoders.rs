@@ -124,7 +124,7 @@ fn number(config: &Value, keys: &[&str]) -> Option<u32> {
 /// The model in `dir`, with `pooling` as files number it.
 fn convert(dir: &Path, &Case(_, family, prefix, names): &Case, pooling: Option<u32>) -> GgufWriter {
     let config = json_file(&dir.join("config.json"));
-    // RoBERTa's positions begin behind that of padding.
+    // RoBERTa's positions begin after that of padding.
     let skipped = match config["model_type"] == "xlm-roberta" {
         true => number(&config, &["pad_token_id"]).unwrap() + 1,
         false => 0,
@@ -255,7 +255,7 @@ fn every_encoder_computes_what_it_does_from_its_directory() {
         let found = Opened::open(&file).unwrap_or_else(|error| panic!("{}: {error}", case.0));
         assert!(found.unused.is_empty(), "{}: {:?}", case.0, found.unused);
         assert_eq!(found.embedding.pooling, (number > 0).then_some(pooling), "{}", case.0);
-        // DistilBERT's modules have a layer behind the pooling, for which files have no place.
+        // DistilBERT's modules have a layer after pooling, for which files have no place.
         let bare = crate::api::tests::support::Copy::of(&model, "encoder");
         if case.0 == "distilbert" {
             bare.edit("modules.json", |modules| modules.as_array_mut().unwrap().truncate(2));
@@ -360,7 +360,7 @@ fn what_would_change_vectors_unseen_is_refused() {
     let modern = convert(&fixture("modernbert"), &CASES[3], Some(2));
     let classifier = modern.tensor("cls.output.weight", 0, &[48, 1], f32_bytes(&[0.0; 48]));
     refused(&classifier, &["cls.output.weight", "a classifier"]);
-    // Without a pooling there is nothing for the layers behind it.
+    // Without a pooling there is nothing for the layers after it.
     refused(
         &convert(&fixture("gemma3"), &CASES[5], None),
         &["gemma-embedding.pooling_type", "found nothing"],

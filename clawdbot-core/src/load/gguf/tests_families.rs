@@ -142,7 +142,7 @@ impl Tensor {
         Tensor { shape: shape.to_vec(), data: self.data.clone() }
     }
 
-    /// Several of one shape behind one another.
+    /// Several of one shape, one after another.
     fn stacked(parts: &[&Tensor]) -> Tensor {
         let shape = [&[parts.len()], parts[0].shape.as_slice()].concat();
         Tensor { shape, data: parts.iter().flat_map(|part| part.data.clone()).collect() }
@@ -215,7 +215,7 @@ const MODULES: &[(&str, &str)] = &[
     ("post_feedforward_layernorm_2", "post_ffw_norm_2"),
 ];
 
-/// Families whose norm behind attention is not the MLP's.
+/// Families whose norm after attention is not the MLP's.
 const SANDWICH: [&str; 8] =
     ["gemma2", "gemma3", "gemma4", "olmo2", "gpt-oss", "qwen3next", "qwen35", "qwen35moe"];
 
@@ -386,7 +386,7 @@ impl Converter {
     fn tiled(&self, rest: &str, tensor: &Tensor) -> Tensor {
         let (keys, heads) = (self.size("linear_num_key_heads"), self.size("linear_num_value_heads"));
         let per_key = heads / keys;
-        // In heads of `size` rows behind the first `fixed` ones.
+        // In heads of `size` rows after the first `fixed` ones.
         let order = |fixed: usize, size: usize| {
             let from = move |row: usize| {
                 let (head, at) = (row / size, row % size);

@@ -11,7 +11,7 @@
 //! AWQ (gemm)          M.qweight [k, n / 8] words; M.qzeros [g, n / 8] words; M.scales [g, n]
 //! FP8                 M.weight [n, k] F8_E4M3; M.weight_scale_inv [blocks of n, blocks of k], or M.weight_scale
 //! ```
-//! Whether a module is quantized is told by its tensors, how it is by the configuration; where these contradict each other
+//! Whether a module is quantized follows from its tensors, how it is from the configuration; where these contradict each other
 //! the model is refused. Activations are quantized as everywhere (per token and group, at run time), whatever the
 //! configuration says of them.
 //! Sources: <https://github.com/vllm-project/compressed-tensors>, <https://github.com/ModelCloud/GPTQModel>,
@@ -41,7 +41,7 @@ use crate::weights::{Dtype, WeightSource, quoted};
 
 /// What the name of a projection's matrix ends with.
 const WEIGHT: &str = ".weight";
-/// Tensors of a quantized module beside those that are read: of static activations, and shapes, which are known.
+/// Tensors of a quantized module besides those that are read: of static activations, and shapes, which are known.
 const OTHERS: [&str; 7] = [
     "weight_shape",
     "input_scale",

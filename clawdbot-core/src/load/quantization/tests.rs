@@ -353,7 +353,7 @@ fn contradictions_between_configuration_and_tensors_are_errors() {
     let of_several = parse(of_several).unwrap().unwrap();
     of_several.scheme("model.layers.0.m").unwrap();
     assert!(of_several.scheme("model.layers.0.n").is_err());
-    // Scales beside a weight that is not quantized.
+    // Scales next to a weight that is not quantized.
     let floats: Vec<Tensor<'_>> = vec![
         ("m.weight", "F32", &[2, 4], f32_bytes(&[1.0; 8])),
         ("m.weight_scale", "F32", &[2, 1], f32_bytes(&[1.0; 2])),

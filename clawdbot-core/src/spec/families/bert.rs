@@ -1,4 +1,4 @@
-//! BERT, RoBERTa, XLM-RoBERTa, CamemBERT and DistilBERT: encoders with learned positions and a LayerNorm behind each sum.
+//! BERT, RoBERTa, XLM-RoBERTa, CamemBERT and DistilBERT: encoders with learned positions and a LayerNorm after each sum.
 //! Source: transformers 5, `models/{bert,roberta,xlm_roberta,distilbert}/configuration_*.py` and `modeling_*.py`.
 
 use super::llama::Keys;
@@ -89,7 +89,7 @@ fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
     scorer(config, parse(config)?, "pooler.dense", "classifier", Activation::Tanh)
 }
 
-/// RoBERTa counts positions from behind that of padding.
+/// RoBERTa counts positions from after that of padding.
 fn parse_roberta(config: &ModelConfig) -> Result<DecoderSpec> {
     let types = config.opt_usize("type_vocab_size")?.unwrap_or(2);
     let padding = config.opt_usize("pad_token_id")?.unwrap_or(DEFAULT_PADDING);
@@ -110,7 +110,7 @@ fn parse_distilbert_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
     scorer(config, parse_distilbert(config)?, "pre_classifier", "classifier", Activation::Relu)
 }
 
-/// With rows for `token_types`, and a row for position 0 behind `first` others.
+/// With rows for `token_types`, and a row for position 0 after `first` others.
 fn encoder(
     config: &ModelConfig,
     keys: &Keys,
@@ -143,7 +143,7 @@ fn encoder(
     })
 }
 
-/// With two layers behind the first token's state, the second of which gives a score.
+/// With two layers after the first token's state, the second of which gives a score.
 fn scorer(
     config: &ModelConfig,
     spec: DecoderSpec,

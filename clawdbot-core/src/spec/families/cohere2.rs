@@ -1,4 +1,4 @@
-//! Cohere Command R7B and A: attention and MLP side by side behind one LayerNorm, and rotation on layers with windows alone.
+//! Cohere Command R7B and A: attention and MLP side by side after one LayerNorm, and rotation on layers with windows alone.
 //! Source: transformers 5, `models/cohere2/configuration_cohere2.py` and `modeling_cohere2.py`.
 
 use super::llama::Keys;
@@ -27,7 +27,7 @@ pub(super) const FAMILY: Family = Family {
 const DEFAULT_LOGIT_SCALE: f32 = 0.0625;
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
-    // What the first checkpoints say beside what transformers reads.
+    // What the first checkpoints say besides what transformers reads.
     only(config, "use_parallel_block", true)?;
     only(config, "use_gated_activation", true)?;
     only(config, "use_qk_norm", false)?;

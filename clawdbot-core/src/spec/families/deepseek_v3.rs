@@ -1,5 +1,5 @@
 //! DeepSeek-V2 and V3 and their relatives (V2-Lite, V2.5, R1, Kimi K2, Moonlight): latent attention, and experts, maybe in
-//! groups, beside a shared one on all but the first layers.
+//! groups, next to a shared one on all but the first layers.
 //! Source: transformers 5, `models/deepseek_v{2,3}/configuration_*.py` and `modeling_*.py`; of V2, the scale of scores that
 //! goes with YaRN, which transformers leaves out, is that of the checkpoints' own `modeling_deepseek.py`.
 
@@ -60,7 +60,7 @@ const DEFAULT_DENSE_LAYERS: usize = 3;
 const METHOD: &str = "topk_method";
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
-    // How the router chooses: what the published code has beside this belongs to other models.
+    // How the router chooses: what the published code has besides this belongs to other models.
     expect(config, "scoring_func", "sigmoid")?;
     expect(config, METHOD, "noaux_tc")?;
     let moe = MoeSpec { scoring: Scoring::Sigmoid, groups: groups(config)?, ..experts(config, true)? };

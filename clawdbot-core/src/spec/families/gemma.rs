@@ -77,7 +77,7 @@ pub(super) const SANDWICH: Names = Names {
 const DEFAULT_SCALAR: f64 = 256.0;
 /// Soft caps of Gemma 2 where the keys are missing (null means none), as in transformers.
 const DEFAULT_CAPS: (f32, f32) = (50.0, 30.0);
-/// Whether tokens see those behind them.
+/// Whether tokens see those after them.
 const BOTH_WAYS: &str = "use_bidirectional_attention";
 /// What the first checkpoints of Gemma 3 with a vision tower do not have, as in transformers.
 const GEMMA3_DEFAULTS: &str = r#"{"vocab_size": 262208, "num_attention_heads": 8,

@@ -1,6 +1,6 @@
 //! Gemma 4, text: as Gemma 3, but with gains as they are stored, normed values, and heads that are larger on the layers
 //! without a window. Small models have per-layer embeddings, and last layers without keys and values of their own; large
-//! ones take keys for values there, and one has experts beside its dense MLPs.
+//! ones take keys for values there, and one has experts next to its dense MLPs.
 //! Source: transformers 5, `models/gemma4/configuration_gemma4.py` and `modeling_gemma4.py`.
 
 use super::gemma::{SANDWICH, activation, cap};

@@ -1,5 +1,5 @@
 //! Granite: Llama with multipliers on the embedding, on attention, on what is added to the stream, and on logits. Granite 4:
-//! Mamba-2 on most layers, attention without rotation on the others, and maybe experts beside a shared one.
+//! Mamba-2 on most layers, attention without rotation on the others, and maybe experts next to a shared one.
 //! Source: transformers 5, `models/granite/` and `models/granitemoehybrid/`.
 
 use super::llama::{self, Keys};

@@ -137,7 +137,7 @@ fn windows_by_pattern(
     windows(config, num_hidden_layers, window, |i| (i + 1) % pattern != 0)
 }
 
-/// The size that the configuration gives under one of `keys`, or, alike, under several.
+/// The size that the configuration gives under one of `keys`, or the same under several.
 fn one_of(config: &ModelConfig, keys: &[&str]) -> Result<usize> {
     let mut found = None;
     for key in keys {

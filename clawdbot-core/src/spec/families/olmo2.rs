@@ -1,4 +1,4 @@
-//! OLMo 2 and 3: norms behind attention and MLP instead of before them, and over all query or key heads at once. OLMo 3 has
+//! OLMo 2 and 3: norms after attention and MLP instead of before them, and over all query or key heads at once. OLMo 3 has
 //! windows on three layers of four, which its stretched rotation is not for.
 //! Source: transformers 5, `models/olmo{2,3}/configuration_*.py` and `modeling_*.py`.
 

@@ -1,4 +1,4 @@
-//! Qwen3-Next: gated delta nets on three layers of four, attention with a gate on the fourth, experts beside a shared one.
+//! Qwen3-Next: gated delta nets on three layers of four, attention with a gate on the fourth, experts next to a shared one.
 //! Source: transformers 5, `models/qwen3_next/configuration_qwen3_next.py` and `modeling_qwen3_next.py`.
 
 use super::llama::Keys;
@@ -79,7 +79,7 @@ pub(super) fn with_delta_nets(
     })
 }
 
-/// Experts beside one that all tokens use, on the layers of `dense`.
+/// Experts next to one that all tokens use, on the layers of `dense`.
 pub(super) fn with_shared_expert(config: &ModelConfig, dense: DecoderSpec) -> Result<DecoderSpec> {
     let size = config.usize("shared_expert_intermediate_size")?;
     let shared = SharedExpert { intermediate_size: size, gated: true };

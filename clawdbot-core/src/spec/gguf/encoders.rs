@@ -44,7 +44,7 @@ pub(crate) const EMBEDDING_GEMMA_NAMES: &[(&str, &str)] = &[
 ];
 /// A cross-encoder's last layer.
 const CLASSIFIER: &str = "cls.output";
-/// Layers behind the pooling: tensor, folder, configuration in it.
+/// Layers after pooling: tensor, folder, configuration in it.
 const DENSE: [(&str, &str, &str); 2] = [
     ("dense_2.weight", "2_Dense", "2_Dense/config.json"),
     ("dense_3.weight", "3_Dense", "3_Dense/config.json"),

@@ -77,7 +77,7 @@ pub(crate) fn qwen3next(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     shared_experts(keys, config)
 }
 
-/// Experts beside one that all tokens use.
+/// Experts next to one that all tokens use.
 pub(crate) fn shared_experts(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     config.insert("shared_expert_intermediate_size".to_owned(), size(keys, SHARED_SIZE)?.into());
     experts(keys, config, true)
@@ -326,7 +326,7 @@ fn tiled_delta_nets(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     config.insert("linear_value_heads_tiled".to_owned(), true.into());
     if let Some(marks) = keys.per_layer("attention.recurrent_layers")? {
         let kind = |mark: &u64| if *mark == 0 { "full_attention" } else { "linear_attention" };
-        // Those that predict are behind the others.
+        // Those that predict are after the others.
         let layers = config["num_hidden_layers"].as_u64().unwrap_or_default();
         let layers = usize::try_from(layers).unwrap_or(usize::MAX);
         config.insert("layer_types".to_owned(), marks.iter().take(layers).map(kind).collect());

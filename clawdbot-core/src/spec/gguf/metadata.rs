@@ -29,7 +29,7 @@ pub(crate) struct GgufFamily {
     pub(crate) pairs: bool,
     /// Whether a part of each head may be rotated.
     pub(crate) partial: bool,
-    /// Whether tokens see those behind them.
+    /// Whether tokens see those after them.
     pub(crate) bidirectional: bool,
     /// Whether layers' MLPs may differ in size.
     pub(crate) uneven: bool,
@@ -70,7 +70,7 @@ fn families() -> impl Iterator<Item = &'static GgufFamily> {
     FAMILIES.iter().flat_map(|family| family.gguf)
 }
 
-/// Sizes: the key behind the architecture, and the one in `config.json`.
+/// Sizes: the key after the architecture, and the one in `config.json`.
 const SIZES: &[(&str, &str)] = &[
     ("context_length", "max_position_embeddings"),
     ("embedding_length", "hidden_size"),
@@ -80,7 +80,7 @@ const SIZES: &[(&str, &str)] = &[
 pub(crate) const FEED_FORWARD: &str = "feed_forward_length";
 /// Where an expert layer's sizes are.
 pub(crate) const EXPERT_SIZE: &str = "expert_feed_forward_length";
-/// Layers behind the others, which guess further tokens; they are not read.
+/// Layers after the others, which guess further tokens; they are not read.
 pub(crate) const PREDICTING_LAYERS: &str = "nextn_predict_layers";
 
 /// Keys that are read further down, or say nothing about what is computed.
@@ -111,7 +111,7 @@ const OTHERS: &[&str] = &[
     "tensor_data_layout",
 ];
 
-/// The configuration of the model in `source`, and what sentence-transformers have beside it.
+/// The configuration of the model in `source`, and what sentence-transformers have next to it.
 ///
 /// # Errors
 /// `UnsupportedModel` for architectures and keys that are not known; `InvalidModel` for values that are missing or
@@ -143,7 +143,7 @@ pub(crate) fn config_json(source: &GgufSource) -> Result<(&'static GgufFamily, M
 /// Small files of a Hugging Face directory.
 type ModelJson = Vec<(&'static str, Vec<u8>)>;
 
-/// What is read alike in all families.
+/// What is read in the same way in all families.
 fn common(keys: &Keys<'_>, family: &GgufFamily) -> Result<Map<String, Value>> {
     let mut config = Map::new();
     for (key, field) in SIZES {

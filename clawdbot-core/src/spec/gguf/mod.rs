@@ -2,7 +2,7 @@
 //! file.
 //!
 //! Source: the converter and the model definitions of <https://github.com/ggml-org/llama.cpp>, and its `gguf` package.
-//! Gains that checkpoints store less one are stored whole, tensors of experts one behind another.
+//! Gains that checkpoints store less one are stored whole, tensors of experts one after another.
 
 mod encoders;
 mod fields;

@@ -147,7 +147,7 @@ fn a_rendering_ends_when_its_time_is_over() {
 
 #[test]
 fn what_the_engine_makes_of_brackets_is_a_dictionary() {
-    // Types of the engine are told by their names.
+    // Types of the engine are known by their names.
     for (template, expected) in [
         ("{{ {'a': 1} is mapping }}{{ [] is mapping }}", "TrueFalse"),
         ("{{ namespace(a=1) is mapping }}{% for x in [1] %}{{ loop is mapping }}{% endfor %}", "FalseFalse"),

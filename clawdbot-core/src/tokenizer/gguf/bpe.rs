@@ -30,7 +30,7 @@ pub(super) fn merges<'a>(metadata: &'a Metadata, vocab: &Vocab<'_>) -> Result<Ve
     let merges = merges.ok_or_else(|| invalid(metadata, MERGES, "an array of strings"))?;
     let mut pairs = Vec::new();
     for merge in merges {
-        // Spaces are mapped, as other bytes or by themselves: the first one behind the first character parts the two.
+        // Spaces are mapped, as other bytes or by themselves: the first one after the first character parts the two.
         let at = merge.char_indices().skip(1).find(|&(_, c)| c == ' ').map(|(at, _)| at);
         let pair = at.map(|at| (&merge[..at], &merge[at + 1..]));
         let known = |(left, right): &(&str, &str)| {

@@ -175,7 +175,7 @@ impl<'a> Vocab<'a> {
         Ok(Self::around(before, second, behind))
     }
 
-    /// `post_processor` of `tokenizer.json` that puts these tokens before and behind a text, and before the second of a pair.
+    /// `post_processor` of `tokenizer.json` that puts these tokens before and after a text, and before the second of a pair.
     pub(super) fn around(
         before: Option<(u32, String)>,
         second: Option<(u32, String)>,
@@ -278,7 +278,7 @@ impl<'a> Vocab<'a> {
     }
 }
 
-/// `end` in place of the comma behind the last element.
+/// `end` in place of the comma after the last element.
 fn close(out: &mut Vec<u8>, end: &[u8]) {
     if out.last() == Some(&b',') {
         out.pop();

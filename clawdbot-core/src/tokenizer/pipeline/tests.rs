@@ -1,4 +1,4 @@
-//! Each part beside what the tokenizers crate makes of it, and what is refused.
+//! Each part next to what the tokenizers crate makes of it, and what is refused.
 
 use proptest::prelude::*;
 use serde_json::json;

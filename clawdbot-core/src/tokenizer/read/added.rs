@@ -83,7 +83,7 @@ fn check(encoder: &Encoder, added: &[Added]) -> Result<(), String> {
                     token.id, token.content
                 ));
             }
-            // Each of them in a run of white space would take the whole run; behind one that takes it, a match would end
+            // Each of them in a run of white space would take the whole run; after one that takes it, a match would end
             // before it begins.
             if (token.lstrip || token.rstrip) && text.chars().all(char::is_whitespace) {
                 return Err(format!(

@@ -1,4 +1,4 @@
-//! What is read beside what the tokenizers crate makes of it.
+//! What is read next to what the tokenizers crate makes of it.
 
 use super::*;
 use serde_json::{Value, json};

@@ -310,7 +310,7 @@ impl TensorType {
         for_block!(self, B => decode::<B>(self, data, out), _ => self.float().expect("no blocks").decode(data, out));
     }
 
-    /// Codes and scales of whole blocks: `[weights]` and, behind what `scales` has, one per group.
+    /// Codes and scales of whole blocks: `[weights]` and, after what `scales` has, one per group.
     ///
     /// # Panics
     /// As [`decode`](Self::decode), and for types that are no blocks.
@@ -365,7 +365,7 @@ mod tests {
     use crate::weights::DataFile;
     use crate::weights::gguf::GgufHeader;
 
-    /// Made by `make.py` beside it.
+    /// Made by `make.py` next to it.
     const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/gguf/types.gguf");
 
     #[test]

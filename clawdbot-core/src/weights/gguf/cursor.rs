@@ -63,7 +63,7 @@ impl<'a> Cursor<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
-    /// The next `len` bytes, behind what `out` has.
+    /// The next `len` bytes, after what `out` has.
     ///
     /// # Errors
     /// As [`array`](Self::array); `OutOfBudget` without memory.

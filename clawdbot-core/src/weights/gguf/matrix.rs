@@ -184,7 +184,7 @@ mod tests {
     use clawdbot_kernels::threads::ThreadPool;
     use clawdbot_kernels::{PackedMatrix, select};
 
-    /// Made by `make.py` beside it.
+    /// Made by `make.py` next to it.
     const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/gguf/types.gguf");
 
     #[test]

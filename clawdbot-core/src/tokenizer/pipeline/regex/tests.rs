@@ -1,4 +1,4 @@
-//! Patterns beside what the fancy-regex crate finds, and what searches for them count.
+//! Patterns next to what the fancy-regex crate finds, and what searches for them count.
 
 use proptest::prelude::*;
 
