@@ -91,12 +91,10 @@ impl ErrorKind {
 
 /// An error: kind, message, detail, and the error of the system that it comes from, if there is one
 /// ([`source`](std::error::Error::source)). Cheap to move (one pointer).
-#[derive(Debug, Clone, thiserror::Error)]
-#[error(transparent)]
+#[derive(Debug, Clone)]
 pub struct Error(Box<Inner>);
 
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
+#[derive(Debug, Clone)]
 struct Inner {
     kind: ErrorKind,
     message: String,
@@ -164,6 +162,19 @@ impl Error {
         };
         let message = format!("{}: {error}", path.display());
         Error::new(kind, message).with("path", path.display().to_string()).caused_by(error)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+// By hand: of a source that clones share, `thiserror` would give the `Arc`, which cannot be downcast to what is in it.
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
     }
 }
 

@@ -13,7 +13,7 @@ pub enum Activation {
     /// The tanh form of GELU (Hendrycks, Gimpel 2016, <https://arxiv.org/abs/1606.08415>): `g = gate`,
     /// `t = 2 sqrt(2/pi) (gate + 0.044715 gate^3)`, `u = up`.
     GeluTanh,
-    /// GELU itself: `gate (1 + erf(gate / sqrt(2))) / 2 * up`, see [`gelu`].
+    /// GELU itself: `gate (1 + erf(gate / sqrt(2))) / 2 * up`, see `gelu`.
     Gelu,
     /// As gpt-oss has it: `g = min(gate, limit)`, `t = alpha g`, `u = 1 + clamp(up, -limit, limit)`.
     ClampedSwiglu {

@@ -3,7 +3,7 @@
 //!
 //! A kernel is a generic function over [`Simd`] (one source for all ISAs, see there); it becomes callable through a slot
 //! of a [`KernelSet`], and the set of the best ISA that the CPU has is selected once, at run time. To add a kernel:
-//! a type implementing [`Kernel`], a field in [`KernelSet`], a line in [`kernel_set!`].
+//! a type implementing [`Kernel`], a field in [`KernelSet`], a line in `kernel_set!`.
 //!
 //! int8 arithmetic: weights are symmetric int8 per group of k, activations likewise per row and group, quantized at run
 //! time. Sums inside a group are exact int32; then `out = fma(f32(sum), sa * sw, out)`, groups ascending from 0.0; then

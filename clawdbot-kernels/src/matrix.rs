@@ -33,7 +33,7 @@ pub(crate) const MAX_GROUP: usize = 1 << 16;
 pub enum ComputeFormat {
     /// Symmetric int8 per group of `group` weights along k; activations quantized to int8 in the same way.
     Int8 {
-        /// A multiple of 4, at most [`MAX_GROUP`]; of rotated weights, one of [`ROTATED_GROUPS`].
+        /// A multiple of 4, at most `MAX_GROUP`; of rotated weights, one of [`ROTATED_GROUPS`].
         group: usize,
         /// Whether weights and activations are rotated before they are quantized: see `hadamard.rs`.
         rotated: bool,
@@ -47,7 +47,7 @@ pub enum ComputeFormat {
     },
     /// int4 per group of `group` weights along k; activations quantized to int8 in groups of the same size.
     Int4 {
-        /// A multiple of 8, at most [`MAX_GROUP`].
+        /// A multiple of 8, at most `MAX_GROUP`.
         group: usize,
         /// What the codes stand for.
         scales: GroupScales,

@@ -3,7 +3,7 @@
 use super::simd::LANES;
 use super::{Kernel, KernelSet, Simd};
 
-/// Arguments of [`RotateHeads`].
+/// Arguments of `RotateHeads`.
 pub struct RotateArgs<'a> {
     /// `[heads, head_dim]`: queries, then keys.
     pub heads: &'a mut [f32],

@@ -159,7 +159,7 @@ impl KernelSet {
         self.silu_mul.call((gate, up, out));
     }
 
-    /// `out = exp(x)`, see [`exp()`].
+    /// `out = exp(x)`, see `exp`.
     #[cfg(any(test, feature = "bench-support"))]
     pub fn exp(&self, x: &[f32], out: &mut [f32]) {
         self.exp.call((x, out));

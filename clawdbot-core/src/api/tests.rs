@@ -428,7 +428,9 @@ fn gpt_oss(fixture: &Path, mxfp4: bool) -> TempDir {
     let mut tensors: Vec<(String, &str, Vec<usize>, Vec<u8>)> = Vec::new();
     for name in source.names() {
         let view = source.tensor(name).unwrap();
-        let (shape, mut bytes) = (view.shape.to_vec(), view.read().unwrap());
+        let (shape, stored) = (view.shape.to_vec(), view.read().unwrap());
+        // bf16 is the upper half of f32.
+        let mut bytes: Vec<u8> = stored.chunks_exact(2).flat_map(|half| [0, 0, half[0], half[1]]).collect();
         if !name.ends_with("experts.gate_up_proj") && !name.ends_with("experts.down_proj") {
             tensors.push((name.to_owned(), "F32", shape, bytes));
             continue;

@@ -10,7 +10,7 @@
 //! A *tile* is some tokens of one sequence times query heads of one KV head, so that a page is read once for all of
 //! them. Keys are taken in blocks of one page, at absolute positions, ascending: running maximum, sum and weighted
 //! values are rescaled when the maximum grows (Milakov, Gimelshein 2018, <https://arxiv.org/abs/1805.02867>). Every
-//! [`RANGE_PAGES`] pages, at absolute positions too, start again; the ranges' results are merged in ascending order. So
+//! `RANGE_PAGES` pages, at absolute positions too, start again; the ranges' results are merged in ascending order. So
 //! ranges may be computed side by side, and the result is the same as one after another.
 //!
 //! Numerics: the sum of weights has 16 lanes (key j in lane j mod 16). The rest depends on the kind of page, see `float`

@@ -216,8 +216,18 @@ const MODULES: &[(&str, &str)] = &[
 ];
 
 /// Families whose norm after attention is not the MLP's.
-const SANDWICH: [&str; 8] =
-    ["gemma2", "gemma3", "gemma4", "olmo2", "gpt-oss", "qwen3next", "qwen35", "qwen35moe"];
+const SANDWICH: [&str; 10] = [
+    "gemma2",
+    "gemma3",
+    "gemma4",
+    "olmo2",
+    "gpt-oss",
+    "qwen3next",
+    "qwen35",
+    "qwen35moe",
+    "seed_oss",
+    "exaone4",
+];
 
 struct Converter {
     /// Names and shapes that older and newer converters write.
@@ -319,9 +329,10 @@ impl Converter {
             }
             "mlp.gate.e_score_correction_bias" if self.config["scoring_func"] == "softmax" => return,
             "mlp.gate.e_score_correction_bias" => return put("exp_probs_b.bias", tensor),
-            "post_attention_layernorm.weight" => {
+            "post_attention_layernorm.weight" | "post_attention_layernorm.bias" => {
                 let sandwich = SANDWICH.contains(&self.family);
-                return put(if sandwich { "post_attention_norm.weight" } else { "ffn_norm.weight" }, tensor);
+                let module = if sandwich { "post_attention_norm" } else { "ffn_norm" };
+                return put(&rest.replace("post_attention_layernorm", module), tensor);
             }
             "linear_attn.in_proj_qkvz.weight" if self.others => return put("ssm_in.weight", tensor),
             "linear_attn.in_proj_qkvz.weight" => return self.qkvz(layer, &tensor),
