@@ -14,7 +14,7 @@
  *
  * Ownership. What a function gives through a pointer to a handle (such as clawdbot_model **out) belongs to the caller,
  * who frees it once with the function named clawdbot_..._free, in any order: a session keeps its model alive, a model
- * its runtime. All of them accept NULL. What is returned as a plain pointer belongs to the object that gave it, and
+ * its runtime. All of them accept NULL. What is returned as a plain pointer belongs to the object it was asked of, and
  * is valid until that is freed.
  *
  * Pointers. A required pointer that is NULL is CLAWDBOT_ERROR_NULL_POINTER. Any other pointer must be valid: handles

@@ -279,6 +279,7 @@ impl Converter {
             let stored = match name {
                 "model.embed_tokens.weight" => "token_embd.weight",
                 "model.norm.weight" => "output_norm.weight",
+                "model.norm.bias" => "output_norm.bias",
                 "model.embedding_norm.weight" if self.others => "output_norm.weight",
                 "model.embedding_norm.weight" => "token_embd_norm.weight",
                 "lm_head.weight" => "output.weight",
@@ -628,7 +629,9 @@ impl Converter {
             pair("ssm.inner_size", typed_u32((delta as usize * self.size("linear_num_value_heads")) as u32));
         }
         let windowed = config["sliding_window"].is_u64();
-        if ["gemma3", "cohere2", "gemma4"].contains(&self.family) || (self.family == "olmo2" && windowed) {
+        if ["gemma3", "cohere2", "gemma4"].contains(&self.family)
+            || (windowed && ["olmo2", "exaone4"].contains(&self.family))
+        {
             let marks: Vec<u8> =
                 self.layer_types().iter().map(|kind| u8::from(kind == "sliding_attention")).collect();
             pair("attention.sliding_window_pattern", typed_array(7, marks.len() as u64, &marks));
