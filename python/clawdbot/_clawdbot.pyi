@@ -544,7 +544,7 @@ class Model:
         the template has written one.
         """
     def load_adapter(self, name: str, path: _Path) -> None:
-        """Loads the LoRA adapter in `path`, a directory as PEFT writes it, for requests with `adapter=name`. It is applied beside
+        """Loads the LoRA adapter in `path`, a directory as PEFT writes it, for requests with `adapter=name`. It is applied next to
         the weights, which stay as they are.
         """
     def unload_adapter(self, name: str) -> None:
