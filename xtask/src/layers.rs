@@ -101,7 +101,7 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, String> {
     for entry in entries {
         let path = entry.map_err(|error| error.to_string())?.path();
         let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        if stem.starts_with("tests") || ["simulation", "study", "testing", "trap"].contains(&&*stem) {
+        if stem.starts_with("tests") || ["simulation", "testing", "trap"].contains(&&*stem) {
             continue;
         }
         if path.is_dir() {

@@ -1,7 +1,7 @@
 //! The states of a sequence's recurrent layers: the one that goes on, and snapshots of earlier ones.
 //!
 //! A state is that after some position and cannot be taken back, so a sequence that is cut shorter goes on from a snapshot,
-//! and recomputes what lies between. A pass over several tokens leaves one behind before its last token: that is where
+//! and recomputes what lies between. A pass over several tokens keeps one before its last token: that is where
 //! the same prompt starts when it is asked for again, since logits come from computing its last token.
 
 use super::{BlockPool, KvCache, PageData, PageId};

@@ -99,7 +99,7 @@ pub(crate) struct DecoderSpec {
     pub(crate) logit_scale: f32,
     /// Then `logit = cap * tanh(logit / cap)`.
     pub(crate) final_logit_softcapping: Option<f32>,
-    /// A second embedding, of which each layer gets a part of its own.
+    /// A second embedding; each layer gets its own part.
     pub(crate) per_layer_inputs: Option<PerLayerSpec>,
     /// Each layer multiplies the residual stream with a number in the end.
     pub(crate) layer_scalars: bool,

@@ -1,6 +1,6 @@
 //! Mixtures of experts.
 
-/// An MLP of which each token uses some parts only.
+/// An MLP in parts; each token uses some of them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct MoeSpec {
     pub(crate) num_experts: usize,
@@ -14,7 +14,7 @@ pub(crate) struct MoeSpec {
     pub(crate) norm_topk_prob: bool,
     /// What they are multiplied with then.
     pub(crate) routed_scaling_factor: f32,
-    /// Experts in `n_group` groups, of which the best `topk_group` may be chosen from.
+    /// Experts are in `n_group` groups; those chosen are in the best `topk_group` groups.
     pub(crate) groups: Option<ExpertGroups>,
     /// The router has a bias.
     pub(crate) router_bias: bool,

@@ -27,7 +27,7 @@ pub(super) const fn architecture(
     Architecture { name, model_type, parse, text_defaults: None, quantizations: &[] }
 }
 
-/// An architecture of which only the text model is read.
+/// An architecture with more than a text model: the text model alone is read.
 pub(super) const fn text_of(
     name: &'static str,
     model_type: &'static str,

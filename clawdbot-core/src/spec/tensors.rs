@@ -45,7 +45,7 @@ pub(crate) struct Part {
 pub(crate) enum PartStorage {
     /// Row by row.
     Rows,
-    /// Column by column: `k` rows of the tensor from the given one on, of which the part's rows are columns.
+    /// Column by column: `k` rows of the tensor from the given one on; the part's rows are columns of these.
     Columns { from: usize },
     /// Row by row, of a vector whose elements `x` stand for `-exp(x)`.
     MinusExp,

@@ -143,7 +143,7 @@ fn encoder(
     })
 }
 
-/// With two layers after the first token's state, the second of which gives a score.
+/// With two layers after the first token's state; the second gives a score.
 fn scorer(
     config: &ModelConfig,
     spec: DecoderSpec,

@@ -148,8 +148,8 @@ pub(crate) fn two_rotations(keys: &Keys<'_>, config: &mut Config, thetas: (f64, 
     Ok(())
 }
 
-/// What scores are divided by: the root of the heads' size, but in the model of `layers` layers, of which it is the width's
-/// part for each head.
+/// Scores are divided by the root of a number: the size of a head, or, in the model of `layers` layers, the width divided
+/// by the number of heads.
 pub(crate) fn scores(keys: &Keys<'_>, config: &mut Config, layers: u64) -> Result<()> {
     let scalar = match keys.u64("block_count")? == layers {
         true => json!(keys.u64("embedding_length")? as f64 / keys.u64("attention.head_count")? as f64),
