@@ -1,4 +1,7 @@
-"""Many prompts at once, one a line, computed as one batch: python batch.py [MODEL_DIRECTORY] < prompts.txt"""
+"""Reads prompts from stdin, one per line, and generates for all of them in one batch:
+
+    python batch.py [MODEL] < prompts.txt
+"""
 
 import sys
 import time

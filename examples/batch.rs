@@ -1,5 +1,5 @@
-//! Many prompts at once, one a line, computed as one batch:
-//! `cargo run --release -p clawdbot-core --example batch -- [MODEL_DIRECTORY] < prompts.txt`.
+//! Reads prompts from stdin, one per line, and generates for all of them in one batch:
+//! `cargo run --release -p clawdbot-core --example batch -- [MODEL] < prompts.txt`.
 #![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::io::BufRead;

@@ -1,7 +1,6 @@
-//! A candle model whose linear layers are computed in int8: what has to be changed, what it costs in accuracy, and what it
-//! gains in time.
+//! A candle model whose linear layers are computed in int8: what to change, the loss of accuracy, and the speedup.
 //!
-//! cargo run --release -p clawdbot-core --features candle --example candle_int8 [ROUNDS]
+//! `cargo run --release -p clawdbot-core --features candle --example candle_int8 -- [ROUNDS]`
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
 use std::time::Instant;
@@ -21,7 +20,7 @@ const HEADS: usize = 14;
 /// Makes a linear layer: candle's, or this library's.
 type MakeLinear<'a> = dyn Fn(usize, usize, VarBuilder<'static>) -> Result<Box<dyn Module>> + 'a;
 
-/// A transformer layer, as a candle program has it. Its linear layers are whatever `linear` makes.
+/// A transformer layer of a candle program. `linear` makes its linear layers.
 struct Layer {
     norms: [RmsNorm; 2],
     q: Box<dyn Module>,
@@ -77,14 +76,14 @@ fn compare(found: &Tensor, expected: &Tensor) -> Result<(f32, f32)> {
     Ok((cosine, largest(&(found - expected)?)? / largest(expected)?))
 }
 
-/// Seconds of one call, as the median of `rounds`, of two layers in turn.
+/// Median seconds of a call, over `rounds`, for two layers that take turns.
 fn times(layers: [&dyn Module; 2], x: &Tensor, rounds: usize) -> Result<[f64; 2]> {
     let mut times = [Vec::new(), Vec::new()];
     for round in 0..=rounds {
         for (layer, times) in layers.iter().zip(&mut times) {
             let start = Instant::now();
             layer.forward(x)?;
-            // The first round finds nothing in the caches.
+            // The first round warms up the caches.
             if round > 0 {
                 times.push(start.elapsed().as_secs_f64());
             }
@@ -102,7 +101,7 @@ fn main() -> Result<()> {
     let weights = VarMap::new();
     let vb = VarBuilder::from_varmap(&weights, DType::F32, &Device::Cpu);
     let before = Layer::new(&vb, &|k, n, vb| Ok(Box::new(linear_no_bias(k, n, vb)?)))?;
-    // The one line.
+    // The only line that changes.
     let after = Layer::new(&vb, &|k, n, vb| Ok(Box::new(int8_linear_no_bias(k, n, vb, &runtime)?)))?;
     println!("{} threads, kernels {}", runtime.threads(), runtime.kernels());
     let gate = linear_no_bias(HIDDEN, INTERMEDIATE, vb.pp("gate"))?;

@@ -1,8 +1,8 @@
-/* A conversation on standard input, one line a turn. Only what is new is computed: the session remembers the rest.
+/* A conversation on stdin, one message per line. The session keeps its state, so each turn computes only the new tokens.
  *
- *   chat [MODEL_DIRECTORY]
+ *   chat [MODEL]
  *
- * Without a directory, the story model that is part of the library is used. Build:
+ * Without a model, it uses the built-in story model. Build:
  *
  *   cargo build --release -p clawdbot-capi
  *   cc -Iinclude examples/chat.c target/release/libclawdbot.a -lpthread -ldl -lm -o chat
@@ -30,16 +30,16 @@ static int32_t on_event(void *user_data, const clawdbot_event *event) {
     return 0;
 }
 
-/* The conversation: a JSON array that grows. `length` leaves out the bracket at its end. */
+/* The conversation: a growing JSON array. `length` does not count the closing bracket. */
 typedef struct {
     char *json;
     size_t length;
 } conversation;
 
-/* Adds {"role": role, "content": text}; 0 if there is no memory. */
+/* Adds {"role": role, "content": text}. Returns 0 if memory runs out. */
 static int say(conversation *said, const char *role, const char *text, size_t length) {
     static const char head[] = "{\"role\": \"", middle[] = "\", \"content\": \"", tail[] = "\"}]";
-    /* A character becomes six at most. */
+    /* Escaping makes at most six bytes of one. */
     char *json = realloc(said->json, said->length + 6 * length + strlen(role) + 64);
     size_t i;
     if (json == NULL) {
@@ -64,7 +64,7 @@ static int say(conversation *said, const char *role, const char *text, size_t le
     return 1;
 }
 
-/* One turn: the message and the answer become part of the conversation. */
+/* One turn: adds the message and the answer to the conversation. */
 static int32_t turn(clawdbot_session *session, const clawdbot_options *options, conversation *said, const char *line,
                     clawdbot_error **error) {
     clawdbot_stream *stream = NULL;
@@ -73,7 +73,7 @@ static int32_t turn(clawdbot_session *session, const clawdbot_options *options, 
     size_t length = 0;
     int32_t status;
     if (!say(said, "user", line, strlen(line))) {
-        fprintf(stderr, "(there is no memory)\n");
+        fprintf(stderr, "out of memory\n");
         exit(1);
     }
     status = clawdbot_session_chat_stream(session, said->json, NULL, NULL, options, &stream, error);
@@ -84,7 +84,7 @@ static int32_t turn(clawdbot_session *session, const clawdbot_options *options, 
     if (status == CLAWDBOT_OK) {
         text = clawdbot_completion_text(answer, &length);
         if (!say(said, "assistant", text, length)) {
-            fprintf(stderr, "(there is no memory)\n");
+            fprintf(stderr, "out of memory\n");
             exit(1);
         }
     }

@@ -1,6 +1,6 @@
-"""A conversation on the terminal, one line a message: python chat.py [MODEL_DIRECTORY]
+"""A conversation on stdin, one message per line. The session keeps its state, so each turn computes only the new tokens.
 
-The session keeps what it has computed: each turn costs its own tokens alone.
+    python chat.py [MODEL]
 """
 
 import sys

@@ -1,4 +1,5 @@
-//! A conversation on one session, which computes only what is new: `cargo run --release -p clawdbot-core --example chat -- [DIR]`.
+//! A conversation on stdin, one message per line. The session keeps its state, so each turn computes only the new tokens:
+//! `cargo run --release -p clawdbot-core --example chat -- [MODEL]`.
 #![allow(clippy::print_stdout, reason = "an example prints")]
 
 use std::io::{BufRead, Write};
@@ -26,7 +27,7 @@ fn main() -> Result<()> {
                 }
                 _ => {}
             }
-            // Nobody can do anything about a closed terminal here.
+            // A closed terminal is not our concern.
             let _ = std::io::stdout().flush();
         }
     }

@@ -1,4 +1,4 @@
-"""Texts to vectors, and which of them is closest to the first: python embed.py [MODEL_DIRECTORY [QUERY TEXT...]]"""
+"""Embeds texts and prints their cosines with the first one: python embed.py [MODEL [QUERY TEXT...]]"""
 
 import sys
 
@@ -11,7 +11,7 @@ def main() -> None:
     if len(sys.argv) > 1:
         vectors_of = clawdbot.Model.from_pretrained(sys.argv[1]).embed
     else:
-        # The built-in story model is no embedding model, but any model can be asked.
+        # The built-in story model is not an embedding model, but any model can embed.
         model = clawdbot.Model.from_pretrained()
 
         def vectors_of(texts):
@@ -19,7 +19,7 @@ def main() -> None:
 
     texts = sys.argv[2:] or TEXTS
     vectors = vectors_of(texts)
-    # Of vectors of length 1, the product is the cosine.
+    # The dot product of vectors of length 1 is their cosine.
     for text, cosine in zip(texts[1:], vectors[1:] @ vectors[0], strict=True):
         print(f"{cosine:.4f} {text!r}")
 

@@ -1,12 +1,12 @@
-//! Texts to vectors, and which of them is closest to the first:
-//! `cargo run --release -p clawdbot-core --example embed -- MODEL_DIRECTORY QUERY TEXT...`.
+//! Embeds texts and prints their cosines with the first one:
+//! `cargo run --release -p clawdbot-core --example embed -- [MODEL [QUERY TEXT...]]`.
 #![allow(clippy::print_stdout, reason = "an example prints")]
 
 use clawdbot_core::{EmbedOptions, Model, Prompt, Result};
 
 fn main() -> Result<()> {
     let mut arguments = std::env::args().skip(1);
-    // The built-in story model is no embedding model, but any model can be asked.
+    // The built-in story model is not an embedding model, but any model can embed.
     let (model, options) = match arguments.next() {
         Some(directory) => (Model::from_pretrained(directory)?, EmbedOptions::default()),
         None => {
@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     let found = model.embed(texts.iter().cloned().map(Prompt::Text).collect(), &options)?;
     let vectors: Vec<&[f32]> = found.rows().collect();
     for (text, vector) in texts.iter().zip(&vectors).skip(1) {
-        // Of vectors of length 1, the product is the cosine.
+        // The dot product of vectors of length 1 is their cosine.
         let cosine: f32 = vector.iter().zip(vectors[0]).map(|(a, b)| a * b).sum();
         println!("{cosine:.4} {text:?}");
     }

@@ -1,8 +1,8 @@
-/* Generates from a prompt and prints the text as it comes.
+/* Generates from a prompt and prints the text as it arrives.
  *
- *   generate [PROMPT [MODEL_DIRECTORY]]
+ *   generate [PROMPT [MODEL]]
  *
- * Without a directory, the story model that is part of the library is used. Build:
+ * Without a model, it uses the built-in story model. Build:
  *
  *   cargo build --release -p clawdbot-capi
  *   cc -Iinclude examples/generate.c target/release/libclawdbot.a -lpthread -ldl -lm -o generate
@@ -17,7 +17,7 @@ static int fail(clawdbot_error *error) {
     return 1;
 }
 
-/* Called for each event; anything but 0 would cancel. */
+/* Called for each event; any result but 0 cancels the request. */
 static int32_t on_event(void *user_data, const clawdbot_event *event) {
     size_t length = 0;
     const char *text = clawdbot_event_text(event, &length);

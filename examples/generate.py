@@ -1,4 +1,4 @@
-"""Generates from a prompt, token by token: python generate.py [MODEL_DIRECTORY [PROMPT]]"""
+"""Generates from a prompt, token by token: python generate.py [MODEL [PROMPT]]"""
 
 import sys
 

@@ -1,4 +1,5 @@
-//! Generates from a prompt and prints the text as it comes: `cargo run --release -p clawdbot-core --example generate -- [PROMPT [DIR]]`.
+//! Generates from a prompt and prints the text as it arrives:
+//! `cargo run --release -p clawdbot-core --example generate -- [PROMPT [MODEL]]`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example prints")]
 
 use std::io::Write;
@@ -17,7 +18,7 @@ fn main() -> Result<()> {
         match event? {
             Event::Token { text, .. } => {
                 print!("{text}");
-                // Nobody can do anything about a closed terminal here.
+                // A closed terminal is not our concern.
                 let _ = std::io::stdout().flush();
             }
             Event::Done(completion) => {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compare clawdbot with other CPU engines on the same shapes and the same work, in alternation, on this machine.
+"""Compares clawdbot with other CPU engines on this machine: the same shapes and the same work, in turns.
 
     python3 benches/peers/bench.py llama-3.2-1b [--rounds 5] [--threads 2] [--json OUT]
     python3 benches/peers/bench.py qwen2.5-0.5b --quick
@@ -7,9 +7,9 @@
 
 The first run makes a virtual environment in --work (default target/peers) and installs the peers there from PyPI:
 llama-cpp-python compiled for this CPU (some minutes), openvino-genai, ctranslate2; about 0.5 GB, no torch. It also
-writes models of random weights there (8 GB for both shapes). In each round every work item is done by every engine, one
-after the other, each in a process of its own, warmed up. Ratios are medians over the rounds of pairs of neighbours in
-time, so a machine that is slow for a while is slow for all. An engine that fails is named with its error.
+writes models with random weights there (8 GB for both shapes). In each round, all engines do each work item one after
+the other, each in a separate process, after a warm-up. A ratio is the median over the rounds of runs that follow each
+other directly, so a slow phase of the machine slows down all. A failing engine is listed with its error.
 """
 import argparse
 import dataclasses
@@ -30,7 +30,8 @@ HERE = pathlib.Path(__file__).resolve().parent
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
-    """One row. `bits` says which rows are compared, be it a width or the type of a file; options go to `engines.py`, or to the command line of clawdbot."""
+    """One row. Rows with equal `bits` (a width, or the type of a file) are compared. `options` go to `engines.py`, or to
+    the command line of clawdbot."""
 
     name: str
     precision: str
@@ -52,7 +53,7 @@ class Engine:
 # OpenVINO's CPU plugin computes in bf16 where the CPU can; decoding is faster in f32 with int8 activations.
 VNNI = {"properties": {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "128"}}
 
-# The first row of ours with the same bits is what a peer is compared with.
+# A peer is compared with the first clawdbot row that has the same bits.
 ENGINES = [
     Engine("clawdbot", "int8", 8),
     Engine("clawdbot", "int8", 8, ["--kv", "int8"], "int8, kv int8"),
@@ -77,7 +78,7 @@ FILES = [Engine(name, kind, kind, {} if name == "llama.cpp" else None, f"{kind} 
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """Work: the prompt of a prefill, or tokens decoded after `depth` tokens of context by `batch` sequences."""
+    """A work item: prefill of a prompt, or decode by `batch` sequences after `depth` tokens of context."""
 
     name: str
     kind: str
@@ -99,7 +100,7 @@ QUICK = [Item("prefill 64", "prefill", prompt=64), Item("decode", "decode", gene
 PACKAGES = {"llama.cpp": "llama-cpp-python", "OpenVINO": "openvino-genai", "CTranslate2": "ctranslate2"}
 INSTALL = ["llama-cpp-python", "gguf", "numpy", "openvino-genai", "ctranslate2", "setuptools"]
 
-# CPU features that decide, in words.
+# CPU features that matter, and their names.
 FEATURES = {
     "avx2": "AVX2", "fma": "FMA", "f16c": "F16C", "avx_vnni": "AVX-VNNI", "avx512f": "AVX-512",
     "avx512_vnni": "AVX-512-VNNI", "avx512_bf16": "AVX-512-BF16", "avx512_fp16": "AVX-512-FP16",
@@ -113,7 +114,7 @@ def say(text: str) -> None:
 
 
 def environment(work: pathlib.Path) -> pathlib.Path:
-    """The Python of the peers' environment, made when it is not there."""
+    """The Python of the peers' environment, which is made if it is missing."""
     python, stamp = work / "venv" / "bin" / "python", work / "installed"
     wanted = " ".join(INSTALL)
     if not stamp.exists() or stamp.read_text() != wanted:
@@ -136,7 +137,7 @@ def build() -> str:
 
 
 class Failure(Exception):
-    """What an engine said before it ended."""
+    """The last output of an engine that failed."""
 
 
 def output_of(command: list) -> str:
@@ -147,7 +148,7 @@ def output_of(command: list) -> str:
 def checked(done: list) -> str:
     """The output of a process, given as exit code, stdout and stderr."""
     code, stdout, stderr = done
-    # A shell in between makes 128 + N of signal N.
+    # A shell in between reports signal N as 128 + N.
     number = -code if code < 0 else code - 128
     if number > 0:
         raise Failure(f"ended by {signal.Signals(number).name}")
@@ -157,7 +158,7 @@ def checked(done: list) -> str:
 
 
 def run_until(commands: list[list[str]], seconds: float) -> None:
-    """Runs one after the other, begins none after `seconds`, and prints what came of each as a line of JSON."""
+    """Runs the commands one after the other, starts none after `seconds`, and prints each result as a line of JSON."""
     end = time.monotonic() + seconds
     for command in commands:
         done = subprocess.run(command, capture_output=True, text=True)
@@ -180,7 +181,7 @@ class Runner:
         output_of([self.python, HERE / "engines.py", "make", self.task(engine)])
 
     def commands(self, commands: list[list]) -> list[list]:
-        """Exit code, stdout and stderr of each. Neighbours share a process of --wrap, so that nothing comes between."""
+        """Exit code, stdout and stderr of each. Successive commands share a process of --wrap, so nothing runs between them."""
         done: list[list] = []
         while len(done) < len(commands):
             rest = [[str(part) for part in command] for command in commands[len(done):]]
@@ -198,7 +199,7 @@ class Runner:
         repeat = 2 if item.kind == "prefill" and item.prompt <= 512 else 1
         model = ["--shape", self.args.shape, "--weights", engine.precision]
         if engine in FILES:
-            # The one that llama.cpp reads.
+            # The file that llama.cpp reads.
             model = ["--model", self.args.work / f"{self.args.shape}-llama.cpp-{engine.precision}.gguf"]
         return [self.clawdbot, "bench", *model, *(options or []),
                 "--threads", self.args.threads, "--prompt", item.prompt, "--generate", item.generate,
@@ -268,7 +269,7 @@ def measure(runner: Runner, engines: list[Engine], items: list[Item], rounds: in
             save()
 
 
-# Columns of the table: title, item, what of it, factor for showing, whether more is better.
+# Columns of the table: title, item, field, factor for display, whether more is better.
 def columns(items: list[str]) -> list[tuple]:
     shown = [(name, name, "value", 1.0, True) for name in items]
     last = items[-2] if len(items) > 2 else items[-1]
@@ -287,7 +288,7 @@ def compare(results: dict, title: str, base: str, column: tuple) -> tuple[float,
 
 
 def table(results: dict) -> str:
-    """Markdown. A cell: how many times better ours of the same bits is, and the figure itself."""
+    """Markdown. A cell: how many times better clawdbot with the same bits is, and the figure itself."""
     heads = columns(results["items"])
     machine, limits = results["machine"], results["machine"]["limits"]
     lines = [
@@ -319,7 +320,7 @@ def table(results: dict) -> str:
 
 
 def selected(all_of: list, texts: str | None, name) -> list:
-    """Those whose name contains one of the texts, which `|` separates; all without any."""
+    """Those whose name contains one of the texts, separated by `|`; all if there are none."""
     if texts is None:
         return list(all_of)
     wanted = [text.strip() for text in texts.split("|")]

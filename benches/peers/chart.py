@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw what `bench.py --json` wrote: `chart.py RESULTS.json [...] --out CHART.svg`.
+"""Draws the results of `bench.py --json`: `chart.py RESULTS.json [...] --out CHART.svg`.
 
 Rows are engines, columns work items; bars of a column share a scale. Colours fit a light and a dark background.
 """
@@ -30,7 +30,7 @@ def figure(value: float) -> str:
 
 
 def panel(results: dict, top: int) -> tuple[list[str], int]:
-    """The drawing of one file from `top` downwards, and where it ends."""
+    """The drawing of one file, from `top` downwards, and its lower end."""
     heads = columns(results["items"])
     limits = results["machine"]["limits"]
     parts = [

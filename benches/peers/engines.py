@@ -1,4 +1,4 @@
-"""One engine in a process of its own: `engines.py make|run '{"engine": ..., ...}'`. Called by `bench.py`.
+"""One engine in a separate process: `engines.py make|run '{"engine": ..., ...}'`. Called by `bench.py`.
 
 `make` writes a model file of random weights; `run` loads it, does one work item and prints "RESULT " and JSON with
 `value` (tokens/s), `load_s` and `peak_rss_bytes`. Runs in the environment that `bench.py` makes.
@@ -12,7 +12,7 @@ import time
 
 import models
 
-# Ids that no engine takes for special ones.
+# Ids that are special tokens in no engine.
 FIRST_ID, LAST_ID = 300, 1900
 
 
@@ -21,7 +21,7 @@ def token_ids(count: int) -> list[int]:
 
 
 def peak_rss_bytes() -> int:
-    """VmHWM starts afresh at exec; ru_maxrss would carry over the parent's peak."""
+    """VmHWM is reset by exec; ru_maxrss would include the parent's peak."""
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
@@ -87,7 +87,7 @@ class LlamaCpp:
 
 
 class OpenVino:
-    """GenAI's pipelines. Options: `properties` of the CPU plugin (its own choice where nothing is said)."""
+    """GenAI's pipelines. Options: `properties` of the CPU plugin (by default its own choice)."""
 
     def __init__(self, path: pathlib.Path, threads: int, options: dict, item: dict):
         import numpy

@@ -1,4 +1,4 @@
-"""Model files of random weights in the shapes of published models, one writer per engine, without torch or transformers.
+"""Writes model files with random weights in the shapes of published models: one writer per engine, no torch or transformers.
 
 Speed depends on shapes and storage formats, not on values; values are small enough for activations to stay finite. Runs
 in the environment that `bench.py` makes.
@@ -44,7 +44,7 @@ SHAPES = {
 }
 
 
-# Every matrix is another: writers store equal ones once, and a model of few distinct matrices would fit into a cache.
+# All matrices differ: writers store equal ones once, and a model with few distinct matrices would fit into a cache.
 SEEDS = itertools.count(1)
 
 
@@ -75,7 +75,7 @@ def write_gguf(shape: Shape, precision: str, path: pathlib.Path) -> None:
     if shape.arch == "llama":
         writer.add_rope_dimension_count(shape.head_dim)
     writer.add_file_type(getattr(gguf.LlamaFileType, f"MOSTLY_{precision}"))
-    # A vocabulary has to be there, but is never used: engines get token ids.
+    # The vocabulary is required but never used: engines get token ids.
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
     writer.add_token_list(["t", "0", "t0"] + [f"t{i}" for i in range(3, shape.vocab)])
@@ -92,7 +92,7 @@ def write_gguf(shape: Shape, precision: str, path: pathlib.Path) -> None:
             writer.add_tensor(name, data.reshape(rows, columns).view(np.uint8), raw_dtype=kind)
             return
         if columns % gguf.GGML_QUANT_SIZES[kind][0] != 0:
-            # Rows that are no multiple of 256 stay in a format of smaller blocks, also as its quantizer does.
+            # Rows that are not a multiple of 256 get a format with smaller blocks, as its quantizer does.
             return matrix(name, rows, columns, "Q5_0" if precision == "Q4_K" else "Q8_0")
         block, size = gguf.GGML_QUANT_SIZES[kind]
         data = random_bytes(rows * columns // block * size).reshape(rows, columns // block, size)
@@ -137,7 +137,7 @@ def write_gguf(shape: Shape, precision: str, path: pathlib.Path) -> None:
 
 # -------------------------------------------------------------------------------------------------------- CTranslate2
 def write_ctranslate2(shape: Shape, precision: str, path: pathlib.Path) -> None:
-    """What its converter of transformers models makes: fused q, k and v, gated feed-forward, quantized by its own code."""
+    """The output of its converter for transformers models: fused q, k and v, gated feed-forward, quantized by its own code."""
     import numpy as np
     from ctranslate2.specs import common_spec, transformer_spec
 
@@ -266,7 +266,7 @@ def write_openvino(shape: Shape, precision: str, path: pathlib.Path) -> None:
         turned = op.concat([op.multiply(second, const([[[[-1.0]]]], np.float32)), first], -1)
         return op.add(op.multiply(x, cosine), op.multiply(turned, sine))
 
-    # 0 where a query may look, a large negative number elsewhere: [batch, 1, queries, keys].
+    # 0 where a query sees a key, a large negative number elsewhere: [batch, 1, queries, keys].
     queries = op.gather(op.shape_of(input_ids, "i64"), const(1, np.int64), const(0, np.int64))
     keys = op.gather(op.shape_of(attention_mask, "i64"), const(1, np.int64), const(0, np.int64))
     key_at = op.range(const(0, np.int64), keys, const(1, np.int64), "i64")
@@ -324,7 +324,7 @@ def write_openvino(shape: Shape, precision: str, path: pathlib.Path) -> None:
 
 
 def text_model(tokenizer: bool):
-    """GenAI wants a tokenizer and a detokenizer. These answer every text with token 1, every tokens with "t"."""
+    """GenAI wants a tokenizer and a detokenizer. These turn every text into token 1, and all tokens into "t"."""
     import numpy as np
     import openvino as ov
     from openvino import opset15 as op

@@ -1,11 +1,11 @@
-"""Language models inside your own program, on the CPU you have.
+"""Run language models inside your own program, on the CPU.
 
 >>> import clawdbot
 >>> model = clawdbot.Model.from_pretrained()
 >>> completion = model.generate("Once upon a time", max_tokens=20)
 
-A `Runtime` (threads, memory budget, log hook) loads a `Model`; a `Session` is one conversation; a prompt with options
-becomes a `Stream` of `Event` and in the end a `Completion`. Every failure is a `ClawdbotError`.
+A `Runtime` (threads, memory budget, log callback) loads a `Model`. A prompt with options becomes a `Stream` of `Event`s,
+which ends with a `Completion`. A `Session` is a conversation that keeps its state. Every failure is a `ClawdbotError`.
 """
 
 from ._clawdbot import (

@@ -1,6 +1,7 @@
 #!/bin/sh
-# What tools/aarch64/test.sh needs on a Debian or Ubuntu machine that is not AArch64: the standard library (rustup), a C
-# compiler and C library to link with, and qemu's user-mode emulator. About 15 s and 400 MB; what is there already stays.
+# Installs what tools/aarch64/test.sh needs on Debian or Ubuntu (not on AArch64 itself): the standard library (rustup),
+# a C cross-compiler and C library for linking, and qemu's user-mode emulator. Takes about 15 s and 400 MB. Skips what is
+# installed already.
 set -eu
 target=aarch64-unknown-linux-gnu
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs tests of the core on emulated AArch64 CPUs: by default those of the kernels and of the pinned bits of logits.
-# Usage: tools/aarch64/test.sh [arguments of cargo test]. CPUS: qemu's names of the CPUs to emulate.
+# Runs tests on emulated AArch64 CPUs, by default those of the kernels and of the pinned bits of logits.
+# Usage: [CPUS="names of qemu CPUs"] tools/aarch64/test.sh [arguments of cargo test]
 set -eu
 cd "$(dirname "$0")/../.."
 target=aarch64-unknown-linux-gnu

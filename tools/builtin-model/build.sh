@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the built-in model from nothing: tokenizer, training, export, golden file, checks.
+# Makes the built-in model from scratch: tokenizer, training, export, golden file, checks.
 set -eu
 cd "$(dirname "$0")"
 python=${PYTHON:-venv/bin/python}

@@ -1,7 +1,7 @@
 """Deterministic story corpus: plain stories and chats that ask for one.
 
-Document ``i`` of a split depends on the seed, the split and ``i`` alone, so
-splits never overlap and any part of the corpus can be made again.
+Document ``i`` of a split depends only on the seed, the split and ``i``, so
+splits never overlap and any part of the corpus can be reproduced.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SMALL_TALK_SLOTS = {
 
 @dataclass(frozen=True)
 class Story:
-    """A finished story with what is needed to ask for it and about it."""
+    """A finished story, with the facts for requests and questions about it."""
 
     text: str
     topics: tuple[str, ...]
@@ -113,7 +113,7 @@ def subject(rng: random.Random, story: Story) -> str:
 
 
 def user_turn(rng: random.Random, text: str) -> str:
-    """Ends the request with punctuation, or leaves it sloppy as people do."""
+    """Ends the request with punctuation, or carelessly as people do."""
     asks = text.split()[0] in ("Can", "Who", "What", "How", "Why")
     style = rng.random()
     if style < 0.8:

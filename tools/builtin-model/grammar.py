@@ -4,7 +4,7 @@ Templates know three constructs:
 
 * ``[one|two|]`` picks one alternative (they may be nested or empty),
 * ``{slot}`` inserts a value of the story's cast, and
-* ``{a slot}`` inserts it behind the right indefinite article.
+* ``{a slot}`` inserts it after the right indefinite article.
 
 The first letter of a sentence is capitalised afterwards, so ``{he}`` may start
 one. (After ``!"`` and ``?"`` the case is left as written, because a speaker
@@ -86,7 +86,7 @@ def character(rng: random.Random, avoid: Character | None = None) -> Character:
 
 
 def with_article(phrase: str) -> str:
-    """``phrase`` behind "a" or "an"."""
+    """``phrase`` after "a" or "an"."""
     vowel = phrase[0] in "aeiou" and not phrase.startswith("uni")
     return f"{'an' if vowel else 'a'} {phrase}"
 

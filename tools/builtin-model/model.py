@@ -2,7 +2,7 @@
 
 Parameters live in one flat dict whose keys are the Hugging Face tensor names
 and whose matrices have the Hugging Face layout ``[out, in]``, so a checkpoint
-can be exported without renaming or transposing anything.
+can be exported without renaming or transposing.
 
 Shape letters used below: B batch, T time, D hidden size, H query heads,
 K key/value heads, G = H / K queries per key head, E head size, V vocabulary.

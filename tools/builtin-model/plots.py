@@ -8,7 +8,7 @@ story is about, in words that can follow "a fox named Pip" in a request.
 Slots: the hero is ``h`` (name), ``hs`` (species), ``he him his himself``; the
 friend ``f fs fhe fhim fhis``, and ``friend`` where the friend first appears.
 ``obj`` is the coloured ``thing``; ``elder`` a relative of the hero; ``ts`` the
-species of a passer-by; the rest speaks for itself.
+species of a passer-by; the other names are self-explanatory.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ START_DAY = "[One {weather} [day|morning|afternoon],|One day, when it was {weath
 
 @dataclass(frozen=True)
 class Plot:
-    """One plot: paragraphs of events behind ``start``, and the lessons to choose from.
+    """One plot: paragraphs of events after ``start``, and the lessons to choose from.
 
     ``thing`` is the key into ``grammar.THINGS`` of the thing it is about, if any;
     if ``owned``, the opening says that the hero has it.

@@ -26,7 +26,7 @@ GREEDY_TOKENS = 48
 
 
 class Reference:
-    """One sequence being read by the model; keys and values of the tokens seen are kept."""
+    """One sequence that the model reads; keeps the keys and values of its tokens."""
 
     def __init__(self, assets: Path = ASSETS) -> None:
         self.config = json.loads((assets / "config.json").read_text())
@@ -58,7 +58,7 @@ class Reference:
         return np.concatenate([lo * cos - hi * sin, hi * cos + lo * sin], axis=-1)
 
     def _attention(self, layer: int, x: np.ndarray) -> np.ndarray:
-        """Causal grouped-query attention of the new rows ``x [T, D]`` over all tokens seen: ``[T, D]``."""
+        """Causal grouped-query attention of the new rows ``x [T, D]`` over all tokens so far: ``[T, D]``."""
         p, e = f"model.layers.{layer}.self_attn.", self.config["head_dim"]
         t, first = len(x), len(self.keys[layer])
         q, k, v = (self._linear(x, f"{p}{n}_proj").reshape(t, -1, e) for n in "qkv")
@@ -75,7 +75,7 @@ class Reference:
         return self._linear(np.einsum("hts,she->the", weights, values).reshape(t, -1), p + "o_proj")
 
     def forward(self, ids: list[int]) -> np.ndarray:
-        """Reads ``ids`` after what was read before; returns the logits ``[len(ids), V]``."""
+        """Appends ``ids`` to the sequence; returns their logits ``[len(ids), V]``."""
         embed = self.weights["model.embed_tokens.weight"]
         x = embed[ids]
         for i in range(self.config["num_hidden_layers"]):

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 from reference import ASSETS, Reference
 
-SAMPLES = (  # text behind <s>, temperature, seed
+SAMPLES = (  # text after <s>, temperature, seed
     ("", 0.0, 0),
     ("Once upon a time", 0.0, 0),
     ("Once upon a time", 0.7, 1),

@@ -20,7 +20,7 @@ from train_tokenizer import SPECIALS
 
 
 class CorpusTest(unittest.TestCase):
-    """The corpus is deterministic, finished text of the promised kinds."""
+    """The corpus is deterministic and has finished texts of the documented kinds."""
 
     documents = [corpus.document(7, "train", i) for i in range(1000)]
 
@@ -85,7 +85,7 @@ class TokenizerTest(unittest.TestCase):
 
 
 class ExportTest(unittest.TestCase):
-    """The exported files are complete, small and computed to the same result by both engines."""
+    """The exported files are complete and small, and both engines compute the same result from them."""
 
     def test_size(self) -> None:
         self.assertLess(sum(path.stat().st_size for path in ASSETS.iterdir()), SIZE_LIMIT)

