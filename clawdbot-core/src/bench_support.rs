@@ -12,9 +12,10 @@ use clawdbot_kernels::{
 
 use crate::cache::{KvCache, PageTables};
 use crate::error::{Error, Result};
-use crate::forward::attention::{AttendBuffers, WritePlan, attend};
 use crate::forward::batch::Batch;
-use crate::forward::decoder::Ops;
+use crate::forward::cpu::Cpu;
+use crate::forward::cpu::attention::{AttendBuffers, WritePlan, attend};
+use crate::forward::ops::LayerRef;
 use crate::load::source::{Opened, Source};
 use crate::options::KvType;
 use crate::runtime::Budget;
@@ -284,10 +285,11 @@ impl AttentionBench<'_> {
         batch.push(&vec![0; rows], start, 0, &self.tables);
         let plan = WritePlan::new(&self.cache, &batch)?;
         machine.pool.region(|region| {
-            let ops = Ops { kernels: machine.kernels, region, adapters: None };
+            let cpu = Cpu { kernels: machine.kernels, region, adapters: None };
             time(iterations, || {
                 let buffers = AttendBuffers { qkv: &qkv, out: &mut out, workspaces: &mut self.workspaces };
-                attend(&ops, (spec, 0, None), &mut self.cache, (&batch, &plan), buffers)
+                let layer = LayerRef { spec, layer: 0 };
+                attend(&cpu, layer, None, &mut self.cache, (&batch, &plan), buffers)
             })
         })?
     }

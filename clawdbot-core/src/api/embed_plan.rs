@@ -1,10 +1,13 @@
 //! What becomes of texts: their tokens, and the options of a call with what the model's files add.
 
+use clawdbot_kernels::memory::AlignedBuf;
+
 use super::embed_pass::Input;
 use super::model::Loaded;
 use super::session::Prompt;
 use crate::error::{Error, ErrorKind, Result};
-use crate::forward::decoder::Ops;
+use crate::forward::cpu::Cpu;
+use crate::forward::decoder::zeroed_rows;
 use crate::forward::pooling::Pooler;
 use crate::options::{EmbedOptions, Pooling};
 use crate::runtime::Reservation;
@@ -177,8 +180,16 @@ impl Loaded {
             return Ok(states);
         }
         self.runtime.pool().region(|region| {
-            let ops = Ops { kernels: self.runtime.kernel_set(), region, adapters: None };
-            self.decoder.finish_pooled(&ops, states, rows)
+            let mut pooled = AlignedBuf::default();
+            pooled.reserve(states.len())?;
+            pooled[..states.len()].copy_from_slice(&states);
+            drop(states);
+            let ops = &Cpu { kernels: self.runtime.kernel_set(), region, adapters: None };
+            let finished = self.decoder.finish_pooled(ops, pooled, rows)?;
+            let width = self.decoder.dense_head.last().map_or(0, |dense| dense.linear.weight.n());
+            let mut vectors = zeroed_rows(rows, width)?;
+            vectors.copy_from_slice(&finished[..rows * width]);
+            Ok(vectors)
         })?
     }
 }

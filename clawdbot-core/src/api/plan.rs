@@ -163,7 +163,7 @@ impl Sizes {
             true => sampling::bytes(spec.vocab_size, max_context).saturating_mul(threads as u64),
             false => 0,
         };
-        let scratch = Scratch::bytes(spec, rows, logits, threads)?
+        let scratch = <Scratch>::bytes(spec, rows, logits, threads)?
             .saturating_add(sampling)
             .saturating_add(reserved_bytes(options));
         Ok(Sizes { weights, scratch, max_context })

@@ -6,6 +6,7 @@ use super::model::Loaded;
 use crate::engine::{Limits, Resources, Served};
 use crate::error::Result;
 use crate::forward::batch::Batch;
+use crate::forward::cpu::{BatchAdapters, Cpu};
 use crate::forward::decoder::{ForwardContext, Pass};
 use crate::sampling::Drawable;
 
@@ -51,15 +52,20 @@ impl Served for Loaded {
             if let Some(trap) = trap {
                 region.parallel(8, |task| drop(trap(crate::forward::trap::Place::Task(task))));
             }
-            let mut context = ForwardContext {
-                kernels: self.runtime.kernel_set(),
-                region,
+            // Lent to the operations for this pass; lost with a panic, and made again.
+            let mut lent = std::mem::take(&mut scratch.workspace.adapters);
+            let adapters = BatchAdapters::new(batch.rows(), &batch.adapters, &mut lent)?;
+            let ops = &Cpu { kernels: self.runtime.kernel_set(), region, adapters };
+            let context = ForwardContext {
+                ops,
                 cache,
-                scratch,
+                scratch: &mut *scratch,
                 #[cfg(test)]
                 trap,
             };
-            self.decoder.forward(&mut context, batch)
+            let pass = self.decoder.forward(context, batch);
+            scratch.workspace.adapters = lent;
+            pass
         })?
     }
 }

@@ -577,7 +577,7 @@ proptest! {
                 prop_assert!(spec.ropes.iter().flat_map(|rope| &rope.inv_freq).all(|freq| freq.is_finite()));
                 prop_assert!(spec.num_attention_heads.is_multiple_of(spec.num_key_value_heads));
                 prop_assert_eq!(spec.layer_states().len(), spec.layers.len());
-                prop_assert!(Scratch::bytes(&spec, 512, 8, 2).is_ok_and(|bytes| bytes > 0));
+                prop_assert!(<Scratch>::bytes(&spec, 512, 8, 2).is_ok_and(|bytes| bytes > 0));
                 prop_assert!(spec.tensors().matrices().all(|m| m.n > 0 && m.k > 0));
                 prop_assert!(spec.tensors().vectors().all(|vector| vector.len > 0));
                 prop_assert!(spec.pooled_size() > 0 && (spec.scores.is_none() || spec.pooled_size() == 1));

@@ -16,8 +16,10 @@ use half::bf16;
 use super::tests::support;
 use crate::cache::{KvCache, PageTables};
 use crate::forward::batch::Batch;
-use crate::forward::blocks::{GatedMlp, Mlp};
-use crate::forward::decoder::{Decoder, DecoderLayer, ForwardContext, InputTables, Linear, Pass};
+use crate::forward::blocks::Mlp;
+use crate::forward::cpu::Cpu;
+use crate::forward::decoder::{Decoder, DecoderLayer, ForwardContext, Pass};
+use crate::forward::linear::{GatedMlp, InputTables, Linear};
 use crate::forward::mixers::{AttentionWeights, Mixer};
 use crate::forward::scratch::Scratch;
 use crate::load::build::Builder;
@@ -251,8 +253,9 @@ fn logits(runtime: &Runtime, decoder: &Decoder, kv: KvType, tokens: &[u32]) -> V
     let mut scratch = Scratch::default();
     let pass = runtime.pool().region(|region| {
         let (kernels, scratch) = (runtime.kernel_set(), &mut scratch);
-        let mut context = ForwardContext { kernels, region, cache: &mut cache, scratch, trap: None };
-        decoder.forward(&mut context, &batch).unwrap()
+        let ops = &Cpu { kernels, region, adapters: None };
+        let context = ForwardContext { ops, cache: &mut cache, scratch, trap: None };
+        decoder.forward(context, &batch).unwrap()
     });
     assert_eq!(pass.unwrap(), Pass::Done);
     scratch.logits[..tokens.len() * decoder.spec.vocab_size].to_vec()

@@ -15,7 +15,7 @@ impl Engine {
         let mut drawn = Vec::with_capacity(shares.len());
         let vocab = model.vocab_size();
         let mut logits = self.scratch.logits.chunks_exact_mut(vocab);
-        let mut states = self.scratch.last.chunks_exact(model.hidden_size());
+        let mut states = self.scratch.states.chunks_exact(model.hidden_size());
         for share in shares {
             let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
             sequence.computed = share.start + share.rows;

@@ -37,7 +37,7 @@ pub(crate) trait Served {
     /// The threads that compute.
     fn pool(&self) -> &ThreadPool;
     /// Runs `batch` through the model and leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`, and the
-    /// hidden states after the last norm in `scratch.last`, `[state_rows, hidden_size]`.
+    /// hidden states after the last norm in `scratch.states`, `[state_rows, hidden_size]`.
     ///
     /// # Errors
     /// `OutOfBudget` without memory; `ForkedRuntime`.

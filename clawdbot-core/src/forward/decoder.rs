@@ -11,20 +11,22 @@
 //!
 //! Every row's result depends on its own sequence alone: the same bits in any batch, chunking and thread count.
 
+use clawdbot_kernels::PackedMatrix;
 use clawdbot_kernels::memory::zeros;
-use clawdbot_kernels::threads::Region;
-use clawdbot_kernels::{Added, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, gemm_columns};
 
-use super::attention::WritePlan;
 use super::batch::Batch;
-use super::blocks::{GatedMlp, Mlp, norm_row};
-use super::layer_inputs::{LayerInput, LayerInputs};
+use super::blocks::{Mlp, join};
+use super::layer_inputs::{LayerInput, LayerInputBuffers, LayerInputs};
+use super::linear::{GatedMlp, InputTables, Linear};
 use super::mixers::{MixContext, Mixer};
+use super::moe::{MoeBuffers, MoeInput};
+use super::ops::{
+    ActivatedMlp, Buffer, Cache, Codes, Embedding, LayerRef, Memory, Norm, Ops, Rows, Shape, Store,
+    WorkspaceOf,
+};
 use super::rope::RopeTables;
-use super::scratch::Scratch;
-use crate::cache::KvCache;
+use super::scratch::{MlpScratch, MoeScratch, PassSize, Scratch};
 use crate::error::{Error, ErrorKind, Result};
-use crate::forward::adapter::BatchAdapters;
 use crate::spec::{DecoderSpec, HeadShape};
 
 impl DecoderSpec {
@@ -38,15 +40,6 @@ impl DecoderSpec {
     pub(crate) fn vectors_bytes(&self) -> u64 {
         self.tensors().vectors().map(|vector| 4 * vector.padded_len() as u64).sum()
     }
-}
-
-/// A matrix with its bias.
-pub(crate) struct Linear {
-    /// Name of the first of the tensors that it was packed from: what adapters know it by.
-    pub(crate) name: String,
-    pub(crate) weight: PackedMatrix,
-    /// `[n]`
-    pub(crate) bias: Option<Vec<f32>>,
 }
 
 /// Weights of one layer. Matrices that read the same input are packed side by side. Norms are `[hidden_size]`, and there as
@@ -100,15 +93,6 @@ impl DecoderLayer {
     }
 }
 
-/// What is added to rows of the embedding, see `InputSpec`.
-pub(crate) struct InputTables {
-    /// `[positions, hidden_size]`
-    pub(crate) positions: Option<Vec<f32>>,
-    /// `[token types, hidden_size]`
-    pub(crate) token_types: Option<Vec<f32>>,
-    pub(crate) norm: Option<Vec<f32>>,
-}
-
 /// A layer after pooling, in f32.
 pub(crate) struct Dense {
     pub(crate) linear: Linear,
@@ -132,11 +116,10 @@ pub(crate) struct Decoder {
 }
 
 /// What a forward pass computes with.
-pub(crate) struct ForwardContext<'a> {
-    pub(crate) kernels: &'static KernelSet,
-    pub(crate) region: &'a Region<'a>,
-    pub(crate) cache: &'a mut KvCache,
-    pub(crate) scratch: &'a mut Scratch,
+pub(crate) struct ForwardContext<'a, O: Ops> {
+    pub(crate) ops: &'a O,
+    pub(crate) cache: &'a mut Cache<O>,
+    pub(crate) scratch: &'a mut Scratch<O::Memory>,
     #[cfg(test)]
     pub(crate) trap: Option<&'a crate::forward::trap::Trap>,
 }
@@ -150,192 +133,212 @@ pub(crate) enum Pass {
     Cancelled,
 }
 
-impl Decoder {
-    /// Runs `batch` through all layers and leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`, and in
-    /// `scratch.last` the states after the last norm, `[state_rows, hidden_size]`. The region's `Stop` abandons the pass:
-    /// within a layer, no further task begins.
-    ///
-    /// # Errors
-    /// `OutOfBudget` when scratch memory cannot be had.
-    pub(crate) fn forward(&self, context: &mut ForwardContext<'_>, batch: &Batch<'_>) -> Result<Pass> {
-        let spec = &self.spec;
-        let (rows, hidden) = (batch.rows(), spec.hidden_size);
-        let wanted = (batch.logits_rows.len(), batch.state_rows.len());
-        context.scratch.reserve(spec, rows, wanted, context.region.threads())?;
-        let plan = WritePlan::new(context.cache, batch)?;
-        context.scratch.reserve_adapters(rows, &batch.adapters)?;
-        let Scratch {
-            hidden: x,
-            normed,
-            mixer,
-            mixed,
-            sublayer,
-            mlp,
-            moe,
-            inputs,
-            rope,
-            last,
-            logits,
-            quantized,
-            adapters,
-        } = &mut *context.scratch;
-        let adapters = BatchAdapters::new(&batch.adapters, adapters);
-        let ops = Ops { kernels: context.kernels, region: context.region, adapters: adapters.as_ref() };
-        let mut x = &mut x[..rows * hidden];
-        let mut normed = &mut normed[..rows * hidden];
-        let sublayer = &mut sublayer[..if spec.needs_sublayer() { rows * hidden } else { 0 }];
+/// The residual stream, `[rows, hidden_size]`, and room for its norm.
+struct Stream<'a, R> {
+    x: &'a mut R,
+    normed: &'a mut R,
+}
 
-        let kernels = ops.kernels;
-        ops.by_rows(x, hidden, |row, out| {
-            self.embedding.read_row(kernels, batch.tokens[row] as usize, out);
-            if spec.embedding_multiplier != 1.0 {
-                kernels.scale_and_cap(spec.embedding_multiplier, None, out);
-            }
-            self.add_tables(kernels, batch, row, out);
-        });
-        if let Some(norm) = &self.input.norm {
-            ops.input(spec, x, Some(norm), normed);
-            std::mem::swap(&mut x, &mut normed);
+impl<R> Stream<'_, R> {
+    /// `normed = norm(x)`, or a copy of `x`.
+    fn norm<O: Ops<Memory: Memory<Rows = R>>>(
+        &mut self,
+        ops: &O,
+        spec: &DecoderSpec,
+        gains: Option<&[f32]>,
+        shape: Shape,
+    ) {
+        match gains {
+            Some(gains) => ops.norm(self.x, Norm::of(spec, gains), shape, self.normed),
+            None => ops.copy(self.x, shape, self.normed),
         }
-        if let Some(weights) = &self.layer_inputs {
-            weights.forward(&ops, spec, batch, x, inputs, quantized)?;
-        }
-        let tables = RopeTables::fill(&spec.ropes, batch, rope);
+    }
 
-        for (index, layer) in self.layers.iter().enumerate() {
-            if ops.region.stop().is_set() {
-                return Ok(Pass::Cancelled);
-            }
-            let input = match &layer.input_norm {
-                Some(gains) => {
-                    ops.input(spec, x, Some(gains), normed);
-                    &*normed
-                }
-                None => &*x,
-            };
-            let mixed = &mut mixed[..rows * layer.o.weight.k()];
-            let mut mix = MixContext {
-                ops: &ops,
-                spec,
-                layer: index,
-                cache: &mut *context.cache,
-                batch,
-                plan: &plan,
-                tables: &tables,
-                scratch: &mut *mixer,
-                quantized: &mut *quantized,
-            };
-            layer.mixer.forward(&mut mix, input, mixed)?;
-            #[cfg(test)]
-            context.trap.map_or(Ok(()), |trap| trap(crate::forward::trap::Place::Layer(index)))?;
-            if spec.adds_directly(layer.attention_out_norm.as_ref()) {
-                ops.linear(mixed, rows, &layer.o, x, true, quantized)?;
-            } else {
-                ops.linear(mixed, rows, &layer.o, sublayer, false, quantized)?;
-                ops.join(spec, sublayer, layer.attention_out_norm.as_deref(), x);
-            }
-
-            if let Some(gains) = &layer.attention_sum_norm {
-                ops.input(spec, x, Some(gains), normed);
-                std::mem::swap(&mut x, &mut normed);
-            }
-
-            // A plain MLP may read the stream itself, and a parallel block's reads what its attention read.
-            let itself = layer.mlp_norm.is_none() && matches!(layer.mlp, Mlp::Plain(_));
-            if layer.mlp_norm.is_some() || (layer.input_norm.is_none() && !itself) {
-                ops.input(spec, x, layer.mlp_norm.as_deref(), normed);
-            }
-            let direct = spec.adds_directly(layer.mlp_out_norm.as_ref());
-            match &layer.mlp {
-                Mlp::Dense(weights) => {
-                    let mut buffers = mlp.buffers(quantized);
-                    let out = if direct { (&mut *x, true) } else { (&mut *sublayer, false) };
-                    weights.forward(&ops, spec.activation, (normed, rows), out, &mut buffers)?;
-                }
-                Mlp::Plain(weights) => {
-                    let mut buffers = mlp.buffers(quantized);
-                    let input = (!itself).then_some(&*normed);
-                    weights.forward(&ops, spec.activation, (input, rows), (&mut *x, true), &mut buffers)?;
-                }
-                Mlp::Moe(weights) => {
-                    weights.forward(&ops, spec, (x, normed, rows), sublayer, (mlp, moe), quantized)?;
-                }
-            }
-            if !direct || matches!(layer.mlp, Mlp::Moe(_)) {
-                ops.join(spec, sublayer, layer.mlp_out_norm.as_deref(), x);
-            }
-            if let Some(gains) = &layer.mlp_sum_norm {
-                ops.input(spec, x, Some(gains), normed);
-                std::mem::swap(&mut x, &mut normed);
-            }
-            if let Some(input) = &layer.input {
-                input.forward(&ops, (spec, index), (x, rows), sublayer, inputs, quantized)?;
-            }
-            if let Some(scalar) = layer.scalar {
-                ops.by_rows(x, hidden, |_, row| ops.kernels.scale_and_cap(scalar, None, row));
-            }
+    /// `x = norm(x)`, where there is a norm.
+    fn replace<O: Ops<Memory: Memory<Rows = R>>>(
+        &mut self,
+        ops: &O,
+        spec: &DecoderSpec,
+        gains: Option<&[f32]>,
+        shape: Shape,
+    ) {
+        if gains.is_some() {
+            self.norm(ops, spec, gains, shape);
+            std::mem::swap(&mut self.x, &mut self.normed);
         }
-        let wanted = &batch.logits_rows;
-        let (states, last) = last.split_at_mut(batch.state_rows.len() * hidden);
-        let last = &mut last[..wanted.len() * hidden];
-        for (out, rows) in [(states, &batch.state_rows), (&mut *last, wanted)] {
-            ops.by_rows(out, hidden, |row, out| {
-                let x = &x[rows[row] * hidden..][..hidden];
-                match &self.norm {
-                    Some(gains) => norm_row(kernels, spec, x, gains, out),
-                    None => out.copy_from_slice(x),
-                }
-            });
-        }
-        if wanted.is_empty() {
-            return Ok(ops.outcome());
-        }
-        let logits = &mut logits[..wanted.len() * spec.vocab_size];
-        let head = self.lm_head.as_ref().unwrap_or(&self.embedding);
-        ops.matmul(last, wanted.len(), head, logits, Epilogue::default(), quantized)?;
-        if spec.logit_scale != 1.0 || spec.final_logit_softcapping.is_some() {
-            ops.by_rows(logits, spec.vocab_size, |_, row| {
-                ops.kernels.scale_and_cap(spec.logit_scale, spec.final_logit_softcapping, row);
-            });
-        }
-        Ok(ops.outcome())
     }
 }
 
 impl Decoder {
-    /// Adds to a row of the embedding what belongs to its position and kind.
-    fn add_tables(&self, kernels: &KernelSet, batch: &Batch<'_>, row: usize, out: &mut [f32]) {
-        let hidden = self.spec.hidden_size;
-        let first = self.spec.input.positions.map_or(0, |positions| positions.first);
-        let token_type = batch.token_types.get(row).map_or(0, |&token_type| token_type as usize);
-        let tables =
-            [(&self.input.token_types, token_type), (&self.input.positions, first + batch.positions[row])];
-        for (table, index) in tables {
-            if let Some(table) = table {
-                kernels.add_scaled(&table[index * hidden..][..hidden], 1.0, out);
+    /// Runs `batch` through all layers and leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`, and in
+    /// `scratch.states` the hidden states after the last norm, `[state_rows, hidden_size]`. [`Ops::stopped`] abandons the
+    /// pass.
+    ///
+    /// # Errors
+    /// `OutOfBudget` when scratch memory cannot be had.
+    pub(crate) fn forward<O: Ops>(&self, context: ForwardContext<'_, O>, batch: &Batch<'_>) -> Result<Pass> {
+        let ForwardContext { ops, cache, scratch, .. } = context;
+        let (spec, rows) = (&self.spec, batch.rows());
+        let size = PassSize { rows, logits: batch.logits_rows.len(), states: batch.state_rows.len() };
+        scratch.reserve(spec, size, ops.threads())?;
+        let plan = &ops.write_plan(cache, batch)?;
+        let shape = Shape { rows, width: spec.hidden_size };
+        let mut stream = Stream { x: &mut scratch.hidden, normed: &mut scratch.normed };
+
+        let first_position = spec.input.positions.map_or(0, |positions| positions.first);
+        let added = Some((&self.input, first_position));
+        let multiplier = spec.embedding_multiplier;
+        ops.embed(&Embedding { table: &self.embedding, multiplier, added }, batch, stream.x);
+        stream.replace(ops, spec, self.input.norm.as_deref(), shape);
+        if let Some(weights) = &self.layer_inputs {
+            weights.forward(ops, spec, batch, stream.x, &mut scratch.inputs, &mut scratch.codes)?;
+        }
+        let tables = &RopeTables::fill(&spec.ropes, batch, &mut scratch.rope);
+
+        for (index, layer) in self.layers.iter().enumerate() {
+            if ops.stopped() {
+                return Ok(Pass::Cancelled);
+            }
+            if layer.input_norm.is_some() {
+                stream.norm(ops, spec, layer.input_norm.as_deref(), shape);
+            }
+            let mix = MixContext {
+                ops,
+                spec,
+                layer: index,
+                cache: &mut *cache,
+                batch,
+                plan,
+                tables,
+                scratch: &mut scratch.mixer,
+                codes: &mut scratch.codes,
+                workspace: &mut scratch.workspace,
+            };
+            let input = if layer.input_norm.is_some() { &*stream.normed } else { &*stream.x };
+            layer.mixer.forward(mix, input, &mut scratch.mixed)?;
+            #[cfg(test)]
+            context.trap.map_or(Ok(()), |trap| trap(crate::forward::trap::Place::Layer(index)))?;
+            let (x, sublayer, codes) = (&mut *stream.x, &mut scratch.sublayer, &mut scratch.codes);
+            if spec.adds_directly(layer.attention_out_norm.as_ref()) {
+                ops.linear(&scratch.mixed, rows, &layer.o, Store::Add, x, codes)?;
+            } else {
+                ops.linear(&scratch.mixed, rows, &layer.o, Store::Overwrite, sublayer, codes)?;
+                join(ops, spec, sublayer, layer.attention_out_norm.as_deref(), rows, x);
+            }
+            stream.replace(ops, spec, layer.attention_sum_norm.as_deref(), shape);
+
+            let buffers = MlpHalf {
+                mlp: &mut scratch.mlp,
+                moe: &mut scratch.moe,
+                sublayer: &mut scratch.sublayer,
+                codes: &mut scratch.codes,
+                workspace: &mut scratch.workspace,
+            };
+            self.mlp(ops, layer, &mut stream, rows, buffers)?;
+            stream.replace(ops, spec, layer.mlp_sum_norm.as_deref(), shape);
+            if let Some(input) = &layer.input {
+                let of_layer = LayerRef { spec, layer: index };
+                let buffers = LayerInputBuffers {
+                    sublayer: &mut scratch.sublayer,
+                    inputs: &mut scratch.inputs,
+                    codes: &mut scratch.codes,
+                };
+                input.forward(ops, of_layer, stream.x, rows, buffers)?;
+            }
+            if let Some(scalar) = layer.scalar {
+                ops.scale_and_cap(stream.x, scalar, None, shape);
             }
         }
+
+        let (x, norm) = (&*stream.x, self.norm.as_ref().map(|gains| Norm::of(spec, gains)));
+        ops.take_rows(x, &batch.state_rows, norm, spec.hidden_size, &mut scratch.states);
+        ops.take_rows(x, &batch.logits_rows, norm, spec.hidden_size, &mut scratch.last);
+        let rows = batch.logits_rows.len();
+        if rows > 0 {
+            let head = self.lm_head.as_ref().unwrap_or(&self.embedding);
+            let logits = &mut scratch.logits;
+            ops.matmul(&scratch.last, rows, head, logits, &mut scratch.codes)?;
+            if spec.logit_scale != 1.0 || spec.final_logit_softcapping.is_some() {
+                let shape = Shape { rows, width: spec.vocab_size };
+                ops.scale_and_cap(logits, spec.logit_scale, spec.final_logit_softcapping, shape);
+            }
+        }
+        Ok(if ops.stopped() { Pass::Cancelled } else { Pass::Done })
     }
 
-    /// What becomes of pooled states, `[rows, hidden_size]`: `[rows, pooled_size]`.
+    /// The second half of a layer: `x += mlp(norm(x))`.
+    fn mlp<O: Ops>(
+        &self,
+        ops: &O,
+        layer: &DecoderLayer,
+        stream: &mut Stream<'_, Rows<O>>,
+        rows: usize,
+        buffers: MlpHalf<'_, O>,
+    ) -> Result<()> {
+        let (spec, activation) = (&self.spec, self.spec.activation);
+        let MlpHalf { mlp, moe, sublayer, codes, workspace } = buffers;
+        // A plain MLP may read the stream itself, and a parallel block's reads what its attention read.
+        let itself = layer.mlp_norm.is_none() && matches!(layer.mlp, Mlp::Plain(_));
+        if layer.mlp_norm.is_some() || (layer.input_norm.is_none() && !itself) {
+            stream.norm(ops, spec, layer.mlp_norm.as_deref(), Shape { rows, width: spec.hidden_size });
+        }
+        let Stream { x, normed } = stream;
+        let direct = spec.adds_directly(layer.mlp_out_norm.as_ref());
+        match &layer.mlp {
+            Mlp::Dense(weights) => {
+                let (out, store) =
+                    if direct { (&mut **x, Store::Add) } else { (&mut *sublayer, Store::Overwrite) };
+                let (weights, buffers) = (ActivatedMlp { weights, activation }, mlp.buffers(codes));
+                ops.gated_mlp(weights, normed, rows, store, out, buffers)?;
+            }
+            Mlp::Plain(weights) => {
+                let input = (!itself).then_some(&**normed);
+                weights.forward(ops, activation, input, rows, x, mlp.buffers(codes))?;
+            }
+            Mlp::Moe(weights) => {
+                let input = MoeInput { stream: &**x, normed: &**normed };
+                let buffers = MoeBuffers { mlp, moe, codes, workspace };
+                weights.forward(ops, spec, input, rows, sublayer, buffers)?;
+            }
+        }
+        if !direct || matches!(layer.mlp, Mlp::Moe(_)) {
+            join(ops, spec, sublayer, layer.mlp_out_norm.as_deref(), rows, x);
+        }
+        Ok(())
+    }
+}
+
+/// The buffers of a layer's second half.
+struct MlpHalf<'a, O: Ops> {
+    mlp: &'a mut MlpScratch<O::Memory>,
+    moe: &'a mut MoeScratch<O::Memory>,
+    sublayer: &'a mut Rows<O>,
+    codes: &'a mut Codes<O>,
+    workspace: &'a mut WorkspaceOf<O>,
+}
+
+impl Decoder {
+    /// The dense head's output for pooled hidden states, `[rows, hidden_size]`: `[rows, pooled_size]`.
     ///
     /// # Errors
     /// `OutOfBudget` without memory.
-    pub(crate) fn finish_pooled(&self, ops: &Ops<'_>, states: Vec<f32>, rows: usize) -> Result<Vec<f32>> {
-        let (mut x, mut quantized) = (states, QuantizedRows::default());
+    pub(crate) fn finish_pooled<O: Ops>(&self, ops: &O, mut x: Rows<O>, rows: usize) -> Result<Rows<O>> {
+        let mut codes = Codes::<O>::default();
         for (spec, dense) in self.spec.dense_head.iter().zip(&self.dense_head) {
-            let mut out = zeroed_rows(rows, spec.outputs)?;
-            ops.linear(&x, rows, &dense.linear, &mut out, false, &mut quantized)?;
+            let shape = Shape { rows, width: spec.outputs };
+            let mut out = Rows::<O>::default();
+            out.reserve(shape.len())?;
+            ops.linear(&x, rows, &dense.linear, Store::Overwrite, &mut out, &mut codes)?;
             if let Some(activation) = spec.activation {
-                ops.by_rows(&mut out, spec.outputs, |_, row| ops.kernels.activate_in_place(activation, row));
+                ops.activate(&mut out, activation, shape);
             }
             if let Some(gains) = &dense.norm {
-                x = zeroed_rows(rows, spec.outputs)?;
-                let rows = out.chunks_exact(spec.outputs).zip(x.chunks_exact_mut(spec.outputs));
-                rows.for_each(|(row, normed)| norm_row(ops.kernels, &self.spec, row, gains, normed));
-            } else {
-                x = out;
+                let mut normed = Rows::<O>::default();
+                normed.reserve(shape.len())?;
+                ops.norm(&out, Norm::of(&self.spec, gains), shape, &mut normed);
+                out = normed;
             }
+            x = out;
         }
         Ok(x)
     }
@@ -351,95 +354,6 @@ pub(crate) fn zeroed_rows(rows: usize, width: usize) -> Result<Vec<f32>> {
     })
 }
 
-/// The operations the decoder is written in, on the threads of a region.
-pub(crate) struct Ops<'a> {
-    pub(crate) kernels: &'static KernelSet,
-    pub(crate) region: &'a Region<'a>,
-    /// Of the batch's rows.
-    pub(crate) adapters: Option<&'a BatchAdapters<'a>>,
-}
-
-impl Ops<'_> {
-    /// Of a pass whose last task was handed out.
-    fn outcome(&self) -> Pass {
-        if self.region.stop().is_set() { Pass::Cancelled } else { Pass::Done }
-    }
-
-    /// Calls `f(row, values)` for each row of `data` (`[rows, width]`), some rows at a time on each thread.
-    pub(crate) fn by_rows(&self, data: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
-        let rows = data.len() / width;
-        let chunk = rows.div_ceil(4 * self.region.threads()).max(1);
-        // Few rows are done sooner than another thread starts.
-        let chunk = if rows < 4 { rows.max(1) } else { chunk };
-        self.region.parallel_chunks_mut(data, chunk * width, |index, part| {
-            for (offset, values) in part.chunks_exact_mut(width).enumerate() {
-                f(index * chunk + offset, values);
-            }
-        });
-    }
-
-    /// `out = x * weight + bias`, or `out += ...` with `residual`, and what adapters add. `x` is `[rows, k]`, `out` is `[rows, n]`.
-    pub(crate) fn linear(
-        &self,
-        x: &[f32],
-        rows: usize,
-        linear: &Linear,
-        out: &mut [f32],
-        residual: bool,
-        quantized: &mut QuantizedRows,
-    ) -> Result<()> {
-        let epilogue = Epilogue { residual, ..Epilogue::default() };
-        self.adapted(x, rows, linear, out, epilogue, quantized)
-    }
-
-    pub(crate) fn matmul(
-        &self,
-        x: &[f32],
-        rows: usize,
-        weight: &PackedMatrix,
-        out: &mut [f32],
-        epilogue: Epilogue<'_>,
-        quantized: &mut QuantizedRows,
-    ) -> Result<()> {
-        let (mut first, mut before) = (0, None);
-        for part in weight.segments() {
-            let activations = part.format().activations();
-            if let Some((group, rotated)) = activations
-                && activations != before
-            {
-                quantized.quantize(self.kernels, self.region, x, rows, part.k(), group, rotated)?;
-                before = activations;
-            }
-            let lhs = match activations {
-                Some(_) => Lhs::Int8(quantized),
-                None if self.kernels.rounds(part.format()) => {
-                    quantized.rounded.round(self.kernels, self.region, x, rows, part.k())?;
-                    Lhs::Bf16(&quantized.rounded)
-                }
-                None => Lhs::F32(x),
-            };
-            // A gated matrix has no parts.
-            let width = if epilogue.gate.is_some() { out.len() / rows.max(1) } else { weight.n() };
-            let count = if epilogue.gate.is_some() { width } else { part.n() };
-            let columns = first..first + count;
-            let bias = epilogue.bias.map(|bias| &bias[first..first + part.n()]);
-            let added = epilogue.added.map(|added| Added { first: added.first + first, ..added });
-            first = columns.end;
-            let out = (&mut *out, columns, width);
-            gemm_columns(
-                self.kernels,
-                self.region,
-                lhs,
-                rows,
-                part,
-                out,
-                Epilogue { bias, added, ..epilogue },
-            );
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -447,7 +361,8 @@ mod tests {
     use super::*;
     use crate::api::model::Loaded;
     use crate::api::tests::support;
-    use crate::cache::PageTables;
+    use crate::cache::{KvCache, PageTables};
+    use crate::forward::cpu::Cpu;
     use crate::load::source::Source;
     use crate::options::{KvType, ModelOptions, RuntimeOptions};
     use crate::runtime::{Budget, Runtime};
@@ -465,8 +380,9 @@ mod tests {
         let found = loaded.runtime.pool().region_until(&stop, |region| {
             let scratch = &mut Scratch::default();
             let kernels = loaded.runtime.kernel_set();
-            let mut context = ForwardContext { kernels, region, cache: &mut cache, scratch, trap: None };
-            loaded.decoder.forward(&mut context, &batch)
+            let ops = &Cpu { kernels, region, adapters: None };
+            let context = ForwardContext { ops, cache: &mut cache, scratch, trap: None };
+            loaded.decoder.forward(context, &batch)
         });
         (found.unwrap().unwrap(), asked.into_inner())
     }

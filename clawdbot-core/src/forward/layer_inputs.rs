@@ -7,10 +7,12 @@
 //! after each layer:  x += norm(projection(act(gate(x)) * p[layer]))
 //! ```
 
-use clawdbot_kernels::{PackedMatrix, QuantizedRows};
+use clawdbot_kernels::PackedMatrix;
 
 use super::batch::Batch;
-use super::decoder::{Linear, Ops};
+use super::blocks::join;
+use super::linear::Linear;
+use super::ops::{Codes, Columns, Embedding, LayerRef, Ops, Rows, Shape, Store};
 use super::scratch::InputScratch;
 use crate::error::{Error, Result};
 use crate::spec::{DecoderSpec, PerLayerSpec};
@@ -35,6 +37,14 @@ pub(crate) struct LayerInput {
     pub(crate) norm: Vec<f32>,
 }
 
+/// The buffers of [`LayerInput::forward`].
+pub(crate) struct LayerInputBuffers<'a, O: Ops> {
+    /// `[rows, hidden_size]`
+    pub(crate) sublayer: &'a mut Rows<O>,
+    pub(crate) inputs: &'a mut InputScratch<O::Memory>,
+    pub(crate) codes: &'a mut Codes<O>,
+}
+
 impl LayerInputs {
     /// Packed matrices, in the order of `TensorNames::packed_matrices`.
     pub(crate) fn matrices(&self) -> [&PackedMatrix; 2] {
@@ -45,63 +55,46 @@ impl LayerInputs {
     ///
     /// # Errors
     /// `OutOfBudget` without memory.
-    pub(crate) fn forward(
+    pub(crate) fn forward<O: Ops>(
         &self,
-        ops: &Ops<'_>,
+        ops: &O,
         spec: &DecoderSpec,
         batch: &Batch<'_>,
-        x: &[f32],
-        scratch: &mut InputScratch,
-        quantized: &mut QuantizedRows,
+        x: &Rows<O>,
+        scratch: &mut InputScratch<O::Memory>,
+        codes: &mut Codes<O>,
     ) -> Result<()> {
-        let (rows, width, size) = (batch.rows(), self.projection.weight.n(), self.norm.len());
-        let looked_up = &mut scratch.looked_up[..rows * width];
-        let factor = (size as f32).sqrt();
-        ops.by_rows(looked_up, width, |row, out| {
-            self.embedding.read_row(ops.kernels, batch.tokens[row] as usize, out);
-            ops.kernels.scale_and_cap(factor, None, out);
-        });
-        let all = &mut scratch.all[..rows * width];
-        ops.linear(x, rows, &self.projection, all, false, quantized)?;
-        let factor = 1.0 / (spec.hidden_size as f32).sqrt();
-        ops.by_rows(all, width, |row, out| {
-            ops.kernels.scale_and_cap(factor, None, out);
-            for out in out.chunks_exact_mut(size) {
-                ops.kernels.norm_in_place(out, &self.norm, spec.rms_norm_eps);
-            }
-            ops.kernels.add_scaled(&looked_up[row * width..][..width], 1.0, out);
-            ops.kernels.scale_and_cap(std::f32::consts::FRAC_1_SQRT_2, None, out);
-        });
+        let InputScratch { all, looked_up, .. } = scratch;
+        let multiplier = (self.norm.len() as f32).sqrt();
+        ops.embed(&Embedding { table: &self.embedding, multiplier, added: None }, batch, looked_up);
+        ops.linear(x, batch.rows(), &self.projection, Store::Overwrite, all, codes)?;
+        let shape = Shape { rows: batch.rows(), width: self.projection.weight.n() };
+        ops.combine_layer_inputs(all, looked_up, &self.norm, spec, shape);
         Ok(())
     }
 }
 
 impl LayerInput {
-    /// Adds to `x`, `[rows, hidden_size]`, what layer `layer` has got.
+    /// Adds to `x`, `[rows, hidden_size]`, what the layer has got.
     ///
     /// # Errors
     /// `OutOfBudget` without memory.
-    pub(crate) fn forward(
+    pub(crate) fn forward<O: Ops>(
         &self,
-        ops: &Ops<'_>,
-        (spec, layer): (&DecoderSpec, usize),
-        (x, rows): (&mut [f32], usize),
-        sublayer: &mut [f32],
-        scratch: &mut InputScratch,
-        quantized: &mut QuantizedRows,
+        ops: &O,
+        LayerRef { spec, layer }: LayerRef<'_>,
+        x: &mut Rows<O>,
+        rows: usize,
+        LayerInputBuffers { sublayer, inputs: scratch, codes }: LayerInputBuffers<'_, O>,
     ) -> Result<()> {
         let PerLayerSpec { size, .. } =
             spec.per_layer_inputs.ok_or_else(|| Error::internal("an input of a layer without sizes"))?;
         let InputScratch { all, gates, gated, .. } = scratch;
-        let gates = &mut gates[..rows * size];
-        ops.linear(x, rows, &self.gate, gates, false, quantized)?;
-        let (gated, width) = (&mut gated[..rows * size], size * spec.num_hidden_layers);
-        ops.by_rows(gated, size, |row, out| {
-            out.copy_from_slice(&all[row * width + layer * size..][..size]);
-            ops.kernels.activate(spec.activation, &gates[row * size..][..size], out);
-        });
-        ops.linear(gated, rows, &self.projection, sublayer, false, quantized)?;
-        ops.join(spec, sublayer, Some(&self.norm), x);
+        ops.linear(x, rows, &self.gate, Store::Overwrite, gates, codes)?;
+        let inputs = Columns { rows: &*all, stride: size * spec.num_hidden_layers, first: layer * size };
+        ops.gate_columns(inputs, gates, spec.activation, Shape { rows, width: size }, gated);
+        ops.linear(gated, rows, &self.projection, Store::Overwrite, sublayer, codes)?;
+        join(ops, spec, sublayer, Some(&self.norm), rows, x);
         Ok(())
     }
 }

@@ -4,12 +4,14 @@
 //! only the chosen experts' weights are read. A token's experts are added in ascending order, whatever else is in the
 //! batch, so its result has the same bits in every batch.
 
-use clawdbot_kernels::{Epilogue, Lhs, PackedMatrix, QuantizedRows, gemm};
+use clawdbot_kernels::PackedMatrix;
 
-use super::blocks::GatedMlp;
-use super::decoder::Ops;
+use super::linear::GatedMlp;
+use super::ops::{
+    ActivatedMlp, Codes, Columns, ExpertBuffers, ExpertInput, Norm, Ops, Rows, Shape, Store, WorkspaceOf,
+};
 use super::scratch::{ExpertScratch, MlpScratch, MoeScratch};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::spec::DecoderSpec;
 
 /// Weights of an expert layer.
@@ -40,144 +42,112 @@ pub(crate) struct ParallelMlpWeights {
     pub(crate) expert_scale: Vec<f32>,
 }
 
-/// A token's row, one of its experts, and that one's weight.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Choice {
-    expert: usize,
-    pub(crate) row: usize,
-    weight: f32,
+/// Buffers of an expert layer.
+pub(crate) struct MoeBuffers<'a, O: Ops> {
+    pub(crate) mlp: &'a mut MlpScratch<O::Memory>,
+    pub(crate) moe: &'a mut MoeScratch<O::Memory>,
+    pub(crate) codes: &'a mut Codes<O>,
+    pub(crate) workspace: &'a mut WorkspaceOf<O>,
 }
 
-/// No row of the group.
-const ABSENT: usize = usize::MAX;
+/// Those of the experts alone.
+struct ExpertLayerBuffers<'a, O: Ops> {
+    mlp: &'a mut MlpScratch<O::Memory>,
+    scratch: &'a mut ExpertScratch<O::Memory>,
+    codes: &'a mut Codes<O>,
+    workspace: &'a mut WorkspaceOf<O>,
+}
+
+/// What the router and the experts read, `[rows, hidden_size]` each.
+#[derive(Clone, Copy)]
+struct RoutedInput<'a, R> {
+    router: &'a R,
+    experts: &'a R,
+}
+
+/// What an expert layer reads, `[rows, hidden_size]` each.
+#[derive(Clone, Copy)]
+pub(crate) struct MoeInput<'a, R> {
+    /// The residual stream
+    pub(crate) stream: &'a R,
+    /// The residual stream, normed
+    pub(crate) normed: &'a R,
+}
 
 impl MoeWeights {
-    /// `out = sum of weight * expert(x) over the chosen experts, plus the shared one`. The residual stream before its norm, `x`
-    /// and `out` are `[rows, hidden_size]`.
+    /// `out = sum of weight * expert(x) over the chosen experts, plus the shared one`, `[rows, hidden_size]`.
     ///
     /// # Errors
     /// `OutOfBudget` without memory.
-    pub(crate) fn forward(
+    pub(crate) fn forward<O: Ops>(
         &self,
-        ops: &Ops<'_>,
+        ops: &O,
         spec: &DecoderSpec,
-        (stream, x, rows): (&[f32], &[f32], usize),
-        out: &mut [f32],
-        (mlp, scratch): (&mut MlpScratch, &mut MoeScratch),
-        quantized: &mut QuantizedRows,
+        input: MoeInput<'_, Rows<O>>,
+        rows: usize,
+        out: &mut Rows<O>,
+        buffers: MoeBuffers<'_, O>,
     ) -> Result<()> {
-        let MoeScratch { experts, parallel_mlp: [routed, input] } = scratch;
+        let MoeBuffers { mlp, moe, codes, workspace } = buffers;
+        let MoeScratch { experts: scratch, parallel_mlp: [routed, normed] } = moe;
+        let buffers = ExpertLayerBuffers { mlp: &mut *mlp, scratch, codes: &mut *codes, workspace };
         let Some(parallel_mlp) = &self.parallel_mlp else {
-            return self.experts(ops, spec, (x, x, rows), out, (mlp, experts), quantized);
+            let x = RoutedInput { router: input.normed, experts: input.normed };
+            return self.experts(ops, spec, x, rows, out, buffers);
         };
-        let (hidden, eps) = (spec.hidden_size, spec.rms_norm_eps);
-        let (routed, input) = (&mut routed[..rows * hidden], &mut input[..rows * hidden]);
-        ops.input(spec, stream, Some(&parallel_mlp.router_norm), routed);
-        ops.input(spec, stream, Some(&parallel_mlp.expert_norm), input);
-        self.experts(ops, spec, (routed, input, rows), out, (mlp, experts), quantized)?;
+        let (eps, shape) = (spec.rms_norm_eps, Shape { rows, width: spec.hidden_size });
+        ops.norm(input.stream, Norm::of(spec, &parallel_mlp.router_norm), shape, routed);
+        ops.norm(input.stream, Norm::of(spec, &parallel_mlp.expert_norm), shape, normed);
+        self.experts(ops, spec, RoutedInput { router: routed, experts: normed }, rows, out, buffers)?;
         let dense = routed;
-        let mut buffers = mlp.buffers(quantized);
-        parallel_mlp.dense.forward(ops, spec.activation, (x, rows), (dense, false), &mut buffers)?;
-        ops.by_rows(dense, hidden, |_, row| {
-            ops.kernels.norm_in_place(row, &parallel_mlp.dense_out_norm, eps);
-        });
-        ops.by_rows(out, hidden, |row, out| {
-            ops.kernels.norm_in_place(out, &parallel_mlp.expert_out_norm, eps);
-            ops.kernels.add_scaled(&dense[row * hidden..][..hidden], 1.0, out);
-        });
+        let weights = ActivatedMlp { weights: &parallel_mlp.dense, activation: spec.activation };
+        ops.gated_mlp(weights, input.normed, rows, Store::Overwrite, dense, mlp.buffers(codes))?;
+        ops.norm_in_place(dense, &parallel_mlp.dense_out_norm, eps, shape);
+        ops.norm_in_place(out, &parallel_mlp.expert_out_norm, eps, shape);
+        ops.add_scaled(dense, 1.0, shape, out);
         Ok(())
     }
 
-    /// `out = sum of weight * expert(x) over the experts that `routed` chooses, plus the shared one`.
-    fn experts(
+    /// `out = sum of weight * expert(x) over the experts that the router chooses, plus the shared one`.
+    fn experts<O: Ops>(
         &self,
-        ops: &Ops<'_>,
+        ops: &O,
         spec: &DecoderSpec,
-        (routed, x, rows): (&[f32], &[f32], usize),
-        out: &mut [f32],
-        (mlp, scratch): (&mut MlpScratch, &mut ExpertScratch),
-        quantized: &mut QuantizedRows,
+        input: RoutedInput<'_, Rows<O>>,
+        rows: usize,
+        out: &mut Rows<O>,
+        buffers: ExpertLayerBuffers<'_, O>,
     ) -> Result<()> {
+        let ExpertLayerBuffers { mlp, scratch, codes, workspace } = buffers;
+        let (x, activation) = (input.experts, spec.activation);
         let moe = spec.moe.as_ref().ok_or_else(|| Error::internal("an expert layer without experts"))?;
-        let hidden = spec.hidden_size;
-        let ExpertScratch { logits, quantized: all, gathered, result, choices, places, choosing } = scratch;
-        let mut buffers = mlp.buffers(quantized);
+        let shape = Shape { rows, width: spec.hidden_size };
+        let ExpertScratch { logits, codes: layer_codes, gathered, result, choices } = scratch;
         let width = self.router.n();
-        let logits = &mut logits[..rows * width];
-        let epilogue = Epilogue { bias: self.router_bias.as_deref(), ..Epilogue::default() };
-        gemm(ops.kernels, ops.region, Lhs::F32(routed), rows, &self.router, logits, epilogue);
-        let stop = ops.region.stop();
-        choices.clear();
-        let count = rows * moe.num_experts_per_tok;
-        choices.try_reserve(count).map_err(|_| {
-            Error::new(
-                ErrorKind::OutOfBudget,
-                format!("there is no memory for the choice of {count} experts"),
-            )
-        })?;
-        for (row, logits) in logits.chunks_exact(width).enumerate() {
-            if stop.is_set() {
-                return Ok(());
-            }
-            let chosen = moe.choose(&logits[..moe.num_experts], self.correction.as_deref(), choosing);
-            choices.extend(chosen.iter().map(|&(expert, weight)| {
-                let scale =
-                    self.parallel_mlp.as_ref().map_or(1.0, |parallel_mlp| parallel_mlp.expert_scale[expert]);
-                Choice { expert, row, weight: weight * scale }
-            }));
+        ops.matmul_f32(input.router, rows, &self.router, self.router_bias.as_deref(), logits);
+        let column = |first: usize| Columns { rows: &*logits, stride: width, first };
+        let scales = self.parallel_mlp.as_ref().map(|parallel_mlp| &parallel_mlp.expert_scale[..]);
+        ops.choose_experts(moe, column(0), rows, self.correction.as_deref(), scales, choices)?;
+        if ops.stopped() {
+            return Ok(());
         }
-        choices.sort_unstable_by_key(|choice| (choice.expert, choice.row));
 
-        out.fill(0.0);
-        places.clear();
-        places.resize(rows, ABSENT);
-        all.clear();
-        for group in choices.chunk_by(|a, b| a.expert == b.expert) {
-            if stop.is_set() {
+        ops.zero(out, shape);
+        ops.clear_codes(layer_codes);
+        for taken in choices.by_expert() {
+            if ops.stopped() {
                 return Ok(());
             }
-            let count = group.len();
-            let result = &mut result[..count * hidden];
-            let expert = &self.experts[group[0].expert];
-            if let Some((size, rotated)) = expert.activations() {
-                // Each row once, not once for each of its experts.
-                if !all.are(rows, hidden, (size, rotated)) {
-                    all.quantize(ops.kernels, ops.region, x, rows, hidden, size, rotated)?;
-                }
-                let input = (&*all, Some(group).filter(|_| count < rows), count);
-                expert.forward_quantized(ops, spec.activation, input, result, &mut buffers)?;
-            } else {
-                let input = if count == rows {
-                    x
-                } else {
-                    let gathered = &mut gathered[..count * hidden];
-                    ops.by_rows(gathered, hidden, |place, to| {
-                        to.copy_from_slice(&x[group[place].row * hidden..][..hidden]);
-                    });
-                    gathered
-                };
-                expert.forward(ops, spec.activation, (input, count), (result, false), &mut buffers)?;
-            }
-            group.iter().enumerate().for_each(|(place, choice)| places[choice.row] = place);
-            ops.by_rows(out, hidden, |row, out| {
-                if let Some(choice) = group.get(places[row]) {
-                    ops.kernels.add_scaled(&result[places[row] * hidden..][..hidden], choice.weight, out);
-                }
-            });
-            group.iter().for_each(|choice| places[choice.row] = ABSENT);
+            let expert = ActivatedMlp { weights: &self.experts[taken[0].expert], activation };
+            let buffers = ExpertBuffers { mlp: mlp.buffers(codes), layer_codes, gathered };
+            ops.expert(expert, ExpertInput { x, shape, taken }, result, buffers)?;
+            ops.scatter_add(result, taken, shape, out, workspace);
         }
         let Some(shared) = &self.shared else { return Ok(()) };
-        let result = &mut result[..rows * hidden];
-        shared.forward(ops, spec.activation, (x, rows), (result, false), &mut buffers)?;
-        ops.by_rows(out, hidden, |row, out| {
-            let gate = logits.get(row * width + moe.num_experts).filter(|_| width > moe.num_experts);
-            let weight = gate.map_or(1.0, |&gate| sigmoid(gate));
-            ops.kernels.add_scaled(&result[row * hidden..][..hidden], weight, out);
-        });
+        let shared = ActivatedMlp { weights: shared, activation };
+        ops.gated_mlp(shared, x, rows, Store::Overwrite, result, mlp.buffers(codes))?;
+        let gate = (width > moe.num_experts).then(|| column(moe.num_experts));
+        ops.add_shared_expert(result, gate, shape, out);
         Ok(())
     }
-}
-
-pub(crate) fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + libm::expf(-x))
 }

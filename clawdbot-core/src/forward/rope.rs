@@ -3,11 +3,8 @@
 //! Su et al. 2021, <https://arxiv.org/abs/2104.09864>. Angles are `position * inv_freq` in float32, as in
 //! transformers; their cosines and sines are computed in float64 by portable code, so all platforms agree.
 
-use clawdbot_kernels::{KernelSet, RotateArgs};
-
 use super::batch::Batch;
 use crate::spec::rope_scaling::{QueryGrowth, RopeSpec};
-use crate::spec::{DecoderSpec, HeadShape, KeySource};
 
 /// cos and sin of the angles of a pass's positions, for each rotation of a model.
 pub(crate) struct RopeTables<'a>(Vec<Table<'a>>);
@@ -28,12 +25,12 @@ struct Table<'a> {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Rotation<'a> {
     /// `[rotary_dim / 2]`
-    cos: &'a [f32],
+    pub(crate) cos: &'a [f32],
     /// `[rotary_dim / 2]`
-    sin: &'a [f32],
-    interleaved: bool,
+    pub(crate) sin: &'a [f32],
+    pub(crate) interleaved: bool,
     /// What queries are multiplied with.
-    scale: Option<f32>,
+    pub(crate) scale: Option<f32>,
 }
 
 impl<'a> RopeTables<'a> {
@@ -72,35 +69,5 @@ fn rope_tables(rope: &RopeSpec, batch: &Batch<'_>, cos: &mut [f32], sin: &mut [f
             cos[row * half + i] = c as f32 * rope.attention_scaling;
             sin[row * half + i] = s as f32 * rope.attention_scaling;
         }
-    }
-}
-
-/// Norms (where the family has them) and rotates the query and key heads of one token, in place.
-///
-/// `heads` is `[num_attention_heads + 2 num_key_value_heads, head_dim]`: queries, keys, values, as in layer `layer`; without
-/// keys of its own it has queries alone.
-pub(crate) fn rotate_heads(
-    kernels: &KernelSet,
-    (spec, layer): (&DecoderSpec, usize),
-    norms: Option<&(Vec<f32>, Vec<f32>)>,
-    rotation: Rotation<'_>,
-    heads: &mut [f32],
-) {
-    let HeadShape { num_key_value_heads, head_dim } = spec.heads(layer);
-    let queries = spec.num_attention_heads;
-    let keys = if matches!(spec.layers[layer].keys, KeySource::Layer(_)) { 0 } else { num_key_value_heads };
-    let mut norms = norms.zip(spec.qk_norm).map(|((q, k), norm)| (q.as_slice(), k.as_slice(), norm.eps));
-    let heads = &mut heads[..(queries + keys) * head_dim];
-    if spec.qk_norm.is_some_and(|norm| norm.whole)
-        && let Some((q, k, eps)) = norms.take()
-    {
-        let (queries, keys) = heads.split_at_mut(queries * head_dim);
-        kernels.norm_in_place(queries, q, eps);
-        kernels.norm_in_place(keys, k, eps);
-    }
-    let Rotation { cos, sin, interleaved, scale } = rotation;
-    kernels.rotate_heads(RotateArgs { heads, head_dim, queries, norms, cos, sin, interleaved });
-    if let Some(scale) = scale {
-        kernels.scale_and_cap(scale, None, &mut heads[..queries * head_dim]);
     }
 }

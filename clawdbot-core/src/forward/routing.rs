@@ -2,8 +2,71 @@
 
 use std::cmp::Ordering;
 
-use super::moe::sigmoid;
+use crate::error::{Error, ErrorKind, Result};
 use crate::spec::{ExpertGroups, MoeSpec, Scoring};
+
+/// A row, one of its experts, and the weight of that expert's result.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Choice {
+    pub(crate) expert: usize,
+    pub(crate) row: usize,
+    pub(crate) weight: f32,
+}
+
+/// The choices of all rows of a pass, with the buffers that choosing needs.
+#[derive(Default)]
+pub(crate) struct Choices {
+    choices: Vec<Choice>,
+    choosing: Choosing,
+}
+
+impl Choices {
+    /// Forgets all choices, and makes room for those of `rows` rows.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    pub(crate) fn begin(&mut self, rows: usize, moe: &MoeSpec) -> Result<()> {
+        self.choices.clear();
+        let count = rows * moe.num_experts_per_tok;
+        self.choices.try_reserve(count).map_err(|_| {
+            Error::new(
+                ErrorKind::OutOfBudget,
+                format!("there is no memory for the choice of {count} experts"),
+            )
+        })
+    }
+
+    /// Adds the experts of row `row`, see [`MoeSpec::choose`]; `scales` multiply the experts' weights.
+    pub(crate) fn choose(
+        &mut self,
+        moe: &MoeSpec,
+        row: usize,
+        logits: &[f32],
+        correction: Option<&[f32]>,
+        scales: Option<&[f32]>,
+    ) {
+        let chosen = moe.choose(logits, correction, &mut self.choosing);
+        self.choices.extend(chosen.iter().map(|&(expert, weight)| {
+            let scale = scales.map_or(1.0, |scales| scales[expert]);
+            Choice { expert, row, weight: weight * scale }
+        }));
+    }
+
+    /// Puts the choices in ascending order of experts, then rows.
+    pub(crate) fn sort(&mut self) {
+        self.choices.sort_unstable_by_key(|choice| (choice.expert, choice.row));
+    }
+
+    /// The choices of one expert after the other.
+    pub(crate) fn by_expert(&self) -> impl Iterator<Item = &[Choice]> {
+        self.choices.chunk_by(|a, b| a.expert == b.expert)
+    }
+}
+
+/// `1 / (1 + exp(-x))`
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + libm::expf(-x))
+}
 
 /// Buffers of [`MoeSpec::choose`].
 #[derive(Default)]

@@ -1,120 +1,127 @@
 //! The buffers of a forward pass: allocated once, grown when a larger batch comes, charged to the budget.
 
-use std::sync::{Mutex, PoisonError};
-
-use clawdbot_kernels::QuantizedRows;
-use clawdbot_kernels::attention::Workspaces;
+use super::cpu::Host;
+use super::ops::{Buffer, Memory, MlpBuffers, Workspace};
+use super::routing::Choices;
+use crate::error::{Error, Result};
+use crate::spec::DecoderSpec;
 use clawdbot_kernels::memory::AlignedBuf;
 
-use super::blocks::MlpBuffers;
-use super::moe::Choice;
-use super::routing::Choosing;
-use crate::error::{Error, Result};
-use crate::forward::adapter::{AdapterRows, AdapterScratch};
-use crate::spec::DecoderSpec;
-
 /// Buffers of a forward pass over `T` rows, row-major.
-#[derive(Default)]
-pub(crate) struct Scratch {
+pub(crate) struct Scratch<M: Memory = Host> {
     /// `[T, hidden_size]`
-    pub(crate) hidden: AlignedBuf<f32>,
+    pub(crate) hidden: M::Rows,
     /// `[T, hidden_size]`
-    pub(crate) normed: AlignedBuf<f32>,
-    pub(crate) mixer: MixerScratch,
-    /// `[T, as the layer's projection back wants it]`
-    pub(crate) mixed: AlignedBuf<f32>,
-    /// `[T, hidden_size]`: what a half of a layer gives, where it is not added as it is
-    pub(crate) sublayer: AlignedBuf<f32>,
-    pub(crate) mlp: MlpScratch,
-    pub(crate) moe: MoeScratch,
-    pub(crate) inputs: InputScratch,
-    /// Of each rotation: `[T, rotary_dim / 2]` of cos, then as many of sin
+    pub(crate) normed: M::Rows,
+    pub(crate) mixer: MixerScratch<M>,
+    /// `[T, inputs of the layer's output projection]`
+    pub(crate) mixed: M::Rows,
+    /// `[T, hidden_size]`: the result of a layer's half, where it is not added as it is
+    pub(crate) sublayer: M::Rows,
+    pub(crate) mlp: MlpScratch<M>,
+    pub(crate) moe: MoeScratch<M>,
+    pub(crate) inputs: InputScratch<M>,
+    /// Of each rotation: `[T, rotary_dim / 2]` of cos, then as many of sin; on the host
     pub(crate) rope: AlignedBuf<f32>,
-    /// `[rows of logits + rows of states, hidden_size]`: after the last norm
-    pub(crate) last: AlignedBuf<f32>,
+    /// `[rows of states, hidden_size]`: hidden states after the last norm, where they are asked for
+    pub(crate) states: M::Rows,
+    /// `[rows of logits, hidden_size]`: after the last norm
+    pub(crate) last: M::Rows,
     /// `[rows of logits, vocab_size]`
-    pub(crate) logits: AlignedBuf<f32>,
-    /// int8 form of a layer's input
-    pub(crate) quantized: QuantizedRows,
-    /// Of adapters, which have reserved them.
-    pub(crate) adapters: Mutex<AdapterScratch>,
+    pub(crate) logits: M::Rows,
+    /// A product's input, quantized
+    pub(crate) codes: M::Codes,
+    pub(crate) workspace: M::Workspace,
+}
+
+impl<M: Memory> Default for Scratch<M> {
+    fn default() -> Self {
+        Scratch {
+            hidden: M::Rows::default(),
+            normed: M::Rows::default(),
+            mixer: MixerScratch { qkv: M::Rows::default(), wide: Default::default() },
+            mixed: M::Rows::default(),
+            sublayer: M::Rows::default(),
+            mlp: MlpScratch { activated: M::Rows::default(), codes: M::Codes::default() },
+            moe: MoeScratch {
+                experts: ExpertScratch {
+                    logits: M::Rows::default(),
+                    codes: M::Codes::default(),
+                    gathered: M::Rows::default(),
+                    result: M::Rows::default(),
+                    choices: Choices::default(),
+                },
+                parallel_mlp: Default::default(),
+            },
+            inputs: InputScratch {
+                all: M::Rows::default(),
+                looked_up: M::Rows::default(),
+                gates: M::Rows::default(),
+                gated: M::Rows::default(),
+            },
+            rope: AlignedBuf::default(),
+            states: M::Rows::default(),
+            last: M::Rows::default(),
+            logits: M::Rows::default(),
+            codes: M::Codes::default(),
+            workspace: M::Workspace::default(),
+        }
+    }
 }
 
 /// Buffers of a layer's first half.
-#[derive(Default)]
-pub(crate) struct MixerScratch {
+pub(crate) struct MixerScratch<M: Memory> {
     /// `[T, (num_attention_heads + 2 num_key_value_heads) * head_dim]`
-    pub(crate) qkv: AlignedBuf<f32>,
-    /// of the threads
-    pub(crate) workspaces: Workspaces,
-    /// `[T, what the kind of mixer wants]` each
-    pub(crate) wide: [AlignedBuf<f32>; 5],
-    /// Of the threads, where heads have matrices of their own
-    pub(crate) heads: Vec<HeadScratch>,
-}
-
-/// Buffers of the product of a head's rows with its matrix.
-#[derive(Default)]
-pub(crate) struct HeadScratch {
-    /// `[T, inputs]`
-    pub(crate) input: AlignedBuf<f32>,
-    pub(crate) quantized: QuantizedRows,
+    pub(crate) qkv: M::Rows,
+    /// `[T, DecoderSpec::wide_sizes]` each
+    pub(crate) wide: [M::Rows; 5],
 }
 
 /// Buffers of a gated MLP.
-#[derive(Default)]
-pub(crate) struct MlpScratch {
+pub(crate) struct MlpScratch<M: Memory> {
     /// `[T, intermediate_size]`, of the widest MLP
-    activated: AlignedBuf<f32>,
-    /// The int8 form of it
-    codes: QuantizedRows,
+    activated: M::Rows,
+    /// `activated`, quantized
+    codes: M::Codes,
 }
 
-impl MlpScratch {
-    /// The buffers, and one for the int8 form of inputs.
-    pub(crate) fn buffers<'a>(&'a mut self, quantized: &'a mut QuantizedRows) -> MlpBuffers<'a> {
-        MlpBuffers { activated: &mut self.activated, quantized, codes: &mut self.codes }
+impl<M: Memory> MlpScratch<M> {
+    /// The buffers, with one for the quantized input.
+    pub(crate) fn buffers<'a>(&'a mut self, codes: &'a mut M::Codes) -> MlpBuffers<'a, M> {
+        MlpBuffers { activated: &mut self.activated, codes, activated_codes: &mut self.codes }
     }
 }
 
 /// Buffers of expert layers.
-#[derive(Default)]
-pub(crate) struct MoeScratch {
-    pub(crate) experts: ExpertScratch,
-    /// `[T, hidden_size]` each, where they are next to a dense MLP
-    pub(crate) parallel_mlp: [AlignedBuf<f32>; 2],
+pub(crate) struct MoeScratch<M: Memory> {
+    pub(crate) experts: ExpertScratch<M>,
+    /// `[T, hidden_size]` each, where there is a parallel dense MLP
+    pub(crate) parallel_mlp: [M::Rows; 2],
 }
 
 /// Buffers of second embeddings.
-#[derive(Default)]
-pub(crate) struct InputScratch {
+pub(crate) struct InputScratch<M: Memory> {
     /// `[T, layers * size]`: what the layers get
-    pub(crate) all: AlignedBuf<f32>,
+    pub(crate) all: M::Rows,
     /// `[T, layers * size]`
-    pub(crate) looked_up: AlignedBuf<f32>,
+    pub(crate) looked_up: M::Rows,
     /// `[T, size]`
-    pub(crate) gates: AlignedBuf<f32>,
+    pub(crate) gates: M::Rows,
     /// `[T, size]`
-    pub(crate) gated: AlignedBuf<f32>,
+    pub(crate) gated: M::Rows,
 }
 
 /// Buffers of experts.
-#[derive(Default)]
-pub(crate) struct ExpertScratch {
+pub(crate) struct ExpertScratch<M: Memory> {
     /// `[T, experts + 1]`
-    pub(crate) logits: AlignedBuf<f32>,
-    /// int8 form of the layer's input
-    pub(crate) quantized: QuantizedRows,
+    pub(crate) logits: M::Rows,
+    /// The layer's input, quantized
+    pub(crate) codes: M::Codes,
     /// `[T, hidden_size]`: the rows of an expert
-    pub(crate) gathered: AlignedBuf<f32>,
-    /// `[T, hidden_size]`: what it gives
-    pub(crate) result: AlignedBuf<f32>,
-    /// `[T * experts per token]`
-    pub(crate) choices: Vec<Choice>,
-    /// `[T]`: where each row is among those of an expert
-    pub(crate) places: Vec<usize>,
-    /// Of one row
-    pub(crate) choosing: Choosing,
+    pub(crate) gathered: M::Rows,
+    /// `[T, hidden_size]`: an expert's result
+    pub(crate) result: M::Rows,
+    pub(crate) choices: Choices,
 }
 
 /// Elements of a pass's buffers, per row and per row of logits.
@@ -123,7 +130,6 @@ struct Widths {
     qkv: usize,
     mixed: usize,
     wide: [usize; 5],
-    head: usize,
     sublayer: usize,
     mlp: usize,
     router: usize,
@@ -151,7 +157,6 @@ impl Widths {
             qkv: layers.map(|layer| spec.qkv_size(layer)).max().unwrap_or(0),
             mixed: spec.widest_mixed(),
             wide: spec.wide_sizes(),
-            head: spec.mla.map_or(0, |mla| mla.head_input()),
             sublayer: if spec.needs_sublayer() { spec.hidden_size } else { 0 },
             mlp: widths.max().unwrap_or(0),
             router: moe.map_or(0, |moe| moe.num_experts + 1),
@@ -166,46 +171,37 @@ impl Widths {
     }
 }
 
-/// Elements per head in some layers.
-fn head_dims(spec: &DecoderSpec) -> Vec<usize> {
-    let mut sizes: Vec<usize> = (0..spec.layers.len()).map(|layer| spec.heads(layer).head_dim).collect();
-    sizes.sort_unstable();
-    sizes.dedup();
-    sizes
+impl DecoderSpec {
+    /// The head sizes of its layers, ascending.
+    pub(crate) fn head_dims(&self) -> Vec<usize> {
+        let mut sizes: Vec<usize> = (0..self.layers.len()).map(|layer| self.heads(layer).head_dim).collect();
+        sizes.sort_unstable();
+        sizes.dedup();
+        sizes
+    }
 }
 
-impl Scratch {
-    /// Makes room for what the adapters of `rows` rows need.
+/// How many rows a pass has, and how many of logits and hidden states it is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PassSize {
+    pub(crate) rows: usize,
+    pub(crate) logits: usize,
+    pub(crate) states: usize,
+}
+
+impl<M: Memory> Scratch<M> {
+    /// Makes room for a pass of this size, computed on `threads` threads.
     ///
     /// # Errors
     /// `OutOfBudget` without memory.
-    pub(crate) fn reserve_adapters(&mut self, rows: usize, adapters: &[AdapterRows<'_>]) -> Result<()> {
-        self.adapters.get_mut().unwrap_or_else(PoisonError::into_inner).reserve(rows, adapters)
-    }
-
-    /// Makes room for `rows` rows, `logits` rows of logits and `states` of states, computed on `threads` threads.
-    pub(crate) fn reserve(
-        &mut self,
-        spec: &DecoderSpec,
-        rows: usize,
-        (logits, states): (usize, usize),
-        threads: usize,
-    ) -> Result<()> {
-        let widths = Widths::of(spec);
+    pub(crate) fn reserve(&mut self, spec: &DecoderSpec, size: PassSize, threads: usize) -> Result<()> {
+        let (widths, rows) = (Widths::of(spec), size.rows);
         self.hidden.reserve(rows * widths.hidden)?;
         self.normed.reserve(rows * widths.hidden)?;
         self.mixer.qkv.reserve(rows * widths.qkv)?;
-        for head_dim in head_dims(spec) {
-            self.mixer.workspaces.reserve(threads, head_dim)?;
-        }
+        self.workspace.reserve(spec, rows, threads)?;
         for (buffer, width) in self.mixer.wide.iter_mut().zip(widths.wide) {
             buffer.reserve(rows * width)?;
-        }
-        if widths.head > 0 {
-            self.mixer.heads.resize_with(threads, HeadScratch::default);
-            for head in &mut self.mixer.heads {
-                head.input.reserve(rows * widths.head)?;
-            }
         }
         self.mixed.reserve(rows * widths.mixed)?;
         self.sublayer.reserve(rows * widths.sublayer)?;
@@ -223,9 +219,10 @@ impl Scratch {
         {
             buffer.reserve(rows * width)?;
         }
-        self.rope.reserve(rows * widths.rope)?;
-        self.last.reserve((logits + states) * widths.hidden)?;
-        Ok(self.logits.reserve(logits * widths.vocab)?)
+        Buffer::reserve(&mut self.rope, rows * widths.rope)?;
+        self.states.reserve(size.states * widths.hidden)?;
+        self.last.reserve(size.logits * widths.hidden)?;
+        self.logits.reserve(size.logits * widths.vocab)
     }
 
     /// Bytes that [`Scratch::reserve`] takes at most, the int8 form included.
@@ -239,19 +236,14 @@ impl Scratch {
         let widest = widths.hidden.max(widths.mlp).max(widths.mixed).max(wide);
         let moe = widths.router + 2 * widths.gathered + 6 * widths.experts + 2 * widths.parallel_mlp;
         let moe = moe + widths.gathered.div_ceil(2) + 2 * widths.inputs + 2 * widths.input;
-        let heads = (widths.head + widths.head.div_ceil(2)).saturating_mul(threads);
         // The states of all rows may be wanted.
         let per_row =
             3 * widths.hidden + widths.qkv + widths.mixed + wide + widths.sublayer + widths.mlp + moe;
-        let floats = (per_row + heads + widths.rope + widest.div_ceil(2) + widths.mlp.div_ceil(2))
+        let floats = (per_row + widths.rope + widest.div_ceil(2) + widths.mlp.div_ceil(2))
             .checked_mul(rows)
             .zip((spec.hidden_size + spec.vocab_size).checked_mul(logits))
             .and_then(|(a, b)| a.checked_add(b)?.checked_mul(4))
-            .and_then(|bytes| {
-                // Those of one shape make room for others.
-                let workspaces = head_dims(spec).into_iter().map(|size| Workspaces::bytes(threads, size));
-                bytes.checked_add(workspaces.max().unwrap_or(0))
-            });
+            .and_then(|bytes| bytes.checked_add(M::Workspace::bytes(spec, rows, threads)?));
         floats
             .map(|bytes| bytes as u64)
             .ok_or_else(|| Error::invalid_model("scratch exceeds the address space"))

@@ -10,9 +10,10 @@ use clawdbot_kernels::{ComputeFormat, GroupScales, KernelSet, PackedMatrix, RowS
 use super::parts::{InMemory, LastTensor};
 use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
-use crate::forward::blocks::{GatedMlp, Mlp, PlainMlp};
-use crate::forward::decoder::{Decoder, DecoderLayer, Dense, InputTables, Linear};
+use crate::forward::blocks::{Mlp, PlainMlp};
+use crate::forward::decoder::{Decoder, DecoderLayer, Dense};
 use crate::forward::layer_inputs::{LayerInput, LayerInputs};
+use crate::forward::linear::{GatedMlp, InputTables, Linear};
 use crate::forward::mixers::delta_net::DeltaNetWeights;
 use crate::forward::mixers::mamba::MambaWeights;
 use crate::forward::mixers::mla::MlaWeights;

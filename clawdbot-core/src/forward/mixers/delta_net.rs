@@ -6,14 +6,17 @@
 //! S = decay S;   S += k (beta (v - k^T S))^T;   out = norm(q^T S / sqrt(key_head_dim)) * silu(z)
 //! ```
 
-use clawdbot_kernels::{Epilogue, Lhs, PackedMatrix, gemm};
+use clawdbot_kernels::PackedMatrix;
 
 use super::MixContext;
-use super::recurrence::{Channels, Convolution, Recurrence, softplus};
 use crate::error::{Error, Result};
-use crate::forward::decoder::Linear;
-use crate::forward::states::sequence_states;
-use crate::spec::{Activation, DeltaNetSpec};
+use crate::forward::linear::Linear;
+use crate::forward::ops::{
+    Columns, Convolution, GateFormula, Ops, OutputGate, Recur, RecurBuffers, Rows, Shape, StateSource, Store,
+    UnitLength, UpdateRule,
+};
+use crate::forward::recurrence::{Channels, Recurrence};
+use crate::spec::DeltaNetSpec;
 
 /// Added to the squared length of queries and keys.
 const LENGTH_EPS: f32 = 1e-6;
@@ -64,53 +67,39 @@ impl DeltaNetSpec {
 
 impl DeltaNetWeights {
     /// See [`crate::forward::mixers::Mixer::forward`].
-    pub(crate) fn forward(&self, context: &mut MixContext<'_>, x: &[f32], out: &mut [f32]) -> Result<()> {
-        let MixContext { ops, spec, layer, cache, batch, scratch, quantized, .. } = context;
+    pub(crate) fn forward<O: Ops>(
+        &self,
+        context: MixContext<'_, O>,
+        x: &Rows<O>,
+        out: &mut Rows<O>,
+    ) -> Result<()> {
+        let MixContext { ops, spec, layer, cache, batch, scratch, codes, .. } = context;
         let delta = spec.delta_net.ok_or_else(|| Error::internal("a delta net without sizes"))?;
-        let DeltaNetSpec { num_value_heads: heads, key_head_dim, value_head_dim, .. } = delta;
-        let recurrence = delta.recurrence();
-        let (rows, channels, keys) = (batch.rows(), recurrence.channels(), delta.keys());
+        let (recurrence, keys, rows) = (delta.recurrence(), delta.keys(), batch.rows());
         let [qkvz, mixed, logits, results, gates] = &mut scratch.wide;
 
-        let width = self.qkvz.weight.n();
-        let qkvz = &mut qkvz[..rows * width];
-        ops.linear(x, rows, &self.qkvz, qkvz, false, quantized)?;
-        let qkvz = &*qkvz;
-        let logits = &mut logits[..rows * 2 * heads];
-        gemm(ops.kernels, ops.region, Lhs::F32(x), rows, &self.gates, logits, Epilogue::default());
-        // Head by head, of each token: decay and beta.
-        let gates = gates[..heads * rows * 2].as_chunks_mut::<2>().0;
-        ops.region.parallel_chunks_mut(gates, rows, |head, gates| {
-            for (gates, logits) in gates.iter_mut().zip(logits.chunks_exact(2 * heads)) {
-                let (b, a) = (logits[head], logits[heads + head] + self.dt_bias[head]);
-                *gates = [libm::expf(self.minus_a[head] * softplus(a)), 1.0 / (1.0 + libm::expf(-b))];
-            }
-        });
+        ops.linear(x, rows, &self.qkvz, Store::Overwrite, qkvz, codes)?;
+        let columns = |first: usize| Columns { rows: &*qkvz, stride: self.qkvz.weight.n(), first };
+        ops.matmul_f32(x, rows, &self.gates, None, logits);
+        let formula = GateFormula::DeltaNet { minus_a: &self.minus_a, bias: &self.dt_bias };
+        ops.recurrence_gates(formula, logits, Shape { rows, width: delta.num_value_heads }, gates);
 
-        let mut states = sequence_states(cache, *layer, batch, recurrence.state_len())?;
-        let mixed = &mut mixed[..rows * channels];
-        let conv = Convolution { weights: &self.conv, bias: None };
-        recurrence.convolve(ops, &mut states, conv, (qkvz, 0, width), mixed, |row| {
-            let (queries, rest) = row.split_at_mut(keys);
-            let factor = 1.0 / (key_head_dim as f32).sqrt();
-            for query in queries.chunks_exact_mut(key_head_dim) {
-                ops.kernels.l2_norm(query, LENGTH_EPS, factor);
-            }
-            for key in rest[..keys].chunks_exact_mut(key_head_dim) {
-                ops.kernels.l2_norm(key, LENGTH_EPS, 1.0);
-            }
-        });
-        let at = Channels { queries: 0, keys, values: 2 * keys };
-        let results = &mut results[..rows * recurrence.results()];
-        recurrence.scan(ops, states, (mixed, at), (gates, true), results);
+        let conv = Convolution { weights: &self.conv, bias: None, kernel_size: delta.kernel_size };
+        let recur = Recur {
+            recurrence,
+            conv,
+            inputs: columns(0),
+            at: Channels { queries: 0, keys, values: 2 * keys },
+            unit_length: Some(UnitLength { eps: LENGTH_EPS }),
+            rule: UpdateRule::Delta,
+            gates: &*gates,
+        };
+        let states = StateSource { cache, layer, batch };
+        ops.recur(states, &recur, RecurBuffers { mixed, results })?;
 
-        recurrence.gather(ops, batch, results, out, |row, out| {
-            let gates = &qkvz[row * width + channels..][..out.len()];
-            for (out, z) in out.chunks_exact_mut(value_head_dim).zip(gates.chunks_exact(value_head_dim)) {
-                ops.kernels.norm_in_place(out, &self.norm, spec.rms_norm_eps);
-                ops.kernels.activate(Activation::Silu, z, out);
-            }
-        });
+        let z = columns(recurrence.channels());
+        let gate = OutputGate::NormThenGate { norm: &self.norm, eps: spec.rms_norm_eps, z };
+        ops.gather_results(recurrence, batch, results, &gate, out);
         Ok(())
     }
 }

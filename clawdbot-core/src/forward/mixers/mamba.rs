@@ -7,14 +7,17 @@
 //! S = decay S + B (t x)^T;     out = norm((C^T S + D x) * silu(z))
 //! ```
 
-use clawdbot_kernels::{Epilogue, Lhs, PackedMatrix, gemm};
+use clawdbot_kernels::PackedMatrix;
 
 use super::MixContext;
-use super::recurrence::{Channels, Convolution, Recurrence, softplus};
 use crate::error::{Error, Result};
-use crate::forward::decoder::Linear;
-use crate::forward::states::sequence_states;
-use crate::spec::{Activation, MambaSpec};
+use crate::forward::linear::Linear;
+use crate::forward::ops::{
+    Columns, Convolution, GateFormula, GroupNorm, Ops, OutputGate, Recur, RecurBuffers, Rows, Shape,
+    StateSource, Store, UpdateRule,
+};
+use crate::forward::recurrence::{Channels, Recurrence};
+use crate::spec::MambaSpec;
 
 /// Weights of a Mamba-2 layer.
 pub(crate) struct MambaWeights {
@@ -63,49 +66,44 @@ impl MambaSpec {
 
 impl MambaWeights {
     /// See [`crate::forward::mixers::Mixer::forward`].
-    pub(crate) fn forward(&self, context: &mut MixContext<'_>, x: &[f32], out: &mut [f32]) -> Result<()> {
-        let MixContext { ops, spec, layer, cache, batch, scratch, quantized, .. } = context;
+    pub(crate) fn forward<O: Ops>(
+        &self,
+        context: MixContext<'_, O>,
+        x: &Rows<O>,
+        out: &mut Rows<O>,
+    ) -> Result<()> {
+        let MixContext { ops, spec, layer, cache, batch, scratch, codes, .. } = context;
         let mamba = spec.mamba.ok_or_else(|| Error::internal("a Mamba layer without sizes"))?;
-        let (recurrence, inner, heads) = (mamba.recurrence(), mamba.inner(), mamba.num_heads);
-        let (rows, channels) = (batch.rows(), recurrence.channels());
+        let (recurrence, inner, rows) = (mamba.recurrence(), mamba.inner(), batch.rows());
         let [input, mixed, steps, results, gates] = &mut scratch.wide;
 
-        let width = self.input.weight.n();
-        let input = &mut input[..rows * width];
-        ops.linear(x, rows, &self.input, input, false, quantized)?;
-        let input = &*input;
-        let steps = &mut steps[..rows * heads];
-        gemm(ops.kernels, ops.region, Lhs::F32(x), rows, &self.steps, steps, Epilogue::default());
-        // Head by head, of each token: decay, and the weight of what is added.
-        let gates = gates[..heads * rows * 2].as_chunks_mut::<2>().0;
-        ops.region.parallel_chunks_mut(gates, rows, |head, gates| {
-            for (gates, steps) in gates.iter_mut().zip(steps.chunks_exact(heads)) {
-                let step = softplus(steps[head] + self.dt_bias[head]);
-                *gates = [libm::expf(self.minus_a[head] * step), step];
-            }
-        });
+        ops.linear(x, rows, &self.input, Store::Overwrite, input, codes)?;
+        let columns = |first: usize| Columns { rows: &*input, stride: self.input.weight.n(), first };
+        ops.matmul_f32(x, rows, &self.steps, None, steps);
+        let formula = GateFormula::Mamba { minus_a: &self.minus_a, bias: &self.dt_bias };
+        ops.recurrence_gates(formula, steps, Shape { rows, width: mamba.num_heads }, gates);
 
-        let mut states = sequence_states(cache, *layer, batch, recurrence.state_len())?;
-        let mixed = &mut mixed[..rows * channels];
-        let conv = Convolution { weights: &self.conv, bias: self.conv_bias.as_deref() };
-        recurrence.convolve(ops, &mut states, conv, (input, inner, width), mixed, |_| {});
         let keys = mamba.num_groups * mamba.state_size;
-        let at = Channels { queries: inner + keys, keys: inner, values: 0 };
-        let results = &mut results[..rows * recurrence.results()];
-        recurrence.scan(ops, states, (mixed, at), (gates, false), results);
+        let bias = self.conv_bias.as_deref();
+        let recur = Recur {
+            recurrence,
+            conv: Convolution { weights: &self.conv, bias, kernel_size: mamba.kernel_size },
+            inputs: columns(inner),
+            at: Channels { queries: inner + keys, keys: inner, values: 0 },
+            unit_length: None,
+            rule: UpdateRule::Add,
+            gates: &*gates,
+        };
+        let states = StateSource { cache, layer, batch };
+        ops.recur(states, &recur, RecurBuffers { mixed: &mut *mixed, results: &mut *results })?;
 
-        let (mixed, group) = (&*mixed, inner / mamba.num_groups);
-        recurrence.gather(ops, batch, results, out, |row, out| {
-            let values = mixed[row * channels..][..inner].chunks_exact(mamba.head_dim);
-            for ((out, values), &skip) in out.chunks_exact_mut(mamba.head_dim).zip(values).zip(&self.skip) {
-                ops.kernels.add_scaled(values, skip, out);
-            }
-            let z = &input[row * width..][..inner];
-            ops.kernels.activate(Activation::Silu, z, out);
-            for (out, gains) in out.chunks_exact_mut(group).zip(self.norm.chunks_exact(group)) {
-                ops.kernels.norm_in_place(out, gains, spec.rms_norm_eps);
-            }
-        });
+        let gate = OutputGate::SkipGateThenNorm {
+            skip: &self.skip,
+            values: Columns { rows: &*mixed, stride: recurrence.channels(), first: 0 },
+            z: columns(0),
+            norm: GroupNorm { gains: &self.norm, size: inner / mamba.num_groups, eps: spec.rms_norm_eps },
+        };
+        ops.gather_results(recurrence, batch, results, &gate, out);
         Ok(())
     }
 }

@@ -7,15 +7,13 @@
 //! out_h = W_v,h (attention(q'_h, k', v') without its first part)
 //! ```
 
-use clawdbot_kernels::threads::Region;
-use clawdbot_kernels::{Epilogue, PackedMatrix};
+use clawdbot_kernels::PackedMatrix;
 
 use super::MixContext;
 use crate::error::{Error, Result};
-use crate::forward::attention::{AttendBuffers, attend};
-use crate::forward::decoder::{Linear, Ops};
-use crate::forward::rope::rotate_heads;
-use crate::forward::scratch::{HeadScratch, MixerScratch};
+use crate::forward::linear::Linear;
+use crate::forward::ops::{Columns, HeadColumns, HeadOps, LatentInput, Ops, Rows, Shape, Store};
+use crate::forward::scratch::MixerScratch;
 use crate::spec::{DecoderSpec, MlaSpec};
 
 /// Added to the mean square in the norms of latents, whatever the configuration says of others, as in transformers.
@@ -61,127 +59,51 @@ impl MlaWeights {
     }
 
     /// See [`crate::forward::mixers::Mixer::forward`].
-    pub(crate) fn forward(&self, context: &mut MixContext<'_>, x: &[f32], out: &mut [f32]) -> Result<()> {
-        let MixContext { ops, spec, layer, cache, batch, plan, tables, scratch, quantized } = context;
+    pub(crate) fn forward<O: Ops>(
+        &self,
+        context: MixContext<'_, O>,
+        x: &Rows<O>,
+        out: &mut Rows<O>,
+    ) -> Result<()> {
+        let layer = context.layer();
+        let MixContext { ops, spec, cache, batch, plan, tables, scratch, codes, workspace, .. } = context;
         let mla = spec.mla.ok_or_else(|| Error::internal("latent attention without sizes"))?;
         let MlaSpec { kv_lora_rank: rank, qk_nope_head_dim: nope, qk_rope_head_dim: rope, .. } = mla;
         let (rows, heads, width) = (batch.rows(), spec.num_attention_heads, spec.head_dim);
-        let MixerScratch { qkv, workspaces, wide, heads: of_heads } = &mut **scratch;
-        let [down, query_buffer, latent, ..] = wide;
+        let MixerScratch { qkv, wide: [down, query_buffer, latent, ..] } = scratch;
 
-        let down_size = self.down.weight.n();
-        let down = &mut down[..rows * down_size];
-        ops.linear(x, rows, &self.down, down, false, quantized)?;
-        let down = &*down;
+        ops.linear(x, rows, &self.down, Store::Overwrite, down, codes)?;
+        let stride = self.down.weight.n();
+        let down = |first: usize| Columns { rows: &*down, stride, first };
         // Queries stand at the beginning of each row of `down`, or, with a projection in between, in rows of their own.
-        let (queries, query_size) = match (&self.q_norm, &self.q_up) {
+        let queries = match (&self.q_norm, &self.q_up) {
             (Some(norm), Some(up)) => {
-                let normed = &mut latent[..rows * norm.len()];
-                ops.by_rows(normed, norm.len(), |row, out| {
-                    ops.kernels.rms_norm(&down[row * down_size..][..norm.len()], norm, LATENT_EPS, out);
-                });
-                let queries = &mut query_buffer[..rows * up.weight.n()];
-                ops.linear(normed, rows, up, queries, false, quantized)?;
-                (&*queries, up.weight.n())
+                ops.norm_columns(down(0), norm, LATENT_EPS, rows, latent);
+                ops.linear(latent, rows, up, Store::Overwrite, query_buffer, codes)?;
+                Columns { rows: &*query_buffer, stride: up.weight.n(), first: 0 }
             }
-            _ => (down, down_size),
+            _ => down(0),
         };
-
-        let row_size = spec.qkv_size(*layer);
-        let qkv = &mut qkv[..rows * row_size];
-        ops.by_rows(qkv, row_size, |row, out| {
-            let (q, kv) = out.split_at_mut(heads * width);
-            let from = queries[row * query_size..].chunks_exact(nope + rope);
-            for (q, from) in q.chunks_exact_mut(width).zip(from) {
-                q[..rope].copy_from_slice(&from[nope..]);
-            }
-            let from = &down[(row + 1) * down_size - rank - rope..][..rank + rope];
-            let (key, value) = kv.split_at_mut(width);
-            key[..rope].copy_from_slice(&from[rank..]);
-            ops.kernels.rms_norm(&from[..rank], &self.kv_norm, LATENT_EPS, &mut key[rope..]);
-            value[..rope].fill(0.0);
-            value[rope..].copy_from_slice(&key[rope..]);
-        });
-        let input = HeadColumns { data: queries, stride: query_size, step: nope + rope, first: 0 };
-        let taken = &mut latent[..heads * rows * rank];
-        input.multiply(ops, rows, &self.key_up, taken, of_heads)?;
-        let rotation = spec.layers[*layer].rope;
-        ops.by_rows(qkv, row_size, |row, out| {
-            for (head, out) in out[..heads * width].chunks_exact_mut(width).enumerate() {
-                out[rope..].copy_from_slice(&taken[(head * rows + row) * rank..][..rank]);
-            }
-            rotate_heads(ops.kernels, (spec, *layer), None, tables.row(rotation, row), out);
-        });
-        let latent = &mut latent[..rows * heads * width];
-        let buffers = AttendBuffers { qkv, out: latent, workspaces };
-        attend(ops, (spec, *layer, None), cache, (batch, plan), buffers)?;
-        let size = mla.v_head_dim;
-        let input = HeadColumns { data: latent, stride: heads * width, step: width, first: rope };
-        let values = &mut query_buffer[..heads * rows * size];
-        input.multiply(ops, rows, &self.value_up, values, of_heads)?;
-        ops.by_rows(out, heads * size, |row, out| {
-            for (head, out) in out.chunks_exact_mut(size).enumerate() {
-                out.copy_from_slice(&values[(head * rows + row) * size..][..size]);
-            }
-        });
-        Ok(())
-    }
-}
-
-/// Columns of rows of `stride`, as many for each head as its matrix has inputs: those of head `h` from `h * step + first` on.
-struct HeadColumns<'a> {
-    data: &'a [f32],
-    stride: usize,
-    step: usize,
-    first: usize,
-}
-
-impl HeadColumns<'_> {
-    /// Their products with the heads' matrices, `[heads, rows, n]`. A head is too little for all threads: each has some.
-    fn multiply(
-        &self,
-        ops: &Ops<'_>,
-        rows: usize,
-        weights: &[PackedMatrix],
-        out: &mut [f32],
-        scratch: &mut [HeadScratch],
-    ) -> Result<()> {
-        let share = weights.len().div_ceil(scratch.len().max(1)).max(1);
-        let of_share = share * out.len() / weights.len().max(1);
-        let mut tasks: Vec<(&mut [f32], &mut HeadScratch, Result<()>)> =
-            out.chunks_mut(of_share).zip(scratch).map(|(out, scratch)| (out, scratch, Ok(()))).collect();
-        let (kernels, stop) = (ops.kernels, ops.region.stop());
-        ops.region.parallel_chunks_mut(&mut tasks, 1, |index, tasks| {
-            let region = Region::alone(stop);
-            let ops = Ops { kernels, region: &region, adapters: None };
-            for (out, scratch, outcome) in tasks {
-                *outcome = self.multiply_share(&ops, rows, (weights, index * share), out, scratch);
-            }
-        });
-        tasks.into_iter().try_for_each(|(.., outcome)| outcome)
-    }
-
-    /// Of the heads from the given one on, as many as `out` has room for.
-    fn multiply_share(
-        &self,
-        ops: &Ops<'_>,
-        rows: usize,
-        (weights, from): (&[PackedMatrix], usize),
-        out: &mut [f32],
-        HeadScratch { input, quantized }: &mut HeadScratch,
-    ) -> Result<()> {
-        let mut rest = out;
-        for (head, weight) in weights.iter().enumerate().skip(from) {
-            let Some((out, others)) = rest.split_at_mut_checked(rows * weight.n()) else { break };
-            rest = others;
-            let k = weight.k();
-            let input = &mut input[..rows * k];
-            for (row, to) in input.chunks_exact_mut(k).enumerate() {
-                let from = row * self.stride + head * self.step + self.first;
-                to.copy_from_slice(&self.data[from..][..k]);
-            }
-            ops.matmul(input, rows, weight, out, Epilogue::default(), quantized)?;
-        }
+        let input = LatentInput {
+            mla: &mla,
+            heads,
+            queries,
+            latent: down(stride - rank - rope),
+            kv_norm: &self.kv_norm,
+            eps: LATENT_EPS,
+        };
+        ops.latent_heads(&input, rows, qkv);
+        let columns = HeadColumns { columns: queries, step: nope + rope };
+        ops.head_matmul(columns, rows, &self.key_up, latent, workspace)?;
+        ops.place_latent_queries(latent, &mla, heads, rows, qkv);
+        let rotation = spec.layers[layer.layer].rope;
+        let of_heads = HeadOps { layer, qk_norms: None, value_norm: None, tables, rope: rotation };
+        ops.rotate_heads(of_heads, rows, qkv);
+        ops.attend(layer, None, cache, batch, plan, qkv, latent, workspace)?;
+        let columns = Columns { rows: &*latent, stride: heads * width, first: rope };
+        let input = HeadColumns { columns, step: width };
+        ops.head_matmul(input, rows, &self.value_up, query_buffer, workspace)?;
+        ops.transpose_heads(query_buffer, heads, Shape { rows, width: mla.v_head_dim }, out);
         Ok(())
     }
 }

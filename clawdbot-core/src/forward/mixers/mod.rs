@@ -3,21 +3,20 @@
 pub(crate) mod delta_net;
 pub(crate) mod mamba;
 pub(crate) mod mla;
-pub(crate) mod recurrence;
 pub(crate) mod short_conv;
 
-use clawdbot_kernels::{PackedMatrix, QuantizedRows};
+use clawdbot_kernels::PackedMatrix;
 
 use self::delta_net::DeltaNetWeights;
 use self::mamba::MambaWeights;
 use self::mla::MlaWeights;
 use self::short_conv::ShortConvWeights;
-use super::attention::{AttendBuffers, WritePlan, attend};
 use super::batch::Batch;
-use super::decoder::{Linear, Ops};
-use super::rope::{RopeTables, rotate_heads};
+use super::linear::Linear;
+use super::ops::{Cache, Codes, HeadOps, LayerRef, Ops, Rows, Shape, Store, WorkspaceOf};
+use super::rope::RopeTables;
 use super::scratch::MixerScratch;
-use crate::cache::{KvCache, LayerState};
+use crate::cache::LayerState;
 use crate::error::Result;
 use crate::spec::{DecoderSpec, HeadShape, KeySource, LayerSpec, MixerKind};
 
@@ -46,16 +45,24 @@ pub(crate) struct AttentionWeights {
 }
 
 /// What a mixer computes with.
-pub(crate) struct MixContext<'a> {
-    pub(crate) ops: &'a Ops<'a>,
+pub(crate) struct MixContext<'a, O: Ops> {
+    pub(crate) ops: &'a O,
     pub(crate) spec: &'a DecoderSpec,
     pub(crate) layer: usize,
-    pub(crate) cache: &'a mut KvCache,
+    pub(crate) cache: &'a mut Cache<O>,
     pub(crate) batch: &'a Batch<'a>,
-    pub(crate) plan: &'a WritePlan,
+    pub(crate) plan: &'a O::WritePlan,
     pub(crate) tables: &'a RopeTables<'a>,
-    pub(crate) scratch: &'a mut MixerScratch,
-    pub(crate) quantized: &'a mut QuantizedRows,
+    pub(crate) scratch: &'a mut MixerScratch<O::Memory>,
+    pub(crate) codes: &'a mut Codes<O>,
+    pub(crate) workspace: &'a mut WorkspaceOf<O>,
+}
+
+impl<'a, O: Ops> MixContext<'a, O> {
+    /// The layer that is computed.
+    fn layer(&self) -> LayerRef<'a> {
+        LayerRef { spec: self.spec, layer: self.layer }
+    }
 }
 
 impl DecoderSpec {
@@ -134,7 +141,12 @@ impl Mixer {
     ///
     /// # Errors
     /// `OutOfBudget` without memory, `Internal` when a page or state is missing.
-    pub(crate) fn forward(&self, context: &mut MixContext<'_>, x: &[f32], out: &mut [f32]) -> Result<()> {
+    pub(crate) fn forward<O: Ops>(
+        &self,
+        context: MixContext<'_, O>,
+        x: &Rows<O>,
+        out: &mut Rows<O>,
+    ) -> Result<()> {
         match self {
             Mixer::Attention(weights) => weights.forward(context, x, out),
             Mixer::Mla(weights) => weights.forward(context, x, out),
@@ -146,47 +158,27 @@ impl Mixer {
 }
 
 impl AttentionWeights {
-    fn forward(&self, context: &mut MixContext<'_>, x: &[f32], out: &mut [f32]) -> Result<()> {
-        let MixContext { ops, spec, layer, cache, batch, plan, tables, scratch, quantized } = context;
-        let (rows, rope) = (batch.rows(), spec.layers[*layer].rope);
-        let MixerScratch { qkv, workspaces, wide, .. } = &mut **scratch;
-        let size = spec.qkv_size(*layer);
-        let qkv = &mut qkv[..rows * size];
-        if self.qkv.weight.n() == size {
-            ops.linear(x, rows, &self.qkv, qkv, false, quantized)?;
+    fn forward<O: Ops>(&self, context: MixContext<'_, O>, x: &Rows<O>, out: &mut Rows<O>) -> Result<()> {
+        let layer = context.layer();
+        let MixContext { ops, spec, cache, batch, plan, tables, scratch, codes, workspace, .. } = context;
+        let (rows, rope) = (batch.rows(), spec.layers[layer.layer].rope);
+        let MixerScratch { qkv, wide: [own, ..] } = scratch;
+        let width = self.qkv.weight.n();
+        if width == spec.qkv_size(layer.layer) {
+            ops.linear(x, rows, &self.qkv, Store::Overwrite, qkv, codes)?;
         } else {
-            // Values that keys stand for, or queries alone.
-            let (width, HeadShape { num_key_value_heads, head_dim }) =
-                (self.qkv.weight.n(), spec.heads(*layer));
-            let own = &mut wide[0][..rows * width];
-            ops.linear(x, rows, &self.qkv, own, false, quantized)?;
-            ops.by_rows(qkv, size, |row, out| {
-                let own = &own[row * width..][..width];
-                out[..width].copy_from_slice(own);
-                if spec.layers[*layer].keys == KeySource::KeysAsValues {
-                    out[width..].copy_from_slice(&own[width - num_key_value_heads * head_dim..]);
-                }
-            });
+            ops.linear(x, rows, &self.qkv, Store::Overwrite, own, codes)?;
+            ops.complete_heads(own, width, layer, rows, qkv);
         }
         if rope.is_some() || self.qk_norms.is_some() || self.value_norm.is_some() {
-            ops.by_rows(qkv, size, |row, heads| {
-                let norms = self.qk_norms.as_ref();
-                if let Some(ones) = &self.value_norm {
-                    let values = size - spec.heads(*layer).num_key_value_heads * ones.len();
-                    for value in heads[values..].chunks_exact_mut(ones.len()) {
-                        ops.kernels.norm_in_place(value, ones, spec.rms_norm_eps);
-                    }
-                }
-                rotate_heads(ops.kernels, (spec, *layer), norms, tables.row(rope, row), heads);
-            });
+            let (qk_norms, value_norm) = (self.qk_norms.as_ref(), self.value_norm.as_deref());
+            ops.rotate_heads(HeadOps { layer, qk_norms, value_norm, tables, rope }, rows, qkv);
         }
-        let buffers = AttendBuffers { qkv, out, workspaces };
-        attend(ops, (spec, *layer, self.sinks.as_deref()), cache, (batch, plan), buffers)?;
+        ops.attend(layer, self.sinks.as_deref(), cache, batch, plan, qkv, out, workspace)?;
         let Some(gate) = &self.gate else { return Ok(()) };
-        let width = gate.weight.n();
-        let gates = &mut wide[0][..rows * width];
-        ops.linear(x, rows, gate, gates, false, quantized)?;
-        ops.by_rows(out, width, |row, out| ops.kernels.sigmoid_mul(&gates[row * width..][..width], out));
+        let gates = own;
+        ops.linear(x, rows, gate, Store::Overwrite, gates, codes)?;
+        ops.sigmoid_mul(gates, Shape { rows, width: gate.weight.n() }, out);
         Ok(())
     }
 }

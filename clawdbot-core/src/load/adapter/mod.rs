@@ -1,7 +1,7 @@
 //! LoRA adapters: `y += B (A x) * scale` next to a projection `y = W x` (<https://arxiv.org/abs/2106.09685>), read from PEFT
 //! directories.
 //!
-//! Projections that are packed as one ([`Linear`](crate::forward::decoder::Linear)) are adapted as one: the `A` of all of them stand
+//! Projections that are packed as one ([`Linear`](crate::forward::linear::Linear)) are adapted as one: the `A` of all of them stand
 //! one below the other, and `B` is block-diagonal, so that two small products serve all:
 //! ```text
 //! h = A x            [rows, ranks]

@@ -1,11 +1,11 @@
 //! The states that a recurrent layer works on.
 
-use super::batch::Batch;
 use crate::cache::{KvCache, PageData, PageId};
 use crate::error::{Error, Result};
+use crate::forward::batch::Batch;
 
 /// What a recurrent layer has of one sequence of a batch.
-pub(crate) struct SequenceState<'a> {
+pub(super) struct SequenceState<'a> {
     /// First row in the batch.
     pub(crate) row: usize,
     pub(crate) rows: usize,
@@ -19,7 +19,7 @@ pub(crate) struct SequenceState<'a> {
 ///
 /// # Errors
 /// `Internal` when one is missing, or is not where the rows start.
-pub(crate) fn sequence_states<'a>(
+pub(super) fn sequence_states<'a>(
     cache: &'a mut KvCache,
     layer: usize,
     batch: &Batch<'_>,

@@ -5,10 +5,11 @@ use clawdbot_kernels::attention::{
     Workspaces, WriteArgs,
 };
 
-use super::batch::Batch;
-use super::decoder::Ops;
+use super::Cpu;
 use crate::cache::{KvCache, KvShape, PageData, PageId};
 use crate::error::{Error, Result};
+use crate::forward::batch::Batch;
+use crate::forward::ops::LayerRef;
 use crate::options::KvType;
 use crate::spec::{DecoderSpec, HeadShape, KeySource};
 
@@ -68,23 +69,26 @@ pub(crate) struct AttendBuffers<'a> {
 /// # Errors
 /// `Internal` when a page is missing.
 pub(crate) fn attend(
-    ops: &Ops<'_>,
-    (spec, layer, sinks): (&DecoderSpec, usize, Option<&[f32]>),
+    cpu: &Cpu<'_>,
+    layer: LayerRef<'_>,
+    sinks: Option<&[f32]>,
     cache: &mut KvCache,
     (batch, plan): (&Batch<'_>, &WritePlan),
     buffers: AttendBuffers<'_>,
 ) -> Result<()> {
-    let layer = (spec, layer, sinks);
     match cache.kv_type() {
-        KvType::F32 => attend_kind::<Float<f32>>(ops, layer, cache, (batch, plan), buffers),
-        KvType::Bf16 | KvType::Auto => attend_kind::<Float<u16>>(ops, layer, cache, (batch, plan), buffers),
-        KvType::Int8 => attend_kind::<Int8>(ops, layer, cache, (batch, plan), buffers),
+        KvType::F32 => attend_kind::<Float<f32>>(cpu, layer, sinks, cache, (batch, plan), buffers),
+        KvType::Bf16 | KvType::Auto => {
+            attend_kind::<Float<u16>>(cpu, layer, sinks, cache, (batch, plan), buffers)
+        }
+        KvType::Int8 => attend_kind::<Int8>(cpu, layer, sinks, cache, (batch, plan), buffers),
     }
 }
 
 fn attend_kind<K: PageKind>(
-    ops: &Ops<'_>,
-    (spec, layer, sinks): (&DecoderSpec, usize, Option<&[f32]>),
+    cpu: &Cpu<'_>,
+    LayerRef { spec, layer }: LayerRef<'_>,
+    sinks: Option<&[f32]>,
     cache: &mut KvCache,
     (batch, plan): (&Batch<'_>, &WritePlan),
     buffers: AttendBuffers<'_>,
@@ -93,7 +97,7 @@ fn attend_kind<K: PageKind>(
     let (window, keys, heads) = (spec.layers[layer].window, spec.layers[layer].keys, spec.heads(layer));
     // Those of another layer are there already.
     if !matches!(keys, KeySource::Layer(_)) {
-        store::<K>(ops, (spec, layer), cache, plan, qkv)?;
+        store::<K>(cpu, (spec, layer), cache, plan, qkv)?;
     }
     let (pool, index) = cache.layer(layer);
     let (group, shape) = (cache.group_of(layer), cache.shape(layer));
@@ -124,7 +128,7 @@ fn attend_kind<K: PageKind>(
         scores: Scores { divisor: spec.attention.divisor, softcap: spec.attention.softcap, sinks },
         sequences: &sequences,
     };
-    attention::attend::<K>(ops.kernels, ops.region, &problem, out, workspaces);
+    attention::attend::<K>(cpu.kernels, cpu.region, &problem, out, workspaces);
     Ok(())
 }
 
@@ -200,7 +204,7 @@ struct HeadWrite<'a, H> {
 
 /// Writes the keys and values of all rows into the pages of `layer`.
 fn store<K: PageKind>(
-    ops: &Ops<'_>,
+    cpu: &Cpu<'_>,
     (spec, layer): (&DecoderSpec, usize),
     cache: &mut KvCache,
     plan: &WritePlan,
@@ -222,14 +226,14 @@ fn store<K: PageKind>(
     let stride = spec.qkv_size(layer);
     let rows: usize = writes.iter().map(|write| write.rows).sum();
     let at_once = if rows < MANY_ROWS { heads.len() } else { 1 };
-    ops.region.parallel_chunks_mut(&mut heads, at_once, |_, heads| {
+    cpu.region.parallel_chunks_mut(&mut heads, at_once, |_, heads| {
         for HeadWrite { head, index, write } in heads {
             let Some(head) = head.take() else { continue };
             let PageWrite { row, slot, rows, .. } = **write;
             let keys = &qkv[row * stride + (spec.num_attention_heads + *index) * d..];
             let values = &keys[kv_heads * d..];
             let args = WriteArgs { head, slot, tokens: rows, head_dim: d, keys, values, stride };
-            K::slots(ops.kernels).1.call(args);
+            K::slots(cpu.kernels).1.call(args);
         }
     });
     Ok(())

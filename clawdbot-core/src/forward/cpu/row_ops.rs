@@ -1,0 +1,71 @@
+//! Operations on whole rows that take more than one kernel.
+
+use clawdbot_kernels::KernelSet;
+
+use super::Cpu;
+use crate::forward::batch::Batch;
+use crate::forward::linear::InputTables;
+use crate::forward::ops::{Embedding, Norm};
+use crate::spec::{DecoderSpec, NormKind};
+
+/// `out = norm(x)`
+pub(super) fn norm_row(kernels: &KernelSet, norm: Norm<'_>, x: &[f32], out: &mut [f32]) {
+    let (gains, bias) = norm.gains.split_at(x.len());
+    match norm.kind {
+        NormKind::Rms { .. } => kernels.rms_norm(x, gains, norm.eps, out),
+        NormKind::Layer { bias: has } => kernels.layer_norm(x, gains, has.then_some(bias), norm.eps, out),
+    }
+}
+
+/// See [`crate::forward::ops::Ops::embed`].
+pub(super) fn embed(cpu: &Cpu<'_>, embedding: &Embedding<'_>, batch: &Batch<'_>, out: &mut [f32]) {
+    let (kernels, width) = (cpu.kernels, embedding.table.k());
+    cpu.by_rows(&mut out[..batch.rows() * width], width, |row, out| {
+        embedding.table.read_row(kernels, batch.tokens[row] as usize, out);
+        if embedding.multiplier != 1.0 {
+            kernels.scale_and_cap(embedding.multiplier, None, out);
+        }
+        if let Some((tables, first_position)) = embedding.added {
+            add_tables(kernels, tables, first_position, (batch, row), out);
+        }
+    });
+}
+
+/// Adds to a row of the embedding what belongs to its position and type.
+fn add_tables(
+    kernels: &KernelSet,
+    tables: &InputTables,
+    first_position: usize,
+    (batch, row): (&Batch<'_>, usize),
+    out: &mut [f32],
+) {
+    let width = out.len();
+    let token_type = batch.token_types.get(row).map_or(0, |&token_type| token_type as usize);
+    let added =
+        [(&tables.token_types, token_type), (&tables.positions, first_position + batch.positions[row])];
+    for (table, index) in added {
+        if let Some(table) = table {
+            kernels.add_scaled(&table[index * width..][..width], 1.0, out);
+        }
+    }
+}
+
+/// See [`crate::forward::ops::Ops::combine_layer_inputs`].
+pub(super) fn combine_layer_inputs(
+    cpu: &Cpu<'_>,
+    x: &mut [f32],
+    looked_up: &[f32],
+    gains: &[f32],
+    spec: &DecoderSpec,
+    width: usize,
+) {
+    let factor = 1.0 / (spec.hidden_size as f32).sqrt();
+    cpu.by_rows(x, width, |row, x| {
+        cpu.kernels.scale_and_cap(factor, None, x);
+        for piece in x.chunks_exact_mut(gains.len()) {
+            cpu.kernels.norm_in_place(piece, gains, spec.rms_norm_eps);
+        }
+        cpu.kernels.add_scaled(&looked_up[row * width..][..width], 1.0, x);
+        cpu.kernels.scale_and_cap(std::f32::consts::FRAC_1_SQRT_2, None, x);
+    });
+}

@@ -1,0 +1,532 @@
+//! The operations that the forward pass is written in.
+//!
+//! The decoder, its mixers and its MLPs name what is computed ([`Ops`]); where and how is an implementation's business:
+//! `cpu/` today. An implementation is a folder of its own. Weights, batches and the tables of rotations are the
+//! host's, and an implementation may keep copies of them; what a pass computes stays in its [`Memory`].
+//!
+//! Buffers may be longer than an operation needs: every operation says how many rows it takes, and of which width.
+//! Each row's result depends on its own sequence alone, with the same bits for any batch.
+
+use clawdbot_kernels::PackedMatrix;
+
+use super::batch::Batch;
+use super::linear::{GatedMlp, InputTables, Linear};
+use super::recurrence::{Channels, Recurrence};
+use super::rope::RopeTables;
+use super::routing::{Choice, Choices};
+use crate::error::Result;
+use crate::spec::{Activation, DecoderSpec, MlaSpec, MoeSpec, NormKind};
+
+/// Where an implementation of [`Ops`] keeps what a pass computes.
+pub(crate) trait Memory {
+    /// Rows of f32 values.
+    type Rows: Buffer;
+    /// Rows as products with quantized weights read them.
+    type Codes: Default;
+    /// What operations need for themselves.
+    type Workspace: Workspace;
+    /// Keys, values and recurrent states of all sequences.
+    type Cache;
+}
+
+/// Room for values, grown as needed.
+pub(crate) trait Buffer: Default {
+    /// Makes room for `len` values. Their contents are unspecified.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    fn reserve(&mut self, len: usize) -> Result<()>;
+}
+
+/// What operations need for themselves, see [`Memory::Workspace`].
+pub(crate) trait Workspace: Default {
+    /// Makes room for passes of `rows` rows on `threads` threads.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory.
+    fn reserve(&mut self, spec: &DecoderSpec, rows: usize, threads: usize) -> Result<()>;
+
+    /// Bytes that [`Workspace::reserve`] takes at most; `None` when they exceed the address space.
+    fn bytes(spec: &DecoderSpec, rows: usize, threads: usize) -> Option<usize>;
+}
+
+/// Rows in the memory of `O`.
+pub(crate) type Rows<O> = <<O as Ops>::Memory as Memory>::Rows;
+/// Quantized rows in the memory of `O`.
+pub(crate) type Codes<O> = <<O as Ops>::Memory as Memory>::Codes;
+/// See [`Memory::Workspace`].
+pub(crate) type WorkspaceOf<O> = <<O as Ops>::Memory as Memory>::Workspace;
+/// See [`Memory::Cache`].
+pub(crate) type Cache<O> = <<O as Ops>::Memory as Memory>::Cache;
+
+/// A number of rows, and the values of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) rows: usize,
+    pub(crate) width: usize,
+}
+
+impl Shape {
+    /// Number of values.
+    pub(crate) fn len(self) -> usize {
+        self.rows * self.width
+    }
+}
+
+/// Some columns of rows, from `first` on; how many is what the operation says.
+pub(crate) struct Columns<'a, R> {
+    pub(crate) rows: &'a R,
+    /// Values from row to row
+    pub(crate) stride: usize,
+    pub(crate) first: usize,
+}
+
+impl<R> Clone for Columns<'_, R> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<R> Copy for Columns<'_, R> {}
+
+/// What a product does with the contents of its result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Store {
+    Overwrite,
+    Add,
+}
+
+/// A norm over rows.
+#[derive(Clone, Copy)]
+pub(crate) struct Norm<'a> {
+    pub(crate) kind: NormKind,
+    /// The gains, then the biases where the kind has them
+    pub(crate) gains: &'a [f32],
+    pub(crate) eps: f32,
+}
+
+impl<'a> Norm<'a> {
+    /// The norm of a model's residual stream with these gains.
+    pub(crate) fn of(spec: &DecoderSpec, gains: &'a [f32]) -> Self {
+        Norm { kind: spec.norm, gains, eps: spec.rms_norm_eps }
+    }
+}
+
+/// What is looked up for each token.
+pub(crate) struct Embedding<'a> {
+    /// `[vocab_size, width]`
+    pub(crate) table: &'a PackedMatrix,
+    pub(crate) multiplier: f32,
+    /// What is added, and the row of the first position
+    pub(crate) added: Option<(&'a InputTables, usize)>,
+}
+
+/// A gated MLP of a model.
+#[derive(Clone, Copy)]
+pub(crate) struct ActivatedMlp<'a> {
+    pub(crate) weights: &'a GatedMlp,
+    pub(crate) activation: Activation,
+}
+
+/// The buffers of an MLP.
+pub(crate) struct MlpBuffers<'a, M: Memory> {
+    /// `[rows, intermediate_size]`
+    pub(crate) activated: &'a mut M::Rows,
+    /// Quantized input
+    pub(crate) codes: &'a mut M::Codes,
+    /// Quantized `activated`
+    pub(crate) activated_codes: &'a mut M::Codes,
+}
+
+/// Rows of an expert layer's input that one expert takes.
+#[derive(Clone, Copy)]
+pub(crate) struct ExpertInput<'a, R> {
+    pub(crate) x: &'a R,
+    /// Of the layer's input
+    pub(crate) shape: Shape,
+    pub(crate) taken: &'a [Choice],
+}
+
+/// The buffers of an expert.
+pub(crate) struct ExpertBuffers<'a, M: Memory> {
+    pub(crate) mlp: MlpBuffers<'a, M>,
+    /// The layer's input, quantized for the first expert that wants it
+    pub(crate) layer_codes: &'a mut M::Codes,
+    /// `[rows, hidden_size]`
+    pub(crate) gathered: &'a mut M::Rows,
+}
+
+/// Gates of a shared expert: a column of the router's logits.
+pub(crate) type SharedGate<'a, R> = Option<Columns<'a, R>>;
+
+/// A layer of a model.
+#[derive(Clone, Copy)]
+pub(crate) struct LayerRef<'a> {
+    pub(crate) spec: &'a DecoderSpec,
+    pub(crate) layer: usize,
+}
+
+/// Norms and rotation of a layer's heads.
+#[derive(Clone, Copy)]
+pub(crate) struct HeadOps<'a> {
+    pub(crate) layer: LayerRef<'a>,
+    /// Queries' and keys'
+    pub(crate) qk_norms: Option<&'a (Vec<f32>, Vec<f32>)>,
+    /// Ones, `[head_dim]`, where values are normed
+    pub(crate) value_norm: Option<&'a [f32]>,
+    pub(crate) tables: &'a RopeTables<'a>,
+    /// Which of the tables
+    pub(crate) rope: Option<usize>,
+}
+
+/// What latent attention makes its rows of queries, key and value from, see `mixers/mla.rs`.
+pub(crate) struct LatentInput<'a, R> {
+    pub(crate) mla: &'a MlaSpec,
+    pub(crate) heads: usize,
+    /// Queries of each row: `heads` times `qk_nope_head_dim + qk_rope_head_dim`
+    pub(crate) queries: Columns<'a, R>,
+    /// Latent and rotated key of each row: `kv_lora_rank + qk_rope_head_dim`
+    pub(crate) latent: Columns<'a, R>,
+    /// `[kv_lora_rank]`
+    pub(crate) kv_norm: &'a [f32],
+    pub(crate) eps: f32,
+}
+
+/// Columns of each head: those of head `h` start at `columns.first + h * step`.
+pub(crate) struct HeadColumns<'a, R> {
+    pub(crate) columns: Columns<'a, R>,
+    pub(crate) step: usize,
+}
+
+/// Where a layer finds its states: the cache, and the batch that goes through it.
+pub(crate) struct StateSource<'a, C> {
+    pub(crate) cache: &'a mut C,
+    pub(crate) layer: usize,
+    pub(crate) batch: &'a Batch<'a>,
+}
+
+/// A causal convolution over each channel's last tokens.
+#[derive(Clone, Copy)]
+pub(crate) struct Convolution<'a> {
+    /// `[kernel_size, channels]`
+    pub(crate) weights: &'a [f32],
+    /// `[channels]`
+    pub(crate) bias: Option<&'a [f32]>,
+    pub(crate) kernel_size: usize,
+}
+
+/// How a recurrent layer's gates, decay and weight of each head, come from its logits.
+#[derive(Clone, Copy)]
+pub(crate) enum GateFormula<'a> {
+    /// Logits are `[beta of each head, a of each head]`: `decay = exp(minus_a softplus(a + bias))`, `weight = sigmoid(beta)`.
+    DeltaNet { minus_a: &'a [f32], bias: &'a [f32] },
+    /// Logits are `[dt of each head]`: `weight = softplus(dt + bias)`, `decay = exp(minus_a weight)`.
+    Mamba { minus_a: &'a [f32], bias: &'a [f32] },
+}
+
+/// Queries and keys scaled to length 1; queries then by `1 / sqrt(key_dim)`.
+#[derive(Clone, Copy)]
+pub(crate) struct UnitLength {
+    /// Added to the squared length
+    pub(crate) eps: f32,
+}
+
+/// How a token changes a recurrent state, see `KernelSet::delta_rule`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UpdateRule {
+    /// Key times value is added.
+    Add,
+    /// What the state already answers to the key is subtracted first.
+    Delta,
+}
+
+/// A recurrence over a batch, see `recurrence.rs`.
+pub(crate) struct Recur<'a, R> {
+    pub(crate) recurrence: Recurrence,
+    pub(crate) conv: Convolution<'a>,
+    /// Inputs of the convolution: `recurrence.channels()` of each row
+    pub(crate) inputs: Columns<'a, R>,
+    /// Where queries, keys and values are among the channels
+    pub(crate) at: Channels,
+    pub(crate) unit_length: Option<UnitLength>,
+    pub(crate) rule: UpdateRule,
+    /// As [`Ops::recurrence_gates`] leaves them
+    pub(crate) gates: &'a R,
+}
+
+/// The buffers of a recurrence.
+pub(crate) struct RecurBuffers<'a, R> {
+    /// `[rows, channels]`: what the convolution gives
+    pub(crate) mixed: &'a mut R,
+    /// `[rows, Recurrence::results]`
+    pub(crate) results: &'a mut R,
+}
+
+/// What becomes of a recurrence's results, `[rows, heads * value_dim]`.
+pub(crate) enum OutputGate<'a, R> {
+    /// `norm(head) * silu(z)`
+    NormThenGate { norm: &'a [f32], eps: f32, z: Columns<'a, R> },
+    /// `norm((head + skip * value) * silu(z))`, normed in groups of channels
+    SkipGateThenNorm { skip: &'a [f32], values: Columns<'a, R>, z: Columns<'a, R>, norm: GroupNorm<'a> },
+}
+
+/// A norm over groups of channels.
+#[derive(Clone, Copy)]
+pub(crate) struct GroupNorm<'a> {
+    /// `[channels]`
+    pub(crate) gains: &'a [f32],
+    /// Channels of a group
+    pub(crate) size: usize,
+    pub(crate) eps: f32,
+}
+
+/// The operations of a forward pass. All of them may leave their result unfinished once [`Ops::stopped`] is true.
+///
+/// # Errors
+/// `OutOfBudget` without memory; `Internal` when the cache lacks a page or a state.
+pub(crate) trait Ops: Sized {
+    /// Where it computes.
+    type Memory: Memory;
+    /// Where a batch's keys and values go: made once a pass, for all layers.
+    type WritePlan;
+
+    /// Whether the pass is to be abandoned.
+    fn stopped(&self) -> bool;
+    /// Threads that [`Workspace::reserve`] is for.
+    fn threads(&self) -> usize;
+
+    // Rows.
+
+    /// `out = multiplier * table[token]`, and what is added for the token's position and type.
+    fn embed(&self, embedding: &Embedding<'_>, batch: &Batch<'_>, out: &mut Rows<Self>);
+    /// `out = x`
+    fn copy(&self, x: &Rows<Self>, shape: Shape, out: &mut Rows<Self>);
+    /// `x = 0`
+    fn zero(&self, x: &mut Rows<Self>, shape: Shape);
+    /// `out = norm(x)`
+    fn norm(&self, x: &Rows<Self>, norm: Norm<'_>, shape: Shape, out: &mut Rows<Self>);
+    /// `x = rms_norm(x)`
+    fn norm_in_place(&self, x: &mut Rows<Self>, gains: &[f32], eps: f32, shape: Shape);
+    /// `out = rms_norm(x)` of as many columns as there are gains.
+    fn norm_columns(
+        &self,
+        x: Columns<'_, Rows<Self>>,
+        gains: &[f32],
+        eps: f32,
+        rows: usize,
+        out: &mut Rows<Self>,
+    );
+    /// The rows `taken` of `x`, normed where there is a norm.
+    fn take_rows(
+        &self,
+        x: &Rows<Self>,
+        taken: &[usize],
+        norm: Option<Norm<'_>>,
+        width: usize,
+        out: &mut Rows<Self>,
+    );
+    /// `x += factor * y`
+    fn add_scaled(&self, y: &Rows<Self>, factor: f32, shape: Shape, x: &mut Rows<Self>);
+    /// `x = cap * tanh(factor * x / cap)`; without a cap `factor * x`.
+    fn scale_and_cap(&self, x: &mut Rows<Self>, factor: f32, cap: Option<f32>, shape: Shape);
+    /// `x = act(x)`
+    fn activate(&self, x: &mut Rows<Self>, activation: Activation, shape: Shape);
+    /// `x *= sigmoid(gates)`
+    fn sigmoid_mul(&self, gates: &Rows<Self>, shape: Shape, x: &mut Rows<Self>);
+
+    // Products.
+
+    /// `out = x * weight + bias`, or `out += ...`, and what adapters add: `x` is `[rows, k]`, `out` `[rows, n]`.
+    fn linear(
+        &self,
+        x: &Rows<Self>,
+        rows: usize,
+        linear: &Linear,
+        store: Store,
+        out: &mut Rows<Self>,
+        codes: &mut Codes<Self>,
+    ) -> Result<()>;
+    /// `out = x * weight`, without bias and adapters.
+    fn matmul(
+        &self,
+        x: &Rows<Self>,
+        rows: usize,
+        weight: &PackedMatrix,
+        out: &mut Rows<Self>,
+        codes: &mut Codes<Self>,
+    ) -> Result<()>;
+    /// `out = x * weight + bias` with weights in f32: routers and gates.
+    fn matmul_f32(
+        &self,
+        x: &Rows<Self>,
+        rows: usize,
+        weight: &PackedMatrix,
+        bias: Option<&[f32]>,
+        out: &mut Rows<Self>,
+    );
+    /// `out = down(act(gate(x)) * up(x))`, or `out += ...`.
+    fn gated_mlp(
+        &self,
+        mlp: ActivatedMlp<'_>,
+        x: &Rows<Self>,
+        rows: usize,
+        store: Store,
+        out: &mut Rows<Self>,
+        buffers: MlpBuffers<'_, Self::Memory>,
+    ) -> Result<()>;
+
+    // Second embeddings, see `layer_inputs.rs`.
+
+    /// `x = (norm(x / sqrt(hidden_size)) + looked_up) / sqrt(2)`, normed in pieces as long as `gains`; `shape` is that of `x`.
+    fn combine_layer_inputs(
+        &self,
+        x: &mut Rows<Self>,
+        looked_up: &Rows<Self>,
+        gains: &[f32],
+        spec: &DecoderSpec,
+        shape: Shape,
+    );
+    /// `out = act(gates) * inputs`
+    fn gate_columns(
+        &self,
+        inputs: Columns<'_, Rows<Self>>,
+        gates: &Rows<Self>,
+        activation: Activation,
+        shape: Shape,
+        out: &mut Rows<Self>,
+    );
+
+    // Experts, see `moe.rs`.
+
+    /// The experts of each row by the router's `logits`, in ascending order of experts, then rows. `scales` multiply the
+    /// experts' weights.
+    fn choose_experts(
+        &self,
+        moe: &MoeSpec,
+        logits: Columns<'_, Rows<Self>>,
+        rows: usize,
+        correction: Option<&[f32]>,
+        scales: Option<&[f32]>,
+        choices: &mut Choices,
+    ) -> Result<()>;
+    /// Forgets the quantized input of a layer.
+    fn clear_codes(&self, codes: &mut Codes<Self>);
+    /// One expert's result for the rows that chose it: `[taken, hidden_size]`.
+    fn expert(
+        &self,
+        expert: ActivatedMlp<'_>,
+        input: ExpertInput<'_, Rows<Self>>,
+        out: &mut Rows<Self>,
+        buffers: ExpertBuffers<'_, Self::Memory>,
+    ) -> Result<()>;
+    /// `out[choice.row] += choice.weight * y[place]`, for each choice at its place.
+    fn scatter_add(
+        &self,
+        y: &Rows<Self>,
+        choices: &[Choice],
+        shape: Shape,
+        out: &mut Rows<Self>,
+        workspace: &mut WorkspaceOf<Self>,
+    );
+    /// `out += y`, or `sigmoid(gate) * y`.
+    fn add_shared_expert(
+        &self,
+        y: &Rows<Self>,
+        gate: SharedGate<'_, Rows<Self>>,
+        shape: Shape,
+        out: &mut Rows<Self>,
+    );
+
+    // Attention.
+
+    /// Where the keys and values of `batch` go.
+    fn write_plan(&self, cache: &Cache<Self>, batch: &Batch<'_>) -> Result<Self::WritePlan>;
+    /// Rows of heads from rows of `width` values that lack some: values that equal keys, or keys and values of another layer.
+    fn complete_heads(
+        &self,
+        x: &Rows<Self>,
+        width: usize,
+        layer: LayerRef<'_>,
+        rows: usize,
+        qkv: &mut Rows<Self>,
+    );
+    /// Norms and rotates heads, in place.
+    fn rotate_heads(&self, heads: HeadOps<'_>, rows: usize, qkv: &mut Rows<Self>);
+    /// Writes keys and values into the cache, unless the layer uses another's, and attends. Heads may have `sinks`.
+    #[expect(clippy::too_many_arguments, reason = "what attention reads, and where it writes")]
+    fn attend(
+        &self,
+        layer: LayerRef<'_>,
+        sinks: Option<&[f32]>,
+        cache: &mut Cache<Self>,
+        batch: &Batch<'_>,
+        plan: &Self::WritePlan,
+        qkv: &Rows<Self>,
+        out: &mut Rows<Self>,
+        workspace: &mut WorkspaceOf<Self>,
+    ) -> Result<()>;
+
+    // Latent attention, see `mixers/mla.rs`.
+
+    /// Rows of heads, of one key and one value: rotated parts of queries, normed latents. The latent parts of queries are
+    /// left out: [`Ops::place_latent_queries`].
+    fn latent_heads(&self, input: &LatentInput<'_, Rows<Self>>, rows: usize, qkv: &mut Rows<Self>);
+    /// Each head's columns times the head's matrix: `[heads, rows, n]`.
+    fn head_matmul(
+        &self,
+        input: HeadColumns<'_, Rows<Self>>,
+        rows: usize,
+        weights: &[PackedMatrix],
+        out: &mut Rows<Self>,
+        workspace: &mut WorkspaceOf<Self>,
+    ) -> Result<()>;
+    /// The latent parts of queries, `[heads, rows, kv_lora_rank]`, into rows of heads.
+    fn place_latent_queries(
+        &self,
+        queries: &Rows<Self>,
+        mla: &MlaSpec,
+        heads: usize,
+        rows: usize,
+        qkv: &mut Rows<Self>,
+    );
+    /// `[heads, rows, width]` to `[rows, heads * width]`; `shape` is that of a head.
+    fn transpose_heads(&self, x: &Rows<Self>, heads: usize, shape: Shape, out: &mut Rows<Self>);
+
+    // Recurrent layers.
+
+    /// A gated short convolution: rows of `bcx` are B, C, x, `out = C * conv(B * x)`; `inputs` is scratch. All have
+    /// `width` channels.
+    fn short_conv(
+        &self,
+        states: StateSource<'_, Cache<Self>>,
+        conv: Convolution<'_>,
+        bcx: &Rows<Self>,
+        width: usize,
+        inputs: &mut Rows<Self>,
+        out: &mut Rows<Self>,
+    ) -> Result<()>;
+    /// `[heads, rows, 2]`: decay and weight of each head's tokens. `shape` has the heads as its width.
+    fn recurrence_gates(
+        &self,
+        formula: GateFormula<'_>,
+        logits: &Rows<Self>,
+        shape: Shape,
+        gates: &mut Rows<Self>,
+    );
+    /// Convolves, then runs the states over all rows.
+    fn recur(
+        &self,
+        states: StateSource<'_, Cache<Self>>,
+        recur: &Recur<'_, Rows<Self>>,
+        buffers: RecurBuffers<'_, Rows<Self>>,
+    ) -> Result<()>;
+    /// What [`Ops::recur`] gave, row by row, then gated.
+    fn gather_results(
+        &self,
+        recurrence: Recurrence,
+        batch: &Batch<'_>,
+        results: &Rows<Self>,
+        gate: &OutputGate<'_, Rows<Self>>,
+        out: &mut Rows<Self>,
+    );
+}
