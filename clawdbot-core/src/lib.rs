@@ -37,6 +37,9 @@ pub mod fuzz_support;
 mod hub;
 mod json;
 mod large_stack;
+#[cfg(feature = "bench-support")]
+#[doc(hidden)]
+pub mod layer_trace;
 mod load;
 mod options;
 mod runtime;

@@ -59,7 +59,7 @@ const CRATES: &[Crate] = &[
             &["engine"],
             &["api"],
             &["candle", "hub"],
-            &["bench_support", "fuzz_support"],
+            &["bench_support", "fuzz_support", "layer_trace"],
         ],
     },
 ];
