@@ -1,4 +1,4 @@
-//! What the benches measure, as plain functions: no public interface.
+//! Functions for the benches of this repository: no public interface.
 #![allow(missing_docs, reason = "for the benches of this repository only")]
 
 use std::time::{Duration, Instant};
@@ -108,7 +108,7 @@ impl Machine {
         Ok(self.pool.region(|region| self.kernels.f32_gflop_per_s(region))?)
     }
 
-    /// Products with `copies` matrices `[n, k]` in turn: so many that together they fit into no cache, or one.
+    /// Products with `copies` matrices `[n, k]` in turn: one, or so many that they do not fit into a cache.
     ///
     /// # Errors
     /// `OutOfBudget` without memory.
@@ -174,8 +174,8 @@ impl Machine {
         Ok(bench)
     }
 
-    /// Multiplications and additions with keys and values of the queries after `depth` tokens in one layer, and the bytes of
-    /// its keys and values.
+    /// Operations (multiplications and additions) of `queries` queries after `depth` tokens in one layer, and the bytes of the
+    /// layer's keys and values.
     ///
     /// # Errors
     /// `InvalidArgument` for an unknown shape.
@@ -300,7 +300,7 @@ fn activations(len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 7919) % 1009) as f32 / 500.0 - 1.0).collect()
 }
 
-/// Quantizes or rounds as a product with weights of `format` wants it.
+/// Quantizes or rounds, as products with weights of `format` need it.
 fn quantize(
     kernels: &'static KernelSet,
     region: &Region<'_>,

@@ -1,5 +1,4 @@
-//! What the fuzz targets call: each parser on bytes in memory, and what follows from them read to the end. No public
-//! interface.
+//! Functions for the fuzz targets: each parses bytes in memory and reads everything that they describe. No public interface.
 #![allow(missing_docs, reason = "for the fuzz targets of this repository only")]
 
 use serde_json::{Map, json};
@@ -20,7 +19,7 @@ pub fn gguf(data: &[u8]) -> Result<()> {
     read_weights(&Opened::of_gguf("m.gguf".to_owned(), source)?)
 }
 
-/// A safetensors file: header, and every tensor as whatever it can be read as.
+/// A safetensors file: header, and every tensor in each way in which it can be read.
 pub fn safetensors(data: &[u8]) -> Result<()> {
     let source = WeightSource::from_file(DataFile::from_memory(data.to_vec(), "m.safetensors"))?;
     let names: Vec<String> = source.names().map(str::to_owned).collect();
@@ -59,7 +58,7 @@ pub fn config(data: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// `tokenizer.json`, and texts there and back.
+/// `tokenizer.json`, and texts encoded and decoded.
 pub fn tokenizer(data: &[u8]) -> Result<()> {
     let long = "word \u{e9}a ".repeat(300);
     let texts =
@@ -67,13 +66,13 @@ pub fn tokenizer(data: &[u8]) -> Result<()> {
     tokenizer_with(data, &texts)
 }
 
-/// `tokenizer.json`, and these texts there and back. A panic of the tokenizers crate is a finding, although it is caught.
+/// `tokenizer.json`, and these texts encoded and decoded. A panic of the tokenizers crate is a finding, although it is caught.
 pub fn tokenizer_with(data: &[u8], texts: &[&str]) -> Result<()> {
     let caught = |error: Error| match error.message().contains("panicked") {
         true => Error::internal(error.message().to_owned()),
         false => error,
     };
-    // Of a text, that it cannot be taken says nothing of the others.
+    // A text that cannot be encoded says nothing about the others.
     fn said<T>(result: Result<T>, last: &mut Result<()>) -> Result<Option<T>> {
         match result {
             Ok(found) => Ok(Some(found)),
@@ -109,7 +108,7 @@ pub fn tokenizer_with(data: &[u8], texts: &[&str]) -> Result<()> {
     last
 }
 
-/// `work` on a stack that parsers need not begin a thread for.
+/// Runs `work` on a stack that is large enough for parsers, so that they start no thread.
 pub fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
     crate::large_stack::on_large_stack("clawdbot-fuzz", || Error::internal("panicked"), || Ok(work()))
 }

@@ -1,4 +1,4 @@
-//! Pages of one size: allocated one by one against the budget, handed out, taken back, reused.
+//! A pool of pages of one size. Pages are allocated one by one against the budget, and reused.
 
 use clawdbot_kernels::memory::AlignedBuf;
 
@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::options::KvType;
 use crate::runtime::{Budget, Reservation};
 
-/// Free pages that a pool keeps, so that what is given back and taken again at once is not allocated again: as many as
-/// these bytes hold, but at least one, and at most `RESERVE_PAGES`.
+/// Free pages that a pool keeps, so that a page that is released and taken again is not allocated again: as many as fit
+/// into these bytes, at least one and at most `RESERVE_PAGES`.
 const RESERVE_BYTES: u64 = 16 << 20;
 const RESERVE_PAGES: u64 = 4;
 
@@ -103,7 +103,7 @@ impl BlockPool {
         })
     }
 
-    /// Takes a page back. But for a small reserve its memory goes back to the budget.
+    /// Releases a page. Its memory returns to the budget, unless the pool keeps it in reserve.
     pub(crate) fn give_back(&mut self, id: PageId) {
         debug_assert!(!self.free.contains(&id), "page given back twice");
         let reserve = (RESERVE_BYTES / self.page_bytes.max(1)).clamp(1, RESERVE_PAGES);
@@ -138,7 +138,7 @@ impl BlockPool {
     /// The data of several distinct pages, for writing; `ids` sorted ascending.
     pub(crate) fn pages_mut(&mut self, ids: &[PageId]) -> Vec<&mut PageData> {
         debug_assert!(ids.is_sorted());
-        // Costs as much as there are ids, however large the pool.
+        // Linear in the number of ids, not in the size of the pool.
         let mut rest = self.pages.as_mut_slice();
         let mut passed = 0;
         let mut found = Vec::with_capacity(ids.len());

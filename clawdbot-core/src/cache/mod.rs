@@ -1,7 +1,7 @@
 //! What layers remember of each sequence, in pages.
 //!
 //! Layers with the same kind of state form a *group*; each group has its own page pool, and each sequence one page
-//! table per group. The kinds are full attention, sliding-window attention (whose pages are given back once every query
+//! table per group. The kinds are full attention, sliding-window attention (whose pages are released once every query
 //! has moved past them), and recurrent layers, whose state is a page by itself: see `states`.
 //!
 //! A page holds `PAGE_TOKENS` consecutive positions of one sequence, aligned to absolute positions, for all layers
@@ -9,8 +9,8 @@
 //! ```text
 //! page:  [layer of group][kv head] { K, V }
 //! ```
-//! What K and V look like inside is the business of `clawdbot_kernels::attention`: 16 keys lie side by side, so that scores of 16
-//! keys are one vector and need no horizontal sums.
+//! The layout of K and V is that of `clawdbot_kernels::attention`: 16 keys are interleaved, so that the scores of 16 keys
+//! are one vector and need no horizontal sums.
 
 mod block_pool;
 mod room;
@@ -32,21 +32,21 @@ use crate::runtime::Budget;
 pub(crate) enum LayerState {
     /// Keys and values of all positions, or of the last `window` ones.
     Attention {
-        /// Number of last positions a query sees, its own included; `None`: all.
+        /// Positions that a query sees, its own included; `None`: all.
         window: Option<usize>,
-        /// Heads of keys and values.
+        /// Number of key and value heads.
         kv_heads: usize,
-        /// Elements of each.
+        /// Elements of a head.
         head_dim: usize,
     },
-    /// None of its own: the keys and values of an earlier layer.
+    /// No state of its own: the layer reads the keys and values of an earlier layer.
     Shared {
-        /// Its index.
+        /// Index of the earlier layer.
         layer: usize,
     },
     /// A state of fixed size, after the last position.
     Recurrent {
-        /// Its size.
+        /// Number of f32 values.
         floats: usize,
     },
 }
@@ -115,7 +115,7 @@ impl KvShape {
 #[derive(Debug)]
 struct Group {
     state: LayerState,
-    /// Of keys and values; nothing in a recurrent group.
+    /// Shape of keys and values; empty in a recurrent group.
     shape: KvShape,
     pool: BlockPool,
 }
@@ -126,7 +126,7 @@ impl Group {
     }
 }
 
-/// The KV cache of a model: page pools and where each layer finds its own.
+/// The cache of a model: a page pool for each group, and the group of each layer.
 #[derive(Debug)]
 pub(crate) struct KvCache {
     kv_type: KvType,
@@ -134,12 +134,12 @@ pub(crate) struct KvCache {
     /// For each layer: its group and its index inside.
     layers: Vec<(usize, usize)>,
     budget: Budget,
-    /// Bytes of pages after which the system had no more.
+    /// Bytes of pages at which the system refused another.
     ceiling: u64,
 }
 
 /// The pages of one sequence, one table per group. Entry `i` covers positions `i * PAGE_TOKENS ..`; `None` is a page
-/// that no query will look at again. Of a recurrent group, its states.
+/// that no query will read again. A recurrent group has its states instead.
 #[derive(Debug, Default)]
 pub(crate) struct PageTables {
     pages: Vec<Vec<Option<PageId>>>,
@@ -147,7 +147,7 @@ pub(crate) struct PageTables {
 }
 
 impl PageTables {
-    /// Whether any page would be given back by releasing all.
+    /// Whether the sequence holds any page.
     pub(crate) fn hold_pages(&self) -> bool {
         self.pages.iter().flatten().any(Option::is_some) || self.states.iter().any(StateTable::holds_pages)
     }
@@ -201,7 +201,7 @@ impl KvCache {
         Ok(KvCache { kv_type, groups, layers, budget: budget.clone(), ceiling: u64::MAX })
     }
 
-    /// What keys and values are kept as.
+    /// Type of the cached keys and values.
     pub(crate) fn kv_type(&self) -> KvType {
         self.kv_type
     }
@@ -217,7 +217,7 @@ impl KvCache {
         attention.map(|group| group.pool.page_bytes()).sum::<u64>() / PAGE_TOKENS as u64
     }
 
-    /// Bytes of the states that a sequence has, however long it is; snapshots come on top while there is room.
+    /// Bytes of a sequence's recurrent states, whatever its length. Snapshots, kept while there is room, are not counted.
     pub(crate) fn state_bytes(&self) -> u64 {
         let recurrent = self.groups.iter().filter(|group| group.is_recurrent());
         recurrent.map(|group| group.pool.page_bytes()).sum()
@@ -250,8 +250,8 @@ impl KvCache {
         self.groups.len()
     }
 
-    /// Gives `tables` pages for positions up to `length`, and states for a pass that ends there. On an error nothing that
-    /// was there is lost, and the pages taken so far stay in the table.
+    /// Gives `tables` pages for positions up to `length`, and states for a pass that ends there. After an error
+    /// everything cached is still there, and the pages taken so far stay in the table.
     ///
     /// # Errors
     /// `OutOfBudget` when a page cannot be had.
@@ -259,7 +259,7 @@ impl KvCache {
         tables.pages.resize_with(self.groups.len(), Vec::new);
         tables.states.resize_with(self.groups.len(), StateTable::default);
         if let Err(error) = self.grow_pages(tables, length) {
-            // Snapshots are there for convenience.
+            // A sequence can do without snapshots.
             if !self.drop_snapshots(tables) {
                 return Err(error);
             }
@@ -273,7 +273,7 @@ impl KvCache {
         Ok(())
     }
 
-    /// What a pass cannot do without.
+    /// The pages and states that a pass needs.
     fn grow_pages(&mut self, tables: &mut PageTables, length: usize) -> Result<()> {
         for index in 0..self.groups.len() {
             if self.is_recurrent(index) {
@@ -293,18 +293,18 @@ impl KvCache {
         if let Ok(page) = self.groups[group].pool.take() {
             return Ok(page);
         }
-        // Free pages of other groups are memory, too.
+        // Free pages of other groups can be returned to the budget.
         self.trim_reserve();
         let page = self.groups[group].pool.take();
         if page.is_err() && self.budget.left() >= self.groups[group].pool.page_bytes() {
-            // The budget would have given it.
+            // The budget allowed it, but the system did not.
             self.ceiling = self.allocated_bytes();
         }
         page
     }
 
-    /// After a pass that ended at `position`: gives back pages of sliding-window groups that no query from there on can see,
-    /// and notes where the states are.
+    /// Called after a pass that ended at `position`: releases pages of sliding-window groups that no later query can see, and
+    /// records the position of the states.
     pub(crate) fn release_passed(&mut self, tables: &mut PageTables, position: usize) {
         for (group, table) in self.groups.iter_mut().zip(&mut tables.pages) {
             let LayerState::Attention { window: Some(window), .. } = group.state else { continue };
@@ -318,8 +318,8 @@ impl KvCache {
         }
     }
 
-    /// After a pass from `position` on that did not end: how many positions are still complete. Keys and values are there
-    /// as before, but states have been changed, so that those of a snapshot take their place.
+    /// Called after an abandoned pass that began at `position`: returns how many positions are still complete. Keys and values
+    /// are intact, but states have changed, so the latest snapshot replaces them.
     pub(crate) fn abandon(&mut self, tables: &mut PageTables, position: usize) -> usize {
         if self.state_bytes() == 0 {
             return position;
@@ -330,7 +330,7 @@ impl KvCache {
         self.truncate(tables, position)
     }
 
-    /// Gives back all pages of a sequence.
+    /// Releases all pages of a sequence.
     pub(crate) fn release_all(&mut self, tables: &mut PageTables) {
         for (group, table) in self.groups.iter_mut().zip(&mut tables.pages) {
             table.drain(..).flatten().for_each(|id| group.pool.give_back(id));
@@ -341,11 +341,11 @@ impl KvCache {
     }
 
     /// Keeps the pages for the first `length` positions. Returns how many positions are still complete: fewer than
-    /// `length` when a sliding window has already given back pages that they need, or when the last snapshot of the
+    /// `length` when a sliding window has already released pages that they need, or when the last snapshot of the
     /// states is older.
     pub(crate) fn truncate(&mut self, tables: &mut PageTables, length: usize) -> usize {
         let mut length = length;
-        // Until all groups agree: one may lack a snapshot that another has.
+        // Repeated until all groups agree: one may lack a snapshot that another has.
         loop {
             let before = length;
             for (group, states) in self.groups.iter_mut().zip(&mut tables.states) {
@@ -366,7 +366,7 @@ impl KvCache {
                 let first = window.map_or(0, |window| (length + 1).saturating_sub(window) / PAGE_TOKENS);
                 table.iter().skip(first).all(Option::is_some)
             }
-            // Rewound above; what is shared has no group.
+            // States are rewound above; shared layers have no group.
             LayerState::Recurrent { .. } | LayerState::Shared { .. } => true,
         });
         if complete && length > 0 {
@@ -376,7 +376,7 @@ impl KvCache {
         0
     }
 
-    /// Frees the memory of pages that no sequence uses, when there is none.
+    /// Frees the pages in reserve if no sequence uses the cache.
     pub(crate) fn trim(&mut self) {
         self.ceiling = u64::MAX;
         self.trim_reserve();

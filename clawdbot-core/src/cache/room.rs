@@ -1,4 +1,4 @@
-//! How much memory sequences take, and how much there is.
+//! How much cache memory sequences need, and how much is available.
 
 use clawdbot_kernels::attention::PAGE_TOKENS;
 
@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind};
 
 /// Bytes that the cache takes for a sequence.
 pub(crate) trait Pages {
-    /// For `length` positions, where passes have up to `rows` of them.
+    /// Those of `length` positions, computed in passes of at most `rows` rows.
     fn bytes(&self, length: usize, rows: usize) -> u64;
 }
 
@@ -17,7 +17,7 @@ impl Pages for KvCache {
             let all = length.div_ceil(PAGE_TOKENS);
             let pages = match group.state {
                 LayerState::Attention { window: None, .. } => all,
-                // What the first row of a pass sees, and the rows themselves, from anywhere in a page on.
+                // The window of a pass's first row, then the rows; the first position may be anywhere in its page.
                 LayerState::Attention { window: Some(window), .. } => {
                     all.min(window.saturating_add(rows).saturating_sub(2).div_ceil(PAGE_TOKENS) + 1)
                 }
@@ -30,7 +30,7 @@ impl Pages for KvCache {
 }
 
 impl KvCache {
-    /// Bytes that all sequences can have together: what is allocated, and what the budget still gives.
+    /// Bytes that all sequences can hold together: allocated pages, and what the budget still allows.
     pub(crate) fn capacity(&self) -> u64 {
         self.allocated_bytes().saturating_add(self.budget.left()).min(self.ceiling)
     }
@@ -40,7 +40,7 @@ impl KvCache {
         self.groups.iter().map(|group| group.pool.allocated_bytes()).sum()
     }
 
-    /// Bytes that a sequence holds, but for snapshots, which it can do without.
+    /// Bytes that a sequence holds, without its snapshots.
     pub(crate) fn held(&self, tables: &PageTables) -> u64 {
         let pages = self.groups.iter().zip(&tables.pages);
         let pages =
@@ -50,7 +50,7 @@ impl KvCache {
         pages.chain(states).sum()
     }
 
-    /// Gives back snapshots of states. Returns whether there were any.
+    /// Releases the snapshots of a sequence. Returns whether there were any.
     pub(crate) fn drop_snapshots(&mut self, tables: &mut PageTables) -> bool {
         let mut freed = false;
         for (group, states) in self.groups.iter_mut().zip(&mut tables.states) {
@@ -59,7 +59,8 @@ impl KvCache {
         freed
     }
 
-    /// Why a sequence of `length` tokens, up to `rows` of them in a pass, cannot be computed. It holds `held` bytes.
+    /// The error for a sequence of `length` tokens that does not fit, with at most `rows` tokens in a pass. It holds `held`
+    /// bytes.
     pub(crate) fn refusal(&self, length: usize, rows: usize, held: u64) -> Error {
         let bytes = self.bytes(length, rows).saturating_sub(held);
         let there =

@@ -1,8 +1,8 @@
-//! The states of a sequence's recurrent layers: the one that goes on, and snapshots of earlier ones.
+//! The states of a sequence's recurrent layers: the live one, and snapshots of earlier ones.
 //!
-//! A state is that after some position and cannot be taken back, so a sequence that is cut shorter goes on from a snapshot,
-//! and recomputes what lies between. A pass over several tokens keeps one before its last token: that is where
-//! the same prompt starts when it is asked for again, since logits come from computing its last token.
+//! A state cannot be rewound. A sequence that is truncated continues from a snapshot, and recomputes the tokens in between.
+//! A pass over several tokens takes a snapshot before its last token: when the same prompt is sent again, only that token is
+//! computed, for its logits.
 
 use super::{BlockPool, KvCache, PageData, PageId};
 use crate::error::Result;
@@ -21,14 +21,14 @@ struct State {
 #[derive(Debug, Default)]
 pub(crate) struct StateTable {
     live: Option<State>,
-    /// The one that the current pass takes.
+    /// The snapshot that the current pass takes.
     pending: Option<State>,
     /// Ascending.
     snapshots: Vec<State>,
 }
 
 impl StateTable {
-    /// The state that goes on: how many tokens it has seen, and its page.
+    /// The live state: how many tokens it has seen, and its page.
     pub(crate) fn live(&self) -> Option<(usize, PageId)> {
         self.live.map(|state| (state.tokens, state.page))
     }
@@ -53,7 +53,7 @@ impl StateTable {
         }
     }
 
-    /// The pass has not ended: what it has changed is worth nothing.
+    /// The pass was abandoned: the live state and its snapshot are invalid.
     pub(super) fn spoil(&mut self, pool: &mut BlockPool) {
         let spoiled = self.live.take().into_iter().chain(self.pending.take());
         spoiled.for_each(|state| pool.give_back(state.page));
@@ -69,7 +69,7 @@ impl StateTable {
         self.live.map_or(0, |state| state.tokens)
     }
 
-    /// Gives the snapshots back. Returns whether there were any.
+    /// Releases the snapshots. Returns whether there were any.
     pub(super) fn drop_snapshots(&mut self, pool: &mut BlockPool) -> bool {
         let all = self.pending.take().into_iter().chain(self.snapshots.drain(..));
         all.map(|state| pool.give_back(state.page)).count() > 0
@@ -94,8 +94,8 @@ impl KvCache {
         Ok(())
     }
 
-    /// Takes a page for the snapshot of a pass that ends after `length` tokens, where one is due and there is room: without
-    /// one a sequence that is cut shorter starts from further back.
+    /// Takes a page for the snapshot of a pass that ends after `length` tokens, if one is due and there is room. Without it, a
+    /// truncated sequence continues from an older snapshot.
     pub(super) fn prepare_snapshot(&mut self, group: usize, table: &mut StateTable, length: usize) {
         let done = table.live.map_or(0, |state| state.tokens);
         let page = table.pending.take().map(|state| state.page);

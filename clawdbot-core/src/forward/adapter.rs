@@ -10,17 +10,18 @@ use crate::runtime::Reservation;
 /// An adapter in memory.
 #[derive(Debug)]
 pub(crate) struct Adapter {
-    /// Tells adapters apart, those of one name loaded one after another too.
+    /// Unique, also among adapters that are loaded one after another under the same name
     pub(crate) id: u64,
-    /// By the name of the first of the projections.
+    /// By the name of the first projection, see `Linear::name`
     pub(crate) sites: HashMap<String, Site>,
-    /// Most ranks, and most columns, of a site.
+    /// Largest rank of a site
     pub(crate) rank: usize,
+    /// Largest number of columns of a site
     pub(crate) columns: usize,
     pub(crate) _reservation: Reservation,
 }
 
-/// What an adapter adds to projections that are computed as one.
+/// An adapter's matrices for projections that are computed as one: `x A B` is added.
 pub(crate) struct Site {
     /// k -> ranks
     pub(crate) a: PackedMatrix,

@@ -3,13 +3,13 @@
 use crate::cache::PageTables;
 use crate::forward::adapter::{Adapter, AdapterRows};
 
-/// A ragged batch: tokens of several sequences side by side.
+/// A ragged batch: tokens of several sequences, one after the other.
 pub(crate) struct Batch<'a> {
     /// Token ids of all rows.
     pub(crate) tokens: Vec<u32>,
     /// Absolute position of each row in its sequence.
     pub(crate) positions: Vec<usize>,
-    /// Tokens that the sequence of each row has, computed or not.
+    /// For each row, the number of tokens of its sequence, computed or not.
     pub(crate) lengths: Vec<usize>,
     /// The sequences, in the order of their rows; together they cover all rows.
     pub(crate) sequences: Vec<BatchSequence<'a>>,
@@ -17,7 +17,7 @@ pub(crate) struct Batch<'a> {
     pub(crate) logits_rows: Vec<usize>,
     /// Rows whose states after the last norm are wanted, ascending.
     pub(crate) state_rows: Vec<usize>,
-    /// Of each row, where the model has them; empty: 0 for all.
+    /// Token type of each row, for models that have token types; empty: 0 for all.
     pub(crate) token_types: Vec<u32>,
     /// Rows of sequences with an adapter, ascending.
     pub(crate) adapters: Vec<AdapterRows<'a>>,
@@ -27,7 +27,7 @@ pub(crate) struct Batch<'a> {
 pub(crate) struct BatchSequence<'a> {
     /// Number of rows.
     pub(crate) rows: usize,
-    /// Where its keys and values are; pages for all its positions are there.
+    /// Its pages, which cover all its positions.
     pub(crate) tables: &'a PageTables,
 }
 
@@ -46,13 +46,13 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// Adds `tokens` at positions from `start`, the last of their sequence, with logits for the last `logits` of them.
+    /// Adds the tokens of a sequence from position `start` to its end, with logits for the last `logits` of them.
     #[cfg(any(test, feature = "bench-support"))]
     pub(crate) fn push(&mut self, tokens: &[u32], start: usize, logits: usize, tables: &'a PageTables) {
         self.push_of(start + tokens.len(), tokens, start, logits, tables);
     }
 
-    /// As [`Batch::push`], of a sequence of `length` tokens.
+    /// As [`Batch::push`], for a sequence of `length` tokens, whose end may be later.
     pub(crate) fn push_of(
         &mut self,
         length: usize,
@@ -69,13 +69,13 @@ impl<'a> Batch<'a> {
         self.sequences.push(BatchSequence { rows: tokens.len(), tables });
     }
 
-    /// The kinds of the tokens that were added last.
+    /// Sets the token types of the tokens that were added last.
     pub(crate) fn push_types(&mut self, types: &[u32]) {
         self.token_types.resize(self.rows() - types.len(), 0);
         self.token_types.extend_from_slice(types);
     }
 
-    /// Gives the sequence that was added last an adapter. Neighbours with the same one are adapted together.
+    /// Gives the sequence that was added last an adapter. Neighbouring sequences with the same adapter share its products.
     pub(crate) fn adapt(&mut self, adapter: &'a Adapter) {
         let (end, rows) = (self.rows(), self.sequences.last().map_or(0, |sequence| sequence.rows));
         match self.adapters.last_mut() {

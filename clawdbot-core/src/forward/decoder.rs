@@ -4,10 +4,10 @@
 //! x = embedding[token]
 //! each layer:  x += o_proj(attention(rope(qkv_proj(norm(x)))))
 //!              x += down_proj(act(gate_proj(norm(x))) * up_proj(norm(x)))      or experts
-//! logits = lm_head(norm(x))      for the rows that are asked for
+//! logits = lm_head(norm(x))      of the requested rows
 //! ```
-//! Families differ in where the norms are and what is multiplied with what: `blocks.rs`. An encoder adds positions to the
-//! embedding, lets tokens see each other both ways, norms the sums, and gives states instead of logits.
+//! Families differ in their norms, mixers, MLPs and multipliers. An encoder adds positions to the embedding, attends in both
+//! directions, norms the sums, and returns hidden states instead of logits.
 //!
 //! Every row's result depends on its own sequence alone: the same bits in any batch, chunking and thread count.
 
@@ -30,7 +30,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::spec::{DecoderSpec, HeadShape};
 
 impl DecoderSpec {
-    /// Elements of a token's queries, keys and values in layer `layer`.
+    /// Elements of a row of queries, keys and values in layer `layer`.
     pub(crate) fn qkv_size(&self, layer: usize) -> usize {
         let HeadShape { num_key_value_heads, head_dim } = self.heads(layer);
         (self.num_attention_heads + 2 * num_key_value_heads) * head_dim
@@ -42,28 +42,28 @@ impl DecoderSpec {
     }
 }
 
-/// Weights of one layer. Matrices that read the same input are packed side by side. Norms are `[hidden_size]`, and there as
-/// the family has them, see `Names`.
+/// Weights of one layer. Matrices that read the same input are packed as one. Norms are `[hidden_size]`; a norm that the
+/// family does not have is `None`, see `Names`.
 pub(crate) struct DecoderLayer {
-    /// Before attention
+    /// Before the mixer
     pub(crate) input_norm: Option<Vec<f32>>,
     pub(crate) mixer: Mixer,
-    /// To the residual stream
+    /// The output projection of the mixer
     pub(crate) o: Linear,
-    /// Of what attention gives
+    /// Of the mixer's result, before it is added
     pub(crate) attention_out_norm: Option<Vec<f32>>,
-    /// Of the sum with it
+    /// Of the residual stream, after the mixer's result is added
     pub(crate) attention_sum_norm: Option<Vec<f32>>,
     /// Before the MLP
     pub(crate) mlp_norm: Option<Vec<f32>>,
     pub(crate) mlp: Mlp,
-    /// Of what the MLP gives
+    /// Of the MLP's result, before it is added
     pub(crate) mlp_out_norm: Option<Vec<f32>>,
-    /// Of the sum with it
+    /// Of the residual stream, after the MLP's result is added
     pub(crate) mlp_sum_norm: Option<Vec<f32>>,
-    /// Behind the MLP
+    /// Per-layer embeddings, added after the MLP
     pub(crate) input: Option<LayerInput>,
-    /// What the residual stream is multiplied with in the end
+    /// Multiplier of the residual stream at the end of the layer
     pub(crate) scalar: Option<f32>,
 }
 
@@ -93,7 +93,7 @@ impl DecoderLayer {
     }
 }
 
-/// A layer after pooling, in f32.
+/// A layer of the dense head, in f32.
 pub(crate) struct Dense {
     pub(crate) linear: Linear,
     pub(crate) norm: Option<Vec<f32>>,
@@ -127,7 +127,7 @@ pub(crate) struct ForwardContext<'a, O: Ops> {
 /// How a forward pass ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pass {
-    /// `scratch.logits` holds the logits asked for, `scratch.last` the states, and the cache the new keys and values.
+    /// `scratch.logits` holds the logits asked for, `scratch.states` the hidden states, and the cache the new keys and values.
     Done,
     /// The pass was abandoned; the cache rows of the batch's tokens are unspecified.
     Cancelled,
@@ -344,7 +344,7 @@ impl Decoder {
     }
 }
 
-/// Room for `rows` rows of `width`.
+/// Zeros, `[rows, width]`.
 ///
 /// # Errors
 /// `OutOfBudget` without memory.

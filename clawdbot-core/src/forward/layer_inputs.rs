@@ -1,5 +1,5 @@
-//! Per-layer embeddings, as Gemma 4 has them: each layer gets a few elements more for a token, and adds what they say about
-//! the residual stream to it.
+//! Per-layer embeddings, as in Gemma 4: a second embedding has a short vector for each token and layer. A layer gates its
+//! vector with the residual stream, projects it and adds it.
 //! Source: transformers 5, `models/gemma4/modeling_gemma4.py`.
 //!
 //! ```text
@@ -17,7 +17,7 @@ use super::scratch::InputScratch;
 use crate::error::{Error, Result};
 use crate::spec::{DecoderSpec, PerLayerSpec};
 
-/// Weights that all layers have in common.
+/// Weights that are shared by all layers.
 pub(crate) struct LayerInputs {
     /// `[vocab_size, layers * size]`
     pub(crate) embedding: PackedMatrix,
@@ -51,7 +51,7 @@ impl LayerInputs {
         [&self.embedding, &self.projection.weight]
     }
 
-    /// What the layers get for the tokens of `batch`, whose rows of the first embedding are `x`, `[rows, hidden_size]`.
+    /// Computes the vectors of all layers for the tokens of `batch`, whose embeddings are `x`, `[rows, hidden_size]`.
     ///
     /// # Errors
     /// `OutOfBudget` without memory.
@@ -75,7 +75,7 @@ impl LayerInputs {
 }
 
 impl LayerInput {
-    /// Adds to `x`, `[rows, hidden_size]`, what the layer has got.
+    /// Adds the layer's gated vectors to `x`, `[rows, hidden_size]`.
     ///
     /// # Errors
     /// `OutOfBudget` without memory.

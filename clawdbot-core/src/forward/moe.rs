@@ -1,8 +1,8 @@
-//! Expert layers: a router chooses some experts for each token, and their results are added up by weight.
+//! Expert layers: a router chooses some experts for each token, and their results are added by weight.
 //!
-//! Tokens are grouped by expert, and each expert that is chosen at all is one product over its rows. Of a single token
-//! only the chosen experts' weights are read. A token's experts are added in ascending order, whatever else is in the
-//! batch, so its result has the same bits in every batch.
+//! Tokens are grouped by expert: each chosen expert computes all of its rows at once, and the weights of other experts are not
+//! read. A token's experts are added in ascending order, whatever else is in the batch, so its result has the same bits in
+//! every batch.
 
 use clawdbot_kernels::PackedMatrix;
 
@@ -16,29 +16,29 @@ use crate::spec::DecoderSpec;
 
 /// Weights of an expert layer.
 pub(crate) struct MoeWeights {
-    /// f32, `[experts, hidden_size]`; a further row is the gate of the shared expert
+    /// f32, `[experts, hidden_size]`; where the shared expert has a gate, it is one more row
     pub(crate) router: PackedMatrix,
-    /// `[experts]`, and 0 for the gate
+    /// `[experts]`, and 0 for the gate of the shared expert
     pub(crate) router_bias: Option<Vec<f32>>,
-    /// `[experts]`: added for the choice alone
+    /// `[experts]`: added to the scores when experts are chosen, but not to their weights
     pub(crate) correction: Option<Vec<f32>>,
     pub(crate) experts: Vec<GatedMlp>,
     pub(crate) shared: Option<GatedMlp>,
     pub(crate) parallel_mlp: Option<ParallelMlpWeights>,
 }
 
-/// Of an expert layer next to a dense MLP, see [`MoeSpec::parallel_mlp`]. Norms are `[hidden_size]`.
+/// Weights of a dense MLP that runs in parallel with the experts, see `MoeSpec::parallel_mlp`. Norms are `[hidden_size]`.
 pub(crate) struct ParallelMlpWeights {
     pub(crate) dense: GatedMlp,
-    /// Of what the dense MLP gives
+    /// Of the dense MLP's result
     pub(crate) dense_out_norm: Vec<f32>,
-    /// Of what experts read
+    /// Of the experts' input
     pub(crate) expert_norm: Vec<f32>,
-    /// Of what they give
+    /// Of the experts' result
     pub(crate) expert_out_norm: Vec<f32>,
-    /// Of what the router reads
+    /// Of the router's input
     pub(crate) router_norm: Vec<f32>,
-    /// `[experts]`: what their weights are multiplied with
+    /// `[experts]`: multiplier of each expert's weight
     pub(crate) expert_scale: Vec<f32>,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct MoeBuffers<'a, O: Ops> {
     pub(crate) workspace: &'a mut WorkspaceOf<O>,
 }
 
-/// Those of the experts alone.
+/// Buffers of the experts.
 struct ExpertLayerBuffers<'a, O: Ops> {
     mlp: &'a mut MlpScratch<O::Memory>,
     scratch: &'a mut ExpertScratch<O::Memory>,

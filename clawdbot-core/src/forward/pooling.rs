@@ -1,16 +1,15 @@
-//! The states of a text's tokens to one, or all of them.
+//! Pooling: from the hidden states of a text's tokens to one vector, or all of them.
 
 use std::ops::Range;
 
 use crate::options::Pooling;
 
-/// Gathers the states of one text as passes give them, in the order of positions: the result does not depend on how the text
-/// was cut into passes. Sums are kept in f64.
+/// Collects the hidden states of one text in the order of positions, whatever passes they come from. Sums are in f64.
 #[derive(Debug)]
 pub(crate) struct Pooler {
     /// `None`: all are kept.
     pooling: Option<Pooling>,
-    /// Positions that do not count: those of a prompt.
+    /// Number of leading positions that are not pooled: those of a prompt.
     skip: usize,
     /// `[hidden_size]`, empty before the first row.
     sums: Vec<f64>,
@@ -26,12 +25,12 @@ impl Pooler {
         Pooler { pooling: Some(pooling), skip, sums: Vec::new(), weight: 0.0, every: Vec::new() }
     }
 
-    /// Keeps the states of all positions, in `room`, which is empty and large enough.
+    /// Keeps the hidden states of all positions in `room`, which is empty and has the capacity.
     pub(crate) fn every(room: Vec<f32>) -> Self {
         Pooler { pooling: None, skip: 0, sums: Vec::new(), weight: 0.0, every: room }
     }
 
-    /// Those of positions `start .. start + rows`, of `total`, whose states are wanted.
+    /// The positions among `start .. start + rows`, of a text of `total` tokens, that are pooled.
     pub(crate) fn wanted(&self, start: usize, rows: usize, total: usize) -> Range<usize> {
         let all = match self.pooling {
             Some(Pooling::Cls) => self.skip..self.skip + 1,
@@ -44,7 +43,7 @@ impl Pooler {
         first..all.end.clamp(first, start + rows)
     }
 
-    /// Takes the state of a wanted position.
+    /// Adds the hidden state of a position that [`Pooler::wanted`] names.
     pub(crate) fn add(&mut self, position: usize, state: &[f32]) {
         let Some(pooling) = self.pooling else { return self.every.extend_from_slice(state) };
         let weight = if pooling == Pooling::WeightedMean { (position + 1) as f64 } else { 1.0 };
@@ -54,7 +53,7 @@ impl Pooler {
         }
         for (sum, &x) in self.sums.iter_mut().zip(state) {
             let x = f64::from(x);
-            // A NaN must show.
+            // NaN must not be lost.
             if !max {
                 *sum += weight * x;
             } else if x > *sum || x.is_nan() {
@@ -71,7 +70,7 @@ impl Pooler {
         self.every.clear();
     }
 
-    /// The pooled state, `[hidden_size]`; empty if no position counted. Of kept ones, `[positions, hidden_size]`.
+    /// The vector, `[hidden_size]`, or empty if no position was pooled; where all are kept, `[positions, hidden_size]`.
     pub(crate) fn finish(self) -> Vec<f32> {
         let Some(pooling) = self.pooling else { return self.every };
         let divisor = match pooling {
@@ -83,7 +82,7 @@ impl Pooler {
     }
 }
 
-/// Scales a vector to length 1; one of zeros stays as it is.
+/// Scales a vector to length 1. Zeros stay zeros.
 pub(crate) fn normalize(vector: &mut [f32]) {
     let squares: f64 = vector.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
     let length = squares.sqrt().max(1e-12);

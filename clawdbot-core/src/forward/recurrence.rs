@@ -12,12 +12,12 @@ pub(crate) struct Recurrence {
     pub(crate) heads: usize,
     /// Heads of keys and queries, a divisor of `heads`.
     pub(crate) key_heads: usize,
-    /// Heads have key heads in turn; otherwise neighbours have the same.
+    /// Head `h` uses key head `h % key_heads`; otherwise neighbouring heads share a key head.
     pub(crate) tiled: bool,
     pub(crate) key_dim: usize,
     /// Columns of a head's state.
     pub(crate) value_dim: usize,
-    /// Tokens that the convolution sees, the current one included.
+    /// Tokens that the convolution covers, the current one included.
     pub(crate) kernel_size: usize,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct Channels {
 }
 
 impl Recurrence {
-    /// Of the convolution: queries, keys, values.
+    /// Channels of the convolution: queries, keys, values.
     pub(crate) fn channels(&self) -> usize {
         2 * self.key_heads * self.key_dim + self.heads * self.value_dim
     }

@@ -9,7 +9,7 @@ use crate::spec::rope_scaling::{QueryGrowth, RopeSpec};
 /// cos and sin of the angles of a pass's positions, for each rotation of a model.
 pub(crate) struct RopeTables<'a>(Vec<Table<'a>>);
 
-/// One rotation's.
+/// cos and sin of one rotation.
 struct Table<'a> {
     /// `[positions, rotary_dim / 2]`
     cos: &'a [f32],
@@ -17,11 +17,11 @@ struct Table<'a> {
     sin: &'a [f32],
     half: usize,
     interleaved: bool,
-    /// `[positions]`: of queries; empty: 1
+    /// `[positions]`: multipliers of queries; empty: 1
     scales: Vec<f32>,
 }
 
-/// What the heads of one token are rotated by.
+/// cos and sin for the heads of one token.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Rotation<'a> {
     /// `[rotary_dim / 2]`
@@ -29,7 +29,7 @@ pub(crate) struct Rotation<'a> {
     /// `[rotary_dim / 2]`
     pub(crate) sin: &'a [f32],
     pub(crate) interleaved: bool,
-    /// What queries are multiplied with.
+    /// Multiplier of queries
     pub(crate) scale: Option<f32>,
 }
 
@@ -50,7 +50,7 @@ impl<'a> RopeTables<'a> {
         RopeTables(ropes.iter().map(table).collect())
     }
 
-    /// Row `row` of rotation `rope`; of none, nothing is rotated.
+    /// Row `row` of rotation `rope`. Without a rotation the result is empty, and rotates nothing.
     pub(crate) fn row(&self, rope: Option<usize>, row: usize) -> Rotation<'_> {
         let Some(table) = rope.and_then(|rope| self.0.get(rope)) else { return Rotation::default() };
         let part = row * table.half..(row + 1) * table.half;

@@ -1,4 +1,4 @@
-//! Which experts a token gets, and their weights, by the router's logits.
+//! Routing: the experts of a token and their weights, from the router's logits.
 
 use std::cmp::Ordering;
 
@@ -73,14 +73,14 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
 pub(crate) struct Choosing {
     /// `[experts]`
     scores: Vec<f32>,
-    /// `[experts]`: what is chosen by
+    /// `[experts]`: scores with corrections, by which experts are chosen
     preference: Vec<f32>,
     ranking: Ranking,
     chosen: Vec<(usize, f32)>,
 }
 
 impl MoeSpec {
-    /// The experts of a token by the router's logits, `[experts]`, best first, with their weights. Of equals the first.
+    /// The experts of a token by the router's logits, `[experts]`, best first, with their weights. Ties go to the lower index.
     pub(crate) fn choose<'a>(
         &self,
         logits: &[f32],
@@ -104,7 +104,7 @@ impl MoeSpec {
             *preference += correction;
         }
         if let Some(groups) = self.groups {
-            // DeepSeek-V3 goes by the two best of a group, V2 by the best.
+            // A group counts by its two best experts in DeepSeek-V3, by its best in V2.
             let counted = if self.scoring == Scoring::Sigmoid { 2 } else { 1 };
             keep_best_groups(groups, counted, preference, ranking);
         }
@@ -113,7 +113,7 @@ impl MoeSpec {
         chosen.extend(best.iter().map(|&expert| (expert, scores[expert])));
         if self.norm_topk_prob {
             let sum: f32 = chosen.iter().map(|(_, weight)| weight).sum();
-            // As DeepSeek has it; of a softmax the sum is never 0.
+            // As in DeepSeek; the sum of a softmax is never 0.
             let sum = if self.scoring == Scoring::Sigmoid { sum + 1e-20 } else { sum };
             chosen.iter_mut().for_each(|(_, weight)| *weight /= sum);
         }
@@ -122,13 +122,13 @@ impl MoeSpec {
     }
 }
 
-/// Finds the best of some values in time that grows as they do, but for sorting those.
+/// Finds the largest values: linear time, plus sorting the ones found.
 #[derive(Default)]
 struct Ranking(Vec<usize>);
 
 impl Ranking {
-    /// The indices of the `count` largest, descending; of equals the first. NaN is never larger, so that it comes after what
-    /// stands before it, and before what stands after.
+    /// The indices of the `count` largest values, descending. Ties go to the lower index. A value replaces the best so far only if
+    /// it is larger, and comparisons with NaN are false: that is the order in which NaN is ranked.
     fn best(&mut self, values: &[f32], count: usize) -> &[usize] {
         let order = &mut self.0;
         let count = count.min(values.len());
@@ -143,7 +143,7 @@ impl Ranking {
                 while taken[first] {
                     first += 1;
                 }
-                // The first that is left is the best so far, and no number is larger than NaN.
+                // If the first value left is NaN, no other is larger than it.
                 let next = if values[first].is_nan() { first } else { numbers.next().unwrap_or(first) };
                 taken[next] = true;
                 order.push(next);
@@ -160,12 +160,12 @@ impl Ranking {
     }
 }
 
-/// The order of numbers, largest first, equal ones as they stand.
+/// Descending order; equal numbers by their index.
 fn descending(values: &[f32], a: &usize, b: &usize) -> Ordering {
     values[*b].partial_cmp(&values[*a]).unwrap_or(Ordering::Equal).then(a.cmp(b))
 }
 
-/// Takes experts out of the choice unless their group is among the best by the sum of its `counted` best.
+/// Excludes experts whose group is not among the best, by the sum of each group's `counted` best.
 fn keep_best_groups(groups: ExpertGroups, counted: usize, preference: &mut [f32], ranking: &mut Ranking) {
     let size = preference.len() / groups.n_group;
     let sums: Vec<f32> = preference

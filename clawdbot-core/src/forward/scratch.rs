@@ -1,4 +1,4 @@
-//! The buffers of a forward pass: allocated once, grown when a larger batch comes, charged to the budget.
+//! The buffers of a forward pass: allocated once, grown for larger batches, counted in the budget.
 
 use super::cpu::Host;
 use super::ops::{Buffer, Memory, MlpBuffers, Workspace};
@@ -21,9 +21,9 @@ pub(crate) struct Scratch<M: Memory = Host> {
     pub(crate) mlp: MlpScratch<M>,
     pub(crate) moe: MoeScratch<M>,
     pub(crate) inputs: InputScratch<M>,
-    /// Of each rotation: `[T, rotary_dim / 2]` of cos, then as many of sin; on the host
+    /// For each rotation `[T, rotary_dim / 2]` of cos, then as many of sin; on the host
     pub(crate) rope: AlignedBuf<f32>,
-    /// `[rows of states, hidden_size]`: hidden states after the last norm, where they are asked for
+    /// `[rows of states, hidden_size]`: hidden states after the last norm, of the requested rows
     pub(crate) states: M::Rows,
     /// `[rows of logits, hidden_size]`: after the last norm
     pub(crate) last: M::Rows,
@@ -99,9 +99,9 @@ pub(crate) struct MoeScratch<M: Memory> {
     pub(crate) parallel_mlp: [M::Rows; 2],
 }
 
-/// Buffers of second embeddings.
+/// Buffers of per-layer embeddings.
 pub(crate) struct InputScratch<M: Memory> {
-    /// `[T, layers * size]`: what the layers get
+    /// `[T, layers * size]`: the vectors of all layers
     pub(crate) all: M::Rows,
     /// `[T, layers * size]`
     pub(crate) looked_up: M::Rows,
@@ -181,7 +181,7 @@ impl DecoderSpec {
     }
 }
 
-/// How many rows a pass has, and how many of logits and hidden states it is asked for.
+/// Rows of a pass, and how many rows of logits and of hidden states are requested.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PassSize {
     pub(crate) rows: usize,
@@ -225,7 +225,7 @@ impl<M: Memory> Scratch<M> {
         self.logits.reserve(size.logits * widths.vocab)
     }
 
-    /// Bytes that [`Scratch::reserve`] takes at most, the int8 form included.
+    /// Bytes that [`Scratch::reserve`] takes at most, with the quantized rows.
     ///
     /// # Errors
     /// `InvalidModel` when the product overflows.
@@ -236,7 +236,7 @@ impl<M: Memory> Scratch<M> {
         let widest = widths.hidden.max(widths.mlp).max(widths.mixed).max(wide);
         let moe = widths.router + 2 * widths.gathered + 6 * widths.experts + 2 * widths.parallel_mlp;
         let moe = moe + widths.gathered.div_ceil(2) + 2 * widths.inputs + 2 * widths.input;
-        // The states of all rows may be wanted.
+        // Hidden states may be requested for all rows.
         let per_row =
             3 * widths.hidden + widths.qkv + widths.mixed + wide + widths.sublayer + widths.mlp + moe;
         let floats = (per_row + widths.rope + widest.div_ceil(2) + widths.mlp.div_ceil(2))

@@ -1,4 +1,4 @@
-//! What LoRA adapters add to the products of a pass.
+//! LoRA adapters: what they add to the products of a pass.
 
 use std::cell::RefCell;
 
@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::forward::adapter::{Adapter, AdapterRows};
 use crate::forward::linear::Linear;
 
-/// The buffers of adapters; each adapter has them in its reservation.
+/// The buffers of adapters, counted in each adapter's reservation.
 #[derive(Debug, Default)]
 pub(crate) struct AdapterScratch {
     /// `[rows of an adapter, ranks]`
@@ -37,7 +37,7 @@ pub(crate) struct BatchAdapters<'a> {
 }
 
 impl<'a> BatchAdapters<'a> {
-    /// Those of a batch of `rows` rows; `None` if no row has one.
+    /// The adapters of a batch of `rows` rows; `None` if no row has one.
     ///
     /// # Errors
     /// `OutOfBudget` without memory.
@@ -58,8 +58,8 @@ impl Cpu<'_> {
         self.adapters.as_ref().is_some_and(|adapters| adapters.rows.iter().any(changes))
     }
 
-    /// `out = x * weight + bias` with `epilogue`, and what the adapters of the batch's rows add before it: `x` and `out` have
-    /// all rows of the batch, or those of an expert, which no adapter changes.
+    /// `out = x * weight + bias`, plus what the adapters of the batch's rows add, then `epilogue`. `x` and `out` have all rows
+    /// of the batch, or the rows of an expert, which no adapter changes.
     ///
     /// # Errors
     /// `OutOfBudget` without memory.
@@ -90,7 +90,7 @@ impl Cpu<'_> {
             self.by_rows(hidden, ranks, |_, row| {
                 row.iter_mut().zip(&site.scales).for_each(|(h, scale)| *h *= scale);
             });
-            // Added to any number it leaves that as it is.
+            // -0.0 leaves any number unchanged when it is added.
             added[end * n..range.start * n].fill(-0.0);
             end = range.end;
             let added = &mut added[range.start * n..end * n];

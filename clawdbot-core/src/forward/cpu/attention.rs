@@ -1,4 +1,4 @@
-//! Attention of a batch: keys and values into the cache, then queries over its pages.
+//! Attention of a batch: writes keys and values into the cache, then attends over its pages.
 
 use clawdbot_kernels::attention::{
     self, Attention, Element, Float, Int8, Int8Head, Int8Page, KvSequence, KvSlots, PAGE_TOKENS, Scores,
@@ -13,7 +13,7 @@ use crate::forward::ops::LayerRef;
 use crate::options::KvType;
 use crate::spec::{DecoderSpec, HeadShape, KeySource};
 
-/// Rows of a batch from which writing is shared between threads.
+/// From this many rows on, threads share the writing.
 const MANY_ROWS: usize = 16;
 
 /// Which rows go into which pages: the same for all layers of a group.
@@ -64,7 +64,7 @@ pub(crate) struct AttendBuffers<'a> {
     pub(crate) workspaces: &'a mut Workspaces,
 }
 
-/// Attends with layer `layer`, whose heads may have sinks.
+/// See [`crate::forward::ops::Ops::attend`].
 ///
 /// # Errors
 /// `Internal` when a page is missing.
@@ -95,7 +95,7 @@ fn attend_kind<K: PageKind>(
 ) -> Result<()> {
     let AttendBuffers { qkv, out, workspaces } = buffers;
     let (window, keys, heads) = (spec.layers[layer].window, spec.layers[layer].keys, spec.heads(layer));
-    // Those of another layer are there already.
+    // A layer that shares keys reads those of another, which are written already.
     if !matches!(keys, KeySource::Layer(_)) {
         store::<K>(cpu, (spec, layer), cache, plan, qkv)?;
     }
@@ -132,7 +132,7 @@ fn attend_kind<K: PageKind>(
     Ok(())
 }
 
-/// Where a kind of page finds its parts.
+/// How the parts of a kind of page are found.
 trait PageKind: KvSlots {
     /// Layer `index` of a page; `None` when the page is of another kind.
     fn page<'a>(data: &'a PageData, index: usize, shape: &KvShape) -> Option<Self::Page<'a>>;
@@ -171,7 +171,7 @@ impl PageKind for Int8 {
     }
 }
 
-/// An element type and the pages that are made of it.
+/// An element type of pages.
 trait StoredElement: Element {
     fn of(data: &PageData) -> Option<&[Self]>;
     fn of_mut(data: &mut PageData) -> &mut [Self];
@@ -195,7 +195,7 @@ impl StoredElement for u16 {
     }
 }
 
-/// One head of one page to be written to.
+/// One head of one page, to be written.
 struct HeadWrite<'a, H> {
     head: Option<H>,
     index: usize,

@@ -11,7 +11,7 @@ use crate::forward::ops::{
 use crate::forward::routing::{Choice, Choices, sigmoid};
 use crate::spec::MoeSpec;
 
-/// No row of the group.
+/// The place of a row that did not choose the expert.
 const ABSENT: usize = usize::MAX;
 
 /// See [`crate::forward::ops::Ops::choose_experts`].
@@ -50,7 +50,7 @@ pub(super) fn forward(
     let count = taken.len();
     let out = &mut out[..count * width];
     if let Some((group, rotated)) = expert.weights.gate_up.weight.format().activations() {
-        // Each row once, not once for each of its experts.
+        // Each row is quantized once, not once for each of its experts.
         if !layer_codes.are(rows, width, (group, rotated)) {
             layer_codes.quantize(cpu.kernels, cpu.region, &x[..rows * width], rows, width, group, rotated)?;
         }

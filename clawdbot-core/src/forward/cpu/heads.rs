@@ -1,4 +1,4 @@
-//! Rows of heads: what is missing in them, their norms and rotations, and those of latent attention.
+//! Rows of query, key and value heads: completed, normed and rotated; and those of latent attention.
 
 use clawdbot_kernels::memory::AlignedBuf;
 use clawdbot_kernels::threads::Region;
@@ -128,7 +128,8 @@ pub(super) fn place_latent_queries(
     });
 }
 
-/// See [`crate::forward::ops::Ops::head_matmul`]. A head is too little for all threads: each has some.
+/// See [`crate::forward::ops::Ops::head_matmul`]. A head is too little work for all threads, so each thread
+/// computes some heads.
 pub(super) fn matmul(
     cpu: &Cpu<'_>,
     input: HeadColumns<'_, Values>,
@@ -157,7 +158,7 @@ pub(super) fn matmul(
     tasks.into_iter().try_for_each(|share| share.outcome)
 }
 
-/// Some heads' products.
+/// The products of some heads.
 struct Share<'a> {
     /// `[heads, rows, n]`
     out: &'a mut [f32],
@@ -166,7 +167,7 @@ struct Share<'a> {
 }
 
 impl Share<'_> {
-    /// Those of the heads from `first` on, as many as `out` has room for.
+    /// Computes the products of the heads from `first` on, as many as fit into `out`.
     fn multiply(
         &mut self,
         cpu: &Cpu<'_>,

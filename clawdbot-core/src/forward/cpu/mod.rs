@@ -1,4 +1,4 @@
-//! The operations of a forward pass on the CPU: kernels on the threads of a region, over memory of the host.
+//! The operations of a forward pass on the CPU: kernels on the threads of a region, in host memory.
 
 mod adapters;
 pub(crate) mod attention;
@@ -30,7 +30,7 @@ use crate::cache::KvCache;
 use crate::error::Result;
 use crate::spec::{Activation, DecoderSpec, MlaSpec, MoeSpec};
 
-/// Memory of the host.
+/// Host memory.
 pub(crate) struct Host;
 
 impl Memory for Host {
@@ -46,16 +46,16 @@ impl Buffer for AlignedBuf<f32> {
     }
 }
 
-/// What operations need for themselves.
+/// Buffers that operations use internally.
 #[derive(Default)]
 pub(crate) struct CpuWorkspace {
     /// Of attention, one for each thread
     pub(crate) attention: Workspaces,
     /// One for each thread, where heads have matrices of their own
     heads: Vec<HeadScratch>,
-    /// `[rows]`: where each row is among those of an expert
+    /// `[rows]`: the place of each row among those of an expert
     places: Vec<usize>,
-    /// Of adapters, which have reserved them; whoever makes a [`Cpu`] for a batch with adapters lends them to it
+    /// Of adapters, in their own reservations. A pass lends them to its [`Cpu`].
     pub(crate) adapters: AdapterScratch,
 }
 
@@ -74,7 +74,7 @@ impl Workspace for CpuWorkspace {
     fn bytes(spec: &DecoderSpec, rows: usize, threads: usize) -> Option<usize> {
         // Buffers of one head size serve the smaller ones too.
         let attention = spec.head_dims().into_iter().map(|size| Workspaces::bytes(threads, size)).max();
-        // Values, and their int8 form with scales and sums: less than half as much.
+        // Values, and their quantized form, which takes less than half as much.
         let head = spec.mla.map_or(0, |mla| mla.head_input());
         let heads = (head + head.div_ceil(2)).checked_mul(threads)?.checked_mul(rows)?;
         heads.checked_mul(4)?.checked_add(attention.unwrap_or(0))
@@ -85,7 +85,7 @@ impl Workspace for CpuWorkspace {
 pub(crate) struct Cpu<'a> {
     pub(crate) kernels: &'static KernelSet,
     pub(crate) region: &'a Region<'a>,
-    /// Of the batch's rows
+    /// The adapters of the batch's rows
     pub(crate) adapters: Option<BatchAdapters<'a>>,
 }
 
@@ -94,7 +94,7 @@ impl Cpu<'_> {
     fn by_rows(&self, data: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         let rows = data.len() / width;
         let chunk = rows.div_ceil(4 * self.region.threads()).max(1);
-        // Few rows are done sooner than another thread starts.
+        // Few rows are computed sooner than another thread wakes up.
         let chunk = if rows < 4 { rows.max(1) } else { chunk };
         self.region.parallel_chunks_mut(data, chunk * width, |index, part| {
             for (offset, values) in part.chunks_exact_mut(width).enumerate() {
@@ -105,7 +105,7 @@ impl Cpu<'_> {
 }
 
 impl<R: std::ops::Deref<Target = [f32]>> Columns<'_, R> {
-    /// The columns of row `row`, as many as `width`.
+    /// `width` columns of row `row`.
     fn of_row(&self, row: usize, width: usize) -> &[f32] {
         &self.rows[row * self.stride + self.first..][..width]
     }

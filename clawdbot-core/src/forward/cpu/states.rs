@@ -1,17 +1,17 @@
-//! The states that a recurrent layer works on.
+//! The states of a recurrent layer, for each sequence of a batch.
 
 use crate::cache::{KvCache, PageData, PageId};
 use crate::error::{Error, Result};
 use crate::forward::batch::Batch;
 
-/// What a recurrent layer has of one sequence of a batch.
+/// A recurrent layer's state of one sequence of a batch.
 pub(super) struct SequenceState<'a> {
     /// First row in the batch.
     pub(crate) row: usize,
     pub(crate) rows: usize,
-    /// `[floats]`: the state before the rows, to become that after them.
+    /// `[floats]`: the state, to be updated from before the rows to after them.
     pub(crate) live: &'a mut [f32],
-    /// The state after some of the rows is to be left here.
+    /// Where the state after that many rows is to be copied.
     pub(crate) snapshot: Option<(usize, &'a mut [f32])>,
 }
 
@@ -59,7 +59,7 @@ pub(super) fn sequence_states<'a>(
     states.collect::<Option<_>>().ok_or_else(missing)
 }
 
-/// Inputs of a convolution: those of a pass, and before them the last ones of earlier passes.
+/// Inputs of a convolution: the last ones of earlier passes, then those of this pass.
 #[derive(Clone, Copy)]
 pub(crate) struct History<'a> {
     /// `[kernel_size - 1, width]`, the oldest first
@@ -72,7 +72,7 @@ pub(crate) struct History<'a> {
 }
 
 impl<'a> History<'a> {
-    /// The inputs that row `row` sees, `kernel_size` of them: the oldest first, its own last.
+    /// The `kernel_size` inputs of row `row`: the oldest first, its own last.
     pub(crate) fn seen_by(&self, row: usize, kernel_size: usize) -> Vec<&'a [f32]> {
         (row + 1..row + 1 + kernel_size).map(|index| self.input(index - 1, kernel_size)).collect()
     }
@@ -85,7 +85,7 @@ impl<'a> History<'a> {
         }
     }
 
-    /// What `earlier` is after `rows` rows.
+    /// The value of `earlier` after `rows` rows.
     pub(crate) fn after(&self, rows: usize, kernel_size: usize) -> Vec<f32> {
         (rows..rows + kernel_size - 1).flat_map(|index| self.input(index, kernel_size)).copied().collect()
     }

@@ -1,4 +1,4 @@
-//! Gated delta nets, as Qwen3-Next and Qwen3.5 have them on three layers of four.
+//! Gated delta nets, as in Qwen3-Next and Qwen3.5 (three layers of four).
 //! Source: transformers 5, `models/qwen3_next/modeling_qwen3_next.py`; Yang et al. 2024, <https://arxiv.org/abs/2412.06464>.
 //!
 //! ```text

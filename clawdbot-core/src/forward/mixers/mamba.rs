@@ -1,4 +1,4 @@
-//! Mamba-2 layers, as Granite 4 has them on most layers.
+//! Mamba-2 layers, as in Granite 4.
 //! Source: transformers 5, `models/granitemoehybrid/modeling_granitemoehybrid.py`; Dao, Gu 2024,
 //! <https://arxiv.org/abs/2405.21060>.
 //!
@@ -40,7 +40,7 @@ pub(crate) struct MambaWeights {
 }
 
 impl MambaSpec {
-    /// Elements of x, and of z.
+    /// Elements of x, and as many of z.
     pub(crate) fn inner(&self) -> usize {
         self.num_heads * self.head_dim
     }

@@ -1,7 +1,7 @@
 //! Multi-head latent attention (DeepSeek-V2, section 2.1, <https://arxiv.org/abs/2405.04434>).
 //!
-//! What is cached of a token is one key for all heads: `k_rope` (rotated) and the latent `c`. A head's keys `W_k c` and
-//! values `W_v c` are never made: its query is taken to the space of `c` instead, and its result back from there:
+//! The cache has one key per token for all heads: `k_rope` (rotated) and the latent `c`. A head's keys `W_k c` and values
+//! `W_v c` are never computed. Instead, its query is projected to the space of `c`, and its result back:
 //! ```text
 //! q'_h = [q_rope_h ; W_k,h^T q_nope_h]     k' = [k_rope ; c]      v' = [0 ; c]
 //! out_h = W_v,h (attention(q'_h, k', v') without its first part)
@@ -16,7 +16,7 @@ use crate::forward::ops::{Columns, HeadColumns, HeadOps, LatentInput, Ops, Rows,
 use crate::forward::scratch::MixerScratch;
 use crate::spec::{DecoderSpec, MlaSpec};
 
-/// Added to the mean square in the norms of latents, whatever the configuration says of others, as in transformers.
+/// Epsilon of the norms of latents. As in transformers, it does not depend on `rms_norm_eps`.
 const LATENT_EPS: f32 = 1e-6;
 
 /// Weights of latent attention.
@@ -29,9 +29,9 @@ pub(crate) struct MlaWeights {
     pub(crate) q_up: Option<Linear>,
     /// `[kv_lora_rank]`
     pub(crate) kv_norm: Vec<f32>,
-    /// Of each head: qk_nope_head_dim -> kv_lora_rank
+    /// For each head: qk_nope_head_dim -> kv_lora_rank
     pub(crate) key_up: Vec<PackedMatrix>,
-    /// Of each head: kv_lora_rank -> v_head_dim
+    /// For each head: kv_lora_rank -> v_head_dim
     pub(crate) value_up: Vec<PackedMatrix>,
 }
 
@@ -45,7 +45,7 @@ impl MlaSpec {
         [down, queries, latent, 0, 0]
     }
 
-    /// Elements per row of the inputs of a head's projections.
+    /// Inputs of the larger of a head's two projections.
     pub(crate) fn head_input(&self) -> usize {
         self.qk_nope_head_dim.max(self.kv_lora_rank)
     }
@@ -75,7 +75,7 @@ impl MlaWeights {
         ops.linear(x, rows, &self.down, Store::Overwrite, down, codes)?;
         let stride = self.down.weight.n();
         let down = |first: usize| Columns { rows: &*down, stride, first };
-        // Queries stand at the beginning of each row of `down`, or, with a projection in between, in rows of their own.
+        // Without a second projection, queries are the first columns of `down`.
         let queries = match (&self.q_norm, &self.q_up) {
             (Some(norm), Some(up)) => {
                 ops.norm_columns(down(0), norm, LATENT_EPS, rows, latent);

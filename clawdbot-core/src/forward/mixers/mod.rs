@@ -1,4 +1,4 @@
-//! The first half of a layer: what lets a sequence's tokens see each other.
+//! Token mixers: the first half of a layer, in which tokens of a sequence read each other.
 
 pub(crate) mod delta_net;
 pub(crate) mod mamba;
@@ -20,7 +20,7 @@ use crate::cache::LayerState;
 use crate::error::Result;
 use crate::spec::{DecoderSpec, HeadShape, KeySource, LayerSpec, MixerKind};
 
-/// Weights of a layer's first half, but for the projection back.
+/// Weights of a token mixer, without its output projection.
 #[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
 pub(crate) enum Mixer {
     Attention(AttentionWeights),
@@ -32,11 +32,11 @@ pub(crate) enum Mixer {
 
 /// Weights of attention.
 pub(crate) struct AttentionWeights {
-    /// hidden_size -> queries, keys, values, as far as the layer has its own
+    /// hidden_size -> queries, keys, values; without those that the layer shares
     pub(crate) qkv: Linear,
     /// hidden_size -> heads * head_dim
     pub(crate) gate: Option<Linear>,
-    /// Norms of queries and keys: `[head_dim]` each, or as long as all heads together
+    /// Norms of queries and keys: `[head_dim]` each, or over all heads
     pub(crate) qk_norms: Option<(Vec<f32>, Vec<f32>)>,
     /// Ones, `[head_dim]`, where values are normed
     pub(crate) value_norm: Option<Vec<f32>>,
@@ -71,7 +71,7 @@ impl DecoderSpec {
         let state = |(index, layer): (usize, &LayerSpec)| match layer.mixer {
             MixerKind::Attention => match (layer.keys, self.heads(index)) {
                 (KeySource::Layer(layer), _) => LayerState::Shared { layer },
-                // A pass holds whole sequences, and no later one reads their keys: one layer's pages are enough for all.
+                // An encoder's pass has whole sequences, and no later pass reads their keys: all layers share one layer's pages.
                 _ if self.bidirectional && index > 0 => LayerState::Shared { layer: 0 },
                 _ if self.bidirectional => LayerState::Attention {
                     window: None,
@@ -99,7 +99,7 @@ impl DecoderSpec {
 
     /// Elements per row of each of the buffers in [`MixerScratch::wide`].
     pub(crate) fn wide_sizes(&self) -> [usize; 5] {
-        // What is stored apart from queries, keys and values, or without some of them.
+        // Room for queries, keys and values that are computed in parts, or for the gate.
         let apart = |layer: usize| match self.layers[layer].keys {
             KeySource::Own if !self.attention.gate => 0,
             _ => self.qkv_size(layer),
@@ -117,7 +117,7 @@ impl DecoderSpec {
         sizes
     }
 
-    /// Elements per row of what the widest mixer gives before it is projected back.
+    /// Elements per row of the widest mixer's result, before the output projection.
     pub(crate) fn widest_mixed(&self) -> usize {
         (0..self.layers.len()).map(|layer| self.mixed_size(layer)).max().unwrap_or(0)
     }
@@ -137,7 +137,7 @@ impl Mixer {
         }
     }
 
-    /// Mixes `x`, `[rows, hidden_size]`, into `out`, as wide as the projection back wants it.
+    /// Mixes `x`, `[rows, hidden_size]`, into `out`, `[rows, inputs of the output projection]`.
     ///
     /// # Errors
     /// `OutOfBudget` without memory, `Internal` when a page or state is missing.

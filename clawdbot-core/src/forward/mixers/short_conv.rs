@@ -1,4 +1,4 @@
-//! Gated short convolutions, as LFM2 has them on most layers: `out(C * conv(B * x))`.
+//! Gated short convolutions, as in LFM2: `out(C * conv(B * x))`.
 //! Source: transformers 5, `models/lfm2/modeling_lfm2.py`.
 
 use super::MixContext;

@@ -1,4 +1,4 @@
-//! What operations are called with: shapes, parts of buffers, and the weights and sizes of the larger operations.
+//! Arguments of operations: shapes, parts of buffers, and the weights and sizes of the larger operations.
 
 use clawdbot_kernels::PackedMatrix;
 
@@ -10,7 +10,7 @@ use crate::forward::rope::RopeTables;
 use crate::forward::routing::Choice;
 use crate::spec::{Activation, DecoderSpec, MlaSpec, NormKind};
 
-/// A number of rows, and the values of each.
+/// A number of rows and their width in values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Shape {
     pub(crate) rows: usize,
@@ -24,10 +24,10 @@ impl Shape {
     }
 }
 
-/// Some columns of rows, from `first` on; how many is what the operation says.
+/// Columns of rows, from `first` on. The operation says how many.
 pub(crate) struct Columns<'a, R> {
     pub(crate) rows: &'a R,
-    /// Values from row to row
+    /// Values from one row to the next
     pub(crate) stride: usize,
     pub(crate) first: usize,
 }
@@ -40,7 +40,7 @@ impl<R> Clone for Columns<'_, R> {
 
 impl<R> Copy for Columns<'_, R> {}
 
-/// What a product does with the contents of its result.
+/// Whether a product replaces the contents of its result or adds to them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Store {
     Overwrite,
@@ -63,16 +63,16 @@ impl<'a> Norm<'a> {
     }
 }
 
-/// What is looked up for each token.
+/// A table lookup for each token.
 pub(crate) struct Embedding<'a> {
     /// `[vocab_size, width]`
     pub(crate) table: &'a PackedMatrix,
     pub(crate) multiplier: f32,
-    /// What is added, and the row of the first position
+    /// Position and token type tables to add, and the row of the first position
     pub(crate) added: Option<(&'a InputTables, usize)>,
 }
 
-/// A gated MLP of a model.
+/// A gated MLP with its activation.
 #[derive(Clone, Copy)]
 pub(crate) struct ActivatedMlp<'a> {
     pub(crate) weights: &'a GatedMlp,
@@ -93,7 +93,7 @@ pub(crate) struct MlpBuffers<'a, M: Memory> {
 #[derive(Clone, Copy)]
 pub(crate) struct ExpertInput<'a, R> {
     pub(crate) x: &'a R,
-    /// Of the layer's input
+    /// Shape of the layer's input
     pub(crate) shape: Shape,
     pub(crate) taken: &'a [Choice],
 }
@@ -101,7 +101,7 @@ pub(crate) struct ExpertInput<'a, R> {
 /// The buffers of an expert.
 pub(crate) struct ExpertBuffers<'a, M: Memory> {
     pub(crate) mlp: MlpBuffers<'a, M>,
-    /// The layer's input, quantized for the first expert that wants it
+    /// The layer's input, quantized by the first expert that needs it
     pub(crate) layer_codes: &'a mut M::Codes,
     /// `[rows, hidden_size]`
     pub(crate) gathered: &'a mut M::Rows,
@@ -121,16 +121,16 @@ pub(crate) struct LayerRef<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct HeadOps<'a> {
     pub(crate) layer: LayerRef<'a>,
-    /// Queries' and keys'
+    /// Norms of queries and of keys
     pub(crate) qk_norms: Option<&'a (Vec<f32>, Vec<f32>)>,
     /// Ones, `[head_dim]`, where values are normed
     pub(crate) value_norm: Option<&'a [f32]>,
     pub(crate) tables: &'a RopeTables<'a>,
-    /// Which of the tables
+    /// Index of the rotation in `tables`
     pub(crate) rope: Option<usize>,
 }
 
-/// What latent attention makes its rows of queries, key and value from, see `mixers/mla.rs`.
+/// Input of latent attention, see `mixers/mla.rs`.
 pub(crate) struct LatentInput<'a, R> {
     pub(crate) mla: &'a MlaSpec,
     pub(crate) heads: usize,
@@ -149,7 +149,7 @@ pub(crate) struct HeadColumns<'a, R> {
     pub(crate) step: usize,
 }
 
-/// Where a layer finds its states: the cache, and the batch that goes through it.
+/// The states of a layer: the cache, and the batch whose sequences have them.
 pub(crate) struct StateSource<'a, C> {
     pub(crate) cache: &'a mut C,
     pub(crate) layer: usize,
@@ -187,7 +187,7 @@ pub(crate) struct UnitLength {
 pub(crate) enum UpdateRule {
     /// Key times value is added.
     Add,
-    /// What the state already answers to the key is subtracted first.
+    /// The state's present answer to the key is subtracted from the value first.
     Delta,
 }
 
@@ -207,13 +207,13 @@ pub(crate) struct Recur<'a, R> {
 
 /// The buffers of a recurrence.
 pub(crate) struct RecurBuffers<'a, R> {
-    /// `[rows, channels]`: what the convolution gives
+    /// `[rows, channels]`: the result of the convolution
     pub(crate) mixed: &'a mut R,
     /// `[rows, Recurrence::results]`
     pub(crate) results: &'a mut R,
 }
 
-/// What becomes of a recurrence's results, `[rows, heads * value_dim]`.
+/// How the results of a recurrence, `[rows, heads * value_dim]`, are gated and normed.
 pub(crate) enum OutputGate<'a, R> {
     /// `norm(head) * silu(z)`
     NormThenGate { norm: &'a [f32], eps: f32, z: Columns<'a, R> },

@@ -1,8 +1,8 @@
 //! The operations that the forward pass is written in.
 //!
-//! The decoder, its mixers and its MLPs name what is computed ([`Ops`]); where and how is an implementation's business:
-//! `cpu/` today. An implementation is a folder of its own. Weights, batches and the tables of rotations are the
-//! host's, and an implementation may keep copies of them; what a pass computes stays in its [`Memory`].
+//! The decoder, its mixers and its MLPs call [`Ops`] to say what is computed; an implementation decides where and how. Each
+//! implementation is a folder; today there is one, `cpu/`. Weights, batches and tables of rotations are in host memory, and an
+//! implementation may keep copies of them. What a pass computes stays in the implementation's [`Memory`].
 //!
 //! Buffers may be longer than an operation needs: every operation says how many rows it takes, and of which width.
 //! Each row's result depends on its own sequence alone, with the same bits for any batch.
@@ -27,9 +27,9 @@ use crate::spec::{Activation, DecoderSpec, MlaSpec, MoeSpec};
 pub(crate) trait Memory {
     /// Rows of f32 values.
     type Rows: Buffer;
-    /// Rows as products with quantized weights read them.
+    /// Quantized rows, the input of products with quantized weights.
     type Codes: Default;
-    /// What operations need for themselves.
+    /// Buffers that operations use internally.
     type Workspace: Workspace;
     /// Keys, values and recurrent states of all sequences.
     type Cache;
@@ -44,7 +44,7 @@ pub(crate) trait Buffer: Default {
     fn reserve(&mut self, len: usize) -> Result<()>;
 }
 
-/// What operations need for themselves, see [`Memory::Workspace`].
+/// Buffers that operations use internally, see [`Memory::Workspace`].
 pub(crate) trait Workspace: Default {
     /// Makes room for passes of `rows` rows on `threads` threads.
     ///
@@ -65,24 +65,24 @@ pub(crate) type WorkspaceOf<O> = <<O as Ops>::Memory as Memory>::Workspace;
 /// See [`Memory::Cache`].
 pub(crate) type Cache<O> = <<O as Ops>::Memory as Memory>::Cache;
 
-/// The operations of a forward pass. All of them may leave their result unfinished once [`Ops::stopped`] is true.
+/// The operations of a forward pass. Once [`Ops::stopped`] is true, results may be incomplete.
 ///
 /// # Errors
 /// `OutOfBudget` without memory; `Internal` when the cache lacks a page or a state.
 pub(crate) trait Ops: Sized {
-    /// Where it computes.
+    /// Where results are kept.
     type Memory: Memory;
-    /// Where a batch's keys and values go: made once a pass, for all layers.
+    /// The pages and slots that a batch's keys and values are written to: made once per pass, for all layers.
     type WritePlan;
 
     /// Whether the pass is to be abandoned.
     fn stopped(&self) -> bool;
-    /// Threads that [`Workspace::reserve`] is for.
+    /// Number of threads, for [`Workspace::reserve`].
     fn threads(&self) -> usize;
 
     // Rows.
 
-    /// `out = multiplier * table[token]`, and what is added for the token's position and type.
+    /// `out = multiplier * table[token]`, plus the rows for the token's position and type.
     fn embed(&self, embedding: &Embedding<'_>, batch: &Batch<'_>, out: &mut Rows<Self>);
     /// `out = x`
     fn copy(&self, x: &Rows<Self>, shape: Shape, out: &mut Rows<Self>);
@@ -160,7 +160,7 @@ pub(crate) trait Ops: Sized {
         buffers: MlpBuffers<'_, Self::Memory>,
     ) -> Result<()>;
 
-    // Second embeddings, see `layer_inputs.rs`.
+    // Per-layer embeddings, see `layer_inputs.rs`.
 
     /// `x = (norm(x / sqrt(hidden_size)) + looked_up) / sqrt(2)`, normed in pieces as long as `gains`; `shape` is that of `x`.
     fn combine_layer_inputs(
@@ -194,7 +194,7 @@ pub(crate) trait Ops: Sized {
         scales: Option<&[f32]>,
         choices: &mut Choices,
     ) -> Result<()>;
-    /// Forgets the quantized input of a layer.
+    /// Invalidates the quantized input of a layer.
     fn clear_codes(&self, codes: &mut Codes<Self>);
     /// One expert's result for the rows that chose it: `[taken, hidden_size]`.
     fn expert(
@@ -224,9 +224,10 @@ pub(crate) trait Ops: Sized {
 
     // Attention.
 
-    /// Where the keys and values of `batch` go.
+    /// The plan by which [`Ops::attend`] writes the keys and values of `batch`.
     fn write_plan(&self, cache: &Cache<Self>, batch: &Batch<'_>) -> Result<Self::WritePlan>;
-    /// Rows of heads from rows of `width` values that lack some: values that equal keys, or keys and values of another layer.
+    /// Copies rows of `width` values to rows of all heads, where a layer computes only some: its values equal its keys, or its keys
+    /// and values are those of another layer.
     fn complete_heads(
         &self,
         x: &Rows<Self>,
@@ -237,7 +238,7 @@ pub(crate) trait Ops: Sized {
     );
     /// Norms and rotates heads, in place.
     fn rotate_heads(&self, heads: HeadOps<'_>, rows: usize, qkv: &mut Rows<Self>);
-    /// Writes keys and values into the cache, unless the layer uses another's, and attends. Heads may have `sinks`.
+    /// Writes keys and values into the cache, unless the layer shares those of another, and attends. Heads may have `sinks`.
     #[expect(clippy::too_many_arguments, reason = "what attention reads, and where it writes")]
     fn attend(
         &self,
@@ -253,8 +254,8 @@ pub(crate) trait Ops: Sized {
 
     // Latent attention, see `mixers/mla.rs`.
 
-    /// Rows of heads, of one key and one value: rotated parts of queries, normed latents. The latent parts of queries are
-    /// left out: [`Ops::place_latent_queries`].
+    /// Rows of query heads, one key and one value: the parts of queries that are rotated, and the normed latents.
+    /// [`Ops::place_latent_queries`] adds the rest of the queries.
     fn latent_heads(&self, input: &LatentInput<'_, Rows<Self>>, rows: usize, qkv: &mut Rows<Self>);
     /// Each head's columns times the head's matrix: `[heads, rows, n]`.
     fn head_matmul(
@@ -305,7 +306,7 @@ pub(crate) trait Ops: Sized {
         recur: &Recur<'_, Rows<Self>>,
         buffers: RecurBuffers<'_, Rows<Self>>,
     ) -> Result<()>;
-    /// What [`Ops::recur`] gave, row by row, then gated.
+    /// The results of [`Ops::recur`] as rows, gated and normed.
     fn gather_results(
         &self,
         recurrence: Recurrence,
