@@ -1,5 +1,6 @@
 //! Token mixers: the first half of a layer, in which tokens of a sequence read each other.
 
+pub(crate) mod attention;
 pub(crate) mod delta_net;
 pub(crate) mod mamba;
 pub(crate) mod mla;
@@ -7,13 +8,13 @@ pub(crate) mod short_conv;
 
 use clawdbot_kernels::PackedMatrix;
 
+use self::attention::AttentionWeights;
 use self::delta_net::DeltaNetWeights;
 use self::mamba::MambaWeights;
 use self::mla::MlaWeights;
 use self::short_conv::ShortConvWeights;
 use super::batch::Batch;
-use super::linear::Linear;
-use super::ops::{Cache, Codes, HeadOps, LayerRef, Ops, Rows, Shape, Store, WorkspaceOf};
+use super::ops::{Cache, Codes, LayerRef, Ops, Rows, WorkspaceOf};
 use super::rope::RopeTables;
 use super::scratch::MixerScratch;
 use crate::cache::LayerState;
@@ -28,20 +29,6 @@ pub(crate) enum Mixer {
     ShortConv(Box<ShortConvWeights>),
     DeltaNet(Box<DeltaNetWeights>),
     Mamba(Box<MambaWeights>),
-}
-
-/// Weights of attention.
-pub(crate) struct AttentionWeights {
-    /// hidden_size -> queries, keys, values; without those that the layer shares
-    pub(crate) qkv: Linear,
-    /// hidden_size -> heads * head_dim
-    pub(crate) gate: Option<Linear>,
-    /// Norms of queries and keys: `[head_dim]` each, or over all heads
-    pub(crate) qk_norms: Option<(Vec<f32>, Vec<f32>)>,
-    /// Ones, `[head_dim]`, where values are normed
-    pub(crate) value_norm: Option<Vec<f32>>,
-    /// `[heads]`
-    pub(crate) sinks: Option<Vec<f32>>,
 }
 
 /// What a mixer computes with.
@@ -127,9 +114,7 @@ impl Mixer {
     /// Packed matrices, in the order of `MixerNames::packed`.
     pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
         match self {
-            Mixer::Attention(weights) => {
-                std::iter::once(&weights.qkv).chain(&weights.gate).map(|linear| &linear.weight).collect()
-            }
+            Mixer::Attention(weights) => weights.matrices(),
             Mixer::Mla(weights) => weights.matrices(),
             Mixer::ShortConv(weights) => vec![&weights.input.weight],
             Mixer::DeltaNet(weights) => vec![&weights.qkvz.weight],
@@ -154,31 +139,5 @@ impl Mixer {
             Mixer::DeltaNet(weights) => weights.forward(context, x, out),
             Mixer::Mamba(weights) => weights.forward(context, x, out),
         }
-    }
-}
-
-impl AttentionWeights {
-    fn forward<O: Ops>(&self, context: MixContext<'_, O>, x: &Rows<O>, out: &mut Rows<O>) -> Result<()> {
-        let layer = context.layer();
-        let MixContext { ops, spec, cache, batch, plan, tables, scratch, codes, workspace, .. } = context;
-        let (rows, rope) = (batch.rows(), spec.layers[layer.layer].rope);
-        let MixerScratch { qkv, wide: [own, ..] } = scratch;
-        let width = self.qkv.weight.n();
-        if width == spec.qkv_size(layer.layer) {
-            ops.linear(x, rows, &self.qkv, Store::Overwrite, qkv, codes)?;
-        } else {
-            ops.linear(x, rows, &self.qkv, Store::Overwrite, own, codes)?;
-            ops.complete_heads(own, width, layer, rows, qkv);
-        }
-        if rope.is_some() || self.qk_norms.is_some() || self.value_norm.is_some() {
-            let (qk_norms, value_norm) = (self.qk_norms.as_ref(), self.value_norm.as_deref());
-            ops.rotate_heads(HeadOps { layer, qk_norms, value_norm, tables, rope }, rows, qkv);
-        }
-        ops.attend(layer, self.sinks.as_deref(), cache, batch, plan, qkv, out, workspace)?;
-        let Some(gate) = &self.gate else { return Ok(()) };
-        let gates = own;
-        ops.linear(x, rows, gate, Store::Overwrite, gates, codes)?;
-        ops.sigmoid_mul(gates, Shape { rows, width: gate.weight.n() }, out);
-        Ok(())
     }
 }
