@@ -55,14 +55,14 @@ impl Session {
         options::APPEND.no_more(others)?;
         let prompt = prompt::one(prompt, "prompt")?;
         if !matches!(&prompt, core::Prompt::Text(text) if text.len() >= LONG_TEXT) {
-            return self.with(py, |session| session.append(prompt, add_special_tokens));
+            return self.with(py, |session| session.append(prompt, add_special_tokens.into()));
         }
         let cancel = core::CancelHandle::default();
         interruptible_here(py, &cancel.clone(), || {
             let mut session = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let closed = || core::Error::new(core::ErrorKind::Closed, "the session is closed");
             let session = session.get().ok_or_else(closed)?;
-            session.append_until(prompt, add_special_tokens, &cancel)
+            session.append_until(prompt, add_special_tokens.into(), &cancel)
         })
     }
 

@@ -381,6 +381,17 @@ class Runtime:
         Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), merge_adapters, overwrite. `on_progress(done, total)` is called with weights:
         if it returns False, packing is cancelled (`Cancelled`); what it raises is raised.
         """
+    def download(
+        self,
+        name: str,
+        *,
+        revision: str | None = None,
+        file: str | None = None,
+        offline: bool | None = None,
+        on_download: _Progress | None = None,
+        **others: NoReturn,
+    ) -> pathlib.Path:
+        """As `clawdbot.download`; requests that fail and are repeated go to the log of this runtime."""
     @property
     def threads(self) -> int:
         """Number of threads that compute, the caller's included."""
