@@ -38,7 +38,7 @@ pub(crate) fn guard(
 
 /// Runs something that has no way to report a failure, such as freeing a handle.
 pub(crate) fn quietly(body: impl FnOnce()) {
-    // What a destructor that panics leaves behind is leaked, and that is the end of it.
+    // What a destructor that panics has not freed is leaked: nothing else can be done.
     let _ = catch_unwind(AssertUnwindSafe(body));
 }
 

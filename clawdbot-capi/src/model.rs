@@ -99,7 +99,7 @@ pub extern "C" fn clawdbot_model_close(
     })
 }
 
-/// Frees a model's handle. Its sessions and streams go on, and the memory is freed with the last of them. NULL is
+/// Frees a model's handle. Its sessions and streams keep working, and the memory is freed with the last of them. NULL is
 /// allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_model_free(model: Option<Box<clawdbot_model>>) {
@@ -127,7 +127,7 @@ pub unsafe extern "C" fn clawdbot_model_load_adapter(
     })
 }
 
-/// Unloads an adapter. Requests that run with it go on; its memory is freed with the last session that used it.
+/// Unloads an adapter. Requests that run keep using it; its memory is freed with the last session that used it.
 ///
 /// # Safety
 /// As the head of the header says.

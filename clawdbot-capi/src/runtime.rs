@@ -151,7 +151,7 @@ pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| internal(format!("no JSON: {error}")))
 }
 
-/// Frees a runtime; models made with it go on. NULL is allowed.
+/// Frees a runtime; models made with it keep working. NULL is allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_runtime_free(runtime: Option<Box<clawdbot_runtime>>) {
     quietly(|| drop(runtime));

@@ -84,9 +84,9 @@ impl Model {
     /// Loads the model in a directory, GGUF or packed file; no path: the built-in story model.
     ///
     /// A string OWNER/NAME that is no path names a model on Hugging Face, which is downloaded unless its cache has it
-    /// (hf://OWNER/NAME and modelscope://OWNER/NAME say which hub; the address of its page will do, and OWNER/NAME:Q4_K_M for
+    /// (hf://OWNER/NAME and modelscope://OWNER/NAME name the hub; the address of its page works too, as does OWNER/NAME:Q4_K_M for
     /// a GGUF file). revision: branch, tag or commit; file: a GGUF file of
-    /// the repository; offline: whether the cache has to do; `on_download(done, total)` is called with bytes, as `on_progress`.
+    /// the repository; offline: use the cache alone; `on_download(done, total)` is called with bytes, as `on_progress`.
     ///
     /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, merge_adapters, chat_template, mmap,
     /// verify, cache; and threads, memory_budget, kernels and `on_log` of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
@@ -227,8 +227,8 @@ impl Model {
 
     /// Renders a conversation with the model's chat template, after checking it.
     ///
-    /// `messages` is a list of dicts with `role` (system, developer, user, assistant, tool, or what the template names
-    /// besides) and `content`; `tools` is a list of function descriptions, and tools that the template does not use are an
+    /// `messages` is a list of dicts with `role` (system, developer, user, assistant, tool, or another that the template
+    /// names) and `content`; `tools` is a list of function descriptions, and tools that the template does not use are an
     /// error; `variables`, a mapping, and further keyword arguments are variables of the template. A prompt that is generated from gets no second BOS if
     /// the template has written one.
     #[pyo3(signature = (messages, tools=None, add_generation_prompt=true, *, variables=None, **more_variables))]
@@ -251,7 +251,7 @@ impl Model {
         py.detach(|| self.0.load_adapter(name, path)).map_err(to_py)
     }
 
-    /// Unloads an adapter. Requests that run with it go on.
+    /// Unloads an adapter. Requests that run keep using it.
     fn unload_adapter(&self, py: Python<'_>, name: &str) -> PyResult<()> {
         py.detach(|| self.0.unload_adapter(name)).map_err(to_py)
     }

@@ -92,7 +92,7 @@ impl Session {
         interruptible(py, &cancel, move || stream.finish()).map(Completion::from)
     }
 
-    /// Generates the next message of a conversation, of which the session may have computed a part: its tokens become those
+    /// Generates the next message of a conversation, using what the session has computed of it: its tokens become those
     /// of the rendered conversation, and only what comes after the first difference is computed. `messages` has the whole
     /// conversation each time; the answer is the one that `Model.chat` gives. Arguments as of `Model.chat`.
     #[pyo3(signature = (messages, tools=None, options=None, *, variables=None, **opts))]

@@ -26,8 +26,8 @@ use crate::tokenizer::{AddGenerationPrompt, AddSpecialTokens};
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Chat {
-    /// An array of `{"role", "content", ...}`. Roles are `system`, `developer`, `user`, `assistant`, `tool`, and what the
-    /// template names besides.
+    /// An array of `{"role", "content", ...}`. Roles are `system`, `developer`, `user`, `assistant`, `tool`, and those
+    /// that the template names.
     pub messages: Value,
     /// An array of functions that the model may call.
     pub tools: Option<Value>,
@@ -41,8 +41,8 @@ impl Chat {
         Chat { messages: messages.into(), ..Chat::default() }
     }
 
-    /// Checks names that were given for options of a call that answers a conversation; `arguments`: what the call takes by
-    /// name besides [`GenerateOptions`], in a language with keyword arguments.
+    /// Checks names that were given for options of a call that answers a conversation; `arguments`: what else the
+    /// call takes by name, in a language with keyword arguments.
     ///
     /// # Errors
     /// `UnknownOption`, as [`check_option_names`](crate::check_option_names), which says where variables of the template go.
@@ -182,7 +182,7 @@ impl Model {
 }
 
 impl Session {
-    /// Generates the next message of a conversation, of which the session may have computed a part: its tokens become those
+    /// Generates the next message of a conversation, using what the session has computed of it: its tokens become those
     /// of the rendered conversation, and only what comes after the first difference is computed. The answer is, to the bit,
     /// the one that [`Model::chat_stream`] gives.
     ///

@@ -1,4 +1,4 @@
-//! The public handle to a loaded model, and what is behind it.
+//! The public handle to a loaded model, and what it holds.
 
 use std::fmt;
 use std::ops::ControlFlow;

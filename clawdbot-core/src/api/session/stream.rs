@@ -130,13 +130,13 @@ pub(crate) fn run_together(running: &mut Vec<(usize, Stream)>) -> Vec<(usize, Re
 /// Takes the next event of a job; drives the engine until there is one. `None` when the job has given its last.
 ///
 /// # Errors
-/// `Closed` when the session has gone on to another request.
+/// `Closed` when the session has begun another request.
 pub(super) fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Result<Option<Event>> {
     loop {
         // The lock is taken again for each step, so that callers who wait for it get their events in between.
         let mut engine = loaded.engine()?;
         let Some(job) = engine.job(id, ticket) else {
-            return Err(Error::new(ErrorKind::Closed, "the session has gone on to another request"));
+            return Err(Error::new(ErrorKind::Closed, "the session has begun another request"));
         };
         let running = !job.is_finished();
         if let Some(event) = job.events.pop_front() {
