@@ -2,9 +2,10 @@
 
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::ptr::{NonNull, null_mut};
 
-use clawdbot_core::{Error, GenerateOptions, Prompt, Result};
+use clawdbot_core::{Faults, GenerateOptions, Item, Request, Result};
 
 use crate::cancel::{self, clawdbot_cancel_handle};
 use crate::completion::clawdbot_completion;
@@ -16,9 +17,9 @@ use crate::options::{clawdbot_options, read};
 /// Generates from `count` texts, computed together, with the same options.
 ///
 /// `lengths` may be NULL if all texts are NUL-terminated. `completions` and `errors` have room for `count` handles each.
-/// With status 0 every text has given either a completion or an error, to be freed, and NULL stands in the other array: a
-/// text that is not UTF-8, or is too long, fails alone, and its error says which text it is about. A wrong argument, such as an
-/// option, fails the whole call.
+/// With status 0 every text has given either a completion or an error, to be freed, and NULL stands in the other array. A
+/// text that is not UTF-8, or is too long, fails alone: the message of its error begins with `prompt[INDEX]: `, and the detail
+/// has the index as `prompt`. A wrong argument, such as an option, fails the whole call.
 ///
 /// # Safety
 /// As the head of the header says.
@@ -36,8 +37,8 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch(
     guard(error, || {
         let options = read(options, GenerateOptions::from_json)?;
         // SAFETY: the contract of the header.
-        let texts = unsafe { all_texts(texts, lengths, count, "texts") }?.into_iter();
-        let requests = texts.map(|text| Ok((Prompt::from(text?), options.clone())));
+        let texts = unsafe { all_texts(texts, lengths, count, ("texts", Item::Prompt)) }?.into_iter();
+        let requests = texts.map(|text| Ok(Request::new(text?, options.clone())));
         // SAFETY: the contract of the header.
         unsafe { batch(model, requests, None, (completions, errors)) }
     })
@@ -63,19 +64,20 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch_with(
 ) -> i32 {
     guard(error, || {
         // SAFETY: the contract of the header.
-        let (texts, options) =
-            unsafe { (all_texts(texts, lengths, count, "texts")?, array(options, count, "options")?) };
-        let requests = texts.into_iter().zip(options).map(|(text, options)| {
+        let texts = unsafe { all_texts(texts, lengths, count, ("texts", Item::Prompt)) }?;
+        // SAFETY: the contract of the header.
+        let options = unsafe { array(options, count, "options") }?;
+        let requests = texts.into_iter().zip(options).enumerate().map(|(index, (text, options))| {
             // SAFETY: the contract of the header: NULL or a live handle.
-            let options = unsafe { options.as_ref() };
-            Ok((Prompt::from(text?), read(options, GenerateOptions::from_json)?))
+            let options = read(unsafe { options.as_ref() }, GenerateOptions::from_json);
+            Ok(Request::new(text?, options.map_err(|error| error.of_item(Item::Prompt(index)))?))
         });
         // SAFETY: the contract of the header.
         unsafe { batch(model, requests, cancel, (completions, errors)) }
     })
 }
 
-/// Texts, each of which may be wrong by itself; `name` is what errors call them.
+/// Texts, each of which may be wrong by itself. `name`: that of the argument; `item`: what errors call each of its texts.
 ///
 /// # Safety
 /// As `handle::array` for both arrays, unless `lengths` is null; as `handle::text` for each text.
@@ -83,7 +85,7 @@ pub(crate) unsafe fn all_texts<'a>(
     texts: *const *const c_char,
     lengths: *const usize,
     count: usize,
-    name: &str,
+    (name, item): (&str, fn(usize) -> Item),
 ) -> Result<Vec<Result<&'a str>>> {
     // SAFETY: the caller's promise.
     let texts = unsafe { array(texts, count, name) }?;
@@ -93,8 +95,11 @@ pub(crate) unsafe fn all_texts<'a>(
         false => Some(unsafe { array(lengths, count, "lengths") }?),
     };
     let length = |i: usize| lengths.map_or(CLAWDBOT_NUL_TERMINATED, |lengths| lengths[i]);
-    // SAFETY: the caller's promise.
-    let one = |(i, &one): (usize, &*const c_char)| unsafe { text(one, length(i), &format!("{name}[{i}]")) };
+    let one = |(i, &one): (usize, &*const c_char)| {
+        let item = item(i);
+        // SAFETY: the caller's promise.
+        unsafe { text(one, length(i), &item.to_string()) }.map_err(|error| error.with(item.key(), i))
+    };
     Ok(texts.iter().enumerate().map(one).collect())
 }
 
@@ -104,7 +109,7 @@ pub(crate) unsafe fn all_texts<'a>(
 /// Both arrays are null or writable for as many pointers as there are requests.
 unsafe fn batch(
     model: Option<&clawdbot_model>,
-    requests: impl ExactSizeIterator<Item = Result<(Prompt, GenerateOptions)>>,
+    requests: impl ExactSizeIterator<Item = Result<Request>>,
     cancel: Option<&clawdbot_cancel_handle>,
     (completions, errors): (*mut *mut clawdbot_completion, *mut *mut clawdbot_error),
 ) -> Result<()> {
@@ -112,8 +117,9 @@ unsafe fn batch(
     required(NonNull::new(completions), "completions")?;
     required(NonNull::new(errors), "errors")?;
     let count = requests.len();
-    let results = model.0.generate_each(requests, &cancel::handle(cancel)).into_iter();
+    let results = model.0.generate_each(requests, &cancel::handle(cancel), |_| ControlFlow::Continue(()));
     let (done, failed): (Vec<_>, Vec<_>) = results
+        .into_iter()
         .map(|result| match result {
             Ok(completion) => (owned(clawdbot_completion::new(completion)), null_mut()),
             Err(error) => (null_mut(), owned(clawdbot_error::new(error))),
@@ -130,15 +136,10 @@ unsafe fn batch(
 ///
 /// # Safety
 /// `out` is writable for `count` pointers.
-pub(crate) unsafe fn give_errors(
-    errors: Vec<(usize, Error)>,
-    count: usize,
-    out: *mut *mut clawdbot_error,
-) -> Result<()> {
-    let mut all = vec![null_mut(); count];
-    for (index, error) in errors {
-        all[index] = owned(clawdbot_error::new(error));
-    }
+pub(crate) unsafe fn give_errors(faults: Faults, count: usize, out: *mut *mut clawdbot_error) -> Result<()> {
+    let handle =
+        |result: Result<()>| result.err().map_or(null_mut(), |error| owned(clawdbot_error::new(error)));
+    let all: Vec<_> = faults.into_results(count, |_| Ok(())).into_iter().map(handle).collect();
     // SAFETY: the caller's promise.
     unsafe { copy_out(&all, out, count, None, "errors") }
 }

@@ -37,7 +37,7 @@ pub extern "C" fn clawdbot_cancel_handle_cancel(cancel: Option<&clawdbot_cancel_
     }
 }
 
-/// Frees a handle. Calls that have it go on, and can no longer be stopped. NULL is allowed.
+/// Frees a handle. Calls that have it continue, and can no longer be stopped. NULL is allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_cancel_handle_free(cancel: Option<Box<clawdbot_cancel_handle>>) {
     quietly(|| drop(cancel));

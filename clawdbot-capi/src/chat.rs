@@ -75,7 +75,7 @@ pub unsafe extern "C" fn clawdbot_model_render_chat(
         let (model, out) = (required(model, "model")?, required(out, "out")?);
         // SAFETY: the contract of the header.
         let chat = unsafe { chat(messages, tools, variables) }?;
-        give(out, clawdbot_string::new(model.0.render_chat(&chat, add_generation_prompt != 0)?));
+        give(out, clawdbot_string::new(model.0.render_chat(&chat, (add_generation_prompt != 0).into())?));
         Ok(())
     })
 }

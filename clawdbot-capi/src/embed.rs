@@ -2,9 +2,10 @@
 
 use std::ffi::c_char;
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::ptr::NonNull;
 
-use clawdbot_core::{EmbedOptions, Embeddings, Model, Prompt, RerankOptions, Result};
+use clawdbot_core::{EmbedOptions, Embeddings, Item, Model, Prompt, RerankOptions, Result};
 
 use crate::batch::{all_texts, give_errors};
 use crate::cancel::{self, clawdbot_cancel_handle};
@@ -114,7 +115,8 @@ pub unsafe extern "C" fn clawdbot_model_embed(
 /// As `clawdbot_model_embed`, but a text that fails, or is not UTF-8, fails alone: its vector is NaN.
 ///
 /// `errors` has room for `count` handles: with status 0 each is NULL, or an error to be freed. With `vectors` NULL it is left
-/// alone, and may be NULL. `cancel` may be NULL; a call that it stops, between texts, gives `CLAWDBOT_ERROR_CANCELLED`.
+/// alone, and may be NULL. `cancel` may be NULL; a call that it stops, within a layer of the model, gives
+/// `CLAWDBOT_ERROR_CANCELLED`.
 ///
 /// # Safety
 /// As the head of the header says.
@@ -143,10 +145,10 @@ pub unsafe extern "C" fn clawdbot_model_embed_each(
                 (vectors, capacity, needed),
                 |model, texts, options| {
                     required(NonNull::new(errors), "errors")?;
-                    let go_on = |_, _| !cancel.is_cancelled();
-                    let (found, failed) = model.embed_each(texts.into_iter(), options, go_on)?;
-                    give_errors(failed, count, errors)?;
-                    Ok(found)
+                    let go_on = |_| ControlFlow::Continue(());
+                    let found = model.embed_each(texts.into_iter(), options, &cancel, go_on)?;
+                    give_errors(found.faults, count, errors)?;
+                    Ok(found.embeddings)
                 },
             )
         }
@@ -178,7 +180,10 @@ pub unsafe extern "C" fn clawdbot_model_rerank(
         required(NonNull::new(scores), "scores")?;
         // SAFETY: the contract of the header.
         let (query, documents) = unsafe {
-            (text(query, query_length, "query")?, all_texts(documents, lengths, count, "documents")?)
+            (
+                text(query, query_length, "query")?,
+                all_texts(documents, lengths, count, ("documents", Item::Document))?,
+            )
         };
         let documents = documents.into_iter().collect::<Result<Vec<_>>>()?;
         let found = model.rerank(query, &documents, &read(options, RerankOptions::from_json)?)?;
@@ -190,7 +195,7 @@ pub unsafe extern "C" fn clawdbot_model_rerank(
 /// As `clawdbot_model_rerank`, but a document that fails, or is not UTF-8, fails alone: its score is NaN.
 ///
 /// `errors` has room for `count` handles: with status 0 each is NULL, or an error to be freed. `cancel` may be NULL; a call that
-/// it stops, between documents, gives `CLAWDBOT_ERROR_CANCELLED`.
+/// it stops, within a layer of the model, gives `CLAWDBOT_ERROR_CANCELLED`.
 ///
 /// # Safety
 /// As the head of the header says.
@@ -215,15 +220,18 @@ pub unsafe extern "C" fn clawdbot_model_rerank_each(
         required(NonNull::new(errors), "errors")?;
         // SAFETY: the contract of the header.
         let (query, documents) = unsafe {
-            (text(query, query_length, "query")?, all_texts(documents, lengths, count, "documents")?)
+            (
+                text(query, query_length, "query")?,
+                all_texts(documents, lengths, count, ("documents", Item::Document))?,
+            )
         };
         let options = read(options, RerankOptions::from_json)?;
-        let go_on = |_, _| !cancel.is_cancelled();
-        let (found, failed) = model.rerank_each(query, documents.into_iter(), &options, go_on)?;
+        let go_on = |_| ControlFlow::Continue(());
+        let found = model.rerank_each(query, documents.into_iter(), &options, &cancel, go_on)?;
         // SAFETY: the contract of the header.
         unsafe {
-            copy_out(&found, scores, count, None, "scores")?;
-            give_errors(failed, count, errors)
+            copy_out(&found.scores, scores, count, None, "scores")?;
+            give_errors(found.faults, count, errors)
         }
     })
 }
@@ -241,9 +249,9 @@ unsafe fn embed(
 ) -> Result<()> {
     let model = &required(model, "model")?.0;
     // SAFETY: the caller's promise.
-    let texts = unsafe { all_texts(texts, lengths, count, "texts") }?;
+    let texts = unsafe { all_texts(texts, lengths, count, ("texts", Item::Text)) }?;
     let options = read(options, EmbedOptions::from_json)?;
-    let dimensions = options.dimensions.map_or(model.info().plan.embedding.dimensions, |n| n as usize);
+    let dimensions = model.embedding_dimensions(&options)?;
     let size = count.checked_mul(dimensions).ok_or_else(|| invalid("count: too many texts"))?;
     if !has_room(vectors, capacity, size, "vectors")? {
         needed.map(|needed| needed.write(size));

@@ -39,14 +39,6 @@ impl clawdbot_event {
         }))
     }
 
-    /// The completion, of the last event.
-    pub(crate) fn into_completion(self) -> Option<clawdbot_completion> {
-        match self.0 {
-            Inner::Done(completion) => Some(*completion),
-            Inner::Progress { .. } | Inner::Token { .. } => None,
-        }
-    }
-
     fn kind(&self) -> i32 {
         match self.0 {
             Inner::Progress { .. } => CLAWDBOT_EVENT_PROGRESS,

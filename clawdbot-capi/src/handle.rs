@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::ffi::{CStr, c_char, c_void};
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::ptr::NonNull;
@@ -37,7 +38,7 @@ pub(crate) fn guard(
 
 /// Runs something that has no way to report a failure, such as freeing a handle.
 pub(crate) fn quietly(body: impl FnOnce()) {
-    // What a destructor that panics leaves behind is leaked, and that is the end of it.
+    // What a destructor that panics has not freed is leaked: nothing else can be done.
     let _ = catch_unwind(AssertUnwindSafe(body));
 }
 
@@ -238,6 +239,11 @@ pub(crate) unsafe fn write_sized<T: Versioned>(out: *mut T, value: &T, name: &st
         std::ptr::copy_nonoverlapping(source, out.cast::<u8>().add(header), found - header);
     }
     Ok(())
+}
+
+/// What the answer of a callback means: 0 is to go on.
+pub(crate) fn next(answer: i32) -> ControlFlow<()> {
+    if answer == 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
 }
 
 /// The pointer that a callback gets back. The header asks for one that may be used on any thread.

@@ -2,12 +2,13 @@
 
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 
-use clawdbot_core::{GenerateOptions, Model, ModelOptions, Prompt, Result, Runtime};
+use clawdbot_core::{GenerateOptions, Model, ModelOptions, Progress, Prompt, Result, Runtime};
 
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
-use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, give, guard, quietly, required, text};
+use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, give, guard, next, quietly, required, text};
 use crate::options::{clawdbot_options, read};
 use crate::runtime::{clawdbot_runtime, source, to_json};
 use crate::stream::clawdbot_stream;
@@ -20,6 +21,19 @@ pub struct clawdbot_model(pub(crate) Model);
 /// Receives the progress of loading: weights done, weights in all. Return 0 to go on; anything else cancels.
 pub type clawdbot_progress_callback =
     Option<unsafe extern "C" fn(user_data: *mut c_void, done: u64, total: u64) -> i32>;
+
+/// Progress of the core, for a callback that may be NULL.
+pub(crate) fn watched(
+    callback: clawdbot_progress_callback,
+    user_data: *mut c_void,
+) -> impl FnMut(Progress) -> ControlFlow<()> {
+    move |now| {
+        // SAFETY: the caller's function, with its own pointer.
+        callback.map_or(ControlFlow::Continue(()), |callback| unsafe {
+            next(callback(user_data, now.done, now.total))
+        })
+    }
+}
 
 /// Loads a model.
 ///
@@ -49,10 +63,10 @@ pub unsafe extern "C" fn clawdbot_model_load(
         let options = read(options, ModelOptions::from_json)?;
         let runtime =
             runtime.map_or_else(|| Runtime::new(&Default::default()), |runtime| Ok(runtime.0.clone()))?;
-        // SAFETY: the caller's function, with its own pointer.
-        let go_on =
-            |done, total| progress.is_none_or(|progress| unsafe { progress(user_data, done, total) } == 0);
-        give(out, clawdbot_model(runtime.load_with_progress(&source, &options, go_on)?));
+        give(
+            out,
+            clawdbot_model(runtime.load_with_progress(&source, &options, watched(progress, user_data))?),
+        );
         Ok(())
     })
 }
@@ -85,7 +99,7 @@ pub extern "C" fn clawdbot_model_close(
     })
 }
 
-/// Frees a model's handle. Its sessions and streams go on, and the memory is freed with the last of them. NULL is
+/// Frees a model's handle. Its sessions and streams keep working, and the memory is freed with the last of them. NULL is
 /// allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_model_free(model: Option<Box<clawdbot_model>>) {
@@ -113,7 +127,7 @@ pub unsafe extern "C" fn clawdbot_model_load_adapter(
     })
 }
 
-/// Unloads an adapter. Requests that run with it go on; its memory is freed with the last session that used it.
+/// Unloads an adapter. Requests that run keep using it; its memory is freed with the last session that used it.
 ///
 /// # Safety
 /// As the head of the header says.

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::error::clawdbot_error;
 use crate::handle::{UserData, give, guard, internal, path, quietly, required};
-use crate::model::clawdbot_progress_callback;
+use crate::model::{clawdbot_progress_callback, watched};
 use crate::options::{clawdbot_options, read};
 use crate::string::{Text, clawdbot_string};
 
@@ -140,10 +140,7 @@ pub unsafe extern "C" fn clawdbot_runtime_pack(
         // SAFETY: the contract of the header.
         let (source, target) = unsafe { (source(path)?, crate::handle::path(target, "target")?) };
         let options = read(options, PackOptions::from_json)?;
-        // SAFETY: the caller's function, with its own pointer.
-        let go_on =
-            |done, total| progress.is_none_or(|progress| unsafe { progress(user_data, done, total) } == 0);
-        let bytes = runtime.0.pack_with_progress(&source, target, &options, go_on)?;
+        let bytes = runtime.0.pack_with_progress(&source, target, &options, watched(progress, user_data))?;
         size.map(|size| size.write(bytes));
         Ok(())
     })
@@ -154,7 +151,7 @@ pub(crate) fn to_json(value: &impl serde::Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|error| internal(format!("no JSON: {error}")))
 }
 
-/// Frees a runtime; models made with it go on. NULL is allowed.
+/// Frees a runtime; models made with it keep working. NULL is allowed.
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_runtime_free(runtime: Option<Box<clawdbot_runtime>>) {
     quietly(|| drop(runtime));

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 
-use clawdbot_core::{GenerateOptions, Prompt, Session};
+use clawdbot_core::{AddSpecialTokens, GenerateOptions, Prompt, Session};
 
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
@@ -51,7 +51,7 @@ pub unsafe extern "C" fn clawdbot_session_append_text(
         // SAFETY: the contract of the header.
         let (session, prompt) =
             unsafe { (handle(session, "session")?, crate::handle::text(text, length, "text")?) };
-        let added = exclusive(&session.0, "session")?.append(prompt, add_special_tokens != 0)?;
+        let added = exclusive(&session.0, "session")?.append(prompt, (add_special_tokens != 0).into())?;
         count.map(|count| count.write(added));
         Ok(())
     })
@@ -71,7 +71,7 @@ pub unsafe extern "C" fn clawdbot_session_append_tokens(
     guard(error, || {
         // SAFETY: the contract of the header.
         let (session, ids) = unsafe { (handle(session, "session")?, array(ids, count, "ids")?) };
-        exclusive(&session.0, "session")?.append(Prompt::from(ids), false)?;
+        exclusive(&session.0, "session")?.append(Prompt::from(ids), AddSpecialTokens::No)?;
         Ok(())
     })
 }

@@ -2,15 +2,16 @@
 
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
+use std::ops::ControlFlow;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 
-use clawdbot_core::{CancelHandle, Error, ErrorKind, Stream};
+use clawdbot_core::{CancelHandle, Stream};
 
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
 use crate::event::clawdbot_event;
-use crate::handle::{exclusive, give, guard, handle, quietly, required};
+use crate::handle::{exclusive, give, guard, handle, next, quietly, required};
 
 /// The events of one request. Computation happens inside the calls that ask for events.
 pub struct clawdbot_stream {
@@ -68,22 +69,15 @@ pub unsafe extern "C" fn clawdbot_stream_run(
     guard(error, || {
         // SAFETY: the contract of the header.
         let stream = unsafe { handle(stream, "stream") }?;
-        let mut events = exclusive(&stream.stream, "stream")?;
-        let mut listener = callback;
-        let mut last = None;
-        while let Some(event) = events.next_event()? {
-            let event = clawdbot_event::new(event)?;
+        let completion = exclusive(&stream.stream, "stream")?.run(|event| {
+            let (Some(callback), Ok(event)) = (callback, clawdbot_event::new(event)) else {
+                return ControlFlow::Continue(());
+            };
             // SAFETY: the caller's function, with its own pointer and an event that lives until it returns.
-            if listener.is_some_and(|listener| unsafe { listener(user_data, &raw const event) } != 0) {
-                stream.cancel.cancel();
-                listener = None;
-            }
-            last = event.into_completion();
-        }
-        let taken = || Error::new(ErrorKind::Closed, "the stream has already given its completion");
-        let completion = last.ok_or_else(taken)?;
+            next(unsafe { callback(user_data, &raw const event) })
+        })?;
         if let Some(out) = out {
-            give(out, completion);
+            give(out, clawdbot_completion::new(completion));
         }
         Ok(())
     })

@@ -66,7 +66,7 @@ pub unsafe extern "C" fn clawdbot_tokenizer_encode(
         let tokenizer = required(tokenizer, "tokenizer")?;
         // SAFETY: the contract of the header.
         let text = unsafe { crate::handle::text(text, length, "text") }?;
-        let tokens = tokenizer.0.encode(text, add_special_tokens != 0)?;
+        let tokens = tokenizer.0.encode(text, (add_special_tokens != 0).into())?;
         // SAFETY: the contract of the header.
         unsafe { copy_out(&tokens, ids, capacity, count, "ids") }
     })
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn clawdbot_tokenizer_decode(
         let (tokenizer, out) = (required(tokenizer, "tokenizer")?, required(out, "out")?);
         // SAFETY: the contract of the header.
         let ids = unsafe { array(ids, count, "ids") }?;
-        give(out, clawdbot_string::new(tokenizer.0.decode(ids, skip_special_tokens != 0)?));
+        give(out, clawdbot_string::new(tokenizer.0.decode(ids, (skip_special_tokens != 0).into())?));
         Ok(())
     })
 }

@@ -327,7 +327,7 @@ fn the_guide_is_a_program() {
     let output = command(&[], &program).output().unwrap();
     assert!(output.status.success() && output.stderr.is_empty(), "{}", show(&output));
     assert!(
-        String::from_utf8_lossy(&output.stdout).contains("texts[1]: expected UTF-8"),
+        String::from_utf8_lossy(&output.stdout).contains("prompt[1]: expected UTF-8"),
         "{}",
         show(&output)
     );

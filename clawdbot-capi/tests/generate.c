@@ -273,9 +273,12 @@ static void batch_with(clawdbot_model *model) {
     each[3] = three;
     OK(clawdbot_model_generate_batch_with(model, texts, NULL, each, 4, NULL, completions, errors, &error));
     CHECK(clawdbot_error_code(errors[1]) == CLAWDBOT_ERROR_INVALID_UTF8 && completions[1] == NULL);
-    CHECK(strstr(clawdbot_error_message(errors[1]), "texts[1]") != NULL);
+    CHECK(strncmp(clawdbot_error_message(errors[1]), "prompt[1]: ", 11) == 0);
+    CHECK(strstr(clawdbot_error_detail_json(errors[1]), "\"prompt\":1") != NULL);
     CHECK(clawdbot_error_code(errors[2]) == CLAWDBOT_ERROR_UNKNOWN_OPTION && completions[2] == NULL);
     CHECK(strstr(clawdbot_error_message(errors[2]), "did you mean \"max_tokens\"?") != NULL);
+    CHECK(strncmp(clawdbot_error_message(errors[2]), "prompt[2]: ", 11) == 0);
+    CHECK(strstr(clawdbot_error_detail_json(errors[2]), "\"prompt\":2") != NULL);
     CHECK(errors[0] == NULL && errors[3] == NULL);
     (void)clawdbot_completion_token_ids(completions[0], &count);
     CHECK(count <= 2);

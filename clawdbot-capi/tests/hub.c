@@ -13,6 +13,19 @@ static void local_paths(void) {
     clawdbot_options_free(settings);
 }
 
+/* The same with a runtime, whose log callback gets what is repeated. */
+static void with_a_runtime(void) {
+    clawdbot_runtime *runtime = NULL;
+    clawdbot_string *path = NULL;
+    OK(clawdbot_runtime_new(NULL, NULL, NULL, &runtime, &error));
+    OK(clawdbot_runtime_fetch(runtime, "./a model", NULL, NULL, NULL, &path, &error));
+    CHECK(strcmp(clawdbot_string_data(path), "./a model") == 0);
+    clawdbot_string_free(path);
+    FAILS(CLAWDBOT_ERROR_NULL_POINTER, "runtime",
+          clawdbot_runtime_fetch(NULL, ".", NULL, NULL, NULL, &path, &error));
+    clawdbot_runtime_free(runtime);
+}
+
 static void names(void) {
     clawdbot_string *path = NULL;
     clawdbot_options *settings = options("{\"offline\": true}");
@@ -37,6 +50,7 @@ int main(void) {
     }
     CHECK(setenv("HF_HOME", "empty", 1) == 0);
     local_paths();
+    with_a_runtime();
     names();
     puts("hub: ok");
     return 0;

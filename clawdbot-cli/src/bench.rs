@@ -2,7 +2,9 @@
 
 use std::time::Instant;
 
-use clawdbot_core::{Error, ErrorKind, Event, GenerateOptions, Limits, Model, Plan, Result, Session, Stream};
+use clawdbot_core::{
+    AddSpecialTokens, Error, ErrorKind, Event, GenerateOptions, Limits, Model, Plan, Result, Session, Stream,
+};
 use serde_json::{Map, Value, json};
 
 use crate::Outcome;
@@ -111,7 +113,7 @@ impl Random {
 fn sessions(model: &Model, count: u32, tokens: u32, random: &mut Random) -> Result<Vec<Session>> {
     let session = |_| {
         let mut session = model.session()?;
-        session.append(random.tokens(tokens, model.info().vocab_size), false)?;
+        session.append(random.tokens(tokens, model.info().vocab_size), AddSpecialTokens::No)?;
         Ok(session)
     };
     (0..count).map(session).collect()

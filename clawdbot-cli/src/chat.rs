@@ -4,7 +4,9 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use clawdbot_core::{Completion, Error, ErrorKind, GenerateOptions, Model, Result, Session, Stream};
+use clawdbot_core::{
+    AddGenerationPrompt, Completion, Error, ErrorKind, GenerateOptions, Model, Result, Session, Stream,
+};
 use serde_json::{Map, Value, json};
 
 use crate::Outcome;
@@ -30,7 +32,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
     }
     if !model.info().plan.has_chat_template {
         // Says so in the library's words.
-        model.render_chat(&clawdbot_core::Chat::default(), true)?;
+        model.render_chat(&clawdbot_core::Chat::default(), AddGenerationPrompt::Yes)?;
     }
     let mut chat = Chat::new(&model, options, variables);
     chat.check_variables()?;
@@ -198,7 +200,8 @@ impl<'a> Chat<'a> {
     fn set_system(&mut self, text: &str) -> Result<String> {
         let system = json!({"role": "system", "content": text});
         let user = json!({"role": "user", "content": "Hello"});
-        let render = |messages: Value| self.model.render_chat(&self.conversation(messages), true);
+        let render =
+            |messages: Value| self.model.render_chat(&self.conversation(messages), AddGenerationPrompt::Yes);
         let with = render(json!([&system, &user]));
         let found = match &with {
             Ok(with) if render(json!([user])).is_ok_and(|without| without == *with) => {
@@ -282,7 +285,7 @@ impl<'a> Chat<'a> {
             return Ok(());
         }
         let example = self.conversation(json!([{"role": "user", "content": "Hello"}]));
-        match self.model.render_chat(&example, true) {
+        match self.model.render_chat(&example, AddGenerationPrompt::Yes) {
             Err(error) if matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::UnknownOption) => {
                 Err(error.context("option template_variable").with("option", "template_variable"))
             }

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-#[cfg(feature = "hub")]
-use clawdbot_core::HubOptions;
 use clawdbot_core::{Error, ErrorKind, Result, Runtime, Source};
+#[cfg(feature = "hub")]
+use clawdbot_core::{HubOptions, Progress};
 use serde::Serialize;
 
 use crate::args::{OutputArgs, given};
@@ -69,13 +69,13 @@ fn named(runtime: &Runtime, path: &Path, args: &HubArgs, output: &OutputArgs) ->
     let options = HubOptions::from_json(&given(args)?)?;
     let work = Work::begin();
     let mut line = StatusLine::new(output);
-    let path = runtime.fetch(name, &options, |done, total| {
+    let path = runtime.fetch(name, &options, |Progress { done, total }| {
         match total {
             // At once, for this is where a missing network shows.
             0 if done == 0 => line.announce(&format!("looking for {name}")),
             _ => line.update(|| format!("{} of {}", bar("downloading", done, total), bytes(total))),
         }
-        !work.interrupted()
+        work.next()
     });
     path.map(Source::Path)
 }

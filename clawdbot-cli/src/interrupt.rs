@@ -1,6 +1,7 @@
 //! Ctrl-C: while something is computed it asks that to stop; at any other time, or when asked twice, it ends the process.
 
 use std::io::{self, IsTerminal};
+use std::ops::ControlFlow;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clawdbot_core::{CancelHandle, Error, ErrorKind, Result};
@@ -60,6 +61,11 @@ impl Work {
             handle.cancel();
         }
         state.handles.push(handle);
+    }
+
+    /// Whether the work goes on.
+    pub(crate) fn next(&self) -> ControlFlow<()> {
+        if self.interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Whether Ctrl-C came.

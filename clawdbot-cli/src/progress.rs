@@ -1,10 +1,11 @@
 //! A status line on stderr, for people who wait.
 
 use std::io::{self, IsTerminal, Write};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clawdbot_core::{Model, ModelOptions, Result, Runtime, Source};
+use clawdbot_core::{Model, ModelOptions, Progress, Result, Runtime, Source};
 
 use crate::args::{CommonArgs, OutputArgs};
 use crate::hub::source;
@@ -87,13 +88,13 @@ pub(crate) fn bar(what: &str, done: u64, total: u64) -> String {
 pub(crate) fn watch<T>(
     what: &str,
     output: &OutputArgs,
-    work: impl FnOnce(&mut dyn FnMut(u64, u64) -> bool) -> Result<T>,
+    work: impl FnOnce(&mut dyn FnMut(Progress) -> ControlFlow<()>) -> Result<T>,
 ) -> Result<T> {
     let interrupt = Work::begin();
     let mut line = StatusLine::new(output);
-    work(&mut |done, total| {
-        line.update(|| bar(what, done, total));
-        !interrupt.interrupted()
+    work(&mut |now| {
+        line.update(|| bar(what, now.done, now.total));
+        interrupt.next()
     })
 }
 

@@ -1,24 +1,37 @@
-//! What stops work from another thread.
+//! How far work is, and what stops it.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What tells the jobs of a sequence apart: the flag that cancels the job.
-pub(crate) type Ticket = Arc<AtomicBool>;
+use crate::error::{Error, ErrorKind};
+
+/// How far a call is. What a call counts (weights, texts, bytes) is in its documentation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Progress {
+    /// How many are done.
+    pub done: u64,
+    /// How many there are.
+    pub total: u64,
+}
+
+/// A caller's progress function in the form that loading takes: whether to continue.
+pub(crate) fn reporting(
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
+) -> impl FnMut(u64, u64) -> bool {
+    move |done, total| progress(Progress { done, total }).is_continue()
+}
+
+/// The error of work that was cancelled.
+pub(crate) fn cancelled() -> Error {
+    Error::new(ErrorKind::Cancelled, "the work was cancelled")
+}
 
 /// Stops a request, all of a batch, or what a new one is given to, from any thread. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct CancelHandle(Arc<AtomicBool>);
 
 impl CancelHandle {
-    pub(crate) fn of(ticket: &Ticket) -> Self {
-        CancelHandle(Arc::clone(ticket))
-    }
-
-    pub(crate) fn ticket(&self) -> Ticket {
-        Arc::clone(&self.0)
-    }
-
     /// Whether it was asked to stop.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
@@ -30,7 +43,53 @@ impl CancelHandle {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    pub(crate) fn flag(&self) -> &Arc<AtomicBool> {
-        &self.0
+    /// A ticket for a job that this handle stops. Stopping that job does not stop others of this handle.
+    pub(crate) fn ticket(&self) -> Ticket {
+        Ticket { own: CancelHandle::default(), given: Some(self.clone()) }
+    }
+}
+
+/// What tells the jobs of a sequence apart, and stops them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ticket {
+    own: CancelHandle,
+    /// A caller's handle, which may stop other jobs too.
+    given: Option<CancelHandle>,
+}
+
+impl Ticket {
+    /// A handle that stops this job alone.
+    pub(crate) fn handle(&self) -> CancelHandle {
+        self.own.clone()
+    }
+
+    /// Whether both are of one job.
+    pub(crate) fn is(&self, other: &Ticket) -> bool {
+        Arc::ptr_eq(&self.own.0, &other.own.0)
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.own.is_cancelled() || self.given.as_ref().is_some_and(CancelHandle::is_cancelled)
+    }
+
+    /// Stops this job alone.
+    pub(crate) fn cancel(&self) {
+        self.own.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_is_stopped_alone_or_with_others() {
+        let all = CancelHandle::default();
+        let (first, second) = (all.ticket(), all.ticket());
+        assert!(first.is(&first.clone()) && !first.is(&second));
+        first.cancel();
+        assert!(first.is_cancelled() && !second.is_cancelled() && !all.is_cancelled());
+        all.cancel();
+        assert!(second.is_cancelled() && !second.handle().is_cancelled());
     }
 }

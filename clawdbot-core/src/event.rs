@@ -1,9 +1,11 @@
 //! What a request gives back: events while it runs, a completion at its end.
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
+use crate::options::shown;
 use crate::sampling::{Logprobs, TokenLogprob};
 
 /// Why a generation ended.
@@ -182,35 +184,105 @@ impl From<Event> for EventValue {
     }
 }
 
+fn object_of(value: &impl Serialize) -> Map<String, Value> {
+    match serde_json::to_value(value) {
+        Ok(Value::Object(map)) => map,
+        _ => Map::new(),
+    }
+}
+
+/// The fields of a value in JSON; `of` is its type.
+struct Fields<'a> {
+    of: &'static str,
+    object: &'a Map<String, Value>,
+}
+
+impl Fields<'_> {
+    fn get<T: DeserializeOwned>(&self, name: &str) -> Result<T> {
+        let found = self.object.get(name).unwrap_or(&Value::Null);
+        serde_json::from_value(found.clone()).map_err(|_| self.unexpected(name))
+    }
+
+    fn unexpected(&self, name: &str) -> Error {
+        let (of, found) = (self.of, shown(self.object.get(name).unwrap_or(&Value::Null)));
+        let message = format!("{of}: field {name}: expected a value as the library gives it, found {found}");
+        Error::invalid_argument(message).with("field", name)
+    }
+}
+
 macro_rules! json {
-    ($($type:ident)+) => {
+    ($($type:ident { $($field:ident)+ })+) => {
         $(impl $type {
             /// All of it as a JSON object, with the names of the fields.
             pub fn to_json(&self) -> Map<String, Value> {
-                match serde_json::to_value(self) {
-                    Ok(Value::Object(map)) => map,
-                    _ => Map::new(),
-                }
+                object_of(self)
             }
 
             /// From what `to_json` gave.
             ///
             /// # Errors
-            /// `InvalidArgument` for anything else.
+            /// `InvalidArgument` for anything else, which names the field.
             pub fn from_json(object: &Map<String, Value>) -> Result<Self> {
-                serde_json::from_value(Value::Object(object.clone())).map_err(|_| {
-                    Error::invalid_argument(concat!(
-                        "expected the fields of a ",
-                        stringify!($type),
-                        " as it gives them itself, found something else"
-                    ))
-                })
+                let fields = Fields { of: stringify!($type), object };
+                Ok($type { $($field: fields.get(stringify!($field))?,)+ })
             }
         })+
     };
 }
 
-json!(Completion Event Logprobs TokenLogprob Usage);
+json! {
+    Completion { text token_ids finish_reason usage logprobs options }
+    TokenLogprob { id logprob }
+    Usage { prompt_tokens cached_tokens completion_tokens queue_seconds prefill_seconds decode_seconds }
+}
+
+impl Logprobs {
+    /// All of it as a JSON object: `id` and `logprob` of the chosen token, `top`.
+    pub fn to_json(&self) -> Map<String, Value> {
+        object_of(self)
+    }
+
+    /// From what `to_json` gave.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for anything else, which names the field.
+    pub fn from_json(object: &Map<String, Value>) -> Result<Self> {
+        let fields = Fields { of: "Logprobs", object };
+        let chosen = TokenLogprob { id: fields.get("id")?, logprob: fields.get("logprob")? };
+        Ok(Logprobs { chosen, top: fields.get("top")? })
+    }
+}
+
+impl Event {
+    /// All of it as a JSON object: `kind` (`progress`, `token`, `done`), and the fields of that kind.
+    pub fn to_json(&self) -> Map<String, Value> {
+        object_of(self)
+    }
+
+    /// From what `to_json` gave.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for anything else, which names the field.
+    pub fn from_json(object: &Map<String, Value>) -> Result<Self> {
+        let fields = Fields { of: "Event", object };
+        match object.get("kind").and_then(Value::as_str) {
+            Some("progress") => {
+                Ok(Event::Progress { done: fields.get("done")?, total: fields.get("total")? })
+            }
+            Some("token") => {
+                let (id, text) = (fields.get("id")?, fields.get("text")?);
+                Ok(Event::Token { id, text, logprobs: fields.get("logprobs")? })
+            }
+            Some("done") => match object.get("completion") {
+                Some(Value::Object(completion)) => {
+                    Completion::from_json(completion).map(Box::new).map(Event::Done)
+                }
+                _ => Err(fields.unexpected("completion")),
+            },
+            _ => Err(fields.unexpected("kind")),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -265,6 +337,47 @@ mod tests {
             let text = serde_json::to_string(&object).unwrap();
             assert_eq!(Event::from_json(&serde_json::from_str(&text).unwrap()).unwrap(), event);
         }
-        assert!(Usage::from_json(&Map::new()).unwrap_err().message().contains("Usage"));
+        assert!(
+            Usage::from_json(&Map::new()).unwrap_err().message().starts_with("Usage: field prompt_tokens: ")
+        );
+    }
+
+    #[test]
+    fn a_bad_field_is_named() {
+        let good = serde_json::json!({
+            "text": "a", "token_ids": [3], "finish_reason": "stop", "usage": Usage::default().to_json(), "logprobs": null,
+            "options": {},
+        });
+        assert!(Completion::from_json(good.as_object().unwrap()).is_ok());
+        for (field, bad, found) in [
+            ("text", Value::Null, "nothing"),
+            ("token_ids", "x".into(), "\"x\""),
+            ("finish_reason", "tired".into(), "\"tired\""),
+            ("usage", Value::Object(Map::new()), "{}"),
+            ("logprobs", 5.into(), "5"),
+            ("options", Value::Array(Vec::new()), "[]"),
+        ] {
+            let mut fields = good.as_object().unwrap().clone();
+            fields.insert(field.to_owned(), bad);
+            let error = Completion::from_json(&fields).unwrap_err();
+            let expected =
+                format!("Completion: field {field}: expected a value as the library gives it, found {found}");
+            assert_eq!((error.message(), &error.detail()["field"]), (&*expected, &field.into()));
+            let event = serde_json::json!({"kind": "done", "completion": fields});
+            assert_eq!(Event::from_json(event.as_object().unwrap()).unwrap_err().message(), expected);
+        }
+        for (event, field) in [
+            (serde_json::json!({}), "kind"),
+            (serde_json::json!({"kind": "end"}), "kind"),
+            (serde_json::json!({"kind": "done"}), "completion"),
+            (serde_json::json!({"kind": "progress", "done": 1}), "total"),
+            (serde_json::json!({"kind": "token", "id": -1, "text": ""}), "id"),
+        ] {
+            let error = Event::from_json(event.as_object().unwrap()).unwrap_err();
+            assert!(error.message().starts_with(&format!("Event: field {field}: ")), "{error}");
+        }
+        let error =
+            Logprobs::from_json(serde_json::json!({"id": 3, "logprob": 0}).as_object().unwrap()).unwrap_err();
+        assert!(error.message().starts_with("Logprobs: field top: "), "{error}");
     }
 }

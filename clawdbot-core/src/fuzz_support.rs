@@ -9,7 +9,9 @@ use crate::load::source::Opened;
 use crate::load::weights::Weights;
 use crate::spec::config::ModelConfig;
 use crate::spec::generation;
-use crate::tokenizer::{StreamDecoder, Tokenizer, render_chat_template};
+use crate::tokenizer::{
+    AddGenerationPrompt, AddSpecialTokens, StreamDecoder, Tokenizer, render_chat_template,
+};
 use crate::weights::{DataFile, Dtype, GgufSource, PackedFile, WeightSource, parse_index};
 
 /// A GGUF file: header, tokenizer, configuration, every norm and the first row of every matrix.
@@ -86,16 +88,22 @@ pub fn tokenizer_with(data: &[u8], texts: &[&str]) -> Result<()> {
     let tokenizer = Tokenizer::from_bytes(data).map_err(caught)?;
     let mut last = Ok(());
     if let [first, .., second] = texts {
-        said(tokenizer.encode_within(first, Some(second), true, 40).map_err(caught), &mut last)?;
+        said(
+            tokenizer.encode_within(first, Some(second), AddSpecialTokens::Yes, 40).map_err(caught),
+            &mut last,
+        )?;
     }
     for text in texts {
-        let Some(ids) = said(tokenizer.encode(text, true).map_err(caught), &mut last)? else { continue };
+        let Some(ids) = said(tokenizer.encode(text, AddSpecialTokens::Yes).map_err(caught), &mut last)?
+        else {
+            continue;
+        };
         let ids = &ids[..ids.len().min(64)];
         for skip in [true, false] {
-            let Some(whole) = said(tokenizer.decode(ids, skip).map_err(caught), &mut Ok(()))? else {
+            let Some(whole) = said(tokenizer.decode(ids, skip.into()).map_err(caught), &mut Ok(()))? else {
                 continue;
             };
-            let mut stream = StreamDecoder::new(&tokenizer, skip);
+            let mut stream = StreamDecoder::new(&tokenizer, skip.into());
             let mut pieces = String::new();
             let streamed =
                 ids.iter().try_for_each(|&id| stream.push(id).map(|piece| pieces.push_str(&piece)));
@@ -131,7 +139,7 @@ pub fn template(data: &[u8]) -> Result<()> {
     let tools = json!([{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]);
     let mut variables = Map::new();
     variables.insert("bos_token".to_owned(), "<s>".into());
-    render_chat_template(&source, &messages, Some(&tools), true, &variables).map(|_| ())
+    render_chat_template(&source, &messages, Some(&tools), AddGenerationPrompt::Yes, &variables).map(|_| ())
 }
 
 fn read_weights(opened: &Opened) -> Result<()> {

@@ -1,9 +1,11 @@
 //! Models by the name of their repository: downloaded once, then loaded from the cache that the hub's own tools use.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clawdbot_hub as hub;
 
+use crate::cancel::Progress;
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::source::Source;
 use crate::options::HubOptions;
@@ -21,7 +23,7 @@ impl Source {
     /// those of the hubs' own tools: see `docs/hub.md`.
     ///
     /// `progress` gets the bytes that are there and those that will be (0 while that is found out), on this thread, about 20
-    /// times a second; false cancels. An interrupted download is resumed the next time. [`Runtime::fetch`] also logs what is
+    /// times a second; a break cancels. An interrupted download is resumed the next time. [`Runtime::fetch`] also logs what is
     /// repeated, and why.
     ///
     /// # Errors
@@ -33,7 +35,7 @@ impl Source {
     pub fn fetch(
         name: &str,
         options: &HubOptions,
-        progress: impl FnMut(u64, u64) -> bool,
+        progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<PathBuf> {
         fetch(name, options, progress, |_| ())
     }
@@ -48,7 +50,7 @@ impl Runtime {
         &self,
         name: &str,
         options: &HubOptions,
-        progress: impl FnMut(u64, u64) -> bool,
+        progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<PathBuf> {
         fetch(name, options, progress, |warning| self.log(LogLevel::Warning, || warning.to_owned()))
     }
@@ -57,7 +59,7 @@ impl Runtime {
 fn fetch(
     name: &str,
     options: &HubOptions,
-    mut progress: impl FnMut(u64, u64) -> bool,
+    mut progress: impl FnMut(Progress) -> ControlFlow<()>,
     warning: impl FnMut(&str),
 ) -> Result<PathBuf> {
     let Some(reference) = hub::Reference::meant_by(name).map_err(convert)? else {
@@ -70,7 +72,8 @@ fn fetch(
     request.file = one_of("file", name, reference.file, options.file.as_ref())?;
     request.quantization = reference.quantization;
     request.small_files = MODEL_FILES.map(str::to_owned).into();
-    let progress = |now: &hub::Progress| progress(now.bytes, now.total_bytes);
+    let progress =
+        |now: &hub::Progress| progress(Progress { done: now.bytes, total: now.total_bytes }).is_continue();
     let found = hub::fetch_with_warnings(&settings, &request, progress, warning);
     Ok(found.map_err(convert)?.path)
 }
@@ -141,7 +144,7 @@ mod tests {
     use super::*;
 
     fn fetched(name: &str, options: &HubOptions) -> Result<PathBuf> {
-        Source::fetch(name, options, |_, _| true)
+        Source::fetch(name, options, |_| ControlFlow::Continue(()))
     }
 
     #[test]

@@ -50,8 +50,11 @@ pub mod tokenizer;
 mod weights;
 
 pub use api::session::{Prompt, Session, Stream};
-pub use api::{Chat, EmbeddingInfo, Embeddings, Faults, Model, ModelInfo, Plan, StoredMatrices};
-pub use cancel::CancelHandle;
+pub use api::{
+    Chat, EmbedResults, EmbeddingInfo, Embeddings, Fault, Faults, Item, Model, ModelInfo, Plan, Request,
+    RerankResults, StoredMatrices,
+};
+pub use cancel::{CancelHandle, Progress};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
 pub use load::source::Source;
@@ -63,4 +66,4 @@ pub use options::{
 };
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{AddGenerationPrompt, AddSpecialTokens, SkipSpecialTokens, Tokenizer};

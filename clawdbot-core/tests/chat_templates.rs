@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
 use clawdbot_core::tokenizer::{ChatTemplate, LocalTime, SpecialTokens};
-use clawdbot_core::{Chat, ErrorKind, ModelOptions, Runtime, RuntimeOptions, Source};
+use clawdbot_core::{AddGenerationPrompt, Chat, ErrorKind, ModelOptions, Runtime, RuntimeOptions, Source};
 use serde_json::{Map, Value};
 
 mod support;
@@ -34,7 +34,7 @@ fn published_templates_render_as_transformers_does() {
                     let variables = case["kwargs"].as_object().unwrap_or(&none);
                     let tools = Some(&case["tools"]).filter(|tools| !tools.is_null());
                     let prompt = case["add_generation_prompt"].as_bool().expect("add_generation_prompt");
-                    template.render_at(&case["messages"], tools, prompt, variables, now)
+                    template.render_at(&case["messages"], tools, prompt.into(), variables, now)
                 });
             match (case["expected"].as_str(), rendered) {
                 (Some(expected), Ok(found)) if expected == found => {}
@@ -65,7 +65,7 @@ fn published_templates_take_checked_messages() {
             let chat = Chat::new(case["messages"].clone())
                 .tools(Some(case["tools"].clone()).filter(|tools| !tools.is_null()))
                 .variables(case["kwargs"].as_object().cloned().unwrap_or_default());
-            match model.render_chat(&chat, case["add_generation_prompt"].as_bool().unwrap()) {
+            match model.render_chat(&chat, case["add_generation_prompt"].as_bool().unwrap().into()) {
                 Ok(_) => rendered += 1,
                 Err(error) if error.message().contains("does not use them") => refused += 1,
                 Err(error) => panic!("{} {}: {error}", file["name"], case["case"]),
@@ -123,7 +123,7 @@ fn filters_tests_and_operators_are_those_of_jinja2() {
     let mut used = vec![false; DIFFERENCES.len()];
     for (template, expected) in &cases {
         let found = ChatTemplate::new(template, &SpecialTokens::default())
-            .and_then(|compiled| compiled.render(&messages, None, true, &variables));
+            .and_then(|compiled| compiled.render(&messages, None, AddGenerationPrompt::Yes, &variables));
         let known = DIFFERENCES.iter().position(|(part, _)| template.contains(part));
         match (expected, found) {
             (Some(expected), Ok(found)) if *expected == found => {}
@@ -200,7 +200,7 @@ fn hostile_templates_end_in_bounds() {
         let messages = serde_json::json!([{"role": "user", "content": "hi ".repeat(20_000)}]);
         for template in hostile_templates() {
             let rendered = ChatTemplate::new(&template, &SpecialTokens::default())
-                .and_then(|compiled| compiled.render(&messages, None, true, &Map::new()));
+                .and_then(|compiled| compiled.render(&messages, None, AddGenerationPrompt::Yes, &Map::new()));
             let fails = !template.contains("elif");
             let name = template.get(..200).unwrap_or(&template);
             assert_eq!(rendered.is_err(), fails, "{name}");
@@ -224,7 +224,7 @@ fn a_deep_template_fits_a_small_stack() {
         let small = std::thread::Builder::new().stack_size(256 << 10);
         let thread = small.spawn(move || {
             let compiled = ChatTemplate::new(&deep, &SpecialTokens::default())?;
-            compiled.render(&Value::Array(Vec::new()), None, true, &Map::new())
+            compiled.render(&Value::Array(Vec::new()), None, AddGenerationPrompt::Yes, &Map::new())
         });
         assert_eq!(thread.expect("a thread").join().expect("no panic").expect("renders"), "");
     });

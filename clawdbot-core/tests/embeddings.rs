@@ -6,11 +6,13 @@
 
 mod support;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clawdbot_core::{
-    EmbedOptions, Error, ErrorKind, GenerateOptions, Model, ModelOptions, PackOptions, Pooling, Prompt,
-    RerankOptions, Runtime, RuntimeOptions, Source, WeightType,
+    AddSpecialTokens, CancelHandle, EmbedOptions, EmbedResults, Error, ErrorKind, GenerateOptions, Model,
+    ModelOptions, PackOptions, Pooling, Progress, Prompt, RerankOptions, RerankResults, Runtime,
+    RuntimeOptions, Source, WeightType,
 };
 use serde_json::{Value, json};
 
@@ -76,7 +78,7 @@ fn states_and_vectors_agree_with_transformers() {
         let model = load(name, WeightType::F32);
         let tokenizer = model.tokenizer().unwrap();
         for (text, ids) in texts.iter().zip(expected["ids"].as_array().unwrap()) {
-            assert_eq!(json!(tokenizer.encode(text, true).unwrap()), *ids, "{name}");
+            assert_eq!(json!(tokenizer.encode(text, AddSpecialTokens::Yes).unwrap()), *ids, "{name}");
         }
         // The states themselves, before what the modules of the folder make of them.
         let bare = support::Copy::of(&fixture(name), &format!("bare-{name}"));
@@ -278,7 +280,7 @@ fn options_count() {
         prompted,
         embed(&model, &texts[1..2], &EmbedOptions::default().prompt_name("query".to_owned()))
     );
-    let ids = model.tokenizer().unwrap().encode("bread", true).unwrap();
+    let ids = model.tokenizer().unwrap().encode("bread", AddSpecialTokens::Yes).unwrap();
     let found = model.embed(vec![Prompt::Tokens(ids.clone())], &EmbedOptions::default()).unwrap();
     assert_eq!((found.values.as_slice(), found.tokens), (plain[1].as_slice(), ids.len()));
     assert_eq!(model.embed(Vec::new(), &EmbedOptions::default()).unwrap().rows().len(), 0);
@@ -324,24 +326,27 @@ fn long_texts_are_errors_or_cut() {
         // A query that is too long is no document's fault.
         let documents = || [Ok::<_, Error>("a"), Ok("b")].into_iter();
         for options in [RerankOptions::default(), cut] {
-            match model.rerank_each(&words(500), documents(), &options, |_, _| true) {
+            match model.rerank_each(&words(500), documents(), &options, &CancelHandle::default(), go_on) {
                 Err(error) => {
                     assert_eq!(error.kind(), ErrorKind::ContextOverflow, "{name}");
                     assert!(error.message().starts_with("query: expected a text "), "{name}: {error}");
                     assert!(error.detail().get("text").is_none());
                 }
                 // A pair is cut where it is longer.
-                Ok((_, errors)) => {
-                    assert!(options.truncate && name != "qwen3_judge" && errors.is_empty(), "{name}");
+                Ok(found) => {
+                    assert!(options.truncate && name != "qwen3_judge" && found.faults.is_empty(), "{name}");
                 }
             }
         }
     }
 }
 
+fn go_on(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
 #[test]
 fn a_bad_text_fails_alone() {
-    let go_on = |_, _| true;
     let model = load("bert", WeightType::F32);
     let options = EmbedOptions::default();
     let given = || Error::new(ErrorKind::InvalidUtf8, "given");
@@ -353,31 +358,53 @@ fn a_bad_text_fails_alone() {
         Ok(Prompt::Tokens(Vec::new())),
         Ok(Prompt::from("bread")),
     ];
-    let (found, errors) = model.embed_each(texts.into_iter(), &options, go_on).unwrap();
+    let cancel = CancelHandle::default();
+    let found = model.embed_each(texts.into_iter(), &options, &cancel, go_on).unwrap();
+    let EmbedResults { embeddings: found, faults: errors, .. } = found;
     let good = embed(&model, &["the sea".to_owned(), "bread".to_owned()], &options);
     let rows: Vec<&[f32]> = found.rows().collect();
     assert_eq!((rows[0], rows[4]), (&good[0][..], &good[1][..]));
     assert!(rows[1..4].iter().all(|row| row.iter().all(|x| x.is_nan())));
-    let kinds: Vec<_> = errors.iter().map(|(index, error)| (*index, error.kind())).collect();
+    let kinds: Vec<_> = errors.iter().map(|fault| (fault.index, fault.error.kind())).collect();
     use ErrorKind::{ContextOverflow, EmptyPrompt, InvalidUtf8};
     assert_eq!(kinds, [(1, ContextOverflow), (2, InvalidUtf8), (3, EmptyPrompt)]);
-    assert!(errors[0].1.message().starts_with("texts[1]: "), "{}", errors[0].1);
-    assert_eq!((errors[1].1.message(), &errors[2].1.detail()["text"]), ("given", &json!(3)));
+    assert!(errors.get(1).unwrap().message().starts_with("texts[1]: "), "{errors:?}");
+    assert_eq!(
+        (errors.get(2).unwrap().message(), &errors.get(3).unwrap().detail()["text"]),
+        ("given", &json!(3))
+    );
     // What is wrong with the call fails the call.
     let wrong = EmbedOptions::default().dimensions(0_u32);
-    assert!(model.embed_each([Ok::<_, Error>(Prompt::from("a"))].into_iter(), &wrong, go_on).is_err());
+    assert!(
+        model.embed_each([Ok::<_, Error>(Prompt::from("a"))].into_iter(), &wrong, &cancel, go_on).is_err()
+    );
 
     for name in SCORES {
         let model = load(name, WeightType::F32);
         let options = RerankOptions::default();
         let documents = [Ok("the sea"), Ok(&long), Err(given()), Ok("bread")];
-        let (found, errors) = model.rerank_each("sea", documents.into_iter(), &options, go_on).unwrap();
+        let found = model.rerank_each("sea", documents.into_iter(), &options, &cancel, go_on).unwrap();
+        let RerankResults { scores: found, faults: errors, .. } = found;
         let good = model.rerank("sea", &["the sea", "bread"], &options).unwrap();
         assert_eq!((found[0], found[3]), (good[0], good[1]), "{name}");
         assert!(found[1].is_nan() && found[2].is_nan(), "{name}");
-        assert_eq!((errors.len(), errors[0].0, errors[1].0), (2, 1, 2), "{name}");
-        assert!(errors[0].1.message().starts_with("documents[1]: "), "{name}: {}", errors[0].1);
+        assert_eq!(errors.iter().map(|fault| fault.index).collect::<Vec<_>>(), [1, 2], "{name}");
+        assert!(errors.get(1).unwrap().message().starts_with("documents[1]: "), "{name}: {errors:?}");
     }
+    // A handle stops all of them, once one of them or the first pass has begun too.
+    let stopping = |now: Progress| {
+        if now.done == 2 {
+            cancel.cancel();
+        }
+        ControlFlow::Continue(())
+    };
+    let texts = (0..9).map(|_| Ok::<_, Error>(Prompt::from("the sea")));
+    let error = model.embed_each(texts, &options, &cancel, stopping).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    let documents = (0..9).map(|_| Ok::<_, Error>("the sea"));
+    let scores = load(SCORES[0], WeightType::F32);
+    let error = scores.rerank_each("sea", documents, &RerankOptions::default(), &cancel, go_on).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
 }
 
 #[test]
@@ -386,12 +413,14 @@ fn progress_cancels_and_threads_share_passes() {
     let texts: Vec<Prompt> = (0..40).map(|i| Prompt::from("rain ".repeat(1 + i % 7))).collect();
     let mut calls = Vec::new();
     let options = EmbedOptions::default();
-    let all = model.embed_with_progress(texts.clone(), &options, |done, total| {
-        calls.push((done, total));
-        true
+    let all = model.embed_with_progress(texts.clone(), &options, |now| {
+        calls.push((now.done, now.total));
+        ControlFlow::Continue(())
     });
     assert_eq!(calls, (1..=40).map(|done| (done, 40)).collect::<Vec<_>>());
-    let stopped = model.embed_with_progress(texts.clone(), &options, |done, _| done < 3);
+    let stopped = model.embed_with_progress(texts.clone(), &options, |now| {
+        if now.done < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
     assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Cancelled);
     let expected = all.unwrap();
     std::thread::scope(|scope| {

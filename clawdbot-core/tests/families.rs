@@ -9,8 +9,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use clawdbot_core::{
-    FinishReason, GenerateOptions, KvType, LogLevel, LogRecord, Model, ModelOptions, Runtime, RuntimeOptions,
-    Source, WeightType,
+    AddSpecialTokens, FinishReason, GenerateOptions, KvType, LogLevel, LogRecord, Model, ModelOptions,
+    Runtime, RuntimeOptions, Source, WeightType,
 };
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ fn sessions_go_back_to_any_length() {
         let dir = support::family(family);
         let model = load(&dir, ModelOptions::default().prefill_chunk(40_u32));
         let mut session = model.session().unwrap();
-        session.append(tokens(100, 1), false).unwrap();
+        session.append(tokens(100, 1), AddSpecialTokens::No).unwrap();
         let first = session.generate(&greedy(20)).unwrap();
         // To the prompt: the state before its last token is there still.
         session.truncate(100).unwrap();
@@ -50,7 +50,7 @@ fn sessions_go_back_to_any_length() {
         }
         for length in [119, 110, 99, 80, 41, 3] {
             session.truncate(length).unwrap();
-            session.append(tokens(5, 2), false).unwrap();
+            session.append(tokens(5, 2), AddSpecialTokens::No).unwrap();
             let found = session.generate(&greedy(120 - length as u32)).unwrap().token_ids;
             let whole = session.tokens().unwrap()[..length + 5].to_vec();
             let expected = model.generate(whole, &greedy(120 - length as u32)).unwrap().token_ids;
@@ -66,7 +66,7 @@ fn a_cancelled_pass_leaves_no_trace() {
         let model = load(&dir, ModelOptions::default().prefill_chunk(16_u32));
         let expected = model.generate(tokens(90, 1), &greedy(12)).unwrap().token_ids;
         let mut session = model.session().unwrap();
-        session.append(tokens(90, 1), false).unwrap();
+        session.append(tokens(90, 1), AddSpecialTokens::No).unwrap();
         for events in [1, 3, 7] {
             let mut stream = session.stream(&greedy(30)).unwrap();
             for _ in 0..events {
@@ -131,7 +131,7 @@ fn a_sequence_that_becomes_long_gets_other_frequencies() {
         sequence.push(token);
     }
     let mut session = model.session().unwrap();
-    session.append(tokens(50, 1), false).unwrap();
+    session.append(tokens(50, 1), AddSpecialTokens::No).unwrap();
     let first = session.generate(&greedy(20)).unwrap().token_ids;
     session.truncate(50).unwrap();
     assert_eq!(session.generate(&greedy(20)).unwrap().token_ids, first, "and back");

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use child::{Limits, in_child};
 use clawdbot_core::{
-    CancelHandle, EmbedOptions, ErrorKind, GenerateOptions, Model, ModelOptions, Pooling, Result, Runtime,
-    RuntimeOptions, Source, Tokenizer, tokenizer::StreamDecoder,
+    AddSpecialTokens, CancelHandle, EmbedOptions, ErrorKind, GenerateOptions, Model, ModelOptions, Pooling,
+    Result, Runtime, RuntimeOptions, SkipSpecialTokens, Source, Tokenizer, tokenizer::StreamDecoder,
 };
 use serde_json::{Value, json};
 
@@ -44,14 +44,14 @@ fn refused<T: std::fmt::Debug>(result: Result<T>, words: &str) {
 fn text_does_not_grow_without_bound() {
     in_child(Limits { peak: 100, ..Limits::default() }, || {
         let growing = tokenizer(&json!({"normalizer": grow("normalizers")})).unwrap();
-        refused(growing.encode("a", true), "bytes long");
-        assert!(growing.encode("b", true).is_ok());
+        refused(growing.encode("a", AddSpecialTokens::Yes), "bytes long");
+        assert!(growing.encode("b", AddSpecialTokens::Yes).is_ok());
         let added = json!({"id": 2, "content": "a", "single_word": false, "lstrip": false, "rstrip": false,
             "normalized": true, "special": false});
         let at_load = json!({"normalizer": grow("normalizers"), "added_tokens": [added]});
         refused(tokenizer(&at_load), "bytes long");
         let decoding = tokenizer(&json!({"decoder": grow("decoders")})).unwrap();
-        refused(decoding.decode(&[0], true), "makes text of");
+        refused(decoding.decode(&[0], SkipSpecialTokens::Yes), "makes text of");
         for kind in ["BPE", "WordLevel", "WordPiece"] {
             let model = json!({"type": kind, "vocab": {"a": 0, "b": 1, "c": 0}, "merges": [], "unk_token": "a",
                 "continuing_subword_prefix": "##", "max_input_chars_per_word": 9});
@@ -64,11 +64,11 @@ fn text_does_not_grow_without_bound() {
 fn no_panic_is_printed() {
     in_child(Limits::default(), || {
         let strip = json!({"decoder": {"type": "Strip", "content": "a", "start": 0, "stop": 5}});
-        assert_eq!(tokenizer(&strip).unwrap().decode(&[0, 1], true).unwrap(), "b");
+        assert_eq!(tokenizer(&strip).unwrap().decode(&[0, 1], SkipSpecialTokens::Yes).unwrap(), "b");
         let empty = json!({"decoder": {"type": "Sequence", "decoders": [
             {"type": "CTC", "pad_token": "a", "word_delimiter_token": "|", "cleanup": true},
             {"type": "BPEDecoder", "suffix": "</w>"}]}});
-        assert_eq!(tokenizer(&empty).unwrap().decode(&[0], true).unwrap(), "");
+        assert_eq!(tokenizer(&empty).unwrap().decode(&[0], SkipSpecialTokens::Yes).unwrap(), "");
         let rules =
             json!({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "BAAAAAAEAABiAA=="}});
         refused(tokenizer(&rules), "outside of it");
@@ -85,7 +85,7 @@ fn no_panic_is_printed() {
             json!([{"type": "NFC"}, nothing, {"type": "ByteLevel"}]),
         ] {
             let front = json!({"normalizer": {"type": "Sequence", "normalizers": others}});
-            assert_eq!(tokenizer(&front).unwrap().encode("ab", true).unwrap(), [0, 1]);
+            assert_eq!(tokenizer(&front).unwrap().encode("ab", AddSpecialTokens::Yes).unwrap(), [0, 1]);
         }
         // A token that is found in every place.
         let nothing = json!({"normalizer": {"type": "Strip", "strip_left": true, "strip_right": true}, "added_tokens": [
@@ -105,7 +105,7 @@ fn no_panic_is_printed() {
             for other in [added(3, " ", false, false, normalized), added(3, " a", true, false, normalized)] {
                 let both = with(json!([token, other])).unwrap();
                 for text in ["<s>   a", "<s> ", " <s>\n  <s> a  ", "   ", "a   b"] {
-                    both.encode(text, true).unwrap();
+                    both.encode(text, AddSpecialTokens::Yes).unwrap();
                 }
             }
         }
@@ -148,7 +148,7 @@ fn what_looks_for_added_tokens_is_bounded() {
         assert_eq!(added(3000, &|at| digits(at, 150)).unwrap().vocab_size(), 3002);
         // As many as published tokenizers have for images and sounds.
         let many = added(30_000, &|at| format!("<|visual token {at:06}|>")).unwrap();
-        assert_eq!(many.encode("a<|visual token 029999|>", true).unwrap(), [0, 30_001]);
+        assert_eq!(many.encode("a<|visual token 029999|>", AddSpecialTokens::Yes).unwrap(), [0, 30_001]);
     });
 }
 
@@ -158,7 +158,7 @@ fn tokenizers_that_are_dropped_leave_nothing() {
         let text: Vec<String> = (0..300).map(|at| "ab".repeat(at % 100) + " ").collect();
         for _ in 0..200 {
             let words = json!({"pre_tokenizer": {"type": "WhitespaceSplit"}});
-            tokenizer(&words).unwrap().encode(&text.concat(), true).unwrap();
+            tokenizer(&words).unwrap().encode(&text.concat(), AddSpecialTokens::Yes).unwrap();
         }
     });
 }
@@ -186,7 +186,7 @@ fn tokens_around_a_text_are_of_the_vocabulary() {
                 &json!({"post_processor": {"type": "BertProcessing", "sep": ["a", 0], "cls": ["b", cls]}}),
             )
         };
-        assert_eq!(bert(1).unwrap().encode("ab", true).unwrap(), [1, 0, 1, 0]);
+        assert_eq!(bert(1).unwrap().encode("ab", AddSpecialTokens::Yes).unwrap(), [1, 0, 1, 0]);
         for id in [2, u32::MAX] {
             refused(bert(id), "post_processor: expected tokens of the vocabulary");
         }
@@ -209,27 +209,30 @@ fn patterns_that_go_back_without_end_are_errors() {
         let pattern = json!({"Regex": r"(?=[\s\S]*b)a"});
         let replace = json!({"type": "Replace", "pattern": pattern, "content": "b"});
         let fused = json!({"type": "Sequence", "decoders": [{"type": "Fuse"}, replace]});
-        refused(tokenizer(&json!({"normalizer": replace})).unwrap().encode(&text, true), "too long");
+        refused(
+            tokenizer(&json!({"normalizer": replace})).unwrap().encode(&text, AddSpecialTokens::Yes),
+            "too long",
+        );
         let decoding = tokenizer(&json!({"decoder": fused})).unwrap();
-        refused(decoding.decode(&vec![0; text.len()], true), "too long");
+        refused(decoding.decode(&vec![0; text.len()], SkipSpecialTokens::Yes), "too long");
         let split = |pattern: &str| {
             let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
             tokenizer(&json!({"pre_tokenizer": split})).unwrap()
         };
         for pattern in [r"(?=[\s\S]*b)a", "(?!a*b)a", "(?:a+)+b", "(?:a|aa)+b", "(?>a?)a*b|a"] {
-            refused(split(pattern).encode(&text, true), "too long");
+            refused(split(pattern).encode(&text, AddSpecialTokens::Yes), "too long");
         }
         // All tokens of a stream share what patterns may do.
         let slow = json!({"type": "Replace", "pattern": {"Regex": "(?:a|aa)+b"}, "content": "b"});
         let model = json!({"type": "BPE", "vocab": {"a".repeat(24): 0, "b": 1}, "merges": []});
         let decoding = tokenizer(&json!({"decoder": slow, "model": model})).unwrap();
-        assert_eq!(decoding.decode(&[0], true).unwrap().len(), 24);
-        let mut stream = StreamDecoder::new(&decoding, true);
+        assert_eq!(decoding.decode(&[0], SkipSpecialTokens::Yes).unwrap().len(), 24);
+        let mut stream = StreamDecoder::new(&decoding, SkipSpecialTokens::Yes);
         let failed = (0..1000).find_map(|_| stream.push(0).err()).unwrap();
         assert!(failed.message().contains("too long"), "{failed}");
         // As often as there are letters.
         for pattern in ["[^b]*b|a", "a*b|a", r"a+$|a"] {
-            let tokens = split(pattern).encode(&text, true).unwrap();
+            let tokens = split(pattern).encode(&text, AddSpecialTokens::Yes).unwrap();
             assert_eq!(tokens.len(), text.len());
         }
     });
@@ -255,7 +258,7 @@ fn what_a_text_could_repeat_without_end_is_refused() {
         refused(tokenizer(&unigram(vec!["a".repeat(40_000)])), "pieces of at most");
         refused(tokenizer(&unigram((1..1000).map(|len| "a".repeat(len)).collect())), "pieces of at most");
         let some = tokenizer(&unigram((1..100).map(|len| "a".repeat(len)).collect())).unwrap();
-        assert!(!some.encode(&"a".repeat(20_000), true).unwrap().is_empty());
+        assert!(!some.encode(&"a".repeat(20_000), AddSpecialTokens::Yes).unwrap().is_empty());
         for (kind, key) in [("BPE", "unk_token"), ("WordPiece", "continuing_subword_prefix")] {
             let mut model = json!({"type": kind, "vocab": {"a": 0}, "merges": [], "unk_token": "a",
                 "continuing_subword_prefix": "#", "max_input_chars_per_word": 9});
@@ -305,8 +308,8 @@ fn a_small_stack_is_enough() {
         let small = std::thread::Builder::new().stack_size(256 << 10);
         let run = move || {
             let tokenizer = tokenizer(&parts).unwrap();
-            assert_eq!(tokenizer.encode("ab", true).unwrap(), [0, 1]);
-            assert_eq!(tokenizer.decode(&[0, 1], true).unwrap(), "ab");
+            assert_eq!(tokenizer.encode("ab", AddSpecialTokens::Yes).unwrap(), [0, 1]);
+            assert_eq!(tokenizer.decode(&[0, 1], SkipSpecialTokens::Yes).unwrap(), "ab");
         };
         small.spawn(run).unwrap().join().unwrap();
     });
@@ -329,7 +332,7 @@ fn a_text_that_cannot_fit_is_refused_before_it_is_tokenized() {
             let embed = EmbedOptions::default().pooling(Pooling::Mean);
             let error = model.embed(vec![text.as_str().into()], &embed).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ContextOverflow, "{error}");
-            let error = model.session().unwrap().append(text.as_str(), true).unwrap_err();
+            let error = model.session().unwrap().append(text.as_str(), AddSpecialTokens::Yes).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ContextOverflow, "{error}");
         }
         // One that might fit, but whose tokens take more than there is.
@@ -345,12 +348,14 @@ fn tokenizing_is_cancelled() {
         let cancel = CancelHandle::default();
         cancel.cancel();
         let model = builtin(1 << 30);
-        let error = model.tokenizer().unwrap().encode_until("a b", true, &cancel).unwrap_err();
+        let error =
+            model.tokenizer().unwrap().encode_until("a b", AddSpecialTokens::Yes, &cancel).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
-        let error = model.tokenizer().unwrap().decode_until(&[1; 9], true, &cancel).unwrap_err();
+        let error =
+            model.tokenizer().unwrap().decode_until(&[1; 9], SkipSpecialTokens::Yes, &cancel).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         let mut session = model.session().unwrap();
-        let error = session.append_until("a b", true, &cancel).unwrap_err();
+        let error = session.append_until("a b", AddSpecialTokens::Yes, &cancel).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Cancelled);
         assert!(session.tokens().unwrap().is_empty());
     });

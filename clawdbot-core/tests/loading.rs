@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use clawdbot_core::{
-    Chat, ErrorKind, GenerateOptions, LogLevel, Model, ModelOptions, PackOptions, Prompt, Runtime,
-    RuntimeOptions, Source, WeightType,
+    AddGenerationPrompt, AddSpecialTokens, Chat, ErrorKind, GenerateOptions, LogLevel, Model, ModelOptions,
+    PackOptions, Prompt, Runtime, RuntimeOptions, Source, WeightType,
 };
 use serde_json::{Value, json};
 use support::Copy;
@@ -107,8 +107,12 @@ fn files_may_begin_with_a_byte_order_mark() {
     for file in ["config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"] {
         copy.edit_text(file, |text| format!("\u{feff}{text}"));
     }
-    let ids = load(copy.path()).unwrap().tokenizer().unwrap().encode("Once upon", true).unwrap();
-    assert_eq!(ids, Model::builtin().unwrap().tokenizer().unwrap().encode("Once upon", true).unwrap());
+    let ids =
+        load(copy.path()).unwrap().tokenizer().unwrap().encode("Once upon", AddSpecialTokens::Yes).unwrap();
+    assert_eq!(
+        ids,
+        Model::builtin().unwrap().tokenizer().unwrap().encode("Once upon", AddSpecialTokens::Yes).unwrap()
+    );
     let utf16 = |text: String| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>();
     let path = copy.path().join("config.json");
     std::fs::write(&path, utf16(std::fs::read_to_string(&path).unwrap())).unwrap();
@@ -287,7 +291,7 @@ fn a_model_without_a_template_says_so() {
         json.as_object_mut().unwrap().remove("chat_template");
     });
     let chat = Chat::new(json!([{"role": "user", "content": "Hi"}]));
-    let render = |model: &Model| model.render_chat(&chat, true);
+    let render = |model: &Model| model.render_chat(&chat, AddGenerationPrompt::Yes);
     assert_eq!(render(&load(copy.path()).unwrap()).unwrap_err().kind(), ErrorKind::MissingTemplate);
     std::fs::write(copy.path().join("chat_template.jinja"), "{{ messages[0].content }}!").unwrap();
     assert_eq!(render(&load(copy.path()).unwrap()).unwrap(), "Hi!");
@@ -303,12 +307,18 @@ fn a_template_that_does_not_compile_matters_to_chats_alone() {
     let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
     assert!(warning.contains("tokenizer_config.json: ") && warning.contains("cannot chat"), "{warning}");
     let chat = Chat::new(json!([{"role": "user", "content": "Hi"}]));
-    assert_eq!(model.render_chat(&chat, true).unwrap_err().kind(), ErrorKind::InvalidTemplate);
+    assert_eq!(
+        model.render_chat(&chat, AddGenerationPrompt::Yes).unwrap_err().kind(),
+        ErrorKind::InvalidTemplate
+    );
     assert!(model.generate("Once", &GenerateOptions::default().max_tokens(2_u32)).is_ok());
     // Another one takes its place, and is checked.
     let with = |template: &str| ModelOptions::default().chat_template(template.to_owned());
     let (model, warnings) = load_with_log(copy.path(), &with("{{ messages[0].content }}!"));
-    assert_eq!((model.render_chat(&chat, true).unwrap().as_str(), warnings.len()), ("Hi!", 0));
+    assert_eq!(
+        (model.render_chat(&chat, AddGenerationPrompt::Yes).unwrap().as_str(), warnings.len()),
+        ("Hi!", 0)
+    );
     let source = Source::from(copy.path());
     let runtime = Runtime::new(&RuntimeOptions::default()).unwrap();
     for bad in [
@@ -322,7 +332,10 @@ fn a_template_that_does_not_compile_matters_to_chats_alone() {
     }
     std::fs::write(copy.path().join("chat_template.jinja"), b"\xff\xfe").unwrap();
     let (model, _) = load_with_log(copy.path(), &ModelOptions::default());
-    assert_eq!(model.render_chat(&chat, true).unwrap_err().kind(), ErrorKind::InvalidUtf8);
+    assert_eq!(
+        model.render_chat(&chat, AddGenerationPrompt::Yes).unwrap_err().kind(),
+        ErrorKind::InvalidUtf8
+    );
 }
 
 #[test]

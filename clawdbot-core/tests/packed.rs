@@ -3,12 +3,13 @@
 
 mod support;
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use clawdbot_core::{
-    Chat, Error, ErrorKind, GenerateOptions, LogLevel, LogRecord, Model, ModelOptions, PackOptions, Prompt,
-    Result, Runtime, RuntimeOptions, Source, WeightType,
+    AddGenerationPrompt, AddSpecialTokens, Chat, Error, ErrorKind, GenerateOptions, LogLevel, LogRecord,
+    Model, ModelOptions, PackOptions, Prompt, Result, Runtime, RuntimeOptions, Source, WeightType,
 };
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
@@ -86,7 +87,8 @@ fn a_packed_file_is_the_whole_model() {
                 assert_eq!(packed.info().eos_token_ids, expected.info().eos_token_ids);
                 assert_eq!(packed.info().plan.has_chat_template, expected.info().plan.has_chat_template);
                 let text = "Once upon a time";
-                let encode = |model: &Model| model.tokenizer().unwrap().encode(text, true).unwrap();
+                let encode =
+                    |model: &Model| model.tokenizer().unwrap().encode(text, AddSpecialTokens::Yes).unwrap();
                 assert_eq!(encode(&packed), encode(&expected));
             }
         }
@@ -104,7 +106,7 @@ fn generation_and_chat_are_the_same() {
     assert_eq!(text(&packed).text, text(&builtin).text);
     assert_eq!(text(&packed).options, text(&builtin).options);
     let chat = Chat::new(json!([{"role": "user", "content": "Hi"}]));
-    let render = |model: &Model| model.render_chat(&chat, true).unwrap();
+    let render = |model: &Model| model.render_chat(&chat, AddGenerationPrompt::Yes).unwrap();
     assert_eq!(render(&packed), render(&builtin));
 }
 
@@ -117,8 +119,9 @@ fn files_are_replaced_when_asked_and_nothing_is_left_of_what_fails() {
     let options = PackOptions::default();
     assert_eq!(kind(runtime().pack(&Source::Builtin, &path, &options)), ErrorKind::InvalidArgument);
     let overwrite = options.clone().overwrite(true);
-    let cancelled =
-        runtime().pack_with_progress(&Source::Builtin, &path, &overwrite, |done, total| done < total / 2);
+    let cancelled = runtime().pack_with_progress(&Source::Builtin, &path, &overwrite, |now| {
+        if now.done < now.total / 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
     assert_eq!(kind(cancelled), ErrorKind::Cancelled);
     let tight = Runtime::new(&RuntimeOptions::default().memory_budget(1000_u64)).unwrap();
     assert_eq!(kind(tight.pack(&Source::Builtin, &path, &overwrite)), ErrorKind::OutOfBudget);
@@ -168,14 +171,15 @@ fn progress_cancellation_and_budget_are_as_for_a_directory() {
     let source = Source::Path(path);
     let mut calls = Vec::new();
     runtime()
-        .load_with_progress(&source, &ModelOptions::default(), |done, total| {
-            calls.push((done, total));
-            true
+        .load_with_progress(&source, &ModelOptions::default(), |now| {
+            calls.push((now.done, now.total));
+            ControlFlow::Continue(())
         })
         .unwrap();
     assert!(calls.is_sorted() && calls.len() > 2 && calls.iter().all(|&(done, total)| done <= total));
     assert_eq!(calls.last().unwrap().0, calls[0].1);
-    let cancelled = runtime().load_with_progress(&source, &ModelOptions::default(), |_, _| false);
+    let cancelled =
+        runtime().load_with_progress(&source, &ModelOptions::default(), |_| ControlFlow::Break(()));
     assert_eq!(cancelled.unwrap_err().kind(), ErrorKind::Cancelled);
     let plan = runtime().plan(&source, &ModelOptions::default()).unwrap();
     let with_budget = |bytes: u64| {

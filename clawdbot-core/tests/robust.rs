@@ -3,12 +3,13 @@
 
 mod support;
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clawdbot_core::{
-    CancelHandle, ErrorKind, Event, FinishReason, GenerateOptions, Model, ModelOptions, Prompt, Runtime,
-    RuntimeOptions, Source,
+    AddSpecialTokens, CancelHandle, ErrorKind, Event, FinishReason, GenerateOptions, Model, ModelOptions,
+    Prompt, Runtime, RuntimeOptions, Source,
 };
 
 fn runtime(options: RuntimeOptions) -> Runtime {
@@ -31,7 +32,7 @@ fn the_plan_is_what_loading_takes() {
     let model = runtime.load(&Source::Builtin, &ModelOptions::default()).unwrap();
     assert_eq!(runtime.memory_used(), plan.weights_bytes + plan.scratch_bytes);
     let mut session = model.session().unwrap();
-    session.append("Once", true).unwrap();
+    session.append("Once", AddSpecialTokens::Yes).unwrap();
     session.generate(&greedy(3)).unwrap();
     assert_eq!(runtime.memory_used(), plan.load_bytes, "and one page");
     drop(session);
@@ -228,9 +229,9 @@ fn seeds_repeat_and_stop_texts_end() {
 fn loading_can_be_cancelled_and_reports_progress() {
     let runtime = runtime(RuntimeOptions::default());
     let mut calls = Vec::new();
-    let loaded = runtime.load_with_progress(&Source::Builtin, &ModelOptions::default(), |done, total| {
-        calls.push((done, total));
-        calls.len() < 3
+    let loaded = runtime.load_with_progress(&Source::Builtin, &ModelOptions::default(), |now| {
+        calls.push((now.done, now.total));
+        if calls.len() < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     assert_eq!(loaded.unwrap_err().kind(), ErrorKind::Cancelled);
     assert_eq!(calls.len(), 3);

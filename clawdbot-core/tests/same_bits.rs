@@ -6,7 +6,8 @@ mod support;
 use std::path::PathBuf;
 
 use clawdbot_core::{
-    GenerateOptions, KvType, Model, ModelOptions, Prompt, Runtime, RuntimeOptions, Source, WeightType,
+    AddSpecialTokens, GenerateOptions, KvType, Model, ModelOptions, Prompt, Runtime, RuntimeOptions, Source,
+    WeightType,
 };
 
 const TYPES: [(WeightType, KvType); 5] = [
@@ -164,9 +165,9 @@ fn a_session_continues_like_a_single_prompt() {
         runtime(2, Runtime::available_kernels()[0]).load(&Source::Builtin, &ModelOptions::default()).unwrap();
     let options = GenerateOptions::default().max_tokens(20_u32).temperature(0.0).ignore_eos(true);
     let mut session = model.session().unwrap();
-    session.append(prompt(70, 1), false).unwrap();
+    session.append(prompt(70, 1), AddSpecialTokens::No).unwrap();
     let first = session.generate(&options).unwrap();
-    session.append(prompt(9, 2), false).unwrap();
+    session.append(prompt(9, 2), AddSpecialTokens::No).unwrap();
     let second = session.generate(&options).unwrap();
     assert_eq!(second.usage.cached_tokens, 70 + 19, "all but the last token were computed");
 
@@ -174,6 +175,6 @@ fn a_session_continues_like_a_single_prompt() {
     assert_eq!(model.generate(whole.clone(), &options).unwrap().token_ids, second.token_ids);
 
     session.truncate(40).unwrap();
-    session.append(&whole[40..], false).unwrap();
+    session.append(&whole[40..], AddSpecialTokens::No).unwrap();
     assert_eq!(session.generate(&options).unwrap().token_ids, second.token_ids);
 }

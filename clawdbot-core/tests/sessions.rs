@@ -1,11 +1,13 @@
 //! What sessions and streams do at their edges: cancelling, truncating to what is computed already.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 
 use clawdbot_core::{
-    CancelHandle, Chat, Completion, Error, ErrorKind, Event, FinishReason, GenerateOptions, KvType, LogLevel,
-    LogRecord, Model, ModelOptions, Prompt, Result, Runtime, RuntimeOptions, Source, Stream,
+    AddGenerationPrompt, AddSpecialTokens, CancelHandle, Chat, Completion, Error, ErrorKind, Event,
+    FinishReason, GenerateOptions, KvType, LogLevel, LogRecord, Model, ModelOptions, Prompt, Request, Result,
+    Runtime, RuntimeOptions, Source, Stream,
 };
 use serde_json::json;
 
@@ -38,7 +40,7 @@ fn closing_the_model_ends_a_stream() {
 fn truncating_to_the_prompt_generates_the_same_again() {
     let model = Model::builtin().unwrap();
     let mut session = model.session().unwrap();
-    let length = session.append("Once upon a time", true).unwrap();
+    let length = session.append("Once upon a time", AddSpecialTokens::Yes).unwrap();
     let first = session.generate(&greedy(5)).unwrap();
     session.truncate(length).unwrap();
     let again = session.generate(&greedy(5)).unwrap();
@@ -54,7 +56,7 @@ fn tiny() -> (Model, GenerateOptions) {
 fn an_old_stream_does_not_touch_the_next_request() {
     let (model, options) = tiny();
     let mut session = model.session().unwrap();
-    session.append("Once upon a time", true).unwrap();
+    session.append("Once upon a time", AddSpecialTokens::Yes).unwrap();
     let mut old = session.stream(&options).unwrap();
     for _ in 0..5 {
         assert!(matches!(old.next_event().unwrap(), Some(Event::Token { .. })));
@@ -79,9 +81,9 @@ fn a_refused_request_changes_nothing() {
 fn sessions_of_a_closed_model_are_closed() {
     let (model, options) = tiny();
     let mut session = model.session().unwrap();
-    session.append("Once", true).unwrap();
+    session.append("Once", AddSpecialTokens::Yes).unwrap();
     model.close();
-    assert_eq!(session.append("upon", false).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(session.append("upon", AddSpecialTokens::No).unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(session.generate(&options).unwrap_err().kind(), ErrorKind::Closed);
 }
 
@@ -104,10 +106,10 @@ fn an_overflow_names_what_was_asked_for() {
         assert!(error.message().contains("at least 1 to generate"), "{error}");
     }
     let mut session = model.session().unwrap();
-    let error = session.append(vec![5; 101], false).unwrap_err();
+    let error = session.append(vec![5; 101], AddSpecialTokens::No).unwrap_err();
     assert!(error.message().ends_with("holds 100 tokens, but 101 tokens are asked for"), "{error}");
     assert_eq!(detail(&error), [Some(101.into()), None]);
-    session.append(vec![5; 99], false).unwrap();
+    session.append(vec![5; 99], AddSpecialTokens::No).unwrap();
     let error = session.generate(&greedy(2)).unwrap_err();
     assert_eq!(detail(&error), [Some(99.into()), Some(2.into())]);
     assert!(model.logits(&[5; 101]).unwrap_err().message().contains("101 tokens are asked for"));
@@ -129,11 +131,11 @@ fn pages_go_back_to_the_budget() {
     let pages = || (model.runtime().memory_used() - fixed) / page(&model);
     // A small session that stays does not keep what others had.
     let mut small = model.session().unwrap();
-    small.append(vec![5; 7], false).unwrap();
+    small.append(vec![5; 7], AddSpecialTokens::No).unwrap();
     small.generate(&greedy(1)).unwrap();
     assert_eq!(pages(), 1);
     let mut large = model.session().unwrap();
-    large.append(vec![5; 640], false).unwrap();
+    large.append(vec![5; 640], AddSpecialTokens::No).unwrap();
     large.generate(&greedy(1)).unwrap();
     assert_eq!(pages(), 11);
     large.truncate(100).unwrap();
@@ -160,11 +162,15 @@ fn a_batch_of_many_is_served_in_order() {
     let batch = |prompts: &[u32]| prompts.iter().map(|&id| Prompt::Tokens(vec![id; 9])).collect();
     let mut lengths: Vec<GenerateOptions> = Vec::new();
     lengths.extend((0..40).map(|i| greedy(1 + (i * 5) % 17)));
-    let requests: Vec<Prompt> = batch(&prompts);
-    let mut calls = Vec::new();
-    let results = model.generate_batch_with_progress(requests.into_iter().zip(&lengths), |done, all| {
-        calls.push((done, all));
-        true
+    let requests = || {
+        let prompts: Vec<Prompt> = batch(&prompts);
+        let each = prompts.into_iter().zip(&lengths);
+        each.map(|(prompt, options)| Ok::<_, Error>(Request::new(prompt, options.clone())))
+    };
+    let (cancel, mut calls) = (CancelHandle::default(), Vec::new());
+    let results = model.generate_each(requests(), &cancel, |now| {
+        calls.push((now.done, now.total));
+        ControlFlow::Continue(())
     });
     assert!(calls.is_sorted() && calls.last() == Some(&(40, 40)), "{calls:?}");
     for (i, result) in results.into_iter().enumerate() {
@@ -177,11 +183,11 @@ fn a_batch_of_many_is_served_in_order() {
         }
     }
     let mut passes = 0;
-    let requests: Vec<Prompt> = batch(&prompts);
-    let some = model.generate_batch_with_progress(requests.into_iter().zip(&lengths), |_, _| {
+    let some = model.generate_each(requests(), &cancel, |_| {
         passes += 1;
-        passes < 8
+        if passes < 8 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
+    assert!(!cancel.is_cancelled(), "a caller's handle is the caller's");
     let cancelled = |result: &&clawdbot_core::Result<_>| {
         result.as_ref().is_err_and(|error: &Error| error.kind() == ErrorKind::Cancelled)
     };
@@ -233,7 +239,7 @@ fn what_the_process_has_no_memory_for_is_an_error() {
         let mut found = Vec::new();
         for i in 0..90 {
             let mut session = model.session().unwrap();
-            session.append(prompt(i), false).unwrap();
+            session.append(prompt(i), AddSpecialTokens::No).unwrap();
             found.push(session.generate(&greedy(1)).unwrap().token_ids);
             sessions.push(session);
         }
@@ -326,8 +332,8 @@ fn a_beginning_that_the_text_has_is_not_doubled() {
     let runtime = Runtime::with_log(&RuntimeOptions::default(), hook).unwrap();
     let model = runtime.load(&Source::Builtin, &ModelOptions::default()).unwrap();
     let said = chat(&[("user", "Hello")]);
-    let rendered = model.render_chat(&said, true).unwrap();
-    let tokens = model.tokenizer().unwrap().encode(&rendered, false).unwrap();
+    let rendered = model.render_chat(&said, AddGenerationPrompt::Yes).unwrap();
+    let tokens = model.tokenizer().unwrap().encode(&rendered, AddSpecialTokens::No).unwrap();
     let bos = model.info().bos_token_id.unwrap();
     assert!(tokens[0] == bos && tokens[1] != bos);
     lines.lock().unwrap().clear();
@@ -342,7 +348,7 @@ fn a_beginning_that_the_text_has_is_not_doubled() {
         );
     }
     let mut session = model.session().unwrap();
-    assert_eq!(session.append(rendered.as_str(), true).unwrap(), tokens.len());
+    assert_eq!(session.append(rendered.as_str(), AddSpecialTokens::Yes).unwrap(), tokens.len());
     assert_eq!(
         lines.lock().unwrap().iter().filter(|(_, line)| line.contains("not added once more")).count(),
         4
@@ -350,15 +356,15 @@ fn a_beginning_that_the_text_has_is_not_doubled() {
 
     // Within a session it is a slip.
     lines.lock().unwrap().clear();
-    session.append("And", false).unwrap();
+    session.append("And", AddSpecialTokens::No).unwrap();
     assert!(lines.lock().unwrap().is_empty());
-    session.append("then", true).unwrap();
+    session.append("then", AddSpecialTokens::Yes).unwrap();
     assert!(lines.lock().unwrap()[0].1.contains("within a session"));
 
     // Variables that have no effect.
     lines.lock().unwrap().clear();
     let variables = json!({"colour": "red"}).as_object().unwrap().clone();
-    model.render_chat(&said.variables(variables), true).unwrap();
+    model.render_chat(&said.variables(variables), AddGenerationPrompt::Yes).unwrap();
     let lines = lines.lock().unwrap();
     let [(level, line)] = &lines[..] else { panic!("{lines:?}") };
     assert!(*level == LogLevel::Warning && line.contains("colour"), "{line}");
@@ -368,9 +374,10 @@ fn a_beginning_that_the_text_has_is_not_doubled() {
 fn a_batch_is_cancelled_as_a_whole() {
     let model = Model::builtin().unwrap();
     let cancel = CancelHandle::default();
-    let requests = (0..200).map(|_| Ok::<_, Error>((Prompt::from("Once"), greedy(50))));
+    let requests = (0..200).map(|_| Ok::<_, Error>(Request::new("Once", greedy(50))));
+    let go_on = |_| ControlFlow::Continue(());
     cancel.clone().cancel();
-    let done = model.generate_each(requests, &cancel);
+    let done = model.generate_each(requests, &cancel, go_on);
     assert_eq!(done.len(), 200);
     let ended = |result: &Result<Completion>| match result {
         Ok(completion) => completion.finish_reason == FinishReason::Cancelled,
@@ -390,13 +397,11 @@ fn what_is_wrong_with_a_prompt_of_a_batch_is_named_with_its_place() {
     let model = Model::builtin().unwrap();
     let options = greedy(2);
     let given = Error::new(ErrorKind::InvalidUtf8, "given");
-    let requests = [
-        Ok((Prompt::from("Once"), &options)),
-        Err(given),
-        Ok((Prompt::from(vec![u32::MAX]), &options)),
-        Ok((Prompt::from("Once"), &options)),
-    ];
-    let found = model.generate_each(requests.into_iter(), &CancelHandle::default());
+    let request = |prompt: Prompt| Ok(Request::new(prompt, options.clone()));
+    let requests =
+        [request("Once".into()), Err(given), request(vec![u32::MAX].into()), request("Once".into())];
+    let go_on = |_| ControlFlow::Continue(());
+    let found = model.generate_each(requests.into_iter(), &CancelHandle::default(), go_on);
     assert_eq!(found[0].as_ref().unwrap(), found[3].as_ref().unwrap());
     assert_eq!(found[1].as_ref().unwrap_err().message(), "given");
     let error = found[2].as_ref().unwrap_err();

@@ -1,7 +1,9 @@
-//! Many texts in one call: what is wrong with one is no other's concern.
+//! Calls with several items: what is wrong with one fails it alone.
+
+use std::ops::ControlFlow;
 
 use clawdbot_core as core;
-use clawdbot_core::{CancelHandle, GenerateOptions, Prompt};
+use clawdbot_core::{CancelHandle, Faults, Request};
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 
@@ -9,7 +11,7 @@ use crate::error::to_py;
 use crate::event::Completion;
 use crate::interrupt::interruptible;
 
-/// What is wrong with one of several: found here, or by the core.
+/// What is wrong with an item: found by its conversion, or by the core.
 pub(crate) enum Failure {
     Python(PyErr),
     Core(core::Error),
@@ -27,67 +29,61 @@ impl From<PyErr> for Failure {
     }
 }
 
-impl Failure {
-    fn into_py(self) -> PyErr {
-        match self {
+impl From<Failure> for PyErr {
+    fn from(failure: Failure) -> Self {
+        match failure {
             Failure::Python(error) => error,
             Failure::Core(error) => to_py(error),
         }
     }
 }
 
-/// Texts that were converted, or not, as the core takes them.
-pub(crate) fn given<T>(texts: Vec<PyResult<T>>) -> impl ExactSizeIterator<Item = Result<T, Failure>> {
-    texts.into_iter().map(|text| text.map_err(Failure::from))
+/// The result of an item.
+type One = Result<Py<PyAny>, Failure>;
+
+/// Items that were converted, or not, as the core takes them.
+pub(crate) fn given<T>(items: Vec<PyResult<T>>) -> impl ExactSizeIterator<Item = Result<T, Failure>> {
+    items.into_iter().map(|item| item.map_err(Failure::from))
 }
 
-/// Generates for all requests together; one result for each, in their order. A request that is an error stays one.
+/// Generates for all requests together; one result for each, in their order.
 ///
 /// # Errors
 /// What a signal handler raises.
-pub(crate) fn complete(
+pub(crate) fn generate(
     py: Python<'_>,
     model: &core::Model,
-    requests: Vec<PyResult<(Prompt, GenerateOptions)>>,
-) -> PyResult<Vec<PyResult<Py<PyAny>>>> {
+    requests: Vec<PyResult<Request>>,
+) -> PyResult<Vec<One>> {
     let (model, cancel) = (model.clone(), CancelHandle::default());
-    let asked = cancel.clone();
-    let work = move || Ok(model.generate_each(given(requests), &asked));
+    let handle = cancel.clone();
+    let work = move || Ok(model.generate_each(given(requests), &handle, |_| ControlFlow::Continue(())));
     let results = interruptible(py, &[cancel], work)?.into_iter();
-    let one = |result: Result<core::Completion, Failure>| match result {
-        Ok(completion) => Py::new(py, Completion::from(completion)).map(Py::into_any),
-        Err(error) => Err(error.into_py()),
-    };
-    Ok(results.map(one).collect())
+    Ok(results.map(|result| Ok(Py::new(py, Completion::from(result?))?.into_any())).collect())
 }
 
-/// Of `count` results, which `good` gives by their places, those that failed replaced by what is wrong with them.
-pub(crate) fn each(
+/// The results of `count` items, in their order: what `good` gives for its place, unless the item failed.
+pub(crate) fn results(
+    faults: Faults<Failure>,
     count: usize,
-    errors: Vec<(usize, Failure)>,
     good: impl Fn(usize) -> PyResult<Py<PyAny>>,
-) -> Vec<PyResult<Py<PyAny>>> {
-    let mut errors = errors.into_iter().peekable();
-    let mut one = |index| match errors.next_if(|(failed, _)| *failed == index) {
-        Some((_, error)) => Err(error.into_py()),
-        None => good(index),
-    };
-    (0..count).map(&mut one).collect()
+) -> Vec<One> {
+    faults.into_results(count, |index| good(index).map_err(Failure::from))
 }
 
-/// The results of a batch as a list, where exceptions stand in the place of results. Unless these are wanted there, the
+/// The results of a call as a list, where exceptions stand in the place of results. Unless these are wanted there, the
 /// first is raised, with the list as its attribute `results`.
 ///
 /// # Errors
 /// The first of the exceptions.
 pub(crate) fn deliver(
     py: Python<'_>,
-    results: Vec<PyResult<Py<PyAny>>>,
+    results: Vec<One>,
     return_exceptions: bool,
 ) -> PyResult<Bound<'_, PyAny>> {
     let (list, mut first) = (PyList::empty(py), None);
     for result in results {
-        match result {
+        match result.map_err(PyErr::from) {
             Ok(result) => list.append(result)?,
             Err(error) => {
                 let exception = error.value(py);
@@ -102,5 +98,20 @@ pub(crate) fn deliver(
             Err(PyErr::from_value(exception.into_any()))
         }
         None => Ok(list.into_any()),
+    }
+}
+
+/// The result of a call with one item, or its exception where that is wanted.
+///
+/// # Errors
+/// That of the item.
+pub(crate) fn deliver_one(
+    py: Python<'_>,
+    result: One,
+    return_exceptions: bool,
+) -> PyResult<Bound<'_, PyAny>> {
+    match result.map_err(PyErr::from) {
+        Err(error) if return_exceptions => Ok(error.into_value(py).into_bound(py).into_any()),
+        result => result.map(|result| result.into_bound(py)),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use clawdbot_core::{Error, ErrorKind};
+use clawdbot_core::{Error, ErrorKind, Item};
 use pyo3::exceptions::{PyException, PyFileNotFoundError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -91,8 +91,10 @@ pub(crate) fn wrong_type(path: &str, expected: &str, found: &Bound<'_, PyAny>) -
     PyTypeError::new_err(format!("{path}: expected {expected}, found {name}"))
 }
 
-/// The same exception, about prompt `index`; those that are not from here stay as they are.
+/// The same exception, about prompt `index`: as [`Error::of_item`], for exceptions. Those that are not from here stay as
+/// they are.
 pub(crate) fn of_prompt(py: Python<'_>, error: PyErr, index: usize) -> PyErr {
+    let item = Item::Prompt(index);
     let make = || -> PyResult<Option<PyErr>> {
         let value = error.value(py);
         let class = value.get_type();
@@ -100,15 +102,30 @@ pub(crate) fn of_prompt(py: Python<'_>, error: PyErr, index: usize) -> PyErr {
         if detail.is_none() && !class.is(py.get_type::<PyTypeError>()) {
             return Ok(None);
         }
-        let renamed = class.call1((format!("prompt[{index}]: {}", value.str()?),))?;
+        let renamed = class.call1((format!("{item}: {}", value.str()?),))?;
         if let Some(detail) = detail {
-            let detail = detail.cast_into::<PyDict>()?.copy()?;
-            detail.set_item("prompt", index)?;
             renamed.setattr("detail", detail)?;
         }
         Ok(Some(PyErr::from_value(renamed)))
     };
-    make().ok().flatten().unwrap_or(error)
+    let renamed = make().ok().flatten().unwrap_or(error);
+    set_place(py, &renamed, item);
+    renamed
+}
+
+/// Adds the place of an item to the detail of an exception whose message names it already.
+pub(crate) fn set_place(py: Python<'_>, error: &PyErr, item: Item) {
+    let set = || -> PyResult<()> {
+        let value = error.value(py);
+        if let Some(detail) = value.getattr_opt("detail")? {
+            let detail = detail.cast_into::<PyDict>()?.copy()?;
+            detail.set_item(item.key(), item.index())?;
+            value.setattr("detail", detail)?;
+        }
+        Ok(())
+    };
+    // An exception of another origin has no such detail.
+    let _ = set();
 }
 
 /// An exception of class `Closed`.

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use clawdbot_core as core;
-use clawdbot_core::{CancelHandle, GenerateOptions, HubOptions, ModelOptions, Prompt, Source};
+use clawdbot_core::{CancelHandle, EmbedResults, HubOptions, ModelOptions, Request, RerankResults, Source};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFloat, PyString, PyTuple};
 
+use crate::batch::Failure;
 use crate::chat::chat;
 use crate::error::{invalid_argument, no_pickle, to_py};
 use crate::event::Completion;
@@ -30,17 +31,15 @@ impl Model {
         Model(model)
     }
 
-    /// What signal handlers raise is not the request's error.
-    fn generate_one(
+    /// Does what Ctrl-C cancels.
+    fn cancellable<T: Send + 'static>(
         &self,
         py: Python<'_>,
-        prompt: Prompt,
-        options: GenerateOptions,
-    ) -> PyResult<core::Result<Completion>> {
+        work: impl FnOnce(&core::Model, &CancelHandle) -> core::Result<T> + Send + 'static,
+    ) -> PyResult<T> {
         let (model, cancel) = (self.0.clone(), CancelHandle::default());
-        let asked = cancel.clone();
-        let work = move || Ok(model.generate_until(prompt, &options, &asked));
-        Ok(interruptible(py, &[cancel], work)?.map(Completion::from))
+        let handle = cancel.clone();
+        interruptible(py, &[cancel], move || work(&model, &handle))
     }
 }
 
@@ -85,9 +84,9 @@ impl Model {
     /// Loads the model in a directory, GGUF or packed file; no path: the built-in story model.
     ///
     /// A string OWNER/NAME that is no path names a model on Hugging Face, which is downloaded unless its cache has it
-    /// (hf://OWNER/NAME and modelscope://OWNER/NAME say which hub; the address of its page will do, and OWNER/NAME:Q4_K_M for
+    /// (hf://OWNER/NAME and modelscope://OWNER/NAME name the hub; the address of its page works too, as does OWNER/NAME:Q4_K_M for
     /// a GGUF file). revision: branch, tag or commit; file: a GGUF file of
-    /// the repository; offline: whether the cache has to do; `on_download(done, total)` is called with bytes, as `on_progress`.
+    /// the repository; offline: use the cache alone; `on_download(done, total)` is called with bytes, as `on_progress`.
     ///
     /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, merge_adapters, chat_template, mmap,
     /// verify, cache; and threads, memory_budget, kernels and `on_log` of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
@@ -158,19 +157,21 @@ impl Model {
         let prompts = match prompt::one_or_many(prompt)? {
             Prompts::One(prompt) => {
                 let options = options::generate(options::GENERATE, py, options, opts)?;
-                return match self.generate_one(py, prompt, options)? {
-                    Ok(completion) => Ok(Bound::new(py, completion)?.into_any()),
-                    Err(error) if return_exceptions => {
-                        Ok(to_py(error).into_value(py).into_bound(py).into_any())
-                    }
-                    Err(error) => Err(to_py(error)),
-                };
+                // What a signal handler raises is not the prompt's error.
+                let result = self.cancellable(py, move |model, cancel| {
+                    Ok(model.generate_until(prompt, &options, cancel))
+                })?;
+                let completion = result
+                    .map_err(Failure::from)
+                    .and_then(|completion| Ok(Py::new(py, Completion::from(completion))?.into_any()));
+                return batch::deliver_one(py, completion, return_exceptions);
             }
             Prompts::Batch(prompts) => prompts,
         };
         let options = options::generate_each(py, options, opts, prompts.len())?;
-        let requests = prompts.into_iter().zip(options).map(|(prompt, options)| Ok((prompt?, options?)));
-        batch::deliver(py, batch::complete(py, &self.0, requests.collect())?, return_exceptions)
+        let requests = prompts.into_iter().zip(options);
+        let requests = requests.map(|(prompt, options)| Ok(Request::new(prompt?, options?)));
+        batch::deliver(py, batch::generate(py, &self.0, requests.collect())?, return_exceptions)
     }
 
     /// Generates from one prompt, event by event. Options as of `generate`.
@@ -201,7 +202,11 @@ impl Model {
         variables: Option<&Bound<'_, PyAny>>,
         opts: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Completion> {
-        self.chat_stream(py, messages, tools, options, variables, opts)?.finish(py)
+        let chat = chat(messages, tools, variables, None)?;
+        let options = options::generate(Call::Chat, py, options, opts)?;
+        let work =
+            move |model: &core::Model, cancel: &CancelHandle| model.chat_until(&chat, &options, cancel);
+        self.cancellable(py, work).map(Completion::from)
     }
 
     /// Generates the next message of a conversation, event by event. Arguments as of `chat`.
@@ -222,8 +227,8 @@ impl Model {
 
     /// Renders a conversation with the model's chat template, after checking it.
     ///
-    /// `messages` is a list of dicts with `role` (system, developer, user, assistant, tool, or what the template names
-    /// besides) and `content`; `tools` is a list of function descriptions, and tools that the template does not use are an
+    /// `messages` is a list of dicts with `role` (system, developer, user, assistant, tool, or another that the template
+    /// names) and `content`; `tools` is a list of function descriptions, and tools that the template does not use are an
     /// error; `variables`, a mapping, and further keyword arguments are variables of the template. A prompt that is generated from gets no second BOS if
     /// the template has written one.
     #[pyo3(signature = (messages, tools=None, add_generation_prompt=true, *, variables=None, **more_variables))]
@@ -237,7 +242,7 @@ impl Model {
         more_variables: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<String> {
         let chat = chat(messages, tools, variables, more_variables)?;
-        py.detach(|| self.0.render_chat(&chat, add_generation_prompt)).map_err(to_py)
+        py.detach(|| self.0.render_chat(&chat, add_generation_prompt.into())).map_err(to_py)
     }
 
     /// Loads the LoRA adapter in `path`, a directory as PEFT writes it, for requests with `adapter=name`. It is applied next to
@@ -246,7 +251,7 @@ impl Model {
         py.detach(|| self.0.load_adapter(name, path)).map_err(to_py)
     }
 
-    /// Unloads an adapter. Requests that run with it go on.
+    /// Unloads an adapter. Requests that run keep using it.
     fn unload_adapter(&self, py: Python<'_>, name: &str) -> PyResult<()> {
         py.detach(|| self.0.unload_adapter(name)).map_err(to_py)
     }
@@ -266,10 +271,11 @@ impl Model {
         adapter: Option<String>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let ids = prompt::ids(ids, "ids")?;
-        let (count, model, cancel) = (ids.len(), self.0.clone(), CancelHandle::default());
-        let handle = cancel.clone();
-        let work = move || model.logits_until(&ids, adapter.as_deref(), &handle);
-        let logits = interruptible(py, &[cancel], work)?;
+        let count = ids.len();
+        let work = move |model: &core::Model, cancel: &CancelHandle| {
+            model.logits_until(&ids, adapter.as_deref(), cancel)
+        };
+        let logits = self.cancellable(py, work)?;
         to_numpy(py, logits, (count, self.0.info().vocab_size))
     }
 
@@ -295,23 +301,20 @@ impl Model {
         let single = texts.is_instance_of::<PyString>();
         let texts = match single {
             true => vec![prompt::one(texts, "texts")],
-            false => prompt::many(texts, "texts")?,
+            false => prompt::many(texts, &prompt::TEXTS)?,
         };
         let count = texts.len();
-        let (found, errors) =
-            watched(py, on_progress, |progress| self.0.embed_each(batch::given(texts), &options, progress))?;
-        let vectors = to_numpy(py, found.values, (count, found.dimensions))?;
-        if errors.is_empty() && !return_exceptions && !single {
+        let EmbedResults { embeddings, faults, .. } = watched(py, on_progress, |progress| {
+            self.0.embed_each(batch::given(texts), &options, &CancelHandle::default(), progress)
+        })?;
+        let vectors = to_numpy(py, embeddings.values, (count, embeddings.dimensions))?;
+        if faults.is_empty() && !return_exceptions && !single {
             return Ok(vectors);
         }
-        let mut results = batch::each(count, errors, |index| vectors.get_item(index).map(Bound::unbind));
-        if !single {
-            return batch::deliver(py, results, return_exceptions);
-        }
-        match results.pop() {
-            Some(Err(error)) if return_exceptions => Ok(error.into_value(py).into_bound(py).into_any()),
-            Some(result) => result.map(|vector| vector.into_bound(py)),
-            None => Ok(vectors),
+        let mut results = batch::results(faults, count, |index| vectors.get_item(index).map(Bound::unbind));
+        match results.pop_if(|_| single) {
+            Some(result) => batch::deliver_one(py, result, return_exceptions),
+            None => batch::deliver(py, results, return_exceptions),
         }
     }
 
@@ -330,16 +333,18 @@ impl Model {
         options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let options = options::rerank(options::RERANK, options)?;
-        let (query, documents) = (prompt::text(query, "query")?, prompt::texts(documents, "documents")?);
+        let (query, documents) =
+            (prompt::text(query, "query")?, prompt::texts(documents, &prompt::DOCUMENTS)?);
         let count = documents.len();
-        let (scores, errors) = watched(py, on_progress, |progress| {
-            self.0.rerank_each(&query, batch::given(documents), &options, progress)
+        let RerankResults { scores, faults, .. } = watched(py, on_progress, |progress| {
+            let documents = batch::given(documents);
+            self.0.rerank_each(&query, documents, &options, &CancelHandle::default(), progress)
         })?;
-        if errors.is_empty() && !return_exceptions {
+        if faults.is_empty() && !return_exceptions {
             return to_numpy(py, scores, (1, count))?.call_method1("reshape", (count,));
         }
         let score = |index: usize| Ok(PyFloat::new(py, scores[index].into()).into_any().unbind());
-        batch::deliver(py, batch::each(count, errors, score), return_exceptions)
+        batch::deliver(py, batch::results(faults, count, score), return_exceptions)
     }
 
     /// A new conversation without tokens.

@@ -1,11 +1,11 @@
 //! Prompts: text, or token ids as any sequence or integer array; alone, or a batch of them.
 
-use clawdbot_core::Prompt;
+use clawdbot_core::{Item, Prompt};
 use pyo3::exceptions::{PyException, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyIterator, PyList, PySequence, PyString};
 
-use crate::error::{invalid_argument, wrong_type};
+use crate::error::{invalid_argument, set_place, wrong_type};
 use crate::json;
 
 /// What `generate` was given.
@@ -33,34 +33,49 @@ pub(crate) fn one_or_many(object: &Bound<'_, PyAny>) -> PyResult<Prompts> {
     if !first.is_instance_of::<PyIterator>() && !many_of(&unpacked(&first)?) {
         return one(object, "prompt").map(Prompts::One);
     }
-    many(object, "prompt").map(Prompts::Batch)
+    many(object, &PROMPTS).map(Prompts::Batch)
 }
+
+/// An argument with several items.
+pub(crate) struct Items {
+    /// Its name.
+    path: &'static str,
+    /// What errors call its items.
+    what: &'static str,
+    item: fn(usize) -> Item,
+}
+
+/// The prompts of `generate`.
+pub(crate) const PROMPTS: Items = Items { path: "prompt", what: "prompts", item: Item::Prompt };
+/// The texts of `embed`.
+pub(crate) const TEXTS: Items = Items { path: "texts", what: "texts", item: Item::Text };
+/// The documents of `rerank`.
+pub(crate) const DOCUMENTS: Items = Items { path: "documents", what: "texts", item: Item::Document };
 
 /// Prompts, in a sequence.
 ///
 /// # Errors
 /// `TypeError` for what is no sequence; for each prompt as [`one`].
-pub(crate) fn many(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<PyResult<Prompt>>> {
+pub(crate) fn many(object: &Bound<'_, PyAny>, items: &Items) -> PyResult<Vec<PyResult<Prompt>>> {
     let bytes = |prompt: &Prompt| match prompt {
         Prompt::Text(text) => text.len(),
         Prompt::Tokens(tokens) => size_of_val(tokens.as_slice()),
         _ => 0,
     };
-    each(object, path, "prompts", one, bytes)
+    each(object, items, one, bytes)
 }
 
 /// Texts, in a sequence.
 ///
 /// # Errors
 /// `TypeError` for what is no sequence; for each text as [`text`].
-pub(crate) fn texts(object: &Bound<'_, PyAny>, path: &str) -> PyResult<Vec<PyResult<String>>> {
-    each(object, path, "texts", text, String::len)
+pub(crate) fn texts(object: &Bound<'_, PyAny>, items: &Items) -> PyResult<Vec<PyResult<String>>> {
+    each(object, items, text, String::len)
 }
 
 fn each<T>(
     object: &Bound<'_, PyAny>,
-    path: &str,
-    what: &str,
+    &Items { path, what, item: named }: &Items,
     read: impl Fn(&Bound<'_, PyAny>, &str) -> PyResult<T>,
     bytes: impl Fn(&T) -> usize,
 ) -> PyResult<Vec<PyResult<T>>> {
@@ -76,9 +91,12 @@ fn each<T>(
                 "{path}: expected at most {MAX_ITERATED} {what}, found more"
             )));
         }
-        match item.and_then(|item| read(&item, &format!("{path}[{i}]"))) {
+        match item.and_then(|item| read(&item, &named(i).to_string())) {
             Err(error) if !error.is_instance_of::<PyException>(object.py()) => Err(error),
             result => {
+                if let Err(error) = &result {
+                    set_place(object.py(), error, named(i));
+                }
                 let taken = result.as_ref().map_or(0, &bytes);
                 left = left.checked_sub(taken).ok_or_else(|| {
                     let most = MAX_BATCH_BYTES >> 20;

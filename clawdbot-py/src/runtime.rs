@@ -1,9 +1,10 @@
 //! Threads, memory budget, log hook; planning and loading.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clawdbot_core as core;
-use clawdbot_core::{LogLevel, LogRecord, ModelOptions, Source};
+use clawdbot_core::{HubOptions, LogLevel, LogRecord, ModelOptions, Progress, Source};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict};
 
@@ -96,6 +97,24 @@ impl Runtime {
         watched(py, on_progress, |progress| self.0.pack_with_progress(&source, &target, &options, progress))
     }
 
+    /// As `clawdbot.download`; requests that fail and are repeated go to the log of this runtime.
+    #[pyo3(signature = (name, *, revision=None, file=None, offline=None, on_download=None, **others))]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    fn download(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        revision: Option<String>,
+        file: Option<String>,
+        offline: Option<bool>,
+        on_download: Option<Py<PyAny>>,
+        others: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<PathBuf> {
+        options::DOWNLOAD.no_more(others)?;
+        let options = HubOptions::default().revision(revision).file(file).offline(offline);
+        watched(py, on_download, |progress| self.0.fetch(name, &options, progress))
+    }
+
     /// Number of threads that compute, the caller's included.
     #[getter]
     fn threads(&self) -> usize {
@@ -173,15 +192,15 @@ pub(crate) fn load(
 pub(crate) fn watched<T: Send>(
     py: Python<'_>,
     on_progress: Option<Py<PyAny>>,
-    work: impl FnOnce(&mut dyn FnMut(u64, u64) -> bool) -> core::Result<T> + Send,
+    work: impl FnOnce(&mut dyn FnMut(Progress) -> ControlFlow<()>) -> core::Result<T> + Send,
 ) -> PyResult<T> {
     let mut raised = None;
-    let mut progress = |done: u64, total: u64| {
+    let mut progress = |now: Progress| {
         // When the interpreter is on its way out, nobody waits for the result.
-        let goes_on = Python::try_attach(|py| report(py, on_progress.as_ref(), done, total));
-        goes_on.unwrap_or(Ok(false)).unwrap_or_else(|error| {
+        let next = Python::try_attach(|py| report(py, on_progress.as_ref(), now));
+        next.unwrap_or(Ok(ControlFlow::Break(()))).unwrap_or_else(|error| {
             raised = Some(error);
-            false
+            ControlFlow::Break(())
         })
     };
     let done = py.detach(|| work(&mut progress));
@@ -191,9 +210,12 @@ pub(crate) fn watched<T: Send>(
     }
 }
 
-fn report(py: Python<'_>, on_progress: Option<&Py<PyAny>>, done: u64, total: u64) -> PyResult<bool> {
+fn report(py: Python<'_>, on_progress: Option<&Py<PyAny>>, now: Progress) -> PyResult<ControlFlow<()>> {
     py.check_signals()?;
-    let Some(on_progress) = on_progress else { return Ok(true) };
-    let answer = on_progress.bind(py).call1((done, total))?;
-    Ok(!answer.is(PyBool::new(py, false)))
+    let Some(on_progress) = on_progress else { return Ok(ControlFlow::Continue(())) };
+    let answer = on_progress.bind(py).call1((now.done, now.total))?;
+    Ok(match answer.is(PyBool::new(py, false)) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    })
 }

@@ -55,14 +55,14 @@ impl Session {
         options::APPEND.no_more(others)?;
         let prompt = prompt::one(prompt, "prompt")?;
         if !matches!(&prompt, core::Prompt::Text(text) if text.len() >= LONG_TEXT) {
-            return self.with(py, |session| session.append(prompt, add_special_tokens));
+            return self.with(py, |session| session.append(prompt, add_special_tokens.into()));
         }
         let cancel = core::CancelHandle::default();
         interruptible_here(py, &cancel.clone(), || {
             let mut session = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let closed = || core::Error::new(core::ErrorKind::Closed, "the session is closed");
             let session = session.get().ok_or_else(closed)?;
-            session.append_until(prompt, add_special_tokens, &cancel)
+            session.append_until(prompt, add_special_tokens.into(), &cancel)
         })
     }
 
@@ -92,7 +92,7 @@ impl Session {
         interruptible(py, &cancel, move || stream.finish()).map(Completion::from)
     }
 
-    /// Generates the next message of a conversation, of which the session may have computed a part: its tokens become those
+    /// Generates the next message of a conversation, using what the session has computed of it: its tokens become those
     /// of the rendered conversation, and only what comes after the first difference is computed. `messages` has the whole
     /// conversation each time; the answer is the one that `Model.chat` gives. Arguments as of `Model.chat`.
     #[pyo3(signature = (messages, tools=None, options=None, *, variables=None, **opts))]

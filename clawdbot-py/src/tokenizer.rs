@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clawdbot_core as core;
+use clawdbot_core::{AddSpecialTokens, SkipSpecialTokens};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -36,6 +37,7 @@ impl Tokenizer {
         text: &Bound<'_, PyString>,
         add_special_tokens: bool,
     ) -> PyResult<Vec<u32>> {
+        let add_special_tokens = AddSpecialTokens::from(add_special_tokens);
         let text = json::text_of(text, "text")?;
         if text.len() < LONG_TEXT {
             return py.detach(|| self.0.encode(&text, add_special_tokens)).map_err(to_py);
@@ -48,7 +50,8 @@ impl Tokenizer {
     /// Text of `ids`. `skip_special_tokens`: leave special tokens out.
     #[pyo3(signature = (ids, skip_special_tokens=true))]
     fn decode(&self, py: Python<'_>, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
-        let ids = prompt::ids(ids, "ids")?;
+        let (ids, skip_special_tokens) =
+            (prompt::ids(ids, "ids")?, SkipSpecialTokens::from(skip_special_tokens));
         if ids.len() < LONG_IDS {
             return py.detach(|| self.0.decode(&ids, skip_special_tokens)).map_err(to_py);
         }
@@ -103,6 +106,6 @@ pub(crate) fn render_chat_template(
     let tools = tools.map(|tools| json::from_py(tools, "tools")).transpose()?;
     let variables = chat::variables(variables, more_variables)?;
     let render = core::tokenizer::render_chat_template;
-    py.detach(|| render(&template, &messages, tools.as_ref(), add_generation_prompt, &variables))
+    py.detach(|| render(&template, &messages, tools.as_ref(), add_generation_prompt.into(), &variables))
         .map_err(to_py)
 }

@@ -282,7 +282,7 @@ class Session:
         variables: Mapping[str, Any] | None = None,
         **opts: Unpack[GenerateOptions],
     ) -> Completion:
-        """Generates the next message of a conversation, of which the session may have computed a part: its tokens become those
+        """Generates the next message of a conversation, using what the session has computed of it: its tokens become those
         of the rendered conversation, and only what comes after the first difference is computed. `messages` has the whole
         conversation each time; the answer is the one that `Model.chat` gives. Arguments as of `Model.chat`.
         """
@@ -381,6 +381,17 @@ class Runtime:
         Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), merge_adapters, overwrite. `on_progress(done, total)` is called with weights:
         if it returns False, packing is cancelled (`Cancelled`); what it raises is raised.
         """
+    def download(
+        self,
+        name: str,
+        *,
+        revision: str | None = None,
+        file: str | None = None,
+        offline: bool | None = None,
+        on_download: _Progress | None = None,
+        **others: NoReturn,
+    ) -> pathlib.Path:
+        """As `clawdbot.download`; requests that fail and are repeated go to the log of this runtime."""
     @property
     def threads(self) -> int:
         """Number of threads that compute, the caller's included."""
@@ -415,9 +426,9 @@ class Model:
         """Loads the model in a directory, GGUF or packed file; no path: the built-in story model.
 
         A string OWNER/NAME that is no path names a model on Hugging Face, which is downloaded unless its cache has it
-        (hf://OWNER/NAME and modelscope://OWNER/NAME say which hub; the address of its page will do, and OWNER/NAME:Q4_K_M for
+        (hf://OWNER/NAME and modelscope://OWNER/NAME name the hub; the address of its page works too, as does OWNER/NAME:Q4_K_M for
         a GGUF file). revision: branch, tag or commit; file: a GGUF file of
-        the repository; offline: whether the cache has to do; `on_download(done, total)` is called with bytes, as `on_progress`.
+        the repository; offline: use the cache alone; `on_download(done, total)` is called with bytes, as `on_progress`.
 
         Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, merge_adapters, chat_template, mmap,
         verify, cache; and threads, memory_budget, kernels and `on_log` of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
@@ -538,8 +549,8 @@ class Model:
     ) -> str:
         """Renders a conversation with the model's chat template, after checking it.
 
-        `messages` is a list of dicts with `role` (system, developer, user, assistant, tool, or what the template names
-        besides) and `content`; `tools` is a list of function descriptions, and tools that the template does not use are an
+        `messages` is a list of dicts with `role` (system, developer, user, assistant, tool, or another that the template
+        names) and `content`; `tools` is a list of function descriptions, and tools that the template does not use are an
         error; `variables`, a mapping, and further keyword arguments are variables of the template. A prompt that is generated from gets no second BOS if
         the template has written one.
         """
@@ -548,7 +559,7 @@ class Model:
         the weights, which stay as they are.
         """
     def unload_adapter(self, name: str) -> None:
-        """Unloads an adapter. Requests that run with it go on."""
+        """Unloads an adapter. Requests that run keep using it."""
     @property
     def adapters(self) -> list[str]:
         """The names of the loaded adapters, sorted."""

@@ -186,6 +186,27 @@ def test_results_are_plain_data(model):
     assert first.logprobs[0] == events[[event.kind for event in events].index("token")].logprobs
 
 
+@pytest.mark.parametrize(("field", "bad"), [("text", None), ("token_ids", "x"), ("finish_reason", "tired"), ("usage", {}), ("options", [])])
+def test_a_bad_field_is_named(model, field, bad):
+    completion = model.generate(PROMPT, max_tokens=1, temperature=0)
+    for cls, fields in (
+        (clawdbot.Completion, {**completion.to_dict(), field: bad}),
+        (clawdbot.Event, {"kind": "done", "completion": {**completion.to_dict(), field: bad}}),
+    ):
+        with pytest.raises(clawdbot.InvalidArgument, match=f"Completion: field {field}: expected .*, found ") as caught:
+            cls(fields)
+        assert caught.value.detail["field"] == field
+
+
+def test_a_minimum_that_cannot_be_reached_is_refused(model):
+    for call in (model.generate, model.stream):
+        with pytest.raises(clawdbot.InvalidArgument, match="min_tokens: expected at most max_tokens, 3, found 4"):
+            call(PROMPT, max_tokens=3, min_tokens=4)
+    assert len(model.generate(PROMPT, max_tokens=3, min_tokens=3, temperature=0).token_ids) == 3
+    with pytest.raises(clawdbot.ContextOverflow, match="at least 100000 to generate"):
+        model.generate(PROMPT, min_tokens=100_000)
+
+
 def test_completions_are_equal_by_content(model):
     first, second = (model.generate(PROMPT, max_tokens=3, temperature=0) for _ in range(2))
     assert first.usage != second.usage
@@ -285,6 +306,7 @@ def test_a_bad_prompt_fails_alone(model):
         assert isinstance(result, clawdbot.Completion if kind is None else kind), result
     assert results[1].detail["prompt"] == 1
     assert results[5].detail["prompt"] == 5
+    assert results[3].detail["prompt"] == 3
     for i in (1, 3, 4, 5):
         assert str(results[i]).startswith(f"prompt[{i}]: ")
     with pytest.raises(clawdbot.InvalidArgument, match="^expected"):
@@ -362,6 +384,7 @@ CALLS = [
     (clawdbot.Runtime.load, (clawdbot.Runtime(),)),
     (clawdbot.Runtime, ()),
     (clawdbot.download, ("a/b",)),
+    (clawdbot.Runtime.download, (clawdbot.Runtime(), "a/b")),
     (clawdbot.Runtime.plan, (clawdbot.Runtime(),)),
     (clawdbot.Runtime.pack, (clawdbot.Runtime(), None, "never-written")),
     (clawdbot.Model.generate, ("model", PROMPT)),

@@ -119,6 +119,10 @@ def test_what_is_repeated_goes_to_the_log(hub, monkeypatch):
     with pytest.raises(clawdbot.Download):
         clawdbot.Model.from_pretrained("org/model", runtime=runtime)
     assert [level for level, text in logged if "trying again" in text] == ["warning", "warning"]
+    logged.clear()
+    with pytest.raises(clawdbot.Download):
+        runtime.download("org/model")
+    assert [level for level, text in logged if "trying again" in text] == ["warning", "warning"]
 
 
 def test_options_are_checked_before_anything_is_downloaded(hub):

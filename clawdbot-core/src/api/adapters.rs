@@ -55,7 +55,7 @@ impl Model {
         Ok(())
     }
 
-    /// Unloads an adapter. Requests that run with it go on; its memory is freed with the last session that used it.
+    /// Unloads an adapter. Requests that run keep using it; its memory is freed with the last session that used it.
     ///
     /// # Errors
     /// `InvalidArgument` if it is not loaded; `Closed`.

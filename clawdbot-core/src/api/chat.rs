@@ -4,11 +4,12 @@ use serde_json::{Map, Value};
 
 use super::model::{Loaded, Model};
 use super::session::{Delivery, Session, Stream, Wanted, overflow_at_least};
-use crate::cancel::{CancelHandle, Ticket};
+use crate::cancel::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
 use crate::options::{GenerateOptions, check_names};
 use crate::runtime::LogLevel;
+use crate::tokenizer::{AddGenerationPrompt, AddSpecialTokens};
 
 /// A conversation to be answered: its messages, and what the model's chat template is given with them.
 ///
@@ -25,8 +26,8 @@ use crate::runtime::LogLevel;
 #[derive(Debug, Clone, PartialEq, Default)]
 #[non_exhaustive]
 pub struct Chat {
-    /// An array of `{"role", "content", ...}`. Roles are `system`, `developer`, `user`, `assistant`, `tool`, and what the
-    /// template names besides.
+    /// An array of `{"role", "content", ...}`. Roles are `system`, `developer`, `user`, `assistant`, `tool`, and those
+    /// that the template names.
     pub messages: Value,
     /// An array of functions that the model may call.
     pub tools: Option<Value>,
@@ -40,8 +41,8 @@ impl Chat {
         Chat { messages: messages.into(), ..Chat::default() }
     }
 
-    /// Checks names that were given for options of a call that answers a conversation; `arguments`: what the call takes by
-    /// name besides [`GenerateOptions`], in a language with keyword arguments.
+    /// Checks names that were given for options of a call that answers a conversation; `arguments`: what else the
+    /// call takes by name, in a language with keyword arguments.
     ///
     /// # Errors
     /// `UnknownOption`, as [`check_option_names`](crate::check_option_names), which says where variables of the template go.
@@ -70,7 +71,7 @@ impl Chat {
 
 impl Loaded {
     /// The conversation as the model's template renders it.
-    pub(crate) fn render(&self, chat: &Chat, add_generation_prompt: bool) -> Result<String> {
+    pub(crate) fn render(&self, chat: &Chat, add_generation_prompt: AddGenerationPrompt) -> Result<String> {
         let missing = || {
             Error::new(
                 ErrorKind::MissingTemplate,
@@ -80,7 +81,7 @@ impl Loaded {
         let templates = self.text()?.templates.as_ref().map_err(Error::clone)?;
         let templates = templates.as_ref().ok_or_else(missing)?;
         let Chat { messages, tools, variables } = chat;
-        let template = templates.select(tools.is_some())?;
+        let template = templates.select(tools.as_ref())?;
         let rendered = template.render_checked(messages, tools.as_ref(), add_generation_prompt, variables)?;
         let unused = template.unused(variables);
         if !unused.is_empty() {
@@ -97,7 +98,7 @@ impl Loaded {
     pub(crate) fn encode(
         &self,
         text: &str,
-        add_special_tokens: bool,
+        add_special_tokens: AddSpecialTokens,
         before: usize,
         wanted: Wanted,
         cancel: &CancelHandle,
@@ -109,7 +110,7 @@ impl Loaded {
         }
         let _memory = self.reserve_encoding(&[text])?;
         let mut tokens = tokenizer.encode_until(text, add_special_tokens, cancel)?;
-        if add_special_tokens
+        if add_special_tokens.is_yes()
             && let [first, second, ..] = tokens[..]
             && first == second
             && Some(first) == self.bos
@@ -124,10 +125,15 @@ impl Loaded {
     }
 
     /// Tokens of a conversation that is to be answered. The template brings its special tokens, unless options ask for more.
-    pub(crate) fn encode_chat(&self, chat: &Chat, options: &GenerateOptions) -> Result<Vec<u32>> {
-        let add_special_tokens = options.add_special_tokens == Some(true);
-        let text = self.render(chat, true)?;
-        self.encode(&text, add_special_tokens, 0, Wanted::of(options), &CancelHandle::default())
+    pub(crate) fn encode_chat(
+        &self,
+        chat: &Chat,
+        options: &GenerateOptions,
+        cancel: &CancelHandle,
+    ) -> Result<Vec<u32>> {
+        let add_special_tokens = (options.add_special_tokens == Some(true)).into();
+        let text = self.render(chat, AddGenerationPrompt::Yes)?;
+        self.encode(&text, add_special_tokens, 0, Wanted::of(options), cancel)
     }
 }
 
@@ -140,7 +146,7 @@ impl Model {
     /// # Errors
     /// `InvalidArgument` for messages that are none, for tools that the template does not use; `MissingTemplate`,
     /// `InvalidTemplate`, `TemplateRaised`, `Closed`.
-    pub fn render_chat(&self, chat: &Chat, add_generation_prompt: bool) -> Result<String> {
+    pub fn render_chat(&self, chat: &Chat, add_generation_prompt: AddGenerationPrompt) -> Result<String> {
         self.loaded()?.render(chat, add_generation_prompt)
     }
 
@@ -157,21 +163,33 @@ impl Model {
     /// # Errors
     /// As [`Model::chat_stream`]; `OutOfBudget`, `NonFinite` while computing.
     pub fn chat(&self, chat: &Chat, options: &GenerateOptions) -> Result<Completion> {
-        Session::once(self.generating()?)?.chat(chat, options)
+        self.chat_until(chat, options, &CancelHandle::default())
+    }
+
+    /// As [`Model::chat`], until `cancel` is asked to stop: see [`Model::generate_until`].
+    ///
+    /// # Errors
+    /// As [`Model::chat`]; `Cancelled` when it is asked before all of the conversation is tokens.
+    pub fn chat_until(
+        &self,
+        chat: &Chat,
+        options: &GenerateOptions,
+        cancel: &CancelHandle,
+    ) -> Result<Completion> {
+        let mut session = Session::once(self.generating()?)?;
+        session.chat_request(chat, options, Delivery::AtTheEnd, cancel)?.finish()
     }
 }
 
 impl Session {
-    /// Generates the next message of a conversation, of which the session may have computed a part: its tokens become those
+    /// Generates the next message of a conversation, using what the session has computed of it: its tokens become those
     /// of the rendered conversation, and only what comes after the first difference is computed. The answer is, to the bit,
     /// the one that [`Model::chat_stream`] gives.
     ///
     /// # Errors
     /// As [`Model::chat_stream`]; the session is as before then.
     pub fn chat_stream(&mut self, chat: &Chat, options: &GenerateOptions) -> Result<Stream> {
-        let options = &options.with_special_tokens(false);
-        let tokens = self.loaded().encode_chat(chat, options)?;
-        self.request_from(Some(tokens), options, Delivery::EachToken, Ticket::default())
+        self.chat_request(chat, options, Delivery::EachToken, &CancelHandle::default())
     }
 
     /// Generates the next message of a conversation, as [`Session::chat_stream`].
@@ -179,8 +197,18 @@ impl Session {
     /// # Errors
     /// As [`Session::chat_stream`]; `OutOfBudget`, `NonFinite` while computing.
     pub fn chat(&mut self, chat: &Chat, options: &GenerateOptions) -> Result<Completion> {
+        self.chat_request(chat, options, Delivery::AtTheEnd, &CancelHandle::default())?.finish()
+    }
+
+    fn chat_request(
+        &mut self,
+        chat: &Chat,
+        options: &GenerateOptions,
+        delivery: Delivery,
+        cancel: &CancelHandle,
+    ) -> Result<Stream> {
         let options = &options.with_special_tokens(false);
-        let tokens = self.loaded().encode_chat(chat, options)?;
-        self.request_from(Some(tokens), options, Delivery::AtTheEnd, Ticket::default())?.finish()
+        let tokens = self.loaded().encode_chat(chat, options, cancel)?;
+        self.request_from(Some(tokens), options, delivery, cancel.ticket())
     }
 }

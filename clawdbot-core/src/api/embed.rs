@@ -1,14 +1,16 @@
 //! Texts to vectors, and documents to scores.
 
-use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use serde::Serialize;
 
-use super::embed_pass::{Input, Pass};
+use super::embed_pass::{Input, OnFault, Pass};
 use super::embed_plan::EmbedPlan;
+use super::items::{Faults, Item};
 use super::model::Model;
 use super::rerank::DecoderReranker;
 use super::session::Prompt;
+use crate::cancel::{CancelHandle, Progress};
 use crate::error::{Error, Result};
 use crate::forward::decoder::zeroed_rows;
 use crate::forward::pooling::{Pooler, normalize};
@@ -65,8 +67,25 @@ impl EmbeddingInfo {
     }
 }
 
-/// What went wrong with some of several texts, with their places, ascending.
-pub type Faults<E = Error> = Vec<(usize, E)>;
+/// Vectors of texts, each of which may have failed: see [`Model::embed_each`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct EmbedResults<E = Error> {
+    /// The vectors; NaN for texts that failed.
+    pub embeddings: Embeddings,
+    /// The errors of texts that failed.
+    pub faults: Faults<E>,
+}
+
+/// Scores of documents, each of which may have failed: see [`Model::rerank_each`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct RerankResults<E = Error> {
+    /// A score for each document, in their order; NaN for those that failed.
+    pub scores: Vec<f32>,
+    /// The errors of documents that failed.
+    pub faults: Faults<E>,
+}
 
 impl Model {
     /// Turns texts into vectors, several in one forward pass. The vector of a text does not depend on the others.
@@ -77,10 +96,10 @@ impl Model {
     /// vocabulary; `UnsupportedModel` for a model that gives scores; `NonFinite`, `OutOfBudget`, `Closed`, `ForkedRuntime`.
     /// Which text it is about stands in the message, and in the detail as `text`.
     pub fn embed(&self, texts: Vec<Prompt>, options: &EmbedOptions) -> Result<Embeddings> {
-        self.embed_with_progress(texts, options, |_, _| true)
+        self.embed_with_progress(texts, options, |_| ControlFlow::Continue(()))
     }
 
-    /// As [`Model::embed`], and calls `progress(texts done, texts in all)` now and then; false cancels.
+    /// As [`Model::embed`], and calls `progress` with the texts that are done, and all of them, now and then; a break cancels.
     ///
     /// # Errors
     /// As [`Model::embed`]; `Cancelled`.
@@ -88,14 +107,15 @@ impl Model {
         &self,
         texts: Vec<Prompt>,
         options: &EmbedOptions,
-        progress: impl FnMut(u64, u64) -> bool,
+        progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Embeddings> {
-        let (found, faults) = self.embed_all::<Error>(texts.into_iter().map(Ok), options, progress, true)?;
-        faults.into_iter().next().map_or(Ok(found), |(_, error)| Err(error))
+        let (texts, cancel) = (texts.into_iter().map(Ok), CancelHandle::default());
+        let found = self.embed_all::<Error>(texts, options, &cancel, progress, OnFault::Stop)?;
+        found.faults.into_result().map(|()| found.embeddings)
     }
 
-    /// As [`Model::embed_with_progress`], but a text that fails, or is an error already, fails alone: its vector is NaN, and
-    /// its error comes with its place in `texts`; in their order.
+    /// As [`Model::embed_with_progress`], but a text that fails does not fail the others: its vector is NaN. A text that is an
+    /// error already stays that error. `cancel` stops it within a layer of the model.
     ///
     /// # Errors
     /// As [`Model::embed_with_progress`], for what is wrong with all of them.
@@ -103,19 +123,20 @@ impl Model {
         &self,
         texts: impl ExactSizeIterator<Item = Result<Prompt, E>>,
         options: &EmbedOptions,
-        progress: impl FnMut(u64, u64) -> bool,
-    ) -> Result<(Embeddings, Faults<E>)> {
-        self.embed_all(texts, options, progress, false)
+        cancel: &CancelHandle,
+        progress: impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<EmbedResults<E>> {
+        self.embed_all(texts, options, cancel, progress, OnFault::Continue)
     }
 
-    /// `first`: whether the first error ends it.
     fn embed_all<E: From<Error>>(
         &self,
         texts: impl ExactSizeIterator<Item = Result<Prompt, E>>,
         options: &EmbedOptions,
-        progress: impl FnMut(u64, u64) -> bool,
-        first: bool,
-    ) -> Result<(Embeddings, Faults<E>)> {
+        cancel: &CancelHandle,
+        progress: impl FnMut(Progress) -> ControlFlow<()>,
+        on_fault: OnFault,
+    ) -> Result<EmbedResults<E>> {
         options.validate()?;
         let loaded = self.loaded()?;
         let spec = &loaded.decoder.spec;
@@ -131,10 +152,12 @@ impl Model {
             Ok(input)
         });
         let _reservation = loaded.reserve_vectors(count)?;
-        let mut pass = Pass { loaded: &loaded, name: "texts", first, faults: BTreeMap::new() };
+        let mut pass =
+            Pass { loaded: &loaded, item: Item::Text, on_fault, cancel, faults: Faults::default() };
         let states = pass.all(inputs, count, progress)?;
         if pass.is_over() {
-            return Ok((Embeddings { values: Vec::new(), dimensions, tokens }, pass.finish()));
+            let embeddings = Embeddings { values: Vec::new(), dimensions, tokens };
+            return Ok(EmbedResults { embeddings, faults: pass.faults });
         }
         let values = loaded.finish(states, count)?;
         let mut kept = zeroed_rows(count, dimensions)?;
@@ -146,7 +169,8 @@ impl Model {
             }
             pass.check(index, out);
         }
-        Ok((Embeddings { values: kept, dimensions, tokens }, pass.finish()))
+        let embeddings = Embeddings { values: kept, dimensions, tokens };
+        Ok(EmbedResults { embeddings, faults: pass.faults })
     }
 
     /// Scores documents against a query: more is more relevant. One score for each, in their order.
@@ -163,10 +187,11 @@ impl Model {
         documents: &[impl AsRef<str>],
         options: &RerankOptions,
     ) -> Result<Vec<f32>> {
-        self.rerank_with_progress(query, documents, options, |_, _| true)
+        self.rerank_with_progress(query, documents, options, |_| ControlFlow::Continue(()))
     }
 
-    /// As [`Model::rerank`], and calls `progress(documents done, documents in all)` now and then; false cancels.
+    /// As [`Model::rerank`], and calls `progress` with the documents that are done, and all of them, now and then; a break
+    /// cancels.
     ///
     /// # Errors
     /// As [`Model::rerank`]; `Cancelled`.
@@ -175,15 +200,16 @@ impl Model {
         query: &str,
         documents: &[impl AsRef<str>],
         options: &RerankOptions,
-        progress: impl FnMut(u64, u64) -> bool,
+        progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Vec<f32>> {
-        let documents = documents.iter().map(Ok);
-        let (scores, faults) = self.rerank_all::<_, Error>(query, documents, options, progress, true)?;
-        faults.into_iter().next().map_or(Ok(scores), |(_, error)| Err(error))
+        let (documents, cancel) = (documents.iter().map(Ok), CancelHandle::default());
+        let found =
+            self.rerank_all::<_, Error>(query, documents, options, &cancel, progress, OnFault::Stop)?;
+        found.faults.into_result().map(|()| found.scores)
     }
 
-    /// As [`Model::rerank_with_progress`], but a document that fails, or is an error already, fails alone: its score is NaN,
-    /// and its error comes with its place in `documents`; in their order.
+    /// As [`Model::rerank_with_progress`], but a document that fails does not fail the others: its score is NaN. A document
+    /// that is an error already stays that error. `cancel` stops it within a layer of the model.
     ///
     /// # Errors
     /// As [`Model::rerank_with_progress`], for what is wrong with all of them.
@@ -192,20 +218,21 @@ impl Model {
         query: &str,
         documents: impl ExactSizeIterator<Item = Result<D, E>>,
         options: &RerankOptions,
-        progress: impl FnMut(u64, u64) -> bool,
-    ) -> Result<(Vec<f32>, Faults<E>)> {
-        self.rerank_all(query, documents, options, progress, false)
+        cancel: &CancelHandle,
+        progress: impl FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<RerankResults<E>> {
+        self.rerank_all(query, documents, options, cancel, progress, OnFault::Continue)
     }
 
-    /// `first`: whether the first error ends it.
     fn rerank_all<D: AsRef<str>, E: From<Error>>(
         &self,
         query: &str,
         documents: impl ExactSizeIterator<Item = Result<D, E>>,
         options: &RerankOptions,
-        progress: impl FnMut(u64, u64) -> bool,
-        first: bool,
-    ) -> Result<(Vec<f32>, Faults<E>)> {
+        cancel: &CancelHandle,
+        progress: impl FnMut(Progress) -> ControlFlow<()>,
+        on_fault: OnFault,
+    ) -> Result<RerankResults<E>> {
         options.validate()?;
         let loaded = self.loaded()?;
         let decoder_reranker = match loaded.decoder.spec.scores {
@@ -237,10 +264,11 @@ impl Model {
         };
         let inputs = documents.map(|document| Ok(input(document?.as_ref())));
         let _reservation = loaded.reserve_vectors(count)?;
-        let mut pass = Pass { loaded: &loaded, name: "documents", first, faults: BTreeMap::new() };
+        let mut pass =
+            Pass { loaded: &loaded, item: Item::Document, on_fault, cancel, faults: Faults::default() };
         let states = pass.all(inputs, count, progress)?;
         if pass.is_over() {
-            return Ok((Vec::new(), pass.finish()));
+            return Ok(RerankResults { scores: Vec::new(), faults: pass.faults });
         }
         let mut scores = match &decoder_reranker {
             Some(decoder_reranker) => decoder_reranker.scores(&states),
@@ -252,6 +280,6 @@ impl Model {
                 *score = (1.0 / (1.0 + libm::exp(-f64::from(*score)))) as f32;
             }
         }
-        Ok((scores, pass.finish()))
+        Ok(RerankResults { scores, faults: pass.faults })
     }
 }

@@ -1,11 +1,13 @@
 //! Texts on their way through the model.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::embed::Faults;
+use super::items::{Faults, Item};
 use super::model::Loaded;
 use super::session::{Session, Stream};
+use crate::cancel::{CancelHandle, Progress, cancelled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::decoder::zeroed_rows;
 use crate::forward::pooling::Pooler;
@@ -20,19 +22,24 @@ pub(super) struct Input {
     pub(super) types: Vec<u32>,
     pub(super) pooler: Pooler,
 }
-/// Says which of the texts that errors call `name` it is about.
-pub(super) fn at(name: &str, index: usize, error: Error) -> Error {
-    error.context(format_args!("{name}[{index}]")).with("text", index)
+
+/// What becomes of the other texts when one fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OnFault {
+    /// They are given up.
+    Stop,
+    /// They are computed.
+    Continue,
 }
 
 /// Texts on their way through the model, and what went wrong with some.
 pub(super) struct Pass<'a, E> {
     pub(super) loaded: &'a Arc<Loaded>,
-    /// What errors call the texts.
-    pub(super) name: &'static str,
-    /// Whether the first error ends it.
-    pub(super) first: bool,
-    pub(super) faults: BTreeMap<usize, E>,
+    /// What errors call the text at a place.
+    pub(super) item: fn(usize) -> Item,
+    pub(super) on_fault: OnFault,
+    pub(super) cancel: &'a CancelHandle,
+    pub(super) faults: Faults<E>,
 }
 
 impl<E: From<Error>> Pass<'_, E> {
@@ -42,7 +49,7 @@ impl<E: From<Error>> Pass<'_, E> {
         &mut self,
         mut inputs: impl Iterator<Item = Result<Result<Input>, E>>,
         count: usize,
-        mut progress: impl FnMut(u64, u64) -> bool,
+        mut progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Vec<f32>> {
         let hidden = self.loaded.decoder.spec.hidden_size;
         let mut states = zeroed_rows(count, hidden)?;
@@ -60,9 +67,14 @@ impl<E: From<Error>> Pass<'_, E> {
                     return Ok(states);
                 }
             }
+            if self.cancel.is_cancelled() {
+                return Err(cancelled());
+            }
             let Some(next) = running.pop_front() else { break };
             if let Some(stream) = next {
                 match stream.pooled() {
+                    // A handle stops all of them.
+                    Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
                     Ok(pooled) if pooled.len() == hidden => out.copy_from_slice(&pooled),
                     Ok(pooled) => {
                         return Err(Error::internal(format!(
@@ -76,8 +88,9 @@ impl<E: From<Error>> Pass<'_, E> {
             if self.is_over() {
                 return Ok(states);
             }
-            if !progress(done as u64 + 1, count as u64) {
-                return Err(Error::new(ErrorKind::Cancelled, "the work was cancelled"));
+            let now = Progress { done: done as u64 + 1, total: count as u64 };
+            if progress(now).is_break() {
+                return Err(cancelled());
             }
         }
         Ok(states)
@@ -85,31 +98,27 @@ impl<E: From<Error>> Pass<'_, E> {
 
     pub(super) fn begin(&self, index: usize, input: Result<Input>) -> Result<Stream, E> {
         let begun = input.and_then(|Input { tokens, types, pooler }| {
-            Session::once(Arc::clone(self.loaded))?.pool(tokens, types, pooler, None)
+            Session::once(Arc::clone(self.loaded))?.pool(tokens, types, pooler, None, self.cancel.ticket())
         });
-        begun.map_err(|error| E::from(at(self.name, index, error)))
+        begun.map_err(|error| E::from(error.of_item((self.item)(index))))
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.first && !self.faults.is_empty()
+        self.on_fault == OnFault::Stop && !self.faults.is_empty()
     }
 
     pub(super) fn fail(&mut self, index: usize, error: Error) {
-        self.faults.insert(index, E::from(at(self.name, index, error)));
+        self.faults.insert(index, E::from(error.of_item((self.item)(index))));
     }
 
     /// What text `index` gives: NaN, if it failed or is not finite.
     pub(super) fn check(&mut self, index: usize, values: &mut [f32]) {
-        if !self.faults.contains_key(&index) && !values.iter().all(|x| x.is_finite()) {
+        if self.faults.get(index).is_none() && !values.iter().all(|x| x.is_finite()) {
             let message = "the model gave values that are not finite numbers";
             self.fail(index, Error::new(ErrorKind::NonFinite, message));
         }
-        if self.faults.contains_key(&index) {
+        if self.faults.get(index).is_some() {
             values.fill(f32::NAN);
         }
-    }
-
-    pub(super) fn finish(self) -> Faults<E> {
-        self.faults.into_iter().collect()
     }
 }

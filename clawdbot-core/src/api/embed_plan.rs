@@ -3,7 +3,7 @@
 use clawdbot_kernels::memory::AlignedBuf;
 
 use super::embed_pass::Input;
-use super::model::Loaded;
+use super::model::{Loaded, Model};
 use super::session::Prompt;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::cpu::Cpu;
@@ -11,7 +11,7 @@ use crate::forward::decoder::zeroed_rows;
 use crate::forward::pooling::Pooler;
 use crate::options::{EmbedOptions, Pooling};
 use crate::runtime::Reservation;
-use crate::tokenizer::Encoded;
+use crate::tokenizer::{AddSpecialTokens, Encoded};
 
 /// The options of a call with what the model's files add.
 pub(super) struct EmbedPlan {
@@ -29,19 +29,11 @@ pub(super) struct EmbedPlan {
 impl EmbedPlan {
     pub(super) fn new(loaded: &Loaded, options: &EmbedOptions) -> Result<Self> {
         let config = &loaded.embedding;
-        let option = |name: &str, message: String| {
-            Error::invalid_argument(format!("option {name}: {message}")).with("option", name)
-        };
         let pooling = options.pooling.or(config.pooling).ok_or_else(|| {
             let names = Pooling::ALL.map(Pooling::name).join(", ");
             option("pooling", format!("expected one of {names}, as the model's files do not say"))
         })?;
-        let full = loaded.decoder.spec.pooled_size();
-        let dimensions = options.dimensions.map_or(full, |dimensions| dimensions as usize);
-        if dimensions > full {
-            let message = format!("expected at most the {full} that the model gives, found {dimensions}");
-            return Err(option("dimensions", message));
-        }
+        let dimensions = loaded.dimensions(options)?;
         let name = options.prompt_name.as_ref().or(config.default_prompt_name.as_ref());
         let prompt = match (&options.prompt, name) {
             (Some(prompt), _) => prompt.clone(),
@@ -95,8 +87,12 @@ impl EmbedPlan {
         } else {
             text
         };
-        loaded.encode_fitting(text, None, self.add_special_tokens, self.most, self.truncate)
+        loaded.encode_fitting(text, None, self.add_special_tokens.into(), self.most, self.truncate)
     }
+}
+
+fn option(name: &str, message: String) -> Error {
+    Error::invalid_argument(format!("option {name}: {message}")).with("option", name)
 }
 
 pub(crate) fn too_long(found: usize, most: usize) -> Error {
@@ -116,14 +112,35 @@ pub(crate) fn overflow(message: &str, found: usize, most: usize) -> Error {
     Error::new(ErrorKind::ContextOverflow, message).with("tokens", found).with("max_tokens", most)
 }
 
+impl Model {
+    /// Elements of each vector that [`Model::embed`] gives with these options.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for more than the model gives; `Closed`.
+    pub fn embedding_dimensions(&self, options: &EmbedOptions) -> Result<usize> {
+        options.validate()?;
+        self.loaded()?.dimensions(options)
+    }
+}
+
 impl Loaded {
+    fn dimensions(&self, options: &EmbedOptions) -> Result<usize> {
+        let full = self.decoder.spec.pooled_size();
+        let dimensions = options.dimensions.map_or(full, |dimensions| dimensions as usize);
+        if dimensions > full {
+            let message = format!("expected at most the {full} that the model gives, found {dimensions}");
+            return Err(option("dimensions", message));
+        }
+        Ok(dimensions)
+    }
+
     /// The tokens of a text or a pair: at most `most` if `truncate`, else all, but a text that cannot be that short is
     /// refused before it is tokenized.
     pub(crate) fn encode_fitting(
         &self,
         text: &str,
         pair: Option<&str>,
-        add_special_tokens: bool,
+        add_special_tokens: AddSpecialTokens,
         most: usize,
         truncate: bool,
     ) -> Result<Encoded> {
@@ -146,7 +163,8 @@ impl Loaded {
         most: usize,
         truncate: bool,
     ) -> Result<(Vec<u32>, Vec<u32>)> {
-        let Encoded { tokens, types } = self.encode_fitting(query, Some(document), true, most, truncate)?;
+        let Encoded { tokens, types } =
+            self.encode_fitting(query, Some(document), AddSpecialTokens::Yes, most, truncate)?;
         if tokens.len() > most {
             return Err(too_long(tokens.len(), most));
         }

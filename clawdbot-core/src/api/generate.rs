@@ -1,10 +1,12 @@
 //! Prompts, one or many in one call.
 
-use std::borrow::Borrow;
+use std::iter::{Enumerate, Peekable};
+use std::ops::ControlFlow;
 
+use super::items::Item;
 use super::model::Model;
 use super::session::{Delivery, Prompt, Session, Stream, Wanted, run_together};
-use crate::cancel::{CancelHandle, Ticket};
+use crate::cancel::{CancelHandle, Progress, cancelled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
 use crate::options::GenerateOptions;
@@ -12,13 +14,30 @@ use crate::options::GenerateOptions;
 /// Requests that are under way, in units of the sequences of a forward pass: enough that those that end are replaced.
 const PASSES_AHEAD: usize = 2;
 
+/// A prompt and how to generate from it: one of several in [`Model::generate_each`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Request {
+    /// What to continue.
+    pub prompt: Prompt,
+    /// How.
+    pub options: GenerateOptions,
+}
+
+impl Request {
+    /// A request.
+    pub fn new(prompt: impl Into<Prompt>, options: GenerateOptions) -> Self {
+        Request { prompt: prompt.into(), options }
+    }
+}
+
 impl Model {
     /// Generates from `prompt`, event by event.
     ///
     /// # Errors
     /// `EmptyPrompt`, `ContextOverflow`, `InvalidArgument`, `Closed`, `ForkedRuntime`; as [`Model::session`].
     pub fn stream(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Stream> {
-        self.request(prompt.into(), options, Delivery::EachToken, Ticket::default())
+        self.request(prompt.into(), options, Delivery::EachToken, &CancelHandle::default())
     }
 
     fn request(
@@ -26,14 +45,13 @@ impl Model {
         prompt: Prompt,
         options: &GenerateOptions,
         delivery: Delivery,
-        ticket: Ticket,
+        cancel: &CancelHandle,
     ) -> Result<Stream> {
         let mut session = Session::once(self.generating()?)?;
         let options = &options.with_special_tokens(true);
-        let add_special_tokens = options.add_special_tokens == Some(true);
-        let cancel = CancelHandle::of(&ticket);
-        session.extend_until(prompt, add_special_tokens, Wanted::of(options), &cancel)?;
-        session.request(options, delivery, ticket)
+        let add_special_tokens = (options.add_special_tokens == Some(true)).into();
+        session.extend_until(prompt, add_special_tokens, Wanted::of(options), cancel)?;
+        session.request(options, delivery, cancel.ticket())
     }
 
     /// Generates from `prompt`.
@@ -42,16 +60,6 @@ impl Model {
     /// As [`Model::stream`]; `OutOfBudget`, `NonFinite` while computing.
     pub fn generate(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Completion> {
         self.generate_until(prompt, options, &CancelHandle::default())
-    }
-
-    /// Generates from several prompts, computed together. One result for each, in their order. However many there are,
-    /// only some are under way at a time.
-    ///
-    /// # Errors
-    /// Per prompt, as [`Model::generate`]; message and detail say which one it is, as `prompt`.
-    pub fn generate_batch(&self, prompts: Vec<Prompt>, options: &GenerateOptions) -> Vec<Result<Completion>> {
-        let requests = prompts.into_iter().map(|prompt| (prompt, options));
-        self.generate_batch_with_progress(requests, |_, _| true)
     }
 
     /// As [`Model::generate`], until `cancel` is asked to stop: the completion then ends with
@@ -65,90 +73,213 @@ impl Model {
         options: &GenerateOptions,
         cancel: &CancelHandle,
     ) -> Result<Completion> {
-        self.request(prompt.into(), options, Delivery::AtTheEnd, cancel.ticket())?.finish()
+        self.request(prompt.into(), options, Delivery::AtTheEnd, cancel)?.finish()
+    }
+
+    /// Generates from several prompts, computed together. One result for each, in their order. However many there are,
+    /// only some are under way at a time.
+    ///
+    /// # Errors
+    /// Per prompt, as [`Model::generate`]; message and detail say which one it is, as [`Error::of_item`] does.
+    pub fn generate_batch(&self, prompts: Vec<Prompt>, options: &GenerateOptions) -> Vec<Result<Completion>> {
+        let requests = prompts.into_iter().map(|prompt| Ok(Request::new(prompt, options.clone())));
+        self.generate_each(requests, &CancelHandle::default(), |_| ControlFlow::Continue(()))
     }
 
     /// As [`Model::generate_batch`], with options for each prompt, until `cancel` is asked to stop: what is under way then
-    /// ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled), before the next layer of the forward pass. A
-    /// request that is an error already stays one.
+    /// ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled), before the next layer of the forward pass.
+    /// `progress` gets the prompts that are done, and all of them, after each forward pass; a break cancels those that are
+    /// not done. A request that is an error already stays that error.
     ///
     /// # Errors
-    /// Per prompt, as [`Model::generate_batch`]; `Cancelled` for what had not begun, or was not tokens yet.
-    pub fn generate_each<O: Borrow<GenerateOptions>, E: From<Error>>(
+    /// Per prompt, as [`Model::generate_batch`]; `Cancelled` for what had not begun, or was not tokens yet, and for what
+    /// `progress` cancelled.
+    pub fn generate_each<E: From<Error>>(
         &self,
-        requests: impl ExactSizeIterator<Item = Result<(Prompt, O), E>>,
+        requests: impl ExactSizeIterator<Item = Result<Request, E>>,
         cancel: &CancelHandle,
-    ) -> Vec<Result<Completion, E>> {
-        self.run_batch(requests, || cancel.ticket(), |_, _| !cancel.is_cancelled())
-    }
-
-    /// As [`Model::generate_batch`], with options for each prompt, and calls `progress(prompts done, prompts in all)` after
-    /// each forward pass; false cancels what is not done.
-    ///
-    /// # Errors
-    /// Per prompt, as [`Model::generate_batch`]; `Cancelled`.
-    pub fn generate_batch_with_progress<O: Borrow<GenerateOptions>>(
-        &self,
-        requests: impl ExactSizeIterator<Item = (Prompt, O)>,
-        progress: impl FnMut(u64, u64) -> bool,
-    ) -> Vec<Result<Completion>> {
-        self.run_batch(requests.map(Ok), Ticket::default, progress)
-    }
-
-    fn run_batch<O: Borrow<GenerateOptions>, E: From<Error>>(
-        &self,
-        requests: impl ExactSizeIterator<Item = Result<(Prompt, O), E>>,
-        ticket: impl Fn() -> Ticket,
-        mut progress: impl FnMut(u64, u64) -> bool,
+        mut progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Vec<Result<Completion, E>> {
         let count = requests.len();
-        let mut requests = requests.enumerate().peekable();
-        let mut results: Vec<Option<Result<Completion, E>>> = (0..count).map(|_| None).collect();
-        let mut running: Vec<(usize, Stream)> = Vec::new();
-        let mut done = 0;
-        let failed = |index: usize, error: Error| {
-            E::from(error.context(format_args!("prompt[{index}]")).with("prompt", index))
-        };
         // A closed model refuses each request.
         let most = self.loaded().map_or(1, |loaded| PASSES_AHEAD * loaded.options.max_batch as usize);
+        let mut batch = Batch {
+            requests: requests.enumerate().peekable(),
+            running: Vec::new(),
+            results: (0..count).map(|_| None).collect(),
+            done: 0,
+        };
         loop {
-            while running.len() < most
-                && let Some((index, request)) = requests.peek()
-            {
-                let index = *index;
-                let begun = request.as_ref().ok().map(|(prompt, options)| {
-                    self.request(prompt.clone(), options.borrow(), Delivery::AtTheEnd, ticket())
-                });
-                let refused = match begun {
-                    Some(Ok(stream)) => {
-                        running.push((index, stream));
-                        None
-                    }
-                    // It waits until others have ended.
-                    Some(Err(error)) if error.kind() == ErrorKind::OutOfBudget && !running.is_empty() => {
-                        break;
-                    }
-                    Some(Err(error)) => Some(failed(index, error)),
-                    None => None,
-                };
-                let given = requests.next().and_then(|(_, request)| request.err());
-                if let Some(error) = refused.or(given) {
-                    results[index] = Some(Err(error));
-                    done += 1;
-                }
-            }
-            if running.is_empty() {
+            while batch.running.len() < most
+                && !cancel.is_cancelled()
+                && batch.begin_next(self, cancel).is_continue()
+            {}
+            if batch.running.is_empty() {
                 break;
             }
-            for (index, result) in run_together(&mut running) {
-                results[index] = Some(result.map_err(|error| failed(index, error)));
-                done += 1;
+            for (index, result) in run_together(&mut batch.running) {
+                batch.end(index, result.map_err(|error| E::from(error.of_item(Item::Prompt(index)))));
             }
-            if !progress(done, count as u64) {
+            let now = Progress { done: batch.done, total: count as u64 };
+            if progress(now).is_break() {
                 break;
             }
         }
-        let cancelled = || Err(E::from(Error::new(ErrorKind::Cancelled, "the work was cancelled")));
-        results.into_iter().map(|result| result.unwrap_or_else(cancelled)).collect()
+        let results = batch.results.into_iter();
+        results.map(|result| result.unwrap_or_else(|| Err(E::from(cancelled())))).collect()
+    }
+}
+
+/// The requests of a call on their way.
+struct Batch<I: Iterator, E> {
+    requests: Peekable<Enumerate<I>>,
+    running: Vec<(usize, Stream)>,
+    results: Vec<Option<Result<Completion, E>>>,
+    done: u64,
+}
+
+impl<I: Iterator<Item = Result<Request, E>>, E: From<Error>> Batch<I, E> {
+    /// Begins the next request. A break: there is none, or it waits for memory that those under way have.
+    fn begin_next(&mut self, model: &Model, cancel: &CancelHandle) -> ControlFlow<()> {
+        let Some((index, request)) = self.requests.peek() else { return ControlFlow::Break(()) };
+        let index = *index;
+        let begun = request.as_ref().ok().map(|Request { prompt, options }| {
+            model.request(prompt.clone(), options, Delivery::AtTheEnd, cancel)
+        });
+        let refused = match begun {
+            Some(Ok(stream)) => {
+                self.running.push((index, stream));
+                None
+            }
+            Some(Err(error)) if error.kind() == ErrorKind::OutOfBudget && !self.running.is_empty() => {
+                return ControlFlow::Break(());
+            }
+            Some(Err(error)) => Some(E::from(error.of_item(Item::Prompt(index)))),
+            None => None,
+        };
+        let given = self.requests.next().and_then(|(_, request)| request.err());
+        if let Some(error) = refused.or(given) {
+            self.end(index, Err(error));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn end(&mut self, index: usize, result: Result<Completion, E>) {
+        self.results[index] = Some(result);
+        self.done += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Chat;
+    use crate::event::{Event, FinishReason};
+
+    fn greedy(max_tokens: u32) -> GenerateOptions {
+        GenerateOptions::default().temperature(0.0).ignore_eos(true).max_tokens(max_tokens)
+    }
+
+    #[test]
+    fn each_request_has_its_options_and_its_error() {
+        let model = Model::builtin().unwrap();
+        let given = Error::new(ErrorKind::InvalidUtf8, "given").of_item(Item::Prompt(1));
+        let requests = [
+            Ok(Request::new("Once", greedy(2))),
+            Err(given.clone()),
+            Ok(Request::new(vec![u32::MAX], greedy(2))),
+            Ok(Request::new("Once", greedy(3).min_tokens(4_u32))),
+            Ok(Request::new("Once", greedy(3))),
+        ];
+        let mut seen = Vec::new();
+        let found = model.generate_each(requests.into_iter(), &CancelHandle::default(), |now| {
+            seen.push(now);
+            ControlFlow::Continue(())
+        });
+        let tokens = |index: usize| found[index].as_ref().map(|found| found.token_ids.len());
+        assert_eq!((tokens(0).unwrap(), tokens(4).unwrap()), (2, 3));
+        assert_eq!(tokens(1).unwrap_err().message(), given.message());
+        for index in [2, 3] {
+            let error = tokens(index).unwrap_err();
+            assert!(error.message().starts_with(&format!("prompt[{index}]: ")), "{error}");
+            assert_eq!(
+                (error.kind(), &error.detail()["prompt"]),
+                (ErrorKind::InvalidArgument, &index.into())
+            );
+        }
+        assert_eq!(seen.last(), Some(&Progress { done: 5, total: 5 }));
+    }
+
+    #[test]
+    fn what_stops_a_batch_stops_no_more() {
+        let model = Model::builtin().unwrap();
+        let cancel = CancelHandle::default();
+        let requests = || (0..3).map(|_| Ok::<_, Error>(Request::new("Once", greedy(90))));
+        let found = model.generate_each(requests(), &cancel, |_| ControlFlow::Break(()));
+        assert!(
+            found.iter().all(|one| one.as_ref().is_err_and(|error| error.kind() == ErrorKind::Cancelled))
+        );
+        assert!(!cancel.is_cancelled());
+        // What is under way when it is cancelled has a completion.
+        let found = model.generate_each(requests(), &cancel, |_| {
+            cancel.cancel();
+            ControlFlow::Continue(())
+        });
+        let reasons: Vec<_> = found.into_iter().map(|one| one.unwrap().finish_reason).collect();
+        assert_eq!(reasons, [FinishReason::Cancelled; 3]);
+        let chat = Chat::new(serde_json::json!([{"role": "user", "content": "Hello"}]));
+        let error = model.chat_until(&chat, &greedy(3), &cancel).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Cancelled);
+        let cancel = CancelHandle::default();
+        let found = model.chat_until(&chat, &greedy(3), &cancel).unwrap();
+        assert_eq!(found, model.chat(&chat, &greedy(3)).unwrap());
+        // Nor does closing the model.
+        let stream = model.request("Once".into(), &greedy(90), Delivery::EachToken, &cancel).unwrap();
+        model.close();
+        assert_eq!(stream.finish().unwrap().finish_reason, FinishReason::Cancelled);
+        assert!(!cancel.is_cancelled());
+    }
+
+    #[test]
+    fn a_listener_hears_events_until_it_breaks() {
+        let model = Model::builtin().unwrap();
+        let mut events = Vec::new();
+        let mut stream = model.stream("Once", &greedy(3)).unwrap();
+        let found = stream.run(|event| {
+            events.push(event);
+            ControlFlow::Continue(())
+        });
+        let found = found.unwrap();
+        assert_eq!(events.last(), Some(&Event::Done(Box::new(found.clone()))));
+        assert_eq!(events.iter().filter(|event| matches!(event, Event::Token { .. })).count(), 3);
+        assert_eq!(stream.run(|_| ControlFlow::Continue(())).unwrap_err().kind(), ErrorKind::Closed);
+        let mut heard = 0;
+        let found = model.stream("Once", &greedy(200)).unwrap().run(|_| {
+            heard += 1;
+            ControlFlow::Break(())
+        });
+        assert_eq!((found.unwrap().finish_reason, heard), (FinishReason::Cancelled, 1));
+    }
+
+    #[test]
+    fn a_minimum_is_within_the_maximum() {
+        let model = Model::builtin().unwrap();
+        let error = model.generate("Once", &greedy(3).min_tokens(4_u32)).unwrap_err();
+        assert_eq!(error.message(), "option min_tokens: expected at most max_tokens, 3, found 4");
+        assert_eq!(
+            (error.kind(), &error.detail()["option"]),
+            (ErrorKind::InvalidArgument, &"min_tokens".into())
+        );
+        assert_eq!(model.generate("Once", &greedy(3).min_tokens(3_u32)).unwrap().token_ids.len(), 3);
+        let mut session = model.session().unwrap();
+        session.append("Once", true.into()).unwrap();
+        let before = session.tokens().unwrap();
+        assert!(session.generate(&greedy(3).min_tokens(4_u32)).is_err());
+        assert_eq!(session.tokens().unwrap(), before);
+        // Without a maximum, it must fit into the context.
+        let open = GenerateOptions::default().min_tokens(100_000_u32);
+        let error = model.generate("Once", &open).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ContextOverflow);
+        assert!(error.message().contains("at least 100000 to generate"), "{error}");
     }
 }

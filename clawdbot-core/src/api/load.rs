@@ -1,10 +1,12 @@
 //! From a source to a loaded model.
 
+use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, RwLock};
 
 use super::model::{Handle, Loaded, Model, ModelInfo};
 use super::plan::{Plan, Sizes};
 use crate::cache::KvCache;
+use crate::cancel::{Progress, reporting};
 use crate::engine::{Engine, reserved_bytes};
 use crate::error::{ErrorKind, Result};
 use crate::load::build::Builder;
@@ -36,10 +38,10 @@ impl Runtime {
     /// `NotFound`, `Io`, `InvalidModel`, `UnsupportedModel`, `InvalidTokenizer`, `InvalidTemplate` for what is wrong
     /// with the files; `InvalidArgument` for options; `OutOfBudget` before anything is allocated.
     pub fn load(&self, source: &Source, options: &ModelOptions) -> Result<Model> {
-        self.load_with_progress(source, options, |_, _| true)
+        self.load_with_progress(source, options, |_| ControlFlow::Continue(()))
     }
 
-    /// Loads a model and calls `progress(weights done, weights in all)` now and then; false cancels.
+    /// Loads a model and calls `progress` with the weights that are done, and all of them, now and then; a break cancels.
     ///
     /// # Errors
     /// As [`Runtime::load`]; `Cancelled`.
@@ -47,9 +49,10 @@ impl Runtime {
         &self,
         source: &Source,
         options: &ModelOptions,
-        mut progress: impl FnMut(u64, u64) -> bool,
+        progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Model> {
         self.pool().check_fork()?;
+        let mut progress = reporting(progress);
         options.validate()?;
         let opened = Opened::open_with(source, options, &mut progress)?.merged(&options.merge_adapters)?;
         self.load_opened(opened, options, progress)

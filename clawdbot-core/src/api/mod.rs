@@ -6,6 +6,7 @@ pub(crate) mod embed;
 mod embed_pass;
 mod embed_plan;
 mod generate;
+mod items;
 mod load;
 pub(crate) mod model;
 pub(crate) mod plan;
@@ -19,6 +20,8 @@ pub(crate) mod tests;
 mod tests_study;
 
 pub use chat::Chat;
-pub use embed::{EmbeddingInfo, Embeddings, Faults};
+pub use embed::{EmbedResults, EmbeddingInfo, Embeddings, RerankResults};
+pub use generate::Request;
+pub use items::{Fault, Faults, Item};
 pub use model::{Model, ModelInfo};
 pub use plan::{Plan, StoredMatrices};

@@ -1,6 +1,7 @@
-//! The public handle to a loaded model, and what is behind it.
+//! The public handle to a loaded model, and what it holds.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -111,7 +112,9 @@ impl Model {
         let path = path.as_ref();
         #[cfg(feature = "hub")]
         let source = match path.to_str() {
-            Some(name) => Source::fetch(name, &Default::default(), |_, _| true).map(Source::Path)?,
+            Some(name) => {
+                Source::fetch(name, &Default::default(), |_| ControlFlow::Continue(())).map(Source::Path)?
+            }
             None => Source::from(path),
         };
         #[cfg(not(feature = "hub"))]

@@ -6,7 +6,7 @@ use super::embed_plan::{overflow, too_long};
 use super::model::Loaded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RerankOptions;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{AddSpecialTokens, Tokenizer};
 
 /// Asks a decoder whether a document is what a query asks for, as Qwen3-Reranker was trained to be asked
 /// (<https://huggingface.co/Qwen/Qwen3-Reranker-0.6B>).
@@ -45,9 +45,9 @@ impl DecoderReranker {
         direction.iter_mut().zip(no).for_each(|(yes, no)| *yes -= no);
         let instruction = options.instruction.as_deref().unwrap_or(INSTRUCTION);
         Ok(DecoderReranker {
-            before: tokenizer.encode(PREFIX, false)?,
+            before: tokenizer.encode(PREFIX, AddSpecialTokens::No)?,
             query: format!("<Instruct>: {instruction}\n<Query>: {query}\n<Document>: "),
-            after: tokenizer.encode(SUFFIX, false)?,
+            after: tokenizer.encode(SUFFIX, AddSpecialTokens::No)?,
             direction,
         })
     }
@@ -62,7 +62,7 @@ impl DecoderReranker {
         let text = format!("{}{document}", self.query);
         let around = self.before.len() + self.after.len();
         let room = most.saturating_sub(around);
-        let middle = loaded.encode_fitting(&text, None, false, room, truncate)?.tokens;
+        let middle = loaded.encode_fitting(&text, None, AddSpecialTokens::No, room, truncate)?.tokens;
         let tokens = [&self.before[..], &middle, &self.after].concat();
         if tokens.len() > most { Err(too_long(tokens.len(), most)) } else { Ok(tokens) }
     }

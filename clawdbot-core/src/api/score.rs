@@ -2,10 +2,11 @@
 
 use super::model::Model;
 use super::session::{Prompt, Session, Wanted, overflow};
-use crate::cancel::CancelHandle;
+use crate::cancel::{CancelHandle, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::decoder::zeroed_rows;
 use crate::forward::pooling::Pooler;
+use crate::tokenizer::AddSpecialTokens;
 
 impl Model {
     /// Logits at every position of `tokens`: `[tokens.len(), vocab_size]`, row-major.
@@ -29,7 +30,7 @@ impl Model {
     ) -> Result<Vec<f32>> {
         let adapter = self.loaded()?.adapter(adapter)?;
         let mut session = Session::once(self.generating()?)?;
-        session.append(Prompt::Tokens(tokens.to_vec()), false)?;
+        session.append(Prompt::Tokens(tokens.to_vec()), AddSpecialTokens::No)?;
         let mut scores = Vec::new();
         let no_memory = || {
             let vocab = self.info().vocab_size;
@@ -80,7 +81,9 @@ impl Model {
         let mut room = zeroed_rows(tokens.len(), hidden)?;
         room.clear();
         let session = Session::once(loaded)?;
-        let states = session.pool(tokens.to_vec(), Vec::new(), Pooler::every(room), adapter)?.pooled()?;
+        let states = session
+            .pool(tokens.to_vec(), Vec::new(), Pooler::every(room), adapter, Ticket::default())?
+            .pooled()?;
         match states.len() == size {
             true => Ok(states),
             false => Err(Error::internal(format!("expected {size} states, found {}", states.len()))),

@@ -15,6 +15,7 @@ use crate::runtime::Runtime;
 use crate::spec::config::ModelConfig;
 use crate::spec::registry::architectures;
 use crate::spec::{Activation, DecoderSpec, NormSpec, generation};
+use crate::tokenizer::AddGenerationPrompt;
 use crate::weights::WeightSource;
 use crate::weights::model_files::ModelFiles;
 use crate::weights::testing::{TempDir, Tensor, check, safetensors};
@@ -307,7 +308,12 @@ fn templates_in_files_stand_in_place_of_those_of_the_configuration() {
         let mut all = vec![("tokenizer.json", tokenizer.clone())];
         all.extend(files.iter().map(|&(name, text)| (name, text.as_bytes().into())));
         let text = open_text(&ModelFiles::Memory("m".into(), all))?;
-        text.templates?.unwrap().select(tools)?.render(&json!([]), None, true, &serde_json::Map::new())
+        text.templates?.unwrap().select(tools.then_some(&Value::Null))?.render(
+            &json!([]),
+            None,
+            AddGenerationPrompt::Yes,
+            &serde_json::Map::new(),
+        )
     };
     let config = ("tokenizer_config.json", r#"{"chat_template": "config"}"#);
     assert_eq!(render(&[config], true).unwrap(), "config");

@@ -173,7 +173,7 @@ impl Engine {
     /// The job of a sequence that `ticket` belongs to; `None` when the sequence has gone on to another.
     pub(crate) fn job(&mut self, id: SequenceId, ticket: &Ticket) -> Option<&mut Job> {
         let job = self.sequences.get_mut(&id)?.job.as_mut()?;
-        Arc::ptr_eq(&job.cancelled, ticket).then_some(job)
+        job.ticket.is(ticket).then_some(job)
     }
 
     /// Gives an idle sequence work; a finished job makes way.
@@ -186,7 +186,7 @@ impl Engine {
             self.work = Work::default();
         }
         self.clock += 1;
-        let ticket = Arc::clone(&job.cancelled);
+        let ticket = job.ticket.clone();
         let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
         // What is wanted first is logits, and they come from computing the last token: after `truncate`, again.
         let last = sequence.tokens.len().saturating_sub(1);
@@ -238,7 +238,7 @@ impl Engine {
     pub(crate) fn shut(&mut self) {
         self.closed = true;
         for job in self.sequences.values().filter_map(|sequence| sequence.job.as_ref()) {
-            job.cancelled.store(true, std::sync::atomic::Ordering::Relaxed);
+            job.ticket.cancel();
         }
         self.retire_cancelled();
         for sequence in self.sequences.values_mut() {

@@ -1,7 +1,6 @@
 //! One forward pass: who takes part, what becomes of it, and of those for whom it fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::time::Instant;
 
 use super::served::{Resources, Served};
@@ -133,7 +132,7 @@ impl Engine {
         let trap = self.trap.clone();
         let Engine { cache, scratch, sequences, abandoned, .. } = self;
         let mut batch = Batch::new();
-        let mut flags = Vec::with_capacity(shares.len());
+        let mut tickets = Vec::with_capacity(shares.len());
         for share in shares {
             let Some(sequence) = sequences.get(&share.id) else { continue };
             let tokens = &sequence.tokens[share.start..share.start + share.rows];
@@ -147,12 +146,14 @@ impl Engine {
             if let Some(adapter) = &sequence.adapter {
                 batch.adapt(adapter);
             }
-            flags.extend(sequence.job.as_ref().map(|job| Arc::clone(&job.cancelled)));
+            tickets.extend(sequence.job.as_ref().map(|job| job.ticket.clone()));
         }
-        let is_set = |flag: &Ticket| flag.load(std::sync::atomic::Ordering::Relaxed);
         // One cancelled sequence ends the pass for all, who lose at most one: the next pass is not abandoned for some.
         let abandoned = *abandoned;
-        let cancelled = || if abandoned { flags.iter().all(is_set) } else { flags.iter().any(is_set) };
+        let cancelled = || match abandoned {
+            true => tickets.iter().all(Ticket::is_cancelled),
+            false => tickets.iter().any(Ticket::is_cancelled),
+        };
         let resources = Resources {
             cache,
             scratch,

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::SequenceId;
 use super::scheduler::{Entry, HORIZON, Turn, Want};
 use crate::cache::PageTables;
+use crate::cancel::Ticket;
 use crate::error::{Error, Result};
 use crate::event::{Completion, Event, FinishReason, Usage};
 use crate::forward::adapter::Adapter;
@@ -62,7 +62,7 @@ pub(crate) struct Job {
     emitted: String,
     logprobs: Vec<Logprobs>,
     pub(crate) events: VecDeque<Result<Event>>,
-    pub(crate) cancelled: Arc<AtomicBool>,
+    pub(crate) ticket: Ticket,
     finished: bool,
     submitted: Instant,
     pub(crate) prefill_started: Option<Instant>,
@@ -93,7 +93,7 @@ pub(crate) struct JobText {
 impl JobText {
     /// Text that continues `prompt`.
     pub(crate) fn new(tokenizer: &Tokenizer, options: &Resolved, prompt: &[u32]) -> Result<Self> {
-        let mut decoder = StreamDecoder::new(tokenizer, options.skip_special_tokens);
+        let mut decoder = StreamDecoder::new(tokenizer, options.skip_special_tokens.into());
         let id_limit = tokenizer.id_limit();
         // Whether a token's leading space is kept depends on whether something stands before it.
         let tail = &prompt[prompt.len().saturating_sub(CONTEXT_TOKENS)..];
@@ -136,7 +136,7 @@ impl Job {
             emitted: String::new(),
             logprobs: Vec::new(),
             events: VecDeque::new(),
-            cancelled: Arc::new(AtomicBool::new(false)),
+            ticket: Ticket::default(),
             finished: false,
             submitted: Instant::now(),
             prefill_started: None,
@@ -182,7 +182,7 @@ impl Job {
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        !self.finished && self.cancelled.load(Ordering::Relaxed)
+        !self.finished && self.ticket.is_cancelled()
     }
 
     /// Queues an event; a quiet job keeps the last one alone.

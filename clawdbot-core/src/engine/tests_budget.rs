@@ -8,6 +8,7 @@ use crate::cache::Pages;
 use crate::load::source::Source;
 use crate::options::{EmbedOptions, GenerateOptions, ModelOptions, Pooling, RuntimeOptions};
 use crate::runtime::Runtime;
+use crate::tokenizer::AddSpecialTokens;
 
 fn load(source: &Source, options: &ModelOptions, budget: Option<u64>) -> Model {
     let options_of_runtime = RuntimeOptions { memory_budget: budget, ..RuntimeOptions::default().threads(1) };
@@ -102,7 +103,7 @@ fn idle_sessions_make_room_once() {
             let mut sessions: Vec<Session> = (0..4).map(|_| model.session().unwrap()).collect();
             let mut found = Vec::new();
             for (i, session) in sessions.iter_mut().enumerate() {
-                session.append(prompt(i), false).unwrap();
+                session.append(prompt(i), AddSpecialTokens::No).unwrap();
                 found.push(session.generate(&greedy(5)).unwrap().token_ids);
             }
             let batch = model.generate_batch((4..10).map(|i| prompt(i).into()).collect(), &greedy(90));
@@ -131,7 +132,7 @@ fn sessions_that_lost_their_pages_go_on() {
                 let mut sessions: Vec<Option<Session>> = Vec::new();
                 for i in 0..3 {
                     let mut session = model.session().unwrap();
-                    session.append(prompt(i), false).unwrap();
+                    session.append(prompt(i), AddSpecialTokens::No).unwrap();
                     found.push(session.generate(&greedy(5)).unwrap().token_ids);
                     sessions.push(Some(session));
                 }
@@ -232,7 +233,7 @@ fn nothing_is_left_of_requests_that_ended_in_the_middle() {
         assert_eq!(usage(), ((0, 0), 0, 0), "{source:?}");
         // A session that is cut shorter after its pages were taken, and one of a closed model.
         let mut session = model.session().unwrap();
-        session.append(prompt(3), false).unwrap();
+        session.append(prompt(3), AddSpecialTokens::No).unwrap();
         let expected = session.generate(&greedy(3)).unwrap().token_ids;
         let id = *loaded.engine().unwrap().sequences.keys().next().unwrap();
         loaded.engine().unwrap().evict(id);
@@ -255,7 +256,7 @@ fn what_requests_keep_counts() {
     let used = || loaded.engine().unwrap().requests.used();
     let mut session = model.session().unwrap();
     let before = used();
-    session.append(vec![5; 500], false).unwrap();
+    session.append(vec![5; 500], AddSpecialTokens::No).unwrap();
     assert!(used() >= before + 2000);
     session.truncate(1).unwrap();
     assert!(used() < before + 100);

@@ -12,6 +12,7 @@ use crate::forward::trap::{Place, Trap};
 use crate::load::source::Source;
 use crate::options::{GenerateOptions, ModelOptions, RuntimeOptions};
 use crate::runtime::Runtime;
+use crate::tokenizer::AddSpecialTokens;
 
 fn load(source: &Source, options: &ModelOptions, budget: Option<u64>) -> Model {
     let runtime = RuntimeOptions { memory_budget: budget, ..RuntimeOptions::default().threads(2) };
@@ -78,7 +79,7 @@ fn a_fault_in_a_layer_ends_the_requests_of_the_pass_and_nothing_else() {
         for ((fault, kind), at) in faults.into_iter().flat_map(|fault| [0, 1, 4, 6].map(|at| (fault, at))) {
             let name = format!("{kind:?} in pass {at} of {source:?}");
             let mut session = model.session().unwrap();
-            session.append(prompt(0), false).unwrap();
+            session.append(prompt(0), AddSpecialTokens::No).unwrap();
             let mut streams = vec![session.stream(&greedy(6)).unwrap()];
             streams.extend((1..4).map(|i| model.stream(prompt(i), &greedy(6)).unwrap()));
             set(&model, Some(once(at, fault)));
@@ -139,7 +140,7 @@ fn a_budget_that_shrinks_in_the_middle_is_an_error_of_those_that_do_not_fit() {
         let bytes = free.loaded().unwrap().engine().unwrap().cache.bytes(200, 64);
         let model = load(&source, &options, Some(fixed + 4 * bytes));
         let mut session = model.session().unwrap();
-        session.append(prompt(0), false).unwrap();
+        session.append(prompt(0), AddSpecialTokens::No).unwrap();
         let mut first = session.stream(&greedy(120)).unwrap();
         let mut second = model.stream(prompt(1), &greedy(120)).unwrap();
         for stream in [&mut first, &mut second] {
@@ -177,7 +178,7 @@ fn a_panic_of_a_thread_ends_its_requests_and_nothing_else() {
     let expected = model.generate("The fox", &options).unwrap().token_ids;
 
     let mut session = model.session().unwrap();
-    session.append("The fox", true).unwrap();
+    session.append("The fox", AddSpecialTokens::Yes).unwrap();
     let mut streams = [session.stream(&options).unwrap(), model.stream("The dog", &options).unwrap()];
     let mut finished = model.stream("Once", &options.clone().max_tokens(1)).unwrap();
     for stream in &mut streams {

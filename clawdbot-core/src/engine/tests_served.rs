@@ -171,7 +171,7 @@ fn what_is_cancelled_ends_without_a_pass() {
     let (mut engine, fake) = (engine(), Fake::new(64, 8));
     let job = begin(&mut engine, &[1], 100);
     engine.step(&fake).unwrap();
-    job.1.store(true, std::sync::atomic::Ordering::Relaxed);
+    job.1.cancel();
     run(&mut engine, &fake, std::slice::from_ref(&job));
     let last = engine.job(job.0, &job.1).unwrap().events.pop_back().unwrap().unwrap();
     assert!(matches!(last, Event::Done(done) if done.finish_reason == FinishReason::Cancelled));

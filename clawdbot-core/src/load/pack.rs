@@ -1,6 +1,7 @@
 //! A model to one packed file.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use clawdbot_kernels::PackedMatrix;
@@ -9,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::build::{Builder, weights_in};
 use super::source::{Opened, Source};
 use super::weights::Weights;
+use crate::cancel::{Progress, reporting};
 use crate::error::{Error, Result};
 use crate::options::{PackOptions, WeightType};
 use crate::runtime::Runtime;
@@ -24,10 +26,10 @@ impl Runtime {
     /// As [`Runtime::load`] for the source; `InvalidArgument` if it is packed already, or if `target` exists and may not
     /// be overwritten; `Io` when the file cannot be written.
     pub fn pack(&self, source: &Source, target: impl AsRef<Path>, options: &PackOptions) -> Result<u64> {
-        self.pack_with_progress(source, target, options, |_, _| true)
+        self.pack_with_progress(source, target, options, |_| ControlFlow::Continue(()))
     }
 
-    /// As [`Runtime::pack`], and calls `progress(weights done, weights in all)` now and then; false cancels.
+    /// As [`Runtime::pack`], and calls `progress` with the weights that are done, and all of them, now and then; a break cancels.
     ///
     /// # Errors
     /// As [`Runtime::pack`]; `Cancelled`.
@@ -36,12 +38,12 @@ impl Runtime {
         source: &Source,
         target: impl AsRef<Path>,
         options: &PackOptions,
-        mut progress: impl FnMut(u64, u64) -> bool,
+        progress: impl FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<u64> {
         self.pool().check_fork()?;
         let opened = Opened::open(source)?.merged(&options.merge_adapters)?;
         check_apart(source, target.as_ref())?;
-        self.pack_opened(&opened, target.as_ref(), options, &mut progress)
+        self.pack_opened(&opened, target.as_ref(), options, &mut reporting(progress))
     }
 
     /// Packs what is opened.

@@ -28,6 +28,7 @@ mod settings;
 mod special;
 mod stop;
 mod stream;
+mod switches;
 mod words;
 
 pub use chat::{ChatTemplate, ChatTemplates, LocalTime, render_chat_template};
@@ -36,6 +37,7 @@ pub(crate) use settings::WITHOUT_EFFECT as SETTINGS_WITHOUT_EFFECT;
 pub use special::SpecialTokens;
 pub use stop::{StopMatcher, StopOutcome};
 pub use stream::StreamDecoder;
+pub use switches::{AddGenerationPrompt, AddSpecialTokens, SkipSpecialTokens};
 
 /// Most bytes of a `tokenizer.json`.
 const MAX_FILE: u64 = 256 << 20;
@@ -132,7 +134,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// `InvalidTokenizer` when the tokenizer cannot process the text.
-    pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<u32>> {
+    pub fn encode(&self, text: &str, add_special_tokens: AddSpecialTokens) -> Result<Vec<u32>> {
         self.encode_until(text, add_special_tokens, &CancelHandle::default())
     }
 
@@ -143,11 +145,12 @@ impl Tokenizer {
     pub fn encode_until(
         &self,
         text: &str,
-        add_special_tokens: bool,
+        add_special_tokens: AddSpecialTokens,
         cancel: &CancelHandle,
     ) -> Result<Vec<u32>> {
         guarded(Some(cancel), || {
-            let encoding = self.inner.encoder.encode_fast(text, add_special_tokens).map_err(cannot_encode)?;
+            let encoder = &self.inner.encoder;
+            let encoding = encoder.encode_fast(text, add_special_tokens.is_yes()).map_err(cannot_encode)?;
             Ok(encoding.get_ids().to_vec())
         })
     }
@@ -177,9 +180,10 @@ impl Tokenizer {
         &self,
         text: &str,
         pair: Option<&str>,
-        add_special_tokens: bool,
+        add_special_tokens: AddSpecialTokens,
         most: usize,
     ) -> Result<Encoded> {
+        let add_special_tokens = add_special_tokens.is_yes();
         guarded(None, || {
             let encoder = &self.inner.encoder;
             let encode = |text: &str| encoder.encode_fast(text, false).map_err(cannot_encode);
@@ -211,7 +215,7 @@ impl Tokenizer {
     ///
     /// # Errors
     /// `InvalidArgument` for other ids.
-    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String> {
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: SkipSpecialTokens) -> Result<String> {
         self.decode_until(ids, skip_special_tokens, &CancelHandle::default())
     }
 
@@ -222,7 +226,7 @@ impl Tokenizer {
     pub fn decode_until(
         &self,
         ids: &[u32],
-        skip_special_tokens: bool,
+        skip_special_tokens: SkipSpecialTokens,
         cancel: &CancelHandle,
     ) -> Result<String> {
         ids.iter().try_for_each(|id| self.check(*id))?;
@@ -232,7 +236,7 @@ impl Tokenizer {
     fn decode_checked(
         &self,
         ids: &[u32],
-        skip_special_tokens: bool,
+        skip_special_tokens: SkipSpecialTokens,
         cancel: Option<&CancelHandle>,
         allowance: &mut Allowance,
     ) -> Result<String> {
@@ -253,11 +257,11 @@ impl Tokenizer {
     }
 
     /// The token that a decoder gets to see for `id`. As in the tokenizers crate, its text says whether it is special.
-    fn shows(&self, id: u32, skip_special_tokens: bool) -> Option<String> {
+    fn shows(&self, id: u32, skip_special_tokens: SkipSpecialTokens) -> Option<String> {
         let added = self.inner.encoder.get_added_vocabulary();
         let token =
             added.simple_id_to_token(id).or_else(|| self.inner.encoder.get_model().id_to_token(id))?;
-        let hidden = skip_special_tokens && added.is_special_token(&token);
+        let hidden = skip_special_tokens.is_yes() && added.is_special_token(&token);
         (!hidden).then_some(token)
     }
 

@@ -4,9 +4,9 @@ use std::slice::SliceIndex;
 
 use crate::error::{Error, Result};
 
-use super::Tokenizer;
 use super::pipeline::work::Allowance;
 use super::pipeline::{Decoder, DecoderStep as Step, MAX_STRIP};
+use super::{SkipSpecialTokens, Tokenizer};
 
 /// How a tokenizer's decoder can be run on a stream so that the pieces add up to what it makes of the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ impl Decoding {
 #[derive(Debug, Clone)]
 pub struct StreamDecoder {
     tokenizer: Tokenizer,
-    skip_special_tokens: bool,
+    skip_special_tokens: SkipSpecialTokens,
     /// Bytes of an unfinished character (`Decoding::Bytes`).
     pub(super) bytes: Vec<u8>,
     /// Ids whose text is needed as context, followed by ids that are not decoded yet.
@@ -69,7 +69,7 @@ pub struct StreamDecoder {
 
 impl StreamDecoder {
     /// A decoder at the beginning of a text.
-    pub fn new(tokenizer: &Tokenizer, skip_special_tokens: bool) -> Self {
+    pub fn new(tokenizer: &Tokenizer, skip_special_tokens: SkipSpecialTokens) -> Self {
         let tokenizer = tokenizer.clone();
         StreamDecoder {
             tokenizer,

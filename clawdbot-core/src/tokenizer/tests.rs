@@ -77,13 +77,13 @@ proptest! {
     fn pieces_add_up_to_the_whole(seed in prop::collection::vec(any::<u32>(), 0..40), skip: bool) {
         for (name, tokenizer) in every_kind() {
             let ids: Vec<u32> = seed.iter().map(|id| id % tokenizer.id_limit()).collect();
-            let mut stream = StreamDecoder::new(&tokenizer, skip);
+            let mut stream = StreamDecoder::new(&tokenizer, skip.into());
             let mut text = String::new();
             for id in &ids {
                 text.push_str(&stream.push(*id).expect("in the vocabulary"));
             }
             text.push_str(&stream.finish().expect("decodable"));
-            prop_assert_eq!(text, tokenizer.decode(&ids, skip).expect("decodable"), "{} {:?}", name, ids);
+            prop_assert_eq!(text, tokenizer.decode(&ids, skip.into()).expect("decodable"), "{} {:?}", name, ids);
         }
     }
 
@@ -102,9 +102,9 @@ proptest! {
 fn text_comes_back_and_is_neither_truncated_nor_padded() {
     let tokenizer = load(&byte_level());
     for text in ["hello wörld", "", "日本語 🚀\n", "a"] {
-        let ids = tokenizer.encode(text, true).expect("encodable");
+        let ids = tokenizer.encode(text, AddSpecialTokens::Yes).expect("encodable");
         assert_eq!(ids.len(), text.len(), "one token a byte");
-        assert_eq!(tokenizer.decode(&ids, true).expect("decodable"), text);
+        assert_eq!(tokenizer.decode(&ids, SkipSpecialTokens::Yes).expect("decodable"), text);
     }
 }
 
@@ -113,11 +113,11 @@ fn special_tokens_in_the_text_are_parsed() {
     let tokenizer = load(&byte_level());
     let end = tokenizer.token_to_id("<|end|>").expect("special token");
     assert!(tokenizer.is_special(end) && !tokenizer.is_special(0));
-    let ids = tokenizer.encode("a<|end|>b", false).expect("encodable");
+    let ids = tokenizer.encode("a<|end|>b", AddSpecialTokens::No).expect("encodable");
     assert_eq!(ids.len(), 3);
     assert_eq!(ids[1], end);
-    assert_eq!(tokenizer.decode(&ids, true).expect("decodable"), "ab");
-    assert_eq!(tokenizer.decode(&ids, false).expect("decodable"), "a<|end|>b");
+    assert_eq!(tokenizer.decode(&ids, SkipSpecialTokens::Yes).expect("decodable"), "ab");
+    assert_eq!(tokenizer.decode(&ids, SkipSpecialTokens::No).expect("decodable"), "a<|end|>b");
     assert_eq!(tokenizer.id_to_token(end).as_deref(), Some("<|end|>"));
     assert_eq!((tokenizer.vocab_size(), tokenizer.id_limit()), (end as usize + 1, end + 1));
 }
@@ -125,10 +125,10 @@ fn special_tokens_in_the_text_are_parsed() {
 #[test]
 fn ids_outside_the_vocabulary_are_refused() {
     let tokenizer = load(&byte_level());
-    let error = tokenizer.decode(&[0, 100_000], true).expect_err("out of range");
+    let error = tokenizer.decode(&[0, 100_000], SkipSpecialTokens::Yes).expect_err("out of range");
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert_eq!(error.detail()["token_id"], 100_000);
-    let mut stream = StreamDecoder::new(&tokenizer, true);
+    let mut stream = StreamDecoder::new(&tokenizer, SkipSpecialTokens::Yes);
     assert!(stream.push(u32::MAX).is_err());
     assert_eq!(stream.push(tokenizer.token_to_id("a").expect("a letter")).expect("valid"), "a");
 }
@@ -146,7 +146,7 @@ fn malformed_and_missing_files_are_told_apart() {
 #[test]
 fn a_long_run_of_tokens_is_streamed_in_linear_time() {
     let tokenizer = load(&byte_fallback());
-    let mut stream = StreamDecoder::new(&tokenizer, true);
+    let mut stream = StreamDecoder::new(&tokenizer, SkipSpecialTokens::Yes);
     let byte = tokenizer.token_to_id("<0x80>").expect("byte token");
     let letter = tokenizer.token_to_id("a").expect("letter");
     let mut length = 0;
@@ -202,7 +202,7 @@ fn a_text_has_at_least_as_many_tokens_as_said() {
         let mut most = 0;
         for text in texts {
             let text = text.repeat(3);
-            let found = tokenizer.encode(&text, false).map_or(usize::MAX, |ids| ids.len());
+            let found = tokenizer.encode(&text, AddSpecialTokens::No).map_or(usize::MAX, |ids| ids.len());
             let said = tokenizer.at_least(&text);
             assert!(said <= found, "{text:?}: said {said}, found {found}");
             most = most.max(said);
@@ -234,10 +234,10 @@ fn what_pads_a_models_vocabulary_decodes_to_nothing() {
     let tokenizer = load(&byte_level());
     let limit = tokenizer.id_limit();
     let a = tokenizer.token_to_id("a").expect("a letter");
-    assert!(tokenizer.decode(&[a, limit], true).is_err());
+    assert!(tokenizer.decode(&[a, limit], SkipSpecialTokens::Yes).is_err());
     let padded = tokenizer.padded_to(limit as usize + 2);
-    assert_eq!(padded.decode(&[a, limit, limit + 1, a], true).expect("padding"), "aa");
-    assert!(padded.decode(&[limit + 2], true).is_err());
+    assert_eq!(padded.decode(&[a, limit, limit + 1, a], SkipSpecialTokens::Yes).expect("padding"), "aa");
+    assert!(padded.decode(&[limit + 2], SkipSpecialTokens::Yes).is_err());
     assert_eq!(padded.id_limit(), limit);
 }
 
@@ -266,13 +266,13 @@ fn tokens_without_text_are_not_kept() {
             vec![id("a")],
         ];
         let ids = ids.concat();
-        let mut stream = StreamDecoder::new(&tokenizer, true);
+        let mut stream = StreamDecoder::new(&tokenizer, SkipSpecialTokens::Yes);
         let mut text = String::new();
         for &id in &ids {
             text.push_str(&stream.push(id).expect("valid"));
             assert!(stream.ids.len() < 50, "{} ids are kept", stream.ids.len());
         }
         text.push_str(&stream.finish().expect("decodable"));
-        assert_eq!(text, tokenizer.decode(&ids, true).expect("decodable"));
+        assert_eq!(text, tokenizer.decode(&ids, SkipSpecialTokens::Yes).expect("decodable"));
     }
 }

@@ -16,13 +16,14 @@ use crate::forward::pooling::Pooler;
 use crate::load::text::no_tokenizer;
 use crate::options::{GenerateOptions, ResolveContext, Resolved};
 use crate::runtime::LogLevel;
+use crate::tokenizer::AddSpecialTokens;
 
 pub use prompt::Prompt;
 pub(crate) use prompt::{Wanted, overflow, overflow_at_least};
-use prompt::{check_vocabulary, no_beginning};
+use prompt::{check_min_tokens, check_vocabulary, no_beginning};
 pub use stream::Stream;
-use stream::next_event;
 pub(crate) use stream::run_together;
+use stream::{next_event, stopped};
 
 /// Which events a caller wants to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +75,11 @@ impl Session {
     ///
     /// # Errors
     /// `InvalidArgument` for a token outside the vocabulary or while a stream is running, `ContextOverflow`.
-    pub fn append(&mut self, prompt: impl Into<Prompt>, add_special_tokens: bool) -> Result<usize> {
+    pub fn append(
+        &mut self,
+        prompt: impl Into<Prompt>,
+        add_special_tokens: AddSpecialTokens,
+    ) -> Result<usize> {
         self.append_until(prompt, add_special_tokens, &CancelHandle::default())
     }
 
@@ -85,7 +90,7 @@ impl Session {
     pub fn append_until(
         &mut self,
         prompt: impl Into<Prompt>,
-        add_special_tokens: bool,
+        add_special_tokens: AddSpecialTokens,
         cancel: &CancelHandle,
     ) -> Result<usize> {
         self.extend_until(prompt.into(), add_special_tokens, Wanted::Nothing, cancel)
@@ -95,7 +100,7 @@ impl Session {
     pub(crate) fn extend_until(
         &mut self,
         prompt: Prompt,
-        add_special_tokens: bool,
+        add_special_tokens: AddSpecialTokens,
         wanted: Wanted,
         cancel: &CancelHandle,
     ) -> Result<usize> {
@@ -114,7 +119,7 @@ impl Session {
         if length > loaded.max_context {
             return Err(overflow(length, wanted, loaded.max_context));
         }
-        let within = add_special_tokens
+        let within = add_special_tokens.is_yes()
             && !sequence.tokens.is_empty()
             && tokens.first().is_some_and(|first| Some(*first) == loaded.bos);
         engine.append(*id, &tokens)?;
@@ -186,6 +191,7 @@ impl Session {
                 room: u32::try_from(context - length).unwrap_or(u32::MAX),
             },
         )?;
+        check_min_tokens(options, &resolved)?;
         let idle = options.without_effect(&resolved);
         let text = match &loaded.text {
             Some(text) => Some(JobText::new(&text.tokenizer, &resolved, tokens)?),
@@ -198,14 +204,14 @@ impl Session {
         };
         let mut job = Job::generate(resolved, length, text);
         job.quiet = delivery == Delivery::AtTheEnd;
-        job.cancelled = ticket;
+        job.ticket = ticket;
         let replaced = whole.is_some();
         if let Some(whole) = whole {
             engine.truncate(*id, kept)?;
             engine.idle(*id)?.tokens.extend_from_slice(&whole[kept..]);
         }
         engine.adapt(*id, adapter)?;
-        let cancelled = engine.start(*id, job).inspect_err(|_| {
+        let ticket = engine.start(*id, job).inspect_err(|_| {
             if replaced {
                 // It is idle, and gets smaller.
                 let _ = engine.truncate(*id, kept);
@@ -219,7 +225,7 @@ impl Session {
                 format!("{names}: without effect while temperature is 0, which is this model's default")
             });
         }
-        Ok(Stream { slot: Arc::clone(&self.slot), cancelled, done: false })
+        Ok(Stream { slot: Arc::clone(&self.slot), ticket, done: false })
     }
 
     /// Generates a continuation.
@@ -261,6 +267,7 @@ impl Session {
         types: Vec<u32>,
         pooler: Pooler,
         adapter: Option<Arc<Adapter>>,
+        ticket: Ticket,
     ) -> Result<Stream> {
         let Slot { loaded, id } = &*self.slot;
         check_vocabulary(loaded, &tokens)?;
@@ -269,9 +276,11 @@ impl Session {
         let length = tokens.len();
         (sequence.tokens, sequence.token_types) = (tokens, types);
         engine.adapt(*id, adapter)?;
-        let cancelled = engine.start(*id, Job::pool(length, pooler))?;
+        let mut job = Job::pool(length, pooler);
+        job.ticket = ticket;
+        let ticket = engine.start(*id, job)?;
         drop(engine);
-        Ok(Stream { slot: self.slot, cancelled, done: false })
+        Ok(Stream { slot: self.slot, ticket, done: false })
     }
 
     /// Logits at all tokens of the session, `expected` floats, in `scores`.
@@ -290,15 +299,12 @@ impl Session {
         }
         engine.adapt(*id, adapter)?;
         let mut job = Job::score(tokens, scores);
-        job.cancelled = Arc::clone(cancel.flag());
+        job.ticket = cancel.ticket();
         let ticket = engine.start(*id, job)?;
         drop(engine);
         let completion = last_event(|| next_event(loaded, *id, &ticket))?;
         if completion.finish_reason == FinishReason::Cancelled {
-            return Err(match loaded.engine()?.is_closed() {
-                true => Error::new(ErrorKind::Closed, "the model was closed meanwhile"),
-                false => Error::new(ErrorKind::Cancelled, "the work was cancelled"),
-            });
+            return Err(stopped(loaded));
         }
         let scores = loaded.engine()?.stop(*id, &ticket).and_then(|job| job.scores).unwrap_or_default();
         match scores.len() == expected {

@@ -2,7 +2,7 @@
 
 use crate::api::model::Loaded;
 use crate::error::{Error, ErrorKind, Result};
-use crate::options::GenerateOptions;
+use crate::options::{GenerateOptions, Resolved};
 
 /// What to continue: text, or token ids.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +46,17 @@ pub(super) fn check_vocabulary(loaded: &Loaded, tokens: &[u32]) -> Result<()> {
     Err(Error::invalid_argument(message).with("token", *bad))
 }
 
+/// Refuses a `min_tokens` that the request can never reach, be its `max_tokens` given or the model's. A minimum of the
+/// model's own gives way to what is asked for.
+pub(super) fn check_min_tokens(options: &GenerateOptions, resolved: &Resolved) -> Result<()> {
+    let Some(min) = options.min_tokens.filter(|&min| min > resolved.max_tokens) else { return Ok(()) };
+    let source = if options.max_tokens.is_some() { "" } else { ", the model's default" };
+    let expected = format!("at most max_tokens, {}{source}", resolved.max_tokens);
+    let message = format!("option min_tokens: expected {expected}, found {min}");
+    let error = Error::invalid_argument(message).with("option", "min_tokens");
+    Err(error.with("expected", expected).with("found", min.to_string()))
+}
+
 pub(super) fn no_beginning() -> Error {
     let missing = "the prompt is empty, and the model has no beginning-of-sequence token to start from";
     Error::new(ErrorKind::EmptyPrompt, missing)
@@ -56,20 +67,22 @@ pub(super) fn no_beginning() -> Error {
 pub(crate) enum Wanted {
     Nothing,
     Tokens(usize),
-    /// As many as there is room for.
-    Open,
+    /// As many as there is room for, and at least this many.
+    AtLeast(usize),
 }
 
 impl Wanted {
     pub(crate) fn of(options: &GenerateOptions) -> Self {
-        options.max_tokens.map_or(Wanted::Open, |tokens| Wanted::Tokens(tokens as usize))
+        match options.max_tokens {
+            Some(tokens) => Wanted::Tokens(tokens as usize),
+            None => Wanted::AtLeast(options.min_tokens.unwrap_or(1).max(1) as usize),
+        }
     }
 
     pub(super) fn at_least(self) -> usize {
         match self {
             Wanted::Nothing => 0,
-            Wanted::Tokens(tokens) => tokens,
-            Wanted::Open => 1,
+            Wanted::Tokens(tokens) | Wanted::AtLeast(tokens) => tokens,
         }
     }
 }
@@ -88,7 +101,7 @@ fn overflow_of(written: &str, length: usize, wanted: Wanted, context: usize) -> 
     let asked = match wanted {
         Wanted::Nothing => format!("{written} tokens"),
         Wanted::Tokens(tokens) => format!("{written} tokens of prompt and {tokens} to generate"),
-        Wanted::Open => format!("{written} tokens of prompt and at least 1 to generate"),
+        Wanted::AtLeast(tokens) => format!("{written} tokens of prompt and at least {tokens} to generate"),
     };
     let message = format!("the context holds {context} tokens, but {asked} are asked for");
     let error = Error::new(ErrorKind::ContextOverflow, message)
@@ -96,6 +109,6 @@ fn overflow_of(written: &str, length: usize, wanted: Wanted, context: usize) -> 
         .with("max_context", context);
     match wanted {
         Wanted::Tokens(tokens) => error.with("max_tokens", tokens),
-        Wanted::Nothing | Wanted::Open => error,
+        Wanted::Nothing | Wanted::AtLeast(_) => error,
     }
 }

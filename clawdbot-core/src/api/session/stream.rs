@@ -1,12 +1,12 @@
 //! The events of a request, and what stops it.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::Slot;
 use crate::api::model::{Loaded, last_event};
-use crate::cancel::{CancelHandle, Ticket};
+use crate::cancel::{CancelHandle, Ticket, cancelled};
 use crate::engine::SequenceId;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event, FinishReason};
@@ -15,14 +15,14 @@ use crate::forward::pooling::Pooler;
 /// The events of one request. Dropping it cancels the request.
 pub struct Stream {
     pub(super) slot: Arc<Slot>,
-    pub(super) cancelled: Ticket,
+    pub(super) ticket: Ticket,
     pub(super) done: bool,
 }
 
 impl Stream {
     /// A handle that cancels this request.
     pub fn cancel_handle(&self) -> CancelHandle {
-        CancelHandle::of(&self.cancelled)
+        self.ticket.handle()
     }
 
     /// The next event; computes until there is one. `None` after the last.
@@ -33,7 +33,7 @@ impl Stream {
         if self.done {
             return Ok(None);
         }
-        let event = next_event(&self.slot.loaded, self.slot.id, &self.cancelled);
+        let event = next_event(&self.slot.loaded, self.slot.id, &self.ticket);
         self.done = !matches!(event, Ok(Some(Event::Progress { .. } | Event::Token { .. })));
         event
     }
@@ -42,10 +42,29 @@ impl Stream {
     pub(crate) fn pooled(mut self) -> Result<Vec<f32>> {
         let completion = last_event(|| self.next_event())?;
         if completion.finish_reason == FinishReason::Cancelled {
-            return Err(Error::new(ErrorKind::Closed, "the model was closed meanwhile"));
+            return Err(stopped(&self.slot.loaded));
         }
-        let job = self.slot.loaded.engine()?.stop(self.slot.id, &self.cancelled);
+        let job = self.slot.loaded.engine()?.stop(self.slot.id, &self.ticket);
         Ok(job.and_then(|job| job.pooler).map_or_else(Vec::new, Pooler::finish))
+    }
+
+    /// Computes to the end, and gives each event to `listener`. A break cancels the request, whose further events nobody
+    /// gets; the completion comes all the same.
+    ///
+    /// # Errors
+    /// As [`Stream::next_event`]; `Closed` when the completion was taken already.
+    pub fn run(&mut self, mut listener: impl FnMut(Event) -> ControlFlow<()>) -> Result<Completion> {
+        let mut listening = true;
+        last_event(|| {
+            let event = self.next_event()?;
+            if let Some(event) = event.as_ref().filter(|_| listening)
+                && listener(event.clone()).is_break()
+            {
+                self.ticket.cancel();
+                listening = false;
+            }
+            Ok(event)
+        })
     }
 
     /// Computes to the end.
@@ -68,9 +87,9 @@ impl Iterator for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         if !self.done {
-            self.cancelled.store(true, Ordering::Relaxed);
+            self.ticket.cancel();
             if let Ok(mut engine) = self.slot.loaded.engine() {
-                engine.stop(self.slot.id, &self.cancelled);
+                engine.stop(self.slot.id, &self.ticket);
             }
         }
     }
@@ -90,7 +109,7 @@ pub(crate) fn run_together(running: &mut Vec<(usize, Stream)>) -> Vec<(usize, Re
         let mut engine = loaded.engine()?;
         let busy = engine.step(&*loaded)?;
         let ended = |(_, stream): &(usize, Stream)| {
-            engine.job(stream.slot.id, &stream.cancelled).is_none_or(|job| job.is_finished())
+            engine.job(stream.slot.id, &stream.ticket).is_none_or(|job| job.is_finished())
         };
         let ended: Vec<bool> = running.iter().map(ended).collect();
         match busy || ended.contains(&true) {
@@ -111,13 +130,13 @@ pub(crate) fn run_together(running: &mut Vec<(usize, Stream)>) -> Vec<(usize, Re
 /// Takes the next event of a job; drives the engine until there is one. `None` when the job has given its last.
 ///
 /// # Errors
-/// `Closed` when the session has gone on to another request.
+/// `Closed` when the session has begun another request.
 pub(super) fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Result<Option<Event>> {
     loop {
         // The lock is taken again for each step, so that callers who wait for it get their events in between.
         let mut engine = loaded.engine()?;
         let Some(job) = engine.job(id, ticket) else {
-            return Err(Error::new(ErrorKind::Closed, "the session has gone on to another request"));
+            return Err(Error::new(ErrorKind::Closed, "the session has begun another request"));
         };
         let running = !job.is_finished();
         if let Some(event) = job.events.pop_front() {
@@ -129,6 +148,15 @@ pub(super) fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Re
         if !engine.step(loaded)? {
             return Err(nothing_to_compute());
         }
+    }
+}
+
+/// Why a job that has no completion to give was stopped.
+pub(super) fn stopped(loaded: &Loaded) -> Error {
+    match loaded.engine() {
+        Ok(engine) if !engine.is_closed() => cancelled(),
+        Ok(_) => Error::new(ErrorKind::Closed, "the model was closed meanwhile"),
+        Err(error) => error,
     }
 }
 

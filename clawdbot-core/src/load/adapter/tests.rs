@@ -15,6 +15,7 @@ use crate::event::Completion;
 use crate::load::source::{Opened, Source};
 use crate::options::{GenerateOptions, ModelOptions, PackOptions, RuntimeOptions, WeightType};
 use crate::runtime::Runtime;
+use crate::tokenizer::AddSpecialTokens;
 use crate::weights::testing::{TempDir, Tensor, bf16_bytes, check, f32_bytes, safetensors};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/adapters");
@@ -129,7 +130,7 @@ fn sequences_of_a_batch_have_adapters_of_their_own() {
 fn sessions_change_adapters_between_requests() {
     let (_dir, model) = with_adapters(&ModelOptions::default());
     let mut session = model.session().unwrap();
-    session.append(Prompt::Tokens((3..23).collect()), false).unwrap();
+    session.append(Prompt::Tokens((3..23).collect()), AddSpecialTokens::No).unwrap();
     let (mut cached, mut answers) = (Vec::new(), Vec::new());
     for adapter in [None, Some("some"), Some("some"), None] {
         let completion = session.generate(&options(adapter)).unwrap();
@@ -169,7 +170,7 @@ fn adapters_count_in_the_budget_and_are_freed() {
         &["an empty text"],
     );
     let mut session = model.session().unwrap();
-    session.append(Prompt::Tokens(vec![5, 6, 7]), false).unwrap();
+    session.append(Prompt::Tokens(vec![5, 6, 7]), AddSpecialTokens::No).unwrap();
     let first = session.generate(&options(Some("a"))).unwrap();
     model.unload_adapter("a").unwrap();
     check(&model.unload_adapter("a").unwrap_err(), ErrorKind::InvalidArgument, &["none", "\"a\""]);

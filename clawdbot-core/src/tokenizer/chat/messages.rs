@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value};
 
+use super::AddGenerationPrompt;
 use super::{ChatTemplate, LocalTime};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::shown;
@@ -37,7 +38,7 @@ impl ChatTemplate {
         &self,
         messages: &Value,
         tools: Option<&Value>,
-        add_generation_prompt: bool,
+        add_generation_prompt: AddGenerationPrompt,
         variables: &Map<String, Value>,
     ) -> Result<String> {
         check_messages(self.source(), messages)?;
@@ -243,7 +244,7 @@ mod tests {
 
     fn render(source: &str, messages: Value, tools: Option<Value>) -> Result<String> {
         let template = ChatTemplate::new(source, &SpecialTokens::default()).unwrap();
-        template.render_checked(&messages, tools.as_ref(), true, &Map::new())
+        template.render_checked(&messages, tools.as_ref(), AddGenerationPrompt::Yes, &Map::new())
     }
 
     #[test]
@@ -324,7 +325,12 @@ mod tests {
         let variables = json!({"enable_thinking": true, "enable_thinkin": true, "think": 1});
         assert_eq!(template.unused(variables.as_object().unwrap()), ["enable_thinkin", "think"]);
         let checked = |variables: Value| {
-            template.render_checked(&messages, None, true, variables.as_object().expect("an object"))
+            template.render_checked(
+                &messages,
+                None,
+                AddGenerationPrompt::Yes,
+                variables.as_object().expect("an object"),
+            )
         };
         for (slip, meant) in [
             ("add_generation_promt", Some("add_generation_prompt")),

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::large_stack::on_large_stack;
 
+use super::AddGenerationPrompt;
 use super::special::SpecialTokens;
 
 mod args;
@@ -81,7 +82,7 @@ const NAME: &str = "chat_template";
 struct Arguments<'a> {
     messages: &'a Value,
     tools: Option<&'a Value>,
-    add_generation_prompt: bool,
+    add_generation_prompt: AddGenerationPrompt,
     variables: &'a Map<String, Value>,
     now: LocalTime,
 }
@@ -125,7 +126,7 @@ impl ChatTemplate {
         &self,
         messages: &Value,
         tools: Option<&Value>,
-        add_generation_prompt: bool,
+        add_generation_prompt: AddGenerationPrompt,
         variables: &Map<String, Value>,
     ) -> Result<String> {
         self.render_at(messages, tools, add_generation_prompt, variables, LocalTime::now())
@@ -139,7 +140,7 @@ impl ChatTemplate {
         &self,
         messages: &Value,
         tools: Option<&Value>,
-        add_generation_prompt: bool,
+        add_generation_prompt: AddGenerationPrompt,
         variables: &Map<String, Value>,
         now: LocalTime,
     ) -> Result<String> {
@@ -178,7 +179,10 @@ impl ChatTemplate {
             }
             context.push(("messages".to_owned(), convert("messages", messages)?));
             context.push(("tools".to_owned(), convert("tools", tools.unwrap_or(&Value::Null))?));
-            context.push(("add_generation_prompt".to_owned(), minijinja::Value::from(add_generation_prompt)));
+            context.push((
+                "add_generation_prompt".to_owned(),
+                minijinja::Value::from(add_generation_prompt.is_yes()),
+            ));
             context.push(("strftime_now".to_owned(), clock(now)));
 
             let mut environment = (*self.environment).clone();
@@ -200,7 +204,7 @@ pub fn render_chat_template(
     template: &str,
     messages: &Value,
     tools: Option<&Value>,
-    add_generation_prompt: bool,
+    add_generation_prompt: AddGenerationPrompt,
     variables: &Map<String, Value>,
 ) -> Result<String> {
     ChatTemplate::with_variables(template, Map::new())?.render(
@@ -262,8 +266,8 @@ impl ChatTemplates {
     ///
     /// # Errors
     /// `MissingTemplate` when there is no `default`.
-    pub fn select(&self, with_tools: bool) -> Result<&ChatTemplate> {
-        let chosen = if with_tools { self.get("tool_use") } else { None };
+    pub fn select(&self, tools: Option<&Value>) -> Result<&ChatTemplate> {
+        let chosen = tools.and_then(|_| self.get("tool_use"));
         chosen.or_else(|| self.get("default")).ok_or_else(|| {
             let names: Vec<&str> = self.names().collect();
             Error::new(

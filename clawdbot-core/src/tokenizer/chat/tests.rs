@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::tokenizer::AddGenerationPrompt;
 
 const NOW: LocalTime =
     LocalTime { year: 2026, month: 1, day: 2, hour: 3, minute: 4, second: 5, microsecond: 0 };
@@ -15,7 +16,13 @@ fn render(template: &str) -> Result<String> {
     ]);
     let variables = json!({"d": {"items": {"type": "s"}, "b": [1, 2]}, "n": null, "bos_token": "<s>"});
     let template = ChatTemplate::new(template, &SpecialTokens::default())?;
-    template.render_at(&messages, None, true, variables.as_object().expect("an object"), NOW)
+    template.render_at(
+        &messages,
+        None,
+        AddGenerationPrompt::Yes,
+        variables.as_object().expect("an object"),
+        NOW,
+    )
 }
 
 #[test]
@@ -135,7 +142,7 @@ fn a_rendering_ends_when_its_time_is_over() {
     let arguments = Arguments {
         messages: &messages,
         tools: None,
-        add_generation_prompt: true,
+        add_generation_prompt: AddGenerationPrompt::Yes,
         variables: &variables,
         now: NOW,
     };
@@ -161,23 +168,29 @@ fn a_template_is_chosen_as_transformers_does() {
     let config = json!([{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]);
     let templates =
         ChatTemplates::from_config(&config, &SpecialTokens::default()).expect("valid").expect("some");
-    assert_eq!(templates.select(true).expect("tool_use").source(), "t");
-    assert_eq!(templates.select(false).expect("default").source(), "d");
+    assert_eq!(templates.select(Some(&Value::Null)).expect("tool_use").source(), "t");
+    assert_eq!(templates.select(None).expect("default").source(), "d");
     let single =
         ChatTemplates::from_config(&json!("s"), &SpecialTokens::default()).expect("valid").expect("some");
-    assert_eq!(single.select(true).expect("default").source(), "s");
+    assert_eq!(single.select(Some(&Value::Null)).expect("default").source(), "s");
     assert!(ChatTemplates::from_config(&Value::Null, &SpecialTokens::default()).expect("valid").is_none());
     assert!(ChatTemplates::from_config(&json!([{"name": 1}]), &SpecialTokens::default()).is_err());
     let only =
         ChatTemplates::from_config(&json!([{"name": "rag", "template": "r"}]), &SpecialTokens::default());
-    let error = only.expect("valid").expect("some").select(false).expect_err("no default");
+    let error = only.expect("valid").expect("some").select(None).expect_err("no default");
     assert_eq!(error.kind(), ErrorKind::MissingTemplate);
 }
 
 #[test]
 fn wrong_arguments_are_refused() {
     let render = |messages: Value, variables: Value| {
-        render_chat_template("x", &messages, None, true, variables.as_object().expect("an object"))
+        render_chat_template(
+            "x",
+            &messages,
+            None,
+            AddGenerationPrompt::Yes,
+            variables.as_object().expect("an object"),
+        )
     };
     assert_eq!(render(json!({}), json!({})).expect_err("no list").kind(), ErrorKind::InvalidArgument);
     assert_eq!(

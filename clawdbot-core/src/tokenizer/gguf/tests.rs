@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::*;
+use crate::tokenizer::{AddSpecialTokens, SkipSpecialTokens};
 use crate::weights::GgufWriter;
 use crate::weights::gguf_testing::{
     typed_array, typed_bool, typed_f32, typed_string, typed_strings, typed_u32,
@@ -27,14 +28,14 @@ fn ids_are_those_of_the_published_vectors() {
         for case in cases.as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
             let expected: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
-            let found = tokenizer.encode(text, false).unwrap();
+            let found = tokenizer.encode(text, AddSpecialTokens::No).unwrap();
             cases_run += 1;
             if found != expected {
                 failures.push(format!("{}: {text:?}: expected {expected:?}, found {found:?}", dir.display()));
             }
             // Some letters are tokens of their own in deepseek-coder, which its own decoder takes for bytes.
             let letters = dir.ends_with("deepseek-coder") && text == "Führer";
-            let back = tokenizer.decode(&found, false).unwrap();
+            let back = tokenizer.decode(&found, SkipSpecialTokens::No).unwrap();
             if back != text && !letters {
                 failures.push(format!("{}: {text:?} comes back as {back:?}", dir.display()));
             }
@@ -99,9 +100,9 @@ fn special_tokens_and_templates_are_those_of_the_file() {
     });
     assert_eq!(config, expected);
     let tokenizer = Tokenizer::from_bytes(&files.tokenizer).unwrap();
-    assert_eq!(tokenizer.encode("abba", true).unwrap(), [3, 2, 1, 0]);
-    assert_eq!(tokenizer.encode("ab<|im_end|>", false).unwrap(), [2, 4]);
-    assert_eq!(tokenizer.decode(&[3, 2, 1, 5], true).unwrap(), "abb");
+    assert_eq!(tokenizer.encode("abba", AddSpecialTokens::Yes).unwrap(), [3, 2, 1, 0]);
+    assert_eq!(tokenizer.encode("ab<|im_end|>", AddSpecialTokens::No).unwrap(), [2, 4]);
+    assert_eq!(tokenizer.decode(&[3, 2, 1, 5], SkipSpecialTokens::Yes).unwrap(), "abb");
     assert!(tokenizer.is_special(4) && !tokenizer.is_special(2));
 
     let named = writer.pair("tokenizer.chat_template.tool_use", typed_string("U"));
@@ -166,7 +167,7 @@ fn sentencepiece_scores_are_checked_and_decide() {
     };
     let ids = |scores: &[f32]| {
         let files = files(&spm(f32s(scores))).unwrap().unwrap();
-        Tokenizer::from_bytes(&files.tokenizer).unwrap().encode("aba", false).unwrap()
+        Tokenizer::from_bytes(&files.tokenizer).unwrap().encode("aba", AddSpecialTokens::No).unwrap()
     };
     assert_eq!(ids(&[0.0, 0.0, 0.0, -1.0, -2.0, 0.0]), [3, 1]);
     assert_eq!(ids(&[0.0, 0.0, 0.0, -2.0, -1.0, 0.0]), [1, 4]);
@@ -194,12 +195,12 @@ fn unused_tokens_have_no_text() {
     };
     let tokenizer = padded(&[1, 1, 1, 3, 3, 3, 5, 5]);
     assert_eq!((tokenizer.id_to_token(6), tokenizer.id_to_token(7)), (None, None));
-    assert_eq!(tokenizer.decode(&[0, 6, 1, 7], false).unwrap(), "ab");
+    assert_eq!(tokenizer.decode(&[0, 6, 1, 7], SkipSpecialTokens::No).unwrap(), "ab");
     let drawable = crate::sampling::Drawable::of(&tokenizer, 8);
     assert!((0..8).all(|id| drawable.has(id) == (id < 6)));
     // One that a merge makes, or that begins a text, is a token as others are.
     let tokenizer = padded(&[1, 1, 5, 5, 3, 3, 5, 1]);
-    assert_eq!(tokenizer.encode("ab", false).unwrap(), [2]);
+    assert_eq!(tokenizer.encode("ab", AddSpecialTokens::No).unwrap(), [2]);
     assert_eq!(tokenizer.id_to_token(3).as_deref(), Some("<s>"));
     let drawable = crate::sampling::Drawable::of(&tokenizer, 8);
     assert!((0..8).all(|id| drawable.has(id) == (id != 6)));
@@ -211,7 +212,10 @@ fn unused_tokens_have_no_text() {
         .pair("tokenizer.ggml.add_space_prefix", typed_bool(false))
         .pair("tokenizer.ggml.scores", f32s(&[0.0, 0.0, 0.0, -1.0, -2.0]));
     let tokenizer = Tokenizer::from_bytes(&files(&spm).unwrap().unwrap().tokenizer).unwrap();
-    assert_eq!((tokenizer.id_to_token(4), tokenizer.encode("ab", false).unwrap()), (None, vec![3]));
+    assert_eq!(
+        (tokenizer.id_to_token(4), tokenizer.encode("ab", AddSpecialTokens::No).unwrap()),
+        (None, vec![3])
+    );
 }
 
 #[test]
@@ -229,9 +233,9 @@ fn merges_in_the_file_decide_and_spaces_are_tokens() {
     let tokenizer =
         |merges: &[&str]| Tokenizer::from_bytes(&files(&gemma(merges)).unwrap().unwrap().tokenizer).unwrap();
     let first = tokenizer(&["a b", "b a", "\u{2581} a"]);
-    assert_eq!(first.encode("aba  ac", true).unwrap(), [8, 3, 1, 5, 6, 7]);
-    assert_eq!(first.decode(&[3, 1, 5, 6, 7], true).unwrap(), "aba  ac");
-    assert_eq!(tokenizer(&["b a", "a b"]).encode("aba", false).unwrap(), [1, 4]);
+    assert_eq!(first.encode("aba  ac", AddSpecialTokens::Yes).unwrap(), [8, 3, 1, 5, 6, 7]);
+    assert_eq!(first.decode(&[3, 1, 5, 6, 7], SkipSpecialTokens::Yes).unwrap(), "aba  ac");
+    assert_eq!(tokenizer(&["b a", "a b"]).encode("aba", AddSpecialTokens::No).unwrap(), [1, 4]);
     refused(&gemma(&["a a"]), ErrorKind::InvalidTokenizer, &["tokenizer.ggml.merges", "make a third"]);
 }
 
@@ -241,9 +245,13 @@ fn same_ids(writer: &GgufWriter, json: &Value, texts: &[&str]) {
     let expected = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
     for text in texts {
         for special in [false, true] {
-            let ids = expected.encode(text, special).unwrap();
-            assert_eq!(found.encode(text, special).unwrap(), ids, "{text:?}");
-            assert_eq!(found.decode(&ids, true).unwrap(), expected.decode(&ids, true).unwrap(), "{text:?}");
+            let ids = expected.encode(text, special.into()).unwrap();
+            assert_eq!(found.encode(text, special.into()).unwrap(), ids, "{text:?}");
+            assert_eq!(
+                found.decode(&ids, SkipSpecialTokens::Yes).unwrap(),
+                expected.decode(&ids, SkipSpecialTokens::Yes).unwrap(),
+                "{text:?}"
+            );
         }
     }
 }
@@ -333,15 +341,15 @@ fn word_pieces_are_those_of_bert() {
     same_ids(&writer, &expected, &texts);
     let cased = writer.clone().pair("tokenizer.ggml.normalizer.lowercase", typed_bool(false));
     let found = Tokenizer::from_bytes(&files(&cased).unwrap().unwrap().tokenizer).unwrap();
-    assert_eq!(found.encode("em Em", false).unwrap(), [5, 1]);
+    assert_eq!(found.encode("em Em", AddSpecialTokens::No).unwrap(), [5, 1]);
     // Accents go with the case.
-    assert_eq!(found.encode("\u{e9}m", false).unwrap(), [1]);
+    assert_eq!(found.encode("\u{e9}m", AddSpecialTokens::No).unwrap(), [1]);
     let stripped = cased.pair("tokenizer.ggml.normalizer.strip_accents", typed_bool(true));
     let found = Tokenizer::from_bytes(&files(&stripped).unwrap().unwrap().tokenizer).unwrap();
-    assert_eq!(found.encode("\u{e9}m", false).unwrap(), [5]);
+    assert_eq!(found.encode("\u{e9}m", AddSpecialTokens::No).unwrap(), [5]);
     let bare = writer.clone().pair("tokenizer.ggml.add_bos_token", typed_bool(false));
     let found = Tokenizer::from_bytes(&files(&bare).unwrap().unwrap().tokenizer).unwrap();
-    assert_eq!(found.encode("em", true).unwrap(), [5, 3]);
+    assert_eq!(found.encode("em", AddSpecialTokens::Yes).unwrap(), [5, 3]);
     let twice = without(writer.clone(), "tokenizer.ggml.tokens");
     let twice = without(twice, "tokenizer.ggml.token_type");
     let twice = twice.pair("tokenizer.ggml.tokens", typed_strings(&["a", "b", "\u{2581}##a", "c"]));
@@ -387,11 +395,11 @@ fn unigrams_are_those_of_sentencepiece() {
     same_ids(&writer, &expected, &texts);
     // Scores decide: three times `a` cost less than what has two of them in one.
     let found = Tokenizer::from_bytes(&files(&writer).unwrap().unwrap().tokenizer).unwrap();
-    assert_eq!(found.encode("ab", true).unwrap(), [3, 6, 1]);
+    assert_eq!(found.encode("ab", AddSpecialTokens::Yes).unwrap(), [3, 6, 1]);
     let bare = writer.clone().pair("tokenizer.ggml.add_eos_token", typed_bool(false));
     let bare = bare.pair("tokenizer.ggml.add_space_prefix", typed_bool(false));
     let found = Tokenizer::from_bytes(&files(&bare).unwrap().unwrap().tokenizer).unwrap();
-    assert_eq!(found.encode("ab", true).unwrap(), [6]);
+    assert_eq!(found.encode("ab", AddSpecialTokens::Yes).unwrap(), [6]);
     let key = "tokenizer.ggml.precompiled_charsmap";
     refused(
         &writer.clone().pair(key, typed_strings(&["a"])),
@@ -402,7 +410,10 @@ fn unigrams_are_those_of_sentencepiece() {
     let rules = typed_array(0, charsmap().len() as u64, &charsmap());
     let found = files(&writer.clone().pair(key, rules)).unwrap().unwrap();
     let found = Tokenizer::from_bytes(&found.tokenizer).unwrap();
-    assert_eq!(found.encode("aB", false).unwrap(), found.encode("ab", false).unwrap());
+    assert_eq!(
+        found.encode("aB", AddSpecialTokens::No).unwrap(),
+        found.encode("ab", AddSpecialTokens::No).unwrap()
+    );
     let broken = writer.pair(key, typed_array(0, 3, &[1, 2, 3]));
     let error = Tokenizer::from_bytes(&files(&broken).unwrap().unwrap().tokenizer).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidTokenizer);
