@@ -7,7 +7,7 @@ use super::session::{Delivery, Session, Stream, Wanted, overflow_at_least};
 use crate::cancel::{CancelHandle, Ticket};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
-use crate::options::{GenerateOptions, check_names};
+use crate::options::{GenerateOptions, PromptKind, check_names};
 use crate::runtime::LogLevel;
 
 /// A conversation to be answered: its messages, and what the model's chat template is given with them.
@@ -169,7 +169,7 @@ impl Session {
     /// # Errors
     /// As [`Model::chat_stream`]; the session is as before then.
     pub fn chat_stream(&mut self, chat: &Chat, options: &GenerateOptions) -> Result<Stream> {
-        let options = &options.with_special_tokens(false);
+        let options = &options.for_prompt(PromptKind::Chat);
         let tokens = self.loaded().encode_chat(chat, options)?;
         self.request_from(Some(tokens), options, Delivery::EachToken, Ticket::default())
     }
@@ -179,7 +179,7 @@ impl Session {
     /// # Errors
     /// As [`Session::chat_stream`]; `OutOfBudget`, `NonFinite` while computing.
     pub fn chat(&mut self, chat: &Chat, options: &GenerateOptions) -> Result<Completion> {
-        let options = &options.with_special_tokens(false);
+        let options = &options.for_prompt(PromptKind::Chat);
         let tokens = self.loaded().encode_chat(chat, options)?;
         self.request_from(Some(tokens), options, Delivery::AtTheEnd, Ticket::default())?.finish()
     }
