@@ -240,7 +240,7 @@ typedef struct clawdbot_event clawdbot_event;
 typedef struct clawdbot_model clawdbot_model;
 
 /**
- * Options by name: for a runtime, for loading, or for generating.
+ * Options by name. The functions that take some list them.
  */
 typedef struct clawdbot_options clawdbot_options;
 
@@ -448,8 +448,17 @@ int32_t clawdbot_options_set_json(clawdbot_options *options,
 void clawdbot_options_free(clawdbot_options *options);
 
 /**
- * A new runtime. `options` may be NULL; they are `threads`, `memory_budget` (in bytes) and `kernels`. `log` may be NULL; it and
- * `user_data` must remain valid until the runtime and everything made with it is freed.
+ * A new runtime. `log` may be NULL; it and `user_data` must remain valid until the runtime and everything made with it is
+ * freed.
+ *
+ * `options`: NULL, or with any of these.
+ * - threads (a whole number from 1 to 1024): Number of threads that compute. Default: the smallest of CPU quota,
+ *   affinity and physical cores.
+ * - memory_budget (a number of bytes below 2^64): Most bytes that the models of a runtime may use together: weights, KV
+ *   cache, scratch memory, and all else that grows with requests. Default: no limit for weights; for what grows with
+ *   requests, a share of the machine's memory (`docs/memory.md`).
+ * - kernels (a name): Instruction-set tier. Tiers with `bf16` in their name round activations to bf16 where weights are
+ *   bf16; all others give equal bits. Default: what `CLAWDBOT_ISA` says, or the best for this CPU.
  */
 int32_t clawdbot_runtime_new(const clawdbot_options *options,
                              clawdbot_log_callback log,
@@ -478,9 +487,15 @@ int32_t clawdbot_runtime_plan_json(const clawdbot_runtime *runtime,
  * file loads in milliseconds, and processes that use it share its memory. It appears when it is complete.
  *
  * `path`: as of `clawdbot_model_load`. `target`: the file to write.
- * `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32", "stored"), `merge_adapters` (paths of LoRA directories), `overwrite` (whether a file that is there already is replaced).
  * `progress`: NULL, or called on this thread now and then; what it stops is `CLAWDBOT_ERROR_CANCELLED`.
  * `size`: receives the size of the file in bytes; may be NULL.
+ *
+ * `options`: NULL, or with any of these.
+ * - weights (one of int8, int4, bf16, f32, stored): Type that the weights will be computed with; `stored` keeps a
+ *   quantized model's own codes. Default: `stored` for quantized models, int8 for others.
+ * - merge_adapters (a list of paths): Directories of LoRA adapters, as PEFT writes them, to add to the weights before
+ *   these are quantized. Default: none.
+ * - overwrite (true or false): Replace a file that is already there. Default: false.
  */
 int32_t clawdbot_runtime_pack(const clawdbot_runtime *runtime,
                               const char *path,
@@ -503,9 +518,14 @@ void clawdbot_runtime_free(clawdbot_runtime *runtime);
  *
  * `name`: OWNER/NAME on Hugging Face, hf://OWNER/NAME or modelscope://OWNER/NAME, the address of its page, or any of them with
  * `:Q4_K_M` for its GGUF file of that quantization; or a path, which is given back.
- * `options`: NULL, or `revision` (branch, tag or commit), `file` (a GGUF file of the repository), `offline`.
- * `progress`: NULL, or called on this thread with bytes: those that are there, and those that will be (0 while that is
- * found out).
+ * `progress`: NULL, or called on this thread with bytes: those downloaded, and those in all (0 while that is not known).
+ *
+ * `options`: NULL, or with any of these.
+ * - revision (a name): Branch, tag or commit of the repository. Default: the main branch.
+ * - file (a name): GGUF file of the repository (any part of a split one), or packed file. Default: safetensors, or the
+ *   only GGUF file.
+ * - offline (true or false): Use only what was downloaded before, without the network. Default: what `HF_HUB_OFFLINE`
+ *   or `TRANSFORMERS_OFFLINE` says.
  */
 int32_t clawdbot_hub_fetch(const char *name,
                            const clawdbot_options *options,
@@ -537,9 +557,29 @@ void clawdbot_cancel_handle_free(clawdbot_cancel_handle *cancel);
  * `runtime`: NULL for one of the model's own, with default options.
  * `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json), a GGUF file, or a packed file (see
  * `clawdbot_runtime_pack`); NULL for the story model that is part of the library.
- * `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32", "stored"), `kv` ("auto", "int8", "bf16", "f32"), `max_context`, `prefill_chunk`,
- * `max_batch`, `merge_adapters` (paths of LoRA directories), `chat_template` (source of one to use instead of the model's), `mmap`, `verify`, `cache` (true, false, or the path of a directory).
  * `progress`: NULL, or called on this thread now and then; a load that it stops is `CLAWDBOT_ERROR_CANCELLED`.
+ *
+ * `options`: NULL, or with any of these.
+ * - weights (one of int8, int4, bf16, f32, stored): Type that weights are computed with; `stored` keeps a quantized
+ *   model's own codes. Default: as a packed file holds them; `stored` for quantized models; int8 for others.
+ * - kv (one of auto, int8, bf16, f32): Type of the KV cache; `auto` is f32 with f32 weights and bf16 otherwise.
+ *   Default: auto.
+ * - max_context (a whole number from 1 to 4294967295): Maximum number of tokens in a sequence. Default: what the model
+ *   was trained for.
+ * - prefill_chunk (a whole number from 1 to 65536): Maximum number of tokens in a forward pass; longer prompts take
+ *   several. Changes speed and memory, not results. Default: 512.
+ * - max_batch (a whole number from 1 to 4096): Maximum number of sequences in a forward pass; others wait their turn.
+ *   Changes speed and memory, not results. Default: 64.
+ * - merge_adapters (a list of paths): Directories of LoRA adapters, as PEFT writes them, to add to the weights before
+ *   these are quantized. Default: none.
+ * - chat_template (a text): Text of a Jinja chat template to use instead of the model's own. It sees the model's
+ *   special tokens. Default: the model's.
+ * - mmap (true or false): Map a packed file, so that processes share its memory, instead of reading it. A mapped file
+ *   must not be changed or shortened. Default: true.
+ * - verify (true or false): Read all of a packed file first and compare it with its checksum. Default: false.
+ * - cache (true, false or a directory ('./true' for a directory of that name)): Write a packed file when a directory is
+ *   loaded, and use it the next time: true in the user's cache directory, or in the directory given here. Changes no
+ *   result. Default: false.
  */
 int32_t clawdbot_model_load(const clawdbot_runtime *runtime,
                             const char *path,
@@ -582,10 +622,52 @@ int32_t clawdbot_model_load_adapter(const clawdbot_model *model,
 int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *name, clawdbot_error **error);
 
 /**
- * Generates from a text. `options` may be NULL, or has any of `adapter`, `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
- * `typical_p`, `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `suppress_tokens`, `begin_suppress_tokens`, `bad_words_ids`,
- * `no_repeat_ngram_size`, `min_tokens`, `logit_bias`, `seed`, `stop`, `stop_token_ids`,
- * `ignore_eos`, `logprobs`, `add_special_tokens`, `skip_special_tokens`.
+ * Generates from a text.
+ *
+ * `options`: NULL, or with any of these. Options that are not given come from the model's `generation_config.json`. The
+ * completion reports the values that were used.
+ * - adapter (a name): Name of the loaded LoRA adapter to use. Default: none.
+ * - max_tokens (a whole number from 1 to 4294967295): Maximum number of tokens to generate. Default: the model's, or
+ *   until the context is full.
+ * - temperature (a finite number, 0 or more): Logits are divided by this before the softmax: lower values favor likely
+ *   tokens. 0 is greedy: always the most likely token. Default: the model's (or 1) with `do_sample`, 0 without.
+ * - top_k (a whole number from 0 to 4294967295): Sample only from this many of the most likely tokens; 0 is off.
+ *   Default: the model's, or else 50 with `do_sample` and 0 without.
+ * - top_p (a number above 0, at most 1): Sample only from the smallest set of most likely tokens whose probabilities
+ *   add up to this (nucleus sampling); 1 is off. Default: the model's, or 1.
+ * - min_p (a number from 0 to 1): Sample only from tokens at least this many times as likely as the most likely token;
+ *   0 is off. Default: the model's, or 0.
+ * - typical_p (a number above 0, at most 1): Sample only from tokens whose surprisal is closest to the entropy, until
+ *   their probabilities add up to this (locally typical sampling); 1 is off. Default: the model's, or 1.
+ * - repetition_penalty (a finite number above 0): Divide positive logits of tokens that occur in the prompt or the
+ *   output by this, and multiply negative ones; 1 is off. Default: the model's, or 1.
+ * - presence_penalty (a finite number): Subtract this from the logits of tokens that occur in the output. Default: 0.
+ * - frequency_penalty (a finite number): Subtract this from the logits of tokens in the output, once for each
+ *   occurrence. Default: 0.
+ * - suppress_tokens (a list of at most 1048576 token ids): Tokens that are never generated. Default: the model's.
+ * - begin_suppress_tokens (a list of at most 1048576 token ids): Tokens that are never generated as the first token.
+ *   Default: the model's.
+ * - bad_words_ids (a list of at most 10000 lists of token ids): Sequences of tokens that are never generated. One that
+ *   is only an end-of-sequence token has no effect. Default: the model's.
+ * - no_repeat_ngram_size (a whole number from 0 to 4294967295): No sequence of this many tokens occurs twice, counting
+ *   the prompt; 0 is off. Default: the model's, or 0.
+ * - min_tokens (a whole number from 0 to 4294967295): Generate at least this many tokens before one that ends the
+ *   generation. Default: the model's, or 0.
+ * - logit_bias (a mapping of token ids to finite numbers): Numbers to add to the logits of tokens, by token id.
+ *   Default: none.
+ * - seed (a whole number from 0 to 18446744073709551615): Seed of the random numbers. Default: random; the completion
+ *   reports it.
+ * - stop (a list of at most 64 texts): Texts that end the generation. They are left out of the completion's text.
+ *   Default: the model's.
+ * - stop_token_ids (a list of token ids): Tokens that end the generation, in addition to the model's end-of-sequence
+ *   tokens. Default: none.
+ * - ignore_eos (true or false): Treat the model's end-of-sequence tokens as ordinary tokens. Default: false.
+ * - logprobs (a whole number from 0 to 64): Report the log-probability of each generated token, and of this many most
+ *   likely tokens. Default: nothing is reported.
+ * - add_special_tokens (true or false): Add the tokenizer's special tokens, such as BOS, to the prompt. A BOS that is
+ *   already there is not doubled. Sessions take this when text is appended. Default: true for text, false for a chat,
+ *   whose template adds its own.
+ * - skip_special_tokens (true or false): Leave special tokens out of the completion's text. Default: true.
  */
 int32_t clawdbot_model_generate_text(const clawdbot_model *model,
                                      const char *text,
@@ -595,7 +677,7 @@ int32_t clawdbot_model_generate_text(const clawdbot_model *model,
                                      clawdbot_error **error);
 
 /**
- * Generates from token ids.
+ * Generates from token ids. `options` as of `clawdbot_model_generate_text`.
  */
 int32_t clawdbot_model_generate_tokens(const clawdbot_model *model,
                                        const uint32_t *ids,
@@ -605,7 +687,7 @@ int32_t clawdbot_model_generate_tokens(const clawdbot_model *model,
                                        clawdbot_error **error);
 
 /**
- * Generates from a text, event by event.
+ * Generates from a text, event by event. `options` as of `clawdbot_model_generate_text`.
  */
 int32_t clawdbot_model_stream_text(const clawdbot_model *model,
                                    const char *text,
@@ -615,7 +697,7 @@ int32_t clawdbot_model_stream_text(const clawdbot_model *model,
                                    clawdbot_error **error);
 
 /**
- * Generates from token ids, event by event.
+ * Generates from token ids, event by event. `options` as of `clawdbot_model_generate_text`.
  */
 int32_t clawdbot_model_stream_tokens(const clawdbot_model *model,
                                      const uint32_t *ids,
@@ -687,9 +769,20 @@ int32_t clawdbot_model_logits_with(const clawdbot_model *model,
  * room for `capacity`; their number goes to `needed`, which may be NULL. With `vectors` NULL nothing is computed. The first text
  * that fails fails the call; its error says which one it is.
  *
- * `lengths` may be NULL if all texts are NUL-terminated. `options` may be NULL, or has any of `pooling` ("cls", "mean",
- * "max", "last", "weighted_mean", "mean_sqrt_len"), `normalize`, `prompt_name`, `prompt`, `dimensions`, `truncate`,
- * `add_special_tokens`; what is not given comes from the model's files.
+ * `lengths` may be NULL if all texts are NUL-terminated.
+ *
+ * `options`: NULL, or with any of these. Options that are not given come from the model's own files.
+ * - pooling (one of cls, mean, max, last, weighted_mean, mean_sqrt_len): How to combine the hidden states of a text's
+ *   tokens into one vector. Required if the model does not say. Default: the model's.
+ * - normalize (true or false): Scale vectors to length 1. Default: the model's.
+ * - prompt_name (a name): Name of one of the model's prompts, which is put before each text. Default: the model's
+ *   default prompt, if it has one.
+ * - prompt (a text): Text that is put before each text, instead of one of the model's prompts. Default: as
+ *   `prompt_name` says.
+ * - dimensions (a whole number from 1 to 4294967295): Keep only this many leading elements of each vector, for models
+ *   trained for it (Matryoshka). Default: all.
+ * - truncate (true or false): Cut texts that are too long. Otherwise they are errors. Default: false.
+ * - add_special_tokens (true or false): Add the tokenizer's special tokens to each text. Default: true.
  */
 int32_t clawdbot_model_embed(const clawdbot_model *model,
                              const char *const *texts,
@@ -723,8 +816,14 @@ int32_t clawdbot_model_embed_each(const clawdbot_model *model,
  * Scores `count` documents against a query, more is more relevant: `count` floats to `scores`, in their order. The first
  * document that fails fails the call; its error says which one it is.
  *
- * `lengths` may be NULL if all documents are NUL-terminated. `options` may be NULL, or has any of `sigmoid`, `instruction`,
- * `truncate`.
+ * `lengths` may be NULL if all documents are NUL-terminated.
+ *
+ * `options`: NULL, or with any of these.
+ * - sigmoid (true or false): Give scores as probabilities, `1 / (1 + exp(-logit))`, instead of logits. Default: the
+ *   model's, or true.
+ * - instruction (a text): What makes a document a good answer to the query, for models that take an instruction
+ *   (Qwen3-Reranker). Default: the model's.
+ * - truncate (true or false): Cut texts that are too long. Otherwise they are errors. Default: false.
  */
 int32_t clawdbot_model_rerank(const clawdbot_model *model,
                               const char *query,

@@ -77,9 +77,9 @@ pub unsafe extern "C" fn clawdbot_model_logits_with(
 /// room for `capacity`; their number goes to `needed`, which may be NULL. With `vectors` NULL nothing is computed. The first text
 /// that fails fails the call; its error says which one it is.
 ///
-/// `lengths` may be NULL if all texts are NUL-terminated. `options` may be NULL, or has any of `pooling` ("cls", "mean",
-/// "max", "last", "weighted_mean", "mean_sqrt_len"), `normalize`, `prompt_name`, `prompt`, `dimensions`, `truncate`,
-/// `add_special_tokens`; what is not given comes from the model's files.
+/// `lengths` may be NULL if all texts are NUL-terminated.
+///
+/// Options: [`clawdbot_core::EmbedOptions`].
 ///
 /// # Safety
 /// As the head of the header says.
@@ -158,8 +158,9 @@ pub unsafe extern "C" fn clawdbot_model_embed_each(
 /// Scores `count` documents against a query, more is more relevant: `count` floats to `scores`, in their order. The first
 /// document that fails fails the call; its error says which one it is.
 ///
-/// `lengths` may be NULL if all documents are NUL-terminated. `options` may be NULL, or has any of `sigmoid`, `instruction`,
-/// `truncate`.
+/// `lengths` may be NULL if all documents are NUL-terminated.
+///
+/// Options: [`clawdbot_core::RerankOptions`].
 ///
 /// # Safety
 /// As the head of the header says.

@@ -18,9 +18,9 @@ use crate::string::clawdbot_string;
 ///
 /// `name`: OWNER/NAME on Hugging Face, hf://OWNER/NAME or modelscope://OWNER/NAME, the address of its page, or any of them with
 /// `:Q4_K_M` for its GGUF file of that quantization; or a path, which is given back.
-/// `options`: NULL, or `revision` (branch, tag or commit), `file` (a GGUF file of the repository), `offline`.
-/// `progress`: NULL, or called on this thread with bytes: those that are there, and those that will be (0 while that is
-/// found out).
+/// `progress`: NULL, or called on this thread with bytes: those downloaded, and those in all (0 while that is not known).
+///
+/// Options: [`clawdbot_core::HubOptions`].
 ///
 /// # Safety
 /// As the head of the header says.

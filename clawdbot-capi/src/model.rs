@@ -40,9 +40,9 @@ pub(crate) fn watched(
 /// `runtime`: NULL for one of the model's own, with default options.
 /// `path`: a Hugging Face model directory (config.json, safetensors, tokenizer.json), a GGUF file, or a packed file (see
 /// `clawdbot_runtime_pack`); NULL for the story model that is part of the library.
-/// `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32", "stored"), `kv` ("auto", "int8", "bf16", "f32"), `max_context`, `prefill_chunk`,
-/// `max_batch`, `merge_adapters` (paths of LoRA directories), `chat_template` (source of one to use instead of the model's), `mmap`, `verify`, `cache` (true, false, or the path of a directory).
 /// `progress`: NULL, or called on this thread now and then; a load that it stops is `CLAWDBOT_ERROR_CANCELLED`.
+///
+/// Options: [`clawdbot_core::ModelOptions`].
 ///
 /// # Safety
 /// As the head of the header says.
@@ -144,10 +144,9 @@ pub unsafe extern "C" fn clawdbot_model_unload_adapter(
     })
 }
 
-/// Generates from a text. `options` may be NULL, or has any of `adapter`, `max_tokens`, `temperature`, `top_k`, `top_p`, `min_p`,
-/// `typical_p`, `repetition_penalty`, `presence_penalty`, `frequency_penalty`, `suppress_tokens`, `begin_suppress_tokens`, `bad_words_ids`,
-/// `no_repeat_ngram_size`, `min_tokens`, `logit_bias`, `seed`, `stop`, `stop_token_ids`,
-/// `ignore_eos`, `logprobs`, `add_special_tokens`, `skip_special_tokens`.
+/// Generates from a text.
+///
+/// Options: [`clawdbot_core::GenerateOptions`].
 ///
 /// # Safety
 /// As the head of the header says.
@@ -164,7 +163,7 @@ pub unsafe extern "C" fn clawdbot_model_generate_text(
     guard(error, || generate(model, || unsafe { text_prompt(text, length) }, options, out))
 }
 
-/// Generates from token ids.
+/// Generates from token ids. `options` as of `clawdbot_model_generate_text`.
 ///
 /// # Safety
 /// As the head of the header says.
@@ -181,7 +180,7 @@ pub unsafe extern "C" fn clawdbot_model_generate_tokens(
     guard(error, || generate(model, || unsafe { tokens_prompt(ids, count) }, options, out))
 }
 
-/// Generates from a text, event by event.
+/// Generates from a text, event by event. `options` as of `clawdbot_model_generate_text`.
 ///
 /// # Safety
 /// As the head of the header says.
@@ -198,7 +197,7 @@ pub unsafe extern "C" fn clawdbot_model_stream_text(
     guard(error, || stream(model, || unsafe { text_prompt(text, length) }, options, out))
 }
 
-/// Generates from token ids, event by event.
+/// Generates from token ids, event by event. `options` as of `clawdbot_model_generate_text`.
 ///
 /// # Safety
 /// As the head of the header says.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::error::clawdbot_error;
 use crate::handle::{CLAWDBOT_NUL_TERMINATED, give, guard, handle, invalid, quietly, required, text};
 
-/// Options by name: for a runtime, for loading, or for generating.
+/// Options by name. The functions that take some list them.
 pub struct clawdbot_options(Mutex<Map<String, Value>>);
 
 /// What NULL stands for is `T`'s default; otherwise what `from_json` of the core makes of the options.
@@ -126,7 +126,11 @@ pub unsafe extern "C" fn clawdbot_options_set_number(
 ) -> i32 {
     let finite = || match serde_json::Number::from_f64(value) {
         Some(number) => Ok(Value::Number(number)),
-        None => Err(invalid(format!("value: expected a finite number, found {value}"))),
+        None => {
+            let error = invalid(format!("value: expected a finite number, found {value}"));
+            let found = value.to_string();
+            Err(error.with("argument", "value").with("expected", "a finite number").with("found", found))
+        }
     };
     // SAFETY: the contract of the header.
     guard(error, || unsafe { set(options, name, finite) })

@@ -45,8 +45,10 @@ pub(crate) unsafe fn source(pointer: *const c_char) -> Result<Source> {
     Ok(Source::from(unsafe { path(pointer, "path") }?))
 }
 
-/// A new runtime. `options` may be NULL; they are `threads`, `memory_budget` (in bytes) and `kernels`. `log` may be NULL; it and
-/// `user_data` must remain valid until the runtime and everything made with it is freed.
+/// A new runtime. `log` may be NULL; it and `user_data` must remain valid until the runtime and everything made with it is
+/// freed.
+///
+/// Options: [`clawdbot_core::RuntimeOptions`].
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_runtime_new(
     options: Option<&clawdbot_options>,
@@ -118,9 +120,10 @@ pub unsafe extern "C" fn clawdbot_runtime_plan_json(
 /// file loads in milliseconds, and processes that use it share its memory. It appears when it is complete.
 ///
 /// `path`: as of `clawdbot_model_load`. `target`: the file to write.
-/// `options`: NULL, or `weights` ("int8", "int4", "bf16", "f32", "stored"), `merge_adapters` (paths of LoRA directories), `overwrite` (whether a file that is there already is replaced).
 /// `progress`: NULL, or called on this thread now and then; what it stops is `CLAWDBOT_ERROR_CANCELLED`.
 /// `size`: receives the size of the file in bytes; may be NULL.
+///
+/// Options: [`clawdbot_core::PackOptions`].
 ///
 /// # Safety
 /// As the head of the header says.

@@ -2,13 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use clawdbot_core::{Error, ErrorKind, Result, Runtime, Source};
 #[cfg(feature = "hub")]
-use clawdbot_core::{HubOptions, Progress};
-use serde::Serialize;
+use clawdbot_core::Progress;
+use clawdbot_core::{Error, ErrorKind, HubOptions, Result, Runtime, Source};
 
-use crate::args::{OutputArgs, given};
+use crate::args::{Flags, OutputArgs};
 #[cfg(feature = "hub")]
 use crate::{
     interrupt::Work,
@@ -16,26 +14,8 @@ use crate::{
     report::bytes,
 };
 
-/// `HubOptions`; none without the feature.
-#[derive(Debug, Default, Args, Serialize)]
-#[command(
-    next_help_heading = "Hub (with a model OWNER/NAME[:QUANTIZATION], hf://..., modelscope://... or an address)"
-)]
-pub(crate) struct HubArgs {
-    /// Branch, tag or commit [default: the main branch]
-    #[cfg(feature = "hub")]
-    #[arg(long, value_name = "NAME")]
-    revision: Option<String>,
-    /// A GGUF or packed file of the repository [default: safetensors, or else the only GGUF file]
-    #[cfg(feature = "hub")]
-    #[arg(long, value_name = "NAME")]
-    file: Option<String>,
-    /// Use what was downloaded before, and no network [default: what HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE says]
-    #[cfg(feature = "hub")]
-    #[arg(long)]
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    offline: bool,
-}
+/// Those of downloads.
+pub(crate) type HubArgs = Flags<HubOptions>;
 
 /// The model a command works with; downloaded, with a bar, if it is on a hub and not here. Ctrl-C cancels.
 ///
@@ -53,7 +33,7 @@ pub(crate) fn source(
         (None, Some(name)) => Source::Shape(name.clone()),
         (None, None) => Source::Builtin,
     };
-    match given(args)?.keys().find(|name| *name != "offline") {
+    match args.given().keys().find(|name| *name != "offline") {
         Some(option) => {
             let message = format!("option {option}: expected with a model OWNER/NAME, found none");
             Err(Error::new(ErrorKind::InvalidArgument, message).with("option", option.as_str()))
@@ -66,7 +46,7 @@ pub(crate) fn source(
 fn named(runtime: &Runtime, path: &Path, args: &HubArgs, output: &OutputArgs) -> Result<Source> {
     // What is not text is no name.
     let Some(name) = path.to_str() else { return Ok(Source::from(path)) };
-    let options = HubOptions::from_json(&given(args)?)?;
+    let options = args.options()?;
     let work = Work::begin();
     let mut line = StatusLine::new(output);
     let path = runtime.fetch(name, &options, |Progress { done, total }| {
@@ -87,21 +67,17 @@ fn named(_: &Runtime, path: &Path, _: &HubArgs, _: &OutputArgs) -> Result<Source
 
 #[cfg(all(test, feature = "hub"))]
 mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
     use super::*;
 
     #[test]
-    fn options_are_those_of_the_library() {
-        let names: Vec<String> = HubArgs::augment_args(clap::Command::new(""))
-            .get_arguments()
-            .map(|argument| argument.get_id().to_string())
-            .collect();
-        assert_eq!(names, HubOptions::NAMES);
-    }
-
-    #[test]
     fn the_environment_decides_unless_told() {
-        let options = |args: &HubArgs| HubOptions::from_json(&given(args).unwrap()).unwrap();
-        assert_eq!(options(&HubArgs::default()).offline, None);
-        assert_eq!(options(&HubArgs { offline: true, ..HubArgs::default() }).offline, Some(true));
+        let offline = |line: &[&str]| {
+            let matches = HubArgs::augment_args(Command::new("")).get_matches_from(line);
+            HubArgs::from_arg_matches(&matches).unwrap().options().unwrap().offline
+        };
+        assert_eq!(offline(&[""]), None);
+        assert_eq!(offline(&["", "--offline"]), Some(true));
     }
 }

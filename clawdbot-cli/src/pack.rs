@@ -6,7 +6,7 @@ use clawdbot_core::{ModelOptions, Source};
 use serde_json::json;
 
 use crate::Outcome;
-use crate::args::PackArgs;
+use crate::args::{PackArgs, Packing};
 use crate::hub::source;
 use crate::output::{Failure, print, print_line};
 use crate::progress::watch;
@@ -14,7 +14,7 @@ use crate::report::{bytes, peak_rss_bytes};
 
 pub(crate) fn run(args: &PackArgs) -> Result<Outcome, Failure> {
     let runtime = args.runtime.runtime(&args.output)?;
-    let (model, shape, target) = args.source_and_target()?;
+    let Packing { model, shape, target } = args.packing()?;
     let options = args.options.options()?;
     let source = source(&runtime, model, shape, &args.hub, &args.output)?;
     let start = Instant::now();

@@ -58,11 +58,10 @@ pub use cancel::{CancelHandle, Progress};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
 pub use load::source::Source;
-#[cfg(feature = "hub")]
-pub use options::HubOptions;
 pub use options::{
-    Cache, EmbedOptions, GenerateOptions, KvType, ModelOptions, PackOptions, Pooling, RerankOptions,
-    RuntimeOptions, WeightType, check_option_names,
+    Cache, EmbedOptions, GenerateOptions, HubOptions, KvType, ModelOptions, NumberRange, OPTIONS,
+    OptionGroup, OptionSet, OptionSpec, OptionType, PackOptions, Pooling, RerankOptions, RuntimeOptions,
+    WeightType, check_option_names,
 };
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};

@@ -122,7 +122,16 @@ pub(crate) fn index<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'p
 }
 
 fn out_of_range(path: &str, expected: &str, object: &Bound<'_, PyAny>) -> PyErr {
-    invalid_argument(format!("{path}: expected {expected}, found {object}"))
+    let found = object.to_string();
+    let message = format!("{path}: expected {expected}, found {found}");
+    let error = Error::new(ErrorKind::InvalidArgument, message);
+    to_py(error.with("argument", path).with("expected", expected).with("found", found))
+}
+
+/// What a conversion found, if `error` is about a number that JSON cannot hold.
+pub(crate) fn unfit_number(py: Python<'_>, error: &PyErr) -> Option<String> {
+    let detail = error.value(py).getattr("detail").ok()?;
+    detail.get_item("found").ok()?.extract().ok()
 }
 
 /// A whole number of at most `most`, for arguments that count or number something.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clawdbot_core::{
-    Chat, EmbedOptions, GenerateOptions, ModelOptions, PackOptions, RerankOptions, Result, RuntimeOptions,
-    Source, check_option_names,
+    Chat, EmbedOptions, GenerateOptions, ModelOptions, OptionSet, OptionSpec, OptionType, PackOptions,
+    RerankOptions, RuntimeOptions, Source, check_option_names,
 };
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -97,13 +97,7 @@ pub(crate) fn generate(
         all.update(kwargs.as_mapping())?;
     }
     call.check(&all, &[GenerateOptions::NAMES])?;
-    if let Some(text) = all.get_item("stop")?.filter(|stop| stop.is_instance_of::<PyString>()) {
-        all.set_item("stop", [text])?;
-    }
-    if let Some(biases) = all.get_item("logit_bias")?.filter(|biases| biases.is_instance_of::<PyMapping>()) {
-        all.set_item("logit_bias", text_keys(biases.cast::<PyMapping>()?)?)?;
-    }
-    read(&all, GenerateOptions::NAMES, GenerateOptions::from_json)
+    read(&all)
 }
 
 /// Options of several generations: one mapping for all, or a list with one (or None) for each.
@@ -158,20 +152,42 @@ fn text_keys<'py>(biases: &Bound<'py, PyMapping>) -> PyResult<Bound<'py, PyDict>
     Ok(keyed)
 }
 
-/// The core's options from arguments. A known option that is `None` keeps its default; sets, ranges and other collections
-/// are lists, paths their text.
-fn read<T>(
-    kwargs: &Bound<'_, PyDict>,
-    names: &[&str],
-    from_json: impl FnOnce(&Map<String, Value>) -> Result<T>,
-) -> PyResult<T> {
-    let plain = PyDict::new(kwargs.py());
+/// The core's options from arguments, whose names are checked. One that is `None` keeps its default.
+fn read<T: OptionSet>(kwargs: &Bound<'_, PyDict>) -> PyResult<T> {
+    let mut object = Map::new();
     for (name, value) in kwargs {
-        plain.set_item(name, listed(value)?)?;
+        let name: String = name.extract()?;
+        let option = T::GROUP.options.iter().find(|option| option.name == name);
+        let value = match option {
+            _ if value.is_none() => continue,
+            Some(option) => option_value(option, value)?,
+            // Which the core refuses.
+            None => Value::Null,
+        };
+        object.insert(name, value);
     }
-    let mut object = json::map_from_py(Some(&plain))?;
-    object.retain(|name, value| !(value.is_null() && names.contains(&name.as_str())));
-    from_json(&object).map_err(to_py)
+    T::from_json(&object).map_err(to_py)
+}
+
+/// A value as JSON: sets, ranges and other collections are lists, paths their text, and a text alone is a list of one.
+///
+/// # Errors
+/// The core's `InvalidArgument` for a number that JSON cannot hold; those of the conversion.
+fn option_value(option: &OptionSpec, value: Bound<'_, PyAny>) -> PyResult<Value> {
+    let py = value.py();
+    let given = match option.values {
+        OptionType::List { of: OptionType::Text, .. } if value.is_instance_of::<PyString>() => {
+            PyList::new(py, [&value])?.into_any()
+        }
+        OptionType::TokenMap(_) if value.is_instance_of::<PyMapping>() => {
+            text_keys(value.cast::<PyMapping>()?)?.into_any()
+        }
+        _ => listed(value)?,
+    };
+    json::from_py(&given, option.name).map_err(|error| match json::unfit_number(py, &error) {
+        Some(found) => to_py(option.error(found)),
+        None => error,
+    })
 }
 
 /// A collection that is neither text nor a mapping as a list, a path as text; paths in the list too.
@@ -212,7 +228,7 @@ macro_rules! options {
         pub(crate) fn $function(call: Call, kwargs: Kwargs<'_, '_>) -> PyResult<$type> {
             let Some(kwargs) = kwargs else { return Ok($type::default()) };
             call.check(kwargs, &[$type::NAMES])?;
-            read(kwargs, $type::NAMES, $type::from_json)
+            read(kwargs)
         })+
     };
 }

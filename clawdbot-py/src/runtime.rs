@@ -14,12 +14,17 @@ use crate::{json, options};
 
 /// Threads, memory budget and log hook; models of one runtime share them.
 ///
-/// threads: to compute on; default: the least of CPU quota, affinity and physical cores.
-/// memory_budget: most bytes that all its models may take together.
-/// kernels: the instruction-set tier to compute with, such as `avx2`; default: the best one of this CPU.
-/// on_log: called with level (`warning` or `info`) and message, from any thread; what it raises goes to
-/// `sys.unraisablehook`.
-/// Any other argument is an error.
+/// `on_log` is called with level (`warning` or `info`) and message, from any thread; what it raises goes to
+/// `sys.unraisablehook`. Any other argument is an error.
+///
+/// Options of a runtime:
+/// - threads: Number of threads that compute. Value: a whole number from 1 to 1024. Default: the smallest of CPU
+///   quota, affinity and physical cores.
+/// - memory_budget: Most bytes that the models of a runtime may use together: weights, KV cache, scratch memory,
+///   and all else that grows with requests. Value: a number of bytes below 2^64. Default: no limit for weights; for
+///   what grows with requests, a share of the machine's memory (`docs/memory.md`).
+/// - kernels: Instruction-set tier. Tiers with `bf16` in their name round activations to bf16 where weights are
+///   bf16; all others give equal bits. Default: what `CLAWDBOT_ISA` says, or the best for this CPU.
 #[pyclass(frozen, module = "clawdbot")]
 pub(crate) struct Runtime(pub(crate) core::Runtime);
 
@@ -61,9 +66,28 @@ impl Runtime {
 
     /// Loads the model in a directory, GGUF or packed file, with random weights in a published shape, or the built-in one.
     ///
-    /// Options: weights, kv, max_context, prefill_chunk, max_batch, merge_adapters, chat_template, mmap, verify, cache, as of
-    /// `Model.from_pretrained`. `on_progress(done, total)` is called with weights: if it returns
-    /// False, loading is cancelled (`Cancelled`); what it raises is raised.
+    /// `on_progress(done, total)` is called with weights: if it returns False, loading is cancelled (`Cancelled`); what it
+    /// raises is raised.
+    ///
+    /// Options (`ModelOptions`):
+    /// - weights: Type that weights are computed with; `stored` keeps a quantized model's own codes. Default: as a
+    ///   packed file holds them; `stored` for quantized models; int8 for others.
+    /// - kv: Type of the KV cache; `auto` is f32 with f32 weights and bf16 otherwise. Default: auto.
+    /// - max_context: Maximum number of tokens in a sequence. Value: a whole number from 1 to 4294967295. Default: what
+    ///   the model was trained for.
+    /// - prefill_chunk: Maximum number of tokens in a forward pass; longer prompts take several. Changes speed and
+    ///   memory, not results. Value: a whole number from 1 to 65536. Default: 512.
+    /// - max_batch: Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory,
+    ///   not results. Value: a whole number from 1 to 4096. Default: 64.
+    /// - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
+    ///   quantized. Default: none.
+    /// - chat_template: Text of a Jinja chat template to use instead of the model's own. It sees the model's special
+    ///   tokens. Default: the model's.
+    /// - mmap: Map a packed file, so that processes share its memory, instead of reading it. A mapped file must not be
+    ///   changed or shortened. Default: True.
+    /// - verify: Read all of a packed file first and compare it with its checksum. Default: False.
+    /// - cache: Write a packed file when a directory is loaded, and use it the next time: True in the user's cache
+    ///   directory, or in the directory given here. Changes no result. Default: False.
     #[pyo3(signature = (path=None, *, shape=None, on_progress=None, **options))]
     fn load(
         &self,
@@ -81,8 +105,15 @@ impl Runtime {
     /// configuration. Such a file loads in milliseconds, and processes that use it share its memory. Returns its size in
     /// bytes. No path and no shape: the built-in model.
     ///
-    /// Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), merge_adapters, overwrite. `on_progress(done, total)` is called with weights:
-    /// if it returns False, packing is cancelled (`Cancelled`); what it raises is raised.
+    /// `on_progress(done, total)` is called with weights: if it returns False, packing is cancelled (`Cancelled`); what it
+    /// raises is raised.
+    ///
+    /// Options (`PackOptions`):
+    /// - weights: Type that the weights will be computed with; `stored` keeps a quantized model's own codes. Default:
+    ///   `stored` for quantized models, int8 for others.
+    /// - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
+    ///   quantized. Default: none.
+    /// - overwrite: Replace a file that is already there. Default: False.
     #[pyo3(signature = (path, target, *, shape=None, on_progress=None, **options))]
     fn pack(
         &self,

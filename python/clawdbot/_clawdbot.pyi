@@ -361,9 +361,28 @@ class Runtime:
     ) -> Model:
         """Loads the model in a directory, GGUF or packed file, with random weights in a published shape, or the built-in one.
 
-        Options: weights, kv, max_context, prefill_chunk, max_batch, merge_adapters, chat_template, mmap, verify, cache, as of
-        `Model.from_pretrained`. `on_progress(done, total)` is called with weights: if it returns
-        False, loading is cancelled (`Cancelled`); what it raises is raised.
+        `on_progress(done, total)` is called with weights: if it returns False, loading is cancelled (`Cancelled`); what it
+        raises is raised.
+
+        Options (`ModelOptions`):
+        - weights: Type that weights are computed with; `stored` keeps a quantized model's own codes. Default: as a
+          packed file holds them; `stored` for quantized models; int8 for others.
+        - kv: Type of the KV cache; `auto` is f32 with f32 weights and bf16 otherwise. Default: auto.
+        - max_context: Maximum number of tokens in a sequence. Value: a whole number from 1 to 4294967295. Default: what
+          the model was trained for.
+        - prefill_chunk: Maximum number of tokens in a forward pass; longer prompts take several. Changes speed and
+          memory, not results. Value: a whole number from 1 to 65536. Default: 512.
+        - max_batch: Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory,
+          not results. Value: a whole number from 1 to 4096. Default: 64.
+        - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
+          quantized. Default: none.
+        - chat_template: Text of a Jinja chat template to use instead of the model's own. It sees the model's special
+          tokens. Default: the model's.
+        - mmap: Map a packed file, so that processes share its memory, instead of reading it. A mapped file must not be
+          changed or shortened. Default: True.
+        - verify: Read all of a packed file first and compare it with its checksum. Default: False.
+        - cache: Write a packed file when a directory is loaded, and use it the next time: True in the user's cache
+          directory, or in the directory given here. Changes no result. Default: False.
         """
     def pack(
         self,
@@ -378,8 +397,15 @@ class Runtime:
         configuration. Such a file loads in milliseconds, and processes that use it share its memory. Returns its size in
         bytes. No path and no shape: the built-in model.
 
-        Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), merge_adapters, overwrite. `on_progress(done, total)` is called with weights:
-        if it returns False, packing is cancelled (`Cancelled`); what it raises is raised.
+        `on_progress(done, total)` is called with weights: if it returns False, packing is cancelled (`Cancelled`); what it
+        raises is raised.
+
+        Options (`PackOptions`):
+        - weights: Type that the weights will be computed with; `stored` keeps a quantized model's own codes. Default:
+          `stored` for quantized models, int8 for others.
+        - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
+          quantized. Default: none.
+        - overwrite: Replace a file that is already there. Default: False.
         """
     def download(
         self,
@@ -430,9 +456,36 @@ class Model:
         a GGUF file). revision: branch, tag or commit; file: a GGUF file of
         the repository; offline: use the cache alone; `on_download(done, total)` is called with bytes, as `on_progress`.
 
-        Options: weights (`int8`, `int4`, `bf16`, `f32`, `stored`), kv (`auto`, `int8`, `bf16`, `f32`), max_context, prefill_chunk, max_batch, merge_adapters, chat_template, mmap,
-        verify, cache; and threads, memory_budget, kernels and `on_log` of a runtime of its own, unless `runtime` is given. `on_progress(done, total)` is
-        called with weights: if it returns False, loading is cancelled (`Cancelled`); what it raises is raised.
+        `on_progress(done, total)` is called with weights: if it returns False, loading is cancelled (`Cancelled`); what it
+        raises is raised. `threads`, `memory_budget`, `kernels` and `on_log` are for a runtime of the model's own, when no
+        `runtime` is given.
+
+        Options (`LoadOptions`):
+        - weights: Type that weights are computed with; `stored` keeps a quantized model's own codes. Default: as a
+          packed file holds them; `stored` for quantized models; int8 for others.
+        - kv: Type of the KV cache; `auto` is f32 with f32 weights and bf16 otherwise. Default: auto.
+        - max_context: Maximum number of tokens in a sequence. Value: a whole number from 1 to 4294967295. Default: what
+          the model was trained for.
+        - prefill_chunk: Maximum number of tokens in a forward pass; longer prompts take several. Changes speed and
+          memory, not results. Value: a whole number from 1 to 65536. Default: 512.
+        - max_batch: Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory,
+          not results. Value: a whole number from 1 to 4096. Default: 64.
+        - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
+          quantized. Default: none.
+        - chat_template: Text of a Jinja chat template to use instead of the model's own. It sees the model's special
+          tokens. Default: the model's.
+        - mmap: Map a packed file, so that processes share its memory, instead of reading it. A mapped file must not be
+          changed or shortened. Default: True.
+        - verify: Read all of a packed file first and compare it with its checksum. Default: False.
+        - cache: Write a packed file when a directory is loaded, and use it the next time: True in the user's cache
+          directory, or in the directory given here. Changes no result. Default: False.
+        - threads: Number of threads that compute. Value: a whole number from 1 to 1024. Default: the smallest of CPU
+          quota, affinity and physical cores.
+        - memory_budget: Most bytes that the models of a runtime may use together: weights, KV cache, scratch memory,
+          and all else that grows with requests. Value: a number of bytes below 2^64. Default: no limit for weights; for
+          what grows with requests, a share of the machine's memory (`docs/memory.md`).
+        - kernels: Instruction-set tier. Tiers with `bf16` in their name round activations to bf16 where weights are
+          bf16; all others give equal bits. Default: what `CLAWDBOT_ISA` says, or the best for this CPU.
         """
     @staticmethod
     def from_shape(
@@ -461,15 +514,49 @@ class Model:
         fails fails alone: when all are done the first exception is raised, with the list of completions and exceptions as
         its attribute `results`; with `return_exceptions` that list is returned, and nothing is raised.
 
-        Options, as a mapping, as keyword arguments, or both; `options` may also be a list with a mapping (or None) for each
-        prompt. What is not given comes from the model. `GenerateOptions` says more about each.
+        Options go in a mapping, as keyword arguments, or both; `options` may also be a list with a mapping (or None) for each
+        prompt.
 
-        - how much: max_tokens, min_tokens, stop (texts), stop_token_ids, ignore_eos;
-        - which tokens are drawn: temperature (0: the most likely one), top_k, top_p, min_p, typical_p, seed;
-        - which are favoured: repetition_penalty, presence_penalty, frequency_penalty, no_repeat_ngram_size, logit_bias,
-          suppress_tokens, begin_suppress_tokens, bad_words_ids;
-        - what is reported: logprobs (this many most likely tokens for each), skip_special_tokens;
-        - add_special_tokens (whether the prompt gets BOS and the like), adapter (a LoRA adapter by its name).
+        Options (`GenerateOptions`):
+        - adapter: Name of the loaded LoRA adapter to use. Default: none.
+        - max_tokens: Maximum number of tokens to generate. Value: a whole number from 1 to 4294967295. Default: the
+          model's, or until the context is full.
+        - temperature: Logits are divided by this before the softmax: lower values favor likely tokens. 0 is greedy:
+          always the most likely token. Value: a finite number, 0 or more. Default: the model's (or 1) with `do_sample`,
+          0 without.
+        - top_k: Sample only from this many of the most likely tokens; 0 is off. Default: the model's, or else 50 with
+          `do_sample` and 0 without.
+        - top_p: Sample only from the smallest set of most likely tokens whose probabilities add up to this (nucleus
+          sampling); 1 is off. Value: a number above 0, at most 1. Default: the model's, or 1.
+        - min_p: Sample only from tokens at least this many times as likely as the most likely token; 0 is off. Value: a
+          number from 0 to 1. Default: the model's, or 0.
+        - typical_p: Sample only from tokens whose surprisal is closest to the entropy, until their probabilities add up
+          to this (locally typical sampling); 1 is off. Value: a number above 0, at most 1. Default: the model's, or 1.
+        - repetition_penalty: Divide positive logits of tokens that occur in the prompt or the output by this, and
+          multiply negative ones; 1 is off. Value: a finite number above 0. Default: the model's, or 1.
+        - presence_penalty: Subtract this from the logits of tokens that occur in the output. Default: 0.
+        - frequency_penalty: Subtract this from the logits of tokens in the output, once for each occurrence. Default:
+          0.
+        - suppress_tokens: Tokens that are never generated. Default: the model's.
+        - begin_suppress_tokens: Tokens that are never generated as the first token. Default: the model's.
+        - bad_words_ids: Sequences of tokens that are never generated. One that is only an end-of-sequence token has no
+          effect. Default: the model's.
+        - no_repeat_ngram_size: No sequence of this many tokens occurs twice, counting the prompt; 0 is off. Default:
+          the model's, or 0.
+        - min_tokens: Generate at least this many tokens before one that ends the generation. Default: the model's, or
+          0.
+        - logit_bias: Numbers to add to the logits of tokens, by token id. Default: none.
+        - seed: Seed of the random numbers. Default: random; the completion reports it.
+        - stop: Texts that end the generation. They are left out of the completion's text. Default: the model's.
+        - stop_token_ids: Tokens that end the generation, in addition to the model's end-of-sequence tokens. Default:
+          none.
+        - ignore_eos: Treat the model's end-of-sequence tokens as ordinary tokens. Default: False.
+        - logprobs: Report the log-probability of each generated token, and of this many most likely tokens. Value: a
+          whole number from 0 to 64. Default: nothing is reported.
+        - add_special_tokens: Add the tokenizer's special tokens, such as BOS, to the prompt. A BOS that is already
+          there is not doubled. Sessions take this when text is appended. Default: True for text, False for a chat,
+          whose template adds its own.
+        - skip_special_tokens: Leave special tokens out of the completion's text. Default: True.
         """
     @overload
     def generate(
@@ -577,9 +664,21 @@ class Model:
         """Turns texts into vectors: float32 array `[len(texts), dimensions]`, computed together. A single text, a str, gives
         one vector, `[dimensions]`. In a list, a text may also be token ids.
 
-        Options: pooling, normalize, prompt_name, prompt, dimensions, truncate, add_special_tokens (`EmbedOptions`); what is not
-        given comes from the model's files. `on_progress(done, total)` is called with texts. If it returns
-        False, the work is cancelled (`Cancelled`); what it raises is raised.
+        Options (`EmbedOptions`):
+        - pooling: How to combine the hidden states of a text's tokens into one vector. Required if the model does not
+          say. Default: the model's.
+        - normalize: Scale vectors to length 1. Default: the model's.
+        - prompt_name: Name of one of the model's prompts, which is put before each text. Default: the model's default
+          prompt, if it has one.
+        - prompt: Text that is put before each text, instead of one of the model's prompts. Default: as `prompt_name`
+          says.
+        - dimensions: Keep only this many leading elements of each vector, for models trained for it (Matryoshka).
+          Value: a whole number from 1 to 4294967295. Default: all.
+        - truncate: Cut texts that are too long. Otherwise they are errors. Default: False.
+        - add_special_tokens: Add the tokenizer's special tokens to each text. Default: True.
+
+        `on_progress(done, total)` is called with texts. If it returns False, the work is cancelled (`Cancelled`); what it raises
+        is raised.
 
         A text that fails fails alone: when all are done the first exception is raised, with a list of vectors and exceptions as
         its attribute `results`; with `return_exceptions` that list is returned, and nothing is raised.
@@ -614,8 +713,14 @@ class Model:
     ) -> npt.NDArray[np.float32]:
         """Scores documents against a query, more is more relevant: float32 array `[len(documents)]`.
 
-        Options: sigmoid, instruction, truncate (`RerankOptions`). `on_progress`, called with documents, and
-        `return_exceptions`, with scores as floats, are as for `embed`.
+        `on_progress`, called with documents, and `return_exceptions`, with scores as floats, are as for `embed`.
+
+        Options (`RerankOptions`):
+        - sigmoid: Give scores as probabilities, `1 / (1 + exp(-logit))`, instead of logits. Default: the model's, or
+          True.
+        - instruction: What makes a document a good answer to the query, for models that take an instruction
+          (Qwen3-Reranker). Default: the model's.
+        - truncate: Cut texts that are too long. Otherwise they are errors. Default: False.
         """
     @overload
     def rerank(

@@ -1,6 +1,7 @@
 """Options as typed dicts: what the keyword arguments of the calls that take options may be.
 
-An option that is absent or None keeps its default. Names, ranges and messages are the core's.
+Generated from the table of options in clawdbot-core by `cargo xtask generate`; do not edit. An option that is absent or
+None keeps its default. Names, ranges and messages are the core's.
 """
 
 import os
@@ -9,132 +10,158 @@ from typing import Literal, TypedDict
 
 
 class GenerateOptions(TypedDict, total=False):
-    """How to generate. What is not given comes from the model's `generation_config.json`."""
+    """How to generate. Options that are not given come from the model's `generation_config.json`. The completion
+    reports the values that were used."""
 
     adapter: str | None
-    """Name of a LoRA adapter that the model has loaded; default: the model as it is."""
+    """Name of the loaded LoRA adapter to use. Default: none."""
     max_tokens: int | None
-    """Most tokens to generate; default: until the context is full."""
+    """Maximum number of tokens to generate. Value: a whole number from 1 to 4294967295. Default: the model's, or
+    until the context is full."""
     temperature: float | None
-    """0 is greedy; logits are divided by it before the softmax."""
+    """Logits are divided by this before the softmax: lower values favor likely tokens. 0 is greedy: always the most
+    likely token. Value: a finite number, 0 or more. Default: the model's (or 1) with `do_sample`, 0 without."""
     top_k: int | None
-    """Keep the `top_k` most likely tokens; 0 keeps all."""
+    """Sample only from this many of the most likely tokens; 0 is off. Default: the model's, or else 50 with
+    `do_sample` and 0 without."""
     top_p: float | None
-    """Keep the fewest most likely tokens whose probabilities add up to at least `top_p`; 1 keeps all."""
+    """Sample only from the smallest set of most likely tokens whose probabilities add up to this (nucleus
+    sampling); 1 is off. Value: a number above 0, at most 1. Default: the model's, or 1."""
     min_p: float | None
-    """Keep tokens at least `min_p` times as likely as the most likely one; 0 keeps all."""
+    """Sample only from tokens at least this many times as likely as the most likely token; 0 is off. Value: a
+    number from 0 to 1. Default: the model's, or 0."""
     typical_p: float | None
-    """Keep the tokens whose surprise is nearest to what is expected, up to a probability of `typical_p`; 1 keeps all."""
+    """Sample only from tokens whose surprisal is closest to the entropy, until their probabilities add up to this
+    (locally typical sampling); 1 is off. Value: a number above 0, at most 1. Default: the model's, or 1."""
     repetition_penalty: float | None
-    """Divide positive (multiply negative) logits of tokens that occurred in prompt or output; 1 is off."""
+    """Divide positive logits of tokens that occur in the prompt or the output by this, and multiply negative ones;
+    1 is off. Value: a finite number above 0. Default: the model's, or 1."""
     presence_penalty: float | None
-    """Subtract from the logits of tokens that occurred in the output."""
+    """Subtract this from the logits of tokens that occur in the output. Default: 0."""
     frequency_penalty: float | None
-    """Subtract from the logits of tokens in the output, once for each occurrence."""
+    """Subtract this from the logits of tokens in the output, once for each occurrence. Default: 0."""
     suppress_tokens: Collection[int] | None
-    """Tokens that are never generated; default: the model's own."""
+    """Tokens that are never generated. Default: the model's."""
     begin_suppress_tokens: Collection[int] | None
-    """Tokens that are not generated first; default: the model's own."""
+    """Tokens that are never generated as the first token. Default: the model's."""
     bad_words_ids: Collection[Sequence[int]] | None
-    """Sequences of tokens that are never generated; default: the model's own."""
+    """Sequences of tokens that are never generated. One that is only an end-of-sequence token has no effect.
+    Default: the model's."""
     no_repeat_ngram_size: int | None
-    """No sequence of this many tokens comes twice, that of the prompt included; 0 is off."""
+    """No sequence of this many tokens occurs twice, counting the prompt; 0 is off. Default: the model's, or 0."""
     min_tokens: int | None
-    """Tokens that end the generation are not generated before there are this many others."""
+    """Generate at least this many tokens before one that ends the generation. Default: the model's, or 0."""
     logit_bias: Mapping[int, float] | Mapping[str, float] | None
-    """Added to the logits of the tokens with these ids."""
+    """Numbers to add to the logits of tokens, by token id. Default: none."""
     seed: int | None
-    """Seed of the sampler; default: drawn, and reported in the completion's options."""
+    """Seed of the random numbers. Default: random; the completion reports it."""
     stop: str | Collection[str] | None
-    """Texts that end the generation; they are not part of the completion's text. Default: the model's own; [] is none."""
+    """Texts that end the generation. They are left out of the completion's text. Default: the model's."""
     stop_token_ids: Collection[int] | None
-    """Tokens that end the generation, besides the model's own."""
+    """Tokens that end the generation, in addition to the model's end-of-sequence tokens. Default: none."""
     ignore_eos: bool | None
-    """Whether the model's own end-of-sequence tokens are taken as ordinary tokens."""
+    """Treat the model's end-of-sequence tokens as ordinary tokens. Default: False."""
     logprobs: int | None
-    """Report the log-probability of each token and of this many most likely ones."""
+    """Report the log-probability of each generated token, and of this many most likely tokens. Value: a whole
+    number from 0 to 64. Default: nothing is reported."""
     add_special_tokens: bool | None
-    """Whether a prompt gets the tokenizer's special tokens (such as BOS); default: a text yes, a chat no. A BOS that the
-    prompt begins with is not doubled."""
+    """Add the tokenizer's special tokens, such as BOS, to the prompt. A BOS that is already there is not doubled.
+    Sessions take this when text is appended. Default: True for text, False for a chat, whose template adds its
+    own."""
     skip_special_tokens: bool | None
-    """Whether special tokens are left out of the text."""
+    """Leave special tokens out of the completion's text. Default: True."""
 
 
 class EmbedOptions(TypedDict, total=False):
-    """How texts become vectors. What is not given comes from the model's own files."""
+    """How to turn texts into vectors. Options that are not given come from the model's own files."""
 
     pooling: Literal["cls", "mean", "max", "last", "weighted_mean", "mean_sqrt_len"] | None
-    """How the states of a text's tokens become one; must be given for a model that does not say."""
+    """How to combine the hidden states of a text's tokens into one vector. Required if the model does not say.
+    Default: the model's."""
     normalize: bool | None
-    """Whether vectors are scaled to length 1."""
+    """Scale vectors to length 1. Default: the model's."""
     prompt_name: str | None
-    """Name of the prompt, of those that the model has, to put before each text."""
+    """Name of one of the model's prompts, which is put before each text. Default: the model's default prompt, if it
+    has one."""
     prompt: str | None
-    """Text to put before each text, instead of a prompt of the model."""
+    """Text that is put before each text, instead of one of the model's prompts. Default: as `prompt_name` says."""
     dimensions: int | None
-    """Keep this many first elements of each vector, for models that are trained for it (Matryoshka)."""
+    """Keep only this many leading elements of each vector, for models trained for it (Matryoshka). Value: a whole
+    number from 1 to 4294967295. Default: all."""
     truncate: bool | None
-    """Whether texts that are too long are cut; otherwise they are errors."""
+    """Cut texts that are too long. Otherwise they are errors. Default: False."""
     add_special_tokens: bool | None
-    """Whether texts get the tokenizer's special tokens."""
+    """Add the tokenizer's special tokens to each text. Default: True."""
 
 
 class RerankOptions(TypedDict, total=False):
-    """How documents are scored against a query."""
+    """How to score documents against a query."""
 
     sigmoid: bool | None
-    """Whether scores are probabilities instead of logits; default: as the model's files say, or else True."""
+    """Give scores as probabilities, `1 / (1 + exp(-logit))`, instead of logits. Default: the model's, or True."""
     instruction: str | None
-    """What the query asks for, of models that are told (Qwen3-Reranker)."""
+    """What makes a document a good answer to the query, for models that take an instruction (Qwen3-Reranker).
+    Default: the model's."""
     truncate: bool | None
-    """Whether texts that are too long are cut; otherwise they are errors."""
+    """Cut texts that are too long. Otherwise they are errors. Default: False."""
 
 
 class ModelOptions(TypedDict, total=False):
-    """How a model is loaded."""
+    """How to load a model."""
 
     weights: Literal["int8", "int4", "bf16", "f32", "stored"] | None
-    """What the weights are computed with; default `int8`, what a packed model file holds, or (quantized models) `stored`:
-    their own codes."""
+    """Type that weights are computed with; `stored` keeps a quantized model's own codes. Default: as a packed file
+    holds them; `stored` for quantized models; int8 for others."""
     kv: Literal["auto", "int8", "bf16", "f32"] | None
-    """What the KV cache is kept as; default `auto`: float32 with float32 weights, bfloat16 otherwise."""
+    """Type of the KV cache; `auto` is f32 with f32 weights and bf16 otherwise. Default: auto."""
     max_context: int | None
-    """Most tokens of a sequence; default: what the model was trained for."""
+    """Maximum number of tokens in a sequence. Value: a whole number from 1 to 4294967295. Default: what the model
+    was trained for."""
     prefill_chunk: int | None
-    """Most tokens of a forward pass: longer prompts are prefilled in chunks. Changes no result."""
+    """Maximum number of tokens in a forward pass; longer prompts take several. Changes speed and memory, not
+    results. Value: a whole number from 1 to 65536. Default: 512."""
     max_batch: int | None
-    """Most sequences of a forward pass; more wait their turn. Changes no result."""
+    """Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory, not results.
+    Value: a whole number from 1 to 4096. Default: 64."""
     merge_adapters: Sequence[str | os.PathLike[str]] | None
-    """Directories of LoRA adapters that are added to the weights before these are quantized."""
+    """Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized. Default:
+    none."""
     chat_template: str | None
-    """Text of a chat template (Jinja) that is used instead of the model's own; of a file:
-    `pathlib.Path("template.jinja").read_text()`."""
+    """Text of a Jinja chat template to use instead of the model's own. It sees the model's special tokens. Default:
+    the model's."""
     mmap: bool | None
-    """Whether a packed model file is mapped, in memory that processes share, instead of read; default True."""
+    """Map a packed file, so that processes share its memory, instead of reading it. A mapped file must not be
+    changed or shortened. Default: True."""
     verify: bool | None
-    """Whether a packed model file is read and compared with its checksum first; default False."""
+    """Read all of a packed file first and compare it with its checksum. Default: False."""
     cache: bool | str | os.PathLike[str] | None
-    """Whether loading a directory writes a packed file and uses it the next time: True (in the user's directory
-    for caches), a directory, or False; default False."""
+    """Write a packed file when a directory is loaded, and use it the next time: True in the user's cache directory,
+    or in the directory given here. Changes no result. Default: False."""
 
 
 class PackOptions(TypedDict, total=False):
-    """How a model is packed."""
+    """How to pack a model."""
 
     weights: Literal["int8", "int4", "bf16", "f32", "stored"] | None
-    """What the weights will be computed with; default `int8`, or `stored` for quantized models."""
+    """Type that the weights will be computed with; `stored` keeps a quantized model's own codes. Default: `stored`
+    for quantized models, int8 for others."""
     merge_adapters: Sequence[str | os.PathLike[str]] | None
-    """Directories of LoRA adapters that are added to the weights before these are quantized."""
+    """Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized. Default:
+    none."""
     overwrite: bool | None
-    """Whether a file that is there already is replaced; default False."""
+    """Replace a file that is already there. Default: False."""
 
 
 class LoadOptions(ModelOptions, total=False):
-    """How a model is loaded on a runtime of its own."""
+    """How to load a model on a runtime of its own."""
 
     threads: int | None
-    """Threads to compute on; default: the least of CPU quota, affinity and physical cores."""
+    """Number of threads that compute. Value: a whole number from 1 to 1024. Default: the smallest of CPU quota,
+    affinity and physical cores."""
     memory_budget: int | None
-    """Most bytes that the model may take: weights, KV cache and scratch."""
+    """Most bytes that the models of a runtime may use together: weights, KV cache, scratch memory, and all else
+    that grows with requests. Value: a number of bytes below 2^64. Default: no limit for weights; for what grows
+    with requests, a share of the machine's memory (`docs/memory.md`)."""
     kernels: str | None
-    """The instruction-set tier to compute with, such as `avx2`; default: the best one of this CPU."""
+    """Instruction-set tier. Tiers with `bf16` in their name round activations to bf16 where weights are bf16; all
+    others give equal bits. Default: what `CLAWDBOT_ISA` says, or the best for this CPU."""

@@ -355,6 +355,9 @@ def test_the_bad_prompt_of_a_batch_is_named(model):
         ("temperature", -0.1),
         ("temperature", "hot"),
         ("temperature", math.nan),
+        ("max_tokens", math.nan),
+        ("suppress_tokens", [2**70]),
+        ("logit_bias", {1: math.inf}),
         ("top_p", 0),
         ("top_p", 1.1),
         ("min_p", -1),
@@ -375,6 +378,8 @@ def test_bad_option_values(model, name, value):
     for call in (model.generate, model.stream):
         with pytest.raises(clawdbot.InvalidArgument, match=f"{name}: expected .*, found ") as caught:
             call(PROMPT, **{name: value})
+        assert caught.value.detail["option"] == name
+        assert {"expected", "found"} <= caught.value.detail.keys()
         assert not re.search(r"\b[uif](32|64)\b|Vec|Option<|sequence|invalid type", str(caught.value))
 
 

@@ -13,7 +13,7 @@ const USAGE: &str = "usage: cargo xtask test [STEP ...] | generate [--check] | c
   test               runs everything: format, layers, lints, tests, fuzz, aarch64, documentation, dependencies, python
   test STEP ...      runs these steps
   test --quick       format, layers and the tests next to the code: for every day
-  generate           writes the generated files: include/clawdbot.h
+  generate           writes the generated files: the C header, and what lists options for Python, C and in docs/options.md
   generate --check   fails if a committed file differs from what would be generated
   check-layers       fails if a module uses one that is above it
   check-targets      compiles the core for other systems: AArch64 Linux, Windows, macOS";

@@ -92,9 +92,9 @@ fn tests(root: &Path, arguments: &[&str]) -> Result<Option<String>, String> {
     execute(cargo_command(root, &all).env(SKIPPED, skipped(root)))
 }
 
-/// Runs the program that writes the header. (Its own test, part of the step "tests", checks the committed file.)
+/// Runs the program that writes generated files. (Its own test, part of the step "tests", checks the committed ones.)
 pub(crate) fn generate(root: &Path, arguments: &[&str]) -> Result<(), String> {
-    cargo(root, &[&["run", "--quiet", "--package", "xtask-header", "--"], arguments].concat()).map(|_| ())
+    cargo(root, &[&["run", "--quiet", "--package", "xtask-generate", "--"], arguments].concat()).map(|_| ())
 }
 
 fn cargo(root: &Path, arguments: &[&str]) -> Result<Option<String>, String> {

@@ -1,8 +1,9 @@
-//! The command line. Options that the library has are declared once, under the library's names.
+//! The command line. Flags of the library's options come from its table (`flags.rs`).
 
 mod bench;
 mod chat;
 mod embed;
+mod flags;
 mod generate;
 pub(crate) mod hints;
 mod inspect;
@@ -14,18 +15,16 @@ pub(crate) mod texts;
 mod values;
 
 use clap::{Parser, Subcommand};
-use clawdbot_core::{Error, ErrorKind, Result};
-use serde::Serialize;
-use serde_json::{Map, Value};
 
 pub(crate) use bench::BenchArgs;
 pub(crate) use chat::{CHAT_COMMANDS, ChatArgs};
 pub(crate) use embed::{BatchArgs, EmbedArgs, RerankArgs};
+pub(crate) use flags::Flags;
 pub(crate) use generate::GenerateArgs;
 pub(crate) use inspect::InspectArgs;
 pub(crate) use load::{CommonArgs, LoadArgs, OutputArgs, RuntimeArgs};
 pub(crate) use options::{LoraArgs, OptionArgs};
-pub(crate) use pack::PackArgs;
+pub(crate) use pack::{PackArgs, Packing};
 pub(crate) use shell::{CompletionsArgs, ManArgs};
 pub(crate) use texts::Given;
 
@@ -96,40 +95,14 @@ impl Command {
     }
 }
 
-/// What was given; what was not keeps the library's default.
-pub(crate) fn given(args: &impl Serialize) -> Result<Map<String, Value>> {
-    match serde_json::to_value(args) {
-        Ok(Value::Object(mut object)) => {
-            object.retain(|_, value| !value.is_null());
-            Ok(object)
-        }
-        other => {
-            Err(Error::new(ErrorKind::Internal, format!("expected options as an object, found {other:?}")))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::embed::{EmbedOptionArgs, RerankOptionArgs};
     use super::*;
-    use clap::{Args, CommandFactory};
-    use clawdbot_core::{EmbedOptions, GenerateOptions, ModelOptions, RerankOptions, RuntimeOptions};
-
-    fn names<T: Args>() -> Vec<String> {
-        T::augment_args(clap::Command::new("")).get_arguments().map(|arg| arg.get_id().to_string()).collect()
-    }
+    use clap::CommandFactory;
+    use clawdbot_core::{ErrorKind, GenerateOptions, ModelOptions};
 
     #[test]
-    fn options_are_those_of_the_library() {
-        assert_eq!(names::<OptionArgs>(), GenerateOptions::NAMES);
-        // The program has the chat template in a file.
-        let names_of_model: Vec<&str> =
-            ModelOptions::NAMES.iter().copied().filter(|name| *name != "chat_template").collect();
-        assert_eq!(names::<LoadArgs>(), names_of_model);
-        assert_eq!(names::<EmbedOptionArgs>(), EmbedOptions::NAMES);
-        assert_eq!(names::<RerankOptionArgs>(), RerankOptions::NAMES);
-        assert_eq!(names::<RuntimeArgs>(), RuntimeOptions::NAMES);
+    fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 
@@ -146,5 +119,28 @@ mod tests {
         assert_eq!(options.unwrap(), expected.logit_bias([(7, -1.5)]));
         assert_eq!(parse("clawdbot generate").unwrap(), GenerateOptions::default());
         assert_eq!(parse("clawdbot generate --top-p 2").unwrap_err().kind(), ErrorKind::InvalidArgument);
+    }
+    #[test]
+    fn values_of_every_type_reach_the_library() {
+        let line = "clawdbot generate --suppress-tokens 1 --suppress-tokens 2 --bad-words-ids 3,4 --logit-bias 5=1 \
+                    --logit-bias 6=-0.5 --add-special-tokens false --seed 18446744073709551615 --memory-budget 1.5KiB \
+                    --cache dir --kv int8 --merge-adapters a --verify";
+        let Command::Generate(args) = Cli::try_parse_from(line.split_whitespace()).unwrap().command else {
+            panic!("expected `generate`");
+        };
+        let expected = GenerateOptions::default()
+            .suppress_tokens(vec![1, 2])
+            .bad_words_ids(vec![vec![3, 4]])
+            .logit_bias([(5, 1.0), (6, -0.5)])
+            .add_special_tokens(false)
+            .seed(u64::MAX);
+        assert_eq!(args.options.options().unwrap(), expected);
+        assert_eq!(args.common.runtime.options().unwrap().memory_budget, Some(1536));
+        let expected = ModelOptions::default()
+            .cache(std::path::PathBuf::from("dir"))
+            .kv(clawdbot_core::KvType::Int8)
+            .merge_adapters(["a".into()])
+            .verify(true);
+        assert_eq!(args.common.load.options().unwrap(), expected);
     }
 }

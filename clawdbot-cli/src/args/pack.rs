@@ -4,11 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use clawdbot_core::{Error, ErrorKind, PackOptions, Result, Source, WeightType};
-use serde::Serialize;
+use clawdbot_core::{Error, ErrorKind, PackOptions, Result, Source};
 
-use super::values::weight_type;
-use super::{OutputArgs, RuntimeArgs, given};
+use super::flags::Flags;
+use super::{OutputArgs, RuntimeArgs};
 use crate::hub::HubArgs;
 
 #[derive(Debug, Args)]
@@ -30,7 +29,7 @@ pub(crate) struct PackArgs {
     #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(Source::SHAPES))]
     shape: Option<String>,
     #[command(flatten)]
-    pub(crate) options: PackOptionArgs,
+    pub(crate) options: Flags<PackOptions>,
     #[command(flatten)]
     pub(crate) hub: HubArgs,
     #[command(flatten)]
@@ -39,15 +38,22 @@ pub(crate) struct PackArgs {
     pub(crate) output: OutputArgs,
 }
 
+/// A model or a shape, and the file to write.
+pub(crate) struct Packing<'a> {
+    pub(crate) model: Option<&'a PathBuf>,
+    pub(crate) shape: Option<&'a String>,
+    pub(crate) target: &'a PathBuf,
+}
+
 impl PackArgs {
-    /// What is packed (model, shape), and the file to write.
+    /// What is packed, and where.
     ///
     /// # Errors
-    /// `InvalidArgument` for a directory and a shape, or neither.
-    pub(crate) fn source_and_target(&self) -> Result<(Option<&PathBuf>, Option<&String>, &PathBuf)> {
+    /// `InvalidArgument` for a model and a shape, or neither.
+    pub(crate) fn packing(&self) -> Result<Packing<'_>> {
         match (self.paths.as_slice(), &self.shape) {
-            ([model, target], None) => Ok((Some(model), None, target)),
-            ([target], Some(shape)) => Ok((None, Some(shape), target)),
+            ([model, target], None) => Ok(Packing { model: Some(model), shape: None, target }),
+            ([target], Some(shape)) => Ok(Packing { model: None, shape: Some(shape), target }),
             (paths, shape) => {
                 let found: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
                 let found = found.join(" and ");
@@ -62,27 +68,5 @@ impl PackArgs {
                 Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "shape"))
             }
         }
-    }
-}
-
-/// [`PackOptions`].
-#[derive(Debug, Args, Serialize)]
-pub(crate) struct PackOptionArgs {
-    /// What the weights will be computed with; stored: a quantized model's own codes
-    /// [default: stored for quantized models, int8 for others]
-    #[arg(long, value_name = "TYPE", value_parser = weight_type())]
-    weights: Option<WeightType>,
-    /// Directory of a LoRA adapter that is added to the weights before these are quantized; may be repeated
-    #[arg(long, value_name = "DIR")]
-    merge_adapters: Vec<PathBuf>,
-    /// Replace the file if there is one
-    #[arg(long)]
-    overwrite: bool,
-}
-
-impl PackOptionArgs {
-    /// The library's options, checked.
-    pub(crate) fn options(&self) -> Result<PackOptions> {
-        PackOptions::from_json(&given(self)?)
     }
 }

@@ -1,30 +1,9 @@
 //! Values of options that are more than a number or a text.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clawdbot_core::{Cache, Error, WeightType};
-use serde::Serialize;
-use serde::ser::{SerializeMap, Serializer};
+use clawdbot_core::{Cache, Error};
 use serde_json::Value;
-
-/// One of `names`, which shells can complete.
-pub(super) fn named<T: FromStr<Err = Error> + Clone + Send + Sync + 'static>(
-    names: impl IntoIterator<Item = &'static str>,
-) -> impl TypedValueParser<Value = T> {
-    PossibleValuesParser::new(names).try_map(|name| name.parse())
-}
-
-pub(super) fn weight_type() -> impl TypedValueParser<Value = WeightType> {
-    named(WeightType::ALL.map(WeightType::name))
-}
-
-pub(super) fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
-    let most = u64::MAX >> (64 - 8 * size_of::<T>());
-    let number = text.parse::<u64>().ok().and_then(|number| T::try_from(number).ok());
-    number.ok_or_else(|| format!("expected a whole number from 0 to {most}"))
-}
 
 /// A whole number of that range, ends included.
 pub(super) fn between(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, String> + Clone + Send + Sync {
@@ -34,7 +13,8 @@ pub(super) fn between(least: u32, most: u32) -> impl Fn(&str) -> Result<u32, Str
     }
 }
 
-pub(super) fn cache(text: &str) -> Result<Cache, String> {
+/// A value of the option `cache`.
+pub(super) fn switch_or_dir(text: &str) -> Result<Cache, String> {
     text.parse().map_err(|error: Error| {
         let expected = error.detail().get("expected").and_then(|expected| expected.as_str());
         expected.map_or_else(|| error.to_string(), |expected| format!("expected {expected}"))
@@ -73,26 +53,16 @@ pub(super) fn variable(text: &str) -> Result<(String, Value), String> {
     Ok((name.to_owned(), value))
 }
 
+/// A token id and what to add to its logit.
 pub(super) fn bias(text: &str) -> Result<(u32, f32), String> {
     let (id, bias) = text.split_once('=').ok_or("expected ID=BIAS, such as 50=-2.5")?;
     Ok((id.parse().map_err(|_| format!("expected a token id, found {id:?}"))?, finite(bias)?))
 }
 
 /// Token ids with commas between them.
-#[derive(Debug, Clone, Serialize)]
-pub(super) struct Ids(Vec<u32>);
-
-pub(super) fn ids(text: &str) -> Result<Ids, String> {
+pub(super) fn ids(text: &str) -> Result<Vec<u32>, String> {
     let id = |id: &str| id.trim().parse().map_err(|_| format!("expected a token id, found {id:?}"));
-    text.split(',').map(id).collect::<Result<_, _>>().map(Ids)
-}
-
-pub(super) fn as_map<S: Serializer>(pairs: &[(u32, f32)], serializer: S) -> Result<S::Ok, S::Error> {
-    let mut map = serializer.serialize_map(Some(pairs.len()))?;
-    for (id, bias) in pairs {
-        map.serialize_entry(id, bias)?;
-    }
-    map.end()
+    text.split(',').map(id).collect()
 }
 
 /// A number of bytes, with or without a unit.

@@ -18,7 +18,11 @@ fn fails(args: &[&str], code: i32, words: &[&str]) {
 #[test]
 fn wrong_usage() {
     fails(&["generate", "--max-token", "5"], 2, &["--max-token", "--max-tokens"]);
-    fails(&["generate", "--max-tokens", "-1"], 2, &["-1", "--max-tokens", "a whole number from 0 to"]);
+    fails(
+        &["generate", "--max-tokens", "-1"],
+        2,
+        &["-1", "--max-tokens", "a whole number from 1 to 4294967295"],
+    );
     fails(
         &["generate", "--max-tokens", "0"],
         2,
@@ -27,7 +31,7 @@ fn wrong_usage() {
     fails(
         &["generate", "--max-tokens", "many"],
         2,
-        &["many", "--max-tokens <N>", "a whole number from 0 to"],
+        &["many", "--max-tokens <N>", "a whole number from 1 to 4294967295"],
     );
     fails(&["generate", "--temperature", "-0.5"], 2, &["temperature", "0 or more", "-0.5"]);
     fails(&["generate", "--temperature", "nan"], 2, &["finite"]);

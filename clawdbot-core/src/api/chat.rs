@@ -7,7 +7,7 @@ use super::session::{Delivery, Session, Stream, Wanted, overflow_at_least};
 use crate::cancel::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
-use crate::options::{GenerateOptions, check_names};
+use crate::options::{GenerateOptions, PromptKind, check_names};
 use crate::runtime::LogLevel;
 use crate::tokenizer::{AddGenerationPrompt, AddSpecialTokens};
 
@@ -207,7 +207,7 @@ impl Session {
         delivery: Delivery,
         cancel: &CancelHandle,
     ) -> Result<Stream> {
-        let options = &options.with_special_tokens(false);
+        let options = &options.for_prompt(PromptKind::Chat);
         let tokens = self.loaded().encode_chat(chat, options, cancel)?;
         self.request_from(Some(tokens), options, delivery, cancel.ticket())
     }

@@ -9,7 +9,7 @@ use super::session::{Delivery, Prompt, Session, Stream, Wanted, run_together};
 use crate::cancel::{CancelHandle, Progress, cancelled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Completion;
-use crate::options::GenerateOptions;
+use crate::options::{GenerateOptions, PromptKind};
 
 /// Requests that are under way, in units of the sequences of a forward pass: enough that those that end are replaced.
 const PASSES_AHEAD: usize = 2;
@@ -48,7 +48,7 @@ impl Model {
         cancel: &CancelHandle,
     ) -> Result<Stream> {
         let mut session = Session::once(self.generating()?)?;
-        let options = &options.with_special_tokens(true);
+        let options = &options.for_prompt(PromptKind::Text);
         let add_special_tokens = (options.add_special_tokens == Some(true)).into();
         session.extend_until(prompt, add_special_tokens, Wanted::of(options), cancel)?;
         session.request(options, delivery, cancel.ticket())

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{check_whole, names, options, out_of_range};
+use super::{OptionType, names, options, out_of_range, whole};
 use crate::error::Result;
 
-/// How the states of a text's tokens become one.
+/// How the hidden states of a text's tokens become one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -34,53 +34,41 @@ names!(
 );
 
 options! {
-    /// How texts become vectors. What is `None` comes from the model's own files (those of sentence-transformers).
-    pub struct EmbedOptions {
-        /// How the states of a text's tokens become one; must be given for a model that does not say.
-        pooling: Option<Pooling> = None,
-        /// Whether vectors are scaled to length 1.
-        normalize: Option<bool> = None,
-        /// Name of the prompt, of those that the model has, to put before each text.
-        prompt_name: Option<String> = None,
-        /// Text to put before each text, instead of a prompt of the model.
-        prompt: Option<String> = None,
-        /// Keep this many first elements of each vector, for models that are trained for it (Matryoshka).
-        dimensions: Option<u32> = None,
-        /// Whether texts that are too long are cut; otherwise they are errors.
-        truncate: bool = false,
-        /// Whether texts get the tokenizer's special tokens.
-        add_special_tokens: bool = true,
+    /// How to turn texts into vectors. Options that are not given come from the model's own files.
+    pub struct EmbedOptions for "embedding", checked by one_prompt {
+        /// How to combine the hidden states of a text's tokens into one vector. Required if the model does not say.
+        pooling: Option<Pooling> = None, "the model's";
+        /// Scale vectors to length 1.
+        normalize: Option<bool> = None, "the model's";
+        /// Name of one of the model's prompts, which is put before each text.
+        prompt_name: Option<String> [OptionType::Name] = None, "the model's default prompt, if it has one";
+        /// Text that is put before each text, instead of one of the model's prompts.
+        prompt: Option<String> = None, "as `prompt_name` says";
+        /// Keep only this many leading elements of each vector, for models trained for it (Matryoshka).
+        dimensions: Option<u32> [whole(1, u32::MAX)] = None, "all";
+        /// Cut texts that are too long. Otherwise they are errors.
+        truncate: bool = false;
+        /// Add the tokenizer's special tokens to each text.
+        add_special_tokens: bool = true;
     }
 }
 
-impl EmbedOptions {
-    /// Checks every value that can be checked without a model.
-    pub(crate) fn validate(&self) -> Result<()> {
-        check_whole("dimensions", self.dimensions)?;
-        if self.prompt.is_some() && self.prompt_name.is_some() {
-            return Err(out_of_range("prompt", "nothing beside prompt_name", "both"));
-        }
-        Ok(())
+fn one_prompt(options: &EmbedOptions) -> Result<()> {
+    match (&options.prompt, &options.prompt_name) {
+        (Some(_), Some(_)) => Err(out_of_range("prompt", "no prompt_name with it", "both")),
+        _ => Ok(()),
     }
 }
 
 options! {
-    /// How documents are scored against a query.
-    pub struct RerankOptions {
-        /// Whether scores are probabilities, `1 / (1 + exp(-logit))`, instead of logits; `None`: as the model's files say, or
-        /// else yes.
-        sigmoid: Option<bool> = None,
-        /// What the query asks for, of models that are told (Qwen3-Reranker); `None`: the model's default.
-        instruction: Option<String> = None,
-        /// Whether texts that are too long are cut; otherwise they are errors.
-        truncate: bool = false,
-    }
-}
-
-impl RerankOptions {
-    /// Checks every value that can be checked without a model.
-    pub(crate) fn validate(&self) -> Result<()> {
-        Ok(())
+    /// How to score documents against a query.
+    pub struct RerankOptions for "reranking" {
+        /// Give scores as probabilities, `1 / (1 + exp(-logit))`, instead of logits.
+        sigmoid: Option<bool> = None, "the model's, or true";
+        /// What makes a document a good answer to the query, for models that take an instruction (Qwen3-Reranker).
+        instruction: Option<String> = None, "the model's";
+        /// Cut texts that are too long. Otherwise they are errors.
+        truncate: bool = false;
     }
 }
 

@@ -1,24 +1,15 @@
 //! Options of downloads.
 
-use super::options;
-use crate::error::Result;
+use super::{OptionType, options};
 
 options! {
-    /// Which of a repository's models is taken, and whether it may be downloaded.
-    pub struct HubOptions {
-        /// Branch, tag or commit of the repository; `None`: its main branch.
-        revision: Option<String> = None,
-        /// A GGUF file of the repository (any part of one in parts), or a packed model; `None`: safetensors, or else the
-        /// only GGUF file.
-        file: Option<String> = None,
-        /// Whether the cache has to do, without the network; `None`: what `HF_HUB_OFFLINE` says.
-        offline: Option<bool> = None,
-    }
-}
-
-impl HubOptions {
-    // What is wrong with a revision or a file name is said where the repository is known.
-    pub(crate) fn validate(&self) -> Result<()> {
-        Ok(())
+    /// Which of a repository's models to use, and whether to download it.
+    pub struct HubOptions for "downloading a model" {
+        /// Branch, tag or commit of the repository.
+        revision: Option<String> [OptionType::Name] = None, "the main branch";
+        /// GGUF file of the repository (any part of a split one), or packed file.
+        file: Option<String> [OptionType::Name] = None, "safetensors, or the only GGUF file";
+        /// Use only what was downloaded before, without the network.
+        offline: Option<bool> = None, "what `HF_HUB_OFFLINE` or `TRANSFORMERS_OFFLINE` says";
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Expected, check_whole, names, options, out_of_range, shown};
+use super::{OptionType, OptionValue, names, options, out_of_range, shown, whole};
 use crate::error::{Error, Result};
 use crate::suggest::closest;
 
@@ -59,7 +59,7 @@ pub enum Cache {
 
 /// [`Cache`] in JSON.
 #[derive(Clone, Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected true, false or the path of a directory")]
+#[serde(untagged)]
 enum CacheValue {
     Switch(bool),
     Dir(PathBuf),
@@ -86,9 +86,11 @@ impl Cache {
         let alone = !word.contains(['/', '\\']);
         let switch = SWITCHES.contains(&word.as_str()) || closest(&word, ["true", "false"]).is_some();
         match alone && switch {
-            true => {
-                Err(out_of_range("cache", &Self::expected(), format_args!("{:?}", dir.to_string_lossy())))
-            }
+            true => Err(out_of_range(
+                "cache",
+                &Self::TYPE.expected(),
+                format_args!("{:?}", dir.to_string_lossy()),
+            )),
             false => Ok(Cache::Dir(dir)),
         }
     }
@@ -128,10 +130,8 @@ impl From<PathBuf> for Cache {
     }
 }
 
-impl Expected for Cache {
-    fn expected() -> String {
-        "true, false or a directory ('./true' for a directory of that name)".to_owned()
-    }
+impl OptionValue for Cache {
+    const TYPE: OptionType = OptionType::SwitchOrDir;
 }
 
 names!(WeightType: Int8 = "int8", Int4 = "int4", Bf16 = "bf16", F32 = "f32", Stored = "stored");
@@ -139,50 +139,43 @@ names!(KvType: Auto = "auto", Int8 = "int8", Bf16 = "bf16", F32 = "f32");
 
 options! {
     /// How a runtime computes.
-    pub struct RuntimeOptions {
-        /// Threads to compute on; `None`: the least of CPU quota, affinity and physical cores.
-        threads: Option<u32> = None,
-        /// Most bytes that all models of the runtime may take together: weights, scratch, KV cache and what else grows with
-        /// requests. `None`: what grows with requests is bounded by a share of the machine's memory (`docs/memory.md`).
-        memory_budget: Option<u64> = None,
-        /// Instruction-set tier by name; `None`: what `CLAWDBOT_ISA` says, or else the best of this CPU. All give equal
-        /// bits, but for those that are taken by name only: see [`Runtime::named_kernels`](crate::Runtime::named_kernels).
-        kernels: Option<String> = None,
-    }
-}
-
-impl RuntimeOptions {
-    pub(crate) fn validate(&self) -> Result<()> {
-        check_whole("threads", self.threads)
+    pub struct RuntimeOptions for "a runtime" {
+        /// Number of threads that compute.
+        threads: Option<u32> [whole(1, 1024)] = None, "the smallest of CPU quota, affinity and physical cores";
+        /// Most bytes that the models of a runtime may use together: weights, KV cache, scratch memory, and all else that grows
+        /// with requests.
+        memory_budget: Option<u64> [OptionType::Bytes] = None, "no limit for weights; for what grows with requests, a share of the machine's memory (`docs/memory.md`)";
+        /// Instruction-set tier. Tiers with `bf16` in their name round activations to bf16 where weights are bf16; all others give
+        /// equal bits.
+        kernels: Option<String> [OptionType::Name] = None, "what `CLAWDBOT_ISA` says, or the best for this CPU";
     }
 }
 
 options! {
-    /// How a model is loaded.
-    pub struct ModelOptions {
-        /// What the weights are computed with; `None`: `stored` for quantized models, what a packed model file holds, and
-        /// int8 for others.
-        weights: Option<WeightType> = None,
-        /// What the KV cache is kept as.
-        kv: KvType = KvType::default(),
-        /// Most tokens of a sequence; `None`: what the model was trained for.
-        max_context: Option<u32> = None,
-        /// Most tokens of a forward pass: longer prompts are prefilled in chunks. Changes no result.
-        prefill_chunk: u32 = 512,
-        /// Most sequences of a forward pass; more wait their turn. Changes no result.
-        max_batch: u32 = 64,
-        /// Directories of LoRA adapters, as PEFT writes them, that are added to the weights before these are quantized.
-        merge_adapters: Vec<PathBuf> = Vec::new(),
-        /// Source of a chat template that is used instead of the model's own; it sees the model's special tokens.
-        chat_template: Option<String> = None,
-        /// Whether a packed model file is mapped: used where it lies, in memory that all processes share. The file must
-        /// not be changed or shortened meanwhile. Otherwise it is read.
-        mmap: bool = true,
-        /// Whether a packed model file is read and compared with its checksum first.
-        verify: bool = false,
-        /// Whether loading a directory writes a packed file and uses it the next time: false, true (in the user's
-        /// directory for caches), or a directory. Changes no result.
-        cache: Cache = Cache::Off,
+    /// How to load a model.
+    pub struct ModelOptions for "loading a model", checked by template {
+        /// Type that weights are computed with; `stored` keeps a quantized model's own codes.
+        weights: Option<WeightType> = None, "as a packed file holds them; `stored` for quantized models; int8 for others";
+        /// Type of the KV cache; `auto` is f32 with f32 weights and bf16 otherwise.
+        kv: KvType = KvType::Auto, "auto";
+        /// Maximum number of tokens in a sequence.
+        max_context: Option<u32> [whole(1, u32::MAX)] = None, "what the model was trained for";
+        /// Maximum number of tokens in a forward pass; longer prompts take several. Changes speed and memory, not results.
+        prefill_chunk: u32 [whole(1, 65_536)] = 512;
+        /// Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory, not results.
+        max_batch: u32 [whole(1, 4096)] = 64;
+        /// Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized.
+        merge_adapters: Vec<PathBuf> = Vec::new(), "none";
+        /// Text of a Jinja chat template to use instead of the model's own. It sees the model's special tokens.
+        chat_template: Option<String> = None, "the model's";
+        /// Map a packed file, so that processes share its memory, instead of reading it. A mapped file must not be changed or
+        /// shortened.
+        mmap: bool = true;
+        /// Read all of a packed file first and compare it with its checksum.
+        verify: bool = false;
+        /// Write a packed file when a directory is loaded, and use it the next time: true in the user's cache directory, or in
+        /// the directory given here. Changes no result.
+        cache: Cache = Cache::Off, "false";
     }
 }
 
@@ -191,21 +184,22 @@ fn is_template(text: &str) -> bool {
     text.contains("{{") || text.contains("{%")
 }
 
+/// A chat template is text, where one could expect the name of a file.
+fn template(options: &ModelOptions) -> Result<()> {
+    match options.chat_template.as_ref().filter(|text| !is_template(text)) {
+        Some(text) => {
+            let expected = "the text of a Jinja template, which has {{ ... }} or {% ... %} \
+                            (of a file: what is in it, not its name)";
+            Err(out_of_range("chat_template", expected, shown(&text.as_str().into())))
+        }
+        None => Ok(()),
+    }
+}
+
 impl ModelOptions {
     /// The weight type, once it is decided.
     pub(crate) fn weight_type(&self) -> WeightType {
         self.weights.unwrap_or_default()
-    }
-
-    pub(crate) fn validate(&self) -> Result<()> {
-        if let Some(template) = self.chat_template.as_ref().filter(|text| !is_template(text)) {
-            let expected = "the text of a Jinja template, which has {{ ... }} or {% ... %} \
-                            (of a file: what is in it, not its name)";
-            return Err(out_of_range("chat_template", expected, shown(&template.as_str().into())));
-        }
-        check_whole("max_context", self.max_context)?;
-        check_whole("prefill_chunk", self.prefill_chunk)?;
-        check_whole("max_batch", self.max_batch)
     }
 
     /// The KV type with `Auto` decided.
@@ -219,20 +213,14 @@ impl ModelOptions {
 }
 
 options! {
-    /// How a model is packed.
-    pub struct PackOptions {
-        /// What the weights will be computed with; `None`: `stored` for quantized models, int8 for others.
-        weights: Option<WeightType> = None,
-        /// Directories of LoRA adapters, as PEFT writes them, that are added to the weights before these are quantized.
-        merge_adapters: Vec<PathBuf> = Vec::new(),
-        /// Whether a file that is there already is replaced.
-        overwrite: bool = false,
-    }
-}
-
-impl PackOptions {
-    pub(crate) fn validate(&self) -> Result<()> {
-        Ok(())
+    /// How to pack a model.
+    pub struct PackOptions for "packing" {
+        /// Type that the weights will be computed with; `stored` keeps a quantized model's own codes.
+        weights: Option<WeightType> = None, "`stored` for quantized models, int8 for others";
+        /// Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized.
+        merge_adapters: Vec<PathBuf> = Vec::new(), "none";
+        /// Replace a file that is already there.
+        overwrite: bool = false;
     }
 }
 

@@ -1,33 +1,35 @@
 //! Options of every kind, declared once: the same names in Rust, Python, C, the command line and JSON.
 //!
 //! [`options!`] makes a struct whose fields can be set from a JSON object; an unknown name, a wrong type or a value
-//! out of range is an error that names the option, what was expected and what was found.
+//! out of range is an error that names the option, what was expected and what was found. [`OPTIONS`] has all of them, for
+//! the command line and for what `cargo xtask generate` writes.
 
 mod defaults;
 mod embed;
 mod generate;
-#[cfg(feature = "hub")]
 mod hub;
 mod load;
+mod resolved;
+mod spec;
 mod unknown;
 mod value;
 
 pub(crate) use defaults::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS};
 pub use embed::{EmbedOptions, Pooling, RerankOptions};
 pub use generate::GenerateOptions;
-pub(crate) use generate::MAX_STOPS;
-pub(crate) use generate::{ResolveContext, Resolved};
-#[cfg(feature = "hub")]
+pub(crate) use generate::{MAX_STOPS, PromptKind};
 pub use hub::HubOptions;
 pub use load::{Cache, KvType, ModelOptions, PackOptions, RuntimeOptions, WeightType};
+pub(crate) use resolved::{ResolveContext, Resolved};
+pub use spec::{NumberRange, OPTIONS, OptionGroup, OptionSet, OptionSpec, OptionType};
 pub use unknown::check_option_names;
 pub(crate) use unknown::{check_names, unknown};
 pub(crate) use value::shown;
 
-use value::{Expected, value};
+use spec::out_of_range;
+use value::OptionValue;
 
-use crate::error::{Error, Result};
-
+/// The names of an enum's values, in every language.
 macro_rules! names {
     ($type:ident: $($variant:ident = $name:literal),+) => {
         impl $type {
@@ -39,10 +41,8 @@ macro_rules! names {
                 match self { $($type::$variant => $name,)+ }
             }
         }
-        impl $crate::options::Expected for $type {
-            fn expected() -> String {
-                format!("one of {}", Self::ALL.map(Self::name).join(", "))
-            }
+        impl $crate::options::OptionValue for $type {
+            const TYPE: $crate::options::OptionType = $crate::options::OptionType::Choice(&[$($name),+]);
         }
         impl std::fmt::Display for $type {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -62,14 +62,37 @@ macro_rules! names {
     };
 }
 
+/// Declares options. One is a doc comment and a line:
+///
+/// ```text
+/// /// What it does, in Plain English and at most 200 characters.
+/// name: Type [what it takes, if that is less than the type has] = default, "the default in words, unless it is the value";
+/// ```
 macro_rules! options {
-    ($(#[$meta:meta])* pub struct $name:ident {
-        $($(#[doc = $doc:literal])+ $field:ident: $type:ty = $default:expr,)+
+    (@default $default:expr) => { stringify!($default) };
+    (@default $default:expr, $words:literal) => { $words };
+    (@type $type:ty) => { <$type as $crate::options::OptionValue>::TYPE };
+    (@type $type:ty, $values:expr) => { $values };
+    (@spec $field:ident, [$($doc:literal)+], [$($type:tt)+], [$($default:tt)+]) => {
+        $crate::options::OptionSpec {
+            name: stringify!($field),
+            values: $crate::options::options!(@type $($type)+),
+            default: $crate::options::options!(@default $($default)+),
+            doc: &[$($doc),+],
+        }
+    };
+    ($(#[doc = $about:literal])+ pub struct $name:ident for $purpose:literal $(, checked by $check:ident)? {
+        $($(#[doc = $doc:literal])+ $field:ident: $type:ty $([$values:expr])? = $default:expr $(, $words:literal)?;)+
     }) => {
-        $(#[$meta])*
+        $(#[doc = $about])+
         #[derive(Debug, Clone, PartialEq)]
         #[non_exhaustive]
-        pub struct $name { $($(#[doc = $doc])+ pub $field: $type,)+ }
+        pub struct $name {
+            $($(#[doc = $doc])+
+            ///
+            #[doc = concat!("Default: ", $crate::options::options!(@default $default $(, $words)?), ".")]
+            pub $field: $type,)+
+        }
 
         impl Default for $name {
             fn default() -> Self {
@@ -79,10 +102,10 @@ macro_rules! options {
 
         impl $name {
             /// Names of all options, as they are written in every language.
-            pub const NAMES: &'static [&'static str] = &[$(stringify!($field),)+];
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($field)),+];
 
             $(#[doc = concat!("Sets `", stringify!($field), "`.")]
-            #[doc = ""]
+            ///
             $(#[doc = $doc])+
             #[must_use]
             pub fn $field(mut self, value: impl Into<$type>) -> Self {
@@ -93,17 +116,34 @@ macro_rules! options {
             /// Options from a JSON object; what it does not name keeps its default.
             ///
             /// # Errors
-            /// `UnknownOption` for a name that does not exist, `InvalidArgument` for a value that does not fit.
+            /// `UnknownOption` for a name that does not exist, `InvalidArgument` for a value that the option does not take.
             pub fn from_json(object: &serde_json::Map<String, serde_json::Value>) -> $crate::Result<Self> {
                 let mut options = Self::default();
                 for (name, value) in object {
                     match name.as_str() {
-                        $(stringify!($field) => options.$field = $crate::options::value(name, value)?,)+
+                        $(stringify!($field) => {
+                            const SPEC: &$crate::options::OptionSpec = &$crate::options::options!(
+                                @spec $field, [$($doc)+], [$type $(, $values)?], [$default $(, $words)?]
+                            );
+                            options.$field = SPEC.read(value)?;
+                        })+
                         _ => return Err($crate::options::unknown(name, &[Self::NAMES], &[], "")),
                     }
                 }
                 options.validate()?;
                 Ok(options)
+            }
+
+            /// Checks every value that can be checked without a model.
+            pub(crate) fn validate(&self) -> $crate::Result<()> {
+                $({
+                    const SPEC: &$crate::options::OptionSpec = &$crate::options::options!(
+                        @spec $field, [$($doc)+], [$type $(, $values)?], [$default $(, $words)?]
+                    );
+                    SPEC.check(&self.$field)?;
+                })+
+                $($check(self)?;)?
+                Ok(())
             }
 
             /// The options as a JSON object.
@@ -113,47 +153,26 @@ macro_rules! options {
                 object
             }
         }
+
+        impl $crate::options::OptionSet for $name {
+            const GROUP: $crate::options::OptionGroup = $crate::options::OptionGroup {
+                name: stringify!($name),
+                purpose: $purpose,
+                options: &[$($crate::options::options!(
+                    @spec $field, [$($doc)+], [$type $(, $values)?], [$default $(, $words)?]
+                )),+],
+                doc: &[$($about),+],
+            };
+
+            fn from_json(object: &serde_json::Map<String, serde_json::Value>) -> $crate::Result<Self> {
+                $name::from_json(object)
+            }
+        }
     };
 }
 pub(crate) use {names, options};
 
-/// Options that are whole numbers of a smaller range than their type's: least and most.
-const RANGES: &[(&str, u32, u32)] = &[
-    ("dimensions", 1, u32::MAX),
-    ("logprobs", 0, 64),
-    ("max_batch", 1, 4096),
-    ("max_context", 1, u32::MAX),
-    ("max_tokens", 1, u32::MAX),
-    ("prefill_chunk", 1, 65_536),
-    ("threads", 1, 1024),
-];
-
-/// The range of option `name`, and in words.
-fn whole(name: &str) -> Option<(std::ops::RangeInclusive<u32>, String)> {
-    let (_, least, most) = RANGES.iter().find(|(known, ..)| *known == name)?;
-    Some((*least..=*most, format!("a whole number from {least} to {most}")))
-}
-
-fn check_whole(name: &str, found: impl Into<Option<u32>>) -> Result<()> {
-    match (found.into(), whole(name)) {
-        (Some(found), Some((range, expected))) if !range.contains(&found) => {
-            Err(out_of_range(name, &expected, found))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// An `InvalidArgument` for option `name`.
-fn out_of_range(name: &str, expected: &str, found: impl std::fmt::Display) -> Error {
-    Error::invalid_argument(format!("option {name}: expected {expected}, found {found}"))
-        .with("option", name)
-        .with("expected", expected)
-        .with("found", found.to_string())
-}
-
-fn check_range(name: &str, found: Option<f32>, expected: &str, holds: impl Fn(f32) -> bool) -> Result<()> {
-    match found {
-        Some(x) if !(x.is_finite() && holds(x)) => Err(out_of_range(name, expected, x)),
-        _ => Ok(()),
-    }
+/// Whole numbers from `least` to `most`.
+const fn whole(least: u32, most: u32) -> OptionType {
+    OptionType::Whole { least: least as u64, most: most as u64 }
 }

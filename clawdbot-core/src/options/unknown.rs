@@ -1,6 +1,6 @@
 //! Names that are no options: which one was meant, and where a name of ours belongs.
 
-use super::{EmbedOptions, GenerateOptions, ModelOptions, PackOptions, RerankOptions, RuntimeOptions};
+use super::OPTIONS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::suggest::{closest, hint};
 
@@ -19,16 +19,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("stop_strings", "stop"),
     ("torch_dtype", "weights"),
     ("top_logprobs", "logprobs"),
-];
-
-/// All options, with what they are options of.
-const ALL: &[(&[&str], &str)] = &[
-    (GenerateOptions::NAMES, "of generating"),
-    (ModelOptions::NAMES, "of loading a model"),
-    (RuntimeOptions::NAMES, "of a runtime"),
-    (EmbedOptions::NAMES, "of embedding"),
-    (RerankOptions::NAMES, "of reranking"),
-    (PackOptions::NAMES, "of packing"),
 ];
 
 /// Checks names that were given for options, for a language whose calls take more by name than one kind of options:
@@ -60,7 +50,7 @@ pub(crate) fn check_names<'a>(
 pub(crate) fn unknown(name: &str, options: &[&[&str]], arguments: &[&str], aside: &str) -> Error {
     let known = [&options.concat(), arguments].concat();
     let theirs = ELSEWHERE.iter().find(|(theirs, ours)| *theirs == name && known.contains(ours));
-    let owner = ALL.iter().find(|(names, _)| names.contains(&name));
+    let owner = OPTIONS.iter().find(|group| group.options.iter().any(|option| option.name == name));
     let meant = match (theirs, owner) {
         (Some((_, ours)), _) => Some(*ours),
         (None, Some(_)) => None,
@@ -72,8 +62,8 @@ pub(crate) fn unknown(name: &str, options: &[&[&str]], arguments: &[&str], aside
     let lists = lists.join("; ");
     let message = match (meant, owner) {
         (Some(_), _) => format!("there is no option {name:?}{} Known {lists}", hint(meant)),
-        (None, Some((_, whose))) => {
-            format!("there is no option {name:?} here, it is one {whose}; known {lists}")
+        (None, Some(group)) => {
+            format!("there is no option {name:?} here, it is one of {}; known {lists}", group.purpose)
         }
         (None, None) => format!("there is no option {name:?}{aside}; known {lists}"),
     };
@@ -87,6 +77,7 @@ pub(crate) fn unknown(name: &str, options: &[&[&str]], arguments: &[&str], aside
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::{ModelOptions, RuntimeOptions};
 
     fn message(name: &str, options: &[&[&str]]) -> String {
         check_option_names(["threads", name], options, &[]).unwrap_err().message().to_owned()

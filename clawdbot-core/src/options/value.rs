@@ -1,4 +1,4 @@
-//! Values of options from JSON, with errors in words that every language shares.
+//! Values of options: read from JSON, and checked against what the option takes.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,70 +6,119 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{out_of_range, whole};
+use super::{NumberRange, OptionSpec, OptionType};
 use crate::error::Result;
 
-/// What may be the value of an option, in plain words.
-pub(crate) trait Expected {
-    /// For a sentence such as "expected a number".
-    fn expected() -> String;
-    /// The same of several, such as "numbers".
-    fn several() -> String {
-        Self::expected()
+/// A type that fields of options have.
+pub(crate) trait OptionValue: DeserializeOwned {
+    /// What its values may be, unless the option says less.
+    const TYPE: OptionType;
+
+    /// What `values` do not allow, as an error shows it; `None` if all is allowed.
+    fn excess(&self, _values: &OptionType) -> Option<String> {
+        None
     }
 }
 
-macro_rules! expected {
-    ($($type:ty: $one:expr, $many:expr;)+) => {
-        $(impl Expected for $type {
-            fn expected() -> String {
-                $one.to_owned()
-            }
-            fn several() -> String {
-                $many.to_owned()
+/// Types that hold nothing else than what their option takes.
+macro_rules! plain {
+    ($($type:ty: $values:expr;)+) => {
+        $(impl OptionValue for $type {
+            const TYPE: OptionType = $values;
+        })+
+    };
+}
+
+plain! {
+    bool: OptionType::Bool;
+    String: OptionType::Text;
+    PathBuf: OptionType::Path;
+}
+
+/// Whole numbers, which may be of a smaller range than their type's.
+macro_rules! whole {
+    ($($type:ty)+) => {
+        $(impl OptionValue for $type {
+            const TYPE: OptionType = OptionType::Whole { least: 0, most: <$type>::MAX as u64 };
+
+            fn excess(&self, values: &OptionType) -> Option<String> {
+                match values {
+                    OptionType::Whole { least, most } if !(least..=most).contains(&&u64::from(*self)) => {
+                        Some(self.to_string())
+                    }
+                    _ => None,
+                }
             }
         })+
     };
 }
 
-expected! {
-    bool: "true or false", "true or false";
-    u32: "a whole number from 0 to 4294967295", "whole numbers from 0 to 4294967295";
-    u64: "a whole number from 0 to 18446744073709551615", "whole numbers from 0 to 18446744073709551615";
-    f32: "a number", "numbers";
-    String: "a text", "texts";
-    PathBuf: "a path", "paths";
-}
+whole!(u32 u64);
 
-impl<T: Expected> Expected for Option<T> {
-    fn expected() -> String {
-        T::expected()
+impl OptionValue for f32 {
+    const TYPE: OptionType = OptionType::Number(NumberRange::Finite);
+
+    fn excess(&self, values: &OptionType) -> Option<String> {
+        match values {
+            OptionType::Number(range) if !range.contains(*self) => Some(self.to_string()),
+            _ => None,
+        }
     }
 }
 
-impl<T: Expected> Expected for Vec<T> {
-    fn expected() -> String {
-        format!("a list of {}", T::several())
+impl<T: OptionValue> OptionValue for Option<T> {
+    const TYPE: OptionType = T::TYPE;
+
+    fn excess(&self, values: &OptionType) -> Option<String> {
+        self.as_ref().and_then(|value| value.excess(values))
     }
 }
 
-impl<V: Expected> Expected for BTreeMap<u32, V> {
-    fn expected() -> String {
-        format!("a mapping of token ids to {}", V::several())
+impl<T: OptionValue> OptionValue for Vec<T> {
+    const TYPE: OptionType = OptionType::List { of: &T::TYPE, most: usize::MAX };
+
+    fn excess(&self, values: &OptionType) -> Option<String> {
+        match values {
+            OptionType::List { most, .. } if self.len() > *most => Some(format!("a list of {}", self.len())),
+            OptionType::List { of, .. } => self.iter().find_map(|item| item.excess(of)),
+            _ => None,
+        }
+    }
+}
+
+impl OptionValue for BTreeMap<u32, f32> {
+    const TYPE: OptionType = OptionType::TokenMap(NumberRange::Finite);
+
+    fn excess(&self, values: &OptionType) -> Option<String> {
+        match values {
+            OptionType::TokenMap(range) => {
+                self.values().find(|&&bias| !range.contains(bias)).map(f32::to_string)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl OptionSpec {
+    /// The option's value from JSON.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for another type. (Ranges are checked by [`OptionSpec::check`].)
+    pub(crate) fn read<T: OptionValue>(&self, value: &Value) -> Result<T> {
+        serde_json::from_value(value.clone()).map_err(|_| self.error(shown(value)))
+    }
+
+    /// Checks a value of the right type.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for one that is out of range.
+    pub(crate) fn check<T: OptionValue>(&self, value: &T) -> Result<()> {
+        value.excess(&self.values).map_or(Ok(()), |found| Err(self.error(found)))
     }
 }
 
 /// Most characters of a value that an error shows.
 const SHOWN: usize = 80;
-
-/// The value of the option `name`.
-///
-/// # Errors
-/// `InvalidArgument` that says what was expected and what was found.
-pub(crate) fn value<T: DeserializeOwned + Expected>(name: &str, value: &Value) -> Result<T> {
-    let expected = || whole(name).map_or_else(T::expected, |(_, expected)| expected);
-    serde_json::from_value(value.clone()).map_err(|_| out_of_range(name, &expected(), shown(value)))
-}
 
 /// A value for an error message, cut when it is long.
 pub(crate) fn shown(value: &Value) -> String {

@@ -1,17 +1,24 @@
-//! `include/clawdbot.h`: what cbindgen reads from clawdbot-capi, and the table of errors from `ErrorKind::ALL`.
+//! `include/clawdbot.h`: what cbindgen reads from clawdbot-capi, the table of errors, and lists of options.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::Path;
 
 use cbindgen::{Builder, Config, DocumentationStyle, Language, Style};
-use clawdbot_core::ErrorKind;
+use clawdbot_core::{ErrorKind, OPTIONS};
+
+use crate::words::{group, item, wrapped};
 
 /// The contract that holds for every function, and the start of the file.
 const HEAD: &str = include_str!("header_head.txt");
 
 /// What rustdoc wants to be said and C programmers know from the head.
 const RUST_ONLY: &str = "\n *\n * # Safety\n * As the head of the header says.";
+
+/// A line that stands for a list of options: a link in Rust's documentation.
+const OPTIONS_OF: &str = " * Options: [`clawdbot_core::";
+/// The longest line of a list.
+const WIDTH: usize = 117;
 
 /// The text of the header.
 pub(crate) fn generate(root: &Path) -> Result<String, String> {
@@ -38,7 +45,44 @@ pub(crate) fn generate(root: &Path) -> Result<String, String> {
     let mut text = Vec::new();
     bindings.write(&mut text);
     let text = String::from_utf8(text).map_err(|error| format!("cbindgen: {error}"))?;
-    Ok(text.replace(RUST_ONLY, ""))
+    with_options(&text.replace(RUST_ONLY, ""))
+}
+
+/// The text with a list of options in place of each line that names a struct of the core.
+///
+/// # Errors
+/// A message for a struct that does not exist, and for one that is not named once.
+fn with_options(text: &str) -> Result<String, String> {
+    let mut written = String::new();
+    let mut listed = Vec::new();
+    for line in text.lines() {
+        let name = line.strip_prefix(OPTIONS_OF).and_then(|rest| rest.strip_suffix("`]."));
+        match name {
+            None => written += &format!("{line}\n"),
+            Some(name) => {
+                let group = group(name)?;
+                listed.push(group.name);
+                // The function says what the first sentence does.
+                let doc = group.documentation();
+                let more = doc.split_once(". ").map_or("", |(_, more)| more);
+                let head = wrapped(&format!("`options`: NULL, or with any of these. {more}"), WIDTH);
+                written.extend(head.iter().map(|line| format!(" * {line}\n")));
+                for option in group.options {
+                    let (values, doc) = (option.values.expected(), option.documentation());
+                    let text = format!("{} ({values}): {doc} Default: {}.", option.name, option.default);
+                    written.extend(item(&text, WIDTH).iter().map(|line| format!(" * {line}\n")));
+                }
+            }
+        }
+    }
+    let mut missing =
+        OPTIONS.iter().filter(|group| listed.iter().filter(|name| **name == group.name).count() != 1);
+    match missing.next() {
+        None => Ok(written),
+        Some(group) => {
+            Err(format!("expected one function of clawdbot-capi with `Options: [..{}]`", group.name))
+        }
+    }
 }
 
 /// Version and error numbers, from their tables in Rust.

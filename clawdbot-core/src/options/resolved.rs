@@ -1,0 +1,294 @@
+//! The options of a request that are in force, with what the model says where the request does not.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher};
+
+use serde::{Serialize, Serializer};
+use serde_json::{Map, Value};
+
+use super::defaults::GenerationDefaults;
+use super::{GenerateOptions, out_of_range};
+use crate::error::Result;
+
+/// `top_k` of models that ask for sampling and do not say it, as in transformers.
+const TOP_K: u32 = 50;
+
+/// What the model contributes to the options in force.
+pub(crate) struct ResolveContext<'a> {
+    pub(crate) defaults: &'a GenerationDefaults,
+    pub(crate) eos: &'a [u32],
+    pub(crate) vocab_size: usize,
+    /// Tokens of the prompt.
+    pub(crate) prompt: usize,
+    /// Most tokens the sequence may still grow by.
+    pub(crate) room: u32,
+}
+
+/// The options in force: nothing left open.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Resolved {
+    pub(crate) adapter: Option<String>,
+    pub(crate) max_tokens: u32,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) temperature: f32,
+    pub(crate) top_k: u32,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) top_p: f32,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) min_p: f32,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) typical_p: f32,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) repetition_penalty: f32,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) presence_penalty: f32,
+    #[serde(serialize_with = "shortest")]
+    pub(crate) frequency_penalty: f32,
+    pub(crate) suppress_tokens: Vec<u32>,
+    pub(crate) begin_suppress_tokens: Vec<u32>,
+    pub(crate) bad_words_ids: Vec<Vec<u32>>,
+    pub(crate) no_repeat_ngram_size: u32,
+    pub(crate) min_tokens: u32,
+    pub(crate) logit_bias: BTreeMap<u32, f32>,
+    pub(crate) seed: u64,
+    pub(crate) stop: Vec<String>,
+    /// Tokens that end the generation, the model's own included unless ignored.
+    pub(crate) stop_token_ids: Vec<u32>,
+    pub(crate) ignore_eos: bool,
+    pub(crate) logprobs: Option<u32>,
+    /// `None` where a session was continued, whose texts are there already.
+    pub(crate) add_special_tokens: Option<bool>,
+    pub(crate) skip_special_tokens: bool,
+}
+
+impl Resolved {
+    /// Fills what `options` leaves open.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a value out of range or a token id outside the vocabulary.
+    pub(crate) fn new(options: &GenerateOptions, context: &ResolveContext<'_>) -> Result<Self> {
+        options.validate()?;
+        let vocabulary = format!("ids below the vocabulary size {}", context.vocab_size);
+        let check_id = |name: &str, id: u32| match (id as usize) < context.vocab_size {
+            true => Ok(()),
+            false => Err(out_of_range(name, &vocabulary, id)),
+        };
+        options.logit_bias.keys().try_for_each(|&id| check_id("logit_bias", id))?;
+        options.stop_token_ids.iter().try_for_each(|&id| check_id("stop_token_ids", id))?;
+        for (name, list) in [
+            ("suppress_tokens", &options.suppress_tokens),
+            ("begin_suppress_tokens", &options.begin_suppress_tokens),
+        ] {
+            list.iter().flatten().try_for_each(|&id| check_id(name, id))?;
+        }
+        options.bad_words_ids.iter().flatten().flatten().try_for_each(|&id| check_id("bad_words_ids", id))?;
+        let defaults = context.defaults;
+        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        // A model that does not ask for sampling is greedy, as in transformers.
+        let temperature = match defaults.do_sample {
+            Some(true) => defaults.temperature.unwrap_or(1.0),
+            _ => 0.0,
+        };
+        let top_k = defaults.top_k.map(small).or((defaults.do_sample == Some(true)).then_some(TOP_K));
+        // Of a prompt that is as long already, a limit of the whole says nothing.
+        let rest =
+            defaults.max_length.and_then(|length| length.checked_sub(context.prompt)).filter(|&n| n > 0);
+        let default_tokens = defaults.max_new_tokens.or(rest).map(|n| small(n).min(context.room));
+        let rest = defaults.min_length.map(|length| length.saturating_sub(context.prompt));
+        let min_tokens = options.min_tokens.or(defaults.min_new_tokens.or(rest).map(small)).unwrap_or(0);
+        let mut bad_words_ids = options.bad_words_ids.as_ref().unwrap_or(&defaults.bad_words_ids).clone();
+        bad_words_ids.retain(|sequence| !matches!(sequence[..], [id] if context.eos.contains(&id)));
+        let mut stop_token_ids = options.stop_token_ids.clone();
+        if !options.ignore_eos {
+            stop_token_ids.extend_from_slice(context.eos);
+        }
+        stop_token_ids.sort_unstable();
+        stop_token_ids.dedup();
+        Ok(Resolved {
+            adapter: options.adapter.clone(),
+            max_tokens: options.max_tokens.or(default_tokens).unwrap_or(context.room),
+            temperature: options.temperature.unwrap_or(temperature),
+            top_k: options.top_k.or(top_k).unwrap_or(0),
+            // transformers takes 0 as "off" in a configuration.
+            top_p: options.top_p.or(defaults.top_p.filter(|&p| p > 0.0)).unwrap_or(1.0),
+            min_p: options.min_p.or(defaults.min_p).unwrap_or(0.0),
+            typical_p: options.typical_p.or(defaults.typical_p).unwrap_or(1.0).min(1.0),
+            repetition_penalty: options.repetition_penalty.or(defaults.repetition_penalty).unwrap_or(1.0),
+            presence_penalty: options.presence_penalty.unwrap_or(0.0),
+            frequency_penalty: options.frequency_penalty.unwrap_or(0.0),
+            suppress_tokens: options.suppress_tokens.as_ref().unwrap_or(&defaults.suppress_tokens).clone(),
+            begin_suppress_tokens: options
+                .begin_suppress_tokens
+                .as_ref()
+                .unwrap_or(&defaults.begin_suppress_tokens)
+                .clone(),
+            bad_words_ids,
+            no_repeat_ngram_size: options
+                .no_repeat_ngram_size
+                .or(defaults.no_repeat_ngram_size.map(small))
+                .unwrap_or(0),
+            min_tokens,
+            logit_bias: options.logit_bias.clone(),
+            seed: options.seed.unwrap_or_else(draw_seed),
+            stop: options.stop.as_ref().unwrap_or(&defaults.stop_strings).clone(),
+            stop_token_ids,
+            ignore_eos: options.ignore_eos,
+            logprobs: options.logprobs,
+            add_special_tokens: options.add_special_tokens,
+            skip_special_tokens: options.skip_special_tokens,
+        })
+    }
+
+    /// Greedy, without limits: for work that samples nothing.
+    pub(crate) fn greedy() -> Self {
+        Resolved {
+            adapter: None,
+            max_tokens: u32::MAX,
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            typical_p: 1.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            suppress_tokens: Vec::new(),
+            begin_suppress_tokens: Vec::new(),
+            bad_words_ids: Vec::new(),
+            no_repeat_ngram_size: 0,
+            min_tokens: 0,
+            logit_bias: BTreeMap::new(),
+            seed: 0,
+            stop: Vec::new(),
+            stop_token_ids: Vec::new(),
+            ignore_eos: false,
+            logprobs: None,
+            add_special_tokens: None,
+            skip_special_tokens: true,
+        }
+    }
+
+    /// What the completion reports: the names of [`GenerateOptions`], nothing `null` but `adapter`, `logprobs` and
+    /// `add_special_tokens`.
+    pub(crate) fn to_json(&self) -> Map<String, Value> {
+        match serde_json::to_value(self) {
+            Ok(Value::Object(map)) => map,
+            _ => Map::new(),
+        }
+    }
+}
+
+/// As the f64 that is written as the f32 is: 0.7, and not 0.699999988079071.
+fn shortest<S: Serializer>(x: &f32, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_f64(x.to_string().parse().unwrap_or_else(|_| f64::from(*x)))
+}
+
+/// A seed nobody chose: the standard library's per-process random keys, hashed.
+fn draw_seed() -> u64 {
+    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
+    hasher.write_u8(0);
+    // 53 bits survive a trip through JavaScript and JSON floats.
+    hasher.finish() >> 11
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::options::PromptKind;
+
+    fn parse(value: Value) -> Result<GenerateOptions> {
+        GenerateOptions::from_json(value.as_object().unwrap())
+    }
+
+    #[test]
+    fn every_option_is_echoed() {
+        let given = json!({
+            "adapter": "a", "max_tokens": 5, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.75,
+            "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25, "suppress_tokens": [1],
+            "begin_suppress_tokens": [2], "bad_words_ids": [[1, 3]], "no_repeat_ngram_size": 4, "min_tokens": 2,
+            "logit_bias": {"7": -1.5}, "seed": 9, "stop": ["x"], "stop_token_ids": [4], "ignore_eos": true, "logprobs": 2,
+            "add_special_tokens": false, "skip_special_tokens": false,
+        });
+        let defaults = GenerationDefaults::default();
+        let context = ResolveContext { defaults: &defaults, eos: &[2], vocab_size: 10, prompt: 0, room: 99 };
+        let unset = GenerateOptions::default().to_json();
+        for &name in GenerateOptions::NAMES {
+            assert_ne!(given[name], unset[name], "{name}: expected another value than its default");
+        }
+        let options = parse(given.clone()).unwrap();
+        assert_eq!(Value::Object(Resolved::new(&options, &context).unwrap().to_json()), given);
+        let options = GenerateOptions::default().for_prompt(PromptKind::Text);
+        assert_eq!(Resolved::new(&options, &context).unwrap().to_json()["add_special_tokens"], true);
+    }
+
+    #[test]
+    fn defaults_come_from_the_model() {
+        let defaults = GenerationDefaults {
+            do_sample: Some(true),
+            temperature: Some(0.6),
+            top_k: Some(20),
+            ..GenerationDefaults::default()
+        };
+        let context = ResolveContext { defaults: &defaults, eos: &[2], vocab_size: 10, prompt: 0, room: 99 };
+        let resolved = Resolved::new(&GenerateOptions::default().top_k(5), &context).unwrap();
+        assert_eq!((resolved.temperature, resolved.top_k, resolved.max_tokens), (0.6, 5, 99));
+        // The defaults of transformers' `generate`, where the file says nothing.
+        let silent = GenerationDefaults { top_k: None, temperature: None, ..defaults.clone() };
+        let silent = ResolveContext { defaults: &silent, ..context };
+        let resolved_silent = Resolved::new(&GenerateOptions::default(), &silent).unwrap();
+        assert_eq!((resolved_silent.temperature, resolved_silent.top_k), (1.0, 50));
+        assert_eq!(resolved.stop_token_ids, [2]);
+        assert!(GenerateOptions::default().top_k(5).without_effect(&resolved).is_empty());
+        let greedy = ResolveContext { defaults: &GenerationDefaults::default(), ..context };
+        let options = GenerateOptions::default().top_k(5).top_p(0.5).seed(3);
+        let resolved = Resolved::new(&options, &greedy).unwrap();
+        assert_eq!(options.without_effect(&resolved), ["top_k", "top_p", "seed"]);
+        assert!(options.temperature(0.0).without_effect(&resolved).is_empty());
+        for options in [
+            GenerateOptions::default().stop_token_ids([10]),
+            GenerateOptions::default().suppress_tokens(vec![10]),
+            GenerateOptions::default().begin_suppress_tokens(vec![3, 10]),
+            GenerateOptions::default().bad_words_ids(vec![vec![1, 10]]),
+        ] {
+            let error = Resolved::new(&options, &context).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn what_is_given_replaces_the_models_own() {
+        let defaults = GenerationDefaults {
+            max_length: Some(30),
+            min_length: Some(25),
+            suppress_tokens: vec![4],
+            begin_suppress_tokens: vec![5],
+            bad_words_ids: vec![vec![2], vec![2, 3], vec![6]],
+            no_repeat_ngram_size: Some(3),
+            stop_strings: vec!["end".into()],
+            ..GenerationDefaults::default()
+        };
+        let context = ResolveContext { defaults: &defaults, eos: &[2], vocab_size: 10, prompt: 20, room: 99 };
+        let found = Resolved::new(&GenerateOptions::default(), &context).unwrap();
+        assert_eq!((found.max_tokens, found.min_tokens, found.no_repeat_ngram_size), (10, 5, 3));
+        assert_eq!((found.suppress_tokens, found.begin_suppress_tokens), (vec![4], vec![5]));
+        assert_eq!((found.bad_words_ids, found.stop), (vec![vec![2, 3], vec![6]], vec!["end".to_owned()]));
+        let given = GenerateOptions::default()
+            .suppress_tokens(Vec::new())
+            .begin_suppress_tokens(vec![1])
+            .bad_words_ids(Vec::new())
+            .no_repeat_ngram_size(0)
+            .min_tokens(1)
+            .stop(Vec::new());
+        let found = Resolved::new(&given, &context).unwrap();
+        assert_eq!((found.suppress_tokens, found.begin_suppress_tokens), (vec![], vec![1]));
+        assert_eq!((found.bad_words_ids, found.stop), (Vec::<Vec<u32>>::new(), Vec::<String>::new()));
+        assert_eq!((found.min_tokens, found.no_repeat_ngram_size), (1, 0));
+        // A prompt that is as long already is not stopped at once.
+        let long = ResolveContext { prompt: 40, ..context };
+        let found = Resolved::new(&GenerateOptions::default(), &long).unwrap();
+        assert_eq!((found.max_tokens, found.min_tokens), (99, 0));
+    }
+}
