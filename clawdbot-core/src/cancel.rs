@@ -1,12 +1,12 @@
-//! What stops work from another thread.
+//! Flags that cancel work from another thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What tells the jobs of a sequence apart: the flag that cancels the job.
+/// The flag that cancels a job; also identifies the job among those of its sequence.
 pub(crate) type Ticket = Arc<AtomicBool>;
 
-/// Stops a request, all of a batch, or what a new one is given to, from any thread. Cheap to clone.
+/// Cancels from any thread: a request, a batch, or the requests it is passed to. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct CancelHandle(Arc<AtomicBool>);
 
@@ -19,13 +19,14 @@ impl CancelHandle {
         Arc::clone(&self.0)
     }
 
-    /// Whether it was asked to stop.
+    /// Whether cancelling was asked for.
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Asks the request to stop. The forward pass it is part of, prefill included, is abandoned within a layer
-    /// (but not two in a row for the sake of some of several sequences); the stream then ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
+    /// Asks the request to stop. Its forward pass is abandoned within one layer, in prefill too; passes that other
+    /// requests share are not abandoned twice in a row. The stream then ends with
+    /// [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }

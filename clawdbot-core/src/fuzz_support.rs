@@ -1,4 +1,4 @@
-//! What the fuzz targets call: each parser on bytes in memory, and what follows from them read to the end. No public
+//! The targets of the fuzzers: each parser on bytes in memory, with its results read completely. Not a public
 //! interface.
 #![allow(missing_docs, reason = "for the fuzz targets of this repository only")]
 
@@ -13,14 +13,14 @@ use crate::spec::generation;
 use crate::tokenizer::{StreamDecoder, Tokenizer, render_chat_template};
 use crate::weights::{DataFile, Dtype, GgufSource, PackedFile, WeightSource, parse_index};
 
-/// A GGUF file: header, tokenizer, configuration, every norm and the first row of every matrix.
+/// A GGUF file: header, tokenizer, configuration, every norm, and the first row of every matrix.
 pub fn gguf(data: &[u8]) -> Result<()> {
     let file = DataFile::from_memory(data.to_vec(), "m.gguf");
     let source = GgufSource::with_first(file, "m.gguf".as_ref())?;
     read_weights(&Opened::of_gguf("m.gguf".to_owned(), source)?)
 }
 
-/// A safetensors file: header, and every tensor as whatever it can be read as.
+/// A safetensors file: header, and every tensor in each way it can be read.
 pub fn safetensors(data: &[u8]) -> Result<()> {
     let source = WeightSource::from_file(DataFile::from_memory(data.to_vec(), "m.safetensors"))?;
     let names: Vec<String> = source.names().map(str::to_owned).collect();
@@ -49,7 +49,7 @@ pub fn index(data: &[u8]) -> Result<()> {
     parse_index(data).map(|_| ())
 }
 
-/// `config.json` and `generation_config.json`: the specification, and the names of all tensors.
+/// `config.json` and `generation_config.json`: the spec, and the names of all tensors.
 pub fn config(data: &[u8]) -> Result<()> {
     let config = ModelConfig::parse(data, "config.json")?;
     generation::parse(&config)?;
@@ -59,7 +59,7 @@ pub fn config(data: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// `tokenizer.json`, and texts there and back.
+/// `tokenizer.json`; texts encoded and decoded.
 pub fn tokenizer(data: &[u8]) -> Result<()> {
     let long = "word \u{e9}a ".repeat(300);
     let texts =
@@ -67,13 +67,14 @@ pub fn tokenizer(data: &[u8]) -> Result<()> {
     tokenizer_with(data, &texts)
 }
 
-/// `tokenizer.json`, and these texts there and back. A panic of the tokenizers crate is a finding, although it is caught.
+/// `tokenizer.json`; these texts encoded and decoded. A panic of the tokenizers crate is a finding, although it is
+/// caught.
 pub fn tokenizer_with(data: &[u8], texts: &[&str]) -> Result<()> {
     let caught = |error: Error| match error.message().contains("panicked") {
         true => Error::internal(error.message().to_owned()),
         false => error,
     };
-    // Of a text, that it cannot be taken says nothing of the others.
+    // A text may be refused; the others are tried all the same.
     fn said<T>(result: Result<T>, last: &mut Result<()>) -> Result<Option<T>> {
         match result {
             Ok(found) => Ok(Some(found)),
@@ -109,7 +110,7 @@ pub fn tokenizer_with(data: &[u8], texts: &[&str]) -> Result<()> {
     last
 }
 
-/// `work` on a stack that parsers need not begin a thread for.
+/// Runs `work` on a large stack, so that parsers start no thread.
 pub fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
     crate::large_stack::on_large_stack("clawdbot-fuzz", || Error::internal("panicked"), || Ok(work()))
 }
