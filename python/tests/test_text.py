@@ -193,7 +193,7 @@ def test_messages_are_checked(model, messages, message):
 
 def test_tools_and_slips(model):
     for call in (model.chat, model.render_chat):
-        with pytest.raises(clawdbot.InvalidArgument, match="does not use them"):
+        with pytest.raises(clawdbot.InvalidArgument, match="ignores tools"):
             call(MESSAGES, [{"name": "f"}])
     with pytest.raises(clawdbot.UnknownOption, match='did you mean "add_generation_prompt"'):
         model.render_chat(MESSAGES, add_generation_promt=False)
