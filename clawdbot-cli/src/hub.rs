@@ -1,4 +1,4 @@
-//! Where a command's model comes from: a path, a published shape, the built-in one, or a hub.
+//! The source of a command's model: a path, a published shape, the built-in model, or a hub.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::{
     report::bytes,
 };
 
-/// `HubOptions`; none without the feature.
+/// `HubOptions`; empty without the feature.
 #[derive(Debug, Default, Args, Serialize)]
 #[command(
     next_help_heading = "Hub (with a model OWNER/NAME[:QUANTIZATION], hf://..., modelscope://... or an address)"
@@ -37,7 +37,7 @@ pub(crate) struct HubArgs {
     offline: bool,
 }
 
-/// The model a command works with; downloaded, with a bar, if it is on a hub and not here. Ctrl-C cancels.
+/// The model of a command; downloaded with a progress bar if it is on a hub and not in the cache. Ctrl-C cancels.
 ///
 /// # Errors
 /// As `Source::fetch`; `InvalidArgument` for a revision or file without a model.
@@ -64,14 +64,14 @@ pub(crate) fn source(
 
 #[cfg(feature = "hub")]
 fn named(runtime: &Runtime, path: &Path, args: &HubArgs, output: &OutputArgs) -> Result<Source> {
-    // What is not text is no name.
+    // A path that is not UTF-8 is not a name.
     let Some(name) = path.to_str() else { return Ok(Source::from(path)) };
     let options = HubOptions::from_json(&given(args)?)?;
     let work = Work::begin();
     let mut line = StatusLine::new(output);
     let path = runtime.fetch(name, &options, |done, total| {
         match total {
-            // At once, for this is where a missing network shows.
+            // At once, because a missing network shows here.
             0 if done == 0 => line.announce(&format!("looking for {name}")),
             _ => line.update(|| format!("{} of {}", bar("downloading", done, total), bytes(total))),
         }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_are_those_of_the_library() {
+    fn options_agree_with_the_library() {
         let names: Vec<String> = HubArgs::augment_args(clap::Command::new(""))
             .get_arguments()
             .map(|argument| argument.get_id().to_string())
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_decides_unless_told() {
+    fn the_environment_decides_by_default() {
         let options = |args: &HubArgs| HubOptions::from_json(&given(args).unwrap()).unwrap();
         assert_eq!(options(&HubArgs::default()).offline, None);
         assert_eq!(options(&HubArgs { offline: true, ..HubArgs::default() }).offline, Some(true));
