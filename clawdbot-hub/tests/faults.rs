@@ -267,7 +267,7 @@ fn offline() {
     client.fails(ErrorKind::NotFound, "org/model at other");
     client.request.revision = None;
     fs::remove_file(first.path.join(WEIGHTS)).unwrap();
-    client.fails(ErrorKind::NotFound, "not complete");
+    client.fails(ErrorKind::NotFound, "incomplete");
     assert_eq!(hub.seen().len(), 0);
 }
 
@@ -318,7 +318,7 @@ fn a_single_file_next_to_an_index() {
     fs::remove_file(found.path.join("1.safetensors")).unwrap();
     client.fetch().unwrap();
     fs::remove_file(found.path.join(WEIGHTS)).unwrap();
-    client.fails(ErrorKind::NotFound, "not complete");
+    client.fails(ErrorKind::NotFound, "incomplete");
 }
 
 #[test]

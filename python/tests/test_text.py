@@ -177,7 +177,7 @@ def test_a_session_chats_from_what_it_has(model):
         (MESSAGES[0], "messages: expected a list"),
         ([], "at least one message"),
         (["Hello"], r"messages\[0\]: expected a message"),
-        ([MESSAGES, MESSAGES], "one by one"),
+        ([MESSAGES, MESSAGES], "one conversation at a time"),
         ([{"role": "usr", "content": "a"}], r'messages\[0\].role: expected one of system, .* did you mean "user"\?'),
         ([{"role": "assistent", "content": "a"}], r'did you mean "assistant"\?'),
         ([{"role": "user", "text": "a"}], r'found "text"'),

@@ -1,14 +1,17 @@
 //! Which sequences take part in the next forward pass, and with how many tokens: pure functions over numbers.
 //!
-//! *Turns.* A pass has room for a limited number of sequences. When more wait, those that have taken part in [`TURN`](super::entry::TURN)
+//! *Turns.* A pass has room for a limited number of sequences. When more wait, those that have taken part in [`TURN`]
 //! passes give up their places and queue up after those that have waited longer. So a short request gets in soon,
 //! however long the others are, and passes stay full.
 //!
 //! *Memory.* A sequence is admitted when the most that all admitted sequences will hold at one time fits, each growing
-//! to its end. *Open-ended* sequences, which may generate more than [`HORIZON`](super::entry::HORIZON) tokens, count as if they generated that
+//! to its end. *Open-ended* sequences, which may generate more than [`HORIZON`] tokens, count as if they generated that
 //! many more. An admitted sequence gets pages only while the work that could be lost stays within bounds, should every
 //! sequence grow as far as it may (`risk.rs`); without open-ended sequences that is nothing. Otherwise it waits and
 //! keeps its pages. If all wait for each other, the latest one loses its pages.
+//!
+//! [`TURN`]: super::entry::TURN
+//! [`HORIZON`]: super::entry::HORIZON
 
 use super::entry::{Entry, Limits, Memory, SCORE_ROWS, SequenceId, Want};
 use super::grants::grants;
