@@ -193,7 +193,7 @@ static void bad_text(const clawdbot_model *model) {
           clawdbot_model_render_chat(model, "[{\"role\": \"usr\", \"content\": \"a\"}]", NULL, 0, NULL, &string, &error));
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "a list of messages",
           clawdbot_model_chat(model, "\"Hello\"", NULL, NULL, NULL, &completion, &error));
-    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "tools: the model's chat template does not use them",
+    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "tools: the model's chat template ignores tools",
           clawdbot_model_chat_stream(model, "[{\"role\": \"user\", \"content\": \"a\"}]", "[{\"name\": \"f\"}]", NULL, NULL,
                                      &stream, &error));
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "variables",

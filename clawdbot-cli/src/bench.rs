@@ -15,13 +15,13 @@ use crate::output::{Failure, print, print_line};
 use crate::progress::{StatusLine, load_on};
 use crate::report::{bytes, counted, peak_rss_bytes};
 
-/// What is measured in every repeat, by its name in JSON.
+/// What every repeat measures, by its name in JSON.
 const MEASURES: [&str; 3] = ["prefill_tokens_per_s", "decode_tokens_per_s", "time_to_first_token"];
 
-/// One value of each of [`MEASURES`] for each repeat.
+/// The value of each of [`MEASURES`] in each repeat.
 type Samples = [Vec<f64>; 3];
 
-/// What was measured.
+/// The measurements.
 struct Outcomes {
     load_seconds: f64,
     samples: Samples,
@@ -50,7 +50,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
             list.push(value);
         }
     }
-    // Before the limits, which take a buffer of their own.
+    // Before the limits are measured, which allocates a buffer.
     let peak_rss_bytes = peak_rss_bytes();
     let limits = match args.no_limits {
         true => None,
@@ -70,7 +70,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
     Ok(if work.interrupted() { Outcome::Interrupted } else { Outcome::Done })
 }
 
-/// Whether everything fits into the context, before a large model is loaded for nothing.
+/// Checks that everything fits into the context, before a large model is loaded in vain.
 fn check_context(args: &BenchArgs, plan: &Plan) -> Result<()> {
     let prefill = u64::from(args.prompt) + 1;
     let decode = u64::from(args.depth.max(1)) + 1 + u64::from(args.generate) + 1;
@@ -79,13 +79,13 @@ fn check_context(args: &BenchArgs, plan: &Plan) -> Result<()> {
         return Ok(());
     }
     let message = format!(
-        "the context holds {context} tokens, but these measurements need {needed}: expected fewer with --prompt, --depth \
-         and --generate"
+        "expected at most {context} tokens, the model's context, found {needed} in these measurements: reduce --prompt, --depth \
+         or --generate"
     );
     Err(Error::new(ErrorKind::ContextOverflow, message).with("expected", context).with("found", needed))
 }
 
-/// Sequences that wait for others would be measured as slow ones.
+/// Sequences that have to wait would count as slow ones.
 fn check_batch(args: &BenchArgs, most: u32) -> Result<()> {
     if args.batch <= most {
         return Ok(());
@@ -95,7 +95,7 @@ fn check_batch(args: &BenchArgs, most: u32) -> Result<()> {
     Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "batch"))
 }
 
-/// Token ids that depend on nothing but their number: splitmix64.
+/// Token ids that depend only on their number: splitmix64.
 struct Random(u64);
 
 impl Random {
@@ -119,7 +119,7 @@ fn sessions(model: &Model, count: u32, tokens: u32, random: &mut Random) -> Resu
     (0..count).map(session).collect()
 }
 
-/// Starts all before the first is waited for, so that they are computed together.
+/// Starts all streams before waiting for the first, so that they are computed together.
 fn start(sessions: &mut [Session], tokens: u32, work: &Work) -> Result<Vec<Stream>> {
     let options = GenerateOptions::default()
         .max_tokens(tokens)
@@ -134,7 +134,7 @@ fn start(sessions: &mut [Session], tokens: u32, work: &Work) -> Result<Vec<Strea
     sessions.iter_mut().map(stream).collect()
 }
 
-/// Waits for the next token of each stream. (Taking them in turn keeps the sequences in step.)
+/// Waits for the next token of each stream. (Taking turns keeps the sequences in step.)
 fn next_tokens(streams: &mut [Stream]) -> Result<()> {
     for stream in streams {
         loop {
@@ -171,7 +171,7 @@ fn measure_decode(model: &Model, args: &BenchArgs, random: &mut Random, work: &W
     Ok(f64::from(args.batch) * f64::from(args.generate) / seconds)
 }
 
-/// Smallest, middle and largest value. The median of an even number is the mean of the two in the middle.
+/// Smallest, median and largest value. The median of an even number of values is the mean of the middle two.
 fn spread(values: &[f64]) -> [f64; 3] {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -184,14 +184,14 @@ impl Outcomes {
         self.samples.each_ref().map(|values| spread(values)[1])
     }
 
-    /// Share of the int8 peak that prefill reaches in the layers' matrices; `None` for other weights.
+    /// Fraction of the int8 peak that prefill reaches in the layers' matrices; `None` for other weights.
     fn prefill_share(&self, plan: &Plan) -> Option<f64> {
         let [prefill, ..] = self.medians();
         let limit = self.limits.filter(|_| plan.weights == "int8")?.int8_gop_per_s;
         Some(2.0 * plan.block_parameters as f64 * prefill / 1e9 / limit)
     }
 
-    /// Share of the memory bandwidth that decode takes for reading weights.
+    /// Fraction of the memory bandwidth that decode uses to read weights.
     fn decode_share(&self, args: &BenchArgs, plan: &Plan) -> Option<f64> {
         let [_, decode, _] = self.medians();
         let passes_per_s = decode / f64::from(args.batch);

@@ -56,7 +56,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
                 Err(error) => Err(error),
             },
             Ok(Entry::Message(text)) => chat.turn(text, args)?,
-            // After other errors than this one nothing more can be read.
+            // After any other error nothing more can be read.
             Err(error) if error.kind() != ErrorKind::InvalidUtf8 => return Err(error.into()),
             Err(error) => Err(error),
         };
@@ -68,7 +68,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
     Ok(outcome)
 }
 
-/// What the user wants next.
+/// An entry of the user.
 enum Entry {
     /// One or several lines.
     Message(String),
@@ -79,13 +79,13 @@ enum Entry {
     End,
 }
 
-/// Around a message of several lines.
+/// Delimits a message of several lines.
 const QUOTES: &str = "\"\"\"";
 
-/// Reads until there is something to do. Ctrl-C gives up a message that is not complete.
+/// Reads the next entry. Ctrl-C drops an incomplete message.
 ///
 /// # Errors
-/// As [`Input::line`]; `InvalidArgument` for quotes without an end.
+/// As [`Input::line`]; `InvalidArgument` for quotes that are not closed.
 fn next(input: &mut Input) -> Result<Entry> {
     'entry: loop {
         let line = match input.line("> ")? {
@@ -134,18 +134,18 @@ fn next(input: &mut Input) -> Result<Entry> {
     }
 }
 
-/// A conversation and the session that holds its tokens.
+/// A conversation, and the session that holds its tokens.
 struct Chat<'a> {
     model: &'a Model,
     options: GenerateOptions,
-    /// Of the template.
+    /// Variables of the template.
     variables: Map<String, Value>,
     messages: Vec<Value>,
-    /// Messages at the head that stay on reset.
+    /// Number of messages at the start that a reset keeps.
     fixed: usize,
     /// `None` before the first answer, and after a failure, which may leave a session in any state.
     session: Option<Session>,
-    /// The file of the last /save, which the next one may replace.
+    /// File of the last /save, which the next one may overwrite.
     saved: Option<PathBuf>,
 }
 
@@ -154,10 +154,10 @@ impl<'a> Chat<'a> {
         Chat { model, options, variables, fixed: 0, messages: Vec::new(), session: None, saved: None }
     }
 
-    /// Does what a line with a slash says: leaves, or goes on, perhaps with something to say.
+    /// Executes a command. Continues with something to report, if any, or breaks to leave.
     ///
     /// # Errors
-    /// `InvalidArgument` for what is no command; `Io`.
+    /// `InvalidArgument` for an unknown command; `Io`.
     fn command(&mut self, line: &str) -> Result<ControlFlow<(), Option<String>>> {
         let (name, rest) = line.trim_end().split_once(char::is_whitespace).unwrap_or((line.trim_end(), ""));
         let rest = rest.trim();
@@ -169,7 +169,7 @@ impl<'a> Chat<'a> {
             }
             ("/reset", "") => {
                 self.reset()?;
-                Some("the conversation is forgotten".to_owned())
+                Some("started a new conversation".to_owned())
             }
             ("/system", "") => Some(self.remove_system()),
             ("/system", text) => Some(self.set_system(text)?),
@@ -180,8 +180,8 @@ impl<'a> Chat<'a> {
             }
             _ => {
                 return Err(invalid(format!(
-                    "there is no command {name:?}; known: /help, /reset, /system, /save, /quit; a message that begins with a \
-                     slash needs a space in front"
+                    "unknown command {name:?}; known: /help, /reset, /system, /save, /quit; to begin a message with a \
+                     slash, put a space in front"
                 )));
             }
         };
@@ -190,13 +190,13 @@ impl<'a> Chat<'a> {
 
     fn remove_system(&mut self) -> String {
         self.messages.drain(..std::mem::take(&mut self.fixed));
-        "there is no system message now".to_owned()
+        "removed the system message".to_owned()
     }
 
-    /// Puts a system message at the head, in the place of an earlier one.
+    /// Sets the system message at the start, replacing an earlier one.
     ///
     /// # Errors
-    /// `InvalidArgument` where the model's template does nothing with one.
+    /// `InvalidArgument` if the model's template ignores it.
     fn set_system(&mut self, text: &str) -> Result<String> {
         let system = json!({"role": "system", "content": text});
         let user = json!({"role": "user", "content": "Hello"});
@@ -212,7 +212,7 @@ impl<'a> Chat<'a> {
         };
         if !found.is_empty() {
             return Err(invalid(format!(
-                "expected a model whose chat template takes a system message, found {found} ({}); write it as a part of the \
+                "expected a model whose chat template uses a system message, found {found} ({}); write it as a part of the \
                  first message, or use another template (--chat-template FILE)",
                 self.model.info().plan.name
             )));
@@ -220,21 +220,21 @@ impl<'a> Chat<'a> {
         self.remove_system();
         self.messages.insert(0, system);
         self.fixed = 1;
-        Ok("the conversation has this system message now; /system without a text removes it".to_owned())
+        Ok("set the system message; /system without a text removes it".to_owned())
     }
 
-    /// Writes the conversation to a file that is not there yet, or that this conversation wrote before.
+    /// Writes the conversation to a new file, or to one that this conversation wrote before.
     fn save(&mut self, path: PathBuf) -> Result<String> {
         let shown = path.display().to_string();
         let failed =
             |message| Error::new(ErrorKind::Io, format!("{shown}: {message}")).with("path", shown.as_str());
         if self.saved.as_ref() != Some(&path) && path.exists() {
-            return Err(failed("there is such a file already; expected a new one".to_owned()));
+            return Err(failed("expected a new file, found an existing one".to_owned()));
         }
         let json = format!("{:#}\n", Value::from(self.messages.clone()));
         fs::write(&path, json).map_err(|error| failed(error.to_string()))?;
         self.saved = Some(path);
-        Ok(format!("{} messages are in {shown}", self.messages.len()))
+        Ok(format!("saved {} messages to {shown}", self.messages.len()))
     }
 
     fn reset(&mut self) -> Result<()> {
@@ -242,7 +242,7 @@ impl<'a> Chat<'a> {
         self.session.as_mut().map_or(Ok(()), |session| session.truncate(0))
     }
 
-    /// One message and its answer. The inner error takes the message back; the outer one is the end.
+    /// A message and its answer. After an inner error the message is dropped; an outer error ends the chat.
     fn turn(&mut self, line: String, args: &ChatArgs) -> Result<Result<()>, Failure> {
         let work = Work::begin();
         self.messages.push(json!({"role": "user", "content": line}));
@@ -274,12 +274,12 @@ impl<'a> Chat<'a> {
         Ok(())
     }
 
-    /// What the template is given.
+    /// The conversation as arguments of the template.
     fn conversation(&self, messages: impl Into<Value>) -> clawdbot_core::Chat {
         clawdbot_core::Chat::new(messages).variables(self.variables.clone())
     }
 
-    /// Refuses variables that no conversation can have, before the first message.
+    /// Refuses invalid variables before the first message.
     fn check_variables(&self) -> Result<()> {
         if self.variables.is_empty() {
             return Ok(());
@@ -289,12 +289,12 @@ impl<'a> Chat<'a> {
             Err(error) if matches!(error.kind(), ErrorKind::InvalidArgument | ErrorKind::UnknownOption) => {
                 Err(error.context("option template_variable").with("option", "template_variable"))
             }
-            // What the template says of the example is no matter.
+            // Other errors are about the example conversation.
             _ => Ok(()),
         }
     }
 
-    /// Starts the answer, from what the session has computed already.
+    /// Starts the answer, reusing what the session has computed.
     fn start(&mut self) -> Result<Stream> {
         let session = match self.session.take() {
             Some(session) => session,
@@ -305,9 +305,9 @@ impl<'a> Chat<'a> {
     }
 }
 
-/// A conversation that does not fit stays too long.
+/// Adds how to continue: a conversation that is too long stays so.
 fn with_way_out(error: &Error) -> Error {
-    let message = format!("{}; /reset begins a new conversation", error.message());
+    let message = format!("{}; /reset starts a new conversation", error.message());
     let with = |error: Error, (key, value): (&String, &Value)| error.with(key, value.clone());
     error.detail().iter().fold(Error::new(error.kind(), message), with)
 }

@@ -68,13 +68,13 @@ pub(crate) fn rerank(args: &RerankArgs) -> Result<Outcome, Failure> {
 /// Whether stdin is read.
 ///
 /// # Errors
-/// `InvalidArgument` where it would be read twice: the second time there is nothing.
+/// `InvalidArgument` if it would be read twice.
 fn reads_of_stdin<'a>(given: impl Iterator<Item = &'a Given>, batch: &BatchArgs) -> Result<bool> {
     let of_input = usize::from(batch.input.as_ref().is_some_and(|path| is_stdin(path)));
     let times = given.filter(|given| **given == Given::Stdin).count() + of_input;
     if times > 1 {
         let message = format!(
-            "expected `-` once, for stdin can be read once, found it {times} times (after `--`, `-` is a text)"
+            "expected `-` once, as stdin can only be read once, found it {times} times (after `--`, `-` is a text)"
         );
         return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "input"));
     }
@@ -84,14 +84,14 @@ fn reads_of_stdin<'a>(given: impl Iterator<Item = &'a Given>, batch: &BatchArgs)
 /// Loads the model.
 fn open(batch: &BatchArgs, reads_stdin: bool) -> Result<Model> {
     let model = load(Some(&batch.model), &batch.common.load.options()?, &batch.common)?;
-    // By now there is something on stdin, if there will be.
+    // By now stdin has data, if it ever will.
     if !reads_stdin {
-        warn_of_unread("`-` reads it as one text, --input - as one a line", &batch.common.output);
+        warn_of_unread("`-` reads it as one text, --input - as one text per line", &batch.common.output);
     }
     Ok(model)
 }
 
-/// An error about one of the texts says which, in the words of the command line instead of `texts[2]`.
+/// Names the text that an error is about as on the command line, instead of `texts[2]`.
 fn placed(error: Error, batch: &BatchArgs, what: &str) -> Error {
     let Some(index) = error.detail().get("text").and_then(Value::as_u64) else { return error };
     let place = match &batch.input {
@@ -107,12 +107,12 @@ fn placed(error: Error, batch: &BatchArgs, what: &str) -> Error {
     detail.into_iter().fold(placed, |error, (key, value)| error.with(&key, value))
 }
 
-/// Those that were given, or the lines of a file.
+/// The given texts, or the lines of a file.
 fn texts(given: &[Given], batch: &BatchArgs, what: &str) -> Result<Vec<String>> {
     let Some(path) = &batch.input else {
         if given.is_empty() {
             let message =
-                format!("expected a {what} (`-` for stdin), or --input FILE with one a line; found none");
+                format!("expected a {what} (`-` for stdin), or --input FILE with one per line; found none");
             return Err(Error::new(ErrorKind::InvalidArgument, message).with("option", "input"));
         }
         return given.iter().map(text_of).collect();

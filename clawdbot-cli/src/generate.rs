@@ -13,11 +13,11 @@ use crate::progress::load;
 use crate::report::{completion_json, summary};
 use crate::stdin::warn_of_unread;
 
-/// What the built-in model starts from when nobody says.
+/// Default prompt of the built-in model.
 const BUILTIN_PROMPT: &str = "Once upon a time";
-/// Most bytes of a text, or of a file of texts: what is not a text at all, such as `/dev/zero`, has to end somewhere.
+/// Most bytes of a text or of a file of texts: reading `/dev/zero` has to end somewhere.
 pub(crate) const MAX_TEXT: u64 = 256 << 20;
-/// What some editors put before a text.
+/// Byte order mark, which some editors write.
 const MARK: char = '\u{feff}';
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
@@ -33,16 +33,16 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
     };
     let output = &args.common.output;
     if given && args.model.is_none() && !output.quiet && is_like_a_model(&prompt) {
-        warn(&format!("{prompt} is taken as the prompt; a model is given with -m"));
+        warn(&format!("using {prompt} as the prompt; to choose a model, use -m"));
     }
     let model = load(args.model.as_ref(), &args.common.load.options()?, &args.common)?;
     let options = args.lora.load(&model, options)?;
     let stream = model.stream(prompt.as_str(), &options)?;
-    // By now there is something on stdin, if there will be.
+    // By now stdin has data, if it ever will.
     if !reads_stdin(args) {
         warn_of_unread("as the prompt, `-` reads it", output);
     }
-    // The text continues the prompt: a reader wants to see both, a program that gave the prompt does not.
+    // The text continues the prompt: people want to see both, programs only the new text.
     if !output.quiet && !output.json && (!given || io::stdout().is_terminal()) {
         print(&prompt)?;
     }
@@ -52,10 +52,10 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Outcome, Failure> {
     Ok(if work.interrupted() { Outcome::Interrupted } else { Outcome::Done })
 }
 
-/// Takes a stream to its end; unless the output is JSON, its text goes to stdout as it comes.
+/// Reads a stream to its end; unless the output is JSON, prints its text to stdout as it comes.
 pub(crate) fn answer(mut stream: Stream, work: &Work, output: &OutputArgs) -> Result<Completion, Failure> {
     work.cancels(stream.cancel_handle());
-    // On a terminal an error begins a line of its own.
+    // On a terminal an error starts on a new line.
     let apart = |error: Error| match !output.json && io::stdout().is_terminal() {
         true => print("\n").err().unwrap_or_else(|| error.into()),
         false => error.into(),
@@ -70,12 +70,12 @@ pub(crate) fn answer(mut stream: Stream, work: &Work, output: &OutputArgs) -> Re
     Err(Error::new(ErrorKind::Internal, "the stream ended without a completion").into())
 }
 
-/// What follows the text: the figures, or everything as JSON.
+/// Prints what follows the text: statistics, or everything as JSON.
 fn finish(completion: &Completion, model: &Model, output: &OutputArgs) -> Result<(), Failure> {
     if output.json {
         return print_line(&completion_json(completion, model));
     }
-    // On a terminal what follows begins a line of its own; in a file the text is the text.
+    // On a terminal statistics start on a new line; in a file the text stays as it is.
     if io::stdout().is_terminal() {
         print("\n")?;
     } else if !output.quiet {
@@ -87,7 +87,7 @@ fn finish(completion: &Completion, model: &Model, output: &OutputArgs) -> Result
     Ok(())
 }
 
-/// Whether a prompt may have been meant as the model.
+/// Whether a prompt looks like the name of a model.
 fn is_like_a_model(prompt: &str) -> bool {
     let path = Path::new(prompt);
     let one_word = !prompt.contains(char::is_whitespace);
@@ -109,7 +109,7 @@ fn given_prompt(args: &GenerateArgs) -> Result<Option<String>> {
     }
 }
 
-/// A text of the command line, or all of stdin.
+/// A text from the command line, or all of stdin.
 ///
 /// # Errors
 /// As [`read`].
@@ -124,16 +124,16 @@ pub(crate) fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }
 
-/// What messages call a file, or stdin.
+/// The name of a file, or of stdin, for messages.
 pub(crate) fn name_of(path: &Path) -> String {
     if is_stdin(path) { "stdin".to_owned() } else { path.display().to_string() }
 }
 
-/// All of a file, or of stdin for `-`, without a byte order mark. What is typed or piped ends with a line end that is none of
-/// the text: the last one of stdin is dropped.
+/// Reads all of a file, or of stdin for `-`, without a byte order mark. The last line end of stdin is dropped: typed or
+/// piped text ends with one that does not belong to it.
 ///
 /// # Errors
-/// `NotFound`, `Io`; `InvalidArgument` for one that is too long; `InvalidUtf8`.
+/// `NotFound`, `Io`; `InvalidArgument` if it is too long; `InvalidUtf8`.
 pub(crate) fn read(path: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     let (name, stdin) = (name_of(path), is_stdin(path));
@@ -163,7 +163,7 @@ pub(crate) fn too_long(name: &str) -> Error {
     Error::new(ErrorKind::InvalidArgument, message).with("path", name)
 }
 
-/// The text in `bytes`, without a byte order mark.
+/// Decodes `bytes`, without a byte order mark.
 ///
 /// # Errors
 /// `InvalidUtf8`.
@@ -185,7 +185,7 @@ pub(crate) fn utf8(bytes: Vec<u8>, name: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Names the byte that is no UTF-8, and its line where there are several.
+/// Says which byte is not UTF-8, with its line if there are several.
 fn not_utf8(bytes: &[u8], at: usize, name: &str) -> String {
     let (before, rest) = bytes.split_at(at);
     let start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
@@ -199,7 +199,7 @@ fn not_utf8(bytes: &[u8], at: usize, name: &str) -> String {
     format!("{name}{line}: expected UTF-8, found {found} as byte {}", at - start + 1)
 }
 
-/// `text` without the line end that it ends with.
+/// `text` without its last line end.
 pub(crate) fn without_line_end(text: &str) -> &str {
     let text = text.strip_suffix('\n').unwrap_or(text);
     text.strip_suffix('\r').unwrap_or(text)

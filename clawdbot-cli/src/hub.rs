@@ -1,4 +1,4 @@
-//! Where a command's model comes from: a path, a published shape, the built-in one, or a hub.
+//! The source of a command's model: a path, a published shape, the built-in model, or a hub.
 
 use std::path::{Path, PathBuf};
 
@@ -17,7 +17,7 @@ use crate::{
 /// Those of downloads.
 pub(crate) type HubArgs = Flags<HubOptions>;
 
-/// The model a command works with; downloaded, with a bar, if it is on a hub and not here. Ctrl-C cancels.
+/// The model of a command; downloaded with a progress bar if it is on a hub and not in the cache. Ctrl-C cancels.
 ///
 /// # Errors
 /// As `Source::fetch`; `InvalidArgument` for a revision or file without a model.
@@ -44,14 +44,14 @@ pub(crate) fn source(
 
 #[cfg(feature = "hub")]
 fn named(runtime: &Runtime, path: &Path, args: &HubArgs, output: &OutputArgs) -> Result<Source> {
-    // What is not text is no name.
+    // A path that is not UTF-8 is not a name.
     let Some(name) = path.to_str() else { return Ok(Source::from(path)) };
     let options = args.options()?;
     let work = Work::begin();
     let mut line = StatusLine::new(output);
     let path = runtime.fetch(name, &options, |Progress { done, total }| {
         match total {
-            // At once, for this is where a missing network shows.
+            // At once, because a missing network shows here.
             0 if done == 0 => line.announce(&format!("looking for {name}")),
             _ => line.update(|| format!("{} of {}", bar("downloading", done, total), bytes(total))),
         }

@@ -1,4 +1,4 @@
-//! The lines of a conversation: from a pipe as they come, on a terminal with an editor and the lines before.
+//! The lines of a conversation: from a pipe as they come, or from an editor on a terminal, with a history.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, IsTerminal, Read, Write};
@@ -11,12 +11,12 @@ use rustyline::{Config, Editor};
 
 use crate::generate::{MAX_TEXT, too_long, utf8, without_line_end};
 
-/// Most lines that the history keeps, and that are read of its file.
+/// Most lines in the history, and most that are read from its file.
 const MAX_HISTORY: usize = 1000;
-/// Most bytes read of the history's file.
+/// Most bytes read from the history file.
 const MAX_HISTORY_BYTES: u64 = 16 << 20;
 
-/// What comes next.
+/// What was read.
 pub(crate) enum Line {
     Text(String),
     /// Ctrl-C in the editor.
@@ -24,20 +24,20 @@ pub(crate) enum Line {
     End,
 }
 
-/// Where lines come from.
+/// The source of lines.
 pub(crate) enum Input {
     Plain,
     Terminal(Box<Terminal>),
 }
 
-/// An editor, and the file that keeps its history.
+/// An editor and its history file.
 pub(crate) struct Terminal {
     editor: Editor<(), MemHistory>,
     history: Option<File>,
 }
 
 impl Input {
-    /// An editor if stdin and stdout are a terminal and it is wanted.
+    /// An editor, if `edit` is set and stdin and stdout are a terminal; otherwise a pipe.
     ///
     /// # Errors
     /// `Io`, `InvalidUtf8` for a history that cannot be read or written.
@@ -65,7 +65,7 @@ impl Input {
         matches!(self, Input::Terminal(_))
     }
 
-    /// The next line, without its end. `prompt` is shown on a terminal.
+    /// Reads the next line, without its end. `prompt` is shown on a terminal.
     ///
     /// # Errors
     /// `InvalidUtf8`, after which the next line can be read; `Io`.
@@ -87,7 +87,7 @@ impl Input {
 }
 
 impl Terminal {
-    /// Puts a line into the history; one that cannot be written is still there until the end.
+    /// Adds a line to the history; if it cannot be written, it stays until the program ends.
     fn remember(&mut self, line: &str) {
         if line.trim().is_empty() {
             return;
@@ -113,7 +113,7 @@ fn plain_line() -> Result<Line> {
     Ok(Line::Text(without_line_end(&line).to_owned()))
 }
 
-/// The last lines of a history, if there is one. A line that was pasted in several has `\n` for their ends.
+/// The last lines of a history file, if there is one. In lines pasted as several, `\n` stands for line ends.
 fn history_lines(path: &Path) -> Result<Vec<String>> {
     let failed = |error| Error::new(ErrorKind::Io, format!("{}: {error}", path.display()));
     let file = match File::open(path) {
@@ -132,7 +132,7 @@ fn history_lines(path: &Path) -> Result<Vec<String>> {
     Ok(lines[lines.len().saturating_sub(MAX_HISTORY)..].iter().map(unescape).collect())
 }
 
-/// Opened to add to; made for the user alone.
+/// Opens the history file to append; a new one is readable by the user only.
 fn open_history(path: &Path) -> Result<File> {
     let mut options = OpenOptions::new();
     options.append(true).create(true);

@@ -33,7 +33,7 @@ fn plan_json(plan: &Plan, runtime: &Runtime, cpus: Cpus) -> Value {
     object
 }
 
-/// What the model can do, as the commands are called.
+/// What the model can do, by the names of the commands.
 fn tasks(plan: &Plan) -> String {
     let mut all = Vec::new();
     for task in &plan.tasks {
@@ -51,7 +51,7 @@ fn tasks(plan: &Plan) -> String {
     all.join(", ")
 }
 
-/// How texts become vectors or scores, of models that were made for it.
+/// How texts become vectors or scores, for models made for that.
 fn embedding(plan: &Plan) -> Option<String> {
     let info = &plan.embedding;
     let vectors = match (plan.tasks.contains(&"embed"), info.pooling) {
@@ -81,20 +81,20 @@ fn table(plan: &Plan, cpus: Cpus) -> String {
     let fits = if plan.fits { "fits into" } else { "does not fit into" };
     let fits = match plan.memory_budget {
         None => match plan.system_memory {
-            None => "no budget is set, and how much memory there is is not known".to_owned(),
+            None => "no budget is set, and the memory of this machine is unknown".to_owned(),
             Some(memory) => format!("no budget is set; {fits} the memory of {}", bytes(memory)),
         },
         Some(budget) => format!("{fits} the budget of {}", bytes(budget)),
     };
     let stored = match plan.stored_bytes {
         0 => "nothing: random weights".to_owned(),
-        n if plan.verified => format!("{} in a packed file, verified: as its checksum says", bytes(n)),
+        n if plan.verified => format!("{} in a packed file, checksum verified", bytes(n)),
         n if plan.packed => format!("{} in a packed file", bytes(n)),
         n => bytes(n),
     };
     let mut available = format!("available: {}", Runtime::available_kernels().join(", "));
     if let named @ [_, ..] = &*Runtime::named_kernels() {
-        available += &format!("; with numerics of their own: {}", named.join(", "));
+        available += &format!("; with other numerics: {}", named.join(", "));
     }
     let rows = [
         ("model", plan.name.clone()),

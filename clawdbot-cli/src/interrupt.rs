@@ -1,4 +1,4 @@
-//! Ctrl-C: while something is computed it asks that to stop; at any other time, or when asked twice, it ends the process.
+//! Ctrl-C: stops a running computation; at any other time, or when pressed twice, ends the process.
 
 use std::io::{self, IsTerminal};
 use std::ops::ControlFlow;
@@ -8,11 +8,11 @@ use clawdbot_core::{CancelHandle, Error, ErrorKind, Result};
 
 use crate::output::note;
 
-/// 128 + SIGINT, as shells have it.
+/// 128 + SIGINT, as in shells.
 pub(crate) const EXIT_CODE: u8 = 130;
 
 struct State {
-    /// Whether there is something to stop.
+    /// Whether there is work to stop.
     working: bool,
     interrupted: bool,
     handles: Vec<CancelHandle>,
@@ -24,10 +24,10 @@ fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Takes over Ctrl-C for the process.
+/// Handles Ctrl-C for the process.
 ///
 /// # Errors
-/// `Io` when the system refuses.
+/// `Io` if the system refuses.
 pub(crate) fn install() -> Result<()> {
     ctrlc::set_handler(on_interrupt).map_err(|error| Error::new(ErrorKind::Io, format!("Ctrl-C: {error}")))
 }
@@ -44,17 +44,17 @@ fn on_interrupt() {
     state.handles.iter().for_each(CancelHandle::cancel);
 }
 
-/// While it lives, Ctrl-C stops the work and not the process.
+/// While it lives, Ctrl-C stops the work instead of the process.
 pub(crate) struct Work(());
 
 impl Work {
-    /// Work starts.
+    /// Marks the start of work.
     pub(crate) fn begin() -> Self {
         *state() = State { working: true, interrupted: false, handles: Vec::new() };
         Work(())
     }
 
-    /// Ctrl-C cancels this too.
+    /// Makes Ctrl-C cancel `handle` too.
     pub(crate) fn cancels(&self, handle: CancelHandle) {
         let mut state = state();
         if state.interrupted {

@@ -1,6 +1,7 @@
 //! `clawdbot` on the command line: generate, chat, embed, rerank, inspect, pack, bench; completions and manual pages.
 //!
-//! Text and JSON go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+//! Text and JSON go to stdout, everything else to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage, 130
+//! interrupted.
 #![forbid(unsafe_code)]
 
 mod args;
@@ -26,13 +27,13 @@ use args::{Cli, Command, hints, texts};
 use clap::{CommandFactory, Parser};
 use output::Failure;
 
-/// What a command comes to when nothing failed.
+/// Result of a command that returned no error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Outcome {
     Done,
-    /// Something failed and was reported already.
+    /// Something failed and was already reported.
     Failed,
-    /// Ctrl-C; what there was is printed.
+    /// Ctrl-C; partial output was printed.
     Interrupted,
 }
 

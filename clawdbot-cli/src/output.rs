@@ -1,4 +1,4 @@
-//! Writing to stdout and stderr, and what a failure looks like there.
+//! Writing to stdout and stderr, and reporting failures.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -15,9 +15,9 @@ use crate::interrupt;
 /// Why a command ended early.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The library says no.
+    /// An error of the library.
     Library(Error),
-    /// Stdout took no more.
+    /// Stdout cannot be written.
     Stdout(io::Error),
 }
 
@@ -28,10 +28,12 @@ impl From<Error> for Failure {
 }
 
 impl Failure {
-    /// Tells the user, and says what to exit with.
+    /// Reports it to the user, and returns the exit code.
     pub(crate) fn report(self, json: bool) -> ExitCode {
         match self {
-            // Whoever read the output wants no more of it, as in `clawdbot ... | head`.
+            // The reader has closed the pipe, as in `clawdbot ...
+            //
+            // head`.
             Failure::Stdout(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Failure::Stdout(error) => {
                 note(format_args!("error: stdout: {error}"));
@@ -42,7 +44,7 @@ impl Failure {
                 match error.kind() {
                     ErrorKind::Cancelled => ExitCode::from(interrupt::EXIT_CODE),
                     ErrorKind::UnknownOption => ExitCode::from(2),
-                    // An option's value, as opposed to what a model or a conversation holds.
+                    // An invalid option, as opposed to content of a model or a conversation.
                     ErrorKind::InvalidArgument if error.detail().contains_key("option") => ExitCode::from(2),
                     _ => ExitCode::FAILURE,
                 }
@@ -51,18 +53,18 @@ impl Failure {
     }
 }
 
-/// One error: text on stderr, or an object on stdout.
+/// Reports an error: text on stderr, or an object on stdout.
 pub(crate) fn tell(error: &Error, json: bool) {
     if json {
-        // When stdout is gone too, there is nobody left to tell; the exit code remains.
+        // If stdout is closed too, only the exit code remains.
         let _ = print_line(&error_json(error));
     } else {
         note(format_args!("error: {}", in_own_terms(error.message())));
     }
 }
 
-/// A message of the library with its options as they are written here: `option max_tokens` is `--max-tokens`, and `truncate`
-/// is `--truncate`. The numbers of the system's errors are for programs.
+/// A message of the library with options as on the command line: `option max_tokens` becomes `--max-tokens`, `truncate`
+/// becomes `--truncate`. Numbers of system errors are dropped.
 pub(crate) fn in_own_terms(message: &str) -> String {
     let mut text = message.to_owned();
     while let Some((start, length)) =
@@ -104,24 +106,24 @@ fn error_json(error: &Error) -> Value {
     }})
 }
 
-/// Writes to stdout at once.
+/// Writes to stdout and flushes.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(Failure::Stdout)
 }
 
-/// Writes a line to stdout at once.
+/// Writes a line to stdout and flushes.
 pub(crate) fn print_line(line: &impl Display) -> Result<(), Failure> {
     print(&format!("{line}\n"))
 }
 
-/// A warning on stderr, where a status line may stand.
+/// Prints a warning on stderr, over a status line if there is one.
 pub(crate) fn warn(message: &str) {
     let erase = if io::stderr().is_terminal() { "\r\x1b[K" } else { "" };
     note(format_args!("{erase}warning: {message}"));
 }
 
-/// Writes a line to stderr. A closed stderr is no reason to stop.
+/// Writes a line to stderr; ignores a closed stderr.
 pub(crate) fn note(line: impl Display) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! A status line on stderr, for people who wait.
+//! A status line on stderr while the user waits.
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
@@ -12,17 +12,17 @@ use crate::hub::source;
 use crate::interrupt::Work;
 use crate::output::note;
 
-/// What is over sooner is not worth a line, and the eye sees no more changes than one in this time.
+/// Shorter waits need no line, and more frequent changes cannot be read.
 const INTERVAL: Duration = Duration::from_millis(150);
-/// Cells of the bar.
+/// Characters of the bar.
 const WIDTH: u64 = 32;
 
-/// A line that is written over, and gone at the end. Shown when stderr is a terminal.
+/// A line that is overwritten, and erased at the end. Shown if stderr is a terminal.
 pub(crate) struct StatusLine {
     visible: bool,
-    /// Whether something may be said on stderr that is no terminal, once.
+    /// Whether one message may still be printed if stderr is not a terminal.
     audible: bool,
-    /// Whether there is something to erase.
+    /// Whether a line has to be erased.
     shown: bool,
     changed: Instant,
 }
@@ -34,14 +34,14 @@ impl StatusLine {
         StatusLine { visible, audible, shown: false, changed: Instant::now() }
     }
 
-    /// Shows `text` unless the line changed a moment ago.
+    /// Shows `text` unless the line has changed just before.
     pub(crate) fn update(&mut self, text: impl FnOnce() -> String) {
         if self.visible && self.changed.elapsed() >= INTERVAL {
             self.show(&text());
         }
     }
 
-    /// Shows `text` at once; where lines cannot be written over, as the only one.
+    /// Shows `text` at once; without a terminal, as the only message.
     pub(crate) fn announce(&mut self, text: &str) {
         if !self.visible && std::mem::take(&mut self.audible) {
             note(text);
@@ -69,7 +69,7 @@ impl Drop for StatusLine {
 
 fn write_over(text: &str) {
     let mut stderr = io::stderr().lock();
-    // Carriage return, erase to the end of the line.
+    // Carriage return, then erase to the end of the line.
     let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush());
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn bar(what: &str, done: u64, total: u64) -> String {
     format!("{what} [{}{}] {percent:3} %", "#".repeat(filled), " ".repeat(rest))
 }
 
-/// Does `work`, which reports its progress, with a bar. Ctrl-C cancels.
+/// Does `work` with a progress bar. Ctrl-C cancels.
 ///
 /// # Errors
 /// As `work`.
@@ -98,7 +98,7 @@ pub(crate) fn watch<T>(
     })
 }
 
-/// Loads a model with a bar, on a runtime of its own. Ctrl-C cancels.
+/// Loads a model with a progress bar, on a new runtime. Ctrl-C cancels.
 ///
 /// # Errors
 /// As `Source::fetch` and [`Runtime::load`]; `Cancelled`.
@@ -108,7 +108,7 @@ pub(crate) fn load(model: Option<&PathBuf>, options: &ModelOptions, args: &Commo
     load_on(&runtime, &source, options, &args.output)
 }
 
-/// The same, on a runtime that there is.
+/// Loads a model with a progress bar, on an existing runtime. Ctrl-C cancels.
 ///
 /// # Errors
 /// As [`Runtime::load`]; `Cancelled`.

@@ -1,17 +1,17 @@
-//! Results in words and in JSON.
+//! Results as text and as JSON.
 
 use clawdbot_core::{Completion, Model};
 use serde_json::{Value, json};
 
-/// The most memory this process has held so far, in bytes; `None` where the system does not say.
+/// Peak memory of this process in bytes; `None` if the system does not say.
 pub(crate) fn peak_rss_bytes() -> Option<u64> {
-    // Not getrusage(2): what it reports can be the peak of the process that started this one.
+    // Not getrusage(2): it may report the peak of the parent process.
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// A size for people.
+/// A size with a unit.
 pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
     match UNITS.iter().find(|(size, _)| bytes >= *size) {
@@ -20,7 +20,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
     }
 }
 
-/// A count for people: `1.24 B` parameters.
+/// A rounded count, such as `1.24 B` parameters.
 pub(crate) fn count(n: u64) -> String {
     const UNITS: [(u64, &str); 3] = [(1_000_000_000, " B"), (1_000_000, " M"), (1000, " K")];
     match UNITS.iter().find(|(size, _)| n >= *size) {
@@ -34,7 +34,7 @@ pub(crate) fn counted(count: usize, what: &str) -> String {
     format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
-/// One line on how a generation went.
+/// One line of statistics about a generation.
 pub(crate) fn summary(completion: &Completion, model: &Model) -> String {
     let usage = &completion.usage;
     let cached = match usage.cached_tokens {
@@ -56,7 +56,7 @@ pub(crate) fn summary(completion: &Completion, model: &Model) -> String {
     )
 }
 
-/// A completion as the library gives it, and what computed it, as one object.
+/// A completion as the library returns it, and what computed it, as one object.
 pub(crate) fn completion_json(completion: &Completion, model: &Model) -> Value {
     let plan = &model.info().plan;
     let mut object = Value::Object(completion.to_json());
@@ -86,7 +86,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn this_process_holds_memory() {
+    fn peak_memory_is_known() {
         assert!(peak_rss_bytes().unwrap() > 1 << 20);
     }
 }

@@ -1,4 +1,4 @@
-//! `clawdbot completions` and `clawdbot man`: what is known of the command line, for shells and for readers.
+//! `clawdbot completions` and `clawdbot man`: the command line described for shells and for readers.
 
 use std::{fs, io};
 
@@ -32,7 +32,7 @@ pub(crate) fn man(args: &ManArgs) -> Result<Outcome, Failure> {
     Ok(Outcome::Done)
 }
 
-/// A manual page: as the crate has it, but for the text after the options, whose examples keep their lines.
+/// A manual page, as clap generates it except for the text after the options, where examples keep their lines.
 fn page(man: &Man, command: &Command) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
     man.render_title(&mut page)?;
@@ -50,7 +50,7 @@ fn page(man: &Man, command: &Command) -> io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// The examples, and what follows them. Indented lines stay as they are, others are filled to the width of the reader.
+/// The section with examples and further text. Indented lines stay as they are, others are filled.
 fn section(text: &str) -> String {
     let mut section = String::new();
     let mut verbatim = false;
@@ -70,9 +70,9 @@ fn section(text: &str) -> String {
     section + if verbatim { ".fi\n" } else { "" }
 }
 
-/// A line of text that nothing of is taken for a request.
+/// Escapes a line of text for roff.
 fn escaped(line: &str) -> String {
     let text = line.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq").replace('`', "\\(ga");
-    // A dot in front would be a request.
+    // A dot at the start would be a request.
     if text.starts_with('.') { format!("\\&{text}") } else { text }
 }

@@ -1,19 +1,19 @@
-//! Text on stdin that a command was not told to read.
+//! Warns of text on stdin that the command does not read.
 //!
-//! It is not read: a script may have it for other programs (`while read line; do clawdbot ...; done`), and a pipe that
-//! nobody closes would never end.
+//! It is not read because a script may have it for other programs (`while read line; do clawdbot ...; done`), and
+//! because a pipe that is never closed has no end.
 
 use crate::args::OutputArgs;
 use crate::output::warn;
 
-/// Says that stdin has text, if it has, and `how` it would be read.
+/// Warns if stdin has text; `how` says how to read it.
 pub(crate) fn warn_of_unread(how: &str, output: &OutputArgs) {
     if !output.quiet && has_text() {
-        warn(&format!("the text on stdin is not read; {how}; < /dev/null avoids this warning"));
+        warn(&format!("ignoring the text on stdin; {how}; < /dev/null avoids this warning"));
     }
 }
 
-/// Whether there is something to read in a file or a pipe, found out without reading.
+/// Whether a file or pipe on stdin has data, without reading it.
 #[cfg(unix)]
 fn has_text() -> bool {
     use std::fs::File;
@@ -34,7 +34,7 @@ fn has_text() -> bool {
     let mut waiting = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
     let found = poll(&mut waiting, PollTimeout::ZERO);
     let events = waiting[0].revents().filter(|_| found == Ok(1)).unwrap_or(PollFlags::empty());
-    // Outside of Linux, the end of a pipe may look like something to read.
+    // On systems other than Linux, the end of a pipe may look like data.
     events.contains(PollFlags::POLLIN) && (cfg!(target_os = "linux") || !events.contains(PollFlags::POLLHUP))
 }
 

@@ -21,7 +21,7 @@ use crate::options::KvType;
 use crate::runtime::Budget;
 use crate::spec::DecoderSpec;
 
-/// int8 or int4 by group, bf16 or f32.
+/// Formats of weights: int8 or int4 with groups, bf16 or f32.
 #[derive(Debug, Clone, Copy)]
 pub enum Format {
     Int8(usize),
@@ -47,7 +47,7 @@ pub struct Machine {
     kernels: &'static KernelSet,
 }
 
-/// Rows of bf16, widened when read as from a model file.
+/// Rows of generated bf16 weights, converted when read as those of a model file are.
 struct Pattern {
     rows: usize,
     cols: usize,
@@ -91,19 +91,19 @@ impl Machine {
     }
 
     /// # Errors
-    /// `OutOfBudget` without memory.
+    /// `OutOfBudget` if memory runs out.
     pub fn dram_gb_per_s(&self, bytes: usize) -> Result<f64> {
         Ok(self.pool.region(|region| self.kernels.dram_gb_per_s(region, bytes))??)
     }
 
     /// # Errors
-    /// When no thread can be started.
+    /// If no thread can be started.
     pub fn int8_gop_per_s(&self) -> Result<f64> {
         Ok(self.pool.region(|region| self.kernels.int8_gop_per_s(region))?)
     }
 
     /// # Errors
-    /// When no thread can be started.
+    /// If no thread can be started.
     pub fn f32_gflop_per_s(&self) -> Result<f64> {
         Ok(self.pool.region(|region| self.kernels.f32_gflop_per_s(region))?)
     }
@@ -111,7 +111,7 @@ impl Machine {
     /// Products with `copies` matrices `[n, k]` in turn: one, or so many that they do not fit into a cache.
     ///
     /// # Errors
-    /// `OutOfBudget` without memory.
+    /// `OutOfBudget` if memory runs out.
     pub fn gemm(&self, format: Format, [n, k]: [usize; 2], copies: usize) -> Result<Gemm<'_>> {
         let (format, pattern) = (format.compute(), Pattern::new(n, k));
         let pack = |region: &Region<'_>| {
@@ -133,7 +133,7 @@ impl Machine {
     /// Seconds of `iterations` quantizations of `[m, k]` activations.
     ///
     /// # Errors
-    /// `OutOfBudget` without memory.
+    /// `OutOfBudget` if memory runs out.
     pub fn time_quantize(&self, format: Format, [m, k]: [usize; 2], iterations: u64) -> Result<Duration> {
         let (x, mut rows) = (activations(m * k), QuantizedRows::default());
         self.pool.region(|region| {
@@ -144,7 +144,7 @@ impl Machine {
     /// Seconds to pack a matrix `[n, k]` of bf16.
     ///
     /// # Errors
-    /// `OutOfBudget` without memory.
+    /// `OutOfBudget` if memory runs out.
     pub fn time_pack(&self, format: Format, [n, k]: [usize; 2], iterations: u64) -> Result<Duration> {
         let pattern = Pattern::new(n, k);
         self.pool.region(|region| {
@@ -154,10 +154,10 @@ impl Machine {
         })?
     }
 
-    /// Attention of one layer of a shape (see [`Source::SHAPES`]), after `depth` tokens of context.
+    /// Attention of one layer of a shape (see [`Source::SHAPES`]) after `depth` tokens of context.
     ///
     /// # Errors
-    /// `InvalidArgument` for an unknown shape, `OutOfBudget` without memory.
+    /// `InvalidArgument` for an unknown shape, `OutOfBudget` if memory runs out.
     pub fn attention(&self, shape: &str, kv: KvType, depth: usize) -> Result<AttentionBench<'_>> {
         let spec = Opened::open(&Source::Shape(shape.to_owned()))?.spec;
         let budget = Budget::new(None);
@@ -167,7 +167,7 @@ impl Machine {
         let mut workspaces = Workspaces::default();
         workspaces.reserve(self.pool.threads(), spec.head_dim)?;
         let mut bench = AttentionBench { machine: self, spec, cache, tables, workspaces, depth };
-        // The context.
+        // Fill the context.
         for start in (0..depth).step_by(MOST_ROWS) {
             bench.run(start, MOST_ROWS.min(depth - start), 1)?;
         }
@@ -207,14 +207,18 @@ impl Machine {
                 "silu_mul" => kernels.silu_mul(&a, &b, &mut out),
                 "exp" => kernels.exp(&a, &mut out),
                 "to_bf16" => kernels.to_bf16(&a, &mut bf16),
-                _ => return Err(Error::invalid_argument(format!("no vector kernel is called {name:?}"))),
+                _ => {
+                    return Err(Error::invalid_argument(format!(
+                        "expected one of {VECTORS:?}, found {name:?}"
+                    )));
+                }
             }
             Ok(())
         })
     }
 }
 
-/// Names of vector kernels.
+/// Names of the vector kernels.
 pub const VECTORS: [&str; 4] = ["rms_norm", "silu_mul", "exp", "to_bf16"];
 
 /// Rows of the largest batch of [`AttentionBench`].
@@ -232,10 +236,10 @@ pub struct Gemm<'a> {
 }
 
 impl Gemm<'_> {
-    /// Seconds of `iterations` products of `m` rows, quantized already.
+    /// Seconds of `iterations` products with `m` rows that are quantized already.
     ///
     /// # Errors
-    /// `OutOfBudget` without memory.
+    /// `OutOfBudget` if memory runs out.
     pub fn time(&mut self, m: usize, iterations: u64) -> Result<Duration> {
         let (x, mut rows) = (activations(m * self.k), QuantizedRows::default());
         self.out.resize(m * self.n, 0.0);
@@ -268,10 +272,10 @@ pub struct AttentionBench<'a> {
 }
 
 impl AttentionBench<'_> {
-    /// Seconds of `iterations` times writing and attending `rows` rows after the context.
+    /// Seconds of `iterations` times writing `rows` rows after the context and attending to it.
     ///
     /// # Errors
-    /// `OutOfBudget` without memory.
+    /// `OutOfBudget` if memory runs out.
     pub fn time(&mut self, rows: usize, iterations: u64) -> Result<Duration> {
         self.run(self.depth, rows, iterations)
     }

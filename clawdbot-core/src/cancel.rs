@@ -27,7 +27,7 @@ pub(crate) fn cancelled() -> Error {
     Error::new(ErrorKind::Cancelled, "the work was cancelled")
 }
 
-/// Stops a request, all of a batch, or what a new one is given to, from any thread. Cheap to clone.
+/// Cancels from any thread: a request, a batch, or the requests it is passed to. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct CancelHandle(Arc<AtomicBool>);
 
@@ -37,8 +37,9 @@ impl CancelHandle {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Asks the request to stop. The forward pass it is part of, prefill included, is abandoned within a layer
-    /// (but not two in a row for the sake of some of several sequences); the stream then ends with [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
+    /// Asks the request to stop. Its forward pass is abandoned within one layer, in prefill too; passes that other
+    /// requests share are not abandoned twice in a row. The stream then ends with
+    /// [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
     pub fn cancel(&self) {
         self.0.store(true, Ordering::Relaxed);
     }

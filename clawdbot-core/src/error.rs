@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-/// Result with [`Error`].
+/// A result with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 macro_rules! error_kinds {
@@ -89,7 +89,7 @@ impl ErrorKind {
     }
 }
 
-/// An error: kind, message, detail, and the error of the system that it comes from, if there is one
+/// An error: kind, message, structured detail, and the system error that caused it, if there is one
 /// ([`source`](std::error::Error::source)). Cheap to move (one pointer).
 #[derive(Debug, Clone)]
 pub struct Error(Box<Inner>);
@@ -122,13 +122,13 @@ impl Error {
         self
     }
 
-    /// Says which error this one comes from.
+    /// Sets the error that caused this one.
     fn caused_by(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.0.source = Some(Arc::new(source));
         self
     }
 
-    /// Puts another message in the place of this one.
+    /// Replaces the message.
     pub(crate) fn with_message(mut self, message: String) -> Self {
         self.0.message = message;
         self
@@ -171,7 +171,7 @@ impl fmt::Display for Error {
     }
 }
 
-// By hand: of a source that clones share, `thiserror` would give the `Arc`, which cannot be downcast to what is in it.
+// By hand: with an `Arc` as source, `thiserror` would return the `Arc`, which cannot be downcast to the error in it.
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source.as_deref().map(|source| source as _)
@@ -196,7 +196,7 @@ impl From<clawdbot_kernels::Error> for Error {
             Kernels::OutOfMemory { bytes: Some(bytes), .. } => plain.with("bytes", bytes),
             Kernels::Thread(error) => plain.caused_by(error),
             Kernels::Forked { pool_pid, pid } => plain.with("runtime_pid", pool_pid).with("pid", pid),
-            // What a source of rows found, on its way through the kernels.
+            // An error of a row source, which the kernels pass through.
             Kernels::Source(source) => source.downcast::<Error>().map_or(plain, |error| *error),
             _ => plain,
         }
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_error_of_the_system_is_the_source() {
+    fn system_errors_are_the_source() {
         let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
         let error = Error::io(std::path::Path::new("a"), missing).context("b");
         let source =

@@ -1,4 +1,4 @@
-//! What a request gives back: events while it runs, a completion at its end.
+//! What a request returns: events while it runs, a completion at its end.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -32,14 +32,14 @@ impl FinishReason {
     }
 }
 
-/// Tokens and seconds of a request.
+/// Token counts and times of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(into = "UsageValue")]
 #[non_exhaustive]
 pub struct Usage {
     /// Tokens of the prompt; for a session, everything before the output.
     pub prompt_tokens: usize,
-    /// How many of them were in the cache already.
+    /// Prompt tokens that were already in the cache.
     pub cached_tokens: usize,
     /// Tokens generated, a stop token included.
     pub completion_tokens: usize,
@@ -52,12 +52,12 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Prompt tokens computed per second; 0 when there is nothing to divide by.
+    /// Prompt tokens computed per second; 0 if no time was measured.
     pub fn prefill_tokens_per_s(&self) -> f64 {
         rate(self.prompt_tokens.saturating_sub(self.cached_tokens), self.prefill_seconds)
     }
 
-    /// Tokens per second after the first one; 0 when there is nothing to divide by.
+    /// Tokens per second after the first one; 0 if no time was measured.
     pub fn decode_tokens_per_s(&self) -> f64 {
         rate(self.completion_tokens.saturating_sub(1), self.decode_seconds)
     }
@@ -68,7 +68,7 @@ impl Usage {
     }
 }
 
-/// [`Usage`] in JSON, with what follows from it.
+/// [`Usage`] in JSON, with the rates derived from it.
 #[derive(Serialize)]
 struct UsageValue {
     prompt_tokens: usize,
@@ -118,7 +118,8 @@ pub enum Event {
     Token {
         /// Its id.
         id: u32,
-        /// The text that became certain with it: whole characters, empty while one or a possible stop text is open.
+        /// The text that became certain with it: whole characters only. Empty while a character is incomplete or a stop
+        /// text may have begun.
         text: String,
         /// Its log-probability and those of the most likely tokens, if asked for.
         logprobs: Option<Logprobs>,
@@ -127,8 +128,8 @@ pub enum Event {
     Done(Box<Completion>),
 }
 
-/// The result of a request. Two are equal when they have the same text, tokens, finish reason and log-probabilities;
-/// usage and options are not compared.
+/// The result of a request. Two are equal if text, tokens, finish reason and log-probabilities are; usage and options
+/// are not compared.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Completion {
@@ -213,12 +214,12 @@ impl Fields<'_> {
 macro_rules! json {
     ($($type:ident { $($field:ident)+ })+) => {
         $(impl $type {
-            /// All of it as a JSON object, with the names of the fields.
+            /// Returns it as a JSON object with the names of the fields.
             pub fn to_json(&self) -> Map<String, Value> {
                 object_of(self)
             }
 
-            /// From what `to_json` gave.
+            /// Reads the result of `to_json`.
             ///
             /// # Errors
             /// `InvalidArgument` for anything else, which names the field.

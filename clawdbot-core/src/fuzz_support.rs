@@ -14,7 +14,7 @@ use crate::tokenizer::{
 };
 use crate::weights::{DataFile, Dtype, GgufSource, PackedFile, WeightSource, parse_index};
 
-/// A GGUF file: header, tokenizer, configuration, every norm and the first row of every matrix.
+/// A GGUF file: header, tokenizer, configuration, every norm, and the first row of every matrix.
 pub fn gguf(data: &[u8]) -> Result<()> {
     let file = DataFile::from_memory(data.to_vec(), "m.gguf");
     let source = GgufSource::with_first(file, "m.gguf".as_ref())?;
@@ -50,7 +50,7 @@ pub fn index(data: &[u8]) -> Result<()> {
     parse_index(data).map(|_| ())
 }
 
-/// `config.json` and `generation_config.json`: the specification, and the names of all tensors.
+/// `config.json` and `generation_config.json`: the spec, and the names of all tensors.
 pub fn config(data: &[u8]) -> Result<()> {
     let config = ModelConfig::parse(data, "config.json")?;
     generation::parse(&config)?;

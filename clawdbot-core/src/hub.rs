@@ -1,4 +1,4 @@
-//! Models by the name of their repository: downloaded once, then loaded from the cache that the hub's own tools use.
+//! Models by the name of their repository: downloaded once, then loaded from the cache that the hub's own tools share.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -13,25 +13,25 @@ use crate::runtime::{LogLevel, Runtime};
 use crate::weights::model_files::MODEL_FILES;
 
 impl Source {
-    /// The path of the model `name`, for [`Source::Path`]: a path, which is given back, or a repository, which is downloaded
-    /// unless the cache has it.
+    /// The path of the model `name`, for [`Source::Path`]. A path is returned as it is; a repository is downloaded
+    /// unless it is in the cache.
     ///
-    /// A repository is `OWNER/NAME`, `hf://OWNER/NAME`, `modelscope://OWNER/NAME`, or the address of its page or of one of its
-    /// GGUF files (`https://huggingface.co/OWNER/NAME/tree/main`, `hf.co/OWNER/NAME`); with `:Q4_K_M` at its end, its GGUF file
-    /// of that quantization. `OWNER/NAME` is one only if there is no such path, no directory `OWNER`, and it does not end
-    /// like a model file. Everything else is taken as a path, and then nothing is downloaded. The environment variables are
-    /// those of the hubs' own tools: see `docs/hub.md`.
+    /// A repository is `OWNER/NAME`, `hf://OWNER/NAME`, `modelscope://OWNER/NAME`, or the address of its page or of one
+    /// of its GGUF files (`https://huggingface.co/OWNER/NAME/tree/main`, `hf.co/OWNER/NAME`). A suffix such as
+    /// `:Q4_K_M` selects its GGUF file of that quantization. `OWNER/NAME` is a repository only if no such path and no
+    /// directory `OWNER` exists and it does not end like a model file. Everything else is a path, for which nothing is
+    /// downloaded. The environment variables are those of the hubs' own tools: see `docs/hub.md`.
     ///
     /// `progress` gets the bytes that are there and those that will be (0 while that is found out), on this thread, about 20
     /// times a second; a break cancels. An interrupted download is resumed the next time. [`Runtime::fetch`] also logs what is
     /// repeated, and why.
     ///
     /// # Errors
-    /// `NotFound` for a repository, revision or file that the hub, or offline the cache, does not have, and for a name that
-    /// lacks its owner; `AccessDenied`; `Download` if the hub cannot be reached, or sends what it did not promise;
-    /// `UnsupportedModel` for a repository without weights that can be read; `InvalidArgument` for a malformed name, for one
-    /// of several GGUF files without `file`, for a revision or file that is not the one of an address, and for `revision` or
-    /// `file` with a path; `Io`, also for a full disk; `Cancelled`.
+    /// `NotFound` for a repository, revision or file that the hub (offline: the cache) does not have, and for a name
+    /// without its owner; `AccessDenied`; `Download` if the hub cannot be reached or sends something else than it
+    /// announced; `UnsupportedModel` for a repository without weights in a supported format; `InvalidArgument` for a
+    /// malformed name, for several GGUF files without `file`, for a revision or file that contradicts the address, and
+    /// for `revision` or `file` with a path; `Io`, also for a full disk; `Cancelled`.
     pub fn fetch(
         name: &str,
         options: &HubOptions,
@@ -42,7 +42,7 @@ impl Source {
 }
 
 impl Runtime {
-    /// [`Source::fetch`], which logs every request that failed and is repeated: why, and when.
+    /// [`Source::fetch`] that logs every retry: why, and when.
     ///
     /// # Errors
     /// As [`Source::fetch`].
@@ -78,19 +78,19 @@ fn fetch(
     Ok(found.map_err(convert)?.path)
 }
 
-/// What the name says or the option, if they do not differ.
+/// The value from the name or from the option; an error if they differ.
 fn one_of(option: &str, name: &str, named: Option<String>, given: Option<&String>) -> Result<Option<String>> {
     match (named, given) {
         (Some(named), Some(given)) if named != *given => {
             let message =
-                format!("option {option}: expected {named:?}, as {name} says, or none, found {given:?}");
+                format!("option {option}: expected none or {named:?} as in {name}, found {given:?}");
             Err(Error::invalid_argument(message).with("option", option))
         }
         (named, given) => Ok(named.or_else(|| given.cloned())),
     }
 }
 
-/// A path, which no option of a download goes with.
+/// A local path, for which the options of a download are errors.
 fn local(name: &str, options: &HubOptions) -> Result<PathBuf> {
     let path = Path::new(name);
     let not_found = |message| Err(Error::new(ErrorKind::NotFound, message).with("path", name));
@@ -107,7 +107,7 @@ fn local(name: &str, options: &HubOptions) -> Result<PathBuf> {
     for (option, value) in [("revision", &options.revision), ("file", &options.file)] {
         if let Some(value) = value {
             let message = format!(
-                "option {option}: expected with a repository OWNER/NAME, found {value:?} with {name:?}"
+                "option {option}: expected only with a repository OWNER/NAME, found {value:?} with the path {name:?}"
             );
             return Err(Error::invalid_argument(message).with("option", option));
         }
@@ -123,7 +123,7 @@ fn convert(error: hub::Error) -> Error {
         hub::ErrorKind::Unsupported => ErrorKind::UnsupportedModel,
         hub::ErrorKind::NoSpace | hub::ErrorKind::Io => ErrorKind::Io,
         hub::ErrorKind::Cancelled => ErrorKind::Cancelled,
-        // Unreachable, BadContent, and whatever else a download may come to.
+        // Unreachable, BadContent, and anything else that goes wrong in a download.
         _ => ErrorKind::Download,
     };
     let mut converted = Error::new(kind, error.message());

@@ -1,7 +1,7 @@
-//! JSON of files that nobody vouches for: looked through before anything is built of it.
+//! JSON from untrusted files, checked before any value is built.
 //!
-//! As Python reads it: `Infinity`, `-Infinity` and `NaN` are numbers. A JSON value cannot be one of them, so they become
-//! what transformers writes in their place, `{"__float__": "Infinity"}`. A byte order mark in front is passed over.
+//! It is read as Python does: `Infinity`, `-Infinity` and `NaN` are numbers. JSON values cannot hold them, so they
+//! become what transformers writes instead, `{"__float__": "Infinity"}`. A byte order mark at the start is skipped.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,22 +9,22 @@ use std::fmt;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// Most values of a file that are kept. One takes up to 72 bytes, and a file may have one for every two of its own.
+/// Most values kept of a file. A value takes up to 72 bytes, and two bytes of a file may be a value.
 const MAX_VALUES: usize = 1 << 19;
-/// What stands for a number that JSON does not have.
+/// Key of an object that stands for a number that JSON does not have.
 const FLOAT_KEY: &str = "__float__";
-/// Those numbers as Python writes them, the longest first.
+/// Those numbers in Python's notation, the longest first.
 const FLOATS: [(&str, f64); 3] =
     [("-Infinity", f64::NEG_INFINITY), ("Infinity", f64::INFINITY), ("NaN", f64::NAN)];
 
-/// How many values a file may have: for all together, and for some keys of the outermost object by themselves.
+/// Limits on the number of values: for the whole file, and for certain keys of the outermost object.
 pub(crate) struct Limits<'a> {
     pub(crate) values: usize,
-    /// The number for a key, which is followed by `rest`; `None`: it counts with all others.
+    /// The limit for a key whose value starts at `rest`; `None`: it counts towards the common limit.
     pub(crate) of_key: &'a dyn Fn(&str, &[u8]) -> Option<usize>,
 }
 
-/// The value in `json`.
+/// Parses `json`.
 ///
 /// # Errors
 /// A message for what is malformed or has too many values.
@@ -33,10 +33,10 @@ pub(crate) fn value(json: &[u8]) -> Result<Value, String> {
     serde_json::from_slice(&checked(json, &limits)?).map_err(malformed)
 }
 
-/// The object in `json`, but only those of its keys that `keep` wants: the others are read, and not built.
+/// Parses the object in `json`, keeping only the keys that `keep` accepts. Other values are read but not built.
 ///
 /// # Errors
-/// As [`value`], and for other values than an object.
+/// As [`value`], and if it is not an object.
 pub(crate) fn object(json: &[u8], keep: fn(&str) -> bool) -> Result<Map<String, Value>, String> {
     let left_out = |key: &str, _: &[u8]| (!keep(key)).then_some(usize::MAX);
     let json = checked(json, &Limits { values: MAX_VALUES, of_key: &left_out })?;
@@ -72,7 +72,7 @@ impl<'de> Visitor<'de> for Keep {
     }
 }
 
-/// The number, also one that JSON does not have.
+/// The number, Python's numbers included.
 pub(crate) fn number(value: &Value) -> Option<f64> {
     value.as_f64().or_else(|| {
         let name = python_number(value)?;
@@ -80,18 +80,18 @@ pub(crate) fn number(value: &Value) -> Option<f64> {
     })
 }
 
-/// The name of a number that JSON does not have.
+/// The name of a number that JSON does not have, if it is one.
 pub(crate) fn python_number(value: &Value) -> Option<&str> {
     let object = value.as_object().filter(|object| object.len() == 1)?;
     let name = object.get(FLOAT_KEY)?.as_str()?;
     FLOATS.iter().any(|(known, _)| *known == name).then_some(name)
 }
 
-/// `json` for the parser: without a byte order mark, with Python's numbers replaced, and within `limits`. Whether it is
-/// well formed the parser finds out, and it limits the nesting to 128.
+/// `json` prepared for the parser: without a byte order mark, with Python's numbers replaced, and within `limits`. The
+/// parser itself checks the syntax, and limits the nesting to 128.
 ///
 /// # Errors
-/// A message for too many values, and for text that is not UTF-8 but UTF-16.
+/// A message for too many values, and for UTF-16.
 pub(crate) fn checked<'a>(json: &'a [u8], limits: &Limits<'_>) -> Result<Cow<'a, [u8]>, String> {
     if json.starts_with(&[0xff, 0xfe]) || json.starts_with(&[0xfe, 0xff]) {
         return Err("expected UTF-8, found the byte order mark (BOM) of UTF-16".to_owned());
@@ -112,21 +112,21 @@ pub(crate) fn checked<'a>(json: &'a [u8], limits: &Limits<'_>) -> Result<Cow<'a,
     Ok(out.into())
 }
 
-/// Goes through JSON by its punctuation.
+/// Scans JSON by its punctuation.
 struct Scan<'a> {
     json: &'a [u8],
     limits: &'a Limits<'a>,
     depth: usize,
-    /// The last string directly in the outermost object, as it is written.
+    /// The last string directly in the outermost object, escapes included.
     text: &'a [u8],
-    /// Of values: those that may still come, of all and, where it has its own number, of the present key.
+    /// Values still allowed, in all and (`own`) for the current key.
     left: usize,
     of_key: Option<Own>,
-    /// Where Python's numbers are.
+    /// Positions of Python's numbers.
     numbers: Vec<(usize, &'static str)>,
 }
 
-/// The values of a key that has its own number.
+/// Values of a key with a limit of its own.
 struct Own {
     most: usize,
     left: usize,
@@ -164,7 +164,7 @@ impl<'a> Scan<'a> {
                     if let Some(&(name, _)) = found {
                         self.numbers.push((at, name));
                         at += name.len() - 1;
-                        // An object with a key and a text.
+                        // Becomes an object with a key and a string.
                         self.count(3)?;
                     }
                 }
@@ -176,7 +176,7 @@ impl<'a> Scan<'a> {
     }
 
     fn limit_of_key(&self, rest: usize) -> Option<Own> {
-        // A key with escapes is not compared: it counts with the others.
+        // A key with escapes matches no limit: it counts towards the common one.
         let key = std::str::from_utf8(self.text).ok().filter(|key| !key.contains('\\'))?;
         (self.limits.of_key)(key, &self.json[rest..]).map(|most| Own { most, left: most })
     }
@@ -200,7 +200,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Where the string that begins at `at` ends: the index of its closing quote, or the end of the text.
+/// Index of the closing quote of the string that begins at `at`, or the end of the text.
 fn string_end(json: &[u8], mut at: usize) -> usize {
     while let Some(&byte) = json.get(at) {
         match byte {
@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_python_are_read() {
+    fn python_numbers_are_read() {
         let text = r#"{"a": [Infinity, -Infinity, NaN, -1], "b": "NaN \" -Infinity", "c": {"Infinity": 1}}"#;
         let read = value(text.as_bytes()).unwrap();
         let float = |name: &str| json!({"__float__": name});
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_passed_over() {
+    fn a_byte_order_mark_is_skipped() {
         assert_eq!(value("\u{feff}[1]".as_bytes()).unwrap(), json!([1]));
         let utf16: Vec<u8> = "\u{feff}[1]".encode_utf16().flat_map(u16::to_le_bytes).collect();
         assert!(value(&utf16).unwrap_err().contains("BOM"));
@@ -250,20 +250,20 @@ mod tests {
         assert!(error.contains("expected at most 524288 values"), "{error}");
         let deep = "[".repeat(1000);
         assert!(value(deep.as_bytes()).unwrap_err().contains("recursion limit"));
-        // A text is one value, whatever is in it.
+        // A string is one value, whatever it contains.
         assert!(value(format!("{:?}", ",".repeat(MAX_VALUES)).as_bytes()).is_ok());
     }
 
     #[test]
-    fn what_is_not_wanted_is_not_built_and_not_counted() {
+    fn unwanted_keys_are_not_built_and_not_counted() {
         let many = "0,".repeat(MAX_VALUES);
         let text = format!(r#"{{"a": 1, "b": [{many}0], "c": [{{"b": 2}}], "a": 3}}"#);
         let kept = object(text.as_bytes(), |key| key != "b").unwrap();
-        // As in Python, the last of several counts.
+        // As in Python, the last of duplicate keys counts.
         assert_eq!(Value::Object(kept), json!({"a": 3, "c": [{"b": 2}]}));
         let error = object(text.as_bytes(), |_| true).unwrap_err();
         assert!(error.starts_with("b: expected at most"), "{error}");
-        // A key that is written otherwise counts as one that is wanted.
+        // A key written with escapes counts as a wanted one.
         let text = format!(r#"{{"\u0061": [{many}0]}}"#);
         assert!(object(text.as_bytes(), |key| key == "a").is_err());
         assert!(object(b"[1]", |_| true).unwrap_err().contains("expected an object"));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_may_have_numbers_of_their_own() {
+    fn keys_may_have_limits_of_their_own() {
         let of_key = |key: &str, rest: &[u8]| match key {
             "big" => Some(if rest.starts_with(b"[[") { 9 } else { 5 }),
             _ => None,
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(error, "big: expected at most 5 values, found more");
         let error = checked(br#"{"small":[0,0,0,0,0,0,0,0]}"#, &limits).unwrap_err();
         assert_eq!(error, "small: expected at most 8 values, found more");
-        // Inside, the name is nothing special.
+        // In nested objects the key has no limit of its own.
         assert!(checked(br#"{"x":{"big":[0,0,0,0,0,0,0,0]}}"#, &limits).is_err());
     }
 }

@@ -1,12 +1,12 @@
-//! Work on a stack of its own. Parsers of the dependencies recurse as deep as their input nests, and the caller's
-//! thread may have a small stack: what overflows one ends the process.
+//! Work on a large stack of its own. Parsers of dependencies recurse as deep as their input nests, the caller's thread
+//! may have a small stack, and an overflow would end the process.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bytes of address space of the stack; only what is used takes memory.
+/// Bytes of address space of the stack; only pages that are touched take memory.
 pub(crate) const STACK_SIZE: usize = 256 << 20;
 
 thread_local! {
@@ -14,11 +14,11 @@ thread_local! {
     static LARGE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `work` on a thread with a stack of [`STACK_SIZE`], which may be this one, and waits for it. Drop large results of a dependency in
-/// there too: dropping recurses as parsing does.
+/// Runs `work` on a thread with a stack of [`STACK_SIZE`] bytes (this thread, if it has one) and waits for it. Drop
+/// large values of a dependency in `work` too: dropping recurses like parsing.
 ///
 /// # Errors
-/// Those of `work`; `panicked()` when it panics; `Io` when the thread, which has the name `name`, cannot be started.
+/// Those of `work`; `panicked()` if it panics; `Io` if the thread, called `name`, cannot be started.
 pub(crate) fn on_large_stack<T: Send>(
     name: &str,
     panicked: impl FnOnce() -> Error,
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn one_such_stack_is_enough() {
+    fn nested_calls_share_a_stack() {
         let panicked = || Error::internal("panicked");
         let here = || std::thread::current().id();
         let (outer, inner) = on_large_stack("outer", panicked, || {
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_come_back() {
+    fn errors_are_returned() {
         let failed: Result<()> = on_large_stack(
             "fails",
             || Error::internal("panicked"),

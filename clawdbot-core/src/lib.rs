@@ -1,4 +1,4 @@
-//! clawdbot runs language models inside your program, on the CPU it has.
+//! clawdbot runs language models inside your program, on the CPU.
 //!
 //! ```
 //! use clawdbot_core::{GenerateOptions, Model};
@@ -10,12 +10,12 @@
 //! # Ok::<(), clawdbot_core::Error>(())
 //! ```
 //!
-//! The concepts, with the same names in every language: a [`Runtime`] (threads, memory budget, log hook) makes a
-//! [`Plan`] of what a model would cost and loads a [`Model`]; a [`Session`] is one conversation's state; a prompt with
-//! [`GenerateOptions`] becomes a [`Stream`] of [`Event`]s and in the end a [`Completion`]. Everything that can fail
-//! gives an [`Error`] with a stable number.
+//! The concepts have the same names in every language. A [`Runtime`] (threads, memory budget, log hook) loads a
+//! [`Model`], and can [`Plan`] what it would cost before. A [`Session`] is the state of one conversation. A prompt with
+//! [`GenerateOptions`] becomes a [`Stream`] of [`Event`]s, which ends with a [`Completion`]. Everything that can fail
+//! returns an [`Error`] with a stable number.
 //!
-//! The library prints nothing, does not abort, and does not use process-wide state of the host.
+//! The library never prints, aborts, or changes process-wide state of the host.
 #![deny(unsafe_code)]
 
 mod api;

@@ -1,8 +1,8 @@
-//! Which known name a wrong one was meant to be.
+//! Did-you-mean: the known name that a misspelt one is closest to.
 
-/// The name of `known` that is closest to `found`, if it is close enough to be a slip: one error in three characters.
+/// The name of `known` closest to `found`, if it is close enough for a typing error: one edit in three characters.
 pub(crate) fn closest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Longer than any name, and the distance takes the product of both lengths.
+    // No name is that long, and the distance costs the product of both lengths.
     if found.len() > 64 {
         return None;
     }
@@ -18,7 +18,7 @@ pub(crate) fn hint(name: Option<&str>) -> String {
     name.map_or_else(String::new, |name| format!("; did you mean {name:?}?"))
 }
 
-/// Characters to insert, remove, replace or swap with their neighbour to turn `a` into `b`.
+/// Edit distance: characters to insert, remove, replace or swap with their neighbour to turn `a` into `b`.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
     let mut before: Vec<usize> = Vec::new();
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_find_their_name_and_other_words_none() {
+    fn misspelt_names_are_found_and_other_words_are_not() {
         let known = ["max_tokens", "temperature", "top_k", "top_p", "stop", "seed"];
         let found = |name| closest(name, known);
         for (slip, meant) in [

@@ -472,12 +472,12 @@ fn what_is_not_known_is_refused() {
     let modules = "modules.json";
     refuse(modules, &|m| m[1]["type"] = json!(kind("CNN")), UnsupportedModel, "CNN");
     refuse(modules, &|m| m[1]["type"] = json!("custom.Pooling"), UnsupportedModel, "custom.Pooling");
-    refuse(modules, &|m| m[1]["type"] = json!(kind("Dense")), UnsupportedModel, "behind the pooling");
+    refuse(modules, &|m| m[1]["type"] = json!(kind("Dense")), UnsupportedModel, "after the pooling");
     refuse(
         modules,
         &|m| m[2]["type"] = json!(kind("Normalize")),
         UnsupportedModel,
-        "nothing behind Normalize",
+        "nothing after Normalize",
     );
     refuse(modules, &|m| m[0]["path"] = json!("0_Transformer"), UnsupportedModel, "Transformer");
     for path in ["..", ".", "a/b", "/etc", "a\\b"] {

@@ -91,7 +91,7 @@ fn no_panic_is_printed() {
         let nothing = json!({"normalizer": {"type": "Strip", "strip_left": true, "strip_right": true}, "added_tokens": [
             {"id": 2, "content": "\n", "single_word": true, "lstrip": false, "rstrip": false, "normalized": true,
                 "special": false}]});
-        refused(tokenizer(&nothing), "something to look for");
+        refused(tokenizer(&nothing), "text that is left after normalizing");
         // White space that two tokens take, one of them whole.
         let added = |id: u32, content: &str, left: bool, right: bool, normalized: bool| {
             json!({"id": id, "content": content, "single_word": false, "lstrip": left, "rstrip": right,
@@ -144,7 +144,7 @@ fn what_looks_for_added_tokens_is_bounded() {
             };
             (0..len).map(letter).collect()
         };
-        refused(added(3000, &|at| digits(at, 1700)), "common beginnings");
+        refused(added(3000, &|at| digits(at, 1700)), "distinct prefixes");
         assert_eq!(added(3000, &|at| digits(at, 150)).unwrap().vocab_size(), 3002);
         // As many as published tokenizers have for images and sounds.
         let many = added(30_000, &|at| format!("<|visual token {at:06}|>")).unwrap();
@@ -174,7 +174,7 @@ fn pieces_are_no_large_tree() {
         };
         // As many bytes, most of them at the same places in the tree.
         unigram(&|at| format!("{}{at}", "a".repeat(200))).unwrap();
-        refused(unigram(&|at| format!("{at:05}{}", "a".repeat(200))), "different beginnings");
+        refused(unigram(&|at| format!("{at:05}{}", "a".repeat(200))), "distinct prefixes");
     });
 }
 

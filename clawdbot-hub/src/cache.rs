@@ -1,4 +1,4 @@
-//! The caches of the hubs' own tools, and how files get into them.
+//! The caches of the hubs' own tools: their layouts, and how files are added.
 //!
 //! ```text
 //! Hugging Face, in HF_HUB_CACHE              ModelScope, in MODELSCOPE_CACHE
@@ -10,7 +10,7 @@
 //!   .no_exist/COMMIT/PATH    empty: the commit has no such file
 //! .locks/models--OWNER--NAME/CHECKSUM.lock   .lock/OWNER--NAME/CHECKSUM.lock
 //! ```
-//! ModelScope's own tool keeps the files themselves in `snapshots`; such files are used when their checksum is right.
+//! ModelScope's own tool stores the files themselves in `snapshots`; they are used if their checksum is right.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -24,12 +24,12 @@ use crate::error::{Error, Result};
 use crate::id::{ModelId, Site, check_relative, is_commit};
 use crate::settings::Settings;
 
-/// Deepest directory of a snapshot that is looked into.
+/// Deepest directory of a snapshot that is listed.
 const MAX_DEPTH: usize = 8;
 /// Bytes read at a time.
 pub(crate) const CHUNK: usize = 1 << 18;
 
-/// One repository's part of a cache.
+/// One repository in a cache.
 pub(crate) struct Cache {
     site: Site,
     root: PathBuf,
@@ -67,10 +67,10 @@ impl Cache {
         self.locks.join(format!("{}.lock", checksum.text()))
     }
 
-    /// The commit that `revision` was when it was downloaded last; for ModelScope the revision itself.
+    /// The commit of `revision` at its last download; for ModelScope the revision itself.
     ///
     /// # Errors
-    /// `Io`; `BadContent` if it is no commit.
+    /// `Io`; `BadContent` if it is not a commit.
     pub(crate) fn commit(&self, revision: &str) -> Result<Option<String>> {
         if self.site == Site::ModelScope || is_commit(revision) {
             return Ok(Some(revision.to_owned()));
@@ -87,7 +87,7 @@ impl Cache {
         }
     }
 
-    /// Notes which commit a branch or tag is.
+    /// Records the commit of a branch or tag.
     ///
     /// # Errors
     /// `Io`.
@@ -98,8 +98,8 @@ impl Cache {
         self.replace(&self.root.join("refs").join(revision), |path| fs::write(path, commit))
     }
 
-    /// Notes that `commit` has no file `name`. A branch on ModelScope may have had it before: then it is removed, for whoever
-    /// loads the directory would take it.
+    /// Records that `commit` has no file `name`. A branch on ModelScope may have had it before; then it is removed, so
+    /// that it is not loaded with the directory.
     ///
     /// # Errors
     /// `Io`.
@@ -119,24 +119,24 @@ impl Cache {
         self.replace(&self.root.join(".no_exist").join(commit).join(name), |path| fs::write(path, ""))
     }
 
-    /// Whether it is known that `commit` has no file `name`.
+    /// Whether `commit` is known to have no file `name`.
     pub(crate) fn is_absent(&self, commit: &str, name: &str) -> bool {
         self.root.join(".no_exist").join(commit).join(name).is_file()
     }
 
-    /// Whether anybody noted what `commit` lacks.
+    /// Whether missing files of `commit` were ever recorded.
     pub(crate) fn notes_absences(&self, commit: &str) -> bool {
         self.root.join(".no_exist").join(commit).exists()
     }
 
-    /// Names of the files of a snapshot that are there.
+    /// Names of the files in a snapshot.
     pub(crate) fn names(&self, commit: &str) -> BTreeSet<String> {
         let mut names = BTreeSet::new();
         collect(&self.snapshot(commit), "", MAX_DEPTH, &mut names);
         names
     }
 
-    /// Whether the snapshot has the file with this content. A snapshot of a commit never changes; one of a branch does.
+    /// Whether the snapshot has the file with this content. A snapshot of a commit never changes; one of a branch may.
     ///
     /// # Errors
     /// `Io`; `Cancelled`.
@@ -164,14 +164,14 @@ impl Cache {
         Ok(sum.finish() == *checksum)
     }
 
-    /// Puts a blob that is there into a snapshot: by a relative link, or where the file system has none, by a hard link, or
-    /// as the file itself.
+    /// Adds a blob of the cache to a snapshot: by a relative link, or where the file system has none, by a hard link,
+    /// or by moving the file.
     ///
     /// # Errors
     /// `Io`.
     pub(crate) fn link(&self, commit: &str, name: &str, checksum: &Checksum) -> Result<()> {
         let blob = self.blob(checksum);
-        // `snapshots` stands for the file's own name among the components to climb.
+        // `snapshots` counts in place of the file's own name.
         let depth = commit.split('/').count() + name.split('/').count();
         let mut target: PathBuf = std::iter::repeat_n("..", depth).collect();
         target.extend(["blobs", checksum.text()]);
@@ -182,7 +182,7 @@ impl Cache {
         })
     }
 
-    /// Makes or replaces `path`: under another name first, so that nobody sees half of it.
+    /// Creates or replaces `path`, under a temporary name first, so that nobody sees a partial file.
     fn replace(&self, path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -198,7 +198,7 @@ impl Cache {
     }
 }
 
-/// Makes the directory that `path` is to be in.
+/// Creates the parent directory of `path`.
 ///
 /// # Errors
 /// `Io`.
@@ -209,10 +209,10 @@ pub(crate) fn create_parent(path: &Path) -> Result<()> {
     }
 }
 
-/// Adds the rest of a file, which is at `path`, to `sum`. Returns its length in bytes.
+/// Updates `sum` with the rest of `file`, whose path is `path`. Returns its length in bytes.
 ///
 /// # Errors
-/// `Io`; `Cancelled`, for it takes seconds a gigabyte.
+/// `Io`; `Cancelled`, as it takes seconds for each gigabyte.
 pub(crate) fn add_up(file: &mut File, sum: &mut Sum, control: &Control, path: &Path) -> Result<u64> {
     let (mut length, mut buffer) = (0, vec![0; CHUNK]);
     loop {
@@ -234,7 +234,7 @@ fn collect(directory: &Path, prefix: &str, depth: usize, names: &mut BTreeSet<St
     for entry in entries.flatten() {
         let Ok(name) = entry.file_name().into_string() else { continue };
         let (name, path) = (format!("{prefix}{name}"), entry.path());
-        // Follows links: what leads nowhere is not there.
+        // Follows links; dangling ones do not count.
         match fs::metadata(&path) {
             Ok(file) if file.is_file() && check_relative("a file", &name).is_ok() => drop(names.insert(name)),
             Ok(file) if file.is_dir() && depth > 0 => collect(&path, &format!("{name}/"), depth - 1, names),
@@ -264,7 +264,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     #[test]
-    fn adding_up_can_be_stopped() {
+    fn hashing_can_be_stopped() {
         let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         fs::write(&path, b"hello").unwrap();
         // `printf hello | git hash-object --stdin`

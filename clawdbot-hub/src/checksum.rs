@@ -1,11 +1,11 @@
-//! Checksums that hubs state for files.
+//! Checksums of files on hubs.
 
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
 use crate::id::is_hex;
 
-/// What a file's content must add up to.
+/// The expected checksum of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Checksum {
     /// SHA-256 of the content, in lower-case hexadecimal digits.
@@ -15,7 +15,7 @@ pub(crate) enum Checksum {
 }
 
 impl Checksum {
-    /// By the number of digits: 64, or 40.
+    /// Distinguished by the number of digits: 64 or 40.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let text = text.to_ascii_lowercase();
         match text.len() {
@@ -31,7 +31,7 @@ impl Checksum {
         }
     }
 
-    /// Starts to add up a content of `length` bytes.
+    /// Starts a checksum of `length` bytes.
     pub(crate) fn start(&self, length: u64) -> Sum {
         match self {
             Checksum::Sha256(_) => Sum::Sha256(Box::default()),
@@ -44,7 +44,7 @@ impl Checksum {
     }
 }
 
-/// A checksum on the way.
+/// A checksum in progress.
 pub(crate) enum Sum {
     Sha256(Box<Sha256>),
     Git(Box<Sha1>),

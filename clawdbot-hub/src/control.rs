@@ -1,4 +1,4 @@
-//! What a download and the one who waits for it share: how far it is, whether to stop, and how long to be patient.
+//! State shared by a download and its caller: progress, cancelling, retries, warnings.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,18 +9,18 @@ use crate::error::{Error, Result};
 use crate::http::{Failure, Repeat};
 use crate::settings::Settings;
 
-/// Longest time between a stop and its being noticed, where nothing else is waited for.
+/// Longest time until a cancellation is noticed while nothing else happens.
 const POLL: Duration = Duration::from_millis(50);
-/// How often a request is repeated when no server has answered yet: most likely there is no network.
+/// Retries of a request while no server has answered yet: there is probably no network.
 const RETRIES_UNANSWERED: u32 = 2;
 
-/// How far a download is.
+/// Progress of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {
-    /// Bytes that are there, those of an earlier, interrupted download included.
+    /// Bytes present, those of an earlier, interrupted download included.
     pub bytes: u64,
-    /// Bytes of all files to be downloaded; 0 while it is being found out.
+    /// Bytes of all files of the download; 0 while unknown.
     pub total_bytes: u64,
 }
 
@@ -30,11 +30,11 @@ pub(crate) struct Control {
     stop: AtomicBool,
     bytes: AtomicU64,
     total_bytes: AtomicU64,
-    /// Bytes that came over the network.
+    /// Bytes received over the network.
     received: AtomicU64,
-    /// Whether a server answered, be it with an error.
+    /// Whether a server has answered, even with an error.
     answered: AtomicBool,
-    /// What the one who waits has not been told yet.
+    /// Warnings not yet passed to the caller.
     warnings: Mutex<Vec<String>>,
 }
 
@@ -55,33 +55,33 @@ impl Control {
         self.total_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    /// Counts bytes that were there before.
+    /// Counts bytes that were present before.
     pub(crate) fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Takes back bytes that turned out to be useless.
+    /// Subtracts bytes that turned out to be useless.
     pub(crate) fn remove_bytes(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// Counts bytes that came over the network.
+    /// Counts bytes received over the network.
     pub(crate) fn receive(&self, bytes: u64) {
         self.add_bytes(bytes);
         self.received.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Tells the one who waits.
+    /// Queues a warning for the caller.
     pub(crate) fn warn(&self, warning: String) {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).push(warning);
     }
 
-    /// What there is to tell, once.
+    /// Takes the queued warnings.
     pub(crate) fn warnings(&self) -> Vec<String> {
         std::mem::take(&mut *self.warnings.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Notes that a server answered.
+    /// Records that a server answered.
     pub(crate) fn note_answer(&self) {
         self.answered.store(true, Ordering::Relaxed);
     }
@@ -96,7 +96,7 @@ impl Control {
         if self.stop.load(Ordering::Relaxed) { Err(Error::cancelled()) } else { Ok(()) }
     }
 
-    /// Waits.
+    /// Sleeps for `time`.
     ///
     /// # Errors
     /// `Cancelled`.
@@ -113,7 +113,7 @@ impl Control {
     }
 }
 
-/// Failures in a row, and what is left of the patience with them.
+/// Counts failures in a row, and decides about retries.
 pub(crate) struct Patience<'a> {
     settings: &'a Settings,
     control: &'a Control,
@@ -125,15 +125,15 @@ impl<'a> Patience<'a> {
         Patience { settings, control, failures: 0 }
     }
 
-    /// Something came: failures before it do not count.
+    /// Forgets earlier failures, as data has arrived.
     pub(crate) fn renew(&mut self) {
         self.failures = 0;
     }
 
-    /// Waits until the request may be repeated.
+    /// Waits until the request may be retried.
     ///
     /// # Errors
-    /// The failure's own, if it is not worth repeating, or was repeated often enough; `Cancelled`.
+    /// The failure itself, if a retry is useless or there were too many; `Cancelled`.
     pub(crate) fn wait(&mut self, failure: Failure) -> Result<()> {
         let settings = self.settings;
         let backoff =
@@ -162,7 +162,7 @@ impl<'a> Patience<'a> {
         self.control.sleep(delay)
     }
 
-    /// Repeats `request` until it succeeds, or patience ends.
+    /// Retries `request` until it succeeds or there are no retries left.
     pub(crate) fn repeat<T>(&mut self, mut request: impl FnMut() -> Result<T, Failure>) -> Result<T> {
         loop {
             self.control.check()?;

@@ -1,4 +1,4 @@
-//! One file: resumed where an earlier download ended, checked, and put in place when it is complete.
+//! Downloads one file: resumes an earlier download, verifies it, and moves it into place when it is complete.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -20,13 +20,13 @@ pub(crate) struct Job {
     pub(crate) checksum: Checksum,
 }
 
-/// Where the part of a file is that has come.
+/// Path of the incomplete file.
 pub(crate) fn incomplete(blob: &Path) -> PathBuf {
     blob.with_extension("incomplete")
 }
 
 impl Remote<'_> {
-    /// Sees to it that the cache has the content of `job`, under its checksum.
+    /// Makes sure that the cache has the content of `job`, under its checksum.
     ///
     /// # Errors
     /// `Unreachable`, `NotFound`, `AccessDenied`; `BadContent` for a wrong length or checksum; `NoSpace`, `Io`;
@@ -34,7 +34,7 @@ impl Remote<'_> {
     pub(crate) fn download(&self, cache: &Cache, commit: &str, job: &Job) -> Result<()> {
         let blob = cache.blob(&job.checksum);
         let _lock = Lock::acquire(&cache.lock(&job.checksum), self.control)?;
-        // Somebody else may have had the lock in order to download it.
+        // Another process may have downloaded it while holding the lock.
         if fs::metadata(&blob).is_ok_and(|file| file.is_file() && file.len() == job.size) {
             self.control.add_bytes(job.size);
             return Ok(());
@@ -71,13 +71,13 @@ impl Remote<'_> {
                 let message = format!("expected a file with checksum {expected}, found {found}");
                 return Err(Error::bad_content(message).at(&url));
             }
-            // What was there from an earlier time may have been wrong.
+            // The part from an earlier download may have been corrupt.
             resumed = false;
             partial = Partial::open(&path, job, self.control)?;
         }
     }
 
-    /// Asks for the rest of a file, and takes what comes.
+    /// Requests the rest of a file and appends what arrives.
     fn receive(&self, url: &str, partial: &mut Partial, path: &Path) -> Result<(), Failure> {
         let from = (partial.length > 0).then_some(partial.length);
         let answer = self.client.get(url, from)?;
@@ -112,7 +112,7 @@ impl Remote<'_> {
         Ok(())
     }
 
-    /// Whether the answer goes on where `partial` ends.
+    /// Whether the answer continues where `partial` ends.
     fn continues(&self, answer: &Answer, partial: &Partial, url: &str) -> Result<bool> {
         match answer.status {
             206 => {
@@ -142,7 +142,7 @@ fn wrong_length(expected: u64, found: &str, url: &str) -> Error {
     Error::new(ErrorKind::BadContent, format!("expected a file of {expected} bytes, found {found}")).at(url)
 }
 
-/// Start and length of the whole from `bytes START-END/TOTAL`, the latter unless it is `*`.
+/// Start and total length in `bytes START-END/TOTAL`; no total if it is `*`.
 fn parse_range(text: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let start = range.split_once('-')?.0.trim().parse().ok()?;
@@ -152,7 +152,7 @@ fn parse_range(text: &str) -> Option<(u64, Option<u64>)> {
     }
 }
 
-/// The part of a file that has come.
+/// A partly downloaded file.
 struct Partial<'a> {
     file: File,
     length: u64,
@@ -162,7 +162,7 @@ struct Partial<'a> {
 }
 
 impl<'a> Partial<'a> {
-    /// Opens what is there, adding it up, or an empty file.
+    /// Opens and hashes the existing part, or creates an empty file.
     fn open(path: &Path, job: &'a Job, control: &Control) -> Result<Self> {
         let fail = |error: std::io::Error| Error::io(path, &error);
         let file = File::options().create(true).truncate(false).read(true).write(true).open(path);

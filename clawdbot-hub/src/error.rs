@@ -1,40 +1,40 @@
-//! The error of this crate: a kind, a message a person can act on, and what an HTTP server said.
+//! The error of this crate: a kind, a message a person can act on, and the response of the HTTP server.
 
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-/// Result with [`Error`].
+/// A result with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, as a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// An id, revision, file name or setting is malformed, or leaves open which file is meant.
+    /// An id, revision, file name or setting is malformed or ambiguous.
     InvalidArgument,
     /// The hub has no such repository, revision or file; or, offline, the cache does not.
     NotFound,
     /// The hub refuses: a token is missing or invalid, or has no right (private or gated repository).
     AccessDenied,
-    /// The hub cannot be reached, or kept failing, or asks to come back later.
+    /// The hub cannot be reached, keeps failing, or asks to come back later.
     Unreachable,
-    /// What the hub sent is not what it promised: length, checksum, or an answer that makes no sense.
+    /// The hub sent something unexpected: a wrong length or checksum, or a malformed answer.
     BadContent,
-    /// The repository has no weights in a format that is read.
+    /// The repository has no weights in a supported format.
     Unsupported,
-    /// The disk is too small for what is to be downloaded.
+    /// The disk has too little space for the download.
     NoSpace,
     /// The operating system refused to read or write the cache.
     Io,
-    /// The progress function said to stop.
+    /// The progress function returned false.
     Cancelled,
 }
 
-/// Longest message, in characters: some repeat what a server sent.
+/// Longest message, in characters: some quote a server.
 const MAX_MESSAGE: usize = 2000;
 
-/// An error: kind, message, and where it came from.
+/// An error: kind, message, and details.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error(transparent)]
 pub struct Error(Box<Inner>);
@@ -75,7 +75,7 @@ impl Error {
         Self::new(kind, format!("{}: {error}", path.display()))
     }
 
-    /// Says which address it was about.
+    /// Sets the address that it is about.
     pub(crate) fn at(mut self, url: &str) -> Self {
         let url = without_secrets(url);
         self.0.message = format!("{url}: {}", self.0.message);
@@ -108,7 +108,7 @@ impl Error {
         self.0.kind
     }
 
-    /// What was expected, what was found, what to do.
+    /// What was expected, what was found, and what to do.
     pub fn message(&self) -> &str {
         &self.0.message
     }
@@ -129,7 +129,7 @@ impl Error {
     }
 }
 
-/// `text` with every address in it cut short: without its query, which in signed addresses is a secret, and without a password.
+/// `text` with all addresses shortened: without queries, which are secret in signed addresses, and without passwords.
 fn without_secrets(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;

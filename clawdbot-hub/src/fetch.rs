@@ -1,4 +1,5 @@
-//! A whole model: what is needed, what of it is there, whether there is room for the rest, and then the rest.
+//! Downloads a whole model: finds out which files it needs and which are missing, checks the disk space, and fetches
+//! them.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -21,13 +22,13 @@ use crate::settings::Settings;
 
 /// Time between two calls of the progress function.
 const TICK: Duration = Duration::from_millis(50);
-/// What a snapshot with weights that lacks this may be only a part of.
+/// A file without which a snapshot with weights may be incomplete.
 const TOKENIZER: &str = "tokenizer.json";
-/// Longest of the small files, in bytes: no model has a tokenizer of this size.
+/// Most bytes of a small file: no model has a tokenizer of this size.
 const MAX_SMALL: u64 = 256 << 20;
-/// Longest index of safetensors in shards, in bytes.
+/// Most bytes of the index of a sharded safetensors model.
 const MAX_INDEX: u64 = 64 << 20;
-/// Most bytes of the header of a safetensors file, as the format has it.
+/// Most bytes of the header of a safetensors file, as in the format's specification.
 const MAX_HEADER: u64 = 100_000_000;
 
 /// What to download.
@@ -38,17 +39,17 @@ pub struct Request {
     pub id: ModelId,
     /// Branch, tag or commit; by default the hub's main branch.
     pub revision: Option<String>,
-    /// A GGUF file, or any part of one in parts, or a packed model. Without it: safetensors, or else the only GGUF file.
+    /// A GGUF file (any part of a split one) or a packed model. Without it: safetensors, or else the only GGUF file.
     pub file: Option<String>,
-    /// The quantization of the GGUF file, such as `Q4_K_M`, instead of the file's name.
+    /// The quantization of the GGUF file, such as `Q4_K_M`, instead of its name.
     pub quantization: Option<String>,
-    /// Names of the small files that belong to a model in safetensors, if the repository has them: configuration,
-    /// tokenizer, chat template.
+    /// Names of small files to download with safetensors, if the repository has them: configuration, tokenizer, chat
+    /// template.
     pub small_files: Vec<String>,
 }
 
 impl Request {
-    /// All of the model at `id` that there is no choice about.
+    /// The default request for the model `id`.
     pub fn new(id: ModelId) -> Self {
         Request { id, revision: None, file: None, quantization: None, small_files: Vec::new() }
     }
@@ -58,18 +59,19 @@ impl Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// The directory with the files, or the file, if the model is one (the first part, if it is in parts).
+    /// The directory with the files; or the file, if the model is a single one (the first part of a split one).
     pub path: PathBuf,
-    /// The commit; on ModelScope the revision.
+    /// The commit; for ModelScope the revision.
     pub revision: String,
-    /// Bytes of files that came over the network, those that had to be fetched twice included.
+    /// Bytes received over the network, those fetched twice included.
     pub downloaded_bytes: u64,
 }
 
-/// Sees to it that the model is in the cache, and says where. A commit that is there already costs no request.
+/// Makes sure that the model is in the cache, and returns where. A commit that is in the cache already costs no
+/// request.
 ///
-/// `progress` is called on this thread, about 20 times a second; false stops the download, which can be resumed. It takes
-/// as long as a read from the network takes, at most [`Settings::read_timeout`].
+/// `progress` is called on this thread, about 20 times a second; returning false stops the download, which can be
+/// resumed later. Stopping takes at most as long as a read from the network, [`Settings::read_timeout`].
 ///
 /// # Errors
 /// All of [`ErrorKind`].
@@ -81,7 +83,7 @@ pub fn fetch(
     fetch_with_warnings(settings, request, progress, |_| ())
 }
 
-/// [`fetch`], telling `warning`, on this thread, of every request that failed and is repeated: why, and when.
+/// [`fetch`] that calls `warning` on this thread for every retry: why, and when.
 ///
 /// # Errors
 /// As [`fetch`].
@@ -95,7 +97,7 @@ pub fn fetch_with_warnings(
     thread::scope(|scope| {
         let (sender, receiver) = channel::<()>();
         let work = || {
-            // Dropped at the end, also that of a panic: then the other side wakes up.
+            // Dropped at the end, after a panic too, which wakes up the other side.
             let _done = sender;
             run(settings, request, &control)
         };
@@ -125,7 +127,7 @@ fn run(settings: &Settings, request: &Request, control: &Control) -> Result<Snap
     let (id, cache) = (&request.id, Cache::new(settings, &request.id));
     let revision = request.revision.as_deref().unwrap_or(settings.site.default_revision());
     check_relative("a revision", revision)?;
-    // A file that the repository lacks is noted by its name, and perhaps removed.
+    // Names of missing files are recorded in the cache, and the files perhaps removed.
     request.small_files.iter().try_for_each(|name| check_relative("a file", name))?;
     if settings.offline {
         let commit = cache.commit(revision)?;
@@ -137,14 +139,14 @@ fn run(settings: &Settings, request: &Request, control: &Control) -> Result<Snap
                 let why = found.and_then(Result::err).map_or(String::new(), |error| format!(": {error}"));
                 let place = cache.root().display();
                 let message = format!(
-                    "{id} at {revision}: expected it in {place}, found it not there or not complete{why}; download it once \
+                    "{id} at {revision}: expected all its files in {place}, found it missing or incomplete{why}; download it once \
                      without offline mode (the option offline, HF_HUB_OFFLINE, TRANSFORMERS_OFFLINE)"
                 );
                 Err(Error::new(ErrorKind::NotFound, message))
             }
         };
     }
-    // A commit never changes: what of it is here is right.
+    // A commit never changes: files of it in the cache are right.
     let pinned = match is_commit(revision) {
         true => local(&cache, revision, request).ok(),
         false => None,
@@ -163,7 +165,7 @@ fn run(settings: &Settings, request: &Request, control: &Control) -> Result<Snap
         {
             let names = selection.absent.join(", ");
             control.warn(format!(
-                "{error}; using the copy in the cache, without asking whether the commit has {names}"
+                "{error}; using the copy in the cache, without checking whether the commit has {names}"
             ));
             Ok(snapshot(&cache, revision, &selection, 0))
         }
@@ -176,13 +178,13 @@ fn run(settings: &Settings, request: &Request, control: &Control) -> Result<Snap
     }
 }
 
-/// Whether what is not there was looked for before.
+/// Whether all missing files are known to be missing.
 fn is_known_complete(cache: &Cache, commit: &str, selection: &Selection) -> bool {
     selection.absent.iter().all(|name| cache.is_absent(commit, name))
 }
 
-/// Whether nobody noted what the commit lacks, as when Hugging Face's tool downloaded the repository: then it is whole if the
-/// model is.
+/// Whether no missing files of the commit were ever recorded, as after a download with Hugging Face's tool: then the
+/// snapshot is complete if the model is.
 fn is_untouched(cache: &Cache, commit: &str, selection: &Selection) -> bool {
     selection.file.is_none() && !lacks_tokenizer(selection) && !cache.notes_absences(commit)
 }
@@ -209,7 +211,7 @@ fn local(cache: &Cache, commit: &str, request: &Request) -> Result<Selection> {
     })
 }
 
-/// The header of a safetensors file, without what follows it; of another file whatever is in its place.
+/// The header of a safetensors file, without the data after it; other files give some bytes.
 fn header(mut file: impl Read) -> std::io::Result<Vec<u8>> {
     let (mut length, mut header) = (Vec::new(), Vec::new());
     file.by_ref().take(8).read_to_end(&mut length)?;
@@ -267,14 +269,14 @@ impl Remote<'_> {
                 self.describe(commit, name, listing.files.get(name).ok_or_else(missing)?)?;
             Ok(Job { name: name.to_owned(), size, checksum })
         };
-        // The index says which shards there are, so it comes before the plan.
+        // The index names the shards, so it is needed for the plan.
         let index = || {
             let index = job(INDEX)?;
             check_index(index.size)?;
             self.obtain(cache, commit, vec![index])?;
             read_index(&cache.snapshot(commit).join(INDEX))
         };
-        // An index next to a single file is looked at before it is known whether it belongs to the model.
+        // An index next to a single file is read before it is known whether the model uses it.
         let selection =
             choose(&names, request, index, || Ok((self.small(commit, INDEX)?, self.header(commit, SINGLE)?)))
                 .map_err(|error| error.context(format!("{} at {revision}", self.id)))?;
@@ -284,14 +286,14 @@ impl Remote<'_> {
         for name in &selection.absent {
             cache.note_absent(commit, name)?;
         }
-        // Last: whoever finds a commit by its branch finds all of it.
+        // Last, so that whoever finds a commit by its branch finds all of it.
         if !is_commit(revision) {
             cache.note_commit(revision, commit)?;
         }
         Ok(snapshot(cache, commit, &selection, self.control.received()))
     }
 
-    /// The content of a small file, past the cache.
+    /// The content of a small file, without the cache.
     fn small(&self, commit: &str, name: &str) -> Result<Vec<u8>> {
         let url = self.url(commit, name);
         Patience::new(self.settings, self.control)
@@ -299,7 +301,7 @@ impl Remote<'_> {
             .map_err(|error| error.context(name))
     }
 
-    /// The header of a safetensors file; the rest is not waited for.
+    /// The header of a safetensors file, without waiting for the rest.
     fn header(&self, commit: &str, name: &str) -> Result<Vec<u8>> {
         let url = self.url(commit, name);
         let get = || {
@@ -309,7 +311,7 @@ impl Remote<'_> {
         Patience::new(self.settings, self.control).repeat(get).map_err(|error| error.context(name))
     }
 
-    /// Downloads what is missing, several files at a time, small ones first.
+    /// Downloads missing files, several at a time, small ones first.
     fn obtain(&self, cache: &Cache, commit: &str, jobs: Vec<Job>) -> Result<()> {
         let mut missing = Vec::new();
         for job in jobs {
@@ -337,7 +339,7 @@ impl Remote<'_> {
             while let Some(job) = next() {
                 let placed = self.place(cache, commit, &job);
                 placed.map_err(|error| {
-                    // The others would only make the caller wait.
+                    // Stop the others: the caller gets an error anyway.
                     self.control.stop();
                     error.context(format!("{}: {}", self.id, job.name))
                 })?;
@@ -349,7 +351,7 @@ impl Remote<'_> {
             let mut results = vec![work()];
             let panicked = |_| Err(Error::new(ErrorKind::Io, "a downloading thread panicked"));
             results.extend(workers.into_iter().map(|worker| worker.join().unwrap_or_else(panicked)));
-            // The error that stopped the others, rather than their having been stopped.
+            // Prefer the error that stopped the others to their `Cancelled`.
             let mut errors: Vec<Error> = results.into_iter().filter_map(Result::err).collect();
             errors.sort_by_key(|error| error.kind() == ErrorKind::Cancelled);
             errors.into_iter().next().map_or(Ok(()), Err)
@@ -362,7 +364,7 @@ impl Remote<'_> {
     }
 }
 
-/// Whether `needed` bytes fit on the disk of `directory`, which need not exist yet.
+/// Checks that `needed` bytes fit on the disk of `directory`, which may not exist yet.
 fn check_space(directory: &Path, needed: u64) -> Result<()> {
     let existing = directory.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("."));
     match fs4::available_space(existing) {
@@ -373,7 +375,7 @@ fn check_space(directory: &Path, needed: u64) -> Result<()> {
             );
             Err(Error::new(ErrorKind::NoSpace, message))
         }
-        // A file system that does not say it is found full when it is.
+        // If the file system does not say, a full disk is found when writing.
         _ => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! Requests: redirects by our own rules (the token goes to the hub alone), timeouts, and what a status means.
+//! HTTP requests: redirects (the token goes only to the hub), timeouts, and the meaning of statuses.
 
 use std::io::Read;
 use std::path::Path;
@@ -15,19 +15,19 @@ use crate::settings::Settings;
 
 /// Most redirects of a request.
 const MAX_REDIRECTS: usize = 10;
-/// Longest answer that is read into memory, in bytes.
+/// Most bytes of an answer that is read into memory.
 const MAX_ANSWER: u64 = 64 << 20;
-/// Most bytes of a message of the server that errors repeat.
+/// Most bytes of a server's message that errors quote.
 const MAX_MESSAGE: usize = 300;
-/// Longest file of certificates in bytes.
+/// Most bytes of a file of certificates.
 const MAX_CERTIFICATES: u64 = 16 << 20;
 
-/// Whether, and when, a failed request is worth repeating.
+/// Whether and when a failed request can be retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Repeat {
     No,
     Yes,
-    /// Not before this time is over.
+    /// Not before this time has passed.
     After(Duration),
 }
 
@@ -44,7 +44,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// An answer with status 200 or 206; 416 to a request with a range; a redirect to another server for the head alone.
+/// An answer with status 200 or 206; 416 for a request with a range; for a HEAD request also a redirect to another
+/// server.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
@@ -52,26 +53,26 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// A header that is text.
+    /// The value of a header, if it is text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
 
-/// What a request is for.
+/// What a request asks for.
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
     Body { from: Option<u64> },
     Head,
 }
 
-/// Sends requests to one hub and to where it redirects.
+/// Sends requests to one hub and to the servers that it redirects to.
 pub(crate) struct Client {
     agent: ureq::Agent,
     site: Site,
-    /// Scheme, host and port that the token belongs to.
+    /// Scheme, host and port that may see the token.
     origin: (Scheme, String, u16),
-    /// Headers with the token: sent to `origin` alone.
+    /// Headers with the token, which are only sent to `origin`.
     credentials: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -90,7 +91,9 @@ impl Client {
                     credentials.push((name, value));
                     Ok(())
                 }
-                Err(_) => Err(Error::invalid("the token has characters that no token has")),
+                Err(_) => Err(Error::invalid(
+                    "expected a token that an HTTP header can hold, found other characters",
+                )),
             };
             add(header::AUTHORIZATION, format!("Bearer {token}"))?;
             if settings.site == Site::ModelScope {
@@ -117,12 +120,12 @@ impl Client {
         Ok(Client { agent: config.new_agent(), site: settings.site, origin, credentials })
     }
 
-    /// Gets `url`; all of it, or from byte `from` on.
+    /// Gets `url`: all of it, or from byte `from` on.
     pub(crate) fn get(&self, url: &str, from: Option<u64>) -> Result<Answer, Failure> {
         self.send(url, Wanted::Body { from })
     }
 
-    /// What the hub itself says about `url`, in headers.
+    /// The headers of the hub itself for `url`.
     pub(crate) fn head(&self, url: &str) -> Result<Answer, Failure> {
         self.send(url, Wanted::Head)
     }
@@ -165,7 +168,7 @@ impl Client {
         Err(Error::bad_content(message).at(url).into())
     }
 
-    /// Whether `uri` is an address of the hub: one that may see the token.
+    /// Whether `uri` is at the hub and may see the token.
     fn owns(&self, uri: &Uri) -> bool {
         origin(uri).as_ref() == Some(&self.origin)
     }
@@ -182,7 +185,7 @@ impl Client {
         Ok(bytes)
     }
 
-    /// What a status that is no success means.
+    /// The error for a status other than success.
     fn refusal(&self, uri: &Uri, status: u16, headers: &HeaderMap) -> Failure {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let said = text("x-error-message").map_or(String::new(), |said| {
@@ -224,7 +227,7 @@ impl Client {
                     repeat: delay.map_or(Repeat::Yes, Repeat::After),
                 }
             }
-            // 401 and 403 of another host: an address that was signed for a time that is over. The hub signs a new one.
+            // 401 and 403 of another host: a signed address has expired. The hub signs a new one.
             (401 | 403 | 408 | 500.., _) => Failure {
                 error: new(ErrorKind::Unreachable, format!("the server answers {status}{said}")),
                 repeat: Repeat::Yes,
@@ -248,7 +251,7 @@ fn parse(url: &str) -> Result<Uri> {
         .map_err(|error| Error::bad_content(format!("expected an address, found {error}")).at(url))
 }
 
-/// Scheme, host and port; nothing for an address that has none, or that carries a password.
+/// Scheme, host and port; `None` for an address without them or with a password.
 fn origin(uri: &Uri) -> Option<(Scheme, String, u16)> {
     let (scheme, authority) = (uri.scheme()?, uri.authority()?);
     let default = match scheme.as_str() {
@@ -262,7 +265,7 @@ fn origin(uri: &Uri) -> Option<(Scheme, String, u16)> {
     Some((scheme.clone(), authority.host().to_ascii_lowercase(), authority.port_u16().unwrap_or(default)))
 }
 
-/// Where a redirect leads. Never from HTTPS to HTTP.
+/// The target of a redirect. Never from HTTPS to HTTP.
 fn redirected(from: &Uri, headers: &HeaderMap) -> Result<Uri> {
     let refuse = |message: &str| Error::bad_content(message).at(&from.to_string());
     let location = headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
@@ -271,7 +274,7 @@ fn redirected(from: &Uri, headers: &HeaderMap) -> Result<Uri> {
     let target = if location.contains("://") {
         parse(location)?
     } else {
-        // Relative to the server, or to the scheme.
+        // Relative to the server or to the scheme.
         let mut parts = from.clone().into_parts();
         let path = match location.strip_prefix("//") {
             Some(rest) => {
@@ -301,14 +304,14 @@ impl Failure {
     }
 }
 
-/// What went wrong before there was an answer.
+/// The error of a request that got no answer.
 fn transport(error: &ureq::Error) -> Failure {
     let (message, repeat) = match error {
         ureq::Error::Tls(_) | ureq::Error::Rustls(_) | ureq::Error::TlsRequired | ureq::Error::Pem(_) => {
             (format!("{error} (SSL_CERT_FILE names the certificates to trust)"), Repeat::No)
         }
         ureq::Error::BadUri(_) | ureq::Error::InvalidProxyUrl => (error.to_string(), Repeat::No),
-        // A certificate that is not trusted arrives as an error of reading.
+        // An untrusted certificate is reported as a read error.
         ureq::Error::Io(inner) if inner.kind() == std::io::ErrorKind::InvalidData => {
             (format!("{inner} (SSL_CERT_FILE names the certificates to trust)"), Repeat::No)
         }
@@ -317,7 +320,7 @@ fn transport(error: &ureq::Error) -> Failure {
     Failure { error: Error::new(ErrorKind::Unreachable, format!("no answer: {message}")), repeat }
 }
 
-/// A body that ended before its end.
+/// The error of a body that ended early.
 pub(crate) fn cut_off(error: &std::io::Error) -> Failure {
     let message = format!("the connection broke: {error}");
     Failure { error: Error::new(ErrorKind::Unreachable, message), repeat: Repeat::Yes }
@@ -341,7 +344,7 @@ fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
     if found.is_empty() { Err(expected()) } else { Ok(found) }
 }
 
-/// `text` as a part of a URL: all but letters, digits and `-_.~` (and `/`, if `slash`) as `%XX`.
+/// Escapes `text` as a part of a URL: everything but letters, digits and `-_.~` (and `/`, if `slash`) as `%XX`.
 pub(crate) fn escape(text: &str, slash: bool) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {

@@ -1,4 +1,4 @@
-//! Names: of repositories, revisions, and files in them. All become parts of paths and URLs, so all are checked first.
+//! Names of repositories, of revisions, and of files. All become parts of paths and URLs, so all are checked first.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ pub enum Site {
 }
 
 impl Site {
-    /// What the revision is called that nobody names.
+    /// The default revision.
     pub fn default_revision(self) -> &'static str {
         match self {
             Site::HuggingFace => "main",
@@ -28,7 +28,7 @@ impl Site {
         }
     }
 
-    /// What stands before `://` in a name.
+    /// The scheme of names of this hub.
     pub fn scheme(self) -> &'static str {
         match self {
             Site::HuggingFace => "hf",
@@ -37,7 +37,7 @@ impl Site {
     }
 }
 
-/// A model repository: `owner/name`, perhaps with the hub it is on.
+/// A model repository: `owner/name`, perhaps with its hub.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ModelId {
     site: Option<Site>,
@@ -71,12 +71,12 @@ impl ModelId {
         }
     }
 
-    /// The hub, if the name says it.
+    /// The hub, if the name includes it.
     pub fn site(&self) -> Option<Site> {
         self.site
     }
 
-    /// The directory it has in a cache.
+    /// Its directory in a cache.
     pub(crate) fn folder(&self) -> String {
         format!("{}--{}", self.owner, self.name)
     }
@@ -111,11 +111,11 @@ pub(crate) fn is_hex(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'a'..=b'f'))
 }
 
-/// Checks that `text` stays below the directory it is joined to, on every operating system: components separated by `/`,
-/// none of them empty, `.` or `..`; no backslash, colon or control character.
+/// Checks that `text` stays inside the directory that it is joined to, on every operating system: components are
+/// separated by `/`, none is empty, `.` or `..`, and there is no backslash, colon or control character.
 ///
 /// # Errors
-/// `InvalidArgument` naming `what` it is.
+/// `InvalidArgument`; `what` names the text in the message.
 pub(crate) fn check_relative(what: &str, text: &str) -> Result<()> {
     let character = |c: char| c.is_control() || matches!(c, '\\' | ':' | '<' | '>' | '"' | '|' | '?' | '*');
     let component = |part: &str| part.is_empty() || part == "." || part == ".." || part.ends_with(['.', ' ']);
@@ -184,7 +184,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_accepted_stays_inside(text in "[a./\\\\:~ -]{0,12}") {
+        fn accepted_names_stay_inside(text in "[a./\\\\:~ -]{0,12}") {
             if check_relative("a file", &text).is_ok() {
                 let normal = |part| matches!(part, std::path::Component::Normal(_));
                 prop_assert!(Path::new(&text).components().all(normal));

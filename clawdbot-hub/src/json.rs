@@ -1,4 +1,4 @@
-//! Lists of the hub, read with bounds: what is not used is passed over without being built.
+//! Lists from the hub, read within bounds: unused values are skipped without being built.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -10,9 +10,9 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visi
 
 /// Most files of a repository.
 pub(crate) const MAX_FILES: usize = 100_000;
-/// Most files that an index of safetensors names.
+/// Most files in an index of safetensors.
 const MAX_SHARDS: usize = 10_000;
-/// Most tensors that are compared by their names.
+/// Most tensors whose names are compared.
 const MAX_TENSORS: usize = 1_000_000;
 
 /// A list of at most [`MAX_FILES`] entries.
@@ -48,7 +48,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Files<T> {
     }
 }
 
-/// The index of safetensors in shards: the files that it names, each once.
+/// The index of a sharded safetensors model: its distinct files.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Distinct {
     #[serde(rename = "weight_map", deserialize_with = "values")]
@@ -85,14 +85,14 @@ fn values<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<String>
     deserializer.deserialize_map(Values)
 }
 
-/// The index of safetensors in shards: the tensors that it names.
+/// The index of a sharded safetensors model: its tensors.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Indexed {
     #[serde(rename = "weight_map")]
     pub(crate) tensors: Keys,
 }
 
-/// The keys of a map, each once.
+/// The distinct keys of a map.
 #[derive(Debug)]
 pub(crate) struct Keys(pub(crate) BTreeSet<String>);
 
@@ -125,7 +125,7 @@ impl<'de> Deserialize<'de> for Keys {
     }
 }
 
-/// A string, borrowed where it can be.
+/// A string, borrowed if possible.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 

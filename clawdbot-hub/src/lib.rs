@@ -15,10 +15,10 @@
 //! # Ok::<(), clawdbot_hub::Error>(())
 //! ```
 //!
-//! A download takes what the model needs and nothing else: never a pickle. The hub's list of files is the plan: their
-//! sizes are the total that progress is measured against, and must fit on the disk; their checksums must be those of what
-//! comes. An interrupted download is resumed. Two processes that want the same file wait for each
-//! other. The token goes to the hub, and not to the servers that it redirects to.
+//! Only the files that the model needs are downloaded, and never a pickle. The hub's list of files is the plan: its
+//! sizes add up to the total of the progress and must fit on the disk, and downloaded files must have its checksums.
+//! Interrupted downloads resume where they stopped. Two processes that need the same file wait for each other. The
+//! token is sent to the hub only, not to servers that it redirects to.
 #![forbid(unsafe_code)]
 
 mod cache;

@@ -1,4 +1,4 @@
-//! What a revision of a repository holds, as the hubs' public APIs say it.
+//! The files of a repository's revision, from the hubs' public APIs.
 
 use std::collections::BTreeMap;
 
@@ -13,20 +13,20 @@ use crate::id::{ModelId, Site, check_relative, is_commit};
 use crate::json;
 use crate::settings::Settings;
 
-/// Number of files at which ModelScope cuts a list off without saying so.
+/// Number of files after which ModelScope truncates a list without saying so.
 const MODELSCOPE_LIMIT: usize = 3000;
 
-/// A file of a repository. What the list does not say is asked for later.
+/// A file of a repository. Fields that the list lacks are requested later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) size: Option<u64>,
     pub(crate) checksum: Option<Checksum>,
 }
 
-/// A revision's files.
+/// The files of a revision.
 #[derive(Debug)]
 pub(crate) struct Listing {
-    /// Name of its directory in the cache: the commit, or on ModelScope, which does not say it, the revision.
+    /// Name of its directory in the cache: the commit, or on ModelScope, which has none, the revision.
     pub(crate) commit: String,
     pub(crate) files: BTreeMap<String, Entry>,
 }
@@ -40,10 +40,10 @@ pub(crate) struct Remote<'a> {
 }
 
 impl Remote<'_> {
-    /// Lists the files of `revision`, but for those whose names no cache can hold.
+    /// Lists the files of `revision`, except those with names that the cache cannot hold.
     ///
     /// # Errors
-    /// `NotFound`, `AccessDenied`, `Unreachable`; `BadContent` for an answer that makes no sense.
+    /// `NotFound`, `AccessDenied`, `Unreachable`; `BadContent` for a malformed answer.
     pub(crate) fn list(&self, revision: &str) -> Result<Listing> {
         let (endpoint, id) = (&self.settings.endpoint, self.id);
         let listing = match self.settings.site {
@@ -59,12 +59,12 @@ impl Remote<'_> {
             }
         };
         let mut listing = listing.map_err(|error| error.context(format!("{id} at {revision}")))?;
-        // Git allows more names than file systems do, and a model is none the worse for an odd one.
+        // Git allows more names than file systems; a model does not need files with odd ones.
         listing.files.retain(|name, _| check_relative("a file", name).is_ok());
         Ok(listing)
     }
 
-    /// Where a file's content is.
+    /// The URL of a file's content.
     pub(crate) fn url(&self, commit: &str, name: &str) -> String {
         let (endpoint, id) = (&self.settings.endpoint, self.id);
         match self.settings.site {
@@ -81,7 +81,7 @@ impl Remote<'_> {
     /// Size in bytes and checksum of a file, from the list or from the file's own headers.
     ///
     /// # Errors
-    /// `BadContent` if the hub does not say them.
+    /// `BadContent` if the hub gives neither.
     pub(crate) fn describe(&self, commit: &str, name: &str, entry: &Entry) -> Result<(u64, Checksum)> {
         if let Entry { size: Some(size), checksum: Some(checksum) } = entry {
             return Ok((*size, checksum.clone()));

@@ -8,16 +8,16 @@ use crate::cache::create_parent;
 use crate::control::Control;
 use crate::error::{Error, Result};
 
-/// Time between two looks at a lock that somebody else has.
+/// Time between attempts to take a lock that another process holds.
 const POLL: Duration = Duration::from_millis(100);
 
-/// Held until it is dropped. The file stays: removing it would let two processes lock two files of one name.
+/// Held until dropped. The file stays: otherwise two processes could lock two files of the same name.
 #[derive(Debug)]
 pub(crate) struct Lock(File);
 
 impl Lock {
-    /// Waits for the lock at `path`. A file system without locks gives one all the same: then two processes do the same
-    /// work, and the checksum tells whether they were in each other's way.
+    /// Waits for the lock at `path`. On a file system without locks it succeeds at once: two processes may then do the
+    /// same work, and the checksum shows if they disturbed each other.
     ///
     /// # Errors
     /// `Io`; `Cancelled`.
@@ -28,7 +28,7 @@ impl Lock {
             let file = file.map_err(|error| Error::io(path, &error))?;
             match file.try_lock() {
                 Ok(()) if is_still(path, &file) => return Ok(Lock(file)),
-                // Another tool removed the file after its use, before we had locked it.
+                // Another tool removed the file after use, before we had locked it.
                 Ok(()) => {}
                 Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {
                     return Ok(Lock(file));
@@ -42,7 +42,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing the file unlocks it too.
+        // Closing the file releases the lock too.
         let _ = self.0.unlock();
     }
 }
@@ -58,6 +58,6 @@ fn is_still(path: &Path, file: &File) -> bool {
 
 #[cfg(not(unix))]
 fn is_still(_: &Path, _: &File) -> bool {
-    // A file that is open cannot be removed.
+    // An open file cannot be removed.
     true
 }

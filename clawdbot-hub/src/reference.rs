@@ -1,4 +1,5 @@
-//! What people write for a model of a hub: its id, the address of its page, and a quantization after a colon.
+//! References to models on a hub as people write them: an id or the address of a page, perhaps with a quantization
+//! after a colon.
 
 use std::path::Path;
 
@@ -6,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::id::{ModelId, Site, check_relative, is_part};
 use crate::select::is_model_file;
 
-/// Endings of local model files: a name with one of these is never that of a repository.
+/// Endings of local model files: names with one of them are never repositories.
 const FILE_ENDINGS: [&str; 4] = [".gguf", ".clawdbot", ".safetensors", ".json"];
 /// Addresses of the hubs.
 const HOSTS: [(&str, Site); 5] = [
@@ -16,7 +17,7 @@ const HOSTS: [(&str, Site); 5] = [
     ("modelscope.cn", Site::ModelScope),
     ("modelscope.ai", Site::ModelScope),
 ];
-/// How names of well-known families begin, and who publishes them.
+/// Prefixes of well-known families' names, with their publishers.
 const OWNERS: [(&str, &str); 20] = [
     ("qwen", "Qwen"),
     ("qwq", "Qwen"),
@@ -42,7 +43,7 @@ const OWNERS: [(&str, &str); 20] = [
 /// Longest name of a quantization in bytes.
 const MAX_QUANTIZATION: usize = 64;
 
-/// A repository, and perhaps which revision and which file of it.
+/// A repository, perhaps with a revision, file or quantization.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Reference {
@@ -57,8 +58,8 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Reads `OWNER/NAME`, `hf://OWNER/NAME`, `modelscope://OWNER/NAME`, the address of a page of the hub
-    /// (`https://huggingface.co/OWNER/NAME/tree/main`, also without `https://`), and any of them with `:QUANTIZATION`.
+    /// Reads `OWNER/NAME`, `hf://OWNER/NAME`, `modelscope://OWNER/NAME`, the address of a page on the hub
+    /// (`https://huggingface.co/OWNER/NAME/tree/main`, also without `https://`), and any of these with `:QUANTIZATION`.
     ///
     /// # Errors
     /// `InvalidArgument` for everything else; the message says what to write.
@@ -72,12 +73,12 @@ impl Reference {
         }
     }
 
-    /// What `text`, given where a path may stand too, means: a repository if it names its hub, or if it is of the form
-    /// `OWNER/NAME`, there is no such path, nor a directory `OWNER`, and it does not end like a model file; a path (`None`)
-    /// otherwise.
+    /// Interprets `text` where a path is possible too. It is a repository if it names its hub, or if it has the form
+    /// `OWNER/NAME`, neither such a path nor a directory `OWNER` exists, and it does not end like a model file.
+    /// Otherwise it is a path (`None`).
     ///
     /// # Errors
-    /// As [`Reference::parse`], where the text names a hub.
+    /// As [`Reference::parse`], for text that names a hub.
     pub fn meant_by(text: &str) -> Result<Option<Self>> {
         let ends_like_a_file = || {
             let lower = text.to_ascii_lowercase();
@@ -98,7 +99,7 @@ impl Reference {
     }
 }
 
-/// What to say of `text`, which is neither a path that there is nor the name of a repository, if it looks like one.
+/// A hint about `text`, which is neither an existing path nor the name of a repository, if it resembles one.
 pub fn hint(text: &str) -> Option<String> {
     let (name, tag) = text.split_once(':').map_or((text, None), |(name, tag)| (name, Some(tag)));
     let lower = name.to_ascii_lowercase();
@@ -120,7 +121,7 @@ pub fn hint(text: &str) -> Option<String> {
     })
 }
 
-/// Host and the rest, if `text` is an address at one of the hubs, or at any other server.
+/// Host and rest of `text`, if it is an address at one of the hubs or any other server.
 fn address(text: &str) -> Option<(&str, &str)> {
     let (schemed, rest) = match text.split_once("://") {
         Some((scheme, rest)) if ["http", "https"].contains(&scheme.to_ascii_lowercase().as_str()) => {
@@ -139,7 +140,7 @@ fn site(host: &str) -> Option<Site> {
     HOSTS.iter().find(|(known, _)| *known == host).map(|(_, site)| *site)
 }
 
-/// The page of a model on a hub: `OWNER/NAME`, then perhaps `tree`, `blob` or `resolve`, a revision and a file.
+/// A model's page on a hub: `OWNER/NAME`, perhaps followed by `tree`, `blob` or `resolve`, a revision and a file.
 fn page(text: &str, host: &str, path: &str) -> Result<Reference> {
     let expected = |what: &str| {
         Error::invalid(format!(
@@ -167,7 +168,7 @@ fn page(text: &str, host: &str, path: &str) -> Result<Reference> {
     }
     let id = ModelId::parse(&format!("{}://{owner}/{name}", site.scheme()))
         .map_err(|_| expected("the address of a model with owner and name,"))?;
-    // ModelScope has `file/view/REVISION/PATH`.
+    // ModelScope writes `file/view/REVISION/PATH`.
     let kind = match parts.next() {
         Some("file") => parts.next(),
         kind => kind,
@@ -189,7 +190,7 @@ fn page(text: &str, host: &str, path: &str) -> Result<Reference> {
     Ok(Reference { id, revision, file, quantization })
 }
 
-/// What stands before a colon, and the quantization after it. `latest` is what there is without.
+/// Splits off the quantization after a colon. `latest` means no particular one.
 fn split_quantization(text: &str) -> Result<(&str, Option<String>)> {
     let scheme = text.find("://").map_or(0, |at| at + 3);
     let Some((rest, quantization)) = text[scheme..].rsplit_once(':') else { return Ok((text, None)) };
@@ -204,7 +205,7 @@ fn split_quantization(text: &str) -> Result<(&str, Option<String>)> {
     Ok((&text[..scheme + rest.len()], quantization))
 }
 
-/// `%XX` as the bytes they stand for.
+/// Decodes `%XX`.
 fn unescape(text: &str) -> Result<String> {
     let bad = || Error::invalid(format!("expected an address, found {text:?} in it"));
     let mut bytes = Vec::with_capacity(text.len());
@@ -233,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_people_paste() {
+    fn pasted_names_are_understood() {
         let (hf, ms) = (Some(Site::HuggingFace), Some(Site::ModelScope));
         let file = "q/m-Q4_0.gguf";
         for (text, site, revision, file, quantization) in [
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_none_says_what_to_write() {
+    fn errors_say_what_to_write() {
         for (text, word) in [
             ("https://example.com/a/b", "huggingface.co or modelscope.cn"),
             ("https://huggingface.co", "https://huggingface.co/Qwen/Qwen3-0.6B"),

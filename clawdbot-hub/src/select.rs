@@ -1,4 +1,4 @@
-//! Which of a repository's files make the model.
+//! Selects the files that make a model from a repository's files.
 
 use std::collections::BTreeSet;
 
@@ -12,22 +12,22 @@ pub(crate) const INDEX: &str = "model.safetensors.index.json";
 const MODULES: &str = "modules.json";
 /// Most names that an error lists.
 const MAX_SHOWN: usize = 40;
-/// Endings of files with weights that are never downloaded: they are programs, or in formats that are not read.
+/// Endings of weights that are never downloaded: they are programs, or in unsupported formats.
 const OTHER_WEIGHTS: [&str; 7] = [".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx"];
-/// Endings of files that are models of their own.
+/// Endings of files that are complete models.
 const MODEL_FILES: [&str; 2] = [".gguf", ".clawdbot"];
 
 /// The files of a model.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Selection {
     pub(crate) names: Vec<String>,
-    /// The file to load, if it is not the directory.
+    /// The file to load, unless it is the directory.
     pub(crate) file: Option<String>,
-    /// Files that would be wanted, or would have been preferred, if the repository had them.
+    /// Files that would be used, or preferred, if the repository had them.
     pub(crate) absent: Vec<String>,
 }
 
-/// What a request says about the files.
+/// What a request says about files.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Wish<'a> {
     /// A model file.
@@ -36,18 +36,18 @@ pub(crate) struct Wish<'a> {
     pub(crate) quantization: Option<&'a str>,
 }
 
-/// Chooses among `names`, all files of a repository: the file that is wished for, with the other parts if it is split; the
+/// Selects from `names`, all files of a repository: the requested file, with the other parts if it is split; or the
 /// GGUF file of a quantization; or `small` and safetensors; or else the only GGUF file.
 ///
-/// A single file of weights counts more than an index of shards, as in transformers; but one that lacks tensors of the index is
-/// a leftover.
+/// A single file of weights takes precedence over an index of shards, as in transformers; but one that lacks tensors of
+/// the index is a leftover.
 ///
-/// `index` gives the content of the index of safetensors in shards, and `both` that and the header of the single file, where
-/// there are both.
+/// `index` returns the content of the shards' index; `both` returns it together with the header of the single file, if
+/// both exist.
 ///
 /// # Errors
-/// `NotFound` for a file that is not there; `InvalidArgument` if there are several GGUF files and none is named;
-/// `Unsupported` if there are no weights that can be read; `BadContent` for an index that makes no sense.
+/// `NotFound` for a missing file; `InvalidArgument` if there are several GGUF files and none is named; `Unsupported` if
+/// there are no weights in a supported format; `BadContent` for a malformed index.
 pub(crate) fn select(
     names: &BTreeSet<&str>,
     wish: Wish<'_>,
@@ -97,8 +97,7 @@ pub(crate) fn select(
     Ok(Selection { names: found.into_iter().chain(weights).collect(), file: None, absent })
 }
 
-/// Whether a file belongs to one of the modules that sentence-transformers runs after a model, such as
-/// `1_Pooling/config.json`.
+/// Whether a file belongs to a sentence-transformers module, such as `1_Pooling/config.json`.
 fn is_of_module(name: &str) -> bool {
     let Some((folder, file)) = name.split_once('/') else { return false };
     let Some((number, kind)) = folder.split_once('_') else { return false };
@@ -106,7 +105,7 @@ fn is_of_module(name: &str) -> bool {
     plain && kind.bytes().all(|byte| byte.is_ascii_alphanumeric()) && [CONFIG, SINGLE].contains(&file)
 }
 
-/// `file`, or all parts of the split file that it is a part of.
+/// `file`, or all parts of the split file that it belongs to.
 fn parts(names: &BTreeSet<&str>, file: &str) -> Result<Vec<String>> {
     check_relative("a file", file)?;
     if !is_model_file(file) {
@@ -128,7 +127,7 @@ fn parts(names: &BTreeSet<&str>, file: &str) -> Result<Vec<String>> {
     }
 }
 
-/// Name without `-PART-of-COUNT.gguf`, the part, and how many there are.
+/// Name without `-PART-of-COUNT.gguf`, the part, and the number of parts.
 fn split_name(name: &str) -> Option<(&str, u32, u32)> {
     let number = |text: &str| match text.len() {
         5 if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
@@ -140,26 +139,26 @@ fn split_name(name: &str) -> Option<(&str, u32, u32)> {
     (1..=count).contains(&part).then_some((stem, part, count))
 }
 
-/// Whether a file is a model of its own, by its ending.
+/// Whether a file is a complete model, by its ending.
 pub(crate) fn is_model_file(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     MODEL_FILES.iter().any(|ending| lower.ends_with(ending))
 }
 
-/// The GGUF files, of those in parts the first part.
+/// The GGUF files; of split ones the first part.
 fn gguf_files<'a>(names: &BTreeSet<&'a str>) -> Vec<&'a str> {
-    // Projectors of multimodal models lie in the same folder and are no models.
+    // Projectors of multimodal models in the same folder are not models.
     let projector = |name: &str| name.rsplit('/').next().is_some_and(|name| name.starts_with("mmproj"));
     let first = |name: &str| split_name(name).is_none_or(|(_, part, _)| part == 1);
     let gguf = |name: &&str| name.ends_with(".gguf") && !projector(name) && first(name);
     names.iter().copied().filter(gguf).collect()
 }
 
-/// The GGUF file whose name ends with `quantization`, or whose folder has that name.
+/// The GGUF file whose name ends with `quantization`, or whose folder has this name.
 fn of_quantization<'a>(names: &BTreeSet<&'a str>, quantization: &str) -> Result<&'a str> {
     let all = gguf_files(names);
     let wanted = quantization.to_ascii_lowercase();
-    // `M` is the end of `Q4_K_M`, and no quantization.
+    // `M` is the end of `Q4_K_M`, but not a quantization.
     let whole = wanted.starts_with(|c: char| c.is_ascii_alphabetic())
         && wanted.contains(|c: char| c.is_ascii_digit());
     let is_meant = |name: &&str| {
@@ -223,16 +222,16 @@ fn shown<'a>(names: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-/// The shards, where the single file lacks a tensor that the index names.
+/// The shards, if the single file lacks a tensor of the index.
 fn instead_of_single(names: &BTreeSet<&str>, index: &[u8], header: &[u8]) -> Option<Vec<String>> {
-    // Of the two, the index may be the leftover as well.
+    // The index may be the leftover as well.
     let shards = shards(names, index).ok()?;
     let wanted: Indexed = serde_json::from_slice(index).ok()?;
     let there: Keys = serde_json::from_slice(header).ok()?;
     (!wanted.tensors.0.is_subset(&there.0)).then_some(shards)
 }
 
-/// The files that an index names, in order, each once.
+/// The distinct files of an index, in order.
 fn shards(names: &BTreeSet<&str>, json: &[u8]) -> Result<Vec<String>> {
     let index: Distinct = serde_json::from_slice(json).map_err(|error| {
         Error::bad_content(format!("expected a weight_map from tensors to files: {error}"))
@@ -257,7 +256,7 @@ mod tests {
     use proptest::prelude::*;
 
     const SMALL: [&str; 3] = [CONFIG, "tokenizer.json", "chat_template.jinja"];
-    /// The header of the single file.
+    /// Header of the single file.
     const HEADER: &str = r#"{"__metadata__": {}, "x": {"dtype": "F32"}, "y": {}}"#;
 
     fn none() -> Result<Vec<u8>> {
@@ -298,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_file_beside_an_index() {
+    fn a_single_file_next_to_an_index() {
         let names = [CONFIG, SINGLE, INDEX, "a.safetensors"];
         let weights = |tensors: &[&str], file: &str| {
             let map: serde_json::Map<String, serde_json::Value> =
@@ -308,7 +307,7 @@ mod tests {
         };
         assert_eq!(weights(&["x", "y"], "a.safetensors"), [SINGLE]);
         assert_eq!(weights(&["x", "y", "z"], "a.safetensors"), [INDEX, "a.safetensors"]);
-        // A leftover may be the index as well.
+        // The index may be the leftover as well.
         assert_eq!(weights(&["x", "y", "z"], "gone.safetensors"), [SINGLE]);
     }
 
@@ -382,7 +381,7 @@ mod tests {
 
     #[test]
     fn refusals() {
-        /// Names of the repository, file that is asked for, index, kind of the error, part of its message.
+        /// Names in the repository, requested file, index, kind of the error, part of its message.
         type Case = (&'static [&'static str], Option<&'static str>, &'static str, ErrorKind, &'static str);
         let cases: [Case; 10] = [
             (&["a.gguf", "b.gguf"], None, "", ErrorKind::InvalidArgument, "a.gguf, b.gguf"),
@@ -417,7 +416,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_selected_is_there(
+        fn selected_files_exist(
             names in prop::collection::vec("(config.json|model.safetensors|model.safetensors.index.json|[a-c].gguf|\
                 a-0000[0-3]-of-0000[0-3].gguf|[a-c].safetensors|[a-c].bin)", 0..8),
             file in prop::option::of("[a-c](-0000[0-3]-of-0000[0-3])?.gguf"),

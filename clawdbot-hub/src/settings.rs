@@ -1,4 +1,4 @@
-//! Where the hub and the cache are, and who asks: from the environment variables that the hubs' own tools use.
+//! Hub, cache and token, from the environment variables that the hubs' own tools use.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -8,16 +8,16 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::id::Site;
 
-/// Names the hub of ids that do not: `huggingface` (the default) or `modelscope`.
+/// The hub for ids that do not name one: `huggingface` (the default) or `modelscope`.
 const SITE_VARIABLE: &str = "CLAWDBOT_HUB";
-/// Names the user's directory.
+/// The user's home directory.
 const HOME: &str = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
-/// Most seconds without a byte: a day. What counts from now has to end in a time that there is.
+/// Most seconds without a byte (a day), so that deadlines do not overflow.
 const MAX_TIMEOUT: u64 = 86_400;
-/// Longest token in bytes.
+/// Most bytes of a token.
 const MAX_TOKEN: u64 = 4096;
 
-/// Everything a download depends on besides its request.
+/// Everything that a download depends on apart from its request.
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Settings {
@@ -27,17 +27,17 @@ pub struct Settings {
     pub endpoint: String,
     /// Directory of the cache, shared with the hub's own tools.
     pub cache: PathBuf,
-    /// Sent to `endpoint`, and to no other server.
+    /// Token for `endpoint`; sent to no other server.
     pub token: Option<String>,
-    /// Whether the network is never used.
+    /// Whether to never use the network.
     pub offline: bool,
     /// Longest time to set up a connection.
     pub connect_timeout: Duration,
-    /// Longest time without a byte. There is no limit on how long a download takes.
+    /// Longest time without a byte. The total time of a download is not limited.
     pub read_timeout: Duration,
-    /// How often a request is repeated that failed without a byte of progress.
+    /// Retries of a request that fails without a byte of progress.
     pub retries: u32,
-    /// Time before the first repetition; it doubles with each.
+    /// Time before the first retry; it doubles with each.
     pub retry_delay: Duration,
     /// Longest wait that a server may ask for (`Retry-After`); a longer one is an error.
     pub max_retry_after: Duration,
@@ -45,23 +45,24 @@ pub struct Settings {
     pub connections: usize,
     /// PEM file with the certificates to trust instead of Mozilla's.
     pub certificates: Option<PathBuf>,
-    /// Whether to go through the proxy that the environment names (`ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY`) to hosts that
-    /// `NO_PROXY` does not.
+    /// Whether to use the proxy in the environment (`ALL_PROXY`, `HTTPS_PROXY`, `HTTP_PROXY`), except for hosts in
+    /// `NO_PROXY`.
     pub proxy: bool,
 }
 
 impl Settings {
-    /// From the environment of the process.
+    /// Reads the environment of the process.
     ///
-    /// Both: `CLAWDBOT_HUB`, `SSL_CERT_FILE`. Hugging Face: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`,
-    /// `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_DISABLE_IMPLICIT_TOKEN`, `HF_HUB_OFFLINE` or else `TRANSFORMERS_OFFLINE`,
-    /// `HF_HUB_DOWNLOAD_TIMEOUT`. ModelScope: `MODELSCOPE_ENDPOINT`, `MODELSCOPE_CACHE`, `MODELSCOPE_API_TOKEN`, and those
-    /// of offline mode. In paths, `~` and `$NAME` or `${NAME}` stand for the user's directory and for other variables.
+    /// Both hubs: `CLAWDBOT_HUB`, `SSL_CERT_FILE`. Hugging Face: `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`,
+    /// `XDG_CACHE_HOME`, `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_DISABLE_IMPLICIT_TOKEN`, `HF_HUB_OFFLINE` or else
+    /// `TRANSFORMERS_OFFLINE`, `HF_HUB_DOWNLOAD_TIMEOUT`. ModelScope: `MODELSCOPE_ENDPOINT`, `MODELSCOPE_CACHE`,
+    /// `MODELSCOPE_API_TOKEN`, and those of offline mode. In paths, `~` stands for the home directory, and `$NAME` or
+    /// `${NAME}` for other variables.
     ///
-    /// `site` goes before `CLAWDBOT_HUB`.
+    /// `site` takes precedence over `CLAWDBOT_HUB`.
     ///
     /// # Errors
-    /// `InvalidArgument` for a value that makes no sense; `Io` for a token file that cannot be read.
+    /// `InvalidArgument` for an invalid value; `Io` for a token file that cannot be read.
     pub fn from_env(site: Option<Site>) -> Result<Self> {
         Self::from_variables(site, &|name| std::env::var_os(name))
     }
@@ -97,7 +98,9 @@ impl Settings {
             }
         };
         let endpoint = variables.text(endpoint)?.unwrap_or_else(|| default.to_owned());
-        let nowhere = || Error::invalid(format!("no place for the cache: set {HOME} or {place}"));
+        let nowhere = || {
+            Error::invalid(format!("expected a directory for the cache, found none: set {HOME} or {place}"))
+        };
         let cache = cache.ok_or_else(nowhere)?;
         let read_timeout = match variables.text("HF_HUB_DOWNLOAD_TIMEOUT")? {
             Some(text) => {
@@ -129,7 +132,7 @@ impl Settings {
     }
 }
 
-/// All but the token.
+/// Without the token.
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
@@ -158,7 +161,7 @@ impl Variables<'_> {
         }
     }
 
-    /// True for what Hugging Face's tools take as true, false for the opposites.
+    /// Parsed as by Hugging Face's tools.
     fn flag(&self, name: &str) -> Result<bool> {
         match self.text(name)?.map(|text| text.to_ascii_uppercase()).as_deref() {
             None | Some("0" | "OFF" | "NO" | "FALSE") => Ok(false),
@@ -167,7 +170,7 @@ impl Variables<'_> {
         }
     }
 
-    /// The first that is set decides, as in `huggingface_hub`.
+    /// The first variable that is set decides, as in `huggingface_hub`.
     fn offline(&self) -> Result<bool> {
         let name =
             ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"].into_iter().find(|name| self.raw(name).is_some());
@@ -178,8 +181,8 @@ impl Variables<'_> {
         self.raw(HOME).map(PathBuf::from)
     }
 
-    /// A path, as Python's `expandvars(expanduser(...))` reads it: `~` in front is the user's directory; `$NAME` and `${NAME}`
-    /// are variables, and stay where there is none of that name.
+    /// A path, as read by Python's `expandvars(expanduser(...))`: `~` at the start is the home directory; `$NAME` and
+    /// `${NAME}` are variables, and stay if there is no such variable.
     fn path(&self, name: &str) -> Option<PathBuf> {
         let path = PathBuf::from(self.raw(name)?);
         let path = match path.strip_prefix("~") {
@@ -249,7 +252,10 @@ fn token_file(path: &Path) -> Result<Option<String>> {
     let mut token = String::new();
     file.take(MAX_TOKEN + 1).read_to_string(&mut token).map_err(|error| Error::io(path, &error))?;
     if token.len() as u64 > MAX_TOKEN {
-        return Err(Error::invalid(format!("{}: expected a token, found a long text", path.display())));
+        return Err(Error::invalid(format!(
+            "{}: expected a token of at most {MAX_TOKEN} bytes, found more",
+            path.display()
+        )));
     }
     Ok(Some(token.trim().to_owned()).filter(|token| !token.is_empty()))
 }

@@ -1,4 +1,4 @@
-//! Downloads from a server that behaves like a hub, faults included.
+//! Downloads from a server that behaves like a hub, and has faults.
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 mod support;
@@ -16,7 +16,7 @@ use tempfile::TempDir;
 const CONFIG: &str = r#"{"model_type": "llama"}"#;
 const WEIGHTS: &str = "model.safetensors";
 
-/// Bytes that compress and repeat badly.
+/// Bytes that compress badly and do not repeat.
 fn weights() -> Vec<u8> {
     (0..700_000_u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_be_bytes()).take(1_500_000).collect()
 }
@@ -42,7 +42,7 @@ impl Client {
         let mut settings = Settings::from_env(Some(Site::HuggingFace)).unwrap();
         settings.endpoint.clone_from(&hub.url);
         settings.cache = cache.path().to_owned();
-        // Whatever the environment of the tests says.
+        // Independent of the environment of the tests.
         (settings.token, settings.offline, settings.proxy, settings.certificates) =
             (None, false, false, None);
         settings.retry_delay = Duration::from_millis(1);
@@ -57,7 +57,7 @@ impl Client {
         fetch(&self.settings, &self.request, |_| true)
     }
 
-    /// The result, and what was told meanwhile.
+    /// The result, and the warnings.
     fn told(&self) -> (Result<Snapshot, Error>, Vec<String>) {
         let mut told = Vec::new();
         let result =
@@ -65,7 +65,7 @@ impl Client {
         (result, told)
     }
 
-    /// The error, which must be of `kind` and say `text`.
+    /// The error, which must be of `kind` and contain `text`.
     fn fails(&self, kind: ErrorKind, text: &str) -> Error {
         let error = self.fetch().unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
@@ -92,7 +92,7 @@ fn files(directory: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_model_as_huggingface_keeps_it() {
+fn huggingface_layout() {
     let hub = model();
     let client = Client::new(&hub);
     let found = client.fetch().unwrap();
@@ -134,20 +134,20 @@ fn progress() {
 }
 
 #[test]
-fn what_is_there_is_not_asked_for_again() {
+fn cached_files_are_not_requested_again() {
     let hub = model();
     let mut client = Client::new(&hub);
     let first = client.fetch().unwrap();
     hub.seen();
-    // A branch may have moved: one request says that it has not.
+    // A branch may have moved: one request shows that it has not.
     let again = client.fetch().unwrap();
     assert_eq!((&again.path, again.downloaded_bytes), (&first.path, 0));
     assert_eq!(hub.seen().len(), 1);
-    // A commit cannot.
+    // A commit cannot move.
     client.request.revision = Some(COMMIT.into());
     assert_eq!(client.fetch().unwrap().path, first.path);
     assert_eq!(hub.seen().len(), 0);
-    // Unless nobody has looked yet whether it has a file of that name.
+    // Unless it was never checked whether it has a file of that name.
     client.request.small_files.push("generation_config.json".into());
     client.fetch().unwrap();
     assert_eq!(hub.seen().len(), 1);
@@ -156,7 +156,7 @@ fn what_is_there_is_not_asked_for_again() {
 }
 
 #[test]
-fn a_commit_that_nobody_looked_at_is_whole_if_the_model_is() {
+fn an_unchecked_commit_is_complete_if_the_model_is() {
     let hub = model();
     let mut client = Client::new(&hub);
     let first = client.fetch().unwrap();
@@ -168,7 +168,7 @@ fn a_commit_that_nobody_looked_at_is_whole_if_the_model_is() {
     let (found, told) = client.told();
     assert_eq!((found.unwrap().path, told), (first.path.clone(), Vec::new()));
     assert_eq!(hub.seen().len(), 0);
-    // A part of the repository.
+    // Only part of the repository.
     for (file, requests) in [("tokenizer.json", 2), (WEIGHTS, 2)] {
         fs::remove_file(first.path.join(file)).unwrap();
         client.fetch().unwrap();
@@ -179,7 +179,7 @@ fn a_commit_that_nobody_looked_at_is_whole_if_the_model_is() {
 }
 
 #[test]
-fn a_commit_that_may_have_more_is_used_when_nobody_can_be_asked() {
+fn an_unchecked_commit_is_used_without_a_network() {
     let hub = model();
     let mut client = Client::new(&hub);
     let first = client.fetch().unwrap();
@@ -193,7 +193,7 @@ fn a_commit_that_may_have_more_is_used_when_nobody_can_be_asked() {
 }
 
 #[test]
-fn without_a_network_the_wait_is_short_and_told() {
+fn without_a_network_retries_are_few_and_reported() {
     let hub = model();
     let mut client = Client::new(&hub);
     client.settings.endpoint = "http://127.0.0.1:1".into();
@@ -206,12 +206,12 @@ fn without_a_network_the_wait_is_short_and_told() {
         told[0].contains("no answer: ") && told[0].ends_with("trying again in 0.0 s (1 of 2)"),
         "{told:?}"
     );
-    // With a copy in the cache there is something to do about it.
+    // With a copy in the cache the error says how to use it.
     client.settings.endpoint.clone_from(&hub.url);
     client.fetch().unwrap();
     client.settings.endpoint = "http://127.0.0.1:1".into();
     client.fails(ErrorKind::Unreachable, "--offline");
-    // A server that answered is worth more patience.
+    // After an answer of the server there are more retries.
     client.settings.endpoint.clone_from(&hub.url);
     hub.fault("revision/main", 4, Fault::Status(503, ""));
     let (result, told) = client.told();
@@ -221,7 +221,7 @@ fn without_a_network_the_wait_is_short_and_told() {
 }
 
 #[test]
-fn signatures_are_told_to_nobody() {
+fn signatures_are_secret() {
     let hub = model();
     hub.fault("resolve", usize::MAX, Fault::Redirect("http://127.0.0.1:1/cdn?signature=secret".into()));
     let mut client = Client::new(&hub);
@@ -267,7 +267,7 @@ fn offline() {
     client.fails(ErrorKind::NotFound, "org/model at other");
     client.request.revision = None;
     fs::remove_file(first.path.join(WEIGHTS)).unwrap();
-    client.fails(ErrorKind::NotFound, "not complete");
+    client.fails(ErrorKind::NotFound, "incomplete");
     assert_eq!(hub.seen().len(), 0);
 }
 
@@ -287,7 +287,7 @@ fn shards_that_the_index_names() {
 }
 
 #[test]
-fn a_single_file_beside_an_index() {
+fn a_single_file_next_to_an_index() {
     let header = r#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
     let single = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &weights()].concat();
     let repository = |index: &str| {
@@ -299,12 +299,12 @@ fn a_single_file_beside_an_index() {
             .file(WEIGHTS, single.clone())
     };
     let whole = repository(r#"{"weight_map": {"a": "1.safetensors"}}"#);
-    // Of the file alone, as transformers does; nothing of the index is left in its folder.
+    // Only the single file, as in transformers; nothing of the index is left in its folder.
     let client = Client::new(&whole);
     whole.fault(WEIGHTS, 1, Fault::Cut(20));
     let found = client.fetch().unwrap();
     assert_eq!(files(&found.path), ["config.json", WEIGHTS, "tokenizer.json"]);
-    // A leftover, which lacks what the index names.
+    // A leftover, which lacks tensors of the index.
     let leftover = repository(r#"{"weight_map": {"a": "1.safetensors", "b": "1.safetensors"}}"#);
     let mut client = Client::new(&leftover);
     let found = client.fetch().unwrap();
@@ -312,13 +312,13 @@ fn a_single_file_beside_an_index() {
     assert_eq!(files(&found.path), shards);
     client.settings.offline = true;
     assert_eq!(client.fetch().unwrap().path, found.path);
-    // As Hugging Face's own tool downloads it: with everything.
+    // As Hugging Face's own tool downloads it: everything.
     fs::write(found.path.join(WEIGHTS), &single).unwrap();
     assert_eq!(client.fetch().unwrap().path, found.path);
     fs::remove_file(found.path.join("1.safetensors")).unwrap();
     client.fetch().unwrap();
     fs::remove_file(found.path.join(WEIGHTS)).unwrap();
-    client.fails(ErrorKind::NotFound, "not complete");
+    client.fails(ErrorKind::NotFound, "incomplete");
 }
 
 #[test]
@@ -337,7 +337,7 @@ fn gguf_files() {
     let found = client.fetch().unwrap();
     assert!(found.path.ends_with(split[0]));
     assert_eq!(fs::read(found.path.with_file_name("m-00002-of-00002.gguf")).unwrap(), b"GGUF2");
-    // A commit and a file that is there: no request.
+    // A commit and a file in the cache: no request.
     (client.request.revision, client.settings.endpoint) = (Some(COMMIT.into()), "http://127.0.0.1:1".into());
     client.fetch().unwrap();
 }
@@ -354,14 +354,14 @@ fn the_only_gguf_file() {
 }
 
 #[test]
-fn pickles_are_not_for_us() {
+fn pickles_are_not_downloaded() {
     let hub = Hub::start().git_file("config.json", CONFIG).file("pytorch_model.bin", "a pickle");
     Client::new(&hub).fails(ErrorKind::Unsupported, "pytorch_model.bin");
     assert_eq!(hub.seen().len(), 1);
 }
 
 #[test]
-fn a_cut_connection_is_gone_on_with() {
+fn interrupted_downloads_resume() {
     let hub = model();
     hub.fault(WEIGHTS, 1, Fault::Cut(400_000));
     hub.fault(WEIGHTS, 1, Fault::Cut(500_000));
@@ -386,7 +386,7 @@ fn a_connection_that_is_always_cut() {
     client.settings.retries = 2;
     let error = client.fails(ErrorKind::Unreachable, "gave up after 3 attempts");
     assert!(error.message().contains(WEIGHTS), "{error}");
-    // The part stays, and the next download goes on with it.
+    // The part stays, and the next download resumes it.
     assert_eq!(fs::read(client.incomplete()).unwrap(), &weights()[..1000]);
     assert!(!client.repository().join("refs").exists());
     let hub = model();
@@ -432,7 +432,7 @@ fn a_wrong_checksum() {
 }
 
 #[test]
-fn a_part_that_was_wrong_all_along() {
+fn a_corrupt_part() {
     let hub = model();
     let client = Client::new(&hub);
     fs::create_dir_all(client.incomplete().parent().unwrap()).unwrap();
@@ -446,7 +446,7 @@ fn a_part_that_was_wrong_all_along() {
 }
 
 #[test]
-fn what_does_not_exist() {
+fn missing_things() {
     let hub = model();
     let mut client = Client::new(&hub);
     client.request.revision = Some("v9".into());
@@ -480,7 +480,7 @@ fn tokens_and_gates() {
 }
 
 #[test]
-fn the_token_stays_at_home() {
+fn the_token_is_only_sent_to_the_hub() {
     let cdn = Hub::start();
     let hub = model().cdn(&cdn).token("hf_right");
     let mut client = Client::new(&hub);
@@ -490,7 +490,7 @@ fn the_token_stays_at_home() {
     let seen = cdn.seen();
     assert_eq!(seen.len(), 1);
     assert!(seen.iter().all(|seen| !seen.headers.contains_key("authorization")));
-    // Nor does an error show a signed address.
+    // Errors do not show signed addresses either.
     fs::remove_dir_all(client.repository()).unwrap();
     cdn.fault("cdn", usize::MAX, Fault::Status(403, ""));
     client.settings.retries = 1;
@@ -501,7 +501,7 @@ fn the_token_stays_at_home() {
 #[test]
 fn redirects() {
     let hub = model();
-    // A repository that was renamed: the same server, so the token goes along.
+    // A renamed repository: the same server, so the token is sent too.
     hub.fault(
         "revision/main",
         1,
@@ -550,7 +550,7 @@ fn a_server_in_trouble() {
     client.settings.retries = 2;
     let error = client.fails(ErrorKind::Unreachable, "answers 502");
     assert_eq!(error.status(), Some(502));
-    // Nobody listens.
+    // No server listens.
     client.settings.endpoint = "http://127.0.0.1:1".into();
     client.fails(ErrorKind::Unreachable, "no answer");
 }
@@ -583,7 +583,7 @@ fn answers_that_make_no_sense() {
 }
 
 #[test]
-fn odd_names_are_passed_over() {
+fn odd_names_are_skipped() {
     let names = ["a: b?.md", "dot.", "space ", "../../up.md", "new\nline", "c\\d"];
     let hub = names.into_iter().fold(model(), |hub, name| hub.file(name, "odd"));
     let client = Client::new(&hub);
@@ -611,7 +611,7 @@ fn requests_that_make_no_sense() {
 }
 
 #[test]
-fn a_hub_that_lists_names_alone() {
+fn a_hub_that_lists_only_names() {
     let cdn = Hub::start();
     let hub = model().cdn(&cdn).bare();
     let client = Client::new(&hub);
@@ -634,7 +634,7 @@ fn two_at_once_download_once() {
 }
 
 #[test]
-fn somebody_elses_lock_is_waited_for() {
+fn the_lock_of_another_process_is_waited_for() {
     let hub = model();
     let client = Client::new(&hub);
     let locks = client.cache.path().join(".locks/models--org--model");
@@ -671,7 +671,7 @@ fn modelscope() {
     assert_eq!((found.path.clone(), found.revision.as_str()), (root.join("snapshots/master"), "master"));
     assert_eq!(fs::read(found.path.join(WEIGHTS)).unwrap(), weights());
     assert!(hub.seen().iter().all(|seen| seen.headers["cookie"] == "m_session_id=ms-1"));
-    // What ModelScope's own tool left there is used, if it is right.
+    // Files that ModelScope's own tool left there are used if they are right.
     for (content, came) in [(weights(), 0), (vec![7; 1_500_000], 1_500_000)] {
         let path = found.path.join(WEIGHTS);
         fs::remove_file(&path).unwrap();
@@ -705,7 +705,7 @@ fn a_branch_of_modelscope_that_lost_files() {
         let hub = Hub::start().file("config.json", CONFIG).file("tokenizer.json", "{}").file(shard, "new");
         hub.file(index, format!(r#"{{"weight_map": {{"a": "{shard}"}}}}"#))
     };
-    // Back and forth: what was once noted as absent is removed again.
+    // Back again: files once recorded as missing are removed again.
     for _ in 0..2 {
         client.settings.endpoint = sharded().url;
         assert_eq!(client.fetch().unwrap().path, found.path);

@@ -177,7 +177,7 @@ def test_a_session_chats_from_what_it_has(model):
         (MESSAGES[0], "messages: expected a list"),
         ([], "at least one message"),
         (["Hello"], r"messages\[0\]: expected a message"),
-        ([MESSAGES, MESSAGES], "one by one"),
+        ([MESSAGES, MESSAGES], "one conversation at a time"),
         ([{"role": "usr", "content": "a"}], r'messages\[0\].role: expected one of system, .* did you mean "user"\?'),
         ([{"role": "assistent", "content": "a"}], r'did you mean "assistant"\?'),
         ([{"role": "user", "text": "a"}], r'found "text"'),
@@ -193,7 +193,7 @@ def test_messages_are_checked(model, messages, message):
 
 def test_tools_and_slips(model):
     for call in (model.chat, model.render_chat):
-        with pytest.raises(clawdbot.InvalidArgument, match="does not use them"):
+        with pytest.raises(clawdbot.InvalidArgument, match="ignores tools"):
             call(MESSAGES, [{"name": "f"}])
     with pytest.raises(clawdbot.UnknownOption, match='did you mean "add_generation_prompt"'):
         model.render_chat(MESSAGES, add_generation_promt=False)

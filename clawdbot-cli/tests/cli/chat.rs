@@ -189,7 +189,7 @@ fn a_full_context_says_what_to_do() {
     let args = ["chat", "--max-context", "60", "--temperature", "0", "-n", "10"];
     let full = run_with(&args, b"Tell me a story\n".repeat(6).as_slice());
     assert_eq!(full.code, Some(1));
-    assert!(full.stderr.contains("; /reset begins a new conversation\n"), "{}", full.stderr);
+    assert!(full.stderr.contains("; /reset starts a new conversation\n"), "{}", full.stderr);
     // A message that is too long alone.
     let long = run_with(&args, "Tell me a story ".repeat(60).as_bytes());
     assert!(long.code == Some(1) && !long.stderr.contains("/reset"), "{}", long.stderr);

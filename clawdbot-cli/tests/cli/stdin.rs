@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use crate::support::{Run, command, empty_dir, run_with};
 
-const WARNING: &str = "warning: the text on stdin is not read";
+const WARNING: &str = "warning: ignoring the text on stdin";
 const SHORT: [&str; 6] = ["generate", "--temperature", "0", "-n", "4", "--json"];
 
 fn with_stdin(args: &[&str], stdin: impl Into<Stdio>) -> Run {

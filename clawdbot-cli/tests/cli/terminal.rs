@@ -101,7 +101,7 @@ fn lines_can_be_edited_and_come_back() {
     chat.wait("> ");
     let file = empty_dir("saved").join("talk.json");
     chat.press(&format!("/save {}\r", file.display()));
-    chat.wait("6 messages are in ");
+    chat.wait("6 messages to ");
     chat.press("/quit\r");
     assert_eq!(chat.code(), Some(0));
     let talk: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
@@ -145,7 +145,7 @@ fn keys_at_the_prompt() {
     chat.press("\x03");
     chat.wait("> ");
     chat.press("/what\r");
-    chat.wait("error: there is no command \"/what\"; known: /help, /reset, /system, /save, /quit");
+    chat.wait("error: unknown command \"/what\"; known: /help, /reset, /system, /save, /quit");
     chat.wait("> ");
     // The end of input.
     chat.press("\x04");

@@ -38,7 +38,7 @@ fn prompts_have_many_forms() {
         [("Qwen/Qwen3-0.6B", true), ("m.gguf", true), ("and/or so", false), ("Once", false)]
     {
         let run = run(&["generate", "-n", "1", prompt]);
-        assert_eq!(run.stderr.contains("a model is given with -m"), warned, "{prompt}: {}", run.stderr);
+        assert_eq!(run.stderr.contains("to choose a model, use -m"), warned, "{prompt}: {}", run.stderr);
     }
     let both = run(&["generate", "a", "--prompt", "b"]);
     assert_eq!(both.code, Some(2));

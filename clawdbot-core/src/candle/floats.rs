@@ -1,4 +1,4 @@
-//! The elements of candle's float tensors.
+//! Elements of candle's float tensors.
 
 use std::ops::Range;
 
@@ -7,10 +7,10 @@ use clawdbot_kernels::RowSource;
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use super::from_candle;
+use super::error::from_candle;
 use crate::error::{Error, Result};
 
-/// The elements of a tensor on the CPU, row-major.
+/// Elements of a tensor on the CPU, row-major.
 #[derive(Clone, Copy)]
 pub(super) enum Floats<'a> {
     F32(&'a [f32]),
@@ -18,12 +18,12 @@ pub(super) enum Floats<'a> {
     BF16(&'a [bf16]),
 }
 
-/// Whether tensors of the dtype are read.
+/// Whether tensors of this dtype can be read.
 pub(super) fn is_float(dtype: DType) -> bool {
     matches!(dtype, DType::F32 | DType::F16 | DType::BF16)
 }
 
-/// Refuses tensors that are elsewhere or of something else.
+/// Refuses tensors on other devices and of other dtypes.
 ///
 /// # Errors
 /// `InvalidArgument`.
@@ -41,23 +41,23 @@ pub(super) fn check(tensor: &Tensor) -> Result<()> {
     }
 }
 
-/// What `f` makes of the elements of a tensor that [`check`] has let pass.
+/// Calls `f` with the elements of a tensor that passes [`check`].
 ///
 /// # Errors
-/// As [`check`]; of `f`.
+/// As [`check`]; those of `f`.
 pub(super) fn with_floats<R>(tensor: &Tensor, f: impl FnOnce(Floats<'_>) -> Result<R>) -> Result<R> {
     check(tensor)?;
     let tensor = tensor.contiguous().map_err(from_candle)?;
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
         Storage::Cpu(storage) => f(Floats::new(storage, layout)?),
-        _ => Err(Error::internal("a tensor on the CPU is elsewhere")),
+        _ => Err(Error::internal("expected the storage of a CPU tensor, found that of another device")),
     }
 }
 
 impl<'a> Floats<'a> {
     /// # Errors
-    /// `InvalidArgument` for other types; `Internal` for elements that are not side by side.
+    /// `InvalidArgument` for other dtypes; `Internal` for a tensor that is not contiguous.
     pub(super) fn new(storage: &'a CpuStorage, layout: &Layout) -> Result<Self> {
         let (start, end) = layout
             .contiguous_offsets()
@@ -68,7 +68,7 @@ impl<'a> Floats<'a> {
             CpuStorage::BF16(all) => all.get(start..end).map(Floats::BF16),
             _ => return Err(Error::invalid_argument("expected a tensor of dtype f32, f16 or bf16")),
         };
-        floats.ok_or_else(|| Error::internal("a tensor's elements are not in its storage"))
+        floats.ok_or_else(|| Error::internal("expected all elements of a tensor in its storage, found fewer"))
     }
 
     pub(super) fn len(self) -> usize {
@@ -84,10 +84,10 @@ impl<'a> Floats<'a> {
         if matches!(self, Floats::F32(_)) { 4 } else { 2 }
     }
 
-    /// Elements from `first` on, converted exactly.
+    /// Copies elements from `first` on, converted exactly.
     ///
     /// # Panics
-    /// When there are fewer than `out` has room for.
+    /// If there are fewer than `out.len()`.
     pub(super) fn read(self, first: usize, out: &mut [f32]) {
         let range = first..first + out.len();
         match self {
@@ -97,10 +97,10 @@ impl<'a> Floats<'a> {
         }
     }
 
-    /// The elements in the bytes `range`, little-endian.
+    /// Copies the bytes `range` of the elements, little-endian.
     ///
     /// # Errors
-    /// `Internal` for bytes that are not whole elements, or not there.
+    /// `Internal` for a range outside, or not of whole elements.
     pub(super) fn bytes(self, range: Range<usize>, out: &mut [u8]) -> Result<()> {
         let size = self.size();
         let whole =
@@ -157,7 +157,7 @@ mod tests {
     use crate::error::ErrorKind;
 
     #[test]
-    fn elements_are_those_of_the_view() {
+    fn elements_follow_the_view() {
         let all = Tensor::arange(0_f32, 24.0, &Device::Cpu).unwrap().reshape((4, 6)).unwrap();
         let views = [
             (all.narrow(0, 1, 2).unwrap(), vec![6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0]),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn other_types_and_bytes_that_are_not_there_are_errors() {
+    fn other_dtypes_and_ranges_outside_are_errors() {
         let ints = Tensor::arange(0_u32, 4, &Device::Cpu).unwrap();
         let error = with_floats(&ints, |_| Ok(())).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);

@@ -1,4 +1,4 @@
-//! [`Int8Linear`]: a linear layer of a candle program over this library's panels and kernels.
+//! [`Int8Linear`]: a linear layer for candle programs on this library's kernels.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,39 +9,47 @@ use clawdbot_kernels::{ComputeFormat, Epilogue, Lhs, PackedMatrix, gemm};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use super::error::from_candle;
 use super::floats::{FloatRows, Floats, check, with_floats};
-use super::from_candle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::decoder::zeroed_rows;
 use crate::load::build::format;
 use crate::options::WeightType;
 use crate::runtime::{Reservation, Runtime, SharedRows};
 
-/// `y = x * weight^T + bias` with weights in int8, for inference: in place of a [`candle_nn::Linear`].
+/// `y = x * weight^T + bias` with int8 weights, for inference: replaces a [`candle_nn::Linear`].
 ///
-/// Weights and activations are quantized as those of a model with int8 weights are (`docs/numerics.md`): a row of the
-/// output has the same bits in whatever batch, on whatever threads and instruction set. It is computed on the threads of the
-/// runtime, in whose budget its memory counts; a runtime computes one product (or forward pass) at a time. Cheap to clone;
-/// usable from several threads. To go backwards through it is an error.
+/// Weights and activations are quantized like those of a model with int8 weights (`docs/numerics.md`). An output row
+/// has the same bits in every batch, with any number of threads and on every instruction set. It runs on the threads of
+/// the runtime, and its memory counts in that budget; a runtime computes one product (or forward pass) at a time. Cheap
+/// to clone; usable from several threads. Gradients through it are an error.
 #[derive(Clone)]
 pub struct Int8Linear(Arc<Layer>);
 
 struct Layer {
     runtime: Runtime,
-    /// k -> n
+    /// `[n, k]`
     weight: PackedMatrix,
-    /// Group in which activations are quantized, and whether they are rotated.
-    activations: (usize, bool),
+    activations: ActivationFormat,
     /// `[n]`
     bias: Option<Vec<f32>>,
     rows: Arc<Mutex<SharedRows>>,
     _reservation: Reservation,
 }
 
+/// How input rows are quantized.
+#[derive(Clone, Copy)]
+struct ActivationFormat {
+    /// Elements that share a scale.
+    group: usize,
+    /// Whether they are rotated before.
+    rotated: bool,
+}
+
 /// A linear layer with a bias, like [`candle_nn::linear()`]: `weight` `[out_dim, in_dim]` and `bias` `[out_dim]` of `vb`.
 ///
 /// # Errors
-/// As [`Int8Linear::new`]; as candle gives them for tensors that are missing or of another shape.
+/// As [`Int8Linear::new`]; candle's own for tensors that are missing or of another shape.
 pub fn int8_linear(
     in_dim: usize,
     out_dim: usize,
@@ -75,7 +83,7 @@ pub fn int8_linear_b(
     vb: VarBuilder<'_>,
     runtime: &Runtime,
 ) -> Result<Int8Linear> {
-    // Its variables are those that candle's own layer would have, made in the same way where they are made.
+    // The variables are those of candle's own layer, initialized in the same way.
     let linear = candle_nn::linear_b(in_dim, out_dim, bias, vb.clone()).map_err(from_candle)?;
     Int8Linear::from_linear(runtime, &linear).map_err(|error| match vb.prefix() {
         prefix if prefix.is_empty() => error,
@@ -84,11 +92,11 @@ pub fn int8_linear_b(
 }
 
 impl Int8Linear {
-    /// Packs `weight`, `[n, k]`, and `bias`, `[n]`: f32, f16 or bf16 on the CPU.
+    /// Packs `weight` `[n, k]` and `bias` `[n]`: f32, f16 or bf16 on the CPU.
     ///
     /// # Errors
-    /// `InvalidArgument` for tensors of other shapes and types or elsewhere, `InvalidModel` for weights that are not finite,
-    /// `OutOfBudget`, `ForkedRuntime`.
+    /// `InvalidArgument` for tensors of other shapes or dtypes or on other devices, `InvalidModel` for weights that are
+    /// not finite, `OutOfBudget`, `ForkedRuntime`.
     pub fn new(runtime: &Runtime, weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
         let what = |what: &'static str| move |error: Error| error.context(what);
         let &[n, k] = weight.dims() else {
@@ -96,11 +104,14 @@ impl Int8Linear {
             return Err(Error::invalid_argument(message));
         };
         if n == 0 || k == 0 {
-            return Err(Error::invalid_argument(format!("weight: expected weights, found shape [{n}, {k}]")));
+            return Err(Error::invalid_argument(format!(
+                "weight: expected at least one element, found shape [{n}, {k}]"
+            )));
         }
         let format = format(WeightType::Int8);
-        let activations = ComputeFormat::activations(format)
-            .ok_or_else(|| Error::internal("int8 products have int8 activations"))?;
+        let (group, rotated) = ComputeFormat::activations(format).ok_or_else(|| {
+            Error::internal("expected int8 activations for an int8 product, found another type")
+        })?;
         let bytes = PackedMatrix::packed_bytes(format, n, k)?;
         let bias_bytes = if bias.is_some() { 4 * n as u64 } else { 0 };
         let reservation = runtime.budget().reserve(bytes.saturating_add(bias_bytes), "int8 weights")?;
@@ -120,6 +131,7 @@ impl Int8Linear {
         let weight = with_floats(weight, pack).map_err(what("weight"))?;
         let rows = runtime.shared_rows();
         let runtime = runtime.clone();
+        let activations = ActivationFormat { group, rotated };
         let layer = Layer { runtime, weight, activations, bias, rows, _reservation: reservation };
         Ok(Int8Linear(Arc::new(layer)))
     }
@@ -132,12 +144,12 @@ impl Int8Linear {
         Self::new(runtime, linear.weight(), linear.bias())
     }
 
-    /// Elements of a row of the input: k.
+    /// Elements of an input row: k.
     pub fn in_dim(&self) -> usize {
         self.0.weight.k()
     }
 
-    /// Elements of a row of the output: n.
+    /// Elements of an output row: n.
     pub fn out_dim(&self) -> usize {
         self.0.weight.n()
     }
@@ -160,8 +172,8 @@ impl fmt::Debug for Int8Linear {
 }
 
 impl Module for Int8Linear {
-    /// `x`: `[.., k]`, f32, f16 or bf16 on the CPU, of any strides. Gives `[.., n]` of the same type; what is not f32 is
-    /// widened before and rounded once afterwards.
+    /// `x`: `[.., k]`, f32, f16 or bf16 on the CPU, with any strides. Returns `[.., n]` in the dtype of `x`; other
+    /// dtypes than f32 are converted to f32 first, and the result is rounded once.
     fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let k = self.in_dim();
         check(x).map_err(|error| error.context("Int8Linear"))?;
@@ -173,7 +185,7 @@ impl Module for Int8Linear {
     }
 }
 
-/// The product as an operation that candle knows, so that whoever wants its gradient is told that there is none.
+/// The product as an operation of candle, so that asking for its gradient gives an error.
 struct Product(Arc<Layer>);
 
 impl CustomOp1 for Product {
@@ -202,7 +214,7 @@ impl CustomOp1 for Product {
 }
 
 impl Layer {
-    /// `x`: `[m, k]`. Gives `[m, n]`.
+    /// `x`: `[m, k]`. Returns `[m, n]`.
     ///
     /// # Errors
     /// `OutOfBudget`, `ForkedRuntime`.
@@ -225,9 +237,9 @@ impl Layer {
         };
         let kernels = self.runtime.kernel_set();
         self.runtime.pool().region(|region| {
-            // Nobody else has it: regions of a runtime are one at a time.
+            // No contention: a runtime runs one region at a time.
             let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-            let (group, rotated) = self.activations;
+            let ActivationFormat { group, rotated } = self.activations;
             let rows = rows.room(self.runtime.budget(), (m, k), group)?;
             rows.quantize(kernels, region, x, m, k, group, rotated)?;
             let epilogue = Epilogue { bias: self.bias.as_deref(), ..Epilogue::default() };
@@ -246,11 +258,14 @@ fn read(tensor: &Tensor, n: usize) -> Result<Vec<f32>> {
     })
 }
 
-/// `all` in another type.
+/// Converts `all` to another dtype.
 fn rounded<T: Copy>(all: &[f32], zero: T, round: impl FnOnce(&[f32], &mut [T])) -> Result<Vec<T>> {
     let mut out = Vec::new();
     out.try_reserve_exact(all.len()).map_err(|_| {
-        Error::new(ErrorKind::OutOfBudget, format!("there is no memory for {} elements", all.len()))
+        Error::new(
+            ErrorKind::OutOfBudget,
+            format!("expected memory for {} elements, found none left", all.len()),
+        )
     })?;
     out.resize(all.len(), zero);
     round(all, &mut out);

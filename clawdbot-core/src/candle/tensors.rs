@@ -1,4 +1,4 @@
-//! What a model computes, as tensors.
+//! Results of a model as tensors.
 
 use candle_core::{Device, Tensor};
 
@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::options::EmbedOptions;
 
 impl Model {
-    /// As [`Model::logits`]: `[tokens, vocab_size]`, f32, on the CPU. The numbers are not copied.
+    /// As [`Model::logits`]: `[tokens, vocab_size]`, f32, on the CPU. Moves the data.
     ///
     /// # Errors
     /// As [`Model::logits`].
@@ -25,7 +25,7 @@ impl Model {
         matrix(self.logits_with(tokens, adapter)?, tokens.len())
     }
 
-    /// As [`Model::hidden_states`]: `[tokens, hidden_size]`, f32, on the CPU. The numbers are not copied.
+    /// As [`Model::hidden_states`]: `[tokens, hidden_size]`, f32, on the CPU. Moves the data.
     ///
     /// # Errors
     /// As [`Model::hidden_states`].
@@ -41,7 +41,7 @@ impl Model {
         matrix(self.hidden_states_with(tokens, adapter)?, tokens.len())
     }
 
-    /// As [`Model::embed`]: `[texts, dimensions]`, f32, on the CPU. The numbers are not copied.
+    /// As [`Model::embed`]: `[texts, dimensions]`, f32, on the CPU. Moves the data.
     ///
     /// # Errors
     /// As [`Model::embed`].

@@ -1,4 +1,4 @@
-//! Models whose weights a `VarBuilder` has.
+//! Models with weights from a `VarBuilder`.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
+use super::error::from_candle;
 use super::floats::{is_float, with_floats};
-use super::from_candle;
 use crate::api::model::Model;
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::quantization::parse_quantization;
@@ -24,19 +24,19 @@ use crate::spec::{DecoderSpec, ExpertStorage};
 use crate::weights::model_files::{MODEL_FILES, ModelFiles};
 use crate::weights::{Dtype, Entry, HandedIn, WeightSource, quoted, stored_names};
 
-/// Tensors that are kept for the next read. Gate and up projections, and q, k and v, are read in turn.
+/// Number of tensors kept for the next read. Gate and up projections, and q, k and v, are read alternately.
 const KEPT: usize = 4;
-/// What checkpoints of encoders with a head write before the names of the encoder's tensors.
+/// Prefixes of the encoder's tensors in checkpoints of encoders with a head.
 const MODULES: [&str; 4] = ["bert.", "distilbert.", "roberta.", "model."];
-/// What messages call the weights.
+/// Name of the weights in messages.
 const NAME: &str = "VarBuilder";
 
-/// The small files of a model: `config.json`, and what else there is of `generation_config.json`, `tokenizer.json`,
+/// The small files of a model: `config.json` and, where present, `generation_config.json`, `tokenizer.json`,
 /// `tokenizer_config.json`, `special_tokens_map.json`, `chat_template.jinja`, and the files of sentence-transformers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SmallFiles {
-    /// In a directory. Others in it are not looked at, its weights neither.
+    /// In a directory; its other files, weights included, are ignored.
     Dir(PathBuf),
     /// Names and contents.
     Memory(Vec<(String, Vec<u8>)>),
@@ -80,14 +80,14 @@ impl SmallFiles {
 }
 
 impl Runtime {
-    /// Loads a model whose configuration is in `files` and whose weights `weights` has, of its dtype: f32, f16 or bf16 on the
-    /// CPU. They are asked for by the names that checkpoints of the family have, one or a few at a time, and packed as
-    /// `options` say; none is kept. Without a `tokenizer.json` the model takes and gives token ids alone.
+    /// Loads a model with the configuration in `files` and the weights in `weights`, of its dtype: f32, f16 or bf16 on
+    /// the CPU. Weights are requested by the names in checkpoints of the family, one or a few at a time, and packed as
+    /// `options` say; none is kept. Without a `tokenizer.json` the model takes and returns token ids only.
     ///
     /// # Errors
     /// As [`Runtime::load`]; `InvalidModel` for tensors that are missing or of another shape, `UnsupportedModel` for a
-    /// configuration with quantized weights, `InvalidArgument` for another dtype or device, and for the options `cache` and
-    /// `verify`, which want files.
+    /// configuration with quantized weights, `InvalidArgument` for another dtype or device, and for the options `cache`
+    /// and `verify`, which need files.
     pub fn load_var_builder(
         &self,
         files: &SmallFiles,
@@ -97,7 +97,7 @@ impl Runtime {
         self.pool().check_fork()?;
         options.validate()?;
         if options.cache != Cache::Off {
-            let message = "option cache: expected none, as the weights of a VarBuilder have no files";
+            let message = "option cache: expected none for weights from a VarBuilder, which have no files";
             return Err(Error::invalid_argument(message).with("option", "cache"));
         }
         let opened = open(files, weights)?.merged(&options.merge_adapters)?;
@@ -124,7 +124,7 @@ fn open(files: &SmallFiles, builder: VarBuilder<'static>) -> Result<Opened> {
     let mxfp4 = spec.moe.is_some_and(|moe| moe.storage == ExpertStorage::JoinedMxfp4);
     if mxfp4 || parse_quantization(&config)?.is_some() {
         let message = format!(
-            "{}: quantization_config: a VarBuilder has weights that are not quantized",
+            "{}: quantization_config: expected none for weights from a VarBuilder, found quantized weights",
             config.file()
         );
         return Err(Error::unsupported_model(message));
@@ -132,7 +132,7 @@ fn open(files: &SmallFiles, builder: VarBuilder<'static>) -> Result<Opened> {
     let text = if files.get("tokenizer.json")?.is_some() { Some(open_text(&files)?) } else { None };
     let names = StoredNames::new(&builder, &spec);
     spec = spec.with_experts_as_stored(|name| names.find(name).is_some());
-    // The weights of the folders of a sentence-transformers model are in the folders.
+    // Modules of a sentence-transformers model with weights in folders of their own are looked up there.
     let folder = |dir: &PathBuf, folder: &String| (dir.join(folder), format!("{folder}."));
     let folders: Vec<(PathBuf, String)> = match &files {
         ModelFiles::Dir(dir) => embedding.folders.iter().map(|name| folder(dir, name)).collect(),
@@ -142,7 +142,7 @@ fn open(files: &SmallFiles, builder: VarBuilder<'static>) -> Result<Opened> {
     let mut tensors = Vec::new();
     let mut end = 0_usize;
     let mut wanted = spec.tensors().stored();
-    // A head of its own, where the embedding is to be the head: which of the two is right is seen when both are there.
+    // With tied embeddings, an output head may be stored as well: compare both if it is.
     let table = spec.embedding_tensor();
     let heads = spec.may_have_own_head() && names.find(LM_HEAD).is_some();
     if heads && let Some(at) = wanted.iter().position(|(name, _)| *name == table) {
@@ -164,7 +164,7 @@ fn open(files: &SmallFiles, builder: VarBuilder<'static>) -> Result<Opened> {
         let start = end;
         let size = shape.iter().try_fold(dtype.bits() as usize / 8, |size, &n| size.checked_mul(n));
         end = size.and_then(|size| start.checked_add(size)).ok_or_else(|| {
-            Error::invalid_model(format!("{NAME}: tensor {} of shape {shape:?} overflows", quoted(&name)))
+            Error::invalid_model(format!("{NAME}: tensor {} of shape {shape:?} is too large", quoted(&name)))
         })?;
         tensors.push(VarTensor { name: stored, shape: shape.clone(), start, bytes: end - start });
         entries.push(Entry { name, dtype, shape, range: start..end });
@@ -179,12 +179,12 @@ fn open(files: &SmallFiles, builder: VarBuilder<'static>) -> Result<Opened> {
     Opened::complete(name, &config, (spec, embedding), Weights::Files(weights), text, files)
 }
 
-/// What the tensors of a model are called in a `VarBuilder`.
+/// Maps tensor names of checkpoints to those in a `VarBuilder`.
 struct StoredNames<'a> {
     builder: &'a VarBuilder<'static>,
-    /// What stands before names there.
+    /// Prefix of the names in the builder.
     module: &'static str,
-    /// What is missing there before names.
+    /// Prefix that the names in the builder lack.
     missing: String,
 }
 
@@ -206,8 +206,8 @@ impl<'a> StoredNames<'a> {
         names
     }
 
-    /// The name under which the tensor `name` is there: that of a checkpoint of the text model, or of one with more than text,
-    /// or with or without the name of a module before it. Norms may have a `gamma` and a `beta`.
+    /// The stored name of the tensor `name`: as in a checkpoint of the text model or of a larger one, with or without
+    /// the prefix of a module. Norms may be called `gamma` and `beta`.
     fn find(&self, name: &str) -> Option<String> {
         let mut names = stored_names(name);
         let StoredNames { builder, module, missing } = self;
@@ -226,7 +226,7 @@ impl<'a> StoredNames<'a> {
     }
 }
 
-/// A tensor of a `VarBuilder`, and which bytes it is of all tensors one after another.
+/// A tensor of a `VarBuilder`, and its byte range among all tensors laid end to end.
 struct VarTensor {
     name: String,
     shape: Vec<usize>,
@@ -234,20 +234,20 @@ struct VarTensor {
     bytes: usize,
 }
 
-/// The tensors of a `VarBuilder` as bytes. One is fetched when it is read first, and dropped when it was read as a whole or
-/// others have been read since.
+/// The tensors of a `VarBuilder` as bytes. A tensor is fetched at its first read, and dropped when it was read
+/// completely or others have been read since.
 struct VarTensors {
     builder: VarBuilder<'static>,
-    /// By their bytes.
+    /// In order of their bytes.
     tensors: Vec<VarTensor>,
-    /// The latest last.
+    /// The most recent last.
     recent: Mutex<VecDeque<Recent>>,
 }
 
 struct Recent {
     index: usize,
     tensor: Tensor,
-    /// Bytes that have not been read, if none was read twice.
+    /// Bytes left to read, if none is read twice.
     left: usize,
 }
 
@@ -258,9 +258,9 @@ impl fmt::Debug for VarTensors {
 }
 
 impl VarTensors {
-    /// Tensor `index`, of which `bytes` bytes are about to be read.
+    /// Tensor `index`, for a read of `bytes` bytes.
     fn tensor(&self, index: usize, bytes: usize) -> Result<Tensor> {
-        // Held while the tensor is fetched: other threads want the same one.
+        // Locked while the tensor is fetched: other threads want the same one.
         let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let found = recent.iter().position(|recent| recent.index == index);
         let mut this = match found.and_then(|at| recent.remove(at)) {
@@ -299,7 +299,7 @@ impl VarTensors {
             };
             error(kind, format!("expected shape {shape:?}: {}", refused.message()))
         })?;
-        // A builder may have a backend that does as it likes.
+        // A custom backend may return anything.
         let (dims, dtype) = (tensor.dims(), tensor.dtype());
         if dims != shape || dtype != self.builder.dtype() || !is_float(dtype) || !tensor.device().is_cpu() {
             let (expected, found) = (self.builder.dtype().as_str(), dtype.as_str());

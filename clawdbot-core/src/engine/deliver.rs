@@ -1,16 +1,19 @@
-//! What a pass gave: states, logits, tokens, and the events of them.
+//! The results of a pass: hidden states, logits, sampled tokens, and the events made of them.
 
 use std::time::Instant;
 
+use super::Engine;
+use super::entry::SequenceId;
+use super::sequence::Sequence;
 use super::served::Served;
-use super::{Engine, Sequence, SequenceId, Share};
+use super::share::{Share, StatePositions};
 use crate::error::{Error, Result};
 use crate::event::{Event, FinishReason};
 use crate::options::Resolved;
-use crate::sampling::{History, Logprobs, sample};
+use crate::sampling::{History, Sampled, sample};
 
 impl Engine {
-    /// Samples and turns the outcome of a pass into events.
+    /// Samples, and turns the results of a pass into events.
     pub(super) fn deliver(&mut self, model: &impl Served, shares: &[Share], started: Instant) {
         let mut drawn = Vec::with_capacity(shares.len());
         let vocab = model.vocab_size();
@@ -26,7 +29,7 @@ impl Engine {
             let Some(job) = sequence.job.as_mut() else { continue };
             job.prefill_started.get_or_insert(started);
             if let Some(pooler) = &mut job.pooler {
-                let (first, count) = share.states;
+                let StatePositions { first, count } = share.states;
                 let positions = first..first + count;
                 positions.zip(states.by_ref()).for_each(|(position, state)| pooler.add(position, state));
                 if complete {
@@ -63,7 +66,7 @@ impl Engine {
         for (id, outcome) in sample_all(model, draws.collect()) {
             let Some(sequence) = self.sequences.get_mut(&id) else { continue };
             match outcome {
-                Ok((id, logprobs)) => sequence.accept(id, logprobs, model.max_context()),
+                Ok(sampled) => sequence.accept(sampled, model.max_context()),
                 Err(error) => sequence.job.iter_mut().for_each(|job| job.fail(error.clone())),
             }
         }
@@ -77,19 +80,17 @@ impl Engine {
     }
 }
 
-type Sampled = Result<(u32, Option<Logprobs>)>;
-
-/// A token that is to be sampled.
+/// A token to be sampled.
 struct Draw<'a> {
     id: SequenceId,
     logits: &'a mut [f32],
     options: &'a Resolved,
     history: History<'a>,
-    outcome: Option<Sampled>,
+    outcome: Option<Result<Sampled>>,
 }
 
-/// Samples for several sequences at the same time.
-fn sample_all(model: &impl Served, mut draws: Vec<Draw<'_>>) -> Vec<(SequenceId, Sampled)> {
+/// Samples for several sequences in parallel.
+fn sample_all(model: &impl Served, mut draws: Vec<Draw<'_>>) -> Vec<(SequenceId, Result<Sampled>)> {
     let drawable = model.drawable();
     let run = |draw: &mut Draw<'_>| {
         draw.outcome = Some(sample(draw.logits, drawable, draw.options, &draw.history));

@@ -1,54 +1,53 @@
-//! How many tokens memory allows each sequence in the next pass.
+//! How many tokens of each sequence memory allows in the next pass.
 
-use super::SequenceId;
+use super::entry::{Entry, Limits, Memory, PAGE, SequenceId};
 use super::risk::{Demand, Standing};
 use super::room::{Future, peak};
-use super::scheduler::{Entry, Limits, Memory, PAGE};
 use crate::cache::Pages;
 
-/// How often later requests that fit may begin before one that does not.
-const MOST_PASSED: u32 = 8;
-/// Requests that do not fit, after which no others are asked.
-const MOST_BLOCKED: usize = 3;
+/// How many later requests may be admitted before one that does not fit yet.
+const MAX_OVERTAKEN: u32 = 8;
+/// Number of requests that do not fit after which no further ones are tried.
+const MAX_BLOCKED: usize = 3;
 
-/// How many rows each of `entries` may have, in the order in which they came. `passed`: those that others, which came
-/// later, begin before.
+/// Rows granted to each of `entries`, which are in order of arrival. Requests that a later one overtakes are added to
+/// `overtaken`.
 pub(super) fn grants<P: Pages>(
     memory: &Memory<'_, P>,
     entries: &[Entry],
     limits: &Limits,
-    passed: &mut Vec<SequenceId>,
+    overtaken: &mut Vec<SequenceId>,
 ) -> Vec<usize> {
-    let begun = entries.iter().filter(|entry| entry.turn.begun);
-    let mut ledger = Ledger::new(memory, limits, begun);
+    let admitted = entries.iter().filter(|entry| entry.turn.admitted);
+    let mut ledger = Ledger::new(memory, limits, admitted);
     let mut grants = vec![0; entries.len()];
-    let begun = entries.iter().zip(&mut grants).filter(|(entry, _)| entry.turn.begun);
-    for (index, (entry, grant)) in begun.enumerate() {
-        *grant = ledger.go_on(index, entry);
+    let admitted = entries.iter().zip(&mut grants).filter(|(entry, _)| entry.turn.admitted);
+    for (index, (entry, grant)) in admitted.enumerate() {
+        *grant = ledger.continue_admitted(index, entry);
         if *grant == 0 && ledger.standing.leads_all(index, ledger.demands.len()) {
-            // What its guests compute now they would lose.
+            // The guests would lose whatever they computed now.
             return vec![0; entries.len()];
         }
     }
-    // Nobody begins while one that has begun waits for pages.
+    // Nothing is admitted while an admitted sequence waits for pages.
     if ledger.waits {
         return grants;
     }
     let mut blocked: Vec<&Entry> = Vec::new();
-    for (entry, grant) in entries.iter().zip(&mut grants).filter(|(entry, _)| !entry.turn.begun) {
-        if blocked.iter().any(|entry| entry.turn.passed >= MOST_PASSED) || blocked.len() > MOST_BLOCKED {
+    for (entry, grant) in entries.iter().zip(&mut grants).filter(|(entry, _)| !entry.turn.admitted) {
+        if blocked.iter().any(|entry| entry.turn.overtaken >= MAX_OVERTAKEN) || blocked.len() > MAX_BLOCKED {
             break;
         }
-        *grant = ledger.begin(entry);
+        *grant = ledger.admit(entry);
         match *grant {
             0 => blocked.push(entry),
-            _ => passed.extend(blocked.iter().map(|entry| entry.id)),
+            _ => overtaken.extend(blocked.iter().map(|entry| entry.id)),
         }
     }
     grants
 }
 
-/// What is promised.
+/// Bytes promised to admitted sequences.
 struct Ledger<'a, P: Pages> {
     memory: &'a Memory<'a, P>,
     limits: &'a Limits,
@@ -57,9 +56,9 @@ struct Ledger<'a, P: Pages> {
     standing: Standing,
     /// Bytes that nobody holds.
     free: u64,
-    /// Most bytes of all. While they fit, all is safe.
+    /// Sum of the most bytes of each. While that fits, everything is safe.
     total: u64,
-    /// Whether one that has begun waits for pages.
+    /// Whether an admitted sequence waits for pages.
     waits: bool,
     /// Whether one waits because too much would be at risk.
     frozen: bool,
@@ -69,13 +68,13 @@ impl<'a, P: Pages> Ledger<'a, P> {
     fn new<'e>(
         memory: &'a Memory<'a, P>,
         limits: &'a Limits,
-        begun: impl Iterator<Item = &'e Entry>,
+        admitted: impl Iterator<Item = &'e Entry>,
     ) -> Self {
         let standing = Standing::default();
         let (demands, futures, free, total) = (Vec::new(), Vec::new(), memory.capacity, 0);
         let mut ledger =
             Ledger { memory, limits, demands, futures, standing, free, total, waits: false, frozen: false };
-        begun.for_each(|entry| ledger.push(entry, entry.held, 0));
+        admitted.for_each(|entry| ledger.push(entry, entry.held, 0));
         ledger.standing = ledger.stand();
         ledger
     }
@@ -89,7 +88,7 @@ impl<'a, P: Pages> Ledger<'a, P> {
             granted,
             last: entry.last,
             rows: entry.rows(self.limits),
-            open: entry.open,
+            open_ended: entry.open_ended,
         };
         self.free = self.free.saturating_sub(held);
         self.total = self.total.saturating_add(demand.most);
@@ -113,8 +112,8 @@ impl<'a, P: Pages> Ledger<'a, P> {
         }
     }
 
-    /// The rows of one that has begun.
-    fn go_on(&mut self, index: usize, entry: &Entry) -> usize {
+    /// Rows granted to an admitted sequence.
+    fn continue_admitted(&mut self, index: usize, entry: &Entry) -> usize {
         let rows = entry.rows(self.limits);
         let held = self.demands[index].held;
         let wanted = self.memory.pages.bytes(entry.computed + rows, rows);
@@ -126,7 +125,7 @@ impl<'a, P: Pages> Ledger<'a, P> {
             let waits = !guest || wanted - held > self.free;
             (self.waits, self.frozen) = (self.waits || waits, self.frozen || !waits);
         }
-        // What it has room for in the pages that it has.
+        // Rows that fit into the pages it already has.
         let rest = rows.min(PAGE - entry.computed % PAGE);
         let fits = |rows: usize| self.memory.pages.bytes(entry.computed + rows, rows) <= held;
         let fit = if wanted <= held {
@@ -145,7 +144,7 @@ impl<'a, P: Pages> Ledger<'a, P> {
         granted
     }
 
-    /// Takes `more` bytes for `rows` tokens, if that risks no more than may be.
+    /// Takes `more` bytes for `rows` tokens, unless that puts too much at risk.
     fn take(&mut self, index: usize, more: u64, rows: usize) -> bool {
         if more > self.free {
             return false;
@@ -153,7 +152,7 @@ impl<'a, P: Pages> Ledger<'a, P> {
         let before = self.demands[index];
         (self.demands[index].held, self.demands[index].granted) = (before.held + more, rows);
         let standing = self.stand();
-        // One that takes nothing from anybody is never held up.
+        // A sequence that takes nothing from others is never held up.
         if standing.is_sound() || standing.has(&self.standing) && !standing.is_guest(index) {
             self.free -= more;
             self.standing = standing;
@@ -163,14 +162,14 @@ impl<'a, P: Pages> Ledger<'a, P> {
         false
     }
 
-    /// The rows of one that has not begun; 0: it does not begin.
-    fn begin(&mut self, entry: &Entry) -> usize {
+    /// Rows granted to a sequence that is not admitted yet; 0 if it stays out.
+    fn admit(&mut self, entry: &Entry) -> usize {
         let rows = entry.rows(self.limits);
         let held = self.memory.pages.bytes(entry.computed + rows, rows);
         if held > self.free {
             return 0;
         }
-        // If it is a guest, then not one that stops before its prompt's end.
+        // It counts as a guest with its whole prompt, so that it is not stopped in the middle of it.
         self.push(entry, held, entry.tokens - entry.computed);
         let standing = self.stand();
         let fits = self.total <= self.memory.capacity

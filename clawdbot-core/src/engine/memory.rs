@@ -1,12 +1,15 @@
-//! Who gets pages, and who loses them.
+//! Which sequences get pages, and which lose them.
 
-use super::scheduler::{Entry, Limits, Memory, Part, plan_step};
-use super::{Engine, SequenceId, Share};
-use crate::error::Error;
+use super::Engine;
+use super::entry::{Entry, Limits, Memory, SequenceId};
+use super::scheduler::{Part, plan_step};
+use super::sequence::Sequence;
+use super::share::{Share, StatePositions};
+use crate::error::{Error, Result};
 use crate::forward::pooling::Pooler;
 
 impl Engine {
-    /// Plans the next pass, and finds pages for it. `None` when nobody has work.
+    /// Plans the next pass and finds pages for it. `None` if no sequence has work.
     pub(super) fn plan(&mut self, limits: &Limits, max_context: usize) -> Option<Vec<Share>> {
         let mut entries: Vec<Entry> =
             self.sequences.iter().filter_map(|(&id, sequence)| sequence.entry(id, max_context)).collect();
@@ -17,7 +20,7 @@ impl Engine {
         let memory = Memory { capacity: self.cache.capacity(), pages: &self.cache, work: self.work };
         let short = !memory.is_ample(&entries, limits);
         if short {
-            for entry in entries.iter_mut().filter(|entry| entry.turn.begun) {
+            for entry in entries.iter_mut().filter(|entry| entry.turn.admitted) {
                 entry.held =
                     self.sequences.get(&entry.id).map_or(0, |sequence| self.cache.held(&sequence.tables));
             }
@@ -31,9 +34,9 @@ impl Engine {
             self.fail(id, error);
         }
         plan.evicted.into_iter().for_each(|id| self.evict_running(id));
-        for id in plan.passed {
+        for id in plan.overtaken {
             if let Some(sequence) = self.sequences.get_mut(&id) {
-                sequence.turn.passed += 1;
+                sequence.turn.overtaken += 1;
             }
         }
         let mut shares: Vec<Share> = plan.parts.into_iter().filter_map(|part| self.share(part)).collect();
@@ -43,7 +46,10 @@ impl Engine {
         taking_part.sort_unstable();
         for id in ids {
             if let Some(sequence) = self.sequences.get_mut(&id) {
-                sequence.turn.after(taking_part.binary_search(&id).is_ok(), self.counts.passes);
+                match taking_part.binary_search(&id) {
+                    Ok(_) => sequence.turn.take_part(),
+                    Err(_) => sequence.turn.sit_out(self.counts.passes),
+                }
             }
         }
         Some(shares)
@@ -54,12 +60,13 @@ impl Engine {
         let sequence = self.sequences.get(&id)?;
         let (start, pooler) = (sequence.computed, sequence.job.as_ref().and_then(|job| job.pooler.as_ref()));
         let wanted = pooler.map_or(start..start, |pooler| pooler.wanted(start, rows, sequence.tokens.len()));
-        Some(Share { id, start, rows, logits, states: (wanted.start, wanted.len()) })
+        let states = StatePositions { first: wanted.start, count: wanted.len() };
+        Some(Share { id, start, rows, logits, states })
     }
 
-    /// Gets pages for every share: free ones, or those that others can spare. The plan looks that there are enough; where
-    /// that was wrong, as another model was faster or the system has less than the budget says, the requests that came
-    /// last lose theirs.
+    /// Gets pages for every share: free ones, or those that others can spare. The plan made sure that there are enough;
+    /// where it was wrong, because another model took memory first or the system has less than the budget says, the
+    /// latest requests lose their pages.
     fn find_pages(&mut self, shares: &mut Vec<Share>) {
         let mut index = 0;
         let mut waiting: Option<(SequenceId, Error)> = None;
@@ -79,10 +86,10 @@ impl Engine {
                 Some(victim) => {
                     self.evict_running(victim);
                     shares.retain(|share| share.id != victim);
-                    // The victim may have stood before this share.
+                    // The victim's share may have come before this one.
                     index = shares.iter().position(|other| other.id == share.id).unwrap_or(shares.len());
                 }
-                // Those came first: this one waits until they are done.
+                // Earlier requests hold the pages: this one waits until they are done.
                 None if self.others_hold_pages(share.id) => {
                     waiting = Some((share.id, error));
                     shares.remove(index);
@@ -93,14 +100,14 @@ impl Engine {
                 }
             }
         }
-        // Nobody would ever go on.
+        // Otherwise nobody could continue.
         if let (true, Some((id, _))) = (shares.is_empty(), waiting) {
             self.evict_running(id);
         }
     }
 
-    /// Frees pages that nobody needs now: snapshots of states, or else those of one sequence that can spare them and is not
-    /// `spared`. Returns whether there were any.
+    /// Frees pages that nobody needs now: snapshots of recurrent states, or else the pages of one sequence that can
+    /// spare them and is not `spared`. Returns whether there were any.
     pub(super) fn reclaim(&mut self, spared: impl Fn(SequenceId) -> bool) -> bool {
         let mut freed = false;
         for sequence in self.sequences.values_mut() {
@@ -110,13 +117,13 @@ impl Engine {
             return true;
         }
         let spare = self.sequences.iter().filter(|(_, sequence)| sequence.tables.hold_pages());
-        let spare = spare.filter_map(|(&id, sequence)| Some((sequence.spares_pages()?, id)));
+        let spare = spare.filter_map(|(&id, sequence)| Some((sequence.spare()?, id)));
         let Some((_, id)) = spare.filter(|&(_, id)| !spared(id)).min() else { return false };
         self.evict(id);
         true
     }
 
-    /// The running request that came last, if that was after `id`. A request that came before is never disturbed.
+    /// The latest running request with pages, if it came after `id`. Earlier requests are never disturbed.
     pub(super) fn victim(&self, id: SequenceId) -> Option<SequenceId> {
         let arrival = self.sequences.get(&id)?.arrival;
         let holders = self.sequences.iter().filter(|(_, sequence)| {
@@ -131,19 +138,19 @@ impl Engine {
         })
     }
 
-    /// As [`Engine::evict`], of a request that has to do over what it had done.
+    /// [`Engine::evict`] for a running request, which has to repeat what it had computed.
     pub(super) fn evict_running(&mut self, id: SequenceId) {
         self.work.lose(self.sequences.get(&id).map_or(0, |sequence| sequence.computed));
         self.evict(id);
     }
 
-    /// Gives back the pages of a sequence. Its tokens stay, and are computed again, to the same bits, when needed.
+    /// Releases the pages of a sequence. Its tokens stay, and are computed again, to the same bits, when needed.
     pub(super) fn evict(&mut self, id: SequenceId) {
         let Some(sequence) = self.sequences.get_mut(&id) else { return };
         self.cache.release_all(&mut sequence.tables);
         sequence.computed = 0;
-        sequence.turn.begun = false;
-        // Logits and states are gathered again as well, unless they are complete.
+        sequence.turn.admitted = false;
+        // Logits and hidden states are gathered again as well, unless they are complete.
         let job = sequence.job.as_mut().filter(|job| !job.is_finished());
         if let Some(job) = job {
             job.scores.iter_mut().for_each(Vec::clear);
@@ -151,7 +158,7 @@ impl Engine {
         }
     }
 
-    /// Gives back the pages of sequences that nobody goes on from, whoever still holds them.
+    /// Releases the pages of single requests that have ended, even while their handle is still held.
     pub(super) fn release_ended(&mut self) {
         for sequence in self.sequences.values_mut() {
             if sequence.once && !sequence.is_running() && sequence.tables.hold_pages() {
@@ -159,5 +166,41 @@ impl Engine {
                 sequence.computed = 0;
             }
         }
+    }
+
+    /// Charges what a sequence keeps now. If the budget is full, frees pages that others can spare, then those of later
+    /// requests.
+    ///
+    /// # Errors
+    /// `OutOfBudget`.
+    pub(super) fn charge(&mut self, id: SequenceId) -> Result<()> {
+        loop {
+            let Some(sequence) = self.sequences.get_mut(&id) else { return Ok(()) };
+            let bytes = sequence.bytes();
+            match self.requests.replace(sequence.charged, bytes) {
+                Ok(()) => {
+                    sequence.charged = bytes;
+                    return Ok(());
+                }
+                Err(error) => {
+                    self.cache.trim_reserve();
+                    if !self.make_room(id) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Frees some pages for `id`. Returns whether there were any.
+    fn make_room(&mut self, id: SequenceId) -> bool {
+        if self.reclaim(|other| other == id) {
+            return true;
+        }
+        // A request that does not run yet disturbs nobody.
+        let running = self.sequences.get(&id).is_some_and(Sequence::is_running);
+        let victim = self.victim(id).filter(|_| running);
+        victim.into_iter().for_each(|victim| self.evict_running(victim));
+        victim.is_some()
     }
 }

@@ -1,10 +1,11 @@
-//! The engine of a model: all sequences, the page pool, and one forward pass at a time.
+//! The engine of a model: all its sequences, the page pool, and one forward pass at a time.
 //!
-//! There is no engine thread. Whoever waits for an event of a sequence drives the engine: it takes the lock, and
-//! unless its event is there already, runs steps. A step serves *all* sequences that have work, so concurrent callers
-//! batch together by themselves, and a single one is simply a batch of one.
+//! There is no engine thread. A caller that waits for an event of its sequence drives the engine: it takes the lock and
+//! runs steps until the event is there. A step serves *all* sequences that have work, so concurrent callers are batched
+//! together, and a single caller is a batch of one.
 
 mod deliver;
+mod entry;
 mod grants;
 mod memory;
 mod pass;
@@ -14,6 +15,7 @@ mod room;
 mod scheduler;
 mod sequence;
 mod served;
+mod share;
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
@@ -38,12 +40,11 @@ use crate::forward::adapter::Adapter;
 use crate::forward::scratch::Scratch;
 use crate::runtime::Budget;
 
-use pass::Share;
+use entry::Turn;
+pub(crate) use entry::{Limits, SCORE_ROWS, SequenceId};
 use requests::Requests;
 pub(crate) use requests::reserved_bytes;
 use risk::Work;
-use scheduler::Turn;
-pub(crate) use scheduler::{Limits, SCORE_ROWS};
 pub(crate) use sequence::{Job, JobText, Sequence};
 pub(crate) use served::{Resources, Served};
 
@@ -51,14 +52,11 @@ fn gone() -> Error {
     Error::new(ErrorKind::Closed, "the session is closed")
 }
 
-/// Number of a sequence in its engine.
-pub(crate) type SequenceId = u64;
-
-/// What was computed so far.
+/// Passes and rows computed since the model was loaded.
 #[derive(Debug, Default)]
 struct Counts {
     passes: u64,
-    /// Tokens of all passes.
+    /// Tokens of all passes together.
     rows: u64,
 }
 
@@ -68,17 +66,17 @@ pub(crate) struct Engine {
     scratch: Scratch,
     sequences: BTreeMap<SequenceId, Sequence>,
     next_id: SequenceId,
-    /// Counts requests, for first come, first served.
+    /// Number of the latest request; requests are served first come, first served.
     clock: u64,
-    /// The model was closed: running jobs end as cancelled, and nothing new begins.
+    /// The model was closed: running jobs end as cancelled, and no new one starts.
     closed: bool,
     /// The last pass was abandoned because of a cancelled sequence.
     abandoned: bool,
     counts: Counts,
-    /// What was computed since there has been work.
+    /// Work since the engine was last without a running job.
     work: Work,
     requests: Requests,
-    /// Called in each pass.
+    /// Test hook, called in every pass.
     #[cfg(test)]
     trap: Option<Arc<crate::forward::trap::Trap>>,
 }
@@ -104,7 +102,7 @@ impl Engine {
         }
     }
 
-    /// A new sequence without tokens.
+    /// Opens a sequence without tokens.
     ///
     /// # Errors
     /// `Closed`; `OutOfBudget`.
@@ -135,7 +133,7 @@ impl Engine {
         }
     }
 
-    /// The sequence, to work on it.
+    /// The sequence `id`, for changes while no job runs.
     ///
     /// # Errors
     /// `Closed`; `InvalidArgument` while a job is running.
@@ -144,7 +142,9 @@ impl Engine {
         let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
         match sequence.is_running() {
             false => Ok(sequence),
-            true => Err(Error::invalid_argument("the session has a stream that is not finished")),
+            true => Err(Error::invalid_argument(
+                "expected an idle session, found one with an unfinished stream: read it to its end or cancel it",
+            )),
         }
     }
 
@@ -157,7 +157,7 @@ impl Engine {
         let before = sequence.tokens.len();
         sequence.tokens.extend_from_slice(tokens);
         self.charge(id).inspect_err(|_| {
-            // It was idle, and gets smaller.
+            // Cannot fail: the sequence is idle and shrinks.
             let _ = self.truncate(id, before);
         })
     }
@@ -170,13 +170,13 @@ impl Engine {
         self.sequences.get(&id).map(|sequence| sequence.tokens.as_slice()).ok_or_else(gone)
     }
 
-    /// The job of a sequence that `ticket` belongs to; `None` when the sequence has gone on to another.
+    /// The job of sequence `id` that `ticket` stands for; `None` if the sequence works on another job by now.
     pub(crate) fn job(&mut self, id: SequenceId, ticket: &Ticket) -> Option<&mut Job> {
         let job = self.sequences.get_mut(&id)?.job.as_mut()?;
         job.ticket.is(ticket).then_some(job)
     }
 
-    /// Gives an idle sequence work; a finished job makes way.
+    /// Gives an idle sequence a job, in place of its finished one.
     ///
     /// # Errors
     /// As [`Engine::idle`].
@@ -188,7 +188,7 @@ impl Engine {
         self.clock += 1;
         let ticket = job.ticket.clone();
         let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
-        // What is wanted first is logits, and they come from computing the last token: after `truncate`, again.
+        // A job starts from the logits of the last token, so that token is computed again if `truncate` left it cached.
         let last = sequence.tokens.len().saturating_sub(1);
         if sequence.computed > last {
             sequence.computed = self.cache.truncate(&mut sequence.tables, last);
@@ -201,7 +201,7 @@ impl Engine {
         Ok(ticket)
     }
 
-    /// Lets an idle sequence go on with another adapter, or with none: what is cached of it is computed again.
+    /// Switches an idle sequence to another adapter, or to none. What it has cached is dropped and computed again.
     ///
     /// # Errors
     /// As [`Engine::idle`].
@@ -214,7 +214,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes the job of `ticket` away, finished or not, and says what it had become.
+    /// Takes the job of `ticket` off the sequence, finished or not, and returns it.
     pub(crate) fn stop(&mut self, id: SequenceId, ticket: &Ticket) -> Option<Job> {
         self.job(id, ticket)?;
         let job = self.sequences.get_mut(&id)?.job.take();
@@ -234,7 +234,8 @@ impl Engine {
         self.charge(id)
     }
 
-    /// Cancels whatever is running, and lets nothing new begin. What sequences hold is freed, whoever still has them.
+    /// Cancels everything that runs and lets nothing new start. Frees what sequences hold, even those with an open
+    /// handle.
     pub(crate) fn shut(&mut self) {
         self.closed = true;
         for job in self.sequences.values().filter_map(|sequence| sequence.job.as_ref()) {

@@ -1,10 +1,13 @@
-//! One forward pass: who takes part, what becomes of it, and of those for whom it fails.
+//! One forward pass: its shares, its outcome, and what happens to its sequences if it fails.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
+use super::Engine;
+use super::entry::SequenceId;
+use super::sequence::Sequence;
 use super::served::{Resources, Served};
-use super::{Engine, Sequence, SequenceId};
+use super::share::{Share, StatePositions};
 use crate::cancel::Ticket;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::adapter::Adapter;
@@ -12,25 +15,13 @@ use crate::forward::batch::Batch;
 use crate::forward::decoder::Pass;
 use crate::forward::scratch::Scratch;
 
-/// A sequence's share of a pass: tokens `start .. start + rows`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Share {
-    pub(super) id: SequenceId,
-    pub(super) start: usize,
-    pub(super) rows: usize,
-    /// Number of last rows whose logits are wanted.
-    pub(super) logits: usize,
-    /// First position whose state is wanted, and how many are.
-    pub(super) states: (usize, usize),
-}
-
 impl Engine {
-    /// Runs one forward pass for all sequences that have work. Returns whether anything was done: a pass, or the end of
-    /// a cancelled job.
+    /// Runs one forward pass for all sequences that have work. Returns whether anything was done: a pass, or ending a
+    /// cancelled job.
     ///
     /// # Errors
-    /// Only when nothing could be run for anybody, such as in a forked child; what concerns one sequence becomes an
-    /// event of that sequence.
+    /// Only if nothing can run for anyone, as in a forked child. An error of one sequence becomes an event of that
+    /// sequence.
     pub(crate) fn step(&mut self, model: &impl Served) -> Result<bool> {
         let done = self.pass(model);
         self.release_ended();
@@ -44,7 +35,7 @@ impl Engine {
         if shares.is_empty() {
             return Ok(true);
         }
-        // Sequences with the same adapter are neighbours, so that it is applied to all of them at once.
+        // Sort by adapter, so that each is applied once to neighbouring rows.
         shares.sort_by_key(|share| self.adapter(share.id).map(|adapter| adapter.id));
         let started = Instant::now();
         let pass = || -> Result<Pass> {
@@ -71,8 +62,8 @@ impl Engine {
                 shares.iter().for_each(|share| self.fail(share.id, error.clone()));
             }
             Err(panic) => {
-                // What the pass had in hand may be half changed: buffers are made again, and what is cached of its sequences is
-                // computed again.
+                // The panic may have left buffers and cached states half written: drop both. The sequences are computed
+                // again.
                 self.scratch = Scratch::default();
                 let error = panicked(&*panic);
                 for share in &shares {
@@ -84,7 +75,8 @@ impl Engine {
         Ok(true)
     }
 
-    /// Lets sequences begin again that have become so long (or short) that they are rotated by other frequencies.
+    /// Evicts sequences whose length has crossed the LongRoPE threshold: their keys were rotated with other
+    /// frequencies.
     fn restart_rotated(&mut self, longrope_from: Option<usize>) {
         let Some(from) = longrope_from else { return };
         let changed = |sequence: &Sequence| sequence.long != (sequence.tokens.len() > from);
@@ -102,12 +94,12 @@ impl Engine {
         }
     }
 
-    /// After a pass that did not end: states that it has changed are not to be gone on from.
+    /// After a pass that was not completed: recurrent states that it may have changed are discarded.
     pub(super) fn abandon(&mut self, shares: &[Share]) {
         for share in shares {
             let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
             sequence.computed = self.cache.abandon(&mut sequence.tables, share.start);
-            // What was gathered of positions that come again would count twice: all of it is gathered again.
+            // Positions that are computed again would be gathered twice, so gathering starts over.
             let gathers =
                 sequence.job.as_ref().is_some_and(|job| job.scores.is_some() || job.pooler.is_some());
             if gathers && sequence.computed < share.start {
@@ -136,7 +128,7 @@ impl Engine {
         for share in shares {
             let Some(sequence) = sequences.get(&share.id) else { continue };
             let tokens = &sequence.tokens[share.start..share.start + share.rows];
-            let (first, count) = share.states;
+            let StatePositions { first, count } = share.states;
             let first = batch.rows() + first - share.start;
             batch.state_rows.extend(first..first + count);
             batch.push_of(sequence.tokens.len(), tokens, share.start, share.logits, &sequence.tables);
@@ -165,7 +157,7 @@ impl Engine {
     }
 }
 
-/// A fault of this library, as what the requests of the pass get.
+/// The error that the requests of a pass get when it panics.
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
     let text = panic.downcast_ref::<&str>().copied();
     let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");

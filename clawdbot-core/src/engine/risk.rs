@@ -1,57 +1,59 @@
 //! What would be lost if memory ran out: arithmetic over numbers alone.
 //!
-//! Of the sequences that have begun, some can surely come to their ends, in some order: each finds what it may still need in
-//! what is free and what those before it gave back. If that is not all of them, the first of the others, the *leader*, can
-//! come to its end only if the rest of them, its *guests*, lose their pages when it needs them. So what the guests have
-//! computed is at risk. When the leader has ended, the first of the guests leads.
+//! As in the banker's algorithm, some of the admitted sequences can surely finish in some order: each finds what it may
+//! still need in free memory and in what those before it gave back. If that is not all of them, the first of the
+//! others, the *leader*, can finish only if the rest, its *guests*, lose their pages when it needs them. So what the
+//! guests have computed is at risk. When the leader has ended, the first guest leads.
 //!
-//! Of `rows` tokens that were computed, `again` were for sequences that lost them. What guests hold at most is bounded by
+//! Let `rows` be the tokens computed so far, and `lost` those of them that sequences lost. What guests may hold is
+//! bounded by
 //! ```text
-//! again + at risk <= 3/10 * (rows - again + growth)
+//! lost + at_risk <= 3/10 * (rows - lost + growth)
 //! ```
-//! with the tokens that the leader computes before it takes the first page from a guest as `growth`. As the leader grows,
-//! `rows + growth` stays the same; when a guest loses its pages, what was at risk moves to `again`, and `growth` gets larger
-//! by as much at least as `rows - again` gets smaller; when a sequence ends, there is more room. So the bound holds until
-//! pages are taken, when `growth` is 0. Hence `again <= 3/10 * (rows - again)`: **all that is computed is at most 1.3 times
-//! what would have been computed for one request after another**, whatever comes and whenever it ends. It cannot be much
-//! better: whoever lets two requests of unknown lengths run together has to throw one away when both turn out to need all.
+//! where `growth` is the number of tokens that the leader computes before it takes the first page from a guest. As the
+//! leader grows, `rows + growth` stays the same. When a guest loses its pages, its tokens move from `at_risk` to
+//! `lost`, and `growth` rises by at least as much as `rows - lost` falls. When a sequence ends, there is more room.
+//! So the bound holds until pages are taken, when `growth` is 0, and hence `lost <= 3/10 * (rows - lost)`: **the
+//! tokens computed in all are at most 1.3 times those of running one request after another**, whatever arrives and
+//! whenever it ends. It cannot be much better: a scheduler that lets two requests of unknown length run together has to
+//! discard one when both turn out to need everything.
 
 use crate::cache::Pages;
 
-/// How much may be computed again, of what is computed for the first time.
-const MOST_AGAIN: (u64, u64) = (3, 10);
-/// Counts are halved when so many tokens were computed: what was lost long ago matters less.
-const MANY: u64 = 1 << 24;
+/// Bound on tokens computed again, as a fraction of tokens computed for the first time.
+const MAX_LOST: (u64, u64) = (3, 10);
+/// Counts are halved after this many tokens, so that losses of long ago matter less.
+const HALVE_AFTER: u64 = 1 << 24;
 
-/// What was computed since there has been work.
+/// Tokens computed since the engine was last without work.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Work {
     /// Tokens of all passes.
     rows: u64,
-    /// Of them those that sequences lost with their pages.
-    again: u64,
+    /// Tokens among them that sequences lost with their pages.
+    lost: u64,
 }
 
 impl Work {
     pub(crate) fn compute(&mut self, tokens: usize) {
         self.rows += tokens as u64;
-        if self.rows > MANY {
-            (self.rows, self.again) = (self.rows / 2, self.again / 2);
+        if self.rows > HALVE_AFTER {
+            (self.rows, self.lost) = (self.rows / 2, self.lost / 2);
         }
     }
 
     pub(crate) fn lose(&mut self, tokens: usize) {
-        self.again += tokens as u64;
+        self.lost += tokens as u64;
     }
 
-    /// Tokens that may be at risk, when `growth` more will be computed before any is lost.
+    /// Most tokens that may be at risk when `growth` more are computed before any is lost.
     fn allowance(&self, growth: u64) -> u64 {
-        let first = self.rows.saturating_sub(self.again).saturating_add(growth);
-        (first.saturating_mul(MOST_AGAIN.0) / MOST_AGAIN.1).saturating_sub(self.again)
+        let first = self.rows.saturating_sub(self.lost).saturating_add(growth);
+        (first.saturating_mul(MAX_LOST.0) / MAX_LOST.1).saturating_sub(self.lost)
     }
 }
 
-/// What a sequence that has begun holds, and may come to hold.
+/// What an admitted sequence holds, and may come to hold. `held` and `most` are bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Demand {
     pub(super) arrival: u64,
@@ -64,24 +66,25 @@ pub(super) struct Demand {
     /// Most tokens that it may have in the cache, and most rows of its passes.
     pub(super) last: usize,
     pub(super) rows: usize,
-    pub(super) open: bool,
+    pub(super) open_ended: bool,
 }
 
-/// Who can come to its end.
+/// Which sequences can surely finish.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Standing {
-    /// Indices of those that cannot without a loss, in the order in which they came: the leader and its guests.
+    /// Indices of the sequences that may lose pages or take them from others, in order of arrival: the leader, then its
+    /// guests.
     unsafe_ones: Vec<usize>,
-    /// Tokens that the guests have computed, or may with the next pass.
+    /// Tokens that guests have computed or may compute in the next pass.
     pub(super) at_risk: u64,
-    /// Tokens that may be at risk.
+    /// Most tokens that may be at risk.
     allowance: u64,
-    /// Whether a guest's end is known: such requests are never to lose anything.
-    known: bool,
+    /// Whether a guest is not open-ended: such a request must never lose anything.
+    bounded_guest: bool,
 }
 
 impl Standing {
-    /// Of `demands` for `capacity` bytes.
+    /// The standing of `demands` in a memory of `capacity` bytes.
     pub(super) fn new(demands: &[Demand], capacity: u64, pages: &impl Pages, work: &Work) -> Self {
         let held = |demand: &Demand| demand.held;
         let mut free = capacity.saturating_sub(demands.iter().map(held).fold(0, u64::saturating_add));
@@ -100,16 +103,16 @@ impl Standing {
         let room = capacity.saturating_sub(guests().map(held).fold(0, u64::saturating_add));
         let allowance = work.allowance(growth(&demands[leader], room, pages));
         let at_risk = guests().map(|guest| (guest.computed + guest.granted) as u64).sum();
-        let known = guests().any(|guest| !guest.open);
-        Standing { unsafe_ones, at_risk, allowance, known }
+        let bounded_guest = guests().any(|guest| !guest.open_ended);
+        Standing { unsafe_ones, at_risk, allowance, bounded_guest }
     }
 
-    /// Whether no more is at risk than may be.
+    /// Whether no more is at risk than allowed.
     pub(super) fn is_sound(&self) -> bool {
-        !self.known && self.at_risk <= self.allowance
+        !self.bounded_guest && self.at_risk <= self.allowance
     }
 
-    /// Whether `index` waits for nobody but its guests, of `count` sequences in all.
+    /// Whether `index` leads all of `count` sequences, so that it waits only for its guests.
     pub(super) fn leads_all(&self, index: usize, count: usize) -> bool {
         self.unsafe_ones.len() == count && self.unsafe_ones.first() == Some(&index)
     }
@@ -124,7 +127,7 @@ impl Standing {
 
     /// Lets a guest compute up to `rows` tokens in the pages that it has. Returns how many.
     pub(super) fn risk(&mut self, rows: usize) -> usize {
-        let left = if self.known { 0 } else { self.allowance.saturating_sub(self.at_risk) };
+        let left = if self.bounded_guest { 0 } else { self.allowance.saturating_sub(self.at_risk) };
         let rows = rows.min(usize::try_from(left).unwrap_or(usize::MAX));
         self.at_risk += rows as u64;
         rows
@@ -146,14 +149,14 @@ fn growth(leader: &Demand, room: u64, pages: &impl Pages) -> u64 {
 mod tests {
     use super::*;
 
-    struct OfTen;
-    impl Pages for OfTen {
+    struct TenTokenPages;
+    impl Pages for TenTokenPages {
         fn bytes(&self, length: usize, _: usize) -> u64 {
             length.div_ceil(10) as u64
         }
     }
 
-    /// Of those that hold so many pages, and may come to hold so many; all full, in the order in which they came.
+    /// Sequences given as (pages held, most pages), in order of arrival; their pages are full.
     fn standing(free: u64, all: &[(u64, u64)], work: Work) -> Standing {
         let demand = |(arrival, &(held, most)): (u64, &(u64, u64))| Demand {
             arrival,
@@ -163,32 +166,32 @@ mod tests {
             granted: 0,
             last: 10 * most as usize,
             rows: 1,
-            open: true,
+            open_ended: true,
         };
         let demands: Vec<Demand> = (0..).zip(all).map(demand).collect();
         let capacity = free + all.iter().map(|(held, _)| held).sum::<u64>();
-        Standing::new(&demands, capacity, &OfTen, &work)
+        Standing::new(&demands, capacity, &TenTokenPages, &work)
     }
 
     #[test]
-    fn safe_is_what_can_end_in_some_order() {
+    fn sequences_that_can_finish_in_some_order_are_safe() {
         let unsafe_ones =
             |free, all: &[(u64, u64)]| -> Vec<usize> { standing(free, all, Work::default()).unsafe_ones };
         let none = Vec::<usize>::new();
         assert_eq!(unsafe_ones(0, &[]), none);
         assert_eq!(unsafe_ones(0, &[(5, 5)]), none);
-        // The second ends first and makes room.
+        // The second finishes first and makes room.
         assert_eq!(unsafe_ones(1, &[(2, 7), (5, 6)]), none);
         assert_eq!(unsafe_ones(0, &[(2, 7), (5, 6)]), [0, 1]);
-        // The third can end, but is not enough for the others.
+        // The third can finish, but frees too little for the others.
         assert_eq!(unsafe_ones(1, &[(2, 7), (3, 7), (2, 3)]), [0, 1]);
     }
 
     #[test]
-    fn guests_may_hold_what_can_be_computed_again() {
+    fn guests_are_bounded_by_the_allowance() {
         let mut work = Work::default();
         work.compute(50);
-        // The leader takes one more page, so that 60 tokens are computed before the guest loses 20.
+        // The leader takes one more page: 60 tokens are computed before the guest loses its 20.
         let found = standing(1, &[(3, 6), (2, 6)], work);
         assert_eq!((found.at_risk, found.allowance, found.is_sound()), (20, 18, false));
         assert!(found.leads_all(0, 2) && found.is_guest(1) && !found.is_guest(0));
@@ -196,18 +199,18 @@ mod tests {
         let mut found = standing(1, &[(3, 6), (2, 6)], work);
         assert_eq!((found.allowance, found.is_sound()), (24, true));
         assert_eq!((found.risk(3), found.risk(3), found.risk(3)), (3, 1, 0));
-        // What was lost counts twice: it is not there, and is to be computed again.
+        // A lost token counts twice: it is no longer cached, and it has to be computed again.
         work.lose(10);
         assert_eq!(standing(1, &[(3, 6), (2, 6)], work).allowance, (70 - 10 + 10) * 3 / 10 - 10);
     }
 
     #[test]
-    fn work_of_long_ago_matters_less() {
+    fn old_losses_count_less() {
         let mut work = Work::default();
         work.compute(1000);
         work.lose(100);
         let before = work.allowance(0);
-        work.compute(MANY as usize);
-        assert!(work.allowance(0) > before && work.rows <= MANY && work.again == 50);
+        work.compute(HALVE_AFTER as usize);
+        assert!(work.allowance(0) > before && work.rows <= HALVE_AFTER && work.lost == 50);
     }
 }

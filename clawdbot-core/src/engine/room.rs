@@ -1,4 +1,4 @@
-//! Whether memory suffices for what sequences may come to need: arithmetic over numbers alone.
+//! How much memory sequences will need at one time: arithmetic over numbers alone.
 
 use crate::cache::Pages;
 
@@ -7,20 +7,20 @@ use crate::cache::Pages;
 pub(super) struct Future {
     pub(super) tokens: usize,
     pub(super) last: usize,
-    /// Most rows of its passes.
+    /// Most rows of one of its passes.
     pub(super) rows: usize,
 }
 
-/// More sequences than this are not followed one by one.
-const MANY: usize = 256;
+/// Up to this many sequences, the peak is exact; with more, it is the sum of their ends.
+const MAX_EXACT: usize = 256;
 
-/// Most bytes that all will hold at the same time, each at most `capacity`: those that end early make room for what the
-/// others become.
+/// Most bytes that all will hold at one time, each at most `capacity`. Those that end early make room for the growth of
+/// the others.
 pub(super) fn peak(futures: &[Future], pages: &impl Pages, capacity: u64) -> u64 {
     let bytes = |future: &Future, later: usize| {
         pages.bytes((future.tokens + later).min(future.last), future.rows).min(capacity)
     };
-    if futures.len() > MANY {
+    if futures.len() > MAX_EXACT {
         return futures.iter().map(|future| bytes(future, usize::MAX / 2)).fold(0, u64::saturating_add);
     }
     let left = |future: &Future| future.last.saturating_sub(future.tokens);
@@ -36,18 +36,18 @@ pub(super) fn peak(futures: &[Future], pages: &impl Pages, capacity: u64) -> u64
 mod tests {
     use super::*;
 
-    struct OfTen;
-    impl Pages for OfTen {
+    struct TenTokenPages;
+    impl Pages for TenTokenPages {
         fn bytes(&self, length: usize, _: usize) -> u64 {
             length.div_ceil(10) as u64
         }
     }
 
     #[test]
-    fn the_peak_counts_what_ends_before() {
+    fn sequences_that_end_early_lower_the_peak() {
         let peak = |all: &[(usize, usize)], capacity| {
             let future = |&(tokens, last): &(usize, usize)| Future { tokens, last, rows: 1 };
-            peak(&all.iter().map(future).collect::<Vec<_>>(), &OfTen, capacity)
+            peak(&all.iter().map(future).collect::<Vec<_>>(), &TenTokenPages, capacity)
         };
         assert_eq!(peak(&[], 99), 0);
         assert_eq!(peak(&[(10, 100)], 99), 10);

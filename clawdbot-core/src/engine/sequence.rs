@@ -1,11 +1,11 @@
-//! One sequence: its tokens, where its state is, and the job it is working on.
+//! One sequence: its tokens, its pages, and the job it is working on.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::SequenceId;
-use super::scheduler::{Entry, HORIZON, Turn, Want};
+use super::entry::{Entry, HORIZON, SequenceId, Turn, Want};
 use crate::cache::PageTables;
 use crate::cancel::Ticket;
 use crate::error::{Error, Result};
@@ -13,34 +13,45 @@ use crate::event::{Completion, Event, FinishReason, Usage};
 use crate::forward::adapter::Adapter;
 use crate::forward::pooling::Pooler;
 use crate::options::Resolved;
-use crate::sampling::{Logprobs, TokenLogprob};
+use crate::sampling::{Logprobs, Sampled, TokenLogprob};
 use crate::tokenizer::{StopMatcher, StreamDecoder, Tokenizer};
 
-/// A conversation's tokens and cache state.
+/// The tokens and the cached state of a conversation or of a single request.
 #[derive(Debug, Default)]
 pub(crate) struct Sequence {
     /// All tokens so far, prompt and output.
     pub(crate) tokens: Vec<u32>,
-    /// Their kinds, where the model has them; empty: 0 for all.
+    /// Token types, for models that have them; empty: all 0.
     pub(crate) token_types: Vec<u32>,
-    /// How many of them have their keys and values in the cache.
+    /// Number of tokens whose keys, values and states are in the cache.
     pub(crate) computed: usize,
-    /// Where those are.
+    /// The pages with those.
     pub(crate) tables: PageTables,
-    /// What changes the model for it. Keys and values were computed with it, so they are no other adapter's.
+    /// Its LoRA adapter. Cached keys and values depend on it.
     pub(crate) adapter: Option<Arc<Adapter>>,
-    /// Whether those are rotated as those of long sequences.
+    /// Whether its cached keys use the long frequencies of LongRoPE.
     pub(crate) long: bool,
-    /// Nobody goes on from it once its job has ended.
+    /// Whether it serves a single request: its pages are freed when that ends.
     pub(crate) once: bool,
-    /// When its job came, in requests.
+    /// Number of its request, in order of arrival.
     pub(crate) arrival: u64,
-    /// When it takes part in passes.
+    /// Its place in the order of turns.
     pub(crate) turn: Turn,
-    /// Bytes that are counted for it, besides its pages.
+    /// Bytes charged to the budget for it, apart from its pages.
     pub(crate) charged: u64,
-    /// What it is working on.
+    /// The request that it is working on.
     pub(crate) job: Option<Job>,
+}
+
+/// Why a sequence can spare its pages; those that are missed least come first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Spare {
+    /// It has no work; the oldest first.
+    Idle(u64),
+    /// Its request is not admitted yet: the pages are left from earlier ones. The latest first.
+    Waiting(Reverse<u64>),
+    /// Nobody reads its events; the latest first.
+    Unread(Reverse<u64>),
 }
 
 /// A request that a sequence works on.
@@ -51,14 +62,14 @@ pub(crate) struct Job {
     pub(crate) prompt_end: usize,
     /// Tokens that were in the cache when the request came.
     pub(crate) cached: usize,
-    /// Logits of all rows, when they are what is wanted.
+    /// Logits of all rows, `[tokens, vocab_size]`, if the request is for scores.
     pub(crate) scores: Option<Vec<f32>>,
-    /// What gathers states, when they are what is wanted.
+    /// Collector of hidden states, if the request is for a pooled vector.
     pub(crate) pooler: Option<Pooler>,
-    /// Whether nobody wants to see tokens one by one.
+    /// Whether only the completion is queued, and no event for each token.
     pub(crate) quiet: bool,
     text: Option<JobText>,
-    /// Everything that was emitted so far.
+    /// All text emitted so far.
     emitted: String,
     logprobs: Vec<Logprobs>,
     pub(crate) events: VecDeque<Result<Event>>,
@@ -69,18 +80,18 @@ pub(crate) struct Job {
     first_token: Option<Instant>,
 }
 
-/// A sequence whose consumer has this many events still to take waits.
+/// A sequence pauses while its consumer has this many events to read.
 const MAX_EVENTS: usize = 256;
-/// Bytes of a sequence and a job that have nothing yet, with what they allocate.
+/// Bytes of an empty sequence with an empty job, heap allocations included.
 const BASE_BYTES: usize = 2048;
-/// Bytes of a stop text: here, in the matcher, and in the report of the options.
+/// Copies of a stop text: in the options, in the matcher, and in the completion.
 const STOP_BYTES: usize = 3;
-/// Bytes of an entry of the bias of logits, in maps and in the report.
+/// Bytes of an entry of `logit_bias`, in maps and in the completion.
 const BIAS_BYTES: usize = 128;
-/// Tokens that the decoder sees of a prompt: enough to know how its text ends.
+/// Tokens of the prompt that the decoder gets: enough to know how its text ends.
 const CONTEXT_TOKENS: usize = 8;
 
-/// Token ids to text, up to a stop text.
+/// Turns token ids into text, up to a stop text.
 #[derive(Debug)]
 pub(crate) struct JobText {
     /// `None` after the end.
@@ -91,11 +102,11 @@ pub(crate) struct JobText {
 }
 
 impl JobText {
-    /// Text that continues `prompt`.
+    /// For text that continues `prompt`.
     pub(crate) fn new(tokenizer: &Tokenizer, options: &Resolved, prompt: &[u32]) -> Result<Self> {
         let mut decoder = StreamDecoder::new(tokenizer, options.skip_special_tokens.into());
         let id_limit = tokenizer.id_limit();
-        // Whether a token's leading space is kept depends on whether something stands before it.
+        // Whether a token's leading space is kept depends on whether text precedes it.
         let tail = &prompt[prompt.len().saturating_sub(CONTEXT_TOKENS)..];
         for &id in tail.iter().filter(|&&id| id < id_limit) {
             decoder.push(id)?;
@@ -103,23 +114,42 @@ impl JobText {
         Ok(JobText { decoder: Some(decoder), stop: StopMatcher::new(&options.stop)?, id_limit })
     }
 
-    /// Takes a token (`None`: one without text) and says what text is certain now, and whether a stop text was found.
-    fn push(&mut self, token: Option<u32>, last: bool) -> Result<(String, bool)> {
-        let mut piece = String::new();
+    /// Adds a token (`None`: one without text). Returns the text that is certain now.
+    fn push(&mut self, token: Option<u32>) -> Result<Piece> {
+        let mut text = String::new();
         if let (Some(decoder), Some(id)) = (&mut self.decoder, token.filter(|&id| id < self.id_limit)) {
-            piece = decoder.push(id)?;
+            text = decoder.push(id)?;
         }
-        if let Some(decoder) = self.decoder.take_if(|_| last) {
-            piece.push_str(&decoder.finish()?);
-        }
-        let outcome = self.stop.push(&piece);
-        let mut text = outcome.emit;
-        let stopped = outcome.stopped.is_some();
-        if last && !stopped {
-            text.push_str(&self.stop.flush());
-        }
-        Ok((text, stopped))
+        Ok(self.up_to_stop(&text))
     }
+
+    /// Adds the last token. Returns all text that is left.
+    fn finish(&mut self, token: Option<u32>) -> Result<Piece> {
+        let mut text = String::new();
+        if let Some(mut decoder) = self.decoder.take() {
+            if let Some(id) = token.filter(|&id| id < self.id_limit) {
+                text = decoder.push(id)?;
+            }
+            text.push_str(&decoder.finish()?);
+        }
+        let mut piece = self.up_to_stop(&text);
+        if !piece.stopped {
+            piece.text.push_str(&self.stop.flush());
+        }
+        Ok(piece)
+    }
+
+    fn up_to_stop(&mut self, text: &str) -> Piece {
+        let outcome = self.stop.push(text);
+        Piece { text: outcome.emit, stopped: outcome.stopped.is_some() }
+    }
+}
+
+/// Text of a token.
+struct Piece {
+    text: String,
+    /// Whether a stop text was found, before which `text` ends.
+    stopped: bool,
 }
 
 impl Job {
@@ -152,7 +182,7 @@ impl Job {
         job
     }
 
-    /// A request for the states of `tokens` tokens, as `pooler` gathers them.
+    /// A request for the hidden states of `tokens` tokens, collected by `pooler`.
     pub(crate) fn pool(tokens: usize, pooler: Pooler) -> Self {
         let mut job = Job::generate(Resolved::greedy(), tokens, None);
         job.pooler = Some(pooler);
@@ -167,7 +197,7 @@ impl Job {
             Some(top) => size_of::<Logprobs>() + top as usize * size_of::<TokenLogprob>(),
         };
         let report = report(&self.options);
-        // Of the events' texts, most are a few bytes long.
+        // Most texts of events are a few bytes long.
         let events = self.events.len() * (size_of::<Result<Event>>() + 32 + report);
         let stop: usize = self.options.stop.iter().map(String::len).sum();
         let options = STOP_BYTES * stop
@@ -176,7 +206,7 @@ impl Job {
         self.emitted.capacity() + self.logprobs.len() * report + events + options
     }
 
-    /// Whether its last event is queued or taken.
+    /// Whether its last event is queued or already read.
     pub(crate) fn is_finished(&self) -> bool {
         self.finished
     }
@@ -185,7 +215,7 @@ impl Job {
         !self.finished && self.ticket.is_cancelled()
     }
 
-    /// Queues an event; a quiet job keeps the last one alone.
+    /// Queues an event; a quiet job queues the last one only.
     pub(crate) fn push(&mut self, event: Event) {
         if !self.quiet || matches!(event, Event::Done(_)) {
             self.events.push_back(Ok(event));
@@ -205,33 +235,32 @@ impl Sequence {
         self.job.as_ref().is_some_and(|job| !job.finished)
     }
 
-    /// Whether it has a job that is not finished and whose consumer keeps up.
+    /// Whether it has an unfinished job whose consumer keeps up.
     pub(crate) fn makes_progress(&self) -> bool {
         self.job.as_ref().is_some_and(|job| !job.finished && job.events.len() < MAX_EVENTS)
     }
 
-    /// Bytes that it keeps besides its pages, a completion of its job included.
+    /// Bytes that it keeps apart from its pages, with the completion of its job.
     pub(crate) fn bytes(&self) -> u64 {
         let generated = self.job.as_ref().map_or(0, |job| self.tokens.len().saturating_sub(job.prompt_end));
         let tokens = 4 * (self.tokens.capacity() + self.token_types.capacity() + generated);
         let bytes = (BASE_BYTES + tokens + self.job.as_ref().map_or(0, Job::bytes)) as u64;
-        // The completion has what the job had, until somebody takes it.
+        // A completion keeps the job's text and tokens until it is read.
         let waits = self.job.as_ref().is_some_and(|job| job.finished && !job.events.is_empty());
         if waits { bytes.max(self.charged) } else { bytes }
     }
 
-    /// Whether others may have its pages: it has no work, or nobody takes what it gives, or it has not begun, so that they are
-    /// what earlier requests left. Those that are missed least come first.
-    pub(crate) fn spares_pages(&self) -> Option<(u8, u64)> {
+    /// Whether others may take its pages, and before which others. `None`: it works with them.
+    pub(crate) fn spare(&self) -> Option<Spare> {
         match (&self.job, self.makes_progress()) {
-            (Some(_), true) if self.turn.begun => None,
-            (Some(_), true) => Some((1, u64::MAX - self.arrival)),
-            (Some(job), false) if !job.finished => Some((2, u64::MAX - self.arrival)),
-            _ => Some((0, self.arrival)),
+            (Some(_), true) if self.turn.admitted => None,
+            (Some(_), true) => Some(Spare::Waiting(Reverse(self.arrival))),
+            (Some(job), false) if !job.finished => Some(Spare::Unread(Reverse(self.arrival))),
+            _ => Some(Spare::Idle(self.arrival)),
         }
     }
 
-    /// What the scheduler knows of it, if it has work. `max_context`: most tokens that it may have.
+    /// Its entry for the scheduler, if it has work. `max_context`: most tokens that it may have.
     pub(crate) fn entry(&self, id: SequenceId, max_context: usize) -> Option<Entry> {
         let tokens = self.tokens.len();
         let job = self.job.as_ref().filter(|_| self.makes_progress() && self.computed < tokens)?;
@@ -242,14 +271,16 @@ impl Sequence {
                 (Want::Token, job.prompt_end.saturating_add(job.options.max_tokens as usize).min(max_context))
             }
         };
-        // The last token that is generated is not computed.
-        let (last, open) = (end.saturating_sub(1).max(tokens), end > job.prompt_end.saturating_add(HORIZON));
+        // The last generated token is never computed.
+        let (last, open_ended) =
+            (end.saturating_sub(1).max(tokens), end > job.prompt_end.saturating_add(HORIZON));
         let (arrival, computed, turn) = (self.arrival, self.computed, self.turn);
-        Some(Entry { id, arrival, tokens, computed, last, open, want, turn, held: 0 })
+        Some(Entry { id, arrival, tokens, computed, last, open_ended, want, turn, held: 0 })
     }
 
-    /// Takes a sampled token: text, stop conditions, events.
-    pub(crate) fn accept(&mut self, id: u32, logprobs: Option<Logprobs>, max_context: usize) {
+    /// Appends a sampled token: text, stop conditions, events.
+    pub(crate) fn accept(&mut self, sampled: Sampled, max_context: usize) {
+        let Sampled { id, logprobs } = sampled;
         self.tokens.push(id);
         let Some(job) = self.job.as_mut() else { return };
         job.first_token.get_or_insert_with(Instant::now);
@@ -262,12 +293,16 @@ impl Sequence {
         }
         let mut text = String::new();
         if let Some(job_text) = &mut job.text {
-            // A stop token ends the text before itself.
+            // The text ends before a stop token.
             let token = (reason != Some(FinishReason::Stop)).then_some(id);
-            match job_text.push(token, reason.is_some()) {
-                Ok((piece, stopped)) => {
-                    text = piece;
-                    reason = if stopped { Some(FinishReason::Stop) } else { reason };
+            let piece = match reason {
+                None => job_text.push(token),
+                Some(_) => job_text.finish(token),
+            };
+            match piece {
+                Ok(piece) => {
+                    text = piece.text;
+                    reason = if piece.stopped { Some(FinishReason::Stop) } else { reason };
                 }
                 Err(error) => return job.fail(error),
             }

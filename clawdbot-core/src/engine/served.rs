@@ -1,8 +1,8 @@
-//! What an engine asks of the model that it serves.
+//! The model as the engine sees it.
 
 use clawdbot_kernels::threads::ThreadPool;
 
-use super::scheduler::Limits;
+use super::entry::Limits;
 use crate::cache::KvCache;
 use crate::error::Result;
 use crate::forward::batch::Batch;
@@ -10,11 +10,11 @@ use crate::forward::decoder::Pass;
 use crate::forward::scratch::Scratch;
 use crate::sampling::Drawable;
 
-/// What a forward pass writes to, and what ends it early.
+/// What a forward pass writes to, and what stops it.
 pub(crate) struct Resources<'a> {
     pub(crate) cache: &'a mut KvCache,
     pub(crate) scratch: &'a mut Scratch,
-    /// Whether the pass is to be abandoned; asked before every task.
+    /// Whether to abandon the pass; called before every task.
     pub(crate) stop: &'a (dyn Fn() -> bool + Sync),
     #[cfg(test)]
     pub(crate) trap: Option<&'a crate::forward::trap::Trap>,
@@ -26,20 +26,20 @@ pub(crate) trait Served {
     fn limits(&self) -> Limits;
     /// Most tokens of a sequence.
     fn max_context(&self) -> usize;
-    /// Logits of a row.
+    /// Number of logits of a row.
     fn vocab_size(&self) -> usize;
-    /// Elements of a hidden state.
+    /// Number of elements of a hidden state.
     fn hidden_size(&self) -> usize;
-    /// The length from which on sequences are rotated by other frequencies.
+    /// The length in tokens above which a sequence uses the long frequencies of LongRoPE.
     fn longrope_from(&self) -> Option<usize>;
-    /// What may be generated.
+    /// The token ids that may be generated.
     fn drawable(&self) -> &Drawable;
     /// The threads that compute.
     fn pool(&self) -> &ThreadPool;
-    /// Runs `batch` through the model and leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`, and the
-    /// hidden states after the last norm in `scratch.states`, `[state_rows, hidden_size]`.
+    /// Runs `batch` through the model. Leaves the logits in `scratch.logits`, `[logits_rows, vocab_size]`, and the
+    /// hidden states after the final norm in `scratch.states`, `[state_rows, hidden_size]`.
     ///
     /// # Errors
-    /// `OutOfBudget` without memory; `ForkedRuntime`.
+    /// `OutOfBudget` if memory runs out; `ForkedRuntime`.
     fn forward(&self, resources: Resources<'_>, batch: &Batch<'_>) -> Result<Pass>;
 }

@@ -1,23 +1,23 @@
-//! The engine with passes that compute nothing, to count what requests cost.
+//! The engine's scheduling with passes that compute nothing, to count what requests cost.
 
-use super::SequenceId;
+use super::entry::{Entry, HORIZON, Limits, Memory, PAGE, SequenceId, Turn, Want};
 use super::risk::Work;
-use super::scheduler::{Entry, HORIZON, Limits, Memory, PAGE, Part, Plan, Turn, Want, plan_step};
+use super::scheduler::{Part, Plan, plan_step};
 use crate::cache::Pages;
 
 /// A request of a simulation.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request {
-    /// The pass before which it comes.
+    /// The pass before which it arrives.
     pub(super) at: u64,
     pub(super) prompt: usize,
-    /// Tokens that it generates, and those that it may.
+    /// Tokens that it generates, and most tokens that it may generate.
     pub(super) output: usize,
     pub(super) most: usize,
 }
 
 impl Request {
-    /// Rows of its passes when it is alone.
+    /// Rows of its passes if it ran alone.
     pub(super) fn alone(&self) -> usize {
         self.prompt + self.output - 1
     }
@@ -27,11 +27,12 @@ impl Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ends {
     AsPlanned,
-    /// One that lost its pages: with the next token, as if to make the loss as large as it can be.
+    /// At the next token after a loss of pages, which makes the loss weigh most.
     WithALoss,
 }
 
-/// Pages of 64 positions in a group that keeps all, in one that keeps a window, and a state.
+/// Sizes of a cache with pages of 64 tokens: a group with full attention, optionally one with a sliding window, and a
+/// recurrent state.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Fake {
     pub(super) window: Option<usize>,
@@ -46,10 +47,10 @@ impl Pages for Fake {
     }
 }
 
-/// An entry of tests.
+/// An entry for tests.
 pub(super) fn entry(id: SequenceId, tokens: usize, computed: usize, arrival: u64) -> Entry {
     let (want, turn) = (Want::Token, Turn::default());
-    Entry { id, arrival, tokens, computed, last: tokens, open: false, want, turn, held: 0 }
+    Entry { id, arrival, tokens, computed, last: tokens, open_ended: false, want, turn, held: 0 }
 }
 
 /// What a simulation counted.
@@ -58,9 +59,9 @@ pub(super) struct Outcome {
     pub(super) passes: u64,
     pub(super) rows: usize,
     pub(super) evictions: usize,
-    /// Rows of the same requests one after another.
+    /// Rows of the same requests, run one after another.
     pub(super) alone: usize,
-    /// Of each request, passes from its arrival to its end.
+    /// For each request, passes from arrival to end.
     pub(super) took: Vec<u64>,
 }
 
@@ -121,8 +122,8 @@ struct Simulation<'a> {
 
 impl Simulation<'_> {
     fn add(&mut self, id: SequenceId, request: &Request) {
-        let (last, open) = (request.prompt + request.most - 1, request.most > HORIZON);
-        let entry = Entry { last, open, ..entry(id, request.prompt, 0, id) };
+        let (last, open_ended) = (request.prompt + request.most - 1, request.most > HORIZON);
+        let entry = Entry { last, open_ended, ..entry(id, request.prompt, 0, id) };
         self.running.push(Running { entry, request: *request });
     }
 
@@ -133,7 +134,7 @@ impl Simulation<'_> {
         let plan = plan_step(entries, self.limits, short.then_some(memory));
         self.check(&plan);
         for running in &mut self.running {
-            running.entry.turn.passed += u32::from(plan.passed.contains(&running.entry.id));
+            running.entry.turn.overtaken += u32::from(plan.overtaken.contains(&running.entry.id));
             if plan.evicted.contains(&running.entry.id) {
                 self.work.lose(running.entry.computed);
                 self.outcome.evictions += 1;
@@ -173,7 +174,7 @@ impl Simulation<'_> {
 impl Running {
     fn evict(&mut self, ends: Ends) {
         let Running { entry, request } = self;
-        (entry.computed, entry.held, entry.turn.begun) = (0, 0, false);
+        (entry.computed, entry.held, entry.turn.admitted) = (0, 0, false);
         if ends == Ends::WithALoss {
             request.output = request.output.min(entry.tokens + 1 - request.prompt);
         }
@@ -181,10 +182,10 @@ impl Running {
 }
 
 impl Outcome {
-    /// After a pass that `entry` had a `part` in.
+    /// Updates `entry` after a pass, in which it had `part`.
     fn advance(&self, entry: &mut Entry, part: Option<&Part>, pages: &Fake) {
-        entry.turn.after(part.is_some(), self.passes);
-        let Some(part) = part else { return };
+        let Some(part) = part else { return entry.turn.sit_out(self.passes) };
+        entry.turn.take_part();
         entry.computed += part.rows;
         assert_eq!(part.logits, usize::from(entry.computed == entry.tokens));
         entry.tokens += part.logits;

@@ -1,5 +1,6 @@
-//! What the engine does where no caller can make it happen at a certain moment.
+//! Events that no caller can trigger at a chosen moment.
 
+use super::share::{Share, StatePositions};
 use super::*;
 use crate::api::model::Loaded;
 use crate::api::tests::support;
@@ -10,7 +11,7 @@ use crate::runtime::Runtime;
 
 const CHUNK: u32 = 16;
 
-/// What `job` has gathered of `tokens`, where the pass after the first `steps` is abandoned.
+/// What `job` has gathered from `tokens`, if the pass after the first `steps` is abandoned.
 fn gathered(loaded: &Loaded, tokens: &[u32], job: Job, steps: usize) -> Vec<f32> {
     let mut engine = loaded.engine().unwrap();
     let id = engine.open().unwrap();
@@ -19,9 +20,10 @@ fn gathered(loaded: &Loaded, tokens: &[u32], job: Job, steps: usize) -> Vec<f32>
     let mut done = 0;
     while !engine.job(id, &ticket).unwrap().is_finished() {
         if done == steps {
-            // As when another sequence of the pass was cancelled.
+            // As if another sequence of the pass was cancelled.
             let start = engine.sequences[&id].computed;
-            engine.abandon(&[Share { id, start, rows: CHUNK as usize, logits: 0, states: (0, 0) }]);
+            let states = StatePositions { first: 0, count: 0 };
+            engine.abandon(&[Share { id, start, rows: CHUNK as usize, logits: 0, states }]);
         }
         engine.step(loaded).unwrap();
         done += 1;
@@ -32,9 +34,9 @@ fn gathered(loaded: &Loaded, tokens: &[u32], job: Job, steps: usize) -> Vec<f32>
     job.scores.unwrap_or_else(|| job.pooler.map_or_else(Vec::new, Pooler::finish))
 }
 
-/// States of recurrent layers cannot be taken back, so that some positions are computed again.
+/// Recurrent states cannot be taken back, so some positions are computed again.
 #[test]
-fn what_an_abandoned_pass_had_gathered_counts_once() {
+fn an_abandoned_pass_gathers_nothing_twice() {
     let tokens: Vec<u32> = (3..103).collect();
     for family in ["granite4", "qwen3_5", "llama"] {
         let dir = support::family(family);

@@ -1,4 +1,4 @@
-//! What requests cost in a small memory, in tokens that are computed.
+//! The cost of requests in a small memory, in computed tokens.
 
 use super::*;
 use crate::api::model::Model;
@@ -15,7 +15,7 @@ fn load(source: &Source, options: &ModelOptions, budget: Option<u64>) -> Model {
     Runtime::new(&options_of_runtime).unwrap().load(source, options).unwrap()
 }
 
-/// The model with memory for `needed` tokens of a sequence and `more` bytes.
+/// The model with memory for a sequence of `needed` tokens, plus `more` bytes.
 fn tight(source: &Source, options: &ModelOptions, needed: usize, more: u64) -> Model {
     let free = load(source, options, None);
     let fixed = free.runtime().memory_used();
@@ -31,14 +31,14 @@ fn prompt(i: usize) -> Vec<u32> {
     (0..10 + (i * 37) % 70).map(|j| 3 + ((i * 31 + j * 7) % 400) as u32).collect()
 }
 
-/// Passes and tokens that were computed.
+/// Passes and computed tokens.
 fn counts(model: &Model) -> (u64, u64) {
     let loaded = model.loaded().unwrap();
     let engine = loaded.engine().unwrap();
     (engine.counts.passes, engine.counts.rows)
 }
 
-/// One that keeps all, one with windows, two with states, experts or not.
+/// Full attention; sliding windows; two with recurrent states, with and without experts.
 fn sources() -> Vec<Source> {
     let families = ["gemma4", "granite4", "qwen3_5"].into_iter().map(support::family);
     [Source::Builtin].into_iter().chain(families.map(Source::Path)).collect()
@@ -72,9 +72,9 @@ fn a_batch_costs_what_its_requests_cost_in_any_memory() {
     }
 }
 
-/// Open requests: two begin because few take so much, and then they do not fit together.
+/// Open-ended requests: two are admitted because few need that much, and then they do not fit together.
 #[test]
-fn open_requests_compute_little_again() {
+fn open_ended_requests_recompute_little() {
     const TOKENS: usize = 2400;
     let dir = support::family("olmo3");
     let dir = support::Copy::of(&dir, "open-requests");
@@ -92,7 +92,7 @@ fn open_requests_compute_little_again() {
     assert!(rows > alone && rows * 10 <= alone * 13, "{rows} of {alone}");
 }
 
-/// Sessions that are idle make room, and their tokens are computed again when they go on, once.
+/// Idle sessions give up their pages; when they continue, their tokens are computed again, once.
 #[test]
 fn idle_sessions_make_room_once() {
     let options = ModelOptions::default().prefill_chunk(64_u32);
@@ -120,9 +120,9 @@ fn idle_sessions_make_room_once() {
     }
 }
 
-/// Sessions whose pages others took are cut shorter, go on to the same tokens, and may be dropped in any order.
+/// Sessions whose pages were taken can be truncated, continue with the same tokens, and may be dropped in any order.
 #[test]
-fn sessions_that_lost_their_pages_go_on() {
+fn sessions_that_lost_their_pages_continue() {
     let options = ModelOptions::default().prefill_chunk(64_u32);
     for source in sources() {
         let roomy = load(&source, &options, None);
@@ -173,7 +173,7 @@ fn texts_to_embed_are_computed_once_in_any_memory() {
     }
 }
 
-/// What the scheduler does costs no pass where there is room: each is as full as it can be.
+/// Scheduling costs no extra pass where there is room: each pass is as full as it can be.
 #[test]
 fn passes_are_full_where_there_is_room() {
     let model = load(&Source::Builtin, &ModelOptions::default(), None);
@@ -200,16 +200,16 @@ fn a_short_request_does_not_wait_for_those_that_fill_the_passes() {
     let before = counts(&model).0;
     let short = model.generate(vec![9; 8], &greedy(10)).unwrap();
     assert_eq!(short.token_ids.len(), 10);
-    // A turn at most, and its own.
+    // At most one turn, and its own passes.
     let took = counts(&model).0 - before;
-    assert!(took <= u64::from(scheduler::TURN) + 10, "{took} passes");
+    assert!(took <= u64::from(entry::TURN) + 10, "{took} passes");
     for stream in long {
         assert_eq!(stream.finish().unwrap().token_ids.len(), 250);
     }
 }
 
 #[test]
-fn nothing_is_left_of_requests_that_ended_in_the_middle() {
+fn interrupted_requests_leave_nothing() {
     for source in sources() {
         let options = ModelOptions::default().prefill_chunk(16_u32);
         let model = load(&source, &options, None);
@@ -219,19 +219,19 @@ fn nothing_is_left_of_requests_that_ended_in_the_middle() {
             let engine = loaded.engine().unwrap();
             (engine.cache.usage(), engine.requests.used(), engine.sequences.len())
         };
-        // Dropped while its prompt is computed, with another that goes on.
+        // Dropped while its prompt is computed, next to one that continues.
         let mut kept = model.stream(prompt(1), &greedy(5)).unwrap();
         let mut dropped = model.stream(prompt(3), &greedy(5)).unwrap();
         dropped.next_event().unwrap();
         drop(dropped);
         kept.next_event().unwrap();
-        // Cancelled, and an abandoned pass.
+        // Cancelled, with an abandoned pass.
         let cancelled = model.stream(prompt(3), &greedy(5)).unwrap();
         cancelled.cancel_handle().cancel();
         kept.finish().unwrap();
         cancelled.finish().unwrap();
         assert_eq!(usage(), ((0, 0), 0, 0), "{source:?}");
-        // A session that is cut shorter after its pages were taken, and one of a closed model.
+        // A session truncated after its pages were taken, and one of a closed model.
         let mut session = model.session().unwrap();
         session.append(prompt(3), AddSpecialTokens::No).unwrap();
         let expected = session.generate(&greedy(3)).unwrap().token_ids;
@@ -250,7 +250,7 @@ fn nothing_is_left_of_requests_that_ended_in_the_middle() {
 }
 
 #[test]
-fn what_requests_keep_counts() {
+fn memory_of_requests_is_counted() {
     let model = tight(&Source::Builtin, &ModelOptions::default(), 640, 1 << 16);
     let loaded = model.loaded().unwrap();
     let used = || loaded.engine().unwrap().requests.used();

@@ -1,4 +1,4 @@
-//! Passes that fail: what users see of it, and what is left.
+//! Passes that fail: what users see, and what remains.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,7 +19,7 @@ fn load(source: &Source, options: &ModelOptions, budget: Option<u64>) -> Model {
     Runtime::new(&runtime).unwrap().load(source, options).unwrap()
 }
 
-/// One that keeps all, one with windows, two with states, experts or not.
+/// Full attention; sliding windows; two with recurrent states, with and without experts.
 fn sources() -> Vec<Source> {
     let families = ["gemma4", "granite4", "qwen3_5"].into_iter().map(support::family);
     [Source::Builtin].into_iter().chain(families.map(Source::Path)).collect()
@@ -37,7 +37,7 @@ fn set(model: &Model, trap: Option<Arc<Trap>>) {
     model.loaded().unwrap().engine().unwrap().trap = trap;
 }
 
-/// An error or a panic in layer 1 of pass `at` from now on, counted from 0, and only there.
+/// An error or a panic in layer 1 of pass `at`, counted from 0 from now on, and only there.
 fn once(at: usize, fault: fn() -> Result<()>) -> Arc<Trap> {
     let passes = AtomicUsize::new(0);
     Arc::new(move |place| match place {
@@ -66,9 +66,9 @@ fn ended(stream: &mut Stream) -> Error {
     error
 }
 
-/// In the prompt's first chunk, in its second, and in passes for single tokens.
+/// In the first chunk of the prompt, in the second, and in decode passes.
 #[test]
-fn a_fault_in_a_layer_ends_the_requests_of_the_pass_and_nothing_else() {
+fn a_fault_ends_only_the_requests_of_its_pass() {
     let faults = [(error as fn() -> Result<()>, ErrorKind::NonFinite), (panic, ErrorKind::Internal)];
     for source in sources() {
         let options = ModelOptions::default().prefill_chunk(16_u32).max_batch(2_u32);
@@ -83,7 +83,7 @@ fn a_fault_in_a_layer_ends_the_requests_of_the_pass_and_nothing_else() {
             let mut streams = vec![session.stream(&greedy(6)).unwrap()];
             streams.extend((1..4).map(|i| model.stream(prompt(i), &greedy(6)).unwrap()));
             set(&model, Some(once(at, fault)));
-            // Two have room in a pass: the others were not in it.
+            // Two fit in a pass: the others were not in it.
             let outcomes: Vec<Result<Vec<u32>>> =
                 streams.into_iter().map(|stream| Ok(stream.finish()?.token_ids)).collect();
             let failed = outcomes.iter().filter_map(|outcome| outcome.as_ref().err());
@@ -94,7 +94,7 @@ fn a_fault_in_a_layer_ends_the_requests_of_the_pass_and_nothing_else() {
             for (outcome, expected) in outcomes.iter().zip(&expected) {
                 assert!(outcome.as_ref().map_or(true, |found| found == expected), "{name}");
             }
-            // The session has the tokens that came before, and goes on from them to the same bits.
+            // The session keeps its earlier tokens and continues from them to the same bits.
             let so_far = session.tokens().unwrap();
             let whole = [prompt(0), expected[0].clone()].concat();
             assert!(so_far.len() >= 30 && whole.starts_with(&so_far), "{name}");
@@ -111,9 +111,9 @@ fn a_fault_in_a_layer_ends_the_requests_of_the_pass_and_nothing_else() {
     }
 }
 
-/// What gathers over several passes is whole, or an error.
+/// What is gathered over several passes is complete, or an error.
 #[test]
-fn a_fault_while_scoring_is_that_request_s() {
+fn a_fault_while_scoring_fails_that_request() {
     for source in sources() {
         let model = load(&source, &ModelOptions::default().prefill_chunk(16_u32), None);
         let expected = model.logits(&prompt(20)).unwrap();
@@ -128,9 +128,9 @@ fn a_fault_while_scoring_is_that_request_s() {
     }
 }
 
-/// Another user of the runtime takes the rest of the budget in the middle.
+/// Another user of the runtime takes the rest of the budget between passes.
 #[test]
-fn a_budget_that_shrinks_in_the_middle_is_an_error_of_those_that_do_not_fit() {
+fn a_shrinking_budget_fails_the_requests_that_do_not_fit() {
     for source in sources() {
         let options = ModelOptions::default().prefill_chunk(64_u32);
         let free = load(&source, &options, None);
@@ -148,7 +148,7 @@ fn a_budget_that_shrinks_in_the_middle_is_an_error_of_those_that_do_not_fit() {
         }
         let budget = model.runtime().budget();
         let taken = budget.reserve(budget.left(), "somebody else").unwrap();
-        // Neither fits to its end next to the other, nor alone; the error is typed, and of those that need more.
+        // Neither can finish, together or alone: the error is typed, and goes to those that need more.
         let outcomes = [first.finish(), second.finish()];
         for (outcome, expected) in outcomes.into_iter().zip(&expected) {
             match outcome {
@@ -169,9 +169,9 @@ fn a_budget_that_shrinks_in_the_middle_is_an_error_of_those_that_do_not_fit() {
     }
 }
 
-/// Of a task: the requests of the pass get a typed error; the others, later ones and the sessions go on.
+/// A panic in a task: the requests of the pass get a typed error; others, later ones and sessions continue.
 #[test]
-fn a_panic_of_a_thread_ends_its_requests_and_nothing_else() {
+fn a_panic_ends_only_the_requests_of_its_pass() {
     let model = load(&Source::Builtin, &ModelOptions::default(), None);
     let runtime = model.runtime().clone();
     let options = GenerateOptions::default().temperature(0.0).max_tokens(12).ignore_eos(true);
@@ -204,7 +204,7 @@ fn a_panic_of_a_thread_ends_its_requests_and_nothing_else() {
     set(&model, None);
     assert_eq!(model.generate("The fox", &options).unwrap().token_ids, expected);
     assert!(session.tokens().unwrap().len() >= tokens);
-    // The session goes on where it was.
+    // The session continues where it was.
     let so_far = session.tokens().unwrap();
     let rest = session.generate(&options.clone().max_tokens(8)).unwrap().token_ids;
     assert_eq!(rest, model.generate(so_far, &options.max_tokens(8)).unwrap().token_ids);

@@ -1,5 +1,6 @@
 //! The scheduler's rules for one pass.
 
+use super::super::risk::Work;
 use super::super::simulation::{Fake, entry};
 use super::*;
 
@@ -16,7 +17,7 @@ fn decoding_goes_first_and_prompts_fill_the_rest() {
     assert_eq!(short(ample(&all, &limits)), [(2, 1, 1), (1, 1, 1), (0, 62, 0)]);
     let wide = Limits { rows: 1000, sequences: 3, whole: false };
     assert_eq!(short(ample(&all, &wide)), [(2, 1, 1), (1, 1, 1), (0, 100, 1)]);
-    // There are fewer rows than sequences that decode: prompts are not kept out for ever.
+    // Fewer rows than decoding sequences: prompts are not kept out for ever.
     let narrow = Limits { rows: 1, sequences: 8, whole: false };
     assert_eq!(short(ample(&all, &narrow)), [(0, 1, 0)]);
 }
@@ -32,7 +33,7 @@ fn scoring_is_bounded() {
 }
 
 #[test]
-fn what_is_not_cut_waits_or_goes_alone() {
+fn unsplit_sequences_wait_or_run_alone() {
     let all = [entry(0, 30, 0, 1), entry(1, 30, 0, 2), entry(2, 10, 0, 3), entry(3, 100, 0, 4)];
     let limits = Limits { rows: 64, sequences: 8, whole: true };
     let rows = |all: &[Entry]| ample(all, &limits).iter().map(|s| (s.id, s.rows)).collect::<Vec<_>>();
@@ -42,7 +43,7 @@ fn what_is_not_cut_waits_or_goes_alone() {
 }
 
 #[test]
-fn what_can_never_fit_is_told_at_once() {
+fn sequences_that_never_fit_are_reported_at_once() {
     let pages = Fake { window: None, state: 0 };
     let limits = Limits { rows: 64, sequences: 8, whole: false };
     let memory = Memory { capacity: 3, pages: &pages, work: Work::default() };

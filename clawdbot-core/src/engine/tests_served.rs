@@ -1,4 +1,4 @@
-//! The engine over a model without weights: what it computes, for whom, and within which bounds.
+//! The engine over a model without weights: what it computes, for which sequences, and within which bounds.
 
 use std::sync::Mutex;
 
@@ -15,9 +15,9 @@ use crate::runtime::Budget;
 use crate::sampling::Drawable;
 
 const VOCAB: usize = 50;
-/// What follows it has no finite logits.
+/// The logits after this token are not finite.
 const BROKEN: u32 = 49;
-/// A pass with it fails.
+/// A pass with this token fails.
 const REFUSED: u32 = 48;
 
 /// The token after `token` at `position`, never one of the two above.
@@ -29,7 +29,7 @@ struct Fake {
     limits: Limits,
     pool: ThreadPool,
     drawable: Drawable,
-    /// Of each pass: its rows, and its sequences.
+    /// Rows and sequences of each pass.
     passes: Mutex<Vec<(usize, usize)>>,
 }
 
@@ -95,7 +95,7 @@ fn begin(engine: &mut Engine, prompt: &[u32], max_tokens: u32) -> (SequenceId, T
     (id, engine.start(id, Job::generate(options, prompt.len(), None)).unwrap())
 }
 
-/// Runs steps until all have ended.
+/// Runs steps until all jobs have ended.
 fn run(engine: &mut Engine, fake: &Fake, jobs: &[(SequenceId, Ticket)]) {
     for _ in 0..10_000 {
         if jobs.iter().all(|(id, ticket)| engine.job(*id, ticket).unwrap().is_finished()) {
@@ -117,8 +117,8 @@ fn expected(prompt: &[u32], tokens: usize) -> Vec<u32> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever is computed together: each gets what follows from its own tokens, passes keep to the bounds, and nothing is
-    /// computed twice.
+    /// However sequences are batched, each gets what follows from its own tokens, passes keep to the bounds, and
+    /// nothing is computed twice.
     #[test]
     fn each_sequence_is_computed_as_if_alone(
         requests in proptest::collection::vec((proptest::collection::vec(0_u32..48, 1..90), 1_u32..20), 1..12),
@@ -145,7 +145,7 @@ fn error(engine: &mut Engine, (id, ticket): &(SequenceId, Ticket)) -> Option<Err
 }
 
 #[test]
-fn logits_that_are_not_numbers_end_their_own_sequence() {
+fn logits_that_are_not_finite_end_their_own_sequence() {
     let (mut engine, fake) = (engine(), Fake::new(64, 8));
     let jobs =
         [begin(&mut engine, &[1, 2], 5), begin(&mut engine, &[1, BROKEN], 5), begin(&mut engine, &[3], 5)];
@@ -156,7 +156,7 @@ fn logits_that_are_not_numbers_end_their_own_sequence() {
 }
 
 #[test]
-fn a_pass_that_fails_ends_its_sequences_alone() {
+fn a_failed_pass_ends_only_its_own_sequences() {
     let (mut engine, fake) = (engine(), Fake::new(64, 2));
     // Two at a time: the third waits.
     let jobs = [begin(&mut engine, &[1], 3), begin(&mut engine, &[REFUSED], 3), begin(&mut engine, &[5], 3)];
@@ -167,7 +167,7 @@ fn a_pass_that_fails_ends_its_sequences_alone() {
 }
 
 #[test]
-fn what_is_cancelled_ends_without_a_pass() {
+fn cancelled_jobs_end_without_a_pass() {
     let (mut engine, fake) = (engine(), Fake::new(64, 8));
     let job = begin(&mut engine, &[1], 100);
     engine.step(&fake).unwrap();

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::scheduler::{HORIZON, Limits, TURN};
+use super::entry::{HORIZON, Limits, TURN};
 use super::simulation::{Ends, Fake, Request, simulate, simulate_with};
 use crate::cache::Pages;
 
@@ -10,7 +10,7 @@ fn alone(requests: &[Request]) -> usize {
     requests.iter().map(Request::alone).sum()
 }
 
-/// Up to 40 requests, of which at least `known` in 10 have an end that is known.
+/// Up to 40 requests; at least `known` in 10 have a known end.
 fn requests(most_output: usize, known: u32) -> impl Strategy<Value = Vec<Request>> {
     let one = (0_u64..40, 1_usize..400, 1_usize..most_output, 0_usize..400, any::<bool>(), 0_u32..10);
     proptest::collection::vec(one, 1..40).prop_map(move |list| {
@@ -24,7 +24,7 @@ fn requests(most_output: usize, known: u32) -> impl Strategy<Value = Vec<Request
     })
 }
 
-/// At least what the largest request needs.
+/// Bytes for the largest request, plus `more`.
 fn capacity(requests: &[Request], limits: &Limits, pages: &Fake, more: u64) -> u64 {
     let most = requests.iter().map(|request| pages.bytes(request.alone(), request.prompt.min(limits.rows)));
     most.max().unwrap_or(0) + more
@@ -71,9 +71,9 @@ proptest! {
     }
 }
 
-/// Cases that come near to the bound, so that it is not held by throwing nothing away.
+/// Cases that come near the bound: it is not held by discarding nothing.
 #[test]
-fn open_requests_run_together_as_far_as_they_may() {
+fn open_ended_requests_run_together_within_the_bound() {
     let pages = Fake { window: None, state: 0 };
     let limits = Limits { rows: 128, sequences: 64, whole: false };
     let open = |output| Request { at: 0, prompt: 20, output, most: 100_000 };
@@ -111,20 +111,20 @@ fn a_batch_of_any_size_costs_what_its_requests_cost() {
     }
 }
 
-/// Sequences run side by side as far as memory goes, and passes are full where there is enough.
+/// Sequences run concurrently as far as memory allows, and passes are full where there is enough.
 #[test]
 fn memory_is_used() {
     let limits = Limits { rows: 512, sequences: 64, whole: false };
     let pages = Fake { window: None, state: 0 };
     let list = vec![Request { at: 0, prompt: 64, output: 65, most: 65 }; 64];
     let passes = |capacity| simulate(&list, &limits, &pages, capacity).passes;
-    // A prompt's chunk each, 8 in a pass, then a token in each pass.
+    // A prompt chunk each, 8 in a pass, then a token in each pass.
     assert_eq!(passes(1000), 9 + 64);
     assert_eq!(passes(128), 9 + 64);
     // Half of them at a time.
     assert!(passes(64) < 2 * (8 + 64), "{}", passes(64));
     assert!(passes(2) == 64 * 65, "one at a time");
-    // Those that are nearly done make room: more at a time than fit with their ends.
+    // Those that are nearly done make room: more run at a time than fit at their ends.
     let apart: Vec<Request> =
         (0..64).map(|i| Request { at: i * 65, prompt: 64, output: 641, most: 641 }).collect();
     let outcome = simulate(&apart, &limits, &pages, 67);
@@ -140,22 +140,22 @@ fn a_short_request_does_not_wait_for_long_ones() {
     let list = [vec![long; 64], vec![short]].concat();
     let outcome = simulate(&list, &limits, &pages, u64::MAX);
     assert!(outcome.took[64] <= 11, "{} passes", outcome.took[64]);
-    // Nor does one of many for more than a turn of all before it.
+    // Nor does one of many wait for more than a turn of all before it.
     let list = [vec![long; 64], vec![short; 200]].concat();
     let outcome = simulate(&list, &limits, &pages, u64::MAX);
     let most = outcome.took[64..].iter().max().unwrap();
     assert!(*most <= 16 * 200_u64.div_ceil(64) + 11, "{most} passes");
-    // And the long ones get their part: the passes are as full as without.
+    // The long ones get their part: passes are as full as without it.
     let together = alone(&list).div_ceil(64) as u64;
     assert!(outcome.passes < together + together / 10 + 100, "{} of {together}", outcome.passes);
-    // A prompt that takes all rows of many passes lets others in too.
+    // A prompt that fills many passes lets others in too.
     let huge = Request { at: 0, prompt: 512 * 500, output: 1, most: 1 };
     let outcome = simulate(&[huge, Request { at: 3, ..short }], &limits, &pages, u64::MAX);
     assert!(outcome.took[1] <= u64::from(TURN) + 11, "{} passes", outcome.took[1]);
 }
 
 #[test]
-fn a_small_request_may_pass_a_large_one_but_not_for_ever() {
+fn a_small_request_may_overtake_a_large_one_but_not_for_ever() {
     let limits = Limits { rows: 512, sequences: 64, whole: false };
     let pages = Fake { window: None, state: 0 };
     let first = Request { at: 0, prompt: 64, output: 600, most: 600 };

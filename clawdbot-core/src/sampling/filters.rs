@@ -1,13 +1,13 @@
-//! top-k, top-p, min-p, typical-p and the draw over what they keep.
+//! Top-k, top-p, min-p, typical-p, and the draw from what they keep.
 
 use std::cmp::Ordering;
 
 use crate::options::Resolved;
 
-/// How many candidates top-p looks at first; most distributions need no more.
+/// Candidates that top-p sorts first; most distributions need no more.
 const FIRST_LOOK: usize = 1024;
 
-/// Draws an id by inverse transform: `draw` in [0, 1) picks from the kept tokens, most likely first.
+/// Draws an id by inverse transform sampling: `draw` in [0, 1) selects among the kept tokens, most likely first.
 pub(super) fn draw(logits: &[f32], options: &Resolved, draw: f64) -> u32 {
     let keep_all = options.top_k == 0 || options.top_k as usize >= logits.len();
     let count = if keep_all { logits.len() } else { options.top_k as usize };
@@ -19,7 +19,7 @@ pub(super) fn draw(logits: &[f32], options: &Resolved, draw: f64) -> u32 {
     }
     let max = f64::from(ids.iter().map(|&id| key(id)).fold(f32::NEG_INFINITY, f32::max));
     let temperature = f64::from(options.temperature);
-    // Each is wanted several times, and over a whole vocabulary they are most of the work.
+    // Computed once: over a whole vocabulary, exponentials are most of the work.
     let mut weights = vec![0.0; logits.len()];
     for &id in &ids {
         weights[id as usize] = libm::exp((f64::from(key(id)) - max) / temperature);
@@ -45,7 +45,7 @@ pub(super) fn draw(logits: &[f32], options: &Resolved, draw: f64) -> u32 {
             return id;
         }
     }
-    // Rounding may leave a rest after the last token; those that may not come next have no weight.
+    // Rounding may leave a remainder after the last token. Masked tokens have weight 0.
     ids.iter().rev().copied().find(|&id| weight(id) > 0.0).unwrap_or(0)
 }
 
@@ -69,14 +69,14 @@ fn keep_top_p(ids: &mut Vec<u32>, mass: f64, key: impl Fn(u32) -> f32 + Copy, we
 }
 
 /// Locally typical sampling (Meister et al., <https://arxiv.org/abs/2202.00666>): keeps the tokens whose information is
-/// nearest to the entropy, nearest first, until their probabilities reach `mass`, and those that are as near as the last.
+/// closest to the entropy, closest first, until their probabilities reach `mass`, with all that tie with the last.
 /// ```text
 /// p = weight / sum of weights;  entropy = -sum p ln p;  distance = |-ln p - entropy|
 /// ```
 fn keep_typical(ids: &mut Vec<u32>, mass: f64, weights: &[f64]) {
     let weight = |id: u32| weights[id as usize];
     let total: f64 = ids.iter().map(|&id| weight(id)).sum();
-    // Tokens that may not come next have no weight.
+    // Masked tokens have weight 0.
     ids.retain(|&id| weight(id) > 0.0);
     let mut distances = vec![0.0; weights.len()];
     let mut entropy = 0.0;

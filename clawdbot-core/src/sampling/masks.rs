@@ -1,31 +1,30 @@
-//! Tokens that may not come next.
+//! Masks: tokens that may not be sampled next.
 
-use super::History;
 use crate::options::Resolved;
 use crate::tokenizer::Tokenizer;
 
-/// The ids that have a token: models pad their embedding, and what a row of padding stands for has no text.
+/// The ids that have a token. Models pad their embedding, and rows of padding have no text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Drawable {
     /// Ids from here on are padding.
     end: usize,
-    /// Ids before it that no token has; few.
+    /// Ids below `end` without a token; few.
     holes: Vec<u32>,
 }
 
 impl Drawable {
-    /// Of a model without a tokenizer, every one of its ids.
+    /// All ids of a model without a tokenizer.
     pub(crate) fn all(vocab_size: usize) -> Self {
         Drawable { end: vocab_size, holes: Vec::new() }
     }
 
-    /// Of a model with `vocab_size` ids, those that `tokenizer` has.
+    /// The ids among `vocab_size` that `tokenizer` has.
     pub(crate) fn of(tokenizer: &Tokenizer, vocab_size: usize) -> Self {
         let has = |id: usize| u32::try_from(id).is_ok_and(|id| tokenizer.id_to_token(id).is_some());
         let limit = vocab_size.min(tokenizer.id_limit() as usize);
         let end = (0..limit).rev().find(|&id| has(id)).map_or(0, |last| last + 1);
         if end == 0 {
-            // A tokenizer without tokens says nothing about the model's.
+            // A tokenizer without tokens says nothing about the model.
             return Self::all(vocab_size);
         }
         let full = tokenizer.vocab_size() == tokenizer.id_limit() as usize;
@@ -46,7 +45,7 @@ impl Drawable {
     }
 }
 
-/// Gives tokens that may not come next a logit of minus infinity, as the processors of transformers do.
+/// Sets the logits of masked tokens to minus infinity, as the logits processors of transformers do.
 pub(super) fn mask(logits: &mut [f32], drawable: &Drawable, options: &Resolved, history: &History<'_>) {
     let mut forbid = |id: u32| {
         if let Some(logit) = logits.get_mut(id as usize) {
@@ -73,6 +72,12 @@ pub(super) fn mask(logits: &mut [f32], drawable: &Drawable, options: &Resolved, 
     }
 }
 
+/// The tokens so far, which penalties and masks look at.
+pub(crate) struct History<'a> {
+    pub(crate) prompt: &'a [u32],
+    pub(crate) output: &'a [u32],
+}
+
 impl History<'_> {
     fn len(&self) -> usize {
         self.prompt.len() + self.output.len()
@@ -92,12 +97,12 @@ impl History<'_> {
         })
     }
 
-    /// The tokens that have come after the last `count` tokens before; with 0, all.
+    /// The tokens that followed earlier occurrences of the last `count` tokens; with 0, all tokens.
     fn after_each_end(&self, count: usize) -> impl Iterator<Item = u32> {
         let end = self.len().saturating_sub(count);
         let matches =
             move |start: &usize| (0..count).all(|offset| self.at(start + offset) == self.at(end + offset));
-        // Where there is no whole sequence yet, `end` is 0.
+        // With fewer than `count` tokens, `end` is 0.
         (0..end).filter(matches).map(move |start| self.at(start + count))
     }
 }

@@ -1,7 +1,7 @@
-//! Logits to token ids: penalties, masks, temperature, filters, draw, log-probabilities.
+//! From logits to token ids: penalties, masks, temperature, filters, draw, log-probabilities.
 //!
-//! The order is that of transformers: bias and penalties, masks, temperature, top-k, top-p, min-p, typical-p, draw. All arithmetic is
-//! portable (no platform `exp`), so a seed gives the same tokens wherever the logits are the same.
+//! The order is that of transformers: bias and penalties, masks, temperature, top-k, top-p, min-p, typical-p, draw. All
+//! arithmetic is portable (no platform `exp`), so a seed gives the same tokens wherever the logits are the same.
 
 mod filters;
 mod masks;
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::Resolved;
 
-pub(crate) use masks::Drawable;
+pub(crate) use masks::{Drawable, History};
 
 /// The log-probability of a token under the model's own distribution (before penalties and temperature).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -35,21 +35,23 @@ pub struct Logprobs {
     pub top: Vec<TokenLogprob>,
 }
 
-/// The tokens that penalties and masks look at.
-pub(crate) struct History<'a> {
-    pub(crate) prompt: &'a [u32],
-    pub(crate) output: &'a [u32],
+/// A sampled token.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Sampled {
+    pub(crate) id: u32,
+    /// Set if the request asks for log-probabilities.
+    pub(crate) logprobs: Option<Logprobs>,
 }
 
-/// Bytes that choosing a token takes at most, besides the logits: copies of them, ids in order (twice for typical-p), weights
-/// and distances; and the tokens that penalties look at.
+/// Most bytes that sampling a token needs apart from the logits: a copy of them, sorted ids (twice for typical-p),
+/// weights and distances, and the tokens that penalties look at.
 pub(crate) fn bytes(vocab_size: usize, max_context: usize) -> u64 {
     const PER_ID: u64 = 4 + 4 + 4 + 4 + 8 + 8;
     const PER_TOKEN: u64 = 4 + 24;
     PER_ID * vocab_size as u64 + PER_TOKEN * max_context as u64
 }
 
-/// Chooses the next token. `logits` is scratch afterwards.
+/// Samples the next token. Overwrites `logits`.
 ///
 /// # Errors
 /// `NonFinite` when a logit is NaN or infinite, `InvalidArgument` when the options leave no token.
@@ -58,7 +60,7 @@ pub(crate) fn sample(
     drawable: &Drawable,
     options: &Resolved,
     history: &History<'_>,
-) -> Result<(u32, Option<Logprobs>)> {
+) -> Result<Sampled> {
     check_finite(logits)?;
     let report = options.logprobs.map(|n| (log_sum_exp(logits), top(logits, drawable, n as usize)));
     let raw = report.as_ref().map(|_| logits.to_vec());
@@ -68,8 +70,8 @@ pub(crate) fn sample(
     let best = argmax(logits);
     if logits[best as usize] == f32::NEG_INFINITY {
         return Err(Error::invalid_argument(
-            "suppress_tokens, begin_suppress_tokens, bad_words_ids, no_repeat_ngram_size and min_tokens leave no token that \
-             may come next",
+            "suppress_tokens, begin_suppress_tokens, bad_words_ids, no_repeat_ngram_size and min_tokens leave no token to \
+             sample",
         ));
     }
     let id = if options.temperature == 0.0 {
@@ -82,12 +84,11 @@ pub(crate) fn sample(
         let entry = |id: u32| TokenLogprob { id, logprob: (f64::from(raw[id as usize]) - normaliser) as f32 };
         Logprobs { chosen: entry(id), top: top.into_iter().map(entry).collect() }
     });
-    Ok((id, logprobs))
+    Ok(Sampled { id, logprobs })
 }
 
 fn check_finite(logits: &[f32]) -> Result<()> {
-    // Zero times a number is zero, but for NaN and infinities; sums keep the loop free of branches, and as many of them as a
-    // vector has lanes make it one of vectors.
+    // x * 0 is 0 unless x is NaN or infinite. Sums keep the loop free of branches, and 16 of them let it vectorize.
     let (chunks, rest) = logits.as_chunks::<16>();
     let mut poison = [0.0; 16];
     for chunk in chunks {
@@ -105,7 +106,7 @@ fn check_finite(logits: &[f32]) -> Result<()> {
     ))
 }
 
-/// The largest logit's index; the first of equals.
+/// The index of the largest logit; the first of equal ones.
 pub(crate) fn argmax(logits: &[f32]) -> u32 {
     const PART: usize = 1024;
     let mut best = (0, f32::NEG_INFINITY);
@@ -127,7 +128,7 @@ pub(crate) fn argmax(logits: &[f32]) -> u32 {
     (first + within) as u32
 }
 
-/// Extreme penalties make extreme logits, but no infinities.
+/// Clamps to finite numbers: extreme penalties must not make infinities.
 fn bounded(x: f32) -> f32 {
     x.clamp(f32::MIN, f32::MAX)
 }
@@ -161,7 +162,7 @@ fn adjust(logits: &mut [f32], options: &Resolved, history: &History<'_>) {
     }
 }
 
-/// ln of the sum of exp(logit), in double precision.
+/// ln(sum(exp(logit))), in double precision.
 fn log_sum_exp(logits: &[f32]) -> f64 {
     let max = f64::from(logits[argmax(logits) as usize]);
     let sum: f64 = logits.iter().map(|&x| libm::exp(f64::from(x) - max)).sum();

@@ -1,6 +1,6 @@
-//! Random numbers as a function of seed and draw: nothing to carry along, the same on every platform.
+//! Random numbers as a function of seed and draw number: no state to keep, the same on every platform.
 
-/// A uniform number in [0, 1) with 53 random bits: draw number `draw` of the sequence that `seed` names.
+/// A uniform number in [0, 1) with 53 random bits: number `draw` of the sequence for `seed`.
 ///
 /// Two rounds of the SplitMix64 finaliser (Steele, Lea, Flood 2014, <https://doi.org/10.1145/2660193.2660195>).
 pub(crate) fn uniform(seed: u64, draw: u64) -> f64 {
@@ -24,7 +24,7 @@ mod tests {
 
     #[test]
     fn pinned_and_uniform() {
-        // Pinned: a change would change every seeded text of every user.
+        // Pinned: a change would alter every seeded text of every user.
         let bits = |seed, draw| (uniform(seed, draw) * (1_u64 << 53) as f64) as u64;
         assert_eq!(bits(0, 0), 5_876_733_520_225_071);
         assert_eq!(bits(42, 7), 6_617_773_565_905_164);

@@ -23,17 +23,17 @@ fn frequencies(logits: &[f32], options: &GenerateOptions) -> Vec<f64> {
     let mut counts = vec![0.0; logits.len()];
     for seed in 0..draws {
         let options = resolved(options.clone().seed(seed));
-        let (id, _) = sample(&mut logits.to_vec(), &ALL, &options, &NONE).unwrap();
+        let id = sample(&mut logits.to_vec(), &ALL, &options, &NONE).unwrap().id;
         counts[id as usize] += 1.0 / draws as f64;
     }
     counts
 }
 
 #[test]
-fn greedy_takes_the_first_of_equals() {
+fn greedy_takes_the_first_of_equal_logits() {
     let options = resolved(GenerateOptions::default().temperature(0.0));
-    let (id, logprobs) = sample(&mut [1.0, 3.0, 3.0], &ALL, &options, &NONE).unwrap();
-    assert_eq!((id, logprobs), (1, None));
+    let sampled = sample(&mut [1.0, 3.0, 3.0], &ALL, &options, &NONE).unwrap();
+    assert_eq!(sampled, Sampled { id: 1, logprobs: None });
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn draws_follow_the_distribution() {
 }
 
 #[test]
-fn filters_keep_what_they_say() {
+fn filters_keep_the_expected_tokens() {
     let logits = [0.0, 1.0, 2.0, -1.0, 1.9];
     let support = |options: GenerateOptions| -> Vec<usize> {
         let found = frequencies(&logits, &options.temperature(1.0));
@@ -61,7 +61,7 @@ fn filters_keep_what_they_say() {
     assert_eq!(support(GenerateOptions::default().top_p(0.8)), [1, 2, 4]);
     assert_eq!(support(GenerateOptions::default().min_p(0.3)), [1, 2, 4]);
     assert_eq!(support(GenerateOptions::default().min_p(0.3).top_p(0.99).top_k(2_u32)), [2, 4]);
-    // Their distances from the entropy, 1.257: 0.357, 0.257, 0.643, 1.643, 2.643.
+    // Distances from the entropy, 1.257: 0.357, 0.257, 0.643, 1.643, 2.643.
     assert_eq!(support(GenerateOptions::default().typical_p(0.3)), [4]);
     assert_eq!(support(GenerateOptions::default().typical_p(0.5)), [2, 4]);
     assert_eq!(support(GenerateOptions::default().typical_p(0.85)), [1, 2, 4]);
@@ -75,14 +75,14 @@ fn penalties_and_bias() {
     adjust(&mut logits, &resolved(options.clone().frequency_penalty(0.25)), &history);
     assert_eq!(logits, [2.0, -3.0, 3.25, 0.0]);
     let options = options.logit_bias([(3, 100.0)]);
-    let (id, _) = sample(&mut [4.0, -1.0, 8.0, 0.0], &ALL, &resolved(options), &history).unwrap();
-    assert_eq!(id, 3);
+    let sampled = sample(&mut [4.0, -1.0, 8.0, 0.0], &ALL, &resolved(options), &history).unwrap();
+    assert_eq!(sampled.id, 3);
 }
 
 #[test]
-fn logprobs_are_of_the_model_not_of_the_sampler() {
+fn logprobs_ignore_bias_and_temperature() {
     let options = GenerateOptions::default().temperature(0.0).logit_bias([(0, 50.0)]).logprobs(2_u32);
-    let (id, logprobs) = sample(&mut [0.0, 0.0, 1.0], &ALL, &resolved(options), &NONE).unwrap();
+    let Sampled { id, logprobs } = sample(&mut [0.0, 0.0, 1.0], &ALL, &resolved(options), &NONE).unwrap();
     let logprobs = logprobs.unwrap();
     assert_eq!(id, 0);
     assert!((f64::from(logprobs.chosen.logprob).exp() - 0.211_941_6).abs() < 1e-6);
@@ -97,16 +97,16 @@ fn non_finite_logits_are_an_error() {
     }
 }
 
-/// The ids that may come next, of ten.
+/// The unmasked ids among the first ten.
 fn allowed(options: GenerateOptions, history: &History<'_>) -> Vec<u32> {
     let mut logits = [0.0; 10];
     masks::mask(&mut logits, &ALL, &resolved(options), history);
     (0..10).filter(|&id| logits[id as usize] == 0.0).collect()
 }
 
-/// Against what the processors of transformers do with the same histories.
+/// Compared with the logits processors of transformers on the same histories.
 #[test]
-fn masks_rule_out_what_may_not_come_next() {
+fn masks_agree_with_transformers() {
     let history = History { prompt: &[1, 2, 3, 1], output: &[2, 5, 1, 2] };
     let options = GenerateOptions::default;
     let without = |ids: &[u32]| -> Vec<u32> { (0..10).filter(|id| !ids.contains(id)).collect() };
@@ -114,7 +114,7 @@ fn masks_rule_out_what_may_not_come_next() {
     let first = options().begin_suppress_tokens(vec![4]);
     assert_eq!(allowed(first.clone(), &history), without(&[]));
     assert_eq!(allowed(first, &History { output: &[], ..history }), without(&[4]));
-    // 1 2 was followed by 3 and 5, 2 by them too, and 5 1 2 by nothing.
+    // 1 2 was followed by 3 and 5, 2 by the same, and 5 1 2 by nothing.
     assert_eq!(allowed(options().no_repeat_ngram_size(3), &history), without(&[3, 5]));
     assert_eq!(allowed(options().no_repeat_ngram_size(2), &history), without(&[3, 5]));
     assert_eq!(allowed(options().no_repeat_ngram_size(4), &history), without(&[]));
@@ -124,7 +124,7 @@ fn masks_rule_out_what_may_not_come_next() {
     let again = History { prompt: &[], output: &[4, 4, 4] };
     assert_eq!(allowed(options().no_repeat_ngram_size(2), &again), without(&[4]));
     assert_eq!(allowed(options().no_repeat_ngram_size(4), &again), without(&[]));
-    // The last is ruled out where the others have just come.
+    // The last token of a sequence is masked if the ones before it have just been generated.
     let words = vec![vec![9], vec![2, 6], vec![1, 2, 8], vec![3, 2, 7], vec![0, 1, 2, 3, 1, 2, 5, 1, 2, 0]];
     assert_eq!(allowed(options().bad_words_ids(words), &history), without(&[9, 6, 8]));
     let early = options().stop_token_ids(vec![3]).min_tokens(5);
@@ -133,14 +133,12 @@ fn masks_rule_out_what_may_not_come_next() {
 }
 
 #[test]
-fn what_is_ruled_out_is_never_drawn() {
+fn masked_tokens_are_never_drawn() {
     for temperature in [0.0, 1.0] {
         for top_p in [1.0, 0.9] {
             let options = GenerateOptions::default().temperature(temperature).top_p(top_p);
             let drawn = |options: GenerateOptions, seed: u64| {
-                let (id, _) =
-                    sample(&mut [0.0, 3.0, 9.0, 1.0], &ALL, &resolved(options.seed(seed)), &NONE).unwrap();
-                id
+                sample(&mut [0.0, 3.0, 9.0, 1.0], &ALL, &resolved(options.seed(seed)), &NONE).unwrap().id
             };
             for seed in 0..200 {
                 let id = drawn(options.clone().suppress_tokens(vec![2, 3]), seed);
@@ -155,7 +153,7 @@ fn what_is_ruled_out_is_never_drawn() {
 }
 
 #[test]
-fn rows_without_a_token_are_never_drawn() {
+fn padding_ids_are_never_drawn() {
     let json =
         br#"{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
         "pre_tokenizer": null, "post_processor": null, "decoder": null,
@@ -166,18 +164,18 @@ fn rows_without_a_token_are_never_drawn() {
     let logits = [1.0, 2.0, 9.0, 0.5, 8.0, 7.0];
     for seed in 0..100 {
         let options = resolved(GenerateOptions::default().temperature(2.0).seed(seed).logprobs(4_u32));
-        let (id, logprobs) = sample(&mut logits.to_vec(), &drawable, &options, &NONE).unwrap();
+        let Sampled { id, logprobs } = sample(&mut logits.to_vec(), &drawable, &options, &NONE).unwrap();
         assert!(drawable.has(id), "{id}");
         let top: Vec<u32> = logprobs.unwrap().top.iter().map(|entry| entry.id).collect();
         assert_eq!(top, [1, 0, 3]);
     }
-    // A bias, or a padding token in the prompt, makes them no more likely.
+    // Neither a bias nor a padding token in the prompt changes that.
     let greedy = GenerateOptions::default().temperature(0.0).logit_bias([(4, 100.0), (2, 9.0)]);
     let greedy = resolved(greedy.repetition_penalty(1.5).presence_penalty(1.0));
     let history = History { prompt: &[5, 4], output: &[5] };
-    assert_eq!(sample(&mut logits.to_vec(), &drawable, &greedy, &history).unwrap().0, 1);
-    // Of a model without a tokenizer, and of one whose vocabulary is smaller than the tokenizer's.
-    assert_eq!(sample(&mut logits.to_vec(), &Drawable::all(6), &greedy, &NONE).unwrap().0, 4);
+    assert_eq!(sample(&mut logits.to_vec(), &drawable, &greedy, &history).unwrap().id, 1);
+    // A model without a tokenizer, and one whose vocabulary is smaller than the tokenizer's.
+    assert_eq!(sample(&mut logits.to_vec(), &Drawable::all(6), &greedy, &NONE).unwrap().id, 4);
     assert_eq!(Drawable::of(&tokenizer, 2), Drawable::all(2));
     let all = crate::api::model::Model::builtin().unwrap();
     let size = all.info().vocab_size;
@@ -193,7 +191,7 @@ proptest! {
     ) {
         let options = GenerateOptions::default().top_k(top_k).top_p(top_p).min_p(min_p).temperature(temperature);
         let options = resolved(options.seed(seed));
-        let (id, _) = sample(&mut logits.clone(), &ALL, &options, &NONE).unwrap();
+        let id = sample(&mut logits.clone(), &ALL, &options, &NONE).unwrap().id;
 
         let mut ranked: Vec<(f64, u32)> = (0..logits.len()).map(|i| (f64::from(logits[i]), i as u32)).collect();
         ranked.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
@@ -220,7 +218,7 @@ proptest! {
         top_k in 0_usize..70, typical_p in 0.05_f32..1.0, temperature in 0.1_f32..2.0, seed: u64,
     ) {
         let options = GenerateOptions::default().top_k(top_k as u32).typical_p(typical_p).temperature(temperature);
-        let (id, _) = sample(&mut logits.clone(), &ALL, &resolved(options.seed(seed)), &NONE).unwrap();
+        let id = sample(&mut logits.clone(), &ALL, &resolved(options.seed(seed)), &NONE).unwrap().id;
 
         let mut ids: Vec<usize> = (0..logits.len()).collect();
         ids.sort_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));

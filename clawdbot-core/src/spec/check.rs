@@ -1,4 +1,4 @@
-//! What the fields of a spec must satisfy together.
+//! Consistency checks of a spec's fields.
 
 use super::rope_scaling::RopeSpec;
 use super::{
@@ -7,15 +7,15 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Most experts (and heads that are projected each by itself) of all layers together that are taken for a real model's:
-/// the names of their tensors take up to 60 MB.
+/// Most experts (and heads with projections of their own) in all layers together: the names of their tensors take up to
+/// 60 MB. Real models stay below.
 const MAX_EXPERTS: usize = 1 << 15;
 
-/// Largest sizes of latent attention and recurrent layers that are taken for a real model's: products of three fit.
+/// Largest sizes of latent attention and recurrent layers: products of three must not overflow. Real models stay below.
 const MAX_MIXER_SIZE: usize = 1 << 16;
 
 impl DecoderSpec {
-    /// Checks what the fields must satisfy together.
+    /// Checks that the fields are consistent.
     ///
     /// # Errors
     /// `InvalidModel` naming the field, expected and found.
@@ -52,7 +52,7 @@ impl DecoderSpec {
             expect(
                 layer.rope.is_none_or(|rope| rope < self.ropes.len()),
                 "rope",
-                "one of the model's",
+                "an index of one of the model's rotations",
                 "another",
             )?;
             expect(!layer.moe || self.moe.is_some(), "experts", "some", "none")?;
@@ -99,7 +99,7 @@ impl DecoderSpec {
             let expected = "less than 2^31 weights in them";
             expect(fits(rows, self.hidden_size), "max_position_embeddings", expected, rows)?;
             let most = rows.saturating_sub(first);
-            let expected = format!("at most the {most} positions that there are rows for");
+            let expected = format!("at most {most}, the number of position embeddings");
             let found = self.max_position_embeddings;
             expect(found <= most, "max_position_embeddings", &expected, found)?;
         }
@@ -128,7 +128,7 @@ impl DecoderSpec {
         expect(head_dim > 0 && head_dim.is_multiple_of(2), "head_dim", "an even number", head_dim)
     }
 
-    /// Checks a layer's heads, its rotation, and where its keys are from.
+    /// Checks a layer's heads, its rotation, and the source of its keys.
     fn check_keys(&self, index: usize) -> Result<()> {
         let (layer, heads) = (&self.layers[index], self.heads(index));
         self.check_heads(heads)?;
@@ -205,12 +205,12 @@ impl DecoderSpec {
         Ok(())
     }
 
-    /// Elements in all matrices; `None` if absurd, or if one matrix alone exceeds `usize`.
+    /// Elements in all matrices; `None` if the number is absurd, or one matrix exceeds `usize`.
     fn parameters(&self) -> Option<u64> {
         let product = |a: usize, b: usize| a.checked_mul(b).map(|product| product as u64);
         let widest = (0..self.layers.len()).map(|layer| self.heads(layer).head_dim).max()?;
         let q = product(self.num_attention_heads, widest)?;
-        // As many as queries, at most.
+        // At most as many as the queries have.
         let kv = q;
         let hidden = self.hidden_size as u64;
         let attention = q.checked_add(kv)?.checked_mul(2)?.checked_mul(hidden)?;

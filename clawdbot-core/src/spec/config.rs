@@ -1,4 +1,4 @@
-//! `config.json`, `generation_config.json`: typed access to untrusted settings.
+//! Typed access to untrusted settings: `config.json`, `generation_config.json`.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -11,9 +11,9 @@ use crate::json;
 use crate::weights::model_files::ModelFiles;
 use crate::weights::quoted;
 
-/// Largest value of the sizes that have no limit of their own below.
+/// Largest value of sizes without a limit below.
 const MAX_SIZE: u64 = 1 << 31;
-/// Largest values that are taken for a real model's.
+/// Largest values that a real model may have.
 const LIMITS: &[(&str, u64)] = &[
     ("vocab_size", 1 << 24),
     ("hidden_size", 1 << 20),
@@ -24,7 +24,7 @@ const LIMITS: &[(&str, u64)] = &[
     ("head_dim", 1 << 16),
     ("global_head_dim", 1 << 16),
     ("num_global_key_value_heads", 1 << 16),
-    // Frequencies are made for it before anything else is checked.
+    // Checked early, as frequencies are allocated for it.
     ("qk_rope_head_dim", 1 << 16),
     ("max_window_layers", MAX_SIZE),
     ("num_experts", 1 << 16),
@@ -36,7 +36,7 @@ const LIMITS: &[(&str, u64)] = &[
     ("n_heads", 1 << 16),
 ];
 
-/// Most notes of a file.
+/// Most notes about a file.
 const MAX_NOTES: usize = 20;
 
 /// A JSON object of settings.
@@ -44,13 +44,13 @@ const MAX_NOTES: usize = 20;
 pub(crate) struct ModelConfig {
     /// Path or name, for messages.
     file: String,
-    /// Path of this object in the file, with a dot after each key; empty for the whole.
+    /// Path of this object in the file, with a dot after each key; empty for the whole file.
     prefix: String,
     map: Map<String, Value>,
     journal: Rc<RefCell<Journal>>,
 }
 
-/// What was asked of a file, and what there is to say of it. All of its objects share one.
+/// The keys requested of a file, and notes about it. All objects of the file share one.
 #[derive(Debug, Default)]
 struct Journal {
     /// Paths of keys.
@@ -67,7 +67,7 @@ impl ModelConfig {
         Self::parse(&files.require(name)?, &files.path(name))
     }
 
-    /// Parses `json`, which messages call `file`.
+    /// Parses `json`; `file` is its name in messages.
     ///
     /// # Errors
     /// `InvalidModel` if it is not a JSON object.
@@ -102,7 +102,7 @@ impl ModelConfig {
         self.map.get(key).filter(|value| !value.is_null())
     }
 
-    /// Whether `key` is written, if only as null.
+    /// Whether `key` is present, even as null.
     pub(crate) fn has(&self, key: &str) -> bool {
         self.ask(key);
         self.map.contains_key(key)
@@ -112,12 +112,12 @@ impl ModelConfig {
         self.journal.borrow_mut().asked.insert(format!("{}{key}", self.prefix));
     }
 
-    /// The paths of all keys that were asked for, whether they are there or not.
+    /// The paths of all requested keys, present or not.
     pub(crate) fn asked(&self) -> BTreeSet<String> {
         self.journal.borrow().asked.clone()
     }
 
-    /// Says something about `key` to whoever loads the model.
+    /// Records a note about `key` for whoever loads the model.
     pub(crate) fn note(&self, key: &str, what: &str) {
         let note = format!("{}: {}{key}: {what}", self.file, self.prefix);
         let notes = &mut self.journal.borrow_mut().notes;
@@ -126,17 +126,17 @@ impl ModelConfig {
         }
     }
 
-    /// What was noted.
+    /// The notes recorded.
     pub(crate) fn notes(&self) -> Vec<String> {
         self.journal.borrow().notes.clone()
     }
 
-    /// `InvalidModel` naming the file, `key`, what was expected and what is there.
+    /// `InvalidModel` with the file, `key`, what was expected and what was found.
     pub(crate) fn invalid(&self, key: &str, expected: &str) -> Error {
         self.describe(Error::invalid_model, key, expected)
     }
 
-    /// As [`ModelConfig::invalid`], of kind `UnsupportedModel`.
+    /// As [`ModelConfig::invalid`], with kind `UnsupportedModel`.
     pub(crate) fn unsupported(&self, key: &str, expected: &str) -> Error {
         self.describe(Error::unsupported_model, key, expected)
     }
@@ -165,8 +165,8 @@ impl ModelConfig {
         }
     }
 
-    /// The configuration of the text model in one of several: `text_config`, with `defaults` (a JSON object) for what it does
-    /// not have, and with what stands next to it.
+    /// The configuration of the text model in a multimodal one: `text_config`, with `defaults` (a JSON object) for
+    /// missing keys, and with certain keys from outside it.
     ///
     /// # Errors
     /// `InvalidModel` if there is none.
@@ -186,7 +186,7 @@ impl ModelConfig {
                 text.map.insert(key.to_owned(), value.clone());
             }
         }
-        // Whether the output projection is the embedding is said of the model as a whole.
+        // Tied embeddings are a setting of the whole model.
         let tied = "tie_word_embeddings";
         if let Some(value) = self.get(tied) {
             text.map.insert(tied.to_owned(), value.clone());
@@ -222,7 +222,7 @@ impl ModelConfig {
         }
     }
 
-    /// As [`ModelConfig::opt_usize`], of a key that must be there.
+    /// As [`ModelConfig::opt_usize`], for a required key.
     pub(crate) fn usize(&self, key: &str) -> Result<usize> {
         let value = self.opt_usize(key)?;
         self.required(key, "an integer", value)
@@ -248,13 +248,13 @@ impl ModelConfig {
         }
     }
 
-    /// As [`ModelConfig::opt_f32`], of a key that must be there.
+    /// As [`ModelConfig::opt_f32`], for a required key.
     pub(crate) fn f32(&self, key: &str) -> Result<f32> {
         let value = self.opt_f32(key)?;
         self.required(key, "a number", value)
     }
 
-    /// A truth value; `None` if absent or null.
+    /// A boolean; `None` if absent or null.
     pub(crate) fn opt_bool(&self, key: &str) -> Result<Option<bool>> {
         match self.get(key) {
             None => Ok(None),
@@ -263,7 +263,7 @@ impl ModelConfig {
         }
     }
 
-    /// A truth value; `default` if absent or null.
+    /// A boolean; `default` if absent or null.
     pub(crate) fn bool_or(&self, key: &str, default: bool) -> Result<bool> {
         Ok(self.opt_bool(key)?.unwrap_or(default))
     }
@@ -277,7 +277,7 @@ impl ModelConfig {
         }
     }
 
-    /// As [`ModelConfig::opt_str`], of a key that must be there.
+    /// As [`ModelConfig::opt_str`], for a required key.
     pub(crate) fn str(&self, key: &str) -> Result<&str> {
         let value = self.opt_str(key)?;
         self.required(key, "a string", value)
@@ -306,7 +306,7 @@ impl ModelConfig {
         self.required(key, "a list of numbers", numbers).map(Some)
     }
 
-    /// Token ids: one, a list, or (absent, null) none.
+    /// Token ids: a single one, a list, or none (absent or null).
     pub(crate) fn token_ids(&self, key: &str) -> Result<Vec<u32>> {
         let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
         let ids = match self.get(key) {
@@ -317,7 +317,7 @@ impl ModelConfig {
         self.required(key, "a token id, a list of them, or null", ids)
     }
 
-    /// At most one token id, in the notations of [`ModelConfig::token_ids`].
+    /// At most one token id, in any notation of [`ModelConfig::token_ids`].
     pub(crate) fn opt_token_id(&self, key: &str) -> Result<Option<u32>> {
         match self.token_ids(key)?.as_slice() {
             [] => Ok(None),
@@ -326,11 +326,11 @@ impl ModelConfig {
         }
     }
 
-    /// The dtype the model was saved in, by its name in PyTorch: `dtype`, formerly `torch_dtype`.
+    /// PyTorch's name of the dtype that the model was saved in: `dtype`, formerly `torch_dtype`.
     pub(crate) fn dtype(&self) -> Result<Option<&str>> {
         match (self.opt_str("dtype")?, self.opt_str("torch_dtype")?) {
             (Some(new), Some(old)) if new != old => {
-                Err(self.invalid("torch_dtype", &format!("{} as dtype has it", quoted(new))))
+                Err(self.invalid("torch_dtype", &format!("{}, the value of dtype", quoted(new))))
             }
             (new, old) => Ok(new.or(old)),
         }
@@ -342,7 +342,7 @@ impl ModelConfig {
     }
 }
 
-/// A value as JSON, or as Python writes it where JSON cannot, cut where it is too long for a message.
+/// A value as JSON (or in Python's notation where JSON has none), shortened for messages.
 pub(crate) fn short(value: &Value) -> String {
     const LONGEST: usize = 80;
     let text = json::python_number(value).map_or_else(|| value.to_string(), str::to_owned);

@@ -1,12 +1,12 @@
-//! Keys of `config.json` that change nothing here, so that all others that nobody reads can be named to whoever loads the
-//! model. `docs/config-keys.md` is made of this.
+//! Keys of `config.json` without effect here. All others that are never read can then be reported to whoever loads the
+//! model. `docs/config-keys.md` is generated from this.
 
 use serde_json::Value;
 
 use super::config::ModelConfig;
 use crate::error::Result;
 
-/// Why keys have no effect, and which they are.
+/// Keys without effect, grouped by reason.
 pub(crate) const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     (
         "training alone",
@@ -82,7 +82,7 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "tokens: which are put around a text is in the tokenizer's files",
+        "special tokens: the tokenizer's files say which are added",
         &[
             "audio_token_id",
             "boa_token_id",
@@ -104,7 +104,7 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
         ],
     ),
     (
-        "of a part that is not loaded: images, sounds, several tokens at once, another head",
+        "part of something that is not loaded: vision, audio, multi-token prediction, another head",
         &[
             "audio_config",
             "classifier_activation",
@@ -144,16 +144,16 @@ pub(crate) const WITHOUT_EFFECT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Keys that no family may have with another value than this, as transformers would do something else then.
+/// Keys that may only have this value in any family; with another one transformers would compute something else.
 const ONLY: &[(&str, bool)] = &[("is_encoder_decoder", false)];
 
-/// Why `key` has no effect, if it has none.
+/// The reason why `key` has no effect, if it has none.
 pub(crate) fn without_effect(key: &str) -> Option<&'static str> {
     WITHOUT_EFFECT.iter().find(|(_, keys)| keys.contains(&key)).map(|&(reason, _)| reason)
 }
 
 impl ModelConfig {
-    /// Refuses what no family reads, and what would change what is computed.
+    /// Refuses settings that no family reads but that would change the result.
     ///
     /// # Errors
     /// `UnsupportedModel` naming the key.
@@ -163,7 +163,7 @@ impl ModelConfig {
                 return Err(self.unsupported(key, &value.to_string()));
             }
         }
-        // The weights would be another file's.
+        // The weights would be in another file.
         const WEIGHTS: &str = "transformers_weights";
         match self.get(WEIGHTS) {
             Some(name) if name != "model.safetensors" => Err(self.unsupported(WEIGHTS, "no other file")),
@@ -171,13 +171,13 @@ impl ModelConfig {
         }
     }
 
-    /// The keys that nobody asked for and that are not known to be without effect, but for those that are off: null, false, or
+    /// Keys that were never read and are not known to be without effect, except those that are off: null, false, or
     /// empty.
     pub(crate) fn unread(&self) -> Vec<String> {
         const TEXT: &str = "text_config";
         let asked = self.asked();
         let in_text = |key: &str| asked.contains(&format!("{TEXT}.{key}")) || without_effect(key).is_some();
-        // What a text model lacks is taken from what stands next to it.
+        // Keys that a text model lacks are read outside of it.
         let is_read = |key: &str| asked.contains(key) || in_text(key);
         let off = |config: &ModelConfig, key: &str| match config.get(key) {
             None | Some(Value::Bool(false)) => true,
@@ -194,7 +194,7 @@ impl ModelConfig {
         unread
     }
 
-    /// What there is to say of [`unread`](Self::unread) keys.
+    /// Records a note about [`unread`](Self::unread) keys.
     pub(crate) fn note_unread(&self) {
         const SHOWN: usize = 8;
         let unread = self.unread();

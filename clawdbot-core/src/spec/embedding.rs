@@ -1,5 +1,5 @@
-//! What sentence-transformers directories say about turning texts into vectors: `modules.json` with the modules'
-//! configurations, `config_sentence_transformers.json` (prompts), `sentence_bert_config.json` (lengths).
+//! How sentence-transformers directories turn texts into vectors: `modules.json` with the modules' configurations,
+//! `config_sentence_transformers.json` (prompts), `sentence_bert_config.json` (lengths).
 //! Source: sentence-transformers 6, `base/modules/*.py`, `sentence_transformer/modules/pooling.py`.
 
 use std::collections::BTreeMap;
@@ -18,32 +18,32 @@ const MODULES: &str = "modules.json";
 /// Most modules of a model.
 const MAX_MODULES: usize = 64;
 
-/// Which of the files that describe an embedding model there are, and what they say.
+/// Settings from the files that describe an embedding model.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EmbeddingConfig {
-    /// `None`: they do not say.
+    /// `None` if not given.
     pub(crate) pooling: Option<Pooling>,
-    /// Whether tokens of a prompt are pooled.
+    /// Whether the tokens of a prompt are pooled too.
     pub(crate) include_prompt: bool,
     pub(crate) normalize: bool,
-    /// By name.
+    /// Prompts by name.
     pub(crate) prompts: BTreeMap<String, String>,
     pub(crate) default_prompt_name: Option<String>,
     /// Most tokens of a text.
     pub(crate) max_tokens: Option<usize>,
     /// Whether texts are lower-cased.
     pub(crate) lowercase: bool,
-    /// Whether scores are probabilities rather than logits.
+    /// Whether scores are probabilities instead of logits.
     pub(crate) sigmoid: Option<bool>,
     /// Folders of modules with weights.
     pub(crate) folders: Vec<String>,
-    /// Names of the modules' files.
+    /// The files of the modules.
     pub(crate) files: Vec<String>,
-    /// Layers after pooling.
+    /// Dense layers after pooling.
     dense: Vec<DenseSpec>,
 }
 
-/// Pooling modes as they are stored now, and as they were.
+/// Pooling modes: current name, former key, mode.
 const MODES: [(&str, &str, Pooling); 6] = [
     ("cls", "pooling_mode_cls_token", Pooling::Cls),
     ("mean", "pooling_mode_mean_tokens", Pooling::Mean),
@@ -54,10 +54,10 @@ const MODES: [(&str, &str, Pooling); 6] = [
 ];
 
 impl EmbeddingConfig {
-    /// Reads what there is of these files, next to the model's own `config`.
+    /// Reads the files that exist, in addition to the model's own `config`.
     ///
     /// # Errors
-    /// `InvalidModel` for files that are malformed; `UnsupportedModel` for modules and settings that are not known.
+    /// `InvalidModel` for malformed files; `UnsupportedModel` for unknown modules and settings.
     pub(crate) fn read(files: &ModelFiles, config: &ModelConfig, hidden_size: usize) -> Result<Self> {
         let mut found = EmbeddingConfig { include_prompt: true, ..EmbeddingConfig::default() };
         for (kind, path) in modules(files)? {
@@ -101,7 +101,7 @@ impl EmbeddingConfig {
         match kind {
             "Transformer" if path.is_empty() => return Ok(()),
             "Transformer" => return misplaced("its files in the directory itself"),
-            _ if self.normalize => return misplaced("nothing behind Normalize"),
+            _ if self.normalize => return misplaced("nothing after Normalize"),
             "Normalize" => {
                 self.normalize = true;
                 return Ok(());
@@ -127,7 +127,7 @@ impl EmbeddingConfig {
                 }
                 Ok(())
             }
-            "Dense" if self.pooling.is_none() => misplaced("it behind the pooling"),
+            "Dense" if self.pooling.is_none() => misplaced("it after the pooling"),
             "Dense" => {
                 self.dense.push(dense(&config, path)?);
                 self.folders.push(path.to_owned());
@@ -137,27 +137,29 @@ impl EmbeddingConfig {
         }
     }
 
-    /// Most tokens of a text, where a sequence may have `max_context`.
+    /// Most tokens of a text if a sequence may have `max_context`.
     pub(crate) fn most_tokens(&self, max_context: usize) -> usize {
         self.max_tokens.map_or(max_context, |most| most.min(max_context))
     }
 
-    /// Puts what the modules add into `spec`.
+    /// Adds the modules' layers to `spec`.
     ///
     /// # Errors
-    /// `UnsupportedModel` where the model has layers after its pooling already.
+    /// `UnsupportedModel` if the model itself has layers after its pooling.
     pub(crate) fn extend(&self, spec: &mut DecoderSpec) -> Result<()> {
         if spec.scores.is_some() && !self.dense.is_empty() {
-            return Err(Error::unsupported_model("a model that gives scores: expected no Dense modules"));
+            return Err(Error::unsupported_model(
+                "modules.json: expected no Dense modules for a model that gives scores",
+            ));
         }
         spec.dense_head.extend(self.dense.iter().cloned());
-        // Such a directory is made to give vectors, and its output head, when it is not the embedding, is missing.
+        // Such a directory is made for vectors: unless the output head is tied to the embedding, it is missing.
         spec.headless |= self.pooling.is_some() && !spec.tie_word_embeddings;
         Ok(())
     }
 }
 
-/// Kinds and folders of the modules in `modules.json`; none without the file.
+/// Kinds and folders of the modules in `modules.json`; none without that file.
 fn modules(files: &ModelFiles) -> Result<Vec<(String, String)>> {
     let Some(json) = files.get(MODULES)? else { return Ok(Vec::new()) };
     let invalid = |what: &dyn std::fmt::Display| {
@@ -174,7 +176,7 @@ fn modules(files: &ModelFiles) -> Result<Vec<(String, String)>> {
     for module in &list {
         let text = |key: &str| {
             let text = module.get(key).and_then(Value::as_str);
-            text.ok_or_else(|| invalid(&format_args!("expected a text {key} in each module")))
+            text.ok_or_else(|| invalid(&format_args!("expected a string {key} in each module")))
         };
         let (kind, path) = (text("type")?, text("path")?);
         if !kind.starts_with("sentence_transformers.") {
@@ -228,7 +230,7 @@ fn pooling(config: &ModelConfig) -> Result<Pooling> {
         }
     }
     match found.as_slice() {
-        // As sentence-transformers has it.
+        // The default of sentence-transformers.
         [] => Ok(Pooling::Mean),
         [pooling] => Ok(*pooling),
         _ => Err(Error::unsupported_model(format!(

@@ -1,4 +1,4 @@
-//! `generation_config.json`: defaults of a request's options, and what of the file has no effect here.
+//! `generation_config.json`: defaults for the options of requests, and settings without effect here.
 
 use serde_json::Value;
 
@@ -6,21 +6,22 @@ use super::config::ModelConfig;
 use crate::error::Result;
 use crate::options::{GenerationDefaults, MAX_BAD_WORDS, MAX_LISTED_IDS, MAX_STOPS};
 
-/// What becomes of a key.
+/// How a key is used.
 enum Use {
-    /// It is a default of an option, or a token that has a meaning.
+    /// A default of an option, or a token with a role.
     Read,
-    /// No token depends on it: caches, speed, what is returned, or of models with an encoder.
+    /// Does not affect the tokens: caching, speed, what is returned, or only for models with an encoder.
     Idle,
-    /// It has an effect with beams alone, whose number is another key's.
+    /// Matters only with beam search, whose width another key gives.
     Beams,
-    /// It is without effect when it is null or one of these; otherwise transformers would generate something else.
+    /// Must be null or one of these values, with which it has no effect; otherwise transformers would generate
+    /// something else.
     Neutral(&'static [f64]),
 }
 
 use Use::{Beams, Idle, Neutral, Read};
 
-/// The keys that transformers 5 has, and formerly had. `true` and `false` count as 1 and 0.
+/// The keys of transformers 5 and of earlier versions. `true` and `false` count as 1 and 0.
 const KEYS: &[(&str, Use)] = &[
     ("do_sample", Read),
     ("temperature", Read),
@@ -65,7 +66,7 @@ const KEYS: &[(&str, Use)] = &[
     ("token_healing", Neutral(&[0.0])),
     ("remove_invalid_values", Neutral(&[0.0])),
     ("max_time", Neutral(&[])),
-    // A draft changes how fast tokens come.
+    // Drafts only change how fast tokens are generated.
     ("is_assistant", Idle),
     ("assistant_early_exit", Idle),
     ("assistant_ensemble_weight", Idle),
@@ -78,7 +79,7 @@ const KEYS: &[(&str, Use)] = &[
     ("prompt_lookup_num_tokens", Idle),
     ("max_matching_ngram_size", Idle),
     ("use_mtp", Idle),
-    // The draw divides by the sum in any case.
+    // Sampling normalizes in any case.
     ("renormalize_logits", Idle),
     ("decoder_start_token_id", Idle),
     ("use_cache", Idle),
@@ -100,7 +101,7 @@ const KEYS: &[(&str, Use)] = &[
     ("_commit_hash", Idle),
 ];
 
-/// Takes the settings that [`KEYS`] reads.
+/// Reads the settings that [`KEYS`] marks as read.
 ///
 /// # Errors
 /// `InvalidModel` if one of them has the wrong type or is out of range.
@@ -110,7 +111,7 @@ pub(crate) fn parse(config: &ModelConfig) -> Result<GenerationDefaults> {
         value => Ok(value),
     };
     let fraction = |value: f32| (0.0..=1.0).contains(&value);
-    // -1 is how older configurations say that there is no padding token.
+    // Older configurations write -1 for no padding token.
     let no_pad = config.get("pad_token_id").and_then(Value::as_i64) == Some(-1);
     Ok(GenerationDefaults {
         do_sample: config.opt_bool("do_sample")?,
@@ -135,7 +136,7 @@ pub(crate) fn parse(config: &ModelConfig) -> Result<GenerationDefaults> {
     })
 }
 
-/// What of the file has no effect, though it would change what is generated: messages that name the key.
+/// Messages about settings that have no effect here but would change the output.
 pub(crate) fn without_effect(config: &ModelConfig) -> Vec<String> {
     let beams = config.get("num_beams").is_some_and(|beams| number(beams).is_some_and(|n| n > 1.0));
     let unheeded = |key: &str, value: &Value| match KEYS.iter().find(|(known, _)| *known == key) {
@@ -154,12 +155,12 @@ pub(crate) fn without_effect(config: &ModelConfig) -> Vec<String> {
     .collect()
 }
 
-/// A number, or a truth value as one.
+/// A number, or a boolean as one.
 fn number(value: &Value) -> Option<f64> {
     value.as_f64().or(value.as_bool().map(|truth| f64::from(u8::from(truth))))
 }
 
-/// A list of token ids. Negative ones are no token's, and transformers finds none for them either.
+/// A list of token ids. Negative ids are skipped: no token has them, in transformers neither.
 fn listed(config: &ModelConfig, key: &str) -> Result<Vec<u32>> {
     let expected = format!("a list of at most {MAX_LISTED_IDS} token ids");
     let Some(value) = config.get(key) else { return Ok(Vec::new()) };
@@ -184,7 +185,7 @@ fn sequences(config: &ModelConfig, key: &str) -> Result<Vec<Vec<u32>>> {
     found.ok_or_else(|| config.invalid(key, &expected))
 }
 
-/// A text, or a list of texts, none empty.
+/// A string, or a list of strings, none empty.
 fn texts(config: &ModelConfig, key: &str) -> Result<Vec<String>> {
     let found = match config.get(key) {
         None => return Ok(Vec::new()),
@@ -192,7 +193,7 @@ fn texts(config: &ModelConfig, key: &str) -> Result<Vec<String>> {
         Some(value) => serde_json::from_value::<Vec<String>>(value.clone()).ok(),
     };
     let found = found.filter(|texts| texts.len() <= MAX_STOPS && !texts.iter().any(String::is_empty));
-    found.ok_or_else(|| config.invalid(key, &format!("at most {MAX_STOPS} texts that are not empty")))
+    found.ok_or_else(|| config.invalid(key, &format!("at most {MAX_STOPS} strings, none empty")))
 }
 
 #[cfg(test)]
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key_is_read_idle_or_named() {
+    fn every_key_is_handled() {
         let quiet = json!({
             "do_sample": true, "num_beams": 1, "length_penalty": 2.0, "early_stopping": true, "typical_p": 1.0,
             "encoder_repetition_penalty": 1, "forced_eos_token_id": null, "token_healing": false, "use_cache": false,

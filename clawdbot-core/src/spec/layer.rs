@@ -1,109 +1,111 @@
-//! What a layer is made of: attention and the other token mixers.
+//! What layers are made of: attention and the other token mixers.
 
 /// RMSNorm: `x * gain / sqrt(mean(x^2) + eps)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct NormSpec {
     pub(crate) eps: f32,
-    /// Over all heads at once, with a gain for each element, instead of over each head.
+    /// Whether it covers all heads at once, with a gain for each element, instead of each head separately.
     pub(crate) whole: bool,
 }
 
-/// What differs in the softmax of attention.
+/// Details of the softmax of attention.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct AttentionSpec {
-    /// Scores are divided by it.
+    /// Scores are divided by this.
     pub(crate) divisor: f32,
-    /// Then `score = cap * tanh(score / cap)`.
+    /// Soft cap: scores become `cap * tanh(score / cap)`.
     pub(crate) softcap: Option<f32>,
-    /// Each head has a further score, which has no value.
+    /// Whether each head has an extra score without a value (an attention sink).
     pub(crate) sinks: bool,
-    /// Each element of what heads give is multiplied by the sigmoid of a projection, which is stored with the queries'.
+    /// Whether the output of the heads is multiplied elementwise by the sigmoid of a projection, which is stored with
+    /// the queries'.
     pub(crate) gate: bool,
 }
 
 impl AttentionSpec {
-    /// Scores divided by `sqrt(width)`.
+    /// Divides scores by `sqrt(width)`.
     pub(crate) fn of_width(width: f64) -> Self {
         AttentionSpec { divisor: libm::sqrt(width) as f32, softcap: None, sinks: false, gate: false }
     }
 }
 
-/// Multi-head latent attention (DeepSeek-V2, <https://arxiv.org/abs/2405.04434>). What is kept of a token is one key of
-/// `qk_rope_head_dim + kv_lora_rank` elements, for all heads. So for attention itself there is one key head, and
-/// `head_dim` is that sum: queries and outputs are projected to and from the compressed space.
+/// Multi-head latent attention (DeepSeek-V2, <https://arxiv.org/abs/2405.04434>). The cache keeps one key of
+/// `qk_rope_head_dim + kv_lora_rank` elements for each token, shared by all heads. So attention itself has one key
+/// head, and `head_dim` is that sum: queries and outputs are projected to and from the compressed space.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MlaSpec {
-    /// Elements between the two projections of queries; `None`: one projection.
+    /// Elements between the two projections of queries; `None`: a single projection.
     pub(crate) q_lora_rank: Option<usize>,
-    /// Elements of what keys and values are projected from.
+    /// Elements of the latent vector from which keys and values are projected.
     pub(crate) kv_lora_rank: usize,
-    /// Elements of a head that are not rotated.
+    /// Elements of a head without rotation.
     pub(crate) qk_nope_head_dim: usize,
-    /// Elements of a head that are, of keys the same for all heads.
+    /// Elements of a head with rotation; all heads share these elements of the keys.
     pub(crate) qk_rope_head_dim: usize,
     /// Elements of a head's values.
     pub(crate) v_head_dim: usize,
 }
 
-/// A gated convolution over the last tokens (LFM2): `out(C * conv(B * x))`, `B`, `C` and `x` projected from the input.
+/// A gated convolution over the last tokens (LFM2): `out(C * conv(B * x))`, with `B`, `C` and `x` projected from the
+/// input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ShortConvSpec {
-    /// Tokens that it sees, the current one included.
+    /// Tokens in the convolution's window, the current one included.
     pub(crate) kernel_size: usize,
-    /// The convolution and the projections have biases.
+    /// Whether convolution and projections have biases.
     pub(crate) bias: bool,
 }
 
-/// Gated delta net (<https://arxiv.org/abs/2412.06464>) as Qwen3-Next has it.
+/// Gated DeltaNet (<https://arxiv.org/abs/2412.06464>) as in Qwen3-Next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DeltaNetSpec {
-    /// Tokens that the convolution before it sees, the current one included.
+    /// Tokens in the window of the convolution before it, the current one included.
     pub(crate) kernel_size: usize,
     pub(crate) num_key_heads: usize,
     /// A multiple of `num_key_heads`.
     pub(crate) num_value_heads: usize,
     pub(crate) key_head_dim: usize,
     pub(crate) value_head_dim: usize,
-    /// Value head `h` belongs to key head `h % num_key_heads`, not to `h / (num_value_heads / num_key_heads)`.
+    /// Whether value head `h` uses key head `h % num_key_heads`, instead of `h / (num_value_heads / num_key_heads)`.
     pub(crate) tiled: bool,
     /// How its projections are stored.
     pub(crate) storage: DeltaStorage,
 }
 
-/// How the projections of a delta net are stored.
+/// How the projections of a DeltaNet layer are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DeltaStorage {
-    /// Queries, keys, values and gates in one, the heads of one key head together; corrections and decays likewise.
+    /// Queries, keys, values and gates in one tensor, grouped by key head; corrections and decays likewise.
     Grouped,
-    /// Queries, keys and values in one, and the others by themselves.
+    /// Queries, keys and values in one tensor, the others in one each.
     Apart,
 }
 
-/// Mamba-2 (<https://arxiv.org/abs/2405.21060>) as Granite 4 has it.
+/// Mamba-2 (<https://arxiv.org/abs/2405.21060>) as in Granite 4.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MambaSpec {
-    /// Tokens that the convolution before it sees, the current one included.
+    /// Tokens in the window of the convolution before it, the current one included.
     pub(crate) kernel_size: usize,
-    /// The convolution has a bias.
+    /// Whether the convolution has a bias.
     pub(crate) conv_bias: bool,
     pub(crate) num_heads: usize,
     pub(crate) head_dim: usize,
-    /// Of `B` and `C`; divides `num_heads`.
+    /// Groups of `B` and `C`; divides `num_heads`.
     pub(crate) num_groups: usize,
     pub(crate) state_size: usize,
 }
 
-/// Per-layer embeddings, as Gemma 4 has them: what a layer gets for a token is a part of a second embedding and of a
-/// projection of the first one.
+/// Per-layer embeddings of Gemma 4: the input of a layer for a token is a slice of a second embedding plus a slice of a
+/// projection of the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PerLayerSpec {
-    /// Tokens in the second embedding.
+    /// Rows of the second embedding.
     pub(crate) vocab_size: usize,
     /// Elements for each layer.
     pub(crate) size: usize,
 }
 
-/// What lets a layer's tokens see each other.
+/// The token mixer of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum MixerKind {
     /// Softmax attention.
@@ -126,36 +128,36 @@ pub(crate) struct HeadShape {
     pub(crate) head_dim: usize,
 }
 
-/// Where a layer's keys and values are from.
+/// The source of a layer's keys and values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum KeySource {
-    /// Projections of their own.
+    /// Projections of its own.
     #[default]
     Own,
-    /// One projection: values are keys as they are before their norm.
+    /// One projection: the values are the keys before their norm.
     KeysAsValues,
-    /// An earlier layer's, with the same heads and the same window.
+    /// Those of an earlier layer with the same heads and window.
     Layer(usize),
 }
 
-/// What may differ from layer to layer.
+/// Settings that may differ between layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LayerSpec {
-    /// With `Some(w)`, the query at position `p` sees the keys at positions `p - w + 1 ..= p` (the last `w`, itself
-    /// included); without, all up to `p`. As transformers has it: `kv_idx > q_idx - sliding_window`
-    /// (`masking_utils.py`, `sliding_window_overlay`). Of an encoder it also sees those at `p + 1 ..= p + w - 1`.
+    /// `Some(w)`: the query at position `p` sees the keys at positions `p - w + 1 ..= p` (the last `w`, itself
+    /// included), as in transformers: `kv_idx > q_idx - sliding_window` (`masking_utils.py`, `sliding_window_overlay`).
+    /// In an encoder it also sees those at `p + 1 ..= p + w - 1`. `None`: all keys up to `p`.
     pub(crate) window: Option<usize>,
     /// Index in [`DecoderSpec::ropes`]; `None`: no rotation.
     pub(crate) rope: Option<usize>,
-    /// The MLP is [`DecoderSpec::moe`].
+    /// Whether the MLP is [`DecoderSpec::moe`].
     pub(crate) moe: bool,
     pub(crate) mixer: MixerKind,
-    /// The first half has the family's norm before it, if there is one.
+    /// Whether the family's norm, if there is one, comes before the first half.
     pub(crate) input_norm: bool,
-    /// Heads that are not as the model has them.
+    /// Heads that differ from the model's.
     pub(crate) heads: Option<HeadShape>,
     pub(crate) keys: KeySource,
-    /// Elements between a dense MLP's projections, where they are not as many as the model has.
+    /// Elements between the projections of a dense MLP, if they differ from the model's.
     pub(crate) intermediate_size: Option<usize>,
 }
 

@@ -1,12 +1,12 @@
-//! The tensors of what lets a layer's tokens see each other: attention and its relatives.
+//! The tensors of token mixers: attention and the others.
 
-use super::tensors::{LinearNames, MatrixName, Part, PartStorage, VectorName, linear};
+use super::tensor_name::{LinearNames, MatrixName, Part, PartStorage, VectorName, linear};
 use super::{
     DecoderSpec, DeltaNetSpec, DeltaStorage, HeadShape, KeySource, MambaSpec, MixerKind, MlaSpec,
     ShortConvSpec,
 };
 
-/// The tensors of a layer's first half, but for the projection back.
+/// The tensors of a token mixer, without its output projection.
 #[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum MixerNames {
@@ -20,10 +20,10 @@ pub(crate) enum MixerNames {
 /// The tensors of attention.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct AttentionNames {
-    /// `[heads * head_dim, hidden_size]`, then twice `[kv_heads * head_dim, hidden_size]`; or all in one; or without values,
-    /// or without keys and values.
+    /// Projections of queries, keys and values: `[heads * head_dim, hidden_size]` and twice `[kv_heads * head_dim,
+    /// hidden_size]`; or all in one; or without values, or without keys and values.
     pub(crate) qkv: Vec<LinearNames>,
-    /// `[heads * head_dim, hidden_size]`, none or one.
+    /// `[heads * head_dim, hidden_size]`; at most one.
     pub(crate) gate: Vec<LinearNames>,
     /// `[head_dim]`, or `[heads * head_dim]`.
     pub(crate) q_norm: Option<VectorName>,
@@ -36,17 +36,17 @@ pub(crate) struct AttentionNames {
 /// The tensors of latent attention.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct MlaNames {
-    /// To `q_lora_rank` (or to the queries), and to `kv_lora_rank + qk_rope_head_dim`.
+    /// To `q_lora_rank` (or directly to the queries), and to `kv_lora_rank + qk_rope_head_dim`.
     pub(crate) down: Vec<LinearNames>,
     /// `[q_lora_rank]`
     pub(crate) q_norm: Option<VectorName>,
-    /// `[heads * (qk_nope_head_dim + qk_rope_head_dim), q_lora_rank]`, none or one.
+    /// `[heads * (qk_nope_head_dim + qk_rope_head_dim), q_lora_rank]`; at most one.
     pub(crate) q_up: Vec<LinearNames>,
     /// `[kv_lora_rank]`
     pub(crate) kv_norm: VectorName,
-    /// Of each head: `[kv_lora_rank, qk_nope_head_dim]`.
+    /// `[kv_lora_rank, qk_nope_head_dim]` for each head.
     pub(crate) key_up: Vec<LinearNames>,
-    /// Of each head: `[v_head_dim, kv_lora_rank]`.
+    /// `[v_head_dim, kv_lora_rank]` for each head.
     pub(crate) value_up: Vec<LinearNames>,
 }
 
@@ -66,13 +66,13 @@ pub(crate) struct ShortConvNames {
 pub(crate) struct DeltaNetNames {
     /// Queries, keys, values, gates: `[2 * keys + 2 * values, hidden_size]` together.
     pub(crate) qkvz: Vec<LinearNames>,
-    /// `[value_heads, hidden_size]`: the weight of corrections.
+    /// `[value_heads, hidden_size]`: the strengths of corrections.
     pub(crate) beta: VectorName,
-    /// `[value_heads, hidden_size]`: the decay.
+    /// `[value_heads, hidden_size]`: the decays.
     pub(crate) decay: VectorName,
     /// `[channels, 1, kernel_size]`
     pub(crate) conv: VectorName,
-    /// `[value_heads]`, the negative rates of decay.
+    /// `[value_heads]`: negative decay rates.
     pub(crate) minus_a: VectorName,
     /// `[value_heads]`
     pub(crate) dt_bias: VectorName,
@@ -83,15 +83,15 @@ pub(crate) struct DeltaNetNames {
 /// The tensors of a Mamba-2 layer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct MambaNames {
-    /// z, x, B, C.
+    /// `z`, `x`, `B` and `C`.
     pub(crate) input: LinearNames,
-    /// `[heads, hidden_size]`: dt.
+    /// `[heads, hidden_size]`: `dt`.
     pub(crate) steps: VectorName,
     /// `[channels, 1, kernel_size]`
     pub(crate) conv: VectorName,
     /// `[channels]`
     pub(crate) conv_bias: Option<VectorName>,
-    /// `[heads]`, the negative rates of decay.
+    /// `[heads]`: negative decay rates.
     pub(crate) minus_a: VectorName,
     /// `[heads]`
     pub(crate) dt_bias: VectorName,
@@ -102,7 +102,7 @@ pub(crate) struct MambaNames {
 }
 
 impl MixerNames {
-    /// Projections, those that are packed as one together.
+    /// Projections, grouped by what is packed as one.
     pub(crate) fn packed(&self) -> Vec<&[LinearNames]> {
         let mut packed: Vec<&[LinearNames]> = Vec::new();
         match self {
@@ -119,7 +119,7 @@ impl MixerNames {
         packed
     }
 
-    /// What stays in f32, but for biases of projections.
+    /// What stays in f32, apart from biases of projections.
     pub(crate) fn vectors(&self) -> Vec<&VectorName> {
         match self {
             MixerNames::Attention(names) => {
@@ -139,7 +139,7 @@ impl MixerNames {
 }
 
 impl DecoderSpec {
-    /// The tensors of the first half of layer `layer`.
+    /// The tensors of the mixer of layer `layer`.
     pub(crate) fn mixer_tensors(&self, prefix: &str, layer: usize) -> MixerNames {
         if let (MixerKind::Mamba, Some(mamba)) = (self.layers[layer].mixer, self.mamba) {
             return MixerNames::Mamba(Box::new(self.mamba_tensors(prefix, mamba)));
@@ -156,7 +156,7 @@ impl DecoderSpec {
         }
     }
 
-    /// Elements that layer `layer`'s first half gives, before they are projected back.
+    /// Elements of the mixer's output in layer `layer`, before the output projection.
     pub(crate) fn mixed_size(&self, layer: usize) -> usize {
         match (self.layers[layer].mixer, self.mla) {
             (MixerKind::ShortConv, _) => self.hidden_size,
@@ -169,7 +169,7 @@ impl DecoderSpec {
         }
     }
 
-    /// The projection back.
+    /// The output projection.
     pub(crate) fn mixer_out(&self, prefix: &str, layer: usize) -> LinearNames {
         let (module, bias) = match self.layers[layer].mixer {
             MixerKind::Attention => (self.names.o, self.o_bias),
@@ -185,7 +185,7 @@ impl DecoderSpec {
         let HeadShape { num_key_value_heads, head_dim } = self.heads(layer);
         let (q, kv) = (self.num_attention_heads * head_dim, num_key_value_heads * head_dim);
         let sizes: &[usize] = if self.names.qkv.len() == 3 { &[q, kv, kv] } else { &[q + 2 * kv] };
-        // A family that has them joined has all of them.
+        // A family with joined projections has all three.
         let count = match keys {
             KeySource::Own => 3,
             KeySource::KeysAsValues => 2,
@@ -339,13 +339,13 @@ impl DecoderSpec {
         let DeltaNetSpec { num_key_heads: groups, num_value_heads: heads, key_head_dim: k, .. } = delta;
         let (hidden, per_group) = (self.hidden_size, heads / groups);
         let v = per_group * delta.value_head_dim;
-        // Group by group: queries, keys, values, gates.
+        // For each group: queries, keys, values, gates.
         let stride = 2 * k + 2 * v;
         let all = linear(prefix, "linear_attn.in_proj_qkvz", groups * stride, hidden, false);
         let part = |what: &str, first: usize, run: usize| {
             Runs { first, run, stride, of: groups * stride }.linear(&all, what, groups * run)
         };
-        // Likewise: corrections, decays; in elements.
+        // Likewise corrections and decays; in elements.
         let gate = |what: &str, first: usize| VectorName {
             name: format!("{prefix}.linear_attn.in_proj_ba.weight.{what}"),
             len: heads * hidden,
@@ -366,17 +366,17 @@ impl DecoderSpec {
     }
 }
 
-/// Rows of a projection that stand apart.
+/// Rows of a joined projection, in runs at regular distances.
 pub(crate) struct Runs {
     pub(crate) first: usize,
     pub(crate) run: usize,
     pub(crate) stride: usize,
-    /// Rows of all.
+    /// Rows in all.
     pub(crate) of: usize,
 }
 
 impl Runs {
-    /// `n` rows of `all`, whose name gets `what` after it.
+    /// `n` rows of `all`, under its name with the suffix `what`.
     pub(crate) fn linear(&self, all: &LinearNames, what: &str, n: usize) -> LinearNames {
         let Runs { first, run, stride, of } = *self;
         let part = |tensor: &str, shape: Vec<usize>| {

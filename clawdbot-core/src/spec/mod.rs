@@ -1,5 +1,6 @@
-//! `DecoderSpec`: everything that tells one decoder (or encoder) from another, as data, and how it is read from `config.json`.
+//! `DecoderSpec`: a decoder or encoder as data, and how it is read from `config.json`.
 
+mod architecture;
 mod check;
 pub(crate) mod config;
 mod config_keys;
@@ -15,13 +16,14 @@ mod naming;
 pub(crate) mod packing;
 pub(crate) mod registry;
 pub(crate) mod rope_scaling;
+mod tensor_name;
 pub(crate) mod tensors;
 
 use self::config::ModelConfig;
-use self::embedding::Pooling;
 use self::names::Names;
 use self::rope_scaling::RopeSpec;
 use crate::error::Result;
+use crate::options::Pooling;
 pub(crate) use clawdbot_kernels::Activation;
 pub(crate) use layer::{
     AttentionSpec, DeltaNetSpec, DeltaStorage, HeadShape, KeySource, LayerSpec, MambaSpec, MixerKind,
@@ -29,7 +31,8 @@ pub(crate) use layer::{
 };
 pub(crate) use moe::{ExpertGroups, ExpertStorage, MoeSpec, Scoring, SharedExpert};
 
-/// A decoder-only transformer with rotary positions and gated MLPs, or an encoder. Fields are named as in `config.json`.
+/// A decoder-only transformer with rotary positions and gated MLPs, or an encoder. Fields have the names of
+/// `config.json`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DecoderSpec {
     /// Name in the registry, such as `LlamaForCausalLM`.
@@ -38,7 +41,7 @@ pub(crate) struct DecoderSpec {
     pub(crate) vocab_size: usize,
     /// Elements of the residual stream.
     pub(crate) hidden_size: usize,
-    /// Elements between a dense MLP's projections.
+    /// Elements between the projections of a dense MLP.
     pub(crate) intermediate_size: usize,
     pub(crate) num_hidden_layers: usize,
     /// Query heads per layer.
@@ -53,65 +56,65 @@ pub(crate) struct DecoderSpec {
     pub(crate) norm: NormKind,
     /// RMSNorm of queries and keys before the rotation.
     pub(crate) qk_norm: Option<NormSpec>,
-    /// RMSNorm of each head of values, without gains.
+    /// Whether each head of values has an RMSNorm without gains.
     pub(crate) value_norm: bool,
-    /// The projections of q, k and v have biases.
+    /// Whether the projections of q, k and v have biases.
     pub(crate) qkv_bias: bool,
-    /// The output projection of attention has a bias.
+    /// Whether the output projection of attention has a bias.
     pub(crate) o_bias: bool,
-    /// The three projections of the MLP have biases.
+    /// Whether the projections of the MLP have biases.
     pub(crate) mlp_bias: bool,
-    /// The MLP has a gate next to its projection up.
+    /// Whether the MLP has a gate projection in addition to its up projection.
     pub(crate) mlp_gate: bool,
-    /// Applied to the gate projection, or to the only one.
+    /// Activation of the gate projection, or of the up projection if there is no gate.
     pub(crate) activation: Activation,
     pub(crate) attention: AttentionSpec,
     /// Multi-head latent attention: keys and values are kept compressed.
     pub(crate) mla: Option<MlaSpec>,
-    /// Of the layers that are [`MixerKind::ShortConv`].
+    /// For layers of [`MixerKind::ShortConv`].
     pub(crate) short_conv: Option<ShortConvSpec>,
-    /// Of the layers that are [`MixerKind::DeltaNet`].
+    /// For layers of [`MixerKind::DeltaNet`].
     pub(crate) delta_net: Option<DeltaNetSpec>,
-    /// Of the layers that are [`MixerKind::Mamba`].
+    /// For layers of [`MixerKind::Mamba`].
     pub(crate) mamba: Option<MambaSpec>,
-    /// The expert layers' MLPs.
+    /// The MLPs of expert layers.
     pub(crate) moe: Option<MoeSpec>,
-    /// Every token sees all others of its sequence (or of its window), also those after it: an encoder, which generates
-    /// nothing.
+    /// Whether every token sees all others of its sequence (or of its window), later ones included: an encoder, which
+    /// generates nothing.
     pub(crate) bidirectional: bool,
-    /// What is added to rows of the embedding.
+    /// Embeddings added to those of the tokens.
     pub(crate) input: InputSpec,
-    /// What becomes of a sequence's pooled state.
+    /// Dense head: layers applied to the pooled state.
     pub(crate) dense_head: Vec<DenseSpec>,
-    /// There is no output projection, though states are a decoder's: nothing is generated.
+    /// Whether the model has no output projection although it is a decoder, so that it generates nothing.
     pub(crate) headless: bool,
-    /// The result of `dense_head` is a score, of states pooled like this.
+    /// Whether `dense_head` gives a score, and with which pooling.
     pub(crate) scores: Option<Pooling>,
-    /// Rotations that layers choose from.
+    /// The rotations that layers select from.
     pub(crate) ropes: Vec<RopeSpec>,
     /// One per layer, in order.
     pub(crate) layers: Vec<LayerSpec>,
-    /// What rows of the embedding are multiplied with.
+    /// Factor of the embedding.
     pub(crate) embedding_multiplier: f32,
-    /// What attention and MLP are multiplied with before they are added to the residual stream.
+    /// Factor of what attention and MLP add to the residual stream.
     pub(crate) residual_multiplier: f32,
-    /// What logits are multiplied with.
+    /// Factor of the logits.
     pub(crate) logit_scale: f32,
-    /// Then `logit = cap * tanh(logit / cap)`.
+    /// Soft cap of the logits: `cap * tanh(logit / cap)`.
     pub(crate) final_logit_softcapping: Option<f32>,
-    /// A second embedding; each layer gets its own part.
+    /// A second embedding, of which each layer gets its own slice.
     pub(crate) per_layer_inputs: Option<PerLayerSpec>,
-    /// Each layer multiplies the residual stream with a number in the end.
+    /// Whether each layer multiplies the residual stream by a stored scalar at its end.
     pub(crate) layer_scalars: bool,
-    /// The output projection is the embedding.
+    /// Whether the output projection is the embedding.
     pub(crate) tie_word_embeddings: bool,
-    /// Tokens that the model was made for.
+    /// Most tokens of a sequence that the model was made for.
     pub(crate) max_position_embeddings: usize,
-    /// Beginning-of-sequence token as `config.json` has it.
+    /// Beginning-of-sequence token in `config.json`.
     pub(crate) bos: Option<u32>,
-    /// End-of-sequence tokens as `config.json` has them.
+    /// End-of-sequence tokens in `config.json`.
     pub(crate) eos: Vec<u32>,
-    /// How the family names its tensors, and which norms it has where.
+    /// The family's tensor names, and with them the places of its norms.
     pub(crate) names: Names,
 }
 
@@ -125,19 +128,19 @@ pub(crate) enum NormKind {
     },
     /// `(x - mean(x)) * gain / sqrt(var(x) + eps) + bias`.
     Layer {
-        /// Whether there is one.
+        /// Whether there is a bias.
         bias: bool,
     },
 }
 
-/// What is added to rows of the embedding before the first layer; encoders have these.
+/// Embeddings added to those of the tokens before the first layer; encoders have these.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct InputSpec {
-    /// A learned row for each position.
+    /// A learned embedding for each position.
     pub(crate) positions: Option<PositionSpec>,
-    /// Rows for kinds of tokens: 0, or 1 in the second text of a pair.
+    /// Number of token types: 0, and 1 for the second text of a pair.
     pub(crate) token_types: Option<usize>,
-    /// The sum is normed.
+    /// Whether the sum is normalized.
     pub(crate) norm: bool,
 }
 
@@ -149,10 +152,10 @@ pub(crate) struct PositionSpec {
     pub(crate) first: usize,
 }
 
-/// A layer after pooling: `norm(activation(weight * x + bias))`.
+/// A layer of the dense head: `norm(activation(weight * x + bias))`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DenseSpec {
-    /// Of its tensors.
+    /// Module of its tensors.
     pub(crate) module: String,
     pub(crate) inputs: usize,
     pub(crate) outputs: usize,
@@ -163,7 +166,7 @@ pub(crate) struct DenseSpec {
 }
 
 impl NormKind {
-    /// What is added to stored gains.
+    /// The offset added to stored gains.
     pub(crate) fn offset(self) -> f32 {
         match self {
             NormKind::Rms { offset } => offset,
@@ -173,17 +176,17 @@ impl NormKind {
 }
 
 impl DecoderSpec {
-    /// Tokens beyond which a sequence is rotated otherwise, from its beginning on.
+    /// Most tokens of a sequence before it uses the long frequencies, for all its positions.
     pub(crate) fn longrope_from(&self) -> Option<usize> {
         self.ropes.iter().filter_map(|rope| rope.long.as_ref()).map(|long| long.from).min()
     }
 
-    /// Whether it can say what comes next.
+    /// Whether it generates text.
     pub(crate) fn generates(&self) -> bool {
         !self.bidirectional && self.scores.is_none() && !self.headless
     }
 
-    /// What it is for: the names of functions.
+    /// What it can be used for: names of functions.
     pub(crate) fn tasks(&self) -> Vec<&'static str> {
         match self.scores {
             Some(_) => vec!["rerank"],
@@ -192,12 +195,12 @@ impl DecoderSpec {
         }
     }
 
-    /// Elements of what becomes of a pooled state.
+    /// Elements of a pooled vector, after the dense head.
     pub(crate) fn pooled_size(&self) -> usize {
         self.dense_head.last().map_or(self.hidden_size, |dense| dense.outputs)
     }
 
-    /// Whether the embedding is to be the output projection, which a file may contradict.
+    /// Whether the output projection is tied to the embedding unless the file has one.
     pub(crate) fn may_have_own_head(&self) -> bool {
         self.tie_word_embeddings && !self.headless && !self.bidirectional
     }
@@ -219,7 +222,7 @@ const ACTIVATIONS: &[(&str, Activation)] = &[
     ("relu", Activation::Relu),
 ];
 
-/// The activation that `config.json` names by `key`.
+/// The activation named by `key` of `config.json`.
 ///
 /// # Errors
 /// `UnsupportedModel` for any other name.

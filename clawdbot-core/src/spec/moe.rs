@@ -1,28 +1,28 @@
 //! Mixtures of experts.
 
-/// An MLP in parts; each token uses some of them.
+/// An MLP made of experts, of which each token uses some.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct MoeSpec {
     pub(crate) num_experts: usize,
     /// Experts of each token.
     pub(crate) num_experts_per_tok: usize,
-    /// Elements between an expert's projections.
+    /// Elements between the projections of an expert.
     pub(crate) intermediate_size: usize,
-    /// What makes weights of the router's logits.
+    /// How the router's logits become weights.
     pub(crate) scoring: Scoring,
-    /// Whether the weights of the chosen experts are divided by their sum.
+    /// Whether the weights of the selected experts are divided by their sum.
     pub(crate) norm_topk_prob: bool,
-    /// What they are multiplied with then.
+    /// Factor of these weights.
     pub(crate) routed_scaling_factor: f32,
-    /// Experts are in `n_group` groups; those chosen are in the best `topk_group` groups.
+    /// Experts are divided into `n_group` groups; only experts in the best `topk_group` groups are selected.
     pub(crate) groups: Option<ExpertGroups>,
-    /// The router has a bias.
+    /// Whether the router has a bias.
     pub(crate) router_bias: bool,
-    /// Experts have biases.
+    /// Whether experts have biases.
     pub(crate) expert_bias: bool,
     /// An MLP that all tokens use.
     pub(crate) shared: Option<SharedExpert>,
-    /// The experts are next to a dense MLP and read the residual stream by norms of their own, as does the router.
+    /// Whether a dense MLP runs in parallel; experts and router then have norms of their own.
     pub(crate) parallel_mlp: bool,
     /// How experts are stored.
     pub(crate) storage: ExpertStorage,
@@ -31,9 +31,9 @@ pub(crate) struct MoeSpec {
 /// See [`MoeSpec::scoring`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scoring {
-    /// Over all experts.
+    /// Softmax over all experts.
     Softmax,
-    /// Of each expert by itself, with a correction that counts for the choice alone.
+    /// Sigmoid of each expert's logit, with a correction that only affects the selection.
     Sigmoid,
 }
 
@@ -48,18 +48,18 @@ pub(crate) struct ExpertGroups {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SharedExpert {
     pub(crate) intermediate_size: usize,
-    /// Multiplied by the sigmoid of a projection of its own.
+    /// Whether its output is multiplied by the sigmoid of a projection of its own.
     pub(crate) gated: bool,
 }
 
 /// How the experts of a layer are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExpertStorage {
-    /// Three matrices for each.
+    /// Three matrices for each expert.
     Separate,
-    /// All in one tensor, `[experts, outputs, inputs]`, gate before up.
+    /// All experts in one tensor, `[experts, outputs, inputs]`, gate before up.
     JoinedRows,
-    /// All in one tensor, `[experts, inputs, outputs]`, with gate and up in turn.
+    /// All experts in one tensor, `[experts, inputs, outputs]`, with gate and up interleaved.
     Joined,
     /// As `Joined`, but `[experts, outputs, inputs]` in MXFP4 blocks with scales.
     JoinedMxfp4,

@@ -1,47 +1,47 @@
-//! How families name their tensors.
+//! Tensor names of families.
 
-/// Names of a family's modules, as in its checkpoints; those of a layer stand after `{layers}.{layer}.`.
+/// Names of a family's modules in its checkpoints; those of a layer follow `{layers}.{layer}.`.
 ///
-/// Which norms a layer has follows from their names: without `input_norm` its first half reads the residual stream itself;
-/// without `mlp_norm` the second half reads what the first one does: the stream as it was (a parallel block), or, without
-/// `input_norm` too, the stream as it is.
+/// The names also determine which norms a layer has. Without `input_norm` the first half reads the residual stream
+/// itself. Without `mlp_norm` the second half has the same input as the first (a parallel block), or, if there is no
+/// `input_norm` either, the current residual stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Names {
     pub(crate) layers: &'static str,
     pub(crate) embedding: &'static str,
-    /// See [`InputSpec`](crate::spec::InputSpec).
+    /// Position embeddings.
     pub(crate) positions: &'static str,
     pub(crate) token_types: &'static str,
     pub(crate) embedding_norm: &'static str,
     /// Before attention.
     pub(crate) input_norm: Option<&'static str>,
-    /// Of what attention gives, before it is added.
+    /// Norm of attention's output, before it is added.
     pub(crate) attention_out_norm: Option<&'static str>,
-    /// Of the residual stream, once attention was added.
+    /// Norm of the residual stream after attention was added.
     pub(crate) attention_sum_norm: Option<&'static str>,
     /// Before the MLP.
     pub(crate) mlp_norm: Option<&'static str>,
-    /// Of what the MLP gives, before it is added.
+    /// Norm of the MLP's output, before it is added.
     pub(crate) mlp_out_norm: Option<&'static str>,
-    /// Of the residual stream, once the MLP was added.
+    /// Norm of the residual stream after the MLP was added.
     pub(crate) mlp_sum_norm: Option<&'static str>,
-    /// Behind the last layer.
+    /// After the last layer.
     pub(crate) final_norm: Option<&'static str>,
     /// Projections of queries, keys and values: three, or one that holds all.
     pub(crate) qkv: &'static [&'static str],
     pub(crate) o: &'static str,
     pub(crate) q_norm: &'static str,
     pub(crate) k_norm: &'static str,
-    /// A dense MLP's.
+    /// Modules of a dense MLP.
     pub(crate) mlp: MlpModules,
-    /// An expert layer's.
+    /// Modules of an expert layer.
     pub(crate) moe: MoeModules,
 }
 
 /// Names of an MLP's modules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MlpModules {
-    /// Projections to gate and up: two, or one that holds both; of an MLP without a gate the one to up.
+    /// Gate and up projections: two, or one that holds both; only the up projection of an MLP without a gate.
     pub(crate) gate_up: &'static [&'static str],
     pub(crate) down: &'static str,
 }
@@ -50,17 +50,17 @@ pub(crate) struct MlpModules {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MoeModules {
     pub(crate) router: &'static str,
-    /// Before the expert's number.
+    /// Module before the expert's number.
     pub(crate) experts: &'static str,
-    /// Tensors that hold all experts' gate and up projections, and all down projections.
+    /// Tensors with the gate and up projections, and with the down projections, of all experts.
     pub(crate) joined: [&'static str; 2],
-    /// Behind the expert's number.
+    /// Modules after the expert's number.
     pub(crate) expert: MlpModules,
     pub(crate) shared: MlpModules,
     pub(crate) shared_gate: &'static str,
 }
 
-/// Llama's names, and those that others have next to them.
+/// Llama's names, and those that other families have in addition.
 pub(crate) const LLAMA: Names = Names {
     layers: "model.layers",
     embedding: "model.embed_tokens",

@@ -1,16 +1,16 @@
-//! From a spec to the names and shapes of its tensors.
+//! Tensor names and shapes of a spec.
 
 use super::mixer_names::Runs;
 use super::names::MlpModules;
+use super::tensor_name::linear;
 use super::tensors::{
     DenseNames, GatedNames, LM_HEAD, LayerInputNames, LayerInputsNames, LayerNames, LinearNames, MatrixName,
     MlpNames, MoeNames, NormNames, ParallelMlpNames, Part, PartStorage, PlainNames, TensorNames, VectorName,
-    linear,
 };
 use super::{DecoderSpec, DenseSpec, ExpertStorage, InputSpec, MoeSpec, NormKind, Scoring};
 
 impl DecoderSpec {
-    /// Names and shapes of every tensor.
+    /// Names and shapes of all tensors.
     pub(crate) fn tensors(&self) -> TensorNames {
         let vocabulary = |name: &str| MatrixName {
             name: name.into(),
@@ -85,12 +85,12 @@ impl DecoderSpec {
         }
     }
 
-    /// Elements between the projections of layer `layer`'s dense MLP.
+    /// Elements between the projections of the dense MLP of layer `layer`.
     pub(crate) fn dense_size(&self, layer: usize) -> usize {
         self.layers[layer].intermediate_size.unwrap_or(self.intermediate_size)
     }
 
-    /// A norm of the kind of the residual stream's.
+    /// A norm of the residual stream's kind.
     fn stream_norm(&self, module: &str, len: usize) -> NormNames {
         let bias = self.norm == NormKind::Layer { bias: true };
         NormNames {
@@ -118,7 +118,7 @@ impl DecoderSpec {
         }
     }
 
-    /// A gated MLP of `size` elements.
+    /// A gated MLP with `size` elements between its projections.
     fn gated(&self, prefix: &str, modules: &MlpModules, size: usize, bias: bool) -> GatedNames {
         let hidden = self.hidden_size;
         let [gate, up] = match *modules.gate_up {
@@ -174,7 +174,7 @@ impl DecoderSpec {
         }
     }
 
-    /// The same decoder with experts as `stored` has them: some checkpoints of a family have all in one tensor.
+    /// Adapts the spec to how experts are `stored`: some checkpoints of a family have all experts in one tensor.
     pub(crate) fn with_experts_as_stored(mut self, stored: impl Fn(&str) -> bool) -> Self {
         let tensor = self.names.moe.joined[0];
         let first = self.layers.iter().position(|layer| layer.moe);
@@ -187,7 +187,7 @@ impl DecoderSpec {
         self
     }
 
-    /// An expert of tensors that hold all.
+    /// An expert in tensors that hold all of them.
     fn joined_expert(&self, prefix: &str, moe: &MoeSpec, expert: usize) -> GatedNames {
         let (hidden, size, experts) = (self.hidden_size, moe.intermediate_size, moe.num_experts);
         let module = format!("{prefix}.{}", self.names.moe.experts);
@@ -207,7 +207,7 @@ impl DecoderSpec {
                 down: rows("down_proj", down, (hidden, size), (0, hidden)),
             };
         }
-        // Gate and up in turn.
+        // Gate and up interleaved.
         let linear = |what: &str, tensor: &str, (n, k): (usize, usize), (first, stride): (usize, usize)| {
             let outputs = n * stride;
             let mxfp4 = moe.storage == ExpertStorage::JoinedMxfp4;

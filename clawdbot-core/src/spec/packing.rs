@@ -39,7 +39,7 @@ impl PlainNames {
 }
 
 impl LayerNames {
-    /// Projections, those that are packed as one together.
+    /// Projections, grouped by what is packed as one.
     fn packed(&self) -> Vec<Projections<'_>> {
         let mixer = self.mixer.packed().into_iter().chain([std::slice::from_ref(&self.o)]);
         let mut packed: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
@@ -58,12 +58,12 @@ impl LayerNames {
         packed
     }
 
-    /// The projections that adapters may change: those of all tokens, experts' not, but for what latent attention is computed
-    /// through.
+    /// The projections that adapters may change: those that all tokens use (so not experts), and not the per-head
+    /// projections of latent attention.
     fn adaptable(&self) -> Vec<Projections<'_>> {
         let mixer = match &self.mixer {
             MixerNames::Mla(names) => vec![names.down.as_slice(), &names.q_up],
-            // Some rows of Mamba's projection are computed apart.
+            // Some rows of Mamba's projection are computed separately.
             MixerNames::Mamba(_) => Vec::new(),
             mixer => mixer.packed(),
         };
@@ -81,7 +81,7 @@ impl LayerNames {
         projections
     }
 
-    /// The matrices of experts that are stored one by one.
+    /// The matrices of experts that are stored separately.
     fn expert_matrices(&self) -> impl Iterator<Item = &MatrixName> {
         let experts = match &self.mlp {
             MlpNames::Moe(moe) => moe.experts.as_slice(),
@@ -91,7 +91,7 @@ impl LayerNames {
         matrices.map(|linear| &linear.weight).filter(|matrix| matrix.part.is_none())
     }
 
-    /// Norms, biases, and what else stays in f32.
+    /// Norms, biases, and other vectors that stay in f32.
     fn vectors(&self) -> Vec<&VectorName> {
         let first = self.input_norm.iter().chain(&self.attention_out_norm).chain(&self.attention_sum_norm);
         let norms = first.chain(&self.mlp_norm).chain(&self.mlp_out_norm).chain(&self.mlp_sum_norm);
@@ -120,7 +120,7 @@ impl LayerNames {
 #[derive(Debug, Clone)]
 pub(crate) struct Joined<'a> {
     pub(crate) parts: Vec<&'a MatrixName>,
-    /// A gate and an up projection, see `PackedMatrix::pack_gated`; otherwise row after row.
+    /// Whether it is a gate and an up projection, see `PackedMatrix::pack_gated`; otherwise row after row.
     pub(crate) gated: bool,
 }
 
@@ -142,7 +142,7 @@ impl<'a> Joined<'a> {
     /// Columns of the packed matrix.
     pub(crate) fn n(&self) -> usize {
         match self.gated {
-            // Sizes that overflow are refused where the matrix is packed or read.
+            // Overflowing sizes are refused where the matrix is packed or read.
             true => PackedMatrix::gated_columns(self.parts[0].n).unwrap_or(usize::MAX),
             false => self.parts.iter().map(|part| part.n).sum(),
         }
@@ -152,14 +152,14 @@ impl<'a> Joined<'a> {
         self.parts[0].k
     }
 
-    /// Weights in all parts.
+    /// Number of weights in all parts.
     pub(crate) fn weights(&self) -> u64 {
         self.parts.iter().map(|part| part.n as u64 * part.k as u64).sum()
     }
 }
 
 impl TensorNames {
-    /// Every matrix as it is packed, in the order of use: those that read the same input are one.
+    /// All packed matrices in order of use: matrices with the same input are packed as one.
     pub(crate) fn packed_matrices(&self) -> Vec<Joined<'_>> {
         let mut packed = vec![Joined::rows([&self.embed_tokens])];
         if let Some(inputs) = &self.layer_inputs {
@@ -173,7 +173,7 @@ impl TensorNames {
         packed
     }
 
-    /// The packed matrices that a token does not use: those of experts it does not choose.
+    /// The packed matrices that a token does not use: experts that it does not select.
     pub(crate) fn idle_experts(&self, spec: &DecoderSpec) -> Vec<Joined<'_>> {
         let chosen = spec.moe.map_or(0, |moe| moe.num_experts_per_tok);
         let idle = |layer| match layer {
@@ -186,12 +186,12 @@ impl TensorNames {
         self.layers.iter().flat_map(idle).collect()
     }
 
-    /// The projections that adapters may change, those that are computed as one together.
+    /// The projections that adapters may change, grouped by what is computed as one.
     pub(crate) fn adaptable(&self) -> Vec<Projections<'_>> {
         self.layers.iter().flat_map(LayerNames::adaptable).collect()
     }
 
-    /// Matrices that adapters may change as they are read, besides those of [`adaptable`](Self::adaptable).
+    /// Matrices that adapters may change only while they are loaded, in addition to [`adaptable`](Self::adaptable).
     pub(crate) fn only_merged(&self) -> impl Iterator<Item = &MatrixName> {
         self.layers.iter().flat_map(LayerNames::expert_matrices).chain(&self.lm_head)
     }
@@ -201,8 +201,8 @@ impl TensorNames {
         self.packed_matrices().into_iter().flat_map(|joined| joined.parts)
     }
 
-    /// Every stored tensor with its shape, once each, those that are read in turn side by side. Experts in MXFP4 are not among
-    /// them: they are stored as two.
+    /// All stored tensors with their shapes, once each, with tensors that are read alternately next to each other.
+    /// Without experts in MXFP4, which are stored as two tensors.
     #[cfg(feature = "candle")]
     pub(crate) fn stored(&self) -> Vec<(String, Vec<usize>)> {
         let matrices = self.matrices().map(|matrix| match &matrix.part {
@@ -217,7 +217,7 @@ impl TensorNames {
         matrices.chain(vectors).filter(|(name, _)| seen.insert(name.clone())).collect()
     }
 
-    /// Every norm and bias, and the small matrices that stay in f32.
+    /// All norms and biases, and the small matrices that stay in f32.
     pub(crate) fn vectors(&self) -> impl Iterator<Item = &VectorName> {
         let tables = self.positions.iter().chain(&self.token_types);
         let first = tables.chain(self.embedding_norm.iter().flat_map(NormNames::vectors));

@@ -1,47 +1,18 @@
-//! The architectures that are supported, and how a configuration finds its own.
+//! The supported architectures, and how the architecture of a configuration is found.
 
 use super::DecoderSpec;
+use super::architecture::Architecture;
 use super::config::ModelConfig;
 use super::families::FAMILIES;
 use crate::error::{Error, Result};
 use crate::weights::quoted;
 
-/// How to read one architecture's configuration.
-pub(crate) struct Architecture {
-    /// As in `architectures`.
-    pub(crate) name: &'static str,
-    /// As in `model_type`, which decides where `architectures` is missing.
-    pub(crate) model_type: &'static str,
-    pub(super) parse: fn(&ModelConfig) -> Result<DecoderSpec>,
-    /// The text model is one of several: its configuration is `text_config`. What this may lack, as JSON.
-    pub(crate) text_defaults: Option<&'static str>,
-    /// Quantizations that `parse` understands, as in `quant_method`.
-    pub(super) quantizations: &'static [&'static str],
-}
-
-pub(super) const fn architecture(
-    name: &'static str,
-    model_type: &'static str,
-    parse: fn(&ModelConfig) -> Result<DecoderSpec>,
-) -> Architecture {
-    Architecture { name, model_type, parse, text_defaults: None, quantizations: &[] }
-}
-
-/// An architecture with more than a text model: the text model alone is read.
-pub(super) const fn text_of(
-    name: &'static str,
-    model_type: &'static str,
-    parse: fn(&ModelConfig) -> Result<DecoderSpec>,
-) -> Architecture {
-    Architecture { text_defaults: Some("{}"), ..architecture(name, model_type, parse) }
-}
-
-/// Every supported architecture.
+/// All supported architectures.
 pub(crate) fn architectures() -> impl Iterator<Item = &'static Architecture> {
     FAMILIES.iter().flat_map(|family| family.architectures)
 }
 
-/// Reads a model's configuration, but for how its weights are quantized.
+/// Reads a model's configuration, except for the quantization of its weights.
 ///
 /// # Errors
 /// `UnsupportedModel` for an architecture or feature that is not supported; `InvalidModel` for values that are
@@ -57,8 +28,8 @@ pub(crate) fn parse_spec(config: &ModelConfig) -> Result<DecoderSpec> {
     Ok(spec)
 }
 
-/// The configuration of the part that generates text, if that is a part, and the quantizations that belong to the
-/// architecture itself.
+/// The configuration of the text model if it is only a part, and the quantizations that belong to the architecture
+/// itself.
 ///
 /// # Errors
 /// As [`parse_spec`].

@@ -12,7 +12,7 @@ use super::config::ModelConfig;
 use crate::error::{Error, Result};
 use crate::weights::quoted;
 
-/// Rope types that are understood, and the keys that each reads besides [`COMMON_KEYS`].
+/// Rope types, and the keys that each reads in addition to [`COMMON_KEYS`].
 const TYPES: &[(&str, &[&str])] = &[
     ("default", &[]),
     ("linear", &["factor"]),
@@ -23,44 +23,44 @@ const TYPES: &[(&str, &[&str])] = &[
         &["factor", "attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"],
     ),
     ("longrope", LONGROPE_KEYS),
-    // What the first checkpoints call it.
+    // Name in the first checkpoints.
     ("su", LONGROPE_KEYS),
     ("factors", &["factors"]),
 ];
 const LONGROPE_KEYS: &[&str] = &["factor", "attention_factor", "short_factor", "long_factor"];
-/// Keys that may stand in `rope_parameters` and `rope_scaling` with every type.
+/// Keys allowed in `rope_parameters` and `rope_scaling` with every type.
 const COMMON_KEYS: &[&str] =
     &["rope_type", "type", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
-/// And with [`Extras::growth`].
+/// Further ones with [`Extras::growth`].
 const GROWTH_KEYS: &[&str] = &["llama_4_scaling_beta", "max_position_embeddings"];
-/// And with [`Extras::sections`].
+/// Further ones with [`Extras::sections`].
 const SECTION_KEYS: &[&str] = &["mrope_section", "mrope_interleaved"];
-/// Keys of `rope_parameters` that stand for kinds of layers.
+/// Keys of `rope_parameters` that name kinds of layers.
 const LAYER_TYPES: &[&str] = &["full_attention", "sliding_attention"];
-/// `rope_theta` where the configuration has none, as in transformers.
+/// `rope_theta` if the configuration has none, as in transformers.
 const DEFAULT_THETA: f64 = 10_000.0;
 
-/// Rotary position embedding: the pair `(x[i], x[i + rotary_dim / 2])` of a head is turned by the angle
-/// `position * inv_freq[i]`, and cosine and sine are multiplied by `attention_scaling`.
+/// Rotary position embedding: the pair `(x[i], x[i + rotary_dim / 2])` of a head is rotated by the angle `position *
+/// inv_freq[i]`, and cosine and sine are multiplied by `attention_scaling`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct RopeSpec {
     /// Radians per token, `[rotary_dim / 2]`.
     pub(crate) inv_freq: Vec<f32>,
-    /// 1.0 but for yarn.
+    /// 1.0 except for YaRN.
     pub(crate) attention_scaling: f32,
     /// Leading elements of a head that are rotated.
     pub(crate) rotary_dim: usize,
-    /// Pairs are `(x[2i], x[2i + 1])` instead.
+    /// Whether pairs are `(x[2i], x[2i + 1])` instead.
     pub(crate) interleaved: bool,
-    /// What scores are multiplied with on top, by families that say so: DeepSeek's, for yarn's `mscale_all_dim`.
+    /// Additional factor of attention scores, in families that have one: DeepSeek's, for YaRN's `mscale_all_dim`.
     pub(crate) score_scale: f32,
     /// Other frequencies for long sequences.
     pub(crate) long: Option<LongRope>,
-    /// Queries of later positions are longer.
+    /// Queries grow with their position.
     pub(crate) growth: Option<QueryGrowth>,
 }
 
-/// Queries at position `p` are multiplied with `1 + beta * ln(1 + floor(p / length))`, as in Llama 4 and Ministral 3.
+/// Queries at position `p` are multiplied by `1 + beta * ln(1 + floor(p / length))`, as in Llama 4 and Ministral 3.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct QueryGrowth {
     pub(crate) beta: f32,
@@ -68,14 +68,14 @@ pub(crate) struct QueryGrowth {
 }
 
 impl QueryGrowth {
-    /// What queries at `position` are multiplied with.
+    /// Factor of queries at `position`.
     pub(crate) fn at(self, position: usize) -> f32 {
         1.0 + self.beta * libm::log1pf((position / self.length) as f32)
     }
 }
 
-/// LongRoPE (<https://arxiv.org/abs/2402.13753>): a sequence of more than `from` tokens is rotated by other frequencies
-/// from its first token on, so what was computed of it before it became so long is recomputed.
+/// LongRoPE (<https://arxiv.org/abs/2402.13753>): a sequence of more than `from` tokens uses other frequencies for all
+/// its positions, so what was cached before it became that long is recomputed.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LongRope {
     pub(crate) from: usize,
@@ -93,40 +93,40 @@ impl RopeSpec {
     }
 }
 
-/// Where one of several rotations of a model is: those of layers with a window have settings of their own.
+/// Where to find one of several rotations of a model: layers with a window have settings of their own.
 pub(crate) struct LayerRope {
     /// Key in `rope_parameters`.
     pub(crate) layer_type: &'static str,
     /// Key of the base in the older notation.
     pub(crate) theta_key: &'static str,
-    /// Base where there is none.
+    /// Base if there is none.
     pub(crate) default_theta: f64,
-    /// Whether the older notation's `rope_scaling` is about this one.
+    /// Whether `rope_scaling` of the older notation applies to it.
     pub(crate) scaled: bool,
     pub(crate) extras: Extras,
 }
 
-/// What only some families have.
+/// Features that only some families have.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Extras {
-    /// Queries may grow with their position, see [`QueryGrowth`].
+    /// Whether queries may grow with their position, see [`QueryGrowth`].
     pub(crate) growth: bool,
-    /// Positions have parts, which are the same for text.
+    /// Whether positions have sections, which are equal for text.
     pub(crate) sections: bool,
-    /// Heads may be turned in part with frequencies as if in whole: the type `proportional`.
+    /// Whether the type `proportional` is allowed: part of a head is rotated, with the frequencies of the whole.
     pub(crate) proportional: bool,
 }
 
 impl Extras {
-    /// None of them.
+    /// No extra feature.
     pub(crate) const NONE: Extras = Extras { growth: false, sections: false, proportional: false };
 }
 
-/// What families assume where a configuration says nothing.
+/// Values for settings that are missing.
 #[derive(Clone, Copy)]
 pub(crate) struct RopeDefaults {
     pub(crate) theta: f64,
-    /// Part of a head that is rotated; `None`: always all of it.
+    /// Fraction of a head that is rotated; `None`: always all of it.
     pub(crate) partial: Option<f64>,
     pub(crate) extras: Extras,
 }
@@ -141,8 +141,8 @@ impl RopeSpec {
     /// Reads `rope_parameters`, or `rope_theta` and `rope_scaling`, for heads of `head_dim` elements.
     ///
     /// # Errors
-    /// `UnsupportedModel` for other rope types and for partial rotation where the family has none; `InvalidModel` if a
-    /// value is missing, out of range, or given twice and differently.
+    /// `UnsupportedModel` for other rope types, and for partial rotation in families without it; `InvalidModel` if a
+    /// value is missing, out of range, or given twice with different values.
     pub(crate) fn parse(config: &ModelConfig, head_dim: usize, defaults: RopeDefaults) -> Result<RopeSpec> {
         let settings =
             Settings { default_theta: defaults.theta, extras: defaults.extras, ..Settings::new(config)? };
@@ -150,7 +150,7 @@ impl RopeSpec {
         let in_range = |factor| factor > 0.0 && factor <= 1.0;
         let factor =
             settings.number_or("partial_rotary_factor", partial, in_range, "a number > 0, up to 1")?;
-        // Heads are short, so nothing is lost.
+        // Exact, as heads are short.
         let rotary_dim = (head_dim as f64 * factor) as usize;
         if rotary_dim == 0 || !rotary_dim.is_multiple_of(2) {
             let expected = format!("an even part of the heads' {head_dim} elements");
@@ -159,7 +159,7 @@ impl RopeSpec {
         settings.spec(rotary_dim)
     }
 
-    /// As [`RopeSpec::parse`], of the layers that `layer` tells.
+    /// As [`RopeSpec::parse`], for the layers of kind `layer`.
     ///
     /// # Errors
     /// As [`RopeSpec::parse`].
@@ -168,11 +168,11 @@ impl RopeSpec {
     }
 }
 
-/// The objects in which a setting may be: `rope_parameters`, `rope_scaling`, the configuration itself.
+/// The objects that may hold a setting: `rope_parameters`, `rope_scaling`, the configuration itself.
 struct Settings<'a> {
     top: &'a ModelConfig,
     nested: Vec<ModelConfig>,
-    /// What the configuration itself calls the base.
+    /// Key of the base in the configuration itself.
     theta_key: &'static str,
     default_theta: f64,
     extras: Extras,
@@ -195,7 +195,7 @@ impl<'a> Settings<'a> {
         })
     }
 
-    /// Of one kind of layers, where `rope_parameters` has an object for each.
+    /// The settings of one kind of layers, if `rope_parameters` has an object for each.
     fn of_layers(top: &'a ModelConfig, layer: &LayerRope) -> Result<Self> {
         let LayerRope { layer_type, theta_key, default_theta, scaled, extras } = *layer;
         let mut nested = Vec::new();
@@ -213,7 +213,7 @@ impl<'a> Settings<'a> {
     /// The rotation of whole heads.
     fn whole_heads(&self, head_dim: usize) -> Result<RopeSpec> {
         match self.find("partial_rotary_factor")? {
-            // Which leaves the other elements where they are, but counts them.
+            // The other elements are not rotated but count for the frequencies.
             Some(_) if self.rope_type()? == "proportional" => self.spec(head_dim),
             Some((source, factor)) if factor != 1.0 => Err(source.unsupported("partial_rotary_factor", "1")),
             _ => self.spec(head_dim),
@@ -238,12 +238,12 @@ impl<'a> Settings<'a> {
                 let in_range = |factor| factor > 0.0 && factor <= 1.0;
                 let part = self.number_or("partial_rotary_factor", 1.0, in_range, "a number > 0, up to 1")?;
                 let factor = self.number_or("factor", 1.0, |factor| factor >= 1.0, "a number >= 1")?;
-                // Heads are short, so nothing is lost.
+                // Exact, as heads are short.
                 let turned = (part * rotary_dim as f64 / 2.0) as usize;
                 inv_freq.iter_mut().for_each(|freq| *freq /= factor);
                 inv_freq.iter_mut().skip(turned).for_each(|freq| *freq = 0.0);
             }
-            // Not of the transformers library: GGUF files have the divisors themselves.
+            // Not a type of transformers: GGUF files store the divisors themselves.
             "factors" => {
                 let factors = self.factors(inv_freq.len())?;
                 inv_freq.iter_mut().zip(factors).for_each(|(freq, factor)| *freq /= factor);
@@ -263,7 +263,7 @@ impl<'a> Settings<'a> {
                 inv_freq.iter_mut().zip(&scaling.short).for_each(|(freq, factor)| *freq /= factor);
                 attention_scaling = scaling.attention_factor;
             }
-            // A type that is in `TYPES` alone.
+            // A type that only `TYPES` has.
             _ => return Err(Error::internal(format!("the rope type {rope_type} is not implemented"))),
         }
         let inv_freq: Vec<f32> = inv_freq.into_iter().map(|freq| freq as f32).collect();
@@ -290,7 +290,7 @@ impl<'a> Settings<'a> {
         })
     }
 
-    /// The number `key` and where it is; all places that have it must agree.
+    /// The number `key` and its object; all objects that have it must agree.
     fn find(&self, key: &str) -> Result<Option<(&ModelConfig, f64)>> {
         let mut found: Option<(&ModelConfig, f64)> = None;
         let top_key = if key == "rope_theta" { self.theta_key } else { key };
@@ -307,7 +307,7 @@ impl<'a> Settings<'a> {
         Ok(found)
     }
 
-    /// The top level, for the keys that may stand there. (Others, such as `factor`, would mean something else.)
+    /// The configuration itself, for keys that may be there. (Others, such as `factor`, would mean something else.)
     fn shared(&self, key: &str) -> Option<&ModelConfig> {
         const TOP_LEVEL: &[&str] =
             &["rope_theta", "partial_rotary_factor", "original_max_position_embeddings"];
@@ -375,7 +375,7 @@ impl<'a> Settings<'a> {
         self.checked(key, holds, expected)?.ok_or_else(|| self.invalid(key, expected))
     }
 
-    /// `InvalidModel` about `key` where it stands, or where it should.
+    /// `InvalidModel` about `key` where it is, or where it should be.
     fn invalid(&self, key: &str, expected: &str) -> Error {
         let holder = self.nested.iter().find(|source| source.get(key).is_some());
         holder.or(self.nested.first()).unwrap_or(self.top).invalid(key, expected)
@@ -392,7 +392,7 @@ impl<'a> Settings<'a> {
         self.required("factor", |factor| factor >= 1.0, "a number >= 1")
     }
 
-    /// Tokens that the model was trained on before its context was stretched.
+    /// Context length of the training before it was extended.
     fn original_max_position_embeddings(&self) -> Result<f64> {
         const KEY: &str = "original_max_position_embeddings";
         match self.checked(KEY, |length| length >= 1.0 && length.fract() == 0.0, "a positive integer")? {

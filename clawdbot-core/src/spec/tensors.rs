@@ -1,85 +1,15 @@
-//! The tensors of a model: names as Hugging Face checkpoints have them, and the shapes the spec demands.
+//! The tensors of a model: their names in Hugging Face checkpoints, and the shapes that the spec requires.
 
 use super::mixer_names::MixerNames;
-use crate::weights::RowOrder;
+pub(crate) use super::tensor_name::{LinearNames, MatrixName, Part, PartStorage, VectorName};
 
-/// A matrix `[n, k]`: `n` outputs, `k` inputs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct MatrixName {
-    /// Of the stored tensor, or what distinguishes a part of one.
-    pub(crate) name: String,
-    pub(crate) n: usize,
-    pub(crate) k: usize,
-    /// Where it is, unless it is the tensor `name` as it stands.
-    pub(crate) part: Option<Box<Part>>,
-}
-
-/// A vector `[len]`.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct VectorName {
-    /// Of the stored tensor, or what distinguishes a part of one.
-    pub(crate) name: String,
-    pub(crate) len: usize,
-    /// Where it is, unless it is the tensor `name` as it stands; in elements.
-    pub(crate) part: Option<Box<Part>>,
-    /// Added to the elements as checkpoints store them.
-    pub(crate) offset: f32,
-    /// Of a small matrix that is computed with in f32 whatever the others are: `[len / k, k]`, row-major.
-    pub(crate) k: Option<usize>,
-}
-
-/// Rows of a stored tensor, which is seen as a matrix: all its dimensions but the last are one. Row `r` of the part is row
-/// `first + r / run * stride + r % run` of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Part {
-    pub(crate) tensor: String,
-    pub(crate) shape: Vec<usize>,
-    pub(crate) first: usize,
-    pub(crate) run: usize,
-    pub(crate) stride: usize,
-    pub(crate) storage: PartStorage,
-}
-
-/// How a [`Part`] is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PartStorage {
-    /// Row by row.
-    Rows,
-    /// Column by column: `k` rows of the tensor from the given one on; the part's rows are columns of these.
-    Columns { from: usize },
-    /// Row by row, of a vector whose elements `x` stand for `-exp(x)`.
-    MinusExp,
-    /// Row by row, in MXFP4: `{tensor}_blocks` `[.., k / 32, 16]` and `{tensor}_scales` `[.., k / 32]`.
-    Mxfp4,
-}
-
-impl Part {
-    /// Where its rows are in the tensor.
-    pub(crate) fn order(&self) -> RowOrder {
-        RowOrder::Runs { first: self.first, run: self.run, stride: self.stride }
-    }
-
-    /// Index of row `row` in the tensor.
-    pub(crate) fn row(&self, row: usize) -> usize {
-        self.order().stored(row)
-    }
-}
-
-/// A projection.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct LinearNames {
-    pub(crate) weight: MatrixName,
-    /// `[n]`.
-    pub(crate) bias: Option<VectorName>,
-}
-
-/// The tensors of one layer, in the order of their use. Which norms there are is explained at [`Names`].
+/// The tensors of one layer, in order of use. [`Names`] explains which norms there are.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LayerNames {
     /// `[hidden_size]`, before attention.
     pub(crate) input_norm: Option<NormNames>,
     pub(crate) mixer: MixerNames,
-    /// To the residual stream.
+    /// Output projection of the mixer, added to the residual stream.
     pub(crate) o: LinearNames,
     /// `[hidden_size]`, after attention.
     pub(crate) attention_out_norm: Option<NormNames>,
@@ -110,7 +40,7 @@ impl NormNames {
     }
 }
 
-/// The tensors of a layer after pooling, which stay in f32.
+/// The tensors of a layer of the dense head, which stay in f32.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct DenseNames {
     /// `[outputs, inputs]`, row-major.
@@ -127,7 +57,7 @@ impl DenseNames {
     }
 }
 
-/// The tensors that a layer reads its part of the second embedding by.
+/// The tensors with which a layer reads its slice of the second embedding.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LayerInputNames {
     /// `[size, hidden_size]`
@@ -149,7 +79,7 @@ pub(crate) struct LayerInputsNames {
     pub(crate) norm: VectorName,
 }
 
-/// The tensors of a layer's second half.
+/// The tensors of a layer's MLP.
 #[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum MlpNames {
@@ -181,7 +111,7 @@ pub(crate) struct PlainNames {
 /// The tensors of an expert layer.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct MoeNames {
-    /// `[experts, hidden_size]`, row-major: what chooses stays in f32.
+    /// `[experts, hidden_size]`, row-major: the router stays in f32.
     pub(crate) router: VectorName,
     /// `[experts]`
     pub(crate) router_bias: Option<VectorName>,
@@ -194,23 +124,23 @@ pub(crate) struct MoeNames {
     pub(crate) parallel_mlp: Option<ParallelMlpNames>,
 }
 
-/// The tensors of an expert layer next to a dense MLP.
+/// The tensors of an expert layer with a parallel dense MLP.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ParallelMlpNames {
     pub(crate) dense: GatedNames,
-    /// `[hidden_size]`, of what the dense MLP gives.
+    /// `[hidden_size]`, of the dense MLP's output.
     pub(crate) dense_out_norm: VectorName,
-    /// `[hidden_size]`, of what experts read.
+    /// `[hidden_size]`, of the experts' input.
     pub(crate) expert_norm: VectorName,
-    /// `[hidden_size]`, of what they give.
+    /// `[hidden_size]`, of the experts' output.
     pub(crate) expert_out_norm: VectorName,
-    /// `[hidden_size]`, of what the router reads, times the root of `hidden_size`.
+    /// `[hidden_size]`, of the router's input, times the square root of `hidden_size`.
     pub(crate) router_norm: VectorName,
-    /// `[experts]`: what their weights are multiplied with.
+    /// `[experts]`: factors of the experts' weights.
     pub(crate) expert_scale: VectorName,
 }
 
-/// All tensors of a decoder.
+/// All tensors of a model.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct TensorNames {
     /// `[vocab_size, hidden_size]`.
@@ -219,48 +149,16 @@ pub(crate) struct TensorNames {
     pub(crate) positions: Option<VectorName>,
     /// `[token types, hidden_size]`, row-major.
     pub(crate) token_types: Option<VectorName>,
-    /// `[hidden_size]`, of their sum.
+    /// `[hidden_size]`, norm of the sum of embeddings.
     pub(crate) embedding_norm: Option<NormNames>,
     pub(crate) layer_inputs: Option<LayerInputsNames>,
     pub(crate) layers: Vec<LayerNames>,
     /// `[hidden_size]`, after the last layer.
     pub(crate) final_norm: Option<NormNames>,
-    /// Behind the pooling.
+    /// Layers after pooling.
     pub(crate) dense_head: Vec<DenseNames>,
     /// `[vocab_size, hidden_size]`; `None` if tied to the embedding.
     pub(crate) lm_head: Option<MatrixName>,
 }
 
 pub(crate) const LM_HEAD: &str = "lm_head.weight";
-impl VectorName {
-    pub(crate) fn new(name: String, len: usize, offset: f32) -> Self {
-        VectorName { name, len, part: None, offset, k: None }
-    }
-
-    /// All of a tensor of `shape`, as a matrix of rows of `k`.
-    pub(crate) fn matrix(name: String, shape: Vec<usize>, k: usize) -> Self {
-        let len = shape.iter().product();
-        let part = Some(Box::new(Part::whole(name.clone(), shape)));
-        VectorName { name, len, part, offset: 0.0, k: Some(k) }
-    }
-
-    /// Elements in memory: a small matrix is packed in panels of 16 rows.
-    pub(crate) fn padded_len(&self) -> usize {
-        self.k.map_or(self.len, |k| (self.len / k.max(1)).next_multiple_of(16) * k)
-    }
-}
-
-impl Part {
-    /// All of a tensor.
-    fn whole(tensor: String, shape: Vec<usize>) -> Self {
-        Part { tensor, shape, first: 0, run: usize::MAX, stride: 0, storage: PartStorage::Rows }
-    }
-}
-
-pub(crate) fn linear(prefix: &str, module: &str, n: usize, k: usize, bias: bool) -> LinearNames {
-    let name = format!("{prefix}.{module}");
-    LinearNames {
-        weight: MatrixName { name: format!("{name}.weight"), n, k, part: None },
-        bias: bias.then(|| VectorName::new(format!("{name}.bias"), n, 0.0)),
-    }
-}

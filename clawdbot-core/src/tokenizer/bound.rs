@@ -1,21 +1,21 @@
-//! How few tokens a text can have: what cannot fit into a context is refused before it is tokenized.
+//! A lower bound on the number of tokens of a text: texts that cannot fit into a context are refused before tokenizing.
 
 use tokenizers::AddedToken;
 
 use super::pipeline;
 use super::read::{Covers, Encoder};
 
-/// For tokenizers that pass over no text, or over no word.
+/// How the bound is computed, for tokenizers that skip no text, or no word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bound {
-    /// One for so many bytes, of white space or not.
+    /// At least one token for every `longest` bytes, white space counted or not.
     Bytes { longest: usize, white_space: bool },
-    /// One for each of such words between white space.
+    /// At least one token for each of these words between white space.
     Words(pipeline::Words),
 }
 
 impl Bound {
-    /// `None` where text may be passed over, or any length of it become one token.
+    /// `None` if text may be skipped, or a text of any length may become one token.
     pub(super) fn of(encoder: &Encoder) -> Option<Self> {
         let normalizer = encoder.get_normalizer();
         let pre_tokenizer = encoder.get_pre_tokenizer();
@@ -48,7 +48,7 @@ impl Bound {
         for (&id, token) in tokens {
             let matched = added.simple_id_to_token(id).map_or(0, |text| text.len());
             longest = longest.max(matched).max(token.content.len());
-            // Such tokens may take any white space around them.
+            // Such tokens may include any white space around them.
             white_space &= !token.lstrip && !token.rstrip;
         }
         Some(Bound::Bytes { longest: longest.checked_mul(removed)?, white_space })
@@ -67,7 +67,7 @@ impl Bound {
                 text.split_ascii_whitespace().filter(word).count()
             }
             Bound::Words(pipeline::Words::OfThem) => {
-                // White space may be taken for a part of what is before it and not of ASCII.
+                // ASCII white space only: other white space may be replaced before it is split.
                 let mut parted = true;
                 let word = |word: &&str| {
                     let parted = std::mem::replace(

@@ -7,11 +7,11 @@ use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, SeqAccess, Vi
 /// Pairs of tokens, by rank.
 pub(super) struct Merges(pub(super) Vec<(String, String)>);
 
-/// One of them: both tokens in a list, or, as older files have it, with a space between them.
+/// A merge: its tokens in a list, or, in older files, in a string with a space between them.
 enum Merge {
     Pair(String, String),
     Text(String, String),
-    /// A line that names a version.
+    /// A line with the version.
     Comment,
 }
 
@@ -38,7 +38,9 @@ impl<'de> Deserialize<'de> for Merges {
                     merges.extend(pair);
                 }
                 if kinds == [true; 2] {
-                    return Err(A::Error::custom("merges: expected lists or texts, found both"));
+                    return Err(A::Error::custom(
+                        "merges: expected all as lists or all as strings, found both",
+                    ));
                 }
                 Ok(Merges(merges))
             }
@@ -54,7 +56,7 @@ impl<'de> Deserialize<'de> for Merge {
             type Value = Merge;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("two tokens: a list, or a text with one space")
+                f.write_str("two tokens: a list, or a string with one space")
             }
 
             fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Merge, E> {

@@ -1,4 +1,4 @@
-//! Text to token ids and back, chat templates, and text that arrives token by token.
+//! Text to token ids and back, chat templates, and streaming of text.
 
 use std::collections::HashSet;
 use std::io::Read;
@@ -41,14 +41,14 @@ pub use switches::{AddGenerationPrompt, AddSpecialTokens, SkipSpecialTokens};
 
 /// Most bytes of a `tokenizer.json`.
 const MAX_FILE: u64 = 256 << 20;
-/// Bytes of memory that tokenizing takes for each byte of a text, at most.
+/// Most bytes of memory that tokenizing takes for each byte of text.
 const ENCODING_BYTES: u64 = 160;
 
 /// A tokenizer as described by a `tokenizer.json` file. Cheap to clone, `Send + Sync`.
 #[derive(Clone)]
 pub struct Tokenizer {
     inner: Arc<Inner>,
-    /// Ids below are decoded: those of tokens, and those of a model that has more.
+    /// Ids below this can be decoded: the larger of the largest token id + 1 and the model's vocabulary size.
     accepted: u32,
 }
 
@@ -60,9 +60,9 @@ struct Inner {
     vocab_size: usize,
     id_limit: u32,
     decoding: stream::Decoding,
-    /// How few tokens a text can have.
+    /// A lower bound on the tokens of a text.
     bound: Option<Bound>,
-    /// What there is to say of the file: warnings for the log.
+    /// Warnings about the file, for the log.
     notes: Vec<String>,
 }
 
@@ -76,9 +76,9 @@ impl Tokenizer {
     /// Reads a `tokenizer.json` file, or the vocabulary in a GGUF file.
     ///
     /// # Errors
-    /// `NotFound` or `Io` when the file cannot be read or is none, `InvalidModel` when it is too long, else as
-    /// [`from_bytes`](Self::from_bytes); `UnsupportedModel` for a GGUF vocabulary of a kind or with a pre-tokenizer that is
-    /// not known.
+    /// `NotFound` or `Io` if the file cannot be read or is not a file, `InvalidModel` if it is too long; as
+    /// [`from_bytes`](Self::from_bytes); `UnsupportedModel` for a GGUF file with an unknown kind of vocabulary or
+    /// pre-tokenizer.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         if starts_with(path, MAGIC)? {
@@ -88,12 +88,12 @@ impl Tokenizer {
         Self::from_bytes(&bytes).map_err(|error| error.context(path.display()))
     }
 
-    /// Reads the contents of a `tokenizer.json` file. Truncation and padding that the file asks for are left out: a prompt
-    /// is never shortened or filled up behind the caller's back.
+    /// Reads the contents of a `tokenizer.json` file. Its truncation and padding are ignored: a prompt is never
+    /// shortened or padded without being asked for.
     ///
     /// # Errors
-    /// `InvalidTokenizer` when the contents are malformed, take too much, or would make text grow without bound, with what
-    /// was expected.
+    /// `InvalidTokenizer` if the contents are malformed, take too much memory, or would let text grow without bound;
+    /// the message says what was expected.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let malformed =
             |reason: &dyn std::fmt::Display| Error::invalid_tokenizer(format!("tokenizer.json: {reason}"));
@@ -105,8 +105,9 @@ impl Tokenizer {
                 let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
                 let vocab_size = encoder.get_vocab_size(true);
                 let id_limit = largest_id.map_or(Some(0), |last| last.checked_add(1));
-                let id_limit = id_limit.ok_or_else(|| malformed(&"a token has the id 4294967295"))?;
-                // What is put around any text.
+                let id_limit = id_limit
+                    .ok_or_else(|| malformed(&"expected token ids below 4294967295, found that id"))?;
+                // The tokens that are added around a text.
                 if let Ok(around) = encoder.encode_fast("", true)
                     && let Some(id) = around.get_ids().iter().find(|id| **id >= id_limit)
                 {
@@ -122,15 +123,15 @@ impl Tokenizer {
         })
     }
 
-    /// It for a model with `rows` token ids: those that no token has, which pad a vocabulary, decode to nothing.
+    /// For a model with `rows` token ids: ids without a token, which pad the vocabulary, decode to nothing.
     #[must_use]
     pub(crate) fn padded_to(self, rows: usize) -> Self {
         let rows = u32::try_from(rows).unwrap_or(u32::MAX);
         Tokenizer { accepted: self.accepted.max(rows), ..self }
     }
 
-    /// The token ids of `text`. Special tokens written out in the text become their ids, as in the transformers
-    /// library; `add_special_tokens` adds those that the tokenizer's template puts around a text.
+    /// The token ids of `text`. Special tokens written in the text become their ids, as in the transformers library;
+    /// `add_special_tokens` adds those that the tokenizer's template puts around a text.
     ///
     /// # Errors
     /// `InvalidTokenizer` when the tokenizer cannot process the text.
@@ -138,7 +139,7 @@ impl Tokenizer {
         self.encode_until(text, add_special_tokens, &CancelHandle::default())
     }
 
-    /// As [`encode`](Self::encode), but stops when `cancel` is cancelled: between its steps, and between words.
+    /// As [`encode`](Self::encode), but stops when `cancel` is cancelled: between steps, and between words.
     ///
     /// # Errors
     /// As [`encode`](Self::encode); `Cancelled`.
@@ -155,27 +156,28 @@ impl Tokenizer {
         })
     }
 
-    /// What there is to say of the file.
+    /// Warnings about the file.
     pub(crate) fn notes(&self) -> &[String] {
         &self.inner.notes
     }
 
-    /// How many tokens `text` has at least, special tokens around it aside. What is cheap to say: often far fewer than
-    /// there are, and 0 for kinds of tokenizers that may pass over text.
+    /// A lower bound on the number of tokens of `text`, special tokens around it not counted. It is cheap: often far
+    /// below the real number, and 0 for tokenizers that may skip text.
     pub(crate) fn at_least(&self, text: &str) -> usize {
         self.inner.bound.as_ref().map_or(0, |bound| bound.tokens(text))
     }
 
-    /// Bytes of memory that tokenizing `text` takes at most, about.
+    /// About the most bytes of memory that tokenizing `text` takes.
     pub(crate) fn encoding_bytes(text: &str) -> u64 {
         (text.len() as u64).saturating_mul(ENCODING_BYTES)
     }
 
-    /// The tokens of `text`, or of a pair, cut at the end (of a pair first the longer one) so that they are at most `most`,
-    /// special tokens included.
+    /// The tokens of `text`, or of a pair of texts, truncated at the end (of a pair, the longer one first) to at most
+    /// `most` tokens, special tokens included.
     ///
     /// # Errors
-    /// `InvalidTokenizer` when the tokenizer cannot process the text; `ContextOverflow` when not even special tokens fit.
+    /// `InvalidTokenizer` if the tokenizer cannot process the text; `ContextOverflow` if there is no room for more than
+    /// special tokens.
     pub(crate) fn encode_within(
         &self,
         text: &str,
@@ -210,8 +212,7 @@ impl Tokenizer {
     }
 
     /// The text of `ids`, without special tokens if `skip_special_tokens`. Bytes that are not UTF-8 become U+FFFD. Ids
-    /// without a token that are below the largest one, or below the size of the model that this is the tokenizer of, have
-    /// no text.
+    /// without a token decode to nothing if they are below the largest token id or below the model's vocabulary size.
     ///
     /// # Errors
     /// `InvalidArgument` for other ids.
@@ -265,8 +266,8 @@ impl Tokenizer {
         (!hidden).then_some(token)
     }
 
-    /// Refuses an id that neither a token nor the model has. Others without a token decode to nothing, as in the
-    /// transformers library: models pad their embedding.
+    /// Refuses an id that neither the tokenizer nor the model has. Other ids without a token decode to nothing, as in
+    /// the transformers library: models pad their embedding.
     fn check(&self, id: u32) -> Result<()> {
         let limit = self.accepted;
         if id < limit {
@@ -284,32 +285,32 @@ impl Tokenizer {
         self.inner.vocab_size
     }
 
-    /// The largest token id + 1. Larger than [`vocab_size`](Self::vocab_size) when the vocabulary has gaps.
+    /// The largest token id + 1. Larger than [`vocab_size`](Self::vocab_size) if the vocabulary has gaps.
     pub fn id_limit(&self) -> u32 {
         self.inner.id_limit
     }
 
-    /// The id of the token written `token`.
+    /// The id of the token with the text `token`.
     pub fn token_to_id(&self, token: &str) -> Option<u32> {
         self.inner.encoder.token_to_id(token)
     }
 
-    /// The token with the id `id`, as the vocabulary writes it.
+    /// The text of the token `id`, as in the vocabulary.
     pub fn id_to_token(&self, id: u32) -> Option<String> {
         self.inner.encoder.id_to_token(id)
     }
 
-    /// Whether `id` is a special token (a marker that `skip_special_tokens` leaves out).
+    /// Whether `id` is a special token (which `skip_special_tokens` leaves out).
     pub fn is_special(&self, id: u32) -> bool {
         self.inner.special.contains(&id)
     }
 }
 
-/// What a model is given of a text or a pair of texts.
+/// The tokens of a text or of a pair of texts, for a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Encoded {
     pub(crate) tokens: Vec<u32>,
-    /// Of each token: which text it belongs to.
+    /// Token types: 0 for tokens of the first text, 1 for those of the second.
     pub(crate) types: Vec<u32>,
 }
 
@@ -317,8 +318,8 @@ fn cannot_encode(error: tokenizers::Error) -> Error {
     Error::invalid_tokenizer(format!("cannot encode: {error}"))
 }
 
-/// How many of `a` and `b` tokens stay so that there are at most `most`: the longer text is cut first, and of two that are
-/// both too long the second keeps one more.
+/// How many of `a` and `b` tokens to keep so that there are at most `most`. The longer text is cut first; if both are
+/// too long, the second keeps one more.
 fn cut(a: usize, b: usize, most: usize) -> (usize, usize) {
     let short = a.min(b);
     let (less, more) = match short.saturating_mul(2) <= most {
@@ -342,7 +343,7 @@ fn starts_with(path: &Path, magic: &[u8]) -> Result<bool> {
     Ok(start == magic)
 }
 
-/// Runs `work` until it is cancelled; a panic of the tokenizers crate on a hostile file becomes an error.
+/// Runs `work` until it is cancelled. A panic of the tokenizers crate on a hostile file becomes an error.
 fn guarded<T>(cancel: Option<&CancelHandle>, work: impl FnOnce() -> Result<T>) -> Result<T> {
     guarded_within(&mut Allowance::default(), cancel, work)
 }

@@ -1,11 +1,11 @@
-//! What a `tokenizer_config.json` asks of a tokenizer that is not done here, although transformers does it.
+//! Settings in `tokenizer_config.json` that transformers applies and this library does not.
 
 use serde_json::Value;
 use tokenizers::models::ModelWrapper;
 
 use super::{SpecialTokens, Tokenizer};
 
-/// Keys that are looked at for it, besides those of special tokens.
+/// The keys checked for that, apart from special tokens.
 pub(crate) const WITHOUT_EFFECT: [&str; 5] =
     [CLEAN_UP, CLEAN_UP_BPE, ADDED, "additional_special_tokens", EXTRA];
 const CLEAN_UP: &str = "clean_up_tokenization_spaces";
@@ -14,15 +14,13 @@ const ADDED: &str = "added_tokens_decoder";
 const EXTRA: &str = "extra_special_tokens";
 
 impl Tokenizer {
-    /// What there is to say of `config`, the object in `tokenizer_config.json`, whose special tokens are `special`.
+    /// Warnings about `config`, the object in `tokenizer_config.json` with the special tokens `special`.
     pub(crate) fn settings_without_effect(&self, config: &Value, special: &SpecialTokens) -> Vec<String> {
         let is = |key: &str| config.get(key) == Some(&Value::Bool(true));
         let bpe = matches!(self.inner.encoder.get_model().model, ModelWrapper::BPE(_));
         let mut notes = Vec::new();
         if is(CLEAN_UP) && (!bpe || is(CLEAN_UP_BPE)) {
-            notes.push(format!(
-                "{CLEAN_UP}: ignored: text is what the tokens say, spaces before punctuation stay"
-            ));
+            notes.push(format!("{CLEAN_UP}: ignored: decoded text keeps the spaces before punctuation"));
         }
         let listed = WITHOUT_EFFECT.iter().filter_map(|key| Some((*key, tokens(config.get(*key)?))));
         let named = special.to_variables();
@@ -39,13 +37,13 @@ impl Tokenizer {
         notes
     }
 
-    /// How `wanted` is not among the added tokens, or with other `flags`.
+    /// How `wanted` differs from the added tokens: it is missing or, if `flags`, has other flags.
     fn otherwise(&self, wanted: &Value, flags: bool) -> Option<String> {
         let content = wanted.as_str().or_else(|| wanted.get("content")?.as_str())?;
         let added = self.inner.encoder.get_added_vocabulary();
         let id = added.get_vocab().get(content);
         let Some(found) = id.and_then(|id| added.get_added_tokens_decoder().get(id)) else {
-            return Some(format!("{content:.50?} is none of the added tokens of tokenizer.json"));
+            return Some(format!("{content:.50?} is not an added token of tokenizer.json"));
         };
         let known = [
             ("single_word", found.single_word),
@@ -86,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn what_transformers_would_do_is_noted() {
+    fn settings_without_effect_are_noted() {
         let bpe = json!({"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": []});
         let word_level = json!({"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"});
         for (model, config, word) in [
@@ -95,7 +93,7 @@ mod tests {
             (&bpe, json!({"extra_special_tokens": ["<s>", "<x>"]}), r#""<x>" is none"#),
             (&bpe, json!({"extra_special_tokens": {"image_token": "<x>"}}), r#""<x>" is none"#),
             (&bpe, json!({"additional_special_tokens": ["<x>", {"content": "<y>"}]}), "and 1 more"),
-            (&bpe, json!({"pad_token": "a"}), r#"pad_token: ignored, unlike in transformers: "a" is none"#),
+            (&bpe, json!({"pad_token": "a"}), r#"pad_token: ignored, unlike in transformers: "a" is not"#),
             (
                 &bpe,
                 json!({"added_tokens_decoder": {"2": {"content": "<s>", "lstrip": true}}}),

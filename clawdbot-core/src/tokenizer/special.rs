@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
 
-/// The tokens that a tokenizer's configuration gives a role. Serialises to the form that [`parse`](Self::parse) reads.
+/// The special tokens of a tokenizer's configuration by role. Serializes to the form that [`parse`](Self::parse) reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SpecialTokens {
@@ -24,18 +24,18 @@ pub struct SpecialTokens {
     /// Every other field whose name ends in `_token` and whose value is a token (`image_token`, `sep_token`, ...).
     #[serde(flatten)]
     pub others: Map<String, Value>,
-    /// Whether the beginning-of-sequence token is put in front of a text; `None` when the file does not say.
+    /// Whether the beginning-of-sequence token is put before a text; `None` if the file does not say.
     pub add_bos_token: Option<bool>,
-    /// Whether the end-of-sequence token is put after a text; `None` when the file does not say.
+    /// Whether the end-of-sequence token is put after a text; `None` if the file does not say.
     pub add_eos_token: Option<bool>,
 }
 
 impl SpecialTokens {
-    /// Reads the object in `tokenizer_config.json` or `special_tokens_map.json`. Each token is a string, an object
-    /// with the string `content`, or null. Fields that are not about special tokens are not looked at.
+    /// Reads the object in `tokenizer_config.json` or `special_tokens_map.json`. Each token is a string, an object with
+    /// the string `content`, or null. Other fields are ignored.
     ///
     /// # Errors
-    /// `InvalidTokenizer` when `config` is no object, or a token or flag has another type.
+    /// `InvalidTokenizer` if `config` is not an object, or a token or flag has another type.
     pub fn parse(config: &Value) -> Result<Self> {
         let config = config
             .as_object()
@@ -60,7 +60,7 @@ impl SpecialTokens {
         Ok(tokens)
     }
 
-    /// These tokens, with the fields that are missing taken from `other`.
+    /// These tokens, with missing fields from `other`.
     #[must_use]
     pub fn or(mut self, other: SpecialTokens) -> Self {
         self.bos = self.bos.or(other.bos);
@@ -75,7 +75,7 @@ impl SpecialTokens {
         self
     }
 
-    /// The tokens as a chat template sees them: `bos_token`, `eos_token`, ...; those that are not set are left out.
+    /// The tokens as variables of a chat template: `bos_token`, `eos_token`, ...; tokens that are not set are left out.
     pub fn to_variables(&self) -> Map<String, Value> {
         let named = [
             ("bos_token", &self.bos),

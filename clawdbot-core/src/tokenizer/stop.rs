@@ -2,12 +2,12 @@
 
 use crate::error::{Error, Result};
 
-/// Finds the first stop string in a stream of text pieces, and holds back text that may be the beginning of one. Takes time
-/// in proportion to the text: Knuth, Morris, Pratt 1977, <https://doi.org/10.1137/0206024>.
+/// Finds the first stop string in a stream of text pieces, and holds back text that may begin one. Takes linear time:
+/// Knuth, Morris, Pratt 1977, <https://doi.org/10.1137/0206024>.
 #[derive(Debug, Clone)]
 pub struct StopMatcher {
     stops: Vec<Stop>,
-    /// Text that was not handed out: the longest end of the stream that begins a stop string.
+    /// Text held back: the longest suffix of the stream that is a prefix of a stop string.
     held: String,
     stopped: Option<usize>,
 }
@@ -16,7 +16,7 @@ pub struct StopMatcher {
 #[derive(Debug, Clone)]
 struct Stop {
     text: String,
-    /// For each of its beginnings, the length of the longest shorter beginning that it ends with, in bytes.
+    /// For each of its prefixes, the length in bytes of the longest shorter prefix that it ends with.
     shorter: Vec<usize>,
     matched: usize,
 }
@@ -32,7 +32,7 @@ impl Stop {
         stop
     }
 
-    /// Takes a byte. Whether the stream ends with the stop string now.
+    /// Adds a byte. Returns whether the stream now ends with the stop string.
     fn push(&mut self, byte: u8) -> bool {
         let text = self.text.as_bytes();
         while self.matched > 0 && text.get(self.matched) != Some(&byte) {
@@ -43,20 +43,21 @@ impl Stop {
     }
 }
 
-/// What one piece of text led to.
+/// The result of one piece of text.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StopOutcome {
-    /// Text that is certain not to belong to a stop string.
+    /// Text that is certainly not part of a stop string.
     pub emit: String,
-    /// Index of the stop string that was found. It and what follows it are dropped.
+    /// Index of the stop string that was found. The stop string and the text after it are dropped.
     pub stopped: Option<usize>,
 }
 
 impl StopMatcher {
-    /// A matcher for `stops`. The one that is complete first wins; of several that end at the same place, the longest.
+    /// A matcher for `stops`. The stop string that is complete first wins; of several that end at the same place, the
+    /// longest.
     ///
     /// # Errors
-    /// `InvalidArgument` when a stop string is empty.
+    /// `InvalidArgument` if a stop string is empty.
     pub fn new(stops: &[String]) -> Result<Self> {
         if let Some(at) = stops.iter().position(String::is_empty) {
             return Err(Error::invalid_argument(format!("stop string {at} is empty")));
@@ -65,7 +66,7 @@ impl StopMatcher {
         Ok(StopMatcher { stops, held: String::new(), stopped: None })
     }
 
-    /// Takes the next piece. After a stop string was found, every further piece is dropped.
+    /// Adds the next piece. After a stop string was found, further pieces are dropped.
     pub fn push(&mut self, piece: &str) -> StopOutcome {
         if self.stopped.is_some() {
             return StopOutcome { emit: String::new(), stopped: self.stopped };
@@ -91,7 +92,7 @@ impl StopMatcher {
         StopOutcome { emit, stopped: None }
     }
 
-    /// The end of the stream: what was held back, since nothing can complete it any more.
+    /// Ends the stream. Returns the text held back, since nothing can complete it any more.
     pub fn flush(&mut self) -> String {
         std::mem::take(&mut self.held)
     }

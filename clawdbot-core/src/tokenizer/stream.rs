@@ -1,4 +1,4 @@
-//! Token ids to text, one at a time: each call gives the text that became complete.
+//! Token ids to text, one at a time: each call returns the text that became complete.
 
 use std::slice::SliceIndex;
 
@@ -8,15 +8,15 @@ use super::pipeline::work::Allowance;
 use super::pipeline::{Decoder, DecoderStep as Step, MAX_STRIP};
 use super::{SkipSpecialTokens, Tokenizer};
 
-/// How a tokenizer's decoder can be run on a stream so that the pieces add up to what it makes of the whole.
+/// How a tokenizer's decoder can run on a stream so that the pieces add up to the text of the whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decoding {
-    /// Tokens are bytes: only UTF-8 has to be put together.
+    /// Tokens are bytes: only characters have to be put together.
     Bytes,
     /// A token's text depends on the tokens shortly before it. With `byte_fallback`, tokens `<0xNN>` are decoded as
     /// one run, which is valid UTF-8 or replaced as a whole.
     Window { byte_fallback: bool },
-    /// A token's text may depend on later ones: nothing is certain before the end.
+    /// A token's text may depend on later tokens: nothing is certain before the end.
     Whole,
 }
 
@@ -36,7 +36,7 @@ impl Decoding {
                 }
                 Step::Replace { .. } | Step::ByteFallback | Step::Metaspace { .. } => !fused,
                 Step::WordPiece { .. } => steps.len() == 1,
-                // Stripping the end of each token is local, stripping the end of the text is not.
+                // Stripping the end of each token is local; stripping the end of the text is not.
                 Step::Strip { stop, .. } => fused && *stop == 0,
                 Step::Bpe { .. } | Step::ByteLevel | Step::Ctc { .. } => false,
             };
@@ -48,22 +48,22 @@ impl Decoding {
     }
 }
 
-/// Decodes a stream of token ids. The pieces add up to [`Tokenizer::decode`] of all ids; none of them ends inside a
-/// UTF-8 character. Costs a constant amount of work for each token.
+/// Decodes a stream of token ids. The pieces add up to [`Tokenizer::decode`] of all ids, and each ends at a character
+/// boundary. The work for each token is constant.
 ///
-/// Two decoders make text wait: a run of byte tokens (`<0xNN>`) is valid or replaced as a whole, so that it comes
-/// when the run ends, and with a decoder that changes text across tokens everything comes from `finish`.
+/// Two kinds of decoders delay text. A run of byte tokens (`<0xNN>`) is valid UTF-8 or replaced as a whole, so its text
+/// comes when the run ends. A decoder that changes text across tokens gives everything in `finish`.
 #[derive(Debug, Clone)]
 pub struct StreamDecoder {
     tokenizer: Tokenizer,
     skip_special_tokens: SkipSpecialTokens,
     /// Bytes of an unfinished character (`Decoding::Bytes`).
     pub(super) bytes: Vec<u8>,
-    /// Ids whose text is needed as context, followed by ids that are not decoded yet.
+    /// Ids whose text is needed as context, then ids that are not decoded yet.
     pub(super) ids: Vec<u32>,
-    /// How many of `ids` are context.
+    /// Number of `ids` that are context.
     context: usize,
-    /// What the decoder's patterns may still do.
+    /// Steps that the decoder's patterns may still take.
     allowance: Allowance,
 }
 
@@ -81,10 +81,10 @@ impl StreamDecoder {
         }
     }
 
-    /// Takes the next id and returns the text that became complete, which may be empty.
+    /// Adds the next id and returns the text that became complete, which may be empty.
     ///
     /// # Errors
-    /// `InvalidArgument` when `id` is outside the vocabulary; the stream can go on.
+    /// `InvalidArgument` if `id` is outside the vocabulary; the stream can continue.
     pub fn push(&mut self, id: u32) -> Result<String> {
         self.tokenizer.check(id)?;
         let Some(token) = self.tokenizer.shows(id, self.skip_special_tokens) else {
@@ -110,10 +110,10 @@ impl StreamDecoder {
         }
     }
 
-    /// The end of the text: what is left, with U+FFFD for bytes that are no complete character.
+    /// Ends the text. Returns what is left, with U+FFFD for incomplete characters.
     ///
     /// # Errors
-    /// `InvalidTokenizer` when the tokenizer's decoder fails.
+    /// `InvalidTokenizer` if the tokenizer's decoder fails.
     pub fn finish(mut self) -> Result<String> {
         match self.tokenizer.inner.decoding {
             Decoding::Bytes => Ok(String::from_utf8_lossy(&self.bytes).into_owned()),
@@ -121,15 +121,15 @@ impl StreamDecoder {
         }
     }
 
-    /// The text of the ids after the context, which become the context.
+    /// The text of the ids after the context. These ids become the new context.
     fn decode_window(&mut self) -> Result<String> {
         let before = self.decode(..self.context)?;
         let text = self.decode(..)?;
         let piece = text
             .strip_prefix(before.as_str())
-            .ok_or_else(|| Error::internal("the decoder changed text that was already handed out"))?
+            .ok_or_else(|| Error::internal("the decoder changed text that was already returned"))?
             .to_owned();
-        // Ids that decode to nothing on their own (a space at the start) are no context for what follows.
+        // Ids that decode to nothing on their own (a space at the start) are no context.
         let alone = self.decode(self.context..)?;
         if !alone.is_empty() {
             self.ids.drain(..self.context);
@@ -142,7 +142,8 @@ impl StreamDecoder {
         Ok(piece)
     }
 
-    /// Where the last ids begin that have text on their own, if few do: as in a run of spaces, of which some are stripped.
+    /// The start of the last ids that have text on their own, if there are few: a decoder may strip some of a run of
+    /// spaces.
     fn shortest_context(&mut self) -> Result<Option<usize>> {
         for first in (0..self.ids.len()).rev().take(MAX_STRIP + 1) {
             if !self.decode(first..)?.is_empty() {
@@ -152,8 +153,8 @@ impl StreamDecoder {
         Ok(None)
     }
 
-    /// Whether the ids after the context have no text wherever they stand: more of them than can be stripped from the start
-    /// of a text.
+    /// Whether the ids after the context have no text wherever they stand: there are more of them than can be stripped
+    /// from the start of a text.
     fn last_are_silent(&mut self) -> Result<bool> {
         let many = self.ids[self.context..].repeat(MAX_STRIP + 1);
         let skip = self.skip_special_tokens;
@@ -173,7 +174,8 @@ pub(super) fn byte_token(token: &str) -> Option<u8> {
     u8::from_str_radix(digits, 16).ok()
 }
 
-/// Appends the bytes of a byte-level token: each character stands for one byte, or else the token for itself.
+/// Appends the bytes of a byte-level token: each character stands for one byte; if one does not, the token stands for
+/// itself.
 pub(super) fn push_token_bytes(out: &mut Vec<u8>, token: &str) {
     let start = out.len();
     for c in token.chars() {
@@ -200,7 +202,7 @@ fn byte_of(c: char) -> Option<u8> {
     }
 }
 
-/// The character that the byte-level alphabet writes `byte` as.
+/// The character for `byte` in the byte-level alphabet.
 pub(super) fn char_of(byte: u8) -> char {
     let code = match byte {
         0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff => return byte.into(),
@@ -211,7 +213,7 @@ pub(super) fn char_of(byte: u8) -> char {
     char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER)
 }
 
-/// Takes everything out of `bytes` but a character that may still be completed; broken ones become U+FFFD.
+/// Takes all complete characters out of `bytes`; invalid bytes become U+FFFD.
 fn take_complete(bytes: &mut Vec<u8>) -> String {
     let mut text = String::new();
     let mut kept = 0;
@@ -232,7 +234,7 @@ fn take_complete(bytes: &mut Vec<u8>) -> String {
     text
 }
 
-/// Whether more bytes can make a character of `bytes`.
+/// Whether more bytes can complete `bytes` to a character.
 fn is_unfinished(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
 }

@@ -1,4 +1,4 @@
-//! Tokenizers of several kinds, built here from small vocabularies.
+//! Tokenizers of several kinds, built from small vocabularies.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::error::ErrorKind;
 
-/// The byte-level alphabet, each byte a token, and a few that mix whole and broken characters.
+/// The byte-level alphabet with a token for each byte, and a few that mix whole and partial characters.
 fn byte_level() -> Value {
     let alphabet = (0x21..=0x7e).chain(0xa1..=0xac).chain(0xae..=0xff).chain(0x100..=0x143);
     let mut tokens: Vec<String> = alphabet.filter_map(char::from_u32).map(String::from).collect();
@@ -99,7 +99,7 @@ proptest! {
 }
 
 #[test]
-fn text_comes_back_and_is_neither_truncated_nor_padded() {
+fn text_survives_and_is_neither_truncated_nor_padded() {
     let tokenizer = load(&byte_level());
     for text in ["hello wörld", "", "日本語 🚀\n", "a"] {
         let ids = tokenizer.encode(text, AddSpecialTokens::Yes).expect("encodable");
@@ -134,7 +134,7 @@ fn ids_outside_the_vocabulary_are_refused() {
 }
 
 #[test]
-fn malformed_and_missing_files_are_told_apart() {
+fn malformed_and_missing_files_are_different_errors() {
     for text in ["", "{}", "[1]", r#"{"model": {"type": "Nope"}}"#] {
         let error = Tokenizer::from_bytes(text.as_bytes()).expect_err("malformed");
         assert_eq!(error.kind(), ErrorKind::InvalidTokenizer, "{text}");
@@ -158,7 +158,7 @@ fn a_long_run_of_tokens_is_streamed_in_linear_time() {
 }
 
 #[test]
-fn a_text_has_at_least_as_many_tokens_as_said() {
+fn the_bound_never_exceeds_the_tokens() {
     let word_piece = json!({"version": "1.0", "added_tokens": [], "normalizer": {"type": "BertNormalizer",
         "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true},
         "pre_tokenizer": {"type": "BertPreTokenizer"}, "post_processor": null, "decoder": null,
@@ -212,7 +212,7 @@ fn a_text_has_at_least_as_many_tokens_as_said() {
 }
 
 #[test]
-fn texts_are_cut_as_the_crate_cuts_them() {
+fn truncation_agrees_with_the_crate() {
     use tokenizers::{TruncationParams, truncate_encodings};
     for (a, b) in [(0, 9), (3, 9), (9, 3), (5, 5), (8, 9), (9, 8), (1, 0), (4, 4)] {
         for most in 1..20 {
@@ -230,7 +230,7 @@ fn texts_are_cut_as_the_crate_cuts_them() {
 }
 
 #[test]
-fn what_pads_a_models_vocabulary_decodes_to_nothing() {
+fn padding_ids_decode_to_nothing() {
     let tokenizer = load(&byte_level());
     let limit = tokenizer.id_limit();
     let a = tokenizer.token_to_id("a").expect("a letter");
@@ -242,7 +242,7 @@ fn what_pads_a_models_vocabulary_decodes_to_nothing() {
 }
 
 #[test]
-fn tokens_without_text_are_not_kept() {
+fn silent_tokens_are_not_kept() {
     for json in [
         byte_fallback(),
         with_decoder(json!({"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"})),

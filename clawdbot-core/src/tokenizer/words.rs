@@ -1,5 +1,5 @@
-//! Long words of BPE in parts: some tokenizers make one word of a whole text. Where no token reaches from one character to
-//! the next, what is before and what is after do not depend on each other, and the work can be cancelled in between.
+//! Splits long words for BPE: some tokenizers make one word of a whole text. Where no token spans two neighbouring
+//! characters, the sides are independent, and the work can be cancelled between them.
 
 use std::collections::HashSet;
 use std::sync::OnceLock;
@@ -10,22 +10,22 @@ use tokenizers::{Model, Token};
 
 use super::pipeline::work;
 
-/// Words up to this length are tokenized as a whole, in bytes.
+/// Words of up to this many bytes are tokenized as a whole.
 const LONG: usize = 16 << 10;
 
-/// Where words can be parted.
+/// Where words can be split.
 #[derive(Default)]
 pub(super) struct Words {
     seams: OnceLock<Seams>,
 }
 
-/// What a vocabulary holds together.
+/// Characters that the tokens of a vocabulary join.
 struct Seams {
-    /// Characters that are tokens: others may be one token with their neighbours.
+    /// Characters that are tokens: others may share a token with their neighbours.
     single: HashSet<char>,
-    /// Characters that some token has next to each other.
+    /// Pairs of neighbouring characters in tokens.
     pairs: HashSet<(char, char)>,
-    /// Length of the longest token in bytes.
+    /// Bytes of the longest token.
     longest: usize,
 }
 
@@ -47,7 +47,7 @@ impl Seams {
         seams
     }
 
-    /// The first place from `from` on where `word` can be parted, or its end.
+    /// The first place from `from` on at which `word` can be split, or its end.
     fn next(&self, word: &str, from: usize) -> usize {
         let from = word.ceil_char_boundary(from);
         let rest = word.get(from..).unwrap_or_default();
@@ -69,7 +69,7 @@ impl Words {
     /// The tokens of `word`.
     ///
     /// # Errors
-    /// Those of the model; when the work should stop.
+    /// Those of the model; if the work should stop.
     pub(super) fn tokenize(&self, model: &ModelWrapper, word: &str) -> tokenizers::Result<Vec<Token>> {
         work::check()?;
         let bpe = match model {
@@ -77,7 +77,7 @@ impl Words {
             model => return model.tokenize(word),
         };
         let seams = self.seams.get_or_init(|| Seams::of(bpe));
-        // Such words, and so such parts, are looked up before they are put together of smaller tokens.
+        // A word that is a token as a whole is looked up before merging, and so would be such a part.
         let is_token =
             |part: &str| bpe.ignore_merges && part.len() <= seams.longest && bpe.token_to_id(part).is_some();
         let (mut tokens, mut start) = (Vec::new(), 0);
@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    /// Random text of some letters, of which one stands before each word.
+    /// Random text of some letters, one of which begins each word.
     fn text(letters: &[&str], length: usize) -> String {
         let mut state = 7_u32;
         let mut text = String::new();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_have_the_tokens_of_the_whole() {
+    fn splitting_keeps_the_tokens() {
         let tokens = ["?", "_", "a", "b", "_a", "ab", "_ab", "ba", "aa"];
         let merges = [("_", "a"), ("a", "b"), ("_a", "b"), ("b", "a"), ("a", "a")];
         for fallback in [false, true] {
@@ -152,9 +152,9 @@ mod tests {
         }
     }
 
-    /// As of Llama 3: a word that is a token needs no merges, and some have none.
+    /// As in Llama 3: a word that is a token needs no merges, and some have none.
     #[test]
-    fn parts_are_no_words() {
+    fn parts_are_not_looked_up_as_words() {
         let mut bpe = bpe(&["?", "a", "b", "c", "bc", "cb"], &[("c", "b")], false);
         bpe.ignore_merges = true;
         for end in ["bc", "bcbc", "b", "cbc"] {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_marks_words_is_not_parted() {
+    fn words_with_markers_are_not_split() {
         let vocab: Vocab = ["a", "b", "b</w>"].map(str::to_owned).into_iter().zip(0..).collect();
         let bpe = BPE::builder().vocab_and_merges(vocab, Vec::new()).end_of_word_suffix("</w>".to_owned());
         let text = "ab".repeat(LONG);

@@ -14,24 +14,24 @@ use sha2::Sha256;
 
 pub(crate) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
-/// What goes wrong with a request.
+/// A fault in the answer to a request.
 #[derive(Debug, Clone)]
 pub(crate) enum Fault {
     /// This status with these header lines.
     Status(u16, &'static str),
-    /// The connection breaks after so many bytes of the body.
+    /// The connection breaks after this many bytes of the body.
     Cut(usize),
-    /// The length that is stated differs by so much, and so does the body.
+    /// Content-Length and body are longer by this many bytes.
     Longer(usize),
-    /// The bytes are others.
+    /// The bytes are wrong.
     Corrupt,
-    /// A range is answered with everything.
+    /// A range request is answered with the whole file.
     IgnoreRange,
-    /// A range is answered from a wrong place.
+    /// A range request is answered from a wrong offset.
     WrongRange,
     /// Redirected to this address.
     Redirect(String),
-    /// Nothing comes for so long.
+    /// Nothing is sent for this long.
     Stall(Duration),
 }
 
@@ -48,14 +48,14 @@ struct State {
     files: BTreeMap<String, Vec<u8>>,
     /// Names of files that are stored as git blobs; the others are in LFS.
     git: Vec<String>,
-    /// Part of the target, times left, what happens.
+    /// Part of the target, times left, fault.
     faults: Vec<(String, usize, Fault)>,
     seen: Vec<Seen>,
-    /// Where files in LFS are, if not here.
+    /// Server of the files in LFS, if not this one.
     cdn: Option<String>,
-    /// Token that is asked for.
+    /// Required token.
     token: Option<String>,
-    /// Whether the list leaves out sizes and checksums.
+    /// Whether the list omits sizes and checksums.
     bare: bool,
     delay: Duration,
 }
@@ -76,7 +76,7 @@ impl Hub {
             for stream in listener.incoming().flatten() {
                 let hub = server.clone();
                 thread::spawn(move || {
-                    // A client that goes away is part of the tests.
+                    // Tests may close the connection.
                     let _ = hub.serve(stream);
                 });
             }
@@ -111,13 +111,13 @@ impl Hub {
         self
     }
 
-    /// Every request takes at least so long.
+    /// Every request takes at least this long.
     pub(crate) fn delay(self, delay: Duration) -> Self {
         self.state.lock().unwrap().delay = delay;
         self
     }
 
-    /// The next `times` requests whose target contains `part` go wrong.
+    /// The next `times` requests whose target contains `part` get the fault.
     pub(crate) fn fault(&self, part: &str, times: usize, fault: Fault) {
         self.state.lock().unwrap().faults.push((part.into(), times, fault));
     }
@@ -170,7 +170,7 @@ impl Hub {
         write!(stream, "HTTP/1.1 {head}Content-Length: {length}\r\nConnection: close\r\n\r\n")?;
         stream.write_all(&body[..cut.unwrap_or(body.len()).min(body.len())])?;
         stream.flush()?;
-        // Waits for the client to close, so that what was sent is not lost in a reset.
+        // Wait for the client to close, so that a reset does not lose what was sent.
         if cut.is_none() {
             stream.shutdown(std::net::Shutdown::Write)?;
             let _ = reader.read(&mut [0]);

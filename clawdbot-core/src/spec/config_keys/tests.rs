@@ -1,4 +1,4 @@
-//! Every key that transformers' own classes define is read, known to be without effect, or refused; and the table in
+//! Every key that transformers' own classes define is read, known to be without effect, or refused, and the table in
 //! `docs/config-keys.md` says which. `tools/config-keys/list.py` lists them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,7 +20,7 @@ const END: &str = "<!-- end -->\n";
 fn defaults(list: &Value, model_type: &str, name: &str) -> Value {
     let mut config = list["families"][model_type].clone();
     config["architectures"] = json!([name]);
-    // Without it the class is not of use as it is.
+    // Without it the class alone is not usable.
     if config.get("num_experts_per_tok").is_some_and(Value::is_null) {
         config["num_experts_per_tok"] = json!(2);
     }
@@ -42,7 +42,7 @@ fn keys(config: &Value) -> impl Iterator<Item = &String> {
 #[test]
 fn every_key_of_every_family_is_known() {
     let list: Value = crate::json::value(LIST.as_bytes()).unwrap();
-    // Key -> families that have it -> whether they read it.
+    // For each key: the families that have it, and whether they read it.
     let mut table: BTreeMap<String, BTreeMap<&str, bool>> = BTreeMap::new();
     let mut problems = Vec::new();
     for architecture in architectures() {
@@ -88,17 +88,17 @@ fn every_key_of_every_family_is_known() {
     if std::env::var_os(WRITE).is_some() {
         std::fs::write(&path, format!("{head}{BEGIN}{rows}{END}{tail}")).unwrap();
     } else {
-        assert!(found == rows, "{DOCS} is not true any more: run this test with {WRITE}=1");
+        assert!(found == rows, "{DOCS} is out of date: run this test with {WRITE}=1");
     }
     for (what, keys) in [("generation", &list["generation"]), ("tokenizer", &list["tokenizer"])] {
         for key in keys.as_array().unwrap().iter().filter_map(Value::as_str) {
-            assert!(tail.contains(&format!("`{key}`")), "{DOCS} should say what becomes of {key} ({what})");
+            assert!(tail.contains(&format!("`{key}`")), "{DOCS} should say how {key} is used ({what})");
         }
     }
 }
 
 #[test]
-fn what_the_table_calls_refused_is_refused() {
+fn keys_listed_as_refused_are_refused() {
     let list: Value = crate::json::value(LIST.as_bytes()).unwrap();
     let docs = std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(DOCS)).unwrap();
     for (name, key, value) in [
@@ -138,7 +138,7 @@ fn what_the_table_calls_refused_is_refused() {
 }
 
 #[test]
-fn keys_that_nobody_reads_are_noted() {
+fn unread_keys_are_noted() {
     let list: Value = crate::json::value(LIST.as_bytes()).unwrap();
     let mut config = defaults(&list, "qwen3_5", "Qwen3_5ForConditionalGeneration");
     config["text_config"]["attn_logit_softcapping"] = json!(30.0);

@@ -1,12 +1,14 @@
 //! BERT, RoBERTa, XLM-RoBERTa, CamemBERT and DistilBERT: encoders with learned positions and a LayerNorm after each sum.
 //! Source: transformers 5, `models/{bert,roberta,xlm_roberta,distilbert}/configuration_*.py` and `modeling_*.py`.
 
+use serde_json::json;
+
 use super::llama::Keys;
 use super::{Family, architecture, gelu_unless, labels, only};
 use crate::error::Result;
 use crate::options::Pooling;
 use crate::spec::config::ModelConfig;
-use crate::spec::gguf::{self, GgufFamily};
+use crate::spec::gguf::{self, CLASSIFIER, GgufFamily};
 use crate::spec::names::{self, MlpModules, Names};
 use crate::spec::{Activation, DecoderSpec, DenseSpec, InputSpec, LayerSpec, NormKind, PositionSpec};
 
@@ -32,9 +34,9 @@ pub(super) const FAMILY: Family = Family {
         architecture: "BertModel",
         bidirectional: true,
         eps: ("attention.layer_norm_epsilon", "layer_norm_eps"),
-        names: gguf::BERT_NAMES,
+        names: GGUF_NAMES,
         keys: &["classifier.output_labels"],
-        fields: gguf::bert,
+        fields: gguf_fields,
         ..GgufFamily::PLAIN
     }],
 };
@@ -61,7 +63,7 @@ const DISTILBERT: Names = Names {
     mlp: MlpModules { gate_up: &["ffn.lin1"], down: "ffn.lin2" },
     ..BERT
 };
-/// Where the configuration has none, as in transformers.
+/// Default of the norms' epsilon, as in transformers.
 const DEFAULT_EPS: f32 = 1e-12;
 const DEFAULT_PADDING: usize = 1;
 const BERT_KEYS: Keys = Keys {
@@ -81,19 +83,21 @@ const DISTILBERT_KEYS: Keys = Keys {
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let types = config.opt_usize("type_vocab_size")?.unwrap_or(2);
-    // GGUF files of DistilBERT, which are BERT's otherwise, have none.
-    encoder(config, &BERT_KEYS, "hidden_act", (Some(types).filter(|&types| types > 0), 0))
+    // GGUF files of DistilBERT have none; otherwise they are BERT's.
+    let tables = Tables { token_types: Some(types).filter(|&types| types > 0), first_position: 0 };
+    encoder(config, &BERT_KEYS, "hidden_act", tables)
 }
 
 fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
     scorer(config, parse(config)?, "pooler.dense", "classifier", Activation::Tanh)
 }
 
-/// RoBERTa counts positions from after that of padding.
+/// RoBERTa numbers positions from after the padding token's id.
 fn parse_roberta(config: &ModelConfig) -> Result<DecoderSpec> {
     let types = config.opt_usize("type_vocab_size")?.unwrap_or(2);
     let padding = config.opt_usize("pad_token_id")?.unwrap_or(DEFAULT_PADDING);
-    encoder(config, &BERT_KEYS, "hidden_act", (Some(types), padding.saturating_add(1)))
+    let tables = Tables { token_types: Some(types), first_position: padding.saturating_add(1) };
+    encoder(config, &BERT_KEYS, "hidden_act", tables)
 }
 
 fn parse_roberta_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
@@ -102,7 +106,8 @@ fn parse_roberta_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
 }
 
 fn parse_distilbert(config: &ModelConfig) -> Result<DecoderSpec> {
-    let spec = encoder(config, &DISTILBERT_KEYS, "activation", (None, 0))?;
+    let spec =
+        encoder(config, &DISTILBERT_KEYS, "activation", Tables { token_types: None, first_position: 0 })?;
     Ok(DecoderSpec { names: DISTILBERT, ..spec })
 }
 
@@ -110,12 +115,19 @@ fn parse_distilbert_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
     scorer(config, parse_distilbert(config)?, "pre_classifier", "classifier", Activation::Relu)
 }
 
-/// With rows for `token_types`, and a row for position 0 after `first` others.
+/// Embeddings added to that of the tokens.
+struct Tables {
+    /// Number of token types; `None`: no such table.
+    token_types: Option<usize>,
+    /// Row of position 0 in the table of positions.
+    first_position: usize,
+}
+
 fn encoder(
     config: &ModelConfig,
     keys: &Keys,
     activation: &str,
-    (token_types, first): (Option<usize>, usize),
+    Tables { token_types, first_position: first }: Tables,
 ) -> Result<DecoderSpec> {
     only(config, "is_decoder", false)?;
     only(config, "add_cross_attention", false)?;
@@ -143,7 +155,7 @@ fn encoder(
     })
 }
 
-/// With two layers after the first token's state; the second gives a score.
+/// Adds a dense head of two layers on the first token's state; the second gives a score.
 fn scorer(
     config: &ModelConfig,
     spec: DecoderSpec,
@@ -163,4 +175,40 @@ fn scorer(
     };
     let dense_head = vec![layer(dense, hidden, Some(activation)), layer(classifier, 1, None)];
     Ok(DecoderSpec { dense_head, scores: Some(Pooling::Cls), ..spec })
+}
+
+/// Names of modules in GGUF files.
+const GGUF_NAMES: &[(&str, &str)] = &[
+    ("embeddings.word_embeddings", "token_embd"),
+    ("embeddings.position_embeddings", "position_embd"),
+    ("embeddings.token_type_embeddings", "token_types"),
+    ("embeddings.LayerNorm", "token_embd_norm"),
+    ("attention.self.query", "attn_q"),
+    ("attention.self.key", "attn_k"),
+    ("attention.self.value", "attn_v"),
+    ("attention.output.dense", "attn_output"),
+    ("attention.output.LayerNorm", "attn_output_norm"),
+    ("intermediate.dense", "ffn_up"),
+    ("output.dense", "ffn_down"),
+    ("output.LayerNorm", "layer_output_norm"),
+    ("pooler.dense", "cls"),
+    ("classifier", CLASSIFIER),
+];
+
+/// Position embeddings in GGUF files begin with that of the first token, also for RoBERTa.
+fn gguf_fields(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    gguf::extend(
+        config,
+        json!({
+            "hidden_act": "gelu",
+            "type_vocab_size": keys.shape("token_types.weight").first().copied().unwrap_or(0),
+        }),
+    );
+    if let Some(&labels) = keys.shape(&format!("{CLASSIFIER}.weight")).first() {
+        gguf::extend(
+            config,
+            json!({"architectures": ["BertForSequenceClassification"], "num_labels": labels}),
+        );
+    }
+    gguf::dense(keys, config)
 }

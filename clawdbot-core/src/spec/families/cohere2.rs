@@ -1,4 +1,4 @@
-//! Cohere Command R7B and A: attention and MLP side by side after one LayerNorm, and rotation on layers with windows alone.
+//! Cohere Command R7B and A: attention and MLP in parallel after one LayerNorm, rotation only on layers with windows.
 //! Source: transformers 5, `models/cohere2/configuration_cohere2.py` and `modeling_cohere2.py`.
 
 use super::llama::Keys;
@@ -18,16 +18,16 @@ pub(super) const FAMILY: Family = Family {
         windowed: Some("Cohere2ForCausalLM"),
         eps: ("attention.layer_norm_epsilon", "layer_norm_eps"),
         keys: &["logit_scale", gguf::PATTERN],
-        fields: gguf::cohere2,
+        fields: gguf_fields,
         ..GgufFamily::PLAIN
     }],
 };
 
-/// `logit_scale` where there is none, as in transformers.
+/// Default of `logit_scale`, as in transformers.
 const DEFAULT_LOGIT_SCALE: f32 = 0.0625;
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
-    // What the first checkpoints say besides what transformers reads.
+    // Keys in the first checkpoints that transformers does not read.
     only(config, "use_parallel_block", true)?;
     only(config, "use_gated_activation", true)?;
     only(config, "use_qk_norm", false)?;
@@ -51,4 +51,12 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
         names: Names { mlp_norm: None, ..names::LLAMA },
         ..plain
     })
+}
+
+fn gguf_fields(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    const SCALE: &str = "logit_scale";
+    let scale = keys.opt_f64(SCALE)?.ok_or_else(|| keys.invalid(SCALE, "a number"))?;
+    config.insert(SCALE.to_owned(), scale.into());
+    gguf::dense(keys, config)?;
+    gguf::pattern(keys, config, 4)
 }

@@ -1,11 +1,13 @@
-//! DeepSeek-V2 and V3 and their relatives (V2-Lite, V2.5, R1, Kimi K2, Moonlight): latent attention, and experts, maybe in
-//! groups, next to a shared one on all but the first layers.
-//! Source: transformers 5, `models/deepseek_v{2,3}/configuration_*.py` and `modeling_*.py`; of V2, the scale of scores that
-//! goes with YaRN, which transformers leaves out, is that of the checkpoints' own `modeling_deepseek.py`.
+//! DeepSeek-V2, V3 and models like them (V2-Lite, V2.5, R1, Kimi K2, Moonlight): latent attention, and experts, maybe
+//! in groups, with a shared expert on all but the first layers.
+//! Source: transformers 5, `models/deepseek_v{2,3}/configuration_*.py` and `modeling_*.py`. V2's scale of scores with YaRN,
+//! which transformers omits, is that of the checkpoints' own `modeling_deepseek.py`.
+
+use serde_json::json;
 
 use super::llama::Keys;
 use super::{Family, architecture, one_of, only};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::spec::config::ModelConfig;
 use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::names::{self, MlpModules, MoeModules, Names};
@@ -38,7 +40,7 @@ pub(super) const FAMILY: Family = Family {
             "expert_group_used_count",
             "rope.scaling.yarn_log_multiplier",
         ],
-        fields: gguf::deepseek2,
+        fields: gguf_fields,
         ..GgufFamily::PLAIN
     }],
 };
@@ -54,20 +56,20 @@ const NAMES: Names = Names {
     ..names::LLAMA
 };
 
-/// `first_k_dense_replace` where the configuration has none, as in transformers.
+/// Default of `first_k_dense_replace`, as in transformers.
 const DEFAULT_DENSE_LAYERS: usize = 3;
 
 const METHOD: &str = "topk_method";
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
-    // How the router chooses: what the published code has besides this belongs to other models.
+    // Other methods of selecting experts in the published code belong to other models.
     expect(config, "scoring_func", "sigmoid")?;
     expect(config, METHOD, "noaux_tc")?;
     let moe = MoeSpec { scoring: Scoring::Sigmoid, groups: groups(config)?, ..experts(config, true)? };
     latent(config, moe, DEFAULT_DENSE_LAYERS)
 }
 
-/// Experts by a softmax over all of them, the best ones of the groups with the best single experts.
+/// Experts by softmax over all of them; the groups with the best single experts are selected first.
 fn parse_v2(config: &ModelConfig) -> Result<DecoderSpec> {
     expect(config, "scoring_func", "softmax")?;
     let groups = match config.opt_str(METHOD)? {
@@ -80,7 +82,7 @@ fn parse_v2(config: &ModelConfig) -> Result<DecoderSpec> {
     };
     let moe = MoeSpec { groups, ..experts(config, false)? };
     if moe.norm_topk_prob {
-        // No model has it, and the published implementations make different things of it.
+        // No model has it, and the published implementations differ.
         return Err(config.unsupported("norm_topk_prob", "false"));
     }
     latent(config, moe, 0)
@@ -93,7 +95,7 @@ fn expect(config: &ModelConfig, key: &str, value: &str) -> Result<()> {
     }
 }
 
-/// Latent attention, and experts from a layer on; `dense`: which, where the configuration does not say.
+/// Latent attention, and experts from a layer on; `dense`: the default number of dense layers.
 fn latent(config: &ModelConfig, moe: MoeSpec, dense: usize) -> Result<DecoderSpec> {
     if config.opt_usize("moe_layer_freq")?.is_some_and(|frequency| frequency != 1) {
         return Err(config.unsupported("moe_layer_freq", "1"));
@@ -115,7 +117,7 @@ fn latent(config: &ModelConfig, moe: MoeSpec, dense: usize) -> Result<DecoderSpe
     let scale = rope.score_scale;
     let AttentionSpec { divisor, .. } = AttentionSpec::of_width(width as f64);
     Ok(DecoderSpec {
-        // For attention itself: one key of latent and rotated part for all heads.
+        // For attention itself: one key, latent and rotated part, for all heads.
         head_dim: mla.qk_rope_head_dim.saturating_add(mla.kv_lora_rank),
         num_key_value_heads: 1,
         qkv_bias: bias,
@@ -132,7 +134,7 @@ fn latent(config: &ModelConfig, moe: MoeSpec, dense: usize) -> Result<DecoderSpe
     })
 }
 
-/// `norm`: whether weights are divided by their sum where the configuration does not say.
+/// `norm`: whether weights are divided by their sum if the configuration does not say.
 fn experts(config: &ModelConfig, norm: bool) -> Result<MoeSpec> {
     let size = config.usize("moe_intermediate_size")?;
     let shared = match config.opt_usize("n_shared_experts")?.unwrap_or(0) {
@@ -153,6 +155,75 @@ fn groups(config: &ModelConfig) -> Result<Option<ExpertGroups>> {
     match (config.opt_usize("n_group")?, config.opt_usize("topk_group")?) {
         (Some(n_group), Some(topk_group)) => Ok(Some(ExpertGroups { n_group, topk_group })),
         (None, None) => Ok(None),
-        _ => Err(config.invalid("topk_group", "a number beside n_group, or neither")),
+        _ => Err(config.invalid("topk_group", "a number together with n_group, or neither")),
     }
+}
+
+fn gguf_fields(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    let rotated = keys.u64("rope.dimension_count")?;
+    let (key, value) = match keys.opt_u64("attention.key_length_mla")? {
+        Some(key) => (key, keys.u64("attention.value_length_mla")?),
+        // Older files have the sizes of uncompressed keys and values.
+        None => (keys.u64("attention.key_length")?, keys.u64("attention.value_length")?),
+    };
+    let Some(fixed) = key.checked_sub(rotated) else {
+        return Err(keys.invalid("rope.dimension_count", &format!("at most {key}, the elements of a head")));
+    };
+    const GATING: &str = "expert_gating_func";
+    let softmax = match keys.opt_u64(GATING)? {
+        // The first files of V2 do not say.
+        None | Some(0 | 1) => true,
+        Some(2) => false,
+        Some(_) => return Err(keys.unsupported(GATING, "1, a softmax, or 2, a sigmoid")),
+    };
+    let groups = |key: &str| Ok::<_, Error>(keys.opt_u64(key)?.filter(|&groups| groups > 0));
+    let groups = match (groups("expert_group_count")?, groups("expert_group_used_count")?) {
+        // Nor how the largest model selects experts.
+        (None, None) if softmax && keys.u64("expert_count")? == 160 => (Some(8), Some(3)),
+        groups => groups,
+    };
+    if softmax {
+        let grouped = groups.0.is_some_and(|groups| groups > 1);
+        gguf::extend(
+            config,
+            json!({
+                "architectures": ["DeepseekV2ForCausalLM"],
+                "topk_method": if grouped { "group_limited_greedy" } else { "greedy" },
+            }),
+        );
+    }
+    let rope = &mut config["rope_parameters"];
+    if let Some(rope) = rope.as_object_mut() {
+        rope.remove("partial_rotary_factor");
+    }
+    if let Some(multiplier) = keys.opt_f64("rope.scaling.yarn_log_multiplier")?
+        && rope["rope_type"] == "yarn"
+    {
+        // A tenth of it is stored, in f32.
+        let mscale = f64::from((multiplier * 10.0) as f32);
+        rope["mscale"] = mscale.into();
+        rope["mscale_all_dim"] = mscale.into();
+    }
+    gguf::extend(
+        config,
+        json!({
+            "q_lora_rank": keys.opt_u64("attention.q_lora_rank")?.filter(|&rank| rank > 0),
+            "kv_lora_rank": keys.u64("attention.kv_lora_rank")?,
+            "qk_nope_head_dim": fixed,
+            "qk_rope_head_dim": rotated,
+            "v_head_dim": value,
+            "num_key_value_heads": config["num_attention_heads"],
+            "head_dim": rotated,
+            "first_k_dense_replace": keys.opt_u64("leading_dense_block_count")?.unwrap_or(0),
+            "n_routed_experts": keys.u64("expert_count")?,
+            "num_experts_per_tok": keys.u64("expert_used_count")?,
+            "n_shared_experts": keys.opt_u64("expert_shared_count")?.unwrap_or(0),
+            "moe_intermediate_size": keys.u64(gguf::EXPERT_SIZE)?,
+            "routed_scaling_factor": keys.opt_f64("expert_weights_scale")?.unwrap_or(1.0),
+            "norm_topk_prob": keys.opt_bool("expert_weights_norm")?.unwrap_or(false),
+            "n_group": groups.0,
+            "topk_group": groups.1,
+        }),
+    );
+    Ok(())
 }

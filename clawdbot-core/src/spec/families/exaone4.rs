@@ -1,8 +1,8 @@
-//! EXAONE 4: norms after attention and MLP instead of before them, and on heads. Where three layers of four have a window, the
-//! others are not rotated.
+//! EXAONE 4: norms after attention and MLP instead of before them, and on heads. If three of four layers have a window,
+//! the others are not rotated.
 //! Source: transformers 5, `models/exaone4/configuration_exaone4.py` and `modeling_exaone4.py`.
 
-use super::{Family, architecture, sliding_window, windows, windows_by_pattern};
+use super::{Family, Window, architecture, sliding_window, windows, windows_by_pattern};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
 use crate::spec::gguf::{self, GgufFamily};
@@ -42,9 +42,14 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
         None if window.is_none() => vec![LayerSpec::default(); count],
         None => windows_by_pattern(config, count, 4)?,
         Some(_) => {
-            // Published ones have a pattern in letters, which the list stands for.
+            // Published models also have the pattern in letters; the list is equivalent.
             config.has("sliding_window_pattern");
-            windows(config, count, (window, "an integer, as layer_types has windows"), |_| false)?
+            windows(
+                config,
+                count,
+                Window { size: window, expected: "an integer, as layer_types has windows" },
+                |_| false,
+            )?
         }
     };
     let rotates = |layer: &LayerSpec| window.is_none() || layer.window.is_some();

@@ -1,6 +1,9 @@
-//! Gemma, Gemma 2 and Gemma 3: gains stored less one, a scaled embedding, GELU. Gemma 2 has norms on both sides, windows on
-//! every other layer and soft caps; Gemma 3 norms heads and rotates the layers with windows by another base.
+//! Gemma, Gemma 2 and Gemma 3: gains stored with an offset of 1, a scaled embedding, GELU. Gemma 2 has norms before and
+//! after attention and MLP, windows on every other layer, and soft caps; Gemma 3 has norms on heads and another base
+//! for layers with windows.
 //! Source: transformers 5, `models/gemma{,2,3}/configuration_*.py` and `modeling_*.py`.
+
+use serde_json::json;
 
 use super::llama::Keys;
 use super::{Architecture, Family, architecture, only, windows_by_pattern};
@@ -26,7 +29,7 @@ pub(super) const FAMILY: Family = Family {
         GgufFamily {
             name: "gemma",
             architecture: "GemmaForCausalLM",
-            fields: gguf::gemma,
+            fields: gguf_gemma,
             ..GgufFamily::PLAIN
         },
         GgufFamily {
@@ -35,7 +38,7 @@ pub(super) const FAMILY: Family = Family {
             windowed: Some("Gemma2ForCausalLM"),
             names: gguf::SANDWICH,
             keys: &["attn_logit_softcapping", "final_logit_softcapping"],
-            fields: gguf::gemma2,
+            fields: gguf_gemma2,
             ..GgufFamily::PLAIN
         },
         GgufFamily {
@@ -44,7 +47,7 @@ pub(super) const FAMILY: Family = Family {
             windowed: Some("Gemma3ForCausalLM"),
             names: gguf::SANDWICH,
             keys: &[gguf::LOCAL_THETA, gguf::PATTERN, "attn_logit_softcapping", "final_logit_softcapping"],
-            fields: gguf::gemma3,
+            fields: gguf_gemma3,
             ..GgufFamily::PLAIN
         },
         GgufFamily {
@@ -52,7 +55,7 @@ pub(super) const FAMILY: Family = Family {
             architecture: "Gemma3TextModel",
             windowed: Some("Gemma3TextModel"),
             bidirectional: true,
-            names: gguf::EMBEDDING_GEMMA_NAMES,
+            names: GGUF_NAMES,
             keys: &[
                 gguf::LOCAL_THETA,
                 gguf::PATTERN,
@@ -61,7 +64,7 @@ pub(super) const FAMILY: Family = Family {
                 "dense_3_feat_in",
                 "dense_3_feat_out",
             ],
-            fields: gguf::embedding_gemma,
+            fields: gguf_embedding_gemma,
             ..GgufFamily::PLAIN
         },
     ],
@@ -73,17 +76,17 @@ pub(super) const SANDWICH: Names = Names {
     mlp_out_norm: Some("post_feedforward_layernorm"),
     ..names::LLAMA
 };
-/// `query_pre_attn_scalar` where there is none, as in transformers.
+/// Default of `query_pre_attn_scalar`, as in transformers.
 const DEFAULT_SCALAR: f64 = 256.0;
-/// Soft caps of Gemma 2 where the keys are missing (null means none), as in transformers.
+/// Soft caps of Gemma 2 if the keys are missing (null means none), as in transformers.
 const DEFAULT_CAPS: (f32, f32) = (50.0, 30.0);
-/// Whether tokens see those after them.
+/// Whether tokens see later tokens.
 const BOTH_WAYS: &str = "use_bidirectional_attention";
-/// What the first checkpoints of Gemma 3 with a vision tower do not have, as in transformers.
+/// Defaults for keys that the first multimodal checkpoints of Gemma 3 lack, as in transformers.
 const GEMMA3_DEFAULTS: &str = r#"{"vocab_size": 262208, "num_attention_heads": 8,
     "num_key_value_heads": 4, "head_dim": 256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-6,
     "bos_token_id": 2, "eos_token_id": 1}"#;
-/// Gemma 3's rotations.
+/// Gemma 3's rotation of layers without a window.
 const GLOBAL: LayerRope = LayerRope {
     layer_type: "full_attention",
     theta_key: "rope_theta",
@@ -122,11 +125,11 @@ fn parse_gemma3(config: &ModelConfig) -> Result<DecoderSpec> {
     gemma3(config)
 }
 
-/// Gemma 3 without an output head: EmbeddingGemma, whose tokens see each other both ways.
+/// Gemma 3 without an output head: EmbeddingGemma, whose tokens also see later ones.
 fn parse_gemma3_headless(config: &ModelConfig) -> Result<DecoderSpec> {
     let spec = gemma3(config)?;
     let bidirectional = config.bool_or(BOTH_WAYS, false)?;
-    // The window reaches half as far to each side, inclusively.
+    // Half of the window on each side, inclusive.
     let both_ways = |layer: LayerSpec| match bidirectional {
         true => LayerSpec { window: layer.window.map(|window| window / 2 + 1), ..layer },
         false => layer,
@@ -142,7 +145,7 @@ fn parse_gemma3_headless(config: &ModelConfig) -> Result<DecoderSpec> {
 fn gemma3(config: &ModelConfig) -> Result<DecoderSpec> {
     let common = common(config)?;
     let layers = windows_by_pattern(config, common.num_hidden_layers, 6)?;
-    // Rotation 1 is that of the layers with a window.
+    // Rotation 1 is that of layers with a window.
     let rotated = |layer: LayerSpec| LayerSpec { rope: Some(usize::from(layer.window.is_some())), ..layer };
     let head_dim = common.head_dim;
     Ok(DecoderSpec {
@@ -159,9 +162,9 @@ fn gemma3(config: &ModelConfig) -> Result<DecoderSpec> {
     })
 }
 
-/// What all have in common.
+/// What all of them have in common.
 fn common(config: &ModelConfig) -> Result<DecoderSpec> {
-    // Not derived from hidden_size here, so a missing one must not be guessed.
+    // Not derived from hidden_size in this family, so it must be given.
     config.usize("head_dim")?;
     let keys = Keys { activation: None, tied: true, ..Keys::LLAMA };
     let plain = DecoderSpec::with_keys(config, &keys)?;
@@ -181,7 +184,7 @@ pub(super) fn activation(config: &ModelConfig) -> Result<Activation> {
         return spec::activation(config, "hidden_activation");
     }
     match config.opt_str("hidden_act")? {
-        // The first checkpoints say gelu, but were trained with its tanh form.
+        // The first checkpoints have gelu, but were trained with its tanh approximation.
         None | Some("gelu") => Ok(Activation::GeluTanh),
         Some(_) => spec::activation(config, "hidden_act"),
     }
@@ -197,7 +200,7 @@ fn attention_of(config: &ModelConfig, default_cap: Option<f32>) -> Result<Attent
     Ok(AttentionSpec { softcap, ..AttentionSpec::of_width(scalar) })
 }
 
-/// A soft cap; `default` where the key is missing.
+/// A soft cap; `default` if the key is missing.
 pub(super) fn cap(config: &ModelConfig, key: &str, default: Option<f32>) -> Result<Option<f32>> {
     match config.opt_f32(key)? {
         None if config.has(key) => Ok(None),
@@ -205,4 +208,57 @@ pub(super) fn cap(config: &ModelConfig, key: &str, default: Option<f32>) -> Resu
         Some(cap) if cap > 0.0 => Ok(Some(cap)),
         Some(_) => Err(config.invalid(key, "a number > 0 or null")),
     }
+}
+
+/// Names of modules in GGUF files of EmbeddingGemma.
+const GGUF_NAMES: &[(&str, &str)] = &[
+    ("post_attention_layernorm", "post_attention_norm"),
+    ("2_Dense.linear", "dense_2"),
+    ("3_Dense.linear", "dense_3"),
+];
+
+fn gguf_gemma(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    config.remove("hidden_act");
+    config.insert("hidden_activation".to_owned(), "gelu_pytorch_tanh".into());
+    gguf::dense(keys, config)
+}
+
+fn gguf_gemma2(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    gguf_gemma(keys, config)?;
+    // Gemma 2 27B has another divisor of scores, which files do not say.
+    gguf_query_scalar(keys, config, 46)?;
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        if let Some(cap) = keys.opt_f64(key)? {
+            config.insert(key.to_owned(), cap.into());
+        }
+    }
+    Ok(())
+}
+
+fn gguf_gemma3(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    gguf_gemma(keys, config)?;
+    // So does Gemma 3 27B.
+    gguf_query_scalar(keys, config, 62)?;
+    for key in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        let cap = keys.opt_f64(key)?.filter(|&cap| cap != 0.0);
+        config.insert(key.to_owned(), cap.into());
+    }
+    gguf::two_rotations(keys, config, gguf::DefaultThetas { global: 1e6, local: 1e4 })?;
+    gguf::pattern(keys, config, 6)
+}
+
+fn gguf_embedding_gemma(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    config.insert("use_bidirectional_attention".to_owned(), true.into());
+    gguf_gemma3(keys, config)
+}
+
+/// The divisor of scores is the root of the head size or, for the model with `layers` layers, of the hidden size
+/// divided by the number of heads.
+fn gguf_query_scalar(keys: &gguf::Keys<'_>, config: &mut gguf::Config, layers: u64) -> Result<()> {
+    let scalar = match keys.u64("block_count")? == layers {
+        true => json!(keys.u64("embedding_length")? as f64 / keys.u64("attention.head_count")? as f64),
+        false => config["head_dim"].clone(),
+    };
+    config.insert("query_pre_attn_scalar".to_owned(), scalar);
+    Ok(())
 }

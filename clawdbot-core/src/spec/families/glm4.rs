@@ -1,4 +1,5 @@
-//! GLM-4: norms on both sides, a joined MLP projection, and half of each head rotated, neighbours in pairs.
+//! GLM-4: norms before and after attention and MLP, a joined gate and up projection, and half of each head rotated in
+//! interleaved pairs.
 //! Source: transformers 5, `models/glm4/configuration_glm4.py` and `modeling_glm4.py`.
 
 use super::llama::Keys;

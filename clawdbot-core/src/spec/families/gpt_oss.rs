@@ -2,8 +2,10 @@
 //! published in MXFP4.
 //! Source: transformers 5, `models/gpt_oss/configuration_gpt_oss.py` and `modeling_gpt_oss.py`.
 
+use serde_json::json;
+
 use super::llama::Keys;
-use super::{Architecture, Family, architecture, one_of, sliding_window, windows};
+use super::{Architecture, Family, Window, architecture, one_of, sliding_window, windows};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
 use crate::spec::gguf::{self, GgufFamily};
@@ -22,21 +24,21 @@ pub(super) const FAMILY: Family = Family {
         windowed: Some("GptOssForCausalLM"),
         names: gguf::SANDWICH,
         keys: &[gguf::EXPERT_SIZE],
-        fields: gguf::gpt_oss,
+        fields: gguf_fields,
         ..GgufFamily::PLAIN
     }],
 };
 
 const NAMES: Names = Names { moe: MoeModules { router: "mlp.router", ..names::LLAMA.moe }, ..names::LLAMA };
-/// Of the SwiGLU where the configuration has none, as in transformers.
+/// Default of the SwiGLU's alpha, as in transformers.
 const DEFAULT_ALPHA: f32 = 1.702;
-/// Of the SwiGLU where the configuration has none, as in transformers.
+/// Default of the SwiGLU's limit, as in transformers.
 const DEFAULT_LIMIT: f32 = 7.0;
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
-    // Not derived from hidden_size here, so a missing one must not be guessed.
+    // Not derived from hidden_size in this family, so it must be given.
     config.usize("head_dim")?;
-    // What hidden_act says is not what is computed.
+    // hidden_act does not say what is computed.
     let keys = Keys { activation: None, ..Keys::LLAMA };
     let plain = DecoderSpec::with_keys(config, &keys)?;
     let positive = |key: &str, default: f32| match config.opt_f32(key)? {
@@ -45,11 +47,11 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
         Some(_) => Err(config.invalid(key, "a number > 0")),
     };
     let bias = config.bool_or("attention_bias", true)?;
-    // Not the width of other families where it is missing.
+    // Its default differs from other families.
     if !config.has("sliding_window") {
         return Err(config.invalid("sliding_window", "an integer or null"));
     }
-    let window = (sliding_window(config)?, "an integer, as layer_types has windows");
+    let window = Window { size: sliding_window(config)?, expected: "an integer, as layer_types has windows" };
     let layers = windows(config, plain.num_hidden_layers, window, |i| i % 2 == 0)?;
     let rope = RopeDefaults { theta: 150_000.0, ..RopeDefaults::LLAMA };
     let mxfp4 = config.get("quantization_config").is_some();
@@ -68,7 +70,7 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
             router_bias: true,
             expert_bias: true,
             storage: if mxfp4 { ExpertStorage::JoinedMxfp4 } else { ExpertStorage::Joined },
-            // A softmax over the chosen ones.
+            // Softmax over the selected experts.
             ..MoeSpec::softmax(true)
         }),
         ropes: vec![RopeSpec::parse(config, plain.head_dim, rope)?],
@@ -76,4 +78,22 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
         names: NAMES,
         ..plain
     })
+}
+
+fn gguf_fields(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    if let Some(size) = keys.opt_u64(gguf::EXPERT_SIZE)? {
+        config.insert("intermediate_size".to_owned(), size.into());
+    }
+    gguf::extend(
+        config,
+        json!({
+            "num_local_experts": keys.u64("expert_count")?,
+            "num_experts_per_tok": keys.u64("expert_used_count")?,
+        }),
+    );
+    // The released models do not round the ends of the ramp, which files do not say.
+    if config["rope_parameters"]["rope_type"] == "yarn" {
+        config["rope_parameters"]["truncate"] = false.into();
+    }
+    gguf::value_length(keys, config)
 }

@@ -1,6 +1,9 @@
-//! Granite: Llama with multipliers on the embedding, on attention, on what is added to the stream, and on logits. Granite 4:
-//! Mamba-2 on most layers, attention without rotation on the others, and maybe experts next to a shared one.
+//! Granite: Llama with multipliers on the embedding, on attention scores, on additions to the residual stream, and on
+//! logits. Granite 4: Mamba-2 on most layers, attention without rotation on the others, and maybe experts with a shared
+//! one.
 //! Source: transformers 5, `models/granite/` and `models/granitemoehybrid/`.
+
+use serde_json::json;
 
 use super::llama::{self, Keys};
 use super::{Family, architecture, layer_types_of, only};
@@ -24,7 +27,7 @@ pub(super) const FAMILY: Family = Family {
             architecture: "GraniteForCausalLM",
             pairs: true,
             keys: &["attention.scale", "embedding_scale", "residual_scale", "logit_scale"],
-            fields: gguf::granite,
+            fields: gguf_granite,
             ..GgufFamily::PLAIN
         },
         GgufFamily {
@@ -44,7 +47,7 @@ pub(super) const FAMILY: Family = Family {
                 "ssm.time_step_rank",
                 "ssm.group_count",
             ],
-            fields: gguf::granite_hybrid,
+            fields: gguf_hybrid,
             ..GgufFamily::PLAIN
         },
     ],
@@ -86,7 +89,7 @@ fn parse_hybrid(config: &ModelConfig) -> Result<DecoderSpec> {
         intermediate_size: config.opt_usize("intermediate_size")?.unwrap_or(0),
         shared: Some(SharedExpert { intermediate_size: shared, gated: false }),
         storage: ExpertStorage::JoinedRows,
-        // A softmax over the chosen ones.
+        // Softmax over the selected experts.
         ..MoeSpec::softmax(true)
     };
     let hybrid = DecoderSpec {
@@ -122,7 +125,7 @@ fn with_multipliers(config: &ModelConfig, plain: DecoderSpec) -> Result<DecoderS
 
 /// Mamba-2 on all layers, unless `layer_types` says otherwise.
 fn layers(config: &ModelConfig, count: usize, rotated: bool, moe: bool) -> Result<Vec<LayerSpec>> {
-    // As transformers 5 and 4 call the list, and what is in it.
+    // The list's name and values in transformers 5 and 4.
     const LISTS: [&str; 2] = ["layer_types", "layers_block_type"];
     let list = LISTS.into_iter().find(|key| config.get(key).is_some()).unwrap_or(LISTS[0]);
     let kinds = ["linear_attention", "mamba", "full_attention", "attention"];
@@ -163,4 +166,66 @@ fn mamba(config: &ModelConfig, hidden_size: usize) -> Result<MambaSpec> {
         num_groups: size("mamba_n_groups", 1)?,
         state_size: size("mamba_d_state", 256)?,
     })
+}
+
+fn gguf_granite(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    gguf_multipliers(keys, config)?;
+    gguf::dense(keys, config)
+}
+
+fn gguf_hybrid(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    const HEADS: &str = "attention.head_count_kv";
+    const INNER: &str = "ssm.inner_size";
+    let kv_heads = keys.per_layer(HEADS)?.unwrap_or_default();
+    if kv_heads.len() as u64 != keys.u64("block_count")? {
+        return Err(keys.invalid(HEADS, "one integer for each layer"));
+    }
+    let kinds = kv_heads.iter().map(|&heads| if heads == 0 { "mamba" } else { "attention" });
+    let (inner, heads) = (keys.u64(INNER)?, keys.u64("ssm.time_step_rank")?);
+    let hidden = keys.u64("embedding_length")?;
+    for (name, divisor) in [("ssm.time_step_rank", heads), ("embedding_length", hidden)] {
+        if divisor == 0 || !inner.is_multiple_of(divisor) {
+            return Err(keys.invalid(INNER, &format!("a multiple of {name}, which is {divisor}")));
+        }
+    }
+    let experts = keys.opt_u64("expert_count")?.unwrap_or(0);
+    let shared = match keys.opt_u64(gguf::SHARED_SIZE)? {
+        None if experts == 0 => config["intermediate_size"].clone(),
+        None => keys.u64(gguf::SHARED_SIZE)?.into(),
+        Some(size) => size.into(),
+    };
+    // Files have this key for models without rotation.
+    let rotated = keys.opt_bool("rope.scaling.finetuned")?.unwrap_or(true);
+    gguf::extend(
+        config,
+        json!({
+            "layer_types": kinds.collect::<Vec<_>>(),
+            "position_embedding_type": if rotated { "rope" } else { "nope" },
+            "num_local_experts": experts,
+            "num_experts_per_tok": keys.opt_u64("expert_used_count")?.unwrap_or(0),
+            "shared_intermediate_size": shared,
+            "mamba_d_conv": keys.u64("ssm.conv_kernel")?,
+            "mamba_d_state": keys.u64("ssm.state_size")?,
+            "mamba_n_groups": keys.u64("ssm.group_count")?,
+            "mamba_n_heads": heads,
+            "mamba_d_head": inner / heads,
+            "mamba_expand": inner / hidden,
+            "mamba_conv_bias": keys.some(".ssm_conv1d.bias"),
+        }),
+    );
+    gguf_multipliers(keys, config)?;
+    gguf::value_length(keys, config)
+}
+
+fn gguf_multipliers(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    for (key, field) in [
+        ("attention.scale", "attention_multiplier"),
+        ("embedding_scale", "embedding_multiplier"),
+        ("residual_scale", "residual_multiplier"),
+        ("logit_scale", "logits_scaling"),
+    ] {
+        let value = keys.opt_f64(key)?.ok_or_else(|| keys.invalid(key, "a number"))?;
+        config.insert(field.to_owned(), value.into());
+    }
+    Ok(())
 }

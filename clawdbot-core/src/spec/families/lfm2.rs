@@ -1,5 +1,7 @@
-//! LFM2: short convolutions on most layers, attention with normed heads on the others.
+//! LFM2: short convolutions on most layers, attention with norms on heads on the others.
 //! Source: transformers 5, `models/lfm2/configuration_lfm2.py` and `modeling_lfm2.py`.
+
+use serde_json::json;
 
 use super::llama::Keys;
 use super::{Family, architecture, layer_types, only};
@@ -32,7 +34,7 @@ pub(super) const FAMILY: Family = Family {
         ],
         renamed: &[("output_norm", "token_embd_norm")],
         keys: &["shortconv.l_cache"],
-        fields: gguf::lfm2,
+        fields: gguf_fields,
         ..GgufFamily::PLAIN
     }],
 };
@@ -48,12 +50,12 @@ const NAMES: Names = Names {
     ..names::LLAMA
 };
 
-/// The first checkpoints have the first.
+/// The first checkpoints use the first key.
 const SIZES: &[&str] = &["block_ff_dim", "intermediate_size"];
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     only(config, "use_pos_enc", true)?;
-    // The first checkpoints call them otherwise.
+    // Other keys in the first checkpoints.
     let tied = config.bool_or("tie_embedding", true)?;
     let plain = DecoderSpec::with_keys(
         config,
@@ -104,4 +106,25 @@ fn intermediate_size(config: &ModelConfig, size: usize) -> Result<usize> {
     // Sizes are far below 2^53.
     let size = (factor * (2 * size / 3) as f64) as usize;
     Ok(size.next_multiple_of(multiple))
+}
+
+/// Layers without key heads are convolutions.
+fn gguf_fields(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    const HEADS: &str = "attention.head_count_kv";
+    let heads = keys.per_layer(HEADS)?.unwrap_or_default();
+    if heads.len() as u64 != keys.u64("block_count")? {
+        return Err(keys.invalid(HEADS, "one integer for each layer"));
+    }
+    let kinds = heads.iter().map(|&heads| if heads == 0 { "conv" } else { "full_attention" });
+    gguf::extend(
+        config,
+        json!({
+            "layer_types": kinds.collect::<Vec<_>>(),
+            "conv_L_cache": keys.u64("shortconv.l_cache")?,
+            "conv_bias": keys.has("blk.0.shortconv.conv.bias"),
+            "block_auto_adjust_ff_dim": false,
+            "tie_embedding": config["tie_word_embeddings"],
+        }),
+    );
+    gguf::dense(keys, config)
 }

@@ -21,25 +21,25 @@ pub(super) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     })
 }
 
-/// What families call their settings, and what they assume where there are none.
+/// The keys of a family's settings, and their defaults.
 pub(super) struct Keys {
     pub(super) hidden_size: &'static str,
     pub(super) num_hidden_layers: &'static str,
     pub(super) num_attention_heads: &'static str,
-    /// Of the norms' epsilon.
+    /// Key of the norms' epsilon.
     pub(super) eps: &'static str,
-    /// That epsilon where there is none.
+    /// Default epsilon.
     pub(super) default_eps: Option<f32>,
-    /// Of the MLP's size.
+    /// Keys of the MLP's size.
     pub(super) intermediate_size: &'static [&'static str],
-    /// Of the activation; `None`: always SiLU, unless the family says otherwise.
+    /// Key of the activation; `None`: SiLU, unless the family changes it.
     pub(super) activation: Option<&'static str>,
-    /// Whether the output projection is the embedding unless the configuration says something.
+    /// Whether the output projection is tied to the embedding by default.
     pub(super) tied: bool,
 }
 
 impl Keys {
-    /// Llama's.
+    /// Those of Llama.
     pub(super) const LLAMA: Keys = Keys {
         hidden_size: "hidden_size",
         num_hidden_layers: "num_hidden_layers",
@@ -53,7 +53,7 @@ impl Keys {
 }
 
 impl DecoderSpec {
-    /// The settings that all of Llama's relatives have in common: no biases, no norms on heads, no windows.
+    /// The settings common to families like Llama: no biases, no norms on heads, no windows.
     pub(super) fn plain(config: &ModelConfig) -> Result<DecoderSpec> {
         let plain = Self::with_keys(config, &Keys::LLAMA)?;
         Ok(DecoderSpec {

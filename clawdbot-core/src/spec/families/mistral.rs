@@ -11,7 +11,7 @@ pub(super) const FAMILY: Family =
 
 pub(super) fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let window = sliding_window(config)?;
-    // Mistral knows one kind of layer; a list that says otherwise belongs to another architecture.
+    // Mistral has one kind of layer; other lists belong to other architectures.
     let kind = if window.is_some() { "sliding_attention" } else { "full_attention" };
     if config.opt_strings("layer_types")?.is_some_and(|types| types.iter().any(|found| *found != kind)) {
         return Err(config.unsupported("layer_types", &format!("only {kind}, as sliding_window has it")));

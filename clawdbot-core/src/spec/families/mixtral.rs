@@ -24,7 +24,7 @@ const NAMES: Names = Names {
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let plain = DecoderSpec::with_keys(config, &Keys::LLAMA)?;
-    // A missing window is none here.
+    // Without the key there is no window in this family.
     let window = config.opt_usize("sliding_window")?;
     let rope = RopeDefaults { theta: 1e6, ..RopeDefaults::LLAMA };
     Ok(DecoderSpec {
@@ -42,7 +42,7 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
 }
 
 impl MoeSpec {
-    /// Weights by a softmax over all experts, each stored by itself; sizes are the family's.
+    /// Weights by softmax over all experts, which are stored separately; the family sets the sizes.
     pub(super) fn softmax(norm_topk_prob: bool) -> MoeSpec {
         MoeSpec {
             num_experts: 0,

@@ -1,27 +1,27 @@
-//! One file per architecture: `config.json` -> `DecoderSpec`.
+//! Model families, one per file: from `config.json` to a `DecoderSpec`.
 
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod tests_text_models;
 
+use super::architecture::{Architecture, architecture, text_of};
 use super::config::ModelConfig;
 use super::gguf::GgufFamily;
-use super::registry::{Architecture, architecture, text_of};
 use super::{Activation, LayerSpec, activation};
 use crate::error::Result;
 
-/// What a file of this folder describes.
+/// A family: what a file of this folder defines.
 pub(crate) struct Family {
     pub(crate) architectures: &'static [Architecture],
-    /// What GGUF files call them, and how they differ there.
+    /// How GGUF files store them.
     pub(crate) gguf: &'static [GgufFamily],
 }
 
 macro_rules! families {
     ($($family:ident,)+) => {
         $(mod $family;)+
-        /// Every family.
+        /// All families.
         pub(crate) const FAMILIES: &[&Family] = &[$(&$family::FAMILY,)+];
     };
 }
@@ -54,23 +54,23 @@ families! {
     exaone4,
 }
 
-/// `sliding_window` where the configuration does not have the key (null means none), as in transformers.
+/// `sliding_window` if the configuration does not have the key (null means none), as in transformers.
 const DEFAULT_SLIDING_WINDOW: usize = 4096;
 
-/// The window of the layers that have one, in tokens.
+/// The window of layers that have one, in tokens.
 fn sliding_window(config: &ModelConfig) -> Result<Option<usize>> {
     const KEY: &str = "sliding_window";
     if config.has(KEY) { config.opt_usize(KEY) } else { Ok(Some(DEFAULT_SLIDING_WINDOW)) }
 }
 
-/// As [`sliding_window`], none unless `use_sliding_window`.
+/// As [`sliding_window`], but none unless `use_sliding_window`.
 fn switched_window(config: &ModelConfig) -> Result<Option<usize>> {
-    // Whatever it is, it is known.
+    // Marks the key as read in any case.
     config.has("sliding_window");
     if config.bool_or("use_sliding_window", false)? { sliding_window(config) } else { Ok(None) }
 }
 
-/// The kinds of layers that `layer_types` lists, one per layer and each one of `kinds`; `None` without a list.
+/// The kinds of layers in `layer_types`, one per layer and each one of `kinds`; `None` without that list.
 ///
 /// # Errors
 /// `InvalidModel` for a list of another length, `UnsupportedModel` for other kinds.
@@ -82,7 +82,7 @@ fn layer_types<'a>(
     layer_types_of(config, num_hidden_layers, "layer_types", kinds)
 }
 
-/// As [`layer_types`], of the list `key`.
+/// As [`layer_types`], for the list `key`.
 fn layer_types_of<'a>(
     config: &'a ModelConfig,
     num_hidden_layers: usize,
@@ -100,25 +100,33 @@ fn layer_types_of<'a>(
     }
 }
 
-/// Layers with `window` where `layer_types` says so, else where `windowed` does. `what` is expected of `sliding_window`
-/// where the list has windows and there is none.
+/// The sliding window of a configuration.
+struct Window {
+    /// In tokens; `None`: no layer has one.
+    size: Option<usize>,
+    /// What `sliding_window` is expected to be if `layer_types` has windows and there is no size.
+    expected: &'static str,
+}
+
+/// Layers with a window where `layer_types` says so; without that list, where `windowed` does.
 fn windows(
     config: &ModelConfig,
     num_hidden_layers: usize,
-    (window, what): (Option<usize>, &str),
+    window: Window,
     windowed: impl Fn(usize) -> bool,
 ) -> Result<Vec<LayerSpec>> {
-    let layer = |windowed: bool| LayerSpec { window: window.filter(|_| windowed), ..LayerSpec::default() };
+    let layer =
+        |windowed: bool| LayerSpec { window: window.size.filter(|_| windowed), ..LayerSpec::default() };
     match layer_types(config, num_hidden_layers, &["full_attention", "sliding_attention"])? {
         None => Ok((0..num_hidden_layers).map(|i| layer(windowed(i))).collect()),
-        Some(types) if window.is_none() && types.contains(&"sliding_attention") => {
-            Err(config.invalid("sliding_window", what))
+        Some(types) if window.size.is_none() && types.contains(&"sliding_attention") => {
+            Err(config.invalid("sliding_window", window.expected))
         }
         Some(types) => Ok(types.into_iter().map(|kind| layer(kind == "sliding_attention")).collect()),
     }
 }
 
-/// As [`windows`], where every `sliding_window_pattern`-th layer has none.
+/// As [`windows`], with no window on every `sliding_window_pattern`-th layer.
 fn windows_by_pattern(
     config: &ModelConfig,
     num_hidden_layers: usize,
@@ -133,11 +141,11 @@ fn windows_by_pattern(
         }
     }
     let pattern = pattern.unwrap_or(default_pattern);
-    let window = (sliding_window(config)?, "an integer, as layer_types has windows");
+    let window = Window { size: sliding_window(config)?, expected: "an integer, as layer_types has windows" };
     windows(config, num_hidden_layers, window, |i| (i + 1) % pattern != 0)
 }
 
-/// The size that the configuration gives under one of `keys`, or the same under several.
+/// The size under one of `keys`; several must agree.
 fn one_of(config: &ModelConfig, keys: &[&str]) -> Result<usize> {
     let mut found = None;
     for key in keys {
@@ -151,7 +159,7 @@ fn one_of(config: &ModelConfig, keys: &[&str]) -> Result<usize> {
     found.ok_or_else(|| config.invalid(keys[0], "an integer"))
 }
 
-/// Refuses a switch that is not as the family has it.
+/// Refuses another value of a switch than the family's.
 fn only(config: &ModelConfig, key: &str, value: bool) -> Result<()> {
     match config.opt_bool(key)? {
         Some(found) if found != value => Err(config.unsupported(key, &value.to_string())),
@@ -159,12 +167,12 @@ fn only(config: &ModelConfig, key: &str, value: bool) -> Result<()> {
     }
 }
 
-/// The activation that the configuration names under `key`, GELU where it does not.
+/// The activation named by `key`; GELU if the key is missing.
 fn gelu_unless(config: &ModelConfig, key: &str) -> Result<Activation> {
     if config.has(key) { activation(config, key) } else { Ok(Activation::Gelu) }
 }
 
-/// Refuses a classifier with other than one label: the score of a pair.
+/// Refuses classifiers with more than one label: the score of a pair.
 fn labels(config: &ModelConfig) -> Result<()> {
     const LABELS: &str = "id2label";
     const NUMBER: &str = "num_labels";

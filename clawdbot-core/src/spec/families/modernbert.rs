@@ -1,12 +1,14 @@
 //! ModernBERT: an encoder with rotary positions, gated MLPs without biases, and windows on two of three layers.
 //! Source: transformers 5, `models/modernbert/configuration_modernbert.py` and `modeling_modernbert.py`.
 
+use serde_json::json;
+
 use super::llama::Keys;
 use super::{Family, architecture, gelu_unless, labels, layer_types};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::options::Pooling;
 use crate::spec::config::ModelConfig;
-use crate::spec::gguf::{self, GgufFamily};
+use crate::spec::gguf::{self, CLASSIFIER, GgufFamily};
 use crate::spec::names::{self, MlpModules, Names};
 use crate::spec::rope_scaling::{Extras, LayerRope, RopeSpec};
 use crate::spec::{DecoderSpec, DenseSpec, InputSpec, LayerSpec, NormKind};
@@ -23,9 +25,9 @@ pub(super) const FAMILY: Family = Family {
         windowed: Some("ModernBertModel"),
         bidirectional: true,
         eps: ("attention.layer_norm_epsilon", "norm_eps"),
-        names: gguf::MODERNBERT_NAMES,
+        names: GGUF_NAMES,
         keys: &[gguf::LOCAL_THETA, gguf::PATTERN, "hidden_activation"],
-        fields: gguf::modernbert,
+        fields: gguf_fields,
         ..GgufFamily::PLAIN
     }],
 };
@@ -42,7 +44,7 @@ const NAMES: Names = Names {
     mlp: MlpModules { gate_up: &["mlp.Wi"], down: "mlp.Wo" },
     ..names::LLAMA
 };
-/// Where the configuration has none, as in transformers.
+/// Default of the norms' epsilon, as in transformers.
 const DEFAULT_EPS: f32 = 1e-5;
 const DEFAULT_LOCAL: usize = 128;
 const DEFAULT_PATTERN: usize = 3;
@@ -77,7 +79,7 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
         Some(types) => types.into_iter().map(|kind| kind == "sliding_attention").collect(),
         None => (0..layers).map(|layer| layer % pattern != 0).collect(),
     };
-    // The window reaches half as far to each side, inclusively; rotation 1 is that of the layers that have one.
+    // Half of the window on each side, inclusive; rotation 1 is that of layers with a window.
     let layer = |(index, windowed): (usize, bool)| LayerSpec {
         window: windowed.then_some(local / 2 + 1),
         rope: Some(usize::from(windowed)),
@@ -130,4 +132,51 @@ fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
         ..dense.clone()
     };
     Ok(DecoderSpec { dense_head: vec![dense, classifier], scores: Some(pooling), ..spec })
+}
+
+/// Names of modules in GGUF files.
+const GGUF_NAMES: &[(&str, &str)] = &[
+    ("embeddings.tok_embeddings", "token_embd"),
+    ("embeddings.norm", "token_embd_norm"),
+    ("final_norm", "output_norm"),
+    ("attn_norm", "attn_norm"),
+    ("attn.Wqkv", "attn_qkv"),
+    ("attn.Wo", "attn_output"),
+    ("mlp_norm", "ffn_norm"),
+    ("mlp.Wi", "ffn_up"),
+    ("mlp.Wo", "ffn_down"),
+];
+
+fn gguf_fields(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    if keys.has(&format!("{CLASSIFIER}.weight")) {
+        // Files do not say whether the first token or the mean is pooled.
+        let message =
+            format!("tensor {CLASSIFIER}.weight: expected none in a modern-bert model, found a classifier");
+        return Err(Error::unsupported_model(message));
+    }
+    gguf::two_rotations(keys, config, gguf::DefaultThetas { global: 160_000.0, local: 10_000.0 })?;
+    let window = keys.opt_u64(gguf::WINDOW)?.filter(|&window| window > 0);
+    let mut every = 3;
+    match keys.per_layer(gguf::PATTERN)?.as_deref() {
+        _ if window.is_none() => every = 1,
+        None => {}
+        Some([number]) => every = *number,
+        Some(marks) => {
+            let kind = |&mark: &u64| if mark == 0 { "full_attention" } else { "sliding_attention" };
+            config.insert("layer_types".to_owned(), marks.iter().map(kind).collect());
+        }
+    }
+    config.remove("hidden_act");
+    gguf::extend(
+        config,
+        json!({
+            "hidden_activation": keys.opt_str("hidden_activation")?.unwrap_or("gelu"),
+            "local_attention": window,
+            "global_attn_every_n_layers": every,
+            "norm_bias": keys.has("output_norm.bias"),
+            "attention_bias": keys.some(".attn_qkv.bias"),
+            "mlp_bias": keys.some(".ffn_up.bias"),
+        }),
+    );
+    gguf::dense(keys, config)
 }

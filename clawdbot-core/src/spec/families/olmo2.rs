@@ -1,5 +1,5 @@
-//! OLMo 2 and 3: norms after attention and MLP instead of before them, and over all query or key heads at once. OLMo 3 has
-//! windows on three layers of four, which its stretched rotation is not for.
+//! OLMo 2 and 3: norms after attention and MLP instead of before them, and over all query or key heads at once. OLMo 3
+//! has windows on three of four layers; its extended rotation applies to the others only.
 //! Source: transformers 5, `models/olmo{2,3}/configuration_*.py` and `modeling_*.py`.
 
 use super::llama::Keys;
@@ -22,7 +22,7 @@ pub(super) const FAMILY: Family = Family {
         windowed: Some("Olmo3ForCausalLM"),
         names: gguf::SANDWICH,
         keys: &[gguf::LOCAL_THETA, gguf::PATTERN],
-        fields: gguf::olmo2,
+        fields: gguf_fields,
         ..GgufFamily::PLAIN
     }],
 };
@@ -34,7 +34,7 @@ const NAMES: Names = Names {
     mlp_out_norm: Some("post_feedforward_layernorm"),
     ..names::LLAMA
 };
-/// OLMo 3's rotations.
+/// OLMo 3's rotation of layers without a window.
 const GLOBAL: LayerRope = LayerRope {
     layer_type: "full_attention",
     theta_key: "rope_theta",
@@ -58,7 +58,7 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
 fn parse_olmo3(config: &ModelConfig) -> Result<DecoderSpec> {
     let common = common(config)?;
     let layers = windows_by_pattern(config, common.num_hidden_layers, 4)?;
-    // Rotation 1 is that of the layers with a window.
+    // Rotation 1 is that of layers with a window.
     let rotated = |layer: LayerSpec| LayerSpec { rope: Some(usize::from(layer.window.is_some())), ..layer };
     Ok(DecoderSpec {
         ropes: vec![
@@ -81,4 +81,13 @@ fn common(config: &ModelConfig) -> Result<DecoderSpec> {
         names: NAMES,
         ..plain
     })
+}
+
+fn gguf_fields(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    if keys.opt_u64(gguf::WINDOW)?.is_some_and(|window| window > 0) {
+        let theta = keys.opt_f64("rope.freq_base")?.unwrap_or(5e5);
+        gguf::two_rotations(keys, config, gguf::DefaultThetas { global: theta, local: theta })?;
+        gguf::pattern(keys, config, 4)?;
+    }
+    gguf::dense(keys, config)
 }

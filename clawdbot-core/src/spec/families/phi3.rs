@@ -1,8 +1,8 @@
-//! Phi-3 and Phi-4: Llama with joined projections, and heads of which maybe a part is rotated.
+//! Phi-3 and Phi-4: Llama with joined projections; maybe only part of each head is rotated.
 //! Source: transformers 5, `models/phi3/configuration_phi3.py` and `modeling_phi3.py`.
 
 use super::llama::Keys;
-use super::{Family, architecture, windows};
+use super::{Family, Window, architecture, windows};
 use crate::error::Result;
 use crate::spec::DecoderSpec;
 use crate::spec::config::ModelConfig;
@@ -30,12 +30,12 @@ const NAMES: Names = Names {
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let plain = DecoderSpec::with_keys(config, &Keys::LLAMA)?;
     let rope = RopeDefaults { partial: Some(1.0), ..RopeDefaults::LLAMA };
-    // A missing window is none here.
+    // Without the key there is no window in this family.
     let window = config.opt_usize("sliding_window")?;
-    let what = "an integer, as layer_types has windows";
+    let expected = "an integer, as layer_types has windows";
     Ok(DecoderSpec {
         ropes: vec![RopeSpec::parse(config, plain.head_dim, rope)?],
-        layers: windows(config, plain.num_hidden_layers, (window, what), |_| true)?,
+        layers: windows(config, plain.num_hidden_layers, Window { size: window, expected }, |_| true)?,
         names: NAMES,
         ..plain
     })

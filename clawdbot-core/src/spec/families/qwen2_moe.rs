@@ -1,4 +1,5 @@
-//! Qwen1.5-MoE, Qwen2-MoE and Qwen3-MoE: Qwen2 and Qwen3 with experts on most layers; Qwen2's have a shared one as well.
+//! Qwen1.5-MoE, Qwen2-MoE and Qwen3-MoE: Qwen2 and Qwen3 with experts on most layers; Qwen2's have a shared expert as
+//! well.
 //! Source: transformers 5, `models/qwen2_moe/` and `models/qwen3_moe/`.
 
 use super::{Family, architecture, one_of, qwen2, qwen3};
@@ -17,14 +18,14 @@ pub(super) const FAMILY: Family = Family {
             name: "qwen2moe",
             architecture: "Qwen2MoeForCausalLM",
             keys: &[gguf::EXPERT_SIZE, gguf::SHARED_SIZE, "expert_weights_norm"],
-            fields: gguf::qwen2moe,
+            fields: gguf_qwen2,
             ..GgufFamily::PLAIN
         },
         GgufFamily {
             name: "qwen3moe",
             architecture: "Qwen3MoeForCausalLM",
             keys: &[gguf::EXPERT_SIZE, "expert_weights_norm"],
-            fields: gguf::qwen3moe,
+            fields: gguf_qwen3,
             ..GgufFamily::PLAIN
         },
     ],
@@ -41,8 +42,8 @@ fn parse_qwen3(config: &ModelConfig) -> Result<DecoderSpec> {
     with_experts(config, qwen3::parse_derived(config)?, None, false)
 }
 
-/// Replaces the MLPs of `dense`: all but those in `mlp_only_layers`, every `decoder_sparse_step`-th. `norm_topk_prob` where
-/// the configuration does not say.
+/// Replaces the MLP of every `decoder_sparse_step`-th layer of `dense` by experts, except in `mlp_only_layers`.
+/// `norm_topk_prob` is the default.
 pub(super) fn with_experts(
     config: &ModelConfig,
     dense: DecoderSpec,
@@ -72,4 +73,17 @@ pub(super) fn with_experts(
             .collect(),
         ..dense
     })
+}
+
+fn gguf_qwen2(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    config.insert(
+        "shared_expert_intermediate_size".to_owned(),
+        gguf::expert_size(keys, gguf::SHARED_SIZE)?.into(),
+    );
+    config.insert("qkv_bias".to_owned(), keys.has("blk.0.attn_q.bias").into());
+    gguf::experts(keys, config, false)
+}
+
+fn gguf_qwen3(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    gguf::experts(keys, config, true)
 }

@@ -1,5 +1,5 @@
 //! Qwen3 dense decoders: Llama with RMSNorm on each q and k head, and Qwen2's windows. Also without an output head
-//! (Qwen3-Embedding), or with a score instead of it (Qwen3-Reranker, converted).
+//! (Qwen3-Embedding), or with a score instead (Qwen3-Reranker, converted).
 //! Source: transformers 5, `models/qwen3/configuration_qwen3.py` and `modeling_qwen3.py`.
 
 use super::{Family, architecture, labels, qwen2};
@@ -19,12 +19,12 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
-    // Not derived from hidden_size here, so a missing one must not be guessed.
+    // Not derived from hidden_size in this family, so it must be given.
     config.usize("head_dim")?;
     parse_derived(config)
 }
 
-/// As [`parse`], with heads that share `hidden_size` where the configuration has no `head_dim`.
+/// As [`parse`], but `head_dim` may be missing and is then derived from `hidden_size`.
 pub(super) fn parse_derived(config: &ModelConfig) -> Result<DecoderSpec> {
     let plain = DecoderSpec::plain(config)?;
     let bias = config.bool_or("attention_bias", false)?;
@@ -37,12 +37,12 @@ pub(super) fn parse_derived(config: &ModelConfig) -> Result<DecoderSpec> {
     })
 }
 
-/// Without an output head.
+/// The model without an output head.
 fn parse_headless(config: &ModelConfig) -> Result<DecoderSpec> {
     Ok(DecoderSpec { headless: true, ..parse(config)? })
 }
 
-/// With a score of the last token's state.
+/// The model with a score computed from the last token's state.
 fn parse_classifier(config: &ModelConfig) -> Result<DecoderSpec> {
     labels(config)?;
     let spec = parse_headless(config)?;

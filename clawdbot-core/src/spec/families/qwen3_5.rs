@@ -1,9 +1,9 @@
-//! Qwen3.5 and 3.6, dense and with experts: Qwen3-Next with the projections of its delta nets stored apart. Positions of
-//! text are the same in all three parts of their rotation.
+//! Qwen3.5 and 3.6, dense and with experts: Qwen3-Next with separately stored projections of DeltaNet layers. The three
+//! sections of a rotation have the same positions for text.
 //! Source: transformers 5, `models/qwen3_5/` and `models/qwen3_5_moe/`.
 
 use super::llama::Keys;
-use super::qwen3_next::{with_delta_nets, with_shared_expert};
+use super::qwen3_next::{gguf_delta_nets, with_delta_nets, with_shared_expert};
 use super::{Family, architecture, text_of};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
@@ -32,7 +32,7 @@ pub(super) const FAMILY: Family = Family {
                 "ssm.time_step_rank",
                 "ssm.group_count",
             ],
-            fields: gguf::qwen35,
+            fields: gguf_dense,
             ..super::qwen3_next::GGUF
         },
         GgufFamily {
@@ -52,7 +52,7 @@ pub(super) const FAMILY: Family = Family {
                 "ssm.time_step_rank",
                 "ssm.group_count",
             ],
-            fields: gguf::qwen35moe,
+            fields: gguf_moe,
             ..super::qwen3_next::GGUF
         },
     ],
@@ -66,4 +66,28 @@ fn parse_moe(config: &ModelConfig) -> Result<DecoderSpec> {
     // There are no dense layers.
     let keys = Keys { intermediate_size: &["moe_intermediate_size"], ..Keys::LLAMA };
     with_shared_expert(config, with_delta_nets(config, &keys, DeltaStorage::Apart)?)
+}
+
+fn gguf_dense(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    gguf_tiled_delta_nets(keys, config)?;
+    gguf::dense(keys, config)
+}
+
+fn gguf_moe(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    gguf_tiled_delta_nets(keys, config)?;
+    gguf::shared_experts(keys, config)
+}
+
+/// DeltaNet layers whose value heads are stored in turn for all key heads.
+fn gguf_tiled_delta_nets(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    gguf_delta_nets(keys, config)?;
+    config.insert("linear_value_heads_tiled".to_owned(), true.into());
+    if let Some(marks) = keys.per_layer("attention.recurrent_layers")? {
+        let kind = |mark: &u64| if *mark == 0 { "full_attention" } else { "linear_attention" };
+        // Layers for multi-token prediction come after the others.
+        let layers = config["num_hidden_layers"].as_u64().unwrap_or_default();
+        let layers = usize::try_from(layers).unwrap_or(usize::MAX);
+        config.insert("layer_types".to_owned(), marks.iter().take(layers).map(kind).collect());
+    }
+    Ok(())
 }

@@ -1,5 +1,7 @@
-//! Qwen3-Next: gated delta nets on three layers of four, attention with a gate on the fourth, experts next to a shared one.
+//! Qwen3-Next: gated DeltaNet on three of four layers, gated attention on the fourth, experts with a shared one.
 //! Source: transformers 5, `models/qwen3_next/configuration_qwen3_next.py` and `modeling_qwen3_next.py`.
+
+use serde_json::json;
 
 use super::llama::Keys;
 use super::qwen2_moe::with_experts;
@@ -13,7 +15,7 @@ use crate::spec::{
     SharedExpert,
 };
 
-/// What GGUF files call it.
+/// How GGUF files store it.
 pub(super) const GGUF: GgufFamily = GgufFamily {
     name: "qwen3next",
     architecture: "Qwen3NextForCausalLM",
@@ -30,27 +32,27 @@ pub(super) const GGUF: GgufFamily = GgufFamily {
         "ssm.time_step_rank",
         "ssm.group_count",
     ],
-    fields: gguf::qwen3next,
+    fields: gguf_fields,
     ..GgufFamily::PLAIN
 };
 
 pub(super) const FAMILY: Family =
     Family { architectures: &[architecture("Qwen3NextForCausalLM", "qwen3_next", parse)], gguf: &[GGUF] };
 
-/// Every how many layers one has attention, as in transformers.
+/// Default interval of layers with attention, as in transformers.
 const DEFAULT_INTERVAL: usize = 4;
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     with_shared_expert(config, with_delta_nets(config, &Keys::LLAMA, DeltaStorage::Grouped)?)
 }
 
-/// All but the experts.
+/// Everything but the experts.
 pub(super) fn with_delta_nets(
     config: &ModelConfig,
     keys: &Keys,
     storage: DeltaStorage,
 ) -> Result<DecoderSpec> {
-    // Not derived from hidden_size here, so a missing one must not be guessed.
+    // Not derived from hidden_size in this family, so it must be given.
     config.usize("head_dim")?;
     only(config, "attn_output_gate", true)?;
     let plain = DecoderSpec::with_keys(config, keys)?;
@@ -69,7 +71,7 @@ pub(super) fn with_delta_nets(
             num_value_heads: config.usize("linear_num_value_heads")?,
             key_head_dim: config.usize("linear_key_head_dim")?,
             value_head_dim: config.usize("linear_value_head_dim")?,
-            // Not of the transformers library: the order in which GGUF files have them.
+            // Not a key of transformers: GGUF files have the heads in this order.
             tiled: config.bool_or("linear_value_heads_tiled", false)?,
             storage,
         }),
@@ -79,7 +81,7 @@ pub(super) fn with_delta_nets(
     })
 }
 
-/// Experts next to one that all tokens use, on the layers of `dense`.
+/// Experts with a shared one, on the layers of `dense`.
 pub(super) fn with_shared_expert(config: &ModelConfig, dense: DecoderSpec) -> Result<DecoderSpec> {
     let size = config.usize("shared_expert_intermediate_size")?;
     let shared = SharedExpert { intermediate_size: size, gated: true };
@@ -100,4 +102,31 @@ fn layers(config: &ModelConfig, count: usize) -> Result<Vec<LayerSpec>> {
         return Err(config.invalid("full_attention_interval", "a positive integer"));
     }
     Ok((0..count).map(|i| layer(!(i + 1).is_multiple_of(interval))).collect())
+}
+
+fn gguf_fields(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    gguf_delta_nets(keys, config)?;
+    gguf::shared_experts(keys, config)
+}
+
+pub(super) fn gguf_delta_nets(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
+    let heads = keys.u64("ssm.time_step_rank")?;
+    let inner = keys.u64("ssm.inner_size")?;
+    if heads == 0 || !inner.is_multiple_of(heads) {
+        return Err(
+            keys.invalid("ssm.inner_size", &format!("a multiple of ssm.time_step_rank, which is {heads}"))
+        );
+    }
+    gguf::extend(
+        config,
+        json!({
+            "full_attention_interval": keys.opt_u64("full_attention_interval")?.unwrap_or(4),
+            "linear_conv_kernel_dim": keys.u64("ssm.conv_kernel")?,
+            "linear_key_head_dim": keys.u64("ssm.state_size")?,
+            "linear_value_head_dim": inner / heads,
+            "linear_num_key_heads": keys.u64("ssm.group_count")?,
+            "linear_num_value_heads": heads,
+        }),
+    );
+    Ok(())
 }

@@ -18,7 +18,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
-    // Where it is missing it is not what follows from the other sizes.
+    // Its default is not derived from the other sizes.
     config.usize("head_dim")?;
     Ok(DecoderSpec {
         qkv_bias: config.bool_or("attention_bias", true)?,

@@ -2,7 +2,7 @@
 //! Source: transformers 5, `models/smollm3/configuration_smollm3.py` and `modeling_smollm3.py`.
 
 use super::llama::Keys;
-use super::{Family, architecture, switched_window, windows};
+use super::{Family, Window, architecture, switched_window, windows};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
 use crate::spec::gguf::GgufFamily;
@@ -19,7 +19,7 @@ pub(super) const FAMILY: Family = Family {
     }],
 };
 
-/// Every how many layers one is not rotated, as in transformers.
+/// Default interval of layers without rotation, as in transformers.
 const DEFAULT_INTERVAL: usize = 4;
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
@@ -27,8 +27,9 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     let bias = config.bool_or("attention_bias", false)?;
     let rotated = rotated(config, plain.num_hidden_layers)?;
     let window = switched_window(config)?;
-    let what = "an integer, and use_sliding_window, as layer_types has windows";
-    let layers = windows(config, plain.num_hidden_layers, (window, what), |i| !rotated[i])?;
+    let expected = "an integer, and use_sliding_window, as layer_types has windows";
+    let layers =
+        windows(config, plain.num_hidden_layers, Window { size: window, expected }, |i| !rotated[i])?;
     let rope = RopeDefaults { theta: 2e6, ..RopeDefaults::LLAMA };
     Ok(DecoderSpec {
         qkv_bias: bias,
@@ -44,7 +45,7 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     })
 }
 
-/// Whether each layer is rotated: `no_rope_layers` has a 1 for those that are.
+/// Whether each layer is rotated: those with a 1 in `no_rope_layers`.
 fn rotated(config: &ModelConfig, layers: usize) -> Result<Vec<bool>> {
     let Some(list) = config.opt_usizes("no_rope_layers")? else {
         let interval = config.opt_usize("no_rope_layer_interval")?.unwrap_or(DEFAULT_INTERVAL);

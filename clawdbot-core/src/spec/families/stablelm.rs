@@ -1,4 +1,5 @@
-//! StableLM 2: LayerNorms with biases, a quarter of each head rotated; the larger ones compute attention and MLP in parallel.
+//! StableLM 2: LayerNorms with biases, a quarter of each head rotated; the larger models compute attention and MLP in
+//! parallel.
 //! Source: transformers 5, `models/stablelm/configuration_stablelm.py` and `modeling_stablelm.py`.
 
 use serde_json::json;
@@ -19,7 +20,7 @@ pub(super) const FAMILY: Family = Family {
         architecture: "StableLmForCausalLM",
         partial: true,
         eps: ("attention.layer_norm_epsilon", "layer_norm_eps"),
-        // What it says follows from the tensors too.
+        // The tensors say the same.
         keys: &["use_parallel_residual"],
         fields: |keys, config| {
             let parallel = !keys.has("blk.0.ffn_norm.weight");
@@ -32,7 +33,7 @@ pub(super) const FAMILY: Family = Family {
 };
 
 fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
-    // StableLM 2 12B has a LayerNorm with gains of its own for each head.
+    // StableLM 2 12B has a LayerNorm with separate gains for each head.
     only(config, "qk_layernorm", false)?;
     let keys = Keys { eps: "layer_norm_eps", ..Keys::LLAMA };
     let plain = DecoderSpec::with_keys(config, &keys)?;

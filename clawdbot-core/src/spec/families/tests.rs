@@ -1,5 +1,5 @@
-//! Published configurations of the families, shortened to what is read, in the notation they were published in; and what
-//! makes one unreadable.
+//! Published configurations of the families, reduced to what is read, in their original notation; and values that make
+//! them invalid.
 
 use serde_json::{Value, json};
 
@@ -154,7 +154,7 @@ fn smollm3_leaves_layers_unrotated() {
 }
 
 #[test]
-fn granites_multipliers() {
+fn granite_has_multipliers() {
     let base = json!({"architectures": ["GraniteForCausalLM"], "hidden_act": "silu", "hidden_size": 2048,
         "intermediate_size": 8192, "num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 2,
         "vocab_size": 49_155, "max_position_embeddings": 131_072, "rms_norm_eps": 1e-5, "rope_theta": 5e6,
@@ -186,7 +186,7 @@ fn cohere2_is_parallel() {
 }
 
 #[test]
-fn glm4_and_olmo2_have_norms_behind() {
+fn glm4_and_olmo2_have_norms_after_halves() {
     let base = json!({"architectures": ["Glm4ForCausalLM"], "hidden_act": "silu", "hidden_size": 64,
         "intermediate_size": 160, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2,
         "head_dim": 32, "vocab_size": 512, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
@@ -334,7 +334,7 @@ fn deepseek_is_read_as_published() {
 fn recurrent_layers_are_where_the_configuration_says() {
     let kinds = |value: &Value| spec(value).layers.iter().map(|layer| layer.mixer).collect::<Vec<_>>();
     let (conv, delta, attention) = (MixerKind::ShortConv, MixerKind::DeltaNet, MixerKind::Attention);
-    // As the first checkpoints have it.
+    // As in the first checkpoints.
     let lfm2 = json!({"architectures": ["Lfm2ForCausalLM"], "block_auto_adjust_ff_dim": true, "block_dim": 1024,
         "block_ff_dim": 6656, "block_ffn_dim_multiplier": 1.0, "block_multiple_of": 256, "conv_L_cache": 3,
         "conv_bias": false, "full_attn_idxs": [2], "hidden_size": 1024, "max_position_embeddings": 128_000,
@@ -384,7 +384,7 @@ fn minilm() -> Value {
 }
 
 #[test]
-fn bert_norms_its_sums_and_sees_both_ways() {
+fn bert_has_norms_after_sums_and_is_bidirectional() {
     let found = spec(&minilm());
     assert!(found.bidirectional && !found.generates() && found.tasks() == ["embed"]);
     assert_eq!(found.norm, NormKind::Layer { bias: true });
@@ -414,7 +414,7 @@ fn bert_norms_its_sums_and_sees_both_ways() {
 }
 
 #[test]
-fn roberta_counts_positions_from_behind_padding() {
+fn roberta_counts_positions_from_after_padding() {
     let changes = json!({"architectures": ["XLMRobertaModel"], "max_position_embeddings": 514, "pad_token_id": 1,
         "type_vocab_size": 1});
     let found = spec(&with(&minilm(), &changes));
@@ -441,9 +441,9 @@ fn classifiers_with_one_label_score() {
     refused(&none, json!({"id2label": {"0": "a", "1": "b"}}), "id2label");
 }
 
-/// The configuration of ModernBERT-base, as published, where it matters.
+/// The configuration of ModernBERT-base as published, reduced.
 #[test]
-fn modernbert_has_windows_to_both_sides() {
+fn modernbert_has_windows_on_both_sides() {
     let published = json!({
         "architectures": ["ModernBertForMaskedLM"], "global_attn_every_n_layers": 3, "global_rope_theta": 160_000.0,
         "hidden_activation": "gelu", "hidden_size": 768, "intermediate_size": 1152, "local_attention": 128,

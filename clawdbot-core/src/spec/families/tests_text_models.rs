@@ -1,4 +1,4 @@
-//! As `tests`, for families of 2025 and 2026, most of them the text models of larger ones.
+//! As `tests`, for families of 2025 and 2026, most of them text models of multimodal ones.
 
 use serde_json::{Value, json};
 
@@ -26,7 +26,7 @@ fn qwen3_5() -> Value {
 }
 
 #[test]
-fn qwen3_5_is_qwen3_next_with_projections_apart() {
+fn qwen3_5_is_qwen3_next_with_separate_projections() {
     let base = qwen3_5();
     let found = spec(&base);
     let kinds: Vec<MixerKind> = found.layers.iter().map(|layer| layer.mixer).collect();
@@ -40,7 +40,7 @@ fn qwen3_5_is_qwen3_next_with_projections_apart() {
         let name = format!("model.layers.0.{name}");
         assert!(names.matrices().any(|matrix| matrix.name == name), "{name}");
     }
-    // What is said of the whole goes before what is said of the text model.
+    // Settings of the whole model win over those of the text model.
     assert!(
         !spec(&with_text(&with(&base, &json!({"tie_word_embeddings": false})), &json!({})))
             .tie_word_embeddings
@@ -73,7 +73,7 @@ fn qwen3_5_has_experts_in_one_tensor_or_many() {
 }
 
 #[test]
-fn gemma3_with_a_vision_tower_says_little_of_its_text_model() {
+fn multimodal_gemma3_leaves_out_text_settings() {
     let base = json!({"architectures": ["Gemma3ForConditionalGeneration"], "eos_token_id": [1, 106],
         "mm_tokens_per_image": 256, "text_config": {"hidden_size": 2560, "intermediate_size": 10_240,
             "model_type": "gemma3_text", "num_hidden_layers": 34,
@@ -88,7 +88,7 @@ fn gemma3_with_a_vision_tower_says_little_of_its_text_model() {
 }
 
 #[test]
-fn ministral3s_queries_grow() {
+fn ministral3_queries_grow() {
     let base = json!({"architectures": ["Mistral3ForConditionalGeneration"], "image_token_index": 10,
         "text_config": {"head_dim": 128, "hidden_act": "silu", "hidden_size": 3072, "intermediate_size": 9216,
             "max_position_embeddings": 262_144, "model_type": "ministral3", "num_attention_heads": 32,
@@ -125,7 +125,7 @@ fn ministral3s_queries_grow() {
 }
 
 #[test]
-fn olmo3_stretches_the_layers_without_windows() {
+fn olmo3_extends_the_rotation_of_layers_without_windows() {
     let base = json!({"architectures": ["Olmo3ForCausalLM"], "attention_bias": false, "hidden_act": "silu",
         "hidden_size": 4096, "intermediate_size": 11_008, "max_position_embeddings": 65_536,
         "num_attention_heads": 32, "num_hidden_layers": 8, "num_key_value_heads": 32, "rms_norm_eps": 1e-6,
@@ -158,7 +158,7 @@ fn gemma4() -> Value {
 }
 
 #[test]
-fn small_gemma4_shares_keys_and_has_inputs_of_layers() {
+fn small_gemma4_shares_keys_and_has_per_layer_inputs() {
     let base = gemma4();
     let found = spec(&base);
     let full = HeadShape { num_key_value_heads: 1, head_dim: 512 };
@@ -169,7 +169,7 @@ fn small_gemma4_shares_keys_and_has_inputs_of_layers() {
     assert_eq!([4, 5].map(|layer| found.dense_size(layer)), [6144, 12_288]);
     assert_eq!(found.per_layer_inputs, Some(PerLayerSpec { vocab_size: 262_144, size: 256 }));
     assert_eq!((found.attention.divisor, found.final_logit_softcapping), (1.0, Some(30.0)));
-    // A quarter of the pairs is turned, as in heads of 512.
+    // A quarter of the pairs is rotated, as if in heads of 512.
     let freq = &found.ropes[0].inv_freq;
     assert!(freq.len() == 256 && freq[..64].iter().all(|x| *x > 0.0) && freq[64..].iter().all(|x| *x == 0.0));
     assert!((freq[63] - 1e6_f32.powf(-126.0 / 512.0)).abs() < 1e-6);
@@ -194,7 +194,7 @@ fn small_gemma4_shares_keys_and_has_inputs_of_layers() {
 }
 
 #[test]
-fn large_gemma4_takes_keys_for_values_or_has_experts() {
+fn large_gemma4_uses_keys_as_values_or_has_experts() {
     let large = json!({"attention_k_eq_v": true, "hidden_size_per_layer_input": 0, "num_attention_heads": 32,
         "num_global_key_value_heads": 4, "num_key_value_heads": 16, "num_kv_shared_layers": 0});
     let found = spec(&with_text(&gemma4(), &large));
@@ -209,7 +209,7 @@ fn large_gemma4_takes_keys_for_values_or_has_experts() {
     let moe = found.moe.unwrap();
     assert!(moe.parallel_mlp && found.layers.iter().all(|layer| layer.moe));
     assert_eq!((moe.num_experts_per_tok, moe.storage), (8, ExpertStorage::JoinedRows));
-    // As it is named since.
+    // Its current name.
     let unified = json!({"architectures": ["Gemma4UnifiedForConditionalGeneration"]});
     let text = with_text(&gemma4(), &json!({"hidden_size_per_layer_input": null}));
     assert_eq!(spec(&with(&text, &unified)).per_layer_inputs, None);

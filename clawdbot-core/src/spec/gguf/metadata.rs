@@ -1,47 +1,48 @@
-//! Metadata -> `config.json` and `generation_config.json`: what all families have in common.
+//! Metadata to `config.json` and `generation_config.json`: what all families have in common.
 //!
-//! Keys: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#llm>. They begin with the architecture's name. A key
-//! that is not known is refused: it could change what is computed.
+//! Keys: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#llm>. They begin with the architecture's name.
+//! Unknown keys are refused: they could change the result.
 
 use serde_json::{Map, Value, json};
 
 use super::encoders::embedding_files;
 use super::fields;
-use crate::error::{Error, Result};
+use super::keys::{EXPERT_SIZE, FEED_FORWARD, Keys, PREDICTING_LAYERS, extend};
+use crate::error::Result;
 use crate::spec::families::FAMILIES;
 use crate::tokenizer::TokenizerFiles;
-use crate::weights::{GgufSource, Metadata, RowOrder};
+use crate::weights::GgufSource;
 
 /// Divisors of the rotary frequencies.
 const ROPE_FACTORS: &str = "rope_freqs.weight";
-/// LongRoPE's, for short and long sequences.
+/// Those of LongRoPE, for short and long sequences.
 const LONG_ROPE_FACTORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
-/// What is particular to an architecture.
+/// How an architecture is stored in GGUF files.
 pub(crate) struct GgufFamily {
     /// `general.architecture`.
     pub(crate) name: &'static str,
-    /// As `config.json` names it.
+    /// Its name in `config.json`.
     pub(crate) architecture: &'static str,
-    /// And with a sliding window.
+    /// Its name in `config.json` if it has a sliding window.
     pub(crate) windowed: Option<&'static str>,
-    /// Whether the rows of queries and keys are shuffled into pairs.
+    /// Whether the rows of queries and keys are permuted into pairs.
     pub(crate) pairs: bool,
-    /// Whether a part of each head may be rotated.
+    /// Whether only part of each head may be rotated.
     pub(crate) partial: bool,
-    /// Whether tokens see those after them.
+    /// Whether tokens see later tokens.
     pub(crate) bidirectional: bool,
-    /// Whether layers' MLPs may differ in size.
+    /// Whether the MLPs of layers may differ in size.
     pub(crate) uneven: bool,
-    /// Key of the norms' epsilon, and the one in `config.json`.
+    /// Key of the norms' epsilon, and its key in `config.json`.
     pub(crate) eps: (&'static str, &'static str),
-    /// Modules that are named otherwise than in most families.
+    /// Modules whose names differ from those of most families.
     pub(crate) names: &'static [(&'static str, &'static str)],
-    /// Modules with an older name, which is taken where it is there.
+    /// Modules with an older name, used if it is present.
     pub(crate) renamed: &'static [(&'static str, &'static str)],
     /// Keys that no other family has.
     pub(crate) keys: &'static [&'static str],
-    /// Adds to `config.json`, or changes there, what is particular.
+    /// Adds or changes keys of `config.json` for this family.
     pub(crate) fields: fn(&Keys<'_>, &mut Map<String, Value>) -> Result<()>,
 }
 
@@ -70,20 +71,14 @@ fn families() -> impl Iterator<Item = &'static GgufFamily> {
     FAMILIES.iter().flat_map(|family| family.gguf)
 }
 
-/// Sizes: the key after the architecture, and the one in `config.json`.
+/// Sizes: the key after the architecture, and the key in `config.json`.
 const SIZES: &[(&str, &str)] = &[
     ("context_length", "max_position_embeddings"),
     ("embedding_length", "hidden_size"),
     ("attention.head_count", "num_attention_heads"),
 ];
 
-pub(crate) const FEED_FORWARD: &str = "feed_forward_length";
-/// Where an expert layer's sizes are.
-pub(crate) const EXPERT_SIZE: &str = "expert_feed_forward_length";
-/// Layers after the others, which guess further tokens; they are not read.
-pub(crate) const PREDICTING_LAYERS: &str = "nextn_predict_layers";
-
-/// Keys that are read further down, or say nothing about what is computed.
+/// Keys that are read below, or do not affect the result.
 const OTHERS: &[&str] = &[
     "block_count",
     FEED_FORWARD,
@@ -111,11 +106,10 @@ const OTHERS: &[&str] = &[
     "tensor_data_layout",
 ];
 
-/// The configuration of the model in `source`, and what sentence-transformers have next to it.
+/// The configuration of the model in `source`, and the files that a sentence-transformers directory would have.
 ///
 /// # Errors
-/// `UnsupportedModel` for architectures and keys that are not known; `InvalidModel` for values that are missing or
-/// malformed.
+/// `UnsupportedModel` for unknown architectures and keys; `InvalidModel` for missing or malformed values.
 pub(crate) fn config_json(source: &GgufSource) -> Result<(&'static GgufFamily, ModelJson)> {
     let metadata = source.metadata();
     const ARCHITECTURE: &str = "general.architecture";
@@ -143,7 +137,7 @@ pub(crate) fn config_json(source: &GgufSource) -> Result<(&'static GgufFamily, M
 /// Small files of a Hugging Face directory.
 type ModelJson = Vec<(&'static str, Vec<u8>)>;
 
-/// What is read in the same way in all families.
+/// The configuration common to all families.
 fn common(keys: &Keys<'_>, family: &GgufFamily) -> Result<Map<String, Value>> {
     let mut config = Map::new();
     for (key, field) in SIZES {
@@ -173,7 +167,7 @@ fn common(keys: &Keys<'_>, family: &GgufFamily) -> Result<Map<String, Value>> {
     let fields = json!({
         "architectures": [architecture],
         "vocab_size": vocabulary.copied().unwrap_or_default(),
-        // Of layers without attention there are none.
+        // Layers without attention have none.
         "num_key_value_heads": kv_heads.iter().copied().max().unwrap_or(heads),
         "head_dim": head_dim,
         field: epsilon,
@@ -186,13 +180,6 @@ fn common(keys: &Keys<'_>, family: &GgufFamily) -> Result<Map<String, Value>> {
     });
     extend(&mut config, fields);
     Ok(config)
-}
-
-/// Adds the `fields` of an object to `config`.
-pub(crate) fn extend(config: &mut Map<String, Value>, fields: Value) {
-    if let Value::Object(fields) = fields {
-        config.extend(fields);
-    }
 }
 
 /// `rope_parameters`.
@@ -264,14 +251,14 @@ fn rope(keys: &Keys<'_>, family: &GgufFamily, head_dim: u64) -> Result<Value> {
             rope["attention_factor"] = factor.into();
         }
     }
-    // Elsewhere it is multiplied with what follows from the kind.
+    // With other types the factor follows from the type.
     if rope["rope_type"] != "longrope" && keys.opt_f64(MAGNITUDE)?.is_some_and(|factor| factor != 1.0) {
         return Err(keys.unsupported(MAGNITUDE, "1, except with longrope"));
     }
     Ok(rope)
 }
 
-/// Whether a tensor is what the configuration is made of.
+/// Whether the configuration is made from this tensor.
 pub(crate) fn is_read(tensor: &str) -> bool {
     tensor == ROPE_FACTORS || LONG_ROPE_FACTORS.contains(&tensor)
 }
@@ -284,38 +271,7 @@ pub(crate) fn generation_json(tokenizer: &TokenizerFiles) -> Vec<u8> {
     config.to_string().into_bytes()
 }
 
-/// The keys of an architecture, and what tensors there are.
-pub(crate) struct Keys<'a> {
-    metadata: &'a Metadata,
-    source: &'a GgufSource,
-    name: &'a str,
-}
-
 impl Keys<'_> {
-    fn key(&self, key: &str) -> String {
-        format!("{}.{key}", self.name)
-    }
-
-    /// Whether the architecture has that name.
-    pub(crate) fn is(&self, name: &str) -> bool {
-        self.name == name
-    }
-
-    /// Whether there is a tensor of that name.
-    pub(crate) fn has(&self, tensor: &str) -> bool {
-        self.source.tensor(tensor).is_some()
-    }
-
-    /// Whether there is a tensor whose name ends so.
-    pub(crate) fn some(&self, suffix: &str) -> bool {
-        self.source.names().any(|name| name.ends_with(suffix))
-    }
-
-    /// Sizes of a tensor, outermost first; none without it.
-    pub(crate) fn shape(&self, tensor: &str) -> &[usize] {
-        self.source.tensor(tensor).map_or(&[], |tensor| &tensor.shape)
-    }
-
     /// Layers of the model itself.
     pub(crate) fn layers(&self, family: &GgufFamily) -> Result<u64> {
         let (all, predicting) = (
@@ -329,7 +285,7 @@ impl Keys<'_> {
         all.checked_sub(predicting).ok_or_else(fewer)
     }
 
-    /// Elements between the projections of the first layer's dense MLP. Models that have experts everywhere may lack it.
+    /// Elements between the projections of the first layer's dense MLP. Models with experts in all layers may lack it.
     fn feed_forward(&self, family: &GgufFamily) -> Result<u64> {
         let Some(sizes) = self.per_layer(FEED_FORWARD)? else {
             return match self.opt_u64(EXPERT_SIZE)? {
@@ -344,59 +300,5 @@ impl Keys<'_> {
             }
             Some((first, _)) => Ok(*first),
         }
-    }
-
-    /// All elements of a tensor.
-    fn elements(&self, name: &str) -> Result<Value> {
-        let shape = self.source.tensor(name).map_or(&[][..], |tensor| &tensor.shape);
-        let count = shape.iter().product();
-        Ok(self.source.vector(name, shape, count, RowOrder::Stored)?.into())
-    }
-
-    pub(crate) fn invalid(&self, key: &str, expected: &str) -> Error {
-        self.metadata.invalid(&self.key(key), expected)
-    }
-
-    pub(crate) fn unsupported(&self, key: &str, expected: &str) -> Error {
-        self.metadata.unsupported(&self.key(key), expected)
-    }
-
-    pub(crate) fn opt_u64(&self, key: &str) -> Result<Option<u64>> {
-        self.metadata.opt_u64(&self.key(key))
-    }
-
-    pub(crate) fn u64(&self, key: &str) -> Result<u64> {
-        self.metadata.u64(&self.key(key))
-    }
-
-    pub(crate) fn opt_f64(&self, key: &str) -> Result<Option<f64>> {
-        self.metadata.opt_f64(&self.key(key))
-    }
-
-    pub(crate) fn opt_bool(&self, key: &str) -> Result<Option<bool>> {
-        self.metadata.opt_bool(&self.key(key))
-    }
-
-    pub(crate) fn opt_str(&self, key: &str) -> Result<Option<&str>> {
-        self.metadata.opt_str(&self.key(key))
-    }
-
-    /// One integer or bool for all layers, or one for each.
-    pub(crate) fn per_layer(&self, key: &str) -> Result<Option<Vec<u64>>> {
-        let expected = "an integer >= 0, or one for each layer";
-        let number = |value: crate::weights::Value| match value {
-            crate::weights::Value::Bool(value) => Some(u64::from(value)),
-            value => value.unsigned(),
-        };
-        let numbers = match self.metadata.get(&self.key(key)) {
-            None => return Ok(None),
-            Some(crate::weights::Value::Array(array)) => {
-                array.scalars().and_then(|values| values.map(number).collect::<Option<Vec<u64>>>())
-            }
-            Some(value) => number(value.clone()).map(|number| vec![number]),
-        };
-        let layers = self.u64("block_count")?;
-        let fits = |numbers: &Vec<u64>| numbers.len() == 1 || numbers.len() as u64 == layers;
-        numbers.filter(fits).map(Some).ok_or_else(|| self.invalid(key, expected))
     }
 }

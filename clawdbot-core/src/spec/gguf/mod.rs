@@ -1,30 +1,22 @@
-//! The configuration in the metadata of GGUF files. What of each architecture differs from Llama is a row in its family's
-//! file.
+//! The configuration of a GGUF file, made from its metadata. What differs from Llama is a row in the file of each
+//! family.
 //!
 //! Source: the converter and the model definitions of <https://github.com/ggml-org/llama.cpp>, and its `gguf` package.
-//! Gains that checkpoints store less one are stored whole, tensors of experts one after another.
+//! GGUF files store gains with their offset added, and the tensors of all experts as one.
 
 mod encoders;
 mod fields;
-mod gemma4;
+mod keys;
 mod metadata;
 
-use serde_json::{Map, Value};
-
-pub(crate) use encoders::*;
-pub(crate) use fields::*;
-pub(crate) use gemma4::*;
-pub(crate) use metadata::{
-    EXPERT_SIZE, GgufFamily, PREDICTING_LAYERS, config_json, extend, generation_json, is_read,
+pub(crate) use fields::{
+    DefaultThetas, dense, expert_size, experts, pattern, shared_experts, two_rotations, value_length,
 };
+pub(crate) use keys::{
+    CLASSIFIER, Config, EXPERT_SIZE, FEED_FORWARD, Keys, LOCAL_THETA, PATTERN, PREDICTING_LAYERS,
+    SHARED_SIZE, WINDOW, extend,
+};
+pub(crate) use metadata::{GgufFamily, config_json, generation_json, is_read};
 
-pub(crate) type Config = Map<String, Value>;
-
-/// Norms on both sides of attention.
+/// Norms before and after attention and MLP.
 pub(crate) const SANDWICH: &[(&str, &str)] = &[("post_attention_layernorm", "post_attention_norm")];
-
-pub(crate) const SHARED_SIZE: &str = "expert_shared_feed_forward_length";
-pub(crate) const WINDOW: &str = "attention.sliding_window";
-pub(crate) const PATTERN: &str = "attention.sliding_window_pattern";
-/// Base of the rotation on layers with a window.
-pub(crate) const LOCAL_THETA: &str = "rope.freq_base_swa";

@@ -1,11 +1,12 @@
-//! What the rope types do to frequencies.
+//! Frequencies of the rope types.
 
 use std::f64::consts::PI;
 
 use super::Settings;
 use crate::error::{Error, Result};
 
-/// Llama 3.1: long wavelengths are divided by `factor`, short ones kept, those between interpolated.
+/// Llama 3.1: frequencies of long wavelengths are divided by `factor`, those of short ones kept, those between
+/// interpolated.
 pub(super) struct Llama3 {
     pub(super) factor: f64,
     pub(super) low_freq_factor: f64,
@@ -40,15 +41,15 @@ impl Llama3 {
     }
 }
 
-/// YaRN: dimensions that turn often within the original length are kept, those that turn seldom divided by `factor`,
-/// with a linear ramp over the dimensions between. Paper: <https://arxiv.org/abs/2309.00071>.
+/// YaRN: dimensions that rotate often within the original length are kept, those that rotate seldom are divided by
+/// `factor`, with a linear ramp between them. Paper: <https://arxiv.org/abs/2309.00071>.
 pub(super) struct Yarn {
     pub(super) factor: f64,
     pub(super) attention_factor: f64,
     pub(super) score_scale: f64,
-    /// Turns within the original length, from which on a dimension is kept.
+    /// Rotations within the original length from which on a dimension is kept.
     pub(super) beta_fast: f64,
-    /// Turns below which a dimension is interpolated.
+    /// Rotations below which a dimension is interpolated.
     pub(super) beta_slow: f64,
     pub(super) original_length: f64,
     /// Whether the ends of the ramp are rounded outwards to whole dimensions.
@@ -60,7 +61,7 @@ impl Yarn {
         let original_length = settings.original_max_position_embeddings()?;
         let factor = settings.factor()?;
         let not_negative = |key| settings.checked(key, |x| x >= 0.0, "a number >= 0");
-        // A zero counts as absent for these, as in transformers.
+        // Zero counts as absent for these, as in transformers.
         let optional = |key| Ok::<_, Error>(not_negative(key)?.filter(|&x| x != 0.0));
         let mscale = |weight: f64| if factor <= 1.0 { 1.0 } else { 0.1 * weight * libm::log(factor) + 1.0 };
         let inferred = match (optional("mscale")?, optional("mscale_all_dim")?) {
@@ -96,7 +97,7 @@ impl Yarn {
 
     pub(super) fn scale(&self, theta: f64, head_dim: usize, inv_freq: &mut [f64]) {
         let dim = head_dim as f64;
-        // The dimension that turns `turns` times within the original length.
+        // The dimension that makes `turns` rotations within the original length.
         let dimension = |turns: f64| {
             dim * libm::log(self.original_length / (turns * 2.0 * PI)) / (2.0 * libm::log(theta))
         };

@@ -1,4 +1,4 @@
-//! Rotary frequencies against the published formulas, and what is refused.
+//! Rotary frequencies compared with the published formulas; errors.
 
 use serde_json::{Value, json};
 
@@ -201,7 +201,7 @@ fn yarns_attention_factor() {
 }
 
 #[test]
-fn the_original_length_defaults_to_the_longest() {
+fn the_original_length_defaults_to_the_context() {
     let yarn = |config: Value| parse(config, 64).unwrap();
     let nested = json!({"type": "yarn", "factor": 2, "original_max_position_embeddings": 512});
     let expected = yarn(json!({"rope_scaling": nested}));
@@ -292,7 +292,7 @@ fn keys_without_effect_are_noted() {
         (json!({}), "factor", json!(2)),
         (json!({"rope_type": "default"}), "low_freq_factor", json!(1)),
         (yarn.clone(), "finetuned", json!(true)),
-        // Models that were trained with it say so by attention_factor too, if at all.
+        // Models trained with it also have attention_factor, if anything.
         (yarn, "attn_factor", json!(0.8782488562869419)),
     ] {
         let read = |scaling: &Value| {

@@ -1,21 +1,22 @@
-//! Arguments of filters, tests and functions, by position and by keyword, as Python binds them.
+//! Binds arguments of filters, tests and functions, by position and by keyword, as Python does.
 
 use minijinja::value::{Kwargs, Rest, ValueOrKwargs};
 use minijinja::{Error, Value};
 
-use super::operators;
+use super::numeric;
 use super::values::type_error;
 
 /// The arguments of one call.
 pub(super) struct Args {
     name: &'static str,
     given: Vec<Option<Value>>,
-    /// Arguments beyond the known ones, where a call takes any number.
+    /// Arguments beyond the named parameters, for calls that take any number.
     pub(super) extra: Vec<Value>,
     pub(super) keywords: Vec<(String, Value)>,
 }
 
-/// What is called: its name, its parameters, how many of them are needed, and whether it takes others too.
+/// The signature of a callable: name, parameters, number of required ones, and whether it takes any number of
+/// arguments.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Signature {
     pub(super) name: &'static str,
@@ -48,7 +49,7 @@ impl Args {
             } else if open {
                 extra.push(value);
             } else {
-                return Err(type_error(format!("{name}: at most {} arguments are expected", params.len())));
+                return Err(type_error(format!("{name}: expected at most {} arguments", params.len())));
             }
         }
         given.resize(params.len(), None);
@@ -69,7 +70,7 @@ impl Args {
         Ok(Args { name, given, extra, keywords: other })
     }
 
-    /// The argument at `at`, if it is given.
+    /// The argument at `at`, if given.
     pub(super) fn get(&self, at: usize) -> Option<&Value> {
         self.given[at].as_ref()
     }
@@ -79,7 +80,7 @@ impl Args {
         self.get(0).unwrap_or(&Value::UNDEFINED)
     }
 
-    /// The argument at `at`, unless it is absent or none.
+    /// The argument at `at`, unless absent or none.
     pub(super) fn some(&self, at: usize) -> Option<&Value> {
         self.get(at).filter(|value| !value.is_none())
     }
@@ -89,10 +90,10 @@ impl Args {
     }
 
     pub(super) fn integer(&self, at: usize, default: i64) -> Result<i64, Error> {
-        self.get(at).map_or(Ok(default), operators::integer)
+        self.get(at).map_or(Ok(default), numeric::integer)
     }
 
-    /// The error that says what is wrong with an argument.
+    /// An error about an argument.
     pub(super) fn error(&self, message: &str) -> Error {
         type_error(format!("{}: {message}", self.name))
     }

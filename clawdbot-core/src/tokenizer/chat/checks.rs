@@ -4,9 +4,9 @@ use minijinja::value::{Rest, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, Value};
 
 use super::args::{Args, Signature};
+use super::numeric::{Number, number};
 use super::objects::{Cycler, Joiner};
-use super::operators::{Number, number};
-use super::{comparisons, filters, numbers, sequences, values};
+use super::{comparisons, filters, iteration, numbers, values};
 
 type Check = fn(&Args) -> Result<bool, Error>;
 
@@ -34,7 +34,7 @@ const CHECKS: &[(&str, bool, Check)] = &[
     ("divisibleby", true, |args| numbers::is_divisible(args.value(), argument(args))),
     ("string", false, |args| Ok(args.value().as_str().is_some())),
     ("mapping", false, |args| Ok(values::is_dict(args.value()))),
-    ("iterable", false, |args| Ok(sequences::iterate(args.value()).is_ok())),
+    ("iterable", false, |args| Ok(iteration::iterate(args.value()).is_ok())),
     ("sequence", false, |args| {
         let value = args.value();
         let kind = value.kind();
@@ -59,7 +59,7 @@ const CHECKS: &[(&str, bool, Check)] = &[
     }),
 ];
 
-/// Tests that are comparisons.
+/// Tests that are comparisons, with their names.
 const COMPARISONS: &[(&str, &[&str])] = &[
     ("==", &["==", "eq", "equalto"]),
     ("!=", &["!=", "ne"]),
@@ -104,7 +104,7 @@ fn is_known(name: &str) -> bool {
         || COMPARISONS.iter().any(|(_, names)| names.contains(&name))
 }
 
-/// Python's `is`. Whether equal numbers and texts are one object depends on where they come from.
+/// Python's `is`. Whether equal numbers or strings are the same object depends on where they come from.
 fn same(args: &Args, a: &Value, b: &Value) -> Result<bool, Error> {
     const SMALL: std::ops::RangeInclusive<i128> = -5..=256;
     if a.as_object().is_some() || b.as_object().is_some() {
@@ -116,6 +116,6 @@ fn same(args: &Args, a: &Value, b: &Value) -> Result<bool, Error> {
     match (number(a), a.kind()) {
         (_, ValueKind::None | ValueKind::Bool) => Ok(true),
         (Some(Number::Int(int)), _) if SMALL.contains(&int) => Ok(true),
-        _ => Err(args.error("whether equal numbers, texts or undefined values are one object is not known")),
+        _ => Err(args.error("identity of equal numbers, strings or undefined values is not supported")),
     }
 }

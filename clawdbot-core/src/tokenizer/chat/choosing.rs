@@ -1,11 +1,12 @@
-//! `map`, `select`, `reject` and their relatives, which apply a filter or a test to each element.
+//! `map`, `select`, `reject` and their variants, which apply a filter or a test to each element.
 
 use minijinja::{Error, State, Value};
 
 use super::args::Args;
 use super::budget;
+use super::iteration::iterate;
 use super::objects::Generator;
-use super::sequences::{Getter, iterate};
+use super::sequences::Getter;
 
 type Filtered = Result<Value, Error>;
 
@@ -46,11 +47,11 @@ pub(super) fn map(state: &mut State<'_, '_>, args: &Args) -> Filtered {
 fn filter_name(args: &Args, name: &Value) -> Result<String, Error> {
     match name.as_str() {
         Some(name) if !name.starts_with("__") => Ok(name.to_owned()),
-        _ => Err(args.error("the name of a filter or test is expected")),
+        _ => Err(args.error("expected the name of a filter or test")),
     }
 }
 
-/// Room for an item, and the arguments after it.
+/// The arguments of a call, with a free place for the item in front.
 fn call_args(given: &[Value], keywords: &[(String, Value)]) -> Vec<Value> {
     let mut call = vec![Value::UNDEFINED];
     call.extend(given.iter().cloned());
@@ -60,7 +61,7 @@ fn call_args(given: &[Value], keywords: &[(String, Value)]) -> Vec<Value> {
     call
 }
 
-/// `select`, `reject` and, with an attribute, `selectattr` and `rejectattr`.
+/// `select` and `reject`; with an attribute, `selectattr` and `rejectattr`.
 fn choose(state: &mut State<'_, '_>, args: &Args, with_attribute: bool, wanted: bool) -> Filtered {
     let value = args.value();
     if !value.is_true() {

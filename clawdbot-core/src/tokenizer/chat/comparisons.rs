@@ -1,16 +1,16 @@
-//! `==`, `<`, `in` and their relatives, as Python's. What they look at is paid for.
+//! `==`, `<`, `in` and the other comparisons, as in Python. What they read is charged to the budget.
 
 use std::cmp::Ordering;
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, Value};
 
+use super::numeric::{Number, number};
 use super::objects::Range;
-use super::operators::{Number, number, unsupported};
-use super::values::{self, MAX_DEPTH, type_error, type_name};
-use super::{budget, sequences};
+use super::values::{self, MAX_DEPTH, type_error, type_name, unsupported};
+use super::{budget, iteration};
 
-/// `a < b in c ...`: every neighbour pair.
+/// `a < b in c ...`: every neighbouring pair.
 pub(super) fn comparison(operands: &[Value]) -> Result<bool, Error> {
     let mut left = &operands[0];
     for pair in operands[1..].chunks_exact(2) {
@@ -47,7 +47,7 @@ fn deeper(depth: usize) -> Result<usize, Error> {
         .ok_or_else(|| type_error(format!("the value is nested deeper than {MAX_DEPTH} levels")))
 }
 
-/// Pays for all of `value`: for what the engine compares or hashes by itself.
+/// Charges for all of `value`, where the engine itself compares or hashes it.
 pub(super) fn walk(value: &Value, depth: usize) -> Result<(), Error> {
     budget::walk(1)?;
     if let Some(text) = value.as_str() {
@@ -68,7 +68,7 @@ pub(super) fn walk(value: &Value, depth: usize) -> Result<(), Error> {
     Ok(())
 }
 
-/// Refuses what cannot be a key, and pays for hashing the rest.
+/// Refuses values that cannot be keys, and charges for hashing the others.
 pub(super) fn hashable(value: &Value) -> Result<(), Error> {
     if values::is_dict(value) || values::is_list(value) || values::is_view(value).is_some() {
         return Err(type_error(format!("unhashable type: '{}'", type_name(value))));
@@ -77,7 +77,7 @@ pub(super) fn hashable(value: &Value) -> Result<(), Error> {
         for item in value.try_iter()? {
             budget::walk(1)?;
             if item.is_tuple() {
-                return Err(type_error("tuples of tuples as keys are not supported"));
+                return Err(type_error("keys that are tuples of tuples are not supported"));
             }
             hashable(&item)?;
         }
@@ -129,7 +129,7 @@ pub(super) fn equal(a: &Value, b: &Value, depth: usize) -> Result<bool, Error> {
     match (a.as_object(), b.as_object()) {
         (Some(_), Some(_)) if values::same_object(a, b) => Ok(true),
         (Some(_), Some(_)) if values::is_view(a).is_some() && values::is_view(b).is_some() => {
-            Err(type_error("== of views of dictionaries is not supported"))
+            Err(type_error("== of dictionary views is not supported"))
         }
         (None, None) => {
             Ok(a.kind() == b.kind() && matches!(a.kind(), ValueKind::None | ValueKind::Undefined))
@@ -161,7 +161,7 @@ fn order_mixed(int: i128, float: f64) -> Option<Ordering> {
     }
 }
 
-/// How `a` and `b` are ordered, `None` if NaN is among them. `sign` is for the message.
+/// The order of `a` and `b`; `None` if one is NaN. `sign` is for the message.
 pub(super) fn order(sign: &str, a: &Value, b: &Value, depth: usize) -> Result<Option<Ordering>, Error> {
     budget::walk(1)?;
     if let (Some(x), Some(y)) = (a.as_str(), b.as_str()) {
@@ -209,7 +209,7 @@ pub(super) fn contains(haystack: &Value, needle: &Value) -> Result<bool, Error> 
     if values::is_view(haystack) == Some("dict_keys") {
         hashable(needle)?;
     }
-    for item in sequences::iterate(haystack)? {
+    for item in iteration::iterate(haystack)? {
         if equal(&item?, needle, MAX_DEPTH)? {
             return Ok(true);
         }

@@ -1,5 +1,5 @@
-//! Reads the expressions of a tag with jinja2's grammar, and writes them with an operator filter in place of each
-//! operator: `a + b` becomes `0|__chain__(a, "+", b)`. `super::source` says why.
+//! Parses the expressions of a tag with jinja2's grammar, and writes them with a filter in place of each operator: `a +
+//! b` becomes `0|__chain__(a, "+", b)`. `super::rewrite` says why.
 
 use std::fmt::Write as _;
 
@@ -7,13 +7,20 @@ use super::lexer::Kind;
 use super::method_names;
 use super::parser::{Parser, Result};
 
-/// A written expression, to which a filter can be applied as it is.
+/// An expression as written, to which a filter can be applied directly.
 pub(super) struct Written {
     pub(super) text: String,
-    /// Whether an attribute, an index or a call can follow it as it is.
+    /// Whether an attribute, an index or a call can follow directly.
     bare: bool,
     /// Its value, if it is a string literal.
     literal: Option<String>,
+}
+
+/// Whether `a if b else c` is part of an expression; in the head of a loop, `if` filters its items.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Conditionals {
+    Allowed,
+    Excluded,
 }
 
 impl Written {
@@ -38,7 +45,7 @@ impl Parser<'_> {
         Ok(if is_conditional { Written::bare(format!("({})", text.text)) } else { text })
     }
 
-    /// `a if b else c`, without brackets around it.
+    /// `a if b else c`, written without parentheses.
     fn conditional(&mut self) -> Result<(Written, bool)> {
         let mut value = self.or()?;
         let mut is_conditional = false;
@@ -192,7 +199,7 @@ impl Parser<'_> {
             }
             Kind::Sign("(") => {
                 self.next();
-                let value = self.tuple(true, ")")?;
+                let value = self.tuple(Conditionals::Allowed, ")")?;
                 self.expect_sign(")")?;
                 Ok(value)
             }
@@ -234,15 +241,18 @@ impl Parser<'_> {
         Ok(Written::bare(text + "}"))
     }
 
-    /// One expression, or several with commas between them and a tuple of them. `end` ends it, also after a comma.
-    pub(super) fn tuple(&mut self, with_conditional: bool, end: &str) -> Result<Written> {
+    /// One expression, or a tuple of several separated by commas. `end` ends it, also after a comma.
+    pub(super) fn tuple(&mut self, conditionals: Conditionals, end: &str) -> Result<Written> {
         let is_end = |parser: &Self| {
             parser.is_sign(end) || parser.is_name(end) || matches!(parser.peek(), Kind::End | Kind::Sign(")"))
         };
         let mut items = Vec::new();
         let mut is_tuple = end == ")" && is_end(self);
         while !is_end(self) {
-            items.push(if with_conditional { self.expression()? } else { self.or()? });
+            items.push(match conditionals {
+                Conditionals::Allowed => self.expression()?,
+                Conditionals::Excluded => self.or()?,
+            });
             if !self.skip_sign(",") {
                 break;
             }
@@ -296,8 +306,8 @@ impl Parser<'_> {
                 self.next();
                 Ok(Written::filtered(format!("{}|__item__({number})", value.text)))
             }
-            // `a.0.1` has a number between its points.
-            Kind::Float(_) => Err("expected a name or an integer after the point, found a number".to_owned()),
+            // `a.0.1` is lexed with a float.
+            Kind::Float(_) => Err("expected a name or an integer after the dot, found a float".to_owned()),
             _ => Err(format!("expected a name or an integer, found {}", self.found())),
         }
     }
@@ -333,7 +343,7 @@ impl Parser<'_> {
             return if keys.is_empty() {
                 Ok(Written::filtered(format!("{}|__slice__({slice})", value.text)))
             } else {
-                Err("a slice among other indices is not supported".to_owned())
+                Err("a slice among several indices is not supported".to_owned())
             };
         }
         if keys.is_empty() {
@@ -356,17 +366,17 @@ impl Parser<'_> {
     fn call(&mut self, value: Written) -> Result<Written> {
         let name = value.text.trim_start();
         let params = self.macros.get(name);
-        // The engine takes an undefined argument for none, where jinja2 passes it on instead of the default.
+        // The engine passes an undefined argument as none; jinja2 passes undefined instead of the default.
         let has_default = |place: usize, keyword: Option<&str>| {
             params.is_some_and(|params| match keyword {
-                Some(keyword) => params.iter().any(|(name, has_default)| name == keyword && *has_default),
-                None if place == usize::MAX => params.iter().any(|(_, has_default)| *has_default),
-                None => params.get(place).is_some_and(|(_, has_default)| *has_default),
+                Some(keyword) => params.iter().any(|param| param.name == keyword && param.has_default),
+                None if place == usize::MAX => params.iter().any(|param| param.has_default),
+                None => params.get(place).is_some_and(|param| param.has_default),
             })
         };
         let is_loop = name == "loop";
         let charge = |place: usize, keyword: Option<&str>| match (is_loop, has_default(place, keyword)) {
-            // A recursive loop walks over its argument.
+            // A recursive loop iterates over its argument.
             (true, _) => "|__iter__",
             (_, true) => "|__given__",
             _ => "",
@@ -375,8 +385,8 @@ impl Parser<'_> {
         Ok(Written::bare(value.into_bare() + &args))
     }
 
-    /// Arguments in round brackets; to each that is given at a place or for a keyword the filter is applied that `charge`
-    /// names. `*arguments` are at the place `usize::MAX`.
+    /// Arguments in parentheses. `charge` names the filter that is applied to each of them, by its position or keyword;
+    /// `*arguments` have the position `usize::MAX`.
     fn arguments(&mut self, charge: &dyn Fn(usize, Option<&str>) -> &'static str) -> Result<String> {
         self.expect_sign("(")?;
         let mut parts = Vec::new();
@@ -418,7 +428,7 @@ impl Parser<'_> {
         }
     }
 
-    /// The name and the arguments of a filter.
+    /// The name and arguments of a filter.
     pub(super) fn filter(&mut self) -> Result<String> {
         let name = self.expect_name()?;
         if name.trim_start().starts_with("__") {

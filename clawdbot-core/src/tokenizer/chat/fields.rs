@@ -5,7 +5,7 @@ use minijinja::value::Kwargs;
 use minijinja::{Error, Value};
 
 use super::values::{self, type_error};
-use super::{budget, operators};
+use super::{budget, numeric};
 
 /// Most digits of a number in a format.
 const MAX_DIGITS: usize = 4;
@@ -33,8 +33,7 @@ pub(super) fn format(text: &str, args: &[Value]) -> Result<String, Error> {
             return Err(type_error("single '}' encountered in format string"));
         }
         let end = rest.find(['}', '{']).filter(|end| rest[*end..].starts_with('}'));
-        let end =
-            end.ok_or_else(|| type_error("fields within fields, or without an end, are not supported"))?;
+        let end = end.ok_or_else(|| type_error("nested or unclosed fields are not supported"))?;
         let field = &rest[..end];
         rest = &rest[end + 1..];
         let (name, spec) = field.split_once(':').unwrap_or((field, ""));
@@ -42,7 +41,7 @@ pub(super) fn format(text: &str, args: &[Value]) -> Result<String, Error> {
             Some((name, conversion)) => (name, Some(conversion)),
             None => (name, None),
         };
-        let missing = || type_error(format!("format: there is no argument {name:?}"));
+        let missing = || type_error(format!("format: missing argument {name:?}"));
         let value = if name.is_empty() || name.bytes().all(|byte| byte.is_ascii_digit()) {
             let place = match (name.is_empty(), next) {
                 (true, Some(place)) => {
@@ -58,7 +57,9 @@ pub(super) fn format(text: &str, args: &[Value]) -> Result<String, Error> {
             args.get(place).cloned().ok_or_else(missing)?
         } else {
             if name.contains(['.', '[']) {
-                return Err(type_error(format!("format: parts of arguments ({name:?}) are not supported")));
+                return Err(type_error(format!(
+                    "format: attributes and items of arguments ({name:?}) are not supported"
+                )));
             }
             let kwargs = kwargs.as_ref().filter(|kwargs| kwargs.has(name)).ok_or_else(missing)?;
             kwargs.peek::<Value>(name)?
@@ -82,15 +83,17 @@ fn field_text(value: &Value, spec: &str) -> Result<String, Error> {
     if spec.is_empty() {
         return values::to_str(value);
     }
-    if value.is_safe() || value.as_str().is_none() && operators::number(value).is_none() {
+    if value.is_safe() || value.as_str().is_none() && numeric::number(value).is_none() {
         return Err(type_error(format!(
             "unsupported format string passed to {}.__format__",
             values::type_name(value)
         )));
     }
-    // Widths and precisions are bounded before text is padded to them.
+    // Widths and precisions are checked before text is padded to them.
     if spec.split(|c: char| !c.is_ascii_digit()).any(|digits| digits.len() > MAX_DIGITS) {
-        return Err(type_error(format!("format: a number in the format has more than {MAX_DIGITS} digits")));
+        return Err(type_error(format!(
+            "format: expected numbers of at most {MAX_DIGITS} digits in the format"
+        )));
     }
     if let Some(text) = value.as_str() {
         return padded(text, spec);
@@ -99,7 +102,8 @@ fn field_text(value: &Value, spec: &str) -> Result<String, Error> {
     engine_format(FormatStyle::StrFormat, &format!("{{:{spec}}}"), std::slice::from_ref(value))
 }
 
-/// A text with a format of `[[fill]align][0][width][.precision][s]`; the engine counts bytes where Python counts characters.
+/// Pads a text by a format `[[fill]align][0][width][.precision][s]`. The engine counts bytes where Python counts
+/// characters.
 fn padded(text: &str, spec: &str) -> Result<String, Error> {
     let mut chars = spec.chars();
     let (mut fill, mut align) = (' ', '<');

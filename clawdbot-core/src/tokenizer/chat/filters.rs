@@ -1,4 +1,4 @@
-//! The filters and global functions of jinja2 under transformers, in one table.
+//! The filters and global functions of jinja2 as used by transformers, in one table.
 
 use minijinja::value::{Rest, ValueOrKwargs};
 use minijinja::{Environment, Error, State, Value};
@@ -6,11 +6,15 @@ use minijinja::{Environment, Error, State, Value};
 use super::args::{Args, Signature};
 use super::objects::{self, Cycler, Joiner, Range};
 use super::values::{self, type_error};
-use super::{budget, checks, choosing, comparisons, json, method_names, numbers, operators, sequences, text};
+use super::{
+    budget, choosing, comparisons, iteration, json, method_names, numbers, numeric, operators, sequences,
+    text,
+};
 
 type Filter = fn(&mut State<'_, '_>, &Args) -> Result<Value, Error>;
 
-/// Name, parameters, how many of them are needed, and the filter. Those whose last parameter is `*` take any others.
+/// Name, parameters, number of required ones, and the filter. If the last parameter is `*`, it takes any number of
+/// arguments.
 const FILTERS: &[(&str, &[&str], usize, Filter)] = &[
     ("abs", &["x"], 1, numbers::abs),
     ("attr", &["obj", "name"], 2, attr),
@@ -71,7 +75,7 @@ pub(super) fn is_known(name: &str) -> bool {
     FILTERS.iter().any(|(known, ..)| *known == name)
 }
 
-/// Registers everything on `env`; what the engine brings is replaced or removed.
+/// Registers everything in `env`. Filters and functions of the engine are replaced or removed.
 pub(super) fn install(env: &mut Environment<'_>) {
     for name in ["split", "lines", "bool", "chain", "zip"] {
         env.remove_filter(name);
@@ -85,7 +89,6 @@ pub(super) fn install(env: &mut Environment<'_>) {
             filter(state, &Args::bind(signature, args)?)
         });
     }
-    checks::install(env);
     operators::install(env);
 
     env.add_filter("__iter__", |value: &Value, count: Option<usize>| {
@@ -95,23 +98,23 @@ pub(super) fn install(env: &mut Environment<'_>) {
     env.add_filter("__given__", |value: &Value| {
         let is_list = values::is_list(value) || value.is_tuple();
         if value.is_undefined() || is_list && value.try_iter()?.any(|item| item.is_undefined()) {
-            return Err(operators::unsupported("", &Value::UNDEFINED));
+            return Err(values::unsupported("", &Value::UNDEFINED));
         }
         Ok(value.clone())
     });
-    // The engine panics when there is nothing to choose from.
+    // The engine panics without items.
     env.add_filter("__cycle__", |state: &mut State<'_, '_>, args: Rest<ValueOrKwargs>| {
         let args = args.into_values();
         match args.split_first() {
             Some((cycled, choices)) if !choices.is_empty() => cycled.call_method(state, "cycle", choices),
-            _ => Err(type_error("cycle: at least one item is expected")),
+            _ => Err(type_error("cycle: expected at least one item")),
         }
     });
     env.add_filter("__store__", |value: &Value| store(value, false));
     env.add_filter("__store_in__", |value: &Value| store(value, true));
 
     env.add_function("range", |args: Rest<ValueOrKwargs>| {
-        let bounds = args.into_values().iter().map(operators::integer).collect::<Result<Vec<_>, _>>()?;
+        let bounds = args.into_values().iter().map(numeric::integer).collect::<Result<Vec<_>, _>>()?;
         Range::make(&bounds)
     });
     env.add_function("dict", dict);
@@ -136,7 +139,7 @@ pub(super) fn install(env: &mut Environment<'_>) {
     });
 }
 
-/// The source of the error that `raise_exception` makes.
+/// Source of the error that `raise_exception` raises.
 #[derive(Debug)]
 pub(super) struct Raised(pub(super) String);
 
@@ -148,11 +151,11 @@ impl std::fmt::Display for Raised {
 
 impl std::error::Error for Raised {}
 
-/// Most values inside of a variable's value, counted as often as they occur.
+/// Most values inside a variable's value, counted as often as they occur.
 const MAX_PARTS: usize = 100_000;
 
-/// `value`, if it is a tree of moderate size. In a namespace there may be no other (`in_namespace`): it could contain
-/// itself, and would never be freed.
+/// `value`, if it is a tree of moderate size. A value in a namespace must not contain another one (`in_namespace`): it
+/// could contain itself, and would never be freed.
 fn store(value: &Value, in_namespace: bool) -> Result<Value, Error> {
     const UNITS_PER_PART: u64 = 4;
     let mut open = Vec::new();
@@ -182,25 +185,25 @@ fn store(value: &Value, in_namespace: bool) -> Result<Value, Error> {
 fn dict(args: Rest<ValueOrKwargs>) -> Result<Value, Error> {
     const SIGNATURE: Signature = Signature { name: "dict", params: &["mapping"], needed: 0, open: true };
     let mut values = args.into_values();
-    // A keyword may have any name.
+    // A keyword can have any name.
     let keywords = match values.last() {
         Some(last) if last.is_kwargs() => values.pop(),
         _ => None,
     };
     let args = Args::bind_values(SIGNATURE, values)?;
     if !args.extra.is_empty() {
-        return Err(args.error("at most 1 argument is expected"));
+        return Err(args.error("expected at most 1 argument"));
     }
     let mut pairs: Vec<(Value, Value)> = Vec::new();
     if let Some(given) = args.get(0) {
         if given.is_undefined() {
-            return Err(operators::unsupported("", given));
+            return Err(values::unsupported("", given));
         }
         if values::is_dict(given) {
             budget::make(given.len().unwrap_or(0).saturating_mul(4))?;
             pairs.extend(values::pairs(given));
         } else {
-            for item in sequences::iterate(given)? {
+            for item in iteration::iterate(given)? {
                 let pair = sequences::unpack(&item?, 2)?;
                 let key = operators::item(&pair, &Value::from(0))?;
                 comparisons::hashable(&key)?;
@@ -229,7 +232,7 @@ fn attr(_: &mut State<'_, '_>, args: &Args) -> Result<Value, Error> {
     let value = args.value();
     let name = args.get(1).and_then(Value::as_str).ok_or_else(|| args.error("the name must be a string"))?;
     if value.is_undefined() {
-        return Err(operators::unsupported("", value));
+        return Err(values::unsupported("", value));
     }
     if method_names::has_method(value, name) {
         return Err(args.error("methods are not supported"));

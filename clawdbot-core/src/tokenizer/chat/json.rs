@@ -7,12 +7,12 @@ use minijinja::{Error, State, Value};
 
 use super::args::Args;
 use super::values::{self, MAX_DEPTH, type_error};
-use super::{budget, sequences, sorting};
+use super::{budget, iteration, sorting};
 
-/// How to write.
+/// The layout of the output.
 struct Style {
     ensure_ascii: bool,
-    /// One level of indentation; `None` writes everything on one line.
+    /// One level of indentation; `None`: everything on one line.
     indent: Option<String>,
     item_separator: String,
     key_separator: String,
@@ -28,7 +28,7 @@ pub(super) fn tojson(_: &mut State<'_, '_>, args: &Args) -> Result<Value, Error>
 
     let (item_separator, key_separator) = match separators {
         Some(pair) => {
-            let parts = sequences::collect(pair)?;
+            let parts = iteration::collect(pair)?;
             match parts.as_slice() {
                 [item, key] => match (item.as_str(), key.as_str()) {
                     (Some(item), Some(key)) => (item.to_owned(), key.to_owned()),
@@ -89,7 +89,7 @@ fn write(out: &mut String, value: &Value, style: &Style, level: usize) -> Result
                 entries.push((key, item));
             }
             if style.sort_keys {
-                // By keys, which Python compares before it writes them.
+                // Sorted by key; Python compares keys before it writes any.
                 sorting::sort(&mut entries, false, |(key, _)| key)?;
             }
             block(out, style, level, '{', '}', entries, |out, (key, item)| {
@@ -101,7 +101,7 @@ fn write(out: &mut String, value: &Value, style: &Style, level: usize) -> Result
             })?;
         }
         _ if values::is_list(value) || value.is_tuple() || values::is_group(value) => {
-            let items = sequences::collect(value)?;
+            let items = iteration::collect(value)?;
             block(out, style, level, '[', ']', items, |out, item| write(out, &item, style, level + 1))?;
         }
         _ => {

@@ -1,21 +1,21 @@
-//! The tokens inside of a tag, as jinja2 cuts them.
+//! Splits the inside of a tag into jinja2's tokens.
 
-/// What a token is.
+/// Kind of a token.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Kind {
     Name(String),
     /// A string, unescaped.
     Text(String),
-    /// A number that the engine reads too.
+    /// A number in a notation that the engine reads too.
     Integer(String),
     Float(String),
-    /// An operator or bracket.
+    /// An operator or parenthesis.
     Sign(&'static str),
-    /// Behind the last token.
+    /// The end of the tag.
     End,
 }
 
-/// A token, and the line feeds from the end of the token before to the end of this one.
+/// A token, and the number of line feeds since the end of the token before it, up to its own end.
 #[derive(Debug, Clone)]
 pub(super) struct Token {
     pub(super) kind: Kind,
@@ -27,23 +27,28 @@ const SIGNS: &[&str] = &[
     "=", ".", ":", "|", ",", ";",
 ];
 
-/// The tokens of the tag whose inside starts at `at`; where its `close` begins, with a `-` or `+` before it; and where
-/// the text after it begins.
+/// A tag of a template.
+pub(super) struct Tag {
+    pub(super) tokens: Vec<Token>,
+    /// Where its end begins, with a `-` or `+` before it; byte offset in the source.
+    pub(super) close: usize,
+    /// Where the text after it begins.
+    pub(super) after: usize,
+}
+
+/// Reads the tag whose inside starts at `at`, of at most `most` tokens, up to `close`.
 ///
 /// # Errors
-/// What cannot be read, and the line feeds before it.
-pub(super) fn tag(
-    source: &str,
-    mut at: usize,
-    close: &str,
-    most: usize,
-) -> Result<(Vec<Token>, usize, usize), String> {
+/// The reason.
+pub(super) fn tag(source: &str, mut at: usize, close: &str, most: usize) -> Result<Tag, String> {
     let mut tokens = Vec::new();
     let mut open: Vec<&str> = Vec::new();
     let mut last = at;
     loop {
         let rest = &source[at..];
-        let Some(first) = rest.chars().next() else { return Err("the tag has no end".to_owned()) };
+        let Some(first) = rest.chars().next() else {
+            return Err("expected the end of the tag, found the end of the template".to_owned());
+        };
         if first.is_whitespace() {
             at += first.len_utf8();
             continue;
@@ -52,7 +57,8 @@ pub(super) fn tag(
             let trimmed = rest.strip_prefix(['-', '+']).unwrap_or(rest);
             for inner in [rest, trimmed] {
                 if inner.starts_with(close) {
-                    return Ok((tokens, at, source.len() - inner.len() + close.len()));
+                    let after = source.len() - inner.len() + close.len();
+                    return Ok(Tag { tokens, close: at, after });
                 }
             }
         }
@@ -75,7 +81,7 @@ pub(super) fn tag(
         last = at;
         tokens.push(Token { kind, breaks });
         if tokens.len() > most {
-            return Err(format!("the tag has more than {most} tokens"));
+            return Err(format!("expected at most {most} tokens in a tag"));
         }
     }
 }
@@ -83,7 +89,8 @@ pub(super) fn tag(
 fn token(rest: &str, first: char) -> Result<(Kind, usize), String> {
     match first {
         '\'' | '"' => {
-            let end = text_end(rest).ok_or_else(|| "a string has no end".to_owned())?;
+            let end = text_end(rest)
+                .ok_or_else(|| "expected the end of a string, found the end of the template".to_owned())?;
             Ok((Kind::Text(unescape(&rest[1..end - 1])?), end))
         }
         c if c == '_' || c.is_alphabetic() => {
@@ -152,7 +159,7 @@ fn number(rest: &str) -> Result<(Kind, usize), String> {
     let plain = rest[..end].replace('_', "");
     if end == whole {
         if plain.len() > 1 && plain.starts_with('0') && plain.bytes().any(|digit| digit != b'0') {
-            return Err(format!("the number {plain} begins with a zero"));
+            return Err(format!("the number {plain} has a leading zero"));
         }
         let value: i128 = plain.parse().map_err(|_| format!("the number {plain} is too large"))?;
         return Ok((Kind::Integer(value.to_string()), end));
@@ -168,7 +175,7 @@ fn number(rest: &str) -> Result<(Kind, usize), String> {
     Ok((Kind::Float(format!("{mantissa}e{exponent}")), end))
 }
 
-/// The escapes of a Python string.
+/// Replaces the escapes of a Python string.
 fn unescape(text: &str) -> Result<String, String> {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -196,7 +203,7 @@ fn unescape(text: &str) -> Result<String, String> {
                 let code = rest.get(..length).and_then(|hex| u32::from_str_radix(hex, 16).ok());
                 let c = code
                     .and_then(char::from_u32)
-                    .ok_or_else(|| format!("the escape \\{mark} is not complete"))?;
+                    .ok_or_else(|| format!("the escape \\{mark} is incomplete"))?;
                 out.push(c);
                 rest = &rest[length..];
             }
@@ -206,7 +213,7 @@ fn unescape(text: &str) -> Result<String, String> {
                 out.extend(char::from_u32(code));
                 rest = &escape[length..];
             }
-            'N' => return Err("characters by name (\\N) are not supported".to_owned()),
+            'N' => return Err("named characters (\\N) are not supported".to_owned()),
             other => out.extend(['\\', other]),
         }
     }

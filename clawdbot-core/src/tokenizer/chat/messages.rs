@@ -1,6 +1,6 @@
-//! What a conversation must be before a model's template sees it: templates print nonsense, or nothing, for the rest.
+//! Checks a conversation before the template sees it: for malformed ones, templates print nonsense, or nothing.
 //!
-//! The template's source has a say: a role, a key or a kind of content that it names is taken as it is.
+//! The template's source counts: a role, key or kind of content that it mentions is passed on as it is.
 
 use serde_json::{Map, Value};
 
@@ -10,10 +10,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::options::shown;
 use crate::suggest::{closest, hint};
 
-/// Roles that templates of all kinds know.
+/// Roles that all kinds of templates know.
 const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
 
-/// Keys of messages that mean something, or change nothing, in templates of all kinds.
+/// Message keys that have a meaning, or no effect, in all kinds of templates.
 const KEYS: [&str; 9] = [
     "role",
     "content",
@@ -29,11 +29,11 @@ const KEYS: [&str; 9] = [
 const EXAMPLE: &str = r#"{"role": "user", "content": "Hello"}"#;
 
 impl ChatTemplate {
-    /// As [`render`](Self::render), of a conversation that is checked, and with tools that the template must use.
+    /// As [`render`](Self::render), for a conversation that is checked before, and tools that the template must use.
     ///
     /// # Errors
-    /// As [`render`](Self::render); `InvalidArgument` for what the conversation must not be, and for tools without effect;
-    /// `UnknownOption` for a variable whose name is nearly that of another, or of an argument.
+    /// As [`render`](Self::render); `InvalidArgument` for a malformed conversation, and for tools that the template
+    /// ignores; `UnknownOption` for a variable whose name resembles that of another, or of an argument.
     pub(crate) fn render_checked(
         &self,
         messages: &Value,
@@ -49,8 +49,8 @@ impl ChatTemplate {
         let rendered = render(tools)?;
         // A template that fails without tools uses them.
         if given && render(None).is_ok_and(|without| without == rendered) {
-            let message = "tools: the model's chat template does not use them: leave them out, or say in a message what \
-                           they are";
+            let message = "tools: the model's chat template ignores tools: leave them out, or describe them in a \
+                           message";
             return Err(Error::invalid_argument(message).with("argument", "tools"));
         }
         Ok(rendered)
@@ -62,7 +62,7 @@ impl ChatTemplate {
     }
 }
 
-/// Whether there are tools.
+/// Checks the tools; returns whether there are any.
 fn check_tools(tools: Option<&Value>) -> Result<bool> {
     let Some(tools) = tools.filter(|tools| !tools.is_null()) else { return Ok(false) };
     let expected = "a list of mappings that describe functions";
@@ -73,7 +73,7 @@ fn check_tools(tools: Option<&Value>) -> Result<bool> {
     }
 }
 
-/// Arguments of transformers' `apply_chat_template` that are not there, and would be taken for variables.
+/// Arguments of transformers' `apply_chat_template` that do not exist here and would become variables.
 const ELSEWHERE: [&str; 9] = [
     "continue_final_message",
     "max_length",
@@ -86,8 +86,8 @@ const ELSEWHERE: [&str; 9] = [
     "truncation",
 ];
 
-/// Refuses variables that the template does not mention and that were meant for something else: another variable, or an
-/// argument. The rest may be for other models.
+/// Refuses variables that the template does not mention and that look like a misspelt variable or argument. Others may
+/// be meant for other models.
 fn check_variables(source: &str, variables: &Map<String, Value>) -> Result<()> {
     let arguments = ["messages", "tools", "add_generation_prompt"];
     for name in variables.keys().filter(|name| !arguments.contains(&name.as_str()) && !mentions(source, name))
@@ -101,18 +101,18 @@ fn check_variables(source: &str, variables: &Map<String, Value>) -> Result<()> {
             )));
         }
         if let Some(meant) = closest(name, arguments) {
-            let message = format!("there is no argument {name:?}{}", hint(Some(meant)));
+            let message = format!("unknown argument {name:?}{}", hint(Some(meant)));
             return Err(unknown(message).with("suggestion", meant));
         }
         if let Some(meant) = closest(name, similar(source, name)) {
-            let message = format!("the chat template has no variable {name:?}{}", hint(Some(meant)));
+            let message = format!("the chat template does not use a variable {name:?}{}", hint(Some(meant)));
             return Err(unknown(message).with("suggestion", meant));
         }
     }
     Ok(())
 }
 
-/// Names in a template's source that are about as long as `name`, unless that is short: then many are similar.
+/// Words of a template's source of about the length of `name`, unless that is short and many words resemble it.
 fn similar<'a>(source: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let words = source.split(|c: char| !c.is_alphanumeric() && c != '_');
     words.filter(move |word| word.len() >= 6 && word.len().abs_diff(name.len()) <= 2)
@@ -133,7 +133,7 @@ fn check_message(source: &str, path: &str, message: &Value) -> Result<()> {
     let object = match message {
         Value::Object(object) => object,
         Value::Array(_) => {
-            let expected = format!("a message such as {EXAMPLE} (conversations are given one by one)");
+            let expected = format!("a message such as {EXAMPLE} (pass one conversation at a time)");
             return Err(wrong(path, &expected, message));
         }
         other => return Err(wrong(path, &format!("a message such as {EXAMPLE}"), other)),
@@ -141,7 +141,7 @@ fn check_message(source: &str, path: &str, message: &Value) -> Result<()> {
     for (key, value) in object {
         if !KEYS.contains(&key.as_str()) && !is_nothing(value) && !mentions(source, key) {
             let message = format!(
-                "{path}: expected the keys {} and those that the chat template uses, found {key:?}{}",
+                "{path}: expected one of the keys {} or one that the chat template uses, found {key:?}{}",
                 KEYS.join(", "),
                 hint(closest(key, KEYS))
             );
@@ -151,8 +151,7 @@ fn check_message(source: &str, path: &str, message: &Value) -> Result<()> {
     let role = check_role(source, path, object)?;
     for key in ["tool_calls", "function_call"] {
         if object.get(key).is_some_and(|value| !is_nothing(value)) && !mentions(source, key) {
-            let message =
-                format!("{path}.{key}: the model's chat template does not use them: leave them out");
+            let message = format!("{path}.{key}: the model's chat template ignores {key}: leave them out");
             return Err(Error::invalid_argument(message).with("argument", format!("{path}.{key}")));
         }
     }
@@ -181,9 +180,9 @@ fn check_content(source: &str, path: &str, role: &str, message: &Map<String, Val
         Some(Value::String(_)) => Ok(()),
         None | Some(Value::Null) if role == "assistant" && calls => Ok(()),
         Some(Value::Array(parts)) => check_parts(source, &path, parts),
-        // What a tool answers may be data.
+        // Content of a tool message may be any data.
         Some(Value::Object(_)) if !["system", "developer", "user", "assistant"].contains(&role) => Ok(()),
-        found => Err(wrong(&path, "a text, or a list of parts", found.unwrap_or(&Value::Null))),
+        found => Err(wrong(&path, "a string or a list of parts", found.unwrap_or(&Value::Null))),
     }
 }
 
@@ -192,19 +191,20 @@ fn check_parts(source: &str, path: &str, parts: &[Value]) -> Result<()> {
         let path = format!("{path}[{i}]");
         let kind = part.get("type").and_then(Value::as_str);
         if kind != Some("text") || !part.get("text").is_some_and(Value::is_string) {
-            let expected = r#"a part such as {"type": "text", "text": "Hello"} (models read text alone)"#;
+            let expected = r#"a part such as {"type": "text", "text": "Hello"} (models read text only)"#;
             return Err(wrong(&path, expected, part));
         }
     }
     if !mentions(source, "text") {
-        let message =
-            format!("{path}: expected a text, for the model's chat template takes no parts; found a list");
+        let message = format!(
+            "{path}: expected a string, as the model's chat template does not read lists of parts, found a list"
+        );
         return Err(Error::invalid_argument(message).with("argument", path));
     }
     Ok(())
 }
 
-/// What programs write for "not there".
+/// Values that programs write for an absent one.
 fn is_nothing(value: &Value) -> bool {
     match value {
         Value::Null => true,
@@ -215,7 +215,7 @@ fn is_nothing(value: &Value) -> bool {
     }
 }
 
-/// Whether the source has the word.
+/// Whether the source contains the word.
 fn mentions(source: &str, word: &str) -> bool {
     let part_of_word = |c: char| c.is_alphanumeric() || c == '_';
     !word.is_empty()
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_conversations_are_is_rendered() {
+    fn valid_conversations_are_rendered() {
         let call = json!([{"type": "function", "function": {"name": "f", "arguments": {}}}]);
         for messages in [
             json!([{"role": "system", "content": ""}, {"role": "developer", "content": "a"}, {"role": "user", "content": "b"}]),
@@ -256,7 +256,7 @@ mod tests {
             json!([{"role": "assistant", "tool_calls": call, "reasoning_content": "hm", "mood": "x"}]),
             json!([{"role": "ipython", "content": "1"}]),
             json!([{"role": "user", "content": [{"type": "text", "text": "a"}]}]),
-            // As other libraries write an answer out.
+            // As other libraries write out an answer.
             json!([{"role": "assistant", "content": "a", "refusal": null, "audio": null, "annotations": [], "tool_calls": null}]),
         ] {
             render(RICH, messages.clone(), None).unwrap_or_else(|error| panic!("{messages}: {error}"));
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_is_refused_and_named() {
+    fn malformed_conversations_are_refused() {
         let of = |message: Value| json!([message]);
         let user = |content: Value| json!([{"role": "user", "content": content}]);
         for (messages, words) in [
@@ -280,7 +280,7 @@ mod tests {
             (json!({"role": "user", "content": "a"}), "messages: expected a list"),
             (json!([]), "at least one message"),
             (of(json!("Hello")), "messages[0]: expected a message such as"),
-            (of(json!([{"role": "user", "content": "a"}])), "one by one"),
+            (of(json!([{"role": "user", "content": "a"}])), "one conversation at a time"),
             (
                 of(json!({"content": "a"})),
                 "messages[0].role: expected one of system, developer, user, assistant, tool, found nothing",
@@ -293,13 +293,13 @@ mod tests {
             (of(json!({"role": "user", "content": "a", "mood": "b"})), "found \"mood\""),
             (
                 of(json!({"role": "user"})),
-                "messages[0].content: expected a text, or a list of parts, found nothing",
+                "messages[0].content: expected a string or a list of parts, found nothing",
             ),
             (of(json!({"role": "assistant", "content": null, "tool_calls": []})), "messages[0].content"),
             (of(json!({"role": "assistant", "tool_calls": [{"name": "f"}]})), "messages[0].tool_calls"),
             (user(json!(7)), "found 7"),
             (user(json!({"a": 1})), "messages[0].content"),
-            (user(json!([{"type": "text", "text": "a"}])), "takes no parts"),
+            (user(json!([{"type": "text", "text": "a"}])), "does not read lists of parts"),
             (user(json!([{"type": "image", "url": "x"}])), "messages[0].content[0]"),
             (user(json!(["a"])), "messages[0].content[0]"),
             (json!([{"role": "user", "content": "a"}, null]), "messages[1]"),
@@ -315,8 +315,8 @@ mod tests {
         let messages = json!([{"role": "user", "content": "a"}]);
         let tools = json!([{"type": "function", "function": {"name": "f"}}]);
         let error = render(PLAIN, messages.clone(), Some(tools.clone())).unwrap_err();
-        assert!(error.message().contains("does not use them"), "{error}");
-        // Mentioned, and all the same without effect.
+        assert!(error.message().contains("ignores tools"), "{error}");
+        // Mentioned, but still without effect.
         assert!(render("{% if tools and false %}{% endif %}x", messages.clone(), Some(tools)).is_err());
         for bad in [json!({"a": 1}), json!(["f"]), json!("f")] {
             assert!(render(RICH, messages.clone(), Some(bad)).unwrap_err().message().starts_with("tools"));

@@ -93,7 +93,7 @@ const NUMBER: &[&str] = &[
     "to_bytes",
 ];
 
-/// Whether some type has a method `name`.
+/// Whether any type has a method `name`.
 pub(super) fn is_method(name: &str) -> bool {
     [DICT, STR, LIST, TUPLE, NUMBER].iter().any(|names| names.contains(&name))
 }

@@ -1,19 +1,19 @@
-//! Methods of Python's `str`, `dict` and `list`, as far as a sandboxed template may call them.
+//! Methods of Python's `str`, `dict` and `list` that a sandboxed template may call.
 
 use minijinja::value::{Kwargs, Tuple, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
 use super::objects::DictView;
 use super::values::{self, type_error};
-use super::{budget, comparisons, method_names, sequences};
+use super::{budget, comparisons, iteration, method_names};
 
-/// Widest padding that a method or a format adds.
+/// Widest padding that a method or a format may add.
 pub(super) const MAX_WIDTH: usize = 100_000;
 
-/// Called by the engine for a method of a value that is not an object of our own.
+/// Called by the engine for a method of a value that is not one of our objects.
 ///
 /// # Errors
-/// `UnknownMethod` for one that Python does not have or that the sandbox forbids because it changes the receiver.
+/// `UnknownMethod` for a method that Python does not have, or that the sandbox forbids because it changes the receiver.
 pub(super) fn call(
     _state: &mut State<'_, '_>,
     value: &Value,
@@ -22,7 +22,7 @@ pub(super) fn call(
 ) -> Result<Value, Error> {
     match value.as_str() {
         Some(_) if value.is_safe() => {
-            Err(type_error(format!("the method {method} of an escaped text is not supported")))
+            Err(type_error(format!("the method {method} of an escaped string is not supported")))
         }
         Some(text) => {
             budget::text(Some(text.len()))?;
@@ -45,18 +45,26 @@ pub(super) fn spaces(width: i64) -> Result<String, Error> {
     Ok(" ".repeat(width))
 }
 
-/// `str.isspace` of one character: White_Space and the four separators that Python counts in.
+/// `str.isspace` for one character: White_Space and four separators that Python counts as well.
 pub(super) fn is_space(c: char) -> bool {
     c.is_whitespace() || ('\x1c'..='\x1f').contains(&c)
 }
 
-/// `str.strip(chars)`, at the sides asked for.
-pub(super) fn strip<'t>(mut text: &'t str, chars: Option<&str>, left: bool, right: bool) -> &'t str {
+/// The ends of a string to strip.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sides {
+    Left,
+    Right,
+    Both,
+}
+
+/// `str.strip(chars)`, `lstrip` and `rstrip`.
+pub(super) fn strip<'t>(mut text: &'t str, chars: Option<&str>, sides: Sides) -> &'t str {
     let drop = |c: char| chars.map_or_else(|| is_space(c), |chars| chars.contains(c));
-    if left {
+    if sides != Sides::Right {
         text = text.trim_start_matches(drop);
     }
-    if right {
+    if sides != Sides::Left {
         text = text.trim_end_matches(drop);
     }
     text
@@ -111,7 +119,12 @@ fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Value, Erro
         }
         "strip" | "lstrip" | "rstrip" => {
             let (chars,): (Option<&str>,) = from_args(args)?;
-            Value::from(strip(text, chars, method != "rstrip", method != "lstrip"))
+            let sides = match method {
+                "lstrip" => Sides::Left,
+                "rstrip" => Sides::Right,
+                _ => Sides::Both,
+            };
+            Value::from(strip(text, chars, sides))
         }
         "removeprefix" => {
             let (prefix,): (&str,) = from_args(args)?;
@@ -232,7 +245,8 @@ pub(super) fn capitalize(text: &str) -> String {
     let mut chars = text.chars();
     let mut out = String::with_capacity(text.len());
     if let Some(first) = chars.next() {
-        // The title case of a character: one letter in upper case, what it decomposes to in lower case after it.
+        // Title case of a character: its first letter in upper case, further letters of its decomposition in lower
+        // case.
         let mut upper = match first {
             '\u{1c4}'..='\u{1c6}' => '\u{1c5}'.to_string(),
             '\u{1c7}'..='\u{1c9}' => '\u{1c8}'.to_string(),
@@ -246,7 +260,7 @@ pub(super) fn capitalize(text: &str) -> String {
     out + &chars.as_str().to_lowercase()
 }
 
-/// `str.title`: a letter after anything that is not a letter becomes upper case, every other one lower case.
+/// `str.title`: a letter that follows no letter becomes upper case, every other one lower case.
 fn title(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut in_word = false;
@@ -263,14 +277,14 @@ fn title(text: &str) -> String {
 
 /// `str.replace`.
 pub(super) fn replace(text: &str, old: &str, new: &str, count: usize) -> Result<String, Error> {
-    // A place between letters costs as much as some of them.
+    // A boundary between letters costs as much as some letters.
     budget::scan(text.len().saturating_mul(if old.is_empty() { 32 } else { 4 }))?;
     let hits = text.matches(old).take(count).count();
     budget::text(hits.checked_mul(new.len()).and_then(|added| added.checked_add(text.len())))?;
     Ok(text.replacen(old, new, count))
 }
 
-/// `str.split` and `str.rsplit`, with at most `limit` cuts.
+/// `str.split` and `str.rsplit`, with at most `limit` splits.
 fn split<'t>(
     text: &'t str,
     separator: Option<&str>,
@@ -288,18 +302,18 @@ fn split<'t>(
         }
         (None, false) => {
             let mut parts = Vec::new();
-            let mut rest = strip(text, None, true, false);
+            let mut rest = strip(text, None, Sides::Left);
             while !rest.is_empty() {
                 let end = if parts.len() == limit { None } else { rest.find(is_space) };
                 let end = end.unwrap_or(rest.len());
                 parts.push(&rest[..end]);
-                rest = strip(&rest[end..], None, true, false);
+                rest = strip(&rest[end..], None, Sides::Left);
             }
             Ok(parts)
         }
         (None, true) => {
             let mut parts = Vec::new();
-            let mut rest = strip(text, None, false, true);
+            let mut rest = strip(text, None, Sides::Right);
             while !rest.is_empty() {
                 let last = if parts.len() == limit {
                     None
@@ -308,7 +322,7 @@ fn split<'t>(
                 };
                 let start = last.map_or(0, |(at, c)| at + c.len_utf8());
                 parts.push(&rest[start..]);
-                rest = strip(&rest[..start], None, false, true);
+                rest = strip(&rest[..start], None, Sides::Right);
             }
             parts.reverse();
             Ok(parts)
@@ -316,7 +330,7 @@ fn split<'t>(
     }
 }
 
-/// `str.splitlines`: at every line boundary that Python knows.
+/// `str.splitlines`: at every line boundary of Python's.
 pub(super) fn split_lines(text: &str, keep: bool) -> Vec<&str> {
     let is_break = |c: char| {
         matches!(
@@ -339,7 +353,7 @@ pub(super) fn split_lines(text: &str, keep: bool) -> Vec<&str> {
 }
 
 fn join(separator: &str, items: &Value) -> Result<Value, Error> {
-    let items = sequences::iterate(items).map_err(|_| type_error("can only join an iterable"))?;
+    let items = iteration::iterate(items).map_err(|_| type_error("can only join an iterable"))?;
     let mut out = String::new();
     for (at, item) in items.enumerate() {
         let item = item?;
@@ -372,7 +386,7 @@ pub(super) fn pad(text: &str, method: &str, width: i64, fill: &str) -> Result<St
     let left = match method {
         "ljust" => 0,
         "rjust" => missing,
-        // CPython puts the odd one to the left only if the width is odd.
+        // CPython puts the odd space on the left only if the width is odd.
         _ => missing / 2 + (missing & width & 1),
     };
     Ok(format!("{}{text}{}", fill.repeat(left), fill.repeat(missing - left)))
@@ -406,7 +420,7 @@ fn list_method(value: &Value, method: &str, args: &[Value]) -> Result<Value, Err
         "count" | "index" => {
             let (what,): (&Value,) = from_args(args)?;
             let mut count = 0;
-            for (at, item) in sequences::iterate(value)?.enumerate() {
+            for (at, item) in iteration::iterate(value)?.enumerate() {
                 let found = comparisons::equal(&item?, what, values::MAX_DEPTH)?;
                 if found && method == "index" {
                     return Ok(Value::from(at));

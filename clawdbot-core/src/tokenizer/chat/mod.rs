@@ -1,9 +1,9 @@
-//! Chat template rendering, exactly as transformers renders it: jinja2 in an immutable sandbox with `trim_blocks`,
+//! Renders chat templates exactly as transformers does: jinja2 in an immutable sandbox with `trim_blocks`,
 //! `lstrip_blocks` and loop controls, and with the functions that transformers adds. The engine is minijinja; the
-//! submodules bring it to Python's semantics.
+//! submodules give it Python's semantics.
 //!
-//! Templates are untrusted: nesting, steps, memory, output and time are bounded (the engine's fuel, and `budget`), and a
-//! panic inside the engine becomes an error.
+//! Templates are untrusted: nesting, steps, memory, output and time are bounded (by the engine's fuel, and by
+//! `budget`), and a panic in the engine becomes an error.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -24,15 +24,18 @@ mod budget;
 mod checks;
 mod choosing;
 mod comparisons;
+mod errors;
 mod expression;
 mod fields;
 mod filters;
+mod iteration;
 mod json;
 mod lexer;
 mod messages;
 mod method_names;
 mod methods;
 mod numbers;
+mod numeric;
 mod objects;
 mod operators;
 mod parser;
@@ -49,17 +52,17 @@ pub use time::LocalTime;
 /// Longest template source, in bytes.
 const MAX_SOURCE: usize = 4 << 20;
 
-/// Steps a template may take whatever its input is. The engine also counts 64 bytes of text as one step.
+/// Steps that a template may take for any input. The engine also counts 64 bytes of text as one step.
 const BASE_FUEL: u64 = 50_000;
 
-/// Steps added for each byte of the conversation.
+/// Additional steps for each byte of the conversation.
 const FUEL_PER_BYTE: u64 = 64;
 
-/// Most steps in all. Each level of a list that a template nests into itself costs several steps, and some stack when
-/// it is dropped: this bounds the depth to what the large stack holds.
+/// Most steps in all. Each level of a list that a template nests in itself costs several steps, and some stack when it
+/// is dropped: this bounds the depth to what the large stack holds.
 const MAX_FUEL: u64 = 3_000_000;
 
-/// Units of the budget for each step: about bytes.
+/// Units of the budget for each step, about bytes.
 const UNITS_PER_FUEL: u64 = 64;
 
 /// A compiled chat template. Cheap to clone, `Send + Sync`.
@@ -78,7 +81,7 @@ impl std::fmt::Debug for ChatTemplate {
 
 const NAME: &str = "chat_template";
 
-/// What a template is rendered with.
+/// Arguments of a rendering.
 struct Arguments<'a> {
     messages: &'a Value,
     tools: Option<&'a Value>,
@@ -88,10 +91,10 @@ struct Arguments<'a> {
 }
 
 impl ChatTemplate {
-    /// Compiles `source`. `special` gives the variables `bos_token`, `eos_token`, ...
+    /// Compiles `source`. `special` defines the variables `bos_token`, `eos_token`, ...
     ///
     /// # Errors
-    /// `InvalidTemplate` when the source does not compile; the message gives the line and the reason.
+    /// `InvalidTemplate` if the source does not compile; the message has the line and the reason.
     pub fn new(source: &str, special: &SpecialTokens) -> Result<Self> {
         Self::with_variables(source, special.to_variables())
     }
@@ -117,11 +120,11 @@ impl ChatTemplate {
     }
 
     /// The prompt for `messages` (a list of objects with `role` and `content`). `tools` is a list of JSON schemas;
-    /// `variables` are passed to the template by name, and win over special tokens of the same name.
+    /// `variables` are passed to the template by name and take precedence over special tokens.
     ///
     /// # Errors
-    /// `TemplateRaised` when the template refuses the conversation, `InvalidTemplate` when it fails otherwise,
-    /// `InvalidArgument` when `messages` is not a list, or a variable has the name of another argument.
+    /// `TemplateRaised` if the template refuses the conversation, `InvalidTemplate` if it fails otherwise,
+    /// `InvalidArgument` if `messages` is not a list, or a variable has the name of another argument.
     pub fn render(
         &self,
         messages: &Value,
@@ -132,7 +135,7 @@ impl ChatTemplate {
         self.render_at(messages, tools, add_generation_prompt, variables, LocalTime::now())
     }
 
-    /// [`render`](Self::render), with the time that `strftime_now` tells.
+    /// [`render`](Self::render), with the time for `strftime_now`.
     ///
     /// # Errors
     /// As [`render`](Self::render).
@@ -159,7 +162,7 @@ impl ChatTemplate {
         for name in ["messages", "tools", "add_generation_prompt"] {
             if variables.contains_key(name) {
                 return Err(Error::invalid_argument(format!(
-                    "the template variable {name} is an argument of its own and cannot be passed twice"
+                    "template variable {name}: expected another name, as this is the name of an argument"
                 )));
             }
         }
@@ -196,7 +199,7 @@ impl ChatTemplate {
     }
 }
 
-/// Renders `template` once: the special tokens come in `variables` (`bos_token`, `eos_token`, ...).
+/// Renders `template` once; `variables` include the special tokens (`bos_token`, `eos_token`, ...).
 ///
 /// # Errors
 /// As [`ChatTemplate::new`] and [`ChatTemplate::render`].
@@ -222,11 +225,11 @@ pub struct ChatTemplates {
 }
 
 impl ChatTemplates {
-    /// Reads the field `chat_template` of `tokenizer_config.json`: a string, or a list of
-    /// `{"name": ..., "template": ...}`. `None` when the model has no template.
+    /// Reads the field `chat_template` of `tokenizer_config.json`: a string, or a list of `{"name": ..., "template":
+    /// ...}`. `None` if the model has no template.
     ///
     /// # Errors
-    /// `InvalidTemplate` when the field has another form or a template does not compile.
+    /// `InvalidTemplate` if the field has another form or a template does not compile.
     pub fn from_config(chat_template: &Value, special: &SpecialTokens) -> Result<Option<Self>> {
         let templates = match chat_template {
             Value::Null => return Ok(None),
@@ -257,12 +260,12 @@ impl ChatTemplates {
         self.templates.iter().rev().find(|(known, _)| known == name).map(|(_, template)| template)
     }
 
-    /// The names, in the order of the file.
+    /// The names in the order of the file.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.templates.iter().map(|(name, _)| name.as_str())
     }
 
-    /// The template that transformers chooses: `tool_use` when tools are given and it exists, else `default`.
+    /// The template that transformers selects: `tool_use` if tools are given and it exists, else `default`.
     ///
     /// # Errors
     /// `MissingTemplate` when there is no `default`.
@@ -290,11 +293,12 @@ fn compile(source: &str) -> Result<Environment<'static>> {
     env.set_auto_escape_callback(|_| AutoEscape::None);
     env.set_formatter(|out, _, value| values::write_str(out, value));
     env.set_unknown_method_callback(methods::call);
-    // Else an error copies the variables.
+    // Otherwise errors would copy the variables.
     env.set_debug(false);
     filters::install(&mut env);
-    let source = rewrite::rewrite(&rewrite::with_line_feeds(source)).map_err(|(line, reason)| {
-        invalid(format!("chat template, line {line}: {reason}")).with("line", line)
+    checks::install(&mut env);
+    let source = rewrite::rewrite(&rewrite::with_line_feeds(source)).map_err(|error| {
+        invalid(format!("chat template, line {}: {}", error.line, error.reason)).with("line", error.line)
     })?;
     env.add_template_owned(NAME, source).map_err(convert_error)?;
     Ok(env)
@@ -330,7 +334,7 @@ fn size(value: &minijinja::Value) -> u64 {
     }
 }
 
-/// Runs `work` on a large stack: the engine recurses when it compiles, renders and drops. Its panic becomes an error.
+/// Runs `work` on a large stack: the engine recurses when it compiles, renders and drops. A panic becomes an error.
 fn guarded<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     on_large_stack(
         "chat-template",
@@ -343,7 +347,7 @@ fn invalid(message: String) -> Error {
     Error::new(ErrorKind::InvalidTemplate, message)
 }
 
-/// The error of the engine as ours. `raise_exception` is found anywhere in the chain of sources.
+/// Converts an error of the engine. `raise_exception` is looked for in the whole chain of sources.
 fn convert_error(error: minijinja::Error) -> Error {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     let mut reasons = Vec::new();

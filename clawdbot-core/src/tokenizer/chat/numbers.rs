@@ -1,9 +1,10 @@
-//! Filters over numbers, as jinja2's.
+//! Filters on numbers, as in jinja2.
 
 use minijinja::{Error, State, Value};
 
 use super::args::Args;
-use super::operators::{self, Number, number, too_large, unsupported};
+use super::numeric::{Number, number, too_large};
+use super::values::unsupported;
 use super::{budget, methods};
 
 type Filtered = Result<Value, Error>;
@@ -61,7 +62,7 @@ pub(super) fn float(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     }
 }
 
-/// Digits of other scripts are numbers to Python.
+/// Python also reads digits of other scripts.
 fn refuse_other_digits(args: &Args, text: &str) -> Result<(), Error> {
     if text.chars().any(|c| !c.is_ascii() && c.is_numeric()) {
         return Err(args.error("digits of other scripts are not supported"));
@@ -69,7 +70,7 @@ fn refuse_other_digits(args: &Args, text: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Underscores are allowed between digits.
+/// Removes underscores between digits; `None` if they are elsewhere.
 fn without_underscores(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let is_digit = |at: Option<usize>| at.and_then(|at| bytes.get(at)).is_some_and(u8::is_ascii_alphanumeric);
@@ -80,11 +81,11 @@ fn without_underscores(text: &str) -> Option<String> {
 
 fn parse_int(args: &Args, text: &str, base: i64) -> Result<Option<i128>, Error> {
     if base != 0 && !(2..=36).contains(&base) {
-        // Python's ValueError, which the filter takes for a text that is no number.
+        // Python's ValueError: for the filter, the text is not a number.
         return Ok(None);
     }
     refuse_other_digits(args, text)?;
-    let text = methods::strip(text, None, true, true);
+    let text = methods::strip(text, None, methods::Sides::Both);
     let (negative, digits) = match text.strip_prefix(['+', '-']) {
         Some(digits) => (text.starts_with('-'), digits),
         None => (false, text),
@@ -114,7 +115,7 @@ fn parse_int(args: &Args, text: &str, base: i64) -> Result<Option<i128>, Error> 
 
 fn parse_float(args: &Args, text: &str) -> Result<Option<f64>, Error> {
     refuse_other_digits(args, text)?;
-    let text = methods::strip(text, None, true, true);
+    let text = methods::strip(text, None, methods::Sides::Both);
     let word = text.trim_start_matches(['+', '-']).to_ascii_lowercase();
     let is_word = matches!(word.as_str(), "nan" | "inf" | "infinity") && text.len() <= word.len() + 1;
     let is_digits = word.starts_with(|c: char| c.is_ascii_digit() || c == '.')
@@ -131,7 +132,7 @@ pub(super) fn round(_: &mut State<'_, '_>, args: &Args) -> Filtered {
         return Err(args.error("method must be common, ceil or floor"));
     };
     let value = args.value();
-    let Some(found) = number(value) else { return Err(unsupported("a number is expected, not", value)) };
+    let Some(found) = number(value) else { return Err(unsupported("expected a number, found", value)) };
     if method == "common" {
         let precision = match args.get(1) {
             Some(precision) if precision.is_none() => None,
@@ -157,7 +158,7 @@ pub(super) fn round(_: &mut State<'_, '_>, args: &Args) -> Filtered {
         return Err(args.error("cannot convert float to integer"));
     }
     let whole = if method == "ceil" { scaled.ceil() } else { scaled.floor() };
-    // Python's ceil and floor give an integer, which has no negative zero.
+    // Python's ceil and floor return an integer, which has no negative zero.
     Ok(Value::from((whole + 0.0) / scale))
 }
 
@@ -182,7 +183,7 @@ fn round_float(float: f64, precision: i64) -> f64 {
         return 0.0_f64.copysign(float);
     }
     if let Ok(digits) = usize::try_from(precision) {
-        // The exact decimal expansion, rounded to even where it is a tie.
+        // The exact decimal expansion, ties rounded to even.
         return format!("{float:.digits$}").parse().unwrap_or(float);
     }
     let unit = 10_f64.powi(i32::try_from(-precision).unwrap_or(0));
@@ -197,7 +198,7 @@ pub(super) fn filesizeformat(_: &mut State<'_, '_>, args: &Args) -> Filtered {
         (None, Some(text)) => {
             parse_float(args, text)?.ok_or_else(|| args.error("could not convert string to float"))?
         }
-        _ => return Err(unsupported("a number is expected, not", value)),
+        _ => return Err(unsupported("expected a number, found", value)),
     };
     let base: f64 = if binary { 1024.0 } else { 1000.0 };
     let prefixes: [&str; 8] = if binary {
@@ -225,17 +226,17 @@ pub(super) fn is_odd(value: &Value, wanted: i128) -> Result<bool, Error> {
     match number(value) {
         Some(Number::Int(int)) => Ok(int.rem_euclid(2) == wanted),
         Some(Number::Float(float)) => Ok(float.rem_euclid(2.0) == wanted as f64),
-        None => Err(unsupported("a number is expected, not", value)),
+        None => Err(unsupported("expected a number, found", value)),
     }
 }
 
 pub(super) fn is_divisible(value: &Value, by: &Value) -> Result<bool, Error> {
     match (number(value), number(by)) {
-        (Some(_), Some(Number::Int(0))) => Err(operators::unsupported("division by zero of", value)),
+        (Some(_), Some(Number::Int(0))) => Err(unsupported("division by zero of", value)),
         (Some(Number::Int(int)), Some(Number::Int(by))) => Ok(int.checked_rem(by).unwrap_or(0) == 0),
-        (Some(_), Some(by)) if by.float() == 0.0 => Err(operators::unsupported("division by zero of", value)),
+        (Some(_), Some(by)) if by.float() == 0.0 => Err(unsupported("division by zero of", value)),
         (Some(number), Some(by)) => Ok(number.float() % by.float() == 0.0),
-        (None, _) => Err(unsupported("a number is expected, not", value)),
-        _ => Err(unsupported("a number is expected, not", by)),
+        (None, _) => Err(unsupported("expected a number, found", value)),
+        _ => Err(unsupported("expected a number, found", by)),
     }
 }

@@ -1,5 +1,5 @@
-//! Python's objects inside the template engine: dictionaries whose methods win over same-named keys, views of them,
-//! generators that can be read once, ranges, and the objects of jinja2's global functions.
+//! Python objects in the template engine: dictionaries whose methods hide keys of the same name, views of them,
+//! generators that can be read once, ranges, and objects of jinja2's global functions.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,8 +12,7 @@ use minijinja::{Error, State, Value};
 use super::values::{self, type_error};
 use super::{budget, method_names};
 
-/// A Python `dict` with string keys. `d.items` is the method even when there is a key `items`; `d['items']` is the
-/// entry.
+/// A Python `dict` with string keys. `d.items` is the method even if there is a key `items`; `d['items']` is the entry.
 #[derive(Debug, Default)]
 pub(super) struct Dict {
     entries: Vec<(Value, Value)>,
@@ -49,7 +48,7 @@ impl Object for Dict {
     }
 }
 
-/// A method taken from a dictionary without being called.
+/// A dictionary's method, not yet called.
 #[derive(Debug)]
 pub(super) struct BoundMethod {
     receiver: Value,
@@ -74,7 +73,7 @@ impl Object for BoundMethod {
     }
 }
 
-/// A Python generator: always true, without a length, read once.
+/// A Python generator: always true, without a length, readable once.
 #[derive(Debug)]
 pub(super) struct Generator(Mutex<std::vec::IntoIter<Value>>);
 
@@ -93,7 +92,7 @@ impl Object for Generator {
         ObjectRepr::Iterable
     }
 
-    /// A generator has no items to take by index, and the engine would otherwise count its way to one.
+    /// Generators cannot be indexed; by default the engine would count to the item.
     fn get_value(self: &Arc<Self>, _key: &Value) -> Option<Value> {
         Some(Value::UNDEFINED)
     }
@@ -112,7 +111,7 @@ impl Object for Generator {
     }
 }
 
-/// What `dict.keys()`, `dict.values()` and `dict.items()` return: iterable again and again, with a length.
+/// The result of `dict.keys()`, `dict.values()` and `dict.items()`: has a length and can be iterated repeatedly.
 #[derive(Debug)]
 pub(super) struct DictView {
     pub(super) name: &'static str,
@@ -126,7 +125,7 @@ impl DictView {
         Ok(Value::from_object(DictView { name, items }))
     }
 
-    /// What is in that view.
+    /// The items of that view.
     pub(super) fn items(name: &str, dict: &Value) -> Result<Vec<Value>, Error> {
         budget::make(dict.len().unwrap_or(0).saturating_mul(3))?;
         Ok(values::pairs(dict)
@@ -185,7 +184,7 @@ impl Range {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length > Self::MAX {
             return Err(type_error(format!(
-                "a range of at most {} items is expected, found {length}",
+                "expected a range of at most {} items, found {length}",
                 Self::MAX
             )));
         }
@@ -202,7 +201,7 @@ impl Range {
                 || self.start == other.start && (self.length == 1 || self.step == other.step))
     }
 
-    /// `range[start:stop:step]`, with the places that it has.
+    /// `range[start:stop:step]`, with bounds already resolved.
     pub(super) fn slice(&self, first: i64, stop: i64, step: i64) -> Value {
         let distance = if step > 0 { stop.saturating_sub(first) } else { first.saturating_sub(stop) };
         let length = usize::try_from(distance.max(0)).unwrap_or(0).div_ceil(step.unsigned_abs() as usize);
@@ -241,7 +240,7 @@ impl Object for Range {
     }
 }
 
-/// A group of the filter `groupby`: a tuple of two with names.
+/// A group of the filter `groupby`: a tuple of two with named items.
 #[derive(Debug)]
 pub(super) struct Group {
     pub(super) grouper: Value,
@@ -288,7 +287,7 @@ pub(super) struct Cycler {
 impl Cycler {
     pub(super) fn make(items: Vec<Value>) -> Result<Value, Error> {
         if items.is_empty() {
-            return Err(type_error("cycler: at least one item is expected"));
+            return Err(type_error("cycler: expected at least one item"));
         }
         Ok(Value::from_object(Cycler { items, at: AtomicUsize::new(0) }))
     }
@@ -350,7 +349,7 @@ impl Object for Joiner {
     }
 }
 
-/// The engine's `namespace`, which it does not show.
+/// Stands for the engine's `namespace`, which is private.
 pub(super) struct Namespace;
 
 impl Namespace {
@@ -359,12 +358,12 @@ impl Namespace {
     }
 }
 
-/// Whether `value` is an object of the engine that changes: it could hold itself.
+/// Whether `value` is a mutable object of the engine, which could contain itself.
 pub(super) fn may_hold_itself(value: &Value) -> bool {
     Namespace::is(value) || value.as_object().is_some_and(|object| object.type_name().ends_with("::Loop"))
 }
 
-/// The values inside of an object that is no list, tuple or dictionary.
+/// The values inside an object that is not a list, tuple or dictionary.
 pub(super) fn held(value: &Value) -> Result<Vec<Value>, Error> {
     let items = if let Some(generator) = value.downcast_object_ref::<Generator>() {
         let items = generator.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,15 +1,16 @@
-//! Python's operators, as the filters that `super::source` writes for them. Each pays for what it walks over and makes,
-//! and what it makes exists as a whole.
+//! Python's operators, as the filters that `super::rewrite` writes for them. Each charges the budget for what it reads
+//! and makes, and its result is a complete value.
 
-use minijinja::value::{Rest, Tuple, ValueKind, ValueOrKwargs};
+use minijinja::value::{Rest, Tuple, ValueOrKwargs};
 use minijinja::{Environment, Error, Value};
 
 use super::comparisons::{comparison, hashable, walk};
+use super::numeric::{Number, number, too_large};
 use super::objects::{BoundMethod, Namespace, Range};
-use super::values::{self, MAX_DEPTH, type_error, type_name};
+use super::values::{self, MAX_DEPTH, type_error, type_name, unsupported};
 use super::{budget, method_names, percent};
 
-/// Registers the filters on `env`.
+/// Registers the filters in `env`.
 pub(super) fn install(env: &mut Environment<'_>) {
     let add = |env: &mut Environment<'_>, name: &'static str, run: fn(&[Value]) -> Result<Value, Error>| {
         env.add_filter(name, move |args: Rest<ValueOrKwargs>| run(&args.into_values()));
@@ -33,7 +34,7 @@ pub(super) fn install(env: &mut Environment<'_>) {
     });
     add(env, "__item__", |args| {
         let value = item(&args[0], &args[1])?;
-        // The engine pays for the bytes of a text.
+        // The engine charges for the bytes of a string.
         Ok(value)
     });
     add(env, "__slice__", |args| slice(&args[0], &args[1..]));
@@ -48,55 +49,6 @@ pub(super) fn install(env: &mut Environment<'_>) {
     });
 }
 
-/// A number. Booleans are integers.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Number {
-    Int(i128),
-    Float(f64),
-}
-
-impl Number {
-    pub(super) fn float(self) -> f64 {
-        match self {
-            Number::Int(int) => int as f64,
-            Number::Float(float) => float,
-        }
-    }
-
-    fn is_zero(self) -> bool {
-        matches!(self, Number::Int(0)) || matches!(self, Number::Float(float) if float == 0.0)
-    }
-}
-
-pub(super) fn number(value: &Value) -> Option<Number> {
-    match value.kind() {
-        ValueKind::Bool => Some(Number::Int(i128::from(value.is_true()))),
-        ValueKind::Number if value.is_integer() => i128::try_from(value.clone()).ok().map(Number::Int),
-        ValueKind::Number => f64::try_from(value.clone()).ok().map(Number::Float),
-        _ => None,
-    }
-}
-
-/// The integer that `value` is, with Python's error if it is none.
-pub(super) fn integer(value: &Value) -> Result<i64, Error> {
-    match number(value) {
-        Some(Number::Int(int)) => i64::try_from(int).map_err(|_| too_large()),
-        _ => Err(unsupported("an integer is expected, not", value)),
-    }
-}
-
-pub(super) fn too_large() -> Error {
-    type_error("integers beyond 128 bits are not supported")
-}
-
-/// `message`, with the type of `value`; for an undefined one the error that jinja2 raises.
-pub(super) fn unsupported(message: &str, value: &Value) -> Error {
-    if value.is_undefined() {
-        return Error::new(minijinja::ErrorKind::UndefinedError, "the value is undefined");
-    }
-    type_error(format!("{message} '{}'", type_name(value)))
-}
-
 fn no_operator(sign: &str, a: &Value, b: &Value) -> Error {
     if a.is_undefined() || b.is_undefined() {
         return unsupported("", &Value::UNDEFINED);
@@ -104,7 +56,7 @@ fn no_operator(sign: &str, a: &Value, b: &Value) -> Error {
     type_error(format!("unsupported operand type(s) for {sign}: '{}' and '{}'", type_name(a), type_name(b)))
 }
 
-/// `operands[0] operands[1] operands[2] ...`, from the left; the signs are at the odd places.
+/// `operands[0] operands[1] operands[2] ...`, from left to right; the operators are at the odd indices.
 fn chain(operands: &[Value]) -> Result<Value, Error> {
     let mut value = operands[0].clone();
     let mut rest = &operands[1..];
@@ -113,7 +65,7 @@ fn chain(operands: &[Value]) -> Result<Value, Error> {
         rest = after;
         let is_text = |value: &Value| value.as_str().is_some() && !value.is_safe();
         if sign == "+" && is_text(&value) && is_text(operand) {
-            // A chain of texts is put together once.
+            // Concatenate a chain of strings once.
             let mut text = value.as_str().unwrap_or_default().to_owned();
             text.push_str(operand.as_str().unwrap_or_default());
             while let [sign, next, after @ ..] = rest
@@ -133,15 +85,15 @@ fn chain(operands: &[Value]) -> Result<Value, Error> {
 }
 
 fn binary(sign: &str, a: &Value, b: &Value) -> Result<Value, Error> {
-    // A text that `escape` made escapes what is added to it: refused rather than other text.
+    // A string from `escape` would escape what is added to it: refused instead of giving other text.
     if (a.is_safe() || b.is_safe()) && a.is_safe() != b.is_safe() {
-        return Err(type_error(format!("{sign} of an escaped and another value is not supported")));
+        return Err(type_error(format!("{sign} of an escaped string is not supported")));
     }
     match sign {
         "+" => add(a, b),
         "*" => multiply(a, b),
         "%" if a.as_str().is_some() && a.is_safe() => {
-            Err(type_error("% of an escaped text is not supported"))
+            Err(type_error("% of an escaped string is not supported"))
         }
         "%" if a.as_str().is_some() => percent::format(a.as_str().unwrap_or_default(), b).map(Value::from),
         _ => match (number(a), number(b)) {
@@ -201,7 +153,7 @@ fn arithmetic(sign: &str, a: Number, b: Number) -> Result<Value, Error> {
             "-" => x.checked_sub(y),
             "*" => x.checked_mul(y),
             "//" => x.checked_div_euclid(y).and_then(|q| {
-                // Euclid's quotient differs from the floor where the divisor is negative and something is left.
+                // Euclidean division differs from floor division for a negative divisor with a remainder.
                 if y < 0 && x.rem_euclid(y) != 0 { q.checked_sub(1) } else { Some(q) }
             }),
             "%" => {
@@ -239,7 +191,7 @@ fn float_arithmetic(sign: &str, a: f64, b: f64) -> Result<Value, Error> {
     Ok(Value::from(value))
 }
 
-/// Python's `divmod` of floats: the rest has the sign of the divisor.
+/// Python's `divmod` of floats: the remainder has the sign of the divisor.
 fn floor_divide(a: f64, b: f64) -> (f64, f64) {
     let mut rest = a % b;
     let mut quotient = (a - rest) / b;
@@ -256,7 +208,7 @@ fn floor_divide(a: f64, b: f64) -> (f64, f64) {
     (if quotient - floor > 0.5 { floor + 1.0 } else { floor }, rest)
 }
 
-/// `value[key]`, undefined where Python raises an `IndexError`, a `KeyError` or a `TypeError`.
+/// `value[key]`; undefined where Python raises an `IndexError`, a `KeyError` or a `TypeError`.
 pub(super) fn item(value: &Value, key: &Value) -> Result<Value, Error> {
     if value.is_undefined() {
         return Err(unsupported("", value));
@@ -302,7 +254,7 @@ fn other_item(value: &Value, key: &Value) -> Result<Value, Error> {
     }
 }
 
-/// `value.name` of a name that is a method of some type, without a call.
+/// `value.name` where `name` is a method of some type, without a call.
 fn attribute(value: &Value, name: &str) -> Result<Value, Error> {
     if value.is_undefined() {
         return Err(unsupported("", value));
@@ -313,7 +265,7 @@ fn attribute(value: &Value, name: &str) -> Result<Value, Error> {
         return found.unwrap_or_else(entry);
     }
     if method_names::has_method(value, name) {
-        return Err(type_error(format!("the method {name} of a '{}' is not called", type_name(value))));
+        return Err(type_error(format!("expected a call of the method {name} of a '{}'", type_name(value))));
     }
     if Namespace::is(value) || value.as_object().is_some() {
         return value.get_attr(name);
@@ -321,7 +273,7 @@ fn attribute(value: &Value, name: &str) -> Result<Value, Error> {
     Ok(Value::UNDEFINED)
 }
 
-/// `value[start:stop:step]`, with none for what is absent.
+/// `value[start:stop:step]`, with none for absent bounds.
 fn slice(value: &Value, bounds: &[Value]) -> Result<Value, Error> {
     let bound = |at: usize| -> Result<Option<i64>, Error> {
         match number(&bounds[at]) {
@@ -336,7 +288,7 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, Error> {
     if step == 0 {
         return Err(type_error("slice step cannot be zero"));
     }
-    // As Python does: bounds are counted from the end if negative, and cut to what exists.
+    // As in Python: negative bounds count from the end, and bounds are clamped to the length.
     let ends = |length: usize| {
         let length = i64::try_from(length).unwrap_or(i64::MAX);
         let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
@@ -362,7 +314,7 @@ fn slice(value: &Value, bounds: &[Value]) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
         budget::text(Some(text.len()))?;
         let out: String = if step == 1 {
-            // The characters from the first place on, as many as there are places.
+            // Characters in order from the first index on, as many as there are indices.
             let mut taken = places(text.chars().count());
             match taken.next() {
                 None => String::new(),

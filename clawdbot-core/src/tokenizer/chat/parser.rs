@@ -6,14 +6,20 @@ use super::lexer::{Kind, Token};
 
 pub(super) type Result<T> = std::result::Result<T, String>;
 
-/// The macros of a template: for each parameter its name, and whether it has a default.
-pub(super) type Macros = HashMap<String, Vec<(String, bool)>>;
+/// The parameters of each macro of a template, by its name.
+pub(super) type Macros = HashMap<String, Vec<Parameter>>;
+
+/// A parameter of a macro.
+pub(super) struct Parameter {
+    pub(super) name: String,
+    pub(super) has_default: bool,
+}
 
 pub(super) struct Parser<'t> {
     pub(super) macros: &'t Macros,
     tokens: &'t [Token],
     at: usize,
-    /// Line feeds that were read and not yet written: lines keep their numbers.
+    /// Line feeds read but not yet written: the rewritten template keeps its line numbers.
     breaks: usize,
 }
 

@@ -1,10 +1,10 @@
-//! Python's `%` formatting of texts.
+//! Python's `%` formatting of strings.
 
 use minijinja::{Error, Value};
 
 use super::budget;
 use super::methods::MAX_WIDTH;
-use super::operators::{self, Number};
+use super::numeric::{self, Number};
 use super::values::{self, type_error};
 
 /// Most digits after the point.
@@ -22,7 +22,7 @@ struct Conversion {
     precision: Option<usize>,
 }
 
-/// What is not yet formatted.
+/// Values that are not formatted yet.
 struct Given<'v> {
     values: Vec<Value>,
     at: usize,
@@ -41,7 +41,7 @@ impl Given<'_> {
 pub(super) fn format(text: &str, given: &Value) -> Result<String, Error> {
     let is_tuple = given.is_tuple() || values::is_group(given);
     let mut given_values = Given {
-        values: if is_tuple { super::sequences::collect(given)? } else { vec![given.clone()] },
+        values: if is_tuple { super::iteration::collect(given)? } else { vec![given.clone()] },
         at: 0,
         mapping: (values::is_dict(given) || values::is_list(given)).then_some(given),
     };
@@ -81,7 +81,7 @@ pub(super) fn format(text: &str, given: &Value) -> Result<String, Error> {
             conversion.left |= width < 0;
             conversion.width = usize::try_from(width.unsigned_abs()).unwrap_or(usize::MAX);
             if conversion.width > MAX_WIDTH {
-                return Err(type_error(format!("a width of at most {MAX_WIDTH} is expected")));
+                return Err(type_error(format!("expected a width of at most {MAX_WIDTH}")));
             }
         }
         if let Some(after) = rest.strip_prefix('.') {
@@ -104,7 +104,7 @@ pub(super) fn format(text: &str, given: &Value) -> Result<String, Error> {
     }
     budget::text(Some(rest.len()))?;
     out.push_str(rest);
-    // What Python can take items from passes for a mapping, which need not be used up.
+    // Anything that Python can index counts as a mapping, which need not be used up.
     let is_mapping =
         given_values.mapping.is_some() || given.is_undefined() || values::type_name(given) == "range";
     if !used_key && !is_mapping && given_values.at < given_values.values.len() {
@@ -113,7 +113,7 @@ pub(super) fn format(text: &str, given: &Value) -> Result<String, Error> {
     Ok(out)
 }
 
-/// Where the bracket closes that `rest` begins with.
+/// The position of the parenthesis that closes the one at the start of `rest`.
 fn key_end(rest: &str) -> Option<usize> {
     let mut depth = 0_usize;
     for (at, byte) in rest.bytes().enumerate() {
@@ -136,7 +136,7 @@ fn size(rest: &mut &str, given: &mut Given<'_>, with_key: bool) -> Result<Option
         if with_key {
             return Err(type_error("* wants int"));
         }
-        return operators::integer(&given.next()?).map(Some);
+        return numeric::integer(&given.next()?).map(Some);
     }
     let length = rest.bytes().take_while(u8::is_ascii_digit).count();
     let (digits, after) = rest.split_at(length);
@@ -144,7 +144,10 @@ fn size(rest: &mut &str, given: &mut Given<'_>, with_key: bool) -> Result<Option
     if digits.is_empty() {
         return Ok(None);
     }
-    digits.parse().map(Some).map_err(|_| type_error(format!("the number {digits} in a format is too large")))
+    digits
+        .parse()
+        .map(Some)
+        .map_err(|_| type_error(format!("the number {digits} in the format is too large")))
 }
 
 impl Conversion {
@@ -181,11 +184,11 @@ impl Conversion {
         let not_a_number = || {
             let what = if matches!(kind, 'd' | 'i' | 'u') { "a real number" } else { "an integer" };
             if value.is_undefined() {
-                return operators::unsupported("", value);
+                return values::unsupported("", value);
             }
             type_error(format!("%{kind} format: {what} is required, not {}", values::type_name(value)))
         };
-        let int = match operators::number(value) {
+        let int = match numeric::number(value) {
             Some(Number::Int(int)) => int,
             Some(Number::Float(float)) if matches!(kind, 'd' | 'i' | 'u') => {
                 if !float.is_finite() || float.abs() >= 1e38 {
@@ -204,7 +207,7 @@ impl Conversion {
         };
         let precision = self.precision.unwrap_or(0);
         if precision > MAX_PRECISION {
-            return Err(type_error(format!("a precision of at most {MAX_PRECISION} is expected")));
+            return Err(type_error(format!("expected a precision of at most {MAX_PRECISION}")));
         }
         let digits = format!("{}{digits}", "0".repeat(precision.saturating_sub(digits.len())));
         let prefix = format!("{}{}", self.sign(int < 0), if self.alternate { mark } else { "" });
@@ -212,13 +215,13 @@ impl Conversion {
     }
 
     fn float(&self, out: &mut String, kind: char, value: &Value) -> Result<(), Error> {
-        let Some(number) = operators::number(value) else {
-            return Err(operators::unsupported("must be real number, not", value));
+        let Some(number) = numeric::number(value) else {
+            return Err(values::unsupported("must be real number, not", value));
         };
         let float = number.float();
         let precision = self.precision.unwrap_or(6);
         if precision > MAX_PRECISION {
-            return Err(type_error(format!("a precision of at most {MAX_PRECISION} is expected")));
+            return Err(type_error(format!("expected a precision of at most {MAX_PRECISION}")));
         }
         let text = float_text(float.abs(), kind, precision, self.alternate);
         let negative = float.is_sign_negative() && !float.is_nan();
@@ -252,17 +255,17 @@ fn character(value: &Value) -> Result<String, Error> {
             _ => Err(type_error("%c requires int or char")),
         };
     }
-    match operators::number(value) {
+    match numeric::number(value) {
         Some(Number::Int(int)) => u32::try_from(int)
             .ok()
             .and_then(char::from_u32)
             .map(String::from)
             .ok_or_else(|| type_error("%c arg not in range(0x110000)")),
-        _ => Err(operators::unsupported("%c requires int or char, not", value)),
+        _ => Err(values::unsupported("%c requires int or char, not", value)),
     }
 }
 
-/// The text of a number that is not negative, as C's `printf` writes it.
+/// A number that is not negative, as C's `printf` writes it.
 pub(super) fn float_text(float: f64, kind: char, precision: usize, alternate: bool) -> String {
     let upper = kind.is_uppercase();
     let text = if float.is_nan() {
@@ -314,7 +317,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_formatted_as_python_does() {
+    fn numbers_are_formatted_as_in_python() {
         for (text, number, expected) in [
             ("%d|", 3.9, "3|"),
             ("%5.2f%%", 2.34567, " 2.35%"),
@@ -336,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused() {
+    fn unsupported_formats_are_refused() {
         for text in
             ["%", "%q", "%d %d", "%(a)s", "x", "%999999999999999999999d", "%1000000d", "%.5000f", "%*d"]
         {

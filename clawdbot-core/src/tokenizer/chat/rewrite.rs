@@ -1,29 +1,32 @@
-//! Rewrites a template for the engine, without changing a line number.
+//! Rewrites a template for the engine, keeping its line numbers.
 //!
-//! The engine's operators make lists that exist only as a recipe (`list + list`, `list * n`, slices), and walk over them,
-//! compare and print them without counting: a few tags could double a list until it has no end. There is no hook for
-//! operators. So none of them reaches the engine: every expression is read here with jinja2's grammar and written with a
-//! filter of `super::operators` in place of each operator, index and slice. What these make exists as a whole and is
-//! paid for; the engine keeps literals, names, attributes, calls, `and`, `or`, `not`, `if` and the blocks. Further:
+//! The engine's operators make lazy lists (`list + list`, `list * n`, slices) and iterate over them, compare and print
+//! them without counting: a few tags could double a list without end. There is no hook for operators, so none reaches
+//! the engine. Every expression is parsed with jinja2's grammar and written with a filter of `super::operators` in
+//! place of each operator, index and slice; their results are complete values and are charged to the budget. The engine
+//! keeps literals, names, attributes, calls, `and`, `or`, `not`, `if` and the blocks. Further:
 //!
-//! - what a `for` walks over, and `*arguments`, pass `__iter__` (Python refuses what is not iterable, the engine does not);
-//! - what goes into a variable passes `__store__`, which refuses values of very many parts, and what goes into a namespace
-//!   `__store_in__`, which refuses other namespaces too (they could contain themselves);
+//! - the iterable of a `for`, and `*arguments`, pass through `__iter__` (Python refuses values that are not iterable,
+//!   the engine does not);
+//! - values assigned to variables pass through `__store__`, which refuses values of very many parts, and values
+//!   assigned in namespaces through `__store_in__`, which also refuses other namespaces (they could contain
+//!   themselves);
 //! - `{% generation %}` (the marker of assistant turns in transformers) becomes a scope.
 
 use std::borrow::Cow;
 
-use super::lexer::{self, Kind};
-use super::parser::{Macros, Parser, Result};
+use super::expression::Conditionals;
+use super::lexer::{self, Kind, Tag};
+use super::parser::{Macros, Parameter, Parser, Result};
 
-/// Most tokens in one tag, and most `elif` in a template. Chains of them are read recursively, so that their length is
-/// bounded for the stack; published templates stay below 100.
+/// Most tokens in one tag, and most `elif` in a template. Chains of them are parsed recursively, so the stack bounds
+/// their length; published templates stay below 100.
 const MAX_TAG_TOKENS: usize = 1000;
-/// Most characters in a line that is given to the engine. It counts columns in a `u16`, and where it reports an error it
-/// adds to one that is full.
+/// Most characters in a line of the engine's input. The engine counts columns in a `u16`, and overflows when it reports
+/// an error at the limit.
 const MAX_COLUMNS: usize = u16::MAX as usize - 1;
 
-/// Line ends as jinja2 sees them: `\r\n` and `\r` are `\n`.
+/// Normalizes line ends as jinja2 does: `\r\n` and `\r` become `\n`.
 pub(super) fn with_line_feeds(source: &str) -> Cow<'_, str> {
     if source.contains('\r') {
         Cow::Owned(source.replace("\r\n", "\n").replace('\r', "\n"))
@@ -32,11 +35,19 @@ pub(super) fn with_line_feeds(source: &str) -> Cow<'_, str> {
     }
 }
 
+/// Why a template cannot be read.
+#[derive(Debug)]
+pub(super) struct SyntaxError {
+    /// Counted from 1.
+    pub(super) line: usize,
+    pub(super) reason: String,
+}
+
 /// The source for the engine.
 ///
 /// # Errors
-/// The line and the reason.
-pub(super) fn rewrite(source: &str) -> std::result::Result<String, (usize, String)> {
+/// For malformed and unsupported templates.
+pub(super) fn rewrite(source: &str) -> std::result::Result<String, SyntaxError> {
     let macros = macros(source);
     let mut out = String::with_capacity(source.len() * 2);
     let mut elifs = 0;
@@ -51,23 +62,24 @@ pub(super) fn rewrite(source: &str) -> std::result::Result<String, (usize, Strin
             Some(mark @ (b'{' | b'%')) => {
                 let is_block = *mark == b'%';
                 let inside = body + usize::from(source[body..].starts_with(['-', '+']));
-                let tokens = lexer::tag(source, inside, if is_block { "%}" } else { "}}" }, MAX_TAG_TOKENS);
-                let (tokens, end, after) = tokens.map_err(|reason| (line(open), reason))?;
+                let wrong = |reason| SyntaxError { line: line(open), reason };
+                let tag = lexer::tag(source, inside, if is_block { "%}" } else { "}}" }, MAX_TAG_TOKENS);
+                let Tag { tokens, close, after } = tag.map_err(wrong)?;
                 let mut parser = Parser::new(&tokens, &macros);
                 let written = if is_block { block(&mut parser) } else { print(&mut parser) };
-                let written = written.map_err(|reason| (line(open), reason))?;
+                let written = written.map_err(wrong)?;
                 elifs += usize::from(written.trim_start().starts_with("elif"));
                 if elifs > MAX_TAG_TOKENS {
-                    return Err((line(open), format!("the template has more than {MAX_TAG_TOKENS} elif")));
+                    return Err(wrong(format!("expected at most {MAX_TAG_TOKENS} elif in a template")));
                 }
                 out.push_str(&source[copied..inside]);
                 out.push(' ');
                 out.push_str(&written);
-                // The line feeds of the tag that are not yet written.
-                let read = source[inside..end].matches('\n').count();
+                // The line feeds of the tag that are not written yet.
+                let read = source[inside..close].matches('\n').count();
                 out.extend(std::iter::repeat_n('\n', read.saturating_sub(written.matches('\n').count())));
                 out.push(' ');
-                copied = end;
+                copied = close;
                 if is_block
                     && matches!(tokens.first().map(|token| &token.kind), Some(Kind::Name(name)) if name == "raw")
                 {
@@ -86,17 +98,17 @@ pub(super) fn rewrite(source: &str) -> std::result::Result<String, (usize, Strin
             let reason = format!(
                 "expected lines of at most {MAX_COLUMNS} characters, found {columns} (with operators written as filters)"
             );
-            return Err((index + 1, reason));
+            return Err(SyntaxError { line: index + 1, reason });
         }
     }
     Ok(out)
 }
 
-/// What looks like the definition of a macro.
+/// Finds what looks like definitions of macros.
 fn macros(source: &str) -> Macros {
     let mut found = Macros::new();
     for (at, _) in source.match_indices("macro ") {
-        let Ok((tokens, ..)) = lexer::tag(source, at, "%}", MAX_TAG_TOKENS) else { continue };
+        let Ok(Tag { tokens, .. }) = lexer::tag(source, at, "%}", MAX_TAG_TOKENS) else { continue };
         let kind = |place: usize| tokens.get(place).map_or(&Kind::End, |token| &token.kind);
         let (Kind::Name(name), Kind::Sign("(")) = (kind(1), kind(2)) else { continue };
         let mut params = Vec::new();
@@ -108,7 +120,8 @@ fn macros(source: &str) -> Macros {
                 (Kind::Name(param), next)
                     if depth == 1 && matches!(kind(place - 1), Kind::Sign("(" | ",")) =>
                 {
-                    params.push((param.clone(), *next == Kind::Sign("=")));
+                    let has_default = *next == Kind::Sign("=");
+                    params.push(Parameter { name: param.clone(), has_default });
                 }
                 _ => {}
             }
@@ -119,7 +132,7 @@ fn macros(source: &str) -> Macros {
 }
 
 fn print(parser: &mut Parser<'_>) -> Result<String> {
-    let value = parser.tuple(true, "}}")?;
+    let value = parser.tuple(Conditionals::Allowed, "}}")?;
     parser.expect_end()?;
     Ok(value.text)
 }
@@ -128,7 +141,7 @@ fn block(parser: &mut Parser<'_>) -> Result<String> {
     let name = parser.expect_name()?;
     let tag = name.trim_start();
     let written = match tag {
-        "if" | "elif" => name.clone() + " " + &parser.tuple(true, "%}")?.text,
+        "if" | "elif" => name.clone() + " " + &parser.tuple(Conditionals::Allowed, "%}")?.text,
         "for" => name.clone() + &for_loop(parser)?,
         "set" => name.clone() + &assignment(parser)?,
         "with" => name.clone() + &scope(parser)?,
@@ -144,7 +157,7 @@ fn block(parser: &mut Parser<'_>) -> Result<String> {
             let first = parser.filter()?;
             format!("{name} {first}{}", filters(parser)?)
         }
-        // With escaping the engine prints by itself, and jinja2 escapes in many places.
+        // With escaping, the engine would print values by itself, and jinja2 escapes in many places.
         "autoescape" => match parser.next() {
             Kind::Name(word) if word.eq_ignore_ascii_case("false") => format!("{name} false"),
             _ => return Err("expected \"false\": escaping is not supported".to_owned()),
@@ -160,11 +173,11 @@ fn block(parser: &mut Parser<'_>) -> Result<String> {
 }
 
 fn for_loop(parser: &mut Parser<'_>) -> Result<String> {
-    let (targets, count, _) = targets(parser)?;
+    let Targets { text: targets, count, .. } = targets(parser)?;
     if !parser.skip_name("in") {
         return Err("expected \"in\" after the names of a loop".to_owned());
     }
-    let iterable = parser.tuple(false, "recursive")?.text;
+    let iterable = parser.tuple(Conditionals::Excluded, "recursive")?.text;
     let mut text = format!(" {targets} in {iterable}|__iter__({count})");
     if parser.skip_name("if") {
         text = text + " if " + &parser.expression()?.text;
@@ -176,33 +189,41 @@ fn for_loop(parser: &mut Parser<'_>) -> Result<String> {
 }
 
 fn assignment(parser: &mut Parser<'_>) -> Result<String> {
-    let (targets, count, in_namespace) = targets(parser)?;
+    let Targets { text: targets, count, in_namespace } = targets(parser)?;
     if !parser.skip_sign("=") {
         return Ok(format!(" {targets}{}", filters(parser)?));
     }
-    let value = parser.tuple(true, "%}")?.text;
+    let value = parser.tuple(Conditionals::Allowed, "%}")?.text;
     let unpack = if count > 0 { format!("|__unpack__({count})") } else { String::new() };
     let store = if in_namespace { "__store_in__" } else { "__store__" };
     Ok(format!(" {targets} = {value}{unpack}|{store}"))
 }
 
-/// Names to assign to, with commas and brackets; how many there are at the top, 0 for a single one that takes the value as
-/// it is; and whether one is in a namespace.
-fn targets(parser: &mut Parser<'_>) -> Result<(String, usize, bool)> {
+/// The targets of an assignment.
+struct Targets {
+    /// With commas and parentheses.
+    text: String,
+    /// Targets at the top level; 0 for a single one that takes the whole value.
+    count: usize,
+    /// Whether one is in a namespace.
+    in_namespace: bool,
+}
+
+fn targets(parser: &mut Parser<'_>) -> Result<Targets> {
     let mut text = String::new();
     let mut count = 0;
     let mut is_tuple = false;
     let mut in_namespace = false;
     loop {
         if parser.skip_sign("(") {
-            let (inner, inner_count, inner_namespace) = targets(parser)?;
+            let inner = targets(parser)?;
             parser.expect_sign(")")?;
-            // Brackets around the whole are no tuple of their own.
+            // Parentheses around everything do not make another tuple.
             if count == 0 && !parser.is_sign(",") {
-                return Ok((format!("({inner})"), inner_count, inner_namespace));
+                return Ok(Targets { text: format!("({})", inner.text), ..inner });
             }
-            text = text + "(" + &inner + ")";
-            in_namespace |= inner_namespace;
+            text = text + "(" + &inner.text + ")";
+            in_namespace |= inner.in_namespace;
         } else {
             text.push_str(&parser.expect_name()?);
             if parser.skip_sign(".") {
@@ -221,7 +242,7 @@ fn targets(parser: &mut Parser<'_>) -> Result<(String, usize, bool)> {
         }
         text.push(' ');
     }
-    Ok((text, if is_tuple { count } else { 0 }, in_namespace))
+    Ok(Targets { text, count: if is_tuple { count } else { 0 }, in_namespace })
 }
 
 fn scope(parser: &mut Parser<'_>) -> Result<String> {
@@ -255,7 +276,7 @@ fn signature(parser: &mut Parser<'_>) -> Result<String> {
     Ok(format!("({})", parts.join(", ")))
 }
 
-/// Filters after a `set` or `filter` block's first words.
+/// Filters after the first words of a `set` or `filter` block.
 fn filters(parser: &mut Parser<'_>) -> Result<String> {
     let mut text = String::new();
     while parser.skip_sign("|") {
@@ -264,7 +285,7 @@ fn filters(parser: &mut Parser<'_>) -> Result<String> {
     Ok(text)
 }
 
-/// Where `{% endraw %}` begins, looking from `at` on.
+/// The start of `{% endraw %}`, searched from `at` on.
 fn skip_raw(source: &str, mut at: usize) -> usize {
     while let Some(found) = source[at..].find("{%") {
         let rest = source[at + found + 2..].trim_start_matches(['-', '+']).trim_start();
@@ -316,27 +337,27 @@ mod tests {
 
     #[test]
     fn lines_that_the_engine_cannot_count_are_refused() {
-        // An unclosed comment, which the engine reports at the end of the line.
+        // An unclosed comment, which the engine reports at the end of its line.
         let rewritten = |columns: usize| rewrite(&format!("a\n{}{{#", "b".repeat(columns - 2)));
         assert!(rewritten(MAX_COLUMNS).is_ok());
-        let (at, reason) = rewritten(MAX_COLUMNS + 1).expect_err("too long");
-        assert!(at == 2 && reason.contains("65534"), "{at}: {reason}");
+        let error = rewritten(MAX_COLUMNS + 1).expect_err("too long");
+        assert!(error.line == 2 && error.reason.contains("65534"), "{error:?}");
     }
 
     #[test]
     fn lines_keep_their_numbers() {
         let source = "{{\n a\n +\n b }}\n{% if 'x\ny'\n%}{% endif %}";
         assert_eq!(rewrite(source).expect("valid").matches('\n').count(), source.matches('\n').count());
-        assert_eq!(rewrite("a\n{{ b\n~ }}").map_err(|(line, _)| line), Err(2));
+        assert_eq!(rewrite("a\n{{ b\n~ }}").map_err(|error| error.line), Err(2));
     }
 
     #[test]
-    fn tags_that_are_too_long_are_refused() {
+    fn long_tags_are_refused() {
         let sum = |terms: usize| format!("\n{{{{ 1{} }}}}", "+1".repeat(terms));
         assert!(rewrite(&sum(490)).is_ok());
-        assert_eq!(rewrite(&sum(600)).map_err(|(line, _)| line), Err(2));
+        assert_eq!(rewrite(&sum(600)).map_err(|error| error.line), Err(2));
         let elifs = format!("{{% if 0 %}}{}{{% endif %}}", "{% elif 0 %}".repeat(1001));
-        assert_eq!(rewrite(&elifs).map_err(|(line, _)| line), Err(1));
+        assert_eq!(rewrite(&elifs).map_err(|error| error.line), Err(1));
     }
 
     #[test]

@@ -1,64 +1,20 @@
-//! Filters over sequences, as jinja2's. Each element that is walked over is paid for.
+//! Filters on sequences, as in jinja2. Each element read is charged to the budget.
 
 use std::cmp::Ordering;
 
-use minijinja::value::{Tuple, ValueIter, ValueKind};
+use minijinja::value::{Tuple, ValueKind};
 use minijinja::{Error, ErrorKind, State, Value};
 
 use super::args::Args;
+use super::iteration::{collect, iterate};
+use super::numeric::{self, Number};
 use super::objects::{Generator, Group};
-use super::values::{self, MAX_DEPTH, type_error, type_name};
+use super::values::{self, MAX_DEPTH, type_error, type_name, unsupported};
 use super::{budget, comparisons, operators, sorting};
 
 type Filtered = Result<Value, Error>;
 
-/// What Python's `iter` gives.
-pub(super) enum Items<'v> {
-    Chars(std::str::Chars<'v>),
-    Values(ValueIter),
-    None,
-}
-
-impl Iterator for Items<'_> {
-    type Item = Filtered;
-
-    fn next(&mut self) -> Option<Filtered> {
-        let value = match self {
-            Items::Chars(chars) => Value::from(chars.next()?.to_string()),
-            Items::Values(values) => values.next()?,
-            Items::None => return None,
-        };
-        Some(budget::walk(1).map(|()| value))
-    }
-}
-
-/// The elements of `value`, each paid for.
-///
-/// # Errors
-/// When Python does not iterate over it.
-pub(super) fn iterate(value: &Value) -> Result<Items<'_>, Error> {
-    if let Some(text) = value.as_str() {
-        return Ok(Items::Chars(text.chars()));
-    }
-    match value.kind() {
-        ValueKind::Undefined => Ok(Items::None),
-        ValueKind::Seq | ValueKind::Iterable => Ok(Items::Values(value.try_iter()?)),
-        _ if values::is_dict(value) => Ok(Items::Values(value.try_iter()?)),
-        _ => Err(type_error(format!("'{}' object is not iterable", type_name(value)))),
-    }
-}
-
-/// The elements as a list.
-pub(super) fn collect(value: &Value) -> Result<Vec<Value>, Error> {
-    let mut items = Vec::new();
-    for item in iterate(value)? {
-        budget::make(1)?;
-        items.push(item?);
-    }
-    Ok(items)
-}
-
-/// What a `for` walks over, whole. With `count` names to assign to, elements that are not lists or tuples become such.
+/// All elements for a `for`. With `count` names to assign to, elements that are not lists or tuples are unpacked.
 pub(super) fn for_loop(value: &Value, count: usize) -> Filtered {
     if count == 0 && (values::is_list(value) || value.is_tuple()) {
         budget::walk(value.len().unwrap_or(0))?;
@@ -67,14 +23,14 @@ pub(super) fn for_loop(value: &Value, count: usize) -> Filtered {
     let mut items = collect(value)?;
     if count > 0 {
         for item in &mut items {
-            // What cannot be unpacked is an error when the loop gets there.
+            // An element that cannot be unpacked is an error when the loop reaches it.
             *item = unpack(item, count).unwrap_or_else(|_| Value::from(()));
         }
     }
     Ok(Value::from(items))
 }
 
-/// `value` as `count` values to assign.
+/// Unpacks `value` into `count` values.
 pub(super) fn unpack(value: &Value, count: usize) -> Filtered {
     let mut items = Vec::with_capacity(count);
     for item in iterate(value)? {
@@ -146,7 +102,7 @@ fn key_of(value: Value, case_sensitive: bool) -> Filtered {
     }
 }
 
-/// Sorts by keys as Python does.
+/// Sorts by key as Python does.
 fn sort_by_key(mut items: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<(Value, Value)>, Error> {
     sorting::sort(&mut items, reverse, |(key, _)| key)?;
     Ok(items)
@@ -159,7 +115,7 @@ pub(super) fn list(_: &mut State<'_, '_>, args: &Args) -> Filtered {
 pub(super) fn batch(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let size = args.integer(1, 0)?;
     let Some(size) = usize::try_from(size).ok().filter(|size| *size > 0) else {
-        return Err(args.error("a positive number of items is expected"));
+        return Err(args.error("expected a positive number of items"));
     };
     let mut batches = Vec::new();
     let items = collect(args.value())?;
@@ -177,7 +133,7 @@ pub(super) fn batch(_: &mut State<'_, '_>, args: &Args) -> Filtered {
 pub(super) fn slice(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let count = args.integer(1, 0)?;
     if count == 0 {
-        return Err(args.error("a number of slices is expected, found 0"));
+        return Err(args.error("expected a positive number of slices, found 0"));
     }
     let count = usize::try_from(count).unwrap_or(0);
     let items = collect(args.value())?;
@@ -297,10 +253,10 @@ pub(super) fn max(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     extreme(args, Ordering::Greater)
 }
 
-/// Python's `sorted` wants an integer for `reverse`.
+/// Python's `sorted` needs an integer for `reverse`.
 fn order_flag(args: &Args, at: usize) -> Result<bool, Error> {
     match args.get(at) {
-        Some(value) => operators::integer(value).map(|flag| flag != 0),
+        Some(value) => numeric::integer(value).map(|flag| flag != 0),
         None => Ok(false),
     }
 }
@@ -337,7 +293,7 @@ pub(super) fn dictsort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     };
     let value = args.value();
     if !values::is_dict(value) {
-        return Err(operators::unsupported("a dictionary is expected, not", value));
+        return Err(unsupported("expected a dictionary, found", value));
     }
     let mut items = Vec::new();
     for (key, item) in values::pairs(value) {
@@ -390,16 +346,16 @@ pub(super) fn unique(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     Ok(Generator::wrap(items))
 }
 
-/// A text that is the same for equal keys and different for others.
+/// A string that is the same for equal keys and different for others.
 fn identity(key: &Value) -> Result<String, Error> {
-    match operators::number(key) {
-        Some(operators::Number::Float(float)) if float.fract() == 0.0 && float.abs() < 1e30 => {
+    match numeric::number(key) {
+        Some(Number::Float(float)) if float.fract() == 0.0 && float.abs() < 1e30 => {
             Ok((float as i128).to_string())
         }
-        Some(operators::Number::Float(float)) if float.is_nan() => {
+        Some(Number::Float(float)) if float.is_nan() => {
             Err(type_error("expected keys that are equal to themselves, found nan".to_owned()))
         }
-        Some(operators::Number::Int(int)) => Ok(int.to_string()),
+        Some(Number::Int(int)) => Ok(int.to_string()),
         _ if key.is_tuple() => {
             let parts = key.try_iter()?.map(|item| identity(&item)).collect::<Result<Vec<_>, _>>()?;
             Ok(format!("({})", parts.join(",")))

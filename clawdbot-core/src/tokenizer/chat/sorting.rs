@@ -1,4 +1,4 @@
-//! Python's sort: stable, by `<` alone, and the same order where keys have none.
+//! Python's sort: stable, by `<` alone, with the same result where keys have no order.
 
 use std::cmp::Ordering;
 
@@ -7,16 +7,16 @@ use minijinja::{Error, Value};
 use super::values::{MAX_DEPTH, type_error};
 use super::{budget, comparisons};
 
-/// Shorter lists are sorted by insertion, as Python does.
+/// Shorter lists are sorted by insertion, as in Python.
 const SHORT: usize = 64;
 
-/// Sorts by what `key` gives.
+/// Sorts by `key`.
 ///
 /// # Errors
-/// `InvalidTemplate` for keys that Python does not compare, and for NaN in lists that Python would not sort by insertion.
+/// `InvalidTemplate` for keys that Python cannot compare, and for NaN in lists that Python would not sort by insertion.
 pub(super) fn sort<T>(items: &mut Vec<T>, reverse: bool, key: fn(&T) -> &Value) -> Result<(), Error> {
     budget::make(items.len())?;
-    // Reversed before and after, what is equal stays in order.
+    // Reversing before and after keeps equal items in order.
     if reverse {
         items.reverse();
     }
@@ -26,8 +26,7 @@ pub(super) fn sort<T>(items: &mut Vec<T>, reverse: bool, key: fn(&T) -> &Value) 
         })?,
         _ => by_merging(items.len(), |a, b| {
             let order = comparisons::order("<", key(&items[a]), key(&items[b]), MAX_DEPTH)?;
-            let none =
-                || type_error(format!("expected keys that have an order, found nan among {}", items.len()));
+            let none = || type_error(format!("expected comparable keys, found nan among {}", items.len()));
             Ok(order.ok_or_else(none)? == Ordering::Less)
         })?,
     };
@@ -39,7 +38,7 @@ pub(super) fn sort<T>(items: &mut Vec<T>, reverse: bool, key: fn(&T) -> &Value) 
     Ok(())
 }
 
-/// The run at the start, reversed if it descends, then one item after another.
+/// Takes the run at the start, reversed if it descends, then inserts the items one by one.
 fn by_insertion(
     len: usize,
     mut less: impl FnMut(usize, usize) -> Result<bool, Error>,
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_order_is_where_python_puts_it_or_an_error() {
+    fn keys_without_an_order_are_sorted_as_in_python_or_refused() {
         let of = |keys: &[f64]| keys.iter().map(|&key| (Value::from(key), 0)).collect::<Vec<_>>();
         let found = sorted(of(&[3.0, 1.0, f64::NAN, 2.0]), false).unwrap();
         let found: Vec<String> = found.iter().map(|(key, _)| key.to_string()).collect();

@@ -1,4 +1,4 @@
-//! Small templates with the text that jinja2 makes of them.
+//! Small templates with the text that jinja2 renders.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -26,7 +26,7 @@ fn render(template: &str) -> Result<String> {
 }
 
 #[test]
-fn renders_as_jinja2_does() {
+fn rendering_agrees_with_jinja2() {
     for (template, expected) in [
         ("{{ none }} {{ true }} {{ 1.0 }} {{ 1e16 }} {{ undefined_name }}|", "None True 1.0 1e+16 |"),
         (
@@ -70,7 +70,7 @@ fn renders_as_jinja2_does() {
 }
 
 #[test]
-fn fails_where_jinja2_fails() {
+fn errors_agree_with_jinja2() {
     for template in [
         "{{ undefined_name.x }}",
         "{% for x in none %}{% endfor %}",
@@ -135,7 +135,7 @@ fn line_ends_of_the_source_are_line_feeds() {
 }
 
 #[test]
-fn a_rendering_ends_when_its_time_is_over() {
+fn a_rendering_ends_at_its_deadline() {
     let template = ChatTemplate::new("{% for i in range(9) %}{{ i }}{% endfor %}", &SpecialTokens::default())
         .expect("valid");
     let (messages, variables) = (json!([]), Map::new());
@@ -149,12 +149,12 @@ fn a_rendering_ends_when_its_time_is_over() {
     assert_eq!(template.render_before(&arguments, None).expect("in time"), "012345678");
     let error = template.render_before(&arguments, Some(Instant::now())).expect_err("too late");
     assert_eq!(error.kind(), ErrorKind::InvalidTemplate);
-    assert!(error.message().contains("takes longer"), "{error}");
+    assert!(error.message().contains("renders within"), "{error}");
 }
 
 #[test]
-fn what_the_engine_makes_of_brackets_is_a_dictionary() {
-    // Types of the engine are known by their names.
+fn literals_in_braces_are_dictionaries() {
+    // Types of the engine are recognized by name.
     for (template, expected) in [
         ("{{ {'a': 1} is mapping }}{{ [] is mapping }}", "TrueFalse"),
         ("{{ namespace(a=1) is mapping }}{% for x in [1] %}{{ loop is mapping }}{% endfor %}", "FalseFalse"),
@@ -164,7 +164,7 @@ fn what_the_engine_makes_of_brackets_is_a_dictionary() {
 }
 
 #[test]
-fn a_template_is_chosen_as_transformers_does() {
+fn selection_agrees_with_transformers() {
     let config = json!([{"name": "default", "template": "d"}, {"name": "tool_use", "template": "t"}]);
     let templates =
         ChatTemplates::from_config(&config, &SpecialTokens::default()).expect("valid").expect("some");

@@ -1,4 +1,4 @@
-//! Filters over texts, as jinja2's.
+//! Filters on strings, as in jinja2.
 
 use std::sync::OnceLock;
 
@@ -7,27 +7,27 @@ use minijinja::{Error, State, Value};
 
 use super::args::Args;
 use super::methods::{self, split_lines};
-use super::{budget, operators, percent, values};
+use super::{budget, numeric, operators, percent, values};
 
 type Filtered = Result<Value, Error>;
 
-/// `text` as a value that is escaped if `like` is.
+/// `text` as a value, escaped if `like` is.
 fn like(like: &Value, text: String) -> Value {
     if like.is_safe() { Value::from_safe_string(text) } else { Value::from(text) }
 }
 
-/// The text of `value`; what the filter makes of it takes as much again.
+/// The string of `value`. It is charged twice, as the filter's result has about the same size.
 fn soft_str(value: &Value) -> Result<String, Error> {
     let text = values::to_str(value)?;
     budget::text(Some(text.len()))?;
     Ok(text)
 }
 
-/// The text that `value` must be.
+/// The string in `value`, or an error.
 fn text_of<'v>(args: &Args, value: &'v Value) -> Result<&'v str, Error> {
-    let text = value.as_str().ok_or_else(|| operators::unsupported("a string is expected, not", value))?;
+    let text = value.as_str().ok_or_else(|| values::unsupported("expected a string, found", value))?;
     if value.is_safe() {
-        return Err(args.error("an escaped text is not supported here"));
+        return Err(args.error("escaped strings are not supported here"));
     }
     budget::text(text.len().checked_mul(2))?;
     Ok(text)
@@ -69,7 +69,7 @@ pub(super) fn title(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     Ok(like(args.value(), out))
 }
 
-/// What jinja2 splits a text at for `title`.
+/// Characters after which `title` starts a word in jinja2.
 fn is_word_start(c: char) -> bool {
     methods::is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<')
 }
@@ -80,7 +80,7 @@ pub(super) fn trim(_: &mut State<'_, '_>, args: &Args) -> Filtered {
         None => None,
         Some(chars) => Some(chars.as_str().ok_or_else(|| args.error("strip arg must be None or str"))?),
     };
-    Ok(like(args.value(), methods::strip(&text, chars, true, true).to_owned()))
+    Ok(like(args.value(), methods::strip(&text, chars, methods::Sides::Both).to_owned()))
 }
 
 pub(super) fn center(_: &mut State<'_, '_>, args: &Args) -> Filtered {
@@ -90,7 +90,7 @@ pub(super) fn center(_: &mut State<'_, '_>, args: &Args) -> Filtered {
 
 pub(super) fn replace(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let part = |at: usize| values::to_str(args.get(at).unwrap_or(&Value::UNDEFINED));
-    let count = args.some(3).map_or(Ok(-1), operators::integer)?;
+    let count = args.some(3).map_or(Ok(-1), numeric::integer)?;
     methods::replace(&part(0)?, &part(1)?, &part(2)?, usize::try_from(count).unwrap_or(usize::MAX))
         .map(Value::from)
 }
@@ -115,7 +115,7 @@ pub(super) fn indent(_: &mut State<'_, '_>, args: &Args) -> Filtered {
         None => " ".repeat(4),
         Some(width) => match width.as_str() {
             Some(text) => text.to_owned(),
-            None => methods::spaces(operators::integer(width)?)?,
+            None => methods::spaces(numeric::integer(width)?)?,
         },
     };
     let (first, blank) = (args.flag(2, false), args.flag(3, false));
@@ -140,7 +140,7 @@ pub(super) fn truncate(_: &mut State<'_, '_>, args: &Args) -> Filtered {
         None => "...",
         Some(end) => text_of(args, end)?,
     };
-    let leeway = args.some(4).map_or(Ok(5), operators::integer)?;
+    let leeway = args.some(4).map_or(Ok(5), numeric::integer)?;
     let end_length = end.chars().count() as i64;
     if length < end_length {
         return Err(args.error(&format!("expected length >= {end_length}, got {length}")));
@@ -170,10 +170,10 @@ pub(super) fn truncate(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     Ok(Value::from(format!("{kept}{end}")))
 }
 
-/// Python's `textwrap`, as jinja2 calls it: line by line, spaces kept as they are.
+/// Python's `textwrap` as jinja2 calls it: line by line, with spaces kept.
 pub(super) fn wordwrap(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let text = match args.value() {
-        value if value.is_undefined() => return Err(operators::unsupported("", value)),
+        value if value.is_undefined() => return Err(values::unsupported("", value)),
         value => text_of(args, value)?,
     };
     let width = args.integer(1, 79)?;
@@ -206,7 +206,7 @@ pub(super) fn wordwrap(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     Ok(Value::from(out))
 }
 
-/// Words, parts of words with hyphens, and the spaces between them.
+/// Words, parts of hyphenated words, and the spaces between them.
 fn chunks<'t>(args: &Args, line: &'t str, break_on_hyphens: bool) -> Result<Vec<&'t str>, Error> {
     const SPACE: &str = r"[\t\n\x0b\x0c\r ]";
     const WORD: &str = r#"[\p{L}\p{N}_!"'&.,?]"#;
@@ -243,7 +243,7 @@ fn wrap(
     break_long: bool,
     break_on_hyphens: bool,
 ) -> Result<Vec<String>, Error> {
-    let is_blank = |chunk: &str| methods::strip(chunk, None, true, true).is_empty();
+    let is_blank = |chunk: &str| methods::strip(chunk, None, methods::Sides::Both).is_empty();
     let mut lines: Vec<String> = Vec::new();
     let mut rest: Vec<&str> = chunks.iter().rev().copied().collect();
     while let Some(&next) = rest.last() {
@@ -284,7 +284,7 @@ fn wrap(
     Ok(lines)
 }
 
-/// Where a word is cut that is longer than a line with room for `room` characters: after its last hyphen there, if any.
+/// Where to break a word longer than a line with `room` characters left: after its last hyphen there, if there is one.
 fn long_word_cut(chunk: &str, room: usize, break_on_hyphens: bool) -> usize {
     let end = chunk.char_indices().nth(room).map_or(chunk.len(), |(at, _)| at);
     if break_on_hyphens
@@ -296,7 +296,7 @@ fn long_word_cut(chunk: &str, room: usize, break_on_hyphens: bool) -> usize {
     end
 }
 
-/// `text` for HTML, as markupsafe escapes it.
+/// `text` escaped for HTML, as markupsafe does.
 fn escaped(text: &str) -> Result<String, Error> {
     budget::text(text.len().checked_mul(2))?;
     let mut out = String::with_capacity(text.len());
@@ -350,8 +350,8 @@ pub(super) fn urlencode(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let value = args.value();
     let pairs = match value.as_str() {
         None if values::is_dict(value) => values::pairs(value).collect(),
-        None if operators::number(value).is_none() && !value.is_none() => {
-            let items = super::sequences::collect(value)?;
+        None if numeric::number(value).is_none() && !value.is_none() => {
+            let items = super::iteration::collect(value)?;
             let pair = |item: Value| -> Result<(Value, Value), Error> {
                 let pair = super::sequences::unpack(&item, 2)?;
                 Ok((operators::item(&pair, &Value::from(0))?, operators::item(&pair, &Value::from(1))?))
@@ -389,14 +389,14 @@ fn quoted(text: &str, in_query: bool) -> Result<String, Error> {
 pub(super) fn xmlattr(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let value = args.value();
     if !values::is_dict(value) {
-        return Err(operators::unsupported("a dictionary is expected, not", value));
+        return Err(values::unsupported("expected a dictionary, found", value));
     }
     let mut parts = Vec::new();
     for (key, item) in values::pairs(value) {
         if item.is_none() || item.is_undefined() {
             continue;
         }
-        let name = key.as_str().ok_or_else(|| args.error("names of attributes must be strings"))?;
+        let name = key.as_str().ok_or_else(|| args.error("expected strings as names of attributes"))?;
         if name.contains(|c: char| methods::is_space(c) || matches!(c, '/' | '>' | '=')) {
             return Err(args.error(&format!("invalid character in the name {name:?} of an attribute")));
         }
@@ -410,7 +410,7 @@ pub(super) fn xmlattr(_: &mut State<'_, '_>, args: &Args) -> Filtered {
 
 pub(super) fn format(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     if args.value().is_safe() {
-        return Err(args.error("an escaped text is not supported here"));
+        return Err(args.error("escaped strings are not supported here"));
     }
     if !args.extra.is_empty() && !args.keywords.is_empty() {
         return Err(args.error("can't handle positional and keyword arguments at the same time"));
@@ -428,7 +428,7 @@ pub(super) fn pprint(_: &mut State<'_, '_>, args: &Args) -> Filtered {
     let value = args.value();
     let text = values::to_repr(value)?;
     let nested = values::is_dict(value) || value.as_object().is_some();
-    // Python breaks what is longer into lines, and sorts the keys of dictionaries.
+    // Python breaks longer output into lines, and sorts the keys of dictionaries.
     if text.chars().count() > WIDTH || nested && text.contains('{') {
         return Err(args.error("values longer than a line, and dictionaries, are not supported"));
     }

@@ -4,7 +4,7 @@ use minijinja::Error;
 
 use super::values::type_error;
 
-/// A moment as a wall clock shows it: the clock that templates see through `strftime_now`.
+/// A moment in local time, which templates read through `strftime_now`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LocalTime {
     /// Year, 1 to 9999.
@@ -40,7 +40,7 @@ const MONTHS: [&str; 12] = [
 const WEEKDAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 
 impl LocalTime {
-    /// The time now in the host's time zone (UTC if the host has none).
+    /// The current time in the host's time zone (UTC if the host has none).
     pub fn now() -> Self {
         let now = jiff::Zoned::now();
         LocalTime {
@@ -71,14 +71,14 @@ impl LocalTime {
         let days = 365 * before + before.div_euclid(4) - before.div_euclid(100)
             + before.div_euclid(400)
             + i32::from(self.day_of_year());
-        // 31 December of the year 0, day 0 of this count, was a Sunday. The remainder is below 7.
+        // 31 December of year 0, day 0 of this count, was a Sunday. The remainder is below 7.
         u8::try_from(days.rem_euclid(7)).unwrap_or(0)
     }
 
     /// Python's `datetime.strftime` in the C locale, for a time without time zone.
     ///
     /// # Errors
-    /// A directive that is not known.
+    /// An unknown directive.
     pub(super) fn format(&self, format: &str) -> Result<String, Error> {
         let mut out = String::with_capacity(format.len() + 16);
         let mut chars = format.chars();

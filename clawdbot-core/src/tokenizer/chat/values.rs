@@ -1,4 +1,4 @@
-//! Python values inside the template engine: from JSON, their types, `str()` and `repr()`.
+//! Python values in the template engine: from JSON, their types, `str()` and `repr()`.
 
 use std::fmt::{self, Write as _};
 
@@ -6,20 +6,16 @@ use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 
 use super::budget;
+pub(super) use super::errors::type_error;
 use super::objects::{Dict, DictView, Generator, Group, Namespace, Range};
 
-/// Deepest nesting of lists and dictionaries that is read from the caller, printed or serialised.
+/// Deepest nesting of lists and dictionaries that is read from the caller, printed or serialized.
 pub(super) const MAX_DEPTH: usize = 100;
-
-/// A template error that says what Python would say.
-pub(super) fn type_error(message: impl Into<std::borrow::Cow<'static, str>>) -> Error {
-    Error::new(ErrorKind::InvalidOperation, message)
-}
 
 /// The template value of a JSON value. Objects keep the order of their keys.
 ///
 /// # Errors
-/// When `json` is nested deeper than [`MAX_DEPTH`].
+/// If `json` is nested deeper than [`MAX_DEPTH`].
 pub(super) fn from_json(json: &serde_json::Value) -> Result<Value, Error> {
     convert(json, MAX_DEPTH)
 }
@@ -29,7 +25,7 @@ fn convert(json: &serde_json::Value, depth: usize) -> Result<Value, Error> {
     let inner = || {
         depth
             .checked_sub(1)
-            .ok_or_else(|| type_error(format!("the input is nested deeper than {MAX_DEPTH} levels")))
+            .ok_or_else(|| type_error(format!("expected input nested at most {MAX_DEPTH} levels deep")))
     };
     Ok(match json {
         Json::Null => Value::from(()),
@@ -76,17 +72,17 @@ fn is_engine_map(value: &Value) -> bool {
     value.kind() == ValueKind::Map && !Namespace::is(value) && !value.is_kwargs() && is_plain_map(value)
 }
 
-/// The engine has other objects that look like maps, as `loop`.
+/// Other objects of the engine also look like maps, such as `loop`.
 fn is_plain_map(value: &Value) -> bool {
     value.as_object().is_some_and(|object| object.type_name().contains("Map<"))
 }
 
-/// Whether `value` is one of the tuples that the filter `groupby` makes.
+/// Whether `value` is a tuple made by the filter `groupby`.
 pub(super) fn is_group(value: &Value) -> bool {
     value.downcast_object_ref::<Group>().is_some()
 }
 
-/// The type of `value`, if it is a view of a dictionary.
+/// The type of `value`, if it is a dictionary view.
 pub(super) fn is_view(value: &Value) -> Option<&'static str> {
     match value.downcast_object_ref::<DictView>()?.name {
         "keys" => Some("dict_keys"),
@@ -105,7 +101,7 @@ pub(super) fn pairs(dict: &Value) -> impl Iterator<Item = (Value, Value)> {
     dict.as_object().and_then(|object| object.try_iter_pairs()).into_iter().flatten()
 }
 
-/// The entry of a dictionary. The key was seen to be hashable.
+/// The entry of a dictionary. The caller has checked that the key is hashable.
 pub(super) fn entry(dict: &Value, key: &Value) -> Result<Option<Value>, Error> {
     budget::walk(1)?;
     Ok(dict.as_object().and_then(|object| object.get_value(key)))
@@ -130,7 +126,15 @@ pub(super) fn type_name(value: &Value) -> &'static str {
     }
 }
 
-/// Python's `repr` of a float: the shortest digits that read back, an exponent below 1e-4 and from 1e16 on.
+/// An error `message` with the type of `value`; for undefined values the error that jinja2 raises.
+pub(super) fn unsupported(message: &str, value: &Value) -> Error {
+    if value.is_undefined() {
+        return Error::new(ErrorKind::UndefinedError, "the value is undefined");
+    }
+    type_error(format!("{message} '{}'", type_name(value)))
+}
+
+/// Python's `repr` of a float: the shortest digits that read back, with an exponent below 1e-4 and from 1e16 on.
 /// See <https://docs.python.org/3/library/stdtypes.html#float> and `float_repr_style`.
 pub(super) fn float_repr(number: f64) -> String {
     if number.is_nan() {
@@ -233,13 +237,14 @@ fn write_repr(out: &mut dyn fmt::Write, value: &Value, depth: usize) -> Result<(
             }
             out.write_str("])")?;
         }
-        // Of others Python writes the address.
+        // For others Python writes the address.
         _ => return Err(type_error(format!("values of type {} cannot be printed", type_name(value)))),
     }
     Ok(())
 }
 
-/// Python's `repr` of a string: in single quotes unless it has such and no double ones; what is not printable is escaped.
+/// Python's `repr` of a string: in single quotes unless it contains single and no double quotes, with unprintable
+/// characters escaped.
 fn write_text_repr(out: &mut dyn fmt::Write, text: &str) -> Result<(), Error> {
     budget::text(text.len().checked_mul(2))?;
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
@@ -262,8 +267,8 @@ fn write_text_repr(out: &mut dyn fmt::Write, text: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// `str.isprintable` of one character: no control, format, surrogate, private or unassigned code, no separator but the
-/// space. The standard library escapes just those, and combining marks only at the start of a text.
+/// `str.isprintable` for one character: no control, format, surrogate, private or unassigned code, no separator but the
+/// space. The standard library escapes just those, and combining marks only at the start of a string.
 pub(super) fn is_printable(c: char) -> bool {
     if c.is_ascii() {
         return (' '..='~').contains(&c);
@@ -281,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn floats_are_written_as_python_does() {
+    fn floats_are_written_as_in_python() {
         for (number, text) in [
             (1.0, "1.0"),
             (-0.0, "-0.0"),
@@ -300,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn containers_are_written_as_python_does() {
+    fn containers_are_written_as_in_python() {
         let value =
             from_json(&serde_json::json!({"a": [1, 2.0, null, true, "it's"], "b": {}})).expect("shallow");
         assert_eq!(to_str(&value).expect("shallow"), r#"{'a': [1, 2.0, None, True, "it's"], 'b': {}}"#);
@@ -309,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn input_that_is_too_deep_is_refused() {
+    fn deeply_nested_input_is_refused() {
         let nest = |depth| (0..depth).fold(serde_json::json!(1), |inner, _| serde_json::json!([inner]));
         assert!(from_json(&nest(MAX_DEPTH)).is_ok());
         assert!(from_json(&nest(MAX_DEPTH + 1)).is_err());

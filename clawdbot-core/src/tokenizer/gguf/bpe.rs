@@ -1,9 +1,9 @@
-//! `gpt2`: byte-level BPE. Which pieces a text is cut into first, the name in `tokenizer.ggml.pre` says: see `pre.rs`.
+//! `gpt2`: byte-level BPE. `tokenizer.ggml.pre` names how a text is split before: see `pre.rs`.
 
 use serde_json::json;
 
 use super::pre;
-use super::vocab::{Vocab, invalid};
+use super::vocab::{AddedTokens, Vocab, invalid};
 use crate::error::Result;
 use crate::weights::{Array, Metadata, quoted};
 
@@ -17,7 +17,7 @@ pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<V
         "added_tokens": vocab.added(None),
         "normalizer": normalizer,
         "pre_tokenizer": pre.json(),
-        "post_processor": vocab.post_processor(metadata, (pre.add_bos, false))?,
+        "post_processor": vocab.post_processor(metadata, AddedTokens { bos: pre.add_bos, eos: false })?,
         "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false},
     });
     let model = json!({"ignore_merges": pre.ignore_merges, "fuse_unk": false, "byte_fallback": false});
@@ -30,7 +30,8 @@ pub(super) fn merges<'a>(metadata: &'a Metadata, vocab: &Vocab<'_>) -> Result<Ve
     let merges = merges.ok_or_else(|| invalid(metadata, MERGES, "an array of strings"))?;
     let mut pairs = Vec::new();
     for merge in merges {
-        // Spaces are mapped, as other bytes or by themselves: the first one after the first character parts the two.
+        // Spaces inside tokens are mapped to other characters, or are a token of their own: the first space after the
+        // first character separates the two.
         let at = merge.char_indices().skip(1).find(|&(_, c)| c == ' ').map(|(at, _)| at);
         let pair = at.map(|at| (&merge[..at], &merge[at + 1..]));
         let known = |(left, right): &(&str, &str)| {

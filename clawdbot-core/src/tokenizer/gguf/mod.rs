@@ -1,9 +1,9 @@
-//! A vocabulary in the metadata of a GGUF file -> `tokenizer.json` and `tokenizer_config.json`, from which everything else
-//! follows as for any model.
+//! Converts a vocabulary in the metadata of a GGUF file to `tokenizer.json` and `tokenizer_config.json`, which are then
+//! read as for any model.
 //!
-//! Keys: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer>. `tokenizer.ggml.model` says what kind of
-//! tokenizer it is: `gpt2` is byte-level BPE (see `bpe.rs`), `llama` and `gemma4` are SentencePiece's BPE (see `spm.rs`), `bert` WordPiece (see `wpm.rs`),
-//! `t5` SentencePiece's unigram model (see `ugm.rs`).
+//! Keys: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md#tokenizer>. `tokenizer.ggml.model` names the kind
+//! of tokenizer: `gpt2` is byte-level BPE (`bpe.rs`), `llama` and `gemma4` are SentencePiece's BPE (`spm.rs`), `bert`
+//! is WordPiece (`wpm.rs`), `t5` is SentencePiece's unigram model (`ugm.rs`).
 
 mod bpe;
 mod pre;
@@ -32,20 +32,20 @@ pub(crate) struct TokenizerFiles {
     pub(crate) tokenizer: Vec<u8>,
     /// `tokenizer_config.json`.
     pub(crate) config: Vec<u8>,
-    /// Token that begins a text.
+    /// The token that begins a text.
     pub(crate) bos: Option<u32>,
     /// Tokens that end a text or a turn.
     pub(crate) eos: Vec<u32>,
     pub(crate) pad: Option<u32>,
-    /// What there is to say of the metadata to whoever loads the model.
+    /// Warnings about the metadata, for the log.
     pub(crate) notes: Vec<String>,
 }
 
-/// What the metadata say of the tokenizer; `None` when they say nothing, or that there is none.
+/// The tokenizer in the metadata; `None` if there is none.
 ///
 /// # Errors
-/// `UnsupportedModel` for kinds of tokenizers and names of pre-tokenizers that are not known, `InvalidTokenizer` for what
-/// is missing or contradictory.
+/// `UnsupportedModel` for unknown kinds of tokenizers and unknown pre-tokenizers, `InvalidTokenizer` for missing or
+/// contradictory metadata.
 pub(crate) fn tokenizer_files(metadata: &Metadata) -> Result<Option<TokenizerFiles>> {
     let json = match metadata.opt_str(MODEL)? {
         None | Some("none" | "no_vocab") => return Ok(None),

@@ -1,5 +1,5 @@
-//! Pre-tokenizers: how a text is cut into the pieces that byte-level BPE works on, by the names that GGUF files give
-//! them. The patterns are those of the models' own `tokenizer.json` files.
+//! Pre-tokenizers by their names in GGUF files: how a text is split before byte-level BPE. The patterns are those of
+//! the models' own `tokenizer.json` files.
 
 use serde_json::{Value, json};
 
@@ -9,17 +9,17 @@ use crate::weights::Metadata;
 /// A pre-tokenizer.
 pub(super) struct PreTokenizer {
     names: &'static [&'static str],
-    /// Patterns, one after another: what matches is a piece, and so is what is left between matches.
+    /// Patterns, applied in turn: each match is a piece, and so is the text between matches.
     patterns: &'static [&'static str],
-    /// A piece that is a token is not merged step by step.
+    /// Whether a piece that is a token is not merged step by step.
     pub(super) ignore_merges: bool,
-    /// Whether the beginning-of-sequence token is put in front of texts where the file does not say.
+    /// Whether the beginning-of-sequence token is put before texts if the file does not say.
     pub(super) add_bos: bool,
-    /// Texts are composed (Unicode's NFC) first.
+    /// Whether texts are normalized first (Unicode's NFC).
     pub(super) nfc: bool,
 }
 
-/// As ByteLevel splits where no pattern is given, too.
+/// Also the split of ByteLevel without a pattern.
 pub(in crate::tokenizer) const GPT2: &str =
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -30,14 +30,14 @@ const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}
 const SEED_CODER: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1}| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+";
 const BLOOM: &str = r" ?[^(\s|.,!?…。，、।۔،)]+";
 const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
-/// Written as escapes: what Unicode takes for the same character as another one.
+/// With escapes for characters that Unicode normalization would replace.
 const DEEPSEEK_LETTERS: &str = r"\s?[A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝ\x{1F5F}-\x{1F7D}ᾀ-ᾴᾶ-ᾼ\x{1FBE}ῂ-ῄῆ-ῌῐ-\x{1FD3}ῖ-\x{1FDB}ῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ\x{2126}ℨ\x{212A}-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃]+";
 const DEEPSEEK_CJK: &str = r"[一-龥ࠀ-一가-퟿]+";
 
 const PLAIN: PreTokenizer =
     PreTokenizer { names: &[], patterns: &[], ignore_merges: false, add_bos: false, nfc: false };
 
-/// Every pre-tokenizer: the only list.
+/// All pre-tokenizers: the only list.
 const TABLE: &[PreTokenizer] = &[
     PreTokenizer {
         names: &["gpt-2", "phi-2", "mpt", "olmo", "jais", "trillion", "granite-docling"],
@@ -98,8 +98,7 @@ const TABLE: &[PreTokenizer] = &[
 /// The pre-tokenizer that the metadata name.
 ///
 /// # Errors
-/// `UnsupportedModel` for a name that is not in the table, and for no name: a guess would change what models see without
-/// anybody noticing.
+/// `UnsupportedModel` for an unknown name, and for none: a guess would silently change what the model reads.
 pub(super) fn find(metadata: &Metadata) -> Result<&'static PreTokenizer> {
     const KEY: &str = "tokenizer.ggml.pre";
     let name = metadata.opt_str(KEY)?;
@@ -137,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn every_pattern_takes_time_in_proportion_to_the_text() {
+    fn every_pattern_takes_linear_time() {
         let mut patterns: Vec<&str> = TABLE.iter().flat_map(|pre| pre.patterns).copied().collect();
         patterns.sort_unstable();
         patterns.dedup();

@@ -1,19 +1,19 @@
-//! `llama`: SentencePiece's BPE. Of all neighbours whose concatenation is a token, those are merged first whose token has
-//! the highest score. As ranked merges: every way to cut a token in two, by the score of the token, as the transformers
-//! library converts such vocabularies (`convert_slow_tokenizer.py`, `generate_merges`). `gemma4` is the same with its merges
-//! in the file.
+//! `llama`: SentencePiece's BPE, which merges the neighbours whose joint token has the highest score first. It becomes
+//! ranked merges: every way to split a token in two, by the score of the token, as the transformers library converts
+//! such vocabularies (`convert_slow_tokenizer.py`, `generate_merges`). `gemma4` is the same with its merges in the
+//! file.
 
 use serde_json::json;
 
-use super::vocab::{SPACE, TOKENS, TokenKind, Vocab, invalid};
+use super::vocab::{AddedTokens, SPACE, TOKENS, TokenKind, Vocab, invalid};
 use super::{MODEL, bpe};
 use crate::error::Result;
 use crate::weights::Metadata;
 
-/// What `tokenizer.ggml.model` is where the merges are in the file.
+/// Value of `tokenizer.ggml.model` for files that list the merges.
 pub(super) const GEMMA4: &str = "gemma4";
 
-/// Most of the sum of squared lengths of tokens, in bytes, which is what finding the merges costs. Large vocabularies have a
+/// Most of the sum of squared token lengths, in bytes: the cost of finding the merges. Large vocabularies have a
 /// hundredth of it.
 const MAX_WORK: u64 = 1 << 32;
 
@@ -33,7 +33,7 @@ pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<V
     file(metadata, vocab, merges(vocab, &scores), true)
 }
 
-/// `prefix`: whether a text begins with a space where the file does not say.
+/// `prefix`: whether a text begins with a space if the file does not say.
 fn file(metadata: &Metadata, vocab: &Vocab<'_>, merges: Vec<(&str, &str)>, prefix: bool) -> Result<Vec<u8>> {
     let unknown = vocab.unknown(metadata)?;
     let prefix = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(prefix);
@@ -52,7 +52,7 @@ fn file(metadata: &Metadata, vocab: &Vocab<'_>, merges: Vec<(&str, &str)>, prefi
         "added_tokens": vocab.added(Some(unknown)),
         "normalizer": {"type": "Sequence", "normalizers": normalizers},
         "pre_tokenizer": null,
-        "post_processor": vocab.post_processor(metadata, (true, false))?,
+        "post_processor": vocab.post_processor(metadata, AddedTokens { bos: true, eos: false })?,
         "decoder": {"type": "Sequence", "decoders": decoders},
     });
     let model = json!({
@@ -85,7 +85,7 @@ fn merges<'a>(vocab: &Vocab<'a>, scores: &[f64]) -> Vec<(&'a str, &'a str)> {
         }
         merges[start..].sort_by_key(|&(_, _, ids, _)| ids);
     }
-    // Stable: what is equal stays in the order of ids.
+    // Stable: equal scores stay in the order of ids.
     merges.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
     merges.into_iter().map(|(.., pair)| pair).collect()
 }

@@ -1,4 +1,4 @@
-//! Vocabularies that others published, against their token ids; what is refused; special tokens and templates.
+//! Published vocabularies against their token ids; errors; special tokens and templates.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,13 @@ use crate::weights::gguf_testing::{
     typed_array, typed_bool, typed_f32, typed_string, typed_strings, typed_u32,
 };
 
-/// The conformance vocabularies, if they are there.
+/// The conformance vocabularies, if present.
 fn vocabularies() -> Option<PathBuf> {
     crate::api::tests::support::shared("conformance/tokenizers")
 }
 
 #[test]
-fn ids_are_those_of_the_published_vectors() {
+fn ids_agree_with_published_vectors() {
     let Some(dir) = vocabularies() else { return };
     let mut failures = Vec::new();
     let mut cases_run = 0;
@@ -33,7 +33,7 @@ fn ids_are_those_of_the_published_vectors() {
             if found != expected {
                 failures.push(format!("{}: {text:?}: expected {expected:?}, found {found:?}", dir.display()));
             }
-            // Some letters are tokens of their own in deepseek-coder, which its own decoder takes for bytes.
+            // Some letters are tokens of their own in deepseek-coder, and its own decoder takes them for bytes.
             let letters = dir.ends_with("deepseek-coder") && text == "Führer";
             let back = tokenizer.decode(&found, SkipSpecialTokens::No).unwrap();
             if back != text && !letters {
@@ -88,7 +88,7 @@ fn without(mut writer: GgufWriter, key: &str) -> GgufWriter {
 }
 
 #[test]
-fn special_tokens_and_templates_are_those_of_the_file() {
+fn special_tokens_and_templates_are_read() {
     let writer = small()
         .pair("tokenizer.ggml.add_bos_token", typed_bool(true))
         .pair("tokenizer.chat_template", typed_string("T"));
@@ -121,7 +121,7 @@ fn without_a_vocabulary_there_is_no_tokenizer() {
 }
 
 #[test]
-fn what_is_unknown_or_contradictory_is_refused() {
+fn unknown_or_contradictory_metadata_are_refused() {
     use ErrorKind::{InvalidTokenizer, UnsupportedModel};
     let changed = |key: &str, value: Vec<u8>| without(small(), key).pair(key, value);
     refused(
@@ -155,7 +155,7 @@ fn what_is_unknown_or_contradictory_is_refused() {
 }
 
 #[test]
-fn sentencepiece_scores_are_checked_and_decide() {
+fn sentencepiece_scores_are_checked_and_rank_merges() {
     let tokens = ["<unk>", "a", "b", "ab", "ba", "\u{2581}"];
     let spm = |scores: Vec<u8>| {
         GgufWriter::new()
@@ -183,7 +183,8 @@ fn sentencepiece_scores_are_checked_and_decide() {
     }
 }
 
-/// Names that the converter fills a vocabulary up with: llama.cpp gives them no text, in transformers there is no such token.
+/// Placeholder names with which the converter pads a vocabulary: llama.cpp gives them no text, and transformers has no
+/// such token.
 #[test]
 fn unused_tokens_have_no_text() {
     let tokens = ["a", "b", "ab", "<s>", "<|im_end|>", "</s>", "[PAD6]", "[PAD7]"];
@@ -198,7 +199,7 @@ fn unused_tokens_have_no_text() {
     assert_eq!(tokenizer.decode(&[0, 6, 1, 7], SkipSpecialTokens::No).unwrap(), "ab");
     let drawable = crate::sampling::Drawable::of(&tokenizer, 8);
     assert!((0..8).all(|id| drawable.has(id) == (id < 6)));
-    // One that a merge makes, or that begins a text, is a token as others are.
+    // One that a merge makes, or that begins a text, is a normal token.
     let tokenizer = padded(&[1, 1, 5, 5, 3, 3, 5, 1]);
     assert_eq!(tokenizer.encode("ab", AddSpecialTokens::No).unwrap(), [2]);
     assert_eq!(tokenizer.id_to_token(3).as_deref(), Some("<s>"));
@@ -219,7 +220,7 @@ fn unused_tokens_have_no_text() {
 }
 
 #[test]
-fn merges_in_the_file_decide_and_spaces_are_tokens() {
+fn merges_in_the_file_are_used_and_spaces_are_tokens() {
     let tokens = ["<unk>", "a", "b", "ab", "ba", "\u{2581}", "\u{2581}a", "<0x63>", "<bos>"];
     let gemma = |merges: &[&str]| {
         GgufWriter::new()
@@ -239,7 +240,7 @@ fn merges_in_the_file_decide_and_spaces_are_tokens() {
     refused(&gemma(&["a a"]), ErrorKind::InvalidTokenizer, &["tokenizer.ggml.merges", "make a third"]);
 }
 
-/// The ids of texts by the vocabulary in a file, and by a `tokenizer.json`.
+/// Compares the ids of texts by the vocabulary in a file and by a `tokenizer.json`.
 fn same_ids(writer: &GgufWriter, json: &Value, texts: &[&str]) {
     let found = Tokenizer::from_bytes(&files(writer).unwrap().unwrap().tokenizer).unwrap();
     let expected = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
@@ -257,8 +258,8 @@ fn same_ids(writer: &GgufWriter, json: &Value, texts: &[&str]) {
 }
 
 #[test]
-fn word_pieces_are_those_of_bert() {
-    // As BERT's own vocabularies have them, and as files do.
+fn word_pieces_agree_with_bert() {
+    // As in BERT's own vocabularies, and as in GGUF files.
     let tokens = [
         "[PAD]",
         "[UNK]",
@@ -355,11 +356,11 @@ fn word_pieces_are_those_of_bert() {
     let twice = twice.pair("tokenizer.ggml.tokens", typed_strings(&["a", "b", "\u{2581}##a", "c"]));
     refused(&twice, ErrorKind::InvalidTokenizer, &["two are \"##a\""]);
     let unknown = without(without(writer, "tokenizer.ggml.unknown_token_id"), "tokenizer.ggml.token_type");
-    refused(&unknown, ErrorKind::InvalidTokenizer, &["a token for what is unknown"]);
+    refused(&unknown, ErrorKind::InvalidTokenizer, &["an unknown token"]);
 }
 
 #[test]
-fn unigrams_are_those_of_sentencepiece() {
+fn unigrams_agree_with_sentencepiece() {
     let tokens =
         ["<pad>", "</s>", "<unk>", "\u{2581}", "a", "b", "ab", "\u{2581}a", "\u{2581}ab", "ba", "<u>"];
     let scores = [0.0, 0.0, 0.0, -2.0, -3.0, -3.5, -4.0, -4.5, -9.0, -5.0, -7.0];
@@ -393,7 +394,7 @@ fn unigrams_are_those_of_sentencepiece() {
     });
     let texts = ["ab ba", "  a   b ", "aba", "abxyzab", "", "a<u>b", "a</s>b", "\u{1f600}"];
     same_ids(&writer, &expected, &texts);
-    // Scores decide: three times `a` cost less than what has two of them in one.
+    // Scores decide: three times `a` scores more than a token with two of them.
     let found = Tokenizer::from_bytes(&files(&writer).unwrap().unwrap().tokenizer).unwrap();
     assert_eq!(found.encode("ab", AddSpecialTokens::Yes).unwrap(), [3, 6, 1]);
     let bare = writer.clone().pair("tokenizer.ggml.add_eos_token", typed_bool(false));
@@ -419,14 +420,15 @@ fn unigrams_are_those_of_sentencepiece() {
     assert_eq!(error.kind(), ErrorKind::InvalidTokenizer);
 }
 
-/// Rules that replace `B` by `b`: length of the trie in bytes, its units, replacements that end in zeros.
+/// Rules that replace `B` by `b`: length of the trie in bytes, its units, zero-terminated replacements.
 ///
-/// A unit of the double array (Darts-clone) has the offset to its children from bit 10 on, whether a value follows in bit
-/// 8, and the byte that leads to it in the lowest eight; a unit with a value has bit 31. A child is at `unit ^ byte`.
+/// A unit of the double array (Darts-clone) has the offset of its children from bit 10 on, a flag for a value in bit 8,
+/// and the byte that leads to it in the lowest eight bits; a unit with a value has bit 31 set. A child is at `unit ^
+/// byte`.
 fn charsmap() -> Vec<u8> {
     let mut units = vec![0_u32; 256];
     units[0] = 1 << 10;
-    // The child of the root by 'B', at 0 ^ 1 ^ 0x42 = 0x43; its value, by 0, at 0x43 ^ 1 = 0x42.
+    // The root's child for 'B' is at 0 ^ 1 ^ 0x42 = 0x43; its value, for byte 0, at 0x43 ^ 1 = 0x42.
     units[0x43] = 1 << 10 | 1 << 8 | 0x42;
     units[0x42] = 1 << 31;
     let mut out = (units.len() as u32 * 4).to_le_bytes().to_vec();

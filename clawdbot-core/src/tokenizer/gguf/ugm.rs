@@ -1,19 +1,19 @@
-//! `t5`: SentencePiece's unigram model. Of all ways to cut a text into tokens, the one whose scores have the largest sum.
+//! `t5`: SentencePiece's unigram model, which takes the split into tokens with the largest sum of scores.
 
 use serde_json::{Value, json};
 
-use super::vocab::{SPACE, TokenKind, Vocab, invalid};
+use super::vocab::{AddedTokens, SPACE, TokenKind, Vocab, invalid};
 use crate::error::Result;
 use crate::weights::{Array, Metadata, Value as MetadataValue};
 
-/// Rules by which characters are replaced, as SentencePiece compiles them.
+/// Replacement rules for characters, as SentencePiece compiles them.
 const CHARACTERS: &str = "tokenizer.ggml.precompiled_charsmap";
 
 pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<Vec<u8>> {
     let unknown = vocab.unknown(metadata)?;
     let scores = vocab.scores(metadata)?;
     let scored = |(id, token): (usize, &&str)| {
-        // What is found in texts before anything else is better than all that is scored.
+        // User-defined tokens are found first, so they must score higher than all others.
         let score = if vocab.kinds[id] == TokenKind::UserDefined { 0.0 } else { scores[id] };
         json!([token, score])
     };
@@ -41,7 +41,7 @@ pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<V
             json!({"type": "Sequence", "normalizers": normalizers})
         },
         "pre_tokenizer": spaces,
-        "post_processor": vocab.post_processor(metadata, (false, true))?,
+        "post_processor": vocab.post_processor(metadata, AddedTokens { bos: false, eos: true })?,
         "decoder": spaces,
         "model": {"type": "Unigram", "unk_id": unknown, "vocab": pieces, "byte_fallback": false},
     });
@@ -77,7 +77,7 @@ mod tests {
     use super::base64;
 
     #[test]
-    fn base64_is_that_of_the_standard() {
+    fn base64_agrees_with_the_rfc() {
         // Section 10 of the RFC, and all digits.
         let texts = ["", "f", "fo", "foo", "foob", "fooba", "foobar"];
         let expected = ["", "Zg==", "Zm8=", "Zm9v", "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"];

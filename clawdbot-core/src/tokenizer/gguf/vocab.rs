@@ -9,11 +9,11 @@ use crate::weights::{Array, Metadata, Value as MetadataValue, quoted};
 
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
-/// What stands for a space.
+/// The character that stands for a space.
 pub(super) const SPACE: &str = "\u{2581}";
 const TYPES: &str = "tokenizer.ggml.token_type";
 
-/// Control tokens that end a text or a turn, in files that name only one such token.
+/// Control tokens that end a text or a turn, for files that name only one of them.
 const ENDS: &[&str] = &[
     "<|im_end|>",
     "<|eot_id|>",
@@ -35,23 +35,23 @@ pub(super) enum TokenKind {
     Unknown,
     /// A marker, such as the end of a turn.
     Control,
-    /// Found in texts before anything else.
+    /// Matched in texts before anything else.
     UserDefined,
     Unused,
     /// A byte, `<0xNN>`.
     Byte,
 }
 
-/// A vocabulary: every id has a token, and no token two ids.
+/// A vocabulary: every id has a token, and no token has two ids.
 pub(super) struct Vocab<'a> {
     pub(super) tokens: Vec<&'a str>,
     pub(super) kinds: Vec<TokenKind>,
     pub(super) ids: HashMap<&'a str, u32>,
-    /// Those that are put around texts, or in place of what is unknown.
+    /// Tokens that are added around texts, and the unknown token.
     around: Vec<u32>,
 }
 
-/// Roles that no text needs a token for.
+/// Roles without which any text can be tokenized.
 const UNNEEDED: [&str; 2] = ["padding", "mask"];
 
 impl<'a> Vocab<'a> {
@@ -63,8 +63,8 @@ impl<'a> Vocab<'a> {
         for (id, token) in tokens.iter().enumerate() {
             let id = u32::try_from(id).map_err(|_| invalid(metadata, TOKENS, "less than 2^32 tokens"))?;
             if let Some(other) = ids.insert(*token, id) {
-                let found = format!("tokens that differ, but {} is both {other} and {id}", quoted(token));
-                return Err(invalid(metadata, TOKENS, &found));
+                let expected = format!("distinct tokens, but {} is both {other} and {id}", quoted(token));
+                return Err(invalid(metadata, TOKENS, &expected));
             }
         }
         let kinds = match metadata.opt_array(TYPES)? {
@@ -91,7 +91,7 @@ impl<'a> Vocab<'a> {
         }
     }
 
-    /// As [`id`](Self::id), but none where a role that no text needs has an id without a token.
+    /// As [`id`](Self::id), but `None` for an unneeded role whose id has no token.
     pub(super) fn optional_id(&self, metadata: &Metadata, role: &str) -> Result<Option<u32>> {
         match self.id(metadata, role) {
             Err(_) if UNNEEDED.contains(&role) && self.beyond(metadata, role)?.is_some() => Ok(None),
@@ -99,20 +99,20 @@ impl<'a> Vocab<'a> {
         }
     }
 
-    /// The id of `role`, if there is no token with it.
+    /// The id of `role`, if no token has it.
     fn beyond(&self, metadata: &Metadata, role: &str) -> Result<Option<u64>> {
         let id = metadata.opt_u64(&format!("tokenizer.ggml.{role}_token_id"))?;
         Ok(id.filter(|&id| id >= self.tokens.len() as u64))
     }
 
-    /// Which ids [`optional_id`](Self::optional_id) passes over.
+    /// Notes on the ids that [`optional_id`](Self::optional_id) ignores.
     pub(super) fn notes(&self, metadata: &Metadata) -> Result<Vec<String>> {
         let mut notes = Vec::new();
         for role in UNNEEDED {
             if let Some(id) = self.beyond(metadata, role)? {
                 let count = self.tokens.len();
                 notes.push(format!(
-                    "tokenizer.ggml.{role}_token_id: {id} is not used, as there are {count} tokens"
+                    "tokenizer.ggml.{role}_token_id: {id} ignored, as there are only {count} tokens"
                 ));
             }
         }
@@ -152,14 +152,13 @@ impl<'a> Vocab<'a> {
         added
     }
 
-    /// `post_processor` of `tokenizer.json`: the tokens that are put around a text. `defaults`: whether, where the file
-    /// does not say.
-    pub(super) fn post_processor(&self, metadata: &Metadata, defaults: (bool, bool)) -> Result<Value> {
-        let around = |role: &str, default: bool| -> Result<Option<(u32, &str)>> {
+    /// `post_processor` of `tokenizer.json`: the tokens added around a text; `defaults` where the file does not say.
+    pub(super) fn post_processor(&self, metadata: &Metadata, defaults: AddedTokens) -> Result<Value> {
+        let around = |role: &str, default: bool| -> Result<Option<Marker>> {
             let key = format!("tokenizer.ggml.add_{role}_token");
             let add = metadata.opt_bool(&key)?;
             match self.id(metadata, role)? {
-                Some(id) if add.unwrap_or(default) => Ok(Some((id, self.tokens[id as usize]))),
+                Some(id) if add.unwrap_or(default) => Ok(Some(self.marker(id))),
                 None if add == Some(true) => {
                     let role_key = format!("tokenizer.ggml.{role}_token_id");
                     Err(invalid(metadata, &role_key, &format!("an id, as {key} is true")))
@@ -167,46 +166,22 @@ impl<'a> Vocab<'a> {
                 _ => Ok(None),
             }
         };
-        let owned = |(id, token): (u32, &str)| (id, token.to_owned());
-        let (before, behind) = (around("bos", defaults.0)?.map(owned), around("eos", defaults.1)?.map(owned));
-        // As RoBERTa's pairs are: a separator where the second text would begin.
-        let separator = self.id(metadata, "seperator")?.map(|id| (id, self.tokens[id as usize].to_owned()));
+        let (before, after) = (around("bos", defaults.bos)?, around("eos", defaults.eos)?);
+        // As in RoBERTa's pairs: a separator in place of the second text's first token.
+        let separator = self.id(metadata, "seperator")?.map(|id| self.marker(id));
         let second = separator.or_else(|| before.clone());
-        Ok(Self::around(before, second, behind))
+        Ok(Markers { before, second, after }.post_processor())
     }
 
-    /// `post_processor` of `tokenizer.json` that puts these tokens before and after a text, and before the second of a pair.
-    pub(super) fn around(
-        before: Option<(u32, String)>,
-        second: Option<(u32, String)>,
-        behind: Option<(u32, String)>,
-    ) -> Value {
-        if before.is_none() && behind.is_none() {
-            return Value::Null;
-        }
-        let marker = |token: &str, kind: u32| json!({"SpecialToken": {"id": token, "type_id": kind}});
-        let text = |name: &str, kind: u32| {
-            let mut parts = Vec::new();
-            let first = if kind == 0 { &before } else { &second };
-            parts.extend(first.as_ref().map(|(_, token)| marker(token, kind)));
-            parts.push(json!({"Sequence": {"id": name, "type_id": kind}}));
-            parts.extend(behind.as_ref().map(|(_, token)| marker(token, kind)));
-            parts
-        };
-        let single = text("A", 0);
-        let pair: Vec<Value> = single.iter().cloned().chain(text("B", 1)).collect();
-        let mut special = json!({});
-        for (id, token) in before.iter().chain(&second).chain(&behind) {
-            special[token.as_str()] = json!({"id": token, "ids": [id], "tokens": [token]});
-        }
-        json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special})
+    fn marker(&self, id: u32) -> Marker {
+        Marker { id, token: self.tokens[id as usize].to_owned() }
     }
 
-    /// The id of the token for what is unknown: the one with that role, else the first of that type.
+    /// The id of the unknown token: the one with that role, else the first of that type.
     pub(super) fn unknown(&self, metadata: &Metadata) -> Result<u32> {
         let of_type = || self.kinds.iter().position(|kind| *kind == TokenKind::Unknown).map(|id| id as u32);
         let found = self.id(metadata, "unknown")?.or_else(of_type);
-        found.ok_or_else(|| invalid(metadata, TOKENS, "a token for what is unknown"))
+        found.ok_or_else(|| invalid(metadata, TOKENS, "an unknown token"))
     }
 
     /// One score for each token.
@@ -222,8 +197,8 @@ impl<'a> Vocab<'a> {
         scores.filter(|scores| scores.len() == count).ok_or_else(expected)
     }
 
-    /// Unused tokens that no merge makes or needs: names for the ids with which a vocabulary is filled up. No text has them,
-    /// and they have none, as in llama.cpp; so they are left out, and never generated.
+    /// Unused tokens that no merge makes or needs: placeholder names with which a vocabulary is padded. No text
+    /// contains them, and as in llama.cpp they decode to nothing, so they are left out and never generated.
     fn padding(&self, merges: &[(&str, &str)]) -> HashSet<&'a str> {
         let unused = self.tokens.iter().zip(&self.kinds).filter(|(_, kind)| **kind == TokenKind::Unused);
         let mut padding: HashSet<&str> = unused.map(|(token, _)| *token).collect();
@@ -238,10 +213,10 @@ impl<'a> Vocab<'a> {
         padding
     }
 
-    /// The whole file, with a BPE model.
+    /// The complete file, with a BPE model.
     ///
     /// # Errors
-    /// `Internal` when a string cannot be written, which does not happen.
+    /// `Internal` if a string cannot be written, which does not happen.
     pub(super) fn bpe_json<'m>(
         &self,
         mut head: Value,
@@ -249,11 +224,11 @@ impl<'a> Vocab<'a> {
         merges: &[(&'m str, &'m str)],
     ) -> Result<Vec<u8>> {
         let padding = self.padding(merges);
-        // The large parts are written as they come, not made to JSON values first.
+        // The large parts are written directly, without building JSON values first.
         head["version"] = "1.0".into();
         let mut out = head.to_string().into_bytes();
         out.pop();
-        // Behind its type, for which the reader looks first.
+        // After the type, which the reader needs first.
         out.extend_from_slice(br#","model":{"type":"BPE""#);
         model["dropout"] = Value::Null;
         let model = model.to_string();
@@ -278,7 +253,59 @@ impl<'a> Vocab<'a> {
     }
 }
 
-/// `end` in place of the comma after the last element.
+/// Whether tokens are added around a text.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AddedTokens {
+    /// The beginning-of-sequence token, before it.
+    pub(super) bos: bool,
+    /// The end-of-sequence token, after it.
+    pub(super) eos: bool,
+}
+
+/// A token that is added around texts.
+#[derive(Debug, Clone)]
+pub(super) struct Marker {
+    pub(super) id: u32,
+    pub(super) token: String,
+}
+
+/// Tokens that are added around a text or a pair of texts.
+#[derive(Debug, Clone)]
+pub(super) struct Markers {
+    pub(super) before: Option<Marker>,
+    /// Before the second text of a pair.
+    pub(super) second: Option<Marker>,
+    /// After each text.
+    pub(super) after: Option<Marker>,
+}
+
+impl Markers {
+    /// The `post_processor` of `tokenizer.json` that adds them.
+    pub(super) fn post_processor(&self) -> Value {
+        let Markers { before, second, after } = self;
+        if before.is_none() && after.is_none() {
+            return Value::Null;
+        }
+        let marker = |token: &str, kind: u32| json!({"SpecialToken": {"id": token, "type_id": kind}});
+        let text = |name: &str, kind: u32| {
+            let mut parts = Vec::new();
+            let first = if kind == 0 { before } else { second };
+            parts.extend(first.as_ref().map(|first| marker(&first.token, kind)));
+            parts.push(json!({"Sequence": {"id": name, "type_id": kind}}));
+            parts.extend(after.as_ref().map(|after| marker(&after.token, kind)));
+            parts
+        };
+        let single = text("A", 0);
+        let pair: Vec<Value> = single.iter().cloned().chain(text("B", 1)).collect();
+        let mut special = json!({});
+        for Marker { id, token } in before.iter().chain(second).chain(after) {
+            special[token.as_str()] = json!({"id": token, "ids": [id], "tokens": [token]});
+        }
+        json!({"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": special})
+    }
+}
+
+/// Replaces the comma after the last element by `end`.
 fn close(out: &mut Vec<u8>, end: &[u8]) {
     if out.last() == Some(&b',') {
         out.pop();
@@ -306,7 +333,7 @@ fn kinds(metadata: &Metadata, types: &Array, count: usize) -> Result<Vec<TokenKi
         .ok_or_else(|| invalid(metadata, TYPES, &format!("{count} integers from 1 to 6, one for each token")))
 }
 
-/// `InvalidTokenizer` naming the file, `key`, what was expected and what is there.
+/// `InvalidTokenizer` with the file, `key`, what was expected and what was found.
 pub(super) fn invalid(metadata: &Metadata, key: &str, expected: &str) -> Error {
     let found = metadata.invalid(key, expected);
     Error::new(ErrorKind::InvalidTokenizer, found.message()).with("file", metadata.file()).with("key", key)

@@ -1,16 +1,16 @@
-//! `bert`: WordPiece. Words are cut into the longest pieces that are tokens. Files have pieces that begin a word with a
-//! mark for a space in front, and those that go on without the two signs that BERT's own vocabularies have there:
-//! `▁embed`, `ding` for `embed`, `##ding`. Names in brackets, such as `[CLS]`, are as they are.
+//! `bert`: WordPiece, which splits words into the longest pieces that are tokens. BERT's own vocabularies mark pieces
+//! that continue a word, as in `embed`, `##ding`; GGUF files mark those that begin one with a space instead: `▁embed`,
+//! `ding`. Names in brackets, such as `[CLS]`, are unmarked.
 
 use serde_json::{Map, Value, json};
 
-use super::vocab::{SPACE, TOKENS, TokenKind, Vocab, invalid};
+use super::vocab::{Marker, Markers, SPACE, TOKENS, TokenKind, Vocab, invalid};
 use crate::error::Result;
 use crate::weights::{Metadata, quoted};
 
-/// In front of pieces that go on.
-const GOES_ON: &str = "##";
-/// A longer word is unknown as a whole, as in BERT.
+/// Prefix of pieces that continue a word.
+const CONTINUATION: &str = "##";
+/// A longer word becomes the unknown token, as in BERT.
 const LONGEST_WORD: usize = 100;
 
 pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<Vec<u8>> {
@@ -19,11 +19,11 @@ pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<V
     for (id, (token, kind)) in vocab.tokens.iter().zip(&vocab.kinds).enumerate() {
         let piece = piece(token, *kind);
         if pieces.insert(piece.clone(), id.into()).is_some() {
-            let expected = format!("pieces that differ, but two are {}", quoted(&piece));
+            let expected = format!("distinct pieces, but two are {}", quoted(&piece));
             return Err(invalid(metadata, TOKENS, &expected));
         }
     }
-    // What is in brackets is a marker, whatever its type says.
+    // Names in brackets are markers, whatever their type.
     let marker =
         |token: &str| token.starts_with('[') && token.ends_with(']') && !token.starts_with("[unused");
     let special = |id: usize, token: &str| vocab.kinds[id] == TokenKind::Control || marker(token);
@@ -46,9 +46,9 @@ pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<V
         }
         Ok(vocab.id(metadata, first)?.or(vocab.id(metadata, second)?))
     };
-    let marked = |id: u32| (id, piece(vocab.tokens[id as usize], vocab.kinds[id as usize]));
-    let before = role("cls", "bos", ["bos", "cls"])?.map(marked);
-    let behind = role("seperator", "eos", ["sep", "eos"])?.map(marked);
+    let marker = |id: u32| Marker { id, token: piece(vocab.tokens[id as usize], vocab.kinds[id as usize]) };
+    let before = role("cls", "bos", ["bos", "cls"])?.map(marker);
+    let after = role("seperator", "eos", ["sep", "eos"])?.map(marker);
     let lowercase = option("lowercase")?.unwrap_or(true);
     let json = json!({
         "version": "1.0",
@@ -58,23 +58,23 @@ pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<V
             "strip_accents": option("strip_accents")?.unwrap_or(lowercase), "lowercase": lowercase,
         },
         "pre_tokenizer": {"type": "BertPreTokenizer"},
-        "post_processor": Vocab::around(before, None, behind),
-        "decoder": {"type": "WordPiece", "prefix": GOES_ON, "cleanup": true},
+        "post_processor": Markers { before, second: None, after }.post_processor(),
+        "decoder": {"type": "WordPiece", "prefix": CONTINUATION, "cleanup": true},
         "model": {
-            "type": "WordPiece", "unk_token": marked(unknown).1, "continuing_subword_prefix": GOES_ON,
+            "type": "WordPiece", "unk_token": marker(unknown).token, "continuing_subword_prefix": CONTINUATION,
             "max_input_chars_per_word": LONGEST_WORD, "vocab": pieces,
         },
     });
     Ok(json.to_string().into_bytes())
 }
 
-/// A token as BERT's vocabularies have it.
+/// A token as in BERT's vocabularies.
 fn piece(token: &str, kind: TokenKind) -> String {
     match token.strip_prefix(SPACE) {
         Some(begins) => begins.to_owned(),
         None if kind == TokenKind::Control || token.starts_with('[') && token.ends_with(']') => {
             token.to_owned()
         }
-        None => format!("{GOES_ON}{token}"),
+        None => format!("{CONTINUATION}{token}"),
     }
 }

@@ -1,11 +1,11 @@
-//! SentencePiece's rules for characters (`precompiled_charsmap`): the length of a table, the table, and the replacements
-//! that it points at. Their parser and their use trust all three, so they are checked first.
+//! SentencePiece's replacement rules for characters (`precompiled_charsmap`): the length of a trie, the trie, and the
+//! replacements it points to. The crate trusts all three, so they are checked first.
 
 use tokenizers::normalizers::Precompiled;
 
-/// Where the rules are, in a normalizer.
+/// Key of the rules in a normalizer.
 pub(super) const KEY: &str = "precompiled_charsmap";
-/// Most bytes of what a character is replaced with; Unicode's longest are 33.
+/// Most bytes of a replacement; Unicode's longest have 33.
 pub(super) const MAX_REPLACEMENT: usize = 64;
 
 /// The rules in `text`, which is base64.
@@ -19,11 +19,11 @@ pub(super) fn read(text: &str) -> Result<Precompiled, String> {
     Precompiled::from(&bytes).map_err(|error| error.to_string())
 }
 
-/// Whether letters and digits of ASCII are something but white space, and its white space is.
+/// Whether ASCII letters and digits stay something other than white space, and ASCII white space stays white space.
 pub(super) fn keeps_words(rules: &Precompiled) -> bool {
     let becomes = |text: &str| rules.normalize_string(text);
     let mut ascii = (0..128_u8).map(char::from);
-    // Which is one character for the rules.
+    // "\r\n" is one character for the rules.
     becomes("\r\n").contains(char::is_whitespace)
         && ascii.all(|c| match becomes(c.encode_utf8(&mut [0; 4])) {
             found if c.is_ascii_alphanumeric() => found.contains(|c: char| !c.is_whitespace()),
@@ -43,9 +43,9 @@ fn digit(byte: u8) -> Option<u8> {
     }
 }
 
-/// Checks that the table is within the rules, before memory is asked for.
+/// Checks that the trie is within the rules, before memory is allocated.
 fn check_length(text: &str) -> Result<(), String> {
-    // Six digits have the four bytes of the length.
+    // Six base64 digits hold the four bytes of the length.
     let first: Option<Vec<u8>> = text.bytes().take(6).map(digit).collect();
     let Some(digits) = first.filter(|digits| digits.len() == 6) else {
         return Err(format!("{KEY}: expected the length of a table in base64"));
@@ -79,8 +79,8 @@ fn decode(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Checks that no text leads outside of the table (a double-array trie,
-/// <https://github.com/s-yata/darts-clone>) or of the replacements.
+/// Checks that no text leads outside of the trie (a double array, <https://github.com/s-yata/darts-clone>) or of the
+/// replacements.
 fn check(bytes: &[u8]) -> Result<(), String> {
     let (length, rest) = bytes.split_first_chunk::<4>().ok_or("expected the length of a table")?;
     let length = u32::from_le_bytes(*length) as usize / 4 * 4;
@@ -92,21 +92,21 @@ fn check(bytes: &[u8]) -> Result<(), String> {
         return Err(format!("expected replacements of at most {MAX_REPLACEMENT} bytes, found one of {long}"));
     }
     let inside = |at: usize| at < table.len();
-    // Where the children of each unit are: any of 256, by the next byte of a text.
+    // The children of each unit: any of 256, selected by the next byte of a text.
     for (at, &unit) in table.iter().enumerate() {
-        // A value, which has no children. The root is gone through whatever it is.
+        // A unit with a value has no children. The root is always followed.
         if unit >> 31 == 1 && at != 0 {
             continue;
         }
         let offset = (unit as usize >> 10) << ((unit & 1 << 9) >> 6);
         let children = at ^ offset;
         if !inside(children | 0xff) {
-            return Err("a unit of the table leads outside of it".to_owned());
+            return Err("a unit of the table points outside of it".to_owned());
         }
         if unit >> 8 & 1 == 1 {
             let value = (table[children] & !(1 << 31)) as usize;
             if !replacements.is_char_boundary(value) {
-                return Err("a unit of the table leads outside of the replacements".to_owned());
+                return Err("a unit of the table points outside of the replacements".to_owned());
             }
         }
     }
@@ -134,7 +134,7 @@ pub(super) mod tests {
         text
     }
 
-    /// Rules with one that makes "b" of "a": the root leads to 'a', that to a leaf with the value 0.
+    /// Rules with one that replaces "a" by "b": the root leads to 'a', and that to a leaf with the value 0.
     fn rules(change: impl Fn(&mut Vec<u32>), replacements: &str) -> String {
         let mut table = vec![0_u32; 512];
         table[0] = 256 << 10;
@@ -156,14 +156,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn words_are_kept_unless_their_letters_are_not() {
+    fn words_are_kept_if_their_letters_are() {
         for (replacement, kept) in [("b\0", true), ("\0", false), (" \0", false)] {
             assert_eq!(keeps_words(&read(&rules(|_| {}, replacement)).unwrap()), kept, "{replacement:?}");
         }
     }
 
     #[test]
-    fn what_leads_outside_is_refused() {
+    fn links_to_the_outside_are_refused() {
         for (what, text) in [
             ("outside of it", rules(|table| table[7] = 1000 << 10, "b\0")),
             ("outside of it", rules(|table| table[0] = u32::MAX, "b\0")),
@@ -180,14 +180,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_table_that_is_not_there_is_refused() {
+    fn a_missing_table_is_refused() {
         // Lengths 2^30 and 2^32 - 1, little-endian, then one unit of the table and a zero.
         for (rules, length) in [("AAAAQAAAAAAA", "1073741824"), ("/////wAAAAAA", "4294967295")] {
             let error = read(rules).unwrap_err();
             assert!(error.contains("within the 9 bytes") && error.contains(length), "{error}");
             let plain = json!({"type": "Precompiled", "precompiled_charsmap": rules}).to_string();
             let hidden = plain.replace("precompiled_", "\\u0070recompiled_");
-            // The rules are refused before anything that is wrong after them.
+            // The rules are refused before later parts of the file.
             for file in [
                 format!(
                     r#"{{"version": "1.0", "normalizer": {plain}, "model": {{"type": "BPE", "vocab": {{}}, "merges": []}}}}"#

@@ -1,20 +1,20 @@
-//! Classes of characters in Oniguruma's patterns: brackets, escapes, properties by name.
+//! Character classes in Oniguruma's patterns: brackets, escapes, named properties.
 
-use super::oniguruma::{Parser, letter};
+use super::cursor::{Flags, Parser, letter};
 
-/// What a class of Unicode's letters takes when compiled, in bytes.
+/// Bytes of a compiled class with many of Unicode's characters.
 pub(super) const WIDE: u64 = 64 << 10;
-/// What is between that and a few ASCII characters.
+/// Bytes of a compiled class between that and a few ASCII characters.
 const NARROW: u64 = 8 << 10;
 /// Deepest nesting of brackets.
 const MAX_DEPTH: usize = 16;
 
-/// Characters of words: not those that join them, other than in the engine used here.
+/// Word characters of Oniguruma: unlike those of the regex crate, they do not include joiners.
 const LETTERS: &str = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}";
-/// Numbers of Latin-1 that belong to them too, but not between brackets.
+/// Latin-1 numbers that are also word characters, except inside brackets.
 const LATIN: &str = r"\x{B2}\x{B3}\x{B9}\x{BC}-\x{BE}";
 
-/// A character of a word, for borders of words.
+/// A word character, for word boundaries.
 pub(super) fn word() -> String {
     format!("[{LETTERS}{LATIN}]")
 }
@@ -30,8 +30,8 @@ pub(super) const GRAPHEME: &str = concat!(
     r"[^\p{gcb=Control}\r\n])[\p{gcb=Extend}\x{200D}\p{gcb=SpacingMark}]*)"
 );
 
-/// Names that Oniguruma gives classes, in brackets (`[:alpha:]`) and as properties (`\p{Alpha}`): name, what it is in
-/// a class, what it takes. Other properties have the names of Unicode.
+/// Names of classes in Oniguruma, in brackets (`[:alpha:]`) and as properties (`\p{Alpha}`): name, translation, bytes
+/// when compiled. Other properties have Unicode's names.
 const NAMES: [(&str, &str, u64); 14] = [
     ("alnum", r"\p{Alphabetic}\p{Nd}", WIDE),
     ("alpha", r"\p{Alphabetic}", WIDE),
@@ -52,12 +52,12 @@ const NAMES: [(&str, &str, u64); 14] = [
 /// A set of characters.
 #[derive(Debug, Clone)]
 pub(super) struct Class {
-    /// What stands between brackets.
+    /// The text between brackets.
     items: String,
     negated: bool,
     ignore_case: bool,
     pub(super) cost: u64,
-    /// The letter that is its only one, as a bit.
+    /// If it has only one letter: that letter as a bit.
     pub(super) only_letter: u32,
 }
 
@@ -70,7 +70,7 @@ impl Class {
         format!("[{}{}]", if self.negated { "^" } else { "" }, self.items)
     }
 
-    /// It as it is where it stands outside of brackets.
+    /// The class as it is outside of brackets.
     pub(super) fn alone(mut self) -> Self {
         if self.items == LETTERS {
             self.items.push_str(LATIN);
@@ -78,18 +78,18 @@ impl Class {
         self
     }
 
-    /// It as a pattern.
+    /// The class as a pattern.
     pub(super) fn text(&self) -> String {
         if self.ignore_case { format!("(?i:{})", self.bracketed()) } else { self.bracketed() }
     }
 }
 
-/// `c` as a pattern, in and outside of brackets.
+/// `c` as a pattern, inside and outside of brackets.
 pub(super) fn written(c: char) -> String {
     if c.is_ascii_alphanumeric() { c.to_string() } else { format!("\\x{{{:X}}}", u32::from(c)) }
 }
 
-/// The class that `\` and `c` stand for, if they do.
+/// The class that `\` and `c` stand for, if any.
 pub(super) fn escaped(parser: &mut Parser, c: char) -> Result<Option<Class>, String> {
     let class = match c.to_ascii_lowercase() {
         'd' => named("digit", false),
@@ -107,7 +107,7 @@ fn named(name: &str, negated: bool) -> Option<Class> {
     Some(Class::new(items, negated, *cost))
 }
 
-/// What follows `\p`.
+/// Parses what follows `\p`.
 fn property(parser: &mut Parser, negated: bool) -> Result<Class, String> {
     let name = if parser.take("{") {
         parser.until("}").ok_or("expected a } after a property's name")?
@@ -118,10 +118,10 @@ fn property(parser: &mut Parser, negated: bool) -> Result<Class, String> {
         Some(name) => (name, !negated),
         None => (name.as_str(), negated),
     };
-    // As Oniguruma compares names.
+    // Compared as Oniguruma compares names.
     let key: String =
         name.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).map(|c| c.to_ascii_lowercase()).collect();
-    // The property has no symbols, the class of that name has.
+    // The property does not contain symbols, unlike the class of that name.
     let class = if key == "punct" { Some(Class::new(r"\p{P}", negated, WIDE)) } else { named(&key, negated) };
     if let Some(class) = class {
         return Ok(class);
@@ -129,7 +129,7 @@ fn property(parser: &mut Parser, negated: bool) -> Result<Class, String> {
     let known = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric());
     match known && regex_syntax::parse(&format!(r"\p{{{key}}}")).is_ok() {
         true => Ok(Class::new(&format!(r"\p{{{key}}}"), negated, WIDE)),
-        false => Err(format!("the property {name:.50?} is not known")),
+        false => Err(format!("unknown property {name:.50?}")),
     }
 }
 
@@ -153,10 +153,10 @@ pub(super) fn escaped_char(parser: &mut Parser, c: char) -> Result<char, String>
             while digits.len() < 2 && parser.peek().is_some_and(|c| c.is_ascii_hexdigit()) {
                 digits.push(parser.next()?);
             }
-            // More would be a part of a character.
+            // Larger values would be parts of characters.
             match hexadecimal(&digits, 1..=2)? {
                 code @ 0..0x80 => code,
-                _ => return Err("a byte that is no character is not supported".to_owned()),
+                _ => return Err("bytes that are not characters are not supported".to_owned()),
             }
         }
         'u' => {
@@ -166,7 +166,7 @@ pub(super) fn escaped_char(parser: &mut Parser, c: char) -> Result<char, String>
         c if c.is_ascii_alphanumeric() => return Err(format!(r"\{c} is not supported")),
         c => u32::from(c),
     };
-    char::from_u32(code).ok_or_else(|| format!("{code:X} is no character"))
+    char::from_u32(code).ok_or_else(|| format!("{code:X} is not a character"))
 }
 
 fn hexadecimal(digits: &str, length: std::ops::RangeInclusive<usize>) -> Result<u32, String> {
@@ -181,14 +181,14 @@ enum Item {
     Class(Class),
 }
 
-fn item(parser: &mut Parser, ignore_case: bool, depth: usize) -> Result<Item, String> {
+fn item(parser: &mut Parser, flags: Flags, depth: usize) -> Result<Item, String> {
     let class = match parser.next()? {
         '[' if parser.take(":") => {
             let name = parser.until(":]").ok_or("expected :] after the name of a class")?;
             let (negated, name) = name.strip_prefix('^').map_or((false, name.as_str()), |name| (true, name));
-            named(name, negated).ok_or_else(|| format!("the class {name:.50?} is not known"))?
+            named(name, negated).ok_or_else(|| format!("unknown class {name:.50?}"))?
         }
-        '[' => bracket(parser, ignore_case, depth + 1)?,
+        '[' => bracket(parser, flags, depth + 1)?,
         '\\' => {
             let c = parser.next()?;
             match (c, escaped(parser, c)?) {
@@ -199,32 +199,35 @@ fn item(parser: &mut Parser, ignore_case: bool, depth: usize) -> Result<Item, St
         }
         c => return Ok(Item::Char(c)),
     };
-    // Of a property, letters are meant as they are; in the engine used here they would not be.
-    if ignore_case && class.cost >= WIDE {
-        return Err("a class of letters without regard to case is not supported".to_owned());
+    // In Oniguruma, letters of a property keep their case; in the regex crate they would not.
+    if flags.ignore_case && class.cost >= WIDE {
+        return Err("case-insensitive classes of letters are not supported".to_owned());
     }
     Ok(Item::Class(class))
 }
 
-/// What follows `[`, up to the end.
-pub(super) fn bracket(parser: &mut Parser, ignore_case: bool, depth: usize) -> Result<Class, String> {
+/// Parses what follows `[`, up to its end.
+pub(super) fn bracket(parser: &mut Parser, flags: Flags, depth: usize) -> Result<Class, String> {
     if depth > MAX_DEPTH {
         return Err(format!("expected brackets at most {MAX_DEPTH} deep"));
     }
     let negated = parser.take("^");
-    let mut class = Class { ignore_case, ..Class::new("", negated, if negated { NARROW } else { 256 }) };
-    // Sets whose intersection it is.
+    let mut class = Class {
+        ignore_case: flags.ignore_case,
+        ..Class::new("", negated, if negated { NARROW } else { 256 })
+    };
+    // The sets to intersect.
     let mut parts = vec![String::new()];
     let (mut letters, mut others) = (0, negated);
     let mut first = true;
-    // A bracket that comes first stands for itself.
+    // A bracket in the first place stands for itself.
     while std::mem::take(&mut first) || !parser.take("]") {
         if parser.take("&&") {
             others = true;
             parts.push(String::new());
             continue;
         }
-        let low = match item(parser, ignore_case, depth)? {
+        let low = match item(parser, flags, depth)? {
             Item::Char(low) => low,
             Item::Class(inner) => {
                 others = true;
@@ -240,17 +243,17 @@ pub(super) fn bracket(parser: &mut Parser, ignore_case: bool, depth: usize) -> R
             false => low,
             true => {
                 parser.next()?;
-                match item(parser, ignore_case, depth)? {
+                match item(parser, flags, depth)? {
                     Item::Char(high) => high,
                     Item::Class(_) => return Err("expected no range that ends with a class".to_owned()),
                 }
             }
         };
         if high < low {
-            return Err(format!("expected a range from less to more, found {low:?} to {high:?}"));
+            return Err(format!("expected an ascending range, found {low:?} to {high:?}"));
         }
-        if ignore_case && !high.is_ascii() {
-            return Err(format!("{high:?} without regard to case is not supported"));
+        if flags.ignore_case && !high.is_ascii() {
+            return Err(format!("{high:?} is not supported where case is ignored"));
         }
         class.cost += if high.is_ascii() { 0 } else { NARROW };
         letters |= letter(low);
@@ -267,7 +270,7 @@ pub(super) fn bracket(parser: &mut Parser, ignore_case: bool, depth: usize) -> R
         [items] => items.clone(),
         parts => parts.iter().map(|part| format!("[{part}]")).collect::<Vec<_>>().join("&&"),
     };
-    if ignore_case && !others && letters.count_ones() == 1 {
+    if flags.ignore_case && !others && letters.count_ones() == 1 {
         class.only_letter = letters;
     }
     Ok(class)

@@ -1,19 +1,20 @@
-//! Decoders: tokens to text. They run while text is generated, and on whatever tokens a model draws, so they are written
-//! here: none of them panics, and a text grows within bounds.
+//! Decoders: tokens to text. They run during generation on whatever tokens a model samples, so they are implemented
+//! here: none panics, and the growth of a text is bounded.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{AT_ONCE, Finder, Limits, kind, steps, text, work};
+use super::steps::{AT_ONCE, Finder, Limits, kind, steps, text};
+use super::work;
 
-/// A text may become this many times as long as the tokens, in bytes.
+/// A text may become this many times as long as its tokens, in bytes,
 const MAX_GROWTH: usize = 16;
-/// And this much longer.
+/// plus this many bytes.
 const MORE: usize = 1024;
-/// Most characters that are stripped at an end.
+/// Most characters to strip at an end.
 pub(in crate::tokenizer) const MAX_STRIP: usize = 16;
 
-/// The steps in their order.
+/// Decoder steps in order.
 #[derive(Debug, Default)]
 pub(in crate::tokenizer) struct Decoder(Vec<Step>);
 
@@ -49,7 +50,7 @@ impl Decoder {
     /// The text of `tokens`.
     ///
     /// # Errors
-    /// For a text that grows beyond bounds, and a pattern that takes too long.
+    /// For a text that grows beyond the bounds, and a pattern that takes too long.
     pub(in crate::tokenizer) fn decode(&self, mut tokens: Vec<String>) -> tokenizers::Result<String> {
         let original: usize = tokens.iter().map(String::len).sum();
         let limit = original.saturating_mul(MAX_GROWTH).saturating_add(MORE);
@@ -66,7 +67,7 @@ fn within(len: usize, limit: usize) -> tokenizers::Result<()> {
     if len <= limit {
         return Ok(());
     }
-    Err(work::fail(format!("the decoder makes text of {len} bytes, where at most {limit} are expected")))
+    Err(work::fail(format!("expected at most {limit} bytes of decoded text, found {len}")))
 }
 
 fn parse(step: Map<String, Value>, limits: &mut Limits) -> Result<Step, String> {
@@ -108,7 +109,7 @@ fn parse(step: Map<String, Value>, limits: &mut Limits) -> Result<Step, String> 
         let name = kind(&step).to_owned();
         serde_json::from_value(Value::Object(step)).map_err(|error| format!("{name}: {error}"))
     }
-    // A text without a character would be found everywhere.
+    // An empty text would match everywhere.
     let some = |text: String, what: &str| match text.is_empty() {
         true => Err(format!("{what}: expected at least one character")),
         false => Ok(text),
@@ -124,7 +125,7 @@ fn parse(step: Map<String, Value>, limits: &mut Limits) -> Result<Step, String> 
             let Metaspace { replacement, add_prefix_space, prepend_scheme } = read(step)?;
             let prepended = prepend_scheme.unwrap_or(Prepend::Always) != Prepend::Never;
             if prepend_scheme.is_some() && prepended && add_prefix_space == Some(false) {
-                return Err("Metaspace: expected add_prefix_space as prepend_scheme has it".to_owned());
+                return Err("Metaspace: expected add_prefix_space to agree with prepend_scheme".to_owned());
             }
             Step::Metaspace { replacement, prepended: prepended && add_prefix_space != Some(false) }
         }
@@ -138,7 +139,7 @@ fn parse(step: Map<String, Value>, limits: &mut Limits) -> Result<Step, String> 
         }
         "Replace" => {
             let content = text(&step, "content")?.to_owned();
-            Step::Replace { what: Finder::of(&step, limits)?.0, content }
+            Step::Replace { what: Finder::of(&step, limits)?, content }
         }
         "Fuse" => Step::Fuse,
         "Strip" => {
@@ -247,7 +248,7 @@ impl Step {
     }
 }
 
-/// Does `work` on each token with its place, until it should stop.
+/// Runs `work` on each token and its index, until it should stop.
 fn each(
     tokens: &mut [String],
     mut work: impl FnMut(usize, &mut String) -> tokenizers::Result<()>,
@@ -261,7 +262,7 @@ fn each(
     Ok(())
 }
 
-/// Runs of tokens for bytes become the characters that they are, or one U+FFFD each.
+/// Runs of byte tokens become the characters that they encode, or one U+FFFD each.
 fn byte_fallback(tokens: Vec<String>) -> Vec<String> {
     let mut decoded = Vec::with_capacity(tokens.len());
     let mut bytes = Vec::new();
@@ -286,7 +287,7 @@ fn byte_fallback(tokens: Vec<String>) -> Vec<String> {
     decoded
 }
 
-/// English punctuation without the spaces that splitting put there.
+/// English punctuation, with and without the spaces that splitting put there.
 const CLEAN: [(&str, &str); 11] = [
     (" .", "."),
     (" ?", "?"),

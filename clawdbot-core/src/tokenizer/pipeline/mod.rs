@@ -1,18 +1,16 @@
-//! What `tokenizer.json` puts around its model. The parts are checked before they are built, so that none of them panics,
-//! multiplies text without bound, or takes memory that the file does not justify.
-
-use std::fmt;
-
-use serde_json::{Map, Value};
+//! The parts of `tokenizer.json` around its model. They are checked before they are built, so that none panics,
+//! multiplies text without bound, or takes memory out of proportion to the file.
 
 mod charsmap;
 mod class;
+mod cursor;
 mod decoder;
 mod normalizer;
 mod oniguruma;
 mod post_processor;
 mod pre_tokenizer;
 mod regex;
+mod steps;
 #[cfg(test)]
 mod tests;
 pub(super) mod work;
@@ -23,151 +21,9 @@ pub(super) use decoder::{Decoder, MAX_STRIP, Step as DecoderStep};
 pub(super) use normalizer::{Normalizers, Words};
 pub(super) use post_processor::post_processor;
 pub(super) use pre_tokenizer::PreTokenizers;
-use regex::Regex;
+pub(super) use steps::{AT_ONCE, Limits};
 
-/// Most steps of a part.
-const MAX_STEPS: usize = 100;
-/// Deepest sequences of sequences.
-const MAX_DEPTH: usize = 64;
-
-/// Tokens that are worked on between looks at what was cancelled.
-pub(super) const AT_ONCE: usize = 4096;
-
-/// What the parts of a file may still take.
-pub(super) struct Limits {
-    regexes: u64,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Limits { regexes: oniguruma::MAX_COST }
-    }
-}
-
-/// The steps of a part: its own, or those of a sequence, and of sequences in it, whose steps are under `key`.
-///
-/// # Errors
-/// With what was expected and found.
-fn steps(part: Value, key: &str) -> Result<Vec<Map<String, Value>>, String> {
-    fn add(part: Value, key: &str, depth: usize, steps: &mut Vec<Map<String, Value>>) -> Result<(), String> {
-        let Value::Object(mut step) = part else { return Err("expected an object or null".to_owned()) };
-        match step.get(key) {
-            // Without a type, what has steps is a sequence.
-            Some(Value::Array(_)) if matches!(step.get("type"), None | Some(Value::String(_))) => {
-                if let Some(kind) = step.get("type").filter(|kind| *kind != "Sequence") {
-                    return Err(format!("expected a sequence, as there are {key}, found {kind}"));
-                }
-                let Some(Value::Array(inner)) = step.remove(key) else { return Ok(()) };
-                if depth == MAX_DEPTH {
-                    return Err(format!("expected sequences at most {MAX_DEPTH} deep"));
-                }
-                inner.into_iter().try_for_each(|step| add(step, key, depth + 1, steps))
-            }
-            _ if steps.len() == MAX_STEPS => Err(format!("expected at most {MAX_STEPS} steps")),
-            _ => {
-                steps.push(step);
-                Ok(())
-            }
-        }
-    }
-    let mut found = Vec::new();
-    add(part, key, 0, &mut found)?;
-    Ok(found)
-}
-
-/// The type of a step.
-fn kind(step: &Map<String, Value>) -> &str {
-    step.get("type").and_then(Value::as_str).unwrap_or_default()
-}
-
-fn text<'a>(step: &'a Map<String, Value>, key: &str) -> Result<&'a str, String> {
-    let found = step.get(key).and_then(Value::as_str);
-    found.ok_or_else(|| format!("{}: expected the text {key:?}", kind(step)))
-}
-
-/// What a step looks for.
-pub(super) enum Finder {
-    Text(String),
-    Regex(Regex),
-}
-
-impl Finder {
-    /// What is under `pattern`, and whether it may match nothing.
-    fn of(step: &Map<String, Value>, limits: &mut Limits) -> Result<(Self, bool), String> {
-        let named = |reason: String| format!("{}: {reason}", kind(step));
-        let pattern = step.get("pattern").and_then(Value::as_object).filter(|pattern| pattern.len() == 1);
-        let entry = pattern.and_then(|pattern| pattern.iter().next());
-        match entry.and_then(|(kind, pattern)| Some((kind.as_str(), pattern.as_str()?))) {
-            Some(("String", "")) => Err(named("expected a pattern, found an empty text".to_owned())),
-            Some(("String", text)) => Ok((Finder::Text(text.to_owned()), false)),
-            Some(("Regex", pattern)) => {
-                let pattern = oniguruma::compile(pattern, &mut limits.regexes).map_err(named)?;
-                Ok((Finder::Regex(pattern.regex), pattern.nullable))
-            }
-            _ => Err(named("expected a pattern: {\"String\": ...} or {\"Regex\": ...}".to_owned())),
-        }
-    }
-
-    /// Calls `found` with the range of each match.
-    fn each(&self, text: &str, mut found: impl FnMut(usize, usize)) -> tokenizers::Result<()> {
-        match self {
-            Finder::Text(wanted) => {
-                for (start, _) in text.match_indices(wanted.as_str()) {
-                    found(start, start + wanted.len());
-                }
-            }
-            Finder::Regex(regex) => regex.each(text, found)?,
-        }
-        Ok(())
-    }
-
-    /// Whether all that is found is white space.
-    fn only_white_space(&self) -> bool {
-        match self {
-            Finder::Text(wanted) => wanted.chars().all(char::is_whitespace),
-            Finder::Regex(regex) => regex.only(char::is_whitespace),
-        }
-    }
-
-    /// How many bytes `text` has with `content` in place of what is found.
-    fn replaced_len(&self, text: &str, content: &str) -> tokenizers::Result<usize> {
-        let (mut removed, mut count) = (0, 0_usize);
-        self.each(text, |start, end| {
-            removed += end - start;
-            count += 1;
-        })?;
-        Ok((text.len() - removed).saturating_add(count.saturating_mul(content.len())))
-    }
-}
-
-impl tokenizers::pattern::Pattern for &Finder {
-    fn find_matches(&self, inside: &str) -> tokenizers::Result<Vec<((usize, usize), bool)>> {
-        let mut parts = Vec::new();
-        let mut before = 0;
-        if inside.is_empty() {
-            return Ok(vec![((0, 0), false)]);
-        }
-        self.each(inside, |start, end| {
-            if before != start {
-                parts.push(((before, start), false));
-            }
-            parts.push(((start, end), true));
-            before = end;
-        })?;
-        if before != inside.len() {
-            parts.push(((before, inside.len()), false));
-        }
-        Ok(parts)
-    }
-}
-
-impl fmt::Debug for Finder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Finder").finish_non_exhaustive()
-    }
-}
-
-/// Checks that searches for `pattern` take time in proportion to the text.
+/// Checks that searches for `pattern` take linear time.
 #[cfg(test)]
 pub(super) fn check_linear(pattern: &str) {
     let translated = oniguruma::translate(pattern).unwrap().text;

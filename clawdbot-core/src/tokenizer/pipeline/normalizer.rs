@@ -1,19 +1,20 @@
-//! Normalizers: what happens to a text before it is split.
+//! Normalizers: changes to a text before it is split.
 
 use serde_json::{Map, Value};
 use tokenizers::{NormalizedString, Normalizer, NormalizerWrapper};
 
-use super::{Finder, Limits, charsmap, kind, steps, text, work};
+use super::steps::{Finder, Limits, kind, steps, text};
+use super::{charsmap, work};
 
 /// A text may become this many times as long, in bytes, after any step; compatibility characters and byte-level
-/// alphabets together come to 26.
+/// alphabets together need 26.
 const MAX_GROWTH: usize = 32;
-/// A step is not begun if it could make a text longer than this many times.
+/// A step is not started if it could make a text longer than this many times,
 const MAX_STEP: usize = 512;
-/// And this much longer, for what is put in front of short texts.
+/// plus this many bytes, for prefixes of short texts.
 const MORE: usize = 64;
 
-/// The steps in their order.
+/// Normalizer steps in order.
 #[derive(Debug)]
 pub(in crate::tokenizer) struct Normalizers(Vec<Step>);
 
@@ -23,23 +24,23 @@ enum Step {
     Other { step: Box<NormalizerWrapper>, kind: &'static Kind },
 }
 
-/// Words between white space.
+/// Which words between white space are certain to be kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tokenizer) enum Words {
-    /// Those that have a letter or digit of ASCII.
+    /// Words with an ASCII letter or digit.
     WithOne,
-    /// Those that have nothing else.
+    /// Words of ASCII letters and digits only.
     OfThem,
 }
 
-/// What a kind of step does to the length of a text, in bytes.
+/// How a kind of step changes the length of a text, in bytes.
 #[derive(Debug)]
 struct Kind {
     name: &'static str,
-    /// It is at most so many times as long as before: characters that stand for several, letters that are longer in
-    /// lower case, spaces around Chinese characters.
+    /// Most times that the output is longer: characters decomposed into several, longer lower-case letters, spaces
+    /// around Chinese characters.
     longer: usize,
-    /// It was at most so many times as long: composed characters, plain letters for mathematical ones. `None`: any.
+    /// Most times that the input is longer: composed characters, plain letters for mathematical ones. `None`: any.
     shorter: Option<usize>,
 }
 
@@ -71,7 +72,7 @@ impl Normalizers {
         if part.is_null() {
             return Ok(None);
         }
-        // What puts nothing in front changes nothing, but the tokenizers crate loses where the text's first character was.
+        // An empty prefix changes nothing, but the tokenizers crate loses track of the first character.
         let nothing = |step: &Map<String, Value>| {
             kind(step) == "Prepend" && step.get("prepend").and_then(Value::as_str) == Some("")
         };
@@ -81,7 +82,7 @@ impl Normalizers {
         Ok(Some(Normalizers(parsed)))
     }
 
-    /// How many times as long as what comes out a text is at most, in bytes. `None`: any.
+    /// Most times that a text is longer than its normalized form, in bytes. `None`: any.
     pub(in crate::tokenizer) fn most_removed(&self) -> Option<usize> {
         self.0.iter().try_fold(1_usize, |product, step| {
             let factor = match step {
@@ -120,10 +121,10 @@ impl Normalizers {
 fn parse(step: Map<String, Value>, limits: &mut Limits) -> Result<Step, String> {
     let kind = kind(&step).to_owned();
     if kind == "Replace" {
-        let (what, nullable) = Finder::of(&step, limits)?;
-        // The alignment of texts in the tokenizers crate cannot take it.
-        if nullable {
-            return Err("Replace: expected a pattern that matches something".to_owned());
+        let what = Finder::of(&step, limits)?;
+        // The tokenizers crate cannot align empty matches with the text.
+        if what.is_nullable() {
+            return Err("Replace: expected a pattern that cannot be empty".to_owned());
         }
         return Ok(Step::Replace { what, content: text(&step, "content")?.to_owned() });
     }
@@ -146,7 +147,7 @@ impl Step {
         let original = text.get_original().len();
         let limit = original.saturating_mul(MAX_GROWTH).saturating_add(MORE);
         let too_long = |len: usize| {
-            work::fail(format!("the normalizer makes a text of {original} bytes {len} bytes long"))
+            work::fail(format!("the normalizer makes a text of {original} bytes too large: {len} bytes long"))
         };
         match self {
             Step::Replace { what, content } => {
@@ -172,7 +173,7 @@ impl Normalizer for Normalizers {
     fn normalize(&self, text: &mut NormalizedString) -> tokenizers::Result<()> {
         let done = self.0.iter().try_for_each(|step| step.run(text));
         if done.is_err() {
-            // Nobody else looks at the error: nothing is left to do for what follows.
+            // The error is reported elsewhere: skip the remaining steps.
             text.clear();
         }
         done

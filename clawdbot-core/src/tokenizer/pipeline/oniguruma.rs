@@ -1,27 +1,28 @@
-//! Patterns as Oniguruma reads them, which the tokenizers library uses, in the language of the engine used here. A pattern
-//! is parsed and written again; what would not mean the same is refused.
+//! Translates patterns from Oniguruma's language, which the tokenizers library uses, to that of the fancy-regex crate.
+//! A pattern is parsed and written again; constructs that would mean something else are refused.
 //!
 //! Oniguruma's language: <https://github.com/kkos/oniguruma/blob/master/doc/RE>, with the syntax of Ruby.
 
 use super::class::{self, Class};
+use super::cursor::{Flags, Parser, letter};
 use super::regex::Regex;
 
 /// Deepest nesting of groups and classes.
 const MAX_DEPTH: usize = 32;
-/// Most characters.
+/// Most characters of a pattern.
 const MAX_LEN: usize = 10_000;
-/// What the patterns of a tokenizer may take together when compiled, in bytes by [`Piece::cost`].
+/// Most bytes that all patterns of a tokenizer may take when compiled, as estimated by [`Piece::cost`].
 pub(in crate::tokenizer) const MAX_COST: u64 = 12 << 20;
 
 /// A compiled pattern.
 #[derive(Debug)]
 pub(in crate::tokenizer) struct Pattern {
     pub(in crate::tokenizer) regex: Regex,
-    /// Whether it may match nothing.
+    /// Whether it can match the empty string.
     pub(in crate::tokenizer) nullable: bool,
 }
 
-/// Compiles `pattern`. `left`: what patterns may still cost; this one's cost is taken off.
+/// Compiles `pattern` and subtracts its cost from `left`.
 ///
 /// # Errors
 /// With what was expected and found.
@@ -35,29 +36,25 @@ pub(in crate::tokenizer) fn compile(pattern: &str, left: &mut u64) -> Result<Pat
     Ok(Pattern { regex, nullable: piece.nullable })
 }
 
-/// A part of a pattern, translated.
+/// A translated part of a pattern.
 #[derive(Debug, Default)]
 pub(super) struct Piece {
     pub(super) text: String,
     pub(super) nullable: bool,
-    /// About how many bytes it takes when compiled.
+    /// Estimated bytes when compiled.
     pub(super) cost: u64,
-    /// Whether a quantifier can follow.
+    /// Whether a quantifier may follow.
     quantifiable: bool,
-    /// Letters that it may begin and end with, where case does not matter: bit 0 is `a`.
+    /// Letters that it may begin and end with where case is ignored: bit 0 is `a`.
     first: u32,
     last: u32,
 }
 
-/// Pairs of letters that Oniguruma also finds in one character where case does not matter, such as `ss` in `ß`.
+/// Pairs of letters that also match one character where case is ignored, such as `ss` and `ß`.
 const FOLDED_PAIRS: [(char, char); 5] = [('s', 's'), ('f', 'f'), ('f', 'i'), ('f', 'l'), ('s', 't')];
 
-pub(super) fn letter(c: char) -> u32 {
-    if c.is_ascii_alphabetic() { 1 << (c.to_ascii_lowercase() as u32 - 'a' as u32) } else { 0 }
-}
-
 impl Piece {
-    /// What stands for no character.
+    /// An assertion, which matches no character.
     fn assertion(text: impl Into<String>, cost: u64) -> Self {
         Piece { text: text.into(), nullable: true, cost, ..Piece::default() }
     }
@@ -67,7 +64,7 @@ impl Piece {
         Piece { text, nullable: false, cost, quantifiable: true, first: letters, last: letters }
     }
 
-    /// This, then `next`.
+    /// Appends `next`.
     fn then(&mut self, next: Piece) -> Result<(), String> {
         check_pairs(self.last, next.first)?;
         self.text.push_str(&next.text);
@@ -78,7 +75,7 @@ impl Piece {
         Ok(())
     }
 
-    /// This or `other`.
+    /// Makes it an alternative of this and `other`.
     fn or(&mut self, other: Piece) {
         self.text.push('|');
         self.text.push_str(&other.text);
@@ -95,7 +92,9 @@ impl Piece {
 
 fn check_pairs(last: u32, first: u32) -> Result<(), String> {
     match FOLDED_PAIRS.iter().find(|(a, b)| last & letter(*a) != 0 && first & letter(*b) != 0) {
-        Some((a, b)) => Err(format!("{a}{b} without regard to case would also be one character")),
+        Some((a, b)) => {
+            Err(format!("{a}{b} is not supported where case is ignored: it would also match one character"))
+        }
         None => Ok(()),
     }
 }
@@ -106,19 +105,14 @@ pub(super) fn translate(pattern: &str) -> Result<Piece, String> {
         return Err(format!("expected at most {MAX_LEN} characters"));
     }
     let mut parser = Parser { chars, at: 0 };
-    let piece = parser.alternatives(false, false, 0)?;
+    let piece = parser.alternatives(Flags::default(), 0)?;
     match parser.peek() {
         None => Ok(piece),
-        Some(_) => Err("expected no ) without a (".to_owned()),
+        Some(_) => Err("expected a ( for each )".to_owned()),
     }
 }
 
-pub(super) struct Parser {
-    chars: Vec<char>,
-    at: usize,
-}
-
-/// How a quantifier is written: `*`, `{1,2}` or `{1}`.
+/// Notation of a quantifier: `*`, `{1,2}` or `{1}`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Sign,
@@ -126,7 +120,15 @@ enum Form {
     Exact,
 }
 
-/// How a quantifier takes what it can.
+/// A quantifier: least and most times (`None`: any number), and its notation.
+#[derive(Clone, Copy)]
+struct Quantifier {
+    low: u32,
+    high: Option<u32>,
+    form: Form,
+}
+
+/// Which of several lengths a quantifier prefers.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Mode {
     Greedy,
@@ -135,74 +137,36 @@ enum Mode {
 }
 
 impl Parser {
-    pub(super) fn peek(&self) -> Option<char> {
-        self.chars.get(self.at).copied()
-    }
-
-    pub(super) fn next(&mut self) -> Result<char, String> {
-        let c = self.peek().ok_or("expected more, found its end")?;
-        self.at += 1;
-        Ok(c)
-    }
-
-    /// Takes `text` if it is what comes.
-    pub(super) fn take(&mut self, text: &str) -> bool {
-        let comes = text.chars().enumerate().all(|(i, c)| self.chars.get(self.at + i) == Some(&c));
-        if comes {
-            self.at += text.chars().count();
-        }
-        comes
-    }
-
-    /// Whether a dash comes that makes a range of what was before and what is after it.
-    pub(super) fn range_follows(&self) -> bool {
-        self.peek() == Some('-') && self.chars.get(self.at + 1).is_some_and(|&c| c != ']')
-    }
-
-    /// Takes what comes before `end`, and `end`.
-    pub(super) fn until(&mut self, end: &str) -> Option<String> {
-        let start = self.at;
-        while self.at < self.chars.len() {
-            let here = self.at;
-            if self.take(end) {
-                return Some(self.chars[start..here].iter().collect());
-            }
-            self.at += 1;
-        }
-        self.at = start;
-        None
-    }
-
-    fn alternatives(&mut self, ignore_case: bool, dot_all: bool, depth: usize) -> Result<Piece, String> {
+    fn alternatives(&mut self, flags: Flags, depth: usize) -> Result<Piece, String> {
         if depth > MAX_DEPTH {
             return Err(format!("expected groups at most {MAX_DEPTH} deep"));
         }
-        let mut piece = self.sequence(ignore_case, dot_all, depth)?;
+        let mut piece = self.sequence(flags, depth)?;
         while self.take("|") {
-            piece.or(self.sequence(ignore_case, dot_all, depth)?);
+            piece.or(self.sequence(flags, depth)?);
         }
         Ok(piece)
     }
 
-    fn sequence(&mut self, ignore_case: bool, dot_all: bool, depth: usize) -> Result<Piece, String> {
+    fn sequence(&mut self, flags: Flags, depth: usize) -> Result<Piece, String> {
         let mut piece = Piece::empty();
         while let Some(c) = self.peek() {
             if c == '|' || c == ')' {
                 break;
             }
-            let atom = self.atom(ignore_case, dot_all, depth)?;
+            let atom = self.atom(flags, depth)?;
             let quantified = self.quantified(atom)?;
             piece.then(quantified)?;
         }
         Ok(piece)
     }
 
-    /// `atom` with the quantifiers that follow.
+    /// `atom` with the quantifiers that follow it.
     fn quantified(&mut self, mut atom: Piece) -> Result<Piece, String> {
         let mut before = None;
-        while let Some((low, high, form)) = self.quantifier()? {
+        while let Some(Quantifier { low, high, form }) = self.quantifier()? {
             let mode = match self.peek() {
-                // Behind an exact number what follows is another quantifier, as is a plus after any interval.
+                // After an exact number comes another quantifier; so does a plus after any interval.
                 Some('?') if form != Form::Exact => Mode::Lazy,
                 Some('+') if form == Form::Sign => Mode::Possessive,
                 _ => Mode::Greedy,
@@ -213,7 +177,7 @@ impl Parser {
             }
             let many = high.is_none_or(|high| high > 1);
             if many && atom.nullable {
-                return Err("expected no repetition of what may be nothing".to_owned());
+                return Err("expected no repetition of an expression that can be empty".to_owned());
             }
             if before.is_some_and(|before| before != Mode::Greedy || mode != Mode::Greedy) {
                 return Err("expected one quantifier, found several that differ".to_owned());
@@ -241,21 +205,21 @@ impl Parser {
         Ok(atom)
     }
 
-    /// A quantifier: least and most times, and how it is written.
-    fn quantifier(&mut self) -> Result<Option<(u32, Option<u32>, Form)>, String> {
-        let simple = match self.peek() {
-            Some('*') => (0, None, Form::Sign),
-            Some('+') => (1, None, Form::Sign),
-            Some('?') => (0, Some(1), Form::Sign),
+    /// A quantifier, if one comes next.
+    fn quantifier(&mut self) -> Result<Option<Quantifier>, String> {
+        let (low, high) = match self.peek() {
+            Some('*') => (0, None),
+            Some('+') => (1, None),
+            Some('?') => (0, Some(1)),
             Some('{') => return self.interval(),
             _ => return Ok(None),
         };
         self.at += 1;
-        Ok(Some(simple))
+        Ok(Some(Quantifier { low, high, form: Form::Sign }))
     }
 
-    /// An interval; what only looks like one stands for itself.
-    fn interval(&mut self) -> Result<Option<(u32, Option<u32>, Form)>, String> {
+    /// An interval; text that only looks like one stands for itself.
+    fn interval(&mut self) -> Result<Option<Quantifier>, String> {
         let start = self.at;
         self.at += 1;
         let low = self.number()?;
@@ -269,8 +233,8 @@ impl Parser {
         }
         let low = low.unwrap_or(0);
         match high {
-            Some(high) if high < low => Err("expected an interval from less to more".to_owned()),
-            high => Ok(Some((low, high, form))),
+            Some(high) if high < low => Err("expected an ascending interval".to_owned()),
+            high => Ok(Some(Quantifier { low, high, form })),
         }
     }
 
@@ -287,21 +251,21 @@ impl Parser {
         number.map(Some).ok_or_else(|| "expected at most 100000 repetitions".to_owned())
     }
 
-    fn atom(&mut self, ignore_case: bool, dot_all: bool, depth: usize) -> Result<Piece, String> {
+    fn atom(&mut self, flags: Flags, depth: usize) -> Result<Piece, String> {
         match self.next()? {
-            '(' => self.group(ignore_case, dot_all, depth),
+            '(' => self.group(flags, depth),
             '[' => {
-                let class = class::bracket(self, ignore_case, depth + 1)?;
+                let class = class::bracket(self, flags, depth + 1)?;
                 Ok(Piece::of_class(&class))
             }
             '.' => {
-                let text = if dot_all { "(?s:.)" } else { "." };
+                let text = if flags.dot_all { "(?s:.)" } else { "." };
                 Ok(Piece { text: text.to_owned(), cost: 8 << 10, quantifiable: true, ..Piece::default() })
             }
-            // Lines begin after a line feed, but not after the last one; they end before one.
+            // Lines begin after a line feed unless it is the last character, and end before one.
             '^' => Ok(Piece::assertion(r"(?:\A|(?<=\n)(?!\z))", 2048)),
             '$' => Ok(Piece::assertion("(?m:$)", 512)),
-            '\\' => self.escape(ignore_case),
+            '\\' => self.escape(flags),
             '*' | '+' | '?' => Err("expected something to repeat before a quantifier".to_owned()),
             '{' => {
                 self.at -= 1;
@@ -309,16 +273,16 @@ impl Parser {
                     return Err("expected something to repeat before a quantifier".to_owned());
                 }
                 self.at += 1;
-                literal('{', ignore_case)
+                literal('{', flags)
             }
-            c => literal(c, ignore_case),
+            c => literal(c, flags),
         }
     }
 
-    fn group(&mut self, ignore_case: bool, dot_all: bool, depth: usize) -> Result<Piece, String> {
+    fn group(&mut self, flags: Flags, depth: usize) -> Result<Piece, String> {
         let look = |what: &str| what.starts_with("(?=") || what.starts_with("(?!") || what.starts_with("(?<");
         if !self.take("?") {
-            return self.inside("(?:", ignore_case, dot_all, depth);
+            return self.inside("(?:", flags, depth);
         }
         if self.take("#") {
             return self
@@ -330,14 +294,14 @@ impl Parser {
             [(":", "(?:"), ("=", "(?="), ("!", "(?!"), ("<=", "(?<="), ("<!", "(?<!"), (">", "(?>")]
         {
             if self.take(kind) {
-                let mut piece = self.inside(open, ignore_case, dot_all, depth)?;
+                let mut piece = self.inside(open, flags, depth)?;
                 if look(open) {
                     (piece.nullable, piece.quantifiable, piece.first, piece.last) = (true, false, 0, 0);
                 }
                 return Ok(piece);
             }
         }
-        // A name is no different from a group without one, as nothing may refer to it.
+        // Named groups are like unnamed ones, since nothing may refer to them.
         if self.take("<") || self.take("'") {
             let end = if self.chars[self.at - 1] == '<' { ">" } else { "'" };
             let name = self.until(end).ok_or("expected the end of a group's name")?;
@@ -345,18 +309,18 @@ impl Parser {
             if name.is_empty() || !name.chars().all(word) || name.starts_with(|c: char| c.is_ascii_digit()) {
                 return Err("expected a group's name".to_owned());
             }
-            return self.inside("(?:", ignore_case, dot_all, depth);
+            return self.inside("(?:", flags, depth);
         }
-        let (mut ignore_case, mut dot_all, mut on) = (ignore_case, dot_all, true);
+        let (mut flags, mut on) = (flags, true);
         loop {
             match self.next()? {
-                'i' => ignore_case = on,
-                'm' => dot_all = on,
+                'i' => flags.ignore_case = on,
+                'm' => flags.dot_all = on,
                 '-' if on => on = false,
-                ':' => return self.inside("(?:", ignore_case, dot_all, depth),
-                // Options without a group of their own hold to the end of the group, alternatives included.
+                ':' => return self.inside("(?:", flags, depth),
+                // Options without a group of their own apply up to the end of the group, alternatives included.
                 ')' => {
-                    let mut rest = self.alternatives(ignore_case, dot_all, depth + 1)?;
+                    let mut rest = self.alternatives(flags, depth + 1)?;
                     rest.text = format!("(?:{})", rest.text);
                     rest.quantifiable = false;
                     return Ok(rest);
@@ -366,15 +330,9 @@ impl Parser {
         }
     }
 
-    /// What is in a group, up to its end.
-    fn inside(
-        &mut self,
-        open: &str,
-        ignore_case: bool,
-        dot_all: bool,
-        depth: usize,
-    ) -> Result<Piece, String> {
-        let mut piece = self.alternatives(ignore_case, dot_all, depth + 1)?;
+    /// The contents of a group, up to its end.
+    fn inside(&mut self, open: &str, flags: Flags, depth: usize) -> Result<Piece, String> {
+        let mut piece = self.alternatives(flags, depth + 1)?;
         if !self.take(")") {
             return Err("expected a ) for each (".to_owned());
         }
@@ -383,7 +341,7 @@ impl Parser {
         Ok(piece)
     }
 
-    fn escape(&mut self, ignore_case: bool) -> Result<Piece, String> {
+    fn escape(&mut self, flags: Flags) -> Result<Piece, String> {
         let word = class::word();
         let wide = 4 * class::WIDE;
         match self.next()? {
@@ -395,27 +353,27 @@ impl Parser {
             'R' => Ok(whole(class::LINE_BREAK, 1024)),
             'X' => Ok(whole(class::GRAPHEME, 16 * class::WIDE)),
             c => {
-                // Of a property, letters are meant as they are, whatever the options say.
+                // Letters of a property keep their case, whatever the options say.
                 if let Some(class) = class::escaped(self, c)? {
                     return Ok(Piece::of_class(&class.alone()));
                 }
                 let c = class::escaped_char(self, c)?;
-                literal(c, ignore_case)
+                literal(c, flags)
             }
         }
     }
 }
 
-/// What matches as a whole or not at all, and never nothing.
+/// An atomic group that never matches the empty string.
 fn whole(text: &str, cost: u64) -> Piece {
     Piece { text: text.to_owned(), cost, quantifiable: true, ..Piece::default() }
 }
 
-fn literal(c: char, ignore_case: bool) -> Result<Piece, String> {
-    if ignore_case && !c.is_ascii() {
-        return Err(format!("{c:?} without regard to case is not supported"));
+fn literal(c: char, flags: Flags) -> Result<Piece, String> {
+    if flags.ignore_case && !c.is_ascii() {
+        return Err(format!("{c:?} is not supported where case is ignored"));
     }
-    let letters = if ignore_case { letter(c) } else { 0 };
+    let letters = if flags.ignore_case { letter(c) } else { 0 };
     let written = class::written(c);
     let text = if letters != 0 { format!("(?i:{written})") } else { written };
     Ok(Piece { text, nullable: false, cost: 64, quantifiable: true, first: letters, last: letters })

@@ -1,15 +1,15 @@
-//! Post-processors: what is put around a text's tokens.
+//! Post-processors: tokens added around a text.
 
 use serde_json::Value;
 use tokenizers::PostProcessorWrapper;
 use tokenizers::processors::sequence::Sequence;
 
-use super::steps;
+use super::steps::steps;
 
-/// Most pieces of a template, and most tokens of one of them.
+/// Most pieces of a template, and most tokens of one piece.
 const MAX_PIECES: usize = 100;
 
-/// The post-processor that a file has.
+/// The post-processor of a file.
 ///
 /// # Errors
 /// With what was expected and found.
@@ -36,7 +36,7 @@ pub(in crate::tokenizer) fn post_processor(part: Value) -> Result<Option<PostPro
         }
         parsed.push(step);
     }
-    // A template takes the parts of what another one made for texts.
+    // A template would split what an earlier one made.
     if adding > 1 {
         return Err(format!("post_processor: expected one step that adds tokens, found {adding}"));
     }

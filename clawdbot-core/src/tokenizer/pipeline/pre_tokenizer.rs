@@ -4,13 +4,14 @@ use serde_json::{Map, Value};
 use tokenizers::tokenizer::SplitDelimiterBehavior;
 use tokenizers::{PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
 
-use super::{Finder, Limits, kind, oniguruma, steps, work};
+use super::steps::{Finder, Limits, kind, steps};
+use super::{oniguruma, work};
 use crate::tokenizer::gguf::GPT2;
 
-/// Most steps of a kind that makes text longer.
+/// Most steps of kinds that make text longer.
 const MAX_LONGER: usize = 3;
 
-/// The steps in their order.
+/// Pre-tokenizer steps in order.
 #[derive(Debug)]
 pub(in crate::tokenizer) struct PreTokenizers(Vec<Step>);
 
@@ -21,7 +22,7 @@ enum Step {
         behavior: SplitDelimiterBehavior,
         invert: bool,
     },
-    /// What ByteLevel begins with where it is to split: words as GPT-2 has them.
+    /// ByteLevel's own split into words, as in GPT-2.
     Words {
         at: Finder,
         add_prefix_space: bool,
@@ -51,7 +52,7 @@ impl PreTokenizers {
         }
     }
 
-    /// Whether words are split at white space first, and none is left out.
+    /// Whether words are split at white space first, and all are kept.
     pub(in crate::tokenizer) fn split_words(&self) -> bool {
         let white_space = |step: &Step| {
             matches!(
@@ -98,7 +99,7 @@ fn parse(step: Map<String, Value>, limits: &mut Limits) -> Result<Vec<Step>, Str
             serde_json::from_value(behavior).map_err(|error| format!("Split: behavior: {error}"))?;
         let invert = step.get("invert").and_then(Value::as_bool);
         let invert = invert.ok_or("Split: expected invert: true or false")?;
-        return Ok(vec![Step::Split { at: Finder::of(&step, limits)?.0, behavior, invert }]);
+        return Ok(vec![Step::Split { at: Finder::of(&step, limits)?, behavior, invert }]);
     }
     let name = kind(&step).to_owned();
     let step = serde_json::from_value(Value::Object(step)).map_err(|error| format!("{name}: {error}"))?;
@@ -106,12 +107,12 @@ fn parse(step: Map<String, Value>, limits: &mut Limits) -> Result<Vec<Step>, Str
         PreTokenizerWrapper::FixedLength(step) if step.length == 0 => {
             Err("FixedLength: expected a length above 0".to_owned())
         }
-        // What has no type, and so was not read above.
+        // Steps without a type were not read above.
         PreTokenizerWrapper::Split(_) | PreTokenizerWrapper::Sequence(_) => {
             Err("expected a type for each step".to_owned())
         }
         PreTokenizerWrapper::ByteLevel(step) if step.use_regex => {
-            let at = Finder::Regex(oniguruma::compile(GPT2, &mut limits.regexes)?.regex);
+            let at = Finder::Regex(oniguruma::compile(GPT2, &mut limits.regexes)?);
             let words = Step::Words { at, add_prefix_space: step.add_prefix_space };
             let bytes = step.add_prefix_space(false).use_regex(false);
             Ok(vec![words, Step::Other(bytes.into())])

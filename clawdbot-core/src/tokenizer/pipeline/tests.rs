@@ -1,21 +1,22 @@
-//! Each part next to what the tokenizers crate makes of it, and what is refused.
+//! Each part compared with the tokenizers crate; errors.
 
 use proptest::prelude::*;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokenizers::Decoder as _;
 use tokenizers::DecoderWrapper;
 use tokenizers::pattern::Pattern as _;
 
+use super::steps::Finder;
 use super::*;
 
 #[test]
-fn patterns_mean_what_oniguruma_makes_of_them() {
+fn patterns_agree_with_oniguruma() {
     let file: Value = serde_json::from_str(include_str!("oniguruma_cases.json")).unwrap();
     let texts: Vec<&str> =
         file["texts"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
     for case in file["cases"].as_array().unwrap() {
         let pattern = case[0].as_str().unwrap();
-        let regex = Finder::Regex(oniguruma::compile(pattern, &mut u64::MAX.clone()).unwrap().regex);
+        let regex = Finder::Regex(oniguruma::compile(pattern, &mut u64::MAX.clone()).unwrap());
         for (text, expected) in texts.iter().zip(case[1].as_array().unwrap()) {
             let parts = (&regex).find_matches(text).unwrap();
             let parts: Vec<&str> = parts.iter().map(|((start, end), _)| &text[*start..*end]).collect();
@@ -26,7 +27,7 @@ fn patterns_mean_what_oniguruma_makes_of_them() {
 }
 
 #[test]
-fn patterns_that_would_mean_something_else_are_refused() {
+fn patterns_with_another_meaning_are_refused() {
     for (pattern, word) in [
         (r"\K", "not supported"),
         (r"\G", "not supported"),
@@ -35,29 +36,29 @@ fn patterns_that_would_mean_something_else_are_refused() {
         (r"\N", "not supported"),
         (r"(a)\1", "not supported"),
         (r"(?<n>a)\k<n>", "not supported"),
-        (r"\xe9", "no character"),
+        (r"\xe9", "not characters"),
         (r"(?~ab)", "not supported"),
         (r"(?(1)a|b)", "not supported"),
         (r"(?x: a b )", "not supported"),
         (r"(?s:.)", "not supported"),
         (r"(?P<n>a)", "not supported"),
-        (r"\p{Script=Han}", "not known"),
-        (r"\p{In_Basic_Latin}", "not known"),
+        (r"\p{Script=Han}", "unknown property"),
+        (r"\p{In_Basic_Latin}", "unknown property"),
         (r"\pL", "in braces"),
-        (r"[[:foo:]]", "not known"),
+        (r"[[:foo:]]", "unknown class"),
         (r"[a-\d]", "range"),
         (r"[\d-z]", "range"),
         (r"[b-a]", "range"),
         (r"[a&&]", "characters between"),
-        (r"[a", "its end"),
+        (r"[a", "end of the pattern"),
         ("(a", "for each ("),
-        ("a)", "without a ("),
+        ("a)", "expected a ( for each )"),
         ("*a", "repeat"),
         ("a|+", "repeat"),
         ("^*", "repeat"),
         ("a+?*", "several"),
-        ("(?:a*)*", "may be nothing"),
-        ("a{3,1}", "less to more"),
+        ("(?:a*)*", "can be empty"),
+        ("a{3,1}", "ascending interval"),
         ("a{2000000}", "repetitions"),
         ("(?i)ss", "one character"),
         ("(?i)f{2}", "one character"),
@@ -115,7 +116,7 @@ fn decoders() -> impl Strategy<Value = Value> {
 
 proptest! {
     #[test]
-    fn decoders_do_what_the_crate_does(
+    fn decoders_agree_with_the_crate(
         decoder in decoders(),
         tokens in prop::collection::vec(prop::sample::select(vec![
             "a", "b", "\u{2581}", "\u{2581}a", "##a", "a</w>", "<0xC3>", "<0xA9>", "<0x41>", "<0xZZ>", "|", " ", "  x ", "\u{120}x",
@@ -130,14 +131,14 @@ proptest! {
     }
 }
 
-/// Whether no step of the crate's gets an empty list, which its `BPEDecoder` cannot take.
+/// Whether no step of the crate gets an empty list, at which its `BPEDecoder` panics.
 fn crates_can(decoder: &Decoder, tokens: &[String]) -> bool {
     !decoder.steps().iter().any(|step| matches!(step, DecoderStep::Ctc { .. }))
         || tokens.iter().any(|token| token == "b")
 }
 
 #[test]
-fn stripping_more_than_there_is_gives_nothing() {
+fn stripping_more_than_the_text_leaves_nothing() {
     let strip = json!({"type": "Strip", "content": "a", "start": 3, "stop": 5});
     let decoder = Decoder::parse(strip, &mut Limits::default()).unwrap().unwrap();
     for (token, expected) in [("a", ""), ("", ""), ("aaaa", ""), ("aaaabaaaaaa", "aba"), ("b", "b")] {
@@ -172,7 +173,7 @@ fn parts_are_bounded() {
         (normalizer(json!({"type": "Prepend", "prepend": "a".repeat(100)})), "at most 64"),
         (normalizer(replace(json!({"Regex": "a*"}))), "matches something"),
         (normalizer(replace(json!({"Regex": "^"}))), "matches something"),
-        (normalizer(replace(json!({"String": ""}))), "an empty text"),
+        (normalizer(replace(json!({"String": ""}))), "an empty string"),
         (normalizer(replace(json!({"Regex": "a", "String": "a"}))), "expected a pattern"),
         (normalizer(nested("normalizers", 65)), "64 deep"),
         (
@@ -196,7 +197,7 @@ fn parts_are_bounded() {
 }
 
 #[test]
-fn words_of_byte_level_are_those_of_the_crate() {
+fn byte_level_words_agree_with_the_crate() {
     use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
     let text = "it's  I'll\n\n caf\u{e9} 12 \u{65e5}\u{672c} !?\t x  ";
     for add_prefix_space in [false, true] {

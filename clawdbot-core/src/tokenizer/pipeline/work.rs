@@ -1,21 +1,21 @@
-//! What a thread tokenizes at present: whether it should stop, and why it failed. The tokenizers crate drops errors of
-//! normalizers, and asks nobody on its way.
+//! Per-thread state of tokenizing: whether it should stop, and why it failed. The tokenizers crate drops errors of
+//! normalizers and has no way to cancel.
 
 use std::cell::RefCell;
 
 use crate::cancel::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What searches for patterns may do in any case, in their steps: less than a second. Some published patterns look ahead
-/// over all digits of a number for each three of them. Fuzzing makes many patterns without end: they end sooner there.
+/// Steps that pattern searches may take in any case: less than a second. Some published patterns look ahead over all
+/// digits of a number for every three of them. Fuzzing makes many endless patterns, which end sooner.
 const CREDIT: u64 = if cfg!(feature = "fuzzing") { 1 << 17 } else { 1 << 26 };
-/// What they take of it at once, between looks at what was cancelled.
+/// Steps taken from the credit at once, between checks for cancellation.
 const DRAW: u64 = 1 << 14;
 
 struct Work {
     cancelled: Option<CancelHandle>,
     failure: Option<Error>,
-    /// What searches for patterns may still do.
+    /// Steps that pattern searches may still take.
     credit: u64,
 }
 
@@ -29,7 +29,7 @@ thread_local! {
     static WORK: RefCell<Work> = RefCell::default();
 }
 
-/// Puts back what was there, also when the work panics.
+/// Restores the previous state, also if the work panics.
 struct Before(Work);
 
 impl Drop for Before {
@@ -38,7 +38,7 @@ impl Drop for Before {
     }
 }
 
-/// What searches for patterns may do in several pieces of work, such as the tokens of one stream.
+/// Steps that pattern searches may take in several pieces of work, such as the tokens of one stream.
 #[derive(Debug, Clone)]
 pub(in crate::tokenizer) struct Allowance(u64);
 
@@ -48,10 +48,10 @@ impl Default for Allowance {
     }
 }
 
-/// Does `work`, until `cancelled` is set. What its searches need beyond their share is taken off `allowance`.
+/// Runs `work` until `cancelled` is set. Searches beyond their share are charged to `allowance`.
 ///
 /// # Errors
-/// What [`fail`] was given; `Cancelled`; that of the work.
+/// The error given to [`fail`]; `Cancelled`; that of the work.
 pub(in crate::tokenizer) fn run<T>(
     cancelled: Option<&CancelHandle>,
     allowance: &mut Allowance,
@@ -65,12 +65,12 @@ pub(in crate::tokenizer) fn run<T>(
         (work.failure.take(), work.credit)
     });
     drop(before);
-    // What a search left of its share is no allowance for others.
+    // Steps that a search did not use are not for others.
     allowance.0 = allowance.0.min(left);
     failure.map_or(result, Err)
 }
 
-/// Remembers that the work failed, and why.
+/// Records that the work failed, and why.
 pub(in crate::tokenizer) fn fail(reason: String) -> tokenizers::Error {
     remember(Error::invalid_tokenizer(reason))
 }
@@ -84,7 +84,7 @@ fn remember(error: Error) -> tokenizers::Error {
 }
 
 /// # Errors
-/// When the work should stop, or failed.
+/// If the work should stop or has failed.
 pub(in crate::tokenizer) fn check() -> tokenizers::Result<()> {
     let (cancelled, failed) = WORK.with(|work| {
         let work = work.borrow();
@@ -98,7 +98,7 @@ pub(in crate::tokenizer) fn check() -> tokenizers::Result<()> {
     }
 }
 
-/// What a search may do: its own share, and what others left.
+/// Steps that a search may take: its own share, then the shared credit.
 pub(super) struct Credit {
     drawn: u64,
 }
@@ -112,10 +112,10 @@ impl Credit {
         Credit { drawn: 0 }
     }
 
-    /// Takes `steps` off.
+    /// Takes `steps` from it.
     ///
     /// # Errors
-    /// When the work should stop, and when nothing is left.
+    /// If the work should stop, or no steps are left.
     pub(super) fn spend(&mut self, steps: u64) -> tokenizers::Result<()> {
         if let Some(rest) = self.drawn.checked_sub(steps) {
             self.drawn = rest;
@@ -142,13 +142,13 @@ impl Drop for Credit {
     }
 }
 
-/// What is left.
+/// Steps left.
 #[cfg(test)]
 pub(super) fn left() -> u64 {
     WORK.with(|work| work.borrow().credit)
 }
 
-/// The error of a pattern that goes back too often.
+/// The error of a pattern that backtracks too often.
 pub(super) fn too_long() -> tokenizers::Error {
-    fail("a pattern takes too long: expected time in proportion to the text".to_owned())
+    fail("a pattern takes too long: expected time proportional to the text".to_owned())
 }

@@ -1,19 +1,19 @@
-//! Tokens on top of a model's own, which are found in a text before anything else.
+//! Added tokens: tokens apart from the model's own, which are matched in a text before anything else.
 
 use serde::Deserialize;
 use tokenizers::{AddedToken, Model, NormalizedString, Normalizer};
 
 use super::Encoder;
 
-/// Longest added token in bytes: any text could be made of a longer one with each letter.
+/// Most bytes of an added token: any text could be made of a longer one by single letters.
 const MAX_ADDED: usize = 4096;
-/// Most states of what looks for all of them, of which each takes about 250 bytes while they are made: common beginnings count once. Published
-/// ones have up to 200 thousand (Emu3's 32 768 tokens for images).
+/// Most states of the automaton that finds them: their distinct prefixes. A state takes about 250 bytes while it is
+/// built. Published tokenizers have up to 200 thousand (Emu3's 32 768 image tokens).
 const MAX_STATES: usize = 1 << 19;
-/// Most bytes of all of them.
+/// Most bytes of all of them together.
 const MAX_TEXT: usize = 32 << 20;
 
-/// An added token as the file has it. Its id is that of the model's token of this text, or the next one.
+/// An added token as in the file. Its id is that of the model's token with this text, or the next free one.
 #[derive(Deserialize)]
 pub(super) struct Added {
     id: u32,
@@ -33,7 +33,7 @@ impl From<Added> for AddedToken {
     }
 }
 
-/// Adds the added tokens. Says which of their ids is the largest, and what there is to say of them.
+/// Adds the added tokens. Returns the largest of their ids, and a warning if there is one.
 ///
 /// # Errors
 /// With what was expected and found.
@@ -45,7 +45,7 @@ pub(super) fn add(
         let found = long.content.len();
         return Err(format!("added token {}: expected at most {MAX_ADDED} bytes, found {found}", long.id));
     }
-    // Ids go on from there.
+    // New ids start here.
     let free = u32::MAX - u32::try_from(added.len()).unwrap_or(u32::MAX);
     let size = encoder.get_model().get_vocab_size();
     let last = encoder.get_model().largest_id.unwrap_or(0);
@@ -61,7 +61,8 @@ pub(super) fn add(
     Ok((encoder.get_added_vocabulary().get_vocab().values().max().copied(), notes))
 }
 
-/// Checks the tokens as they are looked for, before memory is asked for: those of a text, and those of a normalized one.
+/// Checks the tokens in the form in which they are searched for (as they are, or normalized) before memory is
+/// allocated.
 fn check(encoder: &Encoder, added: &[Added]) -> Result<(), String> {
     let mut states = 0_usize;
     for normalized in [false, true] {
@@ -76,18 +77,17 @@ fn check(encoder: &Encoder, added: &[Added]) -> Result<(), String> {
                 }
                 None => token.content.clone(),
             };
-            // Nothing would be found at every byte, inside of characters too.
+            // An empty text would match at every byte, even inside characters.
             if text.is_empty() {
                 return Err(format!(
-                    "added token {}: expected something to look for, found {:.50?}, which the normalizer makes nothing of",
+                    "added token {}: expected text that is left after normalizing, found {:.50?}, of which nothing is",
                     token.id, token.content
                 ));
             }
-            // Each of them in a run of white space would take the whole run; after one that takes it, a match would end
-            // before it begins.
+            // In a run of white space each would take the whole run, and the next match would end before it begins.
             if (token.lstrip || token.rstrip) && text.chars().all(char::is_whitespace) {
                 return Err(format!(
-                    "added token {}: expected no lstrip or rstrip, as it is white space",
+                    "added token {}: expected no lstrip or rstrip for white space",
                     token.id
                 ));
             }
@@ -98,11 +98,11 @@ fn check(encoder: &Encoder, added: &[Added]) -> Result<(), String> {
             texts.push((text, token.content.as_str()));
         }
         texts.sort_unstable();
-        // Which of them is found would be left to chance.
+        // Which of them matches would be left to chance.
         let same = |pair: &&[(String, &str)]| pair[0].0 == pair[1].0 && pair[0].1 != pair[1].1;
         if let Some([(text, first), (_, second)]) = texts.windows(2).find(same) {
             return Err(format!(
-                "added_tokens: expected tokens that differ once they are normalized, found {first:.50?} and {second:.50?}, \
+                "added_tokens: expected tokens that differ after normalizing, found {first:.50?} and {second:.50?}, \
                  which both become {text:.50?}"
             ));
         }
@@ -114,14 +114,12 @@ fn check(encoder: &Encoder, added: &[Added]) -> Result<(), String> {
         }
     }
     if states > MAX_STATES {
-        return Err(format!(
-            "added_tokens: expected at most {MAX_STATES} bytes that are not common beginnings, found {states}"
-        ));
+        return Err(format!("added_tokens: expected at most {MAX_STATES} distinct prefixes, found {states}"));
     }
     Ok(())
 }
 
-/// What there is to say of tokens that get other ids than the file says.
+/// A warning about tokens that get other ids than the file gives.
 fn other_ids(encoder: &Encoder, wanted: &[(u32, String)]) -> Option<String> {
     let given = |content: &str| encoder.token_to_id(content);
     let mut others = wanted.iter().filter_map(|(id, content)| {
@@ -131,9 +129,9 @@ fn other_ids(encoder: &Encoder, wanted: &[(u32, String)]) -> Option<String> {
     let (id, given, content) = others.next()?;
     let count = others.count() + 1;
     let shared = encoder.get_model().id_to_token(given).filter(|token| token != content);
-    let shared = shared.map_or_else(String::new, |token| format!(", which is that of {token:.50?} too"));
+    let shared = shared.map_or_else(String::new, |token| format!(", the id of {token:.50?} too"));
     Some(format!(
-        "added_tokens: ids of {count} tokens are not used, as in transformers: {content:.50?} has {given}{shared}, the file \
+        "added_tokens: the ids of {count} tokens are ignored, as in transformers: {content:.50?} has {given}{shared}, the file \
          says {id} ..."
     ))
 }

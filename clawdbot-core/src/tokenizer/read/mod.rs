@@ -1,6 +1,6 @@
-//! Reads `tokenizer.json` in one pass. The tokenizers crate copies a model several times on the way to what it is, which
-//! takes most of the time and many times the file's size in memory; here its fields are read as what they are, and its
-//! type decides in the end.
+//! Reads `tokenizer.json` in one pass. The tokenizers crate copies a model several times while it reads it, which takes
+//! most of the time and a multiple of the file's size in memory. Here the fields are read into their final form, and
+//! the model's type is checked at the end.
 
 use std::fmt;
 
@@ -19,11 +19,11 @@ mod model;
 
 pub(super) use model::Covers;
 
-/// Values that a file may have: few but in its model and its added tokens. The largest published vocabulary, with its
-/// merges, has 2.1 million.
+/// Most values of a file apart from its model and added tokens. The largest published vocabulary has 2.1 million
+/// values, merges included.
 const LIMITS: json::Limits<'_> = json::Limits { values: 1 << 16, of_key: &values_of };
 
-/// Most values of a part by itself.
+/// Most values of a part that has a limit of its own.
 fn values_of(key: &str, _: &[u8]) -> Option<usize> {
     match key {
         "model" => Some(1 << 22),
@@ -32,23 +32,23 @@ fn values_of(key: &str, _: &[u8]) -> Option<usize> {
     }
 }
 
-/// What texts are encoded with; its decoder is apart.
+/// The tokenizer for encoding; the decoder is separate.
 pub(super) type Encoder =
     TokenizerImpl<ReadModel, Normalizers, PreTokenizers, PostProcessorWrapper, DecoderWrapper>;
 
-/// A tokenizer as its file describes it.
+/// A tokenizer as described by its file.
 pub(super) struct Read {
     pub(super) encoder: Encoder,
     pub(super) decoder: Option<Decoder>,
     pub(super) largest_id: Option<u32>,
-    /// What there is to say of the file.
+    /// Warnings about the file.
     pub(super) notes: Vec<String>,
 }
 
 /// The tokenizer in `json`.
 ///
 /// # Errors
-/// With the parser's words.
+/// With the parser's message.
 pub(super) fn read(json: &[u8]) -> serde_json::Result<Read> {
     let json = json::checked(json, &LIMITS).map_err(serde_json::Error::custom)?;
     serde_json::from_slice(&json)

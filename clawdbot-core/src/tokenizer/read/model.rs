@@ -21,7 +21,7 @@ use crate::tokenizer::words::Words;
 pub(in crate::tokenizer) struct ReadModel {
     pub(in crate::tokenizer) model: ModelWrapper,
     pub(super) largest_id: Option<u32>,
-    /// What of any text becomes tokens for certain.
+    /// Which text is certain to become tokens.
     pub(in crate::tokenizer) covers: Covers,
     words: Words,
 }
@@ -32,20 +32,20 @@ impl ReadModel {
     }
 }
 
-/// What a model makes tokens of, and how long they are at most: characters that it does not know may be passed over, or
-/// become one token together.
+/// Which text certainly becomes tokens, and how long these are at most. Unknown characters may be skipped, or become
+/// one token together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::tokenizer) enum Covers {
     Unknown,
-    /// Every character, in tokens of at most so many bytes.
+    /// Every character, in tokens of at most this many bytes.
     Text(usize),
-    /// Every character of byte-level texts, in tokens of at most so many of them.
+    /// Every character of byte-level text, in tokens of at most this many.
     ByteLevel(usize),
-    /// Each word, in one token or more.
+    /// Every word, in one token or more.
     Words,
 }
 
-/// The fields of models of every type.
+/// The fields of models of all types.
 #[derive(Default)]
 struct Fields {
     kind: Option<String>,
@@ -128,7 +128,7 @@ impl<'de> Deserialize<'de> for ReadModel {
     }
 }
 
-/// Longest words of WordPiece, in characters: its time is their length cubed. Published ones have 100.
+/// Most characters of a word in WordPiece, whose time is cubic in them. Published models have 100.
 const MAX_WORD: usize = 200;
 
 impl Fields {
@@ -158,7 +158,7 @@ impl Fields {
     fn ids(vocab: Option<Tokens>) -> Result<(Vocab, Option<u32>), String> {
         match vocab {
             Some(Tokens::Ids(vocab)) => {
-                // Which of two tokens an id stands for would be a matter of chance.
+                // Which of two tokens an id stands for would be left to chance.
                 let mut ids: Vec<u32> = vocab.values().copied().collect();
                 ids.sort_unstable();
                 if let Some(twice) = ids.windows(2).find(|ids| ids[0] == ids[1]) {
@@ -183,14 +183,16 @@ impl Fields {
             return Err("dropout: expected 0 or null, as a text must always have the same tokens".to_owned());
         }
         let longest = vocab.keys().map(String::len).max().unwrap_or(0);
-        // What the crate takes for granted: that a merge's tokens are there, and fit together.
+        // The crate assumes that the tokens of a merge exist and fit together.
         let prefix = self.continuing_subword_prefix.as_deref().unwrap_or_default();
         for (a, b) in &merges {
             let rest = b.strip_prefix(prefix).ok_or_else(|| {
                 format!("merges: expected the prefix {prefix:.50?} before the second token, found {b:.50?}")
             })?;
             if a.len() + rest.len() > longest {
-                return Err(format!("merges: {a:.50?} and {b:.50?} make a token out of vocabulary"));
+                return Err(format!(
+                    "merges: {a:.50?} and {b:.50?} make a token that is not in the vocabulary"
+                ));
             }
         }
         let fallback = self.byte_fallback.unwrap_or(false);
@@ -204,7 +206,7 @@ impl Fields {
         } else {
             Covers::Unknown
         };
-        // Its cache of words belongs to threads, and stays there when the tokenizer is gone.
+        // The crate caches words for each thread, and keeps them when the tokenizer is dropped.
         let mut builder: BpeBuilder = BPE::builder().cache_capacity(0);
         set(&mut builder, self.unk_token, BpeBuilder::unk_token);
         set(&mut builder, self.continuing_subword_prefix, BpeBuilder::continuing_subword_prefix);
@@ -255,14 +257,14 @@ impl Fields {
     }
 }
 
-/// Sets what is not null.
+/// Sets the value unless it is null.
 fn set<T>(builder: &mut BpeBuilder, value: Option<T>, with: impl FnOnce(BpeBuilder, T) -> BpeBuilder) {
     if let Some(value) = value {
         *builder = with(std::mem::take(builder), value);
     }
 }
 
-/// What the crate needs to put the added tokens on top.
+/// The crate needs this to add the added tokens.
 impl Model for ReadModel {
     type Trainer = <ModelWrapper as Model>::Trainer;
 

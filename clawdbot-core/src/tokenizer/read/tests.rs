@@ -1,12 +1,12 @@
-//! What is read next to what the tokenizers crate makes of it.
+//! What is read, compared with the tokenizers crate.
 
 use super::*;
 use serde_json::{Value, json};
 
-/// As JSON, with the largest id.
+/// The model as JSON with its largest id, or an error.
 type Outcome = Result<(Value, Option<u32>), String>;
 
-/// What the crate makes of a model, and what is made of it here.
+/// A model as read by the crate, and as read here.
 fn both(model: &Value) -> (Outcome, Outcome) {
     let added = json!([{"id": 9, "content": "<x>", "single_word": false, "lstrip": false, "rstrip": false,
         "normalized": false, "special": true}]);
@@ -22,7 +22,7 @@ fn vocab() -> Value {
 }
 
 #[test]
-fn models_are_what_the_crate_makes_of_them() {
+fn models_agree_with_the_crate() {
     let bpe = |more: Value| {
         let mut model = json!({"type": "BPE", "vocab": vocab()});
         model.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -40,7 +40,7 @@ fn models_are_what_the_crate_makes_of_them() {
         bpe(json!({"merges": [["a", "b"]], "dropout": null, "unk_token": "a", "fuse_unk": true,
             "byte_fallback": true, "ignore_merges": true, "continuing_subword_prefix": null})),
         bpe(json!({"merges": ["a b"], "continuing_subword_prefix": "", "end_of_word_suffix": "c"})),
-        // Without a type in front.
+        // The type is not the first field.
         json!({"vocab": vocab(), "merges": ["a b"]}),
         json!({"vocab": vocab(), "merges": ["a b"], "type": "BPE"}),
         json!({"type": "WordLevel", "vocab": vocab(), "unk_token": "a"}),
@@ -55,7 +55,7 @@ fn models_are_what_the_crate_makes_of_them() {
 }
 
 #[test]
-fn what_the_crate_refuses_is_refused() {
+fn errors_of_the_crate_are_errors() {
     for (more, word) in [
         (json!({"vocab": vocab()}), "vocab and merges"),
         (json!({"merges": []}), "vocab and merges"),
@@ -66,7 +66,7 @@ fn what_the_crate_refuses_is_refused() {
         (json!({"vocab": vocab(), "merges": [["a", "b", "c"]]}), "two tokens"),
         (json!({"vocab": vocab(), "merges": [1]}), "two tokens"),
         (json!({"vocab": vocab(), "merges": ["a b", ["a", "b"]]}), "found both"),
-        (json!({"vocab": vocab(), "merges": ["a x"]}), "out of vocabulary"),
+        (json!({"vocab": vocab(), "merges": ["a x"]}), "not in the vocabulary"),
         (json!({"vocab": vocab(), "merges": [], "dropout": 3.0}), "ropout"),
         (json!({"vocab": vocab(), "merges": [], "unk_token": 1}), "a string"),
     ] {
@@ -79,7 +79,7 @@ fn what_the_crate_refuses_is_refused() {
 }
 
 #[test]
-fn what_the_crate_would_panic_at_is_refused() {
+fn panics_of_the_crate_are_errors() {
     let bpe = |more: Value| {
         let mut model = json!({"type": "BPE", "vocab": vocab()});
         model.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
@@ -89,7 +89,7 @@ fn what_the_crate_would_panic_at_is_refused() {
         "max_input_chars_per_word": 100_000, "vocab": vocab()});
     for (model, word) in [
         (bpe(json!({"merges": [["a", "b"]], "continuing_subword_prefix": "##"})), "the prefix"),
-        (bpe(json!({"merges": [["abc", "ab"]]})), "out of vocabulary"),
+        (bpe(json!({"merges": [["abc", "ab"]]})), "not in the vocabulary"),
         (bpe(json!({"merges": [], "dropout": 0.5})), "the same tokens"),
         (word_piece, "at most 200"),
     ] {
@@ -100,7 +100,7 @@ fn what_the_crate_would_panic_at_is_refused() {
 }
 
 #[test]
-fn added_tokens_that_become_the_same_are_refused() {
+fn added_tokens_with_the_same_normal_form_are_refused() {
     let read = |normalized: bool, other: &str| {
         let token = |id: u32, content: &str| {
             json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
@@ -117,7 +117,7 @@ fn added_tokens_that_become_the_same_are_refused() {
 }
 
 #[test]
-fn ids_that_are_not_used_are_noted() {
+fn ignored_ids_are_noted() {
     let notes = |tokens: Value| {
         let model = json!({"type": "BPE", "vocab": {"a": 0, "b": 3}, "merges": []});
         let json = json!({"version": "1.0", "added_tokens": tokens, "model": model}).to_string();
@@ -137,5 +137,5 @@ fn ids_that_are_not_used_are_noted() {
     let [note] = noted.as_slice() else { panic!("{noted:?}") };
     assert!(note.contains("2 tokens") && note.contains(r#""<x>" has 2, the file says 4"#), "{note}");
     let noted = notes(json!([token(2, "<x>"), token(4, "<y>")]));
-    assert!(noted[0].contains(r#""<y>" has 3, which is that of "b" too, the file says 4"#), "{noted:?}");
+    assert!(noted[0].contains(r#""<y>" has 3, the id of "b" too, the file says 4"#), "{noted:?}");
 }

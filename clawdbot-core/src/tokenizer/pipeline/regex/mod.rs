@@ -1,8 +1,8 @@
-//! Patterns in a text. Of a published tokenizer's patterns any text's time is in proportion to its length; others are
-//! possible whose time is a power of it. What a search does is counted, so that it ends, and it can be cancelled.
+//! Searches for patterns in text. With the patterns of published tokenizers, time is linear in the text; other patterns
+//! can take exponential time. The steps of a search are counted, so that it ends, and it can be cancelled.
 //!
-//! A search goes back to where it had a choice, as Oniguruma's does: what it finds is the same. The engine of the
-//! fancy-regex crate counts nothing of what it leaves to that of the regex crate.
+//! A search backtracks like Oniguruma's, so it finds the same. The fancy-regex crate does not count the steps that it
+//! delegates to the regex crate.
 
 use fancy_regex::Expr;
 
@@ -29,15 +29,16 @@ impl Regex {
         Program::compile(&tree.expr).map(|program| Regex(Box::new(program)))
     }
 
-    /// Whether all characters that it looks for are such.
+    /// Whether all characters that it can match satisfy `such`.
     pub(in crate::tokenizer) fn only(&self, such: fn(char) -> bool) -> bool {
         self.0.sets.iter().all(|set| set.only(such))
     }
 
-    /// Calls `found` with the range of each match: they do not overlap, and none that is empty follows another one at once.
+    /// Calls `found` with the range of each match. Matches do not overlap, and an empty one never directly follows
+    /// another.
     ///
     /// # Errors
-    /// When the work should stop, and when it takes too long.
+    /// If the work should stop, and if it takes too long.
     pub(in crate::tokenizer) fn each(
         &self,
         text: &str,

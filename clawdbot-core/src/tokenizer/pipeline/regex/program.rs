@@ -1,4 +1,4 @@
-//! What is done to find a pattern, step by step.
+//! A pattern as a program: the steps of a search.
 
 use std::collections::HashMap;
 
@@ -8,17 +8,17 @@ use super::set::{self, Ranges, Set};
 
 /// Most steps: about what [`MAX_COST`](crate::tokenizer::pipeline::oniguruma::MAX_COST) allows.
 const MAX_STEPS: usize = 1 << 19;
-/// Alternatives that are told apart by what they begin with.
+/// Most alternatives that are selected by their first character.
 const MAX_ALTERNATIVES: usize = 64;
 
-/// How a run takes characters.
+/// Which length of a run is tried first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
-    /// All that it can, then fewer.
+    /// The longest, then shorter ones.
     Greedy,
-    /// As few as it can, then more.
+    /// The shortest, then longer ones.
     Lazy,
-    /// All that it can, and no fewer.
+    /// The longest only.
     Possessive,
 }
 
@@ -26,23 +26,24 @@ pub(super) enum Mode {
 pub(super) enum Step {
     /// A character of a set.
     One(usize),
-    /// Characters of a set, at least and at most so many.
+    /// A run of characters of a set, with least and most length.
     Run {
         set: usize,
         least: usize,
         most: usize,
         mode: Mode,
     },
-    /// The step at the first place, and if that leads nowhere, the one at the second.
+    /// Continues at the first step, and if that fails, at the second.
     Branch(usize, usize),
     Jump(usize),
-    /// What follows, up to a `Match`, has to match so many characters before here, or has not to; then the step at `end`.
+    /// The steps up to `Match` have to match this many characters before here, or have to fail; then continues at
+    /// `end`.
     Look {
         back: usize,
         negated: bool,
         end: usize,
     },
-    /// What follows matches in the first way that it can, up to a `Match`; then the step at `end`.
+    /// The first match of the steps up to `Match` is final; then continues at `end`.
     Atomic {
         end: usize,
     },
@@ -56,7 +57,7 @@ pub(super) enum Step {
 #[derive(Debug)]
 pub(super) struct Alternative {
     pub(super) start: usize,
-    /// It begins with a run without end.
+    /// Whether it begins with an unbounded run.
     pub(super) leads: bool,
 }
 
@@ -65,9 +66,9 @@ pub(super) struct Program {
     pub(super) steps: Vec<Step>,
     pub(super) sets: Vec<Set>,
     pub(super) alternatives: Vec<Alternative>,
-    /// Which alternatives can match where a byte comes, as bits: one of ASCII; another one; none.
+    /// Bit sets of the alternatives that can match at a byte: one for each ASCII byte, one for others, one for the end.
     pub(super) beginning: [u64; 130],
-    /// What a match begins with, unless nothing is enough.
+    /// Characters that a match can begin with; `None` if it can be empty.
     pub(super) first: Option<Set>,
 }
 
@@ -114,7 +115,7 @@ struct Builder {
     steps: Vec<Step>,
     sets: Vec<Set>,
     known: HashMap<Ranges, usize>,
-    /// Of classes as they are written, with regard to case or not.
+    /// Classes already parsed, by text and by whether case is ignored.
     parsed: HashMap<(String, bool), usize>,
 }
 
@@ -153,7 +154,7 @@ impl Builder {
         }
     }
 
-    /// The set of which `expression` is a character.
+    /// The set of `expression`, if it matches one character.
     fn single(&mut self, expression: &Expr) -> Result<Option<usize>, String> {
         let set = match expression {
             Expr::Any { newline: true } => self.set(vec![set::ANY]),
@@ -205,11 +206,11 @@ impl Builder {
             Expr::Assertion(Assertion::StartText) => self.push(Step::StartText).map(|_| ()),
             Expr::Assertion(Assertion::EndText) => self.push(Step::EndText).map(|_| ()),
             Expr::Assertion(Assertion::EndLine { crlf: false }) => self.push(Step::EndLine).map(|_| ()),
-            _ => Err("a part of it is not supported".to_owned()),
+            _ => Err("a part of the pattern is not supported".to_owned()),
         }
     }
 
-    /// One of `all`, the first one that leads on.
+    /// One of `all`: the first that matches.
     fn choice(
         &mut self,
         all: &[Expr],
@@ -245,9 +246,9 @@ impl Builder {
         if most == usize::MAX {
             let start = self.push(Step::Match)?;
             self.add(child)?;
-            // Nothing again and again would have no end.
+            // Repeating an empty match would never end.
             if self.first(start + 1).1 {
-                return Err("expected no repetition of what may be nothing".to_owned());
+                return Err("expected no repetition of an expression that can be empty".to_owned());
             }
             self.push(Step::Jump(start))?;
             self.steps[start] = branch(start + 1, self.steps.len());
@@ -268,7 +269,7 @@ impl Builder {
         let behind = matches!(look, LookAround::LookBehind | LookAround::LookBehindNeg);
         let mut one = |builder: &mut Self, inner: &Expr| {
             let back = match behind {
-                true => width(inner).ok_or("expected a fixed number of characters behind")?,
+                true => width(inner).ok_or("expected a lookbehind of fixed length")?,
                 false => 0,
             };
             let here = builder.push(Step::Match)?;
@@ -278,14 +279,14 @@ impl Builder {
             Ok(())
         };
         match inner {
-            // Each alternative has its own number of characters.
+            // Each alternative has its own length.
             Expr::Alt(all) if behind && negated => all.iter().try_for_each(|inner| one(self, inner)),
             Expr::Alt(all) if behind => self.choice(all, &mut one),
             inner => one(self, inner),
         }
     }
 
-    /// Sets of what the steps from `start` may begin with, and whether nothing is enough.
+    /// The sets that the steps from `start` may begin with, and whether they can match the empty string.
     fn first(&self, start: usize) -> (Vec<usize>, bool) {
         let (mut sets, mut nothing) = (Vec::new(), false);
         let mut seen = vec![false; self.steps.len() - start + 1];
@@ -318,7 +319,7 @@ impl Builder {
     }
 }
 
-/// How many characters `expression` takes, if always as many.
+/// The number of characters that `expression` matches, if fixed.
 fn width(expression: &Expr) -> Option<usize> {
     match expression {
         Expr::Empty | Expr::Assertion(_) | Expr::LookAround(..) => Some(0),

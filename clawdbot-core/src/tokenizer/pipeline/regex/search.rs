@@ -1,30 +1,30 @@
-//! A search for a pattern in a text.
+//! Searches a text for a pattern by backtracking.
 
 use super::program::{Mode, Program, Step};
 use super::set::Set;
 use crate::tokenizer::pipeline::work::{self, Credit};
 
-/// What a search may do for each byte of a text, and for each step of the pattern besides: those of published tokenizers
-/// do a few dozen in all.
+/// Steps that a search may take for each byte of a text, and for each step of the pattern. Patterns of published
+/// tokenizers take a few dozen in all.
 const PER_BYTE: u64 = 64;
 const PER_STEP: u64 = 4;
-/// Most places to go back to.
+/// Most places to backtrack to.
 const MAX_RETRIES: usize = 1 << 20;
 
-/// Where a search goes on when it got nowhere.
+/// Where a search continues after a failure.
 #[derive(Clone, Copy)]
 enum Retry {
     Step {
         step: usize,
         at: usize,
     },
-    /// After a run that was greedy: before its last character, but not before `least`.
+    /// Shorten a greedy run: continue before its last character, but not before `least`.
     Shorter {
         step: usize,
         at: usize,
         least: usize,
     },
-    /// In a run that was lazy: after one more character, of so many.
+    /// Extend a lazy run by one character, of at most this many more.
     Longer {
         run: usize,
         at: usize,
@@ -32,7 +32,7 @@ enum Retry {
     },
 }
 
-/// What a search in `text` may do.
+/// Steps that a search in `text` may take.
 pub(super) fn share(program: &Program, text: &str) -> u64 {
     let per_byte = PER_BYTE + PER_STEP * program.steps.len() as u64;
     (text.len() as u64).saturating_mul(per_byte)
@@ -42,9 +42,9 @@ pub(super) struct Search<'a> {
     program: &'a Program,
     text: &'a str,
     retries: Vec<Retry>,
-    /// Where each alternative may begin next: what a run at its beginning leads to was tried up to there.
+    /// The next start of each alternative: starts within an earlier leading run are skipped.
     next: Vec<usize>,
-    /// The run at the beginning of the alternative that is tried, and how far it went.
+    /// The leading run of the current alternative, and how far it went.
     lead: Option<usize>,
     lead_end: usize,
     credit: Credit,
@@ -57,7 +57,7 @@ impl<'a> Search<'a> {
         Search { program, text, retries: Vec::new(), next, lead: None, lead_end: 0, credit }
     }
 
-    /// The first match from `from` on, which never goes down from one call to the next.
+    /// The first match from `from` on, which must not decrease from call to call.
     pub(super) fn find(&mut self, from: usize) -> tokenizers::Result<Option<(usize, usize)>> {
         let program = self.program;
         let mut start = from;
@@ -82,7 +82,7 @@ impl<'a> Search<'a> {
                 if let Some(end) = self.matches(alternative.start, start)? {
                     return Ok(Some((start, end)));
                 }
-                // A later start in the same run only leads to places that this one led to.
+                // A later start in the same run only leads to places that this one has tried.
                 if alternative.leads {
                     self.next[which] = self.lead_end;
                 }
@@ -92,7 +92,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Where what the steps from `step` on match at `at` ends.
+    /// The end of the match of the steps from `step` on at `at`.
     fn matches(&mut self, mut step: usize, mut at: usize) -> tokenizers::Result<Option<usize>> {
         let program = self.program;
         let base = self.retries.len();
@@ -146,7 +146,7 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// The place to go on at, with the step there.
+    /// The next place to continue at, with its step.
     fn retry(&mut self, base: usize) -> tokenizers::Result<Option<(usize, usize)>> {
         while self.retries.len() > base {
             let Some(retry) = self.retries.pop() else { break };
@@ -170,7 +170,7 @@ impl<'a> Search<'a> {
         Ok(None)
     }
 
-    /// Goes on after a lazy run that ends at `at`.
+    /// Continues after a lazy run that ends at `at`.
     fn lazily(&mut self, run: usize, at: usize, more: usize) -> tokenizers::Result<(usize, usize)> {
         if more > 0 {
             self.later(Retry::Longer { run, at, more })?;
@@ -203,14 +203,14 @@ impl<'a> Search<'a> {
         Ok(Some((step + 1, highest)))
     }
 
-    /// Remembers how far the run at the beginning went.
+    /// Records how far the leading run went.
     fn went(&mut self, run: usize, at: usize) {
         if self.lead == Some(run) {
             self.lead_end = at;
         }
     }
 
-    /// Where up to `most` characters of the set from `at` on end, and how many they are.
+    /// The end of up to `most` characters of the set from `at` on, and their number.
     fn take(&mut self, set: &Set, mut at: usize, most: usize) -> tokenizers::Result<(usize, usize)> {
         let mut count = 0;
         while count < most {
@@ -222,7 +222,7 @@ impl<'a> Search<'a> {
         Ok((at, count))
     }
 
-    /// So many characters before `at`.
+    /// The place this many characters before `at`.
     fn back(&self, mut at: usize, chars: usize) -> Option<usize> {
         for _ in 0..chars {
             at = at.checked_sub(1)?;
@@ -234,7 +234,7 @@ impl<'a> Search<'a> {
     }
 }
 
-/// How many bytes a character has that begins with this one.
+/// Bytes of the UTF-8 character with this first byte.
 fn len_utf8(first: u8) -> usize {
     match first {
         ..0xc0 => 1,

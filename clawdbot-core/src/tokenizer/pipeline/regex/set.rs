@@ -3,20 +3,20 @@
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Class, HirKind};
 
-/// More ranges than this are looked up in a table.
+/// Sets with more ranges than this get a lookup table.
 const FEW: usize = 8;
-/// Characters that a table has: the basic multilingual plane.
+/// Characters in a table: the basic multilingual plane.
 const PLANE: usize = 1 << 16;
 
-/// Characters from the first to the last, and so on: in order, apart from each other.
+/// Ranges from first to last character, ascending and disjoint.
 pub(super) type Ranges = Vec<(char, char)>;
 
 pub(super) const ANY: (char, char) = ('\0', char::MAX);
 
-/// The characters of a class as the syntax of the regex crate has it.
+/// The characters of a class in the syntax of the regex crate.
 ///
 /// # Errors
-/// In the parser's words; for what is no class.
+/// With the parser's message; for text that is not a class.
 pub(super) fn parse(class: &str, ignore_case: bool) -> Result<Ranges, String> {
     let mut parser = ParserBuilder::new().case_insensitive(ignore_case).build();
     let parsed = parser.parse(class).map_err(|error| error.to_string())?;
@@ -25,7 +25,7 @@ pub(super) fn parse(class: &str, ignore_case: bool) -> Result<Ranges, String> {
         HirKind::Class(Class::Unicode(class)) => {
             class.iter().map(|range| (range.start(), range.end())).collect()
         }
-        // Of no characters, or of some of ASCII.
+        // Empty sets, and subsets of ASCII.
         HirKind::Class(Class::Bytes(class)) => {
             class.iter().map(|range| (range.start().into(), range.end().into())).collect()
         }
@@ -41,7 +41,7 @@ pub(super) fn parse(class: &str, ignore_case: bool) -> Result<Ranges, String> {
     Ok(ranges)
 }
 
-/// Ranges in order and apart from each other.
+/// Sorts and merges ranges.
 pub(super) fn union(mut ranges: Ranges) -> Ranges {
     ranges.sort_unstable();
     let mut apart: Ranges = Vec::new();
@@ -54,7 +54,7 @@ pub(super) fn union(mut ranges: Ranges) -> Ranges {
     apart
 }
 
-/// Sets the bits of characters, as far as there are bits.
+/// Sets the bits of the characters that `bits` covers.
 fn mark(bits: &mut [u64], ranges: &Ranges) {
     for &(first, last) in ranges {
         let (first, last) = (u32::from(first) as usize, u32::from(last) as usize);
@@ -68,7 +68,7 @@ fn mark(bits: &mut [u64], ranges: &Ranges) {
 
 #[derive(Debug)]
 pub(super) struct Set {
-    /// Those of ASCII, as bits.
+    /// The ASCII characters, as bits.
     ascii: u128,
     table: Option<Box<[u64]>>,
     ranges: Ranges,
@@ -103,7 +103,7 @@ impl Set {
         self.ranges.iter().all(|&(first, last)| (first..=last).all(such))
     }
 
-    /// How many bytes the character at `at` of `text` has, if it is in the set.
+    /// Bytes of the character at `at` of `text`, if it is in the set.
     pub(super) fn at(&self, text: &str, at: usize) -> Option<usize> {
         let first = *text.as_bytes().get(at)?;
         if first < 128 {

@@ -1,4 +1,4 @@
-//! Patterns next to what the fancy-regex crate finds, and what searches for them count.
+//! Patterns compared with the fancy-regex crate, and the steps of searches.
 
 use proptest::prelude::*;
 
@@ -6,7 +6,7 @@ use super::*;
 use crate::tokenizer::pipeline::work;
 use crate::{CancelHandle, Error, ErrorKind};
 
-/// What is found until `cancel` is cancelled.
+/// The matches found until `cancel` is cancelled.
 fn matches_until(pattern: &str, text: &str, cancel: &CancelHandle) -> crate::Result<Vec<(usize, usize)>> {
     let regex = Regex::new(pattern).unwrap();
     work::run(Some(cancel), &mut work::Allowance::default(), || {
@@ -28,7 +28,7 @@ fn agree(pattern: &str, text: &str) {
     assert_eq!(matches(pattern, text).unwrap(), theirs, "{pattern} in {text:?}");
 }
 
-/// Patterns that compile: of two letters, a longer one, and white space.
+/// Patterns that compile, over two letters, a longer one, and white space.
 fn pattern() -> impl Strategy<Value = String> {
     let one = prop::sample::select(vec!["a", "b", "é", "[ab]", "[^a]", r"\s", ".", "(?s:.)", "(?i:a)"]);
     let place = prop::sample::select(vec![
@@ -56,7 +56,7 @@ fn pattern() -> impl Strategy<Value = String> {
             3 => some.clone().prop_map(|some| some.concat()),
             2 => some.prop_map(|some| format!("(?:{})", some.join("|"))),
             1 => inner.prop_map(|inner| format!("(?>{inner})")),
-            // Nothing is not repeated.
+            // Empty expressions are not repeated.
             1 => (solid, times.clone()).prop_map(|(inner, times)| format!("(?:{inner}b){times}")),
         ]
     })
@@ -66,14 +66,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn the_same_is_found(pattern in pattern(), other in pattern(), text in "[abAé \n]{0,12}") {
+    fn matches_agree_with_fancy_regex(pattern in pattern(), other in pattern(), text in "[abAé \n]{0,12}") {
         agree(&pattern, &text);
         agree(&format!("{pattern}|{other}"), &text);
     }
 }
 
 #[test]
-fn classes_mean_the_same() {
+fn classes_agree_with_fancy_regex() {
     let text: String = (0..0x3_0000).filter_map(char::from_u32).collect();
     for pattern in [
         r"\p{L}+",
@@ -89,12 +89,12 @@ fn classes_mean_the_same() {
     }
 }
 
-/// Beginnings of texts that a pattern may have to do with again and again.
+/// Repeated parts of texts that may make patterns backtrack.
 const TEXTS: [&str; 14] =
     ["a", "A", "Aa", " ", "  a", "\n", " \n", "1", "'s", "!", "é", "日", " !\n", "\u{301}"];
 
 #[test]
-fn what_goes_back_without_end_is_an_error() {
+fn endless_backtracking_is_an_error() {
     let text = "a".repeat(100_000);
     for (pattern, linear) in [
         (r"a*b|a", true),
@@ -127,7 +127,7 @@ fn a_search_is_cancelled() {
     assert_eq!(error.kind(), ErrorKind::Cancelled);
 }
 
-/// Checks that what is found in texts takes steps in proportion to their lengths.
+/// Checks that searches take steps in proportion to the text.
 pub(in crate::tokenizer) fn check_linear(pattern: &str, translated: &str) {
     let regex = Regex::new(translated).unwrap();
     let steps = |text: &str| {

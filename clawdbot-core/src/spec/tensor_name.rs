@@ -1,0 +1,106 @@
+//! One tensor or a part of one: its name in Hugging Face checkpoints, its shape, and how it is stored.
+
+use crate::weights::RowOrder;
+
+/// A matrix `[n, k]`: `n` outputs, `k` inputs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MatrixName {
+    /// Name of the stored tensor, or a unique name for a part of one.
+    pub(crate) name: String,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    /// Location in a stored tensor, unless it is the whole tensor `name`.
+    pub(crate) part: Option<Box<Part>>,
+}
+
+/// A vector `[len]`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct VectorName {
+    /// Name of the stored tensor, or a unique name for a part of one.
+    pub(crate) name: String,
+    pub(crate) len: usize,
+    /// Location in a stored tensor, in elements, unless it is the whole tensor `name`.
+    pub(crate) part: Option<Box<Part>>,
+    /// Offset added to the stored elements.
+    pub(crate) offset: f32,
+    /// Row length of a small matrix that is always computed in f32: `[len / k, k]`, row-major.
+    pub(crate) k: Option<usize>,
+}
+
+/// Rows of a stored tensor, seen as a matrix whose rows are all dimensions but the last. Row `r` of the part is row
+/// `first + r / run * stride + r % run` of the tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    pub(crate) tensor: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) first: usize,
+    pub(crate) run: usize,
+    pub(crate) stride: usize,
+    pub(crate) storage: PartStorage,
+}
+
+/// How a [`Part`] is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PartStorage {
+    /// Row by row.
+    Rows,
+    /// Column by column: rows of the part are columns of the `k` rows of the tensor from `from` on.
+    Columns { from: usize },
+    /// Row by row; stored elements `x` of a vector mean `-exp(x)`.
+    MinusExp,
+    /// Row by row, in MXFP4: `{tensor}_blocks` `[.., k / 32, 16]` and `{tensor}_scales` `[.., k / 32]`.
+    Mxfp4,
+}
+
+impl Part {
+    /// The order of its rows in the tensor.
+    pub(crate) fn order(&self) -> RowOrder {
+        RowOrder::Runs { first: self.first, run: self.run, stride: self.stride }
+    }
+
+    /// Index of row `row` in the tensor.
+    pub(crate) fn row(&self, row: usize) -> usize {
+        self.order().stored(row)
+    }
+}
+
+/// A projection.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LinearNames {
+    pub(crate) weight: MatrixName,
+    /// `[n]`.
+    pub(crate) bias: Option<VectorName>,
+}
+
+impl VectorName {
+    pub(crate) fn new(name: String, len: usize, offset: f32) -> Self {
+        VectorName { name, len, part: None, offset, k: None }
+    }
+
+    /// A whole tensor of `shape`, as a matrix with rows of `k` elements.
+    pub(crate) fn matrix(name: String, shape: Vec<usize>, k: usize) -> Self {
+        let len = shape.iter().product();
+        let part = Some(Box::new(Part::whole(name.clone(), shape)));
+        VectorName { name, len, part, offset: 0.0, k: Some(k) }
+    }
+
+    /// Elements in memory: a small matrix is packed in panels of 16 rows.
+    pub(crate) fn padded_len(&self) -> usize {
+        self.k.map_or(self.len, |k| (self.len / k.max(1)).next_multiple_of(16) * k)
+    }
+}
+
+impl Part {
+    /// A whole tensor.
+    fn whole(tensor: String, shape: Vec<usize>) -> Self {
+        Part { tensor, shape, first: 0, run: usize::MAX, stride: 0, storage: PartStorage::Rows }
+    }
+}
+
+pub(crate) fn linear(prefix: &str, module: &str, n: usize, k: usize, bias: bool) -> LinearNames {
+    let name = format!("{prefix}.{module}");
+    LinearNames {
+        weight: MatrixName { name: format!("{name}.weight"), n, k, part: None },
+        bias: bias.then(|| VectorName::new(format!("{name}.bias"), n, 0.0)),
+    }
+}
