@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use clawdbot_kernels::PackedMatrix;
 
-use super::build::Segment;
+use super::formats::Segment;
 use super::mxfp4;
 use super::quantization::FileWeights;
 use crate::error::Result;
