@@ -123,15 +123,16 @@ impl IntMatrix<'_> {
         Ok(zeros)
     }
 
-    /// Codes, less `least`, and scales as `kind` wants them, of groups of `group`.
+    /// The codes and scales of row `row` as `wanted`.
     fn stored_codes(
         &self,
         row: usize,
         stored: &[u8],
-        (group, kind, least): (usize, GroupScales, i8),
+        wanted: StoredCodes,
         codes: &mut [i8],
         scales: &mut Vec<StoredScale>,
     ) -> Result<()> {
+        let StoredCodes { group, scales: kind, least } = wanted;
         self.row_codes(row, stored, codes);
         codes.iter_mut().for_each(|code| *code -= least);
         for (from, zero) in self.computed_groups(row, group)? {
@@ -149,6 +150,15 @@ impl IntMatrix<'_> {
         }
         Ok(())
     }
+}
+
+/// How codes and scales are computed with.
+struct StoredCodes {
+    /// Codes that share a scale.
+    group: usize,
+    scales: GroupScales,
+    /// The smallest code, which counts as 0.
+    least: i8,
 }
 
 /// `[n, groups]`; empty where all are 0.
@@ -269,12 +279,14 @@ impl RowSource for IntMatrix<'_> {
         codes: &mut [i8],
         scales: &mut Vec<StoredScale>,
     ) -> clawdbot_kernels::Result<()> {
-        let (group, kind, least) = match self.format {
-            Some(ComputeFormat::Int8 { group, .. }) => (group, GroupScales::Bf16, 0),
-            Some(ComputeFormat::Stored8 { group, scales }) => (group, scales, 0),
-            Some(ComputeFormat::Int4 { group, scales, .. }) => (group, scales, -8),
+        let wanted = match self.format {
+            Some(ComputeFormat::Int8 { group, .. }) => {
+                StoredCodes { group, scales: GroupScales::Bf16, least: 0 }
+            }
+            Some(ComputeFormat::Stored8 { group, scales }) => StoredCodes { group, scales, least: 0 },
+            Some(ComputeFormat::Int4 { group, scales, .. }) => StoredCodes { group, scales, least: -8 },
             _ => return Err(Error::internal("the matrix has no codes that are computed with").into()),
         };
-        Ok(self.stored_codes(row, stored, (group, kind, least), codes, scales)?)
+        Ok(self.stored_codes(row, stored, wanted, codes, scales)?)
     }
 }
