@@ -162,7 +162,7 @@ fn open(files: &SmallFiles, builder: VarBuilder<'static>) -> Result<Opened> {
             Error::invalid_model(message).with("tensor", name.as_str())
         })?;
         let start = end;
-        let size = shape.iter().try_fold(dtype.bits() as usize / 8, |size, &n| size.checked_mul(n));
+        let size = shape.iter().try_fold(dtype.bitsize() / 8, |size, &n| size.checked_mul(n));
         end = size.and_then(|size| start.checked_add(size)).ok_or_else(|| {
             Error::invalid_model(format!("{NAME}: tensor {} of shape {shape:?} overflows", quoted(&name)))
         })?;

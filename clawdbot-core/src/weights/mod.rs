@@ -10,6 +10,7 @@ mod mmap;
 pub(crate) mod model_files;
 mod names;
 mod packed;
+mod packed_info;
 mod packed_writer;
 mod safetensors;
 mod shards;
@@ -27,7 +28,8 @@ pub(crate) use gguf::{
 pub(crate) use index::parse_index;
 pub(crate) use matrix::{MatrixFormat, MatrixSize, MatrixView, TensorView};
 pub(crate) use names::{outside_text, stored_names, text_name};
-pub(crate) use packed::{FORMAT_VERSION, PackedFile, PackedInfo, hex};
+pub(crate) use packed::{ExpectedMatrix, ExpectedVector, PackedFile, hex};
+pub(crate) use packed_info::{FORMAT_VERSION, PackedInfo};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
 #[cfg(feature = "candle")]
 pub(crate) use safetensors::Entry;

@@ -347,7 +347,7 @@ impl WeightSource {
             Some((&k, rows)) => (k, rows.iter().product()),
             None => (1, 1),
         };
-        let format = match (tensor.dtype.float(), tensor.dtype) {
+        let format = match (FloatType::of(tensor.dtype), tensor.dtype) {
             (Some(dtype), _) => MatrixFormat::Float(dtype),
             (None, Dtype::I8) => MatrixFormat::Int8(self.int8(&tensor, n, k)?),
             _ => return Err(unusable_dtype(&tensor, "F32, F16, BF16 or I8 with scales")),
@@ -397,7 +397,7 @@ impl WeightSource {
         if dtypes.contains(&tensor.dtype) {
             Ok(tensor)
         } else {
-            Err(unusable_dtype(&tensor, dtypes[0].name()))
+            Err(unusable_dtype(&tensor, &dtypes[0].to_string()))
         }
     }
 
@@ -407,7 +407,7 @@ impl WeightSource {
     /// As [`WeightSource::matrix`].
     pub(crate) fn float_tensor(&self, name: &str, shape: &[usize]) -> Result<(TensorView<'_>, FloatType)> {
         let tensor = self.shaped(name, shape)?;
-        let dtype = tensor.dtype.float().ok_or_else(|| unusable_dtype(&tensor, "F32, F16 or BF16"))?;
+        let dtype = FloatType::of(tensor.dtype).ok_or_else(|| unusable_dtype(&tensor, "F32, F16 or BF16"))?;
         Ok((tensor, dtype))
     }
 
@@ -468,6 +468,6 @@ impl WeightSource {
 }
 
 fn unusable_dtype(tensor: &TensorView<'_>, expected: &str) -> Error {
-    let message = format!("expected dtype {expected}, found {}", tensor.dtype.name());
+    let message = format!("expected dtype {expected}, found {}", tensor.dtype);
     tensor.error(ErrorKind::UnsupportedModel, message)
 }

@@ -47,7 +47,7 @@ impl<'a> Fp8Tensor<'a> {
         block: Option<Block>,
     ) -> Result<Self> {
         let MatrixSize { n, k } = size;
-        let codes = files.typed(&format!("{module}.weight"), &[n, k], &[Dtype::F8E4M3])?;
+        let codes = files.typed(&format!("{module}.weight"), &[n, k], &[Dtype::F8_E4M3])?;
         let inverse = format!("{module}.weight_scale_inv");
         let name = if files.tensor(&inverse).is_some() { inverse } else { format!("{module}.weight_scale") };
         let found = files.tensor(&name).map_or(1, |found| found.shape.iter().product());
@@ -163,8 +163,8 @@ impl<'a> Fp4Tensor<'a> {
         let codes = files.typed(&format!("{module}.weight_packed"), &[n, k / 2], &[Dtype::U8])?;
         let name = format!("{module}.weight_scale");
         let dtypes: &[Dtype] = match kind {
-            Fp4Kind::Mx => &[Dtype::U8, Dtype::F8E8M0],
-            Fp4Kind::Nv => &[Dtype::F8E4M3],
+            Fp4Kind::Mx => &[Dtype::U8, Dtype::F8_E8M0],
+            Fp4Kind::Nv => &[Dtype::F8_E4M3],
         };
         let scales = files.typed(&name, &[n, k / kind.group()], dtypes)?;
         let global =

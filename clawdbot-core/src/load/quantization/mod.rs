@@ -118,17 +118,17 @@ impl FileWeights {
             Method::Awq { group } if has("qweight") => {
                 QuantizedTensor::Int(IntTensor::awq(files, module, size, group)?)
             }
-            Method::Fp8 { block } if dtype == Some(Dtype::F8E4M3) => {
+            Method::Fp8 { block } if dtype == Some(Dtype::F8_E4M3) => {
                 QuantizedTensor::Fp8(Fp8Tensor::open(files, module, size, block)?)
             }
             Method::CompressedTensors
-                if has("weight_packed") || matches!(dtype, Some(Dtype::I8 | Dtype::F8E4M3)) =>
+                if has("weight_packed") || matches!(dtype, Some(Dtype::I8 | Dtype::F8_E4M3)) =>
             {
                 self.compressed(quantization, module, size)?
             }
             _ if has("weight_scale") || has("weight_scale_inv") => {
                 let name = quoted(module);
-                let found = dtype.map_or("no weight", Dtype::name);
+                let found = dtype.map_or_else(|| "no weight".to_owned(), |dtype| dtype.to_string());
                 return Err(Error::unsupported_model(format!(
                     "module {name}: expected a weight of the configured quantization with its scales, found {found}"
                 ))
@@ -226,7 +226,10 @@ impl FileWeights {
             Some(QuantizedTensor::Int(tensor)) => tensor.format_name(),
             Some(QuantizedTensor::Fp8(tensor)) => tensor.format_name(),
             Some(QuantizedTensor::Fp4(tensor)) => tensor.format_name().to_owned(),
-            None => self.source.tensor(tensor).map_or("none", |tensor| tensor.dtype.name()).to_owned(),
+            None => {
+                let tensor = self.source.tensor(tensor);
+                tensor.map_or_else(|| "none".to_owned(), |tensor| tensor.dtype.to_string())
+            }
         })
     }
 
