@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::embed::EmbeddingInfo;
 use crate::forward::scratch::Scratch;
-use crate::load::build::{Segment, weights_in};
+use crate::load::formats::{Segment, weights_in};
 use crate::load::source::Opened;
 use crate::load::weights::Weights;
 use crate::spec::packing::Joined;

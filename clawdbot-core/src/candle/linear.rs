@@ -13,7 +13,7 @@ use super::error::from_candle;
 use super::floats::{FloatRows, Floats, check, with_floats};
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::decoder::zeroed_rows;
-use crate::load::build::format;
+use crate::load::formats::format;
 use crate::options::WeightType;
 use crate::runtime::{Reservation, Runtime, SharedRows};
 

@@ -13,8 +13,8 @@ use super::error::from_candle;
 use super::floats::{is_float, with_floats};
 use crate::api::model::Model;
 use crate::error::{Error, ErrorKind, Result};
-use crate::load::quantization::parse_quantization;
-use crate::load::source::{Opened, untie};
+use crate::load::open::untie;
+use crate::load::source::{Description, Opened};
 use crate::load::text::open_text;
 use crate::load::weights::Weights;
 use crate::options::{Cache, ModelOptions};
@@ -120,9 +120,9 @@ fn open(files: &SmallFiles, builder: VarBuilder<'static>) -> Result<Opened> {
         let found = builder.device().location();
         return Err(Error::invalid_argument(format!("{NAME}: expected tensors on the CPU, found {found:?}")));
     }
-    let (config, mut spec, embedding) = Opened::describe(&files)?;
+    let Description { config, mut spec, quantization, embedding } = Opened::describe(&files)?;
     let mxfp4 = spec.moe.is_some_and(|moe| moe.storage == ExpertStorage::JoinedMxfp4);
-    if mxfp4 || parse_quantization(&config)?.is_some() {
+    if mxfp4 || quantization.is_some() {
         let message = format!(
             "{}: quantization_config: expected none for weights from a VarBuilder, found quantized weights",
             config.file()
@@ -162,7 +162,7 @@ fn open(files: &SmallFiles, builder: VarBuilder<'static>) -> Result<Opened> {
             Error::invalid_model(message).with("tensor", name.as_str())
         })?;
         let start = end;
-        let size = shape.iter().try_fold(dtype.bits() as usize / 8, |size, &n| size.checked_mul(n));
+        let size = shape.iter().try_fold(dtype.bitsize() / 8, |size, &n| size.checked_mul(n));
         end = size.and_then(|size| start.checked_add(size)).ok_or_else(|| {
             Error::invalid_model(format!("{NAME}: tensor {} of shape {shape:?} is too large", quoted(&name)))
         })?;
@@ -176,7 +176,8 @@ fn open(files: &SmallFiles, builder: VarBuilder<'static>) -> Result<Opened> {
     }
     let mut weights = source.into();
     untie(&mut spec, &mut weights, &config)?;
-    Opened::complete(name, &config, (spec, embedding), Weights::Files(weights), text, files)
+    let description = Description { config, spec, quantization, embedding };
+    Opened::complete(name, description, Weights::Files(weights), text, files)
 }
 
 /// Maps tensor names of checkpoints to those in a `VarBuilder`.

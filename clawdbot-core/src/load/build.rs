@@ -5,8 +5,9 @@ use std::sync::Arc;
 use clawdbot_kernels::memory::SharedBytes;
 use clawdbot_kernels::simd::LANES;
 use clawdbot_kernels::threads::ThreadPool;
-use clawdbot_kernels::{ComputeFormat, GroupScales, KernelSet, PackedMatrix, RowSource};
+use clawdbot_kernels::{ComputeFormat, KernelSet, PackedMatrix, RowSource};
 
+use super::formats::{Segment, weights_in};
 use super::parts::{InMemory, LastTensor};
 use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
@@ -29,92 +30,8 @@ use crate::spec::tensors::{
     DenseNames, GatedNames, LayerInputsNames, LayerNames, LinearNames, MlpNames, MoeNames, NormNames,
     ParallelMlpNames, PlainNames, TensorNames, VectorName,
 };
-use crate::weights::PackedFile;
 
-/// Weights along k that share a scale in int8. `docs/numerics.md` has the measurements.
-pub(crate) const INT8_GROUP: usize = 128;
-
-/// Weights along k that share a scale in int4. `docs/numerics.md` has the measurements.
-const INT4_GROUP: usize = 32;
-
-/// The compute format of a weight type, where codes are not used as stored.
-pub(crate) fn format(weights: WeightType) -> ComputeFormat {
-    match weights {
-        WeightType::Int8 | WeightType::Stored => ComputeFormat::Int8 { group: INT8_GROUP, rotated: true },
-        WeightType::Int4 => {
-            ComputeFormat::Int4 { group: INT4_GROUP, scales: GroupScales::Bf16, rotated: false }
-        }
-        WeightType::Bf16 => ComputeFormat::Bf16,
-        WeightType::F32 => ComputeFormat::F32,
-    }
-}
-
-/// Weights in all matrices.
-pub(crate) fn weights_in(spec: &DecoderSpec) -> u64 {
-    spec.tensors().packed_matrices().iter().map(Joined::weights).sum()
-}
-
-/// Matrices that are packed as one, and as what.
-pub(crate) struct Segment<'a> {
-    pub(crate) names: Joined<'a>,
-    pub(crate) format: ComputeFormat,
-}
-
-impl Weights {
-    /// Matrices that read the same input, parted where they are packed as something else. A gate and an up projection are
-    /// one in any case: where they are stored in different formats, both are converted.
-    ///
-    /// # Errors
-    /// `InvalidModel` where a packed file does not say what one is packed as.
-    pub(crate) fn segments<'a>(&self, joined: &Joined<'a>, weights: WeightType) -> Result<Vec<Segment<'a>>> {
-        if let (Weights::Packed(file), WeightType::Stored) = (self, weights) {
-            return packed_segments(file, joined);
-        }
-        let mut formats = Vec::new();
-        for name in &joined.parts {
-            let own = if weights == WeightType::Stored { self.own_format(name)? } else { None };
-            formats.push(own.unwrap_or_else(|| self.format(weights)));
-        }
-        if joined.gated {
-            let format = if formats[0] == formats[1] { formats[0] } else { self.format(weights) };
-            return Ok(vec![Segment { names: joined.clone(), format }]);
-        }
-        let mut segments: Vec<Segment<'a>> = Vec::new();
-        for (name, format) in joined.parts.iter().zip(formats) {
-            match segments.last_mut() {
-                Some(last) if last.format == format => last.names.parts.push(name),
-                _ => segments.push(Segment { names: Joined::rows([*name]), format }),
-            }
-        }
-        Ok(segments)
-    }
-}
-
-/// The segments of `joined` in a file that names the format of each.
-fn packed_segments<'a>(file: &PackedFile, joined: &Joined<'a>) -> Result<Vec<Segment<'a>>> {
-    let mut segments = Vec::new();
-    let mut rest = joined.clone();
-    while !rest.parts.is_empty() {
-        let fewest = if rest.gated { rest.parts.len() } else { 1 };
-        let found = (fewest..=rest.parts.len()).rev().find_map(|count| {
-            let names = Joined { parts: rest.parts[..count].to_vec(), gated: rest.gated };
-            let format = file.info().formats.get(&names.name())?;
-            Some((names, format))
-        });
-        let (names, format) = found.ok_or_else(|| {
-            let message = format!("{}: formats: expected one of {:?}", file.name(), rest.parts[0].name);
-            Error::invalid_model(message).with("tensor", rest.parts[0].name.clone())
-        })?;
-        let format = ComputeFormat::from_name(format).ok_or_else(|| {
-            Error::unsupported_model(format!("{}: formats: {format:?} is not known", file.name()))
-        })?;
-        rest.parts.drain(..names.parts.len());
-        segments.push(Segment { names, format });
-    }
-    Ok(segments)
-}
-
-/// Packs weights: what, how, and whom to tell.
+/// Packs weights.
 pub(crate) struct Builder<'a> {
     pub(crate) kernels: &'static KernelSet,
     pub(crate) pool: &'a ThreadPool,

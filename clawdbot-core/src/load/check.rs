@@ -4,14 +4,14 @@ use std::collections::HashSet;
 
 use clawdbot_kernels::PackedMatrix;
 
-use super::build::Segment;
+use super::formats::Segment;
 use super::mxfp4;
 use super::quantization::FileWeights;
 use crate::error::Result;
 use crate::spec::DecoderSpec;
 use crate::spec::packing::Joined;
 use crate::spec::tensors::{LM_HEAD, PartStorage, TensorNames};
-use crate::weights::{Dtype, PackedFile, SCALES_SUFFIX};
+use crate::weights::{Dtype, ExpectedMatrix, ExpectedVector, PackedFile, SCALES_SUFFIX};
 
 /// Checks that `file` has every tensor of `spec` packed as `segments` says of matrices that read the same input, and besides
 /// them no other than the small files `files`.
@@ -27,11 +27,12 @@ pub(crate) fn check_packed<'a>(
     let mut matrices = Vec::new();
     for group in names.packed_matrices() {
         for Segment { names, format } in segments(&group)? {
-            matrices.push((names.name(), PackedMatrix::parts(format, names.n(), names.k())?));
+            let parts = PackedMatrix::parts(format, names.n(), names.k())?;
+            matrices.push(ExpectedMatrix { name: names.name(), parts });
         }
     }
-    let vectors: Vec<(&str, usize)> =
-        names.vectors().map(|vector| (vector.name.as_str(), vector.len)).collect();
+    let vectors: Vec<_> =
+        names.vectors().map(|vector| ExpectedVector { name: &vector.name, len: vector.len }).collect();
     file.check(&matrices, &vectors, files)
 }
 

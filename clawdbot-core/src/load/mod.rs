@@ -3,10 +3,12 @@
 pub(crate) mod adapter;
 pub(crate) mod build;
 pub(crate) mod check;
+pub(crate) mod formats;
 pub(crate) mod gguf;
 pub(crate) mod load_cache;
 pub(crate) mod mxfp4;
 pub(crate) mod name_pattern;
+pub(crate) mod open;
 pub(crate) mod pack;
 pub(crate) mod parts;
 pub(crate) mod quantization;

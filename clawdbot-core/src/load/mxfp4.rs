@@ -9,7 +9,7 @@ use clawdbot_kernels::RowSource;
 
 use crate::error::{Error, Result};
 use crate::spec::tensors::Part;
-use crate::weights::{Dtype, TensorView, WeightSource};
+use crate::weights::{Dtype, MatrixSize, TensorView, WeightSource};
 
 /// Elements of a block.
 const BLOCK: usize = 32;
@@ -58,7 +58,11 @@ pub(crate) struct Mxfp4Rows<'a> {
 impl<'a> Mxfp4Rows<'a> {
     /// # Errors
     /// As [`check`].
-    pub(crate) fn new(weights: &'a WeightSource, part: &Part, (n, k): (usize, usize)) -> Result<Self> {
+    pub(crate) fn new(
+        weights: &'a WeightSource,
+        part: &Part,
+        MatrixSize { n, k }: MatrixSize,
+    ) -> Result<Self> {
         let [blocks, scales] = tensors(part, weights)?;
         Ok(Mxfp4Rows { blocks, scales, part: part.clone(), n, k })
     }
@@ -135,7 +139,7 @@ mod tests {
         let source = WeightSource::from_static(safetensors("{}", &tensors).leak(), "test").unwrap();
         let part = part(&[2, 3, 64]);
         assert_eq!(check(&part, &source).unwrap(), ["e_blocks", "e_scales"]);
-        let rows = Mxfp4Rows::new(&source, &part, (2, 64)).unwrap();
+        let rows = Mxfp4Rows::new(&source, &part, MatrixSize { n: 2, k: 64 }).unwrap();
         let (mut stored, mut out) = (Vec::new(), [0.0; 64]);
         rows.fetch(0..2, &mut stored).unwrap();
         // Row 1 of the part is row 5 of all: bytes from 160, scales 130 and 131.

@@ -7,7 +7,8 @@ use std::path::Path;
 use clawdbot_kernels::PackedMatrix;
 use sha2::{Digest, Sha256};
 
-use super::build::{Builder, weights_in};
+use super::build::Builder;
+use super::formats::weights_in;
 use super::source::{Opened, Source};
 use super::weights::Weights;
 use crate::cancel::{Progress, reporting};
@@ -209,10 +210,10 @@ impl Opened {
                 }
             }
             Weights::Packed(file) => field(file.info().data_sha256.as_bytes()),
-            Weights::Random | Weights::Merged(_) => field(b"random weights"),
+            Weights::Random | Weights::Merged { .. } => field(b"random weights"),
         }
         match &self.weights {
-            Weights::Merged(merged) => merged.fingerprint(sha256),
+            Weights::Merged { adapters, .. } => adapters.fingerprint(sha256),
             _ => Ok(()),
         }
     }

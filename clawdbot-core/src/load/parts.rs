@@ -7,11 +7,10 @@ use clawdbot_kernels::{ComputeFormat, RowSource, StoredScale};
 
 use super::mxfp4::Mxfp4Rows;
 use super::quantization::FileWeights;
-use super::weights::Stored;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::decoder::zeroed_rows;
 use crate::spec::tensors::{MatrixName, Part, PartStorage, VectorName};
-use crate::weights::RowOrder;
+use crate::weights::{MatrixFormat, MatrixSize, MatrixView, RowOrder};
 
 /// The rows of the tensor `name` of `shape`, in which all dimensions but the last are one.
 ///
@@ -28,6 +27,44 @@ pub(crate) fn whole<'a>(
     let matrix = files.source.matrix(name, shape)?;
     matrix.will_need();
     Ok(Box::new(Stored(matrix)))
+}
+
+/// A stored matrix.
+struct Stored<'a>(MatrixView<'a>);
+
+impl RowSource for Stored<'_> {
+    fn rows(&self) -> usize {
+        self.0.n
+    }
+    fn cols(&self) -> usize {
+        self.0.k
+    }
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> clawdbot_kernels::Result<()> {
+        Ok(self.0.fetch(rows, buffer)?)
+    }
+    fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
+        self.0.read_row(row, stored, out);
+    }
+    fn own_format(&self) -> Option<ComputeFormat> {
+        match &self.0.format {
+            MatrixFormat::Int8(scales) => Some(ComputeFormat::Int8 { group: scales.group(), rotated: false }),
+            MatrixFormat::Float(_) => None,
+        }
+    }
+    fn read_codes(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> clawdbot_kernels::Result<()> {
+        let MatrixFormat::Int8(values) = &self.0.format else {
+            return Err(Error::internal("the matrix is not stored as int8").into());
+        };
+        self.0.read_codes(row, stored, codes)?;
+        scales.extend(values.row(row).iter().map(|&bits| StoredScale::One(bits)));
+        Ok(())
+    }
 }
 
 /// The tensor that a matrix was a part of: the next one often is a part of the same, and some are read whole when they are
@@ -55,6 +92,7 @@ pub(crate) fn rows<'a>(
             }
         }
     };
+    let size = MatrixSize { n: name.n, k: name.k };
     Ok(match part.storage {
         PartStorage::Rows => {
             let tensor = open()?;
@@ -64,12 +102,12 @@ pub(crate) fn rows<'a>(
         PartStorage::Columns { from } => {
             let tensor = open()?;
             check(part, name.n, tensor.cols())?;
-            Box::new(Columns::read(&*tensor, part.order(), from, (name.n, name.k))?)
+            Box::new(Columns::read(&*tensor, part.order(), from, size)?)
         }
         PartStorage::MinusExp => {
             return Err(Error::internal(format!("{}: a matrix of exponentials", name.name)));
         }
-        PartStorage::Mxfp4 => Box::new(Mxfp4Rows::new(&files.source, part, (name.n, name.k))?),
+        PartStorage::Mxfp4 => Box::new(Mxfp4Rows::new(&files.source, part, size)?),
     })
 }
 
@@ -135,7 +173,7 @@ impl RowSource for SomeRows<'_> {
     }
     fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> clawdbot_kernels::Result<()> {
         let row = |row| self.part.row(row);
-        // Mostly they are side by side.
+        // Most often they are neighbours.
         if rows.end - rows.start == 1 + row(rows.end - 1) - row(rows.start) {
             return self.tensor.fetch(row(rows.start)..row(rows.end - 1) + 1, buffer);
         }
@@ -173,7 +211,7 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    /// Of `k` rows from `from` on the `n` columns that `order` tells.
+    /// The `n` columns that `order` names, of the `k` rows that begin with row `from`.
     ///
     /// # Errors
     /// As `RowSource::fetch`; `OutOfBudget` without memory; `Internal` for columns and rows that are not there.
@@ -181,7 +219,7 @@ impl Columns {
         tensor: &dyn RowSource,
         order: RowOrder,
         from: usize,
-        (n, k): (usize, usize),
+        MatrixSize { n, k }: MatrixSize,
     ) -> Result<Self> {
         let no_memory = || {
             let message = format!("there is no memory to turn a matrix of {n} x {k}");

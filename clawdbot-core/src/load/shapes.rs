@@ -4,59 +4,205 @@ use clawdbot_kernels::RowSource;
 
 use crate::error::{Error, Result};
 
-/// hidden, layers, heads, KV heads, intermediate, vocabulary, context, head_dim; tied; experts, those of each token, their
-/// size
-struct Shape(&'static str, &'static str, [usize; 8], bool, [usize; 3]);
+/// What the output projection is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Head {
+    /// The embedding.
+    Tied,
+    /// A matrix of its own.
+    Own,
+}
 
-const DENSE: [usize; 3] = [0; 3];
-const A3B: [usize; 3] = [128, 8, 768];
+/// The experts of a mixture.
+#[derive(Clone, Copy)]
+struct Experts {
+    count: usize,
+    /// Those that a token is sent to.
+    per_token: usize,
+    intermediate: usize,
+}
 
-/// Shapes of published models, from their `config.json`.
+/// Sizes of a model, as in its `config.json`.
+struct Shape {
+    name: &'static str,
+    architecture: &'static str,
+    hidden: usize,
+    layers: usize,
+    heads: usize,
+    kv_heads: usize,
+    head_dim: usize,
+    intermediate: usize,
+    vocab: usize,
+    context: usize,
+    head: Head,
+    experts: Option<Experts>,
+}
+
+const A3B: Experts = Experts { count: 128, per_token: 8, intermediate: 768 };
+
+const QWEN3_30B_A3B: Shape = Shape {
+    name: "qwen3-30b-a3b",
+    architecture: "Qwen3MoeForCausalLM",
+    hidden: 2048,
+    layers: 48,
+    heads: 32,
+    kv_heads: 4,
+    head_dim: 128,
+    intermediate: 6144,
+    vocab: 151_936,
+    context: 40_960,
+    head: Head::Own,
+    experts: Some(A3B),
+};
+
+/// Published models, from their `config.json`.
 const TABLE: [Shape; 10] = [
-    Shape("qwen2.5-0.5b", "Qwen2ForCausalLM", [896, 24, 14, 2, 4864, 151_936, 32_768, 64], true, DENSE),
-    Shape("qwen2.5-1.5b", "Qwen2ForCausalLM", [1536, 28, 12, 2, 8960, 151_936, 32_768, 128], true, DENSE),
-    Shape("qwen3-0.6b", "Qwen3ForCausalLM", [1024, 28, 16, 8, 3072, 151_936, 40_960, 128], true, DENSE),
-    Shape("qwen3-1.7b", "Qwen3ForCausalLM", [2048, 28, 16, 8, 6144, 151_936, 40_960, 128], true, DENSE),
-    Shape("llama-3.2-1b", "LlamaForCausalLM", [2048, 16, 32, 8, 8192, 128_256, 131_072, 64], true, DENSE),
-    Shape("llama-3.2-3b", "LlamaForCausalLM", [3072, 28, 24, 8, 8192, 128_256, 131_072, 128], true, DENSE),
-    Shape("llama-3.1-8b", "LlamaForCausalLM", [4096, 32, 32, 8, 14_336, 128_256, 131_072, 128], false, DENSE),
-    Shape("mistral-7b", "MistralForCausalLM", [4096, 32, 32, 8, 14_336, 32_768, 32_768, 128], false, DENSE),
-    Shape("qwen3-30b-a3b", "Qwen3MoeForCausalLM", [2048, 48, 32, 4, 6144, 151_936, 40_960, 128], false, A3B),
+    Shape {
+        name: "qwen2.5-0.5b",
+        architecture: "Qwen2ForCausalLM",
+        hidden: 896,
+        layers: 24,
+        heads: 14,
+        kv_heads: 2,
+        head_dim: 64,
+        intermediate: 4864,
+        vocab: 151_936,
+        context: 32_768,
+        head: Head::Tied,
+        experts: None,
+    },
+    Shape {
+        name: "qwen2.5-1.5b",
+        architecture: "Qwen2ForCausalLM",
+        hidden: 1536,
+        layers: 28,
+        heads: 12,
+        kv_heads: 2,
+        head_dim: 128,
+        intermediate: 8960,
+        vocab: 151_936,
+        context: 32_768,
+        head: Head::Tied,
+        experts: None,
+    },
+    Shape {
+        name: "qwen3-0.6b",
+        architecture: "Qwen3ForCausalLM",
+        hidden: 1024,
+        layers: 28,
+        heads: 16,
+        kv_heads: 8,
+        head_dim: 128,
+        intermediate: 3072,
+        vocab: 151_936,
+        context: 40_960,
+        head: Head::Tied,
+        experts: None,
+    },
+    Shape {
+        name: "qwen3-1.7b",
+        architecture: "Qwen3ForCausalLM",
+        hidden: 2048,
+        layers: 28,
+        heads: 16,
+        kv_heads: 8,
+        head_dim: 128,
+        intermediate: 6144,
+        vocab: 151_936,
+        context: 40_960,
+        head: Head::Tied,
+        experts: None,
+    },
+    Shape {
+        name: "llama-3.2-1b",
+        architecture: "LlamaForCausalLM",
+        hidden: 2048,
+        layers: 16,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 64,
+        intermediate: 8192,
+        vocab: 128_256,
+        context: 131_072,
+        head: Head::Tied,
+        experts: None,
+    },
+    Shape {
+        name: "llama-3.2-3b",
+        architecture: "LlamaForCausalLM",
+        hidden: 3072,
+        layers: 28,
+        heads: 24,
+        kv_heads: 8,
+        head_dim: 128,
+        intermediate: 8192,
+        vocab: 128_256,
+        context: 131_072,
+        head: Head::Tied,
+        experts: None,
+    },
+    Shape {
+        name: "llama-3.1-8b",
+        architecture: "LlamaForCausalLM",
+        hidden: 4096,
+        layers: 32,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 128,
+        intermediate: 14_336,
+        vocab: 128_256,
+        context: 131_072,
+        head: Head::Own,
+        experts: None,
+    },
+    Shape {
+        name: "mistral-7b",
+        architecture: "MistralForCausalLM",
+        hidden: 4096,
+        layers: 32,
+        heads: 32,
+        kv_heads: 8,
+        head_dim: 128,
+        intermediate: 14_336,
+        vocab: 32_768,
+        context: 32_768,
+        head: Head::Own,
+        experts: None,
+    },
+    QWEN3_30B_A3B,
     // The same with fewer layers, for machines that it is too large for.
-    Shape(
-        "qwen3-30b-a3b-8l",
-        "Qwen3MoeForCausalLM",
-        [2048, 8, 32, 4, 6144, 151_936, 40_960, 128],
-        false,
-        A3B,
-    ),
+    Shape { name: "qwen3-30b-a3b-8l", layers: 8, ..QWEN3_30B_A3B },
 ];
+
 /// Their names.
 pub(super) const NAMES: [&str; TABLE.len()] = {
     let mut names = [""; TABLE.len()];
     let mut i = 0;
     while i < names.len() {
-        names[i] = TABLE[i].0;
+        names[i] = TABLE[i].name;
         i += 1;
     }
     names
 };
 
 /// The configuration of a shape.
+///
+/// # Errors
+/// `InvalidArgument` for a name that is not in [`NAMES`].
 pub(super) fn config(name: &str) -> Result<serde_json::Value> {
-    let Some(Shape(_, architecture, sizes, tied, experts)) = TABLE.iter().find(|shape| shape.0 == name)
-    else {
+    let shape = TABLE.iter().find(|shape| shape.name == name).ok_or_else(|| {
         let message = format!("expected a shape, one of {}; found {name:?}", NAMES.join(", "));
-        return Err(Error::invalid_argument(message).with("found", name));
-    };
-    let [hidden, layers, heads, kv_heads, intermediate, vocab, context, head_dim] = sizes;
+        Error::invalid_argument(message).with("found", name)
+    })?;
+    let experts = shape.experts.unwrap_or(Experts { count: 0, per_token: 0, intermediate: 0 });
     Ok(serde_json::json!({
-        "architectures": [architecture], "hidden_size": hidden, "num_hidden_layers": layers,
-        "num_attention_heads": heads, "num_key_value_heads": kv_heads, "intermediate_size": intermediate,
-        "vocab_size": vocab, "max_position_embeddings": context, "head_dim": head_dim,
-        "tie_word_embeddings": tied, "rms_norm_eps": 1e-5, "hidden_act": "silu",
-        "num_experts": experts[0], "num_experts_per_tok": experts[1], "moe_intermediate_size": experts[2],
-        "norm_topk_prob": true,
+        "architectures": [shape.architecture], "hidden_size": shape.hidden, "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads, "num_key_value_heads": shape.kv_heads,
+        "intermediate_size": shape.intermediate, "vocab_size": shape.vocab,
+        "max_position_embeddings": shape.context, "head_dim": shape.head_dim,
+        "tie_word_embeddings": shape.head == Head::Tied, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+        "num_experts": experts.count, "num_experts_per_tok": experts.per_token,
+        "moe_intermediate_size": experts.intermediate, "norm_topk_prob": true,
         "rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0},
     }))
 }

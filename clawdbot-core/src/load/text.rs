@@ -53,7 +53,7 @@ pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
     notes.extend(without.into_iter().map(|note| format!("{file}: {note}")));
     let mut named = Vec::new();
     for (name, file) in [("default", TEMPLATE), ("tool_use", TOOL_TEMPLATE)] {
-        named.extend(files.get(file)?.map(|bytes| (name, file, bytes)));
+        named.extend(files.get(file)?.map(|bytes| TemplateFile { name, file, bytes }));
     }
     let templates = own_templates(files, &named, settings.get("chat_template"), &special).map_err(|error| {
         error.context("the model cannot chat without the option chat_template, as its own template is wrong")
@@ -84,18 +84,26 @@ impl Text {
     }
 }
 
-/// The templates of the files `named` (name, file, content), or else those that are configured.
+/// A file with a chat template.
+struct TemplateFile {
+    /// What the template is called among several.
+    name: &'static str,
+    file: &'static str,
+    bytes: Cow<'static, [u8]>,
+}
+
+/// The templates of the files `named`, or else those that are configured.
 fn own_templates(
     files: &ModelFiles,
-    named: &[(&str, &str, Cow<'static, [u8]>)],
+    named: &[TemplateFile],
     configured: Option<&serde_json::Value>,
     special: &SpecialTokens,
 ) -> Result<Option<ChatTemplates>> {
-    let Some((_, first, _)) = named.first() else {
+    let Some(first) = named.first() else {
         return templates(configured, special).map_err(|error| error.context(files.path(SETTINGS)));
     };
     let mut list = Vec::new();
-    for (name, file, bytes) in named {
+    for TemplateFile { name, file, bytes } in named {
         let source = std::str::from_utf8(bytes).map_err(|error| {
             let path = files.path(file);
             Error::new(ErrorKind::InvalidUtf8, format!("{path}: expected UTF-8: {error}"))
@@ -103,7 +111,7 @@ fn own_templates(
         list.push(serde_json::json!({"name": name, "template": source}));
     }
     // As in transformers, such files stand in place of what the configuration has, all of it.
-    templates(Some(&list.into()), special).map_err(|error| error.context(files.path(first)))
+    templates(Some(&list.into()), special).map_err(|error| error.context(files.path(first.file)))
 }
 
 fn templates(template: Option<&serde_json::Value>, special: &SpecialTokens) -> Result<Option<ChatTemplates>> {

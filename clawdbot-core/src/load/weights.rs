@@ -1,12 +1,11 @@
 //! Where tensors come from: files of each kind, or nowhere.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use clawdbot_kernels::{ComputeFormat, RowSource, StoredScale};
+use clawdbot_kernels::{ComputeFormat, RowSource};
 
-use super::adapter::MergedWeights;
-use super::build::format;
+use super::adapter::MergedAdapters;
+use super::formats::{Segment, format};
 use super::gguf::GgufWeights;
 use super::parts::{self, LastTensor};
 use super::quantization::FileWeights;
@@ -15,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::options::WeightType;
 use crate::spec::packing::Joined;
 use crate::spec::tensors::{MatrixName, PartStorage, VectorName};
-use crate::weights::{MatrixFormat, MatrixView, PackedFile};
+use crate::weights::PackedFile;
 
 /// Where tensors come from.
 pub(crate) enum Weights {
@@ -23,15 +22,18 @@ pub(crate) enum Weights {
     Gguf(GgufWeights),
     Packed(Arc<PackedFile>),
     Random,
-    /// With adapters that are added as they are read.
-    Merged(Box<MergedWeights>),
+    /// Others, with adapters that are added as they are read.
+    Merged {
+        base: Box<Weights>,
+        adapters: MergedAdapters,
+    },
 }
 
 impl Weights {
     /// Where they come from, whatever is added to them.
     pub(crate) fn base(&self) -> &Weights {
         match self {
-            Weights::Merged(merged) => &merged.base,
+            Weights::Merged { base, .. } => base,
             weights => weights,
         }
     }
@@ -44,8 +46,8 @@ impl Weights {
         match self {
             Weights::Gguf(gguf) => gguf.compute_format(name),
             Weights::Files(files) => files.compute_format(name),
-            Weights::Merged(merged) if !merged.changes(name) => merged.base.own_format(name),
-            Weights::Packed(_) | Weights::Random | Weights::Merged(_) => Ok(None),
+            Weights::Merged { base, adapters } if !adapters.change(name) => base.own_format(name),
+            Weights::Packed(_) | Weights::Random | Weights::Merged { .. } => Ok(None),
         }
     }
 
@@ -83,6 +85,34 @@ impl Weights {
         }
     }
 
+    /// Matrices that read the same input, parted where they are packed as something else. A gate and an up projection are
+    /// one in any case: where they are stored in different formats, both are converted.
+    ///
+    /// # Errors
+    /// `InvalidModel` where a packed file does not say what one is packed as.
+    pub(crate) fn segments<'a>(&self, joined: &Joined<'a>, weights: WeightType) -> Result<Vec<Segment<'a>>> {
+        if let (Weights::Packed(file), WeightType::Stored) = (self, weights) {
+            return packed_segments(file, joined);
+        }
+        let mut formats = Vec::new();
+        for name in &joined.parts {
+            let own = if weights == WeightType::Stored { self.own_format(name)? } else { None };
+            formats.push(own.unwrap_or_else(|| self.format(weights)));
+        }
+        if joined.gated {
+            let format = if formats[0] == formats[1] { formats[0] } else { self.format(weights) };
+            return Ok(vec![Segment { names: joined.clone(), format }]);
+        }
+        let mut segments: Vec<Segment<'a>> = Vec::new();
+        for (name, format) in joined.parts.iter().zip(formats) {
+            match segments.last_mut() {
+                Some(last) if last.format == format => last.names.parts.push(name),
+                _ => segments.push(Segment { names: Joined::rows([*name]), format }),
+            }
+        }
+        Ok(segments)
+    }
+
     /// The rows of a matrix; `last` is none, or of the one before.
     pub(crate) fn matrix<'a>(
         &'a self,
@@ -101,7 +131,7 @@ impl Weights {
             Weights::Packed(file) => {
                 return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
             }
-            Weights::Merged(merged) => merged.matrix(name, last)?,
+            Weights::Merged { base, adapters } => adapters.add_to(base.matrix(name, last)?, name)?,
             Weights::Random => Box::new(RandomRows::new(&name.name, name.n, name.k)),
         })
     }
@@ -121,7 +151,7 @@ impl Weights {
                 Ok(row)
             }
             Weights::Random => Ok(vec![1.0; name.len]),
-            Weights::Merged(merged) => merged.base.vector(name),
+            Weights::Merged { base, .. } => base.vector(name),
         }
     }
 
@@ -132,50 +162,36 @@ impl Weights {
             Weights::Gguf(gguf) => gguf.source.total_bytes(),
             Weights::Packed(file) => file.len() as u64,
             Weights::Random => 0,
-            Weights::Merged(merged) => merged.base.stored_bytes(),
+            Weights::Merged { base, .. } => base.stored_bytes(),
         }
     }
+}
+
+/// The segments of `joined` in a file that names the format of each.
+fn packed_segments<'a>(file: &PackedFile, joined: &Joined<'a>) -> Result<Vec<Segment<'a>>> {
+    let mut segments = Vec::new();
+    let mut rest = joined.clone();
+    while !rest.parts.is_empty() {
+        let fewest = if rest.gated { rest.parts.len() } else { 1 };
+        let found = (fewest..=rest.parts.len()).rev().find_map(|count| {
+            let names = Joined { parts: rest.parts[..count].to_vec(), gated: rest.gated };
+            let format = file.info().formats.get(&names.name())?;
+            Some((names, format))
+        });
+        let (names, format) = found.ok_or_else(|| {
+            let message = format!("{}: formats: expected one of {:?}", file.name(), rest.parts[0].name);
+            Error::invalid_model(message).with("tensor", rest.parts[0].name.clone())
+        })?;
+        let format = ComputeFormat::from_name(format).ok_or_else(|| {
+            Error::unsupported_model(format!("{}: formats: {format:?} is not known", file.name()))
+        })?;
+        rest.parts.drain(..names.parts.len());
+        segments.push(Segment { names, format });
+    }
+    Ok(segments)
 }
 
 /// Whether a vector has the negative rates at which a state decays.
 fn is_rate(name: &VectorName) -> bool {
     name.part.as_ref().is_some_and(|part| part.storage == PartStorage::MinusExp)
-}
-
-/// A stored matrix.
-pub(crate) struct Stored<'a>(pub(crate) MatrixView<'a>);
-
-impl RowSource for Stored<'_> {
-    fn rows(&self) -> usize {
-        self.0.n
-    }
-    fn cols(&self) -> usize {
-        self.0.k
-    }
-    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> clawdbot_kernels::Result<()> {
-        Ok(self.0.fetch(rows, buffer)?)
-    }
-    fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]) {
-        self.0.read_row(row, stored, out);
-    }
-    fn own_format(&self) -> Option<ComputeFormat> {
-        match &self.0.format {
-            MatrixFormat::Int8(scales) => Some(ComputeFormat::Int8 { group: scales.group(), rotated: false }),
-            MatrixFormat::Float(_) => None,
-        }
-    }
-    fn read_codes(
-        &self,
-        row: usize,
-        stored: &[u8],
-        codes: &mut [i8],
-        scales: &mut Vec<StoredScale>,
-    ) -> clawdbot_kernels::Result<()> {
-        let MatrixFormat::Int8(values) = &self.0.format else {
-            return Err(Error::internal("the matrix is not stored as int8").into());
-        };
-        self.0.read_codes(row, stored, codes)?;
-        scales.extend(values.row(row).iter().map(|&bits| StoredScale::One(bits)));
-        Ok(())
-    }
 }

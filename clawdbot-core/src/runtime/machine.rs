@@ -49,8 +49,8 @@ fn kilobytes(text: &str, key: &str) -> Option<u64> {
     number.checked_mul(1024)
 }
 
-/// What the soft limits of address space and data in `/proc/self/limits` leave, of which `/proc/self/status` says how much
-/// is in use.
+/// What the soft limits of address space and data in `/proc/self/limits` leave beyond what `/proc/self/status` says is in
+/// use.
 fn process(limits: &str, status: &str) -> Option<u64> {
     let left = |(name, used): (&str, &str)| {
         let line = limits.lines().find_map(|line| line.strip_prefix(name))?;

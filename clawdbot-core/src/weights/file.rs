@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 #[cfg(feature = "candle")]
@@ -245,6 +245,21 @@ pub(crate) fn resize(bytes: &mut Vec<u8>, len: usize) -> Result<()> {
     })?;
     bytes.resize(len, 0);
     Ok(())
+}
+
+/// The contents of a file of at most `limit` bytes.
+///
+/// # Errors
+/// `NotFound` or `Io` if it cannot be read; `InvalidModel` if it is longer.
+pub(crate) fn read_small_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let file = open_regular(path)?;
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, error))?;
+    if bytes.len() as u64 > limit {
+        let message = format!("{}: expected at most {limit} bytes, found more", path.display());
+        return Err(Error::invalid_model(message).with("path", path.display().to_string()));
+    }
+    Ok(bytes)
 }
 
 #[cfg(unix)]

@@ -6,11 +6,15 @@ use std::path::{Component, Path};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 
+use super::file::read_small_file;
 use super::safetensors::{MAX_KEYS, quoted};
-use super::shards::read_small_file;
 use crate::error::{Error, Result};
 use crate::json;
 
+/// File name of a model that is not split.
+pub(super) const SINGLE_FILE: &str = "model.safetensors";
+/// File name of the index of a model in shards.
+pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
 /// Longest index in bytes.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
 

@@ -43,6 +43,13 @@ pub(super) fn shape_text(shape: &[usize]) -> String {
     format!("{shape:?}")
 }
 
+/// Of a matrix `[n, k]`: outputs and inputs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MatrixSize {
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+}
+
 /// A matrix `[n, k]`, row-major: `n` outputs, `k` inputs. Made by `WeightSource::matrix`, which checked the sizes.
 #[derive(Debug, Clone)]
 pub(crate) struct MatrixView<'a> {
@@ -86,8 +93,7 @@ impl MatrixView<'_> {
         }
     }
 
-    /// Row `row`, of which `stored` is what [`fetch`](Self::fetch) read, as f32: exact for floats, code times scale for
-    /// int8.
+    /// Row `row` as f32: exact for floats, code times scale for int8. `stored` is what [`fetch`](Self::fetch) read of it.
     ///
     /// # Panics
     /// If `row >= n`, `stored` is not a row long, or `out.len() != k`.
@@ -108,7 +114,7 @@ impl MatrixView<'_> {
         }
     }
 
-    /// Copies the codes of row `row`, of which `stored` is what [`fetch`](Self::fetch) read.
+    /// Copies the codes of row `row`. `stored` is what [`fetch`](Self::fetch) read of it.
     ///
     /// # Errors
     /// `InvalidModel` if one is -128, which the format does not have.
@@ -151,6 +157,13 @@ pub(crate) struct Int8Scales {
     groups: usize,
 }
 
+/// A scale that cannot be used.
+pub(super) struct InvalidScale {
+    pub(super) row: usize,
+    pub(super) group: usize,
+    pub(super) value: f32,
+}
+
 impl Int8Scales {
     /// `bytes`: `[n, groups]`, bf16, little-endian.
     pub(super) fn new(bytes: &[u8], k: usize, group: usize) -> Self {
@@ -163,11 +176,12 @@ impl Int8Scales {
         self.group
     }
 
-    /// Row, group and value of a scale that is not finite or is negative.
-    pub(super) fn invalid(&self) -> Option<(usize, usize, f32)> {
+    /// The first scale that is not finite or is negative.
+    pub(super) fn invalid(&self) -> Option<InvalidScale> {
         let scale = |bits: u16| bf16::from_bits(bits).to_f32();
         let index = self.scales.iter().position(|&bits| !(scale(bits).is_finite() && scale(bits) >= 0.0))?;
-        Some((index / self.groups, index % self.groups, scale(self.scales[index])))
+        let value = scale(self.scales[index]);
+        Some(InvalidScale { row: index / self.groups, group: index % self.groups, value })
     }
 
     /// The scale of one group of a row.

@@ -1,42 +1,41 @@
-//! What is said of tensors and files that are not there.
+//! Errors about tensors and files that are not there.
 
 use std::path::Path;
 
+use super::index::{INDEX_FILE, SINGLE_FILE};
 use super::safetensors::quoted;
-use super::shards::{INDEX_FILE, SINGLE_FILE, WeightSource};
 use crate::error::{Error, ErrorKind};
 
 /// File name endings that hold weights in formats that are not read.
 const OTHER_FORMATS: &[&str] = &["bin", "pth", "pt"];
 
-impl WeightSource {
-    pub(super) fn missing(&self, name: &str) -> Error {
-        let similar = self.similar(name);
-        let hint =
-            if similar.is_empty() { String::new() } else { format!("; similar: {}", similar.join(", ")) };
-        Error::invalid_model(format!("{}: expected a tensor {}, found none{hint}", self.name, quoted(name)))
-            .with("tensor", name)
-    }
-
-    /// Up to three names that share most of their beginning and end with `name`.
-    fn similar(&self, name: &str) -> Vec<String> {
-        let same = |pair: &(u8, u8)| pair.0 == pair.1;
-        let mut scored: Vec<(usize, &str)> = Vec::new();
-        for candidate in self.names() {
-            let (a, b) = (name.as_bytes(), candidate.as_bytes());
-            let prefix = a.iter().copied().zip(b.iter().copied()).take_while(same).count();
-            let suffix = a.iter().rev().copied().zip(b.iter().rev().copied()).take_while(same).count();
-            let score = (prefix + suffix).min(a.len());
-            if score * 3 >= a.len().max(b.len()) * 2 {
-                scored.push((score, candidate));
-            }
-        }
-        scored.sort_by_key(|&(score, _)| std::cmp::Reverse(score));
-        scored.iter().take(3).map(|(_, name)| quoted(name)).collect()
-    }
+/// There is no tensor `name` in `source`, which has `names`.
+pub(super) fn no_tensor<'a>(source: &str, name: &str, names: impl Iterator<Item = &'a str>) -> Error {
+    let similar = similar(name, names);
+    let hint = if similar.is_empty() { String::new() } else { format!("; similar: {}", similar.join(", ")) };
+    Error::invalid_model(format!("{source}: expected a tensor {}, found none{hint}", quoted(name)))
+        .with("tensor", name)
 }
 
-pub(super) fn not_found(dir: &Path) -> Error {
+/// Up to three of `names` that share most of their beginning and end with `name`.
+fn similar<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let same = |pair: &(u8, u8)| pair.0 == pair.1;
+    let mut scored: Vec<(usize, &str)> = Vec::new();
+    for candidate in names {
+        let (a, b) = (name.as_bytes(), candidate.as_bytes());
+        let prefix = a.iter().copied().zip(b.iter().copied()).take_while(same).count();
+        let suffix = a.iter().rev().copied().zip(b.iter().rev().copied()).take_while(same).count();
+        let score = (prefix + suffix).min(a.len());
+        if score * 3 >= a.len().max(b.len()) * 2 {
+            scored.push((score, candidate));
+        }
+    }
+    scored.sort_by_key(|&(score, _)| std::cmp::Reverse(score));
+    scored.iter().take(3).map(|(_, name)| quoted(name)).collect()
+}
+
+/// There are no weights in `dir` that could be loaded.
+pub(super) fn no_weights(dir: &Path) -> Error {
     let mut message = format!("{}: expected {SINGLE_FILE} or {INDEX_FILE}, found neither", dir.display());
     let mut others: Vec<String> = std::fs::read_dir(dir)
         .into_iter()

@@ -10,6 +10,7 @@ mod mmap;
 pub(crate) mod model_files;
 mod names;
 mod packed;
+mod packed_info;
 mod packed_writer;
 mod safetensors;
 mod shards;
@@ -17,7 +18,7 @@ mod shards;
 pub(crate) use dtype::{Dtype, FloatType};
 #[cfg(feature = "candle")]
 pub(crate) use file::HandedIn;
-pub(crate) use file::{DataFile, is_there, open_regular, resize};
+pub(crate) use file::{DataFile, is_there, open_regular, read_small_file, resize};
 #[cfg(test)]
 pub(crate) use gguf::testing::{self as gguf_testing, Writer as GgufWriter};
 pub(crate) use gguf::{
@@ -25,14 +26,15 @@ pub(crate) use gguf::{
 };
 #[cfg(feature = "fuzzing")]
 pub(crate) use index::parse_index;
-pub(crate) use matrix::{MatrixFormat, MatrixView, TensorView};
+pub(crate) use matrix::{MatrixFormat, MatrixSize, MatrixView, TensorView};
 pub(crate) use names::{outside_text, stored_names, text_name};
-pub(crate) use packed::{FORMAT_VERSION, PackedFile, PackedInfo, hex};
+pub(crate) use packed::{ExpectedMatrix, ExpectedVector, PackedFile, hex};
+pub(crate) use packed_info::{FORMAT_VERSION, PackedInfo};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
 #[cfg(feature = "candle")]
 pub(crate) use safetensors::Entry;
 pub(crate) use safetensors::quoted;
-pub(crate) use shards::{SCALES_SUFFIX, WeightSource, read_small_file};
+pub(crate) use shards::{SCALES_SUFFIX, WeightSource};
 
 #[cfg(test)]
 pub(crate) mod testing;

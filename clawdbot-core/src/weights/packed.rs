@@ -14,7 +14,7 @@
 //! weights are not looked at: any of them are safe to compute with, scales that are not finite end in `NonFinite`, and
 //! reading them all would take as long as the mapping saves. [`PackedFile::verify`] reads everything.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,145 +24,28 @@ use clawdbot_kernels::{PanelElement, PanelPart, PanelSource};
 use sha2::{Digest, Sha256};
 
 use super::file::{DataFile, resize};
+use super::packed_info::{FORMAT, PackedInfo};
 use super::safetensors::{Entry, Header, quoted};
 use super::{Dtype, matrix::shape_text};
 use crate::error::{Error, ErrorKind, Result};
 
-/// Value of `format` in the metadata.
-pub(super) const FORMAT: &str = "clawdbot-packed";
-/// Version of the layout above and of the panels; other versions are refused.
-pub(crate) const FORMAT_VERSION: &str = "2";
 /// In front of the names of the model's small files.
 pub(super) const FILES_PREFIX: &str = "files/";
 /// In front of the numbers of what only keeps the rest aligned.
 pub(super) const PADDING_PREFIX: &str = "padding.";
-/// What a file without a tokenizer says in `tokenizer`.
-pub(super) const NO_TOKENIZER: &str = "none";
 /// Bytes that are read at a time.
 const PIECE: usize = 4 << 20;
 
-/// The metadata of a packed file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct PackedInfo {
-    /// Name of the weight type.
-    pub(crate) weights: String,
-    /// Weights that share a scale, for types that have scales.
-    pub(crate) group_size: Option<usize>,
-    /// Whether int8 or int4 weights are rotated along k, see `docs/numerics.md`.
-    pub(crate) rotated: bool,
-    /// What it was packed from, for people.
-    pub(crate) source: String,
-    /// SHA-256 of the source's file names, sizes, safetensors headers and small files.
-    pub(crate) source_sha256: String,
-    /// Size of the source's tensors as stored.
-    pub(crate) stored_bytes: u64,
-    /// Whether the model has a tokenizer.
-    /// With the weights `stored`: name of a matrix -> name of its format. Empty with others.
-    pub(crate) formats: BTreeMap<String, String>,
-    pub(crate) has_tokenizer: bool,
-    /// Version of clawdbot that wrote it.
-    pub(crate) written_by: String,
-    /// SHA-256 of everything after the header.
-    pub(crate) data_sha256: String,
+/// A matrix that a packed file must have, as these arrays.
+pub(crate) struct ExpectedMatrix {
+    pub(crate) name: String,
+    pub(crate) parts: Vec<PanelPart>,
 }
 
-impl PackedInfo {
-    /// The metadata of a file.
-    pub(super) fn to_metadata(&self) -> BTreeMap<String, String> {
-        let tokenizer = if self.has_tokenizer { "tokenizer.json" } else { NO_TOKENIZER };
-        let pairs = [
-            ("format", FORMAT.to_owned()),
-            ("format_version", FORMAT_VERSION.to_owned()),
-            ("weights", self.weights.clone()),
-            ("source", self.source.clone()),
-            ("source_sha256", self.source_sha256.clone()),
-            ("stored_bytes", self.stored_bytes.to_string()),
-            ("tokenizer", tokenizer.to_owned()),
-            ("written_by", self.written_by.clone()),
-            ("data_sha256", self.data_sha256.clone()),
-        ];
-        let group = self.group_size.map(|group| ("group_size", group.to_string()));
-        let rotated = self.rotated.then(|| ("rotated", "true".to_owned()));
-        let formats =
-            (!self.formats.is_empty()).then(|| ("formats", serde_json::json!(self.formats).to_string()));
-        pairs
-            .into_iter()
-            .chain(group)
-            .chain(rotated)
-            .chain(formats)
-            .map(|(key, value)| (key.to_owned(), value))
-            .collect()
-    }
-
-    fn parse(mut metadata: BTreeMap<String, String>) -> Result<Self> {
-        let mut take = |key: &str| {
-            let missing = || Error::invalid_model(format!("metadata: expected {key}, found none"));
-            metadata.remove(key).ok_or_else(missing)
-        };
-        take("format")?;
-        let version = take("format_version")?;
-        if version != FORMAT_VERSION {
-            return Err(Error::unsupported_model(format!(
-                "metadata format_version: expected {FORMAT_VERSION}, found {}; pack the model again",
-                quoted(&version)
-            )));
-        }
-        let number = |key: &str, text: &str| {
-            text.parse::<u64>().map_err(|_| {
-                Error::invalid_model(format!("metadata {key}: expected a number, found {}", quoted(text)))
-            })
-        };
-        let sha256 = |key: &str, text: String| match text.len() == 64
-            && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-        {
-            true => Ok(text),
-            false => {
-                let found = quoted(&text);
-                Err(Error::invalid_model(format!("metadata {key}: expected 64 hex digits, found {found}")))
-            }
-        };
-        let info = PackedInfo {
-            weights: take("weights")?,
-            source: take("source")?,
-            source_sha256: sha256("source_sha256", take("source_sha256")?)?,
-            stored_bytes: number("stored_bytes", &take("stored_bytes")?)?,
-            has_tokenizer: match take("tokenizer")?.as_str() {
-                "tokenizer.json" => true,
-                NO_TOKENIZER => false,
-                other => {
-                    let message = format!(
-                        "metadata tokenizer: expected tokenizer.json or none, found {}",
-                        quoted(other)
-                    );
-                    return Err(Error::invalid_model(message));
-                }
-            },
-            written_by: take("written_by")?,
-            data_sha256: sha256("data_sha256", take("data_sha256")?)?,
-            rotated: match metadata.remove("rotated").as_deref() {
-                Some("true") => true,
-                None => false,
-                Some(other) => {
-                    let message =
-                        format!("metadata rotated: expected true or nothing, found {}", quoted(other));
-                    return Err(Error::invalid_model(message));
-                }
-            },
-            formats: match metadata.remove("formats") {
-                Some(text) => serde_json::from_str(&text)
-                    .map_err(|error| Error::invalid_model(format!("metadata formats: {error}")))?,
-                None => BTreeMap::new(),
-            },
-            group_size: match metadata.remove("group_size") {
-                Some(text) => Some(number("group_size", &text)? as usize),
-                None => None,
-            },
-        };
-        match metadata.keys().next() {
-            Some(key) => Err(Error::invalid_model(format!("metadata: {} is not known", quoted(key)))),
-            None => Ok(info),
-        }
-    }
+/// A vector of `len` elements that a packed file must have.
+pub(crate) struct ExpectedVector<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) len: usize,
 }
 
 /// An opened packed file: its header is read and checked, nothing else.
@@ -242,9 +125,9 @@ impl PackedFile {
                 name,
                 format!(
                     "expected {} {}, found {} {}",
-                    dtype.name(),
+                    dtype,
                     shape_text(shape),
-                    entry.dtype.name(),
+                    entry.dtype,
                     shape_text(&entry.shape)
                 ),
             ));
@@ -254,15 +137,8 @@ impl PackedFile {
 
     /// Where the part of matrix `name` is in the file.
     fn part(&self, name: &str, part: &PanelPart) -> Result<Range<usize>> {
-        let dtype = match part.element {
-            PanelElement::I8 => Dtype::I8,
-            PanelElement::U8 => Dtype::U8,
-            PanelElement::Bf16 => Dtype::BF16,
-            PanelElement::F32 => Dtype::F32,
-            PanelElement::U16 => Dtype::U16,
-        };
         let name = format!("{name}{}", part.suffix);
-        let range = self.entry(&name, dtype, &part.shape)?.range.clone();
+        let range = self.entry(&name, dtype_of(part.element), &part.shape)?.range.clone();
         if !range.start.is_multiple_of(ALIGNMENT) {
             let at = range.start;
             return Err(self
@@ -271,25 +147,24 @@ impl PackedFile {
         Ok(range)
     }
 
-    /// Checks that the file has exactly these matrices (by name and parts), vectors (by name and length), and nothing
-    /// but them, small files and padding.
+    /// Checks that the file has exactly these matrices and vectors, and nothing but them, small files and padding.
     ///
     /// # Errors
     /// `InvalidModel` naming the first tensor that is missing, wrong or unknown.
     pub(crate) fn check(
         &self,
-        matrices: &[(String, Vec<PanelPart>)],
-        vectors: &[(&str, usize)],
+        matrices: &[ExpectedMatrix],
+        vectors: &[ExpectedVector<'_>],
         files: &[&str],
     ) -> Result<()> {
         let mut known = 0;
-        for (name, parts) in matrices {
+        for ExpectedMatrix { name, parts } in matrices {
             for part in parts {
                 self.part(name, part)?;
                 known += 1;
             }
         }
-        for (name, len) in vectors {
+        for ExpectedVector { name, len } in vectors {
             self.entry(name, Dtype::F32, &[*len])?;
             known += 1;
         }
@@ -302,8 +177,8 @@ impl PackedFile {
         }
         let expected: std::collections::HashSet<String> = matrices
             .iter()
-            .flat_map(|(name, parts)| parts.iter().map(move |part| format!("{name}{}", part.suffix)))
-            .chain(vectors.iter().map(|(name, _)| (*name).to_owned()))
+            .flat_map(|matrix| matrix.parts.iter().map(|part| format!("{}{}", matrix.name, part.suffix)))
+            .chain(vectors.iter().map(|vector| vector.name.to_owned()))
             .chain(files.iter().map(|file| format!("{FILES_PREFIX}{file}")))
             .collect();
         let unknown = self
@@ -325,7 +200,7 @@ impl PackedFile {
         let Some(&index) = self.index.get(&name) else { return Ok(None) };
         let entry = &self.tensors[index];
         if entry.dtype != Dtype::U8 || entry.shape.len() != 1 {
-            let (dtype, shape) = (entry.dtype.name(), shape_text(&entry.shape));
+            let (dtype, shape) = (entry.dtype, shape_text(&entry.shape));
             return Err(self.error(&name, format!("expected bytes, U8 [length], found {dtype} {shape}")));
         }
         if entry.range.len() as u64 > limit {
@@ -374,7 +249,8 @@ impl PackedFile {
         Panels { file: self, name, access: Access::Read(region) }
     }
 
-    /// Reads all data and compares it with the checksum; bf16 scales must be finite, and those of `int8` not negative. `progress` is called with bytes done and bytes in all; false cancels.
+    /// Reads all data and compares it with the checksum; bf16 scales must be finite, and those of `int8` not negative.
+    /// `progress` is called with bytes done and bytes in all; false cancels.
     ///
     /// # Errors
     /// `InvalidModel` for data that is not as it was written or cannot be weights; `Cancelled`; as
@@ -428,6 +304,17 @@ impl PackedFile {
             return Ok(());
         };
         Err(self.error(&entry.name, message))
+    }
+}
+
+/// What the elements of an array are called in the file.
+pub(super) fn dtype_of(element: PanelElement) -> Dtype {
+    match element {
+        PanelElement::I8 => Dtype::I8,
+        PanelElement::U8 => Dtype::U8,
+        PanelElement::Bf16 => Dtype::BF16,
+        PanelElement::F32 => Dtype::F32,
+        PanelElement::U16 => Dtype::U16,
     }
 }
 

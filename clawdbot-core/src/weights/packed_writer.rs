@@ -5,12 +5,14 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use ::safetensors::tensor::TensorInfo;
+use clawdbot_kernels::PanelPart;
 use clawdbot_kernels::memory::{ALIGNMENT, bytes_of};
-use clawdbot_kernels::{PanelElement, PanelPart};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::packed::{FILES_PREFIX, PADDING_PREFIX, PackedFile, PackedInfo, hex};
+use super::packed::{FILES_PREFIX, PADDING_PREFIX, PackedFile, dtype_of, hex};
+use super::packed_info::PackedInfo;
 use super::safetensors::PREFIX_BYTES;
 use super::{DataFile, Dtype, MAGIC};
 use crate::error::{Error, ErrorKind, Result};
@@ -21,10 +23,24 @@ const DATA_ALIGNMENT: usize = 4096;
 /// The tensors of a file, in the order in which they will be written.
 #[derive(Debug, Default)]
 pub(crate) struct PackedLayout {
-    /// Name, JSON, and bytes.
-    tensors: Vec<(String, Value, usize)>,
+    tensors: Vec<Tensor>,
     end: usize,
     paddings: usize,
+}
+
+/// A tensor that will be written.
+#[derive(Debug)]
+struct Tensor {
+    name: String,
+    info: TensorInfo,
+}
+
+impl Tensor {
+    /// Bytes of its data.
+    fn bytes(&self) -> usize {
+        let (begin, end) = self.info.data_offsets;
+        end - begin
+    }
 }
 
 impl PackedLayout {
@@ -35,14 +51,7 @@ impl PackedLayout {
 
     /// An array of matrix `name`.
     pub(crate) fn part(&mut self, name: &str, part: &PanelPart) -> Result<()> {
-        let dtype = match part.element {
-            PanelElement::I8 => Dtype::I8,
-            PanelElement::U8 => Dtype::U8,
-            PanelElement::Bf16 => Dtype::BF16,
-            PanelElement::F32 => Dtype::F32,
-            PanelElement::U16 => Dtype::U16,
-        };
-        self.add(format!("{name}{}", part.suffix), dtype, &part.shape, ALIGNMENT)
+        self.add(format!("{name}{}", part.suffix), dtype_of(part.element), &part.shape, ALIGNMENT)
     }
 
     /// A norm or a bias.
@@ -59,7 +68,7 @@ impl PackedLayout {
         }
         let too_large = || Error::new(ErrorKind::OutOfBudget, format!("the size of tensor {name} overflows"));
         let elements = shape.iter().try_fold(1_usize, |product, &dim| product.checked_mul(dim));
-        let bytes = elements.and_then(|elements| elements.checked_mul(dtype.bits() as usize / 8));
+        let bytes = elements.and_then(|elements| elements.checked_mul(dtype.bitsize() / 8));
         let bytes = bytes.ok_or_else(too_large)?;
         self.push(name, dtype, shape, bytes)
     }
@@ -67,8 +76,8 @@ impl PackedLayout {
     fn push(&mut self, name: String, dtype: Dtype, shape: &[usize], bytes: usize) -> Result<()> {
         let too_large = || Error::new(ErrorKind::OutOfBudget, "the size of the packed file overflows");
         let end = self.end.checked_add(bytes).ok_or_else(too_large)?;
-        let entry = json!({"dtype": dtype.name(), "shape": shape, "data_offsets": [self.end, end]});
-        self.tensors.push((name, entry, bytes));
+        let info = TensorInfo { dtype, shape: shape.to_vec(), data_offsets: (self.end, end) };
+        self.tensors.push(Tensor { name, info });
         self.end = end;
         Ok(())
     }
@@ -77,8 +86,8 @@ impl PackedLayout {
     fn header(&self, info: &PackedInfo) -> Result<Vec<u8>> {
         let mut header = Map::new();
         header.insert("__metadata__".to_owned(), json!(info.to_metadata()));
-        for (name, entry, _) in &self.tensors {
-            if header.insert(name.clone(), entry.clone()).is_some() {
+        for Tensor { name, info } in &self.tensors {
+            if header.insert(name.clone(), json!(info)).is_some() {
                 return Err(Error::internal(format!("two tensors are called {name}")));
             }
         }
@@ -155,8 +164,9 @@ impl PackedWriter {
 
     fn skip_padding(&mut self) -> Result<()> {
         match self.layout.tensors.get(self.next) {
-            Some((name, _, bytes)) if name.starts_with(PADDING_PREFIX) => {
-                self.append(&[0; ALIGNMENT][..*bytes])
+            Some(tensor) if tensor.name.starts_with(PADDING_PREFIX) => {
+                let bytes = tensor.bytes();
+                self.append(&[0; ALIGNMENT][..bytes])
             }
             _ => Ok(()),
         }
@@ -164,7 +174,7 @@ impl PackedWriter {
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         match self.layout.tensors.get(self.next) {
-            Some((_, _, expected)) if *expected == bytes.len() => {}
+            Some(tensor) if tensor.bytes() == bytes.len() => {}
             other => {
                 let message = format!("the next tensor is {other:?}, found {} bytes", bytes.len());
                 return Err(Error::internal(message));
@@ -180,7 +190,7 @@ impl PackedWriter {
     /// # Errors
     /// `Io`; `InvalidArgument` if there is a file of that name by now; `Internal` if tensors are missing.
     pub(crate) fn finish(mut self) -> Result<u64> {
-        if let Some((name, ..)) = self.layout.tensors.get(self.next) {
+        if let Some(Tensor { name, .. }) = self.layout.tensors.get(self.next) {
             return Err(Error::internal(format!("tensor {name} was not written")));
         }
         self.info.data_sha256 = hex(&std::mem::take(&mut self.sha256).finalize());
@@ -320,7 +330,7 @@ mod tests {
         let mut writer = create(Overwrite::Refuse).unwrap();
         writer.write(b"{ }").unwrap();
         assert!(!target.exists());
-        assert_eq!(names(&dir).len(), 1, "a temporary file beside it");
+        assert_eq!(names(&dir).len(), 1, "a temporary file");
         drop(writer);
         assert!(names(&dir).is_empty(), "and nothing is left of it");
 
@@ -334,6 +344,14 @@ mod tests {
         assert_eq!(file.model_file("config.json", 10).unwrap().unwrap(), b"{ }");
         assert_eq!(file.vector("v", 2).unwrap(), [1.5, -2.0]);
         file.verify(&mut |_, _| true).unwrap();
+        // It is a safetensors file for others too.
+        let bytes = std::fs::read(&target).unwrap();
+        let read = ::safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let vector = read.tensor("v").unwrap();
+        assert_eq!(
+            (vector.dtype(), vector.shape(), vector.data()),
+            (Dtype::F32, &[2][..], bytes_of(&[1.5_f32, -2.0]))
+        );
 
         assert_eq!(create(Overwrite::Refuse).err().unwrap().kind(), ErrorKind::InvalidArgument);
         let mut writer = create(Overwrite::Replace).unwrap();

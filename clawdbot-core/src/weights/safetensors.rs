@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::Dtype;
+use super::dtype::{Dtype, dtype_named};
 use crate::error::{Error, Result};
 
 /// Longest header in bytes, as in the reference implementation.
@@ -138,10 +138,9 @@ impl Entry {
         let shape = shape.ok_or_else(|| missing("shape"))?;
         let offsets = offsets.ok_or_else(|| missing("data_offsets"))?;
 
-        let dtype = Dtype::from_name(&dtype).ok_or_else(|| {
-            let known: Vec<&str> = Dtype::ALL.iter().map(|dtype| dtype.name()).collect();
-            let found = quoted(&dtype);
-            Error::unsupported_model(format!("dtype: expected one of {}, found {found}", known.join(", ")))
+        let dtype = dtype_named(&dtype).map_err(|known| {
+            let (known, found) = (known.join(", "), quoted(&dtype));
+            Error::unsupported_model(format!("dtype: expected one of {known}, found {found}"))
         })?;
         let (shape, size) = checked_size(&shape, dtype)?;
         let [begin, end] = offsets.as_slice() else {
@@ -151,7 +150,7 @@ impl Entry {
             )));
         };
         if begin > end {
-            return Err(Error::invalid_model(format!("data_offsets: begin {begin} lies behind end {end}")));
+            return Err(Error::invalid_model(format!("data_offsets: begin {begin} comes after end {end}")));
         }
         if *end > data_len as u64 {
             return Err(Error::invalid_model(format!(
@@ -161,8 +160,7 @@ impl Entry {
         }
         if end - begin != size {
             return Err(Error::invalid_model(format!(
-                "data_offsets: expected {size} bytes for {} {shape:?}, found {}",
-                dtype.name(),
+                "data_offsets: expected {size} bytes for {dtype} {shape:?}, found {}",
                 end - begin
             )));
         }
@@ -174,17 +172,16 @@ impl Entry {
 
 /// The shape in `usize`, and the size of the tensor in bytes.
 fn checked_size(shape: &[u64], dtype: Dtype) -> Result<(Vec<usize>, u64)> {
-    let overflow =
-        || Error::invalid_model(format!("shape: the size of {} {shape:?} overflows", dtype.name()));
+    let overflow = || Error::invalid_model(format!("shape: the size of {dtype} {shape:?} overflows"));
     // A zero does not excuse absurd other dimensions: the product without it must fit as well.
     let mut product = 1_u64;
     for &dim in shape {
         product = product.checked_mul(dim.max(1)).ok_or_else(overflow)?;
     }
-    let bits = product.checked_mul(dtype.bits()).ok_or_else(overflow)?;
+    let bits = product.checked_mul(dtype.bitsize() as u64).ok_or_else(overflow)?;
     let bits = if shape.contains(&0) { 0 } else { bits };
     if bits % 8 != 0 {
-        let message = format!("shape: {} {shape:?} does not fill whole bytes", dtype.name());
+        let message = format!("shape: {dtype} {shape:?} does not fill whole bytes");
         return Err(Error::invalid_model(message));
     }
     let dims: Option<Vec<usize>> = shape.iter().map(|&dim| usize::try_from(dim).ok()).collect();

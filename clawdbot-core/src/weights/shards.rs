@@ -1,15 +1,14 @@
 //! A model's tensors, from one file, from shards with an index, or from the program itself.
 
 use std::collections::{BTreeMap, HashSet, btree_map};
-use std::io::Read;
 use std::path::Path;
 #[cfg(feature = "candle")]
 use std::sync::Arc;
 
-use super::file::{DataFile, is_there, open_regular, resize};
-use super::index::{Index, read_index};
-use super::matrix::{Int8Scales, MatrixFormat, MatrixView, TensorView, shape_text};
-use super::missing::not_found;
+use super::file::{DataFile, is_there, resize};
+use super::index::{INDEX_FILE, Index, SINGLE_FILE, read_index};
+use super::matrix::{Int8Scales, InvalidScale, MatrixFormat, MatrixView, TensorView, shape_text};
+use super::missing::{no_tensor, no_weights};
 use super::names::text_name;
 use super::safetensors::{Header, quoted};
 use super::{Dtype, FloatType};
@@ -17,10 +16,6 @@ use super::{Dtype, FloatType};
 use super::{Entry, HandedIn};
 use crate::error::{Error, ErrorKind, Result};
 
-/// File name of a model that is not split.
-pub(super) const SINGLE_FILE: &str = "model.safetensors";
-/// File name of the index of a model in shards.
-pub(super) const INDEX_FILE: &str = "model.safetensors.index.json";
 /// Most shards of a model.
 const MAX_SHARDS: usize = 10_000;
 /// Value of `format` in the metadata of files with int8 tensors.
@@ -35,12 +30,21 @@ const PIECE: usize = 1 << 20;
 #[derive(Debug)]
 pub(crate) struct WeightSource {
     /// Directory or name, for messages.
-    pub(super) name: String,
+    name: String,
     files: Vec<WeightFile>,
-    /// Tensor name, as a text model alone has it -> (file, tensor in the file).
-    index: BTreeMap<String, (usize, usize)>,
-    /// What there is to say of the files to whoever loads the model.
+    /// Tensor name, as a text model alone has it -> where it is.
+    index: BTreeMap<String, Place>,
+    /// Warnings about the files, for whoever loads the model.
     notes: Vec<String>,
+}
+
+/// Where a tensor is.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// Number of the file.
+    file: usize,
+    /// Number of the tensor in the header of the file.
+    entry: usize,
 }
 
 #[derive(Debug)]
@@ -71,7 +75,7 @@ impl WeightSource {
         let name = dir.display().to_string();
         let index_path = dir.join(INDEX_FILE);
         match (is_there(&dir.join(SINGLE_FILE)), is_there(&index_path)) {
-            (false, false) => Err(not_found(dir)),
+            (false, false) => Err(no_weights(dir)),
             (false, true) => Self::open_shards(dir, &read_index(&index_path)?),
             (true, false) => Self::new(name, vec![WeightFile::open(dir, SINGLE_FILE)?], None),
             (true, true) => {
@@ -156,22 +160,23 @@ impl WeightSource {
         let mut elsewhere = Vec::new();
         for (file, WeightFile { header, .. }) in source.files.iter().enumerate() {
             for (entry, tensor) in header.tensors.iter().enumerate() {
+                let place = Place { file, entry };
                 if expected(&tensor.name).is_some_and(|expected| expected != file) {
-                    elsewhere.push((file, entry));
-                } else if let Some((other, _)) = source.index.insert(text_name(&tensor.name), (file, entry)) {
-                    return Err(source.twice(&tensor.name, other, file));
+                    elsewhere.push(place);
+                } else if let Some(other) = source.index.insert(text_name(&tensor.name), place) {
+                    return Err(source.twice(&tensor.name, other.file, file));
                 }
             }
         }
         let mut moved: BTreeMap<&str, usize> = BTreeMap::new();
-        for (file, entry) in elsewhere {
-            let tensor = source.files[file].header.tensors[entry].name.as_str();
+        for place in elsewhere {
+            let tensor = source.files[place.file].header.tensors[place.entry].name.as_str();
             if let Some(&other) = moved.get(tensor) {
-                return Err(source.twice(tensor, other, file));
+                return Err(source.twice(tensor, other, place.file));
             }
-            if let btree_map::Entry::Vacant(place) = source.index.entry(text_name(tensor)) {
-                place.insert((file, entry));
-                moved.insert(tensor, file);
+            if let btree_map::Entry::Vacant(vacant) = source.index.entry(text_name(tensor)) {
+                vacant.insert(place);
+                moved.insert(tensor, place.file);
             }
         }
         if let Some((tensor, &file)) = moved.first_key_value() {
@@ -200,12 +205,12 @@ impl WeightSource {
         ))
     }
 
-    /// What there is to say of the files to whoever loads the model.
+    /// Warnings about the files, for whoever loads the model.
     pub(crate) fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// Calls the tensor `name`, and what belongs to it, `new` instead.
+    /// Renames the tensor `name`, and its scales, to `new`.
     pub(crate) fn call(&mut self, name: &str, new: &str) {
         for suffix in ["", SCALES_SUFFIX] {
             if let Some(place) = self.index.remove(&format!("{name}{suffix}")) {
@@ -214,7 +219,7 @@ impl WeightSource {
         }
     }
 
-    /// Whether two tensors, and what belongs to them, are the same to the bit. They are read piece by piece.
+    /// Whether two tensors, scales included, are the same to the bit. They are read piece by piece.
     ///
     /// # Errors
     /// As [`DataFile::read_at`].
@@ -244,8 +249,8 @@ impl WeightSource {
         Ok(true)
     }
 
-    /// Calls the tensors as a model does whose embedding is the tensor `embedding`: the name of another module may stand
-    /// before its own, or some part of them may be missing; norms may have a `gamma` and a `beta`.
+    /// Renames the tensors so that the embedding is called `embedding`: names in the files may have the name of another
+    /// module in front, or lack some of it; norms may have a `gamma` and a `beta`.
     ///
     /// # Errors
     /// `InvalidModel` where two tensors would have the same name.
@@ -288,10 +293,10 @@ impl WeightSource {
     /// As [`WeightSource::open_dir`].
     pub(crate) fn add_dir(&mut self, dir: &Path, prefix: &str) -> Result<()> {
         let file = WeightFile::open(dir, SINGLE_FILE)?;
-        for (entry_number, entry) in file.header.tensors.iter().enumerate() {
-            let name = format!("{prefix}{}", entry.name);
-            if self.index.insert(name, (self.files.len(), entry_number)).is_some() {
-                let name = quoted(&entry.name);
+        for (entry, tensor) in file.header.tensors.iter().enumerate() {
+            let name = format!("{prefix}{}", tensor.name);
+            if self.index.insert(name, Place { file: self.files.len(), entry }).is_some() {
+                let name = quoted(&tensor.name);
                 return Err(Error::invalid_model(format!("{}: {name} is there twice", file.data.name())));
             }
         }
@@ -311,13 +316,13 @@ impl WeightSource {
 
     /// Size of all tensor data in bytes.
     pub(crate) fn total_bytes(&self) -> u64 {
-        let entries = self.index.values().map(|&(file, entry)| &self.files[file].header.tensors[entry]);
+        let entries = self.index.values().map(|place| &self.files[place.file].header.tensors[place.entry]);
         entries.map(|entry| entry.range.len() as u64).sum()
     }
 
     /// The tensor of that name, of whatever dtype.
     pub(crate) fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
-        let (key, &(file, entry)) = self.index.get_key_value(name)?;
+        let (key, &Place { file, entry }) = self.index.get_key_value(name)?;
         let file = &self.files[file];
         let entry = &file.header.tensors[entry];
         Some(TensorView {
@@ -342,7 +347,7 @@ impl WeightSource {
             Some((&k, rows)) => (k, rows.iter().product()),
             None => (1, 1),
         };
-        let format = match (tensor.dtype.float(), tensor.dtype) {
+        let format = match (FloatType::of(tensor.dtype), tensor.dtype) {
             (Some(dtype), _) => MatrixFormat::Float(dtype),
             (None, Dtype::I8) => MatrixFormat::Int8(self.int8(&tensor, n, k)?),
             _ => return Err(unusable_dtype(&tensor, "F32, F16, BF16 or I8 with scales")),
@@ -392,7 +397,7 @@ impl WeightSource {
         if dtypes.contains(&tensor.dtype) {
             Ok(tensor)
         } else {
-            Err(unusable_dtype(&tensor, dtypes[0].name()))
+            Err(unusable_dtype(&tensor, &dtypes[0].to_string()))
         }
     }
 
@@ -402,7 +407,7 @@ impl WeightSource {
     /// As [`WeightSource::matrix`].
     pub(crate) fn float_tensor(&self, name: &str, shape: &[usize]) -> Result<(TensorView<'_>, FloatType)> {
         let tensor = self.shaped(name, shape)?;
-        let dtype = tensor.dtype.float().ok_or_else(|| unusable_dtype(&tensor, "F32, F16 or BF16"))?;
+        let dtype = FloatType::of(tensor.dtype).ok_or_else(|| unusable_dtype(&tensor, "F32, F16 or BF16"))?;
         Ok((tensor, dtype))
     }
 
@@ -411,7 +416,7 @@ impl WeightSource {
     /// # Errors
     /// `InvalidModel` if it is missing or of another shape.
     pub(crate) fn shaped(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
-        let tensor = self.tensor(name).ok_or_else(|| self.missing(name))?;
+        let tensor = self.tensor(name).ok_or_else(|| no_tensor(&self.name, name, self.names()))?;
         if tensor.shape != shape {
             return Err(tensor.error(
                 ErrorKind::InvalidModel,
@@ -425,7 +430,7 @@ impl WeightSource {
     pub(crate) fn stored_int8_group(&self) -> Option<usize> {
         let group = |file: &WeightFile| {
             let metadata = &file.header.metadata;
-            // Of a group that is no number the matrices tell.
+            // Reading the matrices refuses a group that is no number.
             let int8 = metadata.get("format").is_some_and(|format| format == INT8_FORMAT);
             int8.then(|| metadata.get("group_size")?.parse().ok()).flatten()
         };
@@ -433,8 +438,7 @@ impl WeightSource {
     }
 
     fn int8(&self, codes: &TensorView<'_>, n: usize, k: usize) -> Result<Int8Scales> {
-        let (file, _) = self.index[codes.name];
-        let metadata = &self.files[file].header.metadata;
+        let metadata = &self.files[self.index[codes.name].file].header.metadata;
         let format = metadata.get("format").map(String::as_str);
         if format != Some(INT8_FORMAT) {
             let found = format.map_or_else(|| "none".to_owned(), quoted);
@@ -455,8 +459,8 @@ impl WeightSource {
             return Err(unusable_dtype(&scales, "BF16, as scales are"));
         }
         let values = Int8Scales::new(&scales.read()?, k, group);
-        if let Some((row, group, scale)) = values.invalid() {
-            let message = format!("expected finite scales >= 0, found {scale} at row {row}, group {group}");
+        if let Some(InvalidScale { row, group, value }) = values.invalid() {
+            let message = format!("expected finite scales >= 0, found {value} at row {row}, group {group}");
             return Err(scales.error(ErrorKind::InvalidModel, message));
         }
         Ok(values)
@@ -464,21 +468,6 @@ impl WeightSource {
 }
 
 fn unusable_dtype(tensor: &TensorView<'_>, expected: &str) -> Error {
-    let message = format!("expected dtype {expected}, found {}", tensor.dtype.name());
+    let message = format!("expected dtype {expected}, found {}", tensor.dtype);
     tensor.error(ErrorKind::UnsupportedModel, message)
-}
-
-/// The contents of a file of at most `limit` bytes.
-///
-/// # Errors
-/// `NotFound` or `Io` if it cannot be read; `InvalidModel` if it is longer.
-pub(crate) fn read_small_file(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let file = open_regular(path)?;
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, error))?;
-    if bytes.len() as u64 > limit {
-        let message = format!("{}: expected at most {limit} bytes, found more", path.display());
-        return Err(Error::invalid_model(message).with("path", path.display().to_string()));
-    }
-    Ok(bytes)
 }

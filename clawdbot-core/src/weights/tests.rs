@@ -106,7 +106,7 @@ fn broken_entries() {
         (r#"{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}"#, &["malformed", "-2"]),
         (r#"{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}"#, &["malformed"]),
         (r#"{"dtype":"F32","shape":[2],"data_offsets":[0,8,8]}"#, &["expected two integers, found 3"]),
-        (r#"{"dtype":"F32","shape":[2],"data_offsets":[8,0]}"#, &["begin 8 lies behind end 0"]),
+        (r#"{"dtype":"F32","shape":[2],"data_offsets":[8,0]}"#, &["begin 8 comes after end 0"]),
         (r#"{"dtype":"F32","shape":[4],"data_offsets":[0,16]}"#, &["within the 8 bytes", "found 16"]),
         (r#"{"dtype":"F32","shape":[2],"data_offsets":[0,7]}"#, &["expected 8 bytes for F32 [2], found 7"]),
         (r#"{"dtype":"F32","shape":[4611686018427387904],"data_offsets":[0,8]}"#, &["overflows"]),
@@ -411,11 +411,19 @@ fn assert_sound(bytes: &[u8]) {
     for entry in &header.tensors {
         assert!(entry.range.start <= entry.range.end && entry.range.end <= bytes.len(), "{entry:?}");
         let elements: usize = entry.shape.iter().product();
-        assert_eq!(entry.range.len() as u64 * 8, elements as u64 * entry.dtype.bits(), "{entry:?}");
+        assert_eq!(entry.range.len() * 8, elements * entry.dtype.bitsize(), "{entry:?}");
         covered += entry.range.len();
     }
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
     assert_eq!(covered as u64, bytes.len() as u64 - 8 - length);
+    // The reference implementation reads the same.
+    let reference = ::safetensors::SafeTensors::deserialize(bytes).unwrap();
+    assert_eq!(reference.len(), header.tensors.len());
+    for entry in &header.tensors {
+        let tensor = reference.tensor(&entry.name).unwrap();
+        assert_eq!((tensor.dtype(), tensor.shape()), (entry.dtype, entry.shape.as_slice()), "{entry:?}");
+        assert_eq!(tensor.data().as_ptr(), bytes[entry.range.clone()].as_ptr(), "{entry:?}");
+    }
 }
 
 #[test]
@@ -458,11 +466,11 @@ proptest! {
     fn mutated_numbers(
         numbers in prop::collection::vec(
             prop_oneof![0_u64..12, any::<u64>(), Just(u64::MAX), Just(1_u64 << 32), Just(1_u64 << 63)], 6),
-        dtype in prop::sample::select(Dtype::ALL),
+        dtype in prop::sample::select(super::dtype::dtype_named("").unwrap_err()),
         data in 0_usize..24,
     ) {
         let [a, b, c, d, e, f] = numbers[..] else { unreachable!() };
-        let (first, second) = (dtype.name(), "U8");
+        let (first, second) = (dtype, "U8");
         assert_sound(&raw_file(&format!(
             r#"{{"a":{{"dtype":"{first}","shape":[{a},{b}],"data_offsets":[0,{c}]}},"b":{{"dtype":"{second}","shape":[{d}],"data_offsets":[{e},{f}]}}}}"#
         ), &vec![0; data]));

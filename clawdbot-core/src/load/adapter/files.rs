@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::spec::config::ModelConfig;
 use crate::spec::tensors::{MatrixName, Part, PartStorage, TensorNames};
 use crate::weights::model_files::ModelFiles;
-use crate::weights::{Dtype, WeightSource, quoted, text_name};
+use crate::weights::{Dtype, MatrixSize, WeightSource, quoted, text_name};
 
 pub(crate) const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -112,7 +112,7 @@ impl AdapterFiles {
         }
         let sizes = sizes(names, used);
         for (module, pair) in &mut pairs {
-            let Some(&(n, k)) = sizes.get(module.as_str()) else {
+            let Some(&MatrixSize { n, k }) = sizes.get(module.as_str()) else {
                 let expected = match names.only_merged().any(|matrix| self::module(matrix) == Some(module)) {
                     true => "a projection of all tokens, as experts and the output head can only be merged",
                     false => "a projection of attention or of an MLP that the model has",
@@ -157,7 +157,7 @@ impl AdapterFiles {
 }
 
 /// Outputs and inputs of every module that can be adapted.
-pub(crate) fn sizes(names: &TensorNames, used: Use) -> HashMap<String, (usize, usize)> {
+pub(crate) fn sizes(names: &TensorNames, used: Use) -> HashMap<String, MatrixSize> {
     let adaptable = names.adaptable();
     let adapted = adaptable.iter().flat_map(|projections| &projections.parts).map(|part| &part.weight);
     let merged = names.only_merged().filter(|_| used == Use::Merged);
@@ -166,7 +166,7 @@ pub(crate) fn sizes(names: &TensorNames, used: Use) -> HashMap<String, (usize, u
         let Some(module) = module(matrix) else { continue };
         let all = |part: &Part| part.shape[..part.shape.len() - 1].iter().product();
         let rows = matrix.part.as_deref().map_or(matrix.n, all);
-        sizes.insert(module.to_owned(), (rows, matrix.k));
+        sizes.insert(module.to_owned(), MatrixSize { n: rows, k: matrix.k });
     }
     sizes
 }

@@ -7,61 +7,41 @@ use clawdbot_kernels::RowSource;
 use sha2::{Digest, Sha256};
 
 use super::files::{AdapterFiles, Use, module};
-use crate::error::{Error, Result};
-use crate::load::parts::LastTensor;
-use crate::load::source::Opened;
-use crate::load::weights::Weights;
-use crate::spec::tensors::MatrixName;
+use crate::error::Result;
+use crate::spec::tensors::{MatrixName, TensorNames};
 
-/// Weights with adapters.
-pub(crate) struct MergedWeights {
-    pub(crate) base: Weights,
-    adapters: Vec<AdapterFiles>,
-}
+/// Adapters that are added to a model's weights.
+pub(crate) struct MergedAdapters(Vec<AdapterFiles>);
 
-impl Opened {
-    /// The model with the adapters in `dirs` added to its weights.
+impl MergedAdapters {
+    /// Opens the adapters in `dirs` for the model with the tensors `names`.
     ///
     /// # Errors
-    /// As [`AdapterFiles::open`]; `InvalidArgument` for packed models, whose weights are used as they are.
-    pub(crate) fn merged(mut self, dirs: &[PathBuf]) -> Result<Self> {
-        if dirs.is_empty() {
-            return Ok(self);
-        }
-        if let Weights::Packed(file) = &self.weights {
-            let message =
-                format!("option merge_adapters: expected a model that is not packed, found {}", file.name());
-            return Err(Error::invalid_argument(message).with("option", "merge_adapters"));
-        }
-        let names = self.spec.tensors();
-        let adapters =
-            dirs.iter().map(|dir| AdapterFiles::open(dir, &names, Use::Merged)).collect::<Result<_>>()?;
-        self.weights = Weights::Merged(Box::new(MergedWeights { base: self.weights, adapters }));
-        Ok(self)
-    }
-}
-
-impl MergedWeights {
-    /// Whether an adapter changes a matrix.
-    pub(crate) fn changes(&self, name: &MatrixName) -> bool {
-        module(name).is_some_and(|module| self.adapters.iter().any(|files| files.pairs.contains_key(module)))
+    /// As [`AdapterFiles::open`].
+    pub(crate) fn open(dirs: &[PathBuf], names: &TensorNames) -> Result<Self> {
+        let open = |dir: &PathBuf| AdapterFiles::open(dir, names, Use::Merged);
+        dirs.iter().map(open).collect::<Result<_>>().map(MergedAdapters)
     }
 
-    /// The rows of a matrix.
+    /// Whether one changes a matrix.
+    pub(crate) fn change(&self, name: &MatrixName) -> bool {
+        module(name).is_some_and(|module| self.0.iter().any(|files| files.pairs.contains_key(module)))
+    }
+
+    /// The rows `base` of a matrix with what the adapters add.
     ///
     /// # Errors
-    /// As [`Weights::matrix`].
-    pub(crate) fn matrix<'a>(
-        &'a self,
+    /// As `WeightSource::elements`.
+    pub(crate) fn add_to<'a>(
+        &self,
+        base: Box<dyn RowSource + 'a>,
         name: &MatrixName,
-        last: &mut LastTensor<'a>,
     ) -> Result<Box<dyn RowSource + 'a>> {
-        let base = self.base.matrix(name, last)?;
-        if !self.changes(name) {
+        if !self.change(name) {
             return Ok(base);
         }
         let mut deltas = Vec::new();
-        for files in &self.adapters {
+        for files in &self.0 {
             let Some(pair) = module(name).and_then(|module| files.pairs.get(module)) else { continue };
             let (a, stored, rank) = (files.a(pair)?, files.b(pair)?, pair.rank);
             let row = |row| name.part.as_ref().map_or(row, |part| part.row(row));
@@ -76,7 +56,7 @@ impl MergedWeights {
     /// # Errors
     /// As `DataFile::header_bytes`.
     pub(crate) fn fingerprint(&self, sha256: &mut Sha256) -> Result<()> {
-        for files in &self.adapters {
+        for files in &self.0 {
             sha256.update((files.config.len() as u64).to_le_bytes());
             sha256.update(&files.config);
             for file in files.source.files() {

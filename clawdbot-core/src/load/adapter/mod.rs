@@ -28,7 +28,7 @@ use clawdbot_kernels::threads::Region;
 use clawdbot_kernels::{ComputeFormat, KernelSet, PackedMatrix};
 
 use self::files::Use;
-pub(crate) use self::merge::MergedWeights;
+pub(crate) use self::merge::MergedAdapters;
 use super::parts::InMemory;
 use crate::error::Result;
 use crate::forward::adapter::{Adapter, Site};

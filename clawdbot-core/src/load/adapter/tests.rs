@@ -16,6 +16,7 @@ use crate::load::source::{Opened, Source};
 use crate::options::{GenerateOptions, ModelOptions, PackOptions, RuntimeOptions, WeightType};
 use crate::runtime::Runtime;
 use crate::tokenizer::AddSpecialTokens;
+use crate::weights::MatrixSize;
 use crate::weights::testing::{TempDir, Tensor, bf16_bytes, check, f32_bytes, safetensors};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/adapters");
@@ -366,8 +367,8 @@ fn for_all_modules(source: &Source, used: Use) -> TempDir {
     let mut seed = 3;
     let mut tensors: Vec<(String, [usize; 2], Vec<u8>)> = Vec::new();
     let mut sizes: Vec<_> = crate::load::adapter::files::sizes(&names, used).into_iter().collect();
-    sizes.sort();
-    for (module, (n, k)) in sizes {
+    sizes.sort_by(|(one, _), (other, _)| one.cmp(other));
+    for (module, MatrixSize { n, k }) in sizes {
         let mut add = |suffix, shape: [usize; 2]| {
             let name = format!("base_model.model.{module}.lora_{suffix}.weight");
             tensors.push((name, shape, f32_bytes(&noise(&mut seed, shape[0] * shape[1], 0.2))));

@@ -10,21 +10,16 @@ mod tests_encoders;
 mod tests_families;
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use clawdbot_kernels::{ComputeFormat, RowSource};
 
 use self::names::{Finder, Place};
 use super::parts::Columns;
-use super::source::Opened;
-use super::weights::Weights;
 use crate::error::Result;
 use crate::spec::DecoderSpec;
 use crate::spec::gguf::{self, GgufFamily};
 use crate::spec::tensors::{MatrixName, VectorName};
-use crate::tokenizer::tokenizer_files;
-use crate::weights::model_files::ModelFiles;
-use crate::weights::{GgufMatrix, GgufSource, RowOrder, TensorType};
+use crate::weights::{GgufMatrix, GgufSource, MatrixSize, RowOrder, TensorType};
 
 /// The weights of a GGUF file.
 pub(crate) struct GgufWeights {
@@ -33,58 +28,12 @@ pub(crate) struct GgufWeights {
     spec: Box<DecoderSpec>,
 }
 
-impl Opened {
-    /// Opens the GGUF file at `path`.
-    ///
-    /// # Errors
-    /// As [`Opened::open`].
-    pub(crate) fn open_gguf(name: String, path: &Path) -> Result<Self> {
-        Self::of_gguf(name, GgufSource::open(path)?)
-    }
-
-    /// The model in an opened file.
-    ///
-    /// # Errors
-    /// As [`Opened::open`].
-    pub(crate) fn of_gguf(name: String, source: GgufSource) -> Result<Self> {
-        let tokenizer = tokenizer_files(source.metadata())?;
-        let (family, files) = gguf::config_json(&source)?;
-        let mut files: Vec<_> = files.into_iter().map(|(name, json)| (name, json.into())).collect();
-        let has_tokenizer = tokenizer.is_some();
-        let mut notes = Vec::new();
-        if let Some(tokenizer) = tokenizer {
-            notes.clone_from(&tokenizer.notes);
-            files.push(("generation_config.json", gguf::generation_json(&tokenizer).into()));
-            files.push(("tokenizer.json", tokenizer.tokenizer.into()));
-            files.push(("tokenizer_config.json", tokenizer.config.into()));
-        }
-        let files = ModelFiles::Memory(name.clone(), files);
-        let (config, spec, embedding) = Self::describe(&files)?;
-        let gguf = GgufWeights { source, family, spec: Box::new(spec.clone()) };
-        let unused = gguf.check()?;
-        let weights = Weights::Gguf(gguf);
-        let mut opened = match has_tokenizer {
-            true => Self::from_files(name, files, |_| Ok(weights))?,
-            false => Self::complete(name, &config, (spec, embedding), weights, None, files)?,
-        };
-        if let Weights::Gguf(GgufWeights { source, .. }) = &opened.weights {
-            opened.dtype = Some(types(source));
-        }
-        opened.unused = unused;
-        opened.notes.extend(notes);
-        Ok(opened)
-    }
-}
-
-/// The types of tensors and how many there are of each, most first.
-fn types(source: &GgufSource) -> String {
-    let mut types: Vec<_> = source.types().into_iter().collect();
-    types.sort_by_key(|&(kind, count)| (std::cmp::Reverse(count), kind));
-    let types: Vec<String> = types.iter().map(|(kind, count)| format!("{count} {}", kind.name())).collect();
-    types.join(", ")
-}
-
 impl GgufWeights {
+    /// The tensors of `source`, a file of `family`, for the model `spec`.
+    pub(crate) fn new(source: GgufSource, family: &'static GgufFamily, spec: DecoderSpec) -> Self {
+        GgufWeights { source, family, spec: Box::new(spec) }
+    }
+
     fn finder(&self) -> Finder<'_> {
         Finder { family: self.family, spec: &self.spec, source: &self.source }
     }
@@ -119,7 +68,10 @@ impl GgufWeights {
         matrix.will_need();
         Ok(match place.columns {
             None => Box::new(matrix),
-            Some(from) => Box::new(Columns::read(&matrix, place.order, from, (name.n, name.k))?),
+            Some(from) => {
+                let size = MatrixSize { n: name.n, k: name.k };
+                Box::new(Columns::read(&matrix, place.order, from, size)?)
+            }
         })
     }
 
@@ -143,7 +95,7 @@ impl GgufWeights {
 
     /// Checks that the file has every tensor of the model, of the right shape. Returns the names of tensors that the model
     /// does not use.
-    fn check(&self) -> Result<Vec<String>> {
+    pub(crate) fn check(&self) -> Result<Vec<String>> {
         let names = self.spec.tensors();
         let mut used = HashSet::new();
         for matrix in names.matrices() {

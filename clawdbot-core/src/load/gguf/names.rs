@@ -143,7 +143,7 @@ impl Finder<'_> {
         Ok(Place { tensor, shape, order, columns })
     }
 
-    /// Number of the layer in a tensor's name, and what is behind it.
+    /// Number of the layer in a tensor's name, and the rest of the name.
     fn layer<'n>(&self, name: &'n str) -> Option<(&'n str, &'n str)> {
         name.strip_prefix(self.spec.names.layers)?.strip_prefix('.')?.split_once('.')
     }

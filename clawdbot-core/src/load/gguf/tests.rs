@@ -206,7 +206,7 @@ fn parts_of_a_split_model_must_be_there_and_fit() {
     fails(&first, ErrorKind::NotFound, "m-00003-of-00003.gguf");
 }
 
-/// How alike two lists of logits are.
+/// The cosine similarity of two lists of logits.
 fn cosine(a: &[u32], b: &[u32]) -> f64 {
     let dot = |a: &[u32], b: &[u32]| -> f64 {
         a.iter().zip(b).map(|(a, b)| f64::from(f32::from_bits(*a)) * f64::from(f32::from_bits(*b))).sum()
@@ -229,8 +229,8 @@ fn every_format_is_computed_from_its_own_codes() {
         let stored = plan.stored.iter().find(|stored| stored.format == kind.name()).unwrap();
         assert_eq!(stored.own_codes, kind.compute_format().is_some(), "{stored:?}");
         let found = logits(&source, WeightType::Stored);
-        let alike = cosine(&found, &logits(&source, WeightType::F32));
-        assert!(alike > 0.995, "{}: {alike}", kind.name());
+        let similarity = cosine(&found, &logits(&source, WeightType::F32));
+        assert!(similarity > 0.995, "{}: {similarity}", kind.name());
         // As floats they are what any other model's weights are.
         if kind == TensorType::F32 {
             assert_eq!(found, logits(&source, WeightType::Int8));
@@ -258,8 +258,8 @@ fn formats_may_be_mixed_and_packed() {
     // 640 columns are no multiple of 256.
     assert!(own.contains(&("F32", false)), "{own:?}");
     let expected = logits(&source, WeightType::Stored);
-    let alike = cosine(&expected, &logits(&source, WeightType::F32));
-    assert!(alike > 0.995, "{alike}");
+    let similarity = cosine(&expected, &logits(&source, WeightType::F32));
+    assert!(similarity > 0.995, "{similarity}");
 
     let packed = dir.path().join("m.clawdbot");
     runtime.pack(&source, &packed, &PackOptions::default()).unwrap();

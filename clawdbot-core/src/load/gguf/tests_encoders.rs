@@ -1,6 +1,6 @@
 //! Encoders and embedding models, converted from a directory as llama.cpp's converter does it: the same bits.
 //!
-//! With `CLAWDBOT_GGUF_OUT` the files stay in that folder, each with the vector of 40 tokens, of which number i is
+//! With `CLAWDBOT_GGUF_OUT` the files stay in that folder, each with the vector of 40 tokens. Token i is
 //! `(37 i + 5) % 73`.
 
 use std::path::Path;

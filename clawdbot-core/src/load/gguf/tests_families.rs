@@ -1,7 +1,7 @@
 //! Every family, converted from a directory as llama.cpp's converter does it: the same bits.
 //!
 //! With `CLAWDBOT_GGUF_OUT` the files stay in that folder, where other programs can read them, each with the bits of the
-//! logits of 20 tokens, of which number i is `(37 i + 5) % vocab_size`.
+//! logits of 20 tokens. Token i is `(37 i + 5) % vocab_size`.
 
 use std::collections::BTreeMap;
 use std::path::Path;

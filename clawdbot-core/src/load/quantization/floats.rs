@@ -9,7 +9,7 @@ use clawdbot_kernels::{ComputeFormat, GroupScales, RowSource, StoredScale};
 
 use super::scales::{Block, ScaleTensor, Scales, one_float};
 use crate::error::{Error, ErrorKind, Result};
-use crate::weights::{Dtype, TensorView, WeightSource, resize};
+use crate::weights::{Dtype, MatrixSize, TensorView, WeightSource, resize};
 
 /// Twice the values of E2M1.
 const TWICE_E2M1: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
@@ -43,15 +43,16 @@ impl<'a> Fp8Tensor<'a> {
     pub(super) fn open(
         files: &'a WeightSource,
         module: &str,
-        (n, k): (usize, usize),
+        size: MatrixSize,
         block: Option<Block>,
     ) -> Result<Self> {
-        let codes = files.typed(&format!("{module}.weight"), &[n, k], &[Dtype::F8E4M3])?;
+        let MatrixSize { n, k } = size;
+        let codes = files.typed(&format!("{module}.weight"), &[n, k], &[Dtype::F8_E4M3])?;
         let inverse = format!("{module}.weight_scale_inv");
         let name = if files.tensor(&inverse).is_some() { inverse } else { format!("{module}.weight_scale") };
         let found = files.tensor(&name).map_or(1, |found| found.shape.iter().product());
         let block = block.unwrap_or(if found > 1 { Block::CHANNEL } else { Block::TENSOR });
-        let scales = ScaleTensor::open(files, &name, (n, k), block)?;
+        let scales = ScaleTensor::open(files, &name, size, block)?;
         Ok(Fp8Tensor { n, k, codes, scales })
     }
 
@@ -151,7 +152,7 @@ impl<'a> Fp4Tensor<'a> {
     pub(super) fn open(
         files: &'a WeightSource,
         module: &str,
-        (n, k): (usize, usize),
+        MatrixSize { n, k }: MatrixSize,
         kind: Fp4Kind,
     ) -> Result<Self> {
         if !k.is_multiple_of(kind.group()) {
@@ -162,8 +163,8 @@ impl<'a> Fp4Tensor<'a> {
         let codes = files.typed(&format!("{module}.weight_packed"), &[n, k / 2], &[Dtype::U8])?;
         let name = format!("{module}.weight_scale");
         let dtypes: &[Dtype] = match kind {
-            Fp4Kind::Mx => &[Dtype::U8, Dtype::F8E8M0],
-            Fp4Kind::Nv => &[Dtype::F8E4M3],
+            Fp4Kind::Mx => &[Dtype::U8, Dtype::F8_E8M0],
+            Fp4Kind::Nv => &[Dtype::F8_E4M3],
         };
         let scales = files.typed(&name, &[n, k / kind.group()], dtypes)?;
         let global =

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use clawdbot_kernels::{ComputeFormat, GroupScales, RowSource, StoredScale};
 
-use super::ints::{AWQ_ORDER, IntTensor, Layout, word};
+use super::ints::{AWQ_ORDER, IntTensor, Layout, ZeroTensor, word};
 use super::scales::Scales;
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::resize;
@@ -21,6 +21,27 @@ pub(super) struct IntMatrix<'a> {
     /// `[k]`
     pub(super) groups: Option<Vec<u32>>,
     pub(super) format: Option<ComputeFormat>,
+}
+
+impl<'a> IntMatrix<'a> {
+    /// Reads scales, zero points and groups, and codes that are not row by row.
+    ///
+    /// # Errors
+    /// As `TensorView::read`; `InvalidModel` for scales that are not finite and groups that do not exist.
+    pub(super) fn read(tensor: IntTensor<'a>) -> Result<Self> {
+        let format = tensor.compute_format();
+        let scales = tensor.scales.read()?;
+        let zeros = read_zeros(&tensor)?;
+        let groups = read_groups(&tensor)?;
+        let codes = match tensor.layout {
+            Layout::Bytes | Layout::Rows => {
+                tensor.codes.file.will_need(tensor.codes.range.clone());
+                Vec::new()
+            }
+            Layout::Gptq | Layout::Awq => tensor.codes.read()?,
+        };
+        Ok(IntMatrix { tensor, codes, scales, zeros, groups, format })
+    }
 }
 
 impl IntMatrix<'_> {
@@ -102,15 +123,16 @@ impl IntMatrix<'_> {
         Ok(zeros)
     }
 
-    /// Codes, less `least`, and scales as `kind` wants them, of groups of `group`.
+    /// The codes and scales of row `row` as `wanted`.
     fn stored_codes(
         &self,
         row: usize,
         stored: &[u8],
-        (group, kind, least): (usize, GroupScales, i8),
+        wanted: StoredCodes,
         codes: &mut [i8],
         scales: &mut Vec<StoredScale>,
     ) -> Result<()> {
+        let StoredCodes { group, scales: kind, least } = wanted;
         self.row_codes(row, stored, codes);
         codes.iter_mut().for_each(|code| *code -= least);
         for (from, zero) in self.computed_groups(row, group)? {
@@ -127,6 +149,79 @@ impl IntMatrix<'_> {
             });
         }
         Ok(())
+    }
+}
+
+/// How codes and scales are computed with.
+struct StoredCodes {
+    /// Codes that share a scale.
+    group: usize,
+    scales: GroupScales,
+    /// The smallest code, which counts as 0.
+    least: i8,
+}
+
+/// `[n, groups]`; empty where all are 0.
+fn read_zeros(matrix: &IntTensor<'_>) -> Result<Vec<i16>> {
+    let Some(zeros) = &matrix.zeros else { return Ok(Vec::new()) };
+    let (n, groups, bits) = (matrix.n, matrix.scales.groups, matrix.bits);
+    let (per_word, middle, mask) = ((32 / bits) as usize, 1 << (bits - 1), (1_u32 << bits) - 1);
+    let field = |word: u32, at: u32| (word >> (bits * at) & mask) as i16 - middle;
+    let bytes = match zeros {
+        ZeroTensor::Bytes(tensor)
+        | ZeroTensor::AlongOutputs(tensor)
+        | ZeroTensor::Gptq(tensor, _)
+        | ZeroTensor::Awq(tensor) => tensor.read()?,
+    };
+    let mut out = Vec::new();
+    // No overflow: there are as many codes, and scales.
+    out.try_reserve_exact(n * groups).map_err(|_| {
+        Error::new(ErrorKind::OutOfBudget, format!("there is no memory for {n} x {groups} zero points"))
+    })?;
+    for row in 0..n {
+        for group in 0..groups {
+            out.push(match zeros {
+                ZeroTensor::Bytes(_) => {
+                    i16::from(bytes[row / matrix.scales.block.rows * groups + group] as i8)
+                }
+                ZeroTensor::AlongOutputs(_) => {
+                    field(word(&bytes, row / per_word * groups + group), (row % per_word) as u32)
+                }
+                ZeroTensor::Gptq(_, ones) => {
+                    let word = word(&bytes, group * n.div_ceil(per_word) + row / per_word);
+                    field(word.wrapping_add(*ones), (row % per_word) as u32)
+                }
+                ZeroTensor::Awq(_) => {
+                    field(word(&bytes, group * n.div_ceil(8) + row / 8), AWQ_ORDER[row % 8])
+                }
+            });
+        }
+    }
+    Ok(out)
+}
+
+/// The group of each input, where that is not its place.
+fn read_groups(matrix: &IntTensor<'_>) -> Result<Option<Vec<u32>>> {
+    let Some(tensor) = &matrix.g_idx else { return Ok(None) };
+    let bytes = tensor.read()?;
+    let mut groups: Vec<i32> =
+        bytes.as_chunks::<4>().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();
+    let group = matrix.scales.block.columns.unwrap_or(usize::MAX);
+    // So compressed-tensors writes that there is no order.
+    if groups.iter().all(|&group| group == -1) {
+        groups.clear();
+    }
+    if groups.iter().enumerate().all(|(i, &found)| usize::try_from(found) == Ok(i / group)) {
+        return Ok(None);
+    }
+    let count = matrix.scales.groups;
+    let invalid = |&&group: &&i32| usize::try_from(group).is_ok_and(|group| group < count);
+    match groups.iter().find(|group| !invalid(group)) {
+        None => Ok(Some(groups.into_iter().map(|group| group as u32).collect())),
+        Some(group) => {
+            let message = format!("expected groups from 0 to {}, found {group}", count.saturating_sub(1));
+            Err(tensor.error(ErrorKind::InvalidModel, message))
+        }
     }
 }
 
@@ -184,12 +279,14 @@ impl RowSource for IntMatrix<'_> {
         codes: &mut [i8],
         scales: &mut Vec<StoredScale>,
     ) -> clawdbot_kernels::Result<()> {
-        let (group, kind, least) = match self.format {
-            Some(ComputeFormat::Int8 { group, .. }) => (group, GroupScales::Bf16, 0),
-            Some(ComputeFormat::Stored8 { group, scales }) => (group, scales, 0),
-            Some(ComputeFormat::Int4 { group, scales, .. }) => (group, scales, -8),
+        let wanted = match self.format {
+            Some(ComputeFormat::Int8 { group, .. }) => {
+                StoredCodes { group, scales: GroupScales::Bf16, least: 0 }
+            }
+            Some(ComputeFormat::Stored8 { group, scales }) => StoredCodes { group, scales, least: 0 },
+            Some(ComputeFormat::Int4 { group, scales, .. }) => StoredCodes { group, scales, least: -8 },
             _ => return Err(Error::internal("the matrix has no codes that are computed with").into()),
         };
-        Ok(self.stored_codes(row, stored, (group, kind, least), codes, scales)?)
+        Ok(self.stored_codes(row, stored, wanted, codes, scales)?)
     }
 }

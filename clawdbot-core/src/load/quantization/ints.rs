@@ -5,10 +5,9 @@
 
 use clawdbot_kernels::{ComputeFormat, GroupScales};
 
-use super::int_rows::IntMatrix;
 use super::scales::{Block, ScaleTensor};
-use crate::error::{Error, ErrorKind, Result};
-use crate::weights::{Dtype, FloatType, TensorView, WeightSource};
+use crate::error::Result;
+use crate::weights::{Dtype, FloatType, MatrixSize, TensorView, WeightSource};
 
 /// Weights that share a scale when they are computed with, where they are more as stored: the activations are quantized in
 /// the same groups.
@@ -100,11 +99,11 @@ impl<'a> IntTensor<'a> {
     pub(super) fn compressed(
         files: &'a WeightSource,
         module: &str,
-        size: (usize, usize),
+        size: MatrixSize,
         args: IntArgs,
     ) -> Result<Self> {
         let IntArgs { bits, packed, symmetric, block } = args;
-        let (n, k) = size;
+        let MatrixSize { n, k } = size;
         let per_word = (32 / bits) as usize;
         let codes = match packed {
             true => words(files, &format!("{module}.weight_packed"), &[n, k.div_ceil(per_word)])?,
@@ -133,13 +132,14 @@ impl<'a> IntTensor<'a> {
     pub(super) fn gptq(
         files: &'a WeightSource,
         module: &str,
-        (n, k): (usize, usize),
+        size: MatrixSize,
         args: GptqArgs,
     ) -> Result<Self> {
+        let MatrixSize { n, k } = size;
         let GptqArgs { bits, group, symmetric, ordered, stored_less_one } = args;
         let per_word = (32 / bits) as usize;
         let codes = words(files, &format!("{module}.qweight"), &[k.div_ceil(per_word), n])?;
-        let scales = ScaleTensor::open_by_group(files, &format!("{module}.scales"), (n, k), group)?;
+        let scales = ScaleTensor::open_by_group(files, &format!("{module}.scales"), size, group)?;
         let zeros = words(files, &format!("{module}.qzeros"), &[scales.groups, n.div_ceil(per_word)])?;
         // One in each field of a word: a carry takes back the borrow of the subtraction before.
         let ones = if bits == 4 { 0x1111_1111 } else { 0x0101_0101 };
@@ -160,11 +160,12 @@ impl<'a> IntTensor<'a> {
     pub(super) fn awq(
         files: &'a WeightSource,
         module: &str,
-        (n, k): (usize, usize),
+        size: MatrixSize,
         group: Option<usize>,
     ) -> Result<Self> {
+        let MatrixSize { n, k } = size;
         let codes = words(files, &format!("{module}.qweight"), &[k, n.div_ceil(8)])?;
-        let scales = ScaleTensor::open_by_group(files, &format!("{module}.scales"), (n, k), group)?;
+        let scales = ScaleTensor::open_by_group(files, &format!("{module}.scales"), size, group)?;
         let zeros = words(files, &format!("{module}.qzeros"), &[scales.groups, n.div_ceil(8)])?;
         let (layout, zeros) = (Layout::Awq, Some(ZeroTensor::Awq(zeros)));
         let (g_idx, ordered, symmetric, bits) = (None, false, false, 4);
@@ -226,89 +227,6 @@ impl<'a> IntTensor<'a> {
             (_, GroupScales::Bf16) => ComputeFormat::Int8 { group, rotated: false },
             _ => ComputeFormat::Stored8 { group, scales },
         })
-    }
-
-    /// Reads scales, zero points and groups, and codes that are not row by row.
-    ///
-    /// # Errors
-    /// As `TensorView::read`; `InvalidModel` for scales that are not finite and groups that do not exist.
-    pub(super) fn read(self) -> Result<IntMatrix<'a>> {
-        let format = self.compute_format();
-        let scales = self.scales.read()?;
-        let zeros = self.read_zeros()?;
-        let groups = self.read_groups()?;
-        let codes = match self.layout {
-            Layout::Bytes | Layout::Rows => {
-                self.codes.file.will_need(self.codes.range.clone());
-                Vec::new()
-            }
-            Layout::Gptq | Layout::Awq => self.codes.read()?,
-        };
-        Ok(IntMatrix { tensor: self, codes, scales, zeros, groups, format })
-    }
-
-    /// `[n, groups]`; empty where all are 0.
-    fn read_zeros(&self) -> Result<Vec<i16>> {
-        let Some(zeros) = &self.zeros else { return Ok(Vec::new()) };
-        let (n, groups, bits) = (self.n, self.scales.groups, self.bits);
-        let (per_word, middle, mask) = ((32 / bits) as usize, 1 << (bits - 1), (1_u32 << bits) - 1);
-        let field = |word: u32, at: u32| (word >> (bits * at) & mask) as i16 - middle;
-        let bytes = match zeros {
-            ZeroTensor::Bytes(tensor)
-            | ZeroTensor::AlongOutputs(tensor)
-            | ZeroTensor::Gptq(tensor, _)
-            | ZeroTensor::Awq(tensor) => tensor.read()?,
-        };
-        let mut out = Vec::new();
-        // No overflow: there are as many codes, and scales.
-        out.try_reserve_exact(n * groups).map_err(|_| {
-            Error::new(ErrorKind::OutOfBudget, format!("there is no memory for {n} x {groups} zero points"))
-        })?;
-        for row in 0..n {
-            for group in 0..groups {
-                out.push(match zeros {
-                    ZeroTensor::Bytes(_) => {
-                        i16::from(bytes[row / self.scales.block.rows * groups + group] as i8)
-                    }
-                    ZeroTensor::AlongOutputs(_) => {
-                        field(word(&bytes, row / per_word * groups + group), (row % per_word) as u32)
-                    }
-                    ZeroTensor::Gptq(_, ones) => {
-                        let word = word(&bytes, group * n.div_ceil(per_word) + row / per_word);
-                        field(word.wrapping_add(*ones), (row % per_word) as u32)
-                    }
-                    ZeroTensor::Awq(_) => {
-                        field(word(&bytes, group * n.div_ceil(8) + row / 8), AWQ_ORDER[row % 8])
-                    }
-                });
-            }
-        }
-        Ok(out)
-    }
-
-    /// The group of each input, where that is not its place.
-    fn read_groups(&self) -> Result<Option<Vec<u32>>> {
-        let Some(tensor) = &self.g_idx else { return Ok(None) };
-        let bytes = tensor.read()?;
-        let mut groups: Vec<i32> =
-            bytes.as_chunks::<4>().0.iter().map(|bytes| i32::from_le_bytes(*bytes)).collect();
-        let group = self.scales.block.columns.unwrap_or(usize::MAX);
-        // So compressed-tensors writes that there is no order.
-        if groups.iter().all(|&group| group == -1) {
-            groups.clear();
-        }
-        if groups.iter().enumerate().all(|(i, &found)| usize::try_from(found) == Ok(i / group)) {
-            return Ok(None);
-        }
-        let count = self.scales.groups;
-        let invalid = |&&group: &&i32| usize::try_from(group).is_ok_and(|group| group < count);
-        match groups.iter().find(|group| !invalid(group)) {
-            None => Ok(Some(groups.into_iter().map(|group| group as u32).collect())),
-            Some(group) => {
-                let message = format!("expected groups from 0 to {}, found {group}", count.saturating_sub(1));
-                Err(tensor.error(ErrorKind::InvalidModel, message))
-            }
-        }
     }
 }
 

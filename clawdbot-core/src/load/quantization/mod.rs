@@ -30,6 +30,7 @@ use std::collections::HashSet;
 use clawdbot_kernels::{ComputeFormat, RowSource};
 
 use self::floats::{Fp4Tensor, Fp8Tensor};
+use self::int_rows::IntMatrix;
 use self::ints::IntTensor;
 use self::scheme::Method;
 pub(crate) use self::scheme::Quantization;
@@ -37,7 +38,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::spec::config::ModelConfig;
 use crate::spec::tensors::{MatrixName, PartStorage};
 use crate::spec::{DecoderSpec, registry};
-use crate::weights::{Dtype, WeightSource, quoted};
+use crate::weights::{Dtype, MatrixSize, WeightSource, quoted};
 
 /// What the name of a projection's matrix ends with.
 const WEIGHT: &str = ".weight";
@@ -106,29 +107,30 @@ impl FileWeights {
             return Ok(None);
         };
         let &[n, k] = shape else { return Ok(None) };
+        let size = MatrixSize { n, k };
         let files = &self.source;
         let dtype = files.tensor(tensor).map(|tensor| tensor.dtype);
         let has = |suffix: &str| files.tensor(&format!("{module}.{suffix}")).is_some();
         let tensor = match quantization.method {
             Method::Gptq(args) if has("qweight") => {
-                QuantizedTensor::Int(IntTensor::gptq(files, module, (n, k), args)?)
+                QuantizedTensor::Int(IntTensor::gptq(files, module, size, args)?)
             }
             Method::Awq { group } if has("qweight") => {
-                QuantizedTensor::Int(IntTensor::awq(files, module, (n, k), group)?)
+                QuantizedTensor::Int(IntTensor::awq(files, module, size, group)?)
             }
-            Method::Fp8 { block } if dtype == Some(Dtype::F8E4M3) => {
-                QuantizedTensor::Fp8(Fp8Tensor::open(files, module, (n, k), block)?)
+            Method::Fp8 { block } if dtype == Some(Dtype::F8_E4M3) => {
+                QuantizedTensor::Fp8(Fp8Tensor::open(files, module, size, block)?)
             }
             Method::CompressedTensors
-                if has("weight_packed") || matches!(dtype, Some(Dtype::I8 | Dtype::F8E4M3)) =>
+                if has("weight_packed") || matches!(dtype, Some(Dtype::I8 | Dtype::F8_E4M3)) =>
             {
-                self.compressed(quantization, module, (n, k))?
+                self.compressed(quantization, module, size)?
             }
             _ if has("weight_scale") || has("weight_scale_inv") => {
                 let name = quoted(module);
-                let found = dtype.map_or("no weight", Dtype::name);
+                let found = dtype.map_or_else(|| "no weight".to_owned(), |dtype| dtype.to_string());
                 return Err(Error::unsupported_model(format!(
-                    "module {name}: expected a weight of the configured quantization beside its scales, found {found}"
+                    "module {name}: expected a weight of the configured quantization with its scales, found {found}"
                 ))
                 .with("module", module));
             }
@@ -141,7 +143,7 @@ impl FileWeights {
         &self,
         quantization: &Quantization,
         module: &str,
-        size: (usize, usize),
+        size: MatrixSize,
     ) -> Result<QuantizedTensor<'_>> {
         let files = &self.source;
         Ok(match quantization.scheme(module)? {
@@ -161,7 +163,7 @@ impl FileWeights {
     /// As `WeightSource::matrix`; `InvalidModel` for scales that are not finite and groups that do not exist.
     pub(crate) fn rows(&self, tensor: &str, shape: &[usize]) -> Result<Option<Box<dyn RowSource + '_>>> {
         Ok(match self.quantized(tensor, shape)? {
-            Some(QuantizedTensor::Int(tensor)) => Some(Box::new(tensor.read()?)),
+            Some(QuantizedTensor::Int(tensor)) => Some(Box::new(IntMatrix::read(tensor)?)),
             Some(QuantizedTensor::Fp8(tensor)) => Some(Box::new(tensor.read()?)),
             Some(QuantizedTensor::Fp4(tensor)) => Some(Box::new(tensor.read()?)),
             None => None,
@@ -224,7 +226,10 @@ impl FileWeights {
             Some(QuantizedTensor::Int(tensor)) => tensor.format_name(),
             Some(QuantizedTensor::Fp8(tensor)) => tensor.format_name(),
             Some(QuantizedTensor::Fp4(tensor)) => tensor.format_name().to_owned(),
-            None => self.source.tensor(tensor).map_or("none", |tensor| tensor.dtype.name()).to_owned(),
+            None => {
+                let tensor = self.source.tensor(tensor);
+                tensor.map_or_else(|| "none".to_owned(), |tensor| tensor.dtype.to_string())
+            }
         })
     }
 

@@ -1,7 +1,7 @@
 //! Scales of quantized matrices, in memory.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::weights::{Dtype, FloatType, TensorView, WeightSource};
+use crate::weights::{Dtype, FloatType, MatrixSize, TensorView, WeightSource};
 
 /// Weights that share a scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,7 @@ impl Block {
     pub(super) const CHANNEL: Block = Block { rows: 1, columns: None };
 
     /// Blocks along the outputs and along the inputs of `[n, k]`.
-    pub(super) fn counts(self, (n, k): (usize, usize)) -> [usize; 2] {
+    pub(super) fn counts(self, MatrixSize { n, k }: MatrixSize) -> [usize; 2] {
         [n.div_ceil(self.rows), self.columns.map_or(1, |columns| k.div_ceil(columns))]
     }
 
@@ -65,12 +65,7 @@ impl<'a> ScaleTensor<'a> {
     ///
     /// # Errors
     /// As `WeightSource::matrix`.
-    pub(super) fn open(
-        files: &'a WeightSource,
-        name: &str,
-        size: (usize, usize),
-        block: Block,
-    ) -> Result<Self> {
+    pub(super) fn open(files: &'a WeightSource, name: &str, size: MatrixSize, block: Block) -> Result<Self> {
         let counts = block.counts(size);
         let shapes = Block::shapes(counts);
         let shape = files.tensor(name).and_then(|found| {
@@ -78,7 +73,7 @@ impl<'a> ScaleTensor<'a> {
             shapes.iter().find(same).cloned()
         });
         let (tensor, dtype) = files.float_tensor(name, &shape.unwrap_or_else(|| shapes[0].clone()))?;
-        Ok(ScaleTensor { tensor, dtype, block, n: size.0, groups: counts[1], by_group: false })
+        Ok(ScaleTensor { tensor, dtype, block, n: size.n, groups: counts[1], by_group: false })
     }
 
     /// The scales `name`, `[groups, n]`, of groups of `group` inputs.
@@ -88,13 +83,13 @@ impl<'a> ScaleTensor<'a> {
     pub(super) fn open_by_group(
         files: &'a WeightSource,
         name: &str,
-        (n, k): (usize, usize),
+        size: MatrixSize,
         group: Option<usize>,
     ) -> Result<Self> {
         let block = Block { rows: 1, columns: group };
-        let [_, groups] = block.counts((n, k));
-        let (tensor, dtype) = files.float_tensor(name, &[groups, n])?;
-        Ok(ScaleTensor { tensor, dtype, block, n, groups, by_group: true })
+        let [_, groups] = block.counts(size);
+        let (tensor, dtype) = files.float_tensor(name, &[groups, size.n])?;
+        Ok(ScaleTensor { tensor, dtype, block, n: size.n, groups, by_group: true })
     }
 
     /// Reads them.

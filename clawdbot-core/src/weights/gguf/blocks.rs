@@ -215,7 +215,7 @@ fn fifth_bits(bits: &[u8], codes: &mut [i8]) {
 }
 
 /// The scales of Q4_K and Q5_K: `d`, `dmin`, then eight scales and eight minima of 6 bits. The first four of each have a
-/// byte each, of which the upper two bits belong to the last four, whose lower four bits share the last four bytes.
+/// byte each. Their upper two bits belong to the last four, whose lower four bits share the last four bytes.
 #[inline(always)]
 fn super_scales(block: &[u8], scales: &mut [StoredScale; 8]) {
     let d = [u16_at(block, 0), u16_at(block, 2)];

@@ -20,7 +20,7 @@ pub(super) struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
-    /// At the beginning of `file`, of which no more than `limit` bytes are read.
+    /// At the beginning of `file`. No more than `limit` bytes are read.
     pub(super) fn new(file: &'a DataFile, limit: usize) -> Self {
         Cursor { file, piece: Vec::new(), piece_start: 0, at: 0, end: file.len().min(limit) }
     }

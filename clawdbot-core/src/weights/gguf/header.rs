@@ -109,7 +109,7 @@ impl GgufHeader {
         for pair in tensors.windows(2) {
             if pair[1].range.start < pair[0].range.end {
                 return Err(Error::invalid_model(format!(
-                    "tensor {}: expected its data behind that of {}, which ends at byte {}, found it at byte {}",
+                    "tensor {}: expected its data after that of {}, which ends at byte {}, found it at byte {}",
                     quoted(&pair[1].name),
                     quoted(&pair[0].name),
                     pair[0].range.end,
@@ -226,7 +226,7 @@ impl Places {
         match range {
             Some((start, end)) => Ok(start..end),
             None => Err(Error::invalid_model(format!(
-                "expected {bytes} bytes of data within the {} behind the header, found the offset {offset}; \
+                "expected {bytes} bytes of data within the {} after the header, found the offset {offset}; \
                  the file may be truncated",
                 self.end.saturating_sub(self.start)
             ))),

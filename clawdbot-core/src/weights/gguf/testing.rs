@@ -126,7 +126,7 @@ impl Writer {
 }
 
 impl Writer {
-    /// The same tensors in `count` parts, of which the first has the metadata.
+    /// The same tensors in `count` parts. The first has the metadata.
     pub(crate) fn split(&self, count: usize) -> Vec<Writer> {
         let typed_u16 = |number: usize| [&2_u32.to_le_bytes()[..], &(number as u16).to_le_bytes()].concat();
         let total = self.tensors.len();

@@ -207,7 +207,7 @@ fn tensors_that_cannot_be() {
     invalid(at(32), &["16 bytes of data within the 16", "offset 32"]);
     invalid(at(u64::MAX - 31), &["16 bytes of data within the 16"]);
     let overlap = Writer::new().tensor("t", 0, &[16], vec![0; 64]).tensor_at("u", 0, &[8], vec![0; 64], 32);
-    refused(overlap.bytes(), ErrorKind::InvalidModel, &["tensor \"u\"", "behind that of \"t\""]);
+    refused(overlap.bytes(), ErrorKind::InvalidModel, &["tensor \"u\"", "after that of \"t\""]);
     let twice = Writer::new().tensor("t", 0, &[4], vec![0; 16]).tensor("t", 0, &[4], vec![0; 16]);
     refused(twice.bytes(), ErrorKind::InvalidModel, &["tensor \"t\"", "twice"]);
 }
