@@ -35,10 +35,11 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch(
 ) -> i32 {
     guard(error, || {
         let options = read(options, GenerateOptions::from_json)?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `texts` and `lengths` are NULL or readable for `count` items, and so is each
+        // text for its length.
         let texts = unsafe { all_texts(texts, lengths, count, "texts") }?.into_iter();
         let requests = texts.map(|text| Ok((Prompt::from(text?), options.clone())));
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `completions` and `errors` are NULL or writable for one pointer per request.
         unsafe { batch(model, requests, None, (completions, errors)) }
     })
 }
@@ -62,15 +63,17 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch_with(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
-        let (texts, options) =
-            unsafe { (all_texts(texts, lengths, count, "texts")?, array(options, count, "options")?) };
+        // SAFETY: by the header, `texts` and `lengths` are NULL or readable for `count` items, and so is each
+        // text for its length.
+        let texts = unsafe { all_texts(texts, lengths, count, "texts") }?;
+        // SAFETY: by the header, `options` is NULL or readable for `count` items.
+        let options = unsafe { array(options, count, "options") }?;
         let requests = texts.into_iter().zip(options).map(|(text, options)| {
-            // SAFETY: the contract of the header: NULL or a live handle.
+            // SAFETY: by the header, each of `options` is NULL or a handle that is not yet freed.
             let options = unsafe { options.as_ref() };
             Ok((Prompt::from(text?), read(options, GenerateOptions::from_json)?))
         });
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `completions` and `errors` are NULL or writable for one pointer per request.
         unsafe { batch(model, requests, cancel, (completions, errors)) }
     })
 }
@@ -85,15 +88,15 @@ pub(crate) unsafe fn all_texts<'a>(
     count: usize,
     name: &str,
 ) -> Result<Vec<Result<&'a str>>> {
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `texts` is NULL or readable for `count` items.
     let texts = unsafe { array(texts, count, name) }?;
     let lengths = match lengths.is_null() {
         true => None,
-        // SAFETY: the caller's promise.
+        // SAFETY: not NULL, and by the clause above readable for `count` items.
         false => Some(unsafe { array(lengths, count, "lengths") }?),
     };
     let length = |i: usize| lengths.map_or(CLAWDBOT_NUL_TERMINATED, |lengths| lengths[i]);
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, each text is NULL or readable for its length, or up to a NUL without lengths.
     let one = |(i, &one): (usize, &*const c_char)| unsafe { text(one, length(i), &format!("{name}[{i}]")) };
     Ok(texts.iter().enumerate().map(one).collect())
 }
@@ -119,11 +122,10 @@ unsafe fn batch(
             Err(error) => (null_mut(), owned(clawdbot_error::new(error))),
         })
         .unzip();
-    // SAFETY: the caller's promise.
-    unsafe {
-        copy_out(&done, completions, count, None, "completions")?;
-        copy_out(&failed, errors, count, None, "errors")
-    }
+    // SAFETY: by the clause above, `completions` is writable for `count` pointers.
+    unsafe { copy_out(&done, completions, count, None, "completions") }?;
+    // SAFETY: by the clause above, `errors` is writable for `count` pointers.
+    unsafe { copy_out(&failed, errors, count, None, "errors") }
 }
 
 /// Gives an error, or NULL, for each of `count` texts.
@@ -139,6 +141,6 @@ pub(crate) unsafe fn give_errors(
     for (index, error) in errors {
         all[index] = owned(clawdbot_error::new(error));
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `out` is NULL or writable for `count` items.
     unsafe { copy_out(&all, out, count, None, "errors") }
 }

@@ -28,7 +28,7 @@ pub unsafe extern "C" fn clawdbot_model_logits(
     needed: Option<&mut MaybeUninit<usize>>,
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
-    // SAFETY: the contract of the header.
+    // SAFETY: the contract of the header is that of the called function too; its `adapter` may be NULL.
     unsafe {
         clawdbot_model_logits_with(model, ids, count, std::ptr::null(), None, logits, capacity, needed, error)
     }
@@ -53,11 +53,11 @@ pub unsafe extern "C" fn clawdbot_model_logits_with(
 ) -> i32 {
     guard(error, || {
         let model = &required(model, "model")?.0;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `ids` is NULL or readable for `count` items.
         let ids = unsafe { array(ids, count, "ids") }?;
         let adapter = match adapter.is_null() {
             true => None,
-            // SAFETY: the contract of the header.
+            // SAFETY: by the header, `adapter` is NULL or ends with a NUL.
             false => Some(unsafe { text(adapter, CLAWDBOT_NUL_TERMINATED, "adapter") }?),
         };
         let size =
@@ -67,7 +67,7 @@ pub unsafe extern "C" fn clawdbot_model_logits_with(
             return Ok(());
         }
         let found = model.logits_until(ids, adapter, &cancel::handle(cancel))?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `logits` is NULL or writable for `capacity` items.
         unsafe { copy_out(&found, logits, capacity, needed, "logits") }
     })
 }
@@ -95,7 +95,8 @@ pub unsafe extern "C" fn clawdbot_model_embed(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `texts` and `lengths` are NULL or readable for `count` items, and so is each text for its
+        // length; `vectors` is NULL or writable for `capacity` items.
         unsafe {
             embed(
                 model,
@@ -134,22 +135,17 @@ pub unsafe extern "C" fn clawdbot_model_embed_each(
 ) -> i32 {
     let cancel = cancel::handle(cancel);
     guard(error, || {
-        // SAFETY: the contract of the header.
-        unsafe {
-            embed(
-                model,
-                (texts, lengths, count),
-                options,
-                (vectors, capacity, needed),
-                |model, texts, options| {
-                    required(NonNull::new(errors), "errors")?;
-                    let go_on = |_, _| !cancel.is_cancelled();
-                    let (found, failed) = model.embed_each(texts.into_iter(), options, go_on)?;
-                    give_errors(failed, count, errors)?;
-                    Ok(found)
-                },
-            )
-        }
+        let work = |model: &Model, texts: Vec<Result<Prompt>>, options: &EmbedOptions| {
+            required(NonNull::new(errors), "errors")?;
+            let go_on = |_, _| !cancel.is_cancelled();
+            let (found, failed) = model.embed_each(texts.into_iter(), options, go_on)?;
+            // SAFETY: not NULL, and by the header writable for `count` pointers.
+            unsafe { give_errors(failed, count, errors) }?;
+            Ok(found)
+        };
+        // SAFETY: by the header, `texts` and `lengths` are NULL or readable for `count` items, and so is each text for its
+        // length; `vectors` is NULL or writable for `capacity` items.
+        unsafe { embed(model, (texts, lengths, count), options, (vectors, capacity, needed), work) }
     })
 }
 
@@ -176,13 +172,14 @@ pub unsafe extern "C" fn clawdbot_model_rerank(
     guard(error, || {
         let model = &required(model, "model")?.0;
         required(NonNull::new(scores), "scores")?;
-        // SAFETY: the contract of the header.
-        let (query, documents) = unsafe {
-            (text(query, query_length, "query")?, all_texts(documents, lengths, count, "documents")?)
-        };
+        // SAFETY: by the header, `query` is NULL or readable for `query_length` bytes, or up to a NUL.
+        let query = unsafe { text(query, query_length, "query") }?;
+        // SAFETY: by the header, `documents` and `lengths` are NULL or readable for `count` items, and so is each text for
+        // its length.
+        let documents = unsafe { all_texts(documents, lengths, count, "documents") }?;
         let documents = documents.into_iter().collect::<Result<Vec<_>>>()?;
         let found = model.rerank(query, &documents, &read(options, RerankOptions::from_json)?)?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `scores` is NULL or writable for `count` items.
         unsafe { copy_out(&found, scores, count, None, "scores") }
     })
 }
@@ -213,18 +210,18 @@ pub unsafe extern "C" fn clawdbot_model_rerank_each(
         let model = &required(model, "model")?.0;
         required(NonNull::new(scores), "scores")?;
         required(NonNull::new(errors), "errors")?;
-        // SAFETY: the contract of the header.
-        let (query, documents) = unsafe {
-            (text(query, query_length, "query")?, all_texts(documents, lengths, count, "documents")?)
-        };
+        // SAFETY: by the header, `query` is NULL or readable for `query_length` bytes, or up to a NUL.
+        let query = unsafe { text(query, query_length, "query") }?;
+        // SAFETY: by the header, `documents` and `lengths` are NULL or readable for `count` items, and so is each text for
+        // its length.
+        let documents = unsafe { all_texts(documents, lengths, count, "documents") }?;
         let options = read(options, RerankOptions::from_json)?;
         let go_on = |_, _| !cancel.is_cancelled();
         let (found, failed) = model.rerank_each(query, documents.into_iter(), &options, go_on)?;
-        // SAFETY: the contract of the header.
-        unsafe {
-            copy_out(&found, scores, count, None, "scores")?;
-            give_errors(failed, count, errors)
-        }
+        // SAFETY: by the header, `scores` is NULL or writable for `count` items.
+        unsafe { copy_out(&found, scores, count, None, "scores") }?;
+        // SAFETY: not NULL, as required above, and by the header writable for `count` pointers.
+        unsafe { give_errors(failed, count, errors) }
     })
 }
 
@@ -240,7 +237,8 @@ unsafe fn embed(
     work: impl FnOnce(&Model, Vec<Result<Prompt>>, &EmbedOptions) -> Result<Embeddings>,
 ) -> Result<()> {
     let model = &required(model, "model")?.0;
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `texts` and `lengths` are NULL or readable for `count` items, and so is
+    // each text for its length.
     let texts = unsafe { all_texts(texts, lengths, count, "texts") }?;
     let options = read(options, EmbedOptions::from_json)?;
     let dimensions = options.dimensions.map_or(model.info().plan.embedding.dimensions, |n| n as usize);
@@ -251,6 +249,6 @@ unsafe fn embed(
     }
     let prompts = texts.into_iter().map(|text| text.map(Prompt::from)).collect();
     let found = work(model, prompts, &options)?;
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `vectors` is NULL or writable for `capacity` items.
     unsafe { copy_out(&found.values, vectors, capacity, needed, "vectors") }
 }

@@ -33,10 +33,11 @@ pub unsafe extern "C" fn clawdbot_hub_fetch(
 ) -> i32 {
     guard(error, || {
         let out = required(out, "out")?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `name` is NULL or ends with a NUL.
         let name = unsafe { text(name, CLAWDBOT_NUL_TERMINATED, "name") }?;
         let options = read(options, HubOptions::from_json)?;
-        // SAFETY: the caller's function, with its own pointer.
+        // SAFETY: by the header, `progress` is NULL or a function of this type, which is called with its own `user_data` on
+        // this thread.
         let go_on =
             |done, total| progress.is_none_or(|progress| unsafe { progress(user_data, done, total) } == 0);
         let path = Source::fetch(name, &options, go_on)?.into_os_string().into_string();

@@ -40,7 +40,7 @@ pub unsafe extern "C" fn clawdbot_stream_next(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `stream` is NULL or a handle that is not yet freed.
         let (stream, out) = (unsafe { handle(stream, "stream") }?, required(out, "out")?);
         match exclusive(&stream.stream, "stream")?.next_event()? {
             Some(event) => give(out, clawdbot_event::new(event)?),
@@ -66,14 +66,15 @@ pub unsafe extern "C" fn clawdbot_stream_run(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `stream` is NULL or a handle that is not yet freed.
         let stream = unsafe { handle(stream, "stream") }?;
         let mut events = exclusive(&stream.stream, "stream")?;
         let mut listener = callback;
         let mut last = None;
         while let Some(event) = events.next_event()? {
             let event = clawdbot_event::new(event)?;
-            // SAFETY: the caller's function, with its own pointer and an event that lives until it returns.
+            // SAFETY: by the header, `callback` is NULL or a function of this type, which is called with its own `user_data` on
+            // this thread; `event` lives until it returns.
             if listener.is_some_and(|listener| unsafe { listener(user_data, &raw const event) } != 0) {
                 stream.cancel.cancel();
                 listener = None;

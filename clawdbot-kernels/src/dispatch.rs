@@ -15,7 +15,7 @@ struct Candidate {
     proof: Proof,
 }
 
-/// Where it is shown that a set computes what it should.
+/// What shows that a set computes correctly.
 #[derive(Clone, Copy, PartialEq)]
 enum Proof {
     /// By the project's tests, on every change.
@@ -26,10 +26,10 @@ enum Proof {
         allow(dead_code, reason = "no such set of this architecture yet")
     )]
     SelfTest,
-    /// As `SelfTest`, but after the system was asked for tile registers, at the first product: see `KernelSet::refusal`.
+    /// As `SelfTest`, but at the first product, after the system was asked for tile registers: see `KernelSet::refusal`.
     #[cfg(target_arch = "x86_64")]
     FirstUse,
-    /// As `SelfTest`, after the system was asked for them.
+    /// As `SelfTest`, after the system was asked for tile registers.
     #[cfg(target_arch = "x86_64")]
     Tiles,
 }
@@ -59,7 +59,7 @@ static CANDIDATES: &[Candidate] = &[
     candidate!(scalar, Tests),
 ];
 
-/// Sets with numerics of their own: used by those who name them, and tested only then.
+/// Sets with numerics of their own: used only when named, and tested then.
 static NAMED: &[Candidate] = &[
     #[cfg(target_arch = "x86_64")]
     candidate!(avx512_amx_bf16, Tiles),
@@ -75,7 +75,7 @@ pub(crate) struct Refused {
     pub reason: String,
 }
 
-/// What the candidates came to on this machine.
+/// The candidates that this machine can use, and those that it has but that failed.
 struct Sets {
     available: Vec<&'static KernelSet>,
     refused: Vec<Refused>,
@@ -116,7 +116,7 @@ impl Sets {
                 available.first().copied()
             }),
         };
-        // Who names a set wants no other.
+        // A set that was named is not replaced by another.
         let late = found.filter(|_| forced.is_some()).and_then(|set| Some((set.name, (set.refusal)()?)));
         let late = late.map(|(name, reason)| Refused { name, reason: reason.to_owned() });
         found.filter(|_| late.is_none()).ok_or_else(|| {
@@ -212,7 +212,7 @@ mod tests {
         for part in [VARIABLE, "self-test", "m 1, n 17, k 130", "found 0.0"] {
             assert!(error.to_string().contains(part), "{error}");
         }
-        // Who is not tested here is believed.
+        // Sets that the project's tests cover are not tested here.
         assert_eq!(Sets::of(&[wrong(Proof::Tests)]).available.len(), 1);
     }
 }
