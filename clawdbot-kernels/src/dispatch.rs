@@ -70,9 +70,9 @@ static NAMED: &[Candidate] = &[
 ];
 
 /// A set that the CPU has, but that is not used, and why.
-pub(crate) struct Refused {
-    pub name: &'static str,
-    pub reason: String,
+struct Refused {
+    name: &'static str,
+    reason: String,
 }
 
 /// The candidates that this machine can use, and those that it has but that failed.
@@ -156,13 +156,24 @@ pub fn available() -> Vec<&'static KernelSet> {
     sets().available.clone()
 }
 
+/// A set that this CPU has, but that is not used.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusedSet {
+    /// Its name.
+    pub name: &'static str,
+    /// What it computed wrongly in its self-test, or that the system does not permit it.
+    pub reason: &'static str,
+}
+
 /// The sets that this CPU has, but that failed their self-test.
-pub fn refused() -> impl Iterator<Item = (&'static str, &'static str)> {
+pub fn refused() -> impl Iterator<Item = RefusedSet> {
     #[cfg(target_arch = "x86_64")]
-    let late = isa::avx512_amx::found().map(|reason| (isa::avx512_amx::KERNELS.name, reason));
+    let late =
+        isa::avx512_amx::found().map(|reason| RefusedSet { name: isa::avx512_amx::KERNELS.name, reason });
     #[cfg(not(target_arch = "x86_64"))]
     let late = None;
-    sets().refused.iter().map(|refused| (refused.name, refused.reason.as_str())).chain(late)
+    let early = sets().refused.iter();
+    early.map(|refused| RefusedSet { name: refused.name, reason: &refused.reason }).chain(late)
 }
 
 /// The set named `name`, or else the one to use by default, which is chosen once for the process.

@@ -69,7 +69,7 @@ mod vector;
 
 pub use activation::Activation;
 pub use bf16_dot::RoundedRows;
-pub use dispatch::{available, named, refused, select};
+pub use dispatch::{RefusedSet, available, named, refused, select};
 pub use error::{Error, Result};
 pub use gemm::{Added, Epilogue, Lhs, gemm, gemm_columns};
 pub use gemm_gated::{gemm_gated, takes_gated};

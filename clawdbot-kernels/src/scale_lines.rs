@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::int4::{GroupScales, superblock_lines};
 use super::simd::LANES;
-use super::unchecked::item;
+use super::unchecked::{check, item};
 use super::{Kernel, Simd};
 
 /// A line of scales: 16 columns of u16.
@@ -44,8 +44,7 @@ macro_rules! scale_lines {
 /// `lines` must have it.
 #[inline(always)]
 unsafe fn line(lines: &[Line], at: usize) -> &Line {
-    debug_assert!(at < lines.len(), "line {at} of {}", lines.len());
-    // SAFETY: the clause on `lines`.
+    // SAFETY: the clause on `lines`. (With debug assertions, the standard library checks it.)
     unsafe { lines.get_unchecked(at) }
 }
 
@@ -55,7 +54,7 @@ unsafe fn line(lines: &[Line], at: usize) -> &Line {
 /// `lines` must have them, aligned for f32.
 #[inline(always)]
 unsafe fn f32_lines(lines: &[Line], at: usize) -> &[f32; LANES] {
-    debug_assert!(at + 2 <= lines.len(), "lines {at} and {} of {}", at + 1, lines.len());
+    check(at, 2, lines.len());
     // SAFETY: the clause on `lines`: the pointer stays inside them.
     let first = unsafe { lines.as_ptr().add(at) };
     // SAFETY: two lines are 64 bytes, as 16 f32 are; they are aligned by the clause, and every bit pattern is an f32.

@@ -29,7 +29,9 @@ macro_rules! isa {
         unsafe { body($($x),+) }
     }};
     ($call:expr) => {
-        // SAFETY: the methods of `Simd` take the token, whose constructor promises that the CPU has the instruction.
+        // SAFETY: the methods of `Simd` take the token, whose constructor promises that the CPU has the instruction. A pointer is
+        // that of an array as long as what the instruction reads or writes, without alignment; of a slice, where a mask
+        // leaves out the lanes after its end.
         unsafe { $call }
     };
 }
