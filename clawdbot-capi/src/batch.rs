@@ -36,10 +36,11 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch(
 ) -> i32 {
     guard(error, || {
         let options = read(options, GenerateOptions::from_json)?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `texts` and `lengths` are NULL or readable for `count` items, and so is each
+        // text for its length.
         let texts = unsafe { all_texts(texts, lengths, count, ("texts", Item::Prompt)) }?.into_iter();
         let requests = texts.map(|text| Ok(Request::new(text?, options.clone())));
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `completions` and `errors` are NULL or writable for one pointer per request.
         unsafe { batch(model, requests, None, (completions, errors)) }
     })
 }
@@ -63,16 +64,17 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch_with(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `texts` and `lengths` are NULL or readable for `count` items, and so is each
+        // text for its length.
         let texts = unsafe { all_texts(texts, lengths, count, ("texts", Item::Prompt)) }?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `options` is NULL or readable for `count` items.
         let options = unsafe { array(options, count, "options") }?;
         let requests = texts.into_iter().zip(options).enumerate().map(|(index, (text, options))| {
-            // SAFETY: the contract of the header: NULL or a live handle.
+            // SAFETY: by the header, each of `options` is NULL or a handle that is not yet freed.
             let options = read(unsafe { options.as_ref() }, GenerateOptions::from_json);
             Ok(Request::new(text?, options.map_err(|error| error.of_item(Item::Prompt(index)))?))
         });
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `completions` and `errors` are NULL or writable for one pointer per request.
         unsafe { batch(model, requests, cancel, (completions, errors)) }
     })
 }
@@ -87,17 +89,17 @@ pub(crate) unsafe fn all_texts<'a>(
     count: usize,
     (name, item): (&str, fn(usize) -> Item),
 ) -> Result<Vec<Result<&'a str>>> {
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `texts` is NULL or readable for `count` items.
     let texts = unsafe { array(texts, count, name) }?;
     let lengths = match lengths.is_null() {
         true => None,
-        // SAFETY: the caller's promise.
+        // SAFETY: not NULL, and by the clause above readable for `count` items.
         false => Some(unsafe { array(lengths, count, "lengths") }?),
     };
     let length = |i: usize| lengths.map_or(CLAWDBOT_NUL_TERMINATED, |lengths| lengths[i]);
     let one = |(i, &one): (usize, &*const c_char)| {
         let item = item(i);
-        // SAFETY: the caller's promise.
+        // SAFETY: by the clause above, each text is NULL or readable for its length, or up to a NUL without lengths.
         unsafe { text(one, length(i), &item.to_string()) }.map_err(|error| error.with(item.key(), i))
     };
     Ok(texts.iter().enumerate().map(one).collect())
@@ -125,11 +127,10 @@ unsafe fn batch(
             Err(error) => (null_mut(), owned(clawdbot_error::new(error))),
         })
         .unzip();
-    // SAFETY: the caller's promise.
-    unsafe {
-        copy_out(&done, completions, count, None, "completions")?;
-        copy_out(&failed, errors, count, None, "errors")
-    }
+    // SAFETY: by the clause above, `completions` is writable for `count` pointers.
+    unsafe { copy_out(&done, completions, count, None, "completions") }?;
+    // SAFETY: by the clause above, `errors` is writable for `count` pointers.
+    unsafe { copy_out(&failed, errors, count, None, "errors") }
 }
 
 /// Gives an error, or NULL, for each of `count` texts.
@@ -140,6 +141,6 @@ pub(crate) unsafe fn give_errors(faults: Faults, count: usize, out: *mut *mut cl
     let handle =
         |result: Result<()>| result.err().map_or(null_mut(), |error| owned(clawdbot_error::new(error)));
     let all: Vec<_> = faults.into_results(count, |_| Ok(())).into_iter().map(handle).collect();
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `out` is NULL or writable for `count` items.
     unsafe { copy_out(&all, out, count, None, "errors") }
 }

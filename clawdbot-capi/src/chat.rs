@@ -18,32 +18,32 @@ use crate::string::clawdbot_string;
 /// A conversation from JSON.
 ///
 /// # Safety
-/// As `options::json`.
+/// `messages`, `tools` and `variables` are null or NUL-terminated.
 unsafe fn chat(messages: *const c_char, tools: *const c_char, variables: *const c_char) -> Result<Chat> {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let mut chat = Chat::new(json(messages, "messages")?);
-        if !tools.is_null() {
-            chat = chat.tools(json(tools, "tools")?);
-        }
-        if !variables.is_null() {
-            chat = chat.variables(json_object(variables, "variables")?);
-        }
-        Ok(chat)
+    // SAFETY: by the clause above, `messages` is NULL or ends with a NUL.
+    let mut chat = Chat::new(unsafe { json(messages, "messages") }?);
+    if !tools.is_null() {
+        // SAFETY: not NULL, and by the clause above, `tools` ends with a NUL.
+        chat = chat.tools(unsafe { json(tools, "tools") }?);
     }
+    if !variables.is_null() {
+        // SAFETY: not NULL, and by the clause above, `variables` ends with a NUL.
+        chat = chat.variables(unsafe { json_object(variables, "variables") }?);
+    }
+    Ok(chat)
 }
 
 /// A conversation that is to be answered, and how.
 ///
 /// # Safety
-/// As `options::json`.
+/// `messages`, `tools` and `variables` are null or NUL-terminated.
 unsafe fn request(
     messages: *const c_char,
     tools: *const c_char,
     variables: *const c_char,
     options: Option<&clawdbot_options>,
 ) -> Result<(Chat, GenerateOptions)> {
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `messages`, `tools` and `variables` are NULL or end with a NUL.
     let chat = unsafe { chat(messages, tools, variables) }?;
     let options = read(options, |object| {
         Chat::check_option_names(object.keys().map(String::as_str), &[])?;
@@ -73,7 +73,7 @@ pub unsafe extern "C" fn clawdbot_model_render_chat(
 ) -> i32 {
     guard(error, || {
         let (model, out) = (required(model, "model")?, required(out, "out")?);
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `messages`, `tools` and `variables` are NULL or end with a NUL.
         let chat = unsafe { chat(messages, tools, variables) }?;
         give(out, clawdbot_string::new(model.0.render_chat(&chat, (add_generation_prompt != 0).into())?));
         Ok(())
@@ -97,7 +97,7 @@ pub unsafe extern "C" fn clawdbot_model_chat(
 ) -> i32 {
     guard(error, || {
         let (model, out) = (required(model, "model")?, required(out, "out")?);
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `messages`, `tools` and `variables` are NULL or end with a NUL.
         let (chat, options) = unsafe { request(messages, tools, variables, options) }?;
         give(out, clawdbot_completion::new(model.0.chat(&chat, &options)?));
         Ok(())
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn clawdbot_model_chat_stream(
 ) -> i32 {
     guard(error, || {
         let (model, out) = (required(model, "model")?, required(out, "out")?);
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `messages`, `tools` and `variables` are NULL or end with a NUL.
         let (chat, options) = unsafe { request(messages, tools, variables, options) }?;
         give(out, clawdbot_stream::new(model.0.chat_stream(&chat, &options)?));
         Ok(())
@@ -144,9 +144,9 @@ pub unsafe extern "C" fn clawdbot_session_chat(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `session` is NULL or a handle that is not yet freed.
         let (session, out) = (unsafe { handle(session, "session") }?, required(out, "out")?);
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `messages`, `tools` and `variables` are NULL or end with a NUL.
         let (chat, options) = unsafe { request(messages, tools, variables, options) }?;
         give(out, clawdbot_completion::new(exclusive(&session.0, "session")?.chat(&chat, &options)?));
         Ok(())
@@ -168,9 +168,9 @@ pub unsafe extern "C" fn clawdbot_session_chat_stream(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `session` is NULL or a handle that is not yet freed.
         let (session, out) = (unsafe { handle(session, "session") }?, required(out, "out")?);
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `messages`, `tools` and `variables` are NULL or end with a NUL.
         let (chat, options) = unsafe { request(messages, tools, variables, options) }?;
         give(out, clawdbot_stream::new(exclusive(&session.0, "session")?.chat_stream(&chat, &options)?));
         Ok(())

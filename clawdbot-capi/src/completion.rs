@@ -167,7 +167,8 @@ pub unsafe extern "C" fn clawdbot_completion_usage(
 ) -> i32 {
     guard(error, || {
         let value = clawdbot_usage::from(&required(completion, "completion")?.completion.usage);
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `usage` is NULL or writable for as many bytes as its readable first field
+        // says.
         unsafe { write_sized(usage, &value, "usage") }
     })
 }

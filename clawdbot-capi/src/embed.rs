@@ -29,7 +29,7 @@ pub unsafe extern "C" fn clawdbot_model_logits(
     needed: Option<&mut MaybeUninit<usize>>,
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
-    // SAFETY: the contract of the header.
+    // SAFETY: by the header, as for the called function, whose `adapter` may be NULL.
     unsafe {
         clawdbot_model_logits_with(model, ids, count, std::ptr::null(), None, logits, capacity, needed, error)
     }
@@ -54,11 +54,11 @@ pub unsafe extern "C" fn clawdbot_model_logits_with(
 ) -> i32 {
     guard(error, || {
         let model = &required(model, "model")?.0;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `ids` is NULL or readable for `count` items.
         let ids = unsafe { array(ids, count, "ids") }?;
         let adapter = match adapter.is_null() {
             true => None,
-            // SAFETY: the contract of the header.
+            // SAFETY: by the header, `adapter` is NULL or ends with a NUL.
             false => Some(unsafe { text(adapter, CLAWDBOT_NUL_TERMINATED, "adapter") }?),
         };
         let size =
@@ -68,7 +68,7 @@ pub unsafe extern "C" fn clawdbot_model_logits_with(
             return Ok(());
         }
         let found = model.logits_until(ids, adapter, &cancel::handle(cancel))?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `logits` is NULL or writable for `capacity` items.
         unsafe { copy_out(&found, logits, capacity, needed, "logits") }
     })
 }
@@ -96,7 +96,8 @@ pub unsafe extern "C" fn clawdbot_model_embed(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `texts` and `lengths` are NULL or readable for `count` items, and so is each text for its
+        // length; `vectors` is NULL or writable for `capacity` items.
         unsafe {
             embed(
                 model,
@@ -136,22 +137,17 @@ pub unsafe extern "C" fn clawdbot_model_embed_each(
 ) -> i32 {
     let cancel = cancel::handle(cancel);
     guard(error, || {
-        // SAFETY: the contract of the header.
-        unsafe {
-            embed(
-                model,
-                (texts, lengths, count),
-                options,
-                (vectors, capacity, needed),
-                |model, texts, options| {
-                    required(NonNull::new(errors), "errors")?;
-                    let go_on = |_| ControlFlow::Continue(());
-                    let found = model.embed_each(texts.into_iter(), options, &cancel, go_on)?;
-                    give_errors(found.faults, count, errors)?;
-                    Ok(found.embeddings)
-                },
-            )
-        }
+        let work = |model: &Model, texts: Vec<Result<Prompt>>, options: &EmbedOptions| {
+            required(NonNull::new(errors), "errors")?;
+            let go_on = |_| ControlFlow::Continue(());
+            let found = model.embed_each(texts.into_iter(), options, &cancel, go_on)?;
+            // SAFETY: not NULL, and by the header writable for `count` pointers.
+            unsafe { give_errors(found.faults, count, errors) }?;
+            Ok(found.embeddings)
+        };
+        // SAFETY: by the header, `texts` and `lengths` are NULL or readable for `count` items, and so is each text for its
+        // length; `vectors` is NULL or writable for `capacity` items.
+        unsafe { embed(model, (texts, lengths, count), options, (vectors, capacity, needed), work) }
     })
 }
 
@@ -179,16 +175,14 @@ pub unsafe extern "C" fn clawdbot_model_rerank(
     guard(error, || {
         let model = &required(model, "model")?.0;
         required(NonNull::new(scores), "scores")?;
-        // SAFETY: the contract of the header.
-        let (query, documents) = unsafe {
-            (
-                text(query, query_length, "query")?,
-                all_texts(documents, lengths, count, ("documents", Item::Document))?,
-            )
-        };
+        // SAFETY: by the header, `query` is NULL or readable for `query_length` bytes, or up to a NUL.
+        let query = unsafe { text(query, query_length, "query") }?;
+        // SAFETY: by the header, `documents` and `lengths` are NULL or readable for `count` items, and so is each text for
+        // its length.
+        let documents = unsafe { all_texts(documents, lengths, count, ("documents", Item::Document)) }?;
         let documents = documents.into_iter().collect::<Result<Vec<_>>>()?;
         let found = model.rerank(query, &documents, &read(options, RerankOptions::from_json)?)?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `scores` is NULL or writable for `count` items.
         unsafe { copy_out(&found, scores, count, None, "scores") }
     })
 }
@@ -219,21 +213,18 @@ pub unsafe extern "C" fn clawdbot_model_rerank_each(
         let model = &required(model, "model")?.0;
         required(NonNull::new(scores), "scores")?;
         required(NonNull::new(errors), "errors")?;
-        // SAFETY: the contract of the header.
-        let (query, documents) = unsafe {
-            (
-                text(query, query_length, "query")?,
-                all_texts(documents, lengths, count, ("documents", Item::Document))?,
-            )
-        };
+        // SAFETY: by the header, `query` is NULL or readable for `query_length` bytes, or up to a NUL.
+        let query = unsafe { text(query, query_length, "query") }?;
+        // SAFETY: by the header, `documents` and `lengths` are NULL or readable for `count` items, and so is each text for
+        // its length.
+        let documents = unsafe { all_texts(documents, lengths, count, ("documents", Item::Document)) }?;
         let options = read(options, RerankOptions::from_json)?;
         let go_on = |_| ControlFlow::Continue(());
         let found = model.rerank_each(query, documents.into_iter(), &options, &cancel, go_on)?;
-        // SAFETY: the contract of the header.
-        unsafe {
-            copy_out(&found.scores, scores, count, None, "scores")?;
-            give_errors(found.faults, count, errors)
-        }
+        // SAFETY: by the header, `scores` is NULL or writable for `count` items.
+        unsafe { copy_out(&found.scores, scores, count, None, "scores") }?;
+        // SAFETY: not NULL, as required above, and by the header writable for `count` pointers.
+        unsafe { give_errors(found.faults, count, errors) }
     })
 }
 
@@ -249,7 +240,8 @@ unsafe fn embed(
     work: impl FnOnce(&Model, Vec<Result<Prompt>>, &EmbedOptions) -> Result<Embeddings>,
 ) -> Result<()> {
     let model = &required(model, "model")?.0;
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `texts` and `lengths` are NULL or readable for `count` items, and so is
+    // each text for its length.
     let texts = unsafe { all_texts(texts, lengths, count, ("texts", Item::Text)) }?;
     let options = read(options, EmbedOptions::from_json)?;
     let dimensions = model.embedding_dimensions(&options)?;
@@ -260,6 +252,6 @@ unsafe fn embed(
     }
     let prompts = texts.into_iter().map(|text| text.map(Prompt::from)).collect();
     let found = work(model, prompts, &options)?;
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `vectors` is NULL or writable for `capacity` items.
     unsafe { copy_out(&found.values, vectors, capacity, needed, "vectors") }
 }

@@ -73,7 +73,7 @@ pub(crate) fn required<T>(pointer: Option<T>, name: &str) -> Result<T> {
 /// # Safety
 /// `handle` is null, or was made by [`owned`] and is not freed during `'a`.
 pub(crate) unsafe fn handle<'a, T>(handle: Option<NonNull<T>>, name: &str) -> Result<&'a T> {
-    // SAFETY: not null, and by the caller's promise a live handle; no one makes exclusive references to handles.
+    // SAFETY: not null, and by the clause above a live handle; no one makes exclusive references to handles.
     handle.map(|handle| unsafe { handle.as_ref() }).ok_or_else(|| null(name))
 }
 
@@ -106,13 +106,13 @@ pub(crate) fn exclusive<'a, T>(lock: &'a Mutex<T>, name: &str) -> Result<MutexGu
 /// and stays so for `'a`.
 unsafe fn bytes<'a>(text: *const c_char, length: usize, name: &str) -> Result<&'a [u8]> {
     if length != CLAWDBOT_NUL_TERMINATED {
-        // SAFETY: the caller's promise, for a length that is not the marker.
+        // SAFETY: by the clause above, `text` is null or readable for `length` bytes, because that is not the marker.
         return unsafe { array(text.cast::<u8>(), length, name) };
     }
     if text.is_null() {
         return Err(null(name));
     }
-    // SAFETY: not null, and by the caller's promise NUL-terminated.
+    // SAFETY: not null, and by the clause above NUL-terminated, because `length` is the marker.
     Ok(unsafe { CStr::from_ptr(text) }.to_bytes())
 }
 
@@ -122,7 +122,7 @@ unsafe fn bytes<'a>(text: *const c_char, length: usize, name: &str) -> Result<&'
 /// `text` is null, or readable for `length` bytes, or up to a NUL character if `length` is [`CLAWDBOT_NUL_TERMINATED`];
 /// and stays so for `'a`.
 pub(crate) unsafe fn text<'a>(text: *const c_char, length: usize, name: &str) -> Result<&'a str> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the clause above is that of `bytes`.
     let bytes = unsafe { bytes(text, length, name) }?;
     std::str::from_utf8(bytes).map_err(|error| {
         let at = error.valid_up_to();
@@ -139,12 +139,12 @@ pub(crate) unsafe fn path<'a>(path: *const c_char, name: &str) -> Result<&'a Pat
     #[cfg(unix)]
     {
         use std::os::unix::ffi::OsStrExt;
-        // SAFETY: the caller's promise.
+        // SAFETY: by the clause above, `path` is null or NUL-terminated, which is what the marker stands for.
         let bytes = unsafe { bytes(path, CLAWDBOT_NUL_TERMINATED, name) }?;
         Ok(Path::new(std::ffi::OsStr::from_bytes(bytes)))
     }
     #[cfg(not(unix))]
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `path` is null or NUL-terminated, which is what the marker stands for.
     unsafe {
         text(path, CLAWDBOT_NUL_TERMINATED, name).map(Path::new)
     }
@@ -164,7 +164,7 @@ pub(crate) unsafe fn array<'a, T>(items: *const T, count: usize, name: &str) -> 
     if count.checked_mul(size_of::<T>()).is_none_or(|size| isize::try_from(size).is_err()) {
         return Err(invalid(format!("{name}: expected a count that fits into memory, found {count}")));
     }
-    // SAFETY: not null, aligned, no larger than an object can be, and readable by the caller's promise.
+    // SAFETY: not null, aligned and no larger than an object can be, as checked; readable by the clause above.
     Ok(unsafe { std::slice::from_raw_parts(items, count) })
 }
 
@@ -192,12 +192,9 @@ pub(crate) unsafe fn copy_out<T: Copy>(
     name: &str,
 ) -> Result<()> {
     if has_room(out, capacity, items.len(), name)? {
-        // SAFETY: `has_room` proved `items.len() <= capacity`, for which `out` is writable by the caller's promise;
+        // SAFETY: `has_room` proved `items.len() <= capacity`, for which `out` is writable by the clause above;
         // `items` is Rust's own memory, so the ranges do not overlap. Bytes, so alignment does not matter.
-        unsafe {
-            let size = size_of_val(items);
-            std::ptr::copy_nonoverlapping(items.as_ptr().cast::<u8>(), out.cast::<u8>(), size);
-        }
+        unsafe { items.as_ptr().cast::<u8>().copy_to_nonoverlapping(out.cast(), size_of_val(items)) };
     }
     if let Some(count) = count {
         count.write(items.len());
@@ -222,7 +219,7 @@ pub(crate) unsafe fn write_sized<T: Versioned>(out: *mut T, value: &T, name: &st
     if out.is_null() {
         return Err(null(name));
     }
-    // SAFETY: not null; the first field is readable by the caller's promise.
+    // SAFETY: not null; the first field is readable by the clause above, and a `usize` by that of `Versioned`.
     let found = unsafe { out.cast::<usize>().read_unaligned() };
     if found < T::FIRST || found > size_of::<T>() {
         let (first, now) = (T::FIRST, size_of::<T>());
@@ -233,11 +230,11 @@ pub(crate) unsafe fn write_sized<T: Versioned>(out: *mut T, value: &T, name: &st
         return Err(invalid(message).with("argument", name).with("found", found));
     }
     let header = size_of::<usize>();
-    // SAFETY: `found` bytes are writable by the caller's promise, and no more than `value` has.
-    unsafe {
-        let source = std::ptr::from_ref(value).cast::<u8>().add(header);
-        std::ptr::copy_nonoverlapping(source, out.cast::<u8>().add(header), found - header);
-    }
+    let source = std::ptr::from_ref(value).cast::<u8>().wrapping_add(header);
+    let target = out.cast::<u8>().wrapping_add(header);
+    // SAFETY: `found` bytes are writable by the clause above, and no more than `value` has, as checked; a `value` of this
+    // library does not overlap them. `found` is at least `T::FIRST`, which includes the header.
+    unsafe { source.copy_to_nonoverlapping(target, found - header) };
     Ok(())
 }
 
@@ -250,9 +247,9 @@ pub(crate) fn next(answer: i32) -> ControlFlow<()> {
 #[derive(Clone, Copy)]
 pub(crate) struct UserData(*mut c_void);
 
-// SAFETY: the pointer is only passed on; that its callback may be called on any thread is part of the contract.
+// SAFETY: the pointer is only passed on to its callback, which by the header may be called on any thread.
 unsafe impl Send for UserData {}
-// SAFETY: as above.
+// SAFETY: the pointer is only passed on to its callback, which by the header may be called on any thread.
 unsafe impl Sync for UserData {}
 
 impl UserData {
@@ -277,25 +274,23 @@ mod tests {
             std::panic::resume_unwind(Box::new("seven".to_owned()))
         });
         assert_eq!(code, ErrorKind::Internal.code());
-        // SAFETY: initialised above; `guard` wrote a pointer from `owned`.
-        let error = unsafe { Box::from_raw(out.assume_init()) };
+        // SAFETY: initialised above.
+        let error = unsafe { out.assume_init() };
+        // SAFETY: `guard` failed, so it wrote a pointer from `owned`, which nothing else frees.
+        let error = unsafe { Box::from_raw(error) };
         assert!(error.error().message().contains("seven"));
     }
 
     #[test]
     fn arrays_are_checked() {
         let items = [1_u32, 2, 3];
-        // SAFETY: in each call null, or within `items`, or refused before it is read.
-        unsafe {
-            assert_eq!(array(items.as_ptr(), 3, "ids").unwrap(), items);
-            assert!(array(std::ptr::null::<u32>(), 0, "ids").unwrap().is_empty());
-            let error = array(std::ptr::null::<u32>(), 1, "ids").unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::NullPointer);
-            for bad in
-                [array(items.as_ptr(), usize::MAX / 2, "ids"), array(items.as_ptr().byte_add(1), 1, "ids")]
-            {
-                assert_eq!(bad.unwrap_err().kind(), ErrorKind::InvalidArgument);
-            }
+        // SAFETY: in each call below null, or within `items`, or refused before it is read.
+        let read = |pointer: *const u32, count| unsafe { array(pointer, count, "ids") };
+        assert_eq!(read(items.as_ptr(), 3).unwrap(), items);
+        assert!(read(std::ptr::null(), 0).unwrap().is_empty());
+        assert_eq!(read(std::ptr::null(), 1).unwrap_err().kind(), ErrorKind::NullPointer);
+        for bad in [read(items.as_ptr(), usize::MAX / 2), read(items.as_ptr().wrapping_byte_add(1), 1)] {
+            assert_eq!(bad.unwrap_err().kind(), ErrorKind::InvalidArgument);
         }
     }
 

@@ -35,7 +35,7 @@ pub unsafe extern "C" fn clawdbot_hub_fetch(
 ) -> i32 {
     guard(error, || {
         let out = required(out, "out")?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `name` is NULL or ends with a NUL.
         let name = unsafe { text(name, CLAWDBOT_NUL_TERMINATED, "name") }?;
         let options = read(options, HubOptions::from_json)?;
         give(out, path_string(Source::fetch(name, &options, watched(progress, user_data))?)?);
@@ -59,7 +59,7 @@ pub unsafe extern "C" fn clawdbot_runtime_fetch(
 ) -> i32 {
     guard(error, || {
         let (runtime, out) = (required(runtime, "runtime")?, required(out, "out")?);
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `name` is NULL or ends with a NUL.
         let name = unsafe { text(name, CLAWDBOT_NUL_TERMINATED, "name") }?;
         let options = read(options, HubOptions::from_json)?;
         give(out, path_string(runtime.0.fetch(name, &options, watched(progress, user_data))?)?);

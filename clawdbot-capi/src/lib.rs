@@ -7,6 +7,7 @@
 //! Handles come in as `Option<&T>` (null is `None`) and are only ever borrowed shared; a lock guards what changes.
 //! Raw pointers are read and written by the helpers in [`handle`] alone.
 #![allow(non_camel_case_types, reason = "the names are those of C")]
+#![warn(clippy::multiple_unsafe_ops_per_block)]
 
 mod handle;
 

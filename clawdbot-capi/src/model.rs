@@ -28,7 +28,8 @@ pub(crate) fn watched(
     user_data: *mut c_void,
 ) -> impl FnMut(Progress) -> ControlFlow<()> {
     move |now| {
-        // SAFETY: the caller's function, with its own pointer.
+        // SAFETY: by the header, `progress` is NULL or a function of this type, which is called with its own `user_data` on
+        // this thread.
         callback.map_or(ControlFlow::Continue(()), |callback| unsafe {
             next(callback(user_data, now.done, now.total))
         })
@@ -58,7 +59,7 @@ pub unsafe extern "C" fn clawdbot_model_load(
 ) -> i32 {
     guard(error, || {
         let out = required(out, "out")?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `path` is NULL or ends with a NUL.
         let source = unsafe { source(path) }?;
         let options = read(options, ModelOptions::from_json)?;
         let runtime =
@@ -120,9 +121,10 @@ pub unsafe extern "C" fn clawdbot_model_load_adapter(
 ) -> i32 {
     guard(error, || {
         let model = required(model, "model")?;
-        // SAFETY: the contract of the header.
-        let (name, dir) =
-            unsafe { (text(name, CLAWDBOT_NUL_TERMINATED, "name")?, crate::handle::path(path, "path")?) };
+        // SAFETY: by the header, `name` is NULL or ends with a NUL.
+        let name = unsafe { text(name, CLAWDBOT_NUL_TERMINATED, "name") }?;
+        // SAFETY: by the header, `path` is NULL or ends with a NUL.
+        let dir = unsafe { crate::handle::path(path, "path") }?;
         model.0.load_adapter(name, dir)
     })
 }
@@ -139,7 +141,7 @@ pub unsafe extern "C" fn clawdbot_model_unload_adapter(
 ) -> i32 {
     guard(error, || {
         let model = required(model, "model")?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `name` is NULL or ends with a NUL.
         model.0.unload_adapter(unsafe { text(name, CLAWDBOT_NUL_TERMINATED, "name") }?)
     })
 }
@@ -159,7 +161,7 @@ pub unsafe extern "C" fn clawdbot_model_generate_text(
     out: Option<&mut MaybeUninit<*mut clawdbot_completion>>,
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
-    // SAFETY: the contract of the header.
+    // SAFETY: by the header, `text` is NULL or readable for `length` bytes, or up to a NUL.
     guard(error, || generate(model, || unsafe { text_prompt(text, length) }, options, out))
 }
 
@@ -176,7 +178,7 @@ pub unsafe extern "C" fn clawdbot_model_generate_tokens(
     out: Option<&mut MaybeUninit<*mut clawdbot_completion>>,
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
-    // SAFETY: the contract of the header.
+    // SAFETY: by the header, `ids` is NULL or readable for `count` items.
     guard(error, || generate(model, || unsafe { tokens_prompt(ids, count) }, options, out))
 }
 
@@ -193,7 +195,7 @@ pub unsafe extern "C" fn clawdbot_model_stream_text(
     out: Option<&mut MaybeUninit<*mut clawdbot_stream>>,
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
-    // SAFETY: the contract of the header.
+    // SAFETY: by the header, `text` is NULL or readable for `length` bytes, or up to a NUL.
     guard(error, || stream(model, || unsafe { text_prompt(text, length) }, options, out))
 }
 
@@ -210,21 +212,21 @@ pub unsafe extern "C" fn clawdbot_model_stream_tokens(
     out: Option<&mut MaybeUninit<*mut clawdbot_stream>>,
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
-    // SAFETY: the contract of the header.
+    // SAFETY: by the header, `ids` is NULL or readable for `count` items.
     guard(error, || stream(model, || unsafe { tokens_prompt(ids, count) }, options, out))
 }
 
 /// # Safety
 /// As `handle::text`.
 unsafe fn text_prompt(pointer: *const c_char, length: usize) -> Result<Prompt> {
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `pointer` is NULL or readable for `length` bytes, or up to a NUL.
     unsafe { text(pointer, length, "text") }.map(Prompt::from)
 }
 
 /// # Safety
 /// As `handle::array`.
 unsafe fn tokens_prompt(ids: *const u32, count: usize) -> Result<Prompt> {
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `ids` is NULL or readable for `count` items.
     unsafe { array(ids, count, "ids") }.map(Prompt::from)
 }
 

@@ -30,7 +30,7 @@ pub(crate) fn read<T: Default>(
 /// # Safety
 /// `pointer` is null or NUL-terminated.
 pub(crate) unsafe fn json(pointer: *const c_char, name: &str) -> Result<Value> {
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `pointer` is NULL or ends with a NUL.
     let text = unsafe { text(pointer, CLAWDBOT_NUL_TERMINATED, name) }?;
     serde_json::from_str(text)
         .map_err(|error| invalid(format!("{name}: expected JSON: {error}")).with("argument", name))
@@ -41,7 +41,7 @@ pub(crate) unsafe fn json(pointer: *const c_char, name: &str) -> Result<Value> {
 /// # Safety
 /// `pointer` is null or NUL-terminated.
 pub(crate) unsafe fn json_object(pointer: *const c_char, name: &str) -> Result<Map<String, Value>> {
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `pointer` is NULL or ends with a NUL.
     match unsafe { json(pointer, name) }? {
         Value::Object(map) => Ok(map),
         _ => Err(invalid(format!("{name}: expected a JSON object")).with("argument", name)),
@@ -57,9 +57,10 @@ unsafe fn set(
     name: *const c_char,
     value: impl FnOnce() -> Result<Value>,
 ) -> Result<()> {
-    // SAFETY: the caller's promise.
-    let (options, name) =
-        unsafe { (handle(options, "options")?, text(name, CLAWDBOT_NUL_TERMINATED, "name")?) };
+    // SAFETY: by the clause above, `options` is NULL or a handle that is not yet freed.
+    let options = unsafe { handle(options, "options") }?;
+    // SAFETY: by the clause above, `name` is NULL or ends with a NUL.
+    let name = unsafe { text(name, CLAWDBOT_NUL_TERMINATED, "name") }?;
     options.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), value()?);
     Ok(())
 }
@@ -91,7 +92,7 @@ pub unsafe extern "C" fn clawdbot_options_from_json(
 ) -> i32 {
     guard(error, || {
         let out = required(out, "out")?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `json` is NULL or ends with a NUL.
         let map = unsafe { json_object(json, "json") }?;
         give(out, clawdbot_options(Mutex::new(map)));
         Ok(())
@@ -109,7 +110,8 @@ pub unsafe extern "C" fn clawdbot_options_set_int(
     value: i64,
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
-    // SAFETY: the contract of the header.
+    // SAFETY: by the header, `options` is NULL or a handle that is not yet freed, and `name` is NULL or ends
+    // with a NUL.
     guard(error, || unsafe { set(options, name, || Ok(Value::from(value))) })
 }
 
@@ -132,7 +134,8 @@ pub unsafe extern "C" fn clawdbot_options_set_number(
             Err(error.with("argument", "value").with("expected", "a finite number").with("found", found))
         }
     };
-    // SAFETY: the contract of the header.
+    // SAFETY: by the header, `options` is NULL or a handle that is not yet freed, and `name` is NULL or ends
+    // with a NUL.
     guard(error, || unsafe { set(options, name, finite) })
 }
 
@@ -147,7 +150,8 @@ pub unsafe extern "C" fn clawdbot_options_set_bool(
     value: i32,
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
-    // SAFETY: the contract of the header.
+    // SAFETY: by the header, `options` is NULL or a handle that is not yet freed, and `name` is NULL or ends
+    // with a NUL.
     guard(error, || unsafe { set(options, name, || Ok(Value::from(value != 0))) })
 }
 
@@ -163,8 +167,11 @@ pub unsafe extern "C" fn clawdbot_options_set_string(
     length: usize,
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
-    // SAFETY: the contract of the header.
-    guard(error, || unsafe { set(options, name, || Ok(Value::from(text(value, length, "value")?))) })
+    // SAFETY: by the header, `value` is NULL or readable for `length` bytes, or up to a NUL.
+    let value = || Ok(Value::from(unsafe { text(value, length, "value") }?));
+    // SAFETY: by the header, `options` is NULL or a handle that is not yet freed, and `name` is NULL or ends
+    // with a NUL.
+    guard(error, || unsafe { set(options, name, value) })
 }
 
 /// Sets the option `name` to a JSON value: for lists, objects and null.
@@ -178,8 +185,11 @@ pub unsafe extern "C" fn clawdbot_options_set_json(
     value: *const c_char,
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
-    // SAFETY: the contract of the header.
-    guard(error, || unsafe { set(options, name, || json(value, "value")) })
+    // SAFETY: by the header, `value` is NULL or ends with a NUL.
+    let value = || unsafe { json(value, "value") };
+    // SAFETY: by the header, `options` is NULL or a handle that is not yet freed, and `name` is NULL or ends
+    // with a NUL.
+    guard(error, || unsafe { set(options, name, value) })
 }
 
 /// Frees options. NULL is allowed.

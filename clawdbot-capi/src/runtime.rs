@@ -41,7 +41,7 @@ pub(crate) unsafe fn source(pointer: *const c_char) -> Result<Source> {
     if pointer.is_null() {
         return Ok(Source::Builtin);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: by the clause above, `pointer` is NULL or ends with a NUL.
     Ok(Source::from(unsafe { path(pointer, "path") }?))
 }
 
@@ -65,7 +65,8 @@ pub extern "C" fn clawdbot_runtime_new(
             None => Runtime::new(&options)?,
             Some(log) => Runtime::with_log(&options, move |record: &LogRecord| {
                 let message = Text::from(record.message.clone());
-                // SAFETY: the caller's function, with its own pointer and a text that lives until it returns.
+                // SAFETY: by the documentation above, `log` and `user_data` remain valid until everything made with the runtime
+                // is freed; `message` lives until the call returns.
                 unsafe { log(user_data.get(), record.level as i32, message.pointer(), message.length()) }
             })?,
         };
@@ -108,7 +109,7 @@ pub unsafe extern "C" fn clawdbot_runtime_plan_json(
 ) -> i32 {
     guard(error, || {
         let (runtime, out) = (required(runtime, "runtime")?, required(out, "out")?);
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `path` is NULL or ends with a NUL.
         let source = unsafe { source(path) }?;
         let plan = runtime.0.plan(&source, &read(options, ModelOptions::from_json)?)?;
         give(out, clawdbot_string::new(to_json(&plan)?));
@@ -140,8 +141,10 @@ pub unsafe extern "C" fn clawdbot_runtime_pack(
 ) -> i32 {
     guard(error, || {
         let runtime = required(runtime, "runtime")?;
-        // SAFETY: the contract of the header.
-        let (source, target) = unsafe { (source(path)?, crate::handle::path(target, "target")?) };
+        // SAFETY: by the header, `path` is NULL or ends with a NUL.
+        let source = unsafe { source(path) }?;
+        // SAFETY: by the header, `target` is NULL or ends with a NUL.
+        let target = unsafe { crate::handle::path(target, "target") }?;
         let options = read(options, PackOptions::from_json)?;
         let bytes = runtime.0.pack_with_progress(&source, target, &options, watched(progress, user_data))?;
         size.map(|size| size.write(bytes));

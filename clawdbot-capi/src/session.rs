@@ -48,9 +48,10 @@ pub unsafe extern "C" fn clawdbot_session_append_text(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
-        let (session, prompt) =
-            unsafe { (handle(session, "session")?, crate::handle::text(text, length, "text")?) };
+        // SAFETY: by the header, `session` is NULL or a handle that is not yet freed.
+        let session = unsafe { handle(session, "session") }?;
+        // SAFETY: by the header, `text` is NULL or readable for `length` bytes, or up to a NUL.
+        let prompt = unsafe { crate::handle::text(text, length, "text") }?;
         let added = exclusive(&session.0, "session")?.append(prompt, (add_special_tokens != 0).into())?;
         count.map(|count| count.write(added));
         Ok(())
@@ -69,8 +70,10 @@ pub unsafe extern "C" fn clawdbot_session_append_tokens(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
-        let (session, ids) = unsafe { (handle(session, "session")?, array(ids, count, "ids")?) };
+        // SAFETY: by the header, `session` is NULL or a handle that is not yet freed.
+        let session = unsafe { handle(session, "session") }?;
+        // SAFETY: by the header, `ids` is NULL or readable for `count` items.
+        let ids = unsafe { array(ids, count, "ids") }?;
         exclusive(&session.0, "session")?.append(Prompt::from(ids), AddSpecialTokens::No)?;
         Ok(())
     })
@@ -90,10 +93,10 @@ pub unsafe extern "C" fn clawdbot_session_tokens(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `session` is NULL or a handle that is not yet freed.
         let session = unsafe { handle(session, "session") }?;
         let tokens = exclusive(&session.0, "session")?.tokens()?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `ids` is NULL or writable for `capacity` items.
         unsafe { copy_out(&tokens, ids, capacity, count, "ids") }
     })
 }
@@ -109,7 +112,7 @@ pub unsafe extern "C" fn clawdbot_session_truncate(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `session` is NULL or a handle that is not yet freed.
         let session = unsafe { handle(session, "session") }?;
         exclusive(&session.0, "session")?.truncate(length)
     })
@@ -127,7 +130,7 @@ pub unsafe extern "C" fn clawdbot_session_generate(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `session` is NULL or a handle that is not yet freed.
         let (session, out) = (unsafe { handle(session, "session") }?, required(out, "out")?);
         let options = read(options, GenerateOptions::from_json)?;
         give(out, clawdbot_completion::new(exclusive(&session.0, "session")?.generate(&options)?));
@@ -147,7 +150,7 @@ pub unsafe extern "C" fn clawdbot_session_stream(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `session` is NULL or a handle that is not yet freed.
         let (session, out) = (unsafe { handle(session, "session") }?, required(out, "out")?);
         let options = read(options, GenerateOptions::from_json)?;
         give(out, clawdbot_stream::new(exclusive(&session.0, "session")?.stream(&options)?));

@@ -41,7 +41,7 @@ pub unsafe extern "C" fn clawdbot_stream_next(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `stream` is NULL or a handle that is not yet freed.
         let (stream, out) = (unsafe { handle(stream, "stream") }?, required(out, "out")?);
         match exclusive(&stream.stream, "stream")?.next_event()? {
             Some(event) => give(out, clawdbot_event::new(event)?),
@@ -67,13 +67,14 @@ pub unsafe extern "C" fn clawdbot_stream_run(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     guard(error, || {
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `stream` is NULL or a handle that is not yet freed.
         let stream = unsafe { handle(stream, "stream") }?;
         let completion = exclusive(&stream.stream, "stream")?.run(|event| {
             let (Some(callback), Ok(event)) = (callback, clawdbot_event::new(event)) else {
                 return ControlFlow::Continue(());
             };
-            // SAFETY: the caller's function, with its own pointer and an event that lives until it returns.
+            // SAFETY: by the header, `callback` is NULL or a function of this type, which is called with its own `user_data` on
+            // this thread; `event` lives until it returns.
             next(unsafe { callback(user_data, &raw const event) })
         })?;
         if let Some(out) = out {

@@ -25,7 +25,7 @@ pub unsafe extern "C" fn clawdbot_tokenizer_from_file(
 ) -> i32 {
     guard(error, || {
         let out = required(out, "out")?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `path` is NULL or ends with a NUL.
         let path = unsafe { crate::handle::path(path, "path") }?;
         give(out, clawdbot_tokenizer(Tokenizer::from_file(path)?));
         Ok(())
@@ -64,10 +64,10 @@ pub unsafe extern "C" fn clawdbot_tokenizer_encode(
 ) -> i32 {
     guard(error, || {
         let tokenizer = required(tokenizer, "tokenizer")?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `text` is NULL or readable for `length` bytes, or up to a NUL.
         let text = unsafe { crate::handle::text(text, length, "text") }?;
         let tokens = tokenizer.0.encode(text, (add_special_tokens != 0).into())?;
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `ids` is NULL or writable for `capacity` items.
         unsafe { copy_out(&tokens, ids, capacity, count, "ids") }
     })
 }
@@ -87,7 +87,7 @@ pub unsafe extern "C" fn clawdbot_tokenizer_decode(
 ) -> i32 {
     guard(error, || {
         let (tokenizer, out) = (required(tokenizer, "tokenizer")?, required(out, "out")?);
-        // SAFETY: the contract of the header.
+        // SAFETY: by the header, `ids` is NULL or readable for `count` items.
         let ids = unsafe { array(ids, count, "ids") }?;
         give(out, clawdbot_string::new(tokenizer.0.decode(ids, (skip_special_tokens != 0).into())?));
         Ok(())

@@ -17,6 +17,7 @@
 //!
 //! The library never prints, aborts, or changes process-wide state of the host.
 #![deny(unsafe_code)]
+#![warn(clippy::multiple_unsafe_ops_per_block)]
 
 mod api;
 #[cfg(feature = "bench-support")]

@@ -60,19 +60,19 @@ impl Counting {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.add(layout.size());
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`, which is that of `System` too.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         self.add(layout.size());
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc_zeroed`, which is that of `System` too.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         self.remove(layout.size());
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`, which is that of `System` too.
         unsafe { System.dealloc(pointer, layout) }
     }
 
@@ -80,7 +80,7 @@ unsafe impl GlobalAlloc for Counting {
         // The old and the new one may be there at the same time.
         self.add(size);
         self.remove(layout.size());
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`, which is that of `System` too.
         unsafe { System.realloc(pointer, layout, size) }
     }
 }

@@ -258,7 +258,7 @@ fn a_runtime_asks_for_no_tile_registers() {
     const ARCH_GET_XCOMP_PERM: libc::c_int = 0x1022;
     let permissions = || {
         let mut states = 0_u64;
-        // SAFETY: the call writes one number to where the pointer says.
+        // SAFETY: the system call writes one u64 to where the pointer says, which is `states`.
         unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_XCOMP_PERM, &raw mut states) };
         states >> 18 & 1
     };
@@ -282,7 +282,7 @@ fn the_log_hook_hears_and_nothing_is_printed() {
         let mut file =
             std::fs::File::options().create(true).truncate(true).read(true).write(true).open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
-        // SAFETY: the descriptors are open, and nobody else of this process uses stdout.
+        // SAFETY: both descriptors are open, and nothing else in this child process uses stdout meanwhile.
         #[allow(unsafe_code, reason = "descriptors are what is tested")]
         let stdout = unsafe {
             let stdout = libc::dup(1);
@@ -298,7 +298,7 @@ fn the_log_hook_hears_and_nothing_is_printed() {
         let mut printed = String::new();
         file.rewind().unwrap();
         file.read_to_string(&mut printed).unwrap();
-        // SAFETY: as above.
+        // SAFETY: `stdout` is open since `dup`, and nothing else in this child process uses descriptor 1 meanwhile.
         #[allow(unsafe_code, reason = "descriptors are what is tested")]
         unsafe {
             libc::dup2(stdout, 1);

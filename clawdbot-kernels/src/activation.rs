@@ -1,10 +1,10 @@
-//! Functions between a gate projection and the product with up.
+//! Activation functions of gated MLPs: what is applied to a gate before it is multiplied by up.
 
 use super::Simd;
 use super::row_ops::tanh;
 use super::vector::exp;
 
-/// Function of a gate, and what becomes of up. All but [`Activation::Gelu`], [`Activation::Relu`] and
+/// A function of a gate and up. All but [`Activation::Gelu`], [`Activation::Relu`] and
 /// [`Activation::Tanh`] are `g / (1 + exp(-t)) * u`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_number_shows() {
+    fn nan_propagates() {
         for activation in ALL {
             for (gate, up) in [(f32::NAN, 1.0), (1.0, f32::NAN)] {
                 assert!(activation.gated(Scalar, [gate; LANES], [up; LANES])[0].is_nan(), "{activation:?}");

@@ -1,8 +1,9 @@
-//! bf16 products with the bf16 instructions of a CPU: numerics of their own, for those who ask for them by name.
+//! bf16 products with the bf16 instructions of a CPU: they have numerics of their own, and are used only when asked for by
+//! name.
 //!
-//! Activations are rounded to bf16, sums are f32, and how a sum comes about is up to the instruction. Each has its
-//! definition here, one output element at a time, which its kernels equal bit for bit, and which does not depend on the
-//! number of rows, on tiles or threads. `docs/numerics.md` compares them.
+//! Activations are rounded to bf16 and sums are f32; the instruction fixes the order of additions and their rounding. Its
+//! definition is here, one output element at a time. Its kernels give the same bits, for any number of rows, tiles and
+//! threads. `docs/numerics.md` compares the instructions.
 //!
 //! Sources: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2, VDPBF16PS and TDPBF16PS; Arm
 //! Architecture Reference Manual for A-profile, BFDOT.
@@ -35,6 +36,8 @@ pub(super) struct Bf16Dot {
 }
 
 /// One task. Panels are `[panel][k-block]`, a k-block `[column][2]`.
+///
+/// Invariant, established by `gemm_columns`: no other task has one of the rows and one of the panels.
 pub(super) struct Bf16Args<'a> {
     pub(super) lhs: Bf16Rows<'a>,
     pub(super) data: &'a [[u16; 2 * LANES]],
@@ -46,7 +49,8 @@ pub(super) struct Bf16Args<'a> {
 }
 
 impl Bf16Args<'_> {
-    /// The checks on which the unchecked accesses of the kernels rest; they may read [`SPARE_ROWS`] rows too many.
+    /// Asserts what the unchecked accesses of the kernels rest on: the left-hand side has the task's rows, padded to whole
+    /// tiles, and [`SPARE_ROWS`] more that a last tile may read; the right-hand side has its panels.
     pub(super) fn check(&self) {
         let Bf16Rows { data, stride } = self.lhs;
         assert!(stride >= (2 * self.k_blocks).next_multiple_of(TILE_K), "rows are padded to whole tiles");
@@ -100,10 +104,10 @@ impl RoundedRows {
             return Ok(());
         }
         let rows = (TASK_ELEMENTS / k).clamp(1, m.div_ceil(region.threads()));
-        let data = SharedMut(self.data.as_mut_ptr());
+        let data = SharedMut::new(&mut self.data);
         region.parallel(m.div_ceil(rows), |task| {
             for row in task * rows..((task + 1) * rows).min(m) {
-                // SAFETY: `row < m`, the buffer holds m rows, and each row belongs to one task.
+                // SAFETY: each row belongs to one task, and `parallel` calls each task once.
                 let out = unsafe { data.slice(row * stride, stride) };
                 let (out, padding) = out.split_at_mut(k);
                 kernels.to_bf16(&x[row * k..][..k], out);

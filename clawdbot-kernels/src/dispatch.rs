@@ -15,7 +15,7 @@ struct Candidate {
     proof: Proof,
 }
 
-/// Where it is shown that a set computes what it should.
+/// What shows that a set computes correctly.
 #[derive(Clone, Copy, PartialEq)]
 enum Proof {
     /// By the project's tests, on every change.
@@ -26,10 +26,10 @@ enum Proof {
         allow(dead_code, reason = "no such set of this architecture yet")
     )]
     SelfTest,
-    /// As `SelfTest`, but after the system was asked for tile registers, at the first product: see `KernelSet::refusal`.
+    /// As `SelfTest`, but at the first product, after the system was asked for tile registers: see `KernelSet::refusal`.
     #[cfg(target_arch = "x86_64")]
     FirstUse,
-    /// As `SelfTest`, after the system was asked for them.
+    /// As `SelfTest`, after the system was asked for tile registers.
     #[cfg(target_arch = "x86_64")]
     Tiles,
 }
@@ -59,7 +59,7 @@ static CANDIDATES: &[Candidate] = &[
     candidate!(scalar, Tests),
 ];
 
-/// Sets with numerics of their own: used by those who name them, and tested only then.
+/// Sets with numerics of their own: used only when named, and tested then.
 static NAMED: &[Candidate] = &[
     #[cfg(target_arch = "x86_64")]
     candidate!(avx512_amx_bf16, Tiles),
@@ -70,12 +70,12 @@ static NAMED: &[Candidate] = &[
 ];
 
 /// A set that the CPU has, but that is not used, and why.
-pub(crate) struct Refused {
-    pub name: &'static str,
-    pub reason: String,
+struct Refused {
+    name: &'static str,
+    reason: String,
 }
 
-/// What the candidates came to on this machine.
+/// The candidates that this machine can use, and those that it has but that failed.
 struct Sets {
     available: Vec<&'static KernelSet>,
     refused: Vec<Refused>,
@@ -116,7 +116,7 @@ impl Sets {
                 available.first().copied()
             }),
         };
-        // Who names a set wants no other.
+        // A set that was named is not replaced by another.
         let late = found.filter(|_| forced.is_some()).and_then(|set| Some((set.name, (set.refusal)()?)));
         let late = late.map(|(name, reason)| Refused { name, reason: reason.to_owned() });
         found.filter(|_| late.is_none()).ok_or_else(|| {
@@ -156,13 +156,24 @@ pub fn available() -> Vec<&'static KernelSet> {
     sets().available.clone()
 }
 
+/// A set that this CPU has, but that is not used.
+#[derive(Debug, Clone, Copy)]
+pub struct RefusedSet {
+    /// Its name.
+    pub name: &'static str,
+    /// What it computed wrongly in its self-test, or that the system does not permit it.
+    pub reason: &'static str,
+}
+
 /// The sets that this CPU has, but that failed their self-test.
-pub fn refused() -> impl Iterator<Item = (&'static str, &'static str)> {
+pub fn refused() -> impl Iterator<Item = RefusedSet> {
     #[cfg(target_arch = "x86_64")]
-    let late = isa::avx512_amx::found().map(|reason| (isa::avx512_amx::KERNELS.name, reason));
+    let late =
+        isa::avx512_amx::found().map(|reason| RefusedSet { name: isa::avx512_amx::KERNELS.name, reason });
     #[cfg(not(target_arch = "x86_64"))]
     let late = None;
-    sets().refused.iter().map(|refused| (refused.name, refused.reason.as_str())).chain(late)
+    let early = sets().refused.iter();
+    early.map(|refused| RefusedSet { name: refused.name, reason: &refused.reason }).chain(late)
 }
 
 /// The set named `name`, or else the one to use by default, which is chosen once for the process.
@@ -212,7 +223,7 @@ mod tests {
         for part in [VARIABLE, "self-test", "m 1, n 17, k 130", "found 0.0"] {
             assert!(error.to_string().contains(part), "{error}");
         }
-        // Who is not tested here is believed.
+        // Sets that the project's tests cover are not tested here.
         assert_eq!(Sets::of(&[wrong(Proof::Tests)]).available.len(), 1);
     }
 }

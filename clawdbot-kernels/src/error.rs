@@ -3,7 +3,7 @@
 /// Result with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can fail here. Nothing aborts: sizes are checked before memory is asked for.
+/// What can fail here. Nothing aborts: sizes are checked before memory is allocated.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -15,18 +15,18 @@ pub enum Error {
     InvalidWeights {
         /// What was expected, and what was found.
         message: String,
-        /// The row of the matrix.
+        /// The row of the matrix, if one is at fault.
         row: Option<usize>,
     },
-    /// This machine cannot do it.
+    /// Not supported on this machine.
     #[error("{0}")]
     Unsupported(String),
     /// A size overflows, or the system has no memory.
     #[error("{message}")]
     OutOfMemory {
-        /// What the memory was for.
+        /// What could not be allocated.
         message: String,
-        /// How much was asked for.
+        /// Bytes that were requested.
         bytes: Option<u64>,
     },
     /// The process is a fork of the one that made the pool: its threads do not exist here.

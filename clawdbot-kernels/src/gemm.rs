@@ -7,6 +7,7 @@
 use std::ops::Range;
 
 use super::bf16_dot::{Bf16Args, RoundedRows};
+use super::codes::Coding;
 use super::gemm_float::FloatArgs;
 use super::gemm_int4::{Int4Args, Int4Panels};
 use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
@@ -18,14 +19,14 @@ use super::{Activation, Kernel, KernelSet, PackedMatrix, Simd};
 use crate::memory::SharedMut;
 use crate::threads::Region;
 
-/// Rows up to which the narrow kernels are used, and rows of their largest tile.
+/// Rows up to which the GEMV kernels are used, and rows of their largest tile.
 pub(super) const GEMV_ROWS: usize = 8;
-/// Rows of which a wide kernel keeps the sums at a time: 24 KiB for three panels.
+/// Rows whose sums a GEMM kernel keeps at a time: 24 KiB for three panels.
 pub(super) const CHUNK_ROWS: usize = 128;
 /// Bytes of the left-hand side that one task after another of a thread reads: they should stay in the second-level cache.
 const CACHED_ROWS_BYTES: usize = 3 << 19;
-/// Bytes of weights that a narrow task reads at least.
-const NARROW_TASK_BYTES: usize = 32 << 10;
+/// Bytes of weights that a GEMV task reads at least.
+const GEMV_TASK_BYTES: usize = 32 << 10;
 /// Tasks per thread to aim at, so that threads of unequal speed end together.
 const TASKS_PER_THREAD: usize = 16;
 
@@ -40,12 +41,12 @@ pub enum Lhs<'a> {
     Int8(&'a QuantizedRows),
 }
 
-/// What is added to sums: rows of numbers of their own.
+/// Further terms of the sums: rows with a stride of their own.
 #[derive(Clone, Copy)]
 pub struct Added<'a> {
     /// `[m, stride]`
     pub values: &'a [f32],
-    /// From row to row.
+    /// Elements from row to row.
     pub stride: usize,
     /// The column that belongs to the first column of the product (of gated products, to the first of their panels).
     pub first: usize,
@@ -54,21 +55,22 @@ pub struct Added<'a> {
 impl Added<'_> {
     /// Whether there are numbers for all sums of a product `[m, n]`.
     pub(super) fn fits(&self, m: usize, n: usize) -> bool {
-        self.first + n <= self.stride && self.values.len() == m * self.stride
+        self.first.checked_add(n).is_some_and(|end| end <= self.stride)
+            && m.checked_mul(self.stride) == Some(self.values.len())
     }
 }
 
-/// What happens to a finished sum.
+/// What is added to finished sums, or applied to them.
 #[derive(Clone, Copy, Default)]
 pub struct Epilogue<'a> {
     /// `[n]`, added first.
     pub bias: Option<&'a [f32]>,
-    /// Added then.
+    /// Added second.
     pub added: Option<Added<'a>>,
-    /// Whether the previous contents of `out` are added then.
+    /// Whether the previous contents of `out` are added last.
     pub residual: bool,
-    /// The columns are those of [`PackedMatrix::pack_gated`]: `out` is what [`Activation`] makes of the sums of gate and up, after the bias,
-    /// without a residual.
+    /// For a matrix of [`PackedMatrix::pack_gated`]: `out` is `activation(gate) * up` of the sums, after bias and terms, without a
+    /// residual.
     pub gate: Option<Activation>,
 }
 
@@ -110,22 +112,25 @@ pub fn gemm_columns(
     } else {
         assert_eq!(columns.len(), n, "columns of the product");
     }
-    assert!(columns.end <= stride && out.len() == m * stride, "out: columns {columns:?} of [{m}, {stride}]");
+    assert!(
+        columns.end <= stride && m.checked_mul(stride) == Some(out.len()),
+        "out: columns {columns:?} of [{m}, {stride}]"
+    );
     assert!(epilogue.bias.is_none_or(|bias| bias.len() == n), "bias: [{n}]");
     assert!(epilogue.added.is_none_or(|added| added.fits(m, n)), "added: [{m}, {n}]");
-    let out = SharedMut(out.as_mut_ptr());
+    let out = SharedMut::new(out);
     let (n, first) = (columns.len(), columns.start);
     let target = Target { out: &out, n, origin: (0, 0), first, stride, epilogue, kernels };
     let panels = rhs.n().div_ceil(LANES);
     // The panels of a gate and its up belong to one task.
     let unit = if epilogue.gate.is_some() { 2 } else { 1 };
-    let wide = m > GEMV_ROWS;
+    let many = m > GEMV_ROWS;
     match (&rhs.panels, lhs) {
-        (Panels::Int8 { .. } | Panels::Int4 { .. }, Lhs::Int8(rows)) => {
+        (Panels::Int8(_) | Panels::Int4(_), Lhs::Int8(rows)) => {
             let operands = Operands::new(rows, m, rhs).expect("int8 or int4 panels");
             // A group longer than a slice takes the slow way.
-            let wide = wide && operands.group <= 4 * SLICE_BLOCKS;
-            let tile_panels = wide.then_some(kernels.tile_panels.0);
+            let many = many && operands.group <= 4 * SLICE_BLOCKS;
+            let tile_panels = many.then_some(kernels.tile_panels.int8);
             let split = Split::new(
                 region,
                 m,
@@ -136,7 +141,7 @@ pub fn gemm_columns(
             );
             region.parallel(split.tasks(), |task| {
                 let args = operands.args(split.task(task), target);
-                match (wide, args.int4) {
+                match (many, args.int4) {
                     (true, _) => kernels.int8_gemm.call(args),
                     (false, None) => kernels.int8_gemv.call(args),
                     (false, Some(rhs)) => {
@@ -157,7 +162,7 @@ pub fn gemm_columns(
                 m,
                 (panels, unit),
                 k_blocks * 64,
-                wide.then_some(dot.tile_panels),
+                many.then_some(dot.tile_panels),
                 2 * lhs.stride,
             );
             region.parallel(split.tasks(), |task| {
@@ -167,20 +172,34 @@ pub fn gemm_columns(
         }
         (Panels::Bf16(data), Lhs::F32(x)) => {
             assert!(kernels.bf16_dot.is_none(), "kernels {} multiply rounded rows", kernels.name);
-            assert!(x.len() == m * k && data.len() == panels * LANES * k.next_multiple_of(2));
-            let slot = if wide { &kernels.bf16_gemm } else { &kernels.bf16_gemv };
-            let split =
-                Split::new(region, m, (panels, unit), k * 32, wide.then_some(kernels.tile_panels.1), 4 * k);
+            assert!(m.checked_mul(k) == Some(x.len()), "left-hand side: [{m}, {k}]");
+            assert!(data.len() == panels * LANES * k.next_multiple_of(2));
+            let slot = if many { &kernels.bf16_gemm } else { &kernels.bf16_gemv };
+            let split = Split::new(
+                region,
+                m,
+                (panels, unit),
+                k * 32,
+                many.then_some(kernels.tile_panels.float),
+                4 * k,
+            );
             region.parallel(split.tasks(), |task| {
                 let (rows, panels) = split.task(task);
                 slot.call(FloatArgs { x, data, k, rows, panels, target });
             });
         }
         (Panels::F32(data), Lhs::F32(x)) => {
-            assert!(x.len() == m * k && data.len() == panels * LANES * k);
-            let slot = if wide { &kernels.f32_gemm } else { &kernels.f32_gemv };
-            let split =
-                Split::new(region, m, (panels, unit), k * 64, wide.then_some(kernels.tile_panels.1), 4 * k);
+            assert!(m.checked_mul(k) == Some(x.len()), "left-hand side: [{m}, {k}]");
+            assert!(data.len() == panels * LANES * k);
+            let slot = if many { &kernels.f32_gemm } else { &kernels.f32_gemv };
+            let split = Split::new(
+                region,
+                m,
+                (panels, unit),
+                k * 64,
+                many.then_some(kernels.tile_panels.float),
+                4 * k,
+            );
             region.parallel(split.tasks(), |task| {
                 let (rows, panels) = split.task(task);
                 slot.call(FloatArgs { x, data, k, rows, panels, target });
@@ -217,21 +236,22 @@ impl<'a> Operands<'a> {
     pub(super) fn new(rows: &'a QuantizedRows, m: usize, rhs: &'a PackedMatrix) -> Option<Self> {
         let (panels, k) = (rhs.n().div_ceil(LANES), rhs.k());
         match &rhs.panels {
-            Panels::Int8 { codes, scales, group, kind, rotated } => {
-                let (k_blocks, lines) = (k.div_ceil(4), kind.lines(groups(k, *group)));
-                let lhs = rows.rows(m, k, *group, *rotated);
-                let (codes, scales) = (codes.as_chunks().0, scales.as_chunks().0);
+            Panels::Int8(rhs) => {
+                let Coding { group, scales: kind, rotated } = rhs.coding;
+                let (k_blocks, lines) = (k.div_ceil(4), kind.lines(groups(k, group)));
+                let lhs = rows.rows(m, k, group, rotated);
+                let (codes, scales) = (rhs.blocks(), rhs.scale_lines());
                 assert!(codes.len() == panels * k_blocks && scales.len() == panels * lines);
-                Some(Operands { lhs, codes, scales, kind: *kind, int4: None, k_blocks, group: *group })
+                Some(Operands { lhs, codes, scales, kind, int4: None, k_blocks, group })
             }
-            Panels::Int4 { codes, scales, group, kind, rotated } => {
-                let (lines, scale_lines) = (k.div_ceil(8), kind.lines(groups(k, *group)));
-                let lhs = rows.rows(m, k, *group, *rotated);
-                let rhs =
-                    Int4Panels { codes: codes.as_chunks().0, scales: scales.as_chunks().0, kind: *kind };
+            Panels::Int4(rhs) => {
+                let Coding { group, scales: kind, rotated } = rhs.coding;
+                let (lines, scale_lines) = (k.div_ceil(8), kind.lines(groups(k, group)));
+                let lhs = rows.rows(m, k, group, rotated);
+                let rhs = Int4Panels { codes: rhs.blocks(), scales: rhs.scale_lines(), kind };
                 assert!(rhs.codes.len() == panels * lines && rhs.scales.len() == panels * scale_lines);
                 let (codes, scales, k_blocks) = (&[][..], &[][..], 2 * lines);
-                Some(Operands { lhs, codes, scales, kind: *kind, int4: Some(rhs), k_blocks, group: *group })
+                Some(Operands { lhs, codes, scales, kind, int4: Some(rhs), k_blocks, group })
             }
             _ => None,
         }
@@ -241,7 +261,8 @@ impl<'a> Operands<'a> {
         if self.int4.is_some() { self.k_blocks / 2 * 64 } else { self.k_blocks * 64 }
     }
 
-    /// Arguments of the wide kernel.
+    /// Arguments of the kernel of many rows. For the invariant of [`Int8Args`], tasks that run at the same time must not have
+    /// a row and a panel in common.
     pub(super) fn args(
         &self,
         (rows, panels): (Range<usize>, Range<usize>),
@@ -252,7 +273,7 @@ impl<'a> Operands<'a> {
     }
 }
 
-/// The grid of tasks: contiguous panels by contiguous rows.
+/// The grid of tasks: contiguous panels by contiguous rows. Each row and panel belongs to one task.
 struct Split {
     m: usize,
     panels: usize,
@@ -261,8 +282,8 @@ struct Split {
 }
 
 impl Split {
-    /// `unit`: panels that stay together. `tile_panels`: of the wide kernel; none for the narrow one. `row_bytes`: of the
-    /// left-hand side.
+    /// `unit`: panels that stay together. `tile_panels`: of the GEMM kernel; none for GEMV. `row_bytes`: of the left-hand
+    /// side.
     fn new(
         region: &Region<'_>,
         m: usize,
@@ -274,11 +295,11 @@ impl Split {
         let wanted = region.threads() * TASKS_PER_THREAD;
         match tile_panels {
             None => {
-                let at_least = NARROW_TASK_BYTES.div_ceil(panel_bytes.max(1));
+                let at_least = GEMV_TASK_BYTES.div_ceil(panel_bytes.max(1));
                 let panels_per_task = panels.div_ceil(wanted).max(at_least).max(1).next_multiple_of(unit);
                 Split { m, panels, rows_per_task: m.max(1), panels_per_task }
             }
-            // One column of tiles per task; all rows, unless that makes too few tasks or they do not stay in the cache.
+            // One column of tiles per task, and all rows, unless that makes too few tasks or rows do not stay in the cache.
             Some(tile_panels) => {
                 let tile_panels =
                     if tile_panels.is_multiple_of(unit) { tile_panels } else { tile_panels * unit };
@@ -311,7 +332,7 @@ impl Split {
 /// Where sums go.
 #[derive(Clone, Copy)]
 pub(super) struct Target<'a> {
-    pub(super) out: &'a SharedMut<f32>,
+    pub(super) out: &'a SharedMut<'a, f32>,
     /// Columns of the whole product, after its gate.
     pub(super) n: usize,
     /// Row and column of the product that the first row of `out` and its column `first` are.
@@ -325,12 +346,14 @@ pub(super) struct Target<'a> {
 }
 
 impl Target<'_> {
-    /// Bias, residual or gate, and out with them: the first `panels` of `P` panels of every row of `sums`, which is that of
-    /// `row` and `panel`, those below.
+    /// Adds bias and residual, or applies the gate, and writes the sums to `out`: the first `panels` panels of each row of
+    /// `sums`. `row` and `panel` are the first ones.
+    ///
+    /// # Panics
+    /// When `out` has no place for them.
     ///
     /// # Safety
-    /// All rows must be below m, all panels below `n / 16` rounded up (both of the product), and all in the caller's task;
-    /// `out` must have a place for them.
+    /// No other task may have one of the rows and one of the panels.
     #[inline(always)]
     pub(super) unsafe fn finish<const P: usize>(
         &self,
@@ -348,16 +371,15 @@ impl Target<'_> {
         });
     }
 
-    /// [`finish`](Self::finish) for all sums, from registers, of those rows that are below `end`.
+    /// As [`finish`](Self::finish), with sums in registers.
     ///
     /// # Safety
-    /// As there, for `R` rows from `row` and `P` panels from `panel`.
+    /// As [`finish`](Self::finish), for `R` rows from `row` and `P` panels from `panel`.
     #[inline(always)]
     pub(super) unsafe fn finish_tile<S: Simd, const R: usize, const P: usize>(
         &self,
         s: S,
         (row, panel): (usize, usize),
-        end: usize,
         sums: [[S::F32; P]; R],
     ) {
         let mut stored = [[[0.0; LANES]; P]; R];
@@ -366,15 +388,18 @@ impl Target<'_> {
                 s.store(sums[r][p], &mut stored[r][p]);
             }
         }
-        // SAFETY: the caller's promise.
-        unsafe { self.finish((row, panel), P, &stored[..R.min(end - row)]) };
+        // SAFETY: the clause above is that of `finish`, for the same rows and panels.
+        unsafe { self.finish((row, panel), P, &stored) };
     }
 }
 
-/// What becomes of sums. A kernel of its own, since every tile of every format would have a copy of it.
+/// The epilogue of all products. A kernel of its own, because otherwise every tile of every format would have a copy of it.
 pub(super) struct Finish;
 
-/// See [`Target::finish`], which alone makes them.
+/// Arguments of [`Finish`].
+///
+/// Invariant, established by [`Target::finish`], which alone makes them: no other task has one of the rows and one of the
+/// panels.
 pub(super) struct FinishArgs<'a> {
     target: Target<'a>,
     row: usize,
@@ -396,9 +421,12 @@ impl Kernel for Finish {
             for (panel, sum) in (args.panel..).zip(&sums[..args.panels]) {
                 // Of a gated product, the gate's panel comes before up's.
                 let column = if gate.is_some() { panel / 2 } else { panel } * LANES;
+                assert!(column < n, "panel {panel} of {n} columns");
                 let count = LANES.min(n - column);
-                // SAFETY: inside `out` by the caller's promise; no other task has this row and panel.
-                let out = unsafe { out.slice((row - origin.0) * stride + first + column - origin.1, count) };
+                let start = (row - origin.0) * stride + first + column - origin.1;
+                // SAFETY: the invariant of `FinishArgs`: no other task has this row and panel, and a gate and its up, which
+                // share a place in `out`, belong to one task and come one after the other.
+                let out = unsafe { out.slice(start, count) };
                 let mut sum = s.load(sum);
                 if let Some(bias) = bias {
                     sum = s.add(sum, s.load_partial(&bias[panel * LANES..][..count]));
@@ -410,7 +438,7 @@ impl Kernel for Finish {
                 if residual {
                     sum = s.add(sum, s.load_partial(out));
                 }
-                // Up finds the gate's sum where the product goes.
+                // The sum of the gate is where the product goes.
                 if let Some(activation) = gate
                     && panel % 2 == 1
                 {

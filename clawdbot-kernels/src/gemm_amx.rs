@@ -18,6 +18,7 @@ use super::quantize::Int8Rows;
 use super::scale_lines::{MinimaArgs, WidenArgs};
 use super::simd::LANES;
 use super::tiles::{SumTile, TILE_BYTES, TILE_ROWS, Tiles};
+use super::unchecked::item;
 use super::{Kernel, Simd};
 
 /// Panels of a block.
@@ -32,43 +33,60 @@ const SLAB_TILES: usize = 8;
 /// The f32 sums of a row of a block.
 type Sums = [[f32; LANES]; PANELS];
 
-/// Many rows on tiles of kind `T`. Groups other than 32, 64 and 128 go to the kernel without tiles.
+/// Many rows on tiles of kind `T`. Groups other than 32, 64 and 128 go to the kernel without tiles. Used only in kernel sets
+/// whose `detected` in `isa.rs` asks for the tiles, and after the system permitted them (and in tests, with a model of them
+/// that needs neither).
 pub(super) struct Tiled<T>(PhantomData<T>);
 impl<T: Tiles> Kernel for Tiled<T> {
     type Args<'a> = Int8Args<'a>;
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, args: Int8Args<'_>) {
-        // SAFETY: a kernel set with this kernel is used only where its tiles are, see `isa`.
-        unsafe {
-            match args.group {
-                32 => task::<S, T, false>(s, &args, 8),
-                64 => task::<S, T, false>(s, &args, 16),
-                128 => task::<S, T, true>(s, &args, 16),
-                _ => Gemm::<4, 3>::run(s, args),
-            }
+        match args.group {
+            // SAFETY: the CPU has the tiles, see `Tiled`, and this thread has no other value of `T`.
+            32 => unsafe { task::<S, T, false>(s, &args, 8) },
+            // SAFETY: the CPU has the tiles, see `Tiled`, and this thread has no other value of `T`.
+            64 => unsafe { task::<S, T, false>(s, &args, 16) },
+            // SAFETY: the CPU has the tiles, see `Tiled`, and this thread has no other value of `T`.
+            128 => unsafe { task::<S, T, true>(s, &args, 16) },
+            _ => Gemm::<4, 3>::run(s, args),
         }
     }
 }
 
+/// int32 sums of a step: `[block of 16 rows, k-tile][panel]`.
+type StepTiles = [[SumTile; PANELS]; 4];
+/// Scales of the weights of a slab, widened: `[group][panel]`.
+type SlabScales = [[[f32; LANES]; PANELS]; SLAB_TILES];
+/// A tile of weights.
+type WeightTile = [[i8; TILE_BYTES]; TILE_ROWS];
+
 /// What a task keeps in the first-level cache.
 #[repr(align(64))]
 struct Stage {
-    /// int32 sums of two steps in turn: `[step][block of 16 rows, k-tile][panel]`.
-    tiles: [[[SumTile; PANELS]; 4]; 2],
+    /// Of two steps in turn.
+    tiles: MaybeUninit<[StepTiles; 2]>,
     /// f32 sums of a chunk of rows.
-    sums: [Sums; CHUNK_ROWS],
-    /// Scales of the weights of two slabs in turn, widened: `[slab][group][panel]`.
-    scales: [[[[f32; LANES]; PANELS]; SLAB_TILES]; 2],
-    /// The last k-tile of the two panels, where it is not a whole one, and a tile of zeros.
-    padded: [[i8; TILE_ROWS * TILE_BYTES]; PANELS + 1],
+    sums: MaybeUninit<[Sums; CHUNK_ROWS]>,
+    /// Of two slabs in turn.
+    scales: MaybeUninit<[SlabScales; 2]>,
+    /// The last k-tile of the two panels, where it is not a whole one, followed by zeros; and a tile of zeros.
+    padded: [WeightTile; PANELS + 1],
     /// A slab of weights that are not kept as int8.
-    unpacked: [[i8; SLAB_TILES * TILE_ROWS * TILE_BYTES]; PANELS],
+    unpacked: MaybeUninit<[[[i8; TILE_BYTES]; SLAB_TILES * TILE_ROWS]; PANELS]>,
 }
 
 /// 1 to 32 rows x 2 panels x 2 k-tiles.
+///
+/// Invariant, established by [`task`], which alone makes them, and kept until the step after it has been computed:
+/// - `activations` is valid for reads of a k-tile at each multiple of `stride`, 16 times (32 times with more than 16 rows), and
+///   of another one `second` bytes on;
+/// - each of `weights` is valid for reads of a tile;
+/// - `scales` has the scales of `groups` groups from 0 on for each of `rows` rows, rounded up to a multiple of 8;
+/// - `weight_scales` points to those of `groups` groups, initialised;
+/// - `sums` points to `rows` rows, rounded up to a multiple of 8, initialised, which nothing else uses.
 #[derive(Clone, Copy)]
-struct Step {
+struct Step<'a> {
     /// First row, first k-tile.
     activations: *const i8,
     /// Bytes from row to row.
@@ -80,8 +98,8 @@ struct Step {
     rows: usize,
     /// Groups that end here: 1 or 2.
     groups: usize,
-    /// Scale of the first row and group.
-    scales: *const f32,
+    /// From the first row and group on.
+    scales: &'a [f32],
     /// Scales from row to row.
     scale_stride: usize,
     weight_scales: *const [[f32; LANES]; PANELS],
@@ -94,267 +112,317 @@ struct Step {
 /// The rows of the task by its panels. `JOINED`: a group has two k-tiles, not one.
 ///
 /// # Safety
-/// The thread may use `T`; rows and panels must be the task's.
+/// The CPU must have the tiles, and the thread no other value of `T`.
 #[inline(always)]
 unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>, tile_blocks: usize) {
     args.check(TILE_ROWS);
     let Int8Rows { codes, stride, scales, starts } = args.lhs;
     let (k_blocks, groups) = (args.k_blocks, args.groups());
     let ((lines, kind), kernels) = (args.scale_lines(), args.target.kernels);
+    let panel_lines = kind.lines(groups);
     let k_tiles = k_blocks.div_ceil(tile_blocks);
     let tile_groups = |tiles: usize| if JOINED { tiles.div_ceil(2) } else { tiles };
     assert!(stride >= k_tiles * 4 * tile_blocks, "rows are padded to whole tiles");
-    let mut stage = MaybeUninit::<Stage>::uninit();
-    let stage = stage.as_mut_ptr();
+    let mut stage = Stage {
+        tiles: MaybeUninit::uninit(),
+        sums: MaybeUninit::uninit(),
+        scales: MaybeUninit::uninit(),
+        padded: [[[0; TILE_BYTES]; TILE_ROWS]; PANELS + 1],
+        unpacked: MaybeUninit::uninit(),
+    };
     let slab_bytes = SLAB_TILES * tile_blocks * TILE_BYTES;
-    // SAFETY: the caller's promise. Every pointer below stays inside its array: `check` has compared the arrays with the
-    // rows (15 more may be read), the panels, `k_blocks` and `groups`; tiles of weights that would end beyond their
-    // panel are read from `padded`; rows have `stride` codes. Every part of the stage is written before it is read.
-    unsafe {
-        let mut pipeline = Pipeline {
-            tiles: T::configure(tile_blocks),
-            buffers: (&raw mut (*stage).tiles).cast(),
-            turn: 0,
-            pending: None,
-        };
-        let padded: *mut [i8; TILE_ROWS * TILE_BYTES] = (&raw mut (*stage).padded).cast();
-        padded.write_bytes(0, PANELS + 1);
-        let sums: *mut Sums = (&raw mut (*stage).sums).cast();
-        let unpacked: *mut [i8; SLAB_TILES * TILE_ROWS * TILE_BYTES] = (&raw mut (*stage).unpacked).cast();
-        let slab_scales: *mut [[[f32; LANES]; PANELS]; SLAB_TILES] = (&raw mut (*stage).scales).cast();
-        let mut panel = args.panels.start;
-        while panel < args.panels.end {
-            let count = PANELS.min(args.panels.end - panel);
-            // An odd last panel goes twice, and its double is dropped.
-            let panels = [panel, panel + count - 1];
-            let tail = k_blocks % tile_blocks;
-            if tail > 0 && args.int4.is_none() {
-                for p in 0..PANELS {
-                    let from = args.codes.as_ptr().add(panels[p] * k_blocks + k_blocks - tail).cast::<i8>();
-                    let to = padded.add(p).cast::<i8>();
-                    to.copy_from_nonoverlapping(from, tail * TILE_BYTES);
-                }
+    let mut pipeline = Pipeline {
+        // SAFETY: the clause on the tiles.
+        tiles: unsafe { T::configure(tile_blocks) },
+        buffers: stage.tiles.as_mut_ptr().cast(),
+        turn: 0,
+        pending: None,
+    };
+    // Everything is written before it is read: sums when a chunk begins, scales and unpacked weights when a slab begins.
+    let stage_sums: *mut Sums = stage.sums.as_mut_ptr().cast();
+    let stage_scales: *mut SlabScales = stage.scales.as_mut_ptr().cast();
+    let unpacked: *mut [[i8; TILE_BYTES]; SLAB_TILES * TILE_ROWS] = stage.unpacked.as_mut_ptr().cast();
+    let mut panel = args.panels.start;
+    while panel < args.panels.end {
+        let count = PANELS.min(args.panels.end - panel);
+        // An odd last panel goes twice, and its double is dropped.
+        let panels = [panel, panel + count - 1];
+        let tail = k_blocks % tile_blocks;
+        if args.int4.is_none() {
+            for p in 0..PANELS {
+                let panel = &args.codes[panels[p] * k_blocks..][..k_blocks];
+                stage.padded[p][..tail].copy_from_slice(&panel[k_blocks - tail..]);
             }
-            // Where a panel is: of int4, a line of codes is two k-blocks.
-            let (codes_start, panel_bytes): (*const i8, usize) = match args.int4 {
-                Some(Int4Panels { codes, .. }) => (codes.as_ptr().cast(), k_blocks / 2 * TILE_BYTES),
-                None => (args.codes.as_ptr().cast(), k_blocks * TILE_BYTES),
-            };
-            let slab_bytes = if args.int4.is_some() { slab_bytes / 2 } else { slab_bytes };
-            let base = [codes_start.add(panels[0] * panel_bytes), codes_start.add(panels[1] * panel_bytes)];
-            let chunk_rows = row_chunk(args.rows.len(), BLOCK_ROWS);
-            let mut chunk = args.rows.start;
-            while chunk < args.rows.end {
-                let rows = chunk_rows.min(args.rows.end - chunk);
-                for row in 0..rows.next_multiple_of(EPILOGUE_ROWS) {
-                    *sums.add(row) = [[0.0; LANES]; PANELS];
-                }
-                let mut previous: Option<Step> = None;
-                for first_tile in (0..k_tiles).step_by(SLAB_TILES) {
-                    let slab_tiles = SLAB_TILES.min(k_tiles - first_tile);
-                    let first_group = tile_groups(first_tile);
-                    // The step before this slab still uses the scales of its own slab.
-                    let weight_scales =
-                        slab_scales.add(first_tile / SLAB_TILES % 2).cast::<[[f32; LANES]; PANELS]>();
-                    for p in 0..PANELS {
-                        let lines = lines.as_ptr().add(panels[p] * kind.lines(groups));
-                        let to = (weight_scales.cast::<[f32; LANES]>().add(p), PANELS);
-                        let range = (first_group, tile_groups(slab_tiles));
-                        kernels.scale_lines.call(WidenArgs::new(kind, lines, range, to));
-                        if args.int4.is_some() {
-                            let blocks = (slab_tiles * tile_blocks).min(k_blocks - first_tile * tile_blocks);
-                            let from = base[p].add(first_tile * tile_blocks / 2 * TILE_BYTES).cast();
-                            let to = unpacked.add(p).cast::<[i8; TILE_BYTES]>();
-                            gemm_int4::fill(s, kind.zero(), from, blocks / 2, to, 1);
-                            to.add(blocks).write_bytes(0, slab_tiles * tile_blocks - blocks);
-                        }
+        }
+        // Where a panel is: of int4, a line of codes is two k-blocks.
+        let (codes_start, panel_bytes): (*const i8, usize) = match args.int4 {
+            Some(Int4Panels { codes, .. }) => (codes.as_ptr().cast(), k_blocks / 2 * TILE_BYTES),
+            None => (args.codes.as_ptr().cast(), k_blocks * TILE_BYTES),
+        };
+        let slab_bytes = if args.int4.is_some() { slab_bytes / 2 } else { slab_bytes };
+        let base = panels.map(|panel| codes_start.wrapping_add(panel * panel_bytes));
+        let chunk_rows = row_chunk(args.rows.len(), BLOCK_ROWS);
+        let mut chunk = args.rows.start;
+        while chunk < args.rows.end {
+            let rows = chunk_rows.min(args.rows.end - chunk);
+            let sum_rows = rows.next_multiple_of(EPILOGUE_ROWS);
+            assert!(sum_rows <= CHUNK_ROWS, "{rows} rows of a chunk");
+            // SAFETY: `stage_sums` has `CHUNK_ROWS` rows, which is as many or more, as asserted.
+            unsafe { stage_sums.write_bytes(0, sum_rows) };
+            let mut previous: Option<Step<'_>> = None;
+            for first_tile in (0..k_tiles).step_by(SLAB_TILES) {
+                let slab_tiles = SLAB_TILES.min(k_tiles - first_tile);
+                let first_group = tile_groups(first_tile);
+                // The step before this slab still uses the scales of its own slab.
+                let weight_scales: *mut [[f32; LANES]; PANELS] =
+                    stage_scales.wrapping_add(first_tile / SLAB_TILES % 2).cast();
+                for p in 0..PANELS {
+                    let lines = &lines[panels[p] * panel_lines..];
+                    let of_slab = first_group..first_group + tile_groups(slab_tiles);
+                    let to = weight_scales.cast::<[f32; LANES]>().wrapping_add(p);
+                    // SAFETY: the lines are of a `Panel`, and so aligned. `to` is panel `p` of the slab's first group; the slab
+                    // has room for `SLAB_TILES` groups, and the steps that read these scales have been computed.
+                    let args_of_slab = unsafe { WidenArgs::new(kind, lines, of_slab, to, PANELS) };
+                    kernels.scale_lines.call(args_of_slab);
+                    if let Some(Int4Panels { codes, .. }) = args.int4 {
+                        let first_block = first_tile * tile_blocks;
+                        let blocks = (slab_tiles * tile_blocks).min(k_blocks - first_block);
+                        let from = &codes[(panels[p] * k_blocks + first_block) / 2..][..blocks / 2];
+                        let to = unpacked.wrapping_add(p).cast::<[i8; TILE_BYTES]>();
+                        // SAFETY: `to` is room for `SLAB_TILES * TILE_ROWS` blocks, and `blocks` is at most `slab_tiles *
+                        // tile_blocks`.
+                        unsafe { gemm_int4::fill(s, kind.zero(), from, to, 1) };
+                        // SAFETY: `blocks` and these blocks are `slab_tiles * tile_blocks`, for which `to` is room.
+                        unsafe { to.wrapping_add(blocks).write_bytes(0, slab_tiles * tile_blocks - blocks) };
                     }
-                    let steps = slab_tiles.div_ceil(2) * rows.div_ceil(BLOCK_ROWS);
-                    // The next slab's weights: of these panels, or of the next ones.
-                    let ahead = if first_tile + SLAB_TILES < k_tiles {
-                        [
-                            base[0].wrapping_add((first_tile / SLAB_TILES + 1) * slab_bytes),
-                            base[1].wrapping_add((first_tile / SLAB_TILES + 1) * slab_bytes),
-                        ]
-                    } else if chunk + chunk_rows >= args.rows.end {
-                        [base[1].wrapping_add(panel_bytes), base[1].wrapping_add(2 * panel_bytes)]
-                    } else {
-                        base
-                    };
-                    let ahead_lines = (slab_bytes / TILE_BYTES).div_ceil(steps);
-                    let mut asked = 0;
-                    let mut row = 0;
-                    while row < rows {
-                        let mut tile = 0;
-                        while tile < slab_tiles {
-                            let at = first_tile + tile;
-                            let mut weights = [[padded.add(PANELS).cast::<i8>().cast_const(); PANELS]; 2];
-                            for (half, weights) in weights.iter_mut().enumerate() {
-                                for p in 0..PANELS {
-                                    if args.int4.is_some() {
-                                        if at + half < k_tiles {
-                                            let tile = (tile + half) * tile_blocks * TILE_BYTES;
-                                            weights[p] = unpacked.add(p).cast::<i8>().add(tile);
-                                        }
-                                    } else if (at + half + 1) * tile_blocks <= k_blocks {
-                                        weights[p] = base[p].add((at + half) * tile_blocks * TILE_BYTES);
-                                    } else if (at + half) * tile_blocks < k_blocks {
-                                        weights[p] = padded.add(p).cast();
+                }
+                let steps = slab_tiles.div_ceil(2) * rows.div_ceil(BLOCK_ROWS);
+                // The next slab's weights: of these panels, or of the next ones.
+                let ahead = if first_tile + SLAB_TILES < k_tiles {
+                    base.map(|base| base.wrapping_add((first_tile / SLAB_TILES + 1) * slab_bytes))
+                } else if chunk + chunk_rows >= args.rows.end {
+                    [base[1].wrapping_add(panel_bytes), base[1].wrapping_add(2 * panel_bytes)]
+                } else {
+                    base
+                };
+                let ahead_lines = (slab_bytes / TILE_BYTES).div_ceil(steps);
+                let mut asked = 0;
+                let mut row = 0;
+                while row < rows {
+                    let mut tile = 0;
+                    while tile < slab_tiles {
+                        let at = first_tile + tile;
+                        let zeros: *const i8 = stage.padded[PANELS].as_flattened().as_ptr();
+                        let mut weights = [[zeros; PANELS]; 2];
+                        for (half, weights) in weights.iter_mut().enumerate() {
+                            for p in 0..PANELS {
+                                if args.int4.is_some() {
+                                    if at + half < k_tiles {
+                                        let tile = (tile + half) * tile_blocks * TILE_BYTES;
+                                        weights[p] = unpacked.wrapping_add(p).cast::<i8>().wrapping_add(tile);
                                     }
+                                } else if (at + half + 1) * tile_blocks <= k_blocks {
+                                    weights[p] = base[p].wrapping_add((at + half) * tile_blocks * TILE_BYTES);
+                                } else if (at + half) * tile_blocks < k_blocks {
+                                    weights[p] = stage.padded[p].as_flattened().as_ptr();
                                 }
                             }
-                            let two = at + 1 < k_tiles;
-                            let group = tile_groups(tile);
-                            let step = Step {
-                                activations: codes
-                                    .as_ptr()
-                                    .add((chunk + row) * stride + at * 4 * tile_blocks),
-                                stride,
-                                second: if two { 4 * tile_blocks } else { 0 },
-                                weights,
-                                rows: BLOCK_ROWS.min(rows - row),
-                                groups: if JOINED || !two { 1 } else { 2 },
-                                scales: scales.as_ptr().add((chunk + row) * groups + first_group + group),
-                                scale_stride: groups,
-                                weight_scales: weight_scales.add(group),
-                                sums: sums.add(row),
-                                ahead: [ahead[0].wrapping_add(asked), ahead[1].wrapping_add(asked)],
-                                ahead_lines,
-                            };
-                            asked += ahead_lines * TILE_BYTES;
-                            pipeline.advance::<S, JOINED>(s, &step, previous.as_ref());
-                            previous = Some(step);
-                            tile += 2;
                         }
-                        row += BLOCK_ROWS;
+                        let two = at + 1 < k_tiles;
+                        let group = tile_groups(tile);
+                        // The invariant of `Step`: by `args.check` there are 15 rows after the last, so 16 from each row on,
+                        // and rows are padded to whole tiles, as asserted; tiles of weights that would end after their panel
+                        // are those of `padded`; the scales are those of the slab, the sums those of the chunk.
+                        let step = Step {
+                            activations: codes[(chunk + row) * stride + at * 4 * tile_blocks..].as_ptr(),
+                            stride,
+                            second: if two { 4 * tile_blocks } else { 0 },
+                            weights,
+                            rows: BLOCK_ROWS.min(rows - row),
+                            groups: if JOINED || !two { 1 } else { 2 },
+                            scales: &scales[(chunk + row) * groups + first_group + group..],
+                            scale_stride: groups,
+                            weight_scales: weight_scales.wrapping_add(group),
+                            sums: stage_sums.wrapping_add(row),
+                            ahead: ahead.map(|ahead| ahead.wrapping_add(asked)),
+                            ahead_lines,
+                        };
+                        asked += ahead_lines * TILE_BYTES;
+                        // SAFETY: `previous` is the step of the last call of this chunk, and none is pending when it begins:
+                        // `drain` has ended the chunk before.
+                        unsafe { pipeline.advance::<S, JOINED>(s, &step, previous.as_ref()) };
+                        previous = Some(step);
+                        tile += 2;
                     }
+                    row += BLOCK_ROWS;
                 }
-                if let Some(last) = previous {
-                    pipeline.drain(s, &last);
-                }
-                let sums = std::slice::from_raw_parts_mut(sums, rows);
-                if kind.minimum() {
-                    let lines = lines.as_ptr().add(panel * kind.lines(groups));
-                    let row_scales =
-                        (scales.as_ptr().add(chunk * groups), starts.as_ptr().add(chunk * groups));
-                    kernels.minima.call(MinimaArgs::new(kind, lines, row_scales, groups, sums, count));
-                }
-                args.target.finish((chunk, panel), count, sums);
-                chunk += chunk_rows;
             }
-            panel += PANELS;
+            if let Some(last) = previous {
+                // SAFETY: `last` is the step of the last call of `advance`.
+                unsafe { pipeline.drain(s, &last) };
+            }
+            // SAFETY: `rows <= sum_rows` rows are initialised, and no step that writes them is left.
+            let sums = unsafe { std::slice::from_raw_parts_mut(stage_sums, rows) };
+            if kind.minimum() {
+                let lhs = (&scales[chunk * groups..], &starts[chunk * groups..]);
+                let lines = &lines[panel * panel_lines..];
+                // SAFETY: the lines are of a `Panel`, and so aligned.
+                let args = unsafe { MinimaArgs::new(kind, lines, lhs, groups, sums, count) };
+                kernels.minima.call(args);
+            }
+            // SAFETY: rows and panels are those of `args`: by the invariant of `Int8Args` no other task's.
+            unsafe { args.target.finish((chunk, panel), count, sums) };
+            chunk += chunk_rows;
         }
+        panel += PANELS;
     }
 }
 
 /// Tiles and vectors at work on two steps at a time.
+///
+/// Invariant, established by [`task`], which alone makes one: `buffers` points to two buffers, which nothing else uses; `turn`
+/// is 0 or 1; `pending` points into one of the buffers.
 struct Pipeline<T> {
     tiles: T,
     /// Two buffers.
-    buffers: *mut [[SumTile; PANELS]; 4],
+    buffers: *mut StepTiles,
     /// The buffer that the next step fills.
     turn: usize,
     /// Where the sums go that are still in the tiles.
     pending: Option<*mut [SumTile; PANELS]>,
 }
 
-/// The four tile products of 16 rows and one k-tile with two panels: stores the sums of the products before, unless
-/// `$keep`, and leaves its own in the tiles.
-macro_rules! products {
-    ($self:ident, $activations:expr, $step:ident, [$w0:literal, $w1:literal], load: $weights:expr, keep: $keep:expr, to: $to:expr) => {{
-        let weights: Option<[*const i8; PANELS]> = $weights;
-        let before = $self.pending.filter(|_| !$keep);
-        if let Some(before) = before {
-            $self.tiles.store::<0>(&mut (&mut *before)[0]);
-        }
-        $self.tiles.load_activations($activations, $step.stride);
-        if let Some(weights) = weights {
-            $self.tiles.load_weights::<$w0>(weights[0]);
-        }
-        if !$keep {
-            $self.tiles.zero::<0>();
-        }
-        $self.tiles.multiply::<0, $w0>();
-        if let Some(before) = before {
-            $self.tiles.store::<1>(&mut (&mut *before)[1]);
-        }
-        if let Some(weights) = weights {
-            $self.tiles.load_weights::<$w1>(weights[1]);
-        }
-        if !$keep {
-            $self.tiles.zero::<1>();
-        }
-        $self.tiles.multiply::<1, $w1>();
-        $self.pending = Some($to);
-    }};
+/// Sums that [`Pipeline::products`] replaces in the tiles, or keeps and adds to.
+#[derive(Clone, Copy, PartialEq)]
+enum Before {
+    Store,
+    Keep,
 }
 
 impl<T: Tiles> Pipeline<T> {
+    /// The four tile products of 16 rows and one k-tile with two panels, weights in tiles `W0` and `W1`: stores the sums of
+    /// the products before, unless they are kept, and leaves its own, which go `to` a buffer, in the tiles. Without
+    /// `weights` those that are loaded are used again.
+    ///
+    /// # Safety
+    /// `activations` must be valid for reads of a k-tile at each of the 16 multiples of `stride`, and `weights` of a tile;
+    /// `to` must point into the buffers.
+    #[inline(always)]
+    unsafe fn products<const W0: usize, const W1: usize>(
+        &mut self,
+        activations: *const i8,
+        stride: usize,
+        weights: Option<[*const i8; PANELS]>,
+        before: Before,
+        to: *mut [SumTile; PANELS],
+    ) {
+        let pending =
+            self.pending.filter(|_| before == Before::Store).map(|pending| pending.cast::<SumTile>());
+        if let Some(pending) = pending {
+            // SAFETY: the invariant of `Pipeline`: the sums of the first panel, in a buffer.
+            self.tiles.store::<0>(unsafe { &mut *pending });
+        }
+        // SAFETY: the clause on `activations`.
+        unsafe { self.tiles.load_activations(activations, stride) };
+        if let Some(weights) = weights {
+            // SAFETY: the clause on `weights`.
+            unsafe { self.tiles.load_weights::<W0>(weights[0]) };
+        }
+        if before == Before::Store {
+            self.tiles.zero::<0>();
+        }
+        self.tiles.multiply::<0, W0>();
+        if let Some(pending) = pending {
+            // SAFETY: the invariant of `Pipeline`: the sums of the second panel, in a buffer.
+            self.tiles.store::<1>(unsafe { &mut *pending.wrapping_add(1) });
+        }
+        if let Some(weights) = weights {
+            // SAFETY: the clause on `weights`.
+            unsafe { self.tiles.load_weights::<W1>(weights[1]) };
+        }
+        if before == Before::Store {
+            self.tiles.zero::<1>();
+        }
+        self.tiles.multiply::<1, W1>();
+        self.pending = Some(to);
+    }
+
     /// Computes the tile products of `step` and, in between, the f32 sums of the step before it.
     ///
     /// # Safety
-    /// The pointers of both steps must be valid for what [`Step`] says they are; `previous` must be the step of the last
-    /// call, or none when nothing is pending.
+    /// `previous` must be the step of the last call, or none when nothing is pending.
     #[inline(always)]
-    unsafe fn advance<S: Simd, const JOINED: bool>(&mut self, s: S, step: &Step, previous: Option<&Step>) {
-        // SAFETY: the caller's promises; `turn` is 0 or 1.
+    unsafe fn advance<S: Simd, const JOINED: bool>(
+        &mut self,
+        s: S,
+        step: &Step<'_>,
+        previous: Option<&Step<'_>>,
+    ) {
+        let buffer = self.buffers.wrapping_add(self.turn);
+        let done = self.buffers.wrapping_add(1 - self.turn);
+        self.turn = 1 - self.turn;
+        let at = |index: usize| buffer.cast::<[SumTile; PANELS]>().wrapping_add(index);
+        // Where a group has two k-tiles, the products of the second are added to those of the first.
+        let (second, next) = if JOINED { (Before::Keep, 0) } else { (Before::Store, 1) };
+        let (rows, stride) = (step.activations, step.stride);
+        let (first_weights, second_weights) = (Some(step.weights[0]), Some(step.weights[1]));
+        // SAFETY: the invariant of `Step`: its first k-tile; tile 0 of four of the buffer.
+        unsafe { self.products::<3, 4>(rows, stride, first_weights, Before::Store, at(0)) };
+        prefetch(s, step, 0);
+        // SAFETY: the sums of `previous` are in `done`: its last ones were stored by the products above.
+        unsafe { epilogue(s, done, previous, 0) };
+        // SAFETY: the invariant of `Step`: its second k-tile; tile 0 or 1 of four of the buffer.
         unsafe {
-            let buffer = self.buffers.add(self.turn);
-            let done = self.buffers.add(1 - self.turn);
-            self.turn = 1 - self.turn;
-            let at = |index: usize| buffer.cast::<[SumTile; PANELS]>().add(index);
-            let rows = step.activations;
-            products!(self, rows, step, [3, 4], load: Some(step.weights[0]), keep: false, to: at(0));
-            prefetch(s, step, 0);
-            epilogue(s, done, previous, 0);
-            let to = at(usize::from(!JOINED));
-            products!(self, rows.add(step.second), step, [5, 6], load: Some(step.weights[1]), keep: JOINED, to: to);
-            prefetch(s, step, 1);
-            epilogue(s, done, previous, 1);
-            if step.rows > TILE_ROWS {
-                let rows = rows.add(TILE_ROWS * step.stride);
-                products!(self, rows, step, [3, 4], load: None, keep: false, to: at(2));
-                prefetch(s, step, 2);
-                epilogue(s, done, previous, 2);
-                let to = at(2 + usize::from(!JOINED));
-                products!(self, rows.add(step.second), step, [5, 6], load: None, keep: JOINED, to: to);
-                prefetch(s, step, 3);
-                epilogue(s, done, previous, 3);
-            } else {
-                prefetch(s, step, 2);
-                epilogue(s, done, previous, 2);
-                prefetch(s, step, 3);
-                epilogue(s, done, previous, 3);
-            }
+            self.products::<5, 6>(rows.wrapping_add(step.second), stride, second_weights, second, at(next));
+        };
+        prefetch(s, step, 1);
+        // SAFETY: the sums of `previous` are in `done`, see part 0.
+        unsafe { epilogue(s, done, previous, 1) };
+        if step.rows > TILE_ROWS {
+            let rows = rows.wrapping_add(TILE_ROWS * stride);
+            // SAFETY: the invariant of `Step` with more than 16 rows: its first k-tile; tile 2 of four of the buffer.
+            unsafe { self.products::<3, 4>(rows, stride, None, Before::Store, at(2)) };
+            prefetch(s, step, 2);
+            // SAFETY: the sums of `previous` are in `done`, see part 0.
+            unsafe { epilogue(s, done, previous, 2) };
+            // SAFETY: the invariant of `Step` with more than 16 rows: its second k-tile; tile 2 or 3 of four of the buffer.
+            unsafe {
+                self.products::<5, 6>(rows.wrapping_add(step.second), stride, None, second, at(2 + next));
+            };
+        } else {
+            prefetch(s, step, 2);
+            // SAFETY: the sums of `previous` are in `done`, see part 0.
+            unsafe { epilogue(s, done, previous, 2) };
         }
+        prefetch(s, step, 3);
+        // SAFETY: the sums of `previous` are in `done`, see part 0.
+        unsafe { epilogue(s, done, previous, 3) };
     }
 
     /// The f32 sums of the last step.
     ///
     /// # Safety
-    /// As [`Pipeline::advance`].
+    /// `last` must be the step of the last call of [`advance`](Self::advance).
     #[inline(always)]
-    unsafe fn drain<S: Simd>(&mut self, s: S, last: &Step) {
-        // SAFETY: the caller's promises.
-        unsafe {
-            if let Some(pending) = self.pending.take() {
-                self.tiles.store::<0>(&mut (&mut *pending)[0]);
-                self.tiles.store::<1>(&mut (&mut *pending)[1]);
-            }
-            let done = self.buffers.add(1 - self.turn);
-            for part in 0..BLOCK_ROWS / EPILOGUE_ROWS {
-                epilogue(s, done, Some(last), part);
-            }
+    unsafe fn drain<S: Simd>(&mut self, s: S, last: &Step<'_>) {
+        if let Some(pending) = self.pending.take() {
+            let pending = pending.cast::<SumTile>();
+            // SAFETY: the invariant of `Pipeline`: the sums of the first panel, in a buffer.
+            self.tiles.store::<0>(unsafe { &mut *pending });
+            // SAFETY: the invariant of `Pipeline`: the sums of the second panel, in a buffer.
+            self.tiles.store::<1>(unsafe { &mut *pending.wrapping_add(1) });
+        }
+        let done = self.buffers.wrapping_add(1 - self.turn);
+        for part in 0..BLOCK_ROWS / EPILOGUE_ROWS {
+            // SAFETY: the sums of `last` are in `done`: its last ones were stored above.
+            unsafe { epilogue(s, done, Some(last), part) };
         }
     }
 }
 
 /// Asks for a quarter of the lines that the step wants ahead.
-///
-/// # Safety
-/// None: prefetches may go anywhere.
 #[inline(always)]
-unsafe fn prefetch<S: Simd>(s: S, step: &Step, part: usize) {
+fn prefetch<S: Simd>(s: S, step: &Step<'_>, part: usize) {
     for ahead in step.ahead {
         for line in (part..step.ahead_lines).step_by(4) {
             s.prefetch(ahead.wrapping_add(line * TILE_BYTES).cast());
@@ -362,62 +430,63 @@ unsafe fn prefetch<S: Simd>(s: S, step: &Step, part: usize) {
     }
 }
 
-/// Adds the groups of 8 rows to their f32 sums.
+/// Adds the groups of 8 rows of a step, if it has them, to their f32 sums.
 ///
 /// # Safety
-/// As [`Pipeline::advance`]; `part` is below 4.
+/// `tiles` must point to the sums of the step's rows; `part` must be below 4.
 #[inline(always)]
-unsafe fn epilogue<S: Simd>(s: S, tiles: *const [[SumTile; PANELS]; 4], step: Option<&Step>, part: usize) {
+unsafe fn epilogue<S: Simd>(s: S, tiles: *const StepTiles, step: Option<&Step<'_>>, part: usize) {
     let Some(step) = step.filter(|step| part * EPILOGUE_ROWS < step.rows) else {
         return;
     };
-    // SAFETY: the caller's promises.
-    unsafe {
-        match step.groups {
-            1 => add_groups::<S, 1>(s, tiles, step, part),
-            _ => add_groups::<S, 2>(s, tiles, step, part),
-        }
+    match step.groups {
+        // SAFETY: the clauses above; the step has rows of this part, as filtered, and one group.
+        1 => unsafe { add_groups::<S, 1>(s, tiles, step, part) },
+        // SAFETY: the clauses above; the step has rows of this part, as filtered, and two groups.
+        _ => unsafe { add_groups::<S, 2>(s, tiles, step, part) },
     }
 }
 
 /// See [`epilogue`].
 ///
 /// # Safety
-/// As there.
+/// As for [`epilogue`]; the step must have more than `8 * part` rows, and `GROUPS` groups.
 #[inline(always)]
 unsafe fn add_groups<S: Simd, const GROUPS: usize>(
     s: S,
-    tiles: *const [[SumTile; PANELS]; 4],
-    step: &Step,
+    tiles: *const StepTiles,
+    step: &Step<'_>,
     part: usize,
 ) {
-    // SAFETY: the caller's promises.
-    unsafe {
-        let first = part * EPILOGUE_ROWS;
-        let sums = step.sums.add(first);
-        let scales = step.scales.add(first * step.scale_stride);
-        let mut totals = [[s.zero(); PANELS]; EPILOGUE_ROWS];
+    let first = part * EPILOGUE_ROWS;
+    let sums = step.sums.wrapping_add(first).cast::<[Sums; EPILOGUE_ROWS]>();
+    // SAFETY: the invariant of `Step`: 8 rows of sums from row `8 * part` on, initialised, which nothing else uses.
+    let sums = unsafe { &mut *sums };
+    let mut totals = [[s.zero(); PANELS]; EPILOGUE_ROWS];
+    for r in 0..EPILOGUE_ROWS {
+        for p in 0..PANELS {
+            totals[r][p] = s.load(&sums[r][p]);
+        }
+    }
+    for g in 0..GROUPS {
+        let tile = tiles.cast::<[SumTile; PANELS]>().wrapping_add(2 * (part / 2) + g);
+        // SAFETY: the clause on `tiles`: of the part's block of 16 rows, the tile of group `g`.
+        let tile = unsafe { &*tile };
+        // SAFETY: the invariant of `Step`: the scales of `GROUPS` groups.
+        let weight_scales = unsafe { &*step.weight_scales.wrapping_add(g) };
+        let w = [s.load(&weight_scales[0]), s.load(&weight_scales[1])];
         for r in 0..EPILOGUE_ROWS {
+            // SAFETY: the invariant of `Step`: `GROUPS` scales for each of 8 rows from row `8 * part` on.
+            let scale = s.splat(unsafe { item(step.scales, (first + r) * step.scale_stride + g) });
             for p in 0..PANELS {
-                totals[r][p] = s.load(&(&*sums.add(r))[p]);
+                let dot = s.i32_to_f32(s.load_i32(&tile[p][part % 2 * EPILOGUE_ROWS + r]));
+                totals[r][p] = s.fma(dot, s.mul(scale, w[p]), totals[r][p]);
             }
         }
-        for g in 0..GROUPS {
-            let tile = &(&*tiles)[2 * (part / 2) + g];
-            let weight_scales = &*step.weight_scales.add(g);
-            let w = [s.load(&weight_scales[0]), s.load(&weight_scales[1])];
-            for r in 0..EPILOGUE_ROWS {
-                let scale = s.splat(*scales.add(r * step.scale_stride + g));
-                for p in 0..PANELS {
-                    let dot = s.i32_to_f32(s.load_i32(&tile[p][part % 2 * EPILOGUE_ROWS + r]));
-                    totals[r][p] = s.fma(dot, s.mul(scale, w[p]), totals[r][p]);
-                }
-            }
-        }
-        for r in 0..EPILOGUE_ROWS {
-            for p in 0..PANELS {
-                s.store(totals[r][p], &mut (&mut *sums.add(r))[p]);
-            }
+    }
+    for r in 0..EPILOGUE_ROWS {
+        for p in 0..PANELS {
+            s.store(totals[r][p], &mut sums[r][p]);
         }
     }
 }

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use super::bf16_dot::{Bf16Args, Bf16Rows};
 use super::gemm::{CHUNK_ROWS, GEMV_ROWS, row_chunk};
 use super::simd::LANES;
+use super::unchecked::array;
 use super::{Kernel, Simd};
 
 /// k-blocks that tile after tile of many rows takes from the first-level cache: 24 KiB of three panels.
@@ -23,24 +24,35 @@ pub(super) trait PairDot: 'static {
     /// A pair of activations, for all columns.
     type Pair: Copy;
 
+    /// Sums from memory.
+    ///
     /// # Safety
-    /// The CPU must have the instruction, here and below.
+    /// The CPU must have the instruction.
     unsafe fn load(sums: &[f32; LANES]) -> Self::Sum;
+    /// Sums to memory.
+    ///
     /// # Safety
-    /// See there.
+    /// The CPU must have the instruction.
     unsafe fn store(sums: Self::Sum, out: &mut [f32; LANES]);
+    /// A k-block from memory.
+    ///
     /// # Safety
-    /// See there.
+    /// The CPU must have the instruction.
     unsafe fn weights(block: &[u16; 2 * LANES]) -> Self::Weights;
+    /// A pair of activations from memory.
+    ///
     /// # Safety
-    /// See there.
+    /// The CPU must have the instruction.
     unsafe fn pair(pair: &[u16; 2]) -> Self::Pair;
+    /// The sums, with the products of the pairs added.
+    ///
     /// # Safety
-    /// See there.
+    /// The CPU must have the instruction.
     unsafe fn dot(sums: Self::Sum, weights: Self::Weights, pair: Self::Pair) -> Self::Sum;
 }
 
-/// Products by `D`, in tiles of at most `MR` rows (4 or 8) by `NP` panels.
+/// Products by `D`, in tiles of at most `MR` rows (4 or 8) by `NP` panels. Used only in kernel sets whose `detected` in
+/// `isa.rs` asks for the instruction of `D` (and in tests, with models of it that need none).
 pub(super) struct Dot<D, const MR: usize, const NP: usize>(PhantomData<D>);
 impl<D: PairDot, const MR: usize, const NP: usize> Kernel for Dot<D, MR, NP> {
     type Args<'a> = Bf16Args<'a>;
@@ -49,28 +61,28 @@ impl<D: PairDot, const MR: usize, const NP: usize> Kernel for Dot<D, MR, NP> {
     fn run<S: Simd>(s: S, args: Bf16Args<'_>) {
         args.check();
         let mut panel = args.panels.start;
-        // SAFETY: checked above; the panels are the task's. A kernel set with this kernel is used only where its
-        // instruction is, see `isa`.
-        unsafe {
-            if args.rows.len() <= GEMV_ROWS {
-                // Chains of their own for four panels hide the latency of the instruction.
-                while args.rows.len() == 1 && panel + 4 <= args.panels.end {
-                    rows_by_panels::<S, D, 1, 4, GEMV_ROWS>(s, &args, panel);
-                    panel += 4;
-                }
-                while panel < args.panels.end {
-                    rows_by_panels::<S, D, MR, 1, GEMV_ROWS>(s, &args, panel);
-                    panel += 1;
-                }
-            } else {
-                while panel + NP <= args.panels.end {
-                    rows_by_panels::<S, D, MR, NP, CHUNK_ROWS>(s, &args, panel);
-                    panel += NP;
-                }
-                while panel < args.panels.end {
-                    rows_by_panels::<S, D, MR, 1, CHUNK_ROWS>(s, &args, panel);
-                    panel += 1;
-                }
+        if args.rows.len() <= GEMV_ROWS {
+            // Chains of their own for four panels hide the latency of the instruction.
+            while args.rows.len() == 1 && panel + 4 <= args.panels.end {
+                // SAFETY: the CPU has the instruction, see `Dot`; `args.check` passed; the panels are the task's.
+                unsafe { rows_by_panels::<S, D, 1, 4, GEMV_ROWS>(s, &args, panel) };
+                panel += 4;
+            }
+            while panel < args.panels.end {
+                // SAFETY: the CPU has the instruction, see `Dot`; `args.check` passed; the panel is the task's.
+                unsafe { rows_by_panels::<S, D, MR, 1, GEMV_ROWS>(s, &args, panel) };
+                panel += 1;
+            }
+        } else {
+            while panel + NP <= args.panels.end {
+                // SAFETY: the CPU has the instruction, see `Dot`; `args.check` passed; the panels are the task's.
+                unsafe { rows_by_panels::<S, D, MR, NP, CHUNK_ROWS>(s, &args, panel) };
+                panel += NP;
+            }
+            while panel < args.panels.end {
+                // SAFETY: the CPU has the instruction, see `Dot`; `args.check` passed; the panel is the task's.
+                unsafe { rows_by_panels::<S, D, MR, 1, CHUNK_ROWS>(s, &args, panel) };
+                panel += 1;
             }
         }
     }
@@ -80,7 +92,7 @@ impl<D: PairDot, const MR: usize, const NP: usize> Kernel for Dot<D, MR, NP> {
 /// come from memory.
 ///
 /// # Safety
-/// The CPU must have the instruction; `args.check`; the panels must be the task's.
+/// The CPU must have the instruction; `args.check` must have passed; the panels must be the task's.
 #[inline(always)]
 unsafe fn rows_by_panels<S: Simd, D: PairDot, const MR: usize, const P: usize, const CHUNK: usize>(
     s: S,
@@ -102,27 +114,28 @@ unsafe fn rows_by_panels<S: Simd, D: PairDot, const MR: usize, const P: usize, c
             let count = slice_blocks.min(k_blocks - first);
             let mut row = 0;
             while row < rows {
-                // SAFETY: `check`: there are 15 rows beyond the last, each of `2 * k_blocks` elements; `sums` has a
-                // multiple of MR rows.
-                unsafe {
-                    let slice = Slice {
-                        x: data.as_ptr().add((chunk + row) * stride + 2 * first),
-                        stride,
-                        weights: args.data.as_ptr().add(panel * k_blocks + first),
-                        panel: k_blocks,
-                        count,
-                    };
-                    let sums = sums.as_mut_ptr().add(row);
-                    row += match rows - row {
-                        1 => tile::<S, D, 1, P, CHUNK>(s, slice, &mut *sums.cast()),
-                        2 => tile::<S, D, 2, P, CHUNK>(s, slice, &mut *sums.cast()),
-                        3 | 4 => tile::<S, D, 4, P, CHUNK>(s, slice, &mut *sums.cast()),
-                        _ => tile::<S, D, MR, P, CHUNK>(s, slice, &mut *sums.cast()),
-                    };
-                }
+                let slice = Slice {
+                    x: &data[(chunk + row) * stride + 2 * first..],
+                    stride,
+                    weights: &args.data[panel * k_blocks + first..],
+                    panel: k_blocks,
+                    count,
+                };
+                let sums = &mut sums[row..];
+                row += match rows - row {
+                    // SAFETY: the clause on the CPU.
+                    1 => unsafe { tile::<S, D, 1, P, CHUNK>(s, slice, sums) },
+                    // SAFETY: the clause on the CPU.
+                    2 => unsafe { tile::<S, D, 2, P, CHUNK>(s, slice, sums) },
+                    // SAFETY: the clause on the CPU.
+                    3 | 4 => unsafe { tile::<S, D, 4, P, CHUNK>(s, slice, sums) },
+                    // SAFETY: the clause on the CPU.
+                    _ => unsafe { tile::<S, D, MR, P, CHUNK>(s, slice, sums) },
+                };
             }
         }
-        // SAFETY: rows and panels of the task.
+        // SAFETY: the rows are `args.rows` and, by the clause above, the panels are the task's: by the invariant of
+        // `Bf16Args` no other's.
         unsafe { args.target.finish((chunk, panel), P, &sums[..rows]) };
         chunk += chunk_rows;
     }
@@ -130,13 +143,13 @@ unsafe fn rows_by_panels<S: Simd, D: PairDot, const MR: usize, const P: usize, c
 
 /// `count` k-blocks of some rows and panels.
 #[derive(Clone, Copy)]
-struct Slice {
-    /// First row.
-    x: *const u16,
+struct Slice<'a> {
+    /// From the first row's first element on.
+    x: &'a [u16],
     /// Elements from row to row.
     stride: usize,
-    /// First panel.
-    weights: *const [u16; 2 * LANES],
+    /// From the first panel's first k-block on.
+    weights: &'a [[u16; 2 * LANES]],
     /// k-blocks from panel to panel.
     panel: usize,
     count: usize,
@@ -144,45 +157,61 @@ struct Slice {
 
 /// `R` rows by `P` panels by a slice: `sums += `. Returns `R`.
 ///
+/// # Panics
+/// When the slice does not have `P` panels and `R` rows, or `sums` does not have `R` rows.
+///
 /// # Safety
-/// The CPU must have the instruction; the slice must have `R` rows and `P` panels.
+/// The CPU must have the instruction.
 #[inline(always)]
 unsafe fn tile<S: Simd, D: PairDot, const R: usize, const P: usize, const CHUNK: usize>(
     s: S,
-    slice: Slice,
-    sums: &mut [[[f32; LANES]; P]; R],
+    slice: Slice<'_>,
+    sums: &mut [[[f32; LANES]; P]],
 ) -> usize {
     let Slice { x, stride, weights, panel, count } = slice;
-    // SAFETY: the caller's promises bound every access. Prefetches may go beyond.
-    unsafe {
-        let mut totals = [[D::load(&sums[0][0]); P]; R];
+    // What the unchecked accesses below rest on.
+    let (x, weights) = (&x[..(R - 1) * stride + 2 * count], &weights[..(P - 1) * panel + count]);
+    let sums = sums.first_chunk_mut::<R>().expect("sums of all rows");
+    // SAFETY: the clause on the CPU.
+    let mut totals = [[unsafe { D::load(&sums[0][0]) }; P]; R];
+    for r in 0..R {
+        for p in 0..P {
+            // SAFETY: the clause on the CPU.
+            totals[r][p] = unsafe { D::load(&sums[r][p]) };
+        }
+    }
+    for block in 0..count {
+        // What comes after the end of a panel is the panel after those that are being read.
+        let beyond = if block + PREFETCH_BLOCKS < panel { 0 } else { (P - 1) * panel };
+        // SAFETY: `block < count <= weights.len()`, as sliced.
+        let first = unsafe { weights.get_unchecked(block) };
+        // SAFETY: the clause on the CPU.
+        let mut w = [unsafe { D::weights(first) }; P];
+        for p in 0..P {
+            let at = p * panel + block;
+            if CHUNK == GEMV_ROWS {
+                s.prefetch(weights.as_ptr().wrapping_add(at + PREFETCH_BLOCKS + beyond).cast());
+            }
+            // SAFETY: `p < P` and `block < count`; `weights` was sliced to `(P - 1) * panel + count`.
+            let weights = unsafe { weights.get_unchecked(at) };
+            // SAFETY: the clause on the CPU.
+            w[p] = unsafe { D::weights(weights) };
+        }
         for r in 0..R {
+            // SAFETY: `r < R` and `block < count`; `x` was sliced to `(R - 1) * stride + 2 * count`.
+            let pair = unsafe { array(x, r * stride + 2 * block) };
+            // SAFETY: the clause on the CPU.
+            let pair = unsafe { D::pair(pair) };
             for p in 0..P {
-                totals[r][p] = D::load(&sums[r][p]);
+                // SAFETY: the clause on the CPU.
+                totals[r][p] = unsafe { D::dot(totals[r][p], w[p], pair) };
             }
         }
-        for block in 0..count {
-            // What comes after the end of a panel is the panel after those that are being read.
-            let beyond = if block + PREFETCH_BLOCKS < panel { 0 } else { (P - 1) * panel };
-            let mut w = [D::weights(&*weights.add(block)); P];
-            for p in 0..P {
-                let at = weights.add(p * panel + block);
-                if CHUNK == GEMV_ROWS {
-                    s.prefetch(at.wrapping_add(PREFETCH_BLOCKS + beyond).cast());
-                }
-                w[p] = D::weights(&*at);
-            }
-            for r in 0..R {
-                let pair = D::pair(&*x.add(r * stride + 2 * block).cast());
-                for p in 0..P {
-                    totals[r][p] = D::dot(totals[r][p], w[p], pair);
-                }
-            }
-        }
-        for r in 0..R {
-            for p in 0..P {
-                D::store(totals[r][p], &mut sums[r][p]);
-            }
+    }
+    for r in 0..R {
+        for p in 0..P {
+            // SAFETY: the clause on the CPU.
+            unsafe { D::store(totals[r][p], &mut sums[r][p]) };
         }
     }
     R
@@ -206,34 +235,34 @@ mod x86 {
 
         #[inline(always)]
         unsafe fn load(sums: &[f32; LANES]) -> __m512 {
-            // SAFETY: the caller promises the instructions; 64 bytes.
+            // SAFETY: `sums` is 64 bytes, read without alignment; AVX-512 is there by the clause of `PairDot::load`.
             unsafe { _mm512_loadu_ps(sums.as_ptr()) }
         }
         #[inline(always)]
         unsafe fn store(sums: __m512, out: &mut [f32; LANES]) {
-            // SAFETY: as above.
+            // SAFETY: `out` is 64 bytes, written without alignment; AVX-512 is there by the clause of `PairDot::store`.
             unsafe { _mm512_storeu_ps(out.as_mut_ptr(), sums) }
         }
         #[inline(always)]
         unsafe fn weights(block: &[u16; 2 * LANES]) -> __m512i {
-            // SAFETY: as above.
+            // SAFETY: `block` is 64 bytes, read without alignment; AVX-512 is there by the clause of `PairDot::weights`.
             unsafe { _mm512_loadu_si512(block.as_ptr().cast()) }
         }
         #[inline(always)]
         unsafe fn pair(pair: &[u16; 2]) -> __m512i {
-            // SAFETY: as above; 4 bytes.
-            unsafe { _mm512_set1_epi32(pair.as_ptr().cast::<i32>().read_unaligned()) }
+            // SAFETY: `pair` is 4 bytes, read without alignment.
+            let pair = unsafe { pair.as_ptr().cast::<i32>().read_unaligned() };
+            // SAFETY: AVX-512 is there by the clause of `PairDot::pair`.
+            unsafe { _mm512_set1_epi32(pair) }
         }
         #[inline(always)]
         unsafe fn dot(sums: __m512, weights: __m512i, pair: __m512i) -> __m512 {
-            // SAFETY: as above; both types are 512 bits.
-            unsafe {
-                _mm512_dpbf16_ps(
-                    sums,
-                    transmute::<__m512i, __m512bh>(weights),
-                    transmute::<__m512i, __m512bh>(pair),
-                )
-            }
+            // SAFETY: both types are 512 bits, and every bit pattern is a value of either.
+            let weights = unsafe { transmute::<__m512i, __m512bh>(weights) };
+            // SAFETY: both types are 512 bits, and every bit pattern is a value of either.
+            let pair = unsafe { transmute::<__m512i, __m512bh>(pair) };
+            // SAFETY: AVX512-BF16 is there by the clause of `PairDot::dot`.
+            unsafe { _mm512_dpbf16_ps(sums, weights, pair) }
         }
     }
 }
@@ -256,47 +285,56 @@ mod aarch64 {
 
         #[inline(always)]
         unsafe fn load(sums: &[f32; LANES]) -> Self::Sum {
-            let x = sums.as_ptr();
-            // SAFETY: the caller promises the instructions; four times 16 bytes.
-            unsafe { [vld1q_f32(x), vld1q_f32(x.add(4)), vld1q_f32(x.add(8)), vld1q_f32(x.add(12))] }
+            // SAFETY: NEON is there by the clause of `PairDot::load`.
+            let mut out = [unsafe { vdupq_n_f32(0.0) }; 4];
+            for (out, sums) in out.iter_mut().zip(sums.as_chunks::<4>().0) {
+                // SAFETY: a quarter is 16 bytes, read without alignment; NEON is there by the clause of `PairDot::load`.
+                *out = unsafe { vld1q_f32(sums.as_ptr()) };
+            }
+            out
         }
         #[inline(always)]
         unsafe fn store(sums: Self::Sum, out: &mut [f32; LANES]) {
-            for i in 0..4 {
-                // SAFETY: as above.
-                unsafe { vst1q_f32(out.as_mut_ptr().add(4 * i), sums[i]) };
+            for (sums, out) in sums.into_iter().zip(out.as_chunks_mut::<4>().0) {
+                // SAFETY: a quarter is 16 bytes, written without alignment; NEON is there by the clause of `PairDot::store`.
+                unsafe { vst1q_f32(out.as_mut_ptr(), sums) };
             }
         }
         #[inline(always)]
         unsafe fn weights(block: &[u16; 2 * LANES]) -> Self::Weights {
-            let x = block.as_ptr();
-            // SAFETY: as above.
-            unsafe { [vld1q_u16(x), vld1q_u16(x.add(8)), vld1q_u16(x.add(16)), vld1q_u16(x.add(24))] }
+            // SAFETY: NEON is there by the clause of `PairDot::weights`.
+            let mut out = [unsafe { vdupq_n_u16(0) }; 4];
+            for (out, block) in out.iter_mut().zip(block.as_chunks::<8>().0) {
+                // SAFETY: a quarter is 16 bytes, read without alignment; NEON is there by the clause of `PairDot::weights`.
+                *out = unsafe { vld1q_u16(block.as_ptr()) };
+            }
+            out
         }
         #[inline(always)]
         unsafe fn pair(pair: &[u16; 2]) -> uint16x8_t {
-            // SAFETY: as above; 4 bytes.
-            unsafe { vreinterpretq_u16_u32(vdupq_n_u32(pair.as_ptr().cast::<u32>().read_unaligned())) }
+            // SAFETY: `pair` is 4 bytes, read without alignment.
+            let pair = unsafe { pair.as_ptr().cast::<u32>().read_unaligned() };
+            // SAFETY: NEON is there by the clause of `PairDot::pair`.
+            let pair = unsafe { vdupq_n_u32(pair) };
+            // SAFETY: NEON is there by the clause of `PairDot::pair`.
+            unsafe { vreinterpretq_u16_u32(pair) }
         }
         #[inline(always)]
         unsafe fn dot(sums: Self::Sum, weights: Self::Weights, pair: uint16x8_t) -> Self::Sum {
             let mut out = sums;
             for i in 0..4 {
-                // SAFETY: as above.
+                // SAFETY: BF16 is there by the clause of `PairDot::dot`.
                 out[i] = unsafe { bfdot(sums[i], weights[i], pair) };
             }
             out
         }
     }
 
-    /// There is no intrinsic yet.
-    ///
-    /// # Safety
-    /// The CPU must have BF16.
+    /// `bfdot`, for which there is no stable intrinsic yet.
     #[inline]
     #[target_feature(enable = "neon", enable = "bf16")]
-    unsafe fn bfdot(mut sums: float32x4_t, weights: uint16x8_t, pair: uint16x8_t) -> float32x4_t {
-        // SAFETY: arithmetic on registers; the caller promises that the CPU has the instruction.
+    fn bfdot(mut sums: float32x4_t, weights: uint16x8_t, pair: uint16x8_t) -> float32x4_t {
+        // SAFETY: arithmetic on registers alone; the CPU has the instruction, a feature of this function.
         unsafe {
             asm!(
                 "bfdot {sums:v}.4s, {weights:v}.8h, {pair:v}.8h",

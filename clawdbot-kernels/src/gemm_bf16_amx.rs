@@ -29,44 +29,47 @@ const PREFETCH_TILES: usize = 2;
 type Sums = [[f32; LANES]; PANELS];
 
 /// Eight tiles: 0 to 3 are sums `[16][16]` of f32, two panels of the first 16 rows and two of the others; 4 and 5 are
-/// activations `[16][32]` of bf16; 6 and 7 are weights `[16][16][2]` of bf16. A value is a configuration in force on this
-/// thread.
+/// activations `[16][32]` of bf16; 6 and 7 are weights `[16][16][2]` of bf16.
+///
+/// Invariant, established by [`configure`](Self::configure), which alone makes values: the CPU has the instructions, and the
+/// tiles of this thread are configured so.
 pub(super) trait Bf16Tiles {
     /// Configures the tiles. The first rows (tiles 0, 1 and 4) are `rows`, 1 to 16.
     ///
     /// # Safety
-    /// The CPU must have the instructions, and the thread no other value of this type.
+    /// The CPU must have the instructions, and the thread no other value of such a type.
     unsafe fn configure(rows: usize) -> Self;
 
     /// Loads rows of sums into tile `T`, 0 to 3, from one panel of each.
     ///
     /// # Safety
-    /// As many rows as the tile has must be readable.
+    /// `sums` must be valid for reads of as many rows as the tile has; `panel` must be below [`PANELS`].
     unsafe fn load_sums<const T: usize>(&mut self, sums: *const Sums, panel: usize);
 
     /// Writes tile `T`, 0 to 3, to one panel of rows of sums.
     ///
     /// # Safety
-    /// As many rows as the tile has must be writable.
+    /// `sums` must be valid for writes of as many rows as the tile has; `panel` must be below [`PANELS`].
     unsafe fn store_sums<const T: usize>(&self, sums: *mut Sums, panel: usize);
 
     /// Loads rows of 32 elements, `stride` elements apart, into tile `T`, 4 or 5.
     ///
     /// # Safety
-    /// As many rows as the tile has must be readable.
+    /// `rows` must be valid for reads of 32 elements at each multiple of `stride`, as many as the tile has rows.
     unsafe fn load_activations<const T: usize>(&mut self, rows: *const u16, stride: usize);
 
     /// Loads 16 consecutive k-blocks of a panel into tile `T`, 6 or 7.
     ///
     /// # Safety
-    /// The blocks must be readable.
+    /// `blocks` must be valid for reads of 16 blocks.
     unsafe fn load_weights<const T: usize>(&mut self, blocks: *const [u16; 2 * LANES]);
 
     /// Tile `T`, 0 to 3, `+=` tile `A`, 4 or 5, times tile `W`, 6 or 7.
     fn multiply<const T: usize, const A: usize, const W: usize>(&mut self);
 }
 
-/// Products on tiles of kind `T`, of any number of rows.
+/// Products on tiles of kind `T`, of any number of rows. Used only in kernel sets whose `detected` in `isa.rs` asks for the
+/// tiles, and after the system permitted them (and in tests, with a model of them that needs neither).
 pub(super) struct Tiled<T>(PhantomData<T>);
 impl<T: Bf16Tiles> Kernel for Tiled<T> {
     type Args<'a> = Bf16Args<'a>;
@@ -77,8 +80,7 @@ impl<T: Bf16Tiles> Kernel for Tiled<T> {
         if args.rows.is_empty() {
             return;
         }
-        // SAFETY: checked above; rows and panels are the task's. A kernel set with this kernel is used only where its
-        // tiles are, see `isa`.
+        // SAFETY: the CPU has the tiles, see `Tiled`, and this thread has no other value of `T`; `args.check` passed.
         unsafe { task::<S, T>(s, &args) };
     }
 }
@@ -86,15 +88,15 @@ impl<T: Bf16Tiles> Kernel for Tiled<T> {
 /// What a task keeps in the first-level cache.
 #[repr(align(64))]
 struct Stage {
-    sums: [Sums; CHUNK_ROWS],
-    /// The last k-tile of the two panels, where it is not a whole one.
+    sums: MaybeUninit<[Sums; CHUNK_ROWS]>,
+    /// The last k-tile of the two panels, where it is not a whole one, followed by zeros.
     padded: [[[u16; 2 * LANES]; TILE_BLOCKS]; PANELS],
 }
 
 /// The rows of the task by its panels.
 ///
 /// # Safety
-/// The thread may use `T`; `args.check`; rows and panels must be the task's.
+/// The CPU must have the tiles, and the thread no other value of `T`; `args.check` must have passed.
 #[inline(always)]
 unsafe fn task<S: Simd, T: Bf16Tiles>(s: S, args: &Bf16Args<'_>) {
     let (Bf16Rows { data, stride }, k_blocks) = (args.lhs, args.k_blocks);
@@ -102,86 +104,97 @@ unsafe fn task<S: Simd, T: Bf16Tiles>(s: S, args: &Bf16Args<'_>) {
     let few = args.rows.len() <= TILE_ROWS;
     let slab_tiles = if few { k_tiles.max(1) } else { SLAB_TILES };
     let chunk_rows = row_chunk(args.rows.len(), BLOCK_ROWS);
-    let mut stage = MaybeUninit::<Stage>::uninit();
-    let stage = stage.as_mut_ptr();
-    // SAFETY: the caller's promise. Every pointer below stays inside its array: `check` has compared the arrays with the
-    // rows (15 more may be read), the panels and `k_blocks`; tiles of weights that would end beyond their panel are read
-    // from `padded`; rows have whole tiles. Every part of the stage is written before it is read.
-    unsafe {
-        let mut tiles = T::configure(args.rows.len().min(TILE_ROWS));
-        let sums: *mut Sums = (&raw mut (*stage).sums).cast();
-        let padded: *mut [[u16; 2 * LANES]; TILE_BLOCKS] = (&raw mut (*stage).padded).cast();
-        padded.write_bytes(0, PANELS);
-        let mut panel = args.panels.start;
-        while panel < args.panels.end {
-            let count = PANELS.min(args.panels.end - panel);
-            // An odd last panel goes twice, and its double is dropped.
-            let base = [
-                args.data.as_ptr().add(panel * k_blocks),
-                args.data.as_ptr().add((panel + count - 1) * k_blocks),
-            ];
-            let tail = k_blocks % TILE_BLOCKS;
-            if tail > 0 {
-                for p in 0..PANELS {
-                    let to = padded.add(p).cast::<[u16; 2 * LANES]>();
-                    to.copy_from_nonoverlapping(base[p].add(k_blocks - tail), tail);
-                }
-            }
-            let mut chunk = args.rows.start;
-            while chunk < args.rows.end {
-                let rows = chunk_rows.min(args.rows.end - chunk);
-                for row in 0..rows.next_multiple_of(BLOCK_ROWS) {
-                    *sums.add(row) = [[0.0; LANES]; PANELS];
-                }
-                for first in (0..k_tiles).step_by(slab_tiles) {
-                    let end = k_tiles.min(first + slab_tiles);
-                    for row in (0..rows).step_by(BLOCK_ROWS) {
-                        let sums = sums.add(row);
-                        let x = data.as_ptr().add((chunk + row) * stride);
-                        let two = rows - row > TILE_ROWS;
-                        tiles.load_sums::<0>(sums, 0);
-                        tiles.load_sums::<1>(sums, 1);
-                        if two {
-                            tiles.load_sums::<2>(sums.add(TILE_ROWS), 0);
-                            tiles.load_sums::<3>(sums.add(TILE_ROWS), 1);
-                        }
-                        for at in first..end {
-                            let mut weights = [padded.cast::<[u16; 2 * LANES]>().cast_const(); PANELS];
-                            for p in 0..PANELS {
-                                weights[p] = if (at + 1) * TILE_BLOCKS <= k_blocks {
-                                    base[p].add(at * TILE_BLOCKS)
-                                } else {
-                                    padded.add(p).cast()
-                                };
-                                if few {
-                                    prefetch(s, weights[p], at + PREFETCH_TILES < k_tiles, k_blocks);
-                                }
-                            }
-                            let x = x.add(at * TILE_K);
-                            tiles.load_weights::<6>(weights[0]);
-                            tiles.load_activations::<4>(x, stride);
-                            tiles.multiply::<0, 4, 6>();
-                            tiles.load_weights::<7>(weights[1]);
-                            tiles.multiply::<1, 4, 7>();
-                            if two {
-                                tiles.load_activations::<5>(x.add(TILE_ROWS * stride), stride);
-                                tiles.multiply::<2, 5, 6>();
-                                tiles.multiply::<3, 5, 7>();
+    let mut stage = Stage { sums: MaybeUninit::uninit(), padded: [[[0; 2 * LANES]; TILE_BLOCKS]; PANELS] };
+    // Rows of sums. Those of a chunk are zeroed before they are read.
+    let stage_sums: *mut Sums = stage.sums.as_mut_ptr().cast();
+    // SAFETY: the clause on the tiles.
+    let mut tiles = unsafe { T::configure(args.rows.len().min(TILE_ROWS)) };
+    let mut panel = args.panels.start;
+    while panel < args.panels.end {
+        let count = PANELS.min(args.panels.end - panel);
+        // An odd last panel goes twice, and its double is dropped.
+        let panels = [
+            &args.data[panel * k_blocks..][..k_blocks],
+            &args.data[(panel + count - 1) * k_blocks..][..k_blocks],
+        ];
+        let tail = k_blocks % TILE_BLOCKS;
+        for p in 0..PANELS {
+            stage.padded[p][..tail].copy_from_slice(&panels[p][k_blocks - tail..]);
+        }
+        let mut chunk = args.rows.start;
+        while chunk < args.rows.end {
+            let rows = chunk_rows.min(args.rows.end - chunk);
+            // Tiles are whole, and so are blocks.
+            let block_rows = rows.next_multiple_of(BLOCK_ROWS);
+            assert!(block_rows <= CHUNK_ROWS, "{rows} rows of a chunk");
+            // SAFETY: `stage_sums` has `CHUNK_ROWS` rows, which is as many or more, as asserted.
+            unsafe { stage_sums.write_bytes(0, block_rows) };
+            for first in (0..k_tiles).step_by(slab_tiles) {
+                let end = k_tiles.min(first + slab_tiles);
+                for row in (0..rows).step_by(BLOCK_ROWS) {
+                    let sums = stage_sums.wrapping_add(row);
+                    let lower = stage_sums.wrapping_add(row + TILE_ROWS);
+                    let x = data.as_ptr().wrapping_add((chunk + row) * stride);
+                    let two = rows - row > TILE_ROWS;
+                    // SAFETY: the 16 rows from `row` on are among the `block_rows`, which are initialised.
+                    unsafe { tiles.load_sums::<0>(sums, 0) };
+                    // SAFETY: as for tile 0: its rows, the other panel.
+                    unsafe { tiles.load_sums::<1>(sums, 1) };
+                    if two {
+                        // SAFETY: the 16 rows from `row + 16` on are among the `block_rows`, which are initialised.
+                        unsafe { tiles.load_sums::<2>(lower, 0) };
+                        // SAFETY: as for tile 2: its rows, the other panel.
+                        unsafe { tiles.load_sums::<3>(lower, 1) };
+                    }
+                    for at in first..end {
+                        let mut weights = [stage.padded[0].as_ptr(); PANELS];
+                        for p in 0..PANELS {
+                            weights[p] = if (at + 1) * TILE_BLOCKS <= k_blocks {
+                                panels[p].as_ptr().wrapping_add(at * TILE_BLOCKS)
+                            } else {
+                                stage.padded[p].as_ptr()
+                            };
+                            if few {
+                                prefetch(s, weights[p], at + PREFETCH_TILES < k_tiles, k_blocks);
                             }
                         }
-                        tiles.store_sums::<0>(sums, 0);
-                        tiles.store_sums::<1>(sums, 1);
+                        let x = x.wrapping_add(at * TILE_K);
+                        // SAFETY: the tile's 16 blocks end inside of the panel, or are those of `padded`.
+                        unsafe { tiles.load_weights::<6>(weights[0]) };
+                        // SAFETY: `check`: there are 15 rows after the last, so 16 from each row on, and each is padded to whole
+                        // tiles.
+                        unsafe { tiles.load_activations::<4>(x, stride) };
+                        tiles.multiply::<0, 4, 6>();
+                        // SAFETY: the tile's 16 blocks end inside of the panel, or are those of `padded`.
+                        unsafe { tiles.load_weights::<7>(weights[1]) };
+                        tiles.multiply::<1, 4, 7>();
                         if two {
-                            tiles.store_sums::<2>(sums.add(TILE_ROWS), 0);
-                            tiles.store_sums::<3>(sums.add(TILE_ROWS), 1);
+                            let x = x.wrapping_add(TILE_ROWS * stride);
+                            // SAFETY: as for tile 4: with more than 16 rows left, row `row + 16` is one of the task's.
+                            unsafe { tiles.load_activations::<5>(x, stride) };
+                            tiles.multiply::<2, 5, 6>();
+                            tiles.multiply::<3, 5, 7>();
                         }
                     }
+                    // SAFETY: the 16 rows from `row` on are among the `block_rows`, and this task's alone.
+                    unsafe { tiles.store_sums::<0>(sums, 0) };
+                    // SAFETY: as for tile 0: its rows, the other panel.
+                    unsafe { tiles.store_sums::<1>(sums, 1) };
+                    if two {
+                        // SAFETY: the 16 rows from `row + 16` on are among the `block_rows`, and this task's alone.
+                        unsafe { tiles.store_sums::<2>(lower, 0) };
+                        // SAFETY: as for tile 2: its rows, the other panel.
+                        unsafe { tiles.store_sums::<3>(lower, 1) };
+                    }
                 }
-                args.target.finish((chunk, panel), count, std::slice::from_raw_parts(sums, rows));
-                chunk += chunk_rows;
             }
-            panel += PANELS;
+            // SAFETY: `rows <= block_rows` rows are initialised, and no one writes them while the slice is used.
+            let sums = unsafe { std::slice::from_raw_parts(stage_sums, rows) };
+            // SAFETY: rows and panels are those of `args`: by the invariant of `Bf16Args` no other task's.
+            unsafe { args.target.finish((chunk, panel), count, sums) };
+            chunk += chunk_rows;
         }
+        panel += PANELS;
     }
 }
 
@@ -219,7 +232,8 @@ mod amx {
                 configuration.rows[tile] = if first { rows } else { TILE_ROWS } as u8;
                 configuration.row_bytes[tile] = 64;
             }
-            // SAFETY: the caller promises the instruction; the operand is 64 bytes of a valid configuration.
+            // SAFETY: the CPU has the instruction by the clause of `configure`; the operand is 64 bytes in palette 1 with at most
+            // 16 rows of 64 bytes, as asserted, which is a valid configuration.
             unsafe {
                 asm!(
                     "ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, preserves_flags, readonly),
@@ -233,11 +247,13 @@ mod amx {
         #[inline(always)]
         unsafe fn load_sums<const T: usize>(&mut self, sums: *const Sums, panel: usize) {
             const { assert!(T <= 3) };
-            // SAFETY: configured; the rows are readable by the caller's promise.
+            let sums = sums.cast::<[f32; LANES]>().wrapping_add(panel);
+            // SAFETY: the invariant of `Bf16Tiles`: tile `T` is configured, with rows of 64 bytes, which may be read by the clause
+            // on `sums`.
             unsafe {
                 asm!(
                     "tileloadd tmm{t}, [{sums} + {stride}*1]",
-                    t = const T, sums = in(reg) sums.cast::<[f32; LANES]>().add(panel), stride = in(reg) SUMS_STRIDE,
+                    t = const T, sums = in(reg) sums, stride = in(reg) SUMS_STRIDE,
                     out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                     options(nostack, preserves_flags, readonly),
                 );
@@ -247,11 +263,13 @@ mod amx {
         #[inline(always)]
         unsafe fn store_sums<const T: usize>(&self, sums: *mut Sums, panel: usize) {
             const { assert!(T <= 3) };
-            // SAFETY: configured; the rows are writable by the caller's promise.
+            let sums = sums.cast::<[f32; LANES]>().wrapping_add(panel);
+            // SAFETY: the invariant of `Bf16Tiles`: tile `T` is configured, with rows of 64 bytes, which may be written by the
+            // clause on `sums`.
             unsafe {
                 asm!(
                     "tilestored [{sums} + {stride}*1], tmm{t}",
-                    t = const T, sums = in(reg) sums.cast::<[f32; LANES]>().add(panel), stride = in(reg) SUMS_STRIDE,
+                    t = const T, sums = in(reg) sums, stride = in(reg) SUMS_STRIDE,
                     options(nostack, preserves_flags),
                 );
             }
@@ -260,7 +278,8 @@ mod amx {
         #[inline(always)]
         unsafe fn load_activations<const T: usize>(&mut self, rows: *const u16, stride: usize) {
             const { assert!(T == 4 || T == 5) };
-            // SAFETY: configured; the rows are readable by the caller's promise.
+            // SAFETY: the invariant of `Bf16Tiles`: tile `T` is configured, with rows of 64 bytes, which may be read by the clause
+            // on `rows`.
             unsafe {
                 asm!(
                     "tileloadd tmm{t}, [{rows} + {stride}*1]",
@@ -273,7 +292,8 @@ mod amx {
         #[inline(always)]
         unsafe fn load_weights<const T: usize>(&mut self, blocks: *const [u16; 2 * LANES]) {
             const { assert!(T == 6 || T == 7) };
-            // SAFETY: configured; the blocks are readable by the caller's promise.
+            // SAFETY: the invariant of `Bf16Tiles`: tile `T` is configured, with 16 rows of 64 bytes, which may be read by the
+            // clause on `blocks`.
             unsafe {
                 asm!(
                     "tileloadd tmm{t}, [{blocks} + {stride}*1]",
@@ -286,7 +306,8 @@ mod amx {
         #[inline(always)]
         fn multiply<const T: usize, const A: usize, const W: usize>(&mut self) {
             const { assert!(T <= 3 && (A == 4 || A == 5) && (W == 6 || W == 7)) };
-            // SAFETY: configured; rows and columns of the three tiles fit where T and A are of the same rows, as here.
+            // SAFETY: the invariant of `Bf16Tiles`: the tiles are configured. `task` multiplies tiles 0 and 1 by 4 and tiles 2 and
+            // 3 by 5, which have the same rows; others would fault, not access memory.
             unsafe {
                 asm!(
                     "tdpbf16ps tmm{t}, tmm{a}, tmm{w}", t = const T, a = const A, w = const W,
@@ -300,7 +321,8 @@ mod amx {
     impl Drop for AmxBf16 {
         #[inline(always)]
         fn drop(&mut self) {
-            // SAFETY: configured; the initial state costs context switches nothing.
+            // In their initial state, tiles cost context switches nothing.
+            // SAFETY: the invariant of `Bf16Tiles`: the CPU has the instruction, and no other value uses this thread's tiles.
             unsafe {
                 asm!(
                     "tilerelease", options(nostack, preserves_flags, nomem),
@@ -353,27 +375,29 @@ impl Bf16Tiles for Model {
 
     unsafe fn load_sums<const T: usize>(&mut self, sums: *const Sums, panel: usize) {
         for row in 0..self.rows(T) {
-            // SAFETY: the rows are readable by the caller's promise.
-            self.sums[T][row] = unsafe { (&*sums.add(row))[panel] };
+            // SAFETY: the clause on `sums`: `row` is below the rows of the tile.
+            self.sums[T][row] = unsafe { &*sums.wrapping_add(row) }[panel];
         }
     }
 
     unsafe fn store_sums<const T: usize>(&self, sums: *mut Sums, panel: usize) {
         for row in 0..self.rows(T) {
-            // SAFETY: the rows are writable by the caller's promise.
-            unsafe { (&mut *sums.add(row))[panel] = self.sums[T][row] };
+            // SAFETY: the clause on `sums`: `row` is below the rows of the tile.
+            let sums = unsafe { &mut *sums.wrapping_add(row) };
+            sums[panel] = self.sums[T][row];
         }
     }
 
     unsafe fn load_activations<const T: usize>(&mut self, rows: *const u16, stride: usize) {
         for row in 0..self.rows(T) {
-            // SAFETY: the rows are readable by the caller's promise.
-            self.activations[T - 4][row] = unsafe { rows.add(row * stride).cast::<[u16; TILE_K]>().read() };
+            let at = rows.wrapping_add(row * stride).cast::<[u16; TILE_K]>();
+            // SAFETY: the clause on `rows`: `row` is below the rows of the tile.
+            self.activations[T - 4][row] = unsafe { at.read() };
         }
     }
 
     unsafe fn load_weights<const T: usize>(&mut self, blocks: *const [u16; 2 * LANES]) {
-        // SAFETY: the blocks are readable by the caller's promise.
+        // SAFETY: the clause on `blocks`: 16 of them.
         self.weights[T - 6] = unsafe { blocks.cast::<[[u16; 2 * LANES]; TILE_BLOCKS]>().read() };
     }
 

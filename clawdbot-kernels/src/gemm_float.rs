@@ -4,43 +4,46 @@ use std::ops::Range;
 
 use super::gemm::{CHUNK_ROWS, GEMV_ROWS, Target, row_chunk};
 use super::simd::LANES;
+use super::unchecked::{array, item};
 use super::{Kernel, Simd};
 
 /// k of a prepared slice: 12 KiB for three panels, which leaves room for eight rows that fall into the same cache sets.
 const SLICE_K: usize = 64;
-/// How far ahead of its reads the narrow kernel asks for weights, in bytes.
+/// How far ahead of its reads the GEMV kernel asks for weights, in bytes.
 const PREFETCH_BYTES: usize = 3072;
 
 /// A weight type of float panels: a k-block is `BLOCK` consecutive k of 16 columns, 64 bytes.
 pub(super) trait FloatWeight: Copy + Send + Sync + 'static {
     /// k of a k-block.
     const BLOCK: usize;
-    /// The k-block at `block`: its first and (if `BLOCK` is 2) its second k.
+    /// The k-block at `at`: its first and (if `BLOCK` is 2) its second k.
     ///
     /// # Safety
-    /// `block` must point to `16 * BLOCK` elements.
-    unsafe fn load<S: Simd>(s: S, block: *const Self) -> (S::F32, S::F32);
+    /// `data` must have `16 * BLOCK` elements from `at` on.
+    unsafe fn load<S: Simd>(s: S, data: &[Self], at: usize) -> (S::F32, S::F32);
 }
 
 impl FloatWeight for u16 {
     const BLOCK: usize = 2;
     #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, block: *const u16) -> (S::F32, S::F32) {
-        // SAFETY: the caller's promise.
-        s.load_bf16_pairs(unsafe { &*block.cast() })
+    unsafe fn load<S: Simd>(s: S, data: &[u16], at: usize) -> (S::F32, S::F32) {
+        // SAFETY: the clause on `data`, with a `BLOCK` of 2.
+        s.load_bf16_pairs(unsafe { array(data, at) })
     }
 }
 
 impl FloatWeight for f32 {
     const BLOCK: usize = 1;
     #[inline(always)]
-    unsafe fn load<S: Simd>(s: S, block: *const f32) -> (S::F32, S::F32) {
-        // SAFETY: the caller's promise.
-        (s.load(unsafe { &*block.cast() }), s.zero())
+    unsafe fn load<S: Simd>(s: S, data: &[f32], at: usize) -> (S::F32, S::F32) {
+        // SAFETY: the clause on `data`, with a `BLOCK` of 1.
+        (s.load(unsafe { array(data, at) }), s.zero())
     }
 }
 
 /// One task. Panels are `[panel][k-block]`.
+///
+/// Invariant, established by `gemm_columns`: no other task has one of the rows and one of the panels.
 pub(super) struct FloatArgs<'a, W> {
     /// `[m, k]`.
     pub(super) x: &'a [f32],
@@ -57,11 +60,11 @@ impl<W: FloatWeight> FloatArgs<'_, W> {
         self.k.next_multiple_of(W::BLOCK) * LANES
     }
 
-    /// The checks on which the unchecked accesses of the kernels rest.
-    fn check(&self) {
-        assert!(
-            self.x.len() >= self.rows.end * self.k && self.data.len() >= self.panels.end * self.panel_len()
-        );
+    /// Asserts that a tile of `rows` rows from `row` by `panels` panels from `panel` is inside of the task.
+    #[inline(always)]
+    fn check_tile(&self, (row, rows): (usize, usize), (panel, panels): (usize, usize)) {
+        assert!(row >= self.rows.start && row + rows <= self.rows.end, "rows of a task");
+        assert!(panel >= self.panels.start && panel + panels <= self.panels.end, "panels of a task");
     }
 }
 
@@ -72,7 +75,6 @@ impl<W: FloatWeight> Kernel for Gemv<W> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, args: FloatArgs<'_, W>) {
-        args.check();
         let mut panel = args.panels.start;
         while panel < args.panels.end {
             // Two panels at a time give the FMA units more independent chains.
@@ -81,16 +83,13 @@ impl<W: FloatWeight> Kernel for Gemv<W> {
             while row < args.rows.end {
                 let count = (args.rows.end - row).min(GEMV_ROWS);
                 let count = if count >= 4 { count & !3 } else { 1 };
-                // SAFETY: checked above; rows and panels are the task's.
-                unsafe {
-                    match (count, two) {
-                        (8, true) => narrow_tile::<S, W, 8, 2>(s, &args, row, panel),
-                        (8, false) => narrow_tile::<S, W, 8, 1>(s, &args, row, panel),
-                        (4, true) => narrow_tile::<S, W, 4, 2>(s, &args, row, panel),
-                        (4, false) => narrow_tile::<S, W, 4, 1>(s, &args, row, panel),
-                        (_, true) => narrow_tile::<S, W, 1, 2>(s, &args, row, panel),
-                        (_, false) => narrow_tile::<S, W, 1, 1>(s, &args, row, panel),
-                    }
+                match (count, two) {
+                    (8, true) => gemv_tile::<S, W, 8, 2>(s, &args, row, panel),
+                    (8, false) => gemv_tile::<S, W, 8, 1>(s, &args, row, panel),
+                    (4, true) => gemv_tile::<S, W, 4, 2>(s, &args, row, panel),
+                    (4, false) => gemv_tile::<S, W, 4, 1>(s, &args, row, panel),
+                    (_, true) => gemv_tile::<S, W, 1, 2>(s, &args, row, panel),
+                    (_, false) => gemv_tile::<S, W, 1, 1>(s, &args, row, panel),
                 }
                 row += count;
             }
@@ -100,50 +99,54 @@ impl<W: FloatWeight> Kernel for Gemv<W> {
 }
 
 /// `R` rows by `P` panels.
-///
-/// # Safety
-/// `args.check`; rows `row..row + R` and panels `panel..panel + P` must be the task's.
 #[inline(always)]
-unsafe fn narrow_tile<S: Simd, W: FloatWeight, const R: usize, const P: usize>(
+fn gemv_tile<S: Simd, W: FloatWeight, const R: usize, const P: usize>(
     s: S,
     args: &FloatArgs<'_, W>,
     row: usize,
     panel: usize,
 ) {
+    args.check_tile((row, R), (panel, P));
     let (k, panel_len) = (args.k, args.panel_len());
-    // SAFETY: `check`: rows have `k` elements, panels `panel_len`. Prefetches may go beyond.
-    unsafe {
-        let x = args.x.as_ptr().add(row * k);
-        let weights = args.data.as_ptr().add(panel * panel_len);
-        let mut sums = [[s.zero(); P]; R];
-        let mut at = 0;
-        while at + W::BLOCK <= k {
-            let ahead = at * LANES + PREFETCH_BYTES / size_of::<W>();
-            // What comes after the end of a panel is the panel after those that are being read.
-            let ahead = if ahead < panel_len { ahead } else { ahead + (P - 1) * panel_len };
-            for p in 0..P {
-                let block = weights.add(p * panel_len + at * LANES);
-                s.prefetch(weights.wrapping_add(p * panel_len + ahead).cast());
-                let (first, second) = W::load(s, block);
-                for r in 0..R {
-                    sums[r][p] = s.fma(first, s.splat(*x.add(r * k + at)), sums[r][p]);
-                    if W::BLOCK == 2 {
-                        sums[r][p] = s.fma(second, s.splat(*x.add(r * k + at + 1)), sums[r][p]);
-                    }
-                }
-            }
-            at += W::BLOCK;
-        }
-        if at < k {
-            for p in 0..P {
-                let (first, _) = W::load(s, weights.add(p * panel_len + at * LANES));
-                for r in 0..R {
-                    sums[r][p] = s.fma(first, s.splat(*x.add(r * k + at)), sums[r][p]);
+    // What the unchecked accesses below rest on: slices of exactly these rows and panels.
+    let x = &args.x[row * k..][..R * k];
+    let weights = &args.data[panel * panel_len..][..P * panel_len];
+    let mut sums = [[s.zero(); P]; R];
+    let mut at = 0;
+    while at + W::BLOCK <= k {
+        let ahead = at * LANES + PREFETCH_BYTES / size_of::<W>();
+        // What comes after the end of a panel is the panel after those that are being read.
+        let ahead = if ahead < panel_len { ahead } else { ahead + (P - 1) * panel_len };
+        for p in 0..P {
+            s.prefetch(weights.as_ptr().wrapping_add(p * panel_len + ahead).cast());
+            // SAFETY: `p < P` and `at + BLOCK <= k`; `weights` was sliced to `P` panels of k padded to `BLOCK` times 16.
+            let (first, second) = unsafe { W::load(s, weights, p * panel_len + at * LANES) };
+            for r in 0..R {
+                // SAFETY: `r < R` and `at < k`; `x` was sliced to `R * k`.
+                let a = s.splat(unsafe { item(x, r * k + at) });
+                sums[r][p] = s.fma(first, a, sums[r][p]);
+                if W::BLOCK == 2 {
+                    // SAFETY: `r < R` and `at + BLOCK <= k`; `x` was sliced to `R * k`.
+                    let a = s.splat(unsafe { item(x, r * k + at + 1) });
+                    sums[r][p] = s.fma(second, a, sums[r][p]);
                 }
             }
         }
-        args.target.finish_tile(s, (row, panel), args.rows.end, sums);
+        at += W::BLOCK;
     }
+    if at < k {
+        for p in 0..P {
+            // SAFETY: `p < P` and `at < k`; `weights` was sliced to `P` panels of k padded to `BLOCK` times 16.
+            let (first, _) = unsafe { W::load(s, weights, p * panel_len + at * LANES) };
+            for r in 0..R {
+                // SAFETY: `r < R` and `at < k`; `x` was sliced to `R * k`.
+                let a = s.splat(unsafe { item(x, r * k + at) });
+                sums[r][p] = s.fma(first, a, sums[r][p]);
+            }
+        }
+    }
+    // SAFETY: `check_tile` asserted that rows and panels are the task's, and by the invariant of `FloatArgs` no other's.
+    unsafe { args.target.finish_tile(s, (row, panel), sums) };
 }
 
 /// Many rows: tiles of `MR` rows by `NP` panels; `MR` must be even.
@@ -153,18 +156,14 @@ impl<W: FloatWeight, const MR: usize, const NP: usize> Kernel for Gemm<W, MR, NP
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, args: FloatArgs<'_, W>) {
-        args.check();
         let mut panel = args.panels.start;
-        // SAFETY: checked above; the panels are the task's.
-        unsafe {
-            while panel + NP <= args.panels.end {
-                wide_panels::<S, W, MR, NP>(s, &args, panel);
-                panel += NP;
-            }
-            while panel < args.panels.end {
-                wide_panels::<S, W, MR, 1>(s, &args, panel);
-                panel += 1;
-            }
+        while panel + NP <= args.panels.end {
+            rows_by_panels::<S, W, MR, NP>(s, &args, panel);
+            panel += NP;
+        }
+        while panel < args.panels.end {
+            rows_by_panels::<S, W, MR, 1>(s, &args, panel);
+            panel += 1;
         }
     }
 }
@@ -174,15 +173,13 @@ impl<W: FloatWeight, const MR: usize, const NP: usize> Kernel for Gemm<W, MR, NP
 struct Slice<const NP: usize>([[[f32; LANES]; NP]; SLICE_K]);
 
 /// All rows of the task by `NP` panels.
-///
-/// # Safety
-/// `args.check`; the panels must be the task's.
 #[inline(always)]
-unsafe fn wide_panels<S: Simd, W: FloatWeight, const MR: usize, const NP: usize>(
+fn rows_by_panels<S: Simd, W: FloatWeight, const MR: usize, const NP: usize>(
     s: S,
     args: &FloatArgs<'_, W>,
     panel: usize,
 ) {
+    args.check_tile((args.rows.start, args.rows.len()), (panel, NP));
     let (k, panel_len) = (args.k, args.panel_len());
     let mut slice = Slice([[[0.0; LANES]; NP]; SLICE_K]);
     let mut sums = [[[0.0; LANES]; NP]; CHUNK_ROWS];
@@ -195,82 +192,78 @@ unsafe fn wide_panels<S: Simd, W: FloatWeight, const MR: usize, const NP: usize>
         }
         for first in (0..k).step_by(SLICE_K) {
             let count = SLICE_K.min(k - first);
-            // SAFETY: `check`: the panels have k padded to `W::BLOCK`, and so does the slice.
-            unsafe {
-                for p in 0..NP {
-                    let from = args.data.as_ptr().add((panel + p) * panel_len + first * LANES);
-                    for at in (0..count).step_by(W::BLOCK) {
-                        let (even, odd) = W::load(s, from.add(at * LANES));
-                        s.store(even, &mut slice.0.get_unchecked_mut(at)[p]);
-                        if W::BLOCK == 2 {
-                            s.store(odd, &mut slice.0.get_unchecked_mut(at + 1)[p]);
-                        }
+            let padded = count.next_multiple_of(W::BLOCK);
+            for p in 0..NP {
+                let from = &args.data[(panel + p) * panel_len + first * LANES..][..padded * LANES];
+                for at in (0..count).step_by(W::BLOCK) {
+                    // SAFETY: `at + BLOCK <= padded`; `from` was sliced to `padded * 16`.
+                    let (even, odd) = unsafe { W::load(s, from, at * LANES) };
+                    s.store(even, &mut slice.0[at][p]);
+                    if W::BLOCK == 2 {
+                        s.store(odd, &mut slice.0[at + 1][p]);
                     }
                 }
             }
             let mut row = 0;
             while row < rows {
-                // SAFETY: `check`: the rows have k elements; the tile's rows are below `rows`.
-                unsafe {
-                    let x = args.x.as_ptr().add((chunk + row) * k + first);
-                    let sums = sums.as_mut_ptr().add(row);
-                    if row + MR <= rows {
-                        wide_tile::<S, MR, NP>(s, &slice, count, x, k, &mut *sums.cast());
-                        row += MR;
-                    } else if row + 2 <= rows {
-                        wide_tile::<S, 2, NP>(s, &slice, count, x, k, &mut *sums.cast());
-                        row += 2;
-                    } else {
-                        wide_tile::<S, 1, NP>(s, &slice, count, x, k, &mut *sums.cast());
-                        row += 1;
-                    }
+                let (x, sums) = (&args.x[(chunk + row) * k + first..], &mut sums[row..]);
+                if row + MR <= rows {
+                    tile::<S, MR, NP>(s, &slice, count, x, k, sums);
+                    row += MR;
+                } else if row + 2 <= rows {
+                    tile::<S, 2, NP>(s, &slice, count, x, k, sums);
+                    row += 2;
+                } else {
+                    tile::<S, 1, NP>(s, &slice, count, x, k, sums);
+                    row += 1;
                 }
             }
         }
-        // SAFETY: rows and panels of the task.
+        // SAFETY: the rows are `args.rows`, and `check_tile` asserted that the panels are the task's: by the invariant of
+        // `FloatArgs` no other's.
         unsafe { args.target.finish((chunk, panel), NP, &sums[..rows]) };
         chunk += chunk_rows;
     }
 }
 
-/// `MR` rows by `NP` panels by `count` of k: `sums += `.
+/// `MR` rows by `NP` panels by `count` of k: `sums += `. `x`: from the first row's first element on, rows `stride` apart.
 ///
-/// # Safety
-/// `x` must point to `MR` rows, `stride` elements apart, of `count` elements; `count` is at most [`SLICE_K`].
+/// # Panics
+/// When `x` or `sums` does not have `MR` rows, or `count` is above [`SLICE_K`].
 #[inline(always)]
-unsafe fn wide_tile<S: Simd, const MR: usize, const NP: usize>(
+fn tile<S: Simd, const MR: usize, const NP: usize>(
     s: S,
     slice: &Slice<NP>,
     count: usize,
-    x: *const f32,
+    x: &[f32],
     stride: usize,
-    sums: &mut [[[f32; LANES]; NP]; MR],
+    sums: &mut [[[f32; LANES]; NP]],
 ) {
-    // SAFETY: the caller's promises bound every access.
-    unsafe {
-        let mut totals = [[s.zero(); NP]; MR];
-        for r in 0..MR {
-            for p in 0..NP {
-                totals[r][p] = s.load(&sums[r][p]);
-            }
+    // What the unchecked accesses below rest on.
+    let (weights, x) = (&slice.0[..count], &x[..(MR - 1) * stride + count]);
+    let sums = sums.first_chunk_mut::<MR>().expect("sums of all rows");
+    let mut totals = [[s.zero(); NP]; MR];
+    for r in 0..MR {
+        for p in 0..NP {
+            totals[r][p] = s.load(&sums[r][p]);
         }
-        for at in 0..count {
-            let weights = slice.0.get_unchecked(at);
-            let mut w = [s.zero(); NP];
-            for p in 0..NP {
-                w[p] = s.load(&weights[p]);
-            }
-            for r in 0..MR {
-                let a = s.splat(*x.add(r * stride + at));
-                for p in 0..NP {
-                    totals[r][p] = s.fma(w[p], a, totals[r][p]);
-                }
-            }
+    }
+    for (at, weights) in weights.iter().enumerate() {
+        let mut w = [s.zero(); NP];
+        for p in 0..NP {
+            w[p] = s.load(&weights[p]);
         }
         for r in 0..MR {
+            // SAFETY: `r < MR` and `at < count`; `x` was sliced to `(MR - 1) * stride + count`.
+            let a = s.splat(unsafe { item(x, r * stride + at) });
             for p in 0..NP {
-                s.store(totals[r][p], &mut sums[r][p]);
+                totals[r][p] = s.fma(w[p], a, totals[r][p]);
             }
+        }
+    }
+    for r in 0..MR {
+        for p in 0..NP {
+            s.store(totals[r][p], &mut sums[r][p]);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Gated products that go straight into the quantized rows of the next product: `act(gate) * up` exists in f32 for some
-//! rows and columns at a time only, in a buffer that stays in the second-level cache.
+//! Gated products that go straight into the quantized rows of the next product: only a part of `act(gate) * up`, some rows by
+//! some columns, exists in f32 at a time, in a buffer that stays in the second-level cache.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -30,7 +30,7 @@ pub fn takes_gated(m: usize, rhs: &PackedMatrix, next: &PackedMatrix) -> bool {
 }
 
 /// `to` becomes the quantized form of `activation(gate) * up`, `[m, k of next]`: the same bits as from
-/// [`gemm`](super::gemm()) and [`QuantizedRows::quantize`]. `buffer` is scratch: threads without room in it take no part.
+/// [`gemm`](super::gemm()) and [`QuantizedRows::quantize`]. `buffer` is scratch: as many threads work as have room in it.
 ///
 /// # Errors
 /// `OutOfMemory` without memory.
@@ -62,25 +62,25 @@ pub fn gemm_gated(
     let rows = m.div_ceil(m.div_ceil(CHUNK_ROWS)).next_multiple_of(8);
     let each = rows.min(m) * COLUMNS;
     let threads = region.threads().min(buffer.len() / each);
-    assert!(threads > 0, "a buffer of {} elements, found {}", each, buffer.len());
+    assert!(threads > 0, "expected a buffer of {each} elements, found {}", buffer.len());
     let writer = to.writer(m, n, group, rotated)?;
     let panels = rhs.n().div_ceil(LANES);
     let (parts, columns) = (m.div_ceil(rows), n.div_ceil(COLUMNS));
-    let buffer = SharedMut(buffer.as_mut_ptr());
+    let buffer = SharedMut::new(buffer);
     let next_task = AtomicUsize::new(0);
     let stop = region.stop();
     region.parallel(threads, |worker| {
-        // SAFETY: there is room for `threads` parts of `each`, and every worker has one number.
+        // SAFETY: `parallel` calls this once for each `worker`, so the parts do not overlap.
         let staged = unsafe { buffer.slice(worker * each, each) };
         loop {
             let task = next_task.fetch_add(1, Ordering::Relaxed);
             if task >= parts * columns || stop.is_set() {
                 break;
             }
-            // All rows of some columns first: they read the same weights.
+            // All rows by the same columns first: they read the same weights.
             let (first_row, first) = (task % parts * rows, task / parts * COLUMNS);
             let (end_row, end) = (m.min(first_row + rows), n.min(first + COLUMNS));
-            let out = SharedMut(staged.as_mut_ptr());
+            let out = SharedMut::new(staged);
             let target = Target {
                 out: &out,
                 n,
@@ -95,7 +95,7 @@ pub fn gemm_gated(
             kernels.int8_gemm.call(operands.args((first_row..end_row, task_panels), target));
             for row in first_row..end_row {
                 let x = &staged[(row - first_row) * COLUMNS..][..end - first];
-                // SAFETY: these rows and columns are the task's.
+                // SAFETY: `next_task` gives each `task` to one thread, and tasks differ in the rows or in the columns.
                 unsafe { writer.write(kernels, row, first, x) };
             }
         }

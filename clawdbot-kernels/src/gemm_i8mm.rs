@@ -1,8 +1,8 @@
 //! int8 products of many rows with `smmla` (i8mm), which multiplies 2 rows x 8 codes by 8 codes x 2 columns.
 //!
 //! Two k-blocks of a panel, zipped by columns, are eight such operands, each two columns of 8 codes: slices are zipped when
-//! they are copied to the first-level cache. A block without a partner is zipped with zeros. The sums are exact, and
-//! what is done with them is what `gemm_int8.rs` does.
+//! they are copied to the first-level cache. A last block without a partner is zipped with zeros. The sums are exact, and are
+//! scaled and added as in `gemm_int8.rs`.
 
 use std::arch::aarch64::*;
 use std::arch::asm;
@@ -13,6 +13,7 @@ use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
 use super::quantize::Int8Rows;
 use super::scale_lines::{MinimaArgs, WidenArgs};
 use super::simd::LANES;
+use super::unchecked::{array, item};
 use super::{Kernel, Simd};
 
 /// Rows of a tile: its sums take half of the registers.
@@ -27,7 +28,7 @@ const OPERANDS: usize = LANES / 2;
 /// Two k-blocks.
 type Pair = [[i8; 4 * LANES]; 2];
 
-/// Many rows, panel after panel.
+/// Many rows, panel after panel. Used only in kernel sets whose `detected` in `isa.rs` asks for i8mm.
 pub(super) struct Gemm;
 impl Kernel for Gemm {
     type Args<'a> = Int8Args<'a>;
@@ -37,8 +38,7 @@ impl Kernel for Gemm {
         args.check(TILE_ROWS);
         assert!(args.group_blocks() <= SLICE_BLOCKS, "a group of {} is too long for a slice", args.group);
         for panel in args.panels.clone() {
-            // SAFETY: checked above; the panel is the task's. A kernel set with this kernel is used only where its
-            // instruction is, see `isa`.
+            // SAFETY: the CPU has i8mm, see `Gemm`; `args.check` passed; the panel is the task's.
             unsafe { rows_by_panel(s, &args, panel) };
         }
     }
@@ -56,12 +56,13 @@ struct Slice {
 /// All rows of the task by a panel.
 ///
 /// # Safety
-/// The CPU must have i8mm; `args.check(TILE_ROWS)`; the panel must be the task's.
+/// The CPU must have i8mm; `args.check(TILE_ROWS)` must have passed; the panel must be the task's.
 #[inline(always)]
 unsafe fn rows_by_panel<S: Simd>(s: S, args: &Int8Args<'_>, panel: usize) {
     let Int8Rows { codes, stride, scales, starts } = args.lhs;
     let (k_blocks, group_blocks, groups) = (args.k_blocks, args.group_blocks(), args.groups());
     let ((lines, kind), kernels) = (args.scale_lines(), args.target.kernels);
+    let lines = &lines[panel * kind.lines(groups)..];
     let group_pairs = group_blocks.div_ceil(2);
     let mut slice = Slice { codes: [[[0; 4 * LANES]; 2]; SLICE_PAIRS], scales: [[0.0; LANES]; SLICE_GROUPS] };
     // The last tile may have rows too many: they are computed and dropped.
@@ -76,52 +77,60 @@ unsafe fn rows_by_panel<S: Simd>(s: S, args: &Int8Args<'_>, panel: usize) {
         }
         for first_group in (0..groups).step_by(slice_groups) {
             let count = slice_groups.min(groups - first_group);
-            // SAFETY: `check`: the panel has `k_blocks` blocks and `groups` groups. The slice has room, because
-            // `count * group_pairs <= SLICE_PAIRS` and `count <= SLICE_GROUPS`. The left-hand side has
-            // `TILE_ROWS - 1` rows beyond the last; its rows are zeros up to a multiple of 8 codes.
-            unsafe {
-                for g in 0..count {
-                    let blocks =
-                        (first_group + g) * group_blocks..k_blocks.min((first_group + g + 1) * group_blocks);
-                    fill(s, args, panel, blocks, slice.codes.as_mut_ptr().add(g * group_pairs));
+            for g in 0..count {
+                let first = (first_group + g) * group_blocks;
+                // SAFETY: the clause on the CPU.
+                unsafe {
+                    fill(
+                        s,
+                        args,
+                        panel,
+                        first..k_blocks.min(first + group_blocks),
+                        &mut slice.codes[g * group_pairs..],
+                    );
                 }
-                let from = lines.as_ptr().add(panel * kind.lines(groups));
-                let to = (slice.scales.as_mut_ptr(), 1);
-                kernels.scale_lines.call(WidenArgs::new(kind, from, (first_group, count), to));
-                for row in (0..rows).step_by(TILE_ROWS) {
-                    let codes = codes.as_ptr().add((chunk + row) * stride + 4 * first_group * group_blocks);
-                    let scales = scales.as_ptr().add((chunk + row) * groups + first_group);
-                    for g in 0..count {
-                        let blocks = group_blocks.min(k_blocks - (first_group + g) * group_blocks);
-                        let pairs = slice.codes.as_ptr().add(g * group_pairs);
-                        let mut dots = [[0; LANES]; TILE_ROWS];
-                        multiply(
-                            codes.add(4 * g * group_blocks),
-                            stride,
-                            pairs,
-                            blocks.div_ceil(2),
-                            &mut dots,
-                        );
-                        let weight_scale = s.load(slice.scales.get_unchecked(g));
-                        for r in 0..TILE_ROWS {
-                            let sum = &mut sums.get_unchecked_mut(row + r)[0];
-                            let scale = s.mul(s.splat(*scales.add(r * groups + g)), weight_scale);
-                            let dot = s.i32_to_f32(s.load_i32(&dots[r]));
-                            s.store(s.fma(dot, scale, s.load(sum)), sum);
-                        }
+            }
+            let (of_slice, to) = (first_group..first_group + count, slice.scales.as_mut_ptr());
+            // SAFETY: the lines are of a `Panel`, and so aligned; there is room for `SLICE_GROUPS >= count` groups.
+            let widen = unsafe { WidenArgs::new(kind, lines, of_slice, to, 1) };
+            kernels.scale_lines.call(widen);
+            let first_block = first_group * group_blocks;
+            let slice_blocks = (count * group_blocks).min(k_blocks - first_block);
+            let weight_scales = &slice.scales[..count];
+            for row in (0..rows).step_by(TILE_ROWS) {
+                // What the unchecked reads below rest on. The last pair of a group may be half of the next group, which is
+                // multiplied by zeros.
+                let codes = &codes[(chunk + row) * stride + 4 * first_block..]
+                    [..(TILE_ROWS - 1) * stride + 4 * slice_blocks + 4];
+                let scales =
+                    &scales[(chunk + row) * groups + first_group..][..(TILE_ROWS - 1) * groups + count];
+                let sums = sums[row..].first_chunk_mut::<TILE_ROWS>().expect("sums of whole tiles");
+                for (g, weight_scale) in weight_scales.iter().enumerate() {
+                    let blocks = group_blocks.min(slice_blocks - g * group_blocks);
+                    let pairs = &slice.codes[g * group_pairs..][..blocks.div_ceil(2)];
+                    let mut dots = [[0; LANES]; TILE_ROWS];
+                    // SAFETY: the clause on the CPU. The group's blocks end in the slice, and `codes` was sliced to
+                    // `TILE_ROWS` rows of one block more than the slice has.
+                    unsafe { multiply(codes, 4 * g * group_blocks, stride, pairs, &mut dots) };
+                    let weight_scale = s.load(weight_scale);
+                    for r in 0..TILE_ROWS {
+                        let sum = &mut sums[r][0];
+                        // SAFETY: `r < TILE_ROWS` and `g < count`; `scales` was sliced to `(TILE_ROWS - 1) * groups + count`.
+                        let scale = s.mul(s.splat(unsafe { item(scales, r * groups + g) }), weight_scale);
+                        let dot = s.i32_to_f32(s.load_i32(&dots[r]));
+                        s.store(s.fma(dot, scale, s.load(sum)), sum);
                     }
                 }
             }
         }
         if kind.minimum() {
-            // SAFETY: `check`, as above.
-            unsafe {
-                let lines = lines.as_ptr().add(panel * kind.lines(groups));
-                let row_scales = (scales.as_ptr().add(chunk * groups), starts.as_ptr().add(chunk * groups));
-                kernels.minima.call(MinimaArgs::new(kind, lines, row_scales, groups, &mut sums[..rows], 1));
-            }
+            let lhs = (&scales[chunk * groups..], &starts[chunk * groups..]);
+            // SAFETY: the lines are of a `Panel`, and so aligned.
+            let minima = unsafe { MinimaArgs::new(kind, lines, lhs, groups, &mut sums[..rows], 1) };
+            kernels.minima.call(minima);
         }
-        // SAFETY: rows and the panel of the task.
+        // SAFETY: the rows are `args.rows` and, by the clause above, the panel is the task's: by the invariant of `Int8Args` no
+        // other's.
         unsafe { args.target.finish((chunk, panel), 1, &sums[..rows]) };
         chunk += chunk_rows;
     }
@@ -129,101 +138,117 @@ unsafe fn rows_by_panel<S: Simd>(s: S, args: &Int8Args<'_>, panel: usize) {
 
 /// Copies the k-blocks `blocks` of a panel and zips them in pairs.
 ///
+/// # Panics
+/// When the panel does not have the blocks, or `to` no room for them.
+///
 /// # Safety
-/// `args.check`; the panel must have the blocks, and `to` room for them.
+/// The CPU must have i8mm.
 #[inline(always)]
 unsafe fn fill<S: Simd>(
     s: S,
     args: &Int8Args<'_>,
     panel: usize,
     blocks: std::ops::Range<usize>,
-    to: *mut Pair,
+    to: &mut [Pair],
 ) {
-    // SAFETY: the caller's promises. int4 has an even number of blocks in every group, two to a line.
-    unsafe {
-        if let Some(Int4Panels { codes, kind, .. }) = args.int4 {
-            let from = codes.as_ptr().add((panel * args.k_blocks + blocks.start) / 2);
-            gemm_int4::fill(s, kind.zero(), from, blocks.len() / 2, to.cast(), 1);
-            for pair in 0..blocks.len() / 2 {
-                let pair = &mut *to.add(pair);
-                let [first, second] = *pair;
-                zip(&first, &second, pair);
-            }
-            return;
+    // int4 has an even number of blocks in every group, two to a line.
+    if let Some(Int4Panels { codes, kind, .. }) = args.int4 {
+        let pairs = blocks.len() / 2;
+        let from = &codes[(panel * args.k_blocks + blocks.start) / 2..][..pairs];
+        let to = &mut to[..pairs];
+        // SAFETY: `to` was sliced to two blocks for each line of `from`.
+        unsafe { gemm_int4::fill(s, kind.zero(), from, to.as_mut_ptr().cast(), 1) };
+        for pair in to {
+            let [first, second] = *pair;
+            // SAFETY: the clause on the CPU.
+            unsafe { zip(&first, &second, pair) };
         }
-        let from = args.codes.as_ptr().add(panel * args.k_blocks);
-        for (pair, block) in blocks.clone().step_by(2).enumerate() {
-            let second = if block + 1 < blocks.end { *from.add(block + 1) } else { [0; 4 * LANES] };
-            zip(&*from.add(block), &second, &mut *to.add(pair));
-        }
+        return;
+    }
+    let from = &args.codes[panel * args.k_blocks + blocks.start..][..blocks.len()];
+    let (pairs, last) = from.as_chunks::<2>();
+    for ([first, second], to) in pairs.iter().zip(&mut *to) {
+        // SAFETY: the clause on the CPU.
+        unsafe { zip(first, second, to) };
+    }
+    if let [last] = last {
+        // SAFETY: the clause on the CPU.
+        unsafe { zip(last, &[0; 4 * LANES], &mut to[pairs.len()]) };
     }
 }
 
 /// Column after column: four codes of `first`, four of `second`.
-///
-/// # Safety
-/// The CPU must have NEON.
-#[inline(always)]
-unsafe fn zip(first: &[i8; 4 * LANES], second: &[i8; 4 * LANES], out: &mut Pair) {
-    // SAFETY: the offsets are inside of the arrays: four times 16 bytes, and twice as many.
-    unsafe {
-        for quarter in 0..4 {
-            let a = vreinterpretq_s32_s8(vld1q_s8(first.as_ptr().add(16 * quarter)));
-            let b = vreinterpretq_s32_s8(vld1q_s8(second.as_ptr().add(16 * quarter)));
-            let out = out.as_mut_ptr().cast::<i8>().add(32 * quarter);
-            vst1q_s8(out, vreinterpretq_s8_s32(vzip1q_s32(a, b)));
-            vst1q_s8(out.add(16), vreinterpretq_s8_s32(vzip2q_s32(a, b)));
-        }
+#[inline]
+#[target_feature(enable = "neon", enable = "i8mm")]
+fn zip(first: &[i8; 4 * LANES], second: &[i8; 4 * LANES], out: &mut Pair) {
+    let (first, second) = (first.as_chunks::<16>().0, second.as_chunks::<16>().0);
+    let out = out.as_flattened_mut().as_chunks_mut::<16>().0;
+    for quarter in 0..4 {
+        // SAFETY: a quarter is 16 bytes, read without alignment.
+        let a = vreinterpretq_s32_s8(unsafe { vld1q_s8(first[quarter].as_ptr()) });
+        // SAFETY: a quarter is 16 bytes, read without alignment.
+        let b = vreinterpretq_s32_s8(unsafe { vld1q_s8(second[quarter].as_ptr()) });
+        let (low, high) = (vreinterpretq_s8_s32(vzip1q_s32(a, b)), vreinterpretq_s8_s32(vzip2q_s32(a, b)));
+        // SAFETY: an eighth of the pair is 16 bytes, written without alignment.
+        unsafe { vst1q_s8(out[2 * quarter].as_mut_ptr(), low) };
+        // SAFETY: an eighth of the pair is 16 bytes, written without alignment.
+        unsafe { vst1q_s8(out[2 * quarter + 1].as_mut_ptr(), high) };
     }
 }
 
-/// `dots = ` four rows of codes, `stride` bytes apart, times `count` pairs of blocks.
+/// `dots = ` four rows of codes, from code `first` on and `stride` apart, times pairs of blocks.
 ///
 /// # Safety
-/// The CPU must have i8mm; the rows must have `8 * count` codes.
-#[inline(always)]
+/// `codes` must have `(TILE_ROWS - 1) * stride + first + 8 * pairs.len()` elements.
+#[inline]
+#[target_feature(enable = "neon", enable = "i8mm")]
 unsafe fn multiply(
-    codes: *const i8,
+    codes: &[i8],
+    first: usize,
     stride: usize,
-    pairs: *const Pair,
-    count: usize,
+    pairs: &[Pair],
     dots: &mut [[i32; LANES]; TILE_ROWS],
 ) {
-    // SAFETY: the caller's promises; a pair is eight operands of 16 bytes.
-    unsafe {
-        let mut sums = [[vdupq_n_s32(0); OPERANDS]; TILE_ROWS / 2];
-        for pair in 0..count {
-            let weights = pairs.add(pair).cast::<i8>();
-            let mut a = [vdupq_n_s8(0); TILE_ROWS / 2];
+    let mut sums = [[vdupq_n_s32(0); OPERANDS]; TILE_ROWS / 2];
+    for (index, pair) in pairs.iter().enumerate() {
+        let mut a = [vdupq_n_s8(0); TILE_ROWS / 2];
+        for r in 0..TILE_ROWS / 2 {
+            let at = first + 8 * index;
+            // SAFETY: the clause on `codes`: `2 * r < TILE_ROWS` and `index < pairs.len()`.
+            let even: &[i8; 8] = unsafe { array(codes, 2 * r * stride + at) };
+            // SAFETY: the clause on `codes`: `2 * r + 1 < TILE_ROWS` and `index < pairs.len()`.
+            let odd: &[i8; 8] = unsafe { array(codes, (2 * r + 1) * stride + at) };
+            // SAFETY: 8 bytes, read without alignment.
+            let even = unsafe { vld1_s8(even.as_ptr()) };
+            // SAFETY: 8 bytes, read without alignment.
+            let odd = unsafe { vld1_s8(odd.as_ptr()) };
+            a[r] = vcombine_s8(even, odd);
+        }
+        for (c, operand) in pair.as_flattened().as_chunks::<16>().0.iter().enumerate() {
+            // SAFETY: an operand is 16 bytes, read without alignment.
+            let w = unsafe { vld1q_s8(operand.as_ptr()) };
             for r in 0..TILE_ROWS / 2 {
-                let at = codes.add(2 * r * stride + 8 * pair);
-                a[r] = vcombine_s8(vld1_s8(at), vld1_s8(at.add(stride)));
-            }
-            for c in 0..OPERANDS {
-                let w = vld1q_s8(weights.add(16 * c));
-                for r in 0..TILE_ROWS / 2 {
-                    sums[r][c] = smmla(sums[r][c], a[r], w);
-                }
+                sums[r][c] = smmla(sums[r][c], a[r], w);
             }
         }
-        for r in 0..TILE_ROWS / 2 {
-            for c in 0..OPERANDS {
-                // Two columns of one row, then of the next.
-                vst1_s32(dots[2 * r].as_mut_ptr().add(2 * c), vget_low_s32(sums[r][c]));
-                vst1_s32(dots[2 * r + 1].as_mut_ptr().add(2 * c), vget_high_s32(sums[r][c]));
-            }
+    }
+    for r in 0..TILE_ROWS / 2 {
+        for c in 0..OPERANDS {
+            // Two columns of one row, then of the next.
+            let [even, odd] = [vget_low_s32(sums[r][c]), vget_high_s32(sums[r][c])];
+            // SAFETY: columns `2 * c` and `2 * c + 1` of 16: 8 bytes, written without alignment.
+            unsafe { vst1_s32(dots[2 * r].as_chunks_mut::<2>().0[c].as_mut_ptr(), even) };
+            // SAFETY: columns `2 * c` and `2 * c + 1` of 16: 8 bytes, written without alignment.
+            unsafe { vst1_s32(dots[2 * r + 1].as_chunks_mut::<2>().0[c].as_mut_ptr(), odd) };
         }
     }
 }
 
 /// `acc[2 i + j] + sum of a[8 i + k] * w[8 j + k]`. The intrinsic, `vmmlaq_s32`, is not stable yet.
-///
-/// # Safety
-/// The CPU must have i8mm.
 #[inline]
 #[target_feature(enable = "neon", enable = "i8mm")]
-unsafe fn smmla(mut acc: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
-    // SAFETY: arithmetic on registers; the caller promises that the CPU has the instruction.
+fn smmla(mut acc: int32x4_t, a: int8x16_t, w: int8x16_t) -> int32x4_t {
+    // SAFETY: arithmetic on registers alone; the CPU has the instruction, a feature of this function.
     unsafe {
         asm!(
             "smmla {acc:v}.4s, {a:v}.16b, {w:v}.16b",

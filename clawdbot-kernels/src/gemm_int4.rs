@@ -1,12 +1,12 @@
 //! int4 x int8 -> int32 inside a group, f32 across groups.
 //!
-//! As int8, with `code - zero` for the weight. Formats with a minimum keep a second sum and add it in the end:
+//! As int8, with `code - zero` for the weight. Formats with a minimum keep a second sum and add it at the end:
 //! ```text
 //! dot[g]  = sum over k of (code_w - zero) * code_x                    exact, int32
 //! sum     = fma(f32(dot[g]), scale_x[g] * scale_w[g], sum)            groups ascending, from 0.0
 //! low     = fma(f32(sum of code_x) * scale_x[g], min_w[g], low)       likewise; out = sum + low
 //! ```
-//! Few rows go through a kernel of their own. For many, [`fill`] unpacks slices to int8, and the int8 tiles do the rest.
+//! Few rows have a kernel of their own. For many rows, [`fill`] unpacks slices to int8, and the int8 tiles do the rest.
 
 use std::ops::Range;
 
@@ -16,9 +16,10 @@ use super::int4::GroupScales;
 use super::quantize::Int8Rows;
 use super::scale_lines::{ScaleLines, for_scales, row_total};
 use super::simd::LANES;
+use super::unchecked::{array, item};
 use super::{Kernel, Simd};
 
-/// How far ahead of its reads the narrow kernel asks for weights, in cache lines.
+/// How far ahead of its reads the GEMV kernel asks for weights, in cache lines.
 const PREFETCH_LINES: usize = 24;
 
 /// Panels of int4 weights.
@@ -26,12 +27,14 @@ const PREFETCH_LINES: usize = 24;
 pub(super) struct Int4Panels<'a> {
     /// `[panel][line]`
     pub(super) codes: &'a [[u8; 4 * LANES]],
-    /// `[panel][line of scales]`
+    /// `[panel][line of scales]`, of a [`Panel`](crate::memory::Panel), and so aligned.
     pub(super) scales: &'a [[u16; LANES]],
     pub(super) kind: GroupScales,
 }
 
 /// One task of few rows.
+///
+/// Invariant, established where `gemm` makes them of `Int8Args`: no other task has one of the rows and one of the panels.
 pub(super) struct Int4Args<'a> {
     pub(super) lhs: Int8Rows<'a>,
     pub(super) rhs: Int4Panels<'a>,
@@ -49,16 +52,11 @@ impl Int4Args<'_> {
         self.lines.div_ceil(self.group / 8)
     }
 
-    /// The checks on which the unchecked accesses of the kernel rest.
-    fn check(&self) {
-        let Int8Rows { codes, stride, scales, starts } = self.lhs;
-        let (rows, groups) = (self.rows.end, self.groups());
-        assert!(self.group >= 8 && self.group.is_multiple_of(8) && stride >= 8 * self.lines);
-        assert!(
-            codes.len() >= rows * stride && scales.len() >= rows * groups && starts.len() >= rows * groups
-        );
-        assert!(self.rhs.codes.len() >= self.panels.end * self.lines);
-        assert!(self.rhs.scales.len() >= self.panels.end * self.rhs.kind.lines(groups));
+    /// Asserts that a tile of `rows` rows from `row` by `panels` panels from `panel` is inside of the task.
+    #[inline(always)]
+    fn check_tile(&self, (row, rows): (usize, usize), (panel, panels): (usize, usize)) {
+        assert!(row >= self.rows.start && row + rows <= self.rows.end, "rows of a task");
+        assert!(panel >= self.panels.start && panel + panels <= self.panels.end, "panels of a task");
     }
 }
 
@@ -69,15 +67,13 @@ impl Kernel for Gemv {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, args: Int4Args<'_>) {
-        args.check();
         for_scales!(args.rhs.kind, K => {
             let mut panel = args.panels.start;
             while panel < args.panels.end {
                 let panels = tile_panels::<S>(panel..args.panels.end);
                 let mut row = args.rows.start;
                 while row < args.rows.end {
-                    // SAFETY: checked above; the rows and the panels are the task's.
-                    row += unsafe { narrow_rows::<S, K>(s, &args, row, panel, panels) };
+                    row += gemv_rows::<S, K>(s, &args, row, panel, panels);
                 }
                 panel += panels;
             }
@@ -85,136 +81,139 @@ impl Kernel for Gemv {
     }
 }
 
-/// Up to four rows from `row` by one or two panels; how many rows.
-///
-/// # Safety
-/// As for [`narrow_tile`].
+/// Up to four rows from `row` by one or two panels; returns how many rows.
 #[inline(always)]
-unsafe fn narrow_rows<S: Simd, K: ScaleLines>(
+fn gemv_rows<S: Simd, K: ScaleLines>(
     s: S,
     args: &Int4Args<'_>,
     row: usize,
     panel: usize,
     panels: usize,
 ) -> usize {
-    // SAFETY: the caller's promise.
-    unsafe {
-        if const { S::REGISTERS >= 32 } && panels == 2 {
-            let count = (args.rows.end - row).min(4);
-            match count {
-                1 => narrow_tile::<S, K, 1, 2>(s, args, row, panel),
-                2 => narrow_tile::<S, K, 2, 2>(s, args, row, panel),
-                3 => narrow_tile::<S, K, 3, 2>(s, args, row, panel),
-                _ => narrow_tile::<S, K, 4, 2>(s, args, row, panel),
-            }
-            return count;
+    if const { S::REGISTERS >= 32 } && panels == 2 {
+        let count = (args.rows.end - row).min(4);
+        match count {
+            1 => gemv_tile::<S, K, 1, 2>(s, args, row, panel),
+            2 => gemv_tile::<S, K, 2, 2>(s, args, row, panel),
+            3 => gemv_tile::<S, K, 3, 2>(s, args, row, panel),
+            _ => gemv_tile::<S, K, 4, 2>(s, args, row, panel),
         }
-        // The second time, the panel comes from a cache.
-        match args.rows.end - row {
-            1 => {
-                narrow_tile::<S, K, 1, 1>(s, args, row, panel);
-                1
-            }
-            2 | 3 => {
-                narrow_tile::<S, K, 2, 1>(s, args, row, panel);
-                2
-            }
-            _ => {
-                narrow_tile::<S, K, 4, 1>(s, args, row, panel);
-                4
-            }
+        return count;
+    }
+    // The second time, the panel comes from a cache.
+    match args.rows.end - row {
+        1 => {
+            gemv_tile::<S, K, 1, 1>(s, args, row, panel);
+            1
+        }
+        2 | 3 => {
+            gemv_tile::<S, K, 2, 1>(s, args, row, panel);
+            2
+        }
+        _ => {
+            gemv_tile::<S, K, 4, 1>(s, args, row, panel);
+            4
         }
     }
 }
 
 /// `R` rows by `P` panels. Low and high codes have sums of their own (the order of an int32 sum does not matter).
-///
-/// # Safety
-/// `args.check`; rows `row..row + R` and panels `panel..panel + P` must be the task's.
 #[inline(always)]
-unsafe fn narrow_tile<S: Simd, K: ScaleLines, const R: usize, const P: usize>(
+fn gemv_tile<S: Simd, K: ScaleLines, const R: usize, const P: usize>(
     s: S,
     args: &Int4Args<'_>,
     row: usize,
     panel: usize,
 ) {
-    let Int8Rows { codes, stride, scales, starts } = args.lhs;
+    args.check_tile((row, R), (panel, P));
     let (lines, group_lines, groups) = (args.lines, args.group / 8, args.groups());
     let scale_lines = args.rhs.kind.lines(groups);
-    // SAFETY: `check`: a panel has `lines` lines and those of `groups` scales, each row `stride >= 8 * lines` codes and
-    // `groups` scales. Prefetches may go beyond.
-    unsafe {
-        let weights = args.rhs.codes.as_ptr().add(panel * lines);
-        let weight_scales = args.rhs.scales.as_ptr().add(panel * scale_lines);
-        let codes = codes.as_ptr().add(row * stride);
-        let (scales, starts) = (scales.as_ptr().add(row * groups), starts.as_ptr().add(row * groups));
-        let mut sums = [[s.zero(); P]; R];
-        let mut lows = [[s.zero(); P]; R];
-        for g in 0..groups {
-            let mut dots = [[[s.splat_i32(0); 2]; P]; R];
-            if !K::MIN {
-                for r in 0..R {
-                    // -128 * sum(code_x) / 128 * ZERO.
-                    let start = s.splat_i32((*starts.add(r * groups + g) >> 7) * i32::from(K::ZERO));
-                    for p in 0..P {
-                        dots[r][p][0] = start;
-                    }
-                }
-            }
-            for line in g * group_lines..lines.min((g + 1) * group_lines) {
-                for p in 0..P {
-                    let w = weights.add(p * lines + line);
-                    s.prefetch(w.wrapping_add(PREFETCH_LINES).cast());
-                    let w = s.load_u4(&*w);
-                    for r in 0..R {
-                        let a = codes.add(r * stride + 8 * line);
-                        dots[r][p][0] = s.dot4_u4(dots[r][p][0], w.0, s.splat_a4(&*a.cast()));
-                        dots[r][p][1] = s.dot4_u4(dots[r][p][1], w.1, s.splat_a4(&*a.add(4).cast()));
-                    }
-                }
-            }
-            for p in 0..P {
-                let (weight_scale, min) = K::load(s, weight_scales.add(p * scale_lines), g);
-                for r in 0..R {
-                    let scale = *scales.add(r * groups + g);
-                    let dot = s.add_i32(dots[r][p][0], dots[r][p][1]);
-                    sums[r][p] = s.fma(s.i32_to_f32(dot), s.mul(s.splat(scale), weight_scale), sums[r][p]);
-                    if K::MIN {
-                        let total = row_total(scale, *starts.add(r * groups + g));
-                        lows[r][p] = s.fma(s.splat(total), min, lows[r][p]);
-                    }
-                }
-            }
-        }
-        if K::MIN {
-            for r in 0..R {
-                for p in 0..P {
-                    sums[r][p] = s.add(sums[r][p], lows[r][p]);
-                }
-            }
-        }
-        args.target.finish_tile(s, (row, panel), args.rows.end, sums);
+    // What the unchecked accesses below rest on: slices of exactly these rows and panels.
+    let Int8Rows { codes, stride, scales, starts } = args.lhs;
+    assert!(stride >= 8 * lines, "rows of {stride} codes");
+    let codes = &codes[row * stride..][..R * stride];
+    let scales = &scales[row * groups..][..R * groups];
+    let starts = &starts[row * groups..][..R * groups];
+    let weights = &args.rhs.codes[panel * lines..][..P * lines];
+    let mut weight_scales = [&args.rhs.scales[panel * scale_lines..][..P * scale_lines]; P];
+    for p in 1..P {
+        weight_scales[p] = &weight_scales[0][p * scale_lines..];
     }
+    let mut sums = [[s.zero(); P]; R];
+    let mut lows = [[s.zero(); P]; R];
+    for g in 0..groups {
+        let mut dots = [[[s.splat_i32(0); 2]; P]; R];
+        if !K::MIN {
+            for r in 0..R {
+                // SAFETY: `r < R` and `g < groups`; `starts` was sliced to `R * groups`.
+                let start = unsafe { item(starts, r * groups + g) };
+                // -128 * sum(code_x) / 128 * ZERO.
+                let start = s.splat_i32((start >> 7) * i32::from(K::ZERO));
+                for p in 0..P {
+                    dots[r][p][0] = start;
+                }
+            }
+        }
+        for line in g * group_lines..lines.min((g + 1) * group_lines) {
+            for p in 0..P {
+                let ahead = weights.as_ptr().wrapping_add(p * lines + line + PREFETCH_LINES);
+                s.prefetch(ahead.cast());
+                // SAFETY: `p < P` and `line < lines`; `weights` was sliced to `P * lines`.
+                let w = s.load_u4(unsafe { weights.get_unchecked(p * lines + line) });
+                for r in 0..R {
+                    // SAFETY: `r < R` and `8 * line + 8 <= stride`, as asserted; `codes` was sliced to `R * stride`.
+                    let a: &[i8; 8] = unsafe { array(codes, r * stride + 8 * line) };
+                    let [low, high] = a.as_chunks::<4>().0 else { unreachable!("two times four codes") };
+                    dots[r][p][0] = s.dot4_u4(dots[r][p][0], w.0, s.splat_a4(low));
+                    dots[r][p][1] = s.dot4_u4(dots[r][p][1], w.1, s.splat_a4(high));
+                }
+            }
+        }
+        for p in 0..P {
+            // SAFETY: `g < groups`; `weight_scales[p]` was sliced to the lines of `groups` groups, of a `Panel` and so aligned.
+            let (weight_scale, min) = unsafe { K::load(s, weight_scales[p], g) };
+            for r in 0..R {
+                // SAFETY: `r < R` and `g < groups`; `scales` was sliced to `R * groups`.
+                let scale = unsafe { item(scales, r * groups + g) };
+                let dot = s.add_i32(dots[r][p][0], dots[r][p][1]);
+                sums[r][p] = s.fma(s.i32_to_f32(dot), s.mul(s.splat(scale), weight_scale), sums[r][p]);
+                if K::MIN {
+                    // SAFETY: `r < R` and `g < groups`; `starts` was sliced to `R * groups`.
+                    let total = row_total(scale, unsafe { item(starts, r * groups + g) });
+                    lows[r][p] = s.fma(s.splat(total), min, lows[r][p]);
+                }
+            }
+        }
+    }
+    if K::MIN {
+        for r in 0..R {
+            for p in 0..P {
+                sums[r][p] = s.add(sums[r][p], lows[r][p]);
+            }
+        }
+    }
+    // SAFETY: `check_tile` asserted that rows and panels are the task's, and by the invariant of `Int4Args` no other's.
+    unsafe { args.target.finish_tile(s, (row, panel), sums) };
 }
 
-/// Unpacks `count` lines of panel codes, less `zero` (wrapping), to int8 k-blocks, every `step` blocks.
+/// Unpacks lines of panel codes, less `zero` (wrapping), to int8 k-blocks, every `step` blocks.
 ///
 /// # Safety
-/// `from` must point to `count` lines and `to` to `(2 * count - 1) * step + 1` blocks that nobody else uses.
+/// `to` must be valid for writes of `(2 * from.len() - 1) * step + 1` blocks that nothing else uses meanwhile; `step` must
+/// not be 0.
 #[inline(always)]
 pub(super) unsafe fn fill<S: Simd>(
     s: S,
     zero: i8,
-    from: *const [u8; 4 * LANES],
-    count: usize,
+    from: &[[u8; 4 * LANES]],
     to: *mut [i8; 4 * LANES],
     step: usize,
 ) {
-    for line in 0..count {
-        // SAFETY: the caller's promises; the two blocks differ.
-        unsafe {
-            let (low, high) = (to.add(2 * line * step), to.add((2 * line + 1) * step));
-            s.unpack_u4(&*from.add(line), zero, &mut *low, &mut *high);
-        }
+    for (at, line) in from.iter().enumerate() {
+        // SAFETY: the clause on `to`: block `2 * at * step` is among those that may be written.
+        let low = unsafe { &mut *to.wrapping_add(2 * at * step) };
+        // SAFETY: as for `low`; it is another block, because `step` is not 0.
+        let high = unsafe { &mut *to.wrapping_add((2 * at + 1) * step) };
+        s.unpack_u4(line, zero, low, high);
     }
 }

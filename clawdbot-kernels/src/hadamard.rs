@@ -1,10 +1,10 @@
 //! Rotation of blocks along k before they are quantized.
 //!
 //! Every whole block of 64 elements is multiplied by the orthonormal Walsh-Hadamard matrix `H / 8`, on both sides of a
-//! product, which leaves the product as it is (`H H^T = 64`) but spreads an outlier over its whole block: the largest
-//! element, which determines a group's step, comes down to what normal numbers have (Ashkboos et al. 2024, QuaRot,
-//! <https://arxiv.org/abs/2404.00456>). What it gives is measured in `docs/numerics.md`. The rest of a row after its
-//! last whole block stays as it is.
+//! product. That does not change the product (`H H^T = 64`), but spreads an outlier over its whole block, so the largest
+//! element, which determines a group's step, becomes much smaller (Ashkboos et al. 2024, QuaRot,
+//! <https://arxiv.org/abs/2404.00456>). `docs/numerics.md` measures the effect. Elements after the last whole block of a row
+//! are not rotated.
 
 use super::simd::{LANES, Simd};
 use super::{Kernel, KernelSet};
@@ -29,7 +29,7 @@ pub(super) fn hadamard<S: Simd>(s: S, v: [S::F32; 4]) -> [S::F32; 4] {
     out
 }
 
-/// See [`KernelSet::rotate`].
+/// See [`KernelSet::hadamard`].
 pub(super) struct Hadamard;
 impl Kernel for Hadamard {
     type Args<'a> = &'a mut [f32];
@@ -54,7 +54,7 @@ pub(super) fn hadamard_row<S: Simd>(s: S, row: &mut [f32]) {
 }
 
 impl KernelSet {
-    /// Rotates the whole blocks of a row, in place. Doing it twice gives the row again, up to rounding.
+    /// Rotates the whole blocks of a row, in place. Twice gives the row again, up to rounding.
     pub fn hadamard(&self, row: &mut [f32]) {
         self.hadamard.call(row);
     }

@@ -1,24 +1,21 @@
-//! int4 panels: layout, quantization of float rows, take-over of stored int4 rows.
+//! int4 panels: layout, quantization of float rows, stored rows; and the scales of groups, which int8 codes have too.
 //!
 //! ```text
 //! K8N16   8 k x 16 columns = 64 bytes    k padded to 8
 //! ```
 //! Byte `4 * column + i` holds k `i` in its low and k `4 + i` in its high four bits: two k-blocks of an int8 panel in one.
-//! A code is 0..=15; what it stands for, [`GroupScales`] says. Groups are multiples of 8.
+//! A code is 0..=15; [`GroupScales`] says what it stands for. Groups are multiples of 8.
 
-use super::matrix::{ComputeFormat, Panels, Sizes};
-use super::packing::{Rows, check_converted, for_each_part, not_finite};
-use super::quantize::{amax, groups};
+use super::codes::WeightRow;
+use super::quantize::amax;
 use super::scale_lines::{ScaleLines, for_scales};
 use super::simd::{LANES, Scalar};
-use super::{Kernel, KernelSet, Result, Simd};
+use super::{Kernel, Result, Simd};
 use crate::error::Error;
-use crate::memory::AlignedBuf;
-use crate::threads::Region;
 
 /// How the scales of int4 groups, and of int8 groups that are used as stored, are kept: per panel, in lines of 16 u16, one for
-/// each column. All formats that weights are published in can be used without rounding anything. int8 codes are
-/// signed: `code` in place of `code - 8`.
+/// each column. So all formats that weights are published in are used without rounding. int8 codes are signed: read `code` for
+/// `code - 8`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GroupScales {
     /// `(code - 8) * scale`, bf16: what float weights are quantized to. 1 line per group.
@@ -66,8 +63,8 @@ impl GroupScales {
     }
 }
 
-/// The first line of a group under [`GroupScales::Superblock`], and those of its `d` and `dmin`.
-pub(super) fn super_lines(group: usize) -> (usize, usize) {
+/// The line of a group under [`GroupScales::Superblock`], and the first of the two lines of its `d` and `dmin`.
+pub(super) fn superblock_lines(group: usize) -> (usize, usize) {
     let first = group / 8 * 10;
     (first + 2 + group % 8, first)
 }
@@ -87,66 +84,11 @@ pub enum StoredScale {
     Superblock([u16; 2], [u8; 2]),
 }
 
-impl Rows<'_> {
-    /// As `pack_int8`.
-    pub(super) fn pack_int4(
-        &self,
-        kernels: &KernelSet,
-        region: &Region<'_>,
-        format: ComputeFormat,
-        (group, kind, rotated): (usize, GroupScales, bool),
-        sizes: &Sizes,
-    ) -> Result<Panels> {
-        let (lines, groups) = (self.k.div_ceil(8), groups(self.k, group));
-        let scale_lines = kind.lines(groups);
-        let mut codes = AlignedBuf::zeroed(sizes.data)?;
-        let mut scales = AlignedBuf::zeroed(sizes.scales)?;
-        let per_task = self.panels_per_task(region);
-        let parts = codes
-            .chunks_mut((per_task * lines * 64).max(1))
-            .zip(scales.chunks_mut((per_task * scale_lines * LANES).max(1)));
-        for_each_part(region, parts, |task, (codes, scales)| {
-            let mut row = AlignedBuf::<f32>::zeroed(self.k)?;
-            let mut panel_codes = AlignedBuf::<i8>::zeroed(LANES * lines * 8)?;
-            let mut row_scales = AlignedBuf::<u16>::zeroed(groups)?;
-            let (mut stored, mut stored_scales) = (Vec::new(), Vec::new());
-            let panels = codes.chunks_mut(lines * 64).zip(scales.chunks_mut(scale_lines * LANES));
-            for (panel, (codes, scales)) in panels.enumerate() {
-                let scales = scales.as_chunks_mut::<LANES>().0;
-                let first = (task * per_task + panel) * LANES;
-                let columns = self.each_row(first, &mut stored, |column, source, index, stored| {
-                    let row_codes = &mut panel_codes[column * lines * 8..][..self.k];
-                    if source.own_format() == Some(format) {
-                        stored_scales.clear();
-                        source.read_codes(index, stored, row_codes, &mut stored_scales)?;
-                        check_codes(index, row_codes)?;
-                        return put_scales(kind, scales, (index, column, groups), &stored_scales);
-                    }
-                    check_converted(kind, index)?;
-                    source.read_row(index, stored, &mut row);
-                    if rotated {
-                        kernels.hadamard(&mut row);
-                    }
-                    if !kernels.quantize_int4.call((&row, group, row_codes, &mut row_scales)) {
-                        return Err(not_finite(index));
-                    }
-                    for (line, scale) in scales.iter_mut().zip(row_scales.iter()) {
-                        line[column] = *scale;
-                    }
-                    Ok(())
-                })?;
-                panel_codes[columns * lines * 8..].fill(0);
-                interleave(&panel_codes, lines, codes);
-            }
-            Ok(())
-        })?;
-        Ok(Panels::Int4 { codes: codes.into(), scales: scales.into(), group, kind, rotated })
-    }
-}
-
+/// Checks the codes of a stored row.
+///
 /// # Errors
 /// `InvalidWeights` for codes that four bits do not hold.
-fn check_codes(row: usize, codes: &[i8]) -> Result<()> {
+pub(super) fn check_codes(row: usize, codes: &[i8]) -> Result<()> {
     match codes.iter().find(|code| !(0..16).contains(*code)) {
         None => Ok(()),
         Some(code) => {
@@ -174,8 +116,9 @@ pub(super) fn put_scales(
     scales.try_for_each(|(g, scale)| put_scale(kind, lines, g, column, *scale))
 }
 
-/// 16 rows of `8 * lines` codes to a panel.
-fn interleave(rows: &[i8], lines: usize, panel: &mut [u8]) {
+/// 16 rows of codes, each whole k-blocks, to a panel.
+pub(super) fn interleave(rows: &[i8], panel: &mut [u8]) {
+    let lines = rows.len() / LANES / 8;
     for (at, line) in panel.as_chunks_mut::<64>().0.iter_mut().enumerate() {
         for column in 0..LANES {
             let codes = &rows[(column * lines + at) * 8..][..8];
@@ -187,7 +130,7 @@ fn interleave(rows: &[i8], lines: usize, panel: &mut [u8]) {
 }
 
 /// # Errors
-/// `Internal` when the source gives another kind of scale than it said.
+/// `Internal` when the source gives another kind of scale than its format has.
 fn put_scale(
     kind: GroupScales,
     lines: &mut [[u16; LANES]],
@@ -210,7 +153,7 @@ fn put_scale(
             }
         }
         (GroupScales::Superblock, StoredScale::Superblock(d, s)) => {
-            let (line, first) = super_lines(g);
+            let (line, first) = superblock_lines(g);
             for i in 0..2 {
                 lines[first + i][column] = d[i];
                 let half = &mut lines[line][8 * i..][..8];
@@ -238,10 +181,10 @@ fn put_float(lines: &mut [[u16; LANES]], column: usize, value: f32) {
 /// have the least squared error; then, unless it is worse, the scale that fits these codes best, `sum w q / sum q q`.
 pub(super) struct QuantizeInt4;
 impl Kernel for QuantizeInt4 {
-    type Args<'a> = (&'a [f32], usize, &'a mut [i8], &'a mut [u16]);
+    type Args<'a> = WeightRow<'a>;
     type Output = bool;
     #[inline(always)]
-    fn run<S: Simd>(s: S, (x, group, codes, scales): Self::Args<'_>) -> bool {
+    fn run<S: Simd>(s: S, WeightRow { x, group, codes, scales }: WeightRow<'_>) -> bool {
         let mut finite = true;
         for ((x, codes), scale) in x.chunks(group).zip(codes.chunks_mut(group)).zip(scales) {
             let (amax, poison) = amax(s, x);
@@ -336,30 +279,13 @@ fn write_codes<S: Simd>(s: S, x: &[f32], inverse: f32, codes: &mut [i8]) {
     }
 }
 
-/// Row `column` of a panel, dequantized.
-pub(super) fn read_row(
-    (group, kind): (usize, GroupScales),
-    panel: &[[u8; 64]],
-    scales: &[[u16; LANES]],
-    column: usize,
-    out: &mut [f32],
-) {
-    for (g, out) in out.chunks_mut(group).enumerate() {
-        let (scale, min) = read_scale(kind, scales, g, column);
-        for (out, line) in out.chunks_mut(8).zip(&panel[g * group / 8..]) {
-            for (i, out) in out.iter_mut().enumerate() {
-                let byte = line[4 * column + i % 4];
-                let code = f32::from((byte >> (i / 4 * 4) & 15) as i8 - kind.zero());
-                *out = if kind.zero() == 0 { code.mul_add(scale, min) } else { code * scale };
-            }
-        }
-    }
-}
-
 /// Scale and minimum of a group of a column.
 pub(super) fn read_scale(kind: GroupScales, lines: &[[u16; LANES]], g: usize, column: usize) -> (f32, f32) {
     assert!(kind.lines(g + 1) <= lines.len(), "group {g} of {} lines", lines.len());
-    // SAFETY: the lines of the groups up to this one are there.
-    let (scale, min) = for_scales!(kind, K => unsafe { K::load(Scalar, lines.as_ptr(), g) });
+    assert!((lines.as_ptr() as usize).is_multiple_of(align_of::<f32>()), "lines of a panel are aligned");
+    let (scale, min) = for_scales!(kind, K => {
+        // SAFETY: the asserts: the lines of the groups up to this one, aligned.
+        unsafe { K::load(Scalar, lines, g) }
+    });
     (scale[column], min[column])
 }

@@ -8,7 +8,7 @@ pub(super) mod scalar {
     use super::*;
 
     /// # Safety
-    /// Unsafe only to be called like the others.
+    /// None: this is unsafe to be called as the entries of other instruction sets are.
     unsafe fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
         K::run(Scalar, args)
     }
@@ -36,7 +36,7 @@ macro_rules! isa {
             /// The CPU must have the features: `detected()`.
             $(#[target_feature(enable = $feature)])+
             pub(super) unsafe fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
-                // SAFETY: the caller has checked the features.
+                // SAFETY: the clause above: the CPU has the features, which are those of the token.
                 K::run(unsafe { $token::assume() }, args)
             }
 
@@ -79,7 +79,7 @@ pub(super) mod avx512_amx {
     use crate::attention::AttendTiled;
     use crate::gemm_amx::{PANELS, Tiled};
     use crate::tiles::{Amx, permitted};
-    use crate::{Slot, self_test};
+    use crate::{Slot, TilePanels, self_test};
 
     /// With tiles if they may be used, else the products of [`avx512_vnni`], which have the same bits.
     pub(crate) static KERNELS: KernelSet = SET;
@@ -101,17 +101,18 @@ pub(super) mod avx512_amx {
     const DIRECT: KernelSet = KernelSet {
         name: "avx512-amx",
         int8_gemm_name: "x86_64-int8-avx512-amx-32x2x16",
-        tile_panels: (PANELS, avx512_vnni::SET.tile_panels.1),
-        // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
+        tile_panels: TilePanels { int8: PANELS, ..avx512_vnni::SET.tile_panels },
+        // SAFETY: `dispatch` hands out sets of this module only after `detected`, which asks for all features of
+        // `avx512_vnni` and for the tiles; `KERNELS` and `difference` use them only after `permitted`.
         int8_gemm: Slot(|args| unsafe { avx512_vnni::entry::<Tiled<Amx>>(args) }),
-        // SAFETY: as above.
+        // SAFETY: as for `int8_gemm`: `detected` and `permitted` before any use.
         attend_int8: Slot(|args| unsafe { avx512_vnni::entry::<AttendTiled<Amx>>(args) }),
         ..avx512_vnni::SET
     };
 
     static REFUSAL: OnceLock<Option<String>> = OnceLock::new();
 
-    /// Why tiles are not used: asked of the system, and tried, at the first call.
+    /// Why tiles are not used. The first call asks the system for them and tests them.
     fn refusal() -> Option<&'static str> {
         let find = || match permitted() {
             true => self_test::difference(&TILED).unwrap_or_else(|error| Some(error.to_string())),
@@ -120,7 +121,7 @@ pub(super) mod avx512_amx {
         REFUSAL.get_or_init(find).as_deref()
     }
 
-    /// What [`refusal`] has found, if it was asked.
+    /// What [`refusal`] has found, if it was called.
     pub(crate) fn found() -> Option<&'static str> {
         REFUSAL.get()?.as_deref()
     }
@@ -130,7 +131,7 @@ pub(super) mod avx512_amx {
     }
 }
 
-/// What Linux answers where a thread's alternate signal stack is too small for tiles, or a sandbox forbids the question.
+/// Linux refuses where a thread's alternate signal stack is too small for tiles, or a sandbox forbids the system call.
 #[cfg(target_arch = "x86_64")]
 pub(super) const NOT_PERMITTED: &str = "the system does not permit the tile registers";
 
@@ -153,7 +154,7 @@ pub(super) mod avx512_bf16 {
         enable = "f16c"
     )]
     unsafe fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
-        // SAFETY: the caller has checked the features.
+        // SAFETY: the clause above: the CPU has the features, among them those of the token.
         K::run(unsafe { Avx512::assume() }, args)
     }
 
@@ -161,7 +162,7 @@ pub(super) mod avx512_bf16 {
         name: "avx512-bf16",
         float_gemm_name: "x86_64-bf16-avx512-bf16-8x3x16",
         bf16_dot: Some(Bf16Dot {
-            // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
+            // SAFETY: `dispatch` hands out this set only after `detected`, which asks for all features of `entry`.
             product: |args| unsafe { entry::<Dot<Vdpbf16, 8, 3>>(args) },
             tile_panels: 3,
             model: vdpbf16_model,
@@ -185,7 +186,8 @@ pub(super) mod avx512_amx_bf16 {
         name: "avx512-amx-bf16",
         float_gemm_name: "x86_64-bf16-avx512-amx-bf16-32x2x16",
         bf16_dot: Some(Bf16Dot {
-            // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
+            // SAFETY: `dispatch` hands out this set only after `detected`, which asks for all features of `avx512_vnni` and for
+            // the tiles, and (`Proof::Tiles`) after `permitted`.
             product: |args| unsafe { avx512_vnni::entry::<Tiled<AmxBf16>>(args) },
             tile_panels: PANELS,
             model: tdpbf16_model,
@@ -220,7 +222,7 @@ pub(super) mod neon_i8mm {
     /// The CPU must have the features: `detected()`.
     #[target_feature(enable = "neon", enable = "dotprod", enable = "i8mm")]
     unsafe fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
-        // SAFETY: the caller has checked the features.
+        // SAFETY: the clause above: the CPU has the features, among them those of the token.
         K::run(unsafe { NeonDotprod::assume() }, args)
     }
 
@@ -228,7 +230,7 @@ pub(super) mod neon_i8mm {
     pub(crate) const SET: KernelSet = KernelSet {
         name: "neon-i8mm",
         int8_gemm_name: "aarch64-int8-neon-i8mm-4x1x16",
-        // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
+        // SAFETY: `dispatch` hands out this set only after `detected`, which asks for all features of `entry`.
         int8_gemm: Slot(|args| unsafe { entry::<Gemm>(args) }),
         ..neon_dotprod::SET
     };
@@ -250,7 +252,7 @@ pub(super) mod neon_bf16 {
     /// The CPU must have the features: `detected()`.
     #[target_feature(enable = "neon", enable = "dotprod", enable = "bf16")]
     unsafe fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
-        // SAFETY: the caller has checked the features.
+        // SAFETY: the clause above: the CPU has the features, among them those of the token.
         K::run(unsafe { NeonDotprod::assume() }, args)
     }
 
@@ -258,7 +260,7 @@ pub(super) mod neon_bf16 {
         name: "neon-bf16",
         float_gemm_name: "aarch64-bf16-neon-bf16-4x1x16",
         bf16_dot: Some(Bf16Dot {
-            // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
+            // SAFETY: `dispatch` hands out this set only after `detected`, which asks for all features of `entry`.
             product: |args| unsafe { entry::<Dot<Bfdot, 4, 1>>(args) },
             tile_panels: 1,
             model: bfdot_model,

@@ -1,15 +1,16 @@
-//! Compute kernels for language models on CPUs and the choice between instruction sets, with the memory and the threads that
-//! they work on. Knows no model, no token and no file.
+//! Compute kernels for language models on CPUs, the choice between instruction sets, and the memory and threads that kernels
+//! use. This crate knows no models, tokens or files.
 //!
-//! A kernel is a generic function over [`Simd`] (one source for all ISAs, see there); it becomes callable through a slot
-//! of a [`KernelSet`], and the set of the best ISA that the CPU has is selected once, at run time. To add a kernel:
-//! a type implementing [`Kernel`], a field in [`KernelSet`], a line in `kernel_set!`.
+//! A kernel is a generic function over [`Simd`] (one source for all ISAs); it becomes callable through a slot
+//! of a [`KernelSet`]. The set of the best ISA that the CPU has is selected once, at run time. To add a kernel: a type that
+//! implements [`Kernel`], a field in [`KernelSet`], a line in `kernel_set!`.
 //!
 //! int8 arithmetic: weights are symmetric int8 per group of k, activations likewise per row and group, quantized at run
 //! time. Sums inside a group are exact int32; then `out = fma(f32(sum), sa * sw, out)`, groups ascending from 0.0; then
 //! the bias and the residual are added, one addition each. bf16 and f32 weights: one FMA chain over ascending k. So an
 //! output element depends on its row and its column alone: neither on the number of rows, nor on tiles or threads.
 #![allow(unsafe_code, reason = "intrinsics and calls of functions compiled for a detected instruction set")]
+#![warn(clippy::multiple_unsafe_ops_per_block)]
 #![allow(
     clippy::needless_range_loop,
     reason = "tiles are indexed by row and panel in several arrays at once"
@@ -18,6 +19,7 @@
 mod activation;
 pub mod attention;
 mod bf16_dot;
+mod codes;
 mod dispatch;
 mod error;
 mod gemm;
@@ -59,18 +61,15 @@ pub mod simd;
 mod skipped;
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-mod tests_bf16;
-#[cfg(test)]
-mod tests_int4;
 pub mod threads;
 #[cfg(any(target_arch = "x86_64", test))]
 mod tiles;
+mod unchecked;
 mod vector;
 
 pub use activation::Activation;
 pub use bf16_dot::RoundedRows;
-pub use dispatch::{available, named, refused, select};
+pub use dispatch::{RefusedSet, available, named, refused, select};
 pub use error::{Error, Result};
 pub use gemm::{Added, Epilogue, Lhs, gemm, gemm_columns};
 pub use gemm_gated::{gemm_gated, takes_gated};
@@ -84,15 +83,15 @@ pub use simd::Simd;
 
 /// A function that is compiled once per ISA. `run` must be `#[inline(always)]`.
 pub trait Kernel {
-    /// What it takes, by value.
+    /// Its arguments, by value.
     type Args<'a>;
-    /// What it returns.
+    /// Its result.
     type Output;
     /// The one source for all ISAs.
     fn run<S: Simd>(simd: S, args: Self::Args<'_>) -> Self::Output;
 }
 
-/// A [`Kernel`] (or another one with the same arguments) compiled for the ISA of the [`KernelSet`] it belongs to.
+/// A [`Kernel`] (or another with the same arguments) compiled for the ISA of its [`KernelSet`].
 pub struct Slot<K: Kernel>(for<'a> fn(K::Args<'a>) -> K::Output);
 
 impl<K: Kernel> Slot<K> {
@@ -103,18 +102,25 @@ impl<K: Kernel> Slot<K> {
     }
 }
 
+/// Panels of a tile of many rows.
+#[derive(Clone, Copy)]
+struct TilePanels {
+    int8: usize,
+    /// bf16 and f32.
+    float: usize,
+}
+
 /// The kernels of one ISA.
 pub struct KernelSet {
     /// As accepted by `CLAWDBOT_ISA`.
     pub name: &'static str,
-    /// Asked before its first use: why it cannot be used after all. What takes its place then has the same bits.
+    /// Called before its first use: why the set cannot be used after all. Its kernels then run on others with the same bits.
     pub refusal: fn() -> Option<&'static str>,
     /// The int8 tile of many rows, as `architecture-types-variant`.
     pub int8_gemm_name: &'static str,
     /// The bf16 and f32 tile of many rows.
     pub float_gemm_name: &'static str,
-    /// Panels of a tile of many rows: int8, and bf16 and f32.
-    tile_panels: (usize, usize),
+    tile_panels: TilePanels,
     /// The epilogue of all products.
     finish: Slot<gemm::Finish>,
     scale_lines: Slot<scale_lines::Widen>,
@@ -123,7 +129,7 @@ pub struct KernelSet {
     int8_gemv: Slot<gemm_int8::Gemv>,
     bf16_gemm: Slot<gemm_float::Gemv<u16>>,
     bf16_gemv: Slot<gemm_float::Gemv<u16>>,
-    /// Instead of the two above, in a set with numerics of its own.
+    /// Replaces `bf16_gemm` and `bf16_gemv` in a set with numerics of its own.
     bf16_dot: Option<bf16_dot::Bf16Dot>,
     f32_gemm: Slot<gemm_float::Gemv<f32>>,
     f32_gemv: Slot<gemm_float::Gemv<f32>>,
@@ -171,7 +177,8 @@ impl KernelSet {
 /// Kernel `$kernel` compiled for an ISA by its `$entry`. (A closure, because it takes arguments of any lifetime.)
 macro_rules! slot {
     ($entry:ident, $($kernel:tt)+) => {
-        // SAFETY: a `KernelSet` is reachable only through `dispatch`, which checks that the CPU has its ISA.
+        // SAFETY: `dispatch` hands out the set of `$entry` only after the `detected` of its module, which asks for the features
+        // that `$entry` is compiled with (one list in `isa.rs` feeds both).
         $crate::Slot(|args| unsafe { $entry::<$crate::$($kernel)+>(args) })
     };
 }
@@ -186,7 +193,7 @@ macro_rules! kernel_set {
             refusal: || None,
             int8_gemm_name: concat!($arch, "-int8-", $name, "-", $mr, "x", $np, "x16"),
             float_gemm_name: concat!($arch, "-f32-", $name, "-", $fmr, "x", $fnp, "x16"),
-            tile_panels: ($np, $fnp),
+            tile_panels: $crate::TilePanels { int8: $np, float: $fnp },
             finish: slot!($entry, gemm::Finish),
             scale_lines: slot!($entry, scale_lines::Widen),
             minima: slot!($entry, scale_lines::AddMinima),

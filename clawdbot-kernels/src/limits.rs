@@ -1,4 +1,4 @@
-//! What this machine can do at most, measured: the roofs that rates are compared with.
+//! Measured limits of this machine, which the rates of kernels are compared with.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::threads::Region;
 const DURATION: Duration = Duration::from_millis(300);
 /// Memory that is read at a time.
 const READ_BYTES: usize = 16 << 20;
-/// Rounds of the arithmetic loops between two looks at the clock.
+/// Rounds of the arithmetic loops between two readings of the clock.
 const ROUNDS: usize = 1 << 16;
 
 /// Sums a buffer.
@@ -65,7 +65,7 @@ impl Kernel for Dots {
 fn dots<S: Simd, const R: usize, const P: usize>(s: S, operands: &Operands, rounds: usize) -> i32 {
     let mut sums = [[s.splat_i32(0); P]; R];
     for _ in 0..rounds {
-        // Loaded again in every round, lest parts of the product be computed only once.
+        // Loaded again in every round: otherwise parts of the product would be computed only once.
         let operands = black_box(operands);
         let mut w = [s.load_prepared(&operands.w[0]); P];
         for p in 1..P {
@@ -120,14 +120,14 @@ fn fmas<S: Simd, const CHAINS: usize>(s: S, operands: &Operands, rounds: usize) 
 }
 
 impl KernelSet {
-    /// Sequential reading of `bytes` of memory on all threads, in 10^9 bytes per second. Above the size of the last cache
+    /// Sequential reads of `bytes` of memory on all threads, in 10^9 bytes per second. For more bytes than the last cache holds,
     /// this is the bandwidth of the memory.
     ///
     /// # Errors
     /// `OutOfMemory` without memory.
     pub fn dram_gb_per_s(&self, region: &Region<'_>, bytes: usize) -> Result<f64> {
         let mut data = AlignedBuf::<i32>::zeroed(bytes.max(2 * READ_BYTES) / 4)?;
-        // A repetition reads some megabytes, and each one others.
+        // Each repetition reads some megabytes, others than the one before.
         let parts = region.threads() * 8;
         let part = (READ_BYTES / 4 / parts).next_multiple_of(4 * LANES);
         region.parallel_chunks_mut(&mut data, parts * part, |_, part| part.fill(1));
@@ -167,7 +167,7 @@ impl KernelSet {
     }
 }
 
-/// Repetitions per second, as fast as the best one: whatever else runs on the machine only slows down.
+/// Repetitions per second at the speed of the fastest one: other load on the machine only slows them down.
 fn repeat(mut f: impl FnMut(usize)) -> f64 {
     let all = Instant::now();
     let mut best = f64::MAX;

@@ -16,8 +16,9 @@
 
 use std::ops::Range;
 
-use super::int4::{self, GroupScales, StoredScale};
-use super::packing::Rows;
+use super::codes::{self, CodePanels, Coding, Int4Codes, Int8Codes};
+use super::int4::{GroupScales, StoredScale};
+use super::packing::{PanelOrder, Rows};
 use super::quantize::{ROTATED_GROUPS, groups};
 use super::simd::LANES;
 use super::{KernelSet, Result};
@@ -40,7 +41,7 @@ pub enum ComputeFormat {
     },
     /// int8 codes and scales as a file has them; activations quantized to int8 in groups of the same size.
     Stored8 {
-        /// As for int8.
+        /// A multiple of 4, at most `MAX_GROUP`.
         group: usize,
         /// What the codes stand for.
         scales: GroupScales,
@@ -51,7 +52,7 @@ pub enum ComputeFormat {
         group: usize,
         /// What the codes stand for.
         scales: GroupScales,
-        /// As for int8; only of [`GroupScales::Bf16`].
+        /// As [`Int8`](Self::Int8); only with [`GroupScales::Bf16`].
         rotated: bool,
     },
     /// bf16 weights, f32 activations and sums.
@@ -61,15 +62,9 @@ pub enum ComputeFormat {
 }
 
 impl ComputeFormat {
-    /// The group in which activations are quantized to int8, and whether they are rotated; none where they stay f32.
+    /// The group in which activations are quantized to int8, and whether they are rotated first; none where they stay f32.
     pub fn activations(self) -> Option<(usize, bool)> {
-        match self {
-            ComputeFormat::Int8 { group, rotated } | ComputeFormat::Int4 { group, rotated, .. } => {
-                Some((group, rotated))
-            }
-            ComputeFormat::Stored8 { group, .. } => Some((group, false)),
-            ComputeFormat::Bf16 | ComputeFormat::F32 => None,
-        }
+        self.coding().map(|coding| (coding.group, coding.rotated))
     }
 }
 
@@ -79,8 +74,8 @@ pub trait RowSource: Send + Sync {
     fn rows(&self) -> usize;
     /// Weights per row: k.
     fn cols(&self) -> usize;
-    /// Reads rows `rows` as they are stored, each of the same number of bytes, to `buffer`, whatever that holds. A source
-    /// that computes its rows leaves the buffer empty.
+    /// Reads rows `rows` as they are stored, each of the same number of bytes, to `buffer`, whose contents are replaced. A
+    /// source that computes its rows leaves the buffer empty.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -100,7 +95,7 @@ pub trait RowSource: Send + Sync {
     /// of its own.
     ///
     /// # Errors
-    /// `InvalidWeights` for what cannot be.
+    /// `InvalidWeights` for codes or scales that the format does not allow.
     fn read_codes(
         &self,
         row: usize,
@@ -115,20 +110,8 @@ pub trait RowSource: Send + Sync {
 
 /// Panels of one format.
 pub(super) enum Panels {
-    Int8 {
-        codes: Panel<i8>,
-        scales: Panel<u16>,
-        group: usize,
-        kind: GroupScales,
-        rotated: bool,
-    },
-    Int4 {
-        codes: Panel<u8>,
-        scales: Panel<u16>,
-        group: usize,
-        kind: GroupScales,
-        rotated: bool,
-    },
+    Int8(CodePanels<i8>),
+    Int4(CodePanels<u8>),
     Bf16(Panel<u16>),
     F32(Panel<f32>),
     /// Matrices of the same k in formats of their own, one after the other.
@@ -173,22 +156,20 @@ impl Sizes {
         }
         let sizes = || {
             let columns = n.checked_next_multiple_of(LANES)?;
-            let (k_padded, scales) = match format {
-                ComputeFormat::Int8 { group, .. } => {
-                    (k.checked_next_multiple_of(4)?, columns.checked_mul(groups(k, group))?)
-                }
-                ComputeFormat::Stored8 { group, scales } => {
-                    let lines = scales.checked_lines(groups(k, group))?;
-                    (k.checked_next_multiple_of(4)?, columns.checked_mul(lines)?)
-                }
-                ComputeFormat::Int4 { group, scales, .. } => {
-                    let lines = scales.checked_lines(groups(k, group))?;
-                    // A byte for two weights.
-                    (k.checked_next_multiple_of(8)? / 2, columns.checked_mul(lines)?)
-                }
-                ComputeFormat::Bf16 => (k.checked_next_multiple_of(2)?, 0),
-                ComputeFormat::F32 => (k, 0),
+            let lines = match format.coding() {
+                Some(coding) => coding.scales.checked_lines(groups(k, coding.group))?,
+                None => 0,
             };
+            let k_padded = match format {
+                ComputeFormat::Int8 { .. } | ComputeFormat::Stored8 { .. } => {
+                    k.checked_next_multiple_of(4)?
+                }
+                // A byte for two weights.
+                ComputeFormat::Int4 { .. } => k.checked_next_multiple_of(8)? / 2,
+                ComputeFormat::Bf16 => k.checked_next_multiple_of(2)?,
+                ComputeFormat::F32 => k,
+            };
+            let scales = columns.checked_mul(lines)?;
             // In bytes it must fit as well.
             columns.checked_mul(k_padded)?.checked_mul(4).map(|bytes| Sizes { data: bytes / 4, scales })
         };
@@ -226,11 +207,13 @@ impl PackedMatrix {
     /// The format; of joined matrices, that of the first.
     pub fn format(&self) -> ComputeFormat {
         match self.panels {
-            Panels::Int8 { group, kind: GroupScales::Bf16, rotated, .. } => {
-                ComputeFormat::Int8 { group, rotated }
+            Panels::Int8(CodePanels { coding: Coding { group, scales, rotated }, .. }) => match scales {
+                GroupScales::Bf16 => ComputeFormat::Int8 { group, rotated },
+                _ => ComputeFormat::Stored8 { group, scales },
+            },
+            Panels::Int4(CodePanels { coding: Coding { group, scales, rotated }, .. }) => {
+                ComputeFormat::Int4 { group, scales, rotated }
             }
-            Panels::Int8 { group, kind, .. } => ComputeFormat::Stored8 { group, scales: kind },
-            Panels::Int4 { group, kind, rotated, .. } => ComputeFormat::Int4 { group, scales: kind, rotated },
             Panels::Bf16(_) => ComputeFormat::Bf16,
             Panels::F32(_) => ComputeFormat::F32,
             Panels::Joined(ref parts) => parts[0].format(),
@@ -276,7 +259,7 @@ impl PackedMatrix {
         sources: &[&dyn RowSource],
     ) -> Result<Self> {
         let n = sources.iter().try_fold(0_usize, |n, source| n.checked_add(source.rows()));
-        Self::pack_rows(kernels, region, format, sources, (n, false))
+        Self::pack_rows(kernels, region, format, sources, n, PanelOrder::Sources)
     }
 
     /// Packs a gate and an up projection for a product with [`Epilogue::gate`](super::Epilogue::gate): panels of 16 columns
@@ -299,7 +282,7 @@ impl PackedMatrix {
             )));
         }
         let n = Self::gated_columns(gate.rows());
-        Self::pack_rows(kernels, region, format, &[gate, up], (n, true))
+        Self::pack_rows(kernels, region, format, &[gate, up], n, PanelOrder::Gated)
     }
 
     fn pack_rows(
@@ -307,7 +290,8 @@ impl PackedMatrix {
         region: &Region<'_>,
         format: ComputeFormat,
         sources: &[&dyn RowSource],
-        (n, gated): (Option<usize>, bool),
+        n: Option<usize>,
+        order: PanelOrder,
     ) -> Result<Self> {
         let k = sources.first().map_or(0, |source| source.cols());
         if let Some(other) = sources.iter().find(|source| source.cols() != k) {
@@ -318,17 +302,12 @@ impl PackedMatrix {
         }
         let n = n.ok_or_else(|| Error::out_of_memory("the number of rows overflows"))?;
         let sizes = Sizes::of(format, n, k)?;
-        let rows = Rows { sources, n, k, gated };
+        let rows = Rows { sources, n, k, order };
         let panels = match format {
-            ComputeFormat::Int8 { group, rotated } => {
-                rows.pack_int8(kernels, region, format, (group, GroupScales::Bf16, rotated), &sizes)?
+            ComputeFormat::Int8 { .. } | ComputeFormat::Stored8 { .. } => {
+                rows.pack_codes::<Int8Codes>(kernels, region, format, &sizes)?
             }
-            ComputeFormat::Stored8 { group, scales } => {
-                rows.pack_int8(kernels, region, format, (group, scales, false), &sizes)?
-            }
-            ComputeFormat::Int4 { group, scales, rotated } => {
-                rows.pack_int4(kernels, region, format, (group, scales, rotated), &sizes)?
-            }
+            ComputeFormat::Int4 { .. } => rows.pack_codes::<Int4Codes>(kernels, region, format, &sizes)?,
             ComputeFormat::Bf16 => {
                 let mut data = AlignedBuf::zeroed(sizes.data)?;
                 rows.pack_float::<u16, 2>(region, &mut data, |row, out| kernels.to_bf16(row, out))?;
@@ -357,33 +336,15 @@ impl PackedMatrix {
         );
         let (panel, column) = (row / LANES, row % LANES);
         match &self.panels {
-            Panels::Int8 { codes, scales, group, kind, rotated } => {
-                let lines = kind.lines(groups(self.k, *group));
-                let codes = &codes.as_chunks::<64>().0[panel * self.k.div_ceil(4)..];
-                let scales = &scales.as_chunks::<LANES>().0[panel * lines..][..lines];
-                for (g, out) in out.chunks_mut(*group).enumerate() {
-                    let (scale, min) = int4::read_scale(*kind, scales, g, column);
-                    let blocks = &codes[g * group / 4..];
-                    for (out, block) in out.chunks_mut(4).zip(blocks) {
-                        for (out, &code) in out.iter_mut().zip(&block[4 * column..]) {
-                            *out = if kind.minimum() {
-                                f32::from(code).mul_add(scale, min)
-                            } else {
-                                f32::from(code) * scale
-                            };
-                        }
-                    }
-                }
-                if *rotated {
+            Panels::Int8(panels) => {
+                codes::read_row::<Int8Codes>(panels, row, out);
+                if panels.coding.rotated {
                     kernels.hadamard(out);
                 }
             }
-            Panels::Int4 { codes, scales, group, kind, rotated } => {
-                let codes = &codes.as_chunks::<64>().0[panel * self.k.div_ceil(8)..];
-                let lines = kind.lines(groups(self.k, *group));
-                let scales = &scales.as_chunks::<LANES>().0[panel * lines..][..lines];
-                int4::read_row((*group, *kind), codes, scales, column, out);
-                if *rotated {
+            Panels::Int4(panels) => {
+                codes::read_row::<Int4Codes>(panels, row, out);
+                if panels.coding.rotated {
                     kernels.hadamard(out);
                 }
             }

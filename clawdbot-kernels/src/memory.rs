@@ -1,8 +1,9 @@
-//! Memory that kernels work on: 64-byte aligned, zeroed, allocated without aborting. [unsafe corner]
+//! Memory that kernels work on: 64-byte aligned, zeroed, allocated without aborting.
 #![allow(unsafe_code, reason = "raw memory is this module's purpose")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use crate::error::{Error, Result};
 
 /// Alignment of every buffer in bytes: one cache line, one AVX-512 register.
 pub const ALIGNMENT: usize = 64;
-/// Size of a huge page. Buffers at least as large are mappings of their own, aligned to it and advised to consist of
-/// huge pages before they are touched: with small pages, streaming through weights is an eighth slower.
+/// Size of a huge page. Buffers of this size or more are mappings of their own, aligned to it, for which the system is
+/// asked for huge pages before they are touched: with small pages, streaming through weights is an eighth slower.
 const HUGE_PAGE: usize = 2 << 20;
 
 /// Types for which any bit pattern, zero included, is a value.
@@ -22,20 +23,23 @@ const HUGE_PAGE: usize = 2 << 20;
 /// # Safety
 /// Implement only for primitive integers and floats.
 pub unsafe trait Pod: Copy + Send + Sync + 'static {}
-// SAFETY: primitive numbers; every bit pattern is valid.
+// SAFETY: `u8` is a primitive integer.
 unsafe impl Pod for u8 {}
-// SAFETY: as above.
+// SAFETY: `i8` is a primitive integer.
 unsafe impl Pod for i8 {}
-// SAFETY: as above.
+// SAFETY: `u16` is a primitive integer.
 unsafe impl Pod for u16 {}
-// SAFETY: as above.
+// SAFETY: `i32` is a primitive integer.
 unsafe impl Pod for i32 {}
-// SAFETY: as above.
+// SAFETY: `u32` is a primitive integer.
 unsafe impl Pod for u32 {}
-// SAFETY: as above.
+// SAFETY: `f32` is a primitive float.
 unsafe impl Pod for f32 {}
 
 /// A fixed-length, zero-initialised, 64-byte aligned array. Dereferences to a slice.
+///
+/// Invariant, established by `zeroed`: `ptr` is aligned and valid for `len` initialised elements that nothing else uses, in
+/// `mapping` if there is one, else allocated with `layout(len)`; with `len` 0 it is dangling.
 pub struct AlignedBuf<T: Pod> {
     ptr: NonNull<T>,
     len: usize,
@@ -43,9 +47,9 @@ pub struct AlignedBuf<T: Pod> {
     mapping: Option<MmapMut>,
 }
 
-// SAFETY: the buffer owns its memory exclusively, like `Box<[T]>`, and `T` is `Send + Sync`.
+// SAFETY: the buffer owns its memory exclusively, like `Box<[T]>`, and `T: Pod` is `Send`.
 unsafe impl<T: Pod> Send for AlignedBuf<T> {}
-// SAFETY: as above.
+// SAFETY: a shared buffer gives shared slices alone, and `T: Pod` is `Sync`.
 unsafe impl<T: Pod> Sync for AlignedBuf<T> {}
 
 impl<T: Pod> AlignedBuf<T> {
@@ -69,7 +73,10 @@ impl<T: Pod> AlignedBuf<T> {
         Ok(AlignedBuf { ptr, len, mapping: None })
     }
 
-    /// Makes the buffer hold at least `len` elements; the contents are zeros after a growth.
+    /// Makes the buffer hold at least `len` elements. If it grows, its contents become zeros.
+    ///
+    /// # Errors
+    /// `OutOfMemory` as from [`zeroed`](Self::zeroed); the buffer is empty then.
     pub fn reserve(&mut self, len: usize) -> Result<()> {
         if self.len < len {
             // Release first, so that the peak is one buffer, not two.
@@ -84,11 +91,11 @@ impl<T: Pod> AlignedBuf<T> {
     }
 }
 
-/// Zeroed memory with `bytes` bytes from an offset on that is aligned to huge pages.
+/// Zeroed memory that has `bytes` bytes from the offset returned, which is aligned to huge pages.
 fn map(bytes: usize) -> Option<(MmapMut, usize)> {
     let mut mapping = MmapMut::map_anon(bytes.checked_add(HUGE_PAGE)?).ok()?;
     let offset = mapping.as_mut_ptr().align_offset(HUGE_PAGE);
-    // Whole huge pages only, lest the last one take memory beyond the buffer. Refused advice costs speed alone.
+    // Whole huge pages only: a last one would take memory beyond the buffer. If the system refuses, only speed is lost.
     #[cfg(target_os = "linux")]
     let _ = mapping.advise_range(memmap2::Advice::HugePage, offset, bytes / HUGE_PAGE * HUGE_PAGE);
     Some((mapping, offset))
@@ -105,7 +112,8 @@ fn too_large<T>(len: usize) -> Error {
 impl<T: Pod> Drop for AlignedBuf<T> {
     fn drop(&mut self) {
         if let (true, None, Some(layout)) = (self.len > 0, &self.mapping, Self::layout(self.len)) {
-            // SAFETY: not mapped, so allocated in `zeroed` with the same layout; freed once.
+            // SAFETY: the invariant of `AlignedBuf` without a mapping: `zeroed` allocated `ptr` with this layout, and a value
+            // is dropped once.
             unsafe { dealloc(self.ptr.as_ptr().cast(), layout) };
         }
     }
@@ -114,14 +122,15 @@ impl<T: Pod> Drop for AlignedBuf<T> {
 impl<T: Pod> Deref for AlignedBuf<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        // SAFETY: `ptr` is valid for `len` initialised elements (or dangling with `len` 0).
+        // SAFETY: the invariant of `AlignedBuf`: `ptr` is valid for `len` initialised elements, or dangling with `len` 0.
         unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
     }
 }
 
 impl<T: Pod> DerefMut for AlignedBuf<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        // SAFETY: as in `deref`, and `&mut self` is exclusive.
+        // SAFETY: the invariant of `AlignedBuf`: `ptr` is valid for `len` initialised elements, or dangling with `len` 0, and
+        // nothing else uses them while `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
     }
 }
@@ -138,44 +147,66 @@ impl<T: Pod> fmt::Debug for AlignedBuf<T> {
     }
 }
 
-/// A vector of `len` zeros; `None` without memory. Of a large one, no page is touched: the threads that write it do that.
+/// A vector of `len` zeros; `None` without memory. No page of a large one is touched here: the threads that write it do that.
 pub fn zeros<T: Pod>(len: usize) -> Option<Vec<T>> {
     let layout = Layout::array::<T>(len).ok()?;
     if layout.size() == 0 {
         return Some(Vec::new());
     }
-    // SAFETY: the layout has a non-zero size.
+    // SAFETY: the layout has a non-zero size: a size of 0 returned above.
     let raw = unsafe { alloc_zeroed(layout) };
     let ptr = NonNull::new(raw.cast::<T>())?;
-    // SAFETY: the global allocator gave `ptr` for the layout of `len` elements, all of which are initialised: zeros are a
-    // `T` as every bit pattern is.
+    // SAFETY: the global allocator gave `ptr` for the layout of `len` elements, all of them initialised: zeros are a `T`,
+    // because `T: Pod` has every bit pattern.
     Some(unsafe { Vec::from_raw_parts(ptr.as_ptr(), len, len) })
 }
 
 /// The bytes of numbers, in this machine's order.
 pub fn bytes_of<T: Pod>(values: &[T]) -> &[u8] {
-    // SAFETY: numbers have no padding, and any alignment is right for bytes.
+    // SAFETY: `T: Pod` is a number and has no padding; any alignment is right for bytes; the borrow is that of `values`.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
 
 /// The bytes of numbers, in this machine's order.
 pub fn bytes_of_mut<T: Pod>(values: &mut [T]) -> &mut [u8] {
-    // SAFETY: as above; any bytes are numbers, and the borrow is exclusive.
+    // SAFETY: `T: Pod` has no padding, and any bytes written are a `T`; any alignment is right for bytes; the borrow is the
+    // exclusive one of `values`.
     unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }
 
-/// A buffer whose disjoint parts several tasks write.
-pub(crate) struct SharedMut<T>(pub(crate) *mut T);
-// SAFETY: only the parts given out by `slice` are accessed, under its contract.
-unsafe impl<T: Send> Sync for SharedMut<T> {}
+/// A borrowed buffer whose disjoint parts several tasks write.
+///
+/// Invariant, established by `new`: `start` is valid for `len` elements, which are borrowed exclusively for `'a`.
+pub(crate) struct SharedMut<'a, T> {
+    start: *mut T,
+    len: usize,
+    buffer: PhantomData<&'a mut [T]>,
+}
 
-impl<T> SharedMut<T> {
+// SAFETY: threads reach elements through `slice` alone, whose contract makes their parts disjoint; `T` may be sent to them.
+unsafe impl<T: Send> Sync for SharedMut<'_, T> {}
+
+impl<'a, T> SharedMut<'a, T> {
+    pub(crate) fn new(buffer: &'a mut [T]) -> Self {
+        SharedMut { start: buffer.as_mut_ptr(), len: buffer.len(), buffer: PhantomData }
+    }
+
+    /// Elements `start..start + len`.
+    ///
+    /// # Panics
+    /// When the buffer does not have them.
+    ///
     /// # Safety
-    /// The range must lie inside the buffer, which outlives the result, and be in no other task's hands.
+    /// While the result lives, no other part that was given out may overlap it.
+    #[inline(always)]
     #[allow(clippy::mut_from_ref, reason = "the contract makes the parts disjoint")]
     pub(crate) unsafe fn slice(&self, start: usize, len: usize) -> &mut [T] {
-        // SAFETY: the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(start), len) }
+        assert!(start <= self.len && len <= self.len - start, "{len} elements from {start} of {}", self.len);
+        // SAFETY: the assert: `start` is inside the buffer.
+        let first = unsafe { self.start.add(start) };
+        // SAFETY: the assert and the invariant of `SharedMut`: `len` elements are valid; by the clause above nothing else
+        // reaches them meanwhile.
+        unsafe { std::slice::from_raw_parts_mut(first, len) }
     }
 }
 
@@ -199,16 +230,18 @@ enum PanelMemory<T: Pod> {
     Shared(SharedRange<T>),
 }
 
-/// `len` elements at `ptr`, which lie in the bytes of `owner`.
+/// `len` elements at `ptr`.
+///
+/// Invariant, established by [`Panel::shared`]: they lie inside the bytes of `owner` and are 64-byte aligned.
 struct SharedRange<T> {
     ptr: NonNull<T>,
     len: usize,
     owner: Arc<dyn SharedBytes>,
 }
 
-// SAFETY: the memory is read only, may be read from any thread (`SharedBytes: Sync`) and freed by any (`Send`).
+// SAFETY: the memory is only read, and `owner`, which frees it, may be dropped by any thread (`SharedBytes: Send`).
 unsafe impl<T: Pod> Send for SharedRange<T> {}
-// SAFETY: as above.
+// SAFETY: the memory is only read, which any thread may do (`SharedBytes: Sync`).
 unsafe impl<T: Pod> Sync for SharedRange<T> {}
 
 impl<T: Pod> Panel<T> {
@@ -249,8 +282,8 @@ impl<T: Pod> Deref for Panel<T> {
     fn deref(&self) -> &[T] {
         match &self.0 {
             PanelMemory::Owned(buffer) => buffer,
-            // SAFETY: `shared` checked that `len` elements at `ptr` lie inside the bytes of `owner`, aligned for `T`; every
-            // bit pattern is a `T`; `owner` keeps the memory readable and in place as long as `self` lives.
+            // SAFETY: the invariant of `SharedRange`: `len` aligned elements inside the bytes of `owner`, which by the contract
+            // of `SharedBytes` stay readable and in place as long as `self` keeps it; `T: Pod` has every bit pattern.
             PanelMemory::Shared(range) => unsafe {
                 std::slice::from_raw_parts(range.ptr.as_ptr(), range.len)
             },
@@ -274,7 +307,7 @@ impl<T: Pod> fmt::Debug for PanelMemory<T> {
 mod tests {
     use super::*;
 
-    // SAFETY: the allocation belongs to the buffer, is initialised, and does not move with it.
+    // SAFETY: the invariant of `AlignedBuf`: its memory is initialised, belongs to it, and stays in place when it moves.
     unsafe impl SharedBytes for AlignedBuf<u8> {
         fn bytes(&self) -> &[u8] {
             self

@@ -1,7 +1,8 @@
-//! Rows of sources into panels: quantized, converted, or as they are stored.
+//! Packs rows of sources into panels: quantized, converted, or as they are stored.
 
 use std::sync::{Mutex, PoisonError};
 
+use super::codes::{CodeLayout, CodePanels, Coding, WeightRow};
 use super::int4::{GroupScales, put_scales};
 use super::matrix::{ComputeFormat, Panels, RowSource, Sizes};
 use super::quantize::groups;
@@ -11,31 +12,39 @@ use crate::error::Error;
 use crate::memory::{AlignedBuf, Pod};
 use crate::threads::Region;
 
-/// The rows of several sources, numbered through.
+/// The rows of several sources, numbered consecutively.
 pub(super) struct Rows<'a> {
     pub(super) sources: &'a [&'a dyn RowSource],
     pub(super) n: usize,
     pub(super) k: usize,
-    /// Two sources whose panels alternate.
-    pub(super) gated: bool,
+    pub(super) order: PanelOrder,
+}
+
+/// Which panel comes after which.
+#[derive(Clone, Copy)]
+pub(super) enum PanelOrder {
+    /// The sources one after another.
+    Sources,
+    /// Two sources, a gate and an up projection, whose panels alternate.
+    Gated,
 }
 
 impl Rows<'_> {
     /// Calls `f(column, source, row of the source, its bytes as stored)` for the rows of the panel that begins with row
     /// `first`. Returns how many there are: 16, or fewer at the end.
-    pub(super) fn each_row(
+    fn each_row(
         &self,
         first: usize,
         stored: &mut Vec<u8>,
         mut f: impl FnMut(usize, &dyn RowSource, usize, &[u8]) -> Result<()>,
     ) -> Result<usize> {
         let panel = first / LANES;
-        let (sources, first, n) = match self.gated {
-            true => {
+        let (sources, first, n) = match self.order {
+            PanelOrder::Gated => {
                 let source = &self.sources[panel % 2..=panel % 2];
                 (source, panel / 2 * LANES, source[0].rows())
             }
-            false => (self.sources, first, self.n),
+            PanelOrder::Sources => (self.sources, first, self.n),
         };
         let columns = LANES.min(n - first);
         let mut column = 0;
@@ -57,19 +66,21 @@ impl Rows<'_> {
         Ok(columns)
     }
 
-    /// Panels of `format`: codes of the sources that are stored so, others quantized where the scales are bf16.
-    pub(super) fn pack_int8(
+    /// Panels of `format`, which has codes: those of sources that are stored so, as they are; other sources are quantized,
+    /// which only bf16 scales allow.
+    pub(super) fn pack_codes<L: CodeLayout>(
         &self,
         kernels: &KernelSet,
         region: &Region<'_>,
         format: ComputeFormat,
-        (group, kind, rotated): (usize, GroupScales, bool),
         sizes: &Sizes,
     ) -> Result<Panels> {
-        let (blocks, groups) = (self.k.div_ceil(4), groups(self.k, group));
-        let lines = kind.lines(groups);
-        let mut codes = AlignedBuf::zeroed(sizes.data)?;
-        let mut scales = AlignedBuf::zeroed(sizes.scales)?;
+        let coding = format.coding().expect("a format of codes");
+        let Coding { group, scales: kind, rotated } = coding;
+        let (blocks, groups) = (self.k.div_ceil(L::BLOCK), groups(self.k, group));
+        let (row_len, lines) = (blocks * L::BLOCK, kind.lines(groups));
+        let mut codes = AlignedBuf::<L::Byte>::zeroed(sizes.data)?;
+        let mut scales = AlignedBuf::<u16>::zeroed(sizes.scales)?;
         let per_task = self.panels_per_task(region);
         let parts = codes
             .chunks_mut((per_task * blocks * 64).max(1))
@@ -77,7 +88,7 @@ impl Rows<'_> {
         for_each_part(region, parts, |task, (codes, scales)| {
             let mut row = AlignedBuf::<f32>::zeroed(self.k)?;
             // Rows of codes of one panel, k padded with zeros.
-            let mut panel_codes = AlignedBuf::<i8>::zeroed(LANES * blocks * 4)?;
+            let mut panel_codes = AlignedBuf::<i8>::zeroed(LANES * row_len)?;
             let mut row_scales = AlignedBuf::<u16>::zeroed(groups)?;
             let (mut stored, mut stored_scales) = (Vec::new(), Vec::new());
             let panels = codes.chunks_mut(blocks * 64).zip(scales.chunks_mut(lines * LANES));
@@ -85,33 +96,37 @@ impl Rows<'_> {
                 let scales = scales.as_chunks_mut::<LANES>().0;
                 let first = (task * per_task + panel) * LANES;
                 let columns = self.each_row(first, &mut stored, |column, source, index, stored| {
-                    let row_codes = &mut panel_codes[column * blocks * 4..][..self.k];
+                    let row_codes = &mut panel_codes[column * row_len..][..self.k];
                     if source.own_format() == Some(format) {
                         stored_scales.clear();
                         source.read_codes(index, stored, row_codes, &mut stored_scales)?;
+                        L::check(index, row_codes)?;
                         return put_scales(kind, scales, (index, column, groups), &stored_scales);
                     }
-                    check_converted(kind, index)?;
+                    check_quantizable(kind, index)?;
                     source.read_row(index, stored, &mut row);
                     if rotated {
                         kernels.hadamard(&mut row);
                     }
-                    if !kernels.quantize_weights(&row, group, row_codes, &mut row_scales) {
-                        return Err(not_finite(index));
+                    let weights = WeightRow { x: &row, group, codes: row_codes, scales: &mut row_scales };
+                    if !L::quantize(kernels, weights) {
+                        let message = format!("row {index} has a weight that is not finite");
+                        return Err(Error::invalid_row(index, message));
                     }
                     for (line, scale) in scales.iter_mut().zip(row_scales.iter()) {
                         line[column] = *scale;
                     }
                     Ok(())
                 })?;
-                panel_codes[columns * blocks * 4..].fill(0);
-                interleave::<i8, 4>(&panel_codes, codes);
+                panel_codes[columns * row_len..].fill(0);
+                L::interleave(&panel_codes, codes);
             }
             Ok(())
         })?;
-        Ok(Panels::Int8 { codes: codes.into(), scales: scales.into(), group, kind, rotated })
+        Ok(L::panels(CodePanels { codes: codes.into(), scales: scales.into(), coding }))
     }
 
+    /// Panels of floats, in k-blocks of `KB`: `convert` writes a row of them.
     pub(super) fn pack_float<T: Pod + Default, const KB: usize>(
         &self,
         region: &Region<'_>,
@@ -140,30 +155,26 @@ impl Rows<'_> {
         })
     }
 
-    /// Several tasks for each thread; one more task than that costs little.
-    pub(super) fn panels_per_task(&self, region: &Region<'_>) -> usize {
+    /// Several tasks for each thread.
+    fn panels_per_task(&self, region: &Region<'_>) -> usize {
         self.n.div_ceil(LANES).div_ceil(region.threads() * 8).max(1)
     }
 }
 
 /// # Errors
-/// `Internal` where weights would have to be converted to what is only used as stored.
-pub(super) fn check_converted(kind: GroupScales, row: usize) -> Result<()> {
+/// `Internal` where weights would have to be quantized to a format that only stored codes have.
+fn check_quantizable(kind: GroupScales, row: usize) -> Result<()> {
     match kind {
         GroupScales::Bf16 => Ok(()),
         _ => Err(Error::Internal(format!("row {row}: expected stored codes with {kind:?} scales"))),
     }
 }
 
-pub(super) fn not_finite(row: usize) -> Error {
-    Error::invalid_row(row, format!("row {row} has a weight that is not finite"))
-}
-
 /// 16 rows, one after another, to k-blocks of `KB` consecutive elements of each row.
 pub(super) fn interleave<T: Pod, const KB: usize>(rows: &[T], panel: &mut [T]) {
     let blocks = rows.len() / LANES / KB;
     let (rows, panel) = (rows.as_chunks::<KB>().0, panel.as_chunks_mut::<KB>().0);
-    // Strips of k short enough for the panel's lines to stay in the first-level cache while all rows visit them.
+    // Strips of k short enough for the panel's lines to stay in the first-level cache while all rows are written to them.
     const STRIP: usize = 128;
     for strip in (0..blocks).step_by(STRIP) {
         for column in 0..LANES {
@@ -176,7 +187,7 @@ pub(super) fn interleave<T: Pod, const KB: usize>(rows: &[T], panel: &mut [T]) {
 }
 
 /// Calls `f(index, part)` for each part in parallel; the first error, if any.
-pub(super) fn for_each_part<P: Send>(
+fn for_each_part<P: Send>(
     region: &Region<'_>,
     parts: impl Iterator<Item = P>,
     f: impl Fn(usize, P) -> Result<()> + Sync,

@@ -1,5 +1,6 @@
-//! Packed matrices as arrays that a file can hold: the same bytes as in memory, so that they can be used in place.
+//! Packed matrices as arrays in files: the same bytes as in memory, so that mapped files are used in place.
 
+use super::codes::{CodeLayout, CodePanels, Coding, Int4Codes, Int8Codes};
 use super::matrix::{Panels, Sizes};
 use super::quantize::groups;
 use super::simd::LANES;
@@ -42,10 +43,10 @@ impl PanelPart {
 
 /// Where the arrays of packed matrices come from.
 pub trait PanelSource {
-    /// The array `part`, of `part.len()` elements of type `T`.
+    /// The array `part`: [`part.elements()`](PanelPart::elements) elements of type `T`.
     ///
     /// # Errors
-    /// When it is not there, or not as `part` says.
+    /// When it does not exist, or has another type or shape.
     fn panel<T: Pod>(&mut self, part: &PanelPart) -> Result<Panel<T>>;
 }
 
@@ -107,8 +108,7 @@ impl PackedMatrix {
     /// The arrays of a packed `[n, k]`, in the order in which they are stored.
     ///
     /// # Errors
-    /// `OutOfMemory` when a size overflows, `InvalidArgument` for an impossible group, `UnsupportedModel` on a big-endian
-    /// machine.
+    /// `OutOfMemory` when a size overflows, `InvalidArgument` for an impossible group, `Unsupported` on a big-endian machine.
     pub fn parts(format: ComputeFormat, n: usize, k: usize) -> Result<Vec<PanelPart>> {
         if cfg!(target_endian = "big") {
             return Err(Error::Unsupported("packed weights need a little-endian machine".to_owned()));
@@ -125,11 +125,7 @@ impl PackedMatrix {
         let data = PanelPart { suffix: "", element, shape: vec![panels, k.div_ceil(block), LANES, elements] };
         let mut parts = vec![data];
         let Sizes { data, scales } = Sizes::of(format, n, k)?;
-        if let Some((group, _)) = format.activations() {
-            let kind = match format {
-                ComputeFormat::Int4 { scales, .. } | ComputeFormat::Stored8 { scales, .. } => scales,
-                _ => GroupScales::Bf16,
-            };
+        if let Some(Coding { group, scales: kind, .. }) = format.coding() {
             let element = if kind == GroupScales::Bf16 { PanelElement::Bf16 } else { PanelElement::U16 };
             let shape = vec![panels, kind.lines(groups(k, group)), LANES];
             parts.push(PanelPart { suffix: ".scales", element, shape });
@@ -144,8 +140,8 @@ impl PackedMatrix {
     /// The bytes of [`parts`](Self::parts).
     pub fn part_bytes(&self) -> Vec<&[u8]> {
         match &self.panels {
-            Panels::Int8 { codes, scales, .. } => vec![bytes_of(codes), bytes_of(scales)],
-            Panels::Int4 { codes, scales, .. } => vec![bytes_of(codes), bytes_of(scales)],
+            Panels::Int8(CodePanels { codes, scales, .. }) => vec![bytes_of(codes), bytes_of(scales)],
+            Panels::Int4(CodePanels { codes, scales, .. }) => vec![bytes_of(codes), bytes_of(scales)],
             Panels::Bf16(data) => vec![bytes_of(data)],
             Panels::F32(data) => vec![bytes_of(data)],
             Panels::Joined(parts) => parts.iter().flat_map(Self::part_bytes).collect(),
@@ -164,27 +160,10 @@ impl PackedMatrix {
     ) -> Result<Self> {
         let parts = Self::parts(format, n, k)?;
         let panels = match format {
-            ComputeFormat::Int8 { group, rotated } => Panels::Int8 {
-                codes: checked(source, &parts[0])?,
-                scales: checked(source, &parts[1])?,
-                group,
-                kind: GroupScales::Bf16,
-                rotated,
-            },
-            ComputeFormat::Stored8 { group, scales: kind } => Panels::Int8 {
-                codes: checked(source, &parts[0])?,
-                scales: checked(source, &parts[1])?,
-                group,
-                kind,
-                rotated: false,
-            },
-            ComputeFormat::Int4 { group, scales: kind, rotated } => Panels::Int4 {
-                codes: checked(source, &parts[0])?,
-                scales: checked(source, &parts[1])?,
-                group,
-                kind,
-                rotated,
-            },
+            ComputeFormat::Int8 { .. } | ComputeFormat::Stored8 { .. } => {
+                code_panels::<Int8Codes>(format, &parts, source)?
+            }
+            ComputeFormat::Int4 { .. } => code_panels::<Int4Codes>(format, &parts, source)?,
             ComputeFormat::Bf16 => Panels::Bf16(checked(source, &parts[0])?),
             ComputeFormat::F32 => Panels::F32(checked(source, &parts[0])?),
         };
@@ -192,7 +171,21 @@ impl PackedMatrix {
     }
 }
 
-/// Kernels rely on the length.
+/// The panels of a format with codes.
+fn code_panels<L: CodeLayout>(
+    format: ComputeFormat,
+    parts: &[PanelPart],
+    source: &mut impl PanelSource,
+) -> Result<Panels> {
+    let coding = format.coding().expect("a format of codes");
+    Ok(L::panels(CodePanels {
+        codes: checked(source, &parts[0])?,
+        scales: checked(source, &parts[1])?,
+        coding,
+    }))
+}
+
+/// An array of the source, whose length kernels rely on.
 fn checked<T: Pod>(source: &mut impl PanelSource, part: &PanelPart) -> Result<Panel<T>> {
     let panel = source.panel::<T>(part)?;
     match panel.len() == part.elements() {

@@ -1,7 +1,6 @@
 //! Symmetric int8 quantization of rows, in groups along k.
 
-use std::marker::PhantomData;
-
+use super::codes::WeightRow;
 use super::hadamard::{ROTATED_BLOCK, hadamard, hadamard_row};
 use super::simd::LANES;
 use super::{Kernel, KernelSet, Result, RoundedRows, Simd};
@@ -9,7 +8,7 @@ use crate::error::Error;
 use crate::memory::{AlignedBuf, SharedMut};
 use crate::threads::Region;
 
-/// Rows beyond the last that tiles may read (and ignore).
+/// Rows after the last that tiles may read (and ignore).
 const SPARE_ROWS: usize = 15;
 
 /// Groups that rotated rows may be quantized in: parts or multiples of a rotated block.
@@ -39,7 +38,7 @@ pub struct QuantizedRows {
     scales: AlignedBuf<f32>,
     /// `[m, groups]`: `-128 * sum(codes)`, where the accumulators of [`Simd::FLIPPED`] kernels start.
     starts: AlignedBuf<i32>,
-    /// Rows in their other form, for kernels that want bf16.
+    /// The same rows rounded to bf16, for kernels that take them so.
     pub rounded: RoundedRows,
 }
 
@@ -48,32 +47,34 @@ pub(super) struct RowWriter<'a> {
     k: usize,
     group: usize,
     rotated: bool,
-    codes: SharedMut<i8>,
-    scales: SharedMut<f32>,
-    starts: SharedMut<i32>,
-    rows: PhantomData<&'a mut QuantizedRows>,
+    codes: SharedMut<'a, i8>,
+    scales: SharedMut<'a, f32>,
+    starts: SharedMut<'a, i32>,
 }
 
 impl RowWriter<'_> {
     /// Quantizes `x`, columns `first..` of row `row`: a whole number of groups and rotated blocks, or up to the end.
     ///
+    /// # Panics
+    /// When `first` is not a multiple of the group, or the row or the columns do not exist.
+    ///
     /// # Safety
-    /// `row` must be below m, the columns below k, and both in the caller's task alone.
+    /// No other task may write one of these columns of this row.
     pub(super) unsafe fn write(&self, kernels: &KernelSet, row: usize, first: usize, x: &[f32]) {
         let Self { k, group, rotated, .. } = *self;
         let (stride, groups) = (QuantizedRows::stride(k), groups(k, group));
-        debug_assert!(first.is_multiple_of(group) && first + x.len() <= k);
+        // With whole groups of the row, the parts of two tasks are as disjoint as their columns.
+        assert!(first.is_multiple_of(group) && first + x.len() <= k, "columns {first}.. of {k}");
         // What is after the last column is zeros.
         let end = if first + x.len() == k { stride } else { first + x.len() };
         let (group_at, group_count) = (row * groups + first / group, x.len().div_ceil(group));
-        // SAFETY: the buffers hold m rows; the caller's promise.
-        let (codes, scales, starts) = unsafe {
-            (
-                self.codes.slice(row * stride + first, end - first),
-                self.scales.slice(group_at, group_count),
-                self.starts.slice(group_at, group_count),
-            )
-        };
+        // SAFETY: codes of the row's columns, which by the clause above are this task's; those after the last column belong
+        // to the task that has the last column.
+        let codes = unsafe { self.codes.slice(row * stride + first, end - first) };
+        // SAFETY: scales of the groups of these columns, which begin with a group, as asserted.
+        let scales = unsafe { self.scales.slice(group_at, group_count) };
+        // SAFETY: starts of the groups of these columns, which begin with a group, as asserted.
+        let starts = unsafe { self.starts.slice(group_at, group_count) };
         let (codes, rest) = codes.split_at_mut(x.len());
         rest.fill(0);
         kernels.quantize_row.call(QuantizeArgs { x, group, rotated, codes, scales, starts });
@@ -119,14 +120,14 @@ impl QuantizedRows {
         let rows = (8192 / k).clamp(1, m.div_ceil(region.threads()));
         region.parallel(m.div_ceil(rows), |task| {
             for row in task * rows..((task + 1) * rows).min(m) {
-                // SAFETY: each row belongs to one task.
+                // SAFETY: each row belongs to one task, and `parallel` calls each task once.
                 unsafe { writer.write(kernels, row, 0, &x[row * k..][..k]) };
             }
         });
         Ok(())
     }
 
-    /// Makes room for rows `[m, k]`, which are to be written.
+    /// Makes room for rows `[m, k]`; the caller then writes all of them.
     ///
     /// # Errors
     /// `OutOfMemory` without memory.
@@ -151,10 +152,9 @@ impl QuantizedRows {
             k,
             group,
             rotated,
-            codes: SharedMut(self.codes.as_mut_ptr()),
-            scales: SharedMut(self.scales.as_mut_ptr()),
-            starts: SharedMut(self.starts.as_mut_ptr()),
-            rows: PhantomData,
+            codes: SharedMut::new(&mut self.codes),
+            scales: SharedMut::new(&mut self.scales),
+            starts: SharedMut::new(&mut self.starts),
         })
     }
 
@@ -166,17 +166,17 @@ impl QuantizedRows {
         m.checked_add(SPARE_ROWS)?.checked_mul(row).map(|bytes| bytes as u64)
     }
 
-    /// Whether these are `m` rows of `k`, quantized in that way.
+    /// Whether these are `m` rows of `k`, quantized with that group and rotation.
     pub fn are(&self, m: usize, k: usize, (group, rotated): (usize, bool)) -> bool {
         (self.m, self.k, self.group, self.rotated) == (m, k, group, rotated)
     }
 
-    /// Forgets the rows, not the memory.
+    /// Drops the rows, but keeps the memory.
     pub fn clear(&mut self) {
         self.m = 0;
     }
 
-    /// Takes some rows of `from` over, as they are: row `i` is row `rows(i)` there, of `m`.
+    /// Copies `m` rows of `from` as they are: row `i` becomes a copy of the row that `rows` yields `i`th.
     ///
     /// # Errors
     /// `OutOfMemory` without memory.
@@ -268,7 +268,7 @@ impl Kernel for QuantizeRow {
     }
 }
 
-/// A row in groups of `B` blocks, each group in registers; the rest of it through memory.
+/// A row in groups of `B` blocks, each group in registers; a last shorter group through memory.
 #[inline(always)]
 fn quantize_in_blocks<S: Simd, const B: usize>(s: S, args: QuantizeArgs<'_>) {
     let QuantizeArgs { x, group, rotated, codes, scales, starts } = args;
@@ -289,7 +289,7 @@ fn quantize_in_blocks<S: Simd, const B: usize>(s: S, args: QuantizeArgs<'_>) {
     }
 }
 
-/// Rotates up to [`MAX_ROTATED_GROUP`] elements, whole blocks and then a rest that stays, and quantizes them in groups.
+/// Rotates up to [`MAX_ROTATED_GROUP`] elements (whole blocks; the elements after them stay) and quantizes them in groups.
 #[inline(always)]
 fn quantize_strip<'r, S: Simd>(
     s: S,
@@ -363,10 +363,10 @@ fn quantize_blocks<S: Simd, const B: usize>(
 /// One row of weights: codes and bf16 scales; whether all weights are finite.
 pub(super) struct QuantizeWeights;
 impl Kernel for QuantizeWeights {
-    type Args<'a> = (&'a [f32], usize, &'a mut [i8], &'a mut [u16]);
+    type Args<'a> = WeightRow<'a>;
     type Output = bool;
     #[inline(always)]
-    fn run<S: Simd>(s: S, (x, group, codes, scales): Self::Args<'_>) -> bool {
+    fn run<S: Simd>(s: S, WeightRow { x, group, codes, scales }: WeightRow<'_>) -> bool {
         let mut finite = true;
         for ((x, codes), scale) in x.chunks(group).zip(codes.chunks_mut(group)).zip(scales) {
             let (amax, poison) = amax(s, x);
@@ -383,19 +383,6 @@ impl Kernel for QuantizeWeights {
             }
         }
         finite
-    }
-}
-
-impl KernelSet {
-    /// Quantizes one row of weights in groups; false when one is not finite.
-    pub(super) fn quantize_weights(
-        &self,
-        x: &[f32],
-        group: usize,
-        codes: &mut [i8],
-        scales: &mut [u16],
-    ) -> bool {
-        self.quantize_weights.call((x, group, codes, scales))
     }
 }
 
@@ -450,7 +437,7 @@ fn code<S: Simd>(s: S, x: S::F32, factor: Factor) -> S::I32 {
         Factor::Times(inv) => s.mul(x, s.splat(inv)),
         Factor::Over(scale) => s.div(x, s.splat(scale)),
     };
-    // In this operand order a NaN becomes -127 on every ISA.
+    // With this order of operands a NaN becomes -127 on every ISA.
     s.round_to_i32(s.min(s.max(scaled, s.splat(-127.0)), s.splat(127.0)))
 }
 

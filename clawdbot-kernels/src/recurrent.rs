@@ -6,7 +6,7 @@ use super::{Kernel, KernelSet, Simd};
 
 /// Arguments of [`KernelSet::causal_conv`].
 pub struct ConvArgs<'a> {
-    /// Inputs of this and earlier tokens, the oldest first: `[kernel_size][channels]`
+    /// Inputs of earlier tokens and of this one, oldest first: `[kernel_size][channels]`
     pub inputs: &'a [&'a [f32]],
     /// `[kernel_size, channels]`
     pub weights: &'a [f32],
@@ -67,9 +67,9 @@ impl Kernel for L2Norm {
 pub struct DeltaArgs<'a> {
     /// `[key_dim, 16]`: 16 columns of a head's state
     pub state: &'a mut [f32],
-    /// Of each token, what the state is multiplied with and the weight of its correction.
+    /// For each token, the factor of the state (decay) and the weight of its correction (beta).
     pub gates: &'a [[f32; 2]],
-    /// Whether what a key recalls is taken from its value: the delta rule.
+    /// Whether the value that the state gives for a key is subtracted from its value: the delta rule.
     pub corrects: bool,
     /// Queries, from the first token's on; `[key_dim]` each
     pub queries: &'a [f32],
@@ -77,9 +77,9 @@ pub struct DeltaArgs<'a> {
     pub keys: &'a [f32],
     /// Values of the columns, from the first token's on; `columns` each
     pub values: &'a [f32],
-    /// From token to token of queries, keys and values.
+    /// Elements from token to token of queries, keys and values.
     pub stride: usize,
-    /// How many of the columns there are, at most 16.
+    /// Columns that exist, at most 16.
     pub columns: usize,
     /// `[tokens, 16]`
     pub out: &'a mut [f32],
@@ -111,7 +111,7 @@ impl Kernel for DeltaRule {
                 s.store(s.add(s.add(sums[0], sums[1]), s.add(sums[2], sums[3])), out);
                 continue;
             }
-            // Four sums side by side, so that each addition need not wait for the one before.
+            // Four independent sums, so that no addition waits for the one before.
             let mut sums = [s.zero(); WAYS];
             for (i, (state, &key)) in state.iter_mut().zip(key).enumerate() {
                 let decayed = s.mul(s.load(state), decay);
@@ -131,7 +131,7 @@ impl Kernel for DeltaRule {
     }
 }
 
-/// Sums side by side.
+/// Independent sums.
 const WAYS: usize = 4;
 
 impl KernelSet {
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_get_the_length_that_is_wanted() {
+    fn rows_are_normalized() {
         for len in [3, 16, 40] {
             let x = noise(len, 6);
             let norm = (x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() + 1e-6).sqrt();

@@ -1,4 +1,4 @@
-//! Rotary position embedding of one token's heads, with their norms where a family has them.
+//! Rotary position embedding of one token's heads, with norms of queries and keys where a family has them.
 
 use super::simd::LANES;
 use super::{Kernel, KernelSet, Simd};

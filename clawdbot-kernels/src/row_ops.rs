@@ -1,4 +1,4 @@
-//! Whole-row operations that only some families have: other norms and activations, multipliers, soft caps.
+//! Operations on rows that only some families use: other norms and activations, multipliers, soft caps.
 
 use super::simd::LANES;
 use super::vector::{exp, for_each_vector};

@@ -1,8 +1,14 @@
 //! The scales and minima of int4 groups, and of int8 groups that are used as stored, by their [`GroupScales`].
 
-use super::int4::{GroupScales, super_lines};
+use std::ops::Range;
+
+use super::int4::{GroupScales, superblock_lines};
 use super::simd::LANES;
+use super::unchecked::{check, item};
 use super::{Kernel, Simd};
+
+/// A line of scales: 16 columns of u16.
+type Line = [u16; LANES];
 
 /// One kind of [`GroupScales`].
 pub(super) trait ScaleLines {
@@ -13,8 +19,9 @@ pub(super) trait ScaleLines {
     /// Scales and minima (or zeros) of group `g`.
     ///
     /// # Safety
-    /// `lines` must point to the lines of at least `g + 1` groups.
-    unsafe fn load<S: Simd>(s: S, lines: *const [u16; LANES], g: usize) -> (S::F32, S::F32);
+    /// `lines` must have the lines of `g + 1` groups at least ([`GroupScales::lines`]), 32-byte aligned: lines of a
+    /// [`Panel`](crate::memory::Panel).
+    unsafe fn load<S: Simd>(s: S, lines: &[Line], g: usize) -> (S::F32, S::F32);
 }
 
 macro_rules! scale_lines {
@@ -24,28 +31,75 @@ macro_rules! scale_lines {
             const MIN: bool = $min;
             const ZERO: i8 = $zero;
             #[inline(always)]
-            unsafe fn load<S: Simd>($s: S, $lines: *const [u16; LANES], $g: usize) -> (S::F32, S::F32) {
-                // SAFETY: the caller's promise; all lines are in one allocation of 64-byte alignment.
-                unsafe { $body }
+            unsafe fn load<S: Simd>($s: S, $lines: &[Line], $g: usize) -> (S::F32, S::F32) {
+                $body
             }
         }
     };
 }
 
-scale_lines!(Bf16Lines, false, 8, |s, lines, g| (s.load_bf16(&*lines.add(g)), s.zero()));
-scale_lines!(F16Lines, false, 8, |s, lines, g| (s.load_f16(&*lines.add(g)), s.zero()));
-scale_lines!(F32Lines, false, 8, |s, lines, g| (s.load(&*lines.add(2 * g).cast()), s.zero()));
+/// Line `at`.
+///
+/// # Safety
+/// `lines` must have it.
+#[inline(always)]
+unsafe fn line(lines: &[Line], at: usize) -> &Line {
+    // SAFETY: the clause on `lines`. (With debug assertions, the standard library checks it.)
+    unsafe { lines.get_unchecked(at) }
+}
+
+/// Lines `at` and `at + 1` as f32.
+///
+/// # Safety
+/// `lines` must have them, aligned for f32.
+#[inline(always)]
+unsafe fn f32_lines(lines: &[Line], at: usize) -> &[f32; LANES] {
+    check(at, 2, lines.len());
+    // SAFETY: the clause on `lines`: the pointer stays inside them.
+    let first = unsafe { lines.as_ptr().add(at) };
+    // SAFETY: two lines are 64 bytes, as 16 f32 are; they are aligned by the clause, and every bit pattern is an f32.
+    unsafe { &*first.cast() }
+}
+
+// SAFETY of the blocks below: the clause of `ScaleLines::load`, by which the lines of group `g` are there: those that
+// `GroupScales::lines` counts for `g + 1` groups, less those it counts for `g`.
+scale_lines!(Bf16Lines, false, 8, |s, lines, g| {
+    // SAFETY: 1 line per group.
+    (s.load_bf16(unsafe { line(lines, g) }), s.zero())
+});
+scale_lines!(F16Lines, false, 8, |s, lines, g| {
+    // SAFETY: 1 line per group.
+    (s.load_f16(unsafe { line(lines, g) }), s.zero())
+});
+scale_lines!(F32Lines, false, 8, |s, lines, g| {
+    // SAFETY: 2 lines per group, aligned by the clause of `load`.
+    (s.load(unsafe { f32_lines(lines, 2 * g) }), s.zero())
+});
 scale_lines!(F16MinLines, true, 0, |s, lines, g| {
-    (s.load_f16(&*lines.add(2 * g)), s.load_f16(&*lines.add(2 * g + 1)))
+    // SAFETY: 2 lines per group; this is the first.
+    let scale = s.load_f16(unsafe { line(lines, 2 * g) });
+    // SAFETY: 2 lines per group; this is the second.
+    let min = s.load_f16(unsafe { line(lines, 2 * g + 1) });
+    (scale, min)
 });
 scale_lines!(F32MinLines, true, 0, |s, lines, g| {
-    (s.load(&*lines.add(4 * g).cast()), s.load(&*lines.add(4 * g + 2).cast()))
+    // SAFETY: 4 lines per group, aligned by the clause of `load`; these are the first two.
+    let scale = s.load(unsafe { f32_lines(lines, 4 * g) });
+    // SAFETY: 4 lines per group, aligned by the clause of `load`; these are the last two.
+    let min = s.load(unsafe { f32_lines(lines, 4 * g + 2) });
+    (scale, min)
 });
 scale_lines!(SuperblockLines, true, 0, |s, lines, g| {
-    let (line, first) = super_lines(g);
-    let bytes = lines.add(line).cast::<[u8; LANES]>();
-    let (d, d_min) = (s.load_f16(&*lines.add(first)), s.load_f16(&*lines.add(first + 1)));
-    let (scale, min) = (s.i32_to_f32(s.load_u8(&*bytes)), s.i32_to_f32(s.load_u8(&*bytes.add(1))));
+    let (at, first) = superblock_lines(g);
+    // SAFETY: a superblock begins with two lines, which are there for its first group already.
+    let d = s.load_f16(unsafe { line(lines, first) });
+    // SAFETY: as for `d`: the second of the two lines.
+    let d_min = s.load_f16(unsafe { line(lines, first + 1) });
+    // SAFETY: each group has a line after the two, `superblock_lines(g)`.
+    let bytes = unsafe { line(lines, at) }.as_ptr().cast::<[[u8; LANES]; 2]>();
+    // SAFETY: a line is 32 bytes, and bytes have no alignment.
+    let [scale, min] = unsafe { &*bytes };
+    let (scale, min) = (s.i32_to_f32(s.load_u8(scale)), s.i32_to_f32(s.load_u8(min)));
     (s.mul(d, scale), s.sub(s.zero(), s.mul(d_min, min)))
 });
 
@@ -82,7 +136,7 @@ macro_rules! for_scales {
 }
 pub(super) use for_scales;
 
-/// `f32(sum of code_x) * scale_x` of a group of a row, from what its sum starts at: `-128 * sum of code_x`.
+/// `f32(sum of code_x) * scale_x` of a group of a row; `start` is `-128 * sum of code_x`, which its sum starts at.
 #[inline(always)]
 pub(super) fn row_total(scale: f32, start: i32) -> f32 {
     (-(start >> 7)) as f32 * scale
@@ -92,43 +146,50 @@ pub(super) fn row_total(scale: f32, start: i32) -> f32 {
 pub(super) struct Widen;
 
 /// Arguments of [`Widen`].
-pub(super) struct WidenArgs {
+///
+/// Invariant, established by [`new`](Self::new): what its `# Safety` asks for.
+pub(super) struct WidenArgs<'a> {
     kind: GroupScales,
-    lines: *const [u16; LANES],
-    first: usize,
-    count: usize,
+    lines: &'a [Line],
+    groups: Range<usize>,
     out: *mut [f32; LANES],
     step: usize,
 }
 
-impl WidenArgs {
-    /// Groups `first..first + count` of the panel at `lines` go to every `step`th vector from `out`.
+impl<'a> WidenArgs<'a> {
+    /// The scales of `groups`, whose panel has `lines`, go to every `step`th vector from `out`.
+    ///
+    /// # Panics
+    /// When the panel does not have the groups.
     ///
     /// # Safety
-    /// The panel must have the groups, and `out` room for `(count - 1) * step + 1` vectors that nobody else uses.
+    /// `lines` must be 32-byte aligned. `out` must be valid for writes of `(groups.len() - 1) * step + 1` vectors, which
+    /// nothing else uses meanwhile.
     #[inline(always)]
     pub(super) unsafe fn new(
         kind: GroupScales,
-        lines: *const [u16; LANES],
-        (first, count): (usize, usize),
-        (out, step): (*mut [f32; LANES], usize),
+        lines: &'a [Line],
+        groups: Range<usize>,
+        out: *mut [f32; LANES],
+        step: usize,
     ) -> Self {
-        WidenArgs { kind, lines, first, count, out, step }
+        assert!(kind.lines(groups.end) <= lines.len(), "group {} of {} lines", groups.end, lines.len());
+        WidenArgs { kind, lines, groups, out, step }
     }
 }
 
 impl Kernel for Widen {
-    type Args<'a> = WidenArgs;
+    type Args<'a> = WidenArgs<'a>;
     type Output = ();
     #[inline(always)]
-    fn run<S: Simd>(s: S, args: WidenArgs) {
-        let WidenArgs { kind, lines, first, count, out, step } = args;
-        for_scales!(kind, K => for g in 0..count {
-            // SAFETY: the promise of `WidenArgs::new`.
-            unsafe {
-                let (scale, _) = K::load(s, lines, first + g);
-                s.store(scale, &mut *out.add(g * step));
-            }
+    fn run<S: Simd>(s: S, args: WidenArgs<'_>) {
+        let WidenArgs { kind, lines, groups, out, step } = args;
+        for_scales!(kind, K => for (i, g) in groups.enumerate() {
+            // SAFETY: `WidenArgs::new` asserted that `lines` has the groups, and asks for their alignment.
+            let (scale, _) = unsafe { K::load(s, lines, g) };
+            // SAFETY: the clause of `WidenArgs::new` on `out`: vector `i * step` may be written, and is no one else's.
+            let out = unsafe { &mut *out.wrapping_add(i * step) };
+            s.store(scale, out);
         });
     }
 }
@@ -137,10 +198,13 @@ impl Kernel for Widen {
 pub(super) struct AddMinima;
 
 /// Arguments of [`AddMinima`].
+///
+/// Invariant, established by [`new`](Self::new): what it asserts, and what its `# Safety` asks for.
 pub(super) struct MinimaArgs<'a> {
     kind: GroupScales,
-    lines: *const [u16; LANES],
-    rows: (*const f32, *const i32),
+    lines: &'a [Line],
+    scales: &'a [f32],
+    starts: &'a [i32],
     groups: usize,
     sums: &'a mut [[f32; LANES]],
     stride: usize,
@@ -148,21 +212,27 @@ pub(super) struct MinimaArgs<'a> {
 }
 
 impl<'a> MinimaArgs<'a> {
-    /// `lines`: of the first panel. `rows`: scales and starts of the first row of `sums`, whose first `panels` of `P`
-    /// panels count. Adds nothing where the kind has no minima.
+    /// `lines`: from the first panel on. `lhs`: from the first row of `sums` on. The first `panels` of `P` panels of `sums`
+    /// count. Adds nothing where the kind has no minima.
+    ///
+    /// # Panics
+    /// When there are not lines of `groups` groups for each panel, and `groups` scales and starts for each row.
     ///
     /// # Safety
-    /// There must be lines of `groups` groups for each panel, and `groups` scales and starts for each row of `sums`.
+    /// `lines` must be 32-byte aligned.
     #[inline(always)]
     pub(super) unsafe fn new<const P: usize>(
         kind: GroupScales,
-        lines: *const [u16; LANES],
-        rows: (*const f32, *const i32),
+        lines: &'a [Line],
+        (scales, starts): (&'a [f32], &'a [i32]),
         groups: usize,
         sums: &'a mut [[[f32; LANES]; P]],
         panels: usize,
     ) -> Self {
-        MinimaArgs { kind, lines, rows, groups, sums: sums.as_flattened_mut(), stride: P, panels }
+        let needed = sums.len() * groups;
+        assert!(panels <= P && lines.len() >= panels * kind.lines(groups), "lines of {panels} panels");
+        assert!(scales.len() >= needed && starts.len() >= needed, "scales of {} rows", sums.len());
+        MinimaArgs { kind, lines, scales, starts, groups, sums: sums.as_flattened_mut(), stride: P, panels }
     }
 }
 
@@ -171,19 +241,24 @@ impl Kernel for AddMinima {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, args: MinimaArgs<'_>) {
-        let MinimaArgs { kind, lines, rows: (scales, starts), groups, sums, stride, panels } = args;
+        let MinimaArgs { kind, lines, scales, starts, groups, sums, stride, panels } = args;
+        let panel_lines = kind.lines(groups);
         for_scales!(kind, K => {
             if K::MIN {
                 for (r, sums) in sums.chunks_exact_mut(stride).enumerate() {
                     for (p, sum) in sums[..panels].iter_mut().enumerate() {
                         let mut low = s.zero();
+                        let lines = &lines[p * panel_lines..];
                         for g in 0..groups {
-                            // SAFETY: the promise of `MinimaArgs::new`.
-                            unsafe {
-                                let total = row_total(*scales.add(r * groups + g), *starts.add(r * groups + g));
-                                let (_, min) = K::load(s, lines.add(p * kind.lines(groups)), g);
-                                low = s.fma(s.splat(total), min, low);
-                            }
+                            let at = r * groups + g;
+                            // SAFETY: `MinimaArgs::new` asserted `groups` scales for each row.
+                            let scale = unsafe { item(scales, at) };
+                            // SAFETY: `MinimaArgs::new` asserted `groups` starts for each row.
+                            let start = unsafe { item(starts, at) };
+                            // SAFETY: `MinimaArgs::new` asserted lines of `groups` groups for each panel, and asks for their
+                            // alignment.
+                            let (_, min) = unsafe { K::load(s, lines, g) };
+                            low = s.fma(s.splat(row_total(scale, start)), min, low);
                         }
                         s.store(s.add(s.load(sum), low), sum);
                     }

@@ -1,5 +1,5 @@
-//! A check at first use of kernels that not every machine of the project's tests can run: a wrong product is found before
-//! a model computes with it.
+//! A check, before their first use, of kernels that not every machine of the project's tests can run: a wrong product is found
+//! before a model computes with it.
 
 use super::bf16_dot::Bf16Dot;
 use super::{

@@ -1,17 +1,17 @@
-//! The pool of one runtime: a *region* wakes the workers once, and the leader hands them job after job. [unsafe corner]
+//! The pool of one runtime: a *region* wakes the workers once, and the leader hands them job after job.
 //!
 //! A forward pass runs inside one region. The leader (the calling thread) executes the pass sequentially and calls
 //! [`Region::parallel`] for each step that is worth splitting. Every thread has a contiguous share of the tasks and
-//! takes them in ascending order, so that neighbouring data is one long stream for it; who is done takes tasks from the
-//! end of another's share, so a thread that the system has descheduled delays nobody by more than the task it holds.
+//! takes them in ascending order, so that it reads neighbouring data as one long stream. A thread that is done takes tasks
+//! from the end of another's share, so a thread that the system has descheduled delays the job by no more than its one task.
 //! Workers spin briefly for the next job, then sleep: an idle pool uses no CPU. The leader is a thread of the host, which
-//! may have uses of its own for `park` and `unpark`: it sleeps on a condition of the pool.
+//! may itself use `park` and `unpark`, so it sleeps on a condition variable of the pool.
 //!
-//! A [`Region`] is not `Sync` and the closures that tasks run are, so a task cannot hold the region it is part of: that a
-//! job is begun inside a job is no program. What tasks may hold is [`Region::stop`].
+//! A [`Region`] is not `Sync`, but the closures that tasks run are, so a task cannot hold its own region: a job that begins
+//! inside a job does not compile. Tasks may hold [`Region::stop`].
 //!
-//! Fork: threads do not survive it. [`ThreadPool::region`] then answers `ForkedRuntime` in the child, and dropping
-//! the pool there does not wait for threads that do not exist.
+//! Threads do not survive a fork. In the child, [`ThreadPool::region`] fails with `Forked`, and dropping the pool does not
+//! wait for threads that do not exist.
 #![allow(unsafe_code, reason = "handing borrowed closures to other threads is this module's purpose")]
 
 use std::cell::UnsafeCell;
@@ -62,10 +62,11 @@ struct Shared {
     empty: (Mutex<()>, Condvar),
 }
 
-// SAFETY: `job` is written by the leader only while no worker is inside a job and the job is closed, and read by workers
-// only after they entered the open job (acquire on `state`), see `parallel` and `worker`.
+// SAFETY: all fields but `job` are `Sync`. `job` is written by the leader only while the job is closed and no worker is inside
+// (`parallel`), and read by workers only after they entered the open job, with acquire on `state` (`wait_for_job`).
 unsafe impl Sync for Shared {}
-// SAFETY: the raw job pointer is used only under the protocol above.
+// SAFETY: all fields but `job` are `Send`, and the pointer in `job` is used only as `Sync` above says, on any thread: the
+// closure it points to is `Sync`.
 unsafe impl Send for Shared {}
 
 /// Tasks `first..end` as `end << 32 | first`, on a cache line of its own.
@@ -120,7 +121,7 @@ impl ThreadPool {
         self.open(None, f)
     }
 
-    /// As [`ThreadPool::region`], but tasks that begin after `stop` has answered true are left out: see [`Stop`].
+    /// As [`ThreadPool::region`], but once `stop` has returned true, no further task begins: see [`Stop`].
     ///
     /// # Errors
     /// As [`ThreadPool::region`].
@@ -206,7 +207,7 @@ fn worker(shared: &Shared, index: usize) {
         // unchanged until the count of workers inside is zero again.
         let job = unsafe { *shared.job.get() };
         if let Some(function) = job {
-            // SAFETY: as above: the pointee outlives our stay inside the job.
+            // SAFETY: this thread is still inside the job: `parallel` borrows the closure until it has seen that all have left.
             run_tasks(shared, index + 1, unsafe { &*function });
         }
         let before = shared.state.fetch_sub(1, Ordering::SeqCst);
@@ -279,8 +280,8 @@ fn run_tasks(shared: &Shared, thread: usize, function: &(dyn Fn(usize) + Sync)) 
     }
 }
 
-/// Whether a region is to do no more: tasks that have not begun are left out, and what they would have written stays as it
-/// was, so that whoever made the region must take nothing from it. Once yes, it stays yes.
+/// Whether a region is to stop early. Tasks that have not begun are then skipped, and what they would have written stays as it
+/// was, so the results of the region must not be used. Once set, it stays set.
 #[derive(Clone, Copy)]
 pub struct Stop<'a>(Option<&'a Asked<'a>>);
 
@@ -290,11 +291,11 @@ struct Asked<'a> {
 }
 
 impl Stop<'_> {
-    /// Of a region that does everything.
+    /// Of a region that never stops early.
     #[cfg(test)]
     pub const NEVER: Stop<'static> = Stop(None);
 
-    /// To be asked between steps, by the leader or a task that is a loop over steps.
+    /// Whether to stop. The leader, or a task that loops over steps, asks between steps.
     pub fn is_set(self) -> bool {
         let Some(Asked { ask, yes }) = self.0 else { return false };
         if !yes.load(Ordering::Relaxed) && !ask() {
@@ -311,17 +312,17 @@ pub struct Region<'p> {
     /// None inside a task.
     workers: Option<MutexGuard<'p, Option<Workers>>>,
     stop: Stop<'p>,
-    /// A shared reference in a task would begin a job inside a job.
+    /// With a shared reference, a task could begin a job inside a job.
     not_sync: PhantomData<*const ()>,
 }
 
 impl<'p> Region<'p> {
-    /// The calling thread by itself: what a task of another region computes with, until `stop`, which is that region's.
+    /// The calling thread alone, for use inside a task of another region, whose `stop` it takes.
     pub fn alone(stop: Stop<'p>) -> Region<'p> {
         Region { threads: 1, workers: None, stop, not_sync: PhantomData }
     }
 
-    /// What ends it early.
+    /// What stops it early.
     pub fn stop(&self) -> Stop<'p> {
         self.stop
     }
@@ -352,10 +353,12 @@ impl<'p> Region<'p> {
             _ => return (0..tasks).for_each(f),
         };
         let function: &(dyn Fn(usize) + Sync) = &f;
-        // SAFETY: only the lifetime is erased; this function does not return before every worker has left the job.
+        // SAFETY: only the lifetime is erased; `wait_until_empty` below returns only after every worker has left the job, and
+        // nothing before it unwinds: `run_tasks` catches panics.
         let job: Job = unsafe { std::mem::transmute::<&(dyn Fn(usize) + Sync), Job>(function) };
-        // SAFETY: the job is closed and nobody is inside: that is the state after the previous call, which has returned, as
-        // no task of it can hold this region, and there is one region at a time. So nobody reads the cell.
+        // SAFETY: the job is closed and nobody is inside, so nobody reads the cell: the previous call left it so and has
+        // returned, because no task can hold this region (`Region` is not `Sync`) and there is one region at a time (`open`
+        // holds the lock).
         unsafe { *shared.job.get() = Some(job) };
         let threads = shared.shares.len() as u64;
         let border = |thread: u64| (u64::from(count) * thread / threads) as u32;
@@ -388,16 +391,17 @@ impl<'p> Region<'p> {
         f: impl Fn(usize, &mut [T]) + Sync,
     ) {
         struct Base<T>(*mut T);
-        // SAFETY: tasks touch disjoint ranges; `T` may be sent to the threads that write them.
+        // SAFETY: tasks touch disjoint chunks, see below; `T: Send` may be sent to the threads that write them.
         unsafe impl<T: Send> Sync for Base<T> {}
         let (len, chunk) = (data.len(), chunk.max(1));
         let base = Base(data.as_mut_ptr());
         let base = &base;
         self.parallel(len.div_ceil(chunk), |index| {
             let start = index * chunk;
-            // SAFETY: `start < len`; each index is handed out once, so the ranges are disjoint, and `data` is
-            // borrowed exclusively until `parallel` returns.
-            let slice = unsafe { std::slice::from_raw_parts_mut(base.0.add(start), chunk.min(len - start)) };
+            let first = base.0.wrapping_add(start);
+            // SAFETY: `start < len`, because `index < len.div_ceil(chunk)`; each index is handed out once, so the chunks are
+            // disjoint; `data` is borrowed exclusively until `parallel` returns.
+            let slice = unsafe { std::slice::from_raw_parts_mut(first, chunk.min(len - start)) };
             f(index, slice);
         });
     }

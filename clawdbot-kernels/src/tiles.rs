@@ -1,7 +1,7 @@
 //! The tile registers of AMX: eight matrices of at most 16 rows of 64 bytes, and the exact int8 product of two of them.
 //!
-//! [`Tiles`] is what a kernel sees. [`Amx`] is the instructions; [`Model`] is the same in plain Rust, so that kernels
-//! over tiles are tested on every machine.
+//! Kernels use [`Tiles`]. [`Amx`] implements it with the instructions; [`Model`] does the same in plain Rust, so that kernels
+//! on tiles are tested on every machine.
 //!
 //! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18, and the instructions
 //! LDTILECFG, TILELOADD, TILESTORED, TILEZERO, TDPBSSD, TILERELEASE.
@@ -20,24 +20,26 @@ const ACTIVATIONS: usize = 7;
 pub(super) type SumTile = [[i32; LANES]; TILE_ROWS];
 
 /// Eight tiles: 0 to 2 are sums `[16][16]` of i32, 3 to 6 are weights `[k / 4][16][4]` of i8, 7 is activations `[16][k]`.
-/// A value is a configuration in force on this thread.
+///
+/// Invariant, established by [`configure`](Self::configure), which alone makes values: the CPU has the instructions, and the
+/// tiles of this thread are configured so.
 pub(super) trait Tiles {
     /// Configures the tiles for products over `4 * k_blocks` codes: 1 to 16 blocks.
     ///
     /// # Safety
-    /// The CPU must have the instructions, and the thread no other value of this type.
+    /// The CPU must have the instructions, and the thread no other value of such a type.
     unsafe fn configure(k_blocks: usize) -> Self;
 
     /// Loads 16 rows of `4 * k_blocks` bytes, `stride` bytes apart, into the tile of activations.
     ///
     /// # Safety
-    /// The rows must be readable.
+    /// `rows` must be valid for reads of `4 * k_blocks` bytes at each of the 16 multiples of `stride`.
     unsafe fn load_activations(&mut self, rows: *const i8, stride: usize);
 
     /// Loads `k_blocks` consecutive blocks of a panel into tile `T`, 3 to 6.
     ///
     /// # Safety
-    /// The blocks must be readable.
+    /// `blocks` must be valid for reads of `64 * k_blocks` bytes.
     unsafe fn load_weights<const T: usize>(&mut self, blocks: *const i8);
 
     /// Tile `T`, 0 to 2, becomes zero.
@@ -96,7 +98,8 @@ mod amx {
                 configuration.rows[tile] = rows as u8;
                 configuration.row_bytes[tile] = bytes as u16;
             }
-            // SAFETY: the caller promises the instruction; the operand is 64 bytes of a valid configuration.
+            // SAFETY: the CPU has the instruction by the clause of `configure`; the operand is 64 bytes in palette 1 with at most
+            // 16 rows of 64 bytes, as asserted, which is a valid configuration.
             unsafe {
                 asm!(
                     "ldtilecfg [{}]", in(reg) &raw const configuration, options(nostack, preserves_flags, readonly),
@@ -109,7 +112,8 @@ mod amx {
 
         #[inline(always)]
         unsafe fn load_activations(&mut self, rows: *const i8, stride: usize) {
-            // SAFETY: configured; the rows are readable by the caller's promise.
+            // SAFETY: the invariant of `Tiles`: tile 7 has 16 rows of `4 * k_blocks` bytes, which may be read by the clause on
+            // `rows`.
             unsafe {
                 asm!(
                     "tileloadd tmm7, [{rows} + {stride}*1]", rows = in(reg) rows, stride = in(reg) stride,
@@ -121,7 +125,8 @@ mod amx {
         #[inline(always)]
         unsafe fn load_weights<const T: usize>(&mut self, blocks: *const i8) {
             const { assert!(T >= 3 && T <= 6) };
-            // SAFETY: configured; the blocks are readable by the caller's promise.
+            // SAFETY: the invariant of `Tiles`: tile `T`, 3 to 6, has `k_blocks` rows of 64 bytes, which may be read by the clause
+            // on `blocks`.
             unsafe {
                 asm!(
                     "tileloadd tmm{t}, [{blocks} + {stride}*1]",
@@ -135,7 +140,7 @@ mod amx {
         #[inline(always)]
         fn zero<const T: usize>(&mut self) {
             const { assert!(T <= 2) };
-            // SAFETY: configured.
+            // SAFETY: the invariant of `Tiles`: tile `T` is configured. No memory is accessed.
             unsafe {
                 asm!(
                     "tilezero tmm{t}", t = const T, out("tmm0") _, out("tmm1") _, out("tmm2") _,
@@ -147,7 +152,8 @@ mod amx {
         #[inline(always)]
         fn multiply<const T: usize, const W: usize>(&mut self) {
             const { assert!(T <= 2 && W >= 3 && W <= 6) };
-            // SAFETY: configured; rows and columns of the three tiles fit.
+            // SAFETY: the invariant of `Tiles`: 16 rows of sums and of activations, and as many rows of weights as activations have
+            // groups of four bytes. No memory is accessed.
             unsafe {
                 asm!(
                     "tdpbssd tmm{t}, tmm7, tmm{w}", t = const T, w = const W,
@@ -160,7 +166,7 @@ mod amx {
         #[inline(always)]
         fn store<const T: usize>(&self, sums: &mut SumTile) {
             const { assert!(T <= 2) };
-            // SAFETY: configured as 16 rows of 64 bytes, which is what `sums` has.
+            // SAFETY: the invariant of `Tiles`: tile `T`, 0 to 2, has 16 rows of 64 bytes, which is the size of `sums`.
             unsafe {
                 asm!(
                     "tilestored [{sums} + {stride}*1], tmm{t}",
@@ -174,7 +180,8 @@ mod amx {
     impl Drop for Amx {
         #[inline(always)]
         fn drop(&mut self) {
-            // SAFETY: configured; the initial state costs context switches nothing.
+            // In their initial state, tiles cost context switches nothing.
+            // SAFETY: the invariant of `Tiles`: the CPU has the instruction, and no other value uses this thread's tiles.
             unsafe {
                 asm!(
                     "tilerelease", options(nostack, preserves_flags, nomem),
@@ -209,7 +216,7 @@ mod amx {
             _ => std::arch::x86_64::__cpuid_count(7, 0),
         };
         let features = features | AMX_TILE;
-        // SAFETY: `xsave` was detected, which includes that the operating system has enabled XGETBV.
+        // SAFETY: `xsave` was detected above, which includes that the operating system has enabled XGETBV.
         let xcr0 = unsafe { std::arch::x86_64::_xgetbv(0) };
         leaf7.edx & features == features && xcr0 & STATE == STATE && handed_out()
     }
@@ -223,24 +230,25 @@ mod amx {
     fn handed_out() -> bool {
         const ARCH_GET_XCOMP_SUPP: libc::c_int = 0x1021;
         let mut states = 0_u64;
-        // SAFETY: the call writes one number to where the pointer says.
+        // SAFETY: the system call writes one u64 to where the pointer says, which is `states`.
         let answer = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_XCOMP_SUPP, &raw mut states) };
         answer == 0 && states >> XTILEDATA & 1 == 1
     }
 
-    /// Asks Linux for the tile data, at the first call: that is for the whole process, all its threads and children, and for
-    /// good, and signals to those that use tiles need larger alternate stacks. It refuses where a thread's is too small.
+    /// Asks Linux for the tile data, at the first call. The permission is for the whole process, all its threads and children,
+    /// for as long as it runs. Afterwards, threads that use tiles need larger alternate signal stacks; Linux refuses where the
+    /// stack of a thread is too small.
     #[cfg(target_os = "linux")]
     pub(crate) fn permitted() -> bool {
         const ARCH_REQ_XCOMP_PERM: libc::c_int = 0x1023;
         static ANSWER: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
         *ANSWER.get_or_init(|| {
-            // SAFETY: the call takes numbers and returns one.
+            // SAFETY: the system call takes numbers and returns one; it accesses no memory of this process.
             unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILEDATA) == 0 }
         })
     }
 
-    /// Other systems have other ways, which nobody has tested.
+    /// Other systems have other ways, which are not tested.
     #[cfg(not(target_os = "linux"))]
     fn handed_out() -> bool {
         false
@@ -278,16 +286,18 @@ impl Tiles for Model {
     unsafe fn load_activations(&mut self, rows: *const i8, stride: usize) {
         for (row, codes) in self.activations.iter_mut().enumerate() {
             for (block, codes) in codes[..self.k_blocks].iter_mut().enumerate() {
-                // SAFETY: the rows are readable by the caller's promise.
-                *codes = unsafe { rows.add(row * stride + 4 * block).cast::<[i8; 4]>().read_unaligned() };
+                let at = rows.wrapping_add(row * stride + 4 * block).cast::<[i8; 4]>();
+                // SAFETY: the clause on `rows`: `row < 16` and `block < k_blocks`.
+                *codes = unsafe { at.read_unaligned() };
             }
         }
     }
 
     unsafe fn load_weights<const T: usize>(&mut self, blocks: *const i8) {
         for (block, codes) in self.weights[T - 3][..self.k_blocks].iter_mut().enumerate() {
-            // SAFETY: the blocks are readable by the caller's promise.
-            *codes = unsafe { blocks.add(block * TILE_BYTES).cast::<[[i8; 4]; LANES]>().read_unaligned() };
+            let at = blocks.wrapping_add(block * TILE_BYTES).cast::<[[i8; 4]; LANES]>();
+            // SAFETY: the clause on `blocks`: `block < k_blocks`.
+            *codes = unsafe { at.read_unaligned() };
         }
     }
 
@@ -322,20 +332,21 @@ mod tests {
         let rows: Vec<i8> = (0..TILE_ROWS * stride).map(code).collect();
         let weights: Vec<i8> = (0..2 * TILE_ROWS * TILE_BYTES).map(|i| code(i + 11)).collect();
         let mut out = [[[0; LANES]; TILE_ROWS]; 2];
-        // SAFETY: called only where the instructions are; there are 16 rows and twice 16 blocks.
-        unsafe {
-            let mut tiles = T::configure(k_blocks);
-            tiles.load_activations(rows.as_ptr(), stride);
-            tiles.load_weights::<3>(weights.as_ptr());
-            tiles.load_weights::<6>(weights.as_ptr().add(TILE_ROWS * TILE_BYTES));
-            tiles.zero::<0>();
-            tiles.zero::<2>();
-            tiles.multiply::<0, 3>();
-            tiles.multiply::<2, 3>();
-            tiles.multiply::<0, 6>();
-            tiles.store::<0>(&mut out[0]);
-            tiles.store::<2>(&mut out[1]);
-        }
+        // SAFETY: the tests call this with `Model`, and with `Amx` only after `detected` and `permitted`.
+        let mut tiles = unsafe { T::configure(k_blocks) };
+        // SAFETY: `rows` has 16 rows of `stride >= 4 * k_blocks` bytes.
+        unsafe { tiles.load_activations(rows.as_ptr(), stride) };
+        // SAFETY: `weights` begins with 16 blocks.
+        unsafe { tiles.load_weights::<3>(weights.as_ptr()) };
+        // SAFETY: `weights` has 16 further blocks.
+        unsafe { tiles.load_weights::<6>(weights[TILE_ROWS * TILE_BYTES..].as_ptr()) };
+        tiles.zero::<0>();
+        tiles.zero::<2>();
+        tiles.multiply::<0, 3>();
+        tiles.multiply::<2, 3>();
+        tiles.multiply::<0, 6>();
+        tiles.store::<0>(&mut out[0]);
+        tiles.store::<2>(&mut out[1]);
         out
     }
 

@@ -14,11 +14,12 @@ const CRATES: &[Crate] = &[
         source: "clawdbot-kernels/src",
         layers: &[
             &["error"],
-            &["memory", "threads"],
+            &["memory", "threads", "unchecked"],
             &["simd"],
             &["activation", "hadamard", "recurrent", "rope", "row_ops", "tiles", "vector"],
             &[
                 "bf16_dot",
+                "codes",
                 "gemm",
                 "gemm_amx",
                 "gemm_bf16",

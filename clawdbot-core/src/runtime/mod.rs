@@ -165,7 +165,9 @@ impl Runtime {
     /// The tiers that this CPU has, but that failed the self-test which some go through before their first use: that of
     /// `avx512-amx` is when a model is first loaded.
     pub fn refused_kernels() -> Vec<RefusedKernels> {
-        clawdbot_kernels::refused().map(|(name, reason)| RefusedKernels { name, reason }).collect()
+        clawdbot_kernels::refused()
+            .map(|clawdbot_kernels::RefusedSet { name, reason }| RefusedKernels { name, reason })
+            .collect()
     }
 
     /// Names of the kernels that do most of the work, as architecture, types and tile.

@@ -1,8 +1,8 @@
-//! Read-only file mapping, and advice about files. [unsafe corner]
+//! Read-only file mapping, and advice about files.
 //!
-//! A mapped file must not be changed or shortened while a model uses it: the operating system then delivers other
-//! bytes, or a signal. Packed model files are written once and replaced as a whole; whoever cannot promise that has the
-//! load option `mmap = false`.
+//! A mapped file must not be changed or shortened while a model uses it: the operating system would then deliver other
+//! bytes, or a signal. Packed model files are written once and replaced as a whole; where that cannot be promised, the
+//! load option `mmap = false` reads the file instead.
 #![allow(unsafe_code, reason = "mapping a file is this module's purpose")]
 
 use std::fs::File;
@@ -19,13 +19,14 @@ impl Mapping {
     /// # Errors
     /// What the system says.
     pub(super) fn of(file: &File) -> std::io::Result<Self> {
-        // SAFETY: the mapping is private to this value and read-only. That nobody changes the file meanwhile is the
-        // contract stated at the head of this module; every length is taken from the mapping, not from the file.
+        // SAFETY: the mapping is read-only and belongs to this value. That nobody changes the file meanwhile is the contract
+        // at the head of this module; every length is taken from the mapping, not from the file.
         unsafe { memmap2::Mmap::map(file) }.map(Mapping)
     }
 }
 
-// SAFETY: a mapping stays at its address until it is dropped, and its pages are readable and initialised by the file.
+// SAFETY: `memmap2::Mmap` stays at its address until it is dropped, also when it is moved; its pages are readable, and
+// initialised from the file.
 unsafe impl SharedBytes for Mapping {
     fn bytes(&self) -> &[u8] {
         &self.0
@@ -37,6 +38,7 @@ unsafe impl SharedBytes for Mapping {
 pub(super) fn will_need(file: &File, range: std::ops::Range<usize>) {
     use std::os::fd::AsRawFd;
     let (Ok(start), Ok(len)) = (range.start.try_into(), range.len().try_into()) else { return };
-    // SAFETY: the descriptor is open while `file` lives. A refused advice changes nothing but the speed.
+    // SAFETY: the descriptor is open, because `file` is borrowed; the call accesses no memory of this process. If the system
+    // refuses, only speed is lost.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), start, len, libc::POSIX_FADV_WILLNEED) };
 }

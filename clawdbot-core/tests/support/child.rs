@@ -118,7 +118,7 @@ fn file() -> std::fs::File {
     // SAFETY: the name is a C string; the flags are valid.
     let descriptor = unsafe { libc::memfd_create(c"output".as_ptr(), libc::MFD_CLOEXEC) };
     assert!(descriptor >= 0, "memfd_create: {}", std::io::Error::last_os_error());
-    // SAFETY: a descriptor that nobody else has.
+    // SAFETY: `memfd_create` has just opened the descriptor, as asserted, and nothing else owns it.
     unsafe { std::os::fd::FromRawFd::from_raw_fd(descriptor) }
 }
 

@@ -1,4 +1,4 @@
-//! What becomes of the ranges of a row: merged, and divided by the sum of their weights.
+//! The end of a row: the results of its ranges are merged, and divided by the sum of their weights.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use crate::vector::exp2_below;
 /// Arguments of [`Merge`].
 pub struct MergeArgs<'a> {
     pub(super) tile: Tile<'a>,
-    /// The range's keys, of which `part` is the result.
+    /// The keys of the range whose result is `part`.
     pub(super) keys: Range<usize>,
     pub(super) part: &'a State<'a>,
     pub(super) total: State<'a>,
@@ -48,17 +48,19 @@ impl Kernel for Merge {
 }
 
 /// Arguments of [`Finish`].
+///
+/// Invariant, established by `run::attend`, which alone makes them: no other tile has one of the tokens and one of the heads.
 pub struct FinishArgs<'a> {
     pub(super) tile: Tile<'a>,
     pub(super) state: &'a State<'a>,
-    pub(super) out: &'a SharedMut<f32>,
+    pub(super) out: &'a SharedMut<'a, f32>,
     /// Where the tile's first row starts in `out`.
     pub(super) start: usize,
     /// From token to token.
     pub(super) out_stride: usize,
 }
 
-/// Divides by the sums, and out with it. The tile must be the only one with its tokens and heads, and they inside `out`.
+/// Divides by the sums, and writes the results to `out`.
 pub struct Finish;
 impl Kernel for Finish {
     type Args<'a> = FinishArgs<'a>;
@@ -68,8 +70,7 @@ impl Kernel for Finish {
         let FinishArgs { tile, state, out, start, out_stride } = args;
         for row in 0..tile.rows() {
             let at = start + row / tile.heads * out_stride + row % tile.heads * tile.head_dim;
-            // SAFETY: `run::attend`, the only caller, has checked that `out` has room for all tokens and heads, and made
-            // each row of one tile only.
+            // SAFETY: the invariant of `FinishArgs`: the row belongs to this tile alone, and rows do not overlap.
             let out = unsafe { out.slice(at, tile.head_dim) };
             let mut sum = s.splat(s.reduce_add(s.load(&state.sums.as_chunks::<LANES>().0[row])));
             let values = &state.out[row * tile.stride()..][..tile.stride()];

@@ -8,10 +8,11 @@
 use std::ops::Range;
 
 use super::PAGE_TOKENS;
-use super::{KvKind, KvSlots, MAX_ROWS, Slots, Tile, VECTORS, Work, by_rows};
+use super::{Earlier, KvKind, KvSlots, MAX_ROWS, Slots, Tile, VECTORS, Work, by_rows};
 use crate::KernelSet;
 use crate::memory::Pod;
 use crate::simd::{LANES, Simd};
+use crate::unchecked::{array, array_mut, item};
 
 /// Rows from which a page is worth widening to f32 first.
 const MANY_ROWS: usize = 16;
@@ -92,12 +93,10 @@ impl<E: Element> KvKind for Float<E> {
     fn scores<S: Simd>(s: S, tile: &Tile<'_>, page: &[E], rows: Range<usize>, _: usize, work: &mut Work<'_>) {
         let (d, stride) = (tile.head_dim, tile.stride());
         let keys = &head(tile, page)[..PAGE_TOKENS * d];
-        assert!(rows.end <= MAX_ROWS && work.scores.len() >= MAX_ROWS * PAGE_TOKENS);
-        assert!(work.queries.len() >= rows.end * stride && work.slice.len() >= SLICE * PAGE_TOKENS);
         let widen = E::NARROW && rows.len() >= MANY_ROWS;
         for dim in (0..d).step_by(SLICE) {
             let dims = SLICE.min(d - dim);
-            let (queries, scores) = (work.queries.as_ptr(), work.scores.as_mut_ptr());
+            let earlier = if dim > 0 { Earlier::Kept } else { Earlier::None };
             if widen {
                 let panels = keys.as_chunks::<LANES>().0;
                 let slice = work.slice.as_chunks_mut::<LANES>().0;
@@ -106,34 +105,16 @@ impl<E: Element> KvKind for Float<E> {
                         s.store(E::load(s, &panels[v * d + dim + i]), &mut slice[i * VECTORS + v]);
                     }
                 }
-                let keys = Keys { at: work.slice.as_ptr(), dim: PAGE_TOKENS, panel: LANES };
-                // SAFETY: the asserts: the slice holds `dims` dimensions of the page, queries and scores hold the rows.
-                by_rows!(S, rows.clone(), |row, R| unsafe {
-                    score_rows::<S, f32, R>(
-                        s,
-                        queries.add(row * stride + dim),
-                        stride,
-                        keys,
-                        dims,
-                        dim > 0,
-                        scores.add(row * PAGE_TOKENS),
-                    );
+                let keys = Keys { data: &*work.slice, dim: PAGE_TOKENS, panel: LANES, dims };
+                by_rows!(S, rows.clone(), |row, R| {
+                    let queries = Queries { data: &work.queries[row * stride + dim..], stride };
+                    score_rows::<S, f32, R>(s, queries, keys, earlier, &mut work.scores[row * PAGE_TOKENS..]);
                 });
             } else {
-                // SAFETY: `dim < d`, and `keys` has `PAGE_TOKENS * d` elements.
-                let at = unsafe { keys.as_ptr().add(dim * LANES) };
-                let keys = Keys { at, dim: LANES, panel: d * LANES };
-                // SAFETY: as above, with the page itself.
-                by_rows!(S, rows.clone(), |row, R| unsafe {
-                    score_rows::<S, E, R>(
-                        s,
-                        queries.add(row * stride + dim),
-                        stride,
-                        keys,
-                        dims,
-                        dim > 0,
-                        scores.add(row * PAGE_TOKENS),
-                    );
+                let keys = Keys { data: &keys[dim * LANES..], dim: LANES, panel: d * LANES, dims };
+                by_rows!(S, rows.clone(), |row, R| {
+                    let queries = Queries { data: &work.queries[row * stride + dim..], stride };
+                    score_rows::<S, E, R>(s, queries, keys, earlier, &mut work.scores[row * PAGE_TOKENS..]);
                 });
             }
         }
@@ -170,12 +151,11 @@ impl<E: Element> KvKind for Float<E> {
     ) {
         let stride = tile.stride();
         let values = &head(tile, page)[PAGE_TOKENS * tile.head_dim..];
-        assert!(values.len() == PAGE_TOKENS * stride && keys <= PAGE_TOKENS && rows.end <= MAX_ROWS);
-        assert!(out.len() >= rows.end * stride && work.scores.len() >= MAX_ROWS * PAGE_TOKENS);
+        assert!(values.len() == PAGE_TOKENS * stride && keys <= PAGE_TOKENS, "{keys} keys of a page");
         let widen = E::NARROW && rows.len() >= MANY_ROWS;
         for dim in (0..stride).step_by(SLICE) {
             let panels = (stride - dim).min(SLICE) / LANES;
-            let out = out[dim..].as_mut_ptr();
+            let out = &mut out[dim..];
             if widen {
                 let from = values.as_chunks::<LANES>().0;
                 let slice = work.slice.as_chunks_mut::<LANES>().0;
@@ -185,13 +165,11 @@ impl<E: Element> KvKind for Float<E> {
                         s.store(E::load(s, &from[at]), &mut slice[key * VECTORS + v]);
                     }
                 }
-                let values = Values { at: work.slice.as_ptr(), key: SLICE, keys };
-                // SAFETY: the asserts: the slice holds `keys` keys and `panels` panels, out and weights the rows.
-                unsafe { value_rows(s, work, values, panels, rows.clone(), out, stride) };
+                let values = Values { data: &*work.slice, key: SLICE, keys };
+                value_rows(s, work, values, panels, rows.clone(), out, stride);
             } else {
-                let values = Values { at: values[dim..].as_ptr(), key: stride, keys };
-                // SAFETY: as above, with the page itself.
-                unsafe { value_rows(s, work, values, panels, rows.clone(), out, stride) };
+                let values = Values { data: &values[dim..], key: stride, keys };
+                value_rows(s, work, values, panels, rows.clone(), out, stride);
             }
         }
     }
@@ -223,161 +201,197 @@ fn head<'a, E>(tile: &Tile<'_>, page: &'a [E]) -> &'a [E] {
     &page[tile.kv_head * elements..][..elements]
 }
 
-/// Keys: element `dim * i + panel * v` from `at` is dimension i of the first key of panel v.
+/// Scaled queries, from the first dimension of a slice of the first row on.
 #[derive(Clone, Copy)]
-struct Keys<E> {
-    at: *const E,
-    dim: usize,
-    panel: usize,
+struct Queries<'a> {
+    data: &'a [f32],
+    /// Elements from row to row.
+    stride: usize,
 }
 
-/// `R` rows with all keys of a page, `dims` dimensions.
-///
-/// # Safety
-/// There must be `R` rows of `dims` queries, `stride` apart, and of `PAGE_TOKENS` scores, and `dims` dimensions of keys.
-#[inline(always)]
-unsafe fn score_rows<S: Simd, E: Element, const R: usize>(
-    s: S,
-    queries: *const f32,
-    stride: usize,
-    keys: Keys<E>,
+/// `dims` dimensions of keys: element `dim * i + panel * v` of `data` is dimension i of the first key of panel v.
+#[derive(Clone, Copy)]
+struct Keys<'a, E> {
+    data: &'a [E],
+    dim: usize,
+    panel: usize,
     dims: usize,
-    go_on: bool,
-    scores: *mut f32,
+}
+
+/// `R` rows with all keys of a page.
+///
+/// # Panics
+/// When queries or scores do not have the rows, or keys not their dimensions.
+#[inline(always)]
+fn score_rows<S: Simd, E: Element, const R: usize>(
+    s: S,
+    queries: Queries<'_>,
+    keys: Keys<'_, E>,
+    earlier: Earlier,
+    scores: &mut [f32],
 ) {
-    // SAFETY: the caller's promises; panel v begins `panel * v` elements on.
-    unsafe {
-        if S::REGISTERS >= 32 {
-            score_tile::<S, E, R, VECTORS>(s, queries, stride, keys, dims, go_on, scores);
-        } else {
-            for v in 0..VECTORS {
-                let keys = Keys { at: keys.at.add(v * keys.panel), ..keys };
-                score_tile::<S, E, R, 1>(s, queries, stride, keys, dims, go_on, scores.add(v * LANES));
-            }
+    // What the unchecked accesses of the tiles rest on.
+    let (last_dim, last_panel) = ((keys.dims - 1) * keys.dim, (VECTORS - 1) * keys.panel);
+    let keys = Keys { data: &keys.data[..last_dim + last_panel + LANES], ..keys };
+    let queries = Queries { data: &queries.data[..(R - 1) * queries.stride + keys.dims], ..queries };
+    let scores = &mut scores[..R * PAGE_TOKENS];
+    if S::REGISTERS >= 32 {
+        // SAFETY: the slices above have `R` rows, all panels and all dimensions.
+        unsafe { score_tile::<S, E, R, VECTORS>(s, queries, keys, earlier, scores, 0) };
+    } else {
+        for v in 0..VECTORS {
+            // SAFETY: the slices above have `R` rows, all panels and all dimensions; `v` is a panel.
+            unsafe { score_tile::<S, E, R, 1>(s, queries, keys, earlier, scores, v) };
         }
     }
 }
 
+/// `R` rows with the keys of `P` panels from `panel` on.
+///
 /// # Safety
-/// As for [`score_rows`], with `P` panels.
+/// `queries` must have `(R - 1) * stride + dims` elements, `scores` `R * PAGE_TOKENS`, `keys` dimension `dims - 1` of its last
+/// panel; `panel + P` must not exceed [`VECTORS`].
 #[inline(always)]
 unsafe fn score_tile<S: Simd, E: Element, const R: usize, const P: usize>(
     s: S,
-    queries: *const f32,
-    stride: usize,
-    keys: Keys<E>,
-    dims: usize,
-    go_on: bool,
-    scores: *mut f32,
+    queries: Queries<'_>,
+    keys: Keys<'_, E>,
+    earlier: Earlier,
+    scores: &mut [f32],
+    panel: usize,
 ) {
-    // SAFETY: the caller's promises bound every access.
-    unsafe {
-        let mut sums = [[s.zero(); P]; R];
-        if go_on {
-            for r in 0..R {
-                for p in 0..P {
-                    sums[r][p] = s.load(&*scores.add(r * PAGE_TOKENS + p * LANES).cast());
-                }
-            }
-        }
-        for i in 0..dims {
-            let mut k = [s.zero(); P];
-            for p in 0..P {
-                k[p] = E::load(s, &*keys.at.add(i * keys.dim + p * keys.panel).cast());
-            }
-            for r in 0..R {
-                let q = s.splat(*queries.add(r * stride + i));
-                for p in 0..P {
-                    sums[r][p] = s.fma(q, k[p], sums[r][p]);
-                }
-            }
-        }
+    let mut sums = [[s.zero(); P]; R];
+    if earlier == Earlier::Kept {
         for r in 0..R {
             for p in 0..P {
-                s.store(sums[r][p], &mut *scores.add(r * PAGE_TOKENS + p * LANES).cast());
+                // SAFETY: the clauses on `scores` and `panel`: 16 scores of panel `panel + p` of row `r`.
+                sums[r][p] = s.load(unsafe { array(scores, r * PAGE_TOKENS + (panel + p) * LANES) });
             }
+        }
+    }
+    for i in 0..keys.dims {
+        let mut k = [s.zero(); P];
+        for p in 0..P {
+            // SAFETY: the clauses on `keys` and `panel`: dimension `i < dims` of panel `panel + p`.
+            k[p] = E::load(s, unsafe { array(keys.data, i * keys.dim + (panel + p) * keys.panel) });
+        }
+        for r in 0..R {
+            // SAFETY: the clause on `queries`: `r < R` and `i < dims`.
+            let q = s.splat(unsafe { item(queries.data, r * queries.stride + i) });
+            for p in 0..P {
+                sums[r][p] = s.fma(q, k[p], sums[r][p]);
+            }
+        }
+    }
+    for r in 0..R {
+        for p in 0..P {
+            // SAFETY: the clauses on `scores` and `panel`: 16 scores of panel `panel + p` of row `r`.
+            s.store(sums[r][p], unsafe { array_mut(scores, r * PAGE_TOKENS + (panel + p) * LANES) });
         }
     }
 }
 
 /// Values of the first `keys` keys, `key` elements apart.
 #[derive(Clone, Copy)]
-struct Values<E> {
-    at: *const E,
+struct Values<'a, E> {
+    data: &'a [E],
     key: usize,
     keys: usize,
 }
 
-/// `rows` with `panels` times 16 dimensions of values.
+/// `rows` with `panels` times 16 dimensions of values. `out`: from the first of these dimensions of the first row on.
 ///
-/// # Safety
-/// There must be as many values; `out`, whose rows are `stride` apart, and `work.scores` must have the rows.
+/// # Panics
+/// When `values` does not have the panels, or `out` or the weights of `work` do not have the rows.
 #[inline(always)]
-unsafe fn value_rows<S: Simd, E: Element>(
+fn value_rows<S: Simd, E: Element>(
     s: S,
     work: &Work<'_>,
-    values: Values<E>,
+    values: Values<'_, E>,
     panels: usize,
     rows: Range<usize>,
-    out: *mut f32,
+    out: &mut [f32],
     stride: usize,
 ) {
-    let weights = work.scores.as_ptr();
-    // SAFETY: the caller's promises; panel p begins 16 elements of `values` and `out` after the one before.
-    unsafe {
-        if S::REGISTERS >= 32 && panels == VECTORS {
-            by_rows!(S, rows, |row, R| {
-                let (weights, out) = (weights.add(row * PAGE_TOKENS), out.add(row * stride));
-                value_tile::<S, E, R, VECTORS>(s, weights, &work.rescale[row..], values, out, stride);
-            });
-            return;
-        }
-        for p in 0..panels {
-            let values = Values { at: values.at.add(p * LANES), ..values };
-            by_rows!(S, rows.clone(), |row, R| {
-                let (weights, out) = (weights.add(row * PAGE_TOKENS), out.add(row * stride + p * LANES));
-                value_tile::<S, E, R, 1>(s, weights, &work.rescale[row..], values, out, stride);
-            });
-        }
+    // What the unchecked accesses of the tiles rest on.
+    let width = panels * LANES;
+    assert!(
+        values.keys <= PAGE_TOKENS && panels <= VECTORS && rows.end <= MAX_ROWS,
+        "{rows:?} of {panels} panels"
+    );
+    let last_key = values.keys.saturating_sub(1) * values.key;
+    let values = Values { data: &values.data[..last_key + width], ..values };
+    let weights = &work.scores[..rows.end * PAGE_TOKENS];
+    let out = &mut out[..rows.end.saturating_sub(1) * stride + width];
+    if S::REGISTERS >= 32 && panels == VECTORS {
+        by_rows!(S, rows, |row, R| {
+            let weights = Weights { weights, rescale: &work.rescale, row };
+            // SAFETY: the slices above have all rows and all panels; there are `VECTORS`.
+            unsafe { value_tile::<S, E, R, VECTORS>(s, weights, values, 0, out, stride) };
+        });
+        return;
+    }
+    for p in 0..panels {
+        by_rows!(S, rows.clone(), |row, R| {
+            let weights = Weights { weights, rescale: &work.rescale, row };
+            // SAFETY: the slices above have all rows and all panels; `p` is one.
+            unsafe { value_tile::<S, E, R, 1>(s, weights, values, p, out, stride) };
+        });
     }
 }
 
+/// What values of rows from `row` on are multiplied with.
+#[derive(Clone, Copy)]
+struct Weights<'a> {
+    /// `[rows, PAGE_TOKENS]`
+    weights: &'a [f32],
+    /// Per row: what its previous results are multiplied with.
+    rescale: &'a [f32; MAX_ROWS],
+    row: usize,
+}
+
+/// `R` rows with `P` panels of values from `panel` on.
+///
 /// # Safety
-/// As for [`value_rows`], with `R` rows and `P` panels.
+/// `values` must have the panels of all its keys, `weights` and `out` `R` rows from its row on; `keys` must not exceed
+/// [`PAGE_TOKENS`], nor the rows [`MAX_ROWS`].
 #[inline(always)]
 unsafe fn value_tile<S: Simd, E: Element, const R: usize, const P: usize>(
     s: S,
-    weights: *const f32,
-    rescale: &[f32],
-    values: Values<E>,
-    out: *mut f32,
+    Weights { weights, rescale, row }: Weights<'_>,
+    values: Values<'_, E>,
+    panel: usize,
+    out: &mut [f32],
     stride: usize,
 ) {
-    // SAFETY: the caller's promises bound every access.
-    unsafe {
-        let mut sums = [[s.zero(); P]; R];
-        for r in 0..R {
-            let rescale = s.splat(rescale[r]);
-            for p in 0..P {
-                sums[r][p] = s.mul(s.load(&*out.add(r * stride + p * LANES).cast()), rescale);
-            }
+    let mut sums = [[s.zero(); P]; R];
+    for r in 0..R {
+        // SAFETY: the clause on rows: `row + r` is below `MAX_ROWS`.
+        let rescale = s.splat(unsafe { item(rescale, row + r) });
+        for p in 0..P {
+            // SAFETY: the clause on `out`: 16 dimensions of panel `panel + p` of row `row + r`.
+            let old = s.load(unsafe { array(out, (row + r) * stride + (panel + p) * LANES) });
+            sums[r][p] = s.mul(old, rescale);
         }
-        for key in 0..values.keys {
-            let mut v = [s.zero(); P];
-            for p in 0..P {
-                v[p] = E::load(s, &*values.at.add(key * values.key + p * LANES).cast());
-            }
-            for r in 0..R {
-                let weight = s.splat(*weights.add(r * PAGE_TOKENS + key));
-                for p in 0..P {
-                    sums[r][p] = s.fma(weight, v[p], sums[r][p]);
-                }
-            }
+    }
+    for key in 0..values.keys {
+        let mut v = [s.zero(); P];
+        for p in 0..P {
+            // SAFETY: the clause on `values`: panel `panel + p` of key `key < keys`.
+            v[p] = E::load(s, unsafe { array(values.data, key * values.key + (panel + p) * LANES) });
         }
         for r in 0..R {
+            // SAFETY: the clause on `weights`: row `row + r`, and `key < keys <= PAGE_TOKENS`.
+            let weight = s.splat(unsafe { item(weights, (row + r) * PAGE_TOKENS + key) });
             for p in 0..P {
-                s.store(sums[r][p], &mut *out.add(r * stride + p * LANES).cast());
+                sums[r][p] = s.fma(weight, v[p], sums[r][p]);
             }
+        }
+    }
+    for r in 0..R {
+        for p in 0..P {
+            // SAFETY: the clause on `out`: 16 dimensions of panel `panel + p` of row `row + r`.
+            s.store(sums[r][p], unsafe { array_mut(out, (row + r) * stride + (panel + p) * LANES) });
         }
     }
 }

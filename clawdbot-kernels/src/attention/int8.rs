@@ -8,9 +8,10 @@
 //! ```
 //! all quotients rounded up, the rest zeros.
 //!
-//! Numerics: whole blocks of [`KEY_GROUP`] dimensions of queries and keys are rotated first (see `kernels::hadamard`):
-//! products stay the same, but no dimension stands out, as those of keys do in many models. A key has a scale per [`KEY_GROUP`] dimensions, a value one scale, a query one: `amax / 127`, codes
-//! `x * (127 / amax)` rounded half to even, as for activations. Then
+//! Numerics: whole blocks of [`KEY_GROUP`] dimensions of queries and keys are rotated first (see `hadamard.rs`):
+//! products stay the same, but no dimension stands out, as those of keys do in many models. A key has a scale per
+//! [`KEY_GROUP`] dimensions, a value one scale, a query one: `amax / 127`, codes `x * (127 / amax)` rounded half to even, as
+//! for activations. Then
 //! ```text
 //! s[j]    = sum over groups of f32(codes of q . codes of k[j]) * scale_k[j]    first a product, then FMAs
 //! x[j]    = fma(s[j], scale * scale_q, -m);  p[j] = 2^x[j]
@@ -18,17 +19,18 @@
 //! out     = fma(f32(sum over j of code_w[j] * code_v[j]), step, out * rescale)
 //! ```
 //! Weights have 14 bits because a page may hold one large weight and 63 small ones that matter together: with 7 bits
-//! those would all become 0. They are two codes of 7 bits, whose sums are put together before they leave int32 (which
-//! cannot overflow: 64 * 16383 * 127 < 2^27). The sum of weights takes the weights before they are rounded.
+//! the small ones would all become 0. They are two codes of 7 bits, whose sums are combined in int32 (which cannot overflow:
+//! 64 * 16383 * 127 < 2^27). The sum of weights is that of the weights before they are rounded.
 
 use std::ops::Range;
 
+use super::{Earlier, KvKind, KvSlots, MAX_ROWS, Slots, Tile, VECTORS, Work, by_rows};
 use super::{KEY_GROUP, PAGE_TOKENS};
-use super::{KvKind, KvSlots, MAX_ROWS, Slots, Tile, VECTORS, Work, by_rows};
 use crate::KernelSet;
 use crate::hadamard::hadamard_row;
 use crate::quantize::{Factor, amax, to_codes};
 use crate::simd::{LANES, Simd};
+use crate::unchecked::{array, array_mut, item};
 
 /// Rows from which the keys of a page are worth preparing first.
 const MANY_ROWS: usize = 16;
@@ -129,9 +131,6 @@ impl KvKind for Int8 {
         let (keys, _, key_scales, _) = page.head(tile);
         let (stride, k_blocks) = (tile.stride(), tile.head_dim.div_ceil(4));
         let groups = tile.head_dim.div_ceil(KEY_GROUP);
-        assert!(rows.end <= MAX_ROWS && work.scores.len() >= MAX_ROWS * PAGE_TOKENS);
-        assert!(work.query_codes.len() >= rows.end * stride && work.starts.len() >= rows.end * groups);
-        assert!(work.keys.len() >= keys.len());
         let prepare = S::FLIPPED && rows.len() >= MANY_ROWS;
         if prepare {
             let (from, to) = (keys.as_chunks::<BLOCK>().0, work.keys.as_chunks_mut::<BLOCK>().0);
@@ -141,34 +140,24 @@ impl KvKind for Int8 {
                 }
             }
         }
-        let scores = work.scores.as_mut_ptr();
         for group in 0..groups {
             let block = group * (KEY_GROUP / 4);
             let part = Keys {
-                // SAFETY: `block < k_blocks`, so inside of one panel, or of the prepared copy of all.
-                at: unsafe {
-                    if prepare {
-                        work.keys.as_ptr().add(block * VECTORS * BLOCK)
-                    } else {
-                        keys.as_ptr().add(block * BLOCK)
-                    }
-                },
+                data: if prepare { &work.keys[block * VECTORS * BLOCK..] } else { &keys[block * BLOCK..] },
                 block: if prepare { VECTORS * BLOCK } else { BLOCK },
                 panel: if prepare { BLOCK } else { k_blocks * BLOCK },
                 blocks: (k_blocks - block).min(KEY_GROUP / 4),
-                // SAFETY: `key_scales` holds `groups` times `PAGE_TOKENS`.
-                scales: unsafe { key_scales.as_ptr().add(group * PAGE_TOKENS) },
-                go_on: group > 0,
+                scales: &key_scales.as_chunks::<PAGE_TOKENS>().0[group],
+                earlier: if group > 0 { Earlier::Kept } else { Earlier::None },
             };
-            // SAFETY: the asserts: queries, starts and scores hold the rows.
-            by_rows!(S, rows.clone(), |row, R| unsafe {
+            by_rows!(S, rows.clone(), |row, R| {
                 let queries = Queries {
-                    at: work.query_codes.as_ptr().add(row * stride + 4 * block),
+                    codes: &work.query_codes[row * stride + 4 * block..],
                     stride,
-                    starts: work.starts.as_ptr().add(row * groups + group),
+                    starts: &work.starts[row * groups + group..],
                     groups,
                 };
-                let scores = scores.add(row * PAGE_TOKENS);
+                let scores = &mut work.scores[row * PAGE_TOKENS..];
                 if prepare {
                     score_rows::<S, R, true>(s, queries, part, scores);
                 } else {
@@ -193,7 +182,7 @@ impl KvKind for Int8 {
         for v in 0..VECTORS {
             let mut w = s.mul(p[v], s.load(&scales[v]));
             if visible.len() < PAGE_TOKENS {
-                // A stale scale may be anything.
+                // Scales of keys that are not visible may be anything.
                 w = s.select_below(visible.end.saturating_sub(v * LANES), w, s.zero());
                 w = s.select_below(visible.start.saturating_sub(v * LANES), s.zero(), w);
             }
@@ -235,6 +224,7 @@ impl KvKind for Int8 {
     ) {
         let (_, values, _, _) = page.head(tile);
         let stride = tile.stride();
+        // What the unchecked accesses of the tiles rest on.
         assert!(rows.end <= MAX_ROWS && out.len() >= rows.end * stride && keys <= PAGE_TOKENS);
         assert!(
             values.len() == PAGE_TOKENS * stride && work.weight_codes.len() >= 2 * MAX_ROWS * PAGE_TOKENS
@@ -245,16 +235,16 @@ impl KvKind for Int8 {
         let mut panel = 0;
         while panel < panels {
             let count = if panels - panel >= at_once { at_once } else { 1 };
-            // SAFETY: the asserts: `values` holds `panels` panels, weights and results hold the rows.
-            by_rows!(S, rows.clone(), |row, R| unsafe {
-                let weights = work.weight_codes.as_ptr().add(row * PAGE_TOKENS);
-                let values = values.as_ptr().add(panel * VALUE_BLOCKS * BLOCK);
-                let out = out.as_mut_ptr().add(row * stride + panel * LANES);
-                let (factors, rescale) = (&work.factors[row..], &work.rescale[row..]);
+            by_rows!(S, rows.clone(), |row, R| {
+                let place = Place { row, panel, stride };
                 if count == VECTORS {
-                    value_tile::<S, R, VECTORS>(s, weights, values, blocks, factors, rescale, out, stride);
+                    // SAFETY: the asserts: `values` has `panels` panels of `blocks <= VALUE_BLOCKS` blocks, and there are
+                    // `count` from `panel` on; weights and `out` have the rows.
+                    unsafe { value_tile::<S, R, VECTORS>(s, work, values, blocks, place, out) };
                 } else {
-                    value_tile::<S, R, 1>(s, weights, values, blocks, factors, rescale, out, stride);
+                    // SAFETY: the asserts: `values` has `panels` panels of `blocks <= VALUE_BLOCKS` blocks, and `panel` is one;
+                    // weights and `out` have the rows.
+                    unsafe { value_tile::<S, R, 1>(s, work, values, blocks, place, out) };
                 }
             });
             panel += count;
@@ -319,148 +309,174 @@ fn quantize<S: Simd>(s: S, x: &[f32], codes: &mut [i8], poison: &mut f32) -> f32
     amax / 127.0
 }
 
-/// Codes of queries, rows `stride` apart, with the starts of their sums.
+/// Codes of queries with the starts of their sums, from the first code of a group of the first row on.
 #[derive(Clone, Copy)]
-struct Queries {
-    at: *const i8,
+struct Queries<'a> {
+    codes: &'a [i8],
+    /// Codes from row to row.
     stride: usize,
-    starts: *const i32,
+    starts: &'a [i32],
     /// From row to row of `starts`.
     groups: usize,
 }
 
 /// One group of the dimensions of a page's keys.
 #[derive(Clone, Copy)]
-struct Keys {
-    at: *const i8,
+struct Keys<'a> {
+    /// From the first k-block of the first panel on.
+    data: &'a [i8],
     /// Bytes from k-block to k-block.
     block: usize,
     /// Bytes from panel to panel.
     panel: usize,
     blocks: usize,
     /// Of the group, for each key.
-    scales: *const f32,
-    /// Whether earlier groups are in the scores.
-    go_on: bool,
+    scales: &'a [f32; PAGE_TOKENS],
+    earlier: Earlier,
 }
 
 /// `R` rows with all keys of a page, one group of dimensions.
 ///
-/// # Safety
-/// There must be `R` rows of queries and starts, and of `PAGE_TOKENS` scores; and all blocks and scales of `keys`.
+/// # Panics
+/// When queries or scores do not have the rows, or keys not their blocks.
 #[inline(always)]
-unsafe fn score_rows<S: Simd, const R: usize, const PREPARED: bool>(
+fn score_rows<S: Simd, const R: usize, const PREPARED: bool>(
     s: S,
-    queries: Queries,
-    keys: Keys,
-    scores: *mut f32,
+    queries: Queries<'_>,
+    keys: Keys<'_>,
+    scores: &mut [f32],
 ) {
-    // SAFETY: the caller's promises; panel v begins `panel * v` bytes on.
-    unsafe {
-        if S::REGISTERS >= 32 {
-            score_tile::<S, R, VECTORS, PREPARED>(s, queries, keys, scores);
-        } else {
-            for v in 0..VECTORS {
-                let at = keys.at.add(v * keys.panel);
-                let keys = Keys { at, scales: keys.scales.add(v * LANES), ..keys };
-                score_tile::<S, R, 1, PREPARED>(s, queries, keys, scores.add(v * LANES));
-            }
+    // What the unchecked accesses of the tiles rest on.
+    let (last_block, last_panel) = ((keys.blocks - 1) * keys.block, (VECTORS - 1) * keys.panel);
+    let keys = Keys { data: &keys.data[..last_block + last_panel + BLOCK], ..keys };
+    let codes = &queries.codes[..(R - 1) * queries.stride + 4 * keys.blocks];
+    let queries = Queries { codes, starts: &queries.starts[..(R - 1) * queries.groups + 1], ..queries };
+    let scores = &mut scores[..R * PAGE_TOKENS];
+    if S::REGISTERS >= 32 {
+        // SAFETY: the slices above have `R` rows, all panels and all blocks.
+        unsafe { score_tile::<S, R, VECTORS, PREPARED>(s, queries, keys, scores, 0) };
+    } else {
+        for v in 0..VECTORS {
+            // SAFETY: the slices above have `R` rows, all panels and all blocks; `v` is a panel.
+            unsafe { score_tile::<S, R, 1, PREPARED>(s, queries, keys, scores, v) };
         }
     }
 }
 
+/// `R` rows with the keys of `P` panels from `panel` on.
+///
 /// # Safety
-/// As for [`score_rows`], with `P` panels.
+/// `queries` must have `(R - 1) * stride + 4 * blocks` codes and `(R - 1) * groups + 1` starts, `scores` `R * PAGE_TOKENS`
+/// elements, `keys` block `blocks - 1` of its last panel; `panel + P` must not exceed [`VECTORS`].
 #[inline(always)]
 unsafe fn score_tile<S: Simd, const R: usize, const P: usize, const PREPARED: bool>(
     s: S,
-    queries: Queries,
-    keys: Keys,
-    scores: *mut f32,
+    queries: Queries<'_>,
+    keys: Keys<'_>,
+    scores: &mut [f32],
+    panel: usize,
 ) {
-    // SAFETY: the caller's promises bound every access.
-    unsafe {
-        let mut dots = [[s.splat_i32(0); P]; R];
-        if S::FLIPPED {
-            for r in 0..R {
-                dots[r] = [s.splat_i32(*queries.starts.add(r * queries.groups)); P];
-            }
+    let mut dots = [[s.splat_i32(0); P]; R];
+    if S::FLIPPED {
+        for r in 0..R {
+            // SAFETY: the clause on `queries`: `r < R`.
+            dots[r] = [s.splat_i32(unsafe { item(queries.starts, r * queries.groups) }); P];
         }
-        for block in 0..keys.blocks {
-            let at = keys.at.add(block * keys.block);
-            let mut w = [if PREPARED { s.load_prepared(&*at.cast()) } else { s.load_w8(&*at.cast()) }; P];
-            for p in 1..P {
-                let at = at.add(p * keys.panel).cast();
-                w[p] = if PREPARED { s.load_prepared(&*at) } else { s.load_w8(&*at) };
-            }
-            for r in 0..R {
-                let a = s.splat_a4(&*queries.at.add(r * queries.stride + 4 * block).cast());
-                for p in 0..P {
-                    dots[r][p] = s.dot4(dots[r][p], w[p], a);
-                }
-            }
+    }
+    for block in 0..keys.blocks {
+        let first = block * keys.block + panel * keys.panel;
+        // SAFETY: the clauses on `keys` and `panel`: block `block < blocks` of panel `panel`.
+        let at = unsafe { array(keys.data, first) };
+        let mut w = [if PREPARED { s.load_prepared(at) } else { s.load_w8(at) }; P];
+        for p in 1..P {
+            // SAFETY: the clauses on `keys` and `panel`: block `block < blocks` of panel `panel + p`.
+            let at = unsafe { array(keys.data, first + p * keys.panel) };
+            w[p] = if PREPARED { s.load_prepared(at) } else { s.load_w8(at) };
         }
-        for p in 0..P {
-            let scale = s.load(&*keys.scales.add(p * LANES).cast());
-            for r in 0..R {
-                let score = &mut *scores.add(r * PAGE_TOKENS + p * LANES).cast();
-                let dot = s.i32_to_f32(dots[r][p]);
-                let sum = if keys.go_on { s.fma(dot, scale, s.load(score)) } else { s.mul(dot, scale) };
-                s.store(sum, score);
+        for r in 0..R {
+            // SAFETY: the clause on `queries`: `r < R` and `block < blocks`.
+            let a = s.splat_a4(unsafe { array(queries.codes, r * queries.stride + 4 * block) });
+            for p in 0..P {
+                dots[r][p] = s.dot4(dots[r][p], w[p], a);
             }
         }
     }
+    for p in 0..P {
+        // SAFETY: the clause on `panel`: 16 scales of panel `panel + p` of `VECTORS`.
+        let scale = s.load(unsafe { array(keys.scales, (panel + p) * LANES) });
+        for r in 0..R {
+            // SAFETY: the clauses on `scores` and `panel`: 16 scores of panel `panel + p` of row `r`.
+            let score = unsafe { array_mut(scores, r * PAGE_TOKENS + (panel + p) * LANES) };
+            let dot = s.i32_to_f32(dots[r][p]);
+            let sum = match keys.earlier {
+                Earlier::Kept => s.fma(dot, scale, s.load(score)),
+                Earlier::None => s.mul(dot, scale),
+            };
+            s.store(sum, score);
+        }
+    }
+}
+
+/// Where results go: rows from `row` on, `stride` apart, panels from `panel` on.
+#[derive(Clone, Copy)]
+struct Place {
+    row: usize,
+    panel: usize,
+    stride: usize,
 }
 
 /// `R` rows with `P` panels of values: `out = out * rescale + `.
 ///
 /// # Safety
-/// `weights` must point to the upper codes of `R` rows, with the lower ones `MAX_ROWS` rows after; `values` must hold
-/// the panels, `factors` and `rescale` the rows, and `out` both, rows `stride` apart.
+/// `values` must have `P` panels from the place's on, of [`VALUE_BLOCKS`] blocks, which `blocks` must not exceed;
+/// `work.weight_codes` must have both halves of [`MAX_ROWS`] rows, which the place's `R` rows must not exceed; `out` must have
+/// these rows of `stride` elements, which the panels must not exceed.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "the operands of one tile")]
 unsafe fn value_tile<S: Simd, const R: usize, const P: usize>(
     s: S,
-    weights: *const i8,
-    values: *const i8,
+    work: &Work<'_>,
+    values: &[i8],
     blocks: usize,
-    factors: &[f32],
-    rescale: &[f32],
-    out: *mut f32,
-    stride: usize,
+    Place { row, panel, stride }: Place,
+    out: &mut [f32],
 ) {
-    // SAFETY: the caller's promises bound every access.
-    unsafe {
-        let mut dots = [[s.splat_i32(0); P]; R];
-        for half in 0..2 {
-            let weights = weights.add(half * MAX_ROWS * PAGE_TOKENS);
-            for block in 0..blocks {
-                let at = values.add(block * BLOCK);
-                let mut w = [s.load_signed_w8(&*at.cast()); P];
-                for p in 1..P {
-                    w[p] = s.load_signed_w8(&*at.add(p * VALUE_BLOCKS * BLOCK).cast());
-                }
-                for r in 0..R {
-                    let a = s.splat_a4(&*weights.add(r * PAGE_TOKENS + 4 * block).cast());
-                    for p in 0..P {
-                        dots[r][p] = s.dot4_positive(dots[r][p], w[p], a);
-                    }
-                }
+    let mut dots = [[s.splat_i32(0); P]; R];
+    for half in 0..2 {
+        let weights = (half * MAX_ROWS + row) * PAGE_TOKENS;
+        for block in 0..blocks {
+            let first = (panel * VALUE_BLOCKS + block) * BLOCK;
+            // SAFETY: the clause on `values`: block `block < blocks` of panel `panel`.
+            let mut w = [s.load_signed_w8(unsafe { array(values, first) }); P];
+            for p in 1..P {
+                // SAFETY: the clause on `values`: block `block < blocks` of panel `panel + p`.
+                w[p] = s.load_signed_w8(unsafe { array(values, first + p * VALUE_BLOCKS * BLOCK) });
             }
-            if half == 0 {
-                for r in 0..R {
-                    for p in 0..P {
-                        dots[r][p] = s.times_128_i32(dots[r][p]);
-                    }
+            for r in 0..R {
+                // SAFETY: the clause on `work`: codes `4 * block..` of row `row + r` of a half, of `4 * VALUE_BLOCKS`.
+                let a = unsafe { array(work.weight_codes, weights + r * PAGE_TOKENS + 4 * block) };
+                let a = s.splat_a4(a);
+                for p in 0..P {
+                    dots[r][p] = s.dot4_positive(dots[r][p], w[p], a);
                 }
             }
         }
-        for r in 0..R {
-            let (factor, rescale) = (s.splat(factors[r]), s.splat(rescale[r]));
-            for p in 0..P {
-                let out = &mut *out.add(r * stride + p * LANES).cast();
-                s.store(s.fma(s.i32_to_f32(dots[r][p]), factor, s.mul(s.load(out), rescale)), out);
+        if half == 0 {
+            for r in 0..R {
+                for p in 0..P {
+                    dots[r][p] = s.times_128_i32(dots[r][p]);
+                }
             }
+        }
+    }
+    for r in 0..R {
+        // SAFETY: the clause on rows: `row + r` is below `MAX_ROWS`.
+        let factor = s.splat(unsafe { item(&work.factors, row + r) });
+        // SAFETY: the clause on rows: `row + r` is below `MAX_ROWS`.
+        let rescale = s.splat(unsafe { item(&work.rescale, row + r) });
+        for p in 0..P {
+            // SAFETY: the clause on `out`: 16 elements of panel `panel + p` of row `row + r`.
+            let out = unsafe { array_mut(out, (row + r) * stride + (panel + p) * LANES) };
+            s.store(s.fma(s.i32_to_f32(dots[r][p]), factor, s.mul(s.load(out), rescale)), out);
         }
     }
 }

@@ -5,13 +5,13 @@
 //! out[r]  = sum over j of 2^(s[r][j] - m) v[j] / sum over j of 2^(s[r][j] - m)
 //! ```
 //! Families may have another scale, scores `cap * tanh(score / cap)`, and *sinks*: a score per head that counts in the
-//! sum below, but has no value. A row sees its own position and those before it; in an encoder also those after it.
+//! denominator, but has no value. A row sees its own position and those before it; in an encoder also those after it.
 //!
 //! A *tile* is some tokens of one sequence times query heads of one KV head, so that a page is read once for all of
 //! them. Keys are taken in blocks of one page, at absolute positions, ascending: running maximum, sum and weighted
-//! values are rescaled when the maximum grows (Milakov, Gimelshein 2018, <https://arxiv.org/abs/1805.02867>). Every
-//! `RANGE_PAGES` pages, at absolute positions too, start again; the ranges' results are merged in ascending order. So
-//! ranges may be computed side by side, and the result is the same as one after another.
+//! values are rescaled when the maximum grows (Milakov, Gimelshein 2018, <https://arxiv.org/abs/1805.02867>). The pages
+//! are divided into *ranges* of `RANGE_PAGES`, at absolute positions too. Each range is computed by itself, and the results
+//! are merged in ascending order, so the result is the same whether ranges run in parallel or one after another.
 //!
 //! Numerics: the sum of weights has 16 lanes (key j in lane j mod 16). The rest depends on the kind of page, see `float`
 //! and `int8`. A masked key has weight 0, which changes nothing as long as its value is finite. A row's bits depend on
@@ -51,20 +51,29 @@ const RANGE_PAGES: usize = 8;
 /// Vectors of a block of keys.
 const VECTORS: usize = PAGE_TOKENS / LANES;
 
-/// What keys and values are kept as.
+/// What scores begin with.
+#[derive(Clone, Copy, PartialEq)]
+enum Earlier {
+    /// 0: these are the first dimensions of a head.
+    None,
+    /// The scores of earlier dimensions.
+    Kept,
+}
+
+/// How keys and values are stored.
 pub trait KvKind: Sized + Send + Sync + 'static {
     /// One layer of a page, all heads.
     type Page<'a>: Copy + Send + Sync;
     /// One head of one layer of a page, for writing.
     type HeadMut<'a>: Send;
 
-    /// The same page.
+    /// The same page, borrowed for a shorter time.
     fn shorten<'s, 'l: 's>(page: Self::Page<'l>) -> Self::Page<'s>;
 
-    /// Makes the tile's queries ready in `work`; `scales` get what turns each row's scores into powers of two.
+    /// Prepares the tile's queries in `work`. `scales` get the factor by which each row's scores become exponents of two.
     fn queries<S: Simd>(s: S, tile: &Tile<'_>, work: &mut Work<'_>, scales: &mut [f32; MAX_ROWS]);
 
-    /// Scores of `rows` with the first `keys` keys of a page, and more that do not matter, into `work.scores`.
+    /// Writes scores of `rows` with the first `keys` keys of a page to `work.scores`, and maybe more that do not count.
     ///
     /// # Panics
     /// When the page is not of the tile's shape.
@@ -77,7 +86,7 @@ pub trait KvKind: Sized + Send + Sync + 'static {
         work: &mut Work<'_>,
     );
 
-    /// Keeps the weights `p` of a row, of which those of keys in `visible` count.
+    /// Stores the weights `p` of a row. Only those of keys in `visible` count.
     fn weights<S: Simd>(
         s: S,
         tile: &Tile<'_>,
@@ -88,7 +97,7 @@ pub trait KvKind: Sized + Send + Sync + 'static {
         work: &mut Work<'_>,
     );
 
-    /// Makes what [`KvKind::weights`] kept ready for [`KvKind::values`]: a pass of its own, so that the work on one row
+    /// Prepares what [`KvKind::weights`] kept for [`KvKind::values`]: a pass of its own, so that the work on one row
     /// does not wait for that on the row before.
     fn encode<S: Simd>(s: S, rows: Range<usize>, work: &mut Work<'_>);
 
@@ -103,14 +112,14 @@ pub trait KvKind: Sized + Send + Sync + 'static {
         out: &mut [f32],
     );
 
-    /// Writes one token at position `slot` of the page.
+    /// Writes key and value of one token at position `slot` of the page.
     fn write<S: Simd>(s: S, head: &mut Self::HeadMut<'_>, slot: usize, key: &[f32], value: &[f32]);
 }
 
-/// The kernels of a kind.
+/// The kernels for a kind of pages: attention, writing.
 pub type Slots<'a, K> = (&'a Slot<AttendRange<K>>, &'a Slot<WriteKv<K>>);
 
-/// A kind with kernels in every set.
+/// A kind of pages with kernels in every set.
 pub trait KvSlots: KvKind {
     /// Its kernels.
     fn slots(kernels: &KernelSet) -> Slots<'_, Self>;
@@ -120,13 +129,13 @@ pub trait KvSlots: KvKind {
 /// head h of token t.
 #[derive(Clone, Copy)]
 pub struct Tile<'a> {
-    /// From the first row on; heads are side by side, tokens `token_stride` apart.
+    /// From the first row on; heads follow one another, tokens are `token_stride` apart.
     queries: &'a [f32],
     token_stride: usize,
     heads: usize,
     head_dim: usize,
     kv_head: usize,
-    /// Of each token.
+    /// The position of each token.
     positions: &'a [usize],
     /// Number of last positions a row sees, its own included.
     window: Option<usize>,
@@ -134,11 +143,11 @@ pub struct Tile<'a> {
     ahead: usize,
     /// Positions of the sequence.
     keys: usize,
-    /// Of scores, times log2(e).
+    /// Factor of scores, times log2(e).
     scale: f32,
-    /// Of scores, times log2(e); 0 for none.
+    /// Soft cap of scores, times log2(e); 0 for none.
     softcap: f32,
-    /// Of the tile's heads.
+    /// A score for each of the tile's heads.
     sinks: Option<&'a [f32]>,
 }
 
@@ -310,7 +319,7 @@ impl<K: KvKind> Kernel for AttendRange<K> {
     }
 }
 
-/// `score = cap * tanh(score * scale / cap)`; what is beyond the keys stays without meaning.
+/// `score = cap * tanh(score * scale / cap)`. Scores after the last key have no meaning, before and after.
 #[inline(always)]
 fn cap_scores<S: Simd>(s: S, rows: Range<usize>, cap: f32, scales: &[f32; MAX_ROWS], work: &mut Work<'_>) {
     let cap_lanes = s.splat(cap);
@@ -323,7 +332,7 @@ fn cap_scores<S: Simd>(s: S, rows: Range<usize>, cap: f32, scales: &[f32; MAX_RO
     }
 }
 
-/// A row's scores to weights; its maximum, sum and factor for earlier results change with them.
+/// Turns a row's scores into weights, and updates its maximum, its sum and the factor of its earlier results.
 #[inline(always)]
 fn soften<S: Simd, const MASKED: bool>(
     s: S,
@@ -414,7 +423,7 @@ impl<K: KvKind> Kernel for WriteKv<K> {
     }
 }
 
-/// Runs `$body` with `$R` rows from `$row` on, as many at a time as the registers allow, until `$rows` are done.
+/// Runs `$body` for `$R` rows from `$row` on, as many at a time as the registers allow, until all `$rows` are done.
 macro_rules! by_rows {
     ($S:ident, $rows:expr, |$row:ident, $R:ident| $body:expr) => {{
         let rows: std::ops::Range<usize> = $rows;

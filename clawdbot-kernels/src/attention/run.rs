@@ -14,7 +14,7 @@ use crate::threads::Region;
 
 /// Floats of results of a tile that stay in the first-level cache.
 const TILE_FLOATS: usize = 4096;
-/// Floats for results of ranges that are computed side by side.
+/// Floats for results of ranges that are computed in parallel.
 const PART_FLOATS: usize = 1 << 17;
 /// Rows of codes that tile registers may read (and ignore) beyond the last.
 const SPARE_ROWS: usize = 16;
@@ -23,7 +23,7 @@ const TILES_PER_THREAD: usize = 4;
 
 /// The rows of one sequence in a batch, at consecutive positions.
 pub struct KvSequence<P> {
-    /// In the batch.
+    /// Its rows in the batch.
     pub rows: Range<usize>,
     /// Index of the first page in `pages`.
     pub first_page: usize,
@@ -31,19 +31,19 @@ pub struct KvSequence<P> {
     pub pages: Vec<P>,
 }
 
-/// What happens to the products of queries and keys.
+/// How products of queries and keys become scores.
 #[derive(Debug, Clone, Copy)]
 pub struct Scores<'a> {
-    /// They are divided by it.
+    /// What the products are divided by.
     pub divisor: f32,
     /// Then `score = cap * tanh(score / cap)`, with a cap above 0.
     pub softcap: Option<f32>,
-    /// `[heads]`: what each head's softmax has as a further score.
+    /// `[heads]`: a further score in each head's softmax, without a value.
     pub sinks: Option<&'a [f32]>,
 }
 
 impl Scores<'static> {
-    /// Divided by `sqrt(head_dim)`, and nothing else.
+    /// Products divided by `sqrt(head_dim)`, without more.
     #[cfg(test)]
     pub fn plain(head_dim: usize) -> Self {
         Scores { divisor: (head_dim as f32).sqrt(), softcap: None, sinks: None }
@@ -54,7 +54,7 @@ impl Scores<'static> {
 pub struct Attention<'a, P> {
     /// `[rows, heads + 2 kv_heads, head_dim]`: rotated queries first.
     pub qkv: &'a [f32],
-    /// Of each row.
+    /// The position of each row.
     pub positions: &'a [usize],
     /// Query heads.
     pub heads: usize,
@@ -64,18 +64,19 @@ pub struct Attention<'a, P> {
     pub head_dim: usize,
     /// Number of last positions a row sees, its own included.
     pub window: Option<usize>,
-    /// Whether a row sees as many positions after its own: then the last row of each sequence must be in the batch.
+    /// Whether a row also sees the positions after its own, as far as `window` allows. Then the last row of each sequence
+    /// must be in the batch.
     pub both_ways: bool,
-    /// What becomes of scores before the softmax.
+    /// Scores before the softmax.
     pub scores: Scores<'a>,
-    /// They cover all rows, in order.
+    /// The sequences of the batch: they cover all rows, in order.
     pub sequences: &'a [KvSequence<P>],
 }
 
 /// Buffers of [`attend`]: one set per thread, and the results of ranges.
 #[derive(Default)]
 pub struct Workspaces {
-    /// What there is room for.
+    /// Head dimensions that there is room for.
     head_dims: Vec<usize>,
     per_thread: Vec<Workspace>,
     parts: AlignedBuf<f32>,
@@ -170,7 +171,7 @@ impl Workspace {
     }
 }
 
-/// A tile and where it belongs.
+/// A tile and its place in the batch.
 struct Place<'a> {
     tile: Tile<'a>,
     sequence: usize,
@@ -202,7 +203,8 @@ pub fn attend<'p, K: KvSlots>(
     let Attention { head_dim, heads, positions, .. } = *problem;
     let rows = positions.len();
     assert!(head_dim > 0 && workspaces.head_dims.contains(&head_dim), "heads of {head_dim}");
-    assert!(out.len() == rows * heads * head_dim, "out: [{rows}, {heads}, {head_dim}]");
+    let elements = rows.checked_mul(heads).and_then(|heads| heads.checked_mul(head_dim));
+    assert!(elements == Some(out.len()), "out: [{rows}, {heads}, {head_dim}]");
     let threads = region.threads().min(workspaces.per_thread.len());
     let sizes = Sizes::new(head_dim);
     let mut places = places(problem, sizes.rows);
@@ -213,13 +215,13 @@ pub fn attend<'p, K: KvSlots>(
         kernels,
         problem,
         sizes,
-        out: SharedMut(out.as_mut_ptr()),
-        works: SharedMut(workspaces.per_thread.as_mut_ptr()),
+        out: SharedMut::new(out),
+        works: SharedMut::new(&mut workspaces.per_thread),
     };
     if places.len() < TILES_PER_THREAD * threads && parts > places.len() && threads > 1 {
         let mut rest = places.as_slice();
         while let Some(first) = rest.first() {
-            // As many tiles as there is room for the parts of.
+            // As many tiles as `parts` has room for.
             let state = State::len(first.tile.rows(), run.sizes.stride);
             let state = rest
                 .iter()
@@ -262,7 +264,11 @@ fn places<'a, P>(problem: &Attention<'a, P>, most_rows: usize) -> Vec<Place<'a>>
     let mut expected = 0;
     for (sequence, share) in sequences.iter().enumerate() {
         // Each row in one sequence: that makes the parts of `out` that tiles write disjoint.
-        assert_eq!(share.rows.start, expected, "rows of a batch");
+        assert!(
+            share.rows.start == expected && share.rows.end >= expected,
+            "rows of a batch: {:?}",
+            share.rows
+        );
         expected = share.rows.end;
         let keys = share.rows.clone().next_back().map_or(0, |last| positions[last] + 1);
         for row in share.rows.clone().step_by(tile_tokens) {
@@ -303,8 +309,8 @@ struct Run<'a, 'q, 'p, K: KvSlots> {
     kernels: &'a KernelSet,
     problem: &'a Attention<'q, K::Page<'p>>,
     sizes: Sizes,
-    out: SharedMut<f32>,
-    works: SharedMut<Workspace>,
+    out: SharedMut<'a, f32>,
+    works: SharedMut<'a, Workspace>,
 }
 
 impl<K: KvSlots> Run<'_, '_, '_, K> {
@@ -319,7 +325,7 @@ impl<K: KvSlots> Run<'_, '_, '_, K> {
         let next = AtomicUsize::new(0);
         let stop = region.stop();
         region.parallel(threads.min(tasks), |worker| {
-            // SAFETY: `worker` is below the number of workspaces, and each is handed out once.
+            // SAFETY: `parallel` calls this once for each `worker`, and each has a workspace of its own.
             let work = &mut unsafe { self.works.slice(worker, 1) }[0];
             loop {
                 let task = next.fetch_add(1, Ordering::Relaxed);
@@ -331,7 +337,7 @@ impl<K: KvSlots> Run<'_, '_, '_, K> {
         });
     }
 
-    /// Tiles side by side, the ranges of each one after another.
+    /// Tiles in parallel, the ranges of each one after another.
     fn whole(&self, region: &Region<'_>, threads: usize, places: &[Place<'_>]) {
         self.tasks(region, threads, places.len(), |task, work| {
             let place = &places[task];
@@ -345,7 +351,7 @@ impl<K: KvSlots> Run<'_, '_, '_, K> {
         });
     }
 
-    /// Tiles and ranges side by side. `parts` has room for `state` floats per range, and once more per tile.
+    /// Tiles and their ranges in parallel. `parts` has room for `state` floats per range, and as many again per tile.
     fn split(
         &self,
         region: &Region<'_>,
@@ -363,13 +369,13 @@ impl<K: KvSlots> Run<'_, '_, '_, K> {
         let count = tasks.len();
         assert!(parts.len() >= (count + places.len()) * state, "room for {count} ranges");
         let (parts, totals) = parts.split_at_mut(count * state);
-        let (parts, totals) = (SharedMut(parts.as_mut_ptr()), SharedMut(totals.as_mut_ptr()));
+        let (parts, totals) = (SharedMut::new(parts), SharedMut::new(totals));
         let stride = self.sizes.stride;
         self.tasks(region, threads, count, |task, work| {
             let (index, range) = tasks[task];
             let place = &places[index];
             let rows = place.tile.rows();
-            // SAFETY: there are `count` parts, and this is the task's.
+            // SAFETY: `tasks` gives each `task` to one thread, and each has a part of its own.
             let mut part = State::new(unsafe { parts.slice(task * state, state) }, rows, stride);
             let (mut work, _, _) = work.split(&self.sizes, rows);
             self.range(place, range, &mut work, &mut part);
@@ -377,11 +383,11 @@ impl<K: KvSlots> Run<'_, '_, '_, K> {
         region.parallel(places.len(), |index| {
             let place = &places[index];
             let rows = place.tile.rows();
-            // SAFETY: there are as many totals as places, and this is the task's.
+            // SAFETY: `parallel` calls this once for each `index`, and each has a total of its own.
             let mut total = State::new(unsafe { totals.slice(index * state, state) }, rows, stride);
             total.clear();
             for (offset, range) in place.ranges().enumerate() {
-                // SAFETY: the tile's parts, which no other task touches.
+                // SAFETY: the part of a range of this tile, which no other task uses: all that wrote parts have returned.
                 let part = unsafe { parts.slice((firsts[index] + offset) * state, state) };
                 self.merge(place, range, &State::new(part, rows, stride), &mut total);
             }

@@ -1,5 +1,5 @@
 //! int8 pages with tile registers, for many rows: 16 rows x 16 keys x 64 dimensions at a time, and 16 rows x 16
-//! dimensions x 64 keys. The integers are those of `int8`, and so are the bits.
+//! dimensions x 64 keys. The integers are the same as in `int8.rs`, and so are the bits.
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -17,7 +17,8 @@ const MANY_ROWS: usize = 12;
 const K_BLOCKS: usize = VALUE_BLOCKS;
 const _: () = assert!(K_BLOCKS * 4 == KEY_GROUP && VECTORS == 4);
 
-/// [`AttendRange`] of int8 pages, many rows with tiles.
+/// [`AttendRange`] of int8 pages, many rows with tiles. Used only in kernel sets whose `detected` in `isa.rs` asks for the
+/// tiles, and after the system permitted them (and in tests, with a model of them that needs neither).
 pub(crate) struct AttendTiled<T>(PhantomData<T>);
 impl<T: Tiles + Send + Sync + 'static> Kernel for AttendTiled<T> {
     type Args<'a> = RangeArgs<'a, Int8>;
@@ -34,7 +35,7 @@ impl<T: Tiles + Send + Sync + 'static> Kernel for AttendTiled<T> {
     }
 }
 
-/// [`Int8`] but for the products.
+/// [`Int8`], with products on tiles. Used by [`AttendTiled`] alone.
 struct Tiled<T>(PhantomData<T>);
 
 impl<T: Tiles + Send + Sync + 'static> KvKind for Tiled<T> {
@@ -63,26 +64,19 @@ impl<T: Tiles + Send + Sync + 'static> KvKind for Tiled<T> {
         let (stride, k_blocks) = (tile.stride(), tile.head_dim / 4);
         assert!(rows.end <= MAX_ROWS && work.scores.len() >= MAX_ROWS * PAGE_TOKENS);
         assert!(work.query_codes.len() >= (rows.end + TILE_ROWS - 1) * stride);
-        // SAFETY: this kernel is in sets of CPUs with tiles only, and makes one value at a time.
+        // SAFETY: the CPU has the tiles, see `AttendTiled`; the value is dropped before `scores` or `values` makes another.
         let mut tiles = unsafe { T::configure(K_BLOCKS) };
         let mut sums = [[[0; LANES]; TILE_ROWS]; VECTORS];
         for group in 0..tile.head_dim / KEY_GROUP {
             let block = group * K_BLOCKS;
             let scales = &key_scales.as_chunks::<LANES>().0[group * VECTORS..][..VECTORS];
-            let panel = |v: usize| keys[(v * k_blocks + block) * BLOCK..][..K_BLOCKS * BLOCK].as_ptr();
-            // SAFETY: `panel` gives `K_BLOCKS` blocks.
-            unsafe {
-                tiles.load_weights::<3>(panel(0));
-                tiles.load_weights::<4>(panel(1));
-                tiles.load_weights::<5>(panel(2));
-                tiles.load_weights::<6>(panel(3));
-            }
+            let panel = |v: usize| &keys[(v * k_blocks + block) * BLOCK..][..K_BLOCKS * BLOCK];
+            load_weights(&mut tiles, [0, 1, 2, 3].map(panel));
             for first in rows.clone().step_by(TILE_ROWS) {
-                // SAFETY: the asserts: 16 rows from any row on.
-                unsafe {
-                    let codes = work.query_codes.as_ptr().add(first * stride + group * KEY_GROUP);
-                    tiles.load_activations(codes, stride);
-                }
+                let codes = work.query_codes[first * stride + group * KEY_GROUP..].as_ptr();
+                // SAFETY: the assert: there are 15 rows of codes after the last, so 16 from each row on, and the group is one of
+                // `stride` elements.
+                unsafe { tiles.load_activations(codes, stride) };
                 multiply(&mut tiles, &mut sums);
                 for row in first..rows.end.min(first + TILE_ROWS) {
                     let scores = &mut work.scores.as_chunks_mut::<LANES>().0[row * VECTORS..][..VECTORS];
@@ -129,30 +123,18 @@ impl<T: Tiles + Send + Sync + 'static> KvKind for Tiled<T> {
         let (_, values, _, _) = page.head(tile);
         let stride = tile.stride();
         assert!(rows.end <= MAX_ROWS && work.weight_codes.len() >= (2 * MAX_ROWS + TILE_ROWS) * PAGE_TOKENS);
-        // SAFETY: as in `scores`.
+        // SAFETY: the CPU has the tiles, see `AttendTiled`; the value is dropped before `scores` or `values` makes another.
         let mut tiles = unsafe { T::configure(K_BLOCKS) };
         let mut sums = [[[[0; LANES]; TILE_ROWS]; VECTORS]; 2];
         for group in 0..tile.head_dim / KEY_GROUP {
-            let panel = |v: usize| {
-                values[(group * VECTORS + v) * VALUE_BLOCKS * BLOCK..][..VALUE_BLOCKS * BLOCK].as_ptr()
-            };
-            // SAFETY: `panel` gives `K_BLOCKS` blocks.
-            unsafe {
-                tiles.load_weights::<3>(panel(0));
-                tiles.load_weights::<4>(panel(1));
-                tiles.load_weights::<5>(panel(2));
-                tiles.load_weights::<6>(panel(3));
-            }
+            let panel =
+                |v: usize| &values[(group * VECTORS + v) * VALUE_BLOCKS * BLOCK..][..VALUE_BLOCKS * BLOCK];
+            load_weights(&mut tiles, [0, 1, 2, 3].map(panel));
             for first in rows.clone().step_by(TILE_ROWS) {
                 for half in 0..2 {
-                    // SAFETY: the asserts: 16 rows from any row on, in either half.
-                    unsafe {
-                        let codes = work.weight_codes.as_ptr();
-                        tiles.load_activations(
-                            codes.add((half * MAX_ROWS + first) * PAGE_TOKENS),
-                            PAGE_TOKENS,
-                        );
-                    }
+                    let codes = work.weight_codes[(half * MAX_ROWS + first) * PAGE_TOKENS..].as_ptr();
+                    // SAFETY: the assert: there are 16 rows of codes after those of both halves, so 16 from each row on.
+                    unsafe { tiles.load_activations(codes, PAGE_TOKENS) };
                     multiply(&mut tiles, &mut sums[half]);
                 }
                 for row in first..rows.end.min(first + TILE_ROWS) {
@@ -174,6 +156,23 @@ impl<T: Tiles + Send + Sync + 'static> KvKind for Tiled<T> {
     fn write<S: Simd>(s: S, head: &mut Int8Head<'_>, slot: usize, key: &[f32], value: &[f32]) {
         Int8::write(s, head, slot, key, value);
     }
+}
+
+/// Loads four panels of [`K_BLOCKS`] blocks.
+///
+/// # Panics
+/// When one is shorter.
+#[inline(always)]
+fn load_weights<T: Tiles>(tiles: &mut T, panels: [&[i8]; VECTORS]) {
+    assert!(panels.iter().all(|panel| panel.len() >= K_BLOCKS * BLOCK), "panels of {K_BLOCKS} blocks");
+    // SAFETY: the assert: the panel has as many blocks as the tiles are configured for.
+    unsafe { tiles.load_weights::<3>(panels[0].as_ptr()) };
+    // SAFETY: the assert: the panel has as many blocks as the tiles are configured for.
+    unsafe { tiles.load_weights::<4>(panels[1].as_ptr()) };
+    // SAFETY: the assert: the panel has as many blocks as the tiles are configured for.
+    unsafe { tiles.load_weights::<5>(panels[2].as_ptr()) };
+    // SAFETY: the assert: the panel has as many blocks as the tiles are configured for.
+    unsafe { tiles.load_weights::<6>(panels[3].as_ptr()) };
 }
 
 /// The products of the loaded activations and the four loaded panels.

@@ -1,5 +1,5 @@
-//! The sixteen-lane vector every kernel is written in. One generic source per kernel, one implementation of [`Simd`]
-//! per ISA: so all ISAs give the same bits by construction, and [`Scalar`] is the specification.
+//! The sixteen-lane vector that every kernel is written in: one generic source per kernel, one implementation of [`Simd`]
+//! per ISA. So all ISAs give the same bits by construction. [`Scalar`] is the specification.
 //!
 //! Every method is a sequence of correctly rounded IEEE operations or exact integer operations, in an order that the
 //! documentation fixes. (Which NaN a NaN is remains open: its sign and payload differ between instruction sets.)
@@ -26,7 +26,8 @@ pub const LANES: usize = 16;
 /// Sixteen lanes of f32 and i32 on one instruction set. A value of the type is the proof that the CPU has it.
 ///
 /// Methods are `#[inline(always)]`, and so must be every function between them and the `#[target_feature]` entry
-/// (`kernels::isa`): otherwise vectors travel through memory.
+/// (`isa.rs`): otherwise vectors travel through memory. What the methods call is compiled with the features of the ISA, like
+/// the intrinsics themselves.
 pub trait Simd: Copy + Send + Sync + 'static {
     /// 16 x f32.
     type F32: Copy;

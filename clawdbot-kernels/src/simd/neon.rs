@@ -16,19 +16,25 @@ pub type NeonWidening = Neon<false>;
 
 impl<const DOT: bool> Neon<DOT> {
     /// # Safety
-    /// The CPU must have the features that `kernels::isa` lists for this type.
+    /// The CPU must have the features that `isa.rs` lists for this type.
     #[inline(always)]
     pub unsafe fn assume() -> Self {
         Neon(())
     }
 }
 
-/// Calls intrinsics.
+/// Calls an intrinsic, or runs a block of them in a function that is compiled with NEON.
 macro_rules! isa {
-    ($($body:tt)*) => {
-        // SAFETY: the token, or the caller, proves that the CPU has the instructions; pointers come from references to
-        // arrays of exactly the size that is read or written, and no load or store asks for alignment.
-        unsafe { $($body)* }
+    (|$($x:ident: $type:ty),+| -> $out:ty $body:block) => {{
+        #[inline]
+        #[target_feature(enable = "neon")]
+        fn body($($x: $type),+) -> $out $body
+        // SAFETY: the methods of `Simd` take the token, whose constructor promises that the CPU has NEON.
+        unsafe { body($($x),+) }
+    }};
+    ($call:expr) => {
+        // SAFETY: the methods of `Simd` take the token, whose constructor promises that the CPU has the instruction.
+        unsafe { $call }
     };
 }
 
@@ -38,41 +44,87 @@ type Quad<T> = [T; 4];
 /// Calls an intrinsic on each quarter of its arguments.
 macro_rules! each {
     ($function:ident $(::<$const:literal>)? ($($arg:expr),+)) => {
-        isa!([
-            $function $(::<$const>)? ($($arg[0]),+),
-            $function $(::<$const>)? ($($arg[1]),+),
-            $function $(::<$const>)? ($($arg[2]),+),
-            $function $(::<$const>)? ($($arg[3]),+),
-        ])
+        [
+            isa!($function $(::<$const>)? ($($arg[0]),+)),
+            isa!($function $(::<$const>)? ($($arg[1]),+)),
+            isa!($function $(::<$const>)? ($($arg[2]),+)),
+            isa!($function $(::<$const>)? ($($arg[3]),+)),
+        ]
     };
 }
 
-/// `if a > b { a } else { b }`; `fmax` has other rules for NaN and zeros.
-///
-/// # Safety
-/// The CPU must have NEON.
+/// The quarters of an array. (A slice of four, whose length the compiler knows.)
 #[inline(always)]
-unsafe fn greater(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-    isa!(vbslq_f32(vcgtq_f32(a, b), a, b))
+fn quarters<T, const N: usize>(x: &[T]) -> Quad<&[T; N]> {
+    let quarters = x.as_chunks::<N>().0;
+    [&quarters[0], &quarters[1], &quarters[2], &quarters[3]]
+}
+
+/// Loads and stores of 16 (or 8) bytes from and to arrays of that size, without alignment.
+macro_rules! memory {
+    ($($load:ident, $store:ident: $type:ty = $vector:ty, $load_intrinsic:ident, $store_intrinsic:ident;)+) => {
+        $(
+            #[inline]
+            #[target_feature(enable = "neon")]
+            fn $load(x: &$type) -> $vector {
+                const { assert!(size_of::<$type>() == size_of::<$vector>()) };
+                // SAFETY: `x` is as long as the vector, as asserted; the instruction does not ask for alignment.
+                unsafe { $load_intrinsic(x.as_ptr()) }
+            }
+
+            #[inline]
+            #[target_feature(enable = "neon")]
+            fn $store(v: $vector, out: &mut $type) {
+                const { assert!(size_of::<$type>() == size_of::<$vector>()) };
+                // SAFETY: `out` is as long as the vector, as asserted; the instruction does not ask for alignment.
+                unsafe { $store_intrinsic(out.as_mut_ptr(), v) }
+            }
+        )+
+    };
+}
+
+memory! {
+    load_f32, store_f32: [f32; 4] = float32x4_t, vld1q_f32, vst1q_f32;
+    load_i32, store_i32: [i32; 4] = int32x4_t, vld1q_s32, vst1q_s32;
+    load_i8, store_i8: [i8; 16] = int8x16_t, vld1q_s8, vst1q_s8;
+    load_u16x4, store_u16x4: [u16; 4] = uint16x4_t, vld1_u16, vst1_u16;
+}
+
+/// 16 bytes.
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_u8(x: &[u8; 16]) -> uint8x16_t {
+    // SAFETY: `x` is 16 bytes; the instruction does not ask for alignment.
+    unsafe { vld1q_u8(x.as_ptr()) }
+}
+
+/// Eight bf16, by their bits.
+#[inline]
+#[target_feature(enable = "neon")]
+fn load_u16x8(x: &[u16; 8]) -> uint16x8_t {
+    // SAFETY: `x` is 16 bytes; the instruction does not ask for alignment.
+    unsafe { vld1q_u16(x.as_ptr()) }
+}
+
+/// `if a > b { a } else { b }`; `fmax` has other rules for NaN and zeros.
+#[inline]
+#[target_feature(enable = "neon")]
+fn greater(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    vbslq_f32(vcgtq_f32(a, b), a, b)
 }
 
 /// `if a < b { a } else { b }`.
-///
-/// # Safety
-/// The CPU must have NEON.
-#[inline(always)]
-unsafe fn less(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-    isa!(vbslq_f32(vcltq_f32(a, b), a, b))
+#[inline]
+#[target_feature(enable = "neon")]
+fn less(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+    vbslq_f32(vcltq_f32(a, b), a, b)
 }
 
 /// `acc[i] + sum of w[4 i + j] * a[4 i + j]`. The intrinsic, `vdotq_s32`, is not stable yet.
-///
-/// # Safety
-/// The CPU must have `dotprod`.
 #[inline]
 #[target_feature(enable = "neon", enable = "dotprod")]
-unsafe fn sdot(mut acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
-    // SAFETY: arithmetic on registers; the caller promises that the CPU has the instruction.
+fn sdot(mut acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
+    // SAFETY: arithmetic on registers alone; the CPU has the instruction, a feature of this function.
     unsafe {
         asm!(
             "sdot {acc:v}.4s, {w:v}.16b, {a:v}.16b",
@@ -86,13 +138,11 @@ unsafe fn sdot(mut acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
 }
 
 /// f16 to f32. The intrinsic, `vcvt_f32_f16`, is not stable yet.
-///
-/// # Safety
-/// The CPU must have NEON.
-#[inline(always)]
-unsafe fn widen_f16(x: uint16x4_t) -> float32x4_t {
+#[inline]
+#[target_feature(enable = "neon")]
+fn widen_f16(x: uint16x4_t) -> float32x4_t {
     let wide;
-    // SAFETY: arithmetic on registers, part of NEON.
+    // SAFETY: arithmetic on registers alone; the instruction is part of NEON, a feature of this function.
     unsafe {
         asm!(
             "fcvtl {wide:v}.4s, {x:v}.4h",
@@ -106,16 +156,38 @@ unsafe fn widen_f16(x: uint16x4_t) -> float32x4_t {
 
 /// As [`sdot`]: 16-bit products (at most 128 * 127, so that two of them still fit), their sums in pairs, the sums of
 /// those.
-///
-/// # Safety
-/// The CPU must have NEON.
-#[inline(always)]
-unsafe fn widening_dot(acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
-    isa! {
-        let low = vmull_s8(vget_low_s8(w), vget_low_s8(a));
-        let high = vmull_high_s8(w, a);
-        vpadalq_s16(acc, vpaddq_s16(low, high))
+#[inline]
+#[target_feature(enable = "neon")]
+fn widening_dot(acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
+    let low = vmull_s8(vget_low_s8(w), vget_low_s8(a));
+    let high = vmull_high_s8(w, a);
+    vpadalq_s16(acc, vpaddq_s16(low, high))
+}
+
+/// [`Simd::butterfly`] inside of 4 lanes: `STRIDE` is 1 or 2.
+#[inline]
+#[target_feature(enable = "neon")]
+fn butterfly<const STRIDE: usize>(v: float32x4_t) -> float32x4_t {
+    let swapped = if STRIDE == 2 { vextq_f32::<2>(v, v) } else { vrev64q_f32(v) };
+    let (sum, difference) = (vaddq_f32(v, swapped), vsubq_f32(swapped, v));
+    // Sums in the lower half of each pair (of pairs), differences in the upper.
+    if STRIDE == 2 {
+        vcombine_f32(vget_low_f32(sum), vget_high_f32(difference))
+    } else {
+        vtrn1q_f32(sum, vrev64q_f32(difference))
     }
+}
+
+/// [`Simd::store_bf16`] of 4 lanes.
+#[inline]
+#[target_feature(enable = "neon")]
+fn narrow(v: float32x4_t) -> uint16x4_t {
+    let bits = vreinterpretq_u32_f32(v);
+    let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
+    let rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
+    let quiet = vorrq_u32(bits, vdupq_n_u32(0x40_0000));
+    // A NaN is not equal to itself.
+    vshrn_n_u32::<16>(vbslq_u32(vceqq_f32(v, v), rounded, quiet))
 }
 
 impl<const DOT: bool> Simd for Neon<DOT> {
@@ -129,22 +201,17 @@ impl<const DOT: bool> Simd for Neon<DOT> {
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
-        isa!([vdupq_n_f32(x); 4])
+        [isa!(vdupq_n_f32(x)); 4]
     }
     #[inline(always)]
     fn load(self, x: &[f32; LANES]) -> Self::F32 {
-        let x = x.as_chunks::<4>().0;
-        isa!([
-            vld1q_f32(x[0].as_ptr()),
-            vld1q_f32(x[1].as_ptr()),
-            vld1q_f32(x[2].as_ptr()),
-            vld1q_f32(x[3].as_ptr()),
-        ])
+        let x = quarters::<f32, 4>(x);
+        each!(load_f32(x))
     }
     #[inline(always)]
     fn store(self, v: Self::F32, out: &mut [f32; LANES]) {
         for (v, out) in v.into_iter().zip(out.as_chunks_mut::<4>().0) {
-            isa!(vst1q_f32(out.as_mut_ptr(), v));
+            isa!(store_f32(v, out));
         }
     }
     #[inline(always)]
@@ -191,47 +258,39 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     #[inline(always)]
     fn any_above(self, a: Self::F32, b: Self::F32) -> bool {
         let above = each!(vcgtq_f32(a, b));
-        isa!(vmaxvq_u32(vorrq_u32(vorrq_u32(above[0], above[1]), vorrq_u32(above[2], above[3])))) != 0
+        isa!(|above: Quad<uint32x4_t>| -> bool {
+            vmaxvq_u32(vorrq_u32(vorrq_u32(above[0], above[1]), vorrq_u32(above[2], above[3]))) != 0
+        })
     }
     #[inline(always)]
     fn reduce_add(self, v: Self::F32) -> f32 {
-        isa! {
+        isa!(|v: Quad<float32x4_t>| -> f32 {
             let v = vaddq_f32(vaddq_f32(v[0], v[2]), vaddq_f32(v[1], v[3]));
             let v = vadd_f32(vget_low_f32(v), vget_high_f32(v));
             vget_lane_f32::<0>(v) + vget_lane_f32::<1>(v)
-        }
+        })
     }
     #[inline(always)]
     fn reduce_max(self, v: Self::F32) -> f32 {
-        isa! {
+        isa!(|v: Quad<float32x4_t>| -> f32 {
             let v = greater(greater(v[0], v[2]), greater(v[1], v[3]));
             let v = greater(v, vextq_f32::<2>(v, v));
             vgetq_lane_f32::<0>(greater(v, vextq_f32::<1>(v, v)))
-        }
+        })
     }
 
     #[inline(always)]
     fn butterfly<const STRIDE: usize>(self, v: Self::F32) -> Self::F32 {
-        isa! {
-            match STRIDE {
-                8 => [vaddq_f32(v[0], v[2]), vaddq_f32(v[1], v[3]), vsubq_f32(v[0], v[2]), vsubq_f32(v[1], v[3])],
-                4 => [vaddq_f32(v[0], v[1]), vsubq_f32(v[0], v[1]), vaddq_f32(v[2], v[3]), vsubq_f32(v[2], v[3])],
-                _ => {
-                    let mut out = v;
-                    for quarter in 0..4 {
-                        let v = v[quarter];
-                        let swapped = if STRIDE == 2 { vextq_f32::<2>(v, v) } else { vrev64q_f32(v) };
-                        let (sum, difference) = (vaddq_f32(v, swapped), vsubq_f32(swapped, v));
-                        // Sums in the lower half of each pair (of pairs), differences in the upper.
-                        out[quarter] = if STRIDE == 2 {
-                            vcombine_f32(vget_low_f32(sum), vget_high_f32(difference))
-                        } else {
-                            vtrn1q_f32(sum, vrev64q_f32(difference))
-                        };
-                    }
-                    out
-                }
-            }
+        let [a, b, c, d] = v;
+        match STRIDE {
+            8 => [isa!(vaddq_f32(a, c)), isa!(vaddq_f32(b, d)), isa!(vsubq_f32(a, c)), isa!(vsubq_f32(b, d))],
+            4 => [isa!(vaddq_f32(a, b)), isa!(vsubq_f32(a, b)), isa!(vaddq_f32(c, d)), isa!(vsubq_f32(c, d))],
+            _ => [
+                isa!(butterfly::<STRIDE>(a)),
+                isa!(butterfly::<STRIDE>(b)),
+                isa!(butterfly::<STRIDE>(c)),
+                isa!(butterfly::<STRIDE>(d)),
+            ],
         }
     }
 
@@ -253,22 +312,17 @@ impl<const DOT: bool> Simd for Neon<DOT> {
 
     #[inline(always)]
     fn splat_i32(self, x: i32) -> Self::I32 {
-        isa!([vdupq_n_s32(x); 4])
+        [isa!(vdupq_n_s32(x)); 4]
     }
     #[inline(always)]
     fn load_i32(self, x: &[i32; LANES]) -> Self::I32 {
-        let x = x.as_chunks::<4>().0;
-        isa!([
-            vld1q_s32(x[0].as_ptr()),
-            vld1q_s32(x[1].as_ptr()),
-            vld1q_s32(x[2].as_ptr()),
-            vld1q_s32(x[3].as_ptr()),
-        ])
+        let x = quarters::<i32, 4>(x);
+        each!(load_i32(x))
     }
     #[inline(always)]
     fn store_i32(self, v: Self::I32, out: &mut [i32; LANES]) {
         for (v, out) in v.into_iter().zip(out.as_chunks_mut::<4>().0) {
-            isa!(vst1q_s32(out.as_mut_ptr(), v));
+            isa!(store_i32(v, out));
         }
     }
     #[inline(always)]
@@ -289,14 +343,16 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
     #[inline(always)]
     fn reduce_add_i32(self, v: Self::I32) -> i32 {
-        isa!(vaddvq_s32(vaddq_s32(vaddq_s32(v[0], v[1]), vaddq_s32(v[2], v[3]))))
+        isa!(|v: Quad<int32x4_t>| -> i32 {
+            vaddvq_s32(vaddq_s32(vaddq_s32(v[0], v[1]), vaddq_s32(v[2], v[3])))
+        })
     }
 
     #[inline(always)]
     fn load_bf16(self, x: &[u16; LANES]) -> Self::F32 {
-        let x = x.as_chunks::<8>().0;
-        isa! {
-            let (low, high) = (vld1q_u16(x[0].as_ptr()), vld1q_u16(x[1].as_ptr()));
+        isa!(|x: &[u16; LANES]| -> Quad<float32x4_t> {
+            let x = x.as_chunks::<8>().0;
+            let (low, high) = (load_u16x8(&x[0]), load_u16x8(&x[1]));
             // A zero below each bf16 is the f32.
             let zero = vdupq_n_u16(0);
             [
@@ -305,57 +361,42 @@ impl<const DOT: bool> Simd for Neon<DOT> {
                 vreinterpretq_f32_u16(vzip1q_u16(zero, high)),
                 vreinterpretq_f32_u16(vzip2q_u16(zero, high)),
             ]
-        }
+        })
     }
     #[inline(always)]
     fn load_bf16_pairs(self, x: &[u16; 2 * LANES]) -> (Self::F32, Self::F32) {
-        let x = x.as_chunks::<8>().0;
-        let pairs = isa!([
-            vreinterpretq_s32_u16(vld1q_u16(x[0].as_ptr())),
-            vreinterpretq_s32_u16(vld1q_u16(x[1].as_ptr())),
-            vreinterpretq_s32_u16(vld1q_u16(x[2].as_ptr())),
-            vreinterpretq_s32_u16(vld1q_u16(x[3].as_ptr())),
-        ]);
+        let x = quarters::<u16, 8>(x);
+        let pairs = each!(load_u16x8(x));
+        let pairs = each!(vreinterpretq_s32_u16(pairs));
         let upper = self.splat_i32(0xffff_0000_u32 as i32);
         let (even, odd) = (each!(vshlq_n_s32::<16>(pairs)), each!(vandq_s32(pairs, upper)));
         (each!(vreinterpretq_f32_s32(even)), each!(vreinterpretq_f32_s32(odd)))
     }
     #[inline(always)]
     fn load_f16(self, x: &[u16; LANES]) -> Self::F32 {
-        let x = x.as_chunks::<4>().0;
-        isa!([
-            widen_f16(vld1_u16(x[0].as_ptr())),
-            widen_f16(vld1_u16(x[1].as_ptr())),
-            widen_f16(vld1_u16(x[2].as_ptr())),
-            widen_f16(vld1_u16(x[3].as_ptr())),
-        ])
+        let x = quarters::<u16, 4>(x);
+        let x = each!(load_u16x4(x));
+        each!(widen_f16(x))
     }
     #[inline(always)]
     fn load_u8(self, x: &[u8; LANES]) -> Self::I32 {
-        isa! {
-            let bytes = vld1q_u8(x.as_ptr());
+        let wide = isa!(|x: &[u8; LANES]| -> Quad<uint32x4_t> {
+            let bytes = load_u8(x);
             let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes));
-            let wide = [
+            [
                 vmovl_u16(vget_low_u16(low)),
                 vmovl_high_u16(low),
                 vmovl_u16(vget_low_u16(high)),
                 vmovl_high_u16(high),
-            ];
-            wide.map(|quarter| vreinterpretq_s32_u32(quarter))
-        }
+            ]
+        });
+        each!(vreinterpretq_s32_u32(wide))
     }
     #[inline(always)]
     fn store_bf16(self, v: Self::F32, out: &mut [u16; LANES]) {
         for (v, out) in v.into_iter().zip(out.as_chunks_mut::<4>().0) {
-            isa! {
-                let bits = vreinterpretq_u32_f32(v);
-                let odd = vandq_u32(vshrq_n_u32::<16>(bits), vdupq_n_u32(1));
-                let rounded = vaddq_u32(vaddq_u32(bits, vdupq_n_u32(0x7fff)), odd);
-                let quiet = vorrq_u32(bits, vdupq_n_u32(0x40_0000));
-                // A NaN is not equal to itself.
-                let wide = vbslq_u32(vceqq_f32(v, v), rounded, quiet);
-                vst1_u16(out.as_mut_ptr(), vshrn_n_u32::<16>(wide));
-            }
+            let v = isa!(narrow(v));
+            isa!(store_u16x4(v, out));
         }
     }
     #[inline(always)]
@@ -370,22 +411,17 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
     #[inline(always)]
     fn store_i8(self, v: Self::I32, out: &mut [i8; LANES]) {
-        isa! {
+        isa!(|v: Quad<int32x4_t>, out: &mut [i8; LANES]| -> () {
             let low = vcombine_s16(vmovn_s32(v[0]), vmovn_s32(v[1]));
             let high = vcombine_s16(vmovn_s32(v[2]), vmovn_s32(v[3]));
-            vst1q_s8(out.as_mut_ptr(), vcombine_s8(vmovn_s16(low), vmovn_s16(high)));
-        }
+            store_i8(vcombine_s8(vmovn_s16(low), vmovn_s16(high)), out);
+        });
     }
 
     #[inline(always)]
     fn load_w8(self, x: &[i8; 4 * LANES]) -> Self::W8 {
-        let x = x.as_chunks::<16>().0;
-        isa!([
-            vld1q_s8(x[0].as_ptr()),
-            vld1q_s8(x[1].as_ptr()),
-            vld1q_s8(x[2].as_ptr()),
-            vld1q_s8(x[3].as_ptr()),
-        ])
+        let x = quarters::<i8, 16>(x);
+        each!(load_i8(x))
     }
     #[inline(always)]
     fn prepare_w8(self, x: &[i8; 4 * LANES], out: &mut [i8; 4 * LANES]) {
@@ -397,7 +433,8 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     }
     #[inline(always)]
     fn splat_a4(self, x: &[i8; 4]) -> int8x16_t {
-        isa!(vreinterpretq_s8_s32(vdupq_n_s32(i32::from_ne_bytes(x.map(|code| code as u8)))))
+        let all = isa!(vdupq_n_s32(i32::from_ne_bytes(x.map(|code| code as u8))));
+        isa!(vreinterpretq_s8_s32(all))
     }
     #[inline(always)]
     fn dot4(self, acc: Self::I32, w: Self::W8, a: int8x16_t) -> Self::I32 {
@@ -413,15 +450,11 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     fn dot4_positive(self, acc: Self::I32, w: Self::W8, a: int8x16_t) -> Self::I32 {
         self.dot4(acc, w, a)
     }
+    #[inline(always)]
     fn load_u4(self, x: &[u8; 4 * LANES]) -> (Self::W8, Self::W8) {
-        let x = x.as_chunks::<16>().0;
-        let both = isa!([
-            vld1q_u8(x[0].as_ptr()),
-            vld1q_u8(x[1].as_ptr()),
-            vld1q_u8(x[2].as_ptr()),
-            vld1q_u8(x[3].as_ptr()),
-        ]);
-        let mask = isa!([vdupq_n_u8(15); 4]);
+        let x = quarters::<u8, 16>(x);
+        let both = each!(load_u8(x));
+        let mask = [isa!(vdupq_n_u8(15)); 4];
         let (low, high) = (each!(vandq_u8(both, mask)), each!(vshrq_n_u8::<4>(both)));
         (each!(vreinterpretq_s8_u8(low)), each!(vreinterpretq_s8_u8(high)))
     }
@@ -432,21 +465,22 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     #[inline(always)]
     fn unpack_u4(self, x: &[u8; 4 * LANES], zero: i8, low: &mut [i8; 4 * LANES], high: &mut [i8; 4 * LANES]) {
         let (a, b) = self.load_u4(x);
-        let zero = isa!([vdupq_n_s8(zero); 4]);
+        let zero = [isa!(vdupq_n_s8(zero)); 4];
         let (a, b) = (each!(vsubq_s8(a, zero)), each!(vsubq_s8(b, zero)));
         for (v, out) in a.into_iter().zip(low.as_chunks_mut::<16>().0) {
-            isa!(vst1q_s8(out.as_mut_ptr(), v));
+            isa!(store_i8(v, out));
         }
         for (v, out) in b.into_iter().zip(high.as_chunks_mut::<16>().0) {
-            isa!(vst1q_s8(out.as_mut_ptr(), v));
+            isa!(store_i8(v, out));
         }
     }
 
     #[inline(always)]
     fn prefetch(self, p: *const u8) {
-        // SAFETY: a hint, which no address makes fault. (The intrinsic is not stable yet.)
+        // SAFETY: a hint: it accesses no memory that the program sees, and no address makes it fault. (The intrinsic is not stable
+        // yet.)
         unsafe {
-            asm!("prfm pldl1keep, [{}]", in(reg) p, options(nomem, nostack, preserves_flags));
+            asm!("prfm pldl1keep, [{}]", in(reg) p.addr(), options(nomem, nostack, preserves_flags));
         }
     }
 }

@@ -3,12 +3,11 @@
 
 use proptest::prelude::*;
 
-use super::bf16_dot::{self, Bf16Dot, bfdot_model, tdpbf16_model, vdpbf16_model};
-use super::gemm_bf16::{Dot, PairDot};
-use super::simd::{LANES, Scalar};
-use super::tests::{Noise, bits, dense, in_region};
 use super::*;
+use crate::bf16_dot::{self, Bf16Dot, bfdot_model, tdpbf16_model, vdpbf16_model};
+use crate::gemm_bf16::{Dot, PairDot};
 use crate::gemm_bf16_amx::{self, Tiled};
+use crate::simd::{LANES, Scalar};
 
 /// Sixteen lanes of `bfdot` or of `vdpbf16ps` in plain Rust.
 struct PairModel<const ARM: bool>;

@@ -3,7 +3,6 @@
 use half::{bf16, f16};
 use proptest::prelude::*;
 
-use super::tests::{Dense, Noise, bits, dense, in_region};
 use super::*;
 use crate::error::Error;
 
