@@ -108,7 +108,7 @@ impl Loaded {
         if length > self.max_context {
             return Err(overflow_at_least(length, wanted, self.max_context));
         }
-        let _memory = self.reserve_encoding(&[text])?;
+        let _memory = self.reserve_encoding(&[text], cancel)?;
         let mut tokens = tokenizer.encode_until(text, add_special_tokens, cancel)?;
         if add_special_tokens.is_yes()
             && let [first, second, ..] = tokens[..]

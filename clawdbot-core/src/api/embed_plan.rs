@@ -5,6 +5,7 @@ use clawdbot_kernels::memory::AlignedBuf;
 use super::embed_pass::Input;
 use super::model::{Loaded, Model};
 use super::session::Prompt;
+use crate::cancel::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::cpu::Cpu;
 use crate::forward::decoder::zeroed_rows;
@@ -150,7 +151,7 @@ impl Loaded {
         if !truncate && at_least > most {
             return Err(longer(&format!("at least {at_least}"), at_least, most).with("at_least", true));
         }
-        let _memory = self.reserve_encoding(&[text, pair_text])?;
+        let _memory = self.reserve_encoding(&[text, pair_text], &CancelHandle::default())?;
         let limit = if truncate { most } else { usize::MAX };
         tokenizer.encode_within(text, pair, add_special_tokens, limit)
     }

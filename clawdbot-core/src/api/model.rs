@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::adapters::Adapters;
 use super::plan::Plan;
 use super::session::Session;
+use crate::cancel::{CancelHandle, cancelled};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event};
@@ -86,10 +87,40 @@ impl Loaded {
         })
     }
 
-    /// Takes out of the budget what tokenizing `texts` needs while it runs.
-    pub(crate) fn reserve_encoding(&self, texts: &[&str]) -> Result<Reservation> {
+    /// Reserves the memory that tokenizing `texts` needs while it runs.
+    ///
+    /// # Errors
+    /// As [`Loaded::when_there_is_room`].
+    pub(crate) fn reserve_encoding(&self, texts: &[&str], cancel: &CancelHandle) -> Result<Reservation> {
         let bytes = texts.iter().map(|text| Tokenizer::encoding_bytes(text)).fold(0, u64::saturating_add);
-        self.runtime.budget().reserve_growing(bytes, "tokenizing the text")
+        self.when_there_is_room(cancel, || {
+            self.runtime.budget().reserve_growing(bytes, "tokenizing the text")
+        })
+    }
+
+    /// Calls `f` until it does not fail with `OutOfBudget`. In between, pages that nobody needs now are released, or else
+    /// running requests are computed, a step at a time. `f` may lock the engine.
+    ///
+    /// # Errors
+    /// As `f`, with `OutOfBudget` only when nothing can be released and nothing runs; `Cancelled`; as [`Engine::step`].
+    pub(crate) fn when_there_is_room<T>(
+        &self,
+        cancel: &CancelHandle,
+        mut f: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            match f() {
+                Err(error) if error.kind() == ErrorKind::OutOfBudget => {
+                    if cancel.is_cancelled() {
+                        return Err(cancelled());
+                    }
+                    if !self.engine()?.make_some_room(self)? {
+                        return Err(error);
+                    }
+                }
+                done => return done,
+            }
+        }
     }
 
     /// The tokenizer.

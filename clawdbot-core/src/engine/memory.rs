@@ -4,6 +4,7 @@ use super::Engine;
 use super::entry::{Entry, Limits, Memory, SequenceId};
 use super::scheduler::{Part, plan_step};
 use super::sequence::Sequence;
+use super::served::Served;
 use super::share::{Share, StatePositions};
 use crate::error::{Error, Result};
 use crate::forward::pooling::Pooler;
@@ -190,6 +191,20 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Releases some memory for a caller that has no sequence yet: pages that nobody needs now, or what requests free while one
+    /// step is computed. Returns whether trying again makes sense.
+    ///
+    /// # Errors
+    /// As [`Engine::step`].
+    pub(crate) fn make_some_room(&mut self, model: &impl Served) -> Result<bool> {
+        self.cache.trim_reserve();
+        if self.reclaim(|_| false) {
+            self.cache.trim_reserve();
+            return Ok(true);
+        }
+        self.step(model)
     }
 
     /// Frees some pages for `id`. Returns whether there were any.

@@ -8,7 +8,7 @@ use crate::cache::Pages;
 use crate::load::source::Source;
 use crate::options::{EmbedOptions, GenerateOptions, ModelOptions, Pooling, RuntimeOptions};
 use crate::runtime::Runtime;
-use crate::tokenizer::AddSpecialTokens;
+use crate::tokenizer::{AddSpecialTokens, Tokenizer};
 
 fn load(source: &Source, options: &ModelOptions, budget: Option<u64>) -> Model {
     let options_of_runtime = RuntimeOptions { memory_budget: budget, ..RuntimeOptions::default().threads(1) };
@@ -90,6 +90,41 @@ fn open_ended_requests_recompute_little() {
     let alone: u64 = (0..3).map(|i| (prompt(i).len() + TOKENS - 1) as u64).sum();
     let (_, rows) = counts(&model);
     assert!(rows > alone && rows * 10 <= alone * 13, "{rows} of {alone}");
+}
+
+/// Tokenizing a text takes memory before its request begins: idle sessions and running requests make room for that too.
+#[test]
+fn a_text_is_tokenized_although_the_memory_is_full() {
+    let options = ModelOptions::default().prefill_chunk(64_u32);
+    let source = Source::Builtin;
+    let text = "Once upon a time there was a small dog. ".repeat(40);
+    let expected = load(&source, &options, None).generate(&*text, &greedy(4)).unwrap();
+    let needed = Tokenizer::encoding_bytes(&text);
+    let model = tight(&source, &options, 600, 0);
+    // Pages of a session that is idle take what there is.
+    let mut session = model.session().unwrap();
+    let room = |model: &Model| model.runtime().memory_budget().unwrap() - model.runtime().memory_used();
+    let mut length = 0;
+    while room(&model) > needed / 2 {
+        session.append(prompt(length), AddSpecialTokens::No).unwrap();
+        session.generate(&greedy(1)).unwrap();
+        length += 1;
+    }
+    assert_eq!(model.generate(&*text, &greedy(4)).unwrap().token_ids, expected.token_ids);
+    // A request that runs is computed until its pages are free.
+    drop(session);
+    let mut running = model.stream(prompt(1), &greedy(200)).unwrap();
+    running.next_event().unwrap();
+    let left = needed - 1;
+    let _held = model.runtime().budget().reserve(room(&model) - left, "what another model has").unwrap();
+    let mut session = model.session().unwrap();
+    assert!(session.append(&*text, AddSpecialTokens::No).unwrap() > 100);
+    assert_eq!(running.finish().unwrap().token_ids.len(), 200);
+    // With nothing left to free, it is an error.
+    let mut session = model.session().unwrap();
+    let _all = model.runtime().budget().reserve(room(&model) - 1000, "what another model has").unwrap();
+    let error = session.append(&*text, AddSpecialTokens::No).unwrap_err();
+    assert_eq!((error.kind(), error.detail()["needed"].as_u64()), (ErrorKind::OutOfBudget, Some(left + 1)));
 }
 
 /// Idle sessions give up their pages; when they continue, their tokens are computed again, once.

@@ -57,7 +57,7 @@ impl Drop for Slot {
 
 impl Session {
     pub(crate) fn new(loaded: Arc<Loaded>) -> Result<Self> {
-        let id = loaded.engine()?.open()?;
+        let id = loaded.when_there_is_room(&CancelHandle::default(), || loaded.engine()?.open())?;
         Ok(Session { slot: Arc::new(Slot { loaded, id }) })
     }
 
@@ -122,8 +122,8 @@ impl Session {
         let within = add_special_tokens.is_yes()
             && !sequence.tokens.is_empty()
             && tokens.first().is_some_and(|first| Some(*first) == loaded.bos);
-        engine.append(*id, &tokens)?;
         drop(engine);
+        loaded.when_there_is_room(cancel, || loaded.engine()?.append(*id, &tokens))?;
         if within {
             loaded.runtime.log(LogLevel::Warning, || {
                 "a beginning-of-sequence token was appended within a session: append later texts without special tokens"
