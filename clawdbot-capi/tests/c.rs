@@ -1,7 +1,9 @@
-//! Compiles the C programs next to this file, and the examples, against both libraries; runs them, also under valgrind.
+//! Compiles the C programs next to this file, and the examples, against both libraries and runs them; `errors`, and with
+//! `--ignored` the others, under valgrind too.
 //!
 //! The libraries are built first, with the profile of the tests, and with the feature `hub` if the tests have it.
-//! `CLAWDBOT_LIB_DIR` names a directory with `libclawdbot.so` and `libclawdbot.a` to be used instead.
+//! `CLAWDBOT_LIB_DIR` names a directory with `libclawdbot.so` and `libclawdbot.a` to be used instead, and
+//! `CLAWDBOT_SANITIZER` what those were compiled with (`address`, `thread`): see `cargo xtask sanitize`.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
@@ -95,12 +97,18 @@ fn succeed(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn installed(program: &str) -> bool {
+/// Whether a program is there, which that Debian package has.
+fn installed(program: &str, package: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success());
     if !found {
-        skipped::skipped(&format!("C programs with {program}: it is not installed"));
+        skipped::not_installed("C programs", package);
     }
     found
+}
+
+/// What the libraries were compiled with, for programs that are linked with them.
+fn sanitizer() -> Option<String> {
+    std::env::var("CLAWDBOT_SANITIZER").ok()
 }
 
 /// An empty directory of that name for a test's own files.
@@ -117,6 +125,9 @@ fn compile(source: &Path, directory: &Path, linkage: Linkage) -> PathBuf {
     let mut cc = Command::new("cc");
     cc.args(C).args([POSIX, "-g", "-pthread", "-I"]).arg(root().join("include")).arg(source);
     cc.arg("-o").arg(&program);
+    if let Some(sanitizer) = sanitizer() {
+        cc.arg(format!("-fsanitize={sanitizer}"));
+    }
     match linkage {
         Linkage::Static => {
             cc.arg(libraries().join("libclawdbot.a")).args(["-lgcc_s", "-lutil", "-lrt", "-lm", "-ldl"])
@@ -131,9 +142,19 @@ fn golden() -> PathBuf {
     root().join("clawdbot-core/tests/golden")
 }
 
-/// The directory of the model that the adapters are for, see `adapters`.
-fn adapted() -> PathBuf {
-    Path::new(env!("CARGO_TARGET_TMPDIR")).join("c").join("adapted")
+/// The directory of the model that the adapters are for, made at the first call.
+fn adapted() -> &'static Path {
+    static ADAPTED: OnceLock<PathBuf> = OnceLock::new();
+    ADAPTED.get_or_init(|| {
+        let directory = scratch("adapted");
+        for file in
+            ["adapters/base/config.json", "adapters/base/model.safetensors", "quantized/tokenizer.json"]
+        {
+            let from = golden().join(file);
+            std::fs::copy(&from, directory.join(from.file_name().unwrap())).unwrap();
+        }
+        directory
+    })
 }
 
 /// A command that runs `program`, compiled into its directory.
@@ -154,82 +175,83 @@ fn command(wrapper: &[&str], program: &Path) -> Command {
     command
 }
 
-/// A test program of that name: linked both ways, and under valgrind.
+/// Runs the test program of that name, linked both ways.
 fn test_program(name: &str) {
-    let source = tests().join(format!("{name}.c"));
-    let mut programs = Vec::new();
     for linkage in [Linkage::Static, Linkage::Shared] {
-        let program = compile(&source, &scratch(&format!("{name}-{linkage:?}")), linkage);
+        let program =
+            compile(&tests().join(format!("{name}.c")), &scratch(&format!("{name}-{linkage:?}")), linkage);
         let output = command(&[], &program).output().unwrap();
         assert!(output.status.success(), "{name}, {linkage:?}: {}", show(&output));
         // The program's own line and nothing else: the library does not print.
         assert_eq!(String::from_utf8_lossy(&output.stdout), format!("{name}: ok\n"));
         assert_eq!(String::from_utf8_lossy(&output.stderr), "");
-        programs.push(program);
-    }
-    if installed("valgrind") {
-        let suppressions = format!("--suppressions={}", tests().join("valgrind.supp").display());
-        let valgrind = [
-            "valgrind",
-            "--quiet",
-            "--error-exitcode=9",
-            "--leak-check=full",
-            "--errors-for-leak-kinds=definite,possible",
-            "--show-leak-kinds=definite,possible",
-            "--fair-sched=yes",
-            // Enough to reach the frames that the suppressions name.
-            "--num-callers=100",
-            &suppressions,
-        ];
-        succeed(&mut command(&valgrind, &programs[1]));
     }
 }
 
-#[test]
-fn generate() {
-    test_program("generate");
+/// Runs the test program of that name under valgrind.
+fn under_valgrind(name: &str) {
+    // Valgrind and sanitizers replace the same functions.
+    if sanitizer().is_some() || !installed("valgrind", "valgrind") {
+        return;
+    }
+    let program =
+        compile(&tests().join(format!("{name}.c")), &scratch(&format!("{name}-valgrind")), Linkage::Shared);
+    let suppressions = format!("--suppressions={}", tests().join("valgrind.supp").display());
+    let valgrind = [
+        "valgrind",
+        "--quiet",
+        "--error-exitcode=9",
+        "--leak-check=full",
+        "--errors-for-leak-kinds=definite,possible",
+        "--show-leak-kinds=definite,possible",
+        "--fair-sched=yes",
+        // Enough to reach the frames that the suppressions name.
+        "--num-callers=100",
+        &suppressions,
+    ];
+    succeed(&mut command(&valgrind, &program));
 }
 
+/// A test for each program, and one that runs it under valgrind.
+macro_rules! programs {
+    ($($(#[$attribute:meta])* $name:ident,)*) => {
+        $(
+            $(#[$attribute])*
+            #[test]
+            fn $name() {
+                test_program(stringify!($name));
+            }
+        )*
+
+        mod valgrind {
+            $(
+                $(#[$attribute])*
+                #[test]
+                #[ignore = "slow: cargo xtask test --full"]
+                fn $name() {
+                    super::under_valgrind(stringify!($name));
+                }
+            )*
+        }
+    };
+}
+
+programs! {
+    adapters,
+    chat,
+    embed,
+    generate,
+    #[cfg(feature = "hub")]
+    hub,
+    pack,
+    threads,
+}
+
+/// Under valgrind at once: the shortest of the programs.
 #[test]
 fn errors() {
     test_program("errors");
-}
-
-#[test]
-fn pack() {
-    test_program("pack");
-}
-
-#[test]
-fn embed() {
-    test_program("embed");
-}
-
-#[cfg(feature = "hub")]
-#[test]
-fn hub() {
-    test_program("hub");
-}
-
-#[test]
-fn adapters() {
-    let directory = scratch("adapted");
-    assert_eq!(directory, adapted());
-    for file in ["adapters/base/config.json", "adapters/base/model.safetensors", "quantized/tokenizer.json"] {
-        let from = golden().join(file);
-        std::fs::copy(&from, directory.join(from.file_name().unwrap())).unwrap();
-    }
-    test_program("adapters");
-}
-
-#[test]
-fn threads() {
-    test_program("threads");
-}
-
-#[test]
-fn chat() {
-    test_program("chat");
+    under_valgrind("errors");
 }
 
 #[test]
@@ -258,7 +280,7 @@ fn error_numbers_are_those_of_the_core() {
 
 #[test]
 fn the_header_is_cpp_too() {
-    if !installed("g++") {
+    if !installed("g++", "g++") {
         return;
     }
     let mut gpp = Command::new("g++");
@@ -271,7 +293,8 @@ fn the_header_is_cpp_too() {
 
 #[test]
 fn the_shared_library_exports_its_functions_alone() {
-    if !installed("nm") {
+    // Sanitizers export functions of their own.
+    if sanitizer().is_some() || !installed("nm", "binutils") {
         return;
     }
     let library = libraries().join("libclawdbot.so");
@@ -304,7 +327,7 @@ fn the_header_names_every_option() {
 
 #[test]
 fn the_library_is_asked_for_by_the_name_of_its_file() {
-    if !installed("readelf") {
+    if !installed("readelf", "binutils") {
         return;
     }
     let library = libraries().join("libclawdbot.so");

@@ -14,19 +14,22 @@
 //! wait for threads that do not exist.
 #![allow(unsafe_code, reason = "handing borrowed closures to other threads is this module's purpose")]
 
-use std::cell::UnsafeCell;
+mod sync;
+
 use std::marker::PhantomData;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
+use self::sync::{
+    Arc, AtomicBool, AtomicU64, Builder, Cell, Condvar, JoinHandle, Mutex, MutexGuard, Spin, fence, park,
+};
 use crate::error::{Error, Result};
 
 /// How long a worker or the leader spins before it sleeps. Longer than the serial gaps of a forward pass.
-const SPIN: Duration = Duration::from_micros(50);
+#[cfg(not(loom))]
+const SPIN: std::time::Duration = std::time::Duration::from_micros(50);
 
 /// `state`: generation in the high half, OPEN bit, number of workers inside the job in the low bits.
 const OPEN: u64 = 1 << 31;
@@ -50,7 +53,7 @@ struct Workers {
 
 struct Shared {
     state: AtomicU64,
-    job: UnsafeCell<Option<Job>>,
+    job: Cell<Option<Job>>,
     /// For each thread, the leader first: its tasks that nobody has taken.
     shares: Vec<Share>,
     panic: Mutex<Option<Box<dyn std::any::Any + Send>>>,
@@ -156,7 +159,7 @@ impl Drop for ThreadPool {
             std::mem::forget(handles);
             return;
         }
-        shared.shutdown.store(true, Ordering::SeqCst);
+        shared.shutdown.store(true, Ordering::Release);
         for handle in handles {
             handle.thread().unpark();
             // A worker catches panics of jobs, so joining cannot fail.
@@ -169,7 +172,7 @@ impl Workers {
     fn start(count: usize) -> Result<Self> {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
-            job: UnsafeCell::new(None),
+            job: Cell::new(None),
             shares: (0..=count).map(|_| Share(AtomicU64::new(0))).collect(),
             panic: Mutex::new(None),
             shutdown: AtomicBool::new(false),
@@ -180,13 +183,12 @@ impl Workers {
         let mut workers = Workers { shared, handles: Vec::with_capacity(count) };
         for index in 0..count {
             let shared = Arc::clone(&workers.shared);
-            let spawned = std::thread::Builder::new()
-                .name(format!("clawdbot-{}", index + 1))
-                .spawn(move || worker(&shared, index));
+            let spawned =
+                Builder::new().name(format!("clawdbot-{}", index + 1)).spawn(move || worker(&shared, index));
             match spawned {
                 Ok(handle) => workers.handles.push(handle),
                 Err(error) => {
-                    workers.shared.shutdown.store(true, Ordering::SeqCst);
+                    workers.shared.shutdown.store(true, Ordering::Release);
                     for handle in workers.handles {
                         handle.thread().unpark();
                         let _ = handle.join();
@@ -205,13 +207,17 @@ fn worker(shared: &Shared, index: usize) {
         seen = generation;
         // SAFETY: this thread entered the open job in `wait_for_job`; the leader keeps the closure alive and `job`
         // unchanged until the count of workers inside is zero again.
-        let job = unsafe { *shared.job.get() };
+        let job = shared.job.with(|job| unsafe { *job });
         if let Some(function) = job {
             // SAFETY: this thread is still inside the job: `parallel` borrows the closure until it has seen that all have left.
             run_tasks(shared, index + 1, unsafe { &*function });
         }
-        let before = shared.state.fetch_sub(1, Ordering::SeqCst);
-        if before & COUNT == 1 && shared.leader_asleep.load(Ordering::SeqCst) {
+        if shared.state.fetch_sub(1, Ordering::AcqRel) & COUNT != 1 {
+            continue;
+        }
+        // With the fence of `wait_until_empty`: the leader sees the count, or this thread sees that the leader sleeps.
+        fence(Ordering::SeqCst);
+        if shared.leader_asleep.load(Ordering::Relaxed) {
             let (lock, empty) = &shared.empty;
             // With the lock, the leader has not looked yet or is asleep.
             drop(lock.lock().unwrap_or_else(PoisonError::into_inner));
@@ -228,35 +234,33 @@ fn wait_for_job(shared: &Shared, index: usize, seen: u64) -> Option<u64> {
         if state & OPEN == 0 || generation == seen {
             return None;
         }
-        let entered = shared.state.compare_exchange(state, state + 1, Ordering::SeqCst, Ordering::Relaxed);
+        let entered = shared.state.compare_exchange(state, state + 1, Ordering::AcqRel, Ordering::Relaxed);
         entered.is_ok().then_some(generation)
     };
     loop {
-        let mut start = None;
-        for round in 0_u32.. {
+        let mut spin = Spin::new();
+        loop {
             if let Some(generation) = try_enter() {
                 return Some(generation);
             }
-            std::hint::spin_loop();
-            // The clock is read now and then only: it costs as much as many spins.
-            if round % 64 == 63 && start.get_or_insert_with(Instant::now).elapsed() > SPIN {
+            if !spin.again() {
                 break;
             }
         }
-        shared.asleep[index].store(true, Ordering::SeqCst);
+        shared.asleep[index].store(true, Ordering::Relaxed);
+        // With the fence of `Region::parallel`: this thread sees the open job, or the leader sees the flag and unparks.
+        fence(Ordering::SeqCst);
         loop {
-            if shared.shutdown.load(Ordering::SeqCst) {
+            if shared.shutdown.load(Ordering::Acquire) {
                 return None;
             }
-            // Checked again after the flag is set: the leader sets the state first and reads the flag after, so one
-            // of the two sees the other.
-            let state = shared.state.load(Ordering::SeqCst);
+            let state = shared.state.load(Ordering::Relaxed);
             if state & OPEN != 0 && state & !(GENERATION - 1) != seen {
                 break;
             }
-            std::thread::park();
+            park();
         }
-        shared.asleep[index].store(false, Ordering::SeqCst);
+        shared.asleep[index].store(false, Ordering::Relaxed);
     }
 }
 
@@ -359,23 +363,26 @@ impl<'p> Region<'p> {
         // SAFETY: the job is closed and nobody is inside, so nobody reads the cell: the previous call left it so and has
         // returned, because no task can hold this region (`Region` is not `Sync`) and there is one region at a time (`open`
         // holds the lock).
-        unsafe { *shared.job.get() = Some(job) };
+        shared.job.with_mut(|cell| unsafe { *cell = Some(job) });
         let threads = shared.shares.len() as u64;
         let border = |thread: u64| (u64::from(count) * thread / threads) as u32;
         for (thread, share) in (0..).zip(&shared.shares) {
             share.set(border(thread)..border(thread + 1));
         }
         let state = shared.state.load(Ordering::Relaxed);
-        shared.state.store((state & !(GENERATION - 1)).wrapping_add(GENERATION) | OPEN, Ordering::SeqCst);
+        let open = (state & !(GENERATION - 1)).wrapping_add(GENERATION) | OPEN;
+        // Publishes the job and the shares to whoever enters.
+        shared.state.store(open, Ordering::Release);
+        fence(Ordering::SeqCst);
         if let Some(Workers { handles, .. }) = workers {
             for (handle, asleep) in handles.iter().zip(&shared.asleep) {
-                if asleep.load(Ordering::SeqCst) {
+                if asleep.load(Ordering::Relaxed) {
                     handle.thread().unpark();
                 }
             }
         }
         run_tasks(shared, 0, function);
-        shared.state.fetch_and(!OPEN, Ordering::SeqCst);
+        shared.state.fetch_and(!OPEN, Ordering::AcqRel);
         wait_until_empty(shared);
         let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(panic) = panic {
@@ -410,26 +417,27 @@ impl<'p> Region<'p> {
 /// Waits until no worker is inside the closed job: spins, then sleeps until the last one leaves.
 fn wait_until_empty(shared: &Shared) {
     let empty = || shared.state.load(Ordering::Acquire) & COUNT == 0;
-    let mut start = None;
-    for round in 0_u32.. {
+    let mut spin = Spin::new();
+    loop {
         if empty() {
             return;
         }
-        std::hint::spin_loop();
-        if round % 64 == 63 && start.get_or_insert_with(Instant::now).elapsed() > SPIN {
+        if !spin.again() {
             break;
         }
     }
-    shared.leader_asleep.store(true, Ordering::SeqCst);
-    let (lock, empty) = &shared.empty;
+    shared.leader_asleep.store(true, Ordering::Relaxed);
+    fence(Ordering::SeqCst);
+    let (lock, condition) = &shared.empty;
     let mut guard = lock.lock().unwrap_or_else(PoisonError::into_inner);
-    // Checked after the flag is set: the last worker counts down first and reads the flag after.
-    while shared.state.load(Ordering::SeqCst) & COUNT != 0 {
-        guard = empty.wait(guard).unwrap_or_else(PoisonError::into_inner);
+    while !empty() {
+        guard = condition.wait(guard).unwrap_or_else(PoisonError::into_inner);
     }
     drop(guard);
-    shared.leader_asleep.store(false, Ordering::SeqCst);
+    shared.leader_asleep.store(false, Ordering::Relaxed);
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
 mod tests;

@@ -8,19 +8,30 @@ use serde_json::{Value, json};
 const HIDDEN: usize = 32;
 const VOCAB: usize = 24;
 
-/// Name and shape of the tensors of a Llama of one layer; the names in GGUF files.
-const TENSORS: &[(&str, &str, &[usize])] = &[
-    ("model.embed_tokens.weight", "token_embd.weight", &[VOCAB, HIDDEN]),
-    ("model.norm.weight", "output_norm.weight", &[HIDDEN]),
-    ("model.layers.0.input_layernorm.weight", "blk.0.attn_norm.weight", &[HIDDEN]),
-    ("model.layers.0.self_attn.q_proj.weight", "blk.0.attn_q.weight", &[HIDDEN, HIDDEN]),
-    ("model.layers.0.self_attn.k_proj.weight", "blk.0.attn_k.weight", &[16, HIDDEN]),
-    ("model.layers.0.self_attn.v_proj.weight", "blk.0.attn_v.weight", &[16, HIDDEN]),
-    ("model.layers.0.self_attn.o_proj.weight", "blk.0.attn_output.weight", &[HIDDEN, HIDDEN]),
-    ("model.layers.0.post_attention_layernorm.weight", "blk.0.ffn_norm.weight", &[HIDDEN]),
-    ("model.layers.0.mlp.gate_proj.weight", "blk.0.ffn_gate.weight", &[32, HIDDEN]),
-    ("model.layers.0.mlp.up_proj.weight", "blk.0.ffn_up.weight", &[32, HIDDEN]),
-    ("model.layers.0.mlp.down_proj.weight", "blk.0.ffn_down.weight", &[HIDDEN, 32]),
+/// A tensor of a Llama with one layer.
+struct Tensor {
+    /// In safetensors files.
+    name: &'static str,
+    gguf_name: &'static str,
+    shape: &'static [usize],
+}
+
+const fn tensor(name: &'static str, gguf_name: &'static str, shape: &'static [usize]) -> Tensor {
+    Tensor { name, gguf_name, shape }
+}
+
+const TENSORS: &[Tensor] = &[
+    tensor("model.embed_tokens.weight", "token_embd.weight", &[VOCAB, HIDDEN]),
+    tensor("model.norm.weight", "output_norm.weight", &[HIDDEN]),
+    tensor("model.layers.0.input_layernorm.weight", "blk.0.attn_norm.weight", &[HIDDEN]),
+    tensor("model.layers.0.self_attn.q_proj.weight", "blk.0.attn_q.weight", &[HIDDEN, HIDDEN]),
+    tensor("model.layers.0.self_attn.k_proj.weight", "blk.0.attn_k.weight", &[16, HIDDEN]),
+    tensor("model.layers.0.self_attn.v_proj.weight", "blk.0.attn_v.weight", &[16, HIDDEN]),
+    tensor("model.layers.0.self_attn.o_proj.weight", "blk.0.attn_output.weight", &[HIDDEN, HIDDEN]),
+    tensor("model.layers.0.post_attention_layernorm.weight", "blk.0.ffn_norm.weight", &[HIDDEN]),
+    tensor("model.layers.0.mlp.gate_proj.weight", "blk.0.ffn_gate.weight", &[32, HIDDEN]),
+    tensor("model.layers.0.mlp.up_proj.weight", "blk.0.ffn_up.weight", &[32, HIDDEN]),
+    tensor("model.layers.0.mlp.down_proj.weight", "blk.0.ffn_down.weight", &[HIDDEN, 32]),
 ];
 
 fn llama() -> Value {
@@ -178,7 +189,7 @@ pub fn tokenizer() -> Vec<Vec<u8>> {
 }
 
 pub fn index() -> Vec<Vec<u8>> {
-    let names = TENSORS.iter().map(|(name, ..)| (*name, "model-00001-of-00002.safetensors"));
+    let names = TENSORS.iter().map(|tensor| (tensor.name, "model-00001-of-00002.safetensors"));
     let map: Value = names.map(|(name, file)| (name.to_owned(), json!(file))).collect();
     vec![json!({"metadata": {"total_size": 4096}, "weight_map": map}).to_string().into_bytes()]
 }
@@ -187,10 +198,22 @@ fn values(count: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 37 % 101) as f32 - 50.0) * 0.01).collect()
 }
 
-fn safetensors_file(tensors: &[(&str, &str, Vec<usize>, Vec<u8>)], metadata: Value) -> Vec<u8> {
+/// A tensor as a safetensors file has it.
+struct Stored {
+    name: &'static str,
+    dtype: &'static str,
+    shape: Vec<usize>,
+    bytes: Vec<u8>,
+}
+
+fn stored(name: &'static str, dtype: &'static str, shape: &[usize], bytes: Vec<u8>) -> Stored {
+    Stored { name, dtype, shape: shape.to_vec(), bytes }
+}
+
+fn safetensors_file(tensors: &[Stored], metadata: Value) -> Vec<u8> {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
     header.insert("__metadata__".to_owned(), metadata);
-    for (name, dtype, shape, bytes) in tensors {
+    for Stored { name, dtype, shape, bytes } in tensors {
         let start = data.len();
         data.extend_from_slice(bytes);
         header.insert(
@@ -207,20 +230,20 @@ fn bytes(values: &[f32]) -> Vec<u8> {
 }
 
 fn model_safetensors() -> Vec<u8> {
-    let tensor = |&(name, _, shape): &(&'static str, &str, &[usize])| {
-        (name, "F32", shape.to_vec(), bytes(&values(shape.iter().product())))
-    };
-    safetensors_file(&TENSORS.iter().map(tensor).collect::<Vec<_>>(), json!({"format": "pt"}))
+    let all = TENSORS.iter().map(|&Tensor { name, shape, .. }| {
+        stored(name, "F32", shape, bytes(&values(shape.iter().product())))
+    });
+    safetensors_file(&all.collect::<Vec<_>>(), json!({"format": "pt"}))
 }
 
 pub fn safetensors() -> Vec<Vec<u8>> {
     let int8 = safetensors_file(
         &[
-            ("w", "I8", vec![4, 8], (0..32).collect()),
-            ("w.scales", "BF16", vec![4, 2], vec![0x80, 0x3f].repeat(8)),
-            ("b", "BF16", vec![4], vec![0; 8]),
-            ("c", "F16", vec![2, 2], vec![0; 8]),
-            ("e", "F32", vec![0, 4], Vec::new()),
+            stored("w", "I8", &[4, 8], (0..32).collect()),
+            stored("w.scales", "BF16", &[4, 2], vec![0x80, 0x3f].repeat(8)),
+            stored("b", "BF16", &[4], vec![0; 8]),
+            stored("c", "F16", &[2, 2], vec![0; 8]),
+            stored("e", "F32", &[0, 4], Vec::new()),
         ],
         json!({"format": "clawdbot-int8", "group_size": "4"}),
     );
@@ -317,7 +340,7 @@ fn gguf_file(kind: u32, model: &str) -> Gguf {
     file.number("tokenizer.ggml.bos_token_id", 1);
     file.number("tokenizer.ggml.eos_token_id", 2);
     file.pair("tokenizer.chat_template", 8, &text("{{ messages[0].content }}"));
-    for (_, name, shape) in TENSORS {
+    for Tensor { gguf_name, shape, .. } in TENSORS {
         let count: usize = shape.iter().product();
         let (kind, data) = match kind {
             8 if shape.len() > 1 => {
@@ -325,7 +348,7 @@ fn gguf_file(kind: u32, model: &str) -> Gguf {
             }
             _ => (0, bytes(&values(count))),
         };
-        file.tensors.push(((*name).to_owned(), kind, shape.to_vec(), data));
+        file.tensors.push(((*gguf_name).to_owned(), kind, shape.to_vec(), data));
     }
     file
 }

@@ -3,19 +3,30 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::test::{cargo_command, execute, target};
+use crate::command::{cargo_command, execute, target};
 
 pub(crate) const USAGE: &str = "  bench-compare REV [--pairs N] [--threshold RATIO] [-- BENCH ARGUMENTS]
                      builds REV and the working tree, runs `clawdbot bench` of both in turn, N times (default 5;
                      0 only builds), and prints ratios; fails when a median is below RATIO (default: never)
                      e.g. cargo xtask bench-compare main --threshold 0.97 -- --shape qwen2.5-0.5b --batch 8";
 
-/// Name in the report of `clawdbot bench`, and whether more is better.
-const METRICS: &[(&str, bool)] = &[
-    ("prefill_tokens_per_s", true),
-    ("decode_tokens_per_s", true),
-    ("load_seconds", false),
-    ("peak_rss_bytes", false),
+/// A number in the report of `clawdbot bench`.
+struct Metric {
+    name: &'static str,
+    better: Better,
+}
+
+#[derive(Clone, Copy)]
+enum Better {
+    More,
+    Less,
+}
+
+const METRICS: &[Metric] = &[
+    Metric { name: "prefill_tokens_per_s", better: Better::More },
+    Metric { name: "decode_tokens_per_s", better: Better::More },
+    Metric { name: "load_seconds", better: Better::Less },
+    Metric { name: "peak_rss_bytes", better: Better::Less },
 ];
 
 #[derive(Debug, PartialEq)]
@@ -65,9 +76,12 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
             reports[which] = bench(&programs[which], &options.bench)?;
         }
         let mut line = format!("pair {} of {}:", pair + 1, options.pairs);
-        for (&(name, more_is_better), ratios) in METRICS.iter().zip(&mut ratios) {
+        for (&Metric { name, better }, ratios) in METRICS.iter().zip(&mut ratios) {
             let [old, new] = [number(&reports[0], name)?, number(&reports[1], name)?];
-            ratios.push(if more_is_better { new / old } else { old / new });
+            ratios.push(match better {
+                Better::More => new / old,
+                Better::Less => old / new,
+            });
             line += &format!("  {name} {old:.4} -> {new:.4}");
         }
         eprintln!("{line}");
@@ -78,7 +92,7 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
     println!("working tree against {}: above 1 is better, {} pairs", options.revision, options.pairs);
     println!("{:<24}{:>10}{:>10}{:>10}", "", "median", "min", "max");
     let mut slower = Vec::new();
-    for (&(name, _), ratios) in METRICS.iter().zip(&mut ratios) {
+    for (&Metric { name, .. }, ratios) in METRICS.iter().zip(&mut ratios) {
         let [min, median, max] = spread(ratios);
         println!("{name:<24}{median:>10.3}{min:>10.3}{max:>10.3}");
         if options.threshold.is_some_and(|threshold| median < threshold) {
@@ -91,8 +105,8 @@ pub(crate) fn run(root: &Path, arguments: &[&str]) -> Result<(), String> {
     }
 }
 
-/// Builds the program of a revision, in one worktree and one target directory for all revisions: dependencies and
-/// whatever else is the same are built once.
+/// Builds the program of a revision. All revisions share a worktree and a target directory: what does not change is built
+/// once.
 fn build_revision(root: &Path, revision: &str) -> Result<PathBuf, String> {
     let directory = target(root).join("bench-compare");
     let tree = directory.join("tree");

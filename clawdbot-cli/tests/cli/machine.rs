@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::skipped::skipped;
+use crate::skipped::{not_installed, skipped};
 use crate::support::{Run, run};
 
 const STORY: [&str; 8] =
@@ -121,6 +121,6 @@ fn a_quota_of_one_cpu_means_one_thread() {
 fn an_affinity_of_one_cpu_means_one_thread() {
     let output =
         Command::new("taskset").args(["-c", "0"]).arg(env!("CARGO_BIN_EXE_clawdbot")).args(BENCH).output();
-    let Ok(output) = output else { return skipped("an affinity of one CPU: taskset is not installed") };
+    let Ok(output) = output else { return not_installed("an affinity of one CPU", "util-linux") };
     assert_eq!(Run::from(output).json()["threads"], 1);
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Barrier;
 use std::sync::atomic::AtomicUsize;
+use std::time::{Duration, Instant};
 
 use super::*;
 

@@ -1,7 +1,7 @@
 //! Mutates files at random and parses them: no panic, no abort, no hang, no memory beyond a bound. See `README.md`.
 //!
-//! The work is done in a child process, under a limit of its address space. It leaves each input in a file before it is
-//! parsed, so that the parent has it when the child is ended by a signal.
+//! A child process with a limited address space does the work. It writes each input to a file before it parses it: when a
+//! signal ends the child, the parent keeps that input.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::{BTreeMap, HashSet};
@@ -22,11 +22,11 @@ use clawdbot_fuzz::{TARGETS, Target};
 const MAX_BYTES: usize = 128 << 20;
 /// Time that one input may take at most.
 const MAX_TIME: Duration = Duration::from_secs(5);
-/// Address space of the process that parses, in bytes: what asks for more than is left fails, and aborts.
+/// Address space of the process that parses, in bytes: larger allocations fail, which aborts it.
 const MAX_ADDRESS_SPACE: u64 = 3 << 30;
-/// Set in the child to the path of the file that it leaves its input in.
+/// In the child: the path of the file that it writes its input to.
 const VARIABLE: &str = "CLAWDBOT_FUZZ_INPUT";
-/// Inputs kept for each target: those whose outcome was new.
+/// Inputs to mutate that are kept for each target: those with a new outcome.
 const MAX_CORPUS: usize = 2000;
 
 const USAGE: &str = "usage: run [--runs N] [--seconds N] [--seed N] [--target NAME] [FILE ...]
@@ -49,7 +49,7 @@ fn add(bytes: usize) {
     }
 }
 
-/// `pointer`; what was not given, under the limit of address space, does not count as live.
+/// `pointer`. A failed allocation does not count as live.
 fn counted(pointer: *mut u8, bytes: usize) -> *mut u8 {
     if pointer.is_null() {
         LIVE.fetch_sub(bytes, Ordering::Relaxed);
@@ -57,7 +57,7 @@ fn counted(pointer: *mut u8, bytes: usize) -> *mut u8 {
     pointer
 }
 
-// SAFETY: every call goes to the system's allocator as it came; the counters touch no memory of it.
+// SAFETY: every call is passed to the system's allocator unchanged; the counters touch none of its memory.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         add(layout.size());
@@ -91,13 +91,20 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// What is being parsed, for the thread that watches the time.
-static CURRENT: Mutex<Option<(Instant, &'static str, Vec<u8>)>> = Mutex::new(None);
+/// What is being parsed.
+struct Current {
+    start: Instant,
+    target: &'static str,
+    input: Vec<u8>,
+}
 
-/// What is being parsed, for the parent.
+/// For the thread that watches the time.
+static CURRENT: Mutex<Option<Current>> = Mutex::new(None);
+
+/// The file that the parent reads when the child dies.
 static LEFT: Mutex<Option<File>> = Mutex::new(None);
 
-/// Where there was a panic, also one that is caught and becomes an error.
+/// Where the last panic was, whether or not it became an error.
 static PANICKED: Mutex<String> = Mutex::new(String::new());
 
 /// What was seen of a target.
@@ -111,7 +118,7 @@ struct Report {
     time: Duration,
 }
 
-/// The input is left where it can be looked at.
+/// Saves a finding's input, and says where.
 fn keep(target: &str, what: &str, input: &[u8]) -> String {
     let hash = input.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
@@ -156,7 +163,7 @@ fn outcome(message: &str) -> String {
 /// A finding.
 fn one(target: &Target, input: &[u8], report: &mut Report) -> Result<String, String> {
     if let Ok(mut current) = CURRENT.lock() {
-        *current = Some((Instant::now(), target.name, input.to_vec()));
+        *current = Some(Current { start: Instant::now(), target: target.name, input: input.to_vec() });
     }
     leave(target.name, input).map_err(|error| format!("the file for the parent: {error}"))?;
     let before = LIVE.load(Ordering::Relaxed);
@@ -272,7 +279,7 @@ fn in_child() -> Result<(), String> {
     }
 }
 
-/// Of the child: limits its address space, and opens the file that it leaves its input in.
+/// In the child: limits its address space, and opens the file for its input.
 fn limit(path: &std::path::Path) -> Result<(), String> {
     let file = File::create(path).map_err(|error| format!("{}: {error}", path.display()))?;
     if let Ok(mut left) = LEFT.lock() {
@@ -407,7 +414,7 @@ fn watch() {
     loop {
         std::thread::sleep(Duration::from_secs(2));
         let Ok(current) = CURRENT.lock() else { return };
-        if let Some((start, target, input)) = &*current
+        if let Some(Current { start, target, input }) = &*current
             && start.elapsed() > 2 * MAX_TIME
         {
             eprintln!("{target}: a hang: {}", keep(target, "hang", input));
