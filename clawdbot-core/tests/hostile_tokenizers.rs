@@ -51,7 +51,7 @@ fn text_does_not_grow_without_bound() {
         let at_load = json!({"normalizer": grow("normalizers"), "added_tokens": [added]});
         refused(tokenizer(&at_load), "bytes long");
         let decoding = tokenizer(&json!({"decoder": grow("decoders")})).unwrap();
-        refused(decoding.decode(&[0], SkipSpecialTokens::Yes), "makes text of");
+        refused(decoding.decode(&[0], SkipSpecialTokens::Yes), "bytes of decoded text");
         for kind in ["BPE", "WordLevel", "WordPiece"] {
             let model = json!({"type": kind, "vocab": {"a": 0, "b": 1, "c": 0}, "merges": [], "unk_token": "a",
                 "continuing_subword_prefix": "##", "max_input_chars_per_word": 9});

@@ -186,7 +186,7 @@ fn dtype_has_an_old_and_a_new_name() {
     check(
         &both.dtype().unwrap_err(),
         INVALID,
-        &["torch_dtype", "\"float32\" as dtype has it", "\"float16\""],
+        &["torch_dtype", "expected \"float32\", the value of dtype", "\"float16\""],
     );
 }
 

@@ -204,7 +204,10 @@ impl Engine {
             self.cache.trim_reserve();
             return Ok(true);
         }
-        self.step(model)
+        let stepped = self.step(model)?;
+        // A request that ended leaves pages in reserve.
+        self.cache.trim_reserve();
+        Ok(stepped)
     }
 
     /// Frees some pages for `id`. Returns whether there were any.

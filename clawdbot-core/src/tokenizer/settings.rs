@@ -90,8 +90,8 @@ mod tests {
         for (model, config, word) in [
             (&word_level, json!({"clean_up_tokenization_spaces": true}), "spaces before punctuation"),
             (&bpe, json!({"clean_up_tokenization_spaces": true, CLEAN_UP_BPE: true}), "spaces before"),
-            (&bpe, json!({"extra_special_tokens": ["<s>", "<x>"]}), r#""<x>" is none"#),
-            (&bpe, json!({"extra_special_tokens": {"image_token": "<x>"}}), r#""<x>" is none"#),
+            (&bpe, json!({"extra_special_tokens": ["<s>", "<x>"]}), r#""<x>" is not an added token"#),
+            (&bpe, json!({"extra_special_tokens": {"image_token": "<x>"}}), r#""<x>" is not an added token"#),
             (&bpe, json!({"additional_special_tokens": ["<x>", {"content": "<y>"}]}), "and 1 more"),
             (&bpe, json!({"pad_token": "a"}), r#"pad_token: ignored, unlike in transformers: "a" is not"#),
             (

@@ -112,7 +112,7 @@ mod tests {
     fn a_passed_deadline_ends_the_work() {
         let _guard = start(u64::MAX, Some(Instant::now()));
         let error = spend(1).expect_err("too late");
-        assert!(error.to_string().contains("longer than"), "{error}");
+        assert!(error.to_string().contains("renders within"), "{error}");
         assert!(spend(1).is_err());
     }
 }

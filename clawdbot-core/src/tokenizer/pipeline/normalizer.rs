@@ -124,7 +124,7 @@ fn parse(step: Map<String, Value>, limits: &mut Limits) -> Result<Step, String> 
         let what = Finder::of(&step, limits)?;
         // The tokenizers crate cannot align empty matches with the text.
         if what.is_nullable() {
-            return Err("Replace: expected a pattern that cannot be empty".to_owned());
+            return Err("Replace: expected a pattern that does not match the empty text".to_owned());
         }
         return Ok(Step::Replace { what, content: text(&step, "content")?.to_owned() });
     }

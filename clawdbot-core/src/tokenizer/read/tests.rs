@@ -66,7 +66,7 @@ fn errors_of_the_crate_are_errors() {
         (json!({"vocab": vocab(), "merges": [["a", "b", "c"]]}), "two tokens"),
         (json!({"vocab": vocab(), "merges": [1]}), "two tokens"),
         (json!({"vocab": vocab(), "merges": ["a b", ["a", "b"]]}), "found both"),
-        (json!({"vocab": vocab(), "merges": ["a x"]}), "not in the vocabulary"),
+        (json!({"vocab": vocab(), "merges": ["a x"]}), "out of vocabulary"),
         (json!({"vocab": vocab(), "merges": [], "dropout": 3.0}), "ropout"),
         (json!({"vocab": vocab(), "merges": [], "unk_token": 1}), "a string"),
     ] {
