@@ -507,7 +507,7 @@ int32_t clawdbot_runtime_pack(const clawdbot_runtime *runtime,
                               clawdbot_error **error);
 
 /**
- * Frees a runtime; models made with it go on. NULL is allowed.
+ * Frees a runtime; models made with it keep working. NULL is allowed.
  */
 void clawdbot_runtime_free(clawdbot_runtime *runtime);
 
@@ -535,6 +535,19 @@ int32_t clawdbot_hub_fetch(const char *name,
                            clawdbot_error **error);
 #endif
 
+#if defined(CLAWDBOT_HUB)
+/**
+ * As `clawdbot_hub_fetch`; requests that fail and are repeated go to the log callback of `runtime`: why, and when.
+ */
+int32_t clawdbot_runtime_fetch(const clawdbot_runtime *runtime,
+                               const char *name,
+                               const clawdbot_options *options,
+                               clawdbot_progress_callback progress,
+                               void *user_data,
+                               clawdbot_string **out,
+                               clawdbot_error **error);
+#endif
+
 /**
  * A new handle, for one call or several. It stops once and for all.
  */
@@ -547,7 +560,7 @@ int32_t clawdbot_cancel_handle_new(clawdbot_cancel_handle **out, clawdbot_error 
 void clawdbot_cancel_handle_cancel(const clawdbot_cancel_handle *cancel);
 
 /**
- * Frees a handle. Calls that have it go on, and can no longer be stopped. NULL is allowed.
+ * Frees a handle. Calls that have it continue, and can no longer be stopped. NULL is allowed.
  */
 void clawdbot_cancel_handle_free(clawdbot_cancel_handle *cancel);
 
@@ -602,7 +615,7 @@ int32_t clawdbot_model_info_json(const clawdbot_model *model, clawdbot_string **
 int32_t clawdbot_model_close(const clawdbot_model *model, clawdbot_error **error);
 
 /**
- * Frees a model's handle. Its sessions and streams go on, and the memory is freed with the last of them. NULL is
+ * Frees a model's handle. Its sessions and streams keep working, and the memory is freed with the last of them. NULL is
  * allowed.
  */
 void clawdbot_model_free(clawdbot_model *model);
@@ -617,7 +630,7 @@ int32_t clawdbot_model_load_adapter(const clawdbot_model *model,
                                     clawdbot_error **error);
 
 /**
- * Unloads an adapter. Requests that run with it go on; its memory is freed with the last session that used it.
+ * Unloads an adapter. Requests that run keep using it; its memory is freed with the last session that used it.
  */
 int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *name, clawdbot_error **error);
 
@@ -710,9 +723,9 @@ int32_t clawdbot_model_stream_tokens(const clawdbot_model *model,
  * Generates from `count` texts, computed together, with the same options.
  *
  * `lengths` may be NULL if all texts are NUL-terminated. `completions` and `errors` have room for `count` handles each.
- * With status 0 every text has given either a completion or an error, to be freed, and NULL stands in the other array: a
- * text that is not UTF-8, or is too long, fails alone, and its error says which text it is about. A wrong argument, such as an
- * option, fails the whole call.
+ * With status 0 every text has given either a completion or an error, to be freed, and NULL stands in the other array. A
+ * text that is not UTF-8, or is too long, fails alone: the message of its error begins with `prompt[INDEX]: `, and the detail
+ * has the index as `prompt`. A wrong argument, such as an option, fails the whole call.
  */
 int32_t clawdbot_model_generate_batch(const clawdbot_model *model,
                                       const char *const *texts,
@@ -798,7 +811,8 @@ int32_t clawdbot_model_embed(const clawdbot_model *model,
  * As `clawdbot_model_embed`, but a text that fails, or is not UTF-8, fails alone: its vector is NaN.
  *
  * `errors` has room for `count` handles: with status 0 each is NULL, or an error to be freed. With `vectors` NULL it is left
- * alone, and may be NULL. `cancel` may be NULL; a call that it stops, between texts, gives `CLAWDBOT_ERROR_CANCELLED`.
+ * alone, and may be NULL. `cancel` may be NULL; a call that it stops, within a layer of the model, gives
+ * `CLAWDBOT_ERROR_CANCELLED`.
  */
 int32_t clawdbot_model_embed_each(const clawdbot_model *model,
                                   const char *const *texts,
@@ -839,7 +853,7 @@ int32_t clawdbot_model_rerank(const clawdbot_model *model,
  * As `clawdbot_model_rerank`, but a document that fails, or is not UTF-8, fails alone: its score is NaN.
  *
  * `errors` has room for `count` handles: with status 0 each is NULL, or an error to be freed. `cancel` may be NULL; a call that
- * it stops, between documents, gives `CLAWDBOT_ERROR_CANCELLED`.
+ * it stops, within a layer of the model, gives `CLAWDBOT_ERROR_CANCELLED`.
  */
 int32_t clawdbot_model_rerank_each(const clawdbot_model *model,
                                    const char *query,
