@@ -181,8 +181,8 @@ def test_a_session_chats_from_what_it_has(model):
         ([{"role": "usr", "content": "a"}], r'messages\[0\].role: expected one of system, .* did you mean "user"\?'),
         ([{"role": "assistent", "content": "a"}], r'did you mean "assistant"\?'),
         ([{"role": "user", "text": "a"}], r'found "text"'),
-        ([{"role": "user", "content": None}], r"messages\[0\].content: expected a text"),
-        ([{"role": "user", "content": [{"type": "image", "url": "x"}]}], r"content\[0\]: .*models read text alone"),
+        ([{"role": "user", "content": None}], r"messages\[0\].content: expected a string"),
+        ([{"role": "user", "content": [{"type": "image", "url": "x"}]}], r"content\[0\]: .*models read text only"),
     ],
 )
 def test_messages_are_checked(model, messages, message):
