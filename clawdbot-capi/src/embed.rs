@@ -137,7 +137,7 @@ pub unsafe extern "C" fn clawdbot_model_embed_each(
 ) -> i32 {
     let cancel = cancel::handle(cancel);
     guard(error, || {
-        let work = |model: &Model, texts: Vec<Result<Prompt>>, options: &EmbedOptions| {
+        let work = |model: &Model, texts: Vec<Result<Prompt>>, options: &EmbedOptions| -> Result<Embeddings> {
             required(NonNull::new(errors), "errors")?;
             let go_on = |_| ControlFlow::Continue(());
             let found = model.embed_each(texts.into_iter(), options, &cancel, go_on)?;

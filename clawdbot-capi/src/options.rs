@@ -168,7 +168,7 @@ pub unsafe extern "C" fn clawdbot_options_set_string(
     error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
 ) -> i32 {
     // SAFETY: by the header, `value` is NULL or readable for `length` bytes, or up to a NUL.
-    let value = || Ok(Value::from(unsafe { text(value, length, "value") }?));
+    let value = || -> Result<Value> { Ok(Value::from(unsafe { text(value, length, "value") }?)) };
     // SAFETY: by the header, `options` is NULL or a handle that is not yet freed, and `name` is NULL or ends
     // with a NUL.
     guard(error, || unsafe { set(options, name, value) })
