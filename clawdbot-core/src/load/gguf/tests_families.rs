@@ -75,6 +75,7 @@ const CASES: &[Case] = &[
     ("stablelm2_parallel", "stablelm", false, false, |_| {}),
     ("exaone4", "exaone4", false, false, |_| {}),
     ("exaone4_small", "exaone4", false, false, |_| {}),
+    ("ernie4_5", "ernie4_5", false, false, |_| {}),
 ];
 
 /// The model as one of the second version, whose choice has no corrections.

@@ -52,6 +52,7 @@ families! {
     seed_oss,
     stablelm,
     exaone4,
+    ernie4_5,
 }
 
 /// `sliding_window` if the configuration does not have the key (null means none), as in transformers.

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::tests::{refused, spec, windows, with};
 use crate::spec::{
-    DeltaStorage, ExpertStorage, HeadShape, KeySource, MambaSpec, MixerKind, PerLayerSpec, SharedExpert,
+    DecoderSpec, DeltaStorage, ExpertStorage, HeadShape, KeySource, MambaSpec, MixerKind, PerLayerSpec,
+    SharedExpert,
 };
 
 /// `value` with `changes` to its `text_config`.
@@ -254,4 +255,22 @@ fn granite4_is_a_hybrid() {
     refused(&base, json!({"time_step_limit": [0.0, 1.0]}), "time_step_limit");
     refused(&base, json!({"position_embedding_type": "alibi"}), "position_embedding_type");
     refused(&base, json!({"num_experts_per_tok": 65}), "num_experts_per_tok: expected at most");
+}
+
+#[test]
+fn ernie4_5_rotates_neighbours() {
+    let base = json!({"architectures": ["Ernie4_5ForCausalLM"], "bos_token_id": 1, "eos_token_id": 2, "head_dim": 128,
+        "hidden_act": "silu", "hidden_size": 1024, "intermediate_size": 3072, "max_position_embeddings": 131_072,
+        "model_type": "ernie4_5", "num_attention_heads": 16, "num_hidden_layers": 18, "num_key_value_heads": 2,
+        "rms_norm_eps": 1e-5, "rope_theta": 500_000, "tie_word_embeddings": true, "use_bias": false,
+        "vocab_size": 103_424});
+    let found = spec(&base);
+    assert!(found.ropes[0].interleaved && found.tie_word_embeddings && found.head_dim == 128);
+    assert_eq!(spec(&with(&base, &json!({"rope_theta": null, "tie_word_embeddings": null}))), found);
+    let biases =
+        |spec: &DecoderSpec| spec.tensors().vectors().filter(|vector| vector.name.ends_with("bias")).count();
+    assert_eq!((biases(&found), biases(&spec(&with(&base, &json!({"use_bias": true}))))), (0, 18 * 7));
+    refused(&base, json!({"head_dim": null}), "head_dim: expected an integer");
+    refused(&base, json!({"use_bias": 1}), "use_bias: expected");
+    refused(&base, json!({"hidden_act": "mish"}), "hidden_act");
 }
