@@ -137,14 +137,15 @@ pub unsafe extern "C" fn clawdbot_model_embed_each(
 ) -> i32 {
     let cancel = cancel::handle(cancel);
     guard(error, || {
-        let work = |model: &Model, texts: Vec<Result<Prompt>>, options: &EmbedOptions| -> Result<Embeddings> {
-            required(NonNull::new(errors), "errors")?;
-            let go_on = |_| ControlFlow::Continue(());
-            let found = model.embed_each(texts.into_iter(), options, &cancel, go_on)?;
-            // SAFETY: not NULL, and by the header writable for `count` pointers.
-            unsafe { give_errors(found.faults, count, errors) }?;
-            Ok(found.embeddings)
-        };
+        let work =
+            |model: &Model, texts: Vec<Result<Prompt>>, options: &EmbedOptions| -> Result<Embeddings> {
+                required(NonNull::new(errors), "errors")?;
+                let go_on = |_| ControlFlow::Continue(());
+                let found = model.embed_each(texts.into_iter(), options, &cancel, go_on)?;
+                // SAFETY: not NULL, and by the header writable for `count` pointers.
+                unsafe { give_errors(found.faults, count, errors) }?;
+                Ok(found.embeddings)
+            };
         // SAFETY: by the header, `texts` and `lengths` are NULL or readable for `count` items, and so is each text for its
         // length; `vectors` is NULL or writable for `capacity` items.
         unsafe { embed(model, (texts, lengths, count), options, (vectors, capacity, needed), work) }
