@@ -1,6 +1,7 @@
 //! The public handle to a loaded model, and what it holds.
 
 use std::fmt;
+#[cfg(feature = "hub")]
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
