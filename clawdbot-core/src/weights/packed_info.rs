@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 /// Value of `format` in the metadata.
 pub(super) const FORMAT: &str = "clawdbot-packed";
-/// Version of the layout above and of the panels; other versions are refused.
+/// Version of the layout that `packed.rs` describes, and of the panels; other versions are refused.
 pub(crate) const FORMAT_VERSION: &str = "2";
 /// What a file without a tokenizer says in `tokenizer`.
 pub(super) const NO_TOKENIZER: &str = "none";
