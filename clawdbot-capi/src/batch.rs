@@ -79,7 +79,7 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch_with(
     })
 }
 
-/// Texts, each of which may be wrong by itself. `name`: that of the argument; `item`: what errors call each of its texts.
+/// The texts of an argument; a wrong text is an error of its own. `name`: the argument; `item`: the name of a text in errors.
 ///
 /// # Safety
 /// As `handle::array` for both arrays, unless `lengths` is null; as `handle::text` for each text.

@@ -67,7 +67,7 @@ impl EmbeddingInfo {
     }
 }
 
-/// Vectors of texts, each of which may have failed: see [`Model::embed_each`].
+/// The vectors of texts, and the errors of those that failed: see [`Model::embed_each`].
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct EmbedResults<E = Error> {
@@ -77,7 +77,7 @@ pub struct EmbedResults<E = Error> {
     pub faults: Faults<E>,
 }
 
-/// Scores of documents, each of which may have failed: see [`Model::rerank_each`].
+/// The scores of documents, and the errors of those that failed: see [`Model::rerank_each`].
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct RerankResults<E = Error> {

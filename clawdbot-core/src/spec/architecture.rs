@@ -25,7 +25,7 @@ pub(super) const fn architecture(
     Architecture { name, model_type, parse, text_defaults: None, quantizations: &[] }
 }
 
-/// A multimodal architecture, of which only the text model is read.
+/// A multimodal architecture. Only its text model is read.
 pub(super) const fn text_of(
     name: &'static str,
     model_type: &'static str,

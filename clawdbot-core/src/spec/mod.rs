@@ -102,7 +102,7 @@ pub(crate) struct DecoderSpec {
     pub(crate) logit_scale: f32,
     /// Soft cap of the logits: `cap * tanh(logit / cap)`.
     pub(crate) final_logit_softcapping: Option<f32>,
-    /// A second embedding, of which each layer gets its own slice.
+    /// A second embedding. Each layer gets its own slice of a row.
     pub(crate) per_layer_inputs: Option<PerLayerSpec>,
     /// Whether each layer multiplies the residual stream by a stored scalar at its end.
     pub(crate) layer_scalars: bool,

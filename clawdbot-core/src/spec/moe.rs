@@ -1,6 +1,6 @@
 //! Mixtures of experts.
 
-/// An MLP made of experts, of which each token uses some.
+/// An MLP made of experts. Each token uses some of them.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct MoeSpec {
     pub(crate) num_experts: usize,

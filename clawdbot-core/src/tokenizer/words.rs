@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    /// Random text of some letters, one of which begins each word.
+    /// Random text made of these pieces.
     fn text(letters: &[&str], length: usize) -> String {
         let mut state = 7_u32;
         let mut text = String::new();

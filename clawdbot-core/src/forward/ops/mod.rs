@@ -4,7 +4,7 @@
 //! implementation is a folder; today there is one, `cpu/`. Weights, batches and tables of rotations are in host memory, and an
 //! implementation may keep copies of them. What a pass computes stays in the implementation's [`Memory`].
 //!
-//! Buffers may be longer than an operation needs: every operation says how many rows it takes, and of which width.
+//! Buffers may be longer than an operation needs: every operation is given the number of rows and their width.
 //! Each row's result depends on its own sequence alone, with the same bits for any batch.
 
 mod args;
