@@ -10,7 +10,8 @@ use clawdbot_core::{Faults, GenerateOptions, Item, Request, Result};
 use crate::cancel::{self, clawdbot_cancel_handle};
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
-use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, copy_out, guard, owned, required, text};
+use crate::guard::guard;
+use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, copy_out, owned, required, text};
 use crate::model::clawdbot_model;
 use crate::options::{clawdbot_options, read};
 
@@ -38,10 +39,10 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch(
         let options = read(options, GenerateOptions::from_json)?;
         // SAFETY: by the header, `texts` and `lengths` are NULL or readable for `count` items, and so is each
         // text for its length.
-        let texts = unsafe { all_texts(texts, lengths, count, ("texts", Item::Prompt)) }?.into_iter();
+        let texts = unsafe { all_texts(texts, lengths, count, "texts", Item::Prompt) }?.into_iter();
         let requests = texts.map(|text| Ok(Request::new(text?, options.clone())));
         // SAFETY: by the header, `completions` and `errors` are NULL or writable for one pointer per request.
-        unsafe { batch(model, requests, None, (completions, errors)) }
+        unsafe { batch(model, requests, None, completions, errors) }
     })
 }
 
@@ -66,7 +67,7 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch_with(
     guard(error, || {
         // SAFETY: by the header, `texts` and `lengths` are NULL or readable for `count` items, and so is each
         // text for its length.
-        let texts = unsafe { all_texts(texts, lengths, count, ("texts", Item::Prompt)) }?;
+        let texts = unsafe { all_texts(texts, lengths, count, "texts", Item::Prompt) }?;
         // SAFETY: by the header, `options` is NULL or readable for `count` items.
         let options = unsafe { array(options, count, "options") }?;
         let requests = texts.into_iter().zip(options).enumerate().map(|(index, (text, options))| {
@@ -75,7 +76,7 @@ pub unsafe extern "C" fn clawdbot_model_generate_batch_with(
             Ok(Request::new(text?, options.map_err(|error| error.of_item(Item::Prompt(index)))?))
         });
         // SAFETY: by the header, `completions` and `errors` are NULL or writable for one pointer per request.
-        unsafe { batch(model, requests, cancel, (completions, errors)) }
+        unsafe { batch(model, requests, cancel, completions, errors) }
     })
 }
 
@@ -87,7 +88,8 @@ pub(crate) unsafe fn all_texts<'a>(
     texts: *const *const c_char,
     lengths: *const usize,
     count: usize,
-    (name, item): (&str, fn(usize) -> Item),
+    name: &str,
+    item: fn(usize) -> Item,
 ) -> Result<Vec<Result<&'a str>>> {
     // SAFETY: by the clause above, `texts` is NULL or readable for `count` items.
     let texts = unsafe { array(texts, count, name) }?;
@@ -113,7 +115,8 @@ unsafe fn batch(
     model: Option<&clawdbot_model>,
     requests: impl ExactSizeIterator<Item = Result<Request>>,
     cancel: Option<&clawdbot_cancel_handle>,
-    (completions, errors): (*mut *mut clawdbot_completion, *mut *mut clawdbot_error),
+    completions: *mut *mut clawdbot_completion,
+    errors: *mut *mut clawdbot_error,
 ) -> Result<()> {
     let model = required(model, "model")?;
     required(NonNull::new(completions), "completions")?;

@@ -5,7 +5,8 @@ use std::mem::MaybeUninit;
 use clawdbot_core::CancelHandle;
 
 use crate::error::clawdbot_error;
-use crate::handle::{give, guard, quietly, required};
+use crate::guard::guard;
+use crate::handle::{give, quietly, required};
 
 /// Stops the calls that it is given to, from another thread. (A stream is stopped by `clawdbot_stream_cancel`, loading by
 /// its callback.)

@@ -8,7 +8,8 @@ use clawdbot_core::{Chat, GenerateOptions, Result};
 
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
-use crate::handle::{exclusive, give, guard, handle, required};
+use crate::guard::guard;
+use crate::handle::{exclusive, give, handle, required};
 use crate::model::clawdbot_model;
 use crate::options::{clawdbot_options, json, json_object, read};
 use crate::session::clawdbot_session;

@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 use clawdbot_core::{Completion, FinishReason, Logprobs, TokenLogprob, Usage};
 
 use crate::error::clawdbot_error;
-use crate::handle::{Versioned, give, guard, invalid, quietly, required, write_sized};
+use crate::guard::guard;
+use crate::handle::{Versioned, give, invalid, quietly, required, write_sized};
 use crate::string::{Text, clawdbot_string};
 
 /// Finish reason: a stop token, the model's end of sequence, or a stop text.

@@ -10,7 +10,8 @@ use clawdbot_core::{EmbedOptions, Embeddings, Item, Model, Prompt, RerankOptions
 use crate::batch::{all_texts, give_errors};
 use crate::cancel::{self, clawdbot_cancel_handle};
 use crate::error::clawdbot_error;
-use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, copy_out, guard, has_room, invalid, required, text};
+use crate::guard::guard;
+use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, copy_out, has_room, invalid, required, text};
 use crate::model::clawdbot_model;
 use crate::options::{clawdbot_options, read};
 
@@ -101,9 +102,9 @@ pub unsafe extern "C" fn clawdbot_model_embed(
         unsafe {
             embed(
                 model,
-                (texts, lengths, count),
+                Texts { texts, lengths, count },
                 options,
-                (vectors, capacity, needed),
+                Room { vectors, capacity, needed },
                 |model, texts, options| {
                     let texts = texts.into_iter().collect::<Result<Vec<_>>>()?;
                     model.embed(texts, options)
@@ -148,7 +149,9 @@ pub unsafe extern "C" fn clawdbot_model_embed_each(
             };
         // SAFETY: by the header, `texts` and `lengths` are NULL or readable for `count` items, and so is each text for its
         // length; `vectors` is NULL or writable for `capacity` items.
-        unsafe { embed(model, (texts, lengths, count), options, (vectors, capacity, needed), work) }
+        unsafe {
+            embed(model, Texts { texts, lengths, count }, options, Room { vectors, capacity, needed }, work)
+        }
     })
 }
 
@@ -180,7 +183,7 @@ pub unsafe extern "C" fn clawdbot_model_rerank(
         let query = unsafe { text(query, query_length, "query") }?;
         // SAFETY: by the header, `documents` and `lengths` are NULL or readable for `count` items, and so is each text for
         // its length.
-        let documents = unsafe { all_texts(documents, lengths, count, ("documents", Item::Document)) }?;
+        let documents = unsafe { all_texts(documents, lengths, count, "documents", Item::Document) }?;
         let documents = documents.into_iter().collect::<Result<Vec<_>>>()?;
         let found = model.rerank(query, &documents, &read(options, RerankOptions::from_json)?)?;
         // SAFETY: by the header, `scores` is NULL or writable for `count` items.
@@ -218,7 +221,7 @@ pub unsafe extern "C" fn clawdbot_model_rerank_each(
         let query = unsafe { text(query, query_length, "query") }?;
         // SAFETY: by the header, `documents` and `lengths` are NULL or readable for `count` items, and so is each text for
         // its length.
-        let documents = unsafe { all_texts(documents, lengths, count, ("documents", Item::Document)) }?;
+        let documents = unsafe { all_texts(documents, lengths, count, "documents", Item::Document) }?;
         let options = read(options, RerankOptions::from_json)?;
         let go_on = |_| ControlFlow::Continue(());
         let found = model.rerank_each(query, documents.into_iter(), &options, &cancel, go_on)?;
@@ -229,21 +232,37 @@ pub unsafe extern "C" fn clawdbot_model_rerank_each(
     })
 }
 
+/// Texts as C has them.
+struct Texts {
+    texts: *const *const c_char,
+    lengths: *const usize,
+    count: usize,
+}
+
+/// Where vectors go.
+struct Room<'a> {
+    vectors: *mut f32,
+    capacity: usize,
+    /// How many floats there are.
+    needed: Option<&'a mut MaybeUninit<usize>>,
+}
+
 /// Vectors, if there is room for them, from `work`.
 ///
 /// # Safety
 /// As `all_texts` for the texts, as `copy_out` for the room.
 unsafe fn embed(
     model: Option<&clawdbot_model>,
-    (texts, lengths, count): (*const *const c_char, *const usize, usize),
+    texts: Texts,
     options: Option<&clawdbot_options>,
-    (vectors, capacity, needed): (*mut f32, usize, Option<&mut MaybeUninit<usize>>),
+    room: Room<'_>,
     work: impl FnOnce(&Model, Vec<Result<Prompt>>, &EmbedOptions) -> Result<Embeddings>,
 ) -> Result<()> {
     let model = &required(model, "model")?.0;
+    let (Texts { texts, lengths, count }, Room { vectors, capacity, needed }) = (texts, room);
     // SAFETY: by the clause above, `texts` and `lengths` are NULL or readable for `count` items, and so is
     // each text for its length.
-    let texts = unsafe { all_texts(texts, lengths, count, ("texts", Item::Text)) }?;
+    let texts = unsafe { all_texts(texts, lengths, count, "texts", Item::Text) }?;
     let options = read(options, EmbedOptions::from_json)?;
     let dimensions = model.embedding_dimensions(&options)?;
     let size = count.checked_mul(dimensions).ok_or_else(|| invalid("count: too many texts"))?;

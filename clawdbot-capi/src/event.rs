@@ -7,7 +7,8 @@ use clawdbot_core::{Event, Result};
 
 use crate::completion::{TokenReport, clawdbot_completion, clawdbot_logprob};
 use crate::error::clawdbot_error;
-use crate::handle::{guard, internal, invalid, quietly, required};
+use crate::guard::guard;
+use crate::handle::{internal, invalid, quietly, required};
 use crate::string::Text;
 
 /// Event kind: a chunk of a long prompt was computed.

@@ -1,9 +1,7 @@
-//! The boundary: panic guard, null checks, text and arrays from pointers, results into out-parameters.
+//! The boundary: null checks, text and arrays from pointers, results into out-parameters, ownership.
 
-use std::any::Any;
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char};
 use std::mem::MaybeUninit;
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::ptr::NonNull;
@@ -11,42 +9,8 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 
 use clawdbot_core::{Error, ErrorKind, Result};
 
-use crate::error::clawdbot_error;
-
 /// Given as the length of a text: the text ends at its first NUL character. `SIZE_MAX` in the header.
 pub(crate) const CLAWDBOT_NUL_TERMINATED: usize = usize::MAX;
-
-#[cfg(not(test))]
-static QUIET: std::sync::Once = std::sync::Once::new();
-
-/// Runs the body of an entry point; an error goes to `error` if it is wanted, a panic becomes `Internal`.
-pub(crate) fn guard(
-    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
-    body: impl FnOnce() -> Result<()>,
-) -> i32 {
-    // This library has a copy of Rust's standard library to itself, so the panic hook is its own; it must not print.
-    #[cfg(not(test))]
-    QUIET.call_once(|| std::panic::set_hook(Box::new(|_| {})));
-    let result = catch_unwind(AssertUnwindSafe(body)).unwrap_or_else(|panic| Err(from_panic(&*panic)));
-    let Err(failure) = result else { return 0 };
-    let code = failure.code();
-    if let Some(out) = error {
-        give(out, clawdbot_error::new(failure));
-    }
-    code
-}
-
-/// Runs something that has no way to report a failure, such as freeing a handle.
-pub(crate) fn quietly(body: impl FnOnce()) {
-    // What a destructor that panics has not freed is leaked: nothing else can be done.
-    let _ = catch_unwind(AssertUnwindSafe(body));
-}
-
-fn from_panic(panic: &(dyn Any + Send)) -> Error {
-    let text = panic.downcast_ref::<&str>().copied();
-    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("unknown");
-    internal(format!("a panic, which is a bug in clawdbot: {text}"))
-}
 
 /// An `InvalidArgument`.
 pub(crate) fn invalid(message: impl Into<String>) -> Error {
@@ -85,6 +49,12 @@ pub(crate) fn owned<T>(value: T) -> *mut T {
 /// Hands `value` to the caller as an owned handle.
 pub(crate) fn give<T>(out: &mut MaybeUninit<*mut T>, value: T) {
     out.write(owned(value));
+}
+
+/// Runs something that has no way to report a failure, such as freeing a handle.
+pub(crate) fn quietly(body: impl FnOnce()) {
+    // What a destructor that panics has not freed is leaked: nothing else can be done.
+    let _ = catch_unwind(AssertUnwindSafe(body));
 }
 
 /// The lock of a handle that one thread at a time may use. Two at once, or a callback that calls back, is an error.
@@ -238,48 +208,9 @@ pub(crate) unsafe fn write_sized<T: Versioned>(out: *mut T, value: &T, name: &st
     Ok(())
 }
 
-/// What the answer of a callback means: 0 is to go on.
-pub(crate) fn next(answer: i32) -> ControlFlow<()> {
-    if answer == 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-}
-
-/// The pointer that a callback gets back. The header asks for one that may be used on any thread.
-#[derive(Clone, Copy)]
-pub(crate) struct UserData(*mut c_void);
-
-// SAFETY: the pointer is only passed on to its callback, which by the header may be called on any thread.
-unsafe impl Send for UserData {}
-// SAFETY: the pointer is only passed on to its callback, which by the header may be called on any thread.
-unsafe impl Sync for UserData {}
-
-impl UserData {
-    pub(crate) fn new(pointer: *mut c_void) -> Self {
-        UserData(pointer)
-    }
-
-    pub(crate) fn get(self) -> *mut c_void {
-        self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_panic_becomes_internal() {
-        let mut out = MaybeUninit::new(std::ptr::null_mut());
-        let code = guard(Some(&mut out), || -> Result<()> {
-            // `resume_unwind` does not call the panic hook, which would print.
-            std::panic::resume_unwind(Box::new("seven".to_owned()))
-        });
-        assert_eq!(code, ErrorKind::Internal.code());
-        // SAFETY: initialised above.
-        let error = unsafe { out.assume_init() };
-        // SAFETY: `guard` failed, so it wrote a pointer from `owned`, which nothing else frees.
-        let error = unsafe { Box::from_raw(error) };
-        assert!(error.error().message().contains("seven"));
-    }
 
     #[test]
     fn arrays_are_checked() {

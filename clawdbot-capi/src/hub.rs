@@ -6,9 +6,10 @@ use std::path::PathBuf;
 
 use clawdbot_core::{Error, ErrorKind, HubOptions, Result, Source};
 
+use crate::callback::{clawdbot_progress_callback, watched};
 use crate::error::clawdbot_error;
-use crate::handle::{CLAWDBOT_NUL_TERMINATED, give, guard, required, text};
-use crate::model::{clawdbot_progress_callback, watched};
+use crate::guard::guard;
+use crate::handle::{CLAWDBOT_NUL_TERMINATED, give, required, text};
 use crate::options::{clawdbot_options, read};
 use crate::runtime::clawdbot_runtime;
 use crate::string::clawdbot_string;

@@ -9,6 +9,7 @@
 #![allow(non_camel_case_types, reason = "the names are those of C")]
 #![warn(clippy::multiple_unsafe_ops_per_block)]
 
+mod guard;
 mod handle;
 
 // In the order of the header.
@@ -23,6 +24,8 @@ pub mod error;
 pub mod string;
 
 pub mod options;
+
+pub mod callback;
 
 pub mod runtime;
 

@@ -2,13 +2,14 @@
 
 use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
-use std::ops::ControlFlow;
 
-use clawdbot_core::{GenerateOptions, Model, ModelOptions, Progress, Prompt, Result, Runtime};
+use clawdbot_core::{GenerateOptions, Model, ModelOptions, Prompt, Result, Runtime};
 
+use crate::callback::{clawdbot_progress_callback, watched};
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
-use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, give, guard, next, quietly, required, text};
+use crate::guard::guard;
+use crate::handle::{CLAWDBOT_NUL_TERMINATED, array, give, quietly, required, text};
 use crate::options::{clawdbot_options, read};
 use crate::runtime::{clawdbot_runtime, source, to_json};
 use crate::stream::clawdbot_stream;
@@ -17,24 +18,6 @@ use crate::string::clawdbot_string;
 /// A loaded model: immutable weights, tokenizer, chat template, and the engine that all its requests share. Requests
 /// that run at the same time, on several threads, are computed together.
 pub struct clawdbot_model(pub(crate) Model);
-
-/// Receives the progress of loading: weights done, weights in all. Return 0 to go on; anything else cancels.
-pub type clawdbot_progress_callback =
-    Option<unsafe extern "C" fn(user_data: *mut c_void, done: u64, total: u64) -> i32>;
-
-/// Progress of the core, for a callback that may be NULL.
-pub(crate) fn watched(
-    callback: clawdbot_progress_callback,
-    user_data: *mut c_void,
-) -> impl FnMut(Progress) -> ControlFlow<()> {
-    move |now| {
-        // SAFETY: by the header, `progress` is NULL or a function of this type, which is called with its own `user_data` on
-        // this thread.
-        callback.map_or(ControlFlow::Continue(()), |callback| unsafe {
-            next(callback(user_data, now.done, now.total))
-        })
-    }
-}
 
 /// Loads a model.
 ///

@@ -9,7 +9,8 @@ use clawdbot_core::Result;
 use serde_json::{Map, Value};
 
 use crate::error::clawdbot_error;
-use crate::handle::{CLAWDBOT_NUL_TERMINATED, give, guard, handle, invalid, quietly, required, text};
+use crate::guard::guard;
+use crate::handle::{CLAWDBOT_NUL_TERMINATED, give, handle, invalid, quietly, required, text};
 
 /// Options by name. The functions that take some list them.
 pub struct clawdbot_options(Mutex<Map<String, Value>>);

@@ -8,9 +8,10 @@ use clawdbot_core::{
 };
 use serde_json::json;
 
+use crate::callback::{UserData, clawdbot_progress_callback, watched};
 use crate::error::clawdbot_error;
-use crate::handle::{UserData, give, guard, internal, path, quietly, required};
-use crate::model::{clawdbot_progress_callback, watched};
+use crate::guard::guard;
+use crate::handle::{give, internal, path, quietly, required};
 use crate::options::{clawdbot_options, read};
 use crate::string::{Text, clawdbot_string};
 

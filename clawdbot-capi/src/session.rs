@@ -9,7 +9,8 @@ use clawdbot_core::{AddSpecialTokens, GenerateOptions, Prompt, Session};
 
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
-use crate::handle::{array, copy_out, exclusive, give, guard, handle, quietly, required};
+use crate::guard::guard;
+use crate::handle::{array, copy_out, exclusive, give, handle, quietly, required};
 use crate::model::clawdbot_model;
 use crate::options::{clawdbot_options, read};
 use crate::stream::clawdbot_stream;

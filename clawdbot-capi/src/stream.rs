@@ -8,10 +8,12 @@ use std::sync::Mutex;
 
 use clawdbot_core::{CancelHandle, Stream};
 
+use crate::callback::next;
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
 use crate::event::clawdbot_event;
-use crate::handle::{exclusive, give, guard, handle, next, quietly, required};
+use crate::guard::guard;
+use crate::handle::{exclusive, give, handle, quietly, required};
 
 /// The events of one request. Computation happens inside the calls that ask for events.
 pub struct clawdbot_stream {

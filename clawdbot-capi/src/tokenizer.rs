@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 use clawdbot_core::Tokenizer;
 
 use crate::error::clawdbot_error;
-use crate::handle::{array, copy_out, give, guard, quietly, required};
+use crate::guard::guard;
+use crate::handle::{array, copy_out, give, quietly, required};
 use crate::model::clawdbot_model;
 use crate::string::clawdbot_string;
 

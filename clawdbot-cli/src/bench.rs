@@ -7,12 +7,12 @@ use clawdbot_core::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::Outcome;
 use crate::args::{BenchArgs, CommonArgs};
 use crate::hub::source;
 use crate::interrupt::Work;
-use crate::output::{Failure, print, print_line};
-use crate::progress::{StatusLine, load_on};
+use crate::load::load_on;
+use crate::output::{Failure, Outcome, print, print_line};
+use crate::progress::StatusLine;
 use crate::report::{bytes, counted, peak_rss_bytes};
 
 /// What every repeat measures, by its name in JSON.
@@ -44,9 +44,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
     let mut samples = Samples::default();
     for repeat in 1..=args.repeat {
         line.show(&format!("repeat {repeat} of {}", args.repeat));
-        let (prefill, first_token) = measure_prefill(&model, args, &mut random, &work)?;
+        let prefill = measure_prefill(&model, args, &mut random, &work)?;
         let decode = measure_decode(&model, args, &mut random, &work)?;
-        for (list, value) in samples.iter_mut().zip([prefill, decode, first_token]) {
+        for (list, value) in samples.iter_mut().zip([prefill.tokens_per_second, decode, prefill.first_token])
+        {
             list.push(value);
         }
     }
@@ -148,13 +149,21 @@ fn next_tokens(streams: &mut [Stream]) -> Result<()> {
     Ok(())
 }
 
-/// Prompt tokens per second of all sequences together, and seconds to the first token of the last one.
-fn measure_prefill(model: &Model, args: &BenchArgs, random: &mut Random, work: &Work) -> Result<(f64, f64)> {
+/// How fast prompts are computed.
+struct Prefill {
+    /// Of all sequences together.
+    tokens_per_second: f64,
+    /// Seconds to the first token of the last one.
+    first_token: f64,
+}
+
+fn measure_prefill(model: &Model, args: &BenchArgs, random: &mut Random, work: &Work) -> Result<Prefill> {
     let mut sessions = sessions(model, args.batch, args.prompt, random)?;
     let start_time = Instant::now();
     next_tokens(&mut start(&mut sessions, 1, work)?)?;
     let seconds = start_time.elapsed().as_secs_f64();
-    Ok((f64::from(args.batch) * f64::from(args.prompt) / seconds, seconds))
+    let tokens = f64::from(args.batch) * f64::from(args.prompt);
+    Ok(Prefill { tokens_per_second: tokens / seconds, first_token: seconds })
 }
 
 /// Tokens per second of all sequences together, after `depth` tokens of context and a first token.

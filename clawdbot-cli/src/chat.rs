@@ -9,13 +9,12 @@ use clawdbot_core::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::Outcome;
 use crate::args::{CHAT_COMMANDS, ChatArgs};
 use crate::generate::{MAX_TEXT, answer, read, too_long};
 use crate::input::{Input, Line};
 use crate::interrupt::Work;
-use crate::output::{Failure, note, print, print_line, tell};
-use crate::progress::load;
+use crate::load::load;
+use crate::output::{Failure, Outcome, note, print, print_line, tell};
 use crate::report::{completion_json, summary};
 
 pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
@@ -61,7 +60,7 @@ pub(crate) fn run(args: &ChatArgs) -> Result<Outcome, Failure> {
             Err(error) => Err(error),
         };
         if let Err(error) = done {
-            tell(&error, output.json);
+            tell(&error, output.json.into());
             outcome = Outcome::Failed;
         }
     }

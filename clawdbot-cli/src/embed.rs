@@ -5,11 +5,11 @@ use std::time::Instant;
 use clawdbot_core::{Error, ErrorKind, Model, Prompt, Result};
 use serde_json::{Value, json};
 
-use crate::Outcome;
 use crate::args::{BatchArgs, EmbedArgs, Given, RerankArgs};
 use crate::generate::{is_stdin, name_of, read, text_of};
-use crate::output::{Failure, note, print, print_line};
-use crate::progress::{load, watch};
+use crate::load::load;
+use crate::output::{Failure, Outcome, note, print, print_line};
+use crate::progress::watch;
 use crate::report::counted;
 use crate::stdin::warn_of_unread;
 

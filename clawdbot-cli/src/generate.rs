@@ -5,11 +5,10 @@ use std::path::Path;
 
 use clawdbot_core::{Completion, Error, ErrorKind, Event, Model, Result, Stream};
 
-use crate::Outcome;
 use crate::args::{GenerateArgs, Given, OutputArgs};
 use crate::interrupt::Work;
-use crate::output::{Failure, note, print, print_line, warn};
-use crate::progress::load;
+use crate::load::load;
+use crate::output::{Failure, Outcome, note, print, print_line, warn};
 use crate::report::{completion_json, summary};
 use crate::stdin::warn_of_unread;
 

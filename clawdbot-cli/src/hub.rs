@@ -4,18 +4,15 @@ use std::path::{Path, PathBuf};
 
 #[cfg(feature = "hub")]
 use clawdbot_core::Progress;
-use clawdbot_core::{Error, ErrorKind, HubOptions, Result, Runtime, Source};
+use clawdbot_core::{Error, ErrorKind, Result, Runtime, Source};
 
-use crate::args::{Flags, OutputArgs};
+use crate::args::{HubArgs, OutputArgs};
 #[cfg(feature = "hub")]
 use crate::{
     interrupt::Work,
     progress::{StatusLine, bar},
     report::bytes,
 };
-
-/// Those of downloads.
-pub(crate) type HubArgs = Flags<HubOptions>;
 
 /// The model of a command; downloaded with a progress bar if it is on a hub and not in the cache. Ctrl-C cancels.
 ///

@@ -3,10 +3,9 @@
 use clawdbot_core::{Cpus, Plan, Runtime};
 use serde_json::{Value, json};
 
-use crate::Outcome;
 use crate::args::{InspectArgs, OutputArgs};
 use crate::hub::source;
-use crate::output::{Failure, in_own_terms, print, print_line};
+use crate::output::{Failure, Outcome, in_own_terms, print, print_line};
 use crate::report::{bytes, count, counted};
 
 pub(crate) fn run(args: &InspectArgs) -> Result<Outcome, Failure> {

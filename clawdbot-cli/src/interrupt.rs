@@ -6,10 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use clawdbot_core::{CancelHandle, Error, ErrorKind, Result};
 
-use crate::output::note;
-
-/// 128 + SIGINT, as in shells.
-pub(crate) const EXIT_CODE: u8 = 130;
+use crate::output::{INTERRUPTED, note};
 
 struct State {
     /// Whether there is work to stop.
@@ -38,7 +35,7 @@ fn on_interrupt() {
         if io::stderr().is_terminal() {
             note("");
         }
-        std::process::exit(i32::from(EXIT_CODE));
+        std::process::exit(i32::from(INTERRUPTED));
     }
     state.interrupted = true;
     state.handles.iter().for_each(CancelHandle::cancel);

@@ -13,6 +13,7 @@ mod hub;
 mod input;
 mod inspect;
 mod interrupt;
+mod load;
 mod output;
 mod pack;
 mod progress;
@@ -25,17 +26,7 @@ use std::process::ExitCode;
 
 use args::{Cli, Command, hints, texts};
 use clap::{CommandFactory, Parser};
-use output::Failure;
-
-/// Result of a command that returned no error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    Done,
-    /// Something failed and was already reported.
-    Failed,
-    /// Ctrl-C; partial output was printed.
-    Interrupted,
-}
+use output::{ErrorForm, Failure, INTERRUPTED, Outcome};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -44,7 +35,7 @@ fn main() -> ExitCode {
     let cli = match parsed {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && hints::wants_json(&args) => {
-            return Failure::Library(hints::as_library_error(&error)).report(true);
+            return Failure::Library(hints::as_library_error(&error)).report(ErrorForm::Json);
         }
         Err(error) => error.exit(),
     };
@@ -63,7 +54,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::FAILURE,
-        Ok(Outcome::Interrupted) => ExitCode::from(interrupt::EXIT_CODE),
-        Err(failure) => failure.report(json),
+        Ok(Outcome::Interrupted) => ExitCode::from(INTERRUPTED),
+        Err(failure) => failure.report(json.into()),
     }
 }

@@ -1,4 +1,4 @@
-//! Writing to stdout and stderr, and reporting failures.
+//! Writing to stdout and stderr, and how a command ended: outcomes, failures, exit codes.
 
 use std::collections::BTreeSet;
 use std::fmt::Display;
@@ -10,7 +10,19 @@ use clawdbot_core::{Error, ErrorKind};
 use serde_json::{Value, json};
 
 use crate::args::Cli;
-use crate::interrupt;
+
+/// Exit code after Ctrl-C: 128 + SIGINT, as in shells.
+pub(crate) const INTERRUPTED: u8 = 130;
+
+/// Result of a command that returned no error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Done,
+    /// Something failed and was already reported.
+    Failed,
+    /// Ctrl-C; partial output was printed.
+    Interrupted,
+}
 
 /// Why a command ended early.
 #[derive(Debug)]
@@ -29,7 +41,7 @@ impl From<Error> for Failure {
 
 impl Failure {
     /// Reports it to the user, and returns the exit code.
-    pub(crate) fn report(self, json: bool) -> ExitCode {
+    pub(crate) fn report(self, form: ErrorForm) -> ExitCode {
         match self {
             // The reader has closed the pipe, as in `clawdbot ...
             //
@@ -40,9 +52,9 @@ impl Failure {
                 ExitCode::FAILURE
             }
             Failure::Library(error) => {
-                tell(&error, json);
+                tell(&error, form);
                 match error.kind() {
-                    ErrorKind::Cancelled => ExitCode::from(interrupt::EXIT_CODE),
+                    ErrorKind::Cancelled => ExitCode::from(INTERRUPTED),
                     ErrorKind::UnknownOption => ExitCode::from(2),
                     // An invalid option, as opposed to content of a model or a conversation.
                     ErrorKind::InvalidArgument if error.detail().contains_key("option") => ExitCode::from(2),
@@ -53,13 +65,30 @@ impl Failure {
     }
 }
 
-/// Reports an error: text on stderr, or an object on stdout.
-pub(crate) fn tell(error: &Error, json: bool) {
-    if json {
-        // If stdout is closed too, only the exit code remains.
-        let _ = print_line(&error_json(error));
-    } else {
-        note(format_args!("error: {}", in_own_terms(error.message())));
+/// How errors are reported.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ErrorForm {
+    /// Text on stderr.
+    Text,
+    /// An object on stdout.
+    Json,
+}
+
+/// From the flag `--json`.
+impl From<bool> for ErrorForm {
+    fn from(json: bool) -> Self {
+        if json { ErrorForm::Json } else { ErrorForm::Text }
+    }
+}
+
+/// Reports an error.
+pub(crate) fn tell(error: &Error, form: ErrorForm) {
+    match form {
+        ErrorForm::Json => {
+            // If stdout is closed too, only the exit code remains.
+            let _ = print_line(&error_json(error));
+        }
+        ErrorForm::Text => note(format_args!("error: {}", in_own_terms(error.message()))),
     }
 }
 

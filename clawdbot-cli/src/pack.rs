@@ -5,10 +5,9 @@ use std::time::Instant;
 use clawdbot_core::{ModelOptions, Source};
 use serde_json::json;
 
-use crate::Outcome;
 use crate::args::{PackArgs, Packing};
 use crate::hub::source;
-use crate::output::{Failure, print, print_line};
+use crate::output::{Failure, Outcome, print, print_line};
 use crate::progress::watch;
 use crate::report::{bytes, peak_rss_bytes};
 

@@ -2,13 +2,11 @@
 
 use std::io::{self, IsTerminal, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clawdbot_core::{Model, ModelOptions, Progress, Result, Runtime, Source};
+use clawdbot_core::{Progress, Result};
 
-use crate::args::{CommonArgs, OutputArgs};
-use crate::hub::source;
+use crate::args::OutputArgs;
 use crate::interrupt::Work;
 use crate::output::note;
 
@@ -96,29 +94,6 @@ pub(crate) fn watch<T>(
         line.update(|| bar(what, now.done, now.total));
         interrupt.next()
     })
-}
-
-/// Loads a model with a progress bar, on a new runtime. Ctrl-C cancels.
-///
-/// # Errors
-/// As `Source::fetch` and [`Runtime::load`]; `Cancelled`.
-pub(crate) fn load(model: Option<&PathBuf>, options: &ModelOptions, args: &CommonArgs) -> Result<Model> {
-    let runtime = args.runtime.runtime(&args.output)?;
-    let source = source(&runtime, model, None, &args.hub, &args.output)?;
-    load_on(&runtime, &source, options, &args.output)
-}
-
-/// Loads a model with a progress bar, on an existing runtime. Ctrl-C cancels.
-///
-/// # Errors
-/// As [`Runtime::load`]; `Cancelled`.
-pub(crate) fn load_on(
-    runtime: &Runtime,
-    source: &Source,
-    options: &ModelOptions,
-    output: &OutputArgs,
-) -> Result<Model> {
-    watch("loading", output, |progress| runtime.load_with_progress(source, options, progress))
 }
 
 #[cfg(test)]

@@ -7,9 +7,8 @@ use clap_complete::{Shell, generate};
 use clap_mangen::Man;
 use clawdbot_core::{Error, ErrorKind};
 
-use crate::Outcome;
 use crate::args::{Cli, CompletionsArgs, ManArgs};
-use crate::output::{Failure, print};
+use crate::output::{Failure, Outcome, print};
 
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<Outcome, Failure> {
     let shell: Shell =

@@ -293,7 +293,7 @@ impl AttentionBench<'_> {
             time(iterations, || {
                 let buffers = AttendBuffers { qkv: &qkv, out: &mut out, workspaces: &mut self.workspaces };
                 let layer = LayerRef { spec, layer: 0 };
-                attend(&cpu, layer, None, &mut self.cache, (&batch, &plan), buffers)
+                attend(&cpu, layer, None, &mut self.cache, &batch, &plan, buffers)
             })
         })?
     }
@@ -314,7 +314,7 @@ fn quantize(
     [m, k]: [usize; 2],
 ) -> Result<()> {
     match format.activations() {
-        Some((group, rotated)) => rows.quantize(kernels, region, x, m, k, group, rotated)?,
+        Some(activations) => rows.quantize(kernels, region, x, m, k, activations)?,
         None if kernels.rounds(format) => rows.rounded.round(kernels, region, x, m, k)?,
         None => {}
     }

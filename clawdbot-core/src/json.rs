@@ -103,7 +103,7 @@ pub(crate) fn checked<'a>(json: &'a [u8], limits: &Limits<'_>) -> Result<Cow<'a,
     }
     let mut out = Vec::new();
     let mut end = 0;
-    for (at, name) in numbers {
+    for PythonNumber { at, name } in numbers {
         out.extend_from_slice(&json[end..at]);
         out.extend_from_slice(format!("{{\"{FLOAT_KEY}\":\"{name}\"}}").as_bytes());
         end = at + name.len();
@@ -122,8 +122,14 @@ struct Scan<'a> {
     /// Values still allowed, in all and (`own`) for the current key.
     left: usize,
     of_key: Option<Own>,
-    /// Positions of Python's numbers.
-    numbers: Vec<(usize, &'static str)>,
+    numbers: Vec<PythonNumber>,
+}
+
+/// A number that JSON does not have.
+struct PythonNumber {
+    /// Where it is in the text.
+    at: usize,
+    name: &'static str,
 }
 
 /// Values of a key with a limit of its own.
@@ -138,7 +144,7 @@ impl<'a> Scan<'a> {
         Scan { json, limits, depth: 0, text: &[], left, of_key: None, numbers: Vec::new() }
     }
 
-    fn run(mut self) -> Result<Vec<(usize, &'static str)>, String> {
+    fn run(mut self) -> Result<Vec<PythonNumber>, String> {
         let mut at = 0;
         while let Some(&byte) = self.json.get(at) {
             match byte {
@@ -162,7 +168,7 @@ impl<'a> Scan<'a> {
                 b'-' | b'I' | b'N' => {
                     let found = FLOATS.iter().find(|(name, _)| self.json[at..].starts_with(name.as_bytes()));
                     if let Some(&(name, _)) = found {
-                        self.numbers.push((at, name));
+                        self.numbers.push(PythonNumber { at, name });
                         at += name.len() - 1;
                         // Becomes an object with a key and a string.
                         self.count(3)?;

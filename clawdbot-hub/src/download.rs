@@ -117,12 +117,12 @@ impl Remote<'_> {
         match answer.status {
             206 => {
                 let range = answer.header("content-range").and_then(parse_range);
-                if let Some((_, Some(total))) = range
+                if let Some(ContentRange { total: Some(total), .. }) = range
                     && total != partial.size
                 {
                     return Err(wrong_length(partial.size, &total.to_string(), url));
                 }
-                Ok(range.is_some_and(|(start, _)| start == partial.length))
+                Ok(range.is_some_and(|range| range.start == partial.length))
             }
             200 => {
                 let length = answer.header("content-length").and_then(|length| length.parse::<u64>().ok());
@@ -142,14 +142,22 @@ fn wrong_length(expected: u64, found: &str, url: &str) -> Error {
     Error::new(ErrorKind::BadContent, format!("expected a file of {expected} bytes, found {found}")).at(url)
 }
 
-/// Start and total length in `bytes START-END/TOTAL`; no total if it is `*`.
-fn parse_range(text: &str) -> Option<(u64, Option<u64>)> {
+/// What `bytes START-END/TOTAL` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ContentRange {
+    start: u64,
+    /// None if it is `*`.
+    total: Option<u64>,
+}
+
+fn parse_range(text: &str) -> Option<ContentRange> {
     let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let start = range.split_once('-')?.0.trim().parse().ok()?;
-    match total.trim() {
-        "*" => Some((start, None)),
-        total => Some((start, Some(total.parse().ok()?))),
-    }
+    let total = match total.trim() {
+        "*" => None,
+        total => Some(total.parse().ok()?),
+    };
+    Some(ContentRange { start, total })
 }
 
 /// A partly downloaded file.
@@ -197,8 +205,8 @@ mod tests {
 
     #[test]
     fn ranges() {
-        assert_eq!(parse_range("bytes 5-9/10"), Some((5, Some(10))));
-        assert_eq!(parse_range("bytes 5-9/*"), Some((5, None)));
+        assert_eq!(parse_range("bytes 5-9/10"), Some(ContentRange { start: 5, total: Some(10) }));
+        assert_eq!(parse_range("bytes 5-9/*"), Some(ContentRange { start: 5, total: None }));
         for bad in
             ["", "bytes */10", "items 5-9/10", "bytes 5/10", "bytes 5-9", "bytes -5-9/10", "bytes 5-9/x"]
         {

@@ -70,8 +70,8 @@ enum Wanted {
 pub(crate) struct Client {
     agent: ureq::Agent,
     site: Site,
-    /// Scheme, host and port that may see the token.
-    origin: (Scheme, String, u16),
+    /// What may see the token.
+    origin: Origin,
     /// Headers with the token, which are only sent to `origin`.
     credentials: Vec<(HeaderName, HeaderValue)>,
 }
@@ -251,8 +251,16 @@ fn parse(url: &str) -> Result<Uri> {
         .map_err(|error| Error::bad_content(format!("expected an address, found {error}")).at(url))
 }
 
-/// Scheme, host and port; `None` for an address without them or with a password.
-fn origin(uri: &Uri) -> Option<(Scheme, String, u16)> {
+/// The server of an address.
+#[derive(Debug, PartialEq, Eq)]
+struct Origin {
+    scheme: Scheme,
+    host: String,
+    port: u16,
+}
+
+/// The origin of an address; `None` for one without scheme or host, or with a password.
+fn origin(uri: &Uri) -> Option<Origin> {
     let (scheme, authority) = (uri.scheme()?, uri.authority()?);
     let default = match scheme.as_str() {
         "https" => 443,
@@ -262,7 +270,11 @@ fn origin(uri: &Uri) -> Option<(Scheme, String, u16)> {
     if authority.as_str().contains('@') {
         return None;
     }
-    Some((scheme.clone(), authority.host().to_ascii_lowercase(), authority.port_u16().unwrap_or(default)))
+    Some(Origin {
+        scheme: scheme.clone(),
+        host: authority.host().to_ascii_lowercase(),
+        port: authority.port_u16().unwrap_or(default),
+    })
 }
 
 /// The target of a redirect. Never from HTTPS to HTTP.
@@ -344,13 +356,20 @@ fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>> {
     if found.is_empty() { Err(expected()) } else { Ok(found) }
 }
 
-/// Escapes `text` as a part of a URL: everything but letters, digits and `-_.~` (and `/`, if `slash`) as `%XX`.
-pub(crate) fn escape(text: &str, slash: bool) -> String {
+/// What becomes of `/` in a part of a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Slash {
+    Kept,
+    Escaped,
+}
+
+/// Escapes `text` as a part of a URL: everything but letters, digits and `-_.~` (and `/`, where it is kept) as `%XX`.
+pub(crate) fn escape(text: &str, slash: Slash) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
             b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(byte)),
-            b'/' if slash => out.push('/'),
+            b'/' if slash == Slash::Kept => out.push('/'),
             _ => out.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -392,7 +411,7 @@ mod tests {
 
     #[test]
     fn escapes() {
-        assert_eq!(escape("refs/pr/1", false), "refs%2Fpr%2F1");
-        assert_eq!(escape("a b/ü&.gguf", true), "a%20b/%C3%BC%26.gguf");
+        assert_eq!(escape("refs/pr/1", Slash::Escaped), "refs%2Fpr%2F1");
+        assert_eq!(escape("a b/ü&.gguf", Slash::Kept), "a%20b/%C3%BC%26.gguf");
     }
 }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::checksum::Checksum;
 use crate::control::{Control, Patience};
 use crate::error::{Error, ErrorKind, Result};
-use crate::http::{Client, escape};
+use crate::http::{Client, Slash, escape};
 use crate::id::{ModelId, Site, check_relative, is_commit};
 use crate::json;
 use crate::settings::Settings;
@@ -48,12 +48,12 @@ impl Remote<'_> {
         let (endpoint, id) = (&self.settings.endpoint, self.id);
         let listing = match self.settings.site {
             Site::HuggingFace => {
-                let revision = escape(revision, false);
+                let revision = escape(revision, Slash::Escaped);
                 self.answer(&format!("{endpoint}/api/models/{id}/revision/{revision}?blobs=true"))
                     .and_then(huggingface)
             }
             Site::ModelScope => {
-                let name = escape(revision, false);
+                let name = escape(revision, Slash::Escaped);
                 let url = format!("{endpoint}/api/v1/models/{id}/repo/files?Revision={name}&Recursive=True");
                 self.answer(&url).and_then(|answer| modelscope(answer, revision))
             }
@@ -69,10 +69,14 @@ impl Remote<'_> {
         let (endpoint, id) = (&self.settings.endpoint, self.id);
         match self.settings.site {
             Site::HuggingFace => {
-                format!("{endpoint}/{id}/resolve/{}/{}", escape(commit, false), escape(name, true))
+                format!(
+                    "{endpoint}/{id}/resolve/{}/{}",
+                    escape(commit, Slash::Escaped),
+                    escape(name, Slash::Kept)
+                )
             }
             Site::ModelScope => {
-                let (commit, name) = (escape(commit, false), escape(name, false));
+                let (commit, name) = (escape(commit, Slash::Escaped), escape(name, Slash::Escaped));
                 format!("{endpoint}/api/v1/models/{id}/repo?Revision={commit}&FilePath={name}")
             }
         }

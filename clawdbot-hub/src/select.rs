@@ -112,7 +112,7 @@ fn parts(names: &BTreeSet<&str>, file: &str) -> Result<Vec<String>> {
         return Err(Error::invalid(format!("expected a GGUF file or a packed model, found {file:?}")));
     }
     let wanted = match split_name(file) {
-        Some((stem, _, count)) => {
+        Some(SplitName { stem, count, .. }) => {
             (1..=count).map(|part| format!("{stem}-{part:05}-of-{count:05}.gguf")).collect()
         }
         None => vec![file.to_owned()],
@@ -127,8 +127,16 @@ fn parts(names: &BTreeSet<&str>, file: &str) -> Result<Vec<String>> {
     }
 }
 
-/// Name without `-PART-of-COUNT.gguf`, the part, and the number of parts.
-fn split_name(name: &str) -> Option<(&str, u32, u32)> {
+/// A name `STEM-PART-of-COUNT.gguf`.
+#[derive(Debug, PartialEq, Eq)]
+struct SplitName<'a> {
+    stem: &'a str,
+    part: u32,
+    count: u32,
+}
+
+/// The parts of the name of a part of a model.
+fn split_name(name: &str) -> Option<SplitName<'_>> {
     let number = |text: &str| match text.len() {
         5 if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok(),
         _ => None,
@@ -136,7 +144,7 @@ fn split_name(name: &str) -> Option<(&str, u32, u32)> {
     let (rest, count) = name.strip_suffix(".gguf")?.rsplit_once("-of-")?;
     let (stem, part) = rest.rsplit_once('-')?;
     let (part, count) = (number(part)?, number(count)?);
-    (1..=count).contains(&part).then_some((stem, part, count))
+    (1..=count).contains(&part).then_some(SplitName { stem, part, count })
 }
 
 /// Whether a file is a complete model, by its ending.
@@ -149,7 +157,7 @@ pub(crate) fn is_model_file(name: &str) -> bool {
 fn gguf_files<'a>(names: &BTreeSet<&'a str>) -> Vec<&'a str> {
     // Projectors of multimodal models in the same folder are not models.
     let projector = |name: &str| name.rsplit('/').next().is_some_and(|name| name.starts_with("mmproj"));
-    let first = |name: &str| split_name(name).is_none_or(|(_, part, _)| part == 1);
+    let first = |name: &str| split_name(name).is_none_or(|name| name.part == 1);
     let gguf = |name: &&str| name.ends_with(".gguf") && !projector(name) && first(name);
     names.iter().copied().filter(gguf).collect()
 }
@@ -163,7 +171,7 @@ fn of_quantization<'a>(names: &BTreeSet<&'a str>, quantization: &str) -> Result<
         && wanted.contains(|c: char| c.is_ascii_digit());
     let is_meant = |name: &&str| {
         let name = split_name(name)
-            .map_or_else(|| name.trim_end_matches(".gguf"), |(stem, ..)| stem)
+            .map_or_else(|| name.trim_end_matches(".gguf"), |split| split.stem)
             .to_ascii_lowercase();
         let (folder, stem) = name.rsplit_once('/').unwrap_or(("", &name));
         let ends =

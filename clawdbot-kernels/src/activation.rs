@@ -1,8 +1,7 @@
 //! Activation functions of gated MLPs: what is applied to a gate before it is multiplied by up.
 
 use super::Simd;
-use super::row_ops::tanh;
-use super::vector::exp;
+use super::vector::{exp, tanh};
 
 /// A function of a gate and up. All but [`Activation::Gelu`], [`Activation::Relu`] and
 /// [`Activation::Tanh`] are `g / (1 + exp(-t)) * u`.

@@ -10,8 +10,8 @@
 
 use std::ops::Range;
 
-use super::gemm::Target;
 use super::simd::LANES;
+use super::target::Target;
 use super::{KernelSet, Result};
 use crate::error::Error;
 use crate::memory::AlignedBuf;

@@ -1,70 +1,14 @@
 //! Panels of codes, int8 and int4: what the two have in common, and where they differ ([`CodeLayout`]).
 
-use super::int4::{self, GroupScales, QuantizeInt4};
-use super::matrix::{ComputeFormat, Panels};
-use super::packing::interleave;
-use super::quantize::{QuantizeWeights, groups};
+use super::format::Coding;
+use super::group_scales::GroupScales;
+use super::int4::{self, QuantizeInt4};
+use super::panels::{CodePanels, Panels, interleave};
+use super::quantize::{QuantizeWeights, WeightRow, groups};
+use super::scale_lines::read_scale;
 use super::simd::LANES;
 use super::{KernelSet, Result, Slot};
-use crate::memory::{Panel, Pod};
-
-/// How rows are kept as codes.
-#[derive(Clone, Copy)]
-pub(super) struct Coding {
-    /// Weights along k that share a scale.
-    pub(super) group: usize,
-    /// What the codes stand for.
-    pub(super) scales: GroupScales,
-    /// Whether rows are rotated before they are quantized: see `hadamard.rs`.
-    pub(super) rotated: bool,
-}
-
-impl ComputeFormat {
-    /// How codes are made; none for formats without codes.
-    pub(super) fn coding(self) -> Option<Coding> {
-        match self {
-            ComputeFormat::Int8 { group, rotated } => {
-                Some(Coding { group, scales: GroupScales::Bf16, rotated })
-            }
-            ComputeFormat::Stored8 { group, scales } => Some(Coding { group, scales, rotated: false }),
-            ComputeFormat::Int4 { group, scales, rotated } => Some(Coding { group, scales, rotated }),
-            ComputeFormat::Bf16 | ComputeFormat::F32 => None,
-        }
-    }
-}
-
-/// Codes and their scales, in panels.
-pub(super) struct CodePanels<T: Pod> {
-    /// `[panel][k-block][64]`
-    pub(super) codes: Panel<T>,
-    /// `[panel][line of scales][16]`
-    pub(super) scales: Panel<u16>,
-    pub(super) coding: Coding,
-}
-
-impl<T: Pod> CodePanels<T> {
-    /// All k-blocks, 64 bytes each.
-    pub(super) fn blocks(&self) -> &[[T; 4 * LANES]] {
-        const { assert!(size_of::<T>() == 1) };
-        self.codes.as_chunks().0
-    }
-
-    /// All lines of scales.
-    pub(super) fn scale_lines(&self) -> &[[u16; LANES]] {
-        self.scales.as_chunks().0
-    }
-}
-
-/// One row of weights to quantize.
-pub(super) struct WeightRow<'a> {
-    /// `[k]`
-    pub(super) x: &'a [f32],
-    pub(super) group: usize,
-    /// `[k]`
-    pub(super) codes: &'a mut [i8],
-    /// For each group, bits of bf16.
-    pub(super) scales: &'a mut [u16],
-}
+use crate::memory::Pod;
 
 /// How codes of some width are packed.
 pub(super) trait CodeLayout {
@@ -144,7 +88,7 @@ pub(super) fn read_row<L: CodeLayout>(panels: &CodePanels<L::Byte>, row: usize, 
     let lines = kind.lines(groups(k, group));
     let scales = &panels.scale_lines()[panel * lines..][..lines];
     for (g, out) in out.chunks_mut(group).enumerate() {
-        let (scale, min) = int4::read_scale(kind, scales, g, column);
+        let (scale, min) = read_scale(kind, scales, g, column);
         for (out, block) in out.chunks_mut(L::BLOCK).zip(&blocks[g * group / L::BLOCK..]) {
             for (i, out) in out.iter_mut().enumerate() {
                 let code = f32::from(L::code(block, column, i, kind));

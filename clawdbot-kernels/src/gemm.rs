@@ -7,22 +7,19 @@
 use std::ops::Range;
 
 use super::bf16_dot::{Bf16Args, RoundedRows};
-use super::codes::Coding;
+use super::format::Coding;
 use super::gemm_float::FloatArgs;
 use super::gemm_int4::{Int4Args, Int4Panels};
 use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
-use super::int4::GroupScales;
-use super::matrix::Panels;
-use super::quantize::{Int8Rows, QuantizedRows, groups};
+use super::group_scales::GroupScales;
+use super::panels::Panels;
+use super::quantize::{ActivationFormat, Int8Rows, QuantizedRows, groups};
 use super::simd::LANES;
-use super::{Activation, Kernel, KernelSet, PackedMatrix, Simd};
+use super::target::{CHUNK_ROWS, Epilogue, GEMV_ROWS, Target};
+use super::{KernelSet, PackedMatrix};
 use crate::memory::SharedMut;
 use crate::threads::Region;
 
-/// Rows up to which the GEMV kernels are used, and rows of their largest tile.
-pub(super) const GEMV_ROWS: usize = 8;
-/// Rows whose sums a GEMM kernel keeps at a time: 24 KiB for three panels.
-pub(super) const CHUNK_ROWS: usize = 128;
 /// Bytes of the left-hand side that one task after another of a thread reads: they should stay in the second-level cache.
 const CACHED_ROWS_BYTES: usize = 3 << 19;
 /// Bytes of weights that a GEMV task reads at least.
@@ -41,39 +38,6 @@ pub enum Lhs<'a> {
     Int8(&'a QuantizedRows),
 }
 
-/// Further terms of the sums: rows with a stride of their own.
-#[derive(Clone, Copy)]
-pub struct Added<'a> {
-    /// `[m, stride]`
-    pub values: &'a [f32],
-    /// Elements from row to row.
-    pub stride: usize,
-    /// The column that belongs to the first column of the product (of gated products, to the first of their panels).
-    pub first: usize,
-}
-
-impl Added<'_> {
-    /// Whether there are numbers for all sums of a product `[m, n]`.
-    pub(super) fn fits(&self, m: usize, n: usize) -> bool {
-        self.first.checked_add(n).is_some_and(|end| end <= self.stride)
-            && m.checked_mul(self.stride) == Some(self.values.len())
-    }
-}
-
-/// What is added to finished sums, or applied to them.
-#[derive(Clone, Copy, Default)]
-pub struct Epilogue<'a> {
-    /// `[n]`, added first.
-    pub bias: Option<&'a [f32]>,
-    /// Added second.
-    pub added: Option<Added<'a>>,
-    /// Whether the previous contents of `out` are added last.
-    pub residual: bool,
-    /// For a matrix of [`PackedMatrix::pack_gated`]: `out` is `activation(gate) * up` of the sums, after bias and terms, without a
-    /// residual.
-    pub gate: Option<Activation>,
-}
-
 /// `out = lhs * rhs^T`, then the epilogue. `out` is `[m, n]`, of gated products `[m, rows of gate and up]`. Every element
 /// has the same bits whatever m, the number of threads and the ISA (bf16: among the sets without `bf16_dot`).
 ///
@@ -89,10 +53,21 @@ pub fn gemm(
     epilogue: Epilogue<'_>,
 ) {
     let columns = if epilogue.gate.is_some() && m > 0 { out.len() / m } else { rhs.n() };
-    gemm_columns(kernels, region, lhs, m, rhs, (out, 0..columns, columns), epilogue);
+    let out = OutColumns { out, columns: 0..columns, stride: columns };
+    gemm_columns(kernels, region, lhs, m, rhs, out, epilogue);
 }
 
-/// As [`gemm`], to columns `columns` of `out`, which is `[m, stride]`.
+/// Where a product goes: some columns of rows that may have more.
+pub struct OutColumns<'a> {
+    /// `[m, stride]`
+    pub out: &'a mut [f32],
+    /// The columns of the product.
+    pub columns: Range<usize>,
+    /// Elements from row to row.
+    pub stride: usize,
+}
+
+/// As [`gemm`], to some columns of the rows of `out`.
 ///
 /// # Panics
 /// As [`gemm`].
@@ -102,9 +77,10 @@ pub fn gemm_columns(
     lhs: Lhs<'_>,
     m: usize,
     rhs: &PackedMatrix,
-    (out, columns, stride): (&mut [f32], Range<usize>, usize),
+    out: OutColumns<'_>,
     epilogue: Epilogue<'_>,
 ) {
+    let OutColumns { out, columns, stride } = out;
     let (n, k) = (rhs.n(), rhs.k());
     if epilogue.gate.is_some() {
         let fits = PackedMatrix::gated_columns(columns.len()) == Some(n) && !epilogue.residual;
@@ -120,7 +96,7 @@ pub fn gemm_columns(
     assert!(epilogue.added.is_none_or(|added| added.fits(m, n)), "added: [{m}, {n}]");
     let out = SharedMut::new(out);
     let (n, first) = (columns.len(), columns.start);
-    let target = Target { out: &out, n, origin: (0, 0), first, stride, epilogue, kernels };
+    let target = Target { out: &out, n, origin_row: 0, origin_column: 0, first, stride, epilogue, kernels };
     let panels = rhs.n().div_ceil(LANES);
     // The panels of a gate and its up belong to one task.
     let unit = if epilogue.gate.is_some() { 2 } else { 1 };
@@ -133,11 +109,14 @@ pub fn gemm_columns(
             let tile_panels = many.then_some(kernels.tile_panels.int8);
             let split = Split::new(
                 region,
-                m,
-                (panels, unit),
-                operands.panel_bytes(),
-                tile_panels,
-                operands.lhs.stride,
+                &SplitSizes {
+                    m,
+                    panels,
+                    unit,
+                    panel_bytes: operands.panel_bytes(),
+                    tile_panels,
+                    row_bytes: operands.lhs.stride,
+                },
             );
             region.parallel(split.tasks(), |task| {
                 let args = operands.args(split.task(task), target);
@@ -159,14 +138,17 @@ pub fn gemm_columns(
             assert!(data.len() == panels * k_blocks);
             let split = Split::new(
                 region,
-                m,
-                (panels, unit),
-                k_blocks * 64,
-                many.then_some(dot.tile_panels),
-                2 * lhs.stride,
+                &SplitSizes {
+                    m,
+                    panels,
+                    unit,
+                    panel_bytes: k_blocks * 64,
+                    tile_panels: many.then_some(dot.tile_panels),
+                    row_bytes: 2 * lhs.stride,
+                },
             );
             region.parallel(split.tasks(), |task| {
-                let (rows, panels) = split.task(task);
+                let TaskPart { rows, panels } = split.task(task);
                 (dot.product)(Bf16Args { lhs, data, k_blocks, rows, panels, target });
             });
         }
@@ -177,14 +159,17 @@ pub fn gemm_columns(
             let slot = if many { &kernels.bf16_gemm } else { &kernels.bf16_gemv };
             let split = Split::new(
                 region,
-                m,
-                (panels, unit),
-                k * 32,
-                many.then_some(kernels.tile_panels.float),
-                4 * k,
+                &SplitSizes {
+                    m,
+                    panels,
+                    unit,
+                    panel_bytes: k * 32,
+                    tile_panels: many.then_some(kernels.tile_panels.float),
+                    row_bytes: 4 * k,
+                },
             );
             region.parallel(split.tasks(), |task| {
-                let (rows, panels) = split.task(task);
+                let TaskPart { rows, panels } = split.task(task);
                 slot.call(FloatArgs { x, data, k, rows, panels, target });
             });
         }
@@ -194,14 +179,17 @@ pub fn gemm_columns(
             let slot = if many { &kernels.f32_gemm } else { &kernels.f32_gemv };
             let split = Split::new(
                 region,
-                m,
-                (panels, unit),
-                k * 64,
-                many.then_some(kernels.tile_panels.float),
-                4 * k,
+                &SplitSizes {
+                    m,
+                    panels,
+                    unit,
+                    panel_bytes: k * 64,
+                    tile_panels: many.then_some(kernels.tile_panels.float),
+                    row_bytes: 4 * k,
+                },
             );
             region.parallel(split.tasks(), |task| {
-                let (rows, panels) = split.task(task);
+                let TaskPart { rows, panels } = split.task(task);
                 slot.call(FloatArgs { x, data, k, rows, panels, target });
             });
         }
@@ -239,7 +227,7 @@ impl<'a> Operands<'a> {
             Panels::Int8(rhs) => {
                 let Coding { group, scales: kind, rotated } = rhs.coding;
                 let (k_blocks, lines) = (k.div_ceil(4), kind.lines(groups(k, group)));
-                let lhs = rows.rows(m, k, group, rotated);
+                let lhs = rows.rows(m, k, ActivationFormat { group, rotated });
                 let (codes, scales) = (rhs.blocks(), rhs.scale_lines());
                 assert!(codes.len() == panels * k_blocks && scales.len() == panels * lines);
                 Some(Operands { lhs, codes, scales, kind, int4: None, k_blocks, group })
@@ -247,7 +235,7 @@ impl<'a> Operands<'a> {
             Panels::Int4(rhs) => {
                 let Coding { group, scales: kind, rotated } = rhs.coding;
                 let (lines, scale_lines) = (k.div_ceil(8), kind.lines(groups(k, group)));
-                let lhs = rows.rows(m, k, group, rotated);
+                let lhs = rows.rows(m, k, ActivationFormat { group, rotated });
                 let rhs = Int4Panels { codes: rhs.blocks(), scales: rhs.scale_lines(), kind };
                 assert!(rhs.codes.len() == panels * lines && rhs.scales.len() == panels * scale_lines);
                 let (codes, scales, k_blocks) = (&[][..], &[][..], 2 * lines);
@@ -263,14 +251,31 @@ impl<'a> Operands<'a> {
 
     /// Arguments of the kernel of many rows. For the invariant of [`Int8Args`], tasks that run at the same time must not have
     /// a row and a panel in common.
-    pub(super) fn args(
-        &self,
-        (rows, panels): (Range<usize>, Range<usize>),
-        target: Target<'a>,
-    ) -> Int8Args<'a> {
+    pub(super) fn args(&self, part: TaskPart, target: Target<'a>) -> Int8Args<'a> {
+        let TaskPart { rows, panels } = part;
         let Operands { lhs, codes, scales, kind, int4, k_blocks, group } = *self;
         Int8Args { lhs, codes, scales, kind, int4, k_blocks, group, rows, panels, target }
     }
+}
+
+/// The rows and panels of a task.
+pub(super) struct TaskPart {
+    pub(super) rows: Range<usize>,
+    pub(super) panels: Range<usize>,
+}
+
+/// The sizes of a product that decide how it is split.
+struct SplitSizes {
+    /// Rows.
+    m: usize,
+    panels: usize,
+    /// Panels that stay together.
+    unit: usize,
+    panel_bytes: usize,
+    /// Panels of a tile of the GEMM kernel; none for GEMV.
+    tile_panels: Option<usize>,
+    /// Bytes of a row of the left-hand side.
+    row_bytes: usize,
 }
 
 /// The grid of tasks: contiguous panels by contiguous rows. Each row and panel belongs to one task.
@@ -282,16 +287,8 @@ struct Split {
 }
 
 impl Split {
-    /// `unit`: panels that stay together. `tile_panels`: of the GEMM kernel; none for GEMV. `row_bytes`: of the left-hand
-    /// side.
-    fn new(
-        region: &Region<'_>,
-        m: usize,
-        (panels, unit): (usize, usize),
-        panel_bytes: usize,
-        tile_panels: Option<usize>,
-        row_bytes: usize,
-    ) -> Self {
+    fn new(region: &Region<'_>, sizes: &SplitSizes) -> Self {
+        let SplitSizes { m, panels, unit, panel_bytes, tile_panels, row_bytes } = *sizes;
         let wanted = region.threads() * TASKS_PER_THREAD;
         match tile_panels {
             None => {
@@ -320,139 +317,14 @@ impl Split {
         self.m.div_ceil(self.rows_per_task) * self.panels.div_ceil(self.panels_per_task)
     }
 
-    /// Rows and panels of a task. Neighbouring tasks share rows.
-    fn task(&self, task: usize) -> (Range<usize>, Range<usize>) {
+    /// The part of a task. Neighbouring tasks share rows.
+    fn task(&self, task: usize) -> TaskPart {
         let panel_parts = self.panels.div_ceil(self.panels_per_task);
         let row = task / panel_parts * self.rows_per_task;
         let panel = task % panel_parts * self.panels_per_task;
-        (row..(row + self.rows_per_task).min(self.m), panel..(panel + self.panels_per_task).min(self.panels))
-    }
-}
-
-/// Where sums go.
-#[derive(Clone, Copy)]
-pub(super) struct Target<'a> {
-    pub(super) out: &'a SharedMut<'a, f32>,
-    /// Columns of the whole product, after its gate.
-    pub(super) n: usize,
-    /// Row and column of the product that the first row of `out` and its column `first` are.
-    pub(super) origin: (usize, usize),
-    /// Column of `out` that the column of `origin` goes to.
-    pub(super) first: usize,
-    /// Columns of `out`.
-    pub(super) stride: usize,
-    pub(super) epilogue: Epilogue<'a>,
-    pub(super) kernels: &'a KernelSet,
-}
-
-impl Target<'_> {
-    /// Adds bias and residual, or applies the gate, and writes the sums to `out`: the first `panels` panels of each row of
-    /// `sums`. `row` and `panel` are the first ones.
-    ///
-    /// # Panics
-    /// When `out` has no place for them.
-    ///
-    /// # Safety
-    /// No other task may have one of the rows and one of the panels.
-    #[inline(always)]
-    pub(super) unsafe fn finish<const P: usize>(
-        &self,
-        (row, panel): (usize, usize),
-        panels: usize,
-        sums: &[[[f32; LANES]; P]],
-    ) {
-        self.kernels.finish.call(FinishArgs {
-            target: *self,
-            row,
-            panel,
-            panels,
-            sums: sums.as_flattened(),
-            sums_stride: P,
-        });
-    }
-
-    /// As [`finish`](Self::finish), with sums in registers.
-    ///
-    /// # Safety
-    /// As [`finish`](Self::finish), for `R` rows from `row` and `P` panels from `panel`.
-    #[inline(always)]
-    pub(super) unsafe fn finish_tile<S: Simd, const R: usize, const P: usize>(
-        &self,
-        s: S,
-        (row, panel): (usize, usize),
-        sums: [[S::F32; P]; R],
-    ) {
-        let mut stored = [[[0.0; LANES]; P]; R];
-        for r in 0..R {
-            for p in 0..P {
-                s.store(sums[r][p], &mut stored[r][p]);
-            }
-        }
-        // SAFETY: the clause above is that of `finish`, for the same rows and panels.
-        unsafe { self.finish((row, panel), P, &stored) };
-    }
-}
-
-/// The epilogue of all products. A kernel of its own, because otherwise every tile of every format would have a copy of it.
-pub(super) struct Finish;
-
-/// Arguments of [`Finish`].
-///
-/// Invariant, established by [`Target::finish`], which alone makes them: no other task has one of the rows and one of the
-/// panels.
-pub(super) struct FinishArgs<'a> {
-    target: Target<'a>,
-    row: usize,
-    panel: usize,
-    panels: usize,
-    /// `[rows][sums_stride]`
-    sums: &'a [[f32; LANES]],
-    sums_stride: usize,
-}
-
-impl Kernel for Finish {
-    type Args<'a> = FinishArgs<'a>;
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(s: S, args: FinishArgs<'_>) {
-        let Target { out, n, origin, first, stride, epilogue, .. } = args.target;
-        let Epilogue { bias, added, residual, gate } = epilogue;
-        for (row, sums) in (args.row..).zip(args.sums.chunks_exact(args.sums_stride)) {
-            for (panel, sum) in (args.panel..).zip(&sums[..args.panels]) {
-                // Of a gated product, the gate's panel comes before up's.
-                let column = if gate.is_some() { panel / 2 } else { panel } * LANES;
-                assert!(column < n, "panel {panel} of {n} columns");
-                let count = LANES.min(n - column);
-                let start = (row - origin.0) * stride + first + column - origin.1;
-                // SAFETY: the invariant of `FinishArgs`: no other task has this row and panel, and a gate and its up, which
-                // share a place in `out`, belong to one task and come one after the other.
-                let out = unsafe { out.slice(start, count) };
-                let mut sum = s.load(sum);
-                if let Some(bias) = bias {
-                    sum = s.add(sum, s.load_partial(&bias[panel * LANES..][..count]));
-                }
-                if let Some(Added { values, stride, first }) = added {
-                    let start = row * stride + first + panel * LANES;
-                    sum = s.add(sum, s.load_partial(&values[start..start + count]));
-                }
-                if residual {
-                    sum = s.add(sum, s.load_partial(out));
-                }
-                // The sum of the gate is where the product goes.
-                if let Some(activation) = gate
-                    && panel % 2 == 1
-                {
-                    sum = activation.gated(s, s.load_partial(out), sum);
-                }
-                s.store_partial(sum, out);
-            }
+        TaskPart {
+            rows: row..(row + self.rows_per_task).min(self.m),
+            panels: panel..(panel + self.panels_per_task).min(self.panels),
         }
     }
-}
-
-/// `rows` in chunks of at most [`CHUNK_ROWS`], of nearly equal size, multiples of `mr` except for the last.
-#[inline(always)]
-pub(super) fn row_chunk(rows: usize, mr: usize) -> usize {
-    let chunks = rows.div_ceil(CHUNK_ROWS / mr * mr).max(1);
-    rows.div_ceil(chunks).next_multiple_of(mr)
 }

@@ -11,12 +11,12 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-use super::gemm::{CHUNK_ROWS, row_chunk};
 use super::gemm_int4::{self, Int4Panels};
 use super::gemm_int8::{Gemm, Int8Args};
 use super::quantize::Int8Rows;
-use super::scale_lines::{MinimaArgs, WidenArgs};
+use super::scale_lines::{MinimaArgs, RowScales, WidenArgs};
 use super::simd::LANES;
+use super::target::{CHUNK_ROWS, TileAt, row_chunk};
 use super::tiles::{SumTile, TILE_BYTES, TILE_ROWS, Tiles};
 use super::unchecked::item;
 use super::{Kernel, Simd};
@@ -264,14 +264,14 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
             // SAFETY: `rows <= sum_rows` rows are initialised, and no step that writes them is left.
             let sums = unsafe { std::slice::from_raw_parts_mut(stage_sums, rows) };
             if kind.minimum() {
-                let lhs = (&scales[chunk * groups..], &starts[chunk * groups..]);
+                let lhs = RowScales { scales: &scales[chunk * groups..], starts: &starts[chunk * groups..] };
                 let lines = &lines[panel * panel_lines..];
                 // SAFETY: the lines are of a `Panel`, and so aligned.
                 let args = unsafe { MinimaArgs::new(kind, lines, lhs, groups, sums, count) };
                 kernels.minima.call(args);
             }
             // SAFETY: rows and panels are those of `args`: by the invariant of `Int8Args` no other task's.
-            unsafe { args.target.finish((chunk, panel), count, sums) };
+            unsafe { args.target.finish(TileAt { row: chunk, panel }, count, sums) };
             chunk += chunk_rows;
         }
         panel += PANELS;

@@ -5,8 +5,8 @@
 use std::marker::PhantomData;
 
 use super::bf16_dot::{Bf16Args, Bf16Rows};
-use super::gemm::{CHUNK_ROWS, GEMV_ROWS, row_chunk};
 use super::simd::LANES;
+use super::target::{CHUNK_ROWS, GEMV_ROWS, TileAt, row_chunk};
 use super::unchecked::array;
 use super::{Kernel, Simd};
 
@@ -136,7 +136,7 @@ unsafe fn rows_by_panels<S: Simd, D: PairDot, const MR: usize, const P: usize, c
         }
         // SAFETY: the rows are `args.rows` and, by the clause above, the panels are the task's: by the invariant of
         // `Bf16Args` no other's.
-        unsafe { args.target.finish((chunk, panel), P, &sums[..rows]) };
+        unsafe { args.target.finish(TileAt { row: chunk, panel }, P, &sums[..rows]) };
         chunk += chunk_rows;
     }
 }

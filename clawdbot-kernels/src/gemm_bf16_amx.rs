@@ -8,8 +8,8 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use super::bf16_dot::{Bf16Args, Bf16Rows, TILE_K};
-use super::gemm::{CHUNK_ROWS, row_chunk};
 use super::simd::LANES;
+use super::target::{CHUNK_ROWS, TileAt, row_chunk};
 use super::{Kernel, Simd};
 
 /// Panels of a block.
@@ -191,7 +191,7 @@ unsafe fn task<S: Simd, T: Bf16Tiles>(s: S, args: &Bf16Args<'_>) {
             // SAFETY: `rows <= block_rows` rows are initialised, and no one writes them while the slice is used.
             let sums = unsafe { std::slice::from_raw_parts(stage_sums, rows) };
             // SAFETY: rows and panels are those of `args`: by the invariant of `Bf16Args` no other task's.
-            unsafe { args.target.finish((chunk, panel), count, sums) };
+            unsafe { args.target.finish(TileAt { row: chunk, panel }, count, sums) };
             chunk += chunk_rows;
         }
         panel += PANELS;

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::gemm::{CHUNK_ROWS, GEMV_ROWS, Target, row_chunk};
 use super::simd::LANES;
+use super::target::{CHUNK_ROWS, GEMV_ROWS, Target, TileAt, row_chunk};
 use super::unchecked::{array, item};
 use super::{Kernel, Simd};
 
@@ -60,15 +60,16 @@ impl<W: FloatWeight> FloatArgs<'_, W> {
         self.k.next_multiple_of(W::BLOCK) * LANES
     }
 
-    /// Asserts that a tile of `rows` rows from `row` by `panels` panels from `panel` is inside of the task.
+    /// Asserts that a tile of `rows` by `panels` is inside of the task.
     #[inline(always)]
-    fn check_tile(&self, (row, rows): (usize, usize), (panel, panels): (usize, usize)) {
-        assert!(row >= self.rows.start && row + rows <= self.rows.end, "rows of a task");
-        assert!(panel >= self.panels.start && panel + panels <= self.panels.end, "panels of a task");
+    fn check_tile(&self, rows: Range<usize>, panels: Range<usize>) {
+        assert!(rows.start >= self.rows.start && rows.end <= self.rows.end, "rows of a task");
+        assert!(panels.start >= self.panels.start && panels.end <= self.panels.end, "panels of a task");
     }
 }
 
-/// Few rows: panels are read once, from front to back, and multiplied with up to [`GEMV_ROWS`] rows on the way.
+/// Few rows: panels are read from front to back, once from memory. Each is multiplied with up to [`GEMV_ROWS`] rows, on CPUs
+/// with few registers with four rows at a time; the second time, the panel comes from a cache.
 pub(super) struct Gemv<W>(std::marker::PhantomData<W>);
 impl<W: FloatWeight> Kernel for Gemv<W> {
     type Args<'a> = FloatArgs<'a, W>;
@@ -77,15 +78,20 @@ impl<W: FloatWeight> Kernel for Gemv<W> {
     fn run<S: Simd>(s: S, args: FloatArgs<'_, W>) {
         let mut panel = args.panels.start;
         while panel < args.panels.end {
-            // Two panels at a time give the FMA units more independent chains.
-            let two = panel + 2 <= args.panels.end;
+            // Two panels at a time give the FMA units more independent chains. With few registers, the sums of one panel
+            // and four rows are all that stay in them.
+            let many = const { S::REGISTERS >= 32 };
+            let two = panel + 2 <= args.panels.end && (many || args.rows.len() < 4);
             let mut row = args.rows.start;
             while row < args.rows.end {
-                let count = (args.rows.end - row).min(GEMV_ROWS);
-                let count = if count >= 4 { count & !3 } else { 1 };
+                let count = match args.rows.end - row {
+                    GEMV_ROWS.. if many => GEMV_ROWS,
+                    4.. => 4,
+                    _ => 1,
+                };
                 match (count, two) {
-                    (8, true) => gemv_tile::<S, W, 8, 2>(s, &args, row, panel),
-                    (8, false) => gemv_tile::<S, W, 8, 1>(s, &args, row, panel),
+                    (GEMV_ROWS, true) => gemv_tile::<S, W, GEMV_ROWS, 2>(s, &args, row, panel),
+                    (GEMV_ROWS, false) => gemv_tile::<S, W, GEMV_ROWS, 1>(s, &args, row, panel),
                     (4, true) => gemv_tile::<S, W, 4, 2>(s, &args, row, panel),
                     (4, false) => gemv_tile::<S, W, 4, 1>(s, &args, row, panel),
                     (_, true) => gemv_tile::<S, W, 1, 2>(s, &args, row, panel),
@@ -106,7 +112,7 @@ fn gemv_tile<S: Simd, W: FloatWeight, const R: usize, const P: usize>(
     row: usize,
     panel: usize,
 ) {
-    args.check_tile((row, R), (panel, P));
+    args.check_tile(row..row + R, panel..panel + P);
     let (k, panel_len) = (args.k, args.panel_len());
     // What the unchecked accesses below rest on: slices of exactly these rows and panels.
     let x = &args.x[row * k..][..R * k];
@@ -146,7 +152,7 @@ fn gemv_tile<S: Simd, W: FloatWeight, const R: usize, const P: usize>(
         }
     }
     // SAFETY: `check_tile` asserted that rows and panels are the task's, and by the invariant of `FloatArgs` no other's.
-    unsafe { args.target.finish_tile(s, (row, panel), sums) };
+    unsafe { args.target.finish_tile(s, TileAt { row, panel }, sums) };
 }
 
 /// Many rows: tiles of `MR` rows by `NP` panels; `MR` must be even.
@@ -179,7 +185,7 @@ fn rows_by_panels<S: Simd, W: FloatWeight, const MR: usize, const NP: usize>(
     args: &FloatArgs<'_, W>,
     panel: usize,
 ) {
-    args.check_tile((args.rows.start, args.rows.len()), (panel, NP));
+    args.check_tile(args.rows.clone(), panel..panel + NP);
     let (k, panel_len) = (args.k, args.panel_len());
     let mut slice = Slice([[[0.0; LANES]; NP]; SLICE_K]);
     let mut sums = [[[0.0; LANES]; NP]; CHUNK_ROWS];
@@ -221,7 +227,7 @@ fn rows_by_panels<S: Simd, W: FloatWeight, const MR: usize, const NP: usize>(
         }
         // SAFETY: the rows are `args.rows`, and `check_tile` asserted that the panels are the task's: by the invariant of
         // `FloatArgs` no other's.
-        unsafe { args.target.finish((chunk, panel), NP, &sums[..rows]) };
+        unsafe { args.target.finish(TileAt { row: chunk, panel }, NP, &sums[..rows]) };
         chunk += chunk_rows;
     }
 }

@@ -3,11 +3,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::gemm::{CHUNK_ROWS, Epilogue, GEMV_ROWS, Operands, Target};
+use super::gemm::{Operands, TaskPart};
 use super::gemm_int8::SLICE_BLOCKS;
-use super::matrix::Panels;
+use super::panels::Panels;
 use super::quantize::QuantizedRows;
 use super::simd::LANES;
+use super::target::{CHUNK_ROWS, Epilogue, GEMV_ROWS, Target};
 use super::{KernelSet, PackedMatrix, Result};
 use crate::memory::SharedMut;
 use crate::threads::Region;
@@ -21,12 +22,27 @@ const PANELS: usize = 2 * COLUMNS / LANES;
 pub fn takes_gated(m: usize, rhs: &PackedMatrix, next: &PackedMatrix) -> bool {
     let group = |matrix: &PackedMatrix| match matrix.panels {
         Panels::Joined(_) => None,
-        _ => matrix.format().activations().map(|(group, _)| group),
+        _ => matrix.format().activations().map(|format| format.group),
     };
     m > GEMV_ROWS
         && next.k() >= COLUMNS
         && group(rhs).is_some_and(|group| group <= 4 * SLICE_BLOCKS)
         && group(next).is_some_and(|group| COLUMNS.is_multiple_of(group))
+}
+
+/// The operands of [`gemm_gated`].
+#[derive(Clone, Copy)]
+pub struct GatedProduct<'a> {
+    /// `[m, k]`
+    pub lhs: &'a QuantizedRows,
+    /// Rows.
+    pub m: usize,
+    /// A gate and an up projection.
+    pub rhs: &'a PackedMatrix,
+    /// With a gate.
+    pub epilogue: Epilogue<'a>,
+    /// What the result is multiplied by next.
+    pub next: &'a PackedMatrix,
 }
 
 /// `to` becomes the quantized form of `activation(gate) * up`, `[m, k of next]`: the same bits as from
@@ -38,18 +54,14 @@ pub fn takes_gated(m: usize, rhs: &PackedMatrix, next: &PackedMatrix) -> bool {
 /// # Panics
 /// When [`takes_gated`] says no, a shape does not fit, `epilogue` has no gate, or `buffer` has less than
 /// `128 * min(m, 128)` elements.
-#[expect(clippy::too_many_arguments, reason = "the operands of a product, and where it goes")]
 pub fn gemm_gated(
     kernels: &KernelSet,
     region: &Region<'_>,
-    lhs: &QuantizedRows,
-    m: usize,
-    rhs: &PackedMatrix,
-    epilogue: Epilogue<'_>,
-    next: &PackedMatrix,
+    product: GatedProduct<'_>,
     buffer: &mut [f32],
     to: &mut QuantizedRows,
 ) -> Result<()> {
+    let GatedProduct { lhs, m, rhs, epilogue, next } = product;
     let n = next.k();
     assert!(
         takes_gated(m, rhs, next) && PackedMatrix::gated_columns(n) == Some(rhs.n()),
@@ -57,13 +69,13 @@ pub fn gemm_gated(
     );
     assert!(epilogue.gate.is_some() && epilogue.bias.is_none_or(|bias| bias.len() == rhs.n()));
     assert!(epilogue.added.is_none_or(|added| added.fits(m, rhs.n())), "added: [{m}, {}]", rhs.n());
-    let (group, rotated) = next.format().activations().expect("checked above");
+    let format = next.format().activations().expect("checked above");
     let operands = Operands::new(lhs, m, rhs).expect("checked above");
     let rows = m.div_ceil(m.div_ceil(CHUNK_ROWS)).next_multiple_of(8);
     let each = rows.min(m) * COLUMNS;
     let threads = region.threads().min(buffer.len() / each);
     assert!(threads > 0, "expected a buffer of {each} elements, found {}", buffer.len());
-    let writer = to.writer(m, n, group, rotated)?;
+    let writer = to.writer(m, n, format)?;
     let panels = rhs.n().div_ceil(LANES);
     let (parts, columns) = (m.div_ceil(rows), n.div_ceil(COLUMNS));
     let buffer = SharedMut::new(buffer);
@@ -84,15 +96,16 @@ pub fn gemm_gated(
             let target = Target {
                 out: &out,
                 n,
-                origin: (first_row, first),
+                origin_row: first_row,
+                origin_column: first,
                 first: 0,
                 stride: COLUMNS,
                 epilogue,
                 kernels,
             };
             let panel = first / COLUMNS * PANELS;
-            let task_panels = panel..panels.min(panel + PANELS);
-            kernels.int8_gemm.call(operands.args((first_row..end_row, task_panels), target));
+            let part = TaskPart { rows: first_row..end_row, panels: panel..panels.min(panel + PANELS) };
+            kernels.int8_gemm.call(operands.args(part, target));
             for row in first_row..end_row {
                 let x = &staged[(row - first_row) * COLUMNS..][..end - first];
                 // SAFETY: `next_task` gives each `task` to one thread, and tasks differ in the rows or in the columns.

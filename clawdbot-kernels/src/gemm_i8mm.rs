@@ -7,12 +7,12 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::gemm::{CHUNK_ROWS, row_chunk};
 use super::gemm_int4::{self, Int4Panels};
 use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
 use super::quantize::Int8Rows;
-use super::scale_lines::{MinimaArgs, WidenArgs};
+use super::scale_lines::{MinimaArgs, RowScales, WidenArgs};
 use super::simd::LANES;
+use super::target::{CHUNK_ROWS, TileAt, row_chunk};
 use super::unchecked::{array, item};
 use super::{Kernel, Simd};
 
@@ -124,14 +124,14 @@ unsafe fn rows_by_panel<S: Simd>(s: S, args: &Int8Args<'_>, panel: usize) {
             }
         }
         if kind.minimum() {
-            let lhs = (&scales[chunk * groups..], &starts[chunk * groups..]);
+            let lhs = RowScales { scales: &scales[chunk * groups..], starts: &starts[chunk * groups..] };
             // SAFETY: the lines are of a `Panel`, and so aligned.
             let minima = unsafe { MinimaArgs::new(kind, lines, lhs, groups, &mut sums[..rows], 1) };
             kernels.minima.call(minima);
         }
         // SAFETY: the rows are `args.rows` and, by the clause above, the panel is the task's: by the invariant of `Int8Args` no
         // other's.
-        unsafe { args.target.finish((chunk, panel), 1, &sums[..rows]) };
+        unsafe { args.target.finish(TileAt { row: chunk, panel }, 1, &sums[..rows]) };
         chunk += chunk_rows;
     }
 }

@@ -10,12 +10,11 @@
 
 use std::ops::Range;
 
-use super::gemm::Target;
-use super::gemm_int8::tile_panels;
-use super::int4::GroupScales;
+use super::group_scales::GroupScales;
 use super::quantize::Int8Rows;
 use super::scale_lines::{ScaleLines, for_scales, row_total};
 use super::simd::LANES;
+use super::target::{Target, TileAt, tile_panels};
 use super::unchecked::{array, item};
 use super::{Kernel, Simd};
 
@@ -52,11 +51,11 @@ impl Int4Args<'_> {
         self.lines.div_ceil(self.group / 8)
     }
 
-    /// Asserts that a tile of `rows` rows from `row` by `panels` panels from `panel` is inside of the task.
+    /// Asserts that a tile of `rows` by `panels` is inside of the task.
     #[inline(always)]
-    fn check_tile(&self, (row, rows): (usize, usize), (panel, panels): (usize, usize)) {
-        assert!(row >= self.rows.start && row + rows <= self.rows.end, "rows of a task");
-        assert!(panel >= self.panels.start && panel + panels <= self.panels.end, "panels of a task");
+    fn check_tile(&self, rows: Range<usize>, panels: Range<usize>) {
+        assert!(rows.start >= self.rows.start && rows.end <= self.rows.end, "rows of a task");
+        assert!(panels.start >= self.panels.start && panels.end <= self.panels.end, "panels of a task");
     }
 }
 
@@ -125,7 +124,7 @@ fn gemv_tile<S: Simd, K: ScaleLines, const R: usize, const P: usize>(
     row: usize,
     panel: usize,
 ) {
-    args.check_tile((row, R), (panel, P));
+    args.check_tile(row..row + R, panel..panel + P);
     let (lines, group_lines, groups) = (args.lines, args.group / 8, args.groups());
     let scale_lines = args.rhs.kind.lines(groups);
     // What the unchecked accesses below rest on: slices of exactly these rows and panels.
@@ -193,7 +192,7 @@ fn gemv_tile<S: Simd, K: ScaleLines, const R: usize, const P: usize>(
         }
     }
     // SAFETY: `check_tile` asserted that rows and panels are the task's, and by the invariant of `Int4Args` no other's.
-    unsafe { args.target.finish_tile(s, (row, panel), sums) };
+    unsafe { args.target.finish_tile(s, TileAt { row, panel }, sums) };
 }
 
 /// Unpacks lines of panel codes, less `zero` (wrapping), to int8 k-blocks, every `step` blocks.

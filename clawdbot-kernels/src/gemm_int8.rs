@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use super::gemm::{CHUNK_ROWS, GEMV_ROWS, Target, row_chunk};
 use super::gemm_int4::{self, Int4Panels};
-use super::int4::GroupScales;
+use super::group_scales::GroupScales;
 use super::quantize::Int8Rows;
-use super::scale_lines::{MinimaArgs, ScaleLines, WidenArgs, for_scales, row_total};
+use super::scale_lines::{MinimaArgs, RowScales, ScaleLines, WidenArgs, for_scales, row_total};
 use super::simd::LANES;
+use super::target::{CHUNK_ROWS, GEMV_ROWS, Target, TileAt, row_chunk, tile_panels};
 use super::unchecked::{array, item};
 use super::{Kernel, Simd};
 
@@ -73,11 +73,11 @@ impl Int8Args<'_> {
         }
     }
 
-    /// Asserts that a tile of `rows` rows from `row` by `panels` panels from `panel` is inside of the task.
+    /// Asserts that a tile of `rows` by `panels` is inside of the task.
     #[inline(always)]
-    fn check_tile(&self, (row, rows): (usize, usize), (panel, panels): (usize, usize)) {
-        assert!(row >= self.rows.start && row + rows <= self.rows.end, "rows of a task");
-        assert!(panel >= self.panels.start && panel + panels <= self.panels.end, "panels of a task");
+    fn check_tile(&self, rows: Range<usize>, panels: Range<usize>) {
+        assert!(rows.start >= self.rows.start && rows.end <= self.rows.end, "rows of a task");
+        assert!(panels.start >= self.panels.start && panels.end <= self.panels.end, "panels of a task");
     }
 }
 
@@ -103,12 +103,6 @@ impl Kernel for Gemv {
             panel += panels;
         }
     }
-}
-
-/// Panels of the next tile: two where there are registers for them.
-#[inline(always)]
-pub(super) fn tile_panels<S: Simd>(panels: Range<usize>) -> usize {
-    if S::REGISTERS >= 32 && panels.len() >= 2 { 2 } else { 1 }
 }
 
 /// Some rows from `row` by one or two panels; returns how many rows. `STORED`: scales are not bf16.
@@ -160,7 +154,7 @@ fn gemv_tile<S: Simd, const STORED: bool, const R: usize, const P: usize, const 
     row: usize,
     panel: usize,
 ) {
-    args.check_tile((row, R), (panel, P));
+    args.check_tile(row..row + R, panel..panel + P);
     let (k_blocks, group_blocks, groups) = (args.k_blocks, args.group_blocks(), args.groups());
     let scale_lines = if STORED { args.kind.lines(groups) } else { groups };
     // What the unchecked accesses below rest on: slices of exactly these rows and panels.
@@ -255,7 +249,7 @@ fn gemv_tile<S: Simd, const STORED: bool, const R: usize, const P: usize, const 
         }
     }
     // SAFETY: `check_tile` asserted that rows and panels are the task's, and by the invariant of `Int8Args` no other's.
-    unsafe { args.target.finish_tile(s, (row, panel), sums) };
+    unsafe { args.target.finish_tile(s, TileAt { row, panel }, sums) };
 }
 
 /// Many rows: tiles of `MR` rows (a multiple of 4) by `NP` panels.
@@ -296,7 +290,7 @@ struct Slice<const NP: usize> {
 /// All rows of the task by `NP` panels.
 #[inline(always)]
 fn rows_by_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &Int8Args<'_>, panel: usize) {
-    args.check_tile((args.rows.start, args.rows.len()), (panel, NP));
+    args.check_tile(args.rows.clone(), panel..panel + NP);
     let Int8Rows { codes, stride, scales, starts } = args.lhs;
     let (k_blocks, group_blocks, groups) = (args.k_blocks, args.group_blocks(), args.groups());
     let ((lines, kind), kernels) = (args.scale_lines(), args.target.kernels);
@@ -360,14 +354,14 @@ fn rows_by_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &Int8Ar
         }
         if kind.minimum() {
             let lines = &lines[panel * panel_lines..];
-            let lhs = (&scales[chunk * groups..], &starts[chunk * groups..]);
+            let lhs = RowScales { scales: &scales[chunk * groups..], starts: &starts[chunk * groups..] };
             // SAFETY: the lines are of a `Panel`, and so aligned.
             let args = unsafe { MinimaArgs::new(kind, lines, lhs, groups, &mut sums[..rows], NP) };
             kernels.minima.call(args);
         }
         // SAFETY: the rows are `args.rows`, and `check_tile` asserted that the panels are the task's: by the invariant of
         // `Int8Args` no other's.
-        unsafe { args.target.finish((chunk, panel), NP, &sums[..rows]) };
+        unsafe { args.target.finish(TileAt { row: chunk, panel }, NP, &sums[..rows]) };
         chunk += chunk_rows;
     }
 }

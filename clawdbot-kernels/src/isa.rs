@@ -1,25 +1,9 @@
 //! The instruction sets: one feature list each, which feeds the detector and the compiler.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use super::{Kernel, KernelSet, kernel_set, slot};
-use crate::simd::Scalar;
 
-/// Kernels for any CPU.
-pub(super) mod scalar {
-    use super::*;
-
-    /// # Safety
-    /// None: this is unsafe to be called as the entries of other instruction sets are.
-    unsafe fn entry<K: Kernel>(args: K::Args<'_>) -> K::Output {
-        K::run(Scalar, args)
-    }
-
-    pub(crate) const SET: KernelSet = kernel_set!("scalar", "any", entry, int8: 4 x 1, float: 2 x 1);
-    pub(crate) static KERNELS: KernelSet = SET;
-
-    pub(crate) fn detected() -> bool {
-        true
-    }
-}
+pub(super) mod scalar;
 
 /// An ISA: `entry` compiles a kernel with the features, `detected` asks the CPU for the same features.
 macro_rules! isa {

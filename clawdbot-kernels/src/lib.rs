@@ -22,6 +22,7 @@ mod bf16_dot;
 mod codes;
 mod dispatch;
 mod error;
+mod format;
 mod gemm;
 #[cfg(any(target_arch = "x86_64", test))]
 mod gemm_amx;
@@ -35,6 +36,7 @@ mod gemm_gated;
 mod gemm_i8mm;
 mod gemm_int4;
 mod gemm_int8;
+mod group_scales;
 mod hadamard;
 mod int4;
 mod isa;
@@ -42,6 +44,7 @@ mod limits;
 mod matrix;
 pub mod memory;
 mod packing;
+mod panels;
 mod parts;
 mod quantize;
 mod recurrent;
@@ -59,6 +62,7 @@ pub mod simd;
     reason = "a module of several test crates"
 )]
 mod skipped;
+mod target;
 #[cfg(test)]
 mod tests;
 pub mod threads;
@@ -71,15 +75,18 @@ pub use activation::Activation;
 pub use bf16_dot::RoundedRows;
 pub use dispatch::{RefusedSet, available, named, refused, select};
 pub use error::{Error, Result};
-pub use gemm::{Added, Epilogue, Lhs, gemm, gemm_columns};
-pub use gemm_gated::{gemm_gated, takes_gated};
-pub use int4::{GroupScales, StoredScale};
-pub use matrix::{ComputeFormat, PackedMatrix, RowSource};
+pub use format::ComputeFormat;
+pub use gemm::{Lhs, OutColumns, gemm, gemm_columns};
+pub use gemm_gated::{GatedProduct, gemm_gated, takes_gated};
+pub use group_scales::{GroupScales, StoredScale};
+pub use packing::RowSource;
+pub use panels::PackedMatrix;
 pub use parts::{PanelElement, PanelPart, PanelSource};
-pub use quantize::{QuantizedRows, ROTATED_GROUPS};
+pub use quantize::{ActivationFormat, QuantizedRows, ROTATED_GROUPS};
 pub use recurrent::{ConvArgs, DeltaArgs};
-pub use rope::RotateArgs;
+pub use rope::{HeadNorms, RotaryPairs, RotateArgs};
 pub use simd::Simd;
+pub use target::{Added, Epilogue};
 
 /// A function that is compiled once per ISA. `run` must be `#[inline(always)]`.
 pub trait Kernel {
@@ -122,7 +129,7 @@ pub struct KernelSet {
     pub float_gemm_name: &'static str,
     tile_panels: TilePanels,
     /// The epilogue of all products.
-    finish: Slot<gemm::Finish>,
+    finish: Slot<target::Finish>,
     scale_lines: Slot<scale_lines::Widen>,
     minima: Slot<scale_lines::AddMinima>,
     int8_gemm: Slot<gemm_int8::Gemv>,
@@ -194,7 +201,7 @@ macro_rules! kernel_set {
             int8_gemm_name: concat!($arch, "-int8-", $name, "-", $mr, "x", $np, "x16"),
             float_gemm_name: concat!($arch, "-f32-", $name, "-", $fmr, "x", $fnp, "x16"),
             tile_panels: $crate::TilePanels { int8: $np, float: $fnp },
-            finish: slot!($entry, gemm::Finish),
+            finish: slot!($entry, target::Finish),
             scale_lines: slot!($entry, scale_lines::Widen),
             minima: slot!($entry, scale_lines::AddMinima),
             int8_gemm: slot!($entry, gemm_int8::Gemm<$mr, $np>),

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! int8  K4N16   4 k x 16 columns = 64 bytes    k padded to 4; scales [panel][group][16] bf16 next to it
-//! int4  K8N16   8 k x 16 columns = 64 bytes    k padded to 8; scales [panel][line][16] next to it, see `int4.rs`
+//! int4  K8N16   8 k x 16 columns = 64 bytes    k padded to 8; scales [panel][line][16] next to it, see `group_scales.rs`
 //! bf16  K2N16   2 k x 16 columns = 64 bytes    k padded to 2
 //! f32   K1N16   1 k x 16 columns = 64 bytes
 //! ```
@@ -14,170 +14,16 @@
 //! `amax / 127` rounded up to bf16, a code is `w / scale` rounded half to even, in -127..=127. Groups whose scale would be
 //! subnormal are zeros.
 
-use std::ops::Range;
-
-use super::codes::{self, CodePanels, Coding, Int4Codes, Int8Codes};
-use super::int4::{GroupScales, StoredScale};
-use super::packing::{PanelOrder, Rows};
-use super::quantize::{ROTATED_GROUPS, groups};
+use super::codes::{self, Int4Codes, Int8Codes};
+use super::format::{Coding, ComputeFormat, Sizes};
+use super::group_scales::GroupScales;
+use super::packing::{PanelOrder, RowSource, Rows};
+use super::panels::{CodePanels, PackedMatrix, Panels};
 use super::simd::LANES;
 use super::{KernelSet, Result};
 use crate::error::Error;
-use crate::memory::{AlignedBuf, Panel};
+use crate::memory::AlignedBuf;
 use crate::threads::Region;
-
-/// Largest int8 group: sums of products of codes stay within i32.
-pub(crate) const MAX_GROUP: usize = 1 << 16;
-
-/// What the weights of a [`PackedMatrix`] are, and how they are multiplied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ComputeFormat {
-    /// Symmetric int8 per group of `group` weights along k; activations quantized to int8 in the same way.
-    Int8 {
-        /// A multiple of 4, at most `MAX_GROUP`; of rotated weights, one of [`ROTATED_GROUPS`].
-        group: usize,
-        /// Whether weights and activations are rotated before they are quantized: see `hadamard.rs`.
-        rotated: bool,
-    },
-    /// int8 codes and scales as a file has them; activations quantized to int8 in groups of the same size.
-    Stored8 {
-        /// A multiple of 4, at most `MAX_GROUP`.
-        group: usize,
-        /// What the codes stand for.
-        scales: GroupScales,
-    },
-    /// int4 per group of `group` weights along k; activations quantized to int8 in groups of the same size.
-    Int4 {
-        /// A multiple of 8, at most `MAX_GROUP`.
-        group: usize,
-        /// What the codes stand for.
-        scales: GroupScales,
-        /// As [`Int8`](Self::Int8); only with [`GroupScales::Bf16`].
-        rotated: bool,
-    },
-    /// bf16 weights, f32 activations and sums.
-    Bf16,
-    /// f32 throughout.
-    F32,
-}
-
-impl ComputeFormat {
-    /// The group in which activations are quantized to int8, and whether they are rotated first; none where they stay f32.
-    pub fn activations(self) -> Option<(usize, bool)> {
-        self.coding().map(|coding| (coding.group, coding.rotated))
-    }
-}
-
-/// Where rows of weights come from.
-pub trait RowSource: Send + Sync {
-    /// Rows: output columns of the product.
-    fn rows(&self) -> usize;
-    /// Weights per row: k.
-    fn cols(&self) -> usize;
-    /// Reads rows `rows` as they are stored, each of the same number of bytes, to `buffer`, whose contents are replaced. A
-    /// source that computes its rows leaves the buffer empty.
-    ///
-    /// # Errors
-    /// When they cannot be read.
-    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
-        let _ = rows;
-        buffer.clear();
-        Ok(())
-    }
-    /// Writes row `row` to `out`, `[cols]`. `stored` are its bytes from [`fetch`](Self::fetch).
-    fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]);
-    /// The format in which the codes and scales of the source are computed with as they are stored; none where it has no
-    /// codes, or they must be converted.
-    fn own_format(&self) -> Option<ComputeFormat> {
-        None
-    }
-    /// Writes the codes, `[cols]` (of int4 in 0..=15), and appends the scales, one for each group, of a source with a format
-    /// of its own.
-    ///
-    /// # Errors
-    /// `InvalidWeights` for codes or scales that the format does not allow.
-    fn read_codes(
-        &self,
-        row: usize,
-        stored: &[u8],
-        codes: &mut [i8],
-        scales: &mut Vec<StoredScale>,
-    ) -> Result<()> {
-        let _ = (stored, codes, scales);
-        Err(Error::Internal(format!("row {row} is not stored as codes")))
-    }
-}
-
-/// Panels of one format.
-pub(super) enum Panels {
-    Int8(CodePanels<i8>),
-    Int4(CodePanels<u8>),
-    Bf16(Panel<u16>),
-    F32(Panel<f32>),
-    /// Matrices of the same k in formats of their own, one after the other.
-    Joined(Vec<PackedMatrix>),
-}
-
-/// Weights `[n, k]` in panels.
-pub struct PackedMatrix {
-    pub(super) n: usize,
-    pub(super) k: usize,
-    pub(super) panels: Panels,
-}
-
-/// Elements of the data and of the scales of a packed matrix.
-pub(super) struct Sizes {
-    pub(super) data: usize,
-    pub(super) scales: usize,
-}
-
-impl Sizes {
-    pub(super) fn of(format: ComputeFormat, n: usize, k: usize) -> Result<Self> {
-        if let Some((group, true)) = format.activations()
-            && !ROTATED_GROUPS.contains(&group)
-        {
-            return Err(Error::InvalidArgument(format!(
-                "group of rotated weights: expected one of {ROTATED_GROUPS:?}, found {group}"
-            )));
-        }
-        if let ComputeFormat::Int8 { group, .. } | ComputeFormat::Stored8 { group, .. } = format
-            && (group == 0 || !group.is_multiple_of(4) || group > MAX_GROUP)
-        {
-            return Err(Error::InvalidArgument(format!(
-                "int8 group: expected a multiple of 4 in 4..={MAX_GROUP}, found {group}"
-            )));
-        }
-        if let ComputeFormat::Int4 { group, .. } = format
-            && (group == 0 || !group.is_multiple_of(8) || group > MAX_GROUP)
-        {
-            return Err(Error::InvalidArgument(format!(
-                "int4 group: expected a multiple of 8 in 8..={MAX_GROUP}, found {group}"
-            )));
-        }
-        let sizes = || {
-            let columns = n.checked_next_multiple_of(LANES)?;
-            let lines = match format.coding() {
-                Some(coding) => coding.scales.checked_lines(groups(k, coding.group))?,
-                None => 0,
-            };
-            let k_padded = match format {
-                ComputeFormat::Int8 { .. } | ComputeFormat::Stored8 { .. } => {
-                    k.checked_next_multiple_of(4)?
-                }
-                // A byte for two weights.
-                ComputeFormat::Int4 { .. } => k.checked_next_multiple_of(8)? / 2,
-                ComputeFormat::Bf16 => k.checked_next_multiple_of(2)?,
-                ComputeFormat::F32 => k,
-            };
-            let scales = columns.checked_mul(lines)?;
-            // In bytes it must fit as well.
-            columns.checked_mul(k_padded)?.checked_mul(4).map(|bytes| Sizes { data: bytes / 4, scales })
-        };
-        sizes().ok_or_else(|| {
-            Error::out_of_memory(format!("a matrix of {n} x {k} weights does not fit into memory"))
-        })
-    }
-}
 
 impl PackedMatrix {
     /// Bytes that a packed `[n, k]` takes.

@@ -1,16 +1,58 @@
 //! Packs rows of sources into panels: quantized, converted, or as they are stored.
 
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use super::codes::{CodeLayout, CodePanels, Coding, WeightRow};
-use super::int4::{GroupScales, put_scales};
-use super::matrix::{ComputeFormat, Panels, RowSource, Sizes};
-use super::quantize::groups;
+use super::codes::CodeLayout;
+use super::format::{Coding, ComputeFormat, Sizes};
+use super::group_scales::{GroupScales, ScalesPlace, StoredScale, put_scales};
+use super::panels::{CodePanels, Panels, interleave};
+use super::quantize::{WeightRow, groups};
 use super::simd::LANES;
 use super::{KernelSet, Result};
 use crate::error::Error;
 use crate::memory::{AlignedBuf, Pod};
 use crate::threads::Region;
+
+/// Where rows of weights come from.
+pub trait RowSource: Send + Sync {
+    /// Rows: output columns of the product.
+    fn rows(&self) -> usize;
+    /// Weights per row: k.
+    fn cols(&self) -> usize;
+    /// Reads rows `rows` as they are stored, each of the same number of bytes, to `buffer`, whose contents are replaced. A
+    /// source that computes its rows leaves the buffer empty.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn fetch(&self, rows: Range<usize>, buffer: &mut Vec<u8>) -> Result<()> {
+        let _ = rows;
+        buffer.clear();
+        Ok(())
+    }
+    /// Writes row `row` to `out`, `[cols]`. `stored` are its bytes from [`fetch`](Self::fetch).
+    fn read_row(&self, row: usize, stored: &[u8], out: &mut [f32]);
+    /// The format in which the codes and scales of the source are computed with as they are stored; none where it has no
+    /// codes, or they must be converted.
+    fn own_format(&self) -> Option<ComputeFormat> {
+        None
+    }
+    /// Writes the codes, `[cols]` (of int4 in 0..=15), and appends the scales, one for each group, of a source with a format
+    /// of its own.
+    ///
+    /// # Errors
+    /// `InvalidWeights` for codes or scales that the format does not allow.
+    fn read_codes(
+        &self,
+        row: usize,
+        stored: &[u8],
+        codes: &mut [i8],
+        scales: &mut Vec<StoredScale>,
+    ) -> Result<()> {
+        let _ = (stored, codes, scales);
+        Err(Error::Internal(format!("row {row} is not stored as codes")))
+    }
+}
 
 /// The rows of several sources, numbered consecutively.
 pub(super) struct Rows<'a> {
@@ -101,7 +143,8 @@ impl Rows<'_> {
                         stored_scales.clear();
                         source.read_codes(index, stored, row_codes, &mut stored_scales)?;
                         L::check(index, row_codes)?;
-                        return put_scales(kind, scales, (index, column, groups), &stored_scales);
+                        let place = ScalesPlace { row: index, column, groups };
+                        return put_scales(kind, scales, place, &stored_scales);
                     }
                     check_quantizable(kind, index)?;
                     source.read_row(index, stored, &mut row);
@@ -167,22 +210,6 @@ fn check_quantizable(kind: GroupScales, row: usize) -> Result<()> {
     match kind {
         GroupScales::Bf16 => Ok(()),
         _ => Err(Error::Internal(format!("row {row}: expected stored codes with {kind:?} scales"))),
-    }
-}
-
-/// 16 rows, one after another, to k-blocks of `KB` consecutive elements of each row.
-pub(super) fn interleave<T: Pod, const KB: usize>(rows: &[T], panel: &mut [T]) {
-    let blocks = rows.len() / LANES / KB;
-    let (rows, panel) = (rows.as_chunks::<KB>().0, panel.as_chunks_mut::<KB>().0);
-    // Strips of k short enough for the panel's lines to stay in the first-level cache while all rows are written to them.
-    const STRIP: usize = 128;
-    for strip in (0..blocks).step_by(STRIP) {
-        for column in 0..LANES {
-            let row = &rows[column * blocks..][..blocks];
-            for block in strip..(strip + STRIP).min(blocks) {
-                panel[block * LANES + column] = row[block];
-            }
-        }
     }
 }
 

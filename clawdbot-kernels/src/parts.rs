@@ -1,7 +1,8 @@
 //! Packed matrices as arrays in files: the same bytes as in memory, so that mapped files are used in place.
 
-use super::codes::{CodeLayout, CodePanels, Coding, Int4Codes, Int8Codes};
-use super::matrix::{Panels, Sizes};
+use super::codes::{CodeLayout, Int4Codes, Int8Codes};
+use super::format::{Coding, Sizes};
+use super::panels::{CodePanels, Panels};
 use super::quantize::groups;
 use super::simd::LANES;
 use super::{ComputeFormat, GroupScales, PackedMatrix, Result};

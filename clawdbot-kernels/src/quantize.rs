@@ -1,6 +1,5 @@
 //! Symmetric int8 quantization of rows, in groups along k.
 
-use super::codes::WeightRow;
 use super::hadamard::{ROTATED_BLOCK, hadamard, hadamard_row};
 use super::simd::LANES;
 use super::{Kernel, KernelSet, Result, RoundedRows, Simd};
@@ -16,6 +15,15 @@ pub const ROTATED_GROUPS: &[usize] = &[16, 32, 64, 128, 256];
 /// The largest of them.
 const MAX_ROTATED_GROUP: usize = 256;
 
+/// How activations are quantized to int8: symmetrically, with a scale for each group of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ActivationFormat {
+    /// Activations along k that share a scale: a multiple of 4; of rotated ones, one of [`ROTATED_GROUPS`].
+    pub group: usize,
+    /// Whether rows are rotated before they are quantized: see `hadamard.rs`.
+    pub rotated: bool,
+}
+
 /// Groups of `group` in a row of `k`.
 pub(super) fn groups(k: usize, group: usize) -> usize {
     k.div_ceil(group)
@@ -30,8 +38,7 @@ pub(super) fn groups(k: usize, group: usize) -> usize {
 pub struct QuantizedRows {
     m: usize,
     k: usize,
-    group: usize,
-    rotated: bool,
+    format: ActivationFormat,
     /// `[m, stride]`, zeros beyond k.
     codes: AlignedBuf<i8>,
     /// `[m, groups]`.
@@ -45,8 +52,7 @@ pub struct QuantizedRows {
 /// Writes [`QuantizedRows`] from several tasks.
 pub(super) struct RowWriter<'a> {
     k: usize,
-    group: usize,
-    rotated: bool,
+    format: ActivationFormat,
     codes: SharedMut<'a, i8>,
     scales: SharedMut<'a, f32>,
     starts: SharedMut<'a, i32>,
@@ -61,7 +67,7 @@ impl RowWriter<'_> {
     /// # Safety
     /// No other task may write one of these columns of this row.
     pub(super) unsafe fn write(&self, kernels: &KernelSet, row: usize, first: usize, x: &[f32]) {
-        let Self { k, group, rotated, .. } = *self;
+        let Self { k, format: ActivationFormat { group, rotated }, .. } = *self;
         let (stride, groups) = (QuantizedRows::stride(k), groups(k, group));
         // With whole groups of the row, the parts of two tasks are as disjoint as their columns.
         assert!(first.is_multiple_of(group) && first + x.len() <= k, "columns {first}.. of {k}");
@@ -92,15 +98,13 @@ pub(super) struct Int8Rows<'a> {
 }
 
 impl QuantizedRows {
-    /// Quantizes `x`, `[m, k]`, in groups of `group` (a multiple of 4; one of [`ROTATED_GROUPS`] when the rows are to be
-    /// rotated first).
+    /// Quantizes `x`, `[m, k]`.
     ///
     /// # Errors
     /// `OutOfMemory` without memory.
     ///
     /// # Panics
     /// When `x` is not `m * k` long.
-    #[expect(clippy::too_many_arguments, reason = "a matrix by its parts")]
     pub fn quantize(
         &mut self,
         kernels: &KernelSet,
@@ -108,11 +112,10 @@ impl QuantizedRows {
         x: &[f32],
         m: usize,
         k: usize,
-        group: usize,
-        rotated: bool,
+        format: ActivationFormat,
     ) -> Result<()> {
         assert_eq!(x.len(), m * k, "x: [{m}, {k}]");
-        let writer = self.writer(m, k, group, rotated)?;
+        let writer = self.writer(m, k, format)?;
         if m * k == 0 {
             return Ok(());
         }
@@ -131,13 +134,8 @@ impl QuantizedRows {
     ///
     /// # Errors
     /// `OutOfMemory` without memory.
-    pub(super) fn writer(
-        &mut self,
-        m: usize,
-        k: usize,
-        group: usize,
-        rotated: bool,
-    ) -> Result<RowWriter<'_>> {
+    pub(super) fn writer(&mut self, m: usize, k: usize, format: ActivationFormat) -> Result<RowWriter<'_>> {
+        let ActivationFormat { group, rotated } = format;
         assert!(!rotated || ROTATED_GROUPS.contains(&group), "rotated rows in groups of {group}");
         let (stride, groups) = (Self::stride(k), groups(k, group));
         let too_many = || Error::out_of_memory(format!("[{m}, {k}] activations do not fit into memory"));
@@ -147,11 +145,10 @@ impl QuantizedRows {
         self.codes.reserve(rows.checked_mul(stride).ok_or_else(too_many)?)?;
         self.scales.reserve(rows.checked_mul(groups).ok_or_else(too_many)?)?;
         self.starts.reserve(rows.checked_mul(groups).ok_or_else(too_many)?)?;
-        (self.m, self.k, self.group, self.rotated) = (m, k, group, rotated);
+        (self.m, self.k, self.format) = (m, k, format);
         Ok(RowWriter {
             k,
-            group,
-            rotated,
+            format,
             codes: SharedMut::new(&mut self.codes),
             scales: SharedMut::new(&mut self.scales),
             starts: SharedMut::new(&mut self.starts),
@@ -166,9 +163,9 @@ impl QuantizedRows {
         m.checked_add(SPARE_ROWS)?.checked_mul(row).map(|bytes| bytes as u64)
     }
 
-    /// Whether these are `m` rows of `k`, quantized with that group and rotation.
-    pub fn are(&self, m: usize, k: usize, (group, rotated): (usize, bool)) -> bool {
-        (self.m, self.k, self.group, self.rotated) == (m, k, group, rotated)
+    /// Whether these are `m` rows of `k`, quantized in that format.
+    pub fn are(&self, m: usize, k: usize, format: ActivationFormat) -> bool {
+        (self.m, self.k, self.format) == (m, k, format)
     }
 
     /// Drops the rows, but keeps the memory.
@@ -189,8 +186,8 @@ impl QuantizedRows {
         m: usize,
         rows: impl Iterator<Item = usize>,
     ) -> Result<()> {
-        let QuantizedRows { k, group, rotated, .. } = *from;
-        let (stride, groups) = (Self::stride(k), groups(k, group));
+        let QuantizedRows { k, format, .. } = *from;
+        let (stride, groups) = (Self::stride(k), groups(k, format.group));
         self.m = 0;
         // No more than `from` has, and there it was possible.
         self.codes.reserve((m + SPARE_ROWS) * stride)?;
@@ -203,7 +200,7 @@ impl QuantizedRows {
             self.scales[to..][..groups].copy_from_slice(&from.scales[row..][..groups]);
             self.starts[to..][..groups].copy_from_slice(&from.starts[row..][..groups]);
         }
-        (self.m, self.k, self.group, self.rotated) = (m, k, group, rotated);
+        (self.m, self.k, self.format) = (m, k, format);
         Ok(())
     }
 
@@ -214,15 +211,17 @@ impl QuantizedRows {
     }
 
     /// # Panics
-    /// When the rows are not `[m, k]` in groups of `group`.
-    pub(super) fn rows(&self, m: usize, k: usize, group: usize, rotated: bool) -> Int8Rows<'_> {
+    /// When there are fewer than `m` rows, or they are not of `k` in that format.
+    pub(super) fn rows(&self, m: usize, k: usize, format: ActivationFormat) -> Int8Rows<'_> {
         assert!(
-            self.m >= m && self.k == k && self.group == group && self.rotated == rotated,
-            "quantized rows: expected [{m}, {k}] by {group}, found [{}, {}] by {} (rotated: {rotated}, {})",
+            self.m >= m && self.k == k && self.format == format,
+            "quantized rows: expected [{m}, {k}] by {}, found [{}, {}] by {} (rotated: {}, {})",
+            format.group,
             self.m,
             self.k,
-            self.group,
-            self.rotated
+            self.format.group,
+            format.rotated,
+            self.format.rotated
         );
         Int8Rows { codes: &self.codes, stride: Self::stride(k), scales: &self.scales, starts: &self.starts }
     }
@@ -360,6 +359,17 @@ fn quantize_blocks<S: Simd, const B: usize>(
     (amax / 127.0 + poison, s.reduce_add_i32(sum).wrapping_mul(-128))
 }
 
+/// One row of weights to quantize.
+pub(super) struct WeightRow<'a> {
+    /// `[k]`
+    pub(super) x: &'a [f32],
+    pub(super) group: usize,
+    /// `[k]`
+    pub(super) codes: &'a mut [i8],
+    /// For each group, bits of bf16.
+    pub(super) scales: &'a mut [u16],
+}
+
 /// One row of weights: codes and bf16 scales; whether all weights are finite.
 pub(super) struct QuantizeWeights;
 impl Kernel for QuantizeWeights {
@@ -450,17 +460,19 @@ mod tests {
     #[test]
     fn gathered_rows_are_those_of_the_rows_alone() {
         let (m, k, group) = (7, 200, 64);
+        let (format, plain) =
+            (ActivationFormat { group, rotated: true }, ActivationFormat { group, rotated: false });
         let x: Vec<f32> = (0..m * k).map(|i| ((i * 7919 + 13) % 1009) as f32 / 100.0 - 5.0).collect();
         let (set, region) = (available()[0], Region::alone(Stop::NEVER));
         let mut all = QuantizedRows::default();
-        all.quantize(set, &region, &x, m, k, group, true).unwrap();
-        assert!(all.are(m, k, (group, true)) && !all.are(m, k, (group, false)));
+        all.quantize(set, &region, &x, m, k, format).unwrap();
+        assert!(all.are(m, k, format) && !all.are(m, k, plain));
         let (taken, mut some) = ([5, 0, 6], QuantizedRows::default());
         some.gather(&all, taken.len(), taken.into_iter()).unwrap();
         let rows: Vec<f32> = taken.iter().flat_map(|row| &x[row * k..][..k]).copied().collect();
         let mut alone = QuantizedRows::default();
-        alone.quantize(set, &region, &rows, taken.len(), k, group, true).unwrap();
-        let (some, alone) = (some.rows(3, k, group, true), alone.rows(3, k, group, true));
+        alone.quantize(set, &region, &rows, taken.len(), k, format).unwrap();
+        let (some, alone) = (some.rows(3, k, format), alone.rows(3, k, format));
         assert_eq!(some.codes[..3 * some.stride], alone.codes[..3 * alone.stride]);
         let groups = 3 * groups(k, group);
         assert_eq!(
@@ -468,6 +480,6 @@ mod tests {
             (&alone.scales[..groups], &alone.starts[..groups])
         );
         all.clear();
-        assert!(!all.are(m, k, (group, true)));
+        assert!(!all.are(m, k, format));
     }
 }

@@ -3,6 +3,27 @@
 use super::simd::LANES;
 use super::{Kernel, KernelSet, Simd};
 
+/// RMSNorm of query heads and of key heads.
+#[derive(Clone, Copy)]
+pub struct HeadNorms<'a> {
+    /// Weights for queries, `[head_dim]`.
+    pub queries: &'a [f32],
+    /// Weights for keys, `[head_dim]`.
+    pub keys: &'a [f32],
+    /// The epsilon.
+    pub eps: f32,
+}
+
+/// Which dimensions of a head form a pair, which is rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum RotaryPairs {
+    /// i and i + rotary_dim / 2.
+    #[default]
+    Halves,
+    /// 2i and 2i + 1.
+    Interleaved,
+}
+
 /// Arguments of `RotateHeads`.
 pub struct RotateArgs<'a> {
     /// `[heads, head_dim]`: queries, then keys.
@@ -11,14 +32,14 @@ pub struct RotateArgs<'a> {
     pub head_dim: usize,
     /// How many of the heads are queries.
     pub queries: usize,
-    /// RMSNorm weights of queries and of keys, `[head_dim]` each, and the epsilon.
-    pub norms: Option<(&'a [f32], &'a [f32], f32)>,
+    /// Applied before the rotation.
+    pub norms: Option<HeadNorms<'a>>,
     /// `[rotary_dim / 2]`
     pub cos: &'a [f32],
     /// `[rotary_dim / 2]`
     pub sin: &'a [f32],
-    /// Whether dimensions 2i and 2i + 1 form a pair, instead of i and i + rotary_dim / 2.
-    pub interleaved: bool,
+    /// Which dimensions are rotated together.
+    pub pairs: RotaryPairs,
 }
 
 /// See [`KernelSet::rotate_heads`].
@@ -28,14 +49,14 @@ impl Kernel for RotateHeads {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, args: RotateArgs<'_>) {
-        let RotateArgs { heads, head_dim, queries, norms, cos, sin, interleaved } = args;
+        let RotateArgs { heads, head_dim, queries, norms, cos, sin, pairs } = args;
         let half = cos.len();
         assert!(sin.len() == half && 2 * half <= head_dim && heads.len().is_multiple_of(head_dim));
         for (index, head) in heads.chunks_exact_mut(head_dim).enumerate() {
-            if let Some((query_norm, key_norm, eps)) = norms {
-                norm(s, head, if index < queries { query_norm } else { key_norm }, eps);
+            if let Some(norms) = norms {
+                norm(s, head, if index < queries { norms.queries } else { norms.keys }, norms.eps);
             }
-            if interleaved {
+            if pairs == RotaryPairs::Interleaved {
                 rotate_pairs(head, cos, sin);
                 continue;
             }
@@ -85,16 +106,15 @@ impl KernelSet {
 
     /// [`KernelSet::rms_norm`] in place.
     pub fn norm_in_place(&self, x: &mut [f32], weight: &[f32], eps: f32) {
-        let (head_dim, norms) = (x.len(), Some((weight, weight, eps)));
-        let none = &[][..];
+        let (head_dim, none) = (x.len(), &[][..]);
         self.rotate_heads(RotateArgs {
             heads: x,
             head_dim,
             queries: 1,
-            norms,
+            norms: Some(HeadNorms { queries: weight, keys: weight, eps }),
             cos: none,
             sin: none,
-            interleaved: false,
+            pairs: RotaryPairs::Halves,
         });
     }
 }

@@ -1,7 +1,7 @@
 //! Operations on rows that only some families use: other norms and activations, multipliers, soft caps.
 
 use super::simd::LANES;
-use super::vector::{exp, for_each_vector};
+use super::vector::{exp, for_each_vector, tanh};
 use super::{Activation, Kernel, KernelSet, Simd};
 
 /// `1 / (1 + exp(-x))`.
@@ -9,14 +9,6 @@ use super::{Activation, Kernel, KernelSet, Simd};
 pub(super) fn sigmoid<S: Simd>(s: S, x: S::F32) -> S::F32 {
     let one = s.splat(1.0);
     s.div(one, s.add(one, exp(s, s.sub(s.zero(), x))))
-}
-
-/// `tanh(x) = 1 - 2 / (exp(2x) + 1)`, absolute error at most 2e-7.
-#[inline(always)]
-pub(super) fn tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
-    let one = s.splat(1.0);
-    let e = exp(s, s.add(x, x));
-    s.sub(one, s.div(s.splat(2.0), s.add(e, one)))
 }
 
 /// See [`KernelSet::sigmoid_mul`].

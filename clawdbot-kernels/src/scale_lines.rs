@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::int4::{GroupScales, superblock_lines};
-use super::simd::LANES;
+use super::group_scales::{GroupScales, SuperblockPlace, superblock_place};
+use super::simd::{LANES, Scalar};
 use super::unchecked::{check, item};
 use super::{Kernel, Simd};
 
@@ -90,13 +90,13 @@ scale_lines!(F32MinLines, true, 0, |s, lines, g| {
     (scale, min)
 });
 scale_lines!(SuperblockLines, true, 0, |s, lines, g| {
-    let (at, first) = superblock_lines(g);
+    let SuperblockPlace { own, shared } = superblock_place(g);
     // SAFETY: a superblock begins with two lines, which are there for its first group already.
-    let d = s.load_f16(unsafe { line(lines, first) });
+    let d = s.load_f16(unsafe { line(lines, shared) });
     // SAFETY: as for `d`: the second of the two lines.
-    let d_min = s.load_f16(unsafe { line(lines, first + 1) });
-    // SAFETY: each group has a line after the two, `superblock_lines(g)`.
-    let bytes = unsafe { line(lines, at) }.as_ptr().cast::<[[u8; LANES]; 2]>();
+    let d_min = s.load_f16(unsafe { line(lines, shared + 1) });
+    // SAFETY: each group has a line after the two, `superblock_place(g)`.
+    let bytes = unsafe { line(lines, own) }.as_ptr().cast::<[[u8; LANES]; 2]>();
     // SAFETY: a line is 32 bytes, and bytes have no alignment.
     let [scale, min] = unsafe { &*bytes };
     let (scale, min) = (s.i32_to_f32(s.load_u8(scale)), s.i32_to_f32(s.load_u8(min)));
@@ -107,27 +107,27 @@ scale_lines!(SuperblockLines, true, 0, |s, lines, g| {
 macro_rules! for_scales {
     ($kind:expr, $k:ident => $body:expr) => {
         match $kind {
-            $crate::int4::GroupScales::Bf16 => {
+            $crate::group_scales::GroupScales::Bf16 => {
                 type $k = $crate::scale_lines::Bf16Lines;
                 $body
             }
-            $crate::int4::GroupScales::F16 => {
+            $crate::group_scales::GroupScales::F16 => {
                 type $k = $crate::scale_lines::F16Lines;
                 $body
             }
-            $crate::int4::GroupScales::F32 => {
+            $crate::group_scales::GroupScales::F32 => {
                 type $k = $crate::scale_lines::F32Lines;
                 $body
             }
-            $crate::int4::GroupScales::F16Min => {
+            $crate::group_scales::GroupScales::F16Min => {
                 type $k = $crate::scale_lines::F16MinLines;
                 $body
             }
-            $crate::int4::GroupScales::F32Min => {
+            $crate::group_scales::GroupScales::F32Min => {
                 type $k = $crate::scale_lines::F32MinLines;
                 $body
             }
-            $crate::int4::GroupScales::Superblock => {
+            $crate::group_scales::GroupScales::Superblock => {
                 type $k = $crate::scale_lines::SuperblockLines;
                 $body
             }
@@ -135,6 +135,17 @@ macro_rules! for_scales {
     };
 }
 pub(super) use for_scales;
+
+/// Scale and minimum of a group of a column.
+pub(super) fn read_scale(kind: GroupScales, lines: &[[u16; LANES]], g: usize, column: usize) -> (f32, f32) {
+    assert!(kind.lines(g + 1) <= lines.len(), "group {g} of {} lines", lines.len());
+    assert!((lines.as_ptr() as usize).is_multiple_of(align_of::<f32>()), "lines of a panel are aligned");
+    let (scale, min) = for_scales!(kind, K => {
+        // SAFETY: the asserts: the lines of the groups up to this one, aligned.
+        unsafe { K::load(Scalar, lines, g) }
+    });
+    (scale[column], min[column])
+}
 
 /// `f32(sum of code_x) * scale_x` of a group of a row; `start` is `-128 * sum of code_x`, which its sum starts at.
 #[inline(always)]
@@ -197,6 +208,13 @@ impl Kernel for Widen {
 /// Adds what the minima contribute to finished sums.
 pub(super) struct AddMinima;
 
+/// Of rows of activations: a scale and a start for each group.
+#[derive(Clone, Copy)]
+pub(super) struct RowScales<'a> {
+    pub(super) scales: &'a [f32],
+    pub(super) starts: &'a [i32],
+}
+
 /// Arguments of [`AddMinima`].
 ///
 /// Invariant, established by [`new`](Self::new): what it asserts, and what its `# Safety` asks for.
@@ -224,11 +242,12 @@ impl<'a> MinimaArgs<'a> {
     pub(super) unsafe fn new<const P: usize>(
         kind: GroupScales,
         lines: &'a [Line],
-        (scales, starts): (&'a [f32], &'a [i32]),
+        lhs: RowScales<'a>,
         groups: usize,
         sums: &'a mut [[[f32; LANES]; P]],
         panels: usize,
     ) -> Self {
+        let RowScales { scales, starts } = lhs;
         let needed = sums.len() * groups;
         assert!(panels <= P && lines.len() >= panels * kind.lines(groups), "lines of {panels} panels");
         assert!(scales.len() >= needed && starts.len() >= needed, "scales of {} rows", sums.len());

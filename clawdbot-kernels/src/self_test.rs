@@ -2,9 +2,10 @@
 //! before a model computes with it.
 
 use super::bf16_dot::Bf16Dot;
+use super::isa::scalar;
 use super::{
-    ComputeFormat, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, Result, RoundedRows, RowSource,
-    gemm, isa,
+    ActivationFormat, ComputeFormat, Epilogue, KernelSet, Lhs, PackedMatrix, QuantizedRows, Result,
+    RoundedRows, RowSource, gemm,
 };
 use crate::threads::{Region, ThreadPool};
 
@@ -51,7 +52,7 @@ impl RowSource for Weights {
 pub(super) fn difference(set: &KernelSet) -> Result<Option<String>> {
     ThreadPool::new(1).region(|region| {
         for (m, n, k, group) in SHAPES {
-            let scalar = &isa::scalar::KERNELS;
+            let scalar = &scalar::KERNELS;
             let weights = Weights { rows: n, cols: k };
             let rhs = PackedMatrix::pack(
                 scalar,
@@ -61,7 +62,7 @@ pub(super) fn difference(set: &KernelSet) -> Result<Option<String>> {
             )?;
             let x: Vec<f32> = (0..m * k).map(|at| value(at + 1_000_003)).collect();
             let mut rows = QuantizedRows::default();
-            rows.quantize(scalar, region, &x, m, k, group, false)?;
+            rows.quantize(scalar, region, &x, m, k, ActivationFormat { group, rotated: false })?;
             let product = |kernels| {
                 let mut out = vec![0.0; m * n];
                 gemm(kernels, region, Lhs::Int8(&rows), m, &rhs, &mut out, Epilogue::default());
@@ -90,7 +91,7 @@ fn bf16_difference(set: &KernelSet, dot: &Bf16Dot, region: &Region<'_>) -> Resul
     let to_bf16 = |x: f32| half::bf16::from_f32(x).to_bits();
     for (m, n, k, _) in SHAPES {
         let weights = Weights { rows: n, cols: k };
-        let rhs = PackedMatrix::pack(&isa::scalar::KERNELS, region, ComputeFormat::Bf16, &[&weights])?;
+        let rhs = PackedMatrix::pack(&scalar::KERNELS, region, ComputeFormat::Bf16, &[&weights])?;
         // Of very different size, so that sums are rounded in every way.
         let size = |at: usize| 2.0_f32.powi(at as i32 * 5 % 31 - 15);
         let x: Vec<f32> = (0..m * k).map(|at| value(at + 1_000_003) * size(at)).collect();
@@ -128,9 +129,9 @@ mod tests {
             name: "wrong",
             int8_gemm: Slot(|mut args| {
                 args.panels.end -= 1;
-                isa::scalar::KERNELS.int8_gemm.call(args);
+                scalar::KERNELS.int8_gemm.call(args);
             }),
-            ..isa::scalar::SET
+            ..scalar::SET
         };
         let found = difference(&WRONG).unwrap().unwrap();
         assert!(found.contains("m 9, n 16, k 64") && found.contains("found 0.0"), "{found}");
@@ -142,7 +143,7 @@ mod tests {
                 tile_panels: PANELS,
                 model: vdpbf16_model,
             }),
-            ..isa::scalar::SET
+            ..scalar::SET
         };
         let found = difference(&WRONG_BF16).unwrap().unwrap();
         assert!(found.contains("bf16 product of m 1, n 17, k 130"), "{found}");

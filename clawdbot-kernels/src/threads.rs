@@ -27,10 +27,6 @@ use self::sync::{
 };
 use crate::error::{Error, Result};
 
-/// How long a worker or the leader spins before it sleeps. Longer than the serial gaps of a forward pass.
-#[cfg(not(loom))]
-const SPIN: std::time::Duration = std::time::Duration::from_micros(50);
-
 /// `state`: generation in the high half, OPEN bit, number of workers inside the job in the low bits.
 const OPEN: u64 = 1 << 31;
 const COUNT: u64 = OPEN - 1;
@@ -76,21 +72,36 @@ unsafe impl Send for Shared {}
 #[repr(align(128))]
 struct Share(AtomicU64);
 
+/// Which task of a share is taken.
+#[derive(Clone, Copy)]
+enum End {
+    /// The first: by the owner.
+    First,
+    /// The last: by others.
+    Last,
+}
+
 impl Share {
     fn set(&self, tasks: Range<u32>) {
         // Published by opening the job.
         self.0.store(u64::from(tasks.end) << 32 | u64::from(tasks.start), Ordering::Relaxed);
     }
 
-    /// The first task, for the owner; the last one, for others.
-    fn take(&self, owner: bool) -> Option<usize> {
+    fn take(&self, end: End) -> Option<usize> {
         let rest = |share: u64| {
-            let (first, end) = (share as u32, (share >> 32) as u32);
-            (first < end).then(|| if owner { share + 1 } else { share - (1 << 32) })
+            let (first, stop) = (share as u32, (share >> 32) as u32);
+            (first < stop).then(|| match end {
+                End::First => share + 1,
+                End::Last => share - (1 << 32),
+            })
         };
         // Results of tasks are published by leaving the job, not here.
         let share = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).ok()?;
-        Some(if owner { share as u32 } else { (share >> 32) as u32 - 1 } as usize)
+        let task = match end {
+            End::First => share as u32,
+            End::Last => (share >> 32) as u32 - 1,
+        };
+        Some(task as usize)
     }
 }
 
@@ -267,12 +278,12 @@ fn wait_for_job(shared: &Shared, index: usize, seen: u64) -> Option<u64> {
 /// Runs tasks as thread `thread` (0 is the leader) until none is left to take.
 fn run_tasks(shared: &Shared, thread: usize, function: &(dyn Fn(usize) + Sync)) {
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        while let Some(task) = shared.shares[thread].take(true) {
+        while let Some(task) = shared.shares[thread].take(End::First) {
             function(task);
         }
         let (before, after) = shared.shares.split_at(thread);
         for share in after[1..].iter().chain(before) {
-            while let Some(task) = share.take(false) {
+            while let Some(task) = share.take(End::Last) {
                 function(task);
             }
         }

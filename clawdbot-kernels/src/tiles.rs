@@ -13,7 +13,9 @@ pub(super) const TILE_ROWS: usize = 16;
 /// Bytes of a row of a tile: codes of an activation row, or four codes of each of 16 columns.
 pub(super) const TILE_BYTES: usize = 64;
 /// Tiles whose rows are rows of activations or of sums; the others hold weights.
+#[cfg(target_arch = "x86_64")]
 const SUMS: [usize; 3] = [0, 1, 2];
+#[cfg(target_arch = "x86_64")]
 const ACTIVATIONS: usize = 7;
 
 /// int32 sums of 16 rows x 16 columns.
@@ -256,7 +258,7 @@ mod amx {
 
     /// See [`handed_out`].
     #[cfg(not(target_os = "linux"))]
-    pub fn permitted() -> bool {
+    pub(crate) fn permitted() -> bool {
         false
     }
 }

@@ -77,6 +77,14 @@ macro_rules! for_each_vector {
 
 pub(super) use for_each_vector;
 
+/// `tanh(x) = 1 - 2 / (exp(2x) + 1)`, absolute error at most 2e-7.
+#[inline(always)]
+pub(super) fn tanh<S: Simd>(s: S, x: S::F32) -> S::F32 {
+    let one = s.splat(1.0);
+    let e = exp(s, s.add(x, x));
+    s.sub(one, s.div(s.splat(2.0), s.add(e, one)))
+}
+
 /// See [`KernelSet::rms_norm`].
 pub(super) struct RmsNorm;
 impl Kernel for RmsNorm {

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyTuple, PyType};
 
-use crate::json;
+use crate::objects;
 
 /// The class of each [`ErrorKind`], by code; 0 is their base.
 static CLASSES: PyOnceLock<HashMap<i32, Py<PyType>>> = PyOnceLock::new();
@@ -28,14 +28,14 @@ pub(crate) fn add_exceptions(module: &Bound<'_, PyModule>) -> PyResult<()> {
 fn classes(py: Python<'_>) -> PyResult<&HashMap<i32, Py<PyType>>> {
     CLASSES.get_or_try_init(py, || {
         let exception = py.get_type::<PyException>();
-        let base = new_class(py, ("ClawdbotError", 0, BASE_DOC), PyTuple::new(py, [exception])?)?;
+        let base = new_class(py, "ClawdbotError", 0, BASE_DOC, PyTuple::new(py, [exception])?)?;
         let mut classes = HashMap::from([(0, base.clone().unbind())]);
         for kind in ErrorKind::ALL {
             let bases = match builtin(py, *kind) {
                 Some(builtin) => PyTuple::new(py, [base.clone(), builtin])?,
                 None => PyTuple::new(py, [base.clone()])?,
             };
-            let class = new_class(py, (kind.name(), kind.code(), kind.summary()), bases)?;
+            let class = new_class(py, kind.name(), kind.code(), kind.summary(), bases)?;
             classes.insert(kind.code(), class.unbind());
         }
         Ok(classes)
@@ -54,7 +54,9 @@ fn builtin(py: Python<'_>, kind: ErrorKind) -> Option<Bound<'_, PyType>> {
 
 fn new_class<'py>(
     py: Python<'py>,
-    (name, code, doc): (&str, i32, &str),
+    name: &str,
+    code: i32,
+    doc: &str,
     bases: Bound<'py, PyTuple>,
 ) -> PyResult<Bound<'py, PyType>> {
     let body = PyDict::new(py);
@@ -73,7 +75,7 @@ pub(crate) fn to_py(error: Error) -> PyErr {
             let classes = classes(py)?;
             let class = classes.get(&error.code()).unwrap_or(&classes[&0]).bind(py);
             let exception = class.call1((error.message(),))?;
-            exception.setattr("detail", json::map_to_py(py, error.detail())?)?;
+            exception.setattr("detail", objects::map_to_py(py, error.detail())?)?;
             Ok(PyErr::from_value(exception))
         };
         make().unwrap_or_else(|failure: PyErr| failure)

@@ -7,7 +7,7 @@ use pyo3::types::{PyDict, PyTuple, PyType};
 use serde_json::{Map, Value};
 
 use crate::error::{invalid_argument, to_py};
-use crate::json;
+use crate::{json, objects};
 
 /// The methods of a class, and those that all plain data has: fields as a dict and back, JSON, comparison, pickle.
 macro_rules! plain_data {
@@ -22,7 +22,7 @@ macro_rules! plain_data {
 
             /// All fields as a dict of plain values.
             fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-                json::map_to_py(py, &self.core().to_json())
+                objects::map_to_py(py, &self.core().to_json())
             }
 
             /// All fields as a JSON text.
@@ -267,7 +267,7 @@ plain_data! {
         /// The options that were in force, defaults included.
         #[getter]
         fn options<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-            json::map_to_py(py, &self.core.options)
+            objects::map_to_py(py, &self.core.options)
         }
 
         fn __repr__(&self) -> String {

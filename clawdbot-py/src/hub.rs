@@ -8,7 +8,7 @@ use pyo3::types::{PyDict, PyString};
 
 use crate::error::invalid_argument;
 use crate::options::DOWNLOAD;
-use crate::runtime::watched;
+use crate::progress::watched;
 
 /// What `path` stands for: nothing for the built-in model; a string for a path or a repository, which is downloaded; any
 /// other path object for a path. What is repeated goes to the log of `runtime`.

@@ -11,15 +11,16 @@ use crate::batch::Failure;
 use crate::chat::chat;
 use crate::error::{invalid_argument, no_pickle, to_py};
 use crate::event::Completion;
-use crate::floats::to_numpy;
+use crate::floats::{Shape, to_numpy};
 use crate::interrupt::interruptible;
 use crate::options::Call;
+use crate::progress::watched;
 use crate::prompt::Prompts;
-use crate::runtime::{self, Runtime, watched};
+use crate::runtime::{self, Runtime};
 use crate::session::Session;
 use crate::stream::Stream;
 use crate::tokenizer::Tokenizer;
-use crate::{batch, hub, json, options, prompt};
+use crate::{batch, hub, objects, options, prompt};
 
 /// A loaded model: immutable weights, tokenizer, chat template. Use one from as many threads as you like: requests that
 /// run at the same time are computed together.
@@ -337,7 +338,7 @@ impl Model {
             model.logits_until(&ids, adapter.as_deref(), cancel)
         };
         let logits = self.cancellable(py, work)?;
-        to_numpy(py, logits, (count, self.0.info().vocab_size))
+        to_numpy(py, logits, Shape { rows: count, columns: self.0.info().vocab_size })
     }
 
     /// Turns texts into vectors: float32 array `[len(texts), dimensions]`, computed together. A single text, a str, gives
@@ -380,7 +381,7 @@ impl Model {
         let EmbedResults { embeddings, faults, .. } = watched(py, on_progress, |progress| {
             self.0.embed_each(batch::given(texts), &options, &CancelHandle::default(), progress)
         })?;
-        let vectors = to_numpy(py, embeddings.values, (count, embeddings.dimensions))?;
+        let vectors = to_numpy(py, embeddings.values, Shape { rows: count, columns: embeddings.dimensions })?;
         if faults.is_empty() && !return_exceptions && !single {
             return Ok(vectors);
         }
@@ -420,7 +421,8 @@ impl Model {
             self.0.rerank_each(&query, documents, &options, &CancelHandle::default(), progress)
         })?;
         if faults.is_empty() && !return_exceptions {
-            return to_numpy(py, scores, (1, count))?.call_method1("reshape", (count,));
+            return to_numpy(py, scores, Shape { rows: 1, columns: count })?
+                .call_method1("reshape", (count,));
         }
         let score = |index: usize| Ok(PyFloat::new(py, scores[index].into()).into_any().unbind());
         batch::deliver(py, batch::results(faults, count, score), return_exceptions)
@@ -446,7 +448,7 @@ impl Model {
     /// Facts about the model, as a dict; sizes in bytes.
     #[getter]
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        json::to_py_object(py, &serde_json::json!(self.0.info()))
+        objects::to_py_object(py, &serde_json::json!(self.0.info()))
     }
 
     /// Cancels running requests and frees the model; everything else then raises `Closed`.

@@ -1,16 +1,16 @@
 //! Threads, memory budget, log hook; planning and loading.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clawdbot_core as core;
-use clawdbot_core::{HubOptions, LogLevel, LogRecord, ModelOptions, Progress, Source};
+use clawdbot_core::{HubOptions, LogLevel, LogRecord, ModelOptions, Source};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict};
+use pyo3::types::PyDict;
 
 use crate::error::{no_pickle, to_py, wrong_type};
 use crate::model::Model;
-use crate::{json, options};
+use crate::progress::watched;
+use crate::{objects, options};
 
 /// Threads, memory budget and log hook; models of one runtime share them.
 ///
@@ -61,7 +61,7 @@ impl Runtime {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (source, options) = (options::source(path, shape)?, options::model(options::PLAN, options)?);
         let plan = py.detach(|| self.0.plan(&source, &options)).map_err(to_py)?;
-        json::to_py_object(py, &serde_json::json!(plan))
+        objects::to_py_object(py, &serde_json::json!(plan))
     }
 
     /// Loads the model in a directory, GGUF or packed file, with random weights in a published shape, or the built-in one.
@@ -217,36 +217,4 @@ pub(crate) fn load(
     on_progress: Option<Py<PyAny>>,
 ) -> PyResult<Model> {
     watched(py, on_progress, |progress| runtime.load_with_progress(source, options, progress)).map(Model::new)
-}
-
-/// Does `work`, interpreter released, with a progress function that looks after signals and the hook.
-pub(crate) fn watched<T: Send>(
-    py: Python<'_>,
-    on_progress: Option<Py<PyAny>>,
-    work: impl FnOnce(&mut dyn FnMut(Progress) -> ControlFlow<()>) -> core::Result<T> + Send,
-) -> PyResult<T> {
-    let mut raised = None;
-    let mut progress = |now: Progress| {
-        // When the interpreter is on its way out, nobody waits for the result.
-        let next = Python::try_attach(|py| report(py, on_progress.as_ref(), now));
-        next.unwrap_or(Ok(ControlFlow::Break(()))).unwrap_or_else(|error| {
-            raised = Some(error);
-            ControlFlow::Break(())
-        })
-    };
-    let done = py.detach(|| work(&mut progress));
-    match raised {
-        Some(error) => Err(error),
-        None => done.map_err(to_py),
-    }
-}
-
-fn report(py: Python<'_>, on_progress: Option<&Py<PyAny>>, now: Progress) -> PyResult<ControlFlow<()>> {
-    py.check_signals()?;
-    let Some(on_progress) = on_progress else { return Ok(ControlFlow::Continue(())) };
-    let answer = on_progress.bind(py).call1((now.done, now.total))?;
-    Ok(match answer.is(PyBool::new(py, false)) {
-        true => ControlFlow::Break(()),
-        false => ControlFlow::Continue(()),
-    })
 }

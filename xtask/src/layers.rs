@@ -1,7 +1,11 @@
-//! `cargo xtask check-layers`: modules use what is below them, and nothing above.
+//! `cargo xtask check-layers`: modules use what is below them, and nothing above; and files do not use each other in a
+//! circle (`circles.rs`).
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::circles;
+use crate::sources::{code, files, module, read};
 
 /// The layers of a crate, lowest first. Modules use those of their own layer and of those before it.
 struct Crate {
@@ -20,6 +24,7 @@ const CRATES: &[Crate] = &[
             &[
                 "bf16_dot",
                 "codes",
+                "format",
                 "gemm",
                 "gemm_amx",
                 "gemm_bf16",
@@ -29,13 +34,16 @@ const CRATES: &[Crate] = &[
                 "gemm_i8mm",
                 "gemm_int4",
                 "gemm_int8",
+                "group_scales",
                 "int4",
                 "limits",
                 "matrix",
                 "packing",
+                "panels",
                 "parts",
                 "quantize",
                 "scale_lines",
+                "target",
             ],
             &["attention"],
             &["isa", "self_test"],
@@ -65,7 +73,7 @@ const CRATES: &[Crate] = &[
     },
 ];
 
-/// Fails with every use of a module by a lower one.
+/// Fails with every use of a module by a lower one, and every circle between files.
 pub(crate) fn run(root: &Path) -> Result<(), String> {
     let mut found = Vec::new();
     for Crate { source, layers } in CRATES {
@@ -87,39 +95,8 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
             }
         }
     }
+    found.extend(circles::find(root)?);
     if found.is_empty() { Ok(()) } else { Err(found.join("\n")) }
-}
-
-fn read(path: &Path) -> Result<String, String> {
-    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
-}
-
-/// The source files below `directory`, without those of tests, which may use anything.
-fn files(directory: &Path) -> Result<Vec<PathBuf>, String> {
-    let mut files = Vec::new();
-    let entries =
-        std::fs::read_dir(directory).map_err(|error| format!("{}: {error}", directory.display()))?;
-    for entry in entries {
-        let path = entry.map_err(|error| error.to_string())?.path();
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        if stem.starts_with("tests") || ["simulation", "testing", "trap"].contains(&&*stem) {
-            continue;
-        }
-        if path.is_dir() {
-            files.extend(self::files(&path)?);
-        } else if path.extension().is_some_and(|extension| extension == "rs") && stem != "lib" {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// `forward/mixers/mod.rs` -> `[forward, mixers]`
-fn module(source: &Path, file: &Path) -> Vec<String> {
-    let path = file.strip_prefix(source).unwrap_or(file).with_extension("");
-    let parts = path.components().map(|part| part.as_os_str().to_string_lossy().into_owned());
-    parts.filter(|part| part != "mod").collect()
 }
 
 /// What `lib.rs` exports: name -> module.
@@ -136,9 +113,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 /// What a file that is `depth` modules below the root names at the root: line and name. Its tests do not count.
 fn uses(text: &str, depth: usize) -> Vec<(usize, String)> {
-    let code: String =
-        text.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n").collect();
-    let code = code.split("\nmod tests {").next().unwrap_or_default();
+    let code = code(text);
     let from_root = "super::".repeat(depth);
     let mut found = Vec::new();
     for start in ["crate::", from_root.as_str()] {

@@ -1,6 +1,7 @@
 //! Tasks of the repository, run as `cargo xtask <task>`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
+mod circles;
 mod command;
 mod compare;
 mod install;
@@ -9,6 +10,7 @@ mod models;
 mod package;
 mod sanitize;
 mod skip;
+mod sources;
 mod targets;
 mod test;
 
@@ -17,7 +19,7 @@ use std::process::ExitCode;
 
 const USAGE: &str = "usage: cargo xtask TASK
 
-  check-layers       fails if a module uses one that is above it
+  check-layers       fails if a module uses one that is above it, or files use each other in a circle
   check-targets      compiles the crates for other systems: AArch64 Linux, Windows, macOS
   generate           writes the generated files: the C header, and what lists options for Python, C and in docs/options.md
   generate --check   fails if a committed file differs from what would be generated

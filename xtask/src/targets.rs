@@ -39,9 +39,9 @@ pub(crate) fn run(root: &Path) -> Result<(), String> {
 /// the objects of ring, whose build script compiles C.
 fn empty_objects(directory: &Path) -> Result<PathBuf, String> {
     const SCRIPT: &str = "#!/bin/sh\n\
-        # Writes the output that is asked for (-o FILE of a compiler, *.a of an archiver), empty.\n\
+        # Writes the output that is asked for (-o FILE of a compiler, -out:FILE or *.a of an archiver), empty.\n\
         while [ $# -gt 0 ]; do\n\
-        case \"$1\" in\n-o) shift; : > \"$1\" ;;\n*.a) : > \"$1\" ;;\nesac\nshift\ndone\n";
+        case \"$1\" in\n-o) shift; : > \"$1\" ;;\n-out:*) : > \"${1#-out:}\" ;;\n*.a) : > \"$1\" ;;\nesac\nshift\ndone\n";
     let path = directory.join("xtask-empty-objects.sh");
     let write = || {
         std::fs::create_dir_all(directory)?;

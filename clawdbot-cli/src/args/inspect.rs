@@ -6,8 +6,7 @@ use clap::Args;
 use clap::builder::PossibleValuesParser;
 use clawdbot_core::Source;
 
-use super::{LoadArgs, MODEL, RuntimeArgs};
-use crate::hub::HubArgs;
+use super::{HubArgs, LoadArgs, MODEL, RuntimeArgs};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -1,13 +1,9 @@
 //! Options of the model, the runtime and the output.
 
-use std::sync::{Mutex, PoisonError};
-
 use clap::Args;
-use clawdbot_core::{LogLevel, ModelOptions, Result, Runtime, RuntimeOptions};
+use clawdbot_core::{HubOptions, ModelOptions, RuntimeOptions};
 
 use super::flags::Flags;
-use crate::hub::HubArgs;
-use crate::output::{in_own_terms, warn};
 
 /// What every command takes that loads a model.
 #[derive(Debug, Args)]
@@ -34,26 +30,9 @@ pub(crate) struct OutputArgs {
     pub(crate) json: bool,
 }
 
+/// Those of downloads.
+pub(crate) type HubArgs = Flags<HubOptions>;
 /// Those of loading.
 pub(crate) type LoadArgs = Flags<ModelOptions>;
 /// Those of the runtime.
 pub(crate) type RuntimeArgs = Flags<RuntimeOptions>;
-
-impl RuntimeArgs {
-    /// A runtime with these options. Its warnings go to stderr.
-    pub(crate) fn runtime(&self, output: &OutputArgs) -> Result<Runtime> {
-        let options = self.options()?;
-        if output.quiet {
-            return Runtime::new(&options);
-        }
-        // What every message of a chat would say again is said once.
-        let last = Mutex::new(String::new());
-        Runtime::with_log(&options, move |record| {
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-            if record.level == LogLevel::Warning && *last != record.message {
-                last.clone_from(&record.message);
-                warn(&in_own_terms(&record.message));
-            }
-        })
-    }
-}

@@ -7,8 +7,7 @@ use clap::builder::PossibleValuesParser;
 use clawdbot_core::{Error, ErrorKind, PackOptions, Result, Source};
 
 use super::flags::Flags;
-use super::{OutputArgs, RuntimeArgs};
-use crate::hub::HubArgs;
+use super::{HubArgs, OutputArgs, RuntimeArgs};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

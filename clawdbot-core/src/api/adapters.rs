@@ -1,16 +1,13 @@
 //! The adapters that a model has loaded, by name.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-use super::model::{Loaded, Model};
+use super::loaded::{Adapters, Loaded};
+use super::model::Model;
 use crate::error::{Error, Result};
 use crate::forward::adapter::Adapter;
 use crate::load::adapter;
-
-/// The adapters of a model, by name.
-pub(crate) type Adapters = BTreeMap<String, Arc<Adapter>>;
 
 impl Loaded {
     /// The adapter of that name; none for none.

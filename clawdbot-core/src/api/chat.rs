@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::model::{Loaded, Model};
+use super::loaded::Loaded;
+use super::model::Model;
 use super::session::{Delivery, Session, Stream, Wanted, overflow_at_least};
 use crate::cancel::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};

@@ -2,10 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use serde::Serialize;
-
 use super::embed_pass::{Input, OnFault, Pass};
-use super::embed_plan::EmbedPlan;
+use super::embed_plan::{EmbedPlan, Longer};
 use super::items::{Faults, Item};
 use super::model::Model;
 use super::rerank::DecoderReranker;
@@ -15,7 +13,6 @@ use crate::error::{Error, Result};
 use crate::forward::decoder::zeroed_rows;
 use crate::forward::pooling::{Pooler, normalize};
 use crate::options::{EmbedOptions, Pooling, RerankOptions};
-use crate::spec::embedding::EmbeddingConfig;
 
 /// Vectors of texts.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,37 +30,6 @@ impl Embeddings {
     /// The vector of each text.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         self.values.chunks_exact(self.dimensions)
-    }
-}
-
-/// What a model's files say about turning texts into vectors.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct EmbeddingInfo {
-    /// Elements of a vector.
-    pub dimensions: usize,
-    /// How states of tokens become one; `None`: the option must say.
-    pub pooling: Option<Pooling>,
-    /// Whether vectors are scaled to length 1.
-    pub normalize: bool,
-    /// Names of the prompts.
-    pub prompts: Vec<String>,
-    /// The prompt that is used when none is asked for.
-    pub default_prompt_name: Option<String>,
-    /// Most tokens of a text.
-    pub max_tokens: usize,
-}
-
-impl EmbeddingInfo {
-    pub(crate) fn new(config: &EmbeddingConfig, dimensions: usize, max_context: usize) -> Self {
-        EmbeddingInfo {
-            dimensions,
-            pooling: config.pooling,
-            normalize: config.normalize,
-            prompts: config.prompts.keys().cloned().collect(),
-            default_prompt_name: config.default_prompt_name.clone(),
-            max_tokens: config.most_tokens(max_context),
-        }
     }
 }
 
@@ -248,17 +214,17 @@ impl Model {
         let (most, count) = (loaded.embedding.most_tokens(loaded.max_context), documents.len());
         // A query that is too long by itself is no document's fault.
         let alone = match &decoder_reranker {
-            Some(decoder_reranker) => decoder_reranker.query_fits(&loaded, most, options.truncate),
+            Some(decoder_reranker) => decoder_reranker.query_fits(&loaded, most, options.truncate.into()),
             None if options.truncate => Ok(()),
-            None => loaded.pair(query, "", most, false).map(drop),
+            None => loaded.pair(query, "", most, Longer::Refused).map(drop),
         };
         alone.map_err(|error| error.context("query"))?;
         let input = |document: &str| {
             let (tokens, types) = match &decoder_reranker {
                 Some(decoder_reranker) => {
-                    (decoder_reranker.tokens(&loaded, document, most, options.truncate)?, Vec::new())
+                    (decoder_reranker.tokens(&loaded, document, most, options.truncate.into())?, Vec::new())
                 }
-                None => loaded.pair(query, document, most, options.truncate)?,
+                None => loaded.pair(query, document, most, options.truncate.into())?,
             };
             Ok(Input { tokens, types, pooler: Pooler::new(kind, 0) })
         };

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::items::{Faults, Item};
-use super::model::Loaded;
+use super::loaded::Loaded;
 use super::session::{Session, Stream};
 use crate::cancel::{CancelHandle, Progress, cancelled};
 use crate::error::{Error, ErrorKind, Result};

@@ -3,7 +3,8 @@
 use clawdbot_kernels::memory::AlignedBuf;
 
 use super::embed_pass::Input;
-use super::model::{Loaded, Model};
+use super::loaded::Loaded;
+use super::model::Model;
 use super::session::Prompt;
 use crate::cancel::CancelHandle;
 use crate::error::{Error, ErrorKind, Result};
@@ -88,7 +89,7 @@ impl EmbedPlan {
         } else {
             text
         };
-        loaded.encode_fitting(text, None, self.add_special_tokens.into(), self.most, self.truncate)
+        loaded.encode_fitting(text, None, self.add_special_tokens.into(), self.most, self.truncate.into())
     }
 }
 
@@ -124,6 +125,20 @@ impl Model {
     }
 }
 
+/// What becomes of texts with more tokens than are allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Longer {
+    Cut,
+    Refused,
+}
+
+/// From the option `truncate`.
+impl From<bool> for Longer {
+    fn from(truncate: bool) -> Self {
+        if truncate { Longer::Cut } else { Longer::Refused }
+    }
+}
+
 impl Loaded {
     fn dimensions(&self, options: &EmbedOptions) -> Result<usize> {
         let full = self.decoder.spec.pooled_size();
@@ -135,24 +150,24 @@ impl Loaded {
         Ok(dimensions)
     }
 
-    /// The tokens of a text or a pair: at most `most` if `truncate`, else all, but a text that cannot be that short is
-    /// refused before it is tokenized.
+    /// The tokens of a text or a pair: at most `most` if longer texts are cut. Else all, but a text that cannot be that
+    /// short is refused before it is tokenized.
     pub(crate) fn encode_fitting(
         &self,
         text: &str,
         pair: Option<&str>,
         add_special_tokens: AddSpecialTokens,
         most: usize,
-        truncate: bool,
+        longer_texts: Longer,
     ) -> Result<Encoded> {
         let tokenizer = &self.text()?.tokenizer;
         let pair_text = pair.unwrap_or_default();
         let at_least = tokenizer.at_least(text).saturating_add(tokenizer.at_least(pair_text));
-        if !truncate && at_least > most {
+        if longer_texts == Longer::Refused && at_least > most {
             return Err(longer(&format!("at least {at_least}"), at_least, most).with("at_least", true));
         }
         let _memory = self.reserve_encoding(&[text, pair_text], &CancelHandle::default())?;
-        let limit = if truncate { most } else { usize::MAX };
+        let limit = if longer_texts == Longer::Cut { most } else { usize::MAX };
         tokenizer.encode_within(text, pair, add_special_tokens, limit)
     }
 
@@ -162,10 +177,10 @@ impl Loaded {
         query: &str,
         document: &str,
         most: usize,
-        truncate: bool,
+        longer_texts: Longer,
     ) -> Result<(Vec<u32>, Vec<u32>)> {
         let Encoded { tokens, types } =
-            self.encode_fitting(query, Some(document), AddSpecialTokens::Yes, most, truncate)?;
+            self.encode_fitting(query, Some(document), AddSpecialTokens::Yes, most, longer_texts)?;
         if tokens.len() > most {
             return Err(too_long(tokens.len(), most));
         }

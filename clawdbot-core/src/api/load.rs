@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, RwLock};
 
-use super::model::{Handle, Loaded, Model, ModelInfo};
+use super::loaded::Loaded;
+use super::model::{Handle, Model, ModelInfo};
 use super::plan::{Plan, Sizes};
 use crate::cache::KvCache;
 use crate::cancel::{Progress, reporting};

@@ -8,6 +8,7 @@ mod embed_plan;
 mod generate;
 mod items;
 mod load;
+pub(crate) mod loaded;
 pub(crate) mod model;
 pub(crate) mod plan;
 mod rerank;
@@ -20,8 +21,8 @@ pub(crate) mod tests;
 mod tests_study;
 
 pub use chat::Chat;
-pub use embed::{EmbedResults, EmbeddingInfo, Embeddings, RerankResults};
+pub use embed::{EmbedResults, Embeddings, RerankResults};
 pub use generate::Request;
 pub use items::{Fault, Faults, Item};
 pub use model::{Model, ModelInfo};
-pub use plan::{Plan, StoredMatrices};
+pub use plan::{EmbeddingInfo, Plan, StoredMatrices};

@@ -4,17 +4,17 @@ use clawdbot_kernels::PackedMatrix;
 use clawdbot_kernels::attention::PAGE_TOKENS;
 use serde::Serialize;
 
-use super::embed::EmbeddingInfo;
 use crate::forward::scratch::Scratch;
 use crate::load::formats::{Segment, weights_in};
 use crate::load::source::Opened;
 use crate::load::weights::Weights;
+use crate::spec::embedding::EmbeddingConfig;
 use crate::spec::packing::Joined;
 
 use crate::cache::KvCache;
 use crate::engine::{SCORE_ROWS, reserved_bytes};
 use crate::error::{Error, Result};
-use crate::options::ModelOptions;
+use crate::options::{ModelOptions, Pooling};
 use crate::runtime::{Budget, Runtime};
 use crate::sampling;
 
@@ -95,6 +95,37 @@ pub struct StoredMatrices {
     pub computed: String,
     /// Whether that is with their own codes and scales. Otherwise they are converted, which rounds again.
     pub own_codes: bool,
+}
+
+/// What a model's files say about turning texts into vectors.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct EmbeddingInfo {
+    /// Elements of a vector.
+    pub dimensions: usize,
+    /// How states of tokens become one; `None`: the option must say.
+    pub pooling: Option<Pooling>,
+    /// Whether vectors are scaled to length 1.
+    pub normalize: bool,
+    /// Names of the prompts.
+    pub prompts: Vec<String>,
+    /// The prompt that is used when none is asked for.
+    pub default_prompt_name: Option<String>,
+    /// Most tokens of a text.
+    pub max_tokens: usize,
+}
+
+impl EmbeddingInfo {
+    pub(crate) fn new(config: &EmbeddingConfig, dimensions: usize, max_context: usize) -> Self {
+        EmbeddingInfo {
+            dimensions,
+            pooling: config.pooling,
+            normalize: config.normalize,
+            prompts: config.prompts.keys().cloned().collect(),
+            default_prompt_name: config.default_prompt_name.clone(),
+            max_tokens: config.most_tokens(max_context),
+        }
+    }
 }
 
 fn stored_matrices(opened: &Opened, options: &ModelOptions) -> Result<Vec<StoredMatrices>> {

@@ -2,8 +2,8 @@
 
 use clawdbot_kernels::PackedMatrix;
 
-use super::embed_plan::{overflow, too_long};
-use super::model::Loaded;
+use super::embed_plan::{Longer, overflow, too_long};
+use super::loaded::Loaded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::RerankOptions;
 use crate::tokenizer::{AddSpecialTokens, Tokenizer};
@@ -57,20 +57,20 @@ impl DecoderReranker {
         loaded: &Loaded,
         document: &str,
         most: usize,
-        truncate: bool,
+        longer_texts: Longer,
     ) -> Result<Vec<u32>> {
         let text = format!("{}{document}", self.query);
         let around = self.before.len() + self.after.len();
         let room = most.saturating_sub(around);
-        let middle = loaded.encode_fitting(&text, None, AddSpecialTokens::No, room, truncate)?.tokens;
+        let middle = loaded.encode_fitting(&text, None, AddSpecialTokens::No, room, longer_texts)?.tokens;
         let tokens = [&self.before[..], &middle, &self.after].concat();
         if tokens.len() > most { Err(too_long(tokens.len(), most)) } else { Ok(tokens) }
     }
 
-    /// Checks that the query leaves room for a document: it is in front of the document, and `truncate` cuts from the end.
-    pub(crate) fn query_fits(&self, loaded: &Loaded, most: usize, truncate: bool) -> Result<()> {
-        match self.tokens(loaded, "", most, false) {
-            Err(error) if truncate && error.kind() == ErrorKind::ContextOverflow => {
+    /// Checks that the query leaves room for a document: it is in front of the document, and texts are cut at the end.
+    pub(crate) fn query_fits(&self, loaded: &Loaded, most: usize, longer_texts: Longer) -> Result<()> {
+        match self.tokens(loaded, "", most, Longer::Refused) {
+            Err(error) if longer_texts == Longer::Cut && error.kind() == ErrorKind::ContextOverflow => {
                 let message = format!("expected a text that leaves room for a document in {most} tokens");
                 let found = error.detail().get("tokens").and_then(serde_json::Value::as_u64).unwrap_or(0);
                 Err(overflow(&message, found as usize, most))

@@ -2,7 +2,7 @@
 
 use clawdbot_kernels::threads::ThreadPool;
 
-use super::model::Loaded;
+use super::loaded::Loaded;
 use crate::engine::{Limits, Resources, Served};
 use crate::error::Result;
 use crate::forward::batch::Batch;

@@ -346,13 +346,13 @@ fn repacked(from: &Decoder, pack: impl Fn(Part, &PackedMatrix) -> PackedMatrix) 
                 };
                 DecoderLayer {
                     input_norm: layer.input_norm.clone(),
-                    mixer: Mixer::Attention(AttentionWeights {
+                    mixer: Mixer::Attention(Box::new(AttentionWeights {
                         qkv: linear(Part::Qkv, &attention.qkv),
                         gate: None,
                         qk_norms: attention.qk_norms.clone(),
                         value_norm: None,
                         sinks: attention.sinks.clone(),
-                    }),
+                    })),
                     o: linear(Part::O, &layer.o),
                     attention_out_norm: layer.attention_out_norm.clone(),
                     attention_sum_norm: None,
@@ -542,11 +542,11 @@ fn study_of_outliers() {
         print!("| weights x {weights_by}, activations x {x_by} |");
         for &(_, variant) in &variants {
             let packed = variant.pack(&runtime, &exact);
-            let (group, rotated) = packed.format().activations().unwrap();
+            let format = packed.format().activations().unwrap();
             let mut out = vec![0.0; m * n];
             let mut quantized = QuantizedRows::default();
             let product = runtime.pool().region(|region| {
-                quantized.quantize(kernels, region, &x, m, k, group, rotated).unwrap();
+                quantized.quantize(kernels, region, &x, m, k, format).unwrap();
                 gemm(kernels, region, Lhs::Int8(&quantized), m, &packed, &mut out, Epilogue::default());
             });
             product.unwrap();

@@ -29,11 +29,17 @@ struct Page {
     _reservation: Reservation,
 }
 
+/// The contents of a page.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PageLen {
+    pub(crate) elements: usize,
+    pub(crate) scales: usize,
+}
+
 /// A pool of equal pages.
 #[derive(Debug)]
 pub(crate) struct BlockPool {
-    /// Elements and scales of a page.
-    len: (usize, usize),
+    len: PageLen,
     page_bytes: u64,
     kv_type: KvType,
     budget: Budget,
@@ -44,7 +50,7 @@ pub(crate) struct BlockPool {
 }
 
 impl BlockPool {
-    pub(crate) fn new(len: (usize, usize), page_bytes: u64, kv_type: KvType, budget: &Budget) -> Self {
+    pub(crate) fn new(len: PageLen, page_bytes: u64, kv_type: KvType, budget: &Budget) -> Self {
         let budget = budget.clone();
         BlockPool {
             len,
@@ -83,11 +89,11 @@ impl BlockPool {
         }
         let reservation = self.budget.reserve_growing(self.page_bytes, "a page of the KV cache")?;
         let data = match self.kv_type {
-            KvType::F32 => PageData::F32(AlignedBuf::zeroed(self.len.0)?),
-            KvType::Bf16 | KvType::Auto => PageData::Bf16(AlignedBuf::zeroed(self.len.0)?),
+            KvType::F32 => PageData::F32(AlignedBuf::zeroed(self.len.elements)?),
+            KvType::Bf16 | KvType::Auto => PageData::Bf16(AlignedBuf::zeroed(self.len.elements)?),
             KvType::Int8 => PageData::Int8 {
-                codes: AlignedBuf::zeroed(self.len.0)?,
-                scales: AlignedBuf::zeroed(self.len.1)?,
+                codes: AlignedBuf::zeroed(self.len.elements)?,
+                scales: AlignedBuf::zeroed(self.len.scales)?,
             },
         };
         let page = Some(Page { data, _reservation: reservation });

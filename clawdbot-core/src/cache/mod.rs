@@ -16,9 +16,9 @@ mod block_pool;
 mod room;
 mod states;
 
-pub(crate) use block_pool::{BlockPool, PageData, PageId};
+pub(crate) use block_pool::{BlockPool, PageData, PageId, PageLen};
 pub(crate) use room::Pages;
-pub(crate) use states::StateTable;
+pub(crate) use states::{State, StateTable};
 
 use clawdbot_kernels::attention::{KEY_GROUP, PAGE_TOKENS};
 use clawdbot_kernels::simd::LANES;
@@ -90,10 +90,10 @@ impl KvShape {
         }
     }
 
-    /// Elements and scales of one page of a group of `layers` layers.
-    fn page_len(&self, layers: usize) -> (usize, usize) {
+    /// The contents of one page of a group of `layers` layers.
+    fn page_len(&self, layers: usize) -> PageLen {
         let heads = layers * self.kv_heads;
-        (heads * self.head_elements(), heads * self.head_scales())
+        PageLen { elements: heads * self.head_elements(), scales: heads * self.head_scales() }
     }
 
     /// Bytes of one page of a group of `layers` layers.
@@ -126,13 +126,20 @@ impl Group {
     }
 }
 
+/// Where a layer's keys and values are, or its states.
+#[derive(Debug, Clone, Copy)]
+struct LayerPlace {
+    group: usize,
+    /// Index inside the group.
+    index: usize,
+}
+
 /// The cache of a model: a page pool for each group, and the group of each layer.
 #[derive(Debug)]
 pub(crate) struct KvCache {
     kv_type: KvType,
     groups: Vec<Group>,
-    /// For each layer: its group and its index inside.
-    layers: Vec<(usize, usize)>,
+    layers: Vec<LayerPlace>,
     budget: Budget,
     /// Bytes of pages at which the system refused another.
     ceiling: u64,
@@ -167,7 +174,7 @@ impl KvCache {
     /// An empty cache; pages are allocated as sequences grow, against `budget`.
     pub(crate) fn new(kv_type: KvType, states: &[LayerState], budget: &Budget) -> Result<Self> {
         let mut kinds: Vec<(LayerState, usize)> = Vec::new();
-        let mut layers: Vec<(usize, usize)> = Vec::with_capacity(states.len());
+        let mut layers: Vec<LayerPlace> = Vec::with_capacity(states.len());
         for &state in states {
             if let LayerState::Shared { layer } = state {
                 let source = layers.get(layer).copied();
@@ -178,7 +185,7 @@ impl KvCache {
                 kinds.push((state, 0));
                 kinds.len() - 1
             });
-            layers.push((group, kinds[group].1));
+            layers.push(LayerPlace { group, index: kinds[group].1 });
             kinds[group].1 += 1;
         }
         let groups = kinds.into_iter().map(|(state, count)| {
@@ -190,7 +197,12 @@ impl KvCache {
                 LayerState::Recurrent { floats } => {
                     let len = floats.checked_mul(count).filter(|len| len.checked_mul(4).is_some());
                     let len = len.ok_or_else(|| Error::invalid_model("a state exceeds the address space"))?;
-                    let pool = BlockPool::new((len, 0), 4 * len as u64, KvType::F32, budget);
+                    let pool = BlockPool::new(
+                        PageLen { elements: len, scales: 0 },
+                        4 * len as u64,
+                        KvType::F32,
+                        budget,
+                    );
                     (KvShape { kv_heads: 0, head_dim: 0, kv_type }, pool)
                 }
                 LayerState::Shared { .. } => return Err(Error::internal("a layer that shares has no pages")),
@@ -208,7 +220,7 @@ impl KvCache {
 
     /// Shape of `layer`'s keys and values.
     pub(crate) fn shape(&self, layer: usize) -> KvShape {
-        self.groups[self.layers[layer].0].shape
+        self.groups[self.layers[layer].group].shape
     }
 
     /// Bytes that one more token costs when all groups keep it, pages counted in full. States do not grow.
@@ -228,21 +240,24 @@ impl KvCache {
         self.groups[group].is_recurrent()
     }
 
-    /// The pool of `layer`'s group and the layer's index inside its pages.
-    pub(crate) fn layer(&self, layer: usize) -> (&BlockPool, usize) {
-        let (group, index) = self.layers[layer];
-        (&self.groups[group].pool, index)
+    /// The pool of `layer`'s group.
+    pub(crate) fn pool(&self, layer: usize) -> &BlockPool {
+        &self.groups[self.layers[layer].group].pool
     }
 
-    /// As [`KvCache::layer`], for writing.
-    pub(crate) fn layer_mut(&mut self, layer: usize) -> (&mut BlockPool, usize) {
-        let (group, index) = self.layers[layer];
-        (&mut self.groups[group].pool, index)
+    /// As [`KvCache::pool`], for writing.
+    pub(crate) fn pool_mut(&mut self, layer: usize) -> &mut BlockPool {
+        &mut self.groups[self.layers[layer].group].pool
+    }
+
+    /// The layer's index inside the pages of its group.
+    pub(crate) fn index_of(&self, layer: usize) -> usize {
+        self.layers[layer].index
     }
 
     /// Index of the group that `layer` belongs to, below [`KvCache::groups`].
     pub(crate) fn group_of(&self, layer: usize) -> usize {
-        self.layers[layer].0
+        self.layers[layer].group
     }
 
     /// Number of groups.
@@ -417,7 +432,7 @@ mod tests {
         assert_eq!(budget.used(), 4 * page);
         assert_eq!([0, 1, 2, 3].map(|layer| cache.group_of(layer)), [0, 1, 0, 1]);
         assert_eq!(tables.of_group(0).len(), 2);
-        assert_eq!(cache.layer(3).1, 1);
+        assert_eq!(cache.index_of(3), 1);
         cache.release_all(&mut tables);
         assert_eq!(cache.usage(), (0, 4));
         cache.trim();
@@ -431,7 +446,7 @@ mod tests {
         let large = LayerState::Attention { window: Some(16), kv_heads: 1, head_dim: 32 };
         let states = [small, large, LayerState::Shared { layer: 0 }, LayerState::Shared { layer: 1 }, large];
         let cache = KvCache::new(KvType::F32, &states, &budget).unwrap();
-        let places = [0, 1, 2, 3, 4].map(|layer| (cache.group_of(layer), cache.layer(layer).1));
+        let places = [0, 1, 2, 3, 4].map(|layer| (cache.group_of(layer), cache.index_of(layer)));
         assert_eq!(places, [(0, 0), (1, 0), (0, 0), (1, 0), (1, 1)]);
         assert_eq!([0, 2, 3].map(|layer| cache.shape(layer).head_dim), [16, 16, 32]);
         assert_eq!(cache.bytes_per_token(), 3 * 2 * 32 * 4);

@@ -12,9 +12,9 @@ const MAX_SNAPSHOTS: usize = 2;
 
 /// A state and the number of tokens it has seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct State {
-    tokens: usize,
-    page: PageId,
+pub(crate) struct State {
+    pub(crate) tokens: usize,
+    pub(crate) page: PageId,
 }
 
 /// The states of one sequence in one group. All groups of a sequence have theirs at the same positions.
@@ -28,14 +28,14 @@ pub(crate) struct StateTable {
 }
 
 impl StateTable {
-    /// The live state: how many tokens it has seen, and its page.
-    pub(crate) fn live(&self) -> Option<(usize, PageId)> {
-        self.live.map(|state| (state.tokens, state.page))
+    /// The live state.
+    pub(crate) fn live(&self) -> Option<State> {
+        self.live
     }
 
-    /// The snapshot that the pass is to take: after how many tokens, and to which page.
-    pub(crate) fn snapshot(&self) -> Option<(usize, PageId)> {
-        self.pending.map(|state| (state.tokens, state.page))
+    /// The snapshot that the pass is to take.
+    pub(crate) fn snapshot(&self) -> Option<State> {
+        self.pending
     }
 
     pub(super) fn holds_pages(&self) -> bool {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     fn tokens(tables: &PageTables) -> Option<usize> {
-        tables.states(0).unwrap().live().map(|(tokens, _)| tokens)
+        tables.states(0).unwrap().live().map(|state| state.tokens)
     }
 
     #[test]
@@ -139,13 +139,13 @@ mod tests {
         let mut cache = cache(&budget);
         assert_eq!((cache.state_bytes(), cache.bytes_per_token()), (64, 2 * 16 * 4));
         assert_eq!(
-            [0, 1, 2].map(|layer| (cache.group_of(layer), cache.layer(layer).1)),
+            [0, 1, 2].map(|layer| (cache.group_of(layer), cache.index_of(layer))),
             [(0, 0), (1, 0), (0, 1)]
         );
         let mut tables = PageTables::default();
         cache.grow(&mut tables, 1).unwrap();
         let state = tables.states(0).unwrap();
-        assert_eq!((state.live().map(|(tokens, _)| tokens), state.snapshot()), (Some(0), None));
+        assert_eq!((state.live().map(|state| state.tokens), state.snapshot()), (Some(0), None));
         cache.release_passed(&mut tables, 1);
         assert_eq!(tokens(&tables), Some(1));
         cache.release_all(&mut tables);

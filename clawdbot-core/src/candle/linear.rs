@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Module, Shape, Tensor};
 use candle_nn::{Linear, VarBuilder};
-use clawdbot_kernels::{ComputeFormat, Epilogue, Lhs, PackedMatrix, gemm};
+use clawdbot_kernels::{ActivationFormat, ComputeFormat, Epilogue, Lhs, PackedMatrix, gemm};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
@@ -15,7 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::forward::decoder::zeroed_rows;
 use crate::load::formats::format;
 use crate::options::WeightType;
-use crate::runtime::{Reservation, Runtime, SharedRows};
+use crate::runtime::{Reservation, RowSizes, Runtime, SharedRows};
 
 /// `y = x * weight^T + bias` with int8 weights, for inference: replaces a [`candle_nn::Linear`].
 ///
@@ -35,15 +35,6 @@ struct Layer {
     bias: Option<Vec<f32>>,
     rows: Arc<Mutex<SharedRows>>,
     _reservation: Reservation,
-}
-
-/// How input rows are quantized.
-#[derive(Clone, Copy)]
-struct ActivationFormat {
-    /// Elements that share a scale.
-    group: usize,
-    /// Whether they are rotated before.
-    rotated: bool,
 }
 
 /// A linear layer with a bias, like [`candle_nn::linear()`]: `weight` `[out_dim, in_dim]` and `bias` `[out_dim]` of `vb`.
@@ -109,7 +100,7 @@ impl Int8Linear {
             )));
         }
         let format = format(WeightType::Int8);
-        let (group, rotated) = ComputeFormat::activations(format).ok_or_else(|| {
+        let activations = ComputeFormat::activations(format).ok_or_else(|| {
             Error::internal("expected int8 activations for an int8 product, found another type")
         })?;
         let bytes = PackedMatrix::packed_bytes(format, n, k)?;
@@ -131,7 +122,6 @@ impl Int8Linear {
         let weight = with_floats(weight, pack).map_err(what("weight"))?;
         let rows = runtime.shared_rows();
         let runtime = runtime.clone();
-        let activations = ActivationFormat { group, rotated };
         let layer = Layer { runtime, weight, activations, bias, rows, _reservation: reservation };
         Ok(Int8Linear(Arc::new(layer)))
     }
@@ -239,9 +229,9 @@ impl Layer {
         self.runtime.pool().region(|region| {
             // No contention: a runtime runs one region at a time.
             let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
-            let ActivationFormat { group, rotated } = self.activations;
-            let rows = rows.room(self.runtime.budget(), (m, k), group)?;
-            rows.quantize(kernels, region, x, m, k, group, rotated)?;
+            let sizes = RowSizes { m, k, group: self.activations.group };
+            let rows = rows.room(self.runtime.budget(), sizes)?;
+            rows.quantize(kernels, region, x, m, k, self.activations)?;
             let epilogue = Epilogue { bias: self.bias.as_deref(), ..Epilogue::default() };
             gemm(kernels, region, Lhs::Int8(rows), m, &self.weight, &mut out, epilogue);
             Ok(out)

@@ -41,8 +41,8 @@ pub(crate) enum Want {
 /// A sequence's place in the order of turns.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Turn {
-    /// Passes of its current turn; `None` while it waits for one.
-    pub(crate) passes: Option<u32>,
+    /// Passes of its current turn; 0 while it waits for one.
+    pub(crate) passes: u32,
     /// The pass since which it waits.
     pub(crate) since: u64,
     /// How many later requests were admitted before it because they needed less memory.
@@ -55,22 +55,22 @@ impl Turn {
     /// It takes part in the pass that was planned.
     pub(crate) fn take_part(&mut self) {
         self.admitted = true;
-        self.passes = Some(self.passes.unwrap_or(0).saturating_add(1));
+        self.passes = self.passes.saturating_add(1);
     }
 
     /// It has work, but no part in pass number `pass`.
     pub(crate) fn sit_out(&mut self, pass: u64) {
-        if self.passes.take().is_some() {
-            self.since = pass;
+        if self.passes > 0 {
+            (self.passes, self.since) = (0, pass);
         }
     }
 
     /// Where it stands among sequences that want to take part.
     pub(super) fn order(&self, arrival: u64) -> TurnOrder {
         match self.passes {
-            Some(passes) if passes < TURN => TurnOrder::InTurn { arrival },
-            None => TurnOrder::Waiting { since: self.since, arrival },
-            Some(passes) => TurnOrder::Over { passes, arrival },
+            0 => TurnOrder::Waiting { since: self.since, arrival },
+            passes if passes < TURN => TurnOrder::InTurn { arrival },
+            passes => TurnOrder::Over { passes, arrival },
         }
     }
 }

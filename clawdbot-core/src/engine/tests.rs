@@ -2,7 +2,7 @@
 
 use super::share::{Share, StatePositions};
 use super::*;
-use crate::api::model::Loaded;
+use crate::api::loaded::Loaded;
 use crate::api::tests::support;
 use crate::forward::pooling::Pooler;
 use crate::load::source::Source;

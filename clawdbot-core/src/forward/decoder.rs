@@ -21,8 +21,8 @@ use super::linear::{GatedMlp, InputTables, Linear};
 use super::mixers::{MixContext, Mixer};
 use super::moe::{MoeBuffers, MoeInput};
 use super::ops::{
-    ActivatedMlp, Buffer, Cache, Codes, Embedding, LayerRef, Memory, Norm, Ops, Rows, Shape, Store,
-    WorkspaceOf,
+    ActivatedMlp, AddedTables, Buffer, Cache, Codes, Embedding, LayerRef, Memory, Norm, Ops, Rows, Shape,
+    Store, WorkspaceOf,
 };
 use super::rope::RopeTables;
 use super::scratch::{MlpScratch, MoeScratch, PassSize, Scratch};
@@ -186,7 +186,7 @@ impl Decoder {
         let mut stream = Stream { x: &mut scratch.hidden, normed: &mut scratch.normed };
 
         let first_position = spec.input.positions.map_or(0, |positions| positions.first);
-        let added = Some((&self.input, first_position));
+        let added = Some(AddedTables { tables: &self.input, first_position });
         let multiplier = spec.embedding_multiplier;
         ops.embed(&Embedding { table: &self.embedding, multiplier, added }, batch, stream.x);
         stream.replace(ops, spec, self.input.norm.as_deref(), shape);
@@ -359,7 +359,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::api::model::Loaded;
+    use crate::api::loaded::Loaded;
     use crate::api::tests::support;
     use crate::cache::{KvCache, PageTables};
     use crate::forward::cpu::Cpu;

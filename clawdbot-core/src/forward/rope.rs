@@ -3,6 +3,8 @@
 //! Su et al. 2021, <https://arxiv.org/abs/2104.09864>. Angles are `position * inv_freq` in float32, as in
 //! transformers; their cosines and sines are computed in float64 by portable code, so all platforms agree.
 
+use clawdbot_kernels::RotaryPairs;
+
 use super::batch::Batch;
 use crate::spec::rope_scaling::{QueryGrowth, RopeSpec};
 
@@ -16,7 +18,7 @@ struct Table<'a> {
     /// `[positions, rotary_dim / 2]`
     sin: &'a [f32],
     half: usize,
-    interleaved: bool,
+    pairs: RotaryPairs,
     /// `[positions]`: multipliers of queries; empty: 1
     scales: Vec<f32>,
 }
@@ -28,7 +30,7 @@ pub(crate) struct Rotation<'a> {
     pub(crate) cos: &'a [f32],
     /// `[rotary_dim / 2]`
     pub(crate) sin: &'a [f32],
-    pub(crate) interleaved: bool,
+    pub(crate) pairs: RotaryPairs,
     /// Multiplier of queries
     pub(crate) scale: Option<f32>,
 }
@@ -45,7 +47,8 @@ impl<'a> RopeTables<'a> {
             rope_tables(rope, batch, cos, sin);
             let scale = |growth: QueryGrowth| batch.positions.iter().map(|&p| growth.at(p)).collect();
             let scales = rope.growth.map_or_else(Vec::new, scale);
-            Table { cos, sin, half, interleaved: rope.interleaved, scales }
+            let pairs = if rope.interleaved { RotaryPairs::Interleaved } else { RotaryPairs::Halves };
+            Table { cos, sin, half, pairs, scales }
         };
         RopeTables(ropes.iter().map(table).collect())
     }
@@ -56,7 +59,7 @@ impl<'a> RopeTables<'a> {
         let part = row * table.half..(row + 1) * table.half;
         let scale = table.scales.get(row).copied();
         let (cos, sin) = (&table.cos[part.clone()], &table.sin[part]);
-        Rotation { cos, sin, interleaved: table.interleaved, scale }
+        Rotation { cos, sin, pairs: table.pairs, scale }
     }
 }
 

@@ -13,6 +13,13 @@ pub(crate) struct Choice {
     pub(crate) weight: f32,
 }
 
+/// One of a token's experts, and the weight of its result.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct WeightedExpert {
+    pub(crate) expert: usize,
+    pub(crate) weight: f32,
+}
+
 /// The choices of all rows of a pass, with the buffers that choosing needs.
 #[derive(Default)]
 pub(crate) struct Choices {
@@ -46,7 +53,7 @@ impl Choices {
         scales: Option<&[f32]>,
     ) {
         let chosen = moe.choose(logits, correction, &mut self.choosing);
-        self.choices.extend(chosen.iter().map(|&(expert, weight)| {
+        self.choices.extend(chosen.iter().map(|&WeightedExpert { expert, weight }| {
             let scale = scales.map_or(1.0, |scales| scales[expert]);
             Choice { expert, row, weight: weight * scale }
         }));
@@ -76,7 +83,7 @@ pub(crate) struct Choosing {
     /// `[experts]`: scores with corrections, by which experts are chosen
     preference: Vec<f32>,
     ranking: Ranking,
-    chosen: Vec<(usize, f32)>,
+    chosen: Vec<WeightedExpert>,
 }
 
 impl MoeSpec {
@@ -86,7 +93,7 @@ impl MoeSpec {
         logits: &[f32],
         correction: Option<&[f32]>,
         buffers: &'a mut Choosing,
-    ) -> &'a [(usize, f32)] {
+    ) -> &'a [WeightedExpert] {
         let Choosing { scores, preference, ranking, chosen } = buffers;
         scores.clear();
         match self.scoring {
@@ -110,14 +117,14 @@ impl MoeSpec {
         }
         chosen.clear();
         let best = ranking.best(preference, self.num_experts_per_tok);
-        chosen.extend(best.iter().map(|&expert| (expert, scores[expert])));
+        chosen.extend(best.iter().map(|&expert| WeightedExpert { expert, weight: scores[expert] }));
         if self.norm_topk_prob {
-            let sum: f32 = chosen.iter().map(|(_, weight)| weight).sum();
+            let sum: f32 = chosen.iter().map(|chosen| chosen.weight).sum();
             // As in DeepSeek; the sum of a softmax is never 0.
             let sum = if self.scoring == Scoring::Sigmoid { sum + 1e-20 } else { sum };
-            chosen.iter_mut().for_each(|(_, weight)| *weight /= sum);
+            chosen.iter_mut().for_each(|chosen| chosen.weight /= sum);
         }
-        chosen.iter_mut().for_each(|(_, weight)| *weight *= self.routed_scaling_factor);
+        chosen.iter_mut().for_each(|chosen| chosen.weight *= self.routed_scaling_factor);
         chosen
     }
 }
@@ -206,7 +213,9 @@ mod tests {
     }
 
     fn choose(spec: MoeSpec, logits: &[f32], correction: Option<&[f32]>) -> Vec<(usize, f32)> {
-        spec.choose(logits, correction, &mut Choosing::default()).to_vec()
+        let mut buffers = Choosing::default();
+        let chosen = spec.choose(logits, correction, &mut buffers);
+        chosen.iter().map(|chosen| (chosen.expert, chosen.weight)).collect()
     }
 
     fn close(found: Vec<(usize, f32)>, expected: &[(usize, f32)]) {

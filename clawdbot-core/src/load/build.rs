@@ -15,16 +15,11 @@ use crate::forward::blocks::{Mlp, PlainMlp};
 use crate::forward::decoder::{Decoder, DecoderLayer, Dense};
 use crate::forward::layer_inputs::{LayerInput, LayerInputs};
 use crate::forward::linear::{GatedMlp, InputTables, Linear};
-use crate::forward::mixers::Mixer;
-use crate::forward::mixers::attention::AttentionWeights;
-use crate::forward::mixers::delta_net::DeltaNetWeights;
-use crate::forward::mixers::mamba::MambaWeights;
-use crate::forward::mixers::mla::MlaWeights;
-use crate::forward::mixers::short_conv::ShortConvWeights;
+use crate::forward::mixers::{Mixer, ReadWeights};
 use crate::forward::moe::{MoeWeights, ParallelMlpWeights};
+use crate::forward::ops::LayerRef;
 use crate::options::WeightType;
 use crate::spec::DecoderSpec;
-use crate::spec::mixer_names::{MambaNames, MixerNames};
 use crate::spec::packing::Joined;
 use crate::spec::tensors::{
     DenseNames, GatedNames, LayerInputsNames, LayerNames, LinearNames, MlpNames, MoeNames, NormNames,
@@ -56,7 +51,8 @@ impl Builder<'_> {
         self.total = weights_in(&spec);
         let embedding = self.matrices(&Joined::rows([&names.embed_tokens]))?;
         let layer_inputs = names.layer_inputs.as_ref().map(|names| self.layer_inputs(names)).transpose()?;
-        let layers = names.layers.iter().map(|layer| self.layer(&spec, layer)).collect::<Result<_>>()?;
+        let layers = names.layers.iter().enumerate();
+        let layers = layers.map(|(layer, names)| self.layer(&spec, layer, names)).collect::<Result<_>>()?;
         let norm = self.norm(names.final_norm.as_ref())?;
         let lm_head = names.lm_head.as_ref().map(|head| self.matrices(&Joined::rows([head]))).transpose()?;
         let input = InputTables {
@@ -94,10 +90,10 @@ impl Builder<'_> {
         })
     }
 
-    fn layer(&mut self, spec: &DecoderSpec, names: &LayerNames) -> Result<DecoderLayer> {
+    fn layer(&mut self, spec: &DecoderSpec, layer: usize, names: &LayerNames) -> Result<DecoderLayer> {
         Ok(DecoderLayer {
             input_norm: self.norm(names.input_norm.as_ref())?,
-            mixer: self.mixer(spec, &names.mixer)?,
+            mixer: Mixer::read(LayerRef { spec, layer }, &names.mixer, self)?,
             o: self.linear(std::slice::from_ref(&names.o))?,
             attention_out_norm: self.norm(names.attention_out_norm.as_ref())?,
             attention_sum_norm: self.norm(names.attention_sum_norm.as_ref())?,
@@ -122,79 +118,6 @@ impl Builder<'_> {
             },
             scalar: self.optional(names.scalar.as_ref())?.and_then(|scalar| scalar.first().copied()),
         })
-    }
-
-    fn mixer(&mut self, spec: &DecoderSpec, names: &MixerNames) -> Result<Mixer> {
-        Ok(match names {
-            MixerNames::Attention(names) => {
-                let norms = (self.optional(names.q_norm.as_ref())?, self.optional(names.k_norm.as_ref())?);
-                Mixer::Attention(AttentionWeights {
-                    qkv: self.linear(&names.qkv)?,
-                    gate: self.some_linear(&names.gate)?,
-                    // A layer without keys of its own has no values either.
-                    value_norm: norms.1.as_ref().filter(|_| spec.value_norm).map(|k| vec![1.0; k.len()]),
-                    // A layer without keys of its own has no norm for them.
-                    qk_norms: norms.0.map(|q| (q, norms.1.unwrap_or_default())),
-                    sinks: self.optional(names.sinks.as_ref())?,
-                })
-            }
-            MixerNames::Mla(names) => Mixer::Mla(Box::new(MlaWeights {
-                down: self.linear(&names.down)?,
-                q_norm: self.optional(names.q_norm.as_ref())?,
-                q_up: self.some_linear(&names.q_up)?,
-                kv_norm: self.weights.vector(&names.kv_norm)?,
-                key_up: self.each(&names.key_up)?,
-                value_up: self.each(&names.value_up)?,
-            })),
-            MixerNames::ShortConv(names) => Mixer::ShortConv(Box::new(ShortConvWeights {
-                input: self.linear(std::slice::from_ref(&names.input))?,
-                conv: by_taps(&self.weights.vector(&names.conv)?, names.input.weight.k),
-                conv_bias: self.optional(names.conv_bias.as_ref())?,
-            })),
-            MixerNames::Mamba(names) => Mixer::Mamba(Box::new(self.mamba(names)?)),
-            MixerNames::DeltaNet(names) => {
-                let qkvz = self.linear(&names.qkvz)?;
-                let mut gates = self.weights.vector(&names.beta)?;
-                gates.extend(self.weights.vector(&names.decay)?);
-                let minus_a = self.weights.vector(&names.minus_a)?;
-                // The gates, as many as a head's norm is long for each head, are not convolved.
-                let channels = qkvz.weight.n() - minus_a.len() * names.norm.len;
-                Mixer::DeltaNet(Box::new(DeltaNetWeights {
-                    qkvz,
-                    gates: self.float_matrix(&gates, 2 * minus_a.len())?,
-                    conv: by_taps(&self.weights.vector(&names.conv)?, channels),
-                    minus_a,
-                    dt_bias: self.weights.vector(&names.dt_bias)?,
-                    norm: self.weights.vector(&names.norm)?,
-                }))
-            }
-        })
-    }
-
-    fn mamba(&mut self, names: &MambaNames) -> Result<MambaWeights> {
-        let input = self.linear(std::slice::from_ref(&names.input))?;
-        let (steps, minus_a) = (self.weights.vector(&names.steps)?, self.weights.vector(&names.minus_a)?);
-        // z, as long as the norm, is not convolved.
-        let channels = input.weight.n() - names.norm.len;
-        Ok(MambaWeights {
-            input,
-            steps: self.float_matrix(&steps, minus_a.len())?,
-            conv: by_taps(&self.weights.vector(&names.conv)?, channels),
-            conv_bias: self.optional(names.conv_bias.as_ref())?,
-            minus_a,
-            dt_bias: self.weights.vector(&names.dt_bias)?,
-            skip: self.weights.vector(&names.skip)?,
-            norm: self.weights.vector(&names.norm)?,
-        })
-    }
-
-    fn some_linear(&mut self, parts: &[LinearNames]) -> Result<Option<Linear>> {
-        if parts.is_empty() { Ok(None) } else { self.linear(parts).map(Some) }
-    }
-
-    /// Matrices one by one.
-    fn each(&mut self, names: &[LinearNames]) -> Result<Vec<PackedMatrix>> {
-        names.iter().map(|name| self.matrices(&Joined::rows([&name.weight]))).collect()
     }
 
     fn gated(&mut self, names: &GatedNames) -> Result<GatedMlp> {
@@ -242,34 +165,6 @@ impl Builder<'_> {
         })
     }
 
-    fn optional(&self, name: Option<&VectorName>) -> Result<Option<Vec<f32>>> {
-        name.map(|name| self.weights.vector(name)).transpose()
-    }
-
-    /// A matrix of `n` rows that is computed with in f32, whatever the others are.
-    fn float_matrix(&self, values: &[f32], n: usize) -> Result<PackedMatrix> {
-        let rows = InMemory { values, k: values.len() / n.max(1) };
-        Ok(self
-            .pool
-            .region(|region| PackedMatrix::pack(self.kernels, region, ComputeFormat::F32, &[&rows]))??)
-    }
-
-    /// Projections of the same input, side by side.
-    fn linear(&mut self, parts: &[LinearNames]) -> Result<Linear> {
-        let weight = self.matrices(&Joined::rows(parts.iter().map(|part| &part.weight)))?;
-        let mut bias = Vec::new();
-        for name in parts.iter().filter_map(|part| part.bias.as_ref()) {
-            bias.extend(self.weights.vector(name)?);
-        }
-        // A family gives a bias to all of the joined projections or to none.
-        let bias = (bias.len() == weight.n()).then_some(bias);
-        Ok(Linear {
-            name: parts.first().map_or_else(String::new, |part| part.weight.name.clone()),
-            weight,
-            bias,
-        })
-    }
-
     /// The matrices as one.
     pub(crate) fn matrices(&mut self, names: &Joined<'_>) -> Result<PackedMatrix> {
         let segments = self.weights.segments(names, self.weight_type)?;
@@ -310,6 +205,40 @@ impl Builder<'_> {
     }
 }
 
+impl ReadWeights for Builder<'_> {
+    fn vector(&self, name: &VectorName) -> Result<Vec<f32>> {
+        self.weights.vector(name)
+    }
+
+    fn float_matrix(&self, values: &[f32], n: usize) -> Result<PackedMatrix> {
+        let rows = InMemory { values, k: values.len() / n.max(1) };
+        Ok(self
+            .pool
+            .region(|region| PackedMatrix::pack(self.kernels, region, ComputeFormat::F32, &[&rows]))??)
+    }
+
+    fn linear(&mut self, parts: &[LinearNames]) -> Result<Linear> {
+        let weight = self.matrices(&Joined::rows(parts.iter().map(|part| &part.weight)))?;
+        let mut bias = None;
+        if parts.iter().any(|part| part.bias.is_some()) {
+            let values = bias.insert(Vec::new());
+            for part in parts {
+                // A part without a bias has one of zeros.
+                values.extend(self.optional(part.bias.as_ref())?.unwrap_or_else(|| vec![0.0; part.weight.n]));
+            }
+        }
+        Ok(Linear {
+            name: parts.first().map_or_else(String::new, |part| part.weight.name.clone()),
+            weight,
+            bias,
+        })
+    }
+
+    fn matrices_of(&mut self, names: &[LinearNames]) -> Result<Vec<PackedMatrix>> {
+        names.iter().map(|name| self.matrices(&Joined::rows([&name.weight]))).collect()
+    }
+}
+
 /// The biases of a gate and an up projection in the order of the columns of `PackedMatrix::pack_gated`.
 fn gated_bias(gate: &[f32], up: &[f32]) -> Vec<f32> {
     let mut bias = vec![0.0; PackedMatrix::gated_columns(gate.len()).unwrap_or(0)];
@@ -319,10 +248,4 @@ fn gated_bias(gate: &[f32], up: &[f32]) -> Vec<f32> {
         panel[..part.len()].copy_from_slice(part);
     }
     bias
-}
-
-/// A convolution's weights `[channels, kernel_size]` as `[kernel_size, channels]`.
-fn by_taps(weights: &[f32], channels: usize) -> Vec<f32> {
-    let kernel_size = weights.len() / channels.max(1);
-    (0..weights.len()).map(|i| weights[i % channels * kernel_size + i / channels]).collect()
 }

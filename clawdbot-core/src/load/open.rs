@@ -109,7 +109,8 @@ impl Opened {
         // int8 may be in any group, the others are always packed in the same way; where codes are used as stored, each matrix has its own.
         let packed = Weights::Packed(Arc::clone(&file));
         let format = packed.format(weights);
-        let expected = format.activations().filter(|_| weights != WeightType::Stored);
+        let of_weights = format.activations().filter(|_| weights != WeightType::Stored);
+        let expected = of_weights.map(|format| (format.group, format.rotated));
         let found = file.info().group_size.map(|group| (group, file.info().rotated));
         if found != expected || (found.is_none() && file.info().rotated) {
             let message = format!(

@@ -150,8 +150,8 @@ pub(crate) fn write(
     }
     let info = PackedInfo {
         weights: weights.name().to_owned(),
-        group_size: format.activations().map(|(group, _)| group).filter(|_| !stored),
-        rotated: format.activations().is_some_and(|(_, rotated)| rotated) && !stored,
+        group_size: format.activations().map(|format| format.group).filter(|_| !stored),
+        rotated: format.activations().is_some_and(|format| format.rotated) && !stored,
         formats,
         source: opened.name.clone(),
         source_sha256: source_sha256(opened)?,

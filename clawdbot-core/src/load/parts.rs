@@ -119,7 +119,7 @@ pub(crate) fn vector(files: &FileWeights, name: &VectorName) -> Result<Vec<f32>>
     let mut out = match &name.part {
         None => files.source.vector(&name.name, name.len)?,
         Some(part) => {
-            let (some, first) = elements(files, part, name.len)?;
+            let Elements { values: some, first } = elements(files, part, name.len)?;
             let elements = (0..name.len).map(|i| some[part.row(i) - first]);
             match part.storage {
                 PartStorage::MinusExp => elements.map(|x| -libm::expf(x)).collect(),
@@ -133,12 +133,20 @@ pub(crate) fn vector(files: &FileWeights, name: &VectorName) -> Result<Vec<f32>>
     Ok(out)
 }
 
-/// The rows of a part's tensor that its `len` elements are in, dequantized, and the number of their first element.
-fn elements(files: &FileWeights, part: &Part, len: usize) -> Result<(Vec<f32>, usize)> {
+/// Consecutive elements of a tensor.
+#[derive(Default)]
+struct Elements {
+    values: Vec<f32>,
+    /// Number of the first in the tensor.
+    first: usize,
+}
+
+/// The rows of a part's tensor that its `len` elements are in, dequantized.
+fn elements(files: &FileWeights, part: &Part, len: usize) -> Result<Elements> {
     let tensor = whole(files, &part.tensor, &part.shape)?;
     let k = tensor.cols().max(1);
     check(part, len, tensor.rows() * k)?;
-    let Some(last) = len.checked_sub(1).map(|last| part.row(last)) else { return Ok((Vec::new(), 0)) };
+    let Some(last) = len.checked_sub(1).map(|last| part.row(last)) else { return Ok(Elements::default()) };
     let rows = part.row(0) / k..last / k + 1;
     let mut some = zeroed_rows(rows.len(), k)?;
     let mut stored = Vec::new();
@@ -146,7 +154,7 @@ fn elements(files: &FileWeights, part: &Part, len: usize) -> Result<(Vec<f32>, u
         tensor.fetch(row..row + 1, &mut stored)?;
         tensor.read_row(row, &stored, out);
     }
-    Ok((some, rows.start * k))
+    Ok(Elements { values: some, first: rows.start * k })
 }
 
 /// Checks that the part's rows are among the tensor's.

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{OptionType, names, options, out_of_range, whole};
+use super::declare::{names, options, whole};
+use super::spec::{OptionType, out_of_range};
 use crate::error::Result;
 
 /// How the hidden states of a text's tokens become one vector.

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use super::declare::{options, whole};
 use super::defaults::{MAX_BAD_WORDS, MAX_LISTED_IDS};
-use super::resolved::Resolved;
-use super::{NumberRange, OptionType, options, out_of_range, whole};
+use super::spec::{NumberRange, OptionType, out_of_range};
 use crate::error::Result;
 
 /// Most stop strings of a request.
@@ -88,21 +88,6 @@ impl GenerateOptions {
     pub(crate) fn for_prompt(&self, prompt: PromptKind) -> Self {
         let given = self.add_special_tokens.unwrap_or(prompt == PromptKind::Text);
         self.clone().add_special_tokens(given)
-    }
-
-    /// The options that choose among tokens, when nothing is drawn because the model's default is greedy.
-    pub(crate) fn without_effect(&self, resolved: &Resolved) -> Vec<&'static str> {
-        if self.temperature.is_some() || resolved.temperature > 0.0 {
-            return Vec::new();
-        }
-        let given = [
-            ("top_k", self.top_k.is_some()),
-            ("top_p", self.top_p.is_some()),
-            ("min_p", self.min_p.is_some()),
-            ("typical_p", self.typical_p.is_some()),
-            ("seed", self.seed.is_some()),
-        ];
-        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Options of downloads.
 
-use super::{OptionType, options};
+use super::declare::options;
+use super::spec::OptionType;
 
 options! {
     /// Which of a repository's models to use, and whether to download it.

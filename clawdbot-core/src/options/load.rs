@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{OptionType, OptionValue, names, options, out_of_range, shown, whole};
+use super::declare::{names, options, whole};
+use super::spec::{OptionType, out_of_range};
+use super::value::{OptionValue, shown};
 use crate::error::{Error, Result};
 use crate::suggest::closest;
 

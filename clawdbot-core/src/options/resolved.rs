@@ -7,7 +7,8 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::defaults::GenerationDefaults;
-use super::{GenerateOptions, out_of_range};
+use super::generate::GenerateOptions;
+use super::spec::out_of_range;
 use crate::error::Result;
 
 /// `top_k` of models that ask for sampling and do not say it, as in transformers.
@@ -59,6 +60,23 @@ pub(crate) struct Resolved {
     /// `None` where a session was continued, whose texts are there already.
     pub(crate) add_special_tokens: Option<bool>,
     pub(crate) skip_special_tokens: bool,
+}
+
+impl GenerateOptions {
+    /// The options that choose among tokens, when nothing is drawn because the model's default is greedy.
+    pub(crate) fn without_effect(&self, resolved: &Resolved) -> Vec<&'static str> {
+        if self.temperature.is_some() || resolved.temperature > 0.0 {
+            return Vec::new();
+        }
+        let given = [
+            ("top_k", self.top_k.is_some()),
+            ("top_p", self.top_p.is_some()),
+            ("min_p", self.min_p.is_some()),
+            ("typical_p", self.typical_p.is_some()),
+            ("seed", self.seed.is_some()),
+        ];
+        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
+    }
 }
 
 impl Resolved {

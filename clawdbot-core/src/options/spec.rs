@@ -1,13 +1,9 @@
-//! The table of all options: what each is called, what it may be, what it does. Everything that lists options reads it: the
-//! command line, and what `cargo xtask generate` writes for Python and C and as documentation.
+//! What describes an option: what it is called, what it may be, what it does.
 
 use std::fmt::Display;
 
 use serde_json::{Map, Value};
 
-use super::{
-    EmbedOptions, GenerateOptions, HubOptions, ModelOptions, PackOptions, RerankOptions, RuntimeOptions,
-};
 use crate::error::{Error, Result};
 
 /// What the value of an option may be.
@@ -191,36 +187,9 @@ impl OptionGroup {
     }
 }
 
-/// Every option.
-pub const OPTIONS: &[OptionGroup] = &[
-    GenerateOptions::GROUP,
-    ModelOptions::GROUP,
-    RuntimeOptions::GROUP,
-    EmbedOptions::GROUP,
-    RerankOptions::GROUP,
-    PackOptions::GROUP,
-    HubOptions::GROUP,
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Tables and `--help` have room for so much.
-    const LONGEST: usize = 200;
-
-    #[test]
-    fn documentation_is_short_and_complete() {
-        for group in OPTIONS {
-            assert!(group.documentation().ends_with('.'), "{}", group.name);
-            for option in group.options {
-                let (name, doc) = (option.name, option.documentation());
-                assert!(doc.ends_with('.') && doc.len() <= LONGEST, "{name}: {} characters", doc.len());
-                assert!(!option.default.is_empty() && option.default.len() <= LONGEST, "{name}");
-                assert!(!option.default.ends_with('.'), "{name}");
-            }
-        }
-    }
 
     #[test]
     fn values_in_words() {

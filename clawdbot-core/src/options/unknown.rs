@@ -1,6 +1,6 @@
 //! Names that are no options: which one was meant, and where a name of ours belongs.
 
-use super::OPTIONS;
+use super::table::OPTIONS;
 use crate::error::{Error, ErrorKind, Result};
 use crate::suggest::{closest, hint};
 

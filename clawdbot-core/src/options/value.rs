@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{NumberRange, OptionSpec, OptionType};
+use super::spec::{NumberRange, OptionSpec, OptionType};
 use crate::error::Result;
 
 /// A type that fields of options have.

@@ -14,7 +14,7 @@ use std::sync::{Mutex, PoisonError, Weak};
 pub(crate) use budget::{Budget, Reservation};
 pub use cpus::Cpus;
 #[cfg(feature = "candle")]
-pub(crate) use rows::SharedRows;
+pub(crate) use rows::{RowSizes, SharedRows};
 
 use clawdbot_kernels::KernelSet;
 use clawdbot_kernels::threads::ThreadPool;

@@ -5,6 +5,14 @@ use clawdbot_kernels::QuantizedRows;
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::{Budget, Reservation};
 
+/// Sizes of quantized activations: `m` rows of `k`, in groups of `group`.
+#[derive(Clone, Copy)]
+pub(crate) struct RowSizes {
+    pub(crate) m: usize,
+    pub(crate) k: usize,
+    pub(crate) group: usize,
+}
+
 /// Rows that all layers of a runtime quantize to. They grow, and are freed with the last of the layers.
 #[derive(Default)]
 pub(crate) struct SharedRows {
@@ -14,16 +22,12 @@ pub(crate) struct SharedRows {
 }
 
 impl SharedRows {
-    /// Room for `[m, k]` in groups of `group`, within the budget.
+    /// Room for rows of these sizes, within the budget.
     ///
     /// # Errors
     /// `OutOfBudget`.
-    pub(crate) fn room(
-        &mut self,
-        budget: &Budget,
-        (m, k): (usize, usize),
-        group: usize,
-    ) -> Result<&mut QuantizedRows> {
+    pub(crate) fn room(&mut self, budget: &Budget, sizes: RowSizes) -> Result<&mut QuantizedRows> {
+        let RowSizes { m, k, group } = sizes;
         let bytes = QuantizedRows::bytes(m, k, group).ok_or_else(|| {
             Error::new(ErrorKind::OutOfBudget, format!("[{m}, {k}] activations do not fit into memory"))
         })?;
@@ -45,18 +49,19 @@ mod tests {
     fn rows_grow_within_the_budget_and_give_it_back() {
         let budget = Budget::new(Some(100_000));
         let mut rows = SharedRows::default();
-        rows.room(&budget, (1, 256), 128).unwrap();
+        let sizes = |m| RowSizes { m, k: 256, group: 128 };
+        rows.room(&budget, sizes(1)).unwrap();
         let small = budget.used();
         assert_eq!(Some(small), QuantizedRows::bytes(1, 256, 128));
-        rows.room(&budget, (40, 256), 128).unwrap();
+        rows.room(&budget, sizes(40)).unwrap();
         let large = budget.used();
         assert!(large > small);
-        rows.room(&budget, (2, 256), 128).unwrap();
+        rows.room(&budget, sizes(2)).unwrap();
         assert_eq!(budget.used(), large);
-        let error = rows.room(&budget, (1000, 256), 128).err().unwrap();
+        let error = rows.room(&budget, sizes(1000)).err().unwrap();
         assert_eq!((error.kind(), budget.used()), (ErrorKind::OutOfBudget, 0));
-        assert!(rows.room(&budget, (usize::MAX, 256), 128).is_err());
-        rows.room(&budget, (1, 256), 128).unwrap();
+        assert!(rows.room(&budget, sizes(usize::MAX)).is_err());
+        rows.room(&budget, sizes(1)).unwrap();
         drop(rows);
         assert_eq!(budget.used(), 0);
     }

@@ -1,18 +1,9 @@
 //! Consistency checks of a spec's fields.
 
+use super::expect::{MAX_EXPERTS, expect, expect_size};
 use super::rope_scaling::RopeSpec;
-use super::{
-    DecoderSpec, DeltaNetSpec, ExpertGroups, HeadShape, KeySource, LayerSpec, MambaSpec, MixerKind, MoeSpec,
-    PositionSpec,
-};
+use super::{DecoderSpec, ExpertGroups, HeadShape, KeySource, LayerSpec, MixerSpec, MoeSpec, PositionSpec};
 use crate::error::{Error, Result};
-
-/// Most experts (and heads with projections of their own) in all layers together: the names of their tensors take up to
-/// 60 MB. Real models stay below.
-const MAX_EXPERTS: usize = 1 << 15;
-
-/// Largest sizes of latent attention and recurrent layers: products of three must not overflow. Real models stay below.
-const MAX_MIXER_SIZE: usize = 1 << 16;
 
 impl DecoderSpec {
     /// Checks that the fields are consistent.
@@ -56,13 +47,6 @@ impl DecoderSpec {
                 "another",
             )?;
             expect(!layer.moe || self.moe.is_some(), "experts", "some", "none")?;
-            let described = match layer.mixer {
-                MixerKind::Attention => true,
-                MixerKind::ShortConv => self.short_conv.is_some(),
-                MixerKind::DeltaNet => self.delta_net.is_some(),
-                MixerKind::Mamba => self.mamba.is_some(),
-            };
-            expect(described, "recurrent layers", "their sizes", "none")?;
         }
         let multipliers = [
             ("embedding_multiplier", self.embedding_multiplier),
@@ -96,7 +80,7 @@ impl DecoderSpec {
     fn check_encoder(&self) -> Result<()> {
         let fits = |rows: usize, width: usize| rows.checked_mul(width).is_some_and(|size| size < 1 << 31);
         if let Some(PositionSpec { rows, first }) = self.input.positions {
-            let expected = "less than 2^31 weights in them";
+            let expected = "embeddings with less than 2^31 weights";
             expect(fits(rows, self.hidden_size), "max_position_embeddings", expected, rows)?;
             let most = rows.saturating_sub(first);
             let expected = format!("at most {most}, the number of position embeddings");
@@ -104,11 +88,11 @@ impl DecoderSpec {
             expect(found <= most, "max_position_embeddings", &expected, found)?;
         }
         let types = self.input.token_types.unwrap_or(1);
-        let expected = format!("an integer from 1 to {MAX_MIXER_SIZE}");
-        let few = types > 0 && types <= MAX_MIXER_SIZE && fits(types, self.hidden_size);
-        expect(few, "type_vocab_size", &expected, types)?;
-        let plain = self.layers.iter().all(|layer| layer.mixer == MixerKind::Attention && !layer.moe);
-        let plain = plain && self.mla.is_none();
+        expect_size("type_vocab_size", types)?;
+        let expected = "embeddings with less than 2^31 weights";
+        expect(fits(types, self.hidden_size), "type_vocab_size", expected, types)?;
+        let plain =
+            self.layers.iter().all(|layer| matches!(layer.mixer, MixerSpec::Attention(_)) && !layer.moe);
         expect(plain || !self.bidirectional, "layers of an encoder", "attention and MLPs", "others")?;
         let mut width = self.hidden_size;
         for dense in &self.dense_head {
@@ -140,69 +124,26 @@ impl DecoderSpec {
         let KeySource::Layer(source) = layer.keys else { return Ok(()) };
         let shares = |other: &LayerSpec| {
             let same = self.heads(source) == heads && other.window == layer.window;
-            same && other.mixer == MixerKind::Attention && !matches!(other.keys, KeySource::Layer(_))
+            same && matches!(other.mixer, MixerSpec::Attention(_))
+                && !matches!(other.keys, KeySource::Layer(_))
         };
         let found = self.layers[..index].get(source).is_some_and(shares);
         expect(found, "num_kv_shared_layers", "layers of the same kind before", "none")
     }
 
     fn check_mixers(&self) -> Result<()> {
-        let mut sizes = Vec::new();
-        if let Some(mla) = &self.mla {
-            let key = mla.qk_rope_head_dim.saturating_add(mla.kv_lora_rank);
-            let fits = self.head_dim == key && self.num_key_value_heads == 1;
-            expect(fits, "head_dim", "qk_rope_head_dim + kv_lora_rank", self.head_dim)?;
-            let all = self.num_attention_heads.saturating_mul(self.num_hidden_layers);
-            expect(all <= MAX_EXPERTS, "heads of all layers", &format!("at most {MAX_EXPERTS}"), all)?;
-            sizes.extend([
-                ("q_lora_rank", mla.q_lora_rank.unwrap_or(1)),
-                ("kv_lora_rank", mla.kv_lora_rank),
-                ("qk_nope_head_dim", mla.qk_nope_head_dim),
-                ("qk_rope_head_dim", mla.qk_rope_head_dim),
-                ("v_head_dim", mla.v_head_dim),
-            ]);
+        let mut checked: Vec<MixerSpec> = Vec::new();
+        for LayerSpec { mixer, .. } in &self.layers {
+            if !checked.contains(mixer) {
+                mixer.check(self)?;
+                checked.push(*mixer);
+            }
         }
-        if let Some(conv) = &self.short_conv {
-            sizes.push(("conv_L_cache", conv.kernel_size));
-        }
-        if let Some(delta) = &self.delta_net {
-            sizes.extend([
-                ("linear_conv_kernel_dim", delta.kernel_size),
-                ("linear_num_key_heads", delta.num_key_heads),
-                ("linear_num_value_heads", delta.num_value_heads),
-                ("linear_key_head_dim", delta.key_head_dim),
-                ("linear_value_head_dim", delta.value_head_dim),
-            ]);
-        }
-        if let Some(mamba) = &self.mamba {
-            sizes.extend([
-                ("mamba_d_conv", mamba.kernel_size),
-                ("mamba_n_heads", mamba.num_heads),
-                ("mamba_d_head", mamba.head_dim),
-                ("mamba_n_groups", mamba.num_groups),
-                ("mamba_d_state", mamba.state_size),
-            ]);
-        }
-        if let Some(inputs) = &self.per_layer_inputs {
-            sizes.push(("hidden_size_per_layer_input", inputs.size));
-            let (vocab, found) = (self.vocab_size, inputs.vocab_size);
-            let expected = format!("at least vocab_size, which is {vocab}");
-            expect(found >= vocab, "vocab_size_per_layer_input", &expected, found)?;
-        }
-        for (key, size) in sizes {
-            let expected = format!("an integer from 1 to {MAX_MIXER_SIZE}");
-            expect(size > 0 && size <= MAX_MIXER_SIZE, key, &expected, size)?;
-        }
-        if let Some(DeltaNetSpec { num_key_heads, num_value_heads, .. }) = self.delta_net {
-            let divides = format!("a multiple of linear_num_key_heads, which is {num_key_heads}");
-            let fits = num_value_heads.is_multiple_of(num_key_heads);
-            expect(fits, "linear_num_value_heads", &divides, num_value_heads)?;
-        }
-        if let Some(MambaSpec { num_heads, num_groups, .. }) = self.mamba {
-            let divides = format!("a divisor of mamba_n_heads, which is {num_heads}");
-            expect(num_heads.is_multiple_of(num_groups), "mamba_n_groups", &divides, num_groups)?;
-        }
-        Ok(())
+        let Some(inputs) = &self.per_layer_inputs else { return Ok(()) };
+        expect_size("hidden_size_per_layer_input", inputs.size)?;
+        let (vocab, found) = (self.vocab_size, inputs.vocab_size);
+        let expected = format!("at least vocab_size, which is {vocab}");
+        expect(found >= vocab, "vocab_size_per_layer_input", &expected, found)
     }
 
     /// Elements in all matrices; `None` if the number is absurd, or one matrix exceeds `usize`.
@@ -263,12 +204,4 @@ impl MoeSpec {
         }
         Ok(())
     }
-}
-
-fn expect(holds: bool, key: &str, expected: &str, found: impl std::fmt::Display) -> Result<()> {
-    if holds {
-        return Ok(());
-    }
-    let message = format!("{key}: expected {expected}, found {found}");
-    Err(Error::invalid_model(message).with("key", key).with("found", found.to_string()))
 }

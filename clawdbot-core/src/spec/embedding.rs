@@ -60,8 +60,8 @@ impl EmbeddingConfig {
     /// `InvalidModel` for malformed files; `UnsupportedModel` for unknown modules and settings.
     pub(crate) fn read(files: &ModelFiles, config: &ModelConfig, hidden_size: usize) -> Result<Self> {
         let mut found = EmbeddingConfig { include_prompt: true, ..EmbeddingConfig::default() };
-        for (kind, path) in modules(files)? {
-            found.module(files, &kind, &path, hidden_size)?;
+        for Module { kind, folder } in modules(files)? {
+            found.module(files, &kind, &folder, hidden_size)?;
         }
         if let Some(settings) = optional(files, "sentence_bert_config.json")? {
             found.max_tokens = settings.opt_usize("max_seq_length")?;
@@ -159,8 +159,14 @@ impl EmbeddingConfig {
     }
 }
 
-/// Kinds and folders of the modules in `modules.json`; none without that file.
-fn modules(files: &ModelFiles) -> Result<Vec<(String, String)>> {
+/// A module of a sentence-transformers directory.
+struct Module {
+    kind: String,
+    folder: String,
+}
+
+/// The modules in `modules.json`; none without that file.
+fn modules(files: &ModelFiles) -> Result<Vec<Module>> {
     let Some(json) = files.get(MODULES)? else { return Ok(Vec::new()) };
     let invalid = |what: &dyn std::fmt::Display| {
         Error::invalid_model(format!("{}: {what}", files.path(MODULES))).with("file", files.path(MODULES))
@@ -191,7 +197,7 @@ fn modules(files: &ModelFiles) -> Result<Vec<(String, String)>> {
         if !path.chars().all(plain) || path == "." || path == ".." {
             return Err(invalid(&format_args!("path: expected a plain folder name, found {}", quoted(path))));
         }
-        modules.push((last_part(kind).to_owned(), path.to_owned()));
+        modules.push(Module { kind: last_part(kind).to_owned(), folder: path.to_owned() });
     }
     Ok(modules)
 }

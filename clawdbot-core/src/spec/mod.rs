@@ -5,11 +5,13 @@ mod check;
 pub(crate) mod config;
 mod config_keys;
 pub(crate) mod embedding;
+mod expect;
 mod families;
 pub(crate) mod generation;
 pub(crate) mod gguf;
+mod heads;
 mod layer;
-pub(crate) mod mixer_names;
+pub(crate) mod mixers;
 mod moe;
 pub(crate) mod names;
 mod naming;
@@ -25,11 +27,10 @@ use self::rope_scaling::RopeSpec;
 use crate::error::Result;
 use crate::options::Pooling;
 pub(crate) use clawdbot_kernels::Activation;
-pub(crate) use layer::{
-    AttentionSpec, DeltaNetSpec, DeltaStorage, HeadShape, KeySource, LayerSpec, MambaSpec, MixerKind,
-    MlaSpec, NormSpec, PerLayerSpec, ShortConvSpec,
-};
-pub(crate) use moe::{ExpertGroups, ExpertStorage, MoeSpec, Scoring, SharedExpert};
+pub(crate) use heads::{HeadShape, KeySource};
+pub(crate) use layer::{AttentionSpec, LayerSpec, NormSpec, PerLayerSpec};
+pub(crate) use mixers::MixerSpec;
+pub(crate) use moe::{ChoiceWeights, ExpertGroups, ExpertStorage, MoeSpec, Scoring, SharedExpert};
 
 /// A decoder-only transformer with rotary positions and gated MLPs, or an encoder. Fields have the names of
 /// `config.json`.
@@ -69,14 +70,6 @@ pub(crate) struct DecoderSpec {
     /// Activation of the gate projection, or of the up projection if there is no gate.
     pub(crate) activation: Activation,
     pub(crate) attention: AttentionSpec,
-    /// Multi-head latent attention: keys and values are kept compressed.
-    pub(crate) mla: Option<MlaSpec>,
-    /// For layers of [`MixerKind::ShortConv`].
-    pub(crate) short_conv: Option<ShortConvSpec>,
-    /// For layers of [`MixerKind::DeltaNet`].
-    pub(crate) delta_net: Option<DeltaNetSpec>,
-    /// For layers of [`MixerKind::Mamba`].
-    pub(crate) mamba: Option<MambaSpec>,
     /// The MLPs of expert layers.
     pub(crate) moe: Option<MoeSpec>,
     /// Whether every token sees all others of its sequence (or of its window), later ones included: an encoder, which

@@ -37,6 +37,21 @@ pub(crate) enum Scoring {
     Sigmoid,
 }
 
+/// Weights of the selected experts: [`MoeSpec::norm_topk_prob`] of a family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ChoiceWeights {
+    /// Divided by their sum.
+    Normed,
+    /// As the router scores them.
+    AsScored,
+}
+
+impl ChoiceWeights {
+    pub(crate) fn are_normed(self) -> bool {
+        self == ChoiceWeights::Normed
+    }
+}
+
 /// See [`MoeSpec::groups`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ExpertGroups {

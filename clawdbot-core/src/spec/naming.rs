@@ -1,11 +1,11 @@
 //! Tensor names and shapes of a spec.
 
-use super::mixer_names::Runs;
+use super::mixers::OutputProjection;
 use super::names::MlpModules;
-use super::tensor_name::linear;
 use super::tensors::{
     DenseNames, GatedNames, LM_HEAD, LayerInputNames, LayerInputsNames, LayerNames, LinearNames, MatrixName,
-    MlpNames, MoeNames, NormNames, ParallelMlpNames, Part, PartStorage, PlainNames, TensorNames, VectorName,
+    MlpNames, MoeNames, NormNames, ParallelMlpNames, Part, PartStorage, PlainNames, Runs, TensorNames,
+    VectorName, linear,
 };
 use super::{DecoderSpec, DenseSpec, ExpertStorage, InputSpec, MoeSpec, NormKind, Scoring};
 
@@ -36,7 +36,7 @@ impl DecoderSpec {
                         k: width,
                         part: None,
                     },
-                    projection: linear("model", "per_layer_model_projection", width, self.hidden_size, false),
+                    projection: linear("model", "per_layer_model_projection", width, self.hidden_size),
                     norm: VectorName::new("model.per_layer_projection_norm.weight".into(), inputs.size, 0.0),
                 }
             }),
@@ -59,8 +59,8 @@ impl DecoderSpec {
         };
         LayerNames {
             input_norm: norm(self.names.input_norm.filter(|_| self.layers[layer].input_norm)),
-            mixer: self.mixer_tensors(&prefix, layer),
-            o: self.mixer_out(&prefix, layer),
+            mixer: self.layers[layer].mixer.description().tensors(self, &prefix, layer),
+            o: self.mixer_output(&prefix, layer),
             attention_out_norm: norm(self.names.attention_out_norm),
             attention_sum_norm: norm(self.names.attention_sum_norm),
             mlp_norm: norm(self.names.mlp_norm),
@@ -75,14 +75,25 @@ impl DecoderSpec {
             mlp_out_norm: norm(self.names.mlp_out_norm),
             mlp_sum_norm: norm(self.names.mlp_sum_norm),
             input: self.per_layer_inputs.map(|inputs| LayerInputNames {
-                gate: linear(&prefix, "per_layer_input_gate", inputs.size, self.hidden_size, false),
-                projection: linear(&prefix, "per_layer_projection", self.hidden_size, inputs.size, false),
+                gate: linear(&prefix, "per_layer_input_gate", inputs.size, self.hidden_size),
+                projection: linear(&prefix, "per_layer_projection", self.hidden_size, inputs.size),
                 norm: self
                     .stream_norm(&format!("{prefix}.post_per_layer_input_norm"), self.hidden_size)
                     .gains,
             }),
             scalar: self.layer_scalars.then(|| VectorName::new(format!("{prefix}.layer_scalar"), 1, 0.0)),
         }
+    }
+
+    /// Elements of the mixer's output in layer `layer`, before the output projection.
+    pub(crate) fn mixed_size(&self, layer: usize) -> usize {
+        self.layers[layer].mixer.description().mixed_size(self, layer)
+    }
+
+    /// The output projection of the mixer.
+    fn mixer_output(&self, prefix: &str, layer: usize) -> LinearNames {
+        let OutputProjection { module, bias } = self.layers[layer].mixer.description().output(self);
+        linear(prefix, module, self.hidden_size, self.mixed_size(layer)).with_bias(bias)
     }
 
     /// Elements between the projections of the dense MLP of layer `layer`.
@@ -113,8 +124,8 @@ impl DecoderSpec {
         let modules = &self.names.mlp;
         let up = modules.gate_up.first().copied().unwrap_or("mlp");
         PlainNames {
-            up: linear(prefix, up, size, hidden, self.mlp_bias),
-            down: linear(prefix, modules.down, hidden, size, self.mlp_bias),
+            up: linear(prefix, up, size, hidden).with_bias(self.mlp_bias),
+            down: linear(prefix, modules.down, hidden, size).with_bias(self.mlp_bias),
         }
     }
 
@@ -123,15 +134,15 @@ impl DecoderSpec {
         let hidden = self.hidden_size;
         let [gate, up] = match *modules.gate_up {
             [joined] => {
-                let all = linear(prefix, joined, 2 * size, hidden, bias);
+                let all = linear(prefix, joined, 2 * size, hidden).with_bias(bias);
                 let part =
                     |what, first| Runs { first, run: size, stride: 0, of: 2 * size }.linear(&all, what, size);
                 [part("gate", 0), part("up", size)]
             }
-            [gate, up, ..] => [gate, up].map(|module| linear(prefix, module, size, hidden, bias)),
-            [] => [(); 2].map(|()| linear(prefix, "mlp", size, hidden, bias)),
+            [gate, up, ..] => [gate, up].map(|module| linear(prefix, module, size, hidden).with_bias(bias)),
+            [] => [(); 2].map(|()| linear(prefix, "mlp", size, hidden).with_bias(bias)),
         };
-        GatedNames { gate, up, down: linear(prefix, modules.down, hidden, size, bias) }
+        GatedNames { gate, up, down: linear(prefix, modules.down, hidden, size).with_bias(bias) }
     }
 
     fn moe_tensors(&self, prefix: &str, layer: usize, moe: &MoeSpec) -> MoeNames {

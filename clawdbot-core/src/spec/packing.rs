@@ -3,7 +3,6 @@
 use clawdbot_kernels::PackedMatrix;
 
 use super::DecoderSpec;
-use super::mixer_names::MixerNames;
 use super::tensors::{
     DenseNames, GatedNames, LayerNames, LinearNames, MatrixName, MlpNames, NormNames, PlainNames,
     TensorNames, VectorName,
@@ -58,17 +57,9 @@ impl LayerNames {
         packed
     }
 
-    /// The projections that adapters may change: those that all tokens use (so not experts), and not the per-head
-    /// projections of latent attention.
+    /// The projections that adapters may change: those that all tokens use, so not experts.
     fn adaptable(&self) -> Vec<Projections<'_>> {
-        let mixer = match &self.mixer {
-            MixerNames::Mla(names) => vec![names.down.as_slice(), &names.q_up],
-            // Some rows of Mamba's projection are computed separately.
-            MixerNames::Mamba(_) => Vec::new(),
-            mixer => mixer.packed(),
-        };
-        let mixer =
-            mixer.into_iter().chain([std::slice::from_ref(&self.o)]).filter(|parts| !parts.is_empty());
+        let mixer = self.mixer.adaptable().into_iter().chain([std::slice::from_ref(&self.o)]);
         let mut projections: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
         match &self.mlp {
             MlpNames::Dense(mlp) => projections.extend(mlp.packed()),

@@ -84,6 +84,18 @@ impl VectorName {
         VectorName { name, len, part, offset: 0.0, k: Some(k) }
     }
 
+    /// The weights of a convolution over each channel: `[channels, 1, kernel_size]`.
+    pub(crate) fn convolution(name: String, channels: usize, kernel_size: usize) -> Self {
+        VectorName { k: None, ..VectorName::matrix(name, vec![channels, 1, kernel_size], 1) }
+    }
+
+    /// `-exp(A_log)`: the negative rates at which the states of the heads of `module` decay, `[heads]`.
+    pub(crate) fn decay_rates(module: &str, heads: usize) -> Self {
+        let part = Part::whole(format!("{module}.A_log"), vec![heads]);
+        let part = Some(Box::new(Part { storage: PartStorage::MinusExp, ..part }));
+        VectorName { name: format!("{module}.A_log.rate"), len: heads, part, offset: 0.0, k: None }
+    }
+
     /// Elements in memory: a small matrix is packed in panels of 16 rows.
     pub(crate) fn padded_len(&self) -> usize {
         self.k.map_or(self.len, |k| (self.len / k.max(1)).next_multiple_of(16) * k)
@@ -97,10 +109,49 @@ impl Part {
     }
 }
 
-pub(crate) fn linear(prefix: &str, module: &str, n: usize, k: usize, bias: bool) -> LinearNames {
-    let name = format!("{prefix}.{module}");
-    LinearNames {
-        weight: MatrixName { name: format!("{name}.weight"), n, k, part: None },
-        bias: bias.then(|| VectorName::new(format!("{name}.bias"), n, 0.0)),
+/// The projection `module`, `[n, k]`, without a bias.
+pub(crate) fn linear(prefix: &str, module: &str, n: usize, k: usize) -> LinearNames {
+    let name = format!("{prefix}.{module}.weight");
+    LinearNames { weight: MatrixName { name, n, k, part: None }, bias: None }
+}
+
+impl LinearNames {
+    /// The projection with its bias, if it has one.
+    pub(crate) fn with_bias(self, has_bias: bool) -> Self {
+        let name = &self.weight.name;
+        let module = name.strip_suffix(".weight").unwrap_or(name);
+        let bias = has_bias.then(|| VectorName::new(format!("{module}.bias"), self.weight.n, 0.0));
+        LinearNames { bias, ..self }
+    }
+}
+
+/// Rows of a joined projection, in runs at regular distances.
+pub(crate) struct Runs {
+    pub(crate) first: usize,
+    pub(crate) run: usize,
+    pub(crate) stride: usize,
+    /// Rows in all.
+    pub(crate) of: usize,
+}
+
+impl Runs {
+    /// `n` rows of `all`, under its name with the suffix `what`.
+    pub(crate) fn linear(&self, all: &LinearNames, what: &str, n: usize) -> LinearNames {
+        let Runs { first, run, stride, of } = *self;
+        let part = |tensor: &str, shape: Vec<usize>| {
+            let (tensor, storage) = (tensor.to_owned(), PartStorage::Rows);
+            Some(Box::new(Part { tensor, shape, first, run, stride, storage }))
+        };
+        let (weight, k) = (&all.weight.name, all.weight.k);
+        LinearNames {
+            weight: MatrixName { name: format!("{weight}.{what}"), n, k, part: part(weight, vec![of, k]) },
+            bias: all.bias.as_ref().map(|bias| VectorName {
+                name: format!("{}.{what}", bias.name),
+                len: n,
+                part: part(&bias.name, vec![of]),
+                offset: 0.0,
+                k: None,
+            }),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The tensors of a model: their names in Hugging Face checkpoints, and the shapes that the spec requires.
 
-use super::mixer_names::MixerNames;
-pub(crate) use super::tensor_name::{LinearNames, MatrixName, Part, PartStorage, VectorName};
+use super::mixers::MixerNames;
+pub(crate) use super::tensor_name::{LinearNames, MatrixName, Part, PartStorage, Runs, VectorName, linear};
 
 /// The tensors of one layer, in order of use. [`Names`] explains which norms there are.
 #[derive(Debug, Clone, PartialEq)]

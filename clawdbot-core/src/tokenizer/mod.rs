@@ -14,11 +14,14 @@ use crate::large_stack::on_large_stack;
 use crate::weights::{MAGIC, open_regular, read_small_file};
 
 use bound::Bound;
+use decoding::Decoding;
 use pipeline::Decoder;
 use pipeline::work::Allowance;
 
 mod bound;
+mod byte_tokens;
 mod chat;
+mod decoding;
 mod gguf;
 mod lengths;
 mod merges;
@@ -59,7 +62,7 @@ struct Inner {
     special: HashSet<u32>,
     vocab_size: usize,
     id_limit: u32,
-    decoding: stream::Decoding,
+    decoding: Decoding,
     /// A lower bound on the tokens of a text.
     bound: Option<Bound>,
     /// Warnings about the file, for the log.
@@ -115,7 +118,7 @@ impl Tokenizer {
                         "post_processor: expected tokens of the vocabulary, found the id {id}"
                     )));
                 }
-                let decoding = stream::Decoding::of(decoder.as_ref());
+                let decoding = Decoding::of(decoder.as_ref());
                 let bound = Bound::of(&encoder);
                 let inner = Inner { special, vocab_size, id_limit, decoding, bound, encoder, decoder, notes };
                 Ok(Tokenizer { inner: Arc::new(inner), accepted: id_limit })

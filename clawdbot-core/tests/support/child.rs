@@ -30,11 +30,15 @@ impl Default for Limits {
 }
 
 /// Runs `body`, a test of this test program, in a child process: the test fails if the child fails, is ended by a signal,
-/// exceeds a limit or a multiple of the CPU time in wall-clock time, or writes to stderr.
+/// exceeds a limit or a multiple of the CPU time in wall-clock time, or writes to stderr. Under sanitizers: in this process.
 ///
 /// To be called by the test itself, as its only statement: `in_child(Limits::default(), || { ... })`.
 #[track_caller]
 pub fn in_child<F: FnOnce()>(limits: Limits, body: F) {
+    // Their memory is larger than any limit; they look for other mistakes.
+    if std::env::var_os("CLAWDBOT_SANITIZER").is_some() {
+        return body();
+    }
     let name = test_name::<F>();
     if std::env::var_os(VARIABLE).is_some_and(|value| value == *name) {
         body();

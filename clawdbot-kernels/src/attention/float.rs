@@ -42,7 +42,7 @@ impl Element for f32 {
         s.store(x, out);
     }
     fn slots(kernels: &KernelSet) -> Slots<'_, Float<f32>> {
-        (&kernels.attend_f32, &kernels.write_f32)
+        Slots { attend: &kernels.attend_f32, write: &kernels.write_f32 }
     }
 }
 
@@ -58,7 +58,7 @@ impl Element for u16 {
         s.store_bf16(x, out);
     }
     fn slots(kernels: &KernelSet) -> Slots<'_, Float<u16>> {
-        (&kernels.attend_bf16, &kernels.write_bf16)
+        Slots { attend: &kernels.attend_bf16, write: &kernels.write_bf16 }
     }
 }
 

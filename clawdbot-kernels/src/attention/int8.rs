@@ -61,26 +61,34 @@ pub struct Int8Head<'a> {
     pub scales: &'a mut [f32],
 }
 
+/// The parts of one head of a page.
+pub(super) struct HeadParts<'a> {
+    pub(super) keys: &'a [i8],
+    pub(super) values: &'a [i8],
+    pub(super) key_scales: &'a [f32],
+    pub(super) value_scales: &'a [f32],
+}
+
 impl<'a> Int8Page<'a> {
-    /// Keys, values, scales of keys, scales of values of the tile's head.
+    /// The tile's head.
     ///
     /// # Panics
     /// When the page is too short.
     #[inline(always)]
-    pub(super) fn head(self, tile: &Tile<'_>) -> (&'a [i8], &'a [i8], &'a [f32], &'a [f32]) {
+    pub(super) fn head(self, tile: &Tile<'_>) -> HeadParts<'a> {
         let keys = VECTORS * tile.head_dim.div_ceil(4) * BLOCK;
         let codes = keys + PAGE_TOKENS * tile.stride();
         let groups = PAGE_TOKENS * tile.head_dim.div_ceil(KEY_GROUP);
         let (keys, values) = self.codes[tile.kv_head * codes..][..codes].split_at(keys);
         let scales = groups + PAGE_TOKENS;
         let (key_scales, value_scales) = self.scales[tile.kv_head * scales..][..scales].split_at(groups);
-        (keys, values, key_scales, value_scales)
+        HeadParts { keys, values, key_scales, value_scales }
     }
 }
 
 impl KvSlots for Int8 {
     fn slots(kernels: &KernelSet) -> Slots<'_, Self> {
-        (&kernels.attend_int8, &kernels.write_int8)
+        Slots { attend: &kernels.attend_int8, write: &kernels.write_int8 }
     }
 }
 
@@ -128,7 +136,7 @@ impl KvKind for Int8 {
         _: usize,
         work: &mut Work<'_>,
     ) {
-        let (keys, _, key_scales, _) = page.head(tile);
+        let HeadParts { keys, key_scales, .. } = page.head(tile);
         let (stride, k_blocks) = (tile.stride(), tile.head_dim.div_ceil(4));
         let groups = tile.head_dim.div_ceil(KEY_GROUP);
         let prepare = S::FLIPPED && rows.len() >= MANY_ROWS;
@@ -177,7 +185,7 @@ impl KvKind for Int8 {
         p: [S::F32; VECTORS],
         work: &mut Work<'_>,
     ) {
-        let scales = page.head(tile).3.as_chunks::<LANES>().0;
+        let scales = page.head(tile).value_scales.as_chunks::<LANES>().0;
         let row = &mut work.scores.as_chunks_mut::<LANES>().0[row * VECTORS..][..VECTORS];
         for v in 0..VECTORS {
             let mut w = s.mul(p[v], s.load(&scales[v]));
@@ -222,7 +230,7 @@ impl KvKind for Int8 {
         work: &mut Work<'_>,
         out: &mut [f32],
     ) {
-        let (_, values, _, _) = page.head(tile);
+        let values = page.head(tile).values;
         let stride = tile.stride();
         // What the unchecked accesses of the tiles rest on.
         assert!(rows.end <= MAX_ROWS && out.len() >= rows.end * stride && keys <= PAGE_TOKENS);

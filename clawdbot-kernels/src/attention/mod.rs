@@ -31,13 +31,12 @@ use std::ops::Range;
 pub use finish::{Finish, FinishArgs, Merge, MergeArgs};
 pub use float::{Element, Float};
 pub use int8::{Int8, Int8Head, Int8Page};
-pub use run::{Attention, KvSequence, Scores, Workspaces, attend};
+pub use run::{Attention, KvSequence, Mask, Scores, Workspaces, attend};
 #[cfg(target_arch = "x86_64")]
 pub(super) use tiled::AttendTiled;
 
-use super::row_ops::tanh;
 use super::simd::LANES;
-use super::vector::exp2_below;
+use super::vector::{exp2_below, tanh};
 use super::{Kernel, KernelSet, Simd, Slot};
 
 /// Tokens of a page, and the block of keys of the online softmax.
@@ -116,8 +115,13 @@ pub trait KvKind: Sized + Send + Sync + 'static {
     fn write<S: Simd>(s: S, head: &mut Self::HeadMut<'_>, slot: usize, key: &[f32], value: &[f32]);
 }
 
-/// The kernels for a kind of pages: attention, writing.
-pub type Slots<'a, K> = (&'a Slot<AttendRange<K>>, &'a Slot<WriteKv<K>>);
+/// The kernels for a kind of pages.
+pub struct Slots<'a, K: KvKind> {
+    /// Attention to the pages of a range.
+    pub attend: &'a Slot<AttendRange<K>>,
+    /// Writing keys and values.
+    pub write: &'a Slot<WriteKv<K>>,
+}
 
 /// A kind of pages with kernels in every set.
 pub trait KvSlots: KvKind {

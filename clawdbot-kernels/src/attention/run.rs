@@ -50,6 +50,15 @@ impl Scores<'static> {
     }
 }
 
+/// Which positions of its sequence a row sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mask {
+    /// Its own and those before it.
+    Causal,
+    /// Those after it, too. The last row of each sequence must be in the batch.
+    Bidirectional,
+}
+
 /// One layer's attention.
 pub struct Attention<'a, P> {
     /// `[rows, heads + 2 kv_heads, head_dim]`: rotated queries first.
@@ -62,11 +71,10 @@ pub struct Attention<'a, P> {
     pub kv_heads: usize,
     /// Elements of a head.
     pub head_dim: usize,
-    /// Number of last positions a row sees, its own included.
+    /// Number of positions a row sees in each direction, its own included.
     pub window: Option<usize>,
-    /// Whether a row also sees the positions after its own, as far as `window` allows. Then the last row of each sequence
-    /// must be in the batch.
-    pub both_ways: bool,
+    /// The positions that a row sees, as far as `window` allows.
+    pub mask: Mask,
     /// Scores before the softmax.
     pub scores: Scores<'a>,
     /// The sequences of the batch: they cover all rows, in order.
@@ -249,8 +257,7 @@ pub fn attend<'p, K: KvSlots>(
 }
 
 fn places<'a, P>(problem: &Attention<'a, P>, most_rows: usize) -> Vec<Place<'a>> {
-    let Attention { qkv, positions, heads, kv_heads, head_dim, window, both_ways, scores, sequences } =
-        *problem;
+    let Attention { qkv, positions, heads, kv_heads, head_dim, window, mask, scores, sequences } = *problem;
     let token_stride = (heads + 2 * kv_heads) * head_dim;
     assert_eq!(qkv.len(), positions.len() * token_stride, "qkv: [{}, {token_stride}]", positions.len());
     let group = heads / kv_heads;
@@ -259,7 +266,10 @@ fn places<'a, P>(problem: &Attention<'a, P>, most_rows: usize) -> Vec<Place<'a>>
     assert!(scores.sinks.is_none_or(|sinks| sinks.len() == heads), "sinks: [{heads}]");
     let tile_heads = group.min(most_rows);
     let tile_tokens = most_rows / tile_heads;
-    let ahead = if both_ways { window.map_or(usize::MAX, |window| window.saturating_sub(1)) } else { 0 };
+    let ahead = match mask {
+        Mask::Causal => 0,
+        Mask::Bidirectional => window.map_or(usize::MAX, |window| window.saturating_sub(1)),
+    };
     let mut places = Vec::new();
     let mut expected = 0;
     for (sequence, share) in sequences.iter().enumerate() {
@@ -407,7 +417,8 @@ impl<K: KvSlots> Run<'_, '_, '_, K> {
         }
         let pages = &few[..pages.len()];
         let (work, state) = (work.reborrow(), state.reborrow());
-        K::slots(self.kernels).0.call(RangeArgs { tile: place.tile, pages, first_page, work, state });
+        let args = RangeArgs { tile: place.tile, pages, first_page, work, state };
+        K::slots(self.kernels).attend.call(args);
     }
 
     fn merge(&self, place: &Place<'_>, range: usize, part: &State<'_>, total: &mut State<'_>) {

@@ -98,8 +98,8 @@ struct Case {
     group: usize,
     head_dim: usize,
     window: Option<usize>,
-    /// Whether rows see what is after them, too; then all tokens are rows.
-    both_ways: bool,
+    /// With a bidirectional one, all tokens are rows.
+    mask: Mask,
     /// Tokens, and how many of them are rows.
     sequences: Vec<(usize, usize)>,
     softcap: Option<f32>,
@@ -170,7 +170,7 @@ fn run<K: TestKind>(case: &Case, kernels: &KernelSet, threads: usize, rows_at_on
             kv_heads,
             head_dim: d,
             window,
-            both_ways: case.both_ways,
+            mask: case.mask,
             scores: Scores { softcap: case.softcap, sinks: sinks.as_deref(), ..Scores::plain(d) },
             sequences: &sequences,
         };
@@ -198,7 +198,7 @@ fn write<K: TestKind>(
     let Case { kv_heads, group, head_dim, .. } = *case;
     for head in 0..kv_heads {
         let keys = &token[(kv_heads * group + head) * head_dim..];
-        K::slots(kernels).1.call(WriteArgs {
+        K::slots(kernels).write.call(WriteArgs {
             head: K::head(&mut pages[position / PAGE_TOKENS], head, head_dim),
             slot: position % PAGE_TOKENS,
             tokens: 1,
@@ -222,9 +222,9 @@ fn naive<K: TestKind>(case: &Case, sequence: usize) -> Vec<f64> {
         for head in 0..heads {
             let query = part(row, head, Part::Query);
             let first = window.map_or(0, |window| (row + 1).saturating_sub(window));
-            let end = match case.both_ways {
-                true => window.map_or(length, |window| (row + window).min(length)),
-                false => row + 1,
+            let end = match case.mask {
+                Mask::Bidirectional => window.map_or(length, |window| (row + window).min(length)),
+                Mask::Causal => row + 1,
             };
             let scores: Vec<f64> = (first..end)
                 .map(|token| {
@@ -274,7 +274,7 @@ fn check<K: TestKind>(case: &Case, bound: f64) {
     let expected = bits(&expected);
     for set in sets {
         for (threads, rows) in [(1, usize::MAX), (2, 5), (3, 1)] {
-            let rows = if case.both_ways { usize::MAX } else { rows };
+            let rows = if case.mask == Mask::Bidirectional { usize::MAX } else { rows };
             assert!(
                 bits(&run::<K>(case, set, threads, rows)) == expected,
                 "{what}: {} x {threads} threads, {rows} rows",
@@ -302,7 +302,7 @@ fn case(
         group: heads.1,
         head_dim,
         window,
-        both_ways: false,
+        mask: Mask::Causal,
         sequences: sequences.to_vec(),
         softcap: None,
         sinks: false,
@@ -346,10 +346,10 @@ fn soft_caps_and_sinks() {
 }
 
 #[test]
-fn both_ways() {
+fn bidirectional() {
     let both = |seed, heads, head_dim, window, lengths: &[usize]| {
         let sequences: Vec<_> = lengths.iter().map(|&length| (length, length)).collect();
-        check_all(&Case { both_ways: true, ..case(seed, heads, head_dim, window, &sequences) });
+        check_all(&Case { mask: Mask::Bidirectional, ..case(seed, heads, head_dim, window, &sequences) });
     };
     both(1, (3, 1), 32, None, &[70, 1, 64, 5, 128, 63]);
     both(2, (2, 3), 24, None, &[600]);
@@ -361,13 +361,15 @@ fn both_ways() {
 
 /// What a row gets does not depend on what else is in the batch, nor on what was in its pages before.
 #[test]
-fn both_ways_alone_and_together() {
-    let all = Case { both_ways: true, ..case(7, (2, 1), 32, Some(20), &[(40, 40), (9, 9), (100, 100)]) };
+fn bidirectional_alone_and_together() {
+    let all =
+        Case { mask: Mask::Bidirectional, ..case(7, (2, 1), 32, Some(20), &[(40, 40), (9, 9), (100, 100)]) };
     let together = run::<Float<u16>>(&all, available()[0], 2, usize::MAX);
     for (sequence, (length, _)) in all.sequences.iter().enumerate() {
         let mut sequences = vec![(1, 1); sequence];
         sequences.push((*length, *length));
-        let alone = Case { sequences, ..Case { both_ways: true, ..case(7, (2, 1), 32, Some(20), &[]) } };
+        let alone =
+            Case { sequences, ..Case { mask: Mask::Bidirectional, ..case(7, (2, 1), 32, Some(20), &[]) } };
         let found = run::<Float<u16>>(&alone, available()[0], 1, usize::MAX);
         assert!(bits(&found[sequence..]) == bits(&together[sequence..=sequence]), "{sequence}");
     }
@@ -422,7 +424,7 @@ fn small_weights_beside_a_large_one_count() {
         kv_heads: 1,
         head_dim: 16,
         window: None,
-        both_ways: false,
+        mask: Mask::Causal,
         scores: Scores::plain(16),
         sequences: &sequences,
     };
@@ -463,7 +465,7 @@ fn non_finite_and_zero_rows() {
                         kv_heads: 1,
                         head_dim: 16,
                         window: None,
-                        both_ways: false,
+                        mask: Mask::Causal,
                         scores: Scores::plain(16),
                         sequences: &sequences,
                     };

@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::int8::{BLOCK, VALUE_BLOCKS};
+use super::int8::{BLOCK, HeadParts, VALUE_BLOCKS};
 use super::{AttendRange, Int8, Int8Head, Int8Page, KvKind, MAX_ROWS, RangeArgs, Tile, VECTORS, Work};
 use super::{KEY_GROUP, PAGE_TOKENS};
 use crate::Kernel;
@@ -60,7 +60,7 @@ impl<T: Tiles + Send + Sync + 'static> KvKind for Tiled<T> {
         _: usize,
         work: &mut Work<'_>,
     ) {
-        let (keys, _, key_scales, _) = page.head(tile);
+        let HeadParts { keys, key_scales, .. } = page.head(tile);
         let (stride, k_blocks) = (tile.stride(), tile.head_dim / 4);
         assert!(rows.end <= MAX_ROWS && work.scores.len() >= MAX_ROWS * PAGE_TOKENS);
         assert!(work.query_codes.len() >= (rows.end + TILE_ROWS - 1) * stride);
@@ -120,7 +120,7 @@ impl<T: Tiles + Send + Sync + 'static> KvKind for Tiled<T> {
         work: &mut Work<'_>,
         out: &mut [f32],
     ) {
-        let (_, values, _, _) = page.head(tile);
+        let values = page.head(tile).values;
         let stride = tile.stride();
         assert!(rows.end <= MAX_ROWS && work.weight_codes.len() >= (2 * MAX_ROWS + TILE_ROWS) * PAGE_TOKENS);
         // SAFETY: the CPU has the tiles, see `AttendTiled`; the value is dropped before `scores` or `values` makes another.

@@ -44,8 +44,8 @@ fn gated_gemm() {
                                 .unwrap();
                         let mut quantized = QuantizedRows::default();
                         let lhs = match format.activations() {
-                            Some((group, rotated)) => {
-                                quantized.quantize(kernels, region, &gate.x, m, k, group, rotated).unwrap();
+                            Some(activations) => {
+                                quantized.quantize(kernels, region, &gate.x, m, k, activations).unwrap();
                                 Lhs::Int8(&quantized)
                             }
                             None => Lhs::F32(&gate.x),
@@ -90,13 +90,13 @@ fn gated_products_quantized_on_the_way() {
                     let next = down(format, columns, kernels, region);
                     assert!(!takes_gated(8, &rhs, &next));
                     if !takes_gated(m, &rhs, &next) {
-                        assert!(format.activations().unwrap().0 > 128, "{format:?}");
+                        assert!(format.activations().unwrap().group > 128, "{format:?}");
                         return;
                     }
-                    let (group, rotated) = format.activations().unwrap();
+                    let activations = format.activations().unwrap();
                     let mut lhs = QuantizedRows::default();
                     let (mut expected, mut found) = (QuantizedRows::default(), QuantizedRows::default());
-                    lhs.quantize(kernels, region, &x, m, k, group, rotated).unwrap();
+                    lhs.quantize(kernels, region, &x, m, k, activations).unwrap();
                     let bias = Noise(3).vec(rhs.n());
                     let stride = rhs.n();
                     let added = Noise(4).vec(m * stride);
@@ -105,13 +105,13 @@ fn gated_products_quantized_on_the_way() {
                         Epilogue { bias: Some(&bias), added, residual: false, gate: Some(Activation::Silu) };
                     let mut activated = vec![f32::NAN; m * columns];
                     gemm(kernels, region, Lhs::Int8(&lhs), m, &rhs, &mut activated, epilogue);
-                    expected.quantize(kernels, region, &activated, m, columns, group, rotated).unwrap();
+                    expected.quantize(kernels, region, &activated, m, columns, activations).unwrap();
                     let mut buffer = vec![f32::NAN; m * columns];
-                    gemm_gated(kernels, region, &lhs, m, &rhs, epilogue, &next, &mut buffer, &mut found)
-                        .unwrap();
+                    let product = GatedProduct { lhs: &lhs, m, rhs: &rhs, epilogue, next: &next };
+                    gemm_gated(kernels, region, product, &mut buffer, &mut found).unwrap();
                     let (expected, found) =
-                        (expected.rows(m, columns, group, rotated), found.rows(m, columns, group, rotated));
-                    let groups = columns.div_ceil(group);
+                        (expected.rows(m, columns, activations), found.rows(m, columns, activations));
+                    let groups = columns.div_ceil(activations.group);
                     let what = format!("{} {format:?} {m} {columns} {k}", kernels.name);
                     assert!(
                         expected.codes[..m * expected.stride] == found.codes[..m * found.stride],

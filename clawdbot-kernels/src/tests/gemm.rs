@@ -42,7 +42,16 @@ impl Case {
             let mut quantized = QuantizedRows::default();
             let lhs = match self.format {
                 ComputeFormat::Int8 { group, rotated } => {
-                    quantized.quantize(kernels, region, &self.x, self.m, self.k, group, rotated).unwrap();
+                    quantized
+                        .quantize(
+                            kernels,
+                            region,
+                            &self.x,
+                            self.m,
+                            self.k,
+                            ActivationFormat { group, rotated },
+                        )
+                        .unwrap();
                     Lhs::Int8(&quantized)
                 }
                 _ => Lhs::F32(&self.x),

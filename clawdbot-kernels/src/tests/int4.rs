@@ -164,8 +164,8 @@ fn multiply(
     in_region(threads, |region| {
         let m = x.len() / rhs.k();
         let mut quantized = QuantizedRows::default();
-        let (group, rotated) = rhs.format().activations().unwrap();
-        quantized.quantize(kernels, region, x, m, rhs.k(), group, rotated).unwrap();
+        let format = rhs.format().activations().unwrap();
+        quantized.quantize(kernels, region, x, m, rhs.k(), format).unwrap();
         let mut out = residual.to_vec();
         let epilogue = Epilogue { bias: Some(bias), residual: true, ..Epilogue::default() };
         gemm(kernels, region, Lhs::Int8(&quantized), m, rhs, &mut out, epilogue);
@@ -389,9 +389,10 @@ fn joined_matrices_give_the_columns_of_each() {
     for (part, source) in joined.segments().iter().zip(&sources) {
         in_region(2, |region| {
             let mut quantized = QuantizedRows::default();
-            quantized.quantize(kernels, region, &x, m, k, 16, false).unwrap();
-            let columns = (&mut out[..], first..first + part.n(), 60);
-            gemm_columns(kernels, region, Lhs::Int8(&quantized), m, part, columns, Epilogue::default());
+            let format = part.format().activations().unwrap();
+            quantized.quantize(kernels, region, &x, m, k, format).unwrap();
+            let out = OutColumns { out: &mut out, columns: first..first + part.n(), stride: 60 };
+            gemm_columns(kernels, region, Lhs::Int8(&quantized), m, part, out, Epilogue::default());
         });
         let zeros = vec![0.0; m * part.n()];
         let expected = source.product(&x, &zeros, &zeros);

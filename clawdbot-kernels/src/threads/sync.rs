@@ -34,6 +34,10 @@ impl<T> Cell<T> {
     }
 }
 
+/// How long a worker or the leader spins before it sleeps. Longer than the serial gaps of a forward pass.
+#[cfg(not(loom))]
+pub(super) const SPIN: std::time::Duration = std::time::Duration::from_micros(50);
+
 /// The time that a thread spins before it sleeps.
 #[cfg(not(loom))]
 pub(super) struct Spin {
@@ -53,7 +57,7 @@ impl Spin {
         self.rounds = self.rounds.wrapping_add(1);
         // The clock is read now and then only: it costs as much as many spins.
         !self.rounds.is_multiple_of(64)
-            || self.start.get_or_insert_with(std::time::Instant::now).elapsed() <= super::SPIN
+            || self.start.get_or_insert_with(std::time::Instant::now).elapsed() <= SPIN
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Barrier;
 use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
+use super::sync::SPIN;
 use super::*;
 
 #[test]

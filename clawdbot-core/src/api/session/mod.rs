@@ -1,14 +1,15 @@
 //! Conversations: a session keeps its tokens and their cache between requests; a stream is one request's events.
 
 mod prompt;
+mod slot;
 mod stream;
 
 use std::fmt;
 use std::sync::Arc;
 
-use super::model::{Loaded, last_event};
+use super::loaded::Loaded;
 use crate::cancel::{CancelHandle, Ticket};
-use crate::engine::{Job, JobText, SequenceId};
+use crate::engine::{Job, JobText};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, FinishReason};
 use crate::forward::adapter::Adapter;
@@ -21,9 +22,10 @@ use crate::tokenizer::AddSpecialTokens;
 pub use prompt::Prompt;
 pub(crate) use prompt::{Wanted, overflow, overflow_at_least};
 use prompt::{check_min_tokens, check_vocabulary, no_beginning};
+use slot::Slot;
 pub use stream::Stream;
 pub(crate) use stream::run_together;
-use stream::{next_event, stopped};
+use stream::{last_event, next_event, stopped};
 
 /// Which events a caller wants to see.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,21 +40,6 @@ pub(crate) enum Delivery {
 /// Dropping it gives its part of the cache back.
 pub struct Session {
     slot: Arc<Slot>,
-}
-
-/// A sequence in the engine, removed with its last owner.
-struct Slot {
-    loaded: Arc<Loaded>,
-    id: SequenceId,
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        // In a forked child the engine is out of reach, and its memory goes with the process.
-        if let Ok(mut engine) = self.loaded.engine() {
-            engine.close(self.id);
-        }
-    }
 }
 
 impl Session {

@@ -1,6 +1,6 @@
 //! What is asked for: a prompt, and room for it in the context.
 
-use crate::api::model::Loaded;
+use crate::api::loaded::Loaded;
 use crate::error::{Error, ErrorKind, Result};
 use crate::options::{GenerateOptions, Resolved};
 

@@ -4,8 +4,8 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use super::Slot;
-use crate::api::model::{Loaded, last_event};
+use super::slot::Slot;
+use crate::api::loaded::Loaded;
 use crate::cancel::{CancelHandle, Ticket, cancelled};
 use crate::engine::SequenceId;
 use crate::error::{Error, ErrorKind, Result};
@@ -149,6 +149,16 @@ pub(super) fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Re
             return Err(nothing_to_compute());
         }
     }
+}
+
+/// Waits for the end of a stream of events.
+pub(super) fn last_event(mut next: impl FnMut() -> Result<Option<Event>>) -> Result<Completion> {
+    while let Some(event) = next()? {
+        if let Event::Done(completion) = event {
+            return Ok(*completion);
+        }
+    }
+    Err(Error::new(ErrorKind::Closed, "the stream has already given its completion"))
 }
 
 /// Why a job that has no completion to give was stopped.

@@ -1,8 +1,8 @@
 //! Attention of a batch: writes keys and values into the cache, then attends over its pages.
 
 use clawdbot_kernels::attention::{
-    self, Attention, Element, Float, Int8, Int8Head, Int8Page, KvSequence, KvSlots, PAGE_TOKENS, Scores,
-    Workspaces, WriteArgs,
+    self, Attention, Element, Float, Int8, Int8Head, Int8Page, KvSequence, KvSlots, Mask, PAGE_TOKENS,
+    Scores, Workspaces, WriteArgs,
 };
 
 use super::Cpu;
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::forward::batch::Batch;
 use crate::forward::ops::LayerRef;
 use crate::options::KvType;
-use crate::spec::{DecoderSpec, HeadShape, KeySource};
+use crate::spec::{HeadShape, KeySource};
 
 /// From this many rows on, threads share the writing.
 const MANY_ROWS: usize = 16;
@@ -73,33 +73,35 @@ pub(crate) fn attend(
     layer: LayerRef<'_>,
     sinks: Option<&[f32]>,
     cache: &mut KvCache,
-    (batch, plan): (&Batch<'_>, &WritePlan),
+    batch: &Batch<'_>,
+    plan: &WritePlan,
     buffers: AttendBuffers<'_>,
 ) -> Result<()> {
     match cache.kv_type() {
-        KvType::F32 => attend_kind::<Float<f32>>(cpu, layer, sinks, cache, (batch, plan), buffers),
+        KvType::F32 => attend_kind::<Float<f32>>(cpu, layer, sinks, cache, batch, plan, buffers),
         KvType::Bf16 | KvType::Auto => {
-            attend_kind::<Float<u16>>(cpu, layer, sinks, cache, (batch, plan), buffers)
+            attend_kind::<Float<u16>>(cpu, layer, sinks, cache, batch, plan, buffers)
         }
-        KvType::Int8 => attend_kind::<Int8>(cpu, layer, sinks, cache, (batch, plan), buffers),
+        KvType::Int8 => attend_kind::<Int8>(cpu, layer, sinks, cache, batch, plan, buffers),
     }
 }
 
 fn attend_kind<K: PageKind>(
     cpu: &Cpu<'_>,
-    LayerRef { spec, layer }: LayerRef<'_>,
+    layer_ref: LayerRef<'_>,
     sinks: Option<&[f32]>,
     cache: &mut KvCache,
-    (batch, plan): (&Batch<'_>, &WritePlan),
+    batch: &Batch<'_>,
+    plan: &WritePlan,
     buffers: AttendBuffers<'_>,
 ) -> Result<()> {
-    let AttendBuffers { qkv, out, workspaces } = buffers;
+    let (LayerRef { spec, layer }, AttendBuffers { qkv, out, workspaces }) = (layer_ref, buffers);
     let (window, keys, heads) = (spec.layers[layer].window, spec.layers[layer].keys, spec.heads(layer));
     // A layer that shares keys reads those of another, which are written already.
     if !matches!(keys, KeySource::Layer(_)) {
-        store::<K>(cpu, (spec, layer), cache, plan, qkv)?;
+        store::<K>(cpu, layer_ref, cache, plan, qkv)?;
     }
-    let (pool, index) = cache.layer(layer);
+    let (pool, index) = (cache.pool(layer), cache.index_of(layer));
     let (group, shape) = (cache.group_of(layer), cache.shape(layer));
     let mut sequences = Vec::with_capacity(batch.sequences.len());
     let mut row = 0;
@@ -124,7 +126,7 @@ fn attend_kind<K: PageKind>(
         kv_heads: heads.num_key_value_heads,
         head_dim: heads.head_dim,
         window,
-        both_ways: spec.bidirectional,
+        mask: if spec.bidirectional { Mask::Bidirectional } else { Mask::Causal },
         scores: Scores { divisor: spec.attention.divisor, softcap: spec.attention.softcap, sinks },
         sequences: &sequences,
     };
@@ -205,15 +207,15 @@ struct HeadWrite<'a, H> {
 /// Writes the keys and values of all rows into the pages of `layer`.
 fn store<K: PageKind>(
     cpu: &Cpu<'_>,
-    (spec, layer): (&DecoderSpec, usize),
+    LayerRef { spec, layer }: LayerRef<'_>,
     cache: &mut KvCache,
     plan: &WritePlan,
     qkv: &[f32],
 ) -> Result<()> {
     let (shape, writes) = (cache.shape(layer), &plan.0[cache.group_of(layer)]);
     let ids: Vec<PageId> = writes.iter().map(|write| write.page).collect();
-    let (pool, index) = cache.layer_mut(layer);
-    let pages = pool.pages_mut(&ids);
+    let index = cache.index_of(layer);
+    let pages = cache.pool_mut(layer).pages_mut(&ids);
     if pages.len() != ids.len() {
         return Err(page_missing());
     }
@@ -233,7 +235,7 @@ fn store<K: PageKind>(
             let keys = &qkv[row * stride + (spec.num_attention_heads + *index) * d..];
             let values = &keys[kv_heads * d..];
             let args = WriteArgs { head, slot, tokens: rows, head_dim: d, keys, values, stride };
-            K::slots(cpu.kernels).1.call(args);
+            K::slots(cpu.kernels).write.call(args);
         }
     });
     Ok(())

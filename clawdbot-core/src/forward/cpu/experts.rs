@@ -49,10 +49,10 @@ pub(super) fn forward(
         buffers;
     let count = taken.len();
     let out = &mut out[..count * width];
-    if let Some((group, rotated)) = expert.weights.gate_up.weight.format().activations() {
+    if let Some(format) = expert.weights.gate_up.weight.format().activations() {
         // Each row is quantized once, not once for each of its experts.
-        if !layer_codes.are(rows, width, (group, rotated)) {
-            layer_codes.quantize(cpu.kernels, cpu.region, &x[..rows * width], rows, width, group, rotated)?;
+        if !layer_codes.are(rows, width, format) {
+            layer_codes.quantize(cpu.kernels, cpu.region, &x[..rows * width], rows, width, format)?;
         }
         let of_expert = if count < rows {
             codes.gather(layer_codes, count, taken.iter().map(|choice| choice.row))?;

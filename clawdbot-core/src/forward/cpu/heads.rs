@@ -2,14 +2,15 @@
 
 use clawdbot_kernels::memory::AlignedBuf;
 use clawdbot_kernels::threads::Region;
-use clawdbot_kernels::{Epilogue, KernelSet, PackedMatrix, QuantizedRows, RotateArgs};
+use clawdbot_kernels::{Epilogue, HeadNorms, KernelSet, PackedMatrix, QuantizedRows, RotateArgs};
 
 use super::Cpu;
 use super::products::matmul as product;
 use crate::error::Result;
 use crate::forward::ops::{HeadColumns, HeadOps, LatentInput, LayerRef};
 use crate::forward::rope::Rotation;
-use crate::spec::{HeadShape, KeySource, MlaSpec};
+use crate::spec::mixers::mla::MlaSpec;
+use crate::spec::{HeadShape, KeySource};
 
 type Values = AlignedBuf<f32>;
 
@@ -73,17 +74,17 @@ fn rotate_row(kernels: &KernelSet, heads: HeadOps<'_>, rotation: Rotation<'_>, r
     let queries = spec.num_attention_heads;
     let keys = if matches!(spec.layers[layer].keys, KeySource::Layer(_)) { 0 } else { num_key_value_heads };
     let norms = heads.qk_norms.zip(spec.qk_norm);
-    let mut norms = norms.map(|((q, k), norm)| (q.as_slice(), k.as_slice(), norm.eps));
+    let mut norms = norms.map(|((queries, keys), norm)| HeadNorms { queries, keys, eps: norm.eps });
     let row = &mut row[..(queries + keys) * head_dim];
     if spec.qk_norm.is_some_and(|norm| norm.whole)
-        && let Some((q, k, eps)) = norms.take()
+        && let Some(norms) = norms.take()
     {
         let (queries, keys) = row.split_at_mut(queries * head_dim);
-        kernels.norm_in_place(queries, q, eps);
-        kernels.norm_in_place(keys, k, eps);
+        kernels.norm_in_place(queries, norms.queries, norms.eps);
+        kernels.norm_in_place(keys, norms.keys, norms.eps);
     }
-    let Rotation { cos, sin, interleaved, scale } = rotation;
-    kernels.rotate_heads(RotateArgs { heads: row, head_dim, queries, norms, cos, sin, interleaved });
+    let Rotation { cos, sin, pairs, scale } = rotation;
+    kernels.rotate_heads(RotateArgs { heads: row, head_dim, queries, norms, cos, sin, pairs });
     if let Some(scale) = scale {
         kernels.scale_and_cap(scale, None, &mut row[..queries * head_dim]);
     }

@@ -28,7 +28,8 @@ use super::recurrence::Recurrence;
 use super::routing::{Choice, Choices};
 use crate::cache::KvCache;
 use crate::error::Result;
-use crate::spec::{Activation, DecoderSpec, MlaSpec, MoeSpec};
+use crate::spec::mixers::mla::MlaSpec;
+use crate::spec::{Activation, DecoderSpec, MoeSpec};
 
 /// Host memory.
 pub(crate) struct Host;
@@ -64,9 +65,10 @@ impl Workspace for CpuWorkspace {
         for head_dim in spec.head_dims() {
             self.attention.reserve(threads, head_dim)?;
         }
-        if let Some(mla) = &spec.mla {
+        let head = spec.head_input();
+        if head > 0 {
             self.heads.resize_with(threads, HeadScratch::default);
-            self.heads.iter_mut().try_for_each(|head| head.reserve(rows * mla.head_input()))?;
+            self.heads.iter_mut().try_for_each(|buffer| buffer.reserve(rows * head))?;
         }
         Ok(())
     }
@@ -75,7 +77,7 @@ impl Workspace for CpuWorkspace {
         // Buffers of one head size serve the smaller ones too.
         let attention = spec.head_dims().into_iter().map(|size| Workspaces::bytes(threads, size)).max();
         // Values, and their quantized form, which takes less than half as much.
-        let head = spec.mla.map_or(0, |mla| mla.head_input());
+        let head = spec.head_input();
         let heads = (head + head.div_ceil(2)).checked_mul(threads)?.checked_mul(rows)?;
         heads.checked_mul(4)?.checked_add(attention.unwrap_or(0))
     }
@@ -337,7 +339,7 @@ impl Ops for Cpu<'_> {
         let width = layer.spec.num_attention_heads * layer.spec.heads(layer.layer).head_dim;
         let (qkv, out) = (&qkv[..rows * size], &mut out[..rows * width]);
         let buffers = attention::AttendBuffers { qkv, out, workspaces: &mut workspace.attention };
-        attention::attend(self, layer, sinks, cache, (batch, plan), buffers)
+        attention::attend(self, layer, sinks, cache, batch, plan, buffers)
     }
 
     fn latent_heads(&self, input: &LatentInput<'_, Values>, rows: usize, qkv: &mut Values) {

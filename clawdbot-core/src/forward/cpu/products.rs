@@ -1,7 +1,8 @@
 //! Products with packed weights, and gated MLPs.
 
 use clawdbot_kernels::{
-    Added, Epilogue, Lhs, PackedMatrix, QuantizedRows, gemm, gemm_columns, gemm_gated, takes_gated,
+    Added, Epilogue, GatedProduct, Lhs, OutColumns, PackedMatrix, QuantizedRows, gemm, gemm_columns,
+    gemm_gated, takes_gated,
 };
 
 use super::{Cpu, Host};
@@ -36,10 +37,10 @@ pub(super) fn matmul(
     let (mut first, mut before) = (0, None);
     for part in weight.segments() {
         let activations = part.format().activations();
-        if let Some((group, rotated)) = activations
+        if let Some(format) = activations
             && activations != before
         {
-            codes.quantize(cpu.kernels, cpu.region, x, rows, part.k(), group, rotated)?;
+            codes.quantize(cpu.kernels, cpu.region, x, rows, part.k(), format)?;
             before = activations;
         }
         let lhs = match activations {
@@ -57,7 +58,7 @@ pub(super) fn matmul(
         let bias = epilogue.bias.map(|bias| &bias[first..first + part.n()]);
         let added = epilogue.added.map(|added| Added { first: added.first + first, ..added });
         first = columns.end;
-        let out = (&mut *out, columns, width);
+        let out = OutColumns { out: &mut *out, columns, stride: width };
         gemm_columns(cpu.kernels, cpu.region, lhs, rows, part, out, Epilogue { bias, added, ..epilogue });
     }
     Ok(())
@@ -75,11 +76,11 @@ pub(super) fn gated_mlp(
 ) -> Result<()> {
     let gate_up = &mlp.gate_up;
     let adapted = cpu.is_adapted(gate_up) || cpu.is_adapted(&mlp.down);
-    if let Some((group, rotated)) = gate_up.weight.format().activations()
+    if let Some(format) = gate_up.weight.format().activations()
         && !adapted
     {
         let MlpBuffers { activated, codes, activated_codes } = buffers;
-        codes.quantize(cpu.kernels, cpu.region, x, rows, gate_up.weight.k(), group, rotated)?;
+        codes.quantize(cpu.kernels, cpu.region, x, rows, gate_up.weight.k(), format)?;
         let mlp = ActivatedMlp { weights: mlp, activation };
         return gated_mlp_of_codes(cpu, mlp, codes, rows, store, out, activated, activated_codes);
     }
@@ -107,7 +108,8 @@ pub(super) fn gated_mlp_of_codes(
     let activated = &mut activated[..rows * down.k()];
     let gate = Epilogue { bias: mlp.gate_up.bias.as_deref(), gate: Some(activation), ..Epilogue::default() };
     if takes_gated(rows, gate_up, down) {
-        gemm_gated(kernels, region, x, rows, gate_up, gate, down, activated, codes)?;
+        let product = GatedProduct { lhs: x, m: rows, rhs: gate_up, epilogue: gate, next: down };
+        gemm_gated(kernels, region, product, activated, codes)?;
         let residual = store == Store::Add;
         let epilogue = Epilogue { bias: mlp.down.bias.as_deref(), residual, ..Epilogue::default() };
         gemm(kernels, region, Lhs::Int8(codes), rows, down, out, epilogue);

@@ -8,7 +8,7 @@ use clawdbot_kernels::simd::LANES;
 use clawdbot_kernels::{ConvArgs, DeltaArgs, KernelSet};
 
 use super::Cpu;
-use super::states::{History, SequenceState, sequence_states};
+use super::states::{History, SequenceState, Snapshot, sequence_states};
 use crate::cache::KvCache;
 use crate::error::Result;
 use crate::forward::batch::Batch;
@@ -53,8 +53,8 @@ pub(super) fn short_conv(
                 *out *= c;
             }
         });
-        if let Some((rows, snapshot)) = state.snapshot {
-            snapshot[..(kernel_size - 1) * width].copy_from_slice(&history.after(rows, kernel_size));
+        if let Some(Snapshot { after, copy }) = state.snapshot {
+            copy[..(kernel_size - 1) * width].copy_from_slice(&history.after(after, kernel_size));
         }
         let after = history.after(state.rows, kernel_size);
         earlier.copy_from_slice(&after);
@@ -135,8 +135,8 @@ fn convolve(cpu: &Cpu<'_>, states: &mut [SequenceState<'_>], recur: &Recur<'_, V
                 kernels.l2_norm(key, eps, 1.0);
             }
         });
-        if let Some((rows, snapshot)) = &mut state.snapshot {
-            snapshot[..conv_len].copy_from_slice(&history.after(*rows, kernel_size));
+        if let Some(Snapshot { after, copy }) = &mut state.snapshot {
+            copy[..conv_len].copy_from_slice(&history.after(*after, kernel_size));
         }
         let after = history.after(state.rows, kernel_size);
         earlier.copy_from_slice(&after);
@@ -166,10 +166,12 @@ fn scan(
         let panels = state.live[recurrence.conv_len()..].chunks_exact_mut(panel);
         let mut snapshots = state
             .snapshot
-            .map(|(after, data)| (after, data[recurrence.conv_len()..].chunks_exact_mut(panel)));
+            .map(|Snapshot { after, copy }| (after, copy[recurrence.conv_len()..].chunks_exact_mut(panel)));
         let outs = of_sequence.chunks_exact_mut(state.rows * LANES);
         for (index, (panel, out)) in panels.zip(outs).enumerate() {
-            let snapshot = snapshots.as_mut().and_then(|(after, panels)| Some((*after, panels.next()?)));
+            let snapshot = snapshots
+                .as_mut()
+                .and_then(|(after, panels)| Some(Snapshot { after: *after, copy: panels.next()? }));
             let (head, block) = (index / blocks, index % blocks);
             let (row, rows) = (state.row, state.rows);
             tasks.push(Task { head, block, row, rows, state: panel, snapshot, out });
@@ -196,9 +198,9 @@ fn scan(
                 });
             };
             let after = match snapshot {
-                Some((after, snapshot)) => {
+                Some(Snapshot { after, copy }) => {
                     run(0, *after, state);
-                    snapshot.copy_from_slice(state);
+                    copy.copy_from_slice(state);
                     *after
                 }
                 None => 0,
@@ -217,7 +219,7 @@ struct Task<'a> {
     rows: usize,
     /// `[key_dim, 16]`
     state: &'a mut [f32],
-    snapshot: Option<(usize, &'a mut [f32])>,
+    snapshot: Option<Snapshot<'a>>,
     /// `[rows, 16]`
     out: &'a mut [f32],
 }

@@ -4,8 +4,7 @@ use clawdbot_kernels::KernelSet;
 
 use super::Cpu;
 use crate::forward::batch::Batch;
-use crate::forward::linear::InputTables;
-use crate::forward::ops::{Embedding, Norm};
+use crate::forward::ops::{AddedTables, Embedding, Norm};
 use crate::spec::{DecoderSpec, NormKind};
 
 /// `out = norm(x)`
@@ -25,20 +24,15 @@ pub(super) fn embed(cpu: &Cpu<'_>, embedding: &Embedding<'_>, batch: &Batch<'_>,
         if embedding.multiplier != 1.0 {
             kernels.scale_and_cap(embedding.multiplier, None, out);
         }
-        if let Some((tables, first_position)) = embedding.added {
-            add_tables(kernels, tables, first_position, (batch, row), out);
+        if let Some(added) = embedding.added {
+            add_tables(kernels, added, batch, row, out);
         }
     });
 }
 
 /// Adds to a row of the embedding what belongs to its position and type.
-fn add_tables(
-    kernels: &KernelSet,
-    tables: &InputTables,
-    first_position: usize,
-    (batch, row): (&Batch<'_>, usize),
-    out: &mut [f32],
-) {
+fn add_tables(kernels: &KernelSet, added: AddedTables<'_>, batch: &Batch<'_>, row: usize, out: &mut [f32]) {
+    let AddedTables { tables, first_position } = added;
     let width = out.len();
     let token_type = batch.token_types.get(row).map_or(0, |&token_type| token_type as usize);
     let added =

@@ -1,6 +1,6 @@
 //! The states of a recurrent layer, for each sequence of a batch.
 
-use crate::cache::{KvCache, PageData, PageId};
+use crate::cache::{KvCache, PageData, PageId, State};
 use crate::error::{Error, Result};
 use crate::forward::batch::Batch;
 
@@ -11,8 +11,30 @@ pub(super) struct SequenceState<'a> {
     pub(crate) rows: usize,
     /// `[floats]`: the state, to be updated from before the rows to after them.
     pub(crate) live: &'a mut [f32],
-    /// Where the state after that many rows is to be copied.
-    pub(crate) snapshot: Option<(usize, &'a mut [f32])>,
+    pub(crate) snapshot: Option<Snapshot<'a>>,
+}
+
+/// A copy of a state that a pass is to take.
+pub(super) struct Snapshot<'a> {
+    /// After how many of the sequence's rows.
+    pub(crate) after: usize,
+    /// Where it goes.
+    pub(crate) copy: &'a mut [f32],
+}
+
+/// A page to be found.
+struct Wanted {
+    page: PageId,
+    /// Index of its sequence.
+    sequence: usize,
+    role: Role,
+}
+
+/// What a page holds.
+#[derive(Clone, Copy)]
+enum Role {
+    Live,
+    Snapshot,
 }
 
 /// The states of `layer`, one for each sequence of `batch` that has rows.
@@ -27,34 +49,38 @@ pub(super) fn sequence_states<'a>(
 ) -> Result<Vec<SequenceState<'a>>> {
     let missing = || Error::internal("a state of the cache is missing");
     let group = cache.group_of(layer);
-    // (page, index of its sequence, whether it is the snapshot's)
-    let mut wanted: Vec<(PageId, usize, bool)> = Vec::new();
+    let mut wanted = Vec::new();
     let mut places = Vec::new();
     let mut row = 0;
     for sequence in batch.sequences.iter().filter(|sequence| sequence.rows > 0) {
         let start = batch.positions[row];
         let table = sequence.tables.states(group).ok_or_else(missing)?;
-        let (tokens, live) = table.live().ok_or_else(missing)?;
-        if tokens != start {
+        let live = table.live().ok_or_else(missing)?;
+        if live.tokens != start {
+            let tokens = live.tokens;
             return Err(Error::internal(format!("a state after {tokens} tokens for a pass from {start} on")));
         }
-        let snapshot = table.snapshot().filter(|(tokens, _)| (start..start + sequence.rows).contains(tokens));
-        wanted.push((live, places.len(), false));
-        wanted.extend(snapshot.map(|(_, page)| (page, places.len(), true)));
-        places.push((row, sequence.rows, snapshot.map(|(tokens, _)| tokens - start)));
+        let of_pass = start..start + sequence.rows;
+        let snapshot = table.snapshot().filter(|snapshot| of_pass.contains(&snapshot.tokens));
+        let index = places.len();
+        wanted.push(Wanted { page: live.page, sequence: index, role: Role::Live });
+        let of_snapshot = |state: State| Wanted { page: state.page, sequence: index, role: Role::Snapshot };
+        wanted.extend(snapshot.map(of_snapshot));
+        places.push((row, sequence.rows, snapshot.map(|snapshot| snapshot.tokens - start)));
         row += sequence.rows;
     }
-    wanted.sort_unstable_by_key(|(page, ..)| *page);
-    let ids: Vec<PageId> = wanted.iter().map(|(page, ..)| *page).collect();
-    let (pool, index) = cache.layer_mut(layer);
-    let pages = pool.pages_mut(&ids);
+    wanted.sort_unstable_by_key(|wanted| wanted.page);
+    let ids: Vec<PageId> = wanted.iter().map(|wanted| wanted.page).collect();
+    let index = cache.index_of(layer);
+    let pages = cache.pool_mut(layer).pages_mut(&ids);
     let mut found: Vec<[Option<&mut [f32]>; 2]> = places.iter().map(|_| [None, None]).collect();
-    for (page, (_, sequence, snapshot)) in pages.into_iter().zip(&wanted) {
+    for (page, &Wanted { sequence, role, .. }) in pages.into_iter().zip(&wanted) {
         let PageData::F32(data) = page else { return Err(missing()) };
-        found[*sequence][usize::from(*snapshot)] = data.get_mut(index * floats..(index + 1) * floats);
+        found[sequence][role as usize] = data.get_mut(index * floats..(index + 1) * floats);
     }
     let states = places.into_iter().zip(found).map(|((row, rows, after), [live, snapshot])| {
-        Some(SequenceState { row, rows, live: live?, snapshot: after.zip(snapshot) })
+        let snapshot = after.zip(snapshot).map(|(after, copy)| Snapshot { after, copy });
+        Some(SequenceState { row, rows, live: live?, snapshot })
     });
     states.collect::<Option<_>>().ok_or_else(missing)
 }

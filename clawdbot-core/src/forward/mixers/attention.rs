@@ -2,11 +2,14 @@
 
 use clawdbot_kernels::PackedMatrix;
 
-use super::MixContext;
+use super::{MixContext, MixerWeights, ReadWeights};
+use crate::cache::LayerState;
 use crate::error::Result;
 use crate::forward::linear::Linear;
-use crate::forward::ops::{HeadOps, Ops, Rows, Shape, Store};
+use crate::forward::ops::{HeadOps, LayerRef, Ops, Rows, Shape, Store};
 use crate::forward::scratch::MixerScratch;
+use crate::spec::mixers::attention::{Attention, AttentionNames};
+use crate::spec::{HeadShape, KeySource};
 
 /// Weights of attention.
 pub(crate) struct AttentionWeights {
@@ -22,15 +25,55 @@ pub(crate) struct AttentionWeights {
     pub(crate) sinks: Option<Vec<f32>>,
 }
 
-impl AttentionWeights {
-    /// Packed matrices, in the order of `MixerNames::packed`.
-    pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
+impl MixerWeights for AttentionWeights {
+    type Spec = Attention;
+    type Names = AttentionNames;
+
+    fn read(
+        _: &Attention,
+        layer: LayerRef<'_>,
+        names: &AttentionNames,
+        weights: &mut impl ReadWeights,
+    ) -> Result<Self> {
+        let q_norm = weights.optional(names.q_norm.as_ref())?;
+        // A layer without keys of its own has no norm for them, and no values either.
+        let k_norm = weights.optional(names.k_norm.as_ref())?;
+        Ok(AttentionWeights {
+            qkv: weights.linear(&names.qkv)?,
+            gate: weights.optional_linear(&names.gate)?,
+            value_norm: k_norm.as_ref().filter(|_| layer.spec.value_norm).map(|k| vec![1.0; k.len()]),
+            qk_norms: q_norm.map(|q| (q, k_norm.unwrap_or_default())),
+            sinks: weights.optional(names.sinks.as_ref())?,
+        })
+    }
+
+    fn state(_: &Attention, LayerRef { spec: model, layer: index }: LayerRef<'_>) -> LayerState {
+        let layer = &model.layers[index];
+        let HeadShape { num_key_value_heads: kv_heads, head_dim } = model.heads(index);
+        match layer.keys {
+            KeySource::Layer(layer) => LayerState::Shared { layer },
+            // An encoder's pass has whole sequences, and no later pass reads their keys: all layers share one layer's pages.
+            _ if model.bidirectional && index > 0 => LayerState::Shared { layer: 0 },
+            _ if model.bidirectional => LayerState::Attention { window: None, kv_heads, head_dim },
+            _ => LayerState::Attention { window: layer.window, kv_heads, head_dim },
+        }
+    }
+
+    /// Queries, keys and values that are computed in parts, or the gate.
+    fn wide_sizes(_: &Attention, LayerRef { spec: model, layer }: LayerRef<'_>) -> [usize; 5] {
+        match model.layers[layer].keys {
+            KeySource::Own if !model.attention.gate => [0; 5],
+            _ => [model.qkv_size(layer), 0, 0, 0, 0],
+        }
+    }
+
+    fn matrices(&self) -> Vec<&PackedMatrix> {
         std::iter::once(&self.qkv).chain(&self.gate).map(|linear| &linear.weight).collect()
     }
 
-    /// See [`crate::forward::mixers::Mixer::forward`].
-    pub(crate) fn forward<O: Ops>(
+    fn forward<O: Ops>(
         &self,
+        _: &Attention,
         context: MixContext<'_, O>,
         x: &Rows<O>,
         out: &mut Rows<O>,

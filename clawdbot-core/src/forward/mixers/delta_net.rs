@@ -8,15 +8,16 @@
 
 use clawdbot_kernels::PackedMatrix;
 
-use super::MixContext;
-use crate::error::{Error, Result};
+use super::{MixContext, MixerWeights, ReadWeights};
+use crate::cache::LayerState;
+use crate::error::Result;
 use crate::forward::linear::Linear;
 use crate::forward::ops::{
-    Columns, Convolution, GateFormula, Ops, OutputGate, Recur, RecurBuffers, Rows, Shape, StateSource, Store,
-    UnitLength, UpdateRule,
+    Columns, Convolution, GateFormula, LayerRef, Ops, OutputGate, Recur, RecurBuffers, Rows, Shape,
+    StateSource, Store, UnitLength, UpdateRule,
 };
 use crate::forward::recurrence::{Channels, Recurrence};
-use crate::spec::DeltaNetSpec;
+use crate::spec::mixers::delta_net::{DeltaNetNames, DeltaNetSpec};
 
 /// Added to the squared length of queries and keys.
 const LENGTH_EPS: f32 = 1e-6;
@@ -38,15 +39,7 @@ pub(crate) struct DeltaNetWeights {
 }
 
 impl DeltaNetSpec {
-    fn keys(&self) -> usize {
-        self.num_key_heads * self.key_head_dim
-    }
-
-    fn values(&self) -> usize {
-        self.num_value_heads * self.value_head_dim
-    }
-
-    pub(crate) fn recurrence(&self) -> Recurrence {
+    fn recurrence(&self) -> Recurrence {
         Recurrence {
             heads: self.num_value_heads,
             key_heads: self.num_key_heads,
@@ -56,25 +49,53 @@ impl DeltaNetSpec {
             kernel_size: self.kernel_size,
         }
     }
-
-    /// See `DecoderSpec::wide_sizes`.
-    pub(crate) fn wide_sizes(&self) -> [usize; 5] {
-        let (heads, recurrence) = (self.num_value_heads, self.recurrence());
-        let channels = recurrence.channels();
-        [channels + self.values(), channels, 2 * heads, recurrence.results(), 2 * heads]
-    }
 }
 
-impl DeltaNetWeights {
-    /// See [`crate::forward::mixers::Mixer::forward`].
-    pub(crate) fn forward<O: Ops>(
+impl MixerWeights for DeltaNetWeights {
+    type Spec = DeltaNetSpec;
+    type Names = DeltaNetNames;
+
+    fn read(
+        spec: &DeltaNetSpec,
+        _: LayerRef<'_>,
+        names: &DeltaNetNames,
+        weights: &mut impl ReadWeights,
+    ) -> Result<Self> {
+        let qkvz = weights.linear(&names.qkvz)?;
+        let mut gates = weights.vector(&names.beta)?;
+        gates.extend(weights.vector(&names.decay)?);
+        Ok(DeltaNetWeights {
+            qkvz,
+            gates: weights.float_matrix(&gates, 2 * spec.num_value_heads)?,
+            conv: weights.convolution(&names.conv, spec.channels())?,
+            minus_a: weights.vector(&names.minus_a)?,
+            dt_bias: weights.vector(&names.dt_bias)?,
+            norm: weights.vector(&names.norm)?,
+        })
+    }
+
+    fn state(spec: &DeltaNetSpec, _: LayerRef<'_>) -> LayerState {
+        LayerState::Recurrent { floats: spec.recurrence().state_len() }
+    }
+
+    fn wide_sizes(spec: &DeltaNetSpec, _: LayerRef<'_>) -> [usize; 5] {
+        let (heads, recurrence) = (spec.num_value_heads, spec.recurrence());
+        let channels = recurrence.channels();
+        [channels + spec.values(), channels, 2 * heads, recurrence.results(), 2 * heads]
+    }
+
+    fn matrices(&self) -> Vec<&PackedMatrix> {
+        vec![&self.qkvz.weight]
+    }
+
+    fn forward<O: Ops>(
         &self,
+        delta: &DeltaNetSpec,
         context: MixContext<'_, O>,
         x: &Rows<O>,
         out: &mut Rows<O>,
     ) -> Result<()> {
         let MixContext { ops, spec, layer, cache, batch, scratch, codes, .. } = context;
-        let delta = spec.delta_net.ok_or_else(|| Error::internal("a delta net without sizes"))?;
         let (recurrence, keys, rows) = (delta.recurrence(), delta.keys(), batch.rows());
         let [qkvz, mixed, logits, results, gates] = &mut scratch.wide;
 

@@ -9,15 +9,16 @@
 
 use clawdbot_kernels::PackedMatrix;
 
-use super::MixContext;
-use crate::error::{Error, Result};
+use super::{MixContext, MixerWeights, ReadWeights};
+use crate::cache::LayerState;
+use crate::error::Result;
 use crate::forward::linear::Linear;
 use crate::forward::ops::{
-    Columns, Convolution, GateFormula, GroupNorm, Ops, OutputGate, Recur, RecurBuffers, Rows, Shape,
-    StateSource, Store, UpdateRule,
+    Columns, Convolution, GateFormula, GroupNorm, LayerRef, Ops, OutputGate, Recur, RecurBuffers, Rows,
+    Shape, StateSource, Store, UpdateRule,
 };
 use crate::forward::recurrence::{Channels, Recurrence};
-use crate::spec::MambaSpec;
+use crate::spec::mixers::mamba::{MambaNames, MambaSpec};
 
 /// Weights of a Mamba-2 layer.
 pub(crate) struct MambaWeights {
@@ -40,12 +41,7 @@ pub(crate) struct MambaWeights {
 }
 
 impl MambaSpec {
-    /// Elements of x, and as many of z.
-    pub(crate) fn inner(&self) -> usize {
-        self.num_heads * self.head_dim
-    }
-
-    pub(crate) fn recurrence(&self) -> Recurrence {
+    fn recurrence(&self) -> Recurrence {
         Recurrence {
             heads: self.num_heads,
             key_heads: self.num_groups,
@@ -55,25 +51,54 @@ impl MambaSpec {
             kernel_size: self.kernel_size,
         }
     }
-
-    /// See `DecoderSpec::wide_sizes`.
-    pub(crate) fn wide_sizes(&self) -> [usize; 5] {
-        let recurrence = self.recurrence();
-        let channels = recurrence.channels();
-        [self.inner() + channels, channels, self.num_heads, recurrence.results(), 2 * self.num_heads]
-    }
 }
 
-impl MambaWeights {
-    /// See [`crate::forward::mixers::Mixer::forward`].
-    pub(crate) fn forward<O: Ops>(
+impl MixerWeights for MambaWeights {
+    type Spec = MambaSpec;
+    type Names = MambaNames;
+
+    fn read(
+        spec: &MambaSpec,
+        _: LayerRef<'_>,
+        names: &MambaNames,
+        weights: &mut impl ReadWeights,
+    ) -> Result<Self> {
+        let input = weights.linear(std::slice::from_ref(&names.input))?;
+        let steps = weights.vector(&names.steps)?;
+        Ok(MambaWeights {
+            input,
+            steps: weights.float_matrix(&steps, spec.num_heads)?,
+            conv: weights.convolution(&names.conv, spec.channels())?,
+            conv_bias: weights.optional(names.conv_bias.as_ref())?,
+            minus_a: weights.vector(&names.minus_a)?,
+            dt_bias: weights.vector(&names.dt_bias)?,
+            skip: weights.vector(&names.skip)?,
+            norm: weights.vector(&names.norm)?,
+        })
+    }
+
+    fn state(spec: &MambaSpec, _: LayerRef<'_>) -> LayerState {
+        LayerState::Recurrent { floats: spec.recurrence().state_len() }
+    }
+
+    fn wide_sizes(spec: &MambaSpec, _: LayerRef<'_>) -> [usize; 5] {
+        let (heads, recurrence) = (spec.num_heads, spec.recurrence());
+        let channels = recurrence.channels();
+        [spec.inner() + channels, channels, heads, recurrence.results(), 2 * heads]
+    }
+
+    fn matrices(&self) -> Vec<&PackedMatrix> {
+        vec![&self.input.weight]
+    }
+
+    fn forward<O: Ops>(
         &self,
+        mamba: &MambaSpec,
         context: MixContext<'_, O>,
         x: &Rows<O>,
         out: &mut Rows<O>,
     ) -> Result<()> {
         let MixContext { ops, spec, layer, cache, batch, scratch, codes, .. } = context;
-        let mamba = spec.mamba.ok_or_else(|| Error::internal("a Mamba layer without sizes"))?;
         let (recurrence, inner, rows) = (mamba.recurrence(), mamba.inner(), batch.rows());
         let [input, mixed, steps, results, gates] = &mut scratch.wide;
 

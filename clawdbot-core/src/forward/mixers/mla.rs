@@ -9,12 +9,14 @@
 
 use clawdbot_kernels::PackedMatrix;
 
-use super::MixContext;
-use crate::error::{Error, Result};
+use super::{MixContext, MixerWeights, ReadWeights};
+use crate::cache::LayerState;
+use crate::error::Result;
 use crate::forward::linear::Linear;
-use crate::forward::ops::{Columns, HeadColumns, HeadOps, LatentInput, Ops, Rows, Shape, Store};
+use crate::forward::ops::{Columns, HeadColumns, HeadOps, LatentInput, LayerRef, Ops, Rows, Shape, Store};
 use crate::forward::scratch::MixerScratch;
-use crate::spec::{DecoderSpec, MlaSpec};
+use crate::spec::HeadShape;
+use crate::spec::mixers::mla::{MlaNames, MlaSpec};
 
 /// Epsilon of the norms of latents. As in transformers, it does not depend on `rms_norm_eps`.
 const LATENT_EPS: f32 = 1e-6;
@@ -35,40 +37,54 @@ pub(crate) struct MlaWeights {
     pub(crate) value_up: Vec<PackedMatrix>,
 }
 
-impl MlaSpec {
-    /// See [`DecoderSpec::wide_sizes`].
-    pub(crate) fn wide_sizes(&self, spec: &DecoderSpec) -> [usize; 5] {
-        let heads = spec.num_attention_heads;
-        let queries = heads * (self.qk_nope_head_dim + self.qk_rope_head_dim).max(self.v_head_dim);
-        let down = self.q_lora_rank.unwrap_or(queries) + self.kv_lora_rank + self.qk_rope_head_dim;
-        let latent = (heads * spec.head_dim).max(self.q_lora_rank.unwrap_or(0));
+impl MixerWeights for MlaWeights {
+    type Spec = MlaSpec;
+    type Names = MlaNames;
+
+    fn read(_: &MlaSpec, _: LayerRef<'_>, names: &MlaNames, weights: &mut impl ReadWeights) -> Result<Self> {
+        Ok(MlaWeights {
+            down: weights.linear(&names.down)?,
+            q_norm: weights.optional(names.q_norm.as_ref())?,
+            q_up: weights.optional_linear(&names.q_up)?,
+            kv_norm: weights.vector(&names.kv_norm)?,
+            key_up: weights.matrices_of(&names.key_up)?,
+            value_up: weights.matrices_of(&names.value_up)?,
+        })
+    }
+
+    fn state(_: &MlaSpec, LayerRef { spec: model, layer }: LayerRef<'_>) -> LayerState {
+        let HeadShape { num_key_value_heads: kv_heads, head_dim } = model.heads(layer);
+        LayerState::Attention { window: model.layers[layer].window, kv_heads, head_dim }
+    }
+
+    fn wide_sizes(spec: &MlaSpec, LayerRef { spec: model, .. }: LayerRef<'_>) -> [usize; 5] {
+        let heads = model.num_attention_heads;
+        let queries = heads * (spec.qk_nope_head_dim + spec.qk_rope_head_dim).max(spec.v_head_dim);
+        let down = spec.q_lora_rank.unwrap_or(queries) + spec.kv_lora_rank + spec.qk_rope_head_dim;
+        let latent = (heads * model.head_dim).max(spec.q_lora_rank.unwrap_or(0));
         [down, queries, latent, 0, 0]
     }
 
     /// Inputs of the larger of a head's two projections.
-    pub(crate) fn head_input(&self) -> usize {
-        self.qk_nope_head_dim.max(self.kv_lora_rank)
+    fn head_input(spec: &MlaSpec) -> usize {
+        spec.qk_nope_head_dim.max(spec.kv_lora_rank)
     }
-}
 
-impl MlaWeights {
-    /// Packed matrices, in the order of `MixerNames::packed`.
-    pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
+    fn matrices(&self) -> Vec<&PackedMatrix> {
         let linears = std::iter::once(&self.down).chain(&self.q_up).map(|linear| &linear.weight);
         linears.chain(&self.key_up).chain(&self.value_up).collect()
     }
 
-    /// See [`crate::forward::mixers::Mixer::forward`].
-    pub(crate) fn forward<O: Ops>(
+    fn forward<O: Ops>(
         &self,
+        mla: &MlaSpec,
         context: MixContext<'_, O>,
         x: &Rows<O>,
         out: &mut Rows<O>,
     ) -> Result<()> {
         let layer = context.layer();
         let MixContext { ops, spec, cache, batch, plan, tables, scratch, codes, workspace, .. } = context;
-        let mla = spec.mla.ok_or_else(|| Error::internal("latent attention without sizes"))?;
-        let MlaSpec { kv_lora_rank: rank, qk_nope_head_dim: nope, qk_rope_head_dim: rope, .. } = mla;
+        let MlaSpec { kv_lora_rank: rank, qk_nope_head_dim: nope, qk_rope_head_dim: rope, .. } = *mla;
         let (rows, heads, width) = (batch.rows(), spec.num_attention_heads, spec.head_dim);
         let MixerScratch { qkv, wide: [down, query_buffer, latent, ..] } = scratch;
 
@@ -85,7 +101,7 @@ impl MlaWeights {
             _ => down(0),
         };
         let input = LatentInput {
-            mla: &mla,
+            mla,
             heads,
             queries,
             latent: down(stride - rank - rope),
@@ -95,7 +111,7 @@ impl MlaWeights {
         ops.latent_heads(&input, rows, qkv);
         let columns = HeadColumns { columns: queries, step: nope + rope };
         ops.head_matmul(columns, rows, &self.key_up, latent, workspace)?;
-        ops.place_latent_queries(latent, &mla, heads, rows, qkv);
+        ops.place_latent_queries(latent, mla, heads, rows, qkv);
         let rotation = spec.layers[layer.layer].rope;
         let of_heads = HeadOps { layer, qk_norms: None, value_norm: None, tables, rope: rotation };
         ops.rotate_heads(of_heads, rows, qkv);

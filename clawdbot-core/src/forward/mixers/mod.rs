@@ -1,34 +1,178 @@
-//! Token mixers: the first half of a layer, in which tokens of a sequence read each other.
-
-pub(crate) mod attention;
-pub(crate) mod delta_net;
-pub(crate) mod mamba;
-pub(crate) mod mla;
-pub(crate) mod short_conv;
+//! Token mixers: the first half of a layer, in which tokens of a sequence read each other. One file each; their sizes and
+//! tensors are described in `spec/mixers`.
 
 use clawdbot_kernels::PackedMatrix;
 
-use self::attention::AttentionWeights;
-use self::delta_net::DeltaNetWeights;
-use self::mamba::MambaWeights;
-use self::mla::MlaWeights;
-use self::short_conv::ShortConvWeights;
 use super::batch::Batch;
+use super::linear::Linear;
 use super::ops::{Cache, Codes, LayerRef, Ops, Rows, WorkspaceOf};
 use super::rope::RopeTables;
 use super::scratch::MixerScratch;
 use crate::cache::LayerState;
-use crate::error::Result;
-use crate::spec::{DecoderSpec, HeadShape, KeySource, LayerSpec, MixerKind};
+use crate::error::{Error, Result};
+use crate::spec::mixers::MixerNames;
+use crate::spec::tensors::{LinearNames, VectorName};
+use crate::spec::{DecoderSpec, MixerSpec};
 
-/// Weights of a token mixer, without its output projection.
-#[allow(clippy::large_enum_variant, reason = "there are few, and most are of the largest")]
-pub(crate) enum Mixer {
-    Attention(AttentionWeights),
-    Mla(Box<MlaWeights>),
-    ShortConv(Box<ShortConvWeights>),
-    DeltaNet(Box<DeltaNetWeights>),
-    Mamba(Box<MambaWeights>),
+/// The weights of a mixer, without its output projection, and how it computes with them.
+pub(crate) trait MixerWeights: Sized {
+    /// Its sizes.
+    type Spec;
+    /// Its tensors.
+    type Names;
+
+    /// Reads and packs the weights of a layer.
+    ///
+    /// # Errors
+    /// As the reader gives them.
+    fn read(
+        spec: &Self::Spec,
+        layer: LayerRef<'_>,
+        names: &Self::Names,
+        weights: &mut impl ReadWeights,
+    ) -> Result<Self>;
+
+    /// The state that a layer keeps of each sequence.
+    fn state(spec: &Self::Spec, layer: LayerRef<'_>) -> LayerState;
+
+    /// Elements per row of each of the buffers in [`MixerScratch::wide`]: at most five, with 0 for those that `forward` does
+    /// not use. Their contents before it are unspecified.
+    fn wide_sizes(spec: &Self::Spec, layer: LayerRef<'_>) -> [usize; 5];
+
+    /// Inputs of the largest matrix of a single head, for [`Ops::head_matmul`]; 0 without such matrices.
+    fn head_input(_: &Self::Spec) -> usize {
+        0
+    }
+
+    /// What `ReadWeights::linear` and `matrices_of` returned, in the order of `MixerTensors::packed`.
+    fn matrices(&self) -> Vec<&PackedMatrix>;
+
+    /// Mixes `x`, `[rows, hidden_size]`, into `out`, `[rows, mixed_size]`.
+    ///
+    /// # Errors
+    /// `OutOfBudget` without memory, `Internal` when a page or state is missing.
+    fn forward<O: Ops>(
+        &self,
+        spec: &Self::Spec,
+        context: MixContext<'_, O>,
+        x: &Rows<O>,
+        out: &mut Rows<O>,
+    ) -> Result<()>;
+}
+
+/// Reads and packs the weights of a model.
+pub(crate) trait ReadWeights {
+    /// A vector in f32.
+    ///
+    /// # Errors
+    /// As the weight files give them; for all methods.
+    fn vector(&self, name: &VectorName) -> Result<Vec<f32>>;
+
+    /// A matrix of `n` rows that is computed with in f32, whatever the model's weight type.
+    fn float_matrix(&self, values: &[f32], n: usize) -> Result<PackedMatrix>;
+
+    /// Projections of the same input as one: a group of `MixerTensors::packed`.
+    fn linear(&mut self, parts: &[LinearNames]) -> Result<Linear>;
+
+    /// The matrices one by one, without biases.
+    fn matrices_of(&mut self, names: &[LinearNames]) -> Result<Vec<PackedMatrix>>;
+
+    /// The vector, if there is one.
+    fn optional(&self, name: Option<&VectorName>) -> Result<Option<Vec<f32>>> {
+        name.map(|name| self.vector(name)).transpose()
+    }
+
+    /// The projections as one, if there are any.
+    fn optional_linear(&mut self, parts: &[LinearNames]) -> Result<Option<Linear>> {
+        if parts.is_empty() { Ok(None) } else { self.linear(parts).map(Some) }
+    }
+
+    /// A convolution's weights `[channels, 1, kernel_size]` as `[kernel_size, channels]`.
+    fn convolution(&self, name: &VectorName, channels: usize) -> Result<Vec<f32>> {
+        let weights = self.vector(name)?;
+        let kernel_size = weights.len() / channels.max(1);
+        Ok((0..weights.len()).map(|i| weights[i % channels * kernel_size + i / channels]).collect())
+    }
+}
+
+macro_rules! mixers {
+    ($($variant:ident: $module:ident::$weights:ident,)+) => {
+        $(pub(crate) mod $module;)+
+
+        /// Weights of a token mixer, without its output projection.
+        pub(crate) enum Mixer {
+            $($variant(Box<$module::$weights>),)+
+        }
+
+        impl Mixer {
+            /// See [`MixerWeights::read`].
+            pub(crate) fn read(
+                layer: LayerRef<'_>,
+                names: &MixerNames,
+                weights: &mut impl ReadWeights,
+            ) -> Result<Self> {
+                match (&layer.spec.layers[layer.layer].mixer, names) {
+                    $((MixerSpec::$variant(spec), MixerNames::$variant(names)) => {
+                        Ok(Mixer::$variant(Box::new(MixerWeights::read(spec, layer, names.as_ref(), weights)?)))
+                    })+
+                    _ => Err(Error::internal("a layer has the tensors of another mixer")),
+                }
+            }
+
+            /// See [`MixerWeights::matrices`].
+            pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
+                match self {
+                    $(Mixer::$variant(weights) => weights.matrices(),)+
+                }
+            }
+
+            /// See [`MixerWeights::forward`].
+            pub(crate) fn forward<O: Ops>(
+                &self,
+                context: MixContext<'_, O>,
+                x: &Rows<O>,
+                out: &mut Rows<O>,
+            ) -> Result<()> {
+                match (self, &context.spec.layers[context.layer].mixer) {
+                    $((Mixer::$variant(weights), MixerSpec::$variant(spec)) => {
+                        weights.forward(spec, context, x, out)
+                    })+
+                    _ => Err(Error::internal("a layer has the weights of another mixer")),
+                }
+            }
+        }
+
+        impl DecoderSpec {
+            /// See [`MixerWeights::state`].
+            fn layer_state(&self, layer: usize) -> LayerState {
+                match &self.layers[layer].mixer {
+                    $(MixerSpec::$variant(spec) => $module::$weights::state(spec, LayerRef { spec: self, layer }),)+
+                }
+            }
+
+            /// See [`MixerWeights::wide_sizes`].
+            fn layer_wide_sizes(&self, layer: usize) -> [usize; 5] {
+                match &self.layers[layer].mixer {
+                    $(MixerSpec::$variant(spec) => $module::$weights::wide_sizes(spec, LayerRef { spec: self, layer }),)+
+                }
+            }
+
+            /// See [`MixerWeights::head_input`].
+            fn layer_head_input(&self, layer: usize) -> usize {
+                match &self.layers[layer].mixer {
+                    $(MixerSpec::$variant(spec) => $module::$weights::head_input(spec),)+
+                }
+            }
+        }
+    };
+}
+
+mixers! {
+    Attention: attention::AttentionWeights,
+    Mla: mla::MlaWeights,
+    ShortConv: short_conv::ShortConvWeights,
+    DeltaNet: delta_net::DeltaNetWeights,
+    Mamba: mamba::MambaWeights,
 }
 
 /// What a mixer computes with.
@@ -38,10 +182,14 @@ pub(crate) struct MixContext<'a, O: Ops> {
     pub(crate) layer: usize,
     pub(crate) cache: &'a mut Cache<O>,
     pub(crate) batch: &'a Batch<'a>,
+    /// Where attention writes the batch's keys and values.
     pub(crate) plan: &'a O::WritePlan,
+    /// The rotations of the batch's positions.
     pub(crate) tables: &'a RopeTables<'a>,
     pub(crate) scratch: &'a mut MixerScratch<O::Memory>,
+    /// For the quantized input of a product.
     pub(crate) codes: &'a mut Codes<O>,
+    /// Buffers of the device's own operations.
     pub(crate) workspace: &'a mut WorkspaceOf<O>,
 }
 
@@ -55,89 +203,22 @@ impl<'a, O: Ops> MixContext<'a, O> {
 impl DecoderSpec {
     /// The state each layer keeps.
     pub(crate) fn layer_states(&self) -> Vec<LayerState> {
-        let state = |(index, layer): (usize, &LayerSpec)| match layer.mixer {
-            MixerKind::Attention => match (layer.keys, self.heads(index)) {
-                (KeySource::Layer(layer), _) => LayerState::Shared { layer },
-                // An encoder's pass has whole sequences, and no later pass reads their keys: all layers share one layer's pages.
-                _ if self.bidirectional && index > 0 => LayerState::Shared { layer: 0 },
-                _ if self.bidirectional => LayerState::Attention {
-                    window: None,
-                    kv_heads: self.num_key_value_heads,
-                    head_dim: self.head_dim,
-                },
-                (_, HeadShape { num_key_value_heads: kv_heads, head_dim }) => {
-                    LayerState::Attention { window: layer.window, kv_heads, head_dim }
-                }
-            },
-            MixerKind::ShortConv => LayerState::Recurrent {
-                floats: self.short_conv.map_or(0, |conv| (conv.kernel_size - 1).max(1) * self.hidden_size),
-            },
-            MixerKind::DeltaNet => {
-                let floats = self.delta_net.map_or(0, |delta| delta.recurrence().state_len());
-                LayerState::Recurrent { floats }
-            }
-            MixerKind::Mamba => {
-                let floats = self.mamba.map_or(0, |mamba| mamba.recurrence().state_len());
-                LayerState::Recurrent { floats }
-            }
-        };
-        self.layers.iter().enumerate().map(state).collect()
+        (0..self.layers.len()).map(|layer| self.layer_state(layer)).collect()
     }
 
-    /// Elements per row of each of the buffers in [`MixerScratch::wide`].
+    /// Elements per row of each of the buffers in [`MixerScratch::wide`], for the layers that need the most.
     pub(crate) fn wide_sizes(&self) -> [usize; 5] {
-        // Room for queries, keys and values that are computed in parts, or for the gate.
-        let apart = |layer: usize| match self.layers[layer].keys {
-            KeySource::Own if !self.attention.gate => 0,
-            _ => self.qkv_size(layer),
-        };
-        let mut sizes = [(0..self.layers.len()).map(apart).max().unwrap_or(0), 0, 0, 0, 0];
-        let others = [
-            self.mla.map(|mla| mla.wide_sizes(self)),
-            self.short_conv.map(|_| [3 * self.hidden_size, self.hidden_size, 0, 0, 0]),
-            self.delta_net.map(|delta| delta.wide_sizes()),
-            self.mamba.map(|mamba| mamba.wide_sizes()),
-        ];
-        for other in others.into_iter().flatten() {
-            sizes = std::array::from_fn(|i| sizes[i].max(other[i]));
-        }
-        sizes
+        let layers = (0..self.layers.len()).map(|layer| self.layer_wide_sizes(layer));
+        layers.fold([0; 5], |most, sizes| std::array::from_fn(|i| most[i].max(sizes[i])))
+    }
+
+    /// Elements per row of each thread's buffer for [`Ops::head_matmul`]; 0 where no layer uses it.
+    pub(crate) fn head_input(&self) -> usize {
+        (0..self.layers.len()).map(|layer| self.layer_head_input(layer)).max().unwrap_or(0)
     }
 
     /// Elements per row of the widest mixer's result, before the output projection.
     pub(crate) fn widest_mixed(&self) -> usize {
         (0..self.layers.len()).map(|layer| self.mixed_size(layer)).max().unwrap_or(0)
-    }
-}
-
-impl Mixer {
-    /// Packed matrices, in the order of `MixerNames::packed`.
-    pub(crate) fn matrices(&self) -> Vec<&PackedMatrix> {
-        match self {
-            Mixer::Attention(weights) => weights.matrices(),
-            Mixer::Mla(weights) => weights.matrices(),
-            Mixer::ShortConv(weights) => vec![&weights.input.weight],
-            Mixer::DeltaNet(weights) => vec![&weights.qkvz.weight],
-            Mixer::Mamba(weights) => vec![&weights.input.weight],
-        }
-    }
-
-    /// Mixes `x`, `[rows, hidden_size]`, into `out`, `[rows, inputs of the output projection]`.
-    ///
-    /// # Errors
-    /// `OutOfBudget` without memory, `Internal` when a page or state is missing.
-    pub(crate) fn forward<O: Ops>(
-        &self,
-        context: MixContext<'_, O>,
-        x: &Rows<O>,
-        out: &mut Rows<O>,
-    ) -> Result<()> {
-        match self {
-            Mixer::Attention(weights) => weights.forward(context, x, out),
-            Mixer::Mla(weights) => weights.forward(context, x, out),
-            Mixer::ShortConv(weights) => weights.forward(context, x, out),
-            Mixer::DeltaNet(weights) => weights.forward(context, x, out),
-            Mixer::Mamba(weights) => weights.forward(context, x, out),
-        }
     }
 }

@@ -1,10 +1,14 @@
 //! Gated short convolutions, as in LFM2: `out(C * conv(B * x))`.
 //! Source: transformers 5, `models/lfm2/modeling_lfm2.py`.
 
-use super::MixContext;
-use crate::error::{Error, Result};
+use clawdbot_kernels::PackedMatrix;
+
+use super::{MixContext, MixerWeights, ReadWeights};
+use crate::cache::LayerState;
+use crate::error::Result;
 use crate::forward::linear::Linear;
-use crate::forward::ops::{Convolution, Ops, Rows, StateSource, Store};
+use crate::forward::ops::{Convolution, LayerRef, Ops, Rows, StateSource, Store};
+use crate::spec::mixers::short_conv::{ShortConvNames, ShortConvSpec};
 
 /// Weights of a short convolution. Its state is the last `kernel_size - 1` inputs of the convolution, the oldest first.
 pub(crate) struct ShortConvWeights {
@@ -16,16 +20,45 @@ pub(crate) struct ShortConvWeights {
     pub(crate) conv_bias: Option<Vec<f32>>,
 }
 
-impl ShortConvWeights {
-    /// See [`crate::forward::mixers::Mixer::forward`].
-    pub(crate) fn forward<O: Ops>(
+impl MixerWeights for ShortConvWeights {
+    type Spec = ShortConvSpec;
+    type Names = ShortConvNames;
+
+    fn read(
+        _: &ShortConvSpec,
+        layer: LayerRef<'_>,
+        names: &ShortConvNames,
+        weights: &mut impl ReadWeights,
+    ) -> Result<Self> {
+        Ok(ShortConvWeights {
+            input: weights.linear(std::slice::from_ref(&names.input))?,
+            conv: weights.convolution(&names.conv, layer.spec.hidden_size)?,
+            conv_bias: weights.optional(names.conv_bias.as_ref())?,
+        })
+    }
+
+    // One input where the convolution covers a single token: a state cannot be empty.
+    fn state(spec: &ShortConvSpec, layer: LayerRef<'_>) -> LayerState {
+        LayerState::Recurrent { floats: (spec.kernel_size - 1).max(1) * layer.spec.hidden_size }
+    }
+
+    fn wide_sizes(_: &ShortConvSpec, layer: LayerRef<'_>) -> [usize; 5] {
+        let hidden = layer.spec.hidden_size;
+        [3 * hidden, hidden, 0, 0, 0]
+    }
+
+    fn matrices(&self) -> Vec<&PackedMatrix> {
+        vec![&self.input.weight]
+    }
+
+    fn forward<O: Ops>(
         &self,
+        sizes: &ShortConvSpec,
         context: MixContext<'_, O>,
         x: &Rows<O>,
         out: &mut Rows<O>,
     ) -> Result<()> {
         let MixContext { ops, spec, layer, cache, batch, scratch, codes, .. } = context;
-        let sizes = spec.short_conv.ok_or_else(|| Error::internal("a convolution without sizes"))?;
         let [bcx, inputs, ..] = &mut scratch.wide;
         ops.linear(x, batch.rows(), &self.input, Store::Overwrite, bcx, codes)?;
         let (bias, kernel_size) = (self.conv_bias.as_deref(), sizes.kernel_size);

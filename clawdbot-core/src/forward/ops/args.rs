@@ -8,7 +8,8 @@ use crate::forward::linear::{GatedMlp, InputTables};
 use crate::forward::recurrence::{Channels, Recurrence};
 use crate::forward::rope::RopeTables;
 use crate::forward::routing::Choice;
-use crate::spec::{Activation, DecoderSpec, MlaSpec, NormKind};
+use crate::spec::mixers::mla::MlaSpec;
+use crate::spec::{Activation, DecoderSpec, NormKind};
 
 /// A number of rows and their width in values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,8 +69,15 @@ pub(crate) struct Embedding<'a> {
     /// `[vocab_size, width]`
     pub(crate) table: &'a PackedMatrix,
     pub(crate) multiplier: f32,
-    /// Position and token type tables to add, and the row of the first position
-    pub(crate) added: Option<(&'a InputTables, usize)>,
+    pub(crate) added: Option<AddedTables<'a>>,
+}
+
+/// Tables of positions and token types that are added to the embedding.
+#[derive(Clone, Copy)]
+pub(crate) struct AddedTables<'a> {
+    pub(crate) tables: &'a InputTables,
+    /// Row of the first position
+    pub(crate) first_position: usize,
 }
 
 /// A gated MLP with its activation.
@@ -207,9 +215,10 @@ pub(crate) struct Recur<'a, R> {
 
 /// The buffers of a recurrence.
 pub(crate) struct RecurBuffers<'a, R> {
-    /// `[rows, channels]`: the result of the convolution
+    /// `[rows, channels]`: the result of the convolution with SiLU, queries and keys scaled
     pub(crate) mixed: &'a mut R,
-    /// `[rows, Recurrence::results]`
+    /// For each sequence `[heads][blocks][rows][16]`, `Recurrence::results` of each row; [`super::Ops::gather_results`] reads
+    /// them
     pub(crate) results: &'a mut R,
 }
 

@@ -12,16 +12,17 @@ mod args;
 use clawdbot_kernels::PackedMatrix;
 
 pub(crate) use self::args::{
-    ActivatedMlp, Columns, Convolution, Embedding, ExpertBuffers, ExpertInput, GateFormula, GroupNorm,
-    HeadColumns, HeadOps, LatentInput, LayerRef, MlpBuffers, Norm, OutputGate, Recur, RecurBuffers, Shape,
-    SharedGate, StateSource, Store, UnitLength, UpdateRule,
+    ActivatedMlp, AddedTables, Columns, Convolution, Embedding, ExpertBuffers, ExpertInput, GateFormula,
+    GroupNorm, HeadColumns, HeadOps, LatentInput, LayerRef, MlpBuffers, Norm, OutputGate, Recur,
+    RecurBuffers, Shape, SharedGate, StateSource, Store, UnitLength, UpdateRule,
 };
 use super::batch::Batch;
 use super::linear::Linear;
 use super::recurrence::Recurrence;
 use super::routing::{Choice, Choices};
 use crate::error::Result;
-use crate::spec::{Activation, DecoderSpec, MlaSpec, MoeSpec};
+use crate::spec::mixers::mla::MlaSpec;
+use crate::spec::{Activation, DecoderSpec, MoeSpec};
 
 /// Where an implementation of [`Ops`] keeps what a pass computes.
 pub(crate) trait Memory {
@@ -299,7 +300,8 @@ pub(crate) trait Ops: Sized {
         shape: Shape,
         gates: &mut Rows<Self>,
     );
-    /// Convolves, then runs the states over all rows.
+    /// Convolves with SiLU, then runs a state over the rows of each sequence and head, token after token: the state decays,
+    /// gets the key and value of the token by the update rule, and is read with its query.
     fn recur(
         &self,
         states: StateSource<'_, Cache<Self>>,

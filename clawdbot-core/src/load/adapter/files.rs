@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use super::peft::AdapterConfig;
+use super::peft::{AdapterConfig, RankAndScale};
 use crate::error::{Error, ErrorKind, Result};
 use crate::spec::config::ModelConfig;
 use crate::spec::tensors::{MatrixName, Part, PartStorage, TensorNames};
@@ -122,9 +122,9 @@ impl AdapterFiles {
                 return Err(Error::unsupported_model(message).with("module", module.as_str()));
             };
             (pair.n, pair.k) = (n, k);
-            (pair.rank, pair.scale) = settings.rank_and_scale(&pair.stored)?;
+            let RankAndScale { rank, scale } = settings.rank_and_scale(&pair.stored)?;
+            (pair.rank, pair.scale) = (rank, scale);
             if pair.rank > MAX_RANK || !pair.scale.is_finite() {
-                let (rank, scale) = (pair.rank, pair.scale);
                 return Err(Error::invalid_model(format!(
                     "{}: module {}: expected a rank of at most {MAX_RANK} and a finite scale, found {rank} and {scale}",
                     files.path(CONFIG),

@@ -47,8 +47,22 @@ pub(crate) struct AdapterConfig {
     /// Whether the scale is `alpha / sqrt(rank)` (<https://arxiv.org/abs/2312.03732>) instead of `alpha / rank`.
     square_root: bool,
     /// Exceptions: modules whose names end with a match.
-    ranks: Vec<(NamePattern, usize)>,
-    alphas: Vec<(NamePattern, f64)>,
+    ranks: Vec<Exception<usize>>,
+    alphas: Vec<Exception<f64>>,
+}
+
+/// Another value for some modules.
+#[derive(Debug)]
+struct Exception<T> {
+    modules: NamePattern,
+    value: T,
+}
+
+/// What an adapter has for one module.
+pub(crate) struct RankAndScale {
+    pub(crate) rank: usize,
+    /// What `B (A x)` is multiplied with.
+    pub(crate) scale: f32,
 }
 
 impl AdapterConfig {
@@ -90,26 +104,29 @@ impl AdapterConfig {
         };
         let alpha = config.opt_f64("lora_alpha")?;
         let mut limit = Limit::default();
-        let mut patterns = |key: &str| -> Result<Vec<(NamePattern, Value)>> {
+        let mut patterns = |key: &str| -> Result<Vec<Exception<Value>>> {
             let Some(patterns) = config.object(key)? else { return Ok(Vec::new()) };
             if patterns.keys().count() > MAX_PATTERNS {
                 return Err(config.invalid(key, &format!("at most {MAX_PATTERNS} entries")));
             }
             let entries = patterns.keys().filter_map(|name| Some((name, patterns.get(name)?.clone())));
             let parse = |(name, value): (&str, Value)| {
-                let pattern = NamePattern::parse(name, Part::End, &mut limit);
-                Ok((pattern.map_err(|expected| config.invalid(key, &expected))?, value))
+                let modules = NamePattern::parse(name, Part::End, &mut limit)
+                    .map_err(|expected| config.invalid(key, &expected))?;
+                Ok(Exception { modules, value })
             };
             entries.map(parse).collect()
         };
-        let rank = |(pattern, value): (NamePattern, Value)| {
+        let rank = |Exception { modules, value }: Exception<Value>| {
             let rank = value.as_u64().and_then(|rank| usize::try_from(rank).ok()).filter(|&rank| rank > 0);
-            rank.map(|rank| (pattern, rank))
+            rank.map(|value| Exception { modules, value })
                 .ok_or_else(|| config.invalid("rank_pattern", "positive integers"))
         };
-        let number = |(pattern, value): (NamePattern, Value)| {
+        let number = |Exception { modules, value }: Exception<Value>| {
             let number = value.as_f64().filter(|number| number.is_finite());
-            number.map(|number| (pattern, number)).ok_or_else(|| config.invalid("alpha_pattern", "numbers"))
+            number
+                .map(|value| Exception { modules, value })
+                .ok_or_else(|| config.invalid("alpha_pattern", "numbers"))
         };
         Ok(AdapterConfig {
             rank: positive(config.usize("r")?)?,
@@ -120,22 +137,22 @@ impl AdapterConfig {
         })
     }
 
-    /// The rank of `module`, and what `B (A x)` is multiplied with there. As in PEFT, the first pattern that matches counts.
+    /// Rank and scale for `module`. As in PEFT, the first pattern that matches counts.
     ///
     /// # Errors
     /// `InvalidModel` for a pattern that takes too long.
-    pub(crate) fn rank_and_scale(&self, module: &str) -> Result<(usize, f32)> {
+    pub(crate) fn rank_and_scale(&self, module: &str) -> Result<RankAndScale> {
         let rank = first(&self.ranks, module)?.unwrap_or(self.rank);
         let alpha = first(&self.alphas, module)?.unwrap_or(self.alpha);
         let divisor = if self.square_root { (rank as f64).sqrt() } else { rank as f64 };
-        Ok((rank, (alpha / divisor) as f32))
+        Ok(RankAndScale { rank, scale: (alpha / divisor) as f32 })
     }
 }
 
-fn first<T: Copy>(patterns: &[(NamePattern, T)], module: &str) -> Result<Option<T>> {
-    for (pattern, value) in patterns {
-        if pattern.matches(module)? {
-            return Ok(Some(*value));
+fn first<T: Copy>(exceptions: &[Exception<T>], module: &str) -> Result<Option<T>> {
+    for exception in exceptions {
+        if exception.modules.matches(module)? {
+            return Ok(Some(exception.value));
         }
     }
     Ok(None)

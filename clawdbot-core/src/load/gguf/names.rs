@@ -1,9 +1,9 @@
 //! Tensor names: as Hugging Face checkpoints have them, and as GGUF files do.
 
 use crate::error::{Error, Result};
-use crate::spec::DecoderSpec;
 use crate::spec::gguf::GgufFamily;
 use crate::spec::tensors::{MatrixName, Part, PartStorage, VectorName};
+use crate::spec::{DecoderSpec, MixerSpec};
 use crate::weights::{GgufSource, RowOrder};
 
 /// Outside of layers.
@@ -148,6 +148,10 @@ impl Finder<'_> {
         name.strip_prefix(self.spec.names.layers)?.strip_prefix('.')?.split_once('.')
     }
 
+    fn mixer(&self, layer: &str) -> Option<MixerSpec> {
+        self.spec.layers.get(layer.parse::<usize>().ok()?).map(|layer| layer.mixer)
+    }
+
     /// The place of what is a part of another tensor than in checkpoints. `rest`: the name after that of the layer.
     fn in_parts(&self, layer: &str, rest: &str, size: &[usize]) -> Option<Place> {
         let part = |tensor: String, outer: &[usize], first: usize| {
@@ -184,7 +188,8 @@ impl Finder<'_> {
         }
         // By groups.
         if rest == "mamba.norm.weight" {
-            let groups = self.spec.mamba?.num_groups;
+            let MixerSpec::Mamba(mamba) = self.mixer(layer)? else { return None };
+            let groups = mamba.num_groups;
             let (tensor, shape) = (format!("blk.{layer}.ssm_norm.weight"), vec![groups, rows / groups]);
             return Some(Place { tensor, shape, order: RowOrder::Stored, columns: None });
         }
@@ -197,9 +202,8 @@ impl Finder<'_> {
         }
         // Kind by kind instead of head by head.
         if let Some(what) = rest.strip_prefix("linear_attn.in_proj_qkvz.weight.") {
-            let delta = self.spec.delta_net?;
-            let (keys, values) =
-                (delta.num_key_heads * delta.key_head_dim, delta.num_value_heads * delta.value_head_dim);
+            let MixerSpec::DeltaNet(delta) = self.mixer(layer)? else { return None };
+            let (keys, values) = (delta.keys(), delta.values());
             let joined = format!("blk.{layer}.attn_qkv.weight");
             if !has(&joined) {
                 return None;

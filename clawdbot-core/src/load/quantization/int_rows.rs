@@ -99,8 +99,8 @@ impl IntMatrix<'_> {
         f32::from(i16::from(code) - self.zero(row, group)) * self.scales.value(row, group)
     }
 
-    /// The stored groups of a row of `computed` groups, with what is added to a code.
-    fn computed_groups(&self, row: usize, computed: usize) -> Result<impl Iterator<Item = (usize, i16)>> {
+    /// The stored groups of a row that is computed in groups of `computed`.
+    fn computed_groups(&self, row: usize, computed: usize) -> Result<impl Iterator<Item = StoredGroup>> {
         let IntTensor { k, symmetric, ref codes, ref scales, .. } = self.tensor;
         let refused = |what: &str| {
             let message = format!(
@@ -118,7 +118,7 @@ impl IntMatrix<'_> {
         let group = scales.block.columns.unwrap_or(usize::MAX);
         let zeros = (0..k).step_by(computed).map(move |start| {
             let group = start / group;
-            (group, self.zero(row, group))
+            StoredGroup { group, zero: self.zero(row, group) }
         });
         Ok(zeros)
     }
@@ -135,7 +135,7 @@ impl IntMatrix<'_> {
         let StoredCodes { group, scales: kind, least } = wanted;
         self.row_codes(row, stored, codes);
         codes.iter_mut().for_each(|code| *code -= least);
-        for (from, zero) in self.computed_groups(row, group)? {
+        for StoredGroup { group: from, zero } in self.computed_groups(row, group)? {
             scales.push(match kind {
                 GroupScales::Bf16 | GroupScales::F16 => StoredScale::One(self.scales.bits(row, from)?),
                 GroupScales::F32 => StoredScale::Float(self.scales.value(row, from)),
@@ -150,6 +150,13 @@ impl IntMatrix<'_> {
         }
         Ok(())
     }
+}
+
+/// The stored group that a group is part of.
+struct StoredGroup {
+    group: usize,
+    /// What is added to a code.
+    zero: i16,
 }
 
 /// How codes and scales are computed with.

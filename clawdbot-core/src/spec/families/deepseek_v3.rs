@@ -10,10 +10,12 @@ use super::{Family, architecture, one_of, only};
 use crate::error::{Error, Result};
 use crate::spec::config::ModelConfig;
 use crate::spec::gguf::{self, GgufFamily};
+use crate::spec::mixers::mla::MlaSpec;
 use crate::spec::names::{self, MlpModules, MoeModules, Names};
 use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
 use crate::spec::{
-    AttentionSpec, DecoderSpec, ExpertGroups, LayerSpec, MlaSpec, MoeSpec, Scoring, SharedExpert,
+    AttentionSpec, ChoiceWeights, DecoderSpec, ExpertGroups, LayerSpec, MixerSpec, MoeSpec, Scoring,
+    SharedExpert,
 };
 
 pub(super) const FAMILY: Family = Family {
@@ -65,7 +67,11 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     // Other methods of selecting experts in the published code belong to other models.
     expect(config, "scoring_func", "sigmoid")?;
     expect(config, METHOD, "noaux_tc")?;
-    let moe = MoeSpec { scoring: Scoring::Sigmoid, groups: groups(config)?, ..experts(config, true)? };
+    let moe = MoeSpec {
+        scoring: Scoring::Sigmoid,
+        groups: groups(config)?,
+        ..experts(config, ChoiceWeights::Normed)?
+    };
     latent(config, moe, DEFAULT_DENSE_LAYERS)
 }
 
@@ -80,7 +86,7 @@ fn parse_v2(config: &ModelConfig) -> Result<DecoderSpec> {
         },
         Some(_) => return Err(config.unsupported(METHOD, "greedy or group_limited_greedy")),
     };
-    let moe = MoeSpec { groups, ..experts(config, false)? };
+    let moe = MoeSpec { groups, ..experts(config, ChoiceWeights::AsScored)? };
     if moe.norm_topk_prob {
         // No model has it, and the published implementations differ.
         return Err(config.unsupported("norm_topk_prob", "false"));
@@ -123,19 +129,18 @@ fn latent(config: &ModelConfig, moe: MoeSpec, dense: usize) -> Result<DecoderSpe
         qkv_bias: bias,
         o_bias: bias,
         attention: AttentionSpec { divisor: divisor / scale, ..plain.attention },
-        mla: Some(mla),
         moe: Some(moe),
         ropes: vec![RopeSpec { interleaved: config.bool_or("rope_interleave", true)?, ..rope }],
         layers: (0..plain.num_hidden_layers)
-            .map(|i| LayerSpec { moe: i >= first_moe, ..LayerSpec::default() })
+            .map(|i| LayerSpec { moe: i >= first_moe, mixer: MixerSpec::Mla(mla), ..LayerSpec::default() })
             .collect(),
         names: NAMES,
         ..plain
     })
 }
 
-/// `norm`: whether weights are divided by their sum if the configuration does not say.
-fn experts(config: &ModelConfig, norm: bool) -> Result<MoeSpec> {
+/// `default`: where the configuration does not say.
+fn experts(config: &ModelConfig, default: ChoiceWeights) -> Result<MoeSpec> {
     let size = config.usize("moe_intermediate_size")?;
     let shared = match config.opt_usize("n_shared_experts")?.unwrap_or(0) {
         0 => None,
@@ -147,7 +152,8 @@ fn experts(config: &ModelConfig, norm: bool) -> Result<MoeSpec> {
         intermediate_size: size,
         routed_scaling_factor: config.opt_f32("routed_scaling_factor")?.unwrap_or(1.0),
         shared,
-        ..MoeSpec::softmax(config.bool_or("norm_topk_prob", norm)?)
+        norm_topk_prob: config.bool_or("norm_topk_prob", default.are_normed())?,
+        ..MoeSpec::softmax()
     })
 }
 

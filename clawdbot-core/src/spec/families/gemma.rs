@@ -130,14 +130,14 @@ fn parse_gemma3_headless(config: &ModelConfig) -> Result<DecoderSpec> {
     let spec = gemma3(config)?;
     let bidirectional = config.bool_or(BOTH_WAYS, false)?;
     // Half of the window on each side, inclusive.
-    let both_ways = |layer: LayerSpec| match bidirectional {
+    let widened = |layer: LayerSpec| match bidirectional {
         true => LayerSpec { window: layer.window.map(|window| window / 2 + 1), ..layer },
         false => layer,
     };
     Ok(DecoderSpec {
         headless: true,
         bidirectional,
-        layers: spec.layers.iter().copied().map(both_ways).collect(),
+        layers: spec.layers.iter().copied().map(widened).collect(),
         ..spec
     })
 }

@@ -192,7 +192,7 @@ fn experts(config: &ModelConfig) -> Result<MoeSpec> {
         intermediate_size: config.usize("moe_intermediate_size")?,
         parallel_mlp: true,
         storage: ExpertStorage::JoinedRows,
-        ..MoeSpec::softmax(true)
+        ..MoeSpec::softmax()
     })
 }
 

@@ -71,7 +71,7 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
             expert_bias: true,
             storage: if mxfp4 { ExpertStorage::JoinedMxfp4 } else { ExpertStorage::Joined },
             // Softmax over the selected experts.
-            ..MoeSpec::softmax(true)
+            ..MoeSpec::softmax()
         }),
         ropes: vec![RopeSpec::parse(config, plain.head_dim, rope)?],
         layers: layers.into_iter().map(|layer| LayerSpec { moe: true, ..layer }).collect(),

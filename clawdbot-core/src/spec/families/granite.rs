@@ -10,11 +10,11 @@ use super::{Family, architecture, layer_types_of, only};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
 use crate::spec::gguf::{self, GgufFamily};
+use crate::spec::mixers::attention::Attention;
+use crate::spec::mixers::mamba::MambaSpec;
 use crate::spec::names::{self, MlpModules, MoeModules, Names};
 use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
-use crate::spec::{
-    AttentionSpec, DecoderSpec, ExpertStorage, LayerSpec, MambaSpec, MixerKind, MoeSpec, SharedExpert,
-};
+use crate::spec::{AttentionSpec, DecoderSpec, ExpertStorage, LayerSpec, MixerSpec, MoeSpec, SharedExpert};
 
 pub(super) const FAMILY: Family = Family {
     architectures: &[
@@ -90,18 +90,23 @@ fn parse_hybrid(config: &ModelConfig) -> Result<DecoderSpec> {
         shared: Some(SharedExpert { intermediate_size: shared, gated: false }),
         storage: ExpertStorage::JoinedRows,
         // Softmax over the selected experts.
-        ..MoeSpec::softmax(true)
+        ..MoeSpec::softmax()
+    };
+    let layer = LayerSpec {
+        rope: rotated.then_some(0),
+        moe: experts > 0,
+        mixer: MixerSpec::Mamba(mamba(config, plain.hidden_size)?),
+        ..LayerSpec::default()
     };
     let hybrid = DecoderSpec {
         qkv_bias: bias,
         o_bias: bias,
-        mamba: Some(mamba(config, plain.hidden_size)?),
         moe: Some(moe).filter(|_| experts > 0),
         ropes: match rotated {
             true => vec![RopeSpec::parse(config, plain.head_dim, RopeDefaults::LLAMA)?],
             false => Vec::new(),
         },
-        layers: layers(config, plain.num_hidden_layers, rotated, experts > 0)?,
+        layers: layers(config, plain.num_hidden_layers, layer)?,
         names: HYBRID,
         ..plain
     };
@@ -123,21 +128,17 @@ fn with_multipliers(config: &ModelConfig, plain: DecoderSpec) -> Result<DecoderS
     })
 }
 
-/// Mamba-2 on all layers, unless `layer_types` says otherwise.
-fn layers(config: &ModelConfig, count: usize, rotated: bool, moe: bool) -> Result<Vec<LayerSpec>> {
+/// `recurrent` on all layers, unless `layer_types` says otherwise.
+fn layers(config: &ModelConfig, count: usize, recurrent: LayerSpec) -> Result<Vec<LayerSpec>> {
     // The list's name and values in transformers 5 and 4.
     const LISTS: [&str; 2] = ["layer_types", "layers_block_type"];
     let list = LISTS.into_iter().find(|key| config.get(key).is_some()).unwrap_or(LISTS[0]);
     let kinds = ["linear_attention", "mamba", "full_attention", "attention"];
-    let layer = |attention: bool| LayerSpec {
-        rope: rotated.then_some(0),
-        moe,
-        mixer: if attention { MixerKind::Attention } else { MixerKind::Mamba },
-        ..LayerSpec::default()
-    };
+    let attention = LayerSpec { mixer: MixerSpec::Attention(Attention), ..recurrent };
+    let layer = |kind: &str| if kinds[2..].contains(&kind) { attention } else { recurrent };
     Ok(match layer_types_of(config, count, list, &kinds)? {
-        Some(types) => types.into_iter().map(|kind| layer(kinds[2..].contains(&kind))).collect(),
-        None => vec![layer(false); count],
+        Some(types) => types.into_iter().map(layer).collect(),
+        None => vec![recurrent; count],
     })
 }
 

@@ -8,9 +8,11 @@ use super::{Family, architecture, layer_types, only};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
 use crate::spec::gguf::{self, GgufFamily};
+use crate::spec::mixers::attention::Attention;
+use crate::spec::mixers::short_conv::ShortConvSpec;
 use crate::spec::names::{self, MlpModules, Names};
 use crate::spec::rope_scaling::{RopeDefaults, RopeSpec};
-use crate::spec::{DecoderSpec, LayerSpec, MixerKind, NormSpec, ShortConvSpec};
+use crate::spec::{DecoderSpec, LayerSpec, MixerSpec, NormSpec};
 
 pub(super) const FAMILY: Family = Family {
     architectures: &[architecture("Lfm2ForCausalLM", "lfm2", parse)],
@@ -65,10 +67,6 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
     Ok(DecoderSpec {
         intermediate_size: intermediate_size(config, plain.intermediate_size)?,
         qk_norm: Some(NormSpec { eps: plain.rms_norm_eps, whole: false }),
-        short_conv: Some(ShortConvSpec {
-            kernel_size: config.opt_usize("conv_L_cache")?.unwrap_or(3),
-            bias: config.bool_or("conv_bias", false)?,
-        }),
         ropes: vec![RopeSpec::parse(config, plain.head_dim, rope)?],
         layers: layers(config, plain.num_hidden_layers)?,
         names: NAMES,
@@ -78,8 +76,12 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
 
 /// `layer_types`, or attention on the layers in `full_attn_idxs`.
 fn layers(config: &ModelConfig, count: usize) -> Result<Vec<LayerSpec>> {
+    let sizes = ShortConvSpec {
+        kernel_size: config.opt_usize("conv_L_cache")?.unwrap_or(3),
+        bias: config.bool_or("conv_bias", false)?,
+    };
     let layer = |conv: bool| LayerSpec {
-        mixer: if conv { MixerKind::ShortConv } else { MixerKind::Attention },
+        mixer: if conv { MixerSpec::ShortConv(sizes) } else { MixerSpec::Attention(Attention) },
         ..LayerSpec::default()
     };
     if let Some(types) = layer_types(config, count, &["conv", "full_attention"])? {

@@ -32,7 +32,7 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
             num_experts: one_of(config, &["num_local_experts", "num_experts"])?,
             num_experts_per_tok: config.usize("num_experts_per_tok")?,
             intermediate_size: plain.intermediate_size,
-            ..MoeSpec::softmax(true)
+            ..MoeSpec::softmax()
         }),
         ropes: vec![RopeSpec::parse(config, plain.head_dim, rope)?],
         layers: vec![LayerSpec { window, moe: true, ..LayerSpec::default() }; plain.num_hidden_layers],
@@ -42,14 +42,15 @@ fn parse(config: &ModelConfig) -> Result<DecoderSpec> {
 }
 
 impl MoeSpec {
-    /// Weights by softmax over all experts, which are stored separately; the family sets the sizes.
-    pub(super) fn softmax(norm_topk_prob: bool) -> MoeSpec {
+    /// Weights by softmax over all experts, divided by the sum of those chosen. Experts are stored separately; the family
+    /// sets the sizes.
+    pub(super) fn softmax() -> MoeSpec {
         MoeSpec {
             num_experts: 0,
             num_experts_per_tok: 0,
             intermediate_size: 0,
             scoring: Scoring::Softmax,
-            norm_topk_prob,
+            norm_topk_prob: true,
             routed_scaling_factor: 1.0,
             groups: None,
             router_bias: false,

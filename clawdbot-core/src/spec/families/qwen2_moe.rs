@@ -6,7 +6,7 @@ use super::{Family, architecture, one_of, qwen2, qwen3};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
 use crate::spec::gguf::{self, GgufFamily};
-use crate::spec::{DecoderSpec, LayerSpec, MoeSpec, SharedExpert};
+use crate::spec::{ChoiceWeights, DecoderSpec, LayerSpec, MoeSpec, SharedExpert};
 
 pub(super) const FAMILY: Family = Family {
     architectures: &[
@@ -35,20 +35,25 @@ fn parse_qwen2(config: &ModelConfig) -> Result<DecoderSpec> {
     let shared =
         SharedExpert { intermediate_size: config.usize("shared_expert_intermediate_size")?, gated: true };
     let qkv_bias = config.bool_or("qkv_bias", true)?;
-    with_experts(config, DecoderSpec { qkv_bias, ..qwen2::parse(config)? }, Some(shared), false)
+    with_experts(
+        config,
+        DecoderSpec { qkv_bias, ..qwen2::parse(config)? },
+        Some(shared),
+        ChoiceWeights::AsScored,
+    )
 }
 
 fn parse_qwen3(config: &ModelConfig) -> Result<DecoderSpec> {
-    with_experts(config, qwen3::parse_derived(config)?, None, false)
+    with_experts(config, qwen3::parse_derived(config)?, None, ChoiceWeights::AsScored)
 }
 
 /// Replaces the MLP of every `decoder_sparse_step`-th layer of `dense` by experts, except in `mlp_only_layers`.
-/// `norm_topk_prob` is the default.
+/// `default`: where the configuration does not say.
 pub(super) fn with_experts(
     config: &ModelConfig,
     dense: DecoderSpec,
     shared: Option<SharedExpert>,
-    norm_topk_prob: bool,
+    default: ChoiceWeights,
 ) -> Result<DecoderSpec> {
     let step = config.opt_usize("decoder_sparse_step")?.unwrap_or(1);
     if step == 0 {
@@ -56,14 +61,15 @@ pub(super) fn with_experts(
     }
     let dense_layers = config.opt_usizes("mlp_only_layers")?.unwrap_or_default();
     let moe = |i: usize| (i + 1).is_multiple_of(step) && !dense_layers.contains(&i);
-    let norm_topk_prob = config.bool_or("norm_topk_prob", norm_topk_prob)?;
+    let norm_topk_prob = config.bool_or("norm_topk_prob", default.are_normed())?;
     Ok(DecoderSpec {
         moe: Some(MoeSpec {
             num_experts: one_of(config, &["num_experts", "num_local_experts"])?,
             num_experts_per_tok: config.usize("num_experts_per_tok")?,
             intermediate_size: config.usize("moe_intermediate_size")?,
             shared,
-            ..MoeSpec::softmax(norm_topk_prob)
+            norm_topk_prob,
+            ..MoeSpec::softmax()
         }),
         layers: dense
             .layers
@@ -81,9 +87,9 @@ fn gguf_qwen2(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
         gguf::expert_size(keys, gguf::SHARED_SIZE)?.into(),
     );
     config.insert("qkv_bias".to_owned(), keys.has("blk.0.attn_q.bias").into());
-    gguf::experts(keys, config, false)
+    gguf::experts(keys, config, ChoiceWeights::AsScored)
 }
 
 fn gguf_qwen3(keys: &gguf::Keys<'_>, config: &mut gguf::Config) -> Result<()> {
-    gguf::experts(keys, config, true)
+    gguf::experts(keys, config, ChoiceWeights::Normed)
 }

@@ -6,9 +6,10 @@ use super::llama::Keys;
 use super::qwen3_next::{gguf_delta_nets, with_delta_nets, with_shared_expert};
 use super::{Family, architecture, text_of};
 use crate::error::Result;
+use crate::spec::DecoderSpec;
 use crate::spec::config::ModelConfig;
 use crate::spec::gguf::{self, GgufFamily};
-use crate::spec::{DecoderSpec, DeltaStorage};
+use crate::spec::mixers::delta_net::DeltaStorage;
 
 pub(super) const FAMILY: Family = Family {
     architectures: &[

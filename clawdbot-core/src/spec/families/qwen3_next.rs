@@ -9,10 +9,11 @@ use super::{Family, architecture, layer_types, only};
 use crate::error::Result;
 use crate::spec::config::ModelConfig;
 use crate::spec::gguf::{self, GgufFamily};
+use crate::spec::mixers::attention::Attention;
+use crate::spec::mixers::delta_net::{DeltaNetSpec, DeltaStorage};
 use crate::spec::rope_scaling::{Extras, RopeDefaults, RopeSpec};
 use crate::spec::{
-    AttentionSpec, DecoderSpec, DeltaNetSpec, DeltaStorage, LayerSpec, MixerKind, NormKind, NormSpec,
-    SharedExpert,
+    AttentionSpec, ChoiceWeights, DecoderSpec, LayerSpec, MixerSpec, NormKind, NormSpec, SharedExpert,
 };
 
 /// How GGUF files store it.
@@ -57,6 +58,16 @@ pub(super) fn with_delta_nets(
     only(config, "attn_output_gate", true)?;
     let plain = DecoderSpec::with_keys(config, keys)?;
     let bias = config.bool_or("attention_bias", false)?;
+    let delta = DeltaNetSpec {
+        kernel_size: config.usize("linear_conv_kernel_dim")?,
+        num_key_heads: config.usize("linear_num_key_heads")?,
+        num_value_heads: config.usize("linear_num_value_heads")?,
+        key_head_dim: config.usize("linear_key_head_dim")?,
+        value_head_dim: config.usize("linear_value_head_dim")?,
+        // Not a key of transformers: GGUF files have the heads in this order.
+        tiled: config.bool_or("linear_value_heads_tiled", false)?,
+        storage,
+    };
     let extras = Extras { sections: storage == DeltaStorage::Apart, ..Extras::NONE };
     let rope = RopeDefaults { partial: Some(0.25), extras, ..RopeDefaults::LLAMA };
     Ok(DecoderSpec {
@@ -65,18 +76,8 @@ pub(super) fn with_delta_nets(
         qkv_bias: bias,
         o_bias: bias,
         attention: AttentionSpec { gate: true, ..plain.attention },
-        delta_net: Some(DeltaNetSpec {
-            kernel_size: config.usize("linear_conv_kernel_dim")?,
-            num_key_heads: config.usize("linear_num_key_heads")?,
-            num_value_heads: config.usize("linear_num_value_heads")?,
-            key_head_dim: config.usize("linear_key_head_dim")?,
-            value_head_dim: config.usize("linear_value_head_dim")?,
-            // Not a key of transformers: GGUF files have the heads in this order.
-            tiled: config.bool_or("linear_value_heads_tiled", false)?,
-            storage,
-        }),
         ropes: vec![RopeSpec::parse(config, plain.head_dim, rope)?],
-        layers: layers(config, plain.num_hidden_layers)?,
+        layers: layers(config, plain.num_hidden_layers, MixerSpec::DeltaNet(delta))?,
         ..plain
     })
 }
@@ -85,13 +86,13 @@ pub(super) fn with_delta_nets(
 pub(super) fn with_shared_expert(config: &ModelConfig, dense: DecoderSpec) -> Result<DecoderSpec> {
     let size = config.usize("shared_expert_intermediate_size")?;
     let shared = SharedExpert { intermediate_size: size, gated: true };
-    with_experts(config, dense, Some(shared), true)
+    with_experts(config, dense, Some(shared), ChoiceWeights::Normed)
 }
 
-/// `layer_types`, or attention on every `full_attention_interval`-th layer.
-fn layers(config: &ModelConfig, count: usize) -> Result<Vec<LayerSpec>> {
+/// `layer_types`, or attention on every `full_attention_interval`-th layer; `delta` on the others.
+fn layers(config: &ModelConfig, count: usize, delta: MixerSpec) -> Result<Vec<LayerSpec>> {
     let layer = |recurrent: bool| LayerSpec {
-        mixer: if recurrent { MixerKind::DeltaNet } else { MixerKind::Attention },
+        mixer: if recurrent { delta } else { MixerSpec::Attention(Attention) },
         ..LayerSpec::default()
     };
     if let Some(types) = layer_types(config, count, &["linear_attention", "full_attention"])? {

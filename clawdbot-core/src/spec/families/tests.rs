@@ -7,8 +7,10 @@ use crate::error::ErrorKind;
 use crate::load::quantization::parse_spec;
 use crate::options::Pooling;
 use crate::spec::config::ModelConfig;
+use crate::spec::mixers::mla::MlaSpec;
 use crate::spec::{
-    Activation, DecoderSpec, ExpertGroups, ExpertStorage, MixerKind, MlaSpec, NormKind, Scoring, SharedExpert,
+    Activation, DecoderSpec, ExpertGroups, ExpertStorage, LayerSpec, MixerSpec, NormKind, Scoring,
+    SharedExpert,
 };
 
 fn config(value: &Value) -> ModelConfig {
@@ -282,7 +284,8 @@ fn deepseek_is_read_as_published() {
         qk_rope_head_dim: 8,
         v_head_dim: 16,
     };
-    assert_eq!((found.mla, found.head_dim, found.num_key_value_heads), (Some(mla), 40, 1));
+    assert!(found.layers.iter().all(|layer| layer.mixer == MixerSpec::Mla(mla)));
+    assert_eq!((found.head_dim, found.num_key_value_heads), (40, 1));
     // sqrt(24) / (0.1 ln(40) + 1)^2
     assert!((found.attention.divisor - 2.614_387).abs() < 1e-4, "{}", found.attention.divisor);
     assert_eq!(found.ropes[0].attention_scaling, 1.0);
@@ -330,10 +333,21 @@ fn deepseek_is_read_as_published() {
     refused(&base, json!({"qk_rope_head_dim": 7}), "dim");
 }
 
+/// The name of a layer's mixer.
+pub(super) fn kind(layer: &LayerSpec) -> &'static str {
+    match layer.mixer {
+        MixerSpec::Attention(_) => "attention",
+        MixerSpec::Mla(_) => "latent attention",
+        MixerSpec::ShortConv(_) => "conv",
+        MixerSpec::DeltaNet(_) => "delta net",
+        MixerSpec::Mamba(_) => "mamba",
+    }
+}
+
 #[test]
 fn recurrent_layers_are_where_the_configuration_says() {
-    let kinds = |value: &Value| spec(value).layers.iter().map(|layer| layer.mixer).collect::<Vec<_>>();
-    let (conv, delta, attention) = (MixerKind::ShortConv, MixerKind::DeltaNet, MixerKind::Attention);
+    let kinds = |value: &Value| spec(value).layers.iter().map(kind).collect::<Vec<_>>();
+    let (conv, delta, attention) = ("conv", "delta net", "attention");
     // As in the first checkpoints.
     let lfm2 = json!({"architectures": ["Lfm2ForCausalLM"], "block_auto_adjust_ff_dim": true, "block_dim": 1024,
         "block_ff_dim": 6656, "block_ffn_dim_multiplier": 1.0, "block_multiple_of": 256, "conv_L_cache": 3,

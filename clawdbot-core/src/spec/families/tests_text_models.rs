@@ -2,11 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::tests::{refused, spec, windows, with};
-use crate::spec::{
-    DecoderSpec, DeltaStorage, ExpertStorage, HeadShape, KeySource, MambaSpec, MixerKind, PerLayerSpec,
-    SharedExpert,
-};
+use super::tests::{kind, refused, spec, windows, with};
+use crate::spec::mixers::delta_net::DeltaStorage;
+use crate::spec::mixers::mamba::MambaSpec;
+use crate::spec::{DecoderSpec, ExpertStorage, HeadShape, KeySource, MixerSpec, PerLayerSpec, SharedExpert};
 
 /// `value` with `changes` to its `text_config`.
 fn with_text(value: &Value, changes: &Value) -> Value {
@@ -30,11 +29,12 @@ fn qwen3_5() -> Value {
 fn qwen3_5_is_qwen3_next_with_separate_projections() {
     let base = qwen3_5();
     let found = spec(&base);
-    let kinds: Vec<MixerKind> = found.layers.iter().map(|layer| layer.mixer).collect();
-    let (delta, attention) = (MixerKind::DeltaNet, MixerKind::Attention);
+    let kinds: Vec<&str> = found.layers.iter().map(kind).collect();
+    let (delta, attention) = ("delta net", "attention");
     assert_eq!(kinds, [delta, delta, delta, attention, delta, delta, delta, attention]);
     assert_eq!((found.ropes[0].rotary_dim, found.tie_word_embeddings), (64, true));
-    assert_eq!(found.delta_net.unwrap().storage, DeltaStorage::Apart);
+    let MixerSpec::DeltaNet(sizes) = found.layers[0].mixer else { panic!("{:?}", found.layers[0]) };
+    assert_eq!(sizes.storage, DeltaStorage::Apart);
     assert_eq!(found.eos, [248_044]);
     let names = found.tensors();
     for name in ["linear_attn.in_proj_qkv.weight", "linear_attn.in_proj_z.weight"] {
@@ -228,8 +228,7 @@ fn granite4_is_a_hybrid() {
         "position_embedding_type": "nope", "residual_multiplier": 0.22, "rms_norm_eps": 1e-5,
         "rope_theta": 10_000, "shared_intermediate_size": 1024, "tie_word_embeddings": true, "vocab_size": 100_352});
     let found = spec(&base);
-    let (mamba, attention) = (MixerKind::Mamba, MixerKind::Attention);
-    assert_eq!(found.layers.iter().map(|layer| layer.mixer).collect::<Vec<_>>(), [mamba, attention, mamba]);
+    assert_eq!(found.layers.iter().map(kind).collect::<Vec<_>>(), ["mamba", "attention", "mamba"]);
     let sizes = MambaSpec {
         kernel_size: 4,
         conv_bias: true,
@@ -238,7 +237,7 @@ fn granite4_is_a_hybrid() {
         num_groups: 1,
         state_size: 128,
     };
-    assert_eq!((found.mamba, found.attention.divisor), (Some(sizes), 128.0));
+    assert_eq!((found.layers[0].mixer, found.attention.divisor), (MixerSpec::Mamba(sizes), 128.0));
     assert!(found.ropes.is_empty() && found.layers.iter().all(|layer| layer.rope.is_none() && layer.moe));
     let moe = found.moe.unwrap();
     assert_eq!((moe.intermediate_size, moe.shared.unwrap().intermediate_size), (512, 1024));
@@ -247,7 +246,7 @@ fn granite4_is_a_hybrid() {
         "time_step_limit": [0.0, {"__float__": "Infinity"}]});
     let dense = spec(&with(&base, &dense));
     assert_eq!((dense.moe, dense.intermediate_size, dense.layers[1].rope), (None, 1024, Some(0)));
-    assert_eq!(dense.mamba, Some(sizes));
+    assert_eq!(dense.layers[0].mixer, MixerSpec::Mamba(sizes));
     refused(&base, json!({"mamba_proj_bias": true}), "mamba_proj_bias");
     refused(&base, json!({"mamba_d_head": 32}), "mamba_n_heads: expected heads of 3072");
     refused(&base, json!({"mamba_n_groups": 5}), "mamba_n_groups: expected a divisor");

@@ -6,6 +6,7 @@ use super::keys::{
     Config, EXPERT_SIZE, FEED_FORWARD, Keys, LOCAL_THETA, PATTERN, SHARED_SIZE, WINDOW, extend,
 };
 use crate::error::Result;
+use crate::spec::ChoiceWeights;
 
 /// No experts; values as long as keys.
 pub(crate) fn dense(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
@@ -43,8 +44,8 @@ pub(crate) fn llama(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     value_length(keys, config)
 }
 
-/// `norm`: whether weights are divided by their sum if the file does not say.
-pub(crate) fn experts(keys: &Keys<'_>, config: &mut Config, norm: bool) -> Result<()> {
+/// `default`: where the file does not say.
+pub(crate) fn experts(keys: &Keys<'_>, config: &mut Config, default: ChoiceWeights) -> Result<()> {
     let size = expert_size(keys, EXPERT_SIZE)?;
     extend(
         config,
@@ -52,7 +53,7 @@ pub(crate) fn experts(keys: &Keys<'_>, config: &mut Config, norm: bool) -> Resul
             "num_experts": keys.u64("expert_count")?,
             "num_experts_per_tok": keys.u64("expert_used_count")?,
             "moe_intermediate_size": size,
-            "norm_topk_prob": keys.opt_bool("expert_weights_norm")?.unwrap_or(norm),
+            "norm_topk_prob": keys.opt_bool("expert_weights_norm")?.unwrap_or(default.are_normed()),
         }),
     );
     value_length(keys, config)
@@ -66,7 +67,7 @@ pub(crate) fn expert_size(keys: &Keys<'_>, key: &str) -> Result<u64> {
 /// Experts with a shared one.
 pub(crate) fn shared_experts(keys: &Keys<'_>, config: &mut Config) -> Result<()> {
     config.insert("shared_expert_intermediate_size".to_owned(), expert_size(keys, SHARED_SIZE)?.into());
-    experts(keys, config, true)
+    experts(keys, config, ChoiceWeights::Normed)
 }
 
 /// Default bases of rotations, in layers without and with a window.

@@ -5,10 +5,12 @@
 //! GGUF files store gains with their offset added, and the tensors of all experts as one.
 
 mod encoders;
+mod family;
 mod fields;
 mod keys;
 mod metadata;
 
+pub(crate) use family::GgufFamily;
 pub(crate) use fields::{
     DefaultThetas, dense, expert_size, experts, pattern, shared_experts, two_rotations, value_length,
 };
@@ -16,7 +18,7 @@ pub(crate) use keys::{
     CLASSIFIER, Config, EXPERT_SIZE, FEED_FORWARD, Keys, LOCAL_THETA, PATTERN, PREDICTING_LAYERS,
     SHARED_SIZE, WINDOW, extend,
 };
-pub(crate) use metadata::{GgufFamily, config_json, generation_json, is_read};
+pub(crate) use metadata::{config_json, generation_json, is_read};
 
 /// Norms before and after attention and MLP.
 pub(crate) const SANDWICH: &[(&str, &str)] = &[("post_attention_layernorm", "post_attention_norm")];

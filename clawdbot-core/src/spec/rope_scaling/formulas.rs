@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use super::Settings;
+use super::settings::Settings;
 use crate::error::{Error, Result};
 
 /// Llama 3.1: frequencies of long wavelengths are divided by `factor`, those of short ones kept, those between

@@ -61,15 +61,30 @@ fn call_args(given: &[Value], keywords: &[(String, Value)]) -> Vec<Value> {
     call
 }
 
+/// What a test looks at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tested {
+    Item,
+    /// An attribute of the item, which the first argument names.
+    Attribute,
+}
+
+/// Which items are kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Passing,
+    Failing,
+}
+
 /// `select` and `reject`; with an attribute, `selectattr` and `rejectattr`.
-fn choose(state: &mut State<'_, '_>, args: &Args, with_attribute: bool, wanted: bool) -> Filtered {
+fn choose(state: &mut State<'_, '_>, args: &Args, tested: Tested, keep: Keep) -> Filtered {
     let value = args.value();
     if !value.is_true() {
         return Ok(Generator::wrap(Vec::new()));
     }
     let mut given = args.extra.as_slice();
     let mut getter = Getter::new(None, None)?;
-    if with_attribute {
+    if tested == Tested::Attribute {
         let Some((attribute, rest)) = given.split_first() else {
             return Err(args.error("Missing parameter for attribute name"));
         };
@@ -92,7 +107,7 @@ fn choose(state: &mut State<'_, '_>, args: &Args, with_attribute: bool, wanted: 
                 state.perform_test(name, call)?
             }
         };
-        if holds == wanted {
+        if holds == (keep == Keep::Passing) {
             budget::make(1)?;
             out.push(item);
         }
@@ -101,17 +116,17 @@ fn choose(state: &mut State<'_, '_>, args: &Args, with_attribute: bool, wanted: 
 }
 
 pub(super) fn select(state: &mut State<'_, '_>, args: &Args) -> Filtered {
-    choose(state, args, false, true)
+    choose(state, args, Tested::Item, Keep::Passing)
 }
 
 pub(super) fn reject(state: &mut State<'_, '_>, args: &Args) -> Filtered {
-    choose(state, args, false, false)
+    choose(state, args, Tested::Item, Keep::Failing)
 }
 
 pub(super) fn selectattr(state: &mut State<'_, '_>, args: &Args) -> Filtered {
-    choose(state, args, true, true)
+    choose(state, args, Tested::Attribute, Keep::Passing)
 }
 
 pub(super) fn rejectattr(state: &mut State<'_, '_>, args: &Args) -> Filtered {
-    choose(state, args, true, false)
+    choose(state, args, Tested::Attribute, Keep::Failing)
 }

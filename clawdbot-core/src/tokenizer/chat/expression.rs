@@ -12,6 +12,8 @@ pub(super) struct Written {
     pub(super) text: String,
     /// Whether an attribute, an index or a call can follow directly.
     bare: bool,
+    /// Whether it is `a if b else c` without parentheses.
+    conditional: bool,
     /// Its value, if it is a string literal.
     literal: Option<String>,
 }
@@ -23,13 +25,20 @@ pub(super) enum Conditionals {
     Excluded,
 }
 
+/// Whether `|filter` and `is test` after an operand belong to it; in `-a|f` the filter takes what the sign gives.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Filters {
+    Included,
+    Excluded,
+}
+
 impl Written {
     fn bare(text: String) -> Self {
-        Written { text, bare: true, literal: None }
+        Written { text, bare: true, conditional: false, literal: None }
     }
 
     fn filtered(text: String) -> Self {
-        Written { text, bare: false, literal: None }
+        Written { text, bare: false, conditional: false, literal: None }
     }
 
     fn into_bare(self) -> String {
@@ -41,25 +50,23 @@ const COMPARISONS: &[&str] = &["==", "!=", "<", "<=", ">", ">="];
 
 impl Parser<'_> {
     pub(super) fn expression(&mut self) -> Result<Written> {
-        let (text, is_conditional) = self.conditional()?;
-        Ok(if is_conditional { Written::bare(format!("({})", text.text)) } else { text })
+        let value = self.conditional()?;
+        Ok(if value.conditional { Written::bare(format!("({})", value.text)) } else { value })
     }
 
     /// `a if b else c`, written without parentheses.
-    fn conditional(&mut self) -> Result<(Written, bool)> {
+    fn conditional(&mut self) -> Result<Written> {
         let mut value = self.or()?;
-        let mut is_conditional = false;
         while self.skip_name("if") {
-            let before = if is_conditional { format!("({})", value.text) } else { value.text };
+            let before = if value.conditional { format!("({})", value.text) } else { value.text };
             let condition = self.or()?.text;
             let mut text = format!("{before} if {condition}");
             if self.skip_name("else") {
-                let _ = write!(text, " else {}", self.conditional()?.0.text);
+                let _ = write!(text, " else {}", self.conditional()?.text);
             }
-            value = Written::bare(text);
-            is_conditional = true;
+            value = Written { conditional: true, ..Written::bare(text) };
         }
-        Ok((value, is_conditional))
+        Ok(value)
     }
 
     fn or(&mut self) -> Result<Written> {
@@ -139,7 +146,9 @@ impl Parser<'_> {
     }
 
     fn product(&mut self) -> Result<Written> {
-        self.chain(&["*", "/", "//", "%"], |parser| parser.chain(&["**"], |parser| parser.unary(true)))
+        self.chain(&["*", "/", "//", "%"], |parser| {
+            parser.chain(&["**"], |parser| parser.unary(Filters::Included))
+        })
     }
 
     fn chain(&mut self, signs: &[&str], operand: fn(&mut Self) -> Result<Written>) -> Result<Written> {
@@ -158,19 +167,26 @@ impl Parser<'_> {
         })
     }
 
-    fn unary(&mut self, with_filter: bool) -> Result<Written> {
+    fn unary(&mut self, filters: Filters) -> Result<Written> {
         let filter = match self.peek() {
             Kind::Sign("-") => "__neg__",
             Kind::Sign("+") => "__pos__",
             _ => {
                 let value = self.primary()?;
                 let value = self.postfix(value)?;
-                return if with_filter { self.filters(value) } else { Ok(value) };
+                return self.with_filters(value, filters);
             }
         };
         self.next();
-        let value = Written::filtered(format!("0|{filter}({})", self.unary(false)?.text));
-        if with_filter { self.filters(value) } else { Ok(value) }
+        let value = Written::filtered(format!("0|{filter}({})", self.unary(Filters::Excluded)?.text));
+        self.with_filters(value, filters)
+    }
+
+    fn with_filters(&mut self, value: Written, filters: Filters) -> Result<Written> {
+        match filters {
+            Filters::Included => self.filters(value),
+            Filters::Excluded => Ok(value),
+        }
     }
 
     fn primary(&mut self) -> Result<Written> {
@@ -191,7 +207,8 @@ impl Parser<'_> {
                     literal.push_str(text);
                     self.next();
                 }
-                Ok(Written { text: self.lead() + &quoted(&literal), bare: true, literal: Some(literal) })
+                let text = self.lead() + &quoted(&literal);
+                Ok(Written { literal: Some(literal), ..Written::bare(text) })
             }
             Kind::Integer(number) | Kind::Float(number) => {
                 self.next();

@@ -6,10 +6,7 @@ use minijinja::{Environment, Error, State, Value};
 use super::args::{Args, Signature};
 use super::objects::{self, Cycler, Joiner, Range};
 use super::values::{self, type_error};
-use super::{
-    budget, choosing, comparisons, iteration, json, method_names, numbers, numeric, operators, sequences,
-    text,
-};
+use super::{budget, choosing, comparisons, iteration, json, numbers, numeric, operators, sequences, text};
 
 type Filter = fn(&mut State<'_, '_>, &Args) -> Result<Value, Error>;
 
@@ -110,8 +107,8 @@ pub(super) fn install(env: &mut Environment<'_>) {
             _ => Err(type_error("cycle: expected at least one item")),
         }
     });
-    env.add_filter("__store__", |value: &Value| store(value, false));
-    env.add_filter("__store_in__", |value: &Value| store(value, true));
+    env.add_filter("__store__", |value: &Value| store(value, Holder::Template));
+    env.add_filter("__store_in__", |value: &Value| store(value, Holder::Namespace));
 
     env.add_function("range", |args: Rest<ValueOrKwargs>| {
         let bounds = args.into_values().iter().map(numeric::integer).collect::<Result<Vec<_>, _>>()?;
@@ -154,9 +151,16 @@ impl std::error::Error for Raised {}
 /// Most values inside a variable's value, counted as often as they occur.
 const MAX_PARTS: usize = 100_000;
 
-/// `value`, if it is a tree of moderate size. A value in a namespace must not contain another one (`in_namespace`): it
-/// could contain itself, and would never be freed.
-fn store(value: &Value, in_namespace: bool) -> Result<Value, Error> {
+/// What a variable belongs to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Holder {
+    Template,
+    Namespace,
+}
+
+/// `value`, if it is a tree of moderate size. A value in a namespace must not contain another one: it could contain
+/// itself, and would never be freed.
+fn store(value: &Value, holder: Holder) -> Result<Value, Error> {
     const UNITS_PER_PART: u64 = 4;
     let mut open = Vec::new();
     let mut seen = 0;
@@ -164,7 +168,7 @@ fn store(value: &Value, in_namespace: bool) -> Result<Value, Error> {
     while let Some(part) = next {
         seen += 1;
         budget::spend(UNITS_PER_PART)?;
-        if seen > MAX_PARTS || in_namespace && objects::may_hold_itself(&part) {
+        if seen > MAX_PARTS || holder == Holder::Namespace && objects::may_hold_itself(&part) {
             return Err(type_error(
                 "the value of a variable has too many parts, or a namespace contains another",
             ));
@@ -234,7 +238,7 @@ fn attr(_: &mut State<'_, '_>, args: &Args) -> Result<Value, Error> {
     if value.is_undefined() {
         return Err(values::unsupported("", value));
     }
-    if method_names::has_method(value, name) {
+    if values::has_method(value, name) {
         return Err(args.error("methods are not supported"));
     }
     if values::is_dict(value) || value.as_object().is_none() {

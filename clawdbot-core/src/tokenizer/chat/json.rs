@@ -6,6 +6,7 @@ use minijinja::value::ValueKind;
 use minijinja::{Error, State, Value};
 
 use super::args::Args;
+use super::sorting::Direction;
 use super::values::{self, MAX_DEPTH, type_error};
 use super::{budget, iteration, sorting};
 
@@ -90,7 +91,7 @@ fn write(out: &mut String, value: &Value, style: &Style, level: usize) -> Result
             }
             if style.sort_keys {
                 // Sorted by key; Python compares keys before it writes any.
-                sorting::sort(&mut entries, false, |(key, _)| key)?;
+                sorting::sort(&mut entries, Direction::Ascending, |(key, _)| key)?;
             }
             block(out, style, level, '{', '}', entries, |out, (key, item)| {
                 let key = key_text(&key)?;

@@ -1,9 +1,5 @@
 //! The names of the methods of Python's types.
 
-use minijinja::Value;
-
-use super::values;
-
 /// The attributes of a Python `dict`.
 pub(super) const DICT: &[&str] = &[
     "clear",
@@ -20,7 +16,7 @@ pub(super) const DICT: &[&str] = &[
 ];
 
 /// The attributes of a Python `str`.
-const STR: &[&str] = &[
+pub(super) const STR: &[&str] = &[
     "capitalize",
     "casefold",
     "center",
@@ -75,10 +71,10 @@ pub(super) const LIST: &[&str] =
     &["append", "clear", "copy", "count", "extend", "index", "insert", "pop", "remove", "reverse", "sort"];
 
 /// The attributes of tuples and ranges.
-const TUPLE: &[&str] = &["count", "index", "start", "stop", "step"];
+pub(super) const TUPLE: &[&str] = &["count", "index", "start", "stop", "step"];
 
 /// The attributes of numbers.
-const NUMBER: &[&str] = &[
+pub(super) const NUMBER: &[&str] = &[
     "as_integer_ratio",
     "bit_count",
     "bit_length",
@@ -96,17 +92,4 @@ const NUMBER: &[&str] = &[
 /// Whether any type has a method `name`.
 pub(super) fn is_method(name: &str) -> bool {
     [DICT, STR, LIST, TUPLE, NUMBER].iter().any(|names| names.contains(&name))
-}
-
-/// Whether the type of `value` has the method `name`.
-pub(super) fn has_method(value: &Value, name: &str) -> bool {
-    let names = match values::type_name(value) {
-        "str" => STR,
-        "list" => LIST,
-        "tuple" | "range" => TUPLE,
-        "dict" => DICT,
-        "int" | "float" | "bool" => NUMBER,
-        _ => return false,
-    };
-    names.contains(&name)
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use minijinja::value::{Enumerator, Object, ObjectRepr, Tuple};
 use minijinja::{Error, State, Value};
 
-use super::values::{self, type_error};
+use super::errors::type_error;
 use super::{budget, method_names};
 
 /// A Python `dict` with string keys. `d.items` is the method even if there is a key `items`; `d['items']` is the entry.
@@ -111,6 +111,11 @@ impl Object for Generator {
     }
 }
 
+/// The pairs of a dictionary.
+pub(super) fn pairs(dict: &Value) -> impl Iterator<Item = (Value, Value)> {
+    dict.as_object().and_then(|object| object.try_iter_pairs()).into_iter().flatten()
+}
+
 /// The result of `dict.keys()`, `dict.values()` and `dict.items()`: has a length and can be iterated repeatedly.
 #[derive(Debug)]
 pub(super) struct DictView {
@@ -128,7 +133,7 @@ impl DictView {
     /// The items of that view.
     pub(super) fn items(name: &str, dict: &Value) -> Result<Vec<Value>, Error> {
         budget::make(dict.len().unwrap_or(0).saturating_mul(3))?;
-        Ok(values::pairs(dict)
+        Ok(pairs(dict)
             .map(|(key, value)| match name {
                 "keys" => key,
                 "values" => value,

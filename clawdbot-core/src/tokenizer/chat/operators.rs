@@ -8,7 +8,7 @@ use super::comparisons::{comparison, hashable, walk};
 use super::numeric::{Number, number, too_large};
 use super::objects::{BoundMethod, Namespace, Range};
 use super::values::{self, MAX_DEPTH, type_error, type_name, unsupported};
-use super::{budget, method_names, percent};
+use super::{budget, percent};
 
 /// Registers the filters in `env`.
 pub(super) fn install(env: &mut Environment<'_>) {
@@ -225,11 +225,7 @@ pub(super) fn item(value: &Value, key: &Value) -> Result<Value, Error> {
         });
     }
     if let Some(name) = key.as_str() {
-        return if method_names::has_method(value, name) {
-            attribute(value, name)
-        } else {
-            other_item(value, key)
-        };
+        return if values::has_method(value, name) { attribute(value, name) } else { other_item(value, key) };
     }
     let Some(Number::Int(at)) = number(key) else { return Ok(Value::UNDEFINED) };
     let from_end = |length: usize| if at < 0 { at + length as i128 } else { at };
@@ -264,7 +260,7 @@ fn attribute(value: &Value, name: &str) -> Result<Value, Error> {
         let entry = || Ok(values::entry(value, &Value::from(name))?.unwrap_or(Value::UNDEFINED));
         return found.unwrap_or_else(entry);
     }
-    if method_names::has_method(value, name) {
+    if values::has_method(value, name) {
         return Err(type_error(format!("expected a call of the method {name} of a '{}'", type_name(value))));
     }
     if Namespace::is(value) || value.as_object().is_some() {

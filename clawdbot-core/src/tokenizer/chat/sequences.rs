@@ -9,6 +9,7 @@ use super::args::Args;
 use super::iteration::{collect, iterate};
 use super::numeric::{self, Number};
 use super::objects::{Generator, Group};
+use super::sorting::Direction;
 use super::values::{self, MAX_DEPTH, type_error, type_name, unsupported};
 use super::{budget, comparisons, operators, sorting};
 
@@ -103,8 +104,8 @@ fn key_of(value: Value, case_sensitive: bool) -> Filtered {
 }
 
 /// Sorts by key as Python does.
-fn sort_by_key(mut items: Vec<(Value, Value)>, reverse: bool) -> Result<Vec<(Value, Value)>, Error> {
-    sorting::sort(&mut items, reverse, |(key, _)| key)?;
+fn sort_by_key(mut items: Vec<(Value, Value)>, direction: Direction) -> Result<Vec<(Value, Value)>, Error> {
+    sorting::sort(&mut items, direction, |(key, _)| key)?;
     Ok(items)
 }
 
@@ -254,15 +255,15 @@ pub(super) fn max(_: &mut State<'_, '_>, args: &Args) -> Filtered {
 }
 
 /// Python's `sorted` needs an integer for `reverse`.
-fn order_flag(args: &Args, at: usize) -> Result<bool, Error> {
+fn direction(args: &Args, at: usize) -> Result<Direction, Error> {
     match args.get(at) {
-        Some(value) => numeric::integer(value).map(|flag| flag != 0),
-        None => Ok(false),
+        Some(value) if numeric::integer(value)? != 0 => Ok(Direction::Descending),
+        _ => Ok(Direction::Ascending),
     }
 }
 
 pub(super) fn sort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
-    let (reverse, case_sensitive) = (order_flag(args, 1)?, args.flag(2, false));
+    let (direction, case_sensitive) = (direction(args, 1)?, args.flag(2, false));
     let getters = match args.get(3).and_then(Value::as_str) {
         Some(several) => several
             .split(',')
@@ -280,12 +281,12 @@ pub(super) fn sort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
         budget::make(1 + keys.len())?;
         items.push((Value::from(keys), item));
     }
-    let items = sort_by_key(items, reverse)?;
+    let items = sort_by_key(items, direction)?;
     Ok(Value::from(items.into_iter().map(|(_, item)| item).collect::<Vec<_>>()))
 }
 
 pub(super) fn dictsort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
-    let (case_sensitive, reverse) = (args.flag(1, false), order_flag(args, 3)?);
+    let (case_sensitive, direction) = (args.flag(1, false), direction(args, 3)?);
     let by_value = match args.get(2).map(|by| by.as_str().unwrap_or_default()) {
         None | Some("key") => false,
         Some("value") => true,
@@ -301,7 +302,7 @@ pub(super) fn dictsort(_: &mut State<'_, '_>, args: &Args) -> Filtered {
         let by = key_of(if by_value { item.clone() } else { key.clone() }, case_sensitive)?;
         items.push((by, Value::from(Tuple::from([key, item]))));
     }
-    let items = sort_by_key(items, reverse)?;
+    let items = sort_by_key(items, direction)?;
     Ok(Value::from(items.into_iter().map(|(_, item)| item).collect::<Vec<_>>()))
 }
 
@@ -315,7 +316,7 @@ pub(super) fn groupby(_: &mut State<'_, '_>, args: &Args) -> Filtered {
         items.push((key_of(getter.get(&item)?, case_sensitive)?, item));
     }
     let mut groups: Vec<(Value, Vec<Value>)> = Vec::new();
-    for (key, item) in sort_by_key(items, false)? {
+    for (key, item) in sort_by_key(items, Direction::Ascending)? {
         match groups.last_mut() {
             Some((known, group)) if comparisons::equal(known, &key, MAX_DEPTH)? => group.push(item),
             _ => groups.push((key, vec![item])),

@@ -10,11 +10,19 @@ use super::{budget, comparisons};
 /// Shorter lists are sorted by insertion, as in Python.
 const SHORT: usize = 64;
 
+/// Which key comes first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Ascending,
+    Descending,
+}
+
 /// Sorts by `key`.
 ///
 /// # Errors
 /// `InvalidTemplate` for keys that Python cannot compare, and for NaN in lists that Python would not sort by insertion.
-pub(super) fn sort<T>(items: &mut Vec<T>, reverse: bool, key: fn(&T) -> &Value) -> Result<(), Error> {
+pub(super) fn sort<T>(items: &mut Vec<T>, direction: Direction, key: fn(&T) -> &Value) -> Result<(), Error> {
+    let reverse = direction == Direction::Descending;
     budget::make(items.len())?;
     // Reversing before and after keeps equal items in order.
     if reverse {
@@ -101,8 +109,8 @@ mod tests {
 
     use super::*;
 
-    fn sorted(mut items: Vec<(Value, usize)>, reverse: bool) -> Result<Vec<(Value, usize)>, Error> {
-        sort(&mut items, reverse, |(key, _)| key)?;
+    fn sorted(mut items: Vec<(Value, usize)>, direction: Direction) -> Result<Vec<(Value, usize)>, Error> {
+        sort(&mut items, direction, |(key, _)| key)?;
         Ok(items)
     }
 
@@ -110,7 +118,8 @@ mod tests {
         #[test]
         fn sorts_stably(keys in prop::collection::vec(0_i64..20, 0..200), reverse: bool) {
             let items: Vec<(Value, usize)> = keys.iter().zip(0..).map(|(&key, at)| (Value::from(key), at)).collect();
-            let found: Vec<usize> = sorted(items, reverse).unwrap().into_iter().map(|(_, at)| at).collect();
+            let direction = if reverse { Direction::Descending } else { Direction::Ascending };
+            let found: Vec<usize> = sorted(items, direction).unwrap().into_iter().map(|(_, at)| at).collect();
             let mut expected: Vec<usize> = (0..keys.len()).collect();
             expected.sort_by(|&a, &b| if reverse { keys[b].cmp(&keys[a]) } else { keys[a].cmp(&keys[b]) });
             prop_assert_eq!(found, expected);
@@ -120,14 +129,14 @@ mod tests {
     #[test]
     fn keys_without_an_order_are_sorted_as_in_python_or_refused() {
         let of = |keys: &[f64]| keys.iter().map(|&key| (Value::from(key), 0)).collect::<Vec<_>>();
-        let found = sorted(of(&[3.0, 1.0, f64::NAN, 2.0]), false).unwrap();
+        let found = sorted(of(&[3.0, 1.0, f64::NAN, 2.0]), Direction::Ascending).unwrap();
         let found: Vec<String> = found.iter().map(|(key, _)| key.to_string()).collect();
         assert_eq!(found, ["1.0", "2.0", "3.0", "NaN"]);
         let many: Vec<f64> =
             (0..200).map(|at| if at % 3 == 0 { f64::NAN } else { f64::from(at * 79 % 101) }).collect();
-        assert!(sorted(of(&many), false).unwrap_err().to_string().contains("nan"));
+        assert!(sorted(of(&many), Direction::Ascending).unwrap_err().to_string().contains("nan"));
         let mixed: Vec<_> =
             (0..100).map(|at| if at % 3 == 0 { Value::from("a") } else { Value::from(at) }).collect();
-        assert!(sorted(mixed.into_iter().map(|key| (key, 0)).collect(), true).is_err());
+        assert!(sorted(mixed.into_iter().map(|key| (key, 0)).collect(), Direction::Descending).is_err());
     }
 }

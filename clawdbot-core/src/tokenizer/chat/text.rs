@@ -358,27 +358,34 @@ pub(super) fn urlencode(_: &mut State<'_, '_>, args: &Args) -> Filtered {
             };
             items.into_iter().map(pair).collect::<Result<Vec<_>, _>>()?
         }
-        _ => return quoted(&values::to_str(value)?, false).map(Value::from),
+        _ => return quoted(&values::to_str(value)?, UrlPart::Path).map(Value::from),
     };
     let mut parts = Vec::new();
     for (key, item) in pairs {
         parts.push(format!(
             "{}={}",
-            quoted(&values::to_str(&key)?, true)?,
-            quoted(&values::to_str(&item)?, true)?
+            quoted(&values::to_str(&key)?, UrlPart::Query)?,
+            quoted(&values::to_str(&item)?, UrlPart::Query)?
         ));
     }
     Ok(Value::from(parts.join("&")))
 }
 
-fn quoted(text: &str, in_query: bool) -> Result<String, Error> {
+/// Where a quoted text goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum UrlPart {
+    Path,
+    Query,
+}
+
+fn quoted(text: &str, part: UrlPart) -> Result<String, Error> {
     budget::text(text.len().checked_mul(12))?;
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
             b'_' | b'.' | b'-' | b'~' => out.push(char::from(byte)),
-            b'/' if !in_query => out.push('/'),
-            b' ' if in_query => out.push('+'),
+            b'/' if part == UrlPart::Path => out.push('/'),
+            b' ' if part == UrlPart::Query => out.push('+'),
             byte if byte.is_ascii_alphanumeric() => out.push(char::from(byte)),
             byte => out.push_str(&format!("%{byte:02X}")),
         }

@@ -7,6 +7,8 @@ use minijinja::{Error, ErrorKind, Value};
 
 use super::budget;
 pub(super) use super::errors::type_error;
+use super::method_names::{DICT, LIST, NUMBER, STR, TUPLE};
+pub(super) use super::objects::pairs;
 use super::objects::{Dict, DictView, Generator, Group, Namespace, Range};
 
 /// Deepest nesting of lists and dictionaries that is read from the caller, printed or serialized.
@@ -96,11 +98,6 @@ pub(super) fn same_object(a: &Value, b: &Value) -> bool {
     a.as_object().is_some() && minijinja::tests::is_sameas(a, b)
 }
 
-/// The pairs of a dictionary.
-pub(super) fn pairs(dict: &Value) -> impl Iterator<Item = (Value, Value)> {
-    dict.as_object().and_then(|object| object.try_iter_pairs()).into_iter().flatten()
-}
-
 /// The entry of a dictionary. The caller has checked that the key is hashable.
 pub(super) fn entry(dict: &Value, key: &Value) -> Result<Option<Value>, Error> {
     budget::walk(1)?;
@@ -124,6 +121,19 @@ pub(super) fn type_name(value: &Value) -> &'static str {
         _ if value.downcast_object_ref::<Range>().is_some() => "range",
         _ => is_view(value).unwrap_or("object"),
     }
+}
+
+/// Whether the type of `value` has the method `name`.
+pub(super) fn has_method(value: &Value, name: &str) -> bool {
+    let names = match type_name(value) {
+        "str" => STR,
+        "list" => LIST,
+        "tuple" | "range" => TUPLE,
+        "dict" => DICT,
+        "int" | "float" | "bool" => NUMBER,
+        _ => return false,
+    };
+    names.contains(&name)
 }
 
 /// An error `message` with the type of `value`; for undefined values the error that jinja2 raises.

@@ -19,12 +19,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 pub(super) use self::pre::GPT2;
-use self::vocab::Vocab;
+use self::vocab::{MODEL, Vocab};
 use super::Tokenizer;
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::{DataFile, GgufHeader, Metadata};
-
-pub(super) const MODEL: &str = "tokenizer.ggml.model";
 
 /// The files that a Hugging Face directory would have.
 pub(crate) struct TokenizerFiles {

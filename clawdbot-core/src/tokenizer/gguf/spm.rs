@@ -5,8 +5,8 @@
 
 use serde_json::json;
 
-use super::vocab::{AddedTokens, SPACE, TOKENS, TokenKind, Vocab, invalid};
-use super::{MODEL, bpe};
+use super::bpe;
+use super::vocab::{AddedTokens, MODEL, SPACE, TOKENS, TokenKind, Vocab, invalid};
 use crate::error::Result;
 use crate::weights::Metadata;
 
@@ -23,20 +23,33 @@ pub(super) fn tokenizer_json(metadata: &Metadata, vocab: &Vocab<'_>) -> Result<V
         return Err(metadata.unsupported(SQUEEZE, "false"));
     }
     if metadata.opt_str(MODEL)? == Some(GEMMA4) {
-        return file(metadata, vocab, bpe::merges(metadata, vocab)?, false);
+        return file(metadata, vocab, bpe::merges(metadata, vocab)?, SpacePrefix::Without);
     }
     let scores = vocab.scores(metadata)?;
     let work: u64 = vocab.tokens.iter().map(|token| (token.len() as u64).pow(2)).sum();
     if work > MAX_WORK {
         return Err(invalid(metadata, TOKENS, "tokens of ordinary lengths"));
     }
-    file(metadata, vocab, merges(vocab, &scores), true)
+    file(metadata, vocab, merges(vocab, &scores), SpacePrefix::With)
 }
 
-/// `prefix`: whether a text begins with a space if the file does not say.
-fn file(metadata: &Metadata, vocab: &Vocab<'_>, merges: Vec<(&str, &str)>, prefix: bool) -> Result<Vec<u8>> {
+/// Whether texts are given a space in front.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SpacePrefix {
+    With,
+    Without,
+}
+
+/// `default`: where the file does not say.
+fn file(
+    metadata: &Metadata,
+    vocab: &Vocab<'_>,
+    merges: Vec<(&str, &str)>,
+    default: SpacePrefix,
+) -> Result<Vec<u8>> {
     let unknown = vocab.unknown(metadata)?;
-    let prefix = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?.unwrap_or(prefix);
+    let prefix = metadata.opt_bool("tokenizer.ggml.add_space_prefix")?;
+    let prefix = prefix.unwrap_or(default == SpacePrefix::With);
     let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
     let mut normalizers = vec![replace];
     let mut decoders = vec![

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, ErrorKind, Result};
 use crate::weights::{Array, Metadata, Value as MetadataValue, quoted};
 
+pub(super) const MODEL: &str = "tokenizer.ggml.model";
 pub(super) const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
 /// The character that stands for a space.

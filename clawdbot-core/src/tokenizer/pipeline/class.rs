@@ -62,8 +62,8 @@ pub(super) struct Class {
 }
 
 impl Class {
-    fn new(items: &str, negated: bool, cost: u64) -> Self {
-        Class { items: items.to_owned(), negated, ignore_case: false, cost, only_letter: 0 }
+    fn new(items: &str, cost: u64) -> Self {
+        Class { items: items.to_owned(), negated: false, ignore_case: false, cost, only_letter: 0 }
     }
 
     fn bracketed(&self) -> String {
@@ -92,19 +92,19 @@ pub(super) fn written(c: char) -> String {
 /// The class that `\` and `c` stand for, if any.
 pub(super) fn escaped(parser: &mut Parser, c: char) -> Result<Option<Class>, String> {
     let class = match c.to_ascii_lowercase() {
-        'd' => named("digit", false),
-        'h' => named("xdigit", false),
-        's' => named("space", false),
-        'w' => named("word", false),
+        'd' => named("digit"),
+        'h' => named("xdigit"),
+        's' => named("space"),
+        'w' => named("word"),
         'p' => return property(parser, c == 'P').map(Some),
         _ => return Ok(None),
     };
     Ok(class.map(|class| Class { negated: c.is_ascii_uppercase(), ..class }))
 }
 
-fn named(name: &str, negated: bool) -> Option<Class> {
+fn named(name: &str) -> Option<Class> {
     let (_, items, cost) = NAMES.iter().find(|(known, ..)| *known == name)?;
-    Some(Class::new(items, negated, *cost))
+    Some(Class::new(items, *cost))
 }
 
 /// Parses what follows `\p`.
@@ -122,13 +122,13 @@ fn property(parser: &mut Parser, negated: bool) -> Result<Class, String> {
     let key: String =
         name.chars().filter(|c| !matches!(c, ' ' | '_' | '-')).map(|c| c.to_ascii_lowercase()).collect();
     // The property does not contain symbols, unlike the class of that name.
-    let class = if key == "punct" { Some(Class::new(r"\p{P}", negated, WIDE)) } else { named(&key, negated) };
+    let class = if key == "punct" { Some(Class::new(r"\p{P}", WIDE)) } else { named(&key) };
     if let Some(class) = class {
-        return Ok(class);
+        return Ok(Class { negated, ..class });
     }
     let known = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric());
     match known && regex_syntax::parse(&format!(r"\p{{{key}}}")).is_ok() {
-        true => Ok(Class::new(&format!(r"\p{{{key}}}"), negated, WIDE)),
+        true => Ok(Class { negated, ..Class::new(&format!(r"\p{{{key}}}"), WIDE) }),
         false => Err(format!("unknown property {name:.50?}")),
     }
 }
@@ -186,7 +186,8 @@ fn item(parser: &mut Parser, flags: Flags, depth: usize) -> Result<Item, String>
         '[' if parser.take(":") => {
             let name = parser.until(":]").ok_or("expected :] after the name of a class")?;
             let (negated, name) = name.strip_prefix('^').map_or((false, name.as_str()), |name| (true, name));
-            named(name, negated).ok_or_else(|| format!("unknown class {name:.50?}"))?
+            let class = named(name).ok_or_else(|| format!("unknown class {name:.50?}"))?;
+            Class { negated, ..class }
         }
         '[' => bracket(parser, flags, depth + 1)?,
         '\\' => {
@@ -213,8 +214,9 @@ pub(super) fn bracket(parser: &mut Parser, flags: Flags, depth: usize) -> Result
     }
     let negated = parser.take("^");
     let mut class = Class {
+        negated,
         ignore_case: flags.ignore_case,
-        ..Class::new("", negated, if negated { NARROW } else { 256 })
+        ..Class::new("", if negated { NARROW } else { 256 })
     };
     // The sets to intersect.
     let mut parts = vec![String::new()];

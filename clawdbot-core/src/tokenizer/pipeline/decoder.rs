@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::steps::{AT_ONCE, Finder, Limits, kind, steps, text};
 use super::work;
+use crate::tokenizer::byte_tokens::{byte_token, push_token_bytes};
 
 /// A text may become this many times as long as its tokens, in bytes,
 const MAX_GROWTH: usize = 16;
@@ -170,7 +171,7 @@ impl Step {
             Step::ByteLevel => {
                 let mut bytes = Vec::new();
                 each(&mut tokens, |_, token| {
-                    crate::tokenizer::stream::push_token_bytes(&mut bytes, token);
+                    push_token_bytes(&mut bytes, token);
                     Ok(())
                 })?;
                 tokens = vec![String::from_utf8_lossy(&bytes).into_owned()];
@@ -275,7 +276,7 @@ fn byte_fallback(tokens: Vec<String>) -> Vec<String> {
         }
     };
     for token in tokens {
-        match crate::tokenizer::stream::byte_token(&token) {
+        match byte_token(&token) {
             Some(byte) => bytes.push(byte),
             None => {
                 flush(&mut bytes, &mut decoded);

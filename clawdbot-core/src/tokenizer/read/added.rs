@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use tokenizers::{AddedToken, Model, NormalizedString, Normalizer};
 
-use super::Encoder;
+use super::model::Encoder;
 
 /// Most bytes of an added token: any text could be made of a longer one by single letters.
 const MAX_ADDED: usize = 4096;

@@ -6,7 +6,6 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
-use tokenizers::{DecoderWrapper, PostProcessorWrapper, TokenizerImpl};
 
 use super::pipeline::{self, Decoder, Limits, Normalizers, PreTokenizers};
 use crate::json;
@@ -17,7 +16,7 @@ use model::ReadModel;
 mod added;
 mod model;
 
-pub(super) use model::Covers;
+pub(super) use model::{Covers, Encoder};
 
 /// Most values of a file apart from its model and added tokens. The largest published vocabulary has 2.1 million
 /// values, merges included.
@@ -31,10 +30,6 @@ fn values_of(key: &str, _: &[u8]) -> Option<usize> {
         _ => None,
     }
 }
-
-/// The tokenizer for encoding; the decoder is separate.
-pub(super) type Encoder =
-    TokenizerImpl<ReadModel, Normalizers, PreTokenizers, PostProcessorWrapper, DecoderWrapper>;
 
 /// A tokenizer as described by its file.
 pub(super) struct Read {

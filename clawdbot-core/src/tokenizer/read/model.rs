@@ -1,4 +1,4 @@
-//! The model of a `tokenizer.json`.
+//! The model of a `tokenizer.json`, and the type of the tokenizer around it.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,11 +11,16 @@ use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
 use tokenizers::models::unigram::Unigram;
 use tokenizers::models::wordlevel::WordLevel;
 use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::{Model, Token};
+use tokenizers::{DecoderWrapper, Model, PostProcessorWrapper, Token, TokenizerImpl};
 
 use crate::tokenizer::lengths;
 use crate::tokenizer::merges::Merges;
+use crate::tokenizer::pipeline::{Normalizers, PreTokenizers};
 use crate::tokenizer::words::Words;
+
+/// The tokenizer for encoding; the decoder is separate.
+pub(in crate::tokenizer) type Encoder =
+    TokenizerImpl<ReadModel, Normalizers, PreTokenizers, PostProcessorWrapper, DecoderWrapper>;
 
 /// A model, and its largest id.
 pub(in crate::tokenizer) struct ReadModel {
@@ -197,7 +202,7 @@ impl Fields {
         }
         let fallback = self.byte_fallback.unwrap_or(false);
         let bytes = |written: &dyn Fn(u8) -> String| (0..=255).all(|byte| vocab.contains_key(&written(byte)));
-        let alphabet = |byte: u8| crate::tokenizer::stream::char_of(byte).to_string();
+        let alphabet = |byte: u8| crate::tokenizer::byte_tokens::char_of(byte).to_string();
         let plain = self.end_of_word_suffix.is_none() && prefix.is_empty();
         let covers = if plain && fallback && bytes(&|byte| format!("<0x{byte:02X}>")) {
             Covers::Text(longest)

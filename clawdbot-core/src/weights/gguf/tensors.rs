@@ -15,11 +15,37 @@ const MAX_PARTS: u64 = 10_000;
 pub(crate) struct GgufSource {
     /// Path of the first file, for messages.
     name: String,
-    /// Each with the length of its header.
-    files: Vec<(DataFile, usize)>,
+    files: Vec<SourceFile>,
     metadata: Metadata,
-    /// Name -> file, tensor.
-    index: BTreeMap<String, (usize, GgufTensor)>,
+    /// By name.
+    index: BTreeMap<String, Located>,
+}
+
+/// One of the files.
+#[derive(Debug)]
+struct SourceFile {
+    data: DataFile,
+    header_bytes: usize,
+}
+
+/// A tensor and where it is.
+#[derive(Debug)]
+struct Located {
+    /// Index of its file.
+    file: usize,
+    tensor: GgufTensor,
+}
+
+/// A file and its header.
+struct OpenPart {
+    file: DataFile,
+    header: GgufHeader,
+}
+
+/// A tensor and its file.
+struct TensorInFile<'a> {
+    file: &'a DataFile,
+    tensor: &'a GgufTensor,
 }
 
 impl GgufSource {
@@ -37,29 +63,29 @@ impl GgufSource {
         let name = first.name().to_owned();
         let header = GgufHeader::read(&first)?;
         let count = header.metadata.opt_u64("split.count")?.unwrap_or(0);
-        let mut parts = vec![(first, header)];
+        let mut parts = vec![OpenPart { file: first, header }];
         if count > 1 {
             let pattern = Pattern::of(path, count).map_err(|error| error.with("file", name.clone()))?;
             for number in 2..=count {
-                let part = DataFile::open(&pattern.part(number))?;
-                let header = GgufHeader::read(&part)?;
-                parts.push((part, header));
+                let file = DataFile::open(&pattern.part(number))?;
+                let header = GgufHeader::read(&file)?;
+                parts.push(OpenPart { file, header });
             }
             check_parts(&parts, count)?;
         }
-        let metadata = std::mem::take(&mut parts[0].1.metadata);
+        let metadata = std::mem::take(&mut parts[0].header.metadata);
         let mut index = BTreeMap::new();
         let mut files = Vec::new();
-        for (number, (file, header)) in parts.into_iter().enumerate() {
+        for (number, OpenPart { file, header }) in parts.into_iter().enumerate() {
             for tensor in header.tensors {
                 let name = tensor.name.clone();
-                if index.insert(name.clone(), (number, tensor)).is_some() {
+                if index.insert(name.clone(), Located { file: number, tensor }).is_some() {
                     let message =
                         format!("{}: tensor {}: it is in another part too", file.name(), quoted(&name));
                     return Err(Error::invalid_model(message).with("file", file.name()));
                 }
             }
-            files.push((file, header.header_bytes));
+            files.push(SourceFile { data: file, header_bytes: header.header_bytes });
         }
         Ok(GgufSource { name, files, metadata, index })
     }
@@ -75,7 +101,7 @@ impl GgufSource {
 
     /// The files.
     pub(crate) fn files(&self) -> impl Iterator<Item = &DataFile> {
-        self.files.iter().map(|(file, _)| file)
+        self.files.iter().map(|file| &file.data)
     }
 
     /// The header of each file as it is written.
@@ -83,17 +109,17 @@ impl GgufSource {
     /// # Errors
     /// As [`DataFile::read`].
     pub(crate) fn headers(&self) -> impl Iterator<Item = Result<Vec<u8>>> {
-        self.files.iter().map(|(file, bytes)| file.read(0..*bytes))
+        self.files.iter().map(|file| file.data.read(0..file.header_bytes))
     }
 
     /// Size of all tensor data in bytes.
     pub(crate) fn total_bytes(&self) -> u64 {
-        self.index.values().map(|(_, tensor)| tensor.range.len() as u64).sum()
+        self.index.values().map(|located| located.tensor.range.len() as u64).sum()
     }
 
     /// The tensor of that name.
     pub(crate) fn tensor(&self, name: &str) -> Option<&GgufTensor> {
-        self.index.get(name).map(|(_, tensor)| tensor)
+        self.index.get(name).map(|located| &located.tensor)
     }
 
     /// The `n` rows that `order` tells of the matrix `name`. Of its `shape`, all dimensions but the last are one.
@@ -107,7 +133,7 @@ impl GgufSource {
         n: usize,
         order: RowOrder,
     ) -> Result<GgufMatrix<'_>> {
-        let (file, tensor) = self.shaped(name, shape)?;
+        let TensorInFile { file, tensor } = self.shaped(name, shape)?;
         GgufMatrix::new(file, tensor, n, shape.last().copied().unwrap_or(1), order)
     }
 
@@ -122,7 +148,7 @@ impl GgufSource {
         len: usize,
         order: RowOrder,
     ) -> Result<Vec<f32>> {
-        let (file, tensor) = self.shaped(name, shape)?;
+        let TensorInFile { file, tensor } = self.shaped(name, shape)?;
         let all: usize = shape.iter().product();
         order.check(len, all)?;
         // Of floats the part alone is read: the biases of all experts are one tensor.
@@ -165,12 +191,12 @@ impl GgufSource {
         order.check(len, shape.iter().product())
     }
 
-    fn shaped(&self, name: &str, shape: &[usize]) -> Result<(&DataFile, &GgufTensor)> {
-        let Some((file, tensor)) = self.index.get(name) else {
+    fn shaped(&self, name: &str, shape: &[usize]) -> Result<TensorInFile<'_>> {
+        let Some(Located { file, tensor }) = self.index.get(name) else {
             let message = format!("{}: expected a tensor {}, found none", self.name, quoted(name));
             return Err(Error::invalid_model(message).with("tensor", name));
         };
-        let file = &self.files[*file].0;
+        let file = &self.files[*file].data;
         // Writers leave out dimensions of one element, or do not.
         let long = |shape: &[usize]| shape.iter().copied().filter(|&size| size != 1).collect::<Vec<_>>();
         let same_rows = tensor.shape.last() == shape.last() || !tensor.kind.is_blocks();
@@ -180,13 +206,13 @@ impl GgufSource {
                 format!("{}: tensor {name}: expected shape {shape:?}, found {found:?}", file.name());
             return Err(Error::invalid_model(message).with("tensor", tensor.name.clone()));
         }
-        Ok((file, tensor))
+        Ok(TensorInFile { file, tensor })
     }
 
     /// How many tensors of each type there are.
     pub(crate) fn types(&self) -> BTreeMap<TensorType, usize> {
         let mut types = BTreeMap::new();
-        for (_, tensor) in self.index.values() {
+        for Located { tensor, .. } in self.index.values() {
             *types.entry(tensor.kind).or_default() += 1;
         }
         types
@@ -231,16 +257,16 @@ impl Pattern {
 }
 
 /// Checks that each part says which one it is, and that together they have as many tensors as the first one says.
-fn check_parts(parts: &[(DataFile, GgufHeader)], count: u64) -> Result<()> {
-    for (number, (_, header)) in parts.iter().enumerate() {
+fn check_parts(parts: &[OpenPart], count: u64) -> Result<()> {
+    for (number, OpenPart { header, .. }) in parts.iter().enumerate() {
         for (key, expected) in [("split.no", number as u64), ("split.count", count)] {
             if header.metadata.u64(key)? != expected {
                 return Err(header.metadata.invalid(key, &expected.to_string()));
             }
         }
     }
-    let metadata = &parts[0].1.metadata;
-    let found: usize = parts.iter().map(|(_, header)| header.tensors.len()).sum();
+    let metadata = &parts[0].header.metadata;
+    let found: usize = parts.iter().map(|part| part.header.tensors.len()).sum();
     match metadata.opt_u64("split.tensors.count")? {
         Some(expected) if expected != found as u64 => {
             let expected = format!("{found}, the tensors of all parts");

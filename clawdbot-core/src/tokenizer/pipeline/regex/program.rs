@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use fancy_regex::{Assertion, Expr, LookAround};
 
-use super::set::{self, Ranges, Set};
+use super::set::{self, Case, Ranges, Set};
 
 /// Most steps: about what [`MAX_COST`](crate::tokenizer::pipeline::oniguruma::MAX_COST) allows.
 const MAX_STEPS: usize = 1 << 19;
@@ -110,13 +110,18 @@ impl Program {
     }
 }
 
+/// From the parser's flag for ignored case.
+fn case(ignored: bool) -> Case {
+    if ignored { Case::Ignored } else { Case::Distinct }
+}
+
 #[derive(Default)]
 struct Builder {
     steps: Vec<Step>,
     sets: Vec<Set>,
     known: HashMap<Ranges, usize>,
-    /// Classes already parsed, by text and by whether case is ignored.
-    parsed: HashMap<(String, bool), usize>,
+    /// Classes already parsed.
+    parsed: HashMap<(String, Case), usize>,
 }
 
 impl Builder {
@@ -137,20 +142,20 @@ impl Builder {
         })
     }
 
-    fn class(&mut self, class: &str, ignore_case: bool) -> Result<usize, String> {
-        let key = (class.to_owned(), ignore_case);
+    fn class(&mut self, class: &str, case: Case) -> Result<usize, String> {
+        let key = (class.to_owned(), case);
         if let Some(&set) = self.parsed.get(&key) {
             return Ok(set);
         }
-        let set = self.set(set::parse(class, ignore_case)?);
+        let set = self.set(set::parse(class, case)?);
         self.parsed.insert(key, set);
         Ok(set)
     }
 
-    fn char(&mut self, c: char, ignore_case: bool) -> Result<usize, String> {
-        match ignore_case {
-            true => self.class(&format!(r"\x{{{:x}}}", u32::from(c)), true),
-            false => Ok(self.set(vec![(c, c)])),
+    fn char(&mut self, c: char, case: Case) -> Result<usize, String> {
+        match case {
+            Case::Ignored => self.class(&format!(r"\x{{{:x}}}", u32::from(c)), case),
+            Case::Distinct => Ok(self.set(vec![(c, c)])),
         }
     }
 
@@ -162,11 +167,11 @@ impl Builder {
             Expr::Literal { val, casei } => {
                 let mut chars = val.chars();
                 match (chars.next(), chars.next()) {
-                    (Some(c), None) => self.char(c, *casei)?,
+                    (Some(c), None) => self.char(c, case(*casei))?,
                     _ => return Ok(None),
                 }
             }
-            Expr::Delegate { inner, casei, .. } => self.class(inner, *casei)?,
+            Expr::Delegate { inner, casei, .. } => self.class(inner, case(*casei))?,
             Expr::Group(inner) => return self.single(inner),
             _ => return Ok(None),
         };
@@ -180,7 +185,7 @@ impl Builder {
         match expression {
             Expr::Empty => Ok(()),
             Expr::Literal { val, casei } => val.chars().try_for_each(|c| {
-                let set = self.char(c, *casei)?;
+                let set = self.char(c, case(*casei))?;
                 self.push(Step::One(set)).map(|_| ())
             }),
             Expr::Concat(parts) => parts.iter().try_for_each(|part| self.add(part)),

@@ -38,6 +38,13 @@ pub(super) fn share(program: &Program, text: &str) -> u64 {
     (text.len() as u64).saturating_mul(per_byte)
 }
 
+/// How many characters a run has.
+#[derive(Clone, Copy)]
+struct Bounds {
+    least: usize,
+    most: usize,
+}
+
 pub(super) struct Search<'a> {
     program: &'a Program,
     text: &'a str,
@@ -102,7 +109,7 @@ impl<'a> Search<'a> {
                 Step::Match => break Some(at),
                 Step::One(set) => program.sets[set].at(self.text, at).map(|len| (step + 1, at + len)),
                 Step::Run { set, least, most, mode } => {
-                    self.run(step, at, &program.sets[set], (least, most), mode)?
+                    self.run(step, at, &program.sets[set], Bounds { least, most }, mode)?
                 }
                 Step::Branch(first, second) => {
                     self.later(Retry::Step { step: second, at })?;
@@ -184,7 +191,7 @@ impl<'a> Search<'a> {
         step: usize,
         at: usize,
         set: &Set,
-        (least, most): (usize, usize),
+        Bounds { least, most }: Bounds,
         mode: Mode,
     ) -> tokenizers::Result<Option<(usize, usize)>> {
         let (lowest, count) = self.take(set, at, least)?;

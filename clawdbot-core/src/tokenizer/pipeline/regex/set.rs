@@ -13,12 +13,19 @@ pub(super) type Ranges = Vec<(char, char)>;
 
 pub(super) const ANY: (char, char) = ('\0', char::MAX);
 
+/// Whether upper and lower case are different characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Case {
+    Distinct,
+    Ignored,
+}
+
 /// The characters of a class in the syntax of the regex crate.
 ///
 /// # Errors
 /// With the parser's message; for text that is not a class.
-pub(super) fn parse(class: &str, ignore_case: bool) -> Result<Ranges, String> {
-    let mut parser = ParserBuilder::new().case_insensitive(ignore_case).build();
+pub(super) fn parse(class: &str, case: Case) -> Result<Ranges, String> {
+    let mut parser = ParserBuilder::new().case_insensitive(case == Case::Ignored).build();
     let parsed = parser.parse(class).map_err(|error| error.to_string())?;
     let none = || format!("expected a class of characters, found {class:.50?}");
     let ranges = match parsed.kind() {

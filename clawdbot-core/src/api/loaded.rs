@@ -1,0 +1,100 @@
+//! What a model holds while it is loaded.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::cancel::{CancelHandle, cancelled};
+use crate::engine::Engine;
+use crate::error::{Error, ErrorKind, Result};
+use crate::forward::adapter::Adapter;
+use crate::forward::decoder::Decoder;
+use crate::load::text::{Text, no_tokenizer};
+use crate::options::{GenerationDefaults, ModelOptions};
+use crate::runtime::{Reservation, Runtime};
+use crate::sampling::Drawable;
+use crate::spec::embedding::EmbeddingConfig;
+use crate::tokenizer::Tokenizer;
+
+/// Everything a model holds; freed when the model is closed and the last request has ended.
+pub(crate) struct Loaded {
+    pub(crate) runtime: Runtime,
+    pub(crate) decoder: Decoder,
+    pub(crate) embedding: EmbeddingConfig,
+    pub(crate) options: ModelOptions,
+    pub(crate) max_context: usize,
+    pub(crate) defaults: GenerationDefaults,
+    /// Tokens that end a generation.
+    pub(crate) eos: Vec<u32>,
+    pub(crate) bos: Option<u32>,
+    pub(crate) text: Option<Text>,
+    /// What may be generated.
+    pub(crate) drawable: Drawable,
+    pub(crate) engine: Mutex<Engine>,
+    pub(crate) turn: Mutex<()>,
+    pub(crate) adapters: RwLock<Adapters>,
+    pub(crate) _reservation: Reservation,
+}
+
+/// The adapters of a model, by name.
+pub(crate) type Adapters = BTreeMap<String, Arc<Adapter>>;
+
+impl Loaded {
+    /// The engine, for one caller at a time.
+    ///
+    /// # Errors
+    /// `ForkedRuntime` in a forked child (whose copy of the lock may be held forever), `Internal` after a panic.
+    pub(crate) fn engine(&self) -> Result<MutexGuard<'_, Engine>> {
+        self.runtime.pool().check_fork()?;
+        // Whoever waits for the engine waits here first, so that a caller who needs it again and again has to queue.
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let engine = self.engine.lock();
+        drop(turn);
+        engine.map_err(|_| {
+            Error::internal("an earlier panic left the engine in an unknown state: load the model again")
+        })
+    }
+
+    /// Reserves the memory that tokenizing `texts` needs while it runs.
+    ///
+    /// # Errors
+    /// As [`Loaded::when_there_is_room`].
+    pub(crate) fn reserve_encoding(&self, texts: &[&str], cancel: &CancelHandle) -> Result<Reservation> {
+        let bytes = texts.iter().map(|text| Tokenizer::encoding_bytes(text)).fold(0, u64::saturating_add);
+        self.when_there_is_room(cancel, || {
+            self.runtime.budget().reserve_growing(bytes, "tokenizing the text")
+        })
+    }
+
+    /// Calls `f` until it does not fail with `OutOfBudget`. In between, pages that nobody needs now are released, or else
+    /// running requests are computed, a step at a time. `f` may lock the engine.
+    ///
+    /// # Errors
+    /// As `f`, with `OutOfBudget` only when nothing can be released and nothing runs; `Cancelled`; as [`Engine::step`].
+    pub(crate) fn when_there_is_room<T>(
+        &self,
+        cancel: &CancelHandle,
+        mut f: impl FnMut() -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            match f() {
+                Err(error) if error.kind() == ErrorKind::OutOfBudget => {
+                    if cancel.is_cancelled() {
+                        return Err(cancelled());
+                    }
+                    if !self.engine()?.make_some_room(self)? {
+                        return Err(error);
+                    }
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// `InvalidTokenizer` when the model has none.
+    pub(crate) fn text(&self) -> Result<&Text> {
+        self.text.as_ref().ok_or_else(no_tokenizer)
+    }
+}
