@@ -26,6 +26,7 @@ pub(super) const SPARE_ROWS: usize = 15;
 const TASK_ELEMENTS: usize = 16384;
 
 /// How a [`KernelSet`] with numerics of its own multiplies bf16 weights.
+#[derive(Clone, Copy)]
 pub(super) struct Bf16Dot {
     /// Any number of rows.
     pub(super) product: for<'a> fn(Bf16Args<'a>),

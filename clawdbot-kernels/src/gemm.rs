@@ -1,8 +1,8 @@
 //! Matrix products `out[m, n] = lhs[m, k] * rhs[n, k]^T`: checks, and the split into tasks.
 //!
 //! Two kernels per format. *GEMV* is for few rows, where the time is that of reading the weights: it streams panel
-//! after panel. *GEMM* is for many: it copies a slice of some panels, all 16 x panels columns by a stretch of k, into the
-//! first-level cache and multiplies it with row tile after row tile.
+//! after panel. *GEMM* is for many: it multiplies a slice of some panels, all 16 x panels columns by a stretch of k, which
+//! stays in the first-level cache, with row tile after row tile.
 
 use std::ops::Range;
 
@@ -105,7 +105,7 @@ pub fn gemm_columns(
         (Panels::Int8(_) | Panels::Int4(_), Lhs::Int8(rows)) => {
             let operands = Operands::new(rows, m, rhs).expect("int8 or int4 panels");
             // A group longer than a slice takes the slow way.
-            let many = many && operands.group <= 4 * SLICE_BLOCKS;
+            let many = m > kernels.gemv_rows.of(rhs) && operands.group <= 4 * SLICE_BLOCKS;
             let tile_panels = many.then_some(kernels.tile_panels.int8);
             let split = Split::new(
                 region,
@@ -293,7 +293,8 @@ impl Split {
         match tile_panels {
             None => {
                 let at_least = GEMV_TASK_BYTES.div_ceil(panel_bytes.max(1));
-                let panels_per_task = panels.div_ceil(wanted).max(at_least).max(1).next_multiple_of(unit);
+                // GEMV may read two panels at a time.
+                let panels_per_task = panels.div_ceil(wanted).max(at_least).max(1).next_multiple_of(2);
                 Split { m, panels, rows_per_task: m.max(1), panels_per_task }
             }
             // One column of tiles per task, and all rows, unless that makes too few tasks or rows do not stay in the cache.

@@ -161,7 +161,7 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
         };
         let slab_bytes = if args.int4.is_some() { slab_bytes / 2 } else { slab_bytes };
         let base = panels.map(|panel| codes_start.wrapping_add(panel * panel_bytes));
-        let chunk_rows = row_chunk(args.rows.len(), BLOCK_ROWS);
+        let chunk_rows = row_chunk(args.rows.len(), BLOCK_ROWS, CHUNK_ROWS);
         let mut chunk = args.rows.start;
         while chunk < args.rows.end {
             let rows = chunk_rows.min(args.rows.end - chunk);

@@ -101,7 +101,7 @@ unsafe fn rows_by_panels<S: Simd, D: PairDot, const MR: usize, const P: usize, c
 ) {
     let (Bf16Rows { data, stride }, k_blocks) = (args.lhs, args.k_blocks);
     let slice_blocks = if CHUNK == GEMV_ROWS { k_blocks.max(1) } else { SLICE_BLOCKS };
-    let chunk_rows = row_chunk(args.rows.len(), MR).min(CHUNK);
+    let chunk_rows = row_chunk(args.rows.len(), MR, CHUNK_ROWS).min(CHUNK);
     // The last tile of a chunk may have rows too many: they are computed and dropped.
     let mut sums = [[[0.0; LANES]; P]; CHUNK];
     let mut chunk = args.rows.start;

@@ -103,7 +103,7 @@ unsafe fn task<S: Simd, T: Bf16Tiles>(s: S, args: &Bf16Args<'_>) {
     let k_tiles = k_blocks.div_ceil(TILE_BLOCKS);
     let few = args.rows.len() <= TILE_ROWS;
     let slab_tiles = if few { k_tiles.max(1) } else { SLAB_TILES };
-    let chunk_rows = row_chunk(args.rows.len(), BLOCK_ROWS);
+    let chunk_rows = row_chunk(args.rows.len(), BLOCK_ROWS, CHUNK_ROWS);
     let mut stage = Stage { sums: MaybeUninit::uninit(), padded: [[[0; 2 * LANES]; TILE_BLOCKS]; PANELS] };
     // Rows of sums. Those of a chunk are zeroed before they are read.
     let stage_sums: *mut Sums = stage.sums.as_mut_ptr().cast();

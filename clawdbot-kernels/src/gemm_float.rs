@@ -189,7 +189,7 @@ fn rows_by_panels<S: Simd, W: FloatWeight, const MR: usize, const NP: usize>(
     let (k, panel_len) = (args.k, args.panel_len());
     let mut slice = Slice([[[0.0; LANES]; NP]; SLICE_K]);
     let mut sums = [[[0.0; LANES]; NP]; CHUNK_ROWS];
-    let chunk_rows = row_chunk(args.rows.len(), MR);
+    let chunk_rows = row_chunk(args.rows.len(), MR, CHUNK_ROWS);
     let mut chunk = args.rows.start;
     while chunk < args.rows.end {
         let rows = chunk_rows.min(args.rows.end - chunk);

@@ -8,7 +8,7 @@ use super::gemm_int8::SLICE_BLOCKS;
 use super::panels::Panels;
 use super::quantize::QuantizedRows;
 use super::simd::LANES;
-use super::target::{CHUNK_ROWS, Epilogue, GEMV_ROWS, Target};
+use super::target::{CHUNK_ROWS, Epilogue, Target};
 use super::{KernelSet, PackedMatrix, Result};
 use crate::memory::SharedMut;
 use crate::threads::Region;
@@ -19,12 +19,12 @@ const COLUMNS: usize = 128;
 const PANELS: usize = 2 * COLUMNS / LANES;
 
 /// Whether [`gemm_gated`] takes the product of `m` rows and `rhs`, the input of `next`.
-pub fn takes_gated(m: usize, rhs: &PackedMatrix, next: &PackedMatrix) -> bool {
+pub fn takes_gated(kernels: &KernelSet, m: usize, rhs: &PackedMatrix, next: &PackedMatrix) -> bool {
     let group = |matrix: &PackedMatrix| match matrix.panels {
         Panels::Joined(_) => None,
         _ => matrix.format().activations().map(|format| format.group),
     };
-    m > GEMV_ROWS
+    m > kernels.gemv_rows.of(rhs)
         && next.k() >= COLUMNS
         && group(rhs).is_some_and(|group| group <= 4 * SLICE_BLOCKS)
         && group(next).is_some_and(|group| COLUMNS.is_multiple_of(group))
@@ -64,7 +64,7 @@ pub fn gemm_gated(
     let GatedProduct { lhs, m, rhs, epilogue, next } = product;
     let n = next.k();
     assert!(
-        takes_gated(m, rhs, next) && PackedMatrix::gated_columns(n) == Some(rhs.n()),
+        takes_gated(kernels, m, rhs, next) && PackedMatrix::gated_columns(n) == Some(rhs.n()),
         "{n} gated columns"
     );
     assert!(epilogue.gate.is_some() && epilogue.bias.is_none_or(|bias| bias.len() == rhs.n()));

@@ -67,7 +67,7 @@ unsafe fn rows_by_panel<S: Simd>(s: S, args: &Int8Args<'_>, panel: usize) {
     let mut slice = Slice { codes: [[[0; 4 * LANES]; 2]; SLICE_PAIRS], scales: [[0.0; LANES]; SLICE_GROUPS] };
     // The last tile may have rows too many: they are computed and dropped.
     let mut sums = [[[0.0; LANES]; 1]; CHUNK_ROWS];
-    let chunk_rows = row_chunk(args.rows.len(), TILE_ROWS);
+    let chunk_rows = row_chunk(args.rows.len(), TILE_ROWS, CHUNK_ROWS);
     let slice_groups = (SLICE_PAIRS / group_pairs).min(SLICE_GROUPS);
     let mut chunk = args.rows.start;
     while chunk < args.rows.end {

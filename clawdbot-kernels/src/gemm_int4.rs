@@ -8,18 +8,17 @@
 //! ```
 //! Few rows have a kernel of their own. For many rows, [`fill`] unpacks slices to int8, and the int8 tiles do the rest.
 
+use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::few_rows::{self, Ahead, FewRows, Line, Reads};
 use super::group_scales::GroupScales;
 use super::quantize::Int8Rows;
 use super::scale_lines::{ScaleLines, for_scales, row_total};
 use super::simd::LANES;
-use super::target::{Target, TileAt, tile_panels};
+use super::target::{Target, TileAt};
 use super::unchecked::{array, item};
 use super::{Kernel, Simd};
-
-/// How far ahead of its reads the GEMV kernel asks for weights, in cache lines.
-const PREFETCH_LINES: usize = 24;
 
 /// Panels of int4 weights.
 #[derive(Clone, Copy)]
@@ -59,71 +58,56 @@ impl Int4Args<'_> {
     }
 }
 
-/// Few rows: every panel is read once from memory, from front to back, and multiplied with up to four rows on the way.
+/// Few rows.
 pub(super) struct Gemv;
 impl Kernel for Gemv {
     type Args<'a> = Int4Args<'a>;
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, args: Int4Args<'_>) {
-        for_scales!(args.rhs.kind, K => {
-            let mut panel = args.panels.start;
-            while panel < args.panels.end {
-                let panels = tile_panels::<S>(panel..args.panels.end);
-                let mut row = args.rows.start;
-                while row < args.rows.end {
-                    row += gemv_rows::<S, K>(s, &args, row, panel, panels);
-                }
-                panel += panels;
-            }
-        });
+        for_scales!(args.rhs.kind, K => few_rows::multiply(s, &Task(&args, PhantomData::<K>)));
     }
 }
 
-/// Up to four rows from `row` by one or two panels; returns how many rows.
-#[inline(always)]
-fn gemv_rows<S: Simd, K: ScaleLines>(
-    s: S,
-    args: &Int4Args<'_>,
-    row: usize,
-    panel: usize,
-    panels: usize,
-) -> usize {
-    if const { S::REGISTERS >= 32 } && panels == 2 {
-        let count = (args.rows.end - row).min(4);
-        match count {
-            1 => gemv_tile::<S, K, 1, 2>(s, args, row, panel),
-            2 => gemv_tile::<S, K, 2, 2>(s, args, row, panel),
-            3 => gemv_tile::<S, K, 3, 2>(s, args, row, panel),
-            _ => gemv_tile::<S, K, 4, 2>(s, args, row, panel),
-        }
-        return count;
+struct Task<'a, K>(&'a Int4Args<'a>, PhantomData<K>);
+
+impl<S: Simd, K: ScaleLines> FewRows<S> for Task<'_, K> {
+    const PAIRS: bool = false;
+    #[inline(always)]
+    fn reads(&self) -> Reads {
+        Reads::OnePanel
     }
-    // The second time, the panel comes from a cache.
-    match args.rows.end - row {
-        1 => {
-            gemv_tile::<S, K, 1, 1>(s, args, row, panel);
-            1
-        }
-        2 | 3 => {
-            gemv_tile::<S, K, 2, 1>(s, args, row, panel);
-            2
-        }
-        _ => {
-            gemv_tile::<S, K, 4, 1>(s, args, row, panel);
-            4
-        }
+    #[inline(always)]
+    fn rows(&self) -> Range<usize> {
+        self.0.rows.clone()
+    }
+    #[inline(always)]
+    fn panels(&self) -> Range<usize> {
+        self.0.panels.clone()
+    }
+    #[inline(always)]
+    fn panel(&self, panel: usize) -> *const Line {
+        self.0.rhs.codes.as_ptr().wrapping_add(panel * self.0.lines)
+    }
+    #[inline(always)]
+    fn lines(&self) -> usize {
+        self.0.lines
+    }
+    #[inline(always)]
+    fn multiply<const R: usize, const P: usize, const U: usize>(&self, s: S, at: TileAt, ahead: Ahead<P>) {
+        multiply::<S, K, R, P>(s, self.0, at, ahead);
     }
 }
 
 /// `R` rows by `P` panels. Low and high codes have sums of their own (the order of an int32 sum does not matter).
 #[inline(always)]
-fn gemv_tile<S: Simd, K: ScaleLines, const R: usize, const P: usize>(
+fn multiply<S: Simd, K: ScaleLines, const R: usize, const P: usize>(
     s: S,
     args: &Int4Args<'_>,
-    row: usize,
-    panel: usize,
+    at: TileAt,
+    ahead: Ahead<P>,
 ) {
+    let TileAt { row, panel } = at;
     args.check_tile(row..row + R, panel..panel + P);
     let (lines, group_lines, groups) = (args.lines, args.group / 8, args.groups());
     let scale_lines = args.rhs.kind.lines(groups);
@@ -154,9 +138,8 @@ fn gemv_tile<S: Simd, K: ScaleLines, const R: usize, const P: usize>(
             }
         }
         for line in g * group_lines..lines.min((g + 1) * group_lines) {
+            ahead.prefetch(s, line);
             for p in 0..P {
-                let ahead = weights.as_ptr().wrapping_add(p * lines + line + PREFETCH_LINES);
-                s.prefetch(ahead.cast());
                 // SAFETY: `p < P` and `line < lines`; `weights` was sliced to `P * lines`.
                 let w = s.load_u4(unsafe { weights.get_unchecked(p * lines + line) });
                 for r in 0..R {
@@ -192,7 +175,7 @@ fn gemv_tile<S: Simd, K: ScaleLines, const R: usize, const P: usize>(
         }
     }
     // SAFETY: `check_tile` asserted that rows and panels are the task's, and by the invariant of `Int4Args` no other's.
-    unsafe { args.target.finish_tile(s, TileAt { row, panel }, sums) };
+    unsafe { args.target.finish_tile(s, at, sums) };
 }
 
 /// Unpacks lines of panel codes, less `zero` (wrapping), to int8 k-blocks, every `step` blocks.

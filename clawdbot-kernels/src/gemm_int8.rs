@@ -1,24 +1,26 @@
-//! int8 x int8 -> int32 inside a group, f32 across groups.
+//! int8 x int8 -> int32 inside a group, f32 across groups; products of many rows.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::gemm_int4::{self, Int4Panels};
 use super::group_scales::GroupScales;
 use super::quantize::Int8Rows;
-use super::scale_lines::{MinimaArgs, RowScales, ScaleLines, WidenArgs, for_scales, row_total};
+use super::scale_lines::{MinimaArgs, RowScales, WidenArgs};
 use super::simd::LANES;
-use super::target::{CHUNK_ROWS, GEMV_ROWS, Target, TileAt, row_chunk, tile_panels};
+use super::target::{Target, TileAt, row_chunk};
 use super::unchecked::{array, item};
 use super::{Kernel, Simd};
 
-/// k-blocks of a prepared slice: 512 weights per column, 24 KiB for three panels.
+/// k-blocks of a slice: 512 weights per column, 24 KiB for three panels.
 pub(super) const SLICE_BLOCKS: usize = 128;
 /// Groups of a slice at most.
 const SLICE_GROUPS: usize = 32;
 /// k-blocks between two tests for the end of a group, where the group has that many.
 const UNROLL: usize = 4;
-/// How far ahead of its reads the GEMV kernel asks for weights, in cache lines.
-const PREFETCH_LINES: usize = 16;
+/// Rows whose sums are kept at a time: 48 KiB for three panels. The more there are, the fewer times slices come from the
+/// second-level cache.
+const CHUNK_ROWS: usize = 256;
 
 /// One task. Panels are `[panel][k_blocks]`.
 ///
@@ -75,181 +77,10 @@ impl Int8Args<'_> {
 
     /// Asserts that a tile of `rows` by `panels` is inside of the task.
     #[inline(always)]
-    fn check_tile(&self, rows: Range<usize>, panels: Range<usize>) {
+    pub(super) fn check_tile(&self, rows: Range<usize>, panels: Range<usize>) {
         assert!(rows.start >= self.rows.start && rows.end <= self.rows.end, "rows of a task");
         assert!(panels.start >= self.panels.start && panels.end <= self.panels.end, "panels of a task");
     }
-}
-
-/// Few rows: every panel is read once, from front to back, and multiplied with up to [`GEMV_ROWS`] rows on the way.
-/// Two panels at a time where the registers allow it: half the loads of activations, and two streams of weights.
-pub(super) struct Gemv;
-impl Kernel for Gemv {
-    type Args<'a> = Int8Args<'a>;
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(s: S, args: Int8Args<'_>) {
-        let mut panel = args.panels.start;
-        while panel < args.panels.end {
-            let panels = tile_panels::<S>(panel..args.panels.end);
-            let mut row = args.rows.start;
-            while row < args.rows.end {
-                row += if args.kind == GroupScales::Bf16 {
-                    gemv_rows::<S, false>(s, &args, row, panel, panels)
-                } else {
-                    gemv_rows::<S, true>(s, &args, row, panel, panels)
-                };
-            }
-            panel += panels;
-        }
-    }
-}
-
-/// Some rows from `row` by one or two panels; returns how many rows. `STORED`: scales are not bf16.
-#[inline(always)]
-fn gemv_rows<S: Simd, const STORED: bool>(
-    s: S,
-    args: &Int8Args<'_>,
-    row: usize,
-    panel: usize,
-    panels: usize,
-) -> usize {
-    if const { S::REGISTERS >= 32 } && panels == 2 {
-        let count = (args.rows.end - row).min(GEMV_ROWS);
-        match count {
-            // More lines in one turn keep more reads of memory in flight.
-            1 => gemv_tile::<S, STORED, 1, 2, 8>(s, args, row, panel),
-            2 => gemv_tile::<S, STORED, 2, 2, 2>(s, args, row, panel),
-            3 => gemv_tile::<S, STORED, 3, 2, 2>(s, args, row, panel),
-            4 => gemv_tile::<S, STORED, 4, 2, 1>(s, args, row, panel),
-            5 => gemv_tile::<S, STORED, 5, 2, 1>(s, args, row, panel),
-            6 => gemv_tile::<S, STORED, 6, 2, 1>(s, args, row, panel),
-            7 => gemv_tile::<S, STORED, 7, 2, 1>(s, args, row, panel),
-            _ => gemv_tile::<S, STORED, 8, 2, 1>(s, args, row, panel),
-        }
-        return count;
-    }
-    // The second time, the panel comes from a cache.
-    match args.rows.end - row {
-        1 => {
-            gemv_tile::<S, STORED, 1, 1, 4>(s, args, row, panel);
-            1
-        }
-        2 | 3 => {
-            gemv_tile::<S, STORED, 2, 1, 2>(s, args, row, panel);
-            2
-        }
-        _ => {
-            gemv_tile::<S, STORED, 4, 1, 1>(s, args, row, panel);
-            4
-        }
-    }
-}
-
-/// `R` rows by `P` panels, in `U` independent int32 sums (their order does not matter, see above).
-#[inline(always)]
-fn gemv_tile<S: Simd, const STORED: bool, const R: usize, const P: usize, const U: usize>(
-    s: S,
-    args: &Int8Args<'_>,
-    row: usize,
-    panel: usize,
-) {
-    args.check_tile(row..row + R, panel..panel + P);
-    let (k_blocks, group_blocks, groups) = (args.k_blocks, args.group_blocks(), args.groups());
-    let scale_lines = if STORED { args.kind.lines(groups) } else { groups };
-    // What the unchecked accesses below rest on: slices of exactly these rows and panels.
-    let Int8Rows { codes, stride, scales, starts } = args.lhs;
-    assert!(stride >= 4 * k_blocks, "rows of {stride} codes");
-    let codes = &codes[row * stride..][..R * stride];
-    let scales = &scales[row * groups..][..R * groups];
-    let starts = &starts[row * groups..][..R * groups];
-    let weights = &args.codes[panel * k_blocks..][..P * k_blocks];
-    let mut weight_scales = [&args.scales[panel * scale_lines..][..P * scale_lines]; P];
-    for p in 1..P {
-        weight_scales[p] = &weight_scales[0][p * scale_lines..];
-    }
-    let mut sums = [[s.zero(); P]; R];
-    let mut lows = [[s.zero(); P]; R];
-    for g in 0..groups {
-        let (mut block, end) = (g * group_blocks, k_blocks.min((g + 1) * group_blocks));
-        let mut dots = [[[s.splat_i32(0); U]; P]; R];
-        if S::FLIPPED {
-            for r in 0..R {
-                for p in 0..P {
-                    // SAFETY: `r < R` and `g < groups`; `starts` was sliced to `R * groups`.
-                    dots[r][p][0] = s.splat_i32(unsafe { item(starts, r * groups + g) });
-                }
-            }
-        }
-        while block + U <= end {
-            // What comes after the end of a panel is the panel after those that are being read.
-            let beyond = if block + PREFETCH_LINES < k_blocks { 0 } else { (P - 1) * k_blocks };
-            for u in 0..U {
-                for p in 0..P {
-                    let at = p * k_blocks + block + u;
-                    s.prefetch(weights.as_ptr().wrapping_add(at + PREFETCH_LINES + beyond).cast());
-                    // SAFETY: `p < P` and `block + u < end <= k_blocks`; `weights` was sliced to `P * k_blocks`.
-                    let w = s.load_w8(unsafe { weights.get_unchecked(at) });
-                    for r in 0..R {
-                        // SAFETY: `r < R` and `4 * (block + u) + 4 <= stride`, as asserted; `codes` was sliced to
-                        // `R * stride`.
-                        let a = s.splat_a4(unsafe { array(codes, r * stride + 4 * (block + u)) });
-                        dots[r][p][u] = s.dot4(dots[r][p][u], w, a);
-                    }
-                }
-            }
-            block += U;
-        }
-        while block < end {
-            for p in 0..P {
-                // SAFETY: `p < P` and `block < end <= k_blocks`; `weights` was sliced to `P * k_blocks`.
-                let w = s.load_w8(unsafe { weights.get_unchecked(p * k_blocks + block) });
-                for r in 0..R {
-                    // SAFETY: `r < R` and `4 * block + 4 <= stride`, as asserted; `codes` was sliced to `R * stride`.
-                    let a = s.splat_a4(unsafe { array(codes, r * stride + 4 * block) });
-                    dots[r][p][0] = s.dot4(dots[r][p][0], w, a);
-                }
-            }
-            block += 1;
-        }
-        for p in 0..P {
-            let lines = weight_scales[p];
-            let (weight_scale, min) = if STORED {
-                // The same branch for every group: a kernel for each kind would save little.
-                for_scales!(args.kind, K => {
-                    // SAFETY: `g < groups`; `lines` was sliced to the lines of `groups` groups, of a `Panel` and so aligned.
-                    unsafe { K::load(s, lines, g) }
-                })
-            } else {
-                s.prefetch(lines.as_ptr().wrapping_add(P * scale_lines + g).cast());
-                // SAFETY: `g < groups`; `lines` was sliced to one line for each group.
-                (s.load_bf16(unsafe { lines.get_unchecked(g) }), s.zero())
-            };
-            for r in 0..R {
-                let mut dot = dots[r][p][0];
-                for u in 1..U {
-                    dot = s.add_i32(dot, dots[r][p][u]);
-                }
-                // SAFETY: `r < R` and `g < groups`; `scales` was sliced to `R * groups`.
-                let scale = unsafe { item(scales, r * groups + g) };
-                sums[r][p] = s.fma(s.i32_to_f32(dot), s.mul(s.splat(scale), weight_scale), sums[r][p]);
-                if STORED && args.kind.minimum() {
-                    // SAFETY: `r < R` and `g < groups`; `starts` was sliced to `R * groups`.
-                    let total = row_total(scale, unsafe { item(starts, r * groups + g) });
-                    lows[r][p] = s.fma(s.splat(total), min, lows[r][p]);
-                }
-            }
-        }
-    }
-    if STORED && args.kind.minimum() {
-        for r in 0..R {
-            for p in 0..P {
-                sums[r][p] = s.add(sums[r][p], lows[r][p]);
-            }
-        }
-    }
-    // SAFETY: `check_tile` asserted that rows and panels are the task's, and by the invariant of `Int8Args` no other's.
-    unsafe { args.target.finish_tile(s, TileAt { row, panel }, sums) };
 }
 
 /// Many rows: tiles of `MR` rows (a multiple of 4) by `NP` panels.
@@ -278,91 +109,211 @@ impl<const MR: usize, const NP: usize> Kernel for Gemm<MR, NP> {
     }
 }
 
-/// What a kernel of many rows keeps in the first-level cache.
+/// What a task keeps in the caches.
 #[repr(align(64))]
-struct Slice<const NP: usize> {
-    /// `[k_block][panel]`.
-    codes: [[[i8; 4 * LANES]; NP]; SLICE_BLOCKS],
-    /// `[group][panel]`, widened.
+struct Stage<const NP: usize> {
+    /// Of a chunk of rows. The last tile may have up to `MR - 1` rows too many: they are computed and dropped.
+    sums: [Sums<NP>; CHUNK_ROWS],
+    /// Scales of the weights of a slice, widened: `[group][panel]`.
     scales: [[[f32; LANES]; NP]; SLICE_GROUPS],
+    /// The weights of a slice that are not read in place: `[panel][k-block]`.
+    prepared: [[MaybeUninit<[i8; 4 * LANES]>; SLICE_BLOCKS]; NP],
 }
 
-/// All rows of the task by `NP` panels.
+/// f32 sums of a row, written by the first slice.
+type Sums<const NP: usize> = MaybeUninit<[[f32; LANES]; NP]>;
+
+/// A stretch of k: whole groups of `group_blocks`; the last group of a panel may be shorter.
+#[derive(Clone, Copy)]
+struct Slice {
+    first_group: usize,
+    groups: usize,
+    group_blocks: usize,
+    first_block: usize,
+    blocks: usize,
+}
+
+impl Slice {
+    /// The slice from `first_group` on.
+    fn new(args: &Int8Args<'_>, first_group: usize) -> Self {
+        let group_blocks = args.group_blocks();
+        let groups = (SLICE_BLOCKS / group_blocks).min(SLICE_GROUPS).min(args.groups() - first_group);
+        let first_block = first_group * group_blocks;
+        let blocks = (groups * group_blocks).min(args.k_blocks - first_block);
+        Slice { first_group, groups, group_blocks, first_block, blocks }
+    }
+}
+
+/// All rows of the task by `NP` panels: one slice of the panels after another by all tiles of a chunk of rows. Meanwhile the
+/// next slice comes from memory.
 #[inline(always)]
 fn rows_by_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &Int8Args<'_>, panel: usize) {
+    const { assert!(CHUNK_ROWS.is_multiple_of(MR) && MR.is_multiple_of(4)) };
     args.check_tile(args.rows.clone(), panel..panel + NP);
-    let Int8Rows { codes, stride, scales, starts } = args.lhs;
-    let (k_blocks, group_blocks, groups) = (args.k_blocks, args.group_blocks(), args.groups());
-    let ((lines, kind), kernels) = (args.scale_lines(), args.target.kernels);
+    let Int8Rows { scales, starts, .. } = args.lhs;
+    let (groups, (lines, kind), kernels) = (args.groups(), args.scale_lines(), args.target.kernels);
     let panel_lines = kind.lines(groups);
-    let mut slice =
-        Slice { codes: [[[0; 4 * LANES]; NP]; SLICE_BLOCKS], scales: [[[0.0; LANES]; NP]; SLICE_GROUPS] };
-    // The last tile of a chunk may have up to MR - 1 rows too many: they are computed and dropped.
-    let mut sums = [[[0.0; LANES]; NP]; CHUNK_ROWS];
-    let chunk_rows = row_chunk(args.rows.len(), MR);
+    let mut stage = Stage::<NP> {
+        sums: [const { MaybeUninit::uninit() }; CHUNK_ROWS],
+        scales: [[[0.0; LANES]; NP]; SLICE_GROUPS],
+        prepared: [const { [const { MaybeUninit::uninit() }; SLICE_BLOCKS] }; NP],
+    };
+    let chunk_rows = row_chunk(args.rows.len(), MR, CHUNK_ROWS);
     let mut chunk = args.rows.start;
     while chunk < args.rows.end {
-        let rows = chunk_rows.min(args.rows.end - chunk);
-        for sums in &mut sums[..rows.next_multiple_of(MR)] {
-            *sums = [[0.0; LANES]; NP];
-        }
-        let slice_groups = (SLICE_BLOCKS / group_blocks).min(SLICE_GROUPS);
-        for first_group in (0..groups).step_by(slice_groups) {
-            let count = slice_groups.min(groups - first_group);
-            let first_block = first_group * group_blocks;
-            let blocks = (count * group_blocks).min(k_blocks - first_block);
+        let rows = chunk..args.rows.end.min(chunk + chunk_rows);
+        let mut first_group = 0;
+        while first_group < groups {
+            let slice = Slice::new(args, first_group);
+            first_group += slice.groups;
             for p in 0..NP {
-                if let Some(Int4Panels { codes, kind, .. }) = args.int4 {
-                    let from = &codes[((panel + p) * k_blocks + first_block) / 2..][..blocks / 2];
-                    let to = slice.codes.as_flattened_mut()[p..].as_mut_ptr();
-                    // SAFETY: `to` is panel `p` of block 0, and every `NP`th after it is the panel of a further block, of
-                    // which there are `SLICE_BLOCKS >= count * group_blocks >= blocks`; `NP` is not 0.
-                    unsafe { gemm_int4::fill(s, s.prepared_zero(kind.zero()), from, to, NP) };
-                } else {
-                    let from = &args.codes[(panel + p) * k_blocks + first_block..][..blocks];
-                    for (from, to) in from.iter().zip(&mut slice.codes) {
-                        s.prepare_w8(from, &mut to[p]);
-                    }
-                }
-                let of_slice = first_group..first_group + count;
-                let (lines, to) = (&lines[(panel + p) * panel_lines..], slice.scales.as_flattened_mut());
+                let lines = &lines[(panel + p) * panel_lines..];
+                let to = stage.scales.as_flattened_mut()[p..].as_mut_ptr();
                 // SAFETY: the lines are of a `Panel`, and so aligned; `to` is panel `p` of group 0, and every `NP`th after it
-                // is the panel of a further group; there are `SLICE_GROUPS >= count`.
-                let args = unsafe { WidenArgs::new(kind, lines, of_slice, to[p..].as_mut_ptr(), NP) };
-                kernels.scale_lines.call(args);
+                // is the panel of a further group; there are `SLICE_GROUPS >= slice.groups`.
+                let scales = unsafe { WidenArgs::new(kind, lines, slice.first_group..first_group, to, NP) };
+                kernels.scale_lines.call(scales);
             }
-            let mut row = 0;
-            while row < rows {
-                let (from, group) =
-                    ((chunk + row) * stride + 4 * first_block, (chunk + row) * groups + first_group);
-                let lhs = TileRows {
-                    codes: &codes[from..],
-                    stride,
-                    scales: &scales[group..],
-                    starts: &starts[group..],
-                    groups,
-                };
-                let extent = Extent { groups: count, group_blocks, blocks };
-                let sums = &mut sums[row..];
-                match rows - row {
-                    1 | 2 => tile::<S, 2, NP>(s, &slice, lhs, extent, sums),
-                    3 | 4 => tile::<S, 4, NP>(s, &slice, lhs, extent, sums),
-                    _ => tile::<S, MR, NP>(s, &slice, lhs, extent, sums),
-                }
-                row += MR;
+            let ahead = Ahead::new(args, panel, NP, first_group % groups, rows.end);
+            let work = SliceWork { args, rows: rows.clone(), slice, ahead, scales: &stage.scales };
+            if S::FLIPPED || args.int4.is_some() {
+                let codes = prepare(s, args, panel, slice, &mut stage.prepared);
+                work.multiply::<S, MR, true>(s, codes, &mut stage.sums);
+            } else {
+                let blocks = &args.codes[panel * args.k_blocks + slice.first_block..];
+                assert!((NP - 1) * args.k_blocks + slice.blocks <= blocks.len(), "{NP} panels from {panel}");
+                let codes = Codes { first: blocks.as_ptr(), panel_blocks: args.k_blocks };
+                work.multiply::<S, MR, false>(s, codes, &mut stage.sums);
             }
         }
+        // SAFETY: the tiles of the first slice have written the sums of all rows.
+        let sums = unsafe { stage.sums[..rows.len()].assume_init_mut() };
         if kind.minimum() {
             let lines = &lines[panel * panel_lines..];
             let lhs = RowScales { scales: &scales[chunk * groups..], starts: &starts[chunk * groups..] };
             // SAFETY: the lines are of a `Panel`, and so aligned.
-            let args = unsafe { MinimaArgs::new(kind, lines, lhs, groups, &mut sums[..rows], NP) };
+            let args = unsafe { MinimaArgs::new(kind, lines, lhs, groups, sums, NP) };
             kernels.minima.call(args);
         }
         // SAFETY: the rows are `args.rows`, and `check_tile` asserted that the panels are the task's: by the invariant of
         // `Int8Args` no other's.
-        unsafe { args.target.finish(TileAt { row: chunk, panel }, NP, &sums[..rows]) };
-        chunk += chunk_rows;
+        unsafe { args.target.finish(TileAt { row: chunk, panel }, NP, sums) };
+        chunk = rows.end;
+    }
+}
+
+/// Where the codes of a slice are: k-block `b` of panel `p` is `p * panel_blocks + b` blocks from `first`.
+///
+/// Invariant, established where they are made: as long as the slice is multiplied, this is valid memory for all its panels and
+/// blocks.
+#[derive(Clone, Copy)]
+struct Codes {
+    first: *const [i8; 4 * LANES],
+    panel_blocks: usize,
+}
+
+/// Copies a slice in the form of [`Simd::prepare_w8`].
+#[inline(always)]
+fn prepare<S: Simd, const NP: usize>(
+    s: S,
+    args: &Int8Args<'_>,
+    panel: usize,
+    slice: Slice,
+    to: &mut [[MaybeUninit<[i8; 4 * LANES]>; SLICE_BLOCKS]; NP],
+) -> Codes {
+    for (panel, to) in (panel..).zip(to.iter_mut()) {
+        let first = panel * args.k_blocks + slice.first_block;
+        if let Some(Int4Panels { codes, kind, .. }) = args.int4 {
+            let from = &codes[first / 2..][..slice.blocks / 2];
+            // SAFETY: `to` has `SLICE_BLOCKS` blocks, which is `slice.blocks` or more.
+            unsafe { gemm_int4::fill(s, s.prepared_zero(kind.zero()), from, to.as_mut_ptr().cast(), 1) };
+        } else {
+            for (from, to) in args.codes[first..][..slice.blocks].iter().zip(to) {
+                s.prepare_w8(from, to.write([0; 4 * LANES]));
+            }
+        }
+    }
+    Codes { first: to.as_ptr().cast(), panel_blocks: SLICE_BLOCKS }
+}
+
+/// The weights that are needed next: a part of them is asked for with each tile of rows.
+#[derive(Clone, Copy)]
+struct Ahead {
+    /// Line 0 of the first panel.
+    first: *const [u8; 64],
+    /// Lines from panel to panel.
+    panel_lines: usize,
+    /// Lines of each panel.
+    lines: usize,
+}
+
+impl Ahead {
+    /// After a slice of `panels` panels from `panel` on, for rows up to `end`: the slice from `group` on, or that from group 0
+    /// on of these panels and the next rows, or of the next panels.
+    fn new(args: &Int8Args<'_>, panel: usize, panels: usize, group: usize, end: usize) -> Self {
+        let slice = Slice::new(args, group);
+        let panel = if group == 0 && end == args.rows.end { panel + panels } else { panel };
+        // A line of int4 codes holds two k-blocks.
+        let (codes, blocks) = match args.int4 {
+            Some(Int4Panels { codes, .. }) => (codes.as_ptr().cast::<[u8; 64]>(), 2),
+            None => (args.codes.as_ptr().cast(), 1),
+        };
+        Ahead {
+            first: codes.wrapping_add((panel * args.k_blocks + slice.first_block) / blocks),
+            panel_lines: args.k_blocks / blocks,
+            lines: slice.blocks / blocks,
+        }
+    }
+
+    /// Asks for part `part` of `parts`. They may be past the last panel: such addresses are not read.
+    #[inline(always)]
+    fn prefetch<S: Simd, const NP: usize>(&self, s: S, part: usize, parts: usize) {
+        let each = (NP * self.lines).div_ceil(parts);
+        for line in part * each..((part + 1) * each).min(NP * self.lines) {
+            s.prefetch(self.first.wrapping_add(line % NP * self.panel_lines + line / NP).cast());
+        }
+    }
+}
+
+/// A slice of `NP` panels and the rows that it is multiplied by.
+struct SliceWork<'a, const NP: usize> {
+    args: &'a Int8Args<'a>,
+    rows: Range<usize>,
+    slice: Slice,
+    ahead: Ahead,
+    scales: &'a [[[f32; LANES]; NP]; SLICE_GROUPS],
+}
+
+impl<const NP: usize> SliceWork<'_, NP> {
+    /// Adds the products to `sums`, which the first slice begins. `PREPARED`: codes have the form of [`Simd::prepare_w8`].
+    #[inline(always)]
+    fn multiply<S: Simd, const MR: usize, const PREPARED: bool>(
+        self,
+        s: S,
+        weights: Codes,
+        sums: &mut [Sums<NP>; CHUNK_ROWS],
+    ) {
+        let SliceWork { args, rows, slice, ahead, scales: weight_scales } = self;
+        let (Int8Rows { codes, stride, scales, starts }, groups) = (args.lhs, args.groups());
+        let tiles = rows.len().div_ceil(MR);
+        for (tile, sums) in sums.chunks_exact_mut(MR).take(tiles).enumerate() {
+            ahead.prefetch::<S, NP>(s, tile, tiles);
+            let row = rows.start + tile * MR;
+            let (from, group) = (row * stride + 4 * slice.first_block, row * groups + slice.first_group);
+            let lhs = TileRows {
+                codes: &codes[from..],
+                stride,
+                scales: &scales[group..],
+                starts: &starts[group..],
+                groups,
+            };
+            let rhs = TileWeights { codes: weights, scales: weight_scales, slice };
+            match rows.end - row {
+                1 | 2 => multiply_tile::<S, 2, NP, PREPARED>(s, lhs, rhs, sums),
+                3 | 4 => multiply_tile::<S, 4, NP, PREPARED>(s, lhs, rhs, sums),
+                _ => multiply_tile::<S, MR, NP, PREPARED>(s, lhs, rhs, sums),
+            }
+        }
     }
 }
 
@@ -378,38 +329,42 @@ struct TileRows<'a> {
     groups: usize,
 }
 
-/// How much of a slice is filled: groups of `group_blocks`; the last may be shorter.
+/// The right-hand side of a tile.
 #[derive(Clone, Copy)]
-struct Extent {
-    groups: usize,
-    group_blocks: usize,
-    blocks: usize,
+struct TileWeights<'a, const NP: usize> {
+    codes: Codes,
+    scales: &'a [[[f32; LANES]; NP]; SLICE_GROUPS],
+    slice: Slice,
 }
 
-/// `MR` rows by `NP` panels by a slice: `sums += `. int32 and f32 sums stay in registers:
+/// `MR` rows by `NP` panels by a slice: `sums += `, or `sums =` for the first slice. int32 and f32 sums stay in registers:
 /// larger tiles whose f32 sums do not fit were no faster but for groups above 128.
 ///
 /// # Panics
-/// When `lhs` does not have `MR` rows of `4 * blocks` codes and of `groups` scales and starts, or `sums` `MR` rows.
+/// When `lhs` does not have `MR` rows of a slice's codes and of its groups' scales and starts, or `sums` `MR` rows.
 #[inline(always)]
-fn tile<S: Simd, const MR: usize, const NP: usize>(
+fn multiply_tile<S: Simd, const MR: usize, const NP: usize, const PREPARED: bool>(
     s: S,
-    slice: &Slice<NP>,
     lhs: TileRows<'_>,
-    extent: Extent,
-    sums: &mut [[[f32; LANES]; NP]],
+    rhs: TileWeights<'_, NP>,
+    sums: &mut [Sums<NP>],
 ) {
     let TileRows { codes, stride, scales, starts, groups } = lhs;
-    let Extent { groups: count, group_blocks, blocks } = extent;
+    let TileWeights { codes: weights, scales: weight_scales, slice } = rhs;
+    let Slice { groups: count, group_blocks, blocks, first_group, .. } = slice;
     // What the unchecked accesses below rest on.
-    assert!(count <= SLICE_GROUPS && blocks <= SLICE_BLOCKS, "{blocks} blocks in {count} groups");
+    assert!(count <= SLICE_GROUPS, "{count} groups");
     let codes = &codes[..(MR - 1) * stride + 4 * blocks];
     let (scales, starts) = (&scales[..(MR - 1) * groups + count], &starts[..(MR - 1) * groups + count]);
     let sums = sums.first_chunk_mut::<MR>().expect("sums of whole tiles");
     let mut totals = [[s.zero(); NP]; MR];
-    for r in 0..MR {
-        for p in 0..NP {
-            totals[r][p] = s.load(&sums[r][p]);
+    if first_group > 0 {
+        for r in 0..MR {
+            // SAFETY: the first slice has written the sums of the same tiles.
+            let sums = unsafe { sums[r].assume_init_ref() };
+            for p in 0..NP {
+                totals[r][p] = s.load(&sums[p]);
+            }
         }
     }
     for g in 0..count {
@@ -423,20 +378,18 @@ fn tile<S: Simd, const MR: usize, const NP: usize>(
         let (mut block, end) = (g * group_blocks, ((g + 1) * group_blocks).min(blocks));
         while block + UNROLL <= end {
             for at in block..block + UNROLL {
-                // SAFETY: `at < end <= blocks <= SLICE_BLOCKS`, as asserted; `codes` was sliced to `(MR - 1) * stride + 4 *
-                // blocks`.
-                dots = unsafe { tile_step(s, slice, codes, stride, at, dots) };
+                // SAFETY: `at < end <= blocks`; `codes` was sliced to `(MR - 1) * stride + 4 * blocks`.
+                dots = unsafe { tile_step::<S, MR, NP, PREPARED>(s, weights, codes, stride, at, dots) };
             }
             block += UNROLL;
         }
         while block < end {
-            // SAFETY: `block < end <= blocks <= SLICE_BLOCKS`, as asserted; `codes` was sliced to `(MR - 1) * stride + 4 *
-            // blocks`.
-            dots = unsafe { tile_step(s, slice, codes, stride, block, dots) };
+            // SAFETY: `block < end <= blocks`; `codes` was sliced to `(MR - 1) * stride + 4 * blocks`.
+            dots = unsafe { tile_step::<S, MR, NP, PREPARED>(s, weights, codes, stride, block, dots) };
             block += 1;
         }
         // SAFETY: `g < count <= SLICE_GROUPS`, as asserted.
-        let weight_scales = unsafe { slice.scales.get_unchecked(g) };
+        let weight_scales = unsafe { weight_scales.get_unchecked(g) };
         for r in 0..MR {
             // SAFETY: `r < MR` and `g < count`; `scales` was sliced to `(MR - 1) * groups + count`.
             let scale = s.splat(unsafe { item(scales, r * groups + g) });
@@ -447,30 +400,35 @@ fn tile<S: Simd, const MR: usize, const NP: usize>(
         }
     }
     for r in 0..MR {
+        let mut row = [[0.0; LANES]; NP];
         for p in 0..NP {
-            s.store(totals[r][p], &mut sums[r][p]);
+            s.store(totals[r][p], &mut row[p]);
         }
+        sums[r].write(row);
     }
 }
 
 /// One k-block of a tile. `codes`: from those of the slice's first block of the first row on.
 ///
 /// # Safety
-/// `block` must be below [`SLICE_BLOCKS`], and `codes` must have `(MR - 1) * stride + 4 * block + 4` elements.
+/// `block` must be one of the slice, and `codes` must have `(MR - 1) * stride + 4 * block + 4` elements.
 #[inline(always)]
-unsafe fn tile_step<S: Simd, const MR: usize, const NP: usize>(
+unsafe fn tile_step<S: Simd, const MR: usize, const NP: usize, const PREPARED: bool>(
     s: S,
-    slice: &Slice<NP>,
+    weights: Codes,
     codes: &[i8],
     stride: usize,
     block: usize,
     mut dots: [[S::I32; NP]; MR],
 ) -> [[S::I32; NP]; MR] {
-    // SAFETY: the clause on `block`.
-    let weights = unsafe { slice.codes.get_unchecked(block) };
-    let mut w = [s.load_prepared(&weights[0]); NP];
+    let load = |p: usize| {
+        // SAFETY: the invariant of `Codes`, and the clause on `block`.
+        let block = unsafe { &*weights.first.wrapping_add(p * weights.panel_blocks + block) };
+        if PREPARED { s.load_prepared(block) } else { s.load_w8(block) }
+    };
+    let mut w = [load(0); NP];
     for p in 1..NP {
-        w[p] = s.load_prepared(&weights[p]);
+        w[p] = load(p);
     }
     for r in 0..MR {
         // SAFETY: `r < MR`, and the clause on `codes`.

@@ -8,7 +8,7 @@ pub(super) mod scalar;
 /// An ISA: `entry` compiles a kernel with the features, `detected` asks the CPU for the same features.
 macro_rules! isa {
     ($(#[$doc:meta])* $module:ident, $name:literal, $arch:literal, $detect:ident, $token:ident,
-        int8: $mr:literal x $np:literal, float: $fmr:literal x $fnp:literal,
+        int8: $mr:literal x $np:literal, gemv: $gemv_int8:literal / $gemv_int4:literal, float: $fmr:literal x $fnp:literal,
         [$($feature:tt),+ $(,)?]) => {
         $(#[$doc])*
         #[cfg(target_arch = $arch)]
@@ -24,7 +24,7 @@ macro_rules! isa {
                 K::run(unsafe { $token::assume() }, args)
             }
 
-            pub(crate) const SET: KernelSet = kernel_set!($name, $arch, entry, int8: $mr x $np, float: $fmr x $fnp);
+            pub(crate) const SET: KernelSet = kernel_set!($name, $arch, entry, int8: $mr x $np, gemv: $gemv_int8 / $gemv_int4, float: $fmr x $fnp);
             pub(crate) static KERNELS: KernelSet = SET;
 
             pub(crate) fn detected() -> bool {
@@ -50,7 +50,7 @@ macro_rules! aarch64_isa {
 
 x86_64_isa!(
     /// AVX-512 with VNNI.
-    avx512_vnni, "avx512-vnni", Avx512, int8: 4 x 3, float: 8 x 3,
+    avx512_vnni, "avx512-vnni", Avx512, int8: 4 x 3, gemv: 96 / 24, float: 8 x 3,
     ["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx2", "fma", "f16c"]
 );
 
@@ -63,7 +63,7 @@ pub(super) mod avx512_amx {
     use crate::attention::AttendTiled;
     use crate::gemm_amx::{PANELS, Tiled};
     use crate::tiles::{Amx, permitted};
-    use crate::{Slot, TilePanels, self_test};
+    use crate::{GemvRows, Slot, TilePanels, self_test};
 
     /// With tiles if they may be used, else the products of [`avx512_vnni`], which have the same bits.
     pub(crate) static KERNELS: KernelSet = SET;
@@ -86,6 +86,7 @@ pub(super) mod avx512_amx {
         name: "avx512-amx",
         int8_gemm_name: "x86_64-int8-avx512-amx-32x2x16",
         tile_panels: TilePanels { int8: PANELS, ..avx512_vnni::SET.tile_panels },
+        gemv_rows: GemvRows { int8: 16, int4: 12 },
         // SAFETY: `dispatch` hands out sets of this module only after `detected`, which asks for all features of
         // `avx512_vnni` and for the tiles; `KERNELS` and `difference` use them only after `permitted`.
         int8_gemm: Slot(|args| unsafe { avx512_vnni::entry::<Tiled<Amx>>(args) }),
@@ -186,12 +187,12 @@ pub(super) mod avx512_amx_bf16 {
 
 x86_64_isa!(
     /// AVX2 with the dot products of AVX-VNNI.
-    avx_vnni, "avx-vnni", AvxVnni, int8: 4 x 1, float: 6 x 1, ["avxvnni", "avx2", "fma", "f16c"]
+    avx_vnni, "avx-vnni", AvxVnni, int8: 4 x 1, gemv: 8 / 8, float: 6 x 1, ["avxvnni", "avx2", "fma", "f16c"]
 );
 
 x86_64_isa!(
     /// AVX2 with FMA, and the f16 conversion that all such CPUs have.
-    avx2, "avx2", Avx2Maddubs, int8: 4 x 1, float: 6 x 1, ["avx2", "fma", "f16c"]
+    avx2, "avx2", Avx2Maddubs, int8: 4 x 1, gemv: 8 / 8, float: 6 x 1, ["avx2", "fma", "f16c"]
 );
 
 /// [`neon_dotprod`] with the matrix products of i8mm (Armv8.6, optional since Armv8.2) for many rows of int8.
@@ -259,10 +260,10 @@ pub(super) mod neon_bf16 {
 
 aarch64_isa!(
     /// NEON with the dot product extension (Armv8.2, optional there; Armv8.4).
-    neon_dotprod, "neon-dotprod", NeonDotprod, int8: 4 x 1, float: 6 x 1, ["neon", "dotprod"]
+    neon_dotprod, "neon-dotprod", NeonDotprod, int8: 4 x 1, gemv: 8 / 8, float: 6 x 1, ["neon", "dotprod"]
 );
 
 aarch64_isa!(
     /// NEON, which every AArch64 CPU with an operating system has.
-    neon, "neon", NeonWidening, int8: 4 x 1, float: 6 x 1, ["neon"]
+    neon, "neon", NeonWidening, int8: 4 x 1, gemv: 8 / 8, float: 6 x 1, ["neon"]
 );

@@ -22,6 +22,7 @@ mod bf16_dot;
 mod codes;
 mod dispatch;
 mod error;
+mod few_rows;
 mod format;
 mod gemm;
 #[cfg(any(target_arch = "x86_64", test))]
@@ -36,6 +37,7 @@ mod gemm_gated;
 mod gemm_i8mm;
 mod gemm_int4;
 mod gemm_int8;
+mod gemv_int8;
 mod group_scales;
 mod hadamard;
 mod int4;
@@ -101,6 +103,14 @@ pub trait Kernel {
 /// A [`Kernel`] (or another with the same arguments) compiled for the ISA of its [`KernelSet`].
 pub struct Slot<K: Kernel>(for<'a> fn(K::Args<'a>) -> K::Output);
 
+impl<K: Kernel> Clone for Slot<K> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K: Kernel> Copy for Slot<K> {}
+
 impl<K: Kernel> Slot<K> {
     /// Runs the kernel.
     #[inline]
@@ -117,7 +127,21 @@ struct TilePanels {
     float: usize,
 }
 
+/// Rows up to which products take the kernels for few rows: GEMV.
+#[derive(Clone, Copy)]
+struct GemvRows {
+    int8: usize,
+    int4: usize,
+}
+
+impl GemvRows {
+    fn of(self, weights: &PackedMatrix) -> usize {
+        if matches!(weights.panels, panels::Panels::Int4(_)) { self.int4 } else { self.int8 }
+    }
+}
+
 /// The kernels of one ISA.
+#[derive(Clone, Copy)]
 pub struct KernelSet {
     /// As accepted by `CLAWDBOT_ISA`.
     pub name: &'static str,
@@ -128,12 +152,13 @@ pub struct KernelSet {
     /// The bf16 and f32 tile of many rows.
     pub float_gemm_name: &'static str,
     tile_panels: TilePanels,
+    gemv_rows: GemvRows,
     /// The epilogue of all products.
     finish: Slot<target::Finish>,
     scale_lines: Slot<scale_lines::Widen>,
     minima: Slot<scale_lines::AddMinima>,
-    int8_gemm: Slot<gemm_int8::Gemv>,
-    int8_gemv: Slot<gemm_int8::Gemv>,
+    int8_gemm: Slot<gemv_int8::Gemv>,
+    int8_gemv: Slot<gemv_int8::Gemv>,
     bf16_gemm: Slot<gemm_float::Gemv<u16>>,
     bf16_gemv: Slot<gemm_float::Gemv<u16>>,
     /// Replaces `bf16_gemm` and `bf16_gemv` in a set with numerics of its own.
@@ -192,20 +217,21 @@ macro_rules! slot {
 use slot;
 
 /// The table of an ISA: `$entry::<K>` is kernel `K` compiled for it. Tiles are `rows x panels`, as large as the registers
-/// allow; a panel has 16 columns.
+/// allow; a panel has 16 columns. `gemv`: rows up to which int8 and int4 products take GEMV.
 macro_rules! kernel_set {
-    ($name:literal, $arch:literal, $entry:ident, int8: $mr:literal x $np:literal, float: $fmr:literal x $fnp:literal) => {
+    ($name:literal, $arch:literal, $entry:ident, int8: $mr:literal x $np:literal, gemv: $gemv_int8:literal / $gemv_int4:literal, float: $fmr:literal x $fnp:literal) => {
         $crate::KernelSet {
             name: $name,
             refusal: || None,
             int8_gemm_name: concat!($arch, "-int8-", $name, "-", $mr, "x", $np, "x16"),
             float_gemm_name: concat!($arch, "-f32-", $name, "-", $fmr, "x", $fnp, "x16"),
             tile_panels: $crate::TilePanels { int8: $np, float: $fnp },
+            gemv_rows: $crate::GemvRows { int8: $gemv_int8, int4: $gemv_int4 },
             finish: slot!($entry, target::Finish),
             scale_lines: slot!($entry, scale_lines::Widen),
             minima: slot!($entry, scale_lines::AddMinima),
             int8_gemm: slot!($entry, gemm_int8::Gemm<$mr, $np>),
-            int8_gemv: slot!($entry, gemm_int8::Gemv),
+            int8_gemv: slot!($entry, gemv_int8::Gemv),
             bf16_gemm: slot!($entry, gemm_float::Gemm<u16, $fmr, $fnp>),
             bf16_gemv: slot!($entry, gemm_float::Gemv<u16>),
             bf16_dot: None,

@@ -1,7 +1,5 @@
 //! What the products of all formats have in common: the sizes of their tiles, what is added to sums, and where these go.
 
-use std::ops::Range;
-
 use super::simd::LANES;
 use super::{Activation, Kernel, KernelSet, Simd};
 use crate::memory::SharedMut;
@@ -22,11 +20,17 @@ pub struct Added<'a> {
     pub first: usize,
 }
 
-impl Added<'_> {
+impl<'a> Added<'a> {
     /// Whether there are numbers for all sums of a product `[m, n]`.
     pub(super) fn fits(&self, m: usize, n: usize) -> bool {
         self.first.checked_add(n).is_some_and(|end| end <= self.stride)
             && m.checked_mul(self.stride) == Some(self.values.len())
+    }
+
+    /// The terms of `count` columns of a row.
+    #[inline(always)]
+    fn row(&self, row: usize, column: usize, count: usize) -> &'a [f32] {
+        &self.values[row * self.stride + self.first + column..][..count]
     }
 }
 
@@ -140,50 +144,125 @@ impl Kernel for Finish {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(s: S, args: FinishArgs<'_>) {
-        let Target { out, n, origin_row, origin_column, first, stride, epilogue, .. } = args.target;
-        let Epilogue { bias, added, residual, gate } = epilogue;
-        for (row, sums) in (args.row..).zip(args.sums.chunks_exact(args.sums_stride)) {
-            for (panel, sum) in (args.panel..).zip(&sums[..args.panels]) {
-                // Of a gated product, the gate's panel comes before up's.
-                let column = if gate.is_some() { panel / 2 } else { panel } * LANES;
-                assert!(column < n, "panel {panel} of {n} columns");
-                let count = LANES.min(n - column);
-                let start = (row - origin_row) * stride + first + column - origin_column;
-                // SAFETY: the invariant of `FinishArgs`: no other task has this row and panel, and a gate and its up, which
-                // share a place in `out`, belong to one task and come one after the other.
-                let out = unsafe { out.slice(start, count) };
-                let mut sum = s.load(sum);
-                if let Some(bias) = bias {
-                    sum = s.add(sum, s.load_partial(&bias[panel * LANES..][..count]));
-                }
-                if let Some(Added { values, stride, first }) = added {
-                    let start = row * stride + first + panel * LANES;
-                    sum = s.add(sum, s.load_partial(&values[start..start + count]));
-                }
-                if residual {
-                    sum = s.add(sum, s.load_partial(out));
-                }
-                // The sum of the gate is where the product goes.
-                if let Some(activation) = gate
-                    && panel % 2 == 1
-                {
-                    sum = activation.gated(s, s.load_partial(out), sum);
-                }
-                s.store_partial(sum, out);
-            }
+        match args.target.epilogue.gate {
+            None => args.add(s),
+            Some(activation) => args.multiply_gates(s, activation),
         }
     }
 }
 
-/// `rows` in chunks of at most [`CHUNK_ROWS`], of nearly equal size, multiples of `mr` except for the last.
-#[inline(always)]
-pub(super) fn row_chunk(rows: usize, mr: usize) -> usize {
-    let chunks = rows.div_ceil(CHUNK_ROWS / mr * mr).max(1);
-    rows.div_ceil(chunks).next_multiple_of(mr)
+impl FinishArgs<'_> {
+    /// A product without a gate.
+    #[inline(always)]
+    fn add<S: Simd>(&self, s: S) {
+        let Epilogue { bias, added, residual, .. } = self.target.epilogue;
+        let (columns, column) = (self.panels * LANES, self.panel * LANES);
+        for (row, sums) in self.rows() {
+            // SAFETY: the columns of this task's panels; there is one slice of them at a time.
+            let out = unsafe { self.out(row, column, columns) };
+            let bias = bias.map(|bias| &bias[column..][..out.len()]);
+            let added = added.map(|added| added.row(row, column, out.len()));
+            for (p, (sum, out)) in sums.iter().zip(out.chunks_mut(LANES)).enumerate() {
+                let mut sum = s.load(sum);
+                if let Some(bias) = bias {
+                    sum = s.add(sum, load(s, &bias[p * LANES..], out.len()));
+                }
+                if let Some(added) = added {
+                    sum = s.add(sum, load(s, &added[p * LANES..], out.len()));
+                }
+                if residual {
+                    sum = s.add(sum, load(s, out, out.len()));
+                }
+                store(s, sum, out);
+            }
+        }
+    }
+
+    /// A gated product: panels of a gate and of its up in turn. Where a tile ends between the two, the gate waits in the place
+    /// of the product. All rows of one pair come before the next pair: what a row stores and what it loads again are far apart,
+    /// and the exponentials and divisions of several rows overlap.
+    #[inline(always)]
+    fn multiply_gates<S: Simd>(&self, s: S, activation: Activation) {
+        let end = self.panel + self.panels;
+        let mut panel = self.panel;
+        while panel < end {
+            let (column, at) = (panel / 2 * LANES, panel - self.panel);
+            let pair = panel.is_multiple_of(2) && panel + 1 < end;
+            for (row, sums) in self.rows() {
+                // SAFETY: a gate and its up, which share these columns, belong to one task; there is one slice of them at a time.
+                let out = unsafe { self.out(row, column, LANES) };
+                let first = self.complete(s, row, panel, out.len(), s.load(&sums[at]));
+                let value = if pair {
+                    let up = self.complete(s, row, panel + 1, out.len(), s.load(&sums[at + 1]));
+                    activation.gated(s, first, up)
+                } else if panel.is_multiple_of(2) {
+                    first
+                } else {
+                    activation.gated(s, load(s, out, out.len()), first)
+                };
+                store(s, value, out);
+            }
+            panel += if pair { 2 } else { 1 };
+        }
+    }
+
+    /// The rows, and the sums of each.
+    #[inline(always)]
+    fn rows(&self) -> impl Iterator<Item = (usize, &[[f32; LANES]])> {
+        let rows = self.sums.chunks_exact(self.sums_stride);
+        (self.row..).zip(rows.map(|sums| &sums[..self.panels]))
+    }
+
+    /// Where `count` columns of the product from `column` on go, or as many as there are.
+    ///
+    /// # Safety
+    /// The columns must be those of the panels, and no other slice of them may be in use.
+    #[inline(always)]
+    #[allow(clippy::mut_from_ref, reason = "the contract makes the parts disjoint")]
+    unsafe fn out(&self, row: usize, column: usize, count: usize) -> &mut [f32] {
+        let Target { out, n, origin_row, origin_column, first, stride, .. } = self.target;
+        assert!(column < n, "column {column} of {n}");
+        let start = (row - origin_row) * stride + first + column - origin_column;
+        // SAFETY: the invariant of `FinishArgs`: no other task has this row and panel; this one has no other slice of them, by
+        // the clause above.
+        unsafe { out.slice(start, count.min(n - column)) }
+    }
+
+    /// A sum of a gated product with bias and further terms, of which `count` exist.
+    #[inline(always)]
+    fn complete<S: Simd>(&self, s: S, row: usize, panel: usize, count: usize, mut sum: S::F32) -> S::F32 {
+        let Epilogue { bias, added, .. } = self.target.epilogue;
+        if let Some(bias) = bias {
+            sum = s.add(sum, load(s, &bias[panel * LANES..], count));
+        }
+        if let Some(added) = added {
+            sum = s.add(sum, load(s, added.row(row, panel * LANES, count), count));
+        }
+        sum
+    }
 }
 
-/// Panels of the next tile: two where there are registers for them.
+/// The first `count` of at most 16 numbers; whole vectors without a mask.
 #[inline(always)]
-pub(super) fn tile_panels<S: Simd>(panels: Range<usize>) -> usize {
-    if S::REGISTERS >= 32 && panels.len() >= 2 { 2 } else { 1 }
+fn load<S: Simd>(s: S, x: &[f32], count: usize) -> S::F32 {
+    match x.first_chunk() {
+        Some(whole) if count == LANES => s.load(whole),
+        _ => s.load_partial(&x[..count]),
+    }
+}
+
+/// As [`load`], to memory.
+#[inline(always)]
+fn store<S: Simd>(s: S, v: S::F32, out: &mut [f32]) {
+    match out.first_chunk_mut() {
+        Some(whole) => s.store(v, whole),
+        None => s.store_partial(v, out),
+    }
+}
+
+/// `rows` in chunks of at most `most`, of nearly equal size, multiples of `mr` except for the last.
+#[inline(always)]
+pub(super) fn row_chunk(rows: usize, mr: usize, most: usize) -> usize {
+    let chunks = rows.div_ceil(most / mr * mr).max(1);
+    rows.div_ceil(chunks).next_multiple_of(mr)
 }

@@ -38,7 +38,7 @@ const SANITIZERS: &[Sanitizer] = &[
     Sanitizer {
         name: "thread",
         variable: "TSAN_OPTIONS",
-        options: "halt_on_error=1",
+        options: "allocator_may_return_null=1:halt_on_error=1",
         unit_tests: "",
         needs_std: true,
     },

@@ -36,7 +36,7 @@ fn gated_gemm() {
                         added[row * stride + column / 16 * 32 + first + column % 16] = value;
                     }
                 }
-                for kernels in available() {
+                for kernels in &sets() {
                     let found = in_region(1 + seed as usize % 3, |region| {
                         let sources = [&gate, &up].map(|case| dense(columns, k, case.weights.clone()));
                         let rhs =
@@ -78,19 +78,21 @@ fn gated_products_quantized_on_the_way() {
     let down = |format, k: usize, kernels, region: &Region<'_>| {
         PackedMatrix::pack(kernels, region, format, &[&dense(3, k, Noise(k as u64).vec(3 * k))]).unwrap()
     };
+    let sets = sets();
     let formats = FORMATS.into_iter().filter(|format| format.activations().is_some());
     for (seed, format) in formats.enumerate() {
         for (m, columns, k) in [(9, 128, 64), (31, 300, 130), (140, 135, 256), (300, 129, 40)] {
             let x = Noise(seed as u64).vec(m * k);
             let gate_up = [1, 2].map(|i| dense(columns, k, Noise(seed as u64 + 10 * i).vec(columns * k)));
-            for kernels in available() {
+            for kernels in &sets {
                 in_region(1 + seed % 3, |region| {
                     let rhs = PackedMatrix::pack_gated(kernels, region, format, [&gate_up[0], &gate_up[1]])
                         .unwrap();
                     let next = down(format, columns, kernels, region);
-                    assert!(!takes_gated(8, &rhs, &next));
-                    if !takes_gated(m, &rhs, &next) {
-                        assert!(format.activations().unwrap().group > 128, "{format:?}");
+                    assert!(!takes_gated(kernels, 8, &rhs, &next));
+                    if !takes_gated(kernels, m, &rhs, &next) {
+                        let long = format.activations().unwrap().group > 128;
+                        assert!(long || m <= kernels.gemv_rows.of(&rhs), "{format:?}");
                         return;
                     }
                     let activations = format.activations().unwrap();

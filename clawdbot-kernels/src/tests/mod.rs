@@ -52,6 +52,15 @@ pub(super) fn in_region<R>(threads: usize, f: impl FnOnce(&Region<'_>) -> R) -> 
     ThreadPool::new(threads).region(f).unwrap()
 }
 
+/// All sets: as they are, with GEMV for as few rows as any set has it, and with GEMV for any number of rows.
+pub(super) fn sets() -> Vec<KernelSet> {
+    let rows = |rows| GemvRows { int8: rows, int4: rows };
+    let variants = |set: &'static KernelSet| {
+        [set.gemv_rows, rows(8), rows(usize::MAX)].map(|gemv_rows| KernelSet { gemv_rows, ..*set })
+    };
+    available().into_iter().flat_map(variants).collect()
+}
+
 pub(super) fn bits(x: &[f32]) -> Vec<u32> {
     // Which NaN is not specified.
     x.iter().map(|x| if x.is_nan() { f32::NAN.to_bits() } else { x.to_bits() }).collect()

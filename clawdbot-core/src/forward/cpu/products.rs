@@ -107,7 +107,7 @@ pub(super) fn gated_mlp_of_codes(
     let (gate_up, down) = (&mlp.gate_up.weight, &mlp.down.weight);
     let activated = &mut activated[..rows * down.k()];
     let gate = Epilogue { bias: mlp.gate_up.bias.as_deref(), gate: Some(activation), ..Epilogue::default() };
-    if takes_gated(rows, gate_up, down) {
+    if takes_gated(kernels, rows, gate_up, down) {
         let product = GatedProduct { lhs: x, m: rows, rhs: gate_up, epilogue: gate, next: down };
         gemm_gated(kernels, region, product, activated, codes)?;
         let residual = store == Store::Add;
