@@ -26,7 +26,8 @@ struct Outcomes {
     load_seconds: f64,
     samples: Samples,
     peak_rss_bytes: Option<u64>,
-    limits: Option<Limits>,
+    /// One for each repeat, measured next to its decode; none with `--no-limits`.
+    limits: Vec<Limits>,
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
@@ -41,7 +42,7 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
     let work = Work::begin();
     let mut line = StatusLine::new(output);
     let mut random = Random(0x5eed);
-    let mut samples = Samples::default();
+    let (mut samples, mut limits, mut peak_rss) = (Samples::default(), Vec::new(), None);
     for repeat in 1..=args.repeat {
         line.show(&format!("repeat {repeat} of {}", args.repeat));
         let prefill = measure_prefill(&model, args, &mut random, &work)?;
@@ -50,18 +51,15 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
         {
             list.push(value);
         }
-    }
-    // Before the limits are measured, which allocates a buffer.
-    let peak_rss_bytes = peak_rss_bytes();
-    let limits = match args.no_limits {
-        true => None,
-        false => {
-            line.show("measuring the machine's limits");
-            Some(runtime.measure_limits()?)
+        // Before the limits are measured for the first time, which allocates a buffer.
+        peak_rss = peak_rss.or_else(peak_rss_bytes);
+        if !args.no_limits {
+            line.show(&format!("repeat {repeat} of {}: measuring the machine's limits", args.repeat));
+            limits.push(runtime.measure_limits()?);
         }
-    };
+    }
     drop(line);
-    let outcomes = Outcomes { load_seconds, samples, peak_rss_bytes, limits };
+    let outcomes = Outcomes { load_seconds, samples, peak_rss_bytes: peak_rss, limits };
     let plan = &model.info().plan;
     if output.json {
         print_line(&report_json(args, plan, &outcomes))?;
@@ -193,18 +191,40 @@ impl Outcomes {
         self.samples.each_ref().map(|values| spread(values)[1])
     }
 
+    /// The median of one of the limits.
+    fn limit(&self, limit: impl Fn(&Limits) -> f64) -> Option<f64> {
+        let values: Vec<f64> = self.limits.iter().map(limit).collect();
+        (!values.is_empty()).then(|| spread(&values)[1])
+    }
+
+    /// Memory in GB/s, int8 in GOP/s, f32 in GFLOP/s: medians.
+    fn median_limits(&self) -> Option<[f64; 3]> {
+        let memory = self.limit(|limits| limits.dram_gb_per_s)?;
+        Some([
+            memory,
+            self.limit(|limits| limits.int8_gop_per_s)?,
+            self.limit(|limits| limits.f32_gflop_per_s)?,
+        ])
+    }
+
     /// Fraction of the int8 peak that prefill reaches in the layers' matrices; `None` for other weights.
     fn prefill_share(&self, plan: &Plan) -> Option<f64> {
         let [prefill, ..] = self.medians();
-        let limit = self.limits.filter(|_| plan.weights == "int8")?.int8_gop_per_s;
+        let limit = self.limit(|limits| limits.int8_gop_per_s).filter(|_| plan.weights == "int8")?;
         Some(2.0 * plan.block_parameters as f64 * prefill / 1e9 / limit)
     }
 
-    /// Fraction of the memory bandwidth that decode uses to read weights.
+    /// Fraction of the memory bandwidth that decode uses to read weights: the median over the repeats, each compared with the
+    /// bandwidth measured next to it, because that of a shared machine changes.
     fn decode_share(&self, args: &BenchArgs, plan: &Plan) -> Option<f64> {
-        let [_, decode, _] = self.medians();
-        let passes_per_s = decode / f64::from(args.batch);
-        Some(plan.weights_bytes_per_pass as f64 * passes_per_s / 1e9 / self.limits?.dram_gb_per_s)
+        let [_, decode, _] = &self.samples;
+        let bytes_per_token = plan.weights_bytes_per_pass as f64 / f64::from(args.batch);
+        let shares = decode
+            .iter()
+            .zip(&self.limits)
+            .map(|(decode, limits)| decode * bytes_per_token / 1e9 / limits.dram_gb_per_s);
+        let shares: Vec<f64> = shares.collect();
+        (!shares.is_empty()).then(|| spread(&shares)[1])
     }
 }
 
@@ -233,7 +253,10 @@ fn report_json(args: &BenchArgs, plan: &Plan, outcomes: &Outcomes) -> Value {
     report["peak_rss_bytes"] = json!(outcomes.peak_rss_bytes);
     report["kernels"] = json!(plan.kernels);
     report["load_seconds"] = json!(outcomes.load_seconds);
-    report["limits"] = json!(outcomes.limits);
+    report["limits"] = outcomes.median_limits().map_or(Value::Null, |[memory, int8, f32]| {
+        json!({ "dram_gb_per_s": memory, "int8_gop_per_s": int8, "f32_gflop_per_s": f32 })
+    });
+    report["limits_samples"] = json!(outcomes.limits);
     report["prefill_share_of_int8_peak"] = json!(outcomes.prefill_share(plan));
     report["decode_share_of_dram"] = json!(outcomes.decode_share(args, plan));
     report
@@ -261,11 +284,8 @@ fn table(args: &BenchArgs, plan: &Plan, outcomes: &Outcomes) -> String {
         let [min, median, max] = spread(values).map(|value| value * scale);
         text += &format!("{title:<28}{median:>12.2}{min:>12.2}{max:>12.2}\n");
     }
-    if let Some(limits) = outcomes.limits {
-        text += &format!(
-            "\nlimits: memory {:.1} GB/s, int8 {:.0} GOP/s, f32 {:.0} GFLOP/s\n",
-            limits.dram_gb_per_s, limits.int8_gop_per_s, limits.f32_gflop_per_s
-        );
+    if let Some([memory, int8, f32]) = outcomes.median_limits() {
+        text += &format!("\nlimits: memory {memory:.1} GB/s, int8 {int8:.0} GOP/s, f32 {f32:.0} GFLOP/s\n");
     }
     let shares = [
         ("prefill reaches", outcomes.prefill_share(plan), "of the int8 peak"),

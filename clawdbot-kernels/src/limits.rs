@@ -120,8 +120,8 @@ fn fmas<S: Simd, const CHAINS: usize>(s: S, operands: &Operands, rounds: usize) 
 }
 
 impl KernelSet {
-    /// Sequential reads of `bytes` of memory on all threads, in 10^9 bytes per second. For more bytes than the last cache holds,
-    /// this is the bandwidth of the memory.
+    /// Sequential reads of `bytes` of memory on all threads, in 10^9 bytes per second, on average: what a shared machine
+    /// sustains, not the best moment. For more bytes than the last cache holds, this is the bandwidth of the memory.
     ///
     /// # Errors
     /// `OutOfMemory` without memory.
@@ -132,13 +132,16 @@ impl KernelSet {
         let part = (READ_BYTES / 4 / parts).next_multiple_of(4 * LANES);
         region.parallel_chunks_mut(&mut data, parts * part, |_, part| part.fill(1));
         let turns = (data.len() / (parts * part)).max(1);
-        let rate = repeat(|round| {
-            let turn = &data[round % turns * parts * part..];
+        let start = Instant::now();
+        let mut rounds = 0;
+        while rounds == 0 || start.elapsed() < DURATION {
+            let turn = &data[rounds % turns * parts * part..];
             region.parallel(parts, |index| {
                 black_box(self.read.call(&turn[index * part..(index + 1) * part]));
             });
-        });
-        Ok(rate * (parts * part * 4) as f64 / 1e9)
+            rounds += 1;
+        }
+        Ok((rounds * parts * part * 4) as f64 / start.elapsed().as_secs_f64() / 1e9)
     }
 
     /// int8 multiply-adds of this set's dot product from registers, all threads, in 10^9 operations (a multiply-add is
@@ -146,7 +149,7 @@ impl KernelSet {
     pub fn int8_gop_per_s(&self, region: &Region<'_>) -> f64 {
         let operands = Operands { w: [[3; 4 * LANES]; 3], a: [[5; 4]; 8], x: [[0.5; LANES]; 2] };
         let tasks = region.threads() * 4;
-        let rate = repeat(|_| {
+        let rate = repeat(|| {
             region.parallel(tasks, |_| {
                 black_box(self.dots.call(black_box(&operands)));
             });
@@ -158,7 +161,7 @@ impl KernelSet {
     pub fn f32_gflop_per_s(&self, region: &Region<'_>) -> f64 {
         let operands = Operands { w: [[3; 4 * LANES]; 3], a: [[5; 4]; 8], x: [[0.5; LANES]; 2] };
         let tasks = region.threads() * 4;
-        let rate = repeat(|_| {
+        let rate = repeat(|| {
             region.parallel(tasks, |_| {
                 black_box(self.fmas.call(black_box(&operands)));
             });
@@ -168,16 +171,13 @@ impl KernelSet {
 }
 
 /// Repetitions per second at the speed of the fastest one: other load on the machine only slows them down.
-fn repeat(mut f: impl FnMut(usize)) -> f64 {
+fn repeat(f: impl Fn()) -> f64 {
     let all = Instant::now();
     let mut best = f64::MAX;
-    for round in 0.. {
+    while best == f64::MAX || all.elapsed() < DURATION {
         let start = Instant::now();
-        f(round);
+        f();
         best = best.min(start.elapsed().as_secs_f64());
-        if all.elapsed() > DURATION {
-            break;
-        }
     }
     1.0 / best
 }

@@ -25,6 +25,7 @@ fn json_has_every_figure() {
         assert_eq!(min.as_f64().unwrap(), samples[0].min(samples[1]), "{key}");
         assert_eq!(max.as_f64().unwrap(), samples[0].max(samples[1]), "{key}");
     }
+    assert_eq!(json["limits_samples"].as_array().unwrap().len(), 2);
     for key in ["dram_gb_per_s", "int8_gop_per_s", "f32_gflop_per_s"] {
         assert!(json["limits"][key].as_f64().unwrap() > 0.0, "{key}");
     }
