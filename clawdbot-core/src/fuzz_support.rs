@@ -68,12 +68,53 @@ pub fn tokenizer(data: &[u8]) -> Result<()> {
     tokenizer_with(data, &texts)
 }
 
-/// `tokenizer.json`, and these texts encoded and decoded. A panic of the tokenizers crate is a finding, although it is caught.
+/// `tokenizer.json`, and these texts encoded and decoded, with the same result as with the tables of a packed file. A panic
+/// of the tokenizers crate is a finding, although it is caught.
 pub fn tokenizer_with(data: &[u8], texts: &[&str]) -> Result<()> {
-    let caught = |error: Error| match error.message().contains("panicked") {
+    let tokenizer = Tokenizer::from_bytes(data).map_err(caught)?;
+    if let Some(tables) = Tokenizer::tables(data).map_err(|error| not_the_same(&error))? {
+        let tables =
+            Tokenizer::from_tables(tables, data.len() as u64).map_err(|error| not_the_same(&error))?;
+        for text in texts {
+            let encode = |tokenizer: &Tokenizer| {
+                tokenizer.encode(text, AddSpecialTokens::Yes).map_err(|error| error.message().to_owned())
+            };
+            let (expected, found) = (encode(&tokenizer), encode(&tables));
+            if found != expected || tables.at_least(text) != tokenizer.at_least(text) {
+                return Err(not_the_same(&format!("{text:?}: expected {expected:?}, found {found:?}")));
+            }
+        }
+    }
+    texts_with(&tokenizer, texts)
+}
+
+fn not_the_same(what: &dyn std::fmt::Display) -> Error {
+    Error::internal(format!("tables: {what}"))
+}
+
+/// The tables of a tokenizer, and texts encoded and decoded.
+pub fn tables(data: &[u8]) -> Result<()> {
+    let json_bytes =
+        data.get(24..).and_then(<[u8]>::first_chunk).map_or(0, |bytes| u64::from_le_bytes(*bytes));
+    let tokenizer = Tokenizer::from_tables(data.to_vec(), json_bytes).map_err(caught)?;
+    let long = "word \u{e9}a ".repeat(2000);
+    texts_with(&tokenizer, &["Once upon a time, 12 caf\u{e9}s\n\tsaid \u{1f600}!", "", "<s> ab b</s>", &long])
+}
+
+/// The tables of the tokenizer in `json`, as seeds.
+pub fn tables_of(json: &[u8]) -> Option<Vec<u8>> {
+    Tokenizer::tables(json).ok().flatten()
+}
+
+fn caught(error: Error) -> Error {
+    match error.message().contains("panicked") {
         true => Error::internal(error.message().to_owned()),
         false => error,
-    };
+    }
+}
+
+/// These texts encoded and decoded.
+fn texts_with(tokenizer: &Tokenizer, texts: &[&str]) -> Result<()> {
     // A text that cannot be encoded says nothing about the others.
     fn said<T>(result: Result<T>, last: &mut Result<()>) -> Result<Option<T>> {
         match result {
@@ -85,7 +126,6 @@ pub fn tokenizer_with(data: &[u8], texts: &[&str]) -> Result<()> {
             }
         }
     }
-    let tokenizer = Tokenizer::from_bytes(data).map_err(caught)?;
     let mut last = Ok(());
     if let [first, .., second] = texts {
         said(
@@ -103,7 +143,7 @@ pub fn tokenizer_with(data: &[u8], texts: &[&str]) -> Result<()> {
             let Some(whole) = said(tokenizer.decode(ids, skip.into()).map_err(caught), &mut Ok(()))? else {
                 continue;
             };
-            let mut stream = StreamDecoder::new(&tokenizer, skip.into());
+            let mut stream = StreamDecoder::new(tokenizer, skip.into());
             let mut pieces = String::new();
             let streamed =
                 ids.iter().try_for_each(|&id| stream.push(id).map(|piece| pieces.push_str(&piece)));
@@ -121,11 +161,14 @@ pub fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T> {
     crate::large_stack::on_large_stack("clawdbot-fuzz", || Error::internal("panicked"), || Ok(work()))
 }
 
-/// A packed model file: header, small files, every norm.
+/// A packed model file: header, small files, texts, every norm.
 pub fn packed(data: &[u8]) -> Result<()> {
     let file = PackedFile::open(DataFile::from_memory(data.to_vec(), "m.clawdbot"))?;
     let opened = Opened::open_packed("m.clawdbot".to_owned(), file)?;
     read_weights(&opened)?;
+    if let Some(text) = &opened.text {
+        texts_with(&text.tokenizer, &["ab \u{e9} word</s>", &"word ".repeat(100)])?;
+    }
     match &opened.weights {
         Weights::Packed(file) => file.verify(&mut |_, _| true),
         _ => Ok(()),

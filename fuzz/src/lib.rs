@@ -23,11 +23,12 @@ pub struct Target {
 /// Every parser: the only list.
 pub const TARGETS: &[Target] = &[
     Target { name: "gguf", run: core::gguf, seeds: seeds::gguf, share: 30, text: false },
-    Target { name: "safetensors", run: core::safetensors, seeds: seeds::safetensors, share: 15, text: false },
+    Target { name: "safetensors", run: core::safetensors, seeds: seeds::safetensors, share: 12, text: false },
     Target { name: "index", run: core::index, seeds: seeds::index, share: 8, text: true },
     Target { name: "config", run: core::config, seeds: seeds::config, share: 17, text: true },
     Target { name: "tokenizer", run: core::tokenizer, seeds: seeds::tokenizer, share: 5, text: true },
     Target { name: "pipeline", run: pipelines::run, seeds: pipelines::seeds, share: 5, text: false },
     Target { name: "packed", run: core::packed, seeds: seeds::packed, share: 15, text: false },
+    Target { name: "tables", run: core::tables, seeds: seeds::tables, share: 3, text: false },
     Target { name: "template", run: core::template, seeds: seeds::template, share: 5, text: true },
 ];

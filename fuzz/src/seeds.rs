@@ -430,6 +430,11 @@ pub fn packed() -> Vec<Vec<u8>> {
     made.unwrap_or_else(|error| panic!("the seeds of packed files: {error}"))
 }
 
+/// Of tokenizers that have tables.
+pub fn tables() -> Vec<Vec<u8>> {
+    tokenizer().iter().filter_map(|json| clawdbot_core::fuzz_support::tables_of(json)).collect()
+}
+
 pub fn template() -> Vec<Vec<u8>> {
     vec![
         b"{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m['content'] | trim }}\n{% endfor %}"

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::options::{PackOptions, WeightType};
 use crate::runtime::Runtime;
 use crate::spec::packing::Joined;
+use crate::tokenizer::Tokenizer;
 use crate::weights::{DataFile, Overwrite, PackedFile, PackedInfo, PackedLayout, PackedWriter, hex};
 
 impl Runtime {
@@ -127,11 +128,19 @@ pub(crate) fn write(
     let names = opened.spec.tensors();
     let mut layout = PackedLayout::default();
     let mut files = Vec::new();
+    let mut tables = None;
     for name in opened.file_names() {
         if let Some(bytes) = opened.files.get(name)? {
             layout.file(name, bytes.len())?;
+            if name == "tokenizer.json" && opened.text.is_some() {
+                tables = Tokenizer::tables(&bytes)?;
+            }
             files.push(bytes);
         }
+    }
+    if let Some(tables) = tables {
+        layout.tables(tables.len())?;
+        files.push(tables.into());
     }
     let mut formats = BTreeMap::new();
     for parts in names.packed_matrices() {

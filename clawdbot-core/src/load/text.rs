@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::error::{Error, ErrorKind, Result};
 use crate::json;
 use crate::tokenizer::{ChatTemplates, SETTINGS_WITHOUT_EFFECT, SpecialTokens, Tokenizer};
-use crate::weights::model_files::{ModelFiles, TEMPLATE, TOOL_TEMPLATE};
+use crate::weights::model_files::{ModelFiles, TEMPLATE, TOOL_TEMPLATE, TokenizerTables};
 
 /// What turns text into tokens and back.
 pub(crate) struct Text {
@@ -30,10 +30,7 @@ const SETTINGS: &str = "tokenizer_config.json";
 /// # Errors
 /// `NotFound`, `InvalidTokenizer`.
 pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
-    let file = files.path("tokenizer.json");
-    let tokenizer =
-        Tokenizer::from_bytes(&files.require("tokenizer.json")?).map_err(|error| error.context(&file))?;
-    let mut notes: Vec<String> = tokenizer.notes().iter().map(|note| format!("{file}: {note}")).collect();
+    let (tokenizer, mut notes) = open_tokenizer(files)?;
     let object = |file: &str| -> Result<Option<serde_json::Value>> {
         files.get(file)?.map(|bytes| json_object(&bytes, &files.path(file))).transpose()
     };
@@ -62,6 +59,30 @@ pub(crate) fn open_text(files: &ModelFiles) -> Result<Text> {
     let max_tokens = settings.get("model_max_length").and_then(serde_json::Value::as_u64);
     let max_tokens = max_tokens.and_then(|most| usize::try_from(most).ok()).filter(|&most| most > 0);
     Ok(Text { tokenizer, templates, special, max_tokens, notes })
+}
+
+/// The tokenizer, and what there is to say of it. The tables of a packed file are used if this build knows their
+/// version, and `tokenizer.json` otherwise.
+fn open_tokenizer(files: &ModelFiles) -> Result<(Tokenizer, Vec<String>)> {
+    let file = files.path("tokenizer.json");
+    let mut notes = Vec::new();
+    let tables = files.tables()?.filter(|tables| match Tokenizer::unknown_tables(&tables.bytes) {
+        Some(version) => {
+            notes.push(format!(
+                "{file}: read instead of the tokenizer's tables, whose version {version} is of another build: opening \
+                 takes longer; pack the model again"
+            ));
+            false
+        }
+        None => true,
+    });
+    let tokenizer = match tables {
+        Some(TokenizerTables { bytes, json_bytes }) => Tokenizer::from_tables(bytes, json_bytes),
+        None => Tokenizer::from_bytes(&files.require("tokenizer.json")?),
+    };
+    let tokenizer = tokenizer.map_err(|error| error.context(&file))?;
+    notes.extend(tokenizer.notes().iter().map(|note| format!("{file}: {note}")));
+    Ok((tokenizer, notes))
 }
 
 impl Text {

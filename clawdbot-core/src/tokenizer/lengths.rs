@@ -4,7 +4,7 @@
 const MAX_AFFIX: usize = 64;
 /// Most bytes of a piece of Unigram: its bytes are nested nodes of a tree, which are dropped by recursion. Published
 /// pieces have a few dozen.
-const MAX_PIECE: usize = 256;
+pub(super) const MAX_PIECE: usize = 256;
 /// Pieces up to this many bytes are not counted.
 const SHORT_PIECE: usize = 64;
 /// Most bytes of longer pieces that may begin at one place of a text: all of them are looked up there.

@@ -32,6 +32,7 @@ mod special;
 mod stop;
 mod stream;
 mod switches;
+mod tables;
 mod words;
 
 pub use chat::{ChatTemplate, ChatTemplates, LocalTime, render_chat_template};
@@ -98,32 +99,70 @@ impl Tokenizer {
     /// `InvalidTokenizer` if the contents are malformed, take too much memory, or would let text grow without bound;
     /// the message says what was expected.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let malformed =
-            |reason: &dyn std::fmt::Display| Error::invalid_tokenizer(format!("tokenizer.json: {reason}"));
-        on_large_stack("clawdbot-tokenizer", panicked, || {
-            guarded(None, || {
-                let read = read::read(bytes).map_err(|error| malformed(&error))?;
-                let read::Read { encoder, decoder, largest_id, notes } = read;
-                let added = encoder.get_added_tokens_decoder();
-                let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
-                let vocab_size = encoder.get_vocab_size(true);
-                let id_limit = largest_id.map_or(Some(0), |last| last.checked_add(1));
-                let id_limit = id_limit
-                    .ok_or_else(|| malformed(&"expected token ids below 4294967295, found that id"))?;
-                // The tokens that are added around a text.
-                if let Ok(around) = encoder.encode_fast("", true)
-                    && let Some(id) = around.get_ids().iter().find(|id| **id >= id_limit)
-                {
-                    return Err(malformed(&format!(
-                        "post_processor: expected tokens of the vocabulary, found the id {id}"
-                    )));
-                }
-                let decoding = Decoding::of(decoder.as_ref());
-                let bound = Bound::of(&encoder);
-                let inner = Inner { special, vocab_size, id_limit, decoding, bound, encoder, decoder, notes };
-                Ok(Tokenizer { inner: Arc::new(inner), accepted: id_limit })
-            })
+        Self::read("tokenizer.json", || {
+            let read = read::read(bytes, None).map_err(|error| error.to_string())?;
+            Self::of(read)
         })
+    }
+
+    /// The tables of the tokenizer in `json`, the contents of a `tokenizer.json` that was read already: for
+    /// [`from_tables`](Self::from_tables). `None` if it is too large for tables, or made so that they would be slow.
+    ///
+    /// # Errors
+    /// As [`from_bytes`](Self::from_bytes).
+    pub(crate) fn tables(json: &[u8]) -> Result<Option<Vec<u8>>> {
+        Self::read("tokenizer.json", || read::tables(json))
+    }
+
+    /// The tokenizer whose tables are `bytes`. It does what that of the file of `json_bytes` does that they were made of.
+    ///
+    /// # Errors
+    /// `InvalidTokenizer` if the tables are malformed, or made of a file of another length; as
+    /// [`from_bytes`](Self::from_bytes).
+    pub(crate) fn from_tables(bytes: Vec<u8>, json_bytes: u64) -> Result<Self> {
+        Self::read("tokenizer tables", || {
+            let blob = tables::Blob::open(bytes)?;
+            if blob.json_bytes != json_bytes {
+                let found = blob.json_bytes;
+                return Err(format!(
+                    "expected those of a tokenizer.json of {json_bytes} bytes, found {found}"
+                ));
+            }
+            let rest = blob.rest();
+            let read = read::read(rest, Some(&blob)).map_err(|error| error.to_string())?;
+            Self::of(read)
+        })
+    }
+
+    /// The version of the tables in `bytes`, if this build does not know it.
+    pub(crate) fn unknown_tables(bytes: &[u8]) -> Option<u32> {
+        tables::version(bytes).filter(|&version| version != tables::VERSION)
+    }
+
+    /// What `read` reads of the part called `name`. It may recurse, and panic.
+    fn read<T: Send>(name: &str, read: impl FnOnce() -> std::result::Result<T, String> + Send) -> Result<T> {
+        let malformed = |reason| Error::invalid_tokenizer(format!("{name}: {reason}"));
+        on_large_stack("clawdbot-tokenizer", panicked, || guarded(None, || read().map_err(malformed)))
+    }
+
+    /// The tokenizer that was read.
+    fn of(read: read::Read) -> std::result::Result<Self, String> {
+        let read::Read { encoder, decoder, largest_id, notes } = read;
+        let added = encoder.get_added_tokens_decoder();
+        let special = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+        let vocab_size = encoder.get_vocab_size(true);
+        let id_limit = largest_id.map_or(Some(0), |last| last.checked_add(1));
+        let id_limit = id_limit.ok_or("expected token ids below 4294967295, found that id")?;
+        // The tokens that are added around a text.
+        if let Ok(around) = encoder.encode_fast("", true)
+            && let Some(id) = around.get_ids().iter().find(|id| **id >= id_limit)
+        {
+            return Err(format!("post_processor: expected tokens of the vocabulary, found the id {id}"));
+        }
+        let decoding = Decoding::of(decoder.as_ref());
+        let bound = Bound::of(&encoder);
+        let inner = Inner { special, vocab_size, id_limit, decoding, bound, encoder, decoder, notes };
+        Ok(Tokenizer { inner: Arc::new(inner), accepted: id_limit })
     }
 
     /// For a model with `rows` token ids: ids without a token, which pad the vocabulary, decode to nothing.

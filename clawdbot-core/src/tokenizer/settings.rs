@@ -1,7 +1,6 @@
 //! Settings in `tokenizer_config.json` that transformers applies and this library does not.
 
 use serde_json::Value;
-use tokenizers::models::ModelWrapper;
 
 use super::{SpecialTokens, Tokenizer};
 
@@ -17,7 +16,7 @@ impl Tokenizer {
     /// Warnings about `config`, the object in `tokenizer_config.json` with the special tokens `special`.
     pub(crate) fn settings_without_effect(&self, config: &Value, special: &SpecialTokens) -> Vec<String> {
         let is = |key: &str| config.get(key) == Some(&Value::Bool(true));
-        let bpe = matches!(self.inner.encoder.get_model().model, ModelWrapper::BPE(_));
+        let bpe = self.inner.encoder.get_model().is_bpe();
         let mut notes = Vec::new();
         if is(CLEAN_UP) && (!bpe || is(CLEAN_UP_BPE)) {
             notes.push(format!("{CLEAN_UP}: ignored: decoded text keeps the spaces before punctuation"));

@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 use std::sync::OnceLock;
 
-use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
 use tokenizers::{Model, Token};
 
@@ -12,6 +11,46 @@ use super::pipeline::work;
 
 /// Words of up to this many bytes are tokenized as a whole.
 const LONG: usize = 16 << 10;
+
+/// A BPE model, whose long words can be split.
+pub(super) trait Splittable {
+    /// The tokens of a word as a whole.
+    ///
+    /// # Errors
+    /// Those of the model.
+    fn tokenize(&self, word: &str) -> tokenizers::Result<Vec<Token>>;
+    /// Whether `token` is one.
+    fn has(&self, token: &str) -> bool;
+    /// Whether a word that is a token is looked up before merging.
+    fn ignores_merges(&self) -> bool;
+    /// Whether tokens depend on where a word begins and ends.
+    fn marks_words(&self) -> bool;
+    /// Calls `each` with the text of every token.
+    fn each_token(&self, each: &mut dyn FnMut(&str));
+}
+
+impl Splittable for BPE {
+    fn tokenize(&self, word: &str) -> tokenizers::Result<Vec<Token>> {
+        Model::tokenize(self, word)
+    }
+
+    fn has(&self, token: &str) -> bool {
+        self.token_to_id(token).is_some()
+    }
+
+    fn ignores_merges(&self) -> bool {
+        self.ignore_merges
+    }
+
+    fn marks_words(&self) -> bool {
+        let some = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+        some(&self.end_of_word_suffix) || some(self.get_continuing_subword_prefix())
+    }
+
+    fn each_token(&self, each: &mut dyn FnMut(&str)) {
+        self.get_vocab().keys().for_each(|token| each(token));
+    }
+}
 
 /// Where words can be split.
 #[derive(Default)]
@@ -30,12 +69,12 @@ struct Seams {
 }
 
 impl Seams {
-    fn of(bpe: &BPE) -> Self {
+    fn of(bpe: &impl Splittable) -> Self {
         let mut seams = Seams { single: HashSet::new(), pairs: HashSet::new(), longest: 0 };
-        for token in bpe.get_vocab().into_keys() {
+        bpe.each_token(&mut |token| {
             seams.longest = seams.longest.max(token.len());
             let mut chars = token.chars();
-            let Some(mut before) = chars.next() else { continue };
+            let Some(mut before) = chars.next() else { return };
             if chars.as_str().is_empty() {
                 seams.single.insert(before);
             }
@@ -43,7 +82,7 @@ impl Seams {
                 seams.pairs.insert((before, c));
                 before = c;
             }
-        }
+        });
         seams
     }
 
@@ -70,16 +109,13 @@ impl Words {
     ///
     /// # Errors
     /// Those of the model; if the work should stop.
-    pub(super) fn tokenize(&self, model: &ModelWrapper, word: &str) -> tokenizers::Result<Vec<Token>> {
-        work::check()?;
-        let bpe = match model {
-            ModelWrapper::BPE(bpe) if word.len() > LONG && !marks_words(bpe) => bpe,
-            model => return model.tokenize(word),
-        };
+    pub(super) fn tokenize(&self, bpe: &impl Splittable, word: &str) -> tokenizers::Result<Vec<Token>> {
+        if word.len() <= LONG || bpe.marks_words() {
+            return bpe.tokenize(word);
+        }
         let seams = self.seams.get_or_init(|| Seams::of(bpe));
         // A word that is a token as a whole is looked up before merging, and so would be such a part.
-        let is_token =
-            |part: &str| bpe.ignore_merges && part.len() <= seams.longest && bpe.token_to_id(part).is_some();
+        let is_token = |part: &str| bpe.ignores_merges() && part.len() <= seams.longest && bpe.has(part);
         let (mut tokens, mut start) = (Vec::new(), 0);
         while start < word.len() {
             work::check()?;
@@ -96,12 +132,6 @@ impl Words {
         }
         Ok(tokens)
     }
-}
-
-/// Whether tokens depend on where a word begins and ends.
-fn marks_words(bpe: &BPE) -> bool {
-    let some = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    some(&bpe.end_of_word_suffix) || some(bpe.get_continuing_subword_prefix())
 }
 
 #[cfg(test)]
@@ -138,11 +168,10 @@ mod tests {
         let merges = [("_", "a"), ("a", "b"), ("_a", "b"), ("b", "a"), ("a", "a")];
         for fallback in [false, true] {
             let bpe = bpe(&tokens, &merges, fallback);
-            let model = ModelWrapper::from(bpe.clone());
             for letters in [["_", "a", "b", "a"], ["_", "é", "x", "a"], ["a", "b", "a", "b"]] {
                 let text = text(&letters, 5 * LONG);
-                let parted = Words::default().tokenize(&model, &text).unwrap();
-                assert_eq!(parted, bpe.tokenize(&text).unwrap(), "{letters:?}");
+                let parted = Words::default().tokenize(&bpe, &text).unwrap();
+                assert_eq!(parted, Model::tokenize(&bpe, &text).unwrap(), "{letters:?}");
             }
             let seams = Seams::of(&bpe);
             assert_eq!(seams.next("aa_b_a", 0), 2);
@@ -160,8 +189,8 @@ mod tests {
         for end in ["bc", "bcbc", "b", "cbc"] {
             for length in [LONG - 1, LONG, LONG + 1, 20_000] {
                 let text = "a".repeat(length) + end;
-                let parted = Words::default().tokenize(&bpe.clone().into(), &text).unwrap();
-                assert_eq!(parted, bpe.tokenize(&text).unwrap(), "{length} {end}");
+                let parted = Words::default().tokenize(&bpe, &text).unwrap();
+                assert_eq!(parted, Model::tokenize(&bpe, &text).unwrap(), "{length} {end}");
             }
         }
     }
@@ -171,7 +200,7 @@ mod tests {
         let vocab: Vocab = ["a", "b", "b</w>"].map(str::to_owned).into_iter().zip(0..).collect();
         let bpe = BPE::builder().vocab_and_merges(vocab, Vec::new()).end_of_word_suffix("</w>".to_owned());
         let text = "ab".repeat(LONG);
-        let tokens = Words::default().tokenize(&bpe.build().unwrap().into(), &text).unwrap();
+        let tokens = Words::default().tokenize(&bpe.build().unwrap(), &text).unwrap();
         let ids: Vec<u32> = tokens.iter().map(|token| token.id).collect();
         assert_eq!((ids.len(), ids[1], ids.last()), (2 * LONG, 1, Some(&2)));
     }

@@ -43,6 +43,13 @@ pub(crate) enum ModelFiles {
     Memory(String, Vec<(&'static str, Cow<'static, [u8]>)>),
 }
 
+/// A tokenizer's tables as they are in a packed file.
+pub(crate) struct TokenizerTables {
+    pub(crate) bytes: Vec<u8>,
+    /// Bytes of the `tokenizer.json` next to them.
+    pub(crate) json_bytes: u64,
+}
+
 impl ModelFiles {
     /// What messages call the file `name`.
     pub(crate) fn path(&self, name: &str) -> String {
@@ -71,6 +78,17 @@ impl ModelFiles {
                 Ok(files.iter().find(|(known, _)| *known == name).map(|(_, bytes)| bytes.clone()))
             }
         }
+    }
+
+    /// The tables of the tokenizer, if the model is packed and has them.
+    ///
+    /// # Errors
+    /// As [`PackedFile::tables`].
+    pub(crate) fn tables(&self) -> Result<Option<TokenizerTables>> {
+        let ModelFiles::Packed(file) = self else { return Ok(None) };
+        // Without the file they were made of, they stand for nothing.
+        let Some(json_bytes) = file.model_file_len("tokenizer.json") else { return Ok(None) };
+        Ok(file.tables()?.map(|bytes| TokenizerTables { bytes, json_bytes }))
     }
 
     /// The file `name`.

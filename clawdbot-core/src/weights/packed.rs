@@ -5,6 +5,7 @@
 //!   __metadata__      format=clawdbot-packed, and the rest of `PackedInfo`
 //! data       in this order, without holes; a tensor named `padding.N` keeps what follows it aligned to 64 bytes
 //!   files/NAME        U8    config.json, tokenizer.json, ... as they were
+//!   padding.tables    U8    the tokenizer's tables, in any place; who does not know them skips them as padding
 //!   A+B               I8, BF16 or F32: matrices A and B as one, in the panels of `matrix.rs` of clawdbot-kernels
 //!   A+B.scales        BF16  (int8 and int4)
 //!   NAME              F32   norms and biases
@@ -33,6 +34,10 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) const FILES_PREFIX: &str = "files/";
 /// In front of the numbers of what only keeps the rest aligned.
 pub(super) const PADDING_PREFIX: &str = "padding.";
+/// The tokenizer's tables: a copy of what `tokenizer.json` says, which a reader may skip.
+pub(super) const TABLES: &str = "padding.tables";
+/// Most bytes of them.
+const MAX_TABLES: u64 = 512 << 20;
 /// Bytes that are read at a time.
 const PIECE: usize = 4 << 20;
 
@@ -196,16 +201,33 @@ impl PackedFile {
     /// # Errors
     /// `InvalidModel` if it is no list of bytes or longer than `limit`, and as [`DataFile::read`].
     pub(crate) fn model_file(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
-        let name = format!("{FILES_PREFIX}{name}");
-        let Some(&index) = self.index.get(&name) else { return Ok(None) };
+        self.bytes(&format!("{FILES_PREFIX}{name}"), limit)
+    }
+
+    /// Bytes of the small file `name`, if there is one.
+    pub(crate) fn model_file_len(&self, name: &str) -> Option<u64> {
+        let index = self.index.get(&format!("{FILES_PREFIX}{name}"))?;
+        Some(self.tensors[*index].range.len() as u64)
+    }
+
+    /// The tokenizer's tables, if there are any.
+    ///
+    /// # Errors
+    /// As [`model_file`](Self::model_file).
+    pub(crate) fn tables(&self) -> Result<Option<Vec<u8>>> {
+        self.bytes(TABLES, MAX_TABLES)
+    }
+
+    fn bytes(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+        let Some(&index) = self.index.get(name) else { return Ok(None) };
         let entry = &self.tensors[index];
         if entry.dtype != Dtype::U8 || entry.shape.len() != 1 {
             let (dtype, shape) = (entry.dtype, shape_text(&entry.shape));
-            return Err(self.error(&name, format!("expected bytes, U8 [length], found {dtype} {shape}")));
+            return Err(self.error(name, format!("expected bytes, U8 [length], found {dtype} {shape}")));
         }
         if entry.range.len() as u64 > limit {
             let found = entry.range.len();
-            return Err(self.error(&name, format!("expected at most {limit} bytes, found {found}")));
+            return Err(self.error(name, format!("expected at most {limit} bytes, found {found}")));
         }
         self.file.read(entry.range.clone()).map(Some)
     }

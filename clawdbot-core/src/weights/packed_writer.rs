@@ -11,7 +11,7 @@ use clawdbot_kernels::memory::{ALIGNMENT, bytes_of};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::packed::{FILES_PREFIX, PADDING_PREFIX, PackedFile, dtype_of, hex};
+use super::packed::{FILES_PREFIX, PADDING_PREFIX, PackedFile, TABLES, dtype_of, hex};
 use super::packed_info::PackedInfo;
 use super::safetensors::PREFIX_BYTES;
 use super::{DataFile, Dtype, MAGIC};
@@ -47,6 +47,11 @@ impl PackedLayout {
     /// A small file of the model.
     pub(crate) fn file(&mut self, name: &str, len: usize) -> Result<()> {
         self.add(format!("{FILES_PREFIX}{name}"), Dtype::U8, &[len], 1)
+    }
+
+    /// The tokenizer's tables.
+    pub(crate) fn tables(&mut self, len: usize) -> Result<()> {
+        self.add(TABLES.to_owned(), Dtype::U8, &[len], ALIGNMENT)
     }
 
     /// An array of matrix `name`.
@@ -164,7 +169,7 @@ impl PackedWriter {
 
     fn skip_padding(&mut self) -> Result<()> {
         match self.layout.tensors.get(self.next) {
-            Some(tensor) if tensor.name.starts_with(PADDING_PREFIX) => {
+            Some(tensor) if tensor.name.starts_with(PADDING_PREFIX) && tensor.name != TABLES => {
                 let bytes = tensor.bytes();
                 self.append(&[0; ALIGNMENT][..bytes])
             }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use super::*;
+use crate::tokenizer::tables::tests::same as tables_do_the_same;
 use crate::tokenizer::{AddSpecialTokens, SkipSpecialTokens};
 use crate::weights::GgufWriter;
 use crate::weights::gguf_testing::{
@@ -24,11 +25,17 @@ fn ids_agree_with_published_vectors() {
     for entry in std::fs::read_dir(dir).unwrap() {
         let dir = entry.unwrap().path();
         let tokenizer = Tokenizer::from_file(dir.join("vocab.gguf")).unwrap();
+        let header = GgufHeader::read(&DataFile::open(&dir.join("vocab.gguf")).unwrap()).unwrap();
+        let json = tokenizer_files(&header.metadata).unwrap().unwrap().tokenizer;
+        tables_do_the_same(&json);
+        let tables = Tokenizer::tables(&json).unwrap().unwrap();
+        let tables = Tokenizer::from_tables(tables, json.len() as u64).unwrap();
         let cases: Value = serde_json::from_slice(&std::fs::read(dir.join("cases.json")).unwrap()).unwrap();
         for case in cases.as_array().unwrap() {
             let text = case["text"].as_str().unwrap();
             let expected: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
             let found = tokenizer.encode(text, AddSpecialTokens::No).unwrap();
+            assert_eq!(tables.encode(text, AddSpecialTokens::No).unwrap(), found, "{text:?}");
             cases_run += 1;
             if found != expected {
                 failures.push(format!("{}: {text:?}: expected {expected:?}, found {found:?}", dir.display()));
@@ -242,6 +249,7 @@ fn merges_in_the_file_are_used_and_spaces_are_tokens() {
 
 /// Compares the ids of texts by the vocabulary in a file and by a `tokenizer.json`.
 fn same_ids(writer: &GgufWriter, json: &Value, texts: &[&str]) {
+    tables_do_the_same(json.to_string().as_bytes());
     let found = Tokenizer::from_bytes(&files(writer).unwrap().unwrap().tokenizer).unwrap();
     let expected = Tokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
     for text in texts {

@@ -1,6 +1,6 @@
 //! Added tokens: tokens apart from the model's own, which are matched in a text before anything else.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokenizers::{AddedToken, Model, NormalizedString, Normalizer};
 
 use super::model::Encoder;
@@ -14,7 +14,7 @@ const MAX_STATES: usize = 1 << 19;
 const MAX_TEXT: usize = 32 << 20;
 
 /// An added token as in the file. Its id is that of the model's token with this text, or the next free one.
-#[derive(Deserialize)]
+#[derive(Deserialize, Serialize)]
 pub(super) struct Added {
     id: u32,
     content: String,

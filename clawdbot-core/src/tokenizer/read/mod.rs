@@ -4,19 +4,22 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::pipeline::{self, Decoder, Limits, Normalizers, PreTokenizers};
 use crate::json;
 
+use super::tables::Blob;
 use added::Added;
-use model::ReadModel;
+use fields::Fields;
 
 mod added;
+mod fields;
 mod model;
+mod write;
 
 pub(super) use model::{Covers, Encoder};
+pub(super) use write::tables;
 
 /// Most values of a file apart from its model and added tokens. The largest published vocabulary has 2.1 million
 /// values, merges included.
@@ -40,19 +43,27 @@ pub(super) struct Read {
     pub(super) notes: Vec<String>,
 }
 
-/// The tokenizer in `json`.
+/// The tokenizer in `json`; with `tables`, vocabulary and merges are there.
 ///
 /// # Errors
 /// With the parser's message.
-pub(super) fn read(json: &[u8]) -> serde_json::Result<Read> {
+pub(super) fn read(json: &[u8], tables: Option<&Blob>) -> serde_json::Result<Read> {
     let json = json::checked(json, &LIMITS).map_err(serde_json::Error::custom)?;
-    serde_json::from_slice(&json)
+    let mut deserializer = serde_json::Deserializer::from_slice(&json);
+    let read = Reader(tables).deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(read)
 }
 
-impl<'de> Deserialize<'de> for Read {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ReadVisitor;
-        impl<'de> Visitor<'de> for ReadVisitor {
+/// Reads a tokenizer whose vocabulary and merges may be tables.
+struct Reader<'a>(Option<&'a Blob>);
+
+impl<'de> DeserializeSeed<'de> for Reader<'_> {
+    type Value = Read;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Read, D::Error> {
+        struct ReadVisitor<'a>(Option<&'a Blob>);
+        impl<'de> Visitor<'de> for ReadVisitor<'_> {
             type Value = Read;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -87,7 +98,14 @@ impl<'de> Deserialize<'de> for Read {
                             let value = map.next_value()?;
                             decoder = Decoder::parse(value, &mut limits).map_err(part)?;
                         }
-                        "model" => model = Some(map.next_value::<ReadModel>()?),
+                        "model" => {
+                            let fields = map.next_value::<Fields>()?;
+                            let built = match self.0 {
+                                Some(tables) => fields.build_with(tables),
+                                None => fields.build(),
+                            };
+                            model = Some(built.map_err(part)?);
+                        }
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                         }
@@ -102,7 +120,7 @@ impl<'de> Deserialize<'de> for Read {
                 Ok(Read { encoder, decoder, largest_id: largest_id.max(others), notes })
             }
         }
-        deserializer.deserialize_map(ReadVisitor)
+        deserializer.deserialize_map(ReadVisitor(self.0))
     }
 }
 

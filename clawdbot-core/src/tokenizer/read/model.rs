@@ -1,21 +1,14 @@
 //! The model of a `tokenizer.json`, and the type of the tokenizer around it.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use tokenizers::models::ModelWrapper;
-use tokenizers::models::bpe::{BPE, BpeBuilder, Vocab};
-use tokenizers::models::unigram::Unigram;
-use tokenizers::models::wordlevel::WordLevel;
-use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::models::bpe::BPE;
 use tokenizers::{DecoderWrapper, Model, PostProcessorWrapper, Token, TokenizerImpl};
 
-use crate::tokenizer::lengths;
-use crate::tokenizer::merges::Merges;
-use crate::tokenizer::pipeline::{Normalizers, PreTokenizers};
+use crate::tokenizer::pipeline::{Normalizers, PreTokenizers, work};
+use crate::tokenizer::tables::TableModel;
 use crate::tokenizer::words::Words;
 
 /// The tokenizer for encoding; the decoder is separate.
@@ -24,16 +17,44 @@ pub(in crate::tokenizer) type Encoder =
 
 /// A model, and its largest id.
 pub(in crate::tokenizer) struct ReadModel {
-    pub(in crate::tokenizer) model: ModelWrapper,
+    model: AnyModel,
     pub(super) largest_id: Option<u32>,
     /// Which text is certain to become tokens.
     pub(in crate::tokenizer) covers: Covers,
     words: Words,
 }
 
+/// Where the tokens are.
+pub(in crate::tokenizer) enum AnyModel {
+    /// In maps of the tokenizers crate.
+    Maps(ModelWrapper),
+    /// In the tables of a packed file.
+    Tables(TableModel),
+}
+
+impl<M: Into<ModelWrapper>> From<M> for AnyModel {
+    fn from(model: M) -> Self {
+        AnyModel::Maps(model.into())
+    }
+}
+
 impl ReadModel {
-    fn new(model: impl Into<ModelWrapper>, largest_id: Option<u32>, covers: Covers) -> Self {
-        ReadModel { model: model.into(), largest_id, covers, words: Words::default() }
+    pub(super) fn new(model: AnyModel, largest_id: Option<u32>, covers: Covers) -> Self {
+        ReadModel { model, largest_id, covers, words: Words::default() }
+    }
+
+    /// Whether it is a BPE model.
+    pub(in crate::tokenizer) fn is_bpe(&self) -> bool {
+        matches!(self.model, AnyModel::Maps(ModelWrapper::BPE(_)) | AnyModel::Tables(TableModel::Bpe(_)))
+    }
+
+    /// The model in maps.
+    #[cfg(test)]
+    pub(in crate::tokenizer) fn maps(&self) -> Option<&ModelWrapper> {
+        match &self.model {
+            AnyModel::Maps(model) => Some(model),
+            AnyModel::Tables(_) => None,
+        }
     }
 }
 
@@ -50,248 +71,51 @@ pub(in crate::tokenizer) enum Covers {
     Words,
 }
 
-/// The fields of models of all types.
-#[derive(Default)]
-struct Fields {
-    kind: Option<String>,
-    vocab: Option<Tokens>,
-    merges: Option<Merges>,
-    dropout: Option<f32>,
-    unk_token: Option<String>,
-    continuing_subword_prefix: Option<String>,
-    end_of_word_suffix: Option<String>,
-    fuse_unk: Option<bool>,
-    byte_fallback: Option<bool>,
-    ignore_merges: Option<bool>,
-    unk_id: Option<usize>,
-    max_input_chars_per_word: Option<usize>,
-}
-
-/// A vocabulary.
-enum Tokens {
-    Ids(Vocab),
-    Scores(Vec<(String, f64)>),
-}
-
-impl<'de> Deserialize<'de> for Tokens {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TokensVisitor;
-        impl<'de> Visitor<'de> for TokensVisitor {
-            type Value = Tokens;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map of tokens to ids, or a list of tokens and scores")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Tokens, A::Error> {
-                Vocab::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Tokens::Ids)
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Tokens, A::Error> {
-                Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(seq)).map(Tokens::Scores)
-            }
-        }
-        deserializer.deserialize_any(TokensVisitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for ReadModel {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ModelVisitor;
-        impl<'de> Visitor<'de> for ModelVisitor {
-            type Value = Fields;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a model")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                let mut fields = Fields::default();
-                while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "type" => fields.kind = map.next_value()?,
-                        "vocab" => fields.vocab = map.next_value()?,
-                        "merges" => fields.merges = map.next_value()?,
-                        "dropout" => fields.dropout = map.next_value()?,
-                        "unk_token" => fields.unk_token = map.next_value()?,
-                        "continuing_subword_prefix" => fields.continuing_subword_prefix = map.next_value()?,
-                        "end_of_word_suffix" => fields.end_of_word_suffix = map.next_value()?,
-                        "fuse_unk" => fields.fuse_unk = map.next_value()?,
-                        "byte_fallback" => fields.byte_fallback = map.next_value()?,
-                        "ignore_merges" => fields.ignore_merges = map.next_value()?,
-                        "unk_id" => fields.unk_id = map.next_value()?,
-                        "max_input_chars_per_word" => fields.max_input_chars_per_word = map.next_value()?,
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(fields)
-            }
-        }
-        deserializer.deserialize_map(ModelVisitor)?.build().map_err(D::Error::custom)
-    }
-}
-
-/// Most characters of a word in WordPiece, whose time is cubic in them. Published models have 100.
-const MAX_WORD: usize = 200;
-
-impl Fields {
-    fn build(self) -> Result<ReadModel, String> {
-        lengths::check_affixes([
-            ("unk_token", &self.unk_token),
-            ("continuing_subword_prefix", &self.continuing_subword_prefix),
-            ("end_of_word_suffix", &self.end_of_word_suffix),
-        ])?;
-        // Older files have no type.
-        let kind = match (&self.kind, &self.vocab) {
-            (Some(kind), _) => kind.as_str(),
-            (None, Some(Tokens::Scores(_))) => "Unigram",
-            (None, _) if self.merges.is_some() => "BPE",
-            (None, _) if self.max_input_chars_per_word.is_some() => "WordPiece",
-            (None, _) => "WordLevel",
-        };
-        match kind {
-            "BPE" => self.bpe(),
-            "Unigram" => self.unigram(),
-            "WordPiece" => self.word_piece(),
-            "WordLevel" => self.word_level(),
-            other => Err(format!("model: expected BPE, Unigram, WordPiece or WordLevel, found {other:.50?}")),
-        }
-    }
-
-    fn ids(vocab: Option<Tokens>) -> Result<(Vocab, Option<u32>), String> {
-        match vocab {
-            Some(Tokens::Ids(vocab)) => {
-                // Which of two tokens an id stands for would be left to chance.
-                let mut ids: Vec<u32> = vocab.values().copied().collect();
-                ids.sort_unstable();
-                if let Some(twice) = ids.windows(2).find(|ids| ids[0] == ids[1]) {
-                    return Err(format!(
-                        "vocab: expected one token of each id, found two of id {}",
-                        twice[0]
-                    ));
-                }
-                Ok((vocab, ids.last().copied()))
-            }
-            Some(Tokens::Scores(_)) => Err("vocab: expected a map of tokens to ids".to_owned()),
-            None => Err("expected vocab".to_owned()),
-        }
-    }
-
-    fn bpe(self) -> Result<ReadModel, String> {
-        let (Some(vocab), Some(Merges(merges))) = (self.vocab, self.merges) else {
-            return Err("expected vocab and merges".to_owned());
-        };
-        let (vocab, largest_id) = Self::ids(Some(vocab))?;
-        if self.dropout.is_some_and(|dropout| dropout != 0.0) {
-            return Err("dropout: expected 0 or null, as a text must always have the same tokens".to_owned());
-        }
-        let longest = vocab.keys().map(String::len).max().unwrap_or(0);
-        // The crate assumes that the tokens of a merge exist and fit together.
-        let prefix = self.continuing_subword_prefix.as_deref().unwrap_or_default();
-        for (a, b) in &merges {
-            let rest = b.strip_prefix(prefix).ok_or_else(|| {
-                format!("merges: expected the prefix {prefix:.50?} before the second token, found {b:.50?}")
-            })?;
-            if a.len() + rest.len() > longest {
-                return Err(format!(
-                    "merges: {a:.50?} and {b:.50?} make a token that is not in the vocabulary"
-                ));
-            }
-        }
-        let fallback = self.byte_fallback.unwrap_or(false);
-        let bytes = |written: &dyn Fn(u8) -> String| (0..=255).all(|byte| vocab.contains_key(&written(byte)));
-        let alphabet = |byte: u8| crate::tokenizer::byte_tokens::char_of(byte).to_string();
-        let plain = self.end_of_word_suffix.is_none() && prefix.is_empty();
-        let covers = if plain && fallback && bytes(&|byte| format!("<0x{byte:02X}>")) {
-            Covers::Text(longest)
-        } else if plain && bytes(&alphabet) {
-            Covers::ByteLevel(vocab.keys().map(|token| token.chars().count()).max().unwrap_or(0))
-        } else {
-            Covers::Unknown
-        };
-        // The crate caches words for each thread, and keeps them when the tokenizer is dropped.
-        let mut builder: BpeBuilder = BPE::builder().cache_capacity(0);
-        set(&mut builder, self.unk_token, BpeBuilder::unk_token);
-        set(&mut builder, self.continuing_subword_prefix, BpeBuilder::continuing_subword_prefix);
-        set(&mut builder, self.end_of_word_suffix, BpeBuilder::end_of_word_suffix);
-        set(&mut builder, self.fuse_unk, BpeBuilder::fuse_unk);
-        set(&mut builder, self.byte_fallback, BpeBuilder::byte_fallback);
-        set(&mut builder, self.ignore_merges, BpeBuilder::ignore_merges);
-        let bpe = builder.vocab_and_merges(vocab, merges).build().map_err(|error| error.to_string())?;
-        Ok(ReadModel::new(bpe, largest_id, covers))
-    }
-
-    fn unigram(self) -> Result<ReadModel, String> {
-        let Some(Tokens::Scores(vocab)) = self.vocab else {
-            return Err("vocab: expected a list of tokens and scores".to_owned());
-        };
-        lengths::check_pieces(&vocab)?;
-        let largest_id = vocab.len().checked_sub(1).and_then(|last| u32::try_from(last).ok());
-        let unigram = Unigram::from(vocab, self.unk_id, self.byte_fallback.unwrap_or(false));
-        let unigram = unigram.map_err(|error| error.to_string())?;
-        Ok(ReadModel::new(unigram, largest_id, Covers::Words))
-    }
-
-    fn word_piece(self) -> Result<ReadModel, String> {
-        let (vocab, largest_id) = Self::ids(self.vocab)?;
-        let missing = |key: &str| format!("missing field `{key}`");
-        let longest = self.max_input_chars_per_word.ok_or_else(|| missing("max_input_chars_per_word"))?;
-        if longest > MAX_WORD {
-            return Err(format!("max_input_chars_per_word: expected at most {MAX_WORD}, found {longest}"));
-        }
-        let word_piece = WordPiece::builder()
-            .vocab(vocab)
-            .unk_token(self.unk_token.ok_or_else(|| missing("unk_token"))?)
-            .continuing_subword_prefix(
-                self.continuing_subword_prefix.ok_or_else(|| missing("continuing_subword_prefix"))?,
-            )
-            .max_input_chars_per_word(longest)
-            .build()
-            .map_err(|error| error.to_string())?;
-        Ok(ReadModel::new(word_piece, largest_id, Covers::Words))
-    }
-
-    fn word_level(self) -> Result<ReadModel, String> {
-        let (vocab, largest_id) = Self::ids(self.vocab)?;
-        let unknown = self.unk_token.ok_or("missing field `unk_token`")?;
-        let word_level = WordLevel::builder().vocab(vocab).unk_token(unknown).build();
-        let word_level = word_level.map_err(|error| error.to_string())?;
-        Ok(ReadModel::new(word_level, largest_id, Covers::Words))
-    }
-}
-
-/// Sets the value unless it is null.
-fn set<T>(builder: &mut BpeBuilder, value: Option<T>, with: impl FnOnce(BpeBuilder, T) -> BpeBuilder) {
-    if let Some(value) = value {
-        *builder = with(std::mem::take(builder), value);
-    }
-}
-
 /// The crate needs this to add the added tokens.
 impl Model for ReadModel {
     type Trainer = <ModelWrapper as Model>::Trainer;
 
     fn tokenize(&self, sequence: &str) -> tokenizers::Result<Vec<Token>> {
-        self.words.tokenize(&self.model, sequence)
+        work::check()?;
+        match &self.model {
+            AnyModel::Maps(ModelWrapper::BPE(bpe)) => self.words.tokenize(bpe, sequence),
+            AnyModel::Maps(model) => model.tokenize(sequence),
+            AnyModel::Tables(TableModel::Bpe(bpe)) => self.words.tokenize(bpe.as_ref(), sequence),
+            AnyModel::Tables(model) => model.tokenize(sequence),
+        }
     }
     fn token_to_id(&self, token: &str) -> Option<u32> {
-        self.model.token_to_id(token)
+        match &self.model {
+            AnyModel::Maps(model) => model.token_to_id(token),
+            AnyModel::Tables(model) => model.token_to_id(token),
+        }
     }
     fn id_to_token(&self, id: u32) -> Option<String> {
-        self.model.id_to_token(id)
+        match &self.model {
+            AnyModel::Maps(model) => model.id_to_token(id),
+            AnyModel::Tables(model) => model.id_to_token(id),
+        }
     }
     fn get_vocab(&self) -> HashMap<String, u32> {
-        self.model.get_vocab()
+        match &self.model {
+            AnyModel::Maps(model) => model.get_vocab(),
+            AnyModel::Tables(model) => model.to_map(),
+        }
     }
     fn get_vocab_size(&self) -> usize {
-        self.model.get_vocab_size()
+        match &self.model {
+            AnyModel::Maps(model) => model.get_vocab_size(),
+            AnyModel::Tables(model) => model.len(),
+        }
     }
     fn save(&self, folder: &Path, prefix: Option<&str>) -> tokenizers::Result<Vec<PathBuf>> {
-        self.model.save(folder, prefix)
+        match &self.model {
+            AnyModel::Maps(model) => model.save(folder, prefix),
+            AnyModel::Tables(_) => Err("tables are not written as text".into()),
+        }
     }
+    /// Nothing is trained here.
     fn get_trainer(&self) -> Self::Trainer {
-        self.model.get_trainer()
+        ModelWrapper::from(BPE::default()).get_trainer()
     }
 }

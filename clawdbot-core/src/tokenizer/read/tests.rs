@@ -1,6 +1,5 @@
 //! What is read, compared with the tokenizers crate.
 
-use super::*;
 use serde_json::{Value, json};
 
 /// The model as JSON with its largest id, or an error.
@@ -13,7 +12,8 @@ fn both(model: &Value) -> (Outcome, Outcome) {
     let json = json!({"version": "1.0", "added_tokens": added, "model": model}).to_string();
     let crates = tokenizers::Tokenizer::from_bytes(json.as_bytes());
     let crates = crates.map(|crates| (json!(crates.get_model()), crates.get_vocab(true).into_values().max()));
-    let ours = read(json.as_bytes()).map(|ours| (json!(ours.encoder.get_model().model), ours.largest_id));
+    let ours = super::read(json.as_bytes(), None)
+        .map(|ours| (json!(ours.encoder.get_model().maps()), ours.largest_id));
     (crates.map_err(|error| error.to_string()), ours.map_err(|error| error.to_string()))
 }
 
@@ -94,7 +94,7 @@ fn panics_of_the_crate_are_errors() {
         (word_piece, "at most 200"),
     ] {
         let json = json!({"version": "1.0", "model": model}).to_string();
-        let error = read(json.as_bytes()).err().unwrap().to_string();
+        let error = super::read(json.as_bytes(), None).err().unwrap().to_string();
         assert!(error.contains(word), "{error}");
     }
 }
@@ -109,7 +109,7 @@ fn added_tokens_with_the_same_normal_form_are_refused() {
         let json = json!({"version": "1.0", "normalizer": {"type": "Lowercase"},
             "added_tokens": [token(3, "Foo"), token(4, other)],
             "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2}, "merges": []}});
-        read(json.to_string().as_bytes()).map(|_| ()).map_err(|error| error.to_string())
+        super::read(json.to_string().as_bytes(), None).map(|_| ()).map_err(|error| error.to_string())
     };
     let error = read(true, "FOO").unwrap_err();
     assert!(error.contains(r#""FOO" and "Foo", which both become "foo""#), "{error}");
@@ -121,7 +121,7 @@ fn ignored_ids_are_noted() {
     let notes = |tokens: Value| {
         let model = json!({"type": "BPE", "vocab": {"a": 0, "b": 3}, "merges": []});
         let json = json!({"version": "1.0", "added_tokens": tokens, "model": model}).to_string();
-        let read = read(json.as_bytes()).unwrap();
+        let read = super::read(json.as_bytes(), None).unwrap();
         let crates = tokenizers::Tokenizer::from_bytes(json.as_bytes()).unwrap();
         for content in ["<x>", "<y>", "b"] {
             assert_eq!(read.encoder.token_to_id(content), crates.token_to_id(content), "{content}");
