@@ -81,18 +81,20 @@ fn main() {
         let ms = |time: Duration| time.as_secs_f64() * 1e3;
         println!("{name:<12} least {:7.2}, median {:7.2}", ms(times[0]), ms(times[times.len() / 2]));
     }
-    encode(&dir.join("tokenizer.json"), repeats);
+    for (name, source) in &sources {
+        let model = runtime.load(&Source::Path(source.clone()), &ModelOptions::default()).unwrap();
+        encode(name, &model.tokenizer().unwrap(), repeats);
+    }
 }
 
 /// How fast texts become tokens.
-fn encode(file: &Path, repeats: usize) {
-    let tokenizer = Tokenizer::from_file(file).unwrap();
-    let text = include_str!("open.rs").repeat(20);
+fn encode(name: &str, tokenizer: &Tokenizer, repeats: usize) {
+    let text = include_str!("../src/tokenizer/mod.rs").repeat(20);
     let times = (0..repeats).map(|_| {
         let start = Instant::now();
         let tokens = tokenizer.encode(&text, AddSpecialTokens::No).unwrap();
         (start.elapsed(), tokens.len())
     });
     let (time, count) = times.min().unwrap();
-    println!("encoding: {count} tokens, {:.0} per ms", count as f64 / time.as_secs_f64() / 1e3);
+    println!("{name:<12} encodes {count} tokens, {:.0} per ms", count as f64 / time.as_secs_f64() / 1e3);
 }

@@ -434,7 +434,7 @@ fn the_checksum_of_a_damaged_file_comes_first() {
     let path = dir.0.join("bad");
     let good = small(&dir, WeightType::Int8);
     for (file, kind) in
-        [("tokenizer.json", ErrorKind::InvalidTokenizer), ("config.json", ErrorKind::InvalidModel)]
+        [("padding.tables", ErrorKind::InvalidTokenizer), ("config.json", ErrorKind::InvalidModel)]
     {
         let mut parts = Parts::of(&good);
         let name = parts.header.keys().find(|name| name.ends_with(file)).unwrap().clone();
@@ -449,6 +449,58 @@ fn the_checksum_of_a_damaged_file_comes_first() {
             assert!(error.message().contains("SHA-256"), "{error}");
         }
     }
+}
+
+/// The tokenizer's tables are a copy of `tokenizer.json`: files without them, or with those of another version, open too.
+#[test]
+fn tables_are_used_if_they_are_known() {
+    let dir = Dir::new("tables");
+    let path = dir.0.join("model");
+    let good = small(&dir, WeightType::Int8);
+    let opened = |change: &dyn Fn(&mut Parts)| {
+        let mut parts = Parts::of(&good);
+        change(&mut parts);
+        std::fs::write(&path, parts.bytes()).unwrap();
+        let plan = runtime().plan(&Source::Path(path.clone()), &ModelOptions::default());
+        load(&path, &ModelOptions::default()).map(|model| (model, plan.unwrap().warnings))
+    };
+    let text = "Once upon a time, 12 caf\u{e9}s said: hello!";
+    let tokens = |model: &Model| model.tokenizer().unwrap().encode(text, AddSpecialTokens::Yes).unwrap();
+    let expected = tokens(&Model::builtin().unwrap());
+    let file = "files/tokenizer.json";
+    let unread = |parts: &mut Parts| parts.tensor(file).fill(b' ');
+    let (model, warnings) = opened(&|parts| unread(parts)).expect("tokenizer.json is not read");
+    assert_eq!((tokens(&model), warnings), (expected.clone(), Vec::<String>::new()));
+    let without = |parts: &mut Parts| {
+        let entry = parts.header.remove("padding.tables").unwrap();
+        parts.header.insert("padding.99".to_owned(), entry);
+    };
+    let (model, warnings) = opened(&|parts| without(parts)).unwrap();
+    assert_eq!((tokens(&model), warnings), (expected.clone(), Vec::<String>::new()));
+    let later = |parts: &mut Parts| parts.tensor("padding.tables")[16] = 200;
+    let (model, warnings) = opened(&|parts| later(parts)).unwrap();
+    assert_eq!(tokens(&model), expected);
+    assert!(warnings.len() == 1 && warnings[0].contains("version 200"), "{warnings:?}");
+    // Without the tables, the file is what counts.
+    for change in [without as fn(&mut Parts), later] {
+        let error = opened(&|parts| {
+            change(parts);
+            unread(parts);
+        });
+        assert_eq!(error.err().unwrap().kind(), ErrorKind::InvalidTokenizer);
+    }
+    for (what, at, word) in
+        [("magic", 0, "version 1"), ("json", 24, "a tokenizer.json of"), ("length", 47, "section 0")]
+    {
+        let error = opened(&|parts| parts.tensor("padding.tables")[at] ^= 0x55).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::InvalidTokenizer, "{what}: {error}");
+        assert!(
+            error.message().contains("tokenizer tables: ") && error.message().contains(word),
+            "{what}: {error}"
+        );
+    }
+    let error = opened(&|parts| parts.header["padding.tables"]["dtype"] = json!("I8")).err().unwrap();
+    assert_eq!(error.kind(), ErrorKind::InvalidModel, "{error}");
 }
 
 #[test]

@@ -158,9 +158,10 @@ impl Numbers {
 
     /// The first number that is not below `limit`.
     pub(super) fn not_below(&self, limit: usize) -> Option<u32> {
-        // A maximum is found without a branch for each number.
-        let largest = self.iter().max()?;
-        (largest as usize >= limit).then_some(largest)
+        let limit = u32::try_from(limit).ok()?;
+        // A count is found without a branch for each number.
+        let count = self.iter().map(|number| u32::from(number >= limit)).fold(0_u32, u32::wrapping_add);
+        if count == 0 { None } else { self.iter().find(|&number| number >= limit) }
     }
 }
 

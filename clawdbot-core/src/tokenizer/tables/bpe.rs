@@ -49,7 +49,7 @@ impl TableBpe {
         if !merges.len().is_multiple_of(3) {
             return Err(format!("merges: expected three tokens each, found {}", merges.len()));
         }
-        hash::check(&slots, merges.len() / 3).map_err(|error| format!("merges: {error}"))?;
+        hash::check(&slots).map_err(|error| format!("merges: {error}"))?;
         Ok(TableBpe { vocab, merges, slots, settings })
     }
 

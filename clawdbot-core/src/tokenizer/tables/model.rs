@@ -69,14 +69,7 @@ impl TableModel {
 
     /// Characters of the longest token.
     pub(in crate::tokenizer) fn most_chars(&self) -> usize {
-        let mut most = 0;
-        self.vocab().each(|token| {
-            // Counting is for those that can be longer.
-            if token.len() > most {
-                most = most.max(token.chars().count());
-            }
-        });
-        most
+        self.vocab().most_chars
     }
 
     pub(in crate::tokenizer) fn largest_id(&self) -> Option<u32> {

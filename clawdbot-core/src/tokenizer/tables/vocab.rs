@@ -13,6 +13,8 @@ pub(super) struct TableVocab {
     slots: Numbers,
     /// Bytes of the longest text.
     pub(super) longest: usize,
+    /// Characters of the text with the most.
+    pub(super) most_chars: usize,
 }
 
 impl TableVocab {
@@ -24,7 +26,7 @@ impl TableVocab {
         let slots = blob.numbers(Section::TokenSlots)?;
         let texts = std::str::from_utf8(blob.bytes(Section::Texts))
             .map_err(|error| format!("texts of tokens: expected UTF-8: {error}"))?;
-        let (mut start, mut longest) = (0, 0);
+        let (mut start, mut longest, mut most_chars) = (0, 0, 0);
         for end in ends.iter() {
             let end = end as usize;
             if end < start || !texts.is_char_boundary(end) {
@@ -33,6 +35,10 @@ impl TableVocab {
                 ));
             }
             longest = longest.max(end - start);
+            // Counting is for those that can have more.
+            if end - start > most_chars {
+                most_chars = most_chars.max(texts[start..end].chars().count());
+            }
             start = end;
         }
         if start != texts.len() {
@@ -44,8 +50,8 @@ impl TableVocab {
         if !ids.iter().is_sorted_by(|a, b| a < b) {
             return Err("expected ascending ids".to_owned());
         }
-        hash::check(&slots, ends.len()).map_err(|error| format!("tokens: {error}"))?;
-        Ok(TableVocab { blob: blob.clone(), ends, ids, slots, longest })
+        hash::check(&slots).map_err(|error| format!("tokens: {error}"))?;
+        Ok(TableVocab { blob: blob.clone(), ends, ids, slots, longest, most_chars })
     }
 
     pub(super) fn len(&self) -> usize {
