@@ -27,14 +27,14 @@ pub(in crate::tokenizer) struct ReadModel {
 /// Where the tokens are.
 pub(in crate::tokenizer) enum AnyModel {
     /// In maps of the tokenizers crate.
-    Maps(ModelWrapper),
+    Maps(Box<ModelWrapper>),
     /// In the tables of a packed file.
     Tables(TableModel),
 }
 
 impl<M: Into<ModelWrapper>> From<M> for AnyModel {
     fn from(model: M) -> Self {
-        AnyModel::Maps(model.into())
+        AnyModel::Maps(Box::new(model.into()))
     }
 }
 
@@ -45,7 +45,10 @@ impl ReadModel {
 
     /// Whether it is a BPE model.
     pub(in crate::tokenizer) fn is_bpe(&self) -> bool {
-        matches!(self.model, AnyModel::Maps(ModelWrapper::BPE(_)) | AnyModel::Tables(TableModel::Bpe(_)))
+        match &self.model {
+            AnyModel::Maps(model) => matches!(**model, ModelWrapper::BPE(_)),
+            AnyModel::Tables(model) => matches!(model, TableModel::Bpe(_)),
+        }
     }
 
     /// The model in maps.
@@ -78,8 +81,10 @@ impl Model for ReadModel {
     fn tokenize(&self, sequence: &str) -> tokenizers::Result<Vec<Token>> {
         work::check()?;
         match &self.model {
-            AnyModel::Maps(ModelWrapper::BPE(bpe)) => self.words.tokenize(bpe, sequence),
-            AnyModel::Maps(model) => model.tokenize(sequence),
+            AnyModel::Maps(model) => match &**model {
+                ModelWrapper::BPE(bpe) => self.words.tokenize(bpe, sequence),
+                model => model.tokenize(sequence),
+            },
             AnyModel::Tables(TableModel::Bpe(bpe)) => self.words.tokenize(bpe.as_ref(), sequence),
             AnyModel::Tables(model) => model.tokenize(sequence),
         }
