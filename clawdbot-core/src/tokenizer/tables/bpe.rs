@@ -8,7 +8,7 @@ use tokenizers::Token;
 
 use super::blob::{Numbers, Section};
 use super::hash;
-use super::model::Settings;
+use super::settings::Settings;
 use super::vocab::TableVocab;
 use crate::tokenizer::words::Splittable;
 

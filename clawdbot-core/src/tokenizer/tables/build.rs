@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::blob::{Blob, BlobWriter, Section};
 use super::bpe::TableBpe;
 use super::hash;
-use super::model::Settings;
+use super::settings::Settings;
 use super::trie;
 use super::vocab::TableVocab;
 

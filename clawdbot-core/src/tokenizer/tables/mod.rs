@@ -9,6 +9,7 @@ mod bpe;
 mod build;
 mod hash;
 mod model;
+mod settings;
 #[cfg(test)]
 pub(super) mod tests;
 mod trie;
@@ -17,7 +18,8 @@ mod vocab;
 
 pub(super) use blob::{Blob, VERSION, version};
 pub(super) use build::{Parts, blob, check};
-pub(super) use model::{Settings, TableModel};
+pub(super) use model::TableModel;
+pub(super) use settings::Settings;
 
 /// Kinds of models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

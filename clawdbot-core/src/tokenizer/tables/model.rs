@@ -7,25 +7,10 @@ use tokenizers::Token;
 use super::Kind;
 use super::blob::Blob;
 use super::bpe::TableBpe;
+use super::settings::Settings;
 use super::unigram::TableUnigram;
 use super::vocab::TableVocab;
 use crate::tokenizer::words::Splittable;
-
-/// The settings of models of all kinds.
-#[derive(Debug, Clone, Default)]
-pub(in crate::tokenizer) struct Settings {
-    pub(in crate::tokenizer) unk_token: Option<String>,
-    /// Before all parts of a word but the first.
-    pub(in crate::tokenizer) prefix: Option<String>,
-    /// After the last part of a word.
-    pub(in crate::tokenizer) suffix: Option<String>,
-    pub(in crate::tokenizer) fuse_unk: bool,
-    pub(in crate::tokenizer) byte_fallback: bool,
-    pub(in crate::tokenizer) ignore_merges: bool,
-    pub(in crate::tokenizer) unk_id: Option<usize>,
-    /// Most characters of a word (WordPiece).
-    pub(in crate::tokenizer) longest_word: usize,
-}
 
 /// A model with tables.
 #[derive(Debug)]

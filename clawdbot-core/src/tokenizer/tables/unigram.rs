@@ -3,7 +3,7 @@
 use tokenizers::Token;
 
 use super::blob::Section;
-use super::model::Settings;
+use super::settings::Settings;
 use super::trie::Trie;
 use super::vocab::TableVocab;
 use crate::tokenizer::lengths::MAX_PIECE;
