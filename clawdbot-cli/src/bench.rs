@@ -51,8 +51,10 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Outcome, Failure> {
         {
             list.push(value);
         }
-        // Before the limits are measured for the first time, which allocates a buffer.
-        peak_rss = peak_rss.or_else(peak_rss_bytes);
+        // The buffer of the first measurement of limits must not count.
+        if repeat == 1 || args.no_limits {
+            peak_rss = peak_rss_bytes();
+        }
         if !args.no_limits {
             line.show(&format!("repeat {repeat} of {}: measuring the machine's limits", args.repeat));
             limits.push(runtime.measure_limits()?);

@@ -31,7 +31,7 @@ pub(super) trait FewRows<S: Simd> {
     fn panel(&self, panel: usize) -> *const Line;
     /// Lines of a panel.
     fn lines(&self) -> usize;
-    /// `R` rows by `P` panels, `U` lines of each panel in a turn.
+    /// `R` rows by `P` panels, `U` lines of each panel in a step.
     fn multiply<const R: usize, const P: usize, const U: usize>(&self, s: S, at: TileAt, ahead: Ahead<P>);
 }
 
@@ -75,8 +75,8 @@ const TWO_AHEAD: usize = 16;
 pub(super) struct Ahead<const P: usize> {
     first: [*const Line; P],
     shift: u32,
-    /// From line `turn` on, `jump` lines further: past the panels that the tile itself reads.
-    turn: usize,
+    /// From this line on, `jump` lines further: past the panels that the tile itself reads.
+    jump_from: usize,
     jump: usize,
 }
 
@@ -86,23 +86,25 @@ impl<const P: usize> Ahead<P> {
     fn near<S: Simd>(task: &impl FewRows<S>, panel: usize, distance: usize) -> Self {
         let first = std::array::from_fn(|p| task.panel(panel + p).wrapping_add(distance));
         let lines = task.lines();
-        Ahead { first, shift: 0, turn: lines.saturating_sub(distance), jump: (P - 1) * lines }
+        Ahead { first, shift: 0, jump_from: lines.saturating_sub(distance), jump: (P - 1) * lines }
     }
 
-    /// Part `part` of `parts` or less of the panels from `panel` on.
+    /// Part `part` of `parts` of the panels from `panel` on.
     #[inline(always)]
     fn part<S: Simd>(task: &impl FewRows<S>, panel: usize, part: usize, parts: usize) -> Self {
         let shift = parts.ilog2();
-        let line = part * (task.lines() >> shift);
+        let line = part * task.lines().div_ceil(1 << shift);
         let first = std::array::from_fn(|p| task.panel(panel + p).wrapping_add(line));
-        Ahead { first, shift, turn: usize::MAX, jump: 0 }
+        // `2^shift` parts are the whole of the panels: the others ask for a single line.
+        let shift = if part < 1 << shift { shift } else { usize::BITS - 1 };
+        Ahead { first, shift, jump_from: usize::MAX, jump: 0 }
     }
 
-    /// To be called with every line of a tile.
+    /// To be called with the lines of a tile in ascending order.
     #[inline(always)]
     pub(super) fn prefetch<S: Simd>(&self, s: S, line: usize) {
         if line & ((1 << self.shift) - 1) == 0 {
-            let at = (line >> self.shift) + if line >= self.turn { self.jump } else { 0 };
+            let at = (line >> self.shift) + if line >= self.jump_from { self.jump } else { 0 };
             for first in self.first {
                 s.prefetch(first.wrapping_add(at).cast());
             }
@@ -110,7 +112,7 @@ impl<const P: usize> Ahead<P> {
     }
 }
 
-/// `$count` rows, at most eight, by `$p` panels: the lines of a turn are `$u` for one row, two, ...
+/// `$count` rows, at most eight, by `$p` panels: the lines of a step are `$u1` for one row, `$u2` for two or three, ...
 macro_rules! tile {
     ($s:expr, $task:expr, $at:expr, $ahead:expr, $count:expr, $p:literal, [$u1:literal, $u2:literal, $u4:literal, $u8:literal]) => {
         match $count {
@@ -138,17 +140,17 @@ pub(super) fn multiply<S: Simd, T: FewRows<S>>(s: S, task: &T) {
     while pairs && panels.len() >= 2 {
         let panel = panels.start;
         panels.start += 2;
-        for Block { row, count, at, of } in Blocks::new(rows.clone()) {
+        for RowBlock { row, count, at, of } in RowBlocks::new(rows.clone()) {
             let ahead = match one_block {
                 true => Ahead::near(task, panel, TWO_AHEAD),
                 false => Ahead::part(task, panel + 2, at, of),
             };
-            // More lines in one turn keep more reads of memory in flight.
+            // More lines in one step keep more reads of memory in flight.
             tile!(s, task, TileAt { row, panel }, ahead, count, 2, [8, 2, 1, 1]);
         }
     }
     for panel in panels {
-        for Block { row, count, at, of } in Blocks::new(rows.clone()) {
+        for RowBlock { row, count, at, of } in RowBlocks::new(rows.clone()) {
             let ahead = match one_block {
                 true => Ahead::near(task, panel, ONE_AHEAD),
                 false => Ahead::part(task, panel + 1, at, of),
@@ -159,7 +161,7 @@ pub(super) fn multiply<S: Simd, T: FewRows<S>>(s: S, task: &T) {
 }
 
 /// Rows that are multiplied together.
-struct Block {
+struct RowBlock {
     row: usize,
     count: usize,
     /// Its number, among `of`.
@@ -168,30 +170,30 @@ struct Block {
 }
 
 /// Rows in blocks of nearly equal size.
-struct Blocks {
+struct RowBlocks {
     rows: Range<usize>,
     at: usize,
     of: usize,
 }
 
-impl Blocks {
+impl RowBlocks {
     #[inline(always)]
     fn new(rows: Range<usize>) -> Self {
-        Blocks { of: rows.len().div_ceil(GEMV_ROWS), at: 0, rows }
+        RowBlocks { of: rows.len().div_ceil(GEMV_ROWS), at: 0, rows }
     }
 }
 
-impl Iterator for Blocks {
-    type Item = Block;
+impl Iterator for RowBlocks {
+    type Item = RowBlock;
     #[inline(always)]
-    fn next(&mut self) -> Option<Block> {
-        let Blocks { ref mut rows, ref mut at, of } = *self;
+    fn next(&mut self) -> Option<RowBlock> {
+        let RowBlocks { ref mut rows, ref mut at, of } = *self;
         let (row, block) = (rows.start, *at);
         let left = of.checked_sub(block).filter(|left| *left > 0)?;
         let count = rows.len().div_ceil(left);
         rows.start += count;
         *at += 1;
-        Some(Block { row, count, at: block, of })
+        Some(RowBlock { row, count, at: block, of })
     }
 }
 

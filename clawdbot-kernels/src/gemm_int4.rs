@@ -194,9 +194,21 @@ pub(super) unsafe fn fill<S: Simd>(
 ) {
     for (at, line) in from.iter().enumerate() {
         // SAFETY: the clause on `to`: block `2 * at * step` is among those that may be written.
-        let low = unsafe { &mut *to.wrapping_add(2 * at * step) };
+        let low = unsafe { written(to.wrapping_add(2 * at * step)) };
         // SAFETY: as for `low`; it is another block, because `step` is not 0.
-        let high = unsafe { &mut *to.wrapping_add((2 * at + 1) * step) };
+        let high = unsafe { written(to.wrapping_add((2 * at + 1) * step)) };
         s.unpack_u4(line, zero, low, high);
     }
+}
+
+/// A block that may not have been initialised. (Compilers drop these zeros, which are written again at once.)
+///
+/// # Safety
+/// `block` must be valid for writes, and nothing else may use it while the result lives.
+#[inline(always)]
+unsafe fn written<'a>(block: *mut [i8; 4 * LANES]) -> &'a mut [i8; 4 * LANES] {
+    // SAFETY: the clause on `block`.
+    unsafe { block.write([0; 4 * LANES]) };
+    // SAFETY: the clause on `block`, which is initialised now.
+    unsafe { &mut *block }
 }

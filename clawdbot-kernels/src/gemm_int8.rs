@@ -20,7 +20,7 @@ const SLICE_GROUPS: usize = 32;
 const UNROLL: usize = 4;
 /// Rows whose sums are kept at a time: 48 KiB for three panels. The more there are, the fewer times slices come from the
 /// second-level cache.
-const CHUNK_ROWS: usize = 256;
+const INT8_CHUNK_ROWS: usize = 256;
 
 /// One task. Panels are `[panel][k_blocks]`.
 ///
@@ -113,7 +113,7 @@ impl<const MR: usize, const NP: usize> Kernel for Gemm<MR, NP> {
 #[repr(align(64))]
 struct Stage<const NP: usize> {
     /// Of a chunk of rows. The last tile may have up to `MR - 1` rows too many: they are computed and dropped.
-    sums: [Sums<NP>; CHUNK_ROWS],
+    sums: [Sums<NP>; INT8_CHUNK_ROWS],
     /// Scales of the weights of a slice, widened: `[group][panel]`.
     scales: [[[f32; LANES]; NP]; SLICE_GROUPS],
     /// The weights of a slice that are not read in place: `[panel][k-block]`.
@@ -148,21 +148,24 @@ impl Slice {
 /// next slice comes from memory.
 #[inline(always)]
 fn rows_by_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &Int8Args<'_>, panel: usize) {
-    const { assert!(CHUNK_ROWS.is_multiple_of(MR) && MR.is_multiple_of(4)) };
+    const { assert!(INT8_CHUNK_ROWS.is_multiple_of(MR) && MR.is_multiple_of(4)) };
     args.check_tile(args.rows.clone(), panel..panel + NP);
     let Int8Rows { scales, starts, .. } = args.lhs;
     let (groups, (lines, kind), kernels) = (args.groups(), args.scale_lines(), args.target.kernels);
     let panel_lines = kind.lines(groups);
     let mut stage = Stage::<NP> {
-        sums: [const { MaybeUninit::uninit() }; CHUNK_ROWS],
+        sums: [const { MaybeUninit::uninit() }; INT8_CHUNK_ROWS],
         scales: [[[0.0; LANES]; NP]; SLICE_GROUPS],
         prepared: [const { [const { MaybeUninit::uninit() }; SLICE_BLOCKS] }; NP],
     };
-    let chunk_rows = row_chunk(args.rows.len(), MR, CHUNK_ROWS);
+    let chunk_rows = row_chunk(args.rows.len(), MR, INT8_CHUNK_ROWS);
     let mut chunk = args.rows.start;
     while chunk < args.rows.end {
         let rows = chunk..args.rows.end.min(chunk + chunk_rows);
         let mut first_group = 0;
+        if groups == 0 {
+            stage.sums[..rows.len()].fill(Sums::new([[0.0; LANES]; NP]));
+        }
         while first_group < groups {
             let slice = Slice::new(args, first_group);
             first_group += slice.groups;
@@ -174,8 +177,8 @@ fn rows_by_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &Int8Ar
                 let scales = unsafe { WidenArgs::new(kind, lines, slice.first_group..first_group, to, NP) };
                 kernels.scale_lines.call(scales);
             }
-            let ahead = Ahead::new(args, panel, NP, first_group % groups, rows.end);
-            let work = SliceWork { args, rows: rows.clone(), slice, ahead, scales: &stage.scales };
+            let next = NextSlice::new(args, panel, NP, first_group % groups, rows.end);
+            let work = SliceWork { args, rows: rows.clone(), slice, next, scales: &stage.scales };
             if S::FLIPPED || args.int4.is_some() {
                 let codes = prepare(s, args, panel, slice, &mut stage.prepared);
                 work.multiply::<S, MR, true>(s, codes, &mut stage.sums);
@@ -186,7 +189,7 @@ fn rows_by_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &Int8Ar
                 work.multiply::<S, MR, false>(s, codes, &mut stage.sums);
             }
         }
-        // SAFETY: the tiles of the first slice have written the sums of all rows.
+        // SAFETY: the tiles of the first slice have written the sums of all rows; without a slice, they were written above.
         let sums = unsafe { stage.sums[..rows.len()].assume_init_mut() };
         if kind.minimum() {
             let lines = &lines[panel * panel_lines..];
@@ -238,7 +241,7 @@ fn prepare<S: Simd, const NP: usize>(
 
 /// The weights that are needed next: a part of them is asked for with each tile of rows.
 #[derive(Clone, Copy)]
-struct Ahead {
+struct NextSlice {
     /// Line 0 of the first panel.
     first: *const [u8; 64],
     /// Lines from panel to panel.
@@ -247,7 +250,7 @@ struct Ahead {
     lines: usize,
 }
 
-impl Ahead {
+impl NextSlice {
     /// After a slice of `panels` panels from `panel` on, for rows up to `end`: the slice from `group` on, or that from group 0
     /// on of these panels and the next rows, or of the next panels.
     fn new(args: &Int8Args<'_>, panel: usize, panels: usize, group: usize, end: usize) -> Self {
@@ -258,7 +261,7 @@ impl Ahead {
             Some(Int4Panels { codes, .. }) => (codes.as_ptr().cast::<[u8; 64]>(), 2),
             None => (args.codes.as_ptr().cast(), 1),
         };
-        Ahead {
+        NextSlice {
             first: codes.wrapping_add((panel * args.k_blocks + slice.first_block) / blocks),
             panel_lines: args.k_blocks / blocks,
             lines: slice.blocks / blocks,
@@ -280,7 +283,7 @@ struct SliceWork<'a, const NP: usize> {
     args: &'a Int8Args<'a>,
     rows: Range<usize>,
     slice: Slice,
-    ahead: Ahead,
+    next: NextSlice,
     scales: &'a [[[f32; LANES]; NP]; SLICE_GROUPS],
 }
 
@@ -291,13 +294,13 @@ impl<const NP: usize> SliceWork<'_, NP> {
         self,
         s: S,
         weights: Codes,
-        sums: &mut [Sums<NP>; CHUNK_ROWS],
+        sums: &mut [Sums<NP>; INT8_CHUNK_ROWS],
     ) {
-        let SliceWork { args, rows, slice, ahead, scales: weight_scales } = self;
+        let SliceWork { args, rows, slice, next, scales: weight_scales } = self;
         let (Int8Rows { codes, stride, scales, starts }, groups) = (args.lhs, args.groups());
         let tiles = rows.len().div_ceil(MR);
         for (tile, sums) in sums.chunks_exact_mut(MR).take(tiles).enumerate() {
-            ahead.prefetch::<S, NP>(s, tile, tiles);
+            next.prefetch::<S, NP>(s, tile, tiles);
             let row = rows.start + tile * MR;
             let (from, group) = (row * stride + 4 * slice.first_block, row * groups + slice.first_group);
             let lhs = TileRows {

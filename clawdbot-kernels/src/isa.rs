@@ -86,6 +86,7 @@ pub(super) mod avx512_amx {
         name: "avx512-amx",
         int8_gemm_name: "x86_64-int8-avx512-amx-32x2x16",
         tile_panels: TilePanels { int8: PANELS, ..avx512_vnni::SET.tile_panels },
+        // Where tiles are refused, more rows go to the products of `avx512_vnni`, sooner than it would take them: slower.
         gemv_rows: GemvRows { int8: 16, int4: 12 },
         // SAFETY: `dispatch` hands out sets of this module only after `detected`, which asks for all features of
         // `avx512_vnni` and for the tiles; `KERNELS` and `difference` use them only after `permitted`.

@@ -4,7 +4,7 @@ use super::simd::LANES;
 use super::{Activation, Kernel, KernelSet, Simd};
 use crate::memory::SharedMut;
 
-/// Rows up to which the GEMV kernels are used, and rows of their largest tile where there are 32 registers.
+/// Rows of the largest GEMV tile, where there are 32 registers; rows up to which bf16 and f32 products take GEMV.
 pub(super) const GEMV_ROWS: usize = 8;
 /// Rows whose sums a GEMM kernel keeps at a time: 24 KiB for three panels.
 pub(super) const CHUNK_ROWS: usize = 128;

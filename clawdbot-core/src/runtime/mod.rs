@@ -52,7 +52,7 @@ pub struct LogRecord {
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes read from memory, in 10^9 per second, on average over a third of a second.
+    /// Bytes read from memory, in 10^9 per second, on average over 0.3 seconds.
     pub dram_gb_per_s: f64,
     /// int8 multiplications and additions, in 10^9 per second.
     pub int8_gop_per_s: f64,

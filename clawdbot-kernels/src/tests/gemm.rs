@@ -290,7 +290,7 @@ fn non_finite_activations_show_and_weights_are_refused() {
 #[test]
 fn gemm_of_nothing() {
     let bias = [1.5; 20];
-    for kernels in available() {
+    for kernels in &sets() {
         for format in
             [ComputeFormat::Int8 { group: 32, rotated: false }, ComputeFormat::Bf16, ComputeFormat::F32]
         {
