@@ -72,7 +72,7 @@ pub fn tokenizer(data: &[u8]) -> Result<()> {
 /// of the tokenizers crate is a finding, although it is caught.
 pub fn tokenizer_with(data: &[u8], texts: &[&str]) -> Result<()> {
     let tokenizer = Tokenizer::from_bytes(data).map_err(caught)?;
-    if let Some(tables) = Tokenizer::tables(data).map_err(|error| not_the_same(&error))? {
+    if let Ok(tables) = Tokenizer::tables(data).map_err(|error| not_the_same(&error))? {
         let tables =
             Tokenizer::from_tables(tables, data.len() as u64).map_err(|error| not_the_same(&error))?;
         for text in texts {
@@ -103,7 +103,7 @@ pub fn tables(data: &[u8]) -> Result<()> {
 
 /// The tables of the tokenizer in `json`, as seeds.
 pub fn tables_of(json: &[u8]) -> Option<Vec<u8>> {
-    Tokenizer::tables(json).ok().flatten()
+    Tokenizer::tables(json).ok()?.ok()
 }
 
 fn caught(error: Error) -> Error {

@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[cfg(target_os = "linux")]
 use child::{Limits, in_child};
-use clawdbot_core::{Error, ErrorKind, ModelOptions, Runtime, RuntimeOptions, Source, Tokenizer};
+use clawdbot_core::{
+    AddSpecialTokens, Error, ErrorKind, ModelOptions, PackOptions, Runtime, RuntimeOptions, Source, Tokenizer,
+};
 use serde_json::{Value, json};
 
 /// What is claimed.
@@ -440,4 +442,35 @@ fn json_of_millions_of_values_takes_little_memory() {
         folder.write("model.safetensors.index.json", format!("{{\"weight_map\":{list}}}").as_bytes());
         assert_eq!(kind("weight_map: expected at most"), ErrorKind::InvalidModel);
     });
+}
+
+/// The bound in docs/memory.md, for one long word that cannot be split, in maps and in tables.
+#[test]
+fn long_words_take_bounded_memory() {
+    let _one = ONE.lock().unwrap();
+    let folder = Folder::new("words");
+    let builtin = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/builtin");
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::copy(builtin.join(name), folder.0.join(name)).unwrap();
+    }
+    let runtime = Runtime::new(&RuntimeOptions::default().threads(1)).unwrap();
+    let text = "ab".repeat(1 << 19);
+    for (merges, tokens) in [(json!([]), text.len()), (json!(["b a"]), text.len() / 2 + 1)] {
+        let model = json!({"type": "BPE", "vocab": {"a": 0, "b": 1, "ab": 2, "ba": 3}, "merges": merges});
+        folder.write("tokenizer.json", json!({"version": "1.0", "model": model}).to_string().as_bytes());
+        let packed = folder.0.join("packed");
+        let options = PackOptions::default().overwrite(true);
+        runtime.pack(&Source::Path(folder.0.clone()), &packed, &options).unwrap();
+        for source in [folder.0.clone(), packed] {
+            let model = runtime.load(&Source::Path(source), &ModelOptions::default()).unwrap();
+            let tokenizer = model.tokenizer().unwrap();
+            let before = ALLOCATOR.live.load(Ordering::Relaxed);
+            ALLOCATOR.start();
+            let ids = tokenizer.encode(&text, AddSpecialTokens::No).unwrap();
+            let taken = ALLOCATOR.peak.load(Ordering::Relaxed) - before;
+            assert_eq!(ids.len(), tokens);
+            let each = taken / text.len();
+            assert!(each <= 160, "{each} bytes for each byte of the text");
+        }
+    }
 }

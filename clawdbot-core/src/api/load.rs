@@ -116,7 +116,7 @@ impl Runtime {
         let total = builder.total;
         drop(builder);
         if let Some(entry) = entry {
-            match entry.store(&opened, &decoder, weight_type, &mut || progress(total, total)) {
+            match entry.store(self, &opened, &decoder, weight_type, &mut || progress(total, total)) {
                 Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Cancelled => return Err(error),
                 Err(error) => CacheEntry::complain(self, &opened, &error),

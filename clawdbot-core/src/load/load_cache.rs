@@ -81,6 +81,7 @@ impl CacheEntry {
     /// `Io`; `Cancelled`.
     pub(crate) fn store(
         &self,
+        runtime: &Runtime,
         opened: &Opened,
         decoder: &Decoder,
         weights: WeightType,
@@ -90,7 +91,7 @@ impl CacheEntry {
             create_dir(dir)?;
         }
         let mut matrices = decoder.matrices();
-        write(opened, weights, &self.0, Overwrite::Replace, |writer, _| {
+        write(runtime, opened, weights, &self.0, Overwrite::Replace, |writer, _| {
             if !go_on() {
                 return Err(Error::new(ErrorKind::Cancelled, "loading was cancelled"));
             }

@@ -14,9 +14,9 @@ use super::weights::Weights;
 use crate::cancel::{Progress, reporting};
 use crate::error::{Error, Result};
 use crate::options::{PackOptions, WeightType};
-use crate::runtime::Runtime;
+use crate::runtime::{LogLevel, Runtime};
 use crate::spec::packing::Joined;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{NoTables, Tokenizer};
 use crate::weights::{DataFile, Overwrite, PackedFile, PackedInfo, PackedLayout, PackedWriter, hex};
 
 impl Runtime {
@@ -86,7 +86,7 @@ impl Runtime {
             done: 0,
             total: weights_in(&opened.spec),
         };
-        write(opened, weight_type, target, overwrite, |writer, parts| {
+        write(self, opened, weight_type, target, overwrite, |writer, parts| {
             write_matrix(writer, &builder.matrices(parts)?)
         })
     }
@@ -117,6 +117,7 @@ pub(crate) fn write_matrix(writer: &mut PackedWriter, matrix: &PackedMatrix) -> 
 
 /// Writes a packed file, whose matrices `matrix` is asked to write one after another. Returns its size.
 pub(crate) fn write(
+    runtime: &Runtime,
     opened: &Opened,
     weights: WeightType,
     target: &Path,
@@ -133,7 +134,13 @@ pub(crate) fn write(
         if let Some(bytes) = opened.files.get(name)? {
             layout.file(name, bytes.len())?;
             if name == "tokenizer.json" && opened.text.is_some() {
-                tables = Tokenizer::tables(&bytes)?;
+                tables = match Tokenizer::tables(&bytes)? {
+                    Ok(tables) => Some(tables),
+                    Err(NoTables(reason)) => {
+                        runtime.log(LogLevel::Warning, || no_tables(&opened.files.path(name), &reason));
+                        None
+                    }
+                };
             }
             files.push(bytes);
         }
@@ -180,6 +187,10 @@ pub(crate) fn write(
         writer.write_floats(&opened.weights.vector(vector)?)?;
     }
     writer.finish()
+}
+
+fn no_tables(file: &str, reason: &str) -> String {
+    format!("{file}: packed without tables of the tokenizer, so opening takes longer: {reason}")
 }
 
 /// What `PackedInfo` says about the source.

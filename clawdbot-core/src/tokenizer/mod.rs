@@ -42,10 +42,13 @@ pub use special::SpecialTokens;
 pub use stop::{StopMatcher, StopOutcome};
 pub use stream::StreamDecoder;
 pub use switches::{AddGenerationPrompt, AddSpecialTokens, SkipSpecialTokens};
+pub(crate) use tables::NoTables;
 
 /// Most bytes of a `tokenizer.json`.
 const MAX_FILE: u64 = 256 << 20;
-/// Most bytes of memory that tokenizing takes for each byte of text.
+/// Most bytes of memory that tokenizing takes for each byte of text. The most is for one long word of tokens of one byte:
+/// 32 for each part and up to 48 for its possible merges, or 48 for each token, next to 18 for the normalized text; then
+/// 64 for each token of the encoding next to 48. `tests/hostile.rs` measures it.
 const ENCODING_BYTES: u64 = 160;
 
 /// A tokenizer as described by a `tokenizer.json` file. Cheap to clone, `Send + Sync`.
@@ -106,15 +109,23 @@ impl Tokenizer {
     }
 
     /// The tables of the tokenizer in `json`, the contents of a `tokenizer.json` that was read already: for
-    /// [`from_tables`](Self::from_tables). `None` if it is too large for tables, or made so that they would be slow.
+    /// [`from_tables`](Self::from_tables); or why there are none: it is too large for them, or made so that they would be
+    /// slow. A tokenizer of them was opened to try.
     ///
     /// # Errors
     /// As [`from_bytes`](Self::from_bytes).
-    pub(crate) fn tables(json: &[u8]) -> Result<Option<Vec<u8>>> {
-        Self::read("tokenizer.json", || read::tables(json))
+    pub(crate) fn tables(json: &[u8]) -> Result<std::result::Result<Vec<u8>, NoTables>> {
+        Self::read("tokenizer.json", || {
+            let made = read::tables(json)?;
+            if let Ok(blob) = &made {
+                Self::of_tables(blob).map_err(|error| format!("tables: {error}"))?;
+            }
+            Ok(made.map(tables::Blob::into_bytes))
+        })
     }
 
-    /// The tokenizer whose tables are `bytes`. It does what that of the file of `json_bytes` does that they were made of.
+    /// The tokenizer whose tables are `bytes`. They were made of a `tokenizer.json` of `json_bytes` bytes, and give the
+    /// same tokens and texts.
     ///
     /// # Errors
     /// `InvalidTokenizer` if the tables are malformed, or made of a file of another length; as
@@ -128,10 +139,12 @@ impl Tokenizer {
                     "expected those of a tokenizer.json of {json_bytes} bytes, found {found}"
                 ));
             }
-            let rest = blob.rest();
-            let read = read::read(rest, Some(&blob)).map_err(|error| error.to_string())?;
-            Self::of(read)
+            Self::of_tables(&blob)
         })
+    }
+
+    fn of_tables(blob: &tables::Blob) -> std::result::Result<Self, String> {
+        Self::of(read::read(blob.rest(), Some(blob)).map_err(|error| error.to_string())?)
     }
 
     /// The version of the tables in `bytes`, if this build does not know it.

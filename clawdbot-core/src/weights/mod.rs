@@ -28,7 +28,7 @@ pub(crate) use gguf::{
 pub(crate) use index::parse_index;
 pub(crate) use matrix::{MatrixFormat, MatrixSize, MatrixView, TensorView};
 pub(crate) use names::{outside_text, stored_names, text_name};
-pub(crate) use packed::{ExpectedMatrix, ExpectedVector, PackedFile, hex};
+pub(crate) use packed::{ExpectedMatrix, ExpectedVector, MAX_TABLES, PackedFile, hex};
 pub(crate) use packed_info::{FORMAT_VERSION, PackedInfo};
 pub(crate) use packed_writer::{Overwrite, PackedLayout, PackedWriter};
 #[cfg(feature = "candle")]

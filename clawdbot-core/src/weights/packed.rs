@@ -37,7 +37,7 @@ pub(super) const PADDING_PREFIX: &str = "padding.";
 /// The tokenizer's tables: a copy of what `tokenizer.json` says, which a reader may skip.
 pub(super) const TABLES: &str = "padding.tables";
 /// Most bytes of them.
-const MAX_TABLES: u64 = 512 << 20;
+pub(crate) const MAX_TABLES: usize = 512 << 20;
 /// Bytes that are read at a time.
 const PIECE: usize = 4 << 20;
 
@@ -215,7 +215,7 @@ impl PackedFile {
     /// # Errors
     /// As [`model_file`](Self::model_file).
     pub(crate) fn tables(&self) -> Result<Option<Vec<u8>>> {
-        self.bytes(TABLES, MAX_TABLES)
+        self.bytes(TABLES, MAX_TABLES as u64)
     }
 
     fn bytes(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {

@@ -100,6 +100,8 @@ impl<'de> Deserialize<'de> for Fields {
 
 /// Most characters of a word in WordPiece, whose time is cubic in them. Published models have 100.
 const MAX_WORD: usize = 200;
+/// Key of what WordPiece puts before all parts of a word but the first.
+const PREFIX: &str = "continuing_subword_prefix";
 
 impl Fields {
     /// The model, with maps of the tokenizers crate.
@@ -137,10 +139,21 @@ impl Fields {
     pub(super) fn build_with(self, blob: &Blob) -> Result<ReadModel, String> {
         self.check_affixes()?;
         let kind = self.kind()?;
-        let longest_word = self.max_input_chars_per_word.unwrap_or(0);
-        if self.vocab.is_some() || self.merges.is_some() || longest_word > MAX_WORD {
-            return Err("model: expected settings only".to_owned());
+        for (key, found) in [("vocab", self.vocab.is_some()), ("merges", self.merges.is_some())] {
+            if found {
+                return Err(format!("model: expected settings only, as tables have the rest, found {key}"));
+            }
         }
+        if matches!(kind, Kind::WordPiece | Kind::WordLevel) {
+            required(self.unk_token.as_ref(), "unk_token")?;
+        }
+        let longest_word = match kind {
+            Kind::WordPiece => {
+                required(self.continuing_subword_prefix.as_ref(), PREFIX)?;
+                longest_word(self.max_input_chars_per_word)?
+            }
+            _ => 0,
+        };
         let settings = Settings {
             unk_token: self.unk_token,
             prefix: self.continuing_subword_prefix,
@@ -170,12 +183,15 @@ impl Fields {
     /// # Errors
     /// With what was expected and found.
     pub(super) fn split(self) -> Result<(Value, Parts), String> {
+        let kind = self.kind()?;
+        // Other kinds may have any number there.
+        let longest_word = self.max_input_chars_per_word.filter(|_| kind == Kind::WordPiece);
         let settings = json!({
-            "type": self.kind()?.name(), "unk_token": self.unk_token,
+            "type": kind.name(), "unk_token": self.unk_token,
             "continuing_subword_prefix": self.continuing_subword_prefix,
             "end_of_word_suffix": self.end_of_word_suffix, "fuse_unk": self.fuse_unk,
             "byte_fallback": self.byte_fallback, "ignore_merges": self.ignore_merges, "unk_id": self.unk_id,
-            "max_input_chars_per_word": self.max_input_chars_per_word,
+            "max_input_chars_per_word": longest_word,
         });
         let (tokens, scores) = match self.vocab.ok_or("expected vocab")? {
             Tokens::Ids(vocab) => (vocab.into_iter().collect(), None),
@@ -184,9 +200,13 @@ impl Fields {
                 (pieces.into_iter().zip(0..).collect(), Some(scores))
             }
         };
-        let prefix = self.continuing_subword_prefix.unwrap_or_default();
-        let merges = self.merges.map_or_else(Vec::new, |Merges(merges)| merges);
-        Ok((settings, Parts { tokens, scores, merges, prefix }))
+        // Models of other kinds have no merges, whatever the file says.
+        let (merges, prefix) = match kind {
+            Kind::Bpe => (self.merges, self.continuing_subword_prefix),
+            _ => (None, None),
+        };
+        let merges = merges.map_or_else(Vec::new, |Merges(merges)| merges);
+        Ok((settings, Parts { tokens, scores, merges, prefix: prefix.unwrap_or_default() }))
     }
 
     fn check_affixes(&self) -> Result<(), String> {
@@ -270,18 +290,11 @@ impl Fields {
 
     fn word_piece(self) -> Result<ReadModel, String> {
         let (vocab, largest_id) = Self::ids(self.vocab)?;
-        let missing = |key: &str| format!("missing field `{key}`");
-        let longest = self.max_input_chars_per_word.ok_or_else(|| missing("max_input_chars_per_word"))?;
-        if longest > MAX_WORD {
-            return Err(format!("max_input_chars_per_word: expected at most {MAX_WORD}, found {longest}"));
-        }
         let word_piece = WordPiece::builder()
             .vocab(vocab)
-            .unk_token(self.unk_token.ok_or_else(|| missing("unk_token"))?)
-            .continuing_subword_prefix(
-                self.continuing_subword_prefix.ok_or_else(|| missing("continuing_subword_prefix"))?,
-            )
-            .max_input_chars_per_word(longest)
+            .unk_token(required(self.unk_token, "unk_token")?)
+            .continuing_subword_prefix(required(self.continuing_subword_prefix, PREFIX)?)
+            .max_input_chars_per_word(longest_word(self.max_input_chars_per_word)?)
             .build()
             .map_err(|error| error.to_string())?;
         Ok(ReadModel::new(word_piece.into(), largest_id, Covers::Words))
@@ -289,11 +302,25 @@ impl Fields {
 
     fn word_level(self) -> Result<ReadModel, String> {
         let (vocab, largest_id) = Self::ids(self.vocab)?;
-        let unknown = self.unk_token.ok_or("missing field `unk_token`")?;
+        let unknown = required(self.unk_token, "unk_token")?;
         let word_level = WordLevel::builder().vocab(vocab).unk_token(unknown).build();
         let word_level = word_level.map_err(|error| error.to_string())?;
         Ok(ReadModel::new(word_level.into(), largest_id, Covers::Words))
     }
+}
+
+/// The setting called `key`, which a model cannot do without.
+fn required<T>(setting: Option<T>, key: &str) -> Result<T, String> {
+    setting.ok_or_else(|| format!("missing field `{key}`"))
+}
+
+/// Most characters of a word in WordPiece.
+fn longest_word(setting: Option<usize>) -> Result<usize, String> {
+    let longest = required(setting, "max_input_chars_per_word")?;
+    if longest > MAX_WORD {
+        return Err(format!("max_input_chars_per_word: expected at most {MAX_WORD}, found {longest}"));
+    }
+    Ok(longest)
 }
 
 /// What a BPE model covers, if `plain`: without marks where words begin and end. Its longest token has `longest` bytes.

@@ -34,6 +34,35 @@ fn values_of(key: &str, _: &[u8]) -> Option<usize> {
     }
 }
 
+/// The parts of a file that are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Version,
+    AddedTokens,
+    Normalizer,
+    PreTokenizer,
+    PostProcessor,
+    Decoder,
+    Model,
+}
+
+impl Part {
+    const ALL: [(Part, &str); 7] = [
+        (Part::Version, "version"),
+        (Part::AddedTokens, "added_tokens"),
+        (Part::Normalizer, "normalizer"),
+        (Part::PreTokenizer, "pre_tokenizer"),
+        (Part::PostProcessor, "post_processor"),
+        (Part::Decoder, "decoder"),
+        (Part::Model, "model"),
+    ];
+
+    /// The part with this key; `None` for what is not read.
+    fn named(key: &str) -> Option<Self> {
+        Part::ALL.iter().find(|(_, name)| *name == key).map(|(part, _)| *part)
+    }
+}
+
 /// A tokenizer as described by its file.
 pub(super) struct Read {
     pub(super) encoder: Encoder,
@@ -73,45 +102,44 @@ impl<'de> DeserializeSeed<'de> for Reader<'_> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Read, A::Error> {
                 let mut limits = Limits::default();
                 let (mut normalizer, mut pre_tokenizer, mut post_processor) = (None, None, None);
-                let (mut decoder, mut model, mut added) = (None, None, Vec::<Added>::new());
+                let (mut decoder, mut model, mut added) = (None, None::<Fields>, Vec::<Added>::new());
                 let part = A::Error::custom::<String>;
                 while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "version" => match map.next_value::<String>()?.as_str() {
+                    match Part::named(&key) {
+                        Some(Part::Version) => match map.next_value::<String>()?.as_str() {
                             "1.0" => {}
                             other => return Err(part(format!("expected version 1.0, found {other:.50?}"))),
                         },
-                        "added_tokens" => added = map.next_value()?,
-                        "normalizer" => {
+                        Some(Part::AddedTokens) => added = map.next_value()?,
+                        Some(Part::Normalizer) => {
                             let value = map.next_value()?;
                             normalizer = Normalizers::parse(value, &mut limits).map_err(part)?;
                         }
-                        "pre_tokenizer" => {
+                        Some(Part::PreTokenizer) => {
                             let value = map.next_value()?;
                             pre_tokenizer = PreTokenizers::parse(value, &mut limits).map_err(part)?;
                         }
-                        "post_processor" => {
+                        Some(Part::PostProcessor) => {
                             let value = map.next_value()?;
                             post_processor = pipeline::post_processor(value).map_err(part)?;
                         }
-                        "decoder" => {
+                        Some(Part::Decoder) => {
                             let value = map.next_value()?;
                             decoder = Decoder::parse(value, &mut limits).map_err(part)?;
                         }
-                        "model" => {
-                            let fields = map.next_value::<Fields>()?;
-                            let built = match self.0 {
-                                Some(tables) => fields.build_with(tables),
-                                None => fields.build(),
-                            };
-                            model = Some(built.map_err(part)?);
-                        }
-                        _ => {
+                        Some(Part::Model) => model = Some(map.next_value()?),
+                        None => {
                             map.next_value::<IgnoredAny>()?;
                         }
                     }
                 }
                 let model = model.ok_or_else(|| A::Error::missing_field("model"))?;
+                // Once, however often the key is there: building takes time for every token.
+                let model = match self.0 {
+                    Some(tables) => model.build_with(tables),
+                    None => model.build(),
+                };
+                let model = model.map_err(part)?;
                 let largest_id = model.largest_id;
                 let mut encoder = Encoder::new(model);
                 encoder.with_pre_tokenizer(pre_tokenizer).with_post_processor(post_processor);

@@ -100,6 +100,29 @@ fn panics_of_the_crate_are_errors() {
 }
 
 #[test]
+fn tables_have_all_that_is_read() {
+    let model = json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"});
+    let mut file = json!({"truncation": null, "model": model});
+    let mut keys: Vec<&str> = super::Part::ALL.iter().map(|(_, key)| *key).collect();
+    for key in &keys {
+        let json = json!({"model": model, *key: 7}).to_string();
+        assert!(super::read(json.as_bytes(), None).is_err(), "{key} is read");
+        file[*key] = match *key {
+            "version" => json!("1.0"),
+            "model" => model.clone(),
+            "added_tokens" => json!([]),
+            _ => json!(null),
+        };
+    }
+    let blob = super::tables(file.to_string().as_bytes()).unwrap().unwrap();
+    let rest: serde_json::Map<String, Value> = serde_json::from_slice(blob.rest()).unwrap();
+    keys.sort_unstable();
+    let mut found: Vec<&str> = rest.keys().map(String::as_str).collect();
+    found.sort_unstable();
+    assert_eq!(found, keys);
+}
+
+#[test]
 fn added_tokens_with_the_same_normal_form_are_refused() {
     let read = |normalized: bool, other: &str| {
         let token = |id: u32, content: &str| {

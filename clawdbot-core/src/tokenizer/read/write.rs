@@ -6,11 +6,11 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value, json};
 
-use super::LIMITS;
 use super::added::Added;
 use super::fields::Fields;
+use super::{LIMITS, Part};
 use crate::json;
-use crate::tokenizer::tables;
+use crate::tokenizer::tables::{self, Blob, NoTables};
 
 /// The parts of a file.
 #[derive(Default)]
@@ -20,12 +20,11 @@ struct File {
     model: Fields,
 }
 
-/// The tables of the tokenizer in `json`, which was read already. `None` if there are too many tokens, or texts that
-/// are made to have the same hash.
+/// The tables of the tokenizer in `json`, which was read already, or why it has none.
 ///
 /// # Errors
 /// With what was expected and found.
-pub(in crate::tokenizer) fn tables(json: &[u8]) -> Result<Option<Vec<u8>>, String> {
+pub(in crate::tokenizer) fn tables(json: &[u8]) -> Result<Result<Blob, NoTables>, String> {
     let checked = json::checked(json, &LIMITS)?;
     let file: File = serde_json::from_slice(&checked).map_err(|error| error.to_string())?;
     let (settings, parts) = file.model.split()?;
@@ -33,9 +32,13 @@ pub(in crate::tokenizer) fn tables(json: &[u8]) -> Result<Option<Vec<u8>>, Strin
     rest.insert("added_tokens".to_owned(), json!(file.added));
     rest.insert("model".to_owned(), settings);
     let rest = Value::Object(rest).to_string().into_bytes();
-    let Some(bytes) = tables::blob(&parts, rest, json.len() as u64)? else { return Ok(None) };
-    tables::check(bytes.clone(), &parts)?;
-    Ok(Some(bytes))
+    let bytes = match tables::bytes(&parts, rest, json.len() as u64)? {
+        Ok(bytes) => bytes,
+        Err(none) => return Ok(Err(none)),
+    };
+    let blob = Blob::open(bytes)?;
+    tables::check(&blob, &parts)?;
+    Ok(Ok(blob))
 }
 
 impl<'de> Deserialize<'de> for File {
@@ -51,14 +54,14 @@ impl<'de> Deserialize<'de> for File {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<File, A::Error> {
                 let mut file = File::default();
                 while let Some(key) = map.next_key::<String>()? {
-                    match key.as_str() {
-                        "added_tokens" => file.added = map.next_value()?,
-                        "model" => file.model = map.next_value()?,
-                        "version" | "normalizer" | "pre_tokenizer" | "post_processor" | "decoder" => {
+                    match Part::named(&key) {
+                        Some(Part::AddedTokens) => file.added = map.next_value()?,
+                        Some(Part::Model) => file.model = map.next_value()?,
+                        Some(_) => {
                             let value = map.next_value()?;
                             file.rest.insert(key, value);
                         }
-                        _ => {
+                        None => {
                             map.next_value::<IgnoredAny>()?;
                         }
                     }

@@ -54,6 +54,20 @@ pub(super) enum Section {
 
 impl Section {
     pub(super) const COUNT: usize = Section::Labels as usize + 1;
+    /// In the order in which they lie.
+    pub(super) const ALL: [Section; Section::COUNT] = [
+        Section::Rest,
+        Section::Texts,
+        Section::Ends,
+        Section::Ids,
+        Section::TokenSlots,
+        Section::Merges,
+        Section::MergeSlots,
+        Section::Scores,
+        Section::FirstChild,
+        Section::NodeTokens,
+        Section::Labels,
+    ];
 }
 
 /// The version of tables that begin with `bytes`; `None` if they are no tables.
@@ -75,32 +89,39 @@ impl Blob {
     /// # Errors
     /// With what was expected and found.
     pub(in crate::tokenizer) fn open(bytes: Vec<u8>) -> Result<Self, String> {
-        let number = |at: usize| {
-            let number = bytes.get(at..).and_then(<[u8]>::first_chunk::<8>);
-            number.map(|number| u64::from_le_bytes(*number)).ok_or("expected a whole header")
-        };
-        if version(&bytes) != Some(VERSION) {
-            return Err(format!("expected tables of version {VERSION}"));
+        match version(&bytes) {
+            Some(VERSION) => {}
+            Some(found) => return Err(format!("expected version {VERSION}, found version {found}")),
+            None => {
+                let found = bytes.get(..MAGIC.len()).unwrap_or(&bytes).escape_ascii();
+                return Err(format!("expected \"{}\" at the start, found \"{found}\"", MAGIC.escape_ascii()));
+            }
         }
+        let header = *bytes
+            .first_chunk::<HEADER>()
+            .ok_or_else(|| format!("expected a header of {HEADER} bytes, found {}", bytes.len()))?;
+        let number = |at: usize| u64::from_le_bytes(std::array::from_fn(|i| header[at + i]));
         let mut sections = [const { 0..0 }; Section::COUNT];
         let mut at = HEADER;
-        for (i, section) in sections.iter_mut().enumerate() {
-            let found = number(FIXED + 8 * i)?;
-            let len = usize::try_from(found).ok().filter(|&len| len <= bytes.len().saturating_sub(at));
-            let len = len.ok_or_else(|| {
-                format!(
-                    "section {i}: expected at most {} bytes, found {found}",
-                    bytes.len().saturating_sub(at)
-                )
-            })?;
-            *section = at..at + len;
+        for section in Section::ALL {
+            let found = number(FIXED + 8 * section as usize);
+            let most = bytes.len().saturating_sub(at);
+            let len = usize::try_from(found).ok().filter(|&len| len <= most);
+            let len =
+                len.ok_or_else(|| format!("{section:?}: expected at most {most} bytes, found {found}"))?;
+            sections[section as usize] = at..at + len;
             at = (at + len).next_multiple_of(ALIGNMENT);
         }
         if at != bytes.len() {
             return Err(format!("expected {at} bytes, found {}", bytes.len()));
         }
-        let (json_bytes, seed) = (number(24)?, number(32)?);
+        let (json_bytes, seed) = (number(24), number(32));
         Ok(Blob { bytes: Arc::new(bytes), sections, json_bytes, seed })
+    }
+
+    /// All bytes.
+    pub(in crate::tokenizer) fn into_bytes(self) -> Vec<u8> {
+        Arc::unwrap_or_clone(self.bytes)
     }
 
     /// `tokenizer.json` without vocabulary and merges.
@@ -154,6 +175,16 @@ impl Numbers {
     #[inline]
     pub(super) fn all(&self) -> &[[u8; 4]] {
         self.bytes.get(self.range.clone()).unwrap_or_default().as_chunks().0
+    }
+
+    /// The first two neighbours that are not `in_order`.
+    pub(super) fn unordered(&self, in_order: impl Fn(u32, u32) -> bool) -> Option<(u32, u32)> {
+        let mut pairs = self.all().windows(2).filter_map(|pair| pair.first_chunk::<2>());
+        let pair = pairs.find_map(|pair| {
+            let [a, b] = pair.map(u32::from_le_bytes);
+            (!in_order(a, b)).then_some((a, b))
+        });
+        pair
     }
 
     /// The first number that is not below `limit`.

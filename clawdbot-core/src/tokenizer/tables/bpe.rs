@@ -36,8 +36,10 @@ struct Part {
     token: u32,
     /// Bytes of the word; 0 once it is merged into the part before it.
     len: usize,
-    before: Option<usize>,
-    after: Option<usize>,
+    /// Where the part before it is. The first part of a word is always at 0, and nothing is before it.
+    before: usize,
+    /// Where the part after it is; the number of parts if there is none.
+    after: usize,
 }
 
 impl TableBpe {
@@ -81,12 +83,13 @@ impl TableBpe {
 
     /// The tokens of the characters of `word`.
     fn parts(&self, word: &str) -> tokenizers::Result<Vec<Part>> {
-        let mut parts = Vec::with_capacity(word.len());
+        let Settings { prefix, suffix, fuse_unk, byte_fallback, unk_token, .. } = &self.settings;
+        let most = if *byte_fallback { word.len() } else { word.chars().count() };
+        let mut parts = Vec::with_capacity(most);
         let mut add = |token: u32, len: usize| {
             let at = parts.len();
-            parts.push(Part { token, len, before: at.checked_sub(1), after: Some(at + 1) });
+            parts.push(Part { token, len, before: at.saturating_sub(1), after: at + 1 });
         };
-        let Settings { prefix, suffix, fuse_unk, byte_fallback, unk_token, .. } = &self.settings;
         // Unknown characters that are not added yet: token and bytes.
         let mut unknown: Option<(u32, usize)> = None;
         for (at, c) in word.char_indices() {
@@ -132,9 +135,6 @@ impl TableBpe {
         if let Some((token, len)) = unknown {
             add(token, len);
         }
-        if let Some(last) = parts.last_mut() {
-            last.after = None;
-        }
         Ok(parts)
     }
 
@@ -144,22 +144,22 @@ impl TableBpe {
             let merge = self.merge(parts[at].token, parts[after].token)?;
             Some(Reverse((merge.rank, at, merge.token)))
         };
-        let mut queue: BinaryHeap<_> =
-            (1..parts.len()).filter_map(|after| possible(parts, after - 1, after)).collect();
+        let mut queue = BinaryHeap::with_capacity(parts.len());
+        queue.extend((1..parts.len()).filter_map(|after| possible(parts, after - 1, after)));
         while let Some(Reverse((_, at, token))) = queue.pop() {
-            let Part { len, after: Some(after), before, .. } = parts[at] else { continue };
+            let Part { len, after, before, .. } = parts[at];
+            let Some(&right) = parts.get(after) else { continue };
             // Outdated entries.
-            let right = parts[after];
             if len == 0 || self.merge(parts[at].token, right.token).is_none_or(|merge| merge.token != token) {
                 continue;
             }
             parts[at] = Part { token, len: len + right.len, before, after: right.after };
             parts[after].len = 0;
-            if let Some(after) = right.after {
-                parts[after].before = Some(at);
-                queue.extend(possible(parts, at, after));
+            if let Some(next) = parts.get_mut(right.after) {
+                next.before = at;
+                queue.extend(possible(parts, at, right.after));
             }
-            if let Some(before) = before {
+            if at > 0 {
                 queue.extend(possible(parts, before, at));
             }
         }
@@ -185,7 +185,11 @@ impl Splittable for TableBpe {
             // Nobody reads the text of a token here.
             Some(Token::new(self.vocab.id(part.token as usize)?, String::new(), offsets))
         };
-        Ok(parts.iter().filter(|part| part.len > 0).filter_map(token).collect())
+        // Growing by doubling would take more memory than the parts.
+        let parts = || parts.iter().filter(|part| part.len > 0);
+        let mut tokens = Vec::with_capacity(parts().count());
+        tokens.extend(parts().filter_map(token));
+        Ok(tokens)
     }
 
     fn has(&self, token: &str) -> bool {

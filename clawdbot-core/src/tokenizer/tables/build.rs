@@ -7,12 +7,14 @@ use super::bpe::TableBpe;
 use super::hash;
 use super::settings::Settings;
 use super::trie;
+use super::unigram::TableUnigram;
 use super::vocab::TableVocab;
+use crate::weights::MAX_TABLES;
 
 /// How many seeds are tried.
 const SEEDS: u64 = 8;
-/// Most bytes of tables.
-const MAX_BYTES: usize = 512 << 20;
+/// Most bytes of the texts of all tokens.
+const MAX_TEXTS: usize = MAX_TABLES / 4;
 
 /// What tables are made of.
 pub(in crate::tokenizer) struct Parts {
@@ -53,21 +55,30 @@ impl Parts {
     }
 }
 
-/// The bytes of the tables of `parts`, made of a file of `json_bytes`, of which `rest` is left. `None` if they would be
-/// too large, or no seed spreads the hashes.
+/// Why a tokenizer has no tables.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NoTables(pub(crate) String);
+
+/// The bytes of the tables of `parts`, or why there are none. `rest` is what else their file of `json_bytes` has.
 ///
 /// # Errors
 /// With what was expected and found.
-pub(in crate::tokenizer) fn blob(
+pub(in crate::tokenizer) fn bytes(
     parts: &Parts,
     rest: Vec<u8>,
     json_bytes: u64,
-) -> Result<Option<Vec<u8>>, String> {
+) -> Result<Result<Vec<u8>, NoTables>, String> {
     let (tokens, indices) = parts.indices();
     let merges = parts.merges(&indices)?;
     let text_bytes: usize = tokens.iter().map(|(text, _)| text.len()).sum();
-    if tokens.len().max(merges.len()) > hash::MAX_KEYS || text_bytes > MAX_BYTES / 4 {
-        return Ok(None);
+    for (what, most, found) in [
+        ("tokens", hash::MAX_KEYS, tokens.len()),
+        ("merges", hash::MAX_KEYS, merges.len()),
+        ("bytes of tokens", MAX_TEXTS, text_bytes),
+    ] {
+        if found > most {
+            return Ok(Err(too_many(what, most, found)));
+        }
     }
     let slots = (0..SEEDS).find_map(|seed| {
         // In the same order each time.
@@ -81,7 +92,9 @@ pub(in crate::tokenizer) fn blob(
             .collect();
         Some((seed, hash::build(texts)?, hash::build(pairs)?))
     });
-    let Some((seed, token_slots, merge_slots)) = slots else { return Ok(None) };
+    let Some((seed, token_slots, merge_slots)) = slots else {
+        return Ok(Err(NoTables("too many tokens or merges have the same hash".to_owned())));
+    };
     let mut out = BlobWriter::new();
     out.set(Section::Rest, rest);
     out.set(Section::Texts, tokens.iter().flat_map(|(text, _)| text.bytes()).collect());
@@ -103,16 +116,22 @@ pub(in crate::tokenizer) fn blob(
         trie::write(&pieces, &mut out);
     }
     let bytes = out.finish(json_bytes, seed);
-    Ok((bytes.len() <= MAX_BYTES).then_some(bytes))
+    Ok(match bytes.len() <= MAX_TABLES {
+        true => Ok(bytes),
+        false => Err(too_many("bytes of tables", MAX_TABLES, bytes.len())),
+    })
 }
 
-/// Checks that the tables in `bytes` hold exactly what they were made of.
+fn too_many(what: &str, most: usize, found: usize) -> NoTables {
+    NoTables(format!("expected at most {most} {what}, found {found}"))
+}
+
+/// Checks that tokens, merges, scores and pieces are found in the tables as they are in `parts`.
 ///
 /// # Errors
 /// With the first difference.
-pub(in crate::tokenizer) fn check(bytes: Vec<u8>, parts: &Parts) -> Result<(), String> {
-    let blob = Blob::open(bytes)?;
-    let vocab = TableVocab::open(&blob)?;
+pub(in crate::tokenizer) fn check(blob: &Blob, parts: &Parts) -> Result<(), String> {
+    let vocab = TableVocab::open(blob)?;
     let (tokens, indices) = parts.indices();
     let merges = parts.merges(&indices)?;
     for (index, &(text, id)) in tokens.iter().enumerate() {
@@ -125,6 +144,16 @@ pub(in crate::tokenizer) fn check(bytes: Vec<u8>, parts: &Parts) -> Result<(), S
     for (rank, &[left, right, merged]) in (0..).zip(&merges) {
         if bpe.rank(left, right) != Some((rank, merged)) {
             return Err(format!("merge {rank} is not in its place"));
+        }
+    }
+    let Some(scores) = &parts.scores else { return Ok(()) };
+    let unigram = TableUnigram::open(bpe.vocab, &Settings::default())?;
+    for (index, &(text, id)) in tokens.iter().enumerate() {
+        let score = scores.get(id as usize).map(|score| score.to_bits());
+        // A piece without text is never looked for.
+        let piece = indices.get(text).copied().filter(|_| !text.is_empty());
+        if score != Some(unigram.score(index).to_bits()) || unigram.piece(text) != piece {
+            return Err(format!("piece {id}, {text:.50?}, is not in its place"));
         }
     }
     Ok(())

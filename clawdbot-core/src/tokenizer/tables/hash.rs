@@ -81,8 +81,8 @@ pub(super) fn build(keys: Vec<(u64, usize)>) -> Option<Vec<u32>> {
     Some(slots)
 }
 
-/// Checks that the number of slots is what searches expect. Indices in them are not looked at: who is asked whether one
-/// is the right one says no if there is no such index.
+/// Checks that the number of slots is what searches expect. The indices in them are not checked: a search asks of each
+/// index whether it is the right one, and one that is too large is not.
 ///
 /// # Errors
 /// With what was expected and found.

@@ -17,7 +17,8 @@ mod unigram;
 mod vocab;
 
 pub(super) use blob::{Blob, VERSION, version};
-pub(super) use build::{Parts, blob, check};
+pub(crate) use build::NoTables;
+pub(super) use build::{Parts, bytes, check};
 pub(super) use model::TableModel;
 pub(super) use settings::Settings;
 

@@ -5,6 +5,9 @@ use std::path::Path;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
+use super::blob::{Blob, BlobWriter, Section};
+use super::vocab::TableVocab;
+use super::{NoTables, Parts, bytes, check, hash};
 use crate::tokenizer::{AddSpecialTokens, SkipSpecialTokens, StreamDecoder, Tokenizer};
 use crate::{ErrorKind, Result};
 
@@ -14,7 +17,7 @@ mod large_tokenizer;
 /// The tokenizer in `json`, with maps and with tables.
 fn both(json: &[u8]) -> (Tokenizer, Tokenizer) {
     let tables = Tokenizer::tables(json).unwrap().expect("tables");
-    assert_eq!(Some(&tables), Tokenizer::tables(json).unwrap().as_ref(), "the same bytes each time");
+    assert_eq!(Ok(&tables), Tokenizer::tables(json).unwrap().as_ref(), "the same bytes each time");
     (Tokenizer::from_bytes(json).unwrap(), Tokenizer::from_tables(tables, json.len() as u64).unwrap())
 }
 
@@ -145,6 +148,31 @@ fn models_of_all_kinds_do_the_same() {
         }
         same(&file(&tokens, json!({"type": "WordLevel", "unk_token": unk})));
     }
+    // Fields of other kinds have no effect.
+    let others = json!({"merges": ["no such"], "continuing_subword_prefix": "##", "end_of_word_suffix": "</w>",
+        "max_input_chars_per_word": 1000, "unk_id": 1000});
+    for (own, foreign) in [
+        (json!({"type": "BPE", "merges": ["a b"]}), &["max_input_chars_per_word", "unk_id"][..]),
+        (
+            json!({"type": "Unigram", "vocab": [["a", -1.0], ["b", -2.0]], "unk_id": 0}),
+            &["merges", "continuing_subword_prefix", "end_of_word_suffix", "max_input_chars_per_word"],
+        ),
+        (
+            json!({"type": "WordPiece", "unk_token": "<unk>", "continuing_subword_prefix": "##",
+                "max_input_chars_per_word": 100}),
+            &["merges", "end_of_word_suffix", "unk_id"],
+        ),
+        (
+            json!({"type": "WordLevel", "unk_token": "<unk>"}),
+            &["merges", "continuing_subword_prefix", "max_input_chars_per_word", "unk_id"],
+        ),
+    ] {
+        let mut model = own;
+        for key in foreign {
+            model[*key] = others[*key].clone();
+        }
+        same(&file(&tokens, model));
+    }
     // Ids with gaps, in any order.
     let vocab = json!({"b": 70, "a": 4, "ab": 4_294_967_000_u32, "c": 5});
     same(&file(&[], json!({"type": "BPE", "vocab": vocab, "merges": ["a b"]})));
@@ -173,7 +201,7 @@ fn a_large_tokenizer_does_the_same() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Any text, in letters of which many are merged.
+    /// Any text of letters that are often merged.
     #[test]
     fn any_text_does_the_same(text in "[abx\u{e9}\u{65e5}~ ]{0,60}", fuse: bool, skip: bool) {
         let tokens = ["<unk>", "a", "b", "\u{e9}", "ab", "aba", "x", "xx", "bb", "abab", "abx", "xa", "bx"];
@@ -221,6 +249,101 @@ proptest! {
             }
             Err(error) => prop_assert_eq!(error.kind(), ErrorKind::InvalidTokenizer),
         }
+    }
+}
+
+/// Tables of the tokens `<unk>` and `a` with scores, and what is left of the file.
+fn made_of(rest: &str) -> (Vec<u8>, Parts) {
+    let tokens = [("<unk>", 0), ("a", 1)].map(|(text, id)| (text.to_owned(), id)).to_vec();
+    let parts = Parts { tokens, scores: Some(vec![-1.0, -2.0]), merges: Vec::new(), prefix: String::new() };
+    (bytes(&parts, rest.as_bytes().to_vec(), 1).unwrap().unwrap(), parts)
+}
+
+#[test]
+fn settings_without_use_are_refused() {
+    let word_piece = json!({"type": "WordPiece", "unk_token": "<unk>", "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 200});
+    let with = |key: &str, value: Value| {
+        let mut model = word_piece.clone();
+        model[key] = value;
+        let (tables, _) = made_of(&json!({"model": model}).to_string());
+        Tokenizer::from_tables(tables, 1).map(|_| ()).map_err(|error| error.message().to_owned())
+    };
+    assert_eq!(with("type", json!("WordPiece")), Ok(()));
+    for (key, value, words) in [
+        ("max_input_chars_per_word", json!(201), "max_input_chars_per_word: expected at most 200, found 201"),
+        ("max_input_chars_per_word", json!(null), "missing field `max_input_chars_per_word`"),
+        ("unk_token", json!(null), "missing field `unk_token`"),
+        ("continuing_subword_prefix", json!(null), "missing field `continuing_subword_prefix`"),
+        ("vocab", json!({}), "found vocab"),
+        ("merges", json!([]), "found merges"),
+    ] {
+        let error = with(key, value).unwrap_err();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+/// Building takes time for every token, and the key may be there any number of times.
+#[test]
+fn a_repeated_model_is_built_once() {
+    let wrong = r#""model": {"type": "none"}, "#.repeat(1000);
+    let rest = format!(r#"{{{wrong} "model": {{"type": "WordLevel", "unk_token": "<unk>"}}}}"#);
+    let tokenizer = Tokenizer::from_tables(made_of(&rest).0, 1).unwrap();
+    assert_eq!(tokenizer.encode("a", AddSpecialTokens::No).unwrap(), [1]);
+}
+
+#[test]
+fn what_is_packed_is_compared() {
+    let (tables, mut parts) = made_of("{}");
+    let blob = Blob::open(tables).unwrap();
+    check(&blob, &parts).unwrap();
+    parts.scores = Some(vec![-1.0, -3.0]);
+    assert!(check(&blob, &parts).unwrap_err().contains("piece 1"));
+    parts.tokens[1].0 = "b".to_owned();
+    assert!(check(&blob, &parts).unwrap_err().contains("token 1"));
+}
+
+#[test]
+fn what_is_too_large_has_no_tables() {
+    let tokens = vec![("a".repeat((128 << 20) + 1), 0)];
+    let parts = Parts { tokens, scores: None, merges: Vec::new(), prefix: String::new() };
+    let Err(NoTables(reason)) = bytes(&parts, Vec::new(), 1).unwrap() else { panic!("tables") };
+    assert_eq!(reason, "expected at most 134217728 bytes of tokens, found 134217729");
+    let mut out = BlobWriter::new();
+    out.set(Section::Ends, vec![0; 4 * (hash::MAX_KEYS + 1)]);
+    let error = TableVocab::open(&Blob::open(out.finish(1, 0)).unwrap()).unwrap_err();
+    assert!(error.contains("expected at most 8388606 tokens, found 8388607"), "{error}");
+}
+
+#[test]
+fn errors_say_what_was_found() {
+    let unigram = r#"{"model": {"type": "Unigram", "unk_id": 2}}"#;
+    let good = made_of(unigram).0;
+    let error = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut tables = good.clone();
+        change(&mut tables);
+        Tokenizer::from_tables(tables, 1).unwrap_err().message().to_owned()
+    };
+    let length = |section: Section| 40 + 8 * section as usize;
+    let begin = |section: Section| {
+        let before = &Section::ALL[..section as usize];
+        before.iter().fold(40 + 8 * Section::COUNT, |at, &section| {
+            at + usize::from(good[length(section)]).next_multiple_of(8)
+        })
+    };
+    let set = |at: usize, value: u8| error(&move |tables| tables[at] = value);
+    assert!(Section::ALL.iter().enumerate().all(|(i, &section)| section as usize == i));
+    for (found, words) in [
+        (set(0, b'x'), r#"expected "clawdbot-tables\x00" at the start, found "xlawdbot"#),
+        (set(16, 9), "expected version 1, found version 9"),
+        (error(&|tables| tables.truncate(50)), "expected a header of 128 bytes, found 50"),
+        (set(length(Section::Texts) + 3, 9), "Texts: expected at most"),
+        (set(length(Section::Scores), 15), "Scores: expected 16 bytes for 2 pieces, found 15"),
+        (set(begin(Section::FirstChild), 9), "children in ascending order, found 9 before"),
+        (set(begin(Section::FirstChild) + 4 * 7, 99), "children of at most 7, found 99"),
+        (error(&|_| {}), "unk_id: expected an id below 2, found 2"),
+    ] {
+        assert!(found.contains(words), "{found}");
     }
 }
 

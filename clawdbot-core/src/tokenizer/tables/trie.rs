@@ -22,8 +22,11 @@ impl Trie {
             let found = (first_child.len(), tokens.len());
             return Err(format!("trie: expected {} and {nodes} numbers, found {found:?}", nodes + 1));
         }
-        if !first_child.iter().is_sorted() || first_child.not_below(nodes + 1).is_some() {
-            return Err(format!("trie: expected children in ascending order, at most {nodes}"));
+        if let Some((a, b)) = first_child.unordered(|a, b| a <= b) {
+            return Err(format!("trie: expected children in ascending order, found {a} before {b}"));
+        }
+        if let Some(found) = first_child.not_below(nodes + 1) {
+            return Err(format!("trie: expected children of at most {nodes}, found {found}"));
         }
         if let Some(found) = tokens.not_below(vocab.len() + 1) {
             return Err(format!("trie: expected tokens below {}, found {}", vocab.len(), found - 1));

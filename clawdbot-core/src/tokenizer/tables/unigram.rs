@@ -35,15 +35,25 @@ impl TableUnigram {
     /// With what was expected and found.
     pub(super) fn open(vocab: TableVocab, settings: &Settings) -> Result<Self, String> {
         let blob = vocab.blob();
-        if blob.bytes(Section::Scores).len() != 8 * vocab.len() || !blob.bytes(Section::Ids).is_empty() {
-            return Err(format!("expected {} scores, and no ids", vocab.len()));
+        let (scores, ids) = (blob.bytes(Section::Scores).len(), blob.bytes(Section::Ids).len());
+        if scores != 8 * vocab.len() {
+            let expected = 8 * vocab.len();
+            return Err(format!(
+                "Scores: expected {expected} bytes for {} pieces, found {scores}",
+                vocab.len()
+            ));
+        }
+        if ids != 0 {
+            return Err(format!(
+                "Ids: expected none, as pieces have the ids 0, 1, 2, ..., found {ids} bytes"
+            ));
         }
         if vocab.longest > MAX_PIECE {
             return Err(format!("expected pieces of at most {MAX_PIECE} bytes, found {}", vocab.longest));
         }
         let unk_id = settings.unk_id;
-        if unk_id.is_some_and(|id| id >= vocab.len()) {
-            return Err("The `unk_id` is larger than vocabulary size".to_owned());
+        if let Some(found) = unk_id.filter(|&id| id >= vocab.len()) {
+            return Err(format!("unk_id: expected an id below {}, found {found}", vocab.len()));
         }
         let trie = Trie::open(&vocab)?;
         let scores = blob.bytes(Section::Scores).as_chunks().0.iter().map(|&bytes| f64::from_le_bytes(bytes));
@@ -51,9 +61,19 @@ impl TableUnigram {
         Ok(TableUnigram { vocab, trie, least, unk_id, byte_fallback: settings.byte_fallback })
     }
 
-    fn score(&self, index: usize) -> f64 {
+    /// The score of the piece at `index`.
+    pub(super) fn score(&self, index: usize) -> f64 {
         let scores = self.vocab.blob().bytes(Section::Scores).as_chunks().0;
         scores.get(index).map_or(self.least, |&bytes| f64::from_le_bytes(bytes))
+    }
+
+    /// The index of the piece `text` in the trie.
+    pub(super) fn piece(&self, text: &str) -> Option<usize> {
+        let mut piece = None;
+        self.trie.prefixes(text.as_bytes(), text.len(), |len, index| {
+            piece = (len == text.len()).then_some(index);
+        });
+        piece
     }
 
     fn unknown(&self) -> tokenizers::Result<usize> {
@@ -91,7 +111,9 @@ impl TableUnigram {
                 ends.push(end);
             }
             was_unknown = unknown;
-            end = start.filter(|&start| start < end).ok_or("the tables of the tokenizer are inconsistent")?;
+            end = start.filter(|&start| start < end).ok_or_else(|| {
+                format!("tables: expected a piece of the text that ends at byte {end}, found none")
+            })?;
         }
         ends.reverse();
         Ok(ends)

@@ -22,6 +22,9 @@ impl TableVocab {
     /// With what was expected and found.
     pub(super) fn open(blob: &Blob) -> Result<Self, String> {
         let ends = blob.numbers(Section::Ends)?;
+        if ends.len() > hash::MAX_KEYS {
+            return Err(format!("expected at most {} tokens, found {}", hash::MAX_KEYS, ends.len()));
+        }
         let ids = blob.numbers(Section::Ids)?;
         let slots = blob.numbers(Section::TokenSlots)?;
         let texts = std::str::from_utf8(blob.bytes(Section::Texts))
@@ -47,8 +50,8 @@ impl TableVocab {
         if ids.len() != 0 && ids.len() != ends.len() {
             return Err(format!("expected {} ids, found {}", ends.len(), ids.len()));
         }
-        if !ids.iter().is_sorted_by(|a, b| a < b) {
-            return Err("expected ascending ids".to_owned());
+        if let Some((a, b)) = ids.unordered(|a, b| a < b) {
+            return Err(format!("Ids: expected ascending ones, found {a} before {b}"));
         }
         hash::check(&slots).map_err(|error| format!("tokens: {error}"))?;
         Ok(TableVocab { blob: blob.clone(), ends, ids, slots, longest, most_chars })
