@@ -156,7 +156,7 @@ fn tokenizer_json(model: Value, pre: Value, decoder: Value) -> Vec<u8> {
     .into_bytes()
 }
 
-/// One of each kind of model.
+/// One of each kind of model, and some with fields of other kinds, which have no effect.
 pub fn tokenizer() -> Vec<Vec<u8>> {
     let vocab: Value = tokens().into_iter().enumerate().map(|(id, token)| (token, json!(id))).collect();
     let bpe = json!({"type": "BPE", "dropout": null, "unk_token": "<unk>", "fuse_unk": true, "byte_fallback": false,
@@ -172,19 +172,32 @@ pub fn tokenizer() -> Vec<Vec<u8>> {
     let bert = json!({"type": "BertPreTokenizer"});
     let word_piece = json!({"type": "WordPiece", "unk_token": "<unk>", "continuing_subword_prefix": "##",
         "max_input_chars_per_word": 100, "vocab": vocab});
+    let unigram = json!({"type": "Unigram", "unk_id": 0, "vocab": scored, "byte_fallback": false});
+    let plain = |model: &Value, changes: Value| {
+        let mut model = model.clone();
+        if let (Value::Object(model), Value::Object(changes)) = (&mut model, changes) {
+            model.extend(changes);
+        }
+        tokenizer_json(model, json!({"type": "WhitespaceSplit"}), json!({"type": "Fuse"}))
+    };
+    let merges = json!({"merges": ["no such"], "continuing_subword_prefix": "##"});
     vec![
         tokenizer_json(
-            bpe,
+            bpe.clone(),
             split,
             json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false,
             "use_regex": false}),
         ),
+        tokenizer_json(unigram.clone(), meta.clone(), meta),
         tokenizer_json(
-            json!({"type": "Unigram", "unk_id": 0, "vocab": scored, "byte_fallback": false}),
-            meta.clone(),
-            meta,
+            word_piece.clone(),
+            bert,
+            json!({"type": "WordPiece", "prefix": "##", "cleanup": true}),
         ),
-        tokenizer_json(word_piece, bert, json!({"type": "WordPiece", "prefix": "##", "cleanup": true})),
+        plain(&bpe, json!({"max_input_chars_per_word": 1000, "unk_id": 1000})),
+        plain(&unigram, merges.clone()),
+        plain(&word_piece, merges.clone()),
+        plain(&json!({"type": "WordLevel", "unk_token": "<unk>", "vocab": vocab}), merges),
     ]
 }
 
