@@ -59,7 +59,7 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let number = |at: usize, default: usize| args.get(at).and_then(|arg| arg.parse().ok()).unwrap_or(default);
     let (tokens, repeats) = (number(0, 128_000), number(1, 21));
-    let dir = std::env::temp_dir().join(format!("clawdbot-open-{tokens}"));
+    let dir = std::env::temp_dir().join(format!("clawdbot-open-{}-{tokens}", std::process::id()));
     let packed = dir.join("model.clawdbot");
     write_model(&dir, tokens);
     let runtime = Runtime::new(&RuntimeOptions::default()).unwrap();
@@ -85,6 +85,7 @@ fn main() {
         let model = runtime.load(&Source::Path(source.clone()), &ModelOptions::default()).unwrap();
         encode(name, &model.tokenizer().unwrap(), repeats);
     }
+    std::fs::remove_dir_all(dir).unwrap();
 }
 
 /// How fast texts become tokens.
