@@ -22,6 +22,7 @@ mod bf16_dot;
 mod codes;
 mod dispatch;
 mod error;
+mod feedback;
 mod few_rows;
 mod format;
 mod gemm;
@@ -77,6 +78,7 @@ pub use activation::Activation;
 pub use bf16_dot::RoundedRows;
 pub use dispatch::{RefusedSet, available, named, refused, select};
 pub use error::{Error, Result};
+pub use feedback::{CodedRows, Factors, Gram, MeanSquares};
 pub use format::ComputeFormat;
 pub use gemm::{Lhs, OutColumns, gemm, gemm_columns};
 pub use gemm_gated::{GatedProduct, gemm_gated, takes_gated};
@@ -170,6 +172,7 @@ pub struct KernelSet {
     quantize_weights: Slot<quantize::QuantizeWeights>,
     hadamard: Slot<hadamard::Hadamard>,
     quantize_int4: Slot<int4::QuantizeInt4>,
+    round_block: Slot<feedback::RoundBlock>,
     rms_norm: Slot<vector::RmsNorm>,
     #[cfg(any(test, feature = "bench-support"))]
     silu_mul: Slot<vector::SiluMul>,
@@ -242,6 +245,7 @@ macro_rules! kernel_set {
             quantize_weights: slot!($entry, quantize::QuantizeWeights),
             hadamard: slot!($entry, hadamard::Hadamard),
             quantize_int4: slot!($entry, int4::QuantizeInt4),
+            round_block: slot!($entry, feedback::RoundBlock),
             rms_norm: slot!($entry, vector::RmsNorm),
             #[cfg(any(test, feature = "bench-support"))]
             silu_mul: slot!($entry, vector::SiluMul),

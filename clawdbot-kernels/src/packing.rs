@@ -214,7 +214,7 @@ fn check_quantizable(kind: GroupScales, row: usize) -> Result<()> {
 }
 
 /// Calls `f(index, part)` for each part in parallel; the first error, if any.
-fn for_each_part<P: Send>(
+pub(super) fn for_each_part<P: Send>(
     region: &Region<'_>,
     parts: impl Iterator<Item = P>,
     f: impl Fn(usize, P) -> Result<()> + Sync,

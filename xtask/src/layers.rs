@@ -45,7 +45,7 @@ const CRATES: &[Crate] = &[
                 "scale_lines",
                 "target",
             ],
-            &["attention"],
+            &["attention", "feedback"],
             &["isa", "self_test"],
             &["dispatch"],
         ],
