@@ -75,6 +75,16 @@ fn embedding(plan: &Plan) -> Option<String> {
     Some(format!("{vectors}texts of at most {}{prompts}", counted(info.max_tokens, "token")))
 }
 
+/// What their type does not say of the weights.
+fn about_weights(plan: &Plan) -> String {
+    let mixed = match plan.weights {
+        "int4-mixed" => " (int8: embedding, output layer, first and last down projection)",
+        _ => "",
+    };
+    let calibrated = plan.calibrated_tokens.map(|tokens| format!(", calibrated on {tokens} tokens"));
+    format!("{mixed}{}", calibrated.unwrap_or_default())
+}
+
 fn table(plan: &Plan, cpus: Cpus) -> String {
     let physical = cpus.physical.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
     let fits = if plan.fits { "fits into" } else { "does not fit into" };
@@ -104,7 +114,7 @@ fn table(plan: &Plan, cpus: Cpus) -> String {
             format!("{} ({} in the layers)", count(plan.parameters), count(plan.block_parameters)),
         ),
         ("stored", stored),
-        ("weights", format!("{} as {}", bytes(plan.weights_bytes), plan.weights)),
+        ("weights", format!("{} as {}{}", bytes(plan.weights_bytes), plan.weights, about_weights(plan))),
         ("KV cache", format!("{} per token as {}", bytes(plan.kv_bytes_per_token), plan.kv)),
         ("context", format!("{} tokens, {} when full", plan.max_context, bytes(plan.kv_bytes_full_context))),
         ("scratch", bytes(plan.scratch_bytes)),

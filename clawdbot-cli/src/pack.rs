@@ -17,7 +17,8 @@ pub(crate) fn run(args: &PackArgs) -> Result<Outcome, Failure> {
     let options = args.options.options()?;
     let source = source(&runtime, model, shape, &args.hub, &args.output)?;
     let start = Instant::now();
-    let size = watch("packing", &args.output, |progress| {
+    let doing = if options.calibrate.is_some() { "calibrating and packing" } else { "packing" };
+    let size = watch(doing, &args.output, |progress| {
         runtime.pack_with_progress(&source, target, &options, progress)
     })?;
     let seconds = start.elapsed().as_secs_f64();

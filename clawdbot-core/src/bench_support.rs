@@ -289,7 +289,7 @@ impl AttentionBench<'_> {
         batch.push(&vec![0; rows], start, 0, &self.tables);
         let plan = WritePlan::new(&self.cache, &batch)?;
         machine.pool.region(|region| {
-            let cpu = Cpu { kernels: machine.kernels, region, adapters: None };
+            let cpu = Cpu { kernels: machine.kernels, region, adapters: None, watcher: None };
             time(iterations, || {
                 let buffers = AttendBuffers { qkv: &qkv, out: &mut out, workspaces: &mut self.workspaces };
                 let layer = LayerRef { spec, layer: 0 };

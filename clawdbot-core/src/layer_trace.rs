@@ -36,6 +36,7 @@ pub fn trace(source: &Source, tokens: &[u32], mut each: impl FnMut(usize, &[f32]
         progress: &mut |_, _| true,
         done: 0,
         total: 0,
+        ready: Default::default(),
     };
     let mut decoder = { builder }.build(spec)?;
     loop {
@@ -47,7 +48,7 @@ pub fn trace(source: &Source, tokens: &[u32], mut each: impl FnMut(usize, &[f32]
         batch.state_rows.extend(0..tokens.len());
         let mut scratch = Scratch::default();
         runtime.pool().region(|region| {
-            let ops = &Cpu { kernels: runtime.kernel_set(), region, adapters: None };
+            let ops = &Cpu { kernels: runtime.kernel_set(), region, adapters: None, watcher: None };
             let context = ForwardContext {
                 ops,
                 cache: &mut cache,

@@ -15,7 +15,8 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use support::child::{Limits, in_child};
 
-const WEIGHTS: [WeightType; 4] = [WeightType::Int8, WeightType::Int4, WeightType::Bf16, WeightType::F32];
+const WEIGHTS: [WeightType; 5] =
+    [WeightType::Int8, WeightType::Int4, WeightType::Int4Mixed, WeightType::Bf16, WeightType::F32];
 const PROMPT: [u32; 5] = [1, 40, 50, 60, 70];
 
 /// A temporary directory, removed in the end.

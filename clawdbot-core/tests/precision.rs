@@ -96,3 +96,34 @@ fn lower_precision_stays_close_to_f32() {
         assert!(top1[0] > 0.93 && top1[1] > 0.85 && top1[2] > 0.85 && top1[3] > 0.93, "{name}");
     }
 }
+
+/// How far files are from f32 on a text: of `CLAWDBOT_MODEL`, on the first 1000 tokens of `CLAWDBOT_TEXT`; int8, int4, and
+/// the files in `CLAWDBOT_FILES`, with commas between them. `CLAWDBOT_TEXT=... cargo test -p clawdbot-core --release --test
+/// precision -- --ignored --nocapture` prints the last table of `docs/numerics.md`, int4.
+#[test]
+#[ignore = "needs a model, packed files of it, and a text"]
+fn files_on_a_text() {
+    let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    let source = Source::Path(variable("CLAWDBOT_MODEL").into());
+    let exact = load(&source, WeightType::F32, KvType::F32);
+    let text = std::fs::read_to_string(variable("CLAWDBOT_TEXT")).unwrap();
+    let mut tokens = exact.tokenizer().unwrap().encode(&text, clawdbot_core::AddSpecialTokens::Yes).unwrap();
+    tokens.truncate(1000);
+    let (reference, vocab) = (exact.logits(&tokens).unwrap(), exact.info().vocab_size);
+    println!("| {} tokens | KL | top-1 |\n|---|--:|--:|", tokens.len());
+    let print = |name: &str, model: Model| {
+        let (kl, top1) = compare(&reference, &model.logits(&tokens).unwrap(), vocab);
+        println!("| {name} | {kl:.2e} | {:.1} % |", 100.0 * top1);
+    };
+    for weights in [WeightType::Int8, WeightType::Int4] {
+        print(weights.name(), load(&source, weights, KvType::Bf16));
+    }
+    for file in std::env::var("CLAWDBOT_FILES").unwrap_or_default().split(',').filter(|file| !file.is_empty())
+    {
+        let runtime = Runtime::new(&RuntimeOptions::default().threads(2)).unwrap();
+        print(
+            file,
+            runtime.load(&Source::Path(file.into()), &ModelOptions::default().kv(KvType::Bf16)).unwrap(),
+        );
+    }
+}

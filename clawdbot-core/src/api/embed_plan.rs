@@ -218,7 +218,7 @@ impl Loaded {
             pooled.reserve(states.len())?;
             pooled[..states.len()].copy_from_slice(&states);
             drop(states);
-            let ops = &Cpu { kernels: self.runtime.kernel_set(), region, adapters: None };
+            let ops = &Cpu { kernels: self.runtime.kernel_set(), region, adapters: None, watcher: None };
             let finished = self.decoder.finish_pooled(ops, pooled, rows)?;
             let width = self.decoder.dense_head.last().map_or(0, |dense| dense.linear.weight.n());
             let mut vectors = zeroed_rows(rows, width)?;

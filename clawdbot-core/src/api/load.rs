@@ -111,6 +111,7 @@ impl Runtime {
             progress: &mut progress,
             done: 0,
             total: 0,
+            ready: Default::default(),
         };
         let decoder = builder.build(spec)?;
         let total = builder.total;

@@ -37,8 +37,10 @@ pub struct Plan {
     pub stored_dtype: Option<String>,
     /// Whether the model is a packed file, whose weights are used as they are.
     pub packed: bool,
-    /// `int8`, `int4`, `bf16`, `f32` or `stored`.
+    /// `int8`, `int4`, `int4-mixed`, `bf16`, `f32` or `stored`.
     pub weights: &'static str,
+    /// Tokens of the text that the weights of a packed file were calibrated on, if they were.
+    pub calibrated_tokens: Option<u64>,
     /// Packed weights in memory; those of a packed file that is mapped count too, though other processes share them.
     pub weights_bytes: u64,
     /// How many of them a forward pass for one token reads: all but an embedding that is not the output head too, and the
@@ -247,6 +249,10 @@ impl Plan {
             stored_dtype: opened.dtype.clone(),
             packed: matches!(opened.weights, Weights::Packed(_)),
             weights: options.weight_type().name(),
+            calibrated_tokens: match opened.weights.base() {
+                Weights::Packed(file) => file.info().calibrated_tokens,
+                _ => None,
+            },
             weights_bytes: sizes.weights,
             weights_bytes_per_pass: sizes.weights - looked_up - idle_bytes,
             stored: stored_matrices(opened, options)?,

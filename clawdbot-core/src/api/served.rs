@@ -55,7 +55,7 @@ impl Served for Loaded {
             // Lent to the operations for this pass; lost with a panic, and made again.
             let mut lent = std::mem::take(&mut scratch.workspace.adapters);
             let adapters = BatchAdapters::new(batch.rows(), &batch.adapters, &mut lent)?;
-            let ops = &Cpu { kernels: self.runtime.kernel_set(), region, adapters };
+            let ops = &Cpu { kernels: self.runtime.kernel_set(), region, adapters, watcher: None };
             let context = ForwardContext {
                 ops,
                 cache,

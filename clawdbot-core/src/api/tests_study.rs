@@ -240,6 +240,7 @@ fn f32_decoder(runtime: &Runtime, source: &Source) -> Decoder {
         progress: &mut |_, _| true,
         done: 0,
         total: 0,
+        ready: Default::default(),
     }
     .build(spec)
     .unwrap()
@@ -254,7 +255,7 @@ fn logits(runtime: &Runtime, decoder: &Decoder, kv: KvType, tokens: &[u32]) -> V
     let mut scratch = Scratch::default();
     let pass = runtime.pool().region(|region| {
         let (kernels, scratch) = (runtime.kernel_set(), &mut scratch);
-        let ops = &Cpu { kernels, region, adapters: None };
+        let ops = &Cpu { kernels, region, adapters: None, watcher: None };
         let context = ForwardContext { ops, cache: &mut cache, scratch, trap: None };
         decoder.forward(context, &batch).unwrap()
     });

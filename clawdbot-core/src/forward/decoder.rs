@@ -164,7 +164,7 @@ impl<R> Stream<'_, R> {
     ) {
         if gains.is_some() {
             self.norm(ops, spec, gains, shape);
-            std::mem::swap(&mut self.x, &mut self.normed);
+            std::mem::swap(self.x, self.normed);
         }
     }
 }
@@ -177,14 +177,58 @@ impl Decoder {
     /// # Errors
     /// `OutOfBudget` when scratch memory cannot be had.
     pub(crate) fn forward<O: Ops>(&self, context: ForwardContext<'_, O>, batch: &Batch<'_>) -> Result<Pass> {
-        let ForwardContext { ops, cache, scratch, .. } = context;
+        let ForwardContext {
+            ops,
+            cache,
+            scratch,
+            #[cfg(test)]
+            trap,
+        } = context;
+        let spec = &self.spec;
+        self.embed(ops, batch, scratch)?;
+        let layers = Layers { spec, layers: &self.layers, first: 0 };
+        let context = ForwardContext {
+            ops,
+            cache,
+            scratch: &mut *scratch,
+            #[cfg(test)]
+            trap,
+        };
+        if layers.forward(context, batch)? == Pass::Cancelled {
+            return Ok(Pass::Cancelled);
+        }
+
+        let (x, norm) = (&scratch.hidden, self.norm.as_ref().map(|gains| Norm::of(spec, gains)));
+        ops.take_rows(x, &batch.state_rows, norm, spec.hidden_size, &mut scratch.states);
+        ops.take_rows(x, &batch.logits_rows, norm, spec.hidden_size, &mut scratch.last);
+        let rows = batch.logits_rows.len();
+        if rows > 0 {
+            let head = self.lm_head.as_ref().unwrap_or(&self.embedding);
+            let logits = &mut scratch.logits;
+            ops.matmul(&scratch.last, rows, head, logits, &mut scratch.codes)?;
+            if spec.logit_scale != 1.0 || spec.final_logit_softcapping.is_some() {
+                let shape = Shape { rows, width: spec.vocab_size };
+                ops.scale_and_cap(logits, spec.logit_scale, spec.final_logit_softcapping, shape);
+            }
+        }
+        Ok(if ops.stopped() { Pass::Cancelled } else { Pass::Done })
+    }
+
+    /// Makes room for a pass over `batch`, and leaves the embeddings of its tokens in `scratch.hidden`.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub(crate) fn embed<O: Ops>(
+        &self,
+        ops: &O,
+        batch: &Batch<'_>,
+        scratch: &mut Scratch<O::Memory>,
+    ) -> Result<()> {
         let (spec, rows) = (&self.spec, batch.rows());
         let size = PassSize { rows, logits: batch.logits_rows.len(), states: batch.state_rows.len() };
         scratch.reserve(spec, size, ops.threads())?;
-        let plan = &ops.write_plan(cache, batch)?;
         let shape = Shape { rows, width: spec.hidden_size };
         let mut stream = Stream { x: &mut scratch.hidden, normed: &mut scratch.normed };
-
         let first_position = spec.input.positions.map_or(0, |positions| positions.first);
         let added = Some(AddedTables { tables: &self.input, first_position });
         let multiplier = spec.embedding_multiplier;
@@ -193,9 +237,33 @@ impl Decoder {
         if let Some(weights) = &self.layer_inputs {
             weights.forward(ops, spec, batch, stream.x, &mut scratch.inputs, &mut scratch.codes)?;
         }
+        Ok(())
+    }
+}
+
+/// Layers of a model that follow one another.
+pub(crate) struct Layers<'a> {
+    pub(crate) spec: &'a DecoderSpec,
+    pub(crate) layers: &'a [DecoderLayer],
+    /// Number of the first in the model
+    pub(crate) first: usize,
+}
+
+impl Layers<'_> {
+    /// Runs the residual stream in `scratch.hidden`, `[rows, hidden_size]`, through the layers. [`Decoder::embed`] has made
+    /// room for the pass.
+    ///
+    /// # Errors
+    /// As [`Decoder::forward`].
+    pub(crate) fn forward<O: Ops>(&self, context: ForwardContext<'_, O>, batch: &Batch<'_>) -> Result<Pass> {
+        let ForwardContext { ops, cache, scratch, .. } = context;
+        let (spec, rows) = (self.spec, batch.rows());
+        let plan = &ops.write_plan(cache, batch)?;
+        let shape = Shape { rows, width: spec.hidden_size };
+        let mut stream = Stream { x: &mut scratch.hidden, normed: &mut scratch.normed };
         let tables = &RopeTables::fill(&spec.ropes, batch, &mut scratch.rope);
 
-        for (index, layer) in self.layers.iter().enumerate() {
+        for (index, layer) in (self.first..).zip(self.layers) {
             if ops.stopped() {
                 return Ok(Pass::Cancelled);
             }
@@ -234,7 +302,7 @@ impl Decoder {
                 codes: &mut scratch.codes,
                 workspace: &mut scratch.workspace,
             };
-            self.mlp(ops, layer, &mut stream, rows, buffers)?;
+            layer.mlp(ops, spec, &mut stream, rows, buffers)?;
             stream.replace(ops, spec, layer.mlp_sum_norm.as_deref(), shape);
             if let Some(input) = &layer.input {
                 let of_layer = LayerRef { spec, layer: index };
@@ -249,42 +317,30 @@ impl Decoder {
                 ops.scale_and_cap(stream.x, scalar, None, shape);
             }
         }
-
-        let (x, norm) = (&*stream.x, self.norm.as_ref().map(|gains| Norm::of(spec, gains)));
-        ops.take_rows(x, &batch.state_rows, norm, spec.hidden_size, &mut scratch.states);
-        ops.take_rows(x, &batch.logits_rows, norm, spec.hidden_size, &mut scratch.last);
-        let rows = batch.logits_rows.len();
-        if rows > 0 {
-            let head = self.lm_head.as_ref().unwrap_or(&self.embedding);
-            let logits = &mut scratch.logits;
-            ops.matmul(&scratch.last, rows, head, logits, &mut scratch.codes)?;
-            if spec.logit_scale != 1.0 || spec.final_logit_softcapping.is_some() {
-                let shape = Shape { rows, width: spec.vocab_size };
-                ops.scale_and_cap(logits, spec.logit_scale, spec.final_logit_softcapping, shape);
-            }
-        }
-        Ok(if ops.stopped() { Pass::Cancelled } else { Pass::Done })
+        Ok(Pass::Done)
     }
+}
 
+impl DecoderLayer {
     /// The second half of a layer: `x += mlp(norm(x))`.
     fn mlp<O: Ops>(
         &self,
         ops: &O,
-        layer: &DecoderLayer,
+        spec: &DecoderSpec,
         stream: &mut Stream<'_, Rows<O>>,
         rows: usize,
         buffers: MlpHalf<'_, O>,
     ) -> Result<()> {
-        let (spec, activation) = (&self.spec, self.spec.activation);
+        let activation = spec.activation;
         let MlpHalf { mlp, moe, sublayer, codes, workspace } = buffers;
         // A plain MLP may read the stream itself, and a parallel block's reads what its attention read.
-        let itself = layer.mlp_norm.is_none() && matches!(layer.mlp, Mlp::Plain(_));
-        if layer.mlp_norm.is_some() || (layer.input_norm.is_none() && !itself) {
-            stream.norm(ops, spec, layer.mlp_norm.as_deref(), Shape { rows, width: spec.hidden_size });
+        let itself = self.mlp_norm.is_none() && matches!(self.mlp, Mlp::Plain(_));
+        if self.mlp_norm.is_some() || (self.input_norm.is_none() && !itself) {
+            stream.norm(ops, spec, self.mlp_norm.as_deref(), Shape { rows, width: spec.hidden_size });
         }
         let Stream { x, normed } = stream;
-        let direct = spec.adds_directly(layer.mlp_out_norm.as_ref());
-        match &layer.mlp {
+        let direct = spec.adds_directly(self.mlp_out_norm.as_ref());
+        match &self.mlp {
             Mlp::Dense(weights) => {
                 let (out, store) =
                     if direct { (&mut **x, Store::Add) } else { (&mut *sublayer, Store::Overwrite) };
@@ -301,8 +357,8 @@ impl Decoder {
                 weights.forward(ops, spec, input, rows, sublayer, buffers)?;
             }
         }
-        if !direct || matches!(layer.mlp, Mlp::Moe(_)) {
-            join(ops, spec, sublayer, layer.mlp_out_norm.as_deref(), rows, x);
+        if !direct || matches!(self.mlp, Mlp::Moe(_)) {
+            join(ops, spec, sublayer, self.mlp_out_norm.as_deref(), rows, x);
         }
         Ok(())
     }
@@ -380,7 +436,7 @@ mod tests {
         let found = loaded.runtime.pool().region_until(&stop, |region| {
             let scratch = &mut Scratch::default();
             let kernels = loaded.runtime.kernel_set();
-            let ops = &Cpu { kernels, region, adapters: None };
+            let ops = &Cpu { kernels, region, adapters: None, watcher: None };
             let context = ForwardContext { ops, cache: &mut cache, scratch, trap: None };
             loaded.decoder.forward(context, &batch)
         });

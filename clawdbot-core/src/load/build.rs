@@ -1,5 +1,6 @@
 //! Stored tensors to packed weights.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use clawdbot_kernels::memory::SharedBytes;
@@ -39,6 +40,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) progress: &'a mut dyn FnMut(u64, u64) -> bool,
     pub(crate) done: u64,
     pub(crate) total: u64,
+    /// Matrices that are packed already, by name
+    pub(crate) ready: BTreeMap<String, PackedMatrix>,
 }
 
 impl Builder<'_> {
@@ -49,19 +52,39 @@ impl Builder<'_> {
     pub(crate) fn build(&mut self, spec: DecoderSpec) -> Result<Decoder> {
         let names: TensorNames = spec.tensors();
         self.total = weights_in(&spec);
-        let embedding = self.matrices(&Joined::rows([&names.embed_tokens]))?;
-        let layer_inputs = names.layer_inputs.as_ref().map(|names| self.layer_inputs(names)).transpose()?;
-        let layers = names.layers.iter().enumerate();
-        let layers = layers.map(|(layer, names)| self.layer(&spec, layer, names)).collect::<Result<_>>()?;
-        let norm = self.norm(names.final_norm.as_ref())?;
-        let lm_head = names.lm_head.as_ref().map(|head| self.matrices(&Joined::rows([head]))).transpose()?;
-        let input = InputTables {
-            positions: self.optional(names.positions.as_ref())?,
-            token_types: self.optional(names.token_types.as_ref())?,
-            norm: self.norm(names.embedding_norm.as_ref())?,
-        };
-        let dense_head = names.dense_head.iter().map(|dense| self.dense(dense)).collect::<Result<_>>()?;
-        Ok(Decoder { spec, embedding, input, layer_inputs, layers, norm, lm_head, dense_head })
+        let mut decoder = self.ends(spec)?;
+        decoder.layer_inputs =
+            names.layer_inputs.as_ref().map(|names| self.layer_inputs(names)).transpose()?;
+        for (layer, names) in names.layers.iter().enumerate() {
+            let layer = self.layer(&decoder.spec, layer, names)?;
+            decoder.layers.push(layer);
+        }
+        decoder.lm_head =
+            names.lm_head.as_ref().map(|head| self.matrices(&Joined::rows([head]))).transpose()?;
+        decoder.dense_head = names.dense_head.iter().map(|dense| self.dense(dense)).collect::<Result<_>>()?;
+        Ok(decoder)
+    }
+
+    /// A decoder without layers and head: how tokens get in, and the last norm.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub(crate) fn ends(&mut self, spec: DecoderSpec) -> Result<Decoder> {
+        let names: TensorNames = spec.tensors();
+        Ok(Decoder {
+            embedding: self.matrices(&Joined::rows([&names.embed_tokens]))?,
+            input: InputTables {
+                positions: self.optional(names.positions.as_ref())?,
+                token_types: self.optional(names.token_types.as_ref())?,
+                norm: self.norm(names.embedding_norm.as_ref())?,
+            },
+            layer_inputs: None,
+            layers: Vec::with_capacity(names.layers.len()),
+            norm: self.norm(names.final_norm.as_ref())?,
+            lm_head: None,
+            dense_head: Vec::new(),
+            spec,
+        })
     }
 
     fn dense(&self, names: &DenseNames) -> Result<Dense> {
@@ -90,7 +113,16 @@ impl Builder<'_> {
         })
     }
 
-    fn layer(&mut self, spec: &DecoderSpec, layer: usize, names: &LayerNames) -> Result<DecoderLayer> {
+    /// The layer with number `layer`.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub(crate) fn layer(
+        &mut self,
+        spec: &DecoderSpec,
+        layer: usize,
+        names: &LayerNames,
+    ) -> Result<DecoderLayer> {
         Ok(DecoderLayer {
             input_norm: self.norm(names.input_norm.as_ref())?,
             mixer: Mixer::read(LayerRef { spec, layer }, &names.mixer, self)?,
@@ -167,6 +199,9 @@ impl Builder<'_> {
 
     /// The matrices as one.
     pub(crate) fn matrices(&mut self, names: &Joined<'_>) -> Result<PackedMatrix> {
+        if let Some(matrix) = self.ready.remove(&names.name()) {
+            return Ok(matrix);
+        }
         let segments = self.weights.segments(names, self.weight_type)?;
         let parts = segments.iter().map(|segment| self.segment(segment)).collect::<Result<_>>()?;
         self.done += names.weights();

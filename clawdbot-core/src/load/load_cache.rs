@@ -13,7 +13,7 @@ use clawdbot_kernels::PackedMatrix;
 use sha2::{Digest, Sha256};
 
 use super::check::check_packed;
-use super::pack::{source_sha256, write, write_matrix};
+use super::pack::{Contents, source_sha256, write, write_matrix};
 use super::source::Opened;
 use super::weights::Weights;
 use crate::error::{Error, ErrorKind, Result};
@@ -91,7 +91,9 @@ impl CacheEntry {
             create_dir(dir)?;
         }
         let mut matrices = decoder.matrices();
-        write(runtime, opened, weights, &self.0, Overwrite::Replace, |writer, _| {
+        let names = opened.spec.tensors();
+        let contents = Contents { weights, matrices: names.packed_matrices(), calibrated_tokens: None };
+        write(runtime, opened, &contents, &self.0, Overwrite::Replace, |writer, _| {
             if !go_on() {
                 return Err(Error::new(ErrorKind::Cancelled, "loading was cancelled"));
             }

@@ -2,6 +2,7 @@
 
 pub(crate) mod adapter;
 pub(crate) mod build;
+pub(crate) mod calibration;
 pub(crate) mod check;
 pub(crate) mod formats;
 pub(crate) mod gguf;

@@ -103,7 +103,7 @@ impl Opened {
         let weights = file.info().weights.parse::<WeightType>().map_err(|_| {
             let found = quoted(&file.info().weights);
             Error::unsupported_model(format!(
-                "{name}: expected int8, int4, bf16, f32 or stored weights, found {found}"
+                "{name}: expected int8, int4, int4-mixed, bf16, f32 or stored weights, found {found}"
             ))
         })?;
         // int8 may be in any group, the others are always packed in the same way; where codes are used as stored, each matrix has its own.

@@ -8,6 +8,7 @@ use clawdbot_kernels::PackedMatrix;
 use sha2::{Digest, Sha256};
 
 use super::build::Builder;
+use super::calibration::{self, Calibrated};
 use super::formats::weights_in;
 use super::source::{Opened, Source};
 use super::weights::Weights;
@@ -64,6 +65,21 @@ impl Runtime {
         }
         let weight_type = opened.weight_type(options.weights);
         let names = opened.spec.tensors();
+        let overwrite = if options.overwrite { Overwrite::Replace } else { Overwrite::Refuse };
+        if let Some(path) = &options.calibrate {
+            check_calibrated(weight_type)?;
+            let text = calibration::read(opened, path)?;
+            let contents = Contents {
+                weights: weight_type,
+                matrices: calibration::order(&names),
+                calibrated_tokens: Some(text.tokens.len() as u64),
+            };
+            self.prove_kernels();
+            let mut calibrated = Calibrated::new(self, opened, &names, weight_type, text, progress)?;
+            return write(opened, &contents, target, overwrite, |writer, parts| {
+                write_matrix(writer, calibrated.matrix(parts)?)
+            });
+        }
         // One matrix (or several that read the same input) is in memory at a time.
         let mut largest = 0;
         for parts in names.packed_matrices() {
@@ -74,7 +90,6 @@ impl Runtime {
             largest = largest.max(bytes);
         }
         let _reservation = self.budget().reserve(largest, "the largest matrix, packed,")?;
-        let overwrite = if options.overwrite { Overwrite::Replace } else { Overwrite::Refuse };
         let mut builder = Builder {
             kernels: self.kernel_set(),
             pool: self.pool(),
@@ -85,8 +100,11 @@ impl Runtime {
             progress,
             done: 0,
             total: weights_in(&opened.spec),
+            ready: Default::default(),
         };
-        write(self, opened, weight_type, target, overwrite, |writer, parts| {
+        let matrices = names.packed_matrices();
+        let contents = Contents { weights: weight_type, matrices, calibrated_tokens: None };
+        write(self, opened, &contents, target, overwrite, |writer, parts| {
             write_matrix(writer, &builder.matrices(parts)?)
         })
     }
@@ -115,15 +133,37 @@ pub(crate) fn write_matrix(writer: &mut PackedWriter, matrix: &PackedMatrix) -> 
     matrix.part_bytes().into_iter().try_for_each(|bytes| writer.write(bytes))
 }
 
+/// # Errors
+/// `InvalidArgument` for weights that are not rounded to int4.
+fn check_calibrated(weights: WeightType) -> Result<()> {
+    match weights {
+        WeightType::Int4 | WeightType::Int4Mixed => Ok(()),
+        other => {
+            let message = format!("option calibrate: expected weights int4 or int4-mixed, found {other}");
+            Err(Error::invalid_argument(message).with("option", "calibrate"))
+        }
+    }
+}
+
+/// What a packed file holds.
+pub(crate) struct Contents<'a> {
+    pub(crate) weights: WeightType,
+    /// In the order in which they are written
+    pub(crate) matrices: Vec<Joined<'a>>,
+    /// Tokens of the text that its weights were calibrated on
+    pub(crate) calibrated_tokens: Option<u64>,
+}
+
 /// Writes a packed file, whose matrices `matrix` is asked to write one after another. Returns its size.
 pub(crate) fn write(
     runtime: &Runtime,
     opened: &Opened,
-    weights: WeightType,
+    contents: &Contents<'_>,
     target: &Path,
     overwrite: Overwrite,
     mut matrix: impl FnMut(&mut PackedWriter, &Joined<'_>) -> Result<()>,
 ) -> Result<u64> {
+    let Contents { weights, ref matrices, calibrated_tokens } = *contents;
     let format = opened.format(weights);
     let stored = weights == WeightType::Stored;
     let names = opened.spec.tensors();
@@ -150,8 +190,8 @@ pub(crate) fn write(
         files.push(tables.into());
     }
     let mut formats = BTreeMap::new();
-    for parts in names.packed_matrices() {
-        for segment in opened.weights.segments(&parts, weights)? {
+    for parts in matrices {
+        for segment in opened.weights.segments(parts, weights)? {
             let (names, format) = (segment.names, segment.format);
             for part in PackedMatrix::parts(format, names.n(), names.k())? {
                 layout.part(&names.name(), &part)?;
@@ -169,6 +209,7 @@ pub(crate) fn write(
         group_size: format.activations().map(|format| format.group).filter(|_| !stored),
         rotated: format.activations().is_some_and(|format| format.rotated) && !stored,
         formats,
+        calibrated_tokens,
         source: opened.name.clone(),
         source_sha256: source_sha256(opened)?,
         stored_bytes: opened.weights.stored_bytes(),
@@ -180,8 +221,8 @@ pub(crate) fn write(
     for bytes in files {
         writer.write(&bytes)?;
     }
-    for parts in names.packed_matrices() {
-        matrix(&mut writer, &parts)?;
+    for parts in matrices {
+        matrix(&mut writer, parts)?;
     }
     for vector in names.vectors() {
         writer.write_floats(&opened.weights.vector(vector)?)?;

@@ -96,8 +96,11 @@ impl Weights {
         }
         let mut formats = Vec::new();
         for name in &joined.parts {
-            let own = if weights == WeightType::Stored { self.own_format(name)? } else { None };
-            formats.push(own.unwrap_or_else(|| self.format(weights)));
+            formats.push(match weights {
+                WeightType::Stored => self.own_format(name)?.unwrap_or_else(|| self.format(weights)),
+                WeightType::Int4Mixed if name.sensitive => format(WeightType::Int8),
+                _ => self.format(weights),
+            });
         }
         if joined.gated {
             let format = if formats[0] == formats[1] { formats[0] } else { self.format(weights) };

@@ -17,12 +17,13 @@ impl DecoderSpec {
             n: self.vocab_size,
             k: self.hidden_size,
             part: None,
+            sensitive: false,
         };
         let hidden = self.hidden_size;
         let table =
             |module: &str, rows| VectorName::matrix(format!("{module}.weight"), vec![rows, hidden], hidden);
         let InputSpec { positions, token_types, norm } = self.input;
-        TensorNames {
+        let mut names = TensorNames {
             embed_tokens: vocabulary(&self.embedding_tensor()),
             positions: positions.map(|positions| table(self.names.positions, positions.rows)),
             token_types: token_types.map(|rows| table(self.names.token_types, rows)),
@@ -35,6 +36,7 @@ impl DecoderSpec {
                         n: inputs.vocab_size,
                         k: width,
                         part: None,
+                        sensitive: false,
                     },
                     projection: linear("model", "per_layer_model_projection", width, self.hidden_size),
                     norm: VectorName::new("model.per_layer_projection_norm.weight".into(), inputs.size, 0.0),
@@ -44,7 +46,9 @@ impl DecoderSpec {
             final_norm: self.names.final_norm.map(|module| self.stream_norm(module, hidden)),
             dense_head: self.dense_head.iter().map(|dense| self.dense_tensors(dense)).collect(),
             lm_head: (!self.tie_word_embeddings && !self.headless).then(|| vocabulary(LM_HEAD)),
-        }
+        };
+        names.mark_sensitive();
+        names
     }
 
     /// Name of the embedding's tensor.
@@ -210,7 +214,10 @@ impl DecoderSpec {
                 let (shape, run) = (vec![experts, of, k], usize::MAX);
                 let part = Part { tensor, shape, first, run, stride: 0, storage: PartStorage::Rows };
                 let name = format!("{module}.{expert}.{what}.weight");
-                LinearNames { weight: MatrixName { name, n, k, part: Some(Box::new(part)) }, bias: None }
+                LinearNames {
+                    weight: MatrixName { name, n, k, part: Some(Box::new(part)), sensitive: false },
+                    bias: None,
+                }
             };
             return GatedNames {
                 gate: rows("gate_proj", gate_up, (size, hidden), (0, 2 * size)),
@@ -241,7 +248,13 @@ impl DecoderSpec {
             };
             let name = format!("{module}.{expert}.{what}");
             LinearNames {
-                weight: MatrixName { name: format!("{name}.weight"), n, k, part: Some(Box::new(part)) },
+                weight: MatrixName {
+                    name: format!("{name}.weight"),
+                    n,
+                    k,
+                    part: Some(Box::new(part)),
+                    sensitive: false,
+                },
                 bias: moe.expert_bias.then(|| VectorName {
                     name: format!("{name}.bias"),
                     len: n,

@@ -39,7 +39,7 @@ impl PlainNames {
 
 impl LayerNames {
     /// Projections, grouped by what is packed as one.
-    fn packed(&self) -> Vec<Projections<'_>> {
+    pub(crate) fn packed(&self) -> Vec<Projections<'_>> {
         let mixer = self.mixer.packed().into_iter().chain([std::slice::from_ref(&self.o)]);
         let mut packed: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
         match &self.mlp {
@@ -150,6 +150,20 @@ impl<'a> Joined<'a> {
 }
 
 impl TensorNames {
+    /// Marks what `int4-mixed` keeps in int8: the embedding, the output layer, and the down projections of the first and the
+    /// last layer, unless they are experts'.
+    pub(super) fn mark_sensitive(&mut self) {
+        let last = self.layers.len().saturating_sub(1);
+        let layers = self.layers.iter_mut().enumerate().filter(|&(i, _)| i == 0 || i == last);
+        let downs = layers.filter_map(|(_, layer)| match &mut layer.mlp {
+            MlpNames::Dense(mlp) => Some(&mut mlp.down.weight),
+            MlpNames::Plain(mlp) => Some(&mut mlp.down.weight),
+            MlpNames::Moe(_) => None,
+        });
+        let ends = std::iter::once(&mut self.embed_tokens).chain(&mut self.lm_head);
+        ends.chain(downs).for_each(|matrix| matrix.sensitive = true);
+    }
+
     /// All packed matrices in order of use: matrices with the same input are packed as one.
     pub(crate) fn packed_matrices(&self) -> Vec<Joined<'_>> {
         let mut packed = vec![Joined::rows([&self.embed_tokens])];

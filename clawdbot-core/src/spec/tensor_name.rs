@@ -11,6 +11,8 @@ pub(crate) struct MatrixName {
     pub(crate) k: usize,
     /// Location in a stored tensor, unless it is the whole tensor `name`.
     pub(crate) part: Option<Box<Part>>,
+    /// Whether 4 bits cost more here than elsewhere, see `TensorNames::mark_sensitive`.
+    pub(crate) sensitive: bool,
 }
 
 /// A vector `[len]`.
@@ -112,7 +114,7 @@ impl Part {
 /// The projection `module`, `[n, k]`, without a bias.
 pub(crate) fn linear(prefix: &str, module: &str, n: usize, k: usize) -> LinearNames {
     let name = format!("{prefix}.{module}.weight");
-    LinearNames { weight: MatrixName { name, n, k, part: None }, bias: None }
+    LinearNames { weight: MatrixName { name, n, k, part: None, sensitive: false }, bias: None }
 }
 
 impl LinearNames {
@@ -144,7 +146,13 @@ impl Runs {
         };
         let (weight, k) = (&all.weight.name, all.weight.k);
         LinearNames {
-            weight: MatrixName { name: format!("{weight}.{what}"), n, k, part: part(weight, vec![of, k]) },
+            weight: MatrixName {
+                name: format!("{weight}.{what}"),
+                n,
+                k,
+                part: part(weight, vec![of, k]),
+                sensitive: false,
+            },
             bias: all.bias.as_ref().map(|bias| VectorName {
                 name: format!("{}.{what}", bias.name),
                 len: n,

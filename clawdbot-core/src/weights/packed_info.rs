@@ -29,6 +29,8 @@ pub(crate) struct PackedInfo {
     pub(crate) stored_bytes: u64,
     /// With the weights `stored`: name of a matrix -> name of its format. Empty with others.
     pub(crate) formats: BTreeMap<String, String>,
+    /// Tokens of the text that its weights were calibrated on, if they were.
+    pub(crate) calibrated_tokens: Option<u64>,
     /// Whether the model has a tokenizer.
     pub(crate) has_tokenizer: bool,
     /// Version of clawdbot that wrote it.
@@ -53,6 +55,7 @@ impl PackedInfo {
             ("data_sha256", self.data_sha256.clone()),
         ];
         let group = self.group_size.map(|group| ("group_size", group.to_string()));
+        let calibrated = self.calibrated_tokens.map(|tokens| ("calibrated_tokens", tokens.to_string()));
         let rotated = self.rotated.then(|| ("rotated", "true".to_owned()));
         let formats =
             (!self.formats.is_empty()).then(|| ("formats", serde_json::json!(self.formats).to_string()));
@@ -60,6 +63,7 @@ impl PackedInfo {
             .into_iter()
             .chain(group)
             .chain(rotated)
+            .chain(calibrated)
             .chain(formats)
             .map(|(key, value)| (key.to_owned(), value))
             .collect()
@@ -123,6 +127,10 @@ impl PackedInfo {
                 Some(text) => serde_json::from_str(&text)
                     .map_err(|error| Error::invalid_model(format!("metadata formats: {error}")))?,
                 None => BTreeMap::new(),
+            },
+            calibrated_tokens: match metadata.remove("calibrated_tokens") {
+                Some(text) => Some(number("calibrated_tokens", &text)?),
+                None => None,
             },
             group_size: match metadata.remove("group_size") {
                 Some(text) => Some(number("group_size", &text)? as usize),

@@ -309,6 +309,7 @@ mod tests {
             source: "test".into(),
             source_sha256: "0".repeat(64),
             stored_bytes: 7,
+            calibrated_tokens: None,
             has_tokenizer: false,
             written_by: "0".into(),
             data_sha256: String::new(),

@@ -88,6 +88,13 @@ struct Outcome {
     refit: Lanes,
 }
 
+/// The best scale of each lane, so far.
+struct Best {
+    scale: Lanes,
+    cost: Lanes,
+    refit: Lanes,
+}
+
 impl Group<'_> {
     /// The best scale of each lane, a bf16; 0 where weights are too small for one.
     #[inline(always)]
@@ -98,28 +105,34 @@ impl Group<'_> {
         }
         let mut extreme = [0.0; LANES];
         s.store(amax, &mut extreme);
-        let mut best = [0.0; LANES];
-        let Outcome { mut cost, mut refit } = self.round(s, &best, None);
-        let mut attempt = |group: &mut Self, tried: Lanes, best: &mut Lanes, refit: &mut Lanes| {
-            let found = group.round(s, &tried, None);
-            for lane in 0..LANES {
-                if tried[lane] != 0.0 && found.cost[lane] < cost[lane] {
-                    (best[lane], cost[lane], refit[lane]) =
-                        (tried[lane], found.cost[lane], found.refit[lane]);
-                }
-            }
-        };
+        let zero = [0.0; LANES];
+        let Outcome { cost, refit } = self.round(s, &zero, None);
+        let mut best = Best { scale: zero, cost, refit };
         for divisor in DIVISORS {
             for sign in [1.0, -1.0] {
                 let tried = extreme.map(|amax| usable(sign * amax / divisor, amax));
-                attempt(self, tried, &mut best, &mut refit);
+                self.attempt(s, &tried, &mut best);
             }
         }
         for _ in 0..REFITS {
-            let tried = std::array::from_fn(|lane| usable(best[lane] * refit[lane], extreme[lane]));
-            attempt(self, tried, &mut best, &mut refit);
+            let tried =
+                std::array::from_fn(|lane| usable(best.scale[lane] * best.refit[lane], extreme[lane]));
+            self.attempt(s, &tried, &mut best);
         }
-        best
+        best.scale
+    }
+
+    /// Tries a scale in each lane, and keeps those that cost less.
+    #[inline(always)]
+    fn attempt<S: Simd>(&mut self, s: S, tried: &Lanes, best: &mut Best) {
+        let found = self.round(s, tried, None);
+        for lane in 0..LANES {
+            if tried[lane] != 0.0 && found.cost[lane] < best.cost[lane] {
+                best.scale[lane] = tried[lane];
+                best.cost[lane] = found.cost[lane];
+                best.refit[lane] = found.refit[lane];
+            }
+        }
     }
 
     /// Rounds the columns in order and leaves their errors.

@@ -49,6 +49,11 @@ pub(super) fn forward(
         buffers;
     let count = taken.len();
     let out = &mut out[..count * width];
+    if cpu.watcher.is_some() {
+        for choice in taken {
+            cpu.show(&expert.weights.gate_up, &x[choice.row * width..][..width])?;
+        }
+    }
     if let Some(format) = expert.weights.gate_up.weight.format().activations() {
         // Each row is quantized once, not once for each of its experts.
         if !layer_codes.are(rows, width, format) {

@@ -151,7 +151,7 @@ pub(super) fn matmul(
     let input = &input;
     cpu.region.parallel_chunks_mut(&mut tasks, 1, |index, shares| {
         let region = Region::alone(stop);
-        let cpu = Cpu { kernels, region: &region, adapters: None };
+        let cpu = Cpu { kernels, region: &region, adapters: None, watcher: None };
         for share_of in shares {
             share_of.outcome = share_of.multiply(&cpu, input, rows, weights, index * share);
         }

@@ -89,9 +89,28 @@ pub(crate) struct Cpu<'a> {
     pub(crate) region: &'a Region<'a>,
     /// The adapters of the batch's rows
     pub(crate) adapters: Option<BatchAdapters<'a>>,
+    /// Who is shown what projections read
+    pub(crate) watcher: Option<&'a dyn Watcher>,
+}
+
+/// Sees the inputs of projections.
+pub(crate) trait Watcher {
+    /// Called before the projection `name` reads `x`, `[rows, k]`.
+    ///
+    /// # Errors
+    /// Those that end the pass.
+    fn see(&self, cpu: &Cpu<'_>, name: &str, x: &[f32], k: usize) -> Result<()>;
 }
 
 impl Cpu<'_> {
+    /// Shows what a projection is about to read, `[rows, k]`, to who watches.
+    ///
+    /// # Errors
+    /// The watcher's.
+    fn show(&self, linear: &Linear, x: &[f32]) -> Result<()> {
+        self.watcher.map_or(Ok(()), |watcher| watcher.see(self, &linear.name, x, linear.weight.k()))
+    }
+
     /// Calls `f(row, values)` for each row of `data` (`[rows, width]`), some rows at a time on each thread.
     fn by_rows(&self, data: &mut [f32], width: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
         let rows = data.len() / width;
@@ -243,6 +262,7 @@ impl Ops for Cpu<'_> {
     ) -> Result<()> {
         let (x, out) =
             (&x[..rows * mlp.weights.gate_up.weight.k()], &mut out[..rows * mlp.weights.down.weight.n()]);
+        self.show(&mlp.weights.gate_up, x)?;
         products::gated_mlp(self, mlp, x, rows, store, out, buffers)
     }
 

@@ -20,6 +20,7 @@ pub(super) fn linear(
     out: &mut [f32],
     codes: &mut QuantizedRows,
 ) -> Result<()> {
+    cpu.show(linear, x)?;
     let epilogue = Epilogue { residual: store == Store::Add, ..Epilogue::default() };
     cpu.adapted(x, rows, linear, out, epilogue, codes)
 }
@@ -107,7 +108,8 @@ pub(super) fn gated_mlp_of_codes(
     let (gate_up, down) = (&mlp.gate_up.weight, &mlp.down.weight);
     let activated = &mut activated[..rows * down.k()];
     let gate = Epilogue { bias: mlp.gate_up.bias.as_deref(), gate: Some(activation), ..Epilogue::default() };
-    if takes_gated(kernels, rows, gate_up, down) {
+    // Who watches is shown what `down` reads, which a gated product quantizes at once.
+    if cpu.watcher.is_none() && takes_gated(kernels, rows, gate_up, down) {
         let product = GatedProduct { lhs: x, m: rows, rhs: gate_up, epilogue: gate, next: down };
         gemm_gated(kernels, region, product, activated, codes)?;
         let residual = store == Store::Add;

@@ -298,7 +298,7 @@ fn plain(index: usize) -> i32 {
 }
 
 fn pack(weights: &FileWeights) -> Result<()> {
-    let name = MatrixName { name: "m.weight".to_owned(), n: 8, k: 16, part: None };
+    let name = MatrixName { name: "m.weight".to_owned(), n: 8, k: 16, part: None, sensitive: false };
     let format = weights.compute_format(&name)?.unwrap();
     let rows = weights.rows("m.weight", &[8, 16])?.unwrap();
     let runtime = runtime();
@@ -382,6 +382,7 @@ fn parts_of_quantized_tensors_are_read() {
         n,
         k,
         part: Some(Box::new(part("m.weight", 2, storage))),
+        sensitive: false,
     };
     // Rows 2, 3, 6 and 7.
     let some = name(4, 16, PartStorage::Rows);

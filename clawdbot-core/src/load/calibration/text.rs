@@ -1,0 +1,85 @@
+//! The text that weights are calibrated on, as sequences of tokens.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::load::source::Opened;
+use crate::load::text::no_tokenizer;
+use crate::load::weights::Weights;
+use crate::tokenizer::AddSpecialTokens;
+use crate::weights::read_small_file;
+
+/// Most sequences.
+const SEQUENCES: usize = 128;
+/// Tokens of a sequence.
+const TOKENS: usize = 512;
+/// Fewest tokens of a text.
+const LEAST: usize = 4096;
+/// Most bytes of a text.
+const MAX_FILE: u64 = 64 << 20;
+
+/// Sequences of one length, one after another.
+pub(crate) struct Text {
+    pub(crate) tokens: Vec<u32>,
+    /// Tokens of a sequence.
+    pub(crate) length: usize,
+}
+
+impl Text {
+    /// Sequences from all over a text of `tokens`; each begins with `first`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a text that is too short.
+    fn of(opened: &Opened, tokens: &[u32], first: &[u32]) -> Result<Self> {
+        let length = TOKENS.min(opened.spec.max_position_embeddings);
+        let own = length.saturating_sub(first.len()).max(1);
+        if tokens.len() < LEAST {
+            let message = format!(
+                "option calibrate: expected a text of at least {LEAST} tokens, found {}; {} tokens are used of longer ones",
+                tokens.len(),
+                SEQUENCES * TOKENS
+            );
+            return Err(Error::invalid_argument(message)
+                .with("option", "calibrate")
+                .with("expected", LEAST)
+                .with("found", tokens.len()));
+        }
+        let most = SEQUENCES * TOKENS / length;
+        let count = (tokens.len() / own).clamp(1, most);
+        let apart = (tokens.len() - own) / count.max(2).saturating_sub(1).max(1);
+        let starts = (0..count).map(|i| i * apart);
+        let sequences = starts.flat_map(|start| first.iter().chain(&tokens[start..start + own]).copied());
+        Ok(Text { tokens: sequences.collect(), length: first.len() + own })
+    }
+}
+
+/// The text in the file `path`, in the model's tokens. For random weights in a known shape, which have no tokenizer, tokens
+/// are arbitrary.
+///
+/// # Errors
+/// `Io`, `NotFound`; `InvalidArgument` for a text that is too short, too long or not UTF-8; `InvalidTokenizer` for a model
+/// without a tokenizer.
+pub(crate) fn read(opened: &Opened, path: &Path) -> Result<Text> {
+    let bytes = read_small_file(path, MAX_FILE)?;
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        let message = format!("option calibrate: {}: expected a text in UTF-8: {error}", path.display());
+        Error::invalid_argument(message).with("option", "calibrate").with("path", path.display().to_string())
+    })?;
+    let vocab = opened.spec.vocab_size as u32;
+    let Some(own) = &opened.text else {
+        if !matches!(opened.weights, Weights::Random) {
+            return Err(no_tokenizer());
+        }
+        let tokens: Vec<u32> =
+            (0..(SEQUENCES * TOKENS) as u32).map(|i| i.wrapping_mul(2_654_435_761) % vocab).collect();
+        return Text::of(opened, &tokens, &[]);
+    };
+    let tokens = own.tokenizer.encode(text, AddSpecialTokens::No)?;
+    // An encoder's texts end with a token too, but that is one in hundreds.
+    let mut first = own.tokenizer.encode("", AddSpecialTokens::Yes)?;
+    first.truncate(1);
+    if let Some(token) = tokens.iter().chain(&first).find(|&&token| token >= vocab) {
+        return Err(Error::invalid_tokenizer(format!("expected tokens below {vocab}, found {token}")));
+    }
+    Text::of(opened, &tokens, &first)
+}
