@@ -491,10 +491,12 @@ int32_t clawdbot_runtime_plan_json(const clawdbot_runtime *runtime,
  * `size`: receives the size of the file in bytes; may be NULL.
  *
  * `options`: NULL, or with any of these.
- * - weights (one of int8, int4, bf16, f32, stored): Type that the weights will be computed with; `stored` keeps a
- *   quantized model's own codes. Default: `stored` for quantized models, int8 for others.
+ * - weights (one of int8, int4, int4-mixed, bf16, f32, stored): Type that the weights will be computed with; `stored`
+ *   keeps a quantized model's own codes. Default: `stored` for quantized models, int8 for others.
  * - merge_adapters (a list of paths): Directories of LoRA adapters, as PEFT writes them, to add to the weights before
  *   these are quantized. Default: none.
+ * - calibrate (a path): Choose int4 codes for least error on texts like the one in this UTF-8 file, and not by rounding
+ *   to nearest. 65,536 tokens of it are used. Default: rounding to nearest.
  * - overwrite (true or false): Replace a file that is already there. Default: false.
  */
 int32_t clawdbot_runtime_pack(const clawdbot_runtime *runtime,
@@ -573,8 +575,8 @@ void clawdbot_cancel_handle_free(clawdbot_cancel_handle *cancel);
  * `progress`: NULL, or called on this thread now and then; a load that it stops is `CLAWDBOT_ERROR_CANCELLED`.
  *
  * `options`: NULL, or with any of these.
- * - weights (one of int8, int4, bf16, f32, stored): Type that weights are computed with; `stored` keeps a quantized
- *   model's own codes. Default: as a packed file holds them; `stored` for quantized models; int8 for others.
+ * - weights (one of int8, int4, int4-mixed, bf16, f32, stored): Type that weights are computed with; `stored` keeps a
+ *   quantized model's own codes. Default: as a packed file holds them; `stored` for quantized models; int8 for others.
  * - kv (one of auto, int8, bf16, f32): Type of the KV cache; `auto` is f32 with f32 weights and bf16 otherwise.
  *   Default: auto.
  * - max_context (a whole number from 1 to 4294967295): Maximum number of tokens in a sequence. Default: what the model

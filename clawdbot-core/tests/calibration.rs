@@ -108,6 +108,7 @@ fn calibrated_weights_are_closer_and_the_same_everywhere() {
     println!("KL: nearest {:.2e}, calibrated {:.2e}, mixed {:.2e}", kl[0], kl[1], kl[2]);
     assert!(kl[1] < 0.85 * kl[0] && kl[2] < 0.8 * kl[1], "{kl:?}");
 
+    let text = dir.file("few.txt", &stories(20, 100));
     let packed = |options: &RuntimeOptions| {
         let runtime = Runtime::new(options).unwrap();
         pack(&runtime, &target, WeightType::Int4, Some(&text), &Source::Builtin).unwrap();

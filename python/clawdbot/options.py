@@ -109,7 +109,7 @@ class RerankOptions(TypedDict, total=False):
 class ModelOptions(TypedDict, total=False):
     """How to load a model."""
 
-    weights: Literal["int8", "int4", "bf16", "f32", "stored"] | None
+    weights: Literal["int8", "int4", "int4-mixed", "bf16", "f32", "stored"] | None
     """Type that weights are computed with; `stored` keeps a quantized model's own codes. Default: as a packed file
     holds them; `stored` for quantized models; int8 for others."""
     kv: Literal["auto", "int8", "bf16", "f32"] | None
@@ -142,12 +142,15 @@ class ModelOptions(TypedDict, total=False):
 class PackOptions(TypedDict, total=False):
     """How to pack a model."""
 
-    weights: Literal["int8", "int4", "bf16", "f32", "stored"] | None
+    weights: Literal["int8", "int4", "int4-mixed", "bf16", "f32", "stored"] | None
     """Type that the weights will be computed with; `stored` keeps a quantized model's own codes. Default: `stored`
     for quantized models, int8 for others."""
     merge_adapters: Sequence[str | os.PathLike[str]] | None
     """Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized. Default:
     none."""
+    calibrate: str | os.PathLike[str] | None
+    """Choose int4 codes for least error on texts like the one in this UTF-8 file, and not by rounding to nearest.
+    65,536 tokens of it are used. Default: rounding to nearest."""
     overwrite: bool | None
     """Replace a file that is already there. Default: False."""
 

@@ -227,7 +227,7 @@ fn turn(rows: &[f32], stride: usize, count: usize, columns: &mut [[f32; LANES]])
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::super::{Gram, MeanSquares};
     use super::*;
     use crate::dispatch::{available, select};
@@ -245,7 +245,7 @@ pub(super) mod tests {
     }
 
     /// Correlated inputs, some columns larger.
-    pub(in super::super) fn inputs(tokens: usize, k: usize) -> Vec<f32> {
+    fn inputs(tokens: usize, k: usize) -> Vec<f32> {
         let (own, common) = (noise(tokens * k, 1), noise(tokens * 8, 2));
         let mut x = own;
         for (t, x) in x.chunks_exact_mut(k).enumerate() {
@@ -310,7 +310,6 @@ pub(super) mod tests {
                 .unwrap();
             let of_nearest = cost(&x, &weights, |row, out| nearest.read_row(kernels, row, out));
             let of_feedback = cost(&x, &weights, |row, out| coded.read_row(row, &[], out));
-            println!("{n} x {k}: {}", of_feedback / of_nearest);
             assert!(of_feedback < 0.6 * of_nearest, "{n} x {k}: {of_feedback} {of_nearest}");
             let means = x.chunks_exact(k).fold(MeanSquares::new(k), |mut means, x| {
                 means.add(x);
