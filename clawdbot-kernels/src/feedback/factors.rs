@@ -47,7 +47,7 @@ impl Factors {
                 return Ok(Factors { order, importance, feedback: Some(upper) });
             }
             damping = (damping * MORE_DAMPING).max(1e-3);
-            if !(damping < 1e6) {
+            if damping.is_nan() || damping >= 1e6 {
                 return Err(Error::InvalidArgument("inputs that cannot be decomposed".to_owned()));
             }
         }
@@ -184,7 +184,8 @@ fn decompose_corner(corner: &mut [f32], width: usize) -> Option<Vec<f32>> {
         let explained: f64 = (c + 1..width).map(|m| v[c * width + m] * v[c * width + m]).sum();
         let square = v[c * width + c] - explained;
         // Below this, f32 has no digits left of what it was subtracted from.
-        if !(square > f64::from(f32::EPSILON) * v[c * width + c].max(1e-30)) {
+        let least = f64::from(f32::EPSILON) * v[c * width + c].max(1e-30);
+        if square.is_nan() || square <= least {
             return None;
         }
         let root = square.sqrt();
