@@ -51,6 +51,11 @@ int main(void) {
     FAILS(CLAWDBOT_ERROR_NULL_POINTER, "runtime",
           clawdbot_runtime_pack(NULL, NULL, FILE_NAME, NULL, NULL, NULL, NULL, &error));
 
+    clawdbot_options *calibrated = options("{\"weights\": \"int8\", \"calibrate\": \"text.txt\"}");
+    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "int4 or int4-mixed",
+          clawdbot_runtime_pack(runtime, NULL, FILE_NAME, calibrated, NULL, NULL, NULL, &error));
+    clawdbot_options_free(calibrated);
+
     OK(clawdbot_model_load(runtime, NULL, settings, NULL, NULL, &builtin, &error));
     clawdbot_options_free(settings);
     OK(clawdbot_model_load(runtime, FILE_NAME, NULL, NULL, NULL, &packed, &error));

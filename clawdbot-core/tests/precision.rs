@@ -99,7 +99,7 @@ fn lower_precision_stays_close_to_f32() {
 
 /// How far files are from f32 on a text: of `CLAWDBOT_MODEL`, on the first 1000 tokens of `CLAWDBOT_TEXT`; int8, int4, and
 /// the files in `CLAWDBOT_FILES`, with commas between them. `CLAWDBOT_TEXT=... cargo test -p clawdbot-core --release --test
-/// precision -- --ignored --nocapture` prints the last table of `docs/numerics.md`, int4.
+/// precision -- --ignored --nocapture` prints rows of the table in `docs/numerics.md`, calibrated int4.
 #[test]
 #[ignore = "needs a model, packed files of it, and a text"]
 fn files_on_a_text() {

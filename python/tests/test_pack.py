@@ -49,6 +49,22 @@ def test_files_are_kept_unless_told(tmp_path):
         runtime.pack(ASSETS, target, shape=clawdbot.SHAPES[0])
 
 
+def test_calibration_takes_int4_and_enough_text(tmp_path):
+    runtime = clawdbot.Runtime()
+    target, text = tmp_path / "m", tmp_path / "text.txt"
+    text.write_text("Once upon a time")
+    with pytest.raises(clawdbot.InvalidArgument, match="expected weights int4 or int4-mixed, found int8") as refused:
+        runtime.pack(None, target, calibrate=text)
+    assert refused.value.detail["option"] == "calibrate"
+    with pytest.raises(clawdbot.InvalidArgument, match="at least 4096 tokens, found 4"):
+        runtime.pack(None, target, weights="int4", calibrate=text)
+    with pytest.raises(clawdbot.NotFound):
+        runtime.pack(None, target, weights="int4", calibrate=tmp_path / "none")
+    runtime.pack(None, target, weights="int4-mixed")
+    plan = runtime.plan(target)
+    assert (plan["weights"], plan["calibrated_tokens"]) == ("int4-mixed", None)
+
+
 def test_a_cache_is_made_and_used(tmp_path):
     cache = tmp_path / "cache"
     expected = clawdbot.Model.from_pretrained(ASSETS).generate(PROMPT, max_tokens=8, temperature=0).token_ids

@@ -44,7 +44,7 @@ fn wrong_usage() {
     fails(&["chat", "--template-variable", "thinking"], 2, &["NAME=VALUE"]);
     let twice = ["chat", "--template-variable", "a=1", "--template-variable", "a=2"];
     fails(&twice, 2, &["--template-variable: expected a once"]);
-    fails(&["generate", "--weights", "int9"], 2, &["int9", "int8, int4, bf16, f32"]);
+    fails(&["generate", "--weights", "int9"], 2, &["int9", "int8, int4, int4-mixed, bf16, f32"]);
     fails(&["generate", "--kv", "int4"], 2, &["int4", "auto, int8, bf16, f32"]);
     fails(&["generate", "--threads", "0"], 2, &["threads", "1 to 1024"]);
     fails(&["generate", "--kernels", "mmx"], 2, &["mmx", "scalar"]);

@@ -27,6 +27,34 @@ fn a_packed_file_is_used_like_a_directory() {
 }
 
 #[test]
+fn calibrated_weights_are_said_and_refused() {
+    let dir = model_with_template("calibrated-source", None);
+    let dir = dir.to_str().unwrap();
+    let own = empty_dir("calibrated");
+    let (out, short, text) = (own.join("model.clawdbot"), own.join("short.txt"), own.join("text.txt"));
+    let (out, short, text) = (out.to_str().unwrap(), short.to_str().unwrap(), text.to_str().unwrap());
+    std::fs::write(short, "Once upon a time").unwrap();
+    std::fs::write(text, "Once upon a time there was a dog. It was big and red. ".repeat(400)).unwrap();
+    let pack =
+        |weights: &'static str, text| run(&["pack", dir, out, "--weights", weights, "--calibrate", text]);
+    for (weights, text, words) in [
+        ("int8", text, "option calibrate: expected weights int4 or int4-mixed, found int8"),
+        ("int4", short, "option calibrate: expected a text of at least 4096 tokens, found "),
+    ] {
+        let refused = pack(weights, text);
+        assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+        assert!(refused.stderr.contains(words), "{}", refused.stderr);
+    }
+    let done = pack("int4-mixed", text).text();
+    assert!(done.contains("int4-mixed weights, packed in"), "{done}");
+    let plan = run(&["inspect", out]).text();
+    assert!(plan.contains(
+        "as int4-mixed (int8: embedding, output layer, first and last down projection), calibrated on "
+    ));
+    assert!(run(&["inspect", out, "--json"]).json()["calibrated_tokens"].as_u64().unwrap() >= 4096);
+}
+
+#[test]
 fn files_are_kept_unless_told() {
     let dir = empty_dir("kept");
     let out = dir.join("m");

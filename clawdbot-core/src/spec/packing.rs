@@ -58,7 +58,7 @@ impl LayerNames {
     }
 
     /// The projections that adapters may change: those that all tokens use, so not experts.
-    fn adaptable(&self) -> Vec<Projections<'_>> {
+    pub(crate) fn adaptable(&self) -> Vec<Projections<'_>> {
         let mixer = self.mixer.adaptable().into_iter().chain([std::slice::from_ref(&self.o)]);
         let mut projections: Vec<Projections<'_>> = mixer.map(Projections::rows).collect();
         match &self.mlp {

@@ -70,14 +70,14 @@ impl Gram {
     /// Bytes that inputs of `k` values take at most, `tokens` at a time, with the factors that are made of them; none on
     /// overflow.
     pub fn bytes(k: usize, tokens: usize) -> Option<u64> {
-        // Turned, as codes on both sides, and their scales.
-        let rows = (k as u64).checked_mul(tokens as u64)?.checked_mul(7)?;
-        Triangle::bytes(k)?.checked_mul(2)?.checked_add(rows)
+        // Turned, as codes on both sides, and their scales; then, for the factors, a block of columns three times.
+        let of_a_column = (tokens as u64).checked_mul(7)?.checked_add(12 * BLOCK as u64)?;
+        Triangle::bytes(k)?.checked_mul(2)?.checked_add((k as u64).checked_mul(of_a_column)?)
     }
 
-    /// Values of an input.
-    pub fn k(&self) -> usize {
-        self.sums.k
+    /// How many inputs were added.
+    pub fn tokens(&self) -> u64 {
+        self.tokens
     }
 
     /// Adds the inputs `x`, `[tokens, k]`. Sums depend on how tokens are split into calls.

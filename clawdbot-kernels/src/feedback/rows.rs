@@ -34,7 +34,7 @@ impl CodedRows {
             .checked_add(k.checked_mul(4 * BLOCK as u64)?)
     }
 
-    /// The rows of `source`, rounded with `factors`.
+    /// The rows of `source`, rounded with `factors`; none if `go_on`, which is asked now and then, says to stop.
     ///
     /// # Errors
     /// `InvalidWeights` for a weight that is not finite, or where the factors are of another k; `OutOfMemory` without memory.
@@ -43,7 +43,8 @@ impl CodedRows {
         region: &Region<'_>,
         factors: &Factors,
         source: &dyn RowSource,
-    ) -> Result<Self> {
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<Option<Self>> {
         let (n, k) = (source.rows(), source.cols());
         if k != factors.k() {
             let message = format!("expected rows of {} weights, found {k}", factors.k());
@@ -58,12 +59,15 @@ impl CodedRows {
         let within: Vec<Vec<f32>> = (0..factors.blocks()).map(|b| factors.within(b)).collect();
         let slabs = codes.chunks_mut((rows * k).max(1)).zip(scales.chunks_mut((rows * groups).max(1)));
         for (slab, (codes, scales)) in slabs.enumerate() {
+            if !go_on() {
+                return Ok(None);
+            }
             let mut slab = Slab::read(region, factors, source, slab * rows, codes.len() / k)?;
             for (b, within) in within.iter().enumerate() {
                 slab.round(kernels, region, factors, b, within, codes, scales)?;
             }
         }
-        Ok(CodedRows { n, k, codes, scales })
+        Ok(Some(CodedRows { n, k, codes, scales }))
     }
 }
 
@@ -270,13 +274,22 @@ mod tests {
         }
     }
 
+    fn coded(
+        kernels: &KernelSet,
+        region: &Region<'_>,
+        factors: &Factors,
+        weights: &Floats,
+    ) -> Result<CodedRows> {
+        Ok(CodedRows::round(kernels, region, factors, weights, || true)?.unwrap())
+    }
+
     fn rounded(kernels: &KernelSet, threads: usize, x: &[f32], weights: &Floats) -> CodedRows {
         let round = |region: &Region<'_>| -> Result<CodedRows> {
             let mut gram = Gram::new(weights.1)?;
             for x in x.chunks(256 * weights.1) {
                 gram.add(kernels, region, x)?;
             }
-            CodedRows::round(kernels, region, &Factors::new(kernels, region, &gram, 0.01)?, weights)
+            coded(kernels, region, &Factors::new(kernels, region, &gram, 0.01)?, weights)
         };
         ThreadPool::new(threads).region(round).unwrap().unwrap()
     }
@@ -315,9 +328,8 @@ mod tests {
                 means.add(x);
                 means
             });
-            let round = |region: &Region<'_>| {
-                CodedRows::round(kernels, region, &Factors::diagonal(means.relative()), &weights)
-            };
+            let round =
+                |region: &Region<'_>| coded(kernels, region, &Factors::diagonal(means.relative()), &weights);
             let weighted = ThreadPool::new(1).region(round).unwrap().unwrap();
             let of_weighted = cost(&x, &weights, |row, out| weighted.read_row(row, &[], out));
             assert!(of_weighted < 1.02 * of_nearest, "{n} x {k}: {of_weighted} {of_nearest}");
@@ -338,8 +350,8 @@ mod tests {
                 gram.add(kernels, region, &x).unwrap();
                 let factors = Factors::new(kernels, region, &gram, 0.0).unwrap();
                 let plain = Factors::diagonal(factors.importance.clone());
-                let found = CodedRows::round(kernels, region, &factors, &weights).unwrap();
-                let expected = CodedRows::round(kernels, region, &plain, &weights).unwrap();
+                let found = coded(kernels, region, &factors, &weights).unwrap();
+                let expected = coded(kernels, region, &plain, &weights).unwrap();
                 assert!(found.codes == expected.codes && found.scales == expected.scales);
                 for (importance, mean) in factors.importance.iter().zip(gram.mean_squares()) {
                     let first = factors.importance[0] / gram.mean_squares()[0];
@@ -370,13 +382,15 @@ mod tests {
             .region(|region| {
                 let factors = Factors::diagonal(vec![1.0; 40]);
                 let mut values = vec![0.0; 80];
-                let zeros = CodedRows::round(kernels, region, &factors, &Floats(values.clone(), 40)).unwrap();
+                let zeros = coded(kernels, region, &factors, &Floats(values.clone(), 40)).unwrap();
                 assert!(zeros.codes.iter().all(|&code| code == 8) && zeros.scales.iter().all(|&s| s == 0));
+                let source = Floats(values.clone(), 40);
+                assert!(CodedRows::round(kernels, region, &factors, &source, || false).unwrap().is_none());
                 values[41] = f32::INFINITY;
-                let error = CodedRows::round(kernels, region, &factors, &Floats(values, 40)).err().unwrap();
+                let error = coded(kernels, region, &factors, &Floats(values, 40)).err().unwrap();
                 assert!(error.to_string().contains("row 1"), "{error}");
                 let factors = Factors::diagonal(vec![1.0; 32]);
-                assert!(CodedRows::round(kernels, region, &factors, &Floats(vec![0.0; 40], 40)).is_err());
+                assert!(coded(kernels, region, &factors, &Floats(vec![0.0; 40], 40)).is_err());
             })
             .unwrap();
     }

@@ -4,8 +4,9 @@
 //! rounded with that; then the texts go through the rounded layer, so that the next one is calibrated on what it will get,
 //! errors of the layers before it included. The head comes last, with the embedding if the two are one matrix.
 //!
-//! Experts read only some tokens; their scales are searched by the mean squares of their inputs, without feedback. Matrices
-//! whose inputs are not recorded (embeddings that are looked up, the heads of latent attention) are rounded to nearest.
+//! Experts read only some tokens; their scales are searched by the mean squares of their inputs, without feedback. For
+//! matrices whose inputs are not recorded (embeddings that are looked up, the heads of latent attention), all columns count the
+//! same.
 
 mod record;
 mod text;

@@ -14,6 +14,14 @@ use crate::spec::tensors::{GatedNames, LayerNames, MlpNames};
 /// What is added to the diagonal of a layer's matrices, by its mean.
 const DAMPING: f32 = 0.01;
 
+/// How the inputs of a projection are recorded.
+enum Kind {
+    /// All tokens use it.
+    Feedback,
+    /// An expert's
+    Scales,
+}
+
 /// The inputs of one projection.
 pub(super) enum Inputs {
     /// For feedback
@@ -31,13 +39,16 @@ impl Inputs {
         Ok(())
     }
 
+    /// # Errors
+    /// `InvalidArgument` for inputs that nothing can be made of.
     pub(super) fn factors(self, kernels: &KernelSet, region: &Region<'_>) -> Result<Factors> {
         match self {
+            Inputs::Gram(gram) if gram.tokens() == 0 => Err(Error::internal("no inputs were recorded")),
             Inputs::Gram(gram) => Ok(Factors::new(kernels, region, &gram, DAMPING)?),
             Inputs::Squares(squares) => {
                 let means = squares.relative();
                 let floor = DAMPING * means.iter().sum::<f32>() / means.len().max(1) as f32;
-                // An expert that no token chose: all columns alike.
+                // An expert that no token chose: all columns count the same.
                 let floor = if floor > 0.0 { floor } else { 1.0 };
                 Ok(Factors::diagonal(means.into_iter().map(|mean| mean + floor).collect()))
             }
@@ -49,27 +60,31 @@ impl Inputs {
 pub(super) struct Recorder(RefCell<BTreeMap<String, Inputs>>);
 
 impl Recorder {
-    /// Of the projections `groups` of a layer.
+    /// Of the projections `groups` of a layer; not of single heads.
     pub(super) fn new(layer: &LayerNames, groups: &[Joined<'_>]) -> Result<Self> {
-        let experts = expert_names(layer);
-        let inputs = groups.iter().map(|group| {
-            let (name, k) = (group.parts[0].name.clone(), group.k());
-            let inputs = match experts.contains(&name.as_str()) {
-                true => Inputs::Squares(MeanSquares::new(k)),
-                false => Inputs::Gram(Box::new(Gram::new(k)?)),
+        let kinds = kinds(layer);
+        let mut inputs = BTreeMap::new();
+        for group in groups {
+            let (name, k) = (group.parts[0].name.as_str(), group.k());
+            let new = match kinds.get(name) {
+                Some(Kind::Feedback) => Inputs::Gram(Box::new(Gram::new(k)?)),
+                Some(Kind::Scales) => Inputs::Squares(MeanSquares::new(k)),
+                None => continue,
             };
-            Ok((name, inputs))
-        });
-        Ok(Recorder(RefCell::new(inputs.collect::<Result<_>>()?)))
+            inputs.insert(name.to_owned(), new);
+        }
+        Ok(Recorder(RefCell::new(inputs)))
     }
 
     /// Bytes that the inputs of the projections `groups` take, `tokens` at a time; none on overflow.
     pub(super) fn bytes(layer: &LayerNames, groups: &[Joined<'_>], tokens: usize) -> Option<u64> {
-        let experts = expert_names(layer);
+        let kinds = kinds(layer);
         groups.iter().try_fold(0_u64, |sum, group| {
-            let expert = experts.contains(&group.parts[0].name.as_str());
-            let bytes = if expert { 8 * group.k() as u64 } else { Gram::bytes(group.k(), tokens)? };
-            sum.checked_add(bytes)
+            sum.checked_add(match kinds.get(group.parts[0].name.as_str()) {
+                Some(Kind::Feedback) => Gram::bytes(group.k(), tokens)?,
+                Some(Kind::Scales) => 8 * group.k() as u64,
+                None => 0,
+            })
         })
     }
 
@@ -87,12 +102,16 @@ impl Watcher for Recorder {
     }
 }
 
-/// The names of projections that only some tokens use.
-fn expert_names(layer: &LayerNames) -> Vec<&str> {
+/// How inputs are recorded, by the name of the first tensor of a projection.
+fn kinds(layer: &LayerNames) -> BTreeMap<&str, Kind> {
     let experts: &[GatedNames] = match &layer.mlp {
         MlpNames::Moe(moe) => &moe.experts,
         MlpNames::Dense(_) | MlpNames::Plain(_) => &[],
     };
-    let names = experts.iter().flat_map(|expert| [&expert.gate, &expert.down]);
-    names.map(|linear| linear.weight.name.as_str()).collect()
+    let experts = experts.iter().flat_map(|expert| [&expert.gate, &expert.down]);
+    let experts = experts.map(|linear| (linear.weight.name.as_str(), Kind::Scales));
+    let all = layer.adaptable().into_iter();
+    all.map(|projections| (projections.parts[0].weight.name.as_str(), Kind::Feedback))
+        .chain(experts)
+        .collect()
 }

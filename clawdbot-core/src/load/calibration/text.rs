@@ -26,13 +26,14 @@ pub(crate) struct Text {
 }
 
 impl Text {
-    /// Sequences from all over a text of `tokens`; each begins with `first`.
+    /// Sequences from all over a text of `tokens`; each begins with `first`, if it fits.
     ///
     /// # Errors
     /// `InvalidArgument` for a text that is too short.
     fn of(opened: &Opened, tokens: &[u32], first: &[u32]) -> Result<Self> {
-        let length = TOKENS.min(opened.spec.max_position_embeddings);
-        let own = length.saturating_sub(first.len()).max(1);
+        let length = TOKENS.min(opened.spec.max_position_embeddings).max(1);
+        let first = if first.len() < length { first } else { &[] };
+        let own = length - first.len();
         if tokens.len() < LEAST {
             let message = format!(
                 "option calibrate: expected a text of at least {LEAST} tokens, found {}; {} tokens are used of longer ones",
@@ -49,7 +50,7 @@ impl Text {
         let apart = (tokens.len() - own) / count.max(2).saturating_sub(1).max(1);
         let starts = (0..count).map(|i| i * apart);
         let sequences = starts.flat_map(|start| first.iter().chain(&tokens[start..start + own]).copied());
-        Ok(Text { tokens: sequences.collect(), length: first.len() + own })
+        Ok(Text { tokens: sequences.collect(), length })
     }
 }
 

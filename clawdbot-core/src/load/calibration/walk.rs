@@ -242,23 +242,31 @@ impl<'a> Calibrated<'a> {
     }
 
     /// int4 of the matrices `parts`, with their inputs if these were recorded.
+    ///
+    /// # Errors
+    /// As [`matrix`](Self::matrix).
     fn round(
-        &self,
+        &mut self,
         parts: &Joined<'_>,
         inputs: Option<Inputs>,
         format: ComputeFormat,
     ) -> Result<PackedMatrix> {
         let (kernels, pool) = (self.runtime.kernel_set(), self.runtime.pool());
         let factors = match inputs {
-            Some(inputs) => pool.region(|region| inputs.factors(kernels, region))??,
+            Some(inputs) => pool
+                .region(|region| inputs.factors(kernels, region))?
+                .map_err(|error| error.context(parts.name()))?,
             None => Factors::diagonal(vec![1.0; parts.k()]),
         };
         let mut last = None;
         let mut coded = Vec::new();
         for name in &parts.parts {
             let source = self.opened.weights.matrix(name, &mut last)?;
-            let rows = pool.region(|region| CodedRows::round(kernels, region, &factors, &*source))?;
-            coded.push(rows.map_err(|error| Error::from(error).context(&name.name))?);
+            let (done, total) = (self.done, weights_in(&self.opened.spec));
+            let go_on = || (self.progress)(done, total);
+            let rows = pool.region(|region| CodedRows::round(kernels, region, &factors, &*source, go_on))?;
+            let rows = rows.map_err(|error| Error::from(error).context(&name.name))?;
+            coded.push(rows.ok_or_else(cancelled)?);
         }
         drop(factors);
         let sources: Vec<&dyn RowSource> = coded.iter().map(|rows| rows as &dyn RowSource).collect();

@@ -91,7 +91,10 @@ impl DescribeMixer for MlaSpec {
             let (shape, run, stride) = (vec![heads * of_head, rank], usize::MAX, 0);
             let part = Part { tensor: tensor.clone(), shape, first, run, stride, storage };
             let name = format!("{tensor}.{head}.{what}");
-            LinearNames { weight: MatrixName { name, n, k, part: Some(Box::new(part)), sensitive: false }, bias: None }
+            LinearNames {
+                weight: MatrixName { name, n, k, part: Some(Box::new(part)), sensitive: false },
+                bias: None,
+            }
         };
         let key_up = |head: usize| {
             let storage = PartStorage::Columns { from: head * of_head };
