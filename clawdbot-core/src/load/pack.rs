@@ -76,7 +76,7 @@ impl Runtime {
             };
             self.prove_kernels();
             let mut calibrated = Calibrated::new(self, opened, &names, weight_type, text, progress)?;
-            return write(opened, &contents, target, overwrite, |writer, parts| {
+            return write(self, opened, &contents, target, overwrite, |writer, parts| {
                 write_matrix(writer, calibrated.matrix(parts)?)
             });
         }
