@@ -24,6 +24,7 @@ const CRATES: &[Crate] = &[
             &[
                 "bf16_dot",
                 "codes",
+                "few_rows",
                 "format",
                 "gemm",
                 "gemm_amx",
@@ -34,6 +35,7 @@ const CRATES: &[Crate] = &[
                 "gemm_i8mm",
                 "gemm_int4",
                 "gemm_int8",
+                "gemv_int8",
                 "group_scales",
                 "int4",
                 "limits",

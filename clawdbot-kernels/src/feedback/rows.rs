@@ -315,14 +315,14 @@ mod tests {
         let kernels = select(None).unwrap();
         for (n, k) in [(40, 320), (16, 32), (17, 100), (1, 200)] {
             let (x, weights) = (inputs(512, k), Floats(noise(n * k, 3), k));
-            let coded = rounded(kernels, 2, &x, &weights);
-            let format = coded.own_format().unwrap();
+            let found = rounded(kernels, 2, &x, &weights);
+            let format = found.own_format().unwrap();
             let nearest = ThreadPool::new(2)
                 .region(|region| PackedMatrix::pack(kernels, region, format, &[&weights]))
                 .unwrap()
                 .unwrap();
             let of_nearest = cost(&x, &weights, |row, out| nearest.read_row(kernels, row, out));
-            let of_feedback = cost(&x, &weights, |row, out| coded.read_row(row, &[], out));
+            let of_feedback = cost(&x, &weights, |row, out| found.read_row(row, &[], out));
             assert!(of_feedback < 0.6 * of_nearest, "{n} x {k}: {of_feedback} {of_nearest}");
             let means = x.chunks_exact(k).fold(MeanSquares::new(k), |mut means, x| {
                 means.add(x);
