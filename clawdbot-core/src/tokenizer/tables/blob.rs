@@ -179,12 +179,10 @@ impl Numbers {
 
     /// The first two neighbours that are not `in_order`.
     pub(super) fn unordered(&self, in_order: impl Fn(u32, u32) -> bool) -> Option<(u32, u32)> {
-        let mut pairs = self.all().windows(2).filter_map(|pair| pair.first_chunk::<2>());
-        let pair = pairs.find_map(|pair| {
+        self.all().windows(2).filter_map(|pair| pair.first_chunk::<2>()).find_map(|pair| {
             let [a, b] = pair.map(u32::from_le_bytes);
             (!in_order(a, b)).then_some((a, b))
-        });
-        pair
+        })
     }
 
     /// The first number that is not below `limit`.

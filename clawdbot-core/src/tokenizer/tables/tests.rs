@@ -317,8 +317,10 @@ fn what_is_too_large_has_no_tables() {
 
 #[test]
 fn errors_say_what_was_found() {
-    let unigram = r#"{"model": {"type": "Unigram", "unk_id": 2}}"#;
-    let good = made_of(unigram).0;
+    let unigram =
+        |unk_id: u32| made_of(&json!({"model": {"type": "Unigram", "unk_id": unk_id}}).to_string()).0;
+    let good = unigram(1);
+    Tokenizer::from_tables(good.clone(), 1).unwrap();
     let error = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut tables = good.clone();
         change(&mut tables);
@@ -341,7 +343,7 @@ fn errors_say_what_was_found() {
         (set(length(Section::Scores), 15), "Scores: expected 16 bytes for 2 pieces, found 15"),
         (set(begin(Section::FirstChild), 9), "children in ascending order, found 9 before"),
         (set(begin(Section::FirstChild) + 4 * 7, 99), "children of at most 7, found 99"),
-        (error(&|_| {}), "unk_id: expected an id below 2, found 2"),
+        (error(&|tables| *tables = unigram(2)), "unk_id: expected an id below 2, found 2"),
     ] {
         assert!(found.contains(words), "{found}");
     }
