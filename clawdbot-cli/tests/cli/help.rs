@@ -43,9 +43,13 @@ fn stage(command: &str) -> PathBuf {
             std::fs::write(&path, config.to_string()).unwrap();
         }
     }
-    for (name, text) in
-        [("letter.txt", "Once\n"), ("lines.txt", "bread\nwater\n"), ("passages.txt", "a\nb\n")]
-    {
+    let long = "Once upon a time there was a dog. It was big and red. ".repeat(400);
+    for (name, text) in [
+        ("letter.txt", "Once\n"),
+        ("lines.txt", "bread\nwater\n"),
+        ("passages.txt", "a\nb\n"),
+        ("text.txt", long.as_str()),
+    ] {
         std::fs::write(dir.join(name), text).unwrap();
     }
     if command == "inspect" {
@@ -124,8 +128,8 @@ fn bash_completes_options() {
 #[test]
 fn bash_completes_values() {
     for (command, option, values) in [
-        ("generate", "--weights", "int8 int4 bf16 f32 stored"),
-        ("pack", "--weights", "int8 int4 bf16 f32 stored"),
+        ("generate", "--weights", "int8 int4 int4-mixed bf16 f32 stored"),
+        ("pack", "--weights", "int8 int4 int4-mixed bf16 f32 stored"),
         ("chat", "--kv", "auto int8 bf16 f32"),
         ("embed", "--pooling", "cls mean max last weighted_mean mean_sqrt_len"),
         ("embed", "--normalize", "true false"),

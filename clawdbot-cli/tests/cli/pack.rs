@@ -38,11 +38,11 @@ fn calibrated_weights_are_said_and_refused() {
     let pack =
         |weights: &'static str, text| run(&["pack", dir, out, "--weights", weights, "--calibrate", text]);
     for (weights, text, words) in [
-        ("int8", text, "option calibrate: expected weights int4 or int4-mixed, found int8"),
-        ("int4", short, "option calibrate: expected a text of at least 4096 tokens, found "),
+        ("int8", text, "--calibrate: expected weights int4 or int4-mixed, found int8"),
+        ("int4", short, "--calibrate: expected a text of at least 4096 tokens, found "),
     ] {
         let refused = pack(weights, text);
-        assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+        assert_eq!(refused.code, Some(2), "{}", refused.stderr);
         assert!(refused.stderr.contains(words), "{}", refused.stderr);
     }
     let done = pack("int4-mixed", text).text();
