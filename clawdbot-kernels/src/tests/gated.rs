@@ -36,7 +36,7 @@ fn gated_gemm() {
                         added[row * stride + column / 16 * 32 + first + column % 16] = value;
                     }
                 }
-                for kernels in &sets() {
+                for kernels in &sets(m) {
                     let found = in_region(1 + seed as usize % 3, |region| {
                         let sources = [&gate, &up].map(|case| dense(columns, k, case.weights.clone()));
                         let rhs =
@@ -75,16 +75,15 @@ fn gated_gemm() {
 /// What [`gemm_gated`] gives is what a gated product and [`QuantizedRows::quantize`] give, on ragged shapes.
 #[test]
 fn gated_products_quantized_on_the_way() {
-    let down = |format, k: usize, kernels, region: &Region<'_>| {
+    let down = |format, k: usize, kernels: &KernelSet, region: &Region<'_>| {
         PackedMatrix::pack(kernels, region, format, &[&dense(3, k, Noise(k as u64).vec(3 * k))]).unwrap()
     };
-    let sets = sets();
     let formats = FORMATS.into_iter().filter(|format| format.activations().is_some());
     for (seed, format) in formats.enumerate() {
         for (m, columns, k) in [(9, 128, 64), (31, 300, 130), (140, 135, 256), (300, 129, 40)] {
             let x = Noise(seed as u64).vec(m * k);
             let gate_up = [1, 2].map(|i| dense(columns, k, Noise(seed as u64 + 10 * i).vec(columns * k)));
-            for kernels in &sets {
+            for kernels in &sets(m) {
                 in_region(1 + seed % 3, |region| {
                     let rhs = PackedMatrix::pack_gated(kernels, region, format, [&gate_up[0], &gate_up[1]])
                         .unwrap();

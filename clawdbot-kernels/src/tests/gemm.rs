@@ -110,7 +110,7 @@ impl Case {
     fn check(&self, threads: usize) {
         let (m, n, k) = (self.m, self.n, self.k);
         let expected = bits(&self.naive());
-        for kernels in &sets() {
+        for kernels in &sets(m) {
             let found = bits(&self.run(kernels, threads));
             let wrong = found.iter().zip(&expected).position(|(found, expected)| found != expected);
             assert!(
@@ -165,7 +165,7 @@ pub(super) const FORMATS: [ComputeFormat; 8] = [
 #[test]
 fn gemm_on_ragged_shapes() {
     let mut seed = 0;
-    for m in (1..=13).chain([16, 17, 20, 25, 33]) {
+    for m in (1..=9).chain([11, 13, 16, 20, 25, 33]) {
         for (n, k) in
             [(1, 1), (15, 3), (16, 4), (17, 5), (33, 31), (48, 32), (49, 172), (95, 64), (64, 129), (7, 300)]
         {
@@ -193,7 +193,7 @@ fn gemm_over_several_slices_and_chunks() {
 fn gemm_is_the_same_for_any_rows_and_threads() {
     for format in FORMATS {
         let whole = Case::random(5, 19, 70, 200, format);
-        for kernels in &sets() {
+        for kernels in &sets(whole.m) {
             let expected = bits(&whole.run(kernels, 1));
             for threads in [2, 3] {
                 assert_eq!(
@@ -290,7 +290,7 @@ fn non_finite_activations_show_and_weights_are_refused() {
 #[test]
 fn gemm_of_nothing() {
     let bias = [1.5; 20];
-    for kernels in &sets() {
+    for kernels in &sets(12) {
         for format in
             [ComputeFormat::Int8 { group: 32, rotated: false }, ComputeFormat::Bf16, ComputeFormat::F32]
         {

@@ -52,13 +52,20 @@ pub(super) fn in_region<R>(threads: usize, f: impl FnOnce(&Region<'_>) -> R) -> 
     ThreadPool::new(threads).region(f).unwrap()
 }
 
-/// All sets: as they are, with GEMV for as few rows as any set has it, and with GEMV for any number of rows.
-pub(super) fn sets() -> Vec<KernelSet> {
-    let rows = |rows| GemvRows { int8: rows, int4: rows };
-    let variants = |set: &'static KernelSet| {
-        [set.gemv_rows, rows(8), rows(usize::MAX)].map(|gemv_rows| KernelSet { gemv_rows, ..*set })
-    };
-    available().into_iter().flat_map(variants).collect()
+/// All sets, as they are. For more rows than every set takes with GEMV, also with GEMMs for fewer, and with GEMV for all rows.
+pub(super) fn sets(m: usize) -> Vec<KernelSet> {
+    let mut sets = Vec::new();
+    for set in available() {
+        let rows = |rows| GemvRows { int8: rows, int4: rows };
+        sets.push(*set);
+        if m > 8 {
+            sets.push(KernelSet { gemv_rows: rows(usize::MAX), ..*set });
+        }
+        if m > 8 && set.gemv_rows.int8 > 8 {
+            sets.push(KernelSet { gemv_rows: rows(8), ..*set });
+        }
+    }
+    sets
 }
 
 pub(super) fn bits(x: &[f32]) -> Vec<u32> {
