@@ -228,7 +228,7 @@ impl FinishArgs<'_> {
         unsafe { out.slice(start, count.min(n - column)) }
     }
 
-    /// A sum of a gated product with bias and further terms, of which `count` exist.
+    /// A sum of a gated product, with bias and further terms: its first `count` lanes.
     #[inline(always)]
     fn complete<S: Simd>(&self, s: S, row: usize, panel: usize, count: usize, mut sum: S::F32) -> S::F32 {
         let Epilogue { bias, added, .. } = self.target.epilogue;
