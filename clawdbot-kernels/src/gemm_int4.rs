@@ -75,7 +75,7 @@ impl<S: Simd, K: ScaleLines> FewRows<S> for Task<'_, K> {
     const PAIRS: bool = false;
     #[inline(always)]
     fn reads(&self) -> Reads {
-        // Unpacking is a part of the work: several rows are faster by one panel on all CPUs measured.
+        // Unpacking is a part of the work: several rows are faster by one panel.
         if self.0.rows.len() > 1 { Reads::OnePanel } else { Reads::of_this_cpu() }
     }
     #[inline(always)]
