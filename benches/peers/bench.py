@@ -6,10 +6,11 @@
     python3 benches/peers/bench.py --list
 
 The first run makes a virtual environment in --work (default target/peers) and installs the peers there from PyPI:
-llama-cpp-python compiled for this CPU (some minutes), openvino-genai, ctranslate2; about 0.5 GB, no torch. It also
-writes models with random weights there (8 GB for both shapes). In each round, all engines do each work item one after
-the other, each in a separate process, after a warm-up. A ratio is the median over the rounds of runs that follow each
-other directly, so a slow phase of the machine slows down all. A failing engine is listed with its error.
+llama.cpp and ik_llama.cpp compiled for this CPU (5 to 20 minutes each), openvino-genai, ctranslate2; about 0.5 GB, no
+torch. It also writes models with random weights there (8 GB for both shapes). In each round, all engines do each work
+item one after the other, each in a separate process, after a warm-up. A ratio is the median over the rounds of runs
+that follow each other directly, so a slow phase of the machine slows down all. A failing engine is listed with its
+error. With --tier avx512-vnni or avx2, no engine may use more than these instructions: how it would be on such a CPU.
 """
 import argparse
 import dataclasses
@@ -23,6 +24,8 @@ import statistics
 import subprocess
 import sys
 import time
+
+from install import TIERS, VERSIONS, compiled, environment
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).resolve().parent
@@ -58,22 +61,27 @@ ENGINES = [
     Engine("clawdbot", "int8", 8),
     Engine("clawdbot", "int8", 8, ["--kv", "int8"], "int8, kv int8"),
     Engine("llama.cpp", "Q8_0", 8, {}, fallback={"repack": False}),
+    Engine("ik_llama.cpp", "Q8_0", 8, {}),
     Engine("OpenVINO", "int8", 8, {}),
     Engine("OpenVINO", "int8", 8, VNNI, "int8, hint f32"),
     Engine("CTranslate2", "int8", 8, {}),
     Engine("clawdbot", "int4", 4),
     Engine("llama.cpp", "Q4_0", 4, {}, fallback={"repack": False}),
+    Engine("ik_llama.cpp", "Q4_0", 4, {}),
     Engine("OpenVINO", "int4", 4, {}),
     Engine("OpenVINO", "int4", 4, VNNI, "int4, hint f32"),
     Engine("clawdbot", "bf16", 16),
     Engine("llama.cpp", "BF16", 16, {}, fallback={"repack": False}),
+    Engine("ik_llama.cpp", "BF16", 16, {}),
 ]
 
 
-# With --gguf: the same file in both.
-FILES = [Engine(name, kind, kind, {} if name == "llama.cpp" else None, f"{kind} file",
-                {"repack": False} if name == "llama.cpp" else None)
-         for kind in ("Q8_0", "Q4_0", "Q4_K_M") for name in ("clawdbot", "llama.cpp")]
+# With --gguf: the same file in all.
+FILES = [engine for kind in ("Q8_0", "Q4_0", "Q4_K_M") for engine in (
+    Engine("clawdbot", kind, kind, None, f"{kind} file"),
+    Engine("llama.cpp", kind, kind, {}, f"{kind} file", {"repack": False}),
+    Engine("ik_llama.cpp", kind, kind, {}, f"{kind} file"),
+)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +105,6 @@ ITEMS = [
 ]
 QUICK = [Item("prefill 64", "prefill", prompt=64), Item("decode", "decode", generate=8)]
 
-PACKAGES = {"llama.cpp": "llama-cpp-python", "OpenVINO": "openvino-genai", "CTranslate2": "ctranslate2"}
-INSTALL = ["llama-cpp-python", "gguf", "numpy", "openvino-genai", "ctranslate2", "setuptools"]
-
 # CPU features that matter, and their names.
 FEATURES = {
     "avx2": "AVX2", "fma": "FMA", "f16c": "F16C", "avx_vnni": "AVX-VNNI", "avx512f": "AVX-512",
@@ -111,20 +116,6 @@ FEATURES = {
 
 def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def environment(work: pathlib.Path) -> pathlib.Path:
-    """The Python of the peers' environment, which is made if it is missing."""
-    python, stamp = work / "venv" / "bin" / "python", work / "installed"
-    wanted = " ".join(INSTALL)
-    if not stamp.exists() or stamp.read_text() != wanted:
-        say(f"installing {wanted}")
-        if not python.exists():
-            subprocess.run([sys.executable, "-m", "venv", work / "venv"], check=True)
-        variables = {**os.environ, "CMAKE_ARGS": "-DGGML_NATIVE=ON"}
-        subprocess.run([python, "-m", "pip", "install", "-q", *INSTALL], check=True, env=variables)
-        stamp.write_text(wanted)
-    return python
 
 
 def build() -> str:
@@ -168,17 +159,28 @@ def run_until(commands: list[list[str]], seconds: float) -> None:
 
 
 class Runner:
-    def __init__(self, args: argparse.Namespace, clawdbot: str, python: pathlib.Path):
-        self.args, self.clawdbot, self.python = args, clawdbot, python
+    def __init__(self, args: argparse.Namespace, clawdbot: str, engines: list[Engine]):
+        self.args, self.clawdbot = args, clawdbot
+        names = list(dict.fromkeys(engine.name for engine in engines))
+        self.python = environment(args.work, names, say)
+        self.paths = {name: compiled(args.work, self.python, name, args.tier, say) for name in names}
         self.prefix = shlex.split(args.wrap)
 
-    def task(self, engine: Engine, **more) -> str:
+    def peer(self, engine: Engine, command: str, **more) -> list:
+        """`engines.py` with the instructions and the package of this run."""
         task = {"engine": engine.name, "precision": engine.precision, "shape": self.args.shape,
                 "work": str(self.args.work), "threads": self.args.threads, **more}
-        return json.dumps(task)
+        path = self.paths[engine.name]
+        variables = {**TIERS[self.args.tier].environment, **({"PYTHONPATH": path} if path else {})}
+        return ["env", *(f"{name}={value}" for name, value in variables.items()),
+                self.python, HERE / "engines.py", command, json.dumps(task)]
+
+    def ours(self, *arguments) -> list:
+        kernels = TIERS[self.args.tier].kernels
+        return ["env", *([f"CLAWDBOT_ISA={kernels}"] if kernels else []), self.clawdbot, "bench", *arguments]
 
     def make(self, engine: Engine) -> None:
-        output_of([self.python, HERE / "engines.py", "make", self.task(engine)])
+        output_of(self.peer(engine, "make"))
 
     def commands(self, commands: list[list]) -> list[list]:
         """Exit code, stdout and stderr of each. Successive commands share a process of --wrap, so nothing runs between them."""
@@ -193,17 +195,16 @@ class Runner:
 
     def command(self, engine: Engine, item: Item, options) -> list:
         if not engine.ours:
-            task = self.task(engine, options=options, item=dataclasses.asdict(item))
-            return [self.python, HERE / "engines.py", "run", task]
+            return self.peer(engine, "run", options=options, item=dataclasses.asdict(item))
         # The last sample counts. Decoding is warm after its context; a long prompt is warm after its first chunk.
         repeat = 2 if item.kind == "prefill" and item.prompt <= 512 else 1
         model = ["--shape", self.args.shape, "--weights", engine.precision]
         if engine in FILES:
-            # The file that llama.cpp reads.
-            model = ["--model", self.args.work / f"{self.args.shape}-llama.cpp-{engine.precision}.gguf"]
-        return [self.clawdbot, "bench", *model, *(options or []),
-                "--threads", self.args.threads, "--prompt", item.prompt, "--generate", item.generate,
-                "--depth", item.depth, "--batch", item.batch, "--repeat", repeat, "--no-limits", "--json"]
+            # The file that the peers read.
+            model = ["--model", self.args.work / f"{self.args.shape}-gguf-{engine.precision}.gguf"]
+        return self.ours(*model, *(options or []),
+                         "--threads", self.args.threads, "--prompt", item.prompt, "--generate", item.generate,
+                         "--depth", item.depth, "--batch", item.batch, "--repeat", repeat, "--no-limits", "--json")
 
     def value(self, engine: Engine, item: Item, text: str) -> dict:
         if not engine.ours:
@@ -214,8 +215,8 @@ class Runner:
                 "peak_rss_bytes": report["peak_rss_bytes"], "kernels": report["kernels"]}
 
     def machine(self) -> dict:
-        text = output_of([*self.prefix, self.clawdbot, "bench", "--threads", self.args.threads, "--prompt", "8",
-                          "--generate", "1", "--repeat", "1", "--json"])
+        text = output_of([*self.prefix, *self.ours("--threads", self.args.threads, "--prompt", 8, "--generate", 1,
+                                                   "--repeat", 1, "--json")])
         info = pathlib.Path("/proc/cpuinfo").read_text()
         field = lambda name: next((line.split(":", 1)[1].strip() for line in info.splitlines()
                                    if line.split(":")[0].strip().lower() == name), "")
@@ -232,8 +233,7 @@ class Runner:
                 git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
                 found[name] = output_of([self.clawdbot, "--version"]).split()[-1] + " " + git.stdout.strip()
             else:
-                code = f"import importlib.metadata as m; print(m.version({PACKAGES[name]!r}))"
-                found[name] = f"{PACKAGES[name]} {output_of([self.python, '-c', code]).strip()}"
+                found[name] = " ".join(VERSIONS[name])
         return found
 
 
@@ -292,7 +292,8 @@ def table(results: dict) -> str:
     heads = columns(results["items"])
     machine, limits = results["machine"], results["machine"]["limits"]
     lines = [
-        f"{results['shape']}, {results['threads']} threads, {results['rounds']} rounds, {results['date']}",
+        f"{results['shape']}, tier {results['tier']}, {results['threads']} threads, {results['rounds']} rounds, "
+        f"{results['date']}",
         f"{machine['cpu']}: {', '.join(machine['features'])}; memory {limits['dram_gb_per_s']:.1f} GB/s, "
         f"int8 {limits['int8_gop_per_s']:.0f} GOP/s, f32 {limits['f32_gflop_per_s']:.0f} GFLOP/s",
         "A cell: how many times better clawdbot of the same width is (its first row), and tokens/s, s or MB.", "",
@@ -335,6 +336,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shape", nargs="?", choices=SHAPES)
+    parser.add_argument("--tier", choices=TIERS, default="best", help="instructions that all engines may use")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--engines", metavar="TEXT|TEXT", help="rows whose title contains one of the texts")
@@ -363,11 +365,10 @@ def main() -> None:
     rounds = 1 if args.quick else args.rounds
     args.work = args.work.resolve()
     args.work.mkdir(parents=True, exist_ok=True)
-    python = environment(args.work)
-    runner = Runner(args, args.clawdbot or build(), python)
+    runner = Runner(args, args.clawdbot or build(), engines)
     results = {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"), "shape": args.shape,
-        "threads": args.threads, "rounds": rounds, "machine": runner.machine(), "versions": runner.versions(engines),
+        "tier": args.tier, "threads": args.threads, "rounds": rounds, "machine": runner.machine(), "versions": runner.versions(engines),
         "items": [item.name for item in items],
         "engines": [{"title": e.title, "name": e.name, "bits": e.bits, "options": e.options} for e in engines],
         "values": {}, "notes": {}, "failures": {},

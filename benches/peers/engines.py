@@ -29,21 +29,28 @@ def peak_rss_bytes() -> int:
 class LlamaCpp:
     """Through its C interface. Options: `repack`: whether weights may be repacked for the CPU (the default)."""
 
-    def __init__(self, path: pathlib.Path, threads: int, options: dict, item: dict):
-        import ctypes
-
+    @staticmethod
+    def library():
         import llama_cpp
 
-        self.lib, self.threads = llama_cpp, threads
+        return llama_cpp
+
+    def __init__(self, path: pathlib.Path, threads: int, options: dict, item: dict):
+        self.lib, self.threads = self.library(), threads
         self.lib.llama_backend_init()
+        self.load(path, options)
+        if not self.model:
+            raise RuntimeError(f"{type(self).__name__} cannot load {path}")
+
+    def load(self, path: pathlib.Path, options: dict) -> None:
+        import ctypes
+
         kind = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
         self.silent = kind(lambda *_: None)
         self.lib.llama_log_set(self.silent, ctypes.c_void_p(0))
         params = self.lib.llama_model_default_params()
         params.use_extra_bufts = options.get("repack", True)
         self.model = self.lib.llama_model_load_from_file(str(path).encode(), params)
-        if not self.model:
-            raise RuntimeError(f"llama.cpp cannot load {path}")
 
     def context(self, tokens: int, sequences: int):
         params = self.lib.llama_context_default_params()
@@ -84,6 +91,28 @@ class LlamaCpp:
         seconds = sum(self.feed(context, step, depth + i) for i, step in enumerate(steps))
         self.lib.llama_free(context)
         return seconds
+
+
+class IkLlamaCpp(LlamaCpp):
+    """The same interface with other structs. Weights are repacked when they are loaded, attention is its fused kernel."""
+
+    @staticmethod
+    def library():
+        from ik_llama_cpp import _ctypes_api
+
+        return _ctypes_api
+
+    def load(self, path: pathlib.Path, options: dict) -> None:
+        params = self.lib.llama_model_default_params()
+        params.repack_tensors = options.get("repack", True)
+        self.model = self.lib.llama_model_load_from_file(str(path).encode(), params)
+
+    def context(self, tokens: int, sequences: int):
+        params = self.lib.llama_context_default_params()
+        params.n_ctx, params.n_batch, params.n_ubatch, params.n_seq_max = tokens, 4096, 512, sequences
+        params.n_threads = params.n_threads_batch = self.threads
+        params.flash_attn = True
+        return self.lib.llama_init_from_model(self.model, params)
 
 
 class OpenVino:
@@ -155,16 +184,18 @@ class CTranslate2:
         return self.timed(depth, generate + 1, batch) - self.timed(depth, 1, batch)
 
 
-# How a peer is run, how its model is written, whether that is a file or a directory (""), and what to install.
+# How a peer is run, the name of its format, how a model is written in it, and the ending of a file ("": a directory).
 ENGINES = {
-    "llama.cpp": (LlamaCpp, models.write_gguf, ".gguf"),
-    "OpenVINO": (OpenVino, models.write_openvino, ""),
-    "CTranslate2": (CTranslate2, models.write_ctranslate2, ""),
+    "llama.cpp": (LlamaCpp, "gguf", models.write_gguf, ".gguf"),
+    "ik_llama.cpp": (IkLlamaCpp, "gguf", models.write_gguf, ".gguf"),
+    "OpenVINO": (OpenVino, "OpenVINO", models.write_openvino, ""),
+    "CTranslate2": (CTranslate2, "CTranslate2", models.write_ctranslate2, ""),
 }
 
 
 def model_path(work: pathlib.Path, task: dict) -> pathlib.Path:
-    return work / f"{task['shape']}-{task['engine']}-{task['precision']}{ENGINES[task['engine']][2]}"
+    _, name, _, ending = ENGINES[task["engine"]]
+    return work / f"{task['shape']}-{name}-{task['precision']}{ending}"
 
 
 def make(task: dict) -> None:
@@ -174,7 +205,7 @@ def make(task: dict) -> None:
     partial = path.with_name(path.name + ".partial")
     if partial.is_dir():
         shutil.rmtree(partial)
-    ENGINES[task["engine"]][1](models.SHAPES[task["shape"]], task["precision"], partial)
+    ENGINES[task["engine"]][2](models.SHAPES[task["shape"]], task["precision"], partial)
     partial.rename(path)
 
 

@@ -100,13 +100,24 @@ impl<const P: usize> Ahead<P> {
         Ahead { first, shift, jump_from: usize::MAX, jump: 0 }
     }
 
-    /// To be called with the lines of a tile in ascending order.
+    /// For the `U` lines of a step, from `line` on. To be called in ascending order.
     #[inline(always)]
-    pub(super) fn prefetch<S: Simd>(&self, s: S, line: usize) {
-        if line & ((1 << self.shift) - 1) == 0 {
-            let at = (line >> self.shift) + if line >= self.jump_from { self.jump } else { 0 };
-            for first in self.first {
-                s.prefetch(first.wrapping_add(at).cast());
+    pub(super) fn prefetch<S: Simd, const U: usize>(&self, s: S, line: usize) {
+        // One test for all lines of a step: with a single row, a test for each costs as much as the line's products.
+        if self.shift == 0 {
+            let at = line + if line >= self.jump_from { self.jump } else { 0 };
+            for u in 0..U {
+                for first in self.first {
+                    s.prefetch(first.wrapping_add(at + u).cast());
+                }
+            }
+            return;
+        }
+        for line in line..line + U {
+            if line & ((1 << self.shift) - 1) == 0 {
+                for first in self.first {
+                    s.prefetch(first.wrapping_add(line >> self.shift).cast());
+                }
             }
         }
     }

@@ -139,7 +139,7 @@ fn multiply<S: Simd, K: ScaleLines, const R: usize, const P: usize>(
             }
         }
         for line in g * group_lines..lines.min((g + 1) * group_lines) {
-            ahead.prefetch(s, line);
+            ahead.prefetch::<S, 1>(s, line);
             for p in 0..P {
                 // SAFETY: `p < P` and `line < lines`; `weights` was sliced to `P * lines`.
                 let w = s.load_u4(unsafe { weights.get_unchecked(p * lines + line) });

@@ -215,6 +215,38 @@ struct Codes {
     panel_blocks: usize,
 }
 
+impl Codes {
+    /// A k-block of each of `NP` panels. `PREPARED`: codes have the form of [`Simd::prepare_w8`].
+    ///
+    /// # Safety
+    /// The slice must have the block and the panels.
+    #[inline(always)]
+    unsafe fn blocks<S: Simd, const NP: usize, const PREPARED: bool>(
+        self,
+        s: S,
+        block: usize,
+    ) -> [S::W8; NP] {
+        // SAFETY: the clause above, for panel 0.
+        let mut w = [unsafe { self.block::<S, PREPARED>(s, 0, block) }; NP];
+        for p in 1..NP {
+            // SAFETY: the clause above, and `p < NP`.
+            w[p] = unsafe { self.block::<S, PREPARED>(s, p, block) };
+        }
+        w
+    }
+
+    /// As [`blocks`](Self::blocks), of one panel.
+    ///
+    /// # Safety
+    /// The slice must have the block and the panel.
+    #[inline(always)]
+    unsafe fn block<S: Simd, const PREPARED: bool>(self, s: S, panel: usize, block: usize) -> S::W8 {
+        // SAFETY: the invariant of `Codes`, and the clause above.
+        let block = unsafe { &*self.first.wrapping_add(panel * self.panel_blocks + block) };
+        if PREPARED { s.load_prepared(block) } else { s.load_w8(block) }
+    }
+}
+
 /// Copies a slice in the form of [`Simd::prepare_w8`].
 #[inline(always)]
 fn prepare<S: Simd, const NP: usize>(
@@ -380,10 +412,8 @@ fn multiply_tile<S: Simd, const MR: usize, const NP: usize, const PREPARED: bool
         }
         let (mut block, end) = (g * group_blocks, ((g + 1) * group_blocks).min(blocks));
         while block + UNROLL <= end {
-            for at in block..block + UNROLL {
-                // SAFETY: `at < end <= blocks`; `codes` was sliced to `(MR - 1) * stride + 4 * blocks`.
-                dots = unsafe { tile_step::<S, MR, NP, PREPARED>(s, weights, codes, stride, at, dots) };
-            }
+            // SAFETY: `block + UNROLL <= end <= blocks`; `codes` was sliced to `(MR - 1) * stride + 4 * blocks`.
+            dots = unsafe { tile_steps::<S, MR, NP, PREPARED>(s, weights, codes, stride, block, dots) };
             block += UNROLL;
         }
         while block < end {
@@ -411,6 +441,37 @@ fn multiply_tile<S: Simd, const MR: usize, const NP: usize, const PREPARED: bool
     }
 }
 
+/// [`UNROLL`] k-blocks of a tile. `codes`: from those of the slice's first block of the first row on.
+///
+/// # Safety
+/// `block` and the following ones must be of the slice, and `codes` must have `(MR - 1) * stride + 4 * (block + UNROLL)`
+/// elements.
+#[inline(always)]
+unsafe fn tile_steps<S: Simd, const MR: usize, const NP: usize, const PREPARED: bool>(
+    s: S,
+    weights: Codes,
+    codes: &[i8],
+    stride: usize,
+    block: usize,
+    mut dots: [[S::I32; NP]; MR],
+) -> [[S::I32; NP]; MR] {
+    macro_rules! steps {
+        ($($i:literal)*) => { $({
+            // SAFETY: the clause on `block`.
+            let w = unsafe { weights.blocks::<S, NP, PREPARED>(s, block + $i) };
+            for r in 0..MR {
+                // SAFETY: `r < MR`, and the clause on `codes`.
+                let a = unsafe { array(codes, r * stride + 4 * block) };
+                for p in 0..NP {
+                    dots[r][p] = s.dot4_of::<$i>(dots[r][p], w[p], a);
+                }
+            }
+        })* };
+    }
+    steps!(0 1 2 3);
+    dots
+}
+
 /// One k-block of a tile. `codes`: from those of the slice's first block of the first row on.
 ///
 /// # Safety
@@ -424,15 +485,8 @@ unsafe fn tile_step<S: Simd, const MR: usize, const NP: usize, const PREPARED: b
     block: usize,
     mut dots: [[S::I32; NP]; MR],
 ) -> [[S::I32; NP]; MR] {
-    let load = |p: usize| {
-        // SAFETY: the invariant of `Codes`, and the clause on `block`.
-        let block = unsafe { &*weights.first.wrapping_add(p * weights.panel_blocks + block) };
-        if PREPARED { s.load_prepared(block) } else { s.load_w8(block) }
-    };
-    let mut w = [load(0); NP];
-    for p in 1..NP {
-        w[p] = load(p);
-    }
+    // SAFETY: the clause on `block`.
+    let w = unsafe { weights.blocks::<S, NP, PREPARED>(s, block) };
     for r in 0..MR {
         // SAFETY: `r < MR`, and the clause on `codes`.
         let a = s.splat_a4(unsafe { array(codes, r * stride + 4 * block) });

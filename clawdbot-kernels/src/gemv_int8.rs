@@ -93,9 +93,9 @@ fn multiply<S: Simd, const STORED: bool, const R: usize, const P: usize, const U
             }
         }
         while block + U <= end {
+            ahead.prefetch::<S, U>(s, block);
             for u in 0..U {
                 let at = block + u;
-                ahead.prefetch(s, at);
                 for p in 0..P {
                     // SAFETY: `p < P` and `at < end <= k_blocks`; `weights` was sliced to `P * k_blocks`.
                     let w = s.load_w8(unsafe { weights.get_unchecked(p * k_blocks + at) });

@@ -41,7 +41,7 @@ impl Kernel for Read {
 /// Weights and activations of a tile in registers and the first-level cache.
 pub(super) struct Operands {
     w: [[i8; 4 * LANES]; 3],
-    a: [[i8; 4]; 8],
+    a: [[i8; 16]; 8],
     x: [[f32; LANES]; 2],
 }
 
@@ -72,9 +72,8 @@ fn dots<S: Simd, const R: usize, const P: usize>(s: S, operands: &Operands, roun
             w[p] = s.load_prepared(&operands.w[p]);
         }
         for r in 0..R {
-            let a = s.splat_a4(&operands.a[r]);
             for p in 0..P {
-                sums[r][p] = s.dot4(sums[r][p], w[p], a);
+                sums[r][p] = s.dot4_of::<0>(sums[r][p], w[p], &operands.a[r]);
             }
         }
     }
@@ -147,7 +146,7 @@ impl KernelSet {
     /// int8 multiply-adds of this set's dot product from registers, all threads, in 10^9 operations (a multiply-add is
     /// two) per second.
     pub fn int8_gop_per_s(&self, region: &Region<'_>) -> f64 {
-        let operands = Operands { w: [[3; 4 * LANES]; 3], a: [[5; 4]; 8], x: [[0.5; LANES]; 2] };
+        let operands = Operands { w: [[3; 4 * LANES]; 3], a: [[5; 16]; 8], x: [[0.5; LANES]; 2] };
         let tasks = region.threads() * 4;
         let rate = repeat(|| {
             region.parallel(tasks, |_| {
@@ -159,7 +158,7 @@ impl KernelSet {
 
     /// f32 fused multiply-adds from registers, all threads, in 10^9 operations (a multiply-add is two) per second.
     pub fn f32_gflop_per_s(&self, region: &Region<'_>) -> f64 {
-        let operands = Operands { w: [[3; 4 * LANES]; 3], a: [[5; 4]; 8], x: [[0.5; LANES]; 2] };
+        let operands = Operands { w: [[3; 4 * LANES]; 3], a: [[5; 16]; 8], x: [[0.5; LANES]; 2] };
         let tasks = region.threads() * 4;
         let rate = repeat(|| {
             region.parallel(tasks, |_| {

@@ -10,6 +10,8 @@ mod avx2;
 mod avx512;
 #[cfg(target_arch = "aarch64")]
 mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_asm;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
@@ -153,6 +155,11 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn splat_a4(self, x: &[i8; 4]) -> Self::A4;
     /// `acc + sum of a[i] * w[i]` per column, exactly; see [`Simd::FLIPPED`].
     fn dot4(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32;
+    /// As [`Simd::dot4`], with codes `4 * I..4 * I + 4` of sixteen.
+    #[inline(always)]
+    fn dot4_of<const I: usize>(self, acc: Self::I32, w: Self::W8, a: &[i8; 16]) -> Self::I32 {
+        self.dot4(acc, w, self.splat_a4(&a.as_chunks::<4>().0[I]))
+    }
 
     /// As [`Simd::load_w8`], for [`Simd::dot4_positive`].
     fn load_signed_w8(self, x: &[i8; 4 * LANES]) -> Self::W8;

@@ -3,6 +3,7 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
+use super::neon_asm::{sdot, sdot_lane, widen_f16};
 use super::{LANES, Simd};
 
 /// Proof of NEON and, if `DOT`, of the dot product extension.
@@ -43,7 +44,7 @@ type Quad<T> = [T; 4];
 
 /// Calls an intrinsic on each quarter of its arguments.
 macro_rules! each {
-    ($function:ident $(::<$const:literal>)? ($($arg:expr),+)) => {
+    ($function:ident $(::<$const:tt>)? ($($arg:expr),+)) => {
         [
             isa!($function $(::<$const>)? ($($arg[0]),+)),
             isa!($function $(::<$const>)? ($($arg[1]),+)),
@@ -120,41 +121,7 @@ fn less(a: float32x4_t, b: float32x4_t) -> float32x4_t {
     vbslq_f32(vcltq_f32(a, b), a, b)
 }
 
-/// `acc[i] + sum of w[4 i + j] * a[4 i + j]`. The intrinsic, `vdotq_s32`, is not stable yet.
-#[inline]
-#[target_feature(enable = "neon", enable = "dotprod")]
-fn sdot(mut acc: int32x4_t, w: int8x16_t, a: int8x16_t) -> int32x4_t {
-    // SAFETY: arithmetic on registers alone; the CPU has the instruction, a feature of this function.
-    unsafe {
-        asm!(
-            "sdot {acc:v}.4s, {w:v}.16b, {a:v}.16b",
-            acc = inout(vreg) acc,
-            w = in(vreg) w,
-            a = in(vreg) a,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    acc
-}
-
-/// f16 to f32. The intrinsic, `vcvt_f32_f16`, is not stable yet.
-#[inline]
-#[target_feature(enable = "neon")]
-fn widen_f16(x: uint16x4_t) -> float32x4_t {
-    let wide;
-    // SAFETY: arithmetic on registers alone; the instruction is part of NEON, a feature of this function.
-    unsafe {
-        asm!(
-            "fcvtl {wide:v}.4s, {x:v}.4h",
-            wide = lateout(vreg) wide,
-            x = in(vreg) x,
-            options(pure, nomem, nostack, preserves_flags),
-        );
-    }
-    wide
-}
-
-/// As [`sdot`]: 16-bit products (at most 128 * 127, so that two of them still fit), their sums in pairs, the sums of
+/// As `sdot`: 16-bit products (at most 128 * 127, so that two of them still fit), their sums in pairs, the sums of
 /// those.
 #[inline]
 #[target_feature(enable = "neon")]
@@ -440,6 +407,15 @@ impl<const DOT: bool> Simd for Neon<DOT> {
     fn dot4(self, acc: Self::I32, w: Self::W8, a: int8x16_t) -> Self::I32 {
         let a = [a; 4];
         if DOT { each!(sdot(acc, w, a)) } else { each!(widening_dot(acc, w, a)) }
+    }
+    /// One load for four k-blocks: `sdot` takes a lane of it. A broadcast from memory would take a vector instruction.
+    #[inline(always)]
+    fn dot4_of<const I: usize>(self, acc: Self::I32, w: Self::W8, a: &[i8; 16]) -> Self::I32 {
+        if !DOT {
+            return self.dot4(acc, w, self.splat_a4(&a.as_chunks::<4>().0[I]));
+        }
+        let a = [isa!(load_i8(a)); 4];
+        each!(sdot_lane::<I>(acc, w, a))
     }
 
     #[inline(always)]
