@@ -3,7 +3,8 @@
 //!
 //! The libraries are built first, with the profile of the tests, and with the feature `hub` if the tests have it.
 //! `CLAWDBOT_LIB_DIR` names a directory with `libclawdbot.so` and `libclawdbot.a` to be used instead, and
-//! `CLAWDBOT_SANITIZER` what those were compiled with (`address`, `thread`): see `cargo xtask sanitize`.
+//! `CLAWDBOT_SANITIZER` what those were compiled with (`address`, `thread`): see `cargo xtask sanitize`. Programs are linked
+//! with the C compiler's own runtime of the sanitizer, or with the archive that `CLAWDBOT_SANITIZER_RUNTIME` names.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
@@ -122,12 +123,21 @@ fn scratch(name: &str) -> PathBuf {
 /// Compiles and links a C program into `directory`.
 fn compile(source: &Path, directory: &Path, linkage: Linkage) -> PathBuf {
     let program = directory.join(source.file_stem().unwrap());
+    let flags = sanitizer().map(|name| format!("-fsanitize={name}"));
     let mut cc = Command::new("cc");
-    cc.args(C).args([POSIX, "-g", "-pthread", "-I"]).arg(root().join("include")).arg(source);
-    cc.arg("-o").arg(&program);
-    if let Some(sanitizer) = sanitizer() {
-        cc.arg(format!("-fsanitize={sanitizer}"));
+    cc.args(C).args([POSIX, "-g", "-pthread", "-I"]).arg(root().join("include"));
+    match std::env::var_os("CLAWDBOT_SANITIZER_RUNTIME") {
+        None => _ = cc.args(flags).arg(source),
+        Some(runtime) => {
+            // With `-fsanitize`, linking would take the compiler's runtime.
+            let object = program.with_extension("o");
+            succeed(cc.args(flags).arg("-c").arg(source).arg("-o").arg(&object));
+            cc = Command::new("cc");
+            cc.args(["-g", "-pthread"]).arg(object).arg("-Wl,--whole-archive").arg(runtime);
+            cc.args(["-Wl,--no-whole-archive", "-Wl,--export-dynamic", "-ldl", "-lrt"]);
+        }
     }
+    cc.arg("-o").arg(&program);
     match linkage {
         Linkage::Static => {
             cc.arg(libraries().join("libclawdbot.a")).args(["-lgcc_s", "-lutil", "-lrt", "-lm", "-ldl"])

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::command::{cargo_command, execute, host, target};
+use crate::command::{cargo_command, execute, host, output, target};
 use crate::skip::Skip;
 
 pub(crate) const USAGE: &str = "  sanitize [address | thread]
@@ -23,6 +23,9 @@ struct Sanitizer {
     unit_tests: &'static str,
     /// Whether the standard library must be compiled with it.
     needs_std: bool,
+    /// The archive of Rust's runtime that C programs are linked with, in the toolchain's libraries. None: that of the C
+    /// compiler.
+    runtime: Option<&'static str>,
 }
 
 const SANITIZERS: &[Sanitizer] = &[
@@ -34,6 +37,7 @@ const SANITIZERS: &[Sanitizer] = &[
         // They leak the files that they give as static; leaks are looked for in the C programs.
         unit_tests: ":detect_leaks=0",
         needs_std: false,
+        runtime: None,
     },
     Sanitizer {
         name: "thread",
@@ -41,6 +45,8 @@ const SANITIZERS: &[Sanitizer] = &[
         options: "allocator_may_return_null=1:halt_on_error=1",
         unit_tests: "",
         needs_std: true,
+        // GCC 12's lacks functions that the nightly compiler calls.
+        runtime: Some("librustc-nightly_rt.tsan.a"),
     },
 ];
 
@@ -136,5 +142,17 @@ fn c_programs(root: &Path, toolchain: &Toolchain, host: &str, sanitizer: &Saniti
         cargo_command(root, &["test", "--package", "clawdbot-capi", "--features", "hub", "--test", "c"]);
     tests.env("CLAWDBOT_LIB_DIR", libraries).env("CLAWDBOT_SANITIZER", sanitizer.name);
     tests.env(sanitizer.variable, sanitizer.options);
+    if let Some(runtime) = sanitizer.runtime {
+        let libraries = output(Command::new("rustup").args([
+            "run",
+            "nightly",
+            "rustc",
+            "--print",
+            "target-libdir",
+            "--target",
+            host,
+        ]))?;
+        tests.env("CLAWDBOT_SANITIZER_RUNTIME", Path::new(libraries.trim()).join(runtime));
+    }
     execute(&mut tests)
 }
