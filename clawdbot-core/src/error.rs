@@ -187,14 +187,14 @@ impl From<clawdbot_kernels::Error> for Error {
             Kernels::Unsupported(_) => ErrorKind::UnsupportedModel,
             Kernels::OutOfMemory { .. } => ErrorKind::OutOfBudget,
             Kernels::Forked { .. } => ErrorKind::ForkedRuntime,
-            Kernels::Thread(_) => ErrorKind::Io,
+            Kernels::Thread(_) | Kernels::Placement { .. } => ErrorKind::Io,
             _ => ErrorKind::Internal,
         };
         let plain = Error::new(kind, error.to_string());
         match error {
             Kernels::InvalidWeights { row: Some(row), .. } => plain.with("row", row),
             Kernels::OutOfMemory { bytes: Some(bytes), .. } => plain.with("bytes", bytes),
-            Kernels::Thread(error) => plain.caused_by(error),
+            Kernels::Thread(error) | Kernels::Placement { error, .. } => plain.caused_by(error),
             Kernels::Forked { pool_pid, pid } => plain.with("runtime_pid", pool_pid).with("pid", pid),
             // An error of a row source, which the kernels pass through.
             Kernels::Source(source) => source.downcast::<Error>().map_or(plain, |error| *error),

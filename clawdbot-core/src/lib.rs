@@ -60,7 +60,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
 pub use load::source::Source;
 pub use options::{
-    Cache, EmbedOptions, GenerateOptions, HubOptions, KvType, ModelOptions, NumberRange, OPTIONS,
+    Cache, EmbedOptions, GenerateOptions, HubOptions, KvType, ModelOptions, Numa, NumberRange, OPTIONS,
     OptionGroup, OptionSet, OptionSpec, OptionType, PackOptions, Pooling, RerankOptions, RuntimeOptions,
     WeightType, check_option_names,
 };

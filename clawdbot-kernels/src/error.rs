@@ -42,6 +42,15 @@ pub enum Error {
     /// The system cannot start a thread.
     #[error("cannot start a worker thread: {0}")]
     Thread(#[source] std::io::Error),
+    /// The system does not let a thread or memory be where it should be.
+    #[error("the system refuses {what}: {error}")]
+    Placement {
+        /// To do what.
+        what: &'static str,
+        /// Its reason.
+        #[source]
+        error: std::io::Error,
+    },
     /// A source of rows or panels failed: its own error.
     #[error(transparent)]
     Source(Box<dyn std::error::Error + Send + Sync>),

@@ -46,6 +46,7 @@ mod isa;
 mod limits;
 mod matrix;
 pub mod memory;
+pub mod numa;
 mod packing;
 mod panels;
 mod parts;

@@ -22,7 +22,6 @@ use super::panels::{CodePanels, PackedMatrix, Panels};
 use super::simd::LANES;
 use super::{KernelSet, Result};
 use crate::error::Error;
-use crate::memory::AlignedBuf;
 use crate::threads::Region;
 
 impl PackedMatrix {
@@ -155,12 +154,12 @@ impl PackedMatrix {
             }
             ComputeFormat::Int4 { .. } => rows.pack_codes::<Int4Codes>(kernels, region, format, &sizes)?,
             ComputeFormat::Bf16 => {
-                let mut data = AlignedBuf::zeroed(sizes.data)?;
+                let mut data = region.zeroed(sizes.data)?;
                 rows.pack_float::<u16, 2>(region, &mut data, |row, out| kernels.to_bf16(row, out))?;
                 Panels::Bf16(data.into())
             }
             ComputeFormat::F32 => {
-                let mut data = AlignedBuf::zeroed(sizes.data)?;
+                let mut data = region.zeroed(sizes.data)?;
                 rows.pack_float::<f32, 1>(region, &mut data, |row, out| out.copy_from_slice(row))?;
                 Panels::F32(data.into())
             }

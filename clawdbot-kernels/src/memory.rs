@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 pub const ALIGNMENT: usize = 64;
 /// Size of a huge page. Buffers of this size or more are mappings of their own, aligned to it, for which the system is
 /// asked for huge pages before they are touched: with small pages, streaming through weights is an eighth slower.
-const HUGE_PAGE: usize = 2 << 20;
+pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
 /// Types for which any bit pattern, zero included, is a value.
 ///
@@ -84,6 +84,11 @@ impl<T: Pod> AlignedBuf<T> {
             *self = Self::zeroed(len)?;
         }
         Ok(())
+    }
+
+    /// Whether it is a mapping of its own, so that no other data is on its pages.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.mapping.is_some()
     }
 
     fn layout(len: usize) -> Option<Layout> {

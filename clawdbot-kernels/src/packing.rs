@@ -121,8 +121,8 @@ impl Rows<'_> {
         let Coding { group, scales: kind, rotated } = coding;
         let (blocks, groups) = (self.k.div_ceil(L::BLOCK), groups(self.k, group));
         let (row_len, lines) = (blocks * L::BLOCK, kind.lines(groups));
-        let mut codes = AlignedBuf::<L::Byte>::zeroed(sizes.data)?;
-        let mut scales = AlignedBuf::<u16>::zeroed(sizes.scales)?;
+        let mut codes = region.zeroed::<L::Byte>(sizes.data)?;
+        let mut scales = region.zeroed::<u16>(sizes.scales)?;
         let per_task = self.panels_per_task(region);
         let parts = codes
             .chunks_mut((per_task * blocks * 64).max(1))

@@ -26,6 +26,8 @@ use self::sync::{
     Arc, AtomicBool, AtomicU64, Builder, Cell, Condvar, JoinHandle, Mutex, MutexGuard, Spin, fence, park,
 };
 use crate::error::{Error, Result};
+use crate::memory::{AlignedBuf, Pod};
+use crate::numa::{Placement, Seated};
 
 /// `state`: generation in the high half, OPEN bit, number of workers inside the job in the low bits.
 const OPEN: u64 = 1 << 31;
@@ -37,6 +39,7 @@ type Job = *const (dyn Fn(usize) + Sync);
 /// Worker threads and the rules for using them. One per runtime.
 pub struct ThreadPool {
     threads: usize,
+    placement: Option<Placement>,
     pid: u32,
     /// Started at the first region; held while a region is open.
     workers: Mutex<Option<Workers>>,
@@ -71,6 +74,12 @@ unsafe impl Send for Shared {}
 /// Tasks `first..end` as `end << 32 | first`, on a cache line of its own.
 #[repr(align(128))]
 struct Share(AtomicU64);
+
+/// The tasks of thread `thread` of `threads`, among `tasks`.
+pub(crate) fn share(tasks: u32, thread: u64, threads: u64) -> Range<u32> {
+    let border = |thread: u64| (u64::from(tasks) * thread / threads) as u32;
+    border(thread)..border(thread + 1)
+}
 
 /// Which task of a share is taken.
 #[derive(Clone, Copy)]
@@ -108,7 +117,32 @@ impl Share {
 impl ThreadPool {
     /// A pool that computes on `threads` threads, the caller's included. No thread is started yet.
     pub fn new(threads: usize) -> Self {
-        ThreadPool { threads: threads.max(1), pid: std::process::id(), workers: Mutex::new(None) }
+        ThreadPool {
+            threads: threads.max(1),
+            placement: None,
+            pid: std::process::id(),
+            workers: Mutex::new(None),
+        }
+    }
+
+    /// As [`new`](Self::new), with threads and weights where `placement` says. While a region is open, the calling thread runs
+    /// on the CPUs of the first seat; then it may run again where it did before.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for seats of another number of threads; `Placement` when the system refuses.
+    pub fn placed(threads: usize, placement: Placement) -> Result<Self> {
+        let mut pool = ThreadPool::new(threads);
+        if let Placement::Local(seats) = &placement
+            && seats.len() != pool.threads
+        {
+            let (expected, found) = (pool.threads, seats.len());
+            return Err(Error::InvalidArgument(format!(
+                "expected seats of {expected} threads, found {found}"
+            )));
+        }
+        placement.probe()?;
+        pool.placement = Some(placement);
+        Ok(pool)
     }
 
     /// Number of threads, the caller's included.
@@ -150,11 +184,14 @@ impl ThreadPool {
     fn open<R>(&self, asked: Option<&Asked<'_>>, f: impl FnOnce(&Region<'_>) -> R) -> Result<R> {
         self.check_fork()?;
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let placement = self.placement.as_ref();
         if workers.is_none() {
-            *workers = Some(Workers::start(self.threads - 1)?);
+            *workers = Some(Workers::start(self.threads - 1, placement)?);
         }
+        let _seated = seat(placement, 0)?;
         Ok(f(&Region {
             threads: self.threads,
+            placement,
             workers: Some(workers),
             stop: Stop(asked),
             not_sync: PhantomData,
@@ -180,7 +217,7 @@ impl Drop for ThreadPool {
 }
 
 impl Workers {
-    fn start(count: usize) -> Result<Self> {
+    fn start(count: usize, placement: Option<&Placement>) -> Result<Self> {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: Cell::new(None),
@@ -194,9 +231,11 @@ impl Workers {
         let mut workers = Workers { shared, handles: Vec::with_capacity(count) };
         for index in 0..count {
             let shared = Arc::clone(&workers.shared);
-            let spawned =
-                Builder::new().name(format!("clawdbot-{}", index + 1)).spawn(move || worker(&shared, index));
-            match spawned {
+            let builder = Builder::new().name(format!("clawdbot-{}", index + 1));
+            // A thread begins with the CPUs of the one that starts it.
+            let started = seat(placement, index + 1)
+                .and_then(|_seated| builder.spawn(move || worker(&shared, index)).map_err(Error::Thread));
+            match started {
                 Ok(handle) => workers.handles.push(handle),
                 Err(error) => {
                     workers.shared.shutdown.store(true, Ordering::Release);
@@ -204,12 +243,17 @@ impl Workers {
                         handle.thread().unpark();
                         let _ = handle.join();
                     }
-                    return Err(Error::Thread(error));
+                    return Err(error);
                 }
             }
         }
         Ok(workers)
     }
+}
+
+/// Moves the calling thread to where thread `thread` runs, if anything says so, until the result is dropped.
+fn seat(placement: Option<&Placement>, thread: usize) -> Result<Option<Seated>> {
+    Ok(placement.map(|placement| placement.seat(thread)).transpose()?.flatten())
 }
 
 fn worker(shared: &Shared, index: usize) {
@@ -324,6 +368,7 @@ impl Stop<'_> {
 /// The leader's handle inside [`ThreadPool::region`].
 pub struct Region<'p> {
     threads: usize,
+    placement: Option<&'p Placement>,
     /// None inside a task.
     workers: Option<MutexGuard<'p, Option<Workers>>>,
     stop: Stop<'p>,
@@ -334,7 +379,13 @@ pub struct Region<'p> {
 impl<'p> Region<'p> {
     /// The calling thread alone, for use inside a task of another region, whose `stop` it takes.
     pub fn alone(stop: Stop<'p>) -> Region<'p> {
-        Region { threads: 1, workers: None, stop, not_sync: PhantomData }
+        Region {
+            threads: 1,
+            placement: None,
+            workers: None,
+            stop,
+            not_sync: PhantomData,
+        }
     }
 
     /// What stops it early.
@@ -345,6 +396,19 @@ impl<'p> Region<'p> {
     /// Number of threads that may take tasks, the caller's included.
     pub fn threads(&self) -> usize {
         self.threads
+    }
+
+    /// Zeros for an array of a matrix, `[columns, ...]`. Where the pool says so, its pages will be on the node of the thread
+    /// that takes those columns, or alternate between nodes.
+    ///
+    /// # Errors
+    /// `OutOfMemory` without memory; `Placement` when the system refuses.
+    pub fn zeroed<T: Pod>(&self, len: usize) -> Result<AlignedBuf<T>> {
+        let mut buffer = AlignedBuf::zeroed(len)?;
+        if let Some(placement) = self.placement {
+            placement.place(&mut buffer)?;
+        }
+        Ok(buffer)
     }
 
     /// Calls `f(0)`, ..., `f(tasks - 1)`, each once, on any of the threads, and returns when all are done. Neighbouring
@@ -376,9 +440,8 @@ impl<'p> Region<'p> {
         // holds the lock).
         shared.job.with_mut(|cell| unsafe { *cell = Some(job) });
         let threads = shared.shares.len() as u64;
-        let border = |thread: u64| (u64::from(count) * thread / threads) as u32;
-        for (thread, share) in (0..).zip(&shared.shares) {
-            share.set(border(thread)..border(thread + 1));
+        for (thread, own) in (0..).zip(&shared.shares) {
+            own.set(share(count, thread, threads));
         }
         let state = shared.state.load(Ordering::Relaxed);
         let open = (state & !(GENERATION - 1)).wrapping_add(GENERATION) | OPEN;

@@ -18,7 +18,7 @@ const CRATES: &[Crate] = &[
         source: "clawdbot-kernels/src",
         layers: &[
             &["error"],
-            &["memory", "threads", "unchecked"],
+            &["memory", "numa", "threads", "unchecked"],
             &["simd"],
             &["activation", "hadamard", "recurrent", "rope", "row_ops", "tiles", "vector"],
             &[

@@ -48,6 +48,7 @@ fn wrong_usage() {
     fails(&["generate", "--kv", "int4"], 2, &["int4", "auto, int8, bf16, f32"]);
     fails(&["generate", "--threads", "0"], 2, &["threads", "1 to 1024"]);
     fails(&["generate", "--kernels", "mmx"], 2, &["mmx", "scalar"]);
+    fails(&["generate", "--numa", "near"], 2, &["near", "off, interleave, local"]);
     fails(&["generate", "--memory-budget", "lots"], 2, &["lots", "1.5GiB"]);
     fails(&["generate", "--max-context", "100000"], 2, &["--max-context", "1024", "100000"]);
     fails(&["generate", "--prompt", "a", "--prompt-file", "b"], 2, &["--prompt-file"]);

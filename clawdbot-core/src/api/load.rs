@@ -9,12 +9,12 @@ use super::plan::{Plan, Sizes};
 use crate::cache::KvCache;
 use crate::cancel::{Progress, reporting};
 use crate::engine::{Engine, reserved_bytes};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::load::build::Builder;
 use crate::load::load_cache::CacheEntry;
 use crate::load::source::{Opened, Source};
 use crate::load::weights::Weights;
-use crate::options::ModelOptions;
+use crate::options::{ModelOptions, Numa};
 use crate::runtime::{LogLevel, Runtime};
 use crate::sampling::Drawable;
 
@@ -26,6 +26,7 @@ impl Runtime {
     /// As [`Runtime::load`], but for the budget.
     pub fn plan(&self, source: &Source, options: &ModelOptions) -> Result<Plan> {
         options.validate()?;
+        self.maps(options)?;
         let mut opened =
             Opened::open_with(source, options, &mut |_, _| true)?.merged(&options.merge_adapters)?;
         let verified = opened.verify(options, &mut |_, _| true)?;
@@ -59,6 +60,21 @@ impl Runtime {
         self.load_opened(opened, options, progress)
     }
 
+    /// Whether a packed file is mapped. The pages of a mapped file lie where they were read first, whatever `numa` says.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a file that is to be mapped, and placed.
+    fn maps(&self, options: &ModelOptions) -> Result<bool> {
+        let placed = self.numa() != Numa::Off;
+        if placed && options.mmap == Some(true) {
+            let (numa, expected) = (self.numa(), "false, as pages of mapped files cannot be placed");
+            let message = format!("option mmap: expected {expected}, with numa {numa}, found true");
+            let error = Error::invalid_argument(message).with("option", "mmap");
+            return Err(error.with("expected", expected).with("found", "true"));
+        }
+        Ok(options.mmap.unwrap_or(!placed))
+    }
+
     /// Loads what is opened, with options that are validated.
     ///
     /// # Errors
@@ -69,6 +85,7 @@ impl Runtime {
         options: &ModelOptions,
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Model> {
+        let maps = self.maps(options)?;
         let options = &opened.resolve(options)?;
         let mut plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened, options, self.threads())?;
@@ -90,7 +107,7 @@ impl Runtime {
         }
         plan.verified = opened.verify(options, &mut progress)?;
         let mapped = match &opened.weights {
-            Weights::Packed(file) if options.mmap => Some(file.map()?),
+            Weights::Packed(file) if maps => Some(file.map()?),
             _ => None,
         };
         for warning in &plan.warnings {

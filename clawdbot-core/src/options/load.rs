@@ -49,6 +49,20 @@ pub enum KvType {
     F32,
 }
 
+/// Where threads run and weights lie on machines whose memory is in several places (NUMA nodes).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Numa {
+    /// Where the operating system puts them.
+    #[default]
+    Off,
+    /// Pages of the weights alternate between the nodes; threads run anywhere.
+    Interleave,
+    /// Threads are spread over the nodes and stay on theirs, and the part of each matrix that a thread reads lies there.
+    Local,
+}
+
 /// Where packed files of directories that were loaded are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "CacheValue", into = "CacheValue")]
@@ -141,6 +155,7 @@ impl OptionValue for Cache {
 }
 
 names!(WeightType: Int8 = "int8", Int4 = "int4", Int4Mixed = "int4-mixed", Bf16 = "bf16", F32 = "f32", Stored = "stored");
+names!(Numa: Off = "off", Interleave = "interleave", Local = "local");
 names!(KvType: Auto = "auto", Int8 = "int8", Bf16 = "bf16", F32 = "f32");
 
 options! {
@@ -148,6 +163,9 @@ options! {
     pub struct RuntimeOptions for "a runtime" {
         /// Number of threads that compute.
         threads: Option<u32> [whole(1, 1024)] = None, "the smallest of CPU quota, affinity and physical cores";
+        /// On machines with several memory nodes (Linux): `interleave` spreads weights over them, `local` keeps weights next to the
+        /// threads that read them (`docs/performance.md`). Changes no result.
+        numa: Numa = Numa::Off, "off";
         /// Most bytes that the models of a runtime may use together: weights, KV cache, scratch memory, and all else that grows
         /// with requests.
         memory_budget: Option<u64> [OptionType::Bytes] = None, "no limit for weights; for what grows with requests, a share of the machine's memory (`docs/memory.md`)";
@@ -176,7 +194,7 @@ options! {
         chat_template: Option<String> = None, "the model's";
         /// Map a packed file, so that processes share its memory, instead of reading it. A mapped file must not be changed or
         /// shortened.
-        mmap: bool = true;
+        mmap: Option<bool> = None, "true; with `numa`, false";
         /// Read all of a packed file first and compare it with its checksum.
         verify: bool = false;
         /// Write a packed file when a directory is loaded, and use it the next time: true in the user's cache directory, or in
@@ -248,6 +266,14 @@ mod tests {
         for kv in [KvType::Auto, KvType::Int8, KvType::Bf16, KvType::F32] {
             assert_eq!(json!(kv), json!(kv.name()));
         }
+        for numa in Numa::ALL {
+            let options = RuntimeOptions::default().numa(numa);
+            assert_eq!(
+                (&options.to_json()["numa"], numa.name().parse().unwrap()),
+                (&json!(numa.name()), numa)
+            );
+            assert_eq!(RuntimeOptions::from_json(&options.to_json()).unwrap().numa, numa);
+        }
     }
 
     #[test]
@@ -299,6 +325,8 @@ mod tests {
         assert!(error.message().contains("found \"dir/template.jinja\""), "{error}");
         let error = RuntimeOptions::from_json(json!({"threads": 0}).as_object().unwrap()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+        let error = RuntimeOptions::from_json(json!({"numa": true}).as_object().unwrap()).unwrap_err();
+        assert_eq!(error.message(), "option numa: expected one of off, interleave, local, found true");
         let error = RuntimeOptions::from_json(json!({"thread": 1}).as_object().unwrap()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnknownOption);
     }

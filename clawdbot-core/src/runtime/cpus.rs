@@ -59,7 +59,7 @@ fn count_cores(cpus: &BTreeSet<usize>, sysfs: &Path) -> Option<usize> {
     not(target_os = "linux"),
     allow(dead_code, reason = "sysfs exists on Linux alone; tests use it everywhere")
 )]
-fn parse_list(text: &str) -> Option<BTreeSet<usize>> {
+pub(super) fn parse_list(text: &str) -> Option<BTreeSet<usize>> {
     /// Beyond any kernel's limit: a list that claims more is not believed.
     const MAX_CPU: usize = 1 << 16;
     let mut cpus = BTreeSet::new();

@@ -5,6 +5,7 @@ mod cpus;
 mod machine;
 #[cfg(feature = "candle")]
 mod rows;
+mod topology;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use clawdbot_kernels::KernelSet;
 use clawdbot_kernels::threads::ThreadPool;
 
 use crate::error::{Error, Result};
-use crate::options::RuntimeOptions;
+use crate::options::{Numa, RuntimeOptions};
 
 /// Bytes read over and over to measure the memory: more than any cache holds. Fewer where the budget has no more, but not
 /// so few that a cache would be measured.
@@ -86,6 +87,7 @@ pub struct Runtime(Arc<Inner>);
 
 struct Inner {
     pool: ThreadPool,
+    numa: Numa,
     budget: Budget,
     kernels: &'static KernelSet,
     on_log: Option<Box<LogHook>>,
@@ -98,8 +100,8 @@ impl Runtime {
     /// A runtime with these options.
     ///
     /// # Errors
-    /// `InvalidArgument` for options out of range, and when `CLAWDBOT_ISA` names a tier that this CPU does not have or that
-    /// failed its self-test.
+    /// `InvalidArgument` for options out of range, for a value of `numa` that this machine cannot do, and when `CLAWDBOT_ISA`
+    /// names a tier that this CPU does not have or that failed its self-test.
     pub fn new(options: &RuntimeOptions) -> Result<Self> {
         Self::build(options, None)
     }
@@ -122,8 +124,15 @@ impl Runtime {
             if options.kernels.is_some() { error.with("option", "kernels") } else { error }
         })?;
         let threads = options.threads.map_or_else(|| Cpus::detect().threads(), |n| n as usize);
+        let placement = topology::placement(options.numa, threads)?;
+        let placed = placement.as_ref().map(topology::describe);
+        let pool = match placement {
+            Some(placement) => topology::pool(options.numa, threads, placement)?,
+            None => ThreadPool::new(threads),
+        };
         let runtime = Runtime(Arc::new(Inner {
-            pool: ThreadPool::new(threads),
+            pool,
+            numa: options.numa,
             budget: Budget::with_memory(options.memory_budget, machine::memory(), machine::reserved(threads)),
             kernels,
             on_log,
@@ -136,12 +145,20 @@ impl Runtime {
             });
         }
         runtime.log(LogLevel::Info, || format!("{threads} threads, kernels {}", kernels.name));
+        if let Some(placed) = placed {
+            runtime.log(LogLevel::Info, || format!("numa {}: {placed}", options.numa));
+        }
         Ok(runtime)
     }
 
     /// Number of threads that compute, the caller's included.
     pub fn threads(&self) -> usize {
         self.0.pool.threads()
+    }
+
+    /// Where threads run and weights lie, as the option `numa` says.
+    pub fn numa(&self) -> Numa {
+        self.0.numa
     }
 
     /// The instruction-set tier in use, such as `x86_64-avx512-vnni`.

@@ -19,7 +19,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use clawdbot_kernels::memory::{ALIGNMENT, AlignedBuf, Panel, Pod, SharedBytes, bytes_of_mut};
+use clawdbot_kernels::memory::{ALIGNMENT, Panel, Pod, SharedBytes, bytes_of_mut};
 use clawdbot_kernels::threads::Region;
 use clawdbot_kernels::{PanelElement, PanelPart, PanelSource};
 use sha2::{Digest, Sha256};
@@ -358,7 +358,7 @@ impl PanelSource for Panels<'_> {
             Access::Mapped(mapped) => Panel::shared(mapped, range)
                 .map_err(|error| Error::from(error).context(self.file.name()).into()),
             Access::Read(region) => {
-                let mut buffer = AlignedBuf::<T>::zeroed(part.elements())?;
+                let mut buffer = region.zeroed::<T>(part.elements())?;
                 let outcome = Mutex::new(Ok(()));
                 region.parallel_chunks_mut(bytes_of_mut(&mut buffer), PIECE, |i, piece| {
                     if let Err(error) = self.file.file.read_at(range.start + i * PIECE, piece) {

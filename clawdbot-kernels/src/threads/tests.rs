@@ -135,3 +135,80 @@ fn after_the_stop_nothing_begins() {
         pool.region(|region| assert!(!region.stop().is_set())).unwrap();
     }
 }
+
+#[test]
+fn seats_are_for_all_threads() {
+    use crate::numa::Seat;
+    let seats = vec![Seat { node: 0, cpus: vec![0] }; 2];
+    let error = ThreadPool::placed(3, Placement::Local(seats)).map(drop).unwrap_err();
+    assert_eq!(error.to_string(), "expected seats of 3 threads, found 2");
+}
+
+#[cfg(target_os = "linux")]
+mod placed {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::numa::Seat;
+
+    /// What the system says of the calling thread.
+    fn allowed(key: &str) -> String {
+        let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+        status.lines().find_map(|line| line.strip_prefix(key)).unwrap().trim().to_owned()
+    }
+
+    /// The first number of a list.
+    fn first(list: &str) -> usize {
+        list.split([',', '-']).next().unwrap().parse().unwrap()
+    }
+
+    /// The last number of a list.
+    fn last(list: &str) -> usize {
+        list.rsplit([',', '-']).next().unwrap().parse().unwrap()
+    }
+
+    #[test]
+    fn threads_run_where_their_seats_are_and_the_caller_leaves_again() {
+        let before = allowed("Cpus_allowed_list:");
+        let node = first(&allowed("Mems_allowed_list:")) as u32;
+        let (one, other) = (first(&before), last(&before));
+        let seats = [one, other, other].map(|cpu| Seat { node, cpus: vec![cpu] });
+        let pool = match ThreadPool::placed(3, Placement::Local(seats.to_vec())) {
+            Ok(pool) => pool,
+            Err(error) => return crate::skipped::skipped(&format!("placing of threads: {error}")),
+        };
+        for _ in 0..2 {
+            let found = Mutex::new(BTreeSet::new());
+            pool.region(|region| {
+                let all = Barrier::new(3);
+                region.parallel(3, |_| {
+                    all.wait();
+                    let name = std::thread::current().name().unwrap_or_default().to_owned();
+                    found.lock().unwrap().insert((name, allowed("Cpus_allowed_list:")));
+                });
+                // What is packed here has its pages asked for.
+                assert!(region.zeroed::<u8>(3 << 20).unwrap().iter().all(|&byte| byte == 0));
+            })
+            .unwrap();
+            let found = found.into_inner().unwrap();
+            let of_workers = |name: &str| (name.to_owned(), other.to_string());
+            assert!(found.contains(&of_workers("clawdbot-1")) && found.contains(&of_workers("clawdbot-2")));
+            assert!(
+                found.iter().any(|(name, cpus)| !name.starts_with("clawdbot") && *cpus == one.to_string())
+            );
+            assert_eq!(allowed("Cpus_allowed_list:"), before);
+        }
+    }
+
+    #[test]
+    fn a_seat_that_is_gone_is_an_error_and_the_pool_lives_on() {
+        let node = first(&allowed("Mems_allowed_list:")) as u32;
+        let seats = |cpu: usize| Placement::Local(vec![Seat { node, cpus: vec![cpu] }; 2]);
+        let mut pool = ThreadPool::new(2);
+        pool.placement = Some(seats(60_000));
+        let error = pool.region(|_| ()).unwrap_err();
+        assert!(matches!(error, Error::Placement { .. }), "{error}");
+        pool.placement = Some(seats(first(&allowed("Cpus_allowed_list:"))));
+        assert_eq!(pool.region(|region| region.threads()).unwrap(), 2);
+    }
+}

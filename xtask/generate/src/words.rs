@@ -76,7 +76,7 @@ mod tests {
     fn python_writes_true_large() {
         let options = group("ModelOptions").unwrap().options;
         let said = |name: &str| python(options.iter().find(|option| option.name == name).unwrap());
-        assert!(said("mmap").ends_with("Default: True."));
+        assert!(said("mmap").ends_with("Default: True; with `numa`, False."));
         assert!(said("prefill_chunk").ends_with("Value: a whole number from 1 to 65536. Default: 512."));
         assert!(group("Options").is_err());
     }
