@@ -1,7 +1,11 @@
 //! Functions for the benches of this repository: no public interface.
 #![allow(missing_docs, reason = "for the benches of this repository only")]
 
+mod scaling;
+
 use std::time::{Duration, Instant};
+
+pub use scaling::{MatrixShares, PassSteps, Scaling};
 
 use clawdbot_kernels::attention::Workspaces;
 use clawdbot_kernels::threads::{Region, ThreadPool};
@@ -128,6 +132,22 @@ impl Machine {
     /// `InvalidArgument` for a matrix that is too large.
     pub fn packed_bytes(&self, format: Format, [n, k]: [usize; 2]) -> Result<u64> {
         Ok(PackedMatrix::packed_bytes(format.compute(), n, k)?)
+    }
+
+    /// Seconds of `iterations` steps in which no thread has anything to do.
+    ///
+    /// # Errors
+    /// If no thread can be started.
+    pub fn time_steps(&self, iterations: u64) -> Result<Duration> {
+        self.pool.region(|region| {
+            let threads = region.threads();
+            time(iterations, || {
+                region.parallel(threads, |task| {
+                    std::hint::black_box(task);
+                });
+                Ok(())
+            })
+        })?
     }
 
     /// Seconds of `iterations` quantizations of `[m, k]` activations.

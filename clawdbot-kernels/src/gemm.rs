@@ -1,4 +1,4 @@
-//! Matrix products `out[m, n] = lhs[m, k] * rhs[n, k]^T`: checks, and the split into tasks.
+//! Matrix products `out[m, n] = lhs[m, k] * rhs[n, k]^T`: checks, and the kernel of each format.
 //!
 //! Two kernels per format. *GEMV* is for few rows, where the time is that of reading the weights: it streams panel
 //! after panel. *GEMM* is for many: it multiplies a slice of some panels, all 16 x panels columns by a stretch of k, which
@@ -10,22 +10,16 @@ use super::bf16_dot::{Bf16Args, RoundedRows};
 use super::format::Coding;
 use super::gemm_float::FloatArgs;
 use super::gemm_int4::{Int4Args, Int4Panels};
-use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
+use super::gemm_int8::Int8Args;
 use super::group_scales::GroupScales;
 use super::panels::Panels;
 use super::quantize::{ActivationFormat, Int8Rows, QuantizedRows, groups};
 use super::simd::LANES;
-use super::target::{CHUNK_ROWS, Epilogue, GEMV_ROWS, Target};
+use super::split::{Split, TaskPart};
+use super::target::{Epilogue, Target};
 use super::{KernelSet, PackedMatrix};
 use crate::memory::SharedMut;
 use crate::threads::Region;
-
-/// Bytes of the left-hand side that one task after another of a thread reads: they should stay in the second-level cache.
-const CACHED_ROWS_BYTES: usize = 3 << 19;
-/// Bytes of weights that a GEMV task reads at least.
-const GEMV_TASK_BYTES: usize = 32 << 10;
-/// Tasks per thread to aim at, so that threads of unequal speed end together.
-const TASKS_PER_THREAD: usize = 16;
 
 /// The left-hand side of [`gemm`].
 #[derive(Clone, Copy)]
@@ -100,24 +94,11 @@ pub fn gemm_columns(
     let panels = rhs.n().div_ceil(LANES);
     // The panels of a gate and its up belong to one task.
     let unit = if epilogue.gate.is_some() { 2 } else { 1 };
-    let many = m > GEMV_ROWS;
+    let split = Split::new(kernels, region.threads(), m, rhs, unit);
+    let many = split.many;
     match (&rhs.panels, lhs) {
         (Panels::Int8(_) | Panels::Int4(_), Lhs::Int8(rows)) => {
             let operands = Operands::new(rows, m, rhs).expect("int8 or int4 panels");
-            // A group longer than a slice takes the slow way.
-            let many = m > kernels.gemv_rows.of(rhs) && operands.group <= 4 * SLICE_BLOCKS;
-            let tile_panels = many.then_some(kernels.tile_panels.int8);
-            let split = Split::new(
-                region,
-                &SplitSizes {
-                    m,
-                    panels,
-                    unit,
-                    panel_bytes: operands.panel_bytes(),
-                    tile_panels,
-                    row_bytes: operands.lhs.stride,
-                },
-            );
             region.parallel(split.tasks(), |task| {
                 let args = operands.args(split.task(task), target);
                 match (many, args.int4) {
@@ -136,17 +117,6 @@ pub fn gemm_columns(
             let (lhs, k_blocks) = (rows.rows(m, k), k.div_ceil(2));
             let data = data.as_chunks().0;
             assert!(data.len() == panels * k_blocks);
-            let split = Split::new(
-                region,
-                &SplitSizes {
-                    m,
-                    panels,
-                    unit,
-                    panel_bytes: k_blocks * 64,
-                    tile_panels: many.then_some(dot.tile_panels),
-                    row_bytes: 2 * lhs.stride,
-                },
-            );
             region.parallel(split.tasks(), |task| {
                 let TaskPart { rows, panels } = split.task(task);
                 (dot.product)(Bf16Args { lhs, data, k_blocks, rows, panels, target });
@@ -157,17 +127,6 @@ pub fn gemm_columns(
             assert!(m.checked_mul(k) == Some(x.len()), "left-hand side: [{m}, {k}]");
             assert!(data.len() == panels * LANES * k.next_multiple_of(2));
             let slot = if many { &kernels.bf16_gemm } else { &kernels.bf16_gemv };
-            let split = Split::new(
-                region,
-                &SplitSizes {
-                    m,
-                    panels,
-                    unit,
-                    panel_bytes: k * 32,
-                    tile_panels: many.then_some(kernels.tile_panels.float),
-                    row_bytes: 4 * k,
-                },
-            );
             region.parallel(split.tasks(), |task| {
                 let TaskPart { rows, panels } = split.task(task);
                 slot.call(FloatArgs { x, data, k, rows, panels, target });
@@ -177,17 +136,6 @@ pub fn gemm_columns(
             assert!(m.checked_mul(k) == Some(x.len()), "left-hand side: [{m}, {k}]");
             assert!(data.len() == panels * LANES * k);
             let slot = if many { &kernels.f32_gemm } else { &kernels.f32_gemv };
-            let split = Split::new(
-                region,
-                &SplitSizes {
-                    m,
-                    panels,
-                    unit,
-                    panel_bytes: k * 64,
-                    tile_panels: many.then_some(kernels.tile_panels.float),
-                    row_bytes: 4 * k,
-                },
-            );
             region.parallel(split.tasks(), |task| {
                 let TaskPart { rows, panels } = split.task(task);
                 slot.call(FloatArgs { x, data, k, rows, panels, target });
@@ -245,87 +193,11 @@ impl<'a> Operands<'a> {
         }
     }
 
-    fn panel_bytes(&self) -> usize {
-        if self.int4.is_some() { self.k_blocks / 2 * 64 } else { self.k_blocks * 64 }
-    }
-
     /// Arguments of the kernel of many rows. For the invariant of [`Int8Args`], tasks that run at the same time must not have
     /// a row and a panel in common.
     pub(super) fn args(&self, part: TaskPart, target: Target<'a>) -> Int8Args<'a> {
         let TaskPart { rows, panels } = part;
         let Operands { lhs, codes, scales, kind, int4, k_blocks, group } = *self;
         Int8Args { lhs, codes, scales, kind, int4, k_blocks, group, rows, panels, target }
-    }
-}
-
-/// The rows and panels of a task.
-pub(super) struct TaskPart {
-    pub(super) rows: Range<usize>,
-    pub(super) panels: Range<usize>,
-}
-
-/// The sizes of a product that decide how it is split.
-struct SplitSizes {
-    /// Rows.
-    m: usize,
-    panels: usize,
-    /// Panels that stay together.
-    unit: usize,
-    panel_bytes: usize,
-    /// Panels of a tile of the GEMM kernel; none for GEMV.
-    tile_panels: Option<usize>,
-    /// Bytes of a row of the left-hand side.
-    row_bytes: usize,
-}
-
-/// The grid of tasks: contiguous panels by contiguous rows. Each row and panel belongs to one task.
-struct Split {
-    m: usize,
-    panels: usize,
-    rows_per_task: usize,
-    panels_per_task: usize,
-}
-
-impl Split {
-    fn new(region: &Region<'_>, sizes: &SplitSizes) -> Self {
-        let SplitSizes { m, panels, unit, panel_bytes, tile_panels, row_bytes } = *sizes;
-        let wanted = region.threads() * TASKS_PER_THREAD;
-        match tile_panels {
-            None => {
-                let at_least = GEMV_TASK_BYTES.div_ceil(panel_bytes.max(1));
-                // GEMV may read two panels at a time.
-                let panels_per_task = panels.div_ceil(wanted).max(at_least).max(1).next_multiple_of(2);
-                Split { m, panels, rows_per_task: m.max(1), panels_per_task }
-            }
-            // One column of tiles per task, and all rows, unless that makes too few tasks or rows do not stay in the cache.
-            Some(tile_panels) => {
-                let tile_panels =
-                    if tile_panels.is_multiple_of(unit) { tile_panels } else { tile_panels * unit };
-                let parts = wanted.div_ceil(panels.div_ceil(tile_panels).max(1));
-                let parts = parts.max((m * row_bytes).div_ceil(CACHED_ROWS_BYTES));
-                let parts = parts.clamp(1, m.div_ceil(CHUNK_ROWS / 2));
-                Split {
-                    m,
-                    panels,
-                    rows_per_task: m.div_ceil(parts).next_multiple_of(8),
-                    panels_per_task: tile_panels,
-                }
-            }
-        }
-    }
-
-    fn tasks(&self) -> usize {
-        self.m.div_ceil(self.rows_per_task) * self.panels.div_ceil(self.panels_per_task)
-    }
-
-    /// The part of a task. Neighbouring tasks share rows.
-    fn task(&self, task: usize) -> TaskPart {
-        let panel_parts = self.panels.div_ceil(self.panels_per_task);
-        let row = task / panel_parts * self.rows_per_task;
-        let panel = task % panel_parts * self.panels_per_task;
-        TaskPart {
-            rows: row..(row + self.rows_per_task).min(self.m),
-            panels: panel..(panel + self.panels_per_task).min(self.panels),
-        }
     }
 }

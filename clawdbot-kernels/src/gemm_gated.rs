@@ -3,11 +3,12 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::gemm::{Operands, TaskPart};
+use super::gemm::Operands;
 use super::gemm_int8::SLICE_BLOCKS;
 use super::panels::Panels;
 use super::quantize::QuantizedRows;
 use super::simd::LANES;
+use super::split::{TaskPart, even_parts, rows_of_part};
 use super::target::{CHUNK_ROWS, Epilogue, Target};
 use super::{KernelSet, PackedMatrix, Result};
 use crate::memory::SharedMut;
@@ -28,6 +29,34 @@ pub fn takes_gated(kernels: &KernelSet, m: usize, rhs: &PackedMatrix, next: &Pac
         && next.k() >= COLUMNS
         && group(rhs).is_some_and(|group| group <= 4 * SLICE_BLOCKS)
         && group(next).is_some_and(|group| COLUMNS.is_multiple_of(group))
+}
+
+/// The tasks: `parts` parts of `rows` rows, by `columns` parts of [`COLUMNS`] columns.
+struct Grid {
+    rows: usize,
+    parts: usize,
+    columns: usize,
+}
+
+impl Grid {
+    fn new(m: usize, n: usize, threads: usize) -> Self {
+        let columns = n.div_ceil(COLUMNS);
+        let (least, most) = (m.div_ceil(CHUNK_ROWS), m.div_ceil(CHUNK_ROWS / 2));
+        let rows = rows_of_part(m, even_parts(m, least, least..most + 1, columns, threads));
+        Grid { rows, parts: m.div_ceil(rows), columns }
+    }
+}
+
+#[cfg(any(test, feature = "bench-support"))]
+impl super::Shares {
+    /// Of [`gemm_gated`] with `m` rows and `n` columns of the result, where each thread takes the next task.
+    pub fn of_gated(m: usize, n: usize, threads: usize) -> Self {
+        let Grid { rows, parts, columns } = Grid::new(m, n, threads);
+        let tasks = parts * columns;
+        let work =
+            |thread| crate::threads::share(tasks as u32, thread, threads as u64).len() * rows * COLUMNS;
+        super::Shares { tasks, work: (0..threads as u64).map(work).collect() }
+    }
 }
 
 /// The operands of [`gemm_gated`].
@@ -71,13 +100,12 @@ pub fn gemm_gated(
     assert!(epilogue.added.is_none_or(|added| added.fits(m, rhs.n())), "added: [{m}, {}]", rhs.n());
     let format = next.format().activations().expect("checked above");
     let operands = Operands::new(lhs, m, rhs).expect("checked above");
-    let rows = m.div_ceil(m.div_ceil(CHUNK_ROWS)).next_multiple_of(8);
+    let Grid { rows, parts, columns } = Grid::new(m, n, region.threads());
     let each = rows.min(m) * COLUMNS;
     let threads = region.threads().min(buffer.len() / each);
     assert!(threads > 0, "expected a buffer of {each} elements, found {}", buffer.len());
     let writer = to.writer(m, n, format)?;
     let panels = rhs.n().div_ceil(LANES);
-    let (parts, columns) = (m.div_ceil(rows), n.div_ceil(COLUMNS));
     let buffer = SharedMut::new(buffer);
     let next_task = AtomicUsize::new(0);
     let stop = region.stop();

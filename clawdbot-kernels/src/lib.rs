@@ -66,6 +66,7 @@ pub mod simd;
     reason = "a module of several test crates"
 )]
 mod skipped;
+mod split;
 mod target;
 #[cfg(test)]
 mod tests;
@@ -91,6 +92,8 @@ pub use quantize::{ActivationFormat, QuantizedRows, ROTATED_GROUPS};
 pub use recurrent::{ConvArgs, DeltaArgs};
 pub use rope::{HeadNorms, RotaryPairs, RotateArgs};
 pub use simd::Simd;
+#[cfg(any(test, feature = "bench-support"))]
+pub use split::Shares;
 pub use target::{Added, Epilogue};
 
 /// A function that is compiled once per ISA. `run` must be `#[inline(always)]`.

@@ -206,7 +206,7 @@ impl QuantizedRows {
 
     /// Bytes from row to row: an odd multiple of 512, so that the same stretch of 512 codes of eight rows falls into
     /// different sets of a cache.
-    fn stride(k: usize) -> usize {
+    pub(super) fn stride(k: usize) -> usize {
         (k.div_ceil(512) | 1) * 512
     }
 

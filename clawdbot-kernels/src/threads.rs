@@ -194,6 +194,8 @@ impl ThreadPool {
             placement,
             workers: Some(workers),
             stop: Stop(asked),
+            #[cfg(feature = "bench-support")]
+            steps: None,
             not_sync: PhantomData,
         }))
     }
@@ -365,6 +367,10 @@ impl Stop<'_> {
     }
 }
 
+/// The steps of a simulated region that have more than one task: how many, and how long all of them took.
+#[cfg(feature = "bench-support")]
+pub type Steps = std::cell::RefCell<Vec<(usize, std::time::Duration)>>;
+
 /// The leader's handle inside [`ThreadPool::region`].
 pub struct Region<'p> {
     threads: usize,
@@ -372,6 +378,8 @@ pub struct Region<'p> {
     /// None inside a task.
     workers: Option<MutexGuard<'p, Option<Workers>>>,
     stop: Stop<'p>,
+    #[cfg(feature = "bench-support")]
+    steps: Option<&'p Steps>,
     /// With a shared reference, a task could begin a job inside a job.
     not_sync: PhantomData<*const ()>,
 }
@@ -384,8 +392,16 @@ impl<'p> Region<'p> {
             placement: None,
             workers: None,
             stop,
+            #[cfg(feature = "bench-support")]
+            steps: None,
             not_sync: PhantomData,
         }
+    }
+
+    /// The calling thread alone, which does what `threads` threads would, and notes it.
+    #[cfg(feature = "bench-support")]
+    pub fn simulated(threads: usize, steps: &'p Steps) -> Region<'p> {
+        Region { threads, steps: Some(steps), ..Region::alone(Stop(None)) }
     }
 
     /// What stops it early.
@@ -424,6 +440,12 @@ impl<'p> Region<'p> {
                 f(task);
             }
         };
+        #[cfg(feature = "bench-support")]
+        if let Some(steps) = self.steps.filter(|_| tasks > 1) {
+            let start = std::time::Instant::now();
+            (0..tasks).for_each(f);
+            return steps.borrow_mut().push((tasks, start.elapsed()));
+        }
         let workers = self.workers.as_deref().and_then(Option::as_ref);
         let (shared, count) = match (workers, u32::try_from(tasks)) {
             (Some(Workers { shared, handles }), Ok(count)) if tasks > 1 && !handles.is_empty() => {

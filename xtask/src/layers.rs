@@ -45,6 +45,7 @@ const CRATES: &[Crate] = &[
                 "parts",
                 "quantize",
                 "scale_lines",
+                "split",
                 "target",
             ],
             &["attention", "feedback"],
