@@ -21,7 +21,11 @@ impl Mapping {
     pub(super) fn of(file: &File) -> std::io::Result<Self> {
         // SAFETY: the mapping is read-only and belongs to this value. That nobody changes the file meanwhile is the contract
         // at the head of this module; every length is taken from the mapping, not from the file.
-        unsafe { memmap2::Mmap::map(file) }.map(Mapping)
+        let mapping = unsafe { memmap2::Mmap::map(file) }?;
+        // So that what is not in the page cache yet is read in huge pages. If the system refuses, only speed is lost.
+        #[cfg(target_os = "linux")]
+        let _ = mapping.advise(memmap2::Advice::HugePage);
+        Ok(Mapping(mapping))
     }
 }
 

@@ -12,6 +12,7 @@ mod names;
 mod packed;
 mod packed_info;
 mod packed_writer;
+mod pieces;
 mod safetensors;
 mod shards;
 

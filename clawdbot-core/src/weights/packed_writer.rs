@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::packed::{FILES_PREFIX, PADDING_PREFIX, PackedFile, TABLES, dtype_of, hex};
 use super::packed_info::PackedInfo;
+use super::pieces::Pieces;
 use super::safetensors::PREFIX_BYTES;
 use super::{DataFile, Dtype, MAGIC};
 use crate::error::{Error, ErrorKind, Result};
@@ -109,7 +110,7 @@ impl PackedLayout {
 
 /// A file that is being written, under another name next to its own. Dropping it without `finish` removes it.
 pub(crate) struct PackedWriter {
-    file: File,
+    file: Pieces<File>,
     temporary: Temporary,
     target: PathBuf,
     overwrite: Overwrite,
@@ -144,7 +145,8 @@ impl PackedWriter {
         // The length of the header does not depend on the checksum's digits.
         let info = PackedInfo { data_sha256: "0".repeat(64), ..info };
         let header = layout.header(&info)?;
-        let (temporary, mut file) = Temporary::create(target)?;
+        let (temporary, file) = Temporary::create(target)?;
+        let mut file = Pieces::new(file)?;
         file.write_all(&header).map_err(|error| Error::io(target, error))?;
         let (target, sha256) = (target.to_owned(), Sha256::new());
         Ok(PackedWriter { file, temporary, target, overwrite, layout, info, sha256, next: 0 })
@@ -201,9 +203,10 @@ impl PackedWriter {
         self.info.data_sha256 = hex(&std::mem::take(&mut self.sha256).finalize());
         let header = self.layout.header(&self.info)?;
         let io = |error: std::io::Error| Error::io(&self.target, error);
-        self.file.seek(SeekFrom::Start(0)).map_err(io)?;
-        self.file.write_all(&header).map_err(io)?;
-        self.file.sync_all().map_err(io)?;
+        let file = self.file.end().map_err(io)?;
+        file.seek(SeekFrom::Start(0)).map_err(io)?;
+        file.write_all(&header).map_err(io)?;
+        file.sync_all().map_err(io)?;
         check_target(&self.target, self.overwrite)?;
         self.temporary.rename(&self.target)?;
         self.layout.file_len(&self.info)
