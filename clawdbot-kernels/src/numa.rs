@@ -322,6 +322,42 @@ mod tests {
             }
         }
 
+        /// The nodes with memory that this process may use; one, on most machines.
+        fn nodes() -> Option<Vec<u32>> {
+            let numbers = |text: &str| {
+                let parts = text.trim().split(',').map(|part| {
+                    let (first, last) = part.split_once('-').unwrap_or((part, part));
+                    Some(first.parse().ok()?..=last.parse().ok()?)
+                });
+                Some(parts.collect::<Option<Vec<_>>>()?.into_iter().flatten().collect::<Vec<u32>>())
+            };
+            let status = std::fs::read_to_string("/proc/self/status").ok()?;
+            let allowed = status.lines().find_map(|line| line.strip_prefix("Mems_allowed_list:"))?;
+            let there = std::fs::read_to_string("/sys/devices/system/node/has_memory").ok()?;
+            let (allowed, there) = (numbers(allowed)?, numbers(&there)?);
+            Some(there.into_iter().filter(|node| allowed.contains(node)).collect())
+        }
+
+        #[test]
+        fn every_page_is_on_its_readers_node() {
+            let Some((seat, nodes)) = here().zip(nodes()).filter(|_| may_place()) else { return };
+            let len = 8 * nodes.len() * HUGE_PAGE;
+            let seats: Vec<Seat> = nodes.iter().map(|&node| Seat { node, ..seat.clone() }).collect();
+            let mut buffer = AlignedBuf::<u8>::zeroed(len).unwrap();
+            Placement::Local(seats).place(&mut buffer).unwrap();
+            buffer.fill(1);
+            for (at, byte) in buffer.iter().enumerate().step_by(HUGE_PAGE / 2) {
+                assert_eq!(page(byte).unwrap().1, nodes[at / (8 * HUGE_PAGE)] as i32, "byte {at}");
+            }
+            let mut buffer = AlignedBuf::<u8>::zeroed(len).unwrap();
+            Placement::Interleaved(nodes.clone()).place(&mut buffer).unwrap();
+            buffer.fill(1);
+            let on = |node: u32| {
+                buffer.iter().step_by(HUGE_PAGE).filter(|byte| page(byte).unwrap().1 == node as i32).count()
+            };
+            assert!(nodes.iter().all(|&node| on(node) == 8), "{nodes:?}");
+        }
+
         #[test]
         fn nodes_and_cpus_that_do_not_exist_are_errors() {
             let Some(Seat { node, cpus }) = here().filter(|_| may_place()) else { return };
