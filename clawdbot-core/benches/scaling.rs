@@ -5,11 +5,15 @@
 //! are those of the library for that number of threads; one thread runs them.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
+use std::time::Duration;
+
 use clawdbot_core::bench_support::{Machine, MatrixShares, Scaling};
 
 const SHAPES: [&str; 3] = ["qwen2.5-0.5b", "llama-3.2-1b", "llama-3.1-8b"];
 const THREADS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 const PROMPT: usize = 512;
+/// Of a thread in a step.
+const WORK: Duration = Duration::from_micros(5);
 /// Context of a decoded token.
 const DEPTH: usize = 512;
 
@@ -22,8 +26,8 @@ fn overall(matrices: &[MatrixShares]) -> f64 {
 
 fn table(scaling: &mut Scaling, rows: usize, depth: usize) {
     let names: Vec<&str> = scaling.matrices(1, rows).iter().map(|matrix| matrix.name).collect();
-    println!("| threads | steps | serial | {} | all |", names.join(" | "));
-    println!("|--:|--:|--:|{}--:|", "--:|".repeat(names.len()));
+    println!("| threads | steps | one thread | of it serial | {} | all |", names.join(" | "));
+    println!("|--:|--:|--:|--:|{}--:|", "--:|".repeat(names.len()));
     for threads in THREADS {
         let pass = scaling.pass(threads, rows, depth).unwrap();
         let matrices = scaling.matrices(threads, rows);
@@ -31,8 +35,10 @@ fn table(scaling: &mut Scaling, rows: usize, depth: usize) {
             .iter()
             .map(|matrix| format!("{:.2} ({:.1})", matrix.imbalance, matrix.tasks as f64 / threads as f64))
             .collect();
-        let (serial, all) = (pass.serial * 100.0, overall(&matrices));
-        println!("| {threads} | {} | {serial:.1} % | {} | {all:.2} |", pass.steps, cells.join(" | "));
+        // One thread does everything alone.
+        let serial = if threads > 1 { format!("{:.2} ms", pass.serial) } else { "-".to_owned() };
+        let (steps, all, cells) = (pass.steps, overall(&matrices), cells.join(" | "));
+        println!("| {threads} | {steps} | {:.1} ms | {serial} | {cells} | {all:.2} |", pass.milliseconds);
     }
 }
 
@@ -40,13 +46,13 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with("--")).collect();
     let shapes: Vec<&str> =
         if args.is_empty() { SHAPES.to_vec() } else { args.iter().map(String::as_str).collect() };
-    println!("A step in which nobody has anything to do:");
+    println!("What a step takes longer than the work of its threads, {} µs each:", WORK.as_micros());
     for threads in [1, 2] {
         let machine = Machine::new(threads).unwrap();
-        machine.time_steps(1000).unwrap();
-        let times = (0..20).map(|_| machine.time_steps(10_000).unwrap().as_secs_f64() / 1e4);
-        let least = times.fold(f64::MAX, f64::min);
-        println!("- {threads} threads: {:.0} ns", least * 1e9);
+        let times = (0..200).map(|_| machine.time_steps(100, WORK).unwrap().as_secs_f64() / 100.0);
+        let mut times: Vec<f64> = times.map(|time| (time - WORK.as_secs_f64()) * 1e9).collect();
+        times.sort_by(f64::total_cmp);
+        println!("- {threads} threads: {:.0} ns at the least, median {:.0} ns", times[0], times[100]);
     }
     println!("\nThe largest share of a thread relative to the mean, and in brackets tasks per thread:");
     for shape in shapes {

@@ -134,16 +134,18 @@ impl Machine {
         Ok(PackedMatrix::packed_bytes(format.compute(), n, k)?)
     }
 
-    /// Seconds of `iterations` steps in which no thread has anything to do.
+    /// Seconds of `iterations` steps in which each thread works for `work`.
     ///
     /// # Errors
     /// If no thread can be started.
-    pub fn time_steps(&self, iterations: u64) -> Result<Duration> {
+    pub fn time_steps(&self, iterations: u64, work: Duration) -> Result<Duration> {
         self.pool.region(|region| {
-            let threads = region.threads();
             time(iterations, || {
-                region.parallel(threads, |task| {
-                    std::hint::black_box(task);
+                region.parallel(region.threads(), |_| {
+                    let start = Instant::now();
+                    while start.elapsed() < work {
+                        std::hint::spin_loop();
+                    }
                 });
                 Ok(())
             })

@@ -107,6 +107,7 @@ fn placing_changes_no_bits() {
                 let model = runtime.load(&source, &options).unwrap();
                 assert!(bits(&model) == expected, "{weights}, {numa}, {threads} threads");
                 let policies = policies();
+                // Neighbours with one policy are one mapping.
                 let placed = policies.lines().filter(|line| line.contains(policy)).count();
                 assert!(
                     policies.is_empty() || weights == WeightType::Int8 || placed >= 3,

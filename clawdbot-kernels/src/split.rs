@@ -89,11 +89,10 @@ impl Split {
     fn of(sizes: &Sizes, threads: usize, m: usize, panels: usize, unit: usize) -> Self {
         let wanted = threads * TASKS_PER_THREAD;
         let Some(tile) = sizes.tile_panels else {
-            // GEMV may read two panels at a time.
-            let unit = 2;
+            let unit = gemv_unit(panels, unit, threads);
             let units = panels.div_ceil(unit);
             let at_least = GEMV_TASK_BYTES.div_ceil((unit * sizes.panel_bytes).max(1));
-            let parts = (units / at_least).clamp(1, wanted);
+            let parts = if unit == 1 { threads } else { (units / at_least).clamp(1, wanted) };
             // As many for each thread; where that many are too small, small ones.
             let parts = if parts < threads { units.min(threads) } else { parts / threads * threads };
             let panel_parts = parts.min(units);
@@ -120,6 +119,14 @@ impl Split {
         let border = |part: usize| (units * part / self.panel_parts * self.unit).min(self.panels);
         TaskPart { rows: row..(row + self.rows_per_task).min(self.m), panels: border(part)..border(part + 1) }
     }
+}
+
+/// Panels that a GEMV task takes together: two, which may be read at the same time, unless each thread has few, and would have
+/// fewer if they were taken one by one. Then one in a thread's share is read alone.
+fn gemv_unit(panels: usize, unit: usize, threads: usize) -> usize {
+    let pairs = panels.div_ceil(2);
+    let few = pairs < FEW_TASKS * threads && panels.div_ceil(threads) < 2 * pairs.div_ceil(threads);
+    if few { unit } else { 2 }
 }
 
 /// Rows of each of `parts` parts but the last.
@@ -250,13 +257,13 @@ mod tests {
             {
                 let split = gemv(panel_bytes, panels, threads);
                 let shares = Shares::of_split(&split, threads);
-                let pairs = panels / 2;
-                let most = shares.work.iter().max().unwrap() / (2 * LANES);
+                let most = shares.work.iter().max().unwrap() / LANES;
+                let equal = panels.div_ceil(threads);
+                let many = panels / 2 >= FEW_TASKS * threads;
                 assert!(
-                    most <= pairs.div_ceil(threads) + 1,
+                    most <= if many { equal + 2 } else { equal },
                     "{threads} threads, {panels} panels: {shares:?}"
                 );
-                assert!(threads > pairs || most <= pairs.div_ceil(threads), "{threads} threads: {shares:?}");
             }
             // Prefill.
             for (m, panels, unit) in [(512, 56, 1), (512, 72, 1), (512, 128, 1), (512, 608, 2), (4096, 56, 1)]

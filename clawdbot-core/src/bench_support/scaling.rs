@@ -29,10 +29,10 @@ pub struct Scaling {
 pub struct PassSteps {
     /// Steps at whose end threads wait for each other.
     pub steps: usize,
-    /// Part of the time of one thread in which others would have nothing to do.
-    pub serial: f64,
-    /// Milliseconds of one thread.
+    /// Milliseconds that one thread takes for all of it.
     pub milliseconds: f64,
+    /// Of them, those in which other threads would have nothing to do.
+    pub serial: f64,
 }
 
 /// A matrix of a layer, or the head.
@@ -78,23 +78,22 @@ impl Scaling {
     /// # Errors
     /// `OutOfBudget` if memory runs out.
     pub fn pass(&mut self, threads: usize, rows: usize, depth: usize) -> Result<PassSteps> {
-        let (two, of_two, all_two) = self.run(threads, rows, depth)?;
+        let (two, serial_two, all_two) = self.run(threads, rows, depth)?;
         let last = self.decoder.layers.pop().ok_or_else(|| Error::internal("two layers"))?;
         let one = self.run(threads, rows, depth);
         self.decoder.layers.push(last);
-        let (one, of_one, all_one) = one?;
+        let (one, serial_one, all_one) = one?;
         // The other layers are as the second.
         let more = self.layers - 2;
-        let (parallel, all) =
-            (of_two + more as f64 * (of_two - of_one), all_two + more as f64 * (all_two - all_one));
+        let whole = |two: f64, one: f64| (two + more as f64 * (two - one).max(0.0)) * 1e3;
         Ok(PassSteps {
             steps: two + more * (two - one),
-            serial: 1.0 - parallel / all,
-            milliseconds: all * 1e3,
+            milliseconds: whole(all_two, all_one),
+            serial: whole(serial_two, serial_one),
         })
     }
 
-    /// Steps, and the seconds of steps and of all.
+    /// Steps, the least seconds between them, and the least of all.
     fn run(&self, threads: usize, rows: usize, depth: usize) -> Result<(usize, f64, f64)> {
         let spec = &self.decoder.spec;
         let mut cache = KvCache::new(KvType::Bf16, &spec.layer_states(), &Budget::new(None))?;
@@ -102,8 +101,8 @@ impl Scaling {
         cache.grow(&mut tables, depth + rows)?;
         let mut batch = Batch::new();
         batch.push(&vec![5; rows], depth, 1, &tables);
-        let (mut scratch, mut best) = (Scratch::default(), None);
-        for _ in 0..3 {
+        let (mut scratch, mut found) = (Scratch::default(), (0, f64::MAX, f64::MAX));
+        for _ in 0..if rows == 1 { 20 } else { 3 } {
             let steps = Steps::default();
             let region = &Region::simulated(threads, &steps);
             let ops = &Cpu { kernels: self.kernels, region, adapters: None, watcher: None };
@@ -118,11 +117,10 @@ impl Scaling {
             self.decoder.forward(context, &batch)?;
             let all = start.elapsed().as_secs_f64();
             let steps = steps.borrow();
-            let parallel = steps.iter().map(|(_, time)| time.as_secs_f64()).sum();
-            let found = (steps.len(), parallel, all);
-            best = best.filter(|&(_, _, least)| least < all).or(Some(found));
+            let parallel: f64 = steps.iter().map(|(_, time)| time.as_secs_f64()).sum();
+            found = (steps.len(), found.1.min(all - parallel), found.2.min(all));
         }
-        best.ok_or_else(|| Error::internal("three runs"))
+        Ok(found)
     }
 
     /// How each matrix is divided among `threads` threads in a pass of `rows` rows.
