@@ -6,8 +6,8 @@
     python3 benches/peers/bench.py --list
 
 The first run makes a virtual environment in --work (default target/peers) and installs the peers there from PyPI:
-llama.cpp and ik_llama.cpp compiled for this CPU (5 to 20 minutes each), openvino-genai, ctranslate2; about 0.5 GB, no
-torch. It also writes models with random weights there (8 GB for both shapes). In each round, all engines do each work
+llama.cpp compiled for this CPU (5 to 10 minutes), ik_llama.cpp (a wheel for AVX2), openvino-genai, ctranslate2; about
+0.5 GB, no torch. It also writes models with random weights there (8 GB for both shapes). In each round, all engines do each work
 item one after the other, each in a separate process, after a warm-up. A ratio is the median over the rounds of runs
 that follow each other directly, so a slow phase of the machine slows down all. A failing engine is listed with its
 error. With --tier avx512-vnni or avx2, no engine may use more than these instructions: how it would be on such a CPU.
@@ -61,18 +61,17 @@ ENGINES = [
     Engine("clawdbot", "int8", 8),
     Engine("clawdbot", "int8", 8, ["--kv", "int8"], "int8, kv int8"),
     Engine("llama.cpp", "Q8_0", 8, {}, fallback={"repack": False}),
-    Engine("ik_llama.cpp", "Q8_0", 8, {}),
+    Engine("ik_llama.cpp", "Q8_0", 8, {}, "Q8_0, AVX2"),
     Engine("OpenVINO", "int8", 8, {}),
     Engine("OpenVINO", "int8", 8, VNNI, "int8, hint f32"),
     Engine("CTranslate2", "int8", 8, {}),
     Engine("clawdbot", "int4", 4),
     Engine("llama.cpp", "Q4_0", 4, {}, fallback={"repack": False}),
-    Engine("ik_llama.cpp", "Q4_0", 4, {}),
+    Engine("ik_llama.cpp", "Q4_0", 4, {}, "Q4_0, AVX2"),
     Engine("OpenVINO", "int4", 4, {}),
     Engine("OpenVINO", "int4", 4, VNNI, "int4, hint f32"),
     Engine("clawdbot", "bf16", 16),
     Engine("llama.cpp", "BF16", 16, {}, fallback={"repack": False}),
-    Engine("ik_llama.cpp", "BF16", 16, {}),
 ]
 
 
@@ -80,7 +79,7 @@ ENGINES = [
 FILES = [engine for kind in ("Q8_0", "Q4_0", "Q4_K_M") for engine in (
     Engine("clawdbot", kind, kind, None, f"{kind} file"),
     Engine("llama.cpp", kind, kind, {}, f"{kind} file", {"repack": False}),
-    Engine("ik_llama.cpp", kind, kind, {}, f"{kind} file"),
+    Engine("ik_llama.cpp", kind, kind, {}, f"{kind} file, AVX2"),
 )]
 
 
