@@ -194,7 +194,11 @@ mod tests {
     use super::*;
 
     fn gemv(panel_bytes: usize, panels: usize, threads: usize) -> Split {
-        Split::of(&Sizes { panel_bytes, tile_panels: None, row_bytes: 1024 }, threads, 1, panels, 1)
+        gemv_of(panel_bytes, panels, 1, threads)
+    }
+
+    fn gemv_of(panel_bytes: usize, panels: usize, unit: usize, threads: usize) -> Split {
+        Split::of(&Sizes { panel_bytes, tile_panels: None, row_bytes: 1024 }, threads, 1, panels, unit)
     }
 
     fn gemm(tile: usize, row_bytes: usize, m: usize, panels: usize, unit: usize, threads: usize) -> Split {
@@ -232,7 +236,7 @@ mod tests {
 
     #[test]
     fn gate_and_up_stay_together() {
-        for split in [gemv(4096, 60, 7), gemm(3, 512, 100, 60, 2, 7)] {
+        for split in [gemv_of(4096, 60, 2, 7), gemv_of(77_824, 60, 2, 16), gemm(3, 512, 100, 60, 2, 7)] {
             let tasks = (0..split.tasks()).map(|task| split.task(task).panels);
             assert!(tasks.into_iter().all(|panels| panels.start % 2 == 0 && panels.len() % 2 == 0));
         }

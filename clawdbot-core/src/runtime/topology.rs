@@ -347,7 +347,6 @@ mod tests {
             ("has_memory", b"-", "no list"),
             ("node1/cpulist", b"3-7", "CPU 3, which another node has too"),
             ("node1/cpulist", b"4-7,", "no list"),
-            ("node1/cpulist", b"4-\n7", "no list"),
             ("node0/cpulist", b"0-70000", "no list"),
         ] {
             let machine = Machine::new(&[(0, "0-3"), (1, "4-7")]);
