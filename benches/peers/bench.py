@@ -291,7 +291,7 @@ def table(results: dict) -> str:
     heads = columns(results["items"])
     machine, limits = results["machine"], results["machine"]["limits"]
     lines = [
-        f"{results['shape']}, tier {results['tier']}, {results['threads']} threads, {results['rounds']} rounds, "
+        f"{results['shape']}, tier {results.get('tier', 'best')}, {results['threads']} threads, {results['rounds']} rounds, "
         f"{results['date']}",
         f"{machine['cpu']}: {', '.join(machine['features'])}; memory {limits['dram_gb_per_s']:.1f} GB/s, "
         f"int8 {limits['int8_gop_per_s']:.0f} GOP/s, f32 {limits['f32_gflop_per_s']:.0f} GFLOP/s",
@@ -349,10 +349,14 @@ def main() -> None:
     parser.add_argument("--clawdbot", metavar="FILE", help="the program to measure; default: this tree, built")
     parser.add_argument("--work", type=pathlib.Path, default=ROOT / "target" / "peers")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="write everything measured here, after each item")
+    parser.add_argument("--show", type=pathlib.Path, metavar="FILE", help="print the table of such a file, and measure nothing")
     parser.add_argument("--list", action="store_true", help="say what is measured")
     args = parser.parse_args()
     if args.wrapped:
         return run_until(*json.loads(args.wrapped))
+    if args.show:
+        print(table(json.loads(args.show.read_text())))
+        return
     if args.list or args.shape is None:
         print("shapes:", ", ".join(SHAPES))
         print("engines:", "; ".join(engine.title for engine in ENGINES))

@@ -34,7 +34,7 @@ def panel(results: dict, top: int) -> tuple[list[str], int]:
     heads = columns(results["items"])
     limits = results["machine"]["limits"]
     parts = [
-        text(0, top + 14, f"{results['shape']}, {results['threads']} threads", "head"),
+        text(0, top + 14, f"{results['shape']}, {results.get('tier', 'best')}", "head"),
         text(LABEL, top + 14, f"tokens/s, more is better; load and memory: less. {results['machine']['cpu']}: "
              f"{limits['dram_gb_per_s']:.0f} GB/s, int8 {limits['int8_gop_per_s']:.0f} GOP/s", "small")]
     parts += [text(LABEL + i * COLUMN, top + 34, head[0], "head") for i, head in enumerate(heads)]
