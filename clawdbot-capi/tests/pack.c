@@ -55,6 +55,17 @@ int main(void) {
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "int4 or int4-mixed",
           clawdbot_runtime_pack(runtime, NULL, FILE_NAME, calibrated, NULL, NULL, NULL, &error));
     clawdbot_options_free(calibrated);
+    calibrated = options("{\"weights\": \"int4\", \"calibrate\": \"builtin\", \"overwrite\": true}");
+    calls = 0;
+    OK(clawdbot_runtime_pack(runtime, NULL, FILE_NAME, calibrated, count_calls, &calls, &size, &error));
+    CHECK(size > 4096 && calls > 1);
+    OK(clawdbot_runtime_plan_json(runtime, FILE_NAME, NULL, &plan, &error));
+    CHECK(strstr(clawdbot_string_data(plan), "\"weights\":\"int4\"") != NULL);
+    CHECK(strstr(clawdbot_string_data(plan), "\"calibrated_tokens\":null") == NULL);
+    clawdbot_string_free(plan);
+    clawdbot_options_free(calibrated);
+    remove(FILE_NAME);
+    OK(clawdbot_runtime_pack(runtime, NULL, FILE_NAME, settings, NULL, NULL, &size, &error));
 
     OK(clawdbot_model_load(runtime, NULL, settings, NULL, NULL, &builtin, &error));
     clawdbot_options_free(settings);

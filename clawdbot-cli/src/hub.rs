@@ -46,7 +46,7 @@ fn named(runtime: &Runtime, path: &Path, args: &HubArgs, output: &OutputArgs) ->
     let options = args.options()?;
     let work = Work::begin();
     let mut line = StatusLine::new(output);
-    let path = runtime.fetch(name, &options, |Progress { done, total }| {
+    let path = runtime.fetch(name, &options, |Progress { done, total, .. }| {
         match total {
             // At once, because a missing network shows here.
             0 if done == 0 => line.announce(&format!("looking for {name}")),

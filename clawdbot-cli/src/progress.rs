@@ -79,6 +79,14 @@ pub(crate) fn bar(what: &str, done: u64, total: u64) -> String {
     format!("{what} [{}{}] {percent:3} %", "#".repeat(filled), " ".repeat(rest))
 }
 
+/// The bar of `what`, or of its stage.
+fn shown(what: &str, now: Progress) -> String {
+    match now.stage {
+        Some(stage) => bar(&stage.to_string(), now.done, now.total),
+        None => bar(what, now.done, now.total),
+    }
+}
+
 /// Does `work` with a progress bar. Ctrl-C cancels.
 ///
 /// # Errors
@@ -91,13 +99,15 @@ pub(crate) fn watch<T>(
     let interrupt = Work::begin();
     let mut line = StatusLine::new(output);
     work(&mut |now| {
-        line.update(|| bar(what, now.done, now.total));
+        line.update(|| shown(what, now));
         interrupt.next()
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use clawdbot_core::Stage;
+
     use super::*;
 
     #[test]
@@ -106,5 +116,11 @@ mod tests {
         assert_eq!(bar("loading", 5, 10), format!("loading [{}{}]  50 %", "#".repeat(16), " ".repeat(16)));
         assert_eq!(bar("loading", u64::MAX, u64::MAX), format!("loading [{}] 100 %", "#".repeat(32)));
         assert!(bar("loading", 0, 0).ends_with("  0 %"));
+        let mut now = Progress { done: 5, total: 10, stage: None };
+        assert!(shown("packing", now).starts_with("packing [####"));
+        now.stage = Some(Stage::CalibratingLayer { layer: 3, layers: 30 });
+        assert!(shown("packing", now).starts_with("calibrating layer 3 of 30 [####"));
+        now.stage = Some(Stage::CalibratingOutput);
+        assert!(shown("packing", now).starts_with("calibrating the output layer [####"));
     }
 }

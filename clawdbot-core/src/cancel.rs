@@ -1,5 +1,6 @@
 //! How far work is, and what stops it.
 
+use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,13 +14,39 @@ pub struct Progress {
     pub done: u64,
     /// How many there are.
     pub total: u64,
+    /// What is done at the moment, where that has a name.
+    pub stage: Option<Stage>,
+}
+
+/// A part of long work. As text: `calibrating layer 3 of 30`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Stage {
+    /// A layer is calibrated.
+    CalibratingLayer {
+        /// Its number, from 1.
+        layer: usize,
+        /// How many there are.
+        layers: usize,
+    },
+    /// The output layer is calibrated, and the embedding rounded.
+    CalibratingOutput,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stage::CalibratingLayer { layer, layers } => write!(f, "calibrating layer {layer} of {layers}"),
+            Stage::CalibratingOutput => f.write_str("calibrating the output layer"),
+        }
+    }
 }
 
 /// A caller's progress function in the form that loading takes: whether to continue.
 pub(crate) fn reporting(
     mut progress: impl FnMut(Progress) -> ControlFlow<()>,
 ) -> impl FnMut(u64, u64) -> bool {
-    move |done, total| progress(Progress { done, total }).is_continue()
+    move |done, total| progress(Progress { done, total, stage: None }).is_continue()
 }
 
 /// The error of work that was cancelled.

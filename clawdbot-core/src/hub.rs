@@ -72,8 +72,9 @@ fn fetch(
     request.file = one_of("file", name, reference.file, options.file.as_ref())?;
     request.quantization = reference.quantization;
     request.small_files = MODEL_FILES.map(str::to_owned).into();
-    let progress =
-        |now: &hub::Progress| progress(Progress { done: now.bytes, total: now.total_bytes }).is_continue();
+    let progress = |now: &hub::Progress| {
+        progress(Progress { done: now.bytes, total: now.total_bytes, stage: None }).is_continue()
+    };
     let found = hub::fetch_with_warnings(&settings, &request, progress, warning);
     Ok(found.map_err(convert)?.path)
 }

@@ -55,7 +55,7 @@ pub use api::{
     Chat, EmbedResults, EmbeddingInfo, Embeddings, Fault, Faults, Item, Model, ModelInfo, Plan, Request,
     RerankResults, StoredMatrices,
 };
-pub use cancel::{CancelHandle, Progress};
+pub use cancel::{CancelHandle, Progress, Stage};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
 pub use load::source::Source;

@@ -97,33 +97,51 @@ fn lower_precision_stays_close_to_f32() {
     }
 }
 
-/// How far files are from f32 on a text: of `CLAWDBOT_MODEL`, on the first 1000 tokens of `CLAWDBOT_TEXT`; int8, int4, and
-/// the files in `CLAWDBOT_FILES`, with commas between them. `CLAWDBOT_TEXT=... cargo test -p clawdbot-core --release --test
-/// precision -- --ignored --nocapture` prints rows of the table in `docs/numerics.md`, calibrated int4.
+/// How far files are from f32 on texts: of `CLAWDBOT_MODEL`, on the first 1000 tokens of each of `CLAWDBOT_TEXTS`; int8, int4,
+/// and the files in `CLAWDBOT_FILES`. Lists have commas between paths. `CLAWDBOT_TEXTS=... cargo test -p clawdbot-core
+/// --release --test precision -- --ignored --nocapture` prints rows of the table in `docs/numerics.md`, calibrated int4.
 #[test]
-#[ignore = "needs a model, packed files of it, and a text"]
-fn files_on_a_text() {
+#[ignore = "needs a model, packed files of it, and texts"]
+fn files_on_texts() {
     let variable = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set"));
+    let list = |text: String| -> Vec<String> {
+        text.split(',').filter(|path| !path.is_empty()).map(str::to_owned).collect()
+    };
     let source = Source::Path(variable("CLAWDBOT_MODEL").into());
+    let texts = list(variable("CLAWDBOT_TEXTS"));
     let exact = load(&source, WeightType::F32, KvType::F32);
-    let text = std::fs::read_to_string(variable("CLAWDBOT_TEXT")).unwrap();
-    let mut tokens = exact.tokenizer().unwrap().encode(&text, clawdbot_core::AddSpecialTokens::Yes).unwrap();
-    tokens.truncate(1000);
-    let (reference, vocab) = (exact.logits(&tokens).unwrap(), exact.info().vocab_size);
-    println!("| {} tokens | KL | top-1 |\n|---|--:|--:|", tokens.len());
+    let vocab = exact.info().vocab_size;
+    let references: Vec<(Vec<u32>, Vec<f32>)> = texts
+        .iter()
+        .map(|path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            let add = clawdbot_core::AddSpecialTokens::Yes;
+            let mut tokens = exact.tokenizer().unwrap().encode(&text, add).unwrap();
+            tokens.truncate(1000);
+            let logits = exact.logits(&tokens).unwrap();
+            (tokens, logits)
+        })
+        .collect();
+    drop(exact);
+    let names: Vec<String> = texts
+        .iter()
+        .zip(&references)
+        .map(|(path, (tokens, _))| format!("{path}, {} tokens", tokens.len()))
+        .collect();
+    println!("| weights | {} |\n|---|{}", names.join(" | "), "--:|".repeat(texts.len()));
     let print = |name: &str, model: Model| {
-        let (kl, top1) = compare(&reference, &model.logits(&tokens).unwrap(), vocab);
-        println!("| {name} | {kl:.2e} | {:.1} % |", 100.0 * top1);
+        let cells = references.iter().map(|(tokens, reference)| {
+            let (kl, top1) = compare(reference, &model.logits(tokens).unwrap(), vocab);
+            format!("{kl:.3e}, {:.1} %", 100.0 * top1)
+        });
+        println!("| {name} | {} |", cells.collect::<Vec<_>>().join(" | "));
     };
     for weights in [WeightType::Int8, WeightType::Int4] {
         print(weights.name(), load(&source, weights, KvType::Bf16));
     }
-    for file in std::env::var("CLAWDBOT_FILES").unwrap_or_default().split(',').filter(|file| !file.is_empty())
-    {
+    for file in list(std::env::var("CLAWDBOT_FILES").unwrap_or_default()) {
         let runtime = Runtime::new(&RuntimeOptions::default().threads(2)).unwrap();
-        print(
-            file,
-            runtime.load(&Source::Path(file.into()), &ModelOptions::default().kv(KvType::Bf16)).unwrap(),
-        );
+        let options = ModelOptions::default().kv(KvType::Bf16);
+        print(&file, runtime.load(&Source::Path((&file).into()), &options).unwrap());
     }
 }

@@ -60,7 +60,12 @@ def test_calibration_takes_int4_and_enough_text(tmp_path):
         runtime.pack(None, target, weights="int4", calibrate=text)
     with pytest.raises(clawdbot.NotFound):
         runtime.pack(None, target, weights="int4", calibrate=tmp_path / "none")
-    runtime.pack(None, target, weights="int4-mixed")
+    messages = []
+    told = clawdbot.Runtime(on_log=lambda level, message: messages.append(message))
+    told.pack(None, target, weights="int4", calibrate="builtin")
+    assert runtime.plan(target)["calibrated_tokens"] >= 4096
+    assert any(message.endswith(": calibrating layer 1 of 4") for message in messages), messages
+    runtime.pack(None, target, weights="int4-mixed", overwrite=True)
     plan = runtime.plan(target)
     assert (plan["weights"], plan["calibrated_tokens"]) == ("int4-mixed", None)
 

@@ -55,6 +55,26 @@ fn calibrated_weights_are_said_and_refused() {
 }
 
 #[test]
+fn the_text_of_a_calibration_may_be_the_built_in_one() {
+    let dir = model_with_template("calibrated-builtin-source", None);
+    let dir = dir.to_str().unwrap();
+    let own = empty_dir("calibrated-builtin");
+    let (out, text) = (own.join("model.clawdbot"), own.join("text.txt"));
+    let (out, text) = (out.to_str().unwrap(), text.to_str().unwrap());
+    let builtin = include_str!("../../../clawdbot-core/assets/calibration/text.txt");
+    std::fs::write(text, builtin).unwrap();
+    let pack = |text| {
+        run(&["pack", dir, out, "--weights", "int4", "--calibrate", text, "--overwrite"]).text();
+        std::fs::read(out).unwrap()
+    };
+    assert!(pack("builtin") == pack(text));
+    let tokens = run(&["inspect", out, "--json"]).json()["calibrated_tokens"].as_u64().unwrap();
+    assert!(tokens > 16_000, "{tokens}");
+    let written = run(&["generate", "--model", out, "--prompt", "Once upon a time", "--max-tokens", "16"]);
+    assert!(!written.text().is_empty());
+}
+
+#[test]
 fn files_are_kept_unless_told() {
     let dir = empty_dir("kept");
     let out = dir.join("m");

@@ -88,7 +88,7 @@ impl<E: From<Error>> Pass<'_, E> {
             if self.is_over() {
                 return Ok(states);
             }
-            let now = Progress { done: done as u64 + 1, total: count as u64 };
+            let now = Progress { done: done as u64 + 1, total: count as u64, stage: None };
             if progress(now).is_break() {
                 return Err(cancelled());
             }

@@ -120,7 +120,7 @@ impl Model {
             for (index, result) in run_together(&mut batch.running) {
                 batch.end(index, result.map_err(|error| E::from(error.of_item(Item::Prompt(index)))));
             }
-            let now = Progress { done: batch.done, total: count as u64 };
+            let now = Progress { done: batch.done, total: count as u64, stage: None };
             if progress(now).is_break() {
                 break;
             }
@@ -207,7 +207,7 @@ mod tests {
                 (ErrorKind::InvalidArgument, &index.into())
             );
         }
-        assert_eq!(seen.last(), Some(&Progress { done: 5, total: 5 }));
+        assert_eq!(seen.last(), Some(&Progress { done: 5, total: 5, stage: None }));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::calibration::{self, Calibrated};
 use super::formats::weights_in;
 use super::source::{Opened, Source};
 use super::weights::Weights;
-use crate::cancel::{Progress, reporting};
+use crate::cancel::Progress;
 use crate::error::{Error, Result};
 use crate::options::{PackOptions, WeightType};
 use crate::runtime::{LogLevel, Runtime};
@@ -33,6 +33,7 @@ impl Runtime {
     }
 
     /// As [`Runtime::pack`], and calls `progress` with the weights that are done, and all of them, now and then; a break cancels.
+    /// While weights are calibrated, it is called with the stage too.
     ///
     /// # Errors
     /// As [`Runtime::pack`]; `Cancelled`.
@@ -46,7 +47,8 @@ impl Runtime {
         self.pool().check_fork()?;
         let opened = Opened::open(source)?.merged(&options.merge_adapters)?;
         check_apart(source, target.as_ref())?;
-        self.pack_opened(&opened, target.as_ref(), options, &mut reporting(progress))
+        let mut progress = progress;
+        self.pack_opened(&opened, target.as_ref(), options, &mut |now| progress(now).is_continue())
     }
 
     /// Packs what is opened.
@@ -58,7 +60,7 @@ impl Runtime {
         opened: &Opened,
         target: &Path,
         options: &PackOptions,
-        progress: &mut dyn FnMut(u64, u64) -> bool,
+        progress: &mut dyn FnMut(Progress) -> bool,
     ) -> Result<u64> {
         if let Weights::Packed(file) = &opened.weights {
             return Err(Error::invalid_argument(format!("{}: already packed", file.name())));
@@ -97,7 +99,7 @@ impl Runtime {
             last: None,
             mapped: None,
             weight_type,
-            progress,
+            progress: &mut |done, total| progress(Progress { done, total, stage: None }),
             done: 0,
             total: weights_in(&opened.spec),
             ready: Default::default(),
@@ -295,7 +297,7 @@ mod tests {
         opened.text = None;
         let dir = TempDir::new();
         let target = dir.path().join("model.cbot");
-        runtime.pack_opened(&opened, &target, &PackOptions::default(), &mut |_, _| true).unwrap();
+        runtime.pack_opened(&opened, &target, &PackOptions::default(), &mut |_| true).unwrap();
         let packed = Opened::open(&Source::Path(target)).unwrap();
         assert!(packed.text.is_none());
         assert_eq!(packed.defaults, expected);

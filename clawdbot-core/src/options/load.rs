@@ -243,8 +243,8 @@ options! {
         weights: Option<WeightType> = None, "`stored` for quantized models, int8 for others";
         /// Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized.
         merge_adapters: Vec<PathBuf> = Vec::new(), "none";
-        /// Choose int4 codes for least error on texts like the one in this UTF-8 file, and not by rounding to nearest. 65,536
-        /// tokens of it are used.
+        /// Choose int4 codes for least error on texts like the one in this UTF-8 file, not by rounding to nearest; `builtin` is
+        /// a text that comes with the library. 65,536 tokens are used.
         calibrate: Option<PathBuf> = None, "rounding to nearest";
         /// Replace a file that is already there.
         overwrite: bool = false;

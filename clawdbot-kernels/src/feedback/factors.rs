@@ -24,8 +24,24 @@ pub struct Factors {
     pub(super) order: Vec<usize>,
     /// `[k]`: what a squared rounding error costs, by place
     pub(super) importance: Vec<f32>,
-    /// The unit upper triangular factor by place; none without feedback
-    feedback: Option<Triangle>,
+    /// None without feedback
+    feedback: Option<Feedback>,
+}
+
+/// What the sums of inputs were made into.
+struct Feedback {
+    /// Unit upper triangular, by place
+    factor: Triangle,
+    /// What the sums were multiplied by
+    scale: f32,
+}
+
+/// See [`Factors::solving`].
+pub(super) struct Solving {
+    /// `[columns, columns]`
+    pub(super) own: PackedMatrix,
+    /// `[places before, columns]`, negative: what the block's `z` take from `c` before it
+    pub(super) before: Option<PackedMatrix>,
 }
 
 impl Factors {
@@ -44,7 +60,8 @@ impl Factors {
             let mut upper = arranged(region, sums, &order, scale, damping)?;
             if decompose(kernels, region, &mut upper)? {
                 let importance = normalize(&mut upper);
-                return Ok(Factors { order, importance, feedback: Some(upper) });
+                let feedback = Feedback { factor: upper, scale };
+                return Ok(Factors { order, importance, feedback: Some(feedback) });
             }
             damping = (damping * MORE_DAMPING).max(1e-3);
             if damping.is_nan() || damping >= 1e6 {
@@ -57,6 +74,11 @@ impl Factors {
     /// column costs.
     pub fn diagonal(importance: Vec<f32>) -> Self {
         Factors { order: (0..importance.len()).collect(), importance, feedback: None }
+    }
+
+    /// What the sums of inputs were multiplied by; none without feedback.
+    pub(super) fn scale(&self) -> Option<f32> {
+        self.feedback.as_ref().map(|feedback| feedback.scale)
     }
 
     /// Number of columns.
@@ -73,7 +95,7 @@ impl Factors {
         let columns = columns(self.k(), b);
         let width = columns.len();
         let mut within = vec![0.0; width * width];
-        if let Some(Triangle { blocks, .. }) = &self.feedback {
+        if let Some(Feedback { factor: Triangle { blocks, .. }, .. }) = &self.feedback {
             for (i, row) in blocks[b][columns.start * width..].chunks_exact(width).enumerate() {
                 for j in i + 1..width {
                     within[j * width + i] = row[j];
@@ -94,11 +116,37 @@ impl Factors {
         region: &Region<'_>,
         b: usize,
     ) -> Result<Option<PackedMatrix>> {
-        let Some(triangle) = self.feedback.as_ref().filter(|_| b + 1 < self.blocks()) else {
+        let Some(feedback) = self.feedback.as_ref().filter(|_| b + 1 < self.blocks()) else {
             return Ok(None);
         };
-        let source = After { triangle, from: columns(self.k(), b) };
+        let source = After { triangle: &feedback.factor, from: columns(self.k(), b) };
         PackedMatrix::pack(kernels, region, ComputeFormat::F32, &[&source]).map(Some)
+    }
+
+    /// What takes `c` to `z` of `z U^T = c` in block `b`; none without feedback.
+    ///
+    /// # Errors
+    /// `OutOfMemory` without memory.
+    pub(super) fn solving(
+        &self,
+        kernels: &KernelSet,
+        region: &Region<'_>,
+        b: usize,
+    ) -> Result<Option<Solving>> {
+        let Some(Feedback { factor, .. }) = &self.feedback else { return Ok(None) };
+        let columns = columns(self.k(), b);
+        let width = columns.len();
+        let block = &factor.blocks[b];
+        let (above, corner) = block.split_at(columns.start * width);
+        let corner: Vec<f64> = corner.iter().map(|&x| f64::from(x)).collect();
+        let inverse: Vec<f32> = inverted(&corner, width).iter().map(|&x| x as f32).collect();
+        let pack = |source: Dense<'_>| PackedMatrix::pack(kernels, region, ComputeFormat::F32, &[&source]);
+        let own = pack(Dense { values: &inverse, k: width, sign: 1.0 })?;
+        let before = match above.is_empty() {
+            true => None,
+            false => Some(pack(Dense { values: above, k: width, sign: -1.0 })?),
+        };
+        Ok(Some(Solving { own, before }))
     }
 }
 
@@ -195,6 +243,15 @@ fn decompose_corner(corner: &mut [f32], width: usize) -> Option<Vec<f32>> {
             v[r * width + c] = (v[r * width + c] - explained) / root;
         }
     }
+    let inverse = inverted(&v, width);
+    for (i, (to, &from)) in corner.iter_mut().zip(&v).enumerate() {
+        *to = if i % width >= i / width { from as f32 } else { 0.0 };
+    }
+    Some(inverse.iter().map(|&x| x as f32).collect())
+}
+
+/// The inverse of an upper triangular matrix.
+fn inverted(v: &[f64], width: usize) -> Vec<f64> {
     let mut inverse = vec![0.0_f64; width * width];
     for c in 0..width {
         inverse[c * width + c] = 1.0 / v[c * width + c];
@@ -203,10 +260,7 @@ fn decompose_corner(corner: &mut [f32], width: usize) -> Option<Vec<f32>> {
             inverse[r * width + c] = -sum / v[r * width + r];
         }
     }
-    for (i, (to, &from)) in corner.iter_mut().zip(&v).enumerate() {
-        *to = if i % width >= i / width { from as f32 } else { 0.0 };
-    }
-    Some(inverse.iter().map(|&x| x as f32).collect())
+    inverse
 }
 
 /// Divides each column by its element on the diagonal; returns the squares of these.
@@ -294,9 +348,9 @@ mod tests {
                 assert!((f64::from(sums.at(i, j)) - exact(i, j)).abs() < 0.01 * norm, "{i}, {j}");
             }
             let factors = Factors::new(kernels, region, &gram, 0.01).unwrap();
+            let factor = &factors.feedback.as_ref().unwrap().factor;
             let mean = (0..k).map(|i| f64::from(sums.at(i, i))).sum::<f64>() / k as f64;
-            let u = factors.feedback.as_ref().unwrap();
-            let upper = |i: usize, j: usize| if i > j { 0.0 } else { f64::from(u.at(i, j)) };
+            let upper = |i: usize, j: usize| if i > j { 0.0 } else { f64::from(factor.at(i, j)) };
             for (i, j) in [(0, 0), (0, 7), (3, 140), (130, 131), (120, 290), (299, 299)] {
                 let product: f64 =
                     (0..k).map(|m| upper(i, m) * f64::from(factors.importance[m]) * upper(j, m)).sum();

@@ -11,7 +11,7 @@ use crate::threads::Region;
 use crate::{ComputeFormat, Epilogue, Error, KernelSet, Lhs, OutColumns, PackedMatrix, Result, gemm_columns};
 
 /// Inputs are multiplied as int8, along tokens: exact sums, and as fast as a forward pass.
-const TOKENS_PER_SCALE: usize = 128;
+pub(super) const TOKENS_PER_SCALE: usize = 128;
 
 /// The upper triangle of a symmetric or triangular matrix of `k` columns, in blocks of [`BLOCK`] columns: block `b` holds the
 /// rows up to its own last, `[end of block, width of block]`.
@@ -128,7 +128,7 @@ impl Gram {
 }
 
 /// `out = x^T`: from `[tokens, k]` to `[k, tokens]`.
-fn turn(region: &Region<'_>, x: &[f32], k: usize, out: &mut [f32]) {
+pub(super) fn turn(region: &Region<'_>, x: &[f32], k: usize, out: &mut [f32]) {
     let tokens = x.len() / k;
     region.parallel_chunks_mut(out, LANES * tokens, |part, out| {
         let first = part * LANES;
@@ -141,9 +141,9 @@ fn turn(region: &Region<'_>, x: &[f32], k: usize, out: &mut [f32]) {
 }
 
 /// Some rows of turned inputs.
-struct Turned<'a> {
-    values: &'a [f32],
-    tokens: usize,
+pub(super) struct Turned<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) tokens: usize,
 }
 
 impl RowSource for Turned<'_> {

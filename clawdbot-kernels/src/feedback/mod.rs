@@ -20,15 +20,18 @@
 //! errors are made up for by most columns. All sums have a fixed order: codes and scales are the same for any number of
 //! threads and any ISA.
 
+mod drift;
 mod factors;
 mod gram;
 mod round;
 mod rows;
+mod slab;
 
+pub use drift::Drift;
 pub use factors::Factors;
 pub use gram::{Gram, MeanSquares};
 pub(super) use round::RoundBlock;
-pub use rows::CodedRows;
+pub use rows::{Aim, CodedRows};
 
 /// Columns that are rounded at a time: their feedback goes from weight to weight, that to later blocks by a product.
 const BLOCK: usize = 128;

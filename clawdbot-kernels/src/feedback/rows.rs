@@ -1,19 +1,24 @@
 //! Whole matrices to codes and scales.
 
-use super::gram::columns;
-use super::round::BlockArgs;
-use super::{BLOCK, Factors, GROUP};
-use crate::memory::{AlignedBuf, zeros};
-use crate::packing::{RowSource, for_each_part};
+use super::slab::{Coded, Slab};
+use super::{BLOCK, Drift, Factors, GROUP};
+use crate::memory::zeros;
+use crate::packing::RowSource;
 use crate::simd::LANES;
 use crate::threads::Region;
-use crate::{
-    ComputeFormat, Epilogue, Error, GroupScales, KernelSet, Lhs, OutColumns, Result, StoredScale,
-    gemm_columns,
-};
+use crate::{ComputeFormat, Error, GroupScales, KernelSet, Result, StoredScale};
 
-/// Bytes of the weights that are rounded at a time; their corrections take as many.
+/// Bytes of the weights that are rounded at a time; their errors take as many.
 const SLAB_BYTES: usize = 32 << 20;
+
+/// What the outputs of rounded weights should be.
+#[derive(Clone, Copy)]
+pub enum Aim<'a> {
+    /// Those of the weights
+    Same,
+    /// Those of the weights, and besides them as much of this as the inputs explain
+    Besides(&'a Drift),
+}
 
 /// Rows of int4 codes in groups of 32, to be packed as they are.
 pub struct CodedRows {
@@ -31,22 +36,29 @@ impl CodedRows {
         let (n, k) = (n as u64, k as u64);
         let rows = n.checked_mul(k.checked_add(k.div_ceil(GROUP as u64).checked_mul(2)?)?)?;
         rows.checked_add((2 * SLAB_BYTES as u64).max(k.checked_mul(8 * LANES as u64)?))?
-            .checked_add(k.checked_mul(4 * BLOCK as u64)?)
+            .checked_add(k.checked_mul(8 * BLOCK as u64)?)
     }
 
-    /// The rows of `source`, rounded with `factors`; none if `go_on`, which is asked now and then, says to stop.
+    /// The rows of `source`, rounded with `factors` for the outputs of `aim`; none if `go_on`, which is asked now and then,
+    /// says to stop.
     ///
     /// # Errors
-    /// `InvalidWeights` for a weight that is not finite, or where the factors are of another k; `OutOfMemory` without memory.
+    /// `InvalidWeights` for a weight that is not finite, or where factors or aim are of another size; `OutOfMemory` without
+    /// memory.
     pub fn round(
         kernels: &KernelSet,
         region: &Region<'_>,
         factors: &Factors,
+        aim: Aim<'_>,
         source: &dyn RowSource,
         mut go_on: impl FnMut() -> bool,
     ) -> Result<Option<Self>> {
         let (n, k) = (source.rows(), source.cols());
-        if k != factors.k() {
+        let sizes = match aim {
+            Aim::Same => (n, factors.k()),
+            Aim::Besides(drift) => (drift.n, drift.k),
+        };
+        if k != factors.k() || sizes != (n, k) {
             let message = format!("expected rows of {} weights, found {k}", factors.k());
             return Err(Error::invalid_weights(message));
         }
@@ -62,9 +74,13 @@ impl CodedRows {
             if !go_on() {
                 return Ok(None);
             }
-            let mut slab = Slab::read(region, factors, source, slab * rows, codes.len() / k)?;
+            let first = slab * rows;
+            let mut slab = Slab::read(region, factors, source, first, codes.len() / k)?;
+            if let Aim::Besides(drift) = aim {
+                slab.aim(kernels, region, factors, drift, first)?;
+            }
             for (b, within) in within.iter().enumerate() {
-                slab.round(kernels, region, factors, b, within, codes, scales)?;
+                slab.round(kernels, region, factors, (b, within), Coded { codes, scales })?;
             }
         }
         Ok(Some(CodedRows { n, k, codes, scales }))
@@ -100,133 +116,6 @@ impl RowSource for CodedRows {
         codes.copy_from_slice(&self.codes[row * self.k..][..self.k]);
         scales.extend(self.scales[row * groups..][..groups].iter().map(|&bits| StoredScale::One(bits)));
         Ok(())
-    }
-}
-
-/// Some rows, with their columns in the order of rounding.
-struct Slab {
-    rows: usize,
-    /// `[rows, k]`
-    weights: AlignedBuf<f32>,
-    /// `[rows, k]`: what the errors of earlier blocks add
-    corrections: AlignedBuf<f32>,
-    /// `[rows, BLOCK]`: of the block that was rounded last
-    errors: AlignedBuf<f32>,
-}
-
-impl Slab {
-    fn read(
-        region: &Region<'_>,
-        factors: &Factors,
-        source: &dyn RowSource,
-        first: usize,
-        rows: usize,
-    ) -> Result<Self> {
-        let k = factors.k();
-        let mut weights = AlignedBuf::<f32>::zeroed(rows * k)?;
-        for_each_part(region, weights.chunks_mut(LANES * k), |tile, weights| {
-            let mut row = AlignedBuf::<f32>::zeroed(k)?;
-            let (start, count) = (first + tile * LANES, weights.len() / k);
-            let mut stored = Vec::new();
-            source.fetch(start..start + count, &mut stored)?;
-            let row_bytes = stored.len() / count;
-            for (i, weights) in weights.chunks_exact_mut(k).enumerate() {
-                source.read_row(start + i, &stored[i * row_bytes..][..row_bytes], &mut row);
-                if !row.iter().all(|weight| weight.is_finite()) {
-                    let message = format!("row {} has a weight that is not finite", start + i);
-                    return Err(Error::invalid_row(start + i, message));
-                }
-                for (weight, &column) in weights.iter_mut().zip(&factors.order) {
-                    *weight = row[column];
-                }
-            }
-            Ok(())
-        })?;
-        let corrections = AlignedBuf::zeroed(rows * k)?;
-        Ok(Slab { rows, weights, corrections, errors: AlignedBuf::zeroed(rows * BLOCK)? })
-    }
-
-    /// Rounds block `b`, and corrects the blocks after it. `codes` is `[rows, k]`, `scales` `[rows, groups]`.
-    #[expect(clippy::too_many_arguments, reason = "the block, its factors, and where its codes go")]
-    fn round(
-        &mut self,
-        kernels: &KernelSet,
-        region: &Region<'_>,
-        factors: &Factors,
-        b: usize,
-        within: &[f32],
-        codes: &mut [i8],
-        scales: &mut [u16],
-    ) -> Result<()> {
-        let (k, columns) = (factors.k(), columns(factors.k(), b));
-        let (width, groups) = (columns.len(), k.div_ceil(GROUP));
-        let errors = &mut self.errors[..self.rows * width];
-        let parts = codes.chunks_mut(LANES * k).zip(scales.chunks_mut(LANES * groups));
-        let parts = parts.zip(errors.chunks_mut(LANES * width));
-        let (weights, corrections) = (&self.weights, &self.corrections);
-        for_each_part(region, parts, |tile, ((codes, scales), errors)| {
-            let mut own = Tile::new(width);
-            let at = tile * LANES * k + columns.start;
-            turn(&weights[at..], k, codes.len() / k, &mut own.weights);
-            turn(&corrections[at..], k, codes.len() / k, &mut own.corrections);
-            kernels.round_block.call(BlockArgs {
-                weights: &own.weights,
-                corrections: &own.corrections,
-                factors: within,
-                importance: &factors.importance[columns.clone()],
-                codes: &mut own.codes,
-                errors: &mut own.errors,
-                scales: &mut own.scales,
-            });
-            for (row, codes) in codes.chunks_exact_mut(k).enumerate() {
-                for (place, lanes) in own.codes.iter().enumerate() {
-                    codes[factors.order[columns.start + place]] = lanes[row];
-                }
-                for (g, lanes) in own.scales.iter().enumerate() {
-                    scales[row * groups + factors.order[columns.start + g * GROUP] / GROUP] = lanes[row];
-                }
-                for (error, lanes) in errors[row * width..][..width].iter_mut().zip(&own.errors) {
-                    *error = lanes[row];
-                }
-            }
-            Ok(())
-        })?;
-        if let Some(after) = factors.after(kernels, region, b)? {
-            let out = OutColumns { out: &mut self.corrections, columns: columns.end..k, stride: k };
-            let epilogue = Epilogue { residual: true, ..Epilogue::default() };
-            gemm_columns(kernels, region, Lhs::F32(errors), self.rows, &after, out, epilogue);
-        }
-        Ok(())
-    }
-}
-
-/// The columns of a block of 16 rows, see [`BlockArgs`].
-struct Tile {
-    weights: Vec<[f32; LANES]>,
-    corrections: Vec<[f32; LANES]>,
-    codes: Vec<[i8; LANES]>,
-    errors: Vec<[f32; LANES]>,
-    scales: Vec<[u16; LANES]>,
-}
-
-impl Tile {
-    fn new(width: usize) -> Self {
-        Tile {
-            weights: vec![[0.0; LANES]; width],
-            corrections: vec![[0.0; LANES]; width],
-            codes: vec![[0; LANES]; width],
-            errors: vec![[0.0; LANES]; width],
-            scales: vec![[0; LANES]; width.div_ceil(GROUP)],
-        }
-    }
-}
-
-/// Up to 16 rows, `stride` apart, to columns.
-fn turn(rows: &[f32], stride: usize, count: usize, columns: &mut [[f32; LANES]]) {
-    for row in 0..count {
-        for (column, &x) in columns.iter_mut().zip(&rows[row * stride..]) {
-            column[row] = x;
-        }
     }
 }
 
@@ -280,7 +169,7 @@ mod tests {
         factors: &Factors,
         weights: &Floats,
     ) -> Result<CodedRows> {
-        Ok(CodedRows::round(kernels, region, factors, weights, || true)?.unwrap())
+        Ok(CodedRows::round(kernels, region, factors, Aim::Same, weights, || true)?.unwrap())
     }
 
     fn rounded(kernels: &KernelSet, threads: usize, x: &[f32], weights: &Floats) -> CodedRows {
@@ -337,6 +226,47 @@ mod tests {
     }
 
     #[test]
+    fn outputs_are_those_that_are_aimed_at() {
+        let kernels = select(None).unwrap();
+        for (n, k) in [(40, 320), (17, 100)] {
+            let (x, weights) = (inputs(512, k), Floats(noise(n * k, 3), k));
+            let change: Vec<f32> = noise(n * k, 9).iter().map(|x| 0.2 * x).collect();
+            let mut t = vec![0.0; 512 * n];
+            for (t, x) in t.chunks_exact_mut(n).zip(x.chunks_exact(k)) {
+                for (t, change) in t.iter_mut().zip(change.chunks_exact(k)) {
+                    *t = x.iter().zip(change).map(|(x, change)| x * change).sum();
+                }
+            }
+            let sums: Vec<f32> = weights.0.iter().zip(&change).map(|(w, change)| w + change).collect();
+            let wanted = Floats(sums, k);
+            let round = |region: &Region<'_>| {
+                let (mut gram, mut drift) = (Gram::new(k)?, Drift::new(n, k)?);
+                for (x, t) in x.chunks(256 * k).zip(t.chunks(256 * n)) {
+                    gram.add(kernels, region, x)?;
+                    drift.add(kernels, region, t, x)?;
+                }
+                let factors = Factors::new(kernels, region, &gram, 0.01)?;
+                let aim = Aim::Besides(&drift);
+                let aimed = CodedRows::round(kernels, region, &factors, aim, &weights, || true)?.unwrap();
+                let few = Drift::new(n, k - 1)?;
+                let aim = Aim::Besides(&few);
+                assert!(CodedRows::round(kernels, region, &factors, aim, &weights, || true).is_err());
+                Ok((
+                    aimed,
+                    coded(kernels, region, &factors, &wanted)?,
+                    coded(kernels, region, &factors, &weights)?,
+                ))
+            };
+            let found: Result<_> = ThreadPool::new(2).region(round).unwrap();
+            let (aimed, known, unaware) = found.unwrap();
+            let of = |rows: &CodedRows| cost(&x, &wanted, |row, out| rows.read_row(row, &[], out));
+            let (aimed, known, unaware) = (of(&aimed), of(&known), of(&unaware));
+            println!("{n} x {k}: {aimed} {known} {unaware}");
+            assert!(aimed < 1.2 * known && aimed < 0.5 * unaware, "{n} x {k}: {aimed} {known} {unaware}");
+        }
+    }
+
+    #[test]
     fn without_correlations_it_is_weighted_rounding() {
         let (n, k) = (20, 96);
         // One value in each input, smaller from column to column: nothing to make up for, and columns keep their order.
@@ -348,13 +278,14 @@ mod tests {
             .region(|region| {
                 let mut gram = Gram::new(k).unwrap();
                 gram.add(kernels, region, &x).unwrap();
+                let means = gram.mean_squares();
                 let factors = Factors::new(kernels, region, &gram, 0.0).unwrap();
                 let plain = Factors::diagonal(factors.importance.clone());
                 let found = coded(kernels, region, &factors, &weights).unwrap();
                 let expected = coded(kernels, region, &plain, &weights).unwrap();
                 assert!(found.codes == expected.codes && found.scales == expected.scales);
-                for (importance, mean) in factors.importance.iter().zip(gram.mean_squares()) {
-                    let first = factors.importance[0] / gram.mean_squares()[0];
+                for (importance, mean) in factors.importance.iter().zip(&means) {
+                    let first = factors.importance[0] / means[0];
                     assert!((importance / mean - first).abs() < 1e-4 * first);
                 }
             })
@@ -385,7 +316,11 @@ mod tests {
                 let zeros = coded(kernels, region, &factors, &Floats(values.clone(), 40)).unwrap();
                 assert!(zeros.codes.iter().all(|&code| code == 8) && zeros.scales.iter().all(|&s| s == 0));
                 let source = Floats(values.clone(), 40);
-                assert!(CodedRows::round(kernels, region, &factors, &source, || false).unwrap().is_none());
+                assert!(
+                    CodedRows::round(kernels, region, &factors, Aim::Same, &source, || false)
+                        .unwrap()
+                        .is_none()
+                );
                 values[41] = f32::INFINITY;
                 let error = coded(kernels, region, &factors, &Floats(values, 40)).err().unwrap();
                 assert!(error.to_string().contains("row 1"), "{error}");

@@ -15,6 +15,10 @@ const SEQUENCES: usize = 128;
 const TOKENS: usize = 512;
 /// Fewest tokens of a text.
 const LEAST: usize = 4096;
+/// The name of the text that is built in. A file of that name is `./builtin`.
+const BUILTIN: &str = "builtin";
+/// See `assets/calibration/README.md`.
+const BUILTIN_TEXT: &[u8] = include_bytes!("../../../assets/calibration/text.txt");
 /// Most bytes of a text.
 const MAX_FILE: u64 = 64 << 20;
 
@@ -54,14 +58,17 @@ impl Text {
     }
 }
 
-/// The text in the file `path`, in the model's tokens. For random weights in a known shape, which have no tokenizer, tokens
+/// The text in the file `path`, or [`BUILTIN`], in the model's tokens. For random weights in a known shape, which have no tokenizer, tokens
 /// are arbitrary.
 ///
 /// # Errors
 /// `Io`, `NotFound`; `InvalidArgument` for a text that is too short, too long or not UTF-8; `InvalidTokenizer` for a model
 /// without a tokenizer.
 pub(crate) fn read(opened: &Opened, path: &Path) -> Result<Text> {
-    let bytes = read_small_file(path, MAX_FILE)?;
+    let bytes = match path == Path::new(BUILTIN) {
+        true => BUILTIN_TEXT.into(),
+        false => read_small_file(path, MAX_FILE)?,
+    };
     let text = std::str::from_utf8(&bytes).map_err(|error| {
         let message = format!("option calibrate: {}: expected a text in UTF-8: {error}", path.display());
         Error::invalid_argument(message).with("option", "calibrate").with("path", path.display().to_string())

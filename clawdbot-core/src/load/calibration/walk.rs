@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use clawdbot_kernels::memory::AlignedBuf;
-use clawdbot_kernels::{CodedRows, ComputeFormat, Factors, Gram, PackedMatrix, RowSource};
+use clawdbot_kernels::{Aim, CodedRows, ComputeFormat, Drift, Factors, Gram, PackedMatrix, RowSource};
 
 use super::Text;
-use super::record::{Inputs, Recorder};
+use super::record::{Inputs, Recorder, last_matrix};
 use crate::cache::{KvCache, PageTables};
-use crate::cancel::cancelled;
+use crate::cancel::{Progress, Stage, cancelled};
 use crate::error::{Error, Result};
 use crate::forward::batch::Batch;
 use crate::forward::cpu::{Cpu, Watcher};
@@ -20,10 +20,10 @@ use crate::load::build::Builder;
 use crate::load::formats::weights_in;
 use crate::load::source::Opened;
 use crate::options::{KvType, WeightType};
-use crate::runtime::{Reservation, Runtime};
-use crate::spec::KeySource;
+use crate::runtime::{LogLevel, Reservation, Runtime};
 use crate::spec::packing::Joined;
 use crate::spec::tensors::TensorNames;
+use crate::spec::{DecoderSpec, KeySource};
 
 /// Tokens that go through a layer at a time.
 const PASS_TOKENS: usize = 2048;
@@ -35,11 +35,13 @@ pub(crate) struct Calibrated<'a> {
     names: &'a TensorNames,
     /// int4, or mixed
     weights: WeightType,
-    progress: &'a mut dyn FnMut(u64, u64) -> bool,
+    progress: &'a mut dyn FnMut(Progress) -> bool,
     done: u64,
     text: Text,
     /// The residual stream of all tokens
     hidden: AlignedBuf<f32>,
+    /// The same in the model as it is; empty after the last layer that makes up for what the others lack
+    exact: AlignedBuf<f32>,
     scratch: Scratch,
     cache: KvCache,
     tables: Vec<PageTables>,
@@ -74,7 +76,7 @@ impl<'a> Calibrated<'a> {
         names: &'a TensorNames,
         weights: WeightType,
         text: Text,
-        progress: &'a mut dyn FnMut(u64, u64) -> bool,
+        progress: &'a mut dyn FnMut(Progress) -> bool,
     ) -> Result<Self> {
         let spec = &opened.spec;
         if spec.per_layer_inputs.is_some()
@@ -101,6 +103,7 @@ impl<'a> Calibrated<'a> {
             done: 0,
             text,
             hidden,
+            exact: AlignedBuf::default(),
             scratch: Scratch::default(),
             cache: KvCache::new(KvType::F32, &spec.layer_states(), runtime.budget())?,
             tables: Vec::new(),
@@ -116,6 +119,10 @@ impl<'a> Calibrated<'a> {
             pass.hidden.copy_from_slice(&pass.scratch.hidden[..pass.hidden.len()]);
             Ok(())
         })?;
+        if followed(spec, names) > 0 {
+            calibrated.exact.reserve(calibrated.hidden.len())?;
+            calibrated.exact.copy_from_slice(&calibrated.hidden);
+        }
         Ok(calibrated)
     }
 
@@ -130,6 +137,9 @@ impl<'a> Calibrated<'a> {
                 self.go_on()?;
             }
             self.made.clear();
+            if let Some(stage) = self.now().stage {
+                self.runtime.log(LogLevel::Info, || format!("{}: {stage}", self.opened.name));
+            }
             if self.layer < self.names.layers.len() {
                 self.record()?;
             }
@@ -143,7 +153,9 @@ impl<'a> Calibrated<'a> {
                 Some(recorder) => recorder.take(&parts.parts[0].name),
                 None => self.head_inputs(parts)?,
             };
-            self.round(parts, inputs, format)?
+            let last = &parts.parts[0].name;
+            let drift = self.recorder.as_mut().and_then(|recorder| recorder.take_drift(last));
+            self.round(parts, inputs, drift.as_ref(), format)?
         } else {
             builder(self.runtime, self.opened, self.weights, &mut |_, _| true).matrices(parts)?
         };
@@ -155,23 +167,45 @@ impl<'a> Calibrated<'a> {
     }
 
     fn report(&mut self) -> Result<()> {
-        match (self.progress)(self.done, weights_in(&self.opened.spec)) {
+        let now = self.now();
+        match (self.progress)(now) {
             true => Ok(()),
             false => Err(cancelled()),
         }
+    }
+
+    /// How far the calibration is.
+    fn now(&self) -> Progress {
+        let layers = self.names.layers.len();
+        let stage = match self.layer {
+            layer if layer < layers => Stage::CalibratingLayer { layer: layer + 1, layers },
+            _ => Stage::CalibratingOutput,
+        };
+        Progress { done: self.done, total: weights_in(&self.opened.spec), stage: Some(stage) }
     }
 
     /// Records what the layer's projections read.
     fn record(&mut self) -> Result<()> {
         let names = &self.names.layers[self.layer];
         let groups: Vec<Joined<'_>> = names.packed().iter().map(|projections| projections.joined()).collect();
-        let recorder = Recorder::new(names, &groups)?;
+        let follows = self.layer < followed(&self.opened.spec, self.names);
+        if !follows {
+            self.exact = AlignedBuf::default();
+        }
+        let last = last_matrix(&self.opened.spec, names).filter(|_| follows);
+        let recorder = Recorder::new(names, &groups, last)?;
         self.left = groups.len();
         let layer = builder(self.runtime, self.opened, WeightType::Stored, &mut |_, _| true).layer(
             &self.opened.spec,
             self.layer,
             names,
         )?;
+        if follows {
+            std::mem::swap(&mut self.hidden, &mut self.exact);
+            let passed = self.pass_through(&layer, None);
+            std::mem::swap(&mut self.hidden, &mut self.exact);
+            passed?;
+        }
         self.pass_through(&layer, Some(&recorder))?;
         self.recorder = Some(recorder);
         Ok(())
@@ -195,7 +229,7 @@ impl<'a> Calibrated<'a> {
         self.each_pass(|ops, pass| {
             let ops =
                 &Cpu { watcher: recorder.map(|recorder| recorder as &dyn Watcher), adapters: None, ..*ops };
-            let Passed { ends, batch, hidden, scratch, cache } = pass;
+            let Passed { ends, batch, hidden, exact, scratch, cache } = pass;
             scratch.hidden[..hidden.len()].copy_from_slice(hidden);
             let layers = Layers { spec: &ends.spec, layers: std::slice::from_ref(layer), first };
             let context = ForwardContext {
@@ -208,10 +242,13 @@ impl<'a> Calibrated<'a> {
             if layers.forward(context, batch)? == Pass::Cancelled {
                 return Err(cancelled());
             }
-            if recorder.is_none() {
+            let Some(recorder) = recorder else {
                 hidden.copy_from_slice(&scratch.hidden[..hidden.len()]);
-            }
-            Ok(())
+                return Ok(());
+            };
+            let lacking = &mut scratch.hidden[..exact.len()];
+            lacking.iter_mut().zip(exact).for_each(|(x, exact)| *x = exact - *x);
+            recorder.add_drift(ops, lacking)
         })
     }
 
@@ -249,6 +286,7 @@ impl<'a> Calibrated<'a> {
         &mut self,
         parts: &Joined<'_>,
         inputs: Option<Inputs>,
+        drift: Option<&Drift>,
         format: ComputeFormat,
     ) -> Result<PackedMatrix> {
         let (kernels, pool) = (self.runtime.kernel_set(), self.runtime.pool());
@@ -258,13 +296,15 @@ impl<'a> Calibrated<'a> {
                 .map_err(|error| error.context(parts.name()))?,
             None => Factors::diagonal(vec![1.0; parts.k()]),
         };
+        let aim = drift.map_or(Aim::Same, Aim::Besides);
         let mut last = None;
         let mut coded = Vec::new();
         for name in &parts.parts {
             let source = self.opened.weights.matrix(name, &mut last)?;
-            let (done, total) = (self.done, weights_in(&self.opened.spec));
-            let go_on = || (self.progress)(done, total);
-            let rows = pool.region(|region| CodedRows::round(kernels, region, &factors, &*source, go_on))?;
+            let now = self.now();
+            let go_on = || (self.progress)(now);
+            let rows =
+                pool.region(|region| CodedRows::round(kernels, region, &factors, aim, &*source, go_on))?;
             let rows = rows.map_err(|error| Error::from(error).context(&name.name))?;
             coded.push(rows.ok_or_else(cancelled)?);
         }
@@ -297,12 +337,14 @@ impl<'a> Calibrated<'a> {
             for (tokens, tables) in self.text.tokens[rows.clone()].chunks_exact(length).zip(&self.tables) {
                 batch.push_of(length, tokens, 0, 0, tables);
             }
+            // None of a stream that is not followed
+            let exact = self.exact.get(rows.start * width..rows.end * width).unwrap_or_default();
             let hidden = &mut self.hidden[rows.start * width..rows.end * width];
             let (ends, scratch, cache) = (&self.ends, &mut self.scratch, &mut self.cache);
             let kernels = self.runtime.kernel_set();
             self.runtime.pool().region(|region| {
                 let ops = &Cpu { kernels, region, adapters: None, watcher: None };
-                f(ops, Passed { ends, batch: &batch, hidden, scratch, cache })
+                f(ops, Passed { ends, batch: &batch, hidden, exact, scratch, cache })
             })??;
             self.report()?;
         }
@@ -316,8 +358,16 @@ struct Passed<'a> {
     batch: &'a Batch<'a>,
     /// Their residual stream, `[rows, hidden_size]`
     hidden: &'a mut [f32],
+    /// The same in the model as it is; empty if it is not followed
+    exact: &'a [f32],
     scratch: &'a mut Scratch,
     cache: &'a mut KvCache,
+}
+
+/// How many layers the text also goes through as they are: up to the last one that makes up for what the others lack.
+fn followed(spec: &DecoderSpec, names: &TensorNames) -> usize {
+    let last = names.layers.iter().rposition(|layer| last_matrix(spec, layer).is_some());
+    last.map_or(0, |last| last + 1)
 }
 
 fn builder<'a>(
@@ -363,7 +413,7 @@ fn bytes(
     let mut most = Some(0_u64);
     for layer in &names.layers {
         let groups: Vec<Joined<'_>> = layer.packed().iter().map(|projections| projections.joined()).collect();
-        let mut sum = Recorder::bytes(layer, &groups, at_once);
+        let mut sum = Recorder::bytes(spec, layer, &groups, at_once);
         for group in &groups {
             let both = packed(group, WeightType::Stored)?.saturating_add(packed(group, own)?);
             sum = sum.and_then(|sum| sum.checked_add(both));
@@ -380,7 +430,8 @@ fn bytes(
         head = head.zip(coded(&group)).and_then(|(head, coded)| head.checked_add(coded));
     }
     let most = most.zip(head).map(|(layers, head)| layers.max(head));
-    let hidden = (text.tokens.len() as u64).checked_mul(4 * spec.hidden_size as u64);
+    let streams = if followed(spec, names) > 0 { 2 } else { 1 };
+    let hidden = (text.tokens.len() as u64).checked_mul(streams * 4 * spec.hidden_size as u64);
     let scratch = <Scratch>::bytes(spec, at_once, 0, runtime.threads())?;
     let sum = most.zip(hidden).and_then(|(most, hidden)| most.checked_add(hidden)?.checked_add(ends));
     Ok(sum.and_then(|sum| sum.checked_add(scratch)?.checked_add(spec.vectors_bytes())))
