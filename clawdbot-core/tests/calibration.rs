@@ -5,6 +5,7 @@ mod support;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use clawdbot_core::{
     ErrorKind, GenerateOptions, KvType, ModelOptions, PackOptions, Result, Runtime, RuntimeOptions, Source,
@@ -193,11 +194,40 @@ fn every_family_is_calibrated_or_refused() {
             }
             Err(error) => {
                 assert_eq!(error.kind(), ErrorKind::UnsupportedModel, "{name}: {error}");
+                assert_eq!(error.detail()["option"], "calibrate", "{name}: {error}");
                 refused.push(name);
             }
         }
     }
     assert!(refused.iter().all(|name| name.starts_with("gemma4")), "{refused:?}");
+}
+
+#[test]
+fn stages_have_names() {
+    let dir = Dir::new("stages");
+    let target = dir.0.join("model.clawdbot");
+    let logged = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&logged);
+    let runtime = Runtime::with_log(&RuntimeOptions::default().threads(2), move |record| {
+        log.lock().unwrap().push(record.message.to_string());
+    })
+    .unwrap();
+    let options = PackOptions::default().weights(WeightType::Int4).calibrate(Some("builtin".into()));
+    let mut stages: Vec<String> = Vec::new();
+    let pack = runtime.pack_with_progress(&Source::Builtin, &target, &options, |now| {
+        let stage = now.stage.unwrap().to_string();
+        if stages.last() != Some(&stage) {
+            stages.push(stage);
+        }
+        ControlFlow::Continue(())
+    });
+    pack.unwrap();
+    let layers = (1..=4).map(|layer| format!("calibrating layer {layer} of 4"));
+    let expected: Vec<String> = layers.chain(["calibrating the output layer".to_owned()]).collect();
+    assert_eq!(stages, expected);
+    let logged = logged.lock().unwrap();
+    let found = logged.iter().filter_map(|message| message.split_once(": calibrating"));
+    assert_eq!(found.count(), 5, "{logged:?}");
 }
 
 #[test]

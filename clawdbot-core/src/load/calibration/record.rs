@@ -14,7 +14,10 @@ use crate::spec::packing::Joined;
 use crate::spec::tensors::{GatedNames, LayerNames, MatrixName, MlpNames};
 
 /// What is added to the diagonal of a layer's matrices, by its mean.
-const DAMPING: f32 = 0.01;
+const DAMPING: f32 = 0.05;
+/// Of what the stream lacks, `tokens / (tokens + CHANCE * k)` is made up for: the fewer tokens there are for each input, the
+/// more of what these seem to explain is chance.
+const CHANCE: f32 = 5.0;
 
 /// How the inputs of a projection are recorded.
 enum Kind {
@@ -109,10 +112,13 @@ impl Recorder {
         Ok(Recorder { inputs: RefCell::new(inputs), last: RefCell::new(last) })
     }
 
-    /// Adds what the residual stream lacks after the layer, `[rows, hidden_size]`, in the pass that was recorded last.
-    pub(super) fn add_drift(&self, cpu: &Cpu<'_>, lacking: &[f32]) -> Result<()> {
+    /// Adds what the residual stream lacks after the layer, `[rows, hidden_size]`, in the pass that was recorded last. There
+    /// are `tokens` in all passes.
+    pub(super) fn add_drift(&self, cpu: &Cpu<'_>, lacking: &mut [f32], tokens: usize) -> Result<()> {
         let mut last = self.last.borrow_mut();
         let Some(Last { x, drift, .. }) = last.as_mut() else { return Ok(()) };
+        let share = tokens as f32 / (tokens as f32 + CHANCE * drift.k() as f32);
+        lacking.iter_mut().for_each(|lacking| *lacking *= share);
         let x = &x[..lacking.len() / drift.n() * drift.k()];
         Ok(drift.add(cpu.kernels, cpu.region, lacking, x)?)
     }

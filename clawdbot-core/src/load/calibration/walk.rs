@@ -225,7 +225,7 @@ impl<'a> Calibrated<'a> {
 
     /// Takes the texts through a layer. Without a recorder, they are what they are after it.
     fn pass_through(&mut self, layer: &DecoderLayer, recorder: Option<&Recorder>) -> Result<()> {
-        let first = self.layer;
+        let (first, tokens) = (self.layer, self.text.tokens.len());
         self.each_pass(|ops, pass| {
             let ops =
                 &Cpu { watcher: recorder.map(|recorder| recorder as &dyn Watcher), adapters: None, ..*ops };
@@ -248,7 +248,7 @@ impl<'a> Calibrated<'a> {
             };
             let lacking = &mut scratch.hidden[..exact.len()];
             lacking.iter_mut().zip(exact).for_each(|(x, exact)| *x = exact - *x);
-            recorder.add_drift(ops, lacking)
+            recorder.add_drift(ops, lacking, tokens)
         })
     }
 
