@@ -495,8 +495,8 @@ int32_t clawdbot_runtime_plan_json(const clawdbot_runtime *runtime,
  *   keeps a quantized model's own codes. Default: `stored` for quantized models, int8 for others.
  * - merge_adapters (a list of paths): Directories of LoRA adapters, as PEFT writes them, to add to the weights before
  *   these are quantized. Default: none.
- * - calibrate (a path): Choose int4 codes for least error on texts like the one in this UTF-8 file, and not by rounding
- *   to nearest. 65,536 tokens of it are used. Default: rounding to nearest.
+ * - calibrate (a path): Choose int4 codes for least error on texts like the one in this UTF-8 file, not by rounding to
+ *   nearest; `builtin` is a text that comes with the library. 65,536 tokens are used. Default: rounding to nearest.
  * - overwrite (true or false): Replace a file that is already there. Default: false.
  */
 int32_t clawdbot_runtime_pack(const clawdbot_runtime *runtime,

@@ -113,8 +113,9 @@ impl Runtime {
     ///   `stored` for quantized models, int8 for others.
     /// - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
     ///   quantized. Default: none.
-    /// - calibrate: Choose int4 codes for least error on texts like the one in this UTF-8 file, and not by rounding to
-    ///   nearest. 65,536 tokens of it are used. Default: rounding to nearest.
+    /// - calibrate: Choose int4 codes for least error on texts like the one in this UTF-8 file, not by rounding to
+    ///   nearest; `builtin` is a text that comes with the library. 65,536 tokens are used. Default: rounding to
+    ///   nearest.
     /// - overwrite: Replace a file that is already there. Default: False.
     #[pyo3(signature = (path, target, *, shape=None, on_progress=None, **options))]
     fn pack(
