@@ -212,7 +212,7 @@ fn stages_have_names() {
         log.lock().unwrap().push(record.message.to_string());
     })
     .unwrap();
-    let options = PackOptions::default().weights(WeightType::Int4).calibrate(Some("builtin".into()));
+    let options = PackOptions::default().weights(WeightType::Int4).calibrate(Some(PathBuf::from("builtin")));
     let mut stages: Vec<String> = Vec::new();
     let pack = runtime.pack_with_progress(&Source::Builtin, &target, &options, |now| {
         let stage = now.stage.unwrap().to_string();

@@ -261,7 +261,6 @@ mod tests {
             let (aimed, known, unaware) = found.unwrap();
             let of = |rows: &CodedRows| cost(&x, &wanted, |row, out| rows.read_row(row, &[], out));
             let (aimed, known, unaware) = (of(&aimed), of(&known), of(&unaware));
-            println!("{n} x {k}: {aimed} {known} {unaware}");
             assert!(aimed < 1.2 * known && aimed < 0.5 * unaware, "{n} x {k}: {aimed} {known} {unaware}");
         }
     }
