@@ -454,6 +454,9 @@ void clawdbot_options_free(clawdbot_options *options);
  * `options`: NULL, or with any of these.
  * - threads (a whole number from 1 to 1024): Number of threads that compute. Default: the smallest of CPU quota,
  *   affinity and physical cores.
+ * - numa (one of off, interleave, local): On machines with several memory nodes (Linux): `interleave` spreads weights
+ *   over them, `local` keeps weights next to the threads that read them (`docs/performance.md`). Changes no result.
+ *   Default: off.
  * - memory_budget (a number of bytes below 2^64): Most bytes that the models of a runtime may use together: weights, KV
  *   cache, scratch memory, and all else that grows with requests. Default: no limit for weights; for what grows with
  *   requests, a share of the machine's memory (`docs/memory.md`).
@@ -590,7 +593,7 @@ void clawdbot_cancel_handle_free(clawdbot_cancel_handle *cancel);
  * - chat_template (a text): Text of a Jinja chat template to use instead of the model's own. It sees the model's
  *   special tokens. Default: the model's.
  * - mmap (true or false): Map a packed file, so that processes share its memory, instead of reading it. A mapped file
- *   must not be changed or shortened. Default: true.
+ *   must not be changed or shortened. Default: true; with `numa`, false.
  * - verify (true or false): Read all of a packed file first and compare it with its checksum. Default: false.
  * - cache (true, false or a directory ('./true' for a directory of that name)): Write a packed file when a directory is
  *   loaded, and use it the next time: true in the user's cache directory, or in the directory given here. Changes no

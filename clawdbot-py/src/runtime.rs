@@ -20,6 +20,8 @@ use crate::{objects, options};
 /// Options of a runtime:
 /// - threads: Number of threads that compute. Value: a whole number from 1 to 1024. Default: the smallest of CPU
 ///   quota, affinity and physical cores.
+/// - numa: On machines with several memory nodes (Linux): `interleave` spreads weights over them, `local` keeps
+///   weights next to the threads that read them (`docs/performance.md`). Changes no result. Default: off.
 /// - memory_budget: Most bytes that the models of a runtime may use together: weights, KV cache, scratch memory,
 ///   and all else that grows with requests. Value: a number of bytes below 2^64. Default: no limit for weights; for
 ///   what grows with requests, a share of the machine's memory (`docs/memory.md`).
@@ -31,19 +33,21 @@ pub(crate) struct Runtime(pub(crate) core::Runtime);
 #[pymethods]
 impl Runtime {
     #[new]
-    #[pyo3(signature = (threads=None, memory_budget=None, on_log=None, *, kernels=None, **others))]
+    #[pyo3(signature = (threads=None, memory_budget=None, on_log=None, *, kernels=None, numa=None, **others))]
     fn py_new(
         py: Python<'_>,
         threads: Option<&Bound<'_, PyAny>>,
         memory_budget: Option<&Bound<'_, PyAny>>,
         on_log: Option<Py<PyAny>>,
         kernels: Option<&Bound<'_, PyAny>>,
+        numa: Option<&Bound<'_, PyAny>>,
         others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let kwargs = others.map_or_else(|| Ok(PyDict::new(py)), PyDictMethods::copy)?;
         kwargs.set_item("threads", threads)?;
         kwargs.set_item("memory_budget", memory_budget)?;
         kwargs.set_item("kernels", kernels)?;
+        kwargs.set_item("numa", numa)?;
         new(&kwargs, on_log).map(Runtime)
     }
 
@@ -84,7 +88,7 @@ impl Runtime {
     /// - chat_template: Text of a Jinja chat template to use instead of the model's own. It sees the model's special
     ///   tokens. Default: the model's.
     /// - mmap: Map a packed file, so that processes share its memory, instead of reading it. A mapped file must not be
-    ///   changed or shortened. Default: True.
+    ///   changed or shortened. Default: True; with `numa`, False.
     /// - verify: Read all of a packed file first and compare it with its checksum. Default: False.
     /// - cache: Write a packed file when a directory is loaded, and use it the next time: True in the user's cache
     ///   directory, or in the directory given here. Changes no result. Default: False.

@@ -337,6 +337,7 @@ class Runtime:
         on_log: _Log | None = None,
         *,
         kernels: str | None = None,
+        numa: Literal["off", "interleave", "local"] | None = None,
         **others: NoReturn,
     ) -> Self: ...
     def plan(
@@ -379,7 +380,7 @@ class Runtime:
         - chat_template: Text of a Jinja chat template to use instead of the model's own. It sees the model's special
           tokens. Default: the model's.
         - mmap: Map a packed file, so that processes share its memory, instead of reading it. A mapped file must not be
-          changed or shortened. Default: True.
+          changed or shortened. Default: True; with `numa`, False.
         - verify: Read all of a packed file first and compare it with its checksum. Default: False.
         - cache: Write a packed file when a directory is loaded, and use it the next time: True in the user's cache
           directory, or in the directory given here. Changes no result. Default: False.
@@ -478,12 +479,14 @@ class Model:
         - chat_template: Text of a Jinja chat template to use instead of the model's own. It sees the model's special
           tokens. Default: the model's.
         - mmap: Map a packed file, so that processes share its memory, instead of reading it. A mapped file must not be
-          changed or shortened. Default: True.
+          changed or shortened. Default: True; with `numa`, False.
         - verify: Read all of a packed file first and compare it with its checksum. Default: False.
         - cache: Write a packed file when a directory is loaded, and use it the next time: True in the user's cache
           directory, or in the directory given here. Changes no result. Default: False.
         - threads: Number of threads that compute. Value: a whole number from 1 to 1024. Default: the smallest of CPU
           quota, affinity and physical cores.
+        - numa: On machines with several memory nodes (Linux): `interleave` spreads weights over them, `local` keeps
+          weights next to the threads that read them (`docs/performance.md`). Changes no result. Default: off.
         - memory_budget: Most bytes that the models of a runtime may use together: weights, KV cache, scratch memory,
           and all else that grows with requests. Value: a number of bytes below 2^64. Default: no limit for weights; for
           what grows with requests, a share of the machine's memory (`docs/memory.md`).

@@ -131,7 +131,7 @@ class ModelOptions(TypedDict, total=False):
     the model's."""
     mmap: bool | None
     """Map a packed file, so that processes share its memory, instead of reading it. A mapped file must not be
-    changed or shortened. Default: True."""
+    changed or shortened. Default: True; with `numa`, False."""
     verify: bool | None
     """Read all of a packed file first and compare it with its checksum. Default: False."""
     cache: bool | str | os.PathLike[str] | None
@@ -161,6 +161,9 @@ class LoadOptions(ModelOptions, total=False):
     threads: int | None
     """Number of threads that compute. Value: a whole number from 1 to 1024. Default: the smallest of CPU quota,
     affinity and physical cores."""
+    numa: Literal["off", "interleave", "local"] | None
+    """On machines with several memory nodes (Linux): `interleave` spreads weights over them, `local` keeps weights
+    next to the threads that read them (`docs/performance.md`). Changes no result. Default: off."""
     memory_budget: int | None
     """Most bytes that the models of a runtime may use together: weights, KV cache, scratch memory, and all else
     that grows with requests. Value: a number of bytes below 2^64. Default: no limit for weights; for what grows

@@ -259,3 +259,18 @@ def test_close_ends_a_running_stream():
     next(stream)
     own.close()
     assert stream.finish().finish_reason == "cancelled"
+
+
+def test_memory_nodes_change_nothing(model):
+    expected = model.generate(PROMPT, max_tokens=10, temperature=0).token_ids
+    for numa in ("off", "interleave", "local"):
+        try:
+            runtime = clawdbot.Runtime(threads=2, numa=numa)
+        except clawdbot.InvalidArgument as error:
+            # A system that has no nodes, or does not let programs choose.
+            assert numa != "off" and error.detail["option"] == "numa"
+            continue
+        with runtime.load() as loaded:
+            assert loaded.generate(PROMPT, max_tokens=10, temperature=0).token_ids == expected
+    with pytest.raises(clawdbot.InvalidArgument, match="one of off, interleave, local"):
+        clawdbot.Model.from_pretrained(numa="near")
