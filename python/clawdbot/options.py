@@ -149,8 +149,8 @@ class PackOptions(TypedDict, total=False):
     """Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized. Default:
     none."""
     calibrate: str | os.PathLike[str] | None
-    """Choose int4 codes for least error on texts like the one in this UTF-8 file, and not by rounding to nearest.
-    65,536 tokens of it are used. Default: rounding to nearest."""
+    """Choose int4 codes for least error on texts like the one in this UTF-8 file, not by rounding to nearest;
+    `builtin` is a text that comes with the library. 65,536 tokens are used. Default: rounding to nearest."""
     overwrite: bool | None
     """Replace a file that is already there. Default: False."""
 
