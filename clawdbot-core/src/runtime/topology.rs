@@ -201,10 +201,10 @@ mod tests {
             let ids: Vec<String> = nodes.iter().map(|(id, _)| id.to_string()).collect();
             let ids = ids.join(",");
             for (id, cpus) in nodes {
-                machine.write(&format!("sys/devices/system/node/node{id}/cpulist"), &format!("{cpus}\n"));
+                machine.write(&format!("sys/devices/system/node/node{id}/cpulist"), format!("{cpus}\n"));
             }
-            machine.write("sys/devices/system/node/online", &format!("{ids}\n"));
-            machine.write("sys/devices/system/node/has_memory", &format!("{ids}\n"));
+            machine.write("sys/devices/system/node/online", format!("{ids}\n"));
+            machine.write("sys/devices/system/node/has_memory", format!("{ids}\n"));
             machine.allow("0-255", "0-63");
             machine
         }

@@ -145,6 +145,7 @@ fn seats_are_for_all_threads() {
 }
 
 #[cfg(target_os = "linux")]
+#[allow(clippy::unwrap_used, reason = "tests, and what they call")]
 mod placed {
     use std::collections::BTreeSet;
 
