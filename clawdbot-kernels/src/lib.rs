@@ -46,6 +46,7 @@ mod isa;
 mod limits;
 mod matrix;
 pub mod memory;
+mod minima;
 pub mod numa;
 mod packing;
 mod panels;
@@ -162,7 +163,7 @@ pub struct KernelSet {
     /// The epilogue of all products.
     finish: Slot<target::Finish>,
     scale_lines: Slot<scale_lines::Widen>,
-    minima: Slot<scale_lines::AddMinima>,
+    minima: Slot<minima::AddMinima>,
     int8_gemm: Slot<gemv_int8::Gemv>,
     int8_gemv: Slot<gemv_int8::Gemv>,
     bf16_gemm: Slot<gemm_float::Gemv<u16>>,
@@ -236,7 +237,7 @@ macro_rules! kernel_set {
             gemv_rows: $crate::GemvRows { int8: $gemv_int8, int4: $gemv_int4 },
             finish: slot!($entry, target::Finish),
             scale_lines: slot!($entry, scale_lines::Widen),
-            minima: slot!($entry, scale_lines::AddMinima),
+            minima: slot!($entry, minima::AddMinima),
             int8_gemm: slot!($entry, gemm_int8::Gemm<$mr, $np>),
             int8_gemv: slot!($entry, gemv_int8::Gemv),
             bf16_gemm: slot!($entry, gemm_float::Gemm<u16, $fmr, $fnp>),

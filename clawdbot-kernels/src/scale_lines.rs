@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::group_scales::{GroupScales, SuperblockPlace, superblock_place};
 use super::simd::{LANES, Scalar};
-use super::unchecked::{check, item};
+use super::unchecked::check;
 use super::{Kernel, Simd};
 
 /// A line of scales: 16 columns of u16.
@@ -201,88 +201,6 @@ impl Kernel for Widen {
             // SAFETY: the clause of `WidenArgs::new` on `out`: vector `i * step` may be written, and is no one else's.
             let out = unsafe { &mut *out.wrapping_add(i * step) };
             s.store(scale, out);
-        });
-    }
-}
-
-/// Adds what the minima contribute to finished sums.
-pub(super) struct AddMinima;
-
-/// Of rows of activations: a scale and a start for each group.
-#[derive(Clone, Copy)]
-pub(super) struct RowScales<'a> {
-    pub(super) scales: &'a [f32],
-    pub(super) starts: &'a [i32],
-}
-
-/// Arguments of [`AddMinima`].
-///
-/// Invariant, established by [`new`](Self::new): what it asserts, and what its `# Safety` asks for.
-pub(super) struct MinimaArgs<'a> {
-    kind: GroupScales,
-    lines: &'a [Line],
-    scales: &'a [f32],
-    starts: &'a [i32],
-    groups: usize,
-    sums: &'a mut [[f32; LANES]],
-    stride: usize,
-    panels: usize,
-}
-
-impl<'a> MinimaArgs<'a> {
-    /// `lines`: from the first panel on. `lhs`: from the first row of `sums` on. The first `panels` of `P` panels of `sums`
-    /// count. Adds nothing where the kind has no minima.
-    ///
-    /// # Panics
-    /// When there are not lines of `groups` groups for each panel, and `groups` scales and starts for each row.
-    ///
-    /// # Safety
-    /// `lines` must be 32-byte aligned.
-    #[inline(always)]
-    pub(super) unsafe fn new<const P: usize>(
-        kind: GroupScales,
-        lines: &'a [Line],
-        lhs: RowScales<'a>,
-        groups: usize,
-        sums: &'a mut [[[f32; LANES]; P]],
-        panels: usize,
-    ) -> Self {
-        let RowScales { scales, starts } = lhs;
-        let needed = sums.len() * groups;
-        assert!(panels <= P && lines.len() >= panels * kind.lines(groups), "lines of {panels} panels");
-        assert!(scales.len() >= needed && starts.len() >= needed, "scales of {} rows", sums.len());
-        MinimaArgs { kind, lines, scales, starts, groups, sums: sums.as_flattened_mut(), stride: P, panels }
-    }
-}
-
-impl Kernel for AddMinima {
-    type Args<'a> = MinimaArgs<'a>;
-    type Output = ();
-    #[inline(always)]
-    fn run<S: Simd>(s: S, args: MinimaArgs<'_>) {
-        let MinimaArgs { kind, lines, scales, starts, groups, sums, stride, panels } = args;
-        let panel_lines = kind.lines(groups);
-        for_scales!(kind, K => {
-            if K::MIN {
-                for (r, sums) in sums.chunks_exact_mut(stride).enumerate() {
-                    for (p, sum) in sums[..panels].iter_mut().enumerate() {
-                        let mut low = s.zero();
-                        let lines = &lines[p * panel_lines..];
-                        for g in 0..groups {
-                            let at = r * groups + g;
-                            // SAFETY: `MinimaArgs::new` asserted `groups` scales for each row.
-                            let scale = unsafe { item(scales, at) };
-                            // SAFETY: `MinimaArgs::new` asserted `groups` starts for each row.
-                            let start = unsafe { item(starts, at) };
-                            // SAFETY: `MinimaArgs::new` asserted lines of `groups` groups for each panel, and asks for their
-                            // alignment.
-                            let (_, min) = unsafe { K::load(s, lines, g) };
-                            low = s.fma(s.splat(row_total(scale, start)), min, low);
-                        }
-                        s.store(s.add(s.load(sum), low), sum);
-                    }
-                }
-            }
         });
     }
 }

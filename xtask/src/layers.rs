@@ -40,6 +40,7 @@ const CRATES: &[Crate] = &[
                 "int4",
                 "limits",
                 "matrix",
+                "minima",
                 "packing",
                 "panels",
                 "parts",
