@@ -2,6 +2,7 @@
 
 use super::Result;
 use super::group_scales::GroupScales;
+use super::int6;
 use super::quantize::{ActivationFormat, ROTATED_GROUPS, groups};
 use super::simd::LANES;
 use crate::error::Error;
@@ -24,6 +25,13 @@ pub enum ComputeFormat {
         /// A multiple of 4, at most `MAX_GROUP`.
         group: usize,
         /// What the codes stand for.
+        scales: GroupScales,
+    },
+    /// Codes of six bits and scales as a file has them; activations quantized to int8 in groups of the same size.
+    Stored6 {
+        /// A multiple of 16, at most `MAX_GROUP`.
+        group: usize,
+        /// What the codes stand for: one of the two kinds of superblocks.
         scales: GroupScales,
     },
     /// int4 per group of `group` weights along k; activations quantized to int8 in groups of the same size.
@@ -66,7 +74,9 @@ impl ComputeFormat {
             ComputeFormat::Int8 { group, rotated } => {
                 Some(Coding { group, scales: GroupScales::Bf16, rotated })
             }
-            ComputeFormat::Stored8 { group, scales } => Some(Coding { group, scales, rotated: false }),
+            ComputeFormat::Stored8 { group, scales } | ComputeFormat::Stored6 { group, scales } => {
+                Some(Coding { group, scales, rotated: false })
+            }
             ComputeFormat::Int4 { group, scales, rotated } => Some(Coding { group, scales, rotated }),
             ComputeFormat::Bf16 | ComputeFormat::F32 => None,
         }
@@ -102,6 +112,18 @@ impl Sizes {
                 "int4 group: expected a multiple of 8 in 8..={MAX_GROUP}, found {group}"
             )));
         }
+        if let ComputeFormat::Stored6 { group, scales } = format {
+            if group == 0 || !group.is_multiple_of(int6::BLOCK) || group > MAX_GROUP {
+                return Err(Error::InvalidArgument(format!(
+                    "int6 group: expected a multiple of 16 in 16..={MAX_GROUP}, found {group}"
+                )));
+            }
+            if !matches!(scales, GroupScales::Superblock | GroupScales::Superblock16) {
+                return Err(Error::InvalidArgument(format!(
+                    "int6 scales: expected Superblock or Superblock16, found {scales:?}"
+                )));
+            }
+        }
         let sizes = || {
             let columns = n.checked_next_multiple_of(LANES)?;
             let lines = match format.coding() {
@@ -112,6 +134,8 @@ impl Sizes {
                 ComputeFormat::Int8 { .. } | ComputeFormat::Stored8 { .. } => {
                     k.checked_next_multiple_of(4)?
                 }
+                // Three lines for 16 weights.
+                ComputeFormat::Stored6 { .. } => k.checked_next_multiple_of(16)? / 16 * 12,
                 // A byte for two weights.
                 ComputeFormat::Int4 { .. } => k.checked_next_multiple_of(8)? / 2,
                 ComputeFormat::Bf16 => k.checked_next_multiple_of(2)?,

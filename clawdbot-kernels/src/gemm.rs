@@ -9,8 +9,8 @@ use std::ops::Range;
 use super::bf16_dot::{Bf16Args, RoundedRows};
 use super::format::Coding;
 use super::gemm_float::FloatArgs;
-use super::gemm_int4::{Int4Args, Int4Panels};
 use super::gemm_int8::Int8Args;
+use super::gemm_narrow::{NarrowArgs, NarrowPanels, Width};
 use super::group_scales::GroupScales;
 use super::panels::Panels;
 use super::quantize::{ActivationFormat, Int8Rows, QuantizedRows, groups};
@@ -28,7 +28,7 @@ pub enum Lhs<'a> {
     F32(&'a [f32]),
     /// For bf16 weights, where [`KernelSet::rounds`] says so.
     Bf16(&'a RoundedRows),
-    /// For int8 and int4 weights of the same group, both rotated or neither.
+    /// For weights of codes in the same group, both rotated or neither.
     Int8(&'a QuantizedRows),
 }
 
@@ -97,17 +97,17 @@ pub fn gemm_columns(
     let split = Split::new(kernels, region.threads(), m, rhs, unit);
     let many = split.many;
     match (&rhs.panels, lhs) {
-        (Panels::Int8(_) | Panels::Int4(_), Lhs::Int8(rows)) => {
-            let operands = Operands::new(rows, m, rhs).expect("int8 or int4 panels");
+        (Panels::Int8(_) | Panels::Int6(_) | Panels::Int4(_), Lhs::Int8(rows)) => {
+            let operands = Operands::new(rows, m, rhs).expect("panels of codes");
             region.parallel(split.tasks(), |task| {
                 let args = operands.args(split.task(task), target);
-                match (many, args.int4) {
+                match (many, args.narrow) {
                     (true, _) => kernels.int8_gemm.call(args),
                     (false, None) => kernels.int8_gemv.call(args),
                     (false, Some(rhs)) => {
                         let Int8Args { lhs, k_blocks, group, rows, panels, target, .. } = args;
-                        let lines = k_blocks / 2;
-                        kernels.int4_gemv.call(Int4Args { lhs, rhs, lines, group, rows, panels, target });
+                        let args = NarrowArgs { lhs, rhs, k_blocks, group, rows, panels, target };
+                        kernels.narrow_gemv.call(args);
                     }
                 }
             });
@@ -159,13 +159,13 @@ pub(super) struct Operands<'a> {
     codes: &'a [[i8; 4 * LANES]],
     scales: &'a [[u16; LANES]],
     kind: GroupScales,
-    int4: Option<Int4Panels<'a>>,
+    narrow: Option<NarrowPanels<'a>>,
     k_blocks: usize,
     group: usize,
 }
 
 impl<'a> Operands<'a> {
-    /// None where `rhs` is neither int8 nor int4.
+    /// None where `rhs` has no codes.
     ///
     /// # Panics
     /// When the rows are not `m` rows of what `rhs` wants.
@@ -178,16 +178,21 @@ impl<'a> Operands<'a> {
                 let lhs = rows.rows(m, k, ActivationFormat { group, rotated });
                 let (codes, scales) = (rhs.blocks(), rhs.scale_lines());
                 assert!(codes.len() == panels * k_blocks && scales.len() == panels * lines);
-                Some(Operands { lhs, codes, scales, kind, int4: None, k_blocks, group })
+                Some(Operands { lhs, codes, scales, kind, narrow: None, k_blocks, group })
             }
-            Panels::Int4(rhs) => {
-                let Coding { group, scales: kind, rotated } = rhs.coding;
-                let (lines, scale_lines) = (k.div_ceil(8), kind.lines(groups(k, group)));
+            Panels::Int4(codes) | Panels::Int6(codes) => {
+                let width = if matches!(rhs.panels, Panels::Int4(_)) { Width::Four } else { Width::Six };
+                let Coding { group, scales: kind, rotated } = codes.coding;
+                let k_blocks = k.div_ceil(4).next_multiple_of(width.k_blocks());
+                let scale_lines = kind.lines(groups(k, group));
                 let lhs = rows.rows(m, k, ActivationFormat { group, rotated });
-                let rhs = Int4Panels { codes: rhs.blocks(), scales: rhs.scale_lines(), kind };
-                assert!(rhs.codes.len() == panels * lines && rhs.scales.len() == panels * scale_lines);
-                let (codes, scales, k_blocks) = (&[][..], &[][..], 2 * lines);
-                Some(Operands { lhs, codes, scales, kind, int4: Some(rhs), k_blocks, group })
+                let rhs = NarrowPanels { codes: codes.blocks(), scales: codes.scale_lines(), kind, width };
+                assert!(
+                    rhs.codes.len() == panels * width.lines(k_blocks)
+                        && rhs.scales.len() == panels * scale_lines
+                );
+                let (codes, scales) = (&[][..], &[][..]);
+                Some(Operands { lhs, codes, scales, kind, narrow: Some(rhs), k_blocks, group })
             }
             _ => None,
         }
@@ -197,7 +202,7 @@ impl<'a> Operands<'a> {
     /// a row and a panel in common.
     pub(super) fn args(&self, part: TaskPart, target: Target<'a>) -> Int8Args<'a> {
         let TaskPart { rows, panels } = part;
-        let Operands { lhs, codes, scales, kind, int4, k_blocks, group } = *self;
-        Int8Args { lhs, codes, scales, kind, int4, k_blocks, group, rows, panels, target }
+        let Operands { lhs, codes, scales, kind, narrow, k_blocks, group } = *self;
+        Int8Args { lhs, codes, scales, kind, narrow, k_blocks, group, rows, panels, target }
     }
 }

@@ -11,10 +11,9 @@
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-use super::gemm_int4::{self, Int4Panels};
 use super::gemm_int8::{Gemm, Int8Args};
-use super::quantize::Int8Rows;
 use super::minima::{MinimaArgs, RowScales};
+use super::quantize::Int8Rows;
 use super::scale_lines::WidenArgs;
 use super::simd::LANES;
 use super::target::{CHUNK_ROWS, TileAt, row_chunk};
@@ -131,7 +130,6 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
         padded: [[[0; TILE_BYTES]; TILE_ROWS]; PANELS + 1],
         unpacked: MaybeUninit::uninit(),
     };
-    let slab_bytes = SLAB_TILES * tile_blocks * TILE_BYTES;
     let mut pipeline = Pipeline {
         // SAFETY: the clause on the tiles.
         tiles: unsafe { T::configure(tile_blocks) },
@@ -149,18 +147,17 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
         // An odd last panel goes twice, and its double is dropped.
         let panels = [panel, panel + count - 1];
         let tail = k_blocks % tile_blocks;
-        if args.int4.is_none() {
+        if args.narrow.is_none() {
             for p in 0..PANELS {
                 let panel = &args.codes[panels[p] * k_blocks..][..k_blocks];
                 stage.padded[p][..tail].copy_from_slice(&panel[k_blocks - tail..]);
             }
         }
-        // Where a panel is: of int4, a line of codes is two k-blocks.
-        let (codes_start, panel_bytes): (*const i8, usize) = match args.int4 {
-            Some(Int4Panels { codes, .. }) => (codes.as_ptr().cast(), k_blocks / 2 * TILE_BYTES),
-            None => (args.codes.as_ptr().cast(), k_blocks * TILE_BYTES),
-        };
-        let slab_bytes = if args.int4.is_some() { slab_bytes / 2 } else { slab_bytes };
+        // Where a panel is.
+        let codes_start: *const i8 =
+            args.narrow.map_or(args.codes.as_ptr().cast(), |narrow| narrow.codes.as_ptr().cast());
+        let bytes = |blocks| args.narrow.map_or(blocks, |narrow| narrow.width.lines(blocks)) * TILE_BYTES;
+        let (panel_bytes, slab_bytes) = (bytes(k_blocks), bytes(SLAB_TILES * tile_blocks));
         let base = panels.map(|panel| codes_start.wrapping_add(panel * panel_bytes));
         let chunk_rows = row_chunk(args.rows.len(), BLOCK_ROWS, CHUNK_ROWS);
         let mut chunk = args.rows.start;
@@ -185,14 +182,14 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
                     // has room for `SLAB_TILES` groups, and the steps that read these scales have been computed.
                     let args_of_slab = unsafe { WidenArgs::new(kind, lines, of_slab, to, PANELS) };
                     kernels.scale_lines.call(args_of_slab);
-                    if let Some(Int4Panels { codes, .. }) = args.int4 {
+                    if let Some(narrow) = args.narrow {
                         let first_block = first_tile * tile_blocks;
                         let blocks = (slab_tiles * tile_blocks).min(k_blocks - first_block);
-                        let from = &codes[(panels[p] * k_blocks + first_block) / 2..][..blocks / 2];
+                        let first_block = panels[p] * k_blocks + first_block;
                         let to = unpacked.wrapping_add(p).cast::<[i8; TILE_BYTES]>();
                         // SAFETY: `to` is room for `SLAB_TILES * TILE_ROWS` blocks, and `blocks` is at most `slab_tiles *
                         // tile_blocks`.
-                        unsafe { gemm_int4::fill(s, kind.zero(), from, to, 1) };
+                        unsafe { narrow.fill(s, narrow.zero(), first_block, blocks, to) };
                         // SAFETY: `blocks` and these blocks are `slab_tiles * tile_blocks`, for which `to` is room.
                         unsafe { to.wrapping_add(blocks).write_bytes(0, slab_tiles * tile_blocks - blocks) };
                     }
@@ -217,7 +214,7 @@ unsafe fn task<S: Simd, T: Tiles, const JOINED: bool>(s: S, args: &Int8Args<'_>,
                         let mut weights = [[zeros; PANELS]; 2];
                         for (half, weights) in weights.iter_mut().enumerate() {
                             for p in 0..PANELS {
-                                if args.int4.is_some() {
+                                if args.narrow.is_some() {
                                     if at + half < k_tiles {
                                         let tile = (tile + half) * tile_blocks * TILE_BYTES;
                                         weights[p] = unpacked.wrapping_add(p).cast::<i8>().wrapping_add(tile);

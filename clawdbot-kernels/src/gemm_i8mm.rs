@@ -7,10 +7,9 @@
 use std::arch::aarch64::*;
 use std::arch::asm;
 
-use super::gemm_int4::{self, Int4Panels};
 use super::gemm_int8::{Int8Args, SLICE_BLOCKS};
-use super::quantize::Int8Rows;
 use super::minima::{MinimaArgs, RowScales};
+use super::quantize::Int8Rows;
 use super::scale_lines::WidenArgs;
 use super::simd::LANES;
 use super::target::{CHUNK_ROWS, TileAt, row_chunk};
@@ -152,13 +151,12 @@ unsafe fn fill<S: Simd>(
     blocks: std::ops::Range<usize>,
     to: &mut [Pair],
 ) {
-    // int4 has an even number of blocks in every group, two to a line.
-    if let Some(Int4Panels { codes, kind, .. }) = args.int4 {
-        let pairs = blocks.len() / 2;
-        let from = &codes[(panel * args.k_blocks + blocks.start) / 2..][..pairs];
-        let to = &mut to[..pairs];
-        // SAFETY: `to` was sliced to two blocks for each line of `from`.
-        unsafe { gemm_int4::fill(s, kind.zero(), from, to.as_mut_ptr().cast(), 1) };
+    // Narrow codes have an even number of blocks in every group.
+    if let Some(narrow) = args.narrow {
+        let to = &mut to[..blocks.len() / 2];
+        let first = panel * args.k_blocks + blocks.start;
+        // SAFETY: `to` was sliced to as many pairs of blocks.
+        unsafe { narrow.fill(s, narrow.zero(), first, blocks.len(), to.as_mut_ptr().cast()) };
         for pair in to {
             let [first, second] = *pair;
             // SAFETY: the clause on the CPU.

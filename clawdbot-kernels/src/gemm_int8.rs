@@ -3,10 +3,10 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::gemm_int4::{self, Int4Panels};
+use super::gemm_narrow::NarrowPanels;
 use super::group_scales::GroupScales;
-use super::quantize::Int8Rows;
 use super::minima::{MinimaArgs, RowScales};
+use super::quantize::Int8Rows;
 use super::scale_lines::WidenArgs;
 use super::simd::LANES;
 use super::target::{Target, TileAt, row_chunk};
@@ -33,8 +33,8 @@ pub(super) struct Int8Args<'a> {
     pub(super) scales: &'a [[u16; LANES]],
     /// Of the scales. Nothing is subtracted from codes.
     pub(super) kind: GroupScales,
-    /// For kernels of many rows, instead of `codes` and `scales`. A line holds two k-blocks.
-    pub(super) int4: Option<Int4Panels<'a>>,
+    /// For kernels of many rows, instead of `codes` and `scales`.
+    pub(super) narrow: Option<NarrowPanels<'a>>,
     pub(super) k_blocks: usize,
     /// Weights per group: a multiple of 4.
     pub(super) group: usize,
@@ -54,7 +54,7 @@ impl Int8Args<'_> {
 
     /// The lines of scales and their kind.
     pub(super) fn scale_lines(&self) -> (&[[u16; LANES]], GroupScales) {
-        self.int4.map_or((self.scales, self.kind), |int4| (int4.scales, int4.kind))
+        self.narrow.map_or((self.scales, self.kind), |narrow| (narrow.scales, narrow.kind))
     }
 
     /// Asserts what the unchecked accesses of the kernels of many rows rest on: the left-hand side has the task's rows, and
@@ -66,9 +66,10 @@ impl Int8Args<'_> {
         assert!(codes.len() >= rows * stride);
         assert!(scales.len() >= rows * self.groups() && starts.len() >= rows * self.groups());
         let end = self.panels.end;
-        if let Some(Int4Panels { codes, scales, kind }) = self.int4 {
-            assert!(self.k_blocks.is_multiple_of(2) && self.group.is_multiple_of(8));
-            assert!(codes.len() >= end * self.k_blocks / 2);
+        if let Some(NarrowPanels { codes, scales, kind, width }) = self.narrow {
+            let blocks = width.k_blocks();
+            assert!(self.k_blocks.is_multiple_of(blocks) && self.group.is_multiple_of(4 * blocks));
+            assert!(codes.len() >= end * width.lines(self.k_blocks));
             assert!(scales.len() >= end * kind.lines(self.groups()));
         } else {
             assert!(self.codes.len() >= end * self.k_blocks);
@@ -180,7 +181,7 @@ fn rows_by_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &Int8Ar
             }
             let next = NextSlice::new(args, panel, NP, first_group % groups, rows.end);
             let work = SliceWork { args, rows: rows.clone(), slice, next, scales: &stage.scales };
-            if S::FLIPPED || args.int4.is_some() {
+            if S::FLIPPED || args.narrow.is_some() {
                 let codes = prepare(s, args, panel, slice, &mut stage.prepared);
                 work.multiply::<S, MR, true>(s, codes, &mut stage.sums);
             } else {
@@ -259,10 +260,10 @@ fn prepare<S: Simd, const NP: usize>(
 ) -> Codes {
     for (panel, to) in (panel..).zip(to.iter_mut()) {
         let first = panel * args.k_blocks + slice.first_block;
-        if let Some(Int4Panels { codes, kind, .. }) = args.int4 {
-            let from = &codes[first / 2..][..slice.blocks / 2];
+        if let Some(narrow) = args.narrow {
+            let zero = s.prepared_zero(narrow.zero());
             // SAFETY: `to` has `SLICE_BLOCKS` blocks, which is `slice.blocks` or more.
-            unsafe { gemm_int4::fill(s, s.prepared_zero(kind.zero()), from, to.as_mut_ptr().cast(), 1) };
+            unsafe { narrow.fill(s, zero, first, slice.blocks, to.as_mut_ptr().cast()) };
         } else {
             for (from, to) in args.codes[first..][..slice.blocks].iter().zip(to) {
                 s.prepare_w8(from, to.write([0; 4 * LANES]));
@@ -289,15 +290,13 @@ impl NextSlice {
     fn new(args: &Int8Args<'_>, panel: usize, panels: usize, group: usize, end: usize) -> Self {
         let slice = Slice::new(args, group);
         let panel = if group == 0 && end == args.rows.end { panel + panels } else { panel };
-        // A line of int4 codes holds two k-blocks.
-        let (codes, blocks) = match args.int4 {
-            Some(Int4Panels { codes, .. }) => (codes.as_ptr().cast::<[u8; 64]>(), 2),
-            None => (args.codes.as_ptr().cast(), 1),
-        };
+        let codes: *const [u8; 64] =
+            args.narrow.map_or(args.codes.as_ptr().cast(), |narrow| narrow.codes.as_ptr());
+        let lines = |blocks| args.narrow.map_or(blocks, |narrow| narrow.width.lines(blocks));
         NextSlice {
-            first: codes.wrapping_add((panel * args.k_blocks + slice.first_block) / blocks),
-            panel_lines: args.k_blocks / blocks,
-            lines: slice.blocks / blocks,
+            first: codes.wrapping_add(lines(panel * args.k_blocks + slice.first_block)),
+            panel_lines: lines(args.k_blocks),
+            lines: lines(slice.blocks),
         }
     }
 

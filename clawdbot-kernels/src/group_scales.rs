@@ -5,15 +5,15 @@ use super::simd::LANES;
 use crate::error::Error;
 
 /// How the scales of int4 groups, and of int8 groups that are used as stored, are kept: per panel, in lines of 16 u16, one for
-/// each column. So all formats that weights are published in are used without rounding. int8 codes are signed: read `code` for
-/// `code - 8`.
+/// each column. So all formats that weights are published in are used without rounding. Read `code` for `code - 8` where codes
+/// have eight bits, which are signed, and `code - 32` where they have six.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum GroupScales {
     /// `(code - 8) * scale`, bf16: what float weights are quantized to. 1 line per group.
     Bf16,
     /// `(code - 8) * scale`, f16: GGUF Q4_0, and GPTQ and AWQ where they are symmetric. 1 line per group.
     F16,
-    /// `(code - 8) * scale`, f32: GGUF Q6_K, whose scale is a product. 2 lines per group.
+    /// `(code - 8) * scale`, f32: GGUF IQ4_XS, whose scale is a product. 2 lines per group.
     F32,
     /// `code * scale + min`, both f16: GGUF Q4_1. 2 lines per group.
     F16Min,
@@ -22,13 +22,16 @@ pub enum GroupScales {
     /// `code * (d * s) + (0 - dmin * m)`: GGUF Q4_K. For eight groups: a line of f16 `d`, one of f16 `dmin`, and for each
     /// group a line with 16 bytes of `s` and 16 of `m`, both below 64. The products are exact in f32.
     Superblock,
+    /// `(code - 8) * (d * s)`: GGUF Q6_K and Q3_K. For sixteen groups: a line of f16 `d`, and for every two groups a line with
+    /// 16 bytes `s + 128` of the one and 16 of the other. The products are exact in f32.
+    Superblock16,
 }
 
 impl GroupScales {
-    /// What is subtracted from a code before it is multiplied.
-    pub(super) fn zero(self) -> i8 {
+    /// What is subtracted from a code of four bits before it is multiplied.
+    pub(super) const fn zero(self) -> i8 {
         match self {
-            GroupScales::Bf16 | GroupScales::F16 | GroupScales::F32 => 8,
+            GroupScales::Bf16 | GroupScales::F16 | GroupScales::F32 | GroupScales::Superblock16 => 8,
             GroupScales::F16Min | GroupScales::F32Min | GroupScales::Superblock => 0,
         }
     }
@@ -45,6 +48,7 @@ impl GroupScales {
             GroupScales::F32 | GroupScales::F16Min => groups.checked_mul(2),
             GroupScales::F32Min => groups.checked_mul(4),
             GroupScales::Superblock => groups.div_ceil(8).checked_mul(2)?.checked_add(groups),
+            GroupScales::Superblock16 => Some(groups.div_ceil(16) + groups.div_ceil(2)),
         }
     }
 
@@ -68,6 +72,22 @@ pub(super) fn superblock_place(group: usize) -> SuperblockPlace {
     SuperblockPlace { own: shared + 2 + group % 8, shared }
 }
 
+/// The lines of a group under [`GroupScales::Superblock16`].
+pub(super) struct Superblock16Place {
+    /// That of its `s` and its neighbour's.
+    pub(super) own: usize,
+    /// Which half of that line is its own.
+    pub(super) half: usize,
+    /// The line of `d`.
+    pub(super) shared: usize,
+}
+
+/// Where the scales of group `group` are.
+pub(super) fn superblock16_place(group: usize) -> Superblock16Place {
+    let shared = group / 16 * 9;
+    Superblock16Place { own: shared + 1 + group % 16 / 2, half: group % 2, shared }
+}
+
 /// The scales of a stored group in one row, as they are kept.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum StoredScale {
@@ -81,6 +101,8 @@ pub enum StoredScale {
     Floats([f32; 2]),
     /// Bits of f16: `d` and `dmin`, the same for the eight groups that share them; `s` and `m`.
     Superblock([u16; 2], [u8; 2]),
+    /// Bits of f16: `d`, the same for the sixteen groups that share it; `s`.
+    Superblock16(u16, i8),
 }
 
 /// Where the scales of a stored row come from, and where they go.
@@ -139,16 +161,25 @@ fn put_scale(
             let SuperblockPlace { own, shared } = superblock_place(g);
             for i in 0..2 {
                 lines[shared + i][column] = d[i];
-                let half = &mut lines[own][8 * i..][..8];
-                let shift = column % 2 * 8;
-                half[column / 2] = half[column / 2] & !(0xff << shift) | u16::from(s[i]) << shift;
+                put_byte(&mut lines[own], i, column, s[i]);
             }
+        }
+        (GroupScales::Superblock16, StoredScale::Superblock16(d, s)) => {
+            let Superblock16Place { own, half, shared } = superblock16_place(g);
+            lines[shared][column] = d;
+            put_byte(&mut lines[own], half, column, (i16::from(s) + 128) as u8);
         }
         (kind, scale) => {
             return Err(Error::Internal(format!("rows with {kind:?} scales gave {scale:?}")));
         }
     }
     Ok(())
+}
+
+/// A byte in half `half` of a line.
+fn put_byte(line: &mut [u16; LANES], half: usize, column: usize, byte: u8) {
+    let (at, shift) = (LANES / 2 * half + column / 2, column % 2 * 8);
+    line[at] = line[at] & !(0xff << shift) | u16::from(byte) << shift;
 }
 
 /// An f32 in two lines.

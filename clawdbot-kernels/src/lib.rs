@@ -36,12 +36,13 @@ mod gemm_float;
 mod gemm_gated;
 #[cfg(target_arch = "aarch64")]
 mod gemm_i8mm;
-mod gemm_int4;
 mod gemm_int8;
+mod gemm_narrow;
 mod gemv_int8;
 mod group_scales;
 mod hadamard;
 mod int4;
+mod int6;
 mod isa;
 mod limits;
 mod matrix;
@@ -138,12 +139,16 @@ struct TilePanels {
 #[derive(Clone, Copy)]
 struct GemvRows {
     int8: usize,
+    /// And codes of six bits.
     int4: usize,
 }
 
 impl GemvRows {
     fn of(self, weights: &PackedMatrix) -> usize {
-        if matches!(weights.panels, panels::Panels::Int4(_)) { self.int4 } else { self.int8 }
+        match weights.panels {
+            panels::Panels::Int4(_) | panels::Panels::Int6(_) => self.int4,
+            _ => self.int8,
+        }
     }
 }
 
@@ -172,7 +177,7 @@ pub struct KernelSet {
     bf16_dot: Option<bf16_dot::Bf16Dot>,
     f32_gemm: Slot<gemm_float::Gemv<f32>>,
     f32_gemv: Slot<gemm_float::Gemv<f32>>,
-    int4_gemv: Slot<gemm_int4::Gemv>,
+    narrow_gemv: Slot<gemm_narrow::Gemv>,
     quantize_row: Slot<quantize::QuantizeRow>,
     quantize_weights: Slot<quantize::QuantizeWeights>,
     hadamard: Slot<hadamard::Hadamard>,
@@ -245,7 +250,7 @@ macro_rules! kernel_set {
             bf16_dot: None,
             f32_gemm: slot!($entry, gemm_float::Gemm<f32, $fmr, $fnp>),
             f32_gemv: slot!($entry, gemm_float::Gemv<f32>),
-            int4_gemv: slot!($entry, gemm_int4::Gemv),
+            narrow_gemv: slot!($entry, gemm_narrow::Gemv),
             quantize_row: slot!($entry, quantize::QuantizeRow),
             quantize_weights: slot!($entry, quantize::QuantizeWeights),
             hadamard: slot!($entry, hadamard::Hadamard),

@@ -6,6 +6,7 @@
 //! ```text
 //! int8  K4N16   4 k x 16 columns = 64 bytes    k padded to 4; scales [panel][group][16] bf16 next to it
 //! int4  K8N16   8 k x 16 columns = 64 bytes    k padded to 8; scales [panel][line][16] next to it, see `group_scales.rs`
+//! int6  K16N16  16 k x 16 columns = 192 bytes  k padded to 16; scales as for int4; see `int6.rs`
 //! bf16  K2N16   2 k x 16 columns = 64 bytes    k padded to 2
 //! f32   K1N16   1 k x 16 columns = 64 bytes
 //! ```
@@ -14,7 +15,7 @@
 //! `amax / 127` rounded up to bf16, a code is `w / scale` rounded half to even, in -127..=127. Groups whose scale would be
 //! subnormal are zeros.
 
-use super::codes::{self, Int4Codes, Int8Codes};
+use super::codes::{self, Int4Codes, Int6Codes, Int8Codes};
 use super::format::{Coding, ComputeFormat, Sizes};
 use super::group_scales::GroupScales;
 use super::packing::{PanelOrder, RowSource, Rows};
@@ -32,7 +33,10 @@ impl PackedMatrix {
     pub fn packed_bytes(format: ComputeFormat, n: usize, k: usize) -> Result<u64> {
         let Sizes { data, scales } = Sizes::of(format, n, k)?;
         let element = match format {
-            ComputeFormat::Int8 { .. } | ComputeFormat::Stored8 { .. } | ComputeFormat::Int4 { .. } => 1,
+            ComputeFormat::Int8 { .. }
+            | ComputeFormat::Stored8 { .. }
+            | ComputeFormat::Stored6 { .. }
+            | ComputeFormat::Int4 { .. } => 1,
             ComputeFormat::Bf16 => 2,
             ComputeFormat::F32 => 4,
         };
@@ -58,6 +62,9 @@ impl PackedMatrix {
             },
             Panels::Int4(CodePanels { coding: Coding { group, scales, rotated }, .. }) => {
                 ComputeFormat::Int4 { group, scales, rotated }
+            }
+            Panels::Int6(CodePanels { coding: Coding { group, scales, .. }, .. }) => {
+                ComputeFormat::Stored6 { group, scales }
             }
             Panels::Bf16(_) => ComputeFormat::Bf16,
             Panels::F32(_) => ComputeFormat::F32,
@@ -152,6 +159,7 @@ impl PackedMatrix {
             ComputeFormat::Int8 { .. } | ComputeFormat::Stored8 { .. } => {
                 rows.pack_codes::<Int8Codes>(kernels, region, format, &sizes)?
             }
+            ComputeFormat::Stored6 { .. } => rows.pack_codes::<Int6Codes>(kernels, region, format, &sizes)?,
             ComputeFormat::Int4 { .. } => rows.pack_codes::<Int4Codes>(kernels, region, format, &sizes)?,
             ComputeFormat::Bf16 => {
                 let mut data = region.zeroed(sizes.data)?;
@@ -187,6 +195,7 @@ impl PackedMatrix {
                     kernels.hadamard(out);
                 }
             }
+            Panels::Int6(panels) => codes::read_row::<Int6Codes>(panels, row, out),
             Panels::Int4(panels) => {
                 codes::read_row::<Int4Codes>(panels, row, out);
                 if panels.coding.rotated {

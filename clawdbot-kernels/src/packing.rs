@@ -121,11 +121,12 @@ impl Rows<'_> {
         let Coding { group, scales: kind, rotated } = coding;
         let (blocks, groups) = (self.k.div_ceil(L::BLOCK), groups(self.k, group));
         let (row_len, lines) = (blocks * L::BLOCK, kind.lines(groups));
+        let panel_bytes = blocks * L::LINES * 4 * LANES;
         let mut codes = region.zeroed::<L::Byte>(sizes.data)?;
         let mut scales = region.zeroed::<u16>(sizes.scales)?;
         let per_task = self.panels_per_task(region);
         let parts = codes
-            .chunks_mut((per_task * blocks * 64).max(1))
+            .chunks_mut((per_task * panel_bytes).max(1))
             .zip(scales.chunks_mut((per_task * lines * LANES).max(1)));
         for_each_part(region, parts, |task, (codes, scales)| {
             let mut row = AlignedBuf::<f32>::zeroed(self.k)?;
@@ -133,7 +134,7 @@ impl Rows<'_> {
             let mut panel_codes = AlignedBuf::<i8>::zeroed(LANES * row_len)?;
             let mut row_scales = AlignedBuf::<u16>::zeroed(groups)?;
             let (mut stored, mut stored_scales) = (Vec::new(), Vec::new());
-            let panels = codes.chunks_mut(blocks * 64).zip(scales.chunks_mut(lines * LANES));
+            let panels = codes.chunks_mut(panel_bytes).zip(scales.chunks_mut(lines * LANES));
             for (panel, (codes, scales)) in panels.enumerate() {
                 let scales = scales.as_chunks_mut::<LANES>().0;
                 let first = (task * per_task + panel) * LANES;

@@ -30,6 +30,7 @@ impl<T: Pod> CodePanels<T> {
 pub(super) enum Panels {
     Int8(CodePanels<i8>),
     Int4(CodePanels<u8>),
+    Int6(CodePanels<u8>),
     Bf16(Panel<u16>),
     F32(Panel<f32>),
     /// Matrices of the same k in formats of their own, one after the other.

@@ -1,7 +1,8 @@
 //! Packed matrices as arrays in files: the same bytes as in memory, so that mapped files are used in place.
 
-use super::codes::{CodeLayout, Int4Codes, Int8Codes};
+use super::codes::{CodeLayout, Int4Codes, Int6Codes, Int8Codes};
 use super::format::{Coding, Sizes};
+use super::int6;
 use super::panels::{CodePanels, Panels};
 use super::quantize::groups;
 use super::simd::LANES;
@@ -14,7 +15,7 @@ use crate::memory::{Panel, Pod, bytes_of};
 pub enum PanelElement {
     /// Codes.
     I8,
-    /// Pairs of codes of four bits.
+    /// Codes of four or six bits.
     U8,
     /// Weights or scales.
     Bf16,
@@ -52,13 +53,14 @@ pub trait PanelSource {
 }
 
 /// Names of kinds of scales in files.
-const SCALES: [(&str, GroupScales); 6] = [
+const SCALES: [(&str, GroupScales); 7] = [
     ("bf16", GroupScales::Bf16),
     ("f16", GroupScales::F16),
     ("f32", GroupScales::F32),
     ("f16min", GroupScales::F16Min),
     ("f32min", GroupScales::F32Min),
     ("super", GroupScales::Superblock),
+    ("super16", GroupScales::Superblock16),
 ];
 
 impl ComputeFormat {
@@ -69,6 +71,7 @@ impl ComputeFormat {
         match self {
             ComputeFormat::Int8 { group, rotated } => format!("int8/{group}/bf16{}", rotation(rotated)),
             ComputeFormat::Stored8 { group, scales: kind } => format!("int8/{group}/{}", scales(kind)),
+            ComputeFormat::Stored6 { group, scales: kind } => format!("int6/{group}/{}", scales(kind)),
             ComputeFormat::Int4 { group, scales: kind, rotated } => {
                 format!("int4/{group}/{}{}", scales(kind), rotation(rotated))
             }
@@ -96,6 +99,7 @@ impl ComputeFormat {
                 match bits {
                     "int8" if scales == GroupScales::Bf16 => ComputeFormat::Int8 { group, rotated },
                     "int8" => ComputeFormat::Stored8 { group, scales },
+                    "int6" => ComputeFormat::Stored6 { group, scales },
                     "int4" => ComputeFormat::Int4 { group, scales, rotated },
                     _ => return None,
                 }
@@ -117,13 +121,19 @@ impl PackedMatrix {
         let panels = n.div_ceil(LANES);
         let (element, block) = match format {
             ComputeFormat::Int8 { .. } | ComputeFormat::Stored8 { .. } => (PanelElement::I8, 4),
+            ComputeFormat::Stored6 { .. } => (PanelElement::U8, 16),
             ComputeFormat::Int4 { .. } => (PanelElement::U8, 8),
             ComputeFormat::Bf16 => (PanelElement::Bf16, 2),
             ComputeFormat::F32 => (PanelElement::F32, 1),
         };
-        // Two codes of four bits are one element.
-        let elements = if element == PanelElement::U8 { block / 2 } else { block };
-        let data = PanelPart { suffix: "", element, shape: vec![panels, k.div_ceil(block), LANES, elements] };
+        // Bytes of codes of less than eight bits: of a column or, of six bits, of a line.
+        let inner = match format {
+            ComputeFormat::Stored6 { .. } => [int6::LINES, 4 * LANES],
+            ComputeFormat::Int4 { .. } => [LANES, 4],
+            _ => [LANES, block],
+        };
+        let shape = vec![panels, k.div_ceil(block), inner[0], inner[1]];
+        let data = PanelPart { suffix: "", element, shape };
         let mut parts = vec![data];
         let Sizes { data, scales } = Sizes::of(format, n, k)?;
         if let Some(Coding { group, scales: kind, .. }) = format.coding() {
@@ -142,7 +152,10 @@ impl PackedMatrix {
     pub fn part_bytes(&self) -> Vec<&[u8]> {
         match &self.panels {
             Panels::Int8(CodePanels { codes, scales, .. }) => vec![bytes_of(codes), bytes_of(scales)],
-            Panels::Int4(CodePanels { codes, scales, .. }) => vec![bytes_of(codes), bytes_of(scales)],
+            Panels::Int4(CodePanels { codes, scales, .. })
+            | Panels::Int6(CodePanels { codes, scales, .. }) => {
+                vec![bytes_of(codes), bytes_of(scales)]
+            }
             Panels::Bf16(data) => vec![bytes_of(data)],
             Panels::F32(data) => vec![bytes_of(data)],
             Panels::Joined(parts) => parts.iter().flat_map(Self::part_bytes).collect(),
@@ -164,6 +177,7 @@ impl PackedMatrix {
             ComputeFormat::Int8 { .. } | ComputeFormat::Stored8 { .. } => {
                 code_panels::<Int8Codes>(format, &parts, source)?
             }
+            ComputeFormat::Stored6 { .. } => code_panels::<Int6Codes>(format, &parts, source)?,
             ComputeFormat::Int4 { .. } => code_panels::<Int4Codes>(format, &parts, source)?,
             ComputeFormat::Bf16 => Panels::Bf16(checked(source, &parts[0])?),
             ComputeFormat::F32 => Panels::F32(checked(source, &parts[0])?),
@@ -212,6 +226,7 @@ mod tests {
         }
         for &(_, scales) in &SCALES[1..] {
             formats.push(ComputeFormat::Stored8 { group: 16, scales });
+            formats.push(ComputeFormat::Stored6 { group: 16, scales });
             formats.push(ComputeFormat::Int4 { group: 32, scales, rotated: false });
         }
         for format in formats {

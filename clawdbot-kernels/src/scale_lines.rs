@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use super::group_scales::{GroupScales, SuperblockPlace, superblock_place};
+use super::group_scales::{
+    GroupScales, Superblock16Place, SuperblockPlace, superblock_place, superblock16_place,
+};
 use super::simd::{LANES, Scalar};
 use super::unchecked::check;
 use super::{Kernel, Simd};
@@ -14,7 +16,7 @@ type Line = [u16; LANES];
 pub(super) trait ScaleLines {
     /// Whether there are minima.
     const MIN: bool;
-    /// Subtracted from codes.
+    /// Subtracted from codes of four bits.
     const ZERO: i8;
     /// Scales and minima (or zeros) of group `g`.
     ///
@@ -103,6 +105,18 @@ scale_lines!(SuperblockLines, true, 0, |s, lines, g| {
     (s.mul(d, scale), s.sub(s.zero(), s.mul(d_min, min)))
 });
 
+scale_lines!(Superblock16Lines, false, 8, |s, lines, g| {
+    let Superblock16Place { own, half, shared } = superblock16_place(g);
+    // SAFETY: a superblock begins with a line, which is there for its first group already.
+    let d = s.load_f16(unsafe { line(lines, shared) });
+    // SAFETY: each two groups have a line after that one, `superblock16_place(g)`.
+    let bytes = unsafe { line(lines, own) }.as_ptr().cast::<[[u8; LANES]; 2]>();
+    // SAFETY: a line is 32 bytes, and bytes have no alignment.
+    let scales = unsafe { &*bytes };
+    let scale = s.i32_to_f32(s.sub_i32(s.load_u8(&scales[half & 1]), s.splat_i32(128)));
+    (s.mul(d, scale), s.zero())
+});
+
 /// `$body` with `$k` as the [`ScaleLines`] of `$kind`.
 macro_rules! for_scales {
     ($kind:expr, $k:ident => $body:expr) => {
@@ -129,6 +143,10 @@ macro_rules! for_scales {
             }
             $crate::group_scales::GroupScales::Superblock => {
                 type $k = $crate::scale_lines::SuperblockLines;
+                $body
+            }
+            $crate::group_scales::GroupScales::Superblock16 => {
+                type $k = $crate::scale_lines::Superblock16Lines;
                 $body
             }
         }

@@ -7,7 +7,7 @@ use super::panels::{PackedMatrix, Panels};
 use super::quantize::QuantizedRows;
 use super::simd::LANES;
 use super::target::{CHUNK_ROWS, GEMV_ROWS};
-use super::{KernelSet, gemm_int8::SLICE_BLOCKS};
+use super::{KernelSet, gemm_int8::SLICE_BLOCKS, gemm_narrow::Width};
 
 /// Bytes of the left-hand side that one task after another of a thread reads: they should stay in the second-level cache.
 const CACHED_ROWS_BYTES: usize = 3 << 19;
@@ -60,6 +60,10 @@ impl Sizes {
             }
             Panels::Int4(panels) => {
                 (k.div_ceil(8) * 64, coded(panels.coding.group), QuantizedRows::stride(k))
+            }
+            Panels::Int6(panels) => {
+                let k_blocks = k.div_ceil(4).next_multiple_of(Width::Six.k_blocks());
+                (Width::Six.lines(k_blocks) * 64, coded(panels.coding.group), QuantizedRows::stride(k))
             }
             Panels::Bf16(_) => match &kernels.bf16_dot {
                 Some(dot) => (k.div_ceil(2) * 64, many.then_some(dot.tile_panels), 2 * k),

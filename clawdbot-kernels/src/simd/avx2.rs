@@ -150,6 +150,14 @@ fn narrow(v: __m256) -> __m256i {
     _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, nan))
 }
 
+/// Codes of six bits: the low four of a byte of `low`, and the next two of one of `upper`.
+#[inline]
+#[target_feature(enable = "avx2", enable = "fma", enable = "f16c")]
+fn join(low: __m256i, upper: __m256i) -> __m256i {
+    let low = _mm256_and_si256(low, _mm256_set1_epi8(15));
+    _mm256_or_si256(low, _mm256_and_si256(upper, _mm256_set1_epi8(48)))
+}
+
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type F32 = Pair<__m256>;
     type I32 = Pair<__m256i>;
@@ -440,11 +448,28 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         })
     }
     #[inline(always)]
+    fn load_u6(self, x: &[[u8; 4 * LANES]; 3]) -> [Self::W8; 4] {
+        isa!(|x: &[[u8; 4 * LANES]; 3]| -> [Pair<__m256i>; 4] {
+            let [first, second, upper] =
+                [halves::<u8, 32>(&x[0]), halves::<u8, 32>(&x[1]), halves::<u8, 32>(&x[2])];
+            let mut codes = [[_mm256_setzero_si256(); 2]; 4];
+            for half in 0..2 {
+                let (first, second) = (load_32(first[half]), load_32(second[half]));
+                let upper = load_32(upper[half]);
+                codes[0][half] = join(first, _mm256_slli_epi32::<4>(upper));
+                codes[1][half] = join(_mm256_srli_epi32::<4>(first), _mm256_slli_epi32::<2>(upper));
+                codes[2][half] = join(second, upper);
+                codes[3][half] = join(_mm256_srli_epi32::<4>(second), _mm256_srli_epi32::<2>(upper));
+            }
+            codes
+        })
+    }
+    #[inline(always)]
     fn dot4_u4(self, acc: Self::I32, w: Self::W8, a: __m256i) -> Self::I32 {
         if VNNI {
             return self.dot4(acc, w, a);
         }
-        // Two products of at most 15 * 127 fit 16 bits; the weights are the unsigned side.
+        // Two products of at most 63 * 127 fit 16 bits; the weights are the unsigned side.
         let a = [a; 2];
         both!(maddubs_dot(acc, w, a))
     }
@@ -454,6 +479,13 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         let zero = [isa!(_mm256_set1_epi8(zero)); 2];
         store_bytes(self, both!(_mm256_sub_epi8(a, zero)), low);
         store_bytes(self, both!(_mm256_sub_epi8(b, zero)), high);
+    }
+    #[inline(always)]
+    fn unpack_u6(self, x: &[[u8; 4 * LANES]; 3], zero: i8, out: [&mut [i8; 4 * LANES]; 4]) {
+        let zero = [isa!(_mm256_set1_epi8(zero)); 2];
+        for (codes, out) in self.load_u6(x).into_iter().zip(out) {
+            store_bytes(self, both!(_mm256_sub_epi8(codes, zero)), out);
+        }
     }
 
     #[inline(always)]

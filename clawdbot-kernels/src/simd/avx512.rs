@@ -85,6 +85,15 @@ fn butterfly<const STRIDE: usize>(v: __m512) -> __m512 {
     _mm512_mask_sub_ps(_mm512_add_ps(v, swapped), differences, swapped, v)
 }
 
+/// Codes of six bits: the low four of a byte of `low`, and the next two of one of `upper`.
+#[inline]
+#[target_feature(enable = "avx512f", enable = "avx512bw", enable = "avx512dq", enable = "avx512vl")]
+#[target_feature(enable = "avx512vnni", enable = "avx2", enable = "fma", enable = "f16c")]
+fn join(low: __m512i, upper: __m512i) -> __m512i {
+    let low = _mm512_and_si512(low, _mm512_set1_epi8(15));
+    _mm512_or_si512(low, _mm512_and_si512(upper, _mm512_set1_epi8(48)))
+}
+
 impl Simd for Avx512 {
     type F32 = __m512;
     type I32 = __m512i;
@@ -332,6 +341,18 @@ impl Simd for Avx512 {
         })
     }
     #[inline(always)]
+    fn load_u6(self, x: &[[u8; 4 * LANES]; 3]) -> [__m512i; 4] {
+        isa!(|x: &[[u8; 4 * LANES]; 3]| -> [__m512i; 4] {
+            let (first, second, upper) = (load_64(&x[0]), load_64(&x[1]), load_64(&x[2]));
+            [
+                join(first, _mm512_slli_epi32::<4>(upper)),
+                join(_mm512_srli_epi32::<4>(first), _mm512_slli_epi32::<2>(upper)),
+                join(second, upper),
+                join(_mm512_srli_epi32::<4>(second), _mm512_srli_epi32::<2>(upper)),
+            ]
+        })
+    }
+    #[inline(always)]
     fn dot4_u4(self, acc: __m512i, w: __m512i, a: __m512i) -> __m512i {
         self.dot4(acc, w, a)
     }
@@ -342,6 +363,14 @@ impl Simd for Avx512 {
         let (a, b) = (isa!(_mm512_sub_epi8(a, zero)), isa!(_mm512_sub_epi8(b, zero)));
         isa!(store_64(a, low));
         isa!(store_64(b, high));
+    }
+    #[inline(always)]
+    fn unpack_u6(self, x: &[[u8; 4 * LANES]; 3], zero: i8, out: [&mut [i8; 4 * LANES]; 4]) {
+        let zero = isa!(_mm512_set1_epi8(zero));
+        for (codes, out) in self.load_u6(x).into_iter().zip(out) {
+            let codes = isa!(_mm512_sub_epi8(codes, zero));
+            isa!(store_64(codes, out));
+        }
     }
 
     #[inline(always)]

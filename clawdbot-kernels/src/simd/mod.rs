@@ -142,7 +142,7 @@ pub trait Simd: Copy + Send + Sync + 'static {
 
     /// One k-block of an int8 panel: column c, k i at byte `4 * c + i`. Weights are in -128..=127.
     fn load_w8(self, x: &[i8; 4 * LANES]) -> Self::W8;
-    /// What [`Simd::unpack_u4`] is to subtract so that codes less `zero` have the form of [`Simd::prepare_w8`].
+    /// What [`Simd::unpack_u4`] and [`Simd::unpack_u6`] are to subtract so that codes less `zero` have the form of [`Simd::prepare_w8`].
     #[inline(always)]
     fn prepared_zero(self, zero: i8) -> i8 {
         if Self::FLIPPED { zero.wrapping_sub(-128) } else { zero }
@@ -167,10 +167,14 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn dot4_positive(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32;
     /// One line of an int4 panel: its low and its high codes, 0..=15, each as a k-block for [`Simd::dot4_u4`].
     fn load_u4(self, x: &[u8; 4 * LANES]) -> (Self::W8, Self::W8);
-    /// `acc + sum of a[i] * w[i]` per column, exactly, for weights in 0..=15 (which are not flipped).
+    /// The codes of a k-block of six bits (`int6.rs`), 0..=63, each four k as a k-block for [`Simd::dot4_u4`].
+    fn load_u6(self, x: &[[u8; 4 * LANES]; 3]) -> [Self::W8; 4];
+    /// `acc + sum of a[i] * w[i]` per column, exactly, for weights in 0..=63 (which are not flipped).
     fn dot4_u4(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32;
     /// The low and the high codes of a line of an int4 panel, less `zero` (wrapping), as k-blocks of an int8 panel.
     fn unpack_u4(self, x: &[u8; 4 * LANES], zero: i8, low: &mut [i8; 4 * LANES], high: &mut [i8; 4 * LANES]);
+    /// As [`Simd::unpack_u4`], of a k-block of six bits.
+    fn unpack_u6(self, x: &[[u8; 4 * LANES]; 3], zero: i8, out: [&mut [i8; 4 * LANES]; 4]);
 
     /// Asks for the cache line at `p`, which need not be valid memory.
     fn prefetch(self, p: *const u8);

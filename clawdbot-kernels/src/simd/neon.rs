@@ -157,6 +157,14 @@ fn narrow(v: float32x4_t) -> uint16x4_t {
     vshrn_n_u32::<16>(vbslq_u32(vceqq_f32(v, v), rounded, quiet))
 }
 
+/// Codes of six bits: the low four of a byte of `low`, and the next two of one of `upper`.
+#[inline]
+#[target_feature(enable = "neon")]
+fn join(low: uint8x16_t, upper: uint8x16_t) -> int8x16_t {
+    let low = vandq_u8(low, vdupq_n_u8(15));
+    vreinterpretq_s8_u8(vorrq_u8(low, vandq_u8(upper, vdupq_n_u8(48))))
+}
+
 impl<const DOT: bool> Simd for Neon<DOT> {
     type F32 = Quad<float32x4_t>;
     type I32 = Quad<int32x4_t>;
@@ -435,6 +443,21 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         (each!(vreinterpretq_s8_u8(low)), each!(vreinterpretq_s8_u8(high)))
     }
     #[inline(always)]
+    fn load_u6(self, x: &[[u8; 4 * LANES]; 3]) -> [Self::W8; 4] {
+        let [first, second, upper] =
+            [quarters::<u8, 16>(&x[0]), quarters::<u8, 16>(&x[1]), quarters::<u8, 16>(&x[2])];
+        let (first, second, upper) = (each!(load_u8(first)), each!(load_u8(second)), each!(load_u8(upper)));
+        let (first_high, second_high) = (each!(vshrq_n_u8::<4>(first)), each!(vshrq_n_u8::<4>(second)));
+        let (a, b, d) =
+            (each!(vshlq_n_u8::<4>(upper)), each!(vshlq_n_u8::<2>(upper)), each!(vshrq_n_u8::<2>(upper)));
+        [
+            each!(join(first, a)),
+            each!(join(first_high, b)),
+            each!(join(second, upper)),
+            each!(join(second_high, d)),
+        ]
+    }
+    #[inline(always)]
     fn dot4_u4(self, acc: Self::I32, w: Self::W8, a: int8x16_t) -> Self::I32 {
         self.dot4(acc, w, a)
     }
@@ -448,6 +471,16 @@ impl<const DOT: bool> Simd for Neon<DOT> {
         }
         for (v, out) in b.into_iter().zip(high.as_chunks_mut::<16>().0) {
             isa!(store_i8(v, out));
+        }
+    }
+    #[inline(always)]
+    fn unpack_u6(self, x: &[[u8; 4 * LANES]; 3], zero: i8, out: [&mut [i8; 4 * LANES]; 4]) {
+        let zero = [isa!(vdupq_n_s8(zero)); 4];
+        for (codes, out) in self.load_u6(x).into_iter().zip(out) {
+            let codes = each!(vsubq_s8(codes, zero));
+            for (v, out) in codes.into_iter().zip(out.as_chunks_mut::<16>().0) {
+                isa!(store_i8(v, out));
+            }
         }
     }
 

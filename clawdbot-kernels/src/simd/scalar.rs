@@ -260,6 +260,15 @@ impl Simd for Scalar {
         (low, high)
     }
     #[inline(never)]
+    fn load_u6(self, x: &[[u8; 4 * LANES]; 3]) -> [Self::W8; 4] {
+        std::array::from_fn(|quarter| {
+            std::array::from_fn(|at| {
+                let low = x[quarter / 2][at] >> (quarter % 2 * 4) & 15;
+                (low | (x[2][at] >> (2 * quarter) & 3) << 4) as i8
+            })
+        })
+    }
+    #[inline(never)]
     fn dot4_u4(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32 {
         self.dot4(acc, w, a)
     }
@@ -268,6 +277,12 @@ impl Simd for Scalar {
         for (x, (low, high)) in x.iter().zip(low.iter_mut().zip(high)) {
             *low = ((x & 15) as i8).wrapping_sub(zero);
             *high = ((x >> 4) as i8).wrapping_sub(zero);
+        }
+    }
+    #[inline(never)]
+    fn unpack_u6(self, x: &[[u8; 4 * LANES]; 3], zero: i8, out: [&mut [i8; 4 * LANES]; 4]) {
+        for (codes, out) in self.load_u6(x).into_iter().zip(out) {
+            *out = codes.map(|code| code.wrapping_sub(zero));
         }
     }
 

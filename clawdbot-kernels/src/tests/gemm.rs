@@ -91,7 +91,9 @@ impl Case {
                     ComputeFormat::Int8 { group, rotated: true } => {
                         naive_int8(&rotated(row), &rotated(weights), group)
                     }
-                    ComputeFormat::Int4 { .. } | ComputeFormat::Stored8 { .. } => {
+                    ComputeFormat::Int4 { .. }
+                    | ComputeFormat::Stored6 { .. }
+                    | ComputeFormat::Stored8 { .. } => {
                         unreachable!("see tests_int4")
                     }
                     ComputeFormat::Bf16 => row

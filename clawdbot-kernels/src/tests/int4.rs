@@ -1,4 +1,4 @@
-//! int4, and int8 codes used as stored: kernels on every ISA against the definition, the quantizer, packing, and reading back.
+//! int4, and codes of six and eight bits used as stored: kernels on every ISA against the definition, the quantizer, packing, and reading back.
 
 use half::{bf16, f16};
 use proptest::prelude::*;
@@ -6,27 +6,29 @@ use proptest::prelude::*;
 use super::*;
 use crate::error::Error;
 
-const KINDS: [GroupScales; 6] = [
+const KINDS: [GroupScales; 7] = [
     GroupScales::Bf16,
     GroupScales::F16,
     GroupScales::F32,
     GroupScales::F16Min,
     GroupScales::F32Min,
     GroupScales::Superblock,
+    GroupScales::Superblock16,
 ];
 
-/// Every kind with codes of four bits, and all but the first with codes of eight.
-fn formats() -> impl Iterator<Item = (GroupScales, bool)> {
-    KINDS.iter().map(|kind| (*kind, false)).chain(KINDS[1..].iter().map(|kind| (*kind, true)))
+/// Every kind with codes of four bits, all but the first with codes of eight, and the last two with codes of six.
+fn formats() -> impl Iterator<Item = (GroupScales, u8)> {
+    let all = [(4, &KINDS[..]), (8, &KINDS[1..]), (6, &KINDS[5..])];
+    all.into_iter().flat_map(|(bits, kinds)| kinds.iter().map(move |kind| (*kind, bits)))
 }
 
-/// Rows that are int4 or int8 already.
+/// Rows that are codes already.
 #[derive(Clone)]
 struct Stored {
     group: usize,
     kind: GroupScales,
-    /// Codes of eight bits.
-    eight: bool,
+    /// Of a code.
+    bits: u8,
     cols: usize,
     codes: Vec<i8>,
     scales: Vec<StoredScale>,
@@ -38,10 +40,14 @@ impl Stored {
         rows: usize,
         cols: usize,
         group: usize,
-        (kind, eight): (GroupScales, bool),
+        (kind, bits): (GroupScales, u8),
     ) -> Self {
         // Of eight bits some are -128, and some 127.
-        let code = |x: f32| if eight { (x * 140.0) as i8 } else { (x * 8.0 + 8.0) as i8 & 15 };
+        let code = |x: f32| match bits {
+            8 => (x * 140.0) as i8,
+            6 => (x * 32.0 + 32.0) as i8 & 63,
+            _ => (x * 8.0 + 8.0) as i8 & 15,
+        };
         let codes = (0..rows * cols).map(|_| code(noise.next())).collect();
         let mut supers = [0; 2];
         let mut scale = |g: usize| match kind {
@@ -61,16 +67,22 @@ impl Stored {
                     [noise.next(), noise.next()].map(|x| (x * 32.0 + 32.0) as u8 & 63),
                 )
             }
+            GroupScales::Superblock16 => {
+                if g.is_multiple_of(16) {
+                    supers[0] = f16::from_f32(noise.next()).to_bits();
+                }
+                StoredScale::Superblock16(supers[0], (noise.next() * 140.0) as i8)
+            }
         };
         let groups = cols.div_ceil(group);
         let scales = (0..rows).flat_map(|_| (0..groups).map(&mut scale).collect::<Vec<_>>()).collect();
-        Stored { group, kind, eight, cols, codes, scales }
+        Stored { group, kind, bits, cols, codes, scales }
     }
 
     /// Scale, minimum and what codes are lessened by.
     fn scale(&self, row: usize, g: usize) -> (f32, f32, i32) {
         let f = |bits: u16| f16::from_bits(bits).to_f32();
-        let zero = if self.eight { 0 } else { 8 };
+        let zero = [8, 32, 0][usize::from(self.bits) / 2 - 2];
         match (self.kind, self.scales[row * self.cols.div_ceil(self.group) + g]) {
             (GroupScales::Bf16, StoredScale::One(bits)) => (bf16::from_bits(bits).to_f32(), 0.0, zero),
             (_, StoredScale::One(bits)) => (f(bits), 0.0, zero),
@@ -80,13 +92,16 @@ impl Stored {
             (_, StoredScale::Superblock([d, d_min], [s, m])) => {
                 (f(d) * f32::from(s), 0.0 - f(d_min) * f32::from(m), 0)
             }
+            (_, StoredScale::Superblock16(d, s)) => (f(d) * f32::from(s), 0.0, zero),
         }
     }
 
     fn format(&self) -> ComputeFormat {
-        match self.eight {
-            true => ComputeFormat::Stored8 { group: self.group, scales: self.kind },
-            false => ComputeFormat::Int4 { group: self.group, scales: self.kind, rotated: false },
+        let (group, scales) = (self.group, self.kind);
+        match self.bits {
+            8 => ComputeFormat::Stored8 { group, scales },
+            6 => ComputeFormat::Stored6 { group, scales },
+            _ => ComputeFormat::Int4 { group, scales, rotated: false },
         }
     }
 
@@ -134,11 +149,7 @@ impl RowSource for Stored {
         }
     }
     fn own_format(&self) -> Option<ComputeFormat> {
-        let (group, scales) = (self.group, self.kind);
-        Some(match self.eight {
-            true => ComputeFormat::Stored8 { group, scales },
-            false => ComputeFormat::Int4 { group, scales, rotated: false },
-        })
+        Some(self.format())
     }
     fn read_codes(
         &self,
@@ -173,7 +184,8 @@ fn multiply(
     })
 }
 
-fn check(seed: u64, [m, n, k]: [usize; 3], group: usize, kind: (GroupScales, bool)) {
+fn check(seed: u64, [m, n, k]: [usize; 3], group: usize, kind: (GroupScales, u8)) {
+    let group = if kind.1 == 6 { group.next_multiple_of(16) } else { group };
     let mut noise = Noise(seed);
     let stored = Stored::random(&mut noise, n, k, group, kind);
     let (x, bias, residual) = (noise.vec(m * k), noise.vec(n), noise.vec(m * n));
@@ -223,17 +235,19 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
     #[test]
     fn products_on_any_shape(
-        seed: u64, m in 1..40_usize, n in 1..100_usize, k in 1..300_usize, kind in 0..11_usize, group in 1..9_usize,
+        seed: u64, m in 1..40_usize, n in 1..100_usize, k in 1..300_usize, kind in 0..15_usize, group in 1..9_usize,
     ) {
         check(seed, [m, n, k], 8 * group, formats().nth(kind).unwrap());
     }
 
     #[test]
     fn stored_rows_are_taken_over(
-        seed: u64, n in 1..40_usize, k in 1..300_usize, kind in 0..11_usize, group in 1..9_usize, split in 0..40_usize,
+        seed: u64, n in 1..40_usize, k in 1..300_usize, kind in 0..15_usize, group in 1..9_usize, split in 0..40_usize,
     ) {
-        let stored = Stored::random(&mut Noise(seed), n, k, 8 * group, formats().nth(kind).unwrap());
-        let groups = k.div_ceil(8 * group);
+        let format = formats().nth(kind).unwrap();
+        let group = if format.1 == 6 { 16 * group } else { 8 * group };
+        let stored = Stored::random(&mut Noise(seed), n, k, group, format);
+        let groups = k.div_ceil(group);
         let (mut first, mut second) = (stored.clone(), stored.clone());
         let split = split.min(n);
         (first.codes, second.codes) = (stored.codes[..split * k].to_vec(), stored.codes[split * k..].to_vec());
@@ -316,7 +330,7 @@ fn extreme_weights_are_quantized() {
 #[test]
 fn stored_rows_are_checked() {
     let kernels = select(None).unwrap();
-    let good = Stored::random(&mut Noise(5), 20, 64, 32, (GroupScales::F16, false));
+    let good = Stored::random(&mut Noise(5), 20, 64, 32, (GroupScales::F16, 4));
     let pack = |stored: &Stored| {
         let format = good.format();
         in_region(2, |region| PackedMatrix::pack(kernels, region, format, &[stored]).map(|_| ()))
@@ -329,7 +343,7 @@ fn stored_rows_are_checked() {
     }
     let other = Stored { scales: vec![StoredScale::Floats([1.0; 2]); 40], ..good.clone() };
     assert!(matches!(pack(&other).unwrap_err(), Error::Internal(_)));
-    let good8 = Stored::random(&mut Noise(5), 20, 64, 32, (GroupScales::F16, true));
+    let good8 = Stored::random(&mut Noise(5), 20, 64, 32, (GroupScales::F16, 8));
     let pack8 = |stored: &Stored| {
         let format = good8.format();
         in_region(2, |region| PackedMatrix::pack(kernels, region, format, &[stored]).map(|_| ()))
@@ -339,6 +353,17 @@ fn stored_rows_are_checked() {
     lowest.codes[100] = -128;
     pack8(&lowest).unwrap();
     assert!(matches!(pack8(&good).unwrap_err(), Error::Internal(_)));
+    let good6 = Stored::random(&mut Noise(5), 20, 64, 32, (GroupScales::Superblock16, 6));
+    let pack6 = |stored: &Stored| {
+        let format = good6.format();
+        in_region(2, |region| PackedMatrix::pack(kernels, region, format, &[stored]).map(|_| ()))
+    };
+    pack6(&good6).unwrap();
+    for code in [-1, 64] {
+        let mut bad = good6.clone();
+        bad.codes[100] = code;
+        assert!(matches!(pack6(&bad).unwrap_err(), Error::InvalidWeights { .. }));
+    }
     // Floats are quantized with bf16 scales only.
     let floats = dense(4, 64, vec![1.0; 256]);
     let result = in_region(2, |region| PackedMatrix::pack(kernels, region, good.format(), &[&floats]));
@@ -351,12 +376,20 @@ fn packed_bytes_are_those_of_the_layout() {
         PackedMatrix::packed_bytes(ComputeFormat::Int4 { group: 32, scales: kind, rotated: false }, n, k)
     };
     // 32 columns, 40 k; two groups.
-    let expected = [2, 2, 4, 4, 8, 4].map(|lines| 32 * 40 / 2 + lines * 32 * 2);
+    let expected = [2, 2, 4, 4, 8, 4, 2].map(|lines| 32 * 40 / 2 + lines * 32 * 2);
     for (kind, expected) in KINDS.into_iter().zip(expected) {
         assert_eq!(bytes(kind, 17, 33).unwrap(), expected, "{kind:?}");
         for (n, k) in [(usize::MAX, 2), (1 << 40, 1 << 30), (2, usize::MAX)] {
             assert!(matches!(bytes(kind, n, k).unwrap_err(), Error::OutOfMemory { .. }));
         }
+    }
+    let six = |group, scales| PackedMatrix::packed_bytes(ComputeFormat::Stored6 { group, scales }, 17, 33);
+    // 32 columns, 48 k; three groups.
+    assert_eq!(six(16, GroupScales::Superblock16).unwrap(), 32 * 48 * 6 / 8 + 3 * 32 * 2);
+    for (group, scales) in
+        [(0, GroupScales::Superblock), (24, GroupScales::Superblock), (16, GroupScales::F32)]
+    {
+        assert!(matches!(six(group, scales), Err(Error::InvalidArgument(_))), "{group} {scales:?}");
     }
     for group in [0, 4, 12, 1 << 20] {
         let format = ComputeFormat::Int4 { group, scales: GroupScales::Bf16, rotated: false };
@@ -368,12 +401,11 @@ fn packed_bytes_are_those_of_the_layout() {
 fn joined_matrices_give_the_columns_of_each() {
     let mut noise = Noise(3);
     let (k, ns) = (96, [20, 7, 33]);
-    let sources: Vec<Stored> =
-        [(GroupScales::Superblock, false), (GroupScales::F32, true), (GroupScales::F16, true)]
-            .into_iter()
-            .zip(ns)
-            .map(|(kind, n)| Stored::random(&mut noise, n, k, 16, kind))
-            .collect();
+    let sources: Vec<Stored> = [(GroupScales::Superblock, 4), (GroupScales::F32, 8), (GroupScales::F16, 8)]
+        .into_iter()
+        .zip(ns)
+        .map(|(kind, n)| Stored::random(&mut noise, n, k, 16, kind))
+        .collect();
     let kernels = select(None).unwrap();
     let joined = PackedMatrix::joined(sources.iter().map(|source| source.pack(kernels)).collect());
     assert_eq!((joined.n(), joined.k(), joined.segments().len()), (60, k, 3));

@@ -24,7 +24,9 @@ proptest! {
                 for (at, (found, expected)) in row.iter().zip(weights).enumerate() {
                     let bound = match format {
                         ComputeFormat::F32 => 0.0,
-                        ComputeFormat::Int4 { .. } | ComputeFormat::Stored8 { .. } => {
+                        ComputeFormat::Int4 { .. }
+                    | ComputeFormat::Stored6 { .. }
+                    | ComputeFormat::Stored8 { .. } => {
                             unreachable!("see tests_int4")
                         }
                         ComputeFormat::Bf16 => expected.abs() / 256.0,

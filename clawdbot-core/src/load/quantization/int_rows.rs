@@ -143,7 +143,7 @@ impl IntMatrix<'_> {
                     let scale = self.scales.value(row, from);
                     StoredScale::Floats([scale, f32::from(i16::from(least) - zero) * scale])
                 }
-                GroupScales::F16Min | GroupScales::Superblock => {
+                GroupScales::F16Min | GroupScales::Superblock | GroupScales::Superblock16 => {
                     return Err(Error::internal("integer matrices have no such scales"));
                 }
             });
