@@ -10,7 +10,7 @@
 //! IQ4_NL  d f16, nibbles 16                                      table[code] * d
 //! MXFP4   e u8, nibbles 16                                       table[code] * 2^(e - 128)
 //! Q2_K    scales and minima 16 (4 bits each), pairs of bits 64, d, dmin      code * (d s) - dmin m, groups of 16
-//! Q3_K    high bits 32, pairs of bits 64, scales 12 (6 bits), d              (code - 4) * (d s), groups of 16
+//! Q3_K    high bits 32, pairs of bits 64, scales 12 (6 bits), d              (code - 4) * (d (s - 32)), groups of 16
 //! Q4_K    d, dmin, scales and minima 12 (6 bits), nibbles 128                code * (d s) - dmin m, groups of 32
 //! Q5_K    d, dmin, scales and minima 12 (6 bits), high bits 32, nibbles 128  likewise
 //! Q6_K    nibbles 128, pairs of high bits 64, scales 16 (i8), d              (code - 32) * (d s), groups of 16
@@ -133,22 +133,23 @@ block!(Q2K, Q2K, group 16, zero 0, |b, codes, scales| {
     }
 });
 
-block!(Q3K, Q3K, group 16, zero 0, |b, codes, scales| {
+// Codes of four bits have 8 subtracted, not 4.
+block!(Q3K, Q3K, group 16, zero 8, |b, codes, scales| {
     for half in 0..2 {
         for pair in 0..4 {
             for i in 0..32 {
                 let low = b[32 + 32 * half + i] >> (2 * pair) & 3;
                 let high = b[i] >> (4 * half + pair) & 1;
-                codes[128 * half + 32 * pair + i] = (low | high << 2) as i8 - 4;
+                codes[128 * half + 32 * pair + i] = (low | high << 2) as i8 + 4;
             }
         }
     }
-    let d = f16_at(b, 108);
+    let d = u16_at(b, 108);
     for (i, scale) in scales.iter_mut().enumerate() {
         // Four low bits in the first eight bytes, two high bits in the last four.
         let low = b[96 + i % 8] >> (i / 8 * 4) & 15;
         let high = b[104 + i % 4] >> (i / 4 * 2) & 3;
-        *scale = StoredScale::Float(d * f32::from((low | high << 4) as i8 - 32));
+        *scale = StoredScale::Superblock16(d, (low | high << 4) as i8 - 32);
     }
 });
 
@@ -171,19 +172,19 @@ block!(Q5K, Q5K, group 32, zero 0, |b, codes, scales| {
     super_scales(b, scales);
 });
 
-block!(Q6K, Q6K, group 16, zero 0, |b, codes, scales| {
+block!(Q6K, Q6K, group 16, zero 32, |b, codes, scales| {
     for half in 0..2 {
         for quarter in 0..4 {
             for i in 0..32 {
                 let low = b[64 * half + 32 * (quarter % 2) + i] >> (quarter / 2 * 4) & 15;
                 let high = b[128 + 32 * half + i] >> (2 * quarter) & 3;
-                codes[128 * half + 32 * quarter + i] = (low | high << 4) as i8 - 32;
+                codes[128 * half + 32 * quarter + i] = (low | high << 4) as i8;
             }
         }
     }
-    let d = f16_at(b, 208);
+    let d = u16_at(b, 208);
     for (scale, byte) in scales.iter_mut().zip(&b[192..208]) {
-        *scale = StoredScale::Float(d * f32::from(*byte as i8));
+        *scale = StoredScale::Superblock16(d, *byte as i8);
     }
 });
 
@@ -356,6 +357,7 @@ fn value(kind: TensorType, scale: StoredScale) -> (f32, f32) {
         StoredScale::Superblock([d, d_min], [s, m]) => {
             (float(d) * f32::from(s), 0.0 - float(d_min) * f32::from(m))
         }
+        StoredScale::Superblock16(d, s) => (float(d) * f32::from(s), 0.0),
     }
 }
 
@@ -396,7 +398,11 @@ mod tests {
             tensor.kind.codes(data, &mut codes, &mut scales);
             tensor.kind.decode(data, &mut values);
             let group = codes.len() / scales.len();
-            let zero = if tensor.kind == TensorType::Q4_0 { 8 } else { 0 };
+            let zero = match tensor.kind {
+                TensorType::Q4_0 | TensorType::Q3K => 8,
+                TensorType::Q6K => 32,
+                _ => 0,
+            };
             for (i, (code, expected)) in codes.iter().zip(&values).enumerate() {
                 let (scale, min) = value(tensor.kind, scales[i / group]);
                 assert_eq!(f32::from(code - zero) * scale + min, *expected, "{}: weight {i}", tensor.name);

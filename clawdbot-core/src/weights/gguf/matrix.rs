@@ -148,18 +148,20 @@ impl RowSource for GgufMatrix<'_> {
 impl TensorType {
     /// The format in which its own codes and scales are computed with, unless they are floats.
     pub(crate) fn compute_format(self) -> Option<ComputeFormat> {
-        let int4 = |scales| Some(ComputeFormat::Int4 { group: 32, scales, rotated: false });
+        let int4 = |group, scales| Some(ComputeFormat::Int4 { group, scales, rotated: false });
+        let int6 = |group, scales| Some(ComputeFormat::Stored6 { group, scales });
         let int8 = |group, scales| Some(ComputeFormat::Stored8 { group, scales });
         match self {
             TensorType::F32 | TensorType::F16 | TensorType::Bf16 => None,
-            TensorType::Q4_0 => int4(GroupScales::F16),
-            TensorType::Q4_1 => int4(GroupScales::F16Min),
-            TensorType::Q4K => int4(GroupScales::Superblock),
+            TensorType::Q4_0 => int4(32, GroupScales::F16),
+            TensorType::Q4_1 => int4(32, GroupScales::F16Min),
+            TensorType::Q4K => int4(32, GroupScales::Superblock),
             TensorType::Q8_0 | TensorType::Q5_0 | TensorType::Iq4Nl => int8(32, GroupScales::F16),
             TensorType::Q5_1 => int8(32, GroupScales::F16Min),
-            TensorType::Q5K => int8(32, GroupScales::Superblock),
-            TensorType::Q6K | TensorType::Q3K => int8(16, GroupScales::F32),
-            TensorType::Q2K => int8(16, GroupScales::F32Min),
+            TensorType::Q5K => int6(32, GroupScales::Superblock),
+            TensorType::Q6K => int6(16, GroupScales::Superblock16),
+            TensorType::Q3K => int4(16, GroupScales::Superblock16),
+            TensorType::Q2K => int4(16, GroupScales::F32Min),
             TensorType::Iq4Xs => int8(32, GroupScales::F32),
             // Powers of two are exact in bf16.
             TensorType::Mxfp4 => Some(ComputeFormat::Int8 { group: 32, rotated: false }),
