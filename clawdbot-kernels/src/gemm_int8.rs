@@ -3,22 +3,21 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::gemm_narrow::NarrowPanels;
+use super::gemm_narrow::{NarrowPanels, Width};
 use super::group_scales::GroupScales;
 use super::minima::{MinimaArgs, RowScales};
 use super::quantize::Int8Rows;
 use super::scale_lines::WidenArgs;
 use super::simd::LANES;
 use super::target::{Target, TileAt, row_chunk};
-use super::unchecked::{array, item};
+use super::tile_steps::{Codes, UNROLL, short_steps, tile_step, tile_steps};
+use super::unchecked::item;
 use super::{Kernel, Simd};
 
 /// k-blocks of a slice: 512 weights per column, 24 KiB for three panels.
 pub(super) const SLICE_BLOCKS: usize = 128;
 /// Groups of a slice at most.
 const SLICE_GROUPS: usize = 32;
-/// k-blocks between two tests for the end of a group, where the group has that many.
-const UNROLL: usize = 4;
 /// Rows whose sums are kept at a time: 48 KiB for three panels. The more there are, the fewer times slices come from the
 /// second-level cache.
 const INT8_CHUNK_ROWS: usize = 256;
@@ -50,6 +49,12 @@ impl Int8Args<'_> {
 
     pub(super) fn groups(&self) -> usize {
         self.k_blocks.div_ceil(self.group_blocks())
+    }
+
+    /// Whether [`short_steps`] multiplies the codes. (With six bits, sums of two k-blocks gain nothing over signed codes.)
+    #[inline(always)]
+    fn short_sums<S: Simd>(&self) -> bool {
+        S::SHORT_SUMS && self.narrow.is_some_and(|narrow| narrow.width == Width::Four)
     }
 
     /// The lines of scales and their kind.
@@ -183,12 +188,16 @@ fn rows_by_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &Int8Ar
             let work = SliceWork { args, rows: rows.clone(), slice, next, scales: &stage.scales };
             if S::FLIPPED || args.narrow.is_some() {
                 let codes = prepare(s, args, panel, slice, &mut stage.prepared);
-                work.multiply::<S, MR, true>(s, codes, &mut stage.sums);
+                if const { S::SHORT_SUMS } && args.short_sums::<S>() {
+                    work.multiply::<S, MR, true, true>(s, codes, &mut stage.sums);
+                } else {
+                    work.multiply::<S, MR, true, false>(s, codes, &mut stage.sums);
+                }
             } else {
                 let blocks = &args.codes[panel * args.k_blocks + slice.first_block..];
                 assert!((NP - 1) * args.k_blocks + slice.blocks <= blocks.len(), "{NP} panels from {panel}");
                 let codes = Codes { first: blocks.as_ptr(), panel_blocks: args.k_blocks };
-                work.multiply::<S, MR, false>(s, codes, &mut stage.sums);
+                work.multiply::<S, MR, false, false>(s, codes, &mut stage.sums);
             }
         }
         // SAFETY: the tiles of the first slice have written the sums of all rows; without a slice, they were written above.
@@ -207,48 +216,6 @@ fn rows_by_panels<S: Simd, const MR: usize, const NP: usize>(s: S, args: &Int8Ar
     }
 }
 
-/// Where the codes of a slice are: k-block `b` of panel `p` is `p * panel_blocks + b` blocks from `first`.
-///
-/// Invariant, established where they are made: as long as the slice is multiplied, this is valid memory for all its panels and
-/// blocks.
-#[derive(Clone, Copy)]
-struct Codes {
-    first: *const [i8; 4 * LANES],
-    panel_blocks: usize,
-}
-
-impl Codes {
-    /// A k-block of each of `NP` panels. `PREPARED`: codes have the form of [`Simd::prepare_w8`].
-    ///
-    /// # Safety
-    /// The slice must have the block and the panels.
-    #[inline(always)]
-    unsafe fn blocks<S: Simd, const NP: usize, const PREPARED: bool>(
-        self,
-        s: S,
-        block: usize,
-    ) -> [S::W8; NP] {
-        // SAFETY: the clause above, for panel 0.
-        let mut w = [unsafe { self.block::<S, PREPARED>(s, 0, block) }; NP];
-        for p in 1..NP {
-            // SAFETY: the clause above, and `p < NP`.
-            w[p] = unsafe { self.block::<S, PREPARED>(s, p, block) };
-        }
-        w
-    }
-
-    /// As [`blocks`](Self::blocks), of one panel.
-    ///
-    /// # Safety
-    /// The slice must have the block and the panel.
-    #[inline(always)]
-    unsafe fn block<S: Simd, const PREPARED: bool>(self, s: S, panel: usize, block: usize) -> S::W8 {
-        // SAFETY: the invariant of `Codes`, and the clause above.
-        let block = unsafe { &*self.first.wrapping_add(panel * self.panel_blocks + block) };
-        if PREPARED { s.load_prepared(block) } else { s.load_w8(block) }
-    }
-}
-
 /// Copies a slice in the form of [`Simd::prepare_w8`].
 #[inline(always)]
 fn prepare<S: Simd, const NP: usize>(
@@ -261,7 +228,8 @@ fn prepare<S: Simd, const NP: usize>(
     for (panel, to) in (panel..).zip(to.iter_mut()) {
         let first = panel * args.k_blocks + slice.first_block;
         if let Some(narrow) = args.narrow {
-            let zero = s.prepared_zero(narrow.zero());
+            // Short sums have the unsigned codes themselves.
+            let zero = if args.short_sums::<S>() { 0 } else { s.prepared_zero(narrow.zero()) };
             // SAFETY: `to` has `SLICE_BLOCKS` blocks, which is `slice.blocks` or more.
             unsafe { narrow.fill(s, zero, first, slice.blocks, to.as_mut_ptr().cast()) };
         } else {
@@ -321,8 +289,9 @@ struct SliceWork<'a, const NP: usize> {
 
 impl<const NP: usize> SliceWork<'_, NP> {
     /// Adds the products to `sums`, which the first slice begins. `PREPARED`: codes have the form of [`Simd::prepare_w8`].
+    /// `SHORT`: they are unsigned, for [`short_steps`].
     #[inline(always)]
-    fn multiply<S: Simd, const MR: usize, const PREPARED: bool>(
+    fn multiply<S: Simd, const MR: usize, const PREPARED: bool, const SHORT: bool>(
         self,
         s: S,
         weights: Codes,
@@ -342,11 +311,12 @@ impl<const NP: usize> SliceWork<'_, NP> {
                 starts: &starts[group..],
                 groups,
             };
-            let rhs = TileWeights { codes: weights, scales: weight_scales, slice };
+            let zero = args.narrow.map_or(0, |narrow| narrow.zero());
+            let rhs = TileWeights { codes: weights, scales: weight_scales, slice, zero: i32::from(zero) };
             match rows.end - row {
-                1 | 2 => multiply_tile::<S, 2, NP, PREPARED>(s, lhs, rhs, sums),
-                3 | 4 => multiply_tile::<S, 4, NP, PREPARED>(s, lhs, rhs, sums),
-                _ => multiply_tile::<S, MR, NP, PREPARED>(s, lhs, rhs, sums),
+                1 | 2 => multiply_tile::<S, 2, NP, PREPARED, SHORT>(s, lhs, rhs, sums),
+                3 | 4 => multiply_tile::<S, 4, NP, PREPARED, SHORT>(s, lhs, rhs, sums),
+                _ => multiply_tile::<S, MR, NP, PREPARED, SHORT>(s, lhs, rhs, sums),
             }
         }
     }
@@ -370,6 +340,8 @@ struct TileWeights<'a, const NP: usize> {
     codes: Codes,
     scales: &'a [[[f32; LANES]; NP]; SLICE_GROUPS],
     slice: Slice,
+    /// Subtracted from narrow codes.
+    zero: i32,
 }
 
 /// `MR` rows by `NP` panels by a slice: `sums += `, or `sums =` for the first slice. int32 and f32 sums stay in registers:
@@ -378,14 +350,14 @@ struct TileWeights<'a, const NP: usize> {
 /// # Panics
 /// When `lhs` does not have `MR` rows of a slice's codes and of its groups' scales and starts, or `sums` `MR` rows.
 #[inline(always)]
-fn multiply_tile<S: Simd, const MR: usize, const NP: usize, const PREPARED: bool>(
+fn multiply_tile<S: Simd, const MR: usize, const NP: usize, const PREPARED: bool, const SHORT: bool>(
     s: S,
     lhs: TileRows<'_>,
     rhs: TileWeights<'_, NP>,
     sums: &mut [Sums<NP>],
 ) {
     let TileRows { codes, stride, scales, starts, groups } = lhs;
-    let TileWeights { codes: weights, scales: weight_scales, slice } = rhs;
+    let TileWeights { codes: weights, scales: weight_scales, slice, zero } = rhs;
     let Slice { groups: count, group_blocks, blocks, first_group, .. } = slice;
     // What the unchecked accesses below rest on.
     assert!(count <= SLICE_GROUPS, "{count} groups");
@@ -410,7 +382,20 @@ fn multiply_tile<S: Simd, const MR: usize, const NP: usize, const PREPARED: bool
                 dots[r] = [s.splat_i32(unsafe { item(starts, r * groups + g) }); NP];
             }
         }
+        if SHORT && zero != 0 {
+            for r in 0..MR {
+                // SAFETY: `r < MR` and `g < count`; `starts` was sliced to `(MR - 1) * groups + count`.
+                let start = unsafe { item(starts, r * groups + g) };
+                // -128 * sum(code_x) / 128 * what is subtracted.
+                dots[r] = [s.splat_i32((start >> 7) * zero); NP];
+            }
+        }
         let (mut block, end) = (g * group_blocks, ((g + 1) * group_blocks).min(blocks));
+        if SHORT {
+            // SAFETY: `end <= blocks`; `codes` was sliced to `(MR - 1) * stride + 4 * blocks`.
+            dots = unsafe { short_steps::<S, MR, NP, PREPARED>(s, weights, codes, stride, block..end, dots) };
+            block = end;
+        }
         while block + UNROLL <= end {
             // SAFETY: `block + UNROLL <= end <= blocks`; `codes` was sliced to `(MR - 1) * stride + 4 * blocks`.
             dots = unsafe { tile_steps::<S, MR, NP, PREPARED>(s, weights, codes, stride, block, dots) };
@@ -439,60 +424,4 @@ fn multiply_tile<S: Simd, const MR: usize, const NP: usize, const PREPARED: bool
         }
         sums[r].write(row);
     }
-}
-
-/// [`UNROLL`] k-blocks of a tile. `codes`: from those of the slice's first block of the first row on.
-///
-/// # Safety
-/// `block` and the following ones must be of the slice, and `codes` must have `(MR - 1) * stride + 4 * (block + UNROLL)`
-/// elements.
-#[inline(always)]
-unsafe fn tile_steps<S: Simd, const MR: usize, const NP: usize, const PREPARED: bool>(
-    s: S,
-    weights: Codes,
-    codes: &[i8],
-    stride: usize,
-    block: usize,
-    mut dots: [[S::I32; NP]; MR],
-) -> [[S::I32; NP]; MR] {
-    macro_rules! steps {
-        ($($i:literal)*) => { $({
-            // SAFETY: the clause on `block`.
-            let w = unsafe { weights.blocks::<S, NP, PREPARED>(s, block + $i) };
-            for r in 0..MR {
-                // SAFETY: `r < MR`, and the clause on `codes`.
-                let a = unsafe { array(codes, r * stride + 4 * block) };
-                for p in 0..NP {
-                    dots[r][p] = s.dot4_of::<$i>(dots[r][p], w[p], a);
-                }
-            }
-        })* };
-    }
-    steps!(0 1 2 3);
-    dots
-}
-
-/// One k-block of a tile. `codes`: from those of the slice's first block of the first row on.
-///
-/// # Safety
-/// `block` must be one of the slice, and `codes` must have `(MR - 1) * stride + 4 * block + 4` elements.
-#[inline(always)]
-unsafe fn tile_step<S: Simd, const MR: usize, const NP: usize, const PREPARED: bool>(
-    s: S,
-    weights: Codes,
-    codes: &[i8],
-    stride: usize,
-    block: usize,
-    mut dots: [[S::I32; NP]; MR],
-) -> [[S::I32; NP]; MR] {
-    // SAFETY: the clause on `block`.
-    let w = unsafe { weights.blocks::<S, NP, PREPARED>(s, block) };
-    for r in 0..MR {
-        // SAFETY: `r < MR`, and the clause on `codes`.
-        let a = s.splat_a4(unsafe { array(codes, r * stride + 4 * block) });
-        for p in 0..NP {
-            dots[r][p] = s.dot4(dots[r][p], w[p], a);
-        }
-    }
-    dots
 }

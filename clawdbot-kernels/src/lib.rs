@@ -73,6 +73,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 pub mod threads;
+mod tile_steps;
 #[cfg(any(target_arch = "x86_64", test))]
 mod tiles;
 mod unchecked;

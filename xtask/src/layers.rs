@@ -49,6 +49,7 @@ const CRATES: &[Crate] = &[
                 "scale_lines",
                 "split",
                 "target",
+                "tile_steps",
             ],
             &["attention", "feedback"],
             &["isa", "self_test"],

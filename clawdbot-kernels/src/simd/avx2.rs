@@ -84,6 +84,14 @@ fn store_bytes<const VNNI: bool>(token: Avx2<VNNI>, v: Pair<__m256i>, out: &mut 
     isa!(store_32(v[1], high));
 }
 
+/// The bytes of a line of codes.
+#[inline(always)]
+fn load_line<const VNNI: bool>(token: Avx2<VNNI>, x: &[u8; 4 * LANES]) -> Pair<__m256i> {
+    let _ = token;
+    let x = halves::<u8, 32>(x);
+    both!(load_32(x))
+}
+
 /// The two halves of an array. (A slice of two, whose length the compiler knows.)
 #[inline(always)]
 fn halves<T, const N: usize>(x: &[T]) -> [&[T; N]; 2] {
@@ -169,6 +177,8 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     /// which could not be negated.
     const FLIPPED: bool = VNNI;
     const REGISTERS: usize = 8;
+    /// Without `vpdpbusd`, products are 16 bits wide before they are summed to 32.
+    const SHORT_SUMS: bool = !VNNI;
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::F32 {
@@ -449,20 +459,17 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
     #[inline(always)]
     fn load_u6(self, x: &[[u8; 4 * LANES]; 3]) -> [Self::W8; 4] {
-        isa!(|x: &[[u8; 4 * LANES]; 3]| -> [Pair<__m256i>; 4] {
-            let [first, second, upper] =
-                [halves::<u8, 32>(&x[0]), halves::<u8, 32>(&x[1]), halves::<u8, 32>(&x[2])];
-            let mut codes = [[_mm256_setzero_si256(); 2]; 4];
-            for half in 0..2 {
-                let (first, second) = (load_32(first[half]), load_32(second[half]));
-                let upper = load_32(upper[half]);
-                codes[0][half] = join(first, _mm256_slli_epi32::<4>(upper));
-                codes[1][half] = join(_mm256_srli_epi32::<4>(first), _mm256_slli_epi32::<2>(upper));
-                codes[2][half] = join(second, upper);
-                codes[3][half] = join(_mm256_srli_epi32::<4>(second), _mm256_srli_epi32::<2>(upper));
-            }
-            codes
-        })
+        let [first, second, upper] = [load_line(self, &x[0]), load_line(self, &x[1]), load_line(self, &x[2])];
+        let (first_high, second_high) =
+            (both!(_mm256_srli_epi32::<4>(first)), both!(_mm256_srli_epi32::<4>(second)));
+        let (a, b) = (both!(_mm256_slli_epi32::<4>(upper)), both!(_mm256_slli_epi32::<2>(upper)));
+        let d = both!(_mm256_srli_epi32::<2>(upper));
+        [
+            both!(join(first, a)),
+            both!(join(first_high, b)),
+            both!(join(second, upper)),
+            both!(join(second_high, d)),
+        ]
     }
     #[inline(always)]
     fn dot4_u4(self, acc: Self::I32, w: Self::W8, a: __m256i) -> Self::I32 {
@@ -472,6 +479,19 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         // Two products of at most 63 * 127 fit 16 bits; the weights are the unsigned side.
         let a = [a; 2];
         both!(maddubs_dot(acc, w, a))
+    }
+    #[inline(always)]
+    fn dot4_short(self, acc: Self::I32, w: Self::W8, a: __m256i) -> Self::I32 {
+        // 16 bits hold eight times two products of at most 15 * 127.
+        let a = [a; 2];
+        let products = both!(_mm256_maddubs_epi16(w, a));
+        both!(_mm256_add_epi16(acc, products))
+    }
+    #[inline(always)]
+    fn add_short(self, acc: Self::I32, sums: Self::I32) -> Self::I32 {
+        let ones = [isa!(_mm256_set1_epi16(1)); 2];
+        let sums = both!(_mm256_madd_epi16(sums, ones));
+        self.add_i32(acc, sums)
     }
     #[inline(always)]
     fn unpack_u4(self, x: &[u8; 4 * LANES], zero: i8, low: &mut [i8; 4 * LANES], high: &mut [i8; 4 * LANES]) {

@@ -44,6 +44,8 @@ pub trait Simd: Copy + Send + Sync + 'static {
     const FLIPPED: bool;
     /// Vectors that the registers hold.
     const REGISTERS: usize;
+    /// Whether [`Simd::dot4_short`] is faster than [`Simd::dot4`].
+    const SHORT_SUMS: bool = false;
 
     /// All lanes zero.
     #[inline(always)]
@@ -171,6 +173,17 @@ pub trait Simd: Copy + Send + Sync + 'static {
     fn load_u6(self, x: &[[u8; 4 * LANES]; 3]) -> [Self::W8; 4];
     /// `acc + sum of a[i] * w[i]` per column, exactly, for weights in 0..=63 (which are not flipped).
     fn dot4_u4(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32;
+    /// `acc + sum of a[i] * w[i]` per column, exactly, for weights in 0..=15 (which are not flipped), from zero on up to eight
+    /// times. A lane may hold two sums of 16 bits: see [`Simd::add_short`].
+    #[inline(always)]
+    fn dot4_short(self, acc: Self::I32, w: Self::W8, a: Self::A4) -> Self::I32 {
+        self.dot4_u4(acc, w, a)
+    }
+    /// `acc + sums`, which come from [`Simd::dot4_short`].
+    #[inline(always)]
+    fn add_short(self, acc: Self::I32, sums: Self::I32) -> Self::I32 {
+        self.add_i32(acc, sums)
+    }
     /// The low and the high codes of a line of an int4 panel, less `zero` (wrapping), as k-blocks of an int8 panel.
     fn unpack_u4(self, x: &[u8; 4 * LANES], zero: i8, low: &mut [i8; 4 * LANES], high: &mut [i8; 4 * LANES]);
     /// As [`Simd::unpack_u4`], of a k-block of six bits.
