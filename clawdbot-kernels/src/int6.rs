@@ -63,3 +63,25 @@ pub(super) fn code(block: &[[u8; 4 * LANES]], column: usize, i: usize) -> i8 {
     let low = block[quarter / 2][at] >> (quarter % 2 * 4) & 15;
     (low | (block[2][at] >> (2 * quarter) & 3) << 4) as i8
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_three_lines() {
+        let code = |column: usize, k: usize| ((7 * column + 5 * k) % 64) as i8;
+        // Two blocks.
+        let rows: Vec<i8> = (0..LANES).flat_map(|column| (0..32).map(move |k| code(column, k))).collect();
+        let mut panel = vec![0xff; 2 * LINES * 4 * LANES];
+        interleave(&rows, &mut panel);
+        let lines = panel.as_chunks().0;
+        for (column, k) in (0..LANES).flat_map(|column| (0..32).map(move |k| (column, k))) {
+            let block = &lines[k / BLOCK * LINES..][..LINES];
+            assert_eq!(super::code(block, column, k % BLOCK), code(column, k), "column {column} k {k}");
+        }
+        let at = 4 * 9 + 2;
+        assert_eq!([2, 6, 10, 14].map(|k| code(9, k)), [9, 29, 49, 5]);
+        assert_eq!([lines[0][at], lines[1][at], lines[2][at]], [0xd9, 0x51, 0b00_11_01_00]);
+    }
+}
