@@ -14,6 +14,7 @@
 //! wait for threads that do not exist.
 #![allow(unsafe_code, reason = "handing borrowed closures to other threads is this module's purpose")]
 
+mod shares;
 mod sync;
 
 use std::marker::PhantomData;
@@ -22,6 +23,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 
+pub(crate) use self::shares::share;
+use self::shares::{End, Share};
 use self::sync::{
     Arc, AtomicBool, AtomicU64, Builder, Cell, Condvar, JoinHandle, Mutex, MutexGuard, Spin, fence, park,
 };
@@ -70,49 +73,6 @@ unsafe impl Sync for Shared {}
 // SAFETY: all fields but `job` are `Send`, and the pointer in `job` is used only as `Sync` above says, on any thread: the
 // closure it points to is `Sync`.
 unsafe impl Send for Shared {}
-
-/// Tasks `first..end` as `end << 32 | first`, on a cache line of its own.
-#[repr(align(128))]
-struct Share(AtomicU64);
-
-/// The tasks of thread `thread` of `threads`, among `tasks`.
-pub(crate) fn share(tasks: u32, thread: u64, threads: u64) -> Range<u32> {
-    let border = |thread: u64| (u64::from(tasks) * thread / threads) as u32;
-    border(thread)..border(thread + 1)
-}
-
-/// Which task of a share is taken.
-#[derive(Clone, Copy)]
-enum End {
-    /// The first: by the owner.
-    First,
-    /// The last: by others.
-    Last,
-}
-
-impl Share {
-    fn set(&self, tasks: Range<u32>) {
-        // Published by opening the job.
-        self.0.store(u64::from(tasks.end) << 32 | u64::from(tasks.start), Ordering::Relaxed);
-    }
-
-    fn take(&self, end: End) -> Option<usize> {
-        let rest = |share: u64| {
-            let (first, stop) = (share as u32, (share >> 32) as u32);
-            (first < stop).then(|| match end {
-                End::First => share + 1,
-                End::Last => share - (1 << 32),
-            })
-        };
-        // Results of tasks are published by leaving the job, not here.
-        let share = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, rest).ok()?;
-        let task = match end {
-            End::First => share as u32,
-            End::Last => (share >> 32) as u32 - 1,
-        };
-        Some(task as usize)
-    }
-}
 
 impl ThreadPool {
     /// A pool that computes on `threads` threads, the caller's included. No thread is started yet.
@@ -223,7 +183,7 @@ impl Workers {
         let shared = Arc::new(Shared {
             state: AtomicU64::new(0),
             job: Cell::new(None),
-            shares: (0..=count).map(|_| Share(AtomicU64::new(0))).collect(),
+            shares: (0..=count).map(|_| Share::empty()).collect(),
             panic: Mutex::new(None),
             shutdown: AtomicBool::new(false),
             asleep: (0..count).map(|_| AtomicBool::new(false)).collect(),

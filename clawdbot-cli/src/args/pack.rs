@@ -15,7 +15,7 @@ Examples:
   clawdbot pack DIR model.clawdbot
   clawdbot pack DIR model.clawdbot --weights bf16 --overwrite
   clawdbot pack DIR int4.clawdbot --weights int4 --calibrate builtin
-  clawdbot pack DIR int4.clawdbot --weights int4 --calibrate text.txt
+  clawdbot pack DIR mine.clawdbot --weights int4 --calibrate text.txt
   clawdbot pack --shape llama-3.2-1b model.clawdbot
   clawdbot chat model.clawdbot
 
