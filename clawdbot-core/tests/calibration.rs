@@ -253,6 +253,12 @@ fn what_cannot_be_calibrated_is_said() {
     assert_eq!(found.kind(), ErrorKind::OutOfBudget);
     assert!(found.message().contains("the calibration"), "{found}");
 
+    let options =
+        PackOptions::default().weights(WeightType::Int4).overwrite(true).calibrate(Some(text.clone()));
+    let found = runtime().pack(&Source::Builtin, &text, &options).unwrap_err();
+    assert!(found.message().contains("expected another file than the text"), "{found}");
+    assert_eq!(std::fs::read_to_string(&text).unwrap(), stories(20, 1));
+
     let options = PackOptions::default().weights(WeightType::Int4).calibrate(Some(text));
     let mut calls = 0;
     let found = runtime().pack_with_progress(&Source::Builtin, &target, &options, |_| {

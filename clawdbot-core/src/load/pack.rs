@@ -70,6 +70,7 @@ impl Runtime {
         let overwrite = if options.overwrite { Overwrite::Replace } else { Overwrite::Refuse };
         if let Some(path) = &options.calibrate {
             check_calibrated(weight_type)?;
+            check_not_text(path, target)?;
             let text = calibration::read(opened, path)?;
             let contents = Contents {
                 weights: weight_type,
@@ -128,6 +129,19 @@ fn check_apart(source: &Source, target: &Path) -> Result<()> {
         return Err(Error::invalid_argument(message).with("path", name.to_string()));
     }
     Ok(())
+}
+
+/// # Errors
+/// `InvalidArgument` when the packed file would replace the text that it is calibrated on.
+fn check_not_text(text: &Path, target: &Path) -> Result<()> {
+    match (text.canonicalize(), target.canonicalize()) {
+        (Ok(text), Ok(found)) if text == found => {
+            let name = target.display();
+            let message = format!("{name}: expected another file than the text of the option calibrate");
+            Err(Error::invalid_argument(message).with("path", name.to_string()))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Writes the arrays of a matrix.

@@ -29,7 +29,7 @@ impl Cpus {
 
 #[cfg(target_os = "linux")]
 fn physical_cores() -> Option<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let status = std::fs::read_to_string("/proc/thread-self/status").ok()?;
     let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
     count_cores(&parse_list(list)?, Path::new("/sys/devices/system/cpu"))
 }

@@ -47,10 +47,11 @@ impl Topology {
     fn read(root: &Path) -> Result<Self, String> {
         let read = |path: &str| read_text(&root.join(path)).map_err(|error| format!("/{path}: {error}"));
         let list = |path: &str| parse(&read(path)?).ok_or_else(|| format!("/{path} is no list of numbers"));
-        let status = read("proc/self/status")?;
+        // Of this thread: another runtime may hold the main thread to a node.
+        let status = read("proc/thread-self/status")?;
         let allowed = |key: &str| {
             let text = status.lines().find_map(|line| line.strip_prefix(key));
-            text.and_then(parse).ok_or_else(|| format!("/proc/self/status has no {key} with a list"))
+            text.and_then(parse).ok_or_else(|| format!("/proc/thread-self/status has no {key} with a list"))
         };
         let (cpus, memory) = (allowed("Cpus_allowed_list:")?, allowed("Mems_allowed_list:")?);
         let online = list("sys/devices/system/node/online")?;
@@ -213,7 +214,7 @@ mod tests {
             let status = format!(
                 "Name:\tx\nCpus_allowed_list:\t{cpus}\nMems_allowed:\t1\nMems_allowed_list:\t{nodes}\n"
             );
-            self.write("proc/self/status", &status);
+            self.write("proc/thread-self/status", &status);
         }
 
         fn write(&self, path: &str, text: impl AsRef<[u8]>) {
@@ -331,7 +332,7 @@ mod tests {
         assert!(
             Machine(std::env::temp_dir().join("clawdbot-no-such-machine"))
                 .error()
-                .contains("/proc/self/status")
+                .contains("/proc/thread-self/status")
         );
         let dir = "sys/devices/system/node";
         for (file, text, words) in [
@@ -357,13 +358,14 @@ mod tests {
         let machine = Machine::new(&[(0, "0-3"), (2000, "4-7")]);
         assert!(machine.error().contains("node 2000"));
         let machine = Machine::new(&[(0, "0-3")]);
-        machine.write("proc/self/status", "Cpus_allowed_list:\t0-3\n");
+        machine.write("proc/thread-self/status", "Cpus_allowed_list:\t0-3\n");
         assert!(machine.error().contains("Mems_allowed_list:"));
         machine.write(&format!("{dir}/online"), vec![b'0'; 2 << 20]);
         assert!(machine.read().is_err());
         let error = impossible(Numa::Local, machine.error());
         assert_eq!((error.kind(), &error.detail()["option"]), (ErrorKind::InvalidArgument, &"numa".into()));
-        let start = "option numa: expected a value that this machine can do, found local: /proc/self/status";
+        let start =
+            "option numa: expected a value that this machine can do, found local: /proc/thread-self/status";
         assert!(error.message().starts_with(start), "{error}");
     }
 
