@@ -54,7 +54,7 @@ impl Placement {
         Ok(())
     }
 
-    /// Asks for the pages of a matrix's array, none of which was touched, where they belong. An array below 2 MiB shares its
+    /// Asks the system to place the pages of a matrix's array, which nobody has touched yet. An array below 2 MiB shares its
     /// pages with other data, and stays where the system puts it.
     ///
     /// # Errors
