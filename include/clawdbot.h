@@ -470,7 +470,7 @@ int32_t clawdbot_runtime_new(const clawdbot_options *options,
                              clawdbot_error **error);
 
 /**
- * Facts about a runtime, a JSON object: threads, kernels, memory_budget (bytes or null), memory_used (bytes).
+ * Facts about a runtime, a JSON object: threads, numa, kernels, memory_budget (bytes or null), memory_used (bytes).
  */
 int32_t clawdbot_runtime_info_json(const clawdbot_runtime *runtime, clawdbot_string **out, clawdbot_error **error);
 

@@ -76,7 +76,7 @@ pub extern "C" fn clawdbot_runtime_new(
     })
 }
 
-/// Facts about a runtime, a JSON object: threads, kernels, memory_budget (bytes or null), memory_used (bytes).
+/// Facts about a runtime, a JSON object: threads, numa, kernels, memory_budget (bytes or null), memory_used (bytes).
 #[unsafe(no_mangle)]
 pub extern "C" fn clawdbot_runtime_info_json(
     runtime: Option<&clawdbot_runtime>,
@@ -86,7 +86,7 @@ pub extern "C" fn clawdbot_runtime_info_json(
     guard(error, || {
         let (runtime, out) = (&required(runtime, "runtime")?.0, required(out, "out")?);
         let info = json!({
-            "threads": runtime.threads(), "kernels": runtime.kernels(),
+            "threads": runtime.threads(), "numa": runtime.numa().name(), "kernels": runtime.kernels(),
             "memory_budget": runtime.memory_budget(), "memory_used": runtime.memory_used(),
         });
         give(out, clawdbot_string::new(info.to_string()));

@@ -122,7 +122,10 @@ fn table(plan: &Plan, cpus: Cpus) -> String {
         ("kernels", format!("{} ({available})", plan.kernels)),
         (
             "threads",
-            format!("{} (CPUs: {} available, physical cores: {physical})", plan.threads, cpus.available),
+            format!(
+                "{} (CPUs: {} available, physical cores: {physical}; numa: {})",
+                plan.threads, cpus.available, plan.numa
+            ),
         ),
     ];
     let formats = plan.stored.iter().map(|stored| {

@@ -244,9 +244,15 @@ fn what_cannot_be_calibrated_is_said() {
     assert_eq!(found.detail()["option"], "calibrate");
     let found = error(WeightType::Int8, &text);
     assert!(found.message().contains("expected weights int4 or int4-mixed, found int8"), "{found}");
-    assert_eq!(error(WeightType::Int4, &dir.0.join("none.txt")).kind(), ErrorKind::NotFound);
-    std::fs::write(dir.0.join("bytes.txt"), [0xff; 9000]).unwrap();
-    assert!(error(WeightType::Int4, &dir.0.join("bytes.txt")).message().contains("UTF-8"));
+    assert!(error(WeightType::Stored, &text).message().ends_with("found stored"));
+    let found = error(WeightType::Int4, &dir.0.join("none.txt"));
+    assert_eq!((found.kind(), &found.detail()["option"]), (ErrorKind::NotFound, &"calibrate".into()));
+    for bytes in [[0xff].repeat(9000), b"a\0".repeat(4500)] {
+        std::fs::write(dir.0.join("bytes.txt"), bytes).unwrap();
+        let found = error(WeightType::Int4, &dir.0.join("bytes.txt"));
+        assert!(found.message().starts_with("option calibrate: "), "{found}");
+        assert!(found.message().contains("UTF-8"), "{found}");
+    }
 
     let small = Runtime::new(&RuntimeOptions::default().memory_budget(Some(1 << 20))).unwrap();
     let found = pack(&small, &target, WeightType::Int4, Some(&text), &Source::Builtin).unwrap_err();

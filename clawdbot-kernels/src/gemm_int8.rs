@@ -403,7 +403,7 @@ fn multiply_tile<S: Simd, const MR: usize, const NP: usize, const PREPARED: bool
         }
         while block < end {
             // SAFETY: `block < end <= blocks`; `codes` was sliced to `(MR - 1) * stride + 4 * blocks`.
-            dots = unsafe { tile_step::<S, MR, NP, PREPARED>(s, weights, codes, stride, block, dots) };
+            dots = unsafe { tile_step::<S, MR, NP, PREPARED, false>(s, weights, codes, stride, block, dots) };
             block += 1;
         }
         // SAFETY: `g < count <= SLICE_GROUPS`, as asserted.

@@ -83,7 +83,7 @@ pub use activation::Activation;
 pub use bf16_dot::RoundedRows;
 pub use dispatch::{RefusedSet, available, named, refused, select};
 pub use error::{Error, Result};
-pub use feedback::{Aim, CodedRows, Drift, Factors, Gram, MeanSquares};
+pub use feedback::{Aim, CodedRows, Drift, Factors, Gram, MeanSquares, Rounding};
 pub use format::ComputeFormat;
 pub use gemm::{Lhs, OutColumns, gemm, gemm_columns};
 pub use gemm_gated::{GatedProduct, gemm_gated, takes_gated};

@@ -76,14 +76,12 @@ impl Placement {
         }
     }
 
-    /// Moves the calling thread to where thread `thread` runs, until the result is dropped.
-    ///
-    /// # Errors
-    /// `Placement` when the system refuses.
-    pub(crate) fn seat(&self, thread: usize) -> Result<Option<Seated>> {
+    /// Moves the calling thread to where thread `thread` runs, until the result is dropped. Where these CPUs were taken from
+    /// the process after [`probe`](Self::probe), it stays where it may run: results are the same, only later.
+    pub(crate) fn seat(&self, thread: usize) -> Option<Seated> {
         match self {
-            Placement::Local(seats) => seats[thread].take().map(Some),
-            Placement::Interleaved(_) => Ok(None),
+            Placement::Local(seats) => seats[thread].take().ok(),
+            Placement::Interleaved(_) => None,
         }
     }
 }
@@ -117,7 +115,8 @@ impl Seat {
     }
 }
 
-/// The thread's CPUs are chosen. They become what they were when this is dropped.
+/// The thread's CPUs are chosen. They become what they were when this is dropped; of these, the ones that the process may
+/// still use.
 #[derive(Debug)]
 pub(crate) struct Seated {
     before: Vec<usize>,
@@ -181,16 +180,18 @@ mod linux {
             return Ok(());
         };
         let nodes = mask(&nodes.iter().map(|&node| node as usize).collect::<Vec<_>>());
-        let mode = match policy {
+        // The system reads whole words of all arguments.
+        let mode = libc::c_long::from(match policy {
             Policy::Preferred => libc::MPOL_PREFERRED,
             Policy::Interleaved => libc::MPOL_INTERLEAVE,
-        };
+        });
         // The system reads one bit less than it is given.
         let bits = nodes.len() * usize::BITS as usize + 1;
         let start = memory.as_mut_ptr().wrapping_add(before);
         // SAFETY: the pages are inside `memory`, which is borrowed exclusively, and the call changes no bytes of them; the
         // system reads `bits - 1` bits of `nodes`.
-        let result = unsafe { libc::syscall(libc::SYS_mbind, start, bytes, mode, nodes.as_ptr(), bits, 0) };
+        let result =
+            unsafe { libc::syscall(libc::SYS_mbind, start, bytes, mode, nodes.as_ptr(), bits, 0_usize) };
         done(result).map(drop)
     }
 }

@@ -29,7 +29,7 @@ use self::sync::{
 };
 use crate::error::{Error, Result};
 use crate::memory::{AlignedBuf, Pod};
-use crate::numa::{Placement, Seated};
+use crate::numa::Placement;
 
 /// `state`: generation in the high half, OPEN bit, number of workers inside the job in the low bits.
 const OPEN: u64 = 1 << 31;
@@ -147,7 +147,7 @@ impl ThreadPool {
         if workers.is_none() {
             *workers = Some(Workers::start(self.threads - 1, placement)?);
         }
-        let _seated = seat(placement, 0)?;
+        let _seated = placement.and_then(|placement| placement.seat(0));
         Ok(f(&Region {
             threads: self.threads,
             placement,
@@ -194,9 +194,8 @@ impl Workers {
             let shared = Arc::clone(&workers.shared);
             let builder = Builder::new().name(format!("clawdbot-{}", index + 1));
             // A thread begins with the CPUs of the one that starts it.
-            let started = seat(placement, index + 1)
-                .and_then(|_seated| builder.spawn(move || worker(&shared, index)).map_err(Error::Thread));
-            match started {
+            let _seated = placement.and_then(|placement| placement.seat(index + 1));
+            match builder.spawn(move || worker(&shared, index)).map_err(Error::Thread) {
                 Ok(handle) => workers.handles.push(handle),
                 Err(error) => {
                     workers.shared.shutdown.store(true, Ordering::Release);
@@ -210,11 +209,6 @@ impl Workers {
         }
         Ok(workers)
     }
-}
-
-/// Moves the calling thread to where thread `thread` runs, if anything says so, until the result is dropped.
-fn seat(placement: Option<&Placement>, thread: usize) -> Result<Option<Seated>> {
-    Ok(placement.map(|placement| placement.seat(thread)).transpose()?.flatten())
 }
 
 fn worker(shared: &Shared, index: usize) {

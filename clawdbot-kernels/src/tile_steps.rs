@@ -84,12 +84,19 @@ pub(super) unsafe fn tile_steps<S: Simd, const MR: usize, const NP: usize, const
     dots
 }
 
-/// One k-block of a tile. `codes`: from those of the slice's first block of the first row on.
+/// One k-block of a tile, multiplied by [`Simd::dot4_short`] if `SHORT`. `codes`: from those of the slice's first block of the
+/// first row on.
 ///
 /// # Safety
 /// `block` must be one of the slice, and `codes` must have `(MR - 1) * stride + 4 * block + 4` elements.
 #[inline(always)]
-pub(super) unsafe fn tile_step<S: Simd, const MR: usize, const NP: usize, const PREPARED: bool>(
+pub(super) unsafe fn tile_step<
+    S: Simd,
+    const MR: usize,
+    const NP: usize,
+    const PREPARED: bool,
+    const SHORT: bool,
+>(
     s: S,
     weights: Codes,
     codes: &[i8],
@@ -103,13 +110,15 @@ pub(super) unsafe fn tile_step<S: Simd, const MR: usize, const NP: usize, const 
         // SAFETY: `r < MR`, and the clause on `codes`.
         let a = s.splat_a4(unsafe { array(codes, r * stride + 4 * block) });
         for p in 0..NP {
-            dots[r][p] = s.dot4(dots[r][p], w[p], a);
+            let dot = dots[r][p];
+            dots[r][p] = if SHORT { s.dot4_short(dot, w[p], a) } else { s.dot4(dot, w[p], a) };
         }
     }
     dots
 }
 
-/// k-blocks `blocks` of a tile, whose codes are unsigned and of four bits, multiplied by [`Simd::dot4_short`]. `codes`: from those of the slice's first block of the first row on.
+/// k-blocks `blocks` of a tile, whose codes are unsigned and of four bits, multiplied by [`Simd::dot4_short`]. `codes`: from
+/// those of the slice's first block of the first row on.
 ///
 /// # Safety
 /// The blocks must be of the slice, and `codes` must have `(MR - 1) * stride + 4 * blocks.end` elements.
@@ -128,12 +137,14 @@ pub(super) unsafe fn short_steps<S: Simd, const MR: usize, const NP: usize, cons
         if block + SHORT_BLOCKS <= blocks.end {
             for at in block..block + SHORT_BLOCKS {
                 // SAFETY: the clauses above: `at` is one of the blocks.
-                shorts = unsafe { short_step::<S, MR, NP, PREPARED>(s, weights, codes, stride, at, shorts) };
+                shorts =
+                    unsafe { tile_step::<S, MR, NP, PREPARED, true>(s, weights, codes, stride, at, shorts) };
             }
         } else {
             for at in block..blocks.end {
                 // SAFETY: the clauses above: `at` is one of the blocks.
-                shorts = unsafe { short_step::<S, MR, NP, PREPARED>(s, weights, codes, stride, at, shorts) };
+                shorts =
+                    unsafe { tile_step::<S, MR, NP, PREPARED, true>(s, weights, codes, stride, at, shorts) };
             }
         }
         block += SHORT_BLOCKS;
@@ -144,29 +155,4 @@ pub(super) unsafe fn short_steps<S: Simd, const MR: usize, const NP: usize, cons
         }
     }
     dots
-}
-
-/// One k-block of [`short_steps`].
-///
-/// # Safety
-/// As for [`tile_step`].
-#[inline(always)]
-unsafe fn short_step<S: Simd, const MR: usize, const NP: usize, const PREPARED: bool>(
-    s: S,
-    weights: Codes,
-    codes: &[i8],
-    stride: usize,
-    block: usize,
-    mut shorts: [[S::I32; NP]; MR],
-) -> [[S::I32; NP]; MR] {
-    // SAFETY: the clause on `block`.
-    let w = unsafe { weights.blocks::<S, NP, PREPARED>(s, block) };
-    for r in 0..MR {
-        // SAFETY: `r < MR`, and the clause on `codes`.
-        let a = s.splat_a4(unsafe { array(codes, r * stride + 4 * block) });
-        for p in 0..NP {
-            shorts[r][p] = s.dot4_short(shorts[r][p], w[p], a);
-        }
-    }
-    shorts
 }

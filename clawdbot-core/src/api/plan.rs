@@ -73,6 +73,8 @@ pub struct Plan {
     pub kernels: &'static str,
     /// Threads that would compute.
     pub threads: usize,
+    /// Where threads run and weights lie, as the option `numa` says: `off`, `interleave`, `local`.
+    pub numa: &'static str,
     /// What the model can do: `generate`, `embed`; `rerank` of models with a head for scores.
     pub tasks: Vec<&'static str>,
     /// Whether messages can be rendered: with `generate`, the model can chat.
@@ -273,6 +275,7 @@ impl Plan {
             verified: false,
             kernels: runtime.kernels(),
             threads: runtime.threads(),
+            numa: runtime.numa().name(),
             tasks: spec.tasks(),
             has_chat_template: opened.has_chat_template(),
             embedding: EmbeddingInfo::new(&opened.embedding, spec.pooled_size(), sizes.max_context),

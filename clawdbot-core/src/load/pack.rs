@@ -46,7 +46,7 @@ impl Runtime {
     ) -> Result<u64> {
         self.pool().check_fork()?;
         let opened = Opened::open(source)?.merged(&options.merge_adapters)?;
-        check_apart(source, target.as_ref())?;
+        check_apart(source, options, target.as_ref())?;
         let mut progress = progress;
         self.pack_opened(&opened, target.as_ref(), options, &mut |now| progress(now).is_continue())
     }
@@ -69,8 +69,7 @@ impl Runtime {
         let names = opened.spec.tensors();
         let overwrite = if options.overwrite { Overwrite::Replace } else { Overwrite::Refuse };
         if let Some(path) = &options.calibrate {
-            check_calibrated(weight_type)?;
-            check_not_text(path, target)?;
+            check_calibrated(weight_type, options.weights)?;
             let text = calibration::read(opened, path)?;
             let contents = Contents {
                 weights: weight_type,
@@ -114,34 +113,24 @@ impl Runtime {
 }
 
 /// # Errors
-/// `InvalidArgument` when `target` is a file of the source's directory that no packing made.
-fn check_apart(source: &Source, target: &Path) -> Result<()> {
-    let Source::Path(source) = source else { return Ok(()) };
-    let (Ok(source), Ok(found)) = (source.canonicalize(), target.canonicalize()) else { return Ok(()) };
-    let within = target.parent().and_then(|parent| match parent.as_os_str().is_empty() {
-        true => Path::new(".").canonicalize().ok(),
-        false => parent.canonicalize().ok(),
-    });
-    let own = source.is_dir() && within.is_some_and(|parent| parent.starts_with(&source)) || found == source;
-    if own && found.is_file() && DataFile::open(&found).and_then(PackedFile::open).is_err() {
-        let name = target.display();
-        let message = format!("{name}: expected another file than those of the model, found one of them");
-        return Err(Error::invalid_argument(message).with("path", name.to_string()));
+/// `InvalidArgument` when `target` is one of the files that the model is made from. A packed file next to them may be replaced.
+fn check_apart(source: &Source, options: &PackOptions, target: &Path) -> Result<()> {
+    let Ok(found) = target.canonicalize() else { return Ok(()) };
+    let model = match source {
+        Source::Path(path) => Some((path.as_path(), "those of the model")),
+        _ => None,
+    };
+    let adapters = options.merge_adapters.iter().map(|path| (path.as_path(), "those of an adapter"));
+    let text = options.calibrate.iter().map(|path| (path.as_path(), "the text of the option calibrate"));
+    for (path, what) in model.into_iter().chain(adapters).chain(text) {
+        let own = path.canonicalize().is_ok_and(|path| found.starts_with(path));
+        if own && found.is_file() && DataFile::open(&found).and_then(PackedFile::open).is_err() {
+            let name = target.display();
+            let message = format!("{name}: expected another file than {what}");
+            return Err(Error::invalid_argument(message).with("path", name.to_string()));
+        }
     }
     Ok(())
-}
-
-/// # Errors
-/// `InvalidArgument` when the packed file would replace the text that it is calibrated on.
-fn check_not_text(text: &Path, target: &Path) -> Result<()> {
-    match (text.canonicalize(), target.canonicalize()) {
-        (Ok(text), Ok(found)) if text == found => {
-            let name = target.display();
-            let message = format!("{name}: expected another file than the text of the option calibrate");
-            Err(Error::invalid_argument(message).with("path", name.to_string()))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Writes the arrays of a matrix.
@@ -151,10 +140,11 @@ pub(crate) fn write_matrix(writer: &mut PackedWriter, matrix: &PackedMatrix) -> 
 
 /// # Errors
 /// `InvalidArgument` for weights that are not rounded to int4.
-fn check_calibrated(weights: WeightType) -> Result<()> {
+fn check_calibrated(weights: WeightType, wanted: Option<WeightType>) -> Result<()> {
     match weights {
         WeightType::Int4 | WeightType::Int4Mixed => Ok(()),
         other => {
+            let other = wanted.unwrap_or(other);
             let message = format!("option calibrate: expected weights int4 or int4-mixed, found {other}");
             Err(Error::invalid_argument(message).with("option", "calibrate"))
         }

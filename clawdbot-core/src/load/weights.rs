@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use clawdbot_kernels::{ComputeFormat, RowSource};
+use clawdbot_kernels::{ComputeFormat, PackedMatrix, RowSource};
 
 use super::adapter::MergedAdapters;
 use super::formats::{Segment, format};
@@ -188,6 +188,12 @@ fn packed_segments<'a>(file: &PackedFile, joined: &Joined<'a>) -> Result<Vec<Seg
         let format = ComputeFormat::from_name(format).ok_or_else(|| {
             Error::unsupported_model(format!("{}: formats: {format:?} is not known", file.name()))
         })?;
+        if let Err(clawdbot_kernels::Error::InvalidArgument(problem)) =
+            PackedMatrix::parts(format, names.n(), names.k())
+        {
+            let (file, name) = (file.name(), format.name());
+            return Err(Error::invalid_model(format!("{file}: formats: {name:?}: {problem}")));
+        }
         rest.parts.drain(..names.parts.len());
         segments.push(Segment { names, format });
     }

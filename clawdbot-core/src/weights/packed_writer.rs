@@ -216,8 +216,9 @@ impl PackedWriter {
 fn check_target(target: &Path, overwrite: Overwrite) -> Result<()> {
     let name = target.display().to_string();
     match std::fs::symlink_metadata(target) {
-        Ok(metadata) if metadata.is_dir() => {
-            let message = format!("{name}: expected the name of a file, found a directory");
+        Ok(metadata) if !metadata.is_file() => {
+            let found = kind_of(metadata.file_type());
+            let message = format!("{name}: expected the name of a file, found {found}");
             Err(Error::invalid_argument(message).with("path", name))
         }
         Ok(_) if overwrite == Overwrite::Refuse => {
@@ -232,6 +233,15 @@ fn check_target(target: &Path, overwrite: Overwrite) -> Result<()> {
         }
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(target, error)),
         _ => Ok(()),
+    }
+}
+
+/// What is no file, in words.
+fn kind_of(kind: std::fs::FileType) -> &'static str {
+    match kind {
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_symlink() => "a symbolic link",
+        _ => "a device, pipe or socket",
     }
 }
 
@@ -324,6 +334,25 @@ mod tests {
         layout.file("config.json", 3).unwrap();
         layout.vector("v", 2).unwrap();
         layout
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_stays() {
+        let dir = TempDir::new();
+        let (file, link, socket) =
+            (dir.path().join("file"), dir.path().join("link"), dir.path().join("socket"));
+        std::fs::write(&file, "text").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for (target, found) in [(dir.path(), "a directory"), (&link, "a symbolic link"), (&socket, "a device")] {
+            for overwrite in [Overwrite::Refuse, Overwrite::Replace] {
+                let error = PackedWriter::create(target, overwrite, layout(), info()).err().unwrap();
+                assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+                assert!(error.message().contains(&format!("found {found}")), "{error}");
+            }
+        }
+        assert_eq!((names(&dir).len(), std::fs::read_to_string(&link).unwrap()), (3, "text".to_owned()));
     }
 
     fn names(dir: &TempDir) -> Vec<String> {

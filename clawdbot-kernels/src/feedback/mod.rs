@@ -31,7 +31,7 @@ pub use drift::Drift;
 pub use factors::Factors;
 pub use gram::{Gram, MeanSquares};
 pub(super) use round::RoundBlock;
-pub use rows::{Aim, CodedRows};
+pub use rows::{Aim, CodedRows, Rounding};
 
 /// Columns that are rounded at a time: their feedback goes from weight to weight, that to later blocks by a product.
 const BLOCK: usize = 128;

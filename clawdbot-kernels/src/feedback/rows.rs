@@ -8,7 +8,7 @@ use crate::simd::LANES;
 use crate::threads::Region;
 use crate::{ComputeFormat, Error, GroupScales, KernelSet, Result, StoredScale};
 
-/// Bytes of the weights that are rounded at a time; their errors take as many.
+/// Bytes of the weights that are rounded at a time, with a block of them; what is added to them takes as many.
 const SLAB_BYTES: usize = 32 << 20;
 
 /// What the outputs of rounded weights should be.
@@ -30,29 +30,38 @@ pub struct CodedRows {
     scales: Vec<u16>,
 }
 
+/// Rows that are being rounded, some at a time, so that the caller can say between regions how far it is.
+pub struct Rounding<'a> {
+    factors: &'a Factors,
+    aim: Aim<'a>,
+    source: &'a dyn RowSource,
+    /// [`Factors::within`] of each block
+    within: Vec<Vec<f32>>,
+    rows: CodedRows,
+    /// How many rows are rounded
+    done: usize,
+}
+
+/// Rows of `k` weights that are rounded at a time.
+fn slab_rows(k: usize) -> usize {
+    (SLAB_BYTES / 4 / (k + BLOCK) / LANES * LANES).max(LANES)
+}
+
 impl CodedRows {
     /// Bytes that the rows take, and what it takes to make them; none on overflow.
     pub fn bytes(n: usize, k: usize) -> Option<u64> {
+        // Weights of a slab and what is added to them, a block of both, and the factors of a block.
+        let slab = (slab_rows(k).min(n) as u64).checked_mul(8 * (k as u64).checked_add(BLOCK as u64)?)?;
         let (n, k) = (n as u64, k as u64);
         let rows = n.checked_mul(k.checked_add(k.div_ceil(GROUP as u64).checked_mul(2)?)?)?;
-        rows.checked_add((2 * SLAB_BYTES as u64).max(k.checked_mul(8 * LANES as u64)?))?
-            .checked_add(k.checked_mul(8 * BLOCK as u64)?)
+        rows.checked_add(slab)?.checked_add(k.checked_mul(8 * BLOCK as u64)?)
     }
 
-    /// The rows of `source`, rounded with `factors` for the outputs of `aim`; none if `go_on`, which is asked now and then,
-    /// says to stop.
+    /// Begins to round the rows of `source` with `factors` for the outputs of `aim`.
     ///
     /// # Errors
-    /// `InvalidWeights` for a weight that is not finite, or where factors or aim are of another size; `OutOfMemory` without
-    /// memory.
-    pub fn round(
-        kernels: &KernelSet,
-        region: &Region<'_>,
-        factors: &Factors,
-        aim: Aim<'_>,
-        source: &dyn RowSource,
-        mut go_on: impl FnMut() -> bool,
-    ) -> Result<Option<Self>> {
+    /// `InvalidWeights` where factors or aim are of another size; `OutOfMemory` without memory.
+    pub fn round<'a>(factors: &'a Factors, aim: Aim<'a>, source: &'a dyn RowSource) -> Result<Rounding<'a>> {
         let (n, k) = (source.rows(), source.cols());
         let sizes = match aim {
             Aim::Same => (n, factors.k()),
@@ -62,28 +71,48 @@ impl CodedRows {
             let message = format!("expected rows of {} weights, found {k}", factors.k());
             return Err(Error::invalid_weights(message));
         }
-        let groups = k.div_ceil(GROUP);
         let memory =
             || Error::out_of_memory(format!("the codes of {n} x {k} weights do not fit into memory"));
-        let mut codes = n.checked_mul(k).and_then(zeros::<i8>).ok_or_else(memory)?;
-        let mut scales = zeros::<u16>(n * groups).ok_or_else(memory)?;
-        let rows = (SLAB_BYTES / 4 / k.max(1) / LANES * LANES).max(LANES);
-        let within: Vec<Vec<f32>> = (0..factors.blocks()).map(|b| factors.within(b)).collect();
-        let slabs = codes.chunks_mut((rows * k).max(1)).zip(scales.chunks_mut((rows * groups).max(1)));
-        for (slab, (codes, scales)) in slabs.enumerate() {
-            if !go_on() {
-                return Ok(None);
-            }
-            let first = slab * rows;
-            let mut slab = Slab::read(region, factors, source, first, codes.len() / k)?;
-            if let Aim::Besides(drift) = aim {
-                slab.aim(kernels, region, factors, drift, first)?;
-            }
-            for (b, within) in within.iter().enumerate() {
-                slab.round(kernels, region, factors, (b, within), Coded { codes, scales })?;
-            }
+        let codes = n.checked_mul(k).and_then(zeros::<i8>).ok_or_else(memory)?;
+        let scales = zeros::<u16>(n * k.div_ceil(GROUP)).ok_or_else(memory)?;
+        let within = (0..factors.blocks()).map(|b| factors.within(b)).collect();
+        // Rows without weights are rounded.
+        let done = if k == 0 { n } else { 0 };
+        Ok(Rounding { factors, aim, source, within, rows: CodedRows { n, k, codes, scales }, done })
+    }
+}
+
+impl Rounding<'_> {
+    /// Whether all rows are rounded.
+    pub fn is_done(&self) -> bool {
+        self.done == self.rows.n
+    }
+
+    /// Rounds some more rows.
+    ///
+    /// # Errors
+    /// `InvalidWeights` for a weight that is not finite; `InvalidArgument` for an aim that cannot be reached with finite
+    /// weights; `OutOfMemory` without memory.
+    pub fn step(&mut self, kernels: &KernelSet, region: &Region<'_>) -> Result<()> {
+        let CodedRows { n, k, codes, scales } = &mut self.rows;
+        let (first, groups) = (self.done, k.div_ceil(GROUP));
+        let rows = slab_rows(*k).min(*n - first);
+        let codes = &mut codes[first * *k..][..rows * *k];
+        let scales = &mut scales[first * groups..][..rows * groups];
+        let mut slab = Slab::read(region, self.factors, self.source, first, rows)?;
+        if let Aim::Besides(drift) = self.aim {
+            slab.aim(kernels, region, self.factors, drift, first)?;
         }
-        Ok(Some(CodedRows { n, k, codes, scales }))
+        for (b, within) in self.within.iter().enumerate() {
+            slab.round(kernels, region, self.factors, (b, within), Coded { codes, scales })?;
+        }
+        self.done += rows;
+        Ok(())
+    }
+
+    /// The rows; those that are not rounded yet are zeros.
+    pub fn finish(self) -> CodedRows {
+        self.rows
     }
 }
 
@@ -163,13 +192,20 @@ mod tests {
         }
     }
 
+    fn all(kernels: &KernelSet, region: &Region<'_>, mut rounding: Rounding<'_>) -> Result<CodedRows> {
+        while !rounding.is_done() {
+            rounding.step(kernels, region)?;
+        }
+        Ok(rounding.finish())
+    }
+
     fn coded(
         kernels: &KernelSet,
         region: &Region<'_>,
         factors: &Factors,
         weights: &Floats,
     ) -> Result<CodedRows> {
-        Ok(CodedRows::round(kernels, region, factors, Aim::Same, weights, || true)?.unwrap())
+        all(kernels, region, CodedRows::round(factors, Aim::Same, weights)?)
     }
 
     fn rounded(kernels: &KernelSet, threads: usize, x: &[f32], weights: &Floats) -> CodedRows {
@@ -247,10 +283,13 @@ mod tests {
                 }
                 let factors = Factors::new(kernels, region, &gram, 0.01)?;
                 let aim = Aim::Besides(&drift);
-                let aimed = CodedRows::round(kernels, region, &factors, aim, &weights, || true)?.unwrap();
+                let aimed = all(kernels, region, CodedRows::round(&factors, aim, &weights)?)?;
                 let few = Drift::new(n, k - 1)?;
-                let aim = Aim::Besides(&few);
-                assert!(CodedRows::round(kernels, region, &factors, aim, &weights, || true).is_err());
+                assert!(CodedRows::round(&factors, Aim::Besides(&few), &weights).is_err());
+                drift.sums.iter_mut().for_each(|sum| *sum *= 1e37);
+                let far = CodedRows::round(&factors, Aim::Besides(&drift), &weights)?;
+                let error = all(kernels, region, far).err().unwrap();
+                assert!(matches!(error, Error::InvalidArgument(_)), "{error}");
                 Ok((
                     aimed,
                     coded(kernels, region, &factors, &wanted)?,
@@ -314,12 +353,6 @@ mod tests {
                 let mut values = vec![0.0; 80];
                 let zeros = coded(kernels, region, &factors, &Floats(values.clone(), 40)).unwrap();
                 assert!(zeros.codes.iter().all(|&code| code == 8) && zeros.scales.iter().all(|&s| s == 0));
-                let source = Floats(values.clone(), 40);
-                assert!(
-                    CodedRows::round(kernels, region, &factors, Aim::Same, &source, || false)
-                        .unwrap()
-                        .is_none()
-                );
                 values[41] = f32::INFINITY;
                 let error = coded(kernels, region, &factors, &Floats(values, 40)).err().unwrap();
                 assert!(error.to_string().contains("row 1"), "{error}");

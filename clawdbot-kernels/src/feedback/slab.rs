@@ -7,7 +7,7 @@ use crate::memory::AlignedBuf;
 use crate::packing::{RowSource, for_each_part};
 use crate::simd::LANES;
 use crate::threads::Region;
-use crate::{Epilogue, KernelSet, Lhs, OutColumns, Result, gemm, gemm_columns};
+use crate::{Epilogue, Error, KernelSet, Lhs, OutColumns, Result, gemm, gemm_columns};
 
 /// Rows, with their columns in the order of rounding.
 pub(super) struct Slab {
@@ -62,7 +62,7 @@ impl Slab {
                 source.read_row(start + i, &stored[i * row_bytes..][..row_bytes], &mut row);
                 if !row.iter().all(|weight| weight.is_finite()) {
                     let message = format!("row {} has a weight that is not finite", start + i);
-                    return Err(crate::Error::invalid_row(start + i, message));
+                    return Err(Error::invalid_row(start + i, message));
                 }
                 for (weight, &column) in weights.iter_mut().zip(&factors.order) {
                     *weight = row[column];
@@ -82,7 +82,7 @@ impl Slab {
     /// follows for `z / D` as for errors.
     ///
     /// # Errors
-    /// `OutOfMemory` without memory.
+    /// `InvalidArgument` where such weights are not finite; `OutOfMemory` without memory.
     pub(super) fn aim(
         &mut self,
         kernels: &KernelSet,
@@ -118,10 +118,13 @@ impl Slab {
                 gemm_columns(kernels, region, Lhs::F32(solved), *rows, before, out, epilogue);
             }
         }
-        region.parallel_chunks_mut(corrections, k, |_, row| {
+        for_each_part(region, corrections.chunks_mut(k), |_, row| {
             row.iter_mut().zip(&factors.importance).for_each(|(z, importance)| *z /= importance);
-        });
-        Ok(())
+            match row.iter().all(|z| z.is_finite()) {
+                true => Ok(()),
+                false => Err(Error::InvalidArgument("outputs that no finite weights give".to_owned())),
+            }
+        })
     }
 
     /// Rounds block `b`, and corrects the blocks after it. `within` is [`Factors::within`].

@@ -202,14 +202,15 @@ mod placed {
     }
 
     #[test]
-    fn a_seat_that_is_gone_is_an_error_and_the_pool_lives_on() {
+    fn a_seat_that_never_was_is_an_error_and_one_that_goes_is_none() {
         let node = first(&allowed("Mems_allowed_list:")) as u32;
-        let seats = |cpu: usize| Placement::Local(vec![Seat { node, cpus: vec![cpu] }; 2]);
-        let mut pool = ThreadPool::new(2);
-        pool.placement = Some(seats(60_000));
-        let error = pool.region(|_| ()).unwrap_err();
+        let seats = || Placement::Local(vec![Seat { node, cpus: vec![60_000] }; 2]);
+        let error = ThreadPool::placed(2, seats()).map(drop).unwrap_err();
         assert!(matches!(error, Error::Placement { .. }), "{error}");
-        pool.placement = Some(seats(first(&allowed("Cpus_allowed_list:"))));
-        assert_eq!(pool.region(|region| region.threads()).unwrap(), 2);
+        let mut pool = ThreadPool::new(2);
+        pool.placement = Some(seats());
+        let (before, ran) = (allowed("Cpus_allowed_list:"), AtomicUsize::new(0));
+        pool.region(|region| region.parallel(8, |_| _ = ran.fetch_add(1, Ordering::Relaxed))).unwrap();
+        assert_eq!((ran.into_inner(), allowed("Cpus_allowed_list:")), (8, before));
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::load::source::Opened;
 use crate::load::text::no_tokenizer;
 use crate::load::weights::Weights;
@@ -67,12 +67,21 @@ impl Text {
 pub(crate) fn read(opened: &Opened, path: &Path) -> Result<Text> {
     let bytes = match path == Path::new(BUILTIN) {
         true => BUILTIN_TEXT.into(),
-        false => read_small_file(path, MAX_FILE)?,
+        false => read_small_file(path, MAX_FILE).map_err(|error| {
+            let too_long = error.kind() == ErrorKind::InvalidModel;
+            let error = if too_long { Error::invalid_argument(error.message()) } else { error };
+            error.context("option calibrate").with("option", "calibrate")
+        })?,
     };
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
-        let message = format!("option calibrate: {}: expected a text in UTF-8: {error}", path.display());
+    let not_utf8 = |problem: String| {
+        let message =
+            format!("option calibrate: {}: expected a text in UTF-8, found {problem}", path.display());
         Error::invalid_argument(message).with("option", "calibrate").with("path", path.display().to_string())
-    })?;
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|error| not_utf8(error.to_string()))?;
+    if text.contains('\0') {
+        return Err(not_utf8("zero bytes, as in UTF-16".to_owned()));
+    }
     let vocab = opened.spec.vocab_size as u32;
     let Some(own) = &opened.text else {
         if !matches!(opened.weights, Weights::Random) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use clawdbot_kernels::attention::PAGE_TOKENS;
 use clawdbot_kernels::memory::AlignedBuf;
 use clawdbot_kernels::{Aim, CodedRows, ComputeFormat, Drift, Factors, Gram, PackedMatrix, RowSource};
 
@@ -54,6 +55,8 @@ pub(crate) struct Calibrated<'a> {
     made: BTreeMap<String, PackedMatrix>,
     /// How many of its matrices are not made yet
     left: usize,
+    /// What the log was told last
+    logged: Option<Stage>,
     _reservation: Reservation,
 }
 
@@ -90,7 +93,11 @@ impl<'a> Calibrated<'a> {
         }
         let bytes = bytes(runtime, opened, names, weights, &text)?
             .ok_or_else(|| Error::invalid_model("sizes overflow"))?;
-        let reservation = runtime.budget().reserve(bytes, "the calibration")?;
+        let cache = KvCache::new(KvType::F32, &spec.layer_states(), runtime.budget())?;
+        let pages = pages(&cache, &text).ok_or_else(|| Error::invalid_model("sizes overflow"))?;
+        let mut reservation = runtime.budget().reserve(bytes.saturating_add(pages), "the calibration")?;
+        // The cache reserves its own.
+        reservation.resize(bytes, "the calibration")?;
         let ends = builder(runtime, opened, WeightType::Stored, &mut |_, _| true).ends(spec.clone())?;
         let mut hidden = AlignedBuf::default();
         hidden.reserve(text.tokens.len() * spec.hidden_size)?;
@@ -105,13 +112,14 @@ impl<'a> Calibrated<'a> {
             hidden,
             exact: AlignedBuf::default(),
             scratch: Scratch::default(),
-            cache: KvCache::new(KvType::F32, &spec.layer_states(), runtime.budget())?,
+            cache,
             tables: Vec::new(),
             ends,
             layer: 0,
             recorder: None,
             made: BTreeMap::new(),
             left: 0,
+            logged: None,
             _reservation: reservation,
         };
         calibrated.each_pass(|ops, pass| {
@@ -137,9 +145,11 @@ impl<'a> Calibrated<'a> {
                 self.go_on()?;
             }
             self.made.clear();
-            if let Some(stage) = self.now().stage {
+            let stage = self.now().stage;
+            if let Some(stage) = stage.filter(|_| stage != self.logged) {
                 self.runtime.log(LogLevel::Info, || format!("{}: {stage}", self.opened.name));
             }
+            self.logged = stage;
             if self.layer < self.names.layers.len() {
                 self.record()?;
             }
@@ -301,12 +311,13 @@ impl<'a> Calibrated<'a> {
         let mut coded = Vec::new();
         for name in &parts.parts {
             let source = self.opened.weights.matrix(name, &mut last)?;
-            let now = self.now();
-            let go_on = || (self.progress)(now);
-            let rows =
-                pool.region(|region| CodedRows::round(kernels, region, &factors, aim, &*source, go_on))?;
-            let rows = rows.map_err(|error| Error::from(error).context(&name.name))?;
-            coded.push(rows.ok_or_else(cancelled)?);
+            let of_matrix = |error| Error::from(error).context(&name.name);
+            let mut rounding = CodedRows::round(&factors, aim, &*source).map_err(of_matrix)?;
+            while !rounding.is_done() {
+                self.report()?;
+                pool.region(|region| rounding.step(kernels, region))?.map_err(of_matrix)?;
+            }
+            coded.push(rounding.finish());
         }
         drop(factors);
         let sources: Vec<&dyn RowSource> = coded.iter().map(|rows| rows as &dyn RowSource).collect();
@@ -319,7 +330,7 @@ impl<'a> Calibrated<'a> {
     /// Calls `f` with the texts, some whole sequences at a time.
     fn each_pass(&mut self, mut f: impl FnMut(&Cpu<'_>, Passed<'_>) -> Result<()>) -> Result<()> {
         let (length, width) = (self.text.length, self.opened.spec.hidden_size);
-        let (count, at_once) = (self.text.tokens.len() / length, (PASS_TOKENS / length).max(1));
+        let (count, at_once) = (self.text.tokens.len() / length, at_once(length));
         let recurrent = self.cache.state_bytes() > 0;
         for start in (0..count).step_by(at_once) {
             let sequences = start..(start + at_once).min(count);
@@ -388,6 +399,18 @@ fn builder<'a>(
         total: 0,
         ready: BTreeMap::new(),
     }
+}
+
+/// Sequences of `length` tokens that go through a layer at a time.
+fn at_once(length: usize) -> usize {
+    (PASS_TOKENS / length).max(1)
+}
+
+/// Bytes of keys, values and states of the sequences of a pass; none on overflow.
+fn pages(cache: &KvCache, text: &Text) -> Option<u64> {
+    let tokens = text.length.checked_next_multiple_of(PAGE_TOKENS)? as u64;
+    let sequence = cache.bytes_per_token().checked_mul(tokens)?.checked_add(cache.state_bytes())?;
+    sequence.checked_mul(at_once(text.length).min(text.tokens.len() / text.length) as u64)
 }
 
 /// Bytes that the calibration takes at most, but for keys and values; none on overflow.
