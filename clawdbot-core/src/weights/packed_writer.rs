@@ -345,7 +345,9 @@ mod tests {
         std::fs::write(&file, "text").unwrap();
         std::os::unix::fs::symlink(&file, &link).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        for (target, found) in [(dir.path(), "a directory"), (&link, "a symbolic link"), (&socket, "a device")] {
+        for (target, found) in
+            [(dir.path(), "a directory"), (&link, "a symbolic link"), (&socket, "a device")]
+        {
             for overwrite in [Overwrite::Refuse, Overwrite::Replace] {
                 let error = PackedWriter::create(target, overwrite, layout(), info()).err().unwrap();
                 assert_eq!(error.kind(), ErrorKind::InvalidArgument);

@@ -5,7 +5,7 @@ use super::gram::{TOKENS_PER_SCALE, Turned, columns, turn};
 use crate::memory::AlignedBuf;
 use crate::quantize::{ActivationFormat, QuantizedRows};
 use crate::threads::Region;
-use crate::{ComputeFormat, Epilogue, Error, KernelSet, Lhs, OutColumns, PackedMatrix, Result, gemm_columns};
+use crate::{ComputeFormat, Epilogue, KernelSet, Lhs, OutColumns, PackedMatrix, Result, gemm_columns};
 
 /// The sum of `t^T x` over inputs `x`, `[tokens, k]`, and what outputs should be besides `W x`: `t`, `[tokens, n]`.
 pub struct Drift {
@@ -58,15 +58,12 @@ impl Drift {
         if tokens == 0 {
             return Ok(());
         }
-        if !x.iter().chain(t).all(|x| x.is_finite()) {
-            return Err(Error::InvalidArgument("an input of a matrix is not finite".to_owned()));
-        }
         let [turned_t, turned_x] = &mut self.turned;
         turned_t.reserve(tokens * self.n)?;
         turned_x.reserve(tokens * self.k)?;
         let (turned_t, turned_x) = (&mut turned_t[..tokens * self.n], &mut turned_x[..tokens * self.k]);
-        turn(region, t, self.n, turned_t);
-        turn(region, x, self.k, turned_x);
+        turn(region, t, self.n, turned_t)?;
+        turn(region, x, self.k, turned_x)?;
         let format = ActivationFormat { group: TOKENS_PER_SCALE, rotated: true };
         self.codes.quantize(kernels, region, turned_t, self.n, tokens, format)?;
         for b in 0..self.k.div_ceil(BLOCK) {

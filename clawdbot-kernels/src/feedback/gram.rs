@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::BLOCK;
 use crate::memory::AlignedBuf;
-use crate::packing::RowSource;
+use crate::packing::{RowSource, for_each_part};
 use crate::quantize::{ActivationFormat, QuantizedRows};
 use crate::simd::LANES;
 use crate::threads::Region;
@@ -94,12 +94,9 @@ impl Gram {
         if tokens == 0 {
             return Ok(());
         }
-        if !x.iter().all(|x| x.is_finite()) {
-            return Err(Error::InvalidArgument("an input of a matrix is not finite".to_owned()));
-        }
         self.turned.reserve(tokens * k)?;
         let turned = &mut self.turned[..tokens * k];
-        turn(region, x, k, turned);
+        turn(region, x, k, turned)?;
         let format = ActivationFormat { group: TOKENS_PER_SCALE, rotated: true };
         self.codes.quantize(kernels, region, turned, k, tokens, format)?;
         for (b, sums) in self.sums.blocks.iter_mut().enumerate() {
@@ -127,17 +124,37 @@ impl Gram {
     }
 }
 
-/// `out = x^T`: from `[tokens, k]` to `[k, tokens]`.
-pub(super) fn turn(region: &Region<'_>, x: &[f32], k: usize, out: &mut [f32]) {
+/// Columns that are turned at a time.
+const TURNED: usize = 64;
+
+/// `out = x^T`: from `[tokens, k]` to `[k, tokens]`. In tiles: single values that are whole rows apart would all fall into one
+/// set of the cache.
+///
+/// # Errors
+/// `InvalidArgument` for numbers that are not finite.
+pub(super) fn turn(region: &Region<'_>, x: &[f32], k: usize, out: &mut [f32]) -> Result<()> {
     let tokens = x.len() / k;
-    region.parallel_chunks_mut(out, LANES * tokens, |part, out| {
-        let first = part * LANES;
-        for (token, x) in x.chunks_exact(k).enumerate() {
-            for (row, &x) in out.chunks_exact_mut(tokens).zip(&x[first..]) {
-                row[token] = x;
+    for_each_part(region, out.chunks_mut(TURNED * tokens), |part, out| {
+        let first = part * TURNED;
+        let mut finite = true;
+        for (block, x) in x.chunks(LANES * k).enumerate() {
+            let mut tile = [[0.0; TURNED]; LANES];
+            let count = x.len() / k;
+            for (tile, x) in tile.iter_mut().zip(x.chunks_exact(k)) {
+                let x = &x[first..k.min(first + TURNED)];
+                tile[..x.len()].copy_from_slice(x);
+                finite &= x.iter().fold(true, |finite, x| finite & x.is_finite());
+            }
+            for (column, row) in out.chunks_exact_mut(tokens).enumerate() {
+                let to = &mut row[block * LANES..][..count];
+                to.iter_mut().zip(&tile).for_each(|(to, tile)| *to = tile[column]);
             }
         }
-    });
+        match finite {
+            true => Ok(()),
+            false => Err(Error::InvalidArgument("an input of a matrix is not finite".to_owned())),
+        }
+    })
 }
 
 /// Some rows of turned inputs.
