@@ -952,6 +952,14 @@ int32_t clawdbot_session_tokens(clawdbot_session *session,
                                 clawdbot_error **error);
 
 /**
+ * A conversation of its own that begins as this one is, to be freed with `clawdbot_session_free`. What is cached is shared,
+ * and copied page by page where one of the two goes on.
+ */
+int32_t clawdbot_session_fork(clawdbot_session *session,
+                              clawdbot_session **out,
+                              clawdbot_error **error);
+
+/**
  * Forgets all but the first `length` tokens.
  */
 int32_t clawdbot_session_truncate(clawdbot_session *session, size_t length, clawdbot_error **error);

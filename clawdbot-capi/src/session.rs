@@ -102,6 +102,26 @@ pub unsafe extern "C" fn clawdbot_session_tokens(
     })
 }
 
+/// A conversation of its own that begins as this one is, to be freed with `clawdbot_session_free`. What is cached is shared,
+/// and copied page by page where one of the two goes on.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_session_fork(
+    session: Option<NonNull<clawdbot_session>>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_session>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: by the header, `session` is NULL or a handle that is not yet freed.
+        let (session, out) = (unsafe { handle(session, "session") }?, required(out, "out")?);
+        let fork = exclusive(&session.0, "session")?.fork()?;
+        give(out, clawdbot_session(Mutex::new(fork)));
+        Ok(())
+    })
+}
+
 /// Forgets all but the first `length` tokens.
 ///
 /// # Safety

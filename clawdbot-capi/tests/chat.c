@@ -59,7 +59,7 @@ static void turns(const clawdbot_model *model, const clawdbot_options *greedy) {
 int main(void) {
     clawdbot_model *model = builtin_model();
     clawdbot_options *greedy = options("{\"max_tokens\": 4, \"temperature\": 0, \"ignore_eos\": true}");
-    clawdbot_session *session = NULL;
+    clawdbot_session *session = NULL, *fork = NULL;
     clawdbot_stream *stream = NULL, *second = NULL;
     clawdbot_completion *first = NULL, *again = NULL;
     clawdbot_usage usage;
@@ -71,6 +71,7 @@ int main(void) {
     prompt = length(session);
     OK(clawdbot_session_stream(session, greedy, &stream, &error));
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "stream", clawdbot_session_stream(session, greedy, &second, &error));
+    FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "stream", clawdbot_session_fork(session, &fork, &error));
     OK(clawdbot_stream_run(stream, NULL, NULL, &first, &error));
     clawdbot_stream_free(stream);
     CHECK(length(session) == prompt + 4);
@@ -86,6 +87,16 @@ int main(void) {
     usage.struct_size = sizeof usage;
     OK(clawdbot_completion_usage(again, &usage, &error));
     CHECK(usage.prompt_tokens == prompt && usage.cached_tokens > 0);
+
+    /* A conversation that begins the same. */
+    OK(clawdbot_session_fork(session, &fork, &error));
+    CHECK(length(fork) == prompt + 4);
+    OK(clawdbot_session_truncate(fork, prompt, &error));
+    clawdbot_completion_free(again);
+    OK(clawdbot_session_generate(fork, greedy, &again, &error));
+    CHECK(strcmp(clawdbot_completion_text(first, NULL), clawdbot_completion_text(again, NULL)) == 0);
+    clawdbot_session_free(fork);
+    CHECK(length(session) == prompt + 4);
 
     say(model, session, "[{\"role\": \"user\", \"content\": \"And then?\"}]");
     clawdbot_completion_free(first);

@@ -159,6 +159,49 @@ fn tiers_with_numerics_of_their_own() {
     }
 }
 
+/// Both parts of a conversation that was forked, each with the bits of one that never was.
+#[test]
+fn forks_go_on_like_single_prompts() {
+    let options =
+        GenerateOptions::default().max_tokens(9_u32).temperature(0.0).ignore_eos(true).logprobs(5_u32);
+    let bits = |completion: &clawdbot_core::Completion| -> Vec<u32> {
+        let logprobs = completion.logprobs.as_ref().unwrap();
+        logprobs.iter().flat_map(|entry| entry.top.iter().map(|top| top.logprob.to_bits())).collect()
+    };
+    for source in sources() {
+        for kv in [KvType::Auto, KvType::Int8] {
+            let load = |options: ModelOptions| {
+                runtime(2, Runtime::available_kernels()[0]).load(&source, &options.kv(kv)).unwrap()
+            };
+            let model = load(ModelOptions::default());
+            // In the middle of a page, at its end, and after the window of those that have one.
+            for length in [40, 64, 150] {
+                let mut session = model.session().unwrap();
+                session.append(prompt(length, 1), AddSpecialTokens::No).unwrap();
+                let first = session.generate(&options).unwrap();
+                let mut forks: Vec<_> = (0..3).map(|_| session.fork().unwrap()).collect();
+                assert_eq!(forks[0].tokens().unwrap(), session.tokens().unwrap());
+                forks.push(session);
+                for (salt, fork) in (2..).zip(&mut forks) {
+                    fork.append(prompt(70, salt), AddSpecialTokens::No).unwrap();
+                }
+                let mut streams: Vec<_> =
+                    forks.iter_mut().map(|fork| fork.stream(&options).unwrap()).collect();
+                streams[0].next_event().unwrap();
+                for (salt, stream) in (2..).zip(streams) {
+                    let found = stream.finish().unwrap();
+                    let whole = [prompt(length, 1), first.token_ids.clone(), prompt(70, salt)].concat();
+                    let expected = load(ModelOptions::default()).generate(whole, &options).unwrap();
+                    let what = format!("{source:?} {kv} {length}");
+                    assert_eq!(found.token_ids, expected.token_ids, "{what}");
+                    assert!(bits(&found) == bits(&expected), "{what}");
+                    assert!(found.usage.cached_tokens >= length - 1, "{what}: {}", found.usage.cached_tokens);
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_session_continues_like_a_single_prompt() {
     let model =

@@ -130,6 +130,12 @@ impl Session {
         self.with(py, |session| session.tokens())
     }
 
+    /// A conversation of its own that begins as this one is. What is cached is shared, and copied page by page where one of
+    /// the two goes on.
+    fn fork(&self, py: Python<'_>) -> PyResult<Session> {
+        self.with(py, |session| session.fork()).map(Session::new)
+    }
+
     /// Forgets all but the first `length` tokens.
     fn truncate(&self, py: Python<'_>, length: &Bound<'_, PyAny>) -> PyResult<()> {
         // No session is longer.

@@ -37,6 +37,27 @@ def test_streaming_in_a_session(model):
     assert session.tokens == [5, 6, 7, *completion.token_ids]
 
 
+def test_forks_go_on_by_themselves(model):
+    session = model.session()
+    session.append(PROMPT)
+    first = session.generate(max_tokens=6, temperature=0)
+    fork = session.fork()
+    assert fork.tokens == session.tokens
+    fork.truncate(len(fork.tokens) - 6)
+    again = fork.generate(max_tokens=6, temperature=0)
+    assert again.token_ids == first.token_ids
+    assert again.usage.cached_tokens == len(fork.tokens) - 7
+    fork.append([5, 6])
+    assert len(fork.tokens) == len(session.tokens) + 2
+    fork.close()
+    with pytest.raises(clawdbot.Closed):
+        fork.fork()
+    stream = session.stream(max_tokens=5)
+    with pytest.raises(clawdbot.InvalidArgument, match="unfinished stream"):
+        session.fork()
+    stream.finish()
+
+
 def test_truncate_and_do_it_again(model):
     session = model.session()
     session.append(PROMPT)

@@ -23,9 +23,26 @@ pub(crate) enum PageData {
     F32(AlignedBuf<f32>),
 }
 
+impl PageData {
+    /// Takes over the contents of a page of the same pool.
+    fn copy_from(&mut self, other: &PageData) {
+        match (self, other) {
+            (PageData::Int8 { codes, scales }, PageData::Int8 { codes: other, scales: other_scales }) => {
+                codes.copy_from_slice(other);
+                scales.copy_from_slice(other_scales);
+            }
+            (PageData::Bf16(own), PageData::Bf16(other)) => own.copy_from_slice(other),
+            (PageData::F32(own), PageData::F32(other)) => own.copy_from_slice(other),
+            _ => debug_assert!(false, "pages of two types in a pool"),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Page {
     data: PageData,
+    /// How many tables it is in; 0 while it is in reserve.
+    users: u32,
     _reservation: Reservation,
 }
 
@@ -85,6 +102,7 @@ impl BlockPool {
     /// A page for exclusive use. Its contents are finite, but otherwise unspecified.
     pub(crate) fn take(&mut self) -> Result<PageId> {
         if let Some(id) = self.free.pop() {
+            self.pages[id.0 as usize].iter_mut().for_each(|page| page.users = 1);
             return Ok(id);
         }
         let reservation = self.budget.reserve_growing(self.page_bytes, "a page of the KV cache")?;
@@ -96,7 +114,7 @@ impl BlockPool {
                 scales: AlignedBuf::zeroed(self.len.scales)?,
             },
         };
-        let page = Some(Page { data, _reservation: reservation });
+        let page = Some(Page { data, users: 1, _reservation: reservation });
         Ok(match self.empty_slots.pop() {
             Some(id) => {
                 self.pages[id.0 as usize] = page;
@@ -109,9 +127,35 @@ impl BlockPool {
         })
     }
 
-    /// Releases a page. Its memory returns to the budget, unless the pool keeps it in reserve.
+    /// Adds a user of a page in use, who may read it. It gives the page back too.
+    pub(crate) fn share(&mut self, id: PageId) -> PageId {
+        if let Some(Some(page)) = self.pages.get_mut(id.0 as usize) {
+            page.users += 1;
+        }
+        id
+    }
+
+    /// Whether a page has several users: nobody may write to it.
+    pub(crate) fn is_shared(&self, id: PageId) -> bool {
+        self.pages.get(id.0 as usize).is_some_and(|page| page.as_ref().is_some_and(|page| page.users > 1))
+    }
+
+    /// Makes `to` hold what `from` does; two pages in use.
+    pub(crate) fn copy(&mut self, from: PageId, to: PageId) {
+        let pages = self.pages.get_disjoint_mut([from.0 as usize, to.0 as usize]);
+        if let Ok([Some(from), Some(to)]) = pages {
+            to.data.copy_from(&from.data);
+        }
+    }
+
+    /// Releases a page. After its last user's, its memory returns to the budget, unless the pool keeps it in reserve.
     pub(crate) fn give_back(&mut self, id: PageId) {
         debug_assert!(!self.free.contains(&id), "page given back twice");
+        let Some(Some(page)) = self.pages.get_mut(id.0 as usize) else { return };
+        page.users = page.users.saturating_sub(1);
+        if page.users > 0 {
+            return;
+        }
         let reserve = (RESERVE_BYTES / self.page_bytes.max(1)).clamp(1, RESERVE_PAGES);
         if (self.free.len() as u64) < reserve {
             self.free.push(id);

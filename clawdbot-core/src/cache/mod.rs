@@ -14,6 +14,7 @@
 
 mod block_pool;
 mod room;
+mod sharing;
 mod states;
 
 pub(crate) use block_pool::{BlockPool, PageData, PageId, PageLen};

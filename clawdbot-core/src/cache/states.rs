@@ -69,6 +69,18 @@ impl StateTable {
         self.live.map_or(0, |state| state.tokens)
     }
 
+    /// The same states, shared; not those that a pass was to write.
+    pub(super) fn fork(&self, pool: &mut BlockPool) -> Self {
+        let mut share = |state: &State| State { page: pool.share(state.page), ..*state };
+        let live = self.live.as_ref().map(&mut share);
+        StateTable { live, pending: None, snapshots: self.snapshots.iter().map(share).collect() }
+    }
+
+    /// The live state's page.
+    pub(super) fn live_page(&mut self) -> Option<&mut PageId> {
+        self.live.as_mut().map(|state| &mut state.page)
+    }
+
     /// Releases the snapshots. Returns whether there were any.
     pub(super) fn drop_snapshots(&mut self, pool: &mut BlockPool) -> bool {
         let all = self.pending.take().into_iter().chain(self.snapshots.drain(..));

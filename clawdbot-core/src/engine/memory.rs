@@ -76,7 +76,9 @@ impl Engine {
                 shares.remove(index);
                 continue;
             };
-            let Err(error) = self.cache.grow(&mut sequence.tables, share.start + share.rows) else {
+            let grown = self.cache.grow(&mut sequence.tables, share.start + share.rows);
+            let own = grown.and_then(|()| self.cache.own(&mut sequence.tables, share.start));
+            let Err(error) = own else {
                 index += 1;
                 continue;
             };

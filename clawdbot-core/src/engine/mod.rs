@@ -115,6 +115,31 @@ impl Engine {
         Ok(id)
     }
 
+    /// Opens a sequence that begins as the idle sequence `id` is, with what that has cached.
+    ///
+    /// # Errors
+    /// As [`Engine::idle`]; `OutOfBudget`.
+    pub(crate) fn fork(&mut self, id: SequenceId) -> Result<SequenceId> {
+        self.idle(id)?;
+        let copy = self.open()?;
+        let Some(original) = self.sequences.get(&id) else { return Err(gone()) };
+        let fork = Sequence {
+            tokens: original.tokens.clone(),
+            token_types: original.token_types.clone(),
+            computed: original.computed,
+            tables: self.cache.fork(&original.tables),
+            adapter: original.adapter.clone(),
+            long: original.long,
+            arrival: original.arrival,
+            ..Sequence::default()
+        };
+        if let Some(place) = self.sequences.get_mut(&copy) {
+            *place = Sequence { charged: place.charged, ..fork };
+        }
+        self.charge(copy).inspect_err(|_| self.close(copy))?;
+        Ok(copy)
+    }
+
     fn check_open(&self) -> Result<()> {
         match self.closed {
             false => Ok(()),

@@ -231,6 +231,18 @@ impl Session {
         Ok(self.slot.loaded.engine()?.tokens(self.slot.id)?.to_vec())
     }
 
+    /// A conversation of its own that begins as this one is. What is cached is shared, and copied page by page where one of
+    /// the two goes on, so that a fork costs no computation and little memory.
+    ///
+    /// # Errors
+    /// `InvalidArgument` while a stream is running, `OutOfBudget`, `Closed`, `ForkedRuntime`.
+    pub fn fork(&self) -> Result<Session> {
+        let Slot { loaded, id } = &*self.slot;
+        let fork = || loaded.engine()?.fork(*id);
+        let id = loaded.when_there_is_room(&CancelHandle::default(), fork)?;
+        Ok(Session { slot: Arc::new(Slot { loaded: Arc::clone(loaded), id }) })
+    }
+
     /// Forgets all but the first `length` tokens.
     ///
     /// # Errors
