@@ -296,6 +296,10 @@ class Session:
         **opts: Unpack[GenerateOptions],
     ) -> Stream:
         """As `chat`, event by event."""
+    def fork(self) -> Session:
+        """A conversation of its own that begins as this one is. What is cached is shared, and copied page by page where one
+        of the two goes on.
+        """
     def truncate(self, length: SupportsIndex) -> None:
         """Forgets all but the first `length` tokens."""
     def close(self) -> None:
