@@ -588,6 +588,11 @@ void clawdbot_cancel_handle_free(clawdbot_cancel_handle *cancel);
  *   several. Changes speed and memory, not results. Default: 512.
  * - max_batch (a whole number from 1 to 4096): Maximum number of sequences in a forward pass; others wait their turn.
  *   Changes speed and memory, not results. Default: 64.
+ * - prefix_cache (true or false): Keep keys and values of requests that have ended: a prompt that begins as an earlier
+ *   one did is computed from where they differ. Changes speed and memory, not results. Without effect for models with
+ *   recurrent layers. Default: false.
+ * - prefix_cache_bytes (a whole number from 0 to 18446744073709551615): Most bytes that are kept so. They are given up
+ *   where requests need memory. Default: half of what requests may take.
  * - merge_adapters (a list of paths): Directories of LoRA adapters, as PEFT writes them, to add to the weights before
  *   these are quantized. Default: none.
  * - chat_template (a text): Text of a Jinja chat template to use instead of the model's own. It sees the model's

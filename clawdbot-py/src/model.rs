@@ -103,6 +103,11 @@ impl Model {
     ///   memory, not results. Value: a whole number from 1 to 65536. Default: 512.
     /// - max_batch: Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory,
     ///   not results. Value: a whole number from 1 to 4096. Default: 64.
+    /// - prefix_cache: Keep keys and values of requests that have ended: a prompt that begins as an earlier one did is
+    ///   computed from where they differ. Changes speed and memory, not results. Without effect for models with
+    ///   recurrent layers. Default: False.
+    /// - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
+    ///   of what requests may take.
     /// - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
     ///   quantized. Default: none.
     /// - chat_template: Text of a Jinja chat template to use instead of the model's own. It sees the model's special

@@ -123,6 +123,13 @@ class ModelOptions(TypedDict, total=False):
     max_batch: int | None
     """Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory, not results.
     Value: a whole number from 1 to 4096. Default: 64."""
+    prefix_cache: bool | None
+    """Keep keys and values of requests that have ended: a prompt that begins as an earlier one did is computed from
+    where they differ. Changes speed and memory, not results. Without effect for models with recurrent layers.
+    Default: False."""
+    prefix_cache_bytes: int | None
+    """Most bytes that are kept so. They are given up where requests need memory. Default: half of what requests may
+    take."""
     merge_adapters: Sequence[str | os.PathLike[str]] | None
     """Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized. Default:
     none."""

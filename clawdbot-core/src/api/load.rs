@@ -117,7 +117,7 @@ impl Runtime {
             self.log(LogLevel::Info, || others);
         }
         let spec = opened.spec.clone();
-        let cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.budget())?;
+        let mut cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.budget())?;
         let mut builder = Builder {
             kernels: self.kernel_set(),
             pool: self.pool(),
@@ -148,6 +148,14 @@ impl Runtime {
         let info =
             ModelInfo { vocab_size: spec.vocab_size, bos_token_id: bos, eos_token_ids: eos.clone(), plan };
         self.log(LogLevel::Info, || format!("{name}: loaded {} parameters", info.plan.parameters));
+        if options.prefix_cache {
+            let limit = options.prefix_cache_bytes.unwrap_or_else(|| self.budget().left() / 2);
+            if spec.bidirectional || !cache.keep_prefixes(limit) {
+                let why =
+                    if spec.bidirectional { "tokens see later ones" } else { "it has recurrent layers" };
+                self.log(LogLevel::Warning, || format!("{name}: prefix_cache: without effect, as {why}"));
+            }
+        }
         let every = || Drawable::all(spec.vocab_size);
         let drawable =
             text.as_ref().map_or_else(every, |text| Drawable::of(&text.tokenizer, spec.vocab_size));

@@ -13,11 +13,14 @@
 //! are one vector and need no horizontal sums.
 
 mod block_pool;
+mod prefix;
 mod room;
 mod sharing;
 mod states;
 
 pub(crate) use block_pool::{BlockPool, PageData, PageId, PageLen};
+use prefix::PrefixIndex;
+pub(crate) use prefix::Root;
 pub(crate) use room::Pages;
 pub(crate) use states::{State, StateTable};
 
@@ -125,6 +128,14 @@ impl Group {
     fn is_recurrent(&self) -> bool {
         matches!(self.state, LayerState::Recurrent { .. })
     }
+
+    /// Positions that a query sees; `None`: all.
+    fn window(&self) -> Option<usize> {
+        match self.state {
+            LayerState::Attention { window, .. } => window,
+            LayerState::Recurrent { .. } | LayerState::Shared { .. } => None,
+        }
+    }
 }
 
 /// Where a layer's keys and values are, or its states.
@@ -144,6 +155,8 @@ pub(crate) struct KvCache {
     budget: Budget,
     /// Bytes of pages at which the system refused another.
     ceiling: u64,
+    /// Pages of earlier sequences, if they are kept.
+    prefixes: Option<PrefixIndex>,
 }
 
 /// The pages of one sequence, one table per group. Entry `i` covers positions `i * PAGE_TOKENS ..`; `None` is a page
@@ -211,7 +224,7 @@ impl KvCache {
             Ok(Group { state, shape, pool })
         });
         let groups = groups.collect::<Result<_>>()?;
-        Ok(KvCache { kv_type, groups, layers, budget: budget.clone(), ceiling: u64::MAX })
+        Ok(KvCache { kv_type, groups, layers, budget: budget.clone(), ceiling: u64::MAX, prefixes: None })
     }
 
     /// Type of the cached keys and values.
@@ -306,17 +319,22 @@ impl KvCache {
 
     /// A page of a group.
     fn take(&mut self, group: usize) -> Result<PageId> {
-        if let Ok(page) = self.groups[group].pool.take() {
-            return Ok(page);
+        loop {
+            if let Ok(page) = self.groups[group].pool.take() {
+                return Ok(page);
+            }
+            // Free pages of other groups can be returned to the budget.
+            self.trim_reserve();
+            let page = self.groups[group].pool.take();
+            if page.is_err() && self.forget_prefix() {
+                continue;
+            }
+            if page.is_err() && self.budget.left() >= self.groups[group].pool.page_bytes() {
+                // The budget allowed it, but the system did not.
+                self.ceiling = self.allocated_bytes();
+            }
+            return page;
         }
-        // Free pages of other groups can be returned to the budget.
-        self.trim_reserve();
-        let page = self.groups[group].pool.take();
-        if page.is_err() && self.budget.left() >= self.groups[group].pool.page_bytes() {
-            // The budget allowed it, but the system did not.
-            self.ceiling = self.allocated_bytes();
-        }
-        page
     }
 
     /// Called after a pass that ended at `position`: releases pages of sliding-window groups that no later query can see, and

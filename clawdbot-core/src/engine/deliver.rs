@@ -22,6 +22,8 @@ impl Engine {
         for share in shares {
             let Some(sequence) = self.sequences.get_mut(&share.id) else { continue };
             sequence.computed = share.start + share.rows;
+            // Before pages that no later query of this sequence sees are released.
+            sequence.remember_prefix(&mut self.cache, share.start);
             self.cache.release_passed(&mut sequence.tables, sequence.computed);
             let rows: Vec<&mut [f32]> = logits.by_ref().take(share.logits).collect();
             let complete = sequence.computed == sequence.tokens.len();

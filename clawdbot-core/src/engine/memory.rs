@@ -12,12 +12,14 @@ use crate::forward::pooling::Pooler;
 impl Engine {
     /// Plans the next pass and finds pages for it. `None` if no sequence has work.
     pub(super) fn plan(&mut self, limits: &Limits, max_context: usize) -> Option<Vec<Share>> {
+        self.attach_prefixes();
         let mut entries: Vec<Entry> =
             self.sequences.iter().filter_map(|(&id, sequence)| sequence.entry(id, max_context)).collect();
         if entries.is_empty() {
             return None;
         }
         let ids: Vec<SequenceId> = entries.iter().map(|entry| entry.id).collect();
+        entries.retain(|entry| !self.waits_for_prefix(entry.id));
         let memory = Memory { capacity: self.cache.capacity(), pages: &self.cache, work: self.work };
         let short = !memory.is_ample(&entries, limits);
         if short {
@@ -109,10 +111,13 @@ impl Engine {
         }
     }
 
-    /// Frees pages that nobody needs now: snapshots of recurrent states, or else the pages of one sequence that can
+    /// Frees pages that nobody needs now: those kept of earlier sequences, snapshots of recurrent states, or else the pages of one sequence that can
     /// spare them and is not `spared`. Returns whether there were any.
     pub(super) fn reclaim(&mut self, spared: impl Fn(SequenceId) -> bool) -> bool {
-        let mut freed = false;
+        let mut freed = self.cache.forget_prefix();
+        if freed {
+            return true;
+        }
         for sequence in self.sequences.values_mut() {
             freed |= self.cache.drop_snapshots(&mut sequence.tables);
         }

@@ -9,6 +9,7 @@ mod entry;
 mod grants;
 mod memory;
 mod pass;
+mod prefix;
 mod requests;
 mod risk;
 mod room;
@@ -271,6 +272,7 @@ impl Engine {
             self.cache.release_all(&mut sequence.tables);
             sequence.computed = 0;
         }
+        self.cache.forget_prefixes();
         self.cache.trim();
     }
 

@@ -177,7 +177,7 @@ options! {
 
 options! {
     /// How to load a model.
-    pub struct ModelOptions for "loading a model", checked by template {
+    pub struct ModelOptions for "loading a model", checked by consistent {
         /// Type that weights are computed with; `stored` keeps a quantized model's own codes.
         weights: Option<WeightType> = None, "as a packed file holds them; `stored` for quantized models; int8 for others";
         /// Type of the KV cache; `auto` is f32 with f32 weights and bf16 otherwise.
@@ -188,6 +188,11 @@ options! {
         prefill_chunk: u32 [whole(1, 65_536)] = 512;
         /// Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory, not results.
         max_batch: u32 [whole(1, 4096)] = 64;
+        /// Keep keys and values of requests that have ended: a prompt that begins as an earlier one did is computed from where
+        /// they differ. Changes speed and memory, not results. Without effect for models with recurrent layers.
+        prefix_cache: bool = false;
+        /// Most bytes that are kept so. They are given up where requests need memory.
+        prefix_cache_bytes: Option<u64> = None, "half of what requests may take";
         /// Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized.
         merge_adapters: Vec<PathBuf> = Vec::new(), "none";
         /// Text of a Jinja chat template to use instead of the model's own. It sees the model's special tokens.
@@ -206,6 +211,14 @@ options! {
 /// Whether a chat template could print a message. The name of a file, or of a format, could not.
 fn is_template(text: &str) -> bool {
     text.contains("{{") || text.contains("{%")
+}
+
+fn consistent(options: &ModelOptions) -> Result<()> {
+    if options.prefix_cache_bytes.is_some() && !options.prefix_cache {
+        let found = format!("{}, with prefix_cache false", options.prefix_cache_bytes.unwrap_or_default());
+        return Err(out_of_range("prefix_cache_bytes", "nothing, or prefix_cache true", found));
+    }
+    template(options)
 }
 
 /// A chat template is text, where one could expect the name of a file.

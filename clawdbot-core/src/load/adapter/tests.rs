@@ -64,6 +64,37 @@ fn bits(x: &[f32]) -> Vec<u32> {
     x.iter().map(|x| x.to_bits()).collect()
 }
 
+/// Keys and values depend on the adapter: nothing is taken from a request with another one.
+#[test]
+fn prefixes_are_those_of_the_same_adapter() {
+    // Longer than a page.
+    let (dir, source) = base();
+    let mut config: Value =
+        serde_json::from_slice(&std::fs::read(golden("base").join("config.json")).unwrap()).unwrap();
+    config["max_position_embeddings"] = json!(256);
+    dir.write("config.json", config.to_string());
+    let load = |options: &ModelOptions| {
+        let model = runtime(2).load(&source, options).unwrap();
+        ADAPTERS.iter().for_each(|name| model.load_adapter(name, golden(name)).unwrap());
+        model
+    };
+    let (cold, warm) = (load(&ModelOptions::default()), load(&ModelOptions::default().prefix_cache(true)));
+    let prompt: Vec<u32> = (0..100).map(|i| 3 + i * 7 % 29).collect();
+    for round in 0..2 {
+        for name in [None, Some("everything"), Some("some")] {
+            let options = GenerateOptions::default().max_tokens(6_u32).temperature(0.0).ignore_eos(true);
+            let options = options.adapter(name.map(str::to_owned));
+            let found = warm.generate(prompt.clone(), &options).unwrap();
+            assert_eq!(
+                found.token_ids,
+                cold.generate(prompt.clone(), &options).unwrap().token_ids,
+                "{name:?}"
+            );
+            assert_eq!(found.usage.cached_tokens, 64 * round, "{name:?}");
+        }
+    }
+}
+
 #[test]
 fn adapters_compute_what_peft_computes() {
     let expected: Value = serde_json::from_slice(&std::fs::read(golden("expected.json")).unwrap()).unwrap();

@@ -1,0 +1,70 @@
+//! Sequences that begin as others did: they get the pages that are known, and wait for those that another one is computing.
+
+use clawdbot_kernels::attention::PAGE_TOKENS;
+
+use super::Engine;
+use super::entry::SequenceId;
+use super::sequence::Sequence;
+use crate::cache::{KvCache, Root};
+
+impl Sequence {
+    /// What its keys and values depend on apart from its tokens.
+    fn root(&self) -> Root {
+        Root { adapter: self.adapter.as_ref().map(|adapter| adapter.id), long: self.long }
+    }
+
+    /// Whether its keys and values are those of its tokens alone.
+    fn is_plain(&self) -> bool {
+        self.token_types.is_empty()
+    }
+
+    /// Keeps the pages that it has filled since it had `before` tokens.
+    pub(super) fn remember_prefix(&mut self, cache: &mut KvCache, before: usize) {
+        if self.is_plain() && self.computed / PAGE_TOKENS > before / PAGE_TOKENS {
+            let root = self.root();
+            cache.remember(root, &self.tokens, &mut self.tables, self.computed);
+        }
+    }
+
+    /// Whether its job needs nothing of the tokens that are known.
+    fn may_attach(&self) -> bool {
+        let generates = self.job.as_ref().is_some_and(|job| job.scores.is_none() && job.pooler.is_none());
+        generates
+            && self.is_plain()
+            && self.computed == 0
+            && !self.tables.hold_pages()
+            && self.makes_progress()
+    }
+}
+
+impl Engine {
+    /// Gives pages that are known to sequences that have none.
+    pub(super) fn attach_prefixes(&mut self) {
+        for sequence in self.sequences.values_mut().filter(|sequence| sequence.may_attach()) {
+            let Some((tables, tokens)) = self.cache.attach(sequence.root(), &sequence.tokens) else {
+                continue;
+            };
+            (sequence.tables, sequence.computed) = (tables, tokens);
+            if let Some(job) = sequence.job.as_mut().filter(|job| job.prefill_started.is_none()) {
+                job.cached = tokens;
+            }
+        }
+    }
+
+    /// Whether the next page of a sequence that has not begun is being computed by another one, which came earlier or has begun:
+    /// then it waits for that.
+    pub(super) fn waits_for_prefix(&self, id: SequenceId) -> bool {
+        let Some(sequence) = self.sequences.get(&id) else { return false };
+        let end = (sequence.computed / PAGE_TOKENS + 1) * PAGE_TOKENS;
+        let begun = sequence.turn.admitted || !sequence.is_plain();
+        if begun || !self.cache.keeps_prefixes() || end >= sequence.tokens.len() {
+            return false;
+        }
+        let wanted = &sequence.tokens[..end];
+        self.sequences.values().any(|other| {
+            let earlier = other.turn.admitted || other.arrival < sequence.arrival;
+            let computing = other.makes_progress() && other.is_plain() && other.computed < end;
+            earlier && computing && other.root() == sequence.root() && other.tokens.get(..end) == Some(wanted)
+        })
+    }
+}

@@ -1,0 +1,211 @@
+//! Prompts that begin as earlier ones did: less is computed, and the bits are those of a prompt that is computed alone.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
+
+mod support;
+
+use clawdbot_core::{
+    AddSpecialTokens, Completion, ErrorKind, GenerateOptions, KvType, Model, ModelOptions, Prompt, Runtime,
+    RuntimeOptions, Source,
+};
+
+/// Tokens of a page.
+const PAGE: usize = 64;
+
+/// Families by how they attend: everything, windows, shared keys, experts, latent attention.
+const FAMILIES: [&str; 8] =
+    ["llama_yarn", "mistral", "gemma2", "gpt_oss", "deepseek_v3", "gemma4", "cohere2", "qwen3"];
+
+fn sources() -> Vec<Source> {
+    let families = FAMILIES.map(|name| Source::Path(support::family(name)));
+    std::iter::once(Source::Builtin).chain(families).collect()
+}
+
+fn load(source: &Source, budget: Option<u64>, options: &ModelOptions) -> Model {
+    let runtime = RuntimeOptions::default().threads(2_u32).memory_budget(budget);
+    Runtime::new(&runtime).unwrap().load(source, options).unwrap()
+}
+
+fn prompt(length: usize, salt: u32) -> Vec<u32> {
+    (0..length as u32).map(|i| 3 + (i * 37 + salt * 101) % 500).collect()
+}
+
+fn options() -> GenerateOptions {
+    GenerateOptions::default().max_tokens(7_u32).temperature(0.0).ignore_eos(true).logprobs(3_u32)
+}
+
+/// Tokens, and the bits of their log-probabilities.
+fn bits(completion: &Completion) -> (Vec<u32>, Vec<u32>) {
+    let logprobs = completion.logprobs.as_ref().unwrap();
+    let all = logprobs.iter().flat_map(|entry| entry.top.iter().map(|top| top.logprob.to_bits()));
+    (completion.token_ids.clone(), all.collect())
+}
+
+fn together(model: &Model, prompts: &[Vec<u32>]) -> Vec<Completion> {
+    let prompts = prompts.iter().map(|prompt| Prompt::Tokens(prompt.clone())).collect();
+    model.generate_batch(prompts, &options()).into_iter().map(Result::unwrap).collect()
+}
+
+#[test]
+fn what_is_known_is_not_computed_again() {
+    for source in sources() {
+        for kv in [KvType::Auto, KvType::Int8] {
+            let cold = load(&source, None, &ModelOptions::default().kv(kv));
+            let begun = prompt(2 * PAGE + 20, 1);
+            let prompts: Vec<Vec<u32>> =
+                (2..8).map(|salt| [begun.clone(), prompt(30 * salt as usize, salt)].concat()).collect();
+            let expected: Vec<_> = prompts
+                .iter()
+                .map(|prompt| bits(&cold.generate(prompt.clone(), &options()).unwrap()))
+                .collect();
+            let load =
+                || load(&source, None, &ModelOptions::default().kv(kv).prefix_cache(true).max_batch(4_u32));
+            // One after the other.
+            let warm = load();
+            for (index, (prompt, expected)) in prompts.iter().zip(&expected).enumerate() {
+                let found = warm.generate(prompt.clone(), &options()).unwrap();
+                assert!(bits(&found) == *expected, "{source:?} {kv} {index}");
+                let known = if index == 0 { 0 } else { 2 * PAGE };
+                assert_eq!(found.usage.cached_tokens, known, "{source:?} {kv} {index}");
+            }
+            // The same again: all but the last page.
+            let last = prompts.last().unwrap();
+            let found = warm.generate(last.clone(), &options()).unwrap();
+            assert_eq!(found.usage.cached_tokens, (last.len() - 1) / PAGE * PAGE, "{source:?} {kv}");
+            assert!(bits(&found) == *expected.last().unwrap(), "{source:?} {kv}");
+            // At the same time: the others wait for the first one's pages.
+            let found = together(&load(), &prompts);
+            for (index, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                assert!(bits(found) == *expected, "{source:?} {kv} {index} of a batch");
+            }
+            let known: Vec<usize> = found.iter().map(|found| found.usage.cached_tokens).collect();
+            assert_eq!(known, [0, 128, 128, 128, 128, 128], "{source:?} {kv}");
+        }
+    }
+}
+
+#[test]
+fn conversations_and_single_requests_know_what_the_others_computed() {
+    let model = load(&Source::Builtin, None, &ModelOptions::default().prefix_cache(true));
+    let mut session = model.session().unwrap();
+    session.append(prompt(100, 1), AddSpecialTokens::No).unwrap();
+    let first = session.generate(&options()).unwrap();
+    let mut fork = session.fork().unwrap();
+    session.append(prompt(100, 2), AddSpecialTokens::No).unwrap();
+    session.generate(&options()).unwrap();
+    let so_far = session.tokens().unwrap();
+    drop(session);
+    // What a session generated is known too.
+    let again = model.generate([so_far.clone(), vec![5]].concat(), &options()).unwrap();
+    assert_eq!(again.usage.cached_tokens, so_far.len() / PAGE * PAGE);
+    fork.append(prompt(100, 2), AddSpecialTokens::No).unwrap();
+    let forked = fork.generate(&options()).unwrap();
+    assert_eq!(forked.usage.cached_tokens, 100 + first.token_ids.len() - 1);
+    assert_eq!(fork.tokens().unwrap(), so_far);
+    // Logits of every token need every token.
+    let logits = model.logits(&so_far).unwrap();
+    let cold = load(&Source::Builtin, None, &ModelOptions::default());
+    assert!(logits.iter().zip(&cold.logits(&so_far).unwrap()).all(|(a, b)| a.to_bits() == b.to_bits()));
+}
+
+#[test]
+fn what_is_kept_is_bounded_and_gives_way() {
+    let cold = load(&Source::Builtin, None, &ModelOptions::default());
+    let plan = cold.info().plan.clone();
+    let page = plan.kv_bytes_per_token * PAGE as u64;
+    // Five pages are kept, entries included.
+    let limit = 5 * (page + 1024);
+    let options = ModelOptions::default().prefix_cache(true).prefix_cache_bytes(Some(limit));
+    let warm = load(&Source::Builtin, None, &options);
+    let idle = warm.runtime().memory_used();
+    for salt in 0..10 {
+        let long = prompt(5 * PAGE + 1, salt);
+        assert!(
+            bits(&warm.generate(long.clone(), &self::options()).unwrap())
+                == bits(&cold.generate(long, &self::options()).unwrap())
+        );
+        // And the pages in reserve.
+        assert!(warm.runtime().memory_used() <= idle + limit + 5 * page, "{salt}");
+    }
+    // The latest is still known, the first is not.
+    let cached =
+        |salt| warm.generate(prompt(5 * PAGE + 1, salt), &self::options()).unwrap().usage.cached_tokens;
+    assert_eq!([cached(9), cached(0)], [5 * PAGE, 0]);
+    // Under a budget for little more than one request, nothing is lost but what is kept.
+    let budget = plan.load_bytes + 8 * page;
+    let small = load(&Source::Builtin, Some(budget), &ModelOptions::default().prefix_cache(true));
+    for salt in 0..6 {
+        let long = prompt(6 * PAGE, salt);
+        assert!(
+            bits(&small.generate(long.clone(), &self::options()).unwrap())
+                == bits(&cold.generate(long, &self::options()).unwrap())
+        );
+        assert!(small.runtime().memory_used() <= budget);
+    }
+    let refused = ModelOptions::default().prefix_cache_bytes(Some(1));
+    let error =
+        Runtime::new(&RuntimeOptions::default()).unwrap().load(&Source::Builtin, &refused).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    assert_eq!(error.detail()["option"], "prefix_cache_bytes");
+}
+
+/// Requests in random order from several threads, with forks, truncation and cancelling, under a tight budget: each has the
+/// bits that it has alone, and in the end everything is given back.
+#[test]
+fn any_mix_has_the_bits_of_single_requests() {
+    let cold = load(&Source::Builtin, None, &ModelOptions::default());
+    let plan = cold.info().plan.clone();
+    let page = plan.kv_bytes_per_token * PAGE as u64;
+    let budget = plan.load_bytes + 10 * page;
+    let options = ModelOptions::default().prefix_cache(true).prefill_chunk(100_u32).max_batch(5_u32);
+    let warm = load(&Source::Builtin, Some(budget), &options);
+    let idle = warm.runtime().memory_used();
+    std::thread::scope(|scope| {
+        for thread in 0..4_u32 {
+            let (cold, warm) = (&cold, &warm);
+            scope.spawn(move || {
+                let mut state = thread.wrapping_mul(2_654_435_761) | 1;
+                let mut random = |below: u32| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    (state >> 8) % below
+                };
+                for _ in 0..40 {
+                    // Few beginnings, of lengths around the ends of pages.
+                    let begun = prompt(60 + 64 * random(4) as usize, random(3));
+                    let mut tokens = [begun, prompt(1 + random(90) as usize, random(50))].concat();
+                    let mut session = warm.session().unwrap();
+                    session.append(tokens.clone(), AddSpecialTokens::No).unwrap();
+                    for _ in 0..random(3) {
+                        match random(4) {
+                            0 => {
+                                let mut stream = session.stream(&self::options()).unwrap();
+                                stream.next_event().unwrap();
+                                drop(stream);
+                                tokens = session.tokens().unwrap();
+                            }
+                            1 => {
+                                tokens.truncate(1 + random(tokens.len() as u32) as usize);
+                                session.truncate(tokens.len()).unwrap();
+                            }
+                            2 => session = session.fork().unwrap(),
+                            _ => {
+                                let more = prompt(1 + random(70) as usize, random(50));
+                                session.append(more.clone(), AddSpecialTokens::No).unwrap();
+                                tokens.extend(more);
+                            }
+                        }
+                    }
+                    let found = session.generate(&self::options()).unwrap();
+                    let expected = cold.generate(tokens, &self::options()).unwrap();
+                    assert!(bits(&found) == bits(&expected), "thread {thread}");
+                    assert!(warm.runtime().memory_used() <= budget);
+                }
+            });
+        }
+    });
+    // What is kept gives way to a request that needs all.
+    let long = prompt(plan.max_context - 8, 99);
+    warm.generate(long, &self::options()).unwrap();
+    assert!(warm.runtime().memory_used() <= budget);
+    warm.close();
+    assert!(warm.runtime().memory_used() < idle);
+}
