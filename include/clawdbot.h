@@ -454,6 +454,9 @@ void clawdbot_options_free(clawdbot_options *options);
  * `options`: NULL, or with any of these.
  * - threads (a whole number from 1 to 1024): Number of threads that compute. Default: the smallest of CPU quota,
  *   affinity and physical cores.
+ * - driver (one of caller, thread): Who computes: `caller`, the threads that wait for results, so that nothing runs
+ *   between calls; or `thread`, one of the runtime's own, for all its models while there is work, so that requests
+ *   advance while nobody waits for them. Default: caller.
  * - numa (one of off, interleave, local): On machines with several memory nodes (Linux): `interleave` spreads weights
  *   over them, `local` keeps weights next to the threads that read them (`docs/performance.md`). Changes no result.
  *   Default: off.
@@ -590,7 +593,7 @@ void clawdbot_cancel_handle_free(clawdbot_cancel_handle *cancel);
  *   Changes speed and memory, not results. Default: 64.
  * - prefix_cache (true or false): Keep keys and values of requests that have ended: a prompt that begins as an earlier
  *   one did is computed from where they differ. Changes speed and memory, not results. Without effect for models with
- *   recurrent layers. Default: false.
+ *   recurrent layers. Default: true with `driver` thread, else false.
  * - prefix_cache_bytes (a whole number from 0 to 18446744073709551615): Most bytes that are kept so. They are given up
  *   where requests need memory. Default: half of what requests may take.
  * - merge_adapters (a list of paths): Directories of LoRA adapters, as PEFT writes them, to add to the weights before

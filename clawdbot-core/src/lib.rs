@@ -60,9 +60,9 @@ pub use error::{Error, ErrorKind, Result};
 pub use event::{Completion, Event, FinishReason, Usage};
 pub use load::source::Source;
 pub use options::{
-    Cache, EmbedOptions, GenerateOptions, HubOptions, KvType, ModelOptions, Numa, NumberRange, OPTIONS,
-    OptionGroup, OptionSet, OptionSpec, OptionType, PackOptions, Pooling, RerankOptions, RuntimeOptions,
-    WeightType, check_option_names,
+    Cache, Driver, EmbedOptions, GenerateOptions, HubOptions, KvType, ModelOptions, Numa, NumberRange,
+    OPTIONS, OptionGroup, OptionSet, OptionSpec, OptionType, PackOptions, Pooling, RerankOptions,
+    RuntimeOptions, WeightType, check_option_names,
 };
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};

@@ -105,7 +105,7 @@ impl Model {
     ///   not results. Value: a whole number from 1 to 4096. Default: 64.
     /// - prefix_cache: Keep keys and values of requests that have ended: a prompt that begins as an earlier one did is
     ///   computed from where they differ. Changes speed and memory, not results. Without effect for models with
-    ///   recurrent layers. Default: False.
+    ///   recurrent layers. Default: True with `driver` thread, else False.
     /// - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
     ///   of what requests may take.
     /// - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
@@ -119,6 +119,9 @@ impl Model {
     ///   directory, or in the directory given here. Changes no result. Default: False.
     /// - threads: Number of threads that compute. Value: a whole number from 1 to 1024. Default: the smallest of CPU
     ///   quota, affinity and physical cores.
+    /// - driver: Who computes: `caller`, the threads that wait for results, so that nothing runs between calls; or
+    ///   `thread`, one of the runtime's own, for all its models while there is work, so that requests advance while
+    ///   nobody waits for them. Default: caller.
     /// - numa: On machines with several memory nodes (Linux): `interleave` spreads weights over them, `local` keeps
     ///   weights next to the threads that read them (`docs/performance.md`). Changes no result. Default: off.
     /// - memory_budget: Most bytes that the models of a runtime may use together: weights, KV cache, scratch memory,

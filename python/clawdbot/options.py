@@ -126,7 +126,7 @@ class ModelOptions(TypedDict, total=False):
     prefix_cache: bool | None
     """Keep keys and values of requests that have ended: a prompt that begins as an earlier one did is computed from
     where they differ. Changes speed and memory, not results. Without effect for models with recurrent layers.
-    Default: False."""
+    Default: True with `driver` thread, else False."""
     prefix_cache_bytes: int | None
     """Most bytes that are kept so. They are given up where requests need memory. Default: half of what requests may
     take."""
@@ -168,6 +168,10 @@ class LoadOptions(ModelOptions, total=False):
     threads: int | None
     """Number of threads that compute. Value: a whole number from 1 to 1024. Default: the smallest of CPU quota,
     affinity and physical cores."""
+    driver: Literal["caller", "thread"] | None
+    """Who computes: `caller`, the threads that wait for results, so that nothing runs between calls; or `thread`,
+    one of the runtime's own, for all its models while there is work, so that requests advance while nobody waits
+    for them. Default: caller."""
     numa: Literal["off", "interleave", "local"] | None
     """On machines with several memory nodes (Linux): `interleave` spreads weights over them, `local` keeps weights
     next to the threads that read them (`docs/performance.md`). Changes no result. Default: off."""

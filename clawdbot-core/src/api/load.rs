@@ -1,7 +1,7 @@
 //! From a source to a loaded model.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use super::loaded::Loaded;
 use super::model::{Handle, Model, ModelInfo};
@@ -14,8 +14,8 @@ use crate::load::build::Builder;
 use crate::load::load_cache::CacheEntry;
 use crate::load::source::{Opened, Source};
 use crate::load::weights::Weights;
-use crate::options::{ModelOptions, Numa};
-use crate::runtime::{LogLevel, Runtime};
+use crate::options::{Driver, ModelOptions, Numa};
+use crate::runtime::{Driven, LogLevel, Runtime};
 use crate::sampling::Drawable;
 
 impl Runtime {
@@ -27,6 +27,7 @@ impl Runtime {
     pub fn plan(&self, source: &Source, options: &ModelOptions) -> Result<Plan> {
         options.validate()?;
         self.maps(options)?;
+        self.keeps_prefixes(options)?;
         let mut opened =
             Opened::open_with(source, options, &mut |_, _| true)?.merged(&options.merge_adapters)?;
         let verified = opened.verify(options, &mut |_, _| true)?;
@@ -58,6 +59,25 @@ impl Runtime {
         options.validate()?;
         let opened = Opened::open_with(source, options, &mut progress)?.merged(&options.merge_adapters)?;
         self.load_opened(opened, options, progress)
+    }
+
+    /// Whether keys and values of requests that have ended are kept.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a bound of what is not kept.
+    fn keeps_prefixes(&self, options: &ModelOptions) -> Result<bool> {
+        let keeps = options.prefix_cache.unwrap_or(self.driver() == Driver::Thread);
+        match options.prefix_cache_bytes.filter(|_| !keeps) {
+            None => Ok(keeps),
+            Some(bytes) => {
+                let expected = "nothing, or prefix_cache true";
+                let message = format!("option prefix_cache_bytes: expected {expected}, found {bytes}");
+                Err(Error::invalid_argument(message)
+                    .with("option", "prefix_cache_bytes")
+                    .with("expected", expected)
+                    .with("found", bytes))
+            }
+        }
     }
 
     /// Whether a packed file is mapped. The pages of a mapped file lie where they were read first, whatever `numa` says.
@@ -148,7 +168,7 @@ impl Runtime {
         let info =
             ModelInfo { vocab_size: spec.vocab_size, bos_token_id: bos, eos_token_ids: eos.clone(), plan };
         self.log(LogLevel::Info, || format!("{name}: loaded {} parameters", info.plan.parameters));
-        if options.prefix_cache {
+        if self.keeps_prefixes(options)? {
             let limit = options.prefix_cache_bytes.unwrap_or_else(|| self.budget().left() / 2);
             if spec.bidirectional || !cache.keep_prefixes(limit) {
                 let why =
@@ -175,7 +195,10 @@ impl Runtime {
             decoder,
             _reservation: reservation,
         };
-        let loaded = RwLock::new(Some(Arc::new(loaded)));
+        let loaded = Arc::new(loaded);
+        let driven: Weak<dyn Driven> = Arc::<Loaded>::downgrade(&loaded);
+        self.drive(driven)?;
+        let loaded = RwLock::new(Some(loaded));
         Ok(Model(Arc::new(Handle { info, runtime: self.clone(), loaded })))
     }
 }

@@ -1,5 +1,7 @@
 //! A loaded model, as its engine sees it.
 
+use std::sync::PoisonError;
+
 use clawdbot_kernels::threads::ThreadPool;
 
 use super::loaded::Loaded;
@@ -8,7 +10,23 @@ use crate::error::Result;
 use crate::forward::batch::Batch;
 use crate::forward::cpu::{BatchAdapters, Cpu};
 use crate::forward::decoder::{ForwardContext, Pass};
+use crate::runtime::Driven;
 use crate::sampling::Drawable;
+
+impl Driven for Loaded {
+    fn drive(&self) -> bool {
+        let failed = match self.engine() {
+            Ok(mut engine) => match engine.step(self) {
+                Ok(more) => return more,
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        // After a panic too: what waits has to end.
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner).fail_all(&failed);
+        false
+    }
+}
 
 impl Served for Loaded {
     fn limits(&self) -> Limits {

@@ -7,6 +7,7 @@
 mod deliver;
 mod entry;
 mod grants;
+mod mailbox;
 mod memory;
 mod pass;
 mod prefix;
@@ -43,6 +44,7 @@ use crate::runtime::Budget;
 
 use entry::Turn;
 pub(crate) use entry::{Limits, SCORE_ROWS, SequenceId};
+pub(crate) use mailbox::{Mailbox, Taken};
 use requests::Requests;
 pub(crate) use requests::reserved_bytes;
 use risk::Work;
@@ -281,6 +283,12 @@ impl Engine {
         let cancelled = |sequence: &&mut Sequence| sequence.job.as_ref().is_some_and(Job::is_cancelled);
         let retired = self.sequences.values_mut().filter(cancelled);
         retired.map(|sequence| sequence.finish(FinishReason::Cancelled)).count() > 0
+    }
+
+    /// Ends all running jobs with an error.
+    pub(crate) fn fail_all(&mut self, error: &Error) {
+        let running = self.sequences.values_mut().filter(|sequence| sequence.is_running());
+        running.filter_map(|sequence| sequence.job.as_mut()).for_each(|job| job.fail(error.clone()));
     }
 
     /// Whether the model was closed.

@@ -1,11 +1,11 @@
 //! One sequence: its tokens, its pages, and the job it is working on.
 
 use std::cmp::Reverse;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::entry::{Entry, HORIZON, SequenceId, Turn, Want};
+use super::mailbox::Sender;
 use crate::cache::PageTables;
 use crate::cancel::Ticket;
 use crate::error::{Error, Result};
@@ -72,7 +72,7 @@ pub(crate) struct Job {
     /// All text emitted so far.
     emitted: String,
     logprobs: Vec<Logprobs>,
-    pub(crate) events: VecDeque<Result<Event>>,
+    pub(crate) mailbox: Sender,
     pub(crate) ticket: Ticket,
     finished: bool,
     submitted: Instant,
@@ -80,8 +80,6 @@ pub(crate) struct Job {
     first_token: Option<Instant>,
 }
 
-/// A sequence pauses while its consumer has this many events to read.
-const MAX_EVENTS: usize = 256;
 /// Bytes of an empty sequence with an empty job, heap allocations included.
 const BASE_BYTES: usize = 2048;
 /// Copies of a stop text: in the options, in the matcher, and in the completion.
@@ -165,7 +163,7 @@ impl Job {
             text,
             emitted: String::new(),
             logprobs: Vec::new(),
-            events: VecDeque::new(),
+            mailbox: Sender::default(),
             ticket: Ticket::default(),
             finished: false,
             submitted: Instant::now(),
@@ -198,7 +196,7 @@ impl Job {
         };
         let report = report(&self.options);
         // Most texts of events are a few bytes long.
-        let events = self.events.len() * (size_of::<Result<Event>>() + 32 + report);
+        let events = self.mailbox.len() * (size_of::<Result<Event>>() + 32 + report);
         let stop: usize = self.options.stop.iter().map(String::len).sum();
         let options = STOP_BYTES * stop
             + BIAS_BYTES * self.options.logit_bias.len()
@@ -218,14 +216,14 @@ impl Job {
     /// Queues an event; a quiet job queues the last one only.
     pub(crate) fn push(&mut self, event: Event) {
         if !self.quiet || matches!(event, Event::Done(_)) {
-            self.events.push_back(Ok(event));
+            self.mailbox.push(Ok(event));
         }
     }
 
     /// Ends the job with an error.
     pub(crate) fn fail(&mut self, error: Error) {
         self.finished = true;
-        self.events.push_back(Err(error));
+        self.mailbox.push(Err(error));
     }
 }
 
@@ -237,7 +235,7 @@ impl Sequence {
 
     /// Whether it has an unfinished job whose consumer keeps up.
     pub(crate) fn makes_progress(&self) -> bool {
-        self.job.as_ref().is_some_and(|job| !job.finished && job.events.len() < MAX_EVENTS)
+        self.job.as_ref().is_some_and(|job| !job.finished && !job.mailbox.is_full())
     }
 
     /// Bytes that it keeps apart from its pages, with the completion of its job.
@@ -246,7 +244,7 @@ impl Sequence {
         let tokens = 4 * (self.tokens.capacity() + self.token_types.capacity() + generated);
         let bytes = (BASE_BYTES + tokens + self.job.as_ref().map_or(0, Job::bytes)) as u64;
         // A completion keeps the job's text and tokens until it is read.
-        let waits = self.job.as_ref().is_some_and(|job| job.finished && !job.events.is_empty());
+        let waits = self.job.as_ref().is_some_and(|job| job.finished && job.mailbox.len() > 0);
         if waits { bytes.max(self.charged) } else { bytes }
     }
 

@@ -141,7 +141,7 @@ proptest! {
 
 fn error(engine: &mut Engine, (id, ticket): &(SequenceId, Ticket)) -> Option<Error> {
     let job = engine.job(*id, ticket).unwrap();
-    job.events.iter().find_map(|event| event.as_ref().err().cloned())
+    std::iter::from_fn(|| job.mailbox.take()).find_map(Result::err)
 }
 
 #[test]
@@ -173,7 +173,8 @@ fn cancelled_jobs_end_without_a_pass() {
     engine.step(&fake).unwrap();
     job.1.cancel();
     run(&mut engine, &fake, std::slice::from_ref(&job));
-    let last = engine.job(job.0, &job.1).unwrap().events.pop_back().unwrap().unwrap();
+    let mailbox = &engine.job(job.0, &job.1).unwrap().mailbox;
+    let last = std::iter::from_fn(|| mailbox.take()).last().unwrap().unwrap();
     assert!(matches!(last, Event::Done(done) if done.finish_reason == FinishReason::Cancelled));
     assert_eq!(fake.passes.into_inner().unwrap().len(), 1);
 }

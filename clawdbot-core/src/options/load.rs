@@ -49,6 +49,18 @@ pub enum KvType {
     F32,
 }
 
+/// Who computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Driver {
+    /// The threads that wait for results. Nothing runs between calls.
+    #[default]
+    Caller,
+    /// A thread of the runtime, for all its models.
+    Thread,
+}
+
 /// Where threads run and weights lie on machines whose memory is in several places (NUMA nodes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -156,6 +168,7 @@ impl OptionValue for Cache {
 
 names!(WeightType: Int8 = "int8", Int4 = "int4", Int4Mixed = "int4-mixed", Bf16 = "bf16", F32 = "f32", Stored = "stored");
 names!(Numa: Off = "off", Interleave = "interleave", Local = "local");
+names!(Driver: Caller = "caller", Thread = "thread");
 names!(KvType: Auto = "auto", Int8 = "int8", Bf16 = "bf16", F32 = "f32");
 
 options! {
@@ -163,6 +176,9 @@ options! {
     pub struct RuntimeOptions for "a runtime" {
         /// Number of threads that compute.
         threads: Option<u32> [whole(1, 1024)] = None, "the smallest of CPU quota, affinity and physical cores";
+        /// Who computes: `caller`, the threads that wait for results, so that nothing runs between calls; or `thread`, one of the
+        /// runtime's own, for all its models while there is work, so that requests advance while nobody waits for them.
+        driver: Driver = Driver::Caller, "caller";
         /// On machines with several memory nodes (Linux): `interleave` spreads weights over them, `local` keeps weights next to the
         /// threads that read them (`docs/performance.md`). Changes no result.
         numa: Numa = Numa::Off, "off";
@@ -177,7 +193,7 @@ options! {
 
 options! {
     /// How to load a model.
-    pub struct ModelOptions for "loading a model", checked by consistent {
+    pub struct ModelOptions for "loading a model", checked by template {
         /// Type that weights are computed with; `stored` keeps a quantized model's own codes.
         weights: Option<WeightType> = None, "as a packed file holds them; `stored` for quantized models; int8 for others";
         /// Type of the KV cache; `auto` is f32 with f32 weights and bf16 otherwise.
@@ -190,7 +206,7 @@ options! {
         max_batch: u32 [whole(1, 4096)] = 64;
         /// Keep keys and values of requests that have ended: a prompt that begins as an earlier one did is computed from where
         /// they differ. Changes speed and memory, not results. Without effect for models with recurrent layers.
-        prefix_cache: bool = false;
+        prefix_cache: Option<bool> = None, "true with `driver` thread, else false";
         /// Most bytes that are kept so. They are given up where requests need memory.
         prefix_cache_bytes: Option<u64> = None, "half of what requests may take";
         /// Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized.
@@ -211,14 +227,6 @@ options! {
 /// Whether a chat template could print a message. The name of a file, or of a format, could not.
 fn is_template(text: &str) -> bool {
     text.contains("{{") || text.contains("{%")
-}
-
-fn consistent(options: &ModelOptions) -> Result<()> {
-    if options.prefix_cache_bytes.is_some() && !options.prefix_cache {
-        let found = format!("{}, with prefix_cache false", options.prefix_cache_bytes.unwrap_or_default());
-        return Err(out_of_range("prefix_cache_bytes", "nothing, or prefix_cache true", found));
-    }
-    template(options)
 }
 
 /// A chat template is text, where one could expect the name of a file.

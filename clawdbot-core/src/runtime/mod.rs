@@ -2,18 +2,21 @@
 
 mod budget;
 mod cpus;
+mod driver;
 mod machine;
 #[cfg(feature = "candle")]
 mod rows;
 mod topology;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 #[cfg(feature = "candle")]
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::{Mutex, PoisonError};
 
 pub(crate) use budget::{Budget, Reservation};
 pub use cpus::Cpus;
+pub(crate) use driver::Driven;
+use driver::DriverThread;
 #[cfg(feature = "candle")]
 pub(crate) use rows::{RowSizes, SharedRows};
 
@@ -21,7 +24,7 @@ use clawdbot_kernels::KernelSet;
 use clawdbot_kernels::threads::ThreadPool;
 
 use crate::error::{Error, Result};
-use crate::options::{Numa, RuntimeOptions};
+use crate::options::{Driver, Numa, RuntimeOptions};
 
 /// Bytes read over and over to measure the memory: more than any cache holds. Fewer where the budget has no more, but not
 /// so few that a cache would be measured.
@@ -91,6 +94,8 @@ struct Inner {
     budget: Budget,
     kernels: &'static KernelSet,
     on_log: Option<Box<LogHook>>,
+    /// With `driver` thread
+    driver: Option<DriverThread>,
     /// Of the layers that there are.
     #[cfg(feature = "candle")]
     rows: Mutex<Weak<Mutex<SharedRows>>>,
@@ -136,6 +141,7 @@ impl Runtime {
             budget: Budget::with_memory(options.memory_budget, machine::memory(), machine::reserved(threads)),
             kernels,
             on_log,
+            driver: (options.driver == Driver::Thread).then(DriverThread::new),
             #[cfg(feature = "candle")]
             rows: Mutex::default(),
         }));
@@ -159,6 +165,24 @@ impl Runtime {
     /// Where threads run and weights lie, as the option `numa` says.
     pub fn numa(&self) -> Numa {
         self.0.numa
+    }
+
+    /// Who computes, as the option `driver` says.
+    pub fn driver(&self) -> Driver {
+        if self.0.driver.is_some() { Driver::Thread } else { Driver::Caller }
+    }
+
+    /// Lets the driver thread, if there is one, work for `driven` as long as that has owners.
+    ///
+    /// # Errors
+    /// `Io` when the system cannot start the thread.
+    pub(crate) fn drive(&self, driven: Weak<dyn Driven>) -> Result<()> {
+        self.0.driver.as_ref().map_or(Ok(()), |driver| driver.add(driven))
+    }
+
+    /// Tells the driver thread, if there is one, that there may be work.
+    pub(crate) fn wake_driver(&self) {
+        self.0.driver.iter().for_each(DriverThread::wake);
     }
 
     /// The instruction-set tier in use, such as `x86_64-avx512-vnni`.

@@ -198,7 +198,7 @@ impl Session {
             engine.idle(*id)?.tokens.extend_from_slice(&whole[kept..]);
         }
         engine.adapt(*id, adapter)?;
-        let ticket = engine.start(*id, job).inspect_err(|_| {
+        let stream = Stream::start(&self.slot, &mut engine, job).inspect_err(|_| {
             if replaced {
                 // It is idle, and gets smaller.
                 let _ = engine.truncate(*id, kept);
@@ -212,7 +212,7 @@ impl Session {
                 format!("{names}: without effect while temperature is 0, which is this model's default")
             });
         }
-        Ok(Stream { slot: Arc::clone(&self.slot), ticket, done: false })
+        Ok(stream.begun())
     }
 
     /// Generates a continuation.
@@ -277,9 +277,9 @@ impl Session {
         engine.adapt(*id, adapter)?;
         let mut job = Job::pool(length, pooler);
         job.ticket = ticket;
-        let ticket = engine.start(*id, job)?;
+        let stream = Stream::start(&self.slot, &mut engine, job)?;
         drop(engine);
-        Ok(Stream { slot: self.slot, ticket, done: false })
+        Ok(stream.begun())
     }
 
     /// Logits at all tokens of the session, `expected` floats, in `scores`.

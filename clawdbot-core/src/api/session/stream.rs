@@ -7,25 +7,43 @@ use std::sync::Arc;
 use super::slot::Slot;
 use crate::api::loaded::Loaded;
 use crate::cancel::{CancelHandle, Ticket, cancelled};
-use crate::engine::SequenceId;
+use crate::engine::{Engine, Job, Mailbox, SequenceId, Taken};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Completion, Event, FinishReason};
 use crate::forward::pooling::Pooler;
+use crate::options::Driver;
 
 /// The events of one request. Dropping it cancels the request.
 pub struct Stream {
     pub(super) slot: Arc<Slot>,
-    pub(super) ticket: Ticket,
-    pub(super) done: bool,
+    ticket: Ticket,
+    mailbox: Arc<Mailbox>,
+    done: bool,
 }
 
 impl Stream {
+    /// Gives the sequence of `slot`, whose engine is `engine`, a job, and returns its events. [`Stream::begun`] comes next.
+    ///
+    /// # Errors
+    /// As [`Engine::start`].
+    pub(super) fn start(slot: &Arc<Slot>, engine: &mut Engine, job: Job) -> Result<Self> {
+        let mailbox = job.mailbox.receiver();
+        let ticket = engine.start(slot.id, job)?;
+        Ok(Stream { slot: Arc::clone(slot), ticket, mailbox, done: false })
+    }
+
+    /// Lets computing begin, once the engine is not locked any more.
+    pub(super) fn begun(self) -> Self {
+        self.slot.loaded.runtime.wake_driver();
+        self
+    }
+
     /// A handle that cancels this request.
     pub fn cancel_handle(&self) -> CancelHandle {
         self.ticket.handle()
     }
 
-    /// The next event; computes until there is one. `None` after the last.
+    /// The next event; computes until there is one, or waits for it where a driver thread computes. `None` after the last.
     ///
     /// # Errors
     /// What ended the request: `OutOfBudget`, `NonFinite`, `ForkedRuntime`, `Internal`.
@@ -33,9 +51,24 @@ impl Stream {
         if self.done {
             return Ok(None);
         }
-        let event = next_event(&self.slot.loaded, self.slot.id, &self.ticket);
+        let loaded = &self.slot.loaded;
+        let event = match loaded.runtime.driver() {
+            Driver::Caller => next_event(loaded, self.slot.id, &self.ticket),
+            Driver::Thread => self.wait(),
+        };
         self.done = !matches!(event, Ok(Some(Event::Progress { .. } | Event::Token { .. })));
         event
+    }
+
+    /// The next event of the driver thread.
+    fn wait(&self) -> Result<Option<Event>> {
+        let runtime = &self.slot.loaded.runtime;
+        runtime.pool().check_fork()?;
+        let Taken { event, resumes } = self.mailbox.wait();
+        if resumes {
+            runtime.wake_driver();
+        }
+        event.ok_or_else(another_request)?.map(Some)
     }
 
     /// What the pooler of a stream that [`Session::pool`] began gives; computes until it is there.
@@ -91,6 +124,8 @@ impl Drop for Stream {
             if let Ok(mut engine) = self.slot.loaded.engine() {
                 engine.stop(self.slot.id, &self.ticket);
             }
+            // What it held may be what others wait for.
+            self.slot.loaded.runtime.wake_driver();
         }
     }
 }
@@ -136,10 +171,10 @@ pub(super) fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Re
         // The lock is taken again for each step, so that callers who wait for it get their events in between.
         let mut engine = loaded.engine()?;
         let Some(job) = engine.job(id, ticket) else {
-            return Err(Error::new(ErrorKind::Closed, "the session has begun another request"));
+            return Err(another_request());
         };
         let running = !job.is_finished();
-        if let Some(event) = job.events.pop_front() {
+        if let Some(event) = job.mailbox.take() {
             return event.map(Some);
         }
         if !running {
@@ -149,6 +184,10 @@ pub(super) fn next_event(loaded: &Loaded, id: SequenceId, ticket: &Ticket) -> Re
             return Err(nothing_to_compute());
         }
     }
+}
+
+fn another_request() -> Error {
+    Error::new(ErrorKind::Closed, "the session has begun another request")
 }
 
 /// Waits for the end of a stream of events.

@@ -1,0 +1,132 @@
+//! The events of a request on their way from the engine to its consumer, who takes them without the engine's lock.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::error::Result;
+use crate::event::Event;
+
+/// A sequence pauses while its consumer has this many events to read.
+const MAX_EVENTS: usize = 256;
+
+/// Events of one request, the oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Mailbox {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    events: VecDeque<Result<Event>>,
+    /// Nothing more will come.
+    ended: bool,
+}
+
+/// The engine's end. Nothing more comes after it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Sender(Arc<Mailbox>);
+
+impl Sender {
+    /// The consumer's end.
+    pub(crate) fn receiver(&self) -> Arc<Mailbox> {
+        Arc::clone(&self.0)
+    }
+
+    pub(super) fn push(&self, event: Result<Event>) {
+        self.0.lock().events.push_back(event);
+        self.0.changed.notify_all();
+    }
+
+    /// Number of events to read.
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().events.len()
+    }
+
+    /// Whether the consumer is too far back.
+    pub(super) fn is_full(&self) -> bool {
+        self.len() >= MAX_EVENTS
+    }
+
+    /// The next event, if there is one.
+    pub(crate) fn take(&self) -> Option<Result<Event>> {
+        self.0.lock().events.pop_front()
+    }
+}
+
+impl Drop for Sender {
+    fn drop(&mut self) {
+        self.0.lock().ended = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// What a consumer finds.
+#[derive(Debug)]
+pub(crate) struct Taken {
+    /// None after the last.
+    pub(crate) event: Option<Result<Event>>,
+    /// Whether the sequence had paused because of its events, and can go on.
+    pub(crate) resumes: bool,
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next event.
+    pub(crate) fn wait(&self) -> Taken {
+        let waits = |state: &mut State| state.events.is_empty() && !state.ended;
+        let state = self.changed.wait_while(self.lock(), waits);
+        let mut state = state.unwrap_or_else(PoisonError::into_inner);
+        let resumes = state.events.len() == MAX_EVENTS;
+        Taken { event: state.events.pop_front(), resumes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(done: usize) -> Result<Event> {
+        Ok(Event::Progress { done, total: 9 })
+    }
+
+    #[test]
+    fn events_come_in_order_and_then_the_end() {
+        let sender = Sender::default();
+        let mailbox = sender.receiver();
+        let consumer = std::thread::spawn({
+            let mailbox = Arc::clone(&mailbox);
+            move || {
+                let mut found = Vec::new();
+                while let Some(event) = mailbox.wait().event {
+                    found.push(event.unwrap());
+                }
+                found
+            }
+        });
+        for done in 0..1000 {
+            sender.push(progress(done));
+        }
+        drop(sender);
+        let expected: Vec<Event> = (0..1000).map(|done| progress(done).unwrap()).collect();
+        assert_eq!(consumer.join().unwrap(), expected);
+        assert!(mailbox.wait().event.is_none());
+    }
+
+    #[test]
+    fn who_reads_from_a_full_mailbox_resumes_its_sequence() {
+        let sender = Sender::default();
+        for done in 0..MAX_EVENTS {
+            assert!(!sender.is_full());
+            sender.push(progress(done));
+        }
+        assert!(sender.is_full());
+        let mailbox = sender.receiver();
+        assert!(mailbox.wait().resumes && !sender.is_full());
+        assert!(!mailbox.wait().resumes);
+        assert_eq!(sender.take().unwrap().unwrap(), progress(2).unwrap());
+    }
+}
