@@ -168,6 +168,11 @@
 #define CLAWDBOT_ERROR_ACCESS_DENIED 22
 
 /**
+ * As many requests wait as may (`max_queue`): try again later.
+ */
+#define CLAWDBOT_ERROR_OVERLOADED 23
+
+/**
  * Version of the binary interface that this header describes. It changes when a program has to be compiled again.
  */
 #define CLAWDBOT_ABI_VERSION 0
@@ -211,6 +216,11 @@
  * Finish reason: cancelled by its owner.
  */
 #define CLAWDBOT_FINISH_CANCELLED 3
+
+/**
+ * Finish reason: the time that `deadline_ms` gave is over.
+ */
+#define CLAWDBOT_FINISH_DEADLINE 4
 
 /**
  * Stops the calls that it is given to, from another thread. (A stream is stopped by `clawdbot_stream_cancel`, loading by
@@ -455,8 +465,8 @@ void clawdbot_options_free(clawdbot_options *options);
  * - threads (a whole number from 1 to 1024): Number of threads that compute. Default: the smallest of CPU quota,
  *   affinity and physical cores.
  * - driver (one of caller, thread): Who computes: `caller`, the threads that wait for results, so that nothing runs
- *   between calls; or `thread`, one of the runtime's own, for all its models while there is work, so that requests
- *   advance while nobody waits for them. Default: caller.
+ *   between calls; or `thread`, one of the runtime's own, so that requests advance while nobody waits for them.
+ *   Default: caller.
  * - numa (one of off, interleave, local): On machines with several memory nodes (Linux): `interleave` spreads weights
  *   over them, `local` keeps weights next to the threads that read them (`docs/performance.md`). Changes no result.
  *   Default: off.
@@ -591,9 +601,11 @@ void clawdbot_cancel_handle_free(clawdbot_cancel_handle *cancel);
  *   several. Changes speed and memory, not results. Default: 512.
  * - max_batch (a whole number from 1 to 4096): Maximum number of sequences in a forward pass; others wait their turn.
  *   Changes speed and memory, not results. Default: 64.
- * - prefix_cache (true or false): Keep keys and values of requests that have ended: a prompt that begins as an earlier
- *   one did is computed from where they differ. Changes speed and memory, not results. Without effect for models with
- *   recurrent layers. Default: true with `driver` thread, else false.
+ * - max_queue (a whole number from 0 to 4294967295): Most requests that wait to begin; further ones are refused with
+ *   `Overloaded`, which says when to try again. Default: no limit.
+ * - prefix_cache (true or false): Keep keys and values of requests that have ended, for prompts that begin as theirs
+ *   did. Changes speed and memory, not results. Not for models with recurrent layers. Default: true with `driver`
+ *   thread, else false.
  * - prefix_cache_bytes (a whole number from 0 to 18446744073709551615): Most bytes that are kept so. They are given up
  *   where requests need memory. Default: half of what requests may take.
  * - merge_adapters (a list of paths): Directories of LoRA adapters, as PEFT writes them, to add to the weights before
@@ -653,6 +665,12 @@ int32_t clawdbot_model_unload_adapter(const clawdbot_model *model, const char *n
  * `options`: NULL, or with any of these. Options that are not given come from the model's `generation_config.json`. The
  * completion reports the values that were used.
  * - adapter (a name): Name of the loaded LoRA adapter to use. Default: none.
+ * - priority (a whole number from 0 to 100): Requests of higher priority are served first; among equals, groups share.
+ *   Default: 50.
+ * - group (a name): Name of the group of requests (a user, a job) that this one belongs to. Groups get equal shares,
+ *   however many requests each has. Default: none: requests without one share a group.
+ * - deadline_ms (a whole number from 0 to 18446744073709551615): Milliseconds from now after which the request ends,
+ *   with the finish reason `deadline` and what it has generated. Default: none.
  * - max_tokens (a whole number from 1 to 4294967295): Maximum number of tokens to generate. Default: the model's, or
  *   until the context is full.
  * - temperature (a finite number, 0 or more): Logits are divided by this before the softmax: lower values favor likely

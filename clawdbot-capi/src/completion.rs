@@ -16,6 +16,8 @@ pub const CLAWDBOT_FINISH_STOP: i32 = 1;
 pub const CLAWDBOT_FINISH_LENGTH: i32 = 2;
 /// Finish reason: cancelled by its owner.
 pub const CLAWDBOT_FINISH_CANCELLED: i32 = 3;
+/// Finish reason: the time that `deadline_ms` gave is over.
+pub const CLAWDBOT_FINISH_DEADLINE: i32 = 4;
 
 /// The result of a request.
 pub struct clawdbot_completion {
@@ -150,6 +152,7 @@ pub extern "C" fn clawdbot_completion_finish_reason(
             FinishReason::Stop => CLAWDBOT_FINISH_STOP,
             FinishReason::Length => CLAWDBOT_FINISH_LENGTH,
             FinishReason::Cancelled => CLAWDBOT_FINISH_CANCELLED,
+            FinishReason::Deadline => CLAWDBOT_FINISH_DEADLINE,
             other => return Err(crate::handle::internal(format!("no number for {other:?}"))),
         });
         Ok(())

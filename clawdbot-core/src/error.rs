@@ -80,6 +80,8 @@ error_kinds! {
     Download = 21,
     /// The hub refuses: a token is missing or invalid, or has no right to read a private or gated repository.
     AccessDenied = 22,
+    /// As many requests wait as may (`max_queue`): try again later.
+    Overloaded = 23,
 }
 
 impl ErrorKind {

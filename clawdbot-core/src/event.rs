@@ -19,15 +19,18 @@ pub enum FinishReason {
     Length,
     /// Cancelled by its owner.
     Cancelled,
+    /// The time that `deadline_ms` gave is over.
+    Deadline,
 }
 
 impl FinishReason {
-    /// `stop`, `length` or `cancelled`.
+    /// `stop`, `length`, `cancelled` or `deadline`.
     pub fn name(self) -> &'static str {
         match self {
             FinishReason::Stop => "stop",
             FinishReason::Length => "length",
             FinishReason::Cancelled => "cancelled",
+            FinishReason::Deadline => "deadline",
         }
     }
 }

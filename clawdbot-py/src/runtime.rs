@@ -21,8 +21,7 @@ use crate::{objects, options};
 /// - threads: Number of threads that compute. Value: a whole number from 1 to 1024. Default: the smallest of CPU
 ///   quota, affinity and physical cores.
 /// - driver: Who computes: `caller`, the threads that wait for results, so that nothing runs between calls; or
-///   `thread`, one of the runtime's own, for all its models while there is work, so that requests advance while
-///   nobody waits for them. Default: caller.
+///   `thread`, one of the runtime's own, so that requests advance while nobody waits for them. Default: caller.
 /// - numa: On machines with several memory nodes (Linux): `interleave` spreads weights over them, `local` keeps
 ///   weights next to the threads that read them (`docs/performance.md`). Changes no result. Default: off.
 /// - memory_budget: Most bytes that the models of a runtime may use together: weights, KV cache, scratch memory,
@@ -86,9 +85,11 @@ impl Runtime {
     ///   memory, not results. Value: a whole number from 1 to 65536. Default: 512.
     /// - max_batch: Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory,
     ///   not results. Value: a whole number from 1 to 4096. Default: 64.
-    /// - prefix_cache: Keep keys and values of requests that have ended: a prompt that begins as an earlier one did is
-    ///   computed from where they differ. Changes speed and memory, not results. Without effect for models with
-    ///   recurrent layers. Default: True with `driver` thread, else False.
+    /// - max_queue: Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to
+    ///   try again. Default: no limit.
+    /// - prefix_cache: Keep keys and values of requests that have ended, for prompts that begin as theirs did. Changes
+    ///   speed and memory, not results. Not for models with recurrent layers. Default: True with `driver` thread, else
+    ///   False.
     /// - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
     ///   of what requests may take.
     /// - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are

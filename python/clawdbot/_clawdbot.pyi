@@ -50,6 +50,7 @@ __all__ = [
     "NotFound",
     "NullPointer",
     "OutOfBudget",
+    "Overloaded",
     "PACK_OPTIONS",
     "RERANK_OPTIONS",
     "RUNTIME_OPTIONS",
@@ -187,7 +188,7 @@ class Completion:
     def token_ids(self) -> list[int]:
         """The generated tokens, a stop token included."""
     @property
-    def finish_reason(self) -> Literal["stop", "length", "cancelled"]:
+    def finish_reason(self) -> Literal["stop", "length", "cancelled", "deadline"]:
         """Why it ended: `stop`, `length` or `cancelled`."""
     @property
     def usage(self) -> Usage:
@@ -379,9 +380,11 @@ class Runtime:
           memory, not results. Value: a whole number from 1 to 65536. Default: 512.
         - max_batch: Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory,
           not results. Value: a whole number from 1 to 4096. Default: 64.
-        - prefix_cache: Keep keys and values of requests that have ended: a prompt that begins as an earlier one did is
-          computed from where they differ. Changes speed and memory, not results. Without effect for models with
-          recurrent layers. Default: True with `driver` thread, else False.
+        - max_queue: Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to
+          try again. Default: no limit.
+        - prefix_cache: Keep keys and values of requests that have ended, for prompts that begin as theirs did. Changes
+          speed and memory, not results. Not for models with recurrent layers. Default: True with `driver` thread, else
+          False.
         - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
           of what requests may take.
         - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
@@ -483,9 +486,11 @@ class Model:
           memory, not results. Value: a whole number from 1 to 65536. Default: 512.
         - max_batch: Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory,
           not results. Value: a whole number from 1 to 4096. Default: 64.
-        - prefix_cache: Keep keys and values of requests that have ended: a prompt that begins as an earlier one did is
-          computed from where they differ. Changes speed and memory, not results. Without effect for models with
-          recurrent layers. Default: True with `driver` thread, else False.
+        - max_queue: Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to
+          try again. Default: no limit.
+        - prefix_cache: Keep keys and values of requests that have ended, for prompts that begin as theirs did. Changes
+          speed and memory, not results. Not for models with recurrent layers. Default: True with `driver` thread, else
+          False.
         - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
           of what requests may take.
         - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
@@ -500,8 +505,7 @@ class Model:
         - threads: Number of threads that compute. Value: a whole number from 1 to 1024. Default: the smallest of CPU
           quota, affinity and physical cores.
         - driver: Who computes: `caller`, the threads that wait for results, so that nothing runs between calls; or
-          `thread`, one of the runtime's own, for all its models while there is work, so that requests advance while
-          nobody waits for them. Default: caller.
+          `thread`, one of the runtime's own, so that requests advance while nobody waits for them. Default: caller.
         - numa: On machines with several memory nodes (Linux): `interleave` spreads weights over them, `local` keeps
           weights next to the threads that read them (`docs/performance.md`). Changes no result. Default: off.
         - memory_budget: Most bytes that the models of a runtime may use together: weights, KV cache, scratch memory,
@@ -542,6 +546,12 @@ class Model:
 
         Options (`GenerateOptions`):
         - adapter: Name of the loaded LoRA adapter to use. Default: none.
+        - priority: Requests of higher priority are served first; among equals, groups share. Value: a whole number from
+          0 to 100. Default: 50.
+        - group: Name of the group of requests (a user, a job) that this one belongs to. Groups get equal shares,
+          however many requests each has. Default: none: requests without one share a group.
+        - deadline_ms: Milliseconds from now after which the request ends, with the finish reason `deadline` and what it
+          has generated. Default: none.
         - max_tokens: Maximum number of tokens to generate. Value: a whole number from 1 to 4294967295. Default: the
           model's, or until the context is full.
         - temperature: Logits are divided by this before the softmax: lower values favor likely tokens. 0 is greedy:
@@ -834,3 +844,4 @@ class NonFinite(ClawdbotError): ...
 class Internal(ClawdbotError): ...
 class Download(ClawdbotError): ...
 class AccessDenied(ClawdbotError): ...
+class Overloaded(ClawdbotError): ...

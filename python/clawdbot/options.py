@@ -15,6 +15,15 @@ class GenerateOptions(TypedDict, total=False):
 
     adapter: str | None
     """Name of the loaded LoRA adapter to use. Default: none."""
+    priority: int | None
+    """Requests of higher priority are served first; among equals, groups share. Value: a whole number from 0 to
+    100. Default: 50."""
+    group: str | None
+    """Name of the group of requests (a user, a job) that this one belongs to. Groups get equal shares, however many
+    requests each has. Default: none: requests without one share a group."""
+    deadline_ms: int | None
+    """Milliseconds from now after which the request ends, with the finish reason `deadline` and what it has
+    generated. Default: none."""
     max_tokens: int | None
     """Maximum number of tokens to generate. Value: a whole number from 1 to 4294967295. Default: the model's, or
     until the context is full."""
@@ -123,10 +132,12 @@ class ModelOptions(TypedDict, total=False):
     max_batch: int | None
     """Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory, not results.
     Value: a whole number from 1 to 4096. Default: 64."""
+    max_queue: int | None
+    """Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to try again.
+    Default: no limit."""
     prefix_cache: bool | None
-    """Keep keys and values of requests that have ended: a prompt that begins as an earlier one did is computed from
-    where they differ. Changes speed and memory, not results. Without effect for models with recurrent layers.
-    Default: True with `driver` thread, else False."""
+    """Keep keys and values of requests that have ended, for prompts that begin as theirs did. Changes speed and
+    memory, not results. Not for models with recurrent layers. Default: True with `driver` thread, else False."""
     prefix_cache_bytes: int | None
     """Most bytes that are kept so. They are given up where requests need memory. Default: half of what requests may
     take."""
@@ -170,8 +181,7 @@ class LoadOptions(ModelOptions, total=False):
     affinity and physical cores."""
     driver: Literal["caller", "thread"] | None
     """Who computes: `caller`, the threads that wait for results, so that nothing runs between calls; or `thread`,
-    one of the runtime's own, for all its models while there is work, so that requests advance while nobody waits
-    for them. Default: caller."""
+    one of the runtime's own, so that requests advance while nobody waits for them. Default: caller."""
     numa: Literal["off", "interleave", "local"] | None
     """On machines with several memory nodes (Linux): `interleave` spreads weights over them, `local` keeps weights
     next to the threads that read them (`docs/performance.md`). Changes no result. Default: off."""

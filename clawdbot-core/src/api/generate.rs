@@ -130,6 +130,11 @@ impl Model {
     }
 }
 
+/// Whether a request can begin once others have ended.
+fn waits_for_others(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::OutOfBudget | ErrorKind::Overloaded)
+}
+
 /// The requests of a call on their way.
 struct Batch<I: Iterator, E> {
     requests: Peekable<Enumerate<I>>,
@@ -151,7 +156,7 @@ impl<I: Iterator<Item = Result<Request, E>>, E: From<Error>> Batch<I, E> {
                 self.running.push((index, stream));
                 None
             }
-            Some(Err(error)) if error.kind() == ErrorKind::OutOfBudget && !self.running.is_empty() => {
+            Some(Err(error)) if waits_for_others(&error) && !self.running.is_empty() => {
                 return ControlFlow::Break(());
             }
             Some(Err(error)) => Some(E::from(error.of_item(Item::Prompt(index)))),

@@ -179,6 +179,8 @@ impl Runtime {
         let every = || Drawable::all(spec.vocab_size);
         let drawable =
             text.as_ref().map_or_else(every, |text| Drawable::of(&text.tokenizer, spec.vocab_size));
+        let mut engine = Engine::new(cache, reserved_bytes(options), self.budget());
+        engine.bound_queue(options.max_queue);
         let loaded = Loaded {
             runtime: self.clone(),
             drawable,
@@ -189,7 +191,7 @@ impl Runtime {
             bos,
             text,
             embedding,
-            engine: Mutex::new(Engine::new(cache, reserved_bytes(options), self.budget())),
+            engine: Mutex::new(engine),
             turn: Mutex::new(()),
             adapters: RwLock::default(),
             decoder,

@@ -1,5 +1,8 @@
 //! What the scheduler knows: sequences with work, bounds of a pass, and memory, as numbers.
 
+use std::cmp::Reverse;
+
+use super::queue::Rank;
 use super::risk::Work;
 use super::room::Future;
 use crate::cache::Pages;
@@ -66,29 +69,29 @@ impl Turn {
     }
 
     /// Where it stands among sequences that want to take part.
-    pub(super) fn order(&self, arrival: u64) -> TurnOrder {
-        match self.passes {
-            0 => TurnOrder::Waiting { since: self.since, arrival },
-            passes if passes < TURN => TurnOrder::InTurn { arrival },
-            passes => TurnOrder::Over { passes, arrival },
-        }
+    pub(super) fn order(&self, rank: Rank) -> (Reverse<u32>, TurnOrder) {
+        let order = match self.passes {
+            0 => TurnOrder::Waiting { since: self.since, rank },
+            passes if passes < TURN => TurnOrder::InTurn { rank },
+            passes => TurnOrder::Over { passes, rank },
+        };
+        (rank.priority, order)
     }
 }
 
 /// The order in which sequences get the places of a pass.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum TurnOrder {
-    InTurn { arrival: u64 },
-    Waiting { since: u64, arrival: u64 },
-    Over { passes: u32, arrival: u64 },
+    InTurn { rank: Rank },
+    Waiting { since: u64, rank: Rank },
+    Over { passes: u32, rank: Rank },
 }
 
 /// A sequence with work, as the scheduler sees it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) id: SequenceId,
-    /// Number of its request, in order of arrival.
-    pub(crate) arrival: u64,
+    pub(crate) rank: Rank,
     pub(crate) tokens: usize,
     /// Tokens in the cache, fewer than `tokens`.
     pub(crate) computed: usize,

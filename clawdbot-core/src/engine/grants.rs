@@ -10,7 +10,7 @@ const MAX_OVERTAKEN: u32 = 8;
 /// Number of requests that do not fit after which no further ones are tried.
 const MAX_BLOCKED: usize = 3;
 
-/// Rows granted to each of `entries`, which are in order of arrival. Requests that a later one overtakes are added to
+/// Rows granted to each of `entries`, which are in order of rank. Requests that a later one overtakes are added to
 /// `overtaken`.
 pub(super) fn grants<P: Pages>(
     memory: &Memory<'_, P>,
@@ -81,7 +81,7 @@ impl<'a, P: Pages> Ledger<'a, P> {
 
     fn push(&mut self, entry: &Entry, held: u64, granted: usize) {
         let demand = Demand {
-            arrival: entry.arrival,
+            rank: entry.rank,
             held,
             most: self.memory.most(entry, self.limits).max(held),
             computed: entry.computed,

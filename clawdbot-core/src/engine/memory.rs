@@ -50,7 +50,10 @@ impl Engine {
         for id in ids {
             if let Some(sequence) = self.sequences.get_mut(&id) {
                 match taking_part.binary_search(&id) {
-                    Ok(_) => sequence.turn.take_part(),
+                    Ok(_) => {
+                        self.queue.begin(sequence.rank);
+                        sequence.turn.take_part();
+                    }
                     Err(_) => sequence.turn.sit_out(self.counts.passes),
                 }
             }
@@ -133,11 +136,11 @@ impl Engine {
 
     /// The latest running request with pages, if it came after `id`. Earlier requests are never disturbed.
     pub(super) fn victim(&self, id: SequenceId) -> Option<SequenceId> {
-        let arrival = self.sequences.get(&id)?.arrival;
+        let rank = self.sequences.get(&id)?.rank;
         let holders = self.sequences.iter().filter(|(_, sequence)| {
-            sequence.arrival > arrival && sequence.makes_progress() && sequence.tables.hold_pages()
+            sequence.rank > rank && sequence.makes_progress() && sequence.tables.hold_pages()
         });
-        holders.max_by_key(|(_, sequence)| sequence.arrival).map(|(&id, _)| id)
+        holders.max_by_key(|(_, sequence)| sequence.rank).map(|(&id, _)| id)
     }
 
     fn others_hold_pages(&self, id: SequenceId) -> bool {

@@ -11,6 +11,7 @@ mod mailbox;
 mod memory;
 mod pass;
 mod prefix;
+mod queue;
 mod requests;
 mod risk;
 mod room;
@@ -37,14 +38,14 @@ use std::sync::Arc;
 use crate::cache::KvCache;
 use crate::cancel::Ticket;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::FinishReason;
 use crate::forward::adapter::Adapter;
 use crate::forward::scratch::Scratch;
 use crate::runtime::Budget;
 
-use entry::Turn;
+use entry::{HORIZON, Turn};
 pub(crate) use entry::{Limits, SCORE_ROWS, SequenceId};
 pub(crate) use mailbox::{Mailbox, Taken};
+use queue::Queue;
 use requests::Requests;
 pub(crate) use requests::reserved_bytes;
 use risk::Work;
@@ -69,8 +70,9 @@ pub(crate) struct Engine {
     scratch: Scratch,
     sequences: BTreeMap<SequenceId, Sequence>,
     next_id: SequenceId,
-    /// Number of the latest request; requests are served first come, first served.
-    clock: u64,
+    queue: Queue,
+    /// Most requests that wait to begin.
+    max_queue: Option<usize>,
     /// The model was closed: running jobs end as cancelled, and no new one starts.
     closed: bool,
     /// The last pass was abandoned because of a cancelled sequence.
@@ -94,7 +96,8 @@ impl Engine {
             scratch,
             sequences,
             next_id: 0,
-            clock: 0,
+            queue: Queue::default(),
+            max_queue: None,
             closed: false,
             abandoned: false,
             counts,
@@ -133,7 +136,7 @@ impl Engine {
             tables: self.cache.fork(&original.tables),
             adapter: original.adapter.clone(),
             long: original.long,
-            arrival: original.arrival,
+            rank: original.rank,
             ..Sequence::default()
         };
         if let Some(place) = self.sequences.get_mut(&copy) {
@@ -207,13 +210,13 @@ impl Engine {
     /// Gives an idle sequence a job, in place of its finished one.
     ///
     /// # Errors
-    /// As [`Engine::idle`].
+    /// As [`Engine::idle`]; `Overloaded` if too many wait.
     pub(crate) fn start(&mut self, id: SequenceId, mut job: Job) -> Result<Ticket> {
         self.idle(id)?;
-        if !self.sequences.values().any(Sequence::is_running) {
+        self.check_queue()?;
+        if self.running() == 0 {
             self.work = Work::default();
         }
-        self.clock += 1;
         let ticket = job.ticket.clone();
         let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
         // A job starts from the logits of the last token, so that token is computed again if `truncate` left it cached.
@@ -222,11 +225,29 @@ impl Engine {
             sequence.computed = self.cache.truncate(&mut sequence.tables, last);
         }
         job.cached = sequence.computed;
-        sequence.arrival = self.clock;
+        let left = sequence.tokens.len() - sequence.computed;
+        let tokens = left.saturating_add(HORIZON.min(job.options.max_tokens as usize));
+        sequence.rank = self.queue.rank(job.options.priority, job.options.group.as_deref(), tokens);
         sequence.turn = Turn { since: self.counts.passes, ..Turn::default() };
         sequence.job = Some(job);
         self.charge(id).inspect_err(|_| drop(self.stop(id, &ticket)))?;
         Ok(ticket)
+    }
+
+    /// # Errors
+    /// `Overloaded` if as many requests wait as may.
+    fn check_queue(&self) -> Result<()> {
+        let Some(most) = self.max_queue else { return Ok(()) };
+        let waits = |sequence: &&Sequence| sequence.is_running() && !sequence.turn.admitted;
+        match self.sequences.values().filter(waits).count() {
+            waiting if waiting >= most => Err(self.queue.overloaded(waiting)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets at most so many requests wait to begin.
+    pub(crate) fn bound_queue(&mut self, most: Option<u32>) {
+        self.max_queue = most.map(|most| most as usize);
     }
 
     /// Switches an idle sequence to another adapter, or to none. What it has cached is dropped and computed again.
@@ -269,7 +290,7 @@ impl Engine {
         for job in self.sequences.values().filter_map(|sequence| sequence.job.as_ref()) {
             job.ticket.cancel();
         }
-        self.retire_cancelled();
+        self.retire_stopped();
         for sequence in self.sequences.values_mut() {
             self.cache.release_all(&mut sequence.tables);
             sequence.computed = 0;
@@ -278,11 +299,19 @@ impl Engine {
         self.cache.trim();
     }
 
-    /// Ends the jobs that were cancelled. Returns whether there were any.
-    fn retire_cancelled(&mut self) -> bool {
-        let cancelled = |sequence: &&mut Sequence| sequence.job.as_ref().is_some_and(Job::is_cancelled);
-        let retired = self.sequences.values_mut().filter(cancelled);
-        retired.map(|sequence| sequence.finish(FinishReason::Cancelled)).count() > 0
+    /// Ends the jobs that were cancelled, or whose time is over. Returns whether there were any.
+    fn retire_stopped(&mut self) -> bool {
+        let stopped = |sequence: &mut Sequence| {
+            let reason = sequence.job.as_ref()?.stopped()?;
+            sequence.finish(reason);
+            Some(())
+        };
+        self.sequences.values_mut().filter_map(stopped).count() > 0
+    }
+
+    /// Number of jobs that have not ended.
+    fn running(&self) -> usize {
+        self.sequences.values().filter(|sequence| sequence.is_running()).count()
     }
 
     /// Ends all running jobs with an error.

@@ -23,13 +23,16 @@ impl Engine {
     /// Only if nothing can run for anyone, as in a forked child. An error of one sequence becomes an event of that
     /// sequence.
     pub(crate) fn step(&mut self, model: &impl Served) -> Result<bool> {
+        let before = self.running();
         let done = self.pass(model);
         self.release_ended();
+        let now = Instant::now();
+        (self.running()..before).for_each(|_| self.queue.end(now));
         done
     }
 
     fn pass(&mut self, model: &impl Served) -> Result<bool> {
-        let retired = self.retire_cancelled();
+        let retired = self.retire_stopped();
         self.restart_rotated(model.longrope_from());
         let Some(mut shares) = self.plan(&model.limits(), model.max_context()) else { return Ok(retired) };
         if shares.is_empty() {
@@ -53,7 +56,7 @@ impl Engine {
             Ok(Ok(Pass::Cancelled)) => {
                 self.abandoned = true;
                 self.abandon(&shares);
-                self.retire_cancelled();
+                self.retire_stopped();
             }
             Ok(Ok(Pass::Done)) => {}
             Ok(Err(error)) if error.kind() == ErrorKind::ForkedRuntime => return Err(error),

@@ -62,7 +62,9 @@ impl Engine {
         }
         let wanted = &sequence.tokens[..end];
         self.sequences.values().any(|other| {
-            let earlier = other.turn.admitted || other.arrival < sequence.arrival;
+            // One of lower priority may be kept from computing.
+            let earlier = other.rank < sequence.rank
+                || other.turn.admitted && other.rank.priority <= sequence.rank.priority;
             let computing = other.makes_progress() && other.is_plain() && other.computed < end;
             earlier && computing && other.root() == sequence.root() && other.tokens.get(..end) == Some(wanted)
         })

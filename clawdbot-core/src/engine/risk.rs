@@ -18,6 +18,7 @@
 //! whenever it ends. It cannot be much better: a scheduler that lets two requests of unknown length run together has to
 //! discard one when both turn out to need everything.
 
+use super::queue::Rank;
 use crate::cache::Pages;
 
 /// Bound on tokens computed again, as a fraction of tokens computed for the first time.
@@ -56,7 +57,7 @@ impl Work {
 /// What an admitted sequence holds, and may come to hold. `held` and `most` are bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Demand {
-    pub(super) arrival: u64,
+    pub(super) rank: Rank,
     pub(super) held: u64,
     pub(super) most: u64,
     /// Tokens in the cache.
@@ -72,7 +73,7 @@ pub(super) struct Demand {
 /// Which sequences can surely finish.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Standing {
-    /// Indices of the sequences that may lose pages or take them from others, in order of arrival: the leader, then its
+    /// Indices of the sequences that may lose pages or take them from others, in order of rank: the leader, then its
     /// guests.
     unsafe_ones: Vec<usize>,
     /// Tokens that guests have computed or may compute in the next pass.
@@ -97,7 +98,7 @@ impl Standing {
             fits
         });
         let mut unsafe_ones = order.split_off(safe.count());
-        unsafe_ones.sort_unstable_by_key(|&index| demands[index].arrival);
+        unsafe_ones.sort_unstable_by_key(|&index| demands[index].rank);
         let Some((&leader, guests)) = unsafe_ones.split_first() else { return Standing::default() };
         let guests = || guests.iter().map(|&index| &demands[index]);
         let room = capacity.saturating_sub(guests().map(held).fold(0, u64::saturating_add));
@@ -156,10 +157,10 @@ mod tests {
         }
     }
 
-    /// Sequences given as (pages held, most pages), in order of arrival; their pages are full.
+    /// Sequences given as (pages held, most pages), in order of rank; their pages are full.
     fn standing(free: u64, all: &[(u64, u64)], work: Work) -> Standing {
-        let demand = |(arrival, &(held, most)): (u64, &(u64, u64))| Demand {
-            arrival,
+        let demand = |(number, &(held, most)): (u64, &(u64, u64))| Demand {
+            rank: Rank::nth(number),
             held,
             most,
             computed: 10 * held as usize,

@@ -46,7 +46,7 @@ pub(crate) fn plan_step<P: Pages>(
     memory: Option<Memory<'_, P>>,
 ) -> Plan {
     let mut plan = Plan::default();
-    entries.sort_unstable_by_key(|entry| entry.arrival);
+    entries.sort_unstable_by_key(|entry| entry.rank);
     let Some(mut memory) = memory else {
         let grants = vec![usize::MAX; entries.len()];
         plan.parts = share_out(&entries, &grants, limits);
@@ -91,7 +91,7 @@ pub(crate) fn plan_step<P: Pages>(
 fn share_out(entries: &[Entry], grants: &[usize], limits: &Limits) -> Vec<Part> {
     let mut order: Vec<(&Entry, usize)> = entries.iter().zip(grants.iter().copied()).collect();
     order.retain(|&(_, grant)| grant > 0);
-    order.sort_by_key(|(entry, _)| entry.turn.order(entry.arrival));
+    order.sort_by_key(|(entry, _)| entry.turn.order(entry.rank));
     let decodes = |entry: &Entry| entry.left() == 1;
     let mut places = if limits.whole { limits.sequences } else { limits.sequences.min(limits.rows) };
     let decoding = order.iter().filter(|(entry, _)| decodes(entry)).count().min(places);

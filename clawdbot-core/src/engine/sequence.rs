@@ -2,10 +2,11 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::entry::{Entry, HORIZON, SequenceId, Turn, Want};
 use super::mailbox::Sender;
+use super::queue::Rank;
 use crate::cache::PageTables;
 use crate::cancel::Ticket;
 use crate::error::{Error, Result};
@@ -33,8 +34,8 @@ pub(crate) struct Sequence {
     pub(crate) long: bool,
     /// Whether it serves a single request: its pages are freed when that ends.
     pub(crate) once: bool,
-    /// Number of its request, in order of arrival.
-    pub(crate) arrival: u64,
+    /// The place of its request among others.
+    pub(crate) rank: Rank,
     /// Its place in the order of turns.
     pub(crate) turn: Turn,
     /// Bytes charged to the budget for it, apart from its pages.
@@ -49,9 +50,9 @@ pub(crate) enum Spare {
     /// It has no work; the oldest first.
     Idle(u64),
     /// Its request is not admitted yet: the pages are left from earlier ones. The latest first.
-    Waiting(Reverse<u64>),
+    Waiting(Reverse<Rank>),
     /// Nobody reads its events; the latest first.
-    Unread(Reverse<u64>),
+    Unread(Reverse<Rank>),
 }
 
 /// A request that a sequence works on.
@@ -76,6 +77,8 @@ pub(crate) struct Job {
     pub(crate) ticket: Ticket,
     finished: bool,
     submitted: Instant,
+    /// When it ends at the latest.
+    deadline: Option<Instant>,
     pub(crate) prefill_started: Option<Instant>,
     first_token: Option<Instant>,
 }
@@ -153,6 +156,9 @@ struct Piece {
 impl Job {
     /// A request to generate. `text` is `None` for a model without a tokenizer.
     pub(crate) fn generate(options: Resolved, prompt_end: usize, text: Option<JobText>) -> Self {
+        let submitted = Instant::now();
+        // None that is further away than the clock can tell.
+        let deadline = options.deadline_ms.and_then(|ms| submitted.checked_add(Duration::from_millis(ms)));
         Job {
             options,
             prompt_end,
@@ -166,7 +172,8 @@ impl Job {
             mailbox: Sender::default(),
             ticket: Ticket::default(),
             finished: false,
-            submitted: Instant::now(),
+            submitted,
+            deadline,
             prefill_started: None,
             first_token: None,
         }
@@ -209,8 +216,16 @@ impl Job {
         self.finished
     }
 
-    pub(crate) fn is_cancelled(&self) -> bool {
-        !self.finished && self.ticket.is_cancelled()
+    /// Why it ends now, before it has generated all, if it does.
+    pub(crate) fn stopped(&self) -> Option<FinishReason> {
+        match (self.finished, self.ticket.is_cancelled()) {
+            (true, _) => None,
+            (false, true) => Some(FinishReason::Cancelled),
+            (false, false) => {
+                let late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+                late.then_some(FinishReason::Deadline)
+            }
+        }
     }
 
     /// Queues an event; a quiet job queues the last one only.
@@ -252,9 +267,9 @@ impl Sequence {
     pub(crate) fn spare(&self) -> Option<Spare> {
         match (&self.job, self.makes_progress()) {
             (Some(_), true) if self.turn.admitted => None,
-            (Some(_), true) => Some(Spare::Waiting(Reverse(self.arrival))),
-            (Some(job), false) if !job.finished => Some(Spare::Unread(Reverse(self.arrival))),
-            _ => Some(Spare::Idle(self.arrival)),
+            (Some(_), true) => Some(Spare::Waiting(Reverse(self.rank))),
+            (Some(job), false) if !job.finished => Some(Spare::Unread(Reverse(self.rank))),
+            _ => Some(Spare::Idle(self.rank.number)),
         }
     }
 
@@ -272,8 +287,8 @@ impl Sequence {
         // The last generated token is never computed.
         let (last, open_ended) =
             (end.saturating_sub(1).max(tokens), end > job.prompt_end.saturating_add(HORIZON));
-        let (arrival, computed, turn) = (self.arrival, self.computed, self.turn);
-        Some(Entry { id, arrival, tokens, computed, last, open_ended, want, turn, held: 0 })
+        let (rank, computed, turn) = (self.rank, self.computed, self.turn);
+        Some(Entry { id, rank, tokens, computed, last, open_ended, want, turn, held: 0 })
     }
 
     /// Appends a sampled token: text, stop conditions, events.

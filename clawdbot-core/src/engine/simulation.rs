@@ -1,6 +1,7 @@
 //! The engine's scheduling with passes that compute nothing, to count what requests cost.
 
 use super::entry::{Entry, HORIZON, Limits, Memory, PAGE, SequenceId, Turn, Want};
+use super::queue::Rank;
 use super::risk::Work;
 use super::scheduler::{Part, Plan, plan_step};
 use crate::cache::Pages;
@@ -50,7 +51,8 @@ impl Pages for Fake {
 /// An entry for tests.
 pub(super) fn entry(id: SequenceId, tokens: usize, computed: usize, arrival: u64) -> Entry {
     let (want, turn) = (Want::Token, Turn::default());
-    Entry { id, arrival, tokens, computed, last: tokens, open_ended: false, want, turn, held: 0 }
+    let rank = Rank::nth(arrival);
+    Entry { id, rank, tokens, computed, last: tokens, open_ended: false, want, turn, held: 0 }
 }
 
 /// What a simulation counted.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cache::LayerState;
-use crate::event::Event;
+use crate::event::{Event, FinishReason};
 use crate::forward::batch::Batch;
 use crate::forward::decoder::Pass;
 use crate::options::{KvType, Resolved};
@@ -89,10 +89,13 @@ fn engine() -> Engine {
 }
 
 fn begin(engine: &mut Engine, prompt: &[u32], max_tokens: u32) -> (SequenceId, Ticket) {
-    let id = engine.open().unwrap();
-    engine.append(id, prompt).unwrap();
-    let options = Resolved { max_tokens, ..Resolved::greedy() };
-    (id, engine.start(id, Job::generate(options, prompt.len(), None)).unwrap())
+    begin_as(engine, prompt, Resolved { max_tokens, ..Resolved::greedy() }).unwrap()
+}
+
+fn begin_as(engine: &mut Engine, prompt: &[u32], options: Resolved) -> Result<(SequenceId, Ticket)> {
+    let id = engine.open()?;
+    engine.append(id, prompt)?;
+    Ok((id, engine.start(id, Job::generate(options, prompt.len(), None))?))
 }
 
 /// Runs steps until all jobs have ended.
@@ -177,4 +180,100 @@ fn cancelled_jobs_end_without_a_pass() {
     let last = std::iter::from_fn(|| mailbox.take()).last().unwrap().unwrap();
     assert!(matches!(last, Event::Done(done) if done.finish_reason == FinishReason::Cancelled));
     assert_eq!(fake.passes.into_inner().unwrap().len(), 1);
+}
+
+/// The numbers of `jobs` in the order in which they end.
+fn order(engine: &mut Engine, fake: &Fake, jobs: &[(SequenceId, Ticket)]) -> Vec<usize> {
+    let mut ended: Vec<usize> = Vec::new();
+    for _ in 0..10_000 {
+        for (index, (id, ticket)) in jobs.iter().enumerate() {
+            if engine.job(*id, ticket).unwrap().is_finished() && !ended.contains(&index) {
+                ended.push(index);
+            }
+        }
+        if ended.len() == jobs.len() {
+            return ended;
+        }
+        assert!(engine.step(fake).unwrap());
+    }
+    panic!("no end");
+}
+
+#[test]
+fn requests_of_higher_priority_are_served_first() {
+    // One at a time.
+    let (mut engine, fake) = (engine(), Fake::new(64, 1));
+    let mut as_priority = |priority| {
+        let options = Resolved { max_tokens: 4, priority, ..Resolved::greedy() };
+        begin_as(&mut engine, &[1], options).unwrap()
+    };
+    let jobs = [50, 50, 70, 10, 70].map(&mut as_priority);
+    assert_eq!(order(&mut engine, &fake, &jobs), [2, 4, 0, 1, 3]);
+    // One that comes later takes the place of one that runs.
+    let slow = begin(&mut engine, &[1], 50);
+    (0..5).for_each(|_| assert!(engine.step(&fake).unwrap()));
+    let options = Resolved { max_tokens: 4, priority: 90, ..Resolved::greedy() };
+    let urgent = begin_as(&mut engine, &[1], options).unwrap();
+    assert_eq!(order(&mut engine, &fake, &[slow, urgent]), [1, 0]);
+}
+
+#[test]
+fn groups_share_and_not_requests() {
+    let (mut engine, fake) = (engine(), Fake::new(64, 1));
+    let mut of_group = |group: &str| {
+        let options = Resolved { max_tokens: 4, group: Some(group.to_owned()), ..Resolved::greedy() };
+        begin_as(&mut engine, &[1], options).unwrap()
+    };
+    let jobs: Vec<_> = ["a", "a", "a", "a", "b", "b"].map(&mut of_group).into();
+    assert_eq!(order(&mut engine, &fake, &jobs), [0, 4, 1, 5, 2, 3]);
+}
+
+#[test]
+fn a_request_ends_at_its_deadline_with_what_it_has() {
+    let (mut engine, fake) = (engine(), Fake::new(64, 8));
+    let options = |ms| Resolved { max_tokens: 900, deadline_ms: Some(ms), ..Resolved::greedy() };
+    let late = begin_as(&mut engine, &[1], options(30)).unwrap();
+    let never = begin_as(&mut engine, &[1], Resolved { max_tokens: 5, ..options(u64::MAX) }).unwrap();
+    let reason = |engine: &mut Engine, (id, ticket): &(SequenceId, Ticket)| {
+        let mailbox = &engine.job(*id, ticket).unwrap().mailbox;
+        match std::iter::from_fn(|| mailbox.take()).last().unwrap().unwrap() {
+            Event::Done(done) => (done.finish_reason, done.token_ids.len()),
+            other => panic!("{other:?}"),
+        }
+    };
+    run(&mut engine, &fake, std::slice::from_ref(&never));
+    assert_eq!(reason(&mut engine, &never), (FinishReason::Length, 5));
+    std::thread::sleep(std::time::Duration::from_millis(31));
+    run(&mut engine, &fake, std::slice::from_ref(&late));
+    let (found, tokens) = reason(&mut engine, &late);
+    assert_eq!(found, FinishReason::Deadline);
+    assert!((5..900).contains(&tokens), "{tokens}");
+    let at_once = begin_as(&mut engine, &[1], options(0)).unwrap();
+    run(&mut engine, &fake, std::slice::from_ref(&at_once));
+    assert_eq!(reason(&mut engine, &at_once), (FinishReason::Deadline, 0));
+}
+
+#[test]
+fn more_than_may_wait_are_refused_and_service_goes_on() {
+    let (mut engine, fake) = (engine(), Fake::new(64, 2));
+    engine.bound_queue(Some(3));
+    let options = || Resolved { max_tokens: 4, ..Resolved::greedy() };
+    let mut begun = Vec::new();
+    let mut refused = 0;
+    for _ in 0..500 {
+        match begin_as(&mut engine, &[1, 2], options()) {
+            Ok(job) => begun.push(job),
+            Err(error) => {
+                assert_eq!((error.kind(), &error.detail()["waiting"]), (ErrorKind::Overloaded, &3.into()));
+                assert!(error.detail()["retry_after_ms"].as_u64().unwrap() > 0);
+                refused += 1;
+            }
+        }
+        if refused % 3 == 2 {
+            engine.step(&fake).unwrap();
+        }
+    }
+    assert!(refused > 100 && begun.len() > 100, "{refused} {}", begun.len());
+    run(&mut engine, &fake, &begun);
+    assert!(begin_as(&mut engine, &[1, 2], options()).is_ok());
 }

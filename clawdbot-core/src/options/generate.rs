@@ -23,6 +23,13 @@ options! {
     pub struct GenerateOptions for "generating", checked by texts_and_lists {
         /// Name of the loaded LoRA adapter to use.
         adapter: Option<String> [OptionType::Name] = None, "none";
+        /// Requests of higher priority are served first; among equals, groups share.
+        priority: u32 [whole(0, 100)] = 50;
+        /// Name of the group of requests (a user, a job) that this one belongs to. Groups get equal shares, however many requests
+        /// each has.
+        group: Option<String> [OptionType::Name] = None, "none: requests without one share a group";
+        /// Milliseconds from now after which the request ends, with the finish reason `deadline` and what it has generated.
+        deadline_ms: Option<u64> = None, "none";
         /// Maximum number of tokens to generate.
         max_tokens: Option<u32> [whole(1, u32::MAX)] = None, "the model's, or until the context is full";
         /// Logits are divided by this before the softmax: lower values favor likely tokens. 0 is greedy: always the most likely

@@ -177,7 +177,7 @@ options! {
         /// Number of threads that compute.
         threads: Option<u32> [whole(1, 1024)] = None, "the smallest of CPU quota, affinity and physical cores";
         /// Who computes: `caller`, the threads that wait for results, so that nothing runs between calls; or `thread`, one of the
-        /// runtime's own, for all its models while there is work, so that requests advance while nobody waits for them.
+        /// runtime's own, so that requests advance while nobody waits for them.
         driver: Driver = Driver::Caller, "caller";
         /// On machines with several memory nodes (Linux): `interleave` spreads weights over them, `local` keeps weights next to the
         /// threads that read them (`docs/performance.md`). Changes no result.
@@ -204,8 +204,10 @@ options! {
         prefill_chunk: u32 [whole(1, 65_536)] = 512;
         /// Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory, not results.
         max_batch: u32 [whole(1, 4096)] = 64;
-        /// Keep keys and values of requests that have ended: a prompt that begins as an earlier one did is computed from where
-        /// they differ. Changes speed and memory, not results. Without effect for models with recurrent layers.
+        /// Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to try again.
+        max_queue: Option<u32> = None, "no limit";
+        /// Keep keys and values of requests that have ended, for prompts that begin as theirs did. Changes speed and memory, not
+        /// results. Not for models with recurrent layers.
         prefix_cache: Option<bool> = None, "true with `driver` thread, else false";
         /// Most bytes that are kept so. They are given up where requests need memory.
         prefix_cache_bytes: Option<u64> = None, "half of what requests may take";

@@ -29,6 +29,9 @@ pub(crate) struct ResolveContext<'a> {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Resolved {
     pub(crate) adapter: Option<String>,
+    pub(crate) priority: u32,
+    pub(crate) group: Option<String>,
+    pub(crate) deadline_ms: Option<u64>,
     pub(crate) max_tokens: u32,
     #[serde(serialize_with = "shortest")]
     pub(crate) temperature: f32,
@@ -124,6 +127,9 @@ impl Resolved {
         stop_token_ids.dedup();
         Ok(Resolved {
             adapter: options.adapter.clone(),
+            priority: options.priority,
+            group: options.group.clone(),
+            deadline_ms: options.deadline_ms,
             max_tokens: options.max_tokens.or(default_tokens).unwrap_or(context.room),
             temperature: options.temperature.unwrap_or(temperature),
             top_k: options.top_k.or(top_k).unwrap_or(0),
@@ -161,6 +167,9 @@ impl Resolved {
     pub(crate) fn greedy() -> Self {
         Resolved {
             adapter: None,
+            priority: 50,
+            group: None,
+            deadline_ms: None,
             max_tokens: u32::MAX,
             temperature: 0.0,
             top_k: 0,
@@ -186,7 +195,7 @@ impl Resolved {
         }
     }
 
-    /// What the completion reports: the names of [`GenerateOptions`], nothing `null` but `adapter`, `logprobs` and
+    /// What the completion reports: the names of [`GenerateOptions`], nothing `null` but `adapter`, `group`, `deadline_ms`, `logprobs` and
     /// `add_special_tokens`.
     pub(crate) fn to_json(&self) -> Map<String, Value> {
         match serde_json::to_value(self) {
@@ -224,7 +233,7 @@ mod tests {
     #[test]
     fn every_option_is_echoed() {
         let given = json!({
-            "adapter": "a", "max_tokens": 5, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.75,
+            "adapter": "a", "priority": 70, "group": "b", "deadline_ms": 900, "max_tokens": 5, "temperature": 0.5, "top_k": 3, "top_p": 0.5, "min_p": 0.25, "typical_p": 0.75,
             "repetition_penalty": 1.5, "presence_penalty": 0.5, "frequency_penalty": 0.25, "suppress_tokens": [1],
             "begin_suppress_tokens": [2], "bad_words_ids": [[1, 3]], "no_repeat_ngram_size": 4, "min_tokens": 2,
             "logit_bias": {"7": -1.5}, "seed": 9, "stop": ["x"], "stop_token_ids": [4], "ignore_eos": true, "logprobs": 2,

@@ -1,0 +1,168 @@
+//! The order in which requests are served, and how many may wait.
+//!
+//! Requests of higher priority come first. Among equals, groups share: a request begins, in units of tokens, when those of its
+//! group before it would have ended if all groups computed at the same rate (start-time fair queueing,
+//! <https://doi.org/10.1145/248157.248171>). With one group that is the order of arrival.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, ErrorKind};
+
+/// Most groups that are remembered without need.
+const MAX_GROUPS: usize = 1024;
+/// Weight of the latest interval in the mean.
+const WEIGHT: f64 = 0.2;
+
+/// A request's place among others: those that come first are smaller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(crate) struct Rank {
+    pub(super) priority: Reverse<u32>,
+    /// When it begins, in tokens of its group.
+    begins: u64,
+    /// Its number, in order of arrival.
+    pub(super) number: u64,
+}
+
+impl Rank {
+    /// That of the `number`th request, all else being equal.
+    #[cfg(test)]
+    pub(super) fn nth(number: u64) -> Self {
+        Rank { number, ..Rank::default() }
+    }
+}
+
+/// Ranks requests as they come.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    /// Number of the latest request.
+    number: u64,
+    /// When the latest one that began did so, in tokens of its group.
+    now: u64,
+    /// When the latest request of each group will have ended.
+    ends: BTreeMap<Option<String>, u64>,
+    last_end: Option<Instant>,
+    /// Seconds from one request's end to the next, on average.
+    interval: Option<f64>,
+}
+
+impl Queue {
+    /// The rank of a request of `group` that computes about `tokens` tokens.
+    pub(super) fn rank(&mut self, priority: u32, group: Option<&str>, tokens: usize) -> Rank {
+        self.number += 1;
+        if self.ends.len() >= MAX_GROUPS {
+            let now = self.now;
+            self.ends.retain(|_, end| *end > now);
+        }
+        let end = self.ends.entry(group.map(str::to_owned)).or_default();
+        let begins = self.now.max(*end);
+        *end = begins.saturating_add(tokens.max(1) as u64);
+        Rank { priority: Reverse(priority), begins, number: self.number }
+    }
+
+    /// A request has begun.
+    pub(super) fn begin(&mut self, rank: Rank) {
+        self.now = self.now.max(rank.begins);
+    }
+
+    /// A request has ended.
+    pub(super) fn end(&mut self, now: Instant) {
+        if let Some(last) = self.last_end.replace(now) {
+            let seconds = (now - last).as_secs_f64();
+            self.interval = Some(self.interval.map_or(seconds, |mean| mean + WEIGHT * (seconds - mean)));
+        }
+    }
+
+    /// The error for a request that finds `waiting` others, as many as may wait.
+    pub(super) fn overloaded(&self, waiting: usize) -> Error {
+        // One that waits begins when one that runs ends.
+        let after = Duration::from_secs_f64(self.interval.unwrap_or(1.0).clamp(0.001, 3600.0));
+        let milliseconds = after.as_millis() as u64;
+        let message = format!(
+            "expected fewer than {waiting} waiting requests (max_queue), found {waiting}; try again in {milliseconds} ms"
+        );
+        Error::new(ErrorKind::Overloaded, message)
+            .with("option", "max_queue")
+            .with("waiting", waiting)
+            .with("retry_after_ms", milliseconds)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn one_group_is_served_as_it_comes() {
+        let mut queue = Queue::default();
+        let ranks: Vec<Rank> = [5, 100, 1, 7].map(|tokens| queue.rank(50, None, tokens)).to_vec();
+        assert!(ranks.is_sorted());
+        let urgent = queue.rank(51, None, 1000);
+        assert!(urgent < ranks[0]);
+        assert!(queue.rank(49, None, 1) > ranks[3]);
+    }
+
+    #[test]
+    fn a_group_that_asks_for_little_does_not_wait_for_one_that_asks_for_much() {
+        let mut queue = Queue::default();
+        let many: Vec<Rank> = (0..100).map(|_| queue.rank(50, Some("many"), 1000)).collect();
+        queue.begin(many[0]);
+        queue.begin(many[1]);
+        let few: Vec<Rank> = (0..3).map(|_| queue.rank(50, Some("few"), 1000)).collect();
+        // The next to begin is one of the other group; then they take turns.
+        assert!(few[0] > many[0] && few[0] < many[2]);
+        assert!(many[2] < few[1] && few[1] < many[3] && many[3] < few[2]);
+        // What was not used before does not count.
+        many.iter().for_each(|rank| queue.begin(*rank));
+        assert!(queue.rank(50, Some("late"), 1) > many[98]);
+    }
+
+    #[test]
+    fn groups_are_forgotten() {
+        let mut queue = Queue::default();
+        for group in 0..5000 {
+            let rank = queue.rank(50, Some(&group.to_string()), 1);
+            queue.begin(rank);
+            // One token later.
+            queue.now += 1;
+        }
+        assert!(queue.ends.len() <= MAX_GROUPS);
+    }
+
+    #[test]
+    fn when_to_try_again() {
+        let mut queue = Queue::default();
+        let start = Instant::now();
+        (0..9).for_each(|i| queue.end(start + Duration::from_millis(200 * i)));
+        let error = queue.overloaded(7);
+        assert_eq!((error.kind(), &error.detail()["retry_after_ms"]), (ErrorKind::Overloaded, &200.into()));
+        assert_eq!(Queue::default().overloaded(1).detail()["retry_after_ms"], 1000);
+    }
+
+    proptest! {
+        /// Served in order, tokens of two groups that always ask differ by at most one request of each.
+        #[test]
+        fn groups_share(costs in prop::collection::vec((1_usize..50, 1_usize..50), 1..60)) {
+            let mut queue = Queue::default();
+            let mut ranked = Vec::new();
+            for &(a, b) in &costs {
+                ranked.push((queue.rank(50, Some("a"), a), a as i64));
+                ranked.push((queue.rank(50, Some("b"), b), -(b as i64)));
+            }
+            ranked.sort();
+            let ends = |group: &str| queue.ends[&Some(group.to_owned())];
+            let both = ends("a").min(ends("b"));
+            let mut difference = 0;
+            for (rank, cost) in ranked {
+                if rank.begins >= both {
+                    break;
+                }
+                difference += cost;
+                prop_assert!(difference.abs() <= 100, "{difference}");
+            }
+        }
+    }
+}
