@@ -12,6 +12,7 @@ pub(crate) mod name_pattern;
 pub(crate) mod open;
 pub(crate) mod pack;
 pub(crate) mod parts;
+pub(crate) mod passes;
 pub(crate) mod quantization;
 mod shapes;
 pub(crate) mod source;

@@ -8,7 +8,7 @@ use clawdbot_kernels::PackedMatrix;
 use sha2::{Digest, Sha256};
 
 use super::build::Builder;
-use super::calibration::{self, Calibrated};
+use super::calibration::{self, Calibrated, Wanted};
 use super::formats::weights_in;
 use super::source::{Opened, Source};
 use super::weights::Weights;
@@ -70,7 +70,7 @@ impl Runtime {
         let overwrite = if options.overwrite { Overwrite::Replace } else { Overwrite::Refuse };
         if let Some(path) = &options.calibrate {
             check_calibrated(weight_type, options.weights)?;
-            let text = calibration::read(opened, path)?;
+            let text = calibration::read(opened, path, Wanted::CALIBRATION)?;
             let contents = Contents {
                 weights: weight_type,
                 matrices: calibration::order(&names),

@@ -14,5 +14,5 @@ mod record;
 mod text;
 mod walk;
 
-pub(crate) use text::{Text, read};
+pub(crate) use text::{BUILTIN, Most, Text, Wanted, read};
 pub(crate) use walk::{Calibrated, order};

@@ -1,30 +1,27 @@
 //! Goes through the layers: records, rounds, and goes on with the rounded layer.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use clawdbot_kernels::attention::PAGE_TOKENS;
 use clawdbot_kernels::memory::AlignedBuf;
 use clawdbot_kernels::{Aim, CodedRows, ComputeFormat, Drift, Factors, Gram, PackedMatrix, RowSource};
 
 use super::Text;
 use super::record::{Inputs, Recorder, last_matrix};
-use crate::cache::{KvCache, PageTables};
 use crate::cancel::{Progress, Stage, cancelled};
 use crate::error::{Error, Result};
-use crate::forward::batch::Batch;
-use crate::forward::cpu::{Cpu, Watcher};
-use crate::forward::decoder::{Decoder, DecoderLayer, ForwardContext, Layers, Pass};
+use crate::forward::cpu::Watcher;
+use crate::forward::decoder::{Decoder, DecoderLayer};
 use crate::forward::ops::{Norm, Ops, Shape};
 use crate::forward::scratch::Scratch;
 use crate::load::build::Builder;
 use crate::load::formats::weights_in;
+use crate::load::passes::{InPass, Passes};
 use crate::load::source::Opened;
 use crate::options::{KvType, WeightType};
 use crate::runtime::{LogLevel, Reservation, Runtime};
+use crate::spec::DecoderSpec;
 use crate::spec::packing::Joined;
 use crate::spec::tensors::TensorNames;
-use crate::spec::{DecoderSpec, KeySource};
 
 /// Tokens that go through a layer at a time.
 const PASS_TOKENS: usize = 2048;
@@ -44,8 +41,7 @@ pub(crate) struct Calibrated<'a> {
     /// The same in the model as it is; empty after the last layer that makes up for what the others lack
     exact: AlignedBuf<f32>,
     scratch: Scratch,
-    cache: KvCache,
-    tables: Vec<PageTables>,
+    passes: Passes,
     /// Without layers; its embedding is what tokens are looked up in
     ends: Decoder,
     /// The layer whose matrices are being made
@@ -82,19 +78,12 @@ impl<'a> Calibrated<'a> {
         progress: &'a mut dyn FnMut(Progress) -> bool,
     ) -> Result<Self> {
         let spec = &opened.spec;
-        if spec.per_layer_inputs.is_some()
-            || spec.layers.iter().any(|layer| matches!(layer.keys, KeySource::Layer(_)))
-        {
-            let message = format!(
-                "{}: option calibrate: expected layers that read the layer before them alone; this architecture's layers share more",
-                opened.name
-            );
-            return Err(Error::unsupported_model(message).with("option", "calibrate"));
-        }
+        let passes = Passes::new(runtime, spec, KvType::F32, &text, PASS_TOKENS).map_err(|error| {
+            error.context(format_args!("{}: option calibrate", opened.name)).with("option", "calibrate")
+        })?;
         let bytes = bytes(runtime, opened, names, weights, &text)?
             .ok_or_else(|| Error::invalid_model("sizes overflow"))?;
-        let cache = KvCache::new(KvType::F32, &spec.layer_states(), runtime.budget())?;
-        let pages = pages(&cache, &text).ok_or_else(|| Error::invalid_model("sizes overflow"))?;
+        let pages = passes.cache_bytes().ok_or_else(|| Error::invalid_model("sizes overflow"))?;
         let mut reservation = runtime.budget().reserve(bytes.saturating_add(pages), "the calibration")?;
         // The cache reserves its own.
         reservation.resize(bytes, "the calibration")?;
@@ -112,8 +101,7 @@ impl<'a> Calibrated<'a> {
             hidden,
             exact: AlignedBuf::default(),
             scratch: Scratch::default(),
-            cache,
-            tables: Vec::new(),
+            passes,
             ends,
             layer: 0,
             recorder: None,
@@ -122,8 +110,8 @@ impl<'a> Calibrated<'a> {
             logged: None,
             _reservation: reservation,
         };
-        calibrated.each_pass(|ops, pass| {
-            pass.ends.embed(ops, pass.batch, pass.scratch)?;
+        calibrated.each_pass(|now, pass| {
+            pass.ends.embed(now.ops, now.batch, pass.scratch)?;
             pass.hidden.copy_from_slice(&pass.scratch.hidden[..pass.hidden.len()]);
             Ok(())
         })?;
@@ -236,29 +224,18 @@ impl<'a> Calibrated<'a> {
     /// Takes the texts through a layer. Without a recorder, they are what they are after it.
     fn pass_through(&mut self, layer: &DecoderLayer, recorder: Option<&Recorder>) -> Result<()> {
         let (first, tokens) = (self.layer, self.text.tokens.len());
-        self.each_pass(|ops, pass| {
-            let ops =
-                &Cpu { watcher: recorder.map(|recorder| recorder as &dyn Watcher), adapters: None, ..*ops };
-            let Passed { ends, batch, hidden, exact, scratch, cache } = pass;
+        self.each_pass(|mut now, pass| {
+            let Passed { ends, hidden, exact, scratch } = pass;
             scratch.hidden[..hidden.len()].copy_from_slice(hidden);
-            let layers = Layers { spec: &ends.spec, layers: std::slice::from_ref(layer), first };
-            let context = ForwardContext {
-                ops,
-                cache,
-                scratch: &mut *scratch,
-                #[cfg(test)]
-                trap: None,
-            };
-            if layers.forward(context, batch)? == Pass::Cancelled {
-                return Err(cancelled());
-            }
+            let watcher = recorder.map(|recorder| recorder as &dyn Watcher);
+            now.through(&ends.spec, first, layer, watcher, scratch)?;
             let Some(recorder) = recorder else {
                 hidden.copy_from_slice(&scratch.hidden[..hidden.len()]);
                 return Ok(());
             };
             let lacking = &mut scratch.hidden[..exact.len()];
             lacking.iter_mut().zip(exact).for_each(|(x, exact)| *x = exact - *x);
-            recorder.add_drift(ops, lacking, tokens)
+            recorder.add_drift(now.ops, lacking, tokens)
         })
     }
 
@@ -271,8 +248,8 @@ impl<'a> Calibrated<'a> {
             return Ok(None);
         }
         let mut gram = Gram::new(spec.hidden_size)?;
-        self.each_pass(|ops, pass| {
-            let Passed { ends, batch, hidden, scratch, .. } = pass;
+        self.each_pass(|InPass { ops, batch, .. }, pass| {
+            let Passed { ends, hidden, scratch, .. } = pass;
             let shape = Shape { rows: batch.rows(), width: ends.spec.hidden_size };
             scratch.hidden[..hidden.len()].copy_from_slice(hidden);
             let normed = match &ends.norm {
@@ -328,51 +305,32 @@ impl<'a> Calibrated<'a> {
     }
 
     /// Calls `f` with the texts, some whole sequences at a time.
-    fn each_pass(&mut self, mut f: impl FnMut(&Cpu<'_>, Passed<'_>) -> Result<()>) -> Result<()> {
-        let (length, width) = (self.text.length, self.opened.spec.hidden_size);
-        let (count, at_once) = (self.text.tokens.len() / length, at_once(length));
-        let recurrent = self.cache.state_bytes() > 0;
-        for start in (0..count).step_by(at_once) {
-            let sequences = start..(start + at_once).min(count);
-            if recurrent {
-                // Every pass begins with states of zeros.
-                self.tables.drain(..).for_each(|mut tables| self.cache.release_all(&mut tables));
-            }
-            while self.tables.len() < sequences.len() {
-                let mut tables = PageTables::default();
-                self.cache.grow(&mut tables, length)?;
-                self.tables.push(tables);
-            }
-            let rows: Range<usize> = sequences.start * length..sequences.end * length;
-            let mut batch = Batch::new();
-            for (tokens, tables) in self.text.tokens[rows.clone()].chunks_exact(length).zip(&self.tables) {
-                batch.push_of(length, tokens, 0, 0, tables);
-            }
+    fn each_pass(&mut self, mut f: impl FnMut(InPass<'_>, Passed<'_>) -> Result<()>) -> Result<()> {
+        let width = self.opened.spec.hidden_size;
+        for index in 0..self.passes.count() {
+            let tokens = self.passes.tokens(index);
+            let values = tokens.start * width..tokens.end * width;
             // None of a stream that is not followed
-            let exact = self.exact.get(rows.start * width..rows.end * width).unwrap_or_default();
-            let hidden = &mut self.hidden[rows.start * width..rows.end * width];
-            let (ends, scratch, cache) = (&self.ends, &mut self.scratch, &mut self.cache);
-            let kernels = self.runtime.kernel_set();
-            self.runtime.pool().region(|region| {
-                let ops = &Cpu { kernels, region, adapters: None, watcher: None };
-                f(ops, Passed { ends, batch: &batch, hidden, exact, scratch, cache })
-            })??;
+            let exact = self.exact.get(values.clone()).unwrap_or_default();
+            let hidden = &mut self.hidden[values];
+            let (ends, scratch) = (&self.ends, &mut self.scratch);
+            self.passes.run(self.runtime, &self.text, index, |now| {
+                f(now, Passed { ends, hidden, exact, scratch })
+            })?;
             self.report()?;
         }
         Ok(())
     }
 }
 
-/// Some sequences, and what they are computed with.
+/// What some sequences are computed with.
 struct Passed<'a> {
     ends: &'a Decoder,
-    batch: &'a Batch<'a>,
     /// Their residual stream, `[rows, hidden_size]`
     hidden: &'a mut [f32],
     /// The same in the model as it is; empty if it is not followed
     exact: &'a [f32],
     scratch: &'a mut Scratch,
-    cache: &'a mut KvCache,
 }
 
 /// How many layers the text also goes through as they are: up to the last one that makes up for what the others lack.
@@ -399,18 +357,6 @@ fn builder<'a>(
         total: 0,
         ready: BTreeMap::new(),
     }
-}
-
-/// Sequences of `length` tokens that go through a layer at a time.
-fn at_once(length: usize) -> usize {
-    (PASS_TOKENS / length).max(1)
-}
-
-/// Bytes of keys, values and states of the sequences of a pass; none on overflow.
-fn pages(cache: &KvCache, text: &Text) -> Option<u64> {
-    let tokens = text.length.checked_next_multiple_of(PAGE_TOKENS)? as u64;
-    let sequence = cache.bytes_per_token().checked_mul(tokens)?.checked_add(cache.state_bytes())?;
-    sequence.checked_mul(at_once(text.length).min(text.tokens.len() / text.length) as u64)
 }
 
 /// Bytes that the calibration takes at most, but for keys and values; none on overflow.
