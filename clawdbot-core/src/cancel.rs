@@ -31,6 +31,15 @@ pub enum Stage {
     },
     /// The output layer is calibrated, and the embedding rounded.
     CalibratingOutput,
+    /// The text goes through a layer of the model that is evaluated, or of its reference.
+    EvaluatingLayer {
+        /// Its number, from 1.
+        layer: usize,
+        /// How many there are.
+        layers: usize,
+    },
+    /// Logits are computed and compared.
+    EvaluatingOutput,
 }
 
 impl fmt::Display for Stage {
@@ -38,6 +47,8 @@ impl fmt::Display for Stage {
         match self {
             Stage::CalibratingLayer { layer, layers } => write!(f, "calibrating layer {layer} of {layers}"),
             Stage::CalibratingOutput => f.write_str("calibrating the output layer"),
+            Stage::EvaluatingLayer { layer, layers } => write!(f, "evaluating layer {layer} of {layers}"),
+            Stage::EvaluatingOutput => f.write_str("evaluating the output layer"),
         }
     }
 }

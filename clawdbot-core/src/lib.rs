@@ -29,6 +29,7 @@ mod cancel;
 pub mod candle;
 mod engine;
 mod error;
+mod evaluation;
 mod event;
 mod forward;
 #[cfg(feature = "fuzzing")]
@@ -57,12 +58,13 @@ pub use api::{
 };
 pub use cancel::{CancelHandle, Progress, Stage};
 pub use error::{Error, ErrorKind, Result};
+pub use evaluation::{Evaluation, LayerError, Reference};
 pub use event::{Completion, Event, FinishReason, Usage};
 pub use load::source::Source;
 pub use options::{
-    Cache, Driver, EmbedOptions, GenerateOptions, HubOptions, KvType, ModelOptions, Numa, NumberRange,
-    OPTIONS, OptionGroup, OptionSet, OptionSpec, OptionType, PackOptions, Pooling, RerankOptions,
-    RuntimeOptions, WeightType, check_option_names,
+    Cache, Driver, EmbedOptions, EvaluateOptions, GenerateOptions, HubOptions, KvType, ModelOptions, Numa,
+    NumberRange, OPTIONS, OptionGroup, OptionSet, OptionSpec, OptionType, PackOptions, Pooling,
+    ReferenceType, RerankOptions, RuntimeOptions, WeightType, check_option_names,
 };
 pub use runtime::{Cpus, Limits, LogLevel, LogRecord, RefusedKernels, Runtime};
 pub use sampling::{Logprobs, TokenLogprob};

@@ -71,6 +71,7 @@ const CRATES: &[Crate] = &[
             &["cache"],
             &["forward"],
             &["load"],
+            &["evaluation"],
             &["engine"],
             &["api"],
             &["candle", "hub"],

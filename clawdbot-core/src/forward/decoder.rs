@@ -198,19 +198,10 @@ impl Decoder {
             return Ok(Pass::Cancelled);
         }
 
-        let (x, norm) = (&scratch.hidden, self.norm.as_ref().map(|gains| Norm::of(spec, gains)));
-        ops.take_rows(x, &batch.state_rows, norm, spec.hidden_size, &mut scratch.states);
-        ops.take_rows(x, &batch.logits_rows, norm, spec.hidden_size, &mut scratch.last);
-        let rows = batch.logits_rows.len();
-        if rows > 0 {
-            let head = self.lm_head.as_ref().unwrap_or(&self.embedding);
-            let logits = &mut scratch.logits;
-            ops.matmul(&scratch.last, rows, head, logits, &mut scratch.codes)?;
-            if spec.logit_scale != 1.0 || spec.final_logit_softcapping.is_some() {
-                let shape = Shape { rows, width: spec.vocab_size };
-                ops.scale_and_cap(logits, spec.logit_scale, spec.final_logit_softcapping, shape);
-            }
-        }
+        let norm = self.norm.as_ref().map(|gains| Norm::of(spec, gains));
+        ops.take_rows(&scratch.hidden, &batch.state_rows, norm, spec.hidden_size, &mut scratch.states);
+        let weight = self.lm_head.as_ref().unwrap_or(&self.embedding);
+        Head { spec, norm: self.norm.as_deref(), weight }.forward(ops, &batch.logits_rows, scratch)?;
         Ok(if ops.stopped() { Pass::Cancelled } else { Pass::Done })
     }
 
@@ -236,6 +227,43 @@ impl Decoder {
         stream.replace(ops, spec, self.input.norm.as_deref(), shape);
         if let Some(weights) = &self.layer_inputs {
             weights.forward(ops, spec, batch, stream.x, &mut scratch.inputs, &mut scratch.codes)?;
+        }
+        Ok(())
+    }
+}
+
+/// From the residual stream to logits.
+pub(crate) struct Head<'a> {
+    pub(crate) spec: &'a DecoderSpec,
+    /// `[hidden_size]`
+    pub(crate) norm: Option<&'a [f32]>,
+    /// hidden_size -> vocab_size
+    pub(crate) weight: &'a PackedMatrix,
+}
+
+impl Head<'_> {
+    /// Leaves the logits of rows `taken` of `scratch.hidden` in `scratch.logits`, `[taken, vocab_size]`. There is room for
+    /// them.
+    ///
+    /// # Errors
+    /// `OutOfBudget` when scratch memory cannot be had.
+    pub(crate) fn forward<O: Ops>(
+        &self,
+        ops: &O,
+        taken: &[usize],
+        scratch: &mut Scratch<O::Memory>,
+    ) -> Result<()> {
+        let (spec, rows) = (self.spec, taken.len());
+        if rows == 0 {
+            return Ok(());
+        }
+        let norm = self.norm.map(|gains| Norm::of(spec, gains));
+        ops.take_rows(&scratch.hidden, taken, norm, spec.hidden_size, &mut scratch.last);
+        let logits = &mut scratch.logits;
+        ops.matmul(&scratch.last, rows, self.weight, logits, &mut scratch.codes)?;
+        if spec.logit_scale != 1.0 || spec.final_logit_softcapping.is_some() {
+            let shape = Shape { rows, width: spec.vocab_size };
+            ops.scale_and_cap(logits, spec.logit_scale, spec.final_logit_softcapping, shape);
         }
         Ok(())
     }

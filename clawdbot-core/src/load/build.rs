@@ -87,6 +87,15 @@ impl Builder<'_> {
         })
     }
 
+    /// The last norm, and the output layer, which may be the embedding.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub(crate) fn head(&mut self, names: &TensorNames) -> Result<(Option<Vec<f32>>, PackedMatrix)> {
+        let norm = self.norm(names.final_norm.as_ref())?;
+        Ok((norm, self.matrices(&Joined::rows([names.head()]))?))
+    }
+
     fn dense(&self, names: &DenseNames) -> Result<Dense> {
         let n = names.weight.len / names.weight.k.unwrap_or(1).max(1);
         let weight = self.float_matrix(&self.weights.vector(&names.weight)?, n)?;

@@ -61,6 +61,20 @@ pub enum Driver {
     Thread,
 }
 
+/// What the weights of a reference are computed as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ReferenceType {
+    /// float32.
+    #[default]
+    F32,
+    /// bfloat16 weights, float32 activations and sums.
+    Bf16,
+    /// There is no reference.
+    None,
+}
+
 /// Where threads run and weights lie on machines whose memory is in several places (NUMA nodes).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -167,6 +181,7 @@ impl OptionValue for Cache {
 }
 
 names!(WeightType: Int8 = "int8", Int4 = "int4", Int4Mixed = "int4-mixed", Bf16 = "bf16", F32 = "f32", Stored = "stored");
+names!(ReferenceType: F32 = "f32", Bf16 = "bf16", None = "none");
 names!(Numa: Off = "off", Interleave = "interleave", Local = "local");
 names!(Driver: Caller = "caller", Thread = "thread");
 names!(KvType: Auto = "auto", Int8 = "int8", Bf16 = "bf16", F32 = "f32");
@@ -271,6 +286,28 @@ options! {
         calibrate: Option<PathBuf> = None, "rounding to nearest";
         /// Replace a file that is already there.
         overwrite: bool = false;
+    }
+}
+
+options! {
+    /// How to evaluate a model: what is evaluated, on which text, and what it is compared with.
+    pub struct EvaluateOptions for "evaluating" {
+        /// Type of the weights that are evaluated; `stored` keeps a quantized model's own codes.
+        weights: Option<WeightType> = None, "as a packed file holds them; `stored` for quantized models; int8 for others";
+        /// Type of the KV cache that is evaluated; `auto` is f32 with f32 weights and bf16 otherwise.
+        kv: KvType = KvType::Auto, "auto";
+        /// Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized; to those of the
+        /// reference too, unless it is another model.
+        merge_adapters: Vec<PathBuf> = Vec::new(), "none";
+        /// UTF-8 file with the text; `builtin` is a text that comes with the library, which calibration uses too.
+        text: Option<PathBuf> = None, "builtin";
+        /// Maximum number of sequences, of 512 tokens or of the whole context if that is shorter. They are taken from all over the
+        /// text.
+        sequences: u32 [whole(1, 4096)] = 8;
+        /// Type of the weights that the model is compared with; `none` gives the perplexity alone.
+        reference: ReferenceType = ReferenceType::F32, "f32";
+        /// Model to compare with: a directory, GGUF or packed file with the same tokens and sizes.
+        reference_model: Option<PathBuf> = None, "the same model; of a packed or quantized one, its own weights, dequantized";
     }
 }
 

@@ -21,7 +21,10 @@ pub use embed::{EmbedOptions, Pooling, RerankOptions};
 pub use generate::GenerateOptions;
 pub(crate) use generate::{MAX_STOPS, PromptKind};
 pub use hub::HubOptions;
-pub use load::{Cache, Driver, KvType, ModelOptions, Numa, PackOptions, RuntimeOptions, WeightType};
+pub use load::{
+    Cache, Driver, EvaluateOptions, KvType, ModelOptions, Numa, PackOptions, ReferenceType, RuntimeOptions,
+    WeightType,
+};
 pub(crate) use resolved::{ResolveContext, Resolved};
 pub use spec::{NumberRange, OptionGroup, OptionSet, OptionSpec, OptionType};
 pub use table::OPTIONS;

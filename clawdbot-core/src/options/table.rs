@@ -4,7 +4,7 @@
 use super::embed::{EmbedOptions, RerankOptions};
 use super::generate::GenerateOptions;
 use super::hub::HubOptions;
-use super::load::{ModelOptions, PackOptions, RuntimeOptions};
+use super::load::{EvaluateOptions, ModelOptions, PackOptions, RuntimeOptions};
 use super::spec::{OptionGroup, OptionSet};
 
 /// Every option.
@@ -15,6 +15,7 @@ pub const OPTIONS: &[OptionGroup] = &[
     EmbedOptions::GROUP,
     RerankOptions::GROUP,
     PackOptions::GROUP,
+    EvaluateOptions::GROUP,
     HubOptions::GROUP,
 ];
 

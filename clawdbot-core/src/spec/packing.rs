@@ -178,6 +178,11 @@ impl TensorNames {
         packed
     }
 
+    /// The output layer of a model that generates, which may be the embedding.
+    pub(crate) fn head(&self) -> &MatrixName {
+        self.lm_head.as_ref().unwrap_or(&self.embed_tokens)
+    }
+
     /// The packed matrices that a token does not use: experts that it does not select.
     pub(crate) fn idle_experts(&self, spec: &DecoderSpec) -> Vec<Joined<'_>> {
         let chosen = spec.moe.map_or(0, |moe| moe.num_experts_per_tok);

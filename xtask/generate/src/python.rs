@@ -31,6 +31,7 @@ const DICTS: &[Dict] = &[
     Dict { name: "RerankOptions", base: "TypedDict", options: "RerankOptions", doc: None },
     Dict { name: "ModelOptions", base: "TypedDict", options: "ModelOptions", doc: None },
     Dict { name: "PackOptions", base: "TypedDict", options: "PackOptions", doc: None },
+    Dict { name: "EvaluateOptions", base: "TypedDict", options: "EvaluateOptions", doc: None },
     Dict {
         name: "LoadOptions",
         base: "ModelOptions",
@@ -90,6 +91,7 @@ const LISTS: &[(&str, &[&str])] = &[
     ("Options (`LoadOptions`):", &["ModelOptions", "RuntimeOptions"]),
     ("Options (`ModelOptions`):", &["ModelOptions"]),
     ("Options (`PackOptions`):", &["PackOptions"]),
+    ("Options (`EvaluateOptions`):", &["EvaluateOptions"]),
     ("Options (`EmbedOptions`):", &["EmbedOptions"]),
     ("Options (`RerankOptions`):", &["RerankOptions"]),
     ("Options of a runtime:", &["RuntimeOptions"]),

@@ -41,6 +41,10 @@ const CALLS: &[(&str, &str)] = &[
         "Taken by `Runtime::pack`; Python `Runtime.pack`; C `clawdbot_runtime_pack`; `clawdbot pack`.",
     ),
     (
+        "EvaluateOptions",
+        "Taken by Rust `Runtime::evaluate`; Python `Runtime.evaluate`; C `clawdbot_runtime_evaluate_json`; `clawdbot evaluate`. [evaluate.md](evaluate.md) says more.",
+    ),
+    (
         "HubOptions",
         "Taken by Rust `Runtime::fetch`; Python `Model.from_pretrained`, `download`; C `clawdbot_hub_fetch`; all commands that load a model. [hub.md](hub.md) says more.",
     ),
