@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 #[cfg(feature = "hub")]
 use clawdbot_core::Progress;
-use clawdbot_core::{Error, ErrorKind, Result, Runtime, Source};
+use clawdbot_core::{Error, ErrorKind, HubOptions, Result, Runtime, Source};
 
 use crate::args::{HubArgs, OutputArgs};
 #[cfg(feature = "hub")]
@@ -26,7 +26,7 @@ pub(crate) fn source(
     output: &OutputArgs,
 ) -> Result<Source> {
     let source = match (model, shape) {
-        (Some(path), _) => return named(runtime, path, args, output),
+        (Some(path), _) => return named(runtime, path, &args.options()?, output),
         (None, Some(name)) => Source::Shape(name.clone()),
         (None, None) => Source::Builtin,
     };
@@ -39,14 +39,22 @@ pub(crate) fn source(
     }
 }
 
+/// Another model than that of the command: from the same hub, but in a revision and a file of its own.
+///
+/// # Errors
+/// As `Source::fetch`.
+pub(crate) fn another(runtime: &Runtime, path: &Path, args: &HubArgs, output: &OutputArgs) -> Result<Source> {
+    let offline = args.options()?.offline;
+    named(runtime, path, &HubOptions::default().offline(offline), output)
+}
+
 #[cfg(feature = "hub")]
-fn named(runtime: &Runtime, path: &Path, args: &HubArgs, output: &OutputArgs) -> Result<Source> {
+fn named(runtime: &Runtime, path: &Path, options: &HubOptions, output: &OutputArgs) -> Result<Source> {
     // A path that is not UTF-8 is not a name.
     let Some(name) = path.to_str() else { return Ok(Source::from(path)) };
-    let options = args.options()?;
     let work = Work::begin();
     let mut line = StatusLine::new(output);
-    let path = runtime.fetch(name, &options, |Progress { done, total, .. }| {
+    let path = runtime.fetch(name, options, |Progress { done, total, .. }| {
         match total {
             // At once, because a missing network shows here.
             0 if done == 0 => line.announce(&format!("looking for {name}")),
@@ -58,7 +66,7 @@ fn named(runtime: &Runtime, path: &Path, args: &HubArgs, output: &OutputArgs) ->
 }
 
 #[cfg(not(feature = "hub"))]
-fn named(_: &Runtime, path: &Path, _: &HubArgs, _: &OutputArgs) -> Result<Source> {
+fn named(_: &Runtime, path: &Path, _: &HubOptions, _: &OutputArgs) -> Result<Source> {
     Ok(Source::from(path))
 }
 

@@ -1,4 +1,4 @@
-//! `clawdbot` on the command line: generate, chat, embed, rerank, inspect, pack, bench; completions and manual pages.
+//! `clawdbot` on the command line: generate, chat, embed, rerank, inspect, pack, bench, evaluate; completions and manual pages.
 //!
 //! Text and JSON go to stdout, everything else to stderr. Exit codes: 0 success, 1 failure, 2 wrong usage, 130
 //! interrupted.
@@ -8,6 +8,7 @@ mod args;
 mod bench;
 mod chat;
 mod embed;
+mod evaluate;
 mod generate;
 mod hub;
 mod input;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Pack(args) => pack::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Evaluate(args) => evaluate::run(args),
         Command::Completions(args) => shell::completions(args),
         Command::Man(args) => shell::man(args),
     });

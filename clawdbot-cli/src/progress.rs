@@ -122,5 +122,7 @@ mod tests {
         assert!(shown("packing", now).starts_with("calibrating layer 3 of 30 [####"));
         now.stage = Some(Stage::CalibratingOutput);
         assert!(shown("packing", now).starts_with("calibrating the output layer [####"));
+        now.stage = Some(Stage::EvaluatingLayer { layer: 3, layers: 30 });
+        assert!(shown("evaluating", now).starts_with("evaluating layer 3 of 30 [####"));
     }
 }

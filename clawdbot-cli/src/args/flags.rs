@@ -52,6 +52,7 @@ const EXCEPTIONS: &[Exception] = &[
     Exception { name: "logprobs", requires: Some("json"), note: "Needs --json.", ..SAME },
     Exception { name: "max_tokens", short: Some('n'), ..SAME },
     Exception { name: "offline", switch: true, ..SAME },
+    Exception { name: "reference_model", note: "Or a name OWNER/NAME.", ..SAME },
     Exception { name: "seed", default: Some("random; reported with --json"), ..SAME },
     Exception {
         name: "stop",
@@ -290,8 +291,8 @@ mod tests {
 
     use clap::CommandFactory;
     use clawdbot_core::{
-        EmbedOptions, GenerateOptions, HubOptions, ModelOptions, NumberRange, OPTIONS, PackOptions,
-        RerankOptions, RuntimeOptions,
+        EmbedOptions, EvaluateOptions, GenerateOptions, HubOptions, ModelOptions, NumberRange, OPTIONS,
+        PackOptions, RerankOptions, RuntimeOptions,
     };
 
     use super::super::Cli;
@@ -322,6 +323,7 @@ mod tests {
             "EmbedOptions" => EmbedOptions::from_json(object).map(|options| options.to_json()),
             "RerankOptions" => RerankOptions::from_json(object).map(|options| options.to_json()),
             "PackOptions" => PackOptions::from_json(object).map(|options| options.to_json()),
+            "EvaluateOptions" => EvaluateOptions::from_json(object).map(|options| options.to_json()),
             "HubOptions" => HubOptions::from_json(object).map(|options| options.to_json()),
             other => panic!("{other}: a group that this test does not know"),
         }

@@ -3,6 +3,7 @@
 mod bench;
 mod chat;
 mod embed;
+mod evaluate;
 mod flags;
 mod generate;
 pub(crate) mod hints;
@@ -19,6 +20,7 @@ use clap::{Parser, Subcommand};
 pub(crate) use bench::BenchArgs;
 pub(crate) use chat::{CHAT_COMMANDS, ChatArgs};
 pub(crate) use embed::{BatchArgs, EmbedArgs, RerankArgs};
+pub(crate) use evaluate::EvaluateArgs;
 pub(crate) use generate::GenerateArgs;
 pub(crate) use inspect::InspectArgs;
 pub(crate) use load::{CommonArgs, HubArgs, LoadArgs, OutputArgs, RuntimeArgs};
@@ -42,6 +44,7 @@ Examples:
   clawdbot inspect DIR --weights bf16                what a model is and would cost
   clawdbot pack DIR model.clawdbot                   the whole model in one file that loads at once
   clawdbot bench --shape llama-3.2-1b                how fast this machine is
+  clawdbot evaluate DIR --weights int4               how good a model is with a weight type
 
 A model is a directory as Hugging Face publishes it (config.json, *.safetensors, tokenizer.json), a GGUF file (the first
 of a split one), or a packed file. Or it is named: OWNER/NAME on Hugging Face, OWNER/NAME:Q4_K_M for a GGUF file there, or
@@ -73,6 +76,8 @@ pub(crate) enum Command {
     Pack(PackArgs),
     /// Measure prefill and decode
     Bench(BenchArgs),
+    /// Measure how good a model is with a weight type
+    Evaluate(EvaluateArgs),
     /// Print a script that completes commands and options in a shell
     Completions(CompletionsArgs),
     /// Write the manual pages
@@ -89,6 +94,7 @@ impl Command {
             Command::Inspect(args) => args.json,
             Command::Pack(args) => args.output.json,
             Command::Bench(args) => args.common.output.json,
+            Command::Evaluate(args) => args.output.json,
             Command::Completions(_) | Command::Man(_) => false,
         }
     }

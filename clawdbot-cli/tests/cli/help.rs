@@ -56,6 +56,11 @@ fn stage(command: &str) -> PathBuf {
         let packed = dir.join("model.clawdbot");
         run(&["pack", model.to_str().unwrap(), packed.to_str().unwrap(), "--quiet"]).text();
     }
+    if command == "evaluate" {
+        let packed = dir.join("int4.clawdbot");
+        let paths = [model.to_str().unwrap(), packed.to_str().unwrap()];
+        run(&["pack", paths[0], paths[1], "--weights", "int4", "--quiet"]).text();
+    }
     dir
 }
 
@@ -88,7 +93,8 @@ fn examples_can_be_typed_in() {
             // The program's own examples are followed by what they do.
             let line = example.split("   ").next().unwrap();
             // Those that would take minutes, a network or another model are only parsed, and manual pages not shown.
-            let heavy = ["clawdbot bench", "clawdbot pack --shape", "chat Qwen/"];
+            let heavy =
+                ["clawdbot bench", "clawdbot pack --shape", "clawdbot evaluate --shape", "chat Qwen/"];
             let heavy = heavy.iter().any(|part| line.contains(part))
                 || (command.is_empty() && line.contains("clawdbot embed"));
             if line.starts_with("man ") {

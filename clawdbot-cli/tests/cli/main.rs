@@ -6,6 +6,7 @@ mod bench;
 mod chat;
 mod embed;
 mod errors;
+mod evaluate;
 mod generate;
 mod help;
 #[cfg(feature = "hub")]
