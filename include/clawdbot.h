@@ -525,6 +525,39 @@ int32_t clawdbot_runtime_pack(const clawdbot_runtime *runtime,
                               clawdbot_error **error);
 
 /**
+ * How good a model is with a weight type, a JSON object: perplexity, and against a reference kl_divergence (nats),
+ * top1_agreement and the error of each layer; `reference` says what it was compared with. One layer of each is in memory at
+ * a time.
+ *
+ * `path`: as of `clawdbot_model_load`.
+ * `progress`: NULL, or called on this thread now and then; what it stops is `CLAWDBOT_ERROR_CANCELLED`.
+ *
+ * `options`: NULL, or with any of these.
+ * - weights (one of int8, int4, int4-mixed, bf16, f32, stored): Type of the weights that are evaluated; `stored` keeps
+ *   a quantized model's own codes. Default: as a packed file holds them; `stored` for quantized models; int8 for
+ *   others.
+ * - kv (one of auto, int8, bf16, f32): Type of the KV cache that is evaluated; `auto` is f32 with f32 weights and bf16
+ *   otherwise. Default: auto.
+ * - merge_adapters (a list of paths): Directories of LoRA adapters, as PEFT writes them, to add to the weights before
+ *   these are quantized; to those of the reference too, unless it is another model. Default: none.
+ * - text (a path): UTF-8 file with the text; `builtin` is a text that comes with the library, which calibration uses
+ *   too. Default: builtin.
+ * - sequences (a whole number from 1 to 4096): Maximum number of sequences, of 512 tokens or of the whole context if
+ *   that is shorter. They are taken from all over the text. Default: 8.
+ * - reference (one of f32, bf16, none): Type of the weights that the model is compared with; `none` gives the
+ *   perplexity alone. Default: f32.
+ * - reference_model (a path): Model to compare with: a directory, GGUF or packed file with the same tokens and sizes.
+ *   Default: the same model; of a packed or quantized one, its own weights, dequantized.
+ */
+int32_t clawdbot_runtime_evaluate_json(const clawdbot_runtime *runtime,
+                                       const char *path,
+                                       const clawdbot_options *options,
+                                       clawdbot_progress_callback progress,
+                                       void *user_data,
+                                       clawdbot_string **out,
+                                       clawdbot_error **error);
+
+/**
  * Frees a runtime; models made with it keep working. NULL is allowed.
  */
 void clawdbot_runtime_free(clawdbot_runtime *runtime);

@@ -4,7 +4,7 @@ use std::ffi::{c_char, c_void};
 use std::mem::MaybeUninit;
 
 use clawdbot_core::{
-    LogLevel, LogRecord, ModelOptions, PackOptions, Result, Runtime, RuntimeOptions, Source,
+    EvaluateOptions, LogLevel, LogRecord, ModelOptions, PackOptions, Result, Runtime, RuntimeOptions, Source,
 };
 use serde_json::json;
 
@@ -149,6 +149,38 @@ pub unsafe extern "C" fn clawdbot_runtime_pack(
         let options = read(options, PackOptions::from_json)?;
         let bytes = runtime.0.pack_with_progress(&source, target, &options, watched(progress, user_data))?;
         size.map(|size| size.write(bytes));
+        Ok(())
+    })
+}
+
+/// How good a model is with a weight type, a JSON object: perplexity, and against a reference kl_divergence (nats),
+/// top1_agreement and the error of each layer; `reference` says what it was compared with. One layer of each is in memory at
+/// a time.
+///
+/// `path`: as of `clawdbot_model_load`.
+/// `progress`: NULL, or called on this thread now and then; what it stops is `CLAWDBOT_ERROR_CANCELLED`.
+///
+/// Options: [`clawdbot_core::EvaluateOptions`].
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_runtime_evaluate_json(
+    runtime: Option<&clawdbot_runtime>,
+    path: *const c_char,
+    options: Option<&clawdbot_options>,
+    progress: clawdbot_progress_callback,
+    user_data: *mut c_void,
+    out: Option<&mut MaybeUninit<*mut clawdbot_string>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let (runtime, out) = (required(runtime, "runtime")?, required(out, "out")?);
+        // SAFETY: by the header, `path` is NULL or ends with a NUL.
+        let source = unsafe { source(path) }?;
+        let options = read(options, EvaluateOptions::from_json)?;
+        let found = runtime.0.evaluate_with_progress(&source, &options, watched(progress, user_data))?;
+        give(out, clawdbot_string::new(to_json(&found)?));
         Ok(())
     })
 }

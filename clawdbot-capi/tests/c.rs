@@ -20,7 +20,8 @@ use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
 use clawdbot_core::{
-    EmbedOptions, ErrorKind, GenerateOptions, ModelOptions, PackOptions, RerankOptions, RuntimeOptions,
+    EmbedOptions, ErrorKind, EvaluateOptions, GenerateOptions, ModelOptions, PackOptions, RerankOptions,
+    RuntimeOptions,
 };
 
 const C: [&str; 6] = ["-std=c99", "-Wall", "-Wextra", "-Werror", "-pedantic", "-Wconversion"];
@@ -325,6 +326,7 @@ fn the_header_names_every_option() {
         GenerateOptions::NAMES,
         ModelOptions::NAMES,
         PackOptions::NAMES,
+        EvaluateOptions::NAMES,
         RuntimeOptions::NAMES,
         EmbedOptions::NAMES,
         RerankOptions::NAMES,

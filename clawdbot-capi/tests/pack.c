@@ -82,6 +82,21 @@ int main(void) {
     FAILS(CLAWDBOT_ERROR_INVALID_ARGUMENT, "packed as bf16",
           clawdbot_runtime_plan_json(runtime, FILE_NAME, settings, &plan, &error));
 
+    clawdbot_string *found = NULL;
+    clawdbot_options_free(settings);
+    settings = options("{\"sequences\": 1}");
+    FAILS(CLAWDBOT_ERROR_CANCELLED, "cancelled",
+          clawdbot_runtime_evaluate_json(runtime, FILE_NAME, settings, stop, NULL, &found, &error));
+    calls = 0;
+    OK(clawdbot_runtime_evaluate_json(runtime, FILE_NAME, settings, count_calls, &calls, &found, &error));
+    CHECK(calls > 1 && strstr(clawdbot_string_data(found), "\"weights\":\"bf16\"") != NULL);
+    CHECK(strstr(clawdbot_string_data(found), "the packed file's own weights, in f32") != NULL);
+    clawdbot_string_free(found);
+    FAILS(CLAWDBOT_ERROR_NULL_POINTER, "out",
+          clawdbot_runtime_evaluate_json(runtime, NULL, NULL, NULL, NULL, NULL, &error));
+    FAILS(CLAWDBOT_ERROR_NULL_POINTER, "runtime",
+          clawdbot_runtime_evaluate_json(NULL, NULL, NULL, NULL, NULL, &found, &error));
+
     clawdbot_string_free(plan);
     clawdbot_model_free(packed);
     clawdbot_model_free(builtin);

@@ -20,7 +20,8 @@ mod stream;
 mod tokenizer;
 
 use clawdbot_core::{
-    EmbedOptions, GenerateOptions, ModelOptions, PackOptions, RerankOptions, RuntimeOptions, Source,
+    EmbedOptions, EvaluateOptions, GenerateOptions, ModelOptions, PackOptions, RerankOptions, RuntimeOptions,
+    Source,
 };
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -48,6 +49,7 @@ fn _clawdbot(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("RERANK_OPTIONS", PyTuple::new(py, RerankOptions::NAMES)?)?;
     module.add("MODEL_OPTIONS", PyTuple::new(py, ModelOptions::NAMES)?)?;
     module.add("PACK_OPTIONS", PyTuple::new(py, PackOptions::NAMES)?)?;
+    module.add("EVALUATE_OPTIONS", PyTuple::new(py, EvaluateOptions::NAMES)?)?;
     module.add("RUNTIME_OPTIONS", PyTuple::new(py, RuntimeOptions::NAMES)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use clawdbot_core::{
-    Chat, EmbedOptions, GenerateOptions, ModelOptions, OptionSet, OptionSpec, OptionType, PackOptions,
-    RerankOptions, RuntimeOptions, Source, check_option_names,
+    Chat, EmbedOptions, EvaluateOptions, GenerateOptions, ModelOptions, OptionSet, OptionSpec, OptionType,
+    PackOptions, RerankOptions, RuntimeOptions, Source, check_option_names,
 };
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -43,6 +43,8 @@ pub(crate) const PLAN: Call = Call::Plain(&["path", "shape"]);
 pub(crate) const LOAD: Call = Call::Plain(&["path", "shape", "on_progress"]);
 /// `Runtime.pack`.
 pub(crate) const PACK: Call = Call::Plain(&["path", "target", "shape", "on_progress"]);
+/// `Runtime.evaluate`.
+pub(crate) const EVALUATE: Call = Call::Plain(&["path", "shape", "on_progress"]);
 /// `Runtime`, whose arguments are its options.
 pub(crate) const RUNTIME: Call = Call::Plain(&["on_log"]);
 /// `download`.
@@ -244,6 +246,8 @@ options! {
     rerank -> RerankOptions;
     /// Options of packing.
     pack -> PackOptions;
+    /// Options of evaluating.
+    evaluate -> EvaluateOptions;
 }
 
 /// Options of a model, and apart from them those of a runtime.

@@ -144,6 +144,44 @@ impl Runtime {
         watched(py, on_progress, |progress| self.0.pack_with_progress(&source, &target, &options, progress))
     }
 
+    /// How good a model is with a weight type, as a dict: `perplexity` on a text; against a reference `kl_divergence` (mean
+    /// over tokens, in nats), `top1_agreement` (0 to 1), and in `layers` how far the residual streams are apart; `tokens_per_s`
+    /// of the model. `reference` says what it was compared with: the same model in f32, if nothing else is asked for. One layer
+    /// of each model is in memory at a time. No path and no shape: the built-in model.
+    ///
+    /// `on_progress(done, total)` is called with weights, of both models: if it returns False, the work is cancelled
+    /// (`Cancelled`); what it raises is raised.
+    ///
+    /// Options (`EvaluateOptions`):
+    /// - weights: Type of the weights that are evaluated; `stored` keeps a quantized model's own codes. Default: as a
+    ///   packed file holds them; `stored` for quantized models; int8 for others.
+    /// - kv: Type of the KV cache that is evaluated; `auto` is f32 with f32 weights and bf16 otherwise. Default: auto.
+    /// - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
+    ///   quantized; to those of the reference too, unless it is another model. Default: none.
+    /// - text: UTF-8 file with the text; `builtin` is a text that comes with the library, which calibration uses too.
+    ///   Default: builtin.
+    /// - sequences: Maximum number of sequences, of 512 tokens or of the whole context if that is shorter. They are
+    ///   taken from all over the text. Value: a whole number from 1 to 4096. Default: 8.
+    /// - reference: Type of the weights that the model is compared with; `none` gives the perplexity alone. Default:
+    ///   f32.
+    /// - reference_model: Model to compare with: a directory, GGUF or packed file with the same tokens and sizes.
+    ///   Default: the same model; of a packed or quantized one, its own weights, dequantized.
+    #[pyo3(signature = (path=None, *, shape=None, on_progress=None, **options))]
+    fn evaluate<'py>(
+        &self,
+        py: Python<'py>,
+        path: Option<PathBuf>,
+        shape: Option<String>,
+        on_progress: Option<Py<PyAny>>,
+        options: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let source = options::source(path, shape)?;
+        let options = options::evaluate(options::EVALUATE, options)?;
+        let found =
+            watched(py, on_progress, |progress| self.0.evaluate_with_progress(&source, &options, progress))?;
+        objects::to_py_object(py, &serde_json::json!(found))
+    }
+
     /// As `clawdbot.download`; requests that fail and are repeated go to the log of this runtime.
     #[pyo3(signature = (name, *, revision=None, file=None, offline=None, on_download=None, **others))]
     #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]

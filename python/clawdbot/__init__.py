@@ -10,6 +10,7 @@ which ends with a `Completion`. A `Session` is a conversation that keeps its sta
 
 from ._clawdbot import (
     EMBED_OPTIONS,
+    EVALUATE_OPTIONS,
     GENERATE_OPTIONS,
     MODEL_OPTIONS,
     PACK_OPTIONS,
@@ -54,10 +55,19 @@ from ._clawdbot import (
     download,
     render_chat_template,
 )
-from .options import EmbedOptions, GenerateOptions, LoadOptions, ModelOptions, PackOptions, RerankOptions
+from .options import (
+    EmbedOptions,
+    EvaluateOptions,
+    GenerateOptions,
+    LoadOptions,
+    ModelOptions,
+    PackOptions,
+    RerankOptions,
+)
 
 __all__ = [
     "EMBED_OPTIONS",
+    "EVALUATE_OPTIONS",
     "AccessDenied",
     "GENERATE_OPTIONS",
     "MODEL_OPTIONS",
@@ -72,6 +82,7 @@ __all__ = [
     "EmbedOptions",
     "Download",
     "EmptyPrompt",
+    "EvaluateOptions",
     "Event",
     "ForkedRuntime",
     "GenerateOptions",

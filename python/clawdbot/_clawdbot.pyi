@@ -20,7 +20,15 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import Self, Unpack
 
-from .options import EmbedOptions, GenerateOptions, LoadOptions, ModelOptions, PackOptions, RerankOptions
+from .options import (
+    EmbedOptions,
+    EvaluateOptions,
+    GenerateOptions,
+    LoadOptions,
+    ModelOptions,
+    PackOptions,
+    RerankOptions,
+)
 
 __all__ = [
     "AccessDenied",
@@ -30,6 +38,7 @@ __all__ = [
     "Completion",
     "ContextOverflow",
     "EMBED_OPTIONS",
+    "EVALUATE_OPTIONS",
     "Download",
     "EmptyPrompt",
     "Event",
@@ -75,6 +84,7 @@ GENERATE_OPTIONS: Final[tuple[str, ...]]
 EMBED_OPTIONS: Final[tuple[str, ...]]
 RERANK_OPTIONS: Final[tuple[str, ...]]
 MODEL_OPTIONS: Final[tuple[str, ...]]
+EVALUATE_OPTIONS: Final[tuple[str, ...]]
 PACK_OPTIONS: Final[tuple[str, ...]]
 RUNTIME_OPTIONS: Final[tuple[str, ...]]
 
@@ -422,6 +432,37 @@ class Runtime:
           nearest; `builtin` is a text that comes with the library. 65,536 tokens are used. Default: rounding to
           nearest.
         - overwrite: Replace a file that is already there. Default: False.
+        """
+    def evaluate(
+        self,
+        path: _Path | None = None,
+        *,
+        shape: str | None = None,
+        on_progress: _Progress | None = None,
+        **options: Unpack[EvaluateOptions],
+    ) -> dict[str, Any]:
+        """How good a model is with a weight type, as a dict: `perplexity` on a text; against a reference `kl_divergence` (mean
+        over tokens, in nats), `top1_agreement` (0 to 1), and in `layers` how far the residual streams are apart; `tokens_per_s`
+        of the model. `reference` says what it was compared with: the same model in f32, if nothing else is asked for. One layer
+        of each model is in memory at a time. No path and no shape: the built-in model.
+
+        `on_progress(done, total)` is called with weights, of both models: if it returns False, the work is cancelled
+        (`Cancelled`); what it raises is raised.
+
+        Options (`EvaluateOptions`):
+        - weights: Type of the weights that are evaluated; `stored` keeps a quantized model's own codes. Default: as a
+          packed file holds them; `stored` for quantized models; int8 for others.
+        - kv: Type of the KV cache that is evaluated; `auto` is f32 with f32 weights and bf16 otherwise. Default: auto.
+        - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
+          quantized; to those of the reference too, unless it is another model. Default: none.
+        - text: UTF-8 file with the text; `builtin` is a text that comes with the library, which calibration uses too.
+          Default: builtin.
+        - sequences: Maximum number of sequences, of 512 tokens or of the whole context if that is shorter. They are
+          taken from all over the text. Value: a whole number from 1 to 4096. Default: 8.
+        - reference: Type of the weights that the model is compared with; `none` gives the perplexity alone. Default:
+          f32.
+        - reference_model: Model to compare with: a directory, GGUF or packed file with the same tokens and sizes.
+          Default: the same model; of a packed or quantized one, its own weights, dequantized.
         """
     def download(
         self,

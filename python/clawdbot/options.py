@@ -173,6 +173,30 @@ class PackOptions(TypedDict, total=False):
     """Replace a file that is already there. Default: False."""
 
 
+class EvaluateOptions(TypedDict, total=False):
+    """How to evaluate a model: what is evaluated, on which text, and what it is compared with."""
+
+    weights: Literal["int8", "int4", "int4-mixed", "bf16", "f32", "stored"] | None
+    """Type of the weights that are evaluated; `stored` keeps a quantized model's own codes. Default: as a packed
+    file holds them; `stored` for quantized models; int8 for others."""
+    kv: Literal["auto", "int8", "bf16", "f32"] | None
+    """Type of the KV cache that is evaluated; `auto` is f32 with f32 weights and bf16 otherwise. Default: auto."""
+    merge_adapters: Sequence[str | os.PathLike[str]] | None
+    """Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are quantized; to those
+    of the reference too, unless it is another model. Default: none."""
+    text: str | os.PathLike[str] | None
+    """UTF-8 file with the text; `builtin` is a text that comes with the library, which calibration uses too.
+    Default: builtin."""
+    sequences: int | None
+    """Maximum number of sequences, of 512 tokens or of the whole context if that is shorter. They are taken from
+    all over the text. Value: a whole number from 1 to 4096. Default: 8."""
+    reference: Literal["f32", "bf16", "none"] | None
+    """Type of the weights that the model is compared with; `none` gives the perplexity alone. Default: f32."""
+    reference_model: str | os.PathLike[str] | None
+    """Model to compare with: a directory, GGUF or packed file with the same tokens and sizes. Default: the same
+    model; of a packed or quantized one, its own weights, dequantized."""
+
+
 class LoadOptions(ModelOptions, total=False):
     """How to load a model on a runtime of its own."""
 

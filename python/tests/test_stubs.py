@@ -31,6 +31,7 @@ def test_the_package_exports_everything():
         "LoadOptions",
         "ModelOptions",
         "PackOptions",
+        "EvaluateOptions",
         "RerankOptions",
     }
     assert len(clawdbot.__all__) == len(set(clawdbot.__all__))
@@ -115,6 +116,7 @@ def test_docs_name_every_option():
         (runtime.load, clawdbot.MODEL_OPTIONS),
         (runtime.plan, ["verify", "from_pretrained"]),
         (runtime.pack, clawdbot.PACK_OPTIONS),
+        (runtime.evaluate, clawdbot.EVALUATE_OPTIONS),
         (runtime, clawdbot.RUNTIME_OPTIONS),
     ):
         for name in names:
@@ -127,6 +129,7 @@ def test_typed_dicts_are_the_core_s_options():
     assert tuple(clawdbot.EmbedOptions.__annotations__) == clawdbot.EMBED_OPTIONS
     assert tuple(clawdbot.RerankOptions.__annotations__) == clawdbot.RERANK_OPTIONS
     assert tuple(clawdbot.PackOptions.__annotations__) == clawdbot.PACK_OPTIONS
+    assert tuple(clawdbot.EvaluateOptions.__annotations__) == clawdbot.EVALUATE_OPTIONS
     assert set(clawdbot.LoadOptions.__annotations__) == {*clawdbot.MODEL_OPTIONS, *clawdbot.RUNTIME_OPTIONS}
 
 
