@@ -133,32 +133,34 @@ impl Output {
     }
 }
 
-/// The largest logit, the first place where it is, and `ln` of the sum of `exp(logit - largest)`.
-fn normalizer(logits: &[f32]) -> (f64, usize, f64) {
+/// The largest logit, and the first place where it is.
+fn largest(logits: &[f32]) -> (f64, usize) {
     let best = (0..logits.len()).fold(0, |best, i| if logits[i] > logits[best] { i } else { best });
-    let most = f64::from(logits[best]);
-    let sum: f64 = logits.iter().map(|&x| libm::exp(f64::from(x) - most)).sum();
-    (most, best, libm::log(sum))
+    (f64::from(logits[best]), best)
 }
 
 /// What the logits of the model and of the reference say about the token `next`.
 fn score(model: &[f32], reference: Option<&[f32]>, next: usize) -> RowScore {
-    let (most, best, log) = normalizer(model);
-    let surprise = most + log - f64::from(model[next]);
+    let (most, best) = largest(model);
+    let sum: f64 = model.iter().map(|&x| libm::exp(f64::from(x) - most)).sum();
+    let log = most + libm::log(sum);
+    let surprise = log - f64::from(model[next]);
     let Some(reference) = reference else {
         return RowScore { surprise, reference: surprise, ..RowScore::default() };
     };
-    let (other_most, other_best, other_log) = normalizer(reference);
-    // The mean of the differences of the log-probabilities
-    let apart = most + log - (other_most + other_log);
-    let terms = reference.iter().zip(model).map(|(&x, &y)| {
-        let (x, y) = (f64::from(x), f64::from(y));
-        libm::exp(x - other_most - other_log) * (x - y)
-    });
+    // With p = exp(x) / sum exp(x) of the reference: sum of p (ln p - ln q) = sum of p (x - y) + ln sum exp(y) - ln sum exp(x)
+    let (other_most, other_best) = largest(reference);
+    let (mut sum, mut apart) = (0.0, 0.0);
+    for (&x, &y) in reference.iter().zip(model) {
+        let weight = libm::exp(f64::from(x) - other_most);
+        sum += weight;
+        apart += weight * (f64::from(x) - f64::from(y));
+    }
+    let other_log = other_most + libm::log(sum);
     RowScore {
         surprise,
-        reference: other_most + other_log - f64::from(reference[next]),
-        divergence: terms.sum::<f64>() + apart,
+        reference: other_log - f64::from(reference[next]),
+        divergence: apart / sum + (log - other_log),
         same: best == other_best,
     }
 }
