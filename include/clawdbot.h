@@ -488,6 +488,15 @@ int32_t clawdbot_runtime_new(const clawdbot_options *options,
 int32_t clawdbot_runtime_info_json(const clawdbot_runtime *runtime, clawdbot_string **out, clawdbot_error **error);
 
 /**
+ * What the runtime's models have done since they were loaded, and what they do now, a JSON object: memory_used, memory_budget,
+ * histogram_bounds (seconds), and models, each with its name, requests by outcome, running, waiting, tokens, passes,
+ * preemptions, bytes, and histograms of times. Waits for no pass.
+ */
+int32_t clawdbot_runtime_metrics_json(const clawdbot_runtime *runtime,
+                                      clawdbot_string **out,
+                                      clawdbot_error **error);
+
+/**
  * What loading a model would cost, a JSON object: parameters, weights_bytes, kv_bytes_per_token, load_bytes, fits (whether
  * these are free in the budget, or without one in `system_memory`), verified, tasks, has_chat_template, warnings (what of the files has no effect), and so on.
  * Opens and checks the files, but reads no weights. Arguments as of `clawdbot_model_load`.

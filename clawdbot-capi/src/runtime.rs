@@ -94,6 +94,22 @@ pub extern "C" fn clawdbot_runtime_info_json(
     })
 }
 
+/// What the runtime's models have done since they were loaded, and what they do now, a JSON object: memory_used, memory_budget,
+/// histogram_bounds (seconds), and models, each with its name, requests by outcome, running, waiting, tokens, passes,
+/// preemptions, bytes, and histograms of times. Waits for no pass.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_runtime_metrics_json(
+    runtime: Option<&clawdbot_runtime>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_string>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        let (runtime, out) = (&required(runtime, "runtime")?.0, required(out, "out")?);
+        give(out, clawdbot_string::new(json!(runtime.metrics()).to_string()));
+        Ok(())
+    })
+}
+
 /// What loading a model would cost, a JSON object: parameters, weights_bytes, kv_bytes_per_token, load_bytes, fits (whether
 /// these are free in the budget, or without one in `system_memory`), verified, tasks, has_chat_template, warnings (what of the files has no effect), and so on.
 /// Opens and checks the files, but reads no weights. Arguments as of `clawdbot_model_load`.

@@ -41,6 +41,7 @@ static void null_handles(void) {
     NULL_FAILS("out", clawdbot_model_load(NULL, NULL, NULL, NULL, NULL, NULL, &error));
     NULL_FAILS("options", clawdbot_options_set_int(NULL, "seed", 1, &error));
     NULL_FAILS("runtime", clawdbot_runtime_info_json(NULL, &string, &error));
+    NULL_FAILS("runtime", clawdbot_runtime_metrics_json(NULL, &string, &error));
     NULL_FAILS("runtime", clawdbot_runtime_plan_json(NULL, NULL, NULL, &string, &error));
     NULL_FAILS("model", clawdbot_model_info_json(NULL, &string, &error));
     NULL_FAILS("model", clawdbot_model_close(NULL, &error));

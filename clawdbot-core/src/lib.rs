@@ -43,6 +43,7 @@ mod large_stack;
 #[doc(hidden)]
 pub mod layer_trace;
 mod load;
+mod metrics;
 mod options;
 mod runtime;
 mod sampling;
@@ -61,6 +62,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use evaluation::{Evaluation, LayerError, Reference};
 pub use event::{Completion, Event, FinishReason, Usage};
 pub use load::source::Source;
+pub use metrics::{BOUNDS as HISTOGRAM_BOUNDS, Histogram, Metrics, ModelMetrics, Outcomes};
 pub use options::{
     Cache, Driver, EmbedOptions, EvaluateOptions, GenerateOptions, HubOptions, KvType, ModelOptions, Numa,
     NumberRange, OPTIONS, OptionGroup, OptionSet, OptionSpec, OptionType, PackOptions, Pooling,

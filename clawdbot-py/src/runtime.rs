@@ -218,6 +218,12 @@ impl Runtime {
         self.0.memory_used()
     }
 
+    /// What its models have done since they were loaded, and what they do now: `memory_used`, `memory_budget`,
+    /// `histogram_bounds` (seconds) and `models`. Waits for no pass.
+    fn metrics<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        objects::to_py_object(py, &serde_json::json!(self.0.metrics()))
+    }
+
     /// The memory budget in bytes, or None.
     #[getter]
     fn memory_budget(&self) -> Option<u64> {

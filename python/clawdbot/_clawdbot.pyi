@@ -484,6 +484,10 @@ class Runtime:
     @property
     def memory_used(self) -> int:
         """Bytes that models of this runtime hold now."""
+    def metrics(self) -> dict[str, Any]:
+        """What its models have done since they were loaded, and what they do now: `memory_used`, `memory_budget`,
+        `histogram_bounds` (seconds) and `models`. Waits for no pass.
+        """
     @property
     def memory_budget(self) -> int | None:
         """The memory budget in bytes, or None."""

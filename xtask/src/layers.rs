@@ -60,7 +60,7 @@ const CRATES: &[Crate] = &[
         source: "clawdbot-core/src",
         layers: &[
             &["error"],
-            &["cancel", "json", "large_stack", "suggest"],
+            &["cancel", "json", "large_stack", "metrics", "suggest"],
             &["options"],
             &["runtime"],
             &["weights"],

@@ -179,7 +179,7 @@ impl Runtime {
         let every = || Drawable::all(spec.vocab_size);
         let drawable =
             text.as_ref().map_or_else(every, |text| Drawable::of(&text.tokenizer, spec.vocab_size));
-        let mut engine = Engine::new(cache, reserved_bytes(options), self.budget());
+        let mut engine = Engine::new(cache, reserved_bytes(options), self.budget(), self.meter(&name));
         engine.bound_queue(options.max_queue);
         let loaded = Loaded {
             runtime: self.clone(),

@@ -160,6 +160,11 @@ impl KvCache {
         self.prefixes.is_some()
     }
 
+    /// Bytes that are kept, entries included.
+    pub(crate) fn prefix_bytes(&self) -> u64 {
+        self.prefixes.as_ref().map_or(0, |prefixes| prefixes.bytes)
+    }
+
     /// Tables for a sequence of `tokens`, with the pages that are known of them, and how many tokens these are: the last one is
     /// always left, since something has to be computed.
     pub(crate) fn attach(&mut self, root: Root, tokens: &[u32]) -> Option<(PageTables, usize)> {

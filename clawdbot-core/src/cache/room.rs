@@ -36,7 +36,7 @@ impl KvCache {
     }
 
     /// Bytes of pages in use and in reserve.
-    pub(super) fn allocated_bytes(&self) -> u64 {
+    pub(crate) fn allocated_bytes(&self) -> u64 {
         self.groups.iter().map(|group| group.pool.allocated_bytes()).sum()
     }
 

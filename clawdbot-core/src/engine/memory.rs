@@ -152,6 +152,7 @@ impl Engine {
     /// [`Engine::evict`] for a running request, which has to repeat what it had computed.
     pub(super) fn evict_running(&mut self, id: SequenceId) {
         self.work.lose(self.sequences.get(&id).map_or(0, |sequence| sequence.computed));
+        self.meter.count(|metrics| metrics.preemptions += 1);
         self.evict(id);
     }
 

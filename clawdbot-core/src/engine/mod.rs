@@ -40,6 +40,7 @@ use crate::cancel::Ticket;
 use crate::error::{Error, ErrorKind, Result};
 use crate::forward::adapter::Adapter;
 use crate::forward::scratch::Scratch;
+use crate::metrics::Meter;
 use crate::runtime::Budget;
 
 use entry::{HORIZON, Turn};
@@ -81,14 +82,15 @@ pub(crate) struct Engine {
     /// Work since the engine was last without a running job.
     work: Work,
     requests: Requests,
+    meter: Meter,
     /// Test hook, called in every pass.
     #[cfg(test)]
     trap: Option<Arc<crate::forward::trap::Trap>>,
 }
 
 impl Engine {
-    /// `reserved`: bytes that loading has reserved for requests.
-    pub(crate) fn new(cache: KvCache, reserved: u64, budget: &Budget) -> Self {
+    /// `reserved`: bytes that loading has reserved for requests. It counts what it does in `meter`.
+    pub(crate) fn new(cache: KvCache, reserved: u64, budget: &Budget, meter: Meter) -> Self {
         let (scratch, sequences) = (Scratch::default(), BTreeMap::new());
         let (counts, requests) = (Counts::default(), Requests::new(reserved, budget));
         Engine {
@@ -103,6 +105,7 @@ impl Engine {
             counts,
             work: Work::default(),
             requests,
+            meter,
             #[cfg(test)]
             trap: None,
         }
@@ -213,7 +216,8 @@ impl Engine {
     /// As [`Engine::idle`]; `Overloaded` if too many wait.
     pub(crate) fn start(&mut self, id: SequenceId, mut job: Job) -> Result<Ticket> {
         self.idle(id)?;
-        self.check_queue()?;
+        self.check_queue().inspect_err(|_| self.meter.count(|metrics| metrics.requests.refused += 1))?;
+        job.meter = self.meter.clone();
         if self.running() == 0 {
             self.work = Work::default();
         }
@@ -312,6 +316,20 @@ impl Engine {
     /// Number of jobs that have not ended.
     fn running(&self) -> usize {
         self.sequences.values().filter(|sequence| sequence.is_running()).count()
+    }
+
+    /// Says in the meter how many requests there are, and what they hold.
+    fn measure(&self) {
+        let begun = |sequence: &&Sequence| sequence.is_running() && sequence.turn.admitted;
+        let running = self.sequences.values().filter(begun).count() as u64;
+        let waiting = self.running() as u64 - running;
+        let (kv_bytes, prefix_bytes) = (self.cache.allocated_bytes(), self.cache.prefix_bytes());
+        let Counts { passes, rows } = self.counts;
+        self.meter.count(|metrics| {
+            (metrics.running, metrics.waiting) = (running, waiting);
+            (metrics.kv_bytes, metrics.prefix_cache_bytes) = (kv_bytes, prefix_bytes);
+            (metrics.passes, metrics.computed_tokens) = (passes, rows);
+        });
     }
 
     /// Ends all running jobs with an error.

@@ -28,6 +28,7 @@ impl Engine {
         self.release_ended();
         let now = Instant::now();
         (self.running()..before).for_each(|_| self.queue.end(now));
+        self.measure();
         done
     }
 

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::event::{Completion, Event, FinishReason, Usage};
 use crate::forward::adapter::Adapter;
 use crate::forward::pooling::Pooler;
+use crate::metrics::{Meter, Times};
 use crate::options::Resolved;
 use crate::sampling::{Logprobs, Sampled, TokenLogprob};
 use crate::tokenizer::{StopMatcher, StreamDecoder, Tokenizer};
@@ -81,6 +82,8 @@ pub(crate) struct Job {
     deadline: Option<Instant>,
     pub(crate) prefill_started: Option<Instant>,
     first_token: Option<Instant>,
+    last_token: Option<Instant>,
+    pub(super) meter: Meter,
 }
 
 /// Bytes of an empty sequence with an empty job, heap allocations included.
@@ -176,6 +179,8 @@ impl Job {
             deadline,
             prefill_started: None,
             first_token: None,
+            last_token: None,
+            meter: Meter::default(),
         }
     }
 
@@ -238,6 +243,7 @@ impl Job {
     /// Ends the job with an error.
     pub(crate) fn fail(&mut self, error: Error) {
         self.finished = true;
+        self.meter.count(|metrics| metrics.requests.failed += 1);
         self.mailbox.push(Err(error));
     }
 }
@@ -296,7 +302,10 @@ impl Sequence {
         let Sampled { id, logprobs } = sampled;
         self.tokens.push(id);
         let Some(job) = self.job.as_mut() else { return };
-        job.first_token.get_or_insert_with(Instant::now);
+        let now = Instant::now();
+        let before = job.last_token.replace(now);
+        job.meter.token(before.is_none(), (now - before.unwrap_or(job.submitted)).as_secs_f64());
+        job.first_token.get_or_insert(now);
         let generated = self.tokens.len() - job.prompt_end;
         let mut reason = None;
         if job.options.stop_token_ids.contains(&id) {
@@ -350,6 +359,23 @@ impl Sequence {
             logprobs: job.options.logprobs.map(|_| std::mem::take(&mut job.logprobs)),
             options: job.options.to_json(),
         };
+        let Usage { prompt_tokens, cached_tokens, .. } = completion.usage;
+        job.meter.count(|metrics| {
+            let outcomes = &mut metrics.requests;
+            *match reason {
+                FinishReason::Stop => &mut outcomes.stop,
+                FinishReason::Length => &mut outcomes.length,
+                FinishReason::Cancelled => &mut outcomes.cancelled,
+                FinishReason::Deadline => &mut outcomes.deadline,
+            } += 1;
+            metrics.prompt_tokens += prompt_tokens as u64;
+            metrics.cached_tokens += cached_tokens as u64;
+        });
+        if job.first_token.is_some() {
+            let Usage { queue_seconds: queue, prefill_seconds: prefill, decode_seconds: decode, .. } =
+                completion.usage;
+            job.meter.times(Times { queue, prefill, decode });
+        }
         job.push(Event::Done(Box::new(completion)));
     }
 }

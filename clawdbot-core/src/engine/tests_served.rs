@@ -85,7 +85,7 @@ impl Served for Fake {
 fn engine() -> Engine {
     let budget = Budget::new(None);
     let state = LayerState::Attention { window: None, kv_heads: 1, head_dim: 16 };
-    Engine::new(KvCache::new(KvType::F32, &[state], &budget).unwrap(), 0, &budget)
+    Engine::new(KvCache::new(KvType::F32, &[state], &budget).unwrap(), 0, &budget, Meter::default())
 }
 
 fn begin(engine: &mut Engine, prompt: &[u32], max_tokens: u32) -> (SequenceId, Ticket) {

@@ -24,6 +24,7 @@ use clawdbot_kernels::KernelSet;
 use clawdbot_kernels::threads::ThreadPool;
 
 use crate::error::{Error, Result};
+use crate::metrics::{BOUNDS, Meter, Meters, Metrics};
 use crate::options::{Driver, Numa, RuntimeOptions};
 
 /// Bytes read over and over to measure the memory: more than any cache holds. Fewer where the budget has no more, but not
@@ -94,6 +95,7 @@ struct Inner {
     budget: Budget,
     kernels: &'static KernelSet,
     on_log: Option<Box<LogHook>>,
+    meters: Meters,
     /// With `driver` thread
     driver: Option<DriverThread>,
     /// Of the layers that there are.
@@ -141,6 +143,7 @@ impl Runtime {
             budget: Budget::with_memory(options.memory_budget, machine::memory(), machine::reserved(threads)),
             kernels,
             on_log,
+            meters: Meters::default(),
             driver: (options.driver == Driver::Thread).then(DriverThread::new),
             #[cfg(feature = "candle")]
             rows: Mutex::default(),
@@ -165,6 +168,21 @@ impl Runtime {
     /// Where threads run and weights lie, as the option `numa` says.
     pub fn numa(&self) -> Numa {
         self.0.numa
+    }
+
+    /// What its models have done since they were loaded, and what they do now. Waits for no pass.
+    pub fn metrics(&self) -> Metrics {
+        Metrics {
+            memory_used: self.memory_used(),
+            memory_budget: self.memory_budget(),
+            histogram_bounds: BOUNDS,
+            models: self.0.meters.read(),
+        }
+    }
+
+    /// Where a model of that name counts.
+    pub(crate) fn meter(&self, model: &str) -> Meter {
+        self.0.meters.add(model)
     }
 
     /// Who computes, as the option `driver` says.

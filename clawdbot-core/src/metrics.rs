@@ -1,0 +1,209 @@
+//! Counts and times of requests, inside the process. Each runtime has its own; nothing is global.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use serde::Serialize;
+
+/// Upper ends of the intervals of a [`Histogram`], in seconds. Above the last one there is one more interval.
+pub const BOUNDS: [f64; 16] =
+    [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0];
+
+/// How often times fell into intervals.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[non_exhaustive]
+pub struct Histogram {
+    /// Times of at most `BOUNDS[i]` seconds, and more than the bound before; the last one: more than all bounds.
+    pub counts: [u64; BOUNDS.len() + 1],
+    /// Number of times.
+    pub count: u64,
+    /// Their sum in seconds.
+    pub sum: f64,
+}
+
+impl Histogram {
+    fn add(&mut self, seconds: f64) {
+        self.counts[BOUNDS.partition_point(|&bound| bound < seconds)] += 1;
+        self.count += 1;
+        self.sum += seconds;
+    }
+
+    /// The least bound that a share `share` of the times is not above; `None` without times, or above the last bound.
+    pub fn quantile(&self, share: f64) -> Option<f64> {
+        let wanted = (share * self.count as f64).ceil().max(1.0) as u64;
+        let mut sum = 0;
+        let found = self.counts.iter().position(|count| {
+            sum += count;
+            sum >= wanted
+        });
+        BOUNDS.get(found?).copied().filter(|_| self.count > 0)
+    }
+}
+
+/// How requests have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[non_exhaustive]
+pub struct Outcomes {
+    /// By a stop token or a stop text.
+    pub stop: u64,
+    /// By a limit of tokens.
+    pub length: u64,
+    /// Cancelled.
+    pub cancelled: u64,
+    /// By their deadlines.
+    pub deadline: u64,
+    /// With an error.
+    pub failed: u64,
+    /// Not begun: as many waited as may (`max_queue`).
+    pub refused: u64,
+}
+
+/// What a model has done since it was loaded, and what it does now.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[non_exhaustive]
+pub struct ModelMetrics {
+    /// Name of the model.
+    pub model: String,
+    /// How requests have ended.
+    pub requests: Outcomes,
+    /// Requests that have begun and not ended, after the latest pass.
+    pub running: u64,
+    /// Requests that have not begun, after the latest pass.
+    pub waiting: u64,
+    /// Tokens of the prompts of requests that have ended.
+    pub prompt_tokens: u64,
+    /// Those of them that were cached already.
+    pub cached_tokens: u64,
+    /// Tokens that were generated.
+    pub generated_tokens: u64,
+    /// Forward passes.
+    pub passes: u64,
+    /// Tokens of all passes together.
+    pub computed_tokens: u64,
+    /// How often a running request lost its pages, which it then computed again.
+    pub preemptions: u64,
+    /// Bytes of keys, values and states, in use or in reserve, after the latest pass.
+    pub kv_bytes: u64,
+    /// Bytes among them that the prefix cache keeps, its entries included.
+    pub prefix_cache_bytes: u64,
+    /// Seconds before a request's first pass.
+    pub queue_seconds: Histogram,
+    /// Seconds from a request's first pass to its first token.
+    pub prefill_seconds: Histogram,
+    /// Seconds from a request to its first token.
+    pub time_to_first_token_seconds: Histogram,
+    /// Seconds from one token to the next.
+    pub inter_token_seconds: Histogram,
+    /// Seconds from a request's first token to its end.
+    pub decode_seconds: Histogram,
+    /// Seconds from a request to its end.
+    pub request_seconds: Histogram,
+}
+
+/// What a runtime's models have done, and what they do now.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Bytes reserved in the memory budget.
+    pub memory_used: u64,
+    /// The memory budget in bytes, if there is one.
+    pub memory_budget: Option<u64>,
+    /// Upper ends of the intervals of histograms, in seconds.
+    pub histogram_bounds: [f64; BOUNDS.len()],
+    /// Those that are loaded, in the order in which they were.
+    pub models: Vec<ModelMetrics>,
+}
+
+/// Where a model counts. Clones count together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Meter(Arc<Mutex<ModelMetrics>>);
+
+/// Times of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) queue: f64,
+    pub(crate) prefill: f64,
+    pub(crate) decode: f64,
+}
+
+impl Meter {
+    /// Changes what is counted.
+    pub(crate) fn count(&self, change: impl FnOnce(&mut ModelMetrics)) {
+        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A token was generated, so many seconds after the one before it; after the request, if it was its first.
+    pub(crate) fn token(&self, first: bool, seconds: f64) {
+        self.count(|metrics| {
+            metrics.generated_tokens += 1;
+            match first {
+                true => metrics.time_to_first_token_seconds.add(seconds),
+                false => metrics.inter_token_seconds.add(seconds),
+            }
+        });
+    }
+
+    /// A request that has computed something has ended.
+    pub(crate) fn times(&self, times: Times) {
+        self.count(|metrics| {
+            metrics.queue_seconds.add(times.queue);
+            metrics.prefill_seconds.add(times.prefill);
+            metrics.decode_seconds.add(times.decode);
+            metrics.request_seconds.add(times.queue + times.prefill + times.decode);
+        });
+    }
+}
+
+/// The meters of a runtime's models.
+#[derive(Debug, Default)]
+pub(crate) struct Meters(Mutex<Vec<Weak<Mutex<ModelMetrics>>>>);
+
+impl Meters {
+    /// A meter for a model of that name, which is listed as long as the model is there.
+    pub(crate) fn add(&self, model: &str) -> Meter {
+        let meter = Meter::default();
+        meter.count(|metrics| model.clone_into(&mut metrics.model));
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|meter| meter.strong_count() > 0);
+        all.push(Arc::downgrade(&meter.0));
+        meter
+    }
+
+    /// What all of them have counted.
+    pub(crate) fn read(&self) -> Vec<ModelMetrics> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let there = all.iter().filter_map(Weak::upgrade);
+        there.map(|meter| meter.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_fall_into_intervals() {
+        let mut histogram = Histogram::default();
+        assert_eq!(histogram.quantile(0.5), None);
+        for seconds in [0.0, 0.001, 0.0011, 0.3, 0.5, 99.0, 1e9] {
+            histogram.add(seconds);
+        }
+        assert_eq!((histogram.counts[0], histogram.counts[1], histogram.counts[8]), (2, 1, 2));
+        assert_eq!((histogram.counts[15], histogram.counts[16], histogram.count), (1, 1, 7));
+        let quantiles = [0.0, 0.3, 0.5, 0.8, 1.0].map(|share| histogram.quantile(share));
+        assert_eq!(quantiles, [Some(0.001), Some(0.002), Some(0.5), Some(100.0), None]);
+    }
+
+    #[test]
+    fn models_are_listed_while_they_are_there() {
+        let meters = Meters::default();
+        let (a, b) = (meters.add("a"), meters.add("b"));
+        a.token(true, 0.25);
+        a.clone().token(false, 0.01);
+        b.count(|metrics| metrics.requests.failed += 1);
+        let read = meters.read();
+        assert_eq!(read.iter().map(|model| model.model.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!((read[0].generated_tokens, read[0].inter_token_seconds.count), (2, 1));
+        drop(a);
+        assert_eq!(meters.read().len(), 1);
+    }
+}

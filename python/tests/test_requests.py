@@ -1,0 +1,64 @@
+"""Many requests: a thread that computes, priorities, deadlines, a bounded queue, and what is counted."""
+
+import time
+
+import clawdbot
+import pytest
+
+
+@pytest.fixture
+def runtime():
+    return clawdbot.Runtime(threads=2, driver="thread")
+
+
+def test_requests_advance_while_nobody_waits(runtime):
+    model = runtime.load()
+    session = model.session()
+    session.append("Once upon a time")
+    prompt = len(session.tokens)
+    stream = session.stream(max_tokens=30, temperature=0, ignore_eos=True)
+    deadline = time.monotonic() + 60
+    while len(session.tokens) < prompt + 30:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert stream.finish().finish_reason == "length"
+    expected = clawdbot.Model.from_pretrained().generate("Once upon a time", max_tokens=30, temperature=0, ignore_eos=True)
+    assert session.tokens[prompt:] == expected.token_ids
+
+
+def test_priority_group_and_deadline(runtime):
+    model = runtime.load()
+    late = model.generate("Once", max_tokens=900, ignore_eos=True, deadline_ms=0, priority=90, group="a")
+    assert (late.finish_reason, late.token_ids) == ("deadline", [])
+    assert late.options["priority"] == 90 and late.options["group"] == "a"
+    for wrong in ({"priority": 101}, {"deadline_ms": -1}, {"group": 5}):
+        with pytest.raises((clawdbot.InvalidArgument, clawdbot.UnknownOption), match=next(iter(wrong))):
+            model.generate("Once", **wrong)
+
+
+def test_a_full_queue_refuses():
+    model = clawdbot.Runtime(threads=1).load(max_batch=1, max_queue=2)
+    streams = [model.stream("Once", max_tokens=3) for _ in range(2)]
+    with pytest.raises(clawdbot.Overloaded, match="max_queue") as refused:
+        model.stream("Once", max_tokens=3)
+    assert refused.value.detail["retry_after_ms"] > 0
+    for stream in streams:
+        stream.finish()
+    assert model.generate("Once", max_tokens=3).token_ids
+
+
+def test_prompts_that_begin_the_same_and_metrics(runtime):
+    model = runtime.load()
+    prompt = [3 + i * 7 % 400 for i in range(100)]
+    first = model.generate(prompt, max_tokens=5, temperature=0)
+    again = model.generate(prompt, max_tokens=5, temperature=0)
+    assert (first.usage.cached_tokens, again.usage.cached_tokens) == (0, 64)
+    assert first.token_ids == again.token_ids
+    metrics = runtime.metrics()
+    (counted,) = metrics["models"]
+    assert counted["prompt_tokens"] == 200 and counted["cached_tokens"] == 64
+    assert sum(counted["requests"].values()) == 2
+    assert counted["time_to_first_token_seconds"]["count"] == 2
+    assert len(metrics["histogram_bounds"]) + 1 == len(counted["queue_seconds"]["counts"])
+    with pytest.raises(clawdbot.InvalidArgument, match="prefix_cache_bytes"):
+        runtime.load(prefix_cache=False, prefix_cache_bytes=5)
