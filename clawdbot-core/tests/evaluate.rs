@@ -190,6 +190,25 @@ fn threads_change_nothing() {
 }
 
 #[test]
+fn instruction_sets_change_nothing() {
+    let dir = Dir::new("kernels");
+    let text = dir.file("story.txt", STORY);
+    for weights in [WeightType::Int4, WeightType::Bf16] {
+        let options = EvaluateOptions::default().weights(weights).text(text.clone());
+        let bits = |kernels: &str| {
+            let runtime = Runtime::new(&RuntimeOptions::default().threads(2).kernels(kernels.to_owned()));
+            let mut found = runtime.unwrap().evaluate(&Source::Builtin, &options).unwrap();
+            (found.kernels, found.seconds, found.tokens_per_s) = ("", 0.0, 0.0);
+            serde_json::to_string(&found).unwrap()
+        };
+        let scalar = bits("scalar");
+        for kernels in Runtime::available_kernels() {
+            assert!(bits(kernels) == scalar, "{weights} {kernels}");
+        }
+    }
+}
+
+#[test]
 fn perplexity_alone() {
     let options = EvaluateOptions::default().sequences(2_u32);
     let compared = evaluate(&Source::Builtin, &options);
