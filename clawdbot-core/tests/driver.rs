@@ -187,3 +187,49 @@ fn without_work_it_sleeps() {
     });
     assert_eq!(unread.finish().unwrap().token_ids.len(), 600);
 }
+
+/// Runs a future on this thread.
+#[cfg(feature = "async")]
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    use std::task::{Context, Poll, Wake, Waker};
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(std::sync::Arc::new(Unpark(std::thread::current())));
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(done) => return done,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}
+
+#[cfg(feature = "async")]
+#[test]
+fn events_are_awaited() {
+    use futures_core::Stream;
+    let next = |mut stream: clawdbot_core::Stream| async move {
+        let mut events = Vec::new();
+        while let Some(event) =
+            std::future::poll_fn(|context| std::pin::Pin::new(&mut stream).poll_next(context)).await
+        {
+            events.push(event);
+        }
+        events
+    };
+    let model = model(Driver::Thread);
+    // More than a mailbox holds.
+    let expected = model.generate("Once upon a time", &greedy(600)).unwrap().token_ids;
+    let events = block_on(next(model.stream("Once upon a time", &greedy(600)).unwrap()));
+    let Some(Ok(Event::Done(done))) = events.last() else { panic!("{events:?}") };
+    assert_eq!(done.token_ids, expected);
+    assert!(events.len() >= 600);
+    let called = self::model(Driver::Caller);
+    let events = block_on(next(called.stream("Once", &greedy(5)).unwrap()));
+    let [Err(error)] = events.as_slice() else { panic!("{events:?}") };
+    assert_eq!(error.detail()["option"], "driver");
+}

@@ -317,26 +317,6 @@ impl KvCache {
         Ok(())
     }
 
-    /// A page of a group.
-    fn take(&mut self, group: usize) -> Result<PageId> {
-        loop {
-            if let Ok(page) = self.groups[group].pool.take() {
-                return Ok(page);
-            }
-            // Free pages of other groups can be returned to the budget.
-            self.trim_reserve();
-            let page = self.groups[group].pool.take();
-            if page.is_err() && self.forget_prefix() {
-                continue;
-            }
-            if page.is_err() && self.budget.left() >= self.groups[group].pool.page_bytes() {
-                // The budget allowed it, but the system did not.
-                self.ceiling = self.allocated_bytes();
-            }
-            return page;
-        }
-    }
-
     /// Called after a pass that ended at `position`: releases pages of sliding-window groups that no later query can see, and
     /// records the position of the states.
     pub(crate) fn release_passed(&mut self, tables: &mut PageTables, position: usize) {

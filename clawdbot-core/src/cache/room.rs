@@ -1,9 +1,9 @@
-//! How much cache memory sequences need, and how much is available.
+//! How much cache memory sequences need, how much is available, and where a page comes from.
 
 use clawdbot_kernels::attention::PAGE_TOKENS;
 
-use super::{KvCache, LayerState, PageTables};
-use crate::error::{Error, ErrorKind};
+use super::{KvCache, LayerState, PageId, PageTables};
+use crate::error::{Error, ErrorKind, Result};
 
 /// Bytes that the cache takes for a sequence.
 pub(crate) trait Pages {
@@ -38,6 +38,26 @@ impl KvCache {
     /// Bytes of pages in use and in reserve.
     pub(crate) fn allocated_bytes(&self) -> u64 {
         self.groups.iter().map(|group| group.pool.allocated_bytes()).sum()
+    }
+
+    /// A page of a group.
+    pub(super) fn take(&mut self, group: usize) -> Result<PageId> {
+        loop {
+            if let Ok(page) = self.groups[group].pool.take() {
+                return Ok(page);
+            }
+            // Free pages of other groups can be returned to the budget.
+            self.trim_reserve();
+            let page = self.groups[group].pool.take();
+            if page.is_err() && self.forget_prefix() {
+                continue;
+            }
+            if page.is_err() && self.budget.left() >= self.groups[group].pool.page_bytes() {
+                // The budget allowed it, but the system did not.
+                self.ceiling = self.allocated_bytes();
+            }
+            return page;
+        }
     }
 
     /// Bytes that a sequence holds, without its snapshots.

@@ -21,6 +21,9 @@ struct State {
     events: VecDeque<Result<Event>>,
     /// Nothing more will come.
     ended: bool,
+    /// Who awaits the next event.
+    #[cfg(feature = "async")]
+    waker: Option<std::task::Waker>,
 }
 
 /// The engine's end. Nothing more comes after it is dropped.
@@ -34,8 +37,7 @@ impl Sender {
     }
 
     pub(super) fn push(&self, event: Result<Event>) {
-        self.0.lock().events.push_back(event);
-        self.0.changed.notify_all();
+        self.0.change(|state| state.events.push_back(event));
     }
 
     /// Number of events to read.
@@ -56,8 +58,7 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        self.0.lock().ended = true;
-        self.0.changed.notify_all();
+        self.0.change(|state| state.ended = true);
     }
 }
 
@@ -75,13 +76,42 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        #[cfg(feature = "async")]
+        let waker = state.waker.take();
+        drop(state);
+        self.changed.notify_all();
+        // The waker is the host's: it is called without the lock.
+        #[cfg(feature = "async")]
+        waker.into_iter().for_each(std::task::Waker::wake);
+    }
+
+    /// The next event, or a wake of `context` when there is one.
+    #[cfg(feature = "async")]
+    pub(crate) fn poll(&self, context: &std::task::Context<'_>) -> std::task::Poll<Taken> {
+        let mut state = self.lock();
+        if state.events.is_empty() && !state.ended {
+            state.waker = Some(context.waker().clone());
+            return std::task::Poll::Pending;
+        }
+        std::task::Poll::Ready(state.take())
+    }
+
     /// Waits for the next event.
     pub(crate) fn wait(&self) -> Taken {
         let waits = |state: &mut State| state.events.is_empty() && !state.ended;
         let state = self.changed.wait_while(self.lock(), waits);
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
-        let resumes = state.events.len() == MAX_EVENTS;
-        Taken { event: state.events.pop_front(), resumes }
+        state.take()
+    }
+}
+
+impl State {
+    fn take(&mut self) -> Taken {
+        let resumes = self.events.len() == MAX_EVENTS;
+        Taken { event: self.events.pop_front(), resumes }
     }
 }
 

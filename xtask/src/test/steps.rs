@@ -10,7 +10,7 @@ use crate::{install, layers, models, package, sanitize, targets};
 
 /// The program brings the core's feature `hub` along; the C library would be without it. In a run of their own, candle's
 /// tests would compile the core once more.
-const FEATURES: &str = "clawdbot-capi/hub,clawdbot-core/candle";
+const FEATURES: &str = "clawdbot-capi/hub,clawdbot-core/candle,clawdbot-core/async";
 /// Where tests append what they skip, a line each; see `tests/support` of the core.
 const SKIPPED: &str = "CLAWDBOT_SKIPPED";
 

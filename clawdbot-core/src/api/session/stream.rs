@@ -64,9 +64,13 @@ impl Stream {
     fn wait(&self) -> Result<Option<Event>> {
         let runtime = &self.slot.loaded.runtime;
         runtime.pool().check_fork()?;
-        let Taken { event, resumes } = self.mailbox.wait();
+        self.taken(self.mailbox.wait())
+    }
+
+    /// An event that was taken out of the mailbox.
+    fn taken(&self, Taken { event, resumes }: Taken) -> Result<Option<Event>> {
         if resumes {
-            runtime.wake_driver();
+            self.slot.loaded.runtime.wake_driver();
         }
         event.ok_or_else(another_request)?.map(Some)
     }
@@ -114,6 +118,37 @@ impl Iterator for Stream {
 
     fn next(&mut self) -> Option<Result<Event>> {
         self.next_event().transpose()
+    }
+}
+
+/// Events that are awaited, by any executor; with `driver` thread alone, since nobody else would compute.
+#[cfg(feature = "async")]
+impl futures_core::Stream for Stream {
+    type Item = Result<Event>;
+
+    fn poll_next(
+        self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        use std::task::Poll;
+        let stream = self.get_mut();
+        if stream.done {
+            return Poll::Ready(None);
+        }
+        let runtime = &stream.slot.loaded.runtime;
+        let event = match (runtime.pool().check_fork(), runtime.driver()) {
+            (Err(error), _) => Err(error.into()),
+            (Ok(()), Driver::Thread) => match stream.mailbox.poll(context) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(taken) => stream.taken(taken),
+            },
+            (Ok(()), driver) => {
+                let message = format!("option driver: expected thread, to await events, found {driver}");
+                Err(Error::invalid_argument(message).with("option", "driver").with("expected", "thread"))
+            }
+        };
+        stream.done = !matches!(event, Ok(Some(Event::Progress { .. } | Event::Token { .. })));
+        Poll::Ready(event.transpose())
     }
 }
 
