@@ -645,9 +645,9 @@ void clawdbot_cancel_handle_free(clawdbot_cancel_handle *cancel);
  *   Changes speed and memory, not results. Default: 64.
  * - max_queue (a whole number from 0 to 4294967295): Most requests that wait to begin; further ones are refused with
  *   `Overloaded`, which says when to try again. Default: no limit.
- * - prefix_cache (true or false): Keep keys and values of requests that have ended, for prompts that begin as theirs
- *   did. Changes speed and memory, not results. Not for models with recurrent layers. Default: true with `driver`
- *   thread, else false.
+ * - prefix_cache (true or false): Keep keys, values and states of requests that have ended, for prompts that begin as
+ *   theirs did. Changes speed and memory, not results. Not for encoders. Default: true with `driver` thread, else
+ *   false.
  * - prefix_cache_bytes (a whole number from 0 to 18446744073709551615): Most bytes that are kept so. They are given up
  *   where requests need memory. Default: half of what requests may take.
  * - merge_adapters (a list of paths): Directories of LoRA adapters, as PEFT writes them, to add to the weights before

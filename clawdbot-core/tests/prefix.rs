@@ -83,6 +83,53 @@ fn what_is_known_is_not_computed_again() {
     }
 }
 
+/// Of recurrent layers, states are kept where passes end, and where prompts part.
+#[test]
+fn recurrent_layers_go_on_from_states_that_are_kept() {
+    for family in ["lfm2", "qwen3_next", "qwen3_5_moe", "granite4"] {
+        let source = Source::Path(support::family(family));
+        for chunk in [512_u32, 100] {
+            let cold = load(&source, None, &ModelOptions::default());
+            let options = ModelOptions::default().prefix_cache(true).prefill_chunk(chunk).max_batch(4_u32);
+            let begun = prompt(2 * PAGE + 20, 1);
+            let prompts: Vec<Vec<u32>> =
+                (2..8).map(|salt| [begun.clone(), prompt(30 * salt as usize, salt)].concat()).collect();
+            let expected: Vec<_> = prompts
+                .iter()
+                .map(|prompt| bits(&cold.generate(prompt.clone(), &self::options()).unwrap()))
+                .collect();
+            let warm = load(&source, None, &options);
+            let mut known = Vec::new();
+            for (prompt, expected) in prompts.iter().zip(&expected) {
+                let found = warm.generate(prompt.clone(), &self::options()).unwrap();
+                assert!(bits(&found) == *expected, "{family} {chunk} {}", known.len());
+                known.push(found.usage.cached_tokens);
+            }
+            // The second one finds where they part, and leaves a state there.
+            assert_eq!(known[2..], [2 * PAGE; 4], "{family} {chunk}");
+            // The same again, until its own last state is kept.
+            let last = prompts.last().unwrap();
+            for round in 0..3 {
+                let found = warm.generate(last.clone(), &self::options()).unwrap();
+                assert!(bits(&found) == *expected.last().unwrap(), "{family} {chunk} again {round}");
+                known.push(found.usage.cached_tokens);
+            }
+            assert_eq!(known.last(), Some(&((last.len() - 1) / PAGE * PAGE)), "{family} {chunk}");
+            let found = together(&load(&source, None, &options), &prompts);
+            assert!(found.iter().map(bits).eq(expected.iter().cloned()), "{family} {chunk} together");
+            // Forks, and a prompt that is cut and goes on.
+            let mut session = warm.session().unwrap();
+            session.append(last.clone(), AddSpecialTokens::No).unwrap();
+            session.generate(&self::options()).unwrap();
+            let mut fork = session.fork().unwrap();
+            for session in [&mut session, &mut fork] {
+                session.truncate(last.len()).unwrap();
+                assert!(bits(&session.generate(&self::options()).unwrap()) == *expected.last().unwrap());
+            }
+        }
+    }
+}
+
 #[test]
 fn conversations_and_single_requests_know_what_the_others_computed() {
     let model = load(&Source::Builtin, None, &ModelOptions::default().prefix_cache(true));
@@ -152,12 +199,20 @@ fn what_is_kept_is_bounded_and_gives_way() {
 /// bits that it has alone, and in the end everything is given back.
 #[test]
 fn any_mix_has_the_bits_of_single_requests() {
-    let cold = load(&Source::Builtin, None, &ModelOptions::default());
+    any_mix(&Source::Builtin);
+    for family in ["gemma2", "lfm2", "qwen3_next"] {
+        any_mix(&Source::Path(support::family(family)));
+    }
+}
+
+fn any_mix(source: &Source) {
+    let cold = load(source, None, &ModelOptions::default());
     let plan = cold.info().plan.clone();
     let page = plan.kv_bytes_per_token * PAGE as u64;
-    let budget = plan.load_bytes + 10 * page;
+    let states = plan.kv_bytes_full_context.saturating_sub(plan.max_context as u64 * plan.kv_bytes_per_token);
+    let budget = plan.load_bytes + 10 * page + 4 * states;
     let options = ModelOptions::default().prefix_cache(true).prefill_chunk(100_u32).max_batch(5_u32);
-    let warm = load(&Source::Builtin, Some(budget), &options);
+    let warm = load(source, Some(budget), &options);
     let idle = warm.runtime().memory_used();
     std::thread::scope(|scope| {
         for thread in 0..4_u32 {
@@ -203,7 +258,7 @@ fn any_mix_has_the_bits_of_single_requests() {
         }
     });
     // What is kept gives way to a request that needs all.
-    let long = prompt(plan.max_context - 8, 99);
+    let long = prompt(500, 99);
     warm.generate(long, &self::options()).unwrap();
     assert!(warm.runtime().memory_used() <= budget);
     warm.close();

@@ -392,9 +392,8 @@ class Runtime:
           not results. Value: a whole number from 1 to 4096. Default: 64.
         - max_queue: Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to
           try again. Default: no limit.
-        - prefix_cache: Keep keys and values of requests that have ended, for prompts that begin as theirs did. Changes
-          speed and memory, not results. Not for models with recurrent layers. Default: True with `driver` thread, else
-          False.
+        - prefix_cache: Keep keys, values and states of requests that have ended, for prompts that begin as theirs did.
+          Changes speed and memory, not results. Not for encoders. Default: True with `driver` thread, else False.
         - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
           of what requests may take.
         - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are
@@ -533,9 +532,8 @@ class Model:
           not results. Value: a whole number from 1 to 4096. Default: 64.
         - max_queue: Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to
           try again. Default: no limit.
-        - prefix_cache: Keep keys and values of requests that have ended, for prompts that begin as theirs did. Changes
-          speed and memory, not results. Not for models with recurrent layers. Default: True with `driver` thread, else
-          False.
+        - prefix_cache: Keep keys, values and states of requests that have ended, for prompts that begin as theirs did.
+          Changes speed and memory, not results. Not for encoders. Default: True with `driver` thread, else False.
         - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
           of what requests may take.
         - merge_adapters: Directories of LoRA adapters, as PEFT writes them, to add to the weights before these are

@@ -136,8 +136,8 @@ class ModelOptions(TypedDict, total=False):
     """Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to try again.
     Default: no limit."""
     prefix_cache: bool | None
-    """Keep keys and values of requests that have ended, for prompts that begin as theirs did. Changes speed and
-    memory, not results. Not for models with recurrent layers. Default: True with `driver` thread, else False."""
+    """Keep keys, values and states of requests that have ended, for prompts that begin as theirs did. Changes speed
+    and memory, not results. Not for encoders. Default: True with `driver` thread, else False."""
     prefix_cache_bytes: int | None
     """Most bytes that are kept so. They are given up where requests need memory. Default: half of what requests may
     take."""

@@ -170,10 +170,11 @@ impl Runtime {
         self.log(LogLevel::Info, || format!("{name}: loaded {} parameters", info.plan.parameters));
         if self.keeps_prefixes(options)? {
             let limit = options.prefix_cache_bytes.unwrap_or_else(|| self.budget().left() / 2);
-            if spec.bidirectional || !cache.keep_prefixes(limit) {
-                let why =
-                    if spec.bidirectional { "tokens see later ones" } else { "it has recurrent layers" };
-                self.log(LogLevel::Warning, || format!("{name}: prefix_cache: without effect, as {why}"));
+            match spec.bidirectional {
+                false => cache.keep_prefixes(limit),
+                true => self.log(LogLevel::Warning, || {
+                    format!("{name}: prefix_cache: without effect, as tokens see later ones")
+                }),
             }
         }
         let every = || Drawable::all(spec.vocab_size);

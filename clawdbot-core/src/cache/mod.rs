@@ -165,6 +165,8 @@ pub(crate) struct KvCache {
 pub(crate) struct PageTables {
     pages: Vec<Vec<Option<PageId>>>,
     states: Vec<StateTable>,
+    /// How many of the sequence's first tokens are known, the states after them maybe not.
+    parts_at: usize,
 }
 
 impl PageTables {
@@ -296,7 +298,8 @@ impl KvCache {
         }
         for index in 0..self.groups.len() {
             if self.is_recurrent(index) {
-                self.prepare_snapshot(index, &mut tables.states[index], length);
+                let after = self.snapshot_after(tables, index, length);
+                self.prepare_snapshot(index, &mut tables.states[index], length, after);
             }
         }
         Ok(())

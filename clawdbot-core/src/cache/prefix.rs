@@ -5,13 +5,17 @@
 //! and values depend on nothing but the tokens up to their own and on what a [`Root`] says, so the pages of a node are those
 //! that any sequence with the same tokens would compute, bit for bit.
 //!
+//! Of recurrent layers, a node holds the state after its last token, if a pass took a snapshot there: at the last end of a page
+//! in each pass over several tokens, or where the tokens part from those that are known, so that the next sequence which
+//! begins like that can go on from there.
+//!
 //! Nodes without children go first when memory is needed, those used longest ago first.
 
 use std::collections::{BTreeSet, HashMap};
 
 use clawdbot_kernels::attention::PAGE_TOKENS;
 
-use super::{Group, KvCache, PageId, PageTables};
+use super::{Group, KvCache, PageId, PageTables, StateTable};
 use crate::runtime::Reservation;
 
 /// Bytes of a node apart from its pages: its tokens, and its places in maps.
@@ -37,7 +41,7 @@ struct Node {
     root: Root,
     tokens: Box<[u32]>,
     children: HashMap<Box<[u32]>, NodeId>,
-    /// One for each group; `None`: no query after the node reads it.
+    /// One for each group; `None`: no query after the node reads it, or no state was kept.
     pages: Vec<Option<PageId>>,
     /// When it was used last.
     used: u64,
@@ -139,6 +143,15 @@ impl PrefixIndex {
     }
 }
 
+impl PageTables {
+    /// Page `at` of a group; of a recurrent one, the state after that page that the pass which has just ended has taken.
+    fn page(&self, group: usize, at: usize) -> Option<PageId> {
+        let snapshot = self.states.get(group).and_then(StateTable::snapshot);
+        let state = snapshot.filter(|state| state.tokens == (at + 1) * PAGE_TOKENS);
+        state.map(|state| state.page).or_else(|| self.pages.get(group)?.get(at).copied().flatten())
+    }
+}
+
 /// What a new node holds.
 struct Added {
     pages: Vec<Option<PageId>>,
@@ -147,12 +160,9 @@ struct Added {
 }
 
 impl KvCache {
-    /// Keeps pages of sequences that end, at most `limit` bytes of them. Returns false for models with recurrent layers, whose
-    /// states are not kept at the ends of pages.
-    pub(crate) fn keep_prefixes(&mut self, limit: u64) -> bool {
-        let recurrent = self.groups.iter().any(Group::is_recurrent);
-        self.prefixes = (!recurrent).then(|| PrefixIndex::new(limit));
-        !recurrent
+    /// Keeps pages of sequences that end, at most `limit` bytes of them.
+    pub(crate) fn keep_prefixes(&mut self, limit: u64) {
+        self.prefixes = Some(PrefixIndex::new(limit));
     }
 
     /// Whether pages of sequences that end are kept.
@@ -165,41 +175,51 @@ impl KvCache {
         self.prefixes.as_ref().map_or(0, |prefixes| prefixes.bytes)
     }
 
-    /// Tables for a sequence of `tokens`, with the pages that are known of them, and how many tokens these are: the last one is
-    /// always left, since something has to be computed.
-    pub(crate) fn attach(&mut self, root: Root, tokens: &[u32]) -> Option<(PageTables, usize)> {
-        let KvCache { prefixes, groups, .. } = self;
-        let prefixes = prefixes.as_mut()?;
+    /// Gives a sequence of `tokens` that has no pages those that are known of them. Returns how many tokens these are: the last
+    /// one is always left, since something has to be computed.
+    pub(crate) fn attach(&mut self, root: Root, tokens: &[u32], tables: &mut PageTables) -> usize {
+        let KvCache { prefixes: Some(prefixes), groups, .. } = self else { return 0 };
         let most = tokens.len().saturating_sub(1) / PAGE_TOKENS * PAGE_TOKENS;
         let mut found = prefixes.find(root, &tokens[..most]);
-        let windows: Vec<Option<usize>> = groups.iter().map(Group::window).collect();
-        // What the next query does not see may be missing.
-        let first = |count: usize, window: &Option<usize>| {
-            window.map_or(0, |window| (count * PAGE_TOKENS + 1).saturating_sub(window) / PAGE_TOKENS)
+        tables.parts_at = found.len() * PAGE_TOKENS;
+        // What the next query does not see may be missing, and states are needed after the last token alone.
+        let first = |group: &Group, count: usize| match (group.is_recurrent(), group.window()) {
+            (true, _) => count.saturating_sub(1),
+            (false, None) => 0,
+            (false, Some(window)) => {
+                ((count * PAGE_TOKENS + 1).saturating_sub(window) / PAGE_TOKENS).min(count)
+            }
         };
+        let page = |prefixes: &PrefixIndex, id: &NodeId, group: usize| prefixes.nodes.get(id)?.pages[group];
         let whole = |found: &[NodeId]| {
-            windows.iter().enumerate().all(|(group, window)| {
-                let seen = &found[first(found.len(), window).min(found.len())..];
-                seen.iter().all(|id| prefixes.nodes.get(id).is_some_and(|node| node.pages[group].is_some()))
+            groups.iter().enumerate().all(|(index, group)| {
+                found[first(group, found.len())..].iter().all(|id| page(prefixes, id, index).is_some())
             })
         };
         while !whole(&found) {
             found.pop();
         }
         if found.is_empty() {
-            return None;
+            return 0;
         }
         prefixes.touch(&found);
-        let pages = groups.iter_mut().zip(&windows).enumerate().map(|(index, (group, window))| {
-            let seen = first(found.len(), window);
-            let page = |(at, id): (usize, &NodeId)| {
-                let page = prefixes.nodes.get(id).and_then(|node| node.pages[index])?;
-                (at >= seen).then(|| group.pool.share(page))
+        let count = found.len() * PAGE_TOKENS;
+        (tables.pages, tables.states) = (Vec::new(), Vec::new());
+        for (index, group) in groups.iter_mut().enumerate() {
+            let seen = first(group, found.len());
+            let recurrent = group.is_recurrent();
+            let mut shared = found.iter().enumerate().map(|(at, id)| {
+                let page = page(prefixes, id, index).filter(|_| at >= seen)?;
+                Some(group.pool.share(page))
+            });
+            let (pages, state) = match recurrent {
+                true => (Vec::new(), shared.by_ref().last().flatten()),
+                false => (shared.collect(), None),
             };
-            found.iter().enumerate().map(page).collect()
-        });
-        let tables = PageTables { pages: pages.collect(), states: Vec::new() };
-        Some((tables, found.len() * PAGE_TOKENS))
+            tables.pages.push(pages);
+            tables.states.push(state.map_or_else(StateTable::default, |page| StateTable::after(count, page)));
+        }
+        count
     }
 
     /// Keeps the full pages of a sequence whose first `computed` tokens are in its pages. Where the same page was kept of
@@ -209,15 +229,18 @@ impl KvCache {
         let full = tokens.get(..computed / PAGE_TOKENS * PAGE_TOKENS).unwrap_or_default();
         let known = prefixes.find(root, full);
         prefixes.touch(&known);
-        for (index, (group, table)) in self.groups.iter_mut().zip(&mut tables.pages).enumerate() {
-            for (id, own) in known.iter().zip(table) {
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            for (at, id) in known.iter().enumerate() {
+                let own = tables.page(index, at);
                 let Some(node) = prefixes.nodes.get_mut(id) else { continue };
-                match (node.pages[index], *own) {
+                match (node.pages[index], own) {
                     (Some(kept), Some(page)) if kept != page => {
-                        *own = Some(group.pool.share(kept));
-                        group.pool.give_back(page);
+                        if let Some(own) = tables.pages[index].get_mut(at) {
+                            *own = Some(group.pool.share(kept));
+                            group.pool.give_back(page);
+                        }
                     }
-                    // It was out of the window of the one that was kept.
+                    // It was out of the window of the one that was kept, or no snapshot was taken there.
                     (None, Some(page)) => {
                         node.pages[index] = Some(group.pool.share(page));
                         prefixes.bytes += group.pool.page_bytes();
@@ -242,8 +265,7 @@ impl KvCache {
         tables: &PageTables,
         at: usize,
     ) -> Option<NodeId> {
-        let of_group = |table: &Vec<Option<PageId>>| table.get(at).copied().flatten();
-        let own: Vec<Option<PageId>> = tables.pages.iter().map(of_group).collect();
+        let own: Vec<Option<PageId>> = (0..self.groups.len()).map(|group| tables.page(group, at)).collect();
         let there = self.groups.iter().zip(&own).filter(|(_, page)| page.is_some());
         let bytes = there.map(|(group, _)| group.pool.page_bytes()).sum::<u64>() + NODE_BYTES;
         while self.prefixes.as_ref()?.bytes.saturating_add(bytes) > self.prefixes.as_ref()?.limit {

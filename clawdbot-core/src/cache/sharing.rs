@@ -15,7 +15,8 @@ impl KvCache {
         });
         let pages = pages.collect();
         let groups = self.groups.iter_mut().zip(&tables.states);
-        PageTables { pages, states: groups.map(|(group, states)| states.fork(&mut group.pool)).collect() }
+        let states = groups.map(|(group, states)| states.fork(&mut group.pool)).collect();
+        PageTables { pages, states, parts_at: tables.parts_at }
     }
 
     /// Makes the pages of positions from `position` on, and the live states, the sequence's own, so that a pass can write to

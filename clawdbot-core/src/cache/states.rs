@@ -4,8 +4,10 @@
 //! A pass over several tokens takes a snapshot before its last token: when the same prompt is sent again, only that token is
 //! computed, for its logits.
 
-use super::{BlockPool, KvCache, PageData, PageId};
+use super::{BlockPool, KvCache, PageData, PageId, PageTables};
 use crate::error::Result;
+
+use clawdbot_kernels::attention::PAGE_TOKENS;
 
 /// Most snapshots of a sequence.
 const MAX_SNAPSHOTS: usize = 2;
@@ -28,6 +30,11 @@ pub(crate) struct StateTable {
 }
 
 impl StateTable {
+    /// The state after `tokens` tokens, in a page that is the table's.
+    pub(super) fn after(tokens: usize, page: PageId) -> Self {
+        StateTable { live: Some(State { tokens, page }), ..StateTable::default() }
+    }
+
     /// The live state.
     pub(crate) fn live(&self) -> Option<State> {
         self.live
@@ -106,14 +113,33 @@ impl KvCache {
         Ok(())
     }
 
-    /// Takes a page for the snapshot of a pass that ends after `length` tokens, if one is due and there is room. Without it, a
-    /// truncated sequence continues from an older snapshot.
-    pub(super) fn prepare_snapshot(&mut self, group: usize, table: &mut StateTable, length: usize) {
+    /// After how many tokens a pass that ends after `length` takes a snapshot: before its last token, so that only that one is
+    /// computed when the same prompt is sent again; where prefixes are kept, at the end of a page. That is where the tokens
+    /// part from those that are known, or else the last one in the pass.
+    pub(super) fn snapshot_after(&self, tables: &PageTables, group: usize, length: usize) -> usize {
+        let done = tables.states[group].live.map_or(0, |state| state.tokens);
+        let last = length.saturating_sub(1);
+        let border = match tables.parts_at {
+            known if known > done && known <= last => known,
+            _ => last / PAGE_TOKENS * PAGE_TOKENS,
+        };
+        if self.keeps_prefixes() && border > done { border } else { last }
+    }
+
+    /// Takes a page for a snapshot after `after` tokens of a pass that ends after `length`, if one is due and there is room.
+    /// Without it, a truncated sequence continues from an older snapshot.
+    pub(super) fn prepare_snapshot(
+        &mut self,
+        group: usize,
+        table: &mut StateTable,
+        length: usize,
+        after: usize,
+    ) {
         let done = table.live.map_or(0, |state| state.tokens);
         let page = table.pending.take().map(|state| state.page);
         if length > done + 1 {
             let page = page.or_else(|| self.take(group).ok());
-            table.pending = page.map(|page| State { tokens: length - 1, page });
+            table.pending = page.map(|page| State { tokens: after, page });
         } else if let Some(page) = page {
             self.groups[group].pool.give_back(page);
         }

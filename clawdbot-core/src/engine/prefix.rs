@@ -41,10 +41,8 @@ impl Engine {
     /// Gives pages that are known to sequences that have none.
     pub(super) fn attach_prefixes(&mut self) {
         for sequence in self.sequences.values_mut().filter(|sequence| sequence.may_attach()) {
-            let Some((tables, tokens)) = self.cache.attach(sequence.root(), &sequence.tokens) else {
-                continue;
-            };
-            (sequence.tables, sequence.computed) = (tables, tokens);
+            let tokens = self.cache.attach(sequence.root(), &sequence.tokens, &mut sequence.tables);
+            sequence.computed = tokens;
             if let Some(job) = sequence.job.as_mut().filter(|job| job.prefill_started.is_none()) {
                 job.cached = tokens;
             }

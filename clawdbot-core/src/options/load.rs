@@ -221,8 +221,8 @@ options! {
         max_batch: u32 [whole(1, 4096)] = 64;
         /// Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to try again.
         max_queue: Option<u32> = None, "no limit";
-        /// Keep keys and values of requests that have ended, for prompts that begin as theirs did. Changes speed and memory, not
-        /// results. Not for models with recurrent layers.
+        /// Keep keys, values and states of requests that have ended, for prompts that begin as theirs did. Changes speed and
+        /// memory, not results. Not for encoders.
         prefix_cache: Option<bool> = None, "true with `driver` thread, else false";
         /// Most bytes that are kept so. They are given up where requests need memory.
         prefix_cache_bytes: Option<u64> = None, "half of what requests may take";
