@@ -643,7 +643,7 @@ void clawdbot_cancel_handle_free(clawdbot_cancel_handle *cancel);
  *   several. Changes speed and memory, not results. Default: 512.
  * - max_batch (a whole number from 1 to 4096): Maximum number of sequences in a forward pass; others wait their turn.
  *   Changes speed and memory, not results. Default: 64.
- * - max_queue (a whole number from 0 to 4294967295): Most requests that wait to begin; further ones are refused with
+ * - max_queue (a whole number from 1 to 4294967295): Most requests that wait to begin; further ones are refused with
  *   `Overloaded`, which says when to try again. Default: no limit.
  * - prefix_cache (true or false): Keep keys, values and states of requests that have ended, for prompts that begin as
  *   theirs did. Changes speed and memory, not results. Not for encoders. Default: true with `driver` thread, else

@@ -50,6 +50,15 @@ fn counts_are_those_of_the_requests() {
             let refused = streams.iter().filter_map(|stream| stream.as_ref().err()).map(|error| error.kind());
             assert_eq!(refused.collect::<Vec<_>>(), [ErrorKind::Overloaded; 2]);
             assert_eq!(runtime.metrics().models[0].requests.refused, 2);
+            // What is refused changes nothing.
+            let mut session = model.session().unwrap();
+            session.append(vec![5, 6, 7], clawdbot_core::AddSpecialTokens::No).unwrap();
+            assert_eq!(session.generate(&options).unwrap_err().kind(), ErrorKind::Overloaded);
+            assert_eq!(session.tokens().unwrap(), [5, 6, 7]);
+            let before = runtime.metrics().models[0].requests.cancelled;
+            drop(streams);
+            assert_eq!(runtime.metrics().models[0].requests.cancelled, before + 3);
+            assert!(session.generate(&options).is_ok());
         }
         drop(other);
         // The driver thread may look at it once more.

@@ -146,7 +146,9 @@ fn conversations_and_single_requests_know_what_the_others_computed() {
     assert_eq!(again.usage.cached_tokens, so_far.len() / PAGE * PAGE);
     fork.append(prompt(100, 2), AddSpecialTokens::No).unwrap();
     let forked = fork.generate(&options()).unwrap();
-    assert_eq!(forked.usage.cached_tokens, 100 + first.token_ids.len() - 1);
+    // More than the fork had itself.
+    assert!(forked.usage.cached_tokens > 100 + first.token_ids.len());
+    assert_eq!(forked.usage.cached_tokens, (100 + first.token_ids.len() + 100 - 1) / PAGE * PAGE);
     assert_eq!(fork.tokens().unwrap(), so_far);
     // Logits of every token need every token.
     let logits = model.logits(&so_far).unwrap();
@@ -193,6 +195,55 @@ fn what_is_kept_is_bounded_and_gives_way() {
         Runtime::new(&RuntimeOptions::default()).unwrap().load(&Source::Builtin, &refused).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert_eq!(error.detail()["option"], "prefix_cache_bytes");
+}
+
+/// What is kept gives way to a request that needs all memory, and an index that is full can be used again.
+#[test]
+fn a_request_that_fits_alone_fits_with_what_is_kept() {
+    for family in ["mistral", "gemma2", "llama_yarn", "lfm2"] {
+        let source = Source::Path(support::family(family));
+        let cold = load(&source, None, &ModelOptions::default());
+        let plan = cold.info().plan.clone();
+        let page = plan.kv_bytes_per_token * PAGE as u64;
+        let options = self::options().max_tokens(80_u32);
+        let succeeds = |budget: u64, model: &ModelOptions| {
+            let runtime = RuntimeOptions::default().threads(2_u32).memory_budget(Some(budget));
+            let model = Runtime::new(&runtime).unwrap().load(&source, model);
+            // Not the first request: what earlier ones left has to go.
+            model.and_then(|model| {
+                model.generate(prompt(90, 7), &self::options())?;
+                model.generate(prompt(330, 1), &options)?;
+                model.generate(prompt(330, 2), &options)
+            })
+        };
+        let budgets = (0..400).map(|step| plan.load_bytes + step * page / 4);
+        let fewest = budgets.into_iter().find(|&budget| succeeds(budget, &ModelOptions::default()).is_ok());
+        let fewest = fewest.unwrap();
+        for limit in [None, Some(3 * page + 2048), Some(u64::MAX)] {
+            let warm = ModelOptions::default().prefix_cache(true).prefix_cache_bytes(limit);
+            let found = succeeds(fewest, &warm).unwrap();
+            assert!(bits(&found) == bits(&cold.generate(prompt(330, 2), &options).unwrap()), "{family}");
+        }
+        let warm = ModelOptions::default().prefix_cache(true).prefix_cache_bytes(Some(4 * page + 4096));
+        let warm = load(&source, None, &warm.prefill_chunk(200_u32));
+        for salt in 0..4 {
+            warm.generate(prompt(500, salt), &self::options()).unwrap();
+        }
+        (0..3).for_each(|_| drop(warm.generate(prompt(2 * PAGE + 9, 50), &self::options()).unwrap()));
+        let again = warm.generate(prompt(2 * PAGE + 9, 50), &self::options()).unwrap();
+        assert_eq!(again.usage.cached_tokens, 2 * PAGE, "{family}");
+    }
+}
+
+/// A beginning of several passes is computed once too.
+#[test]
+fn long_beginnings_are_shared_as_they_are_computed() {
+    let options = ModelOptions::default().prefix_cache(true).prefill_chunk(128_u32);
+    let warm = load(&Source::Builtin, None, &options);
+    let begun = prompt(8 * PAGE, 1);
+    let prompts: Vec<Vec<u32>> = (2..6).map(|salt| [begun.clone(), prompt(20, salt)].concat()).collect();
+    let known: Vec<usize> = together(&warm, &prompts).iter().map(|found| found.usage.cached_tokens).collect();
+    assert_eq!(known, [0, 8 * PAGE, 8 * PAGE, 8 * PAGE]);
 }
 
 /// Requests in random order from several threads, with forks, truncation and cancelling, under a tight budget: each has the

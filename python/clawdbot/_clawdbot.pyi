@@ -308,8 +308,8 @@ class Session:
     ) -> Stream:
         """As `chat`, event by event."""
     def fork(self) -> Session:
-        """A conversation of its own that begins as this one is. What is cached is shared, and copied page by page where one
-        of the two goes on.
+        """A conversation of its own that begins as this one is. What is cached is shared, and copied page by page where one of
+        the two goes on.
         """
     def truncate(self, length: SupportsIndex) -> None:
         """Forgets all but the first `length` tokens."""
@@ -391,7 +391,7 @@ class Runtime:
         - max_batch: Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory,
           not results. Value: a whole number from 1 to 4096. Default: 64.
         - max_queue: Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to
-          try again. Default: no limit.
+          try again. Value: a whole number from 1 to 4294967295. Default: no limit.
         - prefix_cache: Keep keys, values and states of requests that have ended, for prompts that begin as theirs did.
           Changes speed and memory, not results. Not for encoders. Default: True with `driver` thread, else False.
         - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
@@ -531,7 +531,7 @@ class Model:
         - max_batch: Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory,
           not results. Value: a whole number from 1 to 4096. Default: 64.
         - max_queue: Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to
-          try again. Default: no limit.
+          try again. Value: a whole number from 1 to 4294967295. Default: no limit.
         - prefix_cache: Keep keys, values and states of requests that have ended, for prompts that begin as theirs did.
           Changes speed and memory, not results. Not for encoders. Default: True with `driver` thread, else False.
         - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half

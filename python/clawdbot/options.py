@@ -134,7 +134,7 @@ class ModelOptions(TypedDict, total=False):
     Value: a whole number from 1 to 4096. Default: 64."""
     max_queue: int | None
     """Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to try again.
-    Default: no limit."""
+    Value: a whole number from 1 to 4294967295. Default: no limit."""
     prefix_cache: bool | None
     """Keep keys, values and states of requests that have ended, for prompts that begin as theirs did. Changes speed
     and memory, not results. Not for encoders. Default: True with `driver` thread, else False."""

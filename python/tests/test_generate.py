@@ -392,6 +392,7 @@ CALLS = [
     (clawdbot.Runtime.download, (clawdbot.Runtime(), "a/b")),
     (clawdbot.Runtime.plan, (clawdbot.Runtime(),)),
     (clawdbot.Runtime.pack, (clawdbot.Runtime(), None, "never-written")),
+    (clawdbot.Runtime.evaluate, (clawdbot.Runtime(),)),
     (clawdbot.Model.generate, ("model", PROMPT)),
     (clawdbot.Model.stream, ("model", PROMPT)),
     (clawdbot.Model.chat, ("model", [])),

@@ -55,6 +55,8 @@ impl<E: From<Error>> Pass<'_, E> {
         let mut states = zeroed_rows(count, hidden)?;
         let most = PASSES_AHEAD * self.loaded.options.max_batch as usize;
         let mut running: VecDeque<Option<Stream>> = VecDeque::new();
+        // With a bounded queue, no more than may wait: the others begin as these end.
+        let most = self.loaded.options.max_queue.map_or(most, |queue| most.min(queue as usize));
         let mut started = 0;
         for (done, out) in states.chunks_exact_mut(hidden).enumerate() {
             while running.len() < most

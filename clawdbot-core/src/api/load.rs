@@ -106,6 +106,7 @@ impl Runtime {
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Model> {
         let maps = self.maps(options)?;
+        let keeps_prefixes = self.keeps_prefixes(options)?;
         let options = &opened.resolve(options)?;
         let mut plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened, options, self.threads())?;
@@ -168,7 +169,7 @@ impl Runtime {
         let info =
             ModelInfo { vocab_size: spec.vocab_size, bos_token_id: bos, eos_token_ids: eos.clone(), plan };
         self.log(LogLevel::Info, || format!("{name}: loaded {} parameters", info.plan.parameters));
-        if self.keeps_prefixes(options)? {
+        if keeps_prefixes {
             let limit = options.prefix_cache_bytes.unwrap_or_else(|| self.budget().left() / 2);
             match spec.bidirectional {
                 false => cache.keep_prefixes(limit),

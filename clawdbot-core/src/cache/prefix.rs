@@ -241,7 +241,7 @@ impl KvCache {
                         }
                     }
                     // It was out of the window of the one that was kept, or no snapshot was taken there.
-                    (None, Some(page)) => {
+                    (None, Some(page)) if prefixes.bytes + group.pool.page_bytes() <= prefixes.limit => {
                         node.pages[index] = Some(group.pool.share(page));
                         prefixes.bytes += group.pool.page_bytes();
                     }
@@ -266,6 +266,9 @@ impl KvCache {
         at: usize,
     ) -> Option<NodeId> {
         let own: Vec<Option<PageId>> = (0..self.groups.len()).map(|group| tables.page(group, at)).collect();
+        if own.iter().all(Option::is_none) {
+            return None;
+        }
         let there = self.groups.iter().zip(&own).filter(|(_, page)| page.is_some());
         let bytes = there.map(|(group, _)| group.pool.page_bytes()).sum::<u64>() + NODE_BYTES;
         while self.prefixes.as_ref()?.bytes.saturating_add(bytes) > self.prefixes.as_ref()?.limit {
@@ -280,18 +283,39 @@ impl KvCache {
         Some(self.prefixes.as_mut()?.add(parent, root, tokens, Added { pages, bytes, reservation }))
     }
 
-    /// Gives back the pages of the node that was used longest ago and whose pages no sequence uses, but not `spared`. Returns
-    /// whether there was one.
+    /// Gives back pages that only the index holds, of the node that was used longest ago, but not `spared`. Returns whether
+    /// there were any.
     fn forget(&mut self, spared: Option<NodeId>) -> bool {
         let KvCache { prefixes: Some(prefixes), groups, .. } = self else { return false };
-        let idle = |id: &NodeId| {
+        let unshared = |id: &NodeId| {
             let pages = prefixes.nodes.get(id).map(|node| node.pages.as_slice()).unwrap_or_default();
             let mut pages = groups.iter().zip(pages).filter_map(|(group, page)| Some((group, (*page)?)));
             pages.any(|(group, page)| !group.pool.is_shared(page))
         };
-        let leaves = prefixes.leaves.iter().map(|&(_, id)| id).filter(|id| Some(*id) != spared);
-        let Some(id) = leaves.into_iter().find(idle) else { return false };
-        let Some(node) = prefixes.remove(id) else { return false };
+        let empty =
+            |id: &NodeId| prefixes.nodes.get(id).is_some_and(|node| node.pages.iter().all(Option::is_none));
+        let mut leaves = prefixes.leaves.iter().map(|&(_, id)| id).filter(|id| Some(*id) != spared);
+        if let Some(id) = leaves.find(|id| unshared(id) || empty(id)) {
+            self.drop_node(id);
+            return true;
+        }
+        // Those that running sequences have left, of nodes whose other pages they use.
+        let nodes = prefixes.nodes.iter().filter(|(id, _)| unshared(id));
+        let Some(id) = nodes.min_by_key(|(_, node)| node.used).map(|(&id, _)| id) else { return false };
+        let Some(node) = prefixes.nodes.get_mut(&id) else { return false };
+        for (group, page) in groups.iter_mut().zip(&mut node.pages) {
+            if let Some(page) = page.take_if(|page| !group.pool.is_shared(*page)) {
+                prefixes.bytes -= group.pool.page_bytes();
+                group.pool.give_back(page);
+            }
+        }
+        true
+    }
+
+    /// Takes a node without children out of the index, and gives its pages back.
+    fn drop_node(&mut self, id: NodeId) {
+        let KvCache { prefixes: Some(prefixes), groups, .. } = self else { return };
+        let Some(node) = prefixes.remove(id) else { return };
         prefixes.bytes -= NODE_BYTES;
         for (group, page) in groups.iter_mut().zip(node.pages) {
             if let Some(page) = page {
@@ -299,7 +323,19 @@ impl KvCache {
                 group.pool.give_back(page);
             }
         }
-        true
+    }
+
+    /// Takes the node without children that was used longest ago out of the index, though sequences use its pages: then they
+    /// may be theirs alone. Returns whether there was one.
+    pub(super) fn let_go(&mut self) -> bool {
+        let oldest = self.prefixes.as_ref().and_then(|prefixes| prefixes.leaves.first().copied());
+        oldest.into_iter().for_each(|(_, id)| self.drop_node(id));
+        oldest.is_some()
+    }
+
+    /// Bytes of the index's entries, which go when their pages do.
+    pub(super) fn entry_bytes(&self) -> u64 {
+        self.prefixes.as_ref().map_or(0, |prefixes| NODE_BYTES * prefixes.nodes.len() as u64)
     }
 
     /// Gives back pages that only the index holds, those that were used longest ago. Returns whether there were any.

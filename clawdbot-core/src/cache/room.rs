@@ -32,7 +32,8 @@ impl Pages for KvCache {
 impl KvCache {
     /// Bytes that all sequences can hold together: allocated pages, and what the budget still allows.
     pub(crate) fn capacity(&self) -> u64 {
-        self.allocated_bytes().saturating_add(self.budget.left()).min(self.ceiling)
+        let own = self.allocated_bytes().saturating_add(self.entry_bytes());
+        own.saturating_add(self.budget.left()).min(self.ceiling)
     }
 
     /// Bytes of pages in use and in reserve.
@@ -49,7 +50,7 @@ impl KvCache {
             // Free pages of other groups can be returned to the budget.
             self.trim_reserve();
             let page = self.groups[group].pool.take();
-            if page.is_err() && self.forget_prefix() {
+            if page.is_err() && (self.forget_prefix() || self.forget_entries(group)) {
                 continue;
             }
             if page.is_err() && self.budget.left() >= self.groups[group].pool.page_bytes() {
@@ -58,6 +59,12 @@ impl KvCache {
             }
             return page;
         }
+    }
+
+    /// Forgets an entry of the index of prefixes, if entries alone are in the way of a page.
+    fn forget_entries(&mut self, group: usize) -> bool {
+        let missing = self.groups[group].pool.page_bytes().saturating_sub(self.budget.left());
+        (1..=self.entry_bytes()).contains(&missing) && self.let_go()
     }
 
     /// Bytes that a sequence holds, without its snapshots.

@@ -29,10 +29,16 @@ impl KvCache {
             let pages = tables.pages.get_mut(group).into_iter().flatten();
             let live = tables.states.get_mut(group).and_then(|states| states.live_page());
             for id in pages.skip(position / PAGE_TOKENS).flatten().chain(live) {
-                if self.groups[group].pool.is_shared(*id) {
-                    let own = self.take(group)?;
-                    self.groups[group].pool.copy(*id, own);
-                    self.groups[group].pool.give_back(std::mem::replace(id, own));
+                while self.groups[group].pool.is_shared(*id) {
+                    match self.take(group) {
+                        Ok(own) => {
+                            self.groups[group].pool.copy(*id, own);
+                            self.groups[group].pool.give_back(std::mem::replace(id, own));
+                        }
+                        // Maybe nobody but the index of prefixes shares it.
+                        Err(error) if !self.let_go() => return Err(error),
+                        Err(_) => {}
+                    }
                 }
             }
         }

@@ -46,7 +46,7 @@ pub(crate) enum Want {
 pub(crate) struct Turn {
     /// Passes of its current turn; 0 while it waits for one.
     pub(crate) passes: u32,
-    /// The pass since which it waits.
+    /// Since when it waits, as the queue counts (`queue.rs`).
     pub(crate) since: u64,
     /// How many later requests were admitted before it because they needed less memory.
     pub(crate) overtaken: u32,
@@ -61,10 +61,10 @@ impl Turn {
         self.passes = self.passes.saturating_add(1);
     }
 
-    /// It has work, but no part in pass number `pass`.
-    pub(crate) fn sit_out(&mut self, pass: u64) {
+    /// It has work, but no part in a pass. `since`: when it may take part again.
+    pub(crate) fn sit_out(&mut self, since: u64) {
         if self.passes > 0 {
-            (self.passes, self.since) = (0, pass);
+            (self.passes, self.since) = (0, since);
         }
     }
 

@@ -1,7 +1,7 @@
 //! Which sequences get pages, and which lose them.
 
 use super::Engine;
-use super::entry::{Entry, Limits, Memory, SequenceId};
+use super::entry::{Entry, Limits, Memory, SequenceId, TURN};
 use super::scheduler::{Part, plan_step};
 use super::sequence::Sequence;
 use super::served::Served;
@@ -54,7 +54,14 @@ impl Engine {
                         self.queue.begin(sequence.rank);
                         sequence.turn.take_part();
                     }
-                    Err(_) => sequence.turn.sit_out(self.counts.passes),
+                    Err(_) if sequence.turn.passes > 0 => {
+                        let options = sequence.job.as_ref().map(|job| &job.options);
+                        let (priority, group) =
+                            options.map_or((0, None), |options| (options.priority, options.group.as_deref()));
+                        let since = self.queue.charge(priority, group, TURN as usize);
+                        sequence.turn.sit_out(since);
+                    }
+                    Err(_) => {}
                 }
             }
         }

@@ -1,7 +1,7 @@
 //! The engine of a model: all its sequences, the page pool, and one forward pass at a time.
 //!
-//! There is no engine thread. A caller that waits for an event of its sequence drives the engine: it takes the lock and
-//! runs steps until the event is there. A step serves *all* sequences that have work, so concurrent callers are batched
+//! With the option `driver` caller there is no engine thread: who waits for an event of its sequence takes the lock and runs
+//! steps until the event is there. Otherwise the runtime's thread runs them (`runtime/driver.rs`). A step serves *all* sequences that have work, so concurrent callers are batched
 //! together, and a single caller is a batch of one.
 
 mod deliver;
@@ -216,10 +216,11 @@ impl Engine {
     /// As [`Engine::idle`]; `Overloaded` if too many wait.
     pub(crate) fn start(&mut self, id: SequenceId, mut job: Job) -> Result<Ticket> {
         self.idle(id)?;
-        self.check_queue().inspect_err(|_| self.meter.count(|metrics| metrics.requests.refused += 1))?;
+        self.check_queue()?;
         job.meter = self.meter.clone();
         if self.running() == 0 {
             self.work = Work::default();
+            self.queue.rest();
         }
         let ticket = job.ticket.clone();
         let sequence = self.sequences.get_mut(&id).ok_or_else(gone)?;
@@ -232,7 +233,7 @@ impl Engine {
         let left = sequence.tokens.len() - sequence.computed;
         let tokens = left.saturating_add(HORIZON.min(job.options.max_tokens as usize));
         sequence.rank = self.queue.rank(job.options.priority, job.options.group.as_deref(), tokens);
-        sequence.turn = Turn { since: self.counts.passes, ..Turn::default() };
+        sequence.turn = Turn { since: sequence.rank.begins(), ..Turn::default() };
         sequence.job = Some(job);
         self.charge(id).inspect_err(|_| drop(self.stop(id, &ticket)))?;
         Ok(ticket)
@@ -240,11 +241,16 @@ impl Engine {
 
     /// # Errors
     /// `Overloaded` if as many requests wait as may.
-    fn check_queue(&self) -> Result<()> {
+    pub(crate) fn check_queue(&self) -> Result<()> {
         let Some(most) = self.max_queue else { return Ok(()) };
-        let waits = |sequence: &&Sequence| sequence.is_running() && !sequence.turn.admitted;
+        let waits = |sequence: &&Sequence| {
+            sequence.job.as_ref().is_some_and(|job| !job.is_finished() && job.prefill_started.is_none())
+        };
         match self.sequences.values().filter(waits).count() {
-            waiting if waiting >= most => Err(self.queue.overloaded(waiting)),
+            waiting if waiting >= most => {
+                self.meter.count(|metrics| metrics.requests.refused += 1);
+                Err(self.queue.overloaded(waiting))
+            }
             _ => Ok(()),
         }
     }
@@ -271,6 +277,9 @@ impl Engine {
     pub(crate) fn stop(&mut self, id: SequenceId, ticket: &Ticket) -> Option<Job> {
         self.job(id, ticket)?;
         let job = self.sequences.get_mut(&id)?.job.take();
+        if job.as_ref().is_some_and(|job| !job.is_finished()) {
+            self.meter.count(|metrics| metrics.requests.cancelled += 1);
+        }
         self.release_ended();
         job
     }

@@ -5,7 +5,7 @@ use clawdbot_kernels::attention::PAGE_TOKENS;
 use super::Engine;
 use super::entry::SequenceId;
 use super::sequence::Sequence;
-use crate::cache::{KvCache, Root};
+use crate::cache::{KvCache, PageTables, Root};
 
 impl Sequence {
     /// What its keys and values depend on apart from its tokens.
@@ -26,25 +26,31 @@ impl Sequence {
         }
     }
 
-    /// Whether its job needs nothing of the tokens that are known.
+    /// Whether it may begin with what is known: it has not begun, and needs nothing of the tokens that are.
     fn may_attach(&self) -> bool {
         let generates = self.job.as_ref().is_some_and(|job| job.scores.is_none() && job.pooler.is_none());
-        generates
-            && self.is_plain()
-            && self.computed == 0
-            && !self.tables.hold_pages()
-            && self.makes_progress()
+        generates && self.is_plain() && !self.turn.admitted && self.makes_progress()
     }
 }
 
 impl Engine {
-    /// Gives pages that are known to sequences that have none.
+    /// Gives pages that are known to sequences that have not begun and have fewer.
     pub(super) fn attach_prefixes(&mut self) {
+        if !self.cache.keeps_prefixes() {
+            return;
+        }
         for sequence in self.sequences.values_mut().filter(|sequence| sequence.may_attach()) {
-            let tokens = self.cache.attach(sequence.root(), &sequence.tokens, &mut sequence.tables);
-            sequence.computed = tokens;
+            let mut tables = PageTables::default();
+            let tokens = self.cache.attach(sequence.root(), &sequence.tokens, &mut tables);
+            if tokens > sequence.computed || !sequence.tables.hold_pages() {
+                self.cache.release_all(&mut sequence.tables);
+                (sequence.tables, sequence.computed) = (tables, tokens);
+            } else {
+                self.cache.release_all(&mut tables);
+            }
+            let computed = sequence.computed;
             if let Some(job) = sequence.job.as_mut().filter(|job| job.prefill_started.is_none()) {
-                job.cached = tokens;
+                job.cached = computed;
             }
         }
     }
@@ -63,8 +69,12 @@ impl Engine {
             // One of lower priority may be kept from computing.
             let earlier = other.rank < sequence.rank
                 || other.turn.admitted && other.rank.priority <= sequence.rank.priority;
-            let computing = other.makes_progress() && other.is_plain() && other.computed < end;
-            earlier && computing && other.root() == sequence.root() && other.tokens.get(..end) == Some(wanted)
+            earlier
+                && other.computed < end
+                && other.tokens.get(..end) == Some(wanted)
+                && other.root() == sequence.root()
+                && other.is_plain()
+                && other.makes_progress()
         })
     }
 }

@@ -26,6 +26,11 @@ pub(crate) struct Rank {
 }
 
 impl Rank {
+    /// When it begins, in tokens of its group.
+    pub(super) fn begins(&self) -> u64 {
+        self.begins
+    }
+
     /// That of the `number`th request, all else being equal.
     #[cfg(test)]
     pub(super) fn nth(number: u64) -> Self {
@@ -38,10 +43,10 @@ impl Rank {
 pub(super) struct Queue {
     /// Number of the latest request.
     number: u64,
-    /// When the latest one that began did so, in tokens of its group.
-    now: u64,
-    /// When the latest request of each group will have ended.
-    ends: BTreeMap<Option<String>, u64>,
+    /// When the latest one that began did so, in tokens of its group, for each priority.
+    now: BTreeMap<u32, u64>,
+    /// When the latest request of each group will have ended, for each priority.
+    ends: BTreeMap<(u32, Option<String>), u64>,
     last_end: Option<Instant>,
     /// Seconds from one request's end to the next, on average.
     interval: Option<f64>,
@@ -51,19 +56,38 @@ impl Queue {
     /// The rank of a request of `group` that computes about `tokens` tokens.
     pub(super) fn rank(&mut self, priority: u32, group: Option<&str>, tokens: usize) -> Rank {
         self.number += 1;
-        if self.ends.len() >= MAX_GROUPS {
-            let now = self.now;
-            self.ends.retain(|_, end| *end > now);
-        }
-        let end = self.ends.entry(group.map(str::to_owned)).or_default();
-        let begins = self.now.max(*end);
-        *end = begins.saturating_add(tokens.max(1) as u64);
+        let begins = self.charge(priority, group, tokens);
         Rank { priority: Reverse(priority), begins, number: self.number }
+    }
+
+    /// When `tokens` more of a group begin.
+    pub(super) fn charge(&mut self, priority: u32, group: Option<&str>, tokens: usize) -> u64 {
+        if self.ends.len() >= MAX_GROUPS {
+            let now = &self.now;
+            self.ends.retain(|(priority, _), end| *end > now.get(priority).copied().unwrap_or(0));
+            // Too many that wait: some begin as new ones do.
+            while self.ends.len() >= MAX_GROUPS {
+                self.ends.pop_first();
+            }
+        }
+        let now = self.now.get(&priority).copied().unwrap_or(0);
+        let end = self.ends.entry((priority, group.map(str::to_owned))).or_default();
+        let begins = now.max(*end);
+        *end = begins.saturating_add(tokens.max(1) as u64);
+        begins
     }
 
     /// A request has begun.
     pub(super) fn begin(&mut self, rank: Rank) {
-        self.now = self.now.max(rank.begins);
+        let now = self.now.entry(rank.priority.0).or_default();
+        *now = rank.begins.max(*now);
+    }
+
+    /// There are no requests any more: what groups have used does not matter, nor how long nobody came.
+    pub(super) fn rest(&mut self) {
+        self.now.clear();
+        self.ends.clear();
+        self.last_end = None;
     }
 
     /// A request has ended.
@@ -126,10 +150,10 @@ mod tests {
         for group in 0..5000 {
             let rank = queue.rank(50, Some(&group.to_string()), 1);
             queue.begin(rank);
-            // One token later.
-            queue.now += 1;
         }
         assert!(queue.ends.len() <= MAX_GROUPS);
+        queue.rest();
+        assert!(queue.ends.is_empty());
     }
 
     #[test]
@@ -153,7 +177,7 @@ mod tests {
                 ranked.push((queue.rank(50, Some("b"), b), -(b as i64)));
             }
             ranked.sort();
-            let ends = |group: &str| queue.ends[&Some(group.to_owned())];
+            let ends = |group: &str| queue.ends[&(50, Some(group.to_owned()))];
             let both = ends("a").min(ends("b"));
             let mut difference = 0;
             for (rank, cost) in ranked {

@@ -229,6 +229,24 @@ fn groups_share_and_not_requests() {
 }
 
 #[test]
+fn groups_share_though_they_come_one_after_the_other() {
+    let (mut engine, fake) = (engine(), Fake::new(64, 1));
+    let of_group = |engine: &mut Engine, group: &str, max_tokens| {
+        let options = Resolved { max_tokens, group: Some(group.to_owned()), ..Resolved::greedy() };
+        begin_as(engine, &[1], options).unwrap()
+    };
+    let mut jobs: Vec<_> = (0..4).map(|_| of_group(&mut engine, "a", 4)).collect();
+    engine.step(&fake).unwrap();
+    jobs.extend((0..2).map(|_| of_group(&mut engine, "b", 4)));
+    assert_eq!(order(&mut engine, &fake, &jobs), [0, 4, 1, 5, 2, 3]);
+    // Long ones take turns, and groups have equal parts of them.
+    let mut jobs: Vec<_> = (0..3).map(|_| of_group(&mut engine, "a", 200)).collect();
+    engine.step(&fake).unwrap();
+    jobs.push(of_group(&mut engine, "b", 200));
+    assert_eq!(order(&mut engine, &fake, &jobs)[0], 3);
+}
+
+#[test]
 fn a_request_ends_at_its_deadline_with_what_it_has() {
     let (mut engine, fake) = (engine(), Fake::new(64, 8));
     let options = |ms| Resolved { max_tokens: 900, deadline_ms: Some(ms), ..Resolved::greedy() };

@@ -220,7 +220,7 @@ options! {
         /// Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory, not results.
         max_batch: u32 [whole(1, 4096)] = 64;
         /// Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to try again.
-        max_queue: Option<u32> = None, "no limit";
+        max_queue: Option<u32> [whole(1, u32::MAX)] = None, "no limit";
         /// Keep keys, values and states of requests that have ended, for prompts that begin as theirs did. Changes speed and
         /// memory, not results. Not for encoders.
         prefix_cache: Option<bool> = None, "true with `driver` thread, else false";

@@ -47,21 +47,21 @@ impl Shared {
 
     fn run(&self) {
         loop {
-            let mut driven = Vec::new();
-            {
+            let driven = {
                 let mut state = self.lock();
                 if state.stop {
                     return;
                 }
                 state.woken = false;
-                state.driven.retain(|model| model.upgrade().map(|model| driven.push(model)).is_some());
-            }
-            // What panics is asked again, and answers with an error.
-            let drive =
-                |model: &Arc<dyn Driven>| catch_unwind(AssertUnwindSafe(|| model.drive())).unwrap_or(true);
+                state.driven.retain(|model| model.strong_count() > 0);
+                state.driven.clone()
+            };
+            // What panics is asked again, and answers with an error. One model is held at a time, so that others can be freed.
+            let drive = |model: &Weak<dyn Driven>| {
+                let Some(model) = model.upgrade() else { return false };
+                catch_unwind(AssertUnwindSafe(|| model.drive())).unwrap_or(true)
+            };
             let busy = driven.iter().map(drive).fold(false, |busy, more| busy | more);
-            // Maybe the last owners: not while the state is locked, which they lock too.
-            drop(driven);
             if !busy {
                 let state = self.changed.wait_while(self.lock(), |state| !state.woken && !state.stop);
                 drop(state);

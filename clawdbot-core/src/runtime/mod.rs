@@ -176,7 +176,8 @@ impl Runtime {
             memory_used: self.memory_used(),
             memory_budget: self.memory_budget(),
             histogram_bounds: BOUNDS,
-            models: self.0.meters.read(),
+            // In the child of a fork, somebody may hold a lock for ever.
+            models: self.0.pool.check_fork().map_or_else(|_| Vec::new(), |()| self.0.meters.read()),
         }
     }
 

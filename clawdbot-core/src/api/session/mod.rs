@@ -153,8 +153,10 @@ impl Session {
         let Slot { loaded, id } = &*self.slot;
         let adapter = loaded.adapter(options.adapter.as_deref())?;
         let mut engine = loaded.engine()?;
-        let sequence = engine.idle(*id)?;
+        engine.idle(*id)?;
         // Nothing of the session changes before everything is checked.
+        engine.check_queue()?;
+        let sequence = engine.idle(*id)?;
         check_vocabulary(loaded, whole.as_deref().unwrap_or_default())?;
         let tokens = whole.as_ref().unwrap_or(&sequence.tokens);
         let whole = match tokens.is_empty() {
