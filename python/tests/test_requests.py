@@ -31,7 +31,7 @@ def test_priority_group_and_deadline(runtime):
     late = model.generate("Once", max_tokens=900, ignore_eos=True, deadline_ms=0, priority=90, group="a")
     assert (late.finish_reason, late.token_ids) == ("deadline", [])
     assert late.options["priority"] == 90 and late.options["group"] == "a"
-    for wrong in ({"priority": 101}, {"deadline_ms": -1}, {"group": 5}):
+    for wrong in ({"priority": 101}, {"deadline_ms": -1}, {"group": 5}, {"group": "a" * 257}):
         with pytest.raises((clawdbot.InvalidArgument, clawdbot.UnknownOption), match=next(iter(wrong))):
             model.generate("Once", **wrong)
 

@@ -175,10 +175,16 @@ impl KvCache {
         self.prefixes.as_ref().map_or(0, |prefixes| prefixes.bytes)
     }
 
-    /// Gives a sequence of `tokens` that has no pages those that are known of them. Returns how many tokens these are: the last
-    /// one is always left, since something has to be computed.
-    pub(crate) fn attach(&mut self, root: Root, tokens: &[u32], tables: &mut PageTables) -> usize {
-        let KvCache { prefixes: Some(prefixes), groups, .. } = self else { return 0 };
+    /// Gives a sequence of `tokens`, whose first `computed` are in its pages, those that are known in place of its own, if these
+    /// are more. Returns how many tokens are in its pages then: the last one is always left, since something has to be computed.
+    pub(crate) fn attach(
+        &mut self,
+        root: Root,
+        tokens: &[u32],
+        tables: &mut PageTables,
+        computed: usize,
+    ) -> usize {
+        let KvCache { prefixes: Some(prefixes), groups, .. } = self else { return computed };
         let most = tokens.len().saturating_sub(1) / PAGE_TOKENS * PAGE_TOKENS;
         let mut found = prefixes.find(root, &tokens[..most]);
         tables.parts_at = found.len() * PAGE_TOKENS;
@@ -199,12 +205,12 @@ impl KvCache {
         while !whole(&found) {
             found.pop();
         }
-        if found.is_empty() {
-            return 0;
+        let count = found.len() * PAGE_TOKENS;
+        if count <= computed {
+            return computed;
         }
         prefixes.touch(&found);
-        let count = found.len() * PAGE_TOKENS;
-        (tables.pages, tables.states) = (Vec::new(), Vec::new());
+        let mut known = PageTables { parts_at: tables.parts_at, ..PageTables::default() };
         for (index, group) in groups.iter_mut().enumerate() {
             let seen = first(group, found.len());
             let recurrent = group.is_recurrent();
@@ -216,9 +222,10 @@ impl KvCache {
                 true => (Vec::new(), shared.by_ref().last().flatten()),
                 false => (shared.collect(), None),
             };
-            tables.pages.push(pages);
-            tables.states.push(state.map_or_else(StateTable::default, |page| StateTable::after(count, page)));
+            known.pages.push(pages);
+            known.states.push(state.map_or_else(StateTable::default, |page| StateTable::after(count, page)));
         }
+        self.release_all(&mut std::mem::replace(tables, known));
         count
     }
 

@@ -5,7 +5,7 @@ use clawdbot_kernels::attention::PAGE_TOKENS;
 use super::Engine;
 use super::entry::SequenceId;
 use super::sequence::Sequence;
-use crate::cache::{KvCache, PageTables, Root};
+use crate::cache::{KvCache, Root};
 
 impl Sequence {
     /// What its keys and values depend on apart from its tokens.
@@ -36,19 +36,11 @@ impl Sequence {
 impl Engine {
     /// Gives pages that are known to sequences that have not begun and have fewer.
     pub(super) fn attach_prefixes(&mut self) {
-        if !self.cache.keeps_prefixes() {
-            return;
-        }
         for sequence in self.sequences.values_mut().filter(|sequence| sequence.may_attach()) {
-            let mut tables = PageTables::default();
-            let tokens = self.cache.attach(sequence.root(), &sequence.tokens, &mut tables);
-            if tokens > sequence.computed || !sequence.tables.hold_pages() {
-                self.cache.release_all(&mut sequence.tables);
-                (sequence.tables, sequence.computed) = (tables, tokens);
-            } else {
-                self.cache.release_all(&mut tables);
-            }
-            let computed = sequence.computed;
+            let root = sequence.root();
+            let Sequence { tokens, tables, computed, .. } = sequence;
+            *computed = self.cache.attach(root, tokens, tables, *computed);
+            let computed = *computed;
             if let Some(job) = sequence.job.as_mut().filter(|job| job.prefill_started.is_none()) {
                 job.cached = computed;
             }

@@ -35,7 +35,7 @@ pub(super) struct Scored {
     pub(super) agreement: Option<Agreement>,
 }
 
-/// How alike the predictions of two models are.
+/// How much the predictions of two models agree.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Agreement {
     /// Mean of KL(reference || model), in nats

@@ -10,6 +10,9 @@ use crate::error::Result;
 /// Most stop strings of a request.
 pub(crate) const MAX_STOPS: usize = 64;
 
+/// Most bytes of the name of a group, which is remembered after its requests.
+const MAX_GROUP_NAME: usize = 256;
+
 /// Token ids.
 const IDS: OptionType = OptionType::List { of: &OptionType::TokenId, most: MAX_LISTED_IDS };
 
@@ -111,6 +114,9 @@ fn texts_and_lists(options: &GenerateOptions) -> Result<()> {
     }
     if words.iter().any(Vec::is_empty) {
         return Err(out_of_range("bad_words_ids", "lists that are not empty", "an empty list"));
+    }
+    if options.group.as_ref().is_some_and(|group| group.len() > MAX_GROUP_NAME) {
+        return Err(out_of_range("group", &format!("at most {MAX_GROUP_NAME} bytes"), "more"));
     }
     if options.stop.iter().flatten().any(String::is_empty) {
         return Err(out_of_range("stop", "texts that are not empty", "an empty text"));

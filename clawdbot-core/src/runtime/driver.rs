@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
 
-    /// Work in units, some of which panic.
+    /// Units of work, one of which panics.
     struct Work {
         left: AtomicU32,
         done: Mutex<Sender<u32>>,

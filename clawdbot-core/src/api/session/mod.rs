@@ -153,7 +153,6 @@ impl Session {
         let Slot { loaded, id } = &*self.slot;
         let adapter = loaded.adapter(options.adapter.as_deref())?;
         let mut engine = loaded.engine()?;
-        engine.idle(*id)?;
         // Nothing of the session changes before everything is checked.
         engine.check_queue()?;
         let sequence = engine.idle(*id)?;
