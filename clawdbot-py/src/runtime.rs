@@ -35,7 +35,7 @@ pub(crate) struct Runtime(pub(crate) core::Runtime);
 #[pymethods]
 impl Runtime {
     #[new]
-    #[pyo3(signature = (threads=None, memory_budget=None, on_log=None, *, kernels=None, numa=None, **others))]
+    #[pyo3(signature = (threads=None, memory_budget=None, on_log=None, *, kernels=None, numa=None, driver=None, **others))]
     fn py_new(
         py: Python<'_>,
         threads: Option<&Bound<'_, PyAny>>,
@@ -43,6 +43,7 @@ impl Runtime {
         on_log: Option<Py<PyAny>>,
         kernels: Option<&Bound<'_, PyAny>>,
         numa: Option<&Bound<'_, PyAny>>,
+        driver: Option<&Bound<'_, PyAny>>,
         others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let kwargs = others.map_or_else(|| Ok(PyDict::new(py)), PyDictMethods::copy)?;
@@ -50,6 +51,7 @@ impl Runtime {
         kwargs.set_item("memory_budget", memory_budget)?;
         kwargs.set_item("kernels", kernels)?;
         kwargs.set_item("numa", numa)?;
+        kwargs.set_item("driver", driver)?;
         new(&kwargs, on_log).map(Runtime)
     }
 

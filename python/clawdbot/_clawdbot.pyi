@@ -353,6 +353,7 @@ class Runtime:
         *,
         kernels: str | None = None,
         numa: Literal["off", "interleave", "local"] | None = None,
+        driver: Literal["caller", "thread"] | None = None,
         **others: NoReturn,
     ) -> Self: ...
     def plan(
