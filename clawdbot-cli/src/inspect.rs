@@ -85,6 +85,22 @@ fn about_weights(plan: &Plan) -> String {
     format!("{mixed}{}", calibrated.unwrap_or_default())
 }
 
+/// What an evaluation found that is stored in the file.
+fn evaluated(plan: &Plan) -> Option<String> {
+    let report = plan.evaluation.as_ref()?;
+    let number = |name: &str| report.get(name).and_then(Value::as_f64);
+    let text = |name: &str| report.get(name).and_then(Value::as_str).unwrap_or("unknown");
+    let mut all = Vec::new();
+    all.extend(number("perplexity").map(|perplexity| format!("perplexity {perplexity:.4}")));
+    all.extend(number("kl_divergence").map(|divergence| format!("divergence {divergence:.3e} nats")));
+    all.extend(number("top1_agreement").map(|share| format!("same top-1 {:.2} %", 100.0 * share)));
+    let reference = report.get("reference").and_then(|reference| reference.get("description")?.as_str());
+    all.extend(reference.map(|reference| format!("reference: {reference}")));
+    let line = format!("on {} with {} KV cache: {}", text("text"), text("kv"), all.join(", "));
+    // Files are not trusted, and terminals obey control characters.
+    Some(line.chars().map(|c| if c.is_control() { '?' } else { c }).collect())
+}
+
 fn table(plan: &Plan, cpus: Cpus) -> String {
     let physical = cpus.physical.map_or_else(|| "unknown".to_owned(), |n| n.to_string());
     let fits = if plan.fits { "fits into" } else { "does not fit into" };
@@ -138,9 +154,10 @@ fn table(plan: &Plan, cpus: Cpus) -> String {
         .map(|refused| ("", format!("{} switched off, self-test failed: {}", refused.name, refused.reason)));
     let weights = rows.iter().position(|(name, _)| *name == "weights").map_or(0, |at| at + 1);
     let embedding = embedding(plan).map(|facts| ("texts", facts));
+    let evaluated = evaluated(plan).map(|found| ("evaluated", found));
     let warnings = plan.warnings.iter().map(|warning| ("warning", in_own_terms(warning)));
     let mut rows: Vec<(&str, String)> = rows.into_iter().chain(refused).chain(warnings).collect();
-    rows.splice(weights..weights, formats);
+    rows.splice(weights..weights, formats.chain(evaluated));
     let can = rows.iter().position(|(name, _)| *name == "can").map_or(0, |at| at + 1);
     rows.splice(can..can, embedding);
     rows.into_iter().map(|(name, value)| format!("{name:<13}{value}\n")).collect()

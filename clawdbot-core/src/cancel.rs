@@ -40,6 +40,8 @@ pub enum Stage {
     },
     /// Logits are computed and compared.
     EvaluatingOutput,
+    /// The report is stored; bytes are counted.
+    StoringReport,
 }
 
 impl fmt::Display for Stage {
@@ -49,6 +51,7 @@ impl fmt::Display for Stage {
             Stage::CalibratingOutput => f.write_str("calibrating the output layer"),
             Stage::EvaluatingLayer { layer, layers } => write!(f, "evaluating layer {layer} of {layers}"),
             Stage::EvaluatingOutput => f.write_str("evaluating the output layer"),
+            Stage::StoringReport => f.write_str("storing the report"),
         }
     }
 }

@@ -408,3 +408,47 @@ fn the_reference_has_the_same_tokens() {
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     assert!(error.message().contains("expected a model with the same tokens"), "{error}");
 }
+
+#[test]
+fn a_report_is_stored_in_the_file() {
+    let dir = Dir::new("stored");
+    let path = dir.0.join("model.clawdbot");
+    let runtime = runtime(2);
+    runtime.pack(&Source::Builtin, &path, &PackOptions::default().weights(WeightType::Int4)).unwrap();
+    let source = Source::Path(path.clone());
+    let plan = || runtime.plan(&source, &ModelOptions::default()).unwrap();
+    assert_eq!(plan().evaluation, None);
+    let tokens = [5_u32, 6, 7, 8];
+    let logits =
+        |runtime: &Runtime| runtime.load(&source, &ModelOptions::default()).unwrap().logits(&tokens).unwrap();
+    let expected = logits(&runtime);
+    let options = EvaluateOptions::default().text(dir.file("text", STORY)).store(true);
+    let mut stages = Vec::new();
+    let found = runtime.evaluate_with_progress(&source, &options, |now| {
+        stages.extend(now.stage.filter(|stage| stages.last() != Some(stage)));
+        ControlFlow::Continue(())
+    });
+    let found = found.unwrap();
+    assert_eq!(stages.last(), Some(&Stage::StoringReport));
+    let stored = plan().evaluation.unwrap();
+    assert_eq!(stored["perplexity"].as_f64(), Some(found.perplexity));
+    assert_eq!(stored["layers"].as_array().unwrap().len(), found.layers.len());
+    // It is the same model, whole, also for those who have no reference.
+    assert!(logits(&runtime) == expected);
+    runtime.load(&source, &ModelOptions::default().verify(true)).unwrap();
+    let again = runtime.evaluate(&source, &options.clone().reference(ReferenceType::None)).unwrap();
+    assert_eq!(again.perplexity, found.perplexity);
+    let stored = plan().evaluation.unwrap();
+    assert!(stored["kl_divergence"].is_null() && stored["layers"].as_array().unwrap().is_empty());
+    // Cancelled while it is stored: the file stays as it is.
+    let before = std::fs::read(&path).unwrap();
+    let error = runtime.evaluate_with_progress(&source, &options, |now| match now.stage {
+        Some(Stage::StoringReport) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    assert_eq!(error.unwrap_err().kind(), ErrorKind::Cancelled);
+    assert!(std::fs::read(&path).unwrap() == before);
+    // Only what is packed has a place for it, and that is said before anything is computed.
+    let error = runtime.evaluate(&Source::Builtin, &options).unwrap_err();
+    assert_eq!((error.kind(), &error.detail()["option"]), (ErrorKind::InvalidArgument, &"store".into()));
+}

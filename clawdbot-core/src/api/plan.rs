@@ -3,6 +3,7 @@
 use clawdbot_kernels::PackedMatrix;
 use clawdbot_kernels::attention::PAGE_TOKENS;
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use crate::forward::scratch::Scratch;
 use crate::load::formats::{Segment, weights_in};
@@ -41,6 +42,8 @@ pub struct Plan {
     pub weights: &'static str,
     /// Tokens of the text that the weights of a packed file were calibrated on, if they were.
     pub calibrated_tokens: Option<u64>,
+    /// The report of an evaluation that is stored in a packed file, as `docs/evaluate.md` describes it.
+    pub evaluation: Option<Map<String, Value>>,
     /// Packed weights in memory; those of a packed file that is mapped count too, though other processes share them.
     pub weights_bytes: u64,
     /// How many of them a forward pass for one token reads: all but an embedding that is not the output head too, and the
@@ -253,6 +256,10 @@ impl Plan {
             weights: options.weight_type().name(),
             calibrated_tokens: match opened.weights.base() {
                 Weights::Packed(file) => file.info().calibrated_tokens,
+                _ => None,
+            },
+            evaluation: match opened.weights.base() {
+                Weights::Packed(file) => file.report()?,
                 _ => None,
             },
             weights_bytes: sizes.weights,

@@ -8,6 +8,7 @@ mod reference;
 mod report;
 mod room;
 mod scores;
+mod stored;
 mod stream;
 mod unpacked;
 
@@ -59,6 +60,7 @@ impl Runtime {
         options.validate()?;
         reference::check(options)?;
         let mut opened = Opened::open(source)?.merged(&options.merge_adapters)?;
+        stored::check(&opened, source, options)?;
         reference::check_generates(&opened)?;
         let decided = opened.resolve(&ModelOptions::default().weights(options.weights).kv(options.kv))?;
         let path = options.text.as_deref().unwrap_or(Path::new(BUILTIN));
@@ -77,7 +79,7 @@ impl Runtime {
         let mut progress = progress;
         let mut pair = Pair { runtime: self, model, reference };
         let (layers, scored) = pair.evaluate(&text, &mut |now| progress(now).is_continue())?;
-        Ok(Evaluation {
+        let found = Evaluation {
             model: opened.name.clone(),
             weights: wished.weights.name(),
             kv: wished.kv.name(),
@@ -99,7 +101,11 @@ impl Runtime {
             seconds: start.elapsed().as_secs_f64(),
             kernels: self.kernels(),
             threads: self.threads(),
-        })
+        };
+        if let Some(stored) = stored::check(&opened, source, options)? {
+            stored.store(&found, &mut |now| progress(now).is_continue())?;
+        }
+        Ok(found)
     }
 }
 

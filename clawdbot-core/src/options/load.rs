@@ -308,6 +308,8 @@ options! {
         reference: ReferenceType = ReferenceType::F32, "f32";
         /// Model to compare with: a directory, GGUF or packed file with the same tokens and sizes.
         reference_model: Option<PathBuf> = None, "the same model; of a packed or quantized one, its own weights, dequantized";
+        /// Store the report in the packed file that is evaluated, where `clawdbot inspect` and plans show it.
+        store: bool = false;
     }
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod model_files;
 mod names;
 mod packed;
 mod packed_info;
+mod packed_report;
 mod packed_writer;
 mod pieces;
 mod safetensors;

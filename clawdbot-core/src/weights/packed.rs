@@ -9,6 +9,7 @@
 //!   A+B               I8, BF16 or F32: matrices A and B as one, in the panels of `matrix.rs` of clawdbot-kernels
 //!   A+B.scales        BF16  (int8 and int4)
 //!   NAME              F32   norms and biases
+//!   padding.evaluation U8   the report of an evaluation, at the end (`packed_report.rs`)
 //! ```
 //! The file is untrusted. What is checked when: opening it checks the header, the version, and that every tensor that the
 //! model needs is there, of the right type, shape, size and alignment, and no other. The values of codes, scales and
@@ -39,7 +40,7 @@ pub(super) const TABLES: &str = "padding.tables";
 /// Most bytes of them.
 pub(crate) const MAX_TABLES: usize = 512 << 20;
 /// Bytes that are read at a time.
-const PIECE: usize = 4 << 20;
+pub(super) const PIECE: usize = 4 << 20;
 
 /// A matrix that a packed file must have, as these arrays.
 pub(crate) struct ExpectedMatrix {
@@ -56,8 +57,8 @@ pub(crate) struct ExpectedVector<'a> {
 /// An opened packed file: its header is read and checked, nothing else.
 #[derive(Debug)]
 pub(crate) struct PackedFile {
-    file: DataFile,
-    tensors: Vec<Entry>,
+    pub(super) file: DataFile,
+    pub(super) tensors: Vec<Entry>,
     /// Name -> tensor.
     index: HashMap<String, usize>,
     info: PackedInfo,
@@ -115,7 +116,7 @@ impl PackedFile {
     }
 
     /// An error about tensor `name`.
-    fn error(&self, name: &str, message: impl std::fmt::Display) -> Error {
+    pub(super) fn error(&self, name: &str, message: impl std::fmt::Display) -> Error {
         let file = self.name();
         Error::invalid_model(format!("{file}: tensor {}: {message}", quoted(name)))
             .with("file", file)
@@ -218,7 +219,7 @@ impl PackedFile {
         self.bytes(TABLES, MAX_TABLES as u64)
     }
 
-    fn bytes(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
+    pub(super) fn bytes(&self, name: &str, limit: u64) -> Result<Option<Vec<u8>>> {
         let Some(&index) = self.index.get(name) else { return Ok(None) };
         let entry = &self.tensors[index];
         if entry.dtype != Dtype::U8 || entry.shape.len() != 1 {
@@ -296,7 +297,11 @@ impl PackedFile {
                 }
             }
         }
-        let found = hex(&sha256.finalize());
+        self.check_sum(&hex(&sha256.finalize()))
+    }
+
+    /// Compares the checksum of all data with what the file says.
+    pub(super) fn check_sum(&self, found: &str) -> Result<()> {
         if found != self.info.data_sha256 {
             let expected = &self.info.data_sha256;
             return Err(Error::invalid_model(format!(

@@ -79,7 +79,8 @@ impl PackedLayout {
         self.push(name, dtype, shape, bytes)
     }
 
-    fn push(&mut self, name: String, dtype: Dtype, shape: &[usize], bytes: usize) -> Result<()> {
+    /// A tensor of so many bytes, which follows the one before it.
+    pub(super) fn push(&mut self, name: String, dtype: Dtype, shape: &[usize], bytes: usize) -> Result<()> {
         let too_large = || Error::new(ErrorKind::OutOfBudget, "the size of the packed file overflows");
         let end = self.end.checked_add(bytes).ok_or_else(too_large)?;
         let info = TensorInfo { dtype, shape: shape.to_vec(), data_offsets: (self.end, end) };
@@ -180,16 +181,38 @@ impl PackedWriter {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.expect(bytes.len())?;
+        self.feed(bytes)
+    }
+
+    /// Begins the next tensor, of `len` bytes, which [`feed`](Self::feed) then gets.
+    pub(super) fn expect(&mut self, len: usize) -> Result<()> {
         match self.layout.tensors.get(self.next) {
-            Some(tensor) if tensor.bytes() == bytes.len() => {}
+            Some(tensor) if tensor.bytes() == len => {}
             other => {
-                let message = format!("the next tensor is {other:?}, found {} bytes", bytes.len());
+                let message = format!("the next tensor is {other:?}, found {len} bytes");
                 return Err(Error::internal(message));
             }
         }
         self.next += 1;
+        Ok(())
+    }
+
+    /// Writes some bytes of a tensor.
+    pub(super) fn feed(&mut self, bytes: &[u8]) -> Result<()> {
         self.sha256.update(bytes);
         self.file.write_all(bytes).map_err(|error| Error::io(&self.target, error))
+    }
+
+    /// Writes the last tensor, which may be called padding.
+    pub(super) fn write_last(&mut self, bytes: &[u8]) -> Result<()> {
+        self.append(bytes)
+    }
+
+    /// Who may do what with the file.
+    pub(super) fn set_permissions(&self, permissions: std::fs::Permissions) -> Result<()> {
+        std::fs::set_permissions(&self.temporary.0, permissions)
+            .map_err(|error| Error::io(&self.target, error))
     }
 
     /// Completes the file and gives it its name. Returns its size in bytes.
