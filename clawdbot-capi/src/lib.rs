@@ -36,6 +36,8 @@ pub mod cancel;
 
 pub mod model;
 
+pub mod pool;
+
 pub mod batch;
 
 pub mod embed;

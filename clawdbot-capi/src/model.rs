@@ -90,6 +90,28 @@ pub extern "C" fn clawdbot_model_free(model: Option<Box<clawdbot_model>>) {
     quietly(|| drop(model));
 }
 
+/// Changes the most sequences of a forward pass, as the option `max_batch`, also while requests run, whose results stay the
+/// same. `CLAWDBOT_ERROR_OUT_OF_BUDGET` without memory for larger passes; nothing changes then.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_model_set_max_batch(
+    model: Option<&clawdbot_model>,
+    max_batch: u32,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || required(model, "model")?.0.set_max_batch(max_batch))
+}
+
+/// Changes the most tokens of a forward pass, as the option `prefill_chunk`; else as `clawdbot_model_set_max_batch`. Prompts
+/// that are under way get no more tokens of a pass than before.
+#[unsafe(no_mangle)]
+pub extern "C" fn clawdbot_model_set_prefill_chunk(
+    model: Option<&clawdbot_model>,
+    prefill_chunk: u32,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || required(model, "model")?.0.set_prefill_chunk(prefill_chunk))
+}
+
 /// Loads the LoRA adapter in the directory `path`, as PEFT writes it, for requests whose option `adapter` is `name`. It is
 /// applied next to the weights, which stay as they are.
 ///

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use crate::error::{Error, ErrorKind};
 
@@ -68,21 +68,66 @@ pub(crate) fn cancelled() -> Error {
     Error::new(ErrorKind::Cancelled, "the work was cancelled")
 }
 
+/// What may sleep, and looks for what was cancelled when it is woken.
+pub(crate) trait Sleeper: fmt::Debug + Send + Sync {
+    /// Wakes it, without waiting for anybody: the caller may be a signal handler.
+    fn wake(&self);
+
+    /// Whether it works no more.
+    fn is_gone(&self) -> bool;
+}
+
 /// Cancels from any thread: a request, a batch, or the requests it is passed to. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct CancelHandle(Arc<AtomicBool>);
+pub struct CancelHandle(Arc<Flag>);
+
+#[derive(Debug, Default)]
+struct Flag {
+    cancelled: AtomicBool,
+    /// Who works for the jobs of this handle.
+    sleepers: Mutex<Vec<Arc<dyn Sleeper>>>,
+}
+
+impl Flag {
+    fn add(&self, sleeper: &Arc<dyn Sleeper>) {
+        let mut sleepers = self.sleepers.lock().unwrap_or_else(PoisonError::into_inner);
+        sleepers.retain(|other| !other.is_gone());
+        if !sleepers.iter().any(|other| Arc::ptr_eq(other, sleeper)) {
+            sleepers.push(Arc::clone(sleeper));
+        }
+        drop(sleepers);
+        fence(Ordering::SeqCst);
+        // Who cancelled meanwhile may have found the list locked.
+        if self.cancelled.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        // Not waited for: this may be a signal handler that has interrupted who holds it, or the child of a fork. Who holds it
+        // wakes them.
+        let sleepers = match self.sleepers.try_lock() {
+            Ok(sleepers) => sleepers,
+            Err(TryLockError::Poisoned(sleepers)) => sleepers.into_inner(),
+            Err(TryLockError::WouldBlock) => return,
+        };
+        sleepers.iter().for_each(|sleeper| sleeper.wake());
+    }
+}
 
 impl CancelHandle {
     /// Whether it was asked to stop.
     pub fn is_cancelled(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.cancelled.load(Ordering::Relaxed)
     }
 
     /// Asks the request to stop. Its forward pass is abandoned within one layer, in prefill too; passes that other
     /// requests share are not abandoned twice in a row. The stream then ends with
     /// [`FinishReason::Cancelled`](crate::FinishReason::Cancelled).
     pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.cancelled.store(true, Ordering::SeqCst);
+        self.0.wake();
     }
 
     /// A ticket for a job that this handle stops. Stopping that job does not stop others of this handle.
@@ -118,10 +163,18 @@ impl Ticket {
     pub(crate) fn cancel(&self) {
         self.own.cancel();
     }
+
+    /// Whoever stops this job wakes `sleeper`, which works for it.
+    pub(crate) fn wakes(&self, sleeper: &Arc<dyn Sleeper>) {
+        self.own.0.add(sleeper);
+        self.given.iter().for_each(|given| given.0.add(sleeper));
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU32;
+
     use super::*;
 
     #[test]
@@ -133,5 +186,45 @@ mod tests {
         assert!(first.is_cancelled() && !second.is_cancelled() && !all.is_cancelled());
         all.cancel();
         assert!(second.is_cancelled() && !second.handle().is_cancelled());
+    }
+
+    #[derive(Debug, Default)]
+    struct Counted {
+        woken: AtomicU32,
+        gone: AtomicBool,
+    }
+
+    impl Sleeper for Counted {
+        fn wake(&self) {
+            self.woken.fetch_add(1, Ordering::SeqCst);
+        }
+
+        fn is_gone(&self) -> bool {
+            self.gone.load(Ordering::SeqCst)
+        }
+    }
+
+    #[test]
+    fn who_works_for_a_job_is_woken_once() {
+        let (one, other) = (Arc::new(Counted::default()), Arc::new(Counted::default()));
+        let sleeper = |counted: &Arc<Counted>| Arc::clone(counted) as Arc<dyn Sleeper>;
+        let all = CancelHandle::default();
+        let tickets = [&one, &one, &other].map(|counted| {
+            let ticket = all.ticket();
+            ticket.wakes(&sleeper(counted));
+            ticket
+        });
+        let woken = || [&one, &other].map(|counted| counted.woken.load(Ordering::SeqCst));
+        tickets[2].cancel();
+        assert_eq!(woken(), [0, 1]);
+        all.cancel();
+        assert_eq!(woken(), [1, 2]);
+        // One that comes later looks at once.
+        all.ticket().wakes(&sleeper(&one));
+        assert_eq!(woken(), [2, 3]);
+        other.gone.store(true, Ordering::SeqCst);
+        all.ticket().wakes(&sleeper(&one));
+        all.cancel();
+        assert_eq!(woken(), [4, 3]);
     }
 }

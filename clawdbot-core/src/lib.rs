@@ -54,8 +54,8 @@ mod weights;
 
 pub use api::session::{Prompt, Session, Stream};
 pub use api::{
-    Chat, EmbedResults, EmbeddingInfo, Embeddings, Fault, Faults, Item, Model, ModelInfo, Plan, Request,
-    RerankResults, StoredMatrices,
+    Chat, EmbedResults, EmbeddingInfo, Embeddings, Fault, Faults, Item, Model, ModelInfo, ModelPool, Plan,
+    PoolModel, PoolState, PoolStatus, Request, RerankResults, StoredMatrices,
 };
 pub use cancel::{CancelHandle, Progress, Stage};
 pub use error::{Error, ErrorKind, Result};

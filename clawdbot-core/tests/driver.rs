@@ -106,6 +106,29 @@ fn what_stops_a_request_ends_who_waits() {
 }
 
 #[test]
+fn one_that_paused_ends_when_it_must() {
+    let model = model(Driver::Thread);
+    let running = || model.runtime().metrics().models[0].running;
+    let outcomes = || model.runtime().metrics().models[0].requests;
+    // Nobody reads: it pauses, and the thread sleeps.
+    let late = model.stream("Once upon a time", &greedy(900).deadline_ms(1500_u64)).unwrap();
+    until("the deadline", || outcomes().deadline == 1);
+    assert_eq!(late.finish().unwrap().finish_reason, FinishReason::Deadline);
+    let mut session = model.session().unwrap();
+    session.append("Once upon a time", AddSpecialTokens::Yes).unwrap();
+    let stream = session.stream(&greedy(900)).unwrap();
+    let mut before = 0;
+    until("it pauses", || {
+        std::thread::sleep(Duration::from_millis(50));
+        let now = session.tokens().unwrap().len();
+        std::mem::replace(&mut before, now) == now && now > 256
+    });
+    stream.cancel_handle().cancel();
+    until("it is cancelled", || outcomes().cancelled == 1 && running() == 0);
+    assert_eq!(stream.finish().unwrap().finish_reason, FinishReason::Cancelled);
+}
+
+#[test]
 fn an_old_stream_ends_when_its_session_has_another_request() {
     let model = model(Driver::Thread);
     let mut session = model.session().unwrap();

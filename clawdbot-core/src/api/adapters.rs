@@ -44,12 +44,18 @@ impl Model {
             _ => Ok(()),
         };
         taken(&loaded.adapters.read().unwrap_or_else(PoisonError::into_inner))?;
-        let adapter = adapter::load(&loaded.runtime, dir.as_ref(), &loaded.decoder.spec, &loaded.options)?;
-        let mut adapters = loaded.adapters.write().unwrap_or_else(PoisonError::into_inner);
-        // Another thread may have been faster.
-        taken(&adapters)?;
-        adapters.insert(name.to_owned(), Arc::new(adapter));
-        Ok(())
+        loop {
+            let rows = loaded.bounds.rows();
+            let adapter = adapter::load(&loaded.runtime, dir.as_ref(), &loaded.decoder.spec, rows)?;
+            let mut adapters = loaded.adapters.write().unwrap_or_else(PoisonError::into_inner);
+            // Another thread may have been faster.
+            taken(&adapters)?;
+            // Passes may have become larger meanwhile.
+            if adapter.rows >= loaded.bounds.rows() {
+                adapters.insert(name.to_owned(), Arc::new(adapter));
+                return Ok(());
+            }
+        }
     }
 
     /// Unloads an adapter. Requests that run keep using it; its memory is freed with the last session that used it.

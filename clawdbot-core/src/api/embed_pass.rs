@@ -53,7 +53,7 @@ impl<E: From<Error>> Pass<'_, E> {
     ) -> Result<Vec<f32>> {
         let hidden = self.loaded.decoder.spec.hidden_size;
         let mut states = zeroed_rows(count, hidden)?;
-        let most = PASSES_AHEAD * self.loaded.options.max_batch as usize;
+        let most = PASSES_AHEAD * self.loaded.bounds.max_batch() as usize;
         let mut running: VecDeque<Option<Stream>> = VecDeque::new();
         // With a bounded queue, no more than may wait: the others begin as these end.
         let most = self.loaded.options.max_queue.map_or(most, |queue| most.min(queue as usize));

@@ -102,7 +102,7 @@ impl Model {
     ) -> Vec<Result<Completion, E>> {
         let count = requests.len();
         // A closed model refuses each request.
-        let most = self.loaded().map_or(1, |loaded| PASSES_AHEAD * loaded.options.max_batch as usize);
+        let most = self.loaded().map_or(1, |loaded| PASSES_AHEAD * loaded.bounds.max_batch() as usize);
         let mut batch = Batch {
             requests: requests.enumerate().peekable(),
             running: Vec::new(),

@@ -1,21 +1,19 @@
 //! From a source to a loaded model.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex, RwLock, Weak};
+use std::sync::Arc;
 
-use super::loaded::Loaded;
-use super::model::{Handle, Model, ModelInfo};
+use super::loaded::Shared;
+use super::model::{Model, ModelInfo};
 use super::plan::{Plan, Sizes};
-use crate::cache::KvCache;
 use crate::cancel::{Progress, reporting};
-use crate::engine::{Engine, reserved_bytes};
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::build::Builder;
 use crate::load::load_cache::CacheEntry;
 use crate::load::source::{Opened, Source};
 use crate::load::weights::Weights;
-use crate::options::{Driver, ModelOptions, Numa};
-use crate::runtime::{Driven, LogLevel, Runtime};
+use crate::options::{ModelOptions, Numa};
+use crate::runtime::{LogLevel, Runtime};
 use crate::sampling::Drawable;
 
 impl Runtime {
@@ -61,25 +59,6 @@ impl Runtime {
         self.load_opened(opened, options, progress)
     }
 
-    /// Whether keys and values of requests that have ended are kept.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a bound of what is not kept.
-    fn keeps_prefixes(&self, options: &ModelOptions) -> Result<bool> {
-        let keeps = options.prefix_cache.unwrap_or(self.driver() == Driver::Thread);
-        match options.prefix_cache_bytes.filter(|_| !keeps) {
-            None => Ok(keeps),
-            Some(bytes) => {
-                let expected = "nothing, or prefix_cache true";
-                let message = format!("option prefix_cache_bytes: expected {expected}, found {bytes}");
-                Err(Error::invalid_argument(message)
-                    .with("option", "prefix_cache_bytes")
-                    .with("expected", expected)
-                    .with("found", bytes))
-            }
-        }
-    }
-
     /// Whether a packed file is mapped. The pages of a mapped file lie where they were read first, whatever `numa` says.
     ///
     /// # Errors
@@ -106,15 +85,15 @@ impl Runtime {
         mut progress: impl FnMut(u64, u64) -> bool,
     ) -> Result<Model> {
         let maps = self.maps(options)?;
-        let keeps_prefixes = self.keeps_prefixes(options)?;
+        self.keeps_prefixes(options)?;
         let options = &opened.resolve(options)?;
         let mut plan = Plan::new(self, &opened, options)?;
         let sizes = Sizes::of(&opened, options, self.threads())?;
         let available = self.budget().reserve(plan.load_bytes, "weights, scratch and a page of KV cache")?;
         drop(available);
         self.prove_kernels();
-        let reservation =
-            self.budget().reserve(sizes.weights.saturating_add(sizes.scratch), "weights and scratch")?;
+        let reservation = self.budget().reserve(sizes.weights, "weights")?;
+        let scratch = self.budget().reserve(sizes.scratch, "scratch")?;
         let weight_type = options.weight_type();
         let mut entry = CacheEntry::of(&opened, &options.cache, weight_type)
             .inspect_err(|error| CacheEntry::complain(self, &opened, error))
@@ -138,7 +117,6 @@ impl Runtime {
             self.log(LogLevel::Info, || others);
         }
         let spec = opened.spec.clone();
-        let mut cache = KvCache::new(options.kv_type(), &spec.layer_states(), self.budget())?;
         let mut builder = Builder {
             kernels: self.kernel_set(),
             pool: self.pool(),
@@ -169,40 +147,11 @@ impl Runtime {
         let info =
             ModelInfo { vocab_size: spec.vocab_size, bos_token_id: bos, eos_token_ids: eos.clone(), plan };
         self.log(LogLevel::Info, || format!("{name}: loaded {} parameters", info.plan.parameters));
-        if keeps_prefixes {
-            let limit = options.prefix_cache_bytes.unwrap_or_else(|| self.budget().left() / 2);
-            match spec.bidirectional {
-                false => cache.keep_prefixes(limit),
-                true => self.log(LogLevel::Warning, || {
-                    format!("{name}: prefix_cache: without effect, as tokens see later ones")
-                }),
-            }
-        }
         let every = || Drawable::all(spec.vocab_size);
         let drawable =
             text.as_ref().map_or_else(every, |text| Drawable::of(&text.tokenizer, spec.vocab_size));
-        let mut engine = Engine::new(cache, reserved_bytes(options), self.budget(), self.meter(&name));
-        engine.bound_queue(options.max_queue);
-        let loaded = Loaded {
-            runtime: self.clone(),
-            drawable,
-            options: options.clone(),
-            max_context: sizes.max_context,
-            defaults,
-            eos,
-            bos,
-            text,
-            embedding,
-            engine: Mutex::new(engine),
-            turn: Mutex::new(()),
-            adapters: RwLock::default(),
-            decoder,
-            _reservation: reservation,
-        };
-        let loaded = Arc::new(loaded);
-        let driven: Weak<dyn Driven> = Arc::<Loaded>::downgrade(&loaded);
-        self.drive(driven)?;
-        let loaded = RwLock::new(Some(loaded));
-        Ok(Model(Arc::new(Handle { info, runtime: self.clone(), loaded })))
+        let shared = Shared { name, decoder, embedding, defaults, eos, bos, text, drawable, reservation };
+        let loaded = self.instance(Arc::new(shared), options, sizes.max_context, scratch)?;
+        Ok(Model::new(loaded, info))
     }
 }

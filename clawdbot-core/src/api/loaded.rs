@@ -1,8 +1,11 @@
 //! What a model holds while it is loaded.
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use super::bounds::Bounds;
+use super::users::Users;
 use crate::cancel::{CancelHandle, cancelled};
 use crate::engine::Engine;
 use crate::error::{Error, ErrorKind, Result};
@@ -15,13 +18,11 @@ use crate::sampling::Drawable;
 use crate::spec::embedding::EmbeddingConfig;
 use crate::tokenizer::Tokenizer;
 
-/// Everything a model holds; freed when the model is closed and the last request has ended.
-pub(crate) struct Loaded {
-    pub(crate) runtime: Runtime,
+/// What instances of a model share: all that does not change.
+pub(crate) struct Shared {
+    pub(crate) name: String,
     pub(crate) decoder: Decoder,
     pub(crate) embedding: EmbeddingConfig,
-    pub(crate) options: ModelOptions,
-    pub(crate) max_context: usize,
     pub(crate) defaults: GenerationDefaults,
     /// Tokens that end a generation.
     pub(crate) eos: Vec<u32>,
@@ -29,14 +30,33 @@ pub(crate) struct Loaded {
     pub(crate) text: Option<Text>,
     /// What may be generated.
     pub(crate) drawable: Drawable,
+    /// The bytes of the weights.
+    pub(crate) reservation: Reservation,
+}
+
+/// Everything a model holds; freed when the model is closed and the last request has ended.
+pub(crate) struct Loaded {
+    pub(crate) runtime: Runtime,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) options: ModelOptions,
+    pub(crate) max_context: usize,
+    pub(crate) users: Arc<Users>,
     pub(crate) engine: Mutex<Engine>,
     pub(crate) turn: Mutex<()>,
     pub(crate) adapters: RwLock<Adapters>,
-    pub(crate) _reservation: Reservation,
+    pub(crate) bounds: Bounds,
 }
 
 /// The adapters of a model, by name.
 pub(crate) type Adapters = BTreeMap<String, Arc<Adapter>>;
+
+impl Deref for Loaded {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
 
 impl Loaded {
     /// The engine, for one caller at a time.

@@ -1,16 +1,20 @@
 //! What programs call: models, sessions, streams, embeddings, plans.
 
 mod adapters;
+mod bounds;
 mod chat;
 pub(crate) mod embed;
 mod embed_pass;
 mod embed_plan;
 mod generate;
+mod instance;
 mod items;
 mod load;
 pub(crate) mod loaded;
 pub(crate) mod model;
 pub(crate) mod plan;
+mod pool;
+mod rebound;
 mod rerank;
 mod score;
 mod served;
@@ -19,6 +23,7 @@ pub(crate) mod session;
 pub(crate) mod tests;
 #[cfg(test)]
 mod tests_study;
+mod users;
 
 pub use chat::Chat;
 pub use embed::{EmbedResults, Embeddings, RerankResults};
@@ -26,3 +31,4 @@ pub use generate::Request;
 pub use items::{Fault, Faults, Item};
 pub use model::{Model, ModelInfo};
 pub use plan::{EmbeddingInfo, Plan, StoredMatrices};
+pub use pool::{ModelPool, PoolModel, PoolState, PoolStatus};

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::loaded::Loaded;
 use super::plan::Plan;
 use super::session::Session;
+use super::users::User;
 use crate::error::{Error, ErrorKind, Result};
 use crate::load::source::Source;
 use crate::options::ModelOptions;
@@ -27,7 +28,15 @@ pub struct Model(pub(crate) Arc<Handle>);
 pub(crate) struct Handle {
     pub(crate) info: ModelInfo,
     pub(crate) runtime: Runtime,
-    pub(crate) loaded: RwLock<Option<Arc<Loaded>>>,
+    loaded: RwLock<Option<Held>>,
+    /// Whether a pool has the model: closing gives this handle up alone.
+    pooled: bool,
+}
+
+/// What a handle keeps, until it is closed.
+struct Held {
+    loaded: Arc<Loaded>,
+    _user: User,
 }
 
 /// Facts about a loaded model.
@@ -84,10 +93,28 @@ impl Model {
         &self.0.runtime
     }
 
-    /// Frees the model once its running requests have ended; they are cancelled. Everything else answers `Closed`.
+    /// A handle of its own.
+    pub(super) fn new(loaded: Arc<Loaded>, info: ModelInfo) -> Self {
+        Self::with(loaded, info, false)
+    }
+
+    /// A handle of a model that a pool has.
+    pub(super) fn pooled(loaded: Arc<Loaded>, info: ModelInfo) -> Self {
+        Self::with(loaded, info, true)
+    }
+
+    fn with(loaded: Arc<Loaded>, info: ModelInfo, pooled: bool) -> Self {
+        let runtime = loaded.runtime.clone();
+        let loaded = RwLock::new(Some(Held { _user: User::new(&loaded.users), loaded }));
+        Model(Arc::new(Handle { info, runtime, loaded, pooled }))
+    }
+
+    /// Frees the model once its running requests have ended; they are cancelled. Everything else answers `Closed`. Of a model
+    /// that a [`ModelPool`](crate::ModelPool) gave, this handle alone is given up, and nothing is cancelled.
     pub fn close(&self) {
         let taken = self.0.loaded.write().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(loaded) = taken
+        if let Some(Held { loaded, .. }) = &taken
+            && !self.0.pooled
             && let Ok(mut engine) = loaded.engine()
         {
             engine.shut();
@@ -96,7 +123,8 @@ impl Model {
 
     pub(crate) fn loaded(&self) -> Result<Arc<Loaded>> {
         let closed = || Error::new(ErrorKind::Closed, "the model is closed");
-        self.0.loaded.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or_else(closed)
+        let held = self.0.loaded.read().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().map(|held| Arc::clone(&held.loaded)).ok_or_else(closed)
     }
 
     /// The tokenizer.

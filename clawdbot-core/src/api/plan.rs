@@ -9,6 +9,7 @@ use crate::forward::scratch::Scratch;
 use crate::load::formats::{Segment, weights_in};
 use crate::load::source::Opened;
 use crate::load::weights::Weights;
+use crate::spec::DecoderSpec;
 use crate::spec::embedding::EmbeddingConfig;
 use crate::spec::packing::Joined;
 
@@ -177,14 +178,7 @@ impl Sizes {
     pub(crate) fn of(opened: &Opened, options: &ModelOptions, threads: usize) -> Result<Self> {
         options.validate()?;
         let spec = &opened.spec;
-        let trained = spec.max_position_embeddings;
-        let max_context = options.max_context.map_or(trained, |n| n as usize);
-        if max_context > trained {
-            return Err(Error::invalid_argument(format!(
-                "option max_context: expected at most {trained}, what the model was trained for, found {max_context}"
-            ))
-            .with("option", "max_context"));
-        }
+        let max_context = max_context(spec, options)?;
         let mut weights = spec.vectors_bytes();
         for group in spec.tensors().packed_matrices() {
             for Segment { names, format } in opened.weights.segments(&group, options.weight_type())? {
@@ -193,19 +187,60 @@ impl Sizes {
                     weights.checked_add(bytes).ok_or_else(|| Error::invalid_model("the weights overflow"))?;
             }
         }
-        // What sees both ways is not cut.
-        let whole = if spec.bidirectional { max_context } else { 0 };
-        let rows = (options.prefill_chunk.max(options.max_batch) as usize).max(whole);
-        let logits = if spec.generates() { SCORE_ROWS.max(options.max_batch as usize) } else { 0 };
-        let sampling = match spec.generates() {
-            true => sampling::bytes(spec.vocab_size, max_context).saturating_mul(threads as u64),
-            false => 0,
-        };
-        let scratch = <Scratch>::bytes(spec, rows, logits, threads)?
-            .saturating_add(sampling)
-            .saturating_add(reserved_bytes(options));
-        Ok(Sizes { weights, scratch, max_context })
+        let (max_batch, prefill_chunk) = (options.max_batch, options.prefill_chunk);
+        let buffers = buffers(spec, max_context, max_batch, prefill_chunk, threads)?;
+        Ok(Sizes { weights, scratch: buffers.saturating_add(reserved_bytes(max_batch)), max_context })
     }
+}
+
+/// Most tokens of a sequence.
+///
+/// # Errors
+/// `InvalidArgument` for more than the model was trained for.
+pub(super) fn max_context(spec: &DecoderSpec, options: &ModelOptions) -> Result<usize> {
+    let trained = spec.max_position_embeddings;
+    let max_context = options.max_context.map_or(trained, |n| n as usize);
+    match max_context <= trained {
+        true => Ok(max_context),
+        false => Err(Error::invalid_argument(format!(
+            "option max_context: expected at most {trained}, what the model was trained for, found {max_context}"
+        ))
+        .with("option", "max_context")),
+    }
+}
+
+/// Bytes of the first page of a cache, and of the states of a sequence.
+pub(super) fn first_bytes(cache: &KvCache) -> u64 {
+    (cache.bytes_per_token() * PAGE_TOKENS as u64).saturating_add(cache.state_bytes())
+}
+
+/// Bytes of the keys, values and states of a sequence as long as the context.
+pub(super) fn kv_bytes(cache: &KvCache, max_context: usize) -> u64 {
+    (max_context.div_ceil(PAGE_TOKENS) as u64)
+        .saturating_mul(cache.bytes_per_token() * PAGE_TOKENS as u64)
+        .saturating_add(cache.state_bytes())
+}
+
+/// Bytes of the buffers of the largest forward pass, and of sampling.
+///
+/// # Errors
+/// `InvalidModel` when the sum overflows.
+pub(crate) fn buffers(
+    spec: &DecoderSpec,
+    max_context: usize,
+    max_batch: u32,
+    prefill_chunk: u32,
+    threads: usize,
+) -> Result<u64> {
+    // What sees both ways is not cut.
+    let whole = if spec.bidirectional { max_context } else { 0 };
+    let rows = (prefill_chunk.max(max_batch) as usize).max(whole);
+    let logits = if spec.generates() { SCORE_ROWS.max(max_batch as usize) } else { 0 };
+    let sampling = match spec.generates() {
+        true => sampling::bytes(spec.vocab_size, max_context).saturating_mul(threads as u64),
+        false => 0,
+    };
+    Ok(<Scratch>::bytes(spec, rows, logits, threads)?.saturating_add(sampling))
 }
 
 impl Plan {
@@ -213,7 +248,6 @@ impl Plan {
         let spec = &opened.spec;
         let sizes = Sizes::of(opened, options, runtime.threads())?;
         let cache = KvCache::new(options.kv_type(), &spec.layer_states(), &Budget::new(None))?;
-        let page = cache.bytes_per_token() * PAGE_TOKENS as u64;
         let names = spec.tensors();
         let embedding = names.embed_tokens.n as u64 * names.embed_tokens.k as u64;
         let inputs = names.layer_inputs.as_ref().map(|inputs| &inputs.embedding);
@@ -235,11 +269,7 @@ impl Plan {
         }
         let idle: u64 = idle.iter().map(Joined::weights).sum();
         let matrices = weights_in(spec);
-        let load_bytes = sizes
-            .weights
-            .saturating_add(sizes.scratch)
-            .saturating_add(page)
-            .saturating_add(cache.state_bytes());
+        let load_bytes = sizes.weights.saturating_add(sizes.scratch).saturating_add(first_bytes(&cache));
         let budget = runtime.budget();
         Ok(Plan {
             name: opened.name.clone(),
@@ -268,9 +298,7 @@ impl Plan {
             kv: options.kv_type().name(),
             kv_bytes_per_token: cache.bytes_per_token(),
             max_context: sizes.max_context,
-            kv_bytes_full_context: (sizes.max_context.div_ceil(PAGE_TOKENS) as u64)
-                .saturating_mul(page)
-                .saturating_add(cache.state_bytes()),
+            kv_bytes_full_context: kv_bytes(&cache, sizes.max_context),
             scratch_bytes: sizes.scratch,
             load_bytes,
             memory_budget: budget.limit(),

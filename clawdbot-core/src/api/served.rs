@@ -10,30 +10,33 @@ use crate::error::Result;
 use crate::forward::batch::Batch;
 use crate::forward::cpu::{BatchAdapters, Cpu};
 use crate::forward::decoder::{ForwardContext, Pass};
-use crate::runtime::Driven;
+use crate::runtime::{Driven, Next};
 use crate::sampling::Drawable;
 
 impl Driven for Loaded {
-    fn drive(&self) -> bool {
+    fn drive(&self) -> Next {
         let failed = match self.engine() {
             Ok(mut engine) => match engine.step(self) {
-                Ok(more) => return more,
+                Ok(true) => return Next::Now,
+                // Those that are left have paused.
+                Ok(false) => return engine.next_deadline().map_or(Next::Woken, Next::At),
                 Err(error) => error,
             },
             Err(error) => error,
         };
         // After a panic too: what waits has to end.
         self.engine.lock().unwrap_or_else(PoisonError::into_inner).fail_all(&failed);
-        false
+        Next::Woken
     }
 }
 
 impl Served for Loaded {
     fn limits(&self) -> Limits {
         Limits {
-            rows: self.options.prefill_chunk as usize,
-            sequences: self.options.max_batch as usize,
+            rows: self.bounds.prefill_chunk() as usize,
+            sequences: self.bounds.max_batch() as usize,
             whole: self.decoder.spec.bidirectional,
+            prompts: usize::MAX,
         }
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Limits {
     pub(crate) sequences: usize,
     /// Sequences are not split: one longer than `rows` gets a pass of its own.
     pub(crate) whole: bool,
+    /// Most tokens of prompts in this pass, where they are split.
+    pub(crate) prompts: usize,
 }
 
 /// What a sequence needs from a pass.
@@ -99,6 +101,8 @@ pub(crate) struct Entry {
     pub(crate) last: usize,
     /// Whether it is open-ended: it may generate so much that it probably ends earlier.
     pub(crate) open_ended: bool,
+    /// Most rows that it has in a pass, should passes come to have more.
+    pub(crate) most_rows: usize,
     pub(crate) want: Want,
     pub(crate) turn: Turn,
     /// Bytes of its pages; set only where memory is short. 0 until it is admitted: pages left from earlier requests may
@@ -114,7 +118,7 @@ impl Entry {
 
     /// Most rows of one of its passes.
     pub(super) fn rows(&self, limits: &Limits) -> usize {
-        if limits.whole { self.left() } else { self.left().min(limits.rows) }
+        if limits.whole { self.left() } else { self.left().min(limits.rows).min(self.most_rows) }
     }
 
     /// Most tokens that it is expected to have in the cache.

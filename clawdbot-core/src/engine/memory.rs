@@ -20,6 +20,8 @@ impl Engine {
         }
         let ids: Vec<SequenceId> = entries.iter().map(|entry| entry.id).collect();
         entries.retain(|entry| !self.waits_for_prefix(entry.id));
+        let decoding = entries.iter().filter(|entry| entry.left() == 1).count().min(limits.sequences);
+        let limits = &Limits { prompts: self.pacing.prompt_rows(decoding, limits.rows), ..*limits };
         let memory = Memory { capacity: self.cache.capacity(), pages: &self.cache, work: self.work };
         let short = !memory.is_ample(&entries, limits);
         if short {
@@ -53,6 +55,10 @@ impl Engine {
                     Ok(_) => {
                         self.queue.begin(sequence.rank);
                         sequence.turn.take_part();
+                        sequence
+                            .job
+                            .iter_mut()
+                            .for_each(|job| job.most_rows = job.most_rows.min(limits.rows));
                     }
                     Err(_) if sequence.turn.passes > 0 => {
                         let options = sequence.job.as_ref().map(|job| &job.options);
@@ -217,9 +223,7 @@ impl Engine {
     /// # Errors
     /// As [`Engine::step`].
     pub(crate) fn make_some_room(&mut self, model: &impl Served) -> Result<bool> {
-        self.cache.trim_reserve();
-        if self.reclaim(|_| false) {
-            self.cache.trim_reserve();
+        if self.free_some() {
             return Ok(true);
         }
         let stepped = self.step(model)?;

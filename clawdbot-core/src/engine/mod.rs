@@ -9,6 +9,7 @@ mod entry;
 mod grants;
 mod mailbox;
 mod memory;
+mod pacing;
 mod pass;
 mod prefix;
 mod queue;
@@ -34,6 +35,7 @@ mod tests_simulation;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::cache::KvCache;
 use crate::cancel::Ticket;
@@ -46,6 +48,7 @@ use crate::runtime::Budget;
 use entry::{HORIZON, Turn};
 pub(crate) use entry::{Limits, SCORE_ROWS, SequenceId};
 pub(crate) use mailbox::{Mailbox, Taken};
+use pacing::Pacing;
 use queue::Queue;
 use requests::Requests;
 pub(crate) use requests::reserved_bytes;
@@ -82,6 +85,7 @@ pub(crate) struct Engine {
     /// Work since the engine was last without a running job.
     work: Work,
     requests: Requests,
+    pacing: Pacing,
     meter: Meter,
     /// Test hook, called in every pass.
     #[cfg(test)]
@@ -105,6 +109,7 @@ impl Engine {
             counts,
             work: Work::default(),
             requests,
+            pacing: Pacing::default(),
             meter,
             #[cfg(test)]
             trap: None,
@@ -260,6 +265,41 @@ impl Engine {
         self.max_queue = most.map(|most| most as usize);
     }
 
+    /// Lets decoding sequences have tokens so many milliseconds apart, at the expense of prompts.
+    pub(crate) fn keep_pace(&mut self, milliseconds: Option<u32>) {
+        self.pacing = Pacing::new(milliseconds);
+    }
+
+    /// What of `reserved` bytes that are to be reserved for requests from now on, and of those that are now, has to be.
+    pub(crate) fn reserves(&self, reserved: u64) -> u64 {
+        self.requests.reserves(reserved)
+    }
+
+    /// The bounds of passes have changed, and so have the bytes reserved for requests, as [`Engine::reserves`] said.
+    pub(crate) fn rebound(&mut self, reserved: u64) {
+        self.requests.rebound(reserved);
+        // Made again, as large as they may be now.
+        self.scratch = Scratch::default();
+    }
+
+    /// Frees some memory that nobody needs now. Returns whether there was any.
+    pub(crate) fn free_some(&mut self) -> bool {
+        self.cache.trim_reserve();
+        let freed = self.reclaim(|_| false);
+        self.cache.trim_reserve();
+        freed
+    }
+
+    /// Bytes that sequences, and what is kept of earlier ones, hold.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        self.cache.allocated_bytes().saturating_add(self.requests.more_bytes())
+    }
+
+    /// The adapters of all sequences.
+    pub(crate) fn adapters(&self) -> impl Iterator<Item = &Arc<Adapter>> {
+        self.sequences.values().filter_map(|sequence| sequence.adapter.as_ref())
+    }
+
     /// Switches an idle sequence to another adapter, or to none. What it has cached is dropped and computed again.
     ///
     /// # Errors
@@ -320,6 +360,11 @@ impl Engine {
             Some(())
         };
         self.sequences.values_mut().filter_map(stopped).count() > 0
+    }
+
+    /// When the next job ends by its deadline.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        self.sequences.values().filter_map(|sequence| sequence.job.as_ref()?.ends_at()).min()
     }
 
     /// Number of jobs that have not ended.

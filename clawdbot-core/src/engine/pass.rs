@@ -49,7 +49,10 @@ impl Engine {
                 let rows = shares.iter().map(|share| share.rows).sum();
                 self.counts.rows += rows as u64;
                 self.work.compute(rows);
+                // Those that decode have a row each.
+                let prompts = shares.iter().map(|share| share.rows).filter(|&rows| rows > 1).sum();
                 self.deliver(model, &shares, started);
+                self.pacing.measure(prompts, started.elapsed().as_secs_f64());
             }
             Ok(pass)
         };

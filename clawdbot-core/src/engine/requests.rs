@@ -1,7 +1,6 @@
 //! What requests keep apart from pages (tokens, texts, events, log-probabilities), charged to the budget.
 
 use crate::error::Result;
-use crate::options::ModelOptions;
 use crate::runtime::{Budget, Reservation};
 
 /// Bytes that loading reserves for each sequence of a forward pass, so that small requests, some waiting ones included,
@@ -10,9 +9,9 @@ const BYTES_PER_SEQUENCE: u64 = 16 << 10;
 /// Further bytes are reserved in steps of this size.
 const STEP: u64 = 64 << 10;
 
-/// Bytes that loading a model reserves for requests.
-pub(crate) fn reserved_bytes(options: &ModelOptions) -> u64 {
-    BYTES_PER_SEQUENCE * u64::from(options.max_batch)
+/// Bytes that loading a model reserves for requests, of which `max_batch` are computed together.
+pub(crate) fn reserved_bytes(max_batch: u32) -> u64 {
+    BYTES_PER_SEQUENCE * u64::from(max_batch)
 }
 
 /// Bytes that all requests of an engine keep.
@@ -50,6 +49,24 @@ impl Requests {
         Ok(())
     }
 
+    /// What of `reserved` bytes that are to be reserved from now on, and of those that are now, has to be.
+    pub(super) fn reserves(&self, reserved: u64) -> u64 {
+        // Fewer only if they are enough, so that nothing else has to be found.
+        if self.used <= reserved { reserved } else { self.reserved.max(reserved) }
+    }
+
+    /// From now on, so many bytes are reserved elsewhere, as [`Requests::reserves`] said.
+    pub(super) fn rebound(&mut self, reserved: u64) {
+        self.reserved = reserved;
+        // Cannot fail, as it takes no more than before.
+        let _ = self.replace(0, 0);
+    }
+
+    /// Bytes reserved beyond those that loading has reserved.
+    pub(super) fn more_bytes(&self) -> u64 {
+        self.more.as_ref().map_or(0, Reservation::bytes)
+    }
+
     /// Gives back the bytes of a sequence.
     pub(super) fn forget(&mut self, bytes: u64) {
         // Shrinking cannot fail.
@@ -85,7 +102,13 @@ mod tests {
         requests.forget(3 * STEP);
         assert_eq!(budget.used(), 2 * STEP);
         requests.forget(2 * STEP);
+        assert_eq!((requests.reserves(10), requests.reserves(2 * RESERVED)), (RESERVED, 2 * RESERVED));
+        requests.replace(0, STEP).unwrap();
+        assert_eq!(budget.used(), STEP);
+        requests.rebound(requests.reserves(RESERVED + STEP));
+        requests.forget(STEP);
         requests.forget(RESERVED);
+        assert_eq!(requests.reserves(10), 10);
         assert_eq!((budget.used(), requests.used()), (0, 0));
     }
 }

@@ -96,7 +96,7 @@ fn share_out(entries: &[Entry], grants: &[usize], limits: &Limits) -> Vec<Part> 
     let mut places = if limits.whole { limits.sequences } else { limits.sequences.min(limits.rows) };
     let decoding = order.iter().filter(|(entry, _)| decodes(entry)).count().min(places);
     // Keep a row for every decoding sequence.
-    let mut rows_left = limits.rows.saturating_sub(decoding).max(1);
+    let mut rows_left = limits.rows.saturating_sub(decoding).min(limits.prompts).max(1);
     // The plan of the model reserves this many rows of logits.
     let mut logits_left = SCORE_ROWS.max(limits.sequences);
     let (mut tokens, mut prompts) = (Vec::new(), Vec::new());
@@ -105,7 +105,7 @@ fn share_out(entries: &[Entry], grants: &[usize], limits: &Limits) -> Vec<Part> 
         if places == 0 {
             break;
         }
-        let mut most = grant.min(rows_left);
+        let mut most = grant.min(rows_left).min(entry.most_rows);
         if entry.want == Want::Scores {
             most = most.min(SCORE_ROWS).min(logits_left);
         }

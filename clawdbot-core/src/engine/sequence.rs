@@ -78,6 +78,8 @@ pub(crate) struct Job {
     pub(crate) ticket: Ticket,
     finished: bool,
     submitted: Instant,
+    /// Most rows of its passes: it was admitted with so many, and might not have enough memory for more.
+    pub(super) most_rows: usize,
     /// When it ends at the latest.
     deadline: Option<Instant>,
     pub(crate) prefill_started: Option<Instant>,
@@ -176,6 +178,7 @@ impl Job {
             ticket: Ticket::default(),
             finished: false,
             submitted,
+            most_rows: usize::MAX,
             deadline,
             prefill_started: None,
             first_token: None,
@@ -219,6 +222,11 @@ impl Job {
     /// Whether its last event is queued or already read.
     pub(crate) fn is_finished(&self) -> bool {
         self.finished
+    }
+
+    /// Its deadline, until it has ended.
+    pub(super) fn ends_at(&self) -> Option<Instant> {
+        self.deadline.filter(|_| !self.finished)
     }
 
     /// Why it ends now, before it has generated all, if it does.
@@ -294,7 +302,8 @@ impl Sequence {
         let (last, open_ended) =
             (end.saturating_sub(1).max(tokens), end > job.prompt_end.saturating_add(HORIZON));
         let (rank, computed, turn) = (self.rank, self.computed, self.turn);
-        Some(Entry { id, rank, tokens, computed, last, open_ended, want, turn, held: 0 })
+        let most_rows = job.most_rows;
+        Some(Entry { id, rank, tokens, computed, last, open_ended, most_rows, want, turn, held: 0 })
     }
 
     /// Appends a sampled token: text, stop conditions, events.

@@ -52,7 +52,8 @@ impl Pages for Fake {
 pub(super) fn entry(id: SequenceId, tokens: usize, computed: usize, arrival: u64) -> Entry {
     let (want, turn) = (Want::Token, Turn::default());
     let rank = Rank::nth(arrival);
-    Entry { id, rank, tokens, computed, last: tokens, open_ended: false, want, turn, held: 0 }
+    let (last, most_rows) = (tokens, usize::MAX);
+    Entry { id, rank, tokens, computed, last, open_ended: false, most_rows, want, turn, held: 0 }
 }
 
 /// What a simulation counted.

@@ -36,7 +36,7 @@ struct Fake {
 impl Fake {
     fn new(rows: usize, sequences: usize) -> Self {
         Fake {
-            limits: Limits { rows, sequences, whole: false },
+            limits: Limits { rows, sequences, whole: false, prompts: usize::MAX },
             pool: ThreadPool::new(1),
             drawable: Drawable::all(VOCAB),
             passes: Mutex::default(),

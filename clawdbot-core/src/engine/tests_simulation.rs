@@ -43,7 +43,7 @@ proptest! {
         window in proptest::option::of(1_usize..200),
         state in prop_oneof![Just(0_u64), Just(5)],
     ) {
-        let (limits, pages) = (Limits { rows, sequences, whole: false }, Fake { window, state });
+        let (limits, pages) = (Limits { rows, sequences, whole: false, prompts: usize::MAX }, Fake { window, state });
         let outcome = simulate(&list, &limits, &pages, capacity(&list, &limits, &pages, more));
         prop_assert_eq!(outcome.evictions, 0);
         prop_assert_eq!(outcome.rows, alone(&list));
@@ -61,7 +61,7 @@ proptest! {
         state in prop_oneof![Just(0_u64), Just(5)],
         ends in prop_oneof![Just(Ends::AsPlanned), Just(Ends::WithALoss)],
     ) {
-        let (limits, pages) = (Limits { rows, sequences, whole: false }, Fake { window, state });
+        let (limits, pages) = (Limits { rows, sequences, whole: false, prompts: usize::MAX }, Fake { window, state });
         let list: Vec<Request> = match same {
             Some((prompt, output)) => list.iter().map(|one| Request { prompt, output, most: 100_000, ..*one }).collect(),
             None => list,
@@ -75,7 +75,7 @@ proptest! {
 #[test]
 fn open_ended_requests_run_together_within_the_bound() {
     let pages = Fake { window: None, state: 0 };
-    let limits = Limits { rows: 128, sequences: 64, whole: false };
+    let limits = Limits { rows: 128, sequences: 64, whole: false, prompts: usize::MAX };
     let open = |output| Request { at: 0, prompt: 20, output, most: 100_000 };
     let list = vec![open(1400); 40];
     let outcome = simulate(&list, &limits, &pages, 100);
@@ -94,7 +94,7 @@ fn open_ended_requests_run_together_within_the_bound() {
 
 #[test]
 fn a_batch_of_any_size_costs_what_its_requests_cost() {
-    let limits = Limits { rows: 512, sequences: 64, whole: false };
+    let limits = Limits { rows: 512, sequences: 64, whole: false, prompts: usize::MAX };
     for count in [1_usize, 2, 16, 32, 64, 200] {
         for capacity in [7, 8, 12, 40, 300] {
             for (window, state) in [(None, 0), (Some(70), 0), (None, 3)] {
@@ -114,7 +114,7 @@ fn a_batch_of_any_size_costs_what_its_requests_cost() {
 /// Sequences run concurrently as far as memory allows, and passes are full where there is enough.
 #[test]
 fn memory_is_used() {
-    let limits = Limits { rows: 512, sequences: 64, whole: false };
+    let limits = Limits { rows: 512, sequences: 64, whole: false, prompts: usize::MAX };
     let pages = Fake { window: None, state: 0 };
     let list = vec![Request { at: 0, prompt: 64, output: 65, most: 65 }; 64];
     let passes = |capacity| simulate(&list, &limits, &pages, capacity).passes;
@@ -133,7 +133,7 @@ fn memory_is_used() {
 
 #[test]
 fn a_short_request_does_not_wait_for_long_ones() {
-    let limits = Limits { rows: 512, sequences: 64, whole: false };
+    let limits = Limits { rows: 512, sequences: 64, whole: false, prompts: usize::MAX };
     let pages = Fake { window: None, state: 0 };
     let long = Request { at: 0, prompt: 8, output: 2000, most: 2000 };
     let short = Request { at: 100, prompt: 10, output: 10, most: 10 };
@@ -156,7 +156,7 @@ fn a_short_request_does_not_wait_for_long_ones() {
 
 #[test]
 fn a_small_request_may_overtake_a_large_one_but_not_for_ever() {
-    let limits = Limits { rows: 512, sequences: 64, whole: false };
+    let limits = Limits { rows: 512, sequences: 64, whole: false, prompts: usize::MAX };
     let pages = Fake { window: None, state: 0 };
     let first = Request { at: 0, prompt: 64, output: 600, most: 600 };
     let large = Request { at: 1, prompt: 640, output: 10, most: 10 };

@@ -18,6 +18,8 @@ pub(crate) struct Adapter {
     pub(crate) rank: usize,
     /// Largest number of columns of a site
     pub(crate) columns: usize,
+    /// Rows of the buffers that are reserved with it.
+    pub(crate) rows: u64,
     pub(crate) _reservation: Reservation,
 }
 

@@ -219,8 +219,14 @@ options! {
         prefill_chunk: u32 [whole(1, 65_536)] = 512;
         /// Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory, not results.
         max_batch: u32 [whole(1, 4096)] = 64;
+        /// Milliseconds between tokens that decoding sequences should have: prompts get as many tokens of a pass as that allows,
+        /// at least 16. Changes speed, not results.
+        target_inter_token_ms: Option<u32> [whole(1, 3_600_000)] = None, "no target; prompts get `prefill_chunk`";
         /// Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to try again.
         max_queue: Option<u32> [whole(1, u32::MAX)] = None, "no limit";
+        /// With `driver` thread: the model's share of the thread's time, relative to those of other models of the runtime that have
+        /// work at the same time. Changes speed, not results.
+        share: u32 [whole(1, 1000)] = 1;
         /// Keep keys, values and states of requests that have ended, for prompts that begin as theirs did. Changes speed and
         /// memory, not results. Not for encoders.
         prefix_cache: Option<bool> = None, "true with `driver` thread, else false";

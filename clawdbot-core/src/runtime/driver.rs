@@ -2,15 +2,19 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::{self, JoinHandle};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::thread::{self, JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
+use super::turns::{Next, Turns, choose};
+use crate::cancel::Sleeper;
 use crate::error::Result;
 
 /// What the thread does work for.
 pub(crate) trait Driven: Send + Sync {
-    /// Does a bounded part of the work. Returns whether there may be more.
-    fn drive(&self) -> bool;
+    /// Does a bounded part of the work. Returns when there may be more.
+    fn drive(&self) -> Next;
 }
 
 /// The thread of a runtime. It sleeps while there is no work, and ends when this is dropped.
@@ -21,52 +25,90 @@ pub(super) struct DriverThread {
     pid: u32,
 }
 
-#[derive(Default)]
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
+/// One that is driven, as long as it has owners.
+struct Member {
+    driven: Weak<dyn Driven>,
+    turns: Turns,
 }
 
 #[derive(Default)]
-struct State {
-    driven: Vec<Weak<dyn Driven>>,
+struct Shared {
+    driven: Mutex<Vec<Member>>,
     /// Work may have come since the thread looked last.
-    woken: bool,
-    stop: bool,
+    woken: AtomicBool,
+    stop: AtomicBool,
+    thread: OnceLock<Thread>,
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.lock());
-        self.changed.notify_one();
+    fn lock(&self) -> MutexGuard<'_, Vec<Member>> {
+        self.driven.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self) {
-        loop {
-            let driven = {
-                let mut state = self.lock();
-                if state.stop {
-                    return;
+        // When the last turn began, in the time of `turns.rs`.
+        let mut clock = 0.0;
+        while !self.stop.load(Ordering::SeqCst) {
+            let woken = self.woken.swap(false, Ordering::SeqCst);
+            let started = Instant::now();
+            let chosen = {
+                let mut members = self.lock();
+                members.retain(|member| member.driven.strong_count() > 0);
+                if woken {
+                    members.iter_mut().for_each(|member| member.turns.wake());
                 }
-                state.woken = false;
-                state.driven.retain(|model| model.strong_count() > 0);
-                state.driven.clone()
+                let chosen = choose(members.iter().map(|member| &member.turns), clock, started);
+                chosen.map(|(index, begin)| (Weak::clone(&members[index].driven), begin))
             };
-            // What panics is asked again, and answers with an error. One model is held at a time, so that others can be freed.
-            let drive = |model: &Weak<dyn Driven>| {
-                let Some(model) = model.upgrade() else { return false };
-                catch_unwind(AssertUnwindSafe(|| model.drive())).unwrap_or(true)
+            let (driven, begin) = match chosen {
+                Ok(chosen) => chosen,
+                Err(next) => {
+                    self.sleep(next);
+                    continue;
+                }
             };
-            let busy = driven.iter().map(drive).fold(false, |busy, more| busy | more);
-            if !busy {
-                let state = self.changed.wait_while(self.lock(), |state| !state.woken && !state.stop);
-                drop(state);
+            // Held no longer than this, so that it can be freed.
+            let Some(model) = driven.upgrade() else { continue };
+            // What panics is asked again, and answers with an error.
+            let next = catch_unwind(AssertUnwindSafe(|| model.drive())).unwrap_or(Next::Now);
+            drop(model);
+            clock = begin;
+            let mut members = self.lock();
+            if let Some(member) = members.iter_mut().find(|member| Weak::ptr_eq(&member.driven, &driven)) {
+                member.turns.took(begin, started.elapsed(), next);
             }
         }
+    }
+
+    /// Waits for the next work.
+    fn sleep(&self, next: Next) {
+        while !self.woken.load(Ordering::SeqCst) {
+            match next {
+                Next::Now => return,
+                Next::Woken => thread::park(),
+                Next::At(time) => match time.saturating_duration_since(Instant::now()) {
+                    Duration::ZERO => return,
+                    left => thread::park_timeout(left),
+                },
+            }
+        }
+    }
+}
+
+impl Sleeper for Shared {
+    fn wake(&self) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.thread.get().into_iter().for_each(Thread::unpark);
+    }
+
+    fn is_gone(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
     }
 }
 
@@ -75,42 +117,46 @@ impl DriverThread {
         DriverThread { shared: Arc::default(), handle: Mutex::new(None), pid: std::process::id() }
     }
 
-    /// Adds something to drive, as long as it has owners.
+    /// Adds something to drive, as long as it has owners, with a share of the thread's time.
     ///
     /// # Errors
     /// `Io` when the system cannot start the thread.
-    pub(super) fn add(&self, driven: Weak<dyn Driven>) -> Result<()> {
+    pub(super) fn add(&self, driven: Weak<dyn Driven>, share: u32) -> Result<()> {
         let mut handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        self.shared.lock().push(Member { driven, turns: Turns::new(share) });
         if handle.is_none() {
             let shared = Arc::clone(&self.shared);
             let thread = thread::Builder::new().name("clawdbot-driver".to_owned());
-            *handle = Some(thread.spawn(move || shared.run()).map_err(clawdbot_kernels::Error::Thread)?);
+            let started = thread.spawn(move || shared.run()).map_err(clawdbot_kernels::Error::Thread)?;
+            self.shared.thread.get_or_init(|| started.thread().clone());
+            *handle = Some(started);
         }
-        self.shared.change(|state| {
-            state.driven.push(driven);
-            state.woken = true;
-        });
+        self.wake();
         Ok(())
     }
 
     /// Says that there may be work.
     pub(super) fn wake(&self) {
-        // The child of a fork has no such thread, and maybe a lock that nobody releases.
-        if self.pid == std::process::id() {
-            self.shared.change(|state| state.woken = true);
-        }
+        self.shared.wake();
+    }
+
+    /// The thread, for those that cancel its work.
+    pub(super) fn sleeper(&self) -> Arc<dyn Sleeper> {
+        Arc::<Shared>::clone(&self.shared)
     }
 }
 
 impl Drop for DriverThread {
     fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
         let handle = self.handle.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         let Some(handle) = handle else { return };
+        // The child of a fork has no such thread.
         if self.pid != std::process::id() {
             std::mem::forget(handle);
             return;
         }
-        self.shared.change(|state| state.stop = true);
+        self.wake();
         // The thread itself may have been the last owner of a model; it ends by itself then.
         if handle.thread().id() != thread::current().id() {
             // It catches panics, so joining cannot fail.
@@ -127,7 +173,7 @@ impl fmt::Debug for DriverThread {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     use super::*;
@@ -136,24 +182,35 @@ mod tests {
     struct Work {
         left: AtomicU32,
         done: Mutex<Sender<u32>>,
+        /// When one more unit comes without a wake.
+        later: Mutex<Option<Instant>>,
     }
 
     impl Driven for Work {
-        fn drive(&self) -> bool {
+        fn drive(&self) -> Next {
             let left = self.left.load(Ordering::SeqCst);
             if left == 0 {
-                return false;
+                return self.later.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(
+                    Next::Woken,
+                    |later| {
+                        self.left.store(1, Ordering::SeqCst);
+                        Next::At(later)
+                    },
+                );
             }
             self.left.fetch_sub(1, Ordering::SeqCst);
             self.done.lock().unwrap_or_else(PoisonError::into_inner).send(left).unwrap();
             assert!(left != 3, "a unit that panics");
-            true
+            Next::Now
         }
     }
 
     fn work() -> (Arc<Work>, Receiver<u32>) {
         let (done, receiver) = channel();
-        (Arc::new(Work { left: AtomicU32::new(0), done: Mutex::new(done) }), receiver)
+        (
+            Arc::new(Work { left: AtomicU32::new(0), done: Mutex::new(done), later: Mutex::new(None) }),
+            receiver,
+        )
     }
 
     #[test]
@@ -162,8 +219,8 @@ mod tests {
         let (first, of_first) = work();
         let (second, of_second) = work();
         let weak = |work: &Arc<Work>| Arc::downgrade(&(Arc::clone(work) as Arc<dyn Driven>));
-        driver.add(weak(&first)).unwrap();
-        driver.add(weak(&second)).unwrap();
+        driver.add(weak(&first), 1).unwrap();
+        driver.add(weak(&second), 3).unwrap();
         for round in [4, 2, 7] {
             for work in [&first, &second] {
                 work.left.store(round, Ordering::SeqCst);
@@ -178,6 +235,11 @@ mod tests {
         first.left.store(1, Ordering::SeqCst);
         driver.wake();
         assert_eq!(of_first.recv().unwrap(), 1);
+        let later = Instant::now() + Duration::from_millis(20);
+        *first.later.lock().unwrap() = Some(later);
+        driver.wake();
+        assert_eq!(of_first.recv().unwrap(), 1);
+        assert!(Instant::now() >= later);
         drop(driver);
         // Nobody else holds it.
         assert_eq!(Arc::strong_count(&first), 1);

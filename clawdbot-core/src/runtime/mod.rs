@@ -7,6 +7,7 @@ mod machine;
 #[cfg(feature = "candle")]
 mod rows;
 mod topology;
+mod turns;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -19,10 +20,12 @@ pub(crate) use driver::Driven;
 use driver::DriverThread;
 #[cfg(feature = "candle")]
 pub(crate) use rows::{RowSizes, SharedRows};
+pub(crate) use turns::Next;
 
 use clawdbot_kernels::KernelSet;
 use clawdbot_kernels::threads::ThreadPool;
 
+use crate::cancel::Ticket;
 use crate::error::{Error, Result};
 use crate::metrics::{BOUNDS, Meter, Meters, Metrics};
 use crate::options::{Driver, Numa, RuntimeOptions};
@@ -191,17 +194,22 @@ impl Runtime {
         if self.0.driver.is_some() { Driver::Thread } else { Driver::Caller }
     }
 
-    /// Lets the driver thread, if there is one, work for `driven` as long as that has owners.
+    /// Lets the driver thread, if there is one, work for `driven` as long as that has owners, with a share of its time.
     ///
     /// # Errors
     /// `Io` when the system cannot start the thread.
-    pub(crate) fn drive(&self, driven: Weak<dyn Driven>) -> Result<()> {
-        self.0.driver.as_ref().map_or(Ok(()), |driver| driver.add(driven))
+    pub(crate) fn drive(&self, driven: Weak<dyn Driven>, share: u32) -> Result<()> {
+        self.0.driver.as_ref().map_or(Ok(()), |driver| driver.add(driven, share))
     }
 
     /// Tells the driver thread, if there is one, that there may be work.
     pub(crate) fn wake_driver(&self) {
         self.0.driver.iter().for_each(DriverThread::wake);
+    }
+
+    /// Lets whoever stops the job of `ticket` wake the driver thread, if there is one.
+    pub(crate) fn wake_when_cancelled(&self, ticket: &Ticket) {
+        self.0.driver.iter().for_each(|driver| ticket.wakes(&driver.sleeper()));
     }
 
     /// The instruction-set tier in use, such as `x86_64-avx512-vnni`.

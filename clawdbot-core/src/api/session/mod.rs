@@ -45,7 +45,7 @@ pub struct Session {
 impl Session {
     pub(crate) fn new(loaded: Arc<Loaded>) -> Result<Self> {
         let id = loaded.when_there_is_room(&CancelHandle::default(), || loaded.engine()?.open())?;
-        Ok(Session { slot: Arc::new(Slot { loaded, id }) })
+        Ok(Session { slot: Arc::new(Slot::new(loaded, id)) })
     }
 
     /// A session for one request: once that has ended, its part of the cache is given back.
@@ -91,7 +91,7 @@ impl Session {
         wanted: Wanted,
         cancel: &CancelHandle,
     ) -> Result<usize> {
-        let Slot { loaded, id } = &*self.slot;
+        let Slot { loaded, id, .. } = &*self.slot;
         let tokens = match prompt {
             Prompt::Text(text) => {
                 let before = loaded.engine()?.idle(*id)?.tokens.len();
@@ -150,7 +150,7 @@ impl Session {
         delivery: Delivery,
         ticket: Ticket,
     ) -> Result<Stream> {
-        let Slot { loaded, id } = &*self.slot;
+        let Slot { loaded, id, .. } = &*self.slot;
         let adapter = loaded.adapter(options.adapter.as_deref())?;
         let mut engine = loaded.engine()?;
         // Nothing of the session changes before everything is checked.
@@ -238,10 +238,10 @@ impl Session {
     /// # Errors
     /// `InvalidArgument` while a stream is running, `OutOfBudget`, `Closed`, `ForkedRuntime`.
     pub fn fork(&self) -> Result<Session> {
-        let Slot { loaded, id } = &*self.slot;
+        let Slot { loaded, id, .. } = &*self.slot;
         let fork = || loaded.engine()?.fork(*id);
         let id = loaded.when_there_is_room(&CancelHandle::default(), fork)?;
-        Ok(Session { slot: Arc::new(Slot { loaded: Arc::clone(loaded), id }) })
+        Ok(Session { slot: Arc::new(Slot::new(Arc::clone(loaded), id)) })
     }
 
     /// Forgets all but the first `length` tokens.
@@ -269,7 +269,7 @@ impl Session {
         adapter: Option<Arc<Adapter>>,
         ticket: Ticket,
     ) -> Result<Stream> {
-        let Slot { loaded, id } = &*self.slot;
+        let Slot { loaded, id, .. } = &*self.slot;
         check_vocabulary(loaded, &tokens)?;
         let mut engine = loaded.engine()?;
         let sequence = engine.idle(*id)?;
@@ -291,7 +291,7 @@ impl Session {
         adapter: Option<Arc<Adapter>>,
         cancel: &CancelHandle,
     ) -> Result<Vec<f32>> {
-        let Slot { loaded, id } = &*self.slot;
+        let Slot { loaded, id, .. } = &*self.slot;
         let mut engine = loaded.engine()?;
         let tokens = engine.idle(*id)?.tokens.len();
         if tokens == 0 {

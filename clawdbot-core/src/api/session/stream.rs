@@ -29,6 +29,7 @@ impl Stream {
     pub(super) fn start(slot: &Arc<Slot>, engine: &mut Engine, job: Job) -> Result<Self> {
         let mailbox = job.mailbox.receiver();
         let ticket = engine.start(slot.id, job)?;
+        slot.loaded.runtime.wake_when_cancelled(&ticket);
         Ok(Stream { slot: Arc::clone(slot), ticket, mailbox, done: false })
     }
 

@@ -32,7 +32,6 @@ pub(crate) use self::merge::MergedAdapters;
 use super::parts::InMemory;
 use crate::error::Result;
 use crate::forward::adapter::{Adapter, Site};
-use crate::options::ModelOptions;
 use crate::runtime::Runtime;
 use crate::spec::DecoderSpec;
 use crate::spec::packing::Projections;
@@ -50,17 +49,12 @@ struct Plan<'a> {
     format: ComputeFormat,
 }
 
-/// Reads the adapter in `dir` for the model `spec`. Its memory, and that of the buffers of a forward pass with it, is
-/// taken out of the runtime's budget first.
+/// Reads the adapter in `dir` for the model `spec`. Its memory, and that of the buffers of a forward pass of `rows` rows
+/// with it, is taken out of the runtime's budget first.
 ///
 /// # Errors
 /// As [`AdapterFiles::open`]; `OutOfBudget`.
-pub(crate) fn load(
-    runtime: &Runtime,
-    dir: &Path,
-    spec: &DecoderSpec,
-    options: &ModelOptions,
-) -> Result<Adapter> {
+pub(crate) fn load(runtime: &Runtime, dir: &Path, spec: &DecoderSpec, rows: u64) -> Result<Adapter> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let names = spec.tensors();
     let files = AdapterFiles::open(dir, &names, Use::Separate)?;
@@ -71,8 +65,7 @@ pub(crate) fn load(
     }
     let rank = plans.iter().map(|plan| plan.ranks).max().unwrap_or(0);
     let columns = plans.iter().map(|plan| plan.columns).max().unwrap_or(0);
-    let rows = options.prefill_chunk.max(options.max_batch) as u64;
-    let mut bytes = rows.saturating_mul(4 * (rank as u64 + columns as u64));
+    let mut bytes = rows.saturating_mul(buffer_bytes(rank, columns));
     for plan in &plans {
         for (n, k) in [(plan.ranks, plan.k), (plan.columns, plan.ranks)] {
             bytes = bytes.saturating_add(PackedMatrix::packed_bytes(plan.format, n, k)?);
@@ -85,7 +78,17 @@ pub(crate) fn load(
         sites.insert(plan.site, site);
     }
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
-    Ok(Adapter { id, sites, rank, columns, _reservation: reservation })
+    Ok(Adapter { id, sites, rank, columns, rows, _reservation: reservation })
+}
+
+/// Bytes of the buffers for a row.
+fn buffer_bytes(rank: usize, columns: usize) -> u64 {
+    4 * (rank as u64 + columns as u64)
+}
+
+/// Bytes that the buffers of a forward pass with `adapter` and `rows` rows take beyond those reserved with it.
+pub(crate) fn more_buffers(adapter: &Adapter, rows: u64) -> u64 {
+    rows.saturating_sub(adapter.rows).saturating_mul(buffer_bytes(adapter.rank, adapter.columns))
 }
 
 impl<'a> Plan<'a> {
