@@ -255,6 +255,12 @@ typedef struct clawdbot_model clawdbot_model;
 typedef struct clawdbot_options clawdbot_options;
 
 /**
+ * Named models of one runtime. Each is loaded when it is first asked for; one that does not fit into the runtime's budget
+ * takes the place of those that were used longest ago and that nobody uses now.
+ */
+typedef struct clawdbot_pool clawdbot_pool;
+
+/**
  * Threads, memory budget and log callback; models keep theirs alive.
  *
  * Worker threads start at the first computation. After a `fork`, the child must make its own runtime: everything that
@@ -292,6 +298,12 @@ typedef void (*clawdbot_log_callback)(void *user_data, int32_t level, const char
  * Receives the progress of loading: weights done, weights in all. Return 0 to go on; anything else cancels.
  */
 typedef int32_t (*clawdbot_progress_callback)(void *user_data, uint64_t done, uint64_t total);
+
+/**
+ * Is called when a stream has something to read. It must be quick and must not call this library: let it write to a pipe or
+ * an eventfd, or signal a condition, for a thread that then calls `clawdbot_stream_try_next`.
+ */
+typedef void (*clawdbot_ready_callback)(void *user_data);
 
 /**
  * Receives events. The event is valid during the call, and must not be freed. Return 0 to go on; anything else cancels
@@ -557,6 +569,8 @@ int32_t clawdbot_runtime_pack(const clawdbot_runtime *runtime,
  *   perplexity alone. Default: f32.
  * - reference_model (a path): Model to compare with: a directory, GGUF or packed file with the same tokens and sizes.
  *   Default: the same model; of a packed or quantized one, its own weights, dequantized.
+ * - store (true or false): Store the report in the packed file that is evaluated, where `clawdbot inspect` and plans
+ *   show it. Default: false.
  */
 int32_t clawdbot_runtime_evaluate_json(const clawdbot_runtime *runtime,
                                        const char *path,
@@ -643,8 +657,13 @@ void clawdbot_cancel_handle_free(clawdbot_cancel_handle *cancel);
  *   several. Changes speed and memory, not results. Default: 512.
  * - max_batch (a whole number from 1 to 4096): Maximum number of sequences in a forward pass; others wait their turn.
  *   Changes speed and memory, not results. Default: 64.
+ * - target_inter_token_ms (a whole number from 1 to 3600000): Milliseconds between tokens that decoding sequences
+ *   should have: prompts get as many tokens of a pass as that allows, at least 16. Changes speed, not results. Default:
+ *   no target; prompts get `prefill_chunk`.
  * - max_queue (a whole number from 1 to 4294967295): Most requests that wait to begin; further ones are refused with
  *   `Overloaded`, which says when to try again. Default: no limit.
+ * - share (a whole number from 1 to 1000): With `driver` thread: the model's share of the thread's time, relative to
+ *   those of other models of the runtime that have work at the same time. Changes speed, not results. Default: 1.
  * - prefix_cache (true or false): Keep keys, values and states of requests that have ended, for prompts that begin as
  *   theirs did. Changes speed and memory, not results. Not for encoders. Default: true with `driver` thread, else
  *   false.
@@ -686,6 +705,22 @@ int32_t clawdbot_model_close(const clawdbot_model *model, clawdbot_error **error
  * allowed.
  */
 void clawdbot_model_free(clawdbot_model *model);
+
+/**
+ * Changes the most sequences of a forward pass, as the option `max_batch`, also while requests run, whose results stay the
+ * same. `CLAWDBOT_ERROR_OUT_OF_BUDGET` without memory for larger passes; nothing changes then.
+ */
+int32_t clawdbot_model_set_max_batch(const clawdbot_model *model,
+                                     uint32_t max_batch,
+                                     clawdbot_error **error);
+
+/**
+ * Changes the most tokens of a forward pass, as the option `prefill_chunk`; else as `clawdbot_model_set_max_batch`. Prompts
+ * that are under way get no more tokens of a pass than before.
+ */
+int32_t clawdbot_model_set_prefill_chunk(const clawdbot_model *model,
+                                         uint32_t prefill_chunk,
+                                         clawdbot_error **error);
 
 /**
  * Loads the LoRA adapter in the directory `path`, as PEFT writes it, for requests whose option `adapter` is `name`. It is
@@ -791,6 +826,70 @@ int32_t clawdbot_model_stream_tokens(const clawdbot_model *model,
                                      const clawdbot_options *options,
                                      clawdbot_stream **out,
                                      clawdbot_error **error);
+
+/**
+ * A new pool without models. The runtime's handle may be freed.
+ */
+int32_t clawdbot_pool_new(const clawdbot_runtime *runtime, clawdbot_pool **out, clawdbot_error **error);
+
+/**
+ * Adds a model, which is loaded when it is first asked for. `path` and `options` as of `clawdbot_model_load`.
+ *
+ * `pin`: not 0 if it stays once it is loaded, whatever others need and however long nobody uses it.
+ * `idle_unload`: seconds without a user after which it is unloaded; 0 for never. With the option `driver` `caller` that happens
+ * at the next call of the pool.
+ * `instances`: options of `count` further instances, which share the weights and have limits of their own; NULL with 0.
+ */
+int32_t clawdbot_pool_add(const clawdbot_pool *pool,
+                          const char *name,
+                          const char *path,
+                          const clawdbot_options *options,
+                          int32_t pin,
+                          uint64_t idle_unload,
+                          const clawdbot_options *const *instances,
+                          size_t count,
+                          clawdbot_error **error);
+
+/**
+ * A model, loaded if it is not: of its instances the one that has the fewest users. It stays loaded until the handle, and what
+ * was made with it, is freed; `clawdbot_model_close` gives the handle up and cancels nothing.
+ *
+ * One that does not fit into the budget waits up to `timeout_ms` milliseconds until enough of the others are idle, then fails with
+ * `CLAWDBOT_ERROR_OUT_OF_BUDGET`; if the loads of others took all that time, with `CLAWDBOT_ERROR_OVERLOADED`. `cancel`, which may
+ * be NULL, stops it.
+ */
+int32_t clawdbot_pool_get(const clawdbot_pool *pool,
+                          const char *name,
+                          uint64_t timeout_ms,
+                          const clawdbot_cancel_handle *cancel,
+                          clawdbot_model **out,
+                          clawdbot_error **error);
+
+/**
+ * Unloads a model that nobody uses, be it pinned. `unloaded`, which may be NULL, gets 1 if it is not loaded now, otherwise 0.
+ */
+int32_t clawdbot_pool_unload(const clawdbot_pool *pool,
+                             const char *name,
+                             int32_t *unloaded,
+                             clawdbot_error **error);
+
+/**
+ * Forgets a model. Who uses it goes on, and its memory is freed with the last user.
+ */
+int32_t clawdbot_pool_remove(const clawdbot_pool *pool, const char *name, clawdbot_error **error);
+
+/**
+ * All models by name, a JSON array of objects: name, state (unloaded, loading, loaded), pin, bytes, users (of each instance),
+ * idle_seconds.
+ */
+int32_t clawdbot_pool_status_json(const clawdbot_pool *pool,
+                                  clawdbot_string **out,
+                                  clawdbot_error **error);
+
+/**
+ * Frees a pool. Models that it gave stay as long as they are used. NULL is allowed.
+ */
+void clawdbot_pool_free(clawdbot_pool *pool);
 
 /**
  * Generates from `count` texts, computed together, with the same options.
@@ -1120,6 +1219,27 @@ int32_t clawdbot_session_chat_stream(clawdbot_session *session,
  * Computes up to the next event and gives it to `out`, to be freed; NULL to `out` after the last event.
  */
 int32_t clawdbot_stream_next(clawdbot_stream *stream, clawdbot_event **out, clawdbot_error **error);
+
+/**
+ * Gives the next event to `out`, to be freed, if there is one, without waiting; else NULL. `ended`, which may be NULL, gets 1
+ * after the last event, otherwise 0. `CLAWDBOT_ERROR_INVALID_ARGUMENT` unless the runtime's option `driver` is `thread`, as
+ * nobody computes otherwise.
+ */
+int32_t clawdbot_stream_try_next(clawdbot_stream *stream,
+                                 clawdbot_event **out,
+                                 int32_t *ended,
+                                 clawdbot_error **error);
+
+/**
+ * Lets `callback`, in place of an earlier one, be called whenever `clawdbot_stream_try_next` has something new to give, the end
+ * included; at once, on this thread, if it has already; otherwise on the thread that computes. NULL takes the earlier one
+ * away. When this, or `clawdbot_stream_free`, has returned, the earlier one is not called any more. The option `driver` must be
+ * `thread`, as for `clawdbot_stream_try_next`.
+ */
+int32_t clawdbot_stream_on_event(clawdbot_stream *stream,
+                                 clawdbot_ready_callback callback,
+                                 void *user_data,
+                                 clawdbot_error **error);
 
 /**
  * Computes to the end. `callback` may be NULL, and gets every event. `out` may be NULL, and gets the completion, also

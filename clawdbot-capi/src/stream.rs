@@ -5,10 +5,11 @@ use std::mem::MaybeUninit;
 use std::ops::ControlFlow;
 use std::ptr::NonNull;
 use std::sync::Mutex;
+use std::task::Poll;
 
 use clawdbot_core::{CancelHandle, Stream};
 
-use crate::callback::next;
+use crate::callback::{UserData, next};
 use crate::completion::clawdbot_completion;
 use crate::error::clawdbot_error;
 use crate::event::clawdbot_event;
@@ -50,6 +51,68 @@ pub unsafe extern "C" fn clawdbot_stream_next(
             None => _ = out.write(std::ptr::null_mut()),
         }
         Ok(())
+    })
+}
+
+/// Gives the next event to `out`, to be freed, if there is one, without waiting; else NULL. `ended`, which may be NULL, gets 1
+/// after the last event, otherwise 0. `CLAWDBOT_ERROR_INVALID_ARGUMENT` unless the runtime's option `driver` is `thread`, as
+/// nobody computes otherwise.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_stream_try_next(
+    stream: Option<NonNull<clawdbot_stream>>,
+    out: Option<&mut MaybeUninit<*mut clawdbot_event>>,
+    ended: Option<&mut MaybeUninit<i32>>,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: by the header, `stream` is NULL or a handle that is not yet freed.
+        let (stream, out) = (unsafe { handle(stream, "stream") }?, required(out, "out")?);
+        let polled = exclusive(&stream.stream, "stream")?.try_next_event();
+        let (event, over) = match polled {
+            Poll::Pending => (None, false),
+            Poll::Ready(event) => event.map(|event| (event, true))?,
+        };
+        let over = over && event.is_none();
+        match event {
+            Some(event) => give(out, clawdbot_event::new(event)?),
+            None => _ = out.write(std::ptr::null_mut()),
+        }
+        ended.map(|ended| ended.write(over.into()));
+        Ok(())
+    })
+}
+
+/// Is called when a stream has something to read. It must be quick and must not call this library: let it write to a pipe or
+/// an eventfd, or signal a condition, for a thread that then calls `clawdbot_stream_try_next`.
+pub type clawdbot_ready_callback = Option<unsafe extern "C" fn(user_data: *mut c_void)>;
+
+/// Lets `callback`, in place of an earlier one, be called whenever `clawdbot_stream_try_next` has something new to give, the end
+/// included; at once, on this thread, if it has already; otherwise on the thread that computes. NULL takes the earlier one
+/// away. When this, or `clawdbot_stream_free`, has returned, the earlier one is not called any more. The option `driver` must be
+/// `thread`, as for `clawdbot_stream_try_next`.
+///
+/// # Safety
+/// As the head of the header says.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clawdbot_stream_on_event(
+    stream: Option<NonNull<clawdbot_stream>>,
+    callback: clawdbot_ready_callback,
+    user_data: *mut c_void,
+    error: Option<&mut MaybeUninit<*mut clawdbot_error>>,
+) -> i32 {
+    guard(error, || {
+        // SAFETY: by the header, `stream` is NULL or a handle that is not yet freed.
+        let stream = unsafe { handle(stream, "stream") }?;
+        let user_data = UserData::new(user_data);
+        exclusive(&stream.stream, "stream")?.on_event(move || {
+            if let Some(callback) = callback {
+                // SAFETY: by the header, a function of this type, which is called with its own `user_data`, on any thread.
+                unsafe { callback(user_data.get()) };
+            }
+        })
     })
 }
 

@@ -249,12 +249,14 @@ macro_rules! programs {
 
 programs! {
     adapters,
+    events,
     chat,
     embed,
     generate,
     #[cfg(feature = "hub")]
     hub,
     pack,
+    pool,
     threads,
 }
 

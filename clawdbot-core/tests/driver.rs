@@ -1,6 +1,7 @@
 //! A thread of the runtime computes: requests advance while nobody waits for them.
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use clawdbot_core::{
@@ -209,6 +210,50 @@ fn without_work_it_sleeps() {
         std::mem::replace(&mut before, ticks()) == ticks()
     });
     assert_eq!(unread.finish().unwrap().token_ids.len(), 600);
+}
+
+#[test]
+fn events_are_taken_when_a_listener_is_called() {
+    let model = model(Driver::Thread);
+    // More than a mailbox holds.
+    let expected = model.generate("Once upon a time", &greedy(600)).unwrap().token_ids;
+    let (sender, calls) = std::sync::mpsc::channel();
+    let mut streams = [
+        model.stream("Once upon a time", &greedy(600)).unwrap(),
+        model.submit("Once upon a time", &greedy(600)).unwrap(),
+    ];
+    for (index, stream) in streams.iter_mut().enumerate() {
+        let sender = sender.clone();
+        stream.on_event(move || _ = sender.send(index)).unwrap();
+    }
+    drop(sender);
+    let mut events = [Vec::new(), Vec::new()];
+    let ended = |events: &Vec<Event>| matches!(events.last(), Some(Event::Done(_)));
+    while !events.iter().all(ended) {
+        let index = calls.recv_timeout(Duration::from_secs(60)).unwrap();
+        while let Poll::Ready(Ok(Some(event))) = streams[index].try_next_event() {
+            events[index].push(event);
+        }
+    }
+    assert!(matches!(streams[0].try_next_event(), Poll::Ready(Ok(None))));
+    assert!(events[0].len() >= 600);
+    assert_eq!(events[1].len(), 1);
+    for events in &events {
+        let Some(Event::Done(done)) = events.last() else { panic!("{events:?}") };
+        assert_eq!(done.token_ids, expected);
+    }
+    // Nobody is called any more.
+    drop(streams);
+    while calls.try_recv().is_ok() {}
+    assert!(calls.recv().is_err());
+    let called = self::model(Driver::Caller);
+    let mut stream = called.stream("Once", &greedy(5)).unwrap();
+    let Poll::Ready(Err(error)) = stream.try_next_event() else { panic!("nobody computes") };
+    assert_eq!(error.detail()["option"], "driver");
+    assert_eq!(
+        called.stream("Once", &greedy(5)).unwrap().on_event(|| {}).unwrap_err().kind(),
+        ErrorKind::InvalidArgument
+    );
 }
 
 /// Runs a future on this thread.

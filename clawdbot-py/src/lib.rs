@@ -1,6 +1,7 @@
 //! Python bindings: every function converts its arguments, makes one call into the core with the interpreter released,
 //! and converts the result. What a user imports is `clawdbot`, in `python/clawdbot`, which re-exports this module.
 
+mod awaited;
 mod batch;
 mod chat;
 mod error;
@@ -10,14 +11,18 @@ mod hub;
 mod interrupt;
 mod json;
 mod model;
+mod notify;
 mod objects;
 mod options;
+mod pool;
+mod prepared;
 mod progress;
 mod prompt;
 mod runtime;
 mod session;
 mod stream;
 mod tokenizer;
+mod vectors;
 
 use clawdbot_core::{
     EmbedOptions, EvaluateOptions, GenerateOptions, ModelOptions, PackOptions, RerankOptions, RuntimeOptions,
@@ -39,10 +44,12 @@ fn _clawdbot(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<event::Logprobs>()?;
     module.add_class::<event::TokenLogprob>()?;
     module.add_class::<runtime::Runtime>()?;
+    module.add_class::<pool::ModelPool>()?;
     module.add_class::<tokenizer::Tokenizer>()?;
     module.add_function(wrap_pyfunction!(hub::download, module)?)?;
     module.add_function(wrap_pyfunction!(tokenizer::render_chat_template, module)?)?;
     error::add_exceptions(module)?;
+    notify::end_at_exit(py)?;
     module.add("SHAPES", PyTuple::new(py, Source::SHAPES)?)?;
     module.add("GENERATE_OPTIONS", PyTuple::new(py, GenerateOptions::NAMES)?)?;
     module.add("EMBED_OPTIONS", PyTuple::new(py, EmbedOptions::NAMES)?)?;

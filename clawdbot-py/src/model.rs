@@ -3,24 +3,24 @@
 use std::path::PathBuf;
 
 use clawdbot_core as core;
-use clawdbot_core::{CancelHandle, EmbedResults, HubOptions, ModelOptions, Request, RerankResults, Source};
+use clawdbot_core::{CancelHandle, HubOptions, Request, Source};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyFloat, PyString, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 
 use crate::batch::Failure;
 use crate::chat::chat;
-use crate::error::{invalid_argument, no_pickle, to_py};
+use crate::error::{no_pickle, to_py};
 use crate::event::Completion;
 use crate::floats::{Shape, to_numpy};
 use crate::interrupt::interruptible;
 use crate::options::Call;
-use crate::progress::watched;
+use crate::prepared::Prepared;
 use crate::prompt::Prompts;
-use crate::runtime::{self, Runtime};
+use crate::runtime::Runtime;
 use crate::session::Session;
 use crate::stream::Stream;
 use crate::tokenizer::Tokenizer;
-use crate::{batch, hub, objects, options, prompt};
+use crate::{awaited, batch, hub, json, objects, options, prompt, vectors};
 
 /// A loaded model: immutable weights, tokenizer, chat template. Use one from as many threads as you like: requests that
 /// run at the same time are computed together.
@@ -41,42 +41,6 @@ impl Model {
         let (model, cancel) = (self.0.clone(), CancelHandle::default());
         let handle = cancel.clone();
         interruptible(py, &[cancel], move || work(&model, &handle))
-    }
-}
-
-/// What a model is loaded on and how, checked before anything is downloaded.
-struct Prepared {
-    runtime: core::Runtime,
-    options: ModelOptions,
-}
-
-impl Prepared {
-    /// `runtime`, or one of its own made with the runtime's options among `kwargs`.
-    fn new(
-        call: Call,
-        py: Python<'_>,
-        runtime: Option<&Bound<'_, Runtime>>,
-        on_log: Option<Py<PyAny>>,
-        kwargs: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<Self> {
-        let (of_runtime, options) = options::split_runtime(call, py, kwargs)?;
-        let runtime = match runtime {
-            Some(_) if !of_runtime.is_empty() => {
-                return Err(invalid_argument(format!(
-                    "{of_runtime}: a runtime was given, which has its own"
-                )));
-            }
-            Some(_) if on_log.is_some() => {
-                return Err(invalid_argument("on_log: a runtime was given, which has its own"));
-            }
-            Some(runtime) => runtime.get().0.clone(),
-            None => runtime::new(&of_runtime, on_log)?,
-        };
-        Ok(Prepared { runtime, options })
-    }
-
-    fn load(&self, py: Python<'_>, source: &Source, on_progress: Option<Py<PyAny>>) -> PyResult<Model> {
-        runtime::load(py, &self.runtime, source, &self.options, on_progress)
     }
 }
 
@@ -103,8 +67,14 @@ impl Model {
     ///   memory, not results. Value: a whole number from 1 to 65536. Default: 512.
     /// - max_batch: Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory,
     ///   not results. Value: a whole number from 1 to 4096. Default: 64.
+    /// - target_inter_token_ms: Milliseconds between tokens that decoding sequences should have: prompts get as many
+    ///   tokens of a pass as that allows, at least 16. Changes speed, not results. Value: a whole number from 1 to
+    ///   3600000. Default: no target; prompts get `prefill_chunk`.
     /// - max_queue: Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to
     ///   try again. Value: a whole number from 1 to 4294967295. Default: no limit.
+    /// - share: With `driver` thread: the model's share of the thread's time, relative to those of other models of the
+    ///   runtime that have work at the same time. Changes speed, not results. Value: a whole number from 1 to 1000.
+    ///   Default: 1.
     /// - prefix_cache: Keep keys, values and states of requests that have ended, for prompts that begin as theirs did.
     ///   Changes speed and memory, not results. Not for encoders. Default: True with `driver` thread, else False.
     /// - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
@@ -266,6 +236,39 @@ impl Model {
         py.detach(|| self.0.stream(prompt, &options)).map(Stream::new).map_err(to_py)
     }
 
+    /// As `generate` for one prompt, awaited: a coroutine that gives the Completion, for asyncio. The runtime's option `driver` must be
+    /// `thread`. Cancelling the task that awaits it cancels the request.
+    #[pyo3(signature = (prompt, options=None, **opts))]
+    fn generate_async<'py>(
+        &self,
+        py: Python<'py>,
+        prompt: &Bound<'py, PyAny>,
+        options: Option<&Bound<'py, PyAny>>,
+        opts: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let prompt = prompt::one(prompt, "prompt")?;
+        let options = options::generate(options::STREAM, py, options, opts)?;
+        let model = self.0.clone();
+        awaited::completion(py, move || model.submit(prompt, &options))
+    }
+
+    /// As `chat`, awaited: see `generate_async`.
+    #[pyo3(signature = (messages, tools=None, options=None, *, variables=None, **opts))]
+    fn chat_async<'py>(
+        &self,
+        py: Python<'py>,
+        messages: &Bound<'py, PyAny>,
+        tools: Option<&Bound<'py, PyAny>>,
+        options: Option<&Bound<'py, PyAny>>,
+        variables: Option<&Bound<'py, PyAny>>,
+        opts: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let chat = chat(messages, tools, variables, None)?;
+        let options = options::generate(Call::Chat, py, options, opts)?;
+        let model = self.0.clone();
+        awaited::completion(py, move || model.chat_submit(&chat, &options))
+    }
+
     /// Generates the next message of a conversation. `Session.chat` does so from what it has computed already.
     ///
     /// `messages`, `tools` and `variables` (a mapping, such as `{"enable_thinking": False}`) are as for `render_chat`; keyword
@@ -321,6 +324,32 @@ impl Model {
     ) -> PyResult<String> {
         let chat = chat(messages, tools, variables, more_variables)?;
         py.detach(|| self.0.render_chat(&chat, add_generation_prompt.into())).map_err(to_py)
+    }
+
+    /// Most sequences of a forward pass, as the option or `set_max_batch` says.
+    #[getter]
+    fn max_batch(&self) -> PyResult<u32> {
+        self.0.max_batch().map_err(to_py)
+    }
+
+    /// Changes the most sequences of a forward pass, also while requests run, whose results stay the same. Raises `OutOfBudget`
+    /// without memory for larger passes; nothing changes then.
+    fn set_max_batch(&self, py: Python<'_>, max_batch: &Bound<'_, PyAny>) -> PyResult<()> {
+        let most = json::whole(max_batch, "max_batch", u32::MAX.into())? as u32;
+        py.detach(|| self.0.set_max_batch(most)).map_err(to_py)
+    }
+
+    /// Most tokens of a forward pass, as the option or `set_prefill_chunk` says.
+    #[getter]
+    fn prefill_chunk(&self) -> PyResult<u32> {
+        self.0.prefill_chunk().map_err(to_py)
+    }
+
+    /// Changes the most tokens of a forward pass, as `set_max_batch` does. Prompts that are under way get no more tokens of a
+    /// pass than before.
+    fn set_prefill_chunk(&self, py: Python<'_>, prefill_chunk: &Bound<'_, PyAny>) -> PyResult<()> {
+        let most = json::whole(prefill_chunk, "prefill_chunk", u32::MAX.into())? as u32;
+        py.detach(|| self.0.set_prefill_chunk(most)).map_err(to_py)
     }
 
     /// Loads the LoRA adapter in `path`, a directory as PEFT writes it, for requests with `adapter=name`. It is applied next to
@@ -387,25 +416,7 @@ impl Model {
         on_progress: Option<Py<PyAny>>,
         options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let options = options::embed(options::EMBED, options)?;
-        let single = texts.is_instance_of::<PyString>();
-        let texts = match single {
-            true => vec![prompt::one(texts, "texts")],
-            false => prompt::many(texts, &prompt::TEXTS)?,
-        };
-        let count = texts.len();
-        let EmbedResults { embeddings, faults, .. } = watched(py, on_progress, |progress| {
-            self.0.embed_each(batch::given(texts), &options, &CancelHandle::default(), progress)
-        })?;
-        let vectors = to_numpy(py, embeddings.values, Shape { rows: count, columns: embeddings.dimensions })?;
-        if faults.is_empty() && !return_exceptions && !single {
-            return Ok(vectors);
-        }
-        let mut results = batch::results(faults, count, |index| vectors.get_item(index).map(Bound::unbind));
-        match results.pop_if(|_| single) {
-            Some(result) => batch::deliver_one(py, result, return_exceptions),
-            None => batch::deliver(py, results, return_exceptions),
-        }
+        vectors::embed(py, &self.0, texts, return_exceptions, on_progress, options)
     }
 
     /// Scores documents against a query, more is more relevant: float32 array `[len(documents)]`.
@@ -428,20 +439,16 @@ impl Model {
         on_progress: Option<Py<PyAny>>,
         options: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let options = options::rerank(options::RERANK, options)?;
-        let (query, documents) =
-            (prompt::text(query, "query")?, prompt::texts(documents, &prompt::DOCUMENTS)?);
-        let count = documents.len();
-        let RerankResults { scores, faults, .. } = watched(py, on_progress, |progress| {
-            let documents = batch::given(documents);
-            self.0.rerank_each(&query, documents, &options, &CancelHandle::default(), progress)
-        })?;
-        if faults.is_empty() && !return_exceptions {
-            return to_numpy(py, scores, Shape { rows: 1, columns: count })?
-                .call_method1("reshape", (count,));
-        }
-        let score = |index: usize| Ok(PyFloat::new(py, scores[index].into()).into_any().unbind());
-        batch::deliver(py, batch::results(faults, count, score), return_exceptions)
+        vectors::rerank(py, &self.0, (query, documents), return_exceptions, on_progress, options)
+    }
+
+    /// Another model over the same weights, which are in memory once: with limits, requests, sessions, a prefix cache and adapters
+    /// of its own. Options as of `Runtime.load`; those that say what the weights are (`weights`, `merge_adapters`,
+    /// `chat_template`, `mmap`, `verify`, `cache`) are this model's.
+    #[pyo3(signature = (**options))]
+    fn instance(&self, py: Python<'_>, options: Option<&Bound<'_, PyDict>>) -> PyResult<Model> {
+        let options = options::model(options::INSTANCE, options)?;
+        py.detach(|| self.0.instance(&options)).map(Model).map_err(to_py)
     }
 
     /// A new conversation without tokens.

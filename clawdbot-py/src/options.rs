@@ -41,6 +41,10 @@ pub(crate) const SHAPE: Call = Call::Plain(&["shape", "runtime", "on_log", "on_p
 pub(crate) const PLAN: Call = Call::Plain(&["path", "shape"]);
 /// `Runtime.load`.
 pub(crate) const LOAD: Call = Call::Plain(&["path", "shape", "on_progress"]);
+/// `ModelPool.add`.
+pub(crate) const POOL_ADD: Call = Call::Plain(&["name", "path", "shape", "pin", "idle_unload", "instances"]);
+/// An instance of `ModelPool.add`, and `Model.instance`.
+pub(crate) const INSTANCE: Call = Call::Plain(&[]);
 /// `Runtime.pack`.
 pub(crate) const PACK: Call = Call::Plain(&["path", "target", "shape", "on_progress"]);
 /// `Runtime.evaluate`.

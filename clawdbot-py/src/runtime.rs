@@ -35,23 +35,24 @@ pub(crate) struct Runtime(pub(crate) core::Runtime);
 #[pymethods]
 impl Runtime {
     #[new]
-    #[pyo3(signature = (threads=None, memory_budget=None, on_log=None, *, kernels=None, numa=None, driver=None, **others))]
+    #[allow(clippy::too_many_arguments, reason = "keyword arguments of Python")]
+    #[pyo3(signature = (threads=None, memory_budget=None, on_log=None, *, driver=None, kernels=None, numa=None, **others))]
     fn py_new(
         py: Python<'_>,
         threads: Option<&Bound<'_, PyAny>>,
         memory_budget: Option<&Bound<'_, PyAny>>,
         on_log: Option<Py<PyAny>>,
+        driver: Option<&Bound<'_, PyAny>>,
         kernels: Option<&Bound<'_, PyAny>>,
         numa: Option<&Bound<'_, PyAny>>,
-        driver: Option<&Bound<'_, PyAny>>,
         others: Option<&Bound<'_, PyDict>>,
     ) -> PyResult<Self> {
         let kwargs = others.map_or_else(|| Ok(PyDict::new(py)), PyDictMethods::copy)?;
         kwargs.set_item("threads", threads)?;
         kwargs.set_item("memory_budget", memory_budget)?;
+        kwargs.set_item("driver", driver)?;
         kwargs.set_item("kernels", kernels)?;
         kwargs.set_item("numa", numa)?;
-        kwargs.set_item("driver", driver)?;
         new(&kwargs, on_log).map(Runtime)
     }
 
@@ -87,8 +88,14 @@ impl Runtime {
     ///   memory, not results. Value: a whole number from 1 to 65536. Default: 512.
     /// - max_batch: Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory,
     ///   not results. Value: a whole number from 1 to 4096. Default: 64.
+    /// - target_inter_token_ms: Milliseconds between tokens that decoding sequences should have: prompts get as many
+    ///   tokens of a pass as that allows, at least 16. Changes speed, not results. Value: a whole number from 1 to
+    ///   3600000. Default: no target; prompts get `prefill_chunk`.
     /// - max_queue: Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to
     ///   try again. Value: a whole number from 1 to 4294967295. Default: no limit.
+    /// - share: With `driver` thread: the model's share of the thread's time, relative to those of other models of the
+    ///   runtime that have work at the same time. Changes speed, not results. Value: a whole number from 1 to 1000.
+    ///   Default: 1.
     /// - prefix_cache: Keep keys, values and states of requests that have ended, for prompts that begin as theirs did.
     ///   Changes speed and memory, not results. Not for encoders. Default: True with `driver` thread, else False.
     /// - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
@@ -167,6 +174,8 @@ impl Runtime {
     ///   f32.
     /// - reference_model: Model to compare with: a directory, GGUF or packed file with the same tokens and sizes.
     ///   Default: the same model; of a packed or quantized one, its own weights, dequantized.
+    /// - store: Store the report in the packed file that is evaluated, where `clawdbot inspect` and plans show it.
+    ///   Default: False.
     #[pyo3(signature = (path=None, *, shape=None, on_progress=None, **options))]
     fn evaluate<'py>(
         &self,

@@ -2,32 +2,64 @@
 
 use std::slice::from_ref;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::task::Poll;
+use std::time::Duration;
 
 use clawdbot_core as core;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
+use pyo3::{PyTraverseError, PyVisit};
 
-use crate::error::{closed, no_pickle, to_py};
+use crate::error::{closed, invalid_argument, no_pickle, to_py};
 use crate::event::{Completion, Event};
 use crate::interrupt::{Released, interruptible};
+use crate::notify::{self, Listener};
 
 type Shared = Arc<Mutex<Released<core::Stream>>>;
 
 /// The events of one request. Iterating computes, with the interpreter released; leaving a `with` block cancels.
+///
+/// With the option `driver` `thread`, `async for event in stream` awaits events in asyncio. Cancelling the task that awaits one
+/// cancels the request.
 #[pyclass(frozen, module = "clawdbot")]
 pub(crate) struct Stream {
     inner: Shared,
     cancel: core::CancelHandle,
     /// Whether the first token has come: the long wait, for the prompt, is over.
     decoding: AtomicBool,
+    /// Who awaits the next event.
+    listener: Arc<Listener>,
+    /// Whether the core knows the listener.
+    listens: AtomicBool,
 }
 
 impl Stream {
     pub(crate) fn new(stream: core::Stream) -> Self {
         let cancel = stream.cancel_handle();
         let inner = Arc::new(Mutex::new(Released::new(stream)));
-        Stream { inner, cancel, decoding: AtomicBool::new(false) }
+        let (decoding, listens) = Default::default();
+        Stream { inner, cancel, decoding, listener: Arc::default(), listens }
+    }
+}
+
+/// How often a lock that is held only for moments is tried, a millisecond apart.
+const TRIES: usize = 20;
+
+impl Stream {
+    /// The lock, for an event loop, which must not wait for a thread that computes.
+    ///
+    /// # Errors
+    /// `InvalidArgument` while another thread waits for an event.
+    fn lock_soon(&self, py: Python<'_>) -> PyResult<MutexGuard<'_, Released<core::Stream>>> {
+        for _ in 0..TRIES {
+            match self.inner.try_lock() {
+                Ok(inner) => return Ok(inner),
+                Err(TryLockError::Poisoned(inner)) => return Ok(inner.into_inner()),
+                Err(TryLockError::WouldBlock) => py.detach(|| std::thread::sleep(Duration::from_millis(1))),
+            }
+        }
+        Err(invalid_argument("the stream is in use by another thread"))
     }
 }
 
@@ -55,6 +87,33 @@ impl Stream {
         Ok(event.map(Event::from))
     }
 
+    fn __aiter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    fn __anext__<'py>(this: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        this.py().import("clawdbot._await")?.call_method1("next_event", (this,))
+    }
+
+    /// For `clawdbot._await`: whether there is something to read, and the event, None at the end. Otherwise `callback` is
+    /// called once there is, on another thread.
+    fn _poll(&self, callback: Option<Py<PyAny>>) -> PyResult<(bool, Option<Event>)> {
+        let mut inner = self.lock_soon(py)?;
+        let Some(stream) = inner.get() else { return Ok((true, None)) };
+        self.listener.set(callback);
+        if !self.listens.load(Ordering::Relaxed) {
+            stream.on_event(notify::ready(Arc::clone(&self.listener))?).map_err(to_py)?;
+            self.listens.store(true, Ordering::Relaxed);
+        }
+        match stream.try_next_event() {
+            Poll::Pending => Ok((false, None)),
+            Poll::Ready(event) => {
+                self.listener.set(None);
+                Ok((true, event.map_err(to_py)?.map(Event::from)))
+            }
+        }
+    }
+
     /// Asks the request to stop, from any thread. The stream then ends with a completion whose `finish_reason` is
     /// `cancelled`.
     fn cancel(&self) {
@@ -66,13 +125,19 @@ impl Stream {
         let inner = Arc::clone(&self.inner);
         let take = move || lock(&inner).take();
         let stream = py.detach(take).ok_or_else(|| closed("stream"))?;
+        self.listener.call(py);
         interruptible(py, from_ref(&self.cancel), move || stream.finish()).map(Completion::from)
     }
 
     /// Cancels the request and frees its part of the cache.
     fn close(&self, py: Python<'_>) {
         self.cancel.cancel();
-        py.detach(|| drop(lock(&self.inner).take()));
+        py.detach(|| {
+            let stream = lock(&self.inner).take();
+            drop(stream);
+        });
+        // Who awaits an event finds the end.
+        self.listener.call(py);
     }
 
     fn __enter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -86,6 +151,14 @@ impl Stream {
 
     fn __repr__(&self) -> &'static str {
         "<clawdbot.Stream>"
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.listener.visit(&visit)
+    }
+
+    fn __clear__(&self) {
+        self.listener.set(None);
     }
 
     fn __reduce__(&self) -> PyResult<()> {

@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence, ValuesView
 from types import TracebackType
 from typing import (
     Any,
@@ -55,6 +55,7 @@ __all__ = [
     "MODEL_OPTIONS",
     "MissingTemplate",
     "Model",
+    "ModelPool",
     "NonFinite",
     "NotFound",
     "NullPointer",
@@ -245,10 +246,20 @@ class Event:
 
 @final
 class Stream:
-    """The events of one request. Iterating computes; leaving a `with` block cancels."""
+    """The events of one request. Iterating computes, with the interpreter released; leaving a `with` block cancels.
+
+    With the option `driver` `thread`, `async for event in stream` awaits events in asyncio. Cancelling the task that awaits one
+    cancels the request.
+    """
 
     def __iter__(self) -> Self: ...
     def __next__(self) -> Event: ...
+    def __aiter__(self) -> Self: ...
+    def __anext__(self) -> Coroutine[Any, Any, Event]: ...
+    def _poll(self, callback: Callable[[], object] | None) -> tuple[bool, Event | None]:
+        """For `clawdbot._await`: whether there is something to read, and the event, None at the end. Otherwise `callback` is
+        called once there is, on another thread.
+        """
     def __enter__(self) -> Self: ...
     def __exit__(
         self, *_exception: type[BaseException] | BaseException | TracebackType | None
@@ -322,6 +333,51 @@ class Session:
     def __reduce__(self) -> NoReturn: ...
 
 @final
+class ModelPool:
+    """Named models of one runtime. Each is loaded when it is first asked for; one that does not fit into the runtime's budget
+    takes the place of those that were used longest ago and that nobody uses now.
+    """
+
+    def __new__(cls, runtime: Runtime) -> Self: ...
+    def add(
+        self,
+        name: str,
+        path: _Path | None = None,
+        *,
+        shape: str | None = None,
+        pin: bool = False,
+        idle_unload: float | None = None,
+        instances: Iterable[dict[str, Any]] | None = None,
+        **options: Unpack[ModelOptions],
+    ) -> None:
+        """Adds a model, which is loaded when it is first asked for. No path and no shape: the built-in model.
+
+        `pin`: it stays once it is loaded, whatever others need and however long nobody uses it. `idle_unload`: seconds without a
+        user after which it is unloaded; with the option `driver` `caller` that happens at the next call of the pool.
+        `instances`: mappings with options of further instances, which share the weights and have limits of their own.
+        Options as of `Runtime.load`.
+        """
+    def get(self, name: str, timeout: float = 0.0) -> Model:
+        """A model, loaded if it is not: of its instances the one that has the fewest users. It stays loaded as long as it, or a session
+        or stream made with it, is there; closing it, or leaving a `with` block, gives it back and cancels nothing.
+
+        One that does not fit into the budget waits up to `timeout` seconds until enough of the others are idle, then raises
+        `OutOfBudget`; if the loads of others took all that time, `Overloaded`.
+        """
+    def unload(self, name: str) -> bool:
+        """Unloads a model that nobody uses, be it pinned. Says whether it is not loaded now."""
+    def remove(self, name: str) -> None:
+        """Forgets a model. Who uses it goes on, and its memory is freed with the last user."""
+    def status(self) -> list[dict[str, Any]]:
+        """All models by name, as dicts: `name`, `state` (`unloaded`, `loading`, `loaded`), `pin`, `bytes`, `users` of each instance,
+        `idle_seconds`.
+        """
+    @property
+    def runtime(self) -> Runtime:
+        """The runtime that computes the models."""
+    def __reduce__(self) -> NoReturn: ...
+
+@final
 class Tokenizer:
     """Text to token ids and back."""
 
@@ -351,9 +407,9 @@ class Runtime:
         memory_budget: int | None = None,
         on_log: _Log | None = None,
         *,
+        driver: Literal["caller", "thread"] | None = None,
         kernels: str | None = None,
         numa: Literal["off", "interleave", "local"] | None = None,
-        driver: Literal["caller", "thread"] | None = None,
         **others: NoReturn,
     ) -> Self: ...
     def plan(
@@ -391,8 +447,14 @@ class Runtime:
           memory, not results. Value: a whole number from 1 to 65536. Default: 512.
         - max_batch: Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory,
           not results. Value: a whole number from 1 to 4096. Default: 64.
+        - target_inter_token_ms: Milliseconds between tokens that decoding sequences should have: prompts get as many
+          tokens of a pass as that allows, at least 16. Changes speed, not results. Value: a whole number from 1 to
+          3600000. Default: no target; prompts get `prefill_chunk`.
         - max_queue: Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to
           try again. Value: a whole number from 1 to 4294967295. Default: no limit.
+        - share: With `driver` thread: the model's share of the thread's time, relative to those of other models of the
+          runtime that have work at the same time. Changes speed, not results. Value: a whole number from 1 to 1000.
+          Default: 1.
         - prefix_cache: Keep keys, values and states of requests that have ended, for prompts that begin as theirs did.
           Changes speed and memory, not results. Not for encoders. Default: True with `driver` thread, else False.
         - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
@@ -463,6 +525,8 @@ class Runtime:
           f32.
         - reference_model: Model to compare with: a directory, GGUF or packed file with the same tokens and sizes.
           Default: the same model; of a packed or quantized one, its own weights, dequantized.
+        - store: Store the report in the packed file that is evaluated, where `clawdbot inspect` and plans show it.
+          Default: False.
         """
     def download(
         self,
@@ -531,8 +595,14 @@ class Model:
           memory, not results. Value: a whole number from 1 to 65536. Default: 512.
         - max_batch: Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory,
           not results. Value: a whole number from 1 to 4096. Default: 64.
+        - target_inter_token_ms: Milliseconds between tokens that decoding sequences should have: prompts get as many
+          tokens of a pass as that allows, at least 16. Changes speed, not results. Value: a whole number from 1 to
+          3600000. Default: no target; prompts get `prefill_chunk`.
         - max_queue: Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to
           try again. Value: a whole number from 1 to 4294967295. Default: no limit.
+        - share: With `driver` thread: the model's share of the thread's time, relative to those of other models of the
+          runtime that have work at the same time. Changes speed, not results. Value: a whole number from 1 to 1000.
+          Default: 1.
         - prefix_cache: Keep keys, values and states of requests that have ended, for prompts that begin as theirs did.
           Changes speed and memory, not results. Not for encoders. Default: True with `driver` thread, else False.
         - prefix_cache_bytes: Most bytes that are kept so. They are given up where requests need memory. Default: half
@@ -678,6 +748,25 @@ class Model:
         **opts: Unpack[GenerateOptions],
     ) -> Stream:
         """Generates from one prompt, event by event. Options as of `generate`."""
+    def generate_async(
+        self,
+        prompt: _Prompt,
+        options: Mapping[str, Any] | None = None,
+        **opts: Unpack[GenerateOptions],
+    ) -> Coroutine[Any, Any, Completion]:
+        """As `generate` for one prompt, awaited: a coroutine that gives the Completion, for asyncio. The runtime's option `driver` must be
+        `thread`. Cancelling the task that awaits it cancels the request.
+        """
+    def chat_async(
+        self,
+        messages: _Messages,
+        tools: _Tools | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        variables: Mapping[str, Any] | None = None,
+        **opts: Unpack[GenerateOptions],
+    ) -> Coroutine[Any, Any, Completion]:
+        """As `chat`, awaited: see `generate_async`."""
     def chat(
         self,
         messages: _Messages,
@@ -717,6 +806,20 @@ class Model:
         names) and `content`; `tools` is a list of function descriptions, and tools that the template does not use are an
         error; `variables`, a mapping, and further keyword arguments are variables of the template. A prompt that is generated from gets no second BOS if
         the template has written one.
+        """
+    @property
+    def max_batch(self) -> int:
+        """Most sequences of a forward pass, as the option or `set_max_batch` says."""
+    def set_max_batch(self, max_batch: SupportsIndex) -> None:
+        """Changes the most sequences of a forward pass, also while requests run, whose results stay the same. Raises `OutOfBudget`
+        without memory for larger passes; nothing changes then.
+        """
+    @property
+    def prefill_chunk(self) -> int:
+        """Most tokens of a forward pass, as the option or `set_prefill_chunk` says."""
+    def set_prefill_chunk(self, prefill_chunk: SupportsIndex) -> None:
+        """Changes the most tokens of a forward pass, as `set_max_batch` does. Prompts that are under way get no more tokens of a
+        pass than before.
         """
     def load_adapter(self, name: str, path: _Path) -> None:
         """Loads the LoRA adapter in `path`, a directory as PEFT writes it, for requests with `adapter=name`. It is applied next to
@@ -809,6 +912,11 @@ class Model:
         on_progress: _Progress | None = None,
         **options: Unpack[RerankOptions],
     ) -> list[float | Exception]: ...
+    def instance(self, **options: Unpack[ModelOptions]) -> Model:
+        """Another model over the same weights, which are in memory once: with limits, requests, sessions, a prefix cache and adapters
+        of its own. Options as of `Runtime.load`; those that say what the weights are (`weights`, `merge_adapters`,
+        `chat_template`, `mmap`, `verify`, `cache`) are this model's.
+        """
     def session(self) -> Session:
         """A new conversation without tokens."""
     @property

@@ -132,9 +132,17 @@ class ModelOptions(TypedDict, total=False):
     max_batch: int | None
     """Maximum number of sequences in a forward pass; others wait their turn. Changes speed and memory, not results.
     Value: a whole number from 1 to 4096. Default: 64."""
+    target_inter_token_ms: int | None
+    """Milliseconds between tokens that decoding sequences should have: prompts get as many tokens of a pass as that
+    allows, at least 16. Changes speed, not results. Value: a whole number from 1 to 3600000. Default: no target;
+    prompts get `prefill_chunk`."""
     max_queue: int | None
     """Most requests that wait to begin; further ones are refused with `Overloaded`, which says when to try again.
     Value: a whole number from 1 to 4294967295. Default: no limit."""
+    share: int | None
+    """With `driver` thread: the model's share of the thread's time, relative to those of other models of the
+    runtime that have work at the same time. Changes speed, not results. Value: a whole number from 1 to 1000.
+    Default: 1."""
     prefix_cache: bool | None
     """Keep keys, values and states of requests that have ended, for prompts that begin as theirs did. Changes speed
     and memory, not results. Not for encoders. Default: True with `driver` thread, else False."""
@@ -195,6 +203,9 @@ class EvaluateOptions(TypedDict, total=False):
     reference_model: str | os.PathLike[str] | None
     """Model to compare with: a directory, GGUF or packed file with the same tokens and sizes. Default: the same
     model; of a packed or quantized one, its own weights, dequantized."""
+    store: bool | None
+    """Store the report in the packed file that is evaluated, where `clawdbot inspect` and plans show it. Default:
+    False."""
 
 
 class LoadOptions(ModelOptions, total=False):

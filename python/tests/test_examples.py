@@ -42,6 +42,13 @@ def test_batch(model):
     assert clawdbot.NotFound.__name__ in caught.value.stderr
 
 
+def test_stream_async(model):
+    done = run("stream_async.py", "One day", "The dog")
+    prompts = ["One day", "The dog"]
+    expected = [prompt + model.generate(prompt, max_tokens=50, seed=0).text for prompt in prompts]
+    assert done.stdout == "".join(f"{text}\n" for text in expected)
+
+
 def test_embed(model):
     done = run("embed.py")
     texts = ["A cat sat.", "The cat was sitting.", "Rain fell on the sea."]

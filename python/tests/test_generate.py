@@ -391,12 +391,15 @@ CALLS = [
     (clawdbot.download, ("a/b",)),
     (clawdbot.Runtime.download, (clawdbot.Runtime(), "a/b")),
     (clawdbot.Runtime.plan, (clawdbot.Runtime(),)),
+    (clawdbot.ModelPool.add, (clawdbot.ModelPool(clawdbot.Runtime()), "name")),
     (clawdbot.Runtime.pack, (clawdbot.Runtime(), None, "never-written")),
     (clawdbot.Runtime.evaluate, (clawdbot.Runtime(),)),
     (clawdbot.Model.generate, ("model", PROMPT)),
     (clawdbot.Model.stream, ("model", PROMPT)),
     (clawdbot.Model.chat, ("model", [])),
     (clawdbot.Model.chat_stream, ("model", [])),
+    (clawdbot.Model.generate_async, ("model", PROMPT)),
+    (clawdbot.Model.chat_async, ("model", [])),
     (clawdbot.Model.embed, ("model", [])),
     (clawdbot.Model.rerank, ("model", "", [])),
     (clawdbot.Session.append, ("session", "a")),
@@ -424,8 +427,8 @@ def test_slips_find_options_and_arguments(model, call, arguments):
 
 
 def test_every_call_with_options_is_looked_at():
-    looked_at = {call for call, _ in CALLS} | {clawdbot.Model.render_chat}
-    for owner in (clawdbot.Model, clawdbot.Session, clawdbot.Runtime, clawdbot.Stream, clawdbot.Tokenizer):
+    looked_at = {call for call, _ in CALLS} | {clawdbot.Model.render_chat, clawdbot.Model.instance}
+    for owner in (clawdbot.Model, clawdbot.ModelPool, clawdbot.Session, clawdbot.Runtime, clawdbot.Stream, clawdbot.Tokenizer):
         for name in (name for name in vars(owner) if name[0] != "_" and callable(getattr(owner, name))):
             parameters = inspect.signature(getattr(owner, name)).parameters.values()
             assert getattr(owner, name) in looked_at or all(p.kind is not p.VAR_KEYWORD for p in parameters), name

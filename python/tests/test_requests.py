@@ -26,6 +26,27 @@ def test_requests_advance_while_nobody_waits(runtime):
     assert session.tokens[prompt:] == expected.token_ids
 
 
+def test_passes_change_while_requests_run(runtime):
+    model = runtime.load(max_batch=4, prefill_chunk=8)
+    expected = model.generate("Once", max_tokens=60, temperature=0, ignore_eos=True)
+    stream = model.stream("Once", max_tokens=60, temperature=0, ignore_eos=True)
+    for most in (1, 7, 64):
+        model.set_max_batch(most)
+        model.set_prefill_chunk(most)
+        assert (model.max_batch, model.prefill_chunk) == (most, most)
+        assert next(stream).kind == "token"
+    assert stream.finish().token_ids == expected.token_ids
+    for call in (model.set_max_batch, model.set_prefill_chunk):
+        for wrong in (0, -1, 2**40):
+            with pytest.raises(clawdbot.InvalidArgument):
+                call(wrong)
+        with pytest.raises(TypeError):
+            call("5")
+    assert (model.max_batch, model.prefill_chunk) == (64, 64)
+    paced = runtime.load(target_inter_token_ms=5)
+    assert paced.generate("Once", max_tokens=60, temperature=0, ignore_eos=True).token_ids == expected.token_ids
+
+
 def test_priority_group_and_deadline(runtime):
     model = runtime.load()
     late = model.generate("Once", max_tokens=900, ignore_eos=True, deadline_ms=0, priority=90, group="a")

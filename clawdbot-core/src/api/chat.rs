@@ -159,6 +159,15 @@ impl Model {
         Session::once(self.generating()?)?.chat_stream(chat, options)
     }
 
+    /// As [`Model::chat_stream`], with the completion as the only event: for callers that await it alone.
+    ///
+    /// # Errors
+    /// As [`Model::chat_stream`].
+    pub fn chat_submit(&self, chat: &Chat, options: &GenerateOptions) -> Result<Stream> {
+        let mut session = Session::once(self.generating()?)?;
+        session.chat_request(chat, options, Delivery::AtTheEnd, &CancelHandle::default())
+    }
+
     /// Generates the next message of a conversation. [`Session::chat`](crate::Session::chat) does so from what it has computed already.
     ///
     /// # Errors

@@ -40,6 +40,14 @@ impl Model {
         self.request(prompt.into(), options, Delivery::EachToken, &CancelHandle::default())
     }
 
+    /// As [`Model::stream`], with the completion as the only event: for callers that await it alone.
+    ///
+    /// # Errors
+    /// As [`Model::stream`].
+    pub fn submit(&self, prompt: impl Into<Prompt>, options: &GenerateOptions) -> Result<Stream> {
+        self.request(prompt.into(), options, Delivery::AtTheEnd, &CancelHandle::default())
+    }
+
     fn request(
         &self,
         prompt: Prompt,

@@ -1,6 +1,8 @@
 //! The events of a request on their way from the engine to its consumer, who takes them without the engine's lock.
 
 use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
@@ -9,11 +11,16 @@ use crate::event::Event;
 /// A sequence pauses while its consumer has this many events to read.
 const MAX_EVENTS: usize = 256;
 
+/// Called when there is something to read.
+type Listener = dyn Fn() + Send + Sync;
+
 /// Events of one request, the oldest first.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Mailbox {
     state: Mutex<State>,
     changed: Condvar,
+    /// Locked while it is called, so that it is not called any more once it was taken away.
+    listener: Mutex<Option<Box<Listener>>>,
 }
 
 #[derive(Debug, Default)]
@@ -86,6 +93,44 @@ impl Mailbox {
         // The waker is the host's: it is called without the lock.
         #[cfg(feature = "async")]
         waker.into_iter().for_each(std::task::Waker::wake);
+        Mailbox::call(&mut self.listener());
+    }
+
+    fn listener(&self) -> MutexGuard<'_, Option<Box<Listener>>> {
+        self.listener.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls the listener, if there is one; one that panics is not called again.
+    fn call(listener: &mut Option<Box<Listener>>) {
+        if let Some(call) = listener
+            && catch_unwind(AssertUnwindSafe(call)).is_err()
+        {
+            *listener = None;
+        }
+    }
+
+    /// Lets `listener`, in place of an earlier one, be called whenever there is something more to read, the end included: now, if
+    /// there is already.
+    pub(crate) fn listen(&self, listener: Box<Listener>) {
+        let mut place = self.listener();
+        *place = Some(listener);
+        let state = self.lock();
+        let ready = !state.events.is_empty() || state.ended;
+        drop(state);
+        if ready {
+            Mailbox::call(&mut place);
+        }
+    }
+
+    /// Takes the listener away, and waits for the call that it is in.
+    pub(crate) fn stop_listening(&self) {
+        *self.listener() = None;
+    }
+
+    /// The next event, if there is one; `None` if there is none yet.
+    pub(crate) fn try_take(&self) -> Option<Taken> {
+        let mut state = self.lock();
+        (!state.events.is_empty() || state.ended).then(|| state.take())
     }
 
     /// The next event, or a wake of `context` when there is one.
@@ -105,6 +150,12 @@ impl Mailbox {
         let state = self.changed.wait_while(self.lock(), waits);
         let mut state = state.unwrap_or_else(PoisonError::into_inner);
         state.take()
+    }
+}
+
+impl fmt::Debug for Mailbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mailbox").field("state", &self.state).finish_non_exhaustive()
     }
 }
 
@@ -158,5 +209,40 @@ mod tests {
         assert!(mailbox.wait().resumes && !sender.is_full());
         assert!(!mailbox.wait().resumes);
         assert_eq!(sender.take().unwrap().unwrap(), progress(2).unwrap());
+    }
+
+    #[test]
+    fn a_listener_is_called_for_each_event_and_the_end() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        let calls = Arc::new(AtomicUsize::new(0));
+        let listener = || {
+            let calls = Arc::clone(&calls);
+            Box::new(move || {
+                // The third call panics, and is the last one of this listener.
+                assert!(calls.fetch_add(1, Ordering::SeqCst) != 2, "a listener that panics");
+            })
+        };
+        let called = || calls.load(Ordering::SeqCst);
+        let sender = Sender::default();
+        let mailbox = sender.receiver();
+        assert!(mailbox.try_take().is_none());
+        mailbox.listen(listener());
+        assert_eq!(called(), 0);
+        sender.push(progress(0));
+        assert_eq!(called(), 1);
+        mailbox.listen(listener());
+        assert_eq!(called(), 2, "there is something to read already");
+        sender.push(progress(1));
+        sender.push(progress(2));
+        assert_eq!(called(), 3);
+        mailbox.listen(listener());
+        drop(sender);
+        assert_eq!(called(), 5);
+        mailbox.stop_listening();
+        assert_eq!(Arc::strong_count(&calls), 1);
+        for done in 0..3 {
+            assert_eq!(mailbox.try_take().unwrap().event.unwrap().unwrap(), progress(done).unwrap());
+        }
+        assert!(mailbox.try_take().unwrap().event.is_none());
     }
 }

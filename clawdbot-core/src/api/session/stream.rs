@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::task::Poll;
 
 use super::slot::Slot;
 use crate::api::loaded::Loaded;
@@ -76,6 +77,50 @@ impl Stream {
         event.ok_or_else(another_request)?.map(Some)
     }
 
+    /// The next event if there is one, without waiting; `Pending` if there is none yet.
+    ///
+    /// # Errors
+    /// As [`Stream::next_event`]; `InvalidArgument` unless the runtime's `driver` is `thread`, as nobody computes otherwise.
+    pub fn try_next_event(&mut self) -> Poll<Result<Option<Event>>> {
+        if self.done {
+            return Poll::Ready(Ok(None));
+        }
+        let event = match self.check_awaited() {
+            Err(error) => Err(error),
+            Ok(()) => match self.mailbox.try_take() {
+                None => return Poll::Pending,
+                Some(taken) => self.taken(taken),
+            },
+        };
+        self.done = !matches!(event, Ok(Some(Event::Progress { .. } | Event::Token { .. })));
+        Poll::Ready(event)
+    }
+
+    /// Lets `listener`, in place of an earlier one, be called whenever [`Stream::try_next_event`] has something new to give, the end
+    /// included; at once, if it has already. It is called on the thread that computes, with locks held: it must be quick, and
+    /// must not use this library. It is not called after the stream is dropped.
+    ///
+    /// # Errors
+    /// `InvalidArgument` unless the runtime's `driver` is `thread`; `ForkedRuntime`.
+    pub fn on_event(&mut self, listener: impl Fn() + Send + Sync + 'static) -> Result<()> {
+        self.check_awaited()?;
+        self.mailbox.listen(Box::new(listener));
+        Ok(())
+    }
+
+    /// Whether events come without a caller that computes.
+    fn check_awaited(&self) -> Result<()> {
+        let runtime = &self.slot.loaded.runtime;
+        runtime.pool().check_fork()?;
+        match runtime.driver() {
+            Driver::Thread => Ok(()),
+            driver => {
+                let message = format!("option driver: expected thread, to await events, found {driver}");
+                Err(Error::invalid_argument(message).with("option", "driver").with("expected", "thread"))
+            }
+        }
+    }
+
     /// What the pooler of a stream that [`Session::pool`] began gives; computes until it is there.
     pub(crate) fn pooled(mut self) -> Result<Vec<f32>> {
         let completion = last_event(|| self.next_event())?;
@@ -130,23 +175,17 @@ impl futures_core::Stream for Stream {
     fn poll_next(
         self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        use std::task::Poll;
+    ) -> Poll<Option<Self::Item>> {
         let stream = self.get_mut();
         if stream.done {
             return Poll::Ready(None);
         }
-        let runtime = &stream.slot.loaded.runtime;
-        let event = match (runtime.pool().check_fork(), runtime.driver()) {
-            (Err(error), _) => Err(error.into()),
-            (Ok(()), Driver::Thread) => match stream.mailbox.poll(context) {
+        let event = match stream.check_awaited() {
+            Err(error) => Err(error),
+            Ok(()) => match stream.mailbox.poll(context) {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(taken) => stream.taken(taken),
             },
-            (Ok(()), driver) => {
-                let message = format!("option driver: expected thread, to await events, found {driver}");
-                Err(Error::invalid_argument(message).with("option", "driver").with("expected", "thread"))
-            }
         };
         stream.done = !matches!(event, Ok(Some(Event::Progress { .. } | Event::Token { .. })));
         Poll::Ready(event.transpose())
@@ -155,6 +194,7 @@ impl futures_core::Stream for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.mailbox.stop_listening();
         if !self.done {
             self.ticket.cancel();
             if let Ok(mut engine) = self.slot.loaded.engine() {
