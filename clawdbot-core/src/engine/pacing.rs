@@ -44,6 +44,17 @@ impl Pacing {
         }
     }
 
+    /// The part of a pass of `seconds` that its decoding sequences account for, of `rows` rows with `prompt_rows` of prompts.
+    pub(super) fn decode_share(&self, prompt_rows: usize, rows: usize, seconds: f64) -> f64 {
+        match (rows.saturating_sub(prompt_rows), prompt_rows, self.base) {
+            (0, ..) => 0.0,
+            (_, 0, _) => 1.0,
+            // What such a pass takes without prompts.
+            (_, _, Some(base)) if seconds > 0.0 => (base / seconds).min(1.0),
+            (decoding, ..) => decoding as f64 / rows as f64,
+        }
+    }
+
     /// A pass with so many rows of prompts took `seconds`.
     pub(super) fn measure(&mut self, prompt_rows: usize, seconds: f64) {
         let mean = |mean: &mut Option<f64>, value: f64| {
@@ -100,6 +111,16 @@ mod tests {
         pacing.measure(512, 100.0);
         assert_eq!((pacing.prompt_rows(0, 512), pacing.prompt_rows(1, 512)), (512, FLOOR));
         assert_eq!(pacing.prompt_rows(1, 5), 5);
+    }
+
+    #[test]
+    fn passes_with_both_are_divided() {
+        let mut pacing = Pacing::new(None);
+        let share = |pacing: &Pacing, prompts| pacing.decode_share(prompts, 10, 0.2);
+        assert_eq!([0, 10, 9].map(|prompts| share(&pacing, prompts)), [1.0, 0.0, 0.1]);
+        pacing.measure(0, 0.05);
+        assert_eq!([0, 10, 9].map(|prompts| share(&pacing, prompts)), [1.0, 0.0, 0.25]);
+        assert_eq!(pacing.decode_share(9, 10, 0.01), 1.0);
     }
 
     #[test]

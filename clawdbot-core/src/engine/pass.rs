@@ -14,6 +14,7 @@ use crate::forward::adapter::Adapter;
 use crate::forward::batch::Batch;
 use crate::forward::decoder::Pass;
 use crate::forward::scratch::Scratch;
+use crate::metrics::Parts;
 
 impl Engine {
     /// Runs one forward pass for all sequences that have work. Returns whether anything was done: a pass, or ending a
@@ -42,6 +43,7 @@ impl Engine {
         // Sort by adapter, so that each is applied once to neighbouring rows.
         shares.sort_by_key(|share| self.adapter(share.id).map(|adapter| adapter.id));
         let started = Instant::now();
+        self.meter.begin_pass(started);
         let pass = || -> Result<Pass> {
             let pass = self.forward(model, &shares)?;
             if pass == Pass::Done {
@@ -52,7 +54,11 @@ impl Engine {
                 // Those that decode have a row each.
                 let prompts = shares.iter().map(|share| share.rows).filter(|&rows| rows > 1).sum();
                 self.deliver(model, &shares, started);
-                self.pacing.measure(prompts, started.elapsed().as_secs_f64());
+                let ended = Instant::now();
+                let seconds = (ended - started).as_secs_f64();
+                let decode = seconds * self.pacing.decode_share(prompts, rows, seconds);
+                self.meter.end_pass(Parts { prefill: seconds - decode, decode }, ended);
+                self.pacing.measure(prompts, seconds);
             }
             Ok(pass)
         };

@@ -146,7 +146,7 @@ impl Runtime {
             budget: Budget::with_memory(options.memory_budget, machine::memory(), machine::reserved(threads)),
             kernels,
             on_log,
-            meters: Meters::default(),
+            meters: Meters::new(),
             driver: (options.driver == Driver::Thread).then(DriverThread::new),
             #[cfg(feature = "candle")]
             rows: Mutex::default(),

@@ -1,8 +1,15 @@
 //! Counts and times of requests, inside the process. Each runtime has its own; nothing is global.
 
+mod energy;
+
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Instant;
 
 use serde::Serialize;
+
+pub(crate) use energy::Parts;
+use energy::{Energy, POWERCAP};
 
 /// Upper ends of the intervals of a [`Histogram`], in seconds. Above the last one there is one more interval.
 pub const BOUNDS: [f64; 16] =
@@ -85,6 +92,11 @@ pub struct ModelMetrics {
     pub kv_bytes: u64,
     /// Bytes among them that the prefix cache keeps, its entries included.
     pub prefix_cache_bytes: u64,
+    /// Joules that the processors and their memories took while passes computed prompts, other processes included; a pass with
+    /// tokens of both kinds is divided. `None` where the system does not tell (`docs/requests.md`).
+    pub prefill_joules: Option<f64>,
+    /// Joules while passes computed further tokens.
+    pub decode_joules: Option<f64>,
     /// Seconds before a request's first pass.
     pub queue_seconds: Histogram,
     /// Seconds from a request's first pass to its first token.
@@ -115,7 +127,10 @@ pub struct Metrics {
 
 /// Where a model counts. Clones count together.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Meter(Arc<Mutex<ModelMetrics>>);
+pub(crate) struct Meter {
+    model: Arc<Mutex<ModelMetrics>>,
+    energy: Option<Arc<Energy>>,
+}
 
 /// Times of a request.
 #[derive(Debug, Clone, Copy)]
@@ -128,7 +143,17 @@ pub(crate) struct Times {
 impl Meter {
     /// Changes what is counted.
     pub(crate) fn count(&self, change: impl FnOnce(&mut ModelMetrics)) {
-        change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.model.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A pass begins.
+    pub(crate) fn begin_pass(&self, now: Instant) {
+        self.energy.iter().for_each(|energy| energy.begin(now));
+    }
+
+    /// A pass has ended, which took so many seconds.
+    pub(crate) fn end_pass(&self, seconds: Parts, now: Instant) {
+        self.energy.iter().for_each(|energy| energy.end(&self.model, seconds, now));
     }
 
     /// A token was generated, so many seconds after the one before it; after the request, if it was its first.
@@ -154,25 +179,45 @@ impl Meter {
 }
 
 /// The meters of a runtime's models.
-#[derive(Debug, Default)]
-pub(crate) struct Meters(Mutex<Vec<Weak<Mutex<ModelMetrics>>>>);
+#[derive(Debug)]
+pub(crate) struct Meters {
+    models: Mutex<Vec<Weak<Mutex<ModelMetrics>>>>,
+    energy: Option<Arc<Energy>>,
+}
 
 impl Meters {
+    /// Without models.
+    pub(crate) fn new() -> Self {
+        Self::with_energy(Energy::open(Path::new(POWERCAP)))
+    }
+
+    fn with_energy(energy: Option<Energy>) -> Self {
+        Meters { models: Mutex::default(), energy: energy.map(Arc::new) }
+    }
+
     /// A meter for a model of that name, which is listed as long as the model is there.
     pub(crate) fn add(&self, model: &str) -> Meter {
-        let meter = Meter::default();
+        let meter = Meter { energy: self.energy.clone(), ..Meter::default() };
         meter.count(|metrics| model.clone_into(&mut metrics.model));
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|meter| meter.strong_count() > 0);
-        all.push(Arc::downgrade(&meter.0));
+        all.push(Arc::downgrade(&meter.model));
         meter
     }
 
     /// What all of them have counted.
     pub(crate) fn read(&self) -> Vec<ModelMetrics> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let energy = self.energy.as_ref().filter(|energy| energy.settle(Instant::now()));
+        let all = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         let there = all.iter().filter_map(Weak::upgrade);
-        there.map(|meter| meter.lock().unwrap_or_else(PoisonError::into_inner).clone()).collect()
+        let joules = |joules: Option<f64>| energy.map(|_| joules.unwrap_or(0.0));
+        let read = |meter: Arc<Mutex<ModelMetrics>>| {
+            let mut metrics = meter.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            metrics.prefill_joules = joules(metrics.prefill_joules);
+            metrics.decode_joules = joules(metrics.decode_joules);
+            metrics
+        };
+        there.map(read).collect()
     }
 }
 
@@ -195,7 +240,7 @@ mod tests {
 
     #[test]
     fn models_are_listed_while_they_are_there() {
-        let meters = Meters::default();
+        let meters = Meters::with_energy(None);
         let (a, b) = (meters.add("a"), meters.add("b"));
         a.token(true, 0.25);
         a.clone().token(false, 0.01);
