@@ -94,9 +94,10 @@ impl Engine {
                 shares.remove(index);
                 continue;
             };
-            let grown = self.cache.grow(&mut sequence.tables, share.start + share.rows);
-            let own = grown.and_then(|()| self.cache.own(&mut sequence.tables, share.start));
-            let Err(error) = own else {
+            // Last what takes snapshots: otherwise their memory would be given up for copies, and taken again, for ever.
+            let own = self.cache.own(&mut sequence.tables, share.start);
+            let grown = own.and_then(|()| self.cache.grow(&mut sequence.tables, share.start + share.rows));
+            let Err(error) = grown else {
                 index += 1;
                 continue;
             };
